@@ -1,0 +1,79 @@
+package discovery
+
+import (
+	"net"
+	"strconv"
+)
+
+// Status is the health of an instance as the registry sees it. Values grow
+// from best to worst, so that the worst of several checks is their maximum.
+type Status uint8
+
+const (
+	// StatusPassing: every check passes, or there is none.
+	StatusPassing Status = iota
+	// StatusWarning: at least one check warns and none is critical.
+	StatusWarning
+	// StatusCritical: at least one check is critical.
+	StatusCritical
+	// StatusMaintenance: an operator put the instance or its node into
+	// maintenance mode. It wins over every check.
+	StatusMaintenance
+)
+
+// String returns Consul's word for s.
+func (s Status) String() string {
+	switch s {
+	case StatusPassing:
+		return "passing"
+	case StatusWarning:
+		return "warning"
+	case StatusCritical:
+		return "critical"
+	case StatusMaintenance:
+		return "maintenance"
+	}
+	return "unknown"
+}
+
+// Instance is one registered instance of a service. It is a value: a source
+// hands it on and nobody changes it, its slice or its map afterwards.
+type Instance struct {
+	Service string
+	ID      string // unique per agent only, hence Node in the Key
+	Node    string
+	Address string // host name or IP address, without port or brackets
+	Port    int    // 1 to 65535
+
+	Tags []string
+	Meta map[string]string
+
+	// Weight is the share of traffic that the registry asks for in the present
+	// Status, at least 0. A weight of 0 means no traffic.
+	Weight int
+	Status Status
+	// Detail says in one line why Status is not passing: the check's name and
+	// the start of its output. It is empty for a passing instance.
+	Detail string
+
+	Datacenter string
+}
+
+// Key identifies an instance. The same id at another address is another
+// instance: its predecessor is drained, it starts afresh.
+type Key struct {
+	Service string
+	Node    string
+	ID      string
+	Address string // "host:port", IPv6 in brackets
+}
+
+// Key returns the identity of i.
+func (i Instance) Key() Key {
+	return Key{Service: i.Service, Node: i.Node, ID: i.ID, Address: i.HostPort()}
+}
+
+// HostPort returns "host:port", with an IPv6 address in brackets.
+func (i Instance) HostPort() string {
+	return net.JoinHostPort(i.Address, strconv.Itoa(i.Port))
+}

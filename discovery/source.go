@@ -1,0 +1,14 @@
+package discovery
+
+import "context"
+
+// Source finds the instances of one service.
+//
+// Run reports to w until ctx ends and returns ctx's error; it returns early
+// only when it can never succeed. It reports the full set each time, the
+// first one as soon as it is known, and may report a set that did not change.
+// It never reports an error, a timeout or an answer it does not trust as an
+// empty set: it calls w.Failed and keeps silent about the instances.
+type Source interface {
+	Run(ctx context.Context, w *Watch) error
+}
