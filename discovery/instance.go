@@ -1,7 +1,10 @@
 package discovery
 
 import (
+	"cmp"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 )
 
@@ -76,4 +79,31 @@ func (i Instance) Key() Key {
 // HostPort returns "host:port", with an IPv6 address in brackets.
 func (i Instance) HostPort() string {
 	return net.JoinHostPort(i.Address, strconv.Itoa(i.Port))
+}
+
+// Serving reports whether the registry wants traffic sent to i.
+func (i Instance) Serving() bool {
+	return i.Weight > 0 && i.Status < StatusCritical
+}
+
+// Equal reports whether i and o agree in every field. A nil slice or map
+// equals an empty one.
+func (i Instance) Equal(o Instance) bool {
+	return i.Service == o.Service && i.ID == o.ID && i.Node == o.Node &&
+		i.Address == o.Address && i.Port == o.Port &&
+		i.Weight == o.Weight && i.Status == o.Status && i.Detail == o.Detail &&
+		i.Datacenter == o.Datacenter &&
+		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)
+}
+
+// compareKeys orders instances by service, node, id, address and port. It
+// returns 0 exactly when the two have the same Key, without building one.
+func compareKeys(a, b Instance) int {
+	return cmp.Or(
+		cmp.Compare(a.Service, b.Service),
+		cmp.Compare(a.Node, b.Node),
+		cmp.Compare(a.ID, b.ID),
+		cmp.Compare(a.Address, b.Address),
+		cmp.Compare(a.Port, b.Port),
+	)
 }

@@ -1,0 +1,69 @@
+package discovery
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+func TestNormalizeSameIDOnTwoNodesIsOneInstance(t *testing.T) {
+	onA := Instance{Service: "star", ID: "star-1", Node: "a", Address: "10.0.0.1", Port: 80,
+		Status: StatusCritical, Detail: "Serf Health Status: Agent not live or unreachable"}
+	onB := Instance{Service: "star", ID: "star-1", Node: "b", Address: "10.0.0.1", Port: 80, Weight: 1, Tags: []string{"v1"}}
+	elsewhere := onB
+	elsewhere.Address = "10.0.0.2"
+
+	got := Normalize([]Instance{elsewhere, onB, onA})
+	merged := onB
+	merged.Node = "a"
+	if want := []Instance{merged, elsewhere}; !equalSets(got, want) {
+		t.Errorf("Normalize:\n got %+v\nwant %+v", got, want)
+	}
+
+	onA.Status, onA.Weight = StatusPassing, 3
+	got = Normalize([]Instance{onA, onB})
+	if want := []Instance{onA}; !equalSets(got, want) {
+		t.Errorf("both passing:\n got %+v\nwant %+v", got, want)
+	}
+}
+
+func FuzzNormalize(f *testing.F) {
+	for seed := range uint64(32) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		set := randomSet(r)
+		before := slices.Clone(set)
+		got := Normalize(set)
+		if !equalSets(set, before) {
+			t.Fatal("Normalize changed its input")
+		}
+		for n := 1; n < len(got); n++ {
+			if compareKeys(got[n-1], got[n]) >= 0 {
+				t.Fatalf("keys do not ascend: %v", got)
+			}
+		}
+		if !equalSets(Normalize(got), got) {
+			t.Fatalf("not idempotent: %v", got)
+		}
+		best := func(set []Instance, like Instance) Status {
+			status := StatusMaintenance
+			for _, i := range set {
+				if sameProcess(i, like) {
+					status = min(status, i.Status)
+				}
+			}
+			return status
+		}
+		for _, i := range set {
+			n := slices.IndexFunc(got, func(g Instance) bool { return sameProcess(g, i) })
+			if n < 0 {
+				t.Fatalf("%+v was lost", i)
+			}
+			if want := best(set, i); got[n].Status != want {
+				t.Fatalf("%+v became %+v, want status %v", i, got[n], want)
+			}
+		}
+	})
+}

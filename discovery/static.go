@@ -1,0 +1,84 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+)
+
+// MaxWeight is the largest weight of an instance, the same as Consul's.
+const MaxWeight = 65535
+
+// Static is a Source whose instances are written in the configuration. They
+// are always passing. It is immutable and safe for concurrent use.
+type Static struct {
+	set []Instance
+}
+
+// NewStatic makes a source of the peers of service, each "host:port" or
+// "host:port weight=N" (default weight 1, at most [MaxWeight]; 0 keeps the peer
+// listed without traffic). The host is a name, an IPv4 address, or an IPv6
+// address in brackets. The instance's id is its address. The error names every
+// peer that is wrong.
+func NewStatic(service string, peers []string) (*Static, error) {
+	var errs []error
+	set := make([]Instance, 0, len(peers))
+	seen := make(map[string]bool, len(peers))
+	for n, peer := range peers {
+		i, err := parsePeer(peer)
+		if err == nil && seen[i.ID] {
+			err = errors.New("listed twice")
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("peers[%d] %q: %w", n, peer, err))
+			continue
+		}
+		seen[i.ID] = true
+		i.Service = service
+		set = append(set, i)
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return &Static{set: set}, nil
+}
+
+func parsePeer(peer string) (Instance, error) {
+	fields := strings.Fields(peer)
+	if len(fields) == 0 || len(fields) > 2 {
+		return Instance{}, errors.New(`want "host:port" or "host:port weight=N"`)
+	}
+	host, portText, err := net.SplitHostPort(fields[0])
+	if err != nil || host == "" {
+		return Instance{}, errors.New(`want "host:port", an IPv6 address in brackets`)
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil || port == 0 {
+		return Instance{}, fmt.Errorf("port %q: want 1 to 65535", portText)
+	}
+	i := Instance{Address: host, Port: int(port), Weight: 1}
+	i.ID = i.HostPort()
+	if len(fields) == 2 {
+		text, ok := strings.CutPrefix(fields[1], "weight=")
+		weight, err := strconv.ParseUint(text, 10, 16)
+		if !ok || err != nil {
+			return Instance{}, fmt.Errorf("%q: want weight=0 to weight=%d", fields[1], MaxWeight)
+		}
+		i.Weight = int(weight)
+	}
+	return i, nil
+}
+
+// Run reports the set once and waits for ctx to end.
+func (s *Static) Run(ctx context.Context, w *Watch) error {
+	w.Emit(s.set)
+	w.Succeeded(0)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// String returns "static".
+func (s *Static) String() string { return "static" }
