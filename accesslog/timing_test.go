@@ -1,0 +1,76 @@
+package accesslog
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// typical is an entry as a browser makes it.
+func typical() *Entry {
+	return &Entry{
+		Time:      time.Date(2026, 1, 2, 15, 4, 5, 678_900_000, time.UTC),
+		Client:    "192.0.2.17",
+		Method:    []byte("GET"),
+		Host:      []byte("star.example.com"),
+		Target:    []byte("/api/v1/items/4711?fields=name,price&sort=-created"),
+		Proto:     "HTTP/1.1",
+		UserAgent: []byte("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36"),
+		Referer:   []byte("https://star.example.com/items"),
+		Status:    200,
+		BytesOut:  5120,
+		Duration:  12_345_678 * time.Nanosecond,
+		Upstream:  11_200 * time.Microsecond,
+		Service:   "star",
+		Peer:      "10.0.0.7:8080",
+		Attempts:  1,
+	}
+}
+
+func BenchmarkLog(b *testing.B) {
+	for _, format := range []Format{FormatJSON, FormatCombined} {
+		b.Run(string(format), func(b *testing.B) {
+			l, err := New(Options{Path: "/dev/null", Format: format, Sample: 1})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer l.Close()
+			e := typical()
+			b.ReportAllocs()
+			for b.Loop() {
+				l.Log(1, e)
+			}
+			b.ReportMetric(float64(l.Dropped()), "dropped")
+		})
+	}
+}
+
+func BenchmarkJSONLine(b *testing.B) {
+	e, c, line := typical(), newClock(layoutRFC3339), make([]byte, 0, bufferSize)
+	b.ReportAllocs()
+	for b.Loop() {
+		line = jsonLine(line[:0], e, &c)
+	}
+	b.SetBytes(int64(len(line)))
+}
+
+func BenchmarkLogParallel(b *testing.B) {
+	l, err := New(Options{Path: "/dev/null", Sample: 1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	b.ReportAllocs()
+	var shards shardNumbers
+	b.RunParallel(func(pb *testing.PB) {
+		e, shard := typical(), shards.next()
+		for pb.Next() {
+			l.Log(shard, e)
+		}
+	})
+}
+
+// shardNumbers numbers goroutines.
+type shardNumbers struct{ last atomic.Uint32 }
+
+func (s *shardNumbers) next() uint32 { return s.last.Add(1) }
