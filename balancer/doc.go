@@ -1,0 +1,37 @@
+// Package balancer decides which peer gets a request.
+//
+// A [Pool] stands for one service. Discovery hands it the full set of
+// instances whenever it changes ([Pool.Apply]), health checks and operators
+// add what they know ([Pool.SetReason]), and the proxy asks for a peer per
+// attempt and reports how it went:
+//
+//	token, err := pool.Pick(&query)
+//	if err != nil {
+//		return err // nobody to ask: no peers, none eligible, all tried
+//	}
+//	outcome := exchange(token.Peer.Transport)
+//	token.Done(outcome)
+//
+// # Writers and readers
+//
+// Writers take turns on a mutex. Each builds a new [Snapshot], which is never
+// changed afterwards, and publishes it with one atomic store. Readers load it
+// and take neither lock nor memory: everything that a pick needs is behind
+// that one pointer, and health is applied when the snapshot is built, not when
+// a peer is picked. A pool has no goroutine.
+//
+// # What outlives a snapshot
+//
+// A [Peer] is an instance as long as the pool knows it. Its requests in
+// flight, its latency average, its counters, its connections and the reasons
+// against it survive every other change of the set, and a change of its own
+// weight, tags or health. The same id at a new address is another peer.
+//
+// # How a peer leaves
+//
+// A peer that is no longer in the set is out of the next snapshot at once, so
+// nobody picks it any more. Its requests in flight run on: when the last of
+// them is done its transport is closed, and after Options.DrainTimeout it is
+// closed in any case. A peer that returns before is taken back with
+// everything it had.
+package balancer

@@ -1,0 +1,47 @@
+package balancer
+
+import "time"
+
+// EventKind is what happened to a peer.
+type EventKind uint8
+
+const (
+	// EventAdded: the peer joined the pool, or came back while it was draining.
+	EventAdded EventKind = iota
+	// EventRemoved: the peer left the set. It drains from now on.
+	EventRemoved
+	// EventUpdated: the registry changed its weight, tags, meta or status.
+	EventUpdated
+	// EventState: the peer's [State] changed for another reason than leaving.
+	EventState
+	// EventDrained: the last request in flight of a draining peer is done. If
+	// the peer had left the set, its transport is closed.
+	EventDrained
+	// EventCut: a peer that had left the set still had requests in flight when
+	// Options.DrainTimeout ended. Its transport is closed.
+	EventCut
+)
+
+var eventNames = [...]string{"added", "removed", "updated", "state", "drained", "cut"}
+
+// String returns the kind in lower case.
+func (k EventKind) String() string {
+	if int(k) < len(eventNames) {
+		return eventNames[k]
+	}
+	return "unknown"
+}
+
+// MarshalText returns k.String().
+func (k EventKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// Event is one change of one peer. The peer may have moved on when the event
+// is read; State is what it was right after the change.
+type Event struct {
+	Time   time.Time
+	Pool   string
+	Peer   *Peer
+	Kind   EventKind
+	State  State
+	Detail string // in a few words; may be empty
+}

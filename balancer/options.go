@@ -1,0 +1,68 @@
+package balancer
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// DefaultDrainTimeout is Options.DrainTimeout when it is 0.
+const DefaultDrainTimeout = 30 * time.Second
+
+// Options are the settings of a [Pool].
+type Options struct {
+	// Policy says how peers are chosen. Default: [PolicyEWMA].
+	Policy Policy
+	// DrainTimeout is what the requests in flight of a peer that left the set
+	// get before they are cut. Default: [DefaultDrainTimeout].
+	DrainTimeout time.Duration
+	// NewTransport makes the connections of a peer. It is called once per peer,
+	// before the peer is picked for the first time, with the pool's mutex held:
+	// it must not block and not call the pool. If it is nil, Peer.Transport is.
+	NewTransport func(*Peer) Transport
+	// Notify hears of each change of a peer, in the order in which they happen.
+	// It is called with the pool's mutex held: it must not block, and may call
+	// only those methods of the pool that read. May be nil.
+	Notify func(Event)
+}
+
+// Transport holds the connections to one peer. The pool calls it with its
+// mutex held: neither method may block or call the pool.
+//
+// The pool closes the transport of a peer that has drained only when no token
+// of that peer is out, and none is handed out afterwards, so no request ever
+// meets a transport that was closed behind its back. The one exception is a
+// peer that is cut: attempts that still run when Options.DrainTimeout ends
+// fail. One that has not sent anything yet must then fail as [OutcomeLocal],
+// so that the request is tried on another peer.
+type Transport interface {
+	// Drain says that no new requests are coming for now: idle connections are
+	// closed, and those in use as soon as their request ends. The transport
+	// stays usable, since requests in flight may need another connection and
+	// the peer may be taken back; what it opens from then on it may keep.
+	// Drain may be called many times.
+	Drain()
+	// Close closes every connection, in use or not. It is called once.
+	Close()
+}
+
+// withDefaults returns o with defaults filled in, or what is wrong with it.
+func (o Options) withDefaults() (Options, error) {
+	if o.Policy == "" {
+		o.Policy = PolicyEWMA
+	}
+	if _, ok := pickers[o.Policy]; !ok {
+		names := make([]string, 0, len(pickers))
+		for _, p := range Policies() {
+			names = append(names, string(p))
+		}
+		return o, fmt.Errorf("unknown policy %q: want %s", o.Policy, strings.Join(names, ", "))
+	}
+	if o.DrainTimeout < 0 {
+		return o, fmt.Errorf("negative drain timeout %s", o.DrainTimeout)
+	}
+	if o.DrainTimeout == 0 {
+		o.DrainTimeout = DefaultDrainTimeout
+	}
+	return o, nil
+}
