@@ -1,0 +1,134 @@
+package route
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// maxHostLen is the length of the longest host that a route with a host can
+// match: a domain name has at most 253 octets in text (RFC 1035, section
+// 2.3.4), an IPv6 literal fewer.
+const maxHostLen = 253
+
+type hostKind uint8
+
+// From the most to the least specific.
+const (
+	hostExact hostKind = iota
+	hostWildcard
+	hostAny
+)
+
+// hostPattern is a route's host, parsed.
+type hostPattern struct {
+	kind hostKind
+	name string // lower-cased; of a wildcard what follows the star: ".example.com"
+}
+
+func (h hostPattern) String() string {
+	if h.kind == hostWildcard {
+		return "*" + h.name
+	}
+	return h.name
+}
+
+// compare orders patterns by how specific they are. Exact hosts are equal
+// among themselves.
+func (h hostPattern) compare(o hostPattern) int {
+	if c := cmp.Compare(h.kind, o.kind); c != 0 || h.kind != hostWildcard {
+		return c
+	}
+	return cmp.Compare(strings.Count(o.name, "."), strings.Count(h.name, "."))
+}
+
+// parseHost parses the host of a route.
+func parseHost(s string) (hostPattern, error) {
+	switch {
+	case s == "":
+		return hostPattern{kind: hostAny}, nil
+	case s == "*":
+		return hostPattern{}, errors.New("leave the host empty to match any host")
+	case strings.HasPrefix(s, "["):
+		return parseIPv6Host(s)
+	case strings.Count(s, ":") > 1:
+		return hostPattern{}, errors.New("an IPv6 address must be in brackets")
+	case strings.Contains(s, ":"):
+		return hostPattern{}, errors.New("must have no port and no scheme: a route matches the host on every port")
+	}
+	h := hostPattern{name: strings.ToLower(strings.TrimSuffix(s, "."))}
+	if rest, ok := strings.CutPrefix(h.name, "*"); ok {
+		if !strings.HasPrefix(rest, ".") {
+			return hostPattern{}, errors.New(`a wildcard is "*." and a domain, as in "*.example.com"`)
+		}
+		h.kind, h.name = hostWildcard, rest
+	}
+	if err := checkDomain(strings.TrimPrefix(h.name, ".")); err != nil {
+		return hostPattern{}, err
+	}
+	return h, nil
+}
+
+func parseIPv6Host(s string) (hostPattern, error) {
+	inner, ok := strings.CutSuffix(s[1:], "]")
+	if !ok {
+		return hostPattern{}, errors.New("must be an IPv6 address in brackets without a port")
+	}
+	ip, err := netip.ParseAddr(inner)
+	if err != nil || !ip.Is6() || ip.Zone() != "" {
+		return hostPattern{}, fmt.Errorf("%q is not an IPv6 address", inner)
+	}
+	return hostPattern{name: "[" + ip.String() + "]"}, nil
+}
+
+// checkDomain accepts what may stand in a Host header as a name: labels of
+// letters, digits, hyphens and underscores.
+func checkDomain(s string) error {
+	if len(s) > maxHostLen {
+		return fmt.Errorf("has %d characters, at most %d are possible", len(s), maxHostLen)
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		switch {
+		case label == "":
+			return errors.New("has an empty label")
+		case len(label) > 63:
+			return fmt.Errorf("has a label of %d characters, at most 63 are possible", len(label))
+		}
+		for _, c := range label {
+			switch {
+			case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '-', c == '_':
+			case c == '*':
+				return errors.New(`a star is only possible as the first label, as in "*.example.com"`)
+			case c > 0x7f:
+				return errors.New(`must be written in ASCII, as clients send it ("xn--…")`)
+			default:
+				return fmt.Errorf("has %q in it", c)
+			}
+		}
+	}
+	return nil
+}
+
+// foldHost appends host to dst, in lower case and without port and final dot.
+// It returns nil if the result does not fit into dst's capacity or is empty.
+func foldHost(dst, host []byte) []byte {
+	if i := bytes.LastIndexByte(host, ':'); i >= 0 && bytes.IndexByte(host[i:], ']') < 0 {
+		host = host[:i]
+	}
+	if n := len(host); n > 0 && host[n-1] == '.' {
+		host = host[:n-1]
+	}
+	if len(host) == 0 || len(host) > cap(dst) {
+		return nil
+	}
+	for _, c := range host {
+		if c >= 'A' && c <= 'Z' {
+			c |= 0x20
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}

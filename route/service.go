@@ -1,0 +1,57 @@
+package route
+
+import (
+	"time"
+
+	"sluice/balancer"
+)
+
+// Defaults of a Service's limits, used where the configuration leaves one out.
+const (
+	DefaultConnectTimeout        = time.Second
+	DefaultResponseHeaderTimeout = 30 * time.Second
+	DefaultIdleTimeout           = 60 * time.Second
+	DefaultAttempts              = 2
+)
+
+// Service is where a route leads: a pool, and how requests to it are sent.
+// It is a value shared by all routes that name it and is never changed after
+// it is in a Table; a reload makes a new Service around the same Pool.
+type Service struct {
+	Name string
+	Pool *balancer.Pool
+
+	Timeouts Timeouts
+	Retry    Retry
+
+	// WaitForPeer is how long a request waits for a first peer while the pool
+	// has none that is eligible. 0: not at all, the answer is 503 at once.
+	WaitForPeer time.Duration
+}
+
+// Timeouts bound the parts of an exchange with a peer. All are greater
+// than 0.
+type Timeouts struct {
+	// Connect bounds opening a connection to the peer.
+	Connect time.Duration
+	// ResponseHeader bounds the time from the end of the request to the end of
+	// the response's head. The answer after that is 504.
+	ResponseHeader time.Duration
+	// Idle bounds each pause within a body, either way.
+	Idle time.Duration
+}
+
+// Retry says how often a request may be sent.
+type Retry struct {
+	// Attempts is how many peers a request is tried on in all, at least 1.
+	Attempts int
+}
+
+// DefaultTimeouts returns the timeouts of a service that sets none.
+func DefaultTimeouts() Timeouts {
+	return Timeouts{
+		Connect:        DefaultConnectTimeout,
+		ResponseHeader: DefaultResponseHeaderTimeout,
+		Idle:           DefaultIdleTimeout,
+	}
+}

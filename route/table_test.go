@@ -1,0 +1,275 @@
+package route
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// table builds a table from "host path" pairs. The service of each route has
+// the pair as its name, so that a test can tell routes apart.
+func table(t testing.TB, pairs ...string) *Table {
+	t.Helper()
+	var routes []Route
+	for _, pair := range pairs {
+		host, path, _ := strings.Cut(pair, " ")
+		routes = append(routes, Route{Host: host, Path: path, Service: &Service{Name: pair}})
+	}
+	tab, err := NewTable(routes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tab
+}
+
+// match returns the name that table gave to the route found, "-" for none.
+func match(tab *Table, host, path string) string {
+	r := tab.Match([]byte(host), []byte(path))
+	if r == nil {
+		return "-"
+	}
+	return r.Service.Name
+}
+
+func TestMatchPath(t *testing.T) {
+	tab := table(t, " /", " /api", " /api/v1/users", " /admin/", " /caf%c3%a9", " /a.b", " /..c")
+	for _, test := range []struct{ path, want string }{
+		{"/", " /"},
+		{"", " /"},
+		{"*", " /"},
+		{"api", "-"},
+		{"http://host/api", "-"},
+		{"/api", " /api"},
+		{"/api/", " /api"},
+		{"/api/x", " /api"},
+		{"/api?x", " /api"},
+		{"/api#x", " /api"},
+		{"/apix", " /"},
+		{"/API", " /"},
+		{"/api/v1", " /api"},
+		{"/api/v1/users", " /api/v1/users"},
+		{"/api/v1/users/7", " /api/v1/users"},
+		{"/api/v1/usersx", " /api"},
+		{"/admin", " /admin/"},
+		{"/admin/x", " /admin/"},
+		{"/caf\xc3\xa9/x", " /caf%c3%a9"},
+		{"/caf%C3%A9", " /caf%c3%a9"},
+		{"/a.b", " /a.b"},
+		{"/a%2eb", " /a.b"},
+		{"/..c/d", " /..c"},
+		{"/?/../api", " /"},
+	} {
+		if got := match(tab, "any.example", test.path); got != test.want {
+			t.Errorf("path %q: got %q, want %q", test.path, got, test.want)
+		}
+	}
+}
+
+// Spellings of a path that some server takes for /admin must not reach the
+// route for everything else, and the other way round.
+func TestMatchPathSpellingsDoNotSlipAroundARoute(t *testing.T) {
+	tab := table(t, " /", " /a", " /admin")
+	for _, path := range []string{
+		"/admin", "/admin/", "//admin", "///admin//", "/./admin", "/.//./admin", "/%61dmin", "/%61%64%6d%69%6E",
+		"/a/../admin", "/a/..//admin", "/a/b/../../admin", "/../admin", "/../../admin",
+		"/a/..%2fadmin", "/a/..%2Fadmin", "/a%2f..%2fadmin", "/a/%2e%2e/admin", "/a/%2e%2E%2fadmin", "/a/.%2e/admin", "/%2fadmin",
+		`/a/..\admin`, `/a\..\admin`, "/a/..%5cadmin", "/a/..;/admin", "/a/..;x=y/admin", "/a/..%3bx/admin",
+		"/admin;x=y", "/admin;x=y/z", "/;x/admin", "/.;/admin", "/x;a/../admin", "/x;a/..;b/admin;c", "/%2e/admin",
+		"/none/at/all/../../../admin", "/none%2fat%2f..%2f..%2fadmin", "/admin/x/..", "/admin/./", "/admin?/../a", "/admin#/../a",
+		"/" + strings.Repeat("x", 400) + "%20/../admin",
+	} {
+		if got := match(tab, "", path); got != " /admin" {
+			t.Errorf("path %q: got %q, want the route for /admin", path, got)
+		}
+	}
+	for _, path := range []string{
+		"/admin/..", "/admin/../", "/admin/..;", "/admin%2f..", "/adminx", "/admin.", "/admin%00", "/%2561dmin", "/%252e%252e/admin",
+		"/admin%", "/admin%2", "/admin%zz", "/x/admin", "/...", "/.admin", "/..admin", "/admin%25", "/a%64min/%2e%2e/x",
+	} {
+		if got := match(tab, "", path); got != " /" {
+			t.Errorf("path %q: got %q, want the route for /", path, got)
+		}
+	}
+}
+
+func TestMatchHost(t *testing.T) {
+	tab := table(t,
+		"star.example.com /", "STAR2.Example.com. /", "192.0.2.1 /", "[2001:DB8:0::1] /", "localhost /", "a_b.example.org /",
+		"*.example.com /", "*.deep.example.com /", "*.only.test /api", " /")
+	for _, test := range []struct{ host, want string }{
+		{"star.example.com", "star.example.com /"},
+		{"STAR.example.COM", "star.example.com /"},
+		{"star.example.com:8080", "star.example.com /"},
+		{"star.example.com:", "star.example.com /"},
+		{"star.example.com.", "star.example.com /"},
+		{"star.example.com.:443", "star.example.com /"},
+		{"star2.example.com", "STAR2.Example.com. /"},
+		{"192.0.2.1:80", "192.0.2.1 /"},
+		{"[2001:db8::1]", "[2001:DB8:0::1] /"},
+		{"[2001:DB8::1]:8080", "[2001:DB8:0::1] /"},
+		{"[2001:db8::2]:8080", " /"},
+		{"[2001:db8::1", " /"},
+		{"localhost:1", "localhost /"},
+		{"a_b.example.org", "a_b.example.org /"},
+		{"other.example.com", "*.example.com /"},
+		{"two.labels.example.com", "*.example.com /"},
+		{"x.deep.example.com", "*.deep.example.com /"},
+		{"x.y.deep.example.com:1", "*.deep.example.com /"},
+		{"deep.example.com", "*.example.com /"},
+		{"example.com", " /"},
+		{".example.com", " /"},
+		{"xexample.com", " /"},
+		{"x.only.test", " /"}, // the host's only path does not match
+		{"", " /"},
+		{":80", " /"},
+		{"...", " /"},
+		{strings.Repeat("x", 241) + ".example.com", "*.example.com /"},
+		{strings.Repeat("x", 242) + ".example.com", " /"}, // longer than any name
+		{strings.Repeat("x", 1<<16), " /"},
+	} {
+		if got := match(tab, test.host, "/"); got != test.want {
+			t.Errorf("host %.80q: got %q, want %q", test.host, got, test.want)
+		}
+	}
+}
+
+func TestMatchAsksLessSpecificHostsWhenNoPathFits(t *testing.T) {
+	tab := table(t, "a.example.com /exact", "*.example.com /wild", "*.com /short", " /any")
+	for _, test := range []struct{ path, want string }{
+		{"/exact", "a.example.com /exact"},
+		{"/wild", "*.example.com /wild"},
+		{"/short", "*.com /short"},
+		{"/any", " /any"},
+		{"/none", "-"},
+		{"/", "-"},
+	} {
+		if got := match(tab, "a.example.com", test.path); got != test.want {
+			t.Errorf("path %q: got %q, want %q", test.path, got, test.want)
+		}
+	}
+}
+
+func TestMatchEmptyTable(t *testing.T) {
+	tab, err := NewTable(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := match(tab, "a", "/"); got != "-" {
+		t.Errorf("got %q from an empty table", got)
+	}
+}
+
+func TestRoutesAreInTheOrderTheyAreTried(t *testing.T) {
+	tab := table(t, " /", "*.b.c /", "b.a /", " /x/y", "*.a.b.c /p", "a.b /q/", "b.a /x/y/z", "B.a /w/x/%61", "*.a.b.d /p")
+	var got []string
+	for _, r := range tab.Routes() {
+		got = append(got, r.Host+" "+r.Path)
+	}
+	want := []string{"b.a /x/y/z", "b.a /w/x/a", "a.b /q", "b.a /", "*.a.b.c /p", "*.a.b.d /p", "*.b.c /", " /x/y", " /"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+func TestRoutesBelongToTheCaller(t *testing.T) {
+	tab := table(t, " /")
+	tab.Routes()[0].Path = "/changed"
+	if got := tab.Routes()[0].Path; got != "/" {
+		t.Errorf("the table changed: %q", got)
+	}
+}
+
+func TestNewTableNamesEveryError(t *testing.T) {
+	svc := &Service{Name: "s"}
+	for _, test := range []struct {
+		name   string
+		routes []Route
+		want   []string
+	}{
+		{"no slash", []Route{{"", "api", svc}}, []string{`route 1: path "api": must start with a slash`}},
+		{"no path", []Route{{"", "", svc}}, []string{`route 1: path: is missing; "/" matches every path`}},
+		{"no service", []Route{{"", "/", nil}}, []string{`route 1: service: is missing`}},
+		{"several", []Route{{"a b", "x", nil}, {"", "/", svc}}, []string{
+			`route 1: host "a b": has ' ' in it`,
+			`route 1: path "x": must start with a slash`,
+			`route 1: service: is missing`,
+		}},
+		{"duplicate", []Route{{"A.b", "/x", svc}, {"", "/x", svc}, {"a.B.", "/%78/", svc}}, []string{
+			`route 3: path "/%78/": the same host and path as route 1 (host "a.B.")`,
+		}},
+		{"duplicate any host", []Route{{"", "/", svc}, {"", "/", svc}}, []string{
+			`route 2: path "/": the same host and path as route 1 (any host)`,
+		}},
+		{"star alone", []Route{{"*", "/", svc}}, []string{`route 1: host "*": leave the host empty to match any host`}},
+		{"bad wildcard", []Route{{"*example.com", "/", svc}}, []string{
+			`route 1: host "*example.com": a wildcard is "*." and a domain, as in "*.example.com"`,
+		}},
+		{"star inside", []Route{{"a.*.com", "/", svc}, {"*.*.com", "/", svc}}, []string{
+			`route 1: host "a.*.com": a star is only possible as the first label, as in "*.example.com"`,
+			`route 2: host "*.*.com": a star is only possible as the first label, as in "*.example.com"`,
+		}},
+		{"empty label", []Route{{"a..b", "/", svc}, {".", "/", svc}, {"*.", "/", svc}}, []string{
+			`route 1: host "a..b": has an empty label`,
+			`route 2: host ".": has an empty label`,
+			`route 3: host "*.": a wildcard is "*." and a domain, as in "*.example.com"`,
+		}},
+		{"port", []Route{{"a:80", "/", svc}, {"http://a", "/", svc}}, []string{
+			`route 1: host "a:80": must have no port and no scheme: a route matches the host on every port`,
+			`route 2: host "http://a": must have no port and no scheme: a route matches the host on every port`,
+		}},
+		{"IPv6", []Route{{"::1", "/", svc}, {"[::1", "/", svc}, {"[1.2.3.4]", "/", svc}, {"[fe80::1%eth0]", "/", svc}, {"[::1]:80", "/", svc}}, []string{
+			`route 1: host "::1": an IPv6 address must be in brackets`,
+			`route 2: host "[::1": must be an IPv6 address in brackets without a port`,
+			`route 3: host "[1.2.3.4]": "1.2.3.4" is not an IPv6 address`,
+			`route 4: host "[fe80::1%eth0]": "fe80::1%eth0" is not an IPv6 address`,
+			`route 5: host "[::1]:80": must be an IPv6 address in brackets without a port`,
+		}},
+		{"not ASCII", []Route{{"bücher.example", "/", svc}}, []string{
+			`route 1: host "bücher.example": must be written in ASCII, as clients send it ("xn--…")`,
+		}},
+		{"long host", []Route{{strings.Repeat("a", 64) + ".b", "/", svc}}, []string{
+			`route 1: host "` + strings.Repeat("a", 64) + `.b": has a label of 64 characters, at most 63 are possible`,
+		}},
+		{"segments", []Route{{"", "/a//b", svc}, {"", "//", svc}, {"", "/a/../b", svc}, {"", "/%2e", svc}, {"", "/a%2fb", svc}, {"", "/a;b", svc}, {"", `/a\b`, svc}}, []string{
+			`route 1: path "/a//b": has an empty segment`,
+			`route 2: path "//": has an empty segment`,
+			`route 3: path "/a/../b": has the segment ".."`,
+			`route 4: path "/%2e": has the segment "."`,
+			`route 5: path "/a%2fb": '/' cannot be in a segment of a route's path`,
+			`route 6: path "/a;b": ';' cannot be in a segment of a route's path`,
+			`route 7: path "/a\\b": '\\' cannot be in a segment of a route's path`,
+		}},
+		{"octets", []Route{{"", "/a?b", svc}, {"", "/a b", svc}, {"", "/a%2", svc}, {"", "/a%zz/x", svc}}, []string{
+			`route 1: path "/a?b": '?' cannot be in a path`,
+			`route 2: path "/a b": ' ' cannot be in a path`,
+			`route 3: path "/a%2": "%2" is not a percent-encoded octet`,
+			`route 4: path "/a%zz/x": "%zz" is not a percent-encoded octet`,
+		}},
+		{"long segment", []Route{{"", "/" + strings.Repeat("a", 256), svc}}, []string{
+			`route 1: path "/` + strings.Repeat("a", 256) + `": has a segment of 256 octets, at most 255 are possible`,
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			tab, err := NewTable(test.routes)
+			if err == nil {
+				t.Fatalf("got a table: %v", tab.Routes())
+			}
+			if got := strings.Split(err.Error(), "\n"); !slices.Equal(got, test.want) {
+				t.Errorf("got  %q\nwant %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestErrorSaysWhichRouteAndField(t *testing.T) {
+	_, err := NewTable([]Route{{"", "/", &Service{}}, {"", "x", &Service{}}})
+	var e *Error
+	if !errors.As(err, &e) {
+		t.Fatalf("%T is not an *Error", err)
+	}
+	want := Error{Index: 1, Field: "path", Value: "x", Reason: "must start with a slash"}
+	if *e != want {
+		t.Errorf("got %+v, want %+v", *e, want)
+	}
+}

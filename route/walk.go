@@ -1,0 +1,110 @@
+package route
+
+// Classes of the octets of a path.
+const (
+	plain   = iota
+	slash   // ends a segment
+	end     // ends the path
+	special // makes the segment one that must be decoded
+)
+
+var pathClass = func() (t [256]byte) {
+	t['/'] = slash
+	t['?'], t['#'] = end, end
+	t['%'], t['\\'], t[';'] = special, special, special
+	return t
+}()
+
+// match returns the route for path, which starts with a slash, among those of
+// the host whose root is n.
+func (n *node) match(path []byte) *Route {
+	if n.children == nil {
+		return n.nearest
+	}
+	w := walk{at: n}
+	i := 1
+	for start := i; ; i++ {
+		class := byte(end)
+		if i < len(path) {
+			class = pathClass[path[i]]
+		}
+		switch class {
+		case plain:
+			continue
+		case special:
+			i = w.decoded(path, start)
+		default:
+			w.segment(path[start:i])
+		}
+		if i >= len(path) || pathClass[path[i]] == end {
+			return w.at.nearest
+		}
+		start = i + 1
+	}
+}
+
+// walk is a position in a tree of paths.
+type walk struct {
+	at   *node
+	past int // segments below at that the tree does not have
+}
+
+// segment moves w by one segment, decoded and without parameters. Dot
+// segments are resolved as in RFC 3986, section 5.2.4.
+func (w *walk) segment(s []byte) {
+	if len(s) <= 2 {
+		switch string(s) {
+		case "", ".":
+			return
+		case "..":
+			if w.past > 0 {
+				w.past--
+			} else if w.at.parent != nil {
+				w.at = w.at.parent
+			}
+			return
+		}
+	}
+	if w.past == 0 {
+		if child := w.at.children[string(s)]; child != nil {
+			w.at = child
+			return
+		}
+	}
+	w.past++
+}
+
+// decoded moves w by the segment of path that begins at start, which may turn
+// out to be several once it is decoded. It returns where the segment ends: at
+// a slash or at the end of the path.
+func (w *walk) decoded(path []byte, start int) int {
+	var buf [maxSegmentLen + 1]byte // one more than any segment in the tree
+	seg := buf[:0]
+	params := false // within ";…"
+	for i := start; ; i++ {
+		c, class := byte(0), byte(end)
+		if i < len(path) {
+			c = path[i]
+			class = pathClass[c]
+		}
+		if class == slash || class == end {
+			w.segment(seg)
+			return i
+		}
+		if c == '%' {
+			if d, ok := unhex(path[i+1:]); ok {
+				c = d
+				i += 2
+			}
+		}
+		switch {
+		case c == '/' || c == '\\':
+			w.segment(seg)
+			seg, params = buf[:0], false
+		case c == ';':
+			params = true
+		case !params && len(seg) < len(buf):
+			seg = append(seg, c)
+		}
+	}
+}
