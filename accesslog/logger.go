@@ -83,22 +83,26 @@ func New(o Options) (*Logger, error) {
 	if o.MaxBuffered == 0 {
 		o.MaxBuffered = defaultMaxBuffered
 	}
-	l := &Logger{
-		combined:  o.Format == FormatCombined,
-		everyLine: o.Sample == 1,
-	}
-	if o.Sample < 1 {
-		l.threshold = uint64(math.Ldexp(o.Sample, 64))
-	}
 	if o.Path == "" || o.Path == "off" {
-		return l, nil
+		return &Logger{}, nil
 	}
 	out, err := openOutput(o.Path)
 	if err != nil {
 		return nil, err
 	}
+	return start(o, out), nil
+}
 
-	l.shards = make([]shard, shardCount())
+// start makes a Logger of valid options with all defaults filled in.
+func start(o Options, out *output) *Logger {
+	l := &Logger{
+		combined:  o.Format == FormatCombined,
+		everyLine: o.Sample == 1,
+		shards:    make([]shard, shardCount()),
+	}
+	if !l.everyLine {
+		l.threshold = uint64(math.Ldexp(o.Sample, 64))
+	}
 	layout := layoutRFC3339
 	if l.combined {
 		layout = layoutCombined
@@ -109,7 +113,7 @@ func New(o Options) (*Logger, error) {
 	l.supply = newSupply(max((o.MaxBuffered+bufferSize-1)/bufferSize, len(l.shards)))
 	l.writer = newWriter(l, out, o.Notify)
 	go l.writer.run()
-	return l, nil
+	return l
 }
 
 // shardCount returns a power of two that is large enough for two goroutines

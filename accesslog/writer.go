@@ -3,6 +3,7 @@ package accesslog
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"time"
@@ -108,8 +109,8 @@ func (w *writer) write(b []byte) {
 
 // output is where the lines go.
 type output struct {
-	path string // empty for a stream
-	file *os.File
+	path string // empty for a stream, which is neither opened nor closed
+	file io.WriteCloser
 }
 
 func openOutput(path string) (*output, error) {

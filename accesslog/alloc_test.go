@@ -1,0 +1,32 @@
+//go:build !race
+
+package accesslog
+
+import (
+	"os"
+	"testing"
+)
+
+func TestLogDoesNotAllocate(t *testing.T) {
+	for _, format := range []Format{FormatJSON, FormatCombined} {
+		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := start(Options{Format: format, Sample: 0.5, MaxBuffered: 1 << 20}, &output{file: null})
+		e := typical()
+		e.Target = []byte("/caf\u00e9\xff\n")
+		l.Log(0, e)
+		l.Log(0, &Entry{Status: 500}) // the shard has a buffer now
+		if n := testing.AllocsPerRun(50, func() {
+			own := *e // the caller's entry stays on its stack
+			l.Log(0, &own)
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", format, n)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		null.Close()
+	}
+}
