@@ -1,0 +1,315 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"unicode"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// decoder turns a YAML tree into a Config. It goes on after a mistake, so
+// that all are found, and remembers where each key stands for the checks that
+// follow.
+type decoder struct {
+	file    string
+	origins map[*yaml.Node]string // of nodes that are not from the file
+	places  map[string]place      // by key path
+	errs    Errors
+}
+
+// place is where a key stands: an origin for an Error.
+type place struct {
+	origin string
+	line   int
+}
+
+// fail records a mistake at p. An empty value is not shown.
+func (d *decoder) fail(p place, key, value, want string) {
+	if value != "" {
+		value = quote(value)
+	}
+	d.errs = append(d.errs, &Error{Origin: p.origin, Key: key, Value: value, Want: want, line: p.line})
+}
+
+// placeOf returns where n stands. n may be nil: the file as a whole.
+func (d *decoder) placeOf(n *yaml.Node) place {
+	if n == nil {
+		return place{origin: d.file}
+	}
+	if origin, ok := d.origins[n]; ok {
+		return place{origin: origin}
+	}
+	return place{origin: atLine(d.file, n.Line), line: n.Line}
+}
+
+// place returns where key, or the nearest one above it, stands.
+func (d *decoder) place(key string) place {
+	for {
+		if p, ok := d.places[key]; ok {
+			return p
+		}
+		cut := strings.LastIndexAny(key, ".[")
+		if cut < 0 {
+			return d.placeOf(nil)
+		}
+		key = key[:cut]
+	}
+}
+
+// value decodes n into v. A nil n stands for an absent key: v becomes its
+// default.
+func (d *decoder) value(n *yaml.Node, v reflect.Value, key string, r rules) {
+	n = present(n)
+	if n != nil {
+		if _, known := d.places[key]; !known {
+			d.places[key] = d.placeOf(n)
+		}
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		d.object(n, v, key)
+	case reflect.Pointer: // optional: absent is nil
+		if n != nil {
+			v.Set(reflect.New(v.Type().Elem()))
+			d.object(n, v.Elem(), key)
+		}
+	case reflect.Slice:
+		d.list(n, v, key, r)
+	case reflect.Map:
+		d.table(n, v, key, r)
+	default:
+		d.scalar(n, v, key, r)
+	}
+}
+
+// present resolves an alias and returns nil for an absent or null node.
+func present(n *yaml.Node) *yaml.Node {
+	if n != nil && n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if n == nil || n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" {
+		return nil
+	}
+	return n
+}
+
+func (d *decoder) scalar(n *yaml.Node, v reflect.Value, key string, r rules) {
+	text := r.fallback
+	if n == nil {
+		if text == "" && v.Kind() == reflect.String {
+			return
+		}
+	} else if n.Kind != yaml.ScalarNode {
+		d.fail(d.placeOf(n), key, "", "want "+r.want(v.Type())+", not a "+kindOf(n))
+		return
+	} else if !plainTags[n.ShortTag()] {
+		d.fail(d.placeOf(n), key, "", fmt.Sprintf("tag %s: want %s", n.Tag, r.want(v.Type())))
+		return
+	} else {
+		text = n.Value
+	}
+	parsed, ok := r.parse(text, v.Type())
+	if ok {
+		v.Set(parsed)
+		return
+	}
+	if n == nil {
+		panic(fmt.Sprintf("BUG: config: default %q of %s is not allowed", text, key))
+	}
+	want := "want " + r.want(v.Type())
+	if v.Type() == secretType {
+		text = Secret(text).String()
+	}
+	if word := suggest(text, r.oneof); word != "" {
+		want += fmt.Sprintf(" (did you mean %s?)", word)
+	}
+	d.errs = append(d.errs, &Error{
+		Origin: d.placeOf(n).origin, line: d.placeOf(n).line,
+		Key: key, Value: quote(text), Want: want,
+	})
+}
+
+// plainTags are the YAML tags of what may be written for a scalar. The text
+// is taken as it is written: "tags: [1.0]" is the text "1.0".
+var plainTags = map[string]bool{"!!str": true, "!!int": true, "!!float": true, "!!bool": true, "!!timestamp": true}
+
+func (d *decoder) list(n *yaml.Node, v reflect.Value, key string, r rules) {
+	if n == nil {
+		return
+	}
+	if n.Kind != yaml.SequenceNode {
+		d.fail(d.placeOf(n), key, "", "want a list, such as [a, b], not a "+kindOf(n))
+		return
+	}
+	list := reflect.MakeSlice(v.Type(), 0, len(n.Content))
+	r.fallback = ""
+	for i, item := range n.Content {
+		itemKey := fmt.Sprintf("%s[%d]", key, i)
+		element := reflect.New(v.Type().Elem()).Elem()
+		if item = present(item); item == nil || item.Kind == yaml.ScalarNode && item.Value == "" {
+			d.fail(d.placeOf(n.Content[i]), itemKey, "", "empty: write a value, or take the entry away")
+			continue
+		}
+		d.value(item, element, itemKey, r)
+		list = reflect.Append(list, element)
+	}
+	if list.Len() > 0 {
+		v.Set(list)
+	}
+}
+
+func (d *decoder) table(n *yaml.Node, v reflect.Value, key string, r rules) {
+	pairs, ok := d.pairs(n, key)
+	if !ok || len(pairs) == 0 {
+		return
+	}
+	table := reflect.MakeMapWithSize(v.Type(), len(pairs))
+	for _, p := range pairs {
+		entryKey := join(key, p.name)
+		if f := formats[r.format]; p.name == "" || !f.ok(p.name) {
+			d.fail(d.placeOf(p.key), entryKey, p.name, "want "+f.want)
+			continue
+		}
+		d.places[entryKey] = d.placeOf(p.key)
+		entry := reflect.New(v.Type().Elem()).Elem()
+		d.value(p.value, entry, entryKey, rules{})
+		table.SetMapIndex(reflect.ValueOf(p.name), entry)
+	}
+	v.Set(table)
+}
+
+func (d *decoder) object(n *yaml.Node, v reflect.Value, key string) {
+	pairs, ok := d.pairs(n, key)
+	if !ok {
+		return
+	}
+	values := make(map[string]pair, len(pairs))
+	for _, p := range pairs {
+		values[p.name] = p
+	}
+	known := make([]string, v.NumField())
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		name := field.Tag.Get("key")
+		known[i] = name
+		p, given := values[name]
+		fieldKey := join(key, name)
+		if given {
+			d.places[fieldKey] = d.placeOf(p.key)
+		}
+		mistakes := len(d.errs)
+		d.value(p.value, v.Field(i), fieldKey, rulesOf(field.Tag))
+		if field.Tag.Get("required") != "" && v.Field(i).IsZero() && len(d.errs) == mistakes {
+			at := d.placeOf(n)
+			if given {
+				at = d.placeOf(p.key)
+			}
+			d.fail(at, fieldKey, "", "required: "+rulesOf(field.Tag).want(field.Type))
+		}
+		delete(values, name)
+	}
+	for _, p := range pairs {
+		if _, left := values[p.name]; !left {
+			continue
+		}
+		want := "unknown key"
+		if word := suggest(p.name, known); word != "" {
+			want += fmt.Sprintf(", did you mean %q?", word)
+		}
+		d.fail(d.placeOf(p.key), join(key, p.name), "", want+" (allowed here: "+strings.Join(known, ", ")+")")
+	}
+}
+
+// pair is an entry of a mapping.
+type pair struct {
+	name       string
+	key, value *yaml.Node
+}
+
+// pairs returns the entries of the mapping n, those of merged mappings ("<<")
+// included, or false if n is something else. A name occurs once.
+func (d *decoder) pairs(n *yaml.Node, key string) ([]pair, bool) {
+	if n == nil {
+		return nil, true
+	}
+	if n.Kind != yaml.MappingNode {
+		d.fail(d.placeOf(n), key, "", "want a mapping of keys to values, not a "+kindOf(n))
+		return nil, false
+	}
+	var all, merged []pair
+	lines := make(map[string]int, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k, value := n.Content[i], n.Content[i+1]
+		name := present(k)
+		switch {
+		case name == nil || name.Kind != yaml.ScalarNode:
+			d.fail(d.placeOf(k), key, "", "want a name before the colon")
+		case name.ShortTag() == "!!merge":
+			merged = append(merged, d.merge(value, key)...)
+		case lines[name.Value] != 0:
+			d.fail(d.placeOf(k), join(key, name.Value), "", fmt.Sprintf("given twice, first in line %d", lines[name.Value]))
+		default:
+			lines[name.Value] = k.Line
+			all = append(all, pair{name.Value, k, value})
+		}
+	}
+	for _, p := range merged {
+		if lines[p.name] == 0 { // what is written out wins, then the first merged
+			lines[p.name] = p.key.Line
+			all = append(all, p)
+		}
+	}
+	return all, true
+}
+
+// merge returns the entries of what stands behind "<<": a mapping or a list
+// of them. What is merged may not merge in turn, so that no cycle is possible.
+func (d *decoder) merge(n *yaml.Node, key string) []pair {
+	n = present(n)
+	sources := []*yaml.Node{n}
+	if n != nil && n.Kind == yaml.SequenceNode {
+		sources = n.Content
+	}
+	var all []pair
+	for _, source := range sources {
+		source = present(source)
+		if source == nil || source.Kind != yaml.MappingNode {
+			d.fail(d.placeOf(n), join(key, "<<"), "", "want an alias of a mapping, such as *defaults")
+			continue
+		}
+		for i := 0; i+1 < len(source.Content); i += 2 {
+			k := source.Content[i]
+			if k.Kind != yaml.ScalarNode || k.ShortTag() == "!!merge" {
+				d.fail(d.placeOf(k), join(key, "<<"), "", "a merged mapping may hold plain keys only")
+				continue
+			}
+			all = append(all, pair{k.Value, k, source.Content[i+1]})
+		}
+	}
+	return all
+}
+
+// kindOf names what n is.
+func kindOf(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "mapping"
+	case yaml.SequenceNode:
+		return "list"
+	}
+	return "single value"
+}
+
+// join extends a key path. A name that would make an error unreadable is
+// quoted.
+func join(key, name string) string {
+	if len(name) > 80 || strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		name = quote(name)
+	}
+	if key == "" {
+		return name
+	}
+	return key + "." + name
+}

@@ -1,0 +1,144 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"sluice/discovery"
+)
+
+// A format is a rule for a text that a plain type cannot express.
+type format struct {
+	want string            // what is allowed, as it is told to the operator
+	ok   func(string) bool // reports whether the text is allowed; it is never empty
+}
+
+// formats are the rules that the tag "format" may name.
+var formats = map[string]format{
+	"name": {
+		"a name of up to 128 letters, digits, '.', '_' or '-' that starts with a letter or digit",
+		regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`).MatchString,
+	},
+	"listen": {
+		`HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535`,
+		isListenAddress,
+	},
+	"peer": {
+		`"HOST:PORT" or "HOST:PORT weight=N", an IPv6 address in brackets, the port from 1 to 65535, the weight from 0 to 65535`,
+		isPeer,
+	},
+	"consul": {
+		"http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH",
+		func(s string) bool { _, ok := consulURL(s, false); return ok },
+	},
+	"access_log": {
+		`"stdout", "stderr", "off" or the path of a file`,
+		func(s string) bool { return !strings.HasSuffix(s, "/") },
+	},
+}
+
+func isListenAddress(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return false
+	}
+	return isPort(port, 0) && (host == "" || isHost(host))
+}
+
+// isPeer is stricter than the static source about the host.
+func isPeer(s string) bool {
+	if _, err := discovery.NewStatic("", []string{s}); err != nil {
+		return false
+	}
+	host, port, err := net.SplitHostPort(peerAddress(s))
+	return err == nil && isHost(host) && isPort(port, 1)
+}
+
+// peerAddress returns the address of a peer, without its weight.
+func peerAddress(s string) string {
+	address, _, _ := strings.Cut(strings.TrimSpace(s), " ")
+	return strings.ToLower(address)
+}
+
+// isPort reports whether s is a port number of at least least.
+func isPort(s string, least uint64) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n >= least && s == strconv.FormatUint(n, 10)
+}
+
+// isHost reports whether s is an IP address or a host name.
+func isHost(s string) bool {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return true
+	}
+	return isHostName(s)
+}
+
+// isHostName follows RFC 1123, section 2.1, and also takes the underscore
+// that is common in internal names.
+func isHostName(s string) bool {
+	s = strings.TrimSuffix(s, ".")
+	if len(s) == 0 || len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if len(label) == 0 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for _, c := range []byte(label) {
+			if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+				return false
+			}
+		}
+	}
+	// "1.2.3" and "300.1.1.1" are mistyped addresses, not names: the last
+	// label of a name is not a number.
+	last := s[strings.LastIndexByte(s, '.')+1:]
+	return strings.Trim(last, "0123456789") != ""
+}
+
+// consulURL returns the URL of a Consul agent for what Consul's own tools
+// accept: a bare HOST:PORT means HTTP, or HTTPS if tls is set.
+func consulURL(s string, tls bool) (string, bool) {
+	if path, ok := strings.CutPrefix(s, "unix://"); ok {
+		return s, strings.HasPrefix(path, "/") && len(path) > 1
+	}
+	if !strings.Contains(s, "://") {
+		scheme := "http://"
+		if tls {
+			scheme = "https://"
+		}
+		s = scheme + s
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery {
+		return "", false
+	}
+	if u.Scheme != "http" && u.Scheme != "https" {
+		return "", false
+	}
+	if port := u.Port(); port != "" && !isPort(port, 1) || strings.HasSuffix(u.Host, ":") {
+		return "", false
+	}
+	if !isHost(u.Hostname()) {
+		return "", false
+	}
+	return strings.TrimRight(u.String(), "/"), true
+}
+
+// isLoopback reports whether a listener on address is reachable from this
+// machine only.
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.Unmap().IsLoopback()
+	}
+	return host == "localhost"
+}

@@ -1,0 +1,63 @@
+package config
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// FuzzParse: no text makes the loader panic; a refusal says why, in lines that
+// name the file; what is accepted is the same after it was written out and
+// read again.
+func FuzzParse(f *testing.F) {
+	f.Add(tail)
+	f.Add("log: &a { <<: *a }" + tail)
+	f.Add("services: &s { <<: [*s], a: *s }")
+	f.Add("services: { a: &a { peers: ['[::1]:80 weight=7'], timeouts: { idle: 1.5h } }, b: *a }\nroutes: [{ host: '*.a', service: a }]")
+	f.Add("access_log: { sample: 0x1p-2, path: '1' }\nconsul: { token: ~, wait: 61s, datacenter: 'true' }\nlisteners: [{ address: '[::]:0' }]" + tail)
+	f.Add("? [a, b]\n: - c\n---\n...")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := Parse("f", []byte(text))
+		if err != nil {
+			for line := range strings.SplitSeq(err.Error(), "\n") {
+				if !strings.HasPrefix(line, "f:") {
+					t.Errorf("line %q names no place", line)
+				}
+			}
+			return
+		}
+		written, err := yaml.Marshal(encode(reflect.ValueOf(*c), false))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := Parse("f", written)
+		if err != nil {
+			t.Fatalf("%v\nwritten:\n%s\nfrom:\n%s", err, written, text)
+		}
+		if !reflect.DeepEqual(again, c) {
+			t.Errorf("again %+v\nfirst %+v\nwritten:\n%s", again, c, written)
+		}
+	})
+}
+
+func FuzzFormats(f *testing.F) {
+	f.Add("a.b:80")
+	f.Add("[::1]:0")
+	f.Add("http://[::1]:8500/consul")
+	f.Add("/a/../b")
+	f.Fuzz(func(t *testing.T, s string) {
+		if s == "" {
+			return
+		}
+		for _, format := range formats {
+			format.ok(s)
+		}
+		if u, ok := consulURL(s, false); ok {
+			if again, ok := consulURL(u, false); !ok || again != u {
+				t.Errorf("consulURL(%q) = %q, and of that %q, %v", s, u, again, ok)
+			}
+		}
+	})
+}

@@ -1,0 +1,222 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Secret is a text that is never shown: it prints as "***". Convert it to a
+// string to use it.
+type Secret string
+
+// String returns "***", or "" for an empty secret.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "***"
+}
+
+// GoString keeps the secret out of %#v.
+func (s Secret) GoString() string { return strconv.Quote(s.String()) }
+
+// Ratio is a share, 1 for the whole. In the file it is a number or, with a
+// percent sign, a percentage: 0.05 and 5% are the same.
+type Ratio float64
+
+// Size is a number of bytes. In the file it may carry one of the units KiB,
+// MiB, GiB (powers of 1024) or KB, MB, GB (powers of 1000).
+type Size int64
+
+var (
+	durationType = reflect.TypeFor[time.Duration]()
+	ratioType    = reflect.TypeFor[Ratio]()
+	sizeType     = reflect.TypeFor[Size]()
+	secretType   = reflect.TypeFor[Secret]()
+)
+
+// rules are the limits of a scalar, from the tags of its field.
+type rules struct {
+	min, max string
+	oneof    []string
+	format   string
+	fallback string // the default
+}
+
+func rulesOf(tag reflect.StructTag) rules {
+	r := rules{min: tag.Get("min"), max: tag.Get("max"), format: tag.Get("format"), fallback: tag.Get("default")}
+	if words := tag.Get("oneof"); words != "" {
+		r.oneof = strings.Split(words, "|")
+	}
+	return r
+}
+
+// want says what is allowed for a scalar of type t.
+func (r rules) want(t reflect.Type) string {
+	limits := ""
+	if r.min != "" {
+		limits = " from " + r.min + " to " + r.max
+	}
+	switch {
+	case t == durationType:
+		return "a duration with a unit (ms, s, m, h)," + limits
+	case t == ratioType:
+		return "a number" + limits + ", or a percentage"
+	case t == sizeType:
+		return "a number of bytes or a size such as 64KiB or 10MiB," + limits
+	case t.Kind() == reflect.Int:
+		return "a whole number" + limits
+	case t.Kind() == reflect.Bool:
+		return "true or false"
+	case len(r.oneof) > 0:
+		return "one of " + strings.Join(r.oneof, ", ")
+	case r.format != "":
+		return formats[r.format].want
+	}
+	return "a text on one line"
+}
+
+// parse returns the value of type t that text stands for, and whether the
+// rules allow it.
+func (r rules) parse(text string, t reflect.Type) (reflect.Value, bool) {
+	v, number, ok := parseScalar(text, t)
+	if !ok {
+		return v, false
+	}
+	if t.Kind() == reflect.String {
+		return v, r.allow(text)
+	}
+	if r.min == "" {
+		return v, true
+	}
+	_, least, _ := parseScalar(r.min, t)
+	_, most, _ := parseScalar(r.max, t)
+	return v, least <= number && number <= most
+}
+
+// allow reports whether the rules allow a text.
+func (r rules) allow(text string) bool {
+	if strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f || c == '\uFFFD' }) {
+		return false
+	}
+	if text == "" && r.fallback == "" {
+		return true // the same as leaving the key out
+	}
+	if len(r.oneof) > 0 {
+		for _, word := range r.oneof {
+			if text == word {
+				return true
+			}
+		}
+		return false
+	}
+	return r.format == "" || text != "" && formats[r.format].ok(text)
+}
+
+// parseScalar returns the value of type t that text stands for and, where t
+// is a kind of number, that number, to be compared with its limits.
+func parseScalar(text string, t reflect.Type) (v reflect.Value, number float64, ok bool) {
+	v = reflect.New(t).Elem()
+	switch {
+	case t == durationType:
+		d, err := time.ParseDuration(text)
+		v.SetInt(int64(d))
+		return v, float64(d), err == nil
+	case t == ratioType:
+		digits, percent := strings.CutSuffix(text, "%")
+		f, err := strconv.ParseFloat(digits, 64)
+		if percent {
+			f /= 100
+		}
+		v.SetFloat(f)
+		return v, f, err == nil && !math.IsNaN(f)
+	case t == sizeType:
+		n, ok := parseSize(text)
+		v.SetInt(n)
+		return v, float64(n), ok
+	case t.Kind() == reflect.Int:
+		n, err := strconv.Atoi(text)
+		v.SetInt(int64(n))
+		return v, float64(n), err == nil
+	case t.Kind() == reflect.Bool:
+		v.SetBool(text == "true")
+		return v, 0, text == "true" || text == "false"
+	case t.Kind() == reflect.String:
+		v.SetString(text)
+		return v, 0, true
+	}
+	panic(fmt.Sprintf("BUG: config: no scalar type %s", t))
+}
+
+var sizeUnits = []struct {
+	suffix string
+	bytes  int64
+}{
+	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30},
+	{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9},
+	{"B", 1}, {"", 1},
+}
+
+func parseSize(text string) (int64, bool) {
+	for _, u := range sizeUnits {
+		digits, ok := strings.CutSuffix(text, u.suffix)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.TrimSuffix(digits, " "), 10, 64)
+		if err != nil || n > math.MaxInt64/u.bytes || n < 0 {
+			return 0, false
+		}
+		return n * u.bytes, true
+	}
+	return 0, false
+}
+
+// formatScalar is the inverse of parse: the text to write into a file.
+func formatScalar(v reflect.Value) string {
+	switch {
+	case v.Type() == durationType:
+		return formatDuration(time.Duration(v.Int()))
+	case v.Type() == ratioType:
+		s := strconv.FormatFloat(v.Float(), 'g', -1, 64)
+		if !strings.ContainsAny(s, ".e") {
+			s += ".0" // a YAML float
+		}
+		return s
+	case v.Type() == sizeType:
+		return formatSize(v.Int())
+	case v.Kind() == reflect.Int:
+		return strconv.FormatInt(v.Int(), 10)
+	case v.Kind() == reflect.Bool:
+		return strconv.FormatBool(v.Bool())
+	case v.Kind() == reflect.String:
+		return v.String()
+	}
+	panic(fmt.Sprintf("BUG: config: no scalar type %s", v.Type()))
+}
+
+// formatDuration writes "5m" where the standard library writes "5m0s".
+func formatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// formatSize uses the largest binary unit that divides n.
+func formatSize(n int64) string {
+	for i := 2; i >= 0; i-- {
+		if u := sizeUnits[i]; n != 0 && n%u.bytes == 0 {
+			return strconv.FormatInt(n/u.bytes, 10) + u.suffix
+		}
+	}
+	return strconv.FormatInt(n, 10)
+}
