@@ -4,16 +4,10 @@ import (
 	"runtime"
 	"sync/atomic"
 	"time"
-	"unsafe"
 )
 
 // maxShards bounds the memory of a service's counters: 64 KiB.
 const maxShards = 64
-
-// separation is the distance in bytes at which two cores do not disturb each
-// other: a cache line has 64 bytes (128 on some ARM cores), and x86 fetches
-// lines in pairs.
-const separation = 128
 
 // Requests counts the requests of one service. It is safe for concurrent use;
 // counting takes no lock and allocates nothing.
@@ -22,8 +16,11 @@ type Requests struct {
 	mask   uint32  // len(shards) - 1
 }
 
-// shard is one copy of all the counters. Its size is a multiple of separation
-// and a power of two, so that no two shards share a cache line.
+// shardSize is the size of a shard in bytes. As a power of two it is a size of
+// the allocator's, so that an array of shards starts on a cache line.
+const shardSize = 1024
+
+// shard is one copy of all the counters. No two shards share a cache line.
 type shard struct {
 	// ended counts by class and latency bucket at once: one addition serves
 	// both the requests and the histogram.
@@ -32,12 +29,8 @@ type shard struct {
 	bytesIn   atomic.Int64
 	bytesOut  atomic.Int64
 	retries   atomic.Uint64
-	_         [1024 - (NumClasses*NumBuckets+4)*8]byte
+	_         [shardSize - (NumClasses*NumBuckets+4)*8]byte
 }
-
-// The allocator aligns an array of shards to its own size class only when that
-// is a power of two: this does not compile when a shard is of another size.
-var _ = [1]struct{}{}[unsafe.Sizeof(shard{})-1024]
 
 // NewRequests returns counters at zero, with at least as many shards as there
 // are processors to run on now, at most 64.
