@@ -1,0 +1,278 @@
+package consultest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+const (
+	readyTimeout = 60 * time.Second // for an agent to start and know a leader
+	stopTimeout  = 10 * time.Second // from SIGTERM to SIGKILL
+	portTries    = 5                // sets of ports that an agent may find taken
+)
+
+// errPortTaken: another process took one of the agent's ports.
+var errPortTaken = errors.New("a port is taken")
+
+// Agent is a Consul agent in a process of its own. Its ports stay the same
+// when it is stopped and launched again. Its methods that start and stop the
+// process must not be called at the same time; the others are safe for
+// concurrent use.
+type Agent struct {
+	options Options
+	binary  string
+	dir     string // configuration, log and data
+	ports   ports
+	client  *api.Client
+	process *process // nil while it does not run
+}
+
+// Start runs an agent until t and its subtests end, and waits until it is
+// ready. It fails t if that is not possible. When t fails, the end of the agent's
+// log is added to t's.
+func Start(t testing.TB, o Options) *Agent {
+	t.Helper()
+	a, err := StartAgent(t.Context(), o)
+	if err != nil {
+		t.Fatalf("start consul: %v", err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("end of the log of consul at %s:\n%s", a.HTTPAddress(), a.LogTail(40))
+		}
+		if err := a.Close(); err != nil {
+			t.Errorf("close consul: %v", err)
+		}
+	})
+	return a
+}
+
+// StartAgent runs an agent until Close, and waits until it is ready. Ctx bounds
+// the start alone.
+func StartAgent(ctx context.Context, o Options) (*Agent, error) {
+	binary, err := Binary(ctx, o.Progress)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "sluice-consul-")
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{options: o, binary: binary, dir: dir}
+	for try := 1; ; try++ {
+		err = a.startOnNewPorts(ctx)
+		if err == nil {
+			return a, nil
+		}
+		if !errors.Is(err, errPortTaken) || try == portTries {
+			a.Close()
+			return nil, err
+		}
+	}
+}
+
+func (a *Agent) startOnNewPorts(ctx context.Context) error {
+	var err error
+	if a.ports, err = pickPorts(); err != nil {
+		return err
+	}
+	a.client, err = api.NewClient(&api.Config{Address: a.HTTPAddress(), Token: a.options.Token})
+	if err != nil {
+		return err
+	}
+	config, err := a.options.config(a.ports, a.dataDir())
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(a.configFile(), config, 0o600); err != nil {
+		return err
+	}
+	return a.launch(ctx)
+}
+
+// Launch starts a stopped agent again, on the same ports, with the data that
+// it has on disk. It waits until the agent is ready.
+func (a *Agent) Launch(ctx context.Context) error {
+	if a.process != nil {
+		return errors.New("the agent runs")
+	}
+	for try := 1; ; try++ {
+		err := a.launch(ctx)
+		if !errors.Is(err, errPortTaken) || try == portTries {
+			return err
+		}
+		// A connection of some process happens to use the port: it will pass.
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// launch starts the process and waits until the agent is ready. Without
+// success nothing runs afterwards.
+func (a *Agent) launch(ctx context.Context) error {
+	args := []string{"agent", "-config-file", a.configFile()}
+	if a.options.Mode == Dev {
+		args = append(args, "-dev")
+	}
+	p, err := startProcess(a.binary, args, a.logFile())
+	if err != nil {
+		return err
+	}
+	a.process = p
+	if a.options.NoWait {
+		return nil
+	}
+	if err := a.WaitReady(ctx); err != nil {
+		a.Kill()
+		return err
+	}
+	return nil
+}
+
+// WaitReady waits until the agent answers queries and knows a leader.
+func (a *Agent) WaitReady(ctx context.Context) error {
+	p := a.process
+	if p == nil {
+		return errors.New("the agent does not run")
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("not ready within %v", readyTimeout))
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		notReady := a.ready(ctx)
+		if notReady == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-p.exited:
+			if strings.Contains(a.LogTail(20), "address already in use") {
+				return errPortTaken
+			}
+			return fmt.Errorf("consul ended by itself: %v\n%s", p.err, a.LogTail(20))
+		case <-ctx.Done():
+			return fmt.Errorf("wait for consul: %w (%v)\n%s", context.Cause(ctx), notReady, a.LogTail(20))
+		}
+	}
+}
+
+// ready returns why the agent is not ready.
+func (a *Agent) ready(ctx context.Context) error {
+	q := (&api.QueryOptions{}).WithContext(ctx)
+	services, meta, err := a.client.Health().Service("consul", "", false, q)
+	switch {
+	case err != nil:
+		return err
+	case !meta.KnownLeader:
+		return errors.New("no known leader")
+	case len(services) == 0 && !meta.ResultsFilteredByACLs:
+		return errors.New("no server is registered yet")
+	}
+	return nil
+}
+
+// Stop ends the process as an operator would, with SIGTERM. A stopped agent can
+// be launched again.
+func (a *Agent) Stop() error { return a.end(terminate) }
+
+// Kill ends the process with SIGKILL. A killed agent can be launched again.
+func (a *Agent) Kill() error { return a.end((*os.Process).Kill) }
+
+func (a *Agent) end(signal func(*os.Process) error) error {
+	p := a.process
+	if p == nil {
+		return nil
+	}
+	a.process = nil
+	if err := p.end(signal); err != nil {
+		return fmt.Errorf("end consul: %w", err)
+	}
+	return nil
+}
+
+// Restart stops the agent and launches it again: a dev agent comes back empty,
+// the others with their data.
+func (a *Agent) Restart(ctx context.Context) error {
+	if err := a.Stop(); err != nil {
+		return err
+	}
+	return a.Launch(ctx)
+}
+
+// Wipe removes the data of a stopped agent.
+func (a *Agent) Wipe() error {
+	if a.process != nil {
+		return errors.New("the agent runs")
+	}
+	return os.RemoveAll(a.dataDir())
+}
+
+// Pause stops the process where it is (SIGSTOP): its connections stay open and
+// nothing answers. Only on Unix.
+func (a *Agent) Pause() error { return a.signal(pause) }
+
+// Resume lets a paused process go on (SIGCONT).
+func (a *Agent) Resume() error { return a.signal(resume) }
+
+func (a *Agent) signal(signal func(*os.Process) error) error {
+	if a.process == nil {
+		return errors.New("the agent does not run")
+	}
+	return signal(a.process.handle)
+}
+
+// Close kills the process, if it runs, and removes the agent's files.
+func (a *Agent) Close() error {
+	return errors.Join(a.Kill(), os.RemoveAll(a.dir))
+}
+
+// Client returns a client of the agent. It stays valid over restarts.
+func (a *Agent) Client() *api.Client { return a.client }
+
+// URL returns the base URL of the HTTP API.
+func (a *Agent) URL() string { return "http://" + a.HTTPAddress() }
+
+// HTTPAddress returns the "host:port" of the HTTP API.
+func (a *Agent) HTTPAddress() string { return loopback(a.ports.HTTP) }
+
+// DNSAddress returns the "host:port" of the DNS server, UDP and TCP.
+func (a *Agent) DNSAddress() string { return loopback(a.ports.DNS) }
+
+// GRPCAddress returns the "host:port" of the gRPC API, without TLS.
+func (a *Agent) GRPCAddress() string { return loopback(a.ports.GRPC) }
+
+// ServerAddress returns the "host:port" of a server's RPC.
+func (a *Agent) ServerAddress() string { return loopback(a.ports.Server) }
+
+// SerfAddress returns the "host:port" for the Join of other agents.
+func (a *Agent) SerfAddress() string { return loopback(a.ports.SerfLAN) }
+
+// WANAddress returns the "host:port" for agents of other data centres to join,
+// with Options.WAN.
+func (a *Agent) WANAddress() string { return loopback(a.ports.SerfWAN) }
+
+// LogTail returns the last lines of the agent's log, over all its runs.
+func (a *Agent) LogTail(lines int) string {
+	log, err := os.ReadFile(a.logFile())
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(strings.TrimSpace(string(log)), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+func (a *Agent) configFile() string { return filepath.Join(a.dir, "config.json") }
+func (a *Agent) logFile() string    { return filepath.Join(a.dir, "consul.log") }
+func (a *Agent) dataDir() string    { return filepath.Join(a.dir, "data") }

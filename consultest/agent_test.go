@@ -1,0 +1,112 @@
+package consultest
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+func register(t *testing.T, a *Agent, id string) {
+	t.Helper()
+	err := a.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{ID: id, Name: "star", Address: "127.0.0.1", Port: 8080})
+	if err != nil {
+		t.Fatalf("register %s: %v", id, err)
+	}
+}
+
+// awaitInstances waits until the catalog has want instances of star.
+func awaitInstances(t *testing.T, a *Agent, want int) {
+	t.Helper()
+	q := &api.QueryOptions{WaitTime: time.Second}
+	for end := time.Now().Add(30 * time.Second); ; {
+		instances, meta, err := a.Client().Health().Service("star", "", false, q.WithContext(t.Context()))
+		if err == nil && len(instances) == want {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d instances, want %d; error %v", len(instances), want, err)
+		}
+		if err == nil {
+			q.WaitIndex = meta.LastIndex
+		}
+	}
+}
+
+func TestDevAgent(t *testing.T) {
+	t.Parallel()
+	a := Start(t, Options{})
+	register(t, a, "star-1")
+	awaitInstances(t, a, 1)
+
+	client := a.Client()
+	if err := a.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, _, err := client.Health().Service("star", "", false, (&api.QueryOptions{}).WithContext(ctx)); err == nil {
+		t.Error("a paused agent answered")
+	}
+	if err := a.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	awaitInstances(t, a, 1)
+
+	if err := a.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	awaitInstances(t, a, 0)
+}
+
+func TestServerKeepsItsDataUntilWiped(t *testing.T) {
+	t.Parallel()
+	a := Start(t, Options{Mode: Server, Node: "one"})
+	register(t, a, "star-1")
+	awaitInstances(t, a, 1)
+	if err := a.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Launch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	awaitInstances(t, a, 1)
+	if err := a.Wipe(); err == nil {
+		t.Error("Wipe of a running agent: no error")
+	}
+	if err := a.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Wipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Launch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	awaitInstances(t, a, 0)
+}
+
+func TestClientAgentJoinsAServer(t *testing.T) {
+	t.Parallel()
+	server := Start(t, Options{Node: "server"})
+	client := Start(t, Options{Mode: Client, Node: "client", Join: []string{server.SerfAddress()}})
+	register(t, client, "star-1")
+	awaitInstances(t, server, 1)
+	if err := client.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Launch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	awaitInstances(t, client, 1)
+}
+
+func TestAgentThatCannotStartSaysWhy(t *testing.T) {
+	t.Parallel()
+	_, err := StartAgent(t.Context(), Options{Config: map[string]any{"no_such_key": true}})
+	if err == nil || !strings.Contains(err.Error(), "no_such_key") {
+		t.Errorf("error %v, want one that names the key", err)
+	}
+}

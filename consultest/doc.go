@@ -1,0 +1,15 @@
+// Package consultest runs the real Consul for tests and examples, on loopback
+// and on ports that the kernel picks.
+//
+//	agent := consultest.Start(t, consultest.Options{})
+//	agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "star", Port: 8080})
+//
+// [Binary] finds the program: the one that the environment variable
+// SLUICE_CONSUL names, else consul on PATH, else it builds the version that the
+// nested module in the directory consul pins, once per user and version, into
+// the user's cache directory. That takes some minutes and needs Go, a module
+// proxy and this package's source tree. The nested module keeps Consul's own
+// dependencies out of the product.
+//
+// An agent ends with its test, and on Linux also when the test binary dies.
+package consultest

@@ -1,0 +1,92 @@
+package consultest
+
+import (
+	"cmp"
+	"encoding/json"
+	"io"
+	"maps"
+	"net"
+	"strconv"
+)
+
+// Mode is what an agent is.
+type Mode uint8
+
+const (
+	// Dev: one server with all its data in memory, ready in about a second. It
+	// forgets everything when it stops.
+	Dev Mode = iota
+	// Server: a server with its data on disk. Alone it elects itself; for a
+	// cluster, set Config's bootstrap_expect and Join.
+	Server
+	// Client: an agent without a server's data, which needs Join. What is
+	// registered with it is on disk.
+	Client
+)
+
+// Options configures an agent. The zero value is a dev agent.
+type Options struct {
+	Mode       Mode
+	Node       string // default "node-" and its HTTP port
+	Datacenter string // default "dc1"
+	UI         bool   // serve the web interface at /ui/
+	WAN        bool   // take part in the gossip between data centres
+
+	// Join has the addresses of agents to join (Agent.SerfAddress).
+	Join []string
+	// Token is sent with the requests of Agent.Client, and with those that wait
+	// for the agent to be ready. It does not switch ACLs on: Config does.
+	Token string
+	// Config is merged over the agent's configuration by its top-level keys, with
+	// Consul's names (https://developer.hashicorp.com/consul/docs/agent/config).
+	// The key ports is ignored.
+	Config map[string]any
+	// NoWait returns as soon as the process runs: the first servers of a cluster
+	// have no leader yet. Call Agent.WaitReady later.
+	NoWait bool
+	// Progress gets the lines of a build of Consul, if there has to be one.
+	Progress io.Writer
+}
+
+// config returns the agent's configuration as JSON.
+func (o Options) config(p ports, dataDir string) ([]byte, error) {
+	if !o.WAN {
+		p.SerfWAN = -1
+	}
+	if o.Mode == Client {
+		p.SerfWAN = -1
+	}
+	config := map[string]any{
+		"node_name":            cmp.Or(o.Node, "node-"+strconv.Itoa(p.HTTP)),
+		"datacenter":           cmp.Or(o.Datacenter, "dc1"),
+		"bind_addr":            "127.0.0.1",
+		"client_addr":          "127.0.0.1",
+		"log_level":            "warn",
+		"disable_update_check": true,
+		"ui_config":            map[string]any{"enabled": o.UI},
+	}
+	switch o.Mode {
+	case Server:
+		config["server"] = true
+		config["data_dir"] = dataDir
+		if o.Join == nil {
+			config["bootstrap_expect"] = 1
+		}
+	case Client:
+		config["data_dir"] = dataDir
+	}
+	if o.Mode != Client {
+		config["performance"] = map[string]any{"raft_multiplier": 1}
+	}
+	if o.Join != nil {
+		config["retry_join"] = o.Join
+		config["retry_interval"] = "1s"
+	}
+	maps.Copy(config, o.Config)
+	config["ports"] = p
+	return json.MarshalIndent(config, "", "  ")
+}
+
+func loopback(port int) string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+}
