@@ -1,0 +1,41 @@
+package config
+
+import (
+	"errors"
+	"testing"
+)
+
+func TestHistoryNumbersAndForgets(t *testing.T) {
+	var h History
+	if r := h.Current(); r.Number != 0 || r.Config != nil {
+		t.Errorf("current of an empty history: %+v", r)
+	}
+	for range keepRevisions + 5 {
+		h.Applied(Revision{Source: "f"})
+	}
+	if r := h.Current(); r.Number != keepRevisions+5 || r.Time.IsZero() {
+		t.Errorf("current: %+v", r)
+	}
+	all := h.Revisions()
+	if len(all) != keepRevisions || all[0].Number != keepRevisions+5 || all[len(all)-1].Number != 6 {
+		t.Errorf("%d revisions, from %d to %d", len(all), all[0].Number, all[len(all)-1].Number)
+	}
+}
+
+func TestHistoryShowsLatestRefusalOnly(t *testing.T) {
+	var h History
+	h.Applied(Revision{})
+	h.Refused("f", errors.New("bad"))
+	if r := h.Reloads(); r.Applied != 1 || r.Refused != 1 || r.Last == nil || r.Last.Err.Error() != "bad" {
+		t.Errorf("after a refusal: %+v", r)
+	}
+	h.Unchanged() // the file is as before again
+	if r := h.Reloads(); r.Last != nil || r.Refused != 1 {
+		t.Errorf("after it was taken back: %+v", r)
+	}
+	h.Refused("f", errors.New("bad"))
+	h.Applied(Revision{})
+	if r := h.Reloads(); r.Last != nil || r.Applied != 2 || r.Refused != 2 {
+		t.Errorf("after a good one: %+v", r)
+	}
+}

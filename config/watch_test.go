@@ -1,0 +1,177 @@
+package config
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+// watching runs a Watcher on file until the test ends. The channel gets a
+// value for each change.
+func watching(t *testing.T, w *Watcher) <-chan struct{} {
+	t.Helper()
+	changes := make(chan struct{}, 100)
+	w.Changed = func() { changes <- struct{}{} }
+	w.Problem = func(err error) { t.Logf("problem: %v", err) }
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	done.Go(func() { w.Run(ctx) })
+	t.Cleanup(func() { cancel(); done.Wait() })
+	return changes
+}
+
+func expectChange(t *testing.T, changes <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-changes:
+	case <-time.After(20 * time.Second):
+		t.Fatal("no change noticed")
+	}
+}
+
+func expectNone(t *testing.T, changes <-chan struct{}, within time.Duration) {
+	t.Helper()
+	select {
+	case <-changes:
+		t.Fatal("a change was noticed where there is none")
+	case <-time.After(within):
+	}
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// quick is a Watcher that relies on notifications: it polls once an hour.
+func quick(file, text string) *Watcher {
+	return &Watcher{File: file, Hash: hashOf([]byte(text)), settle: 20 * time.Millisecond, settleMax: 200 * time.Millisecond, poll: time.Hour}
+}
+
+func TestWatchSeesEditsOfEveryKind(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "sluice.yaml")
+	write(t, file, "a")
+	changes := watching(t, quick(file, "a"))
+
+	write(t, file, "b") // in place
+	expectChange(t, changes)
+
+	write(t, filepath.Join(dir, ".sluice.yaml.swp"), "c") // by rename
+	must(t, os.Rename(filepath.Join(dir, ".sluice.yaml.swp"), file))
+	expectChange(t, changes)
+
+	must(t, os.Remove(file)) // gone, and back
+	expectChange(t, changes)
+	write(t, file, "d")
+	expectChange(t, changes)
+
+	must(t, os.Chmod(file, 0o640)) // nothing of this changes the text
+	write(t, file, "d")
+	write(t, filepath.Join(dir, "other"), "x")
+	expectNone(t, changes, 300*time.Millisecond)
+}
+
+func TestWatchSeesChangeBeforeItsStart(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "sluice.yaml")
+	write(t, file, "b")
+	expectChange(t, watching(t, quick(file, "a")))
+}
+
+// A mounted ConfigMap: the file is a link through "..data", a link to a
+// directory that is swapped as a whole.
+func TestWatchSeesKubernetesSwap(t *testing.T) {
+	dir := t.TempDir()
+	version := func(name, text string) {
+		must(t, os.Mkdir(filepath.Join(dir, name), 0o700))
+		write(t, filepath.Join(dir, name, "sluice.yaml"), text)
+		must(t, os.Symlink(name, filepath.Join(dir, "..data_tmp")))
+		must(t, os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
+	}
+	version("..v1", "a")
+	file := filepath.Join(dir, "sluice.yaml")
+	must(t, os.Symlink("..data/sluice.yaml", file))
+	changes := watching(t, quick(file, "a"))
+	expectNone(t, changes, 100*time.Millisecond)
+	version("..v2", "b")
+	must(t, os.RemoveAll(filepath.Join(dir, "..v1")))
+	expectChange(t, changes)
+	version("..v3", "c")
+	must(t, os.RemoveAll(filepath.Join(dir, "..v2")))
+	expectChange(t, changes)
+	expectNone(t, changes, 100*time.Millisecond)
+}
+
+func TestWatchFollowsLinkIntoOtherDirectory(t *testing.T) {
+	one, two, dir := t.TempDir(), t.TempDir(), t.TempDir()
+	write(t, filepath.Join(one, "f"), "a")
+	write(t, filepath.Join(two, "f"), "b")
+	file := filepath.Join(dir, "sluice.yaml")
+	link := func(target string) {
+		must(t, os.Symlink(filepath.Join(target, "f"), file+"~"))
+		must(t, os.Rename(file+"~", file))
+	}
+	link(one)
+	changes := watching(t, quick(file, "a"))
+	expectNone(t, changes, 100*time.Millisecond)
+	write(t, filepath.Join(one, "f"), "c")
+	expectChange(t, changes)
+	link(two)
+	expectChange(t, changes)
+	write(t, filepath.Join(two, "f"), "d")
+	expectChange(t, changes)
+}
+
+func TestWatchLooksAtBusyDirectory(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "sluice.yaml")
+	write(t, file, "a")
+	w := quick(file, "a")
+	w.settle = time.Hour // never left alone
+	changes := watching(t, w)
+	stop := make(chan struct{})
+	var done sync.WaitGroup
+	defer done.Wait()
+	defer close(stop)
+	done.Go(func() {
+		for ticker := time.NewTicker(10 * time.Millisecond); ; {
+			select {
+			case <-stop:
+				return
+			case <-ticker.C:
+				_ = os.WriteFile(filepath.Join(dir, "log"), nil, 0o600)
+			}
+		}
+	})
+	write(t, file, "b")
+	expectChange(t, changes)
+}
+
+// A directory that was replaced sends no notification any more.
+func TestWatchPolls(t *testing.T) {
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "etc")
+	must(t, os.Mkdir(dir, 0o700))
+	file := filepath.Join(dir, "sluice.yaml")
+	write(t, file, "a")
+	w := quick(file, "a")
+	w.poll = 50 * time.Millisecond
+	changes := watching(t, w)
+	expectNone(t, changes, 100*time.Millisecond)
+	must(t, os.Rename(dir, dir+".old"))
+	must(t, os.Mkdir(dir, 0o700))
+	write(t, file, "b")
+	expectChange(t, changes)
+}
