@@ -1,0 +1,146 @@
+package http1
+
+// Name is a field name that sluice knows; every other one is NameOther.
+type Name uint8
+
+const (
+	NameOther Name = iota
+	NameAccept
+	NameConnection
+	NameContentLength
+	NameCookie
+	NameExpect
+	NameForwarded
+	NameHost
+	NameHTTP2Settings
+	NameKeepAlive
+	NameMaxForwards
+	NameProxyAuthenticate
+	NameProxyAuthorization
+	NameProxyConnection
+	NameReferer
+	NameTE
+	NameTrailer
+	NameTransferEncoding
+	NameUpgrade
+	NameUserAgent
+	NameVia
+	NameXForwardedFor
+	NameXForwardedHost
+	NameXForwardedPort
+	NameXForwardedProto
+	NameXRealIP
+	NameXSluiceAttempts
+	// NameUnderscore is any name with an underscore in it. CGI and its heirs
+	// cannot tell it from the same name with hyphens, so that it can pose as a
+	// field that sluice vouches for.
+	NameUnderscore
+)
+
+type knownName struct {
+	lower string
+	name  Name
+}
+
+// namesByLength has the known names in a place given by their length: a look-up
+// compares with the few names that have the right length.
+var namesByLength = func() (table [32][]knownName) {
+	for _, known := range []knownName{
+		{"accept", NameAccept},
+		{"connection", NameConnection},
+		{"content-length", NameContentLength},
+		{"cookie", NameCookie},
+		{"expect", NameExpect},
+		{"forwarded", NameForwarded},
+		{"host", NameHost},
+		{"http2-settings", NameHTTP2Settings},
+		{"keep-alive", NameKeepAlive},
+		{"max-forwards", NameMaxForwards},
+		{"proxy-authenticate", NameProxyAuthenticate},
+		{"proxy-authorization", NameProxyAuthorization},
+		{"proxy-connection", NameProxyConnection},
+		{"referer", NameReferer},
+		{"te", NameTE},
+		{"trailer", NameTrailer},
+		{"transfer-encoding", NameTransferEncoding},
+		{"upgrade", NameUpgrade},
+		{"user-agent", NameUserAgent},
+		{"via", NameVia},
+		{"x-forwarded-for", NameXForwardedFor},
+		{"x-forwarded-host", NameXForwardedHost},
+		{"x-forwarded-port", NameXForwardedPort},
+		{"x-forwarded-proto", NameXForwardedProto},
+		{"x-real-ip", NameXRealIP},
+		{"x-sluice-attempts", NameXSluiceAttempts},
+	} {
+		table[len(known.lower)] = append(table[len(known.lower)], known)
+	}
+	return table
+}()
+
+func lookUpName(name []byte) Name {
+	if len(name) >= len(namesByLength) {
+		return NameOther
+	}
+	for _, known := range namesByLength[len(name)] {
+		if EqualFold(name, known.lower) {
+			return known.name
+		}
+	}
+	return NameOther
+}
+
+// EqualFold reports whether b is lower but for the case of its ASCII letters.
+// lower has no upper-case letter.
+func EqualFold(b []byte, lower string) bool {
+	if len(b) != len(lower) {
+		return false
+	}
+	for i := range len(b) {
+		if c := b[i]; c != lower[i] && (c < 'A' || c > 'Z' || c|0x20 != lower[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// Sets of characters (RFC 9110, section 5.6.2; RFC 9112, sections 2 to 4).
+const (
+	charToken  = 1 << iota // may stand in a method or a field name
+	charValue              // may stand in a field value
+	charTarget             // may stand in a request target
+	charHost               // may stand in a Host
+)
+
+var chars = func() (table [256]uint8) {
+	for c := range 256 {
+		switch {
+		case c == '\t' || c == ' ':
+			table[c] |= charValue
+		case c > ' ' && c != 0x7f:
+			table[c] |= charValue
+			if c != '#' {
+				table[c] |= charTarget
+			}
+		}
+	}
+	const alphanumeric = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	for _, c := range []byte(alphanumeric + "!#$%&'*+-.^_`|~") {
+		table[c] |= charToken
+	}
+	// RFC 3986, section 3.2.2, without the user information before an "@" and
+	// without "," and friends that no host name in use needs.
+	for _, c := range []byte(alphanumeric + "-._~%!$&'()*+;=:[]") {
+		table[c] |= charHost
+	}
+	return table
+}()
+
+func consistsOf(b []byte, set uint8) bool {
+	for _, c := range b {
+		if chars[c]&set == 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,301 @@
+package http1
+
+import "bytes"
+
+// Method is a request method whose meaning matters to an intermediary; every
+// other one is MethodOther.
+type Method uint8
+
+const (
+	MethodOther Method = iota
+	MethodGet
+	MethodHead
+	MethodPost
+	MethodPut
+	MethodDelete
+	MethodOptions
+	MethodPatch
+)
+
+// Idempotent reports whether sending the request twice has the effect of
+// sending it once (RFC 9110, section 9.2.2). Unknown methods are not.
+func (m Method) Idempotent() bool {
+	switch m {
+	case MethodGet, MethodHead, MethodPut, MethodDelete, MethodOptions:
+		return true
+	}
+	return false
+}
+
+// RequestHead is the head of a request. The zero value needs a Reset first.
+type RequestHead struct {
+	Head
+
+	Method Method
+	// HTTP10: the request's version is 1.0, not 1.1.
+	HTTP10 bool
+	// ExpectContinue: the client waits for a 100 before it sends the body.
+	ExpectContinue bool
+
+	methodEnd                uint16
+	start                    uint16 // of the request line: 2 after an empty line
+	targetStart, targetEnd   uint16
+	pathStart, pathEnd       uint16
+	hostStart, hostEnd       uint16 // the authority: of an absolute target, else of Host
+	hasHost, hasAbsoluteForm bool
+	maxTargetBytes           int
+}
+
+// Reset makes h ready for another request. maxTargetBytes limits the request
+// target.
+func (h *RequestHead) Reset(maxTargetBytes int) {
+	h.reset()
+	h.Method, h.HTTP10, h.ExpectContinue = MethodOther, false, false
+	h.methodEnd, h.start, h.targetStart, h.targetEnd, h.pathStart, h.pathEnd, h.hostStart, h.hostEnd = 0, 0, 0, 0, 0, 0, 0, 0
+	h.hasHost, h.hasAbsoluteForm = false, false
+	h.maxTargetBytes = maxTargetBytes
+}
+
+// Scan goes on with the head at the start of b. It returns the length of the
+// head, its final empty line included, or 0 while more bytes are needed; then
+// it must be called again with a b that starts with the same bytes. Any error
+// is an *Error and final.
+func (h *RequestHead) Scan(b []byte) (int, error) {
+	for {
+		start, end, complete, err := h.nextLine(b)
+		if err != nil {
+			return 0, err
+		}
+		if !complete {
+			if !h.startLine && len(b)-h.lineStart > h.maxTargetBytes+64 {
+				return 0, ErrTargetTooLong
+			}
+			return 0, nil
+		}
+		switch {
+		case !h.startLine && start == end:
+			// RFC 9112, section 2.2: an empty line before the request line is ignored.
+			if start > 0 {
+				return 0, ErrMethod
+			}
+		case !h.startLine:
+			if err := h.scanRequestLine(b, start, end); err != nil {
+				return 0, err
+			}
+			h.startLine = true
+		case start == end:
+			return end + 2, h.finishRequest(b)
+		default:
+			if err := h.scanRequestField(b, start, end); err != nil {
+				return 0, err
+			}
+		}
+	}
+}
+
+// MethodName returns the method as it came.
+func (h *RequestHead) MethodName(b []byte) []byte { return b[h.start:h.methodEnd] }
+
+// Target returns the request target as it came.
+func (h *RequestHead) Target(b []byte) []byte { return b[h.targetStart:h.targetEnd] }
+
+// OriginTarget returns the target in origin form (RFC 9112, section 3.2.1), or
+// "*": the part of Target from the path on, byte for byte. It is empty where an
+// absolute target has no path.
+func (h *RequestHead) OriginTarget(b []byte) []byte { return b[h.pathStart:h.targetEnd] }
+
+// Path returns the path of the target as it came, without the query.
+func (h *RequestHead) Path(b []byte) []byte { return b[h.pathStart:h.pathEnd] }
+
+// Authority returns the host and port the request is for: those of an absolute
+// target, else those of Host (RFC 9112, section 3.2.2). It is empty only for an
+// HTTP/1.0 request that names none.
+func (h *RequestHead) Authority(b []byte) []byte { return b[h.hostStart:h.hostEnd] }
+
+// AbsoluteForm reports whether the target names its host.
+func (h *RequestHead) AbsoluteForm() bool { return h.hasAbsoluteForm }
+
+// HasBody reports whether a body follows the head, be it an empty one.
+func (h *RequestHead) HasBody() bool { return h.Chunked || h.ContentLength > 0 }
+
+// Persistent reports whether the client wants the connection kept (RFC 9112,
+// section 9.3).
+func (h *RequestHead) Persistent() bool {
+	if h.HTTP10 {
+		return h.KeepAlive && !h.Close
+	}
+	return !h.Close
+}
+
+func (h *RequestHead) scanRequestLine(b []byte, start, end int) error {
+	line := b[start:end]
+	methodEnd := bytes.IndexByte(line, ' ')
+	if methodEnd <= 0 || !consistsOf(line[:methodEnd], charToken) {
+		return ErrMethod
+	}
+	h.start, h.methodEnd = uint16(start), uint16(start+methodEnd)
+	switch string(line[:methodEnd]) {
+	case "GET":
+		h.Method = MethodGet
+	case "HEAD":
+		h.Method = MethodHead
+	case "POST":
+		h.Method = MethodPost
+	case "PUT":
+		h.Method = MethodPut
+	case "DELETE":
+		h.Method = MethodDelete
+	case "OPTIONS":
+		h.Method = MethodOptions
+	case "PATCH":
+		h.Method = MethodPatch
+	case "CONNECT", "TRACE", "PRI":
+		return ErrMethodRefused
+	}
+
+	version := line[methodEnd+1:]
+	targetEnd := bytes.IndexByte(version, ' ')
+	if targetEnd < 0 {
+		return ErrVersion
+	}
+	target := version[:targetEnd]
+	version = version[targetEnd+1:]
+	switch {
+	case string(version) == "HTTP/1.1":
+	case string(version) == "HTTP/1.0":
+		h.HTTP10 = true
+	case len(version) == 8 && string(version[:5]) == "HTTP/" && isDigit(version[5]) && version[6] == '.' && isDigit(version[7]):
+		return ErrVersionRefused
+	default:
+		return ErrVersion
+	}
+	return h.scanTarget(b, start+methodEnd+1, target)
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+func (h *RequestHead) scanTarget(b []byte, start int, target []byte) error {
+	if len(target) > h.maxTargetBytes {
+		return ErrTargetTooLong
+	}
+	if len(target) == 0 || !consistsOf(target, charTarget) {
+		return ErrTarget
+	}
+	h.targetStart, h.targetEnd = uint16(start), uint16(start+len(target))
+	path := start
+	switch {
+	case target[0] == '/':
+	case len(target) == 1 && target[0] == '*':
+		if h.Method != MethodOptions {
+			return ErrTarget
+		}
+	default:
+		scheme := 0
+		if len(target) > 7 && EqualFold(target[:7], "http://") {
+			scheme = 7
+		} else if len(target) > 8 && EqualFold(target[:8], "https://") {
+			scheme = 8
+		} else {
+			return ErrTarget
+		}
+		authority := target[scheme:]
+		if i := bytes.IndexAny(authority, "/?"); i >= 0 {
+			authority = authority[:i]
+		}
+		if !validHost(authority) {
+			return ErrHost
+		}
+		h.hasAbsoluteForm = true
+		h.hostStart, h.hostEnd = uint16(start+scheme), uint16(start+scheme+len(authority))
+		path = int(h.hostEnd)
+	}
+	h.pathStart, h.pathEnd = uint16(path), h.targetEnd
+	if i := bytes.IndexByte(b[path:h.targetEnd], '?'); i >= 0 {
+		h.pathEnd = uint16(path + i)
+	}
+	return nil
+}
+
+func (h *RequestHead) scanRequestField(b []byte, start, end int) error {
+	f, err := h.scanField(b, start, end)
+	if err != nil {
+		return err
+	}
+	switch f.Name {
+	case NameOther, NameUserAgent, NameAccept, NameCookie, NameUnderscore:
+		return nil
+	case NameHost:
+		if h.hasHost || !validHost(f.Value(b)) {
+			return ErrHost
+		}
+		h.hasHost = true
+		if !h.hasAbsoluteForm {
+			h.hostStart, h.hostEnd = f.valueStart, f.valueEnd
+		}
+		return nil
+	case NameExpect:
+		if !EqualFold(f.Value(b), "100-continue") {
+			return ErrExpectation
+		}
+		h.ExpectContinue = true
+		return nil
+	}
+	return h.scanCommon(f, f.Value(b))
+}
+
+func (h *RequestHead) finishRequest(b []byte) error {
+	if !h.hasHost && !h.HTTP10 {
+		return ErrHost
+	}
+	if h.Chunked && h.HTTP10 {
+		return ErrTransferCoding
+	}
+	if err := h.finish(b); err != nil {
+		return err
+	}
+	if h.HTTP10 || !h.HasBody() {
+		h.ExpectContinue = false // RFC 9110, section 10.1.1
+	}
+	return nil
+}
+
+// validHost reports whether host is a host with an optional port. User
+// information is not allowed there (RFC 9110, section 4.2.4).
+func validHost(host []byte) bool {
+	if len(host) == 0 || len(host) > 261 || !consistsOf(host, charHost) {
+		return false
+	}
+	port := host
+	if host[0] == '[' {
+		i := bytes.IndexByte(host, ']')
+		if i < 0 {
+			return false
+		}
+		for _, c := range host[1:i] {
+			if !isDigit(c) && !(c|0x20 >= 'a' && c|0x20 <= 'f') && c != ':' && c != '.' {
+				return false
+			}
+		}
+		if port = host[i+1:]; len(port) == 0 {
+			return true
+		}
+		if port[0] != ':' {
+			return false
+		}
+	} else if bytes.IndexByte(host, '[') >= 0 || bytes.IndexByte(host, ']') >= 0 {
+		return false
+	}
+	i := bytes.IndexByte(port, ':')
+	if i < 0 {
+		return true
+	}
+	if i == 0 && host[0] == ':' {
+		return false
+	}
+	for _, c := range port[i+1:] {
+		if !isDigit(c) {
+			return false
+		}
+	}
+	return len(port[i+1:]) <= 5
+}
