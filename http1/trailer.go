@@ -1,0 +1,48 @@
+package http1
+
+import (
+	"bytes"
+	"iter"
+)
+
+// TrailerLines yields the field lines of a trailer section that a
+// [ChunkScanner] has accepted, each with its CRLF.
+func TrailerLines(section []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for {
+			i := bytes.IndexByte(section, '\n')
+			if i <= 1 { // the empty line
+				return
+			}
+			if !yield(section[:i+1]) {
+				return
+			}
+			section = section[i+1:]
+		}
+	}
+}
+
+// forbiddenTrailers are names, in lower case, of fields that frame, route or
+// vouch for a message, or decide on how it is processed: RFC 9110, section
+// 6.5.1 forbids them in a trailer section. So are all that have a [Name].
+var forbiddenTrailers = []string{
+	"authorization", "cache-control", "content-encoding", "content-range", "content-type",
+	"date", "expires", "if-match", "if-modified-since", "if-none-match", "if-range",
+	"if-unmodified-since", "location", "pragma", "range", "retry-after", "set-cookie",
+	"vary", "www-authenticate", "age",
+}
+
+// ForbiddenInTrailer reports whether the line's field must not be passed on in
+// a trailer section.
+func ForbiddenInTrailer(line []byte) bool {
+	name, _, _ := bytes.Cut(line, []byte{':'})
+	if lookUpName(name) != NameOther || bytes.IndexByte(name, '_') >= 0 {
+		return true
+	}
+	for _, forbidden := range forbiddenTrailers {
+		if EqualFold(name, forbidden) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,71 @@
+package proxy
+
+import (
+	"time"
+
+	"sluice/balancer"
+	"sluice/route"
+)
+
+// An exchange is one request and its response, of whatever protocol. attempts
+// is the only one to call it.
+type exchange interface {
+	// try sends the request to the token's peer and passes on the response. It
+	// does not call Done.
+	try(t balancer.Token) balancer.Outcome
+	// replayable reports whether the request can be sent again: nothing of it
+	// is lost, and the method allows it or no peer has seen any of it.
+	replayable() bool
+	// started reports whether the client has got a byte of the response.
+	started() bool
+}
+
+// attempts tries x on peers of the service's pool until one answers, and
+// returns the outcome of the last try and how many there were. err is why no
+// peer could be picked for the next one; it comes with no outcome only where
+// none was tried.
+func attempts(service *route.Service, query *balancer.Query, x exchange) (o balancer.Outcome, tries int, err error) {
+	for {
+		t, err := service.Pool.Pick(query)
+		if err != nil && tries == 0 && service.WaitForPeer > 0 {
+			t, err = awaitPeer(service, query)
+		}
+		if err != nil {
+			return o, tries, err
+		}
+		o = x.try(t)
+		t.Done(o)
+		tries++
+		if !worthAnotherTry(o) || x.started() || !x.replayable() || tries >= service.Retry.Attempts {
+			return o, tries, nil
+		}
+		query.Tried.Add(t.Peer)
+	}
+}
+
+// worthAnotherTry reports whether another peer may do better.
+func worthAnotherTry(o balancer.Outcome) bool {
+	switch o.Class {
+	case balancer.OutcomeConnectFailure, balancer.OutcomeReset, balancer.OutcomeStale:
+		return true
+	}
+	return false
+}
+
+// awaitPeer waits for a peer that can be picked, at most service.WaitForPeer.
+func awaitPeer(service *route.Service, query *balancer.Query) (balancer.Token, error) {
+	timer := time.NewTimer(service.WaitForPeer)
+	defer timer.Stop()
+	for {
+		changed := service.Pool.Changed()
+		t, err := service.Pool.Pick(query)
+		if err == nil {
+			return t, nil
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return t, err
+		}
+	}
+}

@@ -1,0 +1,275 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"sluice/http1"
+)
+
+// idleGlance is how soon a connection that has gone idle is looked at once
+// more, for a FIN that came together with the last request.
+const idleGlance = 200 * time.Millisecond
+
+// A clientConn is one client's connection. Its goroutine runs serve.
+type clientConn struct {
+	sweepEntry
+	server   *Server
+	listener *listener
+	conn     *net.TCPConn
+	raw      syscall.RawConn
+	shard    uint32 // for counters and logs
+
+	clientAddress string // IP address, without port
+	ipv6          bool
+	trusted       bool // may say for whom it forwards
+
+	fd       uintptr       // valid inside readable, else 0
+	exchange *httpExchange // nil while nothing of a request is here
+	phase    connPhase
+	glanced  bool // the look after idleGlance has been taken
+	finished bool // the connection is to be closed
+	linger   bool // …after the client has had time to read the last answer
+}
+
+type connPhase uint8
+
+const (
+	phaseIdle    connPhase = iota // between requests
+	phaseHead                     // a part of a head is here
+	phaseBody                     // a head and a part of a small body are here
+	phaseRequest                  // a request is being served
+)
+
+func newClientConn(s *Server, l *listener, conn *net.TCPConn, shard uint32) (*clientConn, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	c := &clientConn{server: s, listener: l, conn: conn, raw: raw, shard: shard}
+	remote := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+	c.clientAddress, c.ipv6 = remote.WithZone("").String(), remote.Is6()
+	c.trusted = s.trusts(remote)
+	return c, nil
+}
+
+func (s *Server) trusts(address netip.Addr) bool {
+	for _, prefix := range s.options.TrustedProxies {
+		if prefix.Contains(address) {
+			return true
+		}
+	}
+	return false
+}
+
+// serve handles the requests of the connection until it ends.
+func (c *clientConn) serve() {
+	defer c.end()
+	c.arm(c.server.sweeper, c.server.options.Timeouts.Idle)
+	c.glanced = true
+	onReadable := c.readable
+	for {
+		err := c.raw.Read(onReadable)
+		c.fd = 0
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if c.expired(c.server.sweeper) && !c.onDeadline() {
+				return
+			}
+		case err != nil || c.finished:
+			return
+		default:
+			// A request that needs more than is in the buffer is served outside
+			// of the read, because it reads by itself.
+			if !c.exchange.serveStreaming() {
+				return
+			}
+			c.exchange.next()
+		}
+	}
+}
+
+func (c *clientConn) end() {
+	if c.linger {
+		c.lingerForAnswer()
+	}
+	c.remove()
+	c.conn.Close()
+	c.dropExchange()
+	c.server.connClosed(c)
+}
+
+// readable is called when the client may have sent something. It serves every
+// request that is here as a whole and reports whether raw.Read should end:
+// because the connection is finished, or because a request needs more reading.
+func (c *clientConn) readable(fd uintptr) bool {
+	c.fd = fd
+	if c.exchange == nil {
+		c.exchange = acquireExchange(c)
+	}
+	x := c.exchange
+	// drained: the last read took all there was, so that anything that came
+	// later, also while a request was served, calls readable again.
+	drained := false
+	for {
+		switch x.scan() {
+		case scanWhole:
+			if !x.serve() {
+				c.finished = true
+				return true
+			}
+			x.next()
+			continue
+		case scanStreaming:
+			return true
+		case scanRefused:
+			c.finished = true
+			return true
+		}
+		if drained {
+			return !c.park()
+		}
+		space := x.space()
+		n, err := receive(fd, space)
+		switch {
+		case err == errWouldBlock:
+			return !c.park()
+		case err != nil || n == 0:
+			c.finished = true
+			return true
+		}
+		x.end += n
+		drained = n < len(space)
+	}
+}
+
+// park prepares for waiting for the client: it sets the deadline and, where
+// nothing of a request is here, lets go of the buffers. It returns false where
+// there is nothing to wait for, because the server drains.
+func (c *clientConn) park() bool {
+	sweeper, timeouts := c.server.sweeper, &c.server.options.Timeouts
+	switch x := c.exchange; {
+	case x.headLength > 0:
+		if c.phase != phaseBody {
+			c.phase = phaseBody
+			c.arm(sweeper, timeouts.Body)
+		}
+	case x.start < x.end:
+		if c.phase != phaseHead {
+			c.phase = phaseHead
+			c.arm(sweeper, timeouts.Head)
+		}
+	case c.server.draining.Load():
+		c.finished = true
+		return false
+	default:
+		c.dropExchange()
+		if c.phase == phaseRequest {
+			c.phase, c.glanced = phaseIdle, false
+			c.arm(sweeper, min(idleGlance, timeouts.Idle))
+		}
+	}
+	return true
+}
+
+// onDeadline handles a wait for the client that took too long, and reports
+// whether the connection goes on.
+func (c *clientConn) onDeadline() bool {
+	switch {
+	case c.phase == phaseHead:
+		c.exchange.begin()
+		c.exchange.refuse(refusalHeadTimeout)
+		return false
+	case c.phase == phaseBody:
+		c.exchange.begin()
+		c.exchange.refuse(refusalBodyTimeout)
+		return false
+	case c.glanced:
+		return false
+	}
+	c.glanced = true
+	c.arm(c.server.sweeper, c.server.options.Timeouts.Idle)
+	c.conn.SetDeadline(time.Time{})
+	return true
+}
+
+func (c *clientConn) dropExchange() {
+	if c.exchange != nil {
+		releaseExchange(c.exchange)
+		c.exchange = nil
+	}
+}
+
+// write sends all of b to the client.
+func (c *clientConn) write(b []byte) error {
+	if c.fd != 0 {
+		n, err := send(c.fd, b)
+		if n == len(b) || err != nil && err != errWouldBlock {
+			return err
+		}
+		b = b[n:]
+	}
+	c.arm(c.server.sweeper, c.server.options.Timeouts.Write)
+	defer c.disarm()
+	for {
+		n, err := c.conn.Write(b)
+		b = b[n:]
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || c.expired(c.server.sweeper) {
+			return err
+		}
+	}
+}
+
+// read reads more of a request's body, within the timeout. It is not for use
+// inside readable.
+func (c *clientConn) read(b []byte) (int, error) {
+	c.arm(c.server.sweeper, c.server.options.Timeouts.Body)
+	for {
+		n, err := c.conn.Read(b)
+		if n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || c.expired(c.server.sweeper) {
+			return n, err
+		}
+	}
+}
+
+// Bounds of lingerForAnswer.
+const (
+	lingerTimeout = 2 * time.Second
+	lingerBytes   = 512 << 10
+)
+
+var lingerBuffers = sync.Pool{New: func() any { return &buffer{make([]byte, 16<<10)} }}
+
+// lingerForAnswer closes the sending side and reads on for a while. To close at
+// once while the client is still sending would make its system throw away the
+// answer that it has not read yet (RFC 9112, section 9.6).
+func (c *clientConn) lingerForAnswer() {
+	if c.conn.CloseWrite() != nil {
+		return
+	}
+	c.disarm()
+	c.conn.SetDeadline(time.Now().Add(lingerTimeout))
+	b := lingerBuffers.Get().(*buffer)
+	defer lingerBuffers.Put(b)
+	for read := 0; read < lingerBytes; {
+		n, err := c.conn.Read(b.bytes)
+		if err != nil {
+			return
+		}
+		read += n
+	}
+}
+
+// refuseMalformed answers a request that http1 refused.
+func (x *httpExchange) refuseMalformed(err error) {
+	var malformed *http1.Error
+	if !errors.As(err, &malformed) {
+		malformed = http1.ErrResponse
+	}
+	x.refuse(refusalOf(malformed))
+}

@@ -1,0 +1,268 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/balancer"
+	"sluice/discovery"
+	"sluice/route"
+)
+
+// A testProxy is a real server on a loopback port in front of given peers.
+type testProxy struct {
+	*Server
+	t       testing.TB
+	pool    *balancer.Pool
+	service *route.Service
+	address string
+}
+
+// startProxy serves every request from the peers at addresses.
+func startProxy(t testing.TB, o Options, addresses ...string) *testProxy {
+	t.Helper()
+	o.Log = zerolog.Nop()
+	p := &testProxy{Server: NewServer(o), t: t}
+	var err error
+	p.pool, err = balancer.NewPool("star", balancer.Options{
+		Policy:       balancer.PolicyRoundRobin,
+		NewTransport: p.NewTransport(TransportOptions{}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.setPeers(addresses...)
+	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 3}})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.address = l.Addr().String()
+	served := make(chan error, 1)
+	go func() { served <- p.Serve(l, "test") }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := p.Shutdown(ctx); err != nil {
+			t.Errorf("shutdown: %v", err)
+		}
+		if err := <-served; err != ErrServerClosed {
+			t.Errorf("serve: %v", err)
+		}
+		p.pool.Close()
+		for _, peer := range p.pool.Snapshot().All {
+			if n := peer.Inflight(); n != 0 {
+				t.Errorf("peer %s: %d in flight at the end", peer.Address(), n)
+			}
+		}
+	})
+	return p
+}
+
+func (p *testProxy) setPeers(addresses ...string) {
+	p.t.Helper()
+	var set []discovery.Instance
+	for _, a := range addresses {
+		host, port, err := net.SplitHostPort(a)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		n, _ := strconv.Atoi(port)
+		set = append(set, discovery.Instance{Service: "star", ID: a, Address: host, Port: n, Weight: 1})
+	}
+	p.pool.Apply(set)
+}
+
+func (p *testProxy) setService(s route.Service) {
+	p.t.Helper()
+	s.Name, s.Pool = "star", p.pool
+	p.service = &s
+	table, err := route.NewTable([]route.Route{{Path: "/", Service: p.service}})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.SetTable(table)
+}
+
+func (p *testProxy) dial() net.Conn {
+	p.t.Helper()
+	conn, err := net.Dial("tcp", p.address)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	return conn
+}
+
+// raw sends request on a new connection and returns all that comes back until
+// the connection ends.
+func (p *testProxy) raw(request string) string {
+	p.t.Helper()
+	conn := p.dial()
+	if _, err := io.WriteString(conn, request); err != nil {
+		p.t.Fatal(err)
+	}
+	answer, _ := io.ReadAll(conn)
+	return string(answer)
+}
+
+// An origin answers each request as its handler says and records the bytes it
+// got.
+type origin struct {
+	t        testing.TB
+	listener net.Listener
+	handle   func(o *originConn) bool // reads a request and answers; false closes
+
+	mu       sync.Mutex
+	received bytes.Buffer
+	accepted int
+	conns    []net.Conn
+}
+
+type originConn struct {
+	net.Conn
+	*bufio.Reader
+	origin *origin
+	number int // of the connection, from 1
+	served int // requests on it before this one
+}
+
+func (c *originConn) Read(b []byte) (int, error) { return c.Reader.Read(b) }
+
+// recordingReader notes what was read.
+type recordingReader struct {
+	conn   net.Conn
+	origin *origin
+}
+
+func (r *recordingReader) Read(b []byte) (int, error) {
+	n, err := r.conn.Read(b)
+	r.origin.mu.Lock()
+	r.origin.received.Write(b[:n])
+	r.origin.mu.Unlock()
+	return n, err
+}
+
+func startOrigin(t testing.TB, handle func(o *originConn) bool) *origin {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &origin{t: t, listener: l, handle: handle}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			o.mu.Lock()
+			o.accepted++
+			o.conns = append(o.conns, conn)
+			c := &originConn{Conn: conn, Reader: bufio.NewReader(&recordingReader{conn, o}), origin: o, number: o.accepted}
+			o.mu.Unlock()
+			wg.Go(func() {
+				defer conn.Close()
+				for handle(c) {
+					c.served++
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		o.close()
+		wg.Wait()
+	})
+	return o
+}
+
+func (o *origin) close() {
+	o.listener.Close()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, c := range o.conns {
+		c.Close()
+	}
+}
+
+func (o *origin) address() string { return o.listener.Addr().String() }
+
+func (o *origin) got() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.received.String()
+}
+
+// request reads a request with its body, which it drops.
+func (c *originConn) request() (*http.Request, bool) {
+	r, err := http.ReadRequest(c.Reader)
+	if err != nil {
+		return nil, false
+	}
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		return nil, false
+	}
+	return r, true
+}
+
+// answering returns a handler that gives the same answer to each request.
+func answering(response string) func(*originConn) bool {
+	return func(c *originConn) bool {
+		if _, ok := c.request(); !ok {
+			return false
+		}
+		_, err := io.WriteString(c.Conn, response)
+		return err == nil
+	}
+}
+
+const okResponse = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+func TestForwards(t *testing.T) {
+	var hosts []string
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		hosts = append(hosts, r.Host)
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Errorf("body: %v", err)
+		}
+		w.Header().Set("X-Method", r.Method)
+		fmt.Fprintf(w, "%s %d %s", r.URL, len(body), r.Header.Get("X-Forwarded-For"))
+	}))
+	defer origin.Close()
+	p := startProxy(t, Options{}, strings.TrimPrefix(origin.URL, "http://"))
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	for i, size := range []int{0, 100, 15 << 10, 17 << 10, 1 << 20} {
+		for _, chunked := range []bool{false, true} {
+			var body io.Reader = strings.NewReader(strings.Repeat("x", size))
+			if chunked {
+				body = io.MultiReader(body)
+			}
+			r, err := client.Post(fmt.Sprintf("http://%s/p/%d?q", p.address, i), "text/plain", body)
+			if err != nil {
+				t.Fatalf("size %d chunked %v: %v", size, chunked, err)
+			}
+			got, err := io.ReadAll(r.Body)
+			r.Body.Close()
+			if want := fmt.Sprintf("/p/%d?q %d 127.0.0.1", i, size); err != nil || string(got) != want {
+				t.Errorf("size %d chunked %v: got %q, %v, want %q", size, chunked, got, err, want)
+			}
+		}
+	}
+}

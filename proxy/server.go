@@ -1,0 +1,259 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/accesslog"
+	"sluice/metrics"
+	"sluice/route"
+)
+
+// Options are the settings of a [Server].
+type Options struct {
+	Log       zerolog.Logger
+	AccessLog *accesslog.Logger // nil: none
+
+	Timeouts Timeouts
+	Limits   Limits
+
+	// TrustedProxies are the networks whose word is taken for whom they forward
+	// (X-Forwarded-*, Forwarded, X-Real-IP). Those fields are dropped from
+	// everybody else's requests.
+	TrustedProxies []netip.Prefix
+	// Forwarded adds the Forwarded field of RFC 7239 to X-Forwarded-*.
+	Forwarded bool
+	// KeepUnderscores passes on fields with an underscore in their name, which
+	// are dropped otherwise.
+	KeepUnderscores bool
+}
+
+// Timeouts bound what a client may take its time with. They act up to 50 ms
+// late. Zero values become the defaults.
+type Timeouts struct {
+	Head  time.Duration // from the first byte of a head to its end. Default 10 s
+	Body  time.Duration // each pause within a body. Default 30 s
+	Write time.Duration // each pause in taking the response. Default 60 s
+	Idle  time.Duration // between requests. Default 75 s
+}
+
+// Limits bound what a client may send. Zero values become the defaults.
+type Limits struct {
+	TargetBytes int   // of a request target. Default 8 KiB
+	BodyBytes   int64 // of a request body. Default none
+}
+
+func (o Options) withDefaults() Options {
+	setDefault(&o.Timeouts.Head, 10*time.Second)
+	setDefault(&o.Timeouts.Body, 30*time.Second)
+	setDefault(&o.Timeouts.Write, 60*time.Second)
+	setDefault(&o.Timeouts.Idle, 75*time.Second)
+	setDefault(&o.Limits.TargetBytes, 8<<10)
+	return o
+}
+
+func setDefault[T int | time.Duration](value *T, fallback T) {
+	if *value <= 0 {
+		*value = fallback
+	}
+}
+
+// A Server accepts client connections and serves their requests by the table
+// that was set last. Safe for concurrent use.
+type Server struct {
+	options  Options
+	log      zerolog.Logger
+	sweeper  *sweeper
+	tables   atomic.Pointer[route.Table]
+	requests *metrics.Requests // that no route was found for
+	draining atomic.Bool
+
+	ctx    context.Context // ends when connections are cut
+	cancel context.CancelFunc
+	stop   chan struct{} // closed to end the sweeper
+	swept  chan struct{} // closed when the sweeper has ended
+
+	connCount atomic.Int64
+	shards    atomic.Uint32
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	listeners map[*listener]struct{}
+	conns     map[*clientConn]struct{}
+	idle      chan struct{} // closed when draining and no connection is left
+}
+
+// listener is an address to accept connections on.
+type listener struct {
+	net.Listener
+	server *Server
+	name   string
+}
+
+func (l *listener) table() *route.Table { return l.server.tables.Load() }
+
+// NewServer returns a server without a table: it knows no route. It must be
+// ended with Shutdown.
+func NewServer(o Options) *Server {
+	empty, err := route.NewTable(nil)
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	s := &Server{
+		options: o.withDefaults(), log: o.Log, sweeper: newSweeper(),
+		requests: metrics.NewRequests(),
+		stop:     make(chan struct{}), swept: make(chan struct{}),
+		listeners: make(map[*listener]struct{}),
+		conns:     make(map[*clientConn]struct{}),
+		idle:      make(chan struct{}),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.tables.Store(empty)
+	go func() {
+		defer close(s.swept)
+		s.sweeper.run(s.stop)
+	}()
+	return s
+}
+
+// SetTable makes t the table for requests from now on.
+func (s *Server) SetTable(t *route.Table) { s.tables.Store(t) }
+
+// Connections returns how many client connections are open.
+func (s *Server) Connections() int { return int(s.connCount.Load()) }
+
+// Unrouted returns the counters of the requests that no route was found for,
+// and of those that were refused as malformed.
+func (s *Server) Unrouted() *metrics.Requests { return s.requests }
+
+// ErrServerClosed is what Serve returns after Shutdown.
+var ErrServerClosed = errors.New("server closed")
+
+// Serve accepts connections on l until Shutdown, or until l is closed by
+// somebody else, and closes it. Every other error of accepting, such as having
+// no descriptors left, is waited out: it concerns the connections to come, not
+// those that are there. name is the listener's in the configuration.
+func (s *Server) Serve(l net.Listener, name string) error {
+	at := &listener{Listener: l, server: s, name: name}
+	s.mu.Lock()
+	if s.draining.Load() {
+		s.mu.Unlock()
+		l.Close()
+		return ErrServerClosed
+	}
+	s.listeners[at] = struct{}{}
+	s.mu.Unlock()
+
+	pause := time.Duration(0)
+	for {
+		conn, err := l.Accept()
+		if err == nil {
+			pause = 0
+			s.start(at, conn)
+			continue
+		}
+		if s.draining.Load() {
+			return ErrServerClosed
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("listener %q: %w", name, err)
+		}
+		if pause == 0 {
+			s.log.Warn().Err(err).Str("listener", name).Msg("accepting connections fails; trying on")
+		}
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		select {
+		case <-time.After(pause):
+		case <-s.ctx.Done():
+		}
+	}
+}
+
+// start begins to serve a new connection.
+func (s *Server) start(at *listener, conn net.Conn) {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		conn.Close()
+		return
+	}
+	c, err := newClientConn(s, at, tcp, s.shards.Add(1))
+	if err != nil { // the client is gone
+		conn.Close()
+		return
+	}
+	s.mu.Lock()
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	s.connCount.Add(1)
+	s.sweeper.add(&c.sweepEntry, conn, c.shard)
+	go c.serve()
+}
+
+func (s *Server) connClosed(c *clientConn) {
+	s.connCount.Add(-1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	if s.draining.Load() && len(s.conns) == 0 {
+		s.closeIdleLocked()
+	}
+}
+
+func (s *Server) closeIdleLocked() {
+	select {
+	case <-s.idle:
+	default:
+		close(s.idle)
+	}
+}
+
+// Shutdown stops accepting, closes idle connections, lets requests in flight
+// finish and returns when no connection is left. When ctx ends before, it cuts
+// what is left and returns ctx's error. It must be called once.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.draining.Store(true)
+	for l := range s.listeners {
+		l.Close()
+	}
+	if len(s.conns) == 0 {
+		s.closeIdleLocked()
+	}
+	for c := range s.conns {
+		c.wakeIfIdle()
+	}
+	s.mu.Unlock()
+
+	var err error
+	select {
+	case <-s.idle:
+	case <-ctx.Done():
+		err = ctx.Err()
+		s.cancel()
+		s.mu.Lock()
+		for c := range s.conns {
+			c.conn.Close()
+		}
+		s.mu.Unlock()
+		<-s.idle
+	}
+	s.cancel()
+	close(s.stop)
+	<-s.swept
+	return err
+}
+
+// wakeIfIdle makes a connection that waits for a request look at whether the
+// server drains. A connection that gets a deadline while it is at work finds
+// out that it was woken in error.
+func (c *clientConn) wakeIfIdle() {
+	c.conn.SetReadDeadline(aLongTimeAgo)
+}

@@ -1,0 +1,37 @@
+//go:build unix && !linux
+
+package proxy
+
+import "syscall"
+
+// See socket_linux.go for what these promise.
+
+func receive(fd uintptr, b []byte) (int, error) {
+	for {
+		n, err := syscall.Read(int(fd), b)
+		if err == nil {
+			return n, nil
+		}
+		if err != syscall.EINTR {
+			return 0, socketError(err.(syscall.Errno))
+		}
+	}
+}
+
+func send(fd uintptr, b []byte) (int, error) {
+	for {
+		n, err := syscall.Write(int(fd), b)
+		if err == nil {
+			return n, nil
+		}
+		if err != syscall.EINTR {
+			return 0, socketError(err.(syscall.Errno))
+		}
+	}
+}
+
+func quiet(fd uintptr) bool {
+	var b [1]byte
+	_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
+	return err == syscall.EAGAIN
+}

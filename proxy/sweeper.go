@@ -1,0 +1,156 @@
+package proxy
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// sweepInterval is how late a timeout of the data plane may act.
+const sweepInterval = 50 * time.Millisecond
+
+// aLongTimeAgo is a deadline that wakes whoever is parked on a connection.
+var aLongTimeAgo = time.Unix(1, 0)
+
+// A sweeper ends waits that have taken too long. A connection states its
+// deadline with one atomic store; one goroutine looks through all of them
+// every sweepInterval. Timers in the runtime would cost each request several
+// updates of a shared heap, for a precision that nobody needs.
+type sweeper struct {
+	clock  atomic.Int64 // coarse time: nanoseconds since start
+	start  time.Time
+	shards [16]sweepShard
+	chores chore
+}
+
+type sweepShard struct {
+	mu sync.Mutex
+	// mu guards the ring of entries.
+	root sweepEntry
+	_    [40]byte // shards do not share a cache line
+}
+
+// A sweepEntry is a connection under the eyes of a sweeper. Its deadline is
+// set by the goroutine that works on the connection, its links by the sweeper.
+type sweepEntry struct {
+	deadline atomic.Int64 // coarse time, 0 for none
+	conn     net.Conn
+	prev     *sweepEntry
+	next     *sweepEntry
+	shard    *sweepShard
+}
+
+// chore is work for the sweeper's goroutine beside its entries.
+type chore struct {
+	mu sync.Mutex
+	// mu guards the field below.
+	transports map[*Transport]struct{}
+}
+
+func newSweeper() *sweeper {
+	s := &sweeper{start: time.Now()}
+	s.clock.Store(1)
+	s.chores.transports = make(map[*Transport]struct{})
+	for i := range s.shards {
+		root := &s.shards[i].root
+		root.prev, root.next = root, root
+	}
+	return s
+}
+
+// now is the coarse time, never 0.
+func (s *sweeper) now() int64 { return s.clock.Load() }
+
+// run sweeps until stop is closed.
+func (s *sweeper) run(stop <-chan struct{}) {
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-ticker.C:
+			s.sweep(int64(time.Since(s.start)) + 1)
+		}
+	}
+}
+
+func (s *sweeper) sweep(now int64) {
+	s.clock.Store(now)
+	for i := range s.shards {
+		s.shards[i].sweep(now)
+	}
+	s.chores.mu.Lock()
+	defer s.chores.mu.Unlock()
+	for t := range s.chores.transports {
+		t.closeIdle(now)
+	}
+}
+
+func (s *sweepShard) sweep(now int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for e := s.root.next; e != &s.root; e = e.next {
+		deadline := e.deadline.Load()
+		if deadline == 0 || deadline > now {
+			continue
+		}
+		// Whoever works on the connection may set another deadline before this
+		// one wakes it. It finds out by asking expired, and goes on.
+		e.conn.SetDeadline(aLongTimeAgo)
+	}
+}
+
+// add puts e under the sweeper's eyes. hint spreads entries over the shards.
+func (s *sweeper) add(e *sweepEntry, conn net.Conn, hint uint32) {
+	shard := &s.shards[hint%uint32(len(s.shards))]
+	e.conn, e.shard = conn, shard
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	e.prev, e.next = shard.root.prev, &shard.root
+	e.prev.next, e.next.prev = e, e
+}
+
+// remove takes e out. The connection may be closed before or after.
+func (e *sweepEntry) remove() {
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	e.prev.next, e.next.prev = e.next, e.prev
+	e.prev, e.next = nil, nil
+}
+
+// arm sets the deadline to timeout from now; a timeout of 0 means none.
+func (e *sweepEntry) arm(s *sweeper, timeout time.Duration) {
+	if timeout <= 0 {
+		e.deadline.Store(0)
+		return
+	}
+	e.deadline.Store(s.now() + int64(timeout))
+}
+
+// disarm takes the deadline back.
+func (e *sweepEntry) disarm() { e.deadline.Store(0) }
+
+// expired reports whether the deadline has passed. Where it has not, a wait
+// that ended for a deadline was woken in error, and the connection is made fit
+// for use again.
+func (e *sweepEntry) expired(s *sweeper) bool {
+	if deadline := e.deadline.Load(); deadline != 0 && deadline <= s.now() {
+		return true
+	}
+	e.conn.SetDeadline(time.Time{})
+	return false
+}
+
+func (s *sweeper) addTransport(t *Transport) {
+	s.chores.mu.Lock()
+	defer s.chores.mu.Unlock()
+	s.chores.transports[t] = struct{}{}
+}
+
+func (s *sweeper) removeTransport(t *Transport) {
+	s.chores.mu.Lock()
+	defer s.chores.mu.Unlock()
+	delete(s.chores.transports, t)
+}

@@ -1,0 +1,194 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"sluice/balancer"
+)
+
+// TransportOptions say how connections to the peers of a pool are made and
+// kept.
+type TransportOptions struct {
+	// ConnectTimeout bounds opening a connection. Default 1 s.
+	ConnectTimeout time.Duration
+	// IdleTimeout is how long an unused connection is kept. It should be below
+	// the time after which the peers close idle connections themselves; where a
+	// peer tells that time (Keep-Alive: timeout=5), it is honoured. Default 4 s,
+	// below what the servers of Node.js and uvicorn use.
+	IdleTimeout time.Duration
+	// MaxIdle is how many unused connections to one peer are kept. Default 512.
+	MaxIdle int
+}
+
+// Defaults of TransportOptions.
+const (
+	DefaultConnectTimeout      = time.Second
+	DefaultUpstreamIdleTimeout = 4 * time.Second
+	DefaultMaxIdle             = 512
+)
+
+func (o TransportOptions) withDefaults() TransportOptions {
+	if o.ConnectTimeout <= 0 {
+		o.ConnectTimeout = DefaultConnectTimeout
+	}
+	if o.IdleTimeout <= 0 {
+		o.IdleTimeout = DefaultUpstreamIdleTimeout
+	}
+	if o.MaxIdle <= 0 {
+		o.MaxIdle = DefaultMaxIdle
+	}
+	return o
+}
+
+// A Transport owns the connections to one peer: a stack of idle ones, of which
+// the last used is the first to be used again, and a set of those at work. It
+// implements [balancer.Transport] and is safe for concurrent use.
+type Transport struct {
+	address string
+	options TransportOptions
+	sweeper *sweeper
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	idle   []*upstreamConn // oldest first
+	busy   map[*upstreamConn]struct{}
+	drains int // how often Drain was called
+	closed bool
+}
+
+// NewTransport returns the factory for the transports of a pool's peers, for
+// [balancer.Options].
+func (s *Server) NewTransport(o TransportOptions) func(*balancer.Peer) balancer.Transport {
+	o = o.withDefaults()
+	return func(p *balancer.Peer) balancer.Transport {
+		t := &Transport{
+			address: p.Address(), options: o, sweeper: s.sweeper,
+			busy: make(map[*upstreamConn]struct{}),
+		}
+		s.sweeper.addTransport(t)
+		return t
+	}
+}
+
+// acquire returns the idle connection that was used last, or nil.
+func (t *Transport) acquire() *upstreamConn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	last := len(t.idle) - 1
+	if last < 0 {
+		return nil
+	}
+	u := t.idle[last]
+	t.idle[last] = nil
+	t.idle = t.idle[:last]
+	t.busy[u] = struct{}{}
+	return u
+}
+
+// dial opens a new connection.
+func (t *Transport) dial(ctx context.Context, shard uint32) (*upstreamConn, error) {
+	dialer := net.Dialer{Timeout: t.options.ConnectTimeout}
+	conn, err := dialer.DialContext(ctx, "tcp", t.address)
+	if err != nil {
+		return nil, err
+	}
+	u, err := newUpstreamConn(t, conn.(*net.TCPConn))
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		conn.Close()
+		return nil, net.ErrClosed
+	}
+	u.drains = t.drains
+	t.busy[u] = struct{}{}
+	t.sweeper.add(&u.sweepEntry, conn, shard)
+	return u, nil
+}
+
+// release takes back a connection whose last response ended exactly where it
+// said it would.
+func (t *Transport) release(u *upstreamConn) {
+	u.disarm()
+	u.used = true
+	u.idleUntil = t.sweeper.now() + int64(u.idleTimeout)
+	t.mu.Lock()
+	keep := u.drains == t.drains && !t.closed && len(t.idle) < t.options.MaxIdle
+	delete(t.busy, u)
+	if keep {
+		t.idle = append(t.idle, u)
+	}
+	t.mu.Unlock()
+	if !keep {
+		u.close()
+	}
+}
+
+// discard closes a connection that is fit for nothing more.
+func (t *Transport) discard(u *upstreamConn) {
+	t.mu.Lock()
+	delete(t.busy, u)
+	t.mu.Unlock()
+	u.close()
+}
+
+// closeIdle closes the connections that have been idle for too long. now is
+// coarse time.
+func (t *Transport) closeIdle(now int64) {
+	t.mu.Lock()
+	kept := t.idle[:0]
+	var expired []*upstreamConn
+	for _, u := range t.idle {
+		if u.idleUntil > now {
+			kept = append(kept, u)
+		} else {
+			expired = append(expired, u)
+		}
+	}
+	clear(t.idle[len(kept):])
+	t.idle = kept
+	t.mu.Unlock()
+	for _, u := range expired {
+		u.close()
+	}
+}
+
+// Drain closes the idle connections, and those at work as soon as their
+// exchange ends. Connections opened afterwards, should the peer come back, are
+// kept as ever.
+func (t *Transport) Drain() {
+	t.mu.Lock()
+	idle := t.idle
+	t.idle = nil
+	t.drains++
+	t.mu.Unlock()
+	for _, u := range idle {
+		u.close()
+	}
+}
+
+// Close cuts every connection. An exchange on one of them fails as if the peer
+// had cut it.
+func (t *Transport) Close() {
+	t.sweeper.removeTransport(t)
+	t.Drain()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	for u := range t.busy {
+		u.conn.Close() // its exchange discards it
+	}
+}
+
+// Connections returns how many connections are idle and how many at work.
+func (t *Transport) Connections() (idle, busy int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.idle), len(t.busy)
+}

@@ -1,0 +1,135 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"time"
+)
+
+// errStale: a connection that was idle turned out to be closed, or to hold
+// bytes nobody asked for, before anything was sent on it.
+var errStale = errors.New("idle connection is of no use any more")
+
+// An upstreamConn is a connection to a peer. One exchange at a time works on it.
+type upstreamConn struct {
+	sweepEntry
+	transport *Transport
+	conn      *net.TCPConn
+	raw       syscall.RawConn
+	onSocket  func(fd uintptr) bool // step, bound once
+
+	used        bool // has served an exchange, so it may be stale
+	drains      int  // the transport's, when the connection was opened
+	idleTimeout time.Duration
+	idleUntil   int64 // coarse time
+
+	// The work of roundTrip.
+	request  []byte // still to be sent
+	sent     bool   // some of the request was sent
+	response []byte // where to read
+	n        int
+	err      error
+}
+
+func newUpstreamConn(t *Transport, conn *net.TCPConn) (*upstreamConn, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	u := &upstreamConn{transport: t, conn: conn, raw: raw, idleTimeout: t.options.IdleTimeout}
+	u.onSocket = u.step
+	return u, nil
+}
+
+func (u *upstreamConn) close() {
+	u.remove()
+	u.conn.Close()
+}
+
+// roundTrip sends request and reads the first bytes of the response into
+// response. sent reports whether any byte of the request may have reached the
+// peer. An error without sent is errStale, or that of a socket already dead.
+func (u *upstreamConn) roundTrip(request, response []byte) (n int, sent bool, err error) {
+	u.request, u.response, u.sent = request, response, false
+	u.n, u.err = 0, nil
+	for {
+		err = u.raw.Read(u.onSocket)
+		switch {
+		case err != nil && u.wokenInError(err):
+			continue
+		case err != nil:
+			return 0, u.sent, err
+		case u.err != nil:
+			return 0, u.sent, u.err
+		case len(u.request) > 0: // the socket is full
+			if _, err := u.write(u.request); err != nil {
+				return 0, true, err
+			}
+			u.request = nil
+		default:
+			return u.n, true, nil
+		}
+	}
+}
+
+// step does what can be done on the socket at once and reports whether
+// roundTrip should go on; otherwise it is called again when there is something
+// to read. It parks without having read only after it has sent.
+func (u *upstreamConn) step(fd uintptr) bool {
+	if len(u.request) > 0 {
+		if u.used && !u.sent && !quiet(fd) {
+			u.err = errStale
+			return true
+		}
+		n, err := send(fd, u.request)
+		if n > 0 {
+			u.sent = true
+		}
+		u.request = u.request[n:]
+		if err != nil && err != errWouldBlock {
+			u.err = err
+			return true
+		}
+		return len(u.request) > 0
+	}
+	n, err := receive(fd, u.response)
+	switch {
+	case err == errWouldBlock:
+		return false
+	case err != nil:
+		u.err = err
+	case n == 0:
+		u.err = errClosedEarly
+	}
+	u.n = n
+	return true
+}
+
+// read reads more of the response. At the end of the stream it returns io.EOF.
+func (u *upstreamConn) read(b []byte) (int, error) {
+	for {
+		n, err := u.conn.Read(b)
+		if n > 0 || err == nil || !u.wokenInError(err) {
+			return n, err
+		}
+	}
+}
+
+// write writes all of b.
+func (u *upstreamConn) write(b []byte) (int, error) {
+	written := 0
+	for {
+		n, err := u.conn.Write(b[written:])
+		written += n
+		if err == nil || !u.wokenInError(err) {
+			return written, err
+		}
+	}
+}
+
+// wokenInError reports whether err ended a wait whose deadline has not passed.
+func (u *upstreamConn) wokenInError(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) && !u.expired(u.transport.sweeper)
+}
