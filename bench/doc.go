@@ -1,0 +1,52 @@
+// Command bench compares sluice with nginx and HAProxy on the same work and
+// prints what each costs, as figures and as ratios:
+//
+//	go run ./bench                       # every workload, about ten minutes
+//	go run ./bench -run small,post1k     # some of them
+//	go run ./bench -list                 # what there is
+//	go run ./bench -run small -profile out -proxies sluice
+//	go run ./bench -run small -proxies before=/tmp/sluice-before,sluice
+//
+// It needs Linux, at least two cores, and the Debian packages nginx, haproxy,
+// wrk and util-linux (taskset); -profile also needs linux-perf and strace.
+//
+// # What is measured
+//
+// One proxy at a time works on its own core. The load generator (wrk) and the
+// origin (nginx on four ports, which the proxies see as four peers; a small
+// server that reads whole bodies for requests that have one) share another
+// core, so what they cost is not counted. The main figure is the CPU
+// time that the proxy's processes used, divided by the requests that wrk saw
+// answered. CPU time is read from the kernel's per-process CPU clock, in
+// nanoseconds and with threads that have ended included. Time that the kernel
+// spends in soft interrupts while the proxy runs is part of it, for every
+// proxy alike.
+//
+// Rounds are short and alternate between the proxies, in rotated order, so
+// that whatever else happens on the machine hits all of them. Figures are
+// medians of the rounds. A ratio is the median of the ratios within each
+// round. Absolute times from two runs must not be compared: a shared machine
+// differs by ten percent from minute to minute, ratios do not.
+//
+// A round with a failed request or an answer outside 2xx is reported and makes
+// the command exit with status 1.
+//
+// # What each proxy does
+//
+// All of them do the job that sluice does by default: keep-alive to clients
+// and peers, X-Forwarded-For, passive health, counters, and an access log with
+// peer, status and times for each request. See conf/ for the exact files.
+//
+//   - nginx: one worker, JSON access log through a 64 KiB buffer, keep-alive
+//     pool to the peers, no limit on requests per connection, no temporary
+//     files.
+//   - haproxy: one thread, option httplog. HAProxy does not write files, so its
+//     log goes to a ring buffer in memory, which HAProxy forwards in batches
+//     over one TCP connection to a reader on the load generator's core. This is
+//     its cheapest way of logging every request.
+//   - haproxy-nolog: the same without a log.
+//   - sluice: static peers, JSON access log to a file, everything else by
+//     default.
+//   - fasthttp: a bare proxy on fasthttp.Server and fasthttp.HostClient with no
+//     log, no health, no counters; a reference for what the library costs.
+package main

@@ -1,0 +1,140 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// idle is the memory of one proxy around a workload of idle connections.
+type idle struct {
+	Connections int   `json:"connections"`
+	Before      int64 `json:"before_bytes"` // resident, after one warm-up second of load
+	During      int64 `json:"during_bytes"` // resident, all connections open and silent
+}
+
+// settle is how long connections stay silent before memory is read, so that
+// proxies which give buffers back after a while have done so.
+const settle = 10 * time.Second
+
+// runIdle measures one contender after the other, once each.
+func (b *bench) runIdle(ctx context.Context, w workload) (result, error) {
+	r := result{Workload: w.name, About: w.about, kind: w.kind}
+	for _, c := range b.contenders {
+		p, err := b.start(ctx, c, w)
+		if err != nil {
+			return r, err
+		}
+		i, err := b.measureIdle(ctx, w, p)
+		p.process.stop()
+		if err != nil {
+			return r, fmt.Errorf("%s: %w\n%s", c.name, err, p.process.output)
+		}
+		r.Series = append(r.Series, series{Proxy: c.name, Idle: &i})
+		fmt.Fprintf(b.progress, "%-10s %-14s %6.1f MiB before, %6.1f MiB with %d idle connections\n",
+			w.name, c.name, mebibytes(i.Before), mebibytes(i.During), i.Connections)
+	}
+	return r, nil
+}
+
+func (b *bench) measureIdle(ctx context.Context, w workload, p *running) (idle, error) {
+	warm := workload{conns: 64, path: w.path}
+	if _, err := b.wrk.run(ctx, warm, p.settings.Listen, time.Second); err != nil {
+		return idle{}, err
+	}
+	before, err := readResident(p.process.pid())
+	if err != nil {
+		return idle{}, err
+	}
+	conns, err := openIdle(ctx, w.conns, p.settings.Listen, w.path)
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	if err != nil {
+		return idle{}, err
+	}
+	timer := time.NewTimer(settle)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return idle{}, ctx.Err()
+	case <-timer.C:
+	}
+	during, err := readResident(p.process.pid())
+	return idle{Connections: len(conns), Before: before, During: during}, err
+}
+
+// openIdle opens n connections, sends one request on each and leaves them open.
+// It returns those that it opened, also on an error.
+func openIdle(ctx context.Context, n int, address, path string) ([]net.Conn, error) {
+	const parallel = 64
+	var (
+		mu       sync.Mutex // guards conns and firstErr
+		conns    []net.Conn
+		firstErr error
+		wg       sync.WaitGroup
+	)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	turns := make(chan struct{}, n)
+	for range n {
+		turns <- struct{}{}
+	}
+	close(turns)
+	for range parallel {
+		wg.Go(func() {
+			for range turns {
+				c, err := oneRequest(ctx, address, path)
+				mu.Lock()
+				if err == nil {
+					conns = append(conns, c)
+				} else if firstErr == nil {
+					firstErr = fmt.Errorf("open idle connections: %w", err)
+					cancel()
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return conns, firstErr
+}
+
+// oneRequest connects, gets path, and returns the open connection.
+func oneRequest(ctx context.Context, address, path string) (net.Conn, error) {
+	var dialer net.Dialer
+	c, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	if err := exchange(c, address, path); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func exchange(c net.Conn, address, path string) error {
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, address); err != nil {
+		return err
+	}
+	response, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK || response.ContentLength != smallBytes {
+		return fmt.Errorf("answer %s with %d bytes", response.Status, response.ContentLength)
+	}
+	return c.SetDeadline(time.Time{})
+}

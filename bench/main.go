@@ -1,0 +1,209 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// fileLimit is how many open files each process needs at least: a connection to
+// each idle client, some to the peers, and room.
+const fileLimit = 12_000
+
+// init keeps the main goroutine on one thread: children that it starts are told
+// of that thread's end.
+func init() { runtime.LockOSThread() }
+
+func main() {
+	if code, isChild := serveChild(os.Args[1:]); isChild {
+		os.Exit(code)
+	}
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	list := flags.Bool("list", false, "list the workloads and exit")
+	names := flags.String("run", "all", "comma-separated `workloads`")
+	proxies := flags.String("proxies", "nginx,haproxy,sluice", "comma-separated `proxies`: nginx, haproxy, haproxy-nolog, sluice, fasthttp, or NAME=PATH for another sluice binary")
+	jsonPath := flags.String("json", "", "also write every round to `file`")
+	var o options
+	flags.IntVar(&o.rounds, "rounds", 5, "rounds for each proxy")
+	flags.DurationVar(&o.time, "time", 3*time.Second, "load in one round, in whole seconds")
+	flags.IntVar(&o.proxyCore, "core", 0, "the proxy's `CPU`")
+	flags.StringVar(&o.loadCPUs, "load-cpus", "1", "`CPUs` of load generator and origin")
+	flags.IntVar(&o.nice, "nice", 0, "niceness of proxies, load and origin; -10 helps on a busy machine and needs root")
+	flags.StringVar(&o.profileDir, "profile", "", "write perf profiles and counts of system calls to `directory`")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *list {
+		for _, w := range workloads {
+			fmt.Printf("%-10s %s\n", w.name, w.about)
+		}
+		return nil
+	}
+	var err error
+	if o.workloads, err = selectWorkloads(*names); err != nil {
+		return err
+	}
+	if err := o.check(flags.Args()); err != nil {
+		return err
+	}
+
+	dir, err := os.MkdirTemp("", "sluice-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b, stop, err := newBench(ctx, o, *proxies, dir)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	results, runErr := b.runAll(ctx)
+	if *jsonPath != "" {
+		if err := writeJSON(*jsonPath, describeMachine(ctx), results); err != nil {
+			return err
+		}
+	}
+	return runErr
+}
+
+// check says what is wrong with the options or missing on this machine.
+func (o options) check(rest []string) error {
+	if len(rest) > 0 {
+		return fmt.Errorf("unexpected argument %q; see -help", rest[0])
+	}
+	if o.rounds < 1 || o.time < time.Second || o.time > time.Minute {
+		return errors.New("-rounds must be at least 1, -time between 1s and 1m")
+	}
+	loadCPUs, err := parseCPUs(o.loadCPUs)
+	if err != nil {
+		return fmt.Errorf("-load-cpus: %w", err)
+	}
+	for _, cpu := range append(loadCPUs, o.proxyCore) {
+		if cpu < 0 || cpu >= runtime.NumCPU() {
+			return fmt.Errorf("there is no CPU %d here, only 0 to %d", cpu, runtime.NumCPU()-1)
+		}
+	}
+	tools := map[string]string{"nginx": "nginx", "haproxy": "haproxy", "wrk": "wrk", "taskset": "util-linux"}
+	if o.profileDir != "" {
+		tools["perf"], tools["strace"] = "linux-perf", "strace"
+	}
+	if err := requireTools(tools); err != nil {
+		return err
+	}
+	return raiseFileLimit(fileLimit)
+}
+
+// runAll runs the workloads in turn and prints each table as it is done. After
+// an interrupt the results so far are returned with the error.
+func (b *bench) runAll(ctx context.Context) ([]result, error) {
+	m := describeMachine(ctx)
+	fmt.Printf("%s, %d CPUs, Linux %s, %s; %s; proxy on CPU %d, load and origin on CPU %s; medians of %d rounds of %v\n\n",
+		m.CPU, m.CPUs, m.Kernel, m.Go, strings.Join(m.Versions, "; "), b.proxyCore, b.loadCPUs, b.rounds, b.time)
+	if err := checkQuiet(ctx, b.proxyCore, b.progress); err != nil {
+		return nil, err
+	}
+	var results []result
+	var failures []string
+	for _, w := range b.workloads {
+		r, err := b.runWorkload(ctx, w)
+		if err != nil {
+			if ctx.Err() != nil {
+				return results, errors.New("interrupted")
+			}
+			return results, fmt.Errorf("workload %s: %w", w.name, err)
+		}
+		if err := r.write(os.Stdout); err != nil {
+			return results, err
+		}
+		failures = append(failures, r.failures()...)
+		results = append(results, r)
+	}
+	if rows := scaling(results); rows != nil {
+		fmt.Printf("### scaling from one core to two, by CPU per request\n\n%s\n", formatTable(rows))
+	}
+	if len(failures) > 0 {
+		return results, fmt.Errorf("%d rounds had failed requests:\n%s", len(failures), strings.Join(failures, "\n"))
+	}
+	return results, nil
+}
+
+// writeJSON writes every round of every workload.
+func writeJSON(path string, m machine, results []result) error {
+	b, err := json.MarshalIndent(struct {
+		Time    time.Time `json:"time"`
+		Machine machine   `json:"machine"`
+		Results []result  `json:"results"`
+	}{time.Now().UTC(), m, results}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(b, '\n'), 0o644)
+}
+
+// parseCPUs reads a list as taskset takes it: "1", "1,3", "2-5".
+func parseCPUs(list string) ([]int, error) {
+	var cpus []int
+	for part := range strings.SplitSeq(list, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		from, err := strconv.Atoi(first)
+		if err != nil {
+			return nil, fmt.Errorf("CPU list %q: %w", list, err)
+		}
+		to := from
+		if isRange {
+			if to, err = strconv.Atoi(last); err != nil {
+				return nil, fmt.Errorf("CPU list %q: %w", list, err)
+			}
+		}
+		for cpu := from; cpu <= to; cpu++ {
+			cpus = append(cpus, cpu)
+		}
+	}
+	if len(cpus) == 0 {
+		return nil, fmt.Errorf("CPU list %q is empty", list)
+	}
+	return cpus, nil
+}
+
+// firstCPU returns the first CPU of a list that parseCPUs accepts.
+func firstCPU(list string) string {
+	cpus, err := parseCPUs(list)
+	if err != nil {
+		return list
+	}
+	return strconv.Itoa(cpus[0])
+}
+
+// firstLine runs a command and returns the first line that it prints.
+func firstLine(ctx context.Context, command ...string) string {
+	out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput()
+	if err != nil {
+		return command[0] + ": " + err.Error()
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	line, _, _ = strings.Cut(strings.TrimSpace(line), " - ")
+	return line
+}

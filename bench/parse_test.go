@@ -1,0 +1,108 @@
+//go:build linux
+
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestParseStat(t *testing.T) {
+	line := "4242 (a (b) c) S 1 4242 4242 0 -1 4194560 100 0 0 0 123 456 0 0 20 0 7 0 99 0 17 0"
+	user, system, err := parseStat(line)
+	if err != nil || user != 123 || system != 456 {
+		t.Errorf("parseStat = %d, %d, %v; want 123, 456", user, system, err)
+	}
+	for _, bad := range []string{"", "1 (x) S 1 2", "1 (x) S 1 4242 4242 0 -1 4194560 100 0 0 0 a b"} {
+		if _, _, err := parseStat(bad); err == nil {
+			t.Errorf("parseStat(%q) has no error", bad)
+		}
+	}
+}
+
+func TestParseResident(t *testing.T) {
+	kib, err := parseResident("556a-7ffd ---p 0 00:00 0 [rollup]\nRss:                1740 kB\nPss:                 353 kB\n")
+	if err != nil || kib != 1740 {
+		t.Errorf("parseResident = %d, %v; want 1740", kib, err)
+	}
+	if _, err := parseResident("Pss: 1 kB\n"); err == nil {
+		t.Error("no Rss line, but no error")
+	}
+}
+
+func TestParseCoreBusy(t *testing.T) {
+	text := "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 1 2 3 1000 500 4 5 6 0 0\ncpu1 0 0 0 7 0 0 0 0 0 0\n"
+	busy, err := parseCoreBusy(text, 0)
+	if want := 210 * time.Millisecond; err != nil || busy != want {
+		t.Errorf("parseCoreBusy = %v, %v; want %v: all but idle and iowait", busy, err, want)
+	}
+	if busy, err := parseCoreBusy(text, 1); err != nil || busy != 0 {
+		t.Errorf("idle core: %v, %v; want 0", busy, err)
+	}
+	if _, err := parseCoreBusy(text, 2); err == nil {
+		t.Error("no such core, but no error")
+	}
+}
+
+func TestParseLoad(t *testing.T) {
+	output := "Running 1s test\n  Latency  1.00ms\n" +
+		"bench requests=1000 duration_us=2000000 bytes=5 failed=1 status=2 timeout=3 p50_us=100 p99_us=900 p999_us=950 max_us=1000\n"
+	got, err := parseLoad(output)
+	want := loadResult{
+		Requests: 1000, Bytes: 5, Took: 2 * time.Second, Failed: 1, Status: 2, Timeouts: 3,
+		P50: 100 * time.Microsecond, P99: 900 * time.Microsecond, P999: 950 * time.Microsecond, Max: time.Millisecond,
+	}
+	if err != nil || got != want {
+		t.Errorf("parseLoad = %+v, %v; want %+v", got, err, want)
+	}
+	if got.perSecond() != 500 || got.errors() != 6 {
+		t.Errorf("%v requests a second and %d errors; want 500 and 6", got.perSecond(), got.errors())
+	}
+	for name, bad := range map[string]string{
+		"no line":   "Running 1s test\n",
+		"no number": "bench requests=many duration_us=1\n",
+		"nothing":   "bench requests=0 duration_us=1000\n",
+	} {
+		if _, err := parseLoad(bad); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestParseCalls(t *testing.T) {
+	summary := "    calls    errors syscall\n--------- --------- ----------------\n" +
+		"    11122       147 read\n    10968           write\n--------- --------- ----------------\n    22090       147 total\n"
+	want := []call{{"read", 11122, 147}, {"write", 10968, 0}}
+	if got := parseCalls(summary); !slices.Equal(got, want) {
+		t.Errorf("parseCalls = %v; want %v", got, want)
+	}
+}
+
+func TestParseCPUs(t *testing.T) {
+	for list, want := range map[string][]int{"1": {1}, "1,3": {1, 3}, "0,2-4": {0, 2, 3, 4}} {
+		if got, err := parseCPUs(list); err != nil || !slices.Equal(got, want) {
+			t.Errorf("parseCPUs(%q) = %v, %v; want %v", list, got, err, want)
+		}
+	}
+	for _, bad := range []string{"", "a", "1-", "2-1", "1,,2"} {
+		if got, err := parseCPUs(bad); err == nil {
+			t.Errorf("parseCPUs(%q) = %v, no error", bad, got)
+		}
+	}
+}
+
+func TestSelectWorkloads(t *testing.T) {
+	all, err := selectWorkloads("all")
+	if err != nil || len(all) != len(workloads) {
+		t.Errorf("all: %d workloads, %v; want %d", len(all), err, len(workloads))
+	}
+	some, err := selectWorkloads("post1k, small")
+	if err != nil || len(some) != 2 || some[0].name != "small" || some[1].name != "post1k" {
+		t.Errorf("some: %v, %v; want small and post1k in the table's order", some, err)
+	}
+	if _, err := selectWorkloads("small,huge"); err == nil || !strings.Contains(err.Error(), `"huge"`) {
+		t.Errorf("unknown workload: error %v does not name it", err)
+	}
+}

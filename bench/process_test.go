@@ -1,0 +1,187 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// burn uses CPU for at least d, as this process's own clock counts it.
+func burn(t *testing.T, d time.Duration) {
+	t.Helper()
+	start, err := processClock(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		now, err := processClock(os.Getpid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now-start >= d {
+			return
+		}
+	}
+}
+
+func TestCPUTimeOfAProcess(t *testing.T) {
+	before, err := readCPU(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	burn(t, 50*time.Millisecond)
+	after, err := readCPU(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := after.sub(before)
+	if used.total < 50*time.Millisecond {
+		t.Errorf("used %v, want at least 50ms", used.total)
+	}
+	if share := used.userShare(); share < 0 || share > 1 {
+		t.Errorf("user share %v is not between 0 and 1", share)
+	}
+}
+
+func TestDescendantsAreCounted(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "sleep 60 & wait")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pids := []int{cmd.Process.Pid}
+	defer func() {
+		for _, pid := range pids {
+			if p, err := os.FindProcess(pid); err == nil {
+				_ = p.Kill()
+			}
+		}
+		_ = cmd.Wait()
+	}()
+	deadline := time.Now().Add(10 * time.Second)
+	for len(pids) < 2 && time.Now().Before(deadline) {
+		found, err := descendants(cmd.Process.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids = found
+	}
+	if len(pids) != 2 {
+		t.Fatalf("descendants = %v, want the shell and its child", pids)
+	}
+	alone, err := readResident(pids[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	both, err := readResident(pids[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if alone <= 0 || both <= alone {
+		t.Errorf("child %d bytes, both %d: the sum must be more", alone, both)
+	}
+}
+
+func TestProcessThatDiesEarlyShowsItsOutput(t *testing.T) {
+	if _, err := exec.LookPath("taskset"); err != nil {
+		t.Skip("taskset is not installed")
+	}
+	p, err := startProcess("failing", "0", t.TempDir(), "sh", "-c", "echo no such option; exit 1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.stop()
+	address, err := freeAddresses(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = p.waitListening(t.Context(), address[0])
+	if err == nil || !strings.Contains(err.Error(), "no such option") {
+		t.Errorf("error %v does not show what the process said", err)
+	}
+}
+
+// Each contender's configuration must be accepted by the version installed here.
+func TestConfigurationsAreAccepted(t *testing.T) {
+	s := settings{
+		Dir: t.TempDir(), Root: os.Geteuid() == 0, Listen: "127.0.0.1:18080", Admin: "127.0.0.1:18081",
+		Peers: []string{"127.0.0.1:19001", "127.0.0.1:19002"}, Threads: 1, LogSink: "127.0.0.1:19514", SmallBody: "x",
+	}
+	for _, c := range []struct {
+		name, tool, template string
+		check                func(path string) []string
+	}{
+		{"nginx", "nginx", "nginx.conf", func(path string) []string { return []string{"-t", "-q", "-p", s.Dir, "-e", "stderr", "-c", path} }},
+		{"origin", "nginx", "origin.conf", func(path string) []string { return []string{"-t", "-q", "-p", s.Dir, "-e", "stderr", "-c", path} }},
+		{"haproxy", "haproxy", "haproxy.cfg", func(path string) []string { return []string{"-c", "-q", "-f", path} }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if requireTools(map[string]string{c.tool: c.tool}) != nil {
+				t.Skipf("%s is not installed", c.tool)
+			}
+			s := s
+			s.Name = c.name
+			path, err := s.render(c.template)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command(sbin(c.tool), c.check(path)...).CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+}
+
+// The reference proxy and the origin for bodies are part of what is measured,
+// so they must do their job.
+func TestFasthttpProxyAndOrigin(t *testing.T) {
+	origin := newOrigin()
+	originListener := listen(t)
+	go func() { _ = origin.Serve(originListener) }()
+	t.Cleanup(func() { _ = origin.Shutdown() })
+	proxy := newProxy([]string{originListener.Addr().String()})
+	proxyListener := listen(t)
+	go func() { _ = proxy.Serve(proxyListener) }()
+	t.Cleanup(func() { _ = proxy.Shutdown() })
+
+	client := &http.Client{Transport: &http.Transport{}}
+	t.Cleanup(client.CloseIdleConnections)
+	for _, size := range []int{0, kB, MB} {
+		body := strings.NewReader(strings.Repeat("x", size))
+		response, err := client.Post(fmt.Sprintf("http://%s/small", proxyListener.Addr()), "text/plain", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil || response.StatusCode != http.StatusOK || len(answer) != smallBytes {
+			t.Errorf("POST of %d bytes: %s with %d bytes, %v", size, response.Status, len(answer), err)
+		}
+		if body.Len() != 0 {
+			t.Errorf("POST of %d bytes: %d of them were not read", size, body.Len())
+		}
+	}
+	if conns, err := openIdle(t.Context(), 100, proxyListener.Addr().String(), "/small"); err != nil || len(conns) != 100 {
+		t.Errorf("opened %d idle connections, want 100: %v", len(conns), err)
+	} else {
+		for _, c := range conns {
+			c.Close()
+		}
+	}
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}

@@ -1,0 +1,238 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"embed"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"text/template"
+)
+
+//go:embed conf
+var conf embed.FS
+
+var templates = template.Must(template.ParseFS(conf, "conf/*.conf", "conf/*.cfg", "conf/*.yaml"))
+
+// settings is what the templates in conf/ are filled with.
+type settings struct {
+	Name      string
+	Dir       string // of this run, removed at its end
+	Root      bool   // running as root: nginx must not drop to a user who cannot read Dir
+	Listen    string // "host:port"
+	Admin     string // "host:port" of sluice's admin listener
+	Peers     []string
+	Threads   int
+	LogSink   string // where HAProxy forwards its log, "" for no log
+	SmallBody string
+}
+
+// render writes the named template to a file of the run's directory.
+func (s settings) render(name string) (path string, err error) {
+	path = filepath.Join(s.Dir, s.Name+"-"+name)
+	f, err := os.Create(path)
+	if err != nil {
+		return "", err
+	}
+	if err := templates.ExecuteTemplate(f, name, s); err != nil {
+		f.Close()
+		return "", fmt.Errorf("write %s: %w", path, err)
+	}
+	return path, f.Close()
+}
+
+// contender is a proxy that takes part, and how to start it.
+type contender struct {
+	name    string
+	command func(settings) ([]string, error)
+}
+
+// contenders reads the -proxies list: names, or NAME=PATH for a sluice binary
+// built elsewhere. build gives the path of sluice built from this module; it is
+// called only if it is needed.
+func contenders(list string, build func() (string, error)) ([]contender, error) {
+	var all []contender
+	for item := range strings.SplitSeq(list, ",") {
+		name, path, isBinary := strings.Cut(strings.TrimSpace(item), "=")
+		c := contender{name: name}
+		switch {
+		case isBinary:
+			if _, err := os.Stat(path); err != nil {
+				return nil, fmt.Errorf("-proxies %s: %w", item, err)
+			}
+			c.command = sluiceCommand(path)
+		case name == "sluice":
+			path, err := build()
+			if err != nil {
+				return nil, err
+			}
+			c.command = sluiceCommand(path)
+		case name == "nginx":
+			c.command = nginxCommand("nginx.conf")
+		case name == "haproxy":
+			c.command = haproxyCommand
+		case name == "haproxy-nolog":
+			c.command = func(s settings) ([]string, error) {
+				s.LogSink = ""
+				return haproxyCommand(s)
+			}
+		case name == "fasthttp":
+			c.command = bareCommand
+		default:
+			return nil, fmt.Errorf("unknown proxy %q; there are: nginx, haproxy, haproxy-nolog, sluice, fasthttp, NAME=PATH", name)
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// start runs c on the given CPUs and returns once it answers on s.Listen.
+func (c contender) start(ctx context.Context, cpus string, s settings) (*process, error) {
+	command, err := c.command(s)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.name, err)
+	}
+	p, err := startProcess(c.name, cpus, s.Dir, command...)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.waitListening(ctx, s.Listen); err != nil {
+		p.stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+func nginxCommand(conf string) func(settings) ([]string, error) {
+	return func(s settings) ([]string, error) {
+		path, err := s.render(conf)
+		if err != nil {
+			return nil, err
+		}
+		return []string{sbin("nginx"), "-p", s.Dir, "-e", "stderr", "-c", path}, nil
+	}
+}
+
+func haproxyCommand(s settings) ([]string, error) {
+	path, err := s.render("haproxy.cfg")
+	if err != nil {
+		return nil, err
+	}
+	return []string{sbin("haproxy"), "-db", "-f", path}, nil
+}
+
+func sluiceCommand(binary string) func(settings) ([]string, error) {
+	return func(s settings) ([]string, error) {
+		path, err := s.render("sluice.yaml")
+		if err != nil {
+			return nil, err
+		}
+		return []string{binary, "run", "--config", path}, nil
+	}
+}
+
+// bareCommand runs this program again as the fasthttp reference proxy.
+func bareCommand(s settings) ([]string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return append([]string{self, proxyArgument, s.Listen}, s.Peers...), nil
+}
+
+// startOrigin runs the nginx that plays all the peers of requests without a
+// body.
+func startOrigin(ctx context.Context, cpus string, s settings) (*process, error) {
+	if err := writeBodies(filepath.Join(s.Dir, "www")); err != nil {
+		return nil, err
+	}
+	s.SmallBody = strings.Repeat("x", smallBytes)
+	s.Name, s.Listen = "origin", s.Peers[0]
+	return contender{name: s.Name, command: nginxCommand("origin.conf")}.start(ctx, cpus, s)
+}
+
+// startReader runs this program again as the peers of requests with a body.
+func startReader(ctx context.Context, cpus string, s settings) (*process, error) {
+	s.Name, s.Listen = "reader", s.Peers[len(s.Peers)-1]
+	return contender{name: s.Name, command: func(s settings) ([]string, error) {
+		self, err := os.Executable()
+		return append([]string{self, originArgument}, s.Peers...), err
+	}}.start(ctx, cpus, s)
+}
+
+// writeBodies makes the files that the origin serves.
+func writeBodies(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	for name, size := range map[string]int{"100k": 100 * kB, "10m": 10 * MB} {
+		body := []byte(strings.Repeat("0123456789", size/10))
+		if err := os.WriteFile(filepath.Join(dir, name), body, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sbin finds a program that may live outside an ordinary user's PATH.
+func sbin(name string) string {
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	return "/usr/sbin/" + name
+}
+
+// logSink reads and forgets what HAProxy forwards from its ring.
+type logSink struct {
+	listener net.Listener
+	wg       sync.WaitGroup
+}
+
+// newLogSink listens on a free loopback port until close.
+func newLogSink() (*logSink, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listen for HAProxy's log: %w", err)
+	}
+	s := &logSink{listener: l}
+	s.wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return // close was called
+			}
+			s.wg.Go(func() {
+				defer c.Close()
+				_, _ = io.Copy(io.Discard, bufio.NewReaderSize(c, 256<<10))
+			})
+		}
+	})
+	return s, nil
+}
+
+func (s *logSink) address() string { return s.listener.Addr().String() }
+
+// close stops accepting and waits until HAProxy, stopped before, has closed
+// its connections.
+func (s *logSink) close() {
+	_ = s.listener.Close()
+	s.wg.Wait()
+}
+
+// buildSluice builds this module's main package, with symbols for profiles.
+func buildSluice(ctx context.Context, dir string) (string, error) {
+	path := filepath.Join(dir, "sluice")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "sluice")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build sluice: %w\n%s", err, out)
+	}
+	return path, nil
+}

@@ -1,0 +1,298 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// options are the command's flags.
+type options struct {
+	workloads  []workload
+	rounds     int
+	time       time.Duration // of one round's load
+	proxyCore  int
+	loadCPUs   string // list, as taskset takes it
+	nice       int    // of proxies, load and origin
+	profileDir string // "" for no profiles
+}
+
+// bench holds what all workloads share: the origin, the load generator and the
+// proxies that take part.
+type bench struct {
+	options
+	contenders []contender
+	base       settings
+	readers    []string // the peers for requests with a body
+	wrk        *wrk
+	progress   io.Writer
+}
+
+// round is what one proxy did in one round.
+type round struct {
+	Load      loadResult    `json:"load"`
+	CPU       time.Duration `json:"cpu_ns"`
+	UserShare float64       `json:"user_share"`
+	Resident  int64         `json:"resident_bytes"`
+	// Others is the share of the round in which the proxy's core was busy with
+	// something else than the proxy. It should be near 0.
+	Others float64 `json:"others_share"`
+}
+
+// cpuPerRequest is the main figure.
+func (r round) cpuPerRequest() time.Duration {
+	return time.Duration(int64(r.CPU) / r.Load.Requests)
+}
+
+// series is what one proxy did in all rounds of a workload.
+type series struct {
+	Proxy  string  `json:"proxy"`
+	Rounds []round `json:"rounds,omitempty"`
+	Idle   *idle   `json:"idle,omitempty"`
+}
+
+// result is the outcome of one workload.
+type result struct {
+	Workload string   `json:"workload"`
+	About    string   `json:"about"`
+	Series   []series `json:"series"`
+
+	kind kind
+}
+
+// failures says which rounds were not clean, if any.
+func (r result) failures() []string {
+	var lines []string
+	for _, s := range r.Series {
+		for i, round := range s.Rounds {
+			if l := round.Load; l.errors() > 0 {
+				lines = append(lines, fmt.Sprintf("%s, %s, round %d: %d connections failed, %d answers not 2xx, %d timeouts of %d requests",
+					r.Workload, s.Proxy, i+1, l.Failed, l.Status, l.Timeouts, l.Requests))
+			}
+		}
+	}
+	return lines
+}
+
+// runWorkload starts every contender, measures them in turn and stops them.
+func (b *bench) runWorkload(ctx context.Context, w workload) (result, error) {
+	switch w.kind {
+	case kindIdle:
+		return b.runIdle(ctx, w)
+	default:
+		return b.runLoad(ctx, w)
+	}
+}
+
+// runLoad runs the rounds of a workload, a different contender first each time.
+func (b *bench) runLoad(ctx context.Context, w workload) (result, error) {
+	r := result{Workload: w.name, About: w.about, kind: w.kind}
+	var all []*running
+	defer func() {
+		for _, p := range all {
+			p.process.stop()
+		}
+	}()
+	for _, c := range b.contenders {
+		p, err := b.start(ctx, c, w)
+		if err != nil {
+			return r, err
+		}
+		all = append(all, p)
+		r.Series = append(r.Series, series{Proxy: c.name})
+	}
+	for _, p := range all { // fill connection pools, let the heap settle
+		if _, err := b.wrk.run(ctx, w, p.settings.Listen, time.Second); err != nil {
+			return r, fmt.Errorf("warm up %s: %w\n%s", p.name, err, p.process.output)
+		}
+	}
+	for i := range b.rounds {
+		for j := range all {
+			n := (i + j) % len(all)
+			round, err := b.measure(ctx, w, all[n])
+			if err != nil {
+				return r, err
+			}
+			r.Series[n].Rounds = append(r.Series[n].Rounds, round)
+			fmt.Fprintf(b.progress, "%-10s round %d  %-14s %7.2f µs CPU  %8.0f req/s\n", w.name, i+1,
+				all[n].name, micros(round.cpuPerRequest()), round.Load.perSecond())
+		}
+	}
+	if b.profileDir != "" {
+		for _, p := range all {
+			if err := b.profile(ctx, w, p); err != nil {
+				return r, err
+			}
+		}
+	}
+	return r, nil
+}
+
+// running is a contender that has been started.
+type running struct {
+	contender
+	process  *process
+	settings settings
+}
+
+// start starts c for w: on the proxy's core, or for a wide workload on all.
+func (b *bench) start(ctx context.Context, c contender, w workload) (*running, error) {
+	addresses, err := freeAddresses(2)
+	if err != nil {
+		return nil, err
+	}
+	s := b.base
+	s.Name, s.Listen, s.Admin, s.Threads = c.name, addresses[0], addresses[1], 1
+	if w.body > 0 {
+		s.Peers = b.readers
+	}
+	cpus := fmt.Sprint(b.proxyCore)
+	if w.kind == kindWide {
+		s.Threads = 2
+		cpus += "," + firstCPU(b.loadCPUs)
+	}
+	p, err := c.start(ctx, cpus, s)
+	if err != nil {
+		return nil, err
+	}
+	return &running{contender: c, process: p, settings: s}, nil
+}
+
+// measure runs one round.
+func (b *bench) measure(ctx context.Context, w workload, p *running) (round, error) {
+	busyBefore, err := readCoreBusy(b.proxyCore)
+	if err != nil {
+		return round{}, err
+	}
+	before, err := readCPU(p.process.pid())
+	if err != nil {
+		return round{}, fmt.Errorf("%s: %w\n%s", p.name, err, p.process.output)
+	}
+	load, err := b.wrk.run(ctx, w, p.settings.Listen, b.time)
+	if err != nil {
+		return round{}, fmt.Errorf("%s: %w\n%s", p.name, err, p.process.output)
+	}
+	after, err := readCPU(p.process.pid())
+	if err != nil {
+		return round{}, fmt.Errorf("%s: %w\n%s", p.name, err, p.process.output)
+	}
+	busyAfter, err := readCoreBusy(b.proxyCore)
+	if err != nil {
+		return round{}, err
+	}
+	resident, err := readResident(p.process.pid())
+	if err != nil {
+		return round{}, err
+	}
+	used := after.sub(before)
+	r := round{Load: load, CPU: used.total, UserShare: used.userShare(), Resident: resident}
+	if w.kind != kindWide { // there the load generator is on the core by design
+		r.Others = max(0, (busyAfter-busyBefore-used.total).Seconds()/load.Took.Seconds())
+	}
+	return r, nil
+}
+
+// newBench starts the origins. The caller calls stop when all is done.
+func newBench(ctx context.Context, o options, list, dir string) (b *bench, stop func(), err error) {
+	build := func() (string, error) {
+		fmt.Fprintln(os.Stderr, "building sluice")
+		return buildSluice(ctx, dir)
+	}
+	all, err := contenders(list, build)
+	if err != nil {
+		return nil, nil, err
+	}
+	addresses, err := freeAddresses(8)
+	if err != nil {
+		return nil, nil, err
+	}
+	base := settings{Dir: dir, Root: os.Geteuid() == 0, Peers: addresses[:4], Threads: 1}
+	w, err := newWrk(dir, o.loadCPUs)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := pinSelf(o.loadCPUs, o.nice); err != nil {
+		return nil, nil, err
+	}
+	sink, err := newLogSink()
+	if err != nil {
+		return nil, nil, err
+	}
+	base.LogSink = sink.address()
+	origin, err := startOrigin(ctx, o.loadCPUs, base)
+	if err != nil {
+		sink.close()
+		return nil, nil, err
+	}
+	readers := base
+	readers.Peers = addresses[4:]
+	reader, err := startReader(ctx, o.loadCPUs, readers)
+	if err != nil {
+		origin.stop()
+		sink.close()
+		return nil, nil, err
+	}
+	stop = func() {
+		reader.stop()
+		origin.stop()
+		sink.close()
+	}
+	return &bench{options: o, contenders: all, base: base, readers: readers.Peers, wrk: w, progress: os.Stderr}, stop, nil
+}
+
+// checkQuiet warns when the machine has other work: ratios stay useful, the
+// figures themselves do not.
+func checkQuiet(ctx context.Context, core int, out io.Writer) error {
+	const sample = 500 * time.Millisecond
+	before, err := readCoreBusy(core)
+	if err != nil {
+		return err
+	}
+	timer := time.NewTimer(sample)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+	}
+	after, err := readCoreBusy(core)
+	if err != nil {
+		return err
+	}
+	if busy := (after - before).Seconds() / sample.Seconds(); busy > 0.1 {
+		fmt.Fprintf(out, "warning: CPU %d is %.0f %% busy with other work; expect noise\n", core, 100*busy)
+	}
+	return nil
+}
+
+// machine describes where a run took place.
+type machine struct {
+	CPU      string   `json:"cpu"`
+	CPUs     int      `json:"cpus"`
+	Kernel   string   `json:"kernel"`
+	Go       string   `json:"go"`
+	Versions []string `json:"versions"`
+}
+
+func describeMachine(ctx context.Context) machine {
+	m := machine{CPUs: runtime.NumCPU(), Go: runtime.Version(), CPU: "unknown CPU"}
+	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(b)) {
+			if key, value, _ := strings.Cut(line, ":"); strings.TrimSpace(key) == "model name" {
+				m.CPU = strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		m.Kernel = strings.TrimSpace(string(b))
+	}
+	m.Versions = []string{firstLine(ctx, sbin("nginx"), "-v"), firstLine(ctx, sbin("haproxy"), "-v")}
+	return m
+}

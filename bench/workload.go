@@ -1,0 +1,85 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Sizes of the bodies that the origin serves and the clients send.
+const (
+	smallBytes = 110
+	kB         = 1000
+	MB         = 1000 * kB
+)
+
+// workload is one kind of traffic: one table of the report.
+type workload struct {
+	name  string
+	about string
+
+	conns  int           // concurrent client connections
+	method string        // of each request
+	path   string        // at the origin
+	body   int           // bytes of each request's body
+	close  bool          // the client asks to close after each request
+	pause  time.Duration // mean pause between two requests of a connection
+	kind   kind
+}
+
+// kind says how a workload is run.
+type kind uint8
+
+const (
+	kindLoad  kind = iota // wrk against a proxy on its own core
+	kindWide              // the same, with a proxy on the load's core too
+	kindIdle              // connections that stay idle: memory only
+	kindPools             // sluice alone: many pools that change meanwhile
+)
+
+// workloads in the order in which they run.
+var workloads = []workload{
+	{name: "small", about: "64 keep-alive connections, 110-byte responses", conns: 64, path: "/small"},
+	{name: "small1000", about: "1,000 keep-alive connections, 110-byte responses", conns: 1000, path: "/small"},
+	{name: "paced", about: "64 connections that pause 4 ms on average between requests: latency below saturation", conns: 64, path: "/small", pause: 4 * time.Millisecond},
+	{name: "post1k", about: "64 connections, POST of 1 kB, 110-byte responses", conns: 64, method: "POST", path: "/small", body: kB},
+	{name: "get100k", about: "64 connections, responses of 100 kB", conns: 64, path: "/100k"},
+	{name: "get10m", about: "16 connections, responses of 10 MB", conns: 16, path: "/10m"},
+	{name: "put10m", about: "8 connections, PUT of 10 MB, 110-byte responses", conns: 8, method: "PUT", path: "/small", body: 10 * MB},
+	{name: "newconn", about: "64 clients, a new connection for each request", conns: 64, path: "/small", close: true},
+	{name: "twocores", about: "as small, but the proxy has two cores and shares them with load and origin; CPU only", conns: 64, path: "/small", kind: kindWide},
+	{name: "idle10k", about: "memory with 10,000 idle keep-alive connections, each after one request", conns: 10_000, path: "/small", kind: kindIdle},
+}
+
+// selectWorkloads returns the workloads named in list, comma-separated and in
+// the order of the table; "all" or "" means all of them.
+func selectWorkloads(list string) ([]workload, error) {
+	if list == "" || list == "all" {
+		return workloads, nil
+	}
+	wanted := make(map[string]bool)
+	for name := range strings.SplitSeq(list, ",") {
+		wanted[strings.TrimSpace(name)] = true
+	}
+	var selected []workload
+	for _, w := range workloads {
+		if wanted[w.name] {
+			selected = append(selected, w)
+			delete(wanted, w.name)
+		}
+	}
+	for name := range wanted {
+		return nil, fmt.Errorf("unknown workload %q; there are: %s", name, strings.Join(workloadNames(), ", "))
+	}
+	return selected, nil
+}
+
+func workloadNames() []string {
+	var names []string
+	for _, w := range workloads {
+		names = append(names, w.name)
+	}
+	return names
+}
