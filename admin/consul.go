@@ -1,0 +1,178 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"sluice/balancer"
+	"sluice/discovery"
+)
+
+// Comparison is Consul's answer for a service beside its pool.
+type Comparison struct {
+	Service string `json:"service"` // sluice's name for it
+	Error   string `json:"error,omitempty"`
+
+	Index         uint64  `json:"index"`
+	KnownLeader   bool    `json:"known_leader"`
+	LastContactMS float64 `json:"last_contact_ms"` // since the answering server heard from the leader
+
+	Same      bool               `json:"same"` // no instance has a difference
+	Instances []ComparedInstance `json:"instances"`
+}
+
+// Differences between Consul and the pool.
+const (
+	onlyInConsul = "only_in_consul"
+	onlyInPool   = "only_in_pool"
+	differs      = "differs"
+)
+
+// ComparedInstance is an instance as Consul and as the pool have it.
+type ComparedInstance struct {
+	ID      string `json:"id"`
+	Node    string `json:"node"`
+	Address string `json:"address"`
+
+	// Difference is empty, only_in_consul, only_in_pool, or differs; then
+	// Fields are the names of those that do.
+	Difference string   `json:"difference"`
+	Fields     []string `json:"fields,omitempty"`
+
+	Consul *Registered `json:"consul"` // null: only_in_pool
+	Pool   *Pooled     `json:"pool"`   // null: only_in_consul
+}
+
+// Registered is an instance in Consul.
+type Registered struct {
+	Status string            `json:"status"`
+	Detail string            `json:"detail,omitempty"` // why it is not passing
+	Weight int               `json:"weight"`
+	Tags   []string          `json:"tags"`
+	Meta   map[string]string `json:"meta,omitempty"`
+}
+
+// Pooled is an instance as a peer of the pool.
+type Pooled struct {
+	Registered
+	State   string   `json:"state"`
+	Reasons []string `json:"reasons"`
+}
+
+func describeInstance(i discovery.Instance) Registered {
+	return Registered{Status: i.Status.String(), Detail: i.Detail, Weight: i.Weight, Tags: list(i.Tags), Meta: i.Meta}
+}
+
+// consulOne answers /consul/{service}.
+func (h *handler) consulOne(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("service")
+	c, err := h.compare(r.Context(), name)
+	switch {
+	case errors.Is(err, ErrNotInConsul):
+		writeError(w, http.StatusNotFound, fmt.Sprintf("service %q: %v", name, err))
+	case err != nil:
+		writeJSON(w, http.StatusBadGateway, c)
+	default:
+		writeJSON(w, http.StatusOK, c)
+	}
+}
+
+// consulAll answers /consul: every service that comes from Consul, also those
+// that Consul gave no answer for.
+func (h *handler) consulAll(w http.ResponseWriter, r *http.Request) {
+	comparisons := []Comparison{}
+	names := map[string]bool{}
+	for _, p := range h.Pools() {
+		names[p.Name()] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		c, err := h.compare(r.Context(), name)
+		if !errors.Is(err, ErrNotInConsul) {
+			comparisons = append(comparisons, c)
+		}
+	}
+	writeJSON(w, http.StatusOK, comparisons)
+}
+
+// compare asks Consul for a service. Whatever the error is, the comparison can
+// be shown and names it.
+func (h *handler) compare(ctx context.Context, service string) (Comparison, error) {
+	ctx, cancel := context.WithTimeout(ctx, consulTimeout)
+	defer cancel()
+	answer, err := h.Consul(ctx, service)
+	if err != nil {
+		return Comparison{Service: service, Error: err.Error(), Instances: []ComparedInstance{}}, err
+	}
+	c := Comparison{
+		Service:       service,
+		Index:         answer.Index,
+		KnownLeader:   answer.KnownLeader,
+		LastContactMS: float64(answer.LastContact) / float64(time.Millisecond),
+	}
+	var peers []*balancer.Peer
+	for _, pool := range h.Pools() {
+		if pool.Name() == service {
+			peers = slices.AppendSeq(peers, poolPeers(pool))
+		}
+	}
+	c.Instances = compareInstances(answer.Instances, peers)
+	c.Same = !slices.ContainsFunc(c.Instances, func(i ComparedInstance) bool { return i.Difference != "" })
+	return c, nil
+}
+
+// compareInstances matches instances with peers by their identity and returns
+// all of either, sorted.
+func compareInstances(instances []discovery.Instance, peers []*balancer.Peer) []ComparedInstance {
+	all := make(map[discovery.Key]*ComparedInstance)
+	at := func(k discovery.Key) *ComparedInstance {
+		if all[k] == nil {
+			all[k] = &ComparedInstance{ID: k.ID, Node: k.Node, Address: k.Address}
+		}
+		return all[k]
+	}
+	for _, i := range instances {
+		r := describeInstance(i)
+		at(i.Key()).Consul = &r
+	}
+	for _, p := range peers {
+		at(p.ID).Pool = &Pooled{describeInstance(p.Instance()), p.State().String(), list(p.Reasons())}
+	}
+
+	compared := make([]ComparedInstance, 0, len(all))
+	for _, c := range all {
+		c.mark()
+		compared = append(compared, *c)
+	}
+	slices.SortFunc(compared, func(a, b ComparedInstance) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Address, b.Address))
+	})
+	return compared
+}
+
+// mark fills in Difference and Fields.
+func (c *ComparedInstance) mark() {
+	switch {
+	case c.Pool == nil:
+		c.Difference = onlyInConsul
+		return
+	case c.Consul == nil:
+		c.Difference = onlyInPool
+		return
+	}
+	differ := func(field string, same bool) {
+		if !same {
+			c.Difference = differs
+			c.Fields = append(c.Fields, field)
+		}
+	}
+	differ("status", c.Consul.Status == c.Pool.Status)
+	differ("weight", c.Consul.Weight == c.Pool.Weight)
+	differ("tags", slices.Equal(c.Consul.Tags, c.Pool.Tags))
+	differ("meta", maps.Equal(c.Consul.Meta, c.Pool.Meta))
+}

@@ -1,0 +1,104 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"sluice/discovery"
+)
+
+func TestConsulMarksDifferences(t *testing.T) {
+	same := instance("star", "a-same", "10.0.0.1")
+	both := instance("star", "b-differs", "10.0.0.2")
+	changed := both
+	changed.Status, changed.Weight, changed.Tags, changed.Meta, changed.Detail = discovery.StatusWarning, 3, []string{"v2"}, map[string]string{"k": "v"}, "check: slow"
+	registered := instance("star", "c-registered", "10.0.0.3")
+	pooled := instance("star", "d-pooled", "10.0.0.4")
+	moved := both
+	moved.Address = "10.0.0.9"
+
+	answer := ConsulAnswer{Index: 42, KnownLeader: true, LastContact: 1500 * time.Microsecond}
+	h := handlerOf(Options{
+		Pools: poolsOf(newPool(t, "web", same, both, pooled), newPool(t, "static")),
+		Consul: func(ctx context.Context, service string) (ConsulAnswer, error) {
+			if service != "web" {
+				return ConsulAnswer{}, ErrNotInConsul
+			}
+			if _, ok := ctx.Deadline(); !ok {
+				t.Error("no deadline")
+			}
+			return answer, nil
+		},
+	})
+
+	answer.Instances = []discovery.Instance{registered, changed, same, moved}
+	for _, path := range []string{"/consul/web", "/consul"} {
+		var got Comparison
+		if path == "/consul" {
+			all := getJSON[[]Comparison](t, h, path)
+			if len(all) != 1 {
+				t.Fatalf("got %+v", all)
+			}
+			got = all[0]
+		} else {
+			got = getJSON[Comparison](t, h, path)
+		}
+		if got.Service != "web" || got.Index != 42 || !got.KnownLeader || got.LastContactMS != 1.5 || got.Same || got.Error != "" {
+			t.Errorf("%s: got %+v", path, got)
+		}
+		type mark struct{ id, address, difference string }
+		var marks []mark
+		for _, i := range got.Instances {
+			marks = append(marks, mark{i.ID, i.Address, i.Difference})
+			if (i.Consul == nil) != (i.Difference == onlyInPool) || (i.Pool == nil) != (i.Difference == onlyInConsul) {
+				t.Errorf("%s: %+v", path, i)
+			}
+		}
+		want := []mark{
+			{"a-same", "10.0.0.1:80", ""},
+			{"b-differs", "10.0.0.2:80", differs},
+			{"b-differs", "10.0.0.9:80", onlyInConsul},
+			{"c-registered", "10.0.0.3:80", onlyInConsul},
+			{"d-pooled", "10.0.0.4:80", onlyInPool},
+		}
+		if !slices.Equal(marks, want) {
+			t.Errorf("%s:\ngot  %v\nwant %v", path, marks, want)
+		}
+		b := got.Instances[1]
+		if !slices.Equal(b.Fields, []string{"status", "weight", "tags", "meta"}) {
+			t.Errorf("%s: fields %v", path, b.Fields)
+		}
+		if b.Consul.Status != "warning" || b.Consul.Detail != "check: slow" || b.Consul.Weight != 3 || b.Pool.Status != "passing" || b.Pool.State != "up" {
+			t.Errorf("%s: got %+v and %+v", path, b.Consul, b.Pool)
+		}
+	}
+
+	answer.Instances = []discovery.Instance{pooled, both, same}
+	if got := getJSON[Comparison](t, h, "/consul/web"); !got.Same {
+		t.Errorf("equal sets: got %+v", got)
+	}
+}
+
+func TestConsulUnreachable(t *testing.T) {
+	h := handlerOf(Options{
+		Pools: poolsOf(newPool(t, "a"), newPool(t, "b")),
+		Consul: func(_ context.Context, service string) (ConsulAnswer, error) {
+			if service == "a" {
+				return ConsulAnswer{}, errors.New("connection refused")
+			}
+			return ConsulAnswer{Index: 7}, nil
+		},
+	})
+	status, body := get(t, h, "/consul/a")
+	if got := decode[Comparison](t, body); status != http.StatusBadGateway || got.Error != "connection refused" || got.Same {
+		t.Errorf("got %d %s", status, body)
+	}
+	got := getJSON[[]Comparison](t, h, "/consul")
+	if len(got) != 2 || got[0].Error != "connection refused" || got[1].Index != 7 || !got[1].Same {
+		t.Errorf("got %+v", got)
+	}
+}

@@ -1,0 +1,19 @@
+// Package admin serves what an operator and a monitoring system want to know
+// about a running sluice, over HTTP:
+//
+//	GET /                          a page that shows services and peers live
+//	GET /api/peers, /api           every peer of every pool
+//	GET /api/services              every service: its watch, its pool
+//	GET /api/routes                the route table, in the order it is tried
+//	GET /api/config                the configuration in use, secrets masked
+//	GET /api/config/history        what was applied before it
+//	GET /api/config/history/{n}    one of those in full
+//	GET /consul, /consul/{service} Consul's own answer beside the pools
+//	GET /metrics                   Prometheus
+//	GET /healthz                   200 as long as the process serves
+//	GET /readyz                    200 once requests can be served, else 503
+//
+// It only reads, and it reads what the other packages publish for it anyway:
+// snapshots, statuses, counters. No request to it takes a lock that a proxied
+// request takes. docs/http-api.md and docs/metrics.md describe every answer.
+package admin

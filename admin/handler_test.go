@@ -1,0 +1,127 @@
+package admin
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// everyPath lists the paths, and whether a token guards them.
+var everyPath = map[string]bool{
+	"/": false, "/healthz": false, "/readyz": false,
+	"/api": true, "/api/peers": true, "/api/services": true, "/api/routes": true,
+	"/api/config": true, "/api/config/history": true, "/api/config/history/1": true,
+	"/consul": true, "/consul/star": true, "/metrics": true,
+}
+
+func TestHandlerWithNothingToShow(t *testing.T) {
+	h := handlerOf(Options{})
+	for _, path := range []string{"/api", "/api/peers", "/api/services", "/api/routes", "/api/config/history", "/consul"} {
+		if status, body := get(t, h, path); status != http.StatusOK || body != "[]\n" {
+			t.Errorf("%s: got %d %q", path, status, body)
+		}
+	}
+	for _, path := range []string{"/", "/healthz", "/readyz", "/api/config", "/metrics"} {
+		if status, body := get(t, h, path); status != http.StatusOK {
+			t.Errorf("%s: got %d %q", path, status, body)
+		}
+	}
+}
+
+func TestErrorsAreJSON(t *testing.T) {
+	h := handlerOf(Options{})
+	for _, test := range []struct {
+		method, path string
+		status       int
+		want         string
+	}{
+		{"GET", "/nope", 404, "no such path: /nope"},
+		{"GET", "/api/peers/", 404, "no such path: /api/peers/"},
+		{"POST", "/nope", 404, "no such path: /nope"},
+		{"POST", "/api/peers", 405, "method POST is not allowed here"},
+		{"DELETE", "/", 405, "method DELETE is not allowed here"},
+		{"GET", "/api/peers?service=x", 404, `no service "x"`},
+		{"GET", "/api/config/history/7", 404, `no revision "7" is kept`},
+		{"GET", "/api/config/history/x", 404, `no revision "x" is kept`},
+		{"GET", "/consul/x", 404, `service "x": the service does not come from Consul`},
+	} {
+		status, body := ask(t, h, test.method, test.path)
+		if got := errorOf(t, body); status != test.status || got != test.want {
+			t.Errorf("%s %s: got %d %q, want %d %q", test.method, test.path, status, got, test.status, test.want)
+		}
+	}
+}
+
+func TestHeadersOfAnswers(t *testing.T) {
+	h := handlerOf(Options{})
+	for _, test := range []struct{ method, path, header, want string }{
+		{"GET", "/api/peers", "Content-Type", "application/json"},
+		{"GET", "/api/peers", "Cache-Control", "no-store"},
+		{"GET", "/nope", "Content-Type", "application/json"},
+		{"GET", "/nope", "X-Content-Type-Options", "nosniff"},
+		{"PUT", "/api/peers", "Allow", "GET, HEAD"},
+		{"GET", "/", "Content-Type", "text/html; charset=utf-8"},
+		{"HEAD", "/api/peers", "Content-Type", "application/json"},
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(test.method, test.path, nil))
+		if got := w.Header().Get(test.header); got != test.want {
+			t.Errorf("%s %s: %s is %q, want %q", test.method, test.path, test.header, got, test.want)
+		}
+	}
+}
+
+func TestTokenGuardsAllButHealthAndThePage(t *testing.T) {
+	token := "s3cret"
+	h := handlerOf(Options{Token: func() string { return token }})
+	for path, guarded := range everyPath {
+		for _, test := range []struct {
+			header string
+			passes bool
+		}{
+			{"", false},
+			{"Bearer s3cret", true},
+			{"bearer  s3cret", true}, // the scheme's case does not matter (RFC 9110, section 11.1)
+			{"Bearer s3cret2", false},
+			{"Bearer s3cre", false},
+			{"Bearer", false},
+			{"Bearer ", false},
+			{"Basic s3cret", false},
+			{"s3cret", false},
+		} {
+			status, body := get(t, h, path, "Authorization", test.header)
+			if refused := status == http.StatusUnauthorized; refused != (guarded && !test.passes) {
+				t.Errorf("%s with %q: got %d %s", path, test.header, status, body)
+			}
+		}
+	}
+
+	token = "other"
+	if status, _ := get(t, h, "/api", "Authorization", "Bearer s3cret"); status != http.StatusUnauthorized {
+		t.Errorf("the old token still passes: %d", status)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("GET", "/api", nil))
+	if got := w.Header().Get("WWW-Authenticate"); !strings.HasPrefix(got, "Bearer ") {
+		t.Errorf("WWW-Authenticate is %q", got)
+	}
+}
+
+func TestReadiness(t *testing.T) {
+	ready, missing := false, []string{`service "star": no answer from Consul yet`}
+	h := handlerOf(Options{Ready: func() (bool, []string) { return ready, missing }})
+	status, body := get(t, h, "/readyz")
+	if got := decode[Readiness](t, body); status != http.StatusServiceUnavailable || got.Ready || !slices.Equal(got.Missing, missing) {
+		t.Errorf("not ready: got %d %s", status, body)
+	}
+	if status, body := get(t, h, "/healthz"); status != http.StatusOK || decode[Health](t, body).Status != "ok" {
+		t.Errorf("healthz while not ready: got %d %s", status, body)
+	}
+	ready = true
+	status, body = get(t, h, "/readyz")
+	if got := decode[Readiness](t, body); status != http.StatusOK || !got.Ready || len(got.Missing) != 0 {
+		t.Errorf("ready: got %d %s", status, body)
+	}
+}

@@ -1,0 +1,222 @@
+package admin
+
+import (
+	"fmt"
+	"net/http"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/rs/zerolog"
+
+	"sluice/balancer"
+	"sluice/discovery"
+	"sluice/metrics"
+)
+
+// newMetrics returns the handler of /metrics. It has a registry of its own, so
+// that several handlers can be in one process.
+func (h *handler) newMetrics() http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		newCollector(h),
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		EnableOpenMetrics: true,
+		ErrorHandling:     promhttp.ContinueOnError, // half the metrics are better than none
+		ErrorLog:          gatherLog{h.Log},
+	})
+}
+
+// gatherLog logs what is wrong with a metric.
+type gatherLog struct{ zerolog.Logger }
+
+func (l gatherLog) Println(v ...any) { l.Error().Msg(strings.TrimSpace(fmt.Sprintln(v...))) }
+
+// collector makes every series anew from what the views show at the time of
+// the scrape. So no request updates a metric, and the series of a service or a
+// peer end with it.
+type collector struct {
+	h      *handler
+	bounds []float64 // of the latency buckets, in seconds
+}
+
+func newCollector(h *handler) *collector {
+	return &collector{h, metrics.BucketBounds()}
+}
+
+// descriptions are all that collector may send.
+var descriptions []*prometheus.Desc
+
+// describe declares a metric. docs/metrics.md lists all of them.
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	d := prometheus.NewDesc("sluice_"+name, help, labels, nil)
+	descriptions = append(descriptions, d)
+	return d
+}
+
+var (
+	buildInfo = describe("build_info", "Always 1; the labels are the versions.", "version", "go_version")
+	readyDesc = describe("ready", "1 if sluice can serve, else 0.")
+
+	requestsTotal   = describe("requests_total", "Requests that ended, by class of the status sent to the client.", "service", "class")
+	requestDuration = describe("request_duration_seconds", "Time from a request's arrival to the end of its response.", "service")
+	retriesTotal    = describe("retries_total", "Attempts beyond the first of a request.", "service")
+	receivedBytes   = describe("request_body_bytes_total", "Octets of request bodies received from clients.", "service")
+	sentBytes       = describe("response_body_bytes_total", "Octets of response bodies sent to clients.", "service")
+	inflightDesc    = describe("requests_in_flight", "Attempts in flight to all peers of a service.", "service")
+
+	peersDesc    = describe("peers", "Peers by state.", "service", "state")
+	eligibleDesc = describe("peers_eligible", "Peers that requests go to.", "service")
+
+	peerInflight = describe("peer_requests_in_flight", "Attempts in flight to a peer.", "service", "node", "id", "address")
+	peerAttempts = describe("peer_attempts_total", "Attempts on a peer that ended, by outcome.", "service", "node", "id", "address", "outcome")
+	peerLatency  = describe("peer_latency_seconds", "Moving average of a peer's time to the head of a response, in which peaks weigh more.", "service", "node", "id", "address")
+
+	discoveryState     = describe("discovery_state", "1 for the present state of a service's watch, 0 for the others.", "service", "state")
+	discoveryIndex     = describe("discovery_index", "Index of the registry's last answer.", "service")
+	discoveryInstances = describe("discovery_instances", "Instances in the last set from the registry.", "service")
+	discoverySuccess   = describe("discovery_last_success_timestamp_seconds", "When the registry last answered, as Unix time.", "service")
+	discoveryChange    = describe("discovery_last_change_timestamp_seconds", "When a changed set was last applied, as Unix time.", "service")
+	discoveryQueries   = describe("discovery_queries_total", "Queries to the registry, answered or not.", "service")
+	discoveryErrors    = describe("discovery_errors_total", "Queries to the registry that failed.", "service")
+	discoveryChanges   = describe("discovery_changes_total", "Changed sets that were applied.", "service")
+
+	configRevision = describe("config_revision", "Number of the configuration in use.")
+	configApplied  = describe("config_last_applied_timestamp_seconds", "When the configuration in use was applied, as Unix time.")
+	configOK       = describe("config_last_reload_successful", "0 if the latest configuration was refused, else 1.")
+	configReloads  = describe("config_reloads_total", "Configurations loaded, by result.", "result")
+
+	connectionsOpen  = describe("client_connections", "Client connections that are open.", "listener")
+	connectionsTotal = describe("client_connections_total", "Client connections that were accepted.", "listener")
+
+	logDropped = describe("access_log_dropped_lines_total", "Lines of the access log that were dropped because the output was too slow or failed.")
+)
+
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range descriptions {
+		ch <- d
+	}
+}
+
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	e := emitter{ch}
+	e.gauge(buildInfo, 1, c.h.Version, runtime.Version())
+	ready, _ := c.h.Ready()
+	e.gauge(readyDesc, number(ready))
+	for _, r := range c.h.readings() {
+		c.requests(e, r)
+		c.peers(e, r)
+	}
+	for _, s := range c.h.Watches() {
+		c.discovery(e, s)
+	}
+	c.config(e)
+	for _, l := range c.h.Listeners() {
+		e.gauge(connectionsOpen, float64(l.Open), l.Name)
+		e.counter(connectionsTotal, float64(l.Accepted), l.Name)
+	}
+	e.counter(logDropped, float64(c.h.AccessLogDropped()))
+}
+
+func (c *collector) requests(e emitter, r *reading) {
+	for class := range metrics.NumClasses {
+		class := metrics.Class(class)
+		e.counter(requestsTotal, float64(r.requests.Class(class)), r.service, class.String())
+	}
+	e.counter(retriesTotal, float64(r.requests.Retries), r.service)
+	e.counter(receivedBytes, float64(r.requests.BytesIn), r.service)
+	e.counter(sentBytes, float64(r.requests.BytesOut), r.service)
+	e.gauge(inflightDesc, float64(r.inflight()), r.service)
+
+	cumulative, total := make(map[float64]uint64, len(c.bounds)), uint64(0)
+	for i, n := range r.requests.Buckets() {
+		total += n
+		if i < len(c.bounds) {
+			cumulative[c.bounds[i]] = total
+		}
+	}
+	e.ch <- prometheus.MustNewConstHistogram(requestDuration, total, r.requests.Latency.Seconds(), cumulative, r.service)
+}
+
+func (c *collector) peers(e emitter, r *reading) {
+	states := r.states()
+	for _, state := range peerStates {
+		e.gauge(peersDesc, float64(states[state]), r.service, state.String())
+	}
+	e.gauge(eligibleDesc, float64(r.eligible), r.service)
+	for _, p := range r.peers {
+		e.gauge(peerInflight, float64(p.inflight), r.service, p.ID.Node, p.ID.ID, p.ID.Address)
+		e.gauge(peerLatency, p.Latency().Seconds(), r.service, p.ID.Node, p.ID.ID, p.ID.Address)
+		for class, n := range p.outcomes {
+			// Most peers never see most outcomes; "ok" is always there, so that
+			// a rate over all outcomes has a series to begin with.
+			if class := balancer.OutcomeClass(class); n > 0 || class == balancer.OutcomeOK {
+				e.counter(peerAttempts, float64(n), r.service, p.ID.Node, p.ID.ID, p.ID.Address, outcomeLabel(class))
+			}
+		}
+	}
+}
+
+func outcomeLabel(c balancer.OutcomeClass) string {
+	return strings.ReplaceAll(c.String(), " ", "_")
+}
+
+func (c *collector) discovery(e emitter, s discovery.WatchStatus) {
+	for _, state := range []discovery.WatchState{discovery.WatchPending, discovery.WatchFresh, discovery.WatchStale} {
+		e.gauge(discoveryState, number(s.State == state), s.Service, state.String())
+	}
+	e.gauge(discoveryIndex, float64(s.Index), s.Service)
+	e.gauge(discoveryInstances, float64(s.Instances), s.Service)
+	e.timestamp(discoverySuccess, s.LastSuccess, s.Service)
+	e.timestamp(discoveryChange, s.LastChange, s.Service)
+	e.counter(discoveryQueries, float64(s.Queries), s.Service)
+	e.counter(discoveryErrors, float64(s.Errors), s.Service)
+	e.counter(discoveryChanges, float64(s.Changes), s.Service)
+}
+
+func (c *collector) config(e emitter) {
+	current, reloads := c.h.History.Current(), c.h.History.Reloads()
+	e.gauge(configRevision, float64(current.Number))
+	e.timestamp(configApplied, current.Time)
+	e.gauge(configOK, number(reloads.Last == nil))
+	e.counter(configReloads, float64(reloads.Applied), "applied")
+	e.counter(configReloads, float64(reloads.Refused), "refused")
+}
+
+// emitter sends single values.
+type emitter struct{ ch chan<- prometheus.Metric }
+
+func (e emitter) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	e.send(d, prometheus.GaugeValue, v, labels)
+}
+
+func (e emitter) counter(d *prometheus.Desc, v float64, labels ...string) {
+	e.send(d, prometheus.CounterValue, v, labels)
+}
+
+func (e emitter) send(d *prometheus.Desc, t prometheus.ValueType, v float64, labels []string) {
+	for i := range labels {
+		labels[i] = strings.ToValidUTF8(labels[i], "\ufffd") // others are refused
+	}
+	e.ch <- prometheus.MustNewConstMetric(d, t, v, labels...)
+}
+
+// timestamp sends Unix time in seconds, and nothing for a time that never was.
+func (e emitter) timestamp(d *prometheus.Desc, t time.Time, labels ...string) {
+	if !t.IsZero() {
+		e.gauge(d, float64(t.UnixMilli())/1000, labels...)
+	}
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

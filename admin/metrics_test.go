@@ -1,0 +1,258 @@
+package admin
+
+import (
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
+
+	"sluice/balancer"
+	"sluice/discovery"
+)
+
+// busy are options with something of everything to count.
+func busy(t *testing.T) (Options, *balancer.Pool) {
+	bad := instance("star", "b", "10.0.0.2")
+	bad.Status = discovery.StatusCritical
+	pool := newPool(t, "star", instance("star", "a", "10.0.0.1"), bad)
+	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200, Latency: time.Millisecond})
+	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeConnectFailure, Latency: time.Millisecond})
+	flying := pick(t, pool)
+	t.Cleanup(func() { flying.Done(balancer.Outcome{}) })
+	requests := pool.Requests()
+	requests.Observe(0, 200, 3*time.Millisecond, 5, 70)
+	requests.Observe(1, 204, 30*time.Millisecond, 0, 0)
+	requests.Observe(2, 503, 2*time.Minute, 1, 10)
+	requests.Observe(3, 499, time.Millisecond, 0, 0)
+	requests.Retry(0)
+
+	past := history(t, firstConfig, secondConfig)
+	past.Refused("sluice.yaml", os.ErrPermission)
+	return Options{
+		Version: "1.2.3",
+		Pools:   poolsOf(pool),
+		History: past,
+		Watches: func() []discovery.WatchStatus {
+			return []discovery.WatchStatus{
+				{Service: "star", State: discovery.WatchFresh, Index: 42, Instances: 2, LastSuccess: time.Unix(1000, 5e8), LastChange: time.Unix(900, 0), Queries: 9, Errors: 3, Changes: 2},
+				{Service: "never"},
+			}
+		},
+		Ready:            func() (bool, []string) { return false, []string{"never"} },
+		Listeners:        func() []Listener { return []Listener{{Name: "web", Address: "127.0.0.1:8080", Open: 3, Accepted: 17}} },
+		AccessLogDropped: func() uint64 { return 11 },
+	}, pool
+}
+
+func scrape(t testing.TB, h http.Handler) string {
+	t.Helper()
+	status, body := get(t, h, "/metrics")
+	if status != http.StatusOK {
+		t.Fatalf("status %d: %s", status, body)
+	}
+	return body
+}
+
+func TestMetricsCountWhatTheViewsShow(t *testing.T) {
+	o, _ := busy(t)
+	body := scrape(t, New(o))
+	for _, want := range []string{
+		`sluice_ready 0`,
+		`sluice_requests_total{class="2xx",service="star"} 2`,
+		`sluice_requests_total{class="5xx",service="star"} 1`,
+		`sluice_requests_total{class="aborted",service="star"} 1`,
+		`sluice_requests_total{class="1xx",service="star"} 0`,
+		`sluice_request_duration_seconds_bucket{service="star",le="0.001"} 1`,
+		`sluice_request_duration_seconds_bucket{service="star",le="0.0025"} 1`,
+		`sluice_request_duration_seconds_bucket{service="star",le="0.005"} 2`,
+		`sluice_request_duration_seconds_bucket{service="star",le="60"} 3`,
+		`sluice_request_duration_seconds_bucket{service="star",le="+Inf"} 4`,
+		`sluice_request_duration_seconds_count{service="star"} 4`,
+		`sluice_request_duration_seconds_sum{service="star"} 120.034`,
+		`sluice_retries_total{service="star"} 1`,
+		`sluice_request_body_bytes_total{service="star"} 6`,
+		`sluice_response_body_bytes_total{service="star"} 80`,
+		`sluice_requests_in_flight{service="star"} 1`,
+		`sluice_peers{service="star",state="up"} 1`,
+		`sluice_peers{service="star",state="unhealthy"} 1`,
+		`sluice_peers{service="star",state="draining"} 0`,
+		`sluice_peers_eligible{service="star"} 1`,
+		`sluice_peer_requests_in_flight{address="10.0.0.1:80",id="a",node="n",service="star"} 1`,
+		`sluice_peer_attempts_total{address="10.0.0.1:80",id="a",node="n",outcome="ok",service="star"} 1`,
+		`sluice_peer_attempts_total{address="10.0.0.1:80",id="a",node="n",outcome="connect_failure",service="star"} 1`,
+		`sluice_peer_attempts_total{address="10.0.0.2:80",id="b",node="n",outcome="ok",service="star"} 0`,
+		`sluice_discovery_state{service="star",state="fresh"} 1`,
+		`sluice_discovery_state{service="star",state="stale"} 0`,
+		`sluice_discovery_state{service="never",state="pending"} 1`,
+		`sluice_discovery_index{service="star"} 42`,
+		`sluice_discovery_instances{service="star"} 2`,
+		`sluice_discovery_last_success_timestamp_seconds{service="star"} 1000.5`,
+		`sluice_discovery_last_change_timestamp_seconds{service="star"} 900`,
+		`sluice_discovery_queries_total{service="star"} 9`,
+		`sluice_discovery_errors_total{service="star"} 3`,
+		`sluice_discovery_changes_total{service="star"} 2`,
+		`sluice_config_revision 2`,
+		`sluice_config_last_reload_successful 0`,
+		`sluice_config_reloads_total{result="applied"} 2`,
+		`sluice_config_reloads_total{result="refused"} 1`,
+		`sluice_client_connections{listener="web"} 3`,
+		`sluice_client_connections_total{listener="web"} 17`,
+		`sluice_access_log_dropped_lines_total 11`,
+	} {
+		if !strings.Contains(body, "\n"+want+"\n") {
+			t.Errorf("no line %s", want)
+		}
+	}
+	for _, unwanted := range []string{
+		`sluice_discovery_last_success_timestamp_seconds{service="never"}`,
+		`id="b",node="n",outcome="connect_failure"`,
+	} {
+		if strings.Contains(body, unwanted) {
+			t.Errorf("unwanted: %s", unwanted)
+		}
+	}
+	for _, want := range []string{`sluice_build_info{go_version="go1.`, `version="1.2.3"} 1`, "go_goroutines ", "process_open_fds "} {
+		if !strings.Contains(body, want) {
+			t.Errorf("nothing like %s", want)
+		}
+	}
+}
+
+func TestSeriesOfGonePeersAndServicesVanish(t *testing.T) {
+	o, pool := busy(t)
+	other := newPool(t, "other")
+	pools := []*balancer.Pool{pool, other}
+	o.Pools = func() []*balancer.Pool { return pools }
+	h := New(o)
+	if body := scrape(t, h); !strings.Contains(body, `id="b"`) || !strings.Contains(body, `service="other"`) {
+		t.Fatal("no series to begin with")
+	}
+	pool.Apply([]discovery.Instance{instance("star", "a", "10.0.0.1")})
+	pools = pools[:1]
+	if body := scrape(t, h); strings.Contains(body, `id="b"`) || strings.Contains(body, `service="other"`) {
+		t.Error("series of what is gone are still there")
+	}
+}
+
+// A service that is removed and comes back has two pools while the first one
+// drains, with the same peers. Their series must be added, since a series that
+// is given twice spoils the whole scrape.
+func TestPoolsOfTheSameNameAreAddedUp(t *testing.T) {
+	o, pool := busy(t)
+	again := newPool(t, "star", instance("star", "a", "10.0.0.1"), instance("star", "c", "10.0.0.3"))
+	again.Requests().Observe(0, 200, time.Millisecond, 0, 0)
+	defer pick(t, again).Done(balancer.Outcome{})
+	defer pick(t, again).Done(balancer.Outcome{})
+	pool.Close()
+	o.Pools = poolsOf(pool, again)
+	body := scrape(t, New(o))
+	for _, want := range []string{
+		`sluice_requests_total{class="2xx",service="star"} 3`,
+		`sluice_requests_in_flight{service="star"} 3`,
+		`sluice_peer_attempts_total{address="10.0.0.1:80",id="a",node="n",outcome="connect_failure",service="star"} 1`,
+		`sluice_peers_eligible{service="star"} 2`,
+	} {
+		if !strings.Contains(body, "\n"+want+"\n") {
+			t.Errorf("no line %s", want)
+		}
+	}
+}
+
+func TestLabelsThatAreNotUTF8DoNotSpoilTheScrape(t *testing.T) {
+	h := handlerOf(Options{Pools: poolsOf(newPool(t, "star", instance("star", "a\xff", "10.0.0.1")))})
+	if body := scrape(t, h); !strings.Contains(body, "id=\"a\ufffd\"") {
+		t.Error("no series of the peer")
+	}
+}
+
+func TestMetricsFollowPrometheusConventions(t *testing.T) {
+	o, _ := busy(t)
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(newCollector(&handler{o.withDefaults()}))
+	problems, err := testutil.GatherAndLint(registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+func TestScrapeWhileEverythingChanges(t *testing.T) {
+	o, pool := busy(t)
+	h := New(o)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			set := []discovery.Instance{instance("star", "a", "10.0.0.1"), instance("star", "x", "10.0.0.8"), instance("star", "y", "10.0.0.9")}
+			pool.Apply(set[:1+i%3])
+			if token, err := pool.Pick(nil); err == nil {
+				token.Done(balancer.Outcome{Class: balancer.OutcomeClass(i % balancer.NumOutcomes)})
+			}
+		}
+	})
+	for range 20 {
+		scrape(t, h)
+		getJSON[[]Peer](t, h, "/api/peers")
+		getJSON[[]Service](t, h, "/api/services")
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// documented is a row of the tables in docs/metrics.md.
+type documented struct{ name, kind, labels, help string }
+
+func TestDocumentationListsEveryMetric(t *testing.T) {
+	o, _ := busy(t)
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(newCollector(&handler{o.withDefaults()}))
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []documented
+	for _, f := range families {
+		var labels []string
+		for _, l := range f.Metric[0].Label {
+			labels = append(labels, "`"+l.GetName()+"`")
+		}
+		want = append(want, documented{f.GetName(), strings.ToLower(dto.MetricType_name[int32(f.GetType())]), strings.Join(labels, ", "), f.GetHelp()})
+	}
+
+	text, err := os.ReadFile("../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []documented
+	for _, row := range regexp.MustCompile("(?m)^\\| `(sluice_\\w+)` \\| (\\w*) \\| ([^|]*) \\| ([^|]*) \\|$").FindAllStringSubmatch(string(text), -1) {
+		got = append(got, documented{row[1], row[2], strings.TrimSpace(row[3]), row[4]})
+	}
+	for _, d := range want {
+		if !slices.Contains(got, d) {
+			t.Errorf("docs/metrics.md has no row\n| `%s` | %s | %s | %s |", d.name, d.kind, d.labels, d.help)
+		}
+	}
+	for _, d := range got {
+		if !slices.Contains(want, d) {
+			t.Errorf("docs/metrics.md has a row for what is not there:\n%+v", d)
+		}
+	}
+	if len(want) != len(descriptions) {
+		t.Errorf("%d metrics are declared, the test sees %d", len(descriptions), len(want))
+	}
+}

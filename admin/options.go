@@ -1,0 +1,111 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/balancer"
+	"sluice/config"
+	"sluice/discovery"
+	"sluice/route"
+)
+
+// Options are the views that the handler reads. Every function is called for
+// each request that needs it, by many goroutines at once, and must not block
+// unless it takes a context. One that is nil has nothing to show.
+type Options struct {
+	// Version is that of the program, for sluice_build_info.
+	Version string
+
+	// Pools returns the pools in use and those that are closed and still
+	// drain, in any order. Several may have the same name.
+	Pools func() []*balancer.Pool
+
+	// Watches returns the state of every watch; see discovery.Manager.Statuses.
+	Watches func() []discovery.WatchStatus
+
+	// Table returns the route table in use.
+	Table func() *route.Table
+
+	// History is what was configured. It must not be nil.
+	History *config.History
+
+	// Consul asks Consul now for the instances of a service that the
+	// configuration finds there, given by sluice's name for it, with the same
+	// selection as its watch. The error is ErrNotInConsul for any other service.
+	Consul func(ctx context.Context, service string) (ConsulAnswer, error)
+
+	// Ready reports whether sluice can serve, and if not, what is missing, in a
+	// few words for each thing.
+	Ready func() (ready bool, missing []string)
+
+	// Listeners returns the listeners that take requests to be proxied.
+	Listeners func() []Listener
+
+	// AccessLogDropped returns how many lines of the access log were dropped.
+	AccessLogDropped func() uint64
+
+	// Token returns the token that a request must carry as "Authorization:
+	// Bearer …", except for /, /healthz and /readyz. It is asked for each
+	// request, so that it may change; "" means that none is needed.
+	Token func() string
+
+	// Log gets errors that no client is told of. The zero value discards them.
+	Log zerolog.Logger
+}
+
+// Listener is what is known of one listener.
+type Listener struct {
+	Name     string
+	Address  string // "host:port" that it is bound to
+	Open     int64  // client connections now
+	Accepted uint64 // client connections since the start
+}
+
+// ConsulAnswer is what Consul says of a service at the moment.
+type ConsulAnswer struct {
+	Instances   []discovery.Instance // in any order
+	Index       uint64
+	KnownLeader bool
+	LastContact time.Duration // since the answering server heard from the leader
+}
+
+// ErrNotInConsul is what Options.Consul returns for a service that does not
+// come from Consul.
+var ErrNotInConsul = errors.New("the service does not come from Consul")
+
+// consulTimeout bounds a question to Consul.
+const consulTimeout = 5 * time.Second
+
+// withDefaults returns o with a function that shows nothing for each that is
+// nil, except Consul.
+func (o Options) withDefaults() Options {
+	if o.Pools == nil {
+		o.Pools = func() []*balancer.Pool { return nil }
+	}
+	if o.Watches == nil {
+		o.Watches = func() []discovery.WatchStatus { return nil }
+	}
+	if o.Table == nil {
+		o.Table = func() *route.Table { return new(route.Table) }
+	}
+	if o.Consul == nil {
+		o.Consul = func(context.Context, string) (ConsulAnswer, error) { return ConsulAnswer{}, ErrNotInConsul }
+	}
+	if o.Ready == nil {
+		o.Ready = func() (bool, []string) { return true, nil }
+	}
+	if o.Listeners == nil {
+		o.Listeners = func() []Listener { return nil }
+	}
+	if o.AccessLogDropped == nil {
+		o.AccessLogDropped = func() uint64 { return 0 }
+	}
+	if o.Token == nil {
+		o.Token = func() string { return "" }
+	}
+	return o
+}

@@ -1,0 +1,114 @@
+package admin
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"sluice/balancer"
+)
+
+// Peer is a peer as /api/peers shows it.
+type Peer struct {
+	Service    string            `json:"service"` // sluice's name for it
+	ID         string            `json:"id"`
+	Node       string            `json:"node"`
+	Datacenter string            `json:"datacenter,omitempty"`
+	Address    string            `json:"address"` // "host:port"
+	Weight     int               `json:"weight"`
+	Tags       []string          `json:"tags"`
+	Meta       map[string]string `json:"meta,omitempty"`
+	Status     string            `json:"status"` // what the registry says: passing, warning, critical, maintenance
+	State      string            `json:"state"`  // what the pool makes of it: up, warming, ejected, unhealthy, draining
+	Reasons    []string          `json:"reasons"`
+	Inflight   int               `json:"inflight"`
+	Requests   uint64            `json:"requests"` // attempts that ended
+	Failures   uint64            `json:"failures"` // those that speak against the peer
+	LatencyMS  float64           `json:"latency_ms"`
+	Since      time.Time         `json:"since"` // start of State
+}
+
+func describePeer(service string, p *balancer.Peer) Peer {
+	i := p.Instance()
+	return Peer{
+		Service:    service,
+		ID:         i.ID,
+		Node:       i.Node,
+		Datacenter: i.Datacenter,
+		Address:    p.Address(),
+		Weight:     p.Weight(),
+		Tags:       list(i.Tags),
+		Meta:       i.Meta,
+		Status:     i.Status.String(),
+		State:      p.State().String(),
+		Reasons:    list(p.Reasons()),
+		Inflight:   p.Inflight(),
+		Requests:   p.Requests(),
+		Failures:   p.Failures(),
+		LatencyMS:  millis(p.Latency()),
+		Since:      p.Since().UTC(),
+	}
+}
+
+// peers answers /api/peers. ?service= and ?state= select; both may be given
+// several times.
+func (h *handler) peers(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	services, states := query["service"], query["state"]
+	pools := h.sortedPools()
+	for _, name := range services {
+		if !slices.ContainsFunc(pools, func(p *balancer.Pool) bool { return p.Name() == name }) {
+			writeError(w, http.StatusNotFound, fmt.Sprintf("no service %q", name))
+			return
+		}
+	}
+	peers := []Peer{}
+	for _, pool := range pools {
+		if len(services) > 0 && !slices.Contains(services, pool.Name()) {
+			continue
+		}
+		for peer := range poolPeers(pool) {
+			p := describePeer(pool.Name(), peer)
+			if len(states) == 0 || slices.Contains(states, p.State) {
+				peers = append(peers, p)
+			}
+		}
+	}
+	writeJSON(w, http.StatusOK, peers)
+}
+
+// sortedPools returns the pools by name.
+func (h *handler) sortedPools() []*balancer.Pool {
+	pools := slices.Clone(h.Pools())
+	slices.SortStableFunc(pools, func(a, b *balancer.Pool) int { return cmp.Compare(a.Name(), b.Name()) })
+	return pools
+}
+
+// poolPeers yields the peers of the set, then those that left it and drain.
+func poolPeers(pool *balancer.Pool) func(yield func(*balancer.Peer) bool) {
+	s := pool.Snapshot()
+	return func(yield func(*balancer.Peer) bool) {
+		for _, peers := range [][]*balancer.Peer{s.All, s.Draining} {
+			for _, p := range peers {
+				if !yield(p) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// list makes a nil slice an empty one, which is [] in JSON instead of null.
+func list(s []string) []string {
+	if s == nil {
+		return []string{}
+	}
+	return s
+}
+
+// millis returns d in milliseconds, to the microsecond.
+func millis(d time.Duration) float64 {
+	return float64(d.Microseconds()) / 1000
+}

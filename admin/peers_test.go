@@ -1,0 +1,100 @@
+package admin
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"sluice/balancer"
+	"sluice/discovery"
+)
+
+// ids returns the ids of peers, in their order.
+func ids(peers []Peer) []string {
+	list := []string{}
+	for _, p := range peers {
+		list = append(list, p.ID)
+	}
+	return list
+}
+
+func TestPeersShowsEveryPeerWithItsState(t *testing.T) {
+	up := instance("star", "a-up", "10.0.0.1")
+	up.Tags, up.Meta, up.Weight, up.Datacenter = []string{"v1", "blue"}, map[string]string{"rack": "7"}, 5, "dc1"
+	critical := instance("star", "b-critical", "10.0.0.2")
+	critical.Status, critical.Weight, critical.Detail = discovery.StatusCritical, 0, "http check: connection refused"
+	drained := instance("star", "c-drained", "2001:db8::1")
+	leaving := instance("star", "d-leaving", "10.0.0.4")
+	pool := newPool(t, "web", leaving)
+	flying := pick(t, pool)
+	before := time.Now()
+	pool.Apply([]discovery.Instance{up, critical, drained})
+	pool.SetReason(drained.Key(), balancer.ReasonDrain, true, "by an operator")
+	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200, Latency: 20 * time.Millisecond})
+	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: 20 * time.Millisecond})
+	second := pick(t, pool)
+
+	h := handlerOf(Options{Pools: poolsOf(pool)})
+	for _, path := range []string{"/api", "/api/peers"} {
+		got := getJSON[[]Peer](t, h, path)
+		if len(got) != 4 {
+			t.Fatalf("%s: got %+v", path, got)
+		}
+		for i := range got {
+			if got[i].Since.Before(before.Add(-time.Minute)) || got[i].Since.After(time.Now()) || got[i].Since.Location() != time.UTC {
+				t.Errorf("%s: since %v", got[i].ID, got[i].Since)
+			}
+			got[i].Since = time.Time{}
+			got[i].LatencyMS = 0
+		}
+		want := []Peer{
+			{Service: "web", ID: "a-up", Node: "n", Datacenter: "dc1", Address: "10.0.0.1:80", Weight: 5, Tags: []string{"v1", "blue"}, Meta: map[string]string{"rack": "7"},
+				Status: "passing", State: "up", Reasons: []string{}, Inflight: 1, Requests: 2, Failures: 1},
+			{Service: "web", ID: "b-critical", Node: "n", Address: "10.0.0.2:80", Tags: []string{},
+				Status: "critical", State: "unhealthy", Reasons: []string{"consul: critical: http check: connection refused"}},
+			{Service: "web", ID: "c-drained", Node: "n", Address: "[2001:db8::1]:80", Weight: 1, Tags: []string{},
+				Status: "passing", State: "draining", Reasons: []string{"drain: by an operator"}},
+			{Service: "web", ID: "d-leaving", Node: "n", Address: "10.0.0.4:80", Weight: 1, Tags: []string{},
+				Status: "passing", State: "draining", Reasons: []string{"removed from the set"}, Inflight: 1},
+		}
+		for i := range want {
+			if !reflect.DeepEqual(got[i], want[i]) {
+				t.Errorf("%s:\ngot  %+v\nwant %+v", path, got[i], want[i])
+			}
+		}
+	}
+
+	flying.Done(balancer.Outcome{})
+	second.Done(balancer.Outcome{})
+	if got := ids(getJSON[[]Peer](t, h, "/api/peers")); slices.Contains(got, "d-leaving") {
+		t.Errorf("a peer that has drained is still shown: %v", got)
+	}
+}
+
+func TestPeersSelectsByServiceAndState(t *testing.T) {
+	bad := instance("a", "a2", "10.0.0.2")
+	bad.Status = discovery.StatusCritical
+	h := handlerOf(Options{Pools: poolsOf(
+		newPool(t, "c", instance("c", "c1", "10.0.0.4")),
+		newPool(t, "a", instance("a", "a1", "10.0.0.1"), bad),
+		newPool(t, "b", instance("b", "b1", "10.0.0.3")),
+		newPool(t, "empty"),
+	)})
+	for _, test := range []struct {
+		query string
+		want  []string
+	}{
+		{"", []string{"a1", "a2", "b1", "c1"}},
+		{"?service=b", []string{"b1"}},
+		{"?service=a&service=c", []string{"a1", "a2", "c1"}},
+		{"?service=empty", []string{}},
+		{"?state=up", []string{"a1", "b1", "c1"}},
+		{"?state=unhealthy&state=draining", []string{"a2"}},
+		{"?service=a&state=up", []string{"a1"}},
+	} {
+		if got := ids(getJSON[[]Peer](t, h, "/api/peers"+test.query)); !slices.Equal(got, test.want) {
+			t.Errorf("%q: got %v, want %v", test.query, got, test.want)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package admin
+
+import (
+	"sluice/balancer"
+	"sluice/metrics"
+)
+
+// reading is what is counted for one service at one time: over the pool in
+// use and those of the same name that are closed and drain.
+type reading struct {
+	service  string
+	requests metrics.RequestsSnapshot
+	eligible int
+	peers    []peerReading // in the set, then draining; no two with the same labels
+}
+
+// peerReading is what is counted for one peer.
+type peerReading struct {
+	*balancer.Peer
+	inflight int
+	outcomes [balancer.NumOutcomes]uint64
+}
+
+// peerLabels tell the peers of a service apart.
+type peerLabels struct{ node, id, address string }
+
+func (p peerReading) labels() peerLabels { return peerLabels{p.ID.Node, p.ID.ID, p.ID.Address} }
+
+// readings returns a reading of each service, by name.
+func (h *handler) readings() []*reading {
+	var all []*reading
+	for _, pool := range h.sortedPools() {
+		last := len(all) - 1
+		if last < 0 || all[last].service != pool.Name() {
+			all = append(all, &reading{service: pool.Name()})
+			last++
+		}
+		all[last].add(pool)
+	}
+	return all
+}
+
+func (r *reading) add(pool *balancer.Pool) {
+	addRequests(&r.requests, pool.Requests().Snapshot())
+	r.eligible += len(pool.Snapshot().Eligible)
+	known := make(map[peerLabels]int, len(r.peers))
+	for i, p := range r.peers {
+		known[p.labels()] = i
+	}
+	for peer := range poolPeers(pool) {
+		p := peerReading{Peer: peer}
+		i, ok := known[p.labels()]
+		if !ok {
+			i = len(r.peers)
+			known[p.labels()] = i
+			r.peers = append(r.peers, p)
+		}
+		r.peers[i].inflight += p.Inflight()
+		for class, n := range p.Outcomes() {
+			r.peers[i].outcomes[class] += n
+		}
+	}
+}
+
+// inflight returns the number of attempts in flight.
+func (r *reading) inflight() int {
+	n := 0
+	for _, p := range r.peers {
+		n += p.inflight
+	}
+	return n
+}
+
+// states returns the number of peers in each state.
+func (r *reading) states() map[balancer.State]int {
+	n := make(map[balancer.State]int)
+	for _, p := range r.peers {
+		n[p.State()]++
+	}
+	return n
+}
+
+func addRequests(sum *metrics.RequestsSnapshot, s metrics.RequestsSnapshot) {
+	for class := range s.Ended {
+		for bucket, n := range s.Ended[class] {
+			sum.Ended[class][bucket] += n
+		}
+	}
+	sum.Latency += s.Latency
+	sum.BytesIn += s.BytesIn
+	sum.BytesOut += s.BytesOut
+	sum.Retries += s.Retries
+}
+
+// peerStates are all states of a peer.
+var peerStates = []balancer.State{
+	balancer.StateUp, balancer.StateWarming, balancer.StateEjected, balancer.StateUnhealthy, balancer.StateDraining,
+}

@@ -1,0 +1,98 @@
+package admin
+
+import (
+	"net/http"
+	"slices"
+	"time"
+
+	"sluice/discovery"
+)
+
+// Service is a service as /api/services shows it.
+type Service struct {
+	Service string `json:"service"`
+	Policy  string `json:"policy"`
+	Watch   *Watch `json:"watch"` // null if nothing watches it
+
+	Peers    map[string]int `json:"peers"`    // number of peers in each state, draining ones included
+	Eligible int            `json:"eligible"` // peers that requests go to
+	Inflight int            `json:"inflight"`
+	Requests uint64         `json:"requests"` // that ended, since the start
+	P50MS    float64        `json:"p50_ms"`   // estimates over all of them
+	P99MS    float64        `json:"p99_ms"`
+}
+
+// Watch is how the discovery of a service fares.
+type Watch struct {
+	Source      string     `json:"source"`
+	State       string     `json:"state"` // pending, fresh, stale
+	Since       time.Time  `json:"since"` // start of State
+	Index       uint64     `json:"index"`
+	Instances   int        `json:"instances"`
+	LastSuccess *time.Time `json:"last_success"` // null: never
+	LastChange  *time.Time `json:"last_change"`  // null: never
+	LastError   string     `json:"last_error"`   // of the last query; empty if it was answered
+	Queries     uint64     `json:"queries"`
+	Errors      uint64     `json:"errors"`
+	Changes     uint64     `json:"changes"`
+}
+
+func describeWatch(s discovery.WatchStatus) *Watch {
+	return &Watch{
+		Source:      s.Source,
+		State:       s.State.String(),
+		Since:       s.Since.UTC(),
+		Index:       s.Index,
+		Instances:   s.Instances,
+		LastSuccess: moment(s.LastSuccess),
+		LastChange:  moment(s.LastChange),
+		LastError:   s.LastError,
+		Queries:     s.Queries,
+		Errors:      s.Errors,
+		Changes:     s.Changes,
+	}
+}
+
+// moment returns t in UTC, or nil for the zero time.
+func moment(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// services answers /api/services.
+func (h *handler) services(w http.ResponseWriter, r *http.Request) {
+	watches := h.Watches()
+	current := h.History.Current().Config
+	services := []Service{}
+	for _, reading := range h.readings() {
+		s := describeService(reading)
+		if i := slices.IndexFunc(watches, func(w discovery.WatchStatus) bool { return w.Service == s.Service }); i >= 0 {
+			s.Watch = describeWatch(watches[i])
+		}
+		if current != nil {
+			s.Policy = current.Services[s.Service].Balance.Policy
+		}
+		services = append(services, s)
+	}
+	writeJSON(w, http.StatusOK, services)
+}
+
+func describeService(r *reading) Service {
+	s := Service{
+		Service:  r.service,
+		Peers:    map[string]int{},
+		Eligible: r.eligible,
+		Inflight: r.inflight(),
+		Requests: r.requests.Total(),
+		P50MS:    millis(r.requests.Quantile(0.5)),
+		P99MS:    millis(r.requests.Quantile(0.99)),
+	}
+	count := r.states()
+	for _, state := range peerStates {
+		s.Peers[state.String()] = count[state]
+	}
+	return s
+}
