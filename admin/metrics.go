@@ -69,6 +69,7 @@ var (
 	retriesTotal    = describe("retries_total", "Attempts beyond the first of a request.", "service")
 	receivedBytes   = describe("request_body_bytes_total", "Octets of request bodies received from clients.", "service")
 	sentBytes       = describe("response_body_bytes_total", "Octets of response bodies sent to clients.", "service")
+	unroutedTotal   = describe("unrouted_requests_total", "Requests that belong to no service: no route matched, or they were malformed.", "class")
 	inflightDesc    = describe("requests_in_flight", "Attempts in flight to all peers of a service.", "service")
 
 	peersDesc    = describe("peers", "Peers by state.", "service", "state")
@@ -113,6 +114,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		c.requests(e, r)
 		c.peers(e, r)
 	}
+	unrouted := c.h.Unrouted.Snapshot()
+	for class := range classes {
+		e.counter(unroutedTotal, float64(unrouted.Class(class)), class.String())
+	}
 	for _, s := range c.h.Watches() {
 		c.discovery(e, s)
 	}
@@ -125,8 +130,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (c *collector) requests(e emitter, r *reading) {
-	for class := range metrics.NumClasses {
-		class := metrics.Class(class)
+	for class := range classes {
 		e.counter(requestsTotal, float64(r.requests.Class(class)), r.service, class.String())
 	}
 	e.counter(retriesTotal, float64(r.requests.Retries), r.service)
@@ -142,6 +146,15 @@ func (c *collector) requests(e emitter, r *reading) {
 		}
 	}
 	e.ch <- prometheus.MustNewConstHistogram(requestDuration, total, r.requests.Latency.Seconds(), cumulative, r.service)
+}
+
+// classes yields every class of a request.
+func classes(yield func(metrics.Class) bool) {
+	for c := range metrics.NumClasses {
+		if !yield(metrics.Class(c)) {
+			return
+		}
+	}
 }
 
 func (c *collector) peers(e emitter, r *reading) {

@@ -16,6 +16,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/metrics"
 )
 
 // busy are options with something of everything to count.
@@ -34,6 +35,9 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 	requests.Observe(3, 499, time.Millisecond, 0, 0)
 	requests.Retry(0)
 
+	unrouted := metrics.NewRequests()
+	unrouted.Observe(0, 404, time.Millisecond, 0, 0)
+
 	past := history(t, firstConfig, secondConfig)
 	past.Refused("sluice.yaml", os.ErrPermission)
 	return Options{
@@ -48,6 +52,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		},
 		Ready:            func() (bool, []string) { return false, []string{"never"} },
 		Listeners:        func() []Listener { return []Listener{{Name: "web", Address: "127.0.0.1:8080", Open: 3, Accepted: 17}} },
+		Unrouted:         unrouted,
 		AccessLogDropped: func() uint64 { return 11 },
 	}, pool
 }
@@ -80,6 +85,7 @@ func TestMetricsCountWhatTheViewsShow(t *testing.T) {
 		`sluice_retries_total{service="star"} 1`,
 		`sluice_request_body_bytes_total{service="star"} 6`,
 		`sluice_response_body_bytes_total{service="star"} 80`,
+		`sluice_unrouted_requests_total{class="4xx"} 1`,
 		`sluice_requests_in_flight{service="star"} 1`,
 		`sluice_peers{service="star",state="up"} 1`,
 		`sluice_peers{service="star",state="unhealthy"} 1`,

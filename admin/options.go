@@ -10,12 +10,13 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/metrics"
 	"sluice/route"
 )
 
 // Options are the views that the handler reads. Every function is called for
 // each request that needs it, by many goroutines at once, and must not block
-// unless it takes a context. One that is nil has nothing to show.
+// unless it takes a context. Where one is nil there is nothing to show.
 type Options struct {
 	// Version is that of the program, for sluice_build_info.
 	Version string
@@ -44,6 +45,10 @@ type Options struct {
 
 	// Listeners returns the listeners that take requests to be proxied.
 	Listeners func() []Listener
+
+	// Unrouted are the counters of requests that belong to no service: no route
+	// matched, or they were malformed. May be nil.
+	Unrouted *metrics.Requests
 
 	// AccessLogDropped returns how many lines of the access log were dropped.
 	AccessLogDropped func() uint64
@@ -80,8 +85,8 @@ var ErrNotInConsul = errors.New("the service does not come from Consul")
 // consulTimeout bounds a question to Consul.
 const consulTimeout = 5 * time.Second
 
-// withDefaults returns o with a function that shows nothing for each that is
-// nil, except Consul.
+// withDefaults returns o with something that shows nothing for each view that
+// is nil.
 func (o Options) withDefaults() Options {
 	if o.Pools == nil {
 		o.Pools = func() []*balancer.Pool { return nil }
@@ -100,6 +105,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Listeners == nil {
 		o.Listeners = func() []Listener { return nil }
+	}
+	if o.Unrouted == nil {
+		o.Unrouted = metrics.NewRequests()
 	}
 	if o.AccessLogDropped == nil {
 		o.AccessLogDropped = func() uint64 { return 0 }
