@@ -48,7 +48,7 @@ func (b *bench) measureIdle(ctx context.Context, w workload, p *running) (idle, 
 	if _, err := b.wrk.run(ctx, warm, p.settings.Listen, time.Second); err != nil {
 		return idle{}, err
 	}
-	before, err := readResident(p.process.pid())
+	before, err := readResident(p.process.PID())
 	if err != nil {
 		return idle{}, err
 	}
@@ -68,7 +68,7 @@ func (b *bench) measureIdle(ctx context.Context, w workload, p *running) (idle, 
 		return idle{}, ctx.Err()
 	case <-timer.C:
 	}
-	during, err := readResident(p.process.pid())
+	during, err := readResident(p.process.PID())
 	return idle{Connections: len(conns), Before: before, During: during}, err
 }
 

@@ -22,10 +22,6 @@ import (
 // each idle client, some to the peers, and room.
 const fileLimit = 12_000
 
-// init keeps the main goroutine on one thread: children that it starts are told
-// of that thread's end.
-func init() { runtime.LockOSThread() }
-
 func main() {
 	if code, isChild := serveChild(os.Args[1:]); isChild {
 		os.Exit(code)

@@ -13,39 +13,35 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"sluice/subprocess"
 )
 
 // process is a child that runs until it is stopped. Its output is kept for the
 // error message if it dies early.
 type process struct {
+	*subprocess.Process
 	name   string
-	cmd    *exec.Cmd
 	output *tailBuffer
-	done   chan struct{} // closed once Wait returned
 }
 
 // startProcess starts command on the given CPUs (a list as taskset takes it) in
-// dir. The child gets SIGTERM should this thread die before stop is called, so
-// callers start children from the main goroutine only, which holds its thread.
+// dir. taskset replaces itself with the command, so the id is the command's.
 func startProcess(name, cpus, dir string, command ...string) (*process, error) {
-	p := &process{name: name, output: &tailBuffer{limit: 8 << 10}, done: make(chan struct{})}
-	p.cmd = exec.Command("taskset", append([]string{"-c", cpus}, command...)...)
-	p.cmd.Dir = dir
-	p.cmd.Stdout = p.output
-	p.cmd.Stderr = p.output
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
+	p := &process{name: name, output: &tailBuffer{limit: 8 << 10}}
+	var err error
+	p.Process, err = subprocess.Start(subprocess.Options{
+		Program:     "taskset",
+		Args:        append([]string{"-c", cpus}, command...),
+		Dir:         dir,
+		Output:      p.output,
+		DeathSignal: syscall.SIGTERM, // nginx then ends its workers
+	})
+	if err != nil {
+		return nil, err
 	}
-	go func() {
-		defer close(p.done)
-		_ = p.cmd.Wait() // how it ended does not matter, only that it did
-	}()
 	return p, nil
 }
-
-// pid is the process's own id: taskset replaces itself with the command.
-func (p *process) pid() int { return p.cmd.Process.Pid }
 
 // waitListening returns once address accepts a connection, or with an error
 // once the process has ended or ten seconds have passed.
@@ -61,7 +57,7 @@ func (p *process) waitListening(ctx context.Context, address string) error {
 			return c.Close()
 		}
 		select {
-		case <-p.done:
+		case <-p.Exited():
 			return fmt.Errorf("%s ended before it listened on %s:\n%s", p.name, address, p.output)
 		case <-ctx.Done():
 			return fmt.Errorf("%s does not listen on %s: %w\n%s", p.name, address, ctx.Err(), p.output)
@@ -70,17 +66,10 @@ func (p *process) waitListening(ctx context.Context, address string) error {
 	}
 }
 
-// stop ends the process and its children and waits for it: SIGTERM, and
-// SIGKILL to what is left after five seconds.
+// stop ends the process and waits for it.
 func (p *process) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	timeout := time.NewTimer(5 * time.Second)
-	defer timeout.Stop()
-	select {
-	case <-p.done:
-	case <-timeout.C:
-		_ = syscall.Kill(-p.pid(), syscall.SIGKILL)
-		<-p.done
+	if err := p.Stop(); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: stop %s: %v\n", p.name, err)
 	}
 }
 

@@ -36,7 +36,7 @@ func (b *bench) profile(ctx context.Context, w workload, p *running) error {
 // counters. Go binaries keep frame pointers, so that stacks are whole.
 func (b *bench) perf(ctx context.Context, w workload, p *running, base string) error {
 	data := base + ".perf.data"
-	pids, err := descendants(p.process.pid())
+	pids, err := descendants(p.process.PID())
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func (b *bench) perf(ctx context.Context, w workload, p *running, base string) e
 // strace counts the system calls of a round. The round is slower for it, so
 // calls that depend on how much happens at once can differ a little.
 func (b *bench) strace(ctx context.Context, w workload, p *running, path string) error {
-	pids, err := descendants(p.process.pid())
+	pids, err := descendants(p.process.PID())
 	if err != nil {
 		return err
 	}

@@ -170,7 +170,7 @@ func (b *bench) measure(ctx context.Context, w workload, p *running) (round, err
 	if err != nil {
 		return round{}, err
 	}
-	before, err := readCPU(p.process.pid())
+	before, err := readCPU(p.process.PID())
 	if err != nil {
 		return round{}, fmt.Errorf("%s: %w\n%s", p.name, err, p.process.output)
 	}
@@ -178,7 +178,7 @@ func (b *bench) measure(ctx context.Context, w workload, p *running) (round, err
 	if err != nil {
 		return round{}, fmt.Errorf("%s: %w\n%s", p.name, err, p.process.output)
 	}
-	after, err := readCPU(p.process.pid())
+	after, err := readCPU(p.process.PID())
 	if err != nil {
 		return round{}, fmt.Errorf("%s: %w\n%s", p.name, err, p.process.output)
 	}
@@ -186,7 +186,7 @@ func (b *bench) measure(ctx context.Context, w workload, p *running) (round, err
 	if err != nil {
 		return round{}, err
 	}
-	resident, err := readResident(p.process.pid())
+	resident, err := readResident(p.process.PID())
 	if err != nil {
 		return round{}, err
 	}

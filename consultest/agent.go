@@ -11,11 +11,12 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"sluice/subprocess"
 )
 
 const (
 	readyTimeout = 60 * time.Second // for an agent to start and know a leader
-	stopTimeout  = 10 * time.Second // from SIGTERM to SIGKILL
 	portTries    = 5                // sets of ports that an agent may find taken
 )
 
@@ -32,7 +33,7 @@ type Agent struct {
 	dir     string // configuration, log and data
 	ports   ports
 	client  *api.Client
-	process *process // nil while it does not run
+	process *subprocess.Process // nil while it does not run
 }
 
 // Start runs an agent until t and its subtests end, and waits until it is
@@ -81,7 +82,7 @@ func StartAgent(ctx context.Context, o Options) (*Agent, error) {
 
 func (a *Agent) startOnNewPorts(ctx context.Context) error {
 	var err error
-	if a.ports, err = pickPorts(); err != nil {
+	if a.ports, err = pickPorts(a.options.HTTPPort); err != nil {
 		return err
 	}
 	a.client, err = api.NewClient(&api.Config{Address: a.HTTPAddress(), Token: a.options.Token})
@@ -125,7 +126,12 @@ func (a *Agent) launch(ctx context.Context) error {
 	if a.options.Mode == Dev {
 		args = append(args, "-dev")
 	}
-	p, err := startProcess(a.binary, args, a.logFile())
+	log, err := os.OpenFile(a.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close() // the process has its own
+	p, err := subprocess.Start(subprocess.Options{Program: a.binary, Args: args, Output: log})
 	if err != nil {
 		return err
 	}
@@ -157,11 +163,11 @@ func (a *Agent) WaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-tick.C:
-		case <-p.exited:
+		case <-p.Exited():
 			if strings.Contains(a.LogTail(20), "address already in use") {
 				return errPortTaken
 			}
-			return fmt.Errorf("consul ended by itself: %v\n%s", p.err, a.LogTail(20))
+			return fmt.Errorf("consul ended by itself: %v\n%s", p.Err(), a.LogTail(20))
 		case <-ctx.Done():
 			return fmt.Errorf("wait for consul: %w (%v)\n%s", context.Cause(ctx), notReady, a.LogTail(20))
 		}
@@ -185,18 +191,18 @@ func (a *Agent) ready(ctx context.Context) error {
 
 // Stop ends the process as an operator would, with SIGTERM. A stopped agent can
 // be launched again.
-func (a *Agent) Stop() error { return a.end(terminate) }
+func (a *Agent) Stop() error { return a.end((*subprocess.Process).Stop) }
 
 // Kill ends the process with SIGKILL. A killed agent can be launched again.
-func (a *Agent) Kill() error { return a.end((*os.Process).Kill) }
+func (a *Agent) Kill() error { return a.end((*subprocess.Process).Kill) }
 
-func (a *Agent) end(signal func(*os.Process) error) error {
+func (a *Agent) end(how func(*subprocess.Process) error) error {
 	p := a.process
 	if p == nil {
 		return nil
 	}
 	a.process = nil
-	if err := p.end(signal); err != nil {
+	if err := how(p); err != nil {
 		return fmt.Errorf("end consul: %w", err)
 	}
 	return nil
@@ -221,17 +227,20 @@ func (a *Agent) Wipe() error {
 
 // Pause stops the process where it is (SIGSTOP): its connections stay open and
 // nothing answers. Only on Unix.
-func (a *Agent) Pause() error { return a.signal(pause) }
+func (a *Agent) Pause() error { return a.signal((*subprocess.Process).Pause) }
 
 // Resume lets a paused process go on (SIGCONT).
-func (a *Agent) Resume() error { return a.signal(resume) }
+func (a *Agent) Resume() error { return a.signal((*subprocess.Process).Resume) }
 
-func (a *Agent) signal(signal func(*os.Process) error) error {
+func (a *Agent) signal(signal func(*subprocess.Process) error) error {
 	if a.process == nil {
 		return errors.New("the agent does not run")
 	}
-	return signal(a.process.handle)
+	return signal(a.process)
 }
+
+// Process returns the running process, or nil.
+func (a *Agent) Process() *subprocess.Process { return a.process }
 
 // Close kills the process, if it runs, and removes the agent's files.
 func (a *Agent) Close() error {

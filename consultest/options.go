@@ -29,6 +29,7 @@ type Options struct {
 	Mode       Mode
 	Node       string // default "node-" and its HTTP port
 	Datacenter string // default "dc1"
+	HTTPPort   int    // of the HTTP API if it is free, else and for 0 any
 	UI         bool   // serve the web interface at /ui/
 	WAN        bool   // take part in the gossip between data centres
 

@@ -18,9 +18,9 @@ type ports struct {
 	GRPCTLS int `json:"grpc_tls"`
 }
 
-// pickPorts returns ports that are free at the moment, for TCP and for UDP.
-// Another process may take one before the agent does: the caller tries again.
-func pickPorts() (ports, error) {
+// pickPorts returns ports that are free at the moment, for TCP and for UDP, the
+// one for HTTP as asked for if it is free (0: any). Another process may take one before the agent does: the caller tries again.
+func pickPorts(http int) (ports, error) {
 	p := ports{HTTPS: -1}
 	var held []io.Closer
 	defer func() {
@@ -28,6 +28,10 @@ func pickPorts() (ports, error) {
 			c.Close()
 		}
 	}()
+	if tcp, err := net.Listen("tcp4", loopback(http)); err == nil {
+		held = append(held, tcp)
+		p.HTTP = tcp.Addr().(*net.TCPAddr).Port
+	}
 	for _, port := range []*int{&p.HTTP, &p.DNS, &p.Server, &p.SerfLAN, &p.SerfWAN, &p.GRPC, &p.GRPCTLS} {
 		for try := 1; *port == 0; try++ {
 			tcp, err := net.Listen("tcp4", "127.0.0.1:0")

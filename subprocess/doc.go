@@ -1,0 +1,3 @@
+// Package subprocess runs programs that must not outlive this one: the servers
+// that tests, examples and benchmarks need.
+package subprocess

@@ -1,0 +1,116 @@
+package subprocess
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestMain plays the parent of TestChildDiesWithItsParent when it is asked to.
+func TestMain(m *testing.M) {
+	if os.Getenv("SUBPROCESS_TEST_PARENT") != "" {
+		p, err := Start(Options{Program: "sleep", Args: []string{"600"}})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		fmt.Println(p.PID())
+		select {}
+	}
+	os.Exit(m.Run())
+}
+
+func TestChildDiesWithItsParent(t *testing.T) {
+	parent := exec.Command(os.Args[0])
+	parent.Env = append(os.Environ(), "SUBPROCESS_TEST_PARENT=1")
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent.Process.Kill()
+	parent.Wait()
+	for end := time.Now().Add(10 * time.Second); alive(pid); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			syscall.Kill(pid, syscall.SIGKILL)
+			t.Fatalf("the child %d lives after its parent was killed", pid)
+		}
+	}
+}
+
+func TestStopIsGentleFirst(t *testing.T) {
+	var out safeBuffer
+	p, err := Start(Options{Program: "sh", Args: []string{"-c", `trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.01; done`}, Output: &out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill()
+	for end := time.Now().Add(10 * time.Second); !strings.Contains(out.String(), "ready"); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the shell did not start")
+		}
+	}
+	if err := p.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	<-p.Exited()
+	if exit := (*exec.ExitError)(nil); !errors.As(p.Err(), &exit) || exit.ExitCode() != 3 || !strings.Contains(out.String(), "bye") {
+		t.Errorf("ended with %v and %q, want status 3 and a farewell", p.Err(), out.String())
+	}
+	if err := p.Stop(); err != nil {
+		t.Errorf("stop of a process that has ended: %v", err)
+	}
+}
+
+func TestProgramThatDoesNotExist(t *testing.T) {
+	if _, err := Start(Options{Program: "/no/such/program"}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v, want one that says so", err)
+	}
+}
+
+// safeBuffer is a bytes.Buffer that may be read while a process writes to it.
+type safeBuffer struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// alive reports whether pid runs: a zombie that nobody waits for does not.
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(state, "Z")
+}
