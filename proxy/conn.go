@@ -35,6 +35,7 @@ type clientConn struct {
 	glanced  bool // the look after idleGlance has been taken
 	finished bool // the connection is to be closed
 	linger   bool // …after the client has had time to read the last answer
+	reset    bool // …in a way that cannot be taken for the end of a response
 }
 
 type connPhase uint8
@@ -95,7 +96,10 @@ func (c *clientConn) serve() {
 }
 
 func (c *clientConn) end() {
-	if c.linger {
+	switch {
+	case c.reset:
+		c.conn.SetLinger(0)
+	case c.linger:
 		c.lingerForAnswer()
 	}
 	c.remove()

@@ -266,3 +266,35 @@ func TestForwards(t *testing.T) {
 		}
 	}
 }
+
+func (o *origin) connections() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.accepted
+}
+
+func readAll(w io.Writer, conn net.Conn) { io.Copy(w, conn) }
+
+// oneByteReader keeps a bufio.Reader from reading ahead.
+type oneByteReader struct{ io.Reader }
+
+func (r oneByteReader) Read(b []byte) (int, error) { return r.Reader.Read(b[:1]) }
+
+// readResponse reads a response to a GET, and no byte more.
+func readResponse(t testing.TB, conn net.Conn) (status int, body string) {
+	t.Helper()
+	return readResponseTo(t, conn, "GET")
+}
+
+func readResponseTo(t testing.TB, conn net.Conn, method string) (status int, body string) {
+	t.Helper()
+	r, err := http.ReadResponse(bufio.NewReader(oneByteReader{conn}), &http.Request{Method: method})
+	if err != nil {
+		t.Fatalf("read response: %v", err)
+	}
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatalf("read response's body: %v", err)
+	}
+	return r.StatusCode, string(b)
+}

@@ -104,8 +104,10 @@ func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer
 	}
 	x.status = x.response.Status
 	x.chooseFraming()
-	if x.streaming && !x.upload.complete() {
-		x.keepClient = false // it would be a guess where the next request starts
+	if x.streaming {
+		if x.upload.settle(); !x.upload.complete() {
+			x.keepClient = false // it would be a guess where the next request starts
+		}
 	}
 	x.out = x.appendResponseHead(x.out[:0], x.from[:headLength])
 	x.begun = true
@@ -126,6 +128,7 @@ func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer
 		return outcome
 	}
 	// The client must not take what it has got for the whole response.
+	x.client.reset = x.framing == framingDechunked || x.framing == framingClose
 	x.interrupted = "upstream_cut"
 	outcome.Class = balancer.OutcomeReset
 	if errors.Is(err, os.ErrDeadlineExceeded) {

@@ -18,6 +18,7 @@ type upload struct {
 	up      *upstreamConn
 	started bool
 	done    chan struct{}
+	last    atomic.Bool // the last bytes of the body are being sent
 	ended   atomic.Bool // the whole body was sent
 	broken  atomic.Bool // the body could not be read: err says why
 	err     error       // to be read after broken
@@ -30,6 +31,21 @@ func (l *upload) reset(x *httpExchange) {
 
 // complete reports whether the whole body has been sent.
 func (l *upload) complete() bool { return l.ended.Load() }
+
+// settle is called when the response has begun, and gives an upload that is at
+// its last bytes the moment it needs to note that they are sent: a peer may
+// well answer before the goroutine that sent them runs on.
+func (l *upload) settle() {
+	if l.ended.Load() || !l.last.Load() {
+		return
+	}
+	timer := time.NewTimer(20 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-l.done:
+	case <-timer.C:
+	}
+}
 
 // failed reports whether the body could not be read from the client.
 func (l *upload) failed() bool { return l.broken.Load() }
@@ -140,6 +156,7 @@ func (l *upload) sendLength() error {
 		first = first[:left]
 	}
 	x.bodyLength = len(first)
+	l.last.Store(int64(len(first)) == left)
 	if len(first) > 0 {
 		if err := l.toPeer(first); err != nil {
 			return err
@@ -156,6 +173,7 @@ func (l *upload) sendLength() error {
 		}
 		left -= int64(n)
 		x.bytesIn += int64(n)
+		l.last.Store(left == 0)
 		if err := l.toPeer(b.bytes[:n]); err != nil {
 			return err
 		}
@@ -223,6 +241,7 @@ func (l *upload) endChunked(scanner *http1.ChunkScanner, b *buffer, piece []byte
 		}
 		piece, fromBuffer = b.bytes[:got], false
 	}
+	l.last.Store(true)
 	return l.toPeer(append(appendTrailer(last, section), "\r\n"...))
 }
 

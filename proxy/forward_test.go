@@ -1,0 +1,606 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/route"
+)
+
+// The peer gets the request byte for byte, but for what ends at this hop and
+// what sluice adds.
+func TestRequestHeadAsSent(t *testing.T) {
+	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	const added = "X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\nVia: 1.1 sluice\r\n\r\n"
+	for _, test := range []struct {
+		name, request, want string
+		options             Options
+	}{
+		{name: "order, case and repetition of fields",
+			request: "GET /a//b/../c%2Fd?x=%zz&y=|;z HTTP/1.1\r\nzebra:1\r\nHost: a\r\nX-A: 1\r\nx-a: 2\r\nCookie: a=1\r\nX-A:  3 \t\r\nCookie: b=2\r\nEmpty:\r\n\r\n",
+			want:    "GET /a//b/../c%2Fd?x=%zz&y=|;z HTTP/1.1\r\nzebra:1\r\nHost: a\r\nX-A: 1\r\nx-a: 2\r\nCookie: a=1\r\nX-A:  3 \t\r\nCookie: b=2\r\nEmpty:\r\n" + added},
+		{name: "what ends at this hop",
+			request: "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, X-Mine, Host,\r\nKeep-Alive: timeout=5\r\nX-Mine: 1\r\nProxy-Connection: keep-alive\r\nTE: gzip\r\nX-Yours: 2\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\nProxy-Authorization: Basic x\r\nX-Last: 3\r\nconnection: X-Last\r\n\r\n",
+			want:    "GET / HTTP/1.1\r\nHost: a\r\nX-Yours: 2\r\n" + added},
+		{name: "a client's word for others is not taken",
+			request: "GET / HTTP/1.1\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\nX-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX_Forwarded_For: 6.6.6.6\r\nHost: a\r\n\r\n",
+			want:    "GET / HTTP/1.1\r\nHost: a\r\n" + added},
+		{name: "but a trusted proxy's is",
+			options: Options{TrustedProxies: loopback, KeepUnderscores: true},
+			request: "GET / HTTP/1.1\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: good\r\nX-Real-IP: 6.6.6.6\r\nX-Forwarded-For: 7.7.7.7, 8.8.8.8\r\nX_A: 1\r\nHost: a\r\nVia: 1.0 other\r\n\r\n",
+			want:    "GET / HTTP/1.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: good\r\nX-Real-IP: 6.6.6.6\r\nX_A: 1\r\nHost: a\r\nVia: 1.0 other\r\nX-Forwarded-For: 6.6.6.6, 7.7.7.7, 8.8.8.8, 127.0.0.1\r\nVia: 1.1 sluice\r\n\r\n"},
+		{name: "Forwarded when asked for",
+			options: Options{Forwarded: true},
+			request: "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+			want:    "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\nForwarded: for=127.0.0.1;proto=http\r\nVia: 1.1 sluice\r\n\r\n"},
+		{name: "absolute form",
+			request: "GET http://a:80/b?c HTTP/1.1\r\nHost: other\r\nX: 1\r\n\r\n",
+			want:    "GET /b?c HTTP/1.1\r\nHost: a:80\r\nX: 1\r\n" + strings.Replace(added, "Host: a", "Host: a:80", 1)},
+		{name: "absolute form without path",
+			request: "GET http://a HTTP/1.1\r\nHost: a\r\n\r\n",
+			want:    "GET / HTTP/1.1\r\nHost: a\r\n" + added},
+		{name: "absolute form with only a query",
+			request: "GET http://a?b HTTP/1.1\r\nHost: a\r\n\r\n",
+			want:    "GET /?b HTTP/1.1\r\nHost: a\r\n" + added},
+		{name: "OPTIONS *",
+			request: "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+			want:    "OPTIONS * HTTP/1.1\r\nHost: a\r\n" + added},
+		{name: "unknown method",
+			request: "Purge /x HTTP/1.1\r\nHost: a\r\n\r\n",
+			want:    "Purge /x HTTP/1.1\r\nHost: a\r\n" + added},
+		{name: "HTTP/1.0",
+			request: "GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+			want:    "GET / HTTP/1.1\r\nHost: a\r\n" + strings.Replace(added, "Via: 1.1", "Via: 1.0", 1)},
+		{name: "trailers wanted",
+			request: "GET / HTTP/1.1\r\nHost: a\r\nTE: trailers, deflate\r\nConnection: TE\r\n\r\n",
+			want:    "GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n" + added},
+		{name: "body with length",
+			request: "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 003\r\n\r\nabc",
+			want:    "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 003\r\n" + added + "abc"},
+		{name: "chunked body",
+			request: "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \t CHUNKED \r\nTrailer: X-Sum\r\n\r\n3;x=y\r\nabc\r\n0\r\nX-Sum: 1\r\nContent-Length: 5\r\nX_Y: 1\r\n\r\n",
+			want:    "POST / HTTP/1.1\r\nHost: a\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n" + added + "3;x=y\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			origin := startOrigin(t, answering(okResponse))
+			p := startProxy(t, test.options, origin.address())
+			conn := p.dial()
+			io.WriteString(conn, test.request)
+			if status, body := readResponse(t, conn); status != 200 || body != "ok" {
+				t.Fatalf("got status %d, body %q", status, body)
+			}
+			if got := origin.got(); got != test.want {
+				t.Errorf("the peer got\n%q, want\n%q", got, test.want)
+			}
+		})
+	}
+}
+
+// The client gets the response byte for byte, but for what ends at this hop.
+func TestResponseAsSent(t *testing.T) {
+	for _, test := range []struct{ name, request, response, want string }{
+		{"order, case and repetition of fields", "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+			"HTTP/1.1 200 Fine by me\r\nset-cookie: a\r\nX-B: 2\r\nSet-Cookie: b\r\nx-b:1\r\nContent-Length: 2\r\nServer: y\r\nServer: z\r\n\r\nok",
+			"HTTP/1.1 200 Fine by me\r\nset-cookie: a\r\nX-B: 2\r\nSet-Cookie: b\r\nx-b:1\r\nContent-Length: 2\r\nServer: y\r\nServer: z\r\n\r\nok"},
+		{"what ends at this hop", "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nConnection: keep-alive, x-mine\r\nX-Mine: 1\r\nKeep-Alive: timeout=5\r\nX: 1\r\nProxy-Connection: x\r\nContent-Length: 2\r\n\r\nok",
+			"HTTP/1.1 200 OK\r\nX: 1\r\nContent-Length: 2\r\n\r\nok"},
+		{"no reason", "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+			"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok",
+			"HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok"},
+		{"the peer closes, the client's connection stays", "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 2\r\n\r\nok",
+			"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"},
+		{"the client closes", "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+			"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"},
+		{"HTTP/1.0 peer, ended by closing", "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+			"HTTP/1.0 200 OK\r\nX: 1\r\n\r\nok",
+			"HTTP/1.1 200 OK\r\nX: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"},
+		{"HTTP/1.0 client, ended by closing", "GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok",
+			"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok"},
+		{"HTTP/1.0 client, kept", "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+			"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok"},
+		{"HTTP/1.0 client never gets chunks", "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n3\r\nabc\r\n0\r\nX: 1\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nokabc"},
+		{"chunks as sent", "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n2;a=b\r\nok\r\n003\r\nabc\r\n0\r\nX: 1\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\nok\r\n003\r\nabc\r\n0\r\n\r\n"},
+		{"trailers for who takes them", "GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n2\r\nok\r\n0\r\nX: 1\r\nSet-Cookie: evil\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nTrailer: X\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: 1\r\n\r\n"},
+		{"HEAD", "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n"},
+		{"HEAD of chunks", "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"},
+		{"204", "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+			"HTTP/1.1 204 No Content\r\nX: 1\r\n\r\n",
+			"HTTP/1.1 204 No Content\r\nX: 1\r\n\r\n"},
+		{"304", "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+			"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
+			"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"},
+		{"interim responses", "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+			"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+			"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"},
+		{"interim responses and HTTP/1.0", "GET / HTTP/1.0\r\n\r\n",
+			"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+			"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			closes := strings.HasPrefix(test.response, "HTTP/1.0") || strings.Contains(strings.ToLower(test.response), "connection: close")
+			origin := startOrigin(t, func(c *originConn) bool {
+				if _, ok := c.request(); !ok {
+					return false
+				}
+				io.WriteString(c.Conn, test.response)
+				return !closes
+			})
+			p := startProxy(t, Options{}, origin.address())
+			conn := p.dial()
+			io.WriteString(conn, test.request)
+			got := make([]byte, len(test.want))
+			if _, err := io.ReadFull(conn, got); err != nil {
+				t.Errorf("read: %v", err)
+			}
+			if string(got) != test.want {
+				t.Fatalf("got\n%q, want\n%q", got, test.want)
+			}
+			// The connection goes on, or is closed, as was said.
+			if strings.Contains(test.want, "Connection: close") {
+				if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
+					t.Errorf("read after the end: %d, %v, want EOF", n, err)
+				}
+				return
+			}
+			io.WriteString(conn, test.request)
+			if _, err := io.ReadFull(conn, got); err != nil || string(got) != test.want {
+				t.Errorf("the second time got\n%q, %v, want\n%q", got, err, test.want)
+			}
+		})
+	}
+}
+
+func TestPipelinedRequestsInOrder(t *testing.T) {
+	origin := startOrigin(t, func(c *originConn) bool {
+		r, ok := c.request()
+		if !ok {
+			return false
+		}
+		if r.URL.Path == "/0" {
+			time.Sleep(20 * time.Millisecond)
+		}
+		fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(r.URL.Path), r.URL.Path)
+		return true
+	})
+	for _, separate := range []bool{false, true} {
+		t.Run(fmt.Sprintf("separate %v", separate), func(t *testing.T) {
+			p := startProxy(t, Options{}, origin.address())
+			conn := p.dial()
+			var all bytes.Buffer
+			for i := range 9 {
+				switch i % 3 {
+				case 0:
+					fmt.Fprintf(&all, "GET /%d HTTP/1.1\r\nHost: a\r\n\r\n", i)
+				case 1:
+					fmt.Fprintf(&all, "POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabcde", i)
+				case 2:
+					fmt.Fprintf(&all, "POST /%d HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n", i)
+				}
+				if separate {
+					// The next request arrives while this one is being served.
+					conn.Write(all.Bytes())
+					all.Reset()
+					time.Sleep(time.Millisecond)
+				}
+			}
+			conn.Write(all.Bytes())
+			for i := range 9 {
+				if _, body := readResponse(t, conn); body != fmt.Sprintf("/%d", i) {
+					t.Errorf("response %d: got %q", i, body)
+				}
+			}
+		})
+	}
+}
+
+// A client that closes its sending side right after its request gets its
+// response and then the end of the connection.
+func TestHalfClosedClient(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, origin.address())
+	for range 20 {
+		conn := p.dial()
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		conn.(*net.TCPConn).CloseWrite()
+		got, err := io.ReadAll(conn)
+		if err != nil || !strings.HasSuffix(string(got), "ok") {
+			t.Fatalf("got %q, %v", got, err)
+		}
+	}
+}
+
+// What the peer sends goes to the client at once, however it is framed.
+func TestStreamsAtOnce(t *testing.T) {
+	for _, test := range []struct{ name, head, one, two string }{
+		{"length", "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n", "one", "two"},
+		{"chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "3\r\none\r\n", "3\r\ntwo\r\n0\r\n\r\n"},
+		{"until close", "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n", "one", "two"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			proceed := make(chan struct{})
+			origin := startOrigin(t, func(c *originConn) bool {
+				if _, ok := c.request(); !ok {
+					return false
+				}
+				io.WriteString(c.Conn, test.head)
+				<-proceed
+				io.WriteString(c.Conn, test.one)
+				<-proceed
+				io.WriteString(c.Conn, test.two)
+				return test.name != "until close"
+			})
+			p := startProxy(t, Options{}, origin.address())
+			conn := p.dial()
+			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			r, err := http.ReadResponse(bufio.NewReader(conn), nil) // the head alone
+			if err != nil {
+				t.Fatal(err)
+			}
+			proceed <- struct{}{}
+			b := make([]byte, 3)
+			if _, err := io.ReadFull(r.Body, b); err != nil || string(b) != "one" {
+				t.Fatalf("got %q, %v", b, err)
+			}
+			proceed <- struct{}{}
+			if rest, err := io.ReadAll(r.Body); err != nil || string(rest) != "two" {
+				t.Fatalf("got %q, %v", rest, err)
+			}
+		})
+	}
+}
+
+// A response that the peer cuts short is never completed.
+func TestCutResponseIsCut(t *testing.T) {
+	for _, test := range []struct{ name, request, response string }{
+		{"length", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"},
+		{"between chunks", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"},
+		{"in a chunk", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc"},
+		{"before the final CRLF", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"},
+		{"malformed chunk", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nx\r\n\r\n0\r\n\r\n"},
+		{"chunks for HTTP/1.0", "GET / HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"},
+	} {
+		for _, apart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, apart %v", test.name, apart), func(t *testing.T) {
+				t.Parallel()
+				origin := startOrigin(t, func(c *originConn) bool {
+					if _, ok := c.request(); !ok {
+						return false
+					}
+					head, body, _ := strings.Cut(test.response, "\r\n\r\n")
+					io.WriteString(c.Conn, head+"\r\n\r\n")
+					if apart {
+						time.Sleep(5 * time.Millisecond)
+					}
+					io.WriteString(c.Conn, body)
+					return false
+				})
+				p := startProxy(t, Options{}, origin.address())
+				conn := p.dial()
+				io.WriteString(conn, test.request)
+				r, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil {
+					return // cut in the head: fine
+				}
+				if body, err := io.ReadAll(r.Body); err == nil {
+					t.Errorf("got a complete body %q", body)
+				}
+			})
+		}
+	}
+}
+
+// A request whose client breaks off, or breaks the rules, never reaches the
+// peer as a complete one.
+func TestCutUploadIsCut(t *testing.T) {
+	for _, test := range []struct{ name, request string }{
+		{"length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc"},
+		{"between chunks", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"},
+		{"before the final CRLF", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"},
+		{"malformed chunk", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nx\r\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			result := make(chan error, 1)
+			origin := startOrigin(t, func(c *originConn) bool {
+				r, err := http.ReadRequest(c.Reader)
+				if err == nil {
+					_, err = io.Copy(io.Discard, r.Body)
+				}
+				result <- err
+				return false
+			})
+			p := startProxy(t, Options{}, origin.address())
+			conn := p.dial()
+			io.WriteString(conn, test.request)
+			conn.(*net.TCPConn).CloseWrite()
+			if err := <-result; err == nil {
+				t.Error("the peer got a complete request")
+			}
+			io.ReadAll(conn)
+		})
+	}
+}
+
+// The peer may answer before it has got the whole body; the client gets that
+// answer, and the connection ends, because the rest of the body is still on
+// its way.
+func TestEarlyAnswerToUpload(t *testing.T) {
+	origin := startOrigin(t, func(c *originConn) bool {
+		if _, err := http.ReadRequest(c.Reader); err != nil {
+			return false
+		}
+		io.WriteString(c.Conn, "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
+		time.Sleep(20 * time.Millisecond)
+		return false
+	})
+	p := startProxy(t, Options{}, origin.address())
+	conn := p.dial()
+	go func() {
+		io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
+		block := make([]byte, 10000)
+		for {
+			if _, err := conn.Write(block); err != nil {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	if status, body := readResponse(t, conn); status != 413 || body != "big" {
+		t.Errorf("got %d %q", status, body)
+	}
+}
+
+func TestExpectContinue(t *testing.T) {
+	origin := startOrigin(t, func(c *originConn) bool {
+		r, err := http.ReadRequest(c.Reader)
+		if err != nil {
+			return false
+		}
+		if r.URL.Path == "/refuse" {
+			io.WriteString(c.Conn, "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+			return false
+		}
+		if !strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
+			t.Errorf("Expect is %q", r.Header.Get("Expect"))
+		}
+		io.WriteString(c.Conn, "HTTP/1.1 100 Continue\r\n\r\n")
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return false
+		}
+		fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		return true
+	})
+	p := startProxy(t, Options{}, origin.address())
+	conn := p.dial()
+	for range 2 {
+		io.WriteString(conn, "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 3\r\n\r\n")
+		want := "HTTP/1.1 100 Continue\r\n\r\n"
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(conn, got); err != nil || string(got) != want {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		io.WriteString(conn, "abc")
+		if status, body := readResponse(t, conn); status != 200 || body != "abc" {
+			t.Errorf("got %d %q", status, body)
+		}
+	}
+	io.WriteString(conn, "PUT /refuse HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+	if status, _ := readResponse(t, conn); status != 403 {
+		t.Errorf("got %d", status)
+	}
+	if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("after a refused body: %d, %v, want EOF", n, err)
+	}
+}
+
+func TestBodyLimit(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{Limits: Limits{BodyBytes: 1000}}, origin.address())
+	for name, request := range map[string]string{
+		"length": "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n",
+		"chunks": "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n" + strings.Repeat("x", 1001) + "\r\n0\r\n\r\n",
+	} {
+		if got := p.raw(request); !strings.HasPrefix(got, "HTTP/1.1 413 ") {
+			t.Errorf("%s: got %.60q", name, got)
+		}
+	}
+}
+
+func TestNoRoute(t *testing.T) {
+	p := startProxy(t, Options{})
+	table, err := route.NewTable([]route.Route{{Host: "a", Path: "/x", Service: p.service}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.SetTable(table)
+	conn := p.dial()
+	for _, test := range []struct {
+		target, host string
+		status       int
+	}{
+		{"/", "a", 404}, {"/x", "b", 404}, {"/xy", "a", 404}, {"/x", "A:80", 503}, {"/x/y?z", "a", 503}, {"http://a/x", "b", 503}, {"http://b/x", "a", 404},
+	} {
+		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", test.target, test.host)
+		if status, body := readResponse(t, conn); status != test.status {
+			t.Errorf("%s at %s: got %d %q, want %d", test.target, test.host, status, body, test.status)
+		}
+	}
+}
+
+func TestAnswerAsJSON(t *testing.T) {
+	p := startProxy(t, Options{})
+	got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\nConnection: close\r\n\r\n")
+	for _, want := range []string{"HTTP/1.1 503 ", "\r\nX-Sluice-Reason: no_peers\r\n", "\r\nContent-Type: application/json\r\n",
+		`{"status":503,"reason":"no_peers","service":"star","message":"the service has no instances"}`} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got %q, want it to have %q", got, want)
+		}
+	}
+}
+
+func TestWaitForFirstPeer(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{})
+	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: 10 * time.Second})
+	conn := p.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	time.Sleep(20 * time.Millisecond)
+	p.setPeers(origin.address())
+	if status, body := readResponse(t, conn); status != 200 || body != "ok" {
+		t.Errorf("got %d %q", status, body)
+	}
+	p.setPeers()
+	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: 10 * time.Millisecond})
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if status, _ := readResponse(t, conn); status != 503 {
+		t.Errorf("got %d, want 503 after waiting in vain", status)
+	}
+}
+
+// The connection count of an origin shows that connections are used again.
+func TestUpstreamConnectionsAreReused(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, origin.address())
+	conn := p.dial()
+	for range 50 {
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		if status, _ := readResponse(t, conn); status != 200 {
+			t.Fatalf("got %d", status)
+		}
+	}
+	if n := origin.connections(); n != 1 {
+		t.Errorf("%d connections to the peer, want 1", n)
+	}
+}
+
+// A connection that the peer closed while it was idle loses no request, not
+// even one that must not be sent twice.
+func TestStaleConnection(t *testing.T) {
+	for _, method := range []string{"GET", "POST"} {
+		t.Run(method, func(t *testing.T) {
+			origin := startOrigin(t, func(c *originConn) bool {
+				if _, ok := c.request(); !ok {
+					return false
+				}
+				io.WriteString(c.Conn, okResponse)
+				return false // without Connection: close
+			})
+			p := startProxy(t, Options{}, origin.address())
+			conn := p.dial()
+			for i := range 20 {
+				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", method)
+				if status, body := readResponse(t, conn); status != 200 {
+					t.Fatalf("request %d: got %d %q", i, status, body)
+				}
+				time.Sleep(2 * time.Millisecond)
+			}
+		})
+	}
+}
+
+// A connection that dies under a request: the request goes to another peer
+// where that is safe, and only there.
+func TestRetryWhereSafe(t *testing.T) {
+	for _, test := range []struct {
+		method string
+		status int
+	}{{"GET", 200}, {"PUT", 200}, {"DELETE", 200}, {"POST", 502}, {"PATCH", 502}, {"BREW", 502}} {
+		t.Run(test.method, func(t *testing.T) {
+			var seen atomic.Int32
+			dying := startOrigin(t, func(c *originConn) bool {
+				if _, ok := c.request(); ok {
+					seen.Add(1)
+				}
+				return false
+			})
+			good := startOrigin(t, answering(okResponse))
+			p := startProxy(t, Options{}, dying.address(), good.address())
+			conn := p.dial()
+			failed := 0
+			for range 4 {
+				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", test.method)
+				if status, _ := readResponse(t, conn); status != 200 {
+					failed++
+					if status != test.status {
+						t.Errorf("got %d", status)
+					}
+				}
+			}
+			if test.status == 200 && failed > 0 || test.status != 200 && failed != int(seen.Load()) {
+				t.Errorf("%d requests failed, %d were seen by the dying peer", failed, seen.Load())
+			}
+			if seen.Load() == 0 {
+				t.Error("the dying peer was never tried")
+			}
+		})
+	}
+}
+
+// A peer that cannot be connected to costs no request of any kind.
+func TestRetryAfterConnectFailure(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	good := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, l.Addr().String(), good.address())
+	conn := p.dial()
+	for i := range 10 {
+		body := strings.Repeat("x", 1+i%2*50000)
+		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		if status, body := readResponse(t, conn); status != 200 {
+			t.Fatalf("got %d %q", status, body)
+		}
+	}
+}
+
+func TestNoPeerAnswers(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	p := startProxy(t, Options{}, l.Addr().String())
+	if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 502 ") || !strings.Contains(got, "X-Sluice-Reason: connect_failed\r\n") {
+		t.Errorf("got %q", got)
+	}
+	slow := startOrigin(t, func(c *originConn) bool {
+		c.request()
+		time.Sleep(300 * time.Millisecond)
+		return false
+	})
+	p.setPeers(slow.address())
+	p.setService(route.Service{Timeouts: route.Timeouts{Connect: time.Second, ResponseHeader: 50 * time.Millisecond, Idle: time.Second}, Retry: route.Retry{Attempts: 2}})
+	if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 504 ") || !strings.Contains(got, "X-Sluice-Reason: upstream_timeout\r\n") {
+		t.Errorf("got %q", got)
+	}
+}
