@@ -4,7 +4,7 @@ import "strconv"
 
 // combinedLine appends e as one line of the combined log format.
 func combinedLine(b []byte, e *Entry, c *clock) []byte {
-	b = appendCombined(b, e.Client)
+	b = appendCombined(b, octets(e.Client))
 	b = append(b, " - - ["...)
 	b = c.appendCombined(b, e.Time)
 	b = append(b, `] "`...)
@@ -12,7 +12,7 @@ func combinedLine(b []byte, e *Entry, c *clock) []byte {
 	b = append(b, ' ')
 	b = appendCombined(b, e.Target)
 	b = append(b, ' ')
-	b = appendCombined(b, e.Proto)
+	b = appendCombined(b, octets(e.Proto))
 	b = append(b, `" `...)
 	b = strconv.AppendInt(b, int64(e.Status), 10)
 	b = append(b, ' ')
@@ -25,19 +25,19 @@ func combinedLine(b []byte, e *Entry, c *clock) []byte {
 }
 
 // appendCombined appends s with what could break the line as \xXX.
-func appendCombined[T string | []byte](b []byte, s T) []byte {
+func appendCombined(b, s []byte) []byte {
 	if len(s) == 0 {
 		return append(b, '-')
 	}
-	from := 0
-	for i := range len(s) {
-		if c := s[i]; !jsonPlain[c] {
-			b = append(b, s[from:i]...)
-			b = append(b, '\\', 'x', hexUpper[c>>4], hexUpper[c&0xf])
-			from = i + 1
+	for {
+		n := plainPrefix(s)
+		b = append(b, s[:n]...)
+		if s = s[n:]; len(s) == 0 {
+			return b
 		}
+		b = append(b, '\\', 'x', hexUpper[s[0]>>4], hexUpper[s[0]&0xf])
+		s = s[1:]
 	}
-	return append(b, s[from:]...)
 }
 
 const hexUpper = "0123456789ABCDEF"

@@ -11,7 +11,7 @@ func jsonLine(b []byte, e *Entry, c *clock) []byte {
 	b = append(b, `{"time":"`...)
 	b = c.appendRFC3339(b, e.Time)
 	b = append(b, `","client":"`...)
-	b = appendJSON(b, e.Client)
+	b = appendJSON(b, octets(e.Client))
 	b = append(b, `","method":"`...)
 	b = appendJSON(b, e.Method)
 	if len(e.Host) > 0 {
@@ -21,7 +21,7 @@ func jsonLine(b []byte, e *Entry, c *clock) []byte {
 	b = append(b, `","target":"`...)
 	b = appendJSON(b, e.Target)
 	b = append(b, `","proto":"`...)
-	b = appendJSON(b, e.Proto)
+	b = appendJSON(b, octets(e.Proto))
 	b = append(b, `","status":`...)
 	b = strconv.AppendInt(b, int64(e.Status), 10)
 	b = append(b, `,"bytes_in":`...)
@@ -30,8 +30,8 @@ func jsonLine(b []byte, e *Entry, c *clock) []byte {
 	b = strconv.AppendInt(b, e.BytesOut, 10)
 	b = append(b, `,"duration_ms":`...)
 	b = appendMillis(b, e.Duration)
-	b = appendMember(b, `,"service":"`, e.Service)
-	b = appendMember(b, `,"peer":"`, e.Peer)
+	b = appendMember(b, `,"service":"`, octets(e.Service))
+	b = appendMember(b, `,"peer":"`, octets(e.Peer))
 	b = append(b, `,"attempts":`...)
 	b = strconv.AppendInt(b, int64(e.Attempts), 10)
 	if e.Upstream > 0 {
@@ -42,7 +42,7 @@ func jsonLine(b []byte, e *Entry, c *clock) []byte {
 		b = append(b, `,"connect_ms":`...)
 		b = appendMillis(b, e.Connect)
 	}
-	b = appendMember(b, `,"reason":"`, e.Reason)
+	b = appendMember(b, `,"reason":"`, octets(e.Reason))
 	b = appendMember(b, `,"user_agent":"`, e.UserAgent)
 	b = appendMember(b, `,"referer":"`, e.Referer)
 	return append(b, "}\n"...)
@@ -50,7 +50,7 @@ func jsonLine(b []byte, e *Entry, c *clock) []byte {
 
 // appendMember appends an optional member whose value is a string. prefix
 // ends with the quote that opens the value.
-func appendMember[T string | []byte](b []byte, prefix string, value T) []byte {
+func appendMember(b []byte, prefix string, value []byte) []byte {
 	if len(value) == 0 {
 		return b
 	}
@@ -68,37 +68,26 @@ func appendMillis(b []byte, d time.Duration) []byte {
 }
 
 // appendJSON appends s as the inside of a JSON string (RFC 8259, section 7).
-func appendJSON[T string | []byte](b []byte, s T) []byte {
-	from := 0 // what precedes it is written
-	for i := 0; i < len(s); {
-		c := s[i]
-		if jsonPlain[c] {
-			i++
-			continue
+func appendJSON(b, s []byte) []byte {
+	for {
+		n := plainPrefix(s)
+		b = append(b, s[:n]...)
+		if s = s[n:]; len(s) == 0 {
+			return b
 		}
-		if c < utf8.RuneSelf {
-			b = append(b, s[from:i]...)
-			b = escapeJSON(b, c)
-			i++
-			from = i
-			continue
-		}
-		r, size := decodeRune(s[i:])
+		r, size := utf8.DecodeRune(s)
 		switch {
 		case r == utf8.RuneError && size == 1:
-			b = append(b, s[from:i]...)
 			b = append(b, `\ufffd`...)
+		case r < utf8.RuneSelf:
+			b = escapeJSON(b, byte(r))
 		case r <= 0x9f || r == '\u2028' || r == '\u2029':
-			b = append(b, s[from:i]...)
 			b = append(b, '\\', 'u', hexDigits[r>>12], hexDigits[r>>8&0xf], hexDigits[r>>4&0xf], hexDigits[r&0xf])
 		default:
-			i += size
-			continue
+			b = append(b, s[:size]...)
 		}
-		i += size
-		from = i
+		s = s[size:]
 	}
-	return append(b, s[from:]...)
 }
 
 // escapeJSON appends the escape of a quote, a backslash or a control
@@ -117,18 +106,4 @@ func escapeJSON(b []byte, c byte) []byte {
 	return append(b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&0xf])
 }
 
-// decodeRune reads the first rune of s, which is not ASCII.
-func decodeRune[T string | []byte](s T) (rune, int) {
-	var first [utf8.UTFMax]byte
-	return utf8.DecodeRune(first[:copy(first[:], s)])
-}
-
 const hexDigits = "0123456789abcdef"
-
-// jsonPlain marks the octets that stand for themselves in a JSON string.
-var jsonPlain = func() (t [256]bool) {
-	for c := ' '; c < 0x7f; c++ {
-		t[c] = c != '"' && c != '\\'
-	}
-	return t
-}()

@@ -62,11 +62,27 @@ func TestAppendJSONKeepsTheLineAndTheTerminalWhole(t *testing.T) {
 		{"\xc0\xaf", `\ufffd\ufffd`},           // overlong
 		{"\ufffd", "\ufffd"},                   // the real one stays
 	} {
-		if got := string(appendJSON([]byte("x"), test.in)); got != "x"+test.want {
-			t.Errorf("%q: got %s, want %s", test.in, got[1:], test.want)
+		for pad := range 9 { // octets are looked at by eights
+			before, after := strings.Repeat("x", pad), strings.Repeat("y", 8-pad)
+			if got, want := string(appendJSON(nil, []byte(before+test.in+after))), before+test.want+after; got != want {
+				t.Errorf("%q: got %s, want %s", before+test.in+after, got, want)
+			}
 		}
-		if got := string(appendJSON(nil, []byte(test.in))); got != test.want {
-			t.Errorf("[]byte %q: got %s, want %s", test.in, got, test.want)
+	}
+}
+
+func TestPlainPrefixFindsEveryOctet(t *testing.T) {
+	for c := range 256 {
+		for at := range 24 {
+			s := bytes.Repeat([]byte("~"), 24)
+			s[at] = byte(c)
+			want := len(s)
+			if c < ' ' || c == '"' || c == '\\' || c > '~' {
+				want = at
+			}
+			if got := plainPrefix(s); got != want {
+				t.Fatalf("%#x at %d: got %d", c, at, got)
+			}
 		}
 	}
 }
