@@ -157,7 +157,7 @@ func TestSlowOutputDropsLinesAndNeverBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeFile{block: make(chan struct{})}
 		l := start(combinedOptions, &output{file: &f})
-		const lines = 100_000 // far more than the buffers hold
+		const lines = 400_000 // far more than the buffers hold
 		for i := range lines {
 			l.Log(uint32(i), numbered(i))
 		}
