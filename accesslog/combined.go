@@ -1,8 +1,12 @@
 package accesslog
 
-import "strconv"
+import (
+	"strconv"
+	"time"
+)
 
-// combinedLine appends e as one line of the combined log format.
+// combinedLine appends e as one line of the combined log format, with what it
+// lacks at the end.
 func combinedLine(b []byte, e *Entry, c *clock) []byte {
 	b = appendCombined(b, octets(e.Client))
 	b = append(b, " - - ["...)
@@ -21,7 +25,32 @@ func combinedLine(b []byte, e *Entry, c *clock) []byte {
 	b = appendCombined(b, e.Referer)
 	b = append(b, `" "`...)
 	b = appendCombined(b, e.UserAgent)
+	b = append(b, `" host="`...)
+	b = appendCombined(b, e.Host)
+	b = append(b, `" service="`...)
+	b = appendCombined(b, octets(e.Service))
+	b = append(b, `" peer="`...)
+	b = appendCombined(b, octets(e.Peer))
+	b = append(b, `" attempts=`...)
+	b = strconv.AppendInt(b, int64(e.Attempts), 10)
+	b = append(b, " bytes_in="...)
+	b = strconv.AppendInt(b, e.BytesIn, 10)
+	b = append(b, " duration_ms="...)
+	b = appendMillis(b, e.Duration)
+	b = append(b, " upstream_ms="...)
+	b = appendMillisOrDash(b, e.Upstream)
+	b = append(b, " connect_ms="...)
+	b = appendMillisOrDash(b, e.Connect)
+	b = append(b, ` reason="`...)
+	b = appendCombined(b, octets(e.Reason))
 	return append(b, "\"\n"...)
+}
+
+func appendMillisOrDash(b []byte, d time.Duration) []byte {
+	if d <= 0 {
+		return append(b, '-')
+	}
+	return appendMillis(b, d)
 }
 
 // appendCombined appends s with what could break the line as \xXX.

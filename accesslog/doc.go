@@ -44,10 +44,10 @@
 //
 // # Combined
 //
-// The format of Apache and nginx:
+// The format of Apache and nginx, with what it lacks at the end of the line:
 //
-//	client - - [02/Jan/2006:15:04:05 +0000] "method target proto" status bytes_out "referer" "user_agent"
+//	client - - [02/Jan/2006:15:04:05 +0000] "method target proto" status bytes_out "referer" "user_agent" host="…" service="…" peer="…" attempts=1 bytes_in=0 duration_ms=12.345 upstream_ms=11.200 connect_ms=- reason="-"
 //
-// Time is UTC. An empty field is "-". As nginx does it, quotes, backslashes,
+// Time is UTC. What is empty is "-". As nginx does it, quotes, backslashes,
 // control characters and octets above 0x7E are written as \xXX.
 package accesslog

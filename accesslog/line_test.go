@@ -109,6 +109,7 @@ func TestAppendMillis(t *testing.T) {
 
 func TestCombinedLine(t *testing.T) {
 	evil := typical()
+	evil.Host = []byte("h\" service=\"x")
 	evil.Target, evil.UserAgent, evil.Referer = []byte("/\"\\\n"), []byte("x\" 200 1\xff\x7f\u00e9"), nil
 	for _, test := range []struct {
 		name string
@@ -116,9 +117,12 @@ func TestCombinedLine(t *testing.T) {
 		want string
 	}{
 		{"typical", typical(), `192.0.2.17 - - [02/Jan/2026:15:04:05 +0000] "GET /api/v1/items/4711?fields=name,price&sort=-created HTTP/1.1" 200 5120 ` +
-			`"https://star.example.com/items" "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36"` + "\n"},
-		{"empty", &Entry{}, `- - - [01/Jan/0001:00:00:00 +0000] "- - -" 0 0 "-" "-"` + "\n"},
-		{"injection", evil, `192.0.2.17 - - [02/Jan/2026:15:04:05 +0000] "GET /\x22\x5C\x0A HTTP/1.1" 200 5120 "-" "x\x22 200 1\xFF\x7F\xC3\xA9"` + "\n"},
+			`"https://star.example.com/items" "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36" ` +
+			`host="star.example.com" service="star" peer="10.0.0.7:8080" attempts=1 bytes_in=0 duration_ms=12.345 upstream_ms=11.200 connect_ms=- reason="-"` + "\n"},
+		{"empty", &Entry{}, `- - - [01/Jan/0001:00:00:00 +0000] "- - -" 0 0 "-" "-" ` +
+			`host="-" service="-" peer="-" attempts=0 bytes_in=0 duration_ms=0.000 upstream_ms=- connect_ms=- reason="-"` + "\n"},
+		{"injection", evil, `192.0.2.17 - - [02/Jan/2026:15:04:05 +0000] "GET /\x22\x5C\x0A HTTP/1.1" 200 5120 "-" "x\x22 200 1\xFF\x7F\xC3\xA9" ` +
+			`host="h\x22 service=\x22x" service="star" peer="10.0.0.7:8080" attempts=1 bytes_in=0 duration_ms=12.345 upstream_ms=11.200 connect_ms=- reason="-"` + "\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := lineCombined(test.e); got != test.want {
@@ -204,7 +208,7 @@ func FuzzJSONLine(f *testing.F) {
 		if got != want {
 			t.Errorf("got  %+v\nwant %+v", got, want)
 		}
-		if line := lineCombined(e); strings.IndexByte(line, '\n') != len(line)-1 || bytes.Count([]byte(line), []byte{'"'}) != 6 {
+		if line := lineCombined(e); strings.IndexByte(line, '\n') != len(line)-1 || bytes.Count([]byte(line), []byte{'"'}) != 14 {
 			t.Errorf("combined: %q", line)
 		}
 	})
