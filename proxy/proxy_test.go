@@ -31,8 +31,27 @@ type testProxy struct {
 	address string
 }
 
-// startProxy serves every request from the peers at addresses.
+// startProxy serves every request from the peers at addresses, until the test
+// ends.
 func startProxy(t testing.TB, o Options, addresses ...string) *testProxy {
+	t.Helper()
+	p := newUnmanagedProxy(t, o, addresses...)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := p.Shutdown(ctx); err != nil {
+			t.Errorf("shutdown: %v", err)
+		}
+		p.pool.Close()
+		if n := p.inflight(); n != 0 {
+			t.Errorf("%d in flight at the end", n)
+		}
+	})
+	return p
+}
+
+// newUnmanagedProxy is startProxy for a test that ends the server itself.
+func newUnmanagedProxy(t testing.TB, o Options, addresses ...string) *testProxy {
 	t.Helper()
 	o.Log = zerolog.Nop()
 	p := &testProxy{Server: NewServer(o), t: t}
@@ -54,22 +73,34 @@ func startProxy(t testing.TB, o Options, addresses ...string) *testProxy {
 	served := make(chan error, 1)
 	go func() { served <- p.Serve(l, "test") }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		if err := p.Shutdown(ctx); err != nil {
-			t.Errorf("shutdown: %v", err)
-		}
 		if err := <-served; err != ErrServerClosed {
 			t.Errorf("serve: %v", err)
 		}
-		p.pool.Close()
-		for _, peer := range p.pool.Snapshot().All {
-			if n := peer.Inflight(); n != 0 {
-				t.Errorf("peer %s: %d in flight at the end", peer.Address(), n)
-			}
-		}
 	})
 	return p
+}
+
+// inflight returns how many requests are in flight, at peers that drain too.
+func (p *testProxy) inflight() int {
+	n := 0
+	snapshot := p.pool.Snapshot()
+	for _, peer := range snapshot.All {
+		n += peer.Inflight()
+	}
+	for _, peer := range snapshot.Draining {
+		n += peer.Inflight()
+	}
+	return n
+}
+
+// eventually waits until condition holds.
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !condition(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for: %s", what)
+		}
+	}
 }
 
 func (p *testProxy) setPeers(addresses ...string) {
@@ -130,6 +161,7 @@ type origin struct {
 	mu       sync.Mutex
 	received bytes.Buffer
 	accepted int
+	ended    int
 	conns    []net.Conn
 }
 
@@ -177,7 +209,12 @@ func startOrigin(t testing.TB, handle func(o *originConn) bool) *origin {
 			c := &originConn{Conn: conn, Reader: bufio.NewReader(&recordingReader{conn, o}), origin: o, number: o.accepted}
 			o.mu.Unlock()
 			wg.Go(func() {
-				defer conn.Close()
+				defer func() {
+					conn.Close()
+					o.mu.Lock()
+					o.ended++
+					o.mu.Unlock()
+				}()
 				for handle(c) {
 					c.served++
 				}
@@ -271,6 +308,13 @@ func (o *origin) connections() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.accepted
+}
+
+// open returns how many connections are open.
+func (o *origin) open() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.accepted - o.ended
 }
 
 func readAll(w io.Writer, conn net.Conn) { io.Copy(w, conn) }

@@ -141,6 +141,7 @@ func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer
 // connection go on.
 func (x *httpExchange) chooseFraming() {
 	head := &x.response
+	x.keepClient = x.keepClient && !x.client.server.draining.Load()
 	switch {
 	case head.Bodiless(x.head.Method == http1.MethodHead):
 		x.framing = framingNone

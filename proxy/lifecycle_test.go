@@ -1,0 +1,330 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"sluice/balancer"
+	"sluice/route"
+)
+
+// Shutdown lets the request in flight finish, and its connection ends with the
+// answer; idle connections end at once.
+func TestShutdownFinishesRequests(t *testing.T) {
+	arrived, proceed := make(chan struct{}), make(chan struct{})
+	origin := startOrigin(t, func(c *originConn) bool {
+		r, ok := c.request()
+		if !ok {
+			return false
+		}
+		if r.URL.Path == "/slow" {
+			close(arrived)
+			<-proceed
+		}
+		io.WriteString(c.Conn, okResponse)
+		return true
+	})
+	p := newUnmanagedProxy(t, Options{}, origin.address())
+	idle, busy, silent := p.dial(), p.dial(), p.dial()
+	io.WriteString(idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	readResponse(t, idle)
+	io.WriteString(busy, "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-arrived
+
+	ended := make(chan error, 1)
+	go func() { ended <- p.Shutdown(context.Background()) }()
+	for _, conn := range []net.Conn{idle, silent} {
+		if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("idle connection: %d, %v, want EOF", n, err)
+		}
+	}
+	if conn, err := net.Dial("tcp", p.address); err == nil {
+		conn.Close()
+		t.Error("a new connection was accepted")
+	}
+	select {
+	case err := <-ended:
+		t.Fatalf("shutdown ended with a request in flight: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(proceed)
+	answer, err := io.ReadAll(busy)
+	if err != nil || !strings.HasSuffix(string(answer), "\r\n\r\nok") || !strings.Contains(string(answer), "\r\nConnection: close\r\n") {
+		t.Errorf("got %q, %v", answer, err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("shutdown: %v", err)
+	}
+}
+
+func TestShutdownCutsWhatIsLeft(t *testing.T) {
+	arrived := make(chan struct{}, 1)
+	origin := startOrigin(t, func(c *originConn) bool {
+		c.request()
+		arrived <- struct{}{}
+		io.ReadAll(c.Conn) // until cut
+		return false
+	})
+	p := newUnmanagedProxy(t, Options{}, origin.address())
+	conn := p.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-arrived
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- p.Shutdown(ctx) }()
+	<-ctx.Done()
+	p.pool.Close()
+	for _, peer := range p.pool.Snapshot().Draining {
+		peer.Transport.Close() // what the pool does when the time to drain is over
+	}
+	if err := <-ended; err != context.DeadlineExceeded {
+		t.Errorf("shutdown: %v", err)
+	}
+}
+
+func TestSlowClients(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	short := 60 * time.Millisecond
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: short, Body: short, Idle: 4 * short}}, origin.address())
+	for _, test := range []struct {
+		name, first, want string
+	}{
+		{"nothing", "", ""},
+		{"half a head", "GET / HTTP/1.1\r\nHo", "HTTP/1.1 408 "},
+		{"half a small body", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc", "HTTP/1.1 408 "},
+		{"half a large body", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc", "HTTP/1.1 408 "},
+		{"half a chunked body", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc", "HTTP/1.1 408 "},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := p.raw(test.first); !strings.HasPrefix(got, test.want) || test.want == "" && got != "" {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// A head that trickles in is not saved by each byte being in time.
+func TestTricklingHead(t *testing.T) {
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: 150 * time.Millisecond}})
+	conn := p.dial()
+	for i := 0; ; i++ {
+		if i > 1000 {
+			t.Fatal("the connection was never closed")
+		}
+		if _, err := io.WriteString(conn, "G"); err != nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// A client that does not take its response holds neither the peer nor memory
+// for longer than the timeout.
+func TestClientThatDoesNotRead(t *testing.T) {
+	origin := startOrigin(t, func(c *originConn) bool {
+		if _, ok := c.request(); !ok {
+			return false
+		}
+		io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+		block := make([]byte, 1<<20)
+		for {
+			if _, err := c.Conn.Write(block); err != nil {
+				return false
+			}
+		}
+	})
+	p := startProxy(t, Options{Timeouts: Timeouts{Write: 100 * time.Millisecond}}, origin.address())
+	conn := p.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
+	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
+}
+
+// A client that goes away while its response streams frees the peer.
+func TestClientThatGoesAway(t *testing.T) {
+	ended := make(chan struct{})
+	origin := startOrigin(t, func(c *originConn) bool {
+		if _, ok := c.request(); !ok {
+			return false
+		}
+		io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+		for {
+			if _, err := io.WriteString(c.Conn, "1\r\nx\r\n"); err != nil {
+				close(ended)
+				return false
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+	p := startProxy(t, Options{}, origin.address())
+	conn := p.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	io.ReadFull(conn, make([]byte, 100))
+	conn.Close()
+	<-ended
+	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
+}
+
+// Peers come and go under load: no request fails, and in the end nothing is in
+// flight and no connection to a gone peer is left.
+func TestChurnUnderLoad(t *testing.T) {
+	var origins []*origin
+	var addresses []string
+	for range 4 {
+		o := startOrigin(t, func(c *originConn) bool {
+			if _, ok := c.request(); !ok {
+				return false
+			}
+			time.Sleep(time.Millisecond)
+			_, err := io.WriteString(c.Conn, okResponse)
+			return err == nil
+		})
+		origins, addresses = append(origins, o), append(addresses, o.address())
+	}
+	p := startProxy(t, Options{}, addresses...)
+	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 1}})
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	var failed, served atomic.Int64
+	for i := range 8 {
+		method := []string{"GET", "POST"}[i%2]
+		wg.Go(func() {
+			conn := p.dial()
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", method)
+				if status, _ := readResponse(t, conn); status != 200 {
+					failed.Add(1)
+				}
+				served.Add(1)
+			}
+		})
+	}
+	for i := range 60 {
+		p.setPeers(addresses[i%4], addresses[(i+1)%4])
+		time.Sleep(3 * time.Millisecond)
+	}
+	close(stop)
+	wg.Wait()
+	if failed.Load() > 0 || served.Load() == 0 {
+		t.Errorf("%d of %d requests failed", failed.Load(), served.Load())
+	}
+	p.setPeers()
+	eventually(t, "drained peers are gone", func() bool { return len(p.pool.Snapshot().Draining) == 0 })
+	for _, o := range origins {
+		eventually(t, "connections closed", func() bool { return o.open() == 0 })
+	}
+}
+
+// A peer that is taken out while it serves a request finishes it, and is cut
+// when its time to drain is over.
+func TestDrainWithOpenStream(t *testing.T) {
+	for _, cut := range []bool{false, true} {
+		t.Run(fmt.Sprintf("cut %v", cut), func(t *testing.T) {
+			t.Parallel()
+			proceed := make(chan struct{})
+			origin := startOrigin(t, func(c *originConn) bool {
+				if _, ok := c.request(); !ok {
+					return false
+				}
+				io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none")
+				<-proceed
+				io.WriteString(c.Conn, "two")
+				return true
+			})
+			p := startProxy(t, Options{}, origin.address())
+			if cut {
+				p.pool.Reconfigure(balancer.Options{Policy: balancer.PolicyRoundRobin, DrainTimeout: 50 * time.Millisecond, NewTransport: p.NewTransport(TransportOptions{})})
+			}
+			conn := p.dial()
+			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
+			p.setPeers()
+			second := p.dial()
+			io.WriteString(second, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			if status, _ := readResponse(t, second); status != 503 {
+				t.Errorf("a new request got %d, want 503", status)
+			}
+			if !cut {
+				close(proceed)
+			}
+			answer, err := io.ReadAll(io.LimitReader(conn, int64(len("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nonetwo"))))
+			if complete := err == nil && strings.HasSuffix(string(answer), "onetwo"); complete == cut {
+				t.Errorf("got %q, %v", answer, err)
+			}
+			if cut {
+				close(proceed)
+			}
+			eventually(t, "the peer is gone", func() bool { return len(p.pool.Snapshot().Draining) == 0 })
+			eventually(t, "connections closed", func() bool { return origin.open() == 0 })
+		})
+	}
+}
+
+// Idle connections to a peer are closed after their time, or after the time
+// that the peer itself names.
+func TestIdleConnectionsAreClosed(t *testing.T) {
+	origin := startOrigin(t, answering("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: max=5, timeout=1\r\nContent-Length: 2\r\n\r\nok"))
+	p := startProxy(t, Options{}, origin.address())
+	conn := p.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	readResponse(t, conn)
+	eventually(t, "connections closed", func() bool { return origin.open() == 0 })
+}
+
+// Accepting goes on after any error.
+func TestAcceptSurvivesErrors(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	failing := &failingListener{Listener: l, errors: []error{
+		&net.OpError{Op: "accept", Err: syscall.EMFILE}, &net.OpError{Op: "accept", Err: syscall.ECONNABORTED}, errors.New("odd"),
+	}}
+	s := NewServer(Options{})
+	served := make(chan error)
+	go func() { served <- s.Serve(failing, "test") }()
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if status, _ := readResponse(t, conn); status != 404 {
+		t.Errorf("got %d", status)
+	}
+	if err := s.Shutdown(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != ErrServerClosed {
+		t.Error(err)
+	}
+}
+
+type failingListener struct {
+	net.Listener
+	errors []error
+}
+
+func (l *failingListener) Accept() (net.Conn, error) {
+	if len(l.errors) > 0 {
+		err := l.errors[0]
+		l.errors = l.errors[1:]
+		return nil, err
+	}
+	return l.Listener.Accept()
+}
