@@ -1,6 +1,9 @@
 package balancer
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // EventKind is what happened to a peer.
 type EventKind uint8
@@ -44,4 +47,34 @@ type Event struct {
 	Kind   EventKind
 	State  State
 	Detail string // in a few words; may be empty
+}
+
+// note keeps an event until flush sends it. The pool's mutex must be held.
+func (p *Pool) note(peer *Peer, kind EventKind, detail string) {
+	if p.options.Notify != nil {
+		p.events = append(p.events, Event{
+			Time: time.Now(), Pool: p.name, Peer: peer, Kind: kind, State: peer.State(), Detail: detail,
+		})
+	}
+}
+
+// noteState notes a change of state, if there is one.
+func (p *Pool) noteState(peer *Peer, was, is *condition) {
+	if was.state() == is.state() {
+		return
+	}
+	detail := was.state().String() + " → " + is.state().String()
+	if reasons := peer.Reasons(); reasons != nil {
+		detail += ": " + strings.Join(reasons, "; ")
+	}
+	p.note(peer, EventState, detail)
+}
+
+// flush sends the events. What they tell of is visible in the snapshot.
+func (p *Pool) flush() {
+	for _, e := range p.events {
+		p.options.Notify(e)
+	}
+	clear(p.events)
+	p.events = p.events[:0]
 }

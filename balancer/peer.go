@@ -8,9 +8,12 @@ import (
 	"sluice/discovery"
 )
 
-// closed is a bit of Peer.load, far above any number of requests in flight. It
-// is set while the peer is not in the current snapshot's choice.
-const closed = 1 << 40
+// quiesced is a bit of Peer.load, far above any number of requests in flight.
+// It is set while the peer is to get no requests.
+const quiesced = 1 << 40
+
+// maxWeight is the largest weight that counts, and the largest in Consul.
+const maxWeight = 65535
 
 // Peer is one instance in a pool. It outlives snapshots. Its methods are safe
 // for concurrent use.
@@ -26,14 +29,14 @@ type Peer struct {
 	// pool.mu guards the fields below.
 	cutTimer   *time.Timer // runs while the peer is leaving
 	departures int         // how often it left
-	drained    bool        // EventDrained was sent for the present drain
+	drained    bool        // EventDrained was sent for an operator's drain
 	_          [128 - 64 - 16 - 8 - 8 - 24]byte
 
 	// What picks read and every request writes, on a cache line of its own.
 
-	// load is the number of requests in flight, plus the bit closed. Both are in
-	// one word so that taking the peer and taking it out exclude each other
-	// without a lock; see acquire.
+	// load is the number of requests in flight, and the bit quiesced. Both are
+	// in one word so that starting a request and quiescing the peer exclude each
+	// other without a lock; see acquire.
 	load    atomic.Int64
 	latency estimate
 	_       [128 - 8 - 16]byte
@@ -42,24 +45,14 @@ type Peer struct {
 	_        [128 - NumOutcomes*8]byte
 }
 
-// condition is what writers know of a peer. It is immutable: a writer stores
-// another one.
-type condition struct {
-	instance discovery.Instance
-	reasons  Reason
-	why      [numReasons]string // for each bit of reasons
-	leaving  bool               // no longer in the set
-	since    time.Time          // start of the present state
-}
-
 // Address returns "host:port".
 func (p *Peer) Address() string { return p.ID.Address }
 
 // Instance returns what the registry said last.
 func (p *Peer) Instance() discovery.Instance { return p.condition.Load().instance }
 
-// Weight returns the peer's share of the traffic relative to its pool's other
-// peers, as the registry has it: at least 0.
+// Weight returns the peer's share of the traffic in relation to the pool's
+// other peers, as the registry has it: 0 to 65535.
 func (p *Peer) Weight() int { return p.condition.Load().weight() }
 
 // State returns what the peer's reasons amount to.
@@ -90,7 +83,7 @@ func (p *Peer) Reasons() []string {
 }
 
 // Inflight returns the number of requests that were picked and are not done.
-func (p *Peer) Inflight() int { return int(p.load.Load() &^ closed) }
+func (p *Peer) Inflight() int { return int(p.load.Load() &^ quiesced) }
 
 // Requests returns the number of attempts that ended, in any way.
 func (p *Peer) Requests() uint64 {
@@ -132,74 +125,38 @@ func (p *Peer) String() string {
 }
 
 // acquire counts a request in flight and reports true, unless the peer is
-// closed to requests.
-//
-// A writer that takes the peer out sets the bit and sees in the same step how
-// many requests are in flight. So either the request was counted before, and
-// the writer waits for it, or it was not, and acquire sees the bit.
+// quiesced.
 func (p *Peer) acquire() bool {
-	if p.load.Add(1) < closed {
+	if p.load.Add(1) < quiesced {
 		return true
 	}
 	p.release()
 	return false
 }
 
-// release undoes acquire. Of the requests in flight when the peer was closed,
-// the last one to be done tells the pool.
+// release undoes acquire. If it ends the last request in flight of a quiesced
+// peer, it tells the pool.
 func (p *Peer) release() {
-	if p.load.Add(-1) == closed {
+	if p.load.Add(-1) == quiesced {
 		p.pool.idle(p)
 	}
 }
 
-// weight returns what the registry asks for, at least 0.
-func (c *condition) weight() int { return max(c.instance.Weight, 0) }
-
-// eligible reports whether nothing speaks against the peer.
-func (c *condition) eligible() bool { return c.reasons == 0 && !c.leaving }
-
-func (c *condition) state() State {
-	switch {
-	case c.leaving || c.reasons&ReasonDrain != 0:
-		return StateDraining
-	case c.reasons&(ReasonConsul|ReasonActive) != 0:
-		return StateUnhealthy
-	case c.reasons&ReasonEjected != 0:
-		return StateEjected
-	}
-	return StateUp
-}
-
-// setInstance takes over what the registry says, with the reason that follows
-// from it.
-func (c *condition) setInstance(i discovery.Instance) {
-	c.instance = i
-	switch {
-	case i.Status >= discovery.StatusCritical, i.Weight <= 0 && i.Status != discovery.StatusPassing:
-		why := i.Status.String()
-		if i.Detail != "" {
-			why += ": " + i.Detail
-		}
-		c.setReason(ReasonConsul, true, why)
-	case i.Weight <= 0:
-		c.setReason(ReasonConsul, true, "weight 0")
-	default:
-		c.setReason(ReasonConsul, false, "")
+// quiesce makes acquire fail from now on. Requests that were counted before
+// are in flight; once there are none, there will be none.
+func (p *Peer) quiesce() {
+	p.load.Or(quiesced)
+	if p.Transport != nil {
+		p.Transport.Drain()
 	}
 }
 
-// setReason sets or clears the bits of r.
-func (c *condition) setReason(r Reason, down bool, why string) {
-	c.reasons &^= r
-	if down {
-		c.reasons |= r
-	} else {
-		why = ""
-	}
-	for i := range c.why {
-		if r&(1<<i) != 0 {
-			c.why[i] = why
-		}
+// resume undoes quiesce.
+func (p *Peer) resume() {
+	if p.load.Load()&quiesced != 0 {
+		p.load.And(^quiesced)
 	}
 }
+
+// idle reports whether the peer is quiesced and has no request in flight.
+func (p *Peer) idle() bool { return p.load.Load() == quiesced }

@@ -10,13 +10,26 @@ import (
 // them respect weights.
 type Policy string
 
-// The policies.
 const (
+	// PolicyEWMA takes the better of two peers drawn at random: the one with
+	// fewer requests in flight and, as a moving average, a lower latency. It
+	// avoids a slow or stuck peer by itself.
+	PolicyEWMA Policy = "ewma"
+	// PolicyLeastConn takes the peer with the fewest requests in flight, or in a
+	// large pool the better of two drawn at random.
+	PolicyLeastConn Policy = "least_conn"
+	// PolicyRandom draws a peer at random.
+	PolicyRandom Policy = "random"
+	// PolicyRoundRobin takes turns, evenly spread.
 	PolicyRoundRobin Policy = "round_robin"
-	PolicyLeastConn  Policy = "least_conn"
-	PolicyEWMA       Policy = "ewma"
-	PolicyRandom     Policy = "random"
 )
+
+var pickers = map[Policy]func([]candidate) picker{
+	PolicyEWMA:       newEWMA,
+	PolicyLeastConn:  newLeastConn,
+	PolicyRandom:     newRandom,
+	PolicyRoundRobin: newRoundRobin,
+}
 
 // Policies returns every policy, sorted by name.
 func Policies() []Policy { return slices.Sorted(maps.Keys(pickers)) }
@@ -25,8 +38,9 @@ func Policies() []Policy { return slices.Sorted(maps.Keys(pickers)) }
 // nothing of health, and is safe for concurrent use.
 type picker interface {
 	// pick returns a candidate that is not in q.Tried, or nil if there is none.
-	// It takes no lock and allocates nothing. now is the time by nanotime;
-	// cursor belongs to the pool and outlives the picker.
+	// It takes no lock and allocates nothing: q is a value because a pointer
+	// would escape through the interface. now is the time by nanotime; cursor
+	// belongs to the pool and outlives the picker.
 	pick(q Query, now int64, cursor *atomic.Uint64) *Peer
 }
 
@@ -35,19 +49,23 @@ type picker interface {
 type candidate struct {
 	peer   *Peer
 	weight int
+	// burden is what one request in flight is to the peer, compared with the
+	// others: the average weight divided by its own.
+	burden float64
 }
 
-var pickers = map[Policy]func([]candidate) picker{
-	PolicyRoundRobin: newRoundRobin,
-	PolicyLeastConn:  newRoundRobin,
-	PolicyEWMA:       newRoundRobin,
-	PolicyRandom:     newRoundRobin,
-}
+// load returns the peer's requests in flight in relation to its weight. For a
+// peer that was taken out of the pool just now it is enormous.
+func (c *candidate) load() float64 { return float64(c.peer.load.Load()) * c.burden }
 
 // newPicker returns a picker for candidates, which may be few or none.
 func newPicker(policy Policy, candidates []candidate) picker {
 	if len(candidates) == 0 {
 		return nobody{}
+	}
+	average := totalWeight(candidates) / float64(len(candidates))
+	for i := range candidates {
+		candidates[i].burden = average / float64(candidates[i].weight)
 	}
 	return pickers[policy](candidates)
 }
@@ -56,3 +74,32 @@ func newPicker(policy Policy, candidates []candidate) picker {
 type nobody struct{}
 
 func (nobody) pick(Query, int64, *atomic.Uint64) *Peer { return nil }
+
+func totalWeight(candidates []candidate) float64 {
+	var sum float64
+	for _, c := range candidates {
+		sum += float64(c.weight)
+	}
+	return sum
+}
+
+func equalWeights(candidates []candidate) bool {
+	for _, c := range candidates {
+		if c.weight != candidates[0].weight {
+			return false
+		}
+	}
+	return true
+}
+
+// untried returns the first candidate from start on, around the end, that is
+// not in tried, or nil. It looks at no more than one candidate more than tried
+// holds.
+func untried(candidates []candidate, start int, tried *TriedSet) *candidate {
+	for i := range min(len(candidates), tried.Len()+1) {
+		if c := &candidates[(start+i)%len(candidates)]; !tried.Has(c.peer) {
+			return c
+		}
+	}
+	return nil
+}

@@ -1,13 +1,10 @@
 package balancer
 
 import (
-	"cmp"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"sluice/discovery"
 	"sluice/metrics"
@@ -18,26 +15,26 @@ import (
 type Pool struct {
 	name     string
 	requests *metrics.Requests
-
-	snapshot atomic.Pointer[Snapshot]
+	snapshot atomic.Pointer[Snapshot] // stored with mu held
 	_        [128 - 16 - 8 - 8]byte
-	// cursor is where policies that take turns are. It starts at random, so that
-	// many proxies do not march in step, and is on a cache line of its own.
+
+	// cursor is where a policy that takes turns is. It starts at random, so that
+	// many proxies do not march in step, and has a cache line to itself.
 	cursor atomic.Uint64
 	_      [128 - 8]byte
 
-	// mu guards the fields below, and what Peer says it guards there.
+	// mu guards the fields below and those that Peer says it guards.
 	mu       sync.Mutex
 	options  Options
 	set      []discovery.Instance
-	peers    map[discovery.Key]*Peer // in the set
-	draining map[discovery.Key]*Peer // left the set, not yet retired
-	events   []Event                 // not yet sent
+	peers    map[discovery.Key]*Peer // those in the set
+	draining map[discovery.Key]*Peer // those that left it, until they are retired
+	events   []Event                 // not sent yet
 	closed   bool
-	drained  chan struct{} // closed when the pool is closed and nothing drains
+	drained  chan struct{} // closed when the pool is and nothing drains
 }
 
-// NewPool returns an empty pool. name is the service's name.
+// NewPool returns an empty pool for the service of this name.
 func NewPool(name string, o Options) (*Pool, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -52,29 +49,30 @@ func NewPool(name string, o Options) (*Pool, error) {
 		drained:  make(chan struct{}),
 	}
 	p.cursor.Store(rand.Uint64())
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.publish()
+	p.snapshot.Store(build(1, o.Policy, nil, nil))
 	return p, nil
 }
 
 // Name returns the service's name.
 func (p *Pool) Name() string { return p.name }
 
-// Requests returns the counters of the requests that the service answered.
+// Requests returns the counters of the requests to the service.
 func (p *Pool) Requests() *metrics.Requests { return p.requests }
 
 // Snapshot returns the present state.
 func (p *Pool) Snapshot() *Snapshot { return p.snapshot.Load() }
 
 // Changed returns a channel that is closed as soon as there is a newer
-// snapshot. To wait for a peer, get the channel, pick, and wait if that
-// failed; then start again.
+// snapshot. To wait for a peer, take the channel first, then pick, and wait if
+// that failed.
 func (p *Pool) Changed() <-chan struct{} { return p.snapshot.Load().superseded }
 
-// Pick chooses a peer for one attempt, by the pool's policy; nil asks for any.
-// It fails with [ErrNoPeers], [ErrNoEligible] or [ErrAllTried]. It takes no
-// lock and allocates nothing.
+// Pick chooses a peer for one attempt, by the pool's policy; a nil q asks for
+// any. It fails with [ErrNoPeers], [ErrNoEligible] or [ErrAllTried]. It takes
+// no lock, allocates nothing and reads the clock once.
+//
+// The peer's transport is not closed before the token is done, except by
+// Options.DrainTimeout.
 func (p *Pool) Pick(q *Query) (Token, error) {
 	var query Query
 	if q != nil {
@@ -90,44 +88,14 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 		if peer.acquire() {
 			return Token{Peer: peer, start: now}, nil
 		}
-		// The peer was taken out after s had been loaded. The snapshot without
-		// it is stored before that, so the next turn sees a newer one.
+		// The peer was quiesced since s was loaded. The snapshot that leaves it
+		// out was stored before that, so the next round finds a newer one.
 	}
 }
 
-// Apply makes set the pool's set of instances and returns what that changed.
-// Peers that stay keep their state, those that left drain, and a set without
-// a change has no effect. Instances with weight 0 or a status worse than
-// warning become peers that get no requests. A closed pool ignores the set.
-func (p *Pool) Apply(set []discovery.Instance) discovery.Changes {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return discovery.Changes{}
-	}
-	return p.apply(set)
-}
-
-func (p *Pool) apply(set []discovery.Instance) discovery.Changes {
-	changes := discovery.Diff(p.set, set)
-	if changes.Empty() {
-		return changes
-	}
-	p.set = slices.Clone(set)
-	for _, i := range changes.Removed {
-		p.leave(i)
-	}
-	for _, i := range changes.Added {
-		p.join(i)
-	}
-	for _, u := range changes.Updated {
-		p.update(u)
-	}
-	p.publish()
-	return changes
-}
-
-// Reconfigure changes the options. Peers keep their state and their transport.
+// Reconfigure changes the options. Peers keep their state and their transport:
+// another NewTransport is for peers that are yet to come, another DrainTimeout
+// for drains that are.
 func (p *Pool) Reconfigure(o Options) error {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -136,40 +104,8 @@ func (p *Pool) Reconfigure(o Options) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.options = o
-	if !p.closed {
-		p.publish()
-	}
+	p.publish()
 	return nil
-}
-
-// SetReason says that r speaks against the peer id, or no longer does. why is
-// the cause in a few words, for people; it may be empty. It reports whether
-// the set has such a peer: a verdict on one that has left is void.
-//
-// r is a single bit that the caller owns; [ReasonConsul] belongs to Apply.
-func (p *Pool) SetReason(id discovery.Key, r Reason, down bool, why string) bool {
-	if r&ReasonConsul != 0 {
-		panic("BUG: ReasonConsul is set by Pool.Apply only")
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	peer := p.peers[id]
-	if peer == nil {
-		return false
-	}
-	was := peer.condition.Load()
-	p.change(peer, func(c *condition) { c.setReason(r, down, why) })
-	now := peer.condition.Load()
-	if now.state() != was.state() {
-		p.note(peer, EventState, was.state().String()+" → "+now.state().String())
-	}
-	if now.eligible() != was.eligible() {
-		p.publish()
-	} else {
-		p.settle(peer)
-		p.flush()
-	}
-	return true
 }
 
 // Close takes every peer out of the pool, for good. Requests in flight go on
@@ -180,133 +116,11 @@ func (p *Pool) Close() {
 	if p.closed {
 		return
 	}
-	p.apply(nil)
 	p.closed = true
+	p.apply(nil)
 	p.endIfDrained()
 }
 
-// Drained returns a channel that is closed when the pool is closed and all its
-// transports are, too.
+// Drained returns a channel that is closed when the pool and all its
+// transports are.
 func (p *Pool) Drained() <-chan struct{} { return p.drained }
-
-// join adds a new peer to the set, or takes one back that is still draining.
-func (p *Pool) join(i discovery.Instance) {
-	id := i.Key()
-	peer := p.draining[id]
-	if peer != nil {
-		delete(p.draining, id)
-		peer.cutTimer.Stop()
-		p.change(peer, func(c *condition) {
-			c.leaving = false
-			c.setInstance(i)
-		})
-		p.peers[id] = peer
-		p.note(peer, EventAdded, "returned while draining")
-		return
-	}
-	peer = &Peer{ID: id, pool: p}
-	peer.load.Store(closed)
-	c := &condition{since: time.Now()}
-	c.setInstance(i)
-	peer.condition.Store(c)
-	if p.options.NewTransport != nil {
-		peer.Transport = p.options.NewTransport(peer)
-	}
-	p.peers[id] = peer
-	p.note(peer, EventAdded, "")
-}
-
-// update takes over what changed of a peer other than its identity.
-func (p *Pool) update(u discovery.Update) {
-	peer := p.peers[u.New.Key()]
-	p.change(peer, func(c *condition) { c.setInstance(u.New) })
-	p.note(peer, EventUpdated, "")
-}
-
-// change stores a changed copy of a peer's condition.
-func (p *Pool) change(peer *Peer, f func(*condition)) {
-	c := *peer.condition.Load()
-	was := c.state()
-	f(&c)
-	if c.state() != was {
-		c.since = time.Now()
-	}
-	if c.reasons&ReasonDrain == 0 {
-		peer.drained = false
-	}
-	peer.condition.Store(&c)
-}
-
-// publish builds and stores the next snapshot, closes the peers that it leaves
-// out, and sends the events.
-func (p *Pool) publish() {
-	prev := p.snapshot.Load()
-	next := build(p.options.Policy, sorted(p.peers), sorted(p.draining))
-	for _, peer := range next.Eligible {
-		peer.load.And(^closed)
-	}
-	p.store(prev, next)
-	if prev != nil {
-		for _, peer := range prev.Eligible {
-			if !peer.condition.Load().eligible() {
-				peer.load.Or(closed)
-				if peer.Transport != nil {
-					peer.Transport.Drain()
-				}
-			}
-		}
-	}
-	for _, peer := range next.All {
-		p.settle(peer)
-	}
-	for _, peer := range next.Draining {
-		p.settle(peer)
-	}
-	p.flush()
-}
-
-// store makes next the current snapshot.
-func (p *Pool) store(prev, next *Snapshot) {
-	next.Generation = 1
-	if prev != nil {
-		next.Generation = prev.Generation + 1
-	}
-	p.snapshot.Store(next)
-	if prev != nil {
-		close(prev.superseded)
-	}
-}
-
-// note keeps an event until flush.
-func (p *Pool) note(peer *Peer, kind EventKind, detail string) {
-	if p.options.Notify != nil {
-		p.events = append(p.events, Event{
-			Time: time.Now(), Pool: p.name, Peer: peer, Kind: kind, State: peer.State(), Detail: detail,
-		})
-	}
-}
-
-// flush sends the events, in order.
-func (p *Pool) flush() {
-	for _, e := range p.events {
-		p.options.Notify(e)
-	}
-	p.events = p.events[:0]
-}
-
-// sorted returns the peers in the order of their keys.
-func sorted(peers map[discovery.Key]*Peer) []*Peer {
-	s := make([]*Peer, 0, len(peers))
-	for _, p := range peers {
-		s = append(s, p)
-	}
-	slices.SortFunc(s, func(a, b *Peer) int {
-		return cmp.Or(
-			cmp.Compare(a.ID.Service, b.ID.Service),
-			cmp.Compare(a.ID.Node, b.ID.Node),
-			cmp.Compare(a.ID.ID, b.ID.ID),
-			cmp.Compare(a.ID.Address, b.ID.Address),
-		)
-	})
-	return s
-}

@@ -1,28 +1,28 @@
 package balancer
 
 // Snapshot is the state of a pool at one time. It is immutable: callers must
-// not change its slices. The peers it holds live on and change.
+// not change its slices. The peers in it live on and change.
 type Snapshot struct {
 	// Generation counts the snapshots of the pool, from 1.
 	Generation uint64
 	// All are the peers of the set, sorted by service, node, id and address.
 	All []*Peer
-	// Eligible are those of All that requests go to.
+	// Eligible are those of All that get requests.
 	Eligible []*Peer
-	// Draining are peers that left the set and still have requests in flight,
-	// in the order of All.
+	// Draining are the peers that left the set and still have requests in
+	// flight, sorted as All.
 	Draining []*Peer
 
 	picker     picker
 	superseded chan struct{} // closed when the next snapshot is stored
 }
 
-// build makes a snapshot of peers that are in the set and of those that have
-// left it, both sorted. It depends on nothing but its arguments and changes
-// none of them.
-func build(policy Policy, all, draining []*Peer) *Snapshot {
-	s := &Snapshot{All: all, Draining: draining, superseded: make(chan struct{})}
-	var candidates []candidate
+// build makes the snapshot of the peers in the set and of those that left it.
+// It depends on nothing but its arguments and the conditions of the peers, and
+// changes none of them.
+func build(generation uint64, policy Policy, all, draining []*Peer) *Snapshot {
+	s := &Snapshot{Generation: generation, All: all, Draining: draining, superseded: make(chan struct{})}
+	candidates := make([]candidate, 0, len(all))
 	for _, p := range all {
 		if c := p.condition.Load(); c.eligible() {
 			s.Eligible = append(s.Eligible, p)
@@ -31,6 +31,16 @@ func build(policy Policy, all, draining []*Peer) *Snapshot {
 	}
 	s.picker = newPicker(policy, candidates)
 	return s
+}
+
+// withDraining returns the snapshot that follows s when nothing has changed
+// but which peers drain.
+func (s *Snapshot) withDraining(draining []*Peer) *Snapshot {
+	next := *s
+	next.Generation++
+	next.Draining = draining
+	next.superseded = make(chan struct{})
+	return &next
 }
 
 // refusal says why no peer of s could be picked.

@@ -1,20 +1,49 @@
 package balancer
 
+import "time"
+
+// failureLatency is what a failed attempt counts as at least in a peer's
+// latency: a peer that refuses at once must not look fast.
+const failureLatency = time.Second
+
 // Token is a request's hold on the peer that was picked for it. It is a value
 // and may be copied; Done must be called exactly once for all copies.
 type Token struct {
 	// Peer is the peer to use.
 	Peer *Peer
 
-	start int64 // by nanotime
+	start int64 // time of the pick, by nanotime
 }
 
 // Done reports how the attempt went and ends the request's hold on the peer,
 // whose transport may be closed from then on. It is called when the whole
-// exchange has ended, for a stream when it ends. It takes no lock, unless it
-// ends the last request of a peer that drains.
+// exchange has ended, for a stream when it ends. It reads no clock, allocates
+// nothing and takes no lock, unless it ends the last request of a peer that
+// gets none any more.
 func (t Token) Done(o Outcome) {
 	p := t.Peer
+	p.measure(o, t.start+int64(o.Latency))
 	p.outcomes[o.Class].Add(1)
 	p.release()
+}
+
+// measure takes the outcome of an attempt that ended at end into the peer's
+// latency.
+func (p *Peer) measure(o Outcome, end int64) {
+	switch o.Class {
+	case OutcomeOK:
+		if o.Latency > 0 {
+			p.latency.observe(o.Latency, end)
+		}
+	case OutcomeServerError:
+		// Errors are often quick, which is no merit, and some are to be expected
+		// of a peer that works. One that has yet to show that it does is in doubt.
+		if p.latency.average() > 0 {
+			p.latency.confirm(o.Latency, end)
+			return
+		}
+		fallthrough
+	case OutcomeConnectFailure, OutcomeTimeout, OutcomeReset:
+		p.latency.penalize(max(o.Latency, failureLatency), end)
+	}
 }

@@ -1,0 +1,180 @@
+package balancer
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/discovery"
+)
+
+// Apply makes set the pool's set of instances and returns what that changed.
+// The set may be in any order and is kept, so it must not change afterwards.
+//
+// Peers that stay keep their state, those that left drain, and a set that
+// changes nothing has no effect. An instance with weight 0, or in a status
+// worse than warning, is a peer that gets no requests. A closed pool ignores
+// the set.
+func (p *Pool) Apply(set []discovery.Instance) discovery.Changes {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return discovery.Changes{}
+	}
+	return p.apply(set)
+}
+
+// apply is Apply with mu held, as are the functions below.
+func (p *Pool) apply(set []discovery.Instance) discovery.Changes {
+	changes := discovery.Diff(p.set, set)
+	if changes.Empty() {
+		return changes
+	}
+	p.set = set
+	for _, i := range changes.Removed {
+		p.leave(p.peers[i.Key()])
+	}
+	for _, i := range changes.Added {
+		p.join(i)
+	}
+	for _, u := range changes.Updated {
+		p.update(u)
+	}
+	p.publish()
+	return changes
+}
+
+// SetReason says that r speaks against the peer id, or no longer does. why is
+// the cause in a few words, for people; it may be empty. It reports whether the
+// set has such a peer: a verdict on one that has left is void.
+//
+// r is a single bit that the caller owns; [ReasonConsul] belongs to Apply. Once
+// SetReason has returned with a reason against a peer, no request is started on
+// it: if none is in flight, none will be.
+func (p *Pool) SetReason(id discovery.Key, r Reason, down bool, why string) bool {
+	if r&ReasonConsul != 0 {
+		panic("BUG: ReasonConsul is for Pool.Apply to set")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	peer := p.peers[id]
+	if peer == nil {
+		return false
+	}
+	was, is := peer.change(func(c *condition) { c.setReason(r, down, why) })
+	if is.reasons&ReasonDrain == 0 {
+		peer.drained = false
+	}
+	p.noteState(peer, was, is)
+	if is.eligible() != was.eligible() {
+		p.publish()
+	} else { // no snapshot tells the difference
+		p.settle(peer)
+		p.flush()
+	}
+	return true
+}
+
+// join adds a peer to the set, or takes back one that still drains.
+func (p *Pool) join(i discovery.Instance) {
+	id := i.Key()
+	if peer := p.draining[id]; peer != nil {
+		delete(p.draining, id)
+		p.peers[id] = peer
+		peer.cutTimer.Stop()
+		peer.change(func(c *condition) {
+			c.leaving = false
+			c.setInstance(i)
+		})
+		p.note(peer, EventAdded, "returned while draining")
+		return
+	}
+	peer := &Peer{ID: id, pool: p}
+	peer.load.Store(quiesced) // until a snapshot has it
+	c := &condition{since: time.Now()}
+	c.setInstance(i)
+	peer.condition.Store(c)
+	if p.options.NewTransport != nil {
+		peer.Transport = p.options.NewTransport(peer)
+	}
+	p.peers[id] = peer
+	p.note(peer, EventAdded, strings.Join(peer.Reasons(), "; "))
+}
+
+// update takes over what the registry changed of a peer.
+func (p *Pool) update(u discovery.Update) {
+	peer := p.peers[u.New.Key()]
+	was, is := peer.change(func(c *condition) { c.setInstance(u.New) })
+	if what := describe(u); what != "" {
+		p.note(peer, EventUpdated, what)
+	}
+	p.noteState(peer, was, is)
+}
+
+// describe says what changed in an instance, or "" if it is only the output of
+// a check.
+func describe(u discovery.Update) string {
+	var parts []string
+	if u.Old.Status != u.New.Status {
+		parts = append(parts, fmt.Sprintf("%s → %s", u.Old.Status, u.New.Status))
+	}
+	if u.Old.Weight != u.New.Weight {
+		parts = append(parts, fmt.Sprintf("weight %d → %d", u.Old.Weight, u.New.Weight))
+	}
+	if !slices.Equal(u.Old.Tags, u.New.Tags) {
+		parts = append(parts, "tags")
+	}
+	if !maps.Equal(u.Old.Meta, u.New.Meta) {
+		parts = append(parts, "meta")
+	}
+	if u.Old.Datacenter != u.New.Datacenter {
+		parts = append(parts, "datacenter")
+	}
+	return strings.Join(parts, ", ")
+}
+
+// publish makes what changed visible: it builds and stores the next snapshot,
+// quiesces the peers that are not in it any more, and sends the events.
+//
+// The order matters. A peer is resumed before a snapshot has it and quiesced
+// after one has it no more, so that Pick, when it fails to acquire a peer,
+// always finds a newer snapshot.
+func (p *Pool) publish() {
+	prev := p.snapshot.Load()
+	next := build(prev.Generation+1, p.options.Policy, sorted(p.peers), sorted(p.draining))
+	for _, peer := range next.Eligible {
+		peer.resume()
+	}
+	p.store(next)
+	for _, peer := range prev.Eligible {
+		if !peer.condition.Load().eligible() {
+			peer.quiesce()
+		}
+	}
+	p.settle(next.Draining...)
+	p.settle(next.All...)
+	p.flush()
+}
+
+// store makes next the present snapshot.
+func (p *Pool) store(next *Snapshot) {
+	prev := p.snapshot.Swap(next)
+	close(prev.superseded)
+}
+
+// sorted returns the peers in the order of their keys.
+func sorted(peers map[discovery.Key]*Peer) []*Peer {
+	return slices.SortedFunc(maps.Values(peers), comparePeers)
+}
+
+func comparePeers(a, b *Peer) int {
+	return cmp.Or(
+		cmp.Compare(a.ID.Service, b.ID.Service),
+		cmp.Compare(a.ID.Node, b.ID.Node),
+		cmp.Compare(a.ID.ID, b.ID.ID),
+		cmp.Compare(a.ID.Address, b.ID.Address),
+	)
+}

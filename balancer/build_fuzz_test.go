@@ -1,0 +1,144 @@
+package balancer
+
+import (
+	"slices"
+	"testing"
+
+	"sluice/discovery"
+)
+
+// FuzzPool drives a pool with a script of two bytes per step and compares it
+// with a simple model of what it should hold.
+func FuzzPool(f *testing.F) {
+	f.Add([]byte{0, 1, 16, 3, 32, 2, 1, 0, 48, 0})
+	f.Add([]byte{0, 5, 1, 5, 2, 5, 3, 5, 0x42, 1, 0x10, 0, 0x11, 0, 0x62, 0x31})
+	f.Add([]byte("every step changes one of sixteen instances"))
+	f.Fuzz(func(t *testing.T, script []byte) {
+		if len(script) > 200 {
+			return
+		}
+		p := newTestPool(t, Options{NewTransport: newTestTransport})
+		set := make(map[byte]discovery.Instance)
+		reasons := make(map[discovery.Key]Reason)
+		known := make(map[*Peer]bool)
+		for ; len(script) >= 2; script = script[2:] {
+			n, argument := script[0]&15, script[1]
+			i, exists := set[n]
+			switch script[0] >> 4 {
+			case 0, 1, 2: // add, or change the weight
+				if !exists {
+					i = instance(int(n), 0)
+				}
+				i.Weight = int(argument%16) - 1
+				set[n] = i
+			case 3:
+				delete(set, n)
+			case 4:
+				if exists {
+					i.Status = discovery.Status(argument % 4)
+					set[n] = i
+				}
+			case 5: // the same id at another address
+				if exists {
+					i.Port += 100
+					set[n] = i
+				}
+			case 6, 7:
+				if r, down := ReasonActive<<(argument%3), argument&16 != 0; exists && p.SetReason(i.Key(), r, down, "") {
+					reasons[i.Key()] &^= r
+					if down {
+						reasons[i.Key()] |= r
+					}
+				}
+			case 8:
+				policies := Policies()
+				if err := p.Reconfigure(Options{Policy: policies[int(argument)%len(policies)], NewTransport: newTestTransport}); err != nil {
+					t.Fatal(err)
+				}
+			default: // several changes at once
+				continue
+			}
+			var all []discovery.Instance
+			for _, i := range set {
+				all = append(all, i)
+			}
+			p.Apply(all)
+			checkPool(t, p, all, reasons, known)
+		}
+	})
+}
+
+// checkPool fails unless p holds the peers of set, those that should be are
+// eligible, and these and no others can be picked.
+func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[discovery.Key]Reason, known map[*Peer]bool) {
+	t.Helper()
+	s := p.Snapshot()
+	want := make(map[discovery.Key]bool) // whether it is eligible
+	for _, i := range set {
+		want[i.Key()] = i.Weight > 0 && i.Status <= discovery.StatusWarning && reasons[i.Key()] == 0
+	}
+	for key := range reasons {
+		if _, present := want[key]; !present {
+			delete(reasons, key) // it returns as a new peer
+		}
+	}
+	if len(s.All) != len(want) || len(s.Draining) != 0 {
+		t.Fatalf("%d peers, %d draining; want %d, 0", len(s.All), len(s.Draining), len(want))
+	}
+	eligible := 0
+	for _, peer := range s.All {
+		known[peer] = true
+		expected, present := want[peer.ID]
+		if got := slices.Contains(s.Eligible, peer); !present || got != expected {
+			t.Fatalf("%v: present %v, eligible %v; want %v", peer, present, got, expected)
+		}
+		if (peer.State() == StateUp) != expected || (peer.Reasons() == nil) != expected {
+			t.Errorf("%v: state %v, reasons %q, but eligible: %v", peer, peer.State(), peer.Reasons(), expected)
+		}
+		if peer.Weight() < 0 || expected && peer.Weight() == 0 {
+			t.Errorf("%v: weight %d", peer, peer.Weight())
+		}
+		if expected {
+			eligible++
+		}
+	}
+	if !slices.IsSortedFunc(s.All, comparePeers) {
+		t.Error("not sorted")
+	}
+	for peer := range known {
+		_, present := want[peer.ID]
+		gone := !present || !slices.Contains(s.All, peer)
+		if closed := transportOf(peer).closes.Load(); gone && closed != 1 || !gone && closed != 0 {
+			t.Errorf("%v: gone %v, transport closed %d times", peer, gone, closed)
+		}
+		if gone {
+			delete(known, peer)
+		}
+	}
+	// The rarest of 16 peers has 1 of at most 211 shares: to miss it by chance
+	// in so many picks has a probability below 10⁻¹⁰.
+	reached := make(map[*Peer]bool)
+	for n := 0; n < 5000 && len(reached) < eligible; n++ {
+		token, err := p.Pick(nil)
+		if err != nil {
+			t.Fatalf("%d eligible, Pick: %v", eligible, err)
+		}
+		if !slices.Contains(s.Eligible, token.Peer) {
+			t.Fatalf("picked %v, which is not eligible", token.Peer)
+		}
+		reached[token.Peer] = true
+		token.Done(Outcome{})
+	}
+	if len(reached) != eligible {
+		t.Errorf("%d of %d eligible peers can be picked", len(reached), eligible)
+	}
+	if eligible == 0 {
+		wantErr := ErrNoEligible
+		if len(set) == 0 {
+			wantErr = ErrNoPeers
+		}
+		if _, err := p.Pick(nil); err != wantErr {
+			t.Errorf("Pick: %v, want %v", err, wantErr)
+		}
+	}
+}

@@ -1,0 +1,220 @@
+package balancer
+
+import (
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/discovery"
+)
+
+// strictTransport fails the test when it is used after it was closed.
+type strictTransport struct {
+	t      *testing.T
+	closed atomic.Bool
+}
+
+func (s *strictTransport) Drain() {}
+
+func (s *strictTransport) Close() {
+	if s.closed.Swap(true) {
+		s.t.Error("a transport was closed twice")
+	}
+}
+
+func (s *strictTransport) use() {
+	if s.closed.Load() {
+		s.t.Error("a transport was closed under a token")
+	}
+}
+
+// churn changes a pool at random until stop is closed.
+func churn(p *Pool, o Options, set []discovery.Instance, stop <-chan struct{}) {
+	set = slices.Clone(set)
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		i := &set[rand.IntN(len(set))]
+		switch rand.IntN(8) {
+		case 0:
+			p.SetReason(i.Key(), ReasonDrain, true, "")
+		case 1:
+			p.SetReason(i.Key(), ReasonDrain, false, "")
+		case 2:
+			p.SetReason(i.Key(), ReasonActive, rand.IntN(2) == 0, "")
+		case 3:
+			o.Policy = Policies()[rand.IntN(len(pickers))]
+			if err := p.Reconfigure(o); err != nil {
+				panic(err)
+			}
+		case 4:
+			i.Status = discovery.Status(rand.IntN(4))
+		case 5:
+			i.Weight = rand.IntN(20)
+		default:
+			rand.Shuffle(len(set), func(a, b int) { set[a], set[b] = set[b], set[a] })
+		}
+		p.Apply(slices.Clone(set[:rand.IntN(len(set)+1)]))
+	}
+}
+
+// While the set changes without pause, no request ever holds a transport that
+// is closed, nobody is left in flight, every transport is closed in the end,
+// once, and a drained peer had its last request before.
+func TestChurn(t *testing.T) {
+	const pickers, picks = 4, 20000
+	var made sync.Map // every transport, by peer
+	var afterDrain atomic.Int32
+	o := Options{
+		DrainTimeout: time.Hour,
+		NewTransport: func(peer *Peer) Transport {
+			s := &strictTransport{t: t}
+			made.Store(peer, s)
+			return s
+		},
+		Notify: func(e Event) {
+			if e.Kind == EventDrained && e.Peer.Inflight() > pickers {
+				afterDrain.Add(1) // more than late picks that are about to notice
+			}
+		},
+	}
+	p := newTestPool(t, o)
+	set := instances(12)
+	p.Apply(set)
+
+	stop := make(chan struct{})
+	var writers, readers sync.WaitGroup
+	for range 2 {
+		writers.Go(func() { churn(p, o, set, stop) })
+	}
+	var picked atomic.Int64
+	for range pickers {
+		readers.Go(func() {
+			var held []Token
+			for range picks {
+				var q Query
+				token, err := p.Pick(&q)
+				if err != nil {
+					if len(held) > 0 { // give drains a chance to end
+						held[0].Done(Outcome{Class: OutcomeReset})
+						held = held[1:]
+					}
+					continue
+				}
+				picked.Add(1)
+				token.Peer.Transport.(*strictTransport).use()
+				held = append(held, token)
+				if len(held) > rand.IntN(8) {
+					last := held[len(held)-1]
+					held = held[:len(held)-1]
+					last.Peer.Transport.(*strictTransport).use()
+					last.Done(Outcome{Class: OutcomeOK, Latency: time.Duration(rand.IntN(int(time.Second)))})
+				}
+			}
+			for _, token := range held {
+				token.Peer.Transport.(*strictTransport).use()
+				token.Done(Outcome{})
+			}
+		})
+	}
+	readers.Wait()
+	close(stop)
+	writers.Wait()
+	p.Close()
+	if !drained(p) {
+		t.Error("the pool is not drained when nothing is in flight")
+	}
+	var requests uint64
+	made.Range(func(peer, transport any) bool {
+		if n := peer.(*Peer).Inflight(); n != 0 {
+			t.Errorf("%v: %d in flight", peer, n)
+		}
+		if !transport.(*strictTransport).closed.Load() {
+			t.Errorf("%v: its transport was not closed", peer)
+		}
+		requests += peer.(*Peer).Requests()
+		return true
+	})
+	if int64(requests) != picked.Load() {
+		t.Errorf("%d requests, want %d", requests, picked.Load())
+	}
+	if n := afterDrain.Load(); n != 0 {
+		t.Errorf("%d peers were in use when they had drained", n)
+	}
+	if picked.Load() == 0 {
+		t.Error("nothing was picked")
+	}
+}
+
+// Once an operator has drained a peer and nothing is in flight, it may be shut
+// down: nothing will come.
+func TestNoRequestStartsOnADrainedPeer(t *testing.T) {
+	const rounds = 300
+	p := newTestPool(t, Options{})
+	set := instances(2)
+	p.Apply(set)
+	target := peerOf(t, p, set[0])
+	var down atomic.Bool // the process behind target has ended
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				token, err := p.Pick(nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if token.Peer == target && down.Load() {
+					t.Error("a request was started on a peer that had drained")
+				}
+				token.Done(Outcome{Class: OutcomeOK})
+			}
+		})
+	}
+	for range rounds {
+		p.SetReason(target.ID, ReasonDrain, true, "")
+		for target.Inflight() > 0 {
+			time.Sleep(time.Microsecond)
+		}
+		down.Store(true)
+		p.SetReason(set[1].Key(), ReasonActive, false, "") // no more than another writer
+		down.Store(false)
+		p.SetReason(target.ID, ReasonDrain, false, "")
+	}
+	close(stop)
+	readers.Wait()
+}
+
+// A reader that waits for a first peer must not miss it.
+func TestNoChangeIsMissed(t *testing.T) {
+	for range 200 {
+		p := newTestPool(t, Options{})
+		go p.Apply(instances(1))
+		for {
+			changed := p.Changed()
+			token, err := p.Pick(nil)
+			if err == nil {
+				token.Done(Outcome{})
+				break
+			}
+			select {
+			case <-changed:
+			case <-time.After(10 * time.Second):
+				t.Fatal("there is a peer and nobody was told")
+			}
+		}
+		p.Close()
+	}
+}

@@ -1,0 +1,81 @@
+package balancer
+
+import (
+	"time"
+
+	"sluice/discovery"
+)
+
+// condition is what writers know of a peer. It is immutable: a writer stores
+// another one.
+type condition struct {
+	instance discovery.Instance
+	reasons  Reason
+	why      [numReasons]string // for each bit of reasons
+	leaving  bool               // no longer in the set
+	since    time.Time          // start of the present state
+}
+
+// weight returns the share that the registry asks for, within what counts.
+func (c *condition) weight() int { return min(max(c.instance.Weight, 0), maxWeight) }
+
+// eligible reports whether nothing speaks against the peer.
+func (c *condition) eligible() bool { return c.reasons == 0 && !c.leaving }
+
+func (c *condition) state() State {
+	switch {
+	case c.leaving || c.reasons&ReasonDrain != 0:
+		return StateDraining
+	case c.reasons&(ReasonConsul|ReasonActive) != 0:
+		return StateUnhealthy
+	case c.reasons&ReasonEjected != 0:
+		return StateEjected
+	}
+	return StateUp
+}
+
+// setInstance takes over what the registry says, with the reason that follows
+// from it.
+func (c *condition) setInstance(i discovery.Instance) {
+	c.instance = i
+	switch {
+	case i.Status >= discovery.StatusCritical, i.Weight <= 0 && i.Status != discovery.StatusPassing:
+		why := i.Status.String()
+		if i.Detail != "" {
+			why += ": " + i.Detail
+		}
+		c.setReason(ReasonConsul, true, why)
+	case i.Weight <= 0:
+		c.setReason(ReasonConsul, true, "weight 0")
+	default:
+		c.setReason(ReasonConsul, false, "")
+	}
+}
+
+// setReason sets or clears the bits of r.
+func (c *condition) setReason(r Reason, down bool, why string) {
+	c.reasons &^= r
+	if down {
+		c.reasons |= r
+	} else {
+		why = ""
+	}
+	for i := range c.why {
+		if r&(1<<i) != 0 {
+			c.why[i] = why
+		}
+	}
+}
+
+// change stores a changed copy of the peer's condition and returns both. The
+// pool's mutex must be held.
+func (p *Peer) change(f func(*condition)) (was, is *condition) {
+	was = p.condition.Load()
+	c := *was
+	f(&c)
+	if c.state() != was.state() {
+		c.since = time.Now()
+	}
+	p.condition.Store(&c)
+	return was, &c
+}

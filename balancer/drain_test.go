@@ -1,0 +1,242 @@
+package balancer
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/discovery"
+)
+
+// drained reports whether the pool says so without waiting.
+func drained(p *Pool) bool {
+	select {
+	case <-p.Drained():
+		return true
+	default:
+		return false
+	}
+}
+
+func TestARemovedPeerFinishesItsRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{NewTransport: newTestTransport})
+		p.Apply(instances(1))
+		first, second := mustPick(t, p, nil), mustPick(t, p, nil)
+		peer := first.Peer
+		p.Apply(nil)
+
+		if _, err := p.Pick(nil); err != ErrNoPeers {
+			t.Errorf("Pick = %v, want %v", err, ErrNoPeers)
+		}
+		if s := p.Snapshot(); len(s.All) != 0 || !slices.Equal(s.Draining, []*Peer{peer}) {
+			t.Errorf("snapshot %+v, want one draining peer", s)
+		}
+		if peer.State() != StateDraining || !slices.Equal(peer.Reasons(), []string{"removed from the set"}) {
+			t.Errorf("state %v, reasons %q", peer.State(), peer.Reasons())
+		}
+		time.Sleep(DefaultDrainTimeout - time.Second)
+		first.Done(Outcome{})
+		if tr := transportOf(peer); tr.drains.Load() != 1 || tr.closes.Load() != 0 {
+			t.Errorf("%d drains, %d closes, want 1, 0", tr.drains.Load(), tr.closes.Load())
+		}
+		second.Done(Outcome{})
+		if got := transportOf(peer).closes.Load(); got != 1 {
+			t.Errorf("closed %d times after the last request, want once", got)
+		}
+		if s := p.Snapshot(); len(s.Draining) != 0 {
+			t.Errorf("snapshot %+v, want nothing draining", s)
+		}
+		time.Sleep(time.Hour)
+		if got := transportOf(peer).closes.Load(); got != 1 {
+			t.Errorf("closed %d times, want once", got)
+		}
+	})
+}
+
+func TestAnIdlePeerIsRetiredAtOnce(t *testing.T) {
+	p := newTestPool(t, Options{NewTransport: newTestTransport})
+	p.Apply(instances(3))
+	all := p.Snapshot().All
+	p.Apply(instances(1))
+	for i, peer := range all {
+		want := int32(1)
+		if i == 0 {
+			want = 0
+		}
+		if got := transportOf(peer).closes.Load(); got != want {
+			t.Errorf("peer %d: closed %d times, want %d", i, got, want)
+		}
+	}
+	if s := p.Snapshot(); len(s.Draining) != 0 || len(s.All) != 1 {
+		t.Errorf("snapshot %+v, want one peer, none draining", s)
+	}
+}
+
+func TestDrainWithOpenStreamIsCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got events
+		p := newTestPool(t, Options{DrainTimeout: 10 * time.Second, NewTransport: newTestTransport, Notify: got.notify})
+		p.Apply(instances(1))
+		stream := mustPick(t, p, nil)
+		p.Apply(nil)
+		got.take()
+		time.Sleep(10*time.Second - 1)
+		synctest.Wait()
+		if n := transportOf(stream.Peer).closes.Load(); n != 0 {
+			t.Errorf("closed before the timeout")
+		}
+		time.Sleep(1)
+		synctest.Wait()
+		if n := transportOf(stream.Peer).closes.Load(); n != 1 {
+			t.Errorf("closed %d times at the timeout, want once", n)
+		}
+		if e, want := got.take(), []string{"cut star-0000: draining: 1 in flight after 10s"}; !slices.Equal(e, want) {
+			t.Errorf("events %q, want %q", e, want)
+		}
+		if n := len(p.Snapshot().Draining); n != 0 {
+			t.Errorf("%d draining, want none", n)
+		}
+		stream.Done(Outcome{Class: OutcomeReset})
+		if n := stream.Peer.Inflight(); n != 0 {
+			t.Errorf("in flight %d, want 0", n)
+		}
+		if n := transportOf(stream.Peer).closes.Load(); n != 1 {
+			t.Errorf("closed %d times, want once", n)
+		}
+		if e := got.take(); e != nil {
+			t.Errorf("events %q, want none", e)
+		}
+	})
+}
+
+func TestAPeerThatReturnsWhileDrainingIsTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{DrainTimeout: 10 * time.Second, NewTransport: newTestTransport})
+		set := instances(1)
+		p.Apply(set)
+		token := mustPick(t, p, nil)
+		peer := token.Peer
+		p.SetReason(peer.ID, ReasonEjected, true, "")
+		p.Apply(nil)
+		if p.SetReason(peer.ID, ReasonEjected, false, "") {
+			t.Error("a verdict on a peer that has left is not void")
+		}
+		time.Sleep(9 * time.Second)
+		p.Apply(set)
+		if got := peerOf(t, p, set[0]); got != peer {
+			t.Fatal("another peer took its place")
+		}
+		if peer.State() != StateEjected || peer.Inflight() != 1 {
+			t.Errorf("state %v, in flight %d; want what it was", peer.State(), peer.Inflight())
+		}
+		p.SetReason(peer.ID, ReasonEjected, false, "")
+		mustPick(t, p, nil).Done(Outcome{})
+
+		// The first timeout must not cut it, neither now nor after it left again.
+		time.Sleep(5 * time.Second)
+		p.Apply(nil)
+		time.Sleep(9 * time.Second)
+		synctest.Wait()
+		if transportOf(peer).closes.Load() != 0 || len(p.Snapshot().Draining) != 1 {
+			t.Error("cut before its time")
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if transportOf(peer).closes.Load() != 1 {
+			t.Error("not cut in time")
+		}
+		p.Apply(set)
+		if got := peerOf(t, p, set[0]); got == peer {
+			t.Error("a peer whose transport is closed was taken back")
+		}
+		token.Done(Outcome{})
+		if got := mustPick(t, p, nil).Peer; got == peer {
+			t.Error("picked the old peer")
+		}
+	})
+}
+
+func TestAnOperatorDrainsAPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got events
+		p := newTestPool(t, Options{NewTransport: newTestTransport, Notify: got.notify})
+		p.Apply(instances(1))
+		token := mustPick(t, p, nil)
+		peer := token.Peer
+		p.SetReason(peer.ID, ReasonDrain, true, "")
+		if _, err := p.Pick(nil); err != ErrNoEligible {
+			t.Errorf("Pick = %v, want %v", err, ErrNoEligible)
+		}
+		got.take()
+		time.Sleep(time.Hour) // an operator's drain is never cut
+		token.Done(Outcome{})
+		if e, want := got.take(), []string{"drained star-0000: draining"}; !slices.Equal(e, want) {
+			t.Errorf("events %q, want %q", e, want)
+		}
+		if tr := transportOf(peer); tr.drains.Load() != 1 || tr.closes.Load() != 0 {
+			t.Errorf("%d drains, %d closes, want 1, 0", tr.drains.Load(), tr.closes.Load())
+		}
+		p.SetReason(peer.ID, ReasonDrain, false, "")
+		mustPick(t, p, nil).Done(Outcome{})
+		p.SetReason(peer.ID, ReasonDrain, true, "")
+		want := []string{
+			"state star-0000: up: draining → up",
+			"state star-0000: draining: up → draining: drain",
+			"drained star-0000: draining",
+		}
+		if e := got.take(); !slices.Equal(e, want) {
+			t.Errorf("events %q, want %q", e, want)
+		}
+	})
+}
+
+func TestCloseDrainsEveryPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{DrainTimeout: 10 * time.Second, NewTransport: newTestTransport})
+		p.Apply(instances(3))
+		all := p.Snapshot().All
+		first, second := mustPick(t, p, nil), mustPick(t, p, nil)
+		p.Close()
+		p.Close()
+		if _, err := p.Pick(nil); err != ErrNoPeers {
+			t.Errorf("Pick = %v, want %v", err, ErrNoPeers)
+		}
+		if changes := p.Apply(instances(3)); !changes.Empty() || len(p.Snapshot().All) != 0 {
+			t.Error("a closed pool took in peers")
+		}
+		if err := p.Reconfigure(Options{DrainTimeout: 10 * time.Second}); err != nil {
+			t.Error(err)
+		}
+		if drained(p) {
+			t.Error("drained with two requests in flight")
+		}
+		first.Done(Outcome{})
+		if drained(p) {
+			t.Error("drained with a request in flight")
+		}
+		time.Sleep(11 * time.Second)
+		synctest.Wait()
+		if !drained(p) {
+			t.Error("not drained after the timeout")
+		}
+		for _, peer := range all {
+			if n := transportOf(peer).closes.Load(); n != 1 {
+				t.Errorf("%v: closed %d times, want once", peer, n)
+			}
+		}
+		second.Done(Outcome{})
+	})
+}
+
+func TestClosingAnIdlePoolIsDoneAtOnce(t *testing.T) {
+	for _, set := range [][]discovery.Instance{nil, instances(2)} {
+		p := newTestPool(t, Options{})
+		p.Apply(set)
+		p.Close()
+		if !drained(p) {
+			t.Errorf("with %d idle peers: not drained", len(set))
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package balancer
+
+import (
+	"math"
+	"math/rand/v2"
+)
+
+// lottery draws one of n with probabilities in proportion to weights, in
+// constant time: A. J. Walker's alias method, set up as by M. D. Vose, "A
+// Linear Algorithm for Generating Random Numbers with a Given Distribution"
+// (1991). It is immutable and safe for concurrent use.
+type lottery struct {
+	n uint64
+	// tickets has n entries, or none if all weights are equal. Each has the same
+	// chance and belongs to its own index or else to another.
+	tickets []ticket
+}
+
+type ticket struct {
+	own   uint32 // share of the ticket that is its own index's, of 2³²-1
+	other uint32 // whose the rest is
+}
+
+// newLottery returns a lottery of len(candidates), at least 1.
+func newLottery(candidates []candidate) lottery {
+	n := len(candidates)
+	l := lottery{n: uint64(n)}
+	if equalWeights(candidates) {
+		return l
+	}
+	// share is the probability times n: 1 on average, what one ticket holds.
+	share := make([]float64, n)
+	total := totalWeight(candidates)
+	var small, large []uint32
+	for i, c := range candidates {
+		share[i] = float64(c.weight) / total * float64(n)
+		if share[i] < 1 {
+			small = append(small, uint32(i))
+		} else {
+			large = append(large, uint32(i))
+		}
+	}
+	l.tickets = make([]ticket, n)
+	for len(small) > 0 && len(large) > 0 {
+		s, g := small[len(small)-1], large[len(large)-1]
+		small = small[:len(small)-1]
+		l.tickets[s] = ticket{own: uint32(share[s] * math.MaxUint32), other: g}
+		share[g] -= 1 - share[s]
+		if share[g] < 1 {
+			large = large[:len(large)-1]
+			small = append(small, g)
+		}
+	}
+	for _, full := range [][]uint32{small, large} { // but for rounding, all are 1
+		for _, i := range full {
+			l.tickets[i] = ticket{own: math.MaxUint32, other: i}
+		}
+	}
+	return l
+}
+
+// draw returns a number from 0 to n-1.
+func (l *lottery) draw() int {
+	r := rand.Uint64()
+	// The upper half chooses the ticket, the lower half what becomes of it.
+	i := r >> 32 * l.n >> 32
+	if l.tickets == nil {
+		return int(i)
+	}
+	if t := l.tickets[i]; uint32(r) > t.own {
+		return int(t.other)
+	}
+	return int(i)
+}
+
+// drawTwo returns two different numbers from 0 to n-1, of which the first is
+// distributed as by draw and the second as by draw without the first. n must
+// be at least 2.
+func (l *lottery) drawTwo() (first, second int) {
+	if l.tickets == nil {
+		r := rand.Uint64()
+		i, j := r>>32*l.n>>32, r&math.MaxUint32*(l.n-1)>>32
+		if j >= i {
+			j++
+		}
+		return int(i), int(j)
+	}
+	first = l.draw()
+	for range 4 {
+		if second = l.draw(); second != first {
+			return first, second
+		}
+	}
+	// One has most of the weight, so who comes second hardly matters.
+	return first, (first + 1 + rand.IntN(int(l.n-1))) % int(l.n)
+}

@@ -1,0 +1,325 @@
+package balancer
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+	"unsafe"
+)
+
+// candidatesOf returns idle candidates with these weights.
+func candidatesOf(weights ...int) []candidate {
+	candidates := make([]candidate, len(weights))
+	for i, w := range weights {
+		candidates[i] = candidate{peer: &Peer{}, weight: w}
+	}
+	return candidates
+}
+
+var weightCases = [][]int{
+	{1}, {7}, {1, 1}, {5, 5, 5}, {1, 2}, {5, 1, 1}, {9, 1}, {1, 2, 3, 4}, {100, 90, 57}, {1, 1, 1, 1, 1, 20},
+}
+
+// Without load every policy distributes by weight. Round robin does it
+// exactly, see TestScheduleIsExactAndSmooth.
+func TestSharesFollowTheWeights(t *testing.T) {
+	for _, policy := range Policies() {
+		for _, weights := range weightCases {
+			const picks = 20000
+			p := newTestPool(t, Options{Policy: policy})
+			p.Apply(withWeights(weights...))
+			for range picks {
+				mustPick(t, p, nil).Done(Outcome{})
+			}
+			total := 0
+			for _, w := range weights {
+				total += w
+			}
+			for i, peer := range p.Snapshot().All {
+				share := float64(weights[i]) / float64(total)
+				got := float64(peer.Requests())
+				// Six standard deviations: once in 500 million.
+				if limit := 6*math.Sqrt(picks*share*(1-share)) + 1; math.Abs(got-picks*share) > limit {
+					t.Errorf("%s %v: peer %d was picked %v times, want %.0f ± %.0f",
+						policy, weights, i, got, picks*share, limit)
+				}
+			}
+		}
+	}
+}
+
+// Under load, with as many requests in flight as there are, what is in flight
+// follows the weights.
+func TestLoadFollowsTheWeights(t *testing.T) {
+	for _, policy := range []Policy{PolicyEWMA, PolicyLeastConn} {
+		for _, weights := range weightCases {
+			total := 0
+			for _, w := range weights {
+				total += w
+			}
+			p := newTestPool(t, Options{Policy: policy})
+			p.Apply(withWeights(weights...))
+			const perWeight = 50
+			for range perWeight * total {
+				mustPick(t, p, nil)
+			}
+			for i, peer := range p.Snapshot().All {
+				got := float64(peer.Inflight()) / float64(weights[i])
+				// Of two choices each peer has had about half its share before the
+				// comparison matters.
+				if got < 0.75*perWeight || got > 1.25*perWeight {
+					t.Errorf("%s %v: %.1f in flight per weight on peer %d, want about %d", policy, weights, got, i, perWeight)
+				}
+			}
+		}
+	}
+}
+
+// The lottery's probabilities can be read off its tickets.
+func TestLotteryIsExact(t *testing.T) {
+	cases := append(slices.Clone(weightCases), []int{maxWeight, 1}, []int{maxWeight, maxWeight, 1, 1, 1})
+	many := make([]int, 1000)
+	for i := range many {
+		many[i] = 1 + i*i%maxWeight
+	}
+	for _, weights := range append(cases, many) {
+		candidates := candidatesOf(weights...)
+		l := newLottery(candidates)
+		if equalWeights(candidates) {
+			if l.tickets != nil {
+				t.Errorf("%v: equal weights need no tickets", weights)
+			}
+			continue
+		}
+		n := float64(len(weights))
+		got := make([]float64, len(weights))
+		for i, ticket := range l.tickets {
+			own := (float64(ticket.own) + 1) / (1 << 32)
+			got[i] += own / n
+			got[ticket.other] += (1 - own) / n
+		}
+		for i, w := range weights {
+			if want := float64(w) / totalWeight(candidates); math.Abs(got[i]-want) > 1e-9 {
+				t.Errorf("%d weights: number %d is drawn with probability %v, want %v", len(weights), i, got[i], want)
+			}
+		}
+	}
+}
+
+func TestDrawTwoAreDifferent(t *testing.T) {
+	for _, weights := range [][]int{{1, 1}, {1, 1, 1}, {maxWeight, 1}, {maxWeight, 1, 1}} {
+		l := newLottery(candidatesOf(weights...))
+		seen := make(map[[2]int]int)
+		for range 10000 {
+			i, j := l.drawTwo()
+			if i == j || i < 0 || j < 0 || i >= len(weights) || j >= len(weights) {
+				t.Fatalf("%v: drew %d and %d", weights, i, j)
+			}
+			seen[[2]int{i, j}]++
+		}
+		if equalWeights(candidatesOf(weights...)) {
+			pairs := len(weights) * (len(weights) - 1)
+			for pair, n := range seen {
+				if want := 10000 / pairs; n < want*8/10 || n > want*12/10 {
+					t.Errorf("%v: pair %v came %d times, want about %d", weights, pair, n, want)
+				}
+			}
+		}
+	}
+}
+
+// checkSchedule fails unless each i has exactly its turns, and after any
+// number of turns what is due to it, to less than one turn.
+func checkSchedule(t *testing.T, counts []int) {
+	t.Helper()
+	schedule := newSchedule(counts)
+	had := make([]int, len(counts))
+	for m, i := range schedule {
+		had[i]++
+		for i, n := range counts {
+			due := float64(m+1) * float64(n) / float64(len(schedule))
+			if math.Abs(float64(had[i])-due) >= 1 {
+				t.Fatalf("%v: after %d turns, %d has had %d, %.2f were due", counts, m+1, i, had[i], due)
+			}
+		}
+	}
+	if !slices.Equal(had, counts) {
+		t.Errorf("turns %v, want %v", had, counts)
+	}
+}
+
+func TestScheduleIsExactAndSmooth(t *testing.T) {
+	for _, weights := range weightCases {
+		checkSchedule(t, weights)
+	}
+	if got, want := newSchedule([]int{5, 1, 1}), []uint32{0, 0, 0, 1, 0, 0, 2}; !slices.Equal(got, want) {
+		t.Errorf("schedule %v, want %v", got, want)
+	}
+}
+
+func FuzzSchedule(f *testing.F) {
+	f.Add([]byte{1})
+	f.Add([]byte{5, 1, 1})
+	f.Add([]byte{255, 254, 1, 7, 7, 100})
+	f.Fuzz(func(t *testing.T, weights []byte) {
+		if len(weights) == 0 || len(weights) > 20 {
+			return
+		}
+		counts := make([]int, len(weights))
+		for i, w := range weights {
+			counts[i] = int(w) + 1
+		}
+		checkSchedule(t, counts)
+	})
+}
+
+func TestSchedulesAreBounded(t *testing.T) {
+	f := func(weights []int, want []int) {
+		t.Helper()
+		if got := turns(candidatesOf(weights...)); !slices.Equal(got, want) {
+			t.Errorf("turns of %v: %v, want %v", weights, got, want)
+		}
+	}
+	f([]int{10, 20, 30}, []int{1, 2, 3})
+	f([]int{4000, 96}, []int{125, 3})
+	f([]int{4001, 1}, []int{4001, 1})
+	f([]int{maxWeight, maxWeight - 1, 1}, []int{2048, 2048, 1})
+	many := make([]int, 1000)
+	for i := range many {
+		many[i] = maxWeight - i
+	}
+	length := 0
+	for i, n := range turns(candidatesOf(many...)) {
+		if n != turnsPerPeer {
+			t.Fatalf("peer %d has %d turns, want %d", i, n, turnsPerPeer)
+		}
+		length += n
+	}
+	if length != 1000*turnsPerPeer {
+		t.Errorf("%d turns, want %d", length, 1000*turnsPerPeer)
+	}
+}
+
+// With equal weights, any n picks in a row go to all n peers.
+func TestRoundRobinTakesTurns(t *testing.T) {
+	p := newTestPool(t, Options{Policy: PolicyRoundRobin})
+	p.Apply(instances(7))
+	for range 10 {
+		seen := make(map[*Peer]bool)
+		for range 7 {
+			token := mustPick(t, p, nil)
+			seen[token.Peer] = true
+			token.Done(Outcome{})
+		}
+		if len(seen) != 7 {
+			t.Errorf("7 picks went to %d peers", len(seen))
+		}
+	}
+}
+
+// Many proxies that start together must not all begin with the same peer.
+func TestRoundRobinStartsAtRandom(t *testing.T) {
+	seen := make(map[string]bool)
+	for range 50 {
+		p := newTestPool(t, Options{Policy: PolicyRoundRobin})
+		p.Apply(instances(100))
+		seen[mustPick(t, p, nil).Peer.ID.ID] = true
+	}
+	if len(seen) < 10 {
+		t.Errorf("50 pools start with only %d different peers of 100", len(seen))
+	}
+}
+
+// In a small pool all peers are compared.
+func TestLeastConnFindsTheOnlyIdlePeer(t *testing.T) {
+	p := newTestPool(t, Options{Policy: PolicyLeastConn})
+	p.Apply(instances(fullScan))
+	tokens := make(map[*Peer]Token)
+	for range fullScan {
+		token := mustPick(t, p, nil)
+		if _, busy := tokens[token.Peer]; busy {
+			t.Fatal("picked a busy peer while another was idle")
+		}
+		tokens[token.Peer] = token
+	}
+	for range 100 {
+		for _, token := range tokens {
+			token.Done(Outcome{})
+			again := mustPick(t, p, nil)
+			if again.Peer != token.Peer {
+				t.Fatal("picked a busy peer while another was idle")
+			}
+		}
+	}
+}
+
+func TestTiesAreDecidedByLot(t *testing.T) {
+	p := newTestPool(t, Options{Policy: PolicyLeastConn})
+	p.Apply(instances(3))
+	var q Query // two idle peers and a busy one: the idle ones alike
+	busy := mustPick(t, p, &q)
+	for range 10000 {
+		mustPick(t, p, nil).Done(Outcome{})
+	}
+	for _, peer := range p.Snapshot().All {
+		switch got := peer.Requests(); {
+		case peer == busy.Peer && got != 0:
+			t.Errorf("the busy peer was picked %d times", got)
+		case peer != busy.Peer && (got < 4500 || got > 5500):
+			t.Errorf("an idle peer was picked %d times, want about 5000", got)
+		}
+	}
+}
+
+func TestPickDoesNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("allocations are not counted under the race detector")
+	}
+	for _, policy := range Policies() {
+		for _, n := range []int{1, 2, 10, 1000} {
+			for name, set := range map[string][]int{"equal": slices.Repeat([]int{1}, n), "weighted": slices.Repeat([]int{1, 5}, (n+1)/2)} {
+				p := newTestPool(t, Options{Policy: policy})
+				p.Apply(withWeights(set...))
+				t.Run(fmt.Sprintf("%s/%s/%d", policy, name, n), func(t *testing.T) {
+					if allocs := testing.AllocsPerRun(200, func() {
+						q := Query{Hash: 1}
+						token, _ := p.Pick(&q)
+						token.Done(Outcome{Class: OutcomeOK, Latency: ms})
+						q.Tried.Add(token.Peer)
+						if again, err := p.Pick(&q); err == nil {
+							again.Done(Outcome{Class: OutcomeConnectFailure})
+						}
+					}); allocs != 0 {
+						t.Errorf("%v allocations, want 0", allocs)
+					}
+				})
+			}
+		}
+	}
+}
+
+// What every request writes must be on cache lines of its own.
+func TestHotFieldsHaveTheirCacheLines(t *testing.T) {
+	const line = 64
+	p := newTestPool(t, Options{})
+	p.Apply(instances(10))
+	for _, peer := range p.Snapshot().All {
+		if addr := uintptr(unsafe.Pointer(peer)); addr%line != 0 {
+			t.Errorf("a peer at %#x is not at the start of a cache line", addr)
+		}
+	}
+	var peer Peer
+	lineOf := func(offset uintptr) uintptr { return offset / line }
+	load, counters := lineOf(unsafe.Offsetof(peer.load)), lineOf(unsafe.Offsetof(peer.outcomes))
+	if lineOf(unsafe.Offsetof(peer.latency)+unsafe.Sizeof(peer.latency)-1) != load {
+		t.Error("what a pick reads is on two cache lines")
+	}
+	if lineOf(unsafe.Offsetof(peer.drained)) >= load || load >= counters ||
+		lineOf(unsafe.Offsetof(peer.outcomes)+unsafe.Sizeof(peer.outcomes)-1) != counters {
+		t.Error("fields of a peer share cache lines that should not")
+	}
+	if before, after := unsafe.Offsetof(p.cursor)-unsafe.Offsetof(p.snapshot), unsafe.Offsetof(p.mu)-unsafe.Offsetof(p.cursor); before < line || after < line {
+		t.Error("the cursor shares its cache line")
+	}
+}

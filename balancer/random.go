@@ -1,0 +1,30 @@
+package balancer
+
+import "sync/atomic"
+
+// random draws each peer with a probability in proportion to its weight.
+type random struct {
+	candidates []candidate
+	lottery    lottery
+}
+
+func newRandom(candidates []candidate) picker {
+	return &random{candidates: candidates, lottery: newLottery(candidates)}
+}
+
+func (r *random) pick(q Query, _ int64, _ *atomic.Uint64) *Peer {
+	i := r.lottery.draw()
+	if q.Tried.Len() == 0 {
+		return r.candidates[i].peer
+	}
+	for range maxTried {
+		if p := r.candidates[i].peer; !q.Tried.Has(p) {
+			return p
+		}
+		i = r.lottery.draw()
+	}
+	if c := untried(r.candidates, i, &q.Tried); c != nil {
+		return c.peer
+	}
+	return nil
+}
