@@ -47,7 +47,7 @@ type Refusal struct {
 }
 
 func describeRevision(r config.Revision) Revision {
-	return Revision{r.Number, r.Time.UTC(), r.Source, r.Hash, list(r.Pending)}
+	return Revision{r.Number, moment(r.Time), r.Source, r.Hash, list(r.Pending)}
 }
 
 func describeReloads(r config.Reloads) Reloads {
@@ -55,7 +55,7 @@ func describeReloads(r config.Reloads) Reloads {
 	if r.Last == nil {
 		return d
 	}
-	d.LastError = &Refusal{Time: r.Last.Time.UTC(), Source: r.Last.Source}
+	d.LastError = &Refusal{Time: moment(r.Last.Time), Source: r.Last.Source}
 	var several config.Errors
 	if errors.As(r.Last.Err, &several) {
 		for _, err := range several {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"sluice/balancer"
@@ -69,10 +70,17 @@ func describeInstance(i discovery.Instance) Registered {
 	return Registered{Status: i.Status.String(), Detail: i.Detail, Weight: i.Weight, Tags: list(i.Tags), Meta: i.Meta}
 }
 
+const (
+	consulTimeout = 5 * time.Second // for all that one request asks
+	consulQueries = 8               // at a time
+)
+
 // consulOne answers /consul/{service}.
 func (h *handler) consulOne(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("service")
-	c, err := h.compare(r.Context(), name)
+	ctx, cancel := context.WithTimeout(r.Context(), consulTimeout)
+	defer cancel()
+	c, err := h.compare(ctx, name)
 	switch {
 	case errors.Is(err, ErrNotInConsul):
 		writeError(w, http.StatusNotFound, fmt.Sprintf("service %q: %v", name, err))
@@ -86,25 +94,33 @@ func (h *handler) consulOne(w http.ResponseWriter, r *http.Request) {
 // consulAll answers /consul: every service that comes from Consul, also those
 // that Consul gave no answer for.
 func (h *handler) consulAll(w http.ResponseWriter, r *http.Request) {
-	comparisons := []Comparison{}
-	names := map[string]bool{}
-	for _, p := range h.Pools() {
-		names[p.Name()] = true
+	ctx, cancel := context.WithTimeout(r.Context(), consulTimeout)
+	defer cancel()
+	var names []string
+	for _, p := range h.sortedPools() {
+		names = append(names, p.Name())
 	}
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		c, err := h.compare(r.Context(), name)
-		if !errors.Is(err, ErrNotInConsul) {
-			comparisons = append(comparisons, c)
-		}
+	names = slices.Compact(names)
+
+	answers := make([]*Comparison, len(names)) // nil: not in Consul
+	turns := make(chan struct{}, consulQueries)
+	var asking sync.WaitGroup
+	for i, name := range names {
+		turns <- struct{}{}
+		asking.Go(func() {
+			defer func() { <-turns }()
+			if c, err := h.compare(ctx, name); !errors.Is(err, ErrNotInConsul) {
+				answers[i] = &c
+			}
+		})
 	}
-	writeJSON(w, http.StatusOK, comparisons)
+	asking.Wait()
+	writeJSON(w, http.StatusOK, slices.DeleteFunc(answers, func(c *Comparison) bool { return c == nil }))
 }
 
 // compare asks Consul for a service. Whatever the error is, the comparison can
 // be shown and names it.
 func (h *handler) compare(ctx context.Context, service string) (Comparison, error) {
-	ctx, cancel := context.WithTimeout(ctx, consulTimeout)
-	defer cancel()
 	answer, err := h.Consul(ctx, service)
 	if err != nil {
 		return Comparison{Service: service, Error: err.Error(), Instances: []ComparedInstance{}}, err

@@ -3,11 +3,14 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"sluice/balancer"
 	"sluice/discovery"
 )
 
@@ -101,4 +104,30 @@ func TestConsulUnreachable(t *testing.T) {
 	if len(got) != 2 || got[0].Error != "connection refused" || got[1].Index != 7 || !got[1].Same {
 		t.Errorf("got %+v", got)
 	}
+}
+
+// Many services and a Consul that hangs: the answer comes after one timeout,
+// not after one for each.
+func TestConsulThatHangsIsWaitedForOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var pools []*balancer.Pool
+		for i := range 50 {
+			pools = append(pools, newPool(t, fmt.Sprint("service", i)))
+		}
+		h := handlerOf(Options{
+			Pools: poolsOf(pools...),
+			Consul: func(ctx context.Context, _ string) (ConsulAnswer, error) {
+				<-ctx.Done()
+				return ConsulAnswer{}, ctx.Err()
+			},
+		})
+		begin := time.Now()
+		got := getJSON[[]Comparison](t, h, "/consul")
+		if took := time.Since(begin); took != consulTimeout {
+			t.Errorf("took %v", took)
+		}
+		if len(got) != 50 || got[0].Error == "" || got[49].Error == "" {
+			t.Errorf("got %d services: %+v", len(got), got)
+		}
+	})
 }

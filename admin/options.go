@@ -82,9 +82,6 @@ type ConsulAnswer struct {
 // come from Consul.
 var ErrNotInConsul = errors.New("the service does not come from Consul")
 
-// consulTimeout bounds a question to Consul.
-const consulTimeout = 5 * time.Second
-
 // withDefaults returns o with something that shows nothing for each view that
 // is nil.
 func (o Options) withDefaults() Options {

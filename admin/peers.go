@@ -48,7 +48,7 @@ func describePeer(service string, p *balancer.Peer) Peer {
 		Requests:   p.Requests(),
 		Failures:   p.Failures(),
 		LatencyMS:  millis(p.Latency()),
-		Since:      p.Since().UTC(),
+		Since:      moment(p.Since()),
 	}
 }
 

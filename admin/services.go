@@ -41,11 +41,11 @@ func describeWatch(s discovery.WatchStatus) *Watch {
 	return &Watch{
 		Source:      s.Source,
 		State:       s.State.String(),
-		Since:       s.Since.UTC(),
+		Since:       moment(s.Since),
 		Index:       s.Index,
 		Instances:   s.Instances,
-		LastSuccess: moment(s.LastSuccess),
-		LastChange:  moment(s.LastChange),
+		LastSuccess: optionalMoment(s.LastSuccess),
+		LastChange:  optionalMoment(s.LastChange),
 		LastError:   s.LastError,
 		Queries:     s.Queries,
 		Errors:      s.Errors,
@@ -53,12 +53,15 @@ func describeWatch(s discovery.WatchStatus) *Watch {
 	}
 }
 
-// moment returns t in UTC, or nil for the zero time.
-func moment(t time.Time) *time.Time {
+// moment returns t as answers show it: in UTC, to the millisecond.
+func moment(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+
+// optionalMoment returns moment(t), or nil for the zero time.
+func optionalMoment(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
-	t = t.UTC()
+	t = moment(t)
 	return &t
 }
 
