@@ -87,7 +87,7 @@ func (c *clientConn) serve() {
 		default:
 			// A request that needs more than is in the buffer is served outside
 			// of the read, because it reads by itself.
-			if !c.exchange.serveStreaming() {
+			if !c.exchange.serve() {
 				return
 			}
 			c.exchange.next()

@@ -32,6 +32,7 @@ type httpExchange struct {
 	headLength int
 	bodyLength int  // of a body that is in the buffer as a whole
 	streaming  bool // the body is not in the buffer as a whole
+	upgrade    bool // the client asks for another protocol
 
 	service *route.Service
 	query   balancer.Query
@@ -84,7 +85,7 @@ func releaseExchange(x *httpExchange) {
 
 func (x *httpExchange) resetRequest() {
 	x.head.Reset(x.client.server.options.Limits.TargetBytes)
-	x.headLength, x.bodyLength, x.streaming = 0, 0, false
+	x.headLength, x.bodyLength, x.streaming, x.upgrade = 0, 0, false, false
 }
 
 // next goes on to the bytes after a request that has been served.
@@ -110,7 +111,7 @@ type scanResult uint8
 const (
 	scanIncomplete scanResult = iota // more bytes are needed
 	scanWhole                        // a request is in the buffer, with its body
-	scanStreaming                    // a head is in the buffer, and its body is to be read while it is sent on
+	scanStreaming                    // a head is in the buffer, and what follows is to be read while it is sent on
 	scanRefused                      // the client has got its answer, and there is nothing more to read
 )
 
@@ -134,6 +135,9 @@ func (x *httpExchange) scan() scanResult {
 		x.headLength = n
 	}
 	if !x.head.HasBody() {
+		if x.upgrade = x.asksForUpgrade(); x.upgrade {
+			return scanStreaming
+		}
 		return scanWhole
 	}
 	if limits.BodyBytes > 0 && x.head.ContentLength > limits.BodyBytes {
@@ -152,6 +156,14 @@ func (x *httpExchange) scan() scanResult {
 	}
 	x.streaming = true
 	return scanStreaming
+}
+
+// asksForUpgrade reports whether the peer is to be asked for another protocol.
+// HTTP/2 over an upgrade is obsolete (RFC 9113, section 3.1) and would hide
+// requests from sluice.
+func (x *httpExchange) asksForUpgrade() bool {
+	return x.head.Upgrade && !x.head.HTTP10 &&
+		!http1.EqualFold(x.head.Find(x.in[x.start:x.end], http1.NameUpgrade), "h2c")
 }
 
 func (x *httpExchange) scanFailed(err error) scanResult {
@@ -203,11 +215,6 @@ func (x *httpExchange) serve() bool {
 	}
 	x.account()
 	return x.keepClient
-}
-
-// serveStreaming is serve for a request whose body is still to be read.
-func (x *httpExchange) serveStreaming() bool {
-	return x.serve()
 }
 
 // try implements exchange.

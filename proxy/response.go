@@ -15,12 +15,12 @@ import (
 type framing uint8
 
 const (
-	framingNone         framing = iota // there is no body
-	framingLength                      // Content-Length
-	framingChunked                     // chunked by the peer, passed on as it is
-	framingDechunked                   // chunked by the peer, for a client that knows no chunks: ended by closing
-	framingChunkedAnew                 // ended by closing, chunked for the client
-	framingClose                       // ended by closing, both sides
+	framingNone        framing = iota // there is no body
+	framingLength                     // Content-Length
+	framingChunked                    // chunked by the peer, passed on as it is
+	framingDechunked                  // chunked by the peer, for a client that knows no chunks: ended by closing
+	framingChunkedAnew                // ended by closing, chunked for the client
+	framingClose                      // ended by closing, both sides
 )
 
 // receive reads the rest of the response, whose first n bytes are in x.from,
@@ -95,8 +95,11 @@ func (x *httpExchange) passInterim(head []byte) error {
 // head and the start of the body.
 func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer.Outcome {
 	x.upstreamTime = time.Since(x.startTime)
-	if x.response.Status == 101 { // nobody asked for it
-		return x.receiveFailed(u, http1.ErrResponse, n)
+	if x.response.Status == 101 {
+		if !x.switches(x.from[:headLength]) { // nobody asked for it
+			return x.receiveFailed(u, http1.ErrResponse, n)
+		}
+		return x.receiveTunnel(u, headLength, n)
 	}
 	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.upstreamTime}
 	if x.response.Status >= 500 {

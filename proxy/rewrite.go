@@ -58,7 +58,10 @@ func (x *httpExchange) appendRequestHead(out []byte) []byte {
 	if head.Chunked {
 		out = append(out, "Transfer-Encoding: chunked\r\n"...)
 	}
-	if head.TETrailers {
+	switch {
+	case x.upgrade:
+		out = append(out, "Connection: Upgrade\r\n"...)
+	case head.TETrailers:
 		out = append(out, "TE: trailers\r\nConnection: TE\r\n"...)
 	}
 	out = c.appendForwarded(out, authority, &seen)
@@ -76,9 +79,11 @@ func (x *httpExchange) dropsRequestField(f *http1.Field, b []byte, seen *forward
 	trusted := x.client.trusted
 	switch f.Name {
 	case http1.NameConnection, http1.NameKeepAlive, http1.NameProxyConnection, http1.NameTE,
-		http1.NameTransferEncoding, http1.NameUpgrade, http1.NameHTTP2Settings,
+		http1.NameTransferEncoding, http1.NameHTTP2Settings,
 		http1.NameProxyAuthorization, http1.NameXSluiceAttempts:
 		return true
+	case http1.NameUpgrade:
+		return !x.upgrade
 	case http1.NameTrailer:
 		return !x.head.Chunked
 	case http1.NameExpect:
@@ -179,8 +184,11 @@ func (x *httpExchange) appendResponseHead(out, b []byte) []byte {
 	}
 	out = append(out, b[runStart:runEnd]...)
 
-	if head.Interim() {
+	switch {
+	case head.Interim():
 		return append(out, "\r\n"...)
+	case head.Status == 101:
+		return append(out, "Connection: Upgrade\r\n\r\n"...)
 	}
 	if x.framing == framingChunked || x.framing == framingChunkedAnew ||
 		x.framing == framingNone && head.Chunked && x.head.Method == http1.MethodHead {
@@ -199,12 +207,14 @@ func (x *httpExchange) appendResponseHead(out, b []byte) []byte {
 func (x *httpExchange) dropsResponseField(f *http1.Field) bool {
 	switch f.Name {
 	case http1.NameConnection, http1.NameKeepAlive, http1.NameProxyConnection, http1.NameTE,
-		http1.NameTransferEncoding, http1.NameUpgrade:
+		http1.NameTransferEncoding:
 		return true
+	case http1.NameUpgrade:
+		return x.response.Status != 101 && x.response.Status != 426
 	case http1.NameTrailer:
 		return x.framing != framingChunked || !x.head.TETrailers
 	case http1.NameContentLength:
-		return x.response.Status == 204 || x.response.Interim() // RFC 9110, section 8.6
+		return x.response.Status == 204 || x.response.Status < 200 // RFC 9110, section 8.6
 	}
 	return false
 }

@@ -11,6 +11,7 @@ const (
 	DefaultConnectTimeout        = time.Second
 	DefaultResponseHeaderTimeout = 30 * time.Second
 	DefaultIdleTimeout           = 60 * time.Second
+	DefaultTunnelTimeout         = time.Hour
 	DefaultAttempts              = 2
 )
 
@@ -39,6 +40,9 @@ type Timeouts struct {
 	ResponseHeader time.Duration
 	// Idle bounds each pause within a body, either way.
 	Idle time.Duration
+	// Tunnel bounds each pause of a connection that has left HTTP, such as a
+	// WebSocket: the time without a byte either way.
+	Tunnel time.Duration
 }
 
 // Retry says how often a request may be sent.
@@ -53,5 +57,6 @@ func DefaultTimeouts() Timeouts {
 		Connect:        DefaultConnectTimeout,
 		ResponseHeader: DefaultResponseHeaderTimeout,
 		Idle:           DefaultIdleTimeout,
+		Tunnel:         DefaultTunnelTimeout,
 	}
 }
