@@ -46,6 +46,9 @@ func TestPeersShowsEveryPeerWithItsState(t *testing.T) {
 				t.Errorf("%s: since %v", got[i].ID, got[i].Since)
 			}
 			got[i].Since = time.Time{}
+			if (got[i].LatencyMS > 0) != (got[i].Requests > 0) {
+				t.Errorf("%s: latency %v ms after %d attempts", got[i].ID, got[i].LatencyMS, got[i].Requests)
+			}
 			got[i].LatencyMS = 0
 		}
 		want := []Peer{
