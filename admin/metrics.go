@@ -93,10 +93,8 @@ var (
 	configOK       = describe("config_last_reload_successful", "0 if the latest configuration was refused, else 1.")
 	configReloads  = describe("config_reloads_total", "Configurations loaded, by result.", "result")
 
-	connectionsOpen  = describe("client_connections", "Client connections that are open.", "listener")
-	connectionsTotal = describe("client_connections_total", "Client connections that were accepted.", "listener")
-
-	logDropped = describe("access_log_dropped_lines_total", "Lines of the access log that were dropped because the output was too slow or failed.")
+	connectionsOpen = describe("client_connections", "Client connections that are open.")
+	logDropped      = describe("access_log_dropped_lines_total", "Lines of the access log that were dropped because the output was too slow or failed.")
 )
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
@@ -122,10 +120,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		c.discovery(e, s)
 	}
 	c.config(e)
-	for _, l := range c.h.Listeners() {
-		e.gauge(connectionsOpen, float64(l.Open), l.Name)
-		e.counter(connectionsTotal, float64(l.Accepted), l.Name)
-	}
+	e.gauge(connectionsOpen, float64(c.h.Connections()))
 	e.counter(logDropped, float64(c.h.AccessLogDropped()))
 }
 

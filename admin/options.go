@@ -43,8 +43,9 @@ type Options struct {
 	// few words for each thing.
 	Ready func() (ready bool, missing []string)
 
-	// Listeners returns the listeners that take requests to be proxied.
-	Listeners func() []Listener
+	// Connections returns how many client connections are open to the
+	// listeners whose requests are proxied.
+	Connections func() int
 
 	// Unrouted are the counters of requests that belong to no service: no route
 	// matched, or they were malformed. May be nil.
@@ -60,14 +61,6 @@ type Options struct {
 
 	// Log gets errors that no client is told of. The zero value discards them.
 	Log zerolog.Logger
-}
-
-// Listener is what is known of one listener.
-type Listener struct {
-	Name     string
-	Address  string // "host:port" that it is bound to
-	Open     int64  // client connections now
-	Accepted uint64 // client connections since the start
 }
 
 // ConsulAnswer is what Consul says of a service at the moment.
@@ -100,8 +93,8 @@ func (o Options) withDefaults() Options {
 	if o.Ready == nil {
 		o.Ready = func() (bool, []string) { return true, nil }
 	}
-	if o.Listeners == nil {
-		o.Listeners = func() []Listener { return nil }
+	if o.Connections == nil {
+		o.Connections = func() int { return 0 }
 	}
 	if o.Unrouted == nil {
 		o.Unrouted = metrics.NewRequests()
