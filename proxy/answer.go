@@ -19,6 +19,8 @@ type refusal struct {
 }
 
 var (
+	refusalTooManyConnections = &refusal{503, "too_many_connections", "sluice, or one client, has too many connections"}
+
 	refusalNoRoute     = &refusal{404, "no_route", "no route leads from this host and path to a service"}
 	refusalNoPeers     = &refusal{503, "no_peers", "the service has no instances"}
 	refusalNoEligible  = &refusal{503, "no_eligible_peer", "every instance of the service is unhealthy or draining"}

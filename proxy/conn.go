@@ -25,9 +25,9 @@ type clientConn struct {
 	raw      syscall.RawConn
 	shard    uint32 // for counters and logs
 
-	clientAddress string // IP address, without port
-	ipv6          bool
-	trusted       bool // may say for whom it forwards
+	remote        netip.Addr
+	clientAddress string // remote as text
+	trusted       bool   // may say for whom it forwards
 
 	fd       uintptr       // valid inside readable, else 0
 	exchange *httpExchange // nil while nothing of a request is here
@@ -47,25 +47,16 @@ const (
 	phaseRequest                  // a request is being served
 )
 
-func newClientConn(s *Server, l *listener, conn *net.TCPConn, shard uint32) (*clientConn, error) {
+func newClientConn(s *Server, l *listener, conn *net.TCPConn, remote netip.Addr, shard uint32) (*clientConn, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	c := &clientConn{server: s, listener: l, conn: conn, raw: raw, shard: shard}
-	remote := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-	c.clientAddress, c.ipv6 = remote.WithZone("").String(), remote.Is6()
-	c.trusted = s.trusts(remote)
-	return c, nil
-}
-
-func (s *Server) trusts(address netip.Addr) bool {
-	for _, prefix := range s.options.TrustedProxies {
-		if prefix.Contains(address) {
-			return true
-		}
-	}
-	return false
+	return &clientConn{
+		server: s, listener: l, conn: conn, raw: raw, shard: shard,
+		remote: remote, clientAddress: remote.String(),
+		trusted: contains(s.options.TrustedProxies, remote),
+	}, nil
 }
 
 // serve handles the requests of the connection until it ends.

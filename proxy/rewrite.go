@@ -140,7 +140,7 @@ func (c *clientConn) appendForwarded(out, authority []byte, seen *forwardedField
 	}
 	if c.server.options.Forwarded {
 		out = append(out, "\r\nForwarded: for="...)
-		if c.ipv6 {
+		if c.remote.Is6() {
 			out = append(out, "\"["...)
 			out = append(out, c.clientAddress...)
 			out = append(out, "]\""...)

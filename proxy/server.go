@@ -47,6 +47,14 @@ type Timeouts struct {
 
 // Limits bound what a client may send. Zero values become the defaults.
 type Limits struct {
+	// Connections is how many client connections may be open. Default: half of
+	// the descriptors that the process may have.
+	Connections int
+	// ConnectionsPerAddress is how many of them one client may have: an IPv4
+	// address or an IPv6 /64. TrustedProxies may have any number. Default: half
+	// of Connections.
+	ConnectionsPerAddress int
+
 	TargetBytes int   // of a request target. Default 8 KiB
 	BodyBytes   int64 // of a request body. Default none
 }
@@ -56,6 +64,8 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.Timeouts.Body, 30*time.Second)
 	setDefault(&o.Timeouts.Write, 60*time.Second)
 	setDefault(&o.Timeouts.Idle, 75*time.Second)
+	setDefault(&o.Limits.Connections, defaultConnectionLimit())
+	setDefault(&o.Limits.ConnectionsPerAddress, (o.Limits.Connections+1)/2)
 	setDefault(&o.Limits.TargetBytes, 8<<10)
 	return o
 }
@@ -81,7 +91,9 @@ type Server struct {
 	stop   chan struct{} // closed to end the sweeper
 	swept  chan struct{} // closed when the sweeper has ended
 
+	admission *admission
 	connCount atomic.Int64
+	refused   atomic.Uint64
 	shards    atomic.Uint32
 
 	mu sync.Mutex
@@ -107,10 +119,12 @@ func NewServer(o Options) *Server {
 	if err != nil {
 		panic("BUG: " + err.Error())
 	}
+	o = o.withDefaults()
 	s := &Server{
-		options: o.withDefaults(), log: o.Log, sweeper: newSweeper(),
-		requests: metrics.NewRequests(),
-		stop:     make(chan struct{}), swept: make(chan struct{}),
+		options: o, log: o.Log, sweeper: newSweeper(),
+		admission: newAdmission(o.Limits, o.TrustedProxies),
+		requests:  metrics.NewRequests(),
+		stop:      make(chan struct{}), swept: make(chan struct{}),
 		listeners: make(map[*listener]struct{}),
 		conns:     make(map[*clientConn]struct{}),
 		idle:      make(chan struct{}),
@@ -129,6 +143,10 @@ func (s *Server) SetTable(t *route.Table) { s.tables.Store(t) }
 
 // Connections returns how many client connections are open.
 func (s *Server) Connections() int { return int(s.connCount.Load()) }
+
+// RefusedConnections returns how many connections were closed unserved,
+// because there were too many.
+func (s *Server) RefusedConnections() uint64 { return s.refused.Load() }
 
 // Unrouted returns the counters of the requests that no route was found for,
 // and of those that were refused as malformed.
@@ -184,8 +202,15 @@ func (s *Server) start(at *listener, conn net.Conn) {
 		conn.Close()
 		return
 	}
-	c, err := newClientConn(s, at, tcp, s.shards.Add(1))
+	remote := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap().WithZone("")
+	if !s.admission.admit(remote) {
+		s.refused.Add(1)
+		s.refuseConn(tcp)
+		return
+	}
+	c, err := newClientConn(s, at, tcp, remote, s.shards.Add(1))
 	if err != nil { // the client is gone
+		s.admission.leave(remote)
 		conn.Close()
 		return
 	}
@@ -197,7 +222,18 @@ func (s *Server) start(at *listener, conn net.Conn) {
 	go c.serve()
 }
 
+// refuseConn tells a client that it is one too many, if that can be done
+// without waiting.
+func (s *Server) refuseConn(conn *net.TCPConn) {
+	answer := appendAnswer(nil, refusalTooManyConnections, "", false, false, false)
+	if raw, err := conn.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { send(fd, answer) })
+	}
+	conn.Close()
+}
+
 func (s *Server) connClosed(c *clientConn) {
+	s.admission.leave(c.remote)
 	s.connCount.Add(-1)
 	s.mu.Lock()
 	defer s.mu.Unlock()

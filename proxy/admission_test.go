@@ -1,0 +1,82 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+func TestAdmission(t *testing.T) {
+	a := newAdmission(Limits{Connections: 6, ConnectionsPerAddress: 2}, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")})
+	for _, step := range []struct {
+		address string
+		leave   bool
+		want    bool
+	}{
+		{address: "1.1.1.1", want: true},
+		{address: "1.1.1.1", want: true},
+		{address: "1.1.1.1", want: false},
+		{address: "1.1.1.2", want: true},
+		{address: "2001:db8::1", want: true},
+		{address: "2001:db8::ffff:1", want: true},
+		{address: "2001:db8::2", want: false}, // the same /64
+		{address: "1.1.1.1", leave: true},
+		{address: "1.1.1.1", want: true},
+		{address: "10.0.0.1", want: true}, // the sixth
+		{address: "10.0.0.1", want: false},
+		{address: "2001:db8::1", leave: true},
+		{address: "10.0.0.1", want: true},
+		{address: "10.0.0.1", leave: true},
+		{address: "10.0.0.1", want: true},
+	} {
+		address := netip.MustParseAddr(step.address)
+		if step.leave {
+			a.leave(address)
+		} else if got := a.admit(address); got != step.want {
+			t.Errorf("admit %s: %v, want %v", address, got, step.want)
+		}
+	}
+}
+
+// A client with too many connections is told so, and the others go on.
+func TestTooManyConnections(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{Limits: Limits{Connections: 100, ConnectionsPerAddress: 3}}, origin.address())
+	var conns []net.Conn
+	for range 3 {
+		conns = append(conns, p.dial())
+	}
+	get := func(conn net.Conn) int {
+		fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		status, _ := readResponse(t, conn)
+		return status
+	}
+	for _, conn := range conns {
+		if status := get(conn); status != 200 {
+			t.Errorf("got %d", status)
+		}
+	}
+	answer, _ := io.ReadAll(p.dial())
+	if !strings.HasPrefix(string(answer), "HTTP/1.1 503 ") || !strings.Contains(string(answer), "X-Sluice-Reason: too_many_connections\r\n") {
+		t.Errorf("got %q", answer)
+	}
+	if n := p.RefusedConnections(); n != 1 {
+		t.Errorf("%d refused, want 1", n)
+	}
+	other, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).Dial("tcp", p.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if status := get(other); status != 200 {
+		t.Errorf("another client got %d", status)
+	}
+	conns[0].Close()
+	eventually(t, "a free place", func() bool { return p.Connections() == 3 })
+	if status := get(p.dial()); status != 200 {
+		t.Errorf("in a free place: got %d", status)
+	}
+}
