@@ -21,15 +21,17 @@ type refusal struct {
 var (
 	refusalTooManyConnections = &refusal{503, "too_many_connections", "sluice, or one client, has too many connections"}
 
-	refusalNoRoute     = &refusal{404, "no_route", "no route leads from this host and path to a service"}
-	refusalNoPeers     = &refusal{503, "no_peers", "the service has no instances"}
-	refusalNoEligible  = &refusal{503, "no_eligible_peer", "every instance of the service is unhealthy or draining"}
-	refusalConnect     = &refusal{502, "connect_failed", "no connection to the service's instance could be made"}
-	refusalReset       = &refusal{502, "upstream_reset", "the service's instance broke off the connection before it answered"}
-	refusalBadResponse = &refusal{502, "bad_response", "the service's instance sent a malformed response"}
-	refusalTimeout     = &refusal{504, "upstream_timeout", "the service's instance did not answer in time"}
-	refusalBodyTimeout = &refusal{408, "body_timeout", "the request's body did not arrive in time"}
-	refusalHeadTimeout = &refusal{408, "head_timeout", "the request's head did not arrive in time"}
+	refusalNoDescriptors = &refusal{503, "no_descriptors", "sluice has no descriptor or port left for a connection to the service's instance"}
+	refusalMaxForwards   = &refusal{200, "max_forwards", "the request was not to be forwarded any further"}
+	refusalNoRoute       = &refusal{404, "no_route", "no route leads from this host and path to a service"}
+	refusalNoPeers       = &refusal{503, "no_peers", "the service has no instances"}
+	refusalNoEligible    = &refusal{503, "no_eligible_peer", "every instance of the service is unhealthy or draining"}
+	refusalConnect       = &refusal{502, "connect_failed", "no connection to the service's instance could be made"}
+	refusalReset         = &refusal{502, "upstream_reset", "the service's instance broke off the connection before it answered"}
+	refusalBadResponse   = &refusal{502, "bad_response", "the service's instance sent a malformed response"}
+	refusalTimeout       = &refusal{504, "upstream_timeout", "the service's instance did not answer in time"}
+	refusalBodyTimeout   = &refusal{408, "body_timeout", "the request's body did not arrive in time"}
+	refusalHeadTimeout   = &refusal{408, "head_timeout", "the request's head did not arrive in time"}
 )
 
 func refusalOf(err *http1.Error) *refusal {

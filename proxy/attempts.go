@@ -46,7 +46,7 @@ func attempts(service *route.Service, query *balancer.Query, x exchange) (o bala
 // worthAnotherTry reports whether another peer may do better.
 func worthAnotherTry(o balancer.Outcome) bool {
 	switch o.Class {
-	case balancer.OutcomeConnectFailure, balancer.OutcomeReset, balancer.OutcomeStale:
+	case balancer.OutcomeConnectFailure, balancer.OutcomeReset, balancer.OutcomeStale, balancer.OutcomeLocal:
 		return true
 	}
 	return false

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,6 +29,10 @@ type clientConn struct {
 	remote        netip.Addr
 	clientAddress string // remote as text
 	trusted       bool   // may say for whom it forwards
+
+	gone   atomic.Bool // the client has closed, as a clientWatch found
+	peek   func(fd uintptr)
+	peeked bool
 
 	fd       uintptr       // valid inside readable, else 0
 	exchange *httpExchange // nil while nothing of a request is here

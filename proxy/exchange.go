@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"errors"
+	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"sluice/accesslog"
@@ -199,6 +201,9 @@ func (x *httpExchange) serve() bool {
 		return x.refuse(refusalNoRoute)
 	}
 	x.service = matched.Service
+	if x.head.Method == http1.MethodOptions && x.maxForwards() == 0 {
+		return x.refuse(refusalMaxForwards)
+	}
 	outcome, tries, err := attempts(x.service, &x.query, x)
 	for range tries - 1 {
 		x.service.Pool.Requests().Retry(c.shard)
@@ -243,8 +248,7 @@ func (x *httpExchange) send(transport *Transport) (u *upstreamConn, n int, o bal
 			dialStart := time.Now()
 			var err error
 			if u, err = transport.dial(x.client.server.ctx, x.client.shard); err != nil {
-				x.lastRefusal = refusalConnect
-				return nil, 0, balancer.Outcome{Class: balancer.OutcomeConnectFailure}, false
+				return nil, 0, x.dialFailed(err), false
 			}
 			x.connectTime = time.Since(dialStart)
 		}
@@ -261,10 +265,26 @@ func (x *httpExchange) send(transport *Transport) (u *upstreamConn, n int, o bal
 	}
 }
 
+// dialFailed classes an error of opening a connection.
+func (x *httpExchange) dialFailed(err error) balancer.Outcome {
+	x.lastRefusal = refusalConnect
+	switch {
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EADDRNOTAVAIL):
+		x.lastRefusal = refusalNoDescriptors
+		return balancer.Outcome{Class: balancer.OutcomeLocal}
+	case errors.Is(err, net.ErrClosed): // the peer's time to drain is over
+		return balancer.Outcome{Class: balancer.OutcomeLocal}
+	}
+	return balancer.Outcome{Class: balancer.OutcomeConnectFailure}
+}
+
 // sendOn does the part of send that needs a connection.
 func (x *httpExchange) sendOn(u *upstreamConn) (n int, sent bool, err error) {
 	b := x.in[x.start:x.end]
 	x.out = x.appendRequestHead(x.out[:0])
+	if !x.client.server.options.KeepForGoneClients {
+		u.client.Store(x.client)
+	}
 	if x.streaming {
 		return x.upload.start(u, x.out, x.from[:])
 	}
@@ -279,6 +299,8 @@ func (x *httpExchange) sendFailed(u *upstreamConn, err error) (o balancer.Outcom
 	switch {
 	case x.upload.failed():
 		return x.uploadOutcome(), false
+	case x.client.gone.Load():
+		return balancer.Outcome{Class: balancer.OutcomeClientGone}, false
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.lastRefusal = refusalTimeout
 		return balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: time.Since(x.startTime)}, false

@@ -54,6 +54,12 @@ func TestRequestHeadAsSent(t *testing.T) {
 		{name: "OPTIONS *",
 			request: "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
 			want:    "OPTIONS * HTTP/1.1\r\nHost: a\r\n" + added},
+		{name: "OPTIONS with Max-Forwards",
+			request: "OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 10\r\n\r\n",
+			want:    "OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 9\r\n" + added},
+		{name: "Max-Forwards of other methods",
+			request: "GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n",
+			want:    "GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n" + added},
 		{name: "unknown method",
 			request: "Purge /x HTTP/1.1\r\nHost: a\r\n\r\n",
 			want:    "Purge /x HTTP/1.1\r\nHost: a\r\n" + added},
@@ -602,5 +608,15 @@ func TestNoPeerAnswers(t *testing.T) {
 	p.setService(route.Service{Timeouts: route.Timeouts{Connect: time.Second, ResponseHeader: 50 * time.Millisecond, Idle: time.Second}, Retry: route.Retry{Attempts: 2}})
 	if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 504 ") || !strings.Contains(got, "X-Sluice-Reason: upstream_timeout\r\n") {
 		t.Errorf("got %q", got)
+	}
+}
+
+// RFC 9110, section 7.6.2: the last recipient answers by itself.
+func TestMaxForwardsZero(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, origin.address())
+	got := p.raw("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\nConnection: close\r\n\r\n")
+	if !strings.HasPrefix(got, "HTTP/1.1 200 ") || origin.got() != "" {
+		t.Errorf("got %q, the peer %q", got, origin.got())
 	}
 }

@@ -328,3 +328,72 @@ func (l *failingListener) Accept() (net.Conn, error) {
 	}
 	return l.Listener.Accept()
 }
+
+// A client that goes away while it waits for its response frees the peer.
+func TestClientThatGoesAwayWaiting(t *testing.T) {
+	for _, test := range []struct {
+		name, first string
+		keep        bool
+	}{
+		{"before the response", "", false},
+		{"within the response", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc", false},
+		{"and the exchange goes on", "", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			gone := make(chan struct{})
+			origin := startOrigin(t, func(c *originConn) bool {
+				if _, ok := c.request(); !ok {
+					return false
+				}
+				io.WriteString(c.Conn, test.first)
+				if test.keep {
+					time.Sleep(500 * time.Millisecond)
+					io.WriteString(c.Conn, okResponse)
+				}
+				io.ReadAll(c.Conn)
+				close(gone)
+				return false
+			})
+			p := startProxy(t, Options{KeepForGoneClients: test.keep}, origin.address())
+			conn := p.dial()
+			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
+			if test.first != "" {
+				io.ReadFull(conn, make([]byte, len(test.first)))
+			}
+			conn.Close()
+			if !test.keep {
+				<-gone
+			}
+			eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
+			peer := p.pool.Snapshot().All[0]
+			if n := peer.Failures(); n != 0 {
+				t.Errorf("%d failures counted against the peer", n)
+			}
+			if ok := peer.Outcomes()[balancer.OutcomeOK]; test.keep != (ok == 1) && test.first == "" {
+				t.Errorf("%d exchanges went to their end", ok)
+			}
+		})
+	}
+}
+
+// A client that waits for long, and is there, gets its response.
+func TestClientThatWaits(t *testing.T) {
+	origin := startOrigin(t, func(c *originConn) bool {
+		if _, ok := c.request(); !ok {
+			return false
+		}
+		time.Sleep(600 * time.Millisecond)
+		io.WriteString(c.Conn, okResponse)
+		return true
+	})
+	p := startProxy(t, Options{}, origin.address())
+	conn := p.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	for range 2 {
+		if status, _ := readResponse(t, conn); status != 200 {
+			t.Errorf("got %d", status)
+		}
+	}
+}

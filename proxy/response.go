@@ -65,6 +65,8 @@ func (x *httpExchange) receiveFailed(u *upstreamConn, err error, n int) balancer
 	switch {
 	case x.upload.failed():
 		return x.uploadOutcome()
+	case x.client.gone.Load():
+		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.lastRefusal = refusalTimeout
 		return balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: latency}
@@ -126,7 +128,7 @@ func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer
 		return outcome
 	}
 	x.keepClient = false
-	if errors.Is(err, errClientWrite) {
+	if errors.Is(err, errClientWrite) || x.client.gone.Load() {
 		x.interrupted = "client_gone"
 		return outcome
 	}

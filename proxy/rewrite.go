@@ -58,6 +58,13 @@ func (x *httpExchange) appendRequestHead(out []byte) []byte {
 	if head.Chunked {
 		out = append(out, "Transfer-Encoding: chunked\r\n"...)
 	}
+	if head.Method == http1.MethodOptions {
+		if left := x.maxForwards(); left > 0 {
+			out = append(out, "Max-Forwards: "...)
+			out = strconv.AppendInt(out, int64(left-1), 10)
+			out = append(out, "\r\n"...)
+		}
+	}
 	switch {
 	case x.upgrade:
 		out = append(out, "Connection: Upgrade\r\n"...)
@@ -71,6 +78,17 @@ func (x *httpExchange) appendRequestHead(out []byte) []byte {
 		out = append(out, "\r\n"...)
 	}
 	return append(out, "\r\n"...)
+}
+
+// maxForwards returns how often an OPTIONS request may be forwarded, or -1
+// (RFC 9110, section 7.6.2).
+func (x *httpExchange) maxForwards() int {
+	value := x.head.Find(x.in[x.start:x.end], http1.NameMaxForwards)
+	left, err := strconv.Atoi(string(value))
+	if err != nil || left < 0 {
+		return -1
+	}
+	return left
 }
 
 // dropsRequestField reports whether a field that sluice knows stays behind. It
@@ -90,6 +108,8 @@ func (x *httpExchange) dropsRequestField(f *http1.Field, b []byte, seen *forward
 		return !x.streaming
 	case http1.NameUnderscore:
 		return !x.client.server.options.KeepUnderscores
+	case http1.NameMaxForwards: // written anew where it counts
+		return x.head.Method == http1.MethodOptions
 	case http1.NameHost:
 		return x.head.AbsoluteForm()
 	case http1.NameXForwardedFor:

@@ -31,6 +31,9 @@ type Options struct {
 	TrustedProxies []netip.Prefix
 	// Forwarded adds the Forwarded field of RFC 7239 to X-Forwarded-*.
 	Forwarded bool
+	// KeepForGoneClients lets an exchange go on to its end when the client has
+	// closed its connection; otherwise it is broken off, within half a second.
+	KeepForGoneClients bool
 	// KeepUnderscores passes on fields with an underscore in their name, which
 	// are dropped otherwise.
 	KeepUnderscores bool

@@ -40,8 +40,20 @@ func send(fd uintptr, b []byte) (int, error) {
 // quiet reports whether the socket is open and has nothing to read: what an
 // idle connection to a peer must be to be used again. Nothing is consumed.
 func quiet(fd uintptr) bool {
-	var b [1]byte
-	_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd,
-		uintptr(unsafe.Pointer(&b[0])), 1, syscall.MSG_DONTWAIT|syscall.MSG_PEEK, 0, 0)
+	_, errno := peek(fd)
 	return errno == syscall.EAGAIN
+}
+
+// ended reports whether the other side has closed the connection, or it broke,
+// and nothing is left to read. Nothing is consumed.
+func ended(fd uintptr) bool {
+	n, errno := peek(fd)
+	return errno == 0 && n == 0 || errno != 0 && errno != syscall.EAGAIN && errno != syscall.EINTR
+}
+
+func peek(fd uintptr) (n uintptr, errno syscall.Errno) {
+	var b [1]byte
+	n, _, errno = syscall.RawSyscall6(syscall.SYS_RECVFROM, fd,
+		uintptr(unsafe.Pointer(&b[0])), 1, syscall.MSG_DONTWAIT|syscall.MSG_PEEK, 0, 0)
+	return n, errno
 }

@@ -36,6 +36,7 @@ type sweepShard struct {
 type sweepEntry struct {
 	deadline atomic.Int64 // coarse time, 0 for none
 	conn     net.Conn
+	onSweep  func(now int64) // if not nil, called at every sweep
 	prev     *sweepEntry
 	next     *sweepEntry
 	shard    *sweepShard
@@ -92,6 +93,9 @@ func (s *sweepShard) sweep(now int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for e := s.root.next; e != &s.root; e = e.next {
+		if e.onSweep != nil {
+			e.onSweep(now)
+		}
 		deadline := e.deadline.Load()
 		if deadline == 0 || deadline > now {
 			continue

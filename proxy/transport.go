@@ -116,6 +116,7 @@ func (t *Transport) dial(ctx context.Context, shard uint32) (*upstreamConn, erro
 // said it would.
 func (t *Transport) release(u *upstreamConn) {
 	u.disarm()
+	u.client.Store(nil)
 	u.used = true
 	u.idleUntil = t.sweeper.now() + int64(u.idleTimeout)
 	t.mu.Lock()

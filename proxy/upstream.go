@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -19,6 +20,9 @@ type upstreamConn struct {
 	conn      *net.TCPConn
 	raw       syscall.RawConn
 	onSocket  func(fd uintptr) bool // step, bound once
+
+	client atomic.Pointer[clientConn] // whom it works for
+	watch  clientWatch
 
 	used        bool // has served an exchange, so it may be stale
 	drains      int  // the transport's, when the connection was opened
@@ -40,6 +44,7 @@ func newUpstreamConn(t *Transport, conn *net.TCPConn) (*upstreamConn, error) {
 	}
 	u := &upstreamConn{transport: t, conn: conn, raw: raw, idleTimeout: t.options.IdleTimeout}
 	u.onSocket = u.step
+	u.onSweep = func(now int64) { u.watch.look(u, now) }
 	return u, nil
 }
 
