@@ -1,0 +1,52 @@
+// Package consul watches services in Consul: one [Client] for an agent, one
+// source per service, each a loop of blocking queries on
+// /v1/health/service/SERVICE.
+//
+// A source asks for all instances, whatever their health, and classifies them
+// itself: maintenance mode wins over critical, critical over warning, warning
+// over passing. So what is out of service can be shown with its reason. The
+// weight of an instance is Consul's for its status (Weights.Passing,
+// Weights.Warning); critical and maintenance weigh 0.
+//
+// # Blocking queries
+//
+// The rules of https://developer.hashicorp.com/consul/api-docs/features/blocking
+// hold: the index starts again when it goes backwards, is at least 1, and a
+// changed index with unchanged content is no event. A query waits for 1 min
+// unless told otherwise, minus a random tenth; the client gives up 10 s after the
+// latest moment at which Consul would have answered. There is no pause between
+// an answer and the next query except that of a token bucket: ten at once, five a
+// second. After an error the next query does not block, and comes after 0.1 s,
+// doubled with each further error up to 2 s (10 s after 403 and 429), give or take
+// a half.
+//
+// # What an answer may take out of service
+//
+// Errors, timeouts and answers without a known leader change nothing. Nor does
+// an answer that is filtered by ACLs (X-Consul-Results-Filtered-By-ACLs) and
+// lists nothing, or lacks an instance that an unfiltered answer had.
+//
+// Otherwise an answer counts at once, as long as it leaves an instance in
+// service: an instance that deregisters, fails its check or is put into
+// maintenance mode leaves with the first answer that says so. The same is true
+// of the last one in service, unless its loss is sudden. It is sudden when
+//
+//   - the index went backwards: Consul has lost its state. This also counts for
+//     instances that are not the last ones;
+//   - nothing is left in service within 10 s of an error, or by the first answer
+//     of a source that replaced another one;
+//   - nothing is left in service, instances are missing from the answer, and at
+//     least two were in service within the last 10 s: an agent that lost its state
+//     takes all its instances from the catalog, as fast as it can.
+//
+// A sudden loss is confirmed by a query in the mode "consistent", which only a
+// leader that still is one can answer; if that lists the instances, nothing has
+// happened. If it confirms the loss, the instances stay in service for
+// EmptyHold (30 s), so that they can register again, and the watch is stale
+// meanwhile. Each is released when Consul lists it in service or in maintenance
+// mode; with an index that went backwards or after an error, critical is not
+// enough, since that is how a registration begins.
+//
+// An instance that is listed as critical is out of service at once, even if it is
+// the last one, except as said above.
+package consul

@@ -1,0 +1,154 @@
+package consul
+
+import (
+	"slices"
+	"time"
+
+	"sluice/discovery"
+)
+
+// suddenWindow is how long ago a second instance may have been in service, or
+// an error may have happened, for the loss of the last one to be sudden.
+const suddenWindow = 10 * time.Second
+
+// guard decides what the answers of Consul may take out of service: the rules
+// in the package comment. It is not safe for concurrent use and knows no clock.
+type guard struct {
+	emptyHold time.Duration
+
+	known   []discovery.Instance // of the last answer that counted
+	plural  time.Time            // when known last had two instances in service
+	trouble time.Time            // when a query last failed
+	held    map[process]held
+}
+
+// held is an instance that stays although Consul does not list it in service.
+type held struct {
+	instance discovery.Instance
+	until    time.Time
+}
+
+// failed notes that a query failed.
+func (g *guard) failed(now time.Time) { g.trouble = now }
+
+// loss is what an answer would take out of service.
+type loss struct {
+	missing  []discovery.Instance // in service so far, and not listed
+	critical []discovery.Instance // in service so far, and listed as critical
+	last     bool                 // nothing listed is in service
+}
+
+// empties reports whether the pool would be empty for lack of an entry.
+func (l loss) empties() bool { return l.last && len(l.missing) > 0 }
+
+// loss compares set with the last answer that counted.
+func (g *guard) loss(set []discovery.Instance) loss {
+	l := loss{last: !slices.ContainsFunc(set, discovery.Instance.Serving)}
+	listed := byProcess(set)
+	for _, i := range g.known {
+		if !i.Serving() {
+			continue
+		}
+		if now, ok := listed[processOf(i)]; !ok {
+			l.missing = append(l.missing, i)
+		} else if now.Status == discovery.StatusCritical {
+			l.critical = append(l.critical, i)
+		}
+	}
+	return l
+}
+
+// doubtful returns the instances of l that would go in a way that does not look
+// like the truth. Forgot says that Consul seems to have lost its state, or the
+// token its permissions.
+func (g *guard) doubtful(now time.Time, l loss, forgot bool) []discovery.Instance {
+	all := slices.Concat(l.missing, l.critical)
+	switch {
+	case g.emptyHold == 0:
+		return nil
+	case forgot:
+		// Instances have to register again, and are critical until their first
+		// check has passed.
+		return all
+	case !l.last:
+		return nil
+	case g.recent(now, g.trouble):
+		return all
+	case serving(g.known) > 1 || g.recent(now, g.plural):
+		return l.missing
+	}
+	return nil
+}
+
+func (g *guard) recent(now, then time.Time) bool {
+	return !then.IsZero() && now.Sub(then) <= suddenWindow
+}
+
+// hold keeps lost from now on.
+func (g *guard) hold(now time.Time, lost []discovery.Instance) {
+	if g.held == nil {
+		g.held = make(map[process]held)
+	}
+	for _, i := range lost {
+		g.held[processOf(i)] = held{i, now.Add(g.emptyHold)}
+	}
+}
+
+// accept makes set the last answer that counted, and returns it together with
+// what is held beyond it, and how many those are.
+func (g *guard) accept(now time.Time, set []discovery.Instance) ([]discovery.Instance, int) {
+	if serving(g.known) > 1 {
+		g.plural = now
+	}
+	g.known = set
+	if len(g.held) == 0 {
+		return set, 0
+	}
+	listed := byProcess(set)
+	for p, h := range g.held {
+		i, ok := listed[p]
+		back := ok && (i.Serving() || i.Status == discovery.StatusMaintenance)
+		if back || !now.Before(h.until) {
+			delete(g.held, p)
+		}
+	}
+	merged := make([]discovery.Instance, 0, len(set)+len(g.held))
+	for _, i := range set {
+		if _, ok := g.held[processOf(i)]; !ok {
+			merged = append(merged, i)
+		}
+	}
+	for _, h := range g.held {
+		merged = append(merged, h.instance)
+	}
+	return merged, len(g.held)
+}
+
+// expiry returns when the first held instance is to be given up.
+func (g *guard) expiry() (time.Time, bool) {
+	var first time.Time
+	for _, h := range g.held {
+		if first.IsZero() || h.until.Before(first) {
+			first = h.until
+		}
+	}
+	return first, len(g.held) > 0
+}
+
+func byProcess(set []discovery.Instance) map[process]discovery.Instance {
+	m := make(map[process]discovery.Instance, len(set))
+	for _, i := range set {
+		m[processOf(i)] = i
+	}
+	return m
+}
+
+func serving(set []discovery.Instance) int {
+	n := 0
+	for _, i := range set {
+		if i.Serving() {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,159 @@
+package consul
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/discovery"
+)
+
+// maxDetail is the length in bytes of what is kept of a text from Consul.
+const maxDetail = 200
+
+// instances turns an answer into instances, and tells which entries cannot be.
+func instances(entries []*api.ServiceEntry, o *ServiceOptions) ([]discovery.Instance, []Skipped) {
+	set := make([]discovery.Instance, 0, len(entries))
+	var skipped []Skipped
+	drained := make(map[process]string) // by an operator, and why
+	for _, entry := range entries {
+		if entry == nil || entry.Node == nil || entry.Service == nil {
+			skipped = append(skipped, Skipped{Why: "the entry has no node or no service"})
+			continue
+		}
+		entry.Checks = slices.DeleteFunc(entry.Checks, func(c *api.HealthCheck) bool { return c == nil })
+		i := instance(entry, o)
+		if why := unusable(i); why != "" {
+			skipped = append(skipped, Skipped{ID: i.ID, Node: i.Node, Why: why})
+			continue
+		}
+		if check := maintenance(entry.Checks, api.ServiceMaintPrefix); check != nil {
+			drained[processOf(i)] = i.Detail
+		}
+		set = append(set, i)
+	}
+	// Whoever puts a process into maintenance mode through one agent means the
+	// process, also where another agent has it registered too.
+	for n := range set {
+		if detail, ok := drained[processOf(set[n])]; ok {
+			set[n].Status, set[n].Weight, set[n].Detail = discovery.StatusMaintenance, 0, detail
+		}
+	}
+	return discovery.Normalize(set), skipped
+}
+
+// process is what stays the same when an instance is registered through
+// several agents.
+type process struct {
+	id      string
+	address string // "host:port"
+}
+
+func processOf(i discovery.Instance) process { return process{i.ID, i.HostPort()} }
+
+func instance(entry *api.ServiceEntry, o *ServiceOptions) discovery.Instance {
+	s := entry.Service
+	status, detail := health(entry.Checks)
+	return discovery.Instance{
+		Service: cmp.Or(s.Service, o.Service),
+		ID:      s.ID,
+		Node:    entry.Node.Node,
+		// "If a service address is empty, the address of the node is used."
+		Address:    strings.Trim(cmp.Or(s.Address, entry.Node.Address), "[]"),
+		Port:       s.DefaultPort(),
+		Tags:       s.Tags,
+		Meta:       s.Meta,
+		Weight:     weight(s.Weights, status, o.PassingOnly),
+		Status:     status,
+		Detail:     detail,
+		Datacenter: entry.Node.Datacenter,
+	}
+}
+
+// unusable returns why i cannot be sent traffic, or "".
+func unusable(i discovery.Instance) string {
+	switch {
+	case i.Address == "":
+		return "it has no address, nor has its node"
+	case i.Port == 0:
+		return "it has port 0"
+	case i.Port < 0 || i.Port > 65535:
+		return fmt.Sprintf("its port is %d", i.Port)
+	}
+	return ""
+}
+
+// weight returns the share of traffic in a status. Consul refuses a passing
+// weight under 1, so 0 means that the answer has no weights: then its default, 1,
+// counts. A warning weight of 0 means no traffic.
+func weight(w api.AgentWeights, status discovery.Status, passingOnly bool) int {
+	if w.Passing <= 0 {
+		w = api.AgentWeights{Passing: 1, Warning: 1}
+	}
+	switch {
+	case status == discovery.StatusPassing:
+		return min(w.Passing, discovery.MaxWeight)
+	case status == discovery.StatusWarning && !passingOnly:
+		return min(max(w.Warning, 0), discovery.MaxWeight)
+	}
+	return 0
+}
+
+// health returns the worst status of checks, and the reason if it is not
+// passing. Maintenance mode wins over every check; no checks are passing.
+func health(checks api.HealthChecks) (discovery.Status, string) {
+	if check := maintenance(checks, api.ServiceMaintPrefix); check != nil {
+		return discovery.StatusMaintenance, detail("service maintenance", check.Notes)
+	}
+	if check := maintenance(checks, api.NodeMaint); check != nil {
+		return discovery.StatusMaintenance, detail("node maintenance", check.Notes)
+	}
+	worst, reason := discovery.StatusPassing, (*api.HealthCheck)(nil)
+	for _, check := range checks {
+		status := checkStatus(check.Status)
+		if status > worst || reason != nil && status == worst && check.CheckID < reason.CheckID {
+			worst, reason = status, check
+		}
+	}
+	if reason == nil {
+		return discovery.StatusPassing, ""
+	}
+	return worst, detail(cmp.Or(reason.Name, reason.CheckID), reason.Output)
+}
+
+// checkStatus takes an unknown word for critical: no traffic on a guess.
+func checkStatus(word string) discovery.Status {
+	switch word {
+	case api.HealthPassing:
+		return discovery.StatusPassing
+	case api.HealthWarning:
+		return discovery.StatusWarning
+	}
+	return discovery.StatusCritical
+}
+
+// maintenance returns the check of a maintenance mode that is on: it is there
+// while the mode is on.
+func maintenance(checks api.HealthChecks, prefix string) *api.HealthCheck {
+	n := slices.IndexFunc(checks, func(c *api.HealthCheck) bool { return strings.HasPrefix(c.CheckID, prefix) })
+	if n < 0 {
+		return nil
+	}
+	return checks[n]
+}
+
+// detail is one line of limited length.
+func detail(name, text string) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if text == "" {
+		return name
+	}
+	line := name + ": " + text
+	if len(line) > maxDetail {
+		line = strings.ToValidUTF8(line[:maxDetail], "") + "…"
+	}
+	return line
+}

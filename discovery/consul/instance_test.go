@@ -1,0 +1,173 @@
+package consul
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/discovery"
+	"sluice/discovery/discoverytest"
+)
+
+// entry is a passing instance that change alters.
+func entry(change func(*api.ServiceEntry)) *api.ServiceEntry {
+	e := discoverytest.Instance("star", "star-1", 8080)
+	if change != nil {
+		change(e)
+	}
+	return e
+}
+
+func TestHealthAndWeight(t *testing.T) {
+	weights := func(e *api.ServiceEntry) { e.Service.Weights = api.AgentWeights{Passing: 10, Warning: 3} }
+	for _, tt := range []struct {
+		name        string
+		change      func(*api.ServiceEntry)
+		passingOnly bool
+		status      discovery.Status
+		weight      int
+		detail      string
+	}{
+		{name: "passing", status: discovery.StatusPassing, weight: 10},
+		{name: "no checks", change: func(e *api.ServiceEntry) { e.Checks = nil }, status: discovery.StatusPassing, weight: 10},
+		{name: "warning", change: func(e *api.ServiceEntry) { discoverytest.Health(e, "warning", "disk\nfull ") },
+			status: discovery.StatusWarning, weight: 3, detail: "Service 'star' check: disk full"},
+		{name: "warning without weight", change: func(e *api.ServiceEntry) {
+			discoverytest.Health(e, "warning", "")
+			e.Service.Weights.Warning = 0
+		}, status: discovery.StatusWarning, weight: 0, detail: "Service 'star' check"},
+		{name: "warning, passing only", passingOnly: true, change: func(e *api.ServiceEntry) { discoverytest.Health(e, "warning", "") },
+			status: discovery.StatusWarning, weight: 0, detail: "Service 'star' check"},
+		{name: "critical", change: func(e *api.ServiceEntry) { discoverytest.Health(e, "critical", "refused") },
+			status: discovery.StatusCritical, detail: "Service 'star' check: refused"},
+		{name: "critical node", change: func(e *api.ServiceEntry) {
+			discoverytest.Health(e, "warning", "slow")
+			e.Checks[0].Status, e.Checks[0].Output = "critical", "Agent not live or unreachable"
+		}, status: discovery.StatusCritical, detail: "Serf Health Status: Agent not live or unreachable"},
+		{name: "service maintenance", change: func(e *api.ServiceEntry) {
+			discoverytest.Health(e, "critical", "refused")
+			discoverytest.Maintenance(e, "disk swap")
+		}, status: discovery.StatusMaintenance, detail: "service maintenance: disk swap"},
+		{name: "node maintenance", change: func(e *api.ServiceEntry) {
+			e.Checks = append(e.Checks, &api.HealthCheck{CheckID: api.NodeMaint, Status: "critical", Notes: "reboot"})
+		}, status: discovery.StatusMaintenance, detail: "node maintenance: reboot"},
+		{name: "unknown word", change: func(e *api.ServiceEntry) { discoverytest.Health(e, "unheard-of", "") },
+			status: discovery.StatusCritical, detail: "Service 'star' check"},
+		{name: "no weights in the answer", change: func(e *api.ServiceEntry) {
+			e.Service.Weights = api.AgentWeights{}
+			discoverytest.Health(e, "warning", "")
+		}, status: discovery.StatusWarning, weight: 1, detail: "Service 'star' check"},
+		{name: "weight beyond the limit", change: func(e *api.ServiceEntry) { e.Service.Weights.Passing = 1 << 20 },
+			status: discovery.StatusPassing, weight: discovery.MaxWeight},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := entry(weights)
+			if tt.change != nil {
+				tt.change(e)
+			}
+			set, skipped := instances([]*api.ServiceEntry{e}, &ServiceOptions{Service: "star", PassingOnly: tt.passingOnly})
+			if len(set) != 1 || len(skipped) != 0 {
+				t.Fatalf("got %v, skipped %v", set, skipped)
+			}
+			i := set[0]
+			if i.Status != tt.status || i.Weight != tt.weight || i.Detail != tt.detail {
+				t.Errorf("got %v, weight %d, %q; want %v, weight %d, %q", i.Status, i.Weight, i.Detail, tt.status, tt.weight, tt.detail)
+			}
+		})
+	}
+}
+
+func TestAddress(t *testing.T) {
+	for _, tt := range []struct {
+		service, node, want string
+	}{
+		{"10.0.0.1", "10.9.9.9", "10.0.0.1:8080"},
+		{"", "10.9.9.9", "10.9.9.9:8080"},
+		{"", "2001:db8::1", "[2001:db8::1]:8080"},
+		{"[2001:db8::2]", "10.9.9.9", "[2001:db8::2]:8080"},
+		{"app.example.com", "10.9.9.9", "app.example.com:8080"},
+	} {
+		e := entry(func(e *api.ServiceEntry) { e.Service.Address, e.Node.Address = tt.service, tt.node })
+		set, skipped := instances([]*api.ServiceEntry{e}, &ServiceOptions{Service: "star"})
+		if len(set) != 1 || len(skipped) != 0 || set[0].HostPort() != tt.want {
+			t.Errorf("service %q on node %q: got %v, want %s", tt.service, tt.node, set, tt.want)
+		}
+	}
+}
+
+func TestEntriesThatCannotBeInstancesAreSkipped(t *testing.T) {
+	set, skipped := instances([]*api.ServiceEntry{
+		entry(func(e *api.ServiceEntry) { e.Service.Port = 0 }),
+		entry(func(e *api.ServiceEntry) { e.Service.Address, e.Node.Address = "", "" }),
+		entry(func(e *api.ServiceEntry) { e.Service.Port = 65536 }),
+		entry(func(e *api.ServiceEntry) { e.Node = nil }),
+		nil,
+		entry(func(e *api.ServiceEntry) { e.Checks = append(e.Checks, nil); e.Service.ID = "good" }),
+	}, &ServiceOptions{Service: "star"})
+	if len(set) != 1 || set[0].ID != "good" {
+		t.Errorf("got %v, want the good one", set)
+	}
+	if len(skipped) != 5 {
+		t.Errorf("skipped %v, want 5", skipped)
+	}
+	if skipped[0] != (Skipped{"star-1", "node-1", "it has port 0"}) {
+		t.Errorf("skipped %v", skipped[0])
+	}
+}
+
+func TestSameIDOnTwoNodesIsOneInstance(t *testing.T) {
+	here := entry(nil)
+	there := discoverytest.OnNode(entry(nil), "node-0", "10.0.0.9")
+	set, _ := instances([]*api.ServiceEntry{here, there}, &ServiceOptions{Service: "star"})
+	if len(set) != 1 || set[0].Node != "node-0" {
+		t.Errorf("got %v, want one instance", set)
+	}
+	discoverytest.Maintenance(here, "disk swap")
+	set, _ = instances([]*api.ServiceEntry{here, there}, &ServiceOptions{Service: "star"})
+	if len(set) != 1 || set[0].Status != discovery.StatusMaintenance || set[0].Weight != 0 {
+		t.Errorf("maintenance through one agent: got %+v", set)
+	}
+
+	elsewhere := entry(func(e *api.ServiceEntry) { e.Service.Address = "10.0.0.2" })
+	set, _ = instances([]*api.ServiceEntry{here, elsewhere}, &ServiceOptions{Service: "star"})
+	if len(set) != 2 {
+		t.Errorf("the same id at another address: got %v, want two", set)
+	}
+}
+
+func TestDetailIsOneShortLine(t *testing.T) {
+	got := detail("check", "HTTP GET http://10.0.0.1/: 500\n\n Output:\t"+strings.Repeat("ü", 300))
+	if strings.ContainsAny(got, "\n\t") || len(got) > maxDetail+len("…") || !strings.HasSuffix(got, "ü…") {
+		t.Errorf("got %q", got)
+	}
+}
+
+func FuzzInstances(f *testing.F) {
+	good, err := json.Marshal([]*api.ServiceEntry{entry(nil)})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte(`[{"Node":null}]`))
+	f.Add([]byte(`[{"Node":{},"Service":{"Port":-1},"Checks":[null,{"CheckID":"_service_maintenance:"}]}]`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var entries []*api.ServiceEntry
+		if json.Unmarshal(body, &entries) != nil {
+			return
+		}
+		set, skipped := instances(entries, &ServiceOptions{Service: "star"})
+		if len(set)+len(skipped) > len(entries) {
+			t.Fatalf("%d instances and %d skipped from %d entries", len(set), len(skipped), len(entries))
+		}
+		for _, i := range set {
+			if i.Address == "" || i.Port < 1 || i.Port > 65535 || i.Weight < 0 || i.Weight > discovery.MaxWeight {
+				t.Fatalf("unusable instance %+v", i)
+			}
+			if i.Status >= discovery.StatusCritical && i.Weight != 0 {
+				t.Fatalf("traffic for %+v", i)
+			}
+		}
+	})
+}

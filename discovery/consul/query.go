@@ -1,0 +1,137 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/discovery"
+)
+
+// answerGrace is how long an answer may take beyond the time for which the
+// query asked Consul to wait.
+const answerGrace = 10 * time.Second
+
+// Answer is what Consul says of a service at one moment.
+type Answer struct {
+	Instances []discovery.Instance // normalised
+	Skipped   []Skipped            // entries that cannot be instances
+	Listed    int                  // entries in the answer
+
+	Index         uint64        // X-Consul-Index
+	KnownLeader   bool          // X-Consul-KnownLeader; always false with Streaming
+	LastContact   time.Duration // X-Consul-LastContact: how old the answering server's data may be
+	FilteredByACL bool          // X-Consul-Results-Filtered-By-ACLs: the token may not see everything; always false with Streaming
+	DefaultDeny   bool          // X-Consul-Default-ACL-Policy is deny
+	Streaming     bool          // X-Consul-Query-Backend: the agent answered from its materialized view
+}
+
+// Skipped is an entry of an answer that cannot be an instance, and why.
+type Skipped struct {
+	ID, Node string
+	Why      string
+}
+
+// Health asks once, without blocking, for all instances of o.Service.
+func (c *Client) Health(ctx context.Context, o ServiceOptions) (Answer, error) {
+	return c.query(ctx, &o, api.QueryOptions{})
+}
+
+// query asks for the instances of o.Service. Q has what is particular to this
+// query; its wait matters if it has an index. It fails with the cause of ctx's
+// end, or when the answer does not come within the wait and a grace.
+func (c *Client) query(ctx context.Context, o *ServiceOptions, q api.QueryOptions) (Answer, error) {
+	timeout := answerGrace
+	if q.WaitIndex > 0 {
+		// "A small random amount of additional wait time is added to the
+		// supplied maximum wait time [...] up to wait / 16."
+		// https://developer.hashicorp.com/consul/api-docs/features/blocking
+		timeout += q.WaitTime + q.WaitTime/16
+	}
+	limited, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
+	defer cancel()
+
+	q.Filter = o.Filter
+	q.Datacenter = o.Datacenter
+	q.Near = o.Near
+	q.Namespace = o.Namespace
+	q.Partition = o.Partition
+	q.Peer = o.Peer
+	var header http.Header
+	entries, _, err := c.agent.api.Health().ServiceMultipleTags(o.Service, o.Tags, false,
+		q.WithContext(withHeader(limited, &header)))
+	switch {
+	case ctx.Err() != nil:
+		return Answer{}, context.Cause(ctx)
+	case limited.Err() != nil:
+		return Answer{}, fmt.Errorf("consul %s: %w", c.agent.url, context.Cause(limited))
+	case err != nil:
+		return Answer{}, fmt.Errorf("consul %s: %w", c.agent.url, explain(err, o))
+	case entries == nil: // null: what decodes to nothing is not a list of nothing
+		return Answer{}, fmt.Errorf("consul %s: the answer is no list of instances", c.agent.url)
+	}
+	a, err := parseHeader(header)
+	if err != nil {
+		return Answer{}, fmt.Errorf("consul %s: %w", c.agent.url, err)
+	}
+	a.Listed = len(entries)
+	a.Instances, a.Skipped = instances(entries, o)
+	return a, nil
+}
+
+// parseHeader reads the header fields that every answer of a blocking endpoint
+// has. https://developer.hashicorp.com/consul/api-docs/api-structure
+func parseHeader(h http.Header) (Answer, error) {
+	index, err := strconv.ParseUint(h.Get("X-Consul-Index"), 10, 64)
+	if err != nil {
+		return Answer{}, fmt.Errorf("X-Consul-Index is %q: the answer is not Consul's", h.Get("X-Consul-Index"))
+	}
+	lastContact, _ := strconv.ParseUint(h.Get("X-Consul-LastContact"), 10, 32) // ms; for display
+	return Answer{
+		Index:         index,
+		KnownLeader:   h.Get("X-Consul-KnownLeader") == "true",
+		LastContact:   time.Duration(lastContact) * time.Millisecond,
+		FilteredByACL: h.Get("X-Consul-Results-Filtered-By-ACLs") == "true",
+		DefaultDeny:   h.Get("X-Consul-Default-ACL-Policy") == "deny",
+		Streaming:     h.Get("X-Consul-Query-Backend") == api.QueryBackendStreaming,
+	}, nil
+}
+
+// explain puts an answer that is not 200 in words that say what to do.
+func explain(err error, o *ServiceOptions) error {
+	var status api.StatusError
+	if !errors.As(err, &status) {
+		return err
+	}
+	body := strings.Join(strings.Fields(status.Body), " ")
+	if len(body) > maxDetail {
+		body = strings.ToValidUTF8(body[:maxDetail], "") + "…"
+	}
+	words := fmt.Sprintf("%d %s", status.Code, http.StatusText(status.Code))
+	switch status.Code {
+	case http.StatusForbidden:
+		words = fmt.Sprintf("403 Forbidden: the token is not valid, or lacks %s", permissions(o))
+	case http.StatusTooManyRequests:
+		words = "429 Too Many Requests: the agent limits connections or requests of this client"
+	}
+	return &statusError{status.Code, fmt.Sprintf("%s (%s)", words, body)}
+}
+
+// permissions names what a token needs to see o's instances.
+func permissions(o *ServiceOptions) string {
+	return fmt.Sprintf("service:read for %q and node:read for its nodes", o.Service)
+}
+
+// statusError is an HTTP status other than 200.
+type statusError struct {
+	code  int
+	words string
+}
+
+func (e *statusError) Error() string { return e.words }

@@ -1,0 +1,299 @@
+package consul
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/consultest"
+	"sluice/discovery"
+)
+
+// patience is for what a real Consul does on a busy machine.
+const patience = 30 * time.Second
+
+// recorder keeps the last set of one watched service.
+type recorder struct {
+	t       *testing.T
+	manager *discovery.Manager
+	sets    chan []discovery.Instance
+}
+
+// watchReal watches o at agent until t ends.
+func watchReal(t *testing.T, agent *consultest.Agent, o ServiceOptions) *recorder {
+	t.Helper()
+	client, err := NewClient(ClientOptions{Addresses: []string{agent.URL()}, Log: zerolog.New(zerolog.NewTestWriter(t))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &recorder{t: t, sets: make(chan []discovery.Instance, 1000)}
+	r.manager = discovery.NewManager(discovery.ManagerOptions{
+		Sink: func(_ string, set []discovery.Instance) { r.sets <- set },
+	})
+	r.manager.Watch(o.Service, client.Source(o))
+	ctx, cancel := context.WithCancel(context.Background())
+	var run sync.WaitGroup
+	run.Go(func() { r.manager.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		run.Wait()
+		client.Close()
+	})
+	return r
+}
+
+// await waits for the set in the notation of parseSet, and returns it.
+func (r *recorder) await(want string) []discovery.Instance {
+	r.t.Helper()
+	deadline := time.After(patience)
+	last := "nothing"
+	for {
+		select {
+		case set := <-r.sets:
+			if last = formatSet(set); last == want {
+				return set
+			}
+		case <-deadline:
+			r.t.Fatalf("Sink got %q last, want %q; status %+v", last, want, r.manager.Statuses())
+		}
+	}
+}
+
+// awaitStatus waits until the watch's status is ok.
+func (r *recorder) awaitStatus(what string, ok func(discovery.WatchStatus) bool) {
+	r.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		s := r.manager.Statuses()[0]
+		if ok(s) {
+			return
+		}
+		if time.Now().After(end) {
+			r.t.Fatalf("not %s: %+v", what, s)
+		}
+	}
+}
+
+// quiet fails if Sink has got a set that await did not take.
+func (r *recorder) quiet() {
+	r.t.Helper()
+	select {
+	case set := <-r.sets:
+		r.t.Errorf("Sink got %q", formatSet(set))
+	default:
+	}
+}
+
+// registerTTL registers a passing instance with a TTL check. Ids are unique per
+// agent, not per service.
+func registerTTL(t *testing.T, agent *consultest.Agent, service, id string, port int, change func(*api.AgentServiceRegistration)) {
+	t.Helper()
+	r := &api.AgentServiceRegistration{
+		Name: service, ID: id, Address: "127.0.0.1", Port: port,
+		Check: &api.AgentServiceCheck{CheckID: "check-" + service + "-" + id, TTL: "1h", Status: api.HealthPassing},
+	}
+	if change != nil {
+		change(r)
+	}
+	if err := agent.Client().Agent().ServiceRegister(r); err != nil {
+		t.Fatalf("register %s: %v", id, err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRealConsul goes through an instance's life on one dev agent.
+func TestRealConsul(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "node-1"})
+	consul := agent.Client().Agent()
+
+	t.Run("registration, failure, deregistration", func(t *testing.T) {
+		r := watchReal(t, agent, ServiceOptions{Service: "star"})
+		r.await("")
+		registerTTL(t, agent, "star", "a", 8001, func(r *api.AgentServiceRegistration) {
+			r.Tags, r.Meta = []string{"v1"}, map[string]string{"zone": "eu"}
+		})
+		set := r.await("a")
+		want := discovery.Instance{Service: "star", ID: "a", Node: "node-1", Address: "127.0.0.1", Port: 8001,
+			Tags: []string{"v1"}, Meta: map[string]string{"zone": "eu"}, Weight: 1, Datacenter: "dc1"}
+		if !set[0].Equal(want) {
+			t.Errorf("got %+v, want %+v", set[0], want)
+		}
+		registerTTL(t, agent, "star", "b", 8002, nil)
+		r.await("a b")
+
+		must(t, consul.UpdateTTL("check-star-a", "refused", api.HealthCritical))
+		set = r.await("a:critical b")
+		if set[0].Detail != "Service 'star' check: refused" || set[0].Weight != 0 {
+			t.Errorf("a critical instance: %+v", set[0])
+		}
+		must(t, consul.UpdateTTL("check-star-a", "", api.HealthPassing))
+		r.await("a b")
+		must(t, consul.ServiceDeregister("a"))
+		r.await("b")
+		time.Sleep(suddenWindow / 100)
+		r.quiet()
+	})
+
+	t.Run("the last instance", func(t *testing.T) {
+		r := watchReal(t, agent, ServiceOptions{Service: "last"})
+		registerTTL(t, agent, "last", "l", 8001, nil)
+		r.await("l")
+		begin := time.Now()
+		must(t, consul.ServiceDeregister("l"))
+		r.await("")
+		if took := time.Since(begin); took > defaultEmptyHold/2 {
+			t.Errorf("it left after %v", took)
+		}
+	})
+
+	t.Run("maintenance mode", func(t *testing.T) {
+		r := watchReal(t, agent, ServiceOptions{Service: "maint"})
+		registerTTL(t, agent, "maint", "m", 8001, nil)
+		r.await("m")
+		must(t, consul.EnableServiceMaintenance("m", "disk swap"))
+		if set := r.await("m:maintenance"); set[0].Detail != "service maintenance: disk swap" || set[0].Weight != 0 {
+			t.Errorf("got %+v", set[0])
+		}
+		must(t, consul.DisableServiceMaintenance("m"))
+		r.await("m")
+		must(t, consul.EnableNodeMaintenance("reboot"))
+		if set := r.await("m:maintenance"); set[0].Detail != "node maintenance: reboot" {
+			t.Errorf("got %+v", set[0])
+		}
+		must(t, consul.DisableNodeMaintenance())
+		r.await("m")
+	})
+
+	t.Run("weights and warnings", func(t *testing.T) {
+		r := watchReal(t, agent, ServiceOptions{Service: "heavy"})
+		strict := watchReal(t, agent, ServiceOptions{Service: "heavy", PassingOnly: true})
+		registerTTL(t, agent, "heavy", "h", 8001, func(r *api.AgentServiceRegistration) {
+			r.Weights = &api.AgentWeights{Passing: 10, Warning: 3}
+		})
+		for _, r := range []*recorder{r, strict} {
+			if set := r.await("h"); set[0].Weight != 10 {
+				t.Errorf("passing: %+v", set[0])
+			}
+		}
+		must(t, consul.UpdateTTL("check-heavy-h", "slow", api.HealthWarning))
+		if set := r.await("h:warning"); set[0].Weight != 3 || set[0].Detail != "Service 'heavy' check: slow" {
+			t.Errorf("warning: %+v", set[0])
+		}
+		if set := strict.await("h:warning"); set[0].Weight != 0 {
+			t.Errorf("warning, passing only: %+v", set[0])
+		}
+	})
+
+	t.Run("tags and filter", func(t *testing.T) {
+		tagged := watchReal(t, agent, ServiceOptions{Service: "tagged", Tags: []string{"v1", "eu"}})
+		filtered := watchReal(t, agent, ServiceOptions{Service: "tagged", Filter: `Service.Meta.zone == "b"`})
+		tagged.await("")
+		filtered.await("")
+		registerTTL(t, agent, "tagged", "t", 8001, func(r *api.AgentServiceRegistration) { r.Tags = []string{"v1", "eu"} })
+		registerTTL(t, agent, "tagged", "u", 8002, func(r *api.AgentServiceRegistration) {
+			r.Tags, r.Meta = []string{"v1"}, map[string]string{"zone": "b"}
+		})
+		tagged.await("t")
+		filtered.await("u")
+
+		bad := watchReal(t, agent, ServiceOptions{Service: "tagged", Filter: `no such ( syntax`})
+		bad.awaitStatus("an error about the filter", func(s discovery.WatchStatus) bool { return s.Errors > 0 })
+	})
+
+	t.Run("same id on two nodes", func(t *testing.T) {
+		for _, node := range []string{"other-1", "other-2"} {
+			_, err := agent.Client().Catalog().Register(&api.CatalogRegistration{
+				Node: node, Address: "127.0.0.9",
+				Service: &api.AgentService{ID: "twice-1", Service: "twice", Port: 8001}, // no address: the node's
+			}, nil)
+			must(t, err)
+		}
+		r := watchReal(t, agent, ServiceOptions{Service: "twice"})
+		set := r.await("twice-1")
+		r.awaitStatus("fresh", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh })
+		index := r.manager.Statuses()[0].Index
+		if set[0].HostPort() != "127.0.0.9:8001" || set[0].Weight != 1 {
+			t.Errorf("got %+v", set[0])
+		}
+		_, err := agent.Client().Catalog().Deregister(&api.CatalogDeregistration{Node: "other-2", ServiceID: "twice-1"}, nil)
+		must(t, err)
+		r.awaitStatus("told of the deregistration", func(s discovery.WatchStatus) bool { return s.Index > index })
+		if s := r.manager.Statuses()[0]; s.Instances != 1 {
+			t.Errorf("status %+v", s)
+		}
+	})
+
+	t.Run("health", func(t *testing.T) {
+		client, err := NewClient(ClientOptions{Addresses: []string{agent.URL()}})
+		must(t, err)
+		defer client.Close()
+		registerTTL(t, agent, "asked", "q", 8001, nil)
+		registerTTL(t, agent, "asked", "no-port", 0, nil)
+		answer, err := client.Health(t.Context(), ServiceOptions{Service: "asked"})
+		must(t, err)
+		if formatSet(answer.Instances) != "q" || len(answer.Skipped) != 1 || answer.Index == 0 || !answer.KnownLeader || answer.Listed != 2 {
+			t.Errorf("answer %+v", answer)
+		}
+	})
+}
+
+// TestRealAgentThatForgetsEverything restarts a dev agent, whose catalog is
+// empty then: the instances stay until they have registered again.
+func TestRealAgentThatForgetsEverything(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "node-1"})
+	for n, id := range []string{"a", "b", "c"} {
+		registerTTL(t, agent, "star", id, 8001+n, nil)
+	}
+	r := watchReal(t, agent, ServiceOptions{Service: "star"})
+	r.await("a b c")
+	must(t, agent.Kill())
+	r.awaitStatus("stale", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchStale })
+	must(t, agent.Launch(t.Context()))
+	r.awaitStatus("a hold", func(s discovery.WatchStatus) bool {
+		return s.LastError != "" && s.Instances == 3 && s.Errors > 1 &&
+			s.State == discovery.WatchStale && strings.Contains(s.LastError, "suddenly lists 0 instances in service: 3 that were are kept")
+	})
+	for n, id := range []string{"a", "b", "c"} { // as applications do: critical until the first check
+		registerTTL(t, agent, "star", id, 8001+n, func(r *api.AgentServiceRegistration) { r.Check.Status = api.HealthCritical })
+	}
+	for _, id := range []string{"a", "b", "c"} {
+		must(t, agent.Client().Agent().UpdateTTL("check-star-"+id, "", api.HealthPassing))
+	}
+	r.awaitStatus("fresh", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh })
+	r.quiet()
+	must(t, agent.Client().Agent().ServiceDeregister("b"))
+	r.await("a c")
+}
+
+// TestRealServerRestart restarts a server that keeps its data: nothing changes,
+// and changes arrive afterwards.
+func TestRealServerRestart(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "node-1"})
+	registerTTL(t, agent, "star", "a", 8001, nil)
+	registerTTL(t, agent, "star", "b", 8002, nil)
+	for _, id := range []string{"a", "b"} { // the agent saves what a TTL check is told, not its first status
+		must(t, agent.Client().Agent().UpdateTTL("check-star-"+id, "", api.HealthPassing))
+	}
+	r := watchReal(t, agent, ServiceOptions{Service: "star"})
+	r.await("a b")
+	must(t, agent.Restart(t.Context()))
+	r.awaitStatus("fresh again", func(s discovery.WatchStatus) bool {
+		return s.State == discovery.WatchFresh && s.Errors > 0
+	})
+	r.quiet()
+	registerTTL(t, agent, "star", "c", 8003, nil)
+	r.await("a b c")
+}

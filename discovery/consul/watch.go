@@ -1,0 +1,315 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"golang.org/x/time/rate"
+
+	"sluice/discovery"
+)
+
+// The rate of a watch's queries: a burst passes at once, so that a change never
+// waits behind the one before it; a service that changes all the time costs
+// Consul queriesPerSecond.
+const (
+	queriesPerSecond = 5
+	queryBurst       = 10
+)
+
+// source watches one service.
+type source struct {
+	client  *Client
+	options ServiceOptions
+	rate    rate.Limit
+}
+
+// watch is one run of a source. Its goroutine is the only one to use it.
+type watch struct {
+	*source
+	report  *discovery.Watch
+	limiter *rate.Limiter
+	guard   guard
+	backoff backoff
+
+	index    uint64 // for the next query; 0: it does not block
+	last     uint64 // of the last answer
+	filtered bool   // the last answer that counted was filtered by ACLs
+	began    bool   // an answer has counted
+
+	warned map[Skipped]bool // entries that were logged as skipped
+}
+
+// Run implements discovery.Source.
+func (s *source) Run(ctx context.Context, report *discovery.Watch) error {
+	if s.options.Service == "" {
+		return errors.New("consul: the service has no name")
+	}
+	s.client.watches.Add(1)
+	defer s.client.watches.Add(-1)
+	w := &watch{
+		source:  s,
+		report:  report,
+		limiter: rate.NewLimiter(s.rate, queryBurst),
+		guard:   guard{emptyHold: s.options.EmptyHold},
+	}
+	if known, ok := report.Instances(); ok {
+		// Nothing shows yet that this source's answers continue that set.
+		w.guard.known = known
+		w.guard.failed(time.Now())
+	}
+	for {
+		err := w.poll(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil {
+			w.backoff.reset()
+			continue
+		}
+		w.guard.failed(time.Now())
+		w.report.Failed(err)
+		// After an error the next answer is to come at once, with all there is:
+		// blocking on the index of an agent that has lost its state could last.
+		w.index = 0
+		if err := sleep(ctx, w.backoff.next(err)); err != nil {
+			return err
+		}
+	}
+}
+
+// poll asks once and reports what counts. An error means that the answer says
+// nothing about the instances.
+func (w *watch) poll(ctx context.Context) error {
+	if err := w.limiter.Wait(ctx); err != nil {
+		return err
+	}
+	answer, err := w.ask(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.trust(answer); err != nil {
+		return err
+	}
+	forgot := w.advance(answer.Index)
+	if w.toConfirm(answer, forgot) {
+		if answer, err = w.confirm(ctx); err != nil {
+			return fmt.Errorf("confirm that instances are gone: %w", err)
+		}
+		forgot = forgot || w.blind(answer)
+		if lost := w.guard.doubtful(time.Now(), w.guard.loss(answer.Instances), forgot); len(lost) > 0 {
+			w.hold(lost)
+		}
+	}
+	w.accept(answer)
+	return nil
+}
+
+// toConfirm reports whether an answer takes away so much, or says so little
+// about itself, that it must be confirmed before it counts.
+func (w *watch) toConfirm(answer Answer, forgot bool) bool {
+	loss := w.guard.loss(answer.Instances)
+	if loss.empties() || len(w.guard.doubtful(time.Now(), loss, forgot)) > 0 {
+		return true
+	}
+	// A streaming answer does not tell whether ACLs filtered it.
+	return answer.Streaming && len(loss.missing) > 0
+}
+
+// blind reports whether an empty answer may be one that ACLs emptied: Consul
+// does not tell a client without a token that it filtered its answer.
+func (w *watch) blind(answer Answer) bool {
+	return answer.Listed == 0 && answer.DefaultDeny && w.client.agent.anonymous
+}
+
+// hold keeps instances in service for a while.
+func (w *watch) hold(lost []discovery.Instance) {
+	w.guard.hold(time.Now(), lost)
+	w.client.log.Warn().Str("consul_service", w.options.Service).Int("instances", len(lost)).
+		Dur("for", w.options.EmptyHold).Msg("instances kept after a sudden loss")
+}
+
+// ask sends the next query and waits for its answer.
+func (w *watch) ask(ctx context.Context) (Answer, error) {
+	select {
+	case w.client.slots <- struct{}{}:
+		defer func() { <-w.client.slots }()
+	case <-ctx.Done():
+		return Answer{}, ctx.Err()
+	}
+	q := api.QueryOptions{WaitIndex: w.index}
+	if w.index > 0 {
+		q.WaitTime = w.wait(time.Now())
+	}
+	return w.client.query(ctx, &w.options, q)
+}
+
+// confirm asks again, without blocking, for what the leader knows after it made
+// sure that it still is the leader. It does not wait for the token bucket, but
+// takes from it.
+func (w *watch) confirm(ctx context.Context) (Answer, error) {
+	w.limiter.Reserve()
+	answer, err := w.client.query(ctx, &w.options, api.QueryOptions{RequireConsistent: true})
+	if err != nil {
+		return Answer{}, err
+	}
+	return answer, w.trust(answer)
+}
+
+// wait returns how long the next query may block: up to a tenth less than the
+// option says, so that watches do not renew in step; not beyond the end of a
+// hold; and a second if other watches need the connection too.
+func (w *watch) wait(now time.Time) time.Duration {
+	wait := w.options.Wait - rand.N(w.options.Wait/10)
+	if expiry, ok := w.guard.expiry(); ok {
+		wait = min(wait, max(expiry.Sub(now), 10*time.Millisecond))
+	}
+	if int(w.client.watches.Load()) > cap(w.client.slots) {
+		wait = min(wait, time.Second)
+	}
+	return wait
+}
+
+// trust returns why an answer must not be used, if so.
+func (w *watch) trust(answer Answer) error {
+	if !answer.KnownLeader && !answer.Streaming {
+		return errors.New("the agent knows no leader")
+	}
+	if !answer.FilteredByACL {
+		return nil
+	}
+	// What the token may not see is not gone. But if it never could see it, what
+	// it does see counts.
+	err := fmt.Errorf("the answer is filtered by ACLs: the token lacks %s", permissions(&w.options))
+	if len(answer.Instances) == 0 {
+		return err
+	}
+	if w.began && w.filtered || len(w.guard.known) == 0 {
+		return nil
+	}
+	listed := byProcess(answer.Instances)
+	if slices.ContainsFunc(w.guard.known, func(i discovery.Instance) bool {
+		_, ok := listed[processOf(i)]
+		return !ok
+	}) {
+		return err
+	}
+	return nil
+}
+
+// advance takes note of an answer's index, and reports whether it is smaller
+// than the one before.
+//
+// "Reset the index if it goes backwards. [...] Sanity check index is greater
+// than zero [...] it is always safe to use an index of 1 to wait for updates."
+// https://developer.hashicorp.com/consul/api-docs/features/blocking
+func (w *watch) advance(index uint64) (regressed bool) {
+	switch {
+	case index == 0:
+		w.index = 1
+		// A server that does this may also not block: empty the bucket.
+		w.limiter.ReserveN(time.Now(), queryBurst)
+		return false
+	case index < w.last:
+		w.last, w.index = index, 0
+		return true
+	default:
+		w.last, w.index = index, index
+		return false
+	}
+}
+
+// accept reports an answer that counts.
+func (w *watch) accept(answer Answer) {
+	w.warnACLs(answer)
+	w.began = true
+	if !answer.Streaming {
+		w.filtered = answer.FilteredByACL
+	}
+	w.warnSkipped(answer.Skipped)
+	set, kept := w.guard.accept(time.Now(), answer.Instances)
+	w.report.Emit(set)
+	if kept == 0 {
+		w.report.Succeeded(answer.Index)
+		return
+	}
+	expiry, _ := w.guard.expiry()
+	w.report.Failed(fmt.Errorf("consul %s suddenly lists %d instances in service: %d that were are kept until %s",
+		w.client.URL(), serving(answer.Instances), kept, expiry.Format(time.RFC3339)))
+}
+
+// warnACLs logs what ACLs may hide, when that begins.
+func (w *watch) warnACLs(answer Answer) {
+	switch {
+	case answer.FilteredByACL && !(w.began && w.filtered):
+		w.client.log.Warn().Str("consul_service", w.options.Service).
+			Msgf("consul leaves out instances: the token lacks %s", permissions(&w.options))
+	case w.blind(answer) && !w.began:
+		w.client.log.Warn().Str("consul_service", w.options.Service).
+			Msgf("consul lists no instance, but its default policy is deny and no token is set: it takes %s to see one", permissions(&w.options))
+	}
+}
+
+// warnSkipped logs each entry that is skipped when it first appears.
+func (w *watch) warnSkipped(skipped []Skipped) {
+	still := make(map[Skipped]bool, len(skipped))
+	for _, s := range skipped {
+		if !w.warned[s] {
+			w.client.log.Warn().Str("consul_service", w.options.Service).Str("id", s.ID).Str("node", s.Node).
+				Msgf("instance skipped: %s", s.Why)
+		}
+		still[s] = true
+	}
+	w.warned = still
+}
+
+// backoff spaces the attempts after errors.
+type backoff struct {
+	failures int
+}
+
+const (
+	firstRetry = 100 * time.Millisecond
+	// longestRetry bounds how long a watch stays behind once Consul is back.
+	longestRetry = 2 * time.Second
+	// longestRefusedRetry is for what only an operator can end (a token without
+	// permissions), and for a Consul that asks for fewer queries.
+	longestRefusedRetry = 10 * time.Second
+)
+
+// next returns how long to wait after err: twice as long as the last time, up
+// to a limit, give or take a half.
+func (b *backoff) next(err error) time.Duration {
+	limit, delay := longestRetry, firstRetry
+	if refused := (*statusError)(nil); errors.As(err, &refused) {
+		switch refused.code {
+		case http.StatusForbidden:
+			limit = longestRefusedRetry
+		case http.StatusTooManyRequests:
+			limit, delay = longestRefusedRetry, time.Second
+		}
+	}
+	delay = min(delay<<min(b.failures, 10), limit)
+	b.failures++
+	return delay/2 + rand.N(delay)
+}
+
+func (b *backoff) reset() { b.failures = 0 }
+
+// sleep waits for d or the end of ctx, which it returns.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,554 @@
+package consul
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/discovery"
+	"sluice/discovery/discoverytest"
+)
+
+// bubble runs a source against the fake in a synctest bubble. The debounce is
+// off, so that each change arrives when it is reported.
+type bubble struct {
+	*discoverytest.Consul
+	t       *testing.T
+	manager *discovery.Manager
+	begin   time.Time
+	log     bytes.Buffer // read it after the manager was stopped, or after synctest.Wait
+
+	mu   sync.Mutex
+	sets []string // what Sink got since the last check: "1s: a b"
+}
+
+func watchInBubble(t *testing.T, o ServiceOptions, prepare func(b *bubble), f func(t *testing.T, b *bubble)) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bubble{Consul: discoverytest.New(), t: t, begin: time.Now()}
+		pipe := discoverytest.ServePipe(b.Consul)
+		log := zerolog.New(&b.log).Level(zerolog.InfoLevel)
+		client, err := NewClient(ClientOptions{Addresses: []string{"http://fake"}, Log: log, dial: pipe.DialContext})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.manager = discovery.NewManager(discovery.ManagerOptions{
+			Debounce: discovery.Debounce{Quiet: -1, MaxWait: -1},
+			Log:      log,
+			Sink: func(_ string, set []discovery.Instance) {
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				b.sets = append(b.sets, fmt.Sprintf("%v: %s", time.Since(b.begin), formatSet(set)))
+			},
+		})
+		prepare(b)
+		o.Service = "star"
+		b.manager.Watch("star", client.Source(o))
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { b.manager.Run(ctx) })
+		defer func() {
+			cancel()
+			run.Wait()
+			client.Close()
+			pipe.Close()
+		}()
+		f(t, b)
+	})
+}
+
+// having makes the words of parseSet the instances at the start.
+func having(words string) func(*bubble) {
+	return func(b *bubble) { b.set(words) }
+}
+
+// at waits until d after the start.
+func (b *bubble) at(d time.Duration) {
+	time.Sleep(time.Until(b.begin.Add(d)))
+	synctest.Wait()
+}
+
+// expect checks what Sink got since the last check, until d after the start.
+func (b *bubble) expect(d time.Duration, want ...string) {
+	b.t.Helper()
+	b.at(d)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !slices.Equal(b.sets, want) {
+		b.t.Errorf("by %v Sink got %q, want %q", d, b.sets, want)
+	}
+	b.sets = nil
+}
+
+// expectOne is expect where the moment is not fixed: exactly one set, at
+// earliest to latest after the start.
+func (b *bubble) expectOne(earliest, latest time.Duration, want string) {
+	b.t.Helper()
+	b.at(latest)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.sets) != 1 {
+		b.t.Fatalf("by %v Sink got %q, want one set", latest, b.sets)
+	}
+	moment, set, _ := strings.Cut(b.sets[0], ": ")
+	if d, _ := time.ParseDuration(moment); set != want || d < earliest {
+		b.t.Errorf("Sink got %q, want %q after %v", b.sets[0], want, earliest)
+	}
+	b.sets = nil
+}
+
+func (b *bubble) status() discovery.WatchStatus {
+	b.t.Helper()
+	synctest.Wait()
+	return b.manager.Statuses()[0]
+}
+
+// since returns the requests after the first n.
+func (b *bubble) since(n int) []discoverytest.Request { return b.Requests()[n:] }
+
+// entries makes the words of parseSet entries of an answer.
+func (b *bubble) entries(words string) []*api.ServiceEntry {
+	entries := []*api.ServiceEntry{}
+	for _, word := range strings.Fields(words) {
+		id, status, _ := strings.Cut(word, ":")
+		e := discoverytest.Instance("star", id, 8000+int(id[0]))
+		if status != "" {
+			discoverytest.Health(e, status, "")
+		}
+		entries = append(entries, e)
+	}
+	return entries
+}
+
+// set makes words the instances of star.
+func (b *bubble) set(words string) { b.Set("star", b.entries(words)...) }
+
+// body is an answer that lists words.
+func (b *bubble) body(words string) string {
+	body, err := json.Marshal(b.entries(words))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return string(body)
+}
+
+const (
+	ms  = time.Millisecond
+	sec = time.Second
+)
+
+func TestChangesArriveAtOnce(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having(""), func(t *testing.T, b *bubble) {
+		b.expect(0, "0s: ")
+		b.at(sec)
+		b.set("a b")
+		b.expect(sec, "1s: a b")
+		b.set("a b:critical")
+		b.expect(sec, "1s: a b:critical")
+		b.at(sec + ms) // close after: within the burst of the token bucket
+		b.set("b")
+		b.expect(sec+ms, "1.001s: b")
+		if s := b.status(); s.State != discovery.WatchFresh || s.Index == 0 || s.Queries != 4 || s.Changes != 4 {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+func TestQueryParameters(t *testing.T) {
+	watchInBubble(t, ServiceOptions{Tags: []string{"v1", "eu"}, Filter: `Node.Meta.zone == "a"`, Datacenter: "dc2", Wait: 20 * time.Minute}, having("a"), func(t *testing.T, b *bubble) {
+		b.at(time.Hour)
+		requests := b.Requests()
+		for n, r := range requests {
+			if !slices.Equal(r.Tags, []string{"v1", "eu"}) || r.Filter != `Node.Meta.zone == "a"` || r.Datacenter != "dc2" {
+				t.Errorf("request %d: %+v", n, r)
+			}
+			if blocking := n > 0; blocking != (r.Index > 0) || blocking && (r.Wait > 10*time.Minute || r.Wait < 9*time.Minute) {
+				t.Errorf("request %d: index %d, wait %v", n, r.Index, r.Wait)
+			}
+		}
+		if len(requests) > 9 {
+			t.Errorf("%d requests in an hour without a change", len(requests))
+		}
+		waits := make(map[time.Duration]bool)
+		for _, r := range requests[2:] {
+			waits[r.Wait] = true
+		}
+		if len(waits) < 2 {
+			t.Errorf("waits without jitter: %v", waits)
+		}
+	})
+}
+
+func TestChangedIndexWithUnchangedContentIsNoEvent(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a")
+		b.set("a")
+		b.expect(2 * sec)
+		if s := b.status(); s.Changes != 1 || s.Queries != 2 {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+func TestErrorsKeepTheInstances(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		fault discoverytest.Fault
+		want  string // part of the error
+	}{
+		{"500", discoverytest.Fault{Status: 500, Body: "No cluster leader"}, "500 Internal Server Error (No cluster leader)"},
+		{"429", discoverytest.Fault{Status: 429, Body: "slow down"}, "429 Too Many Requests: the agent limits"},
+		{"403", discoverytest.Fault{Status: 403, Body: "ACL not found"}, `lacks service:read for "star" and node:read for its nodes (ACL not found)`},
+		{"a long error page", discoverytest.Fault{Status: 502, Body: strings.Repeat("<html>", 1000)}, "502 Bad Gateway (<html>"},
+		{"a dropped connection", discoverytest.Fault{Drop: true}, "EOF"},
+		{"garbage", discoverytest.Fault{Body: "<html>"}, "invalid character"},
+		{"half an answer", discoverytest.Fault{Body: `[{"Node":`}, "unexpected EOF"},
+		{"another JSON", discoverytest.Fault{Body: `{}`}, "cannot unmarshal object"},
+		{"null", discoverytest.Fault{Body: `null`}, "no list of instances"},
+		{"no index", discoverytest.Fault{Index: "-"}, "the answer is not Consul's"},
+		{"a broken index", discoverytest.Fault{Index: "x", Empty: true}, "the answer is not Consul's"},
+		{"no known leader", discoverytest.Fault{NoLeader: true, Empty: true}, "knows no leader"},
+		{"filtered by ACLs to nothing", discoverytest.Fault{Filtered: true, Empty: true}, `the token lacks service:read for "star"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
+				b.expect(sec, "0s: a b")
+				b.Break(tt.fault)
+				b.expect(10 * time.Minute)
+				s := b.status()
+				if s.State != discovery.WatchStale || s.Instances != 2 || !strings.Contains(s.LastError, tt.want) {
+					t.Errorf("status %+v, want an error with %q", s, tt.want)
+				}
+				if len(s.LastError) > 600 {
+					t.Errorf("an error of %d bytes", len(s.LastError))
+				}
+				if got := strings.Count(b.log.String(), `"level":"warn"`); got != 1 {
+					t.Errorf("%d warnings, want one:\n%s", got, b.log.String())
+				}
+				b.Heal()
+				b.at(10*time.Minute + 16*sec)
+				if s := b.status(); s.State != discovery.WatchFresh || s.LastError != "" || s.Changes != 1 {
+					t.Errorf("after it: %+v", s)
+				}
+			})
+		})
+	}
+}
+
+func TestRetriesBackOff(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+		b.at(sec)
+		b.Break(discoverytest.Fault{Status: 500})
+		n := len(b.Requests())
+		b.at(61 * sec)
+		retries := b.since(n)
+		if first := retries[0].Time.Sub(b.begin.Add(sec)); first < 50*ms || first > 150*ms {
+			t.Errorf("first retry after %v", first)
+		}
+		if len(retries) < 20 || len(retries) > 70 {
+			t.Errorf("%d retries in a minute", len(retries))
+		}
+		for n, r := range retries {
+			if r.Index != 0 {
+				t.Errorf("retry %d blocks on index %d", n, r.Index)
+			}
+			if n > 0 && r.Time.Sub(retries[n-1].Time) > 3*sec {
+				t.Errorf("%v before retry %d", r.Time.Sub(retries[n-1].Time), n)
+			}
+		}
+		b.set("a b")
+		b.Heal()
+		b.at(64 * sec)
+		if s := b.status(); s.Instances != 2 || s.State != discovery.WatchFresh {
+			t.Errorf("3 s after the fault: %+v", s)
+		}
+
+		b.Break(discoverytest.Fault{Status: 429})
+		n = len(b.Requests())
+		b.at(124 * sec)
+		if got := len(b.since(n)); got > 12 {
+			t.Errorf("%d retries in a minute of 429", got)
+		}
+	})
+}
+
+func TestHalfOpenConnectionIsNoticed(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+		b.at(sec)
+		b.Break(discoverytest.Fault{Hang: true, Only: func(r discoverytest.Request) bool { return r.Index > 0 }})
+		b.at(90 * sec) // wait, wait/16 and the grace
+		if s := b.status(); s.Errors != 1 {
+			t.Errorf("status %+v, want one error", s)
+		}
+		if !strings.Contains(b.log.String(), "no answer within 1m") {
+			t.Errorf("log: %s", b.log.String())
+		}
+		if r := b.Requests(); !slices.ContainsFunc(r[2:], func(r discoverytest.Request) bool { return r.Index == 0 }) {
+			t.Error("no query without an index after it")
+		}
+	})
+}
+
+func TestIndexThatGoesBackwardsStartsAgain(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+		b.SetIndex(1000)
+		b.expect(sec, "0s: a")
+		n := len(b.Requests())
+		b.SetIndex(5)
+		b.set("a b") // index 6, unseen by the query that blocks on 1000
+		b.expectOne(50*sec, 70*sec, "a b")
+		requests := b.since(n)
+		if len(requests) != 2 || requests[0].Index != 0 || requests[1].Index != 6 {
+			t.Errorf("requests %+v, want one without index, then one with 6", requests)
+		}
+		b.set("b")
+		b.expect(70*sec, "1m10s: b")
+	})
+}
+
+func TestIndexZeroMakesNoBusyLoop(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+		b.Break(discoverytest.Fault{Index: "0"}) // it does not block either
+		b.at(60 * sec)
+		requests := b.Requests()
+		if len(requests) > 60 {
+			t.Errorf("%d requests in a minute", len(requests))
+		}
+		for n, r := range requests[2:] {
+			if r.Index != 1 {
+				t.Errorf("request %d with index %d, want 1", n+2, r.Index)
+			}
+		}
+		if s := b.status(); s.Instances != 1 || s.State != discovery.WatchFresh {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+func TestChangesWithoutEndAreLimited(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having(""), func(t *testing.T, b *bubble) {
+		for n := range 1000 { // 100 a second
+			b.at(time.Duration(n) * 10 * ms)
+			b.set([]string{"a", "a b"}[n%2])
+		}
+		if got, limit := len(b.Requests()), queryBurst+10*queriesPerSecond+1; got > limit || got < limit-5 {
+			t.Errorf("%d requests in 10 s, want about %d", got, limit)
+		}
+	})
+}
+
+func TestSuddenEmptyIsConfirmedAndHeld(t *testing.T) {
+	watchInBubble(t, ServiceOptions{EmptyHold: 20 * sec}, having("a b"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b")
+		n := len(b.Requests())
+		b.set("")
+		b.expect(2 * sec)
+		if r := b.since(n); len(r) < 2 || !r[0].Consistent || r[0].Index != 0 || r[1].Consistent {
+			t.Errorf("requests %+v, want one consistent first", r)
+		}
+		s := b.status()
+		if s.State != discovery.WatchStale || !strings.Contains(s.LastError, "suddenly lists 0 instances in service: 2 that were are kept until") {
+			t.Errorf("status %+v", s)
+		}
+		if !strings.Contains(b.log.String(), "instances kept after a sudden loss") {
+			t.Errorf("log: %s", b.log.String())
+		}
+		b.at(10 * sec)
+		b.set("a:critical")
+		b.at(11 * sec)
+		b.set("a")
+		b.expectOne(21*sec, 23*sec, "a")
+		if s := b.status(); s.State != discovery.WatchFresh {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+func TestSuddenEmptyThatIsNotConfirmedIsNoEvent(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b")
+		b.Break(discoverytest.Fault{Empty: true, Only: func(r discoverytest.Request) bool { return !r.Consistent }})
+		b.expect(60 * sec)
+		b.Heal()
+		b.expect(120 * sec)
+	})
+}
+
+func TestUnreachableConfirmationKeepsTheInstances(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b")
+		b.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader", Only: func(r discoverytest.Request) bool { return r.Consistent }})
+		b.set("")
+		b.expect(5 * time.Minute)
+		if s := b.status(); !strings.Contains(s.LastError, "confirm that instances are gone") {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+func TestLastInstanceLeavesAtOnce(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a")
+		b.set("")
+		b.expect(sec, "1s: ")
+	})
+}
+
+func TestFilteredAnswerRemovesNothing(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b c")
+		b.Break(discoverytest.Fault{Filtered: true})
+		b.set("a") // b and c may be there: the token cannot see them
+		b.expect(60 * sec)
+		if s := b.status(); s.State != discovery.WatchStale {
+			t.Errorf("status %+v", s)
+		}
+		b.set("a b c d")
+		b.at(90 * sec)
+		if s := b.status(); s.Instances != 4 || s.State != discovery.WatchFresh {
+			t.Errorf("after an addition: %+v", s)
+		}
+	})
+}
+
+func TestRemovalFromTheStreamingBackendIsConfirmed(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b c")
+		// The agent's view lacks b, the servers still have it.
+		b.Break(discoverytest.Fault{Body: b.body("a c"), Only: func(r discoverytest.Request) bool { return r.Index > 0 }})
+		b.expect(20 * sec)
+		b.Heal()
+		b.at(30 * sec)
+		b.set("a c")
+		b.expect(30*sec, "30s: a c")
+	})
+}
+
+func TestClientWithoutTokenHoldsWhatADenyingConsulNoLongerLists(t *testing.T) {
+	denying := func(b *bubble) { b.set("a"); b.Break(discoverytest.Fault{Deny: true}) }
+	watchInBubble(t, ServiceOptions{}, denying, func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a")
+		b.set("")
+		b.expect(20 * sec)
+		b.expectOne(31*sec, 35*sec, "")
+	})
+}
+
+func TestClientWithoutTokenIsToldOfADenyingConsul(t *testing.T) {
+	denying := func(b *bubble) { b.Break(discoverytest.Fault{Deny: true}) }
+	watchInBubble(t, ServiceOptions{}, denying, func(t *testing.T, b *bubble) {
+		b.expect(10*sec, "0s: ")
+		if got := strings.Count(b.log.String(), "its default policy is deny and no token is set"); got != 1 {
+			t.Errorf("%d warnings, want one:\n%s", got, b.log.String())
+		}
+	})
+}
+
+func TestTokenThatNeverSawEverythingStillFollowsWhatItSees(t *testing.T) {
+	filtered := func(b *bubble) { b.Break(discoverytest.Fault{Filtered: true}) }
+	watchInBubble(t, ServiceOptions{}, filtered, func(t *testing.T, b *bubble) {
+		b.at(20 * sec)
+		if s := b.status(); s.State != discovery.WatchPending || s.Changes != 0 {
+			t.Errorf("nothing seen: %+v", s)
+		}
+		b.set("a b")
+		b.at(40 * sec)
+		b.set("a")
+		b.at(60 * sec)
+		if s := b.status(); s.Instances != 1 || s.State != discovery.WatchFresh {
+			t.Errorf("status %+v", s)
+		}
+		if got := strings.Count(b.log.String(), "consul leaves out instances"); got != 1 {
+			t.Errorf("%d warnings, want one:\n%s", got, b.log.String())
+		}
+		b.set("")
+		b.at(80 * sec)
+		if s := b.status(); s.Instances != 1 || s.State != discovery.WatchStale {
+			t.Errorf("nothing seen any more: %+v", s)
+		}
+	})
+}
+
+func TestSkippedInstanceIsWarnedOfOnce(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having(""), func(t *testing.T, b *bubble) {
+		for n := range 3 {
+			b.Set("star", discoverytest.Instance("star", "no-port", 0), discoverytest.Instance("star", "a", 8000+n))
+			b.at(time.Duration(n+1) * sec)
+		}
+		if got := strings.Count(b.log.String(), "instance skipped: it has port 0"); got != 1 {
+			t.Errorf("%d warnings, want one:\n%s", got, b.log.String())
+		}
+	})
+}
+
+func TestReplacedSourceDoesNotEmptyThePool(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a")
+		other := discoverytest.New()
+		pipe := discoverytest.ServePipe(other)
+		client, err := NewClient(ClientOptions{Addresses: []string{"http://other"}, dial: pipe.DialContext})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.manager.Watch("star", client.Source(ServiceOptions{Service: "star"}))
+		b.expect(30 * sec)
+		b.expectOne(31*sec, 35*sec, "")
+		b.manager.Unwatch("star")
+		synctest.Wait()
+		client.Close()
+		pipe.Close()
+	})
+}
+
+func TestMoreServicesThanWatchesTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := discoverytest.New()
+		pipe := discoverytest.ServePipe(fake)
+		client, err := NewClient(ClientOptions{Addresses: []string{"http://fake"}, MaxWatches: 2, dial: pipe.DialContext})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := discovery.NewManager(discovery.ManagerOptions{Sink: func(string, []discovery.Instance) {}})
+		for n := range 6 {
+			m.Watch(fmt.Sprint(n), client.Source(ServiceOptions{Service: fmt.Sprint(n)}))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { m.Run(ctx) })
+		time.Sleep(20 * sec)
+		for n := range 6 {
+			fake.Set(fmt.Sprint(n), discoverytest.Instance(fmt.Sprint(n), "a", 80))
+		}
+		time.Sleep(5 * sec)
+		synctest.Wait()
+		for _, s := range m.Statuses() {
+			if s.Instances != 1 || s.State != discovery.WatchFresh {
+				t.Errorf("status %+v", s)
+			}
+		}
+		cancel()
+		run.Wait()
+		client.Close()
+		pipe.Close()
+	})
+}
+
+func TestServiceWithoutNameEndsTheWatch(t *testing.T) {
+	client, err := NewClient(ClientOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Source(ServiceOptions{}).Run(t.Context(), nil); err == nil || errors.Is(err, context.Canceled) {
+		t.Errorf("Run: %v", err)
+	}
+}

@@ -1,0 +1,238 @@
+package discoverytest
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+const healthPath = "/v1/health/service/"
+
+// Fault is a way to fail. Its fields combine; a fault is answered at once, even
+// to a query that would block, unless Hang is set.
+type Fault struct {
+	// Only limits the fault to the requests that it accepts; nil means all.
+	Only func(Request) bool
+
+	Drop     bool   // close the connection without an answer
+	Hang     bool   // give no answer until the client goes away
+	Status   int    // answer with this status and Body
+	Body     string // answer with this in place of the instances
+	Empty    bool   // list no instance
+	Index    string // send this X-Consul-Index; "-": send none
+	NoLeader bool   // send X-Consul-KnownLeader: false
+	Filtered bool   // send X-Consul-Results-Filtered-By-ACLs: true, unless it streams
+	Deny     bool   // send X-Consul-Default-ACL-Policy: deny
+}
+
+// Request is a query that the fake has got.
+type Request struct {
+	Time       time.Time
+	Service    string
+	Index      uint64 // 0: not blocking
+	Wait       time.Duration
+	Consistent bool
+	Stale      bool
+	Tags       []string
+	Filter     string
+	Datacenter string
+	Token      string
+}
+
+// Consul is the fake. It is an http.Handler and safe for concurrent use.
+type Consul struct {
+	server *httptest.Server // nil: a handler alone
+
+	mu       sync.Mutex // guards the fields below
+	index    uint64
+	services map[string]service
+	fault    *Fault
+	changed  chan struct{} // closed, and replaced, at each change of the fields above
+	requests []Request
+}
+
+type service struct {
+	index   uint64
+	entries []*api.ServiceEntry
+}
+
+// New returns a fake without a listener.
+func New() *Consul {
+	return &Consul{index: 10, services: make(map[string]service), changed: make(chan struct{})}
+}
+
+// Start returns a fake that listens on loopback until t ends.
+func Start(t testing.TB) *Consul {
+	c := New()
+	c.server = httptest.NewServer(c)
+	t.Cleanup(func() {
+		c.server.CloseClientConnections()
+		c.server.Close()
+	})
+	return c
+}
+
+// URL returns the base URL of a fake that listens.
+func (c *Consul) URL() string { return c.server.URL }
+
+// Set makes entries the instances of name, at the next index.
+func (c *Consul) Set(name string, entries ...*api.ServiceEntry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.index++
+	c.services[name] = service{index: c.index, entries: entries}
+	c.broadcast()
+}
+
+// SetIndex makes index the present one of all services, and the next ones grow
+// from there: a smaller one is what a Consul does that has lost its state.
+func (c *Consul) SetIndex(index uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.index = index
+	for name, s := range c.services {
+		s.index = index
+		c.services[name] = s
+	}
+	c.broadcast()
+}
+
+// Break makes f the fault from now on.
+func (c *Consul) Break(f Fault) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fault = &f
+	c.broadcast()
+}
+
+// Heal ends the fault.
+func (c *Consul) Heal() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fault = nil
+	c.broadcast()
+}
+
+// Requests returns the queries so far, oldest first.
+func (c *Consul) Requests() []Request {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.requests)
+}
+
+// broadcast needs mu.
+func (c *Consul) broadcast() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// ServeHTTP answers the queries for the health of a service.
+func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	name, ok := strings.CutPrefix(r.URL.Path, healthPath)
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	request := parse(name, r)
+	c.mu.Lock()
+	c.requests = append(c.requests, request)
+	c.mu.Unlock()
+
+	wait := time.NewTimer(request.Wait)
+	defer wait.Stop()
+	for blocks := request.Index > 0; ; {
+		c.mu.Lock()
+		s, fault, changed := c.services[name], c.fault, c.changed
+		c.mu.Unlock()
+		s.index = max(s.index, 1)
+		if fault != nil && (fault.Only == nil || fault.Only(request)) {
+			fault.answer(w, r, s, request.Index > 0 && !fault.NoLeader)
+			return
+		}
+		if !blocks || s.index > request.Index {
+			(&Fault{}).answer(w, r, s, request.Index > 0)
+			return
+		}
+		select {
+		case <-changed:
+		case <-wait.C:
+			blocks = false
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// answer answers as the fault wants; the zero Fault answers well. A streaming
+// answer, as Consul gives it from the agent's materialized view to a query with
+// an index, tells nothing of leaders and ACLs.
+func (f *Fault) answer(w http.ResponseWriter, r *http.Request, s service, streaming bool) {
+	switch {
+	case f.Drop:
+		panic(http.ErrAbortHandler)
+	case f.Hang:
+		<-r.Context().Done()
+		return
+	case f.Status != 0 && f.Status != http.StatusOK:
+		http.Error(w, f.Body, f.Status)
+		return
+	}
+	index := strconv.FormatUint(s.index, 10)
+	if f.Index != "" {
+		index = f.Index
+	}
+	header := w.Header()
+	header.Set("Content-Type", "application/json")
+	if index != "-" {
+		header.Set("X-Consul-Index", index)
+	}
+	header.Set("X-Consul-LastContact", "0")
+	header.Set("X-Consul-KnownLeader", strconv.FormatBool(!f.NoLeader && !streaming))
+	header.Set("X-Consul-Query-Backend", api.QueryBackendBlockingQuery)
+	if streaming {
+		header.Set("X-Consul-Query-Backend", api.QueryBackendStreaming)
+	} else if f.Filtered {
+		header.Set("X-Consul-Results-Filtered-By-ACLs", "true")
+	}
+	if f.Deny {
+		header.Set("X-Consul-Default-ACL-Policy", "deny")
+	}
+	entries := s.entries
+	if f.Empty || entries == nil {
+		entries = []*api.ServiceEntry{}
+	}
+	if f.Body != "" {
+		w.Write([]byte(f.Body))
+		return
+	}
+	json.NewEncoder(w).Encode(entries)
+}
+
+func parse(name string, r *http.Request) Request {
+	query := r.URL.Query()
+	index, _ := strconv.ParseUint(query.Get("index"), 10, 64)
+	wait, err := time.ParseDuration(query.Get("wait"))
+	if err != nil {
+		wait = 5 * time.Minute // as Consul
+	}
+	return Request{
+		Time:       time.Now(),
+		Service:    name,
+		Index:      index,
+		Wait:       wait,
+		Consistent: query.Has("consistent"),
+		Stale:      query.Has("stale"),
+		Tags:       query["tag"],
+		Filter:     query.Get("filter"),
+		Datacenter: query.Get("dc"),
+		Token:      r.Header.Get("X-Consul-Token"),
+	}
+}
