@@ -42,10 +42,13 @@ type httpExchange struct {
 	tries   int
 	upload  upload
 
+	uploadSplicer splicer
+
 	// The response.
 	response   http1.ResponseHead
 	from       [responseBufferBytes]byte
 	framing    framing
+	splicer    splicer
 	keepClient bool // the client's connection is kept after this exchange
 	begun      bool // the client has got a byte of the response
 	out        []byte

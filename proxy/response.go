@@ -216,6 +216,16 @@ func (x *httpExchange) relayLength(u *upstreamConn, first []byte) (clean bool, e
 	if err := x.toClient(x.out); err != nil || left == 0 {
 		return !surplus && err == nil, err
 	}
+	if left >= spliceMinBytes {
+		ok, sourceFailed, err := x.splicer.splice(x.clientSide(x.client.server.options.Timeouts.Write), x.peerSide(u), left, &x.bytesOut)
+		x.client.disarm()
+		if err != nil && !sourceFailed {
+			err = errClientWrite
+		}
+		if ok {
+			return err == nil, err
+		}
+	}
 	b := relayBuffers.Get().(*buffer)
 	defer relayBuffers.Put(b)
 	for left > 0 {

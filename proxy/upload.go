@@ -164,6 +164,16 @@ func (l *upload) sendLength() error {
 	}
 	left -= int64(len(first))
 	x.bytesIn += int64(len(first))
+	if left >= spliceMinBytes {
+		l.last.Store(true) // the last bytes may be sent at any moment from now on
+		ok, sourceFailed, err := x.uploadSplicer.splice(x.peerSide(l.up), x.clientSide(x.client.server.options.Timeouts.Body), left, &x.bytesIn)
+		switch {
+		case ok && err != nil && !sourceFailed:
+			return errPeerWrite
+		case ok:
+			return err
+		}
+	}
 	b := relayBuffers.Get().(*buffer)
 	defer relayBuffers.Put(b)
 	for left > 0 {

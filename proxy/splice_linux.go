@@ -1,0 +1,145 @@
+package proxy
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+)
+
+// A pipe is what splice(2) moves bytes through.
+type pipe struct {
+	r, w int
+	size int
+}
+
+const (
+	pipeBytes = 256 << 10
+	fcntlSet  = 1031 // F_SETPIPE_SZ
+)
+
+// pipes are empty and unused. One that the pool lets go of is closed.
+var pipes sync.Pool
+
+func acquirePipe() (*pipe, error) {
+	if p, ok := pipes.Get().(*pipe); ok {
+		return p, nil
+	}
+	var ends [2]int
+	if err := syscall.Pipe2(ends[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK); err != nil {
+		return nil, os.NewSyscallError("pipe2", err)
+	}
+	p := &pipe{r: ends[0], w: ends[1], size: 64 << 10}
+	if n, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(p.w), fcntlSet, pipeBytes); errno == 0 {
+		p.size = int(n)
+	}
+	runtime.SetFinalizer(p, (*pipe).close)
+	return p, nil
+}
+
+func (p *pipe) close() {
+	runtime.SetFinalizer(p, nil)
+	syscall.Close(p.r)
+	syscall.Close(p.w)
+}
+
+// A splicer moves bytes from one socket to another without copying them to user
+// space. It belongs to one exchange and is used for one body at a time.
+type splicer struct {
+	pipe   *pipe
+	left   int64 // to be read
+	inPipe int
+	err    error
+
+	onSource, onSink func(fd uintptr) bool // fill and drain, bound once
+}
+
+// splice moves n bytes from source to sink and adds to moved what has got
+// there. ok is false where nothing was moved because there is no pipe to be had.
+func (s *splicer) splice(sink, source spliceSide, n int64, moved *int64) (ok, sourceFailed bool, err error) {
+	p, err := acquirePipe()
+	if err != nil {
+		return false, false, nil
+	}
+	if s.onSource == nil {
+		s.onSource, s.onSink = s.fill, s.drain
+	}
+	s.pipe, s.left, s.inPipe = p, n, 0
+	for s.left > 0 && err == nil {
+		if err = s.wait(&source, s.onSource); err != nil {
+			sourceFailed = true
+			break
+		}
+		filled := s.inPipe
+		err = s.wait(&sink, s.onSink)
+		*moved += int64(filled - s.inPipe)
+	}
+	if s.inPipe == 0 {
+		pipes.Put(p)
+	} else {
+		p.close()
+	}
+	s.pipe = nil
+	return true, sourceFailed, err
+}
+
+// wait fills the pipe or empties it, within the side's timeout.
+func (s *splicer) wait(side *spliceSide, do func(uintptr) bool) error {
+	for {
+		side.entry.arm(side.sweeper, side.timeout)
+		s.err = nil
+		var err error
+		if s.inPipe == 0 {
+			err = side.raw.Read(do)
+		} else {
+			err = side.raw.Write(do)
+		}
+		if err == nil {
+			return s.err
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) || side.entry.expired(side.sweeper) {
+			return err
+		}
+	}
+}
+
+func (s *splicer) fill(fd uintptr) bool {
+	n, err := spliceOnce(int(fd), s.pipe.w, int(min(s.left, int64(s.pipe.size))))
+	switch {
+	case err == syscall.EAGAIN:
+		return false
+	case err != nil:
+		s.err = err
+	case n == 0:
+		s.err = errClosedEarly
+	}
+	s.inPipe += n
+	s.left -= int64(n)
+	return true
+}
+
+func (s *splicer) drain(fd uintptr) bool {
+	for s.inPipe > 0 {
+		n, err := spliceOnce(s.pipe.r, int(fd), s.inPipe)
+		if err == syscall.EAGAIN {
+			return false
+		}
+		if err != nil {
+			s.err = err
+			return true
+		}
+		s.inPipe -= n
+	}
+	return true
+}
+
+func spliceOnce(from, to, n int) (int, error) {
+	const move, nonblock = 1, 2 // SPLICE_F_MOVE, SPLICE_F_NONBLOCK
+	for {
+		moved, err := syscall.Splice(from, nil, to, nil, n, move|nonblock)
+		if err != syscall.EINTR {
+			return int(max(moved, 0)), err
+		}
+	}
+}

@@ -1,0 +1,10 @@
+//go:build unix && !linux
+
+package proxy
+
+// A splicer does nothing on systems without splice(2).
+type splicer struct{}
+
+func (s *splicer) splice(sink, source spliceSide, n int64, moved *int64) (ok, sourceFailed bool, err error) {
+	return false, false, nil
+}
