@@ -68,7 +68,7 @@ func churn(p *Pool, o Options, set []discovery.Instance, stop <-chan struct{}) {
 // is closed, nobody is left in flight, every transport is closed in the end,
 // once, and a drained peer had its last request before.
 func TestChurn(t *testing.T) {
-	const pickers, picks = 4, 20000
+	const pickers, picks = 4, 100000
 	var made sync.Map // every transport, by peer
 	var afterDrain atomic.Int32
 	o := Options{
@@ -126,6 +126,9 @@ func TestChurn(t *testing.T) {
 	readers.Wait()
 	close(stop)
 	writers.Wait()
+	if n := len(p.Snapshot().Draining); n != 0 {
+		t.Errorf("%d peers drain, but nothing is in flight", n)
+	}
 	p.Close()
 	if !drained(p) {
 		t.Error("the pool is not drained when nothing is in flight")

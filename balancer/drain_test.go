@@ -1,7 +1,10 @@
 package balancer
 
 import (
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -156,6 +159,57 @@ func TestAPeerThatReturnsWhileDrainingIsTakenBack(t *testing.T) {
 			t.Error("picked the old peer")
 		}
 	})
+}
+
+// A pick that comes late counts itself in for a moment before it notices. If
+// just then the last request ends, it is the late pick that ends the drain.
+func TestALatePickDoesNotStopADrain(t *testing.T) {
+	p := newTestPool(t, Options{})
+	for range 3000 {
+		p.Apply(instances(1))
+		token := mustPick(t, p, nil)
+		var picks atomic.Int64
+		var stop atomic.Bool
+		var late sync.WaitGroup
+		late.Go(func() {
+			for ; !stop.Load(); picks.Add(1) {
+				if token.Peer.acquire() {
+					token.Peer.release()
+				}
+			}
+		})
+		for picks.Load() == 0 {
+			runtime.Gosched()
+		}
+		p.Apply(nil)
+		token.Done(Outcome{})
+		stop.Store(true)
+		late.Wait()
+		if n := len(p.Snapshot().Draining); n != 0 {
+			t.Fatal("nothing is in flight and the drain did not end")
+		}
+	}
+}
+
+// A timer that has fired may wait for the mutex while the peer returns and
+// leaves again.
+func TestALateTimerDoesNotCutALaterDrain(t *testing.T) {
+	p := newTestPool(t, Options{NewTransport: newTestTransport})
+	p.Apply(instances(1))
+	token := mustPick(t, p, nil)
+	p.Apply(nil)
+	departure := token.Peer.departures
+	p.Apply(instances(1))
+	p.cut(token.Peer, departure, DefaultDrainTimeout)
+	if peerOf(t, p, instance(0, 1)) != token.Peer || transportOf(token.Peer).closes.Load() != 0 {
+		t.Error("cut after it had returned")
+	}
+	p.Apply(nil)
+	p.cut(token.Peer, departure, DefaultDrainTimeout)
+	if len(p.Snapshot().Draining) != 1 || transportOf(token.Peer).closes.Load() != 0 {
+		t.Error("cut by the timer of an earlier drain")
+	}
+	token.Done(Outcome{})
 }
 
 func TestAnOperatorDrainsAPeer(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"testing"
+	"time"
 	"unsafe"
 )
 
@@ -44,6 +45,22 @@ func TestSharesFollowTheWeights(t *testing.T) {
 					t.Errorf("%s %v: peer %d was picked %v times, want %.0f ± %.0f",
 						policy, weights, i, got, picks*share, limit)
 				}
+			}
+		}
+	}
+}
+
+// A peer of low weight is idle most of the time when there is little to do.
+// That must not make it attractive.
+func TestSharesFollowTheWeightsUnderLittleLoad(t *testing.T) {
+	for _, policy := range Policies() {
+		for _, rate := range []float64{50, 300} {
+			got := simulation{
+				policy: policy, rate: rate, duration: 5000 * time.Second / time.Duration(rate),
+				servers: []server{{weight: 9, service: 5 * ms}, {weight: 1, service: 5 * ms}},
+			}.run()
+			if share := got.shares[1]; share < 0.06 || share > 0.15 {
+				t.Errorf("%s, %v requests a second: a peer with a tenth of the weight has a share of %.3f", policy, rate, share)
 			}
 		}
 	}

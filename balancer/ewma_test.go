@@ -1,0 +1,132 @@
+package balancer
+
+import (
+	"testing"
+	"time"
+)
+
+// normal is a server with some room at the rates below.
+var normal = server{service: 5 * ms, workers: 8}
+
+// simulate sends 1,000 requests a second to ten servers for half a minute and
+// counts those after the first five seconds.
+func simulate(policy Policy, servers []server) *result {
+	return simulation{policy: policy, rate: 1000, duration: 30 * time.Second, warmUp: 5 * time.Second, servers: servers}.run()
+}
+
+func TestOneSlowPeerDoesNotRaiseTheTail(t *testing.T) {
+	without := simulate(PolicyEWMA, fleet(10, normal, nil))
+	with := simulate(PolicyEWMA, fleet(10, normal, func(s *server) { s.service *= 50 }))
+	if with.quantile(0.99) > 2*without.quantile(0.99) {
+		t.Errorf("with one of ten peers 50 times slower %v, without %v; want p99 at most twice as high", with, without)
+	}
+}
+
+// A peer that accepts requests and never answers gets no more of them than the
+// others have in flight.
+func TestAStuckPeerIsAvoided(t *testing.T) {
+	got := simulate(PolicyEWMA, fleet(10, normal, func(s *server) { s.hangs = true }))
+	if n := got.peers[9].Inflight(); n > 20 {
+		t.Errorf("a stuck peer has %d requests; %v", n, got)
+	}
+}
+
+// A peer that fails at once looks fast and idle. It must not attract requests.
+func TestAFailingPeerIsAvoided(t *testing.T) {
+	for _, class := range []OutcomeClass{OutcomeConnectFailure, OutcomeReset, OutcomeServerError} {
+		got := simulate(PolicyEWMA, fleet(10, normal, func(s *server) { s.class, s.service = class, ms/10 }))
+		if got.shares[9] > 0.005 {
+			t.Errorf("%v: %d of %d requests failed; %v", class, got.failures, len(got.latencies), got)
+		}
+	}
+}
+
+// A peer whose latency nobody knows is neither flooded nor shunned.
+func TestANewPeerGetsItsShare(t *testing.T) {
+	const joins = 10 * time.Second
+	got := simulation{
+		policy: PolicyEWMA, rate: 4000, duration: joins + time.Second, warmUp: joins,
+		servers: fleet(10, normal, func(s *server) { s.from = joins }),
+	}.run()
+	if share := got.shares[9]; share < 0.05 || share > 0.2 {
+		t.Errorf("in its first second a new peer had a share of %.3f, want about 0.1", share)
+	}
+	if got.quantile(0.99) > 50*ms {
+		t.Errorf("%v: too slow", got)
+	}
+}
+
+func TestFasterPeersGetMore(t *testing.T) {
+	servers := append(fleet(5, normal, nil), fleet(5, server{service: 20 * ms, workers: 8}, nil)...)
+	got := simulate(PolicyEWMA, servers)
+	var slower float64
+	for _, share := range got.shares[5:] {
+		slower += share
+	}
+	if slower > 0.35 {
+		t.Errorf("the half that is four times slower got %.2f of the requests", slower)
+	}
+}
+
+// One slow answer, or a failure, must not leave the work to the other peers
+// until they are overwhelmed.
+func TestAPeerThatWasSlowHelpsOutUnderLoad(t *testing.T) {
+	candidates := candidatesOf(1, 1)
+	fast, slow := candidates[0].peer, candidates[1].peer
+	fast.latency.observe(5*ms, begin)
+	slow.latency.observe(time.Minute, begin)
+	picker := newPicker(PolicyEWMA, candidates)
+	for range 1000 {
+		picker.pick(Query{}, begin, nil).load.Add(1)
+	}
+	if got := slow.Inflight(); got < 1000/maxSlower-5 || got > 1000/maxSlower+5 {
+		t.Errorf("%d of 1000 in flight on the slow peer, want about 1 in %d", got, maxSlower)
+	}
+}
+
+func TestAPeerThatWasSlowIsTriedAgain(t *testing.T) {
+	candidates := candidatesOf(1, 1)
+	fast, slow := candidates[0].peer, candidates[1].peer
+	slow.latency.observe(250*ms, begin)
+	picker := newPicker(PolicyEWMA, candidates)
+	pickedAt := func(now int64) bool {
+		fast.latency.observe(5*ms, now)
+		fast.load.Store(1)
+		for range 20 {
+			if picker.pick(Query{}, now, nil) == slow {
+				return true
+			}
+		}
+		return false
+	}
+	if pickedAt(begin) {
+		t.Error("picked right after it was slow")
+	}
+	if !pickedAt(begin + 5*int64(decay)) {
+		t.Error("not picked long after it was slow")
+	}
+}
+
+func TestCompare(t *testing.T) {
+	f := func(p, q *Peer, now int64, wantA, wantB float64) {
+		t.Helper()
+		if a, b := compare(p, q, now); !near(a/b, wantA/wantB) {
+			t.Errorf("%v : %v, want %v : %v", a, b, wantA, wantB)
+		}
+		if a, b := compare(q, p, now); !near(a/b, wantB/wantA) {
+			t.Errorf("the other way round: %v : %v, want %v : %v", a, b, wantB, wantA)
+		}
+	}
+	known := func(latency time.Duration, end int64) *Peer {
+		p := new(Peer)
+		p.latency.observe(latency, end)
+		return p
+	}
+	f(known(5*ms, begin), known(20*ms, begin), begin, 5, 20)
+	f(known(5*ms, begin), known(time.Minute, begin), begin, 1, maxSlower)
+	f(new(Peer), known(5*ms, begin), begin, 1, 1)
+	f(new(Peer), new(Peer), begin, 1, 1)
+	// Long ago, each was what the other is now.
+	f(known(5*ms, 0), known(20*ms, begin), begin, 1, 1)
+	f(known(5*ms, begin), known(20*ms, 0), begin, 1, 1)
+}
