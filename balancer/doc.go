@@ -27,6 +27,15 @@
 // against it survive every other change of the set, and a change of its own
 // weight, tags or health. The same id at a new address is another peer.
 //
+// # Policies
+//
+// A [Policy] makes the choice among the eligible peers when a snapshot is
+// built; each is a file of its own behind the picker interface, and knows
+// nothing of health. [PolicyEWMA], the default, is for requests whose peers
+// differ or may become slow. [PolicyLeastConn] is for long exchanges such as
+// TCP connections, where the time to the first byte says little.
+// [PolicyRoundRobin] and [PolicyRandom] take no notice of load.
+//
 // # How a peer leaves
 //
 // A peer that is no longer in the set is out of the next snapshot at once, so

@@ -90,7 +90,7 @@ func TestDrainWithOpenStreamIsCut(t *testing.T) {
 		if n := transportOf(stream.Peer).closes.Load(); n != 0 {
 			t.Errorf("closed before the timeout")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if n := transportOf(stream.Peer).closes.Load(); n != 1 {
 			t.Errorf("closed %d times at the timeout, want once", n)

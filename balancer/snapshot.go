@@ -5,6 +5,8 @@ package balancer
 type Snapshot struct {
 	// Generation counts the snapshots of the pool, from 1.
 	Generation uint64
+	// Policy is how peers are chosen.
+	Policy Policy
 	// All are the peers of the set, sorted by service, node, id and address.
 	All []*Peer
 	// Eligible are those of All that get requests.
@@ -21,7 +23,13 @@ type Snapshot struct {
 // It depends on nothing but its arguments and the conditions of the peers, and
 // changes none of them.
 func build(generation uint64, policy Policy, all, draining []*Peer) *Snapshot {
-	s := &Snapshot{Generation: generation, All: all, Draining: draining, superseded: make(chan struct{})}
+	s := &Snapshot{
+		Generation: generation,
+		Policy:     policy,
+		All:        all,
+		Draining:   draining,
+		superseded: make(chan struct{}),
+	}
 	candidates := make([]candidate, 0, len(all))
 	for _, p := range all {
 		if c := p.condition.Load(); c.eligible() {
