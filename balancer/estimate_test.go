@@ -157,6 +157,7 @@ func TestNoPeakIsLostAmongConcurrentSamples(t *testing.T) {
 		var other sync.WaitGroup
 		other.Go(func() {
 			for ready.Store(true); !start.Load(); {
+				runtime.Gosched()
 			}
 			e.observe(5*ms, begin+int64(step))
 		})
