@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"strconv"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -46,16 +47,17 @@ func pickRefusal(err error) *refusal {
 	return refusalNoEligible
 }
 
-// appendAnswer appends a whole response of sluice's own. json: the client asked
-// for that. bodiless: it is the answer to a HEAD request.
-func appendAnswer(out []byte, r *refusal, service string, keep, json, bodiless bool) []byte {
+// appendAnswer appends a whole response of sluice's own and returns how many
+// bytes of it are body. json: the client asked for that. bodiless: it is the
+// answer to a HEAD request.
+func appendAnswer(out []byte, r *refusal, service string, keep, json, bodiless bool) ([]byte, int) {
 	var head fasthttp.ResponseHeader
 	head.SetNoDefaultContentType(true)
 	head.DisableNormalizing()
 	head.SetStatusCode(r.status)
 	head.Set("X-Sluice-Reason", r.reason)
 	head.Set("Cache-Control", "no-store")
-	head.Set("Date", string(fasthttp.AppendHTTPDate(nil, timeNow())))
+	head.Set("Date", string(fasthttp.AppendHTTPDate(nil, time.Now())))
 	if !keep {
 		head.Set("Connection", "close")
 	}
@@ -92,10 +94,10 @@ func appendAnswer(out []byte, r *refusal, service string, keep, json, bodiless b
 	}
 	head.SetContentLength(len(body))
 	out = head.AppendBytes(out)
-	if !bodiless {
-		out = append(out, body...)
+	if bodiless {
+		return out, 0
 	}
-	return out
+	return append(out, body...), len(body)
 }
 
 // wantsJSON reports whether an Accept field names JSON.

@@ -13,8 +13,9 @@ type exchange interface {
 	// try sends the request to the token's peer and passes on the response. It
 	// does not call Done.
 	try(t balancer.Token) balancer.Outcome
-	// replayable reports whether the request can be sent again: nothing of it
-	// is lost, and the method allows it or no peer has seen any of it.
+	// replayable reports whether the request can be sent again: there is time
+	// left, nothing of it is lost, and the method allows it or no peer has seen
+	// any of it.
 	replayable() bool
 	// started reports whether the client has got a byte of the response.
 	started() bool
@@ -46,7 +47,7 @@ func attempts(service *route.Service, query *balancer.Query, x exchange) (o bala
 // worthAnotherTry reports whether another peer may do better.
 func worthAnotherTry(o balancer.Outcome) bool {
 	switch o.Class {
-	case balancer.OutcomeConnectFailure, balancer.OutcomeReset, balancer.OutcomeStale, balancer.OutcomeLocal:
+	case balancer.OutcomeConnectFailure, balancer.OutcomeTimeout, balancer.OutcomeReset, balancer.OutcomeStale, balancer.OutcomeLocal:
 		return true
 	}
 	return false

@@ -620,3 +620,95 @@ func TestMaxForwardsZero(t *testing.T) {
 		t.Errorf("got %q, the peer %q", got, origin.got())
 	}
 }
+
+// A peer that accepts a request and never answers costs one try, where the
+// request may be sent twice.
+func TestPerTryTimeout(t *testing.T) {
+	for _, test := range []struct {
+		method string
+		status int
+	}{{"GET", 200}, {"PUT", 200}, {"POST", 504}} {
+		t.Run(test.method, func(t *testing.T) {
+			t.Parallel()
+			hanging := startOrigin(t, func(c *originConn) bool {
+				c.request()
+				io.ReadAll(c.Conn)
+				return false
+			})
+			good := startOrigin(t, answering(okResponse))
+			p := startProxy(t, Options{}, hanging.address(), good.address())
+			p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2, PerTryTimeout: 100 * time.Millisecond}})
+			conn := p.dial()
+			for range 2 { // one of the two goes to the hanging peer first
+				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", test.method)
+				if status, body := readResponse(t, conn); status != 200 && status != test.status {
+					t.Errorf("got %d %q", status, body)
+				}
+			}
+			if hanging.connections() == 0 {
+				t.Error("the hanging peer was never tried")
+			}
+			if !strings.Contains(good.got(), "X-Sluice-Attempts: 2\r\n") != (test.status != 200) {
+				t.Errorf("the good peer got %q", good.got())
+			}
+		})
+	}
+}
+
+// All attempts together take no longer than the response header timeout.
+func TestResponseHeaderTimeoutBoundsAllTries(t *testing.T) {
+	hang := func(c *originConn) bool {
+		c.request()
+		io.ReadAll(c.Conn)
+		return false
+	}
+	p := startProxy(t, Options{}, startOrigin(t, hang).address(), startOrigin(t, hang).address())
+	timeouts := route.DefaultTimeouts()
+	timeouts.ResponseHeader = 150 * time.Millisecond
+	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 50, PerTryTimeout: 100 * time.Millisecond}})
+	if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 504 ") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A body that is kept is sent again.
+func TestKeptBodyIsSentAgain(t *testing.T) {
+	for _, size := range []int{10, 30_000, 60_000, 200_000} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
+			dying := startOrigin(t, func(c *originConn) bool {
+				c.request()
+				return false
+			})
+			good := startOrigin(t, func(c *originConn) bool {
+				r, err := http.ReadRequest(c.Reader)
+				if err != nil {
+					return false
+				}
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					return false
+				}
+				fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+				return true
+			})
+			p := startProxy(t, Options{}, dying.address(), good.address())
+			p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2, BodyBytes: 250_000}})
+			conn := p.dial()
+			content := strings.Repeat("0123456789", size/10)
+			for range 4 {
+				// The next request follows at once and must not be lost.
+				fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%sGET / HTTP/1.1\r\nHost: a\r\n\r\n", len(content), content)
+				if status, body := readResponse(t, conn); status != 200 || body != content {
+					t.Errorf("got %d and %d bytes", status, len(body))
+				}
+				if status, body := readResponse(t, conn); status != 200 || body != "" {
+					t.Errorf("the next request got %d and %d bytes", status, len(body))
+				}
+			}
+			if dying.connections() == 0 {
+				t.Error("the dying peer was never tried")
+			}
+		})
+	}
+}

@@ -117,6 +117,9 @@ func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer
 	x.out = x.appendResponseHead(x.out[:0], x.from[:headLength])
 	x.begun = true
 
+	if x.framing != framingNone && n == headLength {
+		u.acknowledge()
+	}
 	clean, err := x.relay(u, x.from[headLength:n])
 	if clean && x.response.Persistent() && (!x.streaming || x.upload.complete()) {
 		x.setIdleTimeout(u)

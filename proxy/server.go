@@ -228,7 +228,7 @@ func (s *Server) start(at *listener, conn net.Conn) {
 // refuseConn tells a client that it is one too many, if that can be done
 // without waiting.
 func (s *Server) refuseConn(conn *net.TCPConn) {
-	answer := appendAnswer(nil, refusalTooManyConnections, "", false, false, false)
+	answer, _ := appendAnswer(nil, refusalTooManyConnections, "", false, false, false)
 	if raw, err := conn.SyscallConn(); err == nil {
 		raw.Control(func(fd uintptr) { send(fd, answer) })
 	}

@@ -57,3 +57,9 @@ func peek(fd uintptr) (n uintptr, errno syscall.Errno) {
 		uintptr(unsafe.Pointer(&b[0])), 1, syscall.MSG_DONTWAIT|syscall.MSG_PEEK, 0, 0)
 	return n, errno
 }
+
+// acknowledgeNow sends an acknowledgement that is being held back (tcp(7),
+// TCP_QUICKACK).
+func acknowledgeNow(fd uintptr) {
+	syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 1)
+}

@@ -41,3 +41,5 @@ func ended(fd uintptr) bool {
 	n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
 	return err == nil && n == 0 || err != nil && err != syscall.EAGAIN && err != syscall.EINTR
 }
+
+func acknowledgeNow(fd uintptr) {}

@@ -20,6 +20,7 @@ type upstreamConn struct {
 	conn      *net.TCPConn
 	raw       syscall.RawConn
 	onSocket  func(fd uintptr) bool // step, bound once
+	quickAck  func(fd uintptr)      // acknowledgeNow
 
 	client atomic.Pointer[clientConn] // whom it works for
 	watch  clientWatch
@@ -31,6 +32,7 @@ type upstreamConn struct {
 
 	// The work of roundTrip.
 	request  []byte // still to be sent
+	body     []byte // to be sent after it
 	sent     bool   // some of the request was sent
 	response []byte // where to read
 	n        int
@@ -42,7 +44,7 @@ func newUpstreamConn(t *Transport, conn *net.TCPConn) (*upstreamConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &upstreamConn{transport: t, conn: conn, raw: raw, idleTimeout: t.options.IdleTimeout}
+	u := &upstreamConn{transport: t, conn: conn, raw: raw, quickAck: acknowledgeNow, idleTimeout: t.options.IdleTimeout}
 	u.onSocket = u.step
 	u.onSweep = func(now int64) { u.watch.look(u, now) }
 	return u, nil
@@ -53,11 +55,11 @@ func (u *upstreamConn) close() {
 	u.conn.Close()
 }
 
-// roundTrip sends request and reads the first bytes of the response into
-// response. sent reports whether any byte of the request may have reached the
+// roundTrip sends request, and body after it, and reads the first bytes of the
+// response into response. sent reports whether any byte of the request may have reached the
 // peer. An error without sent is errStale, or that of a socket already dead.
-func (u *upstreamConn) roundTrip(request, response []byte) (n int, sent bool, err error) {
-	u.request, u.response, u.sent = request, response, false
+func (u *upstreamConn) roundTrip(request, body, response []byte) (n int, sent bool, err error) {
+	u.request, u.body, u.response, u.sent = request, body, response, false
 	u.n, u.err = 0, nil
 	for {
 		err = u.raw.Read(u.onSocket)
@@ -72,7 +74,7 @@ func (u *upstreamConn) roundTrip(request, response []byte) (n int, sent bool, er
 			if _, err := u.write(u.request); err != nil {
 				return 0, true, err
 			}
-			u.request = nil
+			u.request, u.body = u.body, nil
 		default:
 			return u.n, true, nil
 		}
@@ -83,7 +85,7 @@ func (u *upstreamConn) roundTrip(request, response []byte) (n int, sent bool, er
 // roundTrip should go on; otherwise it is called again when there is something
 // to read. It parks without having read only after it has sent.
 func (u *upstreamConn) step(fd uintptr) bool {
-	if len(u.request) > 0 {
+	for len(u.request) > 0 {
 		if u.used && !u.sent && !quiet(fd) {
 			u.err = errStale
 			return true
@@ -97,7 +99,12 @@ func (u *upstreamConn) step(fd uintptr) bool {
 			u.err = err
 			return true
 		}
-		return len(u.request) > 0
+		if len(u.request) > 0 {
+			return true
+		}
+		if u.request, u.body = u.body, nil; len(u.request) == 0 {
+			return false
+		}
 	}
 	n, err := receive(fd, u.response)
 	switch {
@@ -110,6 +117,14 @@ func (u *upstreamConn) step(fd uintptr) bool {
 	}
 	u.n = n
 	return true
+}
+
+// acknowledge makes the system acknowledge what has arrived at once. A peer that
+// sends the head of a response and its body separately may hold the body back
+// until then (Nagle's algorithm), while we hold the acknowledgement back for
+// up to 40 ms.
+func (u *upstreamConn) acknowledge() {
+	u.raw.Control(u.quickAck)
 }
 
 // read reads more of the response. At the end of the stream it returns io.EOF.

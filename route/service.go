@@ -13,6 +13,7 @@ const (
 	DefaultIdleTimeout           = 60 * time.Second
 	DefaultTunnelTimeout         = time.Hour
 	DefaultAttempts              = 2
+	DefaultRetryBodyBytes        = 64 << 10
 )
 
 // Service is where a route leads: a pool, and how requests to it are sent.
@@ -36,7 +37,7 @@ type Timeouts struct {
 	// Connect bounds opening a connection to the peer.
 	Connect time.Duration
 	// ResponseHeader bounds the time from the end of the request to the end of
-	// the response's head. The answer after that is 504.
+	// the response's head, over all attempts. The answer after that is 504.
 	ResponseHeader time.Duration
 	// Idle bounds each pause within a body, either way.
 	Idle time.Duration
@@ -49,6 +50,15 @@ type Timeouts struct {
 type Retry struct {
 	// Attempts is how many peers a request is tried on in all, at least 1.
 	Attempts int
+	// PerTryTimeout bounds the wait for the response's head at one peer. A
+	// request that may be sent twice then goes to another one. 0: only
+	// Timeouts.ResponseHeader counts.
+	PerTryTimeout time.Duration
+	// BodyBytes is up to which length a request's body is kept, so that it can
+	// be sent again. A longer one is passed on while it arrives; the request is
+	// then tried again only if no connection could be made. Bodies of up to
+	// about 15 KiB that arrive with their head are always kept.
+	BodyBytes int64
 }
 
 // DefaultTimeouts returns the timeouts of a service that sets none.
