@@ -18,7 +18,7 @@ type Field struct {
 
 // Head is what requests and responses have in common: the field lines and what
 // they say about the message. The offsets in it hold for the buffer it was
-// scanned from, which must not be over 64 KiB.
+// scanned from, which must be smaller than 64 KiB.
 type Head struct {
 	fields [MaxFields]Field
 	count  int
@@ -40,6 +40,7 @@ type Head struct {
 
 	connectionUpgrade, hasUpgrade bool
 	nominates                     bool
+	connectionOptions             int // elements of Connection
 }
 
 func (h *Head) reset() {
@@ -48,6 +49,7 @@ func (h *Head) reset() {
 	h.ContentLength = -1
 	h.Chunked, h.Close, h.KeepAlive, h.Upgrade, h.TETrailers = false, false, false, false, false
 	h.connectionUpgrade, h.hasUpgrade, h.nominates = false, false, false
+	h.connectionOptions = 0
 }
 
 // Fields are the field lines in the order they came. The slice is valid until
@@ -84,17 +86,22 @@ func (h *Head) FindOther(b []byte, lower string) []byte {
 	return nil
 }
 
-// nextLine returns the next line without its CRLF, and false while its end has
-// not arrived. A line that contains a CR or ends without one is an error.
+// nextLine returns where the next line starts and, without its CRLF, ends. While
+// its LF has not arrived, it is not complete. A line that ends without a CR is an
+// error.
 func (h *Head) nextLine(b []byte) (start, end int, complete bool, err error) {
 	i := bytes.IndexByte(b[h.searched:], '\n')
 	if i < 0 {
 		h.searched = len(b)
-		return 0, 0, false, nil
+		end = len(b)
+		if end > h.lineStart && b[end-1] == '\r' {
+			end--
+		}
+		return h.lineStart, end, false, nil
 	}
 	start, end = h.lineStart, h.searched+i-1
 	if end < start || b[end] != '\r' {
-		return 0, 0, false, ErrLineEnd
+		return start, end + 1, false, ErrLineEnd
 	}
 	h.lineStart, h.searched = end+2, end+2
 	return start, end, true, nil
@@ -158,7 +165,7 @@ func (h *Head) scanCommon(f *Field, value []byte) error {
 		}
 		h.Chunked = true
 	case NameConnection:
-		h.scanConnection(value)
+		return h.scanConnection(value)
 	case NameUpgrade:
 		h.hasUpgrade = len(value) > 0
 	case NameTE:
@@ -171,8 +178,12 @@ func (h *Head) scanCommon(f *Field, value []byte) error {
 	return nil
 }
 
-func (h *Head) scanConnection(value []byte) {
+func (h *Head) scanConnection(value []byte) error {
 	for element := range listElements(value) {
+		// Each is compared with each field: their number must be bounded, too.
+		if h.connectionOptions++; h.connectionOptions > MaxFields {
+			return ErrTooManyFields
+		}
 		switch {
 		case EqualFold(element, "close"):
 			h.Close = true
@@ -185,6 +196,7 @@ func (h *Head) scanConnection(value []byte) {
 			h.nominates = true
 		}
 	}
+	return nil
 }
 
 // finish draws the conclusions that need the whole head.
@@ -206,7 +218,7 @@ func (h *Head) markNominated(b []byte) {
 		}
 		for element := range listElements(h.fields[i].Value(b)) {
 			for j := range h.count {
-				if f := &h.fields[j]; f.Name == NameOther && bytes.EqualFold(f.FieldName(b), element) {
+				if f := &h.fields[j]; f.Name == NameOther && equalFold(f.FieldName(b), element) {
 					f.Nominated = true
 				}
 			}

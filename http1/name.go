@@ -104,6 +104,27 @@ func EqualFold(b []byte, lower string) bool {
 	return true
 }
 
+// equalFold reports whether a and b are the same but for the case of ASCII
+// letters.
+func equalFold(a, b []byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if lower(a[i]) != lower(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) byte {
+	if c >= 'A' && c <= 'Z' {
+		c |= 0x20
+	}
+	return c
+}
+
 // Sets of characters (RFC 9110, section 5.6.2; RFC 9112, sections 2 to 4).
 const (
 	charToken  = 1 << iota // may stand in a method or a field name

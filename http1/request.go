@@ -46,6 +46,11 @@ type RequestHead struct {
 	maxTargetBytes           int
 }
 
+// maxRestOfRequestLine is how many bytes a request line may have beside the
+// target: a method, which the longest registered one needs 17 of, two spaces and
+// the version.
+const maxRestOfRequestLine = 64
+
 // Reset makes h ready for another request. maxTargetBytes limits the request
 // target.
 func (h *RequestHead) Reset(maxTargetBytes int) {
@@ -63,14 +68,12 @@ func (h *RequestHead) Reset(maxTargetBytes int) {
 func (h *RequestHead) Scan(b []byte) (int, error) {
 	for {
 		start, end, complete, err := h.nextLine(b)
-		if err != nil {
-			return 0, err
+		// Its end is not waited for: it may never come.
+		if !h.startLine && end-start > h.maxTargetBytes+maxRestOfRequestLine {
+			return 0, ErrTargetTooLong
 		}
-		if !complete {
-			if !h.startLine && len(b)-h.lineStart > h.maxTargetBytes+64 {
-				return 0, ErrTargetTooLong
-			}
-			return 0, nil
+		if err != nil || !complete {
+			return 0, err
 		}
 		switch {
 		case !h.startLine && start == end:
@@ -268,7 +271,7 @@ func validHost(host []byte) bool {
 	port := host
 	if host[0] == '[' {
 		i := bytes.IndexByte(host, ']')
-		if i < 0 {
+		if i < 0 || bytes.Count(host[1:i], []byte{':'}) < 2 {
 			return false
 		}
 		for _, c := range host[1:i] {

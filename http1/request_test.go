@@ -1,0 +1,387 @@
+package http1
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+func TestRefusedRequestHeads(t *testing.T) {
+	const host = "Host: a\r\n"
+	const get = "GET / HTTP/1.1\r\n" + host
+	const post = "POST / HTTP/1.1\r\n" + host
+	for _, test := range []struct {
+		name, head string
+		want       *Error
+	}{
+		// The request line.
+		{"two empty lines before", "\r\n\r\n" + get + "\r\n", ErrMethod},
+		{"LF before", "\n" + get + "\r\n", ErrLineEnd},
+		{"space before", " " + get + "\r\n", ErrMethod},
+		{"no method", " / HTTP/1.1\r\n" + host + "\r\n", ErrMethod},
+		{"one word", "GET\r\n" + host + "\r\n", ErrMethod},
+		{"method no token", "G@T / HTTP/1.1\r\n" + host + "\r\n", ErrMethod},
+		{"method with NUL", "GET\x00 / HTTP/1.1\r\n" + host + "\r\n", ErrMethod},
+		{"method with colon", "Host: a\r\nGET / HTTP/1.1\r\n\r\n", ErrMethod},
+		{"method beyond ASCII", "G\xc3\x89T / HTTP/1.1\r\n" + host + "\r\n", ErrMethod},
+		{"tab after method", "GET\t/ HTTP/1.1\r\n" + host + "\r\n", ErrMethod},
+		{"TLS", "\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03\r\n", ErrMethod},
+		{"CONNECT", "CONNECT a:80 HTTP/1.1\r\n" + host + "\r\n", ErrMethodRefused},
+		{"TRACE", "TRACE / HTTP/1.1\r\n" + host + "\r\n", ErrMethodRefused},
+		{"PRI", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ErrMethodRefused},
+		{"HTTP/0.9", "GET /\r\n", ErrVersion},
+		{"HTTP/0.9 with space", "GET / \r\n\r\n", ErrVersion},
+		{"HTTP/1.2", "GET / HTTP/1.2\r\n" + host + "\r\n", ErrVersionRefused},
+		{"HTTP/0.9 by name", "GET / HTTP/0.9\r\n" + host + "\r\n", ErrVersionRefused},
+		{"HTTP/2.0", "GET / HTTP/2.0\r\n" + host + "\r\n", ErrVersionRefused},
+		{"http/1.1", "GET / http/1.1\r\n" + host + "\r\n", ErrVersion},
+		{"HTTP/1.1 and space", "GET / HTTP/1.1 \r\n" + host + "\r\n", ErrVersion},
+		{"HTTP/1.10", "GET / HTTP/1.10\r\n" + host + "\r\n", ErrVersion},
+		{"HTTP/1,1", "GET / HTTP/1,1\r\n" + host + "\r\n", ErrVersion},
+		{"HTTP/11", "GET / HTTP/11\r\n" + host + "\r\n", ErrVersion},
+		{"ICAP/1.1", "GET / ICAP/1.1\r\n" + host + "\r\n", ErrVersion},
+		{"HTTP/+1.1", "GET / HTTP/+1.1\r\n" + host + "\r\n", ErrVersion},
+		{"no target", "GET HTTP/1.1\r\n" + host + "\r\n", ErrVersion},
+		{"two spaces before target", "GET  / HTTP/1.1\r\n" + host + "\r\n", ErrVersion},
+		{"two spaces after target", "GET /  HTTP/1.1\r\n" + host + "\r\n", ErrVersion},
+		{"space in target", "GET /a b HTTP/1.1\r\n" + host + "\r\n", ErrVersion},
+		{"empty target", "GET  HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
+		{"tab in target", "GET /a\tb HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
+		{"NUL in target", "GET /a\x00 HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
+		{"DEL in target", "GET /a\x7f HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
+		{"CR in target", "GET /a\rb HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
+		{"fragment", "GET /a#f HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
+		{"target without slash", "GET a HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
+		{"only a query", "GET ?a HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
+		{"GET *", "GET * HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
+		{"OPTIONS **", "OPTIONS ** HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
+		{"authority form", "GET a:80 HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
+		{"scheme alone", "GET http:// HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
+		{"one slash", "GET http:/a HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
+		{"unknown scheme", "GET ftp://a/ HTTP/1.1\r\n" + host + "\r\n", ErrTarget},
+		{"scheme and no host", "GET http:///a HTTP/1.1\r\n" + host + "\r\n", ErrHost},
+		{"scheme and query", "GET http://?a HTTP/1.1\r\n" + host + "\r\n", ErrHost},
+		{"user in absolute target", "GET http://u@a/ HTTP/1.1\r\n" + host + "\r\n", ErrHost},
+		{"user and password in absolute target", "GET http://u:p@a/ HTTP/1.1\r\n" + host + "\r\n", ErrHost},
+		{"backslash in authority", `GET http://a\b/ HTTP/1.1` + "\r\n" + host + "\r\n", ErrHost},
+		{"target too long", "GET /" + strings.Repeat("a", testTargetBytes) + " HTTP/1.1\r\n" + host + "\r\n", ErrTargetTooLong},
+		{"target much too long", "GET /" + strings.Repeat("a", 2*testTargetBytes), ErrTargetTooLong},
+		{"method too long", strings.Repeat("a", testTargetBytes+64) + " / HTTP/1.1\r\n" + host + "\r\n", ErrTargetTooLong},
+		{"long garbage, then LF", strings.Repeat("a", testTargetBytes+65) + "\n", ErrTargetTooLong},
+		{"less long garbage, then LF", strings.Repeat("a", testTargetBytes+64) + "\n", ErrLineEnd},
+
+		// Lines.
+		{"LF after request line", "GET / HTTP/1.1\n" + host + "\r\n", ErrLineEnd},
+		{"LF after field", get + "X: a\nY: b\r\n\r\n", ErrLineEnd},
+		{"LF after last field", get + "X: a\n\r\n", ErrLineEnd},
+		{"LF as last line", get + "\n", ErrLineEnd},
+		{"LF everywhere", "GET / HTTP/1.1\nHost: a\n\n", ErrLineEnd},
+		{"CR LF LF", get + "X: a\r\n\nGET /evil HTTP/1.1\r\n" + host + "\r\n", ErrLineEnd},
+		{"CR in value", get + "X: a\rb\r\n\r\n", ErrLineEnd},
+		{"CR CR LF", get + "X: a\r\r\n\r\n", ErrLineEnd},
+		{"CR as value", get + "X:\r\r\n\r\n", ErrLineEnd},
+		{"CR in name", get + "X\r: a\r\n\r\n", ErrFieldName},
+		{"CR before empty line", get + "\r\r\n", ErrFieldName},
+		{"folded", get + "X: a\r\n b\r\n\r\n", ErrFolded},
+		{"folded with tab", get + "X: a\r\n\tb\r\n\r\n", ErrFolded},
+		{"folded first field", "GET / HTTP/1.1\r\n Host: a\r\n\r\n", ErrFolded},
+		{"line of spaces", get + "  \r\n\r\n", ErrFolded},
+
+		// Fields.
+		{"no colon", get + "XYZ\r\n\r\n", ErrFieldName},
+		{"empty name", get + ": a\r\n\r\n", ErrFieldName},
+		{"space before colon", get + "X : a\r\n\r\n", ErrFieldName},
+		{"tab before colon", get + "X\t: a\r\n\r\n", ErrFieldName},
+		{"space in name", get + "X Y: a\r\n\r\n", ErrFieldName},
+		{"NUL in name", get + "X\x00: a\r\n\r\n", ErrFieldName},
+		{"beyond ASCII in name", get + "\xc3\x89: a\r\n\r\n", ErrFieldName},
+		{"parenthesis in name", get + "X(Y): a\r\n\r\n", ErrFieldName},
+		{"NUL in value", get + "X: a\x00b\r\n\r\n", ErrFieldValue},
+		{"NUL as value", get + "X:\x00\r\n\r\n", ErrFieldValue},
+		{"control in value", get + "X: a\x01b\r\n\r\n", ErrFieldValue},
+		{"vertical tab in value", get + "X: a\vb\r\n\r\n", ErrFieldValue},
+		{"escape in value", get + "X: a\x1bb\r\n\r\n", ErrFieldValue},
+		{"DEL in value", get + "X: a\x7f\r\n\r\n", ErrFieldValue},
+		{"control far into a value", get + "X: " + strings.Repeat("a", 100) + "\x1f" + strings.Repeat("a", 100) + "\r\n\r\n", ErrFieldValue},
+		{"101 fields", get + strings.Repeat("X: a\r\n", MaxFields) + "\r\n", ErrTooManyFields},
+
+		// Host.
+		{"no Host", "GET / HTTP/1.1\r\nX: a\r\n\r\n", ErrHost},
+		{"no field", "GET / HTTP/1.1\r\n\r\n", ErrHost},
+		{"no Host beside absolute target", "GET http://a/ HTTP/1.1\r\n\r\n", ErrHost},
+		{"two Hosts", get + "host: b\r\n\r\n", ErrHost},
+		{"two equal Hosts", get + host + "\r\n", ErrHost},
+		{"two Hosts in HTTP/1.0", "GET / HTTP/1.0\r\n" + host + host + "\r\n", ErrHost},
+		{"empty Host", "GET / HTTP/1.1\r\nHost: \r\n\r\n", ErrHost},
+		{"malformed Host beside absolute target", "GET http://a/ HTTP/1.1\r\nHost: u@b\r\n\r\n", ErrHost},
+
+		// The length of the body.
+		{"length and coding", post + "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", ErrLengthAndCoding},
+		{"coding and length", post + "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", ErrLengthAndCoding},
+		{"coding and length 0", post + "transfer-encoding: chunked\r\ncontent-length: 0\r\n\r\n", ErrLengthAndCoding},
+		{"two lengths", post + "Content-Length: 3\r\ncontent-length: 4\r\n\r\n", ErrContentLength},
+		{"two equal lengths", post + "Content-Length: 3\r\nContent-Length: 3\r\n\r\n", ErrContentLength},
+		{"list of lengths", post + "Content-Length: 3, 3\r\n\r\n", ErrContentLength},
+		{"length +1", post + "Content-Length: +1\r\n\r\n", ErrContentLength},
+		{"length -1", post + "Content-Length: -1\r\n\r\n", ErrContentLength},
+		{"length -0", post + "Content-Length: -0\r\n\r\n", ErrContentLength},
+		{"length 0x1", post + "Content-Length: 0x1\r\n\r\n", ErrContentLength},
+		{"length 1.0", post + "Content-Length: 1.0\r\n\r\n", ErrContentLength},
+		{"length 1_0", post + "Content-Length: 1_0\r\n\r\n", ErrContentLength},
+		{"length 1 0", post + "Content-Length: 1 0\r\n\r\n", ErrContentLength},
+		{"empty length", post + "Content-Length:\r\n\r\n", ErrContentLength},
+		{"length in full-width digits", post + "Content-Length: \xef\xbc\x91\r\n\r\n", ErrContentLength},
+		{"length beyond 2^63", post + "Content-Length: 9223372036854775808\r\n\r\n", ErrContentLength},
+		{"length beyond 2^64", post + "Content-Length: 18446744073709551617\r\n\r\n", ErrContentLength},
+		{"coding xchunked", post + "Transfer-Encoding: xchunked\r\n\r\n", ErrTransferCoding},
+		{"coding chunkedx", post + "Transfer-Encoding: chunkedx\r\n\r\n", ErrTransferCoding},
+		{"coding \"chunked\"", post + "Transfer-Encoding: \"chunked\"\r\n\r\n", ErrTransferCoding},
+		{"coding chunked;a", post + "Transfer-Encoding: chunked;a\r\n\r\n", ErrTransferCoding},
+		{"coding chunked and comma", post + "Transfer-Encoding: chunked,\r\n\r\n", ErrTransferCoding},
+		{"coding chunked, identity", post + "Transfer-Encoding: chunked, identity\r\n\r\n", ErrTransferCoding},
+		{"coding gzip, chunked", post + "Transfer-Encoding: gzip, chunked\r\n\r\n", ErrTransferCoding},
+		{"coding identity", post + "Transfer-Encoding: identity\r\n\r\n", ErrTransferCoding},
+		{"coding empty", post + "Transfer-Encoding:\r\n\r\n", ErrTransferCoding},
+		{"coding twice", post + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", ErrTransferCoding},
+		{"two codings", post + "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n", ErrTransferCoding},
+		{"coding after Kelvin sign", post + "Transfer-Encoding: chun\u212aed\r\n\r\n", ErrTransferCoding},
+		{"coding after non-breaking space", post + "Transfer-Encoding: \u00a0chunked\r\n\r\n", ErrTransferCoding},
+		{"coding in HTTP/1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", ErrTransferCoding},
+
+		{"another expectation", post + "Expect: 200-ok\r\n\r\n", ErrExpectation},
+		{"more expectations", post + "Expect: 100-continue, x\r\n\r\n", ErrExpectation},
+		{"more nominations than fields", get + "Connection: " + strings.Repeat("a,", MaxFields+1) + "\r\n\r\n", ErrTooManyFields},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := []byte(test.head)
+			if got := readRequest(b, len(b)); got.err != test.want {
+				t.Fatalf("got %v %q, want %v", got.err, got.text, test.want)
+			}
+			for feeding := range feedings(b) {
+				if got := readRequest(b, feeding...); got.err != test.want {
+					t.Fatalf("arriving as %v: got %v %q, want %v", feeding, got.err, got.text, test.want)
+				}
+			}
+		})
+	}
+}
+
+// What is legitimate, if at times odd, is read as it is meant.
+func TestAcceptedRequestHeads(t *testing.T) {
+	token := "!#$%&'*+-.^`|~09azAZ"
+	long := strings.Repeat("x", 9000)
+	for _, test := range []struct{ name, head, want string }{
+		{"plain", "GET /a/b?c=d HTTP/1.1\r\nHost: a\r\n\r\n",
+			"GET target=/a/b?c=d origin=/a/b?c=d path=/a/b authority=a 1.1 persistent\nHost=a"},
+		{"empty line before", "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a"},
+		{"any token is a method", token + " / HTTP/1.1\r\nHost: a\r\n\r\n",
+			token + " target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a"},
+		{"case of methods matters", "connect / HTTP/1.1\r\nHost: a\r\n\r\n",
+			"connect target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a"},
+		{"longest registered method", "UPDATEREDIRECTREF / HTTP/1.1\r\nHost: a\r\n\r\n",
+			"UPDATEREDIRECTREF target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a"},
+		{"odd characters in target", "GET //a/../%2e%zz|\\\"<>[]{}^`\xff??/? HTTP/1.1\r\nHost: a\r\n\r\n",
+			"GET target=//a/../%2e%zz|\\\"<>[]{}^`\xff??/? origin=//a/../%2e%zz|\\\"<>[]{}^`\xff??/? path=//a/../%2e%zz|\\\"<>[]{}^`\xff authority=a 1.1 persistent\nHost=a"},
+		{"user in path", "GET //u@b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+			"GET target=//u@b/ origin=//u@b/ path=//u@b/ authority=a 1.1 persistent\nHost=a"},
+		{"longest target", "GET /" + long[:testTargetBytes-1] + " HTTP/1.1\r\nHost: a\r\n\r\n",
+			"GET target=/" + long[:testTargetBytes-1] + " origin=/" + long[:testTargetBytes-1] + " path=/" + long[:testTargetBytes-1] + " authority=a 1.1 persistent\nHost=a"},
+		{"OPTIONS *", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+			"OPTIONS target=* origin=* path=* authority=a 1.1 persistent\nHost=a"},
+		{"absolute form rules over Host", "GET http://a:80/b?c HTTP/1.1\r\nHost: d\r\n\r\n",
+			"GET target=http://a:80/b?c origin=/b?c path=/b authority=a:80 1.1 absolute persistent\nHost=d"},
+		{"Host first, then absolute form all the same", "GET HTTPS://A/ HTTP/1.1\r\nHost: d\r\n\r\n",
+			"GET target=HTTPS://A/ origin=/ path=/ authority=A 1.1 absolute persistent\nHost=d"},
+		{"absolute form without path", "OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n",
+			"OPTIONS target=http://a origin= path= authority=a 1.1 absolute persistent\nHost=a"},
+		{"absolute form with query alone", "GET http://a?b/c HTTP/1.1\r\nHost: a\r\n\r\n",
+			"GET target=http://a?b/c origin=?b/c path= authority=a 1.1 absolute persistent\nHost=a"},
+		{"absolute form with @ in path", "GET http://a/@b?u@c HTTP/1.1\r\nHost: a\r\n\r\n",
+			"GET target=http://a/@b?u@c origin=/@b?u@c path=/@b authority=a 1.1 absolute persistent\nHost=a"},
+		{"IPv6", "GET / HTTP/1.1\r\nHost: [2001:db8::1]:8080\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=[2001:db8::1]:8080 1.1 persistent\nHost=[2001:db8::1]:8080"},
+
+		{"HTTP/1.0 without Host", "GET / HTTP/1.0\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority= 1.0"},
+		{"HTTP/1.0 kept", "GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority= 1.0 persistent keep-alive\nConnection=Keep-Alive"},
+		{"HTTP/1.0 kept and closed", "GET / HTTP/1.0\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority= 1.0 close keep-alive\nConnection=keep-alive\nConnection=close"},
+
+		{"white space around values", "GET / HTTP/1.1\r\nHost: \t a \t \r\nA:\r\nB: \t \r\nC:c\r\nD: d  d \r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\nA=\nB=\nC=c\nD=d  d"},
+		{"repeated, ordered, any case", "GET / HTTP/1.1\r\nzZ: 1\r\nHOST: a\r\nZz: 2\r\nzz: 3\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nzZ=1\nHOST=a\nZz=2\nzz=3"},
+		{"any token is a name", "GET / HTTP/1.1\r\nHost: a\r\n" + token + "_: 1\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\n" + token + "_=1"},
+		{"any octet but controls in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: !\t\"#:;<=>?@[\\]{|}~\x80\xa0\xff\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\nX=!\t\"#:;<=>?@[\\]{|}~\x80\xa0\xff"},
+		{"100 fields", "GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X: a\r\n", MaxFields-1) + "\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a" + strings.Repeat("\nX=a", MaxFields-1)},
+		{"long value", "GET / HTTP/1.1\r\nHost: a\r\nX: " + long + "\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\nX=" + long},
+
+		{"length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+			"POST target=/ origin=/ path=/ authority=a 1.1 body persistent length=3\nHost=a\nContent-Length=3"},
+		{"length 0", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+			"POST target=/ origin=/ path=/ authority=a 1.1 persistent length=0\nHost=a\nContent-Length=0"},
+		{"length with zeros and spaces", "POST / HTTP/1.1\r\nHost: a\r\ncontent-length:\t007 \r\n\r\n",
+			"POST target=/ origin=/ path=/ authority=a 1.1 body persistent length=7\nHost=a\ncontent-length=007"},
+		{"greatest length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999999999\r\n\r\n",
+			"POST target=/ origin=/ path=/ authority=a 1.1 body persistent length=999999999999999999\nHost=a\nContent-Length=999999999999999999"},
+		{"GET with a body", "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+			"GET target=/ origin=/ path=/ authority=a 1.1 body persistent length=3\nHost=a\nContent-Length=3"},
+		{"chunked", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \tCHUNKED \r\n\r\n",
+			"POST target=/ origin=/ path=/ authority=a 1.1 body persistent chunked\nHost=a\nTransfer-Encoding=CHUNKED"},
+		{"names that are nearly something", "POST / HTTP/1.1\r\nHost: a\r\nContent_Length: 3\r\nTransfer-Encodin: x\r\nContent-Lengthy: x\r\nX-Host: u@b\r\n\r\n",
+			"POST target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\nContent_Length=3\nTransfer-Encodin=x\nContent-Lengthy=x\nX-Host=u@b"},
+
+		{"close", "GET / HTTP/1.1\r\nHost: a\r\nConnection: a, CLOSE\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 close\nHost=a\nConnection=a, CLOSE"},
+		{"close is not undone", "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nConnection: keep-alive\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 close keep-alive\nHost=a\nConnection=close\nConnection=keep-alive"},
+		{"closed is not close", "GET / HTTP/1.1\r\nHost: a\r\nConnection: closed, \"close\"\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\nConnection=closed, \"close\""},
+		{"nominated fields", "GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\nConnection: ,x-b,, X-A\t,host,via,x-forwarded-for,te\r\nX-B: 2\r\nConnection: x-c\r\nx-C: 3\r\nX-D: 4\r\nX-A: 5\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\nX-A=1 nominated\nConnection=,x-b,, X-A\t,host,via,x-forwarded-for,te\nX-B=2 nominated\nConnection=x-c\nx-C=3 nominated\nX-D=4\nX-A=5 nominated"},
+		{"names are nominated in ASCII", "GET / HTTP/1.1\r\nHost: a\r\nConnection: \u212a\r\nK: 1\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\nConnection=\u212a\nK=1"},
+		{"as many nominations as fields", "GET / HTTP/1.1\r\nHost: a\r\nConnection: " + strings.Repeat("a,", MaxFields) + "\r\nA: 1\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\nConnection=" + strings.Repeat("a,", MaxFields) + "\nA=1 nominated"},
+		{"upgrade", "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 persistent keep-alive upgrade\nHost=a\nUpgrade=websocket\nConnection=keep-alive, Upgrade"},
+		{"upgrade to nothing", "GET / HTTP/1.1\r\nHost: a\r\nUpgrade:\r\nConnection: upgrade\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\nUpgrade=\nConnection=upgrade"},
+		{"upgrade without option", "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\nUpgrade=websocket"},
+		{"trailers", "GET / HTTP/1.1\r\nHost: a\r\nTE: deflate;q=0.5, Trailers\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 persistent trailers\nHost=a\nTE=deflate;q=0.5, Trailers"},
+
+		{"expectation", "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 3\r\n\r\n",
+			"PUT target=/ origin=/ path=/ authority=a 1.1 expects body persistent length=3\nHost=a\nExpect=100-Continue\nContent-Length=3"},
+		{"expectation without body", "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n",
+			"PUT target=/ origin=/ path=/ authority=a 1.1 persistent length=0\nHost=a\nExpect=100-continue\nContent-Length=0"},
+		{"expectation in HTTP/1.0", "PUT / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n",
+			"PUT target=/ origin=/ path=/ authority= 1.0 body length=3\nExpect=100-continue\nContent-Length=3"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			length := strings.LastIndex(test.head, "\r\n\r\n") + 4
+			// More than the head may have arrived.
+			for _, more := range []string{"", "\n", "\x00", "GET / HTTP/1.1\r\n\r\n"} {
+				b := []byte(test.head[:length] + more)
+				if got := readRequest(b, len(b)); got.err != nil || got.length != length || got.text != test.want {
+					t.Fatalf("before %q: got %v, length %d of %d\n%s\nwant\n%s", more, got.err, got.length, length, got.text, test.want)
+				}
+			}
+			b := []byte(test.head)
+			for feeding := range feedings(b) {
+				if got := readRequest(b, feeding...); got.err != nil || got.length != length || got.text != test.want {
+					t.Fatalf("arriving as %v: got %v, length %d of %d\n%s\nwant\n%s", feeding, got.err, got.length, length, got.text, test.want)
+				}
+			}
+		})
+	}
+}
+
+// A head that is not all there is neither complete nor malformed.
+func TestIncompleteRequestHead(t *testing.T) {
+	whole := "\r\nPOST http://a/b HTTP/1.1\r\nHost: a\r\nX: y \r\nTransfer-Encoding: chunked\r\n\r\n"
+	for n := range len(whole) {
+		if got := readRequest([]byte(whole), n); got != (reading{}) {
+			t.Errorf("%q: got %+v", whole[:n], got)
+		}
+	}
+}
+
+// A head is ready for another request after Reset, whatever it was used for.
+func TestRequestHeadReset(t *testing.T) {
+	heads := []string{
+		"GET http://a/ HTTP/1.0\r\nConnection: close, keep-alive, upgrade, x\r\nUpgrade: x\r\nTE: trailers\r\nX: nominated\r\nContent-Length: 3\r\n\r\n",
+		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n",
+		"HEAD /x HTTP/1.1\r\nHost: b\r\nX: not nominated\r\n\r\n",
+		"BREW / HTTP/1.1\r\nHost: c\r\nContent-Length: x\r\n\r\n",
+		"GET / HTTP/1.1\r\nHo",
+		"GET / HTTP/1.0\r\n\r\n",
+	}
+	var used RequestHead
+	for _, first := range heads {
+		for _, second := range heads {
+			used.Reset(testTargetBytes)
+			used.Scan([]byte(first))
+			used.Reset(testTargetBytes)
+			b := []byte(second)
+			length, err := used.Scan(b)
+			got := reading{length, err, ""}
+			if length > 0 {
+				got.text = requestText(&used, b)
+			}
+			if want := readRequest(b, len(b)); got != want {
+				t.Errorf("%q after %q: got %+v, want %+v", second, first, got, want)
+			}
+		}
+	}
+}
+
+func TestMethods(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		method     Method
+		idempotent bool
+	}{
+		{"GET", MethodGet, true}, {"HEAD", MethodHead, true}, {"POST", MethodPost, false}, {"PUT", MethodPut, true},
+		{"DELETE", MethodDelete, true}, {"OPTIONS", MethodOptions, true}, {"PATCH", MethodPatch, false},
+		{"get", MethodOther, false}, {"GETS", MethodOther, false}, {"BREW", MethodOther, false},
+	} {
+		var head RequestHead
+		head.Reset(testTargetBytes)
+		head.Scan(fmt.Appendf(nil, "%s / HTTP/1.1\r\nHost: a\r\n\r\n", test.name))
+		if head.Method != test.method || head.Method.Idempotent() != test.idempotent {
+			t.Errorf("%s: got %d, idempotent %v", test.name, head.Method, head.Method.Idempotent())
+		}
+	}
+}
+
+func TestFindField(t *testing.T) {
+	b := []byte("GET / HTTP/1.1\r\nX-One: 1\r\nHost: a\r\nx-one: 2\r\nUser-Agent: me\r\nEmpty:\r\n\r\n")
+	var head RequestHead
+	head.Reset(testTargetBytes)
+	if _, err := head.Scan(b); err != nil {
+		t.Fatal(err)
+	}
+	if got := head.Find(b, NameUserAgent); string(got) != "me" {
+		t.Errorf("User-Agent: got %q", got)
+	}
+	if got := head.Find(b, NameVia); got != nil {
+		t.Errorf("Via: got %q", got)
+	}
+	if got := head.FindOther(b, "x-one"); string(got) != "1" {
+		t.Errorf("X-One: got %q", got)
+	}
+	if got := head.FindOther(b, "empty"); got == nil || len(got) != 0 {
+		t.Errorf("Empty: got %q", got)
+	}
+	if got := head.FindOther(b, "x-two"); got != nil {
+		t.Errorf("X-Two: got %q", got)
+	}
+}
+
+func TestValidHost(t *testing.T) {
+	for host, want := range map[string]bool{
+		"a": true, "A.example.com": true, "a.": true, "a:80": true, "a:": true, "a:65535": true, "a_b": true, "xn--bcher-kva.example": true,
+		"127.0.0.1": true, "127.0.0.1:1": true, "0": true, "a%20b": true, "a;b=c": true, "-": true, "a*b": true,
+		"[::1]": true, "[::1]:80": true, "[::1]:": true, "[::ffff:1.2.3.4]": true, "[2001:DB8::]": true,
+		strings.Repeat("a", 255): true,
+
+		"": false, ":80": false, ":": false, "a:b": false, "a:80:80": false, "a:-1": false, "a:+1": false, "a:8 0": false, "a:123456": false,
+		"u@a": false, "u:p@a": false, "@": false, "a,b": false, "a b": false, "a\tb": false, "a/b": false, "/": false, "a?b": false, "a#b": false, `a\b`: false,
+		"a\x00": false, "a\x7f": false, "\xc3\xa9": false, `"a"`: false, "<a>": false, "a|b": false, "a^b": false, "a`b": false, "{a}": false,
+		"[": false, "]": false, "[]": false, "[]:80": false, "[::1": false, "::1]": false, "::1": false, "a[::1]": false, "[::1]a": false, "[::1]80": false,
+		"[::1]]": false, "[[::1]]": false, "[g::]": false, "[::1%25eth0]": false, "[::1]:a": false, "[::1]:80:80": false, "[v1.a]": false, "[1.2.3.4]": false, "[1]": false,
+		strings.Repeat("a", 300): false,
+	} {
+		if got := validHost([]byte(host)); got != want {
+			t.Errorf("%q: got %v", host, got)
+		}
+	}
+}
