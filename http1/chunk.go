@@ -4,7 +4,7 @@ package http1
 const (
 	maxChunkExtensionBytes = 256      // of one chunk
 	maxChunkOverheadBytes  = 16 << 10 // of extensions in one body, plus a share of its data
-	maxTrailerBytes        = 4 << 10
+	maxTrailerBytes        = 4 << 10  // the empty line at its end included
 	maxTrailerFields       = 16
 )
 
@@ -60,6 +60,11 @@ func (s *ChunkScanner) InTrailer() bool {
 func (s *ChunkScanner) Next(b []byte) (n, dataStart int, err error) {
 	for n < len(b) {
 		c := b[n]
+		if s.state >= chunkTrailerStart && s.state < chunkDone {
+			if s.trailer++; s.trailer > maxTrailerBytes {
+				return n, n, ErrTrailer
+			}
+		}
 		switch s.state {
 		case chunkSizeStart, chunkSize:
 			if digit, ok := hexDigit(c); ok {
@@ -135,19 +140,16 @@ func (s *ChunkScanner) Next(b []byte) (n, dataStart int, err error) {
 				}
 				s.state, s.nameEnded = chunkTrailerLine, false
 			}
-			s.trailer++
 		case chunkTrailerLine:
-			s.trailer++
 			switch {
 			case c == '\r' && s.nameEnded:
 				s.state = chunkTrailerLF
 			case !s.nameEnded && c == ':':
 				s.nameEnded = true
-			case !s.nameEnded && chars[c]&charToken == 0, chars[c]&charValue == 0, s.trailer > maxTrailerBytes:
+			case !s.nameEnded && chars[c]&charToken == 0, chars[c]&charValue == 0:
 				return n, n, ErrTrailer
 			}
 		case chunkTrailerLF:
-			s.trailer++
 			if c != '\n' {
 				return n, n, ErrTrailer
 			}

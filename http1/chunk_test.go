@@ -1,0 +1,269 @@
+package http1
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// A chunkReading is what scanning a chunked body came to.
+type chunkReading struct {
+	taken   int // bytes of the body, or up to where it is malformed
+	data    string
+	trailer string // the trailer section, its empty line included
+	done    bool
+	err     error
+}
+
+// readChunks scans b as it arrives in pieces that end at the given places. It
+// checks what a caller of Next relies on.
+func readChunks(b []byte, feeding ...int) (r chunkReading, broken error) {
+	var s ChunkScanner
+	var data, trailer bytes.Buffer
+	for _, end := range feeding {
+		for r.taken < end && !s.Done() {
+			piece := exactly(b[r.taken:], end-r.taken)
+			inTrailer := s.InTrailer()
+			n, dataStart, err := s.Next(piece)
+			if dataStart < 0 || dataStart > n || n > len(piece) {
+				return r, fmt.Errorf("Next gave n %d, dataStart %d for %d bytes", n, dataStart, len(piece))
+			}
+			r.taken += n
+			if err != nil {
+				if r.err = err; dataStart != n {
+					return r, fmt.Errorf("Next gave %d bytes of data together with an error", n-dataStart)
+				}
+				break
+			}
+			data.Write(piece[dataStart:n])
+			if inTrailer {
+				trailer.Write(piece[:n])
+			}
+			if s.Length != int64(data.Len()) {
+				return r, fmt.Errorf("Length is %d after %d bytes", s.Length, data.Len())
+			}
+			if n == 0 {
+				return r, errors.New("Next took nothing")
+			}
+			if n < len(piece) && dataStart == n && !s.Done() && (inTrailer || !s.InTrailer()) {
+				return r, fmt.Errorf("Next stopped at %d of %q, which is no boundary", n, piece)
+			}
+		}
+		if r.err != nil || s.Done() {
+			break
+		}
+	}
+	r.data, r.trailer, r.done = data.String(), trailer.String(), s.Done()
+	if r.done {
+		if !s.InTrailer() {
+			return r, errors.New("done, but not in the trailer section")
+		}
+		if n, dataStart, err := s.Next([]byte("0\r\n\r\n")); n != 0 || dataStart != 0 || err != nil {
+			return r, fmt.Errorf("Next after the end: %d, %d, %v", n, dataStart, err)
+		}
+	}
+	return r, nil
+}
+
+// decodeChunks says the same, written with the grammar of RFC 9112, section 7.1,
+// in mind and nothing else. It needs all of the body at once. A body that is not
+// complete is not malformed yet where its last line has not ended.
+func decodeChunks(b []byte) (r chunkReading) {
+	extensions := 0
+	line := func() (string, bool) {
+		i := bytes.IndexByte(b[r.taken:], '\n')
+		if i < 0 {
+			return "", false
+		}
+		line := string(b[r.taken : r.taken+i+1])
+		r.taken += i + 1
+		return line, true
+	}
+	fail := func(err error) chunkReading { return chunkReading{data: r.data, trailer: "", err: err} }
+	isText := func(s string) bool {
+		return strings.IndexFunc(s, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) < 0
+	}
+	for {
+		size, ok := line()
+		if !ok {
+			return r
+		}
+		size, isLine := strings.CutSuffix(size, "\r\n")
+		size, extension, hasExtension := strings.Cut(size, ";")
+		n, err := strconv.ParseUint(size, 16, 60)
+		extensions += len(extension)
+		switch {
+		case !isLine, err != nil, strings.ContainsAny(size, "+-_"), len(size) > 15:
+			return fail(ErrChunk)
+		case hasExtension && (!isText(extension) || len(extension) > maxChunkExtensionBytes || extensions > maxChunkOverheadBytes+len(r.data)/16):
+			return fail(ErrChunk)
+		}
+		if n == 0 {
+			break
+		}
+		here := b[r.taken:]
+		if uint64(len(here)) < n {
+			r.data += string(here)
+			r.taken = len(b)
+			return r
+		}
+		r.data += string(here[:n])
+		r.taken += int(n)
+		if end := b[r.taken:]; len(end) < 2 && strings.HasPrefix("\r\n", string(end)) {
+			return r
+		} else if !bytes.HasPrefix(end, []byte("\r\n")) {
+			return fail(ErrChunk)
+		}
+		r.taken += 2
+	}
+	start := r.taken
+	for fields := 0; ; fields++ {
+		field, ok := line()
+		if !ok {
+			if len(b)-start > maxTrailerBytes {
+				return fail(ErrTrailer)
+			}
+			return r
+		}
+		if r.taken-start > maxTrailerBytes {
+			return fail(ErrTrailer)
+		}
+		if field == "\r\n" {
+			r.trailer, r.done = string(b[start:r.taken]), true
+			return r
+		}
+		field, isLine := strings.CutSuffix(field, "\r\n")
+		name, value, isField := strings.Cut(field, ":")
+		isToken := name != "" && strings.Trim(name, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
+		if !isLine || !isField || !isToken || !isText(value) || fields == maxTrailerFields {
+			return fail(ErrTrailer)
+		}
+	}
+}
+
+func TestChunks(t *testing.T) {
+	x := strings.Repeat("x", 300)
+	for _, test := range []struct {
+		name, body, data, trailer string
+		err                       error
+	}{
+		{"none", "0\r\n\r\n", "", "\r\n", nil},
+		{"one", "3\r\nabc\r\n0\r\n\r\n", "abc", "\r\n", nil},
+		{"several", "3\r\nabc\r\n1\r\nd\r\n2\r\nef\r\n0\r\n\r\n", "abcdef", "\r\n", nil},
+		{"hexadecimal in any case", "a\r\n0123456789\r\nA\r\n0123456789\r\n012c\r\n" + x + "\r\n0\r\n\r\n", "01234567890123456789" + x, "\r\n", nil},
+		{"zeros before the size", "00000000000003\r\nabc\r\n000\r\n\r\n", "abc", "\r\n", nil},
+		{"data that looks like framing", "7\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n", "\r\n0\r\n\r\n", "\r\n", nil},
+		{"extensions", "3;a\r\nabc\r\n3;b=c;d=\"e f\";;\t\xff\r\nabc\r\n0;last\r\n\r\n", "abcabc", "\r\n", nil},
+		{"empty extension", "1;\r\na\r\n0;\r\n\r\n", "a", "\r\n", nil},
+		{"longest extension", "1;" + x[:256] + "\r\na\r\n0\r\n\r\n", "a", "\r\n", nil},
+		{"trailer", "1\r\na\r\n0\r\nX: y\r\nEmpty:\r\nz:\t\xff \r\n\r\n", "a", "X: y\r\nEmpty:\r\nz:\t\xff \r\n\r\n", nil},
+		{"trailer with colons", "0\r\nX::y:\r\n\r\n", "", "X::y:\r\n\r\n", nil},
+		{"16 trailer fields", "0\r\n" + strings.Repeat("a:b\r\n", 16) + "\r\n", "", strings.Repeat("a:b\r\n", 16) + "\r\n", nil},
+		{"longest trailer section", "0\r\na:" + strings.Repeat("b", maxTrailerBytes-6) + "\r\n\r\n", "", "a:" + strings.Repeat("b", maxTrailerBytes-6) + "\r\n\r\n", nil},
+
+		{"nothing", "\r\n", "", "", ErrChunk},
+		{"LF", "\n", "", "", ErrChunk},
+		{"empty size", ";a\r\n", "", "", ErrChunk},
+		{"no number", "x\r\nabc\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"+1", "+1\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"-1", "-1\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"0x1", "0x1\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"1_0", "1_0\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"1.0", "1.0\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"space before size", " 1\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"space after size", "1 \r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"tab after size", "1\t\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"space before extension", "1 ;a\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"16 digits", "0000000000000001\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"2^64", "10000000000000000\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"quoted size", "\"1\"\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"size beyond ASCII", "\xef\xbc\x91\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"LF after size", "1\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"CR after size", "1\ra\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"CR CR LF after size", "1\r\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"LF in extension", "1;a\nb\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"CR in extension", "1;a\rb\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"NUL in extension", "1;a\x00\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"DEL in extension", "1;a\x7f\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"extension too long", "1;" + x[:257] + "\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"too much of extensions", strings.Repeat("1;"+x[:200]+"\r\na\r\n", 100) + "0\r\n\r\n", strings.Repeat("a", 81), "", ErrChunk},
+		{"data too long", "1\r\nab\r\n0\r\n\r\n", "a", "", ErrChunk},
+		{"data too short", "3\r\nab\r\n0\r\n\r\n", "ab\r", "", ErrChunk},
+		{"LF after data", "1\r\na\n0\r\n\r\n", "a", "", ErrChunk},
+		{"CR CR LF after data", "1\r\na\r\r\n0\r\n\r\n", "a", "", ErrChunk},
+		{"LF after last chunk", "0\n\r\n", "", "", ErrChunk},
+		{"LF as last line", "0\r\n\n", "", "", ErrTrailer},
+		{"CR in last line", "0\r\n\rx\n", "", "", ErrTrailer},
+		{"chunk after last chunk", "0\r\n1\r\na\r\n0\r\n\r\n", "", "", ErrTrailer},
+		{"request after last chunk", "0\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "", "", ErrTrailer},
+		{"trailer without colon", "0\r\nX\r\n\r\n", "", "", ErrTrailer},
+		{"trailer without name", "0\r\n: a\r\n\r\n", "", "", ErrTrailer},
+		{"space in trailer's name", "0\r\nX Y: a\r\n\r\n", "", "", ErrTrailer},
+		{"space before trailer's colon", "0\r\nX : a\r\n\r\n", "", "", ErrTrailer},
+		{"folded trailer", "0\r\nX: a\r\n b\r\n\r\n", "", "", ErrTrailer},
+		{"NUL in trailer", "0\r\nX: \x00\r\n\r\n", "", "", ErrTrailer},
+		{"LF after trailer", "0\r\nX: a\n\r\n", "", "", ErrTrailer},
+		{"CR in trailer", "0\r\nX: a\rb\r\n\r\n", "", "", ErrTrailer},
+		{"17 trailer fields", "0\r\n" + strings.Repeat("a:b\r\n", 17) + "\r\n", "", "", ErrTrailer},
+		{"trailer section too long", "0\r\na:" + strings.Repeat("b", maxTrailerBytes-5) + "\r\n\r\n", "", "", ErrTrailer},
+		{"trailer line never ends", "0\r\na:" + strings.Repeat("b", maxTrailerBytes), "", "", ErrTrailer},
+		{"trailer name never ends", "0\r\n" + strings.Repeat("b", maxTrailerBytes+1), "", "", ErrTrailer},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			want := chunkReading{taken: len(test.body), data: test.data, trailer: test.trailer, done: test.err == nil, err: test.err}
+			if naive := decodeChunks([]byte(test.body)); naive != want && (naive.err == nil || naive.err != want.err || naive.data != want.data) {
+				t.Errorf("the decoder of this test gives %+v, want %+v", naive, want)
+			}
+			for _, more := range []string{"", "\r\n", "0\r\n\r\n", "GET / HTTP/1.1\r\n\r\n"} {
+				b := []byte(test.body + more)
+				for feeding := range feedings(b) {
+					got, broken := readChunks(b, feeding...)
+					if broken != nil {
+						t.Fatalf("arriving as %v: %v", feeding, broken)
+					}
+					if want.err != nil {
+						want.taken, want.trailer = got.taken, got.trailer
+						if got.taken >= len(test.body) {
+							t.Fatalf("arriving as %v: took all before the error", feeding)
+						}
+					}
+					if got != want {
+						t.Fatalf("arriving as %v: got %+v, want %+v", feeding, got, want)
+					}
+				}
+				if want.err != nil {
+					break
+				}
+			}
+		})
+	}
+}
+
+// A body that is not all there is neither complete nor malformed.
+func TestIncompleteChunks(t *testing.T) {
+	whole := "3;a=b\r\nabc\r\n00c\r\n0123456789ab\r\n0;c\r\nX: y\r\nZ:\r\n\r\n"
+	for n := range len(whole) {
+		got, broken := readChunks([]byte(whole), n)
+		if broken != nil || got.done || got.err != nil || got.taken != n {
+			t.Errorf("%q: got %+v, %v", whole[:n], got, broken)
+		}
+	}
+}
+
+// Extensions may go on for as long as the data does.
+func TestExtensionsInLongBody(t *testing.T) {
+	var s ChunkScanner
+	chunk := []byte("1000;signature=0123456789abcdef0123456789abcdef\r\n" + strings.Repeat("x", 0x1000) + "\r\n")
+	for range 10000 {
+		for b := chunk; len(b) > 0; {
+			n, _, err := s.Next(b)
+			if err != nil {
+				t.Fatalf("after %d bytes: %v", s.Length, err)
+			}
+			b = b[n:]
+		}
+	}
+}

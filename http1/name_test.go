@@ -1,0 +1,97 @@
+package http1
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestLookUpName(t *testing.T) {
+	seen := map[Name]bool{}
+	for length, names := range namesByLength {
+		for _, known := range names {
+			if len(known.lower) != length || known.lower != strings.ToLower(known.lower) {
+				t.Errorf("%q is among the names of %d octets", known.lower, length)
+			}
+			for _, name := range []string{known.lower, strings.ToUpper(known.lower), strings.ToUpper(known.lower[:1]) + known.lower[1:]} {
+				if got := lookUpName([]byte(name)); got != known.name {
+					t.Errorf("%s: got %d, want %d", name, got, known.name)
+				}
+			}
+			for _, name := range []string{known.lower + "x", "x" + known.lower, known.lower[1:], strings.Replace(known.lower, "e", "x", 1)} {
+				if got := lookUpName([]byte(name)); got == known.name && name != known.lower {
+					t.Errorf("%s: taken for %s", name, known.lower)
+				}
+			}
+			seen[known.name] = true
+		}
+	}
+	for name := NameOther + 1; name < NameUnderscore; name++ {
+		if !seen[name] {
+			t.Errorf("name %d cannot be found", name)
+		}
+	}
+	for _, name := range []string{"", "x", strings.Repeat("x", 31), strings.Repeat("x", 32), strings.Repeat("x", 1000)} {
+		if got := lookUpName([]byte(name)); got != NameOther {
+			t.Errorf("%q: got %d", name, got)
+		}
+	}
+}
+
+func TestEqualFold(t *testing.T) {
+	for _, test := range []struct {
+		b, lower string
+		want     bool
+	}{
+		{"", "", true}, {"chunked", "chunked", true}, {"CHUNKED", "chunked", true}, {"cHuNkEd", "chunked", true},
+		{"chunke", "chunked", false}, {"chunkedd", "chunked", false}, {"chunkeD ", "chunked", false},
+		{"chun\u212aed", "chunked", false}, {"clo\u017fe", "close", false}, // fold to k and s in Unicode
+		{"a-b", "a-b", true}, {"a\rb", "a-b", false}, {"@", "`", false}, {"[", "{", false}, {"A\x0dB", "a-b", false},
+		{"\x01", "!", false}, {"\x80", "\xa0", false},
+	} {
+		if got := EqualFold([]byte(test.b), test.lower); got != test.want {
+			t.Errorf("%q, %q: got %v", test.b, test.lower, got)
+		}
+		if got := equalFold([]byte(test.b), []byte(test.lower)); got != test.want {
+			t.Errorf("both folded: %q, %q: got %v", test.b, test.lower, got)
+		}
+	}
+	// Only letters have a case.
+	for a := range 256 {
+		for b := range 256 {
+			x, y := []byte{byte(a)}, []byte{byte(b)}
+			want := a == b || a < 0x80 && b < 0x80 && strings.EqualFold(string(x), string(y))
+			if got := equalFold(x, y); got != want {
+				t.Errorf("%q, %q: got %v", x, y, got)
+			}
+			if isUpper := b >= 'A' && b <= 'Z'; !isUpper {
+				if got := EqualFold(x, string(y)); got != want {
+					t.Errorf("%q, %q: got %v", x, y, got)
+				}
+			}
+		}
+	}
+}
+
+// The sets of characters, against the words of the RFCs.
+func TestCharacterSets(t *testing.T) {
+	for c := range 256 {
+		alphanumeric := c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+		for _, set := range []struct {
+			name string
+			bit  uint8
+			want bool
+		}{
+			{"token", charToken, alphanumeric || c < 0x80 && strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c))},
+			{"value", charValue, c == '\t' || c >= ' ' && c != 0x7f},
+			{"target", charTarget, c > ' ' && c != 0x7f && c != '#'},
+			{"host", charHost, alphanumeric || c < 0x80 && strings.ContainsRune("-._~%!$&'()*+;=:[]", rune(c))},
+		} {
+			if got := chars[c]&set.bit != 0; got != set.want {
+				t.Errorf("%q in %s: got %v", rune(c), set.name, got)
+			}
+			if got := consistsOf([]byte{byte(c)}, set.bit); got != set.want {
+				t.Errorf("consistsOf %q in %s: got %v", rune(c), set.name, got)
+			}
+		}
+	}
+}

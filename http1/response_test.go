@@ -1,0 +1,127 @@
+package http1
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestRefusedResponseHeads(t *testing.T) {
+	const ok = "HTTP/1.1 200 OK\r\n"
+	for _, test := range []struct{ name, head string }{
+		{"empty line before", "\r\n" + ok + "\r\n"},
+		{"no HTTP", "SSH-2.0-OpenSSH_9.2\r\n\r\n"},
+		{"HTTP/0.9", "<html>hello</html>\r\n\r\n"},
+		{"HTTP/1.2", "HTTP/1.2 200 OK\r\n\r\n"},
+		{"HTTP/2", "HTTP/2 200 OK\r\n\r\n"},
+		{"HTTP/2.0", "HTTP/2.0 200 OK\r\n\r\n"},
+		{"HTTP/1", "HTTP/1 200 OK\r\n\r\n"},
+		{"HTTP/11.1", "HTTP/11.1 200 OK\r\n\r\n"},
+		{"http/1.1", "http/1.1 200 OK\r\n\r\n"},
+		{"ICY", "ICY 200 OK\r\n\r\n"},
+		{"no status", "HTTP/1.1\r\n\r\n"},
+		{"no status but space", "HTTP/1.1 \r\n\r\n"},
+		{"two digits", "HTTP/1.1 20 OK\r\n\r\n"},
+		{"four digits", "HTTP/1.1 2000 OK\r\n\r\n"},
+		{"status 099", "HTTP/1.1 099 OK\r\n\r\n"},
+		{"status 600", "HTTP/1.1 600 OK\r\n\r\n"},
+		{"status 999", "HTTP/1.1 999 OK\r\n\r\n"},
+		{"status -20", "HTTP/1.1 -20 OK\r\n\r\n"},
+		{"status 2x0", "HTTP/1.1 2x0 OK\r\n\r\n"},
+		{"two spaces", "HTTP/1.1  200 OK\r\n\r\n"},
+		{"tab before status", "HTTP/1.1\t200 OK\r\n\r\n"},
+		{"tab after status", "HTTP/1.1 200\tOK\r\n\r\n"},
+		{"control in reason", "HTTP/1.1 200 O\x01K\r\n\r\n"},
+		{"CR in reason", "HTTP/1.1 200 O\rK\r\n\r\n"},
+		{"LF after status line", "HTTP/1.1 200 OK\n\r\n"},
+		{"LF everywhere", "HTTP/1.1 200 OK\nContent-Length: 2\n\nok"},
+		{"LF as last line", ok + "A: b\r\n\n"},
+		{"CR CR LF", ok + "A: b\r\r\n\r\n"},
+		{"folded", ok + "A: b\r\n c\r\n\r\n"},
+		{"folded first field", ok + " A: b\r\n\r\n"},
+		{"no colon", ok + "A\r\n\r\n"},
+		{"space before colon", ok + "Content-Length : 2\r\n\r\n"},
+		{"space in name", ok + "Content Length: 2\r\n\r\n"},
+		{"NUL in value", ok + "A: \x00\r\n\r\n"},
+		{"DEL in value", ok + "A: \x7f\r\n\r\n"},
+		{"101 fields", ok + strings.Repeat("A: b\r\n", MaxFields+1) + "\r\n"},
+		{"length and coding", ok + "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"},
+		{"coding and length", ok + "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n"},
+		{"two lengths", ok + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n"},
+		{"two equal lengths", ok + "Content-Length: 2\r\nContent-Length: 2\r\n\r\n"},
+		{"length +2", ok + "Content-Length: +2\r\n\r\n"},
+		{"length beyond 2^64", ok + "Content-Length: 18446744073709551618\r\n\r\n"},
+		{"empty length", ok + "Content-Length: \r\n\r\n"},
+		{"coding gzip", ok + "Transfer-Encoding: gzip\r\n\r\n"},
+		{"coding gzip, chunked", ok + "Transfer-Encoding: gzip, chunked\r\n\r\n"},
+		{"coding identity", ok + "Transfer-Encoding: identity\r\n\r\n"},
+		{"coding twice", ok + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"},
+		{"coding in HTTP/1.0", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"},
+		{"more nominations than fields", ok + "Connection: " + strings.Repeat("a,", MaxFields+1) + "\r\n\r\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := []byte(test.head)
+			for feeding := range feedings(b) {
+				if got := readResponse(b, feeding...); got.err != ErrResponse {
+					t.Fatalf("arriving as %v: got %v %q", feeding, got.err, got.text)
+				}
+			}
+		})
+	}
+}
+
+func TestAcceptedResponseHeads(t *testing.T) {
+	for _, test := range []struct{ name, head, want string }{
+		{"plain", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+			"200 \"200 OK\" 1.1 persistent length=2\nContent-Length=2"},
+		{"no field", "HTTP/1.1 200 OK\r\n\r\n", "200 \"200 OK\" 1.1 persistent"},
+		{"no reason", "HTTP/1.1 404 \r\n\r\n", "404 \"404 \" 1.1 persistent"},
+		{"not even a space", "HTTP/1.1 404\r\n\r\n", "404 \"404\" 1.1 persistent"},
+		{"odd reason", "HTTP/1.1 599 \t\xc3\xa4 200 OK\r\n\r\n", "599 \"599 \\t\u00e4 200 OK\" 1.1 persistent"},
+		{"HTTP/1.0", "HTTP/1.0 200 OK\r\n\r\n", "200 \"200 OK\" 1.0"},
+		{"HTTP/1.0 kept", "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n\r\n",
+			"200 \"200 OK\" 1.0 persistent keep-alive\nConnection=keep-alive\nKeep-Alive=timeout=5"},
+		{"close", "HTTP/1.1 200 OK\r\nConnection: x, Close\r\nX: 1\r\n\r\n",
+			"200 \"200 OK\" 1.1 close\nConnection=x, Close\nX=1 nominated"},
+		{"chunked", "HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n",
+			"200 \"200 OK\" 1.1 persistent chunked\ntransfer-encoding=Chunked"},
+		{"interim", "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+			"103 \"103 Early Hints\" 1.1 interim bodiless persistent\nLink=</a>"},
+		{"100", "HTTP/1.1 100 Continue\r\n\r\n", "100 \"100 Continue\" 1.1 interim bodiless persistent"},
+		{"101", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n\x81\x00",
+			"101 \"101 Switching Protocols\" 1.1 bodiless persistent upgrade\nUpgrade=websocket\nConnection=upgrade"},
+		{"204", "HTTP/1.1 204 No Content\r\n\r\n", "204 \"204 No Content\" 1.1 bodiless persistent"},
+		{"304 with length", "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
+			"304 \"304 Not Modified\" 1.1 bodiless persistent length=5\nContent-Length=5"},
+		{"fields of requests mean nothing", "HTTP/1.1 200 OK\r\nHost: a b\r\nHost: c\r\nExpect: x\r\nA_B: c\r\n\r\n",
+			"200 \"200 OK\" 1.1 persistent\nHost=a b\nHost=c\nExpect=x\nA_B=c"},
+		{"repeated, ordered", "HTTP/1.1 200 OK\r\nset-cookie: a\r\nX:\r\nSet-Cookie: b \r\n\r\n",
+			"200 \"200 OK\" 1.1 persistent\nset-cookie=a\nX=\nSet-Cookie=b"},
+		{"100 fields", "HTTP/1.1 200 OK\r\n" + strings.Repeat("A: b\r\n", MaxFields) + "\r\n",
+			"200 \"200 OK\" 1.1 persistent" + strings.Repeat("\nA=b", MaxFields)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			length := strings.Index(test.head, "\r\n\r\n") + 4
+			b := []byte(test.head)
+			for feeding := range feedings(b) {
+				if got := readResponse(b, feeding...); got.err != nil || got.length != length || got.text != test.want {
+					t.Fatalf("arriving as %v: got %v, length %d of %d\n%s\nwant\n%s", feeding, got.err, got.length, length, got.text, test.want)
+				}
+			}
+			for n := range length {
+				if got := readResponse(b, n); got != (reading{}) {
+					t.Errorf("%q: got %+v", b[:n], got)
+				}
+			}
+		})
+	}
+}
+
+func TestBodilessToHead(t *testing.T) {
+	var head ResponseHead
+	for status, want := range map[int]bool{200: false, 404: false, 205: false, 204: true, 304: true, 100: true, 199: true} {
+		head.Status = status
+		if head.Bodiless(false) != want || !head.Bodiless(true) {
+			t.Errorf("status %d: got %v, and to HEAD %v", status, head.Bodiless(false), head.Bodiless(true))
+		}
+	}
+}
