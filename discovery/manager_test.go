@@ -144,6 +144,18 @@ func TestUnchangedSetIsNoEvent(t *testing.T) {
 	})
 }
 
+func TestUnchangedSetDoesNotProlongTheWait(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := b.start("star")
+		w.Emit(instances("a"))
+		b.expect(0, call{0, "star", "a"})
+		w.Emit(instances("a", "b"))
+		b.expect(90 * ms)
+		w.Emit(instances("b", "a"))
+		b.expect(100*ms, call{100 * ms, "star", "a b"})
+	})
+}
+
 func TestBurstOfAdditionsIsBatched(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := b.start("star")

@@ -27,7 +27,16 @@ type recorder struct {
 // watchReal watches o at agent until t ends.
 func watchReal(t *testing.T, agent *consultest.Agent, o ServiceOptions) *recorder {
 	t.Helper()
-	client, err := NewClient(ClientOptions{Addresses: []string{agent.URL()}, Log: zerolog.New(zerolog.NewTestWriter(t))})
+	return watchRealWith(t, agent, "", o)
+}
+
+func watchRealWith(t *testing.T, agent *consultest.Agent, token string, o ServiceOptions) *recorder {
+	t.Helper()
+	client, err := NewClient(ClientOptions{
+		Addresses: []string{agent.URL()},
+		Token:     token,
+		Log:       zerolog.New(zerolog.NewTestWriter(t)),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,3 +306,53 @@ func TestRealServerRestart(t *testing.T) {
 	registerTTL(t, agent, "star", "c", 8003, nil)
 	r.await("a b c")
 }
+
+// TestRealACLs takes permissions away from a token, and then the token itself:
+// a streaming answer is just empty then, with the index of the last change.
+func TestRealACLs(t *testing.T) {
+	t.Parallel()
+	const root = "00000000-0000-0000-0000-000000000001"
+	agent := consultest.Start(t, consultest.Options{Node: "node-1", Token: root, Config: map[string]any{
+		"acl": map[string]any{
+			"enabled": true, "default_policy": "deny",
+			"tokens": map[string]any{"initial_management": root, "agent": root},
+		},
+	}})
+	acl := agent.Client().ACL()
+	policy, _, err := acl.PolicyCreate(&api.ACLPolicy{Name: "sluice", Rules: leastPrivilege}, nil)
+	must(t, err)
+	token, _, err := acl.TokenCreate(&api.ACLToken{Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
+	must(t, err)
+	registerTTL(t, agent, "star", "a", 8001, nil)
+
+	r := watchRealWith(t, agent, token.SecretID, ServiceOptions{Service: "star", Wait: time.Second})
+	r.await("a")
+	r.awaitStatus("fresh", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh && s.Queries > 1 })
+
+	for _, rules := range []string{`service "star" { policy = "read" }`, `node_prefix "" { policy = "read" }`} {
+		policy.Rules = rules
+		_, _, err = acl.PolicyUpdate(policy, nil)
+		must(t, err)
+		r.awaitStatus("aware of the ACLs", func(s discovery.WatchStatus) bool {
+			return s.State == discovery.WatchStale && strings.Contains(s.LastError, `filtered by ACLs: the token lacks service:read for "star"`)
+		})
+		policy.Rules = leastPrivilege
+		_, _, err = acl.PolicyUpdate(policy, nil)
+		must(t, err)
+		r.awaitStatus("fresh again", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh })
+	}
+
+	_, err = acl.TokenDelete(token.AccessorID, nil)
+	must(t, err)
+	r.awaitStatus("aware that the token is gone", func(s discovery.WatchStatus) bool {
+		return s.State == discovery.WatchStale && strings.Contains(s.LastError, "403 Forbidden: the token is not valid")
+	})
+	r.quiet()
+}
+
+// leastPrivilege is all that watching the service star takes, as the
+// documentation shows it.
+const leastPrivilege = `
+service "star" { policy = "read" }
+node_prefix "" { policy = "read" }
+`

@@ -434,6 +434,36 @@ func TestRemovalFromTheStreamingBackendIsConfirmed(t *testing.T) {
 	})
 }
 
+func TestLossOfTheLastInstanceIsConfirmedWithoutStreaming(t *testing.T) {
+	plain := func(b *bubble) { b.set("a"); b.DisableStreaming() }
+	watchInBubble(t, ServiceOptions{}, plain, func(t *testing.T, b *bubble) {
+		b.expect(20*sec, "0s: a")
+		b.Break(discoverytest.Fault{Empty: true, Only: func(r discoverytest.Request) bool { return !r.Consistent }})
+		b.expect(30 * sec)
+		b.Heal()
+		b.at(50 * sec) // the token bucket is full again
+		n := len(b.Requests())
+		b.set("")
+		b.expect(50*sec, "50s: ")
+		if r := b.since(n); !slices.ContainsFunc(r, func(r discoverytest.Request) bool { return r.Consistent }) {
+			t.Errorf("requests %+v, want a consistent one", r)
+		}
+	})
+}
+
+func TestOneOfSeveralLeavesWithoutConfirmationWhereAnswersTellOfACLs(t *testing.T) {
+	plain := func(b *bubble) { b.set("a b"); b.DisableStreaming() }
+	watchInBubble(t, ServiceOptions{}, plain, func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b")
+		n := len(b.Requests())
+		b.set("b")
+		b.expect(sec, "1s: b")
+		if r := b.since(n); len(r) != 1 {
+			t.Errorf("requests %+v, want one", r)
+		}
+	})
+}
+
 func TestClientWithoutTokenHoldsWhatADenyingConsulNoLongerLists(t *testing.T) {
 	denying := func(b *bubble) { b.set("a"); b.Break(discoverytest.Fault{Deny: true}) }
 	watchInBubble(t, ServiceOptions{}, denying, func(t *testing.T, b *bubble) {
@@ -526,13 +556,11 @@ func TestMoreServicesThanWatchesTakeTurns(t *testing.T) {
 		var run sync.WaitGroup
 		run.Go(func() { m.Run(ctx) })
 		time.Sleep(20 * sec)
-		for n := range 6 {
+		for n := 5; n >= 0; n-- { // the queue for the connections is in the other order
 			fake.Set(fmt.Sprint(n), discoverytest.Instance(fmt.Sprint(n), "a", 80))
-		}
-		time.Sleep(5 * sec)
-		synctest.Wait()
-		for _, s := range m.Statuses() {
-			if s.Instances != 1 || s.State != discovery.WatchFresh {
+			time.Sleep(5 * sec)
+			synctest.Wait()
+			if s := m.Statuses()[n]; s.Instances != 1 || s.State != discovery.WatchFresh {
 				t.Errorf("status %+v", s)
 			}
 		}

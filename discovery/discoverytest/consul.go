@@ -55,6 +55,7 @@ type Consul struct {
 	index    uint64
 	services map[string]service
 	fault    *Fault
+	plain    bool          // no streaming backend
 	changed  chan struct{} // closed, and replaced, at each change of the fields above
 	requests []Request
 }
@@ -121,6 +122,14 @@ func (c *Consul) Heal() {
 	c.broadcast()
 }
 
+// DisableStreaming makes the fake answer queries with an index as those without,
+// like a Consul whose use_streaming_backend is false.
+func (c *Consul) DisableStreaming() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.plain = true
+}
+
 // Requests returns the queries so far, oldest first.
 func (c *Consul) Requests() []Request {
 	c.mu.Lock()
@@ -151,14 +160,15 @@ func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for blocks := request.Index > 0; ; {
 		c.mu.Lock()
 		s, fault, changed := c.services[name], c.fault, c.changed
+		streaming := request.Index > 0 && !c.plain
 		c.mu.Unlock()
 		s.index = max(s.index, 1)
 		if fault != nil && (fault.Only == nil || fault.Only(request)) {
-			fault.answer(w, r, s, request.Index > 0 && !fault.NoLeader)
+			fault.answer(w, r, s, streaming && !fault.NoLeader)
 			return
 		}
 		if !blocks || s.index > request.Index {
-			(&Fault{}).answer(w, r, s, request.Index > 0)
+			(&Fault{}).answer(w, r, s, streaming)
 			return
 		}
 		select {
