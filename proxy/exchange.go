@@ -35,6 +35,7 @@ type httpExchange struct {
 	query   balancer.Query
 	token   balancer.Token
 	tries   int
+	picked  time.Time // when token was
 	upload  upload
 
 	uploadSplicer splicer

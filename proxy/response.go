@@ -61,7 +61,7 @@ func (x *httpExchange) receive(u *upstreamConn, n int) balancer.Outcome {
 // receiveFailed classes an error before the head of the response was complete.
 func (x *httpExchange) receiveFailed(u *upstreamConn, err error, n int) balancer.Outcome {
 	u.transport.discard(u)
-	latency := time.Since(x.startTime)
+	latency := time.Since(x.picked)
 	switch {
 	case x.upload.failed():
 		return x.uploadOutcome()
@@ -103,7 +103,7 @@ func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer
 		}
 		return x.receiveTunnel(u, headLength, n)
 	}
-	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.upstreamTime}
+	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.upstreamTime - x.picked.Sub(x.startTime)}
 	if x.response.Status >= 500 {
 		outcome.Class = balancer.OutcomeServerError
 	}

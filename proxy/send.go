@@ -13,8 +13,10 @@ import (
 
 // try implements exchange.
 func (x *httpExchange) try(t balancer.Token) balancer.Outcome {
-	x.token = t
-	x.lastRefusal = nil
+	x.token, x.lastRefusal = t, nil
+	if x.picked = x.startTime; x.tries > 0 {
+		x.picked = time.Now()
+	}
 	transport := t.Peer.Transport.(*Transport)
 	u, n, outcome, ok := x.send(transport)
 	x.tries++
@@ -106,7 +108,7 @@ func (x *httpExchange) sendFailed(u *upstreamConn, err error) (o balancer.Outcom
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}, false
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.lastRefusal = refusalTimeout
-		return balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: time.Since(x.startTime)}, false
+		return balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: time.Since(x.picked)}, false
 	case u.used:
 		x.lastRefusal = refusalReset
 		return balancer.Outcome{Class: balancer.OutcomeStale}, x.replayable()
