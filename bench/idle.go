@@ -45,14 +45,15 @@ func (b *bench) runIdle(ctx context.Context, w workload) (result, error) {
 
 func (b *bench) measureIdle(ctx context.Context, w workload, p *running) (idle, error) {
 	warm := workload{conns: 64, path: w.path}
-	if _, err := b.wrk.run(ctx, warm, p.settings.Listen, time.Second); err != nil {
+	if err := b.wrk.warmUp(ctx, warm, p.settings.Listen); err != nil {
 		return idle{}, err
 	}
 	before, err := readResident(p.process.PID())
 	if err != nil {
 		return idle{}, err
 	}
-	conns, err := openIdle(ctx, w.conns, p.settings.Listen, w.path)
+	// Half of the open files are for peers; the warm-up's connections may linger.
+	conns, err := openIdle(ctx, min(w.conns, int(b.files)/2-200), p.settings.Listen, w.path)
 	defer func() {
 		for _, c := range conns {
 			c.Close()
@@ -75,7 +76,7 @@ func (b *bench) measureIdle(ctx context.Context, w workload, p *running) (idle, 
 // openIdle opens n connections, sends one request on each and leaves them open.
 // It returns those that it opened, also on an error.
 func openIdle(ctx context.Context, n int, address, path string) ([]net.Conn, error) {
-	const parallel = 64
+	const parallel, clients = 64, 16
 	var (
 		mu       sync.Mutex // guards conns and firstErr
 		conns    []net.Conn
@@ -84,15 +85,17 @@ func openIdle(ctx context.Context, n int, address, path string) ([]net.Conn, err
 	)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	turns := make(chan struct{}, n)
-	for range n {
-		turns <- struct{}{}
+	turns := make(chan int, n)
+	for i := range n {
+		turns <- i
 	}
 	close(turns)
 	for range parallel {
 		wg.Go(func() {
-			for range turns {
-				c, err := oneRequest(ctx, address, path)
+			for i := range turns {
+				// Proxies limit what one client may have, so there are several.
+				client := net.IPv4(127, 0, 0, byte(2+i%clients))
+				c, err := oneRequest(ctx, client, address, path)
 				mu.Lock()
 				if err == nil {
 					conns = append(conns, c)
@@ -108,9 +111,10 @@ func openIdle(ctx context.Context, n int, address, path string) ([]net.Conn, err
 	return conns, firstErr
 }
 
-// oneRequest connects, gets path, and returns the open connection.
-func oneRequest(ctx context.Context, address, path string) (net.Conn, error) {
-	var dialer net.Dialer
+// oneRequest connects from the IP address client, gets path, and returns the
+// open connection.
+func oneRequest(ctx context.Context, client net.IP, address, path string) (net.Conn, error) {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: client}}
 	c, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err

@@ -18,9 +18,9 @@ import (
 	"time"
 )
 
-// fileLimit is how many open files each process needs at least: a connection to
-// each idle client, some to the peers, and room.
-const fileLimit = 12_000
+// fileLimit is how many open files each process should have: HAProxy and sluice
+// both set as many aside for peers as for clients.
+const fileLimit = 24_000
 
 func main() {
 	if code, isChild := serveChild(os.Args[1:]); isChild {
@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string) error {
 	proxies := flags.String("proxies", "nginx,haproxy,sluice", "comma-separated `proxies`: nginx, haproxy, haproxy-nolog, sluice, fasthttp, or NAME=PATH for another sluice binary")
 	jsonPath := flags.String("json", "", "also write every round to `file`")
 	var o options
-	flags.IntVar(&o.rounds, "rounds", 5, "rounds for each proxy")
+	flags.IntVar(&o.roundCount, "rounds", 5, "rounds for each proxy")
 	flags.DurationVar(&o.time, "time", 3*time.Second, "load in one round, in whole seconds")
 	flags.IntVar(&o.proxyCore, "core", 0, "the proxy's `CPU`")
 	flags.StringVar(&o.loadCPUs, "load-cpus", "1", "`CPUs` of load generator and origin")
@@ -86,11 +86,11 @@ func run(ctx context.Context, args []string) error {
 }
 
 // check says what is wrong with the options or missing on this machine.
-func (o options) check(rest []string) error {
+func (o *options) check(rest []string) error {
 	if len(rest) > 0 {
 		return fmt.Errorf("unexpected argument %q; see -help", rest[0])
 	}
-	if o.rounds < 1 || o.time < time.Second || o.time > time.Minute {
+	if o.roundCount < 1 || o.time < time.Second || o.time > time.Minute {
 		return errors.New("-rounds must be at least 1, -time between 1s and 1m")
 	}
 	loadCPUs, err := parseCPUs(o.loadCPUs)
@@ -109,7 +109,8 @@ func (o options) check(rest []string) error {
 	if err := requireTools(tools); err != nil {
 		return err
 	}
-	return raiseFileLimit(fileLimit)
+	o.files, err = raiseFileLimit(fileLimit)
+	return err
 }
 
 // runAll runs the workloads in turn and prints each table as it is done. After
@@ -117,7 +118,7 @@ func (o options) check(rest []string) error {
 func (b *bench) runAll(ctx context.Context) ([]result, error) {
 	m := describeMachine(ctx)
 	fmt.Printf("%s, %d CPUs, Linux %s, %s; %s; proxy on CPU %d, load and origin on CPU %s; medians of %d rounds of %v\n\n",
-		m.CPU, m.CPUs, m.Kernel, m.Go, strings.Join(m.Versions, "; "), b.proxyCore, b.loadCPUs, b.rounds, b.time)
+		m.CPU, m.CPUs, m.Kernel, m.Go, strings.Join(m.Versions, "; "), b.proxyCore, b.loadCPUs, b.roundCount, b.time)
 	if err := checkQuiet(ctx, b.proxyCore, b.progress); err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"text/template"
@@ -33,6 +34,10 @@ type settings struct {
 	Threads   int
 	LogSink   string // where HAProxy forwards its log, "" for no log
 	SmallBody string
+
+	// For conf/pools.yaml.
+	Consul   string // "host:port"
+	Services []string
 }
 
 // render writes the named template to a file of the run's directory.
@@ -52,6 +57,7 @@ func (s settings) render(name string) (path string, err error) {
 // contender is a proxy that takes part, and how to start it.
 type contender struct {
 	name    string
+	binary  string // the path of sluice, "" for other proxies
 	command func(settings) ([]string, error)
 }
 
@@ -68,13 +74,13 @@ func contenders(list string, build func() (string, error)) ([]contender, error) 
 			if _, err := os.Stat(path); err != nil {
 				return nil, fmt.Errorf("-proxies %s: %w", item, err)
 			}
-			c.command = sluiceCommand(path)
+			c.binary, c.command = path, sluiceCommand(path)
 		case name == "sluice":
 			path, err := build()
 			if err != nil {
 				return nil, err
 			}
-			c.command = sluiceCommand(path)
+			c.binary, c.command = path, sluiceCommand(path)
 		case name == "nginx":
 			c.command = nginxCommand("nginx.conf")
 		case name == "haproxy":
@@ -149,13 +155,14 @@ func bareCommand(s settings) ([]string, error) {
 }
 
 // startOrigin runs the nginx that plays all the peers of requests without a
-// body.
-func startOrigin(ctx context.Context, cpus string, s settings) (*process, error) {
+// body: s.Peers and those in also.
+func startOrigin(ctx context.Context, cpus string, s settings, also []string) (*process, error) {
 	if err := writeBodies(filepath.Join(s.Dir, "www")); err != nil {
 		return nil, err
 	}
 	s.SmallBody = strings.Repeat("x", smallBytes)
 	s.Name, s.Listen = "origin", s.Peers[0]
+	s.Peers = append(slices.Clone(s.Peers), also...)
 	return contender{name: s.Name, command: nginxCommand("origin.conf")}.start(ctx, cpus, s)
 }
 

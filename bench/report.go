@@ -110,7 +110,7 @@ func (r result) noise() string {
 func (r result) loadRows() [][]string {
 	head := []string{"proxy", "CPU µs/req", "user", "system", "±"}
 	var present []string
-	for _, b := range baselines {
+	for _, b := range r.baselines {
 		if r.series(b) != nil {
 			present = append(present, b)
 			head = append(head, "CPU × "+b)

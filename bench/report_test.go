@@ -47,7 +47,7 @@ func TestRatioIsTakenWithinARound(t *testing.T) {
 }
 
 func TestReportHasRatiosToThoseWhoTookPart(t *testing.T) {
-	r := result{Workload: "small", About: "small requests", Series: []series{
+	r := result{Workload: "small", About: "small requests", baselines: baselines, Series: []series{
 		{Proxy: "nginx", Rounds: rounds(10 * time.Microsecond)},
 		{Proxy: "sluice", Rounds: rounds(9 * time.Microsecond)},
 	}}

@@ -15,12 +15,13 @@ import (
 // options are the command's flags.
 type options struct {
 	workloads  []workload
-	rounds     int
+	roundCount int           // for each proxy
 	time       time.Duration // of one round's load
 	proxyCore  int
 	loadCPUs   string // list, as taskset takes it
 	nice       int    // of proxies, load and origin
 	profileDir string // "" for no profiles
+	files      uint64 // that each process may open
 }
 
 // bench holds what all workloads share: the origin, the load generator and the
@@ -30,6 +31,7 @@ type bench struct {
 	contenders []contender
 	base       settings
 	readers    []string // the peers for requests with a body
+	wide       []string // the peers of workloads with many pools
 	wrk        *wrk
 	progress   io.Writer
 }
@@ -63,7 +65,8 @@ type result struct {
 	About    string   `json:"about"`
 	Series   []series `json:"series"`
 
-	kind kind
+	kind      kind
+	baselines []string // proxies that ratios are taken to
 }
 
 // failures says which rounds were not clean, if any.
@@ -85,14 +88,16 @@ func (b *bench) runWorkload(ctx context.Context, w workload) (result, error) {
 	switch w.kind {
 	case kindIdle:
 		return b.runIdle(ctx, w)
+	case kindPools:
+		return b.runPools(ctx, w)
 	default:
 		return b.runLoad(ctx, w)
 	}
 }
 
-// runLoad runs the rounds of a workload, a different contender first each time.
+// runLoad measures all contenders under the load of w.
 func (b *bench) runLoad(ctx context.Context, w workload) (result, error) {
-	r := result{Workload: w.name, About: w.about, kind: w.kind}
+	r := result{Workload: w.name, About: w.about, kind: w.kind, baselines: baselines}
 	var all []*running
 	defer func() {
 		for _, p := range all {
@@ -107,31 +112,38 @@ func (b *bench) runLoad(ctx context.Context, w workload) (result, error) {
 		all = append(all, p)
 		r.Series = append(r.Series, series{Proxy: c.name})
 	}
-	for _, p := range all { // fill connection pools, let the heap settle
-		if _, err := b.wrk.run(ctx, w, p.settings.Listen, time.Second); err != nil {
-			return r, fmt.Errorf("warm up %s: %w\n%s", p.name, err, p.process.output)
+	return r, b.rounds(ctx, w, &r, all, func(p *running) (round, error) { return b.measure(ctx, w, p) })
+}
+
+// rounds measures all in turn, a different one first each time, and adds what
+// it finds to the series of r, which are in the order of all.
+func (b *bench) rounds(ctx context.Context, w workload, r *result, all []*running, measure func(*running) (round, error)) error {
+	for _, p := range all {
+		if err := b.wrk.warmUp(ctx, w, p.settings.Listen); err != nil {
+			return fmt.Errorf("warm up %s: %w\n%s", p.name, err, p.process.output)
 		}
 	}
-	for i := range b.rounds {
+	for i := range b.roundCount {
 		for j := range all {
 			n := (i + j) % len(all)
-			round, err := b.measure(ctx, w, all[n])
+			round, err := measure(all[n])
 			if err != nil {
-				return r, err
+				return err
 			}
 			r.Series[n].Rounds = append(r.Series[n].Rounds, round)
 			fmt.Fprintf(b.progress, "%-10s round %d  %-14s %7.2f µs CPU  %8.0f req/s\n", w.name, i+1,
 				all[n].name, micros(round.cpuPerRequest()), round.Load.perSecond())
 		}
 	}
-	if b.profileDir != "" {
-		for _, p := range all {
-			if err := b.profile(ctx, w, p); err != nil {
-				return r, err
-			}
+	if b.profileDir == "" {
+		return nil
+	}
+	for _, p := range all {
+		if err := b.profile(ctx, w, p); err != nil {
+			return err
 		}
 	}
-	return r, nil
+	return nil
 }
 
 // running is a contender that has been started.
@@ -208,11 +220,15 @@ func newBench(ctx context.Context, o options, list, dir string) (b *bench, stop 
 	if err != nil {
 		return nil, nil, err
 	}
-	addresses, err := freeAddresses(8)
+	addresses, err := freeAddresses(9)
 	if err != nil {
 		return nil, nil, err
 	}
 	base := settings{Dir: dir, Root: os.Geteuid() == 0, Peers: addresses[:4], Threads: 1}
+	wide, err := wideAddresses(addresses[8])
+	if err != nil {
+		return nil, nil, err
+	}
 	w, err := newWrk(dir, o.loadCPUs)
 	if err != nil {
 		return nil, nil, err
@@ -225,13 +241,13 @@ func newBench(ctx context.Context, o options, list, dir string) (b *bench, stop 
 		return nil, nil, err
 	}
 	base.LogSink = sink.address()
-	origin, err := startOrigin(ctx, o.loadCPUs, base)
+	origin, err := startOrigin(ctx, o.loadCPUs, base, wide)
 	if err != nil {
 		sink.close()
 		return nil, nil, err
 	}
 	readers := base
-	readers.Peers = addresses[4:]
+	readers.Peers = addresses[4:8]
 	reader, err := startReader(ctx, o.loadCPUs, readers)
 	if err != nil {
 		origin.stop()
@@ -243,7 +259,7 @@ func newBench(ctx context.Context, o options, list, dir string) (b *bench, stop 
 		origin.stop()
 		sink.close()
 	}
-	return &bench{options: o, contenders: all, base: base, readers: readers.Peers, wrk: w, progress: os.Stderr}, stop, nil
+	return &bench{options: o, contenders: all, base: base, readers: readers.Peers, wide: wide, wrk: w, progress: os.Stderr}, stop, nil
 }
 
 // checkQuiet warns when the machine has other work: ratios stay useful, the

@@ -234,18 +234,23 @@ func pinSelf(list string, nice int) error {
 	return nil
 }
 
-// raiseFileLimit asks for n open files, for this process and its children.
-func raiseFileLimit(n uint64) error {
+// raiseFileLimit asks for n open files, for this process and its children, and
+// returns how many there may be now.
+func raiseFileLimit(n uint64) (uint64, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return err
+		return 0, err
 	}
 	if limit.Cur >= n {
-		return nil
+		return limit.Cur, nil
 	}
-	err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: max(limit.Max, n)})
-	if err != nil {
-		return fmt.Errorf("allow %d open files (now %d, at most %d; try ulimit -n or root): %w", n, limit.Cur, limit.Max, err)
+	raised := unix.Rlimit{Cur: n, Max: max(limit.Max, n)}
+	if unix.Setrlimit(unix.RLIMIT_NOFILE, &raised) == nil {
+		return n, nil
 	}
-	return nil
+	raised = unix.Rlimit{Cur: limit.Max, Max: limit.Max} // without the right to more
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &raised); err != nil {
+		return 0, fmt.Errorf("raise the limit of open files: %w", err)
+	}
+	return limit.Max, nil
 }

@@ -50,7 +50,8 @@ var workloads = []workload{
 	{name: "put10m", about: "8 connections, PUT of 10 MB, 110-byte responses", conns: 8, method: "PUT", path: "/small", body: 10 * MB},
 	{name: "newconn", about: "64 clients, a new connection for each request", conns: 64, path: "/small", close: true},
 	{name: "twocores", about: "as small, but the proxy has two cores and shares them with load and origin; CPU only", conns: 64, path: "/small", kind: kindWide},
-	{name: "idle10k", about: "memory with 10,000 idle keep-alive connections, each after one request", conns: 10_000, path: "/small", kind: kindIdle},
+	{name: "idle10k", about: "memory with 10,000 idle keep-alive connections (or what the limit of open files allows), each after one request", conns: 10_000, path: "/small", kind: kindIdle},
+	{name: "pools", about: "as small, for sluice alone: 1 pool that stays, and 1,000 pools of 10 peers of which 100 change every second", conns: 64, path: "/small", kind: kindPools},
 }
 
 // selectWorkloads returns the workloads named in list, comma-separated and in

@@ -73,6 +73,22 @@ func (l *wrk) run(ctx context.Context, w workload, address string, d time.Durati
 	return r, nil
 }
 
+// errNothing: there was load, but not one answer.
+var errNothing = errors.New("no request was answered")
+
+// warmUp puts load on address for a second, so that connection pools fill and
+// the heap settles. On a machine with much other work it takes several tries
+// until there is an answer.
+func (l *wrk) warmUp(ctx context.Context, w workload, address string) error {
+	const tries = 5
+	for try := 1; ; try++ {
+		_, err := l.run(ctx, w, address, time.Second)
+		if try == tries || !errors.Is(err, errNothing) {
+			return err
+		}
+	}
+}
+
 // parseLoad reads the line that conf/wrk.lua prints.
 func parseLoad(output string) (loadResult, error) {
 	var r loadResult
@@ -97,7 +113,7 @@ func parseLoad(output string) (loadResult, error) {
 			P50: us("p50_us"), P99: us("p99_us"), P999: us("p999_us"), Max: us("max_us"),
 		}
 		if r.Requests == 0 || r.Took == 0 {
-			return r, errors.New("no request was answered")
+			return r, errNothing
 		}
 		return r, nil
 	}
