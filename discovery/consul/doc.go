@@ -26,9 +26,15 @@
 // an answer that is filtered by ACLs (X-Consul-Results-Filtered-By-ACLs) and
 // lists nothing, or lacks an instance that an unfiltered answer had.
 //
-// Otherwise an answer counts at once, as long as it leaves an instance in
-// service: an instance that deregisters, fails its check or is put into
-// maintenance mode leaves with the first answer that says so. The same is true
+// Consul answers a query with an index from the agent's streaming backend
+// (X-Consul-Query-Backend), which tells neither of leaders nor of ACLs: when a
+// token loses its permissions, such an answer is just empty. So one that lacks an
+// instance in service, and from any backend one that lacks the last of them, is
+// confirmed at once by a query in the mode "consistent", which only a leader that
+// still is one can answer; what that says counts.
+//
+// An instance that deregisters, fails its check or is put into maintenance mode
+// then leaves at once, as long as it leaves another in service. The same is true
 // of the last one in service, unless its loss is sudden. It is sudden when
 //
 //   - the index went backwards: Consul has lost its state. This also counts for
@@ -37,15 +43,14 @@
 //     of a source that replaced another one;
 //   - nothing is left in service, instances are missing from the answer, and at
 //     least two were in service within the last 10 s: an agent that lost its state
-//     takes all its instances from the catalog, as fast as it can.
+//     takes all its instances from the catalog, as fast as it can;
+//   - nothing is listed, Consul's default ACL policy is deny and the client has no
+//     token: only clients with a token are told that an answer was filtered.
 //
-// A sudden loss is confirmed by a query in the mode "consistent", which only a
-// leader that still is one can answer; if that lists the instances, nothing has
-// happened. If it confirms the loss, the instances stay in service for
+// After a sudden loss that was confirmed, the instances stay in service for
 // EmptyHold (30 s), so that they can register again, and the watch is stale
 // meanwhile. Each is released when Consul lists it in service or in maintenance
-// mode; with an index that went backwards or after an error, critical is not
-// enough, since that is how a registration begins.
+// mode. Critical is not enough: that is how most registrations begin.
 //
 // An instance that is listed as critical is out of service at once, even if it is
 // the last one, except as said above.

@@ -95,24 +95,28 @@ func (g *guard) hold(now time.Time, lost []discovery.Instance) {
 }
 
 // accept makes set the last answer that counted, and returns it together with
-// what is held beyond it, and how many those are.
-func (g *guard) accept(now time.Time, set []discovery.Instance) ([]discovery.Instance, int) {
+// what is held beyond it. Kept is how many those are, and expired how many are
+// given up now.
+func (g *guard) accept(now time.Time, set []discovery.Instance) (merged []discovery.Instance, kept, expired int) {
 	if serving(g.known) > 1 {
 		g.plural = now
 	}
 	g.known = set
 	if len(g.held) == 0 {
-		return set, 0
+		return set, 0, 0
 	}
 	listed := byProcess(set)
 	for p, h := range g.held {
 		i, ok := listed[p]
-		back := ok && (i.Serving() || i.Status == discovery.StatusMaintenance)
-		if back || !now.Before(h.until) {
+		switch back := ok && (i.Serving() || i.Status == discovery.StatusMaintenance); {
+		case back:
 			delete(g.held, p)
+		case !now.Before(h.until):
+			delete(g.held, p)
+			expired++
 		}
 	}
-	merged := make([]discovery.Instance, 0, len(set)+len(g.held))
+	merged = make([]discovery.Instance, 0, len(set)+len(g.held))
 	for _, i := range set {
 		if _, ok := g.held[processOf(i)]; !ok {
 			merged = append(merged, i)
@@ -121,7 +125,7 @@ func (g *guard) accept(now time.Time, set []discovery.Instance) ([]discovery.Ins
 	for _, h := range g.held {
 		merged = append(merged, h.instance)
 	}
-	return merged, len(g.held)
+	return merged, len(g.held), expired
 }
 
 // expiry returns when the first held instance is to be given up.

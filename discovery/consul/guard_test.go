@@ -124,7 +124,7 @@ func TestGuard(t *testing.T) {
 				if lost := g.doubtful(now, g.loss(set), regressed); len(lost) > 0 {
 					g.hold(now, lost)
 				}
-				got, kept := g.accept(now, set)
+				got, kept, _ := g.accept(now, set)
 				if formatSet(got) != step.want {
 					t.Fatalf("step %d, answer %q: got %q, want %q", n, step.answer, formatSet(got), step.want)
 				}

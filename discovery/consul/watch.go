@@ -233,7 +233,11 @@ func (w *watch) accept(answer Answer) {
 		w.filtered = answer.FilteredByACL
 	}
 	w.warnSkipped(answer.Skipped)
-	set, kept := w.guard.accept(time.Now(), answer.Instances)
+	set, kept, expired := w.guard.accept(time.Now(), answer.Instances)
+	if expired > 0 {
+		w.client.log.Warn().Str("consul_service", w.options.Service).Int("instances", expired).
+			Msg("kept instances given up: consul did not list them in service again")
+	}
 	w.report.Emit(set)
 	if kept == 0 {
 		w.report.Succeeded(answer.Index)

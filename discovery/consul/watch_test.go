@@ -368,6 +368,9 @@ func TestSuddenEmptyIsConfirmedAndHeld(t *testing.T) {
 		b.at(11 * sec)
 		b.set("a")
 		b.expectOne(21*sec, 23*sec, "a")
+		if !strings.Contains(b.log.String(), `"instances":1,"message":"kept instances given up`) {
+			t.Errorf("log: %s", b.log.String())
+		}
 		if s := b.status(); s.State != discovery.WatchFresh {
 			t.Errorf("status %+v", s)
 		}
