@@ -165,8 +165,16 @@ func (c *clientConn) park() bool {
 			c.arm(sweeper, timeouts.Head)
 		}
 	case c.server.draining.Load():
-		c.finished = true
-		return false
+		// One more request may be on its way, and is answered with
+		// Connection: close.
+		left := time.Duration(c.server.idleUntil.Load() - sweeper.now())
+		if left <= 0 {
+			c.finished = true
+			return false
+		}
+		c.dropExchange()
+		c.phase, c.glanced = phaseIdle, true
+		c.arm(sweeper, left)
 	default:
 		c.dropExchange()
 		if c.phase == phaseRequest {

@@ -41,16 +41,13 @@ func TestShutdownFinishesRequests(t *testing.T) {
 	<-arrived
 
 	ended := make(chan error, 1)
-	go func() { ended <- p.Shutdown(context.Background()) }()
+	go func() { ended <- p.Shutdown(context.Background(), 0) }()
 	for _, conn := range []net.Conn{idle, silent} {
 		if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("idle connection: %d, %v, want EOF", n, err)
 		}
 	}
-	if conn, err := net.Dial("tcp", p.address); err == nil {
-		conn.Close()
-		t.Error("a new connection was accepted")
-	}
+	eventually(t, "no new connections", func() bool { return !p.accepts() })
 	select {
 	case err := <-ended:
 		t.Fatalf("shutdown ended with a request in flight: %v", err)
@@ -64,6 +61,15 @@ func TestShutdownFinishesRequests(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("shutdown: %v", err)
 	}
+}
+
+// accepts reports whether a connection can be made.
+func (p *testProxy) accepts() bool {
+	conn, err := net.Dial("tcp", p.address)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
 }
 
 func TestShutdownCutsWhatIsLeft(t *testing.T) {
@@ -81,7 +87,7 @@ func TestShutdownCutsWhatIsLeft(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- p.Shutdown(ctx) }()
+	go func() { ended <- p.Shutdown(ctx, 0) }()
 	<-ctx.Done()
 	p.pool.Close()
 	for _, peer := range p.pool.Snapshot().Draining {
@@ -307,7 +313,7 @@ func TestAcceptSurvivesErrors(t *testing.T) {
 	if status, _ := readResponse(t, conn); status != 404 {
 		t.Errorf("got %d", status)
 	}
-	if err := s.Shutdown(context.Background()); err != nil {
+	if err := s.Shutdown(context.Background(), 0); err != nil {
 		t.Error(err)
 	}
 	if err := <-served; err != ErrServerClosed {
@@ -395,5 +401,32 @@ func TestClientThatWaits(t *testing.T) {
 		if status, _ := readResponse(t, conn); status != 200 {
 			t.Errorf("got %d", status)
 		}
+	}
+}
+
+// A request on a connection that was idle when the server began to stop is
+// served, and is the last one on it.
+func TestShutdownServesIdleConnectionsOnceMore(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := newUnmanagedProxy(t, Options{}, origin.address())
+	used, fresh, silent := p.dial(), p.dial(), p.dial()
+	io.WriteString(used, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	readResponse(t, used)
+	eventually(t, "three connections", func() bool { return p.Connections() == 3 })
+	ended := make(chan error, 1)
+	go func() { ended <- p.Shutdown(context.Background(), 500*time.Millisecond) }()
+	eventually(t, "no new connections", func() bool { return !p.accepts() })
+	for _, conn := range []net.Conn{used, fresh} {
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		answer, err := io.ReadAll(conn)
+		if err != nil || !strings.HasSuffix(string(answer), "\r\nConnection: close\r\n\r\nok") {
+			t.Errorf("got %q, %v", answer, err)
+		}
+	}
+	if n, err := silent.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("silent connection: %d, %v, want EOF", n, err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

@@ -39,7 +39,7 @@ func startProxy(t testing.TB, o Options, addresses ...string) *testProxy {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		if err := p.Shutdown(ctx); err != nil {
+		if err := p.Shutdown(ctx, 0); err != nil {
 			t.Errorf("shutdown: %v", err)
 		}
 		p.pool.Close()

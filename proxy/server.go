@@ -82,12 +82,13 @@ func setDefault[T int | time.Duration](value *T, fallback T) {
 // A Server accepts client connections and serves their requests by the table
 // that was set last. Safe for concurrent use.
 type Server struct {
-	options  Options
-	log      zerolog.Logger
-	sweeper  *sweeper
-	tables   atomic.Pointer[route.Table]
-	requests *metrics.Requests // that no route was found for
-	draining atomic.Bool
+	options   Options
+	log       zerolog.Logger
+	sweeper   *sweeper
+	tables    atomic.Pointer[route.Table]
+	requests  *metrics.Requests // that no route was found for
+	draining  atomic.Bool
+	idleUntil atomic.Int64 // coarse time when draining ends for idle connections
 
 	ctx    context.Context // ends when connections are cut
 	cancel context.CancelFunc
@@ -111,6 +112,18 @@ type listener struct {
 	net.Listener
 	server *Server
 	name   string
+}
+
+// lastAccepts is how long a listener goes on accepting when it is to be closed.
+// Connections that the system has opened and nobody has accepted are reset
+// when the listener is closed, so first those that wait are taken.
+const lastAccepts = 20 * time.Millisecond
+
+// close makes Serve end soon. The server drains already.
+func (l *listener) close() {
+	if tcp, ok := l.Listener.(*net.TCPListener); !ok || tcp.SetDeadline(time.Now().Add(lastAccepts)) != nil {
+		l.Close()
+	}
 }
 
 func (l *listener) table() *route.Table { return l.server.tables.Load() }
@@ -182,6 +195,7 @@ func (s *Server) Serve(l net.Listener, name string) error {
 			continue
 		}
 		if s.draining.Load() {
+			l.Close()
 			return ErrServerClosed
 		}
 		if errors.Is(err, net.ErrClosed) {
@@ -254,14 +268,20 @@ func (s *Server) closeIdleLocked() {
 	}
 }
 
-// Shutdown stops accepting, closes idle connections, lets requests in flight
-// finish and returns when no connection is left. When ctx ends before, it cuts
-// what is left and returns ctx's error. It must be called once.
-func (s *Server) Shutdown(ctx context.Context) error {
+// Shutdown stops accepting, lets requests in flight finish and returns when no
+// connection is left. When ctx ends before, it cuts what is left and returns
+// ctx's error. It must be called once.
+//
+// A client may send a request on an idle connection at the very moment in which
+// it is closed, and would lose it. So idle connections are kept open for
+// idleGrace, and a request that comes by then is answered with
+// Connection: close.
+func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 	s.mu.Lock()
+	s.idleUntil.Store(s.sweeper.now() + int64(idleGrace))
 	s.draining.Store(true)
 	for l := range s.listeners {
-		l.Close()
+		l.close()
 	}
 	if len(s.conns) == 0 {
 		s.closeIdleLocked()

@@ -115,7 +115,7 @@ func TestTunnelEndsWithServer(t *testing.T) {
 	conn.Read(make([]byte, 500))
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	if err := p.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+	if err := p.Shutdown(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("shutdown: %v", err)
 	}
 	if _, err := conn.Read(make([]byte, 1)); err == nil {
