@@ -265,7 +265,7 @@ func TestRealAgentThatForgetsEverything(t *testing.T) {
 	for n, id := range []string{"a", "b", "c"} {
 		registerTTL(t, agent, "star", id, 8001+n, nil)
 	}
-	r := watchReal(t, agent, ServiceOptions{Service: "star"})
+	r := watchReal(t, agent, ServiceOptions{Service: "star", EmptyHold: 10 * patience})
 	r.await("a b c")
 	must(t, agent.Kill())
 	r.awaitStatus("stale", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchStale })
