@@ -19,6 +19,7 @@ type Config struct {
 	AccessLog AccessLog          `key:"access_log" restart:"yes"`
 	Admin     Admin              `key:"admin" restart:"yes"`
 	Listeners []Listener         `key:"listeners" restart:"yes"` // empty: one, named "web", on ":8080"
+	Client    Client             `key:"client" restart:"yes"`
 	Consul    Consul             `key:"consul"`
 	Services  map[string]Service `key:"services" format:"name"` // by sluice's own name for the service
 	Routes    []Route            `key:"routes"`
@@ -53,14 +54,55 @@ type Listener struct {
 	Address string `key:"address" format:"listen" required:"yes"`
 }
 
-// Consul is the registry's client side: the agents to ask and how.
+// Client is what clients may do, on every listener.
+type Client struct {
+	Timeouts ClientTimeouts `key:"timeouts"`
+	Limits   ClientLimits   `key:"limits"`
+	// TrustedProxies are the networks whose X-Forwarded-*, X-Real-IP and
+	// Forwarded fields are believed. They are dropped from everybody else's
+	// requests.
+	TrustedProxies  []string `key:"trusted_proxies" format:"network"`
+	Forwarded       bool     `key:"forwarded" default:"false"`        // add the field of RFC 7239, too
+	KeepUnderscores bool     `key:"keep_underscores" default:"false"` // in field names; else such fields are dropped
+}
+
+// ClientTimeouts bound what a client may take its time with.
+type ClientTimeouts struct {
+	Head  time.Duration `key:"head" default:"10s" min:"100ms" max:"1h"`   // from the first byte of a head to its end
+	Body  time.Duration `key:"body" default:"30s" min:"100ms" max:"24h"`  // each pause within a body
+	Write time.Duration `key:"write" default:"60s" min:"100ms" max:"24h"` // each pause in taking the response
+	Idle  time.Duration `key:"idle" default:"75s" min:"100ms" max:"24h"`  // between requests
+}
+
+// ClientLimits bound what a client may send.
+type ClientLimits struct {
+	Target Size `key:"target" default:"8KiB" min:"256B" max:"16KiB"` // of the request target
+	Body   Size `key:"body" default:"0" min:"0" max:"1024GiB"`       // of a request's body; 0: no limit
+}
+
+// Consul is the registry's client side: the agent to ask and how. What is
+// left empty is as Consul's own tools have it.
 type Consul struct {
 	Addresses  []string      `key:"addresses" format:"consul" restart:"yes"` // empty: http://127.0.0.1:8500
 	Token      Secret        `key:"token" restart:"yes"`
-	TokenFile  string        `key:"token_file" restart:"yes"` // read again when it changes
-	Datacenter string        `key:"datacenter"`               // empty: the agent's own
-	Wait       time.Duration `key:"wait" default:"5m" min:"1s" max:"10m"`
+	TokenFile  string        `key:"token_file" restart:"yes"`
+	TLS        ConsulTLS     `key:"tls" restart:"yes"`
+	Datacenter string        `key:"datacenter"`
+	Namespace  string        `key:"namespace" restart:"yes"` // Consul Enterprise
+	Partition  string        `key:"partition" restart:"yes"` // Consul Enterprise
+	Wait       time.Duration `key:"wait" default:"1m" min:"1s" max:"10m"`
+	MaxWatches int           `key:"max_watches" default:"128" min:"1" max:"10000" restart:"yes"` // blocking queries at a time
 	Debounce   Debounce      `key:"debounce"`
+}
+
+// ConsulTLS are the certificates for an https address of Consul.
+type ConsulTLS struct {
+	CA         string `key:"ca"`      // file of trusted certificates
+	CAPath     string `key:"ca_path"` // directory of such files
+	Cert       string `key:"cert"`
+	Key        string `key:"key"`
+	ServerName string `key:"server_name"`
+	SkipVerify bool   `key:"skip_verify" default:"false"`
 }
 
 // Debounce batches additions and updates of instances. The first set, the
@@ -77,6 +119,7 @@ type Service struct {
 	Peers       []string       `key:"peers" format:"peer"`
 	Balance     Balance        `key:"balance"`
 	Timeouts    Timeouts       `key:"timeouts"`
+	Keepalive   Keepalive      `key:"keepalive"`
 	Retry       Retry          `key:"retry"`
 	WaitForPeer time.Duration  `key:"wait_for_peer" default:"0s" min:"0s" max:"1m"` // how long a request waits for a first peer
 	Drain       Drain          `key:"drain"`
@@ -89,6 +132,9 @@ type ConsulService struct {
 	Filter      string   `key:"filter"`  // Consul's own filter language
 	PassingOnly bool     `key:"passing_only" default:"false"`
 	Datacenter  string   `key:"datacenter"` // empty: consul.datacenter
+	// EmptyHold is how long instances are kept that vanished all at once in a
+	// way that does not look like the truth.
+	EmptyHold time.Duration `key:"empty_hold" default:"30s" min:"0s" max:"1h"`
 }
 
 // Balance says how a peer is picked for a request.
@@ -101,6 +147,14 @@ type Timeouts struct {
 	Connect        time.Duration `key:"connect" default:"1s" min:"1ms" max:"10m"`
 	ResponseHeader time.Duration `key:"response_header" default:"30s" min:"1ms" max:"24h"` // from the end of the request
 	Idle           time.Duration `key:"idle" default:"60s" min:"1ms" max:"24h"`            // between two reads or writes of a body
+}
+
+// Keepalive says which unused connections to a peer are kept.
+type Keepalive struct {
+	// Idle should be below the time after which the peers close unused
+	// connections themselves. A peer that tells that time is believed.
+	Idle time.Duration `key:"idle" default:"4s" min:"100ms" max:"1h"`
+	Max  int           `key:"max" default:"512" min:"1" max:"100000"`
 }
 
 // Retry bounds what is tried again on another peer.

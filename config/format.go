@@ -35,6 +35,10 @@ var formats = map[string]format{
 		"http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH",
 		func(s string) bool { _, ok := consulURL(s, false); return ok },
 	},
+	"network": {
+		"a network such as 10.0.0.0/8 or fd00::/8, or a single IP address",
+		func(s string) bool { _, ok := Network(s); return ok },
+	},
 	"access_log": {
 		`"stdout", "stderr", "off" or the path of a file`,
 		func(s string) bool { return !strings.HasSuffix(s, "/") },
@@ -99,6 +103,16 @@ func isHostName(s string) bool {
 	// label of a name is not a number.
 	last := s[strings.LastIndexByte(s, '.')+1:]
 	return strings.Trim(last, "0123456789") != ""
+}
+
+// Network returns the network that s stands for: a prefix, or one address. It
+// reports false for anything else.
+func Network(s string) (netip.Prefix, bool) {
+	if ip, err := netip.ParseAddr(s); err == nil && ip.Zone() == "" {
+		return netip.PrefixFrom(ip, ip.BitLen()), true
+	}
+	p, err := netip.ParsePrefix(s)
+	return p, err == nil
 }
 
 // consulURL returns the URL of a Consul agent for what Consul's own tools

@@ -36,17 +36,22 @@ func TestParseFillsDefaults(t *testing.T) {
 		AccessLog: AccessLog{Path: "stdout", Format: "json", Sample: 1},
 		Admin:     Admin{Address: "127.0.0.1:8081"},
 		Listeners: []Listener{{Name: "web", Address: ":8080"}},
+		Client: Client{
+			Timeouts: ClientTimeouts{Head: 10 * time.Second, Body: 30 * time.Second, Write: time.Minute, Idle: 75 * time.Second},
+			Limits:   ClientLimits{Target: 8 << 10},
+		},
 		Consul: Consul{
 			Addresses: []string{"http://127.0.0.1:8500"},
-			Wait:      5 * time.Minute,
-			Debounce:  Debounce{Quiet: 100 * time.Millisecond, MaxWait: time.Second},
+			Wait:      time.Minute, MaxWatches: 128,
+			Debounce: Debounce{Quiet: 100 * time.Millisecond, MaxWait: time.Second},
 		},
 		Services: map[string]Service{"star": {
-			Consul:   &ConsulService{Service: "star"},
-			Balance:  Balance{Policy: "ewma"},
-			Timeouts: Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute},
-			Retry:    Retry{Attempts: 2},
-			Drain:    Drain{Timeout: 30 * time.Second},
+			Consul:    &ConsulService{Service: "star", EmptyHold: 30 * time.Second},
+			Balance:   Balance{Policy: "ewma"},
+			Timeouts:  Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute},
+			Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512},
+			Retry:     Retry{Attempts: 2},
+			Drain:     Drain{Timeout: 30 * time.Second},
 		}},
 		Routes:   []Route{{Path: "/", Service: "star"}},
 		Shutdown: Shutdown{Grace: 30 * time.Second},
@@ -64,17 +69,28 @@ admin: { address: "0.0.0.0:9000", token_file: /run/secrets/admin }
 listeners:
   - { name: web, address: ":80" }
   - { address: "[::1]:81" }
+client:
+  timeouts: { head: 1s, body: 2s, write: 3s, idle: 4s }
+  limits: { target: 4KiB, body: 10MB }
+  trusted_proxies: [10.0.0.0/8, "::1"]
+  forwarded: true
+  keep_underscores: true
 consul:
-  addresses: ["http://10.0.0.1:8500/", consul.internal:8501, "unix:///run/consul.sock"]
+  addresses: ["https://10.0.0.1:8500/"]
   token_file: /run/secrets/consul
+  tls: { ca: ca.pem, ca_path: /cas, cert: c.pem, key: k.pem, server_name: consul, skip_verify: true }
+  namespace: ns
+  partition: pt
+  max_watches: 7
   datacenter: dc1
   wait: 90s
   debounce: { quiet: 0s, max_wait: 2s }
 services:
   star:
-    consul: { service: Star, tags: [v1, 2], filter: 'Service.Meta.a == "b"', passing_only: true, datacenter: dc2 }
+    consul: { service: Star, tags: [v1, 2], filter: 'Service.Meta.a == "b"', passing_only: true, datacenter: dc2, empty_hold: 0s }
     balance: { policy: round_robin }
     timeouts: { connect: 250ms, response_header: 1m30s, idle: 1h }
+    keepalive: { idle: 1m, max: 8 }
     retry: { attempts: 1 }
     wait_for_peer: 2s
     drain: { timeout: 5m }
@@ -91,9 +107,16 @@ shutdown: { delay: 5s, grace: 1m }
 		AccessLog: AccessLog{Path: "/var/log/sluice/access.log", Format: "combined", Sample: 0.05},
 		Admin:     Admin{Address: "0.0.0.0:9000", TokenFile: "/run/secrets/admin"},
 		Listeners: []Listener{{Name: "web", Address: ":80"}, {Name: "[::1]:81", Address: "[::1]:81"}},
+		Client: Client{
+			Timeouts:       ClientTimeouts{Head: time.Second, Body: 2 * time.Second, Write: 3 * time.Second, Idle: 4 * time.Second},
+			Limits:         ClientLimits{Target: 4096, Body: 10_000_000},
+			TrustedProxies: []string{"10.0.0.0/8", "::1"}, Forwarded: true, KeepUnderscores: true,
+		},
 		Consul: Consul{
-			Addresses:  []string{"http://10.0.0.1:8500", "http://consul.internal:8501", "unix:///run/consul.sock"},
-			TokenFile:  "/run/secrets/consul",
+			Addresses: []string{"https://10.0.0.1:8500"},
+			TokenFile: "/run/secrets/consul",
+			TLS:       ConsulTLS{CA: "ca.pem", CAPath: "/cas", Cert: "c.pem", Key: "k.pem", ServerName: "consul", SkipVerify: true},
+			Namespace: "ns", Partition: "pt", MaxWatches: 7,
 			Datacenter: "dc1",
 			Wait:       90 * time.Second,
 			Debounce:   Debounce{MaxWait: 2 * time.Second},
@@ -104,6 +127,7 @@ shutdown: { delay: 5s, grace: 1m }
 					PassingOnly: true, Datacenter: "dc2"},
 				Balance:     Balance{Policy: "round_robin"},
 				Timeouts:    Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour},
+				Keepalive:   Keepalive{Idle: time.Minute, Max: 8},
 				Retry:       Retry{Attempts: 1},
 				WaitForPeer: 2 * time.Second,
 				Drain:       Drain{Timeout: 5 * time.Minute},
@@ -111,7 +135,7 @@ shutdown: { delay: 5s, grace: 1m }
 			"origin": {
 				Peers:    []string{"127.0.0.1:19001", "[::1]:19002 weight=3"},
 				Balance:  Balance{Policy: "ewma"},
-				Timeouts: timeouts, Retry: Retry{Attempts: 2}, Drain: Drain{Timeout: 30 * time.Second},
+				Timeouts: timeouts, Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512}, Retry: Retry{Attempts: 2}, Drain: Drain{Timeout: 30 * time.Second},
 			},
 		},
 		Routes:   []Route{{Host: "*.Example.com", Path: "/api", Service: "star"}, {Path: "/", Service: "origin"}},
@@ -161,8 +185,8 @@ routes:
 `))
 	want := []string{
 		`sluice.yaml:1: log.level: value "inof": want one of debug, info, warn, error (did you mean info?)`,
-		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, admin, listeners, consul, services, routes, shutdown)`,
-		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, tags, filter, passing_only, datacenter)`,
+		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, admin, listeners, client, consul, services, routes, shutdown)`,
+		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, tags, filter, passing_only, datacenter, empty_hold)`,
 		`sluice.yaml:7: services.star.timeouts.connect: value "5": want a duration with a unit (ms, s, m, h), from 1ms to 10m`,
 		`sluice.yaml:8: services.star.retry.attempts: value "9": want a whole number from 1 to 5`,
 		`sluice.yaml:9: services.star: given twice, first in line 5`,
@@ -211,7 +235,7 @@ func TestRefusals(t *testing.T) {
 		{"tab", "log:\n\tlevel: info\n", []string{`sluice.yaml:2: not valid YAML: found character that cannot start any token`}},
 		{"two documents", tail + "---\nlog: {}\n", []string{`sluice.yaml:4: a second document: one file holds one configuration`}},
 		{"a list", "- a\n", []string{`sluice.yaml:1: want a mapping of keys to values, not a list`}},
-		{"later feature", "catalog: {}" + tail, []string{`sluice.yaml:1: catalog: unknown key (allowed here: log, access_log, admin, listeners, consul, services, routes, shutdown)`}},
+		{"later feature", "catalog: {}" + tail, []string{`sluice.yaml:1: catalog: unknown key (allowed here: log, access_log, admin, listeners, client, consul, services, routes, shutdown)`}},
 		{"twice", "log: {}\nlog: {}" + tail, []string{`sluice.yaml:2: log: given twice, first in line 1`}},
 		{"no name", "? [a]\n: b" + tail, []string{`sluice.yaml:1: want a name before the colon`}},
 		{"scalar for mapping", "log: debug" + tail, []string{`sluice.yaml:1: log: want a mapping of keys to values, not a single value`}},
@@ -228,10 +252,17 @@ func TestRefusals(t *testing.T) {
 		{"ratio not a number", "access_log: { sample: .nan }" + tail, []string{`sluice.yaml:1: access_log.sample: value ".nan": want a number from 0 to 1, or a percentage`}},
 		{"duration too long", "shutdown: { grace: 48h }" + tail, []string{`sluice.yaml:1: shutdown.grace: value "48h": want a duration with a unit (ms, s, m, h), from 0s to 24h`}},
 		{"duration negative", "shutdown: { grace: -1s }" + tail, []string{`sluice.yaml:1: shutdown.grace: value "-1s": want a duration with a unit (ms, s, m, h), from 0s to 24h`}},
+		{"size", "client: { limits: { body: 10M, target: 1MiB } }" + tail, []string{
+			`sluice.yaml:1: client.limits.target: value "1MiB": want a number of bytes or a size such as 64KiB or 10MiB, from 256B to 16KiB`,
+			`sluice.yaml:1: client.limits.body: value "10M": want a number of bytes or a size such as 64KiB or 10MiB, from 0 to 1024GiB`}},
+		{"network", "client: { trusted_proxies: [10.0.0.0/33] }" + tail, []string{
+			`sluice.yaml:1: client.trusted_proxies[0]: value "10.0.0.0/33": want a network such as 10.0.0.0/8 or fd00::/8, or a single IP address`}},
 		{"secret not shown", `consul: { token: "s3cr\tt" }` + tail, []string{`sluice.yaml:1: consul.token: value "***": want a text on one line`}},
 		{"two tokens", "consul:\n  token: s3cret\n  token_file: x" + tail, []string{`sluice.yaml:2: consul.token: give either consul.token or consul.token_file, not both`}},
-		{"two agents the same", `consul: { addresses: ["http://a:1", "a:1"] }` + tail, []string{
-			`sluice.yaml:1: consul.addresses[1]: value "a:1": the same as consul.addresses[0] at sluice.yaml:1`}},
+		{"two agents", `consul: { addresses: ["http://a:1", "a:2"] }` + tail, []string{
+			`sluice.yaml:1: consul.addresses[1]: value "a:2": only one address can be used`}},
+		{"certificate without key", "consul:\n  tls: { cert: a }" + tail, []string{
+			`sluice.yaml:2: consul.tls: give both cert and key, or neither`}},
 		{"agent with password", `consul: { addresses: ["http://u:p@a:1"] }` + tail, []string{
 			`sluice.yaml:1: consul.addresses[0]: value "http://u:p@a:1": want http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH`}},
 		{"debounce", "consul:\n  debounce:\n    quiet: 2s" + tail, []string{
@@ -307,11 +338,12 @@ func TestServiceFlagEqualsFile(t *testing.T) {
 
 func TestPrecedence(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
-	text := "consul: &c\n  addresses: [\"http://file:1\", \"http://file:2\"]\n  token_file: /file\nadmin: { address: 127.0.0.1:1 }" + tail
+	text := "consul: &c\n  addresses: [\"http://file:1\"]\n  token_file: /file\n  tls: { ca: file }\nadmin: { address: 127.0.0.1:1 }" + tail
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	env := environ("CONSUL_HTTP_ADDR", "env:1", "CONSUL_HTTP_TOKEN", "s3cret", "CONSUL_HTTP_SSL", "true")
+	env := environ("CONSUL_HTTP_ADDR", "env:1", "CONSUL_HTTP_TOKEN", "s3cret", "CONSUL_HTTP_SSL", "true",
+		"CONSUL_CACERT", "env", "CONSUL_TLS_SERVER_NAME", "name", "CONSUL_HTTP_SSL_VERIFY", "false", "CONSUL_NAMESPACE", "ns")
 	load := func(in Input) *Config {
 		t.Helper()
 		in.File = file
@@ -325,6 +357,8 @@ func TestPrecedence(t *testing.T) {
 		t.Errorf("file: %+v", c)
 	}
 	if c := load(Input{Getenv: env}).Consul; len(c.Addresses) != 1 || c.Addresses[0] != "https://env:1" || c.Token != "s3cret" || c.TokenFile != "" {
+		t.Errorf("environment over file: %+v", c)
+	} else if want := (ConsulTLS{CA: "env", ServerName: "name", SkipVerify: true}); c.TLS != want || c.Namespace != "ns" {
 		t.Errorf("environment over file: %+v", c)
 	}
 	c := load(Input{Getenv: env, Consul: "http://flag:1", Admin: "127.0.0.1:2", Listen: ":3"})

@@ -22,11 +22,10 @@ func (in Input) override(d *decoder, root *yaml.Node) {
 		t.set(t.text("--admin", in.Admin), "admin", "address")
 	}
 	if in.Service != "" {
-		const origin = "--service"
-		source := t.mapping(origin, "service", t.text(origin, in.Service))
-		t.set(t.mapping(origin, "consul", source), "services", in.Service)
-		route := t.mapping(origin, "service", t.text(origin, in.Service))
-		t.set(t.sequence(origin, route), "routes")
+		text := func(s string) *yaml.Node { return t.text("--service", s) }
+		source := t.mapping("--service", text("service"), text(in.Service))
+		t.set(t.mapping("--service", text("consul"), source), "services", in.Service)
+		t.set(t.sequence("--service", t.mapping("--service", text("service"), text(in.Service))), "routes")
 	}
 	if in.Listen == "" {
 		return
@@ -36,19 +35,42 @@ func (in Input) override(d *decoder, root *yaml.Node) {
 			"not allowed here: the listeners are set at "+d.placeOf(listeners).origin)
 		return
 	}
-	const origin = "--listen"
-	listener := t.mapping(origin, "name", t.text(origin, defaultListener))
-	listener.Content = append(listener.Content, t.text(origin, "address"), t.text(origin, in.Listen))
-	t.set(t.sequence(origin, listener), "listeners")
+	text := func(s string) *yaml.Node { return t.text("--listen", s) }
+	listener := t.mapping("--listen", text("name"), text(defaultListener), text("address"), text(in.Listen))
+	t.set(t.sequence("--listen", listener), "listeners")
 }
 
-// environment takes the variables that every tool of Consul knows. The
-// others of them (CONSUL_CACERT, CONSUL_HTTP_AUTH, …) have no key in the file;
-// the Consul client reads them itself.
+// environmentKeys are the variables that every tool of Consul knows, and the
+// keys that they set. CONSUL_HTTP_AUTH alone has no key: the Consul client
+// reads it itself.
+var environmentKeys = []struct {
+	name string
+	path []string
+}{
+	{"CONSUL_CACERT", []string{"consul", "tls", "ca"}},
+	{"CONSUL_CAPATH", []string{"consul", "tls", "ca_path"}},
+	{"CONSUL_CLIENT_CERT", []string{"consul", "tls", "cert"}},
+	{"CONSUL_CLIENT_KEY", []string{"consul", "tls", "key"}},
+	{"CONSUL_TLS_SERVER_NAME", []string{"consul", "tls", "server_name"}},
+	{"CONSUL_NAMESPACE", []string{"consul", "namespace"}},
+	{"CONSUL_PARTITION", []string{"consul", "partition"}},
+}
+
 func (in Input) environment(t tree) {
-	const address, token, tokenFile = "CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE"
+	const (
+		address, verify  = "CONSUL_HTTP_ADDR", "CONSUL_HTTP_SSL_VERIFY"
+		token, tokenFile = "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE"
+	)
+	for _, key := range environmentKeys {
+		if v := in.Getenv(key.name); v != "" {
+			t.set(t.text(key.name, v), key.path...)
+		}
+	}
 	if v := in.Getenv(address); v != "" {
 		t.set(t.list(address, v), "consul", "addresses")
+	}
+	if on, err := strconv.ParseBool(in.Getenv(verify)); err == nil {
+		t.set(t.text(verify, strconv.FormatBool(!on)), "consul", "tls", "skip_verify")
 	}
 	// Either one replaces whatever token the file names. Of the two variables
 	// the file's name wins, as with Consul's own tools.
@@ -93,8 +115,9 @@ func (t tree) list(origin, value string) *yaml.Node {
 	return t.sequence(origin, t.text(origin, value))
 }
 
-func (t tree) mapping(origin, name string, value *yaml.Node) *yaml.Node {
-	n := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Content: []*yaml.Node{t.text(origin, name), value}}
+// mapping returns a mapping node of names and values in turn.
+func (t tree) mapping(origin string, content ...*yaml.Node) *yaml.Node {
+	n := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Content: content}
 	t.d.origins[n] = origin
 	return n
 }
@@ -114,8 +137,7 @@ func (t tree) set(value *yaml.Node, path ...string) {
 	for _, name := range path[:len(path)-1] {
 		i := index(n, name)
 		if i < 0 {
-			child := t.mapping(t.d.origins[value], path[len(path)-1], value)
-			child.Content = nil
+			child := t.mapping(t.d.origins[value])
 			t.put(n, name, child)
 			n = child
 			continue
