@@ -61,9 +61,10 @@ type Client struct {
 	// TrustedProxies are the networks whose X-Forwarded-*, X-Real-IP and
 	// Forwarded fields are believed. They are dropped from everybody else's
 	// requests.
-	TrustedProxies  []string `key:"trusted_proxies" format:"network"`
-	Forwarded       bool     `key:"forwarded" default:"false"`        // add the field of RFC 7239, too
-	KeepUnderscores bool     `key:"keep_underscores" default:"false"` // in field names; else such fields are dropped
+	TrustedProxies     []string `key:"trusted_proxies" format:"network"`
+	Forwarded          bool     `key:"forwarded" default:"false"`             // add the field of RFC 7239, too
+	KeepForGoneClients bool     `key:"keep_for_gone_clients" default:"false"` // exchanges whose client has closed its connection
+	KeepUnderscores    bool     `key:"keep_underscores" default:"false"`      // in field names; else such fields are dropped
 }
 
 // ClientTimeouts bound what a client may take its time with.
@@ -76,8 +77,10 @@ type ClientTimeouts struct {
 
 // ClientLimits bound what a client may send.
 type ClientLimits struct {
-	Target Size `key:"target" default:"8KiB" min:"256B" max:"16KiB"` // of the request target
-	Body   Size `key:"body" default:"0" min:"0" max:"1024GiB"`       // of a request's body; 0: no limit
+	Connections           int  `key:"connections" default:"0" min:"0" max:"10000000"`             // 0: half of the descriptors there are
+	ConnectionsPerAddress int  `key:"connections_per_address" default:"0" min:"0" max:"10000000"` // of an IPv4 address or IPv6 /64; 0: half of Connections
+	Target                Size `key:"target" default:"8KiB" min:"256B" max:"16KiB"`               // of the request target
+	Body                  Size `key:"body" default:"0" min:"0" max:"1024GiB"`                     // of a request's body; 0: no limit
 }
 
 // Consul is the registry's client side: the agent to ask and how. What is
@@ -178,5 +181,6 @@ type Route struct {
 // Shutdown is what happens between SIGTERM and the end of the process.
 type Shutdown struct {
 	Delay time.Duration `key:"delay" default:"0s" min:"0s" max:"10m"`  // not ready, still accepting
+	Idle  time.Duration `key:"idle" default:"1s" min:"0s" max:"10m"`   // then: idle connections may send one more request
 	Grace time.Duration `key:"grace" default:"30s" min:"0s" max:"24h"` // for requests in flight, after Delay
 }

@@ -54,7 +54,7 @@ func TestParseFillsDefaults(t *testing.T) {
 			Drain:     Drain{Timeout: 30 * time.Second},
 		}},
 		Routes:   []Route{{Path: "/", Service: "star"}},
-		Shutdown: Shutdown{Grace: 30 * time.Second},
+		Shutdown: Shutdown{Idle: time.Second, Grace: 30 * time.Second},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -71,9 +71,10 @@ listeners:
   - { address: "[::1]:81" }
 client:
   timeouts: { head: 1s, body: 2s, write: 3s, idle: 4s }
-  limits: { target: 4KiB, body: 10MB }
+  limits: { connections: 100, connections_per_address: 10, target: 4KiB, body: 10MB }
   trusted_proxies: [10.0.0.0/8, "::1"]
   forwarded: true
+  keep_for_gone_clients: true
   keep_underscores: true
 consul:
   addresses: ["https://10.0.0.1:8500/"]
@@ -99,7 +100,7 @@ services:
 routes:
   - { host: "*.Example.com", path: /api, service: star }
   - { service: origin }
-shutdown: { delay: 5s, grace: 1m }
+shutdown: { delay: 5s, idle: 2s, grace: 1m }
 `)
 	timeouts := Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute}
 	want := &Config{
@@ -109,8 +110,8 @@ shutdown: { delay: 5s, grace: 1m }
 		Listeners: []Listener{{Name: "web", Address: ":80"}, {Name: "[::1]:81", Address: "[::1]:81"}},
 		Client: Client{
 			Timeouts:       ClientTimeouts{Head: time.Second, Body: 2 * time.Second, Write: 3 * time.Second, Idle: 4 * time.Second},
-			Limits:         ClientLimits{Target: 4096, Body: 10_000_000},
-			TrustedProxies: []string{"10.0.0.0/8", "::1"}, Forwarded: true, KeepUnderscores: true,
+			Limits:         ClientLimits{Connections: 100, ConnectionsPerAddress: 10, Target: 4096, Body: 10_000_000},
+			TrustedProxies: []string{"10.0.0.0/8", "::1"}, Forwarded: true, KeepForGoneClients: true, KeepUnderscores: true,
 		},
 		Consul: Consul{
 			Addresses: []string{"https://10.0.0.1:8500"},
@@ -139,7 +140,7 @@ shutdown: { delay: 5s, grace: 1m }
 			},
 		},
 		Routes:   []Route{{Host: "*.Example.com", Path: "/api", Service: "star"}, {Path: "/", Service: "origin"}},
-		Shutdown: Shutdown{Delay: 5 * time.Second, Grace: time.Minute},
+		Shutdown: Shutdown{Delay: 5 * time.Second, Idle: 2 * time.Second, Grace: time.Minute},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

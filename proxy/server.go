@@ -297,6 +297,11 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 	case <-ctx.Done():
 		err = ctx.Err()
 		s.cancel()
+		// Peers first: closing a client's connection waits for the exchange on
+		// it, which may wait for its peer.
+		for _, t := range s.sweeper.allTransports() {
+			t.Close()
+		}
 		s.mu.Lock()
 		for c := range s.conns {
 			c.conn.Close()

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -157,4 +159,10 @@ func (s *sweeper) removeTransport(t *Transport) {
 	s.chores.mu.Lock()
 	defer s.chores.mu.Unlock()
 	delete(s.chores.transports, t)
+}
+
+func (s *sweeper) allTransports() []*Transport {
+	s.chores.mu.Lock()
+	defer s.chores.mu.Unlock()
+	return slices.Collect(maps.Keys(s.chores.transports))
 }

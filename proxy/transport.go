@@ -175,7 +175,7 @@ func (t *Transport) Drain() {
 }
 
 // Close cuts every connection. An exchange on one of them fails as if the peer
-// had cut it.
+// had cut it. Closing again is harmless.
 func (t *Transport) Close() {
 	t.sweeper.removeTransport(t)
 	t.Drain()

@@ -1,0 +1,271 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/accesslog"
+	"sluice/config"
+	"sluice/discovery"
+	"sluice/discovery/consul"
+	"sluice/proxy"
+	"sluice/route"
+)
+
+// Options are what a gateway is made of.
+type Options struct {
+	Input   config.Input
+	Version string    // of the program, for its metrics
+	Log     io.Writer // where the log goes; os.Stderr if nil
+}
+
+// Gateway is a running sluice. It is safe for concurrent use.
+type Gateway struct {
+	options Options
+	logs    *logWriter
+	log     zerolog.Logger
+	started *config.Config // the first configuration; keys that need a restart keep its values
+	history config.History
+
+	accessLog *accesslog.Logger
+	journal   *journal
+	consul    *consul.Client
+	discovery *discovery.Manager
+	services  services
+	proxy     *proxy.Server
+	table     atomic.Pointer[route.Table] // as the proxy has it, for the admin API
+
+	listeners []listener // admin's first
+	admin     *http.Server
+	token     atomic.Pointer[string] // the admin API's; "" if none is needed
+
+	ready    atomic.Bool // first sets have arrived
+	stopping atomic.Bool
+	cut      context.Context // ends when what is in flight is to be cut
+	Cut      context.CancelFunc
+
+	reload chan struct{} // capacity 1: a reload is asked for
+}
+
+// New loads the configuration, opens the logs, binds the listeners and makes
+// everything ready for Run. Its error is meant for people. The listeners
+// accept connections from now on, but nobody serves them before Run.
+func New(o Options) (_ *Gateway, err error) {
+	if o.Log == nil {
+		o.Log = os.Stderr
+	}
+	revision, err := o.Input.Load()
+	if err != nil {
+		return nil, err
+	}
+	c := revision.Config
+	g := &Gateway{options: o, started: c, logs: newLogWriter(o.Log, c.Log), reload: make(chan struct{}, 1)}
+	g.log = g.logs.logger()
+	g.cut, g.Cut = context.WithCancel(context.Background())
+	if err := g.readToken(); err != nil {
+		return nil, err
+	}
+	if g.consul, err = consul.NewClient(clientOptions(c.Consul, g.log)); err != nil {
+		return nil, fmt.Errorf("consul: %w", err)
+	}
+	if g.accessLog, err = g.openAccessLog(c.AccessLog); err != nil {
+		return nil, err
+	}
+	g.journal = newJournal(g.log)
+	g.proxy = proxy.NewServer(proxyOptions(c.Client, g.log, g.accessLog))
+	g.discovery = discovery.NewManager(discovery.ManagerOptions{
+		Debounce: debounceOf(c.Consul.Debounce),
+		Sink:     g.apply,
+		Log:      g.log,
+	})
+	g.admin = g.newAdmin()
+	defer func() {
+		if err != nil {
+			_ = g.proxy.Shutdown(context.Background(), 0) // it has served nobody
+			g.release(context.Background())
+		}
+	}()
+	if err := g.listen(c); err != nil {
+		return nil, err
+	}
+	p, err := g.prepare(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.carryOut(context.Background(), p, c, false); err != nil {
+		return nil, err
+	}
+	g.history.Applied(*revision)
+	return g, nil
+}
+
+// Run serves until ctx ends, then lets the requests in flight finish within
+// the configured grace, or until Cut. It returns nil after that, and an error
+// if it could not go on serving. It must be called once.
+func (g *Gateway) Run(ctx context.Context) error {
+	background, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = g.discovery.Run(background) }) // ends with background only
+	running.Go(func() { g.becomeReady(background) })
+	running.Go(func() { g.reloads(background) })
+	if g.options.Input.File != "" {
+		running.Go(func() { g.watchFile(background) })
+	}
+
+	// The first requests should find peers: those from Consul are a matter of
+	// milliseconds. The admin API answers at once.
+	warm := make(chan struct{})
+	running.Go(func() {
+		defer close(warm)
+		g.awaitFirst(ctx, g.services.all(), startTimeout)
+	})
+	failed := make(chan error, len(g.listeners))
+	var serving sync.WaitGroup
+	for _, l := range g.listeners {
+		g.log.Info().Str("listener", l.name).Stringer("address", l.Addr()).Msg("listening")
+		serving.Go(func() {
+			if !l.admin {
+				<-warm
+			}
+			if err := g.serve(l); err != nil {
+				failed <- err
+			}
+		})
+	}
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	g.shutdown(stop, &running)
+	serving.Wait()
+	g.log.Info().Msg("stopped")
+	return err
+}
+
+// serve serves one listener until it is shut down.
+func (g *Gateway) serve(l listener) error {
+	if l.admin {
+		if err := g.admin.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("admin listener %s: %w", l.Addr(), err)
+		}
+		return nil
+	}
+	if err := g.proxy.Serve(l, l.name); !errors.Is(err, proxy.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// shutdown ends everything in order: first new requests, then those in
+// flight, then what they need.
+func (g *Gateway) shutdown(stop context.CancelFunc, running *sync.WaitGroup) {
+	settings := g.history.Current().Config.Shutdown
+	g.stopping.Store(true)
+	g.log.Info().Stringer("delay", settings.Delay).Stringer("grace", settings.Grace).
+		Int("connections", g.proxy.Connections()).Msg("stopping")
+	if settings.Delay > 0 {
+		delay := time.NewTimer(settings.Delay)
+		select {
+		case <-delay.C:
+		case <-g.cut.Done():
+		}
+		delay.Stop()
+	}
+	grace, cancel := context.WithTimeout(g.cut, settings.Grace)
+	defer cancel()
+	if err := g.proxy.Shutdown(grace, settings.Idle); err != nil {
+		g.log.Warn().Msg("requests in flight were cut")
+	}
+	stop()
+	running.Wait()
+	g.release(grace)
+}
+
+// release frees what New made, after the proxy has been shut down.
+func (g *Gateway) release(ctx context.Context) {
+	if err := g.admin.Shutdown(ctx); err != nil {
+		_ = g.admin.Close()
+	}
+	for _, l := range g.listeners {
+		_ = l.Close() // those that were served are closed already
+	}
+	g.journal.close()
+	for _, service := range g.services.all() {
+		service.pool.Close()
+	}
+	g.consul.Close()
+	if err := g.accessLog.Close(); err != nil {
+		g.log.Error().Err(err).Msg("access log")
+	}
+	g.Cut()
+}
+
+// apply hands a service's set to its pool. The discovery manager calls it, one
+// set after the other.
+func (g *Gateway) apply(name string, set []discovery.Instance) {
+	if service := g.services.get(name); service != nil {
+		service.apply(set)
+	}
+}
+
+func (g *Gateway) setTable(t *route.Table) {
+	g.table.Store(t)
+	g.proxy.SetTable(t)
+}
+
+// watchFile reloads after each change of the configuration's file.
+func (g *Gateway) watchFile(ctx context.Context) {
+	w := config.Watcher{
+		File:    g.options.Input.File,
+		Hash:    g.history.Current().Hash,
+		Changed: g.Reload,
+		Problem: func(err error) {
+			g.log.Warn().Err(err).Str("file", g.options.Input.File).
+				Msg("no notice of changes of the configuration: looking at it every 10 seconds")
+		},
+	}
+	w.Run(ctx)
+}
+
+func (g *Gateway) openAccessLog(a config.AccessLog) (*accesslog.Logger, error) {
+	return accesslog.New(accesslog.Options{
+		Path:   a.Path,
+		Format: accesslog.Format(a.Format),
+		Sample: float64(a.Sample),
+		Notify: func(err error) {
+			if err != nil {
+				g.log.Error().Err(err).Str("path", a.Path).Msg("access log: lines are lost")
+			} else {
+				g.log.Info().Str("path", a.Path).Msg("access log works again")
+			}
+		},
+	})
+}
+
+// readToken reads the admin API's token, if there is one.
+func (g *Gateway) readToken() error {
+	var token string
+	if file := g.started.Admin.TokenFile; file != "" {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("admin.token_file: %w", err)
+		}
+		if token = strings.TrimSpace(string(data)); token == "" {
+			return fmt.Errorf("admin.token_file: %s is empty", file)
+		}
+	}
+	g.token.Store(&token)
+	return nil
+}

@@ -1,0 +1,294 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"sluice/admin"
+	"sluice/config"
+)
+
+func TestMain(m *testing.M) {
+	// fasthttp, whose buffers accesslog and proxy share, never ends its clock.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"))
+}
+
+// patience bounds every wait of these tests: far more than any step takes.
+const patience = 30 * time.Second
+
+// running is a gateway that serves, and the file that configures it.
+type running struct {
+	*Gateway
+	t      *testing.T
+	file   string
+	log    *buffer
+	client *http.Client
+	stop   context.CancelFunc
+	ended  chan struct{} // closed when Run has returned
+	err    error         // what it returned
+}
+
+// buffer is a log that can be read while it is written.
+type buffer struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// preamble makes every test's listeners free ports on loopback.
+const preamble = `
+listeners: [{ name: web, address: "127.0.0.1:0" }]
+admin: { address: "127.0.0.1:0" }
+access_log: { path: "off" }
+`
+
+// start runs a gateway with the configuration until the test ends.
+func start(t *testing.T, text string) *running {
+	t.Helper()
+	r := &running{
+		t:     t,
+		file:  filepath.Join(t.TempDir(), "sluice.yaml"),
+		log:   new(buffer),
+		ended: make(chan struct{}),
+		client: &http.Client{
+			Timeout:   patience,
+			Transport: &http.Transport{DisableKeepAlives: true},
+		},
+	}
+	r.write(text)
+	var err error
+	r.Gateway, err = New(Options{Input: config.Input{File: r.file}, Version: "test", Log: r.log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.stop = cancel
+	go func() {
+		defer close(r.ended)
+		r.err = r.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		r.Cut()
+		<-r.ended
+		if t.Failed() {
+			t.Logf("log:\n%s", r.log)
+		}
+	})
+	return r
+}
+
+// write replaces the configuration in one step, as editors do.
+func (r *running) write(text string) {
+	r.t.Helper()
+	if !strings.Contains(text, "listeners:") {
+		text = preamble + text
+	}
+	if err := os.WriteFile(r.file+"~", []byte(text), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.Rename(r.file+"~", r.file); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// get asks the proxy; the path may begin with a host: "//host/path".
+func (r *running) get(path string) (status int, body string) {
+	r.t.Helper()
+	request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("web").String(), nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	request.URL.Path = path
+	return r.do(request)
+}
+
+func (r *running) do(request *http.Request) (status int, body string) {
+	r.t.Helper()
+	response, err := r.client.Do(request)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(response.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return response.StatusCode, string(data)
+}
+
+// api asks the admin API and decodes the answer into v.
+func (r *running) api(path string, v any) (status int) {
+	r.t.Helper()
+	request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("admin").String()+path, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	status, body := r.do(request)
+	if err := json.Unmarshal([]byte(body), v); err != nil {
+		r.t.Fatalf("%s: %v\n%s", path, err, body)
+	}
+	return status
+}
+
+// peers returns the peers of the admin API by address.
+func (r *running) peers() map[string]admin.Peer {
+	r.t.Helper()
+	var list []admin.Peer
+	r.api("/api/peers", &list)
+	peers := make(map[string]admin.Peer, len(list))
+	for _, p := range list {
+		peers[p.Address] = p
+	}
+	return peers
+}
+
+// await waits until condition holds.
+func (r *running) await(what string, condition func() bool) {
+	r.t.Helper()
+	deadline := time.Now().Add(patience)
+	for !condition() {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("waited in vain until %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// awaitRevision waits until the configuration of that number is in use.
+func (r *running) awaitRevision(number uint64) config.Revision {
+	r.t.Helper()
+	r.await(fmt.Sprintf("configuration %d is in use", number), func() bool { return r.history.Current().Number >= number })
+	return r.history.Current()
+}
+
+// origin answers every request with its name.
+func origin(t *testing.T, name string) (address string) {
+	t.Helper()
+	return serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, name) })
+}
+
+func serveOrigin(t *testing.T, handler http.HandlerFunc) (address string) {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// port returns the port of an address.
+func port(t *testing.T, address string) int {
+	t.Helper()
+	a, err := netip.ParseAddrPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(a.Port())
+}
+
+// static is a configuration with one service for each pair of a name and an
+// address; the first one gets everything, the others what begins with their
+// name.
+func static(pairs ...string) string {
+	var services, routes strings.Builder
+	for i := 0; i < len(pairs); i += 2 {
+		fmt.Fprintf(&services, "  %s: { peers: [%q] }\n", pairs[i], pairs[i+1])
+		path := "/" + pairs[i]
+		if i == 0 {
+			path = "/"
+		}
+		fmt.Fprintf(&routes, "  - { path: %s, service: %s }\n", path, pairs[i])
+	}
+	return "services:\n" + services.String() + "routes:\n" + routes.String()
+}
+
+func TestServesStaticPeers(t *testing.T) {
+	a := origin(t, "a")
+	r := start(t, static("a", a))
+	r.await("it is ready", func() bool { var v admin.Readiness; return r.api("/readyz", &v) == 200 })
+	if status, body := r.get("/x"); status != 200 || body != "a" {
+		t.Errorf("got %d %q", status, body)
+	}
+	r.await("the request is counted", func() bool { return r.peers()[a].Requests == 1 })
+	if p := r.peers()[a]; p.Service != "a" || p.State != "up" {
+		t.Errorf("peer %+v", p)
+	}
+	r.await("the peer is in the log", func() bool { return strings.Contains(r.log.String(), `"message":"peer added"`) })
+}
+
+func TestNothingIsLeftOpenWhenStartFails(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	file := filepath.Join(t.TempDir(), "sluice.yaml")
+	text := fmt.Sprintf("listeners: [{ name: web, address: %q }]\nadmin: { address: '127.0.0.1:0' }\n", taken.Addr()) + static("a", "127.0.0.1:1")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = New(Options{Input: config.Input{File: file}, Log: new(buffer)})
+	want := fmt.Sprintf(`listener "web": %s is in use by another process`, taken.Addr())
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	// goleak in TestMain sees what was left running.
+}
+
+func TestAdminTokenFile(t *testing.T) {
+	token := filepath.Join(t.TempDir(), "token")
+	write := func(text string) {
+		if err := os.WriteFile(token, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one\n")
+	r := start(t, fmt.Sprintf("listeners: [{ name: web, address: '127.0.0.1:0' }]\nadmin: { address: '127.0.0.1:0', token_file: %q }\n", token)+
+		static("a", "127.0.0.1:1"))
+	ask := func(token string) int {
+		request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("admin").String()+"/api/peers", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Authorization", "Bearer "+token)
+		status, _ := r.do(request)
+		return status
+	}
+	if ask("one") != 200 || ask("two") != 401 {
+		t.Error("the file's token is not what the API wants")
+	}
+	write("two")
+	r.Reload()
+	r.await("the new token is in use", func() bool { return ask("two") == 200 })
+	write("")
+	r.Reload()
+	r.await("the empty file is refused", func() bool { return strings.Contains(r.log.String(), "is empty") })
+	if ask("two") != 200 {
+		t.Error("the old token is gone")
+	}
+}

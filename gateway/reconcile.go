@@ -1,0 +1,188 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"sluice/balancer"
+	"sluice/config"
+	"sluice/discovery"
+	"sluice/discovery/consul"
+	"sluice/route"
+)
+
+const (
+	// warmTimeout bounds how long a reload waits for the first peers of new
+	// services before it routes requests to them.
+	warmTimeout = 5 * time.Second
+	// startTimeout bounds how long the first connections wait to be accepted
+	// until every service knows its peers.
+	startTimeout = time.Second
+)
+
+// sourceSpec says where a service's instances come from. Two that are deeply
+// equal need the same watch.
+type sourceSpec struct {
+	consul *consul.ServiceOptions // nil: peers
+	peers  []string
+}
+
+func specOf(s config.Service, c config.Consul) sourceSpec {
+	if s.Consul == nil {
+		return sourceSpec{peers: s.Peers}
+	}
+	return sourceSpec{consul: &consul.ServiceOptions{
+		Service:     s.Consul.Service,
+		Tags:        s.Consul.Tags,
+		Filter:      s.Consul.Filter,
+		Datacenter:  s.Consul.Datacenter,
+		PassingOnly: s.Consul.PassingOnly,
+		Wait:        c.Wait,
+		EmptyHold:   orNone(s.Consul.EmptyHold),
+	}}
+}
+
+// plan is a new configuration with everything made that can fail. Nothing of
+// it is in use yet.
+type plan struct {
+	created []*service          // that are not in use yet
+	wanted  map[string]*service // all that will be, by name
+	specs   map[string]sourceSpec
+	sources map[string]discovery.Source // of the services whose source is new
+	table   *route.Table
+}
+
+// prepare makes a plan for c. It changes nothing that is in use.
+func (g *Gateway) prepare(c *config.Config) (*plan, error) {
+	p := &plan{
+		wanted:  make(map[string]*service),
+		specs:   make(map[string]sourceSpec),
+		sources: make(map[string]discovery.Source),
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
+		wanted := c.Services[name]
+		current := g.services.get(name)
+		if current == nil {
+			pool, err := balancer.NewPool(name, g.poolOptions(wanted))
+			if err != nil {
+				return nil, err
+			}
+			current = newService(name, pool)
+			p.created = append(p.created, current)
+		}
+		p.wanted[name] = current
+		spec := specOf(wanted, c.Consul)
+		p.specs[name] = spec
+		if reflect.DeepEqual(spec, current.source) {
+			continue
+		}
+		source, err := g.newSource(name, spec)
+		if err != nil {
+			return nil, fmt.Errorf("service %q: %w", name, err)
+		}
+		p.sources[name] = source
+	}
+	table, err := p.newTable(c)
+	p.table = table
+	return p, err
+}
+
+func (g *Gateway) newSource(name string, spec sourceSpec) (discovery.Source, error) {
+	if spec.consul != nil {
+		return g.consul.Source(*spec.consul), nil
+	}
+	return discovery.NewStatic(name, spec.peers)
+}
+
+func (p *plan) newTable(c *config.Config) (*route.Table, error) {
+	targets := make(map[string]*route.Service, len(p.wanted))
+	for name, service := range p.wanted {
+		targets[name] = service.routed(c.Services[name])
+	}
+	routes := make([]route.Route, len(c.Routes))
+	for i, r := range c.Routes {
+		routes[i] = route.Route{Host: r.Host, Path: r.Path, Service: targets[r.Service]}
+	}
+	return route.NewTable(routes)
+}
+
+// carryOut puts a plan for c to use. The order matters: see the package's
+// comment. With warm it waits a while for the first peers of new services.
+func (g *Gateway) carryOut(ctx context.Context, p *plan, c *config.Config, warm bool) error {
+	for name, service := range p.wanted {
+		if service.source.zero() || reflect.DeepEqual(service.config, c.Services[name]) {
+			continue // new, or as before
+		}
+		if err := service.pool.Reconfigure(g.poolOptions(c.Services[name])); err != nil {
+			return err // not for a configuration that was checked
+		}
+	}
+	g.services.add(p.created)
+	for name, service := range p.wanted {
+		service.config, service.source = c.Services[name], p.specs[name]
+	}
+	g.discovery.SetDebounce(debounceOf(c.Consul.Debounce))
+	for _, name := range slices.Sorted(maps.Keys(p.sources)) {
+		g.discovery.Watch(name, p.sources[name])
+	}
+	if warm {
+		g.awaitFirst(ctx, p.created, warmTimeout)
+	}
+	g.setTable(p.table)
+	for _, service := range g.services.all() {
+		if p.wanted[service.name] == nil {
+			g.discovery.Unwatch(service.name)
+			service.pool.Close()
+			g.services.retire(service)
+		}
+	}
+	return nil
+}
+
+// zero reports whether s is the spec of a service that is not in use yet.
+func (s sourceSpec) zero() bool { return s.consul == nil && s.peers == nil }
+
+// awaitFirst waits until the pools of services know their first set, for
+// timeout at most.
+func (g *Gateway) awaitFirst(ctx context.Context, services []*service, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for _, service := range services {
+		select {
+		case <-service.first:
+		case <-ctx.Done():
+			if !service.known() && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				g.log.Warn().Str("service", service.name).Stringer("waited", timeout).
+					Msg("no peers yet: the service's source has not answered")
+			}
+		}
+	}
+}
+
+// poolOptions are the settings of the pool of a service.
+func (g *Gateway) poolOptions(s config.Service) balancer.Options {
+	return balancer.Options{
+		Policy:       balancer.Policy(s.Balance.Policy),
+		DrainTimeout: s.Drain.Timeout,
+		NewTransport: g.proxy.NewTransport(transportOptions(s)),
+		Notify:       g.journal.note,
+	}
+}
+
+func debounceOf(d config.Debounce) discovery.Debounce {
+	return discovery.Debounce{Quiet: orNone(d.Quiet), MaxWait: orNone(d.MaxWait)}
+}
+
+// orNone translates a time of 0, which means none in the file, into a negative
+// one: for package discovery 0 asks for the default.
+func orNone(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}

@@ -1,0 +1,217 @@
+package gateway
+
+import (
+	"io"
+	"net/http"
+	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/admin"
+	"sluice/balancer"
+	"sluice/discovery/discoverytest"
+)
+
+func TestReloadFollowsTheFile(t *testing.T) {
+	a, b := origin(t, "a"), origin(t, "b")
+	r := start(t, static("a", a))
+	if _, body := r.get("/b"); body != "a" {
+		t.Fatalf("got %q", body)
+	}
+	r.write(static("a", a, "b", b))
+	r.awaitRevision(2)
+	if _, body := r.get("/b"); body != "b" {
+		t.Errorf("new route: got %q", body)
+	}
+	if _, body := r.get("/c"); body != "a" {
+		t.Errorf("old route: got %q", body)
+	}
+}
+
+func TestReloadKeepsPeersAndTheirState(t *testing.T) {
+	a, b := origin(t, "a"), origin(t, "b")
+	r := start(t, static("a", a, "b", b))
+	r.get("/")
+	pool := r.services.get("a").pool
+	peer := pool.Snapshot().All[0]
+
+	// Another policy, another timeout and one more peer: still the same peer.
+	r.write("services: { a: { peers: [" + a + ", 127.0.0.1:1 weight=0], balance: { policy: round_robin }, timeouts: { idle: 1s } } }\nroutes: [{ service: a }]")
+	r.awaitRevision(2)
+	if r.services.get("a").pool != pool {
+		t.Error("the pool was replaced")
+	}
+	r.await("the second peer is there", func() bool { return len(pool.Snapshot().All) == 2 })
+	var kept *balancer.Peer
+	for _, p := range pool.Snapshot().All {
+		if p.Address() == a {
+			kept = p
+		}
+	}
+	if kept != peer || kept.Requests() != 1 {
+		t.Errorf("peer %v became %v", peer, kept)
+	}
+	if got := r.table.Load().Routes()[0].Service.Timeouts.Idle; got != time.Second {
+		t.Errorf("idle timeout is %v", got)
+	}
+	r.await("the other service is gone", func() bool { return len(r.services.pools()) == 1 })
+}
+
+func TestBadReloadChangesNothing(t *testing.T) {
+	a := origin(t, "a")
+	r := start(t, static("a", a))
+	before := r.table.Load()
+	r.write(preamble + "services: { a: { peers: [x], color: red } }\nroutes: [{ service: b }]")
+	r.await("the file is refused", func() bool { return r.history.Reloads().Refused == 1 })
+
+	var shown struct {
+		admin.Revision
+		Reloads admin.Reloads
+	}
+	r.api("/api/config", &shown)
+	if shown.Number != 1 || shown.Reloads.LastError == nil || len(shown.Reloads.LastError.Errors) != 3 {
+		t.Fatalf("/api/config shows %+v", shown)
+	}
+	want := r.file + `:5: services.a.peers[0]: value "x": want "HOST:PORT"`
+	if got := shown.Reloads.LastError.Errors[0]; !strings.HasPrefix(got, want) {
+		t.Errorf("first error:\n got  %s\n want %s", got, want)
+	}
+	if !strings.Contains(r.log.String(), `"message":"configuration refused, the one in use stays"`) {
+		t.Error("the log does not say that it was refused")
+	}
+	if r.table.Load() != before {
+		t.Error("the route table was replaced")
+	}
+	if status, body := r.get("/"); status != 200 || body != "a" {
+		t.Errorf("got %d %q", status, body)
+	}
+
+	r.write(static("a", a)) // as before: no new revision, but no error any more
+	r.await("the error is over", func() bool { return r.history.Reloads().Last == nil })
+	if got := r.history.Current().Number; got != 1 {
+		t.Errorf("revision %d", got)
+	}
+}
+
+func TestRemovedServiceFinishesItsRequests(t *testing.T) {
+	arrived, finish := make(chan struct{}), make(chan struct{})
+	slow := serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
+		close(arrived)
+		<-finish
+		io.WriteString(w, "slow")
+	})
+	a := origin(t, "a")
+	r := start(t, static("a", a, "slow", slow))
+	var body string
+	var request sync.WaitGroup
+	request.Go(func() { _, body = r.get("/slow") })
+	<-arrived
+
+	r.write(static("a", a))
+	r.awaitRevision(2)
+	if _, body := r.get("/slow"); body != "a" {
+		t.Errorf("a new request got %q", body)
+	}
+	if p := r.peers()[slow]; p.State != "draining" || p.Inflight != 1 {
+		t.Errorf("the peer is not shown while it drains: %+v", p)
+	}
+	close(finish)
+	request.Wait()
+	if body != "slow" {
+		t.Errorf("the request in flight got %q", body)
+	}
+	r.await("the pool is gone", func() bool { return len(r.services.pools()) == 1 })
+}
+
+// A route moves to a service that Consul takes its time to tell about: no
+// request may see a service without peers.
+func TestNewServiceIsRoutedOnceItsPeersAreKnown(t *testing.T) {
+	consul := discoverytest.New()
+	asked, answer := make(chan struct{}, 100), make(chan struct{})
+	slow := serveOrigin(t, func(w http.ResponseWriter, request *http.Request) {
+		asked <- struct{}{}
+		<-answer
+		consul.ServeHTTP(w, request)
+	})
+	a, b := origin(t, "a"), origin(t, "b")
+	consul.Set("b", discoverytest.Instance("b", "b-1", port(t, b)))
+	head := "consul: { addresses: [" + slow + "] }\nservices:\n  a: { peers: [" + a + "] }\n"
+	r := start(t, preamble+head+"routes: [{ service: a }]")
+	r.write(preamble + head + "  b: { consul: {} }\nroutes: [{ service: b }]")
+	<-asked
+
+	var stop atomic.Bool
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for !stop.Load() {
+			if status, body := r.get("/"); status != 200 {
+				t.Errorf("got %d %q", status, body)
+			}
+		}
+	})
+	close(answer)
+	r.awaitRevision(2)
+	stop.Store(true)
+	asking.Wait()
+	if _, body := r.get("/"); body != "b" {
+		t.Errorf("got %q", body)
+	}
+}
+
+func TestKeysThatNeedARestartKeepTheirValues(t *testing.T) {
+	a, b := origin(t, "a"), origin(t, "b")
+	r := start(t, static("a", a))
+	address := r.Address("web").String()
+	r.write("listeners: [{ name: web, address: '127.0.0.1:1' }]\nadmin: { address: '127.0.0.1:0' }\nclient: { timeouts: { idle: 1s } }\n" + static("b", b))
+	want := []string{"access_log.path", "listeners", "client.timeouts.idle"}
+	if got := r.awaitRevision(2).Pending; !reflect.DeepEqual(got, want) {
+		t.Errorf("pending %q, want %q", got, want)
+	}
+	if _, body := r.get("/"); body != "b" {
+		t.Errorf("the rest was not applied: got %q", body)
+	}
+	if got := r.Address("web").String(); got != address {
+		t.Errorf("listens on %s", got)
+	}
+	r.write(static("b", b)) // taken back
+	if got := r.awaitRevision(3).Pending; got != nil {
+		t.Errorf("pending %q", got)
+	}
+}
+
+func TestReloadChangesTheLog(t *testing.T) {
+	r := start(t, "log: { level: error }\n"+static("a", "127.0.0.1:1"))
+	r.await("it is ready", r.ready.Load)
+	if got := r.log.String(); got != "" {
+		t.Fatalf("logged at level error: %s", got)
+	}
+	r.write("log: { level: info, format: console }\n" + static("a", "127.0.0.1:1"))
+	r.await("it logs", func() bool { return strings.Contains(r.log.String(), " INF configuration applied ") })
+}
+
+func TestNotReadyBeforeConsulAnswers(t *testing.T) {
+	consul := discoverytest.Start(t)
+	consul.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader"})
+	r := start(t, preamble+"consul: { addresses: ["+consul.URL()+"] }\nservices: { a: { consul: {} } }\nroutes: [{ service: a }]")
+	r.await("Consul is asked", func() bool { return len(consul.Requests()) > 0 })
+	var v admin.Readiness
+	if status := r.api("/readyz", &v); status != 503 || len(v.Missing) != 1 || v.Missing[0] != `service "a": no answer from its source yet` {
+		t.Errorf("readyz: %d %+v", status, v)
+	}
+	if status, _ := r.get("/"); status != 503 {
+		t.Errorf("got %d", status)
+	}
+	consul.Heal() // there is no instance: that is an answer, too
+	r.await("it is ready", func() bool { return r.api("/readyz", &v) == 200 })
+
+	// A service that is added later does not take readiness back.
+	consul.Break(discoverytest.Fault{Status: 500})
+	r.write(preamble + "consul: { addresses: [" + consul.URL() + "] }\nservices: { a: { consul: {} }, b: { consul: {} } }\nroutes: [{ service: a }]")
+	r.await("the second service is watched", func() bool { return r.services.get("b") != nil })
+	if status := r.api("/readyz", &v); status != 200 {
+		t.Errorf("readyz: %d %+v", status, v)
+	}
+}

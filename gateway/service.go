@@ -1,0 +1,136 @@
+package gateway
+
+import (
+	"maps"
+	"slices"
+	"sync"
+
+	"sluice/balancer"
+	"sluice/config"
+	"sluice/discovery"
+	"sluice/route"
+)
+
+// service is a service in use: its pool, and what feeds it. The pool is the
+// same as long as the service is configured.
+type service struct {
+	name string
+	pool *balancer.Pool
+
+	first     chan struct{} // closed when the pool has got its first set
+	firstOnce sync.Once
+	gone      chan struct{} // closed when the service is no longer configured
+
+	// What was applied last; New and then the goroutine that reloads use it.
+
+	config config.Service
+	source sourceSpec
+}
+
+func newService(name string, pool *balancer.Pool) *service {
+	return &service{name: name, pool: pool, first: make(chan struct{}), gone: make(chan struct{})}
+}
+
+// apply is the end of discovery: the full set goes to the pool.
+func (s *service) apply(set []discovery.Instance) {
+	s.pool.Apply(set)
+	s.firstOnce.Do(func() { close(s.first) })
+}
+
+// known reports whether the pool has got its first set.
+func (s *service) known() bool {
+	select {
+	case <-s.first:
+		return true
+	default:
+		return false
+	}
+}
+
+// routed returns s as a target of routes, with the settings of c.
+func (s *service) routed(c config.Service) *route.Service {
+	return &route.Service{
+		Name: s.name,
+		Pool: s.pool,
+		Timeouts: route.Timeouts{
+			Connect:        c.Timeouts.Connect,
+			ResponseHeader: c.Timeouts.ResponseHeader,
+			Idle:           c.Timeouts.Idle,
+		},
+		Retry:       route.Retry{Attempts: c.Retry.Attempts},
+		WaitForPeer: c.WaitForPeer,
+	}
+}
+
+// services are the services in use and the pools of those that are gone and
+// still drain. It is safe for concurrent use.
+type services struct {
+	mu sync.RWMutex // guards the fields below
+
+	byName  map[string]*service
+	retired []*balancer.Pool
+}
+
+func (s *services) get(name string) *service {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.byName[name]
+}
+
+// all returns the services in use, sorted by name.
+func (s *services) all() []*service {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	list := make([]*service, 0, len(s.byName))
+	for _, name := range slices.Sorted(maps.Keys(s.byName)) {
+		list = append(list, s.byName[name])
+	}
+	return list
+}
+
+// add puts new services to use.
+func (s *services) add(list []*service) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byName == nil {
+		s.byName = make(map[string]*service)
+	}
+	for _, service := range list {
+		s.byName[service.name] = service
+	}
+}
+
+// retire takes a service out of use. Its pool is shown until it has drained.
+func (s *services) retire(gone *service) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.byName, gone.name)
+	close(gone.gone)
+	s.retired = append(s.drainingLocked(), gone.pool)
+}
+
+// pools returns the pools in use, sorted by name, and those that drain.
+func (s *services) pools() []*balancer.Pool {
+	all := s.all()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	pools := make([]*balancer.Pool, 0, len(all)+len(s.retired))
+	for _, service := range all {
+		pools = append(pools, service.pool)
+	}
+	return append(pools, s.drainingLocked()...)
+}
+
+// drainingLocked returns the retired pools that have not drained yet, in a new
+// slice.
+func (s *services) drainingLocked() []*balancer.Pool {
+	var draining []*balancer.Pool
+	for _, pool := range s.retired {
+		select {
+		case <-pool.Drained():
+		default:
+			draining = append(draining, pool)
+		}
+	}
+	return draining
+}

@@ -1,0 +1,136 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"sluice/admin"
+)
+
+// hanging starts a gateway with a request in flight that ends with finish.
+func hanging(t *testing.T, settings string) (r *running, finish func(), result func() (string, error)) {
+	t.Helper()
+	arrived, done := make(chan struct{}), make(chan struct{})
+	finish = sync.OnceFunc(func() { close(done) })
+	slow := serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
+		close(arrived)
+		<-done
+		io.WriteString(w, "slow")
+	})
+	t.Cleanup(finish) // before the origin is closed, which waits for it
+	r = start(t, settings+static("slow", slow))
+	var body string
+	var err error
+	var request sync.WaitGroup
+	request.Go(func() {
+		var response *http.Response
+		if response, err = r.client.Get("http://" + r.Address("web").String() + "/"); err == nil {
+			var data []byte
+			data, err = io.ReadAll(response.Body)
+			response.Body.Close()
+			body = string(data)
+			if response.StatusCode != http.StatusOK {
+				err = errors.New(response.Status)
+			}
+		}
+	})
+	<-arrived
+	return r, finish, func() (string, error) { request.Wait(); return body, err }
+}
+
+func TestShutdownFinishesRequests(t *testing.T) {
+	r, finish, result := hanging(t, "")
+	r.stop()
+	r.await("new connections are refused", func() bool {
+		conn, err := net.Dial("tcp", r.Address("web").String())
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+	var v admin.Readiness
+	if status := r.api("/readyz", &v); status != 503 || v.Missing[0] != "sluice is stopping" {
+		t.Errorf("readyz: %d %+v", status, v)
+	}
+	finish()
+	if body, err := result(); err != nil || body != "slow" {
+		t.Errorf("the request in flight: %q, %v", body, err)
+	}
+	<-r.ended
+	if r.err != nil {
+		t.Errorf("Run: %v", r.err)
+	}
+	if log := r.log.String(); strings.Contains(log, "cut") || !strings.Contains(log, `"message":"stopped"`) {
+		t.Errorf("log: %s", log)
+	}
+}
+
+func TestShutdownDelayGoesOnAccepting(t *testing.T) {
+	a := origin(t, "a")
+	r := start(t, "shutdown: { delay: 10m }\n"+static("a", a))
+	r.stop()
+	var v admin.Readiness
+	r.await("it is not ready", func() bool { return r.api("/readyz", &v) == 503 })
+	if status, body := r.get("/"); status != 200 || body != "a" {
+		t.Errorf("got %d %q", status, body)
+	}
+	r.Cut() // the second signal ends the delay, too
+	<-r.ended
+}
+
+func TestShutdownCutsWhatOutlastsTheGrace(t *testing.T) {
+	r, _, result := hanging(t, "shutdown: { grace: 50ms }\n")
+	r.stop()
+	<-r.ended
+	if _, err := result(); err == nil {
+		t.Error("the request in flight was answered")
+	}
+	if r.err != nil {
+		t.Errorf("Run: %v", r.err)
+	}
+	if !strings.Contains(r.log.String(), "requests in flight were cut") {
+		t.Error("the log does not say so")
+	}
+}
+
+func TestCutEndsAtOnce(t *testing.T) {
+	r, _, result := hanging(t, "shutdown: { grace: 1h }\n")
+	r.stop()
+	r.Cut()
+	<-r.ended
+	if _, err := result(); err == nil {
+		t.Error("the request in flight was answered")
+	}
+}
+
+// A listener that fails for good ends the program with its name.
+func TestRunEndsWhenAListenerFails(t *testing.T) {
+	r := start(t, static("a", "127.0.0.1:1"))
+	for _, l := range r.listeners {
+		if l.name == "web" {
+			l.Close()
+		}
+	}
+	<-r.ended
+	if r.err == nil || !strings.Contains(r.err.Error(), `listener "web"`) {
+		t.Errorf("Run: %v", r.err)
+	}
+}
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	r := start(t, static("a", "127.0.0.1:1"))
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	r.stop()
+	select {
+	case <-r.ended:
+	case <-ctx.Done():
+		t.Fatal("Run goes on")
+	}
+}

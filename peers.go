@@ -1,0 +1,206 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice/admin"
+)
+
+// peersQuery asks a running sluice for its peers.
+type peersQuery struct {
+	address   string
+	tokenFile string
+	services  []string
+}
+
+func newPeers() *cobra.Command {
+	var q peersQuery
+	var watch, asJSON bool
+	command := &cobra.Command{
+		Use:   "peers [SERVICE…]",
+		Short: "Show the peers of a running sluice",
+		Long: "Show every peer of a running sluice, or those of some services: its state and\n" +
+			"why, requests in flight and in all, failures, and how long an answer takes.",
+		RunE: func(cmd *cobra.Command, services []string) error {
+			q.services = services
+			if watch && asJSON {
+				return &usageError{errors.New("--watch and --json do not go together")}
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			switch {
+			case asJSON:
+				body, err := q.ask(ctx)
+				if err == nil {
+					_, err = cmd.OutOrStdout().Write(body)
+				}
+				return err
+			case watch:
+				return q.watch(ctx, cmd.OutOrStdout())
+			}
+			return q.show(ctx, cmd.OutOrStdout(), time.Now)
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&q.address, "admin", "127.0.0.1:8081", "`address` of the admin API")
+	flags.StringVar(&q.tokenFile, "token-file", "", "`file` with the token of the admin API")
+	flags.BoolVarP(&watch, "watch", "w", false, "show them again every second, until Ctrl-C")
+	flags.BoolVar(&asJSON, "json", false, "print the API's answer as it is")
+	return command
+}
+
+// watch redraws the table every second until ctx ends. While sluice does not
+// answer it says so and goes on.
+func (q peersQuery) watch(ctx context.Context, out io.Writer) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		var screen strings.Builder
+		screen.WriteString("\x1b[H\x1b[2J") // cursor home, clear
+		if err := q.show(ctx, &screen, time.Now); ctx.Err() != nil {
+			return nil
+		} else if err != nil {
+			fmt.Fprintf(&screen, "%v\n", err)
+		}
+		if _, err := io.WriteString(out, screen.String()); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// show writes the table once.
+func (q peersQuery) show(ctx context.Context, out io.Writer, now func() time.Time) error {
+	body, err := q.ask(ctx)
+	if err != nil {
+		return err
+	}
+	var peers []admin.Peer
+	if err := json.Unmarshal(body, &peers); err != nil {
+		return fmt.Errorf("admin API at %s: not an answer of sluice: %w", q.address, err)
+	}
+	return writePeers(out, peers, now())
+}
+
+func writePeers(out io.Writer, peers []admin.Peer, now time.Time) error {
+	if len(peers) == 0 {
+		_, err := fmt.Fprintln(out, "no peers")
+		return err
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "SERVICE\tPEER\tADDRESS\tSTATE\tFOR\tWEIGHT\tINFLIGHT\tREQUESTS\tFAILURES\tLATENCY\tWHY")
+	for _, p := range peers {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n",
+			printable(p.Service), printable(p.ID), p.Address, p.State, age(now.Sub(p.Since)), p.Weight,
+			p.Inflight, p.Requests, p.Failures, latency(p.LatencyMS), printable(strings.Join(p.Reasons, ", ")))
+	}
+	return table.Flush()
+}
+
+// printable keeps what an instance calls itself from controlling the terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// age shows a duration in its largest two units: "3d4h", "5m12s", "7s".
+func age(d time.Duration) string {
+	d = max(0, d.Truncate(time.Second))
+	const day = 24 * time.Hour
+	switch {
+	case d >= day:
+		return fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour)
+	case d >= time.Hour:
+		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
+	}
+	return d.String()
+}
+
+func latency(ms float64) string {
+	if ms == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1fms", ms)
+}
+
+// ask returns the body of the API's answer.
+func (q peersQuery) ask(ctx context.Context) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	request, err := q.request(ctx)
+	if err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	response, err := (&http.Client{Transport: transport}).Do(request)
+	if err != nil {
+		var cause *url.Error
+		if errors.As(err, &cause) {
+			err = cause.Err // without the URL, which says nothing new
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, fmt.Errorf("no sluice answers at %s: is it running? (--admin names another address)", q.address)
+		}
+		return nil, fmt.Errorf("admin API at %s: %w", q.address, err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 256<<20))
+	if err != nil {
+		return nil, fmt.Errorf("admin API at %s: %w", q.address, err)
+	}
+	if response.StatusCode != http.StatusOK {
+		var failure struct{ Error string }
+		_ = json.Unmarshal(body, &failure) // not sluice's, if it fails
+		return nil, fmt.Errorf("admin API at %s: %s", q.address, cmp.Or(failure.Error, response.Status))
+	}
+	return body, nil
+}
+
+func (q peersQuery) request(ctx context.Context) (*http.Request, error) {
+	host, port, err := net.SplitHostPort(q.address)
+	if err != nil {
+		return nil, &usageError{fmt.Errorf("--admin %q: want HOST:PORT", q.address)}
+	}
+	u := url.URL{
+		Scheme:   "http",
+		Host:     net.JoinHostPort(cmp.Or(host, "127.0.0.1"), port),
+		Path:     "/api/peers",
+		RawQuery: url.Values{"service": q.services}.Encode(),
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	if q.tokenFile != "" {
+		token, err := os.ReadFile(q.tokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("--token-file: %w", err)
+		}
+		request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	}
+	return request, nil
+}
