@@ -9,6 +9,8 @@ import "context"
 // first one as soon as it is known, and may report a set that did not change.
 // It never reports an error, a timeout or an answer it does not trust as an
 // empty set: it calls w.Failed and keeps silent about the instances.
+//
+// A Source that has a String method is named by it in statuses and logs.
 type Source interface {
 	Run(ctx context.Context, w *Watch) error
 }
