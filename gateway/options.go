@@ -44,9 +44,8 @@ func proxyOptions(c config.Client, log zerolog.Logger, accessLog *accesslog.Logg
 
 func transportOptions(s config.Service) proxy.TransportOptions {
 	return proxy.TransportOptions{
-		ConnectTimeout: s.Timeouts.Connect,
-		IdleTimeout:    s.Keepalive.Idle,
-		MaxIdle:        s.Keepalive.Max,
+		IdleTimeout: s.Keepalive.Idle,
+		MaxIdle:     s.Keepalive.Max,
 	}
 }
 

@@ -38,7 +38,7 @@ func (x *httpExchange) send(transport *Transport) (u *upstreamConn, n int, o bal
 		if fresh = fresh || u == nil; fresh {
 			dialStart := time.Now()
 			var err error
-			if u, err = transport.dial(x.client.server.ctx, x.client.shard); err != nil {
+			if u, err = transport.dial(x.client.server.ctx, x.service.Timeouts.Connect, x.client.shard); err != nil {
 				return nil, 0, x.dialFailed(err), false
 			}
 			x.connectTime = time.Since(dialStart)

@@ -9,11 +9,9 @@ import (
 	"sluice/balancer"
 )
 
-// TransportOptions say how connections to the peers of a pool are made and
-// kept.
+// TransportOptions say how connections to the peers of a pool are kept. How
+// they are made is up to the route's service.
 type TransportOptions struct {
-	// ConnectTimeout bounds opening a connection. Default 1 s.
-	ConnectTimeout time.Duration
 	// IdleTimeout is how long an unused connection is kept. It should be below
 	// the time after which the peers close idle connections themselves; where a
 	// peer tells that time (Keep-Alive: timeout=5), it is honoured. Default 4 s,
@@ -25,15 +23,11 @@ type TransportOptions struct {
 
 // Defaults of TransportOptions.
 const (
-	DefaultConnectTimeout      = time.Second
 	DefaultUpstreamIdleTimeout = 4 * time.Second
 	DefaultMaxIdle             = 512
 )
 
 func (o TransportOptions) withDefaults() TransportOptions {
-	if o.ConnectTimeout <= 0 {
-		o.ConnectTimeout = DefaultConnectTimeout
-	}
 	if o.IdleTimeout <= 0 {
 		o.IdleTimeout = DefaultUpstreamIdleTimeout
 	}
@@ -88,9 +82,9 @@ func (t *Transport) acquire() *upstreamConn {
 	return u
 }
 
-// dial opens a new connection.
-func (t *Transport) dial(ctx context.Context, shard uint32) (*upstreamConn, error) {
-	dialer := net.Dialer{Timeout: t.options.ConnectTimeout}
+// dial opens a new connection within timeout.
+func (t *Transport) dial(ctx context.Context, timeout time.Duration, shard uint32) (*upstreamConn, error) {
+	dialer := net.Dialer{Timeout: timeout}
 	conn, err := dialer.DialContext(ctx, "tcp", t.address)
 	if err != nil {
 		return nil, err
