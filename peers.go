@@ -117,8 +117,13 @@ func writePeers(out io.Writer, peers []admin.Peer, now time.Time) error {
 	return table.Flush()
 }
 
-// printable keeps what an instance calls itself from controlling the terminal.
+// printable makes a text of the registry fit for a terminal: it cannot control
+// it, and is not too long for a table.
 func printable(s string) string {
+	const most = 100
+	if r := []rune(s); len(r) > most {
+		s = string(r[:most-1]) + "…"
+	}
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f && r < 0xa0 {
 			return '?'

@@ -73,11 +73,7 @@ func (j *journal) write(e balancer.Event) {
 	if lost := j.lost.Swap(0); lost > 0 {
 		j.log.Warn().Uint64("events", lost).Msg("the log is too slow: changes of peers were not logged")
 	}
-	level := zerolog.InfoLevel
-	if e.Kind == balancer.EventCut || e.Kind == balancer.EventState && (e.State == balancer.StateUnhealthy || e.State == balancer.StateEjected) {
-		level = zerolog.WarnLevel
-	}
-	line := j.log.WithLevel(level).Str("service", e.Pool).Str("peer", e.Peer.ID.ID).Str("address", e.Peer.Address())
+	line := j.log.WithLevel(levelOf(e)).Str("service", e.Pool).Str("peer", e.Peer.ID.ID).Str("address", e.Peer.Address())
 	if node := e.Peer.ID.Node; node != "" {
 		line = line.Str("node", node)
 	}
@@ -86,6 +82,19 @@ func (j *journal) write(e balancer.Event) {
 		line = line.Str("detail", e.Detail)
 	}
 	line.Msg(eventMessages[e.Kind])
+}
+
+// levelOf makes warnings of what costs requests or capacity. An update is for
+// debugging: where it matters, the change of state has a line of its own.
+func levelOf(e balancer.Event) zerolog.Level {
+	switch {
+	case e.Kind == balancer.EventUpdated:
+		return zerolog.DebugLevel
+	case e.Kind == balancer.EventCut,
+		e.Kind == balancer.EventState && (e.State == balancer.StateUnhealthy || e.State == balancer.StateEjected):
+		return zerolog.WarnLevel
+	}
+	return zerolog.InfoLevel
 }
 
 var eventMessages = map[balancer.EventKind]string{
