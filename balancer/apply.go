@@ -64,18 +64,56 @@ func (p *Pool) SetReason(id discovery.Key, r Reason, down bool, why string) bool
 	if peer == nil {
 		return false
 	}
-	was, is := peer.change(func(c *condition) { c.setReason(r, down, why) })
-	if is.reasons&ReasonDrain == 0 {
-		peer.drained = false
-	}
-	p.noteState(peer, was, is)
-	if is.eligible() != was.eligible() {
-		p.publish()
-	} else { // no snapshot tells the difference
-		p.settle(peer)
-		p.flush()
-	}
+	p.judge(r, Verdict{peer, down, why})
 	return true
+}
+
+// Verdict is what SetReasons says of a peer.
+type Verdict struct {
+	Peer *Peer
+	Down bool   // whether the reason speaks against it
+	Why  string // as for Pool.SetReason
+}
+
+// SetReasons is SetReason for many peers in one step, which is a lot cheaper
+// than one after the other. Verdicts on peers that drain because they left the
+// set count, since these may return; those on peers that are gone for good, or
+// are another pool's, are void. It returns how many were not.
+func (p *Pool) SetReasons(r Reason, verdicts ...Verdict) int {
+	if r&ReasonConsul != 0 {
+		panic("BUG: ReasonConsul is for Pool.Apply to set")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := make([]Verdict, 0, len(verdicts))
+	for _, v := range verdicts {
+		if p.peers[v.Peer.ID] == v.Peer || p.draining[v.Peer.ID] == v.Peer {
+			known = append(known, v)
+		}
+	}
+	p.judge(r, known...)
+	return len(known)
+}
+
+// judge carries out verdicts on peers of the pool.
+func (p *Pool) judge(r Reason, verdicts ...Verdict) {
+	differs := false // whether a snapshot tells the difference
+	for _, v := range verdicts {
+		was, is := v.Peer.change(func(c *condition) { c.setReason(r, v.Down, v.Why) })
+		if is.reasons&ReasonDrain == 0 {
+			v.Peer.drained = false
+		}
+		p.noteState(v.Peer, was, is)
+		differs = differs || is.eligible() != was.eligible()
+	}
+	if differs {
+		p.publish()
+		return
+	}
+	for _, v := range verdicts {
+		p.settle(v.Peer)
+	}
+	p.flush()
 }
 
 // join adds a peer to the set, or takes back one that still drains.
@@ -87,7 +125,7 @@ func (p *Pool) join(i discovery.Instance) {
 		peer.cutTimer.Stop()
 		peer.change(func(c *condition) {
 			c.leaving = false
-			c.setInstance(i)
+			c.setInstance(i, p.options.ActiveOverridesConsul)
 		})
 		p.note(peer, EventAdded, "returned while draining")
 		return
@@ -95,8 +133,12 @@ func (p *Pool) join(i discovery.Instance) {
 	peer := &Peer{ID: id, pool: p}
 	peer.load.Store(quiesced) // until a snapshot has it
 	c := &condition{since: time.Now()}
-	c.setInstance(i)
+	c.setInstance(i, p.options.ActiveOverridesConsul)
+	if p.options.MustPassFirst || p.options.ActiveOverridesConsul {
+		c.setReason(ReasonActive, true, "not checked yet")
+	}
 	peer.condition.Store(c)
+	peer.measureLatencies(p.options.MeasureLatencies)
 	if p.options.NewTransport != nil {
 		peer.Transport = p.options.NewTransport(peer)
 	}
@@ -107,7 +149,7 @@ func (p *Pool) join(i discovery.Instance) {
 // update takes over what the registry changed of a peer.
 func (p *Pool) update(u discovery.Update) {
 	peer := p.peers[u.New.Key()]
-	was, is := peer.change(func(c *condition) { c.setInstance(u.New) })
+	was, is := peer.change(func(c *condition) { c.setInstance(u.New, p.options.ActiveOverridesConsul) })
 	if what := describe(u); what != "" {
 		p.note(peer, EventUpdated, what)
 	}

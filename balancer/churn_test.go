@@ -48,7 +48,11 @@ func churn(p *Pool, o Options, set []discovery.Instance, stop <-chan struct{}) {
 		case 1:
 			p.SetReason(i.Key(), ReasonDrain, false, "")
 		case 2:
-			p.SetReason(i.Key(), ReasonActive, rand.IntN(2) == 0, "")
+			var verdicts []Verdict
+			for _, peer := range p.Snapshot().All {
+				verdicts = append(verdicts, Verdict{Peer: peer, Down: rand.IntN(2) == 0})
+			}
+			p.SetReasons(ReasonActive, verdicts...)
 		case 3:
 			o.Policy = Policies()[rand.IntN(len(pickers))]
 			if err := p.Reconfigure(o); err != nil {

@@ -10,14 +10,17 @@ import (
 // another one.
 type condition struct {
 	instance discovery.Instance
+	standIn  int // for the weight of a critical instance that is used all the same; else 0
 	reasons  Reason
 	why      [numReasons]string // for each bit of reasons
 	leaving  bool               // no longer in the set
 	since    time.Time          // start of the present state
 }
 
-// weight returns the share that the registry asks for, within what counts.
-func (c *condition) weight() int { return min(max(c.instance.Weight, 0), maxWeight) }
+// weight returns the share of the traffic, within what counts.
+func (c *condition) weight() int {
+	return min(max(c.instance.Weight, c.standIn, 0), maxWeight)
+}
 
 // eligible reports whether nothing speaks against the peer.
 func (c *condition) eligible() bool { return c.reasons == 0 && !c.leaving }
@@ -35,10 +38,14 @@ func (c *condition) state() State {
 }
 
 // setInstance takes over what the registry says, with the reason that follows
-// from it.
-func (c *condition) setInstance(i discovery.Instance) {
-	c.instance = i
+// from it. If overridden, a critical status is none.
+func (c *condition) setInstance(i discovery.Instance, overridden bool) {
+	before := c.weight()
+	c.instance, c.standIn = i, 0
 	switch {
+	case overridden && i.Status == discovery.StatusCritical:
+		c.standIn = max(before, 1)
+		c.setReason(ReasonConsul, false, "")
 	case i.Status >= discovery.StatusCritical, i.Weight <= 0 && i.Status != discovery.StatusPassing:
 		why := i.Status.String()
 		if i.Detail != "" {

@@ -36,6 +36,15 @@
 // TCP connections, where the time to the first byte says little.
 // [PolicyRoundRobin] and [PolicyRandom] take no notice of load.
 //
+// # Health
+//
+// A pool judges nobody by itself. What it offers to those who do costs a
+// successful request next to nothing: failures in a row are counted
+// ([Streak]) and told ([Options].OnFailure), latencies are measured on request
+// ([Latencies]), and verdicts come back as reasons ([Pool.SetReasons]), each
+// bit from one judge, so that none undoes what another found. Package
+// healthcheck is that judge.
+//
 // # How a peer leaves
 //
 // A peer that is no longer in the set is out of the next snapshot at once, so

@@ -24,6 +24,20 @@ type Options struct {
 	// It is called with the pool's mutex held: it must not block, and may call
 	// only those methods of the pool that read. May be nil.
 	Notify func(Event)
+	// OnFailure hears of each outcome that speaks against a peer, with the
+	// failures in a row that it makes. It is called by whoever reports the
+	// outcome, on many goroutines at once and without a lock, so it should be
+	// quick; it may call the pool. May be nil.
+	OnFailure func(*Peer, Outcome, Streak)
+	// MeasureLatencies says whether peers keep [Latencies].
+	MeasureLatencies bool
+	// MustPassFirst makes new peers join with [ReasonActive] against them, so
+	// that they get no request before an active check has passed.
+	MustPassFirst bool
+	// ActiveOverridesConsul says that a critical status in the registry does not
+	// speak against a peer, since active checks say better whether it works. It
+	// implies MustPassFirst. Maintenance and a weight of 0 count all the same.
+	ActiveOverridesConsul bool
 }
 
 // Transport holds the connections to one peer. The pool calls it with its

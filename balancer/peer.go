@@ -26,20 +26,24 @@ type Peer struct {
 	pool      *Pool
 	condition atomic.Pointer[condition] // stored with pool.mu held
 
+	streakStart atomic.Int64 // attempts that started before, by nanotime, are not in streak
+
 	// pool.mu guards the fields below.
 	cutTimer   *time.Timer // runs while the peer is leaving
 	departures int         // how often it left
 	drained    bool        // EventDrained was sent for an operator's drain
-	_          [128 - 64 - 16 - 8 - 8 - 24]byte
+	// With these fields the first 128 bytes are full.
 
 	// What picks read and every request writes, on a cache line of its own.
 
 	// load is the number of requests in flight, and the bit quiesced. Both are
 	// in one word so that starting a request and quiescing the peer exclude each
 	// other without a lock; see acquire.
-	load    atomic.Int64
-	latency estimate
-	_       [128 - 8 - 16]byte
+	load      atomic.Int64
+	latency   estimate
+	streak    atomic.Uint64                   // failures in a row; see Streak.pack
+	latencies atomic.Pointer[latencyCounters] // nil if they are not measured
+	_         [128 - 8 - 16 - 8 - 8]byte
 
 	outcomes [NumOutcomes]atomic.Uint64 // attempts that ended, by class
 	_        [128 - NumOutcomes*8]byte
@@ -52,7 +56,9 @@ func (p *Peer) Address() string { return p.ID.Address }
 func (p *Peer) Instance() discovery.Instance { return p.condition.Load().instance }
 
 // Weight returns the peer's share of the traffic in relation to the pool's
-// other peers, as the registry has it: 0 to 65535.
+// other peers, as the registry has it: 0 to 65535. Where the registry gives
+// none because it calls the peer critical, and Options.ActiveOverridesConsul is
+// set, it is what it was before, or 1.
 func (p *Peer) Weight() int { return p.condition.Load().weight() }
 
 // State returns what the peer's reasons amount to.
@@ -81,6 +87,9 @@ func (p *Peer) Reasons() []string {
 	}
 	return lines
 }
+
+// Has reports whether any of the reasons in r speaks against the peer.
+func (p *Peer) Has(r Reason) bool { return p.condition.Load().reasons&r != 0 }
 
 // Inflight returns the number of requests that were picked and are not done.
 func (p *Peer) Inflight() int { return int(p.load.Load() &^ quiesced) }

@@ -16,7 +16,9 @@ type Pool struct {
 	name     string
 	requests *metrics.Requests
 	snapshot atomic.Pointer[Snapshot] // stored with mu held
-	_        [128 - 16 - 8 - 8]byte
+	// onFailure is Options.OnFailure.
+	onFailure atomic.Pointer[func(*Peer, Outcome, Streak)]
+	_         [128 - 16 - 8 - 8 - 8]byte
 
 	// cursor is where a policy that takes turns is. It starts at random, so that
 	// many proxies do not march in step, and has a cache line to itself.
@@ -43,11 +45,11 @@ func NewPool(name string, o Options) (*Pool, error) {
 	p := &Pool{
 		name:     name,
 		requests: metrics.NewRequests(),
-		options:  o,
 		peers:    make(map[discovery.Key]*Peer),
 		draining: make(map[discovery.Key]*Peer),
 		drained:  make(chan struct{}),
 	}
+	p.setOptions(o)
 	p.cursor.Store(rand.Uint64())
 	p.snapshot.Store(build(1, o.Policy, nil, nil))
 	return p, nil
@@ -94,8 +96,8 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 }
 
 // Reconfigure changes the options. Peers keep their state and their transport:
-// another NewTransport is for peers that are yet to come, another DrainTimeout
-// for drains that are.
+// another NewTransport or MustPassFirst is for peers that are yet to come,
+// another DrainTimeout for drains that are.
 func (p *Pool) Reconfigure(o Options) error {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -103,9 +105,35 @@ func (p *Pool) Reconfigure(o Options) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.options = o
+	p.setOptions(o)
+	for _, peer := range sorted(p.peers) {
+		p.override(peer)
+		peer.measureLatencies(o.MeasureLatencies)
+	}
 	p.publish()
 	return nil
+}
+
+// override applies Options.ActiveOverridesConsul to a peer that joined when it
+// was different.
+func (p *Pool) override(peer *Peer) {
+	was, is := peer.change(func(c *condition) {
+		critical := c.reasons&ReasonConsul != 0
+		c.setInstance(c.instance, p.options.ActiveOverridesConsul)
+		if critical && c.reasons&ReasonConsul == 0 { // not before a check has passed
+			c.setReason(ReasonActive, true, "not checked yet")
+		}
+	})
+	p.noteState(peer, was, is)
+}
+
+// setOptions stores o. mu must be held, or nobody know p yet.
+func (p *Pool) setOptions(o Options) {
+	p.options = o
+	p.onFailure.Store(nil)
+	if o.OnFailure != nil {
+		p.onFailure.Store(&o.OnFailure)
+	}
 }
 
 // Close takes every peer out of the pool, for good. Requests in flight go on

@@ -19,9 +19,19 @@ type Token struct {
 // whose transport may be closed from then on. It is called when the whole
 // exchange has ended, for a stream when it ends. It reads no clock, allocates
 // nothing and takes no lock, unless it ends the last request of a peer that
-// gets none any more.
+// gets none any more, or Options.OnFailure does.
 func (t Token) Done(o Outcome) {
 	p := t.Peer
+	// What is read here is on the line that release writes; read before the
+	// additions, which are barriers, it costs next to nothing.
+	if o.Class != OutcomeOK {
+		p.fail(t.start, o)
+	} else if p.streak.Load() != 0 {
+		p.endStreak(t.start)
+	}
+	if counters := p.latencies.Load(); counters != nil {
+		counters.count(o)
+	}
 	p.measure(o, t.start+int64(o.Latency))
 	p.outcomes[o.Class].Add(1)
 	p.release()

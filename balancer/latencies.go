@@ -1,0 +1,111 @@
+package balancer
+
+import (
+	"math"
+	"math/bits"
+	"sync/atomic"
+	"time"
+)
+
+// Buckets of Latencies: perOctave for each doubling, from the shortest latency
+// on.
+const (
+	shortestBits = 14 // 2^14 ns, 16 µs
+	longestBits  = 36 // 2^36 ns, 69 s
+	perOctave    = 4
+
+	numLatencies = (longestBits-shortestBits)*perOctave + 2 // and what is beyond either end
+)
+
+// Latencies are how many attempts took how long, in buckets whose ends are
+// less than 25 % apart. It is a value.
+type Latencies [numLatencies]uint32
+
+// latencyBucket returns the bucket of a latency.
+func latencyBucket(d time.Duration) int {
+	octave := bits.Len64(uint64(max(d, 0))) - 1
+	switch {
+	case octave < shortestBits:
+		return 0
+	case octave >= longestBits:
+		return numLatencies - 1
+	}
+	quarter := int(d>>(octave-2)) & (perOctave - 1) // the two bits after the first
+	return 1 + (octave-shortestBits)*perOctave + quarter
+}
+
+// latencyBound returns the lower end of bucket i, which is the upper end of the
+// one before.
+func latencyBound(i int) float64 {
+	if i == 0 {
+		return 0
+	}
+	octave, quarter := (i-1)/perOctave+shortestBits, (i-1)%perOctave
+	return math.Ldexp(1+float64(quarter)/perOctave, octave)
+}
+
+// Since returns the attempts that l has and the earlier old has not.
+func (l Latencies) Since(old Latencies) Latencies {
+	for i := range l {
+		l[i] -= old[i] // right also where the counter has wrapped
+	}
+	return l
+}
+
+// Count returns the number of attempts.
+func (l *Latencies) Count() int {
+	n := 0
+	for _, count := range l {
+		n += int(count)
+	}
+	return n
+}
+
+// Median returns the latency that half of the attempts did not exceed,
+// interpolated within its bucket, or 0 if there are none. Latencies are told
+// apart from 16 µs to 69 s.
+func (l *Latencies) Median() time.Duration {
+	half := float64(l.Count()) / 2
+	below := 0.0
+	for i, count := range l {
+		n := float64(count)
+		if n > 0 && below+n >= half {
+			lower, upper := latencyBound(i), latencyBound(min(i+1, numLatencies-1))
+			return time.Duration(lower + (upper-lower)*(half-below)/n)
+		}
+		below += n
+	}
+	return 0
+}
+
+// latencyCounters are Latencies that are being counted.
+type latencyCounters [numLatencies]atomic.Uint32
+
+// count takes in an attempt that ended.
+func (c *latencyCounters) count(o Outcome) {
+	if o.Class == OutcomeOK && o.Latency > 0 {
+		c[latencyBucket(o.Latency)].Add(1)
+	}
+}
+
+// measureLatencies begins or ends counting.
+func (p *Peer) measureLatencies(on bool) {
+	switch {
+	case !on:
+		p.latencies.Store(nil)
+	case p.latencies.Load() == nil:
+		p.latencies.Store(new(latencyCounters))
+	}
+}
+
+// Latencies returns how long the peer's answers have taken, those of 500 and
+// above apart, or nothing while Options.MeasureLatencies is not set.
+func (p *Peer) Latencies() Latencies {
+	var l Latencies
+	if counters := p.latencies.Load(); counters != nil {
+		for i := range counters {
+			l[i] = counters[i].Load()
+		}
+	}
+	return l
+}

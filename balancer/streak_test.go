@@ -1,0 +1,274 @@
+package balancer
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/discovery"
+)
+
+// failures collects what OnFailure hears.
+type failures struct {
+	mu      sync.Mutex
+	streaks []Streak
+}
+
+func (f *failures) hear(_ *Peer, _ Outcome, s Streak) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.streaks = append(f.streaks, s)
+}
+
+func TestStreakCountsByKind(t *testing.T) {
+	var heard failures
+	p := newTestPool(t, Options{OnFailure: heard.hear})
+	p.Apply(instances(1))
+	peer := peerOf(t, p, instance(0, 1))
+	f := func(class OutcomeClass, status int, want Streak) {
+		t.Helper()
+		before := len(heard.streaks)
+		mustPick(t, p, nil).Done(Outcome{Class: class, Status: status})
+		if got := peer.Streak(); got != want {
+			t.Errorf("after %v %d: %+v, want %+v", class, status, got, want)
+		}
+		switch told := heard.streaks[before:]; {
+		case class.Failure() && (len(told) != 1 || told[0] != want):
+			t.Errorf("after %v %d OnFailure heard %+v, want %+v", class, status, told, want)
+		case !class.Failure() && len(told) != 0:
+			t.Errorf("OnFailure heard of %v", class)
+		}
+	}
+	f(OutcomeConnectFailure, 0, Streak{1, 1, 1})
+	f(OutcomeConnectFailure, 0, Streak{2, 2, 2})
+	f(OutcomeTimeout, 0, Streak{0, 3, 3})
+	f(OutcomeReset, 200, Streak{0, 4, 4})
+	f(OutcomeServerError, 502, Streak{0, 5, 5})
+	f(OutcomeServerError, 503, Streak{0, 6, 6})
+	f(OutcomeServerError, 504, Streak{0, 7, 7})
+	f(OutcomeServerError, 500, Streak{0, 0, 8})
+	f(OutcomeServerError, 505, Streak{0, 0, 9})
+	// What says nothing about the peer neither counts nor ends a streak.
+	f(OutcomeStale, 0, Streak{0, 0, 9})
+	f(OutcomeClientGone, 0, Streak{0, 0, 9})
+	f(OutcomeLocal, 0, Streak{0, 0, 9})
+	f(OutcomeConnectFailure, 0, Streak{1, 1, 10})
+	f(OutcomeOK, 404, Streak{})
+	f(OutcomeOK, 200, Streak{})
+	f(OutcomeReset, 0, Streak{0, 1, 1})
+}
+
+func TestStreakStopsAtItsLimit(t *testing.T) {
+	s := Streak{Connect: 65535, Gateway: 65535, Any: 65535}
+	if got := unpackStreak(s.after(Outcome{Class: OutcomeConnectFailure}).pack()); got != s {
+		t.Errorf("%+v, want %+v", got, s)
+	}
+}
+
+// What started before the streak was reset says nothing about the peer now.
+func TestAttemptsFromBeforeAResetDoNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var heard failures
+		p := newTestPool(t, Options{OnFailure: heard.hear})
+		p.Apply(instances(1))
+		early := []Token{mustPick(t, p, nil), mustPick(t, p, nil)}
+		time.Sleep(time.Second)
+		peer := early[0].Peer
+		trial := Streak{Gateway: 4, Any: 4}
+		peer.ResetStreak(trial)
+		early[0].Done(Outcome{Class: OutcomeOK})
+		early[1].Done(Outcome{Class: OutcomeTimeout})
+		if got := peer.Streak(); got != trial || len(heard.streaks) != 0 {
+			t.Errorf("%+v, heard %+v, want %+v and nothing", got, heard.streaks, trial)
+		}
+		mustPick(t, p, nil).Done(Outcome{Class: OutcomeTimeout})
+		if want := []Streak{{0, 5, 5}}; !slices.Equal(heard.streaks, want) {
+			t.Errorf("heard %+v, want %+v", heard.streaks, want)
+		}
+		mustPick(t, p, nil).Done(Outcome{Class: OutcomeOK})
+		if got := peer.Streak(); got != (Streak{}) {
+			t.Errorf("%+v after a success, want none", got)
+		}
+	})
+}
+
+// OnFailure may take the peer out, and then the attempt that told it ends.
+func TestOnFailureMayCallThePool(t *testing.T) {
+	var p *Pool
+	p = newTestPool(t, Options{OnFailure: func(peer *Peer, _ Outcome, s Streak) {
+		p.SetReasons(ReasonEjected, Verdict{Peer: peer, Down: s.Any >= 2, Why: "test"})
+	}})
+	p.Apply(instances(2))
+	var q Query
+	q.Tried.Add(peerOf(t, p, instance(1, 1)))
+	mustPick(t, p, &q).Done(Outcome{Class: OutcomeReset})
+	mustPick(t, p, &q).Done(Outcome{Class: OutcomeReset})
+	if _, err := p.Pick(&q); err != ErrAllTried {
+		t.Errorf("Pick = %v, want %v", err, ErrAllTried)
+	}
+	if err := p.Reconfigure(Options{}); err != nil {
+		t.Fatal(err)
+	}
+	mustPick(t, p, nil).Done(Outcome{Class: OutcomeReset}) // nobody is told
+}
+
+func TestManyVerdictsAreOneSnapshot(t *testing.T) {
+	var got events
+	p := newTestPool(t, Options{Notify: got.notify})
+	p.Apply(instances(3))
+	held := mustPick(t, p, nil)
+	leaving := held.Peer
+	var stay []discovery.Instance
+	for i := range 3 {
+		if instance(i, 1).Key() != leaving.ID {
+			stay = append(stay, instance(i, 1))
+		}
+	}
+	p.Apply(stay)
+	got.take()
+	before := p.Snapshot().Generation
+	others := newTestPool(t, Options{})
+	others.Apply(instances(1))
+	verdicts := []Verdict{
+		{Peer: peerOf(t, p, stay[0]), Down: true, Why: "refused"},
+		{Peer: leaving, Down: true},
+		{Peer: peerOf(t, p, stay[1]), Down: true},
+		{Peer: others.Snapshot().All[0], Down: true},
+	}
+	if n := p.SetReasons(ReasonActive, verdicts...); n != 3 {
+		t.Errorf("%d verdicts counted, want 3", n)
+	}
+	if n := p.Snapshot().Generation - before; n != 1 {
+		t.Errorf("%d snapshots, want 1", n)
+	}
+	if lines := got.take(); len(lines) != 2 || !strings.Contains(lines[0], "active: refused") {
+		t.Errorf("events %q, want one for each peer in the set", lines)
+	}
+	if !leaving.Has(ReasonActive|ReasonDrain) || leaving.Has(ReasonEjected) {
+		t.Error("a verdict on a peer that may return was lost")
+	}
+	held.Done(Outcome{})
+	if n := p.SetReasons(ReasonActive, Verdict{Peer: leaving}); n != 0 {
+		t.Error("a verdict on a peer that is gone counted")
+	}
+}
+
+func TestNewPeersMustPassFirst(t *testing.T) {
+	p := newTestPool(t, Options{MustPassFirst: true})
+	p.Apply(instances(1))
+	if _, err := p.Pick(nil); err != ErrNoEligible {
+		t.Errorf("Pick = %v, want %v", err, ErrNoEligible)
+	}
+	peer := peerOf(t, p, instance(0, 1))
+	if got := peer.Reasons(); !slices.Equal(got, []string{"active: not checked yet"}) || peer.State() != StateUnhealthy {
+		t.Errorf("%v, reasons %q", peer.State(), got)
+	}
+	p.SetReasons(ReasonActive, Verdict{Peer: peer})
+	mustPick(t, p, nil).Done(Outcome{})
+}
+
+func TestActiveChecksMayOverrideConsul(t *testing.T) {
+	p := newTestPool(t, Options{ActiveOverridesConsul: true})
+	i := instance(0, 7)
+	apply := func(status discovery.Status, weight int) {
+		i.Status, i.Weight = status, weight
+		p.Apply([]discovery.Instance{i})
+	}
+	apply(discovery.StatusPassing, 7)
+	peer := peerOf(t, p, i)
+	expect := func(eligible bool, weight int) {
+		t.Helper()
+		if got := len(p.Snapshot().Eligible) == 1; got != eligible || peer.Weight() != weight {
+			t.Errorf("eligible %v with weight %d, want %v, %d (%q)", got, peer.Weight(), eligible, weight, peer.Reasons())
+		}
+	}
+	expect(false, 7) // not before it has passed
+	p.SetReasons(ReasonActive, Verdict{Peer: peer})
+	expect(true, 7)
+	apply(discovery.StatusCritical, 0)
+	expect(true, 7)
+	i.Detail = "more output"
+	apply(discovery.StatusCritical, 0)
+	expect(true, 7)
+	apply(discovery.StatusMaintenance, 0)
+	expect(false, 0)
+	apply(discovery.StatusCritical, 0)
+	expect(true, 1) // what it was is not known any more
+	apply(discovery.StatusPassing, 0)
+	expect(false, 0)
+	apply(discovery.StatusCritical, 0)
+	if err := p.Reconfigure(Options{}); err != nil {
+		t.Fatal(err)
+	}
+	expect(false, 0)
+	if err := p.Reconfigure(Options{ActiveOverridesConsul: true}); err != nil {
+		t.Fatal(err)
+	}
+	expect(false, 1) // no check has passed since
+	p.SetReasons(ReasonActive, Verdict{Peer: peer})
+	expect(true, 1)
+}
+
+func TestLatenciesAreMeasuredOnRequest(t *testing.T) {
+	p := newTestPool(t, Options{})
+	p.Apply(instances(1))
+	peer := peerOf(t, p, instance(0, 1))
+	take := func(class OutcomeClass, d time.Duration) {
+		mustPick(t, p, nil).Done(Outcome{Class: class, Latency: d})
+	}
+	count := func() int { l := peer.Latencies(); return l.Count() }
+	take(OutcomeOK, time.Millisecond)
+	if count() != 0 {
+		t.Error("latencies are measured without being asked for")
+	}
+	if err := p.Reconfigure(Options{MeasureLatencies: true}); err != nil {
+		t.Fatal(err)
+	}
+	take(OutcomeOK, time.Millisecond)
+	take(OutcomeOK, 0) // not measured
+	take(OutcomeServerError, time.Millisecond)
+	before := peer.Latencies()
+	if err := p.Reconfigure(Options{MeasureLatencies: true}); err != nil {
+		t.Fatal(err)
+	}
+	take(OutcomeOK, time.Second)
+	take(OutcomeOK, time.Second)
+	since := peer.Latencies().Since(before)
+	if before.Count() != 1 || since.Count() != 2 || since.Median() < 800*time.Millisecond || since.Median() > 1200*time.Millisecond {
+		t.Errorf("%d before, %d since with median %v", before.Count(), since.Count(), since.Median())
+	}
+	if err := p.Reconfigure(Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if count() != 0 {
+		t.Error("latencies are still measured")
+	}
+}
+
+func TestLatencyBuckets(t *testing.T) {
+	for i := 1; i < numLatencies; i++ {
+		bound := time.Duration(latencyBound(i))
+		if latencyBucket(bound) != i || latencyBucket(bound-1) != i-1 {
+			t.Errorf("bucket %d does not begin at %v", i, bound)
+		}
+		if before := latencyBound(i - 1); i > 1 && latencyBound(i)/before > 1.2501 {
+			t.Errorf("bucket %d is too wide: %v to %v", i-1, before, bound)
+		}
+	}
+	for _, d := range []time.Duration{-1, 0, 1, 1<<63 - 1} {
+		if i := latencyBucket(d); i < 0 || i >= numLatencies {
+			t.Errorf("%v is in bucket %d", d, i)
+		}
+	}
+	var l Latencies
+	if l.Median() != 0 {
+		t.Error("a median of nothing")
+	}
+	l[numLatencies-1] = 3
+	if got := l.Median(); got != time.Duration(latencyBound(numLatencies-1)) {
+		t.Errorf("the median of what is too long is %v", got)
+	}
+}
