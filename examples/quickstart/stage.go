@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"sluice/consultest"
+	"sluice/examples/sluicetest"
+	"sluice/subprocess"
+)
+
+// The ports that are used if nobody else has them.
+const (
+	consulPort = 8500
+	firstApp   = 9001
+	listen     = "127.0.0.1:8080"
+	admin      = "127.0.0.1:8081"
+)
+
+// service is the apps' name in Consul, and sluice's.
+const service = "star"
+
+// stage is everything that runs.
+type stage struct {
+	dir    string // programs and logs
+	consul *consultest.Agent
+	sluice *sluicetest.Sluice
+	apps   []*app
+}
+
+// app is one of the processes that register themselves.
+type app struct {
+	*subprocess.Process
+	id      string
+	address string // "host:port"
+}
+
+// newStage starts everything and says what it does. The stage is to be cleared
+// also when there is an error.
+func newStage(ctx context.Context, out *printer) (*stage, error) {
+	out.line("A real Consul, three apps that register themselves there, and sluice in front of them.\n")
+	s := &stage{}
+	var err error
+	if s.dir, err = os.MkdirTemp("", "sluice-quickstart-"); err != nil {
+		return s, err
+	}
+	out.line("Building sluice and the app.")
+	if err := sluicetest.Build(ctx, s.dir, "sluice", "sluice/examples/goapp"); err != nil {
+		return s, err
+	}
+	out.line("Starting Consul.")
+	s.consul, err = consultest.StartAgent(ctx, consultest.Options{
+		Mode: consultest.Server, Node: "quickstart", HTTPPort: consulPort, UI: true, Progress: out,
+	})
+	if err != nil {
+		return s, err
+	}
+	out.line("Starting three apps and sluice.")
+	for range 3 {
+		if _, err := s.startApp(); err != nil {
+			return s, err
+		}
+	}
+	if err := s.startSluice(ctx); err != nil {
+		return s, err
+	}
+	s.explainPorts(out)
+	return s, s.waitServing(ctx, len(s.apps))
+}
+
+// startApp starts one more app on the next port that is free.
+func (s *stage) startApp() (*app, error) {
+	port, err := s.nextPort()
+	if err != nil {
+		return nil, err
+	}
+	log, err := os.Create(filepath.Join(s.dir, "app-"+port+".log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close() // the process has its own
+	p, err := subprocess.Start(subprocess.Options{
+		Program: s.program("goapp"),
+		Args:    []string{"-name", service, "-port", port, "-consul", s.consul.URL()},
+		Output:  log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a := &app{Process: p, id: service + "-" + port, address: net.JoinHostPort("127.0.0.1", port)}
+	s.apps = append(s.apps, a)
+	return a, nil
+}
+
+func (s *stage) startSluice(ctx context.Context) error {
+	o := sluicetest.Options{
+		Program: s.program("sluice"),
+		Args:    []string{"--service", service, "--consul", s.consul.URL()},
+		Log:     filepath.Join(s.dir, "sluice.log"),
+	}
+	var err error
+	if o.Listen, err = sluicetest.FreeAddress(listen); err != nil {
+		return err
+	}
+	if o.Admin, err = sluicetest.FreeAddress(admin); err != nil {
+		return err
+	}
+	s.sluice, err = sluicetest.Start(ctx, o)
+	return err
+}
+
+// explainPorts says which ports are not the usual ones.
+func (s *stage) explainPorts(out *printer) {
+	for _, port := range []struct{ who, usual, now string }{
+		{"Consul", net.JoinHostPort("127.0.0.1", strconv.Itoa(consulPort)), s.consul.HTTPAddress()},
+		{"sluice", "http://" + listen, s.sluice.URL()},
+		{"sluice's admin API", "http://" + admin, s.sluice.AdminURL()},
+	} {
+		if port.usual != port.now {
+			out.line("  %s is taken by another program: %s is at %s.", port.usual, port.who, port.now)
+		}
+	}
+}
+
+// waitServing waits until sluice has want peers that are up.
+func (s *stage) waitServing(ctx context.Context, want int) error {
+	return s.await(ctx, fmt.Sprintf("%d peers to be up", want), func() (bool, error) {
+		peers, err := s.sluice.Peers(ctx)
+		up := 0
+		for _, p := range peers {
+			if p.State == "up" {
+				up++
+			}
+		}
+		return up == want, err
+	})
+}
+
+// awaitTimeout is for things that take a second or two.
+const awaitTimeout = 30 * time.Second
+
+// await asks until done says true. Errors of done count only when the time is
+// up: things are being stopped and started here.
+func (s *stage) await(ctx context.Context, what string, done func() (bool, error)) error {
+	timeout := time.NewTimer(awaitTimeout)
+	defer timeout.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ok, err := done()
+		if ok && err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.sluice.Exited():
+			return fmt.Errorf("sluice ended by itself: %v\n%s", s.sluice.Err(), s.sluice.LogTail(20))
+		case <-timeout.C:
+			return fmt.Errorf("waited %v for %s: %w\nend of sluice's log:\n%s", awaitTimeout, what, errors.Join(errTooLate, err), s.sluice.LogTail(20))
+		case <-tick.C:
+		}
+	}
+}
+
+var errTooLate = errors.New("it did not happen")
+
+func (s *stage) program(name string) string { return filepath.Join(s.dir, name) }
+
+// clear ends every process and removes every file.
+func (s *stage) clear() error {
+	var errs []error
+	if s.sluice != nil {
+		errs = append(errs, s.sluice.Stop())
+	}
+	for _, a := range s.apps {
+		errs = append(errs, a.Kill())
+	}
+	if s.consul != nil {
+		errs = append(errs, s.consul.Close())
+	}
+	if s.dir != "" {
+		errs = append(errs, os.RemoveAll(s.dir))
+	}
+	return errors.Join(errs...)
+}
+
+// nextPort returns a free port for one more app.
+func (s *stage) nextPort() (string, error) {
+	address, err := sluicetest.FreeAddress(net.JoinHostPort("127.0.0.1", strconv.Itoa(firstApp+len(s.apps))))
+	if err != nil {
+		return "", err
+	}
+	_, port, err := net.SplitHostPort(address)
+	return port, err
+}
