@@ -114,7 +114,8 @@ func (c *clientConn) readable(fd uintptr) bool {
 	}
 	x := c.exchange
 	// drained: the last read took all there was, so that anything that came
-	// later, also while a request was served, calls readable again.
+	// later, also while a request was served, calls readable again. That is not
+	// relied on where half a request is here: its client may have gone with it.
 	drained := false
 	for {
 		switch x.scan() {
@@ -131,7 +132,7 @@ func (c *clientConn) readable(fd uintptr) bool {
 			c.finished = true
 			return true
 		}
-		if drained {
+		if drained && x.start == x.end {
 			return !c.park()
 		}
 		space := x.space()
