@@ -1,0 +1,429 @@
+package proxy
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// The oracle reads messages by the grammar of RFC 9110 and RFC 9112 and by
+// sluice's limits, with all bytes at hand and no thought of speed. It shares
+// nothing with package http1: where the two disagree, one of them is wrong.
+
+// A wireField is a field line.
+type wireField struct{ name, value string }
+
+func (f wireField) is(names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return equalASCII(f.name, name) })
+}
+
+// A wireMessage is a request or a response.
+type wireMessage struct {
+	method, target string // of a request; the target in origin form, or "*"
+	status         string // of a response: "200 OK"
+	http10         bool
+	fields         []wireField // an absolute target has taken the place of Host
+	length         int         // Content-Length, -1 without
+	chunked        bool
+	body           string // as far as it arrived
+	trailers       []wireField
+	complete       bool
+}
+
+func (m *wireMessage) values(name string) (values []string) {
+	for _, f := range m.fields {
+		if f.is(name) {
+			values = append(values, f.value)
+		}
+	}
+	return values
+}
+
+// elements returns the elements of the lists in all fields of that name.
+func (m *wireMessage) elements(name string) (elements []string) {
+	for _, value := range m.values(name) {
+		for element := range strings.SplitSeq(value, ",") {
+			if element = strings.Trim(element, " \t"); element != "" {
+				elements = append(elements, element)
+			}
+		}
+	}
+	return elements
+}
+
+func (m *wireMessage) hasOption(option string) bool {
+	return slices.ContainsFunc(m.elements("Connection"), func(e string) bool { return equalASCII(e, option) })
+}
+
+// last reports whether the connection ends after the message.
+func (m *wireMessage) last() bool {
+	return m.hasOption("close") || m.http10 && !m.hasOption("keep-alive")
+}
+
+// A wireEnd is how what one side sent ends.
+type wireEnd uint8
+
+const (
+	endsClean     wireEnd = iota // after a message
+	endsShort                    // within a message
+	endsMalformed                // in what must be refused
+	endsClosed                   // after a message that says it is the last
+)
+
+// sluice's limits.
+const (
+	oracleHeadBytes          = 16 << 10
+	oracleTargetBytes        = 8 << 10
+	oracleRequestLineBytes   = oracleTargetBytes + 64
+	oracleFields             = 100
+	oracleExtensionBytes     = 256
+	oracleAllExtensionsBytes = 16 << 10
+	oracleTrailerBytes       = 4 << 10
+	oracleTrailers           = 16
+)
+
+const (
+	tokenPattern = "[!#$%&'*+\\-.^_`|~0-9A-Za-z]+"
+	valuePattern = "[\t -~\u0080-\u00ff]*"
+)
+
+var (
+	requestLinePattern = regexp.MustCompile("^" + tokenPattern + " [!\"$-~\u0080-\u00ff]+ HTTP/1\\.[01]$")
+	statusLinePattern  = regexp.MustCompile("^HTTP/1\\.[01] [1-5][0-9][0-9](?: " + valuePattern + ")?$")
+	fieldPattern       = regexp.MustCompile("^" + tokenPattern + ":" + valuePattern + "$")
+	absolutePattern    = regexp.MustCompile("^(?i:https?)://([^/?]*)(.*)$")
+	namePattern        = regexp.MustCompile("^[-._~%!$&'()*+;=0-9A-Za-z]+(?::[0-9]{0,5})?$")
+	ipv6Pattern        = regexp.MustCompile("^\\[[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\\](?::[0-9]{0,5})?$")
+	lengthPattern      = regexp.MustCompile("^[0-9]{1,18}$")
+	chunkSizePattern   = regexp.MustCompile("^[0-9A-Fa-f]{1,15}(?:;" + valuePattern + ")?$")
+)
+
+// matches matches bytes: a byte is a character of the same number.
+func matches(pattern *regexp.Regexp, s string) bool {
+	characters := make([]rune, len(s))
+	for i := range len(s) {
+		characters[i] = rune(s[i])
+	}
+	return pattern.MatchString(string(characters))
+}
+
+func isHost(s string) bool {
+	return len(s) <= 261 && (matches(namePattern, s) || matches(ipv6Pattern, s))
+}
+
+// equalASCII is strings.EqualFold without what Unicode knows of letters.
+func equalASCII(a, b string) bool {
+	isASCII := strings.IndexFunc(a+b, func(c rune) bool { return c > 0x7f }) < 0
+	return a == b || isASCII && strings.EqualFold(a, b)
+}
+
+// readRequests reads what a client sent up to the first thing that ends its
+// connection. The last request may be incomplete.
+func readRequests(s string) (all []*wireMessage, end wireEnd) {
+	for s != "" {
+		var m *wireMessage
+		if m, s, end = readRequest(s); m == nil {
+			return all, end
+		}
+		if all = append(all, m); end != endsClean {
+			return all, end
+		}
+		if m.last() {
+			return all, endsClosed
+		}
+	}
+	return all, endsClean
+}
+
+// readRequest reads one request, nil if it has no complete and correct head.
+func readRequest(s string) (m *wireMessage, rest string, end wireEnd) {
+	after := strings.TrimPrefix(s, "\r\n")
+	room := oracleHeadBytes - (len(s) - len(after))
+	switch {
+	case strings.HasPrefix(after, "\r\n"):
+		return nil, "", endsMalformed
+	case after == "":
+		return nil, "", endsShort
+	}
+	lines, rest, end := cutHead(after, room)
+	if line := lines[0]; len(line) > oracleRequestLineBytes {
+		return nil, "", endsMalformed
+	}
+	if end == endsShort {
+		lines = lines[:len(lines)-1] // the line that is still arriving
+	}
+	m = &wireMessage{length: -1}
+	if len(lines) == 0 || end == endsMalformed {
+		return nil, "", end
+	}
+	if !m.readRequestLine(lines[0]) || !m.readFields(lines[1:]) {
+		return nil, "", endsMalformed
+	}
+	for _, expectation := range m.values("Expect") {
+		if !equalASCII(expectation, "100-continue") {
+			return nil, "", endsMalformed
+		}
+	}
+	hosts := m.values("Host")
+	if len(hosts) > 1 || len(hosts) == 1 && !isHost(hosts[0]) {
+		return nil, "", endsMalformed
+	}
+	if end == endsShort {
+		return nil, "", end
+	}
+	if len(hosts) == 0 && !m.http10 || !m.framed() {
+		return nil, "", endsMalformed
+	}
+	if m.method, m.target, _ = cut3(lines[0]); !strings.HasPrefix(m.target, "/") && m.target != "*" {
+		parts := absolutePattern.FindStringSubmatch(m.target)
+		if m.target = parts[2]; !strings.HasPrefix(m.target, "/") {
+			if m.target == "" && m.method == "OPTIONS" {
+				m.target = "*"
+			} else {
+				m.target = "/" + m.target
+			}
+		}
+		m.fields = slices.DeleteFunc(m.fields, func(f wireField) bool { return f.is("Host") })
+		m.fields = slices.Insert(m.fields, 0, wireField{"Host", parts[1]})
+	}
+	rest, end = m.readBody(rest, max(m.length, 0))
+	return m, rest, end
+}
+
+// cutHead cuts the lines of a head off. Where it is not all there, the last
+// line is not complete.
+func cutHead(s string, room int) (lines []string, rest string, end wireEnd) {
+	head, rest, ok := strings.Cut(s, "\r\n\r\n")
+	if ok && len(head)+4 <= room {
+		return strings.Split(head, "\r\n"), rest, endsClean
+	}
+	if len(s) >= room {
+		return []string{""}, "", endsMalformed
+	}
+	// A line that is complete may be malformed all the same.
+	lines = strings.Split(s, "\n")
+	for i, line := range lines[:len(lines)-1] {
+		if lines[i] = strings.TrimSuffix(line, "\r"); lines[i] == line {
+			return lines, "", endsMalformed
+		}
+	}
+	last := len(lines) - 1
+	lines[last] = strings.TrimSuffix(lines[last], "\r")
+	return lines, "", endsShort
+}
+
+func cut3(line string) (a, b, c string) {
+	a, b, _ = strings.Cut(line, " ")
+	b, c, _ = strings.Cut(b, " ")
+	return a, b, c
+}
+
+func (m *wireMessage) readRequestLine(line string) bool {
+	method, target, version := cut3(line)
+	m.http10 = version == "HTTP/1.0"
+	if !matches(requestLinePattern, line) || len(target) > oracleTargetBytes || method == "CONNECT" || method == "TRACE" || method == "PRI" {
+		return false
+	}
+	parts := absolutePattern.FindStringSubmatch(target)
+	return strings.HasPrefix(target, "/") || target == "*" && method == "OPTIONS" || parts != nil && isHost(parts[1])
+}
+
+func (m *wireMessage) readFields(lines []string) bool {
+	if len(lines) > oracleFields {
+		return false
+	}
+	for _, line := range lines {
+		if !matches(fieldPattern, line) {
+			return false
+		}
+		name, value, _ := strings.Cut(line, ":")
+		f := wireField{name, strings.Trim(value, " \t")}
+		m.fields = append(m.fields, f)
+		switch {
+		case f.is("Content-Length"):
+			if m.length >= 0 || !matches(lengthPattern, f.value) {
+				return false
+			}
+			m.length, _ = strconv.Atoi(f.value)
+		case f.is("Transfer-Encoding"):
+			if m.chunked || !equalASCII(f.value, "chunked") {
+				return false
+			}
+			m.chunked = true
+		}
+	}
+	return len(m.elements("Connection")) <= oracleFields
+}
+
+// framed reports whether the length of the body is said in one way.
+func (m *wireMessage) framed() bool {
+	return !m.chunked || m.length < 0 && !m.http10
+}
+
+// readBody reads a chunked body, or one of the given length.
+func (m *wireMessage) readBody(s string, length int) (rest string, end wireEnd) {
+	if m.chunked {
+		return m.readChunks(s)
+	}
+	m.body = s[:min(length, len(s))]
+	if m.complete = len(m.body) == length; !m.complete {
+		return "", endsShort
+	}
+	return s[length:], endsClean
+}
+
+func (m *wireMessage) readChunks(s string) (rest string, end wireEnd) {
+	extensions := 0
+	for {
+		line, after, ok := strings.Cut(s, "\n")
+		if !ok {
+			return "", endsShort // or malformed: both mean that it is not complete
+		}
+		line, ok = strings.CutSuffix(line, "\r")
+		hex, extension, _ := strings.Cut(line, ";")
+		extensions += len(extension)
+		if !ok || !matches(chunkSizePattern, line) || len(extension) > oracleExtensionBytes ||
+			extension != "" && extensions > oracleAllExtensionsBytes+len(m.body)/16 {
+			return "", endsMalformed
+		}
+		size, _ := strconv.ParseInt(hex, 16, 64)
+		if size == 0 {
+			return m.readTrailers(after)
+		}
+		m.body += after[:min(int(size), len(after))]
+		if int(size) > len(after) {
+			return "", endsShort
+		}
+		after = after[size:]
+		if s, ok = strings.CutPrefix(after, "\r\n"); !ok {
+			if strings.HasPrefix("\r\n", after) {
+				return "", endsShort
+			}
+			return "", endsMalformed
+		}
+	}
+}
+
+func (m *wireMessage) readTrailers(s string) (rest string, end wireEnd) {
+	section, rest, ok := strings.Cut("\r\n"+s, "\r\n\r\n")
+	if len(section) > oracleTrailerBytes {
+		return "", endsMalformed
+	}
+	if !ok {
+		return "", endsShort
+	}
+	lines := strings.Split(section, "\r\n")[1:]
+	for _, line := range lines {
+		if !matches(fieldPattern, line) {
+			return "", endsMalformed
+		}
+		name, value, _ := strings.Cut(line, ":")
+		m.trailers = append(m.trailers, wireField{name, strings.Trim(value, " \t")})
+	}
+	if m.complete = len(lines) <= oracleTrailers; !m.complete {
+		return "", endsMalformed
+	}
+	return rest, endsClean
+}
+
+// readResponses reads what a peer sent for one request of the given method and
+// then, if closed, closed the connection: interim responses and a final one.
+func readResponses(s, method string, closed bool) (all []*wireMessage, rest string, end wireEnd) {
+	for {
+		lines, after, end := cutHead(s, oracleHeadBytes)
+		m := &wireMessage{length: -1, http10: strings.HasPrefix(lines[0], "HTTP/1.0")}
+		if end != endsClean {
+			return all, "", end
+		}
+		if !matches(statusLinePattern, lines[0]) || !m.readFields(lines[1:]) || !m.framed() {
+			return all, "", endsMalformed
+		}
+		all = append(all, m)
+		_, m.status, _ = strings.Cut(lines[0], " ")
+		switch code := m.status[:3]; {
+		case code == "101": // was not asked for
+			return all[:len(all)-1], "", endsMalformed
+		case code[0] == '1':
+			s = after
+			continue
+		case method == "HEAD", code == "204", code == "304":
+			m.complete = true
+			return all, after, endsClean
+		case !m.chunked && m.length < 0:
+			m.body, m.complete = after, closed
+			return all, "", endsClosed
+		}
+		rest, end = m.readBody(after, max(m.length, 0))
+		return all, rest, end
+	}
+}
+
+// endToEnd returns the fields that are to reach the other side. All that sluice
+// writes itself, or may leave out, is not among them.
+func (m *wireMessage) endToEnd(isRequest bool) (fields []wireField) {
+	for _, f := range m.fields {
+		switch {
+		case f.is("Connection", "Keep-Alive", "Proxy-Connection", "TE", "Transfer-Encoding", "Upgrade", "Trailer"):
+		case isRequest && (f.is("Expect", "HTTP2-Settings", "Proxy-Authorization", "X-Sluice-Attempts", "X-Forwarded-For", "X-Forwarded-Host",
+			"X-Forwarded-Port", "X-Forwarded-Proto", "X-Real-IP", "Forwarded", "Max-Forwards") || strings.Contains(f.name, "_")):
+		case !isRequest && f.is("Content-Length"): // compared as a number
+		case slices.ContainsFunc(m.elements("Connection"), func(option string) bool { return f.is(option) }) && !slices.ContainsFunc(neverNominated, func(name string) bool { return f.is(name) }):
+		default:
+			fields = append(fields, f)
+		}
+	}
+	return fields
+}
+
+// neverNominated are fields that a Connection field cannot make end at sluice.
+var neverNominated = []string{
+	"Accept", "Content-Length", "Cookie", "Host", "Max-Forwards", "Proxy-Authenticate", "Referer", "User-Agent", "Via",
+	"Expect", "Forwarded", "HTTP2-Settings", "Proxy-Authorization", "X-Sluice-Attempts",
+	"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Real-IP",
+}
+
+// The oracle itself, on what is beyond doubt.
+func TestOracle(t *testing.T) {
+	for _, test := range []struct {
+		bytes    string
+		requests int
+		end      wireEnd
+	}{
+		{"", 0, endsClean},
+		{"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 1, endsClean},
+		{"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 2, endsClosed},
+		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET http://a?b HTTP/1.1\r\nHost: a\r\n\r\n", 2, endsClean},
+		{"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n0\r\na:b\r\n\r\nGE", 1, endsShort},
+		{"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n", 1, endsMalformed},
+		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab", 1, endsShort},
+		{"GET / HTTP/1.1\r\nHost: a\n", 0, endsMalformed},
+		{"GET / HTTP/1.1\r\nHost: a\r\nX", 0, endsShort},
+		{"GET /\tb HTTP/1.1\r\nHo", 0, endsMalformed},
+		{"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 0, endsMalformed},
+		{"GET /" + strings.Repeat("a", 9000), 0, endsMalformed},
+		{"GET / HTTP/1.1\r\nHost: a\r\nX:" + strings.Repeat("a", 17000), 0, endsMalformed},
+	} {
+		if requests, end := readRequests(test.bytes); len(requests) != test.requests || end != test.end {
+			t.Errorf("%.100q: got %d requests and end %d", test.bytes, len(requests), end)
+		}
+	}
+	for _, test := range []struct {
+		bytes     string
+		responses int
+		end       wireEnd
+	}{
+		{"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 1, endsClean},
+		{"HTTP/1.1 103 x\r\n\r\nHTTP/1.0 200\r\n\r\nok", 2, endsClosed},
+		{"HTTP/1.1 204 x\r\nContent-Length: 2\r\n\r\nok", 1, endsClean},
+		{"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", 1, endsShort},
+		{"HTTP/1.1 101 x\r\n\r\n", 0, endsMalformed},
+		{"HTTP/1.1 600 x\r\n\r\n", 0, endsMalformed},
+		{"HTTP/1.1 200 x\r\n", 0, endsShort},
+	} {
+		if responses, _, end := readResponses(test.bytes, "GET", true); len(responses) != test.responses || end != test.end {
+			t.Errorf("%.100q: got %d responses and end %d", test.bytes, len(responses), end)
+		}
+	}
+}

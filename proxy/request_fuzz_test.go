@@ -1,0 +1,460 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sluice/route"
+)
+
+// Whatever a client sends: the peers get the requests that the oracle reads in
+// it, each once, in order and whole, and nothing else; the client gets their
+// answers in order; the connection ends, and nothing stays in flight.
+//
+// Each input has a connection of its own from an address of its own, by which
+// the peer knows whose request it got (X-Forwarded-For). In the input, "\xfe"
+// stands for 20,000 octets, so that bodies outgrow the buffers.
+func FuzzProxy(f *testing.F) {
+	if runtime.GOOS != "linux" {
+		f.Skip("needs all of 127.0.0.0/8 on the loopback interface")
+	}
+	for i, seed := range []string{
+		"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+		"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcHEAD /3 HTTP/1.1\r\nHost: a\r\n\r\nPUT /4 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n0\r\nY: z\r\n\r\nGET /5 HTTP/1.1\r\nHost: a\r\n\r\n",
+		"POST /long HTTP/1.1\r\nHost: a\r\nContent-Length: 40000\r\n\r\n\xfe\xfeGET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /after HTTP/1.1\r\nHost: a\r\n\r\n",
+		"POST /chunks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\nTrailer: x\r\n\r\n4e20\r\n\xfe\r\n4e20;y\r\n\xfe\r\n0\r\nX: 1\r\nContent-Length: 9\r\n\r\nGET /next HTTP/1.0\r\n\r\n",
+		"POST /bad HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\nGET /evil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"POST /cut HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n",
+		"POST /cut HTTP/1.1\r\nHost: a\r\nContent-Length: 30000\r\n\r\n\xfe",
+		"PUT /expect HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabcGET http://b:80?x HTTP/1.1\r\nHost: c\r\nConnection: x-a, upgrade\r\nX-A: 1\r\nUpgrade: websocket\r\nX_B: 2\r\n\r\n",
+		"OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 1\r\n\r\nOPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\nVia: 1.0 b\r\n\r\n",
+		"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /evil HTTP/1.1\r\nHost: a\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: a\r\nX: " + "y\r\n z\n\r\x00\t\x7f: ,;=\"'%@#[]_-",
+	} {
+		f.Add([]byte(seed), uint64(i)*0x9e3779b97f4a7c15)
+	}
+	origin := startEchoOrigin(f)
+	never := time.Hour // no timeout helps out
+	p := startProxy(f, Options{KeepForGoneClients: true, Timeouts: Timeouts{never, never, never, never}}, origin.address())
+	var mu sync.Mutex // the cases of a plain test run may be parallel
+	number := uint32(0)
+	f.Fuzz(func(t *testing.T, input []byte, seed uint64) {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(input) > 32<<10 || bytes.Count(input, []byte{0xfe}) > 4 {
+			return
+		}
+		number++
+		p.t = t
+		c := fuzzClient{
+			t: t, p: p, origin: origin, random: rand.New(rand.NewPCG(seed, 1)),
+			address: netip.AddrFrom4([4]byte{127, byte(1 + number>>16%254), byte(number >> 8), byte(number)}),
+			sent:    strings.ReplaceAll(string(input), "\xfe", strings.Repeat("x", 20000)),
+		}
+		c.run()
+	})
+}
+
+// A fuzzClient is one connection that sends one input.
+type fuzzClient struct {
+	t       *testing.T
+	p       *testProxy
+	origin  *echoOrigin
+	random  *rand.Rand
+	address netip.Addr
+	sent    string
+	aborted bool // broke the connection off without waiting for the answers
+}
+
+func (c *fuzzClient) run() {
+	retry := route.Retry{Attempts: 3}
+	if c.random.IntN(2) == 0 {
+		retry.BodyBytes = 64 << 10
+	}
+	c.p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: retry})
+	want, end := readRequests(c.sent)
+	received, broken := c.converse(end)
+	c.settle()
+	seen := c.origin.take(c.t, c.address, c.aborted)
+	c.t.Cleanup(func() {
+		if c.t.Failed() {
+			c.t.Logf("sent %.3000q, which ends %d; got %.2000q, %v", c.sent, end, received, broken)
+		}
+	})
+	answered := c.checkAnswers(want, end, received, broken)
+	c.checkSeen(want, seen, answered)
+}
+
+// converse sends the input in pieces and reads until the connection ends.
+func (c *fuzzClient) converse(end wireEnd) (received []byte, broken error) {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: c.address.AsSlice()}, Timeout: 10 * time.Second}
+	dialed, err := dialer.Dial("tcp", c.p.address)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	conn := dialed.(*net.TCPConn)
+	defer conn.Close()
+	conn.SetLinger(0) // leaves no port behind in TIME_WAIT
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	for rest := c.sent; rest != ""; {
+		n := len(rest)
+		if c.random.IntN(3) > 0 {
+			n = 1 + c.random.IntN(n)
+		}
+		if _, err := io.WriteString(conn, rest[:n]); err != nil {
+			break // refused: the answer is still there to be read
+		}
+		if rest = rest[n:]; c.random.IntN(4) == 0 {
+			runtime.Gosched()
+		}
+	}
+	if c.aborted = c.random.IntN(8) == 0; c.aborted {
+		return nil, nil
+	}
+	if end == endsClean || end == endsShort || c.random.IntN(2) == 0 {
+		if c.random.IntN(16) > 0 {
+			// An end that comes right with the last bytes is noticed a little later.
+			time.Sleep(time.Millisecond)
+		}
+		conn.CloseWrite()
+	}
+	received, err = io.ReadAll(conn)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.t.Fatalf("the connection does not end; sent %.3000q", c.sent)
+	}
+	return received, err
+}
+
+// settle waits until nothing is left of the exchange.
+func (c *fuzzClient) settle() {
+	transport := c.p.pool.Snapshot().All[0].Transport.(*Transport)
+	eventually(c.t, "nothing in flight", func() bool {
+		idle, busy := transport.Connections()
+		return c.p.Connections() == 0 && c.p.inflight() == 0 && busy == 0 && c.origin.idle() == idle
+	})
+}
+
+// checkAnswers checks what the client got, and returns how many of its
+// requests were answered.
+func (c *fuzzClient) checkAnswers(want []*wireMessage, end wireEnd, received []byte, broken error) int {
+	if c.aborted {
+		return 0
+	}
+	complete := len(want)
+	if complete > 0 && !want[complete-1].complete {
+		complete--
+	}
+	reader := bufio.NewReader(bytes.NewReader(received))
+	answered := 0
+	for _, m := range want[:complete] {
+		r, body, ok := c.answer(reader, m.method)
+		if !ok {
+			break
+		}
+		if reason := r.Header.Get("X-Sluice-Reason"); m.isNotForwarded() != (reason == "max_forwards") || r.StatusCode != 200 {
+			c.t.Errorf("request %d, %s %s: got %d, reason %q", answered, m.method, m.target, r.StatusCode, reason)
+			return answered
+		}
+		if wantBody := echo(m.method, m.target, m.body); !m.isNotForwarded() && m.method != "HEAD" && body != wantBody {
+			c.t.Errorf("request %d, %s %s: got %q, want %q", answered, m.method, m.target, body, wantBody)
+		}
+		answered++
+	}
+	// A connection that the client said it would close, or one that sent what
+	// is refused, may break if the client goes on sending.
+	mayBreak := broken != nil && (end == endsClosed || end == endsMalformed)
+	// Bytes that came in one read with the end of a chunked body are lost with
+	// the connection, as a client that pipelines must expect at any time.
+	// So are those after a body that sluice did not wait for.
+	mayEnd := answered > 0 && (want[answered-1].chunked || want[answered-1].isNotForwarded() && want[answered-1].length > 0)
+	if answered < complete {
+		if !mayBreak && !mayEnd {
+			c.t.Errorf("%d of %d requests were answered", answered, complete)
+		}
+		return answered
+	}
+	// The method of the request that this may answer is not always known.
+	r, _, ok := c.answer(reader, "HEAD")
+	switch {
+	case ok && end != endsMalformed && end != endsShort:
+		c.t.Errorf("a further answer, %d", r.StatusCode)
+	case ok && complete < len(want) && want[complete].isNotForwarded():
+	case ok && (r.StatusCode < 400 || r.Header.Get("X-Sluice-Reason") == "" || !r.Close):
+		c.t.Errorf("got %d for what is malformed or incomplete", r.StatusCode)
+	case !ok && end == endsMalformed && !mayBreak && !mayEnd:
+		c.t.Error("got no answer for what is malformed")
+	}
+	if rest, _ := io.ReadAll(reader); len(rest) > 0 && !mayBreak && (!ok || r.ContentLength != int64(len(rest))) {
+		c.t.Errorf("got %q after the last answer", rest)
+	}
+	return answered
+}
+
+// answer reads a response to a request with that method.
+func (c *fuzzClient) answer(reader *bufio.Reader, method string) (*http.Response, string, bool) {
+	r, err := http.ReadResponse(reader, &http.Request{Method: method})
+	if err != nil {
+		return nil, "", false
+	}
+	body, err := io.ReadAll(r.Body)
+	return r, string(body), err == nil
+}
+
+// isNotForwarded reports whether sluice answers itself, as it was asked to.
+func (m *wireMessage) isNotForwarded() bool {
+	values := m.values("Max-Forwards")
+	return m.method == "OPTIONS" && len(values) > 0 && maxForwardsZero.MatchString(values[0])
+}
+
+var maxForwardsZero = regexp.MustCompile(`^[-+]?0+$`)
+
+// checkSeen checks what the peer got.
+func (c *fuzzClient) checkSeen(want []*wireMessage, seen []*seenRequest, answered int) {
+	i := 0
+	for _, m := range want {
+		if m.isNotForwarded() && m.complete {
+			answered--
+			continue
+		}
+		if i == len(seen) {
+			break
+		}
+		got := seen[i]
+		i++
+		if got.complete && !m.complete {
+			c.t.Errorf("the peer got a complete request, which the client did not send: %.500q", got.raw)
+		}
+		if got.complete {
+			c.compare(got, m)
+		}
+		if !got.complete && i < len(seen) {
+			c.t.Errorf("the peer got something after an incomplete request: %.500q", seen[i].raw)
+		}
+	}
+	if i < len(seen) {
+		c.t.Errorf("the peer got more than the client sent: %.500q", seen[i].raw)
+	}
+	if i < answered {
+		c.t.Errorf("the peer got %d requests, but %d were answered", i, answered)
+	}
+}
+
+// compare compares a request as the peer got it, read by the oracle and by
+// net/http, with what the client sent.
+func (c *fuzzClient) compare(got *seenRequest, want *wireMessage) {
+	parsed, end := readRequests(got.raw)
+	if len(parsed) != 1 || end != endsClean || !parsed[0].complete {
+		c.t.Errorf("the peer got a request that the oracle refuses: %.500q", got.raw)
+		return
+	}
+	m := parsed[0]
+	if m.method != want.method || m.target != want.target || m.http10 || m.body != want.body || m.chunked != want.chunked {
+		c.t.Errorf("the peer got %s %s with %d bytes, want %s %s with %d bytes", m.method, m.target, len(m.body), want.method, want.target, len(want.body))
+	}
+	version := "1.1 sluice"
+	fields := want.endToEnd(true)
+	if want.http10 {
+		version = "1.0 sluice"
+		if len(want.values("Host")) == 0 {
+			fields = slices.Insert(fields, 0, wireField{"Host", c.origin.address()})
+		}
+	}
+	if fields = append(fields, wireField{"Via", version}); !slices.Equal(m.endToEnd(true), fields) {
+		c.t.Errorf("the peer got fields %q, want %q", m.endToEnd(true), fields)
+	}
+	if xff := m.values("X-Forwarded-For"); !slices.Equal(xff, []string{c.address.String()}) {
+		c.t.Errorf("the peer got X-Forwarded-For %q", xff)
+	}
+	trailers := want.trailers
+	for _, f := range m.trailers {
+		at := slices.Index(trailers, f)
+		if at < 0 || f.is("Content-Length", "Transfer-Encoding", "Host", "Connection", "Trailer", "Set-Cookie", "Authorization", "Content-Type") {
+			c.t.Errorf("the peer got trailer %q, of %q", f, want.trailers)
+			break
+		}
+		trailers = trailers[at+1:]
+	}
+	if got.method != want.method || got.body != want.body || !slices.Equal([]string{got.host}, m.values("Host")) {
+		c.t.Errorf("net/http read %s for %q with %d bytes", got.method, got.host, len(got.body))
+	}
+}
+
+// An echoOrigin answers each request with what it got, and remembers it.
+type echoOrigin struct {
+	listener net.Listener
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	open, working int                       // connections
+	seen          map[string][]*seenRequest // by X-Forwarded-For
+	ofAborted     map[string]bool           // clients that may have left something behind
+	stray         []string                  // what is no request by somebody known
+}
+
+// A seenRequest is a request as net/http reads it.
+type seenRequest struct {
+	raw          string
+	method, host string
+	body         string
+	complete     bool
+}
+
+func startEchoOrigin(t testing.TB) *echoOrigin {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &echoOrigin{listener: l, seen: make(map[string][]*seenRequest), ofAborted: make(map[string]bool)}
+	var serving sync.WaitGroup
+	var conns sync.Map
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns.Store(conn, nil)
+			serving.Go(func() {
+				o.serve(conn)
+				conns.Delete(conn)
+				conn.Close()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		conns.Range(func(conn, _ any) bool {
+			conn.(net.Conn).Close()
+			return true
+		})
+		serving.Wait()
+	})
+	return o
+}
+
+func (o *echoOrigin) address() string { return o.listener.Addr().String() }
+
+// idle returns how many connections are open, or -1 where one is at work.
+func (o *echoOrigin) idle() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.working > 0 {
+		return -1
+	}
+	return o.open
+}
+
+// take returns what came from a client, and forgets it.
+func (o *echoOrigin) take(t testing.TB, client netip.Addr, aborted bool) []*seenRequest {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for name, late := range o.seen {
+		if name != client.String() && !o.ofAborted[name] && late[0].complete {
+			o.stray = append(o.stray, late[0].raw)
+		}
+	}
+	for _, raw := range o.stray {
+		t.Errorf("the peer got what nobody sent: %.500q", raw)
+	}
+	o.stray = nil
+	seen := o.seen[client.String()]
+	clear(o.seen)
+	o.ofAborted[client.String()] = aborted
+	return seen
+}
+
+func (o *echoOrigin) serve(conn net.Conn) {
+	o.count(&o.open, 1)
+	defer o.count(&o.open, -1)
+	reader := bufio.NewReaderSize(conn, 64<<10)
+	for {
+		if _, err := reader.Peek(1); err != nil {
+			return
+		}
+		o.count(&o.working, 1)
+		again := o.exchange(conn, reader)
+		o.count(&o.working, -1)
+		if !again {
+			return
+		}
+	}
+}
+
+func (o *echoOrigin) count(counter *int, n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	*counter += n
+}
+
+// exchange reads one request and answers it.
+func (o *echoOrigin) exchange(conn net.Conn, reader *bufio.Reader) bool {
+	var raw bytes.Buffer
+	r := &seenRequest{}
+	target, client, ok := r.read(bufio.NewReader(io.TeeReader(oneByteReader{reader}, &raw)))
+	r.raw = raw.String()
+	o.mu.Lock()
+	if ok {
+		o.seen[client] = append(o.seen[client], r)
+	} else if strings.Contains(r.raw, "\r\n\r\n") { // not a head that was cut
+		o.stray = append(o.stray, r.raw)
+	}
+	o.mu.Unlock()
+	if !r.complete {
+		return false
+	}
+	body := echo(r.method, target, r.body)
+	head := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", len(body))
+	if r.method == "HEAD" {
+		body = ""
+	}
+	_, err := io.WriteString(conn, head+body)
+	return err == nil
+}
+
+func echo(method, target, body string) string {
+	return fmt.Sprintf("%q %q %d %x", method, target, len(body), crc32.ChecksumIEEE([]byte(body)))
+}
+
+// read reads a request with net/http. That knows no paths but those of a URL,
+// and no announcement of odd trailers: it does not get to see them.
+func (r *seenRequest) read(reader *bufio.Reader) (target, client string, ok bool) {
+	line, err := reader.ReadString('\n')
+	method, rest, _ := strings.Cut(line, " ")
+	target, version, _ := strings.Cut(rest, " ")
+	head := method + " / " + version
+	for err == nil {
+		if line, err = reader.ReadString('\n'); line == "\r\n" {
+			break
+		}
+		if name, value, _ := strings.Cut(line, ":"); strings.EqualFold(name, "X-Forwarded-For") {
+			client = strings.TrimSpace(value)
+		} else if strings.EqualFold(name, "Trailer") {
+			continue
+		}
+		head += line
+	}
+	request, err := http.ReadRequest(bufio.NewReaderSize(io.MultiReader(strings.NewReader(head+"\r\n"), reader), 2*oracleTrailerBytes))
+	if err != nil || client == "" {
+		return target, client, false
+	}
+	r.method, r.host = request.Method, request.Host
+	body, err := io.ReadAll(request.Body)
+	r.body, r.complete = string(body), err == nil
+	return target, client, true
+}
