@@ -36,12 +36,13 @@ type sweepShard struct {
 // A sweepEntry is a connection under the eyes of a sweeper. Its deadline is
 // set by the goroutine that works on the connection, its links by the sweeper.
 type sweepEntry struct {
-	deadline atomic.Int64 // coarse time, 0 for none
-	conn     net.Conn
-	onSweep  func(now int64) // if not nil, called at every sweep
-	prev     *sweepEntry
-	next     *sweepEntry
-	shard    *sweepShard
+	deadline    atomic.Int64 // coarse time, 0 for none
+	interrupted atomic.Bool
+	conn        net.Conn
+	onSweep     func(now int64) // if not nil, called at every sweep
+	prev        *sweepEntry
+	next        *sweepEntry
+	shard       *sweepShard
 }
 
 // chore is work for the sweeper's goroutine beside its entries.
@@ -138,15 +139,28 @@ func (e *sweepEntry) arm(s *sweeper, timeout time.Duration) {
 // disarm takes the deadline back.
 func (e *sweepEntry) disarm() { e.deadline.Store(0) }
 
-// expired reports whether the deadline has passed. Where it has not, a wait
-// that ended for a deadline was woken in error, and the connection is made fit
-// for use again.
+// interrupt ends every wait for the connection, whoever waits now or later, as
+// if its deadline had passed. Deadlines that are set afterwards change nothing.
+func (e *sweepEntry) interrupt() {
+	e.interrupted.Store(true)
+	e.conn.SetDeadline(aLongTimeAgo)
+}
+
+// resume ends what interrupt began.
+func (e *sweepEntry) resume() {
+	e.interrupted.Store(false)
+	e.conn.SetDeadline(time.Time{})
+}
+
+// expired reports whether the deadline has passed, or the connection was
+// interrupted. Where neither is so, a wait that ended for a deadline was woken
+// in error, and the connection is made fit for use again.
 func (e *sweepEntry) expired(s *sweeper) bool {
-	if deadline := e.deadline.Load(); deadline != 0 && deadline <= s.now() {
+	if deadline := e.deadline.Load(); deadline != 0 && deadline <= s.now() || e.interrupted.Load() {
 		return true
 	}
 	e.conn.SetDeadline(time.Time{})
-	return false
+	return e.interrupted.Load() // that may just have been taken back with it
 }
 
 func (s *sweeper) addTransport(t *Transport) {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"sluice/balancer"
@@ -51,7 +50,6 @@ type tunnel struct {
 	client  *clientConn
 	up      *upstreamConn
 	timeout time.Duration
-	broken  atomic.Bool
 }
 
 // run returns when the tunnel has ended. early is what the client sent ahead.
@@ -113,16 +111,12 @@ func (t *tunnel) arm() {
 
 // goesOn reports whether err is a wait that was ended though there is time left.
 func (t *tunnel) goesOn(err error) bool {
-	if !errors.Is(err, os.ErrDeadlineExceeded) || t.broken.Load() {
-		return false
-	}
 	sweeper := t.up.transport.sweeper
-	return !t.up.expired(sweeper) && !t.client.expired(sweeper) && !t.broken.Load()
+	return errors.Is(err, os.ErrDeadlineExceeded) && !t.up.expired(sweeper) && !t.client.expired(sweeper)
 }
 
 // cut makes both directions end.
 func (t *tunnel) cut() {
-	t.broken.Store(true)
-	t.up.conn.SetDeadline(aLongTimeAgo)
-	t.client.conn.SetDeadline(aLongTimeAgo)
+	t.up.interrupt()
+	t.client.interrupt()
 }

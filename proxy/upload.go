@@ -81,11 +81,10 @@ func (l *upload) wait() {
 	select {
 	case <-l.done:
 	default:
-		c.deadline.Store(1) // long past
-		c.conn.SetReadDeadline(aLongTimeAgo)
+		c.interrupt()
 		<-l.done
 		c.disarm()
-		c.conn.SetDeadline(time.Time{})
+		c.resume()
 	}
 	if !l.complete() {
 		l.x.keepClient = false
@@ -114,8 +113,7 @@ func (l *upload) run() {
 		l.err = err
 		l.broken.Store(true)
 		// Cut the peer: it must not take what it has got for the whole body.
-		l.up.deadline.Store(1)
-		l.up.conn.SetDeadline(aLongTimeAgo)
+		l.up.interrupt()
 	}
 }
 
