@@ -1,0 +1,341 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"debug/elf"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const patience = 60 * time.Second
+
+// releaseProgram returns the program as the Dockerfile builds it, by its own
+// command.
+func releaseProgram(t *testing.T) (path string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: this compiles everything anew, with the flags of a release")
+	}
+	path, err := release()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+var release = sync.OnceValues(func() (path string, err error) {
+	dockerfile, err := os.ReadFile("Dockerfile")
+	if err != nil {
+		return "", err
+	}
+	command := regexp.MustCompile(`(?m)^RUN (.* go build .*) -o /sluice \.$`).FindSubmatch(dockerfile)
+	if command == nil {
+		return "", errors.New("the Dockerfile has no line that builds /sluice")
+	}
+	if releaseDir, err = os.MkdirTemp("", "sluice-release-"); err != nil {
+		return "", err
+	}
+	path = filepath.Join(releaseDir, "sluice")
+	build := exec.Command("sh", "-c", string(command[1])+" -o "+path+" .")
+	if output, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", command[1], err, output)
+	}
+	return path, nil
+})
+
+var releaseDir string // of what release built
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if releaseDir != "" {
+		os.RemoveAll(releaseDir)
+	}
+	os.Exit(status)
+}
+
+// image is what the Dockerfile makes: a directory with the program and its
+// configuration, and nothing else.
+type image struct {
+	t    *testing.T
+	root string
+	file string // the configuration, seen from outside
+}
+
+func newImage(t *testing.T, configuration string) *image {
+	t.Helper()
+	program := releaseProgram(t)
+	// Not t.TempDir: nobody could not enter it.
+	root, err := os.MkdirTemp("", "sluice-image-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	i := &image{t: t, root: root, file: filepath.Join(root, "etc", "sluice", "sluice.yaml")}
+	data, err := os.ReadFile(program)
+	if err == nil {
+		err = errors.Join(
+			os.Chmod(root, 0o755),
+			os.WriteFile(filepath.Join(root, "sluice"), data, 0o755),
+			os.MkdirAll(filepath.Dir(i.file), 0o755))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.configure(configuration)
+	return i
+}
+
+func (i *image) configure(text string) {
+	i.t.Helper()
+	if err := errors.Join(os.WriteFile(i.file+"~", []byte(text), 0o644), os.Rename(i.file+"~", i.file)); err != nil {
+		i.t.Fatal(err)
+	}
+}
+
+// container is a running image.
+type container struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	log    *lockedBuffer
+	exited chan struct{}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// run starts the image as nobody with its directory as the root, and waits
+// until it is ready.
+func (i *image) run() *container {
+	i.t.Helper()
+	c := &container{t: i.t, log: new(lockedBuffer), exited: make(chan struct{})}
+	c.cmd = exec.Command("/sluice", "run", "--config", "/etc/sluice/sluice.yaml")
+	c.cmd.Dir, c.cmd.Env = "/", []string{}
+	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: i.root, Pdeathsig: syscall.SIGKILL}
+	const nobody = 65534
+	if os.Getuid() == 0 {
+		c.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	} else { // only in a user namespace of its own may it change its root
+		c.cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+		c.cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Getuid(), Size: 1}}
+		c.cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Getgid(), Size: 1}}
+	}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // Pdeathsig is about this thread
+		defer runtime.UnlockOSThread()
+		err := c.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = c.cmd.Wait()
+			close(c.exited)
+		}
+	}()
+	if err := <-started; err != nil {
+		if os.Getuid() != 0 && errors.Is(err, os.ErrPermission) {
+			i.t.Skipf("this machine allows neither chroot nor user namespaces: %v", err)
+		}
+		i.t.Fatal(err)
+	}
+	i.t.Cleanup(func() {
+		_ = c.cmd.Process.Kill()
+		<-c.exited
+		if i.t.Failed() {
+			i.t.Logf("output:\n%s", c.log)
+		}
+	})
+	c.await("it listens", func() bool { return c.address("admin") != "" && c.address("web") != "" })
+	c.await("it is ready", func() bool {
+		response, err := http.Get("http://" + c.address("admin") + "/readyz")
+		if err != nil {
+			return false
+		}
+		response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	})
+	return c
+}
+
+// address returns where a listener is bound, from the log; "" if it is not
+// there yet.
+func (c *container) address(listener string) string {
+	for line := range strings.Lines(c.log.String()) {
+		var l struct{ Message, Listener, Address string }
+		if json.Unmarshal([]byte(line), &l) == nil && l.Message == "listening" && l.Listener == listener {
+			return l.Address
+		}
+	}
+	return ""
+}
+
+// await waits until condition holds.
+func (c *container) await(what string, condition func() bool) {
+	c.t.Helper()
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(10 * time.Millisecond) {
+		select {
+		case <-c.exited:
+			c.t.Fatalf("it ended before %s", what)
+		default:
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func (c *container) signal(s os.Signal) {
+	c.t.Helper()
+	if err := c.cmd.Process.Signal(s); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// wait returns the exit status.
+func (c *container) wait() int {
+	c.t.Helper()
+	select {
+	case <-c.exited:
+		return c.cmd.ProcessState.ExitCode()
+	case <-time.After(patience):
+		c.t.Fatal("it does not end")
+		return -1
+	}
+}
+
+// configuration is that of one static peer, on free ports.
+func configuration(peer, more string) string {
+	return fmt.Sprintf("listeners: [{ name: web, address: '127.0.0.1:0' }]\nadmin: { address: '127.0.0.1:0' }\n"+
+		"services: { a: { peers: [%q] } }\nroutes: [{ service: a }]\n%s", peer, more)
+}
+
+func TestReleaseIsStatic(t *testing.T) {
+	program, err := elf.Open(releaseProgram(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	for _, p := range program.Progs {
+		if p.Type == elf.PT_INTERP {
+			t.Error("the program needs a dynamic linker")
+		}
+	}
+	if program.Section(".debug_info") != nil || program.Section(".symtab") != nil {
+		t.Error("the program is not stripped")
+	}
+}
+
+func TestImageServesReloadsAndStops(t *testing.T) {
+	origin := func(name string) string {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, name) }))
+		t.Cleanup(server.Close)
+		return server.Listener.Addr().String()
+	}
+	one, two := origin("one"), origin("two")
+	i := newImage(t, configuration(one, ""))
+	c := i.run()
+	get := func() string {
+		response, err := http.Get("http://" + c.address("web") + "/")
+		if err != nil {
+			return err.Error()
+		}
+		defer response.Body.Close()
+		body, _ := io.ReadAll(response.Body)
+		return string(body)
+	}
+	if got := get(); got != "one" {
+		t.Errorf("got %q", got)
+	}
+	i.configure(configuration(two, ""))
+	c.signal(syscall.SIGHUP)
+	c.await("the other peer answers", func() bool { return get() == "two" })
+	i.configure("nonsense")
+	c.signal(syscall.SIGHUP)
+	c.await("the nonsense is refused", func() bool { return strings.Contains(c.log.String(), "configuration refused") })
+	if got := get(); got != "two" {
+		t.Errorf("got %q", got)
+	}
+	c.signal(syscall.SIGTERM)
+	if status := c.wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	if log := c.log.String(); strings.Contains(log, "panic") || !strings.Contains(log, `"message":"stopped"`) {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
+func TestSecondSignalCuts(t *testing.T) {
+	arrived := make(chan struct{})
+	ctx, finish := context.WithCancel(context.Background())
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(arrived)
+		<-ctx.Done()
+	}))
+	defer server.Close()
+	defer finish()
+	c := newImage(t, configuration(server.Listener.Addr().String(), "shutdown: { grace: 1h }\n")).run()
+	cut := make(chan struct{})
+	go func() {
+		defer close(cut)
+		response, err := http.Get("http://" + c.address("web") + "/")
+		if err == nil {
+			response.Body.Close()
+		}
+	}()
+	<-arrived
+	c.signal(syscall.SIGTERM)
+	c.await("it is stopping", func() bool { return strings.Contains(c.log.String(), `"message":"stopping"`) })
+	select {
+	case <-c.exited:
+		t.Fatal("the first signal did not wait for the request in flight")
+	case <-time.After(100 * time.Millisecond):
+	}
+	c.signal(syscall.SIGTERM)
+	if status := c.wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	<-cut
+}
+
+func TestPortInUse(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	text := strings.Replace(configuration("127.0.0.1:1", ""), "127.0.0.1:0", taken.Addr().String(), 1)
+	file := writeFile(t, "a.yaml", text)
+	status, _, stderr := execute(t, "run", "--config", file)
+	if want := fmt.Sprintf("sluice: listener \"web\": %s is in use by another process\n", taken.Addr()); status != exitFailed || stderr != want {
+		t.Errorf("status %d: %s", status, stderr)
+	}
+}
