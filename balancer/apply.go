@@ -186,7 +186,7 @@ func describe(u discovery.Update) string {
 // always finds a newer snapshot.
 func (p *Pool) publish() {
 	prev := p.snapshot.Load()
-	next := build(prev.Generation+1, p.options.Policy, sorted(p.peers), sorted(p.draining))
+	next := build(prev.Generation+1, &p.options, sorted(p.peers), sorted(p.draining))
 	for _, peer := range next.Eligible {
 		peer.resume()
 	}

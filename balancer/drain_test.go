@@ -166,20 +166,20 @@ func TestALatePickDoesNotStopADrain(t *testing.T) {
 	p.Apply(instances(1))
 	peer := mustPick(t, p, nil).Peer
 	p.Apply(nil)
-	if peer.acquire() {
+	if peer.acquire(quiesced - 1) {
 		t.Fatal("a late pick got a peer that has left")
 	}
 	if got := peer.Inflight(); got != 1 {
 		t.Errorf("in flight %d after a late pick, want 1", got)
 	}
 	peer.load.Add(-1) // the last request ends, unnoticed
-	if peer.acquire() {
+	if peer.acquire(quiesced - 1) {
 		t.Fatal("a late pick got a peer that has drained")
 	}
 	if n := len(p.Snapshot().Draining); n != 0 || transportOf(peer).closes.Load() != 1 {
 		t.Error("nothing is in flight and the drain did not end")
 	}
-	if peer.acquire() || peer.Inflight() != 0 || transportOf(peer).closes.Load() != 1 {
+	if peer.acquire(quiesced-1) || peer.Inflight() != 0 || transportOf(peer).closes.Load() != 1 {
 		t.Error("a late pick disturbed a peer that is gone")
 	}
 }

@@ -53,6 +53,9 @@ func mustPick(t testing.TB, p *Pool, q *Query) Token {
 	return token
 }
 
+// ampleRetries is a budget that no test uses up.
+var ampleRetries = &RetryBudget{Ratio: 1, MinPerSecond: 1e5}
+
 // peerOf returns the peer of an instance that is in the set.
 func peerOf(t testing.TB, p *Pool, i discovery.Instance) *Peer {
 	t.Helper()

@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -16,6 +17,10 @@ type Options struct {
 	// DrainTimeout is what the requests in flight of a peer that left the set
 	// get before they are cut. Default: [DefaultDrainTimeout].
 	DrainTimeout time.Duration
+	// Limits bound what the pool takes on. Default: no limits.
+	Limits Limits
+	// RetryBudget bounds the retries. Default: [DefaultRetryBudget].
+	RetryBudget *RetryBudget
 	// NewTransport makes the connections of a peer. It is called once per peer,
 	// before the peer is picked for the first time, with the pool's mutex held:
 	// it must not block and not call the pool. If it is nil, Peer.Transport is.
@@ -78,5 +83,8 @@ func (o Options) withDefaults() (Options, error) {
 	if o.DrainTimeout == 0 {
 		o.DrainTimeout = DefaultDrainTimeout
 	}
-	return o, nil
+	if o.RetryBudget == nil {
+		o.RetryBudget = &DefaultRetryBudget
+	}
+	return o, errors.Join(o.Limits.check(), o.RetryBudget.check())
 }

@@ -134,9 +134,9 @@ func (p *Peer) String() string {
 }
 
 // acquire counts a request in flight and reports true, unless the peer is
-// quiesced.
-func (p *Peer) acquire() bool {
-	if p.load.Add(1) < quiesced {
+// quiesced or has limit, less than quiesced, of them.
+func (p *Peer) acquire(limit int) bool {
+	if p.load.Add(1) <= int64(limit) {
 		return true
 	}
 	p.release()
@@ -166,6 +166,9 @@ func (p *Peer) resume() {
 		p.load.And(^quiesced)
 	}
 }
+
+// isQuiesced reports whether the peer is to get no requests.
+func (p *Peer) isQuiesced() bool { return p.load.Load()&quiesced != 0 }
 
 // idle reports whether the peer is quiesced and has no request in flight.
 func (p *Peer) idle() bool { return p.load.Load() == quiesced }

@@ -298,6 +298,8 @@ func TestPickDoesNotAllocate(t *testing.T) {
 			for name, set := range map[string][]int{"equal": slices.Repeat([]int{1}, n), "weighted": slices.Repeat([]int{1, 5}, (n+1)/2)} {
 				p := newTestPool(t, Options{
 					Policy:           policy,
+					Limits:           Limits{Requests: 10, PeerRequests: 10, Retries: 10},
+					RetryBudget:      ampleRetries,
 					OnFailure:        func(*Peer, Outcome, Streak) {},
 					MeasureLatencies: n == 10,
 				})

@@ -25,6 +25,18 @@ type Pool struct {
 	cursor atomic.Uint64
 	_      [128 - 8]byte
 
+	// budget is written by every request, so it has a cache line to itself, and
+	// so has inflight where it is counted.
+	budget budget
+	_      [128 - 16]byte
+
+	inflight atomic.Int64 // attempts, if terms.counted
+	_        [128 - 8]byte
+
+	retries  atomic.Int64 // in flight
+	pending  atomic.Int64 // requests that wait for a peer
+	refusals [NumLimits]atomic.Uint64
+
 	// mu guards the fields below and those that Peer says it guards.
 	mu       sync.Mutex
 	options  Options
@@ -51,7 +63,9 @@ func NewPool(name string, o Options) (*Pool, error) {
 	}
 	p.setOptions(o)
 	p.cursor.Store(rand.Uint64())
-	p.snapshot.Store(build(1, o.Policy, nil, nil))
+	s := build(1, &o, nil, nil)
+	p.budget.open(s.terms.budget, nanotime())
+	p.snapshot.Store(s)
 	return p, nil
 }
 
@@ -70,8 +84,10 @@ func (p *Pool) Snapshot() *Snapshot { return p.snapshot.Load() }
 func (p *Pool) Changed() <-chan struct{} { return p.snapshot.Load().superseded }
 
 // Pick chooses a peer for one attempt, by the pool's policy; a nil q asks for
-// any. It fails with [ErrNoPeers], [ErrNoEligible] or [ErrAllTried]. It takes
-// no lock, allocates nothing and reads the clock once.
+// any. An attempt is a retry if a peer was tried before. Pick fails with
+// [ErrNoPeers], [ErrNoEligible] or [ErrAllTried], or with the error of a limit
+// that was reached; see [Limits]. It takes no lock, allocates nothing and reads
+// the clock once.
 //
 // The peer's transport is not closed before the token is done, except by
 // Options.DrainTimeout.
@@ -80,19 +96,37 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 	if q != nil {
 		query = *q
 	}
+	retry := query.Tried.Len() > 0
 	now := nanotime()
-	for {
-		s := p.snapshot.Load()
-		peer := s.picker.pick(query, now, &p.cursor)
-		if peer == nil {
-			return Token{}, s.refusal()
-		}
-		if peer.acquire() {
-			return Token{Peer: peer, start: now}, nil
+	s := p.snapshot.Load()
+	peer := s.picker.pick(query, now, &p.cursor)
+	if peer == nil {
+		return Token{}, s.refusal()
+	}
+	h, err := p.admit(&s.terms, retry, now)
+	if err != nil {
+		return Token{}, err
+	}
+	for !peer.acquire(s.terms.PeerRequests) {
+		if !peer.isQuiesced() { // it has as many requests as it may have
+			if peer = s.acquireOther(query, now, &p.cursor); peer != nil {
+				break
+			}
+			p.dismiss(h)
+			return Token{}, p.refuse(LimitPeerRequests)
 		}
 		// The peer was quiesced since s was loaded. The snapshot that leaves it
-		// out was stored before that, so the next round finds a newer one.
+		// out was stored before that, so there is a newer one.
+		s = p.snapshot.Load()
+		if peer = s.picker.pick(query, now, &p.cursor); peer == nil {
+			p.dismiss(h)
+			return Token{}, s.refusal()
+		}
 	}
+	if !retry {
+		p.budget.deposit(s.terms.budget, now)
+	}
+	return Token{Peer: peer, start: now, holds: h}, nil
 }
 
 // Reconfigure changes the options. Peers keep their state and their transport:

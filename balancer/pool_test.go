@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -34,7 +35,11 @@ func TestAnEmptyPoolIsANormalState(t *testing.T) {
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	for _, o := range []Options{{Policy: "fastest"}, {DrainTimeout: -1}} {
+	for _, o := range []Options{
+		{Policy: "fastest"}, {DrainTimeout: -1},
+		{Limits: Limits{Requests: -1}}, {Limits: Limits{Retries: -1}},
+		{RetryBudget: &RetryBudget{Ratio: -.1}}, {RetryBudget: &RetryBudget{MinPerSecond: math.NaN()}}, {RetryBudget: &RetryBudget{Ratio: math.Inf(1)}},
+	} {
 		if _, err := NewPool("star", o); err == nil || !strings.Contains(err.Error(), `pool "star"`) {
 			t.Errorf("NewPool(%+v): error %v, want one that names the pool", o, err)
 		}
@@ -254,7 +259,7 @@ func TestIneligiblePeersAreNotPicked(t *testing.T) {
 func TestTriedPeersAreNotPickedAgain(t *testing.T) {
 	for _, policy := range Policies() {
 		for _, weights := range [][]int{{1}, {1, 1}, {1, 1, 1, 1}, {1000, 1, 1}, {5000, 5000, 5000, 1}} {
-			p := newTestPool(t, Options{Policy: policy})
+			p := newTestPool(t, Options{Policy: policy, RetryBudget: ampleRetries})
 			p.Apply(withWeights(weights...))
 			for range 50 {
 				var q Query
@@ -427,9 +432,10 @@ func TestNames(t *testing.T) {
 	}
 	f(StateUp.String()+StateWarming.String()+StateEjected.String()+StateUnhealthy.String()+StateDraining.String(),
 		"upwarmingejectedunhealthydraining")
-	f(State(99).String()+EventKind(99).String()+OutcomeClass(99).String(), "unknownunknownunknown")
+	f(State(99).String()+EventKind(99).String()+OutcomeClass(99).String()+Limit(99).String(), "unknownunknownunknownunknown")
 	f((ReasonConsul | ReasonDrain).String(), "consul,drain")
 	f(OutcomeStale.String(), "stale connection")
+	f(LimitRetryBudget.String(), "retry budget")
 	f((&Peer{ID: instance(0, 1).Key()}).String(), "star/star-0000 (127.0.0.1:10000)")
 	text, _ := StateEjected.MarshalText()
 	f(string(text), "ejected")

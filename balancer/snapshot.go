@@ -1,5 +1,10 @@
 package balancer
 
+import (
+	"math/rand/v2"
+	"sync/atomic"
+)
+
 // Snapshot is the state of a pool at one time. It is immutable: callers must
 // not change its slices. The peers in it live on and change.
 type Snapshot struct {
@@ -16,18 +21,20 @@ type Snapshot struct {
 	Draining []*Peer
 
 	picker     picker
+	terms      terms
 	superseded chan struct{} // closed when the next snapshot is stored
 }
 
 // build makes the snapshot of the peers in the set and of those that left it.
 // It depends on nothing but its arguments and the conditions of the peers, and
 // changes none of them.
-func build(generation uint64, policy Policy, all, draining []*Peer) *Snapshot {
+func build(generation uint64, o *Options, all, draining []*Peer) *Snapshot {
 	s := &Snapshot{
 		Generation: generation,
-		Policy:     policy,
+		Policy:     o.Policy,
 		All:        all,
 		Draining:   draining,
+		terms:      newTerms(o),
 		superseded: make(chan struct{}),
 	}
 	candidates := make([]candidate, 0, len(all))
@@ -37,7 +44,7 @@ func build(generation uint64, policy Policy, all, draining []*Peer) *Snapshot {
 			candidates = append(candidates, candidate{peer: p, weight: c.weight()})
 		}
 	}
-	s.picker = newPicker(policy, candidates)
+	s.picker = newPicker(o.Policy, candidates)
 	return s
 }
 
@@ -49,6 +56,35 @@ func (s *Snapshot) withDraining(draining []*Peer) *Snapshot {
 	next.Draining = draining
 	next.superseded = make(chan struct{})
 	return &next
+}
+
+// maxLooks bounds how many peers acquireOther looks at one by one.
+const maxLooks = 128
+
+// acquireOther picks and acquires a peer in place of one that has as many
+// requests in flight as it may have: by the policy if that leads to another in
+// a few steps, and else the first there is. It returns nil if there is none,
+// or so few among so many that it may be taken for none.
+func (s *Snapshot) acquireOther(q Query, now int64, cursor *atomic.Uint64) *Peer {
+	without := q
+	for range maxTried {
+		p := s.picker.pick(without, now, cursor)
+		if p == nil {
+			break
+		}
+		if !q.Tried.Has(p) && p.acquire(s.terms.PeerRequests) {
+			return p
+		}
+		without.Tried.Add(p)
+	}
+	start := rand.IntN(len(s.Eligible))
+	for i := range min(len(s.Eligible), maxLooks) {
+		p := s.Eligible[(start+i)%len(s.Eligible)]
+		if p.load.Load() < int64(s.terms.PeerRequests) && !q.Tried.Has(p) && p.acquire(s.terms.PeerRequests) {
+			return p
+		}
+	}
+	return nil
 }
 
 // refusal says why no peer of s could be picked.

@@ -13,6 +13,7 @@ type Token struct {
 	Peer *Peer
 
 	start int64 // time of the pick, by nanotime
+	holds holds
 }
 
 // Done reports how the attempt went and ends the request's hold on the peer,
@@ -34,6 +35,9 @@ func (t Token) Done(o Outcome) {
 	}
 	p.measure(o, t.start+int64(o.Latency))
 	p.outcomes[o.Class].Add(1)
+	if t.holds != 0 {
+		p.pool.dismiss(t.holds)
+	}
 	p.release()
 }
 

@@ -1,0 +1,178 @@
+package balancer
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// retries returns how many retries p allows now.
+func retries(t *testing.T, p *Pool) int {
+	t.Helper()
+	n := 0
+	for {
+		q := triedOne()
+		token, err := p.Pick(&q)
+		if err == ErrRetryBudget {
+			return n
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		token.Done(Outcome{})
+		n++
+	}
+}
+
+// triedOne returns the query of a retry: it was sent to some peer before.
+func triedOne() Query {
+	var q Query
+	q.Tried.Add(&Peer{})
+	return q
+}
+
+// requests sends n requests that succeed.
+func requests(t *testing.T, p *Pool, n int) {
+	t.Helper()
+	for range n {
+		mustPick(t, p, nil).Done(Outcome{})
+	}
+}
+
+func TestRetriesAreAShareOfTheRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{RetryBudget: &RetryBudget{Ratio: 0.2}})
+		p.Apply(instances(2))
+		if got := retries(t, p); got != 0 {
+			t.Errorf("%d retries before any request, want 0", got)
+		}
+		requests(t, p, 1001)
+		if got := retries(t, p); got != 200 {
+			t.Errorf("%d retries after 1001 requests, want 200", got)
+		}
+		// In a lasting failure of everything, one in five requests is retried.
+		var first, again int
+		for range 60 {
+			for range 100 {
+				mustPick(t, p, nil).Done(Outcome{Class: OutcomeConnectFailure})
+				first++
+			}
+			again += retries(t, p)
+			time.Sleep(time.Second)
+		}
+		if share := float64(again) / float64(first); share < 0.199 || share > 0.201 {
+			t.Errorf("%.1f %% retries, want 20 %%", share*100)
+		}
+	})
+}
+
+func TestRetriesAreSavedUpForTenSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{RetryBudget: &RetryBudget{Ratio: 0.2}})
+		p.Apply(instances(2))
+		for range 120 { // two minutes
+			requests(t, p, 400)
+			time.Sleep(time.Second)
+		}
+		if got := retries(t, p); got < 700 || got > 900 {
+			t.Errorf("%d retries at once after a long time with 400 requests a second, want about 800", got)
+		}
+		requests(t, p, 400)
+		time.Sleep(10 * time.Second)
+		if got := retries(t, p); got < 25 || got > 35 {
+			t.Errorf("%d retries 10 seconds after 400 requests, want about 80/e", got)
+		}
+	})
+}
+
+// Where there are few requests, each may be retried.
+func TestSomeRetriesAreAlwaysAllowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{RetryBudget: &RetryBudget{MinPerSecond: 10}})
+		p.Apply(instances(2))
+		if got := retries(t, p); got != 100 {
+			t.Errorf("%d retries at the start, want 100", got)
+		}
+		total := 0
+		for range 100 {
+			time.Sleep(time.Second)
+			total += retries(t, p)
+		}
+		if total < 900 || total > 1000 {
+			t.Errorf("%d retries in 100 seconds, want nearly 1000", total)
+		}
+		time.Sleep(time.Hour)
+		if got := retries(t, p); got != 100 {
+			t.Errorf("%d retries after an hour, want 100", got)
+		}
+	})
+}
+
+func TestAPoolWithoutRetryBudgetHasTheDefault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{})
+		p.Apply(instances(2))
+		if got := retries(t, p); got != 100 {
+			t.Errorf("%d retries at the start, want 100", got)
+		}
+		requests(t, p, 100)
+		if got := retries(t, p); got != 20 {
+			t.Errorf("%d retries after 100 requests, want 20", got)
+		}
+		if err := p.Reconfigure(Options{RetryBudget: &RetryBudget{Ratio: 1}}); err != nil {
+			t.Fatal(err)
+		}
+		requests(t, p, 100)
+		if got := retries(t, p); got != 100 {
+			t.Errorf("with another ratio: %d retries after 100 requests, want 100", got)
+		}
+		if got := p.Refusals()[LimitRetryBudget]; got != 3 {
+			t.Errorf("%d refusals, want 3", got)
+		}
+	})
+}
+
+// Whoever retries at the same time gets no more than there is.
+func TestNoRetryIsPaidTwice(t *testing.T) {
+	const goroutines, each = 8, 2000
+	terms := newBudgetTerms(&RetryBudget{Ratio: 0.5})
+	var b budget
+	var taken atomic.Int64
+	var all sync.WaitGroup
+	for g := range goroutines {
+		all.Go(func() {
+			for i := range each {
+				now := int64(time.Second) * int64(i/500) // time passes for all
+				if g%2 == 0 {
+					b.deposit(terms, now)
+				} else if b.withdraw(terms, now) {
+					taken.Add(1)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if paid := int64(goroutines / 2 * each / 2); taken.Load() > paid {
+		t.Errorf("%d retries, but only %d were paid for", taken.Load(), paid)
+	}
+	if b.balance.Load() < 0 {
+		t.Errorf("balance %d", b.balance.Load())
+	}
+}
+
+func TestALongPauseOrAClockThatGoesBackDoesNoHarm(t *testing.T) {
+	terms := newBudgetTerms(&RetryBudget{Ratio: 1e6, MinPerSecond: 1e6})
+	var b budget
+	b.open(terms, 0)
+	for range 1000 {
+		b.deposit(terms, math.MaxInt64)
+	}
+	b.deposit(terms, math.MinInt64)
+	b.deposit(terms, math.MaxInt64)
+	if !b.withdraw(terms, 0) {
+		t.Error("no retry")
+	}
+}

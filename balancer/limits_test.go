@@ -1,0 +1,286 @@
+package balancer
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// hold picks n times.
+func hold(t *testing.T, p *Pool, n int) []Token {
+	t.Helper()
+	var held []Token
+	for range n {
+		held = append(held, mustPick(t, p, nil))
+	}
+	return held
+}
+
+func expectPick(t *testing.T, p *Pool, q *Query, want error) {
+	t.Helper()
+	token, err := p.Pick(q)
+	if err != want {
+		t.Errorf("Pick: %v, want %v", err, want)
+	}
+	if err == nil {
+		token.Done(Outcome{})
+	}
+}
+
+func TestRequestsInFlightAreLimited(t *testing.T) {
+	p := newTestPool(t, Options{Limits: Limits{Requests: 5}})
+	p.Apply(instances(3))
+	held := hold(t, p, 5)
+	expectPick(t, p, nil, ErrSaturated)
+	held[0].Done(Outcome{Class: OutcomeReset})
+	again := mustPick(t, p, nil)
+	expectPick(t, p, nil, ErrSaturated)
+	again.Done(Outcome{})
+	for _, token := range held[1:] {
+		token.Done(Outcome{})
+	}
+	if got := p.Refusals(); got != [NumLimits]uint64{LimitRequests: 2} {
+		t.Errorf("refusals %v, want 2 of the first kind", got)
+	}
+	if p.inflight.Load() != 0 {
+		t.Errorf("%d are counted when none is in flight", p.inflight.Load())
+	}
+}
+
+// A pick that fails for another reason takes nothing.
+func TestARefusedPickHoldsNothing(t *testing.T) {
+	p := newTestPool(t, Options{Limits: Limits{Requests: 2, Retries: 1, PeerRequests: 1}, RetryBudget: &RetryBudget{}})
+	expectPick(t, p, nil, ErrNoPeers)
+	p.Apply(instances(1))
+	token := mustPick(t, p, nil)
+	expectPick(t, p, nil, ErrPeersSaturated)
+	q := triedOne()
+	expectPick(t, p, &q, ErrRetryBudget)
+	q.Tried.Add(token.Peer)
+	expectPick(t, p, &q, ErrAllTried)
+	p.SetReason(token.Peer.ID, ReasonDrain, true, "")
+	expectPick(t, p, nil, ErrNoEligible)
+	token.Done(Outcome{})
+	if p.inflight.Load() != 0 || p.retries.Load() != 0 {
+		t.Errorf("%d in flight, %d retries; want none", p.inflight.Load(), p.retries.Load())
+	}
+}
+
+func TestRetriesInFlightAreLimited(t *testing.T) {
+	p := newTestPool(t, Options{Limits: Limits{Retries: 2}})
+	p.Apply(instances(2))
+	var held []Token
+	q := triedOne()
+	for range 2 {
+		held = append(held, mustPick(t, p, &q))
+	}
+	expectPick(t, p, &q, ErrTooManyRetries)
+	expectPick(t, p, nil, nil) // a first attempt is none
+	held[0].Done(Outcome{})
+	expectPick(t, p, &q, nil)
+	held[1].Done(Outcome{})
+	if p.retries.Load() != 0 {
+		t.Errorf("%d retries are counted when none is in flight", p.retries.Load())
+	}
+}
+
+func TestAFullPeerIsPassedOver(t *testing.T) {
+	for _, policy := range Policies() {
+		for _, n := range []int{1, 2, 3, 20, 100} {
+			p := newTestPool(t, Options{Policy: policy, Limits: Limits{PeerRequests: 3}})
+			set := instances(n)
+			set[0].Weight = 1000
+			p.Apply(set)
+			held := hold(t, p, 3*n) // every place is found
+			for _, peer := range p.Snapshot().All {
+				if got := peer.Inflight(); got != 3 {
+					t.Errorf("%s: %d in flight on %v, want 3", policy, got, peer)
+				}
+			}
+			expectPick(t, p, nil, ErrPeersSaturated)
+			held[0].Done(Outcome{})
+			again := mustPick(t, p, nil)
+			if again.Peer != held[0].Peer {
+				t.Errorf("%s: picked %v, but %v is the one with a place", policy, again.Peer, held[0].Peer)
+			}
+			if n > 1 { // the only place left is at a peer that was tried
+				again.Done(Outcome{})
+				var q Query
+				q.Tried.Add(again.Peer)
+				expectPick(t, p, &q, ErrPeersSaturated)
+			}
+		}
+	}
+}
+
+// One peer that is full because it is slow does not make its neighbour's load
+// double.
+func TestWhatAFullPeerIsSparedIsSpread(t *testing.T) {
+	p := newTestPool(t, Options{Policy: PolicyRoundRobin, Limits: Limits{PeerRequests: 1}})
+	p.Apply(instances(5))
+	stuck := mustPick(t, p, nil)
+	requests(t, p, 40000)
+	for _, peer := range p.Snapshot().All {
+		got := peer.Requests()
+		if peer == stuck.Peer && got != 0 || peer != stuck.Peer && (got < 9000 || got > 11000) {
+			t.Errorf("%v: %d requests; want about 10000 at each but the full one", peer, got)
+		}
+	}
+}
+
+func TestLimitsChangeWhileRequestsAreInFlight(t *testing.T) {
+	p := newTestPool(t, Options{})
+	p.Apply(instances(2))
+	uncounted := hold(t, p, 5)
+	reconfigure := func(l Limits) {
+		t.Helper()
+		if err := p.Reconfigure(Options{Limits: l}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reconfigure(Limits{Requests: 2})
+	counted := hold(t, p, 2)
+	expectPick(t, p, nil, ErrSaturated)
+	for _, token := range uncounted {
+		token.Done(Outcome{})
+	}
+	expectPick(t, p, nil, ErrSaturated)
+	reconfigure(Limits{})
+	expectPick(t, p, nil, nil)
+	for _, token := range counted {
+		token.Done(Outcome{})
+	}
+	if p.inflight.Load() != 0 {
+		t.Errorf("%d are counted when none is in flight", p.inflight.Load())
+	}
+}
+
+// However many come at once, no limit is exceeded and no place is lost.
+func TestLimitsHoldUnderConcurrency(t *testing.T) {
+	limits := Limits{Requests: 7, PeerRequests: 3, Retries: 2}
+	p := newTestPool(t, Options{Limits: limits, RetryBudget: ampleRetries})
+	p.Apply(instances(4))
+	var inflight, retries atomic.Int64
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 20000 {
+				var q Query
+				retry := rand.IntN(3) == 0
+				if retry {
+					q = triedOne()
+				}
+				token, err := p.Pick(&q)
+				if err != nil {
+					continue
+				}
+				if n := inflight.Add(1); n > int64(limits.Requests) {
+					t.Errorf("%d in flight", n)
+				}
+				if retry && retries.Add(1) > int64(limits.Retries) {
+					t.Errorf("%d retries in flight", retries.Load())
+				}
+				if retry {
+					retries.Add(-1)
+				}
+				inflight.Add(-1)
+				token.Done(Outcome{})
+			}
+		})
+	}
+	all.Wait()
+	if p.inflight.Load() != 0 || p.retries.Load() != 0 {
+		t.Errorf("%d in flight, %d retries; want none", p.inflight.Load(), p.retries.Load())
+	}
+	for range limits.Requests {
+		mustPick(t, p, nil)
+	}
+}
+
+func TestAwaitWaitsForAFirstPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{})
+		time.AfterFunc(3*time.Second, func() { p.Apply(instances(1)) })
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		token, err := p.Await(ctx, nil)
+		if err != nil || time.Since(start) != 3*time.Second {
+			t.Errorf("%v after %v, want a peer after 3s", err, time.Since(start))
+		}
+		token.Done(Outcome{})
+
+		// An unhealthy pool is waited for, too, and no longer than allowed.
+		p.SetReason(token.Peer.ID, ReasonActive, true, "")
+		start = time.Now()
+		ctx, cancel = context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if _, err := p.Await(ctx, nil); err != ErrNoEligible || time.Since(start) != 5*time.Second {
+			t.Errorf("%v after %v, want %v after 5s", err, time.Since(start), ErrNoEligible)
+		}
+		if got := p.Pending(); got != 0 {
+			t.Errorf("%d pending, want 0", got)
+		}
+	})
+}
+
+// To wait helps only where there is no peer.
+func TestAwaitDoesNotWaitForLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{Limits: Limits{Requests: 1}})
+		p.Apply(instances(1))
+		token := mustPick(t, p, nil)
+		start := time.Now()
+		if _, err := p.Await(t.Context(), nil); err != ErrSaturated {
+			t.Errorf("Await: %v, want %v", err, ErrSaturated)
+		}
+		var q Query
+		q.Tried.Add(token.Peer)
+		if _, err := p.Await(t.Context(), &q); err != ErrAllTried {
+			t.Errorf("Await: %v, want %v", err, ErrAllTried)
+		}
+		if time.Since(start) != 0 {
+			t.Errorf("took %v", time.Since(start))
+		}
+		token.Done(Outcome{})
+	})
+}
+
+func TestPendingRequestsAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{Limits: Limits{Pending: 3}})
+		var served, gaveUp atomic.Int64
+		for range 3 {
+			go func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				token, err := p.Await(ctx, nil)
+				if err != nil {
+					gaveUp.Add(1)
+					return
+				}
+				served.Add(1)
+				token.Done(Outcome{})
+			}()
+		}
+		synctest.Wait()
+		if got := p.Pending(); got != 3 {
+			t.Errorf("%d pending, want 3", got)
+		}
+		if _, err := p.Await(t.Context(), nil); err != ErrTooManyPending {
+			t.Errorf("Await: %v, want %v", err, ErrTooManyPending)
+		}
+		p.Apply(instances(1))
+		synctest.Wait()
+		if served.Load() != 3 || gaveUp.Load() != 0 || p.Pending() != 0 {
+			t.Errorf("%d served, %d gave up, %d pending; want 3, 0, 0", served.Load(), gaveUp.Load(), p.Pending())
+		}
+		if got := p.Refusals(); got != [NumLimits]uint64{LimitPending: 1} {
+			t.Errorf("refusals %v, want 1 of %v", got, LimitPending)
+		}
+	})
+}
