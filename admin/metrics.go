@@ -82,6 +82,7 @@ var (
 	discoveryState     = describe("discovery_state", "1 for the present state of a service's watch, 0 for the others.", "service", "state")
 	discoveryIndex     = describe("discovery_index", "Index of the registry's last answer.", "service")
 	discoveryInstances = describe("discovery_instances", "Instances in the last set from the registry.", "service")
+	discoveryHeld      = describe("discovery_held_instances", "Of them, those that are kept although the registry no longer lists them in service.", "service")
 	discoverySuccess   = describe("discovery_last_success_timestamp_seconds", "When the registry last answered, as Unix time.", "service")
 	discoveryChange    = describe("discovery_last_change_timestamp_seconds", "When a changed set was last applied, as Unix time.", "service")
 	discoveryQueries   = describe("discovery_queries_total", "Queries to the registry, answered or not.", "service")
@@ -181,6 +182,7 @@ func (c *collector) discovery(e emitter, s discovery.WatchStatus) {
 	}
 	e.gauge(discoveryIndex, float64(s.Index), s.Service)
 	e.gauge(discoveryInstances, float64(s.Instances), s.Service)
+	e.gauge(discoveryHeld, float64(s.Held), s.Service)
 	e.timestamp(discoverySuccess, s.LastSuccess, s.Service)
 	e.timestamp(discoveryChange, s.LastChange, s.Service)
 	e.counter(discoveryQueries, float64(s.Queries), s.Service)

@@ -29,6 +29,7 @@ type Watch struct {
 	Since       time.Time  `json:"since"` // start of State
 	Index       uint64     `json:"index"`
 	Instances   int        `json:"instances"`
+	Held        int        `json:"held"` // of Instances: no longer listed in service, kept for a while
 	LastSuccess *time.Time `json:"last_success"` // null: never
 	LastChange  *time.Time `json:"last_change"`  // null: never
 	LastError   string     `json:"last_error"`   // of the last query; empty if it was answered
@@ -44,6 +45,7 @@ func describeWatch(s discovery.WatchStatus) *Watch {
 		Since:       moment(s.Since),
 		Index:       s.Index,
 		Instances:   s.Instances,
+		Held:        s.Held,
 		LastSuccess: optionalMoment(s.LastSuccess),
 		LastChange:  optionalMoment(s.LastChange),
 		LastError:   s.LastError,

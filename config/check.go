@@ -124,6 +124,7 @@ func (d *decoder) service(s *Service, name string, consul *Consul) {
 	if s.Consul != nil {
 		s.Consul.Service = cmp.Or(s.Consul.Service, name)
 		s.Consul.Datacenter = cmp.Or(s.Consul.Datacenter, consul.Datacenter)
+		s.Consul.EmptyHold = cmp.Or(s.Consul.EmptyHold, &consul.EmptyHold)
 	}
 	first := make(map[string]string, len(s.Peers))
 	for i, peer := range s.Peers {

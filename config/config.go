@@ -95,7 +95,10 @@ type Consul struct {
 	Partition  string        `key:"partition" restart:"yes"` // Consul Enterprise
 	Wait       time.Duration `key:"wait" default:"1m" min:"1s" max:"10m"`
 	MaxWatches int           `key:"max_watches" default:"128" min:"1" max:"10000" restart:"yes"` // blocking queries at a time
-	Debounce   Debounce      `key:"debounce"`
+	// EmptyHold is how long instances are kept that vanished all at once in a
+	// way that does not look like the truth.
+	EmptyHold time.Duration `key:"empty_hold" default:"30s" min:"0s" max:"1h"`
+	Debounce  Debounce      `key:"debounce"`
 }
 
 // ConsulTLS are the certificates for an https address of Consul.
@@ -135,9 +138,8 @@ type ConsulService struct {
 	Filter      string   `key:"filter"`  // Consul's own filter language
 	PassingOnly bool     `key:"passing_only" default:"false"`
 	Datacenter  string   `key:"datacenter"` // empty: consul.datacenter
-	// EmptyHold is how long instances are kept that vanished all at once in a
-	// way that does not look like the truth.
-	EmptyHold time.Duration `key:"empty_hold" default:"30s" min:"0s" max:"1h"`
+
+	EmptyHold *time.Duration `key:"empty_hold" min:"0s" max:"1h"` // nil: consul.empty_hold; never nil once loaded
 }
 
 // Balance says how a peer is picked for a request.

@@ -73,7 +73,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, key string, r rules) {
 	case reflect.Pointer: // optional: absent is nil
 		if n != nil {
 			v.Set(reflect.New(v.Type().Elem()))
-			d.object(n, v.Elem(), key)
+			d.value(n, v.Elem(), key, r)
 		}
 	case reflect.Slice:
 		d.list(n, v, key, r)

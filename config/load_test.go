@@ -42,11 +42,11 @@ func TestParseFillsDefaults(t *testing.T) {
 		},
 		Consul: Consul{
 			Addresses: []string{"http://127.0.0.1:8500"},
-			Wait:      time.Minute, MaxWatches: 128,
+			Wait:      time.Minute, MaxWatches: 128, EmptyHold: 30 * time.Second,
 			Debounce: Debounce{Quiet: 100 * time.Millisecond, MaxWait: time.Second},
 		},
 		Services: map[string]Service{"star": {
-			Consul:    &ConsulService{Service: "star", EmptyHold: 30 * time.Second},
+			Consul:    &ConsulService{Service: "star", EmptyHold: new(30 * time.Second)},
 			Balance:   Balance{Policy: "ewma"},
 			Timeouts:  Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute},
 			Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512},
@@ -85,6 +85,7 @@ consul:
   max_watches: 7
   datacenter: dc1
   wait: 90s
+  empty_hold: 2m
   debounce: { quiet: 0s, max_wait: 2s }
 services:
   star:
@@ -119,13 +120,13 @@ shutdown: { delay: 5s, idle: 2s, grace: 1m }
 			TLS:       ConsulTLS{CA: "ca.pem", CAPath: "/cas", Cert: "c.pem", Key: "k.pem", ServerName: "consul", SkipVerify: true},
 			Namespace: "ns", Partition: "pt", MaxWatches: 7,
 			Datacenter: "dc1",
-			Wait:       90 * time.Second,
-			Debounce:   Debounce{MaxWait: 2 * time.Second},
+			Wait:       90 * time.Second, EmptyHold: 2 * time.Minute,
+			Debounce: Debounce{MaxWait: 2 * time.Second},
 		},
 		Services: map[string]Service{
 			"star": {
 				Consul: &ConsulService{Service: "Star", Tags: []string{"v1", "2"}, Filter: `Service.Meta.a == "b"`,
-					PassingOnly: true, Datacenter: "dc2"},
+					PassingOnly: true, Datacenter: "dc2", EmptyHold: new(time.Duration(0))},
 				Balance:     Balance{Policy: "round_robin"},
 				Timeouts:    Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour},
 				Keepalive:   Keepalive{Idle: time.Minute, Max: 8},

@@ -221,6 +221,7 @@ func (m *Manager) inherit(w, old *Watch) {
 	w.changed, w.waiting, w.due = old.changed, old.waiting, old.due
 	w.status.Changes, w.status.LastChange = old.status.Changes, old.status.LastChange
 	w.status.Instances, w.status.LastSuccess = old.status.Instances, old.status.LastSuccess
+	w.status.Held = old.status.Held
 	if w.known {
 		w.status.State = WatchStale
 	}

@@ -47,6 +47,7 @@ type WatchStatus struct {
 	Queries   uint64 // failed and answered queries
 	Changes   uint64 // sets handed to Sink; at least 1 once the pool knows a first set
 	Instances int    // in the last set that the source reported
+	Held      int    // of them, those that stay although the registry no longer lists them in service
 }
 
 // Watch is one watched service: where its source reports, and what is known of
@@ -99,6 +100,17 @@ func (w *Watch) Instances() ([]Instance, bool) {
 	w.manager.mu.Lock()
 	defer w.manager.mu.Unlock()
 	return w.latest, w.known
+}
+
+// Hold reports how many instances of the last set stay in it although the
+// registry no longer lists them in service: 0 if there are none any more.
+func (w *Watch) Hold(instances int) {
+	m := w.manager
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !w.retired {
+		w.status.Held = instances
+	}
 }
 
 // Succeeded reports that a query was answered and the answer is trusted,

@@ -43,7 +43,7 @@ func specOf(s config.Service, c config.Consul) sourceSpec {
 		Datacenter:  s.Consul.Datacenter,
 		PassingOnly: s.Consul.PassingOnly,
 		Wait:        c.Wait,
-		EmptyHold:   orNone(s.Consul.EmptyHold),
+		EmptyHold:   orNone(*s.Consul.EmptyHold),
 	}}
 }
 

@@ -49,7 +49,8 @@
 //
 // After a sudden loss that was confirmed, the instances stay in service for
 // EmptyHold (30 s), so that they can register again, and the watch is stale
-// meanwhile. Each is released when Consul lists it in service or in maintenance
+// meanwhile. Those that left within the 10 s before come back with them: they
+// are the first part of the same loss. Each is released when Consul lists it in service or in maintenance
 // mode. Critical is not enough: that is how most registrations begin.
 //
 // An instance that is listed as critical is out of service at once, even if it is

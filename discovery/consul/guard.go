@@ -20,6 +20,13 @@ type guard struct {
 	plural  time.Time            // when known last had two instances in service
 	trouble time.Time            // when a query last failed
 	held    map[process]held
+	left    []departure // within suddenWindow before the last answer that counted, the oldest first
+}
+
+// departure is an instance in service that an answer no longer listed.
+type departure struct {
+	instance discovery.Instance
+	at       time.Time
 }
 
 // held is an instance that stays although Consul does not list it in service.
@@ -84,14 +91,23 @@ func (g *guard) recent(now, then time.Time) bool {
 	return !then.IsZero() && now.Sub(then) <= suddenWindow
 }
 
-// hold keeps lost from now on.
-func (g *guard) hold(now time.Time, lost []discovery.Instance) {
+// hold keeps lost from now on, and takes those back that left shortly before
+// and are not among listed: an agent that lost its state takes its instances
+// from the catalog one by one. It returns how many it keeps.
+func (g *guard) hold(now time.Time, lost, listed []discovery.Instance) int {
 	if g.held == nil {
 		g.held = make(map[process]held)
+	}
+	back := byProcess(listed)
+	for _, d := range g.left {
+		if _, ok := back[processOf(d.instance)]; !ok && g.recent(now, d.at) {
+			g.held[processOf(d.instance)] = held{d.instance, now.Add(g.emptyHold)}
+		}
 	}
 	for _, i := range lost {
 		g.held[processOf(i)] = held{i, now.Add(g.emptyHold)}
 	}
+	return len(g.held)
 }
 
 // accept makes set the last answer that counted, and returns it together with
@@ -101,11 +117,12 @@ func (g *guard) accept(now time.Time, set []discovery.Instance) (merged []discov
 	if serving(g.known) > 1 {
 		g.plural = now
 	}
+	listed := byProcess(set)
+	g.depart(now, listed)
 	g.known = set
 	if len(g.held) == 0 {
 		return set, 0, 0
 	}
-	listed := byProcess(set)
 	for p, h := range g.held {
 		i, ok := listed[p]
 		switch back := ok && (i.Serving() || i.Status == discovery.StatusMaintenance); {
@@ -126,6 +143,16 @@ func (g *guard) accept(now time.Time, set []discovery.Instance) (merged []discov
 		merged = append(merged, h.instance)
 	}
 	return merged, len(g.held), expired
+}
+
+// depart notes which instances in service are not listed any more.
+func (g *guard) depart(now time.Time, listed map[process]discovery.Instance) {
+	g.left = slices.DeleteFunc(g.left, func(d departure) bool { return !g.recent(now, d.at) })
+	for _, i := range g.known {
+		if _, ok := listed[processOf(i)]; !ok && i.Serving() {
+			g.left = append(g.left, departure{i, now})
+		}
+	}
 }
 
 // expiry returns when the first held instance is to be given up.

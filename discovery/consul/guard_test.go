@@ -72,10 +72,17 @@ func TestGuard(t *testing.T) {
 			{0, "a b", "a b"}, {s, "", "a b"}, {29 * s, "", "a b"}, {s, "", ""}, {s, "", ""},
 		}},
 		{"held instances are released one by one", 30 * s, []step{
-			{0, "a b", "a b"}, {s, "", "a b"}, {s, "a", "a b"}, {s, "a b", "a b"}, {s, "b", "b"}, {s, "", "b"},
+			{0, "a b", "a b"}, {s, "", "a b"}, {s, "a", "a b"}, {s, "a b", "a b"}, {s, "b", "b"}, {11 * s, "", ""},
 		}},
 		{"one after the other within the window is sudden", 30 * s, []step{
-			{0, "a b c", "a b c"}, {s, "b c", "b c"}, {s, "c", "c"}, {s, "", "c"}, {30 * s, "", ""},
+			{0, "a b c", "a b c"}, {s, "b c", "b c"}, {s, "c", "c"}, {s, "", "a b c"}, {30 * s, "", ""},
+		}},
+		{"what left shortly before a sudden loss comes back", 30 * s, []step{
+			{0, "a b c d", "a b c d"}, {s, "b c d", "b c d"}, {9 * s, "b d", "b d"}, {s, "d", "d"}, {s, "", "b c d"},
+			{s, "b", "b c d"}, {29 * s, "b", "b"}, {s, "b", "b"},
+		}},
+		{"what is listed again has not left", 30 * s, []step{
+			{0, "a b c", "a b c"}, {s, "b c", "b c"}, {s, "a:critical", "a:critical b c"},
 		}},
 		{"registration begins critical", 30 * s, []step{
 			{0, "a b", "a b"}, {s, "", "a b"}, {s, "a:critical", "a b"}, {s, "a:critical b:critical", "a b"},
@@ -122,7 +129,7 @@ func TestGuard(t *testing.T) {
 				answer, regressed := strings.CutPrefix(step.answer, "!")
 				set := parseSet(answer)
 				if lost := g.doubtful(now, g.loss(set), regressed); len(lost) > 0 {
-					g.hold(now, lost)
+					g.hold(now, lost, set)
 				}
 				got, kept, _ := g.accept(now, set)
 				if formatSet(got) != step.want {

@@ -104,7 +104,7 @@ func (w *watch) poll(ctx context.Context) error {
 		}
 		forgot = forgot || w.blind(answer)
 		if lost := w.guard.doubtful(time.Now(), w.guard.loss(answer.Instances), forgot); len(lost) > 0 {
-			w.hold(lost)
+			w.hold(lost, answer.Instances)
 		}
 	}
 	w.accept(answer)
@@ -129,9 +129,9 @@ func (w *watch) blind(answer Answer) bool {
 }
 
 // hold keeps instances in service for a while.
-func (w *watch) hold(lost []discovery.Instance) {
-	w.guard.hold(time.Now(), lost)
-	w.client.log.Warn().Str("consul_service", w.options.Service).Int("instances", len(lost)).
+func (w *watch) hold(lost, listed []discovery.Instance) {
+	kept := w.guard.hold(time.Now(), lost, listed)
+	w.client.log.Warn().Str("consul_service", w.options.Service).Int("instances", kept).
 		Dur("for", w.options.EmptyHold).Msg("instances kept after a sudden loss")
 }
 
@@ -239,6 +239,7 @@ func (w *watch) accept(answer Answer) {
 			Msg("kept instances given up: consul did not list them in service again")
 	}
 	w.report.Emit(set)
+	w.report.Hold(kept)
 	if kept == 0 {
 		w.report.Succeeded(answer.Index)
 		return

@@ -357,7 +357,7 @@ func TestSuddenEmptyIsConfirmedAndHeld(t *testing.T) {
 			t.Errorf("requests %+v, want one consistent first", r)
 		}
 		s := b.status()
-		if s.State != discovery.WatchStale || !strings.Contains(s.LastError, "suddenly lists 0 instances in service: 2 that were are kept until") {
+		if s.State != discovery.WatchStale || s.Held != 2 || !strings.Contains(s.LastError, "suddenly lists 0 instances in service: 2 that were are kept until") {
 			t.Errorf("status %+v", s)
 		}
 		if !strings.Contains(b.log.String(), "instances kept after a sudden loss") {
@@ -371,9 +371,23 @@ func TestSuddenEmptyIsConfirmedAndHeld(t *testing.T) {
 		if !strings.Contains(b.log.String(), `"instances":1,"message":"kept instances given up`) {
 			t.Errorf("log: %s", b.log.String())
 		}
-		if s := b.status(); s.State != discovery.WatchFresh {
+		if s := b.status(); s.State != discovery.WatchFresh || s.Held != 0 {
 			t.Errorf("status %+v", s)
 		}
+	})
+}
+
+func TestInstancesThatAWipedAgentTakesOutOneByOneComeBack(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b c")
+		b.set("b c")
+		b.expect(sec, "1s: b c")
+		b.at(sec + 20*ms)
+		b.set("c")
+		b.expect(sec+20*ms, "1.02s: c")
+		b.at(sec + 40*ms)
+		b.set("")
+		b.expect(sec+40*ms, "1.04s: a b c")
 	})
 }
 
