@@ -95,7 +95,7 @@ var (
 	fieldPattern       = regexp.MustCompile("^" + tokenPattern + ":" + valuePattern + "$")
 	absolutePattern    = regexp.MustCompile("^(?i:https?)://([^/?]*)(.*)$")
 	namePattern        = regexp.MustCompile("^[-._~%!$&'()*+;=0-9A-Za-z]+(?::[0-9]{0,5})?$")
-	ipv6Pattern        = regexp.MustCompile("^\\[[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\\](?::[0-9]{0,5})?$")
+	ipv6Pattern        = regexp.MustCompile(`^\[[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\](?::[0-9]{0,5})?$`)
 	lengthPattern      = regexp.MustCompile("^[0-9]{1,18}$")
 	chunkSizePattern   = regexp.MustCompile("^[0-9A-Fa-f]{1,15}(?:;" + valuePattern + ")?$")
 )
