@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 )
@@ -32,4 +34,41 @@ func TestClientThatLeavesAmidRequest(t *testing.T) {
 		}
 	}
 	eventually(t, "no connection is left", func() bool { return p.Connections() == 0 })
+}
+
+// An interim response is no answer: where no final one follows it, sluice gives
+// one, so that the next response is not taken for it.
+func TestInterimResponseAndNothingElse(t *testing.T) {
+	const hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+	for name, then := range map[string]string{"the end": "", "half a head": "HTTP/1.1 200", "a malformed head": "HTTP/1.1 999 Odd\r\n\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			origin := startOrigin(t, func(c *originConn) bool {
+				r, ok := c.request()
+				if !ok {
+					return false
+				}
+				if r.URL.Path == "/hints" {
+					io.WriteString(c.Conn, hints+then)
+					return false
+				}
+				_, err := io.WriteString(c.Conn, okResponse)
+				return err == nil
+			})
+			p := startProxy(t, Options{}, origin.address())
+			conn := p.dial()
+			for range 2 {
+				fmt.Fprint(conn, "GET /hints HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+				got := make([]byte, len(hints))
+				if _, err := io.ReadFull(conn, got); err != nil || string(got) != hints {
+					t.Fatalf("got %q, %v", got, err)
+				}
+				if status, body := readResponse(t, conn); status != 502 || !strings.Contains(body, "star") {
+					t.Errorf("got %d %q, want 502", status, body)
+				}
+				if status, body := readResponse(t, conn); status != 200 || body != "ok" {
+					t.Errorf("the next request got %d %q", status, body)
+				}
+			}
+		})
+	}
 }

@@ -46,7 +46,8 @@ type httpExchange struct {
 	framing    framing
 	splicer    splicer
 	keepClient bool // the client's connection is kept after this exchange
-	begun      bool // the client has got a byte of the response
+	begun      bool // the client has got a byte of a response
+	answered   bool // that of a final one, not only of an interim one
 	out        []byte
 
 	// For the access log and the metrics.

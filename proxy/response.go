@@ -115,7 +115,7 @@ func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer
 		}
 	}
 	x.out = x.appendResponseHead(x.out[:0], x.from[:headLength])
-	x.begun = true
+	x.begun, x.answered = true, true
 
 	if x.framing != framingNone && n == headLength {
 		u.acknowledge()

@@ -21,7 +21,7 @@ func (x *httpExchange) begin() {
 	x.tries, x.status, x.bytesIn, x.bytesOut = 0, 0, int64(x.bodyLength), 0
 	x.connectTime, x.upstreamTime = 0, 0
 	x.refused, x.interrupted, x.lastRefusal = "", "", nil
-	x.begun, x.touched = false, false
+	x.begun, x.answered, x.touched = false, false, false
 	x.mayReplaySent = x.head.Method.Idempotent()
 	x.upload.reset(x)
 	body := x.start + x.headLength
@@ -56,7 +56,7 @@ func (x *httpExchange) serve() bool {
 	}
 	x.upload.wait()
 	switch {
-	case x.begun:
+	case x.answered:
 	case x.lastRefusal != nil:
 		return x.refuse(x.lastRefusal)
 	case outcome.Class == balancer.OutcomeClientGone:

@@ -28,7 +28,7 @@ func (x *httpExchange) switches(b []byte) bool {
 func (x *httpExchange) receiveTunnel(u *upstreamConn, headLength, n int) balancer.Outcome {
 	defer u.transport.discard(u)
 	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.upstreamTime - x.picked.Sub(x.startTime)}
-	x.status, x.keepClient, x.begun = x.response.Status, false, true
+	x.status, x.keepClient, x.begun, x.answered = x.response.Status, false, true, true
 	x.framing = framingNone
 	x.out = append(x.appendResponseHead(x.out[:0], x.from[:headLength]), x.from[headLength:n]...)
 	early := x.in[x.start+x.headLength : x.end]
