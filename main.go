@@ -19,6 +19,7 @@ import (
 
 	"sluice/config"
 	"sluice/gateway"
+	"sluice/handover"
 )
 
 // Exit statuses.
@@ -96,16 +97,19 @@ func noArguments(_ *cobra.Command, args []string) error {
 
 func newRun() *cobra.Command {
 	in := config.Input{Getenv: os.Getenv}
+	var pidFile string
 	command := &cobra.Command{
 		Use:   "run (--config FILE | --service NAME)",
 		Short: "Serve until a signal ends it",
 		Long: "Serve what a configuration file says or, without one, everything on one\n" +
 			"address from one Consul service.\n\n" +
 			"SIGHUP reloads the file, which also happens when it changes. SIGTERM and\n" +
-			"SIGINT let the requests in flight finish; a second one cuts them.",
+			"SIGINT let the requests in flight finish; a second one cuts them. SIGUSR2\n" +
+			"replaces the process by a new one, from the binary that is in its place by\n" +
+			"then, without losing a connection.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return serve(cmd.Context(), in, cmd.ErrOrStderr())
+			return serve(cmd.Context(), in, pidFile, cmd.ErrOrStderr())
 		},
 	}
 	flags := command.Flags()
@@ -114,17 +118,24 @@ func newRun() *cobra.Command {
 	flags.StringVar(&in.Listen, "listen", "", "`address` for clients (default :8080)")
 	flags.StringVar(&in.Admin, "admin", "", "`address` of the admin API (default 127.0.0.1:8081)")
 	flags.StringVar(&in.Consul, "consul", "", "`URL` of the Consul agent (default http://127.0.0.1:8500)")
+	flags.StringVar(&pidFile, "pid-file", "", "`file` that holds the id of the process that serves")
 	return command
 }
 
-// serve runs a gateway until a signal ends it.
-func serve(ctx context.Context, in config.Input, log io.Writer) error {
+// serve runs a gateway until a signal ends it, or a new process replaces it.
+func serve(ctx context.Context, in config.Input, pidFile string, log io.Writer) error {
 	// Before anything else: a signal that arrives early is not lost.
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, os.Interrupt)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGUSR2, os.Interrupt)
 	defer signal.Stop(signals)
 
-	g, err := gateway.New(gateway.Options{Input: in, Version: version(), Log: log})
+	h := handover.New(pidFile)
+	defer h.Stop()
+	g, err := gateway.New(gateway.Options{
+		Input: in, Version: version(), Log: log,
+		Listen: h.Listen, Replaced: h.Replaced(),
+		Serving: h.Serving,
+	})
 	if err != nil {
 		return err
 	}
@@ -132,16 +143,17 @@ func serve(ctx context.Context, in config.Input, log io.Writer) error {
 	defer stop()
 	ended := make(chan struct{})
 	var handling sync.WaitGroup
-	handling.Go(func() { handle(signals, ended, g, stop) })
+	handling.Go(func() { handle(signals, ended, g, h, stop) })
 	err = g.Run(ctx)
 	close(ended)
 	handling.Wait()
 	return err
 }
 
-// handle does what the signals ask for, until ended is closed. None of it
-// takes time.
-func handle(signals <-chan os.Signal, ended <-chan struct{}, g *gateway.Gateway, stop func()) {
+// handle does what the signals ask for, until ended is closed.
+func handle(signals <-chan os.Signal, ended <-chan struct{}, g *gateway.Gateway, h *handover.Handover, stop func()) {
+	var replacing sync.WaitGroup
+	defer replacing.Wait()
 	stopping := false
 	for {
 		select {
@@ -151,9 +163,12 @@ func handle(signals <-chan os.Signal, ended <-chan struct{}, g *gateway.Gateway,
 			switch {
 			case s == syscall.SIGHUP:
 				g.Reload()
+			case s == syscall.SIGUSR2:
+				replacing.Go(func() { g.ReplaceBy(h.Replace) })
 			case !stopping:
 				stopping = true
 				stop()
+				h.Stop()
 			default:
 				g.Cut()
 			}

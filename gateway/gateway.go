@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -27,6 +28,14 @@ type Options struct {
 	Input   config.Input
 	Version string    // of the program, for its metrics
 	Log     io.Writer // where the log goes; os.Stderr if nil
+
+	// Listen binds an address; net.Listen if nil.
+	Listen func(network, address string) (net.Listener, error)
+	// Serving, if not nil, is called once, when clients are about to be served.
+	Serving func() error
+	// Replaced is closed when another process has taken over the listeners. Then
+	// Run ends as if its context had, but at once: the other one is ready.
+	Replaced <-chan struct{}
 }
 
 // Gateway is a running sluice. It is safe for concurrent use.
@@ -51,6 +60,7 @@ type Gateway struct {
 
 	ready    atomic.Bool // first sets have arrived
 	stopping atomic.Bool
+	replaced bool            // by another process; for Run's goroutine
 	cut      context.Context // ends when what is in flight is to be cut
 	Cut      context.CancelFunc
 
@@ -63,6 +73,9 @@ type Gateway struct {
 func New(o Options) (_ *Gateway, err error) {
 	if o.Log == nil {
 		o.Log = os.Stderr
+	}
+	if o.Listen == nil {
+		o.Listen = net.Listen
 	}
 	revision, err := o.Input.Load()
 	if err != nil {
@@ -128,6 +141,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 	running.Go(func() {
 		defer close(warm)
 		g.awaitFirst(ctx, g.services.all(), startTimeout)
+		if g.options.Serving == nil {
+			return
+		}
+		if err := g.options.Serving(); err != nil {
+			g.log.Error().Err(err).Msg("the process before this one has not been told to stop")
+		}
 	})
 	failed := make(chan error, len(g.listeners))
 	var serving sync.WaitGroup
@@ -147,6 +166,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
+	case <-g.options.Replaced:
+		g.log.Info().Msg("replaced by a new process")
+		g.leaveAdmin()
 	}
 	g.shutdown(stop, &running)
 	serving.Wait()
@@ -168,6 +190,26 @@ func (g *Gateway) serve(l listener) error {
 	return nil
 }
 
+// ReplaceBy calls replace, which puts another process in this one's place, and
+// logs what came of it.
+func (g *Gateway) ReplaceBy(replace func() error) {
+	g.log.Info().Msg("starting a new process in place of this one")
+	if err := replace(); err != nil {
+		g.log.Error().Err(err).Msg("not replaced, going on")
+	}
+}
+
+// leaveAdmin leaves the admin API to the process that has replaced this one:
+// its answers must not tell of one that stops.
+func (g *Gateway) leaveAdmin() {
+	g.replaced = true
+	ctx, cancel := context.WithTimeout(g.cut, time.Second)
+	defer cancel()
+	if err := g.admin.Shutdown(ctx); err != nil {
+		_ = g.admin.Close()
+	}
+}
+
 // shutdown ends everything in order: first new requests, then those in
 // flight, then what they need.
 func (g *Gateway) shutdown(stop context.CancelFunc, running *sync.WaitGroup) {
@@ -175,7 +217,7 @@ func (g *Gateway) shutdown(stop context.CancelFunc, running *sync.WaitGroup) {
 	g.stopping.Store(true)
 	g.log.Info().Stringer("delay", settings.Delay).Stringer("grace", settings.Grace).
 		Int("connections", g.proxy.Connections()).Msg("stopping")
-	if settings.Delay > 0 {
+	if settings.Delay > 0 && !g.replaced {
 		delay := time.NewTimer(settings.Delay)
 		select {
 		case <-delay.C:

@@ -33,7 +33,7 @@ func (g *Gateway) Address(name string) net.Addr {
 func (g *Gateway) listen(c *config.Config) error {
 	var errs []error
 	bind := func(name, address string, admin bool) {
-		l, err := net.Listen("tcp", address)
+		l, err := g.options.Listen("tcp", address)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("listener %q: %w", name, explain(address, err)))
 			return

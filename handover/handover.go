@@ -1,0 +1,124 @@
+// Package handover lets a new process take over the listening sockets of the
+// one that runs, so that a new binary replaces an old one without a refused or
+// reset connection.
+//
+// The old process starts the new one, which inherits the sockets, loads its
+// configuration, finds its peers and says that it serves. Only then does the
+// old one stop accepting, finish what it has begun, and end. A new process that
+// fails, or takes longer than a minute, is ended, and the old one goes on as if
+// nothing had happened. In between both accept from the same queue in the
+// kernel, so that no connection is ever without somebody to take it.
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/cloudflare/tableflip"
+)
+
+// Handover is the process's part in replacing, and in being replaced. There can
+// be only one that listens in a process. It is safe for concurrent use.
+type Handover struct {
+	pidFile  string
+	replaced chan struct{}
+	stopped  context.Context
+	stop     context.CancelFunc
+
+	mu sync.Mutex
+	// mu guards the field below.
+	upgrader *tableflip.Upgrader // nil before the first Listen
+}
+
+// New returns a handover that has done nothing yet. pidFile, if not empty,
+// names a file that will hold the id of the process that serves.
+func New(pidFile string) *Handover {
+	h := &Handover{pidFile: pidFile, replaced: make(chan struct{})}
+	h.stopped, h.stop = context.WithCancel(context.Background())
+	return h
+}
+
+// Listen returns the listener for the address that the process before this one
+// left, or a new one.
+func (h *Handover) Listen(network, address string) (net.Listener, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.upgrader == nil {
+		upgrader, err := tableflip.New(tableflip.Options{PIDFile: h.pidFile})
+		if err != nil {
+			return nil, fmt.Errorf("take over from the process before: %w", err)
+		}
+		h.upgrader = upgrader
+	}
+	l, err := h.upgrader.Fds.Listener(network, address)
+	if err != nil {
+		return nil, fmt.Errorf("take over the socket for %s: %w", address, err)
+	}
+	if l != nil {
+		return l, nil
+	}
+	if l, err = net.Listen(network, address); err != nil {
+		return nil, err
+	}
+	if err := h.upgrader.Fds.AddListener(network, address, l.(tableflip.Listener)); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("keep the socket for %s for a later process: %w", address, err)
+	}
+	return l, nil
+}
+
+// Serving tells the process before this one, if there is one, that it may stop.
+func (h *Handover) Serving() error {
+	if err := h.begun().Ready(); err != nil {
+		return fmt.Errorf("take over from the process before: %w", err)
+	}
+	return nil
+}
+
+// begun returns the upgrader, after the first Listen.
+func (h *Handover) begun() *tableflip.Upgrader {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.upgrader
+}
+
+const predecessorTimeout = time.Minute
+
+// Replace starts the program anew, from the path and with the arguments and the
+// environment it was started with, and returns when the new process serves.
+// Then Replaced is closed. An error means that this process goes on. A process
+// that this one has replaced, and that has not finished what it had begun, is
+// waited for, for at most predecessorTimeout. Only one Replace at a time can
+// succeed, and only once.
+func (h *Handover) Replace() error {
+	upgrader := h.begun()
+	if upgrader == nil {
+		return errors.New("replace the process: it does not listen yet")
+	}
+	ctx, cancel := context.WithTimeout(h.stopped, predecessorTimeout)
+	defer cancel()
+	if err := upgrader.WaitForParent(ctx); err != nil {
+		return fmt.Errorf("replace the process: the one before it has not ended: %w", err)
+	}
+	if err := upgrader.Upgrade(); err != nil {
+		return fmt.Errorf("replace the process: %w", err)
+	}
+	close(h.replaced)
+	return nil
+}
+
+// Replaced returns a channel that is closed when a new process serves.
+func (h *Handover) Replaced() <-chan struct{} { return h.replaced }
+
+// Stop gives up the sockets that were kept for a later process: new connections
+// are refused as soon as the listeners are closed. There is no Replace after it.
+func (h *Handover) Stop() {
+	h.stop()
+	if upgrader := h.begun(); upgrader != nil {
+		upgrader.Stop()
+	}
+}

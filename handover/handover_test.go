@@ -1,0 +1,47 @@
+package handover
+
+import (
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A process has one handover that listens, so all of it is in one test. What
+// takes two processes is tested with the program.
+func TestHandover(t *testing.T) {
+	h := New(filepath.Join(t.TempDir(), "pid"))
+	if err := h.Replace(); err == nil || !strings.Contains(err.Error(), "does not listen") {
+		t.Errorf("replace before listening: %v", err)
+	}
+	l, err := h.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Listen("tcp", l.Addr().String()); err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("listen twice: %v", err)
+	}
+	if err := h.Replace(); err == nil || !strings.Contains(err.Error(), "not ready") {
+		t.Errorf("replace before serving: %v", err)
+	}
+	if err := h.Serving(); err != nil {
+		t.Errorf("serving: %v", err)
+	}
+	select {
+	case <-h.Replaced():
+		t.Error("replaced by nobody")
+	default:
+	}
+
+	// The socket is kept for a later process until Stop.
+	address := l.Addr().String()
+	h.Stop()
+	l.Close()
+	if conn, err := net.Dial("tcp", address); err == nil {
+		conn.Close()
+		t.Error("the address is still open after Stop")
+	}
+	if err := h.Replace(); err == nil {
+		t.Error("replaced after Stop")
+	}
+}
