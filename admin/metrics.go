@@ -67,6 +67,8 @@ var (
 	requestsTotal   = describe("requests_total", "Requests that ended, by class of the status sent to the client.", "service", "class")
 	requestDuration = describe("request_duration_seconds", "Time from a request's arrival to the end of its response.", "service")
 	retriesTotal    = describe("retries_total", "Attempts beyond the first of a request.", "service")
+	refusalsTotal   = describe("refusals_total", "Attempts that a limit of the service stopped.", "service", "limit")
+	pendingDesc     = describe("requests_pending", "Requests that wait for a first peer of a service.", "service")
 	receivedBytes   = describe("request_body_bytes_total", "Octets of request bodies received from clients.", "service")
 	sentBytes       = describe("response_body_bytes_total", "Octets of response bodies sent to clients.", "service")
 	unroutedTotal   = describe("unrouted_requests_total", "Requests that belong to no service: no route matched, or they were malformed.", "class")
@@ -130,6 +132,10 @@ func (c *collector) requests(e emitter, r *reading) {
 		e.counter(requestsTotal, float64(r.requests.Class(class)), r.service, class.String())
 	}
 	e.counter(retriesTotal, float64(r.requests.Retries), r.service)
+	for limit, n := range r.refusals {
+		e.counter(refusalsTotal, float64(n), r.service, label(balancer.Limit(limit)))
+	}
+	e.gauge(pendingDesc, float64(r.pending), r.service)
 	e.counter(receivedBytes, float64(r.requests.BytesIn), r.service)
 	e.counter(sentBytes, float64(r.requests.BytesOut), r.service)
 	e.gauge(inflightDesc, float64(r.inflight()), r.service)
@@ -166,15 +172,14 @@ func (c *collector) peers(e emitter, r *reading) {
 			// Most peers never see most outcomes; "ok" is always there, so that
 			// a rate over all outcomes has a series to begin with.
 			if class := balancer.OutcomeClass(class); n > 0 || class == balancer.OutcomeOK {
-				e.counter(peerAttempts, float64(n), r.service, p.ID.Node, p.ID.ID, p.ID.Address, outcomeLabel(class))
+				e.counter(peerAttempts, float64(n), r.service, p.ID.Node, p.ID.ID, p.ID.Address, label(class))
 			}
 		}
 	}
 }
 
-func outcomeLabel(c balancer.OutcomeClass) string {
-	return strings.ReplaceAll(c.String(), " ", "_")
-}
+// label returns the name of v as the value of a label.
+func label(v fmt.Stringer) string { return strings.ReplaceAll(v.String(), " ", "_") }
 
 func (c *collector) discovery(e emitter, s discovery.WatchStatus) {
 	for _, state := range []discovery.WatchState{discovery.WatchPending, discovery.WatchFresh, discovery.WatchStale} {

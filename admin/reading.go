@@ -10,6 +10,8 @@ import (
 type reading struct {
 	service  string
 	requests metrics.RequestsSnapshot
+	refusals [balancer.NumLimits]uint64
+	pending  int
 	eligible int
 	peers    []peerReading // in the set, then draining; no two with the same labels
 }
@@ -42,6 +44,10 @@ func (h *handler) readings() []*reading {
 
 func (r *reading) add(pool *balancer.Pool) {
 	addRequests(&r.requests, pool.Requests().Snapshot())
+	for limit, n := range pool.Refusals() {
+		r.refusals[limit] += n
+	}
+	r.pending += pool.Pending()
 	r.eligible += len(pool.Snapshot().Eligible)
 	known := make(map[peerLabels]int, len(r.peers))
 	for i, p := range r.peers {

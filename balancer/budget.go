@@ -80,9 +80,12 @@ func (b *budget) withdraw(t budgetTerms, now int64) bool {
 	if b.balance.Add(-retryPrice) >= 0 {
 		return true
 	}
-	b.balance.Add(retryPrice)
+	b.refund()
 	return false
 }
+
+// refund undoes withdraw.
+func (b *budget) refund() { b.balance.Add(retryPrice) }
 
 // settle lets the balance approach the reserve, as it does with time.
 func (b *budget) settle(t budgetTerms, now int64) {

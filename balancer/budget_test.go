@@ -125,12 +125,15 @@ func TestAPoolWithoutRetryBudgetHasTheDefault(t *testing.T) {
 		if err := p.Reconfigure(Options{RetryBudget: &RetryBudget{Ratio: 1}}); err != nil {
 			t.Fatal(err)
 		}
+		if got := retries(t, p); got != 0 {
+			t.Errorf("%d retries with a new budget without a reserve, want 0", got)
+		}
 		requests(t, p, 100)
 		if got := retries(t, p); got != 100 {
 			t.Errorf("with another ratio: %d retries after 100 requests, want 100", got)
 		}
-		if got := p.Refusals()[LimitRetryBudget]; got != 3 {
-			t.Errorf("%d refusals, want 3", got)
+		if got := p.Refusals()[LimitRetryBudget]; got != 4 {
+			t.Errorf("%d refusals, want 4", got)
 		}
 	})
 }

@@ -132,7 +132,15 @@ func (p *Pool) admit(t *terms, retry bool, now int64) (holds, error) {
 	return h, nil
 }
 
-// dismiss undoes what admit counted.
+// unadmit undoes admit.
+func (p *Pool) unadmit(h holds) {
+	p.dismiss(h)
+	if h&holdsRetry != 0 {
+		p.budget.refund()
+	}
+}
+
+// dismiss takes an attempt that ended, or was refused, out of the counters.
 func (p *Pool) dismiss(h holds) {
 	if h&holdsRequest != 0 {
 		p.inflight.Add(-1)

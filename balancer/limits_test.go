@@ -60,8 +60,13 @@ func TestARefusedPickHoldsNothing(t *testing.T) {
 	expectPick(t, p, nil, ErrPeersSaturated)
 	q := triedOne()
 	expectPick(t, p, &q, ErrRetryBudget)
+	if err := p.Reconfigure(Options{Limits: p.options.Limits, RetryBudget: &RetryBudget{MinPerSecond: 0.1}}); err != nil {
+		t.Fatal(err)
+	}
 	q.Tried.Add(token.Peer)
-	expectPick(t, p, &q, ErrAllTried)
+	for range 3 { // with a budget for one
+		expectPick(t, p, &q, ErrAllTried)
+	}
 	p.SetReason(token.Peer.ID, ReasonDrain, true, "")
 	expectPick(t, p, nil, ErrNoEligible)
 	token.Done(Outcome{})
@@ -238,6 +243,7 @@ func TestAwaitDoesNotWaitForLimits(t *testing.T) {
 		if _, err := p.Await(t.Context(), nil); err != ErrSaturated {
 			t.Errorf("Await: %v, want %v", err, ErrSaturated)
 		}
+		token.Done(Outcome{})
 		var q Query
 		q.Tried.Add(token.Peer)
 		if _, err := p.Await(t.Context(), &q); err != ErrAllTried {
@@ -246,7 +252,6 @@ func TestAwaitDoesNotWaitForLimits(t *testing.T) {
 		if time.Since(start) != 0 {
 			t.Errorf("took %v", time.Since(start))
 		}
-		token.Done(Outcome{})
 	})
 }
 

@@ -99,34 +99,34 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 	retry := query.Tried.Len() > 0
 	now := nanotime()
 	s := p.snapshot.Load()
-	peer := s.picker.pick(query, now, &p.cursor)
-	if peer == nil {
-		return Token{}, s.refusal()
-	}
-	h, err := p.admit(&s.terms, retry, now)
+	h, err := p.admit(&s.terms, retry, now) // first: who is refused does not take a turn
 	if err != nil {
 		return Token{}, err
 	}
-	for !peer.acquire(s.terms.PeerRequests) {
-		if !peer.isQuiesced() { // it has as many requests as it may have
-			if peer = s.acquireOther(query, now, &p.cursor); peer != nil {
-				break
-			}
-			p.dismiss(h)
-			return Token{}, p.refuse(LimitPeerRequests)
-		}
-		// The peer was quiesced since s was loaded. The snapshot that leaves it
-		// out was stored before that, so there is a newer one.
-		s = p.snapshot.Load()
-		if peer = s.picker.pick(query, now, &p.cursor); peer == nil {
-			p.dismiss(h)
+	for {
+		peer := s.picker.pick(query, now, &p.cursor)
+		if peer == nil {
+			p.unadmit(h)
 			return Token{}, s.refusal()
 		}
+		if !peer.acquire(s.terms.PeerRequests) {
+			if peer.isQuiesced() {
+				// That happened since s was loaded. The snapshot that leaves the
+				// peer out was stored before that, so there is a newer one.
+				s = p.snapshot.Load()
+				continue
+			}
+			// It has as many requests as it may have.
+			if peer = s.acquireOther(query, now, &p.cursor); peer == nil {
+				p.unadmit(h)
+				return Token{}, p.refuse(LimitPeerRequests)
+			}
+		}
+		if !retry {
+			p.budget.deposit(s.terms.budget, now)
+		}
+		return Token{Peer: peer, start: now, holds: h}, nil
 	}
-	if !retry {
-		p.budget.deposit(s.terms.budget, now)
-	}
-	return Token{Peer: peer, start: now, holds: h}, nil
 }
 
 // Reconfigure changes the options. Peers keep their state and their transport:
@@ -139,6 +139,9 @@ func (p *Pool) Reconfigure(o Options) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if *o.RetryBudget != *p.options.RetryBudget {
+		p.budget.open(newBudgetTerms(o.RetryBudget), nanotime())
+	}
 	p.setOptions(o)
 	for _, peer := range sorted(p.peers) {
 		p.override(peer)

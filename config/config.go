@@ -127,6 +127,7 @@ type Service struct {
 	Timeouts    Timeouts       `key:"timeouts"`
 	Keepalive   Keepalive      `key:"keepalive"`
 	Retry       Retry          `key:"retry"`
+	Limits      Limits         `key:"limits"`
 	WaitForPeer time.Duration  `key:"wait_for_peer" default:"0s" min:"0s" max:"1m"` // how long a request waits for a first peer
 	Drain       Drain          `key:"drain"`
 }
@@ -164,7 +165,17 @@ type Keepalive struct {
 
 // Retry bounds what is tried again on another peer.
 type Retry struct {
-	Attempts int `key:"attempts" default:"2" min:"1" max:"5"` // in all, the first one included
+	Attempts     int   `key:"attempts" default:"2" min:"1" max:"5"`              // in all, the first one included
+	Budget       Ratio `key:"budget" default:"20%" min:"0" max:"10"`             // retries of all requests, as a share of them
+	MinPerSecond int   `key:"min_per_second" default:"10" min:"0" max:"1000000"` // retries besides
+}
+
+// Limits bound what a service's pool takes on. 0 means no limit.
+type Limits struct {
+	Requests        int `key:"requests" default:"0" min:"0" max:"10000000"`          // attempts in flight
+	RequestsPerPeer int `key:"requests_per_peer" default:"0" min:"0" max:"10000000"` // the same, on one peer
+	Pending         int `key:"pending" default:"1024" min:"0" max:"10000000"`        // requests that wait for a peer
+	Retries         int `key:"retries" default:"0" min:"0" max:"10000000"`           // attempts in flight beyond the first
 }
 
 // Drain is what a peer that leaves still gets.

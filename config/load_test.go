@@ -29,6 +29,12 @@ func mustParse(t *testing.T, text string) *Config {
 	return c
 }
 
+// Settings of a service that sets none.
+var (
+	defaultRetry  = Retry{Attempts: 2, Budget: 0.2, MinPerSecond: 10}
+	defaultLimits = Limits{Pending: 1024}
+)
+
 func TestParseFillsDefaults(t *testing.T) {
 	got := mustParse(t, tail)
 	want := &Config{
@@ -50,7 +56,8 @@ func TestParseFillsDefaults(t *testing.T) {
 			Balance:   Balance{Policy: "ewma"},
 			Timeouts:  Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute},
 			Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512},
-			Retry:     Retry{Attempts: 2},
+			Retry:     defaultRetry,
+			Limits:    defaultLimits,
 			Drain:     Drain{Timeout: 30 * time.Second},
 		}},
 		Routes:   []Route{{Path: "/", Service: "star"}},
@@ -93,7 +100,8 @@ services:
     balance: { policy: round_robin }
     timeouts: { connect: 250ms, response_header: 1m30s, idle: 1h }
     keepalive: { idle: 1m, max: 8 }
-    retry: { attempts: 1 }
+    retry: { attempts: 1, budget: 10%, min_per_second: 3 }
+    limits: { requests: 100, requests_per_peer: 20, pending: 30, retries: 40 }
     wait_for_peer: 2s
     drain: { timeout: 5m }
   origin:
@@ -130,14 +138,15 @@ shutdown: { delay: 5s, idle: 2s, grace: 1m }
 				Balance:     Balance{Policy: "round_robin"},
 				Timeouts:    Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour},
 				Keepalive:   Keepalive{Idle: time.Minute, Max: 8},
-				Retry:       Retry{Attempts: 1},
+				Retry:       Retry{Attempts: 1, Budget: 0.1, MinPerSecond: 3},
+				Limits:      Limits{Requests: 100, RequestsPerPeer: 20, Pending: 30, Retries: 40},
 				WaitForPeer: 2 * time.Second,
 				Drain:       Drain{Timeout: 5 * time.Minute},
 			},
 			"origin": {
 				Peers:    []string{"127.0.0.1:19001", "[::1]:19002 weight=3"},
 				Balance:  Balance{Policy: "ewma"},
-				Timeouts: timeouts, Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512}, Retry: Retry{Attempts: 2}, Drain: Drain{Timeout: 30 * time.Second},
+				Timeouts: timeouts, Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512}, Retry: defaultRetry, Limits: defaultLimits, Drain: Drain{Timeout: 30 * time.Second},
 			},
 		},
 		Routes:   []Route{{Host: "*.Example.com", Path: "/api", Service: "star"}, {Path: "/", Service: "origin"}},

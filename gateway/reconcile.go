@@ -169,6 +169,13 @@ func (g *Gateway) poolOptions(s config.Service) balancer.Options {
 	return balancer.Options{
 		Policy:       balancer.Policy(s.Balance.Policy),
 		DrainTimeout: s.Drain.Timeout,
+		Limits: balancer.Limits{
+			Requests:     s.Limits.Requests,
+			PeerRequests: s.Limits.RequestsPerPeer,
+			Pending:      s.Limits.Pending,
+			Retries:      s.Limits.Retries,
+		},
+		RetryBudget:  &balancer.RetryBudget{Ratio: float64(s.Retry.Budget), MinPerSecond: float64(s.Retry.MinPerSecond)},
 		NewTransport: g.proxy.NewTransport(transportOptions(s)),
 		Notify:       g.journal.note,
 	}

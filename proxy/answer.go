@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"errors"
 	"strconv"
 	"time"
 
@@ -27,6 +26,9 @@ var (
 	refusalNoRoute       = &refusal{404, "no_route", "no route leads from this host and path to a service"}
 	refusalNoPeers       = &refusal{503, "no_peers", "the service has no instances"}
 	refusalNoEligible    = &refusal{503, "no_eligible_peer", "every instance of the service is unhealthy or draining"}
+	refusalSaturated     = &refusal{503, "too_many_requests", "as many requests to the service are in flight as it is allowed"}
+	refusalPeersFull     = &refusal{503, "peers_saturated", "as many requests are in flight to each of the service's instances as it is allowed"}
+	refusalPending       = &refusal{503, "too_many_pending", "the service has no instance, and as many requests wait for one as may"}
 	refusalConnect       = &refusal{502, "connect_failed", "no connection to the service's instance could be made"}
 	refusalReset         = &refusal{502, "upstream_reset", "the service's instance broke off the connection before it answered"}
 	refusalBadResponse   = &refusal{502, "bad_response", "the service's instance sent a malformed response"}
@@ -39,10 +41,17 @@ func refusalOf(err *http1.Error) *refusal {
 	return &refusal{err.Status, err.Reason, err.Error()}
 }
 
-// pickRefusal is the answer where no peer could be picked.
+// pickRefusal is the answer where no peer could be picked for a first try.
 func pickRefusal(err error) *refusal {
-	if errors.Is(err, balancer.ErrNoPeers) {
+	switch err {
+	case balancer.ErrNoPeers:
 		return refusalNoPeers
+	case balancer.ErrSaturated:
+		return refusalSaturated
+	case balancer.ErrPeersSaturated:
+		return refusalPeersFull
+	case balancer.ErrTooManyPending:
+		return refusalPending
 	}
 	return refusalNoEligible
 }

@@ -1,7 +1,7 @@
 package proxy
 
 import (
-	"time"
+	"context"
 
 	"sluice/balancer"
 	"sluice/route"
@@ -28,7 +28,7 @@ type exchange interface {
 func attempts(service *route.Service, query *balancer.Query, x exchange) (o balancer.Outcome, tries int, err error) {
 	for {
 		t, err := service.Pool.Pick(query)
-		if err != nil && tries == 0 && service.WaitForPeer > 0 {
+		if tries == 0 && service.WaitForPeer > 0 && (err == balancer.ErrNoPeers || err == balancer.ErrNoEligible) {
 			t, err = awaitPeer(service, query)
 		}
 		if err != nil {
@@ -55,18 +55,7 @@ func worthAnotherTry(o balancer.Outcome) bool {
 
 // awaitPeer waits for a peer that can be picked, at most service.WaitForPeer.
 func awaitPeer(service *route.Service, query *balancer.Query) (balancer.Token, error) {
-	timer := time.NewTimer(service.WaitForPeer)
-	defer timer.Stop()
-	for {
-		changed := service.Pool.Changed()
-		t, err := service.Pool.Pick(query)
-		if err == nil {
-			return t, nil
-		}
-		select {
-		case <-changed:
-		case <-timer.C:
-			return t, err
-		}
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), service.WaitForPeer)
+	defer cancel()
+	return service.Pool.Await(ctx, query)
 }
