@@ -132,6 +132,7 @@ func (p *Pool) join(i discovery.Instance) {
 	}
 	peer := &Peer{ID: id, pool: p}
 	peer.load.Store(quiesced) // until a snapshot has it
+	peer.streakStart.Store(nanotime())
 	c := &condition{since: time.Now()}
 	c.setInstance(i, p.options.ActiveOverridesConsul)
 	if p.options.MustPassFirst || p.options.ActiveOverridesConsul {

@@ -1,0 +1,234 @@
+package healthcheck
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"sluice/balancer"
+	"sluice/discovery"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// instance returns instance number n of a test service.
+func instance(n int) discovery.Instance {
+	return discovery.Instance{
+		Service: "star", ID: fmt.Sprintf("star-%05d", n), Node: "node-1",
+		Address: "127.0.0.1", Port: 10000 + n, Weight: 1,
+	}
+}
+
+func instances(n int) []discovery.Instance {
+	set := make([]discovery.Instance, n)
+	for i := range set {
+		set[i] = instance(i)
+	}
+	return set
+}
+
+// script is a probe that does as it is told.
+type script struct {
+	mu        sync.Mutex
+	fails     map[string]bool // by address
+	takes     time.Duration   // that each check takes
+	checks    map[string]int  // that began
+	times     map[string][]time.Time
+	running   int
+	most      int // that ran at a time
+	forgotten map[string]int
+	closed    bool
+}
+
+func newScript() *script {
+	return &script{
+		fails: make(map[string]bool), checks: make(map[string]int),
+		times: make(map[string][]time.Time), forgotten: make(map[string]int),
+	}
+}
+
+func (s *script) Check(ctx context.Context, address string) error {
+	s.mu.Lock()
+	s.checks[address]++
+	s.times[address] = append(s.times[address], time.Now())
+	s.running++
+	s.most = max(s.most, s.running)
+	takes := s.takes
+	s.mu.Unlock()
+	if takes > 0 {
+		timer := time.NewTimer(takes)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running--
+	switch {
+	case ctx.Err() != nil:
+		return errors.New("timed out")
+	case s.fails[address]:
+		return errors.New("status 500")
+	}
+	return nil
+}
+
+func (s *script) Forget(address string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forgotten[address]++
+}
+
+func (s *script) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+}
+
+func (s *script) String() string { return "script" }
+
+func (s *script) set(i discovery.Instance, fails bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fails[i.HostPort()] = fails
+}
+
+// count returns how many checks of an address began, and of all.
+func (s *script) count(i discovery.Instance) (one, all int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.checks {
+		all += n
+	}
+	return s.checks[i.HostPort()], all
+}
+
+// fixture is a pool that is judged.
+type fixture struct {
+	*balancer.Pool
+	t       testing.TB
+	monitor *Monitor
+	checker *Checker
+	log     []string // events
+	mu      sync.Mutex
+	options balancer.Options
+}
+
+// judged returns a pool that is judged with the settings s. The test must close
+// it, in the same bubble.
+func judged(t testing.TB, s Settings, o Options) *fixture {
+	t.Helper()
+	s = s.clone()
+	f := &fixture{t: t, monitor: NewMonitor(o)}
+	f.checker = f.monitor.NewChecker()
+	f.options = balancer.Options{Policy: balancer.PolicyRoundRobin, Notify: f.note}
+	var err error
+	if f.Pool, err = balancer.NewPool("star", f.checker.Adapt(f.options, s)); err != nil {
+		t.Fatal(err)
+	}
+	f.checker.Start(f.Pool, s)
+	return f
+}
+
+// clone returns settings for a checker: those in use do not change.
+func (s Settings) clone() Settings {
+	if s.Active != nil {
+		active := *s.Active
+		s.Active = &active
+	}
+	return s
+}
+
+func (f *fixture) note(e balancer.Event) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if e.Kind == balancer.EventState {
+		f.log = append(f.log, e.Peer.ID.ID+": "+e.Detail)
+	}
+}
+
+// events returns the changes of state since the last call.
+func (f *fixture) events() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	log := f.log
+	f.log = nil
+	return log
+}
+
+func (f *fixture) close() {
+	f.checker.Stop()
+	f.monitor.Close()
+	f.Pool.Close()
+}
+
+func (f *fixture) reconfigure(s Settings) {
+	f.t.Helper()
+	s = s.clone()
+	if err := f.Pool.Reconfigure(f.checker.Adapt(f.options, s)); err != nil {
+		f.t.Fatal(err)
+	}
+	f.checker.Configure(s)
+}
+
+// peer returns the peer of instance number n.
+func (f *fixture) peer(n int) *balancer.Peer {
+	f.t.Helper()
+	for _, p := range f.Snapshot().All {
+		if p.ID == instance(n).Key() {
+			return p
+		}
+	}
+	f.t.Fatalf("no peer %d", n)
+	return nil
+}
+
+// eligible returns how many peers get requests.
+func (f *fixture) eligible() int { return len(f.Snapshot().Eligible) }
+
+// request sends one request to peer n, with this outcome. It returns false if
+// the peer gets none.
+func (f *fixture) request(n int, o balancer.Outcome) bool {
+	f.t.Helper()
+	token, ok := f.pick(n)
+	if ok {
+		token.Done(o)
+	}
+	return ok
+}
+
+// pick begins a request to peer n.
+func (f *fixture) pick(n int) (balancer.Token, bool) {
+	f.t.Helper()
+	for range 10000 {
+		token, err := f.Pick(nil)
+		if err != nil {
+			return token, false
+		}
+		if token.Peer.ID == instance(n).Key() {
+			return token, true
+		}
+		token.Done(balancer.Outcome{Class: balancer.OutcomeClientGone})
+		if f.eligible() == 0 || !contains(f.Snapshot().Eligible, n) {
+			return token, false
+		}
+	}
+	f.t.Fatalf("peer %d is never picked", n)
+	return balancer.Token{}, false
+}
+
+func contains(peers []*balancer.Peer, n int) bool {
+	for _, p := range peers {
+		if p.ID == instance(n).Key() {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,574 @@
+package healthcheck
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/balancer"
+)
+
+// Outcomes.
+var (
+	fine     = balancer.Outcome{Class: balancer.OutcomeOK, Status: 200, Latency: time.Millisecond}
+	refused  = balancer.Outcome{Class: balancer.OutcomeConnectFailure}
+	reset    = balancer.Outcome{Class: balancer.OutcomeReset}
+	timeout  = balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: time.Second}
+	internal = balancer.Outcome{Class: balancer.OutcomeServerError, Status: 500}
+	gateway  = balancer.Outcome{Class: balancer.OutcomeServerError, Status: 503}
+)
+
+// passiveSettings eject for 10 s after 5 failures in a row.
+func passiveSettings() Settings {
+	return Settings{Passive: Passive{
+		ConsecutiveFailures: 5,
+		Interval:            10 * time.Second,
+		Ejection:            10 * time.Second,
+		MaxEjection:         time.Minute,
+		MaxEjected:          0.5,
+	}}
+}
+
+// fail sends n requests to peer that end like o.
+func (f *fixture) fail(peer, n int, o balancer.Outcome) {
+	f.t.Helper()
+	for range n {
+		if !f.request(peer, o) {
+			f.t.Errorf("peer %d gets no requests", peer)
+		}
+	}
+	synctest.Wait()
+}
+
+func TestConsecutiveFailuresEject(t *testing.T) {
+	only := func(change func(*Passive)) Settings {
+		s := passiveSettings()
+		s.Passive.ConsecutiveFailures = 0
+		change(&s.Passive)
+		return s
+	}
+	failures := only(func(p *Passive) { p.ConsecutiveFailures = 5 })
+	connect := only(func(p *Passive) { p.ConsecutiveConnectFailures = 3 })
+	errors := only(func(p *Passive) { p.Consecutive5xx = 4 })
+	for _, test := range []struct {
+		name     string
+		settings Settings
+		outcomes []balancer.Outcome
+		ejected  bool
+		why      string
+		cause    Cause
+	}{
+		{"connect failures", failures, []balancer.Outcome{refused, refused, refused, refused, refused}, true,
+			"ejected: 5 failures in a row, the last: connect failure; for 10s until 2000-01-01T00:00:10Z", CauseFailures},
+		{"all kinds", failures, []balancer.Outcome{refused, reset, timeout, gateway, gateway}, true,
+			"ejected: 5 failures in a row, the last: status 503; for 10s until 2000-01-01T00:00:10Z", CauseFailures},
+		{"too few", failures, []balancer.Outcome{refused, refused, refused, refused}, false, "", 0},
+		{"a success between", failures, []balancer.Outcome{reset, reset, reset, fine, reset, reset, reset, reset}, false, "", 0},
+		{"an answer between", failures, []balancer.Outcome{reset, reset, reset, internal, reset, reset, reset, reset}, false, "", 0},
+		{"errors of the application", failures, slices.Repeat([]balancer.Outcome{internal}, 20), false, "", 0},
+		{"what does not count", failures, slices.Repeat([]balancer.Outcome{
+			{Class: balancer.OutcomeClientGone}, {Class: balancer.OutcomeLocal}, {Class: balancer.OutcomeStale}, {Class: balancer.OutcomeOK, Status: 404},
+		}, 20), false, "", 0},
+		{"what does not count between", failures, []balancer.Outcome{
+			reset, reset, {Class: balancer.OutcomeClientGone}, {Class: balancer.OutcomeLocal}, {Class: balancer.OutcomeStale}, reset, reset, reset,
+		}, true, "ejected: 5 failures in a row, the last: reset; for 10s until 2000-01-01T00:00:10Z", CauseFailures},
+		{"connect failures only", connect, []balancer.Outcome{refused, refused, refused}, true,
+			"ejected: 3 failures in a row, the last: connect failure; for 10s until 2000-01-01T00:00:10Z", CauseConnectFailures},
+		{"not connect failures", connect, []balancer.Outcome{reset, reset, refused, refused, timeout, gateway}, false, "", 0},
+		{"5xx", errors, []balancer.Outcome{internal, gateway, reset, internal}, true,
+			"ejected: 4 failures in a row, the last: status 500; for 10s until 2000-01-01T00:00:10Z", Cause5xx},
+		{"nothing", Settings{}, slices.Repeat([]balancer.Outcome{refused}, 20), false, "", 0},
+		{"nobody may be ejected", only(func(p *Passive) { p.ConsecutiveFailures, p.MaxEjected = 1, 0 }),
+			slices.Repeat([]balancer.Outcome{refused}, 20), false, "", 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := judged(t, test.settings, Options{})
+				defer f.close()
+				f.Apply(instances(3))
+				for _, o := range test.outcomes {
+					f.request(0, o)
+				}
+				synctest.Wait()
+				p := f.peer(0)
+				if got := p.State() == balancer.StateEjected; got != test.ejected {
+					t.Fatalf("state %v, reasons %q", p.State(), p.Reasons())
+				}
+				if got := strings.Join(p.Reasons(), ""); got != test.why {
+					t.Errorf("reason %q, want %q", got, test.why)
+				}
+				s := f.checker.Stats()
+				var want Stats
+				if test.ejected {
+					want.Ejected, want.Ejections[test.cause] = 1, 1
+				}
+				if s != want {
+					t.Errorf("stats %+v, want %+v", s, want)
+				}
+			})
+		})
+	}
+}
+
+// Each ejection lasts longer, up to a limit, and good conduct is rewarded.
+func TestEjectionTimeGrowsAndDecays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := judged(t, passiveSettings(), Options{})
+		defer f.close()
+		f.Apply(instances(3))
+		synctest.Wait()
+		lasts := func(want time.Duration, why string) {
+			t.Helper()
+			if !strings.HasSuffix(f.peer(0).Reasons()[0], why) {
+				t.Errorf("reason %q, want one that ends with %q", f.peer(0).Reasons(), why)
+			}
+			time.Sleep(want - time.Millisecond)
+			synctest.Wait()
+			if f.eligible() != 2 {
+				t.Errorf("the peer is back before %v", want)
+			}
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+			if f.eligible() != 3 {
+				t.Errorf("the peer is not back after %v", want)
+			}
+		}
+		f.fail(0, 5, refused)
+		lasts(10*time.Second, "Z")
+		// On trial, one failure is enough.
+		f.fail(0, 1, refused)
+		lasts(20*time.Second, ", 2nd time")
+		f.fail(0, 1, refused)
+		lasts(30*time.Second, ", 3rd time")
+		for times := 4; times < 8; times++ {
+			f.fail(0, 1, refused)
+			time.Sleep(min(time.Duration(times)*10*time.Second, time.Minute))
+			synctest.Wait()
+		}
+		f.fail(0, 1, refused)
+		lasts(time.Minute, ", 8th time")
+		// A success ends the trial.
+		f.fail(0, 1, fine)
+		f.fail(0, 4, refused)
+		if f.eligible() != 3 {
+			t.Error("the peer is still on trial after a success")
+		}
+		// 60 s of good conduct take 6 of 8 times back.
+		f.fail(0, 1, fine)
+		time.Sleep(time.Minute)
+		f.fail(0, 5, refused)
+		lasts(30*time.Second, ", 3rd time")
+		f.fail(0, 1, fine)
+		time.Sleep(time.Hour)
+		f.fail(0, 5, refused)
+		lasts(10*time.Second, "Z")
+	})
+}
+
+// Requests that were under way during an ejection say nothing afterwards.
+func TestStragglersDoNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := judged(t, passiveSettings(), Options{})
+		defer f.close()
+		f.Apply(instances(3))
+		var held []balancer.Token
+		for range 8 {
+			token, _ := f.pick(0)
+			held = append(held, token)
+		}
+		f.fail(0, 5, timeout)
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		for _, token := range held {
+			token.Done(timeout)
+		}
+		synctest.Wait()
+		if f.eligible() != 3 {
+			t.Error("the peer was ejected by requests from before it was")
+		}
+	})
+}
+
+func TestMaxEjected(t *testing.T) {
+	for _, test := range []struct {
+		peers, want int
+		share       float64
+	}{
+		{1, 0, 1}, {2, 1, 0.5}, {2, 1, 1}, {3, 1, 0.5}, {4, 2, 0.5}, {10, 5, 0.5}, {10, 1, 0.1}, {10, 1, 0.01}, {10, 9, 1}, {10, 2, 0.29},
+	} {
+		t.Run(fmt.Sprint(test), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := passiveSettings()
+				s.Passive.MaxEjected = test.share
+				s.Passive.Ejection = time.Hour
+				f := judged(t, s, Options{})
+				defer f.close()
+				f.Apply(instances(test.peers))
+				for n := range test.peers {
+					f.fail(n, 5, refused)
+					time.Sleep(time.Second) // longer than a refusal counts
+				}
+				if got := test.peers - f.eligible(); got != test.want {
+					t.Errorf("%d ejected, want %d", got, test.want)
+				}
+				if s := f.checker.Stats(); s.Refused != uint64(test.peers-test.want) {
+					t.Errorf("stats %+v", s)
+				}
+			})
+		})
+	}
+}
+
+// Peers that get no requests anyway do not count among those that may be
+// ejected.
+func TestMaxEjectedIsAShareOfThosePeersThatWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := judged(t, passiveSettings(), Options{})
+		defer f.close()
+		f.Apply(instances(10))
+		for n := range 8 {
+			f.SetReason(instance(n).Key(), balancer.ReasonDrain, true, "")
+		}
+		f.fail(8, 5, refused)
+		f.fail(9, 5, refused)
+		if f.eligible() != 1 {
+			t.Errorf("%d eligible, want 1", f.eligible())
+		}
+	})
+}
+
+// If nobody else is left, a peer that was ejected is better than none.
+func TestEjectedPeersReturnWhenNobodyElseIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := judged(t, passiveSettings(), Options{})
+		defer f.close()
+		f.Apply(instances(2))
+		f.fail(0, 5, refused)
+		f.SetReason(instance(1).Key(), balancer.ReasonDrain, true, "")
+		synctest.Wait()
+		if f.eligible() != 1 {
+			t.Errorf("%d eligible, want the one that was ejected", f.eligible())
+		}
+		f.fail(0, 20, refused)
+		if f.eligible() != 1 {
+			t.Error("the last peer was ejected")
+		}
+	})
+}
+
+func TestAnEjectionEndsWhileThePeerIsElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := judged(t, passiveSettings(), Options{})
+		defer f.close()
+		f.Apply(instances(3))
+		token, _ := f.pick(0)
+		f.fail(0, 5, refused)
+		f.Apply(instances(3)[1:]) // it leaves, and drains
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		f.Apply(instances(3)) // it returns
+		if f.peer(0) != token.Peer || f.eligible() != 3 {
+			t.Errorf("reasons %q", f.peer(0).Reasons())
+		}
+		token.Done(fine)
+		// An ejection does not outlive the peer.
+		f.fail(1, 5, refused)
+		f.Apply(slices.Delete(instances(3), 1, 2))
+		synctest.Wait()
+		f.Apply(instances(3))
+		if f.eligible() != 3 {
+			t.Errorf("reasons %q", f.peer(1).Reasons())
+		}
+		synctest.Wait()
+		f.checker.mu.Lock()
+		defer f.checker.mu.Unlock()
+		if n := len(f.checker.records); n != 1 {
+			t.Errorf("%d records, want that of peer 0", n)
+		}
+	})
+}
+
+func TestReconfiguringPassive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := judged(t, passiveSettings(), Options{})
+		defer f.close()
+		f.Apply(instances(3))
+		f.fail(0, 5, refused)
+		s := passiveSettings()
+		s.Passive.ConsecutiveFailures = 2
+		f.reconfigure(s)
+		synctest.Wait()
+		if f.eligible() != 2 {
+			t.Error("another setting ended an ejection")
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		f.fail(1, 2, refused)
+		if f.eligible() != 2 {
+			t.Error("the new setting does not count")
+		}
+		f.reconfigure(Settings{})
+		synctest.Wait()
+		if f.eligible() != 3 {
+			t.Error("a peer is ejected though nothing is detected")
+		}
+		f.fail(1, 20, refused)
+		if f.eligible() != 3 {
+			t.Error("a peer was ejected though nothing is detected")
+		}
+	})
+}
+
+// load sends requests to peers 0 to 4, of which the last does worse, and
+// returns which are ejected in the end.
+func (f *fixture) load(peers, requests int, outcome func(peer, request int) balancer.Outcome) []int {
+	f.t.Helper()
+	for r := range requests {
+		for n := range peers {
+			f.request(n, outcome(n, r))
+		}
+	}
+	time.Sleep(10 * time.Second)
+	synctest.Wait()
+	var ejected []int
+	for n := range peers {
+		if f.peer(n).State() == balancer.StateEjected {
+			ejected = append(ejected, n)
+		}
+	}
+	return ejected
+}
+
+func TestSuccessRateEjects(t *testing.T) {
+	s := passiveSettings()
+	s.Passive.ConsecutiveFailures = 0
+	s.Passive.SuccessRate = &SuccessRate{StdevFactor: 1.9, Below: 0.95, MinRequests: 50, MinPeers: 5}
+	synctest.Test(t, func(t *testing.T) {
+		f := judged(t, s, Options{})
+		defer f.close()
+		f.Apply(instances(6))
+		synctest.Wait()
+		ejected := f.load(6, 100, func(peer, request int) balancer.Outcome {
+			if peer == 2 && request%4 == 0 {
+				return internal
+			}
+			return fine
+		})
+		if !slices.Equal(ejected, []int{2}) {
+			t.Fatalf("ejected %v, want peer 2", ejected)
+		}
+		why := f.peer(2).Reasons()[0]
+		if want := "ejected: success rate 75.0 % of 100 requests, that of all peers is 95.8 %; for 10s until "; !strings.HasPrefix(why, want) {
+			t.Errorf("reason %q, want %q…", why, want)
+		}
+		if got := f.checker.Stats().Ejections[CauseSuccessRate]; got != 1 {
+			t.Errorf("%d ejections by success rate, want 1", got)
+		}
+		// The interval before does not count again.
+		time.Sleep(10 * time.Second)
+		if ejected := f.load(6, 100, func(int, int) balancer.Outcome { return fine }); ejected != nil {
+			t.Errorf("ejected %v in a good interval", ejected)
+		}
+	})
+}
+
+func TestLatencyEjects(t *testing.T) {
+	s := passiveSettings()
+	s.Passive.Latency = &Latency{Factor: 3, Above: 50 * time.Millisecond, MinRequests: 20, MinPeers: 3}
+	synctest.Test(t, func(t *testing.T) {
+		f := judged(t, s, Options{})
+		defer f.close()
+		f.Apply(instances(4))
+		synctest.Wait()
+		ejected := f.load(4, 50, func(peer, request int) balancer.Outcome {
+			latency := 20 * time.Millisecond
+			switch {
+			case peer == 3:
+				latency = 200 * time.Millisecond
+			case request%10 == 0: // a slow answer now and then says nothing
+				latency = 5 * time.Second
+			}
+			return balancer.Outcome{Class: balancer.OutcomeOK, Latency: latency}
+		})
+		if !slices.Equal(ejected, []int{3}) {
+			t.Fatalf("ejected %v, want peer 3", ejected)
+		}
+		why := f.peer(3).Reasons()[0]
+		if !strings.HasPrefix(why, "ejected: median latency ") || !strings.Contains(why, " of 50 answers, that of all peers is ") {
+			t.Errorf("reason %q", why)
+		}
+	})
+}
+
+func TestSuccessRateOutliers(t *testing.T) {
+	s := &SuccessRate{StdevFactor: 1.9, Below: 0.95, MinRequests: 100, MinPeers: 5}
+	f := func(name string, rates []int, want ...int) {
+		t.Helper()
+		var peers []attempts
+		for _, r := range rates {
+			if r < 0 { // too few requests
+				peers = append(peers, attempts{0, 99})
+				continue
+			}
+			peers = append(peers, attempts{uint64(r), uint64(1000 - r)})
+		}
+		var got []int
+		for _, o := range s.outliers(peers) {
+			got = append(got, o.index)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: outliers %v, want %v", name, got, want)
+		}
+	}
+	f("all alike", []int{1000, 1000, 1000, 1000, 1000})
+	f("all bad", []int{500, 500, 500, 500, 500})
+	f("one bad", []int{1000, 900, 1000, 1000, 1000}, 1)
+	f("good enough", []int{1000, 951, 1000, 1000, 1000})
+	f("too few peers", []int{1000, 0, 1000, 1000})
+	f("too few requests", []int{1000, -1, 1000, 1000, 1000, 1000})
+	f("too few peers with requests", []int{1000, 0, 1000, 1000, -1})
+	f("the worst first", []int{1000, 600, 1000, 500, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000}, 3, 1)
+	f("nobody", nil)
+	s.MinRequests, s.MinPeers = 0, 0
+	if got := s.outliers([]attempts{{}, {}}); got != nil {
+		t.Errorf("outliers %v among peers without requests", got)
+	}
+}
+
+func TestLatencyOutliers(t *testing.T) {
+	l := &Latency{Factor: 3, Above: 10 * time.Millisecond, MinRequests: 10, MinPeers: 3}
+	f := func(name string, medians []int, want ...int) {
+		t.Helper()
+		var peers []answers
+		for _, ms := range medians {
+			if ms < 0 { // too few answers
+				peers = append(peers, answers{9, time.Second})
+				continue
+			}
+			peers = append(peers, answers{10, time.Duration(ms) * time.Millisecond})
+		}
+		var got []int
+		for _, o := range l.outliers(peers) {
+			got = append(got, o.index)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: outliers %v, want %v", name, got, want)
+		}
+	}
+	f("all alike", []int{20, 20, 20})
+	f("one slow", []int{20, 61, 20}, 1)
+	f("not slow enough", []int{20, 60, 20})
+	f("quick all the same", []int{1, 10, 1})
+	f("the worst first", []int{20, 100, 20, 20, 200, 20}, 4, 1)
+	f("half of them", []int{20, 100, 20, 100}, 1, 3)
+	f("too few peers", []int{20, 100})
+	f("too few answers", []int{20, -1, 20, 20})
+	f("nobody", nil)
+	l.MinRequests, l.MinPeers = 0, 0
+	if got := l.outliers([]answers{{}, {}}); got != nil {
+		t.Errorf("outliers %v among peers without answers", got)
+	}
+}
+
+func TestEjectionLengths(t *testing.T) {
+	f := func(base, limit time.Duration, times int, want time.Duration) {
+		t.Helper()
+		p := Passive{Ejection: base, MaxEjection: limit}
+		if got := p.ejection(times); got != want {
+			t.Errorf("%v, at most %v, number %d: %v, want %v", base, limit, times, got, want)
+		}
+	}
+	f(10*time.Second, time.Minute, 1, 10*time.Second)
+	f(10*time.Second, time.Minute, 5, 50*time.Second)
+	f(10*time.Second, time.Minute, 6, time.Minute)
+	f(10*time.Second, time.Minute, 1<<62, time.Minute)
+	f(10*time.Second, time.Second, 1, 10*time.Second)
+	f(40*time.Second, time.Minute, 2, time.Minute)
+}
+
+// Requests, verdicts of checks, another set and other settings at once.
+func TestChurn(t *testing.T) {
+	probe := newScript()
+	s := passiveSettings()
+	s.Passive.Ejection, s.Passive.MaxEjection, s.Passive.Interval = time.Millisecond, 5*time.Millisecond, 2*time.Millisecond
+	s.Passive.SuccessRate = &SuccessRate{StdevFactor: 1, Below: 1, MinRequests: 5, MinPeers: 2}
+	s.Passive.Latency = &Latency{Factor: 2, MinRequests: 5, MinPeers: 2}
+	s.Active = &Active{Probe: probe, Interval: time.Millisecond, FailingInterval: time.Millisecond, Jitter: 0.5,
+		Timeout: time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1}
+	f := judged(t, s, Options{MaxChecks: 4})
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	repeat := func(step func(n int)) {
+		all.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+					step(n)
+				}
+			}
+		})
+	}
+	phases := [][]balancer.Outcome{{fine}, {refused, reset, gateway}, {fine, internal}}
+	for range 3 {
+		repeat(func(n int) {
+			if token, err := f.Pick(nil); err == nil {
+				phase := phases[time.Now().UnixMilli()/10%3]
+				token.Done(phase[n%len(phase)])
+			}
+		})
+	}
+	repeat(func(n int) {
+		f.Apply(instances(1 + n%7))
+		probe.set(instance(n%7), n%3 == 0)
+		time.Sleep(time.Millisecond)
+	})
+	repeat(func(n int) {
+		c := s
+		if n%3 == 0 {
+			c.Active = nil
+		}
+		if n%5 == 0 {
+			c.Passive = Passive{}
+		}
+		f.reconfigure(c)
+		f.checker.Stats()
+		time.Sleep(3 * time.Millisecond)
+	})
+	deadline := time.Now().Add(30 * time.Second)
+	happened := func() bool {
+		s := f.checker.Stats()
+		return s.ChecksFailed > 20 && s.ChecksPassed > 20 && s.Ejections[CauseFailures] > 20
+	}
+	for !happened() && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	if !happened() {
+		t.Errorf("stats %+v: the test does not do what it is for", f.checker.Stats())
+	}
+	close(stop)
+	all.Wait()
+	// Once nothing fails any more, everybody is back soon.
+	for n := range 7 {
+		probe.set(instance(n), false)
+	}
+	f.Apply(instances(7))
+	f.reconfigure(s)
+	for f.eligible() < 7 && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	if f.eligible() < 7 {
+		for _, p := range f.Snapshot().All {
+			t.Errorf("%v: %q", p, p.Reasons())
+		}
+	}
+	f.close()
+	if running, _ := f.monitor.Load(); running != 0 {
+		t.Errorf("%d checks run after Close", running)
+	}
+}

@@ -1,0 +1,94 @@
+package healthcheck
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+)
+
+// Probe is one way to ask an address whether it works. It is safe for
+// concurrent use.
+type Probe interface {
+	// Check asks address ("host:port") until ctx ends and returns nil if it
+	// works. Else the error says what is wrong in a few words, and the same words
+	// as long as the same is wrong.
+	Check(ctx context.Context, address string) error
+	// Forget closes what was kept for an address that is no longer checked.
+	Forget(address string)
+	// Close closes what was kept for any address.
+	Close()
+	// String says what the probe does, such as "http GET /health".
+	String() string
+}
+
+// dialer opens the connections of checks, which are never those of requests.
+type dialer struct {
+	tls *tls.Config // nil: plain
+}
+
+// dial connects to address, and shakes hands where TLS is spoken.
+func (d dialer) dial(ctx context.Context, address string) (net.Conn, error) {
+	connection, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, failure("connect", err)
+	}
+	if d.tls == nil {
+		return connection, nil
+	}
+	config := d.tls
+	if config.ServerName == "" {
+		config = config.Clone()
+		if config.ServerName, _, err = net.SplitHostPort(address); err != nil {
+			return nil, failure("connect", err)
+		}
+	}
+	secured := tls.Client(connection, config)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		connection.Close()
+		return nil, failure("TLS handshake", err)
+	}
+	return secured, nil
+}
+
+// Deadlines that have passed, and that never come.
+var longAgo, noDeadline = time.Unix(1, 0), time.Time{}
+
+// bound makes every use of the connection end with ctx. The caller calls
+// release once it has ended; the connection then has no deadline.
+func bound(ctx context.Context, connection net.Conn) (release func()) {
+	if deadline, ok := ctx.Deadline(); ok {
+		connection.SetDeadline(deadline)
+	}
+	cut := context.AfterFunc(ctx, func() { connection.SetDeadline(longAgo) })
+	return func() {
+		if cut() {
+			connection.SetDeadline(noDeadline)
+		}
+	}
+}
+
+// failure says in which step of a check err came up. What changes from one
+// check to the next, such as our own port, is left out.
+func failure(step string, err error) error {
+	var timeout net.Error
+	var wrong syscall.Errno
+	var name *net.DNSError
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),
+		errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Errorf("%s: timed out", step)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%s: connection closed", step)
+	case errors.As(err, &wrong):
+		return fmt.Errorf("%s: %w", step, wrong)
+	case errors.As(err, &name):
+		return fmt.Errorf("%s: no such host %s", step, name.Name)
+	}
+	return fmt.Errorf("%s: %w", step, err)
+}
