@@ -88,7 +88,7 @@ func (x *httpExchange) relayDechunked(u *upstreamConn, first []byte) (clean bool
 		x.out = x.out[:0]
 		if scanner.InTrailer() {
 			_, surplus, err := x.readTrailer(u, &scanner, b.bytes[taken:got])
-			return !surplus, err
+			return err == nil && !surplus, err
 		}
 		if got, err = x.readBody(u, b.bytes); err != nil {
 			return false, err

@@ -72,3 +72,34 @@ func TestInterimResponseAndNothingElse(t *testing.T) {
 		})
 	}
 }
+
+// After a response whose trailer section is malformed, nothing that follows on
+// the peer's connection reaches anybody.
+func TestMalformedTrailerEndsConnection(t *testing.T) {
+	for _, version := range []string{"HTTP/1.0", "HTTP/1.1"} {
+		t.Run(version, func(t *testing.T) {
+			origin := startOrigin(t, func(c *originConn) bool {
+				r, ok := c.request()
+				if !ok {
+					return false
+				}
+				response := okResponse
+				if r.URL.Path == "/malformed" {
+					response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n@: a\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
+				}
+				_, err := io.WriteString(c.Conn, response)
+				return err == nil
+			})
+			p := startProxy(t, Options{}, origin.address())
+			for range 5 {
+				malformed, next := p.dial(), p.dial()
+				fmt.Fprintf(malformed, "GET /malformed %s\r\nHost: a\r\n\r\n", version)
+				io.ReadAll(malformed)
+				fmt.Fprint(next, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+				if status, body := readResponse(t, next); status != 200 || body != "ok" {
+					t.Fatalf("the next request got %d %q", status, body)
+				}
+			}
+		})
+	}
+}
