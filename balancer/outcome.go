@@ -22,6 +22,9 @@ const (
 	OutcomeStale
 	// OutcomeClientGone: the client went away before the peer had answered.
 	OutcomeClientGone
+	// OutcomeSuperseded: another peer, asked later, answered first. Latency is how
+	// long this one had been waited for.
+	OutcomeSuperseded
 	// OutcomeLocal: the attempt failed by a limit of our own and did not reach
 	// the peer.
 	OutcomeLocal
@@ -31,7 +34,7 @@ const (
 )
 
 var outcomeNames = [NumOutcomes]string{
-	"ok", "server error", "connect failure", "timeout", "reset", "stale connection", "client gone", "local limit",
+	"ok", "server error", "connect failure", "timeout", "reset", "stale connection", "client gone", "superseded", "local limit",
 }
 
 // String returns the class in lower-case words.

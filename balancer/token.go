@@ -49,6 +49,8 @@ func (p *Peer) measure(o Outcome, end int64) {
 		if o.Latency > 0 {
 			p.latency.observe(o.Latency, end)
 		}
+	case OutcomeSuperseded:
+		p.latency.confirm(o.Latency, end)
 	case OutcomeServerError:
 		// Errors are often quick, which is no merit, and some are to be expected
 		// of a peer that works. One that has yet to show that it does is in doubt.

@@ -19,6 +19,16 @@ type exchange interface {
 	replayable() bool
 	// started reports whether the client has got a byte of the response.
 	started() bool
+
+	// waiting reports whether try returned only because its patience with the
+	// peer was over. Then either await or race is called.
+	waiting() bool
+	// await goes on waiting for the first peer alone.
+	await(first balancer.Token) balancer.Outcome
+	// race tries a second peer while it waits for the first, passes on the answer
+	// that comes first, and drops the other, whose outcome is
+	// [balancer.OutcomeSuperseded].
+	race(first, second balancer.Token) (firstOutcome, secondOutcome balancer.Outcome)
 }
 
 // attempts tries x on peers of the service's pool until one answers, and
@@ -35,13 +45,36 @@ func attempts(service *route.Service, query *balancer.Query, x exchange) (o bala
 			return o, tries, err
 		}
 		o = x.try(t)
-		t.Done(o)
 		tries++
+		if x.waiting() {
+			o, tries = hedge(service, query, x, t, tries)
+		} else {
+			t.Done(o)
+		}
 		if !worthAnotherTry(o) || x.started() || !x.replayable() || tries >= service.Retry.Attempts {
 			return o, tries, nil
 		}
 		query.Tried.Add(t.Peer)
 	}
+}
+
+// hedge asks a second peer, where there is one and the budget allows it.
+func hedge(service *route.Service, query *balancer.Query, x exchange, first balancer.Token, tries int) (balancer.Outcome, int) {
+	query.Tried.Add(first.Peer)
+	second, err := service.Pool.Pick(query)
+	if err != nil {
+		o := x.await(first)
+		first.Done(o)
+		return o, tries
+	}
+	firstOutcome, secondOutcome := x.race(first, second)
+	first.Done(firstOutcome)
+	second.Done(secondOutcome)
+	if secondOutcome.Class == balancer.OutcomeSuperseded {
+		return firstOutcome, tries + 1
+	}
+	query.Tried.Add(second.Peer)
+	return secondOutcome, tries + 1
 }
 
 // worthAnotherTry reports whether another peer may do better.

@@ -35,7 +35,8 @@ type httpExchange struct {
 	query   balancer.Query
 	token   balancer.Token
 	tries   int
-	picked  time.Time // when token was
+	pending *upstreamConn // of a try whose patience is over
+	picked  time.Time     // when token was
 	upload  upload
 
 	uploadSplicer splicer

@@ -47,6 +47,10 @@ func (x *httpExchange) send(transport *Transport) (u *upstreamConn, n int, o bal
 		if err == nil {
 			return u, n, o, true
 		}
+		if err == errPatience {
+			x.touched, x.pending = true, u
+			return nil, 0, o, false
+		}
 		x.touched = x.touched || sent
 		transport.discard(u)
 		if o, retry := x.sendFailed(u, err); !retry || fresh {
@@ -78,6 +82,7 @@ func (x *httpExchange) sendOn(u *upstreamConn) (n int, sent bool, err error) {
 	if x.streaming {
 		return x.upload.start(u, x.out, x.from[:])
 	}
+	u.patience = x.patience()
 	u.arm(u.transport.sweeper, x.tryTimeout())
 	if len(x.body) > requestBufferBytes {
 		return u.roundTrip(x.out, x.body, x.from[:])

@@ -9,6 +9,10 @@ import (
 	"time"
 )
 
+// errPatience: the time to wait for this peer alone is over. The exchange goes
+// on.
+var errPatience = errors.New("no answer yet")
+
 // errStale: a connection that was idle turned out to be closed, or to hold
 // bytes nobody asked for, before anything was sent on it.
 var errStale = errors.New("idle connection is of no use any more")
@@ -37,6 +41,8 @@ type upstreamConn struct {
 	response []byte // where to read
 	n        int
 	err      error
+
+	patience time.Duration // how long roundTrip waits; 0: until the deadline
 }
 
 func newUpstreamConn(t *Transport, conn *net.TCPConn) (*upstreamConn, error) {
@@ -61,10 +67,17 @@ func (u *upstreamConn) close() {
 func (u *upstreamConn) roundTrip(request, body, response []byte) (n int, sent bool, err error) {
 	u.request, u.body, u.response, u.sent = request, body, response, false
 	u.n, u.err = 0, nil
+	if u.patience > 0 {
+		u.conn.SetReadDeadline(time.Now().Add(u.patience))
+		defer u.conn.SetReadDeadline(time.Time{})
+	}
 	for {
 		err = u.raw.Read(u.onSocket)
 		switch {
 		case err != nil && u.wokenInError(err):
+			if u.patience > 0 && u.sent && len(u.request) == 0 {
+				return 0, true, errPatience
+			}
 			continue
 		case err != nil:
 			return 0, u.sent, err

@@ -59,6 +59,8 @@ type Retry struct {
 	// then tried again only if no connection could be made. Bodies of up to
 	// about 15 KiB that arrive with their head are always kept.
 	BodyBytes int64
+	// Hedge, if not nil, is for requests that only read and have no body.
+	Hedge *Hedge
 }
 
 // DefaultTimeouts returns the timeouts of a service that sets none.

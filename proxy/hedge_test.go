@@ -1,0 +1,120 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"testing"
+	"time"
+
+	"sluice/balancer"
+	"sluice/route"
+)
+
+// hedged serves with a second peer asked after a moment.
+func hedged(p *testProxy, attempts int) {
+	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{
+		Attempts: attempts, Hedge: &route.Hedge{After: 30 * time.Millisecond},
+	}})
+}
+
+// answersAfter answers each request with the text, after a while.
+func answersAfter(delay time.Duration, text string) func(c *originConn) bool {
+	return func(c *originConn) bool {
+		if _, ok := c.request(); !ok {
+			return false
+		}
+		time.Sleep(delay)
+		_, err := fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
+		return err == nil
+	}
+}
+
+func get(t *testing.T, p *testProxy, method string) (status int, body string) {
+	t.Helper()
+	conn := p.dial()
+	defer conn.Close()
+	fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\n\r\n", method)
+	return readResponseTo(t, conn, method)
+}
+
+func TestHedge(t *testing.T) {
+	slow := startOrigin(t, func(c *originConn) bool { // until it is given up
+		c.request()
+		io.ReadAll(c.Conn)
+		return false
+	})
+	fast := startOrigin(t, answersAfter(0, "fast"))
+	p := startProxy(t, Options{}, slow.address(), fast.address())
+	hedged(p, 2)
+	for i := range 6 {
+		if status, body := get(t, p, "GET"); status != 200 || body != "fast" {
+			t.Errorf("request %d: got %d %q", i, status, body)
+		}
+	}
+	if slow.connections() == 0 {
+		t.Error("the slow peer was never asked")
+	}
+	eventually(t, "no connection to the slow peer", func() bool { return slow.open() == 0 })
+	for _, peer := range p.pool.Snapshot().All {
+		if peer.Address() == slow.address() && (peer.Outcomes()[balancer.OutcomeSuperseded] == 0 || peer.Failures() > 0) {
+			t.Errorf("outcomes of the slow peer: %v", peer.Outcomes())
+		}
+	}
+}
+
+// The first peer may still answer first, or be the only one left.
+func TestHedgeFirstPeerWins(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		second func(c *originConn) bool
+	}{
+		{"second slower", answersAfter(2*time.Second, "slower")},
+		{"second breaks off", func(c *originConn) bool { c.request(); return false }},
+		{"second talks nonsense later", func(c *originConn) bool {
+			c.request()
+			time.Sleep(time.Second)
+			io.WriteString(c.Conn, "nonsense\r\n")
+			return false
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			first := startOrigin(t, answersAfter(300*time.Millisecond, "first"))
+			second := startOrigin(t, test.second)
+			p := startProxy(t, Options{}, first.address())
+			hedged(p, 1)
+			conn := p.dial()
+			fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
+			p.setPeers(first.address(), second.address()) // in time for the hedge, or not
+			if status, body := readResponse(t, conn); status != 200 || body != "first" {
+				t.Errorf("got %d %q", status, body)
+			}
+		})
+	}
+}
+
+func TestHedgeWithoutSecondPeer(t *testing.T) {
+	only := startOrigin(t, answersAfter(100*time.Millisecond, "only"))
+	p := startProxy(t, Options{}, only.address())
+	hedged(p, 2)
+	for range 2 {
+		if status, body := get(t, p, "GET"); status != 200 || body != "only" {
+			t.Errorf("got %d %q", status, body)
+		}
+	}
+}
+
+// What changes something is never sent to two peers.
+func TestNoHedgeForPost(t *testing.T) {
+	a := startOrigin(t, answersAfter(100*time.Millisecond, "slow"))
+	b := startOrigin(t, answersAfter(100*time.Millisecond, "slow"))
+	p := startProxy(t, Options{}, a.address(), b.address())
+	hedged(p, 2)
+	if status, _ := get(t, p, "DELETE"); status != 200 {
+		t.Errorf("got %d", status)
+	}
+	if n := a.connections() + b.connections(); n != 1 {
+		t.Errorf("%d peers were asked", n)
+	}
+}
