@@ -54,6 +54,9 @@ func TestReloadKeepsPeersAndTheirState(t *testing.T) {
 	if kept != peer || kept.Requests() != 1 {
 		t.Errorf("peer %v became %v", peer, kept)
 	}
+	if got := pool.Snapshot().Policy; got != balancer.PolicyRoundRobin {
+		t.Errorf("policy is %q", got)
+	}
 	if got := r.table.Load().Routes()[0].Service.Timeouts.Idle; got != time.Second {
 		t.Errorf("idle timeout is %v", got)
 	}
