@@ -235,7 +235,7 @@ func (c *container) wait() int {
 // configuration is that of one static peer, on free ports.
 func configuration(peer, more string) string {
 	return fmt.Sprintf("listeners: [{ name: web, address: '127.0.0.1:0' }]\nadmin: { address: '127.0.0.1:0' }\n"+
-		"services: { a: { peers: [%q] } }\nroutes: [{ service: a }]\n%s", peer, more)
+		"services: { a: { peers: [%q], timeouts: { response_header: 1h } } }\nroutes: [{ service: a }]\n%s", peer, more)
 }
 
 func TestReleaseIsStatic(t *testing.T) {
@@ -276,10 +276,10 @@ func TestImageServesReloadsAndStops(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	i.configure(configuration(two, ""))
-	c.signal(syscall.SIGHUP)
 	c.await("the other peer answers", func() bool { return get() == "two" })
+	c.signal(syscall.SIGHUP) // the file is as before: only the signal can be the reason
+	c.await("it looks at the file", func() bool { return strings.Contains(c.log.String(), "configuration unchanged") })
 	i.configure("nonsense")
-	c.signal(syscall.SIGHUP)
 	c.await("the nonsense is refused", func() bool { return strings.Contains(c.log.String(), "configuration refused") })
 	if got := get(); got != "two" {
 		t.Errorf("got %q", got)

@@ -31,8 +31,11 @@ type Watcher struct {
 	// are noticed within 10 seconds only. May be nil.
 	Problem func(error)
 
-	settle, settleMax, poll time.Duration // as the constants above; tests shorten them
-	watched                 map[string]bool
+	// Tests change these.
+	settle, settleMax, poll time.Duration                     // as the constants above
+	notify                  func() (*fsnotify.Watcher, error) // fsnotify.NewWatcher
+
+	watched map[string]bool
 }
 
 // Run watches until ctx ends.
@@ -40,7 +43,7 @@ func (w *Watcher) Run(ctx context.Context) {
 	w.defaults()
 	var events chan fsnotify.Event
 	var problems chan error
-	notifier, err := fsnotify.NewWatcher()
+	notifier, err := w.notify()
 	if err != nil {
 		w.problem(err)
 	} else {
@@ -85,6 +88,9 @@ func (w *Watcher) Run(ctx context.Context) {
 func (w *Watcher) defaults() {
 	if w.settle == 0 {
 		w.settle, w.settleMax, w.poll = settleTime, settleTimeMax, pollInterval
+	}
+	if w.notify == nil {
+		w.notify = fsnotify.NewWatcher
 	}
 	w.watched = make(map[string]bool)
 }

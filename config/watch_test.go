@@ -2,11 +2,14 @@ package config
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
 )
 
 // watching runs a Watcher on file until the test ends. The channel gets a
@@ -159,8 +162,8 @@ func TestWatchLooksAtBusyDirectory(t *testing.T) {
 	expectChange(t, changes)
 }
 
-// A directory that was replaced sends no notification any more.
-func TestWatchPolls(t *testing.T) {
+// The directory is renamed away and made anew: what was watched is the old one.
+func TestWatchSeesReplacedDirectory(t *testing.T) {
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "etc")
 	must(t, os.Mkdir(dir, 0o700))
@@ -172,6 +175,18 @@ func TestWatchPolls(t *testing.T) {
 	expectNone(t, changes, 100*time.Millisecond)
 	must(t, os.Rename(dir, dir+".old"))
 	must(t, os.Mkdir(dir, 0o700))
+	write(t, file, "b")
+	expectChange(t, changes)
+}
+
+func TestWatchWithoutNotifications(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "sluice.yaml")
+	write(t, file, "a")
+	w := quick(file, "a")
+	w.poll = 20 * time.Millisecond
+	w.notify = func() (*fsnotify.Watcher, error) { return nil, errors.New("too many open files") }
+	changes := watching(t, w)
+	expectNone(t, changes, 100*time.Millisecond)
 	write(t, file, "b")
 	expectChange(t, changes)
 }

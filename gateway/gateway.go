@@ -23,6 +23,10 @@ import (
 	"sluice/route"
 )
 
+// startTimeout bounds how long the first connections wait to be accepted until
+// every service knows its peers.
+const startTimeout = time.Second
+
 // Options are what a gateway is made of.
 type Options struct {
 	Input   config.Input
@@ -61,6 +65,7 @@ type Gateway struct {
 	ready    atomic.Bool // first sets have arrived
 	stopping atomic.Bool
 	replaced bool            // by another process; for Run's goroutine
+	patience time.Duration   // startTimeout; tests change it before Run
 	cut      context.Context // ends when what is in flight is to be cut
 	Cut      context.CancelFunc
 
@@ -82,7 +87,7 @@ func New(o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	c := revision.Config
-	g := &Gateway{options: o, started: c, logs: newLogWriter(o.Log, c.Log), reload: make(chan struct{}, 1)}
+	g := &Gateway{options: o, started: c, logs: newLogWriter(o.Log, c.Log), reload: make(chan struct{}, 1), patience: startTimeout}
 	g.log = g.logs.logger()
 	g.cut, g.Cut = context.WithCancel(context.Background())
 	if err := g.readToken(); err != nil {
@@ -140,7 +145,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	warm := make(chan struct{})
 	running.Go(func() {
 		defer close(warm)
-		g.awaitFirst(ctx, g.services.all(), startTimeout)
+		g.awaitFirst(ctx, g.services.all(), g.patience)
 		if g.options.Serving == nil {
 			return
 		}

@@ -21,6 +21,7 @@ import (
 
 	"sluice/admin"
 	"sluice/config"
+	"sluice/discovery/discoverytest"
 )
 
 func TestMain(m *testing.M) {
@@ -71,6 +72,12 @@ access_log: { path: "off" }
 // start runs a gateway with the configuration until the test ends.
 func start(t *testing.T, text string) *running {
 	t.Helper()
+	return startPatient(t, text, startTimeout)
+}
+
+// startPatient does so with another startTimeout.
+func startPatient(t *testing.T, text string, timeout time.Duration) *running {
+	t.Helper()
 	r := &running{
 		t:     t,
 		file:  filepath.Join(t.TempDir(), "sluice.yaml"),
@@ -87,6 +94,7 @@ func start(t *testing.T, text string) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.patience = timeout
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	go func() {
@@ -239,6 +247,37 @@ func TestServesStaticPeers(t *testing.T) {
 		t.Errorf("peer %+v", p)
 	}
 	r.await("the peer is in the log", func() bool { return strings.Contains(r.log.String(), `"message":"peer added"`) })
+}
+
+// gatedConsul is a Consul that answers only when it may.
+func gatedConsul(t *testing.T, consul *discoverytest.Consul) (address string, asked <-chan struct{}, answer func()) {
+	t.Helper()
+	queries, gate := make(chan struct{}, 100), make(chan struct{})
+	answer = sync.OnceFunc(func() { close(gate) })
+	address = serveOrigin(t, func(w http.ResponseWriter, request *http.Request) {
+		queries <- struct{}{}
+		<-gate
+		consul.ServeHTTP(w, request)
+	})
+	t.Cleanup(answer)
+	return address, queries, answer
+}
+
+func TestFirstRequestFindsPeers(t *testing.T) {
+	consul := discoverytest.New()
+	a := origin(t, "a")
+	consul.Set("a", discoverytest.Instance("a", "a-1", port(t, a)))
+	address, asked, answer := gatedConsul(t, consul)
+	r := startPatient(t, preamble+"consul: { addresses: ["+address+"] }\nservices: { a: { consul: {} } }\nroutes: [{ service: a }]", patience)
+	<-asked
+	var status int
+	var request sync.WaitGroup
+	request.Go(func() { status, _ = r.get("/") })
+	time.AfterFunc(50*time.Millisecond, answer) // for the request to go wrong in
+	request.Wait()
+	if status != 200 {
+		t.Errorf("got %d", status)
+	}
 }
 
 func TestNothingIsLeftOpenWhenStartFails(t *testing.T) {

@@ -16,14 +16,9 @@ import (
 	"sluice/route"
 )
 
-const (
-	// warmTimeout bounds how long a reload waits for the first peers of new
-	// services before it routes requests to them.
-	warmTimeout = 5 * time.Second
-	// startTimeout bounds how long the first connections wait to be accepted
-	// until every service knows its peers.
-	startTimeout = time.Second
-)
+// warmTimeout bounds how long a reload waits for the first peers of new
+// services before it routes requests to them.
+const warmTimeout = 5 * time.Second
 
 // sourceSpec says where a service's instances come from. Two that are deeply
 // equal need the same watch.

@@ -133,18 +133,18 @@ func TestRemovedServiceFinishesItsRequests(t *testing.T) {
 // request may see a service without peers.
 func TestNewServiceIsRoutedOnceItsPeersAreKnown(t *testing.T) {
 	consul := discoverytest.New()
-	asked, answer := make(chan struct{}, 100), make(chan struct{})
-	slow := serveOrigin(t, func(w http.ResponseWriter, request *http.Request) {
-		asked <- struct{}{}
-		<-answer
-		consul.ServeHTTP(w, request)
-	})
 	a, b := origin(t, "a"), origin(t, "b")
 	consul.Set("b", discoverytest.Instance("b", "b-1", port(t, b)))
-	head := "consul: { addresses: [" + slow + "] }\nservices:\n  a: { peers: [" + a + "] }\n"
+	address, asked, answer := gatedConsul(t, consul)
+	head := "consul: { addresses: [" + address + "] }\nservices:\n  a: { peers: [" + a + "] }\n"
 	r := start(t, preamble+head+"routes: [{ service: a }]")
 	r.write(preamble + head + "  b: { consul: {} }\nroutes: [{ service: b }]")
 	<-asked
+	for range 20 {
+		if status, body := r.get("/"); status != 200 || body != "a" {
+			t.Errorf("got %d %q", status, body)
+		}
+	}
 
 	var stop atomic.Bool
 	var asking sync.WaitGroup
@@ -155,7 +155,7 @@ func TestNewServiceIsRoutedOnceItsPeersAreKnown(t *testing.T) {
 			}
 		}
 	})
-	close(answer)
+	answer()
 	r.awaitRevision(2)
 	stop.Store(true)
 	asking.Wait()
