@@ -415,8 +415,8 @@ func TestOutcomesAreCounted(t *testing.T) {
 			t.Errorf("%v: %d, want %d", OutcomeClass(c), n, c+1)
 		}
 	}
-	if got := peer.Requests(); got != 36 {
-		t.Errorf("requests %d, want 36", got)
+	if got := peer.Requests(); got != 45 {
+		t.Errorf("requests %d, want 45", got)
 	}
 	if got := peer.Failures(); got != 2+3+4+5 {
 		t.Errorf("failures %d, want 14", got)

@@ -153,6 +153,7 @@ type Timeouts struct {
 	Connect        time.Duration `key:"connect" default:"1s" min:"1ms" max:"10m"`
 	ResponseHeader time.Duration `key:"response_header" default:"30s" min:"1ms" max:"24h"` // from the end of the request
 	Idle           time.Duration `key:"idle" default:"60s" min:"1ms" max:"24h"`            // between two reads or writes of a body
+	Tunnel         time.Duration `key:"tunnel" default:"1h" min:"1s" max:"720h"`           // without a byte either way, after an upgrade
 }
 
 // Keepalive says which unused connections to a peer are kept.
@@ -165,9 +166,19 @@ type Keepalive struct {
 
 // Retry bounds what is tried again on another peer.
 type Retry struct {
-	Attempts     int   `key:"attempts" default:"2" min:"1" max:"5"`              // in all, the first one included
-	Budget       Ratio `key:"budget" default:"20%" min:"0" max:"10"`             // retries of all requests, as a share of them
-	MinPerSecond int   `key:"min_per_second" default:"10" min:"0" max:"1000000"` // retries besides
+	Attempts      int           `key:"attempts" default:"2" min:"1" max:"5"`              // in all, the first one included
+	PerTryTimeout time.Duration `key:"per_try_timeout" default:"0s" min:"0s" max:"1h"`    // for the response's head, of each attempt; 0: none
+	Body          Size          `key:"body" default:"64KiB" min:"0" max:"16MiB"`          // of a request, kept to be sent again
+	Budget        Ratio         `key:"budget" default:"20%" min:"0" max:"10"`             // retries of all requests, as a share of them
+	MinPerSecond  int           `key:"min_per_second" default:"10" min:"0" max:"1000000"` // retries besides
+	Hedge         Hedge         `key:"hedge"`
+}
+
+// Hedge says when a second peer is asked as well for what only reads. Without
+// either key it never is; After goes before Percentile.
+type Hedge struct {
+	After      time.Duration `key:"after" default:"0s" min:"0s" max:"1h"`
+	Percentile Ratio         `key:"percentile" default:"0" min:"0" max:"1"` // of the latencies of the last ten seconds or more
 }
 
 // Limits bound what a service's pool takes on. 0 means no limit.

@@ -31,7 +31,7 @@ func mustParse(t *testing.T, text string) *Config {
 
 // Settings of a service that sets none.
 var (
-	defaultRetry  = Retry{Attempts: 2, Budget: 0.2, MinPerSecond: 10}
+	defaultRetry  = Retry{Attempts: 2, Body: 64 << 10, Budget: 0.2, MinPerSecond: 10}
 	defaultLimits = Limits{Pending: 1024}
 )
 
@@ -54,7 +54,7 @@ func TestParseFillsDefaults(t *testing.T) {
 		Services: map[string]Service{"star": {
 			Consul:    &ConsulService{Service: "star", EmptyHold: new(30 * time.Second)},
 			Balance:   Balance{Policy: "ewma"},
-			Timeouts:  Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute},
+			Timeouts:  Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour},
 			Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512},
 			Retry:     defaultRetry,
 			Limits:    defaultLimits,
@@ -98,9 +98,9 @@ services:
   star:
     consul: { service: Star, tags: [v1, 2], filter: 'Service.Meta.a == "b"', passing_only: true, datacenter: dc2, empty_hold: 0s }
     balance: { policy: round_robin }
-    timeouts: { connect: 250ms, response_header: 1m30s, idle: 1h }
+    timeouts: { connect: 250ms, response_header: 1m30s, idle: 1h, tunnel: 2h }
     keepalive: { idle: 1m, max: 8 }
-    retry: { attempts: 1, budget: 10%, min_per_second: 3 }
+    retry: { attempts: 1, per_try_timeout: 2s, body: 1MiB, budget: 10%, min_per_second: 3, hedge: { after: 1s, percentile: 95% } }
     limits: { requests: 100, requests_per_peer: 20, pending: 30, retries: 40 }
     wait_for_peer: 2s
     drain: { timeout: 5m }
@@ -111,7 +111,7 @@ routes:
   - { service: origin }
 shutdown: { delay: 5s, idle: 2s, grace: 1m }
 `)
-	timeouts := Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute}
+	timeouts := Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour}
 	want := &Config{
 		Log:       Log{Level: "debug", Format: "console"},
 		AccessLog: AccessLog{Path: "/var/log/sluice/access.log", Format: "combined", Sample: 0.05},
@@ -136,9 +136,9 @@ shutdown: { delay: 5s, idle: 2s, grace: 1m }
 				Consul: &ConsulService{Service: "Star", Tags: []string{"v1", "2"}, Filter: `Service.Meta.a == "b"`,
 					PassingOnly: true, Datacenter: "dc2", EmptyHold: new(time.Duration(0))},
 				Balance:     Balance{Policy: "round_robin"},
-				Timeouts:    Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour},
+				Timeouts:    Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour, Tunnel: 2 * time.Hour},
 				Keepalive:   Keepalive{Idle: time.Minute, Max: 8},
-				Retry:       Retry{Attempts: 1, Budget: 0.1, MinPerSecond: 3},
+				Retry:       Retry{Attempts: 1, PerTryTimeout: 2 * time.Second, Body: 1 << 20, Budget: 0.1, MinPerSecond: 3, Hedge: Hedge{After: time.Second, Percentile: 0.95}},
 				Limits:      Limits{Requests: 100, RequestsPerPeer: 20, Pending: 30, Retries: 40},
 				WaitForPeer: 2 * time.Second,
 				Drain:       Drain{Timeout: 5 * time.Minute},

@@ -56,10 +56,23 @@ func (s *service) routed(c config.Service) *route.Service {
 			Connect:        c.Timeouts.Connect,
 			ResponseHeader: c.Timeouts.ResponseHeader,
 			Idle:           c.Timeouts.Idle,
+			Tunnel:         c.Timeouts.Tunnel,
 		},
-		Retry:       route.Retry{Attempts: c.Retry.Attempts},
+		Retry: route.Retry{
+			Attempts:      c.Retry.Attempts,
+			PerTryTimeout: c.Retry.PerTryTimeout,
+			BodyBytes:     int64(c.Retry.Body),
+			Hedge:         hedgeOf(c.Retry.Hedge),
+		},
 		WaitForPeer: c.WaitForPeer,
 	}
+}
+
+func hedgeOf(c config.Hedge) *route.Hedge {
+	if c.After == 0 && c.Percentile == 0 {
+		return nil
+	}
+	return &route.Hedge{After: c.After, Percentile: float64(c.Percentile)}
 }
 
 // services are the services in use and the pools of those that are gone and
