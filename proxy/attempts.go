@@ -31,11 +31,18 @@ type exchange interface {
 	race(first, second balancer.Token) (firstOutcome, secondOutcome balancer.Outcome)
 }
 
+// maxTries bounds the tries of a request, those that did not reach a peer
+// included: a [balancer.TriedSet] remembers as many peers less one.
+const maxTries = 5
+
 // attempts tries x on peers of the service's pool until one answers, and
-// returns the outcome of the last try and how many there were. err is why no
-// peer could be picked for the next one; it comes with no outcome only where
-// none was tried.
+// returns the outcome of the last try and how many there were. A try that did
+// not even reach a peer does not count as one of Retry.Attempts, unless those
+// are one: it harms nobody, and several peers may be gone at a time before the
+// registry says so. err is why no peer could be picked for the next try; it
+// comes with no outcome only where none was tried.
 func attempts(service *route.Service, query *balancer.Query, x exchange) (o balancer.Outcome, tries int, err error) {
+	reached := 0
 	for {
 		t, err := service.Pool.Pick(query)
 		if tries == 0 && service.WaitForPeer > 0 && (err == balancer.ErrNoPeers || err == balancer.ErrNoEligible) {
@@ -51,7 +58,10 @@ func attempts(service *route.Service, query *balancer.Query, x exchange) (o bala
 		} else {
 			t.Done(o)
 		}
-		if !worthAnotherTry(o) || x.started() || !x.replayable() || tries >= service.Retry.Attempts {
+		if o.Class != balancer.OutcomeConnectFailure || service.Retry.Attempts == 1 {
+			reached++
+		}
+		if !worthAnotherTry(o) || x.started() || !x.replayable() || reached >= service.Retry.Attempts || tries >= maxTries {
 			return o, tries, nil
 		}
 		query.Tried.Add(t.Peer)

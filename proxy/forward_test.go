@@ -570,15 +570,20 @@ func TestRetryWhereSafe(t *testing.T) {
 	}
 }
 
-// A peer that cannot be connected to costs no request of any kind.
+// Peers that cannot be connected to cost no request of any kind.
 func TestRetryAfterConnectFailure(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
 	good := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{}, l.Addr().String(), good.address())
+	addresses := []string{good.address()}
+	for range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		addresses = append(addresses, l.Addr().String())
+	}
+	p := startProxy(t, Options{}, addresses...)
+	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2}})
 	conn := p.dial()
 	for i := range 10 {
 		body := strings.Repeat("x", 1+i%2*50000)
