@@ -45,6 +45,8 @@
 //     over one TCP connection to a reader on the load generator's core. This is
 //     its cheapest way of logging every request.
 //   - haproxy-nolog: the same without a log.
+//   - haproxy-splice: as haproxy, with bodies that move within the kernel (option
+//     splice-request, splice-response), which is not its default.
 //   - sluice: static peers, JSON access log to a file, everything else by
 //     default.
 //   - fasthttp: a bare proxy on fasthttp.Server and fasthttp.HostClient with no

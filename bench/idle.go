@@ -111,6 +111,8 @@ func openIdle(ctx context.Context, n int, address, path string) ([]net.Conn, err
 	return conns, firstErr
 }
 
+var loopback = net.IPv4(127, 0, 0, 1)
+
 // oneRequest connects from the IP address client, gets path, and returns the
 // open connection.
 func oneRequest(ctx context.Context, client net.IP, address, path string) (net.Conn, error) {

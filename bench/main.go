@@ -40,7 +40,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	list := flags.Bool("list", false, "list the workloads and exit")
 	names := flags.String("run", "all", "comma-separated `workloads`")
-	proxies := flags.String("proxies", "nginx,haproxy,sluice", "comma-separated `proxies`: nginx, haproxy, haproxy-nolog, sluice, fasthttp, or NAME=PATH for another sluice binary")
+	proxies := flags.String("proxies", "nginx,haproxy,sluice", "comma-separated `proxies`: nginx, haproxy, haproxy-nolog, haproxy-splice, sluice, fasthttp, or NAME=PATH for another sluice binary")
 	jsonPath := flags.String("json", "", "also write every round to `file`")
 	var o options
 	flags.IntVar(&o.roundCount, "rounds", 5, "rounds for each proxy")
@@ -66,6 +66,11 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 
+	restore, err := favour(o.nice)
+	if err != nil {
+		return err
+	}
+	defer restore()
 	dir, err := os.MkdirTemp("", "sluice-bench-")
 	if err != nil {
 		return err

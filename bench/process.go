@@ -6,9 +6,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,27 +45,31 @@ func startProcess(name, cpus, dir string, command ...string) (*process, error) {
 	return p, nil
 }
 
-// waitListening returns once address accepts a connection, or with an error
-// once the process has ended or ten seconds have passed.
-func (p *process) waitListening(ctx context.Context, address string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+// waitServing returns once every address answers a request, or with an error
+// once the process has ended or half a minute has passed. It is not enough that
+// something listens: nginx opens what it can, and ends some seconds later if it
+// did not get all of it.
+func (p *process) waitServing(ctx context.Context, addresses ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	var dialer net.Dialer
-	for {
-		c, err := dialer.DialContext(ctx, "tcp", address)
+	for len(addresses) > 0 {
+		c, err := oneRequest(ctx, loopback, addresses[0], "/small")
 		if err == nil {
-			return c.Close()
+			c.Close()
+			addresses = addresses[1:]
+			continue
 		}
 		select {
 		case <-p.Exited():
-			return fmt.Errorf("%s ended before it listened on %s:\n%s", p.name, address, p.output)
+			return fmt.Errorf("%s ended before it served %s:\n%s", p.name, addresses[0], p.output)
 		case <-ctx.Done():
-			return fmt.Errorf("%s does not listen on %s: %w\n%s", p.name, address, ctx.Err(), p.output)
+			return fmt.Errorf("%s does not serve %s: %w\n%s", p.name, addresses[0], err, p.output)
 		case <-tick.C:
 		}
 	}
+	return nil
 }
 
 // stop ends the process and waits for it.
@@ -96,17 +102,30 @@ func (t *tailBuffer) String() string {
 	return string(bytes.TrimSpace(t.buf))
 }
 
-// freeAddresses returns n loopback addresses on ports that were free a moment
-// ago.
+// freeAddresses returns n loopback addresses on ports that nobody has. They lie
+// below the range that the kernel gives to outgoing connections, of which there
+// are thousands here.
 func freeAddresses(n int) ([]string, error) {
+	const lowest, tries = 12_000, 1000
+	beyond := 32_768
+	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		if _, err := fmt.Sscan(string(text), &beyond); err != nil {
+			return nil, fmt.Errorf("range of outgoing ports: %w", err)
+		}
+	}
+	beyond = max(beyond, lowest+1000)
 	var addresses []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for try := 0; len(addresses) < n; try++ {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(lowest+rand.IntN(beyond-lowest)))
+		l, err := net.Listen("tcp", address)
 		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
+			if try == tries {
+				return nil, fmt.Errorf("find a free port: %w", err)
+			}
+			continue
 		}
 		defer l.Close() // all at the end, so that no port comes twice
-		addresses = append(addresses, l.Addr().String())
+		addresses = append(addresses, address)
 	}
 	return addresses, nil
 }

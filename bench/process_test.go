@@ -102,7 +102,7 @@ func TestProcessThatDiesEarlyShowsItsOutput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = p.waitListening(t.Context(), address[0])
+	err = p.waitServing(t.Context(), address[0])
 	if err == nil || !strings.Contains(err.Error(), "no such option") {
 		t.Errorf("error %v does not show what the process said", err)
 	}

@@ -33,6 +33,7 @@ type settings struct {
 	Peers     []string
 	Threads   int
 	LogSink   string // where HAProxy forwards its log, "" for no log
+	Splice    bool   // let HAProxy move bodies within the kernel
 	SmallBody string
 
 	// For conf/pools.yaml.
@@ -90,18 +91,24 @@ func contenders(list string, build func() (string, error)) ([]contender, error) 
 				s.LogSink = ""
 				return haproxyCommand(s)
 			}
+		case name == "haproxy-splice":
+			c.command = func(s settings) ([]string, error) {
+				s.Splice = true
+				return haproxyCommand(s)
+			}
 		case name == "fasthttp":
 			c.command = bareCommand
 		default:
-			return nil, fmt.Errorf("unknown proxy %q; there are: nginx, haproxy, haproxy-nolog, sluice, fasthttp, NAME=PATH", name)
+			return nil, fmt.Errorf("unknown proxy %q; there are: nginx, haproxy, haproxy-nolog, haproxy-splice, sluice, fasthttp, NAME=PATH", name)
 		}
 		all = append(all, c)
 	}
 	return all, nil
 }
 
-// start runs c on the given CPUs and returns once it answers on s.Listen.
-func (c contender) start(ctx context.Context, cpus string, s settings) (*process, error) {
+// start runs c on the given CPUs and returns once it answers requests at
+// s.Listen, and at the further addresses.
+func (c contender) start(ctx context.Context, cpus string, s settings, also ...string) (*process, error) {
 	command, err := c.command(s)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.name, err)
@@ -110,7 +117,7 @@ func (c contender) start(ctx context.Context, cpus string, s settings) (*process
 	if err != nil {
 		return nil, err
 	}
-	if err := p.waitListening(ctx, s.Listen); err != nil {
+	if err := p.waitServing(ctx, append(also, s.Listen)...); err != nil {
 		p.stop()
 		return nil, err
 	}
@@ -163,7 +170,7 @@ func startOrigin(ctx context.Context, cpus string, s settings, also []string) (*
 	s.SmallBody = strings.Repeat("x", smallBytes)
 	s.Name, s.Listen = "origin", s.Peers[0]
 	s.Peers = append(slices.Clone(s.Peers), also...)
-	return contender{name: s.Name, command: nginxCommand("origin.conf")}.start(ctx, cpus, s)
+	return contender{name: s.Name, command: nginxCommand("origin.conf")}.start(ctx, cpus, s, s.Peers...)
 }
 
 // startReader runs this program again as the peers of requests with a body.
@@ -172,7 +179,7 @@ func startReader(ctx context.Context, cpus string, s settings) (*process, error)
 	return contender{name: s.Name, command: func(s settings) ([]string, error) {
 		self, err := os.Executable()
 		return append([]string{self, originArgument}, s.Peers...), err
-	}}.start(ctx, cpus, s)
+	}}.start(ctx, cpus, s, s.Peers...)
 }
 
 // writeBodies makes the files that the origin serves.

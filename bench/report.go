@@ -11,7 +11,7 @@ import (
 )
 
 // baselines are the proxies that ratios are taken to, when they take part.
-var baselines = []string{"nginx", "haproxy", "haproxy-nolog"}
+var baselines = []string{"nginx", "haproxy", "haproxy-nolog", "haproxy-splice"}
 
 // median returns the middle of values, the mean of the middle two for an even
 // number, and 0 for none.

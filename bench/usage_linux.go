@@ -234,6 +234,24 @@ func pinSelf(list string, nice int) error {
 	return nil
 }
 
+// favour gives this session the niceness of the processes that are measured.
+// Where the kernel groups processes by session (sched(7), autogroup), niceness
+// counts only within a session. The returned function takes it back.
+func favour(nice int) (restore func(), err error) {
+	const path = "/proc/self/autogroup"
+	before, err := os.ReadFile(path) // "/autogroup-7 nice 0"
+	if nice == 0 || errors.Is(err, fs.ErrNotExist) {
+		return func() {}, nil
+	} else if err != nil {
+		return nil, err
+	}
+	_, old, _ := strings.Cut(string(before), " nice ")
+	if err := os.WriteFile(path, []byte(strconv.Itoa(nice)), 0); err != nil {
+		return nil, fmt.Errorf("set niceness %d of the session (below 0 needs root): %w", nice, err)
+	}
+	return func() { _ = os.WriteFile(path, []byte(strings.TrimSpace(old)), 0) }, nil
+}
+
 // raiseFileLimit asks for n open files, for this process and its children, and
 // returns how many there may be now.
 func raiseFileLimit(n uint64) (uint64, error) {
