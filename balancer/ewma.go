@@ -27,7 +27,7 @@ func newEWMA(candidates []candidate) picker {
 }
 
 func (e *ewma) pick(q Query, now int64, _ *atomic.Uint64) *Peer {
-	first, second := e.draw(&q.Tried)
+	first, second := e.draw(&q)
 	if first == second {
 		if first == nil {
 			return nil

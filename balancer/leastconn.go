@@ -1,9 +1,6 @@
 package balancer
 
-import (
-	"math/rand/v2"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // fullScan is the largest pool in which all peers are compared: that many
 // cache lines are read for one pick.
@@ -21,12 +18,12 @@ func newLeastConn(candidates []candidate) picker {
 }
 
 func (l *leastConn) pick(q Query, _ int64, _ *atomic.Uint64) *Peer {
-	first, second := l.draw(&q.Tried)
+	first, second := l.draw(&q)
 	if first == nil {
 		return nil
 	}
 	if len(l.candidates) <= fullScan {
-		second = l.least(first, &q.Tried)
+		second = l.least(first, &q)
 	}
 	if second.load()+second.burden <= first.load() {
 		return second.peer
@@ -36,11 +33,11 @@ func (l *leastConn) pick(q Query, _ int64, _ *atomic.Uint64) *Peer {
 
 // least returns the candidate, other than first unless there is no other,
 // that would be loaded least with one request more.
-func (l *leastConn) least(first *candidate, tried *TriedSet) *candidate {
-	best, lowest, tied := first, 0.0, uint64(0)
+func (l *leastConn) least(first *candidate, q *Query) *candidate {
+	best, lowest, tied := first, 0.0, 0
 	for i := range l.candidates {
 		c := &l.candidates[i]
-		if c == first || tried.Has(c.peer) {
+		if c == first || q.Tried.Has(c.peer) {
 			continue
 		}
 		load := c.load() + c.burden
@@ -48,7 +45,7 @@ func (l *leastConn) least(first *candidate, tried *TriedSet) *candidate {
 		case tied == 0 || load < lowest:
 			best, lowest, tied = c, load, 1
 		case load == lowest: // reservoir sampling: each of those tied is left with the same chance
-			if tied++; rand.Uint64N(tied) == 0 {
+			if tied++; q.random.below(tied) == 0 {
 				best = c
 			}
 		}

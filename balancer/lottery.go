@@ -1,9 +1,6 @@
 package balancer
 
-import (
-	"math"
-	"math/rand/v2"
-)
+import "math"
 
 // lottery draws one of n with probabilities in proportion to weights, in
 // constant time: A. J. Walker's alias method, set up as by M. D. Vose, "A
@@ -60,8 +57,8 @@ func newLottery(candidates []candidate) lottery {
 }
 
 // draw returns a number from 0 to n-1.
-func (l *lottery) draw() int {
-	r := rand.Uint64()
+func (l *lottery) draw(random source) int {
+	r := random.uint64()
 	// The upper half chooses the ticket, the lower half what becomes of it.
 	i := r >> 32 * l.n >> 32
 	if l.tickets == nil {
@@ -76,21 +73,21 @@ func (l *lottery) draw() int {
 // drawTwo returns two different numbers from 0 to n-1, of which the first is
 // distributed as by draw and the second as by draw without the first. n must
 // be at least 2.
-func (l *lottery) drawTwo() (first, second int) {
+func (l *lottery) drawTwo(random source) (first, second int) {
 	if l.tickets == nil {
-		r := rand.Uint64()
+		r := random.uint64()
 		i, j := r>>32*l.n>>32, r&math.MaxUint32*(l.n-1)>>32
 		if j >= i {
 			j++
 		}
 		return int(i), int(j)
 	}
-	first = l.draw()
+	first = l.draw(random)
 	for range 4 {
-		if second = l.draw(); second != first {
+		if second = l.draw(random); second != first {
 			return first, second
 		}
 	}
 	// One has most of the weight, so who comes second hardly matters.
-	return first, (first + 1 + rand.IntN(int(l.n-1))) % int(l.n)
+	return first, (first + 1 + random.below(int(l.n-1))) % int(l.n)
 }

@@ -39,6 +39,11 @@ type Options struct {
 	// MustPassFirst makes new peers join with [ReasonActive] against them, so
 	// that they get no request before an active check has passed.
 	MustPassFirst bool
+	// Random is where the pool's random choices come from: numbers that are
+	// uniform over all of uint64. It is called by every pick that draws, and must
+	// be safe for concurrent use. Default: the generator of math/rand/v2; another
+	// one is for simulations that are to be repeatable.
+	Random func() uint64
 	// ActiveOverridesConsul says that a critical status in the registry does not
 	// speak against a peer, since active checks say better whether it works. It
 	// implies MustPassFirst. Maintenance and a weight of 0 count all the same.

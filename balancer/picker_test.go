@@ -129,7 +129,7 @@ func TestDrawTwoAreDifferent(t *testing.T) {
 		l := newLottery(candidatesOf(weights...))
 		seen := make(map[[2]int]int)
 		for range 10000 {
-			i, j := l.drawTwo()
+			i, j := l.drawTwo(nil)
 			if i == j || i < 0 || j < 0 || i >= len(weights) || j >= len(weights) {
 				t.Fatalf("%v: drew %d and %d", weights, i, j)
 			}

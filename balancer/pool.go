@@ -2,7 +2,6 @@ package balancer
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 
@@ -18,7 +17,8 @@ type Pool struct {
 	snapshot atomic.Pointer[Snapshot] // stored with mu held
 	// onFailure is Options.OnFailure.
 	onFailure atomic.Pointer[func(*Peer, Outcome, Streak)]
-	_         [128 - 16 - 8 - 8 - 8]byte
+	random    source // Options.Random
+	_         [128 - 16 - 8 - 8 - 8 - 8]byte
 
 	// cursor is where a policy that takes turns is. It starts at random, so that
 	// many proxies do not march in step, and has a cache line to itself.
@@ -57,12 +57,13 @@ func NewPool(name string, o Options) (*Pool, error) {
 	p := &Pool{
 		name:     name,
 		requests: metrics.NewRequests(),
+		random:   o.Random,
 		peers:    make(map[discovery.Key]*Peer),
 		draining: make(map[discovery.Key]*Peer),
 		drained:  make(chan struct{}),
 	}
 	p.setOptions(o)
-	p.cursor.Store(rand.Uint64())
+	p.cursor.Store(p.random.uint64())
 	s := build(1, &o, nil, nil)
 	p.budget.open(s.terms.budget, nanotime())
 	p.snapshot.Store(s)
@@ -96,6 +97,7 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 	if q != nil {
 		query = *q
 	}
+	query.random = p.random
 	retry := query.Tried.Len() > 0
 	now := nanotime()
 	s := p.snapshot.Load()
@@ -131,7 +133,7 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 
 // Reconfigure changes the options. Peers keep their state and their transport:
 // another NewTransport or MustPassFirst is for peers that are yet to come,
-// another DrainTimeout for drains that are.
+// another DrainTimeout for drains that are. Random stays what it was.
 func (p *Pool) Reconfigure(o Options) error {
 	o, err := o.withDefaults()
 	if err != nil {

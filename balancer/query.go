@@ -22,6 +22,8 @@ type Query struct {
 	// Tried are the peers that this request was already sent to: none of them
 	// is picked.
 	Tried TriedSet
+
+	random source // the pool's
 }
 
 // maxTried is how many peers a TriedSet holds.

@@ -13,7 +13,7 @@ func newRandom(candidates []candidate) picker {
 }
 
 func (r *random) pick(q Query, _ int64, _ *atomic.Uint64) *Peer {
-	i := r.lottery.draw()
+	i := r.lottery.draw(q.random)
 	if q.Tried.Len() == 0 {
 		return r.candidates[i].peer
 	}
@@ -21,7 +21,7 @@ func (r *random) pick(q Query, _ int64, _ *atomic.Uint64) *Peer {
 		if p := r.candidates[i].peer; !q.Tried.Has(p) {
 			return p
 		}
-		i = r.lottery.draw()
+		i = r.lottery.draw(q.random)
 	}
 	if c := untried(r.candidates, i, &q.Tried); c != nil {
 		return c.peer

@@ -1,9 +1,6 @@
 package balancer
 
-import (
-	"math/rand/v2"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // Snapshot is the state of a pool at one time. It is immutable: callers must
 // not change its slices. The peers in it live on and change.
@@ -77,7 +74,7 @@ func (s *Snapshot) acquireOther(q Query, now int64, cursor *atomic.Uint64) *Peer
 		}
 		without.Tried.Add(p)
 	}
-	start := rand.IntN(len(s.Eligible))
+	start := q.random.below(len(s.Eligible))
 	for i := range min(len(s.Eligible), maxLooks) {
 		p := s.Eligible[(start+i)%len(s.Eligible)]
 		if p.load.Load() < int64(s.terms.PeerRequests) && !q.Tried.Has(p) && p.acquire(s.terms.PeerRequests) {

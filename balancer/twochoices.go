@@ -22,9 +22,10 @@ func newTwoChoices(candidates []candidate) twoChoices {
 	return twoChoices{candidates: candidates, lottery: newLottery(candidates)}
 }
 
-// draw returns two candidates that are not in tried: the same one twice if
+// draw returns two candidates that are not in q.Tried: the same one twice if
 // there is one only, nil twice if there is none.
-func (t *twoChoices) draw(tried *TriedSet) (first, second *candidate) {
+func (t *twoChoices) draw(q *Query) (first, second *candidate) {
+	tried := &q.Tried
 	if len(t.candidates) == 1 {
 		first = &t.candidates[0]
 		if tried.Has(first.peer) {
@@ -33,7 +34,7 @@ func (t *twoChoices) draw(tried *TriedSet) (first, second *candidate) {
 		return first, first
 	}
 	for range maxTried {
-		i, j := t.lottery.drawTwo()
+		i, j := t.lottery.drawTwo(q.random)
 		first, second = &t.candidates[i], &t.candidates[j]
 		if tried.Len() == 0 || !tried.Has(first.peer) && !tried.Has(second.peer) {
 			return first, second
@@ -44,7 +45,7 @@ func (t *twoChoices) draw(tried *TriedSet) (first, second *candidate) {
 		first = second
 	}
 	if tried.Has(first.peer) {
-		first = untried(t.candidates, t.lottery.draw(), tried)
+		first = untried(t.candidates, t.lottery.draw(q.random), tried)
 	}
 	return first, first
 }
