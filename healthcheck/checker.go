@@ -3,7 +3,6 @@ package healthcheck
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -108,7 +107,7 @@ func (c *Checker) Configure(s Settings) {
 	}
 	c.restartDetector()
 	for _, t := range c.targets {
-		c.monitor.scheduler.schedule(&t.task, time.Duration(rand.Float64()*float64(s.Active.interval(true))))
+		c.monitor.scheduler.schedule(&t.task, time.Duration(c.monitor.random()*float64(s.Active.interval(true, c.monitor.random()))))
 	}
 	c.mu.Unlock()
 	c.poke()
@@ -307,10 +306,10 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	c.count(err == nil)
 	t.take(err == nil, active)
 	c.conclude(t, err)
-	next := active.interval(t.settled())
+	next := active.interval(t.settled(), c.monitor.random())
 	if first && t.settled() {
 		// Peers that came together are not checked together for ever.
-		next = time.Duration(rand.Float64() * float64(next))
+		next = time.Duration(c.monitor.random() * float64(next))
 	}
 	return next
 }

@@ -2,6 +2,7 @@ package healthcheck
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync"
 )
 
@@ -13,11 +14,16 @@ type Options struct {
 	// MaxChecks is how many active checks may run at a time, over all pools. A
 	// check that hangs takes one of them for its timeout.
 	MaxChecks int
+	// Random is where the jitter of intervals comes from: numbers from 0 to 1,
+	// without 1. It must be safe for concurrent use. Default: the generator of
+	// math/rand/v2; another one is for simulations that are to be repeatable.
+	Random func() float64
 }
 
 // Monitor runs the checks of many pools. It is safe for concurrent use.
 type Monitor struct {
 	scheduler *scheduler
+	random    func() float64  // Options.Random
 	ctx       context.Context // ends when the monitor is closed
 	cancel    context.CancelFunc
 	following sync.WaitGroup // one goroutine for each checker that is in use
@@ -28,7 +34,10 @@ func NewMonitor(o Options) *Monitor {
 	if o.MaxChecks <= 0 {
 		o.MaxChecks = DefaultMaxChecks
 	}
-	m := &Monitor{scheduler: newScheduler(o.MaxChecks)}
+	if o.Random == nil {
+		o.Random = rand.Float64
+	}
+	m := &Monitor{scheduler: newScheduler(o.MaxChecks), random: o.Random}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	return m
 }

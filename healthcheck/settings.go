@@ -1,7 +1,6 @@
 package healthcheck
 
 import (
-	"math/rand/v2"
 	"net"
 	"strconv"
 	"time"
@@ -90,13 +89,13 @@ func (c *Checker) Adapt(o balancer.Options, s Settings) balancer.Options {
 }
 
 // interval returns when to check again a peer that has passed its latest
-// checks, or not.
-func (a *Active) interval(passing bool) time.Duration {
+// checks, or not. random, from 0 to 1, is for the jitter.
+func (a *Active) interval(passing bool, random float64) time.Duration {
 	d := a.Interval
 	if !passing {
 		d = min(d, a.FailingInterval)
 	}
-	return time.Duration(float64(d) * (1 + a.Jitter*(2*rand.Float64()-1)))
+	return time.Duration(float64(d) * (1 + a.Jitter*(2*random-1)))
 }
 
 // trial is what a peer's streak begins with when it returns from an ejection:
