@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/pprof"
 	"strings"
 )
 
@@ -36,6 +37,9 @@ func New(o Options) http.Handler {
 	guarded("/consul", h.consulAll)
 	guarded("/consul/{service}", h.consulOne)
 	guarded("/metrics", h.newMetrics().ServeHTTP)
+	guarded("/debug/pprof/", pprof.Index)
+	guarded("/debug/pprof/profile", pprof.Profile)
+	guarded("/debug/pprof/trace", pprof.Trace)
 
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, "no such path: "+r.URL.Path)

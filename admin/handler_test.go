@@ -125,3 +125,21 @@ func TestReadiness(t *testing.T) {
 		t.Errorf("ready: got %d %s", status, body)
 	}
 }
+
+func TestProfiles(t *testing.T) {
+	h := New(Options{Token: func() string { return "secret" }})
+	for _, path := range []string{"/debug/pprof/", "/debug/pprof/goroutine?debug=1"} {
+		r := httptest.NewRequest("GET", path, nil)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != http.StatusUnauthorized {
+			t.Errorf("%s without token: %d", path, w.Code)
+		}
+		r.Header.Set("Authorization", "Bearer secret")
+		w = httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "goroutine") {
+			t.Errorf("%s: %d %.100s", path, w.Code, w.Body)
+		}
+	}
+}
