@@ -334,8 +334,9 @@ func TestPortInUse(t *testing.T) {
 	defer taken.Close()
 	text := strings.Replace(configuration("127.0.0.1:1", ""), "127.0.0.1:0", taken.Addr().String(), 1)
 	file := writeFile(t, "a.yaml", text)
-	status, _, stderr := execute(t, "run", "--config", file)
-	if want := fmt.Sprintf("sluice: listener \"web\": %s is in use by another process\n", taken.Addr()); status != exitFailed || stderr != want {
-		t.Errorf("status %d: %s", status, stderr)
+	output, err := exec.Command(releaseProgram(t), "run", "--config", file).CombinedOutput()
+	want := fmt.Sprintf("sluice: listener \"web\": %s is in use by another process\n", taken.Addr())
+	if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != exitFailed || string(output) != want {
+		t.Errorf("%v: %s", err, output)
 	}
 }
