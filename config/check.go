@@ -126,6 +126,7 @@ func (d *decoder) service(s *Service, name string, consul *Consul) {
 		s.Consul.Datacenter = cmp.Or(s.Consul.Datacenter, consul.Datacenter)
 		s.Consul.EmptyHold = cmp.Or(s.Consul.EmptyHold, &consul.EmptyHold)
 	}
+	d.health(s, key+".health")
 	first := make(map[string]string, len(s.Peers))
 	for i, peer := range s.Peers {
 		d.once(first, peerAddress(peer), fmt.Sprintf("%s.peers[%d]", key, i), peer)

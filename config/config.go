@@ -24,6 +24,7 @@ type Config struct {
 	Services  map[string]Service `key:"services" format:"name"` // by sluice's own name for the service
 	Routes    []Route            `key:"routes"`
 	Shutdown  Shutdown           `key:"shutdown"`
+	Health    Health             `key:"health" restart:"yes"`
 }
 
 // Log says what sluice logs about itself, always on standard error.
@@ -130,6 +131,7 @@ type Service struct {
 	Limits      Limits         `key:"limits"`
 	WaitForPeer time.Duration  `key:"wait_for_peer" default:"0s" min:"0s" max:"1m"` // how long a request waits for a first peer
 	Drain       Drain          `key:"drain"`
+	Health      ServiceHealth  `key:"health"`
 }
 
 // ConsulService selects instances in Consul.

@@ -66,7 +66,7 @@ func encode(v reflect.Value, mask bool) *yaml.Node {
 		n.Tag = "!!bool"
 	case v.Kind() == reflect.Int:
 		n.Tag = "!!int"
-	case v.Type() == ratioType:
+	case v.Kind() == reflect.Float64:
 		n.Tag = "!!float"
 	}
 	return n

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"sluice/discovery"
+	"sluice/healthcheck"
 )
 
 // A format is a rule for a text that a plain type cannot express.
@@ -39,10 +40,46 @@ var formats = map[string]format{
 		"a network such as 10.0.0.0/8 or fd00::/8, or a single IP address",
 		func(s string) bool { _, ok := Network(s); return ok },
 	},
+	"path": {
+		"a path that begins with /, in printable ASCII without spaces",
+		regexp.MustCompile(`^/[!-~]*$`).MatchString,
+	},
+	"authority": {
+		"HOST or HOST:PORT, an IPv6 address in brackets",
+		isAuthority,
+	},
+	"header": {
+		`"NAME: VALUE"`,
+		func(s string) bool { _, _, ok := Header(s); return ok },
+	},
+	"statuses": {
+		`numbers from 200 to 599, ranges such as "200-299" or classes such as "2xx", with commas between them`,
+		func(s string) bool { _, err := healthcheck.ParseStatuses(s); return err == nil },
+	},
+	"regexp": {
+		"a regular expression in Go's syntax (RE2)",
+		func(s string) bool { _, err := regexp.Compile(s); return err == nil },
+	},
+	"escaped": {
+		`a text on one line, with \r, \n, \t, \\ or \xHH for what does not fit in`,
+		func(s string) bool { _, ok := Unescape(s); return ok },
+	},
 	"access_log": {
 		`"stdout", "stderr", "off" or the path of a file`,
 		func(s string) bool { return !strings.HasSuffix(s, "/") },
 	},
+}
+
+// isAuthority reports whether s may be the Host of a request.
+func isAuthority(s string) bool {
+	if host, port, err := net.SplitHostPort(s); err == nil {
+		return isHost(host) && isPort(port, 1)
+	}
+	if ip, ok := strings.CutPrefix(s, "["); ok {
+		ip, ok = strings.CutSuffix(ip, "]")
+		return ok && isHost(ip)
+	}
+	return isHostName(s)
 }
 
 func isListenAddress(s string) bool {

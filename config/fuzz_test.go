@@ -17,6 +17,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("services: &s { <<: [*s], a: *s }")
 	f.Add("services: { a: &a { peers: ['[::1]:80 weight=7'], timeouts: { idle: 1.5h } }, b: *a }\nroutes: [{ host: '*.a', service: a }]")
 	f.Add("access_log: { sample: 0x1p-2, path: '1' }\nconsul: { token: ~, wait: 61s, datacenter: 'true' }\nlisteners: [{ address: '[::]:0' }]" + tail)
+	f.Add("services: { a: { peers: ['a:1'], health: { active: { type: tcp, send: '\\x00', tls: {}, expect: { regexp: '[a]' } }, passive: { latency: {} } } } }\nroutes: [{ service: a }]")
 	f.Add("? [a, b]\n: - c\n---\n...")
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := Parse("f", []byte(text))

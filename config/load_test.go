@@ -33,6 +33,10 @@ func mustParse(t *testing.T, text string) *Config {
 var (
 	defaultRetry  = Retry{Attempts: 2, Body: 64 << 10, Budget: 0.2, MinPerSecond: 10}
 	defaultLimits = Limits{Pending: 1024}
+	defaultHealth = ServiceHealth{Passive: Passive{
+		ConsecutiveFailures: 5, Interval: 10 * time.Second,
+		Ejection: 10 * time.Second, MaxEjection: 5 * time.Minute, MaxEjected: 0.5,
+	}}
 )
 
 func TestParseFillsDefaults(t *testing.T) {
@@ -59,9 +63,11 @@ func TestParseFillsDefaults(t *testing.T) {
 			Retry:     defaultRetry,
 			Limits:    defaultLimits,
 			Drain:     Drain{Timeout: 30 * time.Second},
+			Health:    defaultHealth,
 		}},
 		Routes:   []Route{{Path: "/", Service: "star"}},
 		Shutdown: Shutdown{Idle: time.Second, Grace: 30 * time.Second},
+		Health:   Health{MaxChecks: 256},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -104,13 +110,19 @@ services:
     limits: { requests: 100, requests_per_peer: 20, pending: 30, retries: 40 }
     wait_for_peer: 2s
     drain: { timeout: 5m }
+    health: { active: { type: tcp }, passive: { ejection: 1s } }
   origin:
     peers: ["127.0.0.1:19001", "[::1]:19002 weight=3"]
 routes:
   - { host: "*.Example.com", path: /api, service: star }
   - { service: origin }
 shutdown: { delay: 5s, idle: 2s, grace: 1m }
+health: { max_checks: 9 }
 `)
+	tcp := defaultCheck // of which health_test.go reads every key
+	tcp.Type = "tcp"
+	starHealth := defaultHealth
+	starHealth.Active, starHealth.Passive.Ejection = &tcp, time.Second
 	timeouts := Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour}
 	want := &Config{
 		Log:       Log{Level: "debug", Format: "console"},
@@ -142,15 +154,17 @@ shutdown: { delay: 5s, idle: 2s, grace: 1m }
 				Limits:      Limits{Requests: 100, RequestsPerPeer: 20, Pending: 30, Retries: 40},
 				WaitForPeer: 2 * time.Second,
 				Drain:       Drain{Timeout: 5 * time.Minute},
+				Health:      starHealth,
 			},
 			"origin": {
 				Peers:    []string{"127.0.0.1:19001", "[::1]:19002 weight=3"},
 				Balance:  Balance{Policy: "ewma"},
-				Timeouts: timeouts, Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512}, Retry: defaultRetry, Limits: defaultLimits, Drain: Drain{Timeout: 30 * time.Second},
+				Timeouts: timeouts, Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512}, Retry: defaultRetry, Limits: defaultLimits, Drain: Drain{Timeout: 30 * time.Second}, Health: defaultHealth,
 			},
 		},
 		Routes:   []Route{{Host: "*.Example.com", Path: "/api", Service: "star"}, {Path: "/", Service: "origin"}},
 		Shutdown: Shutdown{Delay: 5 * time.Second, Idle: 2 * time.Second, Grace: time.Minute},
+		Health:   Health{MaxChecks: 9},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -196,7 +210,7 @@ routes:
 `))
 	want := []string{
 		`sluice.yaml:1: log.level: value "inof": want one of debug, info, warn, error (did you mean info?)`,
-		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, admin, listeners, client, consul, services, routes, shutdown)`,
+		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, admin, listeners, client, consul, services, routes, shutdown, health)`,
 		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, tags, filter, passing_only, datacenter, empty_hold)`,
 		`sluice.yaml:7: services.star.timeouts.connect: value "5": want a duration with a unit (ms, s, m, h), from 1ms to 10m`,
 		`sluice.yaml:8: services.star.retry.attempts: value "9": want a whole number from 1 to 5`,
@@ -246,7 +260,7 @@ func TestRefusals(t *testing.T) {
 		{"tab", "log:\n\tlevel: info\n", []string{`sluice.yaml:2: not valid YAML: found character that cannot start any token`}},
 		{"two documents", tail + "---\nlog: {}\n", []string{`sluice.yaml:4: a second document: one file holds one configuration`}},
 		{"a list", "- a\n", []string{`sluice.yaml:1: want a mapping of keys to values, not a list`}},
-		{"later feature", "catalog: {}" + tail, []string{`sluice.yaml:1: catalog: unknown key (allowed here: log, access_log, admin, listeners, client, consul, services, routes, shutdown)`}},
+		{"later feature", "catalog: {}" + tail, []string{`sluice.yaml:1: catalog: unknown key (allowed here: log, access_log, admin, listeners, client, consul, services, routes, shutdown, health)`}},
 		{"twice", "log: {}\nlog: {}" + tail, []string{`sluice.yaml:2: log: given twice, first in line 1`}},
 		{"no name", "? [a]\n: b" + tail, []string{`sluice.yaml:1: want a name before the colon`}},
 		{"scalar for mapping", "log: debug" + tail, []string{`sluice.yaml:1: log: want a mapping of keys to values, not a single value`}},

@@ -70,6 +70,8 @@ func (r rules) want(t reflect.Type) string {
 		return "a number of bytes or a size such as 64KiB or 10MiB," + limits
 	case t.Kind() == reflect.Int:
 		return "a whole number" + limits
+	case t.Kind() == reflect.Float64:
+		return "a number" + limits
 	case t.Kind() == reflect.Bool:
 		return "true or false"
 	case len(r.oneof) > 0:
@@ -138,6 +140,10 @@ func parseScalar(text string, t reflect.Type) (v reflect.Value, number float64, 
 		n, ok := parseSize(text)
 		v.SetInt(n)
 		return v, float64(n), ok
+	case t.Kind() == reflect.Float64:
+		f, err := strconv.ParseFloat(text, 64)
+		v.SetFloat(f)
+		return v, f, err == nil && !math.IsNaN(f)
 	case t.Kind() == reflect.Int:
 		n, err := strconv.Atoi(text)
 		v.SetInt(int64(n))
@@ -181,7 +187,7 @@ func formatScalar(v reflect.Value) string {
 	switch {
 	case v.Type() == durationType:
 		return formatDuration(time.Duration(v.Int()))
-	case v.Type() == ratioType:
+	case v.Kind() == reflect.Float64:
 		s := strconv.FormatFloat(v.Float(), 'g', -1, 64)
 		if !strings.ContainsAny(s, ".e") {
 			s += ".0" // a YAML float

@@ -1,0 +1,174 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Health bounds the work of health checks in all services.
+type Health struct {
+	MaxChecks int `key:"max_checks" default:"256" min:"1" max:"10000"` // active checks at a time
+}
+
+// ServiceHealth says how peers are judged, besides what their source says.
+type ServiceHealth struct {
+	Active  *ActiveCheck `key:"active"` // nil: none
+	Passive Passive      `key:"passive"`
+}
+
+// ActiveCheck asks each peer from time to time whether it works.
+type ActiveCheck struct {
+	Type             string        `key:"type" default:"http" oneof:"http|tcp|grpc"`
+	Interval         time.Duration `key:"interval" default:"2s" min:"10ms" max:"1h"`
+	FailingInterval  time.Duration `key:"failing_interval" default:"1s" min:"10ms" max:"1h"` // while the latest check failed
+	Jitter           Ratio         `key:"jitter" default:"10%" min:"0" max:"1"`              // of an interval
+	Timeout          time.Duration `key:"timeout" default:"1s" min:"1ms" max:"5m"`
+	Unhealthy        int           `key:"unhealthy_threshold" default:"3" min:"1" max:"100"` // checks that must fail in a row
+	Healthy          int           `key:"healthy_threshold" default:"2" min:"1" max:"100"`   // checks that must pass in a row
+	MustPassFirst    bool          `key:"must_pass_first" default:"false"`
+	OverridesConsul  bool          `key:"overrides_consul" default:"false"`
+	Port             int           `key:"port" default:"0" min:"0" max:"65535"` // 0: the peer's
+	TLS              *CheckTLS     `key:"tls"`                                  // nil: plain text
+	ReuseConnections bool          `key:"reuse_connections" default:"false"`
+
+	// Keys of some types; see checkKeys.
+
+	Method  string      `key:"method" default:"GET" oneof:"GET|HEAD|OPTIONS|POST|PUT"`
+	Path    string      `key:"path" default:"/" format:"path"`
+	Host    string      `key:"host" format:"authority"` // empty: the address that is checked
+	Headers []Secret    `key:"headers" format:"header"` // may carry credentials
+	Service string      `key:"service"`                 // in grpc.health.v1; empty: the server as a whole
+	Send    string      `key:"send" format:"escaped"`   // see Unescape
+	Expect  CheckExpect `key:"expect"`
+}
+
+// CheckExpect is what an answer must look like.
+type CheckExpect struct {
+	Status string `key:"status" default:"200-299" format:"statuses"`
+	Text   string `key:"text"`                                       // that must occur
+	Regexp string `key:"regexp" format:"regexp"`                     // that must match
+	Within Size   `key:"within" default:"64KiB" min:"1" max:"16MiB"` // of the start of the answer
+}
+
+// CheckTLS makes checks speak TLS.
+type CheckTLS struct {
+	CA         string `key:"ca"` // file of trusted certificates; empty: the system's
+	Cert       string `key:"cert"`
+	Key        string `key:"key"`
+	ServerName string `key:"server_name"` // empty: the host that is checked
+	SkipVerify bool   `key:"skip_verify" default:"false"`
+}
+
+// Passive ejects peers whose requests fail, for a while. 0 failures means that
+// they are not counted.
+type Passive struct {
+	ConsecutiveFailures        int           `key:"consecutive_failures" default:"5" min:"0" max:"65535"`
+	ConsecutiveConnectFailures int           `key:"consecutive_connect_failures" default:"0" min:"0" max:"65535"`
+	Consecutive5xx             int           `key:"consecutive_5xx" default:"0" min:"0" max:"65535"`
+	SuccessRate                *SuccessRate  `key:"success_rate"` // nil: not compared
+	Latency                    *LatencyCheck `key:"latency"`      // nil: not compared
+	Interval                   time.Duration `key:"interval" default:"10s" min:"100ms" max:"1h"`
+	Ejection                   time.Duration `key:"ejection" default:"10s" min:"10ms" max:"24h"` // the first; each one more is as much longer
+	MaxEjection                time.Duration `key:"max_ejection" default:"5m" min:"10ms" max:"24h"`
+	MaxEjected                 Ratio         `key:"max_ejected" default:"50%" min:"0" max:"1"` // share of the peers
+}
+
+// SuccessRate ejects peers that succeed less often than the others.
+type SuccessRate struct {
+	StdevFactor float64 `key:"stdev_factor" default:"1.9" min:"0" max:"100"`
+	Below       Ratio   `key:"below" default:"95%" min:"0" max:"1"`
+	MinRequests int     `key:"min_requests" default:"100" min:"1" max:"1000000"`
+	MinPeers    int     `key:"min_peers" default:"5" min:"2" max:"100000"`
+}
+
+// LatencyCheck ejects peers that answer more slowly than the others.
+type LatencyCheck struct {
+	Factor      float64       `key:"factor" default:"3" min:"1" max:"1000"`
+	Above       time.Duration `key:"above" default:"50ms" min:"0s" max:"1h"`
+	MinRequests int           `key:"min_requests" default:"100" min:"1" max:"1000000"`
+	MinPeers    int           `key:"min_peers" default:"3" min:"2" max:"100000"`
+}
+
+// checkKeys are the keys of an active check that not all types have, the types
+// that do, and whether a check sets them to anything but their default.
+var checkKeys = []struct {
+	key   string
+	types []string
+	set   func(*ActiveCheck) bool
+}{
+	{"method", []string{"http"}, func(a *ActiveCheck) bool { return a.Method != "GET" }},
+	{"path", []string{"http"}, func(a *ActiveCheck) bool { return a.Path != "/" }},
+	{"host", []string{"http"}, func(a *ActiveCheck) bool { return a.Host != "" }},
+	{"headers", []string{"http"}, func(a *ActiveCheck) bool { return a.Headers != nil }},
+	{"reuse_connections", []string{"http", "grpc"}, func(a *ActiveCheck) bool { return a.ReuseConnections }},
+	{"service", []string{"grpc"}, func(a *ActiveCheck) bool { return a.Service != "" }},
+	{"send", []string{"tcp"}, func(a *ActiveCheck) bool { return a.Send != "" }},
+	{"expect.status", []string{"http"}, func(a *ActiveCheck) bool { return a.Expect.Status != "200-299" }},
+	{"expect.text", []string{"http", "tcp"}, func(a *ActiveCheck) bool { return a.Expect.Text != "" }},
+	{"expect.regexp", []string{"http", "tcp"}, func(a *ActiveCheck) bool { return a.Expect.Regexp != "" }},
+}
+
+// health checks what one key of a service's health alone does not show.
+func (d *decoder) health(s *Service, key string) {
+	if a := s.Health.Active; a != nil {
+		d.activeCheck(a, s, key+".active")
+	}
+	p := s.Health.Passive
+	if p.MaxEjection < p.Ejection {
+		d.fail(d.place(key+".passive.max_ejection"), key+".passive.max_ejection", formatDuration(p.MaxEjection),
+			"want at least "+key+".passive.ejection, which is "+formatDuration(p.Ejection))
+	}
+}
+
+func (d *decoder) activeCheck(a *ActiveCheck, s *Service, key string) {
+	if d.failed(key) {
+		return
+	}
+	for _, k := range checkKeys {
+		if at := key + "." + k.key; k.set(a) && !slices.Contains(k.types, a.Type) {
+			d.fail(d.place(at), at, "", fmt.Sprintf("only for a check of type %s, and this one's is %s", strings.Join(k.types, " or "), a.Type))
+		}
+	}
+	if t := a.TLS; t != nil && (t.Cert == "") != (t.Key == "") {
+		d.fail(d.place(key+".tls"), key+".tls", "", "give both cert and key, or neither")
+	}
+	if a.OverridesConsul && s.Consul == nil {
+		d.fail(d.place(key+".overrides_consul"), key+".overrides_consul", "true", "the service does not come from Consul: want false")
+	}
+}
+
+// Unescape returns the bytes that a text with escapes stands for, or false if
+// they are wrong: \r, \n, \t, \\, \x and two hexadecimal digits, and the others
+// of Go.
+func Unescape(s string) ([]byte, bool) {
+	var b []byte
+	for s != "" {
+		c, multibyte, rest, err := strconv.UnquoteChar(s, 0)
+		if err != nil {
+			return nil, false
+		}
+		if multibyte {
+			b = utf8.AppendRune(b, c)
+		} else {
+			b = append(b, byte(c))
+		}
+		s = rest
+	}
+	return b, true
+}
+
+// Header splits "NAME: VALUE", or returns false if s is something else (RFC
+// 9110, section 5).
+func Header(s string) (name, value string, ok bool) {
+	name, value, ok = strings.Cut(s, ":")
+	if !ok || name == "" || strings.ContainsFunc(name, func(c rune) bool {
+		return !strings.ContainsRune("!#$%&'*+-.^_`|~", c) && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z')
+	}) {
+		return "", "", false
+	}
+	return name, strings.Trim(value, " \t"), true
+}

@@ -1,0 +1,144 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// defaultCheck is an active check that sets nothing.
+var defaultCheck = ActiveCheck{
+	Type: "http", Interval: 2 * time.Second, FailingInterval: time.Second, Jitter: 0.1, Timeout: time.Second,
+	Unhealthy: 3, Healthy: 2, Method: "GET", Path: "/",
+	Expect: CheckExpect{Status: "200-299", Within: 64 << 10},
+}
+
+// parseHealth loads a service with the health given in flow style.
+func parseHealth(text string) (ServiceHealth, error) {
+	c, err := Parse("sluice.yaml", []byte("services: { star: { consul: {}, health: "+text+" } }\nroutes: [{ service: star }]"))
+	if err != nil {
+		return ServiceHealth{}, err
+	}
+	return c.Services["star"].Health, nil
+}
+
+func TestHealthReadsEveryKey(t *testing.T) {
+	f := func(text string, change func(*ServiceHealth)) {
+		t.Helper()
+		want := defaultHealth
+		active := defaultCheck
+		want.Active = &active
+		change(&want)
+		got, err := parseHealth(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+		} else if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s\n got  %+v %+v\n want %+v %+v", text, got, got.Active, want, want.Active)
+		}
+	}
+	f("{}", func(h *ServiceHealth) { h.Active = nil })
+	f("{ active: {} }", func(*ServiceHealth) {})
+	f(`{ active: { type: http, interval: 5s, failing_interval: 500ms, jitter: 0.5, timeout: 2s,
+		unhealthy_threshold: 4, healthy_threshold: 5, must_pass_first: true, overrides_consul: true, port: 9000,
+		reuse_connections: true, tls: { ca: ca.pem, cert: c.pem, key: k.pem, server_name: star, skip_verify: true },
+		method: HEAD, path: "/health?full=1", host: "star.example.com:80", headers: ["X-A: b", "Authorization: Bearer x"],
+		expect: { status: "2xx, 304", text: ok, regexp: "^o.", within: 1KiB } } }`,
+		func(h *ServiceHealth) {
+			*h.Active = ActiveCheck{
+				Type: "http", Interval: 5 * time.Second, FailingInterval: 500 * time.Millisecond, Jitter: 0.5, Timeout: 2 * time.Second,
+				Unhealthy: 4, Healthy: 5, MustPassFirst: true, OverridesConsul: true, Port: 9000, ReuseConnections: true,
+				TLS:    &CheckTLS{CA: "ca.pem", Cert: "c.pem", Key: "k.pem", ServerName: "star", SkipVerify: true},
+				Method: "HEAD", Path: "/health?full=1", Host: "star.example.com:80", Headers: []Secret{"X-A: b", "Authorization: Bearer x"},
+				Expect: CheckExpect{Status: "2xx, 304", Text: "ok", Regexp: "^o.", Within: 1024},
+			}
+		})
+	f(`{ active: { type: tcp, send: 'PING\r\n', expect: { text: "+PONG" } } }`, func(h *ServiceHealth) {
+		h.Active.Type, h.Active.Send, h.Active.Expect.Text = "tcp", `PING\r\n`, "+PONG"
+	})
+	f(`{ active: { type: grpc, service: greeter } }`, func(h *ServiceHealth) {
+		h.Active.Type, h.Active.Service = "grpc", "greeter"
+	})
+	f(`{ passive: { consecutive_failures: 1, consecutive_connect_failures: 2, consecutive_5xx: 3, interval: 1s, ejection: 2s,
+		max_ejection: 3s, max_ejected: 10%, success_rate: { stdev_factor: 2, below: 90%, min_requests: 4, min_peers: 5 },
+		latency: { factor: 1.5, above: 0s, min_requests: 6, min_peers: 7 } } }`, func(h *ServiceHealth) {
+		*h = ServiceHealth{Passive: Passive{
+			ConsecutiveFailures: 1, ConsecutiveConnectFailures: 2, Consecutive5xx: 3,
+			SuccessRate: &SuccessRate{StdevFactor: 2, Below: 0.9, MinRequests: 4, MinPeers: 5},
+			Latency:     &LatencyCheck{Factor: 1.5, MinRequests: 6, MinPeers: 7},
+			Interval:    time.Second, Ejection: 2 * time.Second, MaxEjection: 3 * time.Second, MaxEjected: 0.1,
+		}}
+	})
+	f("{ passive: { success_rate: {}, latency: {} } }", func(h *ServiceHealth) {
+		h.Active = nil
+		h.Passive.SuccessRate = &SuccessRate{StdevFactor: 1.9, Below: 0.95, MinRequests: 100, MinPeers: 5}
+		h.Passive.Latency = &LatencyCheck{Factor: 3, Above: 50 * time.Millisecond, MinRequests: 100, MinPeers: 3}
+	})
+}
+
+func TestHealthRefusals(t *testing.T) {
+	f := func(text string, want ...string) {
+		t.Helper()
+		_, err := parseHealth(text)
+		for i := range want {
+			want[i] = "sluice.yaml:1: services.star.health." + want[i]
+		}
+		if err == nil || err.Error() != strings.Join(want, "\n") {
+			t.Errorf("%s:\n got  %v\n want %s", text, err, strings.Join(want, "\n"))
+		}
+	}
+	f("{ active: { type: icmp } }", `active.type: value "icmp": want one of http, tcp, grpc`)
+	f("{ active: { path: health } }", `active.path: value "health": want a path that begins with /, in printable ASCII without spaces`)
+	f("{ active: { host: 'a b' } }", `active.host: value "a b": want HOST or HOST:PORT, an IPv6 address in brackets`)
+	f("{ active: { headers: [secret] } }", `active.headers[0]: value "***": want "NAME: VALUE"`)
+	f("{ active: { expect: { status: 100 } } }",
+		`active.expect.status: value "100": want numbers from 200 to 599, ranges such as "200-299" or classes such as "2xx", with commas between them`)
+	f("{ active: { expect: { regexp: '(' } } }", `active.expect.regexp: value "(": want a regular expression in Go's syntax (RE2)`)
+	f(`{ active: { type: tcp, send: 'a\q' } }`, `active.send: value "a\\q": want a text on one line, with \r, \n, \t, \\ or \xHH for what does not fit in`)
+	f("{ active: { type: tcp, path: /a, method: HEAD, expect: { status: 404 } } }",
+		"active.method: only for a check of type http, and this one's is tcp",
+		"active.path: only for a check of type http, and this one's is tcp",
+		"active.expect.status: only for a check of type http, and this one's is tcp")
+	f("{ active: { service: a, send: b } }",
+		"active.service: only for a check of type grpc, and this one's is http",
+		"active.send: only for a check of type tcp, and this one's is http")
+	f("{ active: { type: grpc, expect: { text: a } } }", "active.expect.text: only for a check of type http or tcp, and this one's is grpc")
+	f("{ active: { tls: { cert: a } } }", "active.tls: give both cert and key, or neither")
+	f("{ passive: { ejection: 10m } }", `passive.max_ejection: value "5m": want at least services.star.health.passive.ejection, which is 10m`)
+	f("{ passive: { success_rate: { stdev_factor: .nan } } }", `passive.success_rate.stdev_factor: value ".nan": want a number from 0 to 100`)
+
+	_, err := Parse("sluice.yaml", []byte("services: { star: { peers: ['a:1'], health: { active: { overrides_consul: true } } } }\nroutes: [{ service: star }]"))
+	if want := `sluice.yaml:1: services.star.health.active.overrides_consul: value "true": the service does not come from Consul: want false`; fmt.Sprint(err) != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
+func TestUnescape(t *testing.T) {
+	f := func(text, want string, ok bool) {
+		t.Helper()
+		if got, gotOK := Unescape(text); string(got) != want || gotOK != ok {
+			t.Errorf("%q: %q, %v; want %q, %v", text, got, gotOK, want, ok)
+		}
+	}
+	f(`PING\r\n`, "PING\r\n", true)
+	f(`\x00\xff\t\\`, "\x00\xff\t\\", true)
+	f(`"a" 'b' é`, `"a" 'b' é`, true)
+	f(``, ``, true)
+	f(`\`, ``, false)
+	f(`\x1`, ``, false)
+}
+
+func TestHeader(t *testing.T) {
+	f := func(text, name, value string, ok bool) {
+		t.Helper()
+		if n, v, gotOK := Header(text); n != name || v != value || gotOK != ok {
+			t.Errorf("%q: %q, %q, %v", text, n, v, gotOK)
+		}
+	}
+	f("Host: a:80", "Host", "a:80", true)
+	f("X-Empty:", "X-Empty", "", true)
+	f("no colon", "", "", false)
+	f(": no name", "", "", false)
+	f("a name: b", "", "", false)
+}
