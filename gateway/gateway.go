@@ -19,6 +19,7 @@ import (
 	"sluice/config"
 	"sluice/discovery"
 	"sluice/discovery/consul"
+	"sluice/healthcheck"
 	"sluice/proxy"
 	"sluice/route"
 )
@@ -54,6 +55,7 @@ type Gateway struct {
 	journal   *journal
 	consul    *consul.Client
 	discovery *discovery.Manager
+	health    *healthcheck.Monitor
 	services  services
 	proxy     *proxy.Server
 	table     atomic.Pointer[route.Table] // as the proxy has it, for the admin API
@@ -100,6 +102,7 @@ func New(o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	g.journal = newJournal(g.log)
+	g.health = healthcheck.NewMonitor(healthcheck.Options{MaxChecks: c.Health.MaxChecks})
 	g.proxy = proxy.NewServer(proxyOptions(c.Client, g.log, g.accessLog))
 	g.discovery = discovery.NewManager(discovery.ManagerOptions{
 		Debounce: debounceOf(c.Consul.Debounce),
@@ -248,6 +251,7 @@ func (g *Gateway) release(ctx context.Context) {
 	for _, l := range g.listeners {
 		_ = l.Close() // those that were served are closed already
 	}
+	g.health.Close()
 	g.journal.close()
 	for _, service := range g.services.all() {
 		service.pool.Close()

@@ -13,6 +13,7 @@ import (
 	"sluice/config"
 	"sluice/discovery"
 	"sluice/discovery/consul"
+	"sluice/healthcheck"
 	"sluice/route"
 )
 
@@ -48,6 +49,7 @@ type plan struct {
 	created []*service          // that are not in use yet
 	wanted  map[string]*service // all that will be, by name
 	specs   map[string]sourceSpec
+	health  map[string]healthcheck.Settings
 	sources map[string]discovery.Source // of the services whose source is new
 	table   *route.Table
 }
@@ -57,17 +59,22 @@ func (g *Gateway) prepare(c *config.Config) (*plan, error) {
 	p := &plan{
 		wanted:  make(map[string]*service),
 		specs:   make(map[string]sourceSpec),
+		health:  make(map[string]healthcheck.Settings),
 		sources: make(map[string]discovery.Source),
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		wanted := c.Services[name]
+		health, err := healthSettings(wanted.Health)
+		if err != nil {
+			return nil, fmt.Errorf("service %q: %w", name, err)
+		}
+		p.health[name] = health
 		current := g.services.get(name)
 		if current == nil {
-			pool, err := balancer.NewPool(name, g.poolOptions(wanted))
-			if err != nil {
+			var err error
+			if current, err = g.newPool(name, wanted, health); err != nil {
 				return nil, err
 			}
-			current = newService(name, pool)
 			p.created = append(p.created, current)
 		}
 		p.wanted[name] = current
@@ -113,11 +120,14 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan, c *config.Config, warm 
 		if service.source.zero() || reflect.DeepEqual(service.config, c.Services[name]) {
 			continue // new, or as before
 		}
-		if err := service.pool.Reconfigure(g.poolOptions(c.Services[name])); err != nil {
+		if err := g.configurePool(service, c.Services[name], p.health[name]); err != nil {
 			return err // not for a configuration that was checked
 		}
 	}
 	g.services.add(p.created)
+	for _, service := range p.created {
+		service.checker.Start(service.pool, p.health[service.name])
+	}
 	for name, service := range p.wanted {
 		service.config, service.source = c.Services[name], p.specs[name]
 	}
@@ -132,6 +142,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan, c *config.Config, warm 
 	for _, service := range g.services.all() {
 		if p.wanted[service.name] == nil {
 			g.discovery.Unwatch(service.name)
+			service.checker.Stop()
 			service.pool.Close()
 			g.services.retire(service)
 		}
@@ -160,8 +171,8 @@ func (g *Gateway) awaitFirst(ctx context.Context, services []*service, timeout t
 }
 
 // poolOptions are the settings of the pool of a service.
-func (g *Gateway) poolOptions(s config.Service) balancer.Options {
-	return balancer.Options{
+func (g *Gateway) poolOptions(s config.Service, checker *healthcheck.Checker, health healthcheck.Settings) balancer.Options {
+	return checker.Adapt(balancer.Options{
 		Policy:       balancer.Policy(s.Balance.Policy),
 		DrainTimeout: s.Drain.Timeout,
 		Limits: balancer.Limits{
@@ -173,7 +184,7 @@ func (g *Gateway) poolOptions(s config.Service) balancer.Options {
 		RetryBudget:  &balancer.RetryBudget{Ratio: float64(s.Retry.Budget), MinPerSecond: float64(s.Retry.MinPerSecond)},
 		NewTransport: g.proxy.NewTransport(transportOptions(s)),
 		Notify:       g.journal.note,
-	}
+	}, health)
 }
 
 func debounceOf(d config.Debounce) discovery.Debounce {

@@ -8,16 +8,18 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/healthcheck"
 	"sluice/route"
 )
 
 // service is a service in use: its pool, and what feeds it. The pool is the
 // same as long as the service is configured.
 type service struct {
-	name string
-	pool *balancer.Pool
+	name    string
+	pool    *balancer.Pool
+	checker *healthcheck.Checker // judges the pool's peers
 
-	first     chan struct{} // closed when the pool has got its first set
+	first     chan struct{} // closed when the pool has got its first set, and checked it if it must
 	firstOnce sync.Once
 	gone      chan struct{} // closed when the service is no longer configured
 
@@ -27,17 +29,17 @@ type service struct {
 	source sourceSpec
 }
 
-func newService(name string, pool *balancer.Pool) *service {
-	return &service{name: name, pool: pool, first: make(chan struct{}), gone: make(chan struct{})}
+func newService(name string, pool *balancer.Pool, checker *healthcheck.Checker) *service {
+	return &service{name: name, pool: pool, checker: checker, first: make(chan struct{}), gone: make(chan struct{})}
 }
 
 // apply is the end of discovery: the full set goes to the pool.
 func (s *service) apply(set []discovery.Instance) {
 	s.pool.Apply(set)
-	s.firstOnce.Do(func() { close(s.first) })
+	s.firstOnce.Do(func() { s.checker.AfterFirstChecks(func() { close(s.first) }) })
 }
 
-// known reports whether the pool has got its first set.
+// known reports whether first is closed.
 func (s *service) known() bool {
 	select {
 	case <-s.first:

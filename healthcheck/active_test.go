@@ -483,3 +483,74 @@ func TestCloseEndsChecks(t *testing.T) {
 		}
 	})
 }
+
+func TestAfterFirstChecks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		probe := newScript()
+		probe.takes = 100 * time.Millisecond
+		s := activeSettings(probe)
+		s.Active.MustPassFirst = true
+		f := judged(t, s, Options{MaxChecks: 2})
+		defer f.close()
+		probe.set(instance(1), true)
+		f.Apply(instances(5))
+		var called time.Duration
+		eligible := 0
+		start := time.Now()
+		f.checker.AfterFirstChecks(func() { called, eligible = time.Since(start), f.eligible() })
+		time.Sleep(50 * time.Millisecond)
+		f.Apply(slices.Delete(instances(5), 4, 5)) // one leaves without having been checked
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if called < 200*time.Millisecond || called > 300*time.Millisecond || eligible != 3 {
+			t.Errorf("called after %v with %d eligible, want 200ms, or 300ms if the one that left was checked, and 3", called, eligible)
+		}
+	})
+}
+
+func TestAfterFirstChecksThatNeedNotPass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		probe := newScript()
+		probe.takes = time.Hour
+		f := judged(t, activeSettings(probe), Options{})
+		defer f.close()
+		f.Apply(instances(5))
+		called := false
+		f.checker.AfterFirstChecks(func() { called = true })
+		if !called {
+			t.Error("not called at once")
+		}
+	})
+}
+
+func TestStopEndsTheWaitForFirstChecks(t *testing.T) {
+	for name, end := range map[string]func(*fixture){
+		"stop":        func(f *fixture) { f.checker.Stop() },
+		"reconfigure": func(f *fixture) { f.reconfigure(Settings{}) },
+		"no peers":    func(f *fixture) { f.Apply(nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				probe := newScript()
+				probe.takes = time.Second
+				s := activeSettings(probe)
+				s.Active.Timeout = time.Hour
+				s.Active.MustPassFirst = true
+				f := judged(t, s, Options{MaxChecks: 1})
+				f.Apply(instances(5))
+				called := false
+				f.checker.AfterFirstChecks(func() { called = true })
+				synctest.Wait()
+				if called {
+					t.Error("called at once")
+				}
+				end(f)
+				synctest.Wait()
+				if !called {
+					t.Error("not called")
+				}
+				f.close()
+			})
+		})
+	}
+}

@@ -47,6 +47,8 @@ type Checker struct {
 	active   *Active
 	targets  map[*balancer.Peer]*target // peers with active checks
 	known    []*balancer.Peer           // of the snapshot that targets are made of
+	awaited  map[*balancer.Peer]bool    // peers whose first check is waited for
+	first    func()                     // called when there are none any more; nil: nobody waits
 	records  map[*balancer.Peer]*record // peers that are or were ejected
 	detector *time.Timer                // nil if nothing is detected at intervals
 	counts   map[*balancer.Peer]counts  // at the start of the interval
@@ -116,11 +118,37 @@ func (c *Checker) Configure(s Settings) {
 	}
 }
 
+// AfterFirstChecks calls f, once, as soon as every peer that the pool has now has
+// been checked, for better or worse, or has left: at once if peers need not pass
+// a check before they get requests. It may be called once, after Start. f must
+// not block.
+func (c *Checker) AfterFirstChecks(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.first = f
+	c.awaited = make(map[*balancer.Peer]bool)
+	for _, p := range c.pool.Snapshot().All {
+		c.awaited[p] = true
+	}
+	c.endWait()
+}
+
+// endWait calls first if there is nothing to wait for any more. mu must be
+// held.
+func (c *Checker) endWait() {
+	mustPass := c.active != nil && (c.active.MustPassFirst || c.active.OverridesConsul)
+	if c.first != nil && (len(c.awaited) == 0 || c.stopped || !mustPass) {
+		c.first()
+		c.first, c.awaited = nil, nil
+	}
+}
+
 // Stop ends all checks of the pool and returns when nothing judges its peers
 // any more. The reasons that speak against them stay.
 func (c *Checker) Stop() {
 	c.mu.Lock()
 	c.stopped = true
+	c.endWait()
 	c.passive.Store(nil)
 	c.dropTargets()
 	for _, r := range c.records {
@@ -207,6 +235,11 @@ func (c *Checker) tell() {
 			batch = batch[:0]
 		}
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.verdicts) == 0 {
+		c.endWait()
+	}
 }
 
 // Stats is what a checker has counted since it was made.
@@ -262,6 +295,11 @@ func (c *Checker) syncTargets(peers []*balancer.Peer) {
 			c.dropTarget(t)
 		}
 	}
+	for p := range c.awaited {
+		if !present[p] {
+			delete(c.awaited, p)
+		}
+	}
 }
 
 func (c *Checker) dropTargets() {
@@ -274,6 +312,7 @@ func (c *Checker) dropTargets() {
 func (c *Checker) dropTarget(t *target) {
 	t.gone = true
 	delete(c.targets, t.peer)
+	delete(c.awaited, t.peer)
 	if runs := c.monitor.scheduler.remove(&t.task); !runs && c.active != nil {
 		c.active.Probe.Forget(t.address)
 	}
@@ -306,6 +345,9 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	c.count(err == nil)
 	t.take(err == nil, active)
 	c.conclude(t, err)
+	if delete(c.awaited, t.peer); c.first != nil && len(c.awaited) == 0 {
+		c.poke()
+	}
 	next := active.interval(t.settled(), c.monitor.random())
 	if first && t.settled() {
 		// Peers that came together are not checked together for ever.

@@ -10,14 +10,18 @@ import (
 
 // TLSOptions say how a check speaks TLS.
 type TLSOptions struct {
+	Enabled            bool
 	CAFile             string // trusted certificates, PEM; "": the system's
 	CertFile, KeyFile  string // client certificate, PEM; "": none
 	ServerName         string // in the peer's certificate; "": the host that is checked
 	InsecureSkipVerify bool   // accept any certificate
 }
 
-// Config reads the files.
+// Config reads the files. It returns nil if TLS is not spoken.
 func (o TLSOptions) Config() (*tls.Config, error) {
+	if !o.Enabled {
+		return nil, nil
+	}
 	c := &tls.Config{ServerName: o.ServerName, InsecureSkipVerify: o.InsecureSkipVerify}
 	if o.CAFile != "" {
 		pem, err := os.ReadFile(o.CAFile)

@@ -1,0 +1,120 @@
+package gateway
+
+import (
+	"fmt"
+	"regexp"
+
+	"sluice/balancer"
+	"sluice/config"
+	"sluice/healthcheck"
+)
+
+// healthSettings are the settings by which the peers of a service are judged.
+// It reads the certificates that they name.
+func healthSettings(h config.ServiceHealth) (healthcheck.Settings, error) {
+	s := healthcheck.Settings{Passive: passiveSettings(h.Passive)}
+	if h.Active == nil {
+		return s, nil
+	}
+	probe, err := newProbe(h.Active)
+	if err != nil {
+		return s, fmt.Errorf("health.active: %w", err)
+	}
+	s.Active = &healthcheck.Active{
+		Probe:              probe,
+		Interval:           h.Active.Interval,
+		FailingInterval:    h.Active.FailingInterval,
+		Jitter:             float64(h.Active.Jitter),
+		Timeout:            h.Active.Timeout,
+		UnhealthyThreshold: h.Active.Unhealthy,
+		HealthyThreshold:   h.Active.Healthy,
+		Port:               h.Active.Port,
+		MustPassFirst:      h.Active.MustPassFirst,
+		OverridesConsul:    h.Active.OverridesConsul,
+	}
+	return s, nil
+}
+
+func passiveSettings(p config.Passive) healthcheck.Passive {
+	s := healthcheck.Passive{
+		ConsecutiveConnectFailures: p.ConsecutiveConnectFailures,
+		ConsecutiveFailures:        p.ConsecutiveFailures,
+		Consecutive5xx:             p.Consecutive5xx,
+		Interval:                   p.Interval,
+		Ejection:                   p.Ejection,
+		MaxEjection:                p.MaxEjection,
+		MaxEjected:                 float64(p.MaxEjected),
+	}
+	if r := p.SuccessRate; r != nil {
+		s.SuccessRate = &healthcheck.SuccessRate{
+			StdevFactor: r.StdevFactor, Below: float64(r.Below), MinRequests: r.MinRequests, MinPeers: r.MinPeers,
+		}
+	}
+	if l := p.Latency; l != nil {
+		s.Latency = &healthcheck.Latency{Factor: l.Factor, Above: l.Above, MinRequests: l.MinRequests, MinPeers: l.MinPeers}
+	}
+	return s
+}
+
+func newProbe(a *config.ActiveCheck) (healthcheck.Probe, error) {
+	expect := healthcheck.Expectation{Text: a.Expect.Text, Within: int(a.Expect.Within)}
+	var err error
+	if a.Expect.Regexp != "" {
+		if expect.Regexp, err = regexp.Compile(a.Expect.Regexp); err != nil {
+			return nil, err
+		}
+	}
+	var tls healthcheck.TLSOptions
+	if a.TLS != nil {
+		tls = healthcheck.TLSOptions{
+			Enabled: true,
+			CAFile:  a.TLS.CA, CertFile: a.TLS.Cert, KeyFile: a.TLS.Key,
+			ServerName: a.TLS.ServerName, InsecureSkipVerify: a.TLS.SkipVerify,
+		}
+	}
+	tlsConfig, err := tls.Config()
+	if err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	switch a.Type {
+	case "grpc":
+		return healthcheck.NewGRPC(healthcheck.GRPCOptions{Service: a.Service, TLS: tlsConfig, Reuse: a.ReuseConnections}), nil
+	case "tcp":
+		send, _ := config.Unescape(a.Send) // as the loader checked
+		return healthcheck.NewTCP(healthcheck.TCPOptions{Send: send, Expect: expect, TLS: tlsConfig}), nil
+	}
+	status, err := healthcheck.ParseStatuses(a.Expect.Status)
+	if err != nil {
+		return nil, err
+	}
+	o := healthcheck.HTTPOptions{
+		Method: a.Method, Path: a.Path, Host: a.Host,
+		Status: status, Body: expect, TLS: tlsConfig, Reuse: a.ReuseConnections,
+	}
+	for _, header := range a.Headers {
+		if name, value, ok := config.Header(string(header)); ok { // as the loader checked
+			o.Headers = append(o.Headers, [2]string{name, value})
+		}
+	}
+	return healthcheck.NewHTTP(o), nil
+}
+
+// configurePool changes the settings of a pool that is in use and how its
+// peers are judged.
+func (g *Gateway) configurePool(s *service, c config.Service, health healthcheck.Settings) error {
+	if err := s.pool.Reconfigure(g.poolOptions(c, s.checker, health)); err != nil {
+		return err
+	}
+	s.checker.Configure(health)
+	return nil
+}
+
+// newPool returns a service with an empty pool that is not in use yet.
+func (g *Gateway) newPool(name string, c config.Service, health healthcheck.Settings) (*service, error) {
+	checker := g.health.NewChecker()
+	pool, err := balancer.NewPool(name, g.poolOptions(c, checker, health))
+	if err != nil {
+		return nil, err
+	}
+	return newService(name, pool, checker), nil
+}
