@@ -25,6 +25,7 @@ type Service struct {
 // Watch is how the discovery of a service fares.
 type Watch struct {
 	Source      string     `json:"source"`
+	Endpoint    string     `json:"endpoint"` // that answered last, such as an agent of Consul; empty if there is no such thing
 	State       string     `json:"state"` // pending, fresh, stale
 	Since       time.Time  `json:"since"` // start of State
 	Index       uint64     `json:"index"`
@@ -41,6 +42,7 @@ type Watch struct {
 func describeWatch(s discovery.WatchStatus) *Watch {
 	return &Watch{
 		Source:      s.Source,
+		Endpoint:    s.Endpoint,
 		State:       s.State.String(),
 		Since:       moment(s.Since),
 		Index:       s.Index,

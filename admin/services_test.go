@@ -26,7 +26,7 @@ func TestServices(t *testing.T) {
 		Pools: poolsOf(star, newPool(t, "origin"), gone),
 		Watches: func() []discovery.WatchStatus {
 			return []discovery.WatchStatus{{
-				Service: "star", Source: "consul", State: discovery.WatchStale, Since: since, Index: 42, Instances: 2, Held: 1,
+				Service: "star", Source: "consul", Endpoint: "http://c", State: discovery.WatchStale, Since: since, Index: 42, Instances: 2, Held: 1,
 				LastSuccess: since, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2,
 			}}
 		},
@@ -51,7 +51,7 @@ func TestServices(t *testing.T) {
 		t.Errorf("last success %v, last change %v", w.LastSuccess, w.LastChange)
 	}
 	w.LastSuccess = nil
-	want := Watch{Source: "consul", State: "stale", Since: since, Index: 42, Instances: 2, Held: 1, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2}
+	want := Watch{Source: "consul", Endpoint: "http://c", State: "stale", Since: since, Index: 42, Instances: 2, Held: 1, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2}
 	if w != want {
 		t.Errorf("watch: got %+v, want %+v", w, want)
 	}

@@ -45,9 +45,6 @@ func (d *decoder) consul(c *Consul, tls bool) {
 			c.Addresses[i] = u
 		}
 		d.once(first, c.Addresses[i], key, address)
-		if i == 1 {
-			d.fail(d.place(key), key, address, "only one address can be used")
-		}
 	}
 	if t := c.TLS; (t.Cert == "") != (t.Key == "") {
 		d.fail(d.place("consul.tls"), "consul.tls", "", "give both cert and key, or neither")

@@ -284,8 +284,8 @@ func TestRefusals(t *testing.T) {
 			`sluice.yaml:1: client.trusted_proxies[0]: value "10.0.0.0/33": want a network such as 10.0.0.0/8 or fd00::/8, or a single IP address`}},
 		{"secret not shown", `consul: { token: "s3cr\tt" }` + tail, []string{`sluice.yaml:1: consul.token: value "***": want a text on one line`}},
 		{"two tokens", "consul:\n  token: s3cret\n  token_file: x" + tail, []string{`sluice.yaml:2: consul.token: give either consul.token or consul.token_file, not both`}},
-		{"two agents", `consul: { addresses: ["http://a:1", "a:2"] }` + tail, []string{
-			`sluice.yaml:1: consul.addresses[1]: value "a:2": only one address can be used`}},
+		{"an agent twice", `consul: { addresses: ["http://a:1", "a:2", "a:1"] }` + tail, []string{
+			`sluice.yaml:1: consul.addresses[2]: value "a:1": the same as consul.addresses[0] at sluice.yaml:1`}},
 		{"certificate without key", "consul:\n  tls: { cert: a }" + tail, []string{
 			`sluice.yaml:2: consul.tls: give both cert and key, or neither`}},
 		{"agent with password", `consul: { addresses: ["http://u:p@a:1"] }` + tail, []string{

@@ -256,6 +256,10 @@ func (a *Agent) URL() string { return "http://" + a.HTTPAddress() }
 // HTTPAddress returns the "host:port" of the HTTP API.
 func (a *Agent) HTTPAddress() string { return loopback(a.ports.HTTP) }
 
+// HTTPSAddress returns the "host:port" of the HTTP API over TLS, with
+// Options.TLS.
+func (a *Agent) HTTPSAddress() string { return loopback(a.ports.HTTPS) }
+
 // DNSAddress returns the "host:port" of the DNS server, UDP and TCP.
 func (a *Agent) DNSAddress() string { return loopback(a.ports.DNS) }
 

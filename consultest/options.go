@@ -42,11 +42,20 @@ type Options struct {
 	// Consul's names (https://developer.hashicorp.com/consul/docs/agent/config).
 	// The key ports is ignored.
 	Config map[string]any
+	// TLS serves the HTTP API with TLS too, at Agent.HTTPSAddress.
+	TLS *TLS
 	// NoWait returns as soon as the process runs: the first servers of a cluster
 	// have no leader yet. Call Agent.WaitReady later.
 	NoWait bool
 	// Progress gets the lines of a build of Consul, if there has to be one.
 	Progress io.Writer
+}
+
+// TLS are the files, in PEM, of an agent's API over TLS.
+type TLS struct {
+	CA, Cert, Key string
+	// VerifyIncoming takes only clients with a certificate of CA.
+	VerifyIncoming bool
 }
 
 // config returns the agent's configuration as JSON.
@@ -82,6 +91,13 @@ func (o Options) config(p ports, dataDir string) ([]byte, error) {
 	if o.Join != nil {
 		config["retry_join"] = o.Join
 		config["retry_interval"] = "1s"
+	}
+	if o.TLS != nil {
+		config["tls"] = map[string]any{"https": map[string]any{
+			"ca_file": o.TLS.CA, "cert_file": o.TLS.Cert, "key_file": o.TLS.Key, "verify_incoming": o.TLS.VerifyIncoming,
+		}}
+	} else {
+		p.HTTPS = -1
 	}
 	maps.Copy(config, o.Config)
 	config["ports"] = p

@@ -21,7 +21,7 @@ type ports struct {
 // pickPorts returns ports that are free at the moment, for TCP and for UDP, the
 // one for HTTP as asked for if it is free (0: any). Another process may take one before the agent does: the caller tries again.
 func pickPorts(http int) (ports, error) {
-	p := ports{HTTPS: -1}
+	var p ports
 	var held []io.Closer
 	defer func() {
 		for _, c := range held {
@@ -32,7 +32,7 @@ func pickPorts(http int) (ports, error) {
 		held = append(held, tcp)
 		p.HTTP = tcp.Addr().(*net.TCPAddr).Port
 	}
-	for _, port := range []*int{&p.HTTP, &p.DNS, &p.Server, &p.SerfLAN, &p.SerfWAN, &p.GRPC, &p.GRPCTLS} {
+	for _, port := range []*int{&p.HTTP, &p.HTTPS, &p.DNS, &p.Server, &p.SerfLAN, &p.SerfWAN, &p.GRPC, &p.GRPCTLS} {
 		for try := 1; *port == 0; try++ {
 			tcp, err := net.Listen("tcp4", "127.0.0.1:0")
 			if err != nil {

@@ -35,8 +35,13 @@ func (s WatchState) String() string {
 type WatchStatus struct {
 	Service string
 	Source  string // the source in words; its String method, if it has one
-	State   WatchState
-	Index   uint64 // of the last answer; 0 where the registry has none
+
+	// Endpoint is where the last set came from, such as the agent that answered;
+	// empty if the source has no such thing.
+	Endpoint string
+
+	State WatchState
+	Index uint64 // of the last answer; 0 where the registry has none
 
 	Since       time.Time // when State began
 	LastSuccess time.Time // zero: never
@@ -110,6 +115,16 @@ func (w *Watch) Hold(instances int) {
 	defer m.mu.Unlock()
 	if !w.retired {
 		w.status.Held = instances
+	}
+}
+
+// From reports where the answers come from at present.
+func (w *Watch) From(endpoint string) {
+	m := w.manager
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !w.retired {
+		w.status.Endpoint = endpoint
 	}
 }
 

@@ -3,11 +3,8 @@ package consul
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"net/http"
-	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,13 +28,13 @@ const (
 // CONSUL_CLIENT_KEY, CONSUL_TLS_SERVER_NAME, CONSUL_NAMESPACE, CONSUL_PARTITION),
 // else from their defaults.
 type ClientOptions struct {
-	// Addresses are those of agents: "http://host:port", "https://host:port",
-	// "host:port" or "unix:///path". The first one is used. Default
-	// "127.0.0.1:8500".
+	// Addresses are those of agents of one data centre: "http://host:port",
+	// "https://host:port", "host:port" or "unix:///path". The first one is asked
+	// as long as it is good, then the next. Default "127.0.0.1:8500".
 	Addresses []string
 
 	Token     string // ACL token
-	TokenFile string // a file with it, read once; wins over Token
+	TokenFile string // a file with it, which may change at any time; wins over Token
 
 	Namespace string // Consul Enterprise
 	Partition string // Consul Enterprise
@@ -50,7 +47,8 @@ type ClientOptions struct {
 
 	Log zerolog.Logger
 
-	dial func(ctx context.Context, network, address string) (net.Conn, error) // for tests; nil: the network
+	dial dialFunc      // for tests; nil: the network
+	calm time.Duration // for tests; 0: calmMin
 }
 
 // TLSOptions are the certificates for an https address.
@@ -65,65 +63,94 @@ type TLSOptions struct {
 
 // Client asks Consul. It is safe for concurrent use.
 type Client struct {
-	agent     *agent
-	transport *http.Transport
-	slots     chan struct{} // one element per blocking query in flight
-	watches   atomic.Int64  // sources that run
-	log       zerolog.Logger
-}
+	agents *agents
+	token  *token
+	slots  chan struct{} // one element per blocking query in flight
+	log    zerolog.Logger
 
-// agent is one Consul agent.
-type agent struct {
-	url       string
-	api       *api.Client
-	anonymous bool // requests carry no token
+	watches atomic.Int64 // sources that run
+
+	mu      sync.Mutex // guards the fields below
+	running int        // sources that run
+	stop    func()     // ends what begin started, and waits for it
 }
 
 // NewClient makes a client. It reads the token file and the certificates, and
 // does not connect yet.
 func NewClient(o ClientOptions) (*Client, error) {
 	config := api.DefaultConfig()
-	config.Address = defaultAddress(config)
-	if len(o.Addresses) > 0 {
-		config.Address = o.Addresses[0]
+	addresses := o.Addresses
+	if len(addresses) == 0 {
+		addresses = []string{defaultAddress(config)}
 	}
-	config.Token = cmp.Or(o.Token, config.Token)
-	config.TokenFile = cmp.Or(o.TokenFile, config.TokenFile)
 	config.Namespace = cmp.Or(o.Namespace, config.Namespace)
 	config.Partition = cmp.Or(o.Partition, config.Partition)
 	config.TLSConfig = o.TLS.over(config.TLSConfig)
+
+	file := cmp.Or(o.TokenFile, config.TokenFile)
+	if o.Token != "" {
+		file = o.TokenFile // the environment's is for another token
+	}
+	token, err := newToken(file, cmp.Or(o.Token, config.Token))
+	if err != nil {
+		return nil, err
+	}
+	// Each query names the token.
+	config.Token, config.TokenFile = "", ""
 
 	maxWatches := cmp.Or(o.MaxWatches, defaultMaxWatches)
 	if maxWatches < 0 {
 		return nil, fmt.Errorf("consul: %d watches at a time: want at least 1", o.MaxWatches)
 	}
-	transport, err := newTransport(config, o.dial, maxWatches)
-	if err != nil {
-		return nil, err
+	all := make([]*agent, len(addresses))
+	for n, address := range addresses {
+		if all[n], err = newAgent(*config, address, o.dial, maxWatches); err != nil {
+			return nil, err
+		}
 	}
-	config.HttpClient = &http.Client{Transport: headerTransport{transport}}
-	a := &agent{url: displayURL(config)}
-	if strings.HasPrefix(config.Address, "unix://") {
-		config.Address = "localhost" // the transport dials the socket
-	}
-	if a.api, err = api.NewClient(config); err != nil {
-		return nil, fmt.Errorf("consul %s: %w", a.url, err)
-	}
-	// NewClient reads the token file into the config that it was given.
-	a.anonymous = config.Token == ""
+	agents := newAgents(all, token, o.Log)
+	agents.calmMin = cmp.Or(o.calm, agents.calmMin)
 	return &Client{
-		agent:     a,
-		transport: transport,
-		slots:     make(chan struct{}, maxWatches),
-		log:       o.Log,
+		agents: agents,
+		token:  token,
+		slots:  make(chan struct{}, maxWatches),
+		log:    o.Log,
 	}, nil
 }
 
 // URL returns the address of the agent in use.
-func (c *Client) URL() string { return c.agent.url }
+func (c *Client) URL() string { return c.agents.inUse().url }
 
 // Close closes idle connections. Sources of the client should have returned.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() {
+	for _, a := range c.agents.all {
+		a.close()
+	}
+}
+
+// begin counts a source that runs, until it calls done. While there are any,
+// the agents are watched.
+func (c *Client) begin() (done func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running++
+	if c.running == 1 {
+		ctx, cancel := context.WithCancel(context.Background())
+		var watching sync.WaitGroup
+		watching.Go(func() { c.agents.watch(ctx) })
+		c.stop = func() {
+			cancel()
+			watching.Wait()
+		}
+	}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.running--; c.running == 0 {
+			c.stop()
+		}
+	}
+}
 
 // defaultAddress is config's, but without a look-up of the name localhost,
 // which may be ::1, where a stock agent does not listen.
@@ -132,16 +159,6 @@ func defaultAddress(config *api.Config) string {
 		return "127.0.0.1:8500"
 	}
 	return config.Address
-}
-
-func displayURL(config *api.Config) string {
-	switch {
-	case strings.HasPrefix(config.Address, "http://") && config.Scheme == "https":
-		return "https://" + strings.TrimPrefix(config.Address, "http://")
-	case strings.Contains(config.Address, "://"):
-		return config.Address
-	}
-	return config.Scheme + "://" + config.Address
 }
 
 // over fills the fields that are empty from the environment's.
@@ -153,56 +170,4 @@ func (o TLSOptions) over(env api.TLSConfig) api.TLSConfig {
 	env.Address = cmp.Or(o.ServerName, env.Address)
 	env.InsecureSkipVerify = o.InsecureSkipVerify || env.InsecureSkipVerify
 	return env
-}
-
-// newTransport makes a transport that keeps a connection per watch, notices a
-// peer that is gone without a word, and multiplexes over HTTP/2 where TLS lets it.
-func newTransport(config *api.Config, dial func(context.Context, string, string) (net.Conn, error), maxWatches int) (*http.Transport, error) {
-	tlsConfig, err := api.SetupTLSConfig(&config.TLSConfig)
-	if err != nil {
-		return nil, fmt.Errorf("consul: TLS: %w", err)
-	}
-	if dial == nil {
-		dial = (&net.Dialer{
-			Timeout: dialTimeout,
-			// A host that vanished is noticed after 15 s + 3 × 5 s.
-			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
-		}).DialContext
-	}
-	if path, ok := strings.CutPrefix(config.Address, "unix://"); ok {
-		if path == "" {
-			return nil, errors.New("consul: unix://: want the path of a socket")
-		}
-		network := dial
-		dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return network(ctx, "unix", path) }
-	}
-	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         dial,
-		TLSClientConfig:     tlsConfig,
-		TLSHandshakeTimeout: dialTimeout,
-		MaxIdleConnsPerHost: maxWatches,
-		IdleConnTimeout:     90 * time.Second,
-		ForceAttemptHTTP2:   true,
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
-	}, nil
-}
-
-// headerTransport hands the header of each answer to the caller, who asks for
-// it with withHeader: hashicorp/consul/api drops errors in headers.
-type headerTransport struct{ http.RoundTripper }
-
-type headerKey struct{}
-
-// withHeader returns a context whose request stores its answer's header in h.
-func withHeader(ctx context.Context, h *http.Header) context.Context {
-	return context.WithValue(ctx, headerKey{}, h)
-}
-
-func (t headerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	response, err := t.RoundTripper.RoundTrip(r)
-	if h, ok := r.Context().Value(headerKey{}).(*http.Header); ok && err == nil {
-		*h = response.Header
-	}
-	return response, err
 }

@@ -106,15 +106,16 @@ func TestClientToken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := client.Health(t.Context(), ServiceOptions{Service: "star"}); err != nil {
+		answer, err := client.Health(t.Context(), ServiceOptions{Service: "star"})
+		if err != nil {
 			t.Fatal(err)
 		}
 		requests := fake.Requests()
 		if got := requests[len(requests)-1].Token; got != tt.want {
 			t.Errorf("%+v: token %q, want %q", tt, got, tt.want)
 		}
-		if client.agent.anonymous != (tt.want == "") {
-			t.Errorf("%+v: anonymous %v", tt, client.agent.anonymous)
+		if answer.anonymous != (tt.want == "") {
+			t.Errorf("%+v: anonymous %v", tt, answer.anonymous)
 		}
 		client.Close()
 	}

@@ -147,11 +147,15 @@ func maintenance(checks api.HealthChecks, prefix string) *api.HealthCheck {
 
 // detail is one line of limited length.
 func detail(name, text string) string {
-	text = strings.Join(strings.Fields(text), " ")
-	if text == "" {
+	if text = strings.TrimSpace(text); text == "" {
 		return name
 	}
-	line := name + ": " + text
+	return oneLine(name + ": " + text)
+}
+
+// oneLine returns the start of text without line breaks.
+func oneLine(text string) string {
+	line := strings.Join(strings.Fields(text), " ")
 	if len(line) > maxDetail {
 		line = strings.ToValidUTF8(line[:maxDetail], "") + "…"
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -30,6 +29,9 @@ type Answer struct {
 	FilteredByACL bool          // X-Consul-Results-Filtered-By-ACLs: the token may not see everything; always false with Streaming
 	DefaultDeny   bool          // X-Consul-Default-ACL-Policy is deny
 	Streaming     bool          // X-Consul-Query-Backend: the agent answered from its materialized view
+
+	agent     *agent // that was asked
+	anonymous bool   // without a token
 }
 
 // Skipped is an entry of an answer that cannot be an instance, and why.
@@ -43,10 +45,35 @@ func (c *Client) Health(ctx context.Context, o ServiceOptions) (Answer, error) {
 	return c.query(ctx, &o, api.QueryOptions{})
 }
 
-// query asks for the instances of o.Service. Q has what is particular to this
-// query; its wait matters if it has an index. It fails with the cause of ctx's
-// end, or when the answer does not come within the wait and a grace.
+// query asks the agent in use for the instances of o.Service. Q has what is
+// particular to this query; its wait matters if it has an index. It fails with
+// the cause of ctx's end, with that for which the agent was given up, or when the
+// answer does not come within the wait and a grace. The answer tells which agent
+// was asked also beside an error.
 func (c *Client) query(ctx context.Context, o *ServiceOptions, q api.QueryOptions) (Answer, error) {
+	agent, ctx, done := c.agents.lease(ctx)
+	defer done()
+	q.Token = c.token.current()
+	answer, err := agent.health(ctx, o, q)
+	if refused(err) {
+		// The token may have been replaced while the query waited.
+		if token := c.token.current(); token != q.Token {
+			q.Token = token
+			answer, err = agent.health(ctx, o, q)
+		}
+	}
+	answer.agent, answer.anonymous = agent, q.Token == ""
+	return answer, err
+}
+
+// refused reports whether err is an answer 403.
+func refused(err error) bool {
+	status := (*statusError)(nil)
+	return errors.As(err, &status) && status.code == http.StatusForbidden
+}
+
+// health sends one query.
+func (a *agent) health(ctx context.Context, o *ServiceOptions, q api.QueryOptions) (Answer, error) {
 	timeout := answerGrace
 	if q.WaitIndex > 0 {
 		// "A small random amount of additional wait time is added to the
@@ -64,25 +91,25 @@ func (c *Client) query(ctx context.Context, o *ServiceOptions, q api.QueryOption
 	q.Partition = o.Partition
 	q.Peer = o.Peer
 	var header http.Header
-	entries, _, err := c.agent.api.Health().ServiceMultipleTags(o.Service, o.Tags, false,
+	entries, _, err := a.api.Health().ServiceMultipleTags(o.Service, o.Tags, false,
 		q.WithContext(withHeader(limited, &header)))
 	switch {
 	case ctx.Err() != nil:
 		return Answer{}, context.Cause(ctx)
 	case limited.Err() != nil:
-		return Answer{}, fmt.Errorf("consul %s: %w", c.agent.url, context.Cause(limited))
+		return Answer{}, fmt.Errorf("consul %s: %w", a.url, context.Cause(limited))
 	case err != nil:
-		return Answer{}, fmt.Errorf("consul %s: %w", c.agent.url, explain(err, o))
+		return Answer{}, fmt.Errorf("consul %s: %w", a.url, explain(err, o))
 	case entries == nil: // null: what decodes to nothing is not a list of nothing
-		return Answer{}, fmt.Errorf("consul %s: the answer is no list of instances", c.agent.url)
+		return Answer{}, fmt.Errorf("consul %s: the answer is no list of instances", a.url)
 	}
-	a, err := parseHeader(header)
+	answer, err := parseHeader(header)
 	if err != nil {
-		return Answer{}, fmt.Errorf("consul %s: %w", c.agent.url, err)
+		return Answer{}, fmt.Errorf("consul %s: %w", a.url, err)
 	}
-	a.Listed = len(entries)
-	a.Instances, a.Skipped = instances(entries, o)
-	return a, nil
+	answer.Listed = len(entries)
+	answer.Instances, answer.Skipped = instances(entries, o)
+	return answer, nil
 }
 
 // parseHeader reads the header fields that every answer of a blocking endpoint
@@ -109,10 +136,6 @@ func explain(err error, o *ServiceOptions) error {
 	if !errors.As(err, &status) {
 		return err
 	}
-	body := strings.Join(strings.Fields(status.Body), " ")
-	if len(body) > maxDetail {
-		body = strings.ToValidUTF8(body[:maxDetail], "") + "…"
-	}
 	words := fmt.Sprintf("%d %s", status.Code, http.StatusText(status.Code))
 	switch status.Code {
 	case http.StatusForbidden:
@@ -120,7 +143,7 @@ func explain(err error, o *ServiceOptions) error {
 	case http.StatusTooManyRequests:
 		words = "429 Too Many Requests: the agent limits connections or requests of this client"
 	}
-	return &statusError{status.Code, fmt.Sprintf("%s (%s)", words, body)}
+	return &statusError{status.Code, fmt.Sprintf("%s (%s)", words, oneLine(status.Body))}
 }
 
 // permissions names what a token needs to see o's instances.

@@ -32,11 +32,13 @@ func watchReal(t *testing.T, agent *consultest.Agent, o ServiceOptions) *recorde
 
 func watchRealWith(t *testing.T, agent *consultest.Agent, token string, o ServiceOptions) *recorder {
 	t.Helper()
-	client, err := NewClient(ClientOptions{
-		Addresses: []string{agent.URL()},
-		Token:     token,
-		Log:       zerolog.New(zerolog.NewTestWriter(t)),
-	})
+	return watchRealClient(t, ClientOptions{Addresses: []string{agent.URL()}, Token: token}, o)
+}
+
+func watchRealClient(t *testing.T, co ClientOptions, o ServiceOptions) *recorder {
+	t.Helper()
+	co.Log = zerolog.New(zerolog.NewTestWriter(t))
+	client, err := NewClient(co)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func (c *Client) Source(o ServiceOptions) discovery.Source {
 	return &source{client: c, options: o.withDefaults(), rate: queriesPerSecond}
 }
 
-// String says what is watched and where.
+// String says what is watched.
 func (s *source) String() string {
-	return fmt.Sprintf("consul service %q at %s", s.options.Service, s.client.URL())
+	return fmt.Sprintf("consul service %q", s.options.Service)
 }

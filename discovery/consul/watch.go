@@ -23,6 +23,10 @@ const (
 	queryBurst       = 10
 )
 
+// moveSpread bounds the pause before the first query to another agent, or to
+// one that has recovered: the watches do not all come at once.
+const moveSpread = 200 * time.Millisecond
+
 // source watches one service.
 type source struct {
 	client  *Client
@@ -42,6 +46,8 @@ type watch struct {
 	last     uint64 // of the last answer
 	filtered bool   // the last answer that counted was filtered by ACLs
 	began    bool   // an answer has counted
+	asked    *agent // by the last query
+	failures int    // in a row that speak against asked
 
 	warned map[Skipped]bool // entries that were logged as skipped
 }
@@ -53,6 +59,7 @@ func (s *source) Run(ctx context.Context, report *discovery.Watch) error {
 	}
 	s.client.watches.Add(1)
 	defer s.client.watches.Add(-1)
+	defer s.client.begin()()
 	w := &watch{
 		source:  s,
 		report:  report,
@@ -65,22 +72,68 @@ func (s *source) Run(ctx context.Context, report *discovery.Watch) error {
 		w.guard.failed(time.Now())
 	}
 	for {
+		again := s.client.agents.retry()
 		err := w.poll(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err == nil {
 			w.backoff.reset()
+			w.failures = 0
 			continue
 		}
 		w.guard.failed(time.Now())
-		w.report.Failed(err)
 		// After an error the next answer is to come at once, with all there is:
 		// blocking on the index of an agent that has lost its state could last.
 		w.index = 0
-		if err := sleep(ctx, w.backoff.next(err)); err != nil {
+		delay := rand.N(moveSpread)
+		if !w.elsewhere(ctx, err) {
+			w.report.Failed(err)
+			delay = w.backoff.next(err)
+		}
+		if err := w.pause(ctx, delay, again); err != nil {
 			return err
 		}
+	}
+}
+
+// elsewhere reports whether another try is worth it at once after err, because
+// another agent is asked then, or the same one anew.
+func (w *watch) elsewhere(ctx context.Context, err error) bool {
+	if errors.Is(err, errMoved) || errors.Is(err, errRecovered) {
+		return true
+	}
+	if !speaksAgainstAgent(err) || w.asked == nil {
+		return false
+	}
+	if w.failures++; w.failures >= 2 && w.options.Datacenter == "" && w.options.Peer == "" {
+		w.client.agents.complain(w.asked)
+	}
+	return w.client.agents.suspect(ctx, w.asked)
+}
+
+// speaksAgainstAgent reports whether the agent may be the reason for err, and
+// not the query or the token.
+func speaksAgainstAgent(err error) bool {
+	if status := (*statusError)(nil); errors.As(err, &status) {
+		return status.code >= http.StatusInternalServerError || status.code == http.StatusTooManyRequests
+	}
+	return !errors.Is(err, errFiltered)
+}
+
+// pause waits for d before the next try after an error, or until there is a
+// reason not to wait.
+func (w *watch) pause(ctx context.Context, d time.Duration, again <-chan struct{}) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-again:
+		w.backoff.reset()
+		return sleep(ctx, rand.N(moveSpread))
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -125,7 +178,7 @@ func (w *watch) toConfirm(answer Answer, forgot bool) bool {
 // blind reports whether an empty answer may be one that ACLs emptied: Consul
 // does not tell a client without a token that it filtered its answer.
 func (w *watch) blind(answer Answer) bool {
-	return answer.Listed == 0 && answer.DefaultDeny && w.client.agent.anonymous
+	return answer.Listed == 0 && answer.DefaultDeny && answer.anonymous
 }
 
 // hold keeps instances in service for a while.
@@ -147,7 +200,14 @@ func (w *watch) ask(ctx context.Context) (Answer, error) {
 	if w.index > 0 {
 		q.WaitTime = w.wait(time.Now())
 	}
-	return w.client.query(ctx, &w.options, q)
+	return w.query(ctx, q)
+}
+
+// query asks the agent in use, and notes which one that is.
+func (w *watch) query(ctx context.Context, q api.QueryOptions) (Answer, error) {
+	answer, err := w.client.query(ctx, &w.options, q)
+	w.asked = answer.agent
+	return answer, err
 }
 
 // confirm asks again, without blocking, for what the leader knows after it made
@@ -155,7 +215,7 @@ func (w *watch) ask(ctx context.Context) (Answer, error) {
 // takes from it.
 func (w *watch) confirm(ctx context.Context) (Answer, error) {
 	w.limiter.Reserve()
-	answer, err := w.client.query(ctx, &w.options, api.QueryOptions{RequireConsistent: true})
+	answer, err := w.query(ctx, api.QueryOptions{RequireConsistent: true})
 	if err != nil {
 		return Answer{}, err
 	}
@@ -176,6 +236,9 @@ func (w *watch) wait(now time.Time) time.Duration {
 	return wait
 }
 
+// errFiltered: what the token may not see is missing from the answer.
+var errFiltered = errors.New("the answer is filtered by ACLs")
+
 // trust returns why an answer must not be used, if so.
 func (w *watch) trust(answer Answer) error {
 	if !answer.KnownLeader && !answer.Streaming {
@@ -186,7 +249,7 @@ func (w *watch) trust(answer Answer) error {
 	}
 	// What the token may not see is not gone. But if it never could see it, what
 	// it does see counts.
-	err := fmt.Errorf("the answer is filtered by ACLs: the token lacks %s", permissions(&w.options))
+	err := fmt.Errorf("%w: the token lacks %s", errFiltered, permissions(&w.options))
 	if len(answer.Instances) == 0 {
 		return err
 	}
@@ -238,6 +301,7 @@ func (w *watch) accept(answer Answer) {
 		w.client.log.Warn().Str("consul_service", w.options.Service).Int("instances", expired).
 			Msg("kept instances given up: consul did not list them in service again")
 	}
+	w.report.From(answer.agent.url)
 	w.report.Emit(set)
 	w.report.Hold(kept)
 	if kept == 0 {
@@ -246,7 +310,7 @@ func (w *watch) accept(answer Answer) {
 	}
 	expiry, _ := w.guard.expiry()
 	w.report.Failed(fmt.Errorf("consul %s suddenly lists %d instances in service: %d that were are kept until %s",
-		w.client.URL(), serving(answer.Instances), kept, expiry.Format(time.RFC3339)))
+		answer.agent.url, serving(answer.Instances), kept, expiry.Format(time.RFC3339)))
 }
 
 // warnACLs logs what ACLs may hide, when that begins.

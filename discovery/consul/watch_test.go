@@ -27,18 +27,42 @@ type bubble struct {
 	t       *testing.T
 	manager *discovery.Manager
 	begin   time.Time
-	log     bytes.Buffer // read it after the manager was stopped, or after synctest.Wait
+	log     lines
 
 	mu   sync.Mutex
 	sets []string // what Sink got since the last check: "1s: a b"
 }
 
+// lines is a log that several goroutines write.
+type lines struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 func watchInBubble(t *testing.T, o ServiceOptions, prepare func(b *bubble), f func(t *testing.T, b *bubble)) {
+	watchInBubbleAs(t, ClientOptions{}, o, prepare, f)
+}
+
+// watchInBubbleAs is watchInBubble with a client of its own kind.
+func watchInBubbleAs(t *testing.T, co ClientOptions, o ServiceOptions, prepare func(b *bubble), f func(t *testing.T, b *bubble)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bubble{Consul: discoverytest.New(), t: t, begin: time.Now()}
 		pipe := discoverytest.ServePipe(b.Consul)
 		log := zerolog.New(&b.log).Level(zerolog.InfoLevel)
-		client, err := NewClient(ClientOptions{Addresses: []string{"http://fake"}, Log: log, dial: pipe.DialContext})
+		co.Addresses, co.Log, co.dial = []string{"http://fake"}, log, pipe.DialContext
+		client, err := NewClient(co)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -232,7 +256,7 @@ func TestErrorsKeepTheInstances(t *testing.T) {
 				if len(s.LastError) > 600 {
 					t.Errorf("an error of %d bytes", len(s.LastError))
 				}
-				if got := strings.Count(b.log.String(), `"level":"warn"`); got != 1 {
+				if got := strings.Count(b.log.String(), `"message":"watch failing"`); got != 1 {
 					t.Errorf("%d warnings, want one:\n%s", got, b.log.String())
 				}
 				b.Heal()

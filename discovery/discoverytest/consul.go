@@ -2,6 +2,7 @@ package discoverytest
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -14,12 +15,16 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-const healthPath = "/v1/health/service/"
+const (
+	healthPath = "/v1/health/service/"
+	leaderPath = "/v1/status/leader"
+)
 
 // Fault is a way to fail. Its fields combine; a fault is answered at once, even
 // to a query that would block, unless Hang is set.
 type Fault struct {
-	// Only limits the fault to the requests that it accepts; nil means all.
+	// Only limits the fault to the queries that it accepts; nil means all of
+	// them, and the question who the leader is.
 	Only func(Request) bool
 
 	Drop     bool   // close the connection without an answer
@@ -58,6 +63,7 @@ type Consul struct {
 	plain    bool          // no streaming backend
 	changed  chan struct{} // closed, and replaced, at each change of the fields above
 	requests []Request
+	probes   int // questions who the leader is
 }
 
 type service struct {
@@ -137,14 +143,26 @@ func (c *Consul) Requests() []Request {
 	return slices.Clone(c.requests)
 }
 
+// Probes returns how many times the fake was asked who the leader is.
+func (c *Consul) Probes() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.probes
+}
+
 // broadcast needs mu.
 func (c *Consul) broadcast() {
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
 
-// ServeHTTP answers the queries for the health of a service.
+// ServeHTTP answers the queries for the health of a service, and who the
+// leader is.
 func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == leaderPath {
+		c.leader(w, r)
+		return
+	}
 	name, ok := strings.CutPrefix(r.URL.Path, healthPath)
 	if !ok {
 		http.NotFound(w, r)
@@ -178,6 +196,30 @@ func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		}
+	}
+}
+
+// leader answers who the leader is. Faults of single answers aside, it fails as
+// every query does.
+func (c *Consul) leader(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	fault := c.fault
+	c.probes++
+	c.mu.Unlock()
+	if fault == nil || fault.Only != nil {
+		fault = new(Fault)
+	}
+	switch {
+	case fault.Drop:
+		panic(http.ErrAbortHandler)
+	case fault.Hang:
+		<-r.Context().Done()
+	case fault.Status != 0 && fault.Status != http.StatusOK:
+		http.Error(w, fault.Body, fault.Status)
+	case fault.NoLeader:
+		io.WriteString(w, `""`)
+	default:
+		io.WriteString(w, `"127.0.0.1:8300"`)
 	}
 }
 

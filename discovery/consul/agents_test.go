@@ -1,0 +1,270 @@
+package consul
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/discovery"
+	"sluice/discovery/discoverytest"
+)
+
+// cluster is several agents of one fake data centre, and one watched service.
+type cluster struct {
+	t       *testing.T
+	agents  []*discoverytest.Consul
+	manager *discovery.Manager
+	log     lines
+	begin   time.Time
+	mu      sync.Mutex
+	sets    int // that Sink got
+}
+
+// inCluster runs f with n agents whose hosts are agent-0, agent-1, …
+func inCluster(t *testing.T, n int, f func(t *testing.T, c *cluster)) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{t: t, begin: time.Now()}
+		pipes := make(map[string]*discoverytest.Pipe)
+		var addresses []string
+		for k := range n {
+			fake := discoverytest.New()
+			c.agents = append(c.agents, fake)
+			host := fmt.Sprintf("agent-%d", k)
+			pipes[host+":80"] = discoverytest.ServePipe(fake)
+			addresses = append(addresses, "http://"+host)
+		}
+		c.register("a", "b")
+		log := zerolog.New(&c.log)
+		client, err := NewClient(ClientOptions{Addresses: addresses, Log: log,
+			dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+				return pipes[address].DialContext(ctx, network, address)
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.manager = discovery.NewManager(discovery.ManagerOptions{
+			Debounce: discovery.Debounce{Quiet: -1, MaxWait: -1},
+			Log:      log,
+			Sink: func(string, []discovery.Instance) {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				c.sets++
+			},
+		})
+		c.manager.Watch("star", client.Source(ServiceOptions{Service: "star"}))
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { c.manager.Run(ctx) })
+		f(t, c)
+		cancel()
+		run.Wait()
+		client.Close()
+		for _, p := range pipes {
+			p.Close()
+		}
+	})
+}
+
+// register makes ids the instances of star at every agent.
+func (c *cluster) register(ids ...string) {
+	for _, fake := range c.agents {
+		b := bubble{Consul: fake}
+		b.set(strings.Join(ids, " "))
+	}
+}
+
+func (c *cluster) at(d time.Duration) {
+	time.Sleep(time.Until(c.begin.Add(d)))
+	synctest.Wait()
+}
+
+func (c *cluster) status() discovery.WatchStatus {
+	synctest.Wait()
+	return c.manager.Statuses()[0]
+}
+
+// expect checks which agent serves the watch, and its state.
+func (c *cluster) expect(agent int, state discovery.WatchState) {
+	c.t.Helper()
+	s := c.status()
+	if s.Endpoint != fmt.Sprintf("http://agent-%d", agent) || s.State != state {
+		c.t.Fatalf("%v after the start: status %+v, want agent %d, %v\n%s", time.Since(c.begin), s, agent, state, &c.log)
+	}
+}
+
+var dead, hanging = discoverytest.Fault{Drop: true}, discoverytest.Fault{Hang: true}
+
+func TestDeadAgentIsLeftAtOnce(t *testing.T) {
+	inCluster(t, 3, func(t *testing.T, c *cluster) {
+		c.at(10 * sec)
+		c.expect(0, discovery.WatchFresh)
+		c.agents[1].Break(dead)
+		c.agents[0].Break(dead)
+		c.at(11 * sec)
+		c.expect(2, discovery.WatchFresh)
+		if s := c.status(); s.Errors != 0 {
+			t.Errorf("status %+v, want no error", s)
+		}
+		if got := strings.Count(c.log.String(), "another agent is asked"); got != 1 {
+			t.Errorf("%d lines about it, want one:\n%s", got, &c.log)
+		}
+		c.register("a", "b", "c")
+		c.at(11*sec + ms)
+		if s := c.status(); s.Instances != 3 {
+			t.Errorf("status %+v, want 3 instances", s)
+		}
+	})
+}
+
+func TestHangingAgentIsLeftWithinSeconds(t *testing.T) {
+	for begin := range 5 {
+		inCluster(t, 2, func(t *testing.T, c *cluster) {
+			at := 10*sec + time.Duration(begin)*250*ms
+			c.at(at)
+			c.agents[0].Break(hanging)
+			c.at(at + 2500*ms)
+			c.expect(1, discovery.WatchFresh)
+		})
+	}
+}
+
+func TestAgentWithoutLeaderIsLeft(t *testing.T) {
+	inCluster(t, 2, func(t *testing.T, c *cluster) {
+		c.at(10 * sec)
+		c.agents[0].Break(discoverytest.Fault{Status: 500, Body: "No cluster leader"})
+		c.at(11 * sec)
+		c.expect(1, discovery.WatchFresh)
+	})
+}
+
+func TestAgentThatFailsQueriesOnlyIsLeft(t *testing.T) {
+	inCluster(t, 2, func(t *testing.T, c *cluster) {
+		c.at(10 * sec)
+		c.agents[0].Break(discoverytest.Fault{Status: 500, Body: "rpc error", Only: func(discoverytest.Request) bool { return true }})
+		c.at(15 * sec)
+		c.expect(1, discovery.WatchFresh)
+		c.at(5 * time.Minute)
+		if s := c.status(); s.State != discovery.WatchFresh {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+func TestQueryThatIsWrongLeavesNoAgent(t *testing.T) {
+	inCluster(t, 2, func(t *testing.T, c *cluster) {
+		c.at(10 * sec)
+		for _, fake := range c.agents {
+			fake.Break(discoverytest.Fault{Status: 400, Body: "bad filter", Only: func(discoverytest.Request) bool { return true }})
+		}
+		c.at(60 * sec)
+		c.expect(0, discovery.WatchStale)
+		if strings.Contains(c.log.String(), "another agent is asked") {
+			t.Errorf("log:\n%s", &c.log)
+		}
+	})
+}
+
+func TestFirstAgentIsUsedAgainAfterACalm(t *testing.T) {
+	inCluster(t, 2, func(t *testing.T, c *cluster) {
+		c.at(10 * sec)
+		c.agents[0].Break(dead)
+		c.at(20 * sec)
+		c.agents[0].Heal()
+		c.at(29 * sec)
+		c.expect(1, discovery.WatchFresh)
+		n := len(c.agents[1].Requests())
+		c.at(52 * sec) // calmMin, as much again at random, two probes and the spread
+		c.expect(0, discovery.WatchFresh)
+		if got := len(c.agents[1].Requests()) - n; got > 1 {
+			t.Errorf("%d further queries to the second agent, want none but a renewal", got)
+		}
+		if s := c.status(); s.Errors != 0 || s.Changes != 1 {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+func TestFlappingAgentIsTrustedLessAndLess(t *testing.T) {
+	inCluster(t, 2, func(t *testing.T, c *cluster) {
+		for n := range 60 { // good for 30 s, dead for 30 s
+			c.at(time.Duration(n) * time.Minute)
+			c.agents[0].Heal()
+			c.at(time.Duration(n)*time.Minute + 30*sec)
+			c.agents[0].Break(dead)
+		}
+		if got := strings.Count(c.log.String(), "back at the preferred agent"); got > 2 {
+			t.Errorf("it was used again %d times in an hour", got)
+		}
+		c.expect(1, discovery.WatchFresh)
+	})
+}
+
+func TestOnlyAgentThatHangsMakesTheWatchStaleAndRecoversAtOnce(t *testing.T) {
+	inCluster(t, 1, func(t *testing.T, c *cluster) {
+		c.at(10 * sec)
+		c.agents[0].Break(hanging)
+		c.at(12 * sec)
+		c.expect(0, discovery.WatchFresh)
+		c.at(16 * sec)
+		c.expect(0, discovery.WatchStale)
+		if s := c.status(); !strings.Contains(s.LastError, "silent for 3s") {
+			t.Errorf("status %+v", s)
+		}
+		c.at(80 * sec)
+		c.register("a", "b", "c")
+		c.agents[0].Heal()
+		c.at(82 * sec)
+		c.expect(0, discovery.WatchFresh)
+		if s := c.status(); s.Instances != 3 {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+func TestWatchesTryAgainAsSoonAsThereIsALeader(t *testing.T) {
+	inCluster(t, 1, func(t *testing.T, c *cluster) {
+		c.at(10 * sec)
+		c.agents[0].Break(discoverytest.Fault{NoLeader: true})
+		c.at(5 * time.Minute)
+		c.expect(0, discovery.WatchStale)
+		c.register("a", "b", "c")
+		c.agents[0].Heal()
+		c.at(5*time.Minute + sec)
+		c.expect(0, discovery.WatchFresh)
+	})
+}
+
+func TestProbesAreFew(t *testing.T) {
+	inCluster(t, 3, func(t *testing.T, c *cluster) {
+		c.at(10 * time.Minute)
+		if got := c.agents[0].Probes(); got > 600 || got < 400 {
+			t.Errorf("%d probes of the agent in use in 600 s", got)
+		}
+		if got := c.agents[1].Probes() + c.agents[2].Probes(); got != 0 {
+			t.Errorf("%d probes of the others", got)
+		}
+	})
+}
+
+func TestAllAgentsDown(t *testing.T) {
+	inCluster(t, 3, func(t *testing.T, c *cluster) {
+		c.at(10 * sec)
+		for _, fake := range c.agents {
+			fake.Break(dead)
+		}
+		c.at(5 * time.Minute)
+		if s := c.status(); s.State != discovery.WatchStale || s.Instances != 2 {
+			t.Errorf("status %+v", s)
+		}
+		c.agents[2].Heal()
+		c.at(5*time.Minute + 2*sec)
+		c.expect(2, discovery.WatchFresh)
+	})
+}

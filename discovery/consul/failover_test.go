@@ -1,0 +1,77 @@
+package consul
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/consultest"
+	"sluice/discovery"
+)
+
+// freshFrom is a watch that the agent at url serves.
+func freshFrom(url string) func(discovery.WatchStatus) bool {
+	return func(s discovery.WatchStatus) bool { return s.Endpoint == url && s.State == discovery.WatchFresh }
+}
+
+// TestRealAgentThatIsStopped pauses the agent in use, kills it, and starts it
+// again: the other one serves meanwhile.
+func TestRealAgentThatIsStopped(t *testing.T) {
+	t.Parallel()
+	server := consultest.Start(t, consultest.Options{Node: "server"})
+	agent := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "client", Join: []string{server.SerfAddress()}})
+	registerTTL(t, server, "star", "a", 8001, nil)
+	r := watchRealClient(t, ClientOptions{Addresses: []string{agent.URL(), server.URL()}, calm: time.Second}, ServiceOptions{Service: "star"})
+	r.await("a")
+	r.awaitStatus("served by the first agent", freshFrom(agent.URL()))
+
+	must(t, agent.Pause())
+	begin := time.Now()
+	registerTTL(t, server, "star", "b", 8002, nil)
+	r.await("a b")
+	t.Logf("a change arrived %v after the agent was paused", time.Since(begin).Round(time.Millisecond))
+	r.awaitStatus("served by the second agent", freshFrom(server.URL()))
+
+	must(t, agent.Resume())
+	r.awaitStatus("back at the first agent", freshFrom(agent.URL()))
+
+	must(t, agent.Kill())
+	begin = time.Now()
+	registerTTL(t, server, "star", "c", 8003, nil)
+	r.await("a b c")
+	t.Logf("a change arrived %v after the agent was killed", time.Since(begin).Round(time.Millisecond))
+	if s := r.manager.Statuses()[0]; s.Errors > 0 {
+		t.Errorf("status %+v, want no error: another agent was good all the time", s)
+	}
+}
+
+// TestRealHalfOpenConnection makes the connections to the only agent half-open:
+// the watch notices, keeps its instances, and follows again once new connections
+// work.
+func TestRealHalfOpenConnection(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "node-1"})
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	registerTTL(t, agent, "star", "a", 8001, nil)
+	r := watchRealClient(t, ClientOptions{Addresses: []string{relay.URL()}}, ServiceOptions{Service: "star"})
+	r.await("a")
+	r.awaitStatus("fresh", freshFrom(relay.URL()))
+	relay.Hang()
+	r.awaitStatus("stale", func(s discovery.WatchStatus) bool {
+		return s.State == discovery.WatchStale && s.Instances == 1 && strings.Contains(s.LastError, "silent for")
+	})
+	registerTTL(t, agent, "star", "b", 8002, nil)
+	r.quiet()
+	relay.Heal()
+	begin := time.Now()
+	r.await("a b")
+	t.Logf("the change arrived %v after the end of the fault", time.Since(begin).Round(time.Millisecond))
+
+	relay.Cut()
+	r.awaitStatus("stale", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchStale })
+	registerTTL(t, agent, "star", "c", 8003, nil)
+	relay.Heal()
+	begin = time.Now()
+	r.await("a b c")
+	t.Logf("the change arrived %v after the end of the cut", time.Since(begin).Round(time.Millisecond))
+}

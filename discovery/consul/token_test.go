@@ -1,0 +1,151 @@
+package consul
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consultest"
+	"sluice/discovery"
+	"sluice/discovery/discoverytest"
+)
+
+// tokenFile is a file with a token that changes.
+type tokenFile struct {
+	t    *testing.T
+	path string
+}
+
+func newTokenFile(t *testing.T, token string) tokenFile {
+	f := tokenFile{t, filepath.Join(t.TempDir(), "token")}
+	f.write(token)
+	return f
+}
+
+func (f tokenFile) write(token string) {
+	f.t.Helper()
+	if err := os.WriteFile(f.path, []byte(token), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// denying answers 403 to all tokens but one.
+func denying(token string) discoverytest.Fault {
+	return discoverytest.Fault{Status: 403, Body: "ACL not found", Only: func(r discoverytest.Request) bool { return r.Token != token }}
+}
+
+func TestTokenThatIsReplacedBeforeItIsRevokedIsNoError(t *testing.T) {
+	clearEnvironment(t)
+	file := newTokenFile(t, "old\n")
+	watchInBubbleAs(t, ClientOptions{TokenFile: file.path}, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a")
+		file.write("new\n")
+		b.at(1500 * ms)
+		b.Break(denying("new")) // the query that waits has the old one
+		b.set("a b")
+		b.expect(1500*ms, "1.5s: a b")
+		if s := b.status(); s.Errors != 0 || s.State != discovery.WatchFresh {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+func TestTokenThatIsRevokedBeforeItIsReplacedIsBackSoon(t *testing.T) {
+	clearEnvironment(t)
+	file := newTokenFile(t, "old")
+	watchInBubbleAs(t, ClientOptions{TokenFile: file.path}, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a")
+		b.Break(denying("new"))
+		b.set("a b")
+		b.expect(5 * time.Minute)
+		if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, `for "star"`) {
+			t.Errorf("status %+v", s)
+		}
+		file.write("new")
+		b.expectOne(5*time.Minute, 5*time.Minute+2*sec, "a b")
+	})
+}
+
+func TestTokenFileThatCannotBeReadLeavesTheTokenAsItWas(t *testing.T) {
+	clearEnvironment(t)
+	for name, spoil := range map[string]func(tokenFile){
+		"missing":    func(f tokenFile) { os.Remove(f.path) },
+		"empty":      func(f tokenFile) { f.write("\n") },
+		"many words": func(f tokenFile) { f.write("<html> not found </html>") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := newTokenFile(t, "old")
+			watchInBubbleAs(t, ClientOptions{TokenFile: file.path}, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+				b.Break(denying("old"))
+				b.expect(sec, "0s: a")
+				spoil(file)
+				b.at(10 * sec)
+				b.set("a b")
+				b.expect(20*sec, "10s: a b")
+				if got := strings.Count(b.log.String(), "the token's file cannot be read"); got != 1 {
+					t.Errorf("%d lines about the file, want one:\n%s", got, b.log.String())
+				}
+				file.write("old")
+				b.at(30 * sec)
+				if !strings.Contains(b.log.String(), "the token's file can be read again") {
+					t.Errorf("log:\n%s", b.log.String())
+				}
+			})
+		})
+	}
+}
+
+// TestRealTokenRotation replaces the token of a watch as an operator would: a
+// new one in the file, then the old one deleted.
+func TestRealTokenRotation(t *testing.T) {
+	clearEnvironment(t)
+	const root = "00000000-0000-0000-0000-000000000002"
+	agent := consultest.Start(t, consultest.Options{Node: "node-1", Token: root, Config: map[string]any{
+		"acl": map[string]any{
+			"enabled": true, "default_policy": "deny",
+			"tokens": map[string]any{"initial_management": root, "agent": root},
+		},
+	}})
+	acl := agent.Client().ACL()
+	policy, _, err := acl.PolicyCreate(&api.ACLPolicy{Name: "sluice", Rules: leastPrivilege}, nil)
+	must(t, err)
+	newToken := func() *api.ACLToken {
+		token, _, err := acl.TokenCreate(&api.ACLToken{Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
+		must(t, err)
+		return token
+	}
+	registerTTL(t, agent, "star", "a", 8001, nil)
+	registerTTL(t, agent, "star", "b", 8002, nil)
+	old := newToken()
+	file := newTokenFile(t, old.SecretID)
+	r := watchRealClient(t, ClientOptions{Addresses: []string{agent.URL()}, TokenFile: file.path}, ServiceOptions{Service: "star"})
+	r.await("a b")
+	r.awaitStatus("fresh", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh })
+
+	for n, id := range []string{"c", "d"} {
+		next := newToken()
+		file.write(next.SecretID)
+		_, err = acl.TokenDelete(old.AccessorID, nil)
+		must(t, err)
+		old = next
+		registerTTL(t, agent, "star", id, 8003+n, nil)
+		r.await([]string{"a b c", "a b c d"}[n])
+	}
+	if s := r.manager.Statuses()[0]; s.Errors > 0 {
+		t.Errorf("status %+v, want no error", s)
+	}
+
+	// The other way round: deleted first.
+	_, err = acl.TokenDelete(old.AccessorID, nil)
+	must(t, err)
+	r.awaitStatus("aware that the token is gone", func(s discovery.WatchStatus) bool {
+		return s.State == discovery.WatchStale && strings.Contains(s.LastError, "403 Forbidden") && strings.Contains(s.LastError, `"star"`)
+	})
+	registerTTL(t, agent, "star", "e", 8005, nil)
+	file.write(newToken().SecretID)
+	r.await("a b c d e")
+}
