@@ -1,5 +1,5 @@
-// Package consul watches services in Consul: one [Client] for an agent, one
-// source per service, each a loop of blocking queries on
+// Package consul watches services in Consul: one [Client] for the agents of a
+// data centre, one source per service, each a loop of blocking queries on
 // /v1/health/service/SERVICE.
 //
 // A source asks for all instances, whatever their health, and classifies them
@@ -19,6 +19,20 @@
 // second. After an error the next query does not block, and comes after 0.1 s,
 // doubled with each further error up to 2 s (10 s after 403 and 429), give or take
 // a half.
+//
+// # Agents
+//
+// While sources run, the client probes the agent in use with a request for the
+// leader's address. When a probe or a query fails all agents are probed, and
+// the first good one, which answers and knows a leader, is used; the queries in
+// flight are broken off, and asked again there without an error of the watch. A
+// better agent is used again when it has been good for a while. If no agent is
+// good, watches report errors; what hangs at an agent that is silent for 3 s is
+// broken off, and once more when it answers again, since its connections may be
+// half-open.
+//
+// The token's file is read for each query. A query that is refused (403) is
+// repeated once if the token has changed since it was sent.
 //
 // # What an answer may take out of service
 //
@@ -50,8 +64,9 @@
 // After a sudden loss that was confirmed, the instances stay in service for
 // EmptyHold (30 s), so that they can register again, and the watch is stale
 // meanwhile. Those that left within the 10 s before come back with them: they
-// are the first part of the same loss. Each is released when Consul lists it in service or in maintenance
-// mode. Critical is not enough: that is how most registrations begin.
+// are the first part of the same loss. Each is released when Consul lists it in
+// service or in maintenance mode. Critical is not enough: that is how most
+// registrations begin.
 //
 // An instance that is listed as critical is out of service at once, even if it is
 // the last one, except as said above.
