@@ -33,6 +33,8 @@ func look(ctx context.Context, out *printer, s *stage) error {
 	for {
 		select {
 		case <-ctx.Done():
+			count := load.Count()
+			out.line("\n%d requests, %d failed.", count.Requests, count.Failed)
 			return ctx.Err()
 		case <-s.sluice.Exited():
 			return fmt.Errorf("sluice has ended: %v", s.sluice.Err())

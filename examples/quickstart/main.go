@@ -47,7 +47,7 @@ func run(ctx context.Context, out *printer, show func(context.Context, *printer,
 		err = show(ctx, out, s)
 	}
 	if ctx.Err() != nil {
-		out.line("\nStopping and removing everything.")
+		out.line("Stopping and removing everything.")
 		if errors.Is(err, context.Canceled) {
 			err = nil
 		}
