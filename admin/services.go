@@ -26,11 +26,11 @@ type Service struct {
 type Watch struct {
 	Source      string     `json:"source"`
 	Endpoint    string     `json:"endpoint"` // that answered last, such as an agent of Consul; empty if there is no such thing
-	State       string     `json:"state"` // pending, fresh, stale
-	Since       time.Time  `json:"since"` // start of State
+	State       string     `json:"state"`    // pending, fresh, stale
+	Since       time.Time  `json:"since"`    // start of State
 	Index       uint64     `json:"index"`
 	Instances   int        `json:"instances"`
-	Held        int        `json:"held"` // of Instances: no longer listed in service, kept for a while
+	Held        int        `json:"held"`         // of Instances: no longer listed in service, kept for a while
 	LastSuccess *time.Time `json:"last_success"` // null: never
 	LastChange  *time.Time `json:"last_change"`  // null: never
 	LastError   string     `json:"last_error"`   // of the last query; empty if it was answered
