@@ -99,7 +99,7 @@ func (p *Pool) SetReasons(r Reason, verdicts ...Verdict) int {
 func (p *Pool) judge(r Reason, verdicts ...Verdict) {
 	differs := false // whether a snapshot tells the difference
 	for _, v := range verdicts {
-		was, is := v.Peer.change(func(c *condition) { c.setReason(r, v.Down, v.Why) })
+		was, is := p.change(v.Peer, func(c *condition) { c.setReason(r, v.Down, v.Why) })
 		if is.reasons&ReasonDrain == 0 {
 			v.Peer.drained = false
 		}
@@ -123,7 +123,7 @@ func (p *Pool) join(i discovery.Instance) {
 		delete(p.draining, id)
 		p.peers[id] = peer
 		peer.cutTimer.Stop()
-		peer.change(func(c *condition) {
+		p.change(peer, func(c *condition) {
 			c.leaving = false
 			c.setInstance(i, p.options.ActiveOverridesConsul)
 		})
@@ -133,12 +133,14 @@ func (p *Pool) join(i discovery.Instance) {
 	peer := &Peer{ID: id, pool: p}
 	peer.load.Store(quiesced) // until a snapshot has it
 	peer.streakStart.Store(nanotime())
-	c := &condition{since: time.Now()}
-	c.setInstance(i, p.options.ActiveOverridesConsul)
-	if p.options.MustPassFirst || p.options.ActiveOverridesConsul {
-		c.setReason(ReasonActive, true, "not checked yet")
-	}
-	peer.condition.Store(c)
+	peer.condition.Store(&condition{leaving: true, since: time.Now()})
+	p.change(peer, func(c *condition) {
+		c.leaving = false
+		c.setInstance(i, p.options.ActiveOverridesConsul)
+		if p.options.MustPassFirst || p.options.ActiveOverridesConsul {
+			c.setReason(ReasonActive, true, "not checked yet")
+		}
+	})
 	peer.measureLatencies(p.options.MeasureLatencies)
 	if p.options.NewTransport != nil {
 		peer.Transport = p.options.NewTransport(peer)
@@ -150,7 +152,7 @@ func (p *Pool) join(i discovery.Instance) {
 // update takes over what the registry changed of a peer.
 func (p *Pool) update(u discovery.Update) {
 	peer := p.peers[u.New.Key()]
-	was, is := peer.change(func(c *condition) { c.setInstance(u.New, p.options.ActiveOverridesConsul) })
+	was, is := p.change(peer, func(c *condition) { c.setInstance(u.New, p.options.ActiveOverridesConsul) })
 	if what := describe(u); what != "" {
 		p.note(peer, EventUpdated, what)
 	}
@@ -186,8 +188,9 @@ func describe(u discovery.Update) string {
 // after one has it no more, so that Pick, when it fails to acquire a peer,
 // always finds a newer snapshot.
 func (p *Pool) publish() {
+	warming := p.cool()
 	prev := p.snapshot.Load()
-	next := build(prev.Generation+1, &p.options, sorted(p.peers), sorted(p.draining))
+	next := build(prev.Generation+1, &p.options, sorted(p.peers), sorted(p.draining), time.Now())
 	for _, peer := range next.Eligible {
 		peer.resume()
 	}
@@ -199,6 +202,13 @@ func (p *Pool) publish() {
 	}
 	p.settle(next.Draining...)
 	p.settle(next.All...)
+	switch {
+	case len(next.Eligible) == 0:
+		p.warmSince = time.Time{}
+	case p.warmSince.IsZero():
+		p.warmSince = time.Now()
+	}
+	p.keepWarming(warming)
 	p.flush()
 }
 

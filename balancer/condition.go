@@ -13,8 +13,9 @@ type condition struct {
 	standIn  int // for the weight of a critical instance that is used all the same; else 0
 	reasons  Reason
 	why      [numReasons]string // for each bit of reasons
-	leaving  bool               // no longer in the set
+	leaving  bool               // not in the set, or no longer
 	since    time.Time          // start of the present state
+	warmFrom time.Time          // start of slow start; zero for a peer that is warm or not eligible
 }
 
 // weight returns the share of the traffic, within what counts.
@@ -33,6 +34,8 @@ func (c *condition) state() State {
 		return StateUnhealthy
 	case c.reasons&ReasonEjected != 0:
 		return StateEjected
+	case !c.warmFrom.IsZero():
+		return StateWarming
 	}
 	return StateUp
 }
@@ -74,15 +77,16 @@ func (c *condition) setReason(r Reason, down bool, why string) {
 	}
 }
 
-// change stores a changed copy of the peer's condition and returns both. The
+// change stores a changed copy of a peer's condition and returns both. The
 // pool's mutex must be held.
-func (p *Peer) change(f func(*condition)) (was, is *condition) {
-	was = p.condition.Load()
+func (p *Pool) change(peer *Peer, f func(*condition)) (was, is *condition) {
+	was = peer.condition.Load()
 	c := *was
 	f(&c)
+	p.warm(was, &c)
 	if c.state() != was.state() {
 		c.since = time.Now()
 	}
-	p.condition.Store(&c)
+	peer.condition.Store(&c)
 	return was, &c
 }

@@ -9,7 +9,7 @@ import (
 func (p *Pool) leave(peer *Peer) {
 	delete(p.peers, peer.ID)
 	p.draining[peer.ID] = peer
-	peer.change(func(c *condition) { c.leaving = true })
+	p.change(peer, func(c *condition) { c.leaving = true })
 	peer.departures++
 	departure, timeout := peer.departures, p.options.DrainTimeout
 	peer.cutTimer = time.AfterFunc(timeout, func() { p.cut(peer, departure, timeout) })

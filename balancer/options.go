@@ -21,6 +21,8 @@ type Options struct {
 	Limits Limits
 	// RetryBudget bounds the retries. Default: [DefaultRetryBudget].
 	RetryBudget *RetryBudget
+	// SlowStart says how the share of new peers grows. Default: off.
+	SlowStart SlowStart
 	// NewTransport makes the connections of a peer. It is called once per peer,
 	// before the peer is picked for the first time, with the pool's mutex held:
 	// it must not block and not call the pool. If it is nil, Peer.Transport is.
@@ -91,5 +93,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.RetryBudget == nil {
 		o.RetryBudget = &DefaultRetryBudget
 	}
-	return o, errors.Join(o.Limits.check(), o.RetryBudget.check())
+	var err error
+	o.SlowStart, err = o.SlowStart.withDefaults()
+	return o, errors.Join(err, o.Limits.check(), o.RetryBudget.check())
 }

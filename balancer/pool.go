@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sluice/discovery"
 	"sluice/metrics"
@@ -46,6 +47,9 @@ type Pool struct {
 	events   []Event                 // not sent yet
 	closed   bool
 	drained  chan struct{} // closed when the pool is and nothing drains
+
+	warmSince time.Time   // since when there has been an eligible peer; zero: there is none
+	warmTimer *time.Timer // runs while a peer warms
 }
 
 // NewPool returns an empty pool for the service of this name.
@@ -64,7 +68,7 @@ func NewPool(name string, o Options) (*Pool, error) {
 	}
 	p.setOptions(o)
 	p.cursor.Store(p.random.uint64())
-	s := build(1, &o, nil, nil)
+	s := build(1, &o, nil, nil, time.Time{})
 	p.budget.open(s.terms.budget, nanotime())
 	p.snapshot.Store(s)
 	return p, nil
@@ -156,7 +160,7 @@ func (p *Pool) Reconfigure(o Options) error {
 // override applies Options.ActiveOverridesConsul to a peer that joined when it
 // was different.
 func (p *Pool) override(peer *Peer) {
-	was, is := peer.change(func(c *condition) {
+	was, is := p.change(peer, func(c *condition) {
 		critical := c.reasons&ReasonConsul != 0
 		c.setInstance(c.instance, p.options.ActiveOverridesConsul)
 		if critical && c.reasons&ReasonConsul == 0 { // not before a check has passed

@@ -1,6 +1,9 @@
 package balancer
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Snapshot is the state of a pool at one time. It is immutable: callers must
 // not change its slices. The peers in it live on and change.
@@ -24,8 +27,8 @@ type Snapshot struct {
 
 // build makes the snapshot of the peers in the set and of those that left it.
 // It depends on nothing but its arguments and the conditions of the peers, and
-// changes none of them.
-func build(generation uint64, o *Options, all, draining []*Peer) *Snapshot {
+// changes none of them. now is for slow start.
+func build(generation uint64, o *Options, all, draining []*Peer, now time.Time) *Snapshot {
 	s := &Snapshot{
 		Generation: generation,
 		Policy:     o.Policy,
@@ -41,6 +44,7 @@ func build(generation uint64, o *Options, all, draining []*Peer) *Snapshot {
 			candidates = append(candidates, candidate{peer: p, weight: c.weight()})
 		}
 	}
+	o.SlowStart.apply(candidates, now)
 	s.picker = newPicker(o.Policy, candidates)
 	return s
 }

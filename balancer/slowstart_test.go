@@ -1,0 +1,318 @@
+package balancer
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/discovery"
+)
+
+// The values are Envoy's formula, worked out by hand.
+func TestSlowStartFollowsEnvoysFormula(t *testing.T) {
+	f := func(s SlowStart, age time.Duration, want float64) {
+		t.Helper()
+		s, err := s.withDefaults()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.factor(age); math.Abs(got-want) > 1e-9 {
+			t.Errorf("%+v: factor %v at %v, want %v", s, got, age, want)
+		}
+	}
+	minute := SlowStart{Window: time.Minute}
+	f(minute, -time.Second, .1)
+	f(minute, 0, .1)
+	f(minute, 6*time.Second, .1)
+	f(minute, 15*time.Second, .25)
+	f(minute, 54*time.Second, .9)
+	f(minute, time.Minute, 1)
+	f(minute, time.Hour, 1)
+	f(SlowStart{Window: time.Minute, Aggression: 2}, 15*time.Second, .5)
+	f(SlowStart{Window: time.Minute, Aggression: .5}, 30*time.Second, .25)
+	f(SlowStart{Window: time.Minute, MinWeight: .01}, 3*time.Second, .05)
+	f(SlowStart{Window: time.Minute, MinWeight: 1}, 0, 1)
+	f(SlowStart{}, 0, 1)
+}
+
+// shareOf returns how much of the requests the peer of i gets.
+func shareOf(t *testing.T, p *Pool, i discovery.Instance) float64 {
+	t.Helper()
+	const picks = 22000 // a multiple of many sums of weights
+	peer := peerOf(t, p, i)
+	before := peer.Requests()
+	requests(t, p, picks)
+	return float64(peer.Requests()-before) / picks
+}
+
+func expectShare(t *testing.T, p *Pool, i discovery.Instance, want float64) {
+	t.Helper()
+	if got := shareOf(t, p, i); math.Abs(got-want) > 0.002 {
+		t.Errorf("share %.3f, want %.3f", got, want)
+	}
+}
+
+func TestANewPeersShareGrows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got events
+		p := newTestPool(t, Options{Policy: PolicyRoundRobin, SlowStart: SlowStart{Window: 10 * time.Second}, Notify: got.notify})
+		set := instances(2)
+		p.Apply(set[:1])
+		time.Sleep(time.Minute)
+		p.Apply(set)
+		added := peerOf(t, p, set[1])
+		if added.State() != StateWarming {
+			t.Errorf("state %v, want warming", added.State())
+		}
+		expectShare(t, p, set[1], .1/1.1)
+		start := time.Now()
+		for age := time.Second; age < 10*time.Second; age += time.Second {
+			time.Sleep(age - time.Since(start))
+			synctest.Wait()
+			factor := age.Seconds() / 10
+			expectShare(t, p, set[1], factor/(1+factor))
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		expectShare(t, p, set[1], .5)
+		if added.State() != StateUp || added.Since().Sub(start) != 10*time.Second {
+			t.Errorf("%v since %v, want up since 10s", added.State(), added.Since().Sub(start))
+		}
+		want := []string{"added star-0000: up", "added star-0001: warming", "state star-0001: up: warming → up"}
+		if e := got.take(); !slices.Equal(e, want) {
+			t.Errorf("events %q, want %q", e, want)
+		}
+		// Nothing goes on when nobody warms.
+		generation := p.Snapshot().Generation
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if p.Snapshot().Generation != generation || p.warmTimer != nil {
+			t.Error("snapshots are made without need")
+		}
+	})
+}
+
+// Where everybody is new there is nobody to spare them.
+func TestPeersThatAreNewTogetherShareTheLoadAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{Policy: PolicyRoundRobin, MustPassFirst: true, SlowStart: SlowStart{Window: 10 * time.Second}})
+		set := instances(4)
+		expectUp := func(n int) {
+			t.Helper()
+			if s := p.Snapshot(); len(s.Eligible) != n {
+				t.Errorf("%d eligible, want %d", len(s.Eligible), n)
+			}
+			for _, peer := range p.Snapshot().Eligible {
+				if peer.State() != StateUp {
+					t.Errorf("%v is %v", peer, peer.State())
+				}
+			}
+		}
+		p.Apply(set[:3])
+		time.Sleep(time.Minute) // the window begins with the first that passes
+		for i := range 3 {
+			p.SetReason(set[i].Key(), ReasonActive, false, "")
+			time.Sleep(time.Second)
+		}
+		expectUp(3)
+		expectShare(t, p, set[1], 1./3)
+		p.Apply(set)
+		p.SetReason(set[3].Key(), ReasonActive, false, "")
+		expectUp(4)
+
+		// All are away for a while.
+		time.Sleep(time.Hour)
+		var down, up []Verdict
+		for _, peer := range p.Snapshot().All {
+			down, up = append(down, Verdict{peer, true, ""}), append(up, Verdict{peer, false, ""})
+		}
+		p.SetReasons(ReasonActive, down...)
+		time.Sleep(time.Hour)
+		p.SetReasons(ReasonActive, up[:2]...)
+		time.Sleep(9 * time.Second)
+		p.SetReasons(ReasonActive, up...)
+		expectUp(4)
+	})
+}
+
+func TestAPeerThatReturnsWarmsAgain(t *testing.T) {
+	for what, away := range map[string]func(p *Pool, i discovery.Instance, away bool){
+		"ejected": func(p *Pool, i discovery.Instance, away bool) { p.SetReason(i.Key(), ReasonEjected, away, "") },
+		"checked": func(p *Pool, i discovery.Instance, away bool) { p.SetReason(i.Key(), ReasonActive, away, "") },
+		"drained": func(p *Pool, i discovery.Instance, away bool) { p.SetReason(i.Key(), ReasonDrain, away, "") },
+		"critical": func(p *Pool, i discovery.Instance, away bool) {
+			if away {
+				i.Status = discovery.StatusCritical
+			}
+			p.Apply([]discovery.Instance{instance(0, 1), i})
+		},
+		"removed": func(p *Pool, i discovery.Instance, away bool) {
+			if away {
+				p.Apply(instances(1))
+			} else {
+				p.Apply(instances(2))
+			}
+		},
+	} {
+		for _, open := range []bool{false, true} { // whether a request keeps it from being retired
+			synctest.Test(t, func(t *testing.T) {
+				p := newTestPool(t, Options{Policy: PolicyRoundRobin, SlowStart: SlowStart{Window: 10 * time.Second}})
+				defer p.Close()
+				set := instances(2)
+				p.Apply(set)
+				time.Sleep(time.Minute)
+				for _, token := range []Token{mustPick(t, p, nil), mustPick(t, p, nil)} {
+					if !open || token.Peer.ID != set[1].Key() {
+						token.Done(Outcome{})
+					}
+				}
+				away(p, set[1], true)
+				time.Sleep(time.Second)
+				away(p, set[1], false)
+				if got := peerOf(t, p, set[1]).State(); got != StateWarming {
+					t.Errorf("%s: state %v, want warming", what, got)
+				}
+				expectShare(t, p, set[1], .1/1.1)
+				if got := peerOf(t, p, set[0]).State(); got != StateUp {
+					t.Errorf("%s: the other peer is %v", what, got)
+				}
+				// One that leaves again while it warms begins anew.
+				time.Sleep(5 * time.Second)
+				away(p, set[1], true)
+				if got := p.Snapshot().Eligible; len(got) != 1 {
+					t.Errorf("%s: %d eligible, want 1", what, len(got))
+				}
+				away(p, set[1], false)
+				expectShare(t, p, set[1], .1/1.1)
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				expectShare(t, p, set[1], .5)
+			})
+		}
+	}
+}
+
+// While one peer warms the others keep their shares among themselves.
+func TestWarmingKeepsWeightsInProportion(t *testing.T) {
+	for _, policy := range []Policy{PolicyRoundRobin, PolicyRandom} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newTestPool(t, Options{Policy: policy, SlowStart: SlowStart{Window: 10 * time.Second, MinWeight: .5}})
+			defer p.Close()
+			set := withWeights(1, 3, 2)
+			p.Apply(set[:2])
+			time.Sleep(time.Minute)
+			p.Apply(set)
+			for i, want := range []float64{1. / 5, 3. / 5, 1. / 5} {
+				if got := shareOf(t, p, set[i]); math.Abs(got-want) > .02 {
+					t.Errorf("%s: share of peer %d: %.3f, want %.3f", policy, i, got, want)
+				}
+			}
+		})
+	}
+	candidates := []candidate{{weight: maxWeight}, {weight: 1}}
+	for i := range candidates {
+		candidates[i].peer = &Peer{}
+		candidates[i].peer.condition.Store(&condition{})
+	}
+	candidates[0].peer.condition.Store(&condition{warmFrom: time.Now()})
+	s := SlowStart{Window: time.Second, MinWeight: 1e-9, Aggression: 1}
+	s.apply(candidates, time.Now())
+	if candidates[0].weight < 1 || candidates[1].weight != warmingScale {
+		t.Errorf("weights %d, %d; want at least 1, and %d", candidates[0].weight, candidates[1].weight, warmingScale)
+	}
+}
+
+func TestSlowStartIsReconfigured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{Policy: PolicyRoundRobin})
+		reconfigure := func(window time.Duration) {
+			t.Helper()
+			if err := p.Reconfigure(Options{Policy: PolicyRoundRobin, SlowStart: SlowStart{Window: window}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		set := instances(4)
+		p.Apply(set[:1])
+		time.Sleep(time.Hour)
+		p.Apply(set[:2])
+		expectShare(t, p, set[1], .5) // off
+		reconfigure(time.Minute)
+		p.Apply(set[:3])
+		if got := peerOf(t, p, set[2]).State(); got != StateWarming {
+			t.Errorf("state %v, want warming", got)
+		}
+		time.Sleep(10 * time.Second)
+		reconfigure(8 * time.Second) // over by now
+		if got := peerOf(t, p, set[2]).State(); got != StateUp {
+			t.Errorf("state %v, want up", got)
+		}
+		p.Apply(set)
+		reconfigure(0)
+		if got := peerOf(t, p, set[3]).State(); got != StateUp {
+			t.Errorf("state %v with slow start turned off, want up", got)
+		}
+		expectShare(t, p, set[3], .25)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if p.warmTimer != nil {
+			t.Error("the timer runs on")
+		}
+	})
+}
+
+// A pool that is closed while a peer warms does nothing more.
+func TestAClosedPoolDoesNotWarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{SlowStart: SlowStart{Window: time.Minute}})
+		p.Apply(instances(1))
+		time.Sleep(time.Hour)
+		p.Apply(instances(3))
+		token := mustPick(t, p, nil)
+		p.Close()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if p.warmTimer != nil {
+			t.Error("the timer runs on")
+		}
+		token.Done(Outcome{})
+		if !drained(p) {
+			t.Error("not drained")
+		}
+	})
+}
+
+// While its share grows, no policy gives a peer more than that, though it is
+// idle.
+func TestAWarmingPeerIsNotFlooded(t *testing.T) {
+	for _, policy := range Policies() {
+		t.Run(fmt.Sprint(policy), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newTestPool(t, Options{Policy: policy, SlowStart: SlowStart{Window: time.Minute}})
+				defer p.Close()
+				set := instances(10)
+				p.Apply(set[:9])
+				time.Sleep(time.Hour)
+				p.Apply(set)
+				// Requests come and go with 30 in flight.
+				var held []Token
+				for range 20000 {
+					held = append(held, mustPick(t, p, nil))
+					if len(held) > 30 {
+						held[0].Done(Outcome{Latency: ms})
+						held = held[1:]
+					}
+				}
+				added := peerOf(t, p, set[9])
+				for _, token := range held {
+					token.Done(Outcome{Latency: ms})
+				}
+				if share := float64(added.Requests()) / 20000; share < .002 || share > .03 {
+					t.Errorf("share %.3f, want about 0.011, and at least some", share)
+				}
+			})
+		})
+	}
+}
