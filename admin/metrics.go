@@ -76,6 +76,7 @@ var (
 
 	peersDesc    = describe("peers", "Peers by state.", "service", "state")
 	eligibleDesc = describe("peers_eligible", "Peers that requests go to.", "service")
+	panicDesc    = describe("panic", "1 while a service has too few eligible peers, so that others are used too, else 0.", "service")
 
 	peerInflight = describe("peer_requests_in_flight", "Attempts in flight to a peer.", "service", "node", "id", "address")
 	peerAttempts = describe("peer_attempts_total", "Attempts on a peer that ended, by outcome.", "service", "node", "id", "address", "outcome")
@@ -165,6 +166,7 @@ func (c *collector) peers(e emitter, r *reading) {
 		e.gauge(peersDesc, float64(states[state]), r.service, state.String())
 	}
 	e.gauge(eligibleDesc, float64(r.eligible), r.service)
+	e.gauge(panicDesc, number(r.panic), r.service)
 	for _, p := range r.peers {
 		e.gauge(peerInflight, float64(p.inflight), r.service, p.ID.Node, p.ID.ID, p.ID.Address)
 		e.gauge(peerLatency, p.Latency().Seconds(), r.service, p.ID.Node, p.ID.ID, p.ID.Address)

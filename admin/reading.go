@@ -13,6 +13,7 @@ type reading struct {
 	refusals [balancer.NumLimits]uint64
 	pending  int
 	eligible int
+	panic    bool
 	peers    []peerReading // in the set, then draining; no two with the same labels
 }
 
@@ -48,7 +49,9 @@ func (r *reading) add(pool *balancer.Pool) {
 		r.refusals[limit] += n
 	}
 	r.pending += pool.Pending()
-	r.eligible += len(pool.Snapshot().Eligible)
+	s := pool.Snapshot()
+	r.eligible += len(s.Eligible)
+	r.panic = r.panic || s.Panic
 	known := make(map[peerLabels]int, len(r.peers))
 	for i, p := range r.peers {
 		known[p.labels()] = i

@@ -16,6 +16,7 @@ type Service struct {
 
 	Peers    map[string]int `json:"peers"`    // number of peers in each state, draining ones included
 	Eligible int            `json:"eligible"` // peers that requests go to
+	Panic    bool           `json:"panic"`    // too few are left, so others are used too
 	Inflight int            `json:"inflight"`
 	Requests uint64         `json:"requests"` // that ended, since the start
 	P50MS    float64        `json:"p50_ms"`   // estimates over all of them
@@ -92,6 +93,7 @@ func describeService(r *reading) Service {
 		Service:  r.service,
 		Peers:    map[string]int{},
 		Eligible: r.eligible,
+		Panic:    r.panic,
 		Inflight: r.inflight(),
 		Requests: r.requests.Total(),
 		P50MS:    millis(r.requests.Quantile(0.5)),

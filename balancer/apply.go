@@ -53,7 +53,8 @@ func (p *Pool) apply(set []discovery.Instance) discovery.Changes {
 //
 // r is a single bit that the caller owns; [ReasonConsul] belongs to Apply. Once
 // SetReason has returned with a reason against a peer, no request is started on
-// it: if none is in flight, none will be.
+// it, unless Options.PanicThreshold has it used all the same, which [ReasonDrain]
+// excludes: if none is in flight, none will be.
 func (p *Pool) SetReason(id discovery.Key, r Reason, down bool, why string) bool {
 	if r&ReasonConsul != 0 {
 		panic("BUG: ReasonConsul is for Pool.Apply to set")
@@ -104,7 +105,7 @@ func (p *Pool) judge(r Reason, verdicts ...Verdict) {
 			v.Peer.drained = false
 		}
 		p.noteState(v.Peer, was, is)
-		differs = differs || is.eligible() != was.eligible()
+		differs = differs || is.eligible() != was.eligible() || is.usableInPanic() != was.usableInPanic()
 	}
 	if differs {
 		p.publish()
@@ -138,7 +139,7 @@ func (p *Pool) join(i discovery.Instance) {
 		c.leaving = false
 		c.setInstance(i, p.options.ActiveOverridesConsul)
 		if p.options.MustPassFirst || p.options.ActiveOverridesConsul {
-			c.setReason(ReasonActive, true, "not checked yet")
+			c.awaitCheck()
 		}
 	})
 	peer.measureLatencies(p.options.MeasureLatencies)
@@ -196,10 +197,17 @@ func (p *Pool) publish() {
 	}
 	p.store(next)
 	for _, peer := range prev.Eligible {
-		if !peer.condition.Load().eligible() {
+		peer.eligible = false
+	}
+	for _, peer := range next.Eligible {
+		peer.eligible = true
+	}
+	for _, peer := range prev.Eligible {
+		if !peer.eligible {
 			peer.quiesce()
 		}
 	}
+	p.notePanic(prev, next)
 	p.settle(next.Draining...)
 	p.settle(next.All...)
 	switch {

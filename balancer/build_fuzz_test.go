@@ -1,8 +1,10 @@
 package balancer
 
 import (
+	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"sluice/discovery"
 )
@@ -20,6 +22,7 @@ func FuzzPool(f *testing.F) {
 		p := newTestPool(t, Options{NewTransport: newTestTransport})
 		set := make(map[byte]discovery.Instance)
 		reasons := make(map[discovery.Key]Reason)
+		panicThreshold := 0.
 		known := make(map[*Peer]bool)
 		for ; len(script) >= 2; script = script[2:] {
 			n, argument := script[0]&15, script[1]
@@ -52,7 +55,11 @@ func FuzzPool(f *testing.F) {
 				}
 			case 8:
 				policies := Policies()
-				if err := p.Reconfigure(Options{Policy: policies[int(argument)%len(policies)], NewTransport: newTestTransport}); err != nil {
+				panicThreshold = []float64{0, .5, 1}[argument>>4%3]
+				if err := p.Reconfigure(Options{
+					Policy: policies[int(argument&15)%len(policies)], PanicThreshold: panicThreshold,
+					SlowStart: SlowStart{Window: time.Duration(argument >> 7)}, NewTransport: newTestTransport,
+				}); err != nil {
 					t.Fatal(err)
 				}
 			default: // several changes at once
@@ -63,19 +70,36 @@ func FuzzPool(f *testing.F) {
 				all = append(all, i)
 			}
 			p.Apply(all)
-			checkPool(t, p, all, reasons, known)
+			checkPool(t, p, all, reasons, panicThreshold, known)
 		}
 	})
 }
 
 // checkPool fails unless p holds the peers of set, those that should be are
 // eligible, and these and no others can be picked.
-func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[discovery.Key]Reason, known map[*Peer]bool) {
+func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[discovery.Key]Reason, panicThreshold float64, known map[*Peer]bool) {
 	t.Helper()
 	s := p.Snapshot()
-	want := make(map[discovery.Key]bool) // whether it is eligible
+	want := make(map[discovery.Key]bool)   // whether it is eligible
+	sound := make(map[discovery.Key]bool)  // the same without panic
+	spared := make(map[discovery.Key]bool) // the same in panic
 	for _, i := range set {
-		want[i.Key()] = i.Weight > 0 && i.Status <= discovery.StatusWarning && reasons[i.Key()] == 0
+		registered, r := i.Weight > 0 && i.Status <= discovery.StatusWarning, reasons[i.Key()]
+		want[i.Key()] = false
+		if registered && r == 0 {
+			sound[i.Key()] = true
+		}
+		if registered && r&^(ReasonActive|ReasonEjected) == 0 {
+			spared[i.Key()] = true
+		}
+	}
+	panic := float64(len(sound)) < panicThreshold*float64(len(spared))
+	if s.Panic != panic {
+		t.Fatalf("panic %v with %d of %d and a threshold of %v", s.Panic, len(sound), len(spared), panicThreshold)
+	}
+	maps.Copy(want, sound)
+	if panic {
+		maps.Copy(want, spared)
 	}
 	for key := range reasons {
 		if _, present := want[key]; !present {
@@ -92,8 +116,8 @@ func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[disc
 		if got := slices.Contains(s.Eligible, peer); !present || got != expected {
 			t.Fatalf("%v: present %v, eligible %v; want %v", peer, present, got, expected)
 		}
-		if (peer.State() == StateUp) != expected || (peer.Reasons() == nil) != expected {
-			t.Errorf("%v: state %v, reasons %q, but eligible: %v", peer, peer.State(), peer.Reasons(), expected)
+		if up := peer.State() <= StateWarming; up != sound[peer.ID] || (peer.Reasons() == nil) != sound[peer.ID] {
+			t.Errorf("%v: state %v, reasons %q, but should be used as a matter of course: %v", peer, peer.State(), peer.Reasons(), sound[peer.ID])
 		}
 		if peer.Weight() < 0 || expected && peer.Weight() == 0 {
 			t.Errorf("%v: weight %d", peer, peer.Weight())

@@ -13,6 +13,7 @@ type condition struct {
 	standIn  int // for the weight of a critical instance that is used all the same; else 0
 	reasons  Reason
 	why      [numReasons]string // for each bit of reasons
+	unproven bool               // no active check has passed yet, though one must
 	leaving  bool               // not in the set, or no longer
 	since    time.Time          // start of the present state
 	warmFrom time.Time          // start of slow start; zero for a peer that is warm or not eligible
@@ -25,6 +26,12 @@ func (c *condition) weight() int {
 
 // eligible reports whether nothing speaks against the peer.
 func (c *condition) eligible() bool { return c.reasons == 0 && !c.leaving }
+
+// usableInPanic reports whether the peer is used when too few are eligible: one
+// that the registry and the operator want used and that has been in use.
+func (c *condition) usableInPanic() bool {
+	return c.reasons&^(ReasonActive|ReasonEjected) == 0 && !c.leaving && !c.unproven
+}
 
 func (c *condition) state() State {
 	switch {
@@ -65,6 +72,9 @@ func (c *condition) setInstance(i discovery.Instance, overridden bool) {
 // setReason sets or clears the bits of r.
 func (c *condition) setReason(r Reason, down bool, why string) {
 	c.reasons &^= r
+	if r&ReasonActive != 0 && !down {
+		c.unproven = false
+	}
 	if down {
 		c.reasons |= r
 	} else {
@@ -75,6 +85,12 @@ func (c *condition) setReason(r Reason, down bool, why string) {
 			c.why[i] = why
 		}
 	}
+}
+
+// awaitCheck takes the peer out until an active check has passed.
+func (c *condition) awaitCheck() {
+	c.setReason(ReasonActive, true, "not checked yet")
+	c.unproven = true
 }
 
 // change stores a changed copy of a peer's condition and returns both. The

@@ -49,7 +49,7 @@ func (p *Pool) settle(peers ...*Peer) {
 
 // cut ends a drain that takes too long. departure tells it from a later one of
 // the same peer. It takes mu.
-func (p *Pool) cut(peer *Peer, departure int, timeout time.Duration) {
+func (p *Pool) cut(peer *Peer, departure int32, timeout time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.draining[peer.ID] != peer || peer.departures != departure {

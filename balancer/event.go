@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"fmt"
 	"strings"
 	"time"
 )
@@ -23,9 +24,14 @@ const (
 	// EventCut: a peer that had left the set still had requests in flight when
 	// Options.DrainTimeout ended. Its transport is closed.
 	EventCut
+	// EventPanic: too few peers are eligible, so others are used too; see
+	// Options.PanicThreshold. It concerns no peer in particular.
+	EventPanic
+	// EventCalm: the panic is over.
+	EventCalm
 )
 
-var eventNames = [...]string{"added", "removed", "updated", "state", "drained", "cut"}
+var eventNames = [...]string{"added", "removed", "updated", "state", "drained", "cut", "panic", "calm"}
 
 // String returns the kind in lower case.
 func (k EventKind) String() string {
@@ -38,23 +44,45 @@ func (k EventKind) String() string {
 // MarshalText returns k.String().
 func (k EventKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// Event is one change of one peer. The peer may have moved on when the event
-// is read; State is what it was right after the change.
+// Event is one change of one peer, or of the pool. The peer may have moved on
+// when the event is read; State is what it was right after the change.
 type Event struct {
 	Time   time.Time
 	Pool   string
-	Peer   *Peer
+	Peer   *Peer // nil for EventPanic and EventCalm
 	Kind   EventKind
-	State  State
+	State  State  // of the peer
 	Detail string // in a few words; may be empty
 }
 
 // note keeps an event until flush sends it. The pool's mutex must be held.
 func (p *Pool) note(peer *Peer, kind EventKind, detail string) {
-	if p.options.Notify != nil {
-		p.events = append(p.events, Event{
-			Time: time.Now(), Pool: p.name, Peer: peer, Kind: kind, State: peer.State(), Detail: detail,
-		})
+	if p.options.Notify == nil {
+		return
+	}
+	e := Event{Time: time.Now(), Pool: p.name, Peer: peer, Kind: kind, Detail: detail}
+	if peer != nil {
+		e.State = peer.State()
+	}
+	p.events = append(p.events, e)
+}
+
+// notePanic notes the beginning and the end of panic.
+func (p *Pool) notePanic(prev, next *Snapshot) {
+	if prev.Panic == next.Panic {
+		return
+	}
+	sound := 0
+	for _, peer := range next.All {
+		if peer.condition.Load().eligible() {
+			sound++
+		}
+	}
+	detail := fmt.Sprintf("nothing speaks against %d of %d peers", sound, len(next.All))
+	if next.Panic {
+		p.note(nil, EventPanic, detail)
+	} else {
+		p.note(nil, EventCalm, detail)
 	}
 }
 

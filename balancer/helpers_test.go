@@ -87,7 +87,10 @@ type events struct {
 }
 
 func (e *events) notify(event Event) {
-	line := fmt.Sprintf("%s %s: %s", event.Kind, event.Peer.ID.ID, event.State)
+	line := event.Kind.String()
+	if event.Peer != nil {
+		line += fmt.Sprintf(" %s: %s", event.Peer.ID.ID, event.State)
+	}
 	if event.Detail != "" {
 		line += ": " + event.Detail
 	}

@@ -23,6 +23,15 @@ type Options struct {
 	RetryBudget *RetryBudget
 	// SlowStart says how the share of new peers grows. Default: off.
 	SlowStart SlowStart
+	// PanicThreshold is the share of peers, 0 to 1, that must be eligible. While
+	// fewer are, the pool panics: it takes the verdicts against the others for
+	// wrong, or at least for the lesser evil, and uses them too. Default: 0, never.
+	//
+	// It counts and uses only peers that nothing speaks against but an active
+	// check that fails or an ejection, which are conclusions of our own. Those
+	// that the registry does not want used or an operator has taken out stay
+	// out, and so do those that no active check has passed yet.
+	PanicThreshold float64
 	// NewTransport makes the connections of a peer. It is called once per peer,
 	// before the peer is picked for the first time, with the pool's mutex held:
 	// it must not block and not call the pool. If it is nil, Peer.Transport is.
@@ -89,6 +98,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.DrainTimeout == 0 {
 		o.DrainTimeout = DefaultDrainTimeout
+	}
+	if !(o.PanicThreshold >= 0 && o.PanicThreshold <= 1) {
+		return o, fmt.Errorf("panic threshold %v: want 0 to 1", o.PanicThreshold)
 	}
 	if o.RetryBudget == nil {
 		o.RetryBudget = &DefaultRetryBudget

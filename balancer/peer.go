@@ -30,9 +30,10 @@ type Peer struct {
 
 	// pool.mu guards the fields below.
 	cutTimer   *time.Timer // runs while the peer is leaving
-	departures int         // how often it left
+	departures int32       // how often it left
 	drained    bool        // EventDrained was sent for an operator's drain
-	// With these fields the first 128 bytes are full.
+	eligible   bool        // in the present snapshot
+	_          [8]byte     // up to 128
 
 	// What picks read and every request writes, on a cache line of its own.
 
@@ -67,9 +68,9 @@ func (p *Peer) State() State { return p.condition.Load().state() }
 // Since returns the start of the present state.
 func (p *Peer) Since() time.Time { return p.condition.Load().since }
 
-// Reasons returns why the peer is not used, one line for each reason, such as
-// "consul: critical: http check: connection refused". It is nil for a peer
-// that is.
+// Reasons returns what speaks against using the peer, one line for each reason,
+// such as "consul: critical: http check: connection refused". It is nil for a
+// peer that is used as a matter of course, and not in panic only.
 func (p *Peer) Reasons() []string {
 	c := p.condition.Load()
 	var lines []string

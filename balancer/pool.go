@@ -164,7 +164,7 @@ func (p *Pool) override(peer *Peer) {
 		critical := c.reasons&ReasonConsul != 0
 		c.setInstance(c.instance, p.options.ActiveOverridesConsul)
 		if critical && c.reasons&ReasonConsul == 0 { // not before a check has passed
-			c.setReason(ReasonActive, true, "not checked yet")
+			c.awaitCheck()
 		}
 	})
 	p.noteState(peer, was, is)

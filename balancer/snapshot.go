@@ -16,6 +16,10 @@ type Snapshot struct {
 	All []*Peer
 	// Eligible are those of All that get requests.
 	Eligible []*Peer
+	// Panic says that too few of All were left to get requests, so that Eligible
+	// includes peers that active checks or ejection would exclude; see
+	// Options.PanicThreshold.
+	Panic bool
 	// Draining are the peers that left the set and still have requests in
 	// flight, sorted as All.
 	Draining []*Peer
@@ -37,16 +41,33 @@ func build(generation uint64, o *Options, all, draining []*Peer, now time.Time) 
 		terms:      newTerms(o),
 		superseded: make(chan struct{}),
 	}
-	candidates := make([]candidate, 0, len(all))
-	for _, p := range all {
-		if c := p.condition.Load(); c.eligible() {
-			s.Eligible = append(s.Eligible, p)
-			candidates = append(candidates, candidate{peer: p, weight: c.weight()})
-		}
+	s.Eligible, s.Panic = eligible(all, o.PanicThreshold)
+	candidates := make([]candidate, len(s.Eligible))
+	for i, p := range s.Eligible {
+		candidates[i] = candidate{peer: p, weight: p.condition.Load().weight()}
 	}
 	o.SlowStart.apply(candidates, now)
 	s.picker = newPicker(o.Policy, candidates)
 	return s
+}
+
+// eligible returns the peers that get requests, and whether that is because too
+// few would without panic.
+func eligible(all []*Peer, panicThreshold float64) (peers []*Peer, panic bool) {
+	var inPanic []*Peer
+	for _, p := range all {
+		c := p.condition.Load()
+		if c.eligible() {
+			peers = append(peers, p)
+		}
+		if panicThreshold > 0 && c.usableInPanic() {
+			inPanic = append(inPanic, p)
+		}
+	}
+	if float64(len(peers)) < panicThreshold*float64(len(inPanic)) {
+		return inPanic, true
+	}
+	return peers, false
 }
 
 // withDraining returns the snapshot that follows s when nothing has changed

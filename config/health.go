@@ -18,6 +18,11 @@ type Health struct {
 type ServiceHealth struct {
 	Active  *ActiveCheck `key:"active"` // nil: none
 	Passive Passive      `key:"passive"`
+
+	SlowStart           time.Duration `key:"slow_start" default:"0s" min:"0s" max:"1h"` // 0: off
+	SlowStartAggression Ratio         `key:"slow_start_aggression" default:"1.0" min:"0.1" max:"10"`
+	SlowStartMin        Ratio         `key:"slow_start_min" default:"10%" min:"0.01" max:"1"` // share at the start
+	PanicThreshold      Ratio         `key:"panic_threshold" default:"50%" min:"0" max:"1"`   // 0: off
 }
 
 // ActiveCheck asks each peer from time to time whether it works.

@@ -63,12 +63,17 @@ func TestHealthReadsEveryKey(t *testing.T) {
 	f(`{ passive: { consecutive_failures: 1, consecutive_connect_failures: 2, consecutive_5xx: 3, interval: 1s, ejection: 2s,
 		max_ejection: 3s, max_ejected: 10%, success_rate: { stdev_factor: 2, below: 90%, min_requests: 4, min_peers: 5 },
 		latency: { factor: 1.5, above: 0s, min_requests: 6, min_peers: 7 } } }`, func(h *ServiceHealth) {
-		*h = ServiceHealth{Passive: Passive{
+		h.Active = nil
+		h.Passive = Passive{
 			ConsecutiveFailures: 1, ConsecutiveConnectFailures: 2, Consecutive5xx: 3,
 			SuccessRate: &SuccessRate{StdevFactor: 2, Below: 0.9, MinRequests: 4, MinPeers: 5},
 			Latency:     &LatencyCheck{Factor: 1.5, MinRequests: 6, MinPeers: 7},
 			Interval:    time.Second, Ejection: 2 * time.Second, MaxEjection: 3 * time.Second, MaxEjected: 0.1,
-		}}
+		}
+	})
+	f("{ slow_start: 10s, slow_start_aggression: 1.5, slow_start_min: 20%, panic_threshold: 25% }", func(h *ServiceHealth) {
+		h.Active = nil
+		h.SlowStart, h.SlowStartAggression, h.SlowStartMin, h.PanicThreshold = 10*time.Second, 1.5, 0.2, 0.25
 	})
 	f("{ passive: { success_rate: {}, latency: {} } }", func(h *ServiceHealth) {
 		h.Active = nil

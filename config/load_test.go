@@ -36,7 +36,7 @@ var (
 	defaultHealth = ServiceHealth{Passive: Passive{
 		ConsecutiveFailures: 5, Interval: 10 * time.Second,
 		Ejection: 10 * time.Second, MaxEjection: 5 * time.Minute, MaxEjected: 0.5,
-	}}
+	}, SlowStartAggression: 1, SlowStartMin: 0.1, PanicThreshold: 0.5}
 )
 
 func TestParseFillsDefaults(t *testing.T) {
@@ -110,7 +110,7 @@ services:
     limits: { requests: 100, requests_per_peer: 20, pending: 30, retries: 40 }
     wait_for_peer: 2s
     drain: { timeout: 5m }
-    health: { active: { type: tcp }, passive: { ejection: 1s } }
+    health: { active: { type: tcp }, passive: { ejection: 1s }, slow_start: 10s }
   origin:
     peers: ["127.0.0.1:19001", "[::1]:19002 weight=3"]
 routes:
@@ -123,6 +123,7 @@ health: { max_checks: 9 }
 	tcp.Type = "tcp"
 	starHealth := defaultHealth
 	starHealth.Active, starHealth.Passive.Ejection = &tcp, time.Second
+	starHealth.SlowStart = 10 * time.Second
 	timeouts := Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour}
 	want := &Config{
 		Log:       Log{Level: "debug", Format: "console"},

@@ -73,11 +73,14 @@ func (j *journal) write(e balancer.Event) {
 	if lost := j.lost.Swap(0); lost > 0 {
 		j.log.Warn().Uint64("events", lost).Msg("the log is too slow: changes of peers were not logged")
 	}
-	line := j.log.WithLevel(levelOf(e)).Str("service", e.Pool).Str("peer", e.Peer.ID.ID).Str("address", e.Peer.Address())
-	if node := e.Peer.ID.Node; node != "" {
-		line = line.Str("node", node)
+	line := j.log.WithLevel(levelOf(e)).Str("service", e.Pool)
+	if e.Peer != nil {
+		line = line.Str("peer", e.Peer.ID.ID).Str("address", e.Peer.Address())
+		if node := e.Peer.ID.Node; node != "" {
+			line = line.Str("node", node)
+		}
+		line = line.Stringer("state", e.State)
 	}
-	line = line.Stringer("state", e.State)
 	if e.Detail != "" {
 		line = line.Str("detail", e.Detail)
 	}
@@ -90,7 +93,7 @@ func levelOf(e balancer.Event) zerolog.Level {
 	switch {
 	case e.Kind == balancer.EventUpdated:
 		return zerolog.DebugLevel
-	case e.Kind == balancer.EventCut,
+	case e.Kind == balancer.EventCut, e.Kind == balancer.EventPanic,
 		e.Kind == balancer.EventState && (e.State == balancer.StateUnhealthy || e.State == balancer.StateEjected):
 		return zerolog.WarnLevel
 	}
@@ -104,4 +107,6 @@ var eventMessages = map[balancer.EventKind]string{
 	balancer.EventState:   "peer changed state",
 	balancer.EventDrained: "peer drained",
 	balancer.EventCut:     "peer cut: its requests in flight did not end in time",
+	balancer.EventPanic:   "panic: too few peers are eligible, others get requests too",
+	balancer.EventCalm:    "panic is over",
 }

@@ -181,9 +181,15 @@ func (g *Gateway) poolOptions(s config.Service, checker *healthcheck.Checker, he
 			Pending:      s.Limits.Pending,
 			Retries:      s.Limits.Retries,
 		},
-		RetryBudget:  &balancer.RetryBudget{Ratio: float64(s.Retry.Budget), MinPerSecond: float64(s.Retry.MinPerSecond)},
-		NewTransport: g.proxy.NewTransport(transportOptions(s)),
-		Notify:       g.journal.note,
+		SlowStart: balancer.SlowStart{
+			Window:     s.Health.SlowStart,
+			Aggression: float64(s.Health.SlowStartAggression),
+			MinWeight:  float64(s.Health.SlowStartMin),
+		},
+		PanicThreshold: float64(s.Health.PanicThreshold),
+		RetryBudget:    &balancer.RetryBudget{Ratio: float64(s.Retry.Budget), MinPerSecond: float64(s.Retry.MinPerSecond)},
+		NewTransport:   g.proxy.NewTransport(transportOptions(s)),
+		Notify:         g.journal.note,
 	}, health)
 }
 

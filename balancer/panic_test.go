@@ -1,0 +1,136 @@
+package balancer
+
+import (
+	"slices"
+	"testing"
+
+	"sluice/discovery"
+)
+
+// expectEligible fails unless the numbered peers are eligible and can be
+// picked, and no others.
+func expectEligible(t *testing.T, p *Pool, panic bool, want ...int) {
+	t.Helper()
+	s := p.Snapshot()
+	var got []discovery.Key
+	for _, peer := range s.Eligible {
+		got = append(got, peer.ID)
+	}
+	var keys []discovery.Key
+	for _, n := range want {
+		keys = append(keys, instance(n, 1).Key())
+	}
+	if s.Panic != panic || !slices.Equal(got, keys) {
+		t.Errorf("panic %v, eligible %v; want %v, %v", s.Panic, got, panic, keys)
+	}
+	picked := make(map[*Peer]bool)
+	for range 1000 {
+		token, err := p.Pick(nil)
+		if err != nil {
+			break
+		}
+		picked[token.Peer] = true
+		token.Done(Outcome{})
+	}
+	if len(picked) != len(want) {
+		t.Errorf("%d peers are picked, want %d", len(picked), len(want))
+	}
+	for _, peer := range s.All {
+		if peer.isQuiesced() == slices.Contains(keys, peer.ID) {
+			t.Errorf("%v: quiesced %v", peer, peer.isQuiesced())
+		}
+	}
+}
+
+func TestPanicUsesAllRatherThanAlmostNone(t *testing.T) {
+	var got events
+	p := newTestPool(t, Options{PanicThreshold: .5, NewTransport: newTestTransport, Notify: got.notify})
+	set := instances(4)
+	p.Apply(set)
+	judge := func(n int, r Reason, down bool) { p.SetReason(set[n].Key(), r, down, "") }
+	judge(0, ReasonActive, true)
+	judge(1, ReasonEjected, true)
+	expectEligible(t, p, false, 2, 3) // half is not too few
+	got.take()
+	judge(2, ReasonActive, true)
+	expectEligible(t, p, true, 0, 1, 2, 3)
+	want := []string{"state star-0002: unhealthy: up → unhealthy: active", "panic: nothing speaks against 1 of 4 peers"}
+	if e := got.take(); !slices.Equal(e, want) {
+		t.Errorf("events %q, want %q", e, want)
+	}
+	if peer := peerOf(t, p, set[0]); peer.State() != StateUnhealthy || peer.Reasons() == nil {
+		t.Errorf("state %v, reasons %q: panic does not make a peer healthy", peer.State(), peer.Reasons())
+	}
+	judge(3, ReasonActive, true) // nobody is left
+	expectEligible(t, p, true, 0, 1, 2, 3)
+	judge(3, ReasonActive, false)
+	judge(2, ReasonActive, false)
+	expectEligible(t, p, false, 2, 3)
+	want = []string{
+		"state star-0003: unhealthy: up → unhealthy: active", "state star-0003: up: unhealthy → up",
+		"state star-0002: up: unhealthy → up", "calm: nothing speaks against 2 of 4 peers",
+	}
+	if e := got.take(); !slices.Equal(e, want) {
+		t.Errorf("events %q, want %q", e, want)
+	}
+}
+
+// What the operator took out and what the registry does not want used stays
+// out, and so does who has never passed a check; and none of them counts.
+func TestPanicLeavesOutWhoIsOutForAReason(t *testing.T) {
+	p := newTestPool(t, Options{PanicThreshold: .5, MustPassFirst: true, NewTransport: newTestTransport})
+	set := instances(7)
+	set[0].Status = discovery.StatusCritical
+	set[1].Status = discovery.StatusMaintenance
+	set[2].Weight = 0
+	p.Apply(set)
+	expectEligible(t, p, false) // nobody has passed
+	judge := func(n int, r Reason, down bool) { p.SetReason(set[n].Key(), r, down, "") }
+	for n := range 6 {
+		judge(n, ReasonActive, false)
+	}
+	expectEligible(t, p, false, 3, 4, 5)
+	judge(3, ReasonDrain, true)
+	judge(4, ReasonActive, true)
+	expectEligible(t, p, false, 5) // 1 of 2
+	judge(5, ReasonEjected, true)
+	expectEligible(t, p, true, 4, 5)
+	drained := transportOf(peerOf(t, p, set[4])).drains.Load()
+	judge(4, ReasonDrain, true) // in the middle of it
+	expectEligible(t, p, true, 5)
+	if transportOf(peerOf(t, p, set[4])).drains.Load() != drained+1 {
+		t.Error("a peer drained in panic keeps its connections")
+	}
+	judge(4, ReasonDrain, false)
+	expectEligible(t, p, true, 4, 5)
+	judge(6, ReasonActive, true) // its first check fails
+	expectEligible(t, p, true, 4, 5)
+	p.Apply(set[:5])
+	expectEligible(t, p, true, 4)
+	p.Apply(nil)
+	if s := p.Snapshot(); s.Panic || len(s.Eligible) != 0 {
+		t.Errorf("an empty pool: %+v", s)
+	}
+}
+
+func TestPanicIsReconfigured(t *testing.T) {
+	p := newTestPool(t, Options{})
+	set := instances(4)
+	p.Apply(set)
+	for n := range 3 {
+		p.SetReason(set[n].Key(), ReasonActive, true, "")
+	}
+	expectEligible(t, p, false, 3)
+	for _, threshold := range []float64{.5, .26, 1} {
+		if err := p.Reconfigure(Options{PanicThreshold: threshold}); err != nil {
+			t.Fatal(err)
+		}
+		expectEligible(t, p, true, 0, 1, 2, 3)
+	}
+	for _, threshold := range []float64{.25, .1, 0} {
+		if err := p.Reconfigure(Options{PanicThreshold: threshold}); err != nil {
+			t.Fatal(err)
+		}
+		expectEligible(t, p, false, 3)
+	}
+}
