@@ -52,8 +52,7 @@ func (b *bench) measureIdle(ctx context.Context, w workload, p *running) (idle, 
 	if err != nil {
 		return idle{}, err
 	}
-	// Half of the open files are for peers; the warm-up's connections may linger.
-	conns, err := openIdle(ctx, min(w.conns, int(b.files)/2-200), p.settings.Listen, w.path)
+	conns, err := openIdle(ctx, min(w.conns, int(b.files)-2000), p.settings.Listen, w.path)
 	defer func() {
 		for _, c := range conns {
 			c.Close()

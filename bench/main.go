@@ -18,9 +18,9 @@ import (
 	"time"
 )
 
-// fileLimit is how many open files each process should have: HAProxy and sluice
-// both set as many aside for peers as for clients.
-const fileLimit = 24_000
+// fileLimit is how many open files each process should have: one for each idle
+// client, and plenty for the rest.
+const fileLimit = 16_000
 
 func main() {
 	if code, isChild := serveChild(os.Args[1:]); isChild {
