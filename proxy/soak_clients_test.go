@@ -1,0 +1,360 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// soakClients are the clients of TestSoak: what each does over and over, how
+// many of them there are, and how long they rest at most in between.
+var soakClients = []struct {
+	name  string
+	count int
+	pause time.Duration
+	run   func(*soaker, *rand.Rand)
+}{
+	{"good: kept connection", 4, time.Millisecond, (*soaker).goodKept},
+	{"good: new connection", 2, 5 * time.Millisecond, (*soaker).goodFresh},
+	{"good: pipelined", 1, 5 * time.Millisecond, (*soaker).goodPipelined},
+	{"good: tunnel", 1, 20 * time.Millisecond, (*soaker).goodTunnel},
+	{"bad request", 1, 10 * time.Millisecond, (*soaker).badRequest},
+	{"odd peer", 2, 10 * time.Millisecond, (*soaker).oddPeer},
+	{"gone", 2, 5 * time.Millisecond, (*soaker).gone},
+	{"slow to send", 2, 10 * time.Millisecond, (*soaker).slowToSend},
+	{"slow to read", 1, 10 * time.Millisecond, (*soaker).slowToRead},
+	{"idle", 2, 10 * time.Millisecond, (*soaker).idle},
+}
+
+// soakPatience is what a client waits for an answer: so long that only what
+// hangs fails by it.
+const soakPatience = time.Minute
+
+func (s *soaker) dial() (*net.TCPConn, bool) {
+	conn, err := net.Dial("tcp", s.address)
+	if err != nil {
+		s.fail("dial: %v", err)
+		return nil, false
+	}
+	conn.SetDeadline(time.Now().Add(soakPatience))
+	return conn.(*net.TCPConn), true
+}
+
+// A soakRequest is a good request and what is to be answered.
+type soakRequest struct{ bytes, want string }
+
+// goodRequest returns a request that must succeed: to peers that crash only one
+// that can be sent twice.
+func (s *soaker) goodRequest(random *rand.Rand, last bool) soakRequest {
+	id := random.Uint32()
+	option := ""
+	if last {
+		option = "Connection: close\r\n"
+	}
+	service := []string{"good", "hedged", "stable"}[random.IntN(3)]
+	head := fmt.Sprintf("GET /%s/%d HTTP/1.1\r\nHost: soak\r\n%s", service, id, option)
+	body := ""
+	if random.IntN(3) == 0 {
+		head = fmt.Sprintf("POST /stable/%d HTTP/1.1\r\nHost: soak\r\n%s", id, option)
+		body = strings.Repeat(string('a'+rune(random.IntN(26))), random.IntN(1+[]int{1, 100, 10_000, 300_000}[random.IntN(4)]))
+	}
+	want := fmt.Sprintf("%d %d %x", id, len(body), crc32.ChecksumIEEE([]byte(body)))
+	switch {
+	case body == "":
+		return soakRequest{head + "\r\n", want}
+	case random.IntN(2) == 0:
+		return soakRequest{fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", head, len(body), body), want}
+	}
+	half := len(body) / 2
+	request := head + "Transfer-Encoding: chunked\r\n\r\n"
+	for _, part := range []string{body[:half], body[half:]} {
+		if part != "" {
+			request += fmt.Sprintf("%x\r\n%s\r\n", len(part), part)
+		}
+	}
+	return soakRequest{request + "0\r\n\r\n", want}
+}
+
+// goodAnswer reads the answer to a good request.
+func (s *soaker) goodAnswer(reader *bufio.Reader, request soakRequest) bool {
+	r, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		s.fail("%.60q: no response: %v", request.bytes, err)
+		return false
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != 200 || string(body) != request.want {
+		s.fail("%.60q: got %d %q, %v; want %q", request.bytes, r.StatusCode, body, err, request.want)
+		return false
+	}
+	s.succeeded.Add(1)
+	return true
+}
+
+func (s *soaker) goodExchanges(random *rand.Rand, n int) {
+	conn, ok := s.dial()
+	if !ok {
+		return
+	}
+	defer conn.Close()
+	reader := bufio.NewReader(conn)
+	for i := range n {
+		conn.SetDeadline(time.Now().Add(soakPatience))
+		request := s.goodRequest(random, i == n-1)
+		if _, err := io.WriteString(conn, request.bytes); err != nil {
+			s.fail("%.60q: %v", request.bytes, err)
+			return
+		}
+		if !s.goodAnswer(reader, request) {
+			return
+		}
+		s.pause(random, 2*time.Millisecond)
+	}
+}
+
+func (s *soaker) goodKept(random *rand.Rand)  { s.goodExchanges(random, 1+random.IntN(100)) }
+func (s *soaker) goodFresh(random *rand.Rand) { s.goodExchanges(random, 1) }
+
+func (s *soaker) goodPipelined(random *rand.Rand) {
+	conn, ok := s.dial()
+	if !ok {
+		return
+	}
+	defer conn.Close()
+	var requests []soakRequest
+	var all strings.Builder
+	for i := range 8 {
+		// What arrives together with the end of a long chunked body may be lost.
+		request := s.goodRequest(random, i == 7)
+		for strings.Contains(request.bytes, "chunked") && len(request.bytes) > 1000 {
+			request = s.goodRequest(random, i == 7)
+		}
+		requests = append(requests, request)
+		all.WriteString(request.bytes)
+	}
+	go io.WriteString(conn, all.String())
+	reader := bufio.NewReader(conn)
+	for _, request := range requests {
+		if !s.goodAnswer(reader, request) {
+			return
+		}
+	}
+}
+
+func (s *soaker) goodTunnel(random *rand.Rand) {
+	conn, ok := s.dial()
+	if !ok {
+		return
+	}
+	defer conn.Close()
+	io.WriteString(conn, "GET /stable/tunnel HTTP/1.1\r\nHost: soak\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+	reader := bufio.NewReader(conn)
+	r, err := http.ReadResponse(reader, nil)
+	if err != nil || r.StatusCode != 101 {
+		s.fail("tunnel: got %v, %v", r, err)
+		return
+	}
+	for range random.IntN(10) {
+		want := make([]byte, 1+random.IntN(10000))
+		go conn.Write(want)
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(reader, got); err != nil || !bytes.Equal(got, want) {
+			s.fail("tunnel: %v", err)
+			return
+		}
+	}
+	switch random.IntN(3) {
+	case 0:
+		conn.SetLinger(0)
+	case 1:
+		conn.CloseWrite()
+		if rest, err := io.ReadAll(reader); err != nil || len(rest) > 0 {
+			s.fail("tunnel: got %q, %v at the end", rest, err)
+		}
+	}
+	s.succeeded.Add(1)
+}
+
+func (s *soaker) badRequest(random *rand.Rand) {
+	conn, ok := s.dial()
+	if !ok {
+		return
+	}
+	defer conn.Close()
+	bad := badRequests[random.IntN(len(badRequests))]
+	io.WriteString(conn, strings.Replace(bad.request, "/bad", "/stable/bad", 1))
+	r, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || r.StatusCode < 400 || !r.Close {
+		s.fail("%s: got %v, %v", bad.name, r, err)
+	}
+}
+
+// oddPeer sends a request to a peer that answers in some odd way. Its answer
+// may be cut, but something must come of it.
+func (s *soaker) oddPeer(random *rand.Rand) {
+	conn, ok := s.dial()
+	if !ok {
+		return
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET /odd/%d HTTP/1.%d\r\nHost: soak\r\nConnection: close\r\n\r\n", random.IntN(len(oddAnswers)), random.IntN(2))
+	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+		s.fail("an odd peer makes a request hang")
+	}
+}
+
+// gone sends something and goes away, in peace or not, soon or later.
+func (s *soaker) gone(random *rand.Rand) {
+	conn, ok := s.dial()
+	if !ok {
+		return
+	}
+	defer conn.Close()
+	request := s.goodRequest(random, false).bytes
+	if random.IntN(2) == 0 {
+		request = "GET /stable/large HTTP/1.1\r\nHost: soak\r\n\r\n"
+	}
+	io.WriteString(conn, request[:1+random.IntN(len(request))])
+	if random.IntN(2) == 0 {
+		conn.SetReadDeadline(time.Now().Add(time.Duration(random.IntN(20)) * time.Millisecond))
+		io.CopyN(io.Discard, conn, int64(random.IntN(1<<20)))
+	}
+	switch random.IntN(3) {
+	case 0:
+		conn.SetLinger(0)
+	case 1:
+		conn.CloseWrite()
+		s.pause(random, 50*time.Millisecond)
+	}
+}
+
+// slowToSend sends a head or a body bit by bit, to the end or not.
+func (s *soaker) slowToSend(random *rand.Rand) {
+	conn, ok := s.dial()
+	if !ok {
+		return
+	}
+	defer conn.Close()
+	request := "POST /stable/1 HTTP/1.1\r\nHost: soak\r\nContent-Length: 30000\r\n\r\n" + strings.Repeat("a", 30000)
+	if random.IntN(2) == 0 {
+		request = "POST /stable/1 HTTP/1.1\r\nHost: soak\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("5\r\nabcde\r\n", 1000)
+	}
+	for len(request) > 0 && s.ctx.Err() == nil {
+		n := min(len(request), 1+random.IntN(30))
+		if random.IntN(50) == 0 {
+			n = len(request)
+		}
+		if _, err := io.WriteString(conn, request[:n]); err != nil {
+			return // was cut for being slow
+		}
+		request = request[n:]
+		s.pause(random, 50*time.Millisecond)
+		if random.IntN(300) == 0 {
+			return
+		}
+	}
+}
+
+func (s *soaker) slowToRead(random *rand.Rand) {
+	conn, ok := s.dial()
+	if !ok {
+		return
+	}
+	defer conn.Close()
+	conn.SetReadBuffer(4 << 10)
+	io.WriteString(conn, "GET /stable/large HTTP/1.1\r\nHost: soak\r\n\r\n")
+	for range random.IntN(100) {
+		if _, err := io.CopyN(io.Discard, conn, 1000); err != nil {
+			return // was cut for being slow
+		}
+		s.pause(random, 20*time.Millisecond)
+	}
+}
+
+// idle opens connections that do nothing, or nothing more after one request.
+func (s *soaker) idle(random *rand.Rand) {
+	for range 10 {
+		conn, ok := s.dial()
+		if !ok {
+			return
+		}
+		defer conn.Close()
+		if random.IntN(2) == 0 {
+			request := s.goodRequest(random, false)
+			go io.WriteString(conn, request.bytes)
+			s.goodAnswer(bufio.NewReader(conn), request)
+		}
+	}
+	s.pause(random, time.Second)
+}
+
+// serveSoak is what all peers do.
+func serveSoak(w http.ResponseWriter, r *http.Request) {
+	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	what := parts[len(parts)-1]
+	switch {
+	case parts[0] == "odd":
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		n, _ := strconv.Atoi(what)
+		for part := range strings.SplitSeq(oddAnswers[n], "|") {
+			io.WriteString(conn, part)
+			time.Sleep(time.Millisecond)
+		}
+	case what == "tunnel":
+		conn, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+		io.Copy(conn, buffered)
+	case what == "large":
+		w.Header().Set("Content-Length", strconv.Itoa(4<<20))
+		block := make([]byte, 64<<10)
+		for range 64 {
+			if _, err := w.Write(block); err != nil {
+				return
+			}
+		}
+	default:
+		hash := crc32.NewIEEE()
+		n, err := io.Copy(hash, r.Body)
+		if err != nil {
+			return
+		}
+		fmt.Fprintf(w, "%s %d %x", what, n, hash.Sum32())
+	}
+}
+
+// oddAnswers are what a peer may send before it closes the connection; it
+// takes a moment at each "|".
+var oddAnswers = []string{
+	"",
+	"HTTP/1.1 200 OK\r\nContent-Le",
+	"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n|abc",
+	"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc|HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL",
+	"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + strings.Repeat("a", 100_000) + "|" + strings.Repeat("a", 50_000),
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n|2\r\nab",
+	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n|@: malformed",
+	"HTTP/1.1 200 OK\r\n\r\nuntil| the end",
+	"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n|",
+	"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n|HTTP/1.1 204 No Content\r\n\r\n",
+	"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n",
+	"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+	"HTTP/1.1 999 What\r\n\r\n",
+	"no HTTP at all",
+}

@@ -1,0 +1,337 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"sluice/balancer"
+	"sluice/discovery"
+	"sluice/route"
+)
+
+// soakDuration is how long TestSoak lasts; the environment variable SLUICE_SOAK
+// changes it.
+const soakDuration = 10 * time.Second
+
+// TestSoak has clients of all kinds at work, good, bad, slow and gone, while
+// peers crash, come back and are replaced. No good request may fail, and
+// nothing may be left of it all in the end: no goroutine, no descriptor, no
+// request in flight, no memory.
+func TestSoak(t *testing.T) {
+	duration := soakDuration
+	if testing.Short() {
+		duration = 2 * time.Second
+	}
+	if s := os.Getenv("SLUICE_SOAK"); s != "" {
+		var err error
+		if duration, err = time.ParseDuration(s); err != nil {
+			t.Fatalf("SLUICE_SOAK: %v", err)
+		}
+	}
+	settle := func() (descriptors int, heap uint64) {
+		var m runtime.MemStats
+		for range 4 { // empties every sync.Pool and runs what finalizers there are
+			runtime.GC()
+			time.Sleep(10 * time.Millisecond)
+		}
+		runtime.ReadMemStats(&m)
+		return openDescriptors(), m.HeapAlloc
+	}
+	ignore := []goleak.Option{
+		goleak.IgnoreCurrent(),
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"), // one for ever, once it is needed
+	}
+	descriptors, heap := settle()
+
+	soak(t, duration)
+
+	goleak.VerifyNone(t, ignore...)
+	eventually(t, "descriptors are closed", func() bool {
+		now, _ := settle()
+		return now <= descriptors
+	})
+	if _, now := settle(); now > heap+4<<20 {
+		t.Errorf("the heap has grown from %d to %d KiB", heap>>10, now>>10)
+	}
+}
+
+// openDescriptors returns how many descriptors this process has, or 0 where
+// that cannot be told.
+func openDescriptors() int {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	return len(entries)
+}
+
+// A soaker is one run of TestSoak.
+type soaker struct {
+	t       *testing.T
+	server  *Server
+	address string
+	ctx     context.Context // ends when the clients are to stop
+
+	good, stable, odd *balancer.Pool
+	tables            []*route.Table
+
+	succeeded, failed atomic.Int64
+	counts            sync.Map // what was done how often: *atomic.Int64 by name
+}
+
+// soak returns when nothing is left but what leaks.
+func soak(t *testing.T, duration time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), duration)
+	defer cancel()
+	s := &soaker{t: t, ctx: ctx}
+	s.server = NewServer(Options{
+		Log:      zerolog.Nop(),
+		Timeouts: Timeouts{Head: 2 * time.Second, Body: 2 * time.Second, Write: 5 * time.Second, Idle: 5 * time.Second},
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.address = l.Addr().String()
+	served := make(chan error, 1)
+	go func() { served <- s.server.Serve(l, "soak") }()
+
+	var peers sync.WaitGroup
+	peersCtx, stopPeers := context.WithCancel(context.Background())
+	s.good, s.stable, s.odd = s.newPool("good"), s.newPool("stable"), s.newPool("odd")
+	s.startPeers(peersCtx, &peers)
+	s.makeTables()
+
+	var clients sync.WaitGroup
+	for _, kind := range soakClients {
+		for n := range kind.count {
+			clients.Go(func() {
+				random := rand.New(rand.NewPCG(uint64(n), uint64(len(kind.name))))
+				for s.ctx.Err() == nil {
+					kind.run(s, random)
+					s.count(kind.name)
+					s.pause(random, kind.pause)
+				}
+			})
+		}
+	}
+	clients.Go(s.reloadTables)
+	clients.Wait()
+
+	shutdown, cancelShutdown := context.WithTimeout(context.Background(), time.Minute)
+	defer cancelShutdown()
+	if err := s.server.Shutdown(shutdown, 0); err != nil {
+		t.Errorf("shutdown: %v", err)
+	}
+	if err := <-served; err != ErrServerClosed {
+		t.Errorf("serve: %v", err)
+	}
+	if n := s.server.Connections(); n != 0 {
+		t.Errorf("%d connections at the end", n)
+	}
+	for _, pool := range []*balancer.Pool{s.good, s.stable, s.odd} {
+		pool.Close()
+		<-pool.Drained()
+		snapshot := pool.Snapshot()
+		for _, peer := range slices.Concat(snapshot.All, snapshot.Draining) {
+			idle, busy := peer.Transport.(*Transport).Connections()
+			if n := peer.Inflight(); n != 0 || idle+busy != 0 {
+				t.Errorf("at %s: %d in flight, %d connections idle and %d at work", peer.Address(), n, idle, busy)
+			}
+		}
+	}
+	stopPeers()
+	peers.Wait()
+	s.report()
+}
+
+func (s *soaker) newPool(name string) *balancer.Pool {
+	pool, err := balancer.NewPool(name, balancer.Options{
+		DrainTimeout: 20 * time.Second,
+		NewTransport: s.server.NewTransport(TransportOptions{}),
+		// Peers crash more often here than a budget is made for.
+		RetryBudget: &balancer.RetryBudget{Ratio: 10, MinPerSecond: 1000},
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return pool
+}
+
+// makeTables makes tables that differ, but lead to the same services.
+func (s *soaker) makeTables() {
+	for i := range 3 {
+		timeouts := route.DefaultTimeouts()
+		timeouts.Idle, timeouts.Tunnel = 5*time.Second, 2*time.Second
+		attempts := route.Retry{Attempts: 6, BodyBytes: int64(i) * 20000}
+		hedged := attempts
+		hedged.Hedge = &route.Hedge{After: 5 * time.Millisecond}
+		routes := []route.Route{
+			{Path: "/good", Service: &route.Service{Name: "good", Pool: s.good, Timeouts: timeouts, Retry: attempts}},
+			{Path: "/hedged", Service: &route.Service{Name: "hedged", Pool: s.good, Timeouts: timeouts, Retry: hedged}},
+			{Path: "/stable", Service: &route.Service{Name: "stable", Pool: s.stable, Timeouts: timeouts, Retry: attempts}},
+			{Path: "/odd", Service: &route.Service{Name: "odd", Pool: s.odd, Timeouts: timeouts, Retry: attempts}},
+			{Host: fmt.Sprintf("host-%d.example.com", i), Path: "/", Service: &route.Service{Name: "other", Pool: s.odd, Timeouts: timeouts, Retry: attempts}},
+		}
+		table, err := route.NewTable(routes)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.tables = append(s.tables, table)
+	}
+	s.server.SetTable(s.tables[0])
+}
+
+func (s *soaker) reloadTables() {
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := 0; s.ctx.Err() == nil; i++ {
+		s.server.SetTable(s.tables[i%len(s.tables)])
+		s.count("reload")
+		s.pause(random, 100*time.Millisecond)
+	}
+}
+
+// pause waits for up to d, or until the end.
+func (s *soaker) pause(random *rand.Rand, d time.Duration) {
+	timer := time.NewTimer(time.Duration(random.Int64N(int64(d) + 1)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.ctx.Done():
+	}
+}
+
+func (s *soaker) count(what string) {
+	n, _ := s.counts.LoadOrStore(what, new(atomic.Int64))
+	n.(*atomic.Int64).Add(1)
+}
+
+// fail notes that a good request failed.
+func (s *soaker) fail(format string, arguments ...any) {
+	if n := s.failed.Add(1); n <= 20 {
+		s.t.Errorf(format, arguments...)
+	}
+}
+
+func (s *soaker) report() {
+	var all []string
+	s.counts.Range(func(name, n any) bool {
+		all = append(all, name.(string)+": "+strconv.FormatInt(n.(*atomic.Int64).Load(), 10))
+		return true
+	})
+	slices.Sort(all)
+	s.t.Logf("%d good requests succeeded, %d failed; %q", s.succeeded.Load(), s.failed.Load(), all)
+	if s.succeeded.Load() == 0 {
+		s.t.Error("no good request succeeded")
+	}
+}
+
+// A soakPeer is a server that can be crashed and started again at its address.
+type soakPeer struct {
+	address  string
+	server   *http.Server
+	stopped  chan struct{}
+	instance discovery.Instance
+}
+
+func newSoakPeer(t *testing.T) *soakPeer {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &soakPeer{address: l.Addr().String()}
+	host, port, _ := net.SplitHostPort(p.address)
+	p.instance = discovery.Instance{Service: "soak", ID: p.address, Address: host, Weight: 1}
+	p.instance.Port, _ = strconv.Atoi(port)
+	p.start(l)
+	return p
+}
+
+func (p *soakPeer) start(l net.Listener) {
+	p.server = &http.Server{Handler: http.HandlerFunc(serveSoak)}
+	server, stopped := p.server, make(chan struct{})
+	p.stopped = stopped
+	go func() {
+		defer close(stopped)
+		server.Serve(l)
+	}()
+}
+
+// crash cuts every connection and stops listening.
+func (p *soakPeer) crash() {
+	p.server.Close()
+	<-p.stopped
+}
+
+// restart reports whether the peer's address is still to be had.
+func (p *soakPeer) restart() bool {
+	l, err := net.Listen("tcp", p.address)
+	if err == nil {
+		p.start(l)
+	}
+	return err == nil
+}
+
+// startPeers starts the peers and what happens to them, until ctx ends. The
+// pool "good" has peers that crash, among others; those of "stable" come and
+// go as an operator would have it.
+func (s *soaker) startPeers(ctx context.Context, running *sync.WaitGroup) {
+	var steady, crashing, odd []*soakPeer
+	for range 4 {
+		steady = append(steady, newSoakPeer(s.t))
+	}
+	for range 2 {
+		crashing, odd = append(crashing, newSoakPeer(s.t)), append(odd, newSoakPeer(s.t))
+	}
+	instances := func(peers ...*soakPeer) (set []discovery.Instance) {
+		for _, p := range peers {
+			set = append(set, p.instance)
+		}
+		return set
+	}
+	s.good.Apply(instances(slices.Concat(steady[:2], crashing)...))
+	s.stable.Apply(instances(steady...))
+	s.odd.Apply(instances(odd...))
+
+	running.Go(func() { // who crashes
+		random := rand.New(rand.NewPCG(3, 4))
+		for s.ctx.Err() == nil {
+			p := crashing[random.IntN(len(crashing))]
+			s.pause(random, 200*time.Millisecond)
+			p.crash()
+			s.pause(random, 100*time.Millisecond)
+			for !p.restart() && s.ctx.Err() == nil {
+				s.pause(random, 100*time.Millisecond)
+			}
+			s.count("crash")
+		}
+	})
+	running.Go(func() { // who is replaced
+		random := rand.New(rand.NewPCG(5, 6))
+		for s.ctx.Err() == nil {
+			random.Shuffle(len(steady), func(i, j int) { steady[i], steady[j] = steady[j], steady[i] })
+			set := instances(steady[:2+random.IntN(3)]...)
+			set[0].Weight = 1 + random.IntN(3)
+			s.stable.Apply(set)
+			s.count("change")
+			s.pause(random, 50*time.Millisecond)
+		}
+	})
+	running.Go(func() {
+		<-ctx.Done()
+		for _, p := range slices.Concat(steady, crashing, odd) {
+			p.crash()
+		}
+	})
+}
