@@ -336,6 +336,9 @@ func serveSoak(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return
 		}
+		if id, _ := strconv.Atoi(what); id%8 == 0 { // so that crashes find requests at work
+			time.Sleep(time.Duration(id%20) * time.Millisecond)
+		}
 		fmt.Fprintf(w, "%s %d %x", what, n, hash.Sum32())
 	}
 }
