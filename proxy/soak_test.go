@@ -7,9 +7,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -44,21 +46,24 @@ func TestSoak(t *testing.T) {
 	}
 	settle := func() (descriptors int, heap uint64) {
 		var m runtime.MemStats
-		for range 4 { // empties every sync.Pool and runs what finalizers there are
+		for range 4 { // empties every sync.Pool and closes the pipes that were in one
 			runtime.GC()
 			time.Sleep(10 * time.Millisecond)
 		}
 		runtime.ReadMemStats(&m)
-		return openDescriptors(), m.HeapAlloc
+		return openDescriptors(""), m.HeapAlloc
 	}
 	ignore := []goleak.Option{
 		goleak.IgnoreCurrent(),
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"), // one for ever, once it is needed
 	}
 	descriptors, heap := settle()
+	sockets := openDescriptors("socket:")
 
 	soak(t, duration)
 
+	// Before a collection of garbage closes a socket that was forgotten.
+	eventually(t, "sockets are closed", func() bool { return openDescriptors("socket:") <= sockets })
 	goleak.VerifyNone(t, ignore...)
 	eventually(t, "descriptors are closed", func() bool {
 		now, _ := settle()
@@ -69,11 +74,17 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// openDescriptors returns how many descriptors this process has, or 0 where
-// that cannot be told.
-func openDescriptors() int {
-	entries, _ := os.ReadDir("/proc/self/fd")
-	return len(entries)
+// openDescriptors returns how many descriptors of a kind this process has, or 0
+// where that cannot be told.
+func openDescriptors(kind string) (n int) {
+	const directory = "/proc/self/fd"
+	entries, _ := os.ReadDir(directory)
+	for _, entry := range entries {
+		if target, err := os.Readlink(filepath.Join(directory, entry.Name())); err == nil && strings.HasPrefix(target, kind) {
+			n++
+		}
+	}
+	return n
 }
 
 // A soaker is one run of TestSoak.
