@@ -3,12 +3,14 @@ package proxy
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,11 +61,20 @@ func TestSoak(t *testing.T) {
 	}
 	descriptors, heap := settle()
 	sockets := openDescriptors("socket:")
+	// In the last second no collection of garbage closes a socket that was
+	// forgotten.
+	percent, limit := debug.SetGCPercent(100), debug.SetMemoryLimit(math.MaxInt64)
+	last := time.AfterFunc(duration-min(duration/4, time.Second), func() {
+		debug.SetMemoryLimit(1 << 30)
+		debug.SetGCPercent(-1)
+	})
 
 	soak(t, duration)
 
-	// Before a collection of garbage closes a socket that was forgotten.
+	last.Stop()
 	eventually(t, "sockets are closed", func() bool { return openDescriptors("socket:") <= sockets })
+	debug.SetGCPercent(percent)
+	debug.SetMemoryLimit(limit)
 	goleak.VerifyNone(t, ignore...)
 	eventually(t, "descriptors are closed", func() bool {
 		now, _ := settle()
