@@ -63,7 +63,8 @@ func TestSoak(t *testing.T) {
 	sockets := openDescriptors("socket:")
 	// In the last second no collection of garbage closes a socket that was
 	// forgotten.
-	percent, limit := debug.SetGCPercent(100), debug.SetMemoryLimit(math.MaxInt64)
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(math.MaxInt64))
 	last := time.AfterFunc(duration-min(duration/4, time.Second), func() {
 		debug.SetMemoryLimit(1 << 30)
 		debug.SetGCPercent(-1)
@@ -73,8 +74,6 @@ func TestSoak(t *testing.T) {
 
 	last.Stop()
 	eventually(t, "sockets are closed", func() bool { return openDescriptors("socket:") <= sockets })
-	debug.SetGCPercent(percent)
-	debug.SetMemoryLimit(limit)
 	goleak.VerifyNone(t, ignore...)
 	eventually(t, "descriptors are closed", func() bool {
 		now, _ := settle()
