@@ -83,7 +83,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newRun(), newCheck(), newPeers(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newPeers(), newDrain(), newEnable(), newVersion())
 	return root
 }
 

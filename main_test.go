@@ -40,6 +40,8 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"run", "-c", "/nonexistent/a"}, exitFailed, "sluice: read configuration: open /nonexistent/a: no such file or directory\n"},
 		{[]string{"check"}, exitUsage, "sluice: --config FILE is missing\nRun \"sluice check --help\" for help.\n"},
 		{[]string{"peers", "--watch", "--json"}, exitUsage, "sluice: --watch and --json do not go together\nRun \"sluice peers --help\" for help.\n"},
+		{[]string{"drain"}, exitUsage, "sluice: name one peer\nRun \"sluice drain --help\" for help.\n"},
+		{[]string{"enable", "a", "b"}, exitUsage, "sluice: name one peer\nRun \"sluice enable --help\" for help.\n"},
 		{[]string{"peers", "--admin", "x"}, exitUsage, "sluice: --admin \"x\": want HOST:PORT\nRun \"sluice peers --help\" for help.\n"},
 		{[]string{"peers", "--token-file", "/nonexistent/a"}, exitFailed, "sluice: --token-file: open /nonexistent/a: no such file or directory\n"},
 	}

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -24,9 +22,8 @@ import (
 
 // peersQuery asks a running sluice for its peers.
 type peersQuery struct {
-	address   string
-	tokenFile string
-	services  []string
+	api
+	services []string // those of all if it is empty
 }
 
 func newPeers() *cobra.Command {
@@ -46,7 +43,7 @@ func newPeers() *cobra.Command {
 			defer stop()
 			switch {
 			case asJSON:
-				body, err := q.ask(ctx)
+				body, err := q.get(ctx)
 				if err == nil {
 					_, err = cmd.OutOrStdout().Write(body)
 				}
@@ -58,8 +55,7 @@ func newPeers() *cobra.Command {
 		},
 	}
 	flags := command.Flags()
-	flags.StringVar(&q.address, "admin", "127.0.0.1:8081", "`address` of the admin API")
-	flags.StringVar(&q.tokenFile, "token-file", "", "`file` with the token of the admin API")
+	q.addFlags(command)
 	flags.BoolVarP(&watch, "watch", "w", false, "show them again every second, until Ctrl-C")
 	flags.BoolVar(&asJSON, "json", false, "print the API's answer as it is")
 	return command
@@ -91,15 +87,28 @@ func (q peersQuery) watch(ctx context.Context, out io.Writer) error {
 
 // show writes the table once.
 func (q peersQuery) show(ctx context.Context, out io.Writer, now func() time.Time) error {
-	body, err := q.ask(ctx)
+	peers, err := q.peers(ctx)
 	if err != nil {
 		return err
 	}
+	return writePeers(out, peers, now())
+}
+
+// peers returns the peers.
+func (q peersQuery) peers(ctx context.Context) ([]admin.Peer, error) {
+	body, err := q.get(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var peers []admin.Peer
 	if err := json.Unmarshal(body, &peers); err != nil {
-		return fmt.Errorf("admin API at %s: not an answer of sluice: %w", q.address, err)
+		return nil, fmt.Errorf("admin API at %s: not an answer of sluice: %w", q.address, err)
 	}
-	return writePeers(out, peers, now())
+	return peers, nil
+}
+
+func (q peersQuery) get(ctx context.Context) ([]byte, error) {
+	return q.ask(ctx, http.MethodGet, "/api/peers", url.Values{"service": q.services})
 }
 
 func writePeers(out io.Writer, peers []admin.Peer, now time.Time) error {
@@ -150,62 +159,4 @@ func latency(ms float64) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.1fms", ms)
-}
-
-// ask returns the body of the API's answer.
-func (q peersQuery) ask(ctx context.Context) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	request, err := q.request(ctx)
-	if err != nil {
-		return nil, err
-	}
-	transport := &http.Transport{DisableKeepAlives: true}
-	response, err := (&http.Client{Transport: transport}).Do(request)
-	if err != nil {
-		var cause *url.Error
-		if errors.As(err, &cause) {
-			err = cause.Err // without the URL, which says nothing new
-		}
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, fmt.Errorf("no sluice answers at %s: is it running? (--admin names another address)", q.address)
-		}
-		return nil, fmt.Errorf("admin API at %s: %w", q.address, err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 256<<20))
-	if err != nil {
-		return nil, fmt.Errorf("admin API at %s: %w", q.address, err)
-	}
-	if response.StatusCode != http.StatusOK {
-		var failure struct{ Error string }
-		_ = json.Unmarshal(body, &failure) // not sluice's, if it fails
-		return nil, fmt.Errorf("admin API at %s: %s", q.address, cmp.Or(failure.Error, response.Status))
-	}
-	return body, nil
-}
-
-func (q peersQuery) request(ctx context.Context) (*http.Request, error) {
-	host, port, err := net.SplitHostPort(q.address)
-	if err != nil {
-		return nil, &usageError{fmt.Errorf("--admin %q: want HOST:PORT", q.address)}
-	}
-	u := url.URL{
-		Scheme:   "http",
-		Host:     net.JoinHostPort(cmp.Or(host, "127.0.0.1"), port),
-		Path:     "/api/peers",
-		RawQuery: url.Values{"service": q.services}.Encode(),
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	if q.tokenFile != "" {
-		token, err := os.ReadFile(q.tokenFile)
-		if err != nil {
-			return nil, fmt.Errorf("--token-file: %w", err)
-		}
-		request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-	}
-	return request, nil
 }

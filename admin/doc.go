@@ -8,12 +8,14 @@
 //	GET /api/config                the configuration in use, secrets masked
 //	GET /api/config/history        what was applied before it
 //	GET /api/config/history/{n}    one of those in full
+//	POST /api/peers/{service}/{id}/drain and …/enable
+//	                               take a peer out, and back in
 //	GET /consul, /consul/{service} Consul's own answer beside the pools
 //	GET /metrics                   Prometheus
 //	GET /healthz                   200 as long as the process serves
 //	GET /readyz                    200 once requests can be served, else 503
 //
-// It only reads, and it reads what the other packages publish for it anyway:
+// But for those orders it only reads, and it reads what the other packages publish for it anyway:
 // snapshots, statuses, counters. No request to it takes a lock that a proxied
 // request takes. docs/http-api.md and docs/metrics.md describe every answer.
 package admin

@@ -36,6 +36,9 @@ func New(o Options) http.Handler {
 	guarded("/api/config/history/{number}", h.configRevision)
 	guarded("/consul", h.consulAll)
 	guarded("/consul/{service}", h.consulOne)
+	order := func(path string, f http.HandlerFunc) { mux.Handle(path, h.order(h.authorized(f))) }
+	order("/api/peers/{service}/{id}/drain", h.drain)
+	order("/api/peers/{service}/{id}/enable", h.enable)
 	guarded("/metrics", h.newMetrics().ServeHTTP)
 	guarded("/debug/pprof/", pprof.Index)
 	guarded("/debug/pprof/profile", pprof.Profile)

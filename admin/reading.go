@@ -14,6 +14,7 @@ type reading struct {
 	pending  int
 	eligible int
 	panic    bool
+	drains   []balancer.StandingDrain
 	peers    []peerReading // in the set, then draining; no two with the same labels
 }
 
@@ -52,6 +53,7 @@ func (r *reading) add(pool *balancer.Pool) {
 	s := pool.Snapshot()
 	r.eligible += len(s.Eligible)
 	r.panic = r.panic || s.Panic
+	r.drains = append(r.drains, pool.StandingDrains()...)
 	known := make(map[peerLabels]int, len(r.peers))
 	for i, p := range r.peers {
 		known[p.labels()] = i

@@ -21,6 +21,18 @@ type Service struct {
 	Requests uint64         `json:"requests"` // that ended, since the start
 	P50MS    float64        `json:"p50_ms"`   // estimates over all of them
 	P99MS    float64        `json:"p99_ms"`
+
+	StandingDrains []StandingDrain `json:"standing_drains"`
+}
+
+// StandingDrain is an operator's drain of an instance that is not there at the
+// moment.
+type StandingDrain struct {
+	ID      string    `json:"id"`
+	Node    string    `json:"node"`
+	Address string    `json:"address"`
+	Why     string    `json:"why"`
+	Since   time.Time `json:"since"`
 }
 
 // Watch is how the discovery of a service fares.
@@ -98,6 +110,11 @@ func describeService(r *reading) Service {
 		Requests: r.requests.Total(),
 		P50MS:    millis(r.requests.Quantile(0.5)),
 		P99MS:    millis(r.requests.Quantile(0.99)),
+
+		StandingDrains: []StandingDrain{},
+	}
+	for _, d := range r.drains {
+		s.StandingDrains = append(s.StandingDrains, StandingDrain{d.ID.ID, d.ID.Node, d.ID.Address, d.Why, moment(d.Since)})
 	}
 	count := r.states()
 	for _, state := range peerStates {

@@ -55,6 +55,11 @@ func (p *Pool) apply(set []discovery.Instance) discovery.Changes {
 // SetReason has returned with a reason against a peer, no request is started on
 // it, unless Options.PanicThreshold has it used all the same, which [ReasonDrain]
 // excludes: if none is in flight, none will be.
+//
+// [ReasonDrain] stands until it is taken back, even if the instance leaves the
+// set and returns: it may be restarted and looked at before it gets requests
+// again. It can be taken back while the instance is away; see
+// [Pool.StandingDrains].
 func (p *Pool) SetReason(id discovery.Key, r Reason, down bool, why string) bool {
 	if r&ReasonConsul != 0 {
 		panic("BUG: ReasonConsul is for Pool.Apply to set")
@@ -62,8 +67,11 @@ func (p *Pool) SetReason(id discovery.Key, r Reason, down bool, why string) bool
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	peer := p.peers[id]
+	if peer == nil && r == ReasonDrain {
+		peer = p.draining[id] // it may return
+	}
 	if peer == nil {
-		return false
+		return r == ReasonDrain && !down && p.forget(id)
 	}
 	p.judge(r, Verdict{peer, down, why})
 	return true
@@ -101,7 +109,12 @@ func (p *Pool) judge(r Reason, verdicts ...Verdict) {
 	differs := false // whether a snapshot tells the difference
 	for _, v := range verdicts {
 		was, is := p.change(v.Peer, func(c *condition) { c.setReason(r, v.Down, v.Why) })
-		if is.reasons&ReasonDrain == 0 {
+		switch {
+		case r&ReasonDrain == 0:
+		case v.Down:
+			p.remember(v.Peer.ID, v.Why)
+		default:
+			p.forget(v.Peer.ID)
 			v.Peer.drained = false
 		}
 		p.noteState(v.Peer, was, is)
@@ -140,6 +153,9 @@ func (p *Pool) join(i discovery.Instance) {
 		c.setInstance(i, p.options.ActiveOverridesConsul)
 		if p.options.MustPassFirst || p.options.ActiveOverridesConsul {
 			c.awaitCheck()
+		}
+		if d, standing := p.drains[id]; standing {
+			c.setReason(ReasonDrain, true, d.Why)
 		}
 	})
 	peer.measureLatencies(p.options.MeasureLatencies)
@@ -231,11 +247,13 @@ func sorted(peers map[discovery.Key]*Peer) []*Peer {
 	return slices.SortedFunc(maps.Values(peers), comparePeers)
 }
 
-func comparePeers(a, b *Peer) int {
+func comparePeers(a, b *Peer) int { return compareKeys(a.ID, b.ID) }
+
+func compareKeys(a, b discovery.Key) int {
 	return cmp.Or(
-		cmp.Compare(a.ID.Service, b.ID.Service),
-		cmp.Compare(a.ID.Node, b.ID.Node),
-		cmp.Compare(a.ID.ID, b.ID.ID),
-		cmp.Compare(a.ID.Address, b.ID.Address),
+		cmp.Compare(a.Service, b.Service),
+		cmp.Compare(a.Node, b.Node),
+		cmp.Compare(a.ID, b.ID),
+		cmp.Compare(a.Address, b.Address),
 	)
 }

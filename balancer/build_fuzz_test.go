@@ -103,7 +103,7 @@ func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[disc
 	}
 	for key := range reasons {
 		if _, present := want[key]; !present {
-			delete(reasons, key) // it returns as a new peer
+			reasons[key] &= ReasonDrain // it returns as a new peer
 		}
 	}
 	if len(s.All) != len(want) || len(s.Draining) != 0 {

@@ -42,9 +42,10 @@ type Pool struct {
 	mu       sync.Mutex
 	options  Options
 	set      []discovery.Instance
-	peers    map[discovery.Key]*Peer // those in the set
-	draining map[discovery.Key]*Peer // those that left it, until they are retired
-	events   []Event                 // not sent yet
+	peers    map[discovery.Key]*Peer         // those in the set
+	draining map[discovery.Key]*Peer         // those that left it, until they are retired
+	drains   map[discovery.Key]StandingDrain // by an operator, of present instances too
+	events   []Event                         // not sent yet
 	closed   bool
 	drained  chan struct{} // closed when the pool is and nothing drains
 
@@ -64,6 +65,7 @@ func NewPool(name string, o Options) (*Pool, error) {
 		random:   o.Random,
 		peers:    make(map[discovery.Key]*Peer),
 		draining: make(map[discovery.Key]*Peer),
+		drains:   make(map[discovery.Key]StandingDrain),
 		drained:  make(chan struct{}),
 	}
 	p.setOptions(o)

@@ -1,0 +1,142 @@
+package admin
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"unicode"
+
+	"sluice/balancer"
+	"sluice/discovery"
+)
+
+// maxWhy bounds what an operator may give as the reason of a drain, in bytes.
+const maxWhy = 200
+
+// drain answers POST /api/peers/{service}/{id}/drain: the peer gets no more
+// requests, until enable. ?why= is shown with the peer.
+func (h *handler) drain(w http.ResponseWriter, r *http.Request) {
+	why := r.URL.Query().Get("why")
+	if len(why) > maxWhy || strings.ContainsFunc(why, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		writeError(w, http.StatusBadRequest, fmt.Sprintf("why: want up to %d bytes of printable text", maxWhy))
+		return
+	}
+	h.operate(w, r, true, cmp.Or(why, "by an operator"))
+}
+
+// enable answers POST /api/peers/{service}/{id}/enable, which undoes drain.
+func (h *handler) enable(w http.ResponseWriter, r *http.Request) {
+	h.operate(w, r, false, "")
+}
+
+// operate drains or enables the peer that the path names. Where ids are not
+// unique in a service, as with those that Consul makes of the service's name,
+// ?node= and ?address= tell peers apart.
+func (h *handler) operate(w http.ResponseWriter, r *http.Request, down bool, why string) {
+	service, id, query := r.PathValue("service"), r.PathValue("id"), r.URL.Query()
+	node, address := query.Get("node"), query.Get("address")
+	pools := slices.DeleteFunc(h.sortedPools(), func(p *balancer.Pool) bool { return p.Name() != service })
+	if len(pools) == 0 {
+		writeError(w, http.StatusNotFound, fmt.Sprintf("no service %q", service))
+		return
+	}
+	named := func(k discovery.Key) bool {
+		return k.ID == id && (node == "" || k.Node == node) && (address == "" || k.Address == address)
+	}
+	var found []discovery.Key
+	for _, pool := range pools {
+		for _, peer := range pool.Snapshot().All {
+			if named(peer.ID) {
+				found = append(found, peer.ID)
+			}
+		}
+		for _, d := range pool.StandingDrains() {
+			if !down && named(d.ID) {
+				found = append(found, d.ID)
+			}
+		}
+	}
+	switch len(found) {
+	case 0:
+		writeError(w, http.StatusNotFound, fmt.Sprintf("service %q has no peer %q", service, id))
+		return
+	case 1:
+	default:
+		writeError(w, http.StatusConflict, fmt.Sprintf("service %q has several peers %q: say which with ?node= or ?address= (%s)", service, id, choices(found)))
+		return
+	}
+	for _, pool := range pools {
+		if !pool.SetReason(found[0], balancer.ReasonDrain, down, why) {
+			continue
+		}
+		h.Log.Info().Str("service", service).Str("peer", id).Str("address", found[0].Address).
+			Str("client", r.RemoteAddr).Bool("drain", down).Str("why", why).Msg("an operator's order")
+		answer := Operated{Service: service, ID: id, Node: found[0].Node, Address: found[0].Address}
+		for _, peer := range pool.Snapshot().All {
+			if peer.ID == found[0] {
+				p := describePeer(service, peer)
+				answer.Peer = &p
+			}
+		}
+		writeJSON(w, http.StatusOK, answer)
+		return
+	}
+	writeError(w, http.StatusNotFound, fmt.Sprintf("peer %q of service %q has just left", id, service))
+}
+
+// Operated is the answer to an order that concerns a peer.
+type Operated struct {
+	Service string `json:"service"`
+	ID      string `json:"id"`
+	Node    string `json:"node"`
+	Address string `json:"address"`
+	Peer    *Peer  `json:"peer"` // null: the instance is not there at the moment
+}
+
+// choices lists keys so that one can be chosen.
+func choices(keys []discovery.Key) string {
+	var list []string
+	for _, k := range keys {
+		list = append(list, strings.TrimSpace(k.Node+" "+k.Address))
+	}
+	return strings.Join(list, ", ")
+}
+
+// order lets only POST requests through, and none that a page of another site
+// may have made a browser send: that needs no token where none is set.
+func (h *handler) order(next http.HandlerFunc) http.HandlerFunc {
+	origins := http.NewCrossOriginProtection()
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost {
+			w.Header().Set("Allow", http.MethodPost)
+			writeError(w, http.StatusMethodNotAllowed, "method "+r.Method+" is not allowed here")
+			return
+		}
+		if err := origins.Check(r); err != nil {
+			writeError(w, http.StatusForbidden, err.Error())
+			return
+		}
+		// Without a token, a name that leads here may be one that another site's
+		// owner has made lead here (DNS rebinding).
+		if h.Token() == "" && !isLiteral(r.Host) {
+			writeError(w, http.StatusForbidden, fmt.Sprintf("host %q: without a token, use an IP address or localhost", r.Host))
+			return
+		}
+		next(w, r)
+	}
+}
+
+// isLiteral reports whether a Host field is an IP address or localhost, with or
+// without a port.
+func isLiteral(host string) bool {
+	name, _, err := net.SplitHostPort(host)
+	if err != nil {
+		name = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	}
+	_, err = netip.ParseAddr(name)
+	return err == nil || strings.EqualFold(name, "localhost")
+}

@@ -1,0 +1,169 @@
+package admin
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"sluice/balancer"
+)
+
+// post sends an order from this machine.
+func post(t testing.TB, h http.Handler, path string, header ...string) (int, string) {
+	t.Helper()
+	return ask(t, h, http.MethodPost, "http://127.0.0.1:8081"+path, header...)
+}
+
+func TestDrainAndEnable(t *testing.T) {
+	pool := newPool(t, "star", instance("star", "a", "10.0.0.1"), instance("star", "b/1 ü", "10.0.0.2"))
+	h := handlerOf(Options{Pools: poolsOf(newPool(t, "other", instance("star", "a", "10.0.0.1")), pool)})
+	flying := []balancer.Token{pick(t, pool), pick(t, pool)}
+
+	status, body := post(t, h, "/api/peers/star/b%2F1%20%C3%BC/drain?why=new+disk")
+	if got := decode[Operated](t, body); status != http.StatusOK || got.Peer == nil || got.Peer.State != "draining" ||
+		got.ID != "b/1 ü" || got.Node != "n" || got.Address != "10.0.0.2:80" || !slices.Equal(got.Peer.Reasons, []string{"drain: new disk"}) {
+		t.Errorf("got %d %s", status, body)
+	}
+	for range 20 {
+		token := pick(t, pool)
+		if token.Peer.ID.ID != "a" {
+			t.Fatalf("picked %v", token.Peer)
+		}
+		token.Done(balancer.Outcome{})
+	}
+	if status, body := post(t, h, "/api/peers/star/a/drain"); status != http.StatusOK || !strings.Contains(body, "drain: by an operator") {
+		t.Errorf("got %d %s", status, body)
+	}
+	for _, token := range flying {
+		token.Done(balancer.Outcome{})
+	}
+	if status, body := post(t, h, "/api/peers/star/a/enable"); status != http.StatusOK || decode[Operated](t, body).Peer.State != "up" {
+		t.Errorf("got %d %s", status, body)
+	}
+	if status, body := post(t, h, "/api/peers/star/a/enable"); status != http.StatusOK {
+		t.Errorf("enable again: got %d %s", status, body)
+	}
+	if state := peerNamed(t, h, "other", "a").State; state != "up" {
+		t.Errorf("the peer of the same id in another service is %s", state)
+	}
+}
+
+func peerNamed(t *testing.T, h http.Handler, service, id string) Peer {
+	t.Helper()
+	for _, p := range getJSON[[]Peer](t, h, "/api/peers?service="+service) {
+		if p.ID == id {
+			return p
+		}
+	}
+	t.Fatalf("no peer %s/%s", service, id)
+	return Peer{}
+}
+
+// Consul makes the id of the service's name if none is given, so the same on
+// every node.
+func TestAnOrderMustNameOnePeer(t *testing.T) {
+	first, second := instance("star", "star", "10.0.0.1"), instance("star", "star", "10.0.0.2")
+	second.Node = "m"
+	h := handlerOf(Options{Pools: poolsOf(newPool(t, "star", first, second))})
+	status, body := post(t, h, "/api/peers/star/star/drain")
+	if want := `service "star" has several peers "star": say which with ?node= or ?address= (m 10.0.0.2:80, n 10.0.0.1:80)`; status != http.StatusConflict || errorOf(t, body) != want {
+		t.Errorf("got %d %s, want %s", status, body, want)
+	}
+	for _, p := range getJSON[[]Peer](t, h, "/api/peers") {
+		if p.State != "up" {
+			t.Errorf("%s is %s", p.Address, p.State)
+		}
+	}
+	for query, address := range map[string]string{"node=m": "10.0.0.2:80", "address=10.0.0.1:80": "10.0.0.1:80"} {
+		status, body := post(t, h, "/api/peers/star/star/drain?"+query)
+		if status != http.StatusOK || decode[Operated](t, body).Peer.Address != address {
+			t.Errorf("%s: got %d %s", query, status, body)
+		}
+	}
+}
+
+func TestADrainOfAnAbsentInstanceIsShownAndTakenBack(t *testing.T) {
+	a := instance("star", "a", "10.0.0.1")
+	pool := newPool(t, "star", a)
+	h := handlerOf(Options{Pools: poolsOf(pool)})
+	post(t, h, "/api/peers/star/a/drain?why=upgrade")
+	pool.Apply(nil)
+	drains := getJSON[[]Service](t, h, "/api/services")[0].StandingDrains
+	if len(drains) != 1 || drains[0].Since.IsZero() {
+		t.Fatalf("standing drains %+v", drains)
+	}
+	if d := drains[0]; d.ID != "a" || d.Node != "n" || d.Address != "10.0.0.1:80" || d.Why != "upgrade" {
+		t.Errorf("standing drain %+v", d)
+	}
+	if status, body := post(t, h, "/api/peers/star/a/drain"); status != http.StatusNotFound {
+		t.Errorf("drain of an absent instance: got %d %s", status, body)
+	}
+	if status, body := post(t, h, "/api/peers/star/a/enable"); status != http.StatusOK || decode[Operated](t, body).Peer != nil {
+		t.Errorf("enable: got %d %s", status, body)
+	}
+	if drains := getJSON[[]Service](t, h, "/api/services")[0].StandingDrains; len(drains) != 0 {
+		t.Errorf("standing drains %+v after enable", drains)
+	}
+}
+
+func TestOrdersThatAreRefused(t *testing.T) {
+	token := ""
+	pool := newPool(t, "star", instance("star", "a", "10.0.0.1"))
+	h := handlerOf(Options{Pools: poolsOf(pool), Token: func() string { return token }})
+	const path = "/api/peers/star/a/drain"
+	expect := func(what string, want, got int, body string) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: got %d %s, want %d", what, got, body, want)
+		}
+		if errorOf(t, body) == "" {
+			t.Errorf("%s: no reason in %s", what, body)
+		}
+		if len(pool.Snapshot().Eligible) != 1 {
+			t.Fatalf("%s: the peer was drained", what)
+		}
+	}
+	status, body := post(t, h, "/api/peers/nope/a/drain")
+	expect("no such service", http.StatusNotFound, status, body)
+	status, body = post(t, h, "/api/peers/star/b/drain")
+	expect("no such peer", http.StatusNotFound, status, body)
+	status, body = post(t, h, path+"?node=elsewhere")
+	expect("no such node", http.StatusNotFound, status, body)
+	status, body = post(t, h, path+"?why="+strings.Repeat("x", maxWhy+1))
+	expect("long reason", http.StatusBadRequest, status, body)
+	status, body = post(t, h, path+"?why=a%1b[2J")
+	expect("reason with an escape", http.StatusBadRequest, status, body)
+	status, body = get(t, h, "http://127.0.0.1:8081"+path)
+	expect("GET", http.StatusMethodNotAllowed, status, body)
+	// A page of another site, and one whose name was made to lead here.
+	status, body = post(t, h, path, "Sec-Fetch-Site", "cross-site")
+	expect("another site", http.StatusForbidden, status, body)
+	status, body = post(t, h, path, "Origin", "https://evil.example")
+	expect("another origin", http.StatusForbidden, status, body)
+	status, body = ask(t, h, http.MethodPost, "http://evil.example:8081"+path, "Origin", "http://evil.example:8081")
+	expect("a name of another site's", http.StatusForbidden, status, body)
+
+	token = "s3cret"
+	status, body = post(t, h, path)
+	expect("no token", http.StatusUnauthorized, status, body)
+	status, body = post(t, h, path, "Authorization", "Bearer s3cret2")
+	expect("wrong token", http.StatusUnauthorized, status, body)
+	if status, body := ask(t, h, http.MethodPost, "http://sluice.example:8081"+path, "Authorization", "Bearer s3cret"); status != http.StatusOK {
+		t.Errorf("with the token: got %d %s", status, body)
+	}
+}
+
+func TestHostsThatAreTrustedWithoutAToken(t *testing.T) {
+	for host, want := range map[string]bool{
+		"127.0.0.1": true, "127.0.0.1:8081": true, "[::1]:8081": true, "[::1]": true, "::1": true, "localhost": true, "LocalHost:1": true,
+		"": false, "evil.example": false, "evil.example:8081": false, "localhost.evil.example": false, "127.0.0.1.evil.example": false,
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/", nil)
+		r.Host = host
+		if got := isLiteral(r.Host); got != want {
+			t.Errorf("%q: %v, want %v", host, got, want)
+		}
+	}
+}

@@ -1,0 +1,122 @@
+package balancer
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/discovery"
+)
+
+// An instance that an operator has drained may be restarted, and gets nothing
+// before the operator says so.
+func TestADrainOutlastsReRegistration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got events
+		p := newTestPool(t, Options{NewTransport: newTestTransport, Notify: got.notify})
+		set := instances(2)
+		p.Apply(set)
+		id := set[1].Key()
+		p.SetReason(id, ReasonDrain, true, "upgrade")
+		if s := p.StandingDrains(); s != nil {
+			t.Errorf("standing drains %v while the instance is there, want none", s)
+		}
+		ordered := time.Now()
+		time.Sleep(time.Minute)
+		before := peerOf(t, p, set[1])
+		p.Apply(set[:1])
+		want := []StandingDrain{{ID: id, Why: "upgrade", Since: ordered}}
+		if s := p.StandingDrains(); !slices.Equal(s, want) {
+			t.Errorf("standing drains %v, want %v", s, want)
+		}
+		got.take()
+		p.Apply(set)
+		after := peerOf(t, p, set[1])
+		if after == before {
+			t.Fatal("the retired peer was taken back")
+		}
+		if after.State() != StateDraining || !slices.Equal(after.Reasons(), []string{"drain: upgrade"}) {
+			t.Errorf("state %v, reasons %q", after.State(), after.Reasons())
+		}
+		if e, want := got.take(), []string{"added star-0001: draining: drain: upgrade"}; !slices.Equal(e[:1], want) {
+			t.Errorf("events %q, want %q first", e, want)
+		}
+		for range 50 {
+			token := mustPick(t, p, nil)
+			if token.Peer == after {
+				t.Fatal("picked")
+			}
+			token.Done(Outcome{})
+		}
+		if !p.SetReason(id, ReasonDrain, false, "") || after.State() != StateUp {
+			t.Errorf("state %v after the drain was taken back", after.State())
+		}
+		p.Apply(set[:1])
+		p.Apply(set)
+		if state := peerOf(t, p, set[1]).State(); state != StateUp {
+			t.Errorf("state %v: a drain that was taken back stands", state)
+		}
+	})
+}
+
+func TestADrainIsTakenBackWhileTheInstanceIsAway(t *testing.T) {
+	for _, inflight := range []bool{false, true} { // whether the peer is still known
+		p := newTestPool(t, Options{})
+		set := instances(1)
+		p.Apply(set)
+		token := mustPick(t, p, nil)
+		if !inflight {
+			token.Done(Outcome{})
+		}
+		id := set[0].Key()
+		p.SetReason(id, ReasonDrain, true, "")
+		p.Apply(nil)
+		if !p.SetReason(id, ReasonDrain, false, "") {
+			t.Error("SetReason does not know the instance")
+		}
+		if p.SetReason(instance(7, 1).Key(), ReasonDrain, false, "") || p.SetReason(instance(7, 1).Key(), ReasonDrain, true, "") {
+			t.Error("SetReason knows an instance that never was there")
+		}
+		p.Apply(set)
+		if state := peerOf(t, p, set[0]).State(); state != StateUp {
+			t.Errorf("in flight %v: state %v, want up", inflight, state)
+		}
+		if inflight {
+			p.Apply(nil)
+			p.SetReason(id, ReasonDrain, true, "") // while it drains
+			p.Apply(set)
+			if state := peerOf(t, p, set[0]).State(); state != StateDraining {
+				t.Errorf("state %v, want draining", state)
+			}
+			token.Done(Outcome{})
+		}
+	}
+}
+
+// Where ids change with each deployment, drains pile up: the oldest are
+// forgotten.
+func TestStandingDrainsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{})
+		present := instance(0, 1)
+		p.Apply([]discovery.Instance{present})
+		p.SetReason(present.Key(), ReasonDrain, true, "")
+		for n := range maxStandingDrains + 50 {
+			time.Sleep(time.Second)
+			i := instance(n+1, 1)
+			p.Apply([]discovery.Instance{present, i})
+			p.SetReason(i.Key(), ReasonDrain, true, "")
+		}
+		p.Apply([]discovery.Instance{present})
+		standing := p.StandingDrains()
+		if len(standing) != maxStandingDrains-1 || standing[0].ID != instance(52, 1).Key() {
+			t.Errorf("%d drains stand, the first of %v", len(standing), standing[0].ID)
+		}
+		p.Apply(nil)
+		p.Apply([]discovery.Instance{present})
+		if state := peerOf(t, p, present).State(); state != StateDraining {
+			t.Errorf("state %v: the drain of a present instance was forgotten", state)
+		}
+	})
+}
