@@ -1,0 +1,233 @@
+//go:build unix
+
+package rolling
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// mode is a way in which instances leave or misbehave.
+type mode struct {
+	name      string
+	instances int
+	keep      int // the first ones that are not replaced
+	settings  string
+	// begin, if not nil, makes the instances misbehave until ctx ends.
+	begin func(ctx context.Context, d *deploy) error
+	// leave ends an instance, while a new one starts.
+	leave func(a *app) error
+}
+
+func modes() []mode {
+	return []mode{
+		{name: "graceful", instances: 4, leave: leaveGracefully},
+		{name: "stop", instances: 4, leave: func(a *app) error {
+			err := a.deregister()
+			a.stop()
+			return err
+		}},
+		{name: "abrupt", instances: 4, leave: func(a *app) error {
+			a.die()
+			time.Sleep(300 * time.Millisecond)
+			return a.deregister()
+		}},
+		{name: "crash", instances: 4, leave: func(a *app) error {
+			a.abandon()
+			a.die()
+			return nil
+		}},
+		{name: "hang", instances: 4, settings: hangSettings, leave: func(a *app) error {
+			a.abandon()
+			a.hang()
+			return nil
+		}},
+		{
+			name: "flap", instances: 4, keep: 1, leave: leaveGracefully,
+			begin: func(ctx context.Context, d *deploy) error { return d.apps[0].flap(ctx) },
+		},
+		{
+			name: "slow", instances: 10, keep: 10,
+			begin: func(_ context.Context, d *deploy) error {
+				d.apps[0].work.Store(int64(50 * work))
+				return nil
+			},
+		},
+	}
+}
+
+// leaveGracefully deregisters and goes on serving until everybody must have
+// noticed.
+func leaveGracefully(a *app) error {
+	err := a.deregister()
+	time.Sleep(500 * time.Millisecond)
+	a.stop()
+	return err
+}
+
+// pace is how long things take.
+type pace struct {
+	replaced   int           // instances per mode, at most
+	calm       time.Duration // before the roll
+	pause      time.Duration // after each replacement
+	misbehaved time.Duration // roll of a mode in which nothing is replaced
+}
+
+const (
+	perSecond = 300                    // requests in all
+	work      = 2 * time.Millisecond   // that an instance spends on a request
+	warmUp    = 500 * time.Millisecond // of the load, not counted
+	tail      = 700 * time.Millisecond // after the last replacement
+	patience  = 30 * time.Second       // of the test; far more than any step takes
+)
+
+// deploy is a mode that runs.
+type deploy struct {
+	mode
+	pace
+	t      *testing.T
+	consul *api.Client
+	ledger *ledger
+	apps   []*app // the current ones
+	all    []*app
+}
+
+// outcome is what came of a mode.
+type outcome struct {
+	mode
+	*ledger
+	results            []result
+	calm, rolled, over time.Time // when the phases began
+	replacements       []string  // ids of the new instances
+}
+
+// start starts an instance without registering it.
+func (d *deploy) start(ttl bool) *app {
+	d.t.Helper()
+	a, err := startApp(d.consul, d.ledger, d.name, fmt.Sprintf("%s-%d", d.name, len(d.all)+1), work)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	a.ttl = ttl
+	d.all = append(d.all, a)
+	return a
+}
+
+// end removes whatever is left.
+func (d *deploy) end() {
+	for _, a := range d.all {
+		var status api.StatusError
+		if err := a.deregister(); err != nil && !errors.As(err, &status) { // it is no longer registered
+			d.t.Error(err)
+		}
+		if !a.isClosed(a.dead) {
+			a.die()
+		}
+	}
+}
+
+// run runs the mode against the gateway at an address that routes by host.
+func (d *deploy) run(address string, ready func(service string) int) outcome {
+	t := d.t
+	o := outcome{mode: d.mode, ledger: d.ledger}
+	defer d.end()
+	for i := range d.instances {
+		a := d.start(d.begin != nil && i == 0)
+		if err := a.register(); err != nil {
+			t.Fatal(err)
+		}
+		d.apps = append(d.apps, a)
+	}
+	await(t, "the gateway knows the instances", func() bool { return ready(d.name) == d.instances })
+
+	l := startLoad(address, d.name, perSecond)
+	stopLoad := sync.OnceFunc(func() { o.results = l.stop() })
+	defer stopLoad()
+	time.Sleep(warmUp)
+	o.calm = time.Now()
+	time.Sleep(d.calm)
+	o.rolled = time.Now()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var behind sync.WaitGroup
+	if d.begin != nil {
+		behind.Go(func() {
+			if err := d.begin(ctx, d); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	o.replacements = d.roll()
+	if d.keep == 0 {
+		await(t, "Consul knows who has gone", func() bool { return d.passing() == d.instances })
+	}
+	time.Sleep(tail)
+	if d.keep > 0 {
+		time.Sleep(time.Until(o.rolled.Add(d.misbehaved)))
+	}
+	o.over = time.Now()
+	cancel()
+	behind.Wait()
+	d.killHung()
+	stopLoad()
+	return o
+}
+
+// roll replaces the instances, one after the other, and returns the ids of the
+// new ones.
+func (d *deploy) roll() (replacements []string) {
+	for _, old := range d.apps[d.keep:min(d.instances, d.keep+d.replaced)] {
+		fresh := d.start(false)
+		replacements = append(replacements, fresh.id)
+		var leaving sync.WaitGroup
+		leaving.Go(func() {
+			if err := d.leave(old); err != nil {
+				d.t.Error(err)
+			}
+		})
+		if err := fresh.register(); err != nil {
+			d.t.Error(err)
+		}
+		await(d.t, fresh.id+" is used", func() bool { return !d.ledger.used(fresh.id).IsZero() })
+		leaving.Wait()
+		time.Sleep(d.pause)
+	}
+	return replacements
+}
+
+// passing returns how many instances Consul takes for good ones.
+func (d *deploy) passing() int {
+	entries, _, err := d.consul.Health().Service(d.name, "", true, (&api.QueryOptions{}).WithContext(d.t.Context()))
+	if err != nil {
+		d.t.Error(err)
+	}
+	return len(entries)
+}
+
+// killHung ends the instances that hang, as somebody will in the end, so that
+// the requests which hang with them end.
+func (d *deploy) killHung() {
+	for _, a := range d.all {
+		if a.isClosed(a.hung) {
+			a.die()
+		}
+	}
+}
+
+// await waits until a condition holds.
+func await(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !condition(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Errorf("waited in vain until %s", what)
+			return
+		}
+	}
+}

@@ -1,0 +1,262 @@
+//go:build unix
+
+package rolling
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/config"
+	"sluice/consultest"
+	"sluice/gateway"
+)
+
+// Settings that lose no request: see docs/rolling.md.
+const (
+	lossless = `
+    retry: { attempts: 3 }
+    health: { passive: { consecutive_failures: 3, ejection: 2s, max_ejected: 50% } }
+`
+	hangSettings = `
+    retry: { attempts: 4, per_try_timeout: 1s, hedge: { after: 100ms } }
+    health: { passive: { consecutive_failures: 3, ejection: 2s, max_ejected: 50% } }
+`
+)
+
+// TestRollingDeploy is described in the package's comment.
+func TestRollingDeploy(t *testing.T) {
+	variant := os.Getenv("SLUICE_ROLLING")
+	p := pace{replaced: 4, calm: 1500 * time.Millisecond, pause: 300 * time.Millisecond, misbehaved: 4 * time.Second}
+	list := modes()
+	switch {
+	case variant == "long":
+		p = pace{replaced: 12, calm: 10 * time.Second, pause: time.Second, misbehaved: 20 * time.Second}
+		for i := range list {
+			if list[i].instances == 4 {
+				list[i].instances = 12
+			}
+		}
+	case testing.Short():
+		p = pace{replaced: 2, calm: 500 * time.Millisecond, pause: 100 * time.Millisecond}
+		list = slices.DeleteFunc(list, func(m mode) bool { return !slices.Contains([]string{"stop", "abrupt", "hang"}, m.name) })
+	}
+	defaults := variant == "defaults"
+
+	agent := consultest.Start(t, consultest.Options{})
+	g := startGateway(t, agent, list, defaults)
+	var outcomes []outcome
+	for _, m := range list {
+		registered := watchRegistry(t, agent.Client(), m.name)
+		d := &deploy{mode: m, pace: p, t: t, consul: agent.Client(), ledger: newLedger()}
+		o := d.run(g.Address("web").String(), g.peers)
+		outcomes = append(outcomes, o)
+		g.uses = append(g.uses, useOf(o, registered(), g.added.times()))
+		if !t.Failed() {
+			o.check(t, g, defaults)
+		}
+	}
+	t.Logf("\n%s\n%s", table(outcomes), useTable(g.uses))
+}
+
+// check asserts what must hold whatever the machine does; with report it only
+// says what does not hold.
+func (o outcome) check(t *testing.T, g *runningGateway, report bool) {
+	fail := t.Errorf
+	if report {
+		fail = t.Logf
+	}
+	const shown = 10
+	wrong := 0
+	for _, r := range o.results {
+		reached := o.visited(r.id)
+		var problem string
+		switch {
+		case r.err != nil && r.kind.method == "GET":
+			problem = "failed"
+		case r.err != nil && !o.lost(r.id):
+			problem = "failed, though it had reached no instance that died or hung"
+		case r.kind.method == "POST" && len(reached) > 1:
+			problem = "was sent twice"
+		default:
+			continue
+		}
+		if wrong++; wrong <= shown {
+			fail("%s: %s (id %d, %s after the roll began) %s: %v; it reached %v\n%s", o.name, r.kind, r.id,
+				r.due.Sub(o.rolled).Round(time.Millisecond), problem, r.err, reached, g.accessLogOf(o.name, r.id))
+		}
+	}
+	if wrong > shown {
+		fail("%s: %d more", o.name, wrong-shown)
+	}
+}
+
+// runningGateway is the gateway that serves the modes, each a service and a
+// host of its name.
+type runningGateway struct {
+	*gateway.Gateway
+	t     *testing.T
+	dir   string
+	added *additions
+	uses  []use
+}
+
+func startGateway(t *testing.T, agent *consultest.Agent, list []mode, defaults bool) *runningGateway {
+	t.Helper()
+	g := &runningGateway{t: t, dir: t.TempDir(), added: &additions{known: make(map[string]time.Time), count: make(map[string]int)}}
+	var text strings.Builder
+	fmt.Fprintf(&text, "listeners: [{ name: web, address: '127.0.0.1:0' }]\nadmin: { address: '127.0.0.1:0' }\n")
+	fmt.Fprintf(&text, "access_log: { path: %q }\nlog: { format: json }\nconsul: { addresses: [%q] }\n", g.accessLog(), agent.URL())
+	text.WriteString("services:\n")
+	for _, m := range list {
+		settings := lossless
+		if m.settings != "" {
+			settings = m.settings
+		}
+		if defaults {
+			settings = ""
+		}
+		fmt.Fprintf(&text, "  %s:\n    consul: {}\n%s", m.name, settings)
+	}
+	text.WriteString("routes:\n")
+	for _, m := range list {
+		fmt.Fprintf(&text, "  - { host: %s, service: %s }\n", m.name, m.name)
+	}
+	file := filepath.Join(g.dir, "sluice.yaml")
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	g.Gateway, err = gateway.New(gateway.Options{Input: config.Input{File: file}, Version: "test", Log: g.added})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		g.Cut()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("log:\n%s", g.added.text())
+		}
+	})
+	return g
+}
+
+// peers returns how many peers have been added to a service.
+func (g *runningGateway) peers(service string) int { return g.added.of(service) }
+
+func (g *runningGateway) accessLog() string { return filepath.Join(g.dir, "access.log") }
+
+// accessLogOf returns the line of a request in the access log.
+func (g *runningGateway) accessLogOf(service string, id int) string {
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		data, err := os.ReadFile(g.accessLog())
+		if err != nil {
+			return err.Error()
+		}
+		for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
+			var entry struct{ Host, Target string }
+			if json.Unmarshal(lines.Bytes(), &entry) == nil && entry.Host == service && entry.Target == fmt.Sprintf("/%d", id) {
+				return lines.Text()
+			}
+		}
+	}
+	return "it is not in the access log"
+}
+
+// additions is the gateway's log, and when it said that a peer was added. It
+// is safe for concurrent use.
+type additions struct {
+	mu    sync.Mutex // guards the fields below
+	log   bytes.Buffer
+	known map[string]time.Time // by the instance's id
+	count map[string]int       // by service
+}
+
+func (a *additions) Write(line []byte) (int, error) {
+	now := time.Now()
+	var event struct{ Message, Service, Peer string }
+	added := json.Unmarshal(line, &event) == nil && event.Message == "peer added"
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if added {
+		a.known[event.Peer] = now
+		a.count[event.Service]++
+	}
+	return a.log.Write(line)
+}
+
+func (a *additions) of(service string) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.count[service]
+}
+
+func (a *additions) times() map[string]time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	times := make(map[string]time.Time, len(a.known))
+	for id, at := range a.known {
+		times[id] = at
+	}
+	return times
+}
+
+func (a *additions) text() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.log.String()
+}
+
+// watchRegistry asks Consul for the passing instances of a service, as the
+// gateway does, until registered is called, which returns when each instance
+// was first in an answer.
+func watchRegistry(t *testing.T, consul *api.Client, service string) (registered func() map[string]time.Time) {
+	ctx, cancel := context.WithCancel(t.Context())
+	first := make(map[string]time.Time)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		query := (&api.QueryOptions{}).WithContext(ctx)
+		for ctx.Err() == nil {
+			entries, meta, err := consul.Health().Service(service, "", true, query)
+			if err != nil {
+				if ctx.Err() == nil {
+					t.Errorf("watch %s: %v", service, err)
+				}
+				return
+			}
+			now := time.Now()
+			for _, entry := range entries {
+				if first[entry.Service.ID].IsZero() {
+					first[entry.Service.ID] = now
+				}
+			}
+			query.WaitIndex = meta.LastIndex
+		}
+	})
+	stop := sync.OnceFunc(func() {
+		cancel()
+		watching.Wait()
+	})
+	t.Cleanup(stop)
+	return func() map[string]time.Time {
+		stop()
+		return first
+	}
+}
