@@ -37,15 +37,27 @@ type ManagerOptions struct {
 	// is called by one goroutine, so it should be quick, and must not change the
 	// set. It may call the manager's methods, except Run.
 	Sink func(service string, set []Instance)
-	Log  zerolog.Logger
+
+	// Fallback returns a set to begin with for a service whose source has not
+	// reported one when its first query failed, or after a second, and the time at
+	// which that set was known to be true. Source is the source in words, as in
+	// WatchStatus. It is called once for a watch at most, and must neither block
+	// nor call the manager. May be nil.
+	Fallback func(service, source string) (set []Instance, asOf time.Time, ok bool)
+
+	Log zerolog.Logger
 }
+
+// fallbackAfter is how long a watch without a set waits for its source.
+const fallbackAfter = time.Second
 
 // Manager runs the sources of many services and hands their sets to one Sink.
 // It is safe for concurrent use.
 type Manager struct {
-	sink func(service string, set []Instance)
-	log  zerolog.Logger
-	wake chan struct{} // capacity 1: the queue or starting has changed
+	sink     func(service string, set []Instance)
+	fallback func(service, source string) ([]Instance, time.Time, bool)
+	log      zerolog.Logger
+	wake     chan struct{} // capacity 1: the queue or starting has changed
 
 	mu       sync.Mutex // guards the fields below, and those of every Watch
 	debounce Debounce
@@ -59,6 +71,7 @@ type Manager struct {
 func NewManager(o ManagerOptions) *Manager {
 	return &Manager{
 		sink:     o.Sink,
+		fallback: o.Fallback,
 		log:      o.Log,
 		wake:     make(chan struct{}, 1),
 		debounce: o.Debounce.withDefaults(),
@@ -157,6 +170,10 @@ func (m *Manager) startSources(ctx context.Context, sources *sync.WaitGroup) {
 		w.cancel = cancel
 		sources.Go(func() {
 			defer cancel()
+			if m.fallback != nil {
+				late := time.AfterFunc(fallbackAfter, w.fallBack)
+				defer late.Stop()
+			}
 			if err := w.source.Run(ctx, w); ctx.Err() == nil {
 				w.Failed(fmt.Errorf("the watch ended: %w", cmp.Or(err, errSourceEnded)))
 			}
@@ -221,7 +238,7 @@ func (m *Manager) inherit(w, old *Watch) {
 	w.changed, w.waiting, w.due = old.changed, old.waiting, old.due
 	w.status.Changes, w.status.LastChange = old.status.Changes, old.status.LastChange
 	w.status.Instances, w.status.LastSuccess = old.status.Instances, old.status.LastSuccess
-	w.status.Held = old.status.Held
+	w.status.Held, w.status.Restored = old.status.Held, old.status.Restored
 	if w.known {
 		w.status.State = WatchStale
 	}

@@ -72,6 +72,8 @@ type bubble struct {
 	calls []call
 	log   bytes.Buffer
 	slow  time.Duration // how long Sink takes
+
+	fallback func(service, source string) ([]Instance, time.Time, bool)
 }
 
 func inBubble(t *testing.T, f func(t *testing.T, b *bubble)) {
@@ -79,6 +81,12 @@ func inBubble(t *testing.T, f func(t *testing.T, b *bubble)) {
 		b := &bubble{t: t, begin: time.Now()}
 		b.Manager = NewManager(ManagerOptions{
 			Log: zerolog.New(&b.log).Level(zerolog.InfoLevel),
+			Fallback: func(service, source string) ([]Instance, time.Time, bool) {
+				if b.fallback == nil {
+					return nil, time.Time{}, false
+				}
+				return b.fallback(service, source)
+			},
 			Sink: func(service string, set []Instance) {
 				b.mu.Lock()
 				b.calls = append(b.calls, call{time.Since(b.begin), service, describe(set)})
@@ -346,6 +354,57 @@ func TestReplacedSourceKeepsTheSet(t *testing.T) {
 		if s := w.Status(); s.State != WatchFresh || s.Index != 1 {
 			t.Errorf("after its answer: %+v", s)
 		}
+	})
+}
+
+func TestFallbackServesUntilTheSourceReports(t *testing.T) {
+	asOf := time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
+	saved := func(service, source string) ([]Instance, time.Time, bool) {
+		return instances("b", "a"), asOf, service == "star" && source == "*discovery.scripted"
+	}
+	for _, tt := range []struct {
+		name string
+		fail bool
+		at   time.Duration
+	}{{"after the first error", true, 0}, {"after a second without an answer", false, time.Second}} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, b *bubble) {
+				b.fallback = saved
+				w := b.start("star")
+				if tt.fail {
+					w.Failed(errors.New("refused"))
+				}
+				b.expect(2*time.Second, call{tt.at, "star", "a b"})
+				s := w.Status()
+				if s.State != WatchStale || !s.Restored.Equal(asOf) || s.Instances != 2 || !s.LastSuccess.IsZero() {
+					t.Errorf("status %+v", s)
+				}
+				if got := strings.Count(b.log.String(), "its last known set is used"); got != 1 {
+					t.Errorf("%d lines about it:\n%s", got, b.log.String())
+				}
+				w.Failed(errors.New("refused"))
+				w.Emit(instances("a", "b"))
+				w.Succeeded(1)
+				b.expect(3 * time.Second) // it was the truth
+				if s := w.Status(); s.State != WatchFresh || !s.Restored.IsZero() {
+					t.Errorf("after a report: %+v", s)
+				}
+			})
+		})
+	}
+}
+
+func TestFallbackIsNotUsedAfterAReport(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		b.fallback = func(string, string) ([]Instance, time.Time, bool) { return instances("old"), time.Now(), true }
+		w := b.start("star")
+		w.Emit(nil)
+		w.Failed(errors.New("refused"))
+		b.expect(5*time.Second, call{0, "star", ""})
+		b.Unwatch("star")
+		b.start("star")
+		b.Unwatch("star")
+		b.expect(10 * time.Second)
 	})
 }
 

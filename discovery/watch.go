@@ -14,7 +14,8 @@ const (
 	// WatchFresh: the last query was answered.
 	WatchFresh
 	// WatchStale: a set is known, but the source has not confirmed it since the
-	// last error, or not yet since it replaced another source.
+	// last error, or not yet since it replaced another source or since the set was
+	// restored.
 	WatchStale
 )
 
@@ -53,6 +54,10 @@ type WatchStatus struct {
 	Changes   uint64 // sets handed to Sink; at least 1 once the pool knows a first set
 	Instances int    // in the last set that the source reported
 	Held      int    // of them, those that stay although the registry no longer lists them in service
+
+	// Restored is the time at which the last set was known to be true, if it is
+	// the Manager's Fallback; zero if the source has reported it.
+	Restored time.Time
 }
 
 // Watch is one watched service: where its source reports, and what is known of
@@ -67,6 +72,7 @@ type Watch struct {
 	status  WatchStatus // its Service and Source never change
 	failing bool        // the last query failed
 	retired bool        // no longer the manager's watch of this service
+	asked   bool        // for the fallback
 	cancel  context.CancelFunc
 
 	known   bool       // latest is a set, perhaps an empty one
@@ -89,13 +95,47 @@ func (w *Watch) Emit(set []Instance) {
 	m := w.manager
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if w.retired || w.known && equalSets(w.latest, set) {
+	if w.retired {
+		return
+	}
+	w.status.Restored = time.Time{}
+	w.setLatest(set)
+}
+
+// setLatest makes a normalised set the latest one. It needs the manager's mu.
+func (w *Watch) setLatest(set []Instance) {
+	if w.known && equalSets(w.latest, set) {
 		return
 	}
 	w.latest, w.known = set, true
 	w.status.Instances = len(set)
 	w.changed = time.Now()
-	m.schedule(w)
+	w.manager.schedule(w)
+}
+
+// fallBack makes the manager's fallback the set, if there is none yet.
+func (w *Watch) fallBack() {
+	m := w.manager
+	if m.fallback == nil {
+		return
+	}
+	m.mu.Lock()
+	if w.known || w.asked || w.retired {
+		m.mu.Unlock()
+		return
+	}
+	w.asked = true
+	set, asOf, ok := m.fallback(w.status.Service, w.status.Source)
+	if ok {
+		w.setLatest(Normalize(set))
+		w.setState(WatchStale, time.Now())
+		w.status.Restored = asOf
+	}
+	m.mu.Unlock()
+	if ok {
+		m.log.Warn().Str("service", w.Service()).Stringer("source", name{w.source}).
+			Int("instances", len(set)).Time("as_of", asOf).Msg("no answer from the source: its last known set is used")
+	}
 }
 
 // Instances returns the last set that was reported, sorted by key: by this
@@ -179,6 +219,7 @@ func (w *Watch) Failed(err error) {
 	}
 	event.Str("service", w.Service()).Stringer("source", name{w.source}).
 		Int("kept_instances", instances).Err(err).Msg("watch failing")
+	w.fallBack()
 }
 
 // Status returns a copy of what is known now.

@@ -3,6 +3,7 @@ package consul
 import (
 	"cmp"
 	"fmt"
+	"strings"
 	"time"
 
 	"sluice/discovery"
@@ -53,7 +54,23 @@ func (c *Client) Source(o ServiceOptions) discovery.Source {
 	return &source{client: c, options: o.withDefaults(), rate: queriesPerSecond}
 }
 
-// String says what is watched.
-func (s *source) String() string {
-	return fmt.Sprintf("consul service %q", s.options.Service)
+// String says what is watched. Two sources that select the same instances say
+// the same, whichever agents they ask.
+func (s *source) String() string { return s.options.selection() }
+
+// selection says which instances are selected.
+func (o *ServiceOptions) selection() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "consul service %q", o.Service)
+	if len(o.Tags) > 0 {
+		fmt.Fprintf(&b, ", tags %q", o.Tags)
+	}
+	for _, p := range []struct{ name, value string }{
+		{"filter", o.Filter}, {"datacenter", o.Datacenter}, {"namespace", o.Namespace}, {"partition", o.Partition}, {"peer", o.Peer},
+	} {
+		if p.value != "" {
+			fmt.Fprintf(&b, ", %s %q", p.name, p.value)
+		}
+	}
+	return b.String()
 }

@@ -66,11 +66,6 @@ func (s *source) Run(ctx context.Context, report *discovery.Watch) error {
 		limiter: rate.NewLimiter(s.rate, queryBurst),
 		guard:   guard{emptyHold: s.options.EmptyHold},
 	}
-	if known, ok := report.Instances(); ok {
-		// Nothing shows yet that this source's answers continue that set.
-		w.guard.known = known
-		w.guard.failed(time.Now())
-	}
 	for {
 		again := s.client.agents.retry()
 		err := w.poll(ctx)
@@ -147,6 +142,9 @@ func (w *watch) poll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if !w.began {
+		w.inherit()
+	}
 	if err := w.trust(answer); err != nil {
 		return err
 	}
@@ -162,6 +160,16 @@ func (w *watch) poll(ctx context.Context) error {
 	}
 	w.accept(answer)
 	return nil
+}
+
+// inherit takes over the set that is in use before the first answer counts:
+// from another source, or saved before the start. Nothing shows yet that the
+// answers continue it.
+func (w *watch) inherit() {
+	if known, ok := w.report.Instances(); ok {
+		w.guard.known = known
+		w.guard.failed(time.Now())
+	}
 }
 
 // toConfirm reports whether an answer takes away so much, or says so little
