@@ -11,6 +11,9 @@ type Health struct {
 type Readiness struct {
 	Ready   bool     `json:"ready"`
 	Missing []string `json:"missing"` // empty if ready
+	// Restored are the services whose registry has not answered since the start,
+	// so that their peers are those of the snapshot.
+	Restored []string `json:"restored"`
 }
 
 func (h *handler) healthz(w http.ResponseWriter, r *http.Request) {
@@ -18,10 +21,19 @@ func (h *handler) healthz(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *handler) readyz(w http.ResponseWriter, r *http.Request) {
-	ready, missing := h.Ready()
-	if !ready {
-		writeJSON(w, http.StatusServiceUnavailable, Readiness{false, list(missing)})
-		return
+	var answer Readiness
+	status := http.StatusOK
+	answer.Ready, answer.Missing = h.Ready()
+	if answer.Ready {
+		answer.Missing = nil
+	} else {
+		status = http.StatusServiceUnavailable
 	}
-	writeJSON(w, http.StatusOK, Readiness{true, []string{}})
+	for _, w := range h.Watches() {
+		if !w.Restored.IsZero() {
+			answer.Restored = append(answer.Restored, w.Service)
+		}
+	}
+	answer.Missing, answer.Restored = list(answer.Missing), list(answer.Restored)
+	writeJSON(w, status, answer)
 }

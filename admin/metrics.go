@@ -86,6 +86,7 @@ var (
 	discoveryIndex     = describe("discovery_index", "Index of the registry's last answer.", "service")
 	discoveryInstances = describe("discovery_instances", "Instances in the last set from the registry.", "service")
 	discoveryHeld      = describe("discovery_held_instances", "Of them, those that are kept although the registry no longer lists them in service.", "service")
+	discoveryRestored  = describe("discovery_restored", "1 if the set in use is the snapshot's because the registry has not answered since the start, else 0.", "service")
 	discoverySuccess   = describe("discovery_last_success_timestamp_seconds", "When the registry last answered, as Unix time.", "service")
 	discoveryChange    = describe("discovery_last_change_timestamp_seconds", "When a changed set was last applied, as Unix time.", "service")
 	discoveryQueries   = describe("discovery_queries_total", "Queries to the registry, answered or not.", "service")
@@ -96,6 +97,9 @@ var (
 	configApplied  = describe("config_last_applied_timestamp_seconds", "When the configuration in use was applied, as Unix time.")
 	configOK       = describe("config_last_reload_successful", "0 if the latest configuration was refused, else 1.")
 	configReloads  = describe("config_reloads_total", "Configurations loaded, by result.", "result")
+
+	snapshotWritten = describe("snapshot_last_write_timestamp_seconds", "When the snapshot was last written, as Unix time.")
+	snapshotErrors  = describe("snapshot_errors_total", "Attempts to write the snapshot that failed.")
 
 	connectionsOpen = describe("client_connections", "Client connections that are open.")
 	logDropped      = describe("access_log_dropped_lines_total", "Lines of the access log that were dropped because the output was too slow or failed.")
@@ -123,6 +127,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range c.h.Watches() {
 		c.discovery(e, s)
 	}
+	snapshot := c.h.Snapshot()
+	e.timestamp(snapshotWritten, snapshot.Written)
+	e.counter(snapshotErrors, float64(snapshot.Errors))
 	c.config(e)
 	e.gauge(connectionsOpen, float64(c.h.Connections()))
 	e.counter(logDropped, float64(c.h.AccessLogDropped()))
@@ -190,6 +197,7 @@ func (c *collector) discovery(e emitter, s discovery.WatchStatus) {
 	e.gauge(discoveryIndex, float64(s.Index), s.Service)
 	e.gauge(discoveryInstances, float64(s.Instances), s.Service)
 	e.gauge(discoveryHeld, float64(s.Held), s.Service)
+	e.gauge(discoveryRestored, number(!s.Restored.IsZero()), s.Service)
 	e.timestamp(discoverySuccess, s.LastSuccess, s.Service)
 	e.timestamp(discoveryChange, s.LastChange, s.Service)
 	e.counter(discoveryQueries, float64(s.Queries), s.Service)

@@ -17,6 +17,7 @@ import (
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/metrics"
+	"sluice/snapshot"
 )
 
 // busy are options with something of everything to count.
@@ -46,7 +47,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		History: past,
 		Watches: func() []discovery.WatchStatus {
 			return []discovery.WatchStatus{
-				{Service: "star", State: discovery.WatchFresh, Index: 42, Instances: 2, LastSuccess: time.Unix(1000, 5e8), LastChange: time.Unix(900, 0), Queries: 9, Errors: 3, Changes: 2},
+				{Service: "star", State: discovery.WatchFresh, Index: 42, Instances: 2, Held: 1, Restored: time.Unix(700, 0), LastSuccess: time.Unix(1000, 5e8), LastChange: time.Unix(900, 0), Queries: 9, Errors: 3, Changes: 2},
 				{Service: "never"},
 			}
 		},
@@ -54,6 +55,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		Connections:      func() int { return 3 },
 		Unrouted:         unrouted,
 		AccessLogDropped: func() uint64 { return 11 },
+		Snapshot:         func() snapshot.Status { return snapshot.Status{Written: time.Unix(800, 0), Errors: 4} },
 	}, pool
 }
 
@@ -71,6 +73,10 @@ func TestMetricsCountWhatTheViewsShow(t *testing.T) {
 	body := scrape(t, New(o))
 	for _, want := range []string{
 		`sluice_ready 0`,
+		`sluice_snapshot_last_write_timestamp_seconds 800`,
+		`sluice_snapshot_errors_total 4`,
+		`sluice_discovery_restored{service="star"} 1`,
+		`sluice_discovery_held_instances{service="star"} 1`,
 		`sluice_requests_total{class="2xx",service="star"} 2`,
 		`sluice_requests_total{class="5xx",service="star"} 1`,
 		`sluice_requests_total{class="aborted",service="star"} 1`,

@@ -12,6 +12,7 @@ import (
 	"sluice/discovery"
 	"sluice/metrics"
 	"sluice/route"
+	"sluice/snapshot"
 )
 
 // Options are the views that the handler reads. Every function is called for
@@ -27,6 +28,9 @@ type Options struct {
 
 	// Watches returns the state of every watch; see discovery.Manager.Statuses.
 	Watches func() []discovery.WatchStatus
+
+	// Snapshot returns how writing the snapshot fares.
+	Snapshot func() snapshot.Status
 
 	// Table returns the route table in use.
 	Table func() *route.Table
@@ -83,6 +87,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Watches == nil {
 		o.Watches = func() []discovery.WatchStatus { return nil }
+	}
+	if o.Snapshot == nil {
+		o.Snapshot = func() snapshot.Status { return snapshot.Status{} }
 	}
 	if o.Table == nil {
 		o.Table = func() *route.Table { return new(route.Table) }

@@ -27,7 +27,7 @@ func TestServices(t *testing.T) {
 		Watches: func() []discovery.WatchStatus {
 			return []discovery.WatchStatus{{
 				Service: "star", Source: "consul", Endpoint: "http://c", State: discovery.WatchStale, Since: since, Index: 42, Instances: 2, Held: 1,
-				LastSuccess: since, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2,
+				LastSuccess: since, Restored: since, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2,
 			}}
 		},
 		History: history(t, "services: { star: { consul: {}, balance: { policy: round_robin } }, origin: { peers: ['127.0.0.1:1'] } }\nroutes: [ { service: star } ]"),
@@ -47,10 +47,10 @@ func TestServices(t *testing.T) {
 		t.Errorf("got %+v", s)
 	}
 	w := *s.Watch
-	if w.LastSuccess == nil || !w.LastSuccess.Equal(since) || w.LastChange != nil {
-		t.Errorf("last success %v, last change %v", w.LastSuccess, w.LastChange)
+	if w.LastSuccess == nil || !w.LastSuccess.Equal(since) || w.LastChange != nil || w.Restored == nil || !w.Restored.Equal(since) {
+		t.Errorf("last success %v, last change %v, restored %v", w.LastSuccess, w.LastChange, w.Restored)
 	}
-	w.LastSuccess = nil
+	w.LastSuccess, w.Restored = nil, nil
 	want := Watch{Source: "consul", Endpoint: "http://c", State: "stale", Since: since, Index: 42, Instances: 2, Held: 1, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2}
 	if w != want {
 		t.Errorf("watch: got %+v, want %+v", w, want)

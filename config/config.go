@@ -99,7 +99,11 @@ type Consul struct {
 	// EmptyHold is how long instances are kept that vanished all at once in a
 	// way that does not look like the truth.
 	EmptyHold time.Duration `key:"empty_hold" default:"30s" min:"0s" max:"1h"`
-	Debounce  Debounce      `key:"debounce"`
+	// Snapshot is the file that keeps the last known good sets for a start while
+	// Consul is away. Empty: none.
+	Snapshot       string        `key:"snapshot" format:"file" restart:"yes"`
+	SnapshotMaxAge time.Duration `key:"snapshot_max_age" default:"24h" min:"0s" max:"8760h" restart:"yes"` // 0: no limit
+	Debounce       Debounce      `key:"debounce"`
 }
 
 // ConsulTLS are the certificates for an https address of Consul.

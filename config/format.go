@@ -64,6 +64,10 @@ var formats = map[string]format{
 		`a text on one line, with \r, \n, \t, \\ or \xHH for what does not fit in`,
 		func(s string) bool { _, ok := Unescape(s); return ok },
 	},
+	"file": {
+		"the path of a file",
+		func(s string) bool { return !strings.HasSuffix(s, "/") },
+	},
 	"access_log": {
 		`"stdout", "stderr", "off" or the path of a file`,
 		func(s string) bool { return !strings.HasSuffix(s, "/") },

@@ -52,7 +52,7 @@ func TestParseFillsDefaults(t *testing.T) {
 		},
 		Consul: Consul{
 			Addresses: []string{"http://127.0.0.1:8500"},
-			Wait:      time.Minute, MaxWatches: 128, EmptyHold: 30 * time.Second,
+			Wait:      time.Minute, MaxWatches: 128, EmptyHold: 30 * time.Second, SnapshotMaxAge: 24 * time.Hour,
 			Debounce: Debounce{Quiet: 100 * time.Millisecond, MaxWait: time.Second},
 		},
 		Services: map[string]Service{"star": {
@@ -99,6 +99,8 @@ consul:
   datacenter: dc1
   wait: 90s
   empty_hold: 2m
+  snapshot: /var/lib/sluice/snapshot.json
+  snapshot_max_age: 1h
   debounce: { quiet: 0s, max_wait: 2s }
 services:
   star:
@@ -142,6 +144,7 @@ health: { max_checks: 9 }
 			Namespace: "ns", Partition: "pt", MaxWatches: 7,
 			Datacenter: "dc1",
 			Wait:       90 * time.Second, EmptyHold: 2 * time.Minute,
+			Snapshot: "/var/lib/sluice/snapshot.json", SnapshotMaxAge: time.Hour,
 			Debounce: Debounce{MaxWait: 2 * time.Second},
 		},
 		Services: map[string]Service{

@@ -171,7 +171,7 @@ func (m *Manager) startSources(ctx context.Context, sources *sync.WaitGroup) {
 		sources.Go(func() {
 			defer cancel()
 			if m.fallback != nil {
-				late := time.AfterFunc(fallbackAfter, w.fallBack)
+				late := time.AfterFunc(fallbackAfter, w.Restore)
 				defer late.Stop()
 			}
 			if err := w.source.Run(ctx, w); ctx.Err() == nil {

@@ -379,7 +379,7 @@ func TestFallbackServesUntilTheSourceReports(t *testing.T) {
 				if s.State != WatchStale || !s.Restored.Equal(asOf) || s.Instances != 2 || !s.LastSuccess.IsZero() {
 					t.Errorf("status %+v", s)
 				}
-				if got := strings.Count(b.log.String(), "its last known set is used"); got != 1 {
+				if got := strings.Count(b.log.String(), "the saved set is used"); got != 1 {
 					t.Errorf("%d lines about it:\n%s", got, b.log.String())
 				}
 				w.Failed(errors.New("refused"))

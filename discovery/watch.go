@@ -113,8 +113,10 @@ func (w *Watch) setLatest(set []Instance) {
 	w.manager.schedule(w)
 }
 
-// fallBack makes the manager's fallback the set, if there is none yet.
-func (w *Watch) fallBack() {
+// Restore makes the manager's fallback the set, if there is none yet. The
+// manager does so by itself when the source fails or is late; it is for a source
+// that doubts its own first answer.
+func (w *Watch) Restore() {
 	m := w.manager
 	if m.fallback == nil {
 		return
@@ -134,7 +136,7 @@ func (w *Watch) fallBack() {
 	m.mu.Unlock()
 	if ok {
 		m.log.Warn().Str("service", w.Service()).Stringer("source", name{w.source}).
-			Int("instances", len(set)).Time("as_of", asOf).Msg("no answer from the source: its last known set is used")
+			Int("instances", len(set)).Time("as_of", asOf).Msg("the saved set is used until the source is sure of its own")
 	}
 }
 
@@ -219,7 +221,7 @@ func (w *Watch) Failed(err error) {
 	}
 	event.Str("service", w.Service()).Stringer("source", name{w.source}).
 		Int("kept_instances", instances).Err(err).Msg("watch failing")
-	w.fallBack()
+	w.Restore()
 }
 
 // Status returns a copy of what is known now.

@@ -15,6 +15,7 @@ func (g *Gateway) newAdmin() *http.Server {
 		Version:          g.options.Version,
 		Pools:            g.services.pools,
 		Watches:          g.discovery.Statuses,
+		Snapshot:         g.snapshotStatus,
 		Table:            g.table.Load,
 		History:          &g.history,
 		Consul:           g.askConsul,

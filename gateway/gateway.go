@@ -22,6 +22,7 @@ import (
 	"sluice/healthcheck"
 	"sluice/proxy"
 	"sluice/route"
+	"sluice/snapshot"
 )
 
 // startTimeout bounds how long the first connections wait to be accepted until
@@ -55,6 +56,7 @@ type Gateway struct {
 	journal   *journal
 	consul    *consul.Client
 	discovery *discovery.Manager
+	snapshot  *snapshot.Store // nil: none is kept
 	health    *healthcheck.Monitor
 	services  services
 	proxy     *proxy.Server
@@ -104,9 +106,13 @@ func New(o Options) (_ *Gateway, err error) {
 	g.journal = newJournal(g.log)
 	g.health = healthcheck.NewMonitor(healthcheck.Options{MaxChecks: c.Health.MaxChecks})
 	g.proxy = proxy.NewServer(proxyOptions(c.Client, g.log, g.accessLog))
+	if g.snapshot, err = g.openSnapshot(c.Consul); err != nil {
+		return nil, err
+	}
 	g.discovery = discovery.NewManager(discovery.ManagerOptions{
 		Debounce: debounceOf(c.Consul.Debounce),
 		Sink:     g.apply,
+		Fallback: g.restore,
 		Log:      g.log,
 	})
 	g.admin = g.newAdmin()
@@ -137,6 +143,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = g.discovery.Run(background) }) // ends with background only
+	if g.snapshot != nil {
+		running.Go(func() { g.snapshot.Run(background) })
+	}
 	running.Go(func() { g.becomeReady(background) })
 	running.Go(func() { g.reloads(background) })
 	if g.options.Input.File != "" {
@@ -268,6 +277,9 @@ func (g *Gateway) release(ctx context.Context) {
 func (g *Gateway) apply(name string, set []discovery.Instance) {
 	if service := g.services.get(name); service != nil {
 		service.apply(set)
+	}
+	if g.snapshot != nil {
+		g.snapshot.Put(name, set)
 	}
 }
 

@@ -230,7 +230,7 @@ func TestOnlyAgentThatRecoversIsAskedAtOnce(t *testing.T) {
 			c.at(60*sec + time.Duration(n)*1300*ms)
 			c.register("a", "b", "c")
 			c.agents[0].Heal()
-			c.at(61*sec + time.Duration(n)*1300*ms)
+			c.at(61*sec + 200*ms + time.Duration(n)*1300*ms) // a probe that hangs, another one, and the spread
 			c.expect(0, discovery.WatchFresh)
 			if s := c.status(); s.Instances != 3 {
 				t.Errorf("status %+v", s)

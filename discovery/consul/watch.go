@@ -143,7 +143,7 @@ func (w *watch) poll(ctx context.Context) error {
 		return err
 	}
 	if !w.began {
-		w.inherit()
+		w.inherit(answer)
 	}
 	if err := w.trust(answer); err != nil {
 		return err
@@ -164,8 +164,13 @@ func (w *watch) poll(ctx context.Context) error {
 
 // inherit takes over the set that is in use before the first answer counts:
 // from another source, or saved before the start. Nothing shows yet that the
-// answers continue it.
-func (w *watch) inherit() {
+// answers continue it. An answer that would leave a saved set unused, because
+// there is nothing in service, is measured against it: Consul may have lost its
+// state while nobody watched.
+func (w *watch) inherit(answer Answer) {
+	if serving(answer.Instances) == 0 {
+		w.report.Restore()
+	}
 	if known, ok := w.report.Instances(); ok {
 		w.guard.known = known
 		w.guard.failed(time.Now())
