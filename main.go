@@ -20,6 +20,7 @@ import (
 	"sluice/config"
 	"sluice/gateway"
 	"sluice/handover"
+	"sluice/proxy"
 )
 
 // Exit statuses.
@@ -129,7 +130,7 @@ func serve(ctx context.Context, in config.Input, pidFile string, log io.Writer) 
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGUSR2, os.Interrupt)
 	defer signal.Stop(signals)
 
-	h := handover.New(pidFile)
+	h := handover.New(pidFile, proxy.Listen)
 	defer h.Stop()
 	g, err := gateway.New(gateway.Options{
 		Input: in, Version: version(), Log: log,

@@ -35,7 +35,7 @@ type Options struct {
 	Version string    // of the program, for its metrics
 	Log     io.Writer // where the log goes; os.Stderr if nil
 
-	// Listen binds an address; net.Listen if nil.
+	// Listen binds an address; proxy.Listen if nil.
 	Listen func(network, address string) (net.Listener, error)
 	// Serving, if not nil, is called once, when clients are about to be served.
 	Serving func() error
@@ -84,7 +84,7 @@ func New(o Options) (_ *Gateway, err error) {
 		o.Log = os.Stderr
 	}
 	if o.Listen == nil {
-		o.Listen = net.Listen
+		o.Listen = proxy.Listen
 	}
 	revision, err := o.Input.Load()
 	if err != nil {

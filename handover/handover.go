@@ -25,6 +25,7 @@ import (
 // be only one that listens in a process. It is safe for concurrent use.
 type Handover struct {
 	pidFile  string
+	listen   func(network, address string) (net.Listener, error)
 	replaced chan struct{}
 	stopped  context.Context
 	stop     context.CancelFunc
@@ -35,9 +36,10 @@ type Handover struct {
 }
 
 // New returns a handover that has done nothing yet. pidFile, if not empty,
-// names a file that will hold the id of the process that serves.
-func New(pidFile string) *Handover {
-	h := &Handover{pidFile: pidFile, replaced: make(chan struct{})}
+// names a file that will hold the id of the process that serves. listen makes
+// the listeners that are not inherited, all of them TCP or Unix ones.
+func New(pidFile string, listen func(network, address string) (net.Listener, error)) *Handover {
+	h := &Handover{pidFile: pidFile, listen: listen, replaced: make(chan struct{})}
 	h.stopped, h.stop = context.WithCancel(context.Background())
 	return h
 }
@@ -61,7 +63,7 @@ func (h *Handover) Listen(network, address string) (net.Listener, error) {
 	if l != nil {
 		return l, nil
 	}
-	if l, err = net.Listen(network, address); err != nil {
+	if l, err = h.listen(network, address); err != nil {
 		return nil, err
 	}
 	if err := h.upgrader.Fds.AddListener(network, address, l.(tableflip.Listener)); err != nil {

@@ -10,7 +10,7 @@ import (
 // A process has one handover that listens, so all of it is in one test. What
 // takes two processes is tested with the program.
 func TestHandover(t *testing.T) {
-	h := New(filepath.Join(t.TempDir(), "pid"))
+	h := New(filepath.Join(t.TempDir(), "pid"), net.Listen)
 	if err := h.Replace(); err == nil || !strings.Contains(err.Error(), "does not listen") {
 		t.Errorf("replace before listening: %v", err)
 	}

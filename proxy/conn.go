@@ -66,25 +66,41 @@ func newClientConn(s *Server, l *listener, conn *net.TCPConn, remote netip.Addr,
 
 // serve handles the requests of the connection until it ends.
 func (c *clientConn) serve() {
-	defer c.end()
 	c.arm(c.server.sweeper, c.server.options.Timeouts.Idle)
 	c.glanced = true
+	c.goOn()
+}
+
+// goOn handles requests until the connection ends or has become idle. Then a
+// new goroutine waits in place of this one: serving has let its stack grow, and
+// the runtime does not let it shrink again below twice what a new one has,
+// which is most of what an idle connection costs.
+func (c *clientConn) goOn() {
+	if c.serveUntilIdle() {
+		go c.goOn()
+		return
+	}
+	c.end()
+}
+
+// serveUntilIdle reports whether the connection goes on.
+func (c *clientConn) serveUntilIdle() bool {
 	onReadable := c.readable
 	for {
 		err := c.raw.Read(onReadable)
 		c.fd = 0
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if c.expired(c.server.sweeper) && !c.onDeadline() {
-				return
+			if c.expired(c.server.sweeper) {
+				return c.onDeadline()
 			}
 		case err != nil || c.finished:
-			return
+			return false
 		default:
 			// A request that needs more than is in the buffer is served outside
 			// of the read, because it reads by itself.
 			if !c.exchange.serve() {
-				return
+				return false
 			}
 			c.exchange.next()
 		}

@@ -61,6 +61,8 @@ func TestLimitsAreAnsweredAtOnce(t *testing.T) {
 		if status, _ := readResponse(t, conn); status != 200 {
 			t.Errorf("%s: status %d for the first request, want 200", test.reason, status)
 		}
+		// The client has its answer a moment before the request has left the pool.
+		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
 		go func() { <-arrived; answer <- struct{}{} }()
 		if got := p.raw(closingRequest); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
 			t.Errorf("%s: got %q when there is room again", test.reason, got)

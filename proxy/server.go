@@ -92,8 +92,9 @@ type Server struct {
 
 	ctx    context.Context // ends when connections are cut
 	cancel context.CancelFunc
-	stop   chan struct{} // closed to end the sweeper
-	swept  chan struct{} // closed when the sweeper has ended
+	stop   chan struct{} // closed to end what runs in the background
+
+	background sync.WaitGroup
 
 	admission *admission
 	connCount atomic.Int64
@@ -140,17 +141,15 @@ func NewServer(o Options) *Server {
 		options: o, log: o.Log, sweeper: newSweeper(),
 		admission: newAdmission(o.Limits, o.TrustedProxies),
 		requests:  metrics.NewRequests(),
-		stop:      make(chan struct{}), swept: make(chan struct{}),
+		stop:      make(chan struct{}),
 		listeners: make(map[*listener]struct{}),
 		conns:     make(map[*clientConn]struct{}),
 		idle:      make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.tables.Store(empty)
-	go func() {
-		defer close(s.swept)
-		s.sweeper.run(s.stop)
-	}()
+	s.background.Go(func() { s.sweeper.run(s.stop) })
+	s.background.Go(func() { reclaim(s.stop, s.shards.Load, collectGarbage) })
 	return s
 }
 
@@ -311,7 +310,7 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 	}
 	s.cancel()
 	close(s.stop)
-	<-s.swept
+	s.background.Wait()
 	return err
 }
 

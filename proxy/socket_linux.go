@@ -63,3 +63,7 @@ func peek(fd uintptr) (n uintptr, errno syscall.Errno) {
 func acknowledgeNow(fd uintptr) {
 	syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 1)
 }
+
+func setKeepAliveIdle(fd, seconds int) error {
+	return syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, seconds)
+}

@@ -1,0 +1,42 @@
+package proxy
+
+import (
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestReclaimAfterRush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var opened atomic.Uint32
+		var collections atomic.Int32
+		stop, ended := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(ended)
+			reclaim(stop, opened.Load, func() { collections.Add(1) })
+		}()
+		// step lets n connections come within each interval, and says how many
+		// collections there are then.
+		step := func(n uint32, want int32) {
+			t.Helper()
+			opened.Add(n)
+			time.Sleep(reclaimInterval)
+			synctest.Wait()
+			if got := collections.Load(); got != want {
+				t.Errorf("after %d more connections: %d collections, want %d", n, got, want)
+			}
+		}
+		step(900, 0)  // no rush
+		step(0, 0)    // nor in all
+		step(5000, 0) // a rush that may go on
+		step(4000, 0) // it does
+		step(100, 1)  // it is over
+		step(0, 1)
+		step(500, 1)
+		step(600, 1) // 1,100 by now, but they still come
+		step(10, 2)
+		close(stop)
+		<-ended
+	})
+}
