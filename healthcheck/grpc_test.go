@@ -1,0 +1,168 @@
+package healthcheck
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// serveGRPC serves until the test ends and counts connections.
+func serveGRPC(t *testing.T, register func(*grpc.Server), options ...grpc.ServerOption) (address string, opened *atomic.Int32) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := &countingListener{Listener: l}
+	server := grpc.NewServer(options...)
+	register(server)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		server.Serve(counted)
+	}()
+	t.Cleanup(func() {
+		server.Stop()
+		<-done
+	})
+	return l.Addr().String(), &counted.opened
+}
+
+type countingListener struct {
+	net.Listener
+	opened atomic.Int32
+}
+
+func (l *countingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.opened.Add(1)
+	}
+	return c, err
+}
+
+func TestGRPC(t *testing.T) {
+	state := health.NewServer()
+	state.SetServingStatus("greeter", grpc_health_v1.HealthCheckResponse_SERVING)
+	state.SetServingStatus("broken", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	address, opened := serveGRPC(t, func(s *grpc.Server) { grpc_health_v1.RegisterHealthServer(s, state) })
+	without, _ := serveGRPC(t, func(*grpc.Server) {})
+
+	f := func(service, address, want string) {
+		t.Helper()
+		if got := check(t, NewGRPC(GRPCOptions{Service: service}), address, patience); got != want {
+			t.Errorf("%q: %q, want %q", service, got, want)
+		}
+	}
+	f("", address, "")
+	f("greeter", address, "")
+	f("broken", address, "NOT_SERVING")
+	f("other", address, "the peer does not know this service")
+	f("", without, "the peer does not have grpc.health.v1.Health")
+	f("", closedPort(t), "connect: connection refused")
+	state.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	f("", address, "NOT_SERVING")
+
+	count := func(reuse bool, between func(*GRPC)) int32 {
+		opened.Store(0)
+		p := NewGRPC(GRPCOptions{Service: "greeter", Reuse: reuse})
+		defer p.Close()
+		for range 4 {
+			if got := check(t, p, address, patience); got != "" {
+				t.Error(got)
+			}
+			between(p)
+		}
+		return opened.Load()
+	}
+	if n := count(false, func(*GRPC) {}); n != 4 {
+		t.Errorf("%d connections for 4 checks, want 4", n)
+	}
+	if n := count(true, func(*GRPC) {}); n != 1 {
+		t.Errorf("%d connections for 4 checks that keep theirs, want 1", n)
+	}
+	if n := count(true, func(p *GRPC) { p.Forget(address) }); n != 4 {
+		t.Errorf("%d connections for 4 checks that forget theirs, want 4", n)
+	}
+	if a, b := NewGRPC(GRPCOptions{}).String(), NewGRPC(GRPCOptions{Service: "a"}).String(); a != "grpc" || b != "grpc a" {
+		t.Errorf("names %q, %q", a, b)
+	}
+}
+
+// A kept connection to a peer that was started anew is no failure for long.
+func TestGRPCAfterARestart(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	serve := func(l net.Listener) *grpc.Server {
+		s := grpc.NewServer()
+		grpc_health_v1.RegisterHealthServer(s, health.NewServer())
+		go s.Serve(l)
+		return s
+	}
+	first := serve(l)
+	p := NewGRPC(GRPCOptions{Reuse: true})
+	defer p.Close()
+	if got := check(t, p, address, patience); got != "" {
+		t.Error(got)
+	}
+	first.Stop()
+	check(t, p, address, patience) // it may or may not have noticed
+	if got := check(t, p, address, patience); got != "connect: connection refused" {
+		t.Errorf("stopped: %q", got)
+	}
+	if l, err = net.Listen("tcp", address); err != nil {
+		t.Skipf("the port was taken meanwhile: %v", err)
+	}
+	second := serve(l)
+	defer second.Stop()
+	if got := check(t, p, address, patience); got != "" {
+		t.Errorf("started again: %q", got)
+	}
+}
+
+func TestGRPCTimesOut(t *testing.T) {
+	address := serveRaw(t, func(c net.Conn) { c.Read(make([]byte, 1<<20)); <-t.Context().Done() })
+	start := time.Now()
+	if got := check(t, NewGRPC(GRPCOptions{}), address, 50*time.Millisecond); got != "timed out" {
+		t.Errorf("got %q", got)
+	}
+	if took := time.Since(start); took > patience/2 {
+		t.Errorf("took %v", took)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := NewGRPC(GRPCOptions{}).Check(ctx, address); err == nil {
+		t.Error("no error though the context has ended")
+	}
+}
+
+func TestGRPCSpeaksTLS(t *testing.T) {
+	donor := httptest.NewTLSServer(nil) // has a certificate for 127.0.0.1
+	defer donor.Close()
+	address, _ := serveGRPC(t, func(s *grpc.Server) { grpc_health_v1.RegisterHealthServer(s, health.NewServer()) },
+		grpc.Creds(credentials.NewServerTLSFromCert(&donor.TLS.Certificates[0])))
+	trusting := &tls.Config{RootCAs: donor.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
+	f := func(config *tls.Config, want string) {
+		t.Helper()
+		if got := check(t, NewGRPC(GRPCOptions{TLS: config}), address, patience); !strings.Contains(got, want) || want == "" && got != "" {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	f(trusting, "")
+	f(&tls.Config{InsecureSkipVerify: true}, "")
+	f(&tls.Config{}, "certificate")
+}

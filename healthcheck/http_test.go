@@ -1,0 +1,399 @@
+package healthcheck
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// patience bounds checks that should not time out.
+const patience = 30 * time.Second
+
+// check asks address with a probe and returns what is wrong, "" if nothing is.
+func check(t *testing.T, p Probe, address string, limit time.Duration) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if err := p.Check(ctx, address); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// serveRaw answers every connection with what answer writes, until the test
+// ends.
+func serveRaw(t *testing.T, answer func(net.Conn)) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			answer(c)
+			c.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		<-done
+	})
+	return l.Addr().String()
+}
+
+// closedPort returns an address where nobody listens.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func statuses(t *testing.T, text string) Statuses {
+	t.Helper()
+	s, err := ParseStatuses(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestHTTPSendsWhatItIsTold(t *testing.T) {
+	var got atomic.Pointer[http.Request]
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got.Store(r) }))
+	defer server.Close()
+	address := server.Listener.Addr().String()
+
+	if wrong := check(t, NewHTTP(HTTPOptions{}), address, patience); wrong != "" {
+		t.Errorf("check: %s", wrong)
+	}
+	r := got.Load()
+	if r.Method != "GET" || r.RequestURI != "/" || r.Host != address || r.UserAgent() != "sluice-healthcheck" || !r.Close || r.ProtoMinor != 1 {
+		t.Errorf("request %s %s %s, host %q, agent %q, close %v", r.Method, r.RequestURI, r.Proto, r.Host, r.UserAgent(), r.Close)
+	}
+
+	p := NewHTTP(HTTPOptions{
+		Method: "POST", Path: "/health?full=1&a=%2F", Host: "star.example.com",
+		Headers: [][2]string{{"x-lower", "a b"}, {"Authorization", "Bearer secret"}},
+	})
+	if wrong := check(t, p, address, patience); wrong != "" {
+		t.Errorf("check: %s", wrong)
+	}
+	r = got.Load()
+	if r.Method != "POST" || r.RequestURI != "/health?full=1&a=%2F" || r.Host != "star.example.com" ||
+		r.Header.Get("X-Lower") != "a b" || r.Header.Get("Authorization") != "Bearer secret" || r.ContentLength != 0 {
+		t.Errorf("request %s %s, host %q, header %v", r.Method, r.RequestURI, r.Host, r.Header)
+	}
+	if p.String() != "http POST /health?full=1&a=%2F" {
+		t.Errorf("probe %q", p)
+	}
+}
+
+func TestHTTPJudgesTheAnswer(t *testing.T) {
+	handler := func(status int, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(status)
+			io.WriteString(w, body)
+		}
+	}
+	chunked := func(w http.ResponseWriter, r *http.Request) {
+		for range 1000 {
+			io.WriteString(w, "0123456789")
+		}
+		io.WriteString(w, "the end")
+		w.(http.Flusher).Flush()
+	}
+	for _, test := range []struct {
+		name    string
+		handler http.HandlerFunc
+		o       HTTPOptions
+		want    string
+	}{
+		{"200", handler(200, ""), HTTPOptions{}, ""},
+		{"204", handler(204, ""), HTTPOptions{}, ""},
+		{"500", handler(500, "x"), HTTPOptions{}, "status 500, want 200-299"},
+		{"redirect", handler(302, ""), HTTPOptions{}, "status 302, want 200-299"},
+		{"redirect allowed", handler(302, ""), HTTPOptions{Status: statuses(t, "2xx,302")}, ""},
+		{"only 503", handler(200, ""), HTTPOptions{Status: statuses(t, "503")}, "status 200, want 503"},
+		{"early hints", func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(103)
+			w.WriteHeader(200)
+		}, HTTPOptions{}, ""},
+		{"head", handler(200, ""), HTTPOptions{Method: "HEAD", Body: Expectation{Text: "a", Within: 10}}, ""},
+		{"text", handler(200, `{"status":"ok"}`), HTTPOptions{Body: Expectation{Text: `"ok"`, Within: 100}}, ""},
+		{"no text", handler(200, "fine"), HTTPOptions{Body: Expectation{Text: "ok", Within: 100}}, `answer lacks "ok"`},
+		{"text too far", handler(200, "0123456789ok"), HTTPOptions{Body: Expectation{Text: "ok", Within: 11}}, `answer lacks "ok"`},
+		{"text at the end of what is read", handler(200, "0123456789ok"), HTTPOptions{Body: Expectation{Text: "ok", Within: 12}}, ""},
+		{"regexp", handler(200, "a\nstatus = green\n"), HTTPOptions{Body: Expectation{Regexp: regexp.MustCompile(`(?m)^status = (green|yellow)$`), Within: 100}}, ""},
+		{"no match", handler(200, "status = red"), HTTPOptions{Body: Expectation{Regexp: regexp.MustCompile("green|yellow"), Within: 100}},
+			`answer does not match "green|yellow"`},
+		{"both", handler(200, "ab"), HTTPOptions{Body: Expectation{Text: "a", Regexp: regexp.MustCompile("c"), Within: 100}}, `answer does not match "c"`},
+		{"status before body", handler(500, "ok"), HTTPOptions{Body: Expectation{Text: "ok", Within: 100}}, "status 500, want 200-299"},
+		{"chunked", chunked, HTTPOptions{Body: Expectation{Text: "the end", Within: 64 << 10}}, ""},
+		{"chunked, too far", chunked, HTTPOptions{Body: Expectation{Text: "the end", Within: 1 << 10}}, `answer lacks "the end"`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := httptest.NewServer(test.handler)
+			defer server.Close()
+			if got := check(t, NewHTTP(test.o), server.Listener.Addr().String(), patience); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// What a peer does wrong is named, and in the same words each time.
+func TestHTTPNamesTheFailure(t *testing.T) {
+	readRequest := func(c net.Conn) { http.ReadRequest(bufio.NewReader(c)) }
+	says := func(text string) func(net.Conn) {
+		return func(c net.Conn) {
+			readRequest(c)
+			io.WriteString(c, text)
+		}
+	}
+	body := HTTPOptions{Body: Expectation{Text: "ok", Within: 100}}
+	for _, test := range []struct {
+		name   string
+		answer func(net.Conn)
+		o      HTTPOptions
+		want   string
+	}{
+		{"closed at once", readRequest, HTTPOptions{}, "answer: connection closed"},
+		{"closed within the head", says("HTTP/1.1 200 OK\r\nA: b\r\n"), HTTPOptions{}, "answer: connection closed"},
+		{"closed within the body", says("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"), body, "body: connection closed"},
+		{"closed within a body that nobody wants", says("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"), HTTPOptions{}, ""},
+		{"up to the end of the connection", says("HTTP/1.1 200 OK\r\n\r\nok"), body, ""},
+		{"HTTP/1.0", says("HTTP/1.0 200 OK\r\n\r\n"), HTTPOptions{}, ""},
+		{"head too large", says("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("a", maxHead) + "\r\n\r\n"), HTTPOptions{}, "answer: head above 16 KiB"},
+		{"reset", func(c net.Conn) {
+			readRequest(c)
+			c.(*net.TCPConn).SetLinger(0)
+		}, HTTPOptions{}, "answer: connection reset by peer"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			address := serveRaw(t, test.answer)
+			for range 2 {
+				if got := check(t, NewHTTP(test.o), address, patience); got != test.want {
+					t.Errorf("got %q, want %q", got, test.want)
+				}
+			}
+		})
+	}
+	t.Run("refused", func(t *testing.T) {
+		if got := check(t, NewHTTP(HTTPOptions{}), closedPort(t), patience); got != "connect: connection refused" {
+			t.Errorf("got %q", got)
+		}
+	})
+	t.Run("not HTTP", func(t *testing.T) {
+		address := serveRaw(t, says("SSH-2.0-OpenSSH_9.2\r\n\r\n"))
+		if got := check(t, NewHTTP(HTTPOptions{}), address, patience); !strings.HasPrefix(got, "answer: ") {
+			t.Errorf("got %q", got)
+		}
+	})
+	t.Run("no such host", func(t *testing.T) {
+		if got := check(t, NewHTTP(HTTPOptions{}), "host.invalid:80", patience); !strings.HasPrefix(got, "connect: ") {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+// A peer that hangs costs no more than the timeout, in whichever step.
+func TestHTTPTimesOut(t *testing.T) {
+	hang := make(chan struct{})
+	for name, test := range map[string]struct {
+		begin string
+		want  string
+	}{
+		"answer": {"", "answer: timed out"},
+		"head":   {"HTTP/1.1 200 OK\r\nA:", "answer: timed out"},
+		"body":   {"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", "body: timed out"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			address := serveRaw(t, func(c net.Conn) {
+				io.WriteString(c, test.begin)
+				select {
+				case <-hang:
+				case <-t.Context().Done():
+				}
+			})
+			probe := NewHTTP(HTTPOptions{Body: Expectation{Text: "okay", Within: 100}})
+			if got := check(t, probe, address, 50*time.Millisecond); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+			// A check that nobody waits for ends at once.
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(10*time.Millisecond, cancel)
+			if err := probe.Check(ctx, address); err == nil {
+				t.Error("no error after the context has ended")
+			}
+		})
+	}
+}
+
+func TestHTTPSpeaksTLS(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer server.Close()
+	server.Config.ErrorLog = nil
+	address := server.Listener.Addr().String()
+	trusting := server.Client().Transport.(*http.Transport).TLSClientConfig
+	f := func(name string, config *tls.Config, want string) {
+		t.Helper()
+		if got := check(t, NewHTTP(HTTPOptions{TLS: config}), address, patience); !strings.HasPrefix(got, want) || want == "" && got != "" {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+	f("trusted", &tls.Config{RootCAs: trusting.RootCAs}, "")
+	f("trusted, by name", &tls.Config{RootCAs: trusting.RootCAs, ServerName: "example.com"}, "")
+	f("another name", &tls.Config{RootCAs: trusting.RootCAs, ServerName: "star.example.net"}, "TLS handshake: ")
+	f("not trusted", &tls.Config{}, "TLS handshake: ")
+	f("any", &tls.Config{InsecureSkipVerify: true}, "")
+	if got := check(t, NewHTTP(HTTPOptions{}), address, patience); got != "status 400, want 200-299" {
+		t.Errorf("plain HTTP to a TLS port: %q", got)
+	}
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	if got := check(t, NewHTTP(HTTPOptions{TLS: &tls.Config{}}), plain.Listener.Addr().String(), patience); !strings.HasPrefix(got, "TLS handshake: ") {
+		t.Errorf("TLS to a plain port: %q", got)
+	}
+	if got := NewHTTP(HTTPOptions{TLS: &tls.Config{}, Path: "/a"}).String(); got != "https GET /a" {
+		t.Errorf("probe %q", got)
+	}
+}
+
+// Connections are made anew for each check, unless asked for otherwise; then a
+// connection that the peer has closed meanwhile is no failure.
+func TestHTTPConnections(t *testing.T) {
+	var opened atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/close":
+			w.Header().Set("Connection", "close")
+		case "/large":
+			w.Write(make([]byte, 100<<10))
+		default:
+			io.WriteString(w, "ok")
+		}
+	}))
+	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	server.Start()
+	defer server.Close()
+	address := server.Listener.Addr().String()
+	f := func(name string, o HTTPOptions, between func(*HTTP), want int32) {
+		t.Helper()
+		opened.Store(0)
+		p := NewHTTP(o)
+		defer p.Close()
+		for range 4 {
+			if got := check(t, p, address, patience); got != "" {
+				t.Errorf("%s: %s", name, got)
+			}
+			between(p)
+		}
+		if got := opened.Load(); got != want {
+			t.Errorf("%s: %d connections for 4 checks, want %d", name, got, want)
+		}
+	}
+	nothing := func(*HTTP) {}
+	body := Expectation{Text: "ok", Within: 100}
+	f("by default", HTTPOptions{}, nothing, 4)
+	f("kept", HTTPOptions{Reuse: true, Body: body}, nothing, 1)
+	f("kept, body not looked at", HTTPOptions{Reuse: true, Body: Expectation{Within: 100}}, nothing, 1)
+	f("kept, HEAD", HTTPOptions{Reuse: true, Method: "HEAD"}, nothing, 1)
+	f("the peer closes", HTTPOptions{Reuse: true, Path: "/close"}, nothing, 4)
+	f("too large to be read", HTTPOptions{Reuse: true, Path: "/large", Body: Expectation{Within: 100}}, nothing, 4)
+	f("stale", HTTPOptions{Reuse: true, Body: body}, func(*HTTP) { server.CloseClientConnections() }, 4)
+	f("forgotten", HTTPOptions{Reuse: true, Body: body}, func(p *HTTP) { p.Forget(address) }, 4)
+
+	p := NewHTTP(HTTPOptions{Reuse: true, Body: body})
+	p.Close()
+	if got := check(t, p, address, patience); got != "" || len(p.kept.idle) != 0 {
+		t.Errorf("after Close: %q, %d kept", got, len(p.kept.idle))
+	}
+}
+
+func TestTCP(t *testing.T) {
+	echo := func(c net.Conn) {
+		line, _ := bufio.NewReader(c).ReadString('\n')
+		if line == "PING\r\n" {
+			io.WriteString(c, "+PO")
+			time.Sleep(time.Millisecond)
+			io.WriteString(c, "NG\r\n")
+		}
+	}
+	silent := func(c net.Conn) { io.Copy(io.Discard, c) }
+	for _, test := range []struct {
+		name   string
+		answer func(net.Conn)
+		o      TCPOptions
+		want   string
+	}{
+		{"connect", silent, TCPOptions{}, ""},
+		{"send", silent, TCPOptions{Send: []byte("hello")}, ""},
+		{"send and expect", echo, TCPOptions{Send: []byte("PING\r\n"), Expect: Expectation{Text: "+PONG", Within: 100}}, ""},
+		{"regexp", echo, TCPOptions{Send: []byte("PING\r\n"), Expect: Expectation{Regexp: regexp.MustCompile(`^\+PONG\r\n$`), Within: 100}}, ""},
+		{"another answer", echo, TCPOptions{Send: []byte("PING\r\n"), Expect: Expectation{Text: "+OK", Within: 100}}, `answer lacks "+OK"`},
+		{"no answer", echo, TCPOptions{Send: []byte("QUIT\r\n"), Expect: Expectation{Text: "+PONG", Within: 100}}, `answer lacks "+PONG"`},
+		{"too far", echo, TCPOptions{Send: []byte("PING\r\n"), Expect: Expectation{Text: "G", Within: 4}}, `answer lacks "G"`},
+		{"just within", echo, TCPOptions{Send: []byte("PING\r\n"), Expect: Expectation{Text: "G", Within: 5}}, ""},
+		{"greeting", func(c net.Conn) { io.WriteString(c, "220 mail ready\r\n") }, TCPOptions{Expect: Expectation{Text: "220 ", Within: 100}}, ""},
+		{"silence", silent, TCPOptions{Expect: Expectation{Text: "220 ", Within: 100}}, "answer: timed out"},
+		{"TLS to a plain port", func(c net.Conn) {
+			bufio.NewReader(c).ReadByte()
+			c.(*net.TCPConn).SetLinger(0)
+		}, TCPOptions{TLS: &tls.Config{}}, "TLS handshake: connection reset by peer"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			limit := patience
+			if strings.HasSuffix(test.want, "timed out") {
+				limit = 50 * time.Millisecond
+			}
+			if got := check(t, NewTCP(test.o), serveRaw(t, test.answer), limit); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+	if got := check(t, NewTCP(TCPOptions{}), closedPort(t), patience); got != "connect: connection refused" {
+		t.Errorf("got %q", got)
+	}
+	if names := []string{NewTCP(TCPOptions{}).String(), NewTCP(TCPOptions{TLS: &tls.Config{}}).String()}; !slices.Equal(names, []string{"tcp", "tls"}) {
+		t.Errorf("names %q", names)
+	}
+}
+
+// A large answer is read in steps, up to the limit.
+func TestTCPReadsALargeAnswer(t *testing.T) {
+	address := serveRaw(t, func(c net.Conn) {
+		for range 20 {
+			fmt.Fprintf(c, "%05000d", 0)
+		}
+		io.WriteString(c, "end")
+	})
+	probe := NewTCP(TCPOptions{Expect: Expectation{Text: "end", Within: 1 << 20}})
+	if got := check(t, probe, address, patience); got != "" {
+		t.Error(got)
+	}
+}
