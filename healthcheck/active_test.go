@@ -331,7 +331,34 @@ func TestAVerdictOnAPeerThatIsGoneIsDropped(t *testing.T) {
 		if s := f.checker.Stats(); s.ChecksFailed != 0 {
 			t.Errorf("stats %+v, want no failed check", s)
 		}
-		time.Sleep(time.Hour)
+		before, _ := probe.count(instance(0))
+		time.Sleep(105 * time.Second)
+		if after, _ := probe.count(instance(0)); after-before > 11 {
+			t.Errorf("%d checks in 105 s: the peer that is gone is still checked", after-before)
+		}
+	})
+}
+
+// So is one that was come to in a way that does not count any more.
+func TestAVerdictByOldSettingsIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		probe := newScript()
+		probe.takes = 500 * time.Millisecond
+		s := activeSettings(probe)
+		s.Active.UnhealthyThreshold = 1
+		f := judged(t, s, Options{})
+		defer f.close()
+		probe.set(instance(0), true)
+		f.Apply(instances(1))
+		time.Sleep(100 * time.Millisecond) // the check is under way
+		other := newScript()
+		s.Active.Probe = other
+		f.reconfigure(s)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n, _ := other.count(instance(0)); f.eligible() != 1 || n == 0 {
+			t.Errorf("%d checks by the new settings, reasons %q", n, f.peer(0).Reasons())
+		}
 	})
 }
 

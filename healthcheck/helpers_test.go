@@ -58,7 +58,7 @@ func (s *script) Check(ctx context.Context, address string) error {
 	s.times[address] = append(s.times[address], time.Now())
 	s.running++
 	s.most = max(s.most, s.running)
-	takes := s.takes
+	takes, fails := s.takes, s.fails[address]
 	s.mu.Unlock()
 	if takes > 0 {
 		timer := time.NewTimer(takes)
@@ -74,7 +74,7 @@ func (s *script) Check(ctx context.Context, address string) error {
 	switch {
 	case ctx.Err() != nil:
 		return errors.New("timed out")
-	case s.fails[address]:
+	case fails:
 		return errors.New("status 500")
 	}
 	return nil

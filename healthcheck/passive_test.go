@@ -241,6 +241,28 @@ func TestMaxEjectedIsAShareOfThosePeersThatWork(t *testing.T) {
 	})
 }
 
+// What becomes of its last requests does not eject a peer that gets no more.
+func TestAPeerThatGetsNoRequestsIsNotEjected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := judged(t, passiveSettings(), Options{})
+		defer f.close()
+		f.Apply(instances(4))
+		var held []balancer.Token
+		for range 5 {
+			token, _ := f.pick(0)
+			held = append(held, token)
+		}
+		f.SetReason(instance(0).Key(), balancer.ReasonDrain, true, "")
+		for _, token := range held {
+			token.Done(refused)
+		}
+		synctest.Wait()
+		if f.peer(0).Has(balancer.ReasonEjected) {
+			t.Errorf("reasons %q", f.peer(0).Reasons())
+		}
+	})
+}
+
 // If nobody else is left, a peer that was ejected is better than none.
 func TestEjectedPeersReturnWhenNobodyElseIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,0 +1,95 @@
+package healthcheck
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestSchedulerKeepsTheOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(1)
+		defer s.close()
+		start := time.Now()
+		var ran []int // task × 100 + seconds
+		tasks := make([]*task, 10)
+		for i := range tasks {
+			tasks[i] = newTask(func(context.Context) time.Duration {
+				ran = append(ran, i*100+int(time.Since(start)/time.Second))
+				return time.Hour
+			})
+			s.schedule(tasks[i], time.Duration(10+i)*time.Second)
+		}
+		s.remove(tasks[3])
+		s.remove(tasks[3])
+		s.schedule(tasks[9], 5*time.Second)  // earlier
+		s.schedule(tasks[8], 12*time.Second) // earlier, together with another
+		s.schedule(tasks[0], time.Minute)    // not earlier: no change
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		want := []int{905, 10, 111, 212, 812, 414, 515, 616, 717}
+		if !slices.Equal(ran, want) && !slices.Equal(ran, []int{905, 10, 111, 812, 212, 414, 515, 616, 717}) {
+			t.Errorf("ran %v, want %v", ran, want)
+		}
+		if running, overdue := s.load(); running != 0 || overdue != 0 {
+			t.Errorf("%d running, %d overdue", running, overdue)
+		}
+	})
+}
+
+// A task that runs longer than its interval runs again when it has ended, and
+// meanwhile not a second time.
+func TestSchedulerRunsATaskOnceAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(3)
+		defer s.close()
+		running, runs := 0, 0
+		slow := newTask(func(context.Context) time.Duration {
+			runs++
+			if running++; running > 1 {
+				t.Error("the task runs twice at a time")
+			}
+			time.Sleep(10 * time.Second)
+			running--
+			return time.Second
+		})
+		s.schedule(slow, 0)
+		for range 100 {
+			time.Sleep(time.Second)
+			s.schedule(slow, 0) // also when it is waiting
+		}
+		synctest.Wait()
+		if runs < 9 || runs > 11 {
+			t.Errorf("%d runs in 100 s, want 10", runs)
+		}
+	})
+}
+
+// Whoever waits while all workers are busy is served in the order of when it
+// was due, as soon as one is free.
+func TestSchedulerServesTheLongestOverdueFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(1)
+		defer s.close()
+		var order []int
+		for i := range 5 {
+			s.schedule(newTask(func(context.Context) time.Duration {
+				time.Sleep(10 * time.Second)
+				order = append(order, i)
+				return time.Hour
+			}), time.Duration(5-i)*time.Second)
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if running, overdue := s.load(); running != 1 || overdue != 3 {
+			t.Errorf("%d running, %d overdue after 5 s; want 1, 3 (one more is due just now)", running, overdue)
+		}
+		time.Sleep(55 * time.Second)
+		synctest.Wait()
+		if want := []int{4, 3, 2, 1, 0}; !slices.Equal(order, want) {
+			t.Errorf("order %v, want %v", order, want)
+		}
+	})
+}
