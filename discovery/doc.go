@@ -16,8 +16,9 @@
 // lacks an instance or takes one out of service (critical, maintenance, weight
 // 0), is handed on at once. Additions and updates wait until nothing has
 // changed for [Debounce].Quiet, and at most for Debounce.MaxWait; the first one
-// after a calm of MaxWait does not wait at all. A set that returns to what Sink
-// has already seen cancels what waited.
+// after a calm of Quiet does not wait at all. Removals do not disturb the calm:
+// in a rolling deploy one instance comes as another goes. A set that returns to
+// what Sink has already seen cancels what waited.
 //
 // The trigger carries no data: Sink always gets the latest set, so that no
 // burst and no slow Sink can lose or reorder a change.

@@ -15,12 +15,12 @@ import (
 // Debounce says how additions and updates of a service are batched. Removals
 // never wait.
 type Debounce struct {
-	// Quiet is how long nothing must have changed before a set is handed on.
-	// 0 means 100 ms, a negative value means no wait.
+	// Quiet is how long nothing must have changed before a set is handed on, and
+	// how long no addition or update must have been handed on for the next one
+	// not to wait at all. 0 means 100 ms, a negative value means no wait.
 	Quiet time.Duration
-	// MaxWait is the longest that a change waits for a quiet moment, and how
-	// long nothing must have been handed on for the next change not to wait at
-	// all. 0 means 1 s, a negative value means no wait.
+	// MaxWait is the longest that a change waits for a quiet moment. 0 means
+	// 1 s, a negative value means no wait.
 	MaxWait time.Duration
 }
 
@@ -201,6 +201,9 @@ func (m *Manager) handOver(ctx context.Context, timer *time.Timer) {
 		}
 		m.queue.remove(w)
 		set := w.latest
+		if !takesAway(w.applied, set) || takesAway(set, w.applied) {
+			w.batched = now
+		}
 		w.applied = set
 		w.status.Changes++
 		w.status.LastChange = now
@@ -220,7 +223,7 @@ func (m *Manager) schedule(w *Watch) {
 	case equalSets(w.applied, w.latest):
 		m.queue.remove(w)
 		return
-	case takesAway(w.applied, w.latest), w.changed.Sub(w.status.LastChange) >= m.debounce.MaxWait:
+	case takesAway(w.applied, w.latest), w.waiting.Equal(w.changed) && w.changed.Sub(w.batched) >= m.debounce.Quiet:
 		w.due = w.changed
 	default:
 		w.due = w.changed.Add(m.debounce.Quiet)
@@ -235,7 +238,7 @@ func (m *Manager) schedule(w *Watch) {
 // inherit gives w what old knows. It needs mu.
 func (m *Manager) inherit(w, old *Watch) {
 	w.known, w.latest, w.applied = old.known, old.latest, old.applied
-	w.changed, w.waiting, w.due = old.changed, old.waiting, old.due
+	w.changed, w.waiting, w.due, w.batched = old.changed, old.waiting, old.due, old.batched
 	w.status.Changes, w.status.LastChange = old.status.Changes, old.status.LastChange
 	w.status.Instances, w.status.LastSuccess = old.status.Instances, old.status.LastSuccess
 	w.status.Held, w.status.Restored = old.status.Held, old.status.Restored

@@ -208,6 +208,28 @@ func TestRemovalActsAtOnceAndTakesTheBurstAlong(t *testing.T) {
 	})
 }
 
+// In a rolling deploy one instance goes as another comes.
+func TestAdditionSoonAfterRemovalActsAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := b.start("star")
+		w.Emit(instances("a", "b"))
+		b.expect(0, call{0, "star", "a b"})
+		b.expect(500 * ms)
+		w.Emit(instances("b"))
+		b.expect(502*ms, call{500 * ms, "star", "b"})
+		w.Emit(instances("b", "c"))
+		b.expect(520*ms, call{502 * ms, "star", "b c"})
+		w.Emit(instances("b", "c", "d"))
+		b.expect(619 * ms)
+		b.expect(900*ms, call{620 * ms, "star", "b c d"})
+		w.Emit(instances("c", "d", "e")) // both at once: the addition counts
+		b.expect(910*ms, call{900 * ms, "star", "c d e"})
+		w.Emit(instances("c", "d", "e", "f"))
+		b.expect(1009 * ms)
+		b.expect(1010*ms, call{1010 * ms, "star", "c d e f"})
+	})
+}
+
 func TestOutOfServiceActsAtOnce(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

@@ -81,6 +81,7 @@ type Watch struct {
 
 	changed time.Time // when latest last changed
 	waiting time.Time // since when latest differs from applied
+	batched time.Time // when Sink last got more than removals
 	due     time.Time // when Sink is to get latest; meaningful while queued
 	index   int       // in the manager's queue; -1: not queued
 }
