@@ -12,6 +12,10 @@ import (
 // sweepInterval is how late a timeout of the data plane may act.
 const sweepInterval = 50 * time.Millisecond
 
+// idleSweeps is after how many sweeps idle connections to peers are looked at:
+// there may be ten thousand peers, and nobody waits for it.
+const idleSweeps = 10
+
 // aLongTimeAgo is a deadline that wakes whoever is parked on a connection.
 var aLongTimeAgo = time.Unix(1, 0)
 
@@ -22,6 +26,7 @@ var aLongTimeAgo = time.Unix(1, 0)
 type sweeper struct {
 	clock  atomic.Int64 // coarse time: nanoseconds since start
 	start  time.Time
+	sweeps int // so far, for the sweeper's goroutine
 	shards [16]sweepShard
 	chores chore
 }
@@ -84,6 +89,9 @@ func (s *sweeper) sweep(now int64) {
 	s.clock.Store(now)
 	for i := range s.shards {
 		s.shards[i].sweep(now)
+	}
+	if s.sweeps++; s.sweeps%idleSweeps != 0 {
+		return
 	}
 	s.chores.mu.Lock()
 	defer s.chores.mu.Unlock()

@@ -37,9 +37,9 @@ func (o TransportOptions) withDefaults() TransportOptions {
 	return o
 }
 
-// A Transport owns the connections to one peer: a stack of idle ones, of which
-// the last used is the first to be used again, and a set of those at work. It
-// implements [balancer.Transport] and is safe for concurrent use.
+// A Transport owns the connections to one peer, and keeps a stack of the idle
+// ones, of which the last used is the first to be used again. It implements
+// [balancer.Transport] and is safe for concurrent use.
 type Transport struct {
 	address string
 	options TransportOptions
@@ -47,9 +47,9 @@ type Transport struct {
 
 	mu sync.Mutex
 	// mu guards the fields below.
-	idle   []*upstreamConn // oldest first
-	busy   map[*upstreamConn]struct{}
-	drains int // how often Drain was called
+	idle   []*upstreamConn            // oldest first
+	open   map[*upstreamConn]struct{} // idle or at work
+	drains int                        // how often Drain was called
 	closed bool
 }
 
@@ -60,7 +60,7 @@ func (s *Server) NewTransport(o TransportOptions) func(*balancer.Peer) balancer.
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &Transport{
 			address: p.Address(), options: o, sweeper: s.sweeper,
-			busy: make(map[*upstreamConn]struct{}),
+			open: make(map[*upstreamConn]struct{}),
 		}
 		s.sweeper.addTransport(t)
 		return t
@@ -78,7 +78,6 @@ func (t *Transport) acquire() *upstreamConn {
 	u := t.idle[last]
 	t.idle[last] = nil
 	t.idle = t.idle[:last]
-	t.busy[u] = struct{}{}
 	return u
 }
 
@@ -101,7 +100,7 @@ func (t *Transport) dial(ctx context.Context, timeout time.Duration, shard uint3
 		return nil, net.ErrClosed
 	}
 	u.drains = t.drains
-	t.busy[u] = struct{}{}
+	t.open[u] = struct{}{}
 	t.sweeper.add(&u.sweepEntry, conn, shard)
 	return u, nil
 }
@@ -115,22 +114,25 @@ func (t *Transport) release(u *upstreamConn) {
 	u.idleUntil = t.sweeper.now() + int64(u.idleTimeout)
 	t.mu.Lock()
 	keep := u.drains == t.drains && !t.closed && len(t.idle) < t.options.MaxIdle
-	delete(t.busy, u)
 	if keep {
 		t.idle = append(t.idle, u)
 	}
 	t.mu.Unlock()
 	if !keep {
-		u.close()
+		t.discard(u)
 	}
 }
 
-// discard closes a connection that is fit for nothing more.
-func (t *Transport) discard(u *upstreamConn) {
+// discard closes connections that are not idle, or no longer.
+func (t *Transport) discard(conns ...*upstreamConn) {
 	t.mu.Lock()
-	delete(t.busy, u)
+	for _, u := range conns {
+		delete(t.open, u)
+	}
 	t.mu.Unlock()
-	u.close()
+	for _, u := range conns {
+		u.close()
+	}
 }
 
 // closeIdle closes the connections that have been idle for too long. now is
@@ -149,8 +151,8 @@ func (t *Transport) closeIdle(now int64) {
 	clear(t.idle[len(kept):])
 	t.idle = kept
 	t.mu.Unlock()
-	for _, u := range expired {
-		u.close()
+	if len(expired) > 0 {
+		t.discard(expired...)
 	}
 }
 
@@ -163,9 +165,7 @@ func (t *Transport) Drain() {
 	t.idle = nil
 	t.drains++
 	t.mu.Unlock()
-	for _, u := range idle {
-		u.close()
-	}
+	t.discard(idle...)
 }
 
 // Close cuts every connection. An exchange on one of them fails as if the peer
@@ -176,7 +176,7 @@ func (t *Transport) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closed = true
-	for u := range t.busy {
+	for u := range t.open { // Drain has closed the idle ones
 		u.conn.Close() // its exchange discards it
 	}
 }
@@ -185,5 +185,5 @@ func (t *Transport) Close() {
 func (t *Transport) Connections() (idle, busy int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.idle), len(t.busy)
+	return len(t.idle), len(t.open) - len(t.idle)
 }
