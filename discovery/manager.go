@@ -273,7 +273,10 @@ func equalSets(a, b []Instance) bool {
 }
 
 // takesAway reports whether latest lacks an instance of applied, or no longer
-// wants traffic for one that it did. Both are normalised.
+// wants traffic for one that it did. One that was out of service already counts
+// if it now is for another reason: who uses critical instances, because checks
+// of its own say that they work, must still hear at once that one is put into
+// maintenance mode. Both are normalised.
 func takesAway(applied, latest []Instance) bool {
 	for _, old := range applied {
 		for len(latest) > 0 && compareKeys(latest[0], old) < 0 {
@@ -282,7 +285,7 @@ func takesAway(applied, latest []Instance) bool {
 		if len(latest) == 0 || compareKeys(latest[0], old) != 0 {
 			return true
 		}
-		if old.Serving() && !latest[0].Serving() {
+		if !latest[0].Serving() && (old.Serving() || old.Status != latest[0].Status) {
 			return true
 		}
 	}

@@ -257,6 +257,28 @@ func TestOutOfServiceActsAtOnce(t *testing.T) {
 	}
 }
 
+// A pool whose active checks overrule a critical status still uses the
+// instance, until it is in maintenance mode.
+func TestOtherReasonToBeOutOfServiceActsAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := b.start("star")
+		set := instances("a")
+		set[0].Status = StatusCritical
+		w.Emit(set)
+		b.expect(0, call{0, "star", "a(critical)"})
+		b.expect(10 * ms)
+		set = instances("a")
+		set[0].Status = StatusMaintenance
+		w.Emit(set)
+		b.expect(10*ms, call{10 * ms, "star", "a(maintenance)"})
+		set = instances("a")
+		set[0].Status, set[0].Detail = StatusMaintenance, "another word"
+		w.Emit(set)
+		b.expect(109 * ms)
+		b.expect(110*ms, call{110 * ms, "star", "a(maintenance)"})
+	})
+}
+
 func TestUpdateThatStaysInServiceWaits(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := b.start("star")
