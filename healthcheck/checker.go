@@ -108,8 +108,8 @@ func (c *Checker) Configure(s Settings) {
 		c.readmitAll()
 	}
 	c.restartDetector()
-	for _, t := range c.targets {
-		c.monitor.scheduler.schedule(&t.task, time.Duration(c.monitor.random()*float64(s.Active.interval(true, c.monitor.random()))))
+	for _, p := range c.known { // in this order, whatever that of a map is
+		c.monitor.scheduler.schedule(&c.targets[p].task, time.Duration(c.monitor.random()*float64(s.Active.interval(true, c.monitor.random()))))
 	}
 	c.mu.Unlock()
 	c.poke()
