@@ -1,0 +1,324 @@
+package simulation
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"sluice/discovery"
+)
+
+const (
+	maxReportDelay = 300 * time.Millisecond
+	maxReportRetry = 500 * time.Millisecond
+)
+
+// registry knows the instances of one service. Only the script changes what is
+// registered.
+type registry struct {
+	w      *world
+	name   string
+	random *rand.Rand // under w.mu
+	consul *consul    // nil: the registry is asked by source
+
+	// w.mu guards the fields below.
+
+	entries []discovery.Instance // as registered, several of a process included
+	former  []discovery.Instance // that have left
+	index   uint64
+	down    bool                        // queries fail
+	delay   time.Duration               // of answers
+	changed chan struct{}               // closed, and replaced, at each change
+	present map[discovery.Key]time.Time // since when it has had what it has
+	lies    bool                        // it lists nothing, and vouches for it
+	lied    time.Time                   // when that last began or ended
+}
+
+func newRegistry(w *world, n int) *registry {
+	r := &registry{
+		w: w, name: []string{"star", "moon", "sun"}[n], random: stream(w.seed, streamRegistry, n),
+		changed: make(chan struct{}),
+	}
+	if w.random.IntN(12) == 0 {
+		r.consul = newConsul(r)
+	}
+	for range max(w.random.IntN(8)-1, 0) {
+		r.register()
+	}
+	return r
+}
+
+// source makes a source that asks the registry.
+func (r *registry) source(s *service) discovery.Source {
+	if r.consul != nil {
+		return r.consul.source()
+	}
+	return &source{r, s}
+}
+
+// update is a change of what is registered, or of how the registry works.
+func (r *registry) update(change func()) {
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	change()
+	r.note()
+	r.index++
+	close(r.changed)
+	r.changed = make(chan struct{})
+	if r.consul != nil {
+		r.consul.publish()
+	}
+}
+
+// note keeps present up to date.
+func (r *registry) note() {
+	now := make(map[discovery.Key]time.Time)
+	for key := range processes(r.entries) {
+		since, ok := r.present[key]
+		if !ok {
+			since = time.Now()
+		}
+		now[key] = since
+	}
+	r.present = now
+}
+
+// change makes one random change.
+func (r *registry) change() {
+	random := r.w.random
+	switch n := random.IntN(100); {
+	case n < 32 || len(r.entries) == 0:
+		r.register()
+	case n < 38:
+		r.reregister()
+	case n < 42:
+		r.move()
+	case n < 48:
+		r.double()
+	case n < 65:
+		r.deregister(random.IntN(len(r.entries)))
+	case n < 67:
+		r.clear()
+	case n < 87:
+		n := random.IntN(len(r.entries))
+		status := discovery.Status(pick(random, 0, 0, 0, 1, 2, 3))
+		r.update(func() {
+			i := &r.entries[n]
+			i.Status, i.Detail = status, ""
+			if i.Weight = 1; r.consul != nil && status >= discovery.StatusCritical {
+				i.Weight = 0
+			}
+			r.w.logf("%s: registry has %s", r.name, describeInstance(*i))
+		})
+	default:
+		n, weight := random.IntN(len(r.entries)), random.IntN(6)
+		if r.consul != nil && (weight == 0 || r.entries[n].Status >= discovery.StatusCritical) {
+			return // weights of Consul are at least 1, and 0 where it is critical
+		}
+		r.update(func() {
+			r.entries[n].Weight = weight
+			r.w.logf("%s: registry has %s", r.name, describeInstance(r.entries[n]))
+		})
+	}
+}
+
+func (r *registry) add(i discovery.Instance) {
+	r.update(func() {
+		r.entries = append(r.entries, i)
+		r.w.logf("%s: registered %s", r.name, describeInstance(i))
+	})
+}
+
+// address returns a new one, with somebody who listens there.
+func (r *registry) address() string {
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	r.w.numbers.instances++
+	n := r.w.numbers.instances
+	address := fmt.Sprintf("10.0.%d.%d", n/250, 1+n%250)
+	r.w.upstreams[address+":80"] = newUpstream(r.w, address+":80")
+	return address
+}
+
+func (r *registry) register() {
+	address := r.address()
+	r.w.mu.Lock()
+	id := fmt.Sprintf("%s-%d", r.name, r.w.numbers.instances)
+	r.w.mu.Unlock()
+	i := discovery.Instance{
+		Service: r.name, ID: id, Node: fmt.Sprintf("node-%d", r.w.random.IntN(3)),
+		Address: address, Port: 80, Weight: 1, Datacenter: "dc1",
+	}
+	if r.w.random.IntN(10) == 0 {
+		i.Status = discovery.StatusCritical // until its first check has passed
+		if r.consul != nil {
+			i.Weight = 0
+		}
+	}
+	r.add(i)
+}
+
+// reregister brings back an instance that has left, perhaps before it drained.
+func (r *registry) reregister() {
+	if len(r.former) == 0 {
+		return
+	}
+	n := r.w.random.IntN(len(r.former))
+	i := r.former[n]
+	r.former = slices.Delete(r.former, n, n+1)
+	if slices.ContainsFunc(r.entries, func(o discovery.Instance) bool { return sameRegistration(i, o) }) {
+		return
+	}
+	r.add(i)
+}
+
+// move gives an instance another address, as when a container is replaced.
+func (r *registry) move() {
+	n, address := r.w.random.IntN(len(r.entries)), r.address()
+	r.update(func() {
+		r.entries[n].Address = address
+		r.w.logf("%s: moved %s", r.name, describeInstance(r.entries[n]))
+	})
+}
+
+// double registers a process with a second agent.
+func (r *registry) double() {
+	i := r.entries[r.w.random.IntN(len(r.entries))]
+	i.Node = fmt.Sprintf("node-%d", r.w.random.IntN(6))
+	if !slices.ContainsFunc(r.entries, func(o discovery.Instance) bool { return sameRegistration(i, o) }) {
+		r.add(i)
+	}
+}
+
+func sameRegistration(a, b discovery.Instance) bool { return a.Node == b.Node && a.ID == b.ID }
+
+func (r *registry) deregister(n int) {
+	r.update(func() {
+		r.w.logf("%s: deregistered %s", r.name, describeInstance(r.entries[n]))
+		r.former = append(r.former, r.entries[n])
+		r.entries = slices.Delete(r.entries, n, n+1)
+	})
+}
+
+// clear takes everything out at once.
+func (r *registry) clear() {
+	r.update(func() {
+		r.w.logf("%s: deregistered all", r.name)
+		r.former = append(r.former, r.entries...)
+		r.entries = nil
+	})
+}
+
+// disturb makes the registry fail, or work again.
+func (r *registry) disturb() {
+	if r.consul != nil {
+		r.consul.disturb()
+		return
+	}
+	random := r.w.random
+	r.update(func() {
+		if r.down = !r.down && random.IntN(2) == 0; !r.down {
+			r.delay = 0
+			if random.IntN(2) == 0 {
+				r.delay = time.Duration(random.Int64N(int64(maxReportDelay)))
+			}
+		}
+		if random.IntN(8) == 0 {
+			r.index = 0
+		}
+		r.w.logf("%s: registry down: %v, delay: %v", r.name, r.down, r.delay)
+	})
+}
+
+func (r *registry) heal() {
+	if r.consul != nil {
+		r.consul.fake.Heal()
+	}
+	r.update(func() {
+		if r.down, r.delay = false, 0; r.lies {
+			r.lies, r.lied = false, time.Now()
+		}
+	})
+}
+
+// source asks a registry, for a service.
+type source struct {
+	*registry
+	service *service
+}
+
+func (s *source) String() string { return "simulated registry" }
+
+// Run implements discovery.Source.
+func (s *source) Run(ctx context.Context, report *discovery.Watch) error {
+	for {
+		s.w.mu.Lock()
+		changed, delay := s.changed, s.delay
+		s.w.mu.Unlock()
+		if !sleep(ctx, delay) {
+			return ctx.Err()
+		}
+		s.w.mu.Lock()
+		down, index := s.down, s.index
+		set := slices.Clone(s.entries)
+		s.random.Shuffle(len(set), func(a, b int) { set[a], set[b] = set[b], set[a] })
+		if !down {
+			s.service.reported(set)
+		}
+		s.w.mu.Unlock()
+		if down {
+			report.Failed(errors.New("no answer"))
+			if !sleep(ctx, maxReportRetry) {
+				return ctx.Err()
+			}
+			continue
+		}
+		report.Emit(set)
+		report.Succeeded(index)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// sleep waits for d, and reports whether ctx goes on.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d > 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// processes returns what a set amounts to: registrations of one process through
+// several agents are one instance, in the best status, on the first node.
+func processes(set []discovery.Instance) map[discovery.Key]discovery.Instance {
+	type process struct{ id, address string }
+	nodes := make(map[process]string)
+	best := make(map[process]discovery.Instance)
+	for _, i := range set {
+		p := process{i.ID, i.HostPort()}
+		if node, ok := nodes[p]; !ok || i.Node < node {
+			nodes[p] = i.Node
+		}
+		if b, ok := best[p]; !ok || cmp.Or(cmp.Compare(i.Status, b.Status), cmp.Compare(i.Node, b.Node)) < 0 {
+			best[p] = i
+		}
+	}
+	merged := make(map[discovery.Key]discovery.Instance, len(best))
+	for p, i := range best {
+		i.Node = nodes[p]
+		merged[i.Key()] = i
+	}
+	return merged
+}

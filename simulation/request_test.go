@@ -1,0 +1,254 @@
+package simulation
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"sluice/balancer"
+	"sluice/proxy"
+	"sluice/route"
+)
+
+// request is one of a client. It implements proxy.Exchange.
+type request struct {
+	w       *world
+	number  int
+	service *service
+	routed  *route.Service
+	random  *rand.Rand
+	query   balancer.Query
+	begin   time.Time
+	sure    bool          // it has to succeed
+	leaves  time.Duration // when the client goes away; 0: it waits
+	gone    <-chan struct{}
+
+	// The goroutine that runs it uses the fields below.
+
+	idempotent bool
+	touched    bool // a peer may have seen it
+	begun      bool // the client has got something
+	answered   bool // all of it
+	tries      int
+	reached    int // tries that count
+	hedged     bool
+	pending    *flight
+	tried      map[*balancer.Peer]bool
+}
+
+// flight is a try that is under way.
+type flight struct {
+	peer  *peer
+	token balancer.Token
+	call  call
+	begin time.Time
+}
+
+// request sends one. A sure one must succeed if there is a peer.
+func (w *world) request(s *service, sure bool) {
+	w.mu.Lock()
+	w.numbers.requests++
+	s.waiting++
+	r := &request{
+		w: w, number: w.numbers.requests, service: s, routed: s.routed, begin: time.Now(), sure: sure,
+		random: stream(w.seed, streamRequest, w.numbers.requests), tried: make(map[*balancer.Peer]bool),
+	}
+	w.mu.Unlock()
+	r.idempotent = r.random.IntN(4) > 0
+	if !sure && r.random.IntN(8) == 0 {
+		r.leaves = upTo(r.random, responseTimeout/4)
+	}
+	w.requests.Go(r.run)
+	// No two requests have the same deadlines: which of two timers fires first at
+	// the same time is left to chance.
+	time.Sleep(1)
+}
+
+func (r *request) run() {
+	gone := make(chan struct{})
+	r.gone = gone
+	if r.leaves > 0 {
+		timer := time.AfterFunc(r.leaves, func() { close(gone) })
+		defer timer.Stop()
+	}
+	outcome, tries, err := proxy.Attempts(r.routed, &r.query, r)
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	if r.tries == 0 {
+		r.service.waiting--
+	}
+	r.w.logf("request %d: %s after %d tries, answered: %v, error: %v", r.number, outcome.Class, tries, r.answered, err)
+	r.check(outcome, tries, err)
+}
+
+// start begins a try.
+func (r *request) start(t balancer.Token) *flight {
+	w := r.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := r.service.peers[t.Peer]
+	p.inflight++
+	r.tries++
+	if r.tries == 1 {
+		r.service.waiting--
+		r.service.firsts++
+	} else {
+		r.service.retries++
+	}
+	call := w.upstreams[t.Peer.Address()].answer(r.random)
+	w.logf("request %d: try %d on %s, it will be %s in %v", r.number, r.tries, p, call.outcome.Class, call.after)
+	r.service.checkTry(r, p)
+	r.tried[t.Peer] = true
+	if p.closed { // cut just now
+		call.after, call.outcome = 0, balancer.Outcome{Class: balancer.OutcomeLocal}
+	}
+	return &flight{peer: p, token: t, call: call, begin: time.Now()}
+}
+
+// end takes in how a try ended.
+func (r *request) end(f *flight, o balancer.Outcome) balancer.Outcome {
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	f.peer.inflight--
+	f.peer.ended[o.Class]++
+	switch {
+	case answers(o):
+		r.begun, r.answered = true, true
+	case o.Class != balancer.OutcomeConnectFailure && o.Class != balancer.OutcomeLocal:
+		r.touched = true
+	}
+	if f.call.partial && o.Class == f.call.outcome.Class {
+		r.begun = true
+	}
+	r.w.logf("request %d: %s from %s", r.number, o.Class, f.peer)
+	return o
+}
+
+// wait waits for the answer, as long as patience allows if it is above 0, and
+// until dropped is closed.
+func (r *request) wait(f *flight, patience time.Duration, dropped <-chan struct{}) (o balancer.Outcome, over bool) {
+	now := time.Now()
+	limit := r.begin.Add(responseTimeout)
+	if perTry := r.routed.Retry.PerTryTimeout; perTry > 0 && f.begin.Add(perTry).Before(limit) {
+		limit = f.begin.Add(perTry)
+	}
+	o = balancer.Outcome{Class: balancer.OutcomeTimeout}
+	if answer := f.begin.Add(f.call.after); f.call.after >= 0 && answer.Before(limit) {
+		limit, o = answer, f.call.outcome
+	}
+	over = true
+	if patience > 0 && now.Add(patience).Before(limit) {
+		limit, over = now.Add(patience), false
+	}
+	if limit.After(now) {
+		timer := time.NewTimer(limit.Sub(now))
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-f.peer.transport.closed:
+			return balancer.Outcome{Class: balancer.OutcomeReset}, true
+		case <-f.call.broken:
+			return balancer.Outcome{Class: balancer.OutcomeReset}, true
+		case <-r.gone:
+			return balancer.Outcome{Class: balancer.OutcomeClientGone}, true
+		case <-dropped:
+			return balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(f.begin)}, true
+		}
+	}
+	if over && o.Class != balancer.OutcomeConnectFailure {
+		o.Latency = time.Since(f.begin)
+	}
+	return o, over
+}
+
+// Try implements proxy.Exchange.
+func (r *request) Try(t balancer.Token) balancer.Outcome {
+	f := r.start(t)
+	var patience time.Duration
+	if h := r.routed.Retry.Hedge; h != nil && r.idempotent && r.tries == 1 {
+		patience = h.After
+	}
+	o, over := r.wait(f, patience, nil)
+	if !over {
+		r.pending = f
+		return balancer.Outcome{}
+	}
+	r.count(o)
+	return r.end(f, o)
+}
+
+// count takes note of a try that counts as one of Retry.Attempts.
+func (r *request) count(o balancer.Outcome) {
+	if o.Class != balancer.OutcomeConnectFailure || r.routed.Retry.Attempts == 1 {
+		r.reached++
+	}
+}
+
+// Waiting implements proxy.Exchange.
+func (r *request) Waiting() bool { return r.pending != nil }
+
+// Await implements proxy.Exchange.
+func (r *request) Await(balancer.Token) balancer.Outcome {
+	f := r.pending
+	r.pending = nil
+	o, _ := r.wait(f, 0, nil)
+	r.count(o)
+	return r.end(f, o)
+}
+
+// Race implements proxy.Exchange.
+func (r *request) Race(_, second balancer.Token) (firstOutcome, secondOutcome balancer.Outcome) {
+	flights := [2]*flight{r.pending, r.start(second)}
+	r.pending, r.hedged = nil, true
+	var outcomes [2]balancer.Outcome
+	var drop [2]chan struct{}
+	type result struct {
+		which int
+		o     balancer.Outcome
+	}
+	results := make(chan result, 2)
+	for i, f := range flights {
+		drop[i] = make(chan struct{})
+		go func() {
+			o, _ := r.wait(f, 0, drop[i])
+			results <- result{i, o}
+		}()
+	}
+	answered := false
+	for range flights {
+		got := <-results
+		if answered { // also if both did at once
+			got.o = balancer.Outcome{Class: balancer.OutcomeSuperseded}
+		}
+		outcomes[got.which] = got.o
+		if answers(got.o) {
+			answered = true
+			close(drop[1-got.which])
+		}
+	}
+	// Both tokens are out until the race is over.
+	for i, f := range flights {
+		r.end(f, outcomes[i])
+	}
+	last := outcomes[1]
+	if last.Class == balancer.OutcomeSuperseded {
+		last = outcomes[0]
+	}
+	r.count(last)
+	return outcomes[0], outcomes[1]
+}
+
+// answers reports whether the client gets an answer of the peer.
+func answers(o balancer.Outcome) bool {
+	return o.Class == balancer.OutcomeOK || o.Class == balancer.OutcomeServerError
+}
+
+// Replayable implements proxy.Exchange.
+func (r *request) Replayable() bool {
+	if time.Since(r.begin) >= responseTimeout {
+		return false
+	}
+	return !r.touched || r.idempotent
+}
+
+// Started implements proxy.Exchange.
+func (r *request) Started() bool { return r.begun }

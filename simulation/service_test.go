@@ -1,0 +1,369 @@
+package simulation
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"sluice/balancer"
+	"sluice/discovery"
+	"sluice/healthcheck"
+	"sluice/route"
+)
+
+const (
+	maxDrainTimeout = 5 * time.Second
+	maxEjection     = 10 * time.Second
+	responseTimeout = 2 * time.Second
+)
+
+// service is a service in use, as package gateway puts it together, with a
+// model of what it should be like.
+type service struct {
+	w        *world
+	name     string
+	registry *registry
+	pool     *balancer.Pool
+	checker  *healthcheck.Checker
+	random   *lockedRand // the pool's
+
+	// w.mu guards the fields below.
+
+	options   balancer.Options
+	settings  healthcheck.Settings
+	routed    *route.Service
+	began     time.Time
+	closed    time.Time // zero: in use
+	reports   []report  // of the scripted source, where they differ from the one before
+	peers     map[*balancer.Peer]*peer
+	drains    map[discovery.Key]bool // by the operator
+	changed   time.Time              // when a peer last joined, left or changed its state
+	configure time.Time              // when settings last changed
+	waiting   int                    // requests that have not got a first peer yet
+	firsts    int                    // first tries
+	retries   int                    // further ones
+}
+
+// report is what a source told, in terms of peers.
+type report struct {
+	at  time.Time
+	set map[discovery.Key]discovery.Instance
+}
+
+func (w *world) newService(r *registry) *service {
+	w.mu.Lock()
+	w.numbers.pools++
+	number := w.numbers.pools
+	w.mu.Unlock()
+	s := &service{
+		w: w, name: r.name, registry: r, began: time.Now(), configure: time.Now(),
+		random: locked(stream(w.seed, streamPool, number)),
+		peers:  make(map[*balancer.Peer]*peer),
+		drains: make(map[discovery.Key]bool),
+	}
+	s.options = balancer.Options{
+		RetryBudget:  drawBudget(w.random),
+		Limits:       drawLimits(w.random),
+		NewTransport: s.newTransport,
+		Notify:       s.note,
+		Random:       s.random.Uint64,
+	}
+	s.draw()
+	s.checker = w.monitor.NewChecker()
+	pool, err := balancer.NewPool(s.name, s.checker.Adapt(s.options, s.settings))
+	if err != nil {
+		panic(err)
+	}
+	s.pool = pool
+	s.route()
+	s.checker.Start(pool, s.settings)
+	w.mu.Lock()
+	w.byName[s.name] = s
+	w.logf("%s: in use, %s", s.name, s.describe())
+	w.mu.Unlock()
+	w.manager.Watch(s.name, r.source(s))
+	return s
+}
+
+// draw chooses what a reload may change.
+func (s *service) draw() {
+	random := s.w.random
+	s.options.Policy = pick(random, balancer.Policies()...)
+	s.options.DrainTimeout = upTo(random, maxDrainTimeout)
+	s.options.SlowStart, s.options.PanicThreshold = balancer.SlowStart{}, 0
+	if random.IntN(4) == 0 {
+		s.options.SlowStart.Window = upTo(random, 3*time.Second)
+	}
+	if random.IntN(3) == 0 {
+		s.options.PanicThreshold = random.Float64()
+	}
+	s.settings = healthcheck.Settings{}
+	if random.IntN(2) == 0 {
+		s.settings.Active = s.drawActive(random)
+	}
+	if random.IntN(4) > 0 {
+		s.settings.Passive = drawPassive(random)
+	}
+}
+
+// route makes what requests go by.
+func (s *service) route() {
+	random := s.w.random
+	routed := &route.Service{
+		Name:     s.name,
+		Pool:     s.pool,
+		Timeouts: route.Timeouts{ResponseHeader: responseTimeout},
+		Retry:    route.Retry{Attempts: 1 + random.IntN(4)},
+	}
+	if random.IntN(3) == 0 {
+		routed.Retry.PerTryTimeout = 10*time.Millisecond + upTo(random, responseTimeout/2)
+	}
+	if random.IntN(3) == 0 {
+		routed.Retry.Hedge = &route.Hedge{After: upTo(random, 20*time.Millisecond)}
+	}
+	if random.IntN(2) == 0 {
+		routed.WaitForPeer = upTo(random, 500*time.Millisecond)
+	}
+	s.w.mu.Lock()
+	s.routed = routed
+	s.w.mu.Unlock()
+}
+
+func (s *service) drawActive(random *rand.Rand) *healthcheck.Active {
+	a := &healthcheck.Active{
+		Probe:              &probe{s},
+		Interval:           500*time.Millisecond + upTo(random, 2*time.Second),
+		FailingInterval:    200*time.Millisecond + upTo(random, 2*time.Second),
+		Timeout:            50*time.Millisecond + upTo(random, 500*time.Millisecond),
+		UnhealthyThreshold: 1 + random.IntN(3),
+		HealthyThreshold:   1 + random.IntN(3),
+		MustPassFirst:      random.IntN(3) == 0,
+		OverridesConsul:    random.IntN(5) == 0,
+	}
+	if random.IntN(2) == 0 {
+		a.Jitter = random.Float64() / 2
+	}
+	return a
+}
+
+func drawPassive(random *rand.Rand) healthcheck.Passive {
+	p := healthcheck.Passive{
+		ConsecutiveConnectFailures: random.IntN(4),
+		ConsecutiveFailures:        random.IntN(5),
+		Consecutive5xx:             random.IntN(5),
+		Interval:                   500*time.Millisecond + upTo(random, 2*time.Second),
+		Ejection:                   200*time.Millisecond + upTo(random, time.Second),
+		MaxEjected:                 pick(random, 0.1, 0.3, 0.5, 1),
+	}
+	p.MaxEjection = p.Ejection + upTo(random, maxEjection-2*time.Second)
+	if random.IntN(3) == 0 {
+		p.SuccessRate = &healthcheck.SuccessRate{StdevFactor: 1 + random.Float64(), Below: 1, MinRequests: 3, MinPeers: 3}
+	}
+	if random.IntN(3) == 0 {
+		p.Latency = &healthcheck.Latency{Factor: 2, Above: time.Millisecond, MinRequests: 3, MinPeers: 3}
+	}
+	return p
+}
+
+func drawBudget(random *rand.Rand) *balancer.RetryBudget {
+	if random.IntN(3) == 0 {
+		return &balancer.RetryBudget{Ratio: random.Float64() / 2, MinPerSecond: random.Float64()}
+	}
+	return nil
+}
+
+func drawLimits(random *rand.Rand) balancer.Limits {
+	var l balancer.Limits
+	for _, limit := range []*int{&l.Requests, &l.PeerRequests, &l.Pending, &l.Retries} {
+		if random.IntN(8) == 0 {
+			*limit = 1 + random.IntN(6)
+		}
+	}
+	return l
+}
+
+func (s *service) describe() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "policy %s, drain timeout %v, slow start %v, panic %.2f, limits %+v, budget %+v", s.options.Policy, s.options.DrainTimeout, s.options.SlowStart.Window, s.options.PanicThreshold, s.options.Limits, s.budget())
+	if a := s.settings.Active; a != nil {
+		fmt.Fprintf(&b, ", checks every %v (failing %v, timeout %v, thresholds %d/%d, must pass first: %v, overrides: %v)",
+			a.Interval, a.FailingInterval, a.Timeout, a.UnhealthyThreshold, a.HealthyThreshold, a.MustPassFirst, a.OverridesConsul)
+	}
+	if p := s.settings.Passive; p.MaxEjected > 0 {
+		fmt.Fprintf(&b, ", ejects after %d/%d/%d for %v to %v, at most %v, success rate: %v, latency: %v", p.ConsecutiveConnectFailures,
+			p.ConsecutiveFailures, p.Consecutive5xx, p.Ejection, p.MaxEjection, p.MaxEjected, p.SuccessRate != nil, p.Latency != nil)
+	}
+	r := s.routed.Retry
+	fmt.Fprintf(&b, ", %d attempts of %v, wait %v", r.Attempts, r.PerTryTimeout, s.routed.WaitForPeer)
+	if r.Hedge != nil {
+		fmt.Fprintf(&b, ", hedge after %v", r.Hedge.After)
+	}
+	return b.String()
+}
+
+func (s *service) budget() balancer.RetryBudget {
+	if s.options.RetryBudget == nil {
+		return balancer.DefaultRetryBudget
+	}
+	return *s.options.RetryBudget
+}
+
+// reload changes the settings as a reload of the configuration does.
+func (s *service) reload() {
+	s.w.mu.Lock()
+	s.draw()
+	s.w.mu.Unlock()
+	s.route()
+	s.w.mu.Lock()
+	s.configure, s.changed = time.Now(), time.Now()
+	s.w.logf("%s: reload, %s", s.name, s.describe())
+	options := s.checker.Adapt(s.options, s.settings)
+	s.w.mu.Unlock()
+	if err := s.pool.Reconfigure(options); err != nil {
+		panic(err)
+	}
+	s.checker.Configure(s.settings)
+}
+
+// retire takes a service out of use.
+func (w *world) retire(s *service) {
+	w.log("%s: out of use", s.name)
+	w.manager.Unwatch(s.name)
+	s.checker.Stop()
+	w.mu.Lock()
+	s.closed = time.Now()
+	if w.byName[s.name] == s {
+		delete(w.byName, s.name)
+	}
+	w.mu.Unlock()
+	s.pool.Close()
+	w.retired = append(w.retired, s)
+}
+
+// drain is what an operator does to a peer. It stands when the instance leaves
+// and returns.
+func (s *service) drain(id discovery.Key, on bool) {
+	known := s.pool.SetReason(id, balancer.ReasonDrain, on, "operator")
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	if s.drains[id] != on && !known {
+		s.w.violate("%s: the operator cannot drain %v: %v", s.name, id, on)
+	}
+	s.drains[id] = on
+	for _, p := range s.peers {
+		if p.real.ID == id && !p.gone && p.operator != on {
+			p.operator, p.operated = on, time.Now()
+			s.w.logf("%s: operator drains it: %v", p, on)
+		}
+	}
+}
+
+// reported takes in what the source is about to tell. w.mu must be held.
+func (s *service) reported(entries []discovery.Instance) {
+	set := processes(entries)
+	if n := len(s.reports); n > 0 && maps.EqualFunc(s.reports[n-1].set, set, discovery.Instance.Equal) {
+		return
+	}
+	s.reports = append(s.reports, report{time.Now(), set})
+}
+
+// latest returns what the source told last.
+func (s *service) latest() report {
+	if len(s.reports) == 0 {
+		return report{}
+	}
+	return s.reports[len(s.reports)-1]
+}
+
+// peer is the model of a peer. w.mu guards its fields.
+type peer struct {
+	*transport
+	service *service
+	real    *balancer.Peer
+
+	added        time.Time
+	left         time.Time // zero: it is in the set
+	drainTimeout time.Duration
+	closed       bool // its transport is
+	gone         bool // drained or cut
+	cut          bool
+	checkedEnd   bool           // its last counters were checked
+	state        balancer.State // by the latest event
+	operator     bool           // drains it
+	operated     time.Time
+
+	inflight int
+	ended    [balancer.NumOutcomes]uint64
+}
+
+func (p *peer) String() string { return p.service.name + " " + describePeer(p.real) }
+
+// newTransport is Options.NewTransport.
+func (s *service) newTransport(real *balancer.Peer) balancer.Transport {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	p := &peer{service: s, real: real, added: time.Now(), operator: s.drains[real.ID], operated: time.Now()}
+	p.transport = &transport{peer: p, closed: make(chan struct{})}
+	s.peers[real] = p
+	return p.transport
+}
+
+// leavesNow reports whether there is a reason for the peer not to be in the
+// set.
+func (p *peer) leavesNow() bool {
+	s := p.service
+	if !s.closed.IsZero() || s.registry.consul != nil {
+		return true
+	}
+	_, listed := s.latest().set[p.real.ID]
+	return !listed
+}
+
+// note is Options.Notify.
+func (s *service) note(e balancer.Event) {
+	w := s.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	if e.Kind == balancer.EventPanic || e.Kind == balancer.EventCalm {
+		s.changed = now
+		w.logf("%s: %s %s", s.name, e.Kind, e.Detail)
+		return
+	}
+	p := s.peers[e.Peer]
+	w.logf("%s: %s (%s) %s", p, e.Kind, e.State, e.Detail)
+	ejection := e.Kind == balancer.EventState && e.State == balancer.StateEjected && p.state <= balancer.StateWarming
+	p.state = e.State
+	if ejection {
+		s.checkEjection(p)
+	} else {
+		s.changed = now
+	}
+	switch e.Kind {
+	case balancer.EventAdded:
+		if p.gone {
+			w.violate("%s: added after it was gone", p)
+		}
+		p.added, p.left = now, time.Time{}
+	case balancer.EventRemoved:
+		if !p.left.IsZero() {
+			w.violate("%s: removed twice", p)
+		}
+		p.left, p.drainTimeout = now, s.options.DrainTimeout
+		s.checkRemoval(p)
+	case balancer.EventDrained:
+		if p.inflight > 0 {
+			w.violate("%s: drained with %d in flight", p, p.inflight)
+		}
+		if p.gone = !p.left.IsZero(); !p.gone && !p.operator && p.operated != now && !p.real.Has(balancer.ReasonDrain) {
+			w.violate("%s: drained without cause", p)
+		}
+	case balancer.EventCut:
+		p.gone, p.cut = true, true
+		if p.left.IsZero() || now.Sub(p.left) < p.drainTimeout {
+			w.violate("%s: cut before its time", p)
+		}
+	}
+}

@@ -1,0 +1,332 @@
+package simulation
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/balancer"
+	"sluice/discovery"
+	"sluice/healthcheck"
+)
+
+// streams of random numbers that one seed gives, so that none depends on how
+// much another one is used.
+const (
+	streamScript = iota + 1
+	streamChecks
+	streamPool
+	streamRegistry
+	streamRequest
+	streamProbe
+	streamConsul
+)
+
+// world is one run.
+type world struct {
+	seed    uint64
+	random  *rand.Rand // the script's; nobody else draws from it
+	begin   time.Time
+	manager *discovery.Manager
+	monitor *healthcheck.Monitor
+	// prompt says that active checks are never late for want of a worker.
+	prompt   bool
+	requests sync.WaitGroup
+
+	registries []*registry // one for each service
+	services   []*service  // in use; only the script changes it
+	retired    []*service  // taken out of use, until they have drained
+
+	mu sync.Mutex // guards the fields below, and the models of services, peers and requests
+
+	trace     []line
+	violation string
+	upstreams map[string]*upstream // by address
+	byName    map[string]*service
+	maxWait   time.Duration // the longest debounce so far
+	numbers   struct{ requests, pools, instances int }
+	ended     tally
+}
+
+// tally is what became of the requests of a run.
+type tally struct{ answered, failed, refused, gone, retried, hedged, cut int }
+
+// line is one of a trace.
+type line struct {
+	at   time.Duration
+	text string
+}
+
+func newWorld(seed uint64) *world {
+	w := &world{
+		seed: seed, random: stream(seed, streamScript, 0), begin: time.Now(),
+		upstreams: make(map[string]*upstream), byName: make(map[string]*service),
+	}
+	w.prompt = w.random.IntN(4) > 0
+	options := healthcheck.Options{Random: locked(stream(seed, streamChecks, 0)).Float64}
+	if !w.prompt {
+		options.MaxChecks = 1 + w.random.IntN(3)
+	}
+	w.monitor = healthcheck.NewMonitor(options)
+	d := w.drawDebounce()
+	w.manager = discovery.NewManager(discovery.ManagerOptions{Debounce: d, Sink: w.sink, Log: zerolog.Nop()})
+	return w
+}
+
+// stream returns the numbered generator of a kind.
+func stream(seed, kind uint64, number int) *rand.Rand {
+	return rand.New(rand.NewPCG(seed, kind<<32|uint64(number)))
+}
+
+// lockedRand is a generator that is safe for concurrent use.
+type lockedRand struct {
+	mu     sync.Mutex
+	random *rand.Rand
+}
+
+func locked(r *rand.Rand) *lockedRand { return &lockedRand{random: r} }
+
+func (l *lockedRand) Float64() float64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.random.Float64()
+}
+
+func (l *lockedRand) Uint64() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.random.Uint64()
+}
+
+// sink is the end of discovery, as package gateway has it.
+func (w *world) sink(name string, set []discovery.Instance) {
+	w.mu.Lock()
+	s := w.byName[name]
+	w.logf("%s: set %s", name, describe(set))
+	w.mu.Unlock()
+	if s != nil {
+		s.pool.Apply(set)
+	}
+}
+
+// log writes a line of the trace.
+func (w *world) log(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.logf(format, args...)
+}
+
+// logf is log with mu held. The trace ends with a violation.
+func (w *world) logf(format string, args ...any) {
+	if w.violation != "" {
+		return
+	}
+	w.trace = append(w.trace, line{time.Since(w.begin), fmt.Sprintf(format, args...)})
+}
+
+// violate notes the first violation. mu must be held.
+func (w *world) violate(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	w.logf("VIOLATION: %s", text)
+	if w.violation == "" {
+		w.violation = fmt.Sprintf("at %v: %s", time.Since(w.begin), text)
+	}
+}
+
+func (w *world) violated() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.violation != ""
+}
+
+// chronicle returns the last lines of the trace, or all if last is 0.
+func (w *world) chronicle(last int) string {
+	lines := w.trace
+	if last > 0 && len(lines) > last {
+		lines = lines[len(lines)-last:]
+	}
+	var b strings.Builder
+	for _, l := range lines {
+		fmt.Fprintf(&b, "%14v  %s\n", l.at, l.text)
+	}
+	return b.String()
+}
+
+// settle waits until nothing moves any more, and checks everything.
+func (w *world) settle() {
+	synctest.Wait()
+	w.check()
+}
+
+// pass lets time go by in pieces, so that what happens in it is checked.
+func (w *world) pass(d time.Duration) {
+	for d > 0 && !w.violated() {
+		piece := min(d, 500*time.Millisecond)
+		time.Sleep(piece)
+		w.settle()
+		d -= piece
+	}
+}
+
+// run plays the script of a seed.
+func (w *world) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { w.manager.Run(ctx) })
+	for n := range 1 + w.random.IntN(3) {
+		r := newRegistry(w, n)
+		w.registries = append(w.registries, r)
+		w.services = append(w.services, w.newService(r))
+	}
+	w.settle()
+	for steps := 60 + w.random.IntN(140); steps > 0 && !w.violated(); steps-- {
+		w.pass(w.pause())
+		w.act()
+		w.settle()
+	}
+	if !w.violated() {
+		w.calm()
+	}
+	for _, s := range w.services {
+		w.retire(s)
+	}
+	w.requests.Wait() // each has a time limit
+	if !w.violated() {
+		w.pass(maxDrainTimeout + time.Millisecond)
+		w.checkEnd()
+	}
+	w.monitor.Close()
+	cancel()
+	running.Wait()
+	for _, r := range w.registries {
+		if r.consul != nil {
+			r.consul.close()
+		}
+	}
+}
+
+// pause returns how long until the next step.
+func (w *world) pause() time.Duration {
+	switch n := w.random.IntN(100); {
+	case n < 2:
+		return w.upTo(10 * time.Second)
+	case n < 10:
+		return w.upTo(time.Second)
+	case n < 30:
+		return w.upTo(100 * time.Millisecond)
+	case n < 35:
+		return 0
+	}
+	return w.upTo(10 * time.Millisecond)
+}
+
+// upTo returns a time above 0, to the nanosecond, so that hardly anything
+// happens at the same time by chance.
+func (w *world) upTo(limit time.Duration) time.Duration {
+	return 1 + time.Duration(w.random.Int64N(int64(limit)))
+}
+
+// calm ends all faults, and checks that everything comes to rest as it should.
+func (w *world) calm() {
+	w.log("calm")
+	w.mu.Lock()
+	for _, address := range slices.Sorted(maps.Keys(w.upstreams)) {
+		w.upstreams[address].become(upstreamFine)
+	}
+	w.mu.Unlock()
+	for _, s := range w.services {
+		s.registry.heal()
+		for _, d := range s.pool.StandingDrains() {
+			s.drain(d.ID, false)
+		}
+		for _, p := range s.pool.Snapshot().All {
+			s.drain(p.ID, false)
+		}
+	}
+	limit := settleTime
+	for _, s := range w.services {
+		if s.registry.consul != nil {
+			limit = max(limit, consulSettleTime)
+		}
+	}
+	w.mu.Lock()
+	limit += w.maxWait
+	w.mu.Unlock()
+	w.pass(limit)
+	for _, s := range w.services {
+		s.checkConverged()
+	}
+	w.pass(restTime)
+	for _, s := range w.services {
+		s.checkAllServe()
+	}
+	for range 30 {
+		for _, s := range w.services {
+			w.request(s, true)
+		}
+		w.pass(w.upTo(3 * time.Millisecond))
+	}
+	w.pass(time.Second)
+	for _, s := range w.services {
+		s.registry.clear()
+	}
+	w.pass(limit + maxDrainTimeout)
+	for _, s := range w.services {
+		s.checkConverged()
+	}
+}
+
+const (
+	// settleTime is how long after the last fault a scripted registry has
+	// reported what it knows.
+	settleTime = maxReportDelay + maxReportRetry
+	// consulSettleTime is the same for the source of package consul: the end of
+	// a hold, and of the wait between attempts.
+	consulSettleTime = 50 * time.Second
+	// restTime is how long after everything works every peer is used: the end of
+	// the longest ejection, and checks that pass.
+	restTime = maxEjection + 20*time.Second
+)
+
+func (w *world) drawDebounce() discovery.Debounce {
+	d := discovery.Debounce{Quiet: -1, MaxWait: -1}
+	if w.random.IntN(5) > 0 {
+		d.Quiet = w.upTo(200 * time.Millisecond)
+		d.MaxWait = d.Quiet + w.upTo(2*time.Second)
+	}
+	w.mu.Lock()
+	w.maxWait = max(w.maxWait, d.MaxWait)
+	w.mu.Unlock()
+	return d
+}
+
+func pick[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
+
+func describe(set []discovery.Instance) string {
+	words := make([]string, len(set))
+	for n, i := range set {
+		words[n] = describeInstance(i)
+	}
+	return "[" + strings.Join(words, " ") + "]"
+}
+
+func describeInstance(i discovery.Instance) string {
+	text := fmt.Sprintf("%s@%s/%s", i.ID, i.HostPort(), i.Node)
+	if i.Status != discovery.StatusPassing {
+		text += ":" + i.Status.String()
+	}
+	if i.Weight != 1 {
+		text += fmt.Sprintf("*%d", i.Weight)
+	}
+	return text
+}
+
+func describePeer(p *balancer.Peer) string { return p.ID.ID + "@" + p.ID.Address + "/" + p.ID.Node }
