@@ -14,6 +14,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/healthcheck"
 	"sluice/metrics"
 )
 
@@ -82,6 +83,12 @@ var (
 	peerAttempts = describe("peer_attempts_total", "Attempts on a peer that ended, by outcome.", "service", "node", "id", "address", "outcome")
 	peerLatency  = describe("peer_latency_seconds", "Moving average of a peer's time to the head of a response, in which peaks weigh more.", "service", "node", "id", "address")
 
+	checksTotal     = describe("health_checks_total", "Active health checks of peers, by result.", "service", "result")
+	checksRunning   = describe("health_checks_running", "Active health checks that run.")
+	checksOverdue   = describe("health_checks_overdue", "Active health checks that should run but wait, because health.max_checks do.")
+	ejectionsTotal  = describe("ejections_total", "Peers that were ejected, by the setting that did it.", "service", "cause")
+	ejectionsDenied = describe("ejections_refused_total", "Peers that were not ejected although they should, because too many were.", "service")
+
 	discoveryState     = describe("discovery_state", "1 for the present state of a service's watch, 0 for the others.", "service", "state")
 	discoveryIndex     = describe("discovery_index", "Index of the registry's last answer.", "service")
 	discoveryInstances = describe("discovery_instances", "Instances in the last set from the registry.", "service")
@@ -124,6 +131,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for class := range classes {
 		e.counter(unroutedTotal, float64(unrouted.Class(class)), class.String())
 	}
+	c.health(e)
 	for _, s := range c.h.Watches() {
 		c.discovery(e, s)
 	}
@@ -184,6 +192,20 @@ func (c *collector) peers(e emitter, r *reading) {
 				e.counter(peerAttempts, float64(n), r.service, p.ID.Node, p.ID.ID, p.ID.Address, label(class))
 			}
 		}
+	}
+}
+
+func (c *collector) health(e emitter) {
+	running, overdue := c.h.Checks()
+	e.gauge(checksRunning, float64(running))
+	e.gauge(checksOverdue, float64(overdue))
+	for service, s := range c.h.Health() {
+		e.counter(checksTotal, float64(s.ChecksPassed), service, "passed")
+		e.counter(checksTotal, float64(s.ChecksFailed), service, "failed")
+		for cause, n := range s.Ejections {
+			e.counter(ejectionsTotal, float64(n), service, healthcheck.Cause(cause).String())
+		}
+		e.counter(ejectionsDenied, float64(s.Refused), service)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/healthcheck"
 	"sluice/metrics"
 	"sluice/snapshot"
 )
@@ -55,7 +56,14 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		Connections:      func() int { return 3 },
 		Unrouted:         unrouted,
 		AccessLogDropped: func() uint64 { return 11 },
-		Snapshot:         func() snapshot.Status { return snapshot.Status{Written: time.Unix(800, 0), Errors: 4} },
+		Health: func() map[string]healthcheck.Stats {
+			return map[string]healthcheck.Stats{"star": {
+				ChecksPassed: 21, ChecksFailed: 22, Refused: 23,
+				Ejections: [healthcheck.NumCauses]uint64{healthcheck.CauseFailures: 24, healthcheck.CauseLatency: 25},
+			}}
+		},
+		Checks:   func() (running, overdue int) { return 26, 27 },
+		Snapshot: func() snapshot.Status { return snapshot.Status{Written: time.Unix(800, 0), Errors: 4} },
 	}, pool
 }
 
@@ -121,6 +129,14 @@ func TestMetricsCountWhatTheViewsShow(t *testing.T) {
 		`sluice_config_reloads_total{result="applied"} 2`,
 		`sluice_config_reloads_total{result="refused"} 1`,
 		`sluice_client_connections 3`,
+		`sluice_health_checks_total{result="passed",service="star"} 21`,
+		`sluice_health_checks_total{result="failed",service="star"} 22`,
+		`sluice_ejections_refused_total{service="star"} 23`,
+		`sluice_ejections_total{cause="consecutive_failures",service="star"} 24`,
+		`sluice_ejections_total{cause="latency",service="star"} 25`,
+		`sluice_ejections_total{cause="success_rate",service="star"} 0`,
+		`sluice_health_checks_running 26`,
+		`sluice_health_checks_overdue 27`,
 		`sluice_access_log_dropped_lines_total 11`,
 	} {
 		if !strings.Contains(body, "\n"+want+"\n") {

@@ -10,6 +10,7 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/healthcheck"
 	"sluice/metrics"
 	"sluice/route"
 	"sluice/snapshot"
@@ -54,6 +55,14 @@ type Options struct {
 	// Unrouted are the counters of requests that belong to no service: no route
 	// matched, or they were malformed. May be nil.
 	Unrouted *metrics.Requests
+
+	// Health returns what judging the peers of each service has counted, by
+	// sluice's name for it.
+	Health func() map[string]healthcheck.Stats
+
+	// Checks returns how many active health checks run, and how many should but
+	// wait.
+	Checks func() (running, overdue int)
 
 	// AccessLogDropped returns how many lines of the access log were dropped.
 	AccessLogDropped func() uint64
@@ -105,6 +114,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Unrouted == nil {
 		o.Unrouted = metrics.NewRequests()
+	}
+	if o.Health == nil {
+		o.Health = func() map[string]healthcheck.Stats { return nil }
+	}
+	if o.Checks == nil {
+		o.Checks = func() (running, overdue int) { return 0, 0 }
 	}
 	if o.AccessLogDropped == nil {
 		o.AccessLogDropped = func() uint64 { return 0 }

@@ -23,6 +23,8 @@ func (g *Gateway) newAdmin() *http.Server {
 		Connections:      g.proxy.Connections,
 		Unrouted:         g.proxy.Unrouted(),
 		AccessLogDropped: g.accessLog.Dropped,
+		Health:           g.services.health,
+		Checks:           g.health.Load,
 		Token:            func() string { return *g.token.Load() },
 		Log:              g.log,
 	})

@@ -118,3 +118,13 @@ func (g *Gateway) newPool(name string, c config.Service, health healthcheck.Sett
 	}
 	return newService(name, pool, checker), nil
 }
+
+// health returns what judging the peers has counted, by service.
+func (s *services) health() map[string]healthcheck.Stats {
+	all := s.all()
+	stats := make(map[string]healthcheck.Stats, len(all))
+	for _, service := range all {
+		stats[service.name] = service.checker.Stats()
+	}
+	return stats
+}
