@@ -146,3 +146,14 @@ func TestACheckThatCannotBeMadeIsRefused(t *testing.T) {
 	seen := good.checks.Load()
 	r.await("the old checks go on", func() bool { return good.checks.Load() > seen+1 })
 }
+
+// Until then it says what it waits for.
+func TestReadinessNamesTheFirstChecks(t *testing.T) {
+	hanging := serveOrigin(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	r := start(t, judged("{ active: { path: /health, timeout: 5m, must_pass_first: true } }", hanging))
+	want := `service "a": its peers must pass a health check first, and not all have been checked`
+	r.await("it says so", func() bool {
+		var v admin.Readiness
+		return r.api("/readyz", &v) == 503 && len(v.Missing) == 1 && v.Missing[0] == want
+	})
+}

@@ -45,7 +45,7 @@ func (g *Gateway) readiness() (ready bool, missing []string) {
 		return true, nil
 	}
 	for _, service := range g.pending() {
-		missing = append(missing, fmt.Sprintf("service %q: no answer from its source yet", service.name))
+		missing = append(missing, fmt.Sprintf("service %q: %s", service.name, service.missing()))
 	}
 	return len(missing) == 0, missing
 }

@@ -164,7 +164,7 @@ func (g *Gateway) awaitFirst(ctx context.Context, services []*service, timeout t
 		case <-ctx.Done():
 			if !service.known() && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				g.log.Warn().Str("service", service.name).Stringer("waited", timeout).
-					Msg("no peers yet: the service's source has not answered")
+					Str("missing", service.missing()).Msg("no peers yet")
 			}
 		}
 	}

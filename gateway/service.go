@@ -49,6 +49,14 @@ func (s *service) known() bool {
 	}
 }
 
+// missing says what first waits for.
+func (s *service) missing() string {
+	if len(s.pool.Snapshot().All) > 0 {
+		return "its peers must pass a health check first, and not all have been checked"
+	}
+	return "no answer from its source yet"
+}
+
 // routed returns s as a target of routes, with the settings of c.
 func (s *service) routed(c config.Service) *route.Service {
 	return &route.Service{
