@@ -55,7 +55,7 @@ var (
 )
 
 // requestTimeout is what a client's patience is.
-const requestTimeout = 10 * time.Second
+const requestTimeout = 35 * time.Second
 
 // result is what became of a request.
 type result struct {

@@ -80,11 +80,12 @@ type pace struct {
 }
 
 const (
-	perSecond = 300                    // requests in all
-	work      = 2 * time.Millisecond   // that an instance spends on a request
-	warmUp    = 500 * time.Millisecond // of the load, not counted
-	tail      = 700 * time.Millisecond // after the last replacement
-	patience  = 30 * time.Second       // of the test; far more than any step takes
+	perSecond        = 300                    // requests in all
+	controlPerSecond = 60                     // requests to peers that never change
+	work             = 10 * time.Millisecond  // that an instance spends on a request
+	warmUp           = 500 * time.Millisecond // of the load, not counted
+	tail             = 700 * time.Millisecond // after the last replacement
+	patience         = 30 * time.Second       // of the test; far more than any step takes
 )
 
 // deploy is a mode that runs.
@@ -103,8 +104,10 @@ type outcome struct {
 	mode
 	*ledger
 	results            []result
-	calm, rolled, over time.Time // when the phases began
-	replacements       []string  // ids of the new instances
+	control            []result      // of requests to peers that never change
+	calm, rolled, over time.Time     // when the phases began
+	replacements       []string      // ids of the new instances
+	stall              time.Duration // the longest time that this process did not run
 }
 
 // start starts an instance without registering it.
@@ -146,8 +149,9 @@ func (d *deploy) run(address string, ready func(service string) int) outcome {
 	}
 	await(t, "the gateway knows the instances", func() bool { return ready(d.name) == d.instances })
 
-	l := startLoad(address, d.name, perSecond)
-	stopLoad := sync.OnceFunc(func() { o.results = l.stop() })
+	stall := watchStalls()
+	l, control := startLoad(address, d.name, perSecond), startLoad(address, controlService, controlPerSecond)
+	stopLoad := sync.OnceFunc(func() { o.results, o.control = l.stop(), control.stop() })
 	defer stopLoad()
 	time.Sleep(warmUp)
 	o.calm = time.Now()
@@ -177,6 +181,7 @@ func (d *deploy) run(address string, ready func(service string) int) outcome {
 	behind.Wait()
 	d.killHung()
 	stopLoad()
+	o.stall = stall()
 	return o
 }
 
@@ -200,6 +205,33 @@ func (d *deploy) roll() (replacements []string) {
 		time.Sleep(d.pause)
 	}
 	return replacements
+}
+
+// watchStalls watches for times in which nothing in this process runs, which
+// is the machine's doing, until longest is called: then it returns the longest
+// one.
+func watchStalls() (longest func() time.Duration) {
+	stop, result := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		const every = 20 * time.Millisecond
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		longest, last := time.Duration(0), time.Now()
+		for {
+			select {
+			case <-stop:
+				result <- longest
+				return
+			case <-tick.C:
+				now := time.Now()
+				longest, last = max(longest, now.Sub(last)-every), now
+			}
+		}
+	}()
+	return func() time.Duration {
+		close(stop)
+		return <-result
+	}
 }
 
 // passing returns how many instances Consul takes for good ones.

@@ -32,19 +32,20 @@ func table(outcomes []outcome) string {
 	fmt.Fprintln(w, "mode\trequests\tsent\tfailed\tof these lost\tcalm p50\tp99\tmax\troll p50\tp99\tmax ms\t")
 	for _, o := range outcomes {
 		for _, k := range kinds {
-			fmt.Fprintln(w, o.row(k.String(), func(other kind) bool { return other == k }))
+			fmt.Fprintln(w, o.row(k.String(), o.results, func(other kind) bool { return other == k }))
 		}
-		fmt.Fprintln(w, o.row("all", func(kind) bool { return true }))
+		fmt.Fprintln(w, o.row("all", o.results, func(kind) bool { return true }))
+		fmt.Fprintln(w, o.row("other service, meanwhile", o.control, func(kind) bool { return true }))
 	}
 	w.Flush()
 	return b.String()
 }
 
 // row shows the requests of some kinds.
-func (o outcome) row(name string, of func(kind) bool) string {
+func (o outcome) row(name string, results []result, of func(kind) bool) string {
 	var calm, roll latencies
 	sent, failed, lost := 0, 0, 0
-	for _, r := range o.results {
+	for _, r := range results {
 		if !of(r.kind) {
 			continue
 		}
