@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -64,6 +65,9 @@ func acknowledgeNow(fd uintptr) {
 	syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 1)
 }
 
-func setKeepAliveIdle(fd, seconds int) error {
-	return syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, seconds)
+func setListenerOptions(fd int, keepAlive time.Duration) error {
+	if err := syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, int(keepAlive.Seconds())); err != nil {
+		return err
+	}
+	return syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT, 1) // second
 }

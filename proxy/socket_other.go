@@ -2,7 +2,10 @@
 
 package proxy
 
-import "syscall"
+import (
+	"syscall"
+	"time"
+)
 
 // See socket_linux.go for what these promise.
 
@@ -44,5 +47,5 @@ func ended(fd uintptr) bool {
 
 func acknowledgeNow(fd uintptr) {}
 
-// setKeepAliveIdle leaves the time to the system, where it has other names.
-func setKeepAliveIdle(fd, seconds int) error { return nil }
+// setListenerOptions leaves to the system what has other names there.
+func setListenerOptions(fd int, keepAlive time.Duration) error { return nil }

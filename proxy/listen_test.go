@@ -1,0 +1,35 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A client that connects and waits is let in like one that speaks at once.
+func TestListen(t *testing.T) {
+	l, err := Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(Options{})
+	p := &testProxy{Server: s, t: t, address: l.Addr().String()}
+	served := make(chan error)
+	go func() { served <- s.Serve(l, "test") }()
+	for _, wait := range []time.Duration{0, 100 * time.Millisecond, 2500 * time.Millisecond} {
+		conn := p.dial()
+		time.Sleep(wait)
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+		if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 404 ") {
+			t.Errorf("after %v: got %.60q, %v", wait, answer, err)
+		}
+	}
+	if err := s.Shutdown(context.Background(), 0); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != ErrServerClosed {
+		t.Error(err)
+	}
+}
