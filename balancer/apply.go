@@ -207,7 +207,7 @@ func describe(u discovery.Update) string {
 func (p *Pool) publish() {
 	warming := p.cool()
 	prev := p.snapshot.Load()
-	next := build(prev.Generation+1, &p.options, sorted(p.peers), sorted(p.draining), time.Now())
+	next := build(prev, &p.options, &p.inflight, sorted(p.peers), sorted(p.draining), time.Now())
 	for _, peer := range next.Eligible {
 		peer.resume()
 	}

@@ -10,6 +10,7 @@ import (
 // another one.
 type condition struct {
 	instance discovery.Instance
+	usual    int // weight that the registry gave last, if it gave one
 	standIn  int // for the weight of a critical instance that is used all the same; else 0
 	reasons  Reason
 	why      [numReasons]string // for each bit of reasons
@@ -23,6 +24,10 @@ type condition struct {
 func (c *condition) weight() int {
 	return min(max(c.instance.Weight, c.standIn, 0), maxWeight)
 }
+
+// usualWeight returns the weight that the peer has when it is well, 1 if that
+// is not known.
+func (c *condition) usualWeight() int { return min(max(c.usual, 1), maxWeight) }
 
 // eligible reports whether nothing speaks against the peer.
 func (c *condition) eligible() bool { return c.reasons == 0 && !c.leaving }
@@ -52,6 +57,9 @@ func (c *condition) state() State {
 func (c *condition) setInstance(i discovery.Instance, overridden bool) {
 	before := c.weight()
 	c.instance, c.standIn = i, 0
+	if i.Weight > 0 {
+		c.usual = i.Weight
+	}
 	switch {
 	case overridden && i.Status == discovery.StatusCritical:
 		c.standIn = max(before, 1)

@@ -22,8 +22,8 @@ type ewma struct {
 	twoChoices
 }
 
-func newEWMA(candidates []candidate) picker {
-	return &ewma{newTwoChoices(candidates)}
+func newEWMA(l *lineup) picker {
+	return &ewma{newTwoChoices(l.candidates)}
 }
 
 func (e *ewma) pick(q Query, now int64, _ *atomic.Uint64) *Peer {

@@ -75,7 +75,7 @@ func TestAPeerThatWasSlowHelpsOutUnderLoad(t *testing.T) {
 	fast, slow := candidates[0].peer, candidates[1].peer
 	fast.latency.observe(5*ms, begin)
 	slow.latency.observe(time.Minute, begin)
-	picker := newPicker(PolicyEWMA, candidates)
+	picker := newPicker(PolicyEWMA, &lineup{candidates: candidates})
 	for range 1000 {
 		picker.pick(Query{}, begin, nil).load.Add(1)
 	}
@@ -88,7 +88,7 @@ func TestAPeerThatWasSlowIsTriedAgain(t *testing.T) {
 	candidates := candidatesOf(1, 1)
 	fast, slow := candidates[0].peer, candidates[1].peer
 	slow.latency.observe(250*ms, begin)
-	picker := newPicker(PolicyEWMA, candidates)
+	picker := newPicker(PolicyEWMA, &lineup{candidates: candidates})
 	pickedAt := func(now int64) bool {
 		fast.latency.observe(5*ms, now)
 		fast.load.Store(1)

@@ -13,8 +13,8 @@ type leastConn struct {
 	twoChoices
 }
 
-func newLeastConn(candidates []candidate) picker {
-	return &leastConn{newTwoChoices(candidates)}
+func newLeastConn(l *lineup) picker {
+	return &leastConn{newTwoChoices(l.candidates)}
 }
 
 func (l *leastConn) pick(q Query, _ int64, _ *atomic.Uint64) *Peer {

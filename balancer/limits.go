@@ -89,7 +89,7 @@ type terms struct {
 }
 
 func newTerms(o *Options) terms {
-	t := terms{Limits: o.Limits, counted: o.Limits.Requests > 0, budget: newBudgetTerms(o.RetryBudget)}
+	t := terms{Limits: o.Limits, counted: o.Limits.Requests > 0 || o.Policy == PolicyHash, budget: newBudgetTerms(o.RetryBudget)}
 	for _, limit := range []*int{&t.Requests, &t.PeerRequests, &t.Pending, &t.Retries} {
 		if *limit == 0 {
 			*limit = quiesced - 1

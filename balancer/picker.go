@@ -15,6 +15,9 @@ const (
 	// fewer requests in flight and, as a moving average, a lower latency. It
 	// avoids a slow or stuck peer by itself.
 	PolicyEWMA Policy = "ewma"
+	// PolicyHash keeps requests with the same Query.Hash on one peer, within a
+	// bound on its load; see Options.HashBound.
+	PolicyHash Policy = "hash"
 	// PolicyLeastConn takes the peer with the fewest requests in flight, or in a
 	// large pool the better of two drawn at random.
 	PolicyLeastConn Policy = "least_conn"
@@ -24,8 +27,9 @@ const (
 	PolicyRoundRobin Policy = "round_robin"
 )
 
-var pickers = map[Policy]func([]candidate) picker{
+var pickers = map[Policy]func(*lineup) picker{
 	PolicyEWMA:       newEWMA,
+	PolicyHash:       newHashed,
 	PolicyLeastConn:  newLeastConn,
 	PolicyRandom:     newRandom,
 	PolicyRoundRobin: newRoundRobin,
@@ -49,6 +53,7 @@ type picker interface {
 type candidate struct {
 	peer   *Peer
 	weight int
+	warmth float64 // factor that slow start has left of weight: 1 for a peer that is warm
 	// burden is what one request in flight is to the peer, compared with the
 	// others: the average weight divided by its own.
 	burden float64
@@ -58,16 +63,28 @@ type candidate struct {
 // peer that was taken out of the pool just now it is enormous.
 func (c *candidate) load() float64 { return float64(c.peer.load.Load()) * c.burden }
 
-// newPicker returns a picker for candidates, which may be few or none.
-func newPicker(policy Policy, candidates []candidate) picker {
-	if len(candidates) == 0 {
+// lineup is what a picker is made of.
+type lineup struct {
+	candidates []candidate // sorted as Snapshot.All
+
+	// For PolicyHash.
+
+	all       []*Peer // those of candidates and those that are not eligible, sorted
+	hashBound float64
+	inflight  *atomic.Int64 // attempts in flight to the whole pool
+	tables    *maglevs
+}
+
+// newPicker returns a picker for l, whose candidates may be few or none.
+func newPicker(policy Policy, l *lineup) picker {
+	if len(l.candidates) == 0 {
 		return nobody{}
 	}
-	average := totalWeight(candidates) / float64(len(candidates))
-	for i := range candidates {
-		candidates[i].burden = average / float64(candidates[i].weight)
+	average := totalWeight(l.candidates) / float64(len(l.candidates))
+	for i := range l.candidates {
+		l.candidates[i].burden = average / float64(l.candidates[i].weight)
 	}
-	return pickers[policy](candidates)
+	return pickers[policy](l)
 }
 
 // nobody picks none of no candidates.

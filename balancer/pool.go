@@ -70,7 +70,7 @@ func NewPool(name string, o Options) (*Pool, error) {
 	}
 	p.setOptions(o)
 	p.cursor.Store(p.random.uint64())
-	s := build(1, &o, nil, nil, time.Time{})
+	s := build(&Snapshot{}, &o, &p.inflight, nil, nil, time.Time{})
 	p.budget.open(s.terms.budget, nanotime())
 	p.snapshot.Store(s)
 	return p, nil

@@ -16,8 +16,8 @@ var (
 // Query is what a pick may take into account. The zero value asks for any
 // eligible peer.
 type Query struct {
-	// Hash is the same for requests that belong together, for policies that keep
-	// those on one peer. None of the present ones does.
+	// Hash is the same for requests that belong together, and evenly spread over
+	// others. [PolicyHash] keeps those on one peer. 0: it belongs to no other.
 	Hash uint64
 	// Tried are the peers that this request was already sent to: none of them
 	// is picked.

@@ -8,8 +8,8 @@ type random struct {
 	lottery    lottery
 }
 
-func newRandom(candidates []candidate) picker {
-	return &random{candidates: candidates, lottery: newLottery(candidates)}
+func newRandom(l *lineup) picker {
+	return &random{candidates: l.candidates, lottery: newLottery(l.candidates)}
 }
 
 func (r *random) pick(q Query, _ int64, _ *atomic.Uint64) *Peer {

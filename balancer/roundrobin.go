@@ -10,10 +10,10 @@ type roundRobin struct {
 	schedule   []uint32 // indices of candidates; nil if all have the same weight
 }
 
-func newRoundRobin(candidates []candidate) picker {
-	r := &roundRobin{candidates: candidates}
-	if !equalWeights(candidates) {
-		r.schedule = newSchedule(turns(candidates))
+func newRoundRobin(l *lineup) picker {
+	r := &roundRobin{candidates: l.candidates}
+	if !equalWeights(l.candidates) {
+		r.schedule = newSchedule(turns(l.candidates))
 	}
 	return r
 }

@@ -73,7 +73,10 @@ func (s simulation) run() *result {
 	index := make(map[*Peer]int)
 	for i, server := range s.servers {
 		p := &Peer{}
-		p.condition.Store(&condition{instance: instance(i, max(server.weight, 1))})
+		p.ID = instance(i, 1).Key()
+		c := new(condition)
+		c.setInstance(instance(i, max(server.weight, 1)), false)
+		p.condition.Store(c)
 		r.peers = append(r.peers, p)
 		index[p] = i
 	}
@@ -81,13 +84,17 @@ func (s simulation) run() *result {
 		var candidates []candidate
 		for i, p := range r.peers {
 			if s.servers[i].from <= now {
-				candidates = append(candidates, candidate{peer: p, weight: p.Weight()})
+				candidates = append(candidates, candidate{peer: p, weight: p.Weight(), warmth: 1})
 			}
 		}
 		return candidates
 	}
 	candidates := present(0)
-	picker := newPicker(s.policy, candidates)
+	var inflight atomic.Int64
+	lineupOf := func(candidates []candidate) *lineup {
+		return &lineup{candidates: candidates, all: r.peers, hashBound: DefaultHashBound, inflight: &inflight, tables: new(maglevs)}
+	}
+	picker := newPicker(s.policy, lineupOf(candidates))
 	free := make([][]time.Duration, len(s.servers)) // when each worker is free
 	for i, server := range s.servers {
 		free[i] = make([]time.Duration, server.workers)
@@ -98,6 +105,7 @@ func (s simulation) run() *result {
 		p := r.peers[e.server]
 		p.measure(Outcome{Class: e.class, Latency: e.at - e.start}, int64(e.at))
 		p.load.Add(-1)
+		inflight.Add(-1)
 		if e.start < s.warmUp {
 			return
 		}
@@ -117,8 +125,9 @@ func (s simulation) run() *result {
 			end(heap.Pop(&pending).(ending))
 		}
 		if c := present(now - begin); len(c) != len(candidates) {
-			candidates, picker = c, newPicker(s.policy, c)
+			candidates, picker = c, newPicker(s.policy, lineupOf(c))
 		}
+		inflight.Add(1)
 		i := index[picker.pick(Query{}, int64(now), &cursor)]
 		r.peers[i].load.Add(1)
 		if now >= s.warmUp {

@@ -69,6 +69,7 @@ func (s *SlowStart) apply(candidates []candidate, now time.Time) {
 		if from := c.peer.condition.Load().warmFrom; !from.IsZero() {
 			factor = s.factor(now.Sub(from))
 		}
+		c.warmth = factor
 		c.weight = max(1, int(math.Round(float64(c.weight*warmingScale)*factor)))
 	}
 }

@@ -25,29 +25,34 @@ type Snapshot struct {
 	Draining []*Peer
 
 	picker     picker
+	tables     maglevs
 	terms      terms
 	superseded chan struct{} // closed when the next snapshot is stored
 }
 
-// build makes the snapshot of the peers in the set and of those that left it.
-// It depends on nothing but its arguments and the conditions of the peers, and
-// changes none of them. now is for slow start.
-func build(generation uint64, o *Options, all, draining []*Peer, now time.Time) *Snapshot {
+// build makes the snapshot that follows prev, of the peers in the set and of
+// those that left it. It depends on nothing but its arguments and the
+// conditions of the peers, and changes none of them. now is for slow start,
+// inflight for PolicyHash.
+func build(prev *Snapshot, o *Options, inflight *atomic.Int64, all, draining []*Peer, now time.Time) *Snapshot {
 	s := &Snapshot{
-		Generation: generation,
+		Generation: prev.Generation + 1,
 		Policy:     o.Policy,
 		All:        all,
 		Draining:   draining,
+		tables:     prev.tables.next(),
 		terms:      newTerms(o),
 		superseded: make(chan struct{}),
 	}
 	s.Eligible, s.Panic = eligible(all, o.PanicThreshold)
 	candidates := make([]candidate, len(s.Eligible))
 	for i, p := range s.Eligible {
-		candidates[i] = candidate{peer: p, weight: p.condition.Load().weight()}
+		candidates[i] = candidate{peer: p, weight: p.condition.Load().weight(), warmth: 1}
 	}
 	o.SlowStart.apply(candidates, now)
-	s.picker = newPicker(o.Policy, candidates)
+	s.picker = newPicker(o.Policy, &lineup{
+		candidates: candidates, all: all, hashBound: o.HashBound, inflight: inflight, tables: &s.tables,
+	})
 	return s
 }
 

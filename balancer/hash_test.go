@@ -1,0 +1,346 @@
+package balancer
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/discovery"
+)
+
+func newHashPool(t testing.TB, set []discovery.Instance) *Pool {
+	t.Helper()
+	p := newTestPool(t, Options{Policy: PolicyHash, RetryBudget: ampleRetries})
+	p.Apply(set)
+	return p
+}
+
+// hashes returns n hashes that look random and are the same each time.
+func hashes(n int) []uint64 {
+	list := make([]uint64, n)
+	for i := range list {
+		list[i] = mix(uint64(i) + 1)
+	}
+	return list
+}
+
+// owners returns the addresses of the peers that get the hashes, with nothing
+// in flight.
+func owners(t testing.TB, p *Pool, hashes []uint64) []string {
+	t.Helper()
+	list := make([]string, len(hashes))
+	for i, h := range hashes {
+		token := mustPick(t, p, &Query{Hash: h})
+		list[i] = token.Peer.Address()
+		token.Done(Outcome{})
+	}
+	return list
+}
+
+// moved returns the share of a that is different in b and the share that was
+// at address from, or "" for any, in a.
+func moved(a, b []string) float64 {
+	n := 0
+	for i := range a {
+		if a[i] != b[i] {
+			n++
+		}
+	}
+	return float64(n) / float64(len(a))
+}
+
+func TestAHashStaysOnItsPeer(t *testing.T) {
+	p := newHashPool(t, instances(10))
+	keys := hashes(1000)
+	first := owners(t, p, keys)
+	if again := owners(t, p, keys); !slices.Equal(first, again) {
+		t.Error("the same hashes went elsewhere")
+	}
+	// Another replica, which learned of the peers in another way, agrees.
+	set := instances(12)
+	rand.Shuffle(len(set), func(i, j int) { set[i], set[j] = set[j], set[i] })
+	other := newHashPool(t, set[:3])
+	other.Apply(set)
+	other.Apply(instances(10))
+	if theirs := owners(t, other, keys); !slices.Equal(first, theirs) {
+		t.Error("another replica sends hashes elsewhere")
+	}
+}
+
+func TestHashesAreSharedByWeight(t *testing.T) {
+	for _, weights := range [][]int{{1, 1, 1}, {1, 2, 3, 4}, {100, 1}, {65535, 1, 1}, slices.Repeat([]int{1}, 100)} {
+		p := newHashPool(t, withWeights(weights...))
+		const n = 100000
+		counts := make(map[string]int)
+		for _, owner := range owners(t, p, hashes(n)) {
+			counts[owner]++
+		}
+		total := 0
+		for _, w := range weights {
+			total += w
+		}
+		for i, w := range weights {
+			share := float64(w) / float64(total)
+			got, want := counts[instance(i, 1).HostPort()], share*n
+			slack := 4*math.Sqrt(want) + 2*n/minTurns + want*.01 // by chance, by rounding to turns and slots
+			if len(weights) < 10 && math.Abs(float64(got)-want) > slack {
+				t.Errorf("%v: peer %d has %d of %d hashes, want %.0f ± %.0f", weights, i, got, n, want, slack)
+			}
+			if got == 0 {
+				t.Errorf("%v: peer %d has no hash", weights, i)
+			}
+		}
+	}
+}
+
+// What has to move when a peer joins or leaves is its part. The table moves
+// somewhat more, by what the paper says.
+func TestFewHashesMoveWithThePeers(t *testing.T) {
+	keys := hashes(100000)
+	for _, n := range []int{3, 10, 100} {
+		p := newHashPool(t, instances(n))
+		before := owners(t, p, keys)
+		least := 1 / float64(n)
+		p.Apply(append(instances(n)[:n/2:n/2], instances(n)[n/2+1:]...))
+		if got := moved(before, owners(t, p, keys)); got > least+.02 {
+			t.Errorf("%d peers, one leaves: %.4f of the hashes move, want little more than %.4f", n, got, least)
+		}
+		p.Apply(instances(n))
+		if !slices.Equal(before, owners(t, p, keys)) {
+			t.Errorf("%d peers, one leaves and returns: hashes do not return", n)
+		}
+		p.Apply(instances(n + 1))
+		if got := moved(before, owners(t, p, keys)); got > 1/float64(n+1)+.02 {
+			t.Errorf("%d peers, one joins: %.4f of the hashes move, want little more than %.4f", n, got, 1/float64(n+1))
+		}
+		heavier := instances(n)
+		heavier[0].Weight = 2
+		p.Apply(heavier)
+		if got, least := moved(before, owners(t, p, keys)), 2/float64(n+1)-1/float64(n); got > least+.02 {
+			t.Errorf("%d peers, one doubles its weight: %.4f of the hashes move, want little more than %.4f", n, got, least)
+		}
+	}
+}
+
+// A peer that is out for a while keeps its place: only its hashes move, to all
+// the others, and they come back.
+func TestEjectionDoesNotReshuffle(t *testing.T) {
+	keys := hashes(50000)
+	const n = 10
+	for what, out := range map[string]func(p *Pool, set []discovery.Instance, down bool){
+		"ejected": func(p *Pool, set []discovery.Instance, down bool) {
+			p.SetReason(set[3].Key(), ReasonEjected, down, "")
+		},
+		"drained": func(p *Pool, set []discovery.Instance, down bool) {
+			p.SetReason(set[3].Key(), ReasonDrain, down, "")
+		},
+		"critical": func(p *Pool, set []discovery.Instance, down bool) {
+			set = slices.Clone(set)
+			if down {
+				set[3].Status, set[3].Weight = discovery.StatusCritical, 0
+			}
+			p.Apply(set)
+		},
+	} {
+		set := instances(n)
+		set[3].Weight = 2
+		p := newHashPool(t, set)
+		table := p.Snapshot().tables.made[0]
+		before := owners(t, p, keys)
+		out(p, set, true)
+		during := owners(t, p, keys)
+		counts := make(map[string]int)
+		for i := range keys {
+			switch {
+			case before[i] == set[3].HostPort():
+				counts[during[i]]++
+			case before[i] != during[i]:
+				t.Fatalf("%s: a hash of another peer moved from %s to %s", what, before[i], during[i])
+			}
+		}
+		if len(counts) != n-1 {
+			t.Errorf("%s: its hashes went to %d of %d peers", what, len(counts), n-1)
+		}
+		for address, got := range counts {
+			if want := float64(len(keys)) * 2 / (n + 1) / (n - 1); math.Abs(float64(got)-want) > .15*want {
+				t.Errorf("%s: %d of its hashes went to %s, want about %.0f", what, got, address, want)
+			}
+		}
+		out(p, set, false)
+		if !slices.Equal(before, owners(t, p, keys)) {
+			t.Errorf("%s: hashes do not return", what)
+		}
+		if p.Snapshot().tables.made[0] != table {
+			t.Errorf("%s: the table was made anew", what)
+		}
+	}
+}
+
+// However the hashes are, no peer has more than the bound allows.
+func TestLoadIsBounded(t *testing.T) {
+	for _, weights := range [][]int{{1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {1, 2, 3, 4}} {
+		total := 0
+		for _, w := range weights {
+			total += w
+		}
+		for name, next := range map[string]func() uint64{
+			"one hash":    func() uint64 { return 42 },
+			"few hashes":  func() uint64 { return mix(rand.Uint64N(5)) },
+			"many hashes": rand.Uint64,
+			"no hash":     func() uint64 { return 0 },
+		} {
+			p := newHashPool(t, withWeights(weights...))
+			const n = 2000
+			for i := range n {
+				mustPick(t, p, &Query{Hash: next()})
+				for j, peer := range p.Snapshot().All {
+					share := float64(weights[j]) / float64(total)
+					if most := max(alwaysRoom, int(math.Ceil(DefaultHashBound*share*float64(i+1)))); peer.Inflight() > most {
+						t.Fatalf("%v, %s: peer %d has %d of %d in flight, want at most %d", weights, name, j, peer.Inflight(), i+1, most)
+					}
+				}
+			}
+			busiest := 0.
+			for j, peer := range p.Snapshot().All {
+				busiest = max(busiest, float64(peer.Inflight())/n*float64(total)/float64(weights[j]))
+			}
+			if name == "one hash" && busiest < 1.2 {
+				t.Errorf("%v: the peer of the only hash has %.2f of the average, want 1.25", weights, busiest)
+			}
+		}
+	}
+}
+
+func TestFewRequestsStayTogether(t *testing.T) {
+	p := newHashPool(t, instances(100))
+	var peers []*Peer
+	for range alwaysRoom + 1 {
+		peers = append(peers, mustPick(t, p, &Query{Hash: 7}).Peer)
+	}
+	for i, peer := range peers {
+		if (peer == peers[0]) != (i < alwaysRoom) {
+			t.Errorf("request %d of %v went to %v", i+1, peers[0], peer)
+		}
+	}
+}
+
+func TestHashWithoutBound(t *testing.T) {
+	p := newTestPool(t, Options{Policy: PolicyHash, HashBound: math.Inf(1)})
+	p.Apply(instances(10))
+	peer := mustPick(t, p, &Query{Hash: 7}).Peer
+	for range 1000 {
+		if mustPick(t, p, &Query{Hash: 7}).Peer != peer {
+			t.Fatal("went elsewhere")
+		}
+	}
+}
+
+// A retry goes where the others of its hash would go without the first peer.
+func TestTheSecondChoiceOfAHashIsTheSameToo(t *testing.T) {
+	p := newHashPool(t, instances(10))
+	for _, h := range hashes(100) {
+		var q Query
+		q.Hash = h
+		first := mustPick(t, p, &q)
+		first.Done(Outcome{Class: OutcomeReset})
+		q.Tried.Add(first.Peer)
+		second := mustPick(t, p, &q)
+		second.Done(Outcome{})
+		p.SetReason(first.Peer.ID, ReasonEjected, true, "")
+		third := mustPick(t, p, &Query{Hash: h})
+		third.Done(Outcome{})
+		p.SetReason(first.Peer.ID, ReasonEjected, false, "")
+		if second.Peer != third.Peer {
+			t.Fatalf("the retry went to %v, without the first peer requests go to %v", second.Peer, third.Peer)
+		}
+	}
+}
+
+// Hashes come to a peer that warms one by one, and none goes away again.
+func TestHashesComeToAWarmingPeerBitByBit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{Policy: PolicyHash, SlowStart: SlowStart{Window: 10 * time.Second}})
+		defer p.Close()
+		keys := hashes(5000)
+		set := instances(4)
+		p.Apply(set[:3])
+		time.Sleep(time.Minute)
+		p.Apply(set)
+		added := set[3].HostPort()
+		var before []string
+		for age := range 11 {
+			synctest.Wait()
+			now := owners(t, p, keys)
+			count := 0
+			for i := range keys {
+				if now[i] == added {
+					count++
+				}
+				if before != nil && before[i] != now[i] && now[i] != added {
+					t.Fatalf("after %d s a hash moved from %s to %s", age, before[i], now[i])
+				}
+			}
+			factor := max(.1, float64(age)/10)
+			if want := float64(len(keys)) / 4 * factor; math.Abs(float64(count)-want) > 5*math.Sqrt(want)+20 {
+				t.Errorf("after %d s the new peer has %d hashes, want about %.0f", age, count, want)
+			}
+			before = now
+			time.Sleep(time.Second)
+		}
+	})
+}
+
+// Where few of many peers are left, they are found all the same.
+func TestHashFindsTheLastPeer(t *testing.T) {
+	set := instances(300)
+	p := newHashPool(t, set)
+	var verdicts []Verdict
+	for _, peer := range p.Snapshot().All[1:] {
+		verdicts = append(verdicts, Verdict{peer, true, ""})
+	}
+	p.SetReasons(ReasonActive, verdicts...)
+	for _, h := range hashes(200) {
+		mustPick(t, p, &Query{Hash: h})
+	}
+	var q Query
+	q.Tried.Add(p.Snapshot().All[0])
+	expectPick(t, p, &q, ErrAllTried)
+}
+
+// Every slot has an owner, and everybody has as many as is due.
+func FuzzMaglev(f *testing.F) {
+	f.Add([]byte{1})
+	f.Add([]byte{1, 1, 1, 200})
+	f.Add([]byte{255, 1, 17, 3, 3, 3, 90})
+	f.Fuzz(func(t *testing.T, weights []byte) {
+		if len(weights) == 0 || len(weights) > 50 {
+			return
+		}
+		var addresses []string
+		var list []int
+		total := 0
+		for i, w := range weights {
+			addresses = append(addresses, fmt.Sprintf("10.0.0.%d:80", i))
+			list = append(list, max(1, int(w)))
+			total += list[i]
+		}
+		m := newMaglev(addresses, list)
+		counts := make([]int, len(list))
+		for _, i := range m.slots {
+			counts[i]++
+		}
+		for i, n := range counts {
+			want := float64(list[i]) / float64(total) * maglevSize
+			if math.Abs(float64(n)-want) > 2+want*.2 && total > minTurns || math.Abs(float64(n)-want) > 2 && total <= minTurns {
+				t.Errorf("%v: peer %d has %d slots, want %.0f", list, i, n, want)
+			}
+		}
+		if !newMaglev(addresses, list).is(m.addresses, m.weights) || !slices.Equal(newMaglev(addresses, list).slots, m.slots) {
+			t.Error("the same input made another table")
+		}
+	})
+}
