@@ -52,14 +52,14 @@ func (c condition) String() string {
 
 // newAgent makes the agent at an address. Config has everything else; it is
 // not changed.
-func newAgent(config api.Config, address string, dial dialFunc, maxConnections int) (*agent, error) {
+func newAgent(config api.Config, address string, dial dialFunc, m *meter) (*agent, error) {
 	config.Address = address
 	a := &agent{url: displayURL(&config), condition: good, since: time.Now()} // until shown otherwise
 	var err error
-	if a.api, a.transport, err = newAPI(config, dial, maxConnections); err != nil {
+	if a.api, a.transport, err = newAPI(config, dial, m, m.connections); err != nil {
 		return nil, fmt.Errorf("consul %s: %w", a.url, err)
 	}
-	if a.probeAPI, a.probeTransport, err = newAPI(config, dial, 1); err != nil {
+	if a.probeAPI, a.probeTransport, err = newAPI(config, dial, m, 1); err != nil {
 		return nil, fmt.Errorf("consul %s: %w", a.url, err)
 	}
 	a.life, a.end = context.WithCancelCause(context.Background())
@@ -67,12 +67,12 @@ func newAgent(config api.Config, address string, dial dialFunc, maxConnections i
 }
 
 // newAPI makes a client of Consul's API and the transport under it.
-func newAPI(config api.Config, dial dialFunc, maxConnections int) (*api.Client, *http.Transport, error) {
-	transport, err := newTransport(&config, dial, maxConnections)
+func newAPI(config api.Config, dial dialFunc, m *meter, connections int) (*api.Client, *http.Transport, error) {
+	transport, err := newTransport(&config, dial, m, connections)
 	if err != nil {
 		return nil, nil, err
 	}
-	config.HttpClient = &http.Client{Transport: headerTransport{transport}}
+	config.HttpClient = &http.Client{Transport: headerTransport{meteredTransport{transport, m}}}
 	if strings.HasPrefix(config.Address, "unix://") {
 		config.Address = "localhost" // the transport dials the socket
 	}
@@ -115,7 +115,7 @@ type dialFunc = func(ctx context.Context, network, address string) (net.Conn, er
 
 // newTransport makes a transport that keeps a connection per watch, notices a
 // host that is gone without a word, and multiplexes over HTTP/2 where TLS lets it.
-func newTransport(config *api.Config, dial dialFunc, maxConnections int) (*http.Transport, error) {
+func newTransport(config *api.Config, dial dialFunc, m *meter, connections int) (*http.Transport, error) {
 	tlsConfig, err := api.SetupTLSConfig(&config.TLSConfig)
 	if err != nil {
 		return nil, fmt.Errorf("TLS: %w", err)
@@ -134,12 +134,18 @@ func newTransport(config *api.Config, dial dialFunc, maxConnections int) (*http.
 		network := dial
 		dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return network(ctx, "unix", path) }
 	}
+	most := 0
+	if connections > 1 && !strings.HasPrefix(displayURL(config), "https://") {
+		most = connections - 1 // net/http may dial more than it has requests for; one is for probes
+	}
 	return &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         dial,
+		DialContext:         m.dial(dial),
 		TLSClientConfig:     tlsConfig,
 		TLSHandshakeTimeout: dialTimeout,
-		MaxIdleConnsPerHost: maxConnections,
+		MaxIdleConnsPerHost: connections,
+		MaxConnsPerHost:     most,
+		DisableCompression:  true, // agents are near: to compress costs them more than to send
 		IdleConnTimeout:     90 * time.Second,
 		ForceAttemptHTTP2:   true,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -41,8 +40,9 @@ type ClientOptions struct {
 
 	TLS TLSOptions
 
-	// MaxWatches is how many blocking queries may be in flight at a time.
-	// Services beyond it take turns. Default 128.
+	// MaxWatches is how many connections the client may open to an agent. If
+	// there are more services, they share some; see the package comment. Default
+	// 128.
 	MaxWatches int
 
 	Log zerolog.Logger
@@ -63,12 +63,13 @@ type TLSOptions struct {
 
 // Client asks Consul. It is safe for concurrent use.
 type Client struct {
-	agents *agents
-	token  *token
-	slots  chan struct{} // one element per blocking query in flight
-	log    zerolog.Logger
-
-	watches atomic.Int64 // sources that run
+	agents    *agents
+	token     *token
+	gate      *gate
+	meter     *meter
+	overviews overviews
+	shared    chan struct{} // one element per query of a watch on an overview
+	log       zerolog.Logger
 
 	mu      sync.Mutex // guards the fields below
 	running int        // sources that run
@@ -102,9 +103,11 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if maxWatches < 0 {
 		return nil, fmt.Errorf("consul: %d watches at a time: want at least 1", o.MaxWatches)
 	}
+	// One connection is for probes.
+	meter := &meter{gate: newGate(max(1, maxWatches-1)), connections: maxWatches}
 	all := make([]*agent, len(addresses))
 	for n, address := range addresses {
-		if all[n], err = newAgent(*config, address, o.dial, maxWatches); err != nil {
+		if all[n], err = newAgent(*config, address, o.dial, meter); err != nil {
 			return nil, err
 		}
 	}
@@ -113,13 +116,18 @@ func NewClient(o ClientOptions) (*Client, error) {
 	return &Client{
 		agents: agents,
 		token:  token,
-		slots:  make(chan struct{}, maxWatches),
+		gate:   meter.gate,
+		meter:  meter,
+		shared: make(chan struct{}, overviewReserve),
 		log:    o.Log,
 	}, nil
 }
 
 // URL returns the address of the agent in use.
 func (c *Client) URL() string { return c.agents.inUse().url }
+
+// Stats returns what the client has cost Consul so far.
+func (c *Client) Stats() Stats { return c.meter.stats() }
 
 // Close closes idle connections. Sources of the client should have returned.
 func (c *Client) Close() {

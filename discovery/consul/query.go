@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -30,8 +31,9 @@ type Answer struct {
 	DefaultDeny   bool          // X-Consul-Default-ACL-Policy is deny
 	Streaming     bool          // X-Consul-Query-Backend: the agent answered from its materialized view
 
-	agent     *agent // that was asked
-	anonymous bool   // without a token
+	nodes     []string // of all entries, sorted
+	agent     *agent   // that was asked
+	anonymous bool     // without a token
 }
 
 // Skipped is an entry of an answer that cannot be an instance, and why.
@@ -42,6 +44,10 @@ type Skipped struct {
 
 // Health asks once, without blocking, for all instances of o.Service.
 func (c *Client) Health(ctx context.Context, o ServiceOptions) (Answer, error) {
+	if err := c.gate.enter(ctx); err != nil {
+		return Answer{}, err
+	}
+	defer c.gate.leave()
 	return c.query(ctx, &o, api.QueryOptions{})
 }
 
@@ -51,19 +57,31 @@ func (c *Client) Health(ctx context.Context, o ServiceOptions) (Answer, error) {
 // answer does not come within the wait and a grace. The answer tells which agent
 // was asked also beside an error.
 func (c *Client) query(ctx context.Context, o *ServiceOptions, q api.QueryOptions) (Answer, error) {
+	var answer Answer
+	agent, token, err := c.send(ctx, func(ctx context.Context, a *agent, token string) (err error) {
+		q.Token = token
+		answer, err = a.health(ctx, o, q)
+		return err
+	})
+	answer.agent, answer.anonymous = agent, token == ""
+	return answer, err
+}
+
+// send has send ask the agent in use, with the present token, and again if the
+// token turns out to have been replaced while the query waited. It returns which
+// agent was asked, and with which token.
+func (c *Client) send(ctx context.Context, send func(ctx context.Context, a *agent, token string) error) (*agent, string, error) {
 	agent, ctx, done := c.agents.lease(ctx)
 	defer done()
-	q.Token = c.token.current()
-	answer, err := agent.health(ctx, o, q)
+	token := c.token.current()
+	err := send(ctx, agent, token)
 	if refused(err) {
-		// The token may have been replaced while the query waited.
-		if token := c.token.current(); token != q.Token {
-			q.Token = token
-			answer, err = agent.health(ctx, o, q)
+		if now := c.token.current(); now != token {
+			token = now
+			err = send(ctx, agent, token)
 		}
 	}
-	answer.agent, answer.anonymous = agent, q.Token == ""
-	return answer, err
+	return agent, token, err
 }
 
 // refused reports whether err is an answer 403.
@@ -74,14 +92,7 @@ func refused(err error) bool {
 
 // health sends one query.
 func (a *agent) health(ctx context.Context, o *ServiceOptions, q api.QueryOptions) (Answer, error) {
-	timeout := answerGrace
-	if q.WaitIndex > 0 {
-		// "A small random amount of additional wait time is added to the
-		// supplied maximum wait time [...] up to wait / 16."
-		// https://developer.hashicorp.com/consul/api-docs/features/blocking
-		timeout += q.WaitTime + q.WaitTime/16
-	}
-	limited, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
+	limited, cancel := limit(ctx, q)
 	defer cancel()
 
 	q.Filter = o.Filter
@@ -99,7 +110,7 @@ func (a *agent) health(ctx context.Context, o *ServiceOptions, q api.QueryOption
 	case limited.Err() != nil:
 		return Answer{}, fmt.Errorf("consul %s: %w", a.url, context.Cause(limited))
 	case err != nil:
-		return Answer{}, fmt.Errorf("consul %s: %w", a.url, explain(err, o))
+		return Answer{}, fmt.Errorf("consul %s: %w", a.url, explain(err, permissions(o)))
 	case entries == nil: // null: what decodes to nothing is not a list of nothing
 		return Answer{}, fmt.Errorf("consul %s: the answer is no list of instances", a.url)
 	}
@@ -108,8 +119,33 @@ func (a *agent) health(ctx context.Context, o *ServiceOptions, q api.QueryOption
 		return Answer{}, fmt.Errorf("consul %s: %w", a.url, err)
 	}
 	answer.Listed = len(entries)
+	answer.nodes = nodesOf(entries)
 	answer.Instances, answer.Skipped = instances(entries, o)
 	return answer, nil
+}
+
+// limit returns a context for a query, which ends when its answer is overdue.
+func limit(ctx context.Context, q api.QueryOptions) (context.Context, context.CancelFunc) {
+	timeout := answerGrace
+	if q.WaitIndex > 0 {
+		// "A small random amount of additional wait time is added to the
+		// supplied maximum wait time [...] up to wait / 16."
+		// https://developer.hashicorp.com/consul/api-docs/features/blocking
+		timeout += q.WaitTime + q.WaitTime/16
+	}
+	return context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
+}
+
+// nodesOf returns the names of the nodes of entries, sorted.
+func nodesOf(entries []*api.ServiceEntry) []string {
+	nodes := make([]string, 0, len(entries))
+	for _, e := range entries {
+		if e != nil && e.Node != nil {
+			nodes = append(nodes, e.Node.Node)
+		}
+	}
+	slices.Sort(nodes)
+	return slices.Compact(nodes)
 }
 
 // parseHeader reads the header fields that every answer of a blocking endpoint
@@ -130,8 +166,9 @@ func parseHeader(h http.Header) (Answer, error) {
 	}, nil
 }
 
-// explain puts an answer that is not 200 in words that say what to do.
-func explain(err error, o *ServiceOptions) error {
+// explain puts an answer that is not 200 in words that say what to do, given the
+// permissions that the query needs.
+func explain(err error, permissions string) error {
 	var status api.StatusError
 	if !errors.As(err, &status) {
 		return err
@@ -139,7 +176,7 @@ func explain(err error, o *ServiceOptions) error {
 	words := fmt.Sprintf("%d %s", status.Code, http.StatusText(status.Code))
 	switch status.Code {
 	case http.StatusForbidden:
-		words = fmt.Sprintf("403 Forbidden: the token is not valid, or lacks %s", permissions(o))
+		words = fmt.Sprintf("403 Forbidden: the token is not valid, or lacks %s", permissions)
 	case http.StatusTooManyRequests:
 		words = "429 Too Many Requests: the agent limits connections or requests of this client"
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"slices"
 	"time"
 
@@ -23,10 +22,6 @@ const (
 	queryBurst       = 10
 )
 
-// moveSpread bounds the pause before the first query to another agent, or to
-// one that has recovered: the watches do not all come at once.
-const moveSpread = 200 * time.Millisecond
-
 // source watches one service.
 type source struct {
 	client  *Client
@@ -40,16 +35,17 @@ type watch struct {
 	report  *discovery.Watch
 	limiter *rate.Limiter
 	guard   guard
-	backoff backoff
+	tries
 
 	index    uint64 // for the next query; 0: it does not block
 	last     uint64 // of the last answer
 	filtered bool   // the last answer that counted was filtered by ACLs
 	began    bool   // an answer has counted
-	asked    *agent // by the last query
-	failures int    // in a row that speak against asked
 
 	warned map[Skipped]bool // entries that were logged as skipped
+
+	rider   *rider // while the watch has no blocking query of its own
+	excused bool   // there is no overview to ride on
 }
 
 // Run implements discovery.Source.
@@ -57,15 +53,16 @@ func (s *source) Run(ctx context.Context, report *discovery.Watch) error {
 	if s.options.Service == "" {
 		return errors.New("consul: the service has no name")
 	}
-	s.client.watches.Add(1)
-	defer s.client.watches.Add(-1)
 	defer s.client.begin()()
+	defer s.client.gate.join()()
 	w := &watch{
 		source:  s,
 		report:  report,
 		limiter: rate.NewLimiter(s.rate, queryBurst),
 		guard:   guard{emptyHold: s.options.EmptyHold},
+		tries:   tries{agents: s.client.agents, remote: s.options.Datacenter != "" || s.options.Peer != ""},
 	}
+	defer w.alone()
 	for {
 		again := s.client.agents.retry()
 		err := w.poll(ctx)
@@ -73,8 +70,7 @@ func (s *source) Run(ctx context.Context, report *discovery.Watch) error {
 			return ctx.Err()
 		}
 		if err == nil {
-			w.backoff.reset()
-			w.failures = 0
+			w.succeeded()
 			continue
 		}
 		w.guard.failed(time.Now())
@@ -89,46 +85,6 @@ func (s *source) Run(ctx context.Context, report *discovery.Watch) error {
 		if err := w.pause(ctx, delay, again); err != nil {
 			return err
 		}
-	}
-}
-
-// elsewhere reports whether another try is worth it at once after err, because
-// another agent is asked then, or the same one anew.
-func (w *watch) elsewhere(ctx context.Context, err error) bool {
-	if errors.Is(err, errMoved) || errors.Is(err, errRecovered) {
-		return true
-	}
-	if !speaksAgainstAgent(err) || w.asked == nil {
-		return false
-	}
-	if w.failures++; w.failures >= 2 && w.options.Datacenter == "" && w.options.Peer == "" {
-		w.client.agents.complain(w.asked)
-	}
-	return w.client.agents.suspect(ctx, w.asked)
-}
-
-// speaksAgainstAgent reports whether the agent may be the reason for err, and
-// not the query or the token.
-func speaksAgainstAgent(err error) bool {
-	if status := (*statusError)(nil); errors.As(err, &status) {
-		return status.code >= http.StatusInternalServerError || status.code == http.StatusTooManyRequests
-	}
-	return !errors.Is(err, errFiltered)
-}
-
-// pause waits for d before the next try after an error, or until there is a
-// reason not to wait.
-func (w *watch) pause(ctx context.Context, d time.Duration, again <-chan struct{}) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-again:
-		w.backoff.reset()
-		return sleep(ctx, rand.N(moveSpread))
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 
@@ -201,21 +157,6 @@ func (w *watch) hold(lost, listed []discovery.Instance) {
 		Dur("for", w.options.EmptyHold).Msg("instances kept after a sudden loss")
 }
 
-// ask sends the next query and waits for its answer.
-func (w *watch) ask(ctx context.Context) (Answer, error) {
-	select {
-	case w.client.slots <- struct{}{}:
-		defer func() { <-w.client.slots }()
-	case <-ctx.Done():
-		return Answer{}, ctx.Err()
-	}
-	q := api.QueryOptions{WaitIndex: w.index}
-	if w.index > 0 {
-		q.WaitTime = w.wait(time.Now())
-	}
-	return w.query(ctx, q)
-}
-
 // query asks the agent in use, and notes which one that is.
 func (w *watch) query(ctx context.Context, q api.QueryOptions) (Answer, error) {
 	answer, err := w.client.query(ctx, &w.options, q)
@@ -228,25 +169,15 @@ func (w *watch) query(ctx context.Context, q api.QueryOptions) (Answer, error) {
 // takes from it.
 func (w *watch) confirm(ctx context.Context) (Answer, error) {
 	w.limiter.Reserve()
+	if err := w.client.gate.enter(ctx); err != nil {
+		return Answer{}, err
+	}
+	defer w.client.gate.leave()
 	answer, err := w.query(ctx, api.QueryOptions{RequireConsistent: true})
 	if err != nil {
 		return Answer{}, err
 	}
 	return answer, w.trust(answer)
-}
-
-// wait returns how long the next query may block: up to a tenth less than the
-// option says, so that watches do not renew in step; not beyond the end of a
-// hold; and a second if other watches need the connection too.
-func (w *watch) wait(now time.Time) time.Duration {
-	wait := w.options.Wait - rand.N(w.options.Wait/10)
-	if expiry, ok := w.guard.expiry(); ok {
-		wait = min(wait, max(expiry.Sub(now), 10*time.Millisecond))
-	}
-	if int(w.client.watches.Load()) > cap(w.client.slots) {
-		wait = min(wait, time.Second)
-	}
-	return wait
 }
 
 // errFiltered: what the token may not see is missing from the answer.
@@ -255,7 +186,7 @@ var errFiltered = errors.New("the answer is filtered by ACLs")
 // trust returns why an answer must not be used, if so.
 func (w *watch) trust(answer Answer) error {
 	if !answer.KnownLeader && !answer.Streaming {
-		return errors.New("the agent knows no leader")
+		return errNoLeader
 	}
 	if !answer.FilteredByACL {
 		return nil
@@ -350,39 +281,6 @@ func (w *watch) warnSkipped(skipped []Skipped) {
 	}
 	w.warned = still
 }
-
-// backoff spaces the attempts after errors.
-type backoff struct {
-	failures int
-}
-
-const (
-	firstRetry = 100 * time.Millisecond
-	// longestRetry bounds how long a watch stays behind once Consul is back.
-	longestRetry = 2 * time.Second
-	// longestRefusedRetry is for what only an operator can end (a token without
-	// permissions), and for a Consul that asks for fewer queries.
-	longestRefusedRetry = 10 * time.Second
-)
-
-// next returns how long to wait after err: twice as long as the last time, up
-// to a limit, give or take a half.
-func (b *backoff) next(err error) time.Duration {
-	limit, delay := longestRetry, firstRetry
-	if refused := (*statusError)(nil); errors.As(err, &refused) {
-		switch refused.code {
-		case http.StatusForbidden:
-			limit = longestRefusedRetry
-		case http.StatusTooManyRequests:
-			limit, delay = longestRefusedRetry, time.Second
-		}
-	}
-	delay = min(delay<<min(b.failures, 10), limit)
-	b.failures++
-	return delay/2 + rand.N(delay)
-}
-
-func (b *backoff) reset() { b.failures = 0 }
 
 // sleep waits for d or the end of ctx, which it returns.
 func sleep(ctx context.Context, d time.Duration) error {

@@ -41,7 +41,8 @@ type Fault struct {
 // Request is a query that the fake has got.
 type Request struct {
 	Time       time.Time
-	Service    string
+	Path       string
+	Service    string // "": not for the health of one
 	Index      uint64 // 0: not blocking
 	Wait       time.Duration
 	Consistent bool
@@ -63,7 +64,8 @@ type Consul struct {
 	plain    bool          // no streaming backend
 	changed  chan struct{} // closed, and replaced, at each change of the fields above
 	requests []Request
-	probes   int // questions who the leader is
+	probes   int              // questions who the leader is
+	views    map[string]*view // that have been asked for, by path
 }
 
 type service struct {
@@ -95,7 +97,20 @@ func (c *Consul) Set(name string, entries ...*api.ServiceEntry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.index++
-	c.services[name] = service{index: c.index, entries: entries}
+	c.services[name] = service{index: c.index, entries: stamp(c.services[name].entries, entries, c.index)}
+	c.refreshAll()
+	c.broadcast()
+}
+
+// SetAll is Set for several services, all at the same index.
+func (c *Consul) SetAll(services map[string][]*api.ServiceEntry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.index++
+	for name, entries := range services {
+		c.services[name] = service{index: c.index, entries: stamp(c.services[name].entries, entries, c.index)}
+	}
+	c.refreshAll()
 	c.broadcast()
 }
 
@@ -108,6 +123,9 @@ func (c *Consul) SetIndex(index uint64) {
 	for name, s := range c.services {
 		s.index = index
 		c.services[name] = s
+	}
+	for _, v := range c.views {
+		v.index = index
 	}
 	c.broadcast()
 }
@@ -156,11 +174,15 @@ func (c *Consul) broadcast() {
 	c.changed = make(chan struct{})
 }
 
-// ServeHTTP answers the queries for the health of a service, and who the
-// leader is.
+// ServeHTTP answers the queries for the health of a service, those for the names
+// of services, nodes and checks, and who the leader is.
 func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == leaderPath {
 		c.leader(w, r)
+		return
+	}
+	if catalogPath(r.URL.Path) {
+		c.catalog(w, r)
 		return
 	}
 	name, ok := strings.CutPrefix(r.URL.Path, healthPath)
@@ -227,6 +249,14 @@ func (c *Consul) leader(w http.ResponseWriter, r *http.Request) {
 // answer, as Consul gives it from the agent's materialized view to a query with
 // an index, tells nothing of leaders and ACLs.
 func (f *Fault) answer(w http.ResponseWriter, r *http.Request, s service, streaming bool) {
+	entries := s.entries
+	if f.Empty || entries == nil {
+		entries = []*api.ServiceEntry{}
+	}
+	f.answerWith(w, r, s.index, entries, streaming)
+}
+
+func (f *Fault) answerWith(w http.ResponseWriter, r *http.Request, at uint64, body any, streaming bool) {
 	switch {
 	case f.Drop:
 		panic(http.ErrAbortHandler)
@@ -237,7 +267,7 @@ func (f *Fault) answer(w http.ResponseWriter, r *http.Request, s service, stream
 		http.Error(w, f.Body, f.Status)
 		return
 	}
-	index := strconv.FormatUint(s.index, 10)
+	index := strconv.FormatUint(at, 10)
 	if f.Index != "" {
 		index = f.Index
 	}
@@ -257,15 +287,11 @@ func (f *Fault) answer(w http.ResponseWriter, r *http.Request, s service, stream
 	if f.Deny {
 		header.Set("X-Consul-Default-ACL-Policy", "deny")
 	}
-	entries := s.entries
-	if f.Empty || entries == nil {
-		entries = []*api.ServiceEntry{}
-	}
 	if f.Body != "" {
 		w.Write([]byte(f.Body))
 		return
 	}
-	json.NewEncoder(w).Encode(entries)
+	json.NewEncoder(w).Encode(body)
 }
 
 func parse(name string, r *http.Request) Request {
@@ -277,6 +303,7 @@ func parse(name string, r *http.Request) Request {
 	}
 	return Request{
 		Time:       time.Now(),
+		Path:       r.URL.Path,
 		Service:    name,
 		Index:      index,
 		Wait:       wait,

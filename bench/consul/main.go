@@ -1,0 +1,99 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"text/tabwriter"
+	"time"
+)
+
+// options say what to measure.
+type options struct {
+	services, instances, nodes int
+
+	mode    string
+	tls     bool
+	changes int
+	pause   time.Duration
+	idle    time.Duration
+	profile string
+}
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == watchCommand {
+		exit(watch(os.Args[2:]))
+	}
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	exit(run(ctx, os.Args[1:]))
+}
+
+func exit(err error) {
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench/consul:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func run(ctx context.Context, args []string) error {
+	var o options
+	flags := flag.NewFlagSet("bench/consul", flag.ContinueOnError)
+	flags.IntVar(&o.services, "services", 0, "number of services; 0: several sizes in turn")
+	flags.IntVar(&o.instances, "instances", 5, "instances of each service")
+	flags.IntVar(&o.nodes, "nodes", 1, "nodes that they are spread over")
+	flags.StringVar(&o.mode, "mode", "dev", "the agent: dev or server")
+	flags.BoolVar(&o.tls, "tls", false, "ask the agent over https, which means HTTP/2")
+	flags.IntVar(&o.changes, "changes", 30, "changes of each kind")
+	flags.DurationVar(&o.pause, "pause", time.Second, "between two changes")
+	flags.DurationVar(&o.idle, "idle", 20*time.Second, "how long to watch before the first change")
+	flags.StringVar(&o.profile, "profile", "", "write sluice's CPU profile of the changes to `file`")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 || o.services < 0 || o.instances < 1 || o.nodes < 1 || o.changes < 1 || o.mode != "dev" && o.mode != "server" {
+		return errors.New("wrong arguments; see -help")
+	}
+	sizes := []options{o}
+	if o.services == 0 {
+		sizes = nil
+		for _, size := range [][3]int{{10, 5, 1}, {100, 5, 1}, {300, 5, 1}, {300, 5, 10}, {1000, 10, 1}, {1000, 10, 20}} {
+			next := o
+			next.services, next.instances, next.nodes = size[0], size[1], size[2]
+			sizes = append(sizes, next)
+		}
+	}
+	for _, size := range sizes {
+		r, err := measure(ctx, size)
+		if err != nil {
+			return fmt.Errorf("%d services × %d: %w", size.services, size.instances, err)
+		}
+		r.print(size)
+	}
+	return nil
+}
+
+// print writes the figures of one size as a table.
+func (r result) print(o options) {
+	scheme := "http"
+	if o.tls {
+		scheme = "https"
+	}
+	fmt.Printf("\n%d services × %d instances on %d nodes, %s agent, %s\n", o.services, o.instances, o.nodes, o.mode, scheme)
+	fmt.Printf("first sets of all services after %v; idle: %.2f queries/s, %.0f bytes/s; connections %d (at most %d); sluice: %d goroutines, %.1f MiB heap\n",
+		r.first.Round(time.Millisecond), r.idleQueries, r.idleBytes, r.end.Connections, r.end.Peak, r.end.Goroutines, float64(r.end.HeapBytes)/(1<<20))
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "change\tmedian\tp95\tqueries\tKB\tsluice CPU\tConsul CPU\t")
+	for _, k := range r.kinds {
+		fmt.Fprintf(w, "%s\t%v\t%v\t%.1f\t%.1f\t%v\t%v\t\n", k.name, k.median.Round(10*time.Microsecond), k.p95.Round(10*time.Microsecond),
+			k.queries, k.bytes/1000, k.sluiceCPU.Round(10*time.Microsecond), k.consulCPU.Round(100*time.Microsecond))
+	}
+	_ = w.Flush() // standard output
+}

@@ -1,0 +1,312 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consultest"
+	"sluice/subprocess"
+)
+
+// result is what was measured at one size.
+type result struct {
+	first                  time.Duration // until every service has its first set
+	idleQueries, idleBytes float64       // a second
+	kinds                  []kind
+	end                    usage
+}
+
+// kind is one kind of change, each figure but the times for one change.
+type kind struct {
+	name                 string
+	median, p95          time.Duration
+	queries, bytes       float64
+	sluiceCPU, consulCPU time.Duration
+}
+
+// set is a line of the watching process.
+type set struct {
+	service string
+	serving int
+	at      time.Time
+}
+
+// setTimeout is how long a set may take to arrive.
+const setTimeout = 2 * time.Minute
+
+// bench is one size, set up.
+type bench struct {
+	options
+	agent   *consultest.Agent
+	catalog catalog
+	sets    <-chan set
+	usage   string // URL
+}
+
+func measure(ctx context.Context, o options) (result, error) {
+	dir, err := os.MkdirTemp("", "sluice-bench-consul-")
+	if err != nil {
+		return result{}, err
+	}
+	defer os.RemoveAll(dir)
+	agentOptions := consultest.Options{Node: "bench-agent", Progress: os.Stderr}
+	if o.mode == "server" {
+		agentOptions.Mode = consultest.Server
+	}
+	var address, ca string
+	if o.tls {
+		if address, ca, agentOptions.Config, err = https(dir); err != nil {
+			return result{}, err
+		}
+	}
+	agent, err := consultest.StartAgent(ctx, agentOptions)
+	if err != nil {
+		return result{}, err
+	}
+	defer agent.Close()
+	if address == "" {
+		address = agent.URL()
+	}
+	b := &bench{options: o, agent: agent, catalog: catalog{client: agent.Client(), instances: o.instances, nodes: o.nodes}}
+	if err := b.catalog.fill(ctx, o.services); err != nil {
+		return result{}, fmt.Errorf("fill the catalog: %w", err)
+	}
+	begin := time.Now()
+	stop, err := b.start(address, ca)
+	if err != nil {
+		return result{}, err
+	}
+	defer stop()
+	return b.run(ctx, begin)
+}
+
+// start starts the process that watches.
+func (b *bench) start(address, ca string) (stop func(), err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	output, input := io.Pipe()
+	args := []string{watchCommand, "-address", address, "-ca", ca, "-services", strconv.Itoa(b.services)}
+	if b.profile != "" {
+		profile, err := filepath.Abs(b.profile)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "-profile", profile)
+	}
+	p, err := subprocess.Start(subprocess.Options{Program: self, Args: args, Output: input})
+	if err != nil {
+		return nil, err
+	}
+	lines := bufio.NewScanner(output)
+	if !lines.Scan() {
+		return nil, errors.New("the watching process ended")
+	}
+	b.usage = "http://" + lines.Text() + "/usage"
+	sets := make(chan set, 100_000)
+	b.sets = sets
+	go func() {
+		defer close(sets)
+		for lines.Scan() {
+			if s, ok := parseSet(lines.Text()); ok {
+				sets <- s
+			} else {
+				fmt.Fprintln(os.Stderr, lines.Text())
+			}
+		}
+	}()
+	return func() {
+		_ = p.Stop() // it is in the way of nothing
+		input.Close()
+		for range sets {
+		}
+	}, nil
+}
+
+func parseSet(line string) (set, bool) {
+	fields := strings.Fields(line)
+	if len(fields) != 3 {
+		return set{}, false
+	}
+	serving, err1 := strconv.Atoi(fields[1])
+	nanos, err2 := strconv.ParseInt(fields[2], 10, 64)
+	return set{fields[0], serving, time.Unix(0, nanos)}, err1 == nil && err2 == nil
+}
+
+func (b *bench) run(ctx context.Context, begin time.Time) (result, error) {
+	var r result
+	for n := range b.services {
+		s, err := b.next(ctx, func(set) bool { return true })
+		if err != nil {
+			return r, fmt.Errorf("first set %d: %w", n, err)
+		}
+		r.first = max(r.first, s.at.Sub(begin))
+	}
+	if err := wait(ctx, 3*time.Second); err != nil { // what follows the first sets
+		return r, err
+	}
+	before, err := b.used()
+	if err != nil {
+		return r, err
+	}
+	if err := wait(ctx, b.idle); err != nil {
+		return r, err
+	}
+	after, err := b.used()
+	if err != nil {
+		return r, err
+	}
+	r.idleQueries = float64(after.Queries-before.Queries) / b.idle.Seconds()
+	r.idleBytes = float64(after.BytesReceived-before.BytesReceived) / b.idle.Seconds()
+
+	turn := 0
+	service := func() int { turn++; return turn * 7919 % b.services }
+	var added []int
+	steps := []struct {
+		name    string
+		serving int // afterwards
+		service func(n int) int
+		change  func(s int) error
+	}{
+		{"add", b.instances + 1,
+			func(int) int { s := service(); added = append(added, s); return s },
+			func(s int) error { return b.catalog.register(s, b.instances, api.HealthPassing) }},
+		{"fail", b.instances, func(n int) int { return added[n] },
+			func(s int) error { return b.catalog.register(s, 0, api.HealthCritical) }},
+		{"pass", b.instances + 1, func(n int) int { return added[n] },
+			func(s int) error { return b.catalog.register(s, 0, api.HealthPassing) }},
+		{"remove", b.instances, func(n int) int { return added[n] },
+			func(s int) error { return b.catalog.deregister(s, b.instances) }},
+	}
+	changes := min(b.changes, b.services)
+	for _, step := range steps {
+		k, err := b.changeAll(ctx, step.name, changes, step.serving, step.service, step.change)
+		if err != nil {
+			return r, fmt.Errorf("%s: %w", step.name, err)
+		}
+		r.kinds = append(r.kinds, k)
+	}
+	r.end, err = b.used()
+	return r, err
+}
+
+// changeAll makes n changes, one after the other, and waits for the set of each.
+func (b *bench) changeAll(ctx context.Context, name string, n, serving int, service func(int) int, change func(int) error) (kind, error) {
+	before, err := b.used()
+	if err != nil {
+		return kind{}, err
+	}
+	consulBefore, err := b.consulCPU()
+	if err != nil {
+		return kind{}, err
+	}
+	var times []time.Duration
+	for turn := range n {
+		s := service(turn)
+		begin := time.Now()
+		if err := change(s); err != nil {
+			return kind{}, err
+		}
+		got, err := b.next(ctx, func(got set) bool { return got.service == serviceName(s) && got.serving == serving })
+		if err != nil {
+			return kind{}, err
+		}
+		times = append(times, got.at.Sub(begin))
+		if err := wait(ctx, b.pause); err != nil {
+			return kind{}, err
+		}
+	}
+	after, err := b.used()
+	if err != nil {
+		return kind{}, err
+	}
+	consulAfter, err := b.consulCPU()
+	if err != nil {
+		return kind{}, err
+	}
+	slices.Sort(times)
+	return kind{
+		name:      name,
+		median:    times[len(times)/2],
+		p95:       times[len(times)*95/100],
+		queries:   float64(after.Queries-before.Queries) / float64(n),
+		bytes:     float64(after.BytesReceived-before.BytesReceived) / float64(n),
+		sluiceCPU: (after.CPU - before.CPU) / time.Duration(n),
+		consulCPU: (consulAfter - consulBefore) / time.Duration(n),
+	}, nil
+}
+
+// next returns the next set that is wanted.
+func (b *bench) next(ctx context.Context, wanted func(set) bool) (set, error) {
+	timeout := time.NewTimer(setTimeout)
+	defer timeout.Stop()
+	for {
+		select {
+		case s, ok := <-b.sets:
+			if !ok {
+				return set{}, errors.New("the watching process ended")
+			}
+			if wanted(s) {
+				return s, nil
+			}
+		case <-timeout.C:
+			return set{}, fmt.Errorf("no set within %v", setTimeout)
+		case <-ctx.Done():
+			return set{}, errors.New("interrupted")
+		}
+	}
+}
+
+// used asks the watching process.
+func (b *bench) used() (usage, error) {
+	response, err := http.Get(b.usage)
+	if err != nil {
+		return usage{}, err
+	}
+	defer response.Body.Close()
+	var u usage
+	err = json.NewDecoder(response.Body).Decode(&u)
+	return u, err
+}
+
+// consulCPU returns the CPU time of the agent: fields 14 and 15 of
+// /proc/PID/stat (proc(5)), in ticks of 10 ms.
+func (b *bench) consulCPU() (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.agent.Process().PID()))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0, errors.New("/proc/PID/stat: too few fields")
+	}
+	user, err1 := strconv.Atoi(fields[11])
+	system, err2 := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return errors.New("interrupted")
+	}
+}

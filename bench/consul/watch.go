@@ -1,0 +1,114 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/pprof"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/discovery"
+	"sluice/discovery/consul"
+)
+
+// watchCommand is the first argument of the process that watches.
+const watchCommand = "watch"
+
+// usage is what the watching process has used since its start.
+type usage struct {
+	consul.Stats
+	CPU        time.Duration
+	Goroutines int
+	HeapBytes  uint64
+}
+
+// watch is the process that is measured. It prints the address at which it
+// tells its usage, then a line for each set that Sink gets: its service, the
+// instances in service, and the time in nanoseconds since 1970.
+func watch(args []string) error {
+	flags := flag.NewFlagSet(watchCommand, flag.ContinueOnError)
+	address := flags.String("address", "", "Consul's `URL`")
+	ca := flags.String("ca", "", "`file` with the certificates to trust")
+	services := flags.Int("services", 1, "`number` of services")
+	profile := flags.String("profile", "", "write a CPU profile to `file` from the first call of /usage on")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	client, err := consul.NewClient(consul.ClientOptions{
+		Addresses: []string{*address},
+		TLS:       consul.TLSOptions{CAFile: *ca},
+		Log:       zerolog.New(os.Stderr).Level(zerolog.WarnLevel),
+	})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	var profiling sync.Once
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if *profile != "" {
+			profiling.Do(func() {
+				if f, err := os.Create(*profile); err == nil {
+					_ = pprof.StartCPUProfile(f)
+				}
+			})
+		}
+		_ = json.NewEncoder(w).Encode(used(client))
+	})}
+	go func() { _ = server.Serve(listener) }()
+	defer server.Close()
+	fmt.Println(listener.Addr())
+
+	m := discovery.NewManager(discovery.ManagerOptions{Sink: func(service string, set []discovery.Instance) {
+		serving := 0
+		for _, i := range set {
+			if i.Serving() {
+				serving++
+			}
+		}
+		line := append([]byte(service), ' ')
+		line = strconv.AppendInt(line, int64(serving), 10)
+		line = append(line, ' ')
+		line = strconv.AppendInt(line, time.Now().UnixNano(), 10)
+		_, _ = os.Stdout.Write(append(line, '\n')) // the parent died, if it fails
+	}})
+	for n := range *services {
+		m.Watch(serviceName(n), client.Source(consul.ServiceOptions{Service: serviceName(n)}))
+	}
+	_ = m.Run(ctx) // ends with ctx
+	pprof.StopCPUProfile()
+	return nil
+}
+
+func used(client *consul.Client) usage {
+	var r syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &r) // cannot fail with these arguments
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return usage{
+		Stats:      client.Stats(),
+		CPU:        time.Duration(r.Utime.Nano() + r.Stime.Nano()),
+		Goroutines: runtime.NumGoroutine(),
+		HeapBytes:  m.HeapAlloc,
+	}
+}
+
+func serviceName(n int) string { return "service-" + strconv.Itoa(n) }

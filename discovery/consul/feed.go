@@ -1,0 +1,148 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"golang.org/x/time/rate"
+)
+
+// answer is what a feed got.
+type answer struct {
+	body  io.Reader
+	index uint64
+}
+
+// feed follows what Consul answers for a path, with blocking queries by the same
+// rules as a watch.
+type feed struct {
+	overview *overview
+	path     string             // without "/v1/"
+	filter   string             // that Consul applies
+	take     func(answer) error // reads an answer that may have changed
+
+	index  uint64 // for the next query; 0: it does not block
+	last   uint64 // of the last answer
+	failed int    // queries in a row
+	tries
+}
+
+func (v *overview) newFeed(path string, take func(answer) error) *feed {
+	return &feed{overview: v, path: path, take: take,
+		tries: tries{agents: v.client.agents, remote: v.scope.datacenter != ""}}
+}
+
+// run follows until ctx ends.
+func (f *feed) run(ctx context.Context) {
+	limiter := rate.NewLimiter(queriesPerSecond, queryBurst)
+	for limiter.Wait(ctx) == nil {
+		again := f.agents.retry()
+		err := f.poll(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if delay := f.next(ctx, err); delay > 0 && f.pause(ctx, delay, again) != nil {
+			return
+		}
+	}
+}
+
+// next tells the overview how a query ended, and returns how long to wait
+// before the next one. One failure says little: the next query, which does not
+// block, finds what may have been missed.
+func (f *feed) next(ctx context.Context, err error) time.Duration {
+	if err == nil {
+		f.succeeded()
+		f.failed = 0
+		f.overview.note(f, nil)
+		return 0
+	}
+	f.index = 0
+	if f.elsewhere(ctx, err) {
+		return rand.N(moveSpread)
+	}
+	if f.failed++; f.failed > 1 || unavailable(err) {
+		f.overview.note(f, fmt.Errorf("watch all services: %w", err))
+	}
+	return f.backoff.next(err)
+}
+
+// poll asks once.
+func (f *feed) poll(ctx context.Context) error {
+	q := f.overview.options()
+	q.Filter = f.filter
+	if q.WaitIndex = f.index; f.index > 0 {
+		q.WaitTime = defaultWait - rand.N(defaultWait/10)
+	}
+	var err error
+	f.asked, err = f.overview.client.get(ctx, f.path, q, func(a Answer, body io.Reader) error {
+		if a.Index > 0 && a.Index == f.last && f.index > 0 {
+			return nil // the wait is over
+		}
+		if err := f.take(answer{body: body, index: a.Index}); err != nil {
+			return err
+		}
+		if a.Index < f.last {
+			f.overview.allChanged() // Consul has lost its state
+			f.last, f.index = a.Index, 0
+		} else {
+			f.last, f.index = a.Index, max(a.Index, 1)
+		}
+		return nil
+	})
+	return err
+}
+
+// options are those of every query of the overview.
+func (v *overview) options() api.QueryOptions {
+	return api.QueryOptions{Datacenter: v.scope.datacenter, Namespace: v.scope.namespace, Partition: v.scope.partition}
+}
+
+// get asks for path, without "/v1/", when the gate lets it, and has read read
+// the answer if it is one of a Consul that knows a leader. It returns which agent
+// was asked.
+func (c *Client) get(ctx context.Context, path string, q api.QueryOptions, read func(Answer, io.Reader) error) (*agent, error) {
+	if err := c.gate.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer c.gate.leave()
+	agent, _, err := c.send(ctx, func(ctx context.Context, a *agent, token string) error {
+		q.Token = token
+		return a.get(ctx, path, q, read)
+	})
+	return agent, err
+}
+
+// get sends one query.
+func (a *agent) get(ctx context.Context, path string, q api.QueryOptions, read func(Answer, io.Reader) error) error {
+	limited, cancel := limit(ctx, q)
+	defer cancel()
+	var null any
+	_, err := a.api.Raw().Query("/v1/"+path, &null, q.WithContext(withBody(limited, func(h http.Header, body io.Reader) error {
+		answer, err := parseHeader(h)
+		if err != nil {
+			return err
+		}
+		if !answer.KnownLeader {
+			return errNoLeader
+		}
+		return read(answer, body)
+	})))
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case limited.Err() != nil:
+		err = context.Cause(limited)
+	}
+	return fmt.Errorf("consul %s: %s: %w", a.url, path, explain(err, "service:read and node:read for what it is to see"))
+}
+
+var errNoLeader = errors.New("the agent knows no leader")

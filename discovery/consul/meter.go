@@ -1,0 +1,145 @@
+package consul
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// Stats is what a client costs Consul.
+type Stats struct {
+	Queries       uint64 // sent since the start
+	BytesReceived uint64 // over all connections, with headers and TLS
+	BytesSent     uint64
+	Refused       uint64 // answers 429
+	Connections   int    // open now
+	Peak          int    // most that were open at a time
+	Limit         int    // queries that may be in flight now: fewer after a 429
+	Watches       int    // services that are watched
+	Shared        bool   // there are more of them than that: see the package comment
+}
+
+// meter counts what passes through a client's transports, and tells the gate
+// what it learns there. It is safe for concurrent use.
+type meter struct {
+	gate        *gate
+	connections int // that the client may open
+
+	queries, received, sent, refused atomic.Uint64
+
+	mu         sync.Mutex // guards the fields below
+	open, peak int
+}
+
+func (m *meter) stats() Stats {
+	limit, watches := m.gate.size()
+	crowded, _ := m.gate.crowd()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return Stats{
+		Queries:       m.queries.Load(),
+		BytesReceived: m.received.Load(),
+		BytesSent:     m.sent.Load(),
+		Refused:       m.refused.Load(),
+		Connections:   m.open,
+		Peak:          m.peak,
+		Limit:         limit,
+		Watches:       watches,
+		Shared:        crowded,
+	}
+}
+
+// dial counts the connections that next opens.
+func (m *meter) dial(next dialFunc) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := next(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		m.mu.Lock()
+		m.open++
+		m.peak = max(m.peak, m.open)
+		m.mu.Unlock()
+		return &meteredConn{Conn: conn, meter: m}, nil
+	}
+}
+
+// meteredConn counts its bytes, and itself until it is closed.
+type meteredConn struct {
+	net.Conn
+	meter *meter
+	once  sync.Once
+}
+
+func (c *meteredConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.meter.received.Add(uint64(n))
+	return n, err
+}
+
+func (c *meteredConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.meter.sent.Add(uint64(n))
+	return n, err
+}
+
+func (c *meteredConn) Close() error {
+	c.once.Do(func() {
+		c.meter.mu.Lock()
+		c.meter.open--
+		c.meter.mu.Unlock()
+	})
+	return c.Conn.Close()
+}
+
+// meteredTransport counts requests, and hands the body of an answer to the
+// caller who asks for it with withBody.
+type meteredTransport struct {
+	http.RoundTripper
+	meter *meter
+}
+
+type bodyKey struct{}
+
+// bodyReader reads the body of an answer that has a header.
+type bodyReader func(http.Header, io.Reader) error
+
+// withBody returns a context whose request has its answer's body, if its status
+// is 200, read by read alone: hashicorp/consul/api then decodes "null". For large
+// answers of which little is of interest.
+func withBody(ctx context.Context, read bodyReader) context.Context {
+	return context.WithValue(ctx, bodyKey{}, read)
+}
+
+func (t meteredTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	t.meter.queries.Add(1)
+	response, err := t.RoundTripper.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	if response.ProtoMajor >= 2 {
+		t.meter.gate.multiplexed(t.meter.connections)
+	}
+	if response.StatusCode == http.StatusTooManyRequests {
+		t.meter.refused.Add(1)
+		t.meter.gate.refused()
+	}
+	read, ok := r.Context().Value(bodyKey{}).(bodyReader)
+	if !ok || response.StatusCode != http.StatusOK {
+		return response, nil
+	}
+	err = read(response.Header, response.Body)
+	if err == nil {
+		_, err = io.Copy(io.Discard, response.Body)
+	}
+	response.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	response.Body = io.NopCloser(strings.NewReader("null"))
+	return response, nil
+}

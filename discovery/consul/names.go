@@ -1,0 +1,155 @@
+package consul
+
+import (
+	"hash/maphash"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+const (
+	// explainTime is how long after a change of the names' index the checks may
+	// show what it was.
+	explainTime = time.Second
+	// sweepEvery is the time between two services that are asked for when
+	// nothing shows which one changed.
+	sweepEvery = 20 * time.Millisecond
+)
+
+// names follows the names of all services. Their index moves when any instance
+// comes, goes or is changed; which one, it does not tell.
+type names struct {
+	session *session
+	seed    maphash.Seed
+	known   map[string]uint64 // a sum over the tags, by name; nil: no answer yet
+	sweep   chan struct{}     // capacity 1: ask for every service
+
+	index atomic.Uint64 // of the last answer
+	shown atomic.Uint64 // the greatest index at which checks showed a change
+
+	// locate, by names, has all checks looked at. Urgent says that nothing else
+	// has shown what changed.
+	locate func(urgent bool)
+}
+
+// start follows the names for a session.
+func (n *names) start(s *session) {
+	n.session, n.seed, n.sweep = s, maphash.MakeSeed(), make(chan struct{}, 1)
+	s.start(s.newFeed("catalog/services", n.take))
+	s.running.Go(n.sweeps)
+}
+
+// shows takes note of a change of checks at index.
+func (n *names) shows(index uint64) {
+	for {
+		shown := n.shown.Load()
+		if index <= shown || n.shown.CompareAndSwap(shown, index) {
+			return
+		}
+	}
+}
+
+// take reads an answer.
+func (n *names) take(a answer) error {
+	services, err := readServices(a.body, n.seed)
+	if err != nil {
+		return err
+	}
+	before := n.known
+	n.known = services
+	n.index.Store(a.index)
+	if before == nil {
+		return nil
+	}
+	told := n.compare(before)
+	if n.locate != nil && n.shown.Load() != a.index {
+		n.locate(!told)
+		return nil
+	}
+	n.session.running.Go(func() {
+		if sleep(n.session.ctx, explainTime) != nil {
+			return
+		}
+		switch {
+		case n.locate != nil:
+			n.locate(false) // what showed itself may have hidden more
+		case !told && n.shown.Load() < a.index:
+			n.everything()
+		}
+	})
+	return nil
+}
+
+// compare tells of services that came, went or have other tags.
+func (n *names) compare(before map[string]uint64) (told bool) {
+	tell := func(service string) {
+		told = true
+		n.session.changed(change{service: service})
+	}
+	for name, tags := range n.known {
+		if old, ok := before[name]; !ok || old != tags {
+			tell(name)
+		}
+	}
+	for name := range before {
+		if _, ok := n.known[name]; !ok {
+			tell(name)
+		}
+	}
+	return told
+}
+
+// everything has every service asked for.
+func (n *names) everything() {
+	select {
+	case n.sweep <- struct{}{}:
+	default:
+	}
+}
+
+// sweeps tells of every service, one after the other, when that is asked for.
+func (n *names) sweeps() {
+	ctx := n.session.ctx
+	for {
+		select {
+		case <-n.sweep:
+		case <-ctx.Done():
+			return
+		}
+		for _, service := range n.session.services() {
+			n.session.changed(change{service: service})
+			if sleep(ctx, sweepEvery) != nil {
+				return
+			}
+		}
+	}
+}
+
+// readServices reads an answer of /v1/catalog/services: for each name, a sum over
+// its tags, which come in any order.
+func readServices(r io.Reader, seed maphash.Seed) (map[string]uint64, error) {
+	d := newDecoder(r)
+	services := make(map[string]uint64)
+	err := readObject(d, func(quoted []byte) error {
+		name, err := jsontext.AppendUnquote(nil, quoted)
+		if err != nil {
+			return err
+		}
+		if err := expect(d, '['); err != nil {
+			return err
+		}
+		sum := uint64(1)
+		for d.PeekKind() == '"' {
+			tag, err := d.ReadValue()
+			if err != nil {
+				return err
+			}
+			sum += maphash.Bytes(seed, tag)
+		}
+		services[string(name)] = sum
+		return expect(d, ']')
+	})
+	return services, err
+}

@@ -1,0 +1,421 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// fewNodes: for so many, one answer that lists every check is cheaper than one
+	// that lists the services of a node.
+	fewNodes = 4
+
+	// smallCatalog is how many checks, or instances, Consul lists in 10 to 20 ms
+	// of its time.
+	smallCatalog = 3000
+
+	// overviewReserve is how many of the connections an overview leaves to the
+	// queries for single services, and how many of these there are at a time.
+	overviewReserve = 16
+
+	// An overview changes its way after noiseLimit answers that brought only
+	// noise, less one for each second, and back after noiseTime.
+	noiseLimit = 20
+	noiseTime  = 10 * time.Minute
+)
+
+// scope is a part of the catalog.
+type scope struct{ datacenter, namespace, partition string }
+
+// overview tells the watches that have no blocking query of their own which
+// services have changed. It follows a part of the catalog with a few blocking
+// queries, and keeps of it only what it takes to see a change; what a service's
+// instances are, a watch always asks for itself. It is safe for concurrent use.
+//
+// It has three ways; docs/consul.md says what each costs.
+//
+//   - By nodes: a query on the services of each node, whose answer says which of
+//     them changed, and one or two on the checks that are not passing.
+//   - By checks: a query on all checks, whose answer says the same. An instance
+//     that changed while its checks did not is not found that way. So there is
+//     another query on the names of all services, whose index moves with any
+//     instance; if it moved alone, every service is asked for, one after the
+//     other.
+//   - By names: where the checks are many, or change their output all the time,
+//     they are listed when the index of the names moved. The checks that are
+//     critical, and those that warn, are watched: they are few.
+type overview struct {
+	client *Client
+	scope  scope
+	end    context.CancelFunc
+	ended  sync.WaitGroup
+	poke   chan struct{} // capacity 1: there is reason to choose the way again
+
+	mu       sync.Mutex // guards the fields below
+	riders   map[string]map[*rider]bool
+	count    int             // of riders
+	names    []string        // of all nodes; nil: not known yet
+	feeds    map[*feed]error // nil: its last query was answered
+	size     int             // of the catalog: checks or instances; 0: not known yet
+	noisy    time.Time       // until when not to watch all checks
+	begun    bool            // every feed that there has to be is in feeds
+	complete bool            // all of them have been answered
+	moved    chan struct{}   // closed, and replaced, when complete or an error changes
+}
+
+// rider is a watch's part of an overview. It belongs to the watch's goroutine.
+type rider struct {
+	overview *overview
+	service  string
+	news     chan struct{} // capacity 1: the service may have changed
+	told     bool          // the watch knows of the present failure
+	nodes    []string      // with instances, sorted; overview.mu guards it
+}
+
+// overviews are those of a client. It is safe for concurrent use.
+type overviews struct {
+	mu  sync.Mutex // guards the field below
+	all map[scope]*overview
+}
+
+// join returns a rider for o.Service. The caller calls its leave.
+func (c *Client) join(o *ServiceOptions) *rider {
+	s := scope{o.Datacenter, o.Namespace, o.Partition}
+	c.overviews.mu.Lock()
+	defer c.overviews.mu.Unlock()
+	v := c.overviews.all[s]
+	if v == nil {
+		v = &overview{
+			client: c,
+			scope:  s,
+			poke:   make(chan struct{}, 1),
+			riders: make(map[string]map[*rider]bool),
+			feeds:  make(map[*feed]error),
+			moved:  make(chan struct{}),
+		}
+		ctx, end := context.WithCancel(context.Background())
+		v.end = end
+		v.ended.Go(func() { v.run(ctx) })
+		if c.overviews.all == nil {
+			c.overviews.all = make(map[scope]*overview)
+		}
+		c.overviews.all[s] = v
+	}
+	r := &rider{overview: v, service: o.Service, news: make(chan struct{}, 1)}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.riders[r.service] == nil {
+		v.riders[r.service] = make(map[*rider]bool)
+	}
+	v.riders[r.service][r] = true
+	v.count++
+	return r
+}
+
+// leave ends r and, with the last rider, the overview.
+func (r *rider) leave() {
+	v, all := r.overview, &r.overview.client.overviews
+	all.mu.Lock()
+	v.mu.Lock()
+	delete(v.riders[r.service], r)
+	if len(v.riders[r.service]) == 0 {
+		delete(v.riders, r.service)
+	}
+	v.count--
+	last := v.count == 0
+	v.mu.Unlock()
+	if last {
+		delete(all.all, v.scope)
+	}
+	all.mu.Unlock()
+	if last {
+		v.end()
+		v.ended.Wait()
+	}
+}
+
+// ready waits until the overview sees every change. If it cannot, it returns
+// why, once; then it waits for the end of that, unless waiting is in vain.
+func (r *rider) ready(ctx context.Context) error {
+	for {
+		complete, err, moved := r.overview.state()
+		switch {
+		case complete:
+			r.told = false
+			select {
+			case <-r.news: // no news to a watch that asks now
+			default:
+			}
+			return nil
+		case err != nil && (!r.told || unavailable(err)):
+			r.told = true
+			return err
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// wait waits until the service may have changed since the last call of ready or
+// wait. It returns an error once the overview can no longer tell.
+func (r *rider) wait(ctx context.Context) error {
+	for {
+		complete, err, moved := r.overview.state()
+		switch {
+		case complete:
+			r.told = false
+		case err != nil:
+			r.told = true
+			return err
+		}
+		select {
+		case <-r.news:
+			return nil
+		case <-moved:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// on takes note of the nodes that the service has instances on.
+func (r *rider) on(nodes []string) {
+	r.overview.mu.Lock()
+	defer r.overview.mu.Unlock()
+	r.nodes = nodes
+}
+
+// state returns whether the overview sees every change, and if not perhaps why.
+func (v *overview) state() (complete bool, err error, moved <-chan struct{}) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, e := range v.feeds {
+		if e != nil && e != errPending {
+			err = e
+		}
+	}
+	return v.complete, err, v.moved
+}
+
+// changed tells the riders of a service, or of every service on a node if the
+// change names none, that there is news.
+func (v *overview) changed(c change) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if c.service != "" {
+		tell(v.riders[c.service])
+		return
+	}
+	for _, riders := range v.riders {
+		for r := range riders {
+			if _, on := slices.BinarySearch(r.nodes, c.node); on {
+				r.tell()
+			}
+		}
+	}
+}
+
+// allChanged tells every rider.
+func (v *overview) allChanged() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.allChangedLocked()
+}
+
+func (v *overview) allChangedLocked() {
+	for _, riders := range v.riders {
+		tell(riders)
+	}
+}
+
+func tell(riders map[*rider]bool) {
+	for r := range riders {
+		r.tell()
+	}
+}
+
+func (r *rider) tell() {
+	select {
+	case r.news <- struct{}{}:
+	default:
+	}
+}
+
+// services returns the names that riders wait for, sorted.
+func (v *overview) services() []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Sorted(maps.Keys(v.riders))
+}
+
+// run keeps the overview until ctx ends.
+func (v *overview) run(ctx context.Context) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	nodes := v.newFeed("catalog/nodes", v.takeNodes)
+	v.add(nodes, errPending)
+	running.Go(func() { nodes.run(ctx) })
+
+	var s *session
+	defer func() {
+		if s != nil {
+			s.close()
+		}
+	}()
+	for {
+		resized := v.client.gate.sized()
+		if names, way := v.choose(time.Now()); names != nil {
+			if s != nil && s.way != way {
+				s.close()
+				s = nil
+			}
+			if s == nil {
+				s = v.begin(ctx, way)
+			}
+			s.follow(names)
+		}
+		select {
+		case <-v.poke:
+		case <-resized:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// choose returns the names of all nodes, nil if they are not known yet, and the
+// way that suits.
+func (v *overview) choose(now time.Time) ([]string, way) {
+	limit, _ := v.client.gate.size()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch nodes := len(v.names); {
+	case nodes > fewNodes && nodes <= limit-overviewReserve:
+		return v.names, byNodes
+	case v.size <= smallCatalog && now.After(v.noisy):
+		return v.names, byChecks
+	}
+	return v.names, byNames
+}
+
+// resize takes note of the size of the catalog.
+func (v *overview) resize(size int) {
+	v.mu.Lock()
+	before := v.size
+	v.size = size
+	v.mu.Unlock()
+	if (before > smallCatalog) != (size > smallCatalog) || before == 0 {
+		v.reconsider()
+	}
+}
+
+// small reports whether the catalog is known to be small.
+func (v *overview) small() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.size > 0 && v.size <= smallCatalog
+}
+
+// disturbed takes note of too much noise.
+func (v *overview) disturbed() {
+	v.mu.Lock()
+	v.noisy = time.Now().Add(noiseTime)
+	v.mu.Unlock()
+	v.reconsider()
+}
+
+// reconsider makes run choose again.
+func (v *overview) reconsider() {
+	select {
+	case v.poke <- struct{}{}:
+	default:
+	}
+}
+
+// takeNodes reads the names of all nodes.
+func (v *overview) takeNodes(a answer) error {
+	names := []string{}
+	err := readNodes(a.body, func(f fact) { names = append(names, string(f.node)) })
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+	v.mu.Lock()
+	v.names = names
+	v.mu.Unlock()
+	v.reconsider()
+	return nil
+}
+
+// errPending stands for a feed that has not been answered yet.
+var errPending = errors.New("no answer yet")
+
+// add counts f in: the overview is complete when it has been answered.
+func (v *overview) add(f *feed, state error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.feeds[f] = state
+	v.judgeLocked(false)
+}
+
+func (v *overview) drop(f *feed) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.feeds, f)
+	v.judgeLocked(false)
+}
+
+// setBegun says whether all feeds are there.
+func (v *overview) setBegun(begun bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.begun = begun
+	v.judgeLocked(false)
+}
+
+// note takes note of how f's last query ended.
+func (v *overview) note(f *feed, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	before, ok := v.feeds[f]
+	if !ok || before == nil && err == nil {
+		return
+	}
+	v.feeds[f] = err
+	v.judgeLocked(err != nil && (before == nil || before == errPending))
+}
+
+// judgeLocked decides anew whether the overview is complete. What it may have
+// missed until then, the riders ask for. Failed says that there is a new error.
+func (v *overview) judgeLocked(failed bool) {
+	complete := v.begun
+	for _, err := range v.feeds {
+		complete = complete && err == nil
+	}
+	if complete == v.complete && !failed {
+		return
+	}
+	if v.complete = complete; complete {
+		v.allChangedLocked()
+	}
+	close(v.moved)
+	v.moved = make(chan struct{})
+}
+
+// unavailable reports whether err says that the token, or something between
+// sluice and Consul, does not let the client have an overview at all.
+func unavailable(err error) bool {
+	status := (*statusError)(nil)
+	if !errors.As(err, &status) {
+		return false
+	}
+	return status.code >= 400 && status.code < 500 && status.code != http.StatusTooManyRequests
+}

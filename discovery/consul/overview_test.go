@@ -1,0 +1,420 @@
+package consul
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/discovery"
+	"sluice/discovery/discoverytest"
+)
+
+// crowd watches more services of the fake than there are connections, in a
+// synctest bubble. Each service n has two instances, a and b, on the nodes that
+// nodeOf names.
+type crowd struct {
+	*discoverytest.Consul
+	t       *testing.T
+	client  *Client
+	manager *discovery.Manager
+	nodes   int
+	entries map[string][]*api.ServiceEntry
+
+	mu   sync.Mutex
+	sets []string // what Sink got since the last check: "service-1: a b"
+}
+
+const (
+	crowdServices    = 60
+	crowdConnections = 40
+)
+
+func inCrowd(t *testing.T, nodes int, f func(t *testing.T, c *crowd)) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crowd{Consul: discoverytest.New(), t: t, nodes: nodes, entries: make(map[string][]*api.ServiceEntry)}
+		for n := range crowdServices {
+			c.edit(crowdService(n), func([]*api.ServiceEntry) []*api.ServiceEntry {
+				return []*api.ServiceEntry{c.instance(n, "a"), c.instance(n, "b")}
+			})
+		}
+		pipe := discoverytest.ServePipe(c.Consul)
+		var err error
+		c.client, err = NewClient(ClientOptions{
+			Addresses: []string{"http://fake"}, MaxWatches: crowdConnections,
+			Log: zerolog.Nop(), dial: pipe.DialContext,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.manager = discovery.NewManager(discovery.ManagerOptions{
+			Debounce: discovery.Debounce{Quiet: -1, MaxWait: -1},
+			Sink: func(service string, set []discovery.Instance) {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				c.sets = append(c.sets, service+": "+formatSet(set))
+			},
+		})
+		for n := range crowdServices {
+			c.manager.Watch(crowdService(n), c.client.Source(ServiceOptions{Service: crowdService(n)}))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { c.manager.Run(ctx) })
+		defer func() {
+			cancel()
+			run.Wait()
+			c.client.Close()
+			pipe.Close()
+			if len(c.client.overviews.all) != 0 {
+				t.Error("an overview outlives its riders")
+			}
+		}()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if len(c.sets) != crowdServices {
+			t.Fatalf("Sink got %d first sets, want %d: %q", len(c.sets), crowdServices, c.sets)
+		}
+		c.sets = nil
+		f(t, c)
+		if s := c.client.Stats(); !s.Shared || s.Peak > crowdConnections {
+			t.Errorf("%+v: want them shared, and at most %d connections", s, crowdConnections)
+		}
+	})
+}
+
+func crowdService(n int) string { return fmt.Sprintf("service-%02d", n) }
+
+func (c *crowd) instance(n int, id string) *api.ServiceEntry {
+	e := discoverytest.Instance(crowdService(n), fmt.Sprintf("%s-%d", id, n), 1000+n)
+	node := (n + int(id[0])) % c.nodes
+	return discoverytest.OnNode(e, fmt.Sprint("node-", node), fmt.Sprint("10.0.0.", node))
+}
+
+// edit changes the entries of a service.
+func (c *crowd) edit(service string, change func([]*api.ServiceEntry) []*api.ServiceEntry) {
+	c.entries[service] = change(slices.Clone(c.entries[service]))
+	c.Set(service, c.entries[service]...)
+}
+
+// replace changes a copy of the first entry of a service.
+func (c *crowd) replace(service string, change func(*api.ServiceEntry)) {
+	c.edit(service, func(entries []*api.ServiceEntry) []*api.ServiceEntry {
+		e := *entries[0]
+		s := *e.Service
+		e.Service, e.Checks = &s, slices.Clone(e.Checks)
+		for n, check := range e.Checks {
+			copied := *check
+			e.Checks[n] = &copied
+		}
+		change(&e)
+		entries[0] = &e
+		return entries
+	})
+}
+
+// expect checks what Sink got within d.
+func (c *crowd) expect(what string, d time.Duration, want ...string) {
+	c.t.Helper()
+	time.Sleep(d)
+	synctest.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	slices.Sort(c.sets)
+	if !slices.Equal(c.sets, want) {
+		c.t.Errorf("%s: Sink got %q, want %q", what, c.sets, want)
+	}
+	c.sets = nil
+}
+
+// spent returns how many queries are sent within d after f, by path: "health" is
+// for that of service-07, "without news" for that of others.
+func (c *crowd) spent(d time.Duration, f func()) map[string]int {
+	time.Sleep(10 * time.Second) // what an earlier step causes late
+	synctest.Wait()
+	before := len(c.Requests())
+	f()
+	time.Sleep(d)
+	synctest.Wait()
+	count := make(map[string]int)
+	for _, r := range c.Requests()[before:] {
+		switch r.Service {
+		case "":
+			count[r.Path]++
+		case "service-07":
+			count["health"]++
+		default:
+			count["without news"]++
+		}
+	}
+	return count
+}
+
+// ways runs f for an overview by checks, by nodes and by names.
+func ways(t *testing.T, f func(t *testing.T, c *crowd)) {
+	t.Run("by checks", func(t *testing.T) {
+		inCrowd(t, 2, func(t *testing.T, c *crowd) {
+			f(t, c)
+			c.goes(byChecks)
+		})
+	})
+	t.Run("by nodes", func(t *testing.T) {
+		inCrowd(t, 10, func(t *testing.T, c *crowd) {
+			f(t, c)
+			c.goes(byNodes)
+		})
+	})
+	t.Run("by names", func(t *testing.T) {
+		inCrowd(t, 2, func(t *testing.T, c *crowd) {
+			c.overview().disturbed()
+			time.Sleep(time.Second)
+			f(t, c)
+			c.goes(byNames)
+		})
+	})
+}
+
+func (c *crowd) overview() *overview {
+	c.client.overviews.mu.Lock()
+	defer c.client.overviews.mu.Unlock()
+	return c.client.overviews.all[scope{}]
+}
+
+func (c *crowd) goes(want way) {
+	c.t.Helper()
+	if _, got := c.overview().choose(time.Now()); got != want {
+		c.t.Errorf("the overview goes way %d, want %d", got, want)
+	}
+}
+
+// soon is how long a change may take in fake time, in which work takes none:
+// only rates, pauses and waits do.
+const soon = 300 * time.Millisecond
+
+func TestOverviewShowsEveryKindOfChange(t *testing.T) {
+	ways(t, func(t *testing.T, c *crowd) {
+		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
+		c.expect("an instance comes", soon, "service-07: a-7 b-7 c-7")
+
+		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return e[:2] })
+		c.expect("an instance goes", 2*time.Second, "service-07: a-7 b-7")
+
+		c.replace("service-08", func(e *api.ServiceEntry) { discoverytest.Health(e, "critical", "refused") })
+		c.expect("a check fails", 2*time.Second, "service-08: a-8:critical b-8")
+
+		c.replace("service-08", func(e *api.ServiceEntry) { discoverytest.Health(e, "passing", "") })
+		c.expect("a check passes", 2*time.Second, "service-08: a-8 b-8")
+
+		c.replace("service-09", func(e *api.ServiceEntry) { discoverytest.Health(e, "warning", "slow") })
+		c.expect("a check warns", 2*time.Second, "service-09: a-9:warning b-9")
+
+		c.replace("service-10", func(e *api.ServiceEntry) { *e = *discoverytest.Maintenance(e, "by hand") })
+		c.expect("maintenance mode", 2*time.Second, "service-10: a-10:maintenance b-10")
+
+		c.replace("service-11", func(e *api.ServiceEntry) { e.Service.Tags = []string{"v2"} })
+		c.expect("an instance gets a tag", 2*time.Second, "service-11: a-11 b-11")
+
+		c.replace("service-12", func(e *api.ServiceEntry) { e.Service.Weights.Passing = 7 })
+		c.expect("an instance gets another weight", 4*time.Second, "service-12: a-12 b-12")
+
+		c.edit("service-13", func(e []*api.ServiceEntry) []*api.ServiceEntry { e[0].Checks = nil; return e[1:] })
+		c.expect("all but one go", 15*time.Second, "service-13: b-13")
+		c.edit("service-13", func([]*api.ServiceEntry) []*api.ServiceEntry { return nil })
+		c.expect("the last one goes", 2*time.Second, "service-13: ")
+		c.edit("service-13", func([]*api.ServiceEntry) []*api.ServiceEntry {
+			return []*api.ServiceEntry{c.instance(13, "a")}
+		})
+		c.expect("a service begins", 2*time.Second, "service-13: a-13")
+
+		c.edit("service-14", func(e []*api.ServiceEntry) []*api.ServiceEntry {
+			bare := c.instance(14, "bare")
+			bare.Checks = nil
+			return append(e, bare)
+		})
+		c.expect("an instance without checks", 4*time.Second, "service-14: a-14 b-14 bare-14")
+
+		late := c.instance(15, "c")
+		discoverytest.OnNode(late, "node-late", "10.0.0.99")
+		c.edit("service-15", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, late) })
+		c.expect("an instance on a new node", 2*time.Second, "service-15: a-15 b-15 c-15")
+	})
+}
+
+// Checks of a node are in every instance on it.
+func TestOverviewShowsThatANodeFails(t *testing.T) {
+	ways(t, func(t *testing.T, c *crowd) {
+		want := make(map[string][]*api.ServiceEntry)
+		for service, entries := range c.entries {
+			for i, e := range entries {
+				if e.Node.Node != "node-1" {
+					continue
+				}
+				if want[service] == nil {
+					want[service] = slices.Clone(entries)
+				}
+				dead := *e
+				dead.Checks = slices.Clone(e.Checks)
+				serf := *dead.Checks[0]
+				serf.Status = "critical"
+				dead.Checks[0] = &serf
+				want[service][i] = &dead
+			}
+		}
+		c.SetAll(want)
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for service := range want {
+			if !slices.ContainsFunc(c.sets, func(s string) bool {
+				return strings.HasPrefix(s, service+":") && strings.Contains(s, ":critical")
+			}) {
+				t.Errorf("%s: no set with the instance of the node that failed", service)
+			}
+		}
+	})
+}
+
+func TestOverviewCostsFewQueries(t *testing.T) {
+	ways(t, func(t *testing.T, c *crowd) {
+		got := c.spent(10*time.Second, func() {
+			c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
+		})
+		// By names: the names, the list, the service, and twice a list of what is not
+		// passing: one that is empty ends its query with any change of a check.
+		most := 5
+		if _, way := c.overview().choose(time.Now()); way != byNames {
+			most = 3
+		}
+		sum := 0
+		for path, n := range got {
+			if path != "without news" {
+				sum += n
+			}
+		}
+		if sum > most || got["health"] != 1 {
+			t.Errorf("an instance that comes costs %v: want at most %d", got, most)
+		}
+
+		idle := c.spent(5*time.Minute, func() {})
+		sum = 0
+		for _, n := range idle {
+			sum += n
+		}
+		if sum > 5*60 {
+			t.Errorf("in 5 idle minutes: %v: want less than one query a second", idle)
+		}
+	})
+}
+
+// Most of what changes in a quiet fleet is the output of checks.
+func TestNoiseEndsTheListsOfAllChecks(t *testing.T) {
+	inCrowd(t, 2, func(t *testing.T, c *crowd) {
+		c.goes(byChecks)
+		for n := range 60 {
+			c.replace(crowdService(n), func(e *api.ServiceEntry) { discoverytest.Health(e, "passing", fmt.Sprint("uptime ", n)) })
+			time.Sleep(300 * time.Millisecond)
+		}
+		c.goes(byNames)
+		c.expect("noise", time.Second)
+		got := c.spent(10*time.Second, func() {
+			for n := range 20 {
+				c.replace(crowdService(n), func(e *api.ServiceEntry) { discoverytest.Health(e, "passing", fmt.Sprint("again ", n)) })
+				time.Sleep(300 * time.Millisecond)
+			}
+		})
+		if got["/v1/health/state/any"] > 0 {
+			t.Errorf("noise costs %v: want no list of all checks", got)
+		}
+		time.Sleep(noiseTime)
+		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
+		c.expect("after the noise", 2*time.Second, "service-07: a-7 b-7 c-7")
+	})
+}
+
+func TestOverviewThroughAnOutage(t *testing.T) {
+	ways(t, func(t *testing.T, c *crowd) {
+		c.Break(discoverytest.Fault{Status: http.StatusInternalServerError, Body: "No cluster leader"})
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		for _, s := range c.manager.Statuses() {
+			if s.State != discovery.WatchStale || !strings.Contains(s.LastError, "No cluster leader") {
+				t.Fatalf("during the outage: %+v", s)
+			}
+		}
+		before := len(c.Requests())
+		time.Sleep(60 * time.Second)
+		// Nobody but the overview asks, each of its queries every 2 s or so.
+		if n := len(c.Requests()) - before; n > 15*60 {
+			t.Errorf("%d queries in a minute of an outage", n)
+		}
+		for _, r := range c.Requests()[before:] {
+			if r.Service != "" {
+				t.Fatalf("the watch of %s asks during the outage", r.Service)
+			}
+		}
+		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
+		c.Heal()
+		c.expect("after the outage", 5*time.Second, "service-07: a-7 b-7 c-7")
+		for _, s := range c.manager.Statuses() {
+			if s.State != discovery.WatchFresh {
+				t.Fatalf("after the outage: %+v", s)
+			}
+		}
+	})
+}
+
+func TestOverviewAfterConsulLostItsState(t *testing.T) {
+	ways(t, func(t *testing.T, c *crowd) {
+		c.SetIndex(2) // what blocks on a greater index does so until its wait is over
+		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
+		c.expect("index backwards", 70*time.Second, "service-07: a-7 b-7 c-7")
+		c.edit("service-08", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(8, "c")) })
+		c.expect("and on", 5*time.Second, "service-08: a-8 b-8 c-8")
+	})
+}
+
+// A proxy in front of Consul may let only some paths through.
+func TestWithoutAnOverviewWatchesTakeTurns(t *testing.T) {
+	inCrowd(t, 2, func(t *testing.T, c *crowd) {
+		c.Break(discoverytest.Fault{Status: http.StatusForbidden, Body: "Permission denied",
+			Only: func(r discoverytest.Request) bool { return r.Service == "" }})
+		time.Sleep(10 * time.Second)
+		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
+		c.expect("in turns", 10*time.Second, "service-07: a-7 b-7 c-7")
+	})
+}
+
+// Services that come and go move the rest between the two ways to wait.
+func TestWatchesMoveBetweenConnectionAndOverview(t *testing.T) {
+	inCrowd(t, 2, func(t *testing.T, c *crowd) {
+		for n := 20; n < crowdServices; n++ {
+			c.manager.Unwatch(crowdService(n))
+		}
+		time.Sleep(time.Second)
+		if s := c.client.Stats(); s.Shared || s.Watches != 20 {
+			t.Errorf("with 20 watches: %+v", s)
+		}
+		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
+		c.expect("on a connection of its own", soon, "service-07: a-7 b-7 c-7")
+
+		for n := 20; n < crowdServices; n++ {
+			c.manager.Watch(crowdService(n), c.client.Source(ServiceOptions{Service: crowdService(n)}))
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		c.mu.Lock()
+		c.sets = nil
+		c.mu.Unlock()
+		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return e[:2] })
+		c.expect("on the overview", soon, "service-07: a-7 b-7")
+	})
+}

@@ -1,0 +1,102 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"time"
+)
+
+// moveSpread bounds the pause before the first query to another agent, or to
+// one that has recovered: the watches do not all come at once.
+const moveSpread = 200 * time.Millisecond
+
+// tries are the queries of one goroutine, one after the other: it decides when
+// and where to try again after an error.
+type tries struct {
+	agents *agents
+	remote bool // Consul asks elsewhere to answer: a failure says little of the agent
+
+	backoff  backoff
+	asked    *agent // by the last query
+	failures int    // in a row that speak against asked
+}
+
+func (t *tries) succeeded() {
+	t.backoff.reset()
+	t.failures = 0
+}
+
+// elsewhere reports whether another try is worth it at once after err, because
+// another agent is asked then, or the same one anew.
+func (t *tries) elsewhere(ctx context.Context, err error) bool {
+	if errors.Is(err, errMoved) || errors.Is(err, errRecovered) {
+		return true
+	}
+	if !speaksAgainstAgent(err) || t.asked == nil {
+		return false
+	}
+	if t.failures++; t.failures >= 2 && !t.remote {
+		t.agents.complain(t.asked)
+	}
+	return t.agents.suspect(ctx, t.asked)
+}
+
+// speaksAgainstAgent reports whether the agent may be the reason for err, and
+// not the query or the token.
+func speaksAgainstAgent(err error) bool {
+	if status := (*statusError)(nil); errors.As(err, &status) {
+		return status.code >= http.StatusInternalServerError || status.code == http.StatusTooManyRequests
+	}
+	return !errors.Is(err, errFiltered)
+}
+
+// pause waits for d before the next try after an error, or until there is a
+// reason not to wait.
+func (t *tries) pause(ctx context.Context, d time.Duration, again <-chan struct{}) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-again:
+		t.backoff.reset()
+		return sleep(ctx, rand.N(moveSpread))
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// backoff spaces the attempts after errors.
+type backoff struct {
+	failures int
+}
+
+const (
+	firstRetry = 100 * time.Millisecond
+	// longestRetry bounds how long a watch stays behind once Consul is back.
+	longestRetry = 2 * time.Second
+	// longestRefusedRetry is for what only an operator can end (a token without
+	// permissions), and for a Consul that asks for fewer queries.
+	longestRefusedRetry = 10 * time.Second
+)
+
+// next returns how long to wait after err: twice as long as the last time, up
+// to a limit, give or take a half.
+func (b *backoff) next(err error) time.Duration {
+	limit, delay := longestRetry, firstRetry
+	if refused := (*statusError)(nil); errors.As(err, &refused) {
+		switch refused.code {
+		case http.StatusForbidden:
+			limit = longestRefusedRetry
+		case http.StatusTooManyRequests:
+			limit, delay = longestRefusedRetry, time.Second
+		}
+	}
+	delay = min(delay<<min(b.failures, 10), limit)
+	b.failures++
+	return delay/2 + rand.N(delay)
+}
+
+func (b *backoff) reset() { b.failures = 0 }

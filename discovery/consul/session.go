@@ -1,0 +1,216 @@
+package consul
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// way is how an overview finds out what changed.
+type way uint8
+
+const (
+	byNodes way = iota
+	byChecks
+	byNames
+)
+
+// session is an overview that goes one way. What starts and ends feeds belongs
+// to the overview's goroutine.
+type session struct {
+	*overview
+	way     way
+	ctx     context.Context // ends with the session
+	end     context.CancelFunc
+	running sync.WaitGroup
+
+	feeds []*feed               // that last as long as the session
+	sick  []*following          // on the checks that are not passing
+	small bool                  // there is one of these, instead of two
+	nodes map[string]*following // by nodes
+
+	names names // by checks, by names
+
+	mu    sync.Mutex     // guards the field below
+	sizes map[string]int // by nodes: how many services each has
+}
+
+// following is a feed with an end of its own.
+type following struct {
+	*feed
+	end context.CancelFunc
+}
+
+// begin starts a session. The overview is complete once it has an answer to
+// each of its queries.
+func (v *overview) begin(ctx context.Context, w way) *session {
+	s := &session{overview: v, way: w, nodes: make(map[string]*following), sizes: make(map[string]int)}
+	s.ctx, s.end = context.WithCancel(ctx)
+	switch w {
+	case byNodes:
+		s.followSick(false)
+	case byChecks:
+		s.names.start(s)
+		s.start(v.newFeed("health/state/any", s.takeAllChecks()))
+	case byNames:
+		s.followSick(false)
+		l := newLocator(s)
+		s.names.locate = l.request
+		l.start()
+		s.names.start(s)
+	}
+	return s
+}
+
+// close ends s and waits for that.
+func (s *session) close() {
+	s.setBegun(false)
+	s.end()
+	s.running.Wait()
+	for _, f := range s.feeds {
+		s.drop(f)
+	}
+	for _, f := range s.sick {
+		s.drop(f.feed)
+	}
+	for _, f := range s.nodes {
+		s.drop(f.feed)
+	}
+}
+
+// start adds a feed for as long as the session lasts.
+func (s *session) start(f *feed) {
+	s.feeds = append(s.feeds, f)
+	s.add(f, errPending)
+	s.running.Go(func() { f.run(s.ctx) })
+}
+
+// startFollowing adds a feed that may end earlier. State is its first one.
+func (s *session) startFollowing(f *feed, state error) *following {
+	ctx, end := context.WithCancel(s.ctx)
+	s.add(f, state)
+	s.running.Go(func() {
+		defer end()
+		f.run(ctx)
+	})
+	return &following{f, end}
+}
+
+// follow brings s up to date with the names of all nodes and the size of the
+// catalog.
+func (s *session) follow(names []string) {
+	if s.way == byNodes {
+		s.followNodes(names)
+		if small := s.overview.small(); small != s.small {
+			s.followSick(small)
+		}
+	}
+	s.setBegun(true)
+}
+
+func (s *session) followNodes(names []string) {
+	state := error(nil) // the first answer is news of all that it lists
+	if len(s.nodes) == 0 {
+		state = errPending
+	}
+	wanted := make(map[string]bool, len(names))
+	for _, name := range names {
+		wanted[name] = true
+		if s.nodes[name] == nil {
+			s.nodes[name] = s.startFollowing(s.newFeed("catalog/node-services/"+name, s.takeNode(name)), state)
+		}
+	}
+	for name, f := range s.nodes {
+		if !wanted[name] {
+			f.end()
+			s.drop(f.feed)
+			delete(s.nodes, name)
+			s.resizeNode(name, 0)
+			s.changed(change{node: name})
+		}
+	}
+}
+
+// followSick watches the checks that are not passing. Where these are picked
+// from a few, one query does that. Else there is one for each state: Consul has
+// an index for them.
+func (s *session) followSick(one bool) {
+	before := s.sick
+	if s.sick, s.small = nil, one; one {
+		f := s.newFeed("health/state/any", s.takeSick())
+		f.filter = `Status != "passing"`
+		s.sick = append(s.sick, s.startFollowing(f, errPending))
+	} else {
+		for _, state := range []string{"critical", "warning"} {
+			s.sick = append(s.sick, s.startFollowing(s.newFeed("health/state/"+state, s.takeSick()), errPending))
+		}
+	}
+	for _, f := range before {
+		f.end()
+		s.drop(f.feed)
+	}
+}
+
+// takeNode returns what reads the services of a node.
+func (s *session) takeNode(name string) func(answer) error {
+	t := newTable()
+	return func(a answer) error {
+		err := t.compare(func(each func(fact)) error { return readNodeServices(a.body, name, each) }, s.changed)
+		s.resizeNode(name, t.size)
+		return err
+	}
+}
+
+// resizeNode takes note of how many services a node has.
+func (s *session) resizeNode(name string, size int) {
+	s.mu.Lock()
+	s.sizes[name] = size
+	total := 0
+	for _, size := range s.sizes {
+		total += size
+	}
+	s.mu.Unlock()
+	s.resize(total)
+}
+
+// takeSick returns what reads checks that are not passing.
+func (s *session) takeSick() func(answer) error {
+	t := newTable()
+	return func(a answer) error {
+		return t.compare(func(each func(fact)) error {
+			return readChecks(a.body, func(f fact) {
+				s.names.shows(f.modified)
+				each(f)
+			})
+		}, s.changed)
+	}
+}
+
+// takeAllChecks returns what reads all checks.
+func (s *session) takeAllChecks() func(answer) error {
+	t, noise, since := newTable(), 0, time.Now()
+	return func(a answer) error {
+		first, found, heard := t.size == 0, false, false
+		err := t.compare(func(each func(fact)) error { return readChecks(a.body, each) }, func(c change) {
+			if c.noise {
+				heard = true
+			} else {
+				found = true
+			}
+			s.changed(c)
+		})
+		if err != nil {
+			return err
+		}
+		s.names.shows(a.index)
+		s.resize(t.size)
+		if heard && !found && !first {
+			now := time.Now()
+			noise = max(0, noise-int(now.Sub(since)/time.Second)) + 1
+			if since = now; noise > noiseLimit {
+				s.disturbed()
+			}
+		}
+		return nil
+	}
+}

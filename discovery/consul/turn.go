@@ -1,0 +1,149 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+const (
+	// turnTime is how long a query blocks while other watches need the
+	// connection and there is no overview.
+	turnTime = time.Second
+
+	// dueEach, times the number of watches, is how long a watch on an overview
+	// waits for news before it asks without: one query in ten seconds for all of
+	// them, since nothing is known to be missed.
+	dueEach = 10 * time.Second
+)
+
+var (
+	errTurned = errors.New("there are too many watches now, or no longer")
+	errDue    = errors.New("it is time to ask without news")
+)
+
+// ask sends the next query and waits for its answer. It blocks in Consul if
+// there are few watches, else it waits here for news from an overview.
+func (w *watch) ask(ctx context.Context) (Answer, error) {
+	for {
+		crowded, lasting := w.client.gate.crowd()
+		limited, cancel := context.WithCancelCause(ctx)
+		stop := context.AfterFunc(lasting, func() { cancel(errTurned) })
+		answer, err := w.askWhile(ctx, limited, crowded)
+		stop()
+		cancel(nil)
+		if !errors.Is(err, errTurned) {
+			return answer, err
+		}
+	}
+}
+
+// askWhile is ask for as long as crowded is right. What takes long ends with
+// limited, and the rest with ctx.
+func (w *watch) askWhile(ctx, limited context.Context, crowded bool) (Answer, error) {
+	if !crowded {
+		w.alone()
+		if w.index == 0 {
+			return w.send(ctx, 0)
+		}
+		return w.send(limited, w.wait(time.Now()))
+	}
+	limit, _ := w.client.gate.size()
+	// There is no list of the services of a peer.
+	if w.options.Peer == "" && limit >= leastConnections {
+		err := w.news(limited)
+		if err == nil {
+			return w.sendShared(ctx)
+		}
+		if !unavailable(err) {
+			return Answer{}, err
+		}
+		w.excuse(err)
+	}
+	return w.send(ctx, min(turnTime, w.wait(time.Now())))
+}
+
+// sendShared asks without blocking, a few watches at a time.
+func (w *watch) sendShared(ctx context.Context) (Answer, error) {
+	select {
+	case w.client.shared <- struct{}{}:
+		defer func() { <-w.client.shared }()
+	case <-ctx.Done():
+		return Answer{}, context.Cause(ctx)
+	}
+	answer, err := w.send(ctx, 0)
+	if err == nil {
+		w.rider.on(answer.nodes)
+	}
+	return answer, err
+}
+
+// send asks when the gate lets it. With a wait, and an index to wait beyond, the
+// query blocks.
+func (w *watch) send(ctx context.Context, wait time.Duration) (Answer, error) {
+	if err := w.client.gate.enter(ctx); err != nil {
+		return Answer{}, err
+	}
+	defer w.client.gate.leave()
+	var q api.QueryOptions
+	if w.index > 0 && wait > 0 {
+		q.WaitIndex, q.WaitTime = w.index, wait
+	}
+	return w.query(ctx, q)
+}
+
+// wait returns how long a query may block: up to a tenth less than the option
+// says, so that watches do not renew in step, and not beyond the end of a hold.
+func (w *watch) wait(now time.Time) time.Duration {
+	return w.untilExpiry(now, w.options.Wait-rand.N(w.options.Wait/10))
+}
+
+// untilExpiry shortens a wait so that it ends with the first hold.
+func (w *watch) untilExpiry(now time.Time, wait time.Duration) time.Duration {
+	if expiry, ok := w.guard.expiry(); ok {
+		return min(wait, max(expiry.Sub(now), 10*time.Millisecond))
+	}
+	return wait
+}
+
+// news waits until there is a reason to ask: the first answer, a change, or a
+// long time without.
+func (w *watch) news(ctx context.Context) error {
+	if w.rider == nil {
+		w.rider = w.client.join(&w.options)
+		w.index = 0 // what changed before is not news
+	}
+	if w.index == 0 {
+		return w.rider.ready(ctx)
+	}
+	_, watches := w.client.gate.size()
+	due := max(w.options.Wait, time.Duration(watches)*dueEach)
+	due = w.untilExpiry(time.Now(), due-rand.N(due/4))
+	limited, cancel := context.WithTimeoutCause(ctx, due, errDue)
+	defer cancel()
+	if err := w.rider.wait(limited); !errors.Is(err, errDue) {
+		return err
+	}
+	return nil
+}
+
+// alone gives up the rider: the watch can block in Consul.
+func (w *watch) alone() {
+	if w.rider != nil {
+		w.rider.leave()
+		w.rider = nil
+	}
+	w.excused = false
+}
+
+// excuse logs, once, why there is no overview.
+func (w *watch) excuse(err error) {
+	if !w.excused {
+		w.client.log.Warn().Str("consul_service", w.options.Service).Err(err).
+			Msgf("more services than connections, and no overview of them: a change is seen up to %v late or more", turnTime)
+	}
+	w.excused = true
+}
