@@ -68,9 +68,8 @@ func measure(ctx context.Context, o options) (result, error) {
 	if o.mode == "server" {
 		agentOptions.Mode = consultest.Server
 	}
-	var address, ca string
 	if o.tls {
-		if address, ca, agentOptions.Config, err = https(dir); err != nil {
+		if agentOptions.TLS, err = selfSigned(dir); err != nil {
 			return result{}, err
 		}
 	}
@@ -79,8 +78,9 @@ func measure(ctx context.Context, o options) (result, error) {
 		return result{}, err
 	}
 	defer agent.Close()
-	if address == "" {
-		address = agent.URL()
+	address, ca := agent.URL(), ""
+	if o.tls {
+		address, ca = "https://"+agent.HTTPSAddress(), agentOptions.TLS.CA
 	}
 	b := &bench{options: o, agent: agent, catalog: catalog{client: agent.Client(), instances: o.instances, nodes: o.nodes}}
 	if err := b.catalog.fill(ctx, o.services); err != nil {
