@@ -285,16 +285,16 @@ func (r *request) check(o balancer.Outcome, tries int, err error) {
 	ok := true
 	switch {
 	case r.answered:
-		w.ended.answered++
+		w.counts["request answered"]++
 	case err == nil:
-		w.ended.failed++
+		w.counts["request failed"]++
 		if o.Class == balancer.OutcomeClientGone {
-			w.ended.gone++
+			w.counts["client gone"]++
 			break
 		}
 		ok = r.Started() || !r.Replayable() || r.reached >= r.routed.Retry.Attempts || tries >= maxTries
 	default:
-		w.ended.refused++
+		w.counts["request refused"]++
 		switch err {
 		case balancer.ErrNoPeers:
 			ok = len(snapshot.All) == 0 || !settled
@@ -305,15 +305,21 @@ func (r *request) check(o balancer.Outcome, tries int, err error) {
 				ok = ok && (r.tried[real] || !settled)
 			}
 		case balancer.ErrSaturated:
-			ok = limits.Requests > 0
+			ok = limits.Requests > 0 && (s.inflight() >= limits.Requests || s.freed == time.Now())
 		case balancer.ErrPeersSaturated:
 			ok = limits.PeerRequests > 0
+			for _, real := range snapshot.Eligible {
+				full := s.peers[real].inflight >= limits.PeerRequests || r.tried[real]
+				ok = ok && (full || s.freed == time.Now() || !settled)
+			}
 		case balancer.ErrTooManyPending:
-			ok = limits.Pending > 0
+			ok = limits.Pending > 0 && (s.waiting >= limits.Pending || !settled)
 		case balancer.ErrTooManyRetries:
-			ok = limits.Retries > 0
+			ok = limits.Retries > 0 && tries > 0 && (s.retrying >= limits.Retries || s.freed == time.Now())
 		case balancer.ErrRetryBudget:
-			ok = tries > 0
+			// What is saved up never gets less than MinPerSecond amounts to, except
+			// by retries.
+			ok = tries > 0 && float64(s.retries+1) > 10*s.budget().MinPerSecond
 		default:
 			ok = false
 		}
@@ -329,9 +335,12 @@ func (r *request) check(o balancer.Outcome, tries int, err error) {
 		w.violate("request %d: failed with %s, %v, though everything works", r.number, o.Class, err)
 	}
 	if r.hedged {
-		w.ended.hedged++
+		w.counts["hedge"]++
 	}
-	w.ended.retried += max(tries-1, 0)
+	w.counts["retry"] += max(tries-1, 0)
+	if tries > 0 && r.first != r.begin {
+		w.counts["request waited"]++
+	}
 }
 
 // maxTries is how many tries the attempt loop makes at most.

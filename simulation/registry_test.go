@@ -35,7 +35,9 @@ type registry struct {
 	changed chan struct{}               // closed, and replaced, at each change
 	present map[discovery.Key]time.Time // since when it has had what it has
 	lies    bool                        // it lists nothing, and vouches for it
-	lied    time.Time                   // when that last began or ended
+	saved   []discovery.Instance        // what a pool had last
+	savedAt time.Time
+	lied    time.Time // when that last began or ended
 }
 
 func newRegistry(w *world, n int) *registry {
@@ -99,6 +101,8 @@ func (r *registry) change() {
 		r.move()
 	case n < 48:
 		r.double()
+	case n < 54:
+		r.flap()
 	case n < 65:
 		r.deregister(random.IntN(len(r.entries)))
 	case n < 67:
@@ -173,6 +177,15 @@ func (r *registry) reregister() {
 	if slices.ContainsFunc(r.entries, func(o discovery.Instance) bool { return sameRegistration(i, o) }) {
 		return
 	}
+	r.add(i)
+}
+
+// flap takes an instance out and brings it back after a moment.
+func (r *registry) flap() {
+	n := r.w.random.IntN(len(r.entries))
+	i := r.entries[n]
+	r.deregister(n)
+	r.w.pass(r.w.upTo(50 * time.Millisecond))
 	r.add(i)
 }
 
@@ -271,6 +284,7 @@ func (s *source) Run(ctx context.Context, report *discovery.Watch) error {
 		}
 		s.w.mu.Unlock()
 		if down {
+			s.w.count("error of the registry")
 			report.Failed(errors.New("no answer"))
 			if !sleep(ctx, maxReportRetry) {
 				return ctx.Err()

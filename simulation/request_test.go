@@ -18,6 +18,7 @@ type request struct {
 	random  *rand.Rand
 	query   balancer.Query
 	begin   time.Time
+	first   time.Time     // when it got its first peer
 	sure    bool          // it has to succeed
 	leaves  time.Duration // when the client goes away; 0: it waits
 	gone    <-chan struct{}
@@ -41,6 +42,7 @@ type flight struct {
 	token balancer.Token
 	call  call
 	begin time.Time
+	retry bool
 }
 
 // request sends one. A sure one must succeed if there is a peer.
@@ -86,13 +88,18 @@ func (r *request) start(t balancer.Token) *flight {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := r.service.peers[t.Peer]
+	if r.tries > 0 && (r.begun || !r.Replayable()) {
+		w.violate("request %d: sent again, though the client has had something or a peer may have done it", r.number)
+	}
 	p.inflight++
 	r.tries++
 	if r.tries == 1 {
+		r.first = time.Now()
 		r.service.waiting--
 		r.service.firsts++
 	} else {
 		r.service.retries++
+		r.service.retrying++
 	}
 	call := w.upstreams[t.Peer.Address()].answer(r.random)
 	w.logf("request %d: try %d on %s, it will be %s in %v", r.number, r.tries, p, call.outcome.Class, call.after)
@@ -101,7 +108,7 @@ func (r *request) start(t balancer.Token) *flight {
 	if p.closed { // cut just now
 		call.after, call.outcome = 0, balancer.Outcome{Class: balancer.OutcomeLocal}
 	}
-	return &flight{peer: p, token: t, call: call, begin: time.Now()}
+	return &flight{peer: p, token: t, call: call, begin: time.Now(), retry: r.tries > 1}
 }
 
 // end takes in how a try ended.
@@ -109,6 +116,10 @@ func (r *request) end(f *flight, o balancer.Outcome) balancer.Outcome {
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
 	f.peer.inflight--
+	r.service.freed = time.Now()
+	if f.retry {
+		r.service.retrying--
+	}
 	f.peer.ended[o.Class]++
 	switch {
 	case answers(o):

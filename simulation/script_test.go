@@ -39,6 +39,7 @@ func (w *world) act() {
 	default:
 		// The service is renamed, say, and named again: another pool for the same
 		// instances, while the first one drains.
+		w.count("service replaced")
 		w.retire(s)
 		w.services[slices.Index(w.services, s)] = w.newService(s.registry)
 	}

@@ -44,6 +44,8 @@ type service struct {
 	waiting   int                    // requests that have not got a first peer yet
 	firsts    int                    // first tries
 	retries   int                    // further ones
+	retrying  int                    // those in flight
+	freed     time.Time              // when a try last ended
 }
 
 // report is what a source told, in terms of peers.
@@ -252,6 +254,7 @@ func (s *service) drain(id discovery.Key, on bool) {
 		s.w.violate("%s: the operator cannot drain %v: %v", s.name, id, on)
 	}
 	s.drains[id] = on
+	s.w.counts["operator drained"]++
 	for _, p := range s.peers {
 		if p.real.ID == id && !p.gone && p.operator != on {
 			p.operator, p.operated = on, time.Now()
@@ -329,6 +332,7 @@ func (s *service) note(e balancer.Event) {
 	now := time.Now()
 	if e.Kind == balancer.EventPanic || e.Kind == balancer.EventCalm {
 		s.changed = now
+		w.counts[e.Kind.String()]++
 		w.logf("%s: %s %s", s.name, e.Kind, e.Detail)
 		return
 	}
@@ -337,14 +341,23 @@ func (s *service) note(e balancer.Event) {
 	ejection := e.Kind == balancer.EventState && e.State == balancer.StateEjected && p.state <= balancer.StateWarming
 	p.state = e.State
 	if ejection {
+		w.counts["peer ejected"]++
 		s.checkEjection(p)
 	} else {
 		s.changed = now
+	}
+	if e.State == balancer.StateWarming {
+		w.counts["peer warming"]++
 	}
 	switch e.Kind {
 	case balancer.EventAdded:
 		if p.gone {
 			w.violate("%s: added after it was gone", p)
+		}
+		if !p.left.IsZero() {
+			w.counts["peer returned while draining"]++
+		} else if p.operator {
+			w.counts["drain stood"]++
 		}
 		p.added, p.left = now, time.Time{}
 	case balancer.EventRemoved:
@@ -354,6 +367,7 @@ func (s *service) note(e balancer.Event) {
 		p.left, p.drainTimeout = now, s.options.DrainTimeout
 		s.checkRemoval(p)
 	case balancer.EventDrained:
+		w.counts["peer drained"]++
 		if p.inflight > 0 {
 			w.violate("%s: drained with %d in flight", p, p.inflight)
 		}

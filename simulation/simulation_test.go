@@ -62,25 +62,22 @@ func TestSeeds(t *testing.T) {
 		seeds = 2000
 	}
 	start := time.Now()
-	var all tally
+	all := make(counts)
 	for seed := range seeds {
 		w := simulate(t, seed)
 		if w.violation != "" {
 			t.Fatalf("seed %d: %s\n%s\nAll of it: SLUICE_SEED=%d go test ./simulation -run TestSeeds -v", seed, w.violation, w.chronicle(60), seed)
 		}
-		all.add(w.ended)
+		for what, n := range w.counts {
+			all[what] += n
+		}
 	}
-	t.Logf("%d seeds in %v: %+v", seeds, time.Since(start).Round(time.Millisecond), all)
-}
-
-func (t *tally) add(o tally) {
-	t.answered += o.answered
-	t.failed += o.failed
-	t.refused += o.refused
-	t.gone += o.gone
-	t.retried += o.retried
-	t.hedged += o.hedged
-	t.cut += o.cut
+	t.Logf("%d seeds in %v: %v", seeds, time.Since(start).Round(time.Millisecond), all)
+	for _, what := range happenings {
+		if all[what] == 0 && seeds >= 1000 {
+			t.Errorf("%s: never in %d seeds", what, seeds)
+		}
+	}
 }
 
 // A seed that failed can be looked at again: the same things happen at the same

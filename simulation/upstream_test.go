@@ -141,7 +141,7 @@ func (t *transport) Close() {
 		w.violate("%s: transport closed although the peer has not left", t.peer)
 	}
 	if t.peer.inflight > 0 {
-		w.ended.cut++
+		w.counts["peer cut"]++
 		if t.peer.left.IsZero() || time.Since(t.peer.left) < t.peer.drainTimeout {
 			w.violate("%s: transport closed with %d in flight before the drain timeout", t.peer, t.peer.inflight)
 		}
@@ -182,6 +182,9 @@ func (p *probe) Check(ctx context.Context, address string) error {
 	if !sleep(ctx, upTo(random, 20*time.Millisecond)) {
 		return ctx.Err()
 	}
+	w.mu.Lock()
+	w.counts["check failed"]++
+	w.mu.Unlock()
 	return errors.New(kind.String())
 }
 

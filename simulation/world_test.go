@@ -53,11 +53,19 @@ type world struct {
 	byName    map[string]*service
 	maxWait   time.Duration // the longest debounce so far
 	numbers   struct{ requests, pools, instances int }
-	ended     tally
+	counts    counts
 }
 
-// tally is what became of the requests of a run.
-type tally struct{ answered, failed, refused, gone, retried, hedged, cut int }
+// counts is how often what happened.
+type counts map[string]int
+
+// happenings are what has to happen in many runs, or what is checked about them
+// is checked for nothing.
+var happenings = []string{
+	"request answered", "request failed", "request refused", "client gone", "retry", "hedge", "request waited",
+	"peer drained", "peer cut", "peer returned while draining", "peer ejected", "peer warming", "check failed",
+	"operator drained", "drain stood", "panic", "error of the registry", "fallback", "service replaced",
+}
 
 // line is one of a trace.
 type line struct {
@@ -68,7 +76,7 @@ type line struct {
 func newWorld(seed uint64) *world {
 	w := &world{
 		seed: seed, random: stream(seed, streamScript, 0), begin: time.Now(),
-		upstreams: make(map[string]*upstream), byName: make(map[string]*service),
+		upstreams: make(map[string]*upstream), byName: make(map[string]*service), counts: make(counts),
 	}
 	w.prompt = w.random.IntN(4) > 0
 	options := healthcheck.Options{Random: locked(stream(seed, streamChecks, 0)).Float64}
@@ -77,7 +85,11 @@ func newWorld(seed uint64) *world {
 	}
 	w.monitor = healthcheck.NewMonitor(options)
 	d := w.drawDebounce()
-	w.manager = discovery.NewManager(discovery.ManagerOptions{Debounce: d, Sink: w.sink, Log: zerolog.Nop()})
+	o := discovery.ManagerOptions{Debounce: d, Sink: w.sink, Log: zerolog.Nop()}
+	if w.random.IntN(2) == 0 {
+		o.Fallback = w.fallback
+	}
+	w.manager = discovery.NewManager(o)
 	return w
 }
 
@@ -111,10 +123,35 @@ func (w *world) sink(name string, set []discovery.Instance) {
 	w.mu.Lock()
 	s := w.byName[name]
 	w.logf("%s: set %s", name, describe(set))
+	if s != nil {
+		s.registry.saved, s.registry.savedAt = set, time.Now()
+	}
 	w.mu.Unlock()
 	if s != nil {
 		s.pool.Apply(set)
 	}
+}
+
+// fallback returns the last set of a service that was known before, as the file
+// of package snapshot does.
+func (w *world) fallback(name, _ string) (set []discovery.Instance, asOf time.Time, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.byName[name]
+	if s == nil || s.registry.savedAt.IsZero() {
+		return nil, time.Time{}, false
+	}
+	w.counts["fallback"]++
+	w.logf("%s: falls back on %s", name, describe(s.registry.saved))
+	s.reported(s.registry.saved)
+	return s.registry.saved, s.registry.savedAt, true
+}
+
+// count notes that something happened.
+func (w *world) count(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.counts[what]++
 }
 
 // log writes a line of the trace.
