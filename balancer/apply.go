@@ -137,6 +137,7 @@ func (p *Pool) join(i discovery.Instance) {
 		delete(p.draining, id)
 		p.peers[id] = peer
 		peer.cutTimer.Stop()
+		peer.name(p.stickyKey())
 		p.change(peer, func(c *condition) {
 			c.leaving = false
 			c.setInstance(i, p.options.ActiveOverridesConsul)
@@ -147,6 +148,7 @@ func (p *Pool) join(i discovery.Instance) {
 	peer := &Peer{ID: id, pool: p}
 	peer.load.Store(quiesced) // until a snapshot has it
 	peer.streakStart.Store(nanotime())
+	peer.name(p.stickyKey())
 	peer.condition.Store(&condition{leaving: true, since: time.Now()})
 	p.change(peer, func(c *condition) {
 		c.leaving = false

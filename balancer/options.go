@@ -42,6 +42,10 @@ type Options struct {
 	// a peer full and the policy is of little use; math.Inf(1) is no bound.
 	// Default: [DefaultHashBound].
 	HashBound float64
+	// StickyKey is the secret that Peer.StickyID is made with. Replicas need the
+	// same one to know each other's names of peers. Default: the pool's name, which
+	// is no secret.
+	StickyKey string
 	// NewTransport makes the connections of a peer. It is called once per peer,
 	// before the peer is picked for the first time, with the pool's mutex held:
 	// it must not block and not call the pool. If it is nil, Peer.Transport is.

@@ -33,7 +33,8 @@ type Peer struct {
 	departures int32       // how often it left
 	drained    bool        // EventDrained was sent for an operator's drain
 	eligible   bool        // in the present snapshot
-	_          [8]byte     // up to 128
+	stickyID   atomic.Uint64
+	// With these fields the first 128 bytes are full.
 
 	// What picks read and every request writes, on a cache line of its own.
 

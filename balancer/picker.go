@@ -25,6 +25,9 @@ const (
 	PolicyRandom Policy = "random"
 	// PolicyRoundRobin takes turns, evenly spread.
 	PolicyRoundRobin Policy = "round_robin"
+	// PolicySticky takes the peer whose StickyID is the Query.Hash. Where there is
+	// no such peer, or it is not eligible or was tried, it does as PolicyEWMA.
+	PolicySticky Policy = "sticky"
 )
 
 var pickers = map[Policy]func(*lineup) picker{
@@ -33,6 +36,7 @@ var pickers = map[Policy]func(*lineup) picker{
 	PolicyLeastConn:  newLeastConn,
 	PolicyRandom:     newRandom,
 	PolicyRoundRobin: newRoundRobin,
+	PolicySticky:     newSticky,
 }
 
 // Policies returns every policy, sorted by name.

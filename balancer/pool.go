@@ -152,6 +152,7 @@ func (p *Pool) Reconfigure(o Options) error {
 	}
 	p.setOptions(o)
 	for _, peer := range sorted(p.peers) {
+		peer.name(p.stickyKey())
 		p.override(peer)
 		peer.measureLatencies(o.MeasureLatencies)
 	}

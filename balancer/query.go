@@ -18,6 +18,9 @@ var (
 type Query struct {
 	// Hash is the same for requests that belong together, and evenly spread over
 	// others. [PolicyHash] keeps those on one peer. 0: it belongs to no other.
+	//
+	// With [PolicySticky] it is the Peer.StickyID of the peer that answered what it
+	// belongs to. 0, or a number that names no peer, is none.
 	Hash uint64
 	// Tried are the peers that this request was already sent to: none of them
 	// is picked.

@@ -204,6 +204,9 @@ func (x *httpExchange) appendResponseHead(out, b []byte) []byte {
 	}
 	out = append(out, b[runStart:runEnd]...)
 
+	if x.service.Affinity != nil && (!head.Interim() || head.Status == 101) {
+		out = x.appendStickyCookie(out)
+	}
 	switch {
 	case head.Interim():
 		return append(out, "\r\n"...)

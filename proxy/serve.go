@@ -39,6 +39,9 @@ func (x *httpExchange) serve() bool {
 		return x.refuse(refusalNoRoute)
 	}
 	x.service = matched.Service
+	if a := x.service.Affinity; a != nil {
+		x.query.Hash = x.affinity(a, b)
+	}
 	if x.head.Method == http1.MethodOptions && x.maxForwards() == 0 {
 		return x.refuse(refusalMaxForwards)
 	}

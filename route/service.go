@@ -26,6 +26,9 @@ type Service struct {
 	Timeouts Timeouts
 	Retry    Retry
 
+	// Affinity says which requests belong together. nil: none do.
+	Affinity *Affinity
+
 	// WaitForPeer is how long a request waits for a first peer while the pool
 	// has none that is eligible. 0: not at all, the answer is 503 at once.
 	WaitForPeer time.Duration

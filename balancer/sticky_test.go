@@ -1,0 +1,93 @@
+package balancer
+
+import "testing"
+
+func TestStickyRequestsReturnToTheirPeer(t *testing.T) {
+	p := newTestPool(t, Options{Policy: PolicySticky, RetryBudget: ampleRetries})
+	set := instances(5)
+	p.Apply(set)
+	reached := make(map[*Peer]bool)
+	for range 200 { // nobody is named: any
+		token := mustPick(t, p, nil)
+		reached[token.Peer] = true
+		token.Done(Outcome{})
+	}
+	if len(reached) != 5 {
+		t.Errorf("%d of 5 peers were picked", len(reached))
+	}
+	for _, peer := range p.Snapshot().All {
+		q := Query{Hash: peer.StickyID()}
+		for range 100 { // however busy it is
+			if got := mustPick(t, p, &q).Peer; got != peer {
+				t.Fatalf("picked %v, want %v", got, peer)
+			}
+		}
+	}
+
+	// One that is out for a while is named in vain, and then no more in vain.
+	first := p.Snapshot().All[0]
+	q := Query{Hash: first.StickyID()}
+	p.SetReason(first.ID, ReasonEjected, true, "")
+	if got := mustPick(t, p, &q).Peer; got == first {
+		t.Error("picked an ejected peer")
+	}
+	p.SetReason(first.ID, ReasonEjected, false, "")
+	if got := mustPick(t, p, &q).Peer; got != first {
+		t.Errorf("picked %v after it returned, want %v", got, first)
+	}
+	q.Tried.Add(first)
+	if got := mustPick(t, p, &q).Peer; got == first {
+		t.Error("picked a tried peer")
+	}
+	q = Query{Hash: 12345}
+	mustPick(t, p, &q) // names nobody
+	p.Apply(set[1:])
+	q = Query{Hash: first.StickyID()}
+	if got := mustPick(t, p, &q).Peer; got == first {
+		t.Error("picked a peer that has left")
+	}
+}
+
+func TestStickyIDs(t *testing.T) {
+	ids := func(name, key string) map[uint64]bool {
+		p, err := NewPool(name, Options{Policy: PolicySticky, StickyKey: key})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Apply(instances(3))
+		set := make(map[uint64]bool)
+		for _, peer := range p.Snapshot().All {
+			set[peer.StickyID()] = true
+		}
+		if len(set) != 3 || set[0] {
+			t.Errorf("ids %v of 3 peers", set)
+		}
+		return set
+	}
+	same := func(a, b map[uint64]bool) bool {
+		n := 0
+		for id := range a {
+			if b[id] {
+				n++
+			}
+		}
+		return n == 3
+	}
+	if !same(ids("star", ""), ids("star", "")) || !same(ids("star", "k"), ids("moon", "k")) {
+		t.Error("replicas with the same key name peers differently")
+	}
+	if same(ids("star", ""), ids("moon", "")) || same(ids("star", "k"), ids("star", "l")) {
+		t.Error("names do not depend on the key")
+	}
+
+	p := newTestPool(t, Options{Policy: PolicySticky})
+	p.Apply(instances(1))
+	peer := p.Snapshot().All[0]
+	before := peer.StickyID()
+	if err := p.Reconfigure(Options{Policy: PolicySticky, StickyKey: "k"}); err != nil {
+		t.Fatal(err)
+	}
+	if peer.StickyID() == before {
+		t.Error("another key does not change names")
+	}
+}

@@ -1,0 +1,245 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"regexp"
+	"strings"
+	"testing"
+
+	"sluice/balancer"
+	"sluice/route"
+)
+
+// startAffine is startProxy with n peers that each answer with their number.
+func startAffine(t *testing.T, o Options, policy balancer.Policy, a *route.Affinity, n int) *testProxy {
+	t.Helper()
+	var addresses []string
+	for i := range n {
+		addresses = append(addresses, startOrigin(t, answering(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d", i))).address())
+	}
+	p := startProxy(t, o, addresses...)
+	p.setPolicy(policy)
+	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: a})
+	return p
+}
+
+func (p *testProxy) setPolicy(policy balancer.Policy) {
+	p.t.Helper()
+	if err := p.pool.Reconfigure(balancer.Options{Policy: policy, NewTransport: p.NewTransport(TransportOptions{})}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// get returns the answer to a request for target with these header lines, and
+// what the only byte of its body is.
+func (p *testProxy) get(target string, lines ...string) (answer, peer string) {
+	p.t.Helper()
+	answer = p.raw("GET " + target + " HTTP/1.1\r\nHost: a\r\n" + strings.Join(append(lines, "Connection: close"), "\r\n") + "\r\n\r\n")
+	if !strings.HasPrefix(answer, "HTTP/1.1 200 ") {
+		p.t.Fatalf("got %q", answer)
+	}
+	return answer, answer[len(answer)-1:]
+}
+
+// Requests that agree in the key go to one peer, others to all.
+func TestHashKeysOfRequests(t *testing.T) {
+	for _, test := range []struct {
+		key     string
+		request func(value int) (target string, lines []string)
+	}{
+		{"path", func(v int) (string, []string) { return fmt.Sprintf("/item/%d", v), nil }},
+		{"header X-User", func(v int) (string, []string) { return "/", []string{"A: b", fmt.Sprintf("x-uSER:  user-%d ", v)} }},
+		{"cookie sid", func(v int) (string, []string) {
+			return "/", []string{"Cookie: xsid=1; sidx=2", fmt.Sprintf("Cookie: a=b;  sid=s%d; SID=3", v)}
+		}},
+		{"query user", func(v int) (string, []string) { return fmt.Sprintf("/?xuser=1&user=u%d&user=2", v), nil }},
+		{"client_address", func(v int) (string, []string) { return "/", []string{fmt.Sprintf("X-Forwarded-For: 192.0.2.%d", v)} }},
+	} {
+		key, err := route.ParseHashKey(test.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		trusted := Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
+		p := startAffine(t, trusted, balancer.PolicyHash, &route.Affinity{Keys: []route.HashKey{key}}, 3)
+		reached := make(map[string]bool)
+		for value := range 20 {
+			target, lines := test.request(value)
+			_, first := p.get(target, lines...)
+			reached[first] = true
+			for range 3 {
+				target, lines := test.request(value)
+				if _, again := p.get(target, append(lines, "X-Other: 1")...); again != first {
+					t.Errorf("%s: value %d was answered by peers %s and %s", test.key, value, first, again)
+				}
+			}
+		}
+		if len(reached) != 3 {
+			t.Errorf("%s: 20 values reach %d of 3 peers", test.key, len(reached))
+		}
+	}
+}
+
+// A request without the key is kept nowhere; the next key is asked first.
+func TestRequestsWithoutAHashKey(t *testing.T) {
+	keys := []route.HashKey{{Source: route.HashHeader, Name: "x-user"}, {Source: route.HashQuery, Name: "u"}}
+	p := startAffine(t, Options{}, balancer.PolicyHash, &route.Affinity{Keys: keys}, 3)
+	reached := make(map[string]bool)
+	for range 40 {
+		_, peer := p.get("/?u=", "X-User:")
+		reached[peer] = true
+	}
+	if len(reached) != 3 {
+		t.Errorf("requests without a key reach %d of 3 peers", len(reached))
+	}
+	for value := range 10 {
+		_, first := p.get(fmt.Sprintf("/?u=%d", value))
+		if _, again := p.get(fmt.Sprintf("/x?u=%d", value)); again != first {
+			t.Errorf("value %d of the second key was answered by peers %s and %s", value, first, again)
+		}
+	}
+}
+
+func TestClientAddressBehindProxies(t *testing.T) {
+	x := &httpExchange{client: &clientConn{clientAddress: "10.0.0.1", server: &Server{options: Options{
+		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
+	}}}}
+	f := func(trusted bool, want string, lines ...string) {
+		t.Helper()
+		x.client.trusted = trusted
+		head := []byte("GET / HTTP/1.1\r\nHost: a\r\n" + strings.Join(append(lines, ""), "\r\n") + "\r\n")
+		x.head.Reset(1000)
+		if n, err := x.head.Scan(head); n != len(head) || err != nil {
+			t.Fatalf("%d, %v", n, err)
+		}
+		if got := string(x.clientAddress(head)); got != want {
+			t.Errorf("trusted %v, %q: got %s, want %s", trusted, lines, got, want)
+		}
+	}
+	f(true, "10.0.0.1")
+	f(false, "10.0.0.1", "X-Forwarded-For: 192.0.2.1")
+	f(true, "192.0.2.1", "X-Forwarded-For: 192.0.2.1")
+	f(true, "192.0.2.2", "X-Forwarded-For: 192.0.2.1, 192.0.2.2")
+	f(true, "192.0.2.2", "X-Forwarded-For: 192.0.2.1,\t192.0.2.2 , 10.1.2.3,fd00::1")
+	f(true, "192.0.2.2", "X-Forwarded-For: 192.0.2.1, 192.0.2.2", "X-Forwarded-For: 10.1.2.3")
+	f(true, "2001:db8::1", "X-Forwarded-For: 2001:db8::1")
+	f(true, "10.1.2.3", "X-Forwarded-For: 10.1.2.3")
+	f(true, "10.0.0.1", "X-Forwarded-For: nonsense")
+	f(true, "10.1.2.3", "X-Forwarded-For: 192.0.2.1, unknown, 10.1.2.3")
+	f(true, "10.0.0.1", "X-Forwarded-For: ,")
+}
+
+var setCookie = regexp.MustCompile("\r\nSet-Cookie: peer=([0-9a-z]+); Path=/; HttpOnly\r\n")
+
+func TestStickyCookie(t *testing.T) {
+	a := &route.Affinity{Cookie: "peer", CookieAttributes: "; Path=/; HttpOnly"}
+	p := startAffine(t, Options{}, balancer.PolicySticky, a, 3)
+	values := make(map[string]string) // by peer
+	for range 60 {
+		answer, peer := p.get("/")
+		m := setCookie.FindStringSubmatch(answer)
+		if m == nil {
+			t.Fatalf("no cookie in %q", answer)
+		}
+		if before, known := values[peer]; known && before != m[1] {
+			t.Errorf("peer %s has two names", peer)
+		}
+		values[peer] = m[1]
+	}
+	if len(values) != 3 {
+		t.Errorf("requests without a cookie reach %d of 3 peers", len(values))
+	}
+	for peer, value := range values {
+		for range 5 {
+			answer, again := p.get("/", "Cookie: other=1; peer="+value)
+			if again != peer || strings.Contains(answer, "Set-Cookie") {
+				t.Errorf("the cookie of peer %s leads to %s: %q", peer, again, answer)
+			}
+		}
+		// The peer is out: another one answers, and is the one from then on.
+		var out *balancer.Peer
+		for _, candidate := range p.pool.Snapshot().All {
+			if id, err := parseStickyID([]byte(value)); err == nil && candidate.StickyID() == id {
+				out = candidate
+			}
+		}
+		p.pool.SetReason(out.ID, balancer.ReasonEjected, true, "")
+		answer, other := p.get("/", "Cookie: peer="+value)
+		if m := setCookie.FindStringSubmatch(answer); other == peer || m == nil || m[1] != values[other] {
+			t.Errorf("without peer %s: answered by %s: %q", peer, other, answer)
+		}
+		p.pool.SetReason(out.ID, balancer.ReasonEjected, false, "")
+	}
+	for _, value := range []string{"", "zzzzzzzzzzzzzzzzzzzzz", "-1", "ö", "0", `"1"`} {
+		if answer, _ := p.get("/", "Cookie: peer="+value); setCookie.FindString(answer) == "" {
+			t.Errorf("cookie %q is not replaced: %q", value, answer)
+		}
+	}
+	refreshing := *a
+	refreshing.RefreshCookie = true
+	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: &refreshing})
+	if answer, peer := p.get("/", "Cookie: peer="+values["1"]); peer != "1" || setCookie.FindString(answer) == "" {
+		t.Errorf("the cookie is not refreshed: %q", answer)
+	}
+}
+
+// An answer that sluice gives by itself comes from no peer.
+func TestNoStickyCookieWithoutAPeer(t *testing.T) {
+	p := startProxy(t, Options{})
+	p.setPolicy(balancer.PolicySticky)
+	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: &route.Affinity{Cookie: "peer"}})
+	if answer := p.raw(closingRequest); !strings.HasPrefix(answer, "HTTP/1.1 503 ") || strings.Contains(answer, "Set-Cookie") {
+		t.Errorf("got %q", answer)
+	}
+}
+
+// The client gets the cookie once, in the final response, and with a protocol
+// that takes over the connection.
+func TestStickyCookieAndInterimResponses(t *testing.T) {
+	for _, final := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"} {
+		origin := startOrigin(t, func(c *originConn) bool {
+			if _, ok := c.request(); !ok {
+				return false
+			}
+			io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"+final)
+			return false
+		})
+		p := startProxy(t, Options{}, origin.address())
+		p.setPolicy(balancer.PolicySticky)
+		p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: &route.Affinity{Cookie: "peer"}})
+		answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+		head, rest, _ := strings.Cut(answer, "\r\n\r\n")
+		if strings.Contains(head, "Set-Cookie") || strings.Count(rest, "Set-Cookie: peer=") != 1 {
+			t.Errorf("got %q", answer)
+		}
+	}
+}
+
+// No key costs an allocation.
+func TestAffinityDoesNotAllocate(t *testing.T) {
+	head := []byte("GET /path?a=1&u=2 HTTP/1.1\r\nHost: a\r\nCookie: a=b; sid=1; peer=zzzz\r\nX-User: 7\r\nX-Forwarded-For: 192.0.2.1, 10.0.0.2\r\n\r\n")
+	x := &httpExchange{client: &clientConn{clientAddress: "10.0.0.1", trusted: true, server: &Server{options: Options{
+		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+	}}}}
+	x.head.Reset(1000)
+	if _, err := x.head.Scan(head); err != nil {
+		t.Fatal(err)
+	}
+	affinities := []route.Affinity{{Cookie: "peer"}}
+	for _, k := range []string{"client_address", "path", "header X-User", "cookie sid", "query u"} {
+		key, err := route.ParseHashKey(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		affinities = append(affinities, route.Affinity{Keys: []route.HashKey{key}})
+	}
+	for _, a := range affinities {
+		if x.affinity(&a, head) == 0 {
+			t.Errorf("%+v is not found", a)
+		}
+		if n := testing.AllocsPerRun(100, func() { x.affinity(&a, head) }); n != 0 {
+			t.Errorf("%+v: %v allocations, want 0", a, n)
+		}
+	}
+}
