@@ -44,6 +44,21 @@ type httpConnection struct {
 	reader *bufio.Reader
 }
 
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, maxHead) }}
+
+func newHTTPConnection(c net.Conn) *httpConnection {
+	r := readers.Get().(*bufio.Reader)
+	r.Reset(c)
+	return &httpConnection{c, r}
+}
+
+// Close closes the connection. It must be called once.
+func (c *httpConnection) Close() error {
+	c.reader.Reset(nil)
+	readers.Put(c.reader)
+	return c.Conn.Close()
+}
+
 // NewHTTP returns a probe with the options o.
 func NewHTTP(o HTTPOptions) *HTTP {
 	if o.Method == "" {
@@ -87,7 +102,7 @@ func (h *HTTP) Check(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	return h.exchange(ctx, address, &httpConnection{Conn: connection, reader: bufio.NewReaderSize(connection, maxHead)}, false)
+	return h.exchange(ctx, address, newHTTPConnection(connection), false)
 }
 
 // exchange sends a request over a connection, judges the answer and closes or
