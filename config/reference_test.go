@@ -82,19 +82,22 @@ func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
 	}
 }
 
-// Every YAML block of the reference that is a whole configuration loads.
+// Every YAML block of these documents, each of which is a whole configuration,
+// loads.
 func TestReferenceExamplesLoad(t *testing.T) {
-	text, err := os.ReadFile("../docs/configuration.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(text), -1)
-	if len(blocks) == 0 {
-		t.Fatal("no example")
-	}
-	for i, block := range blocks {
-		if _, err := Parse(fmt.Sprintf("example %d", i+1), []byte(block[1])); err != nil {
-			t.Errorf("%v\n%s", err, block[1])
+	for _, document := range []string{"configuration.md", "health.md"} {
+		text, err := os.ReadFile("../docs/" + document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(text), -1)
+		if len(blocks) == 0 {
+			t.Fatalf("%s: no example", document)
+		}
+		for i, block := range blocks {
+			if _, err := Parse(fmt.Sprintf("%s, example %d", document, i+1), []byte(block[1])); err != nil {
+				t.Errorf("%v\n%s", err, block[1])
+			}
 		}
 	}
 }
