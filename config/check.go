@@ -119,15 +119,45 @@ func (d *decoder) service(s *Service, name string, consul *Consul) {
 		d.fail(d.place(key), key, "", `no source: want "consul: { service: NAME }" or "peers: [HOST:PORT, …]"`)
 	}
 	if s.Consul != nil {
-		s.Consul.Service = cmp.Or(s.Consul.Service, name)
-		s.Consul.Datacenter = cmp.Or(s.Consul.Datacenter, consul.Datacenter)
-		s.Consul.EmptyHold = cmp.Or(s.Consul.EmptyHold, &consul.EmptyHold)
+		d.consulService(s.Consul, join(key, "consul"), name, consul)
 	}
 	d.health(s, key+".health")
 	first := make(map[string]string, len(s.Peers))
 	for i, peer := range s.Peers {
 		d.once(first, peerAddress(peer), fmt.Sprintf("%s.peers[%d]", key, i), peer)
 	}
+}
+
+// consulService fills in what a service takes from the rest of the
+// configuration, and complains about what does not go together.
+func (d *decoder) consulService(s *ConsulService, key, name string, consul *Consul) {
+	if s.PreparedQuery == "" {
+		s.Service = cmp.Or(s.Service, name)
+	} else {
+		for _, other := range []struct {
+			key   string
+			given bool
+		}{
+			{"service", s.Service != ""}, {"tags", len(s.Tags) > 0}, {"filter", s.Filter != ""}, {"peer", s.Peer != ""},
+			{"namespace", s.Namespace != ""}, {"partition", s.Partition != ""}, {"datacenters", len(s.Datacenters) > 1},
+		} {
+			if other.given {
+				d.fail(d.place(join(key, other.key)), join(key, other.key), "", "not allowed beside prepared_query, which decides on that itself")
+			}
+		}
+	}
+	first := make(map[string]string, len(s.Datacenters))
+	for i, datacenter := range s.Datacenters {
+		d.once(first, datacenter, fmt.Sprintf("%s.datacenters[%d]", key, i), datacenter)
+	}
+	if len(s.Datacenters) == 0 && consul.Datacenter != "" {
+		s.Datacenters = []string{consul.Datacenter}
+	}
+	s.Consistency = cmp.Or(s.Consistency, consul.Consistency)
+	if s.Cached && s.Consistency == "consistent" {
+		d.fail(d.place(join(key, "cached")), join(key, "cached"), "true", "not allowed with consistency: consistent")
+	}
+	s.EmptyHold = cmp.Or(s.EmptyHold, &consul.EmptyHold)
 }
 
 // failed reports whether there is a mistake at key or below.

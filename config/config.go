@@ -87,15 +87,17 @@ type ClientLimits struct {
 // Consul is the registry's client side: the agent to ask and how. What is
 // left empty is as Consul's own tools have it.
 type Consul struct {
-	Addresses  []string      `key:"addresses" format:"consul" restart:"yes"` // empty: http://127.0.0.1:8500
-	Token      Secret        `key:"token" restart:"yes"`
-	TokenFile  string        `key:"token_file" restart:"yes"`
-	TLS        ConsulTLS     `key:"tls" restart:"yes"`
-	Datacenter string        `key:"datacenter"`
-	Namespace  string        `key:"namespace" restart:"yes"` // Consul Enterprise
-	Partition  string        `key:"partition" restart:"yes"` // Consul Enterprise
-	Wait       time.Duration `key:"wait" default:"1m" min:"1s" max:"10m"`
-	MaxWatches int           `key:"max_watches" default:"128" min:"1" max:"10000" restart:"yes"` // blocking queries at a time
+	Addresses  []string  `key:"addresses" format:"consul" restart:"yes"` // empty: http://127.0.0.1:8500
+	Token      Secret    `key:"token" restart:"yes"`
+	TokenFile  string    `key:"token_file" restart:"yes"`
+	TLS        ConsulTLS `key:"tls" restart:"yes"`
+	Datacenter string    `key:"datacenter"`
+	Namespace  string    `key:"namespace" restart:"yes"` // Consul Enterprise
+	Partition  string    `key:"partition" restart:"yes"` // Consul Enterprise
+	// Consistency is that of services that name none.
+	Consistency string        `key:"consistency" default:"default" oneof:"default|stale|consistent"`
+	Wait        time.Duration `key:"wait" default:"1m" min:"1s" max:"10m"`
+	MaxWatches  int           `key:"max_watches" default:"128" min:"1" max:"10000" restart:"yes"` // blocking queries at a time
 	// EmptyHold is how long instances are kept that vanished all at once in a
 	// way that does not look like the truth.
 	EmptyHold time.Duration `key:"empty_hold" default:"30s" min:"0s" max:"1h"`
@@ -138,13 +140,26 @@ type Service struct {
 	Health      ServiceHealth  `key:"health"`
 }
 
-// ConsulService selects instances in Consul.
+// ConsulService selects instances in Consul: those of a service, or the result
+// of a prepared query.
 type ConsulService struct {
-	Service     string   `key:"service"` // empty: the name under services
-	Tags        []string `key:"tags"`    // an instance must carry all of them
-	Filter      string   `key:"filter"`  // Consul's own filter language
+	Service       string        `key:"service"` // empty: the name under services, unless there is a PreparedQuery
+	PreparedQuery string        `key:"prepared_query"`
+	Poll          time.Duration `key:"poll" default:"5s" min:"1s" max:"1h"` // of a prepared query that has no TTL
+
+	Tags        []string `key:"tags"`   // an instance must carry all of them
+	Filter      string   `key:"filter"` // Consul's own filter language
 	PassingOnly bool     `key:"passing_only" default:"false"`
-	Datacenter  string   `key:"datacenter"` // empty: consul.datacenter
+
+	Datacenters []string `key:"datacenters"` // in order of preference; empty: consul.datacenter
+	MinHealthy  int      `key:"min_healthy" default:"1" min:"1" max:"100000"`
+	Namespace   string   `key:"namespace"` // empty: consul.namespace; Consul Enterprise
+	Partition   string   `key:"partition"` // empty: consul.partition; Consul Enterprise
+	Peer        string   `key:"peer"`      // a cluster that exports the service
+	Near        string   `key:"near"`      // a node, or "_agent"
+
+	Consistency string `key:"consistency" oneof:"default|stale|consistent"` // empty: consul.consistency; never empty once loaded
+	Cached      bool   `key:"cached" default:"false"`
 
 	EmptyHold *time.Duration `key:"empty_hold" min:"0s" max:"1h"` // nil: consul.empty_hold; never nil once loaded
 }

@@ -52,11 +52,11 @@ func TestParseFillsDefaults(t *testing.T) {
 		},
 		Consul: Consul{
 			Addresses: []string{"http://127.0.0.1:8500"},
-			Wait:      time.Minute, MaxWatches: 128, EmptyHold: 30 * time.Second, SnapshotMaxAge: 24 * time.Hour,
+			Wait:      time.Minute, Consistency: "default", MaxWatches: 128, EmptyHold: 30 * time.Second, SnapshotMaxAge: 24 * time.Hour,
 			Debounce: Debounce{Quiet: 100 * time.Millisecond, MaxWait: time.Second},
 		},
 		Services: map[string]Service{"star": {
-			Consul:    &ConsulService{Service: "star", EmptyHold: new(30 * time.Second)},
+			Consul:    &ConsulService{Service: "star", Poll: 5 * time.Second, MinHealthy: 1, Consistency: "default", EmptyHold: new(30 * time.Second)},
 			Balance:   Balance{Policy: "ewma"},
 			Timeouts:  Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour},
 			Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512},
@@ -97,6 +97,7 @@ consul:
   partition: pt
   max_watches: 7
   datacenter: dc1
+  consistency: consistent
   wait: 90s
   empty_hold: 2m
   snapshot: /var/lib/sluice/snapshot.json
@@ -104,7 +105,8 @@ consul:
   debounce: { quiet: 0s, max_wait: 2s }
 services:
   star:
-    consul: { service: Star, tags: [v1, 2], filter: 'Service.Meta.a == "b"', passing_only: true, datacenter: dc2, empty_hold: 0s }
+    consul: { service: Star, tags: [v1, 2], filter: 'Service.Meta.a == "b"', passing_only: true, empty_hold: 0s,
+      datacenters: [dc2, dc1], min_healthy: 3, namespace: team, partition: part, peer: cluster-2, near: _agent, consistency: stale, cached: true }
     balance: { policy: round_robin }
     timeouts: { connect: 250ms, response_header: 1m30s, idle: 1h, tunnel: 2h }
     keepalive: { idle: 1m, max: 8 }
@@ -143,14 +145,15 @@ health: { max_checks: 9 }
 			TLS:       ConsulTLS{CA: "ca.pem", CAPath: "/cas", Cert: "c.pem", Key: "k.pem", ServerName: "consul", SkipVerify: true},
 			Namespace: "ns", Partition: "pt", MaxWatches: 7,
 			Datacenter: "dc1",
-			Wait:       90 * time.Second, EmptyHold: 2 * time.Minute,
+			Wait:       90 * time.Second, Consistency: "consistent", EmptyHold: 2 * time.Minute,
 			Snapshot: "/var/lib/sluice/snapshot.json", SnapshotMaxAge: time.Hour,
 			Debounce: Debounce{MaxWait: 2 * time.Second},
 		},
 		Services: map[string]Service{
 			"star": {
-				Consul: &ConsulService{Service: "Star", Tags: []string{"v1", "2"}, Filter: `Service.Meta.a == "b"`,
-					PassingOnly: true, Datacenter: "dc2", EmptyHold: new(time.Duration(0))},
+				Consul: &ConsulService{Service: "Star", Poll: 5 * time.Second, Tags: []string{"v1", "2"}, Filter: `Service.Meta.a == "b"`,
+					PassingOnly: true, Datacenters: []string{"dc2", "dc1"}, MinHealthy: 3, Namespace: "team", Partition: "part",
+					Peer: "cluster-2", Near: "_agent", Consistency: "stale", Cached: true, EmptyHold: new(time.Duration(0))},
 				Balance:     Balance{Policy: "round_robin"},
 				Timeouts:    Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour, Tunnel: 2 * time.Hour},
 				Keepalive:   Keepalive{Idle: time.Minute, Max: 8},
@@ -215,7 +218,7 @@ routes:
 	want := []string{
 		`sluice.yaml:1: log.level: value "inof": want one of debug, info, warn, error (did you mean info?)`,
 		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, admin, listeners, client, consul, services, routes, shutdown, health)`,
-		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, tags, filter, passing_only, datacenter, empty_hold)`,
+		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, prepared_query, poll, tags, filter, passing_only, datacenters, min_healthy, namespace, partition, peer, near, consistency, cached, empty_hold)`,
 		`sluice.yaml:7: services.star.timeouts.connect: value "5": want a duration with a unit (ms, s, m, h), from 1ms to 10m`,
 		`sluice.yaml:8: services.star.retry.attempts: value "9": want a whole number from 1 to 5`,
 		`sluice.yaml:9: services.star: given twice, first in line 5`,
@@ -288,6 +291,14 @@ func TestRefusals(t *testing.T) {
 			`sluice.yaml:1: client.trusted_proxies[0]: value "10.0.0.0/33": want a network such as 10.0.0.0/8 or fd00::/8, or a single IP address`}},
 		{"secret not shown", `consul: { token: "s3cr\tt" }` + tail, []string{`sluice.yaml:1: consul.token: value "***": want a text on one line`}},
 		{"two tokens", "consul:\n  token: s3cret\n  token_file: x" + tail, []string{`sluice.yaml:2: consul.token: give either consul.token or consul.token_file, not both`}},
+		{"prepared query of a service", "services: { star: { consul: { prepared_query: q, service: s, tags: [v1], datacenters: [a, b] } } }\nroutes: [{ service: star }]", []string{
+			"sluice.yaml:1: services.star.consul.service: not allowed beside prepared_query, which decides on that itself",
+			"sluice.yaml:1: services.star.consul.tags: not allowed beside prepared_query, which decides on that itself",
+			"sluice.yaml:1: services.star.consul.datacenters: not allowed beside prepared_query, which decides on that itself"}},
+		{"cached and consistent", "services: { star: { consul: { cached: true, consistency: consistent } } }\nroutes: [{ service: star }]", []string{
+			`sluice.yaml:1: services.star.consul.cached: value "true": not allowed with consistency: consistent`}},
+		{"a data centre twice", "services: { star: { consul: { datacenters: [a, b, a] } } }\nroutes: [{ service: star }]", []string{
+			`sluice.yaml:1: services.star.consul.datacenters[2]: value "a": the same as services.star.consul.datacenters[0] at sluice.yaml:1`}},
 		{"an agent twice", `consul: { addresses: ["http://a:1", "a:2", "a:1"] }` + tail, []string{
 			`sluice.yaml:1: consul.addresses[2]: value "a:1": the same as consul.addresses[0] at sluice.yaml:1`}},
 		{"certificate without key", "consul:\n  tls: { cert: a }" + tail, []string{

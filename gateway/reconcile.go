@@ -33,13 +33,22 @@ func specOf(s config.Service, c config.Consul) sourceSpec {
 		return sourceSpec{peers: s.Peers}
 	}
 	return sourceSpec{consul: &consul.ServiceOptions{
-		Service:     s.Consul.Service,
-		Tags:        s.Consul.Tags,
-		Filter:      s.Consul.Filter,
-		Datacenter:  s.Consul.Datacenter,
-		PassingOnly: s.Consul.PassingOnly,
-		Wait:        c.Wait,
-		EmptyHold:   orNone(*s.Consul.EmptyHold),
+		Service:       s.Consul.Service,
+		PreparedQuery: s.Consul.PreparedQuery,
+		Poll:          s.Consul.Poll,
+		Tags:          s.Consul.Tags,
+		Filter:        s.Consul.Filter,
+		PassingOnly:   s.Consul.PassingOnly,
+		Datacenters:   s.Consul.Datacenters,
+		MinHealthy:    s.Consul.MinHealthy,
+		Namespace:     s.Consul.Namespace,
+		Partition:     s.Consul.Partition,
+		Peer:          s.Consul.Peer,
+		Near:          s.Consul.Near,
+		Consistency:   consul.Consistency(s.Consul.Consistency),
+		Cached:        s.Consul.Cached,
+		Wait:          c.Wait,
+		EmptyHold:     orNone(*s.Consul.EmptyHold),
 	}}
 }
 

@@ -14,7 +14,8 @@ const suddenWindow = 10 * time.Second
 // guard decides what the answers of Consul may take out of service: the rules
 // in the package comment. It is not safe for concurrent use and knows no clock.
 type guard struct {
-	emptyHold time.Duration
+	emptyHold   time.Duration
+	healthyOnly bool // answers leave out what is critical: what is missing need not be gone
 
 	known   []discovery.Instance // of the last answer that counted
 	plural  time.Time            // when known last had two instances in service
@@ -147,6 +148,9 @@ func (g *guard) accept(now time.Time, set []discovery.Instance) (merged []discov
 
 // depart notes which instances in service are not listed any more.
 func (g *guard) depart(now time.Time, listed map[process]discovery.Instance) {
+	if g.healthyOnly {
+		return // it may have left because it is critical
+	}
 	g.left = slices.DeleteFunc(g.left, func(d departure) bool { return !g.recent(now, d.at) })
 	for _, i := range g.known {
 		if _, ok := listed[processOf(i)]; !ok && i.Serving() {

@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,9 +32,10 @@ type Answer struct {
 	DefaultDeny   bool          // X-Consul-Default-ACL-Policy is deny
 	Streaming     bool          // X-Consul-Query-Backend: the agent answered from its materialized view
 
-	nodes     []string // of all entries, sorted
-	agent     *agent   // that was asked
-	anonymous bool     // without a token
+	nodes     []string      // of all entries, sorted
+	ttl       time.Duration // of a prepared query; 0: it has none
+	agent     *agent        // that was asked
+	anonymous bool          // without a token
 }
 
 // Skipped is an entry of an answer that cannot be an instance, and why.
@@ -42,13 +44,38 @@ type Skipped struct {
 	Why      string
 }
 
-// Health asks once, without blocking, for all instances of o.Service.
+// Health asks once, without blocking, for all instances of o.Service, or for
+// the result of o.PreparedQuery. Of several data centres it gives the answer of
+// the one that a source would use.
 func (c *Client) Health(ctx context.Context, o ServiceOptions) (Answer, error) {
 	if err := c.gate.enter(ctx); err != nil {
 		return Answer{}, err
 	}
 	defer c.gate.leave()
-	return c.query(ctx, &o, api.QueryOptions{})
+	o = o.withDefaults()
+	if len(o.Datacenters) == 0 || o.PreparedQuery != "" {
+		return c.query(ctx, &o, api.QueryOptions{})
+	}
+	var best Answer
+	most, firstErr := -1, error(nil)
+	for _, o.Datacenter = range o.Datacenters {
+		answer, err := c.query(ctx, &o, api.QueryOptions{})
+		if err != nil {
+			firstErr = cmp.Or(firstErr, err)
+			continue
+		}
+		n := serving(answer.Instances)
+		if n >= o.MinHealthy {
+			return answer, nil
+		}
+		if n > most {
+			best, most = answer, n
+		}
+	}
+	if most < 0 {
+		return Answer{}, firstErr
+	}
+	return best, nil
 }
 
 // query asks the agent in use for the instances of o.Service. Q has what is
@@ -95,6 +122,11 @@ func (a *agent) health(ctx context.Context, o *ServiceOptions, q api.QueryOption
 	limited, cancel := limit(ctx, q)
 	defer cancel()
 
+	if !q.RequireConsistent {
+		q.AllowStale = o.Consistency == ConsistencyStale
+		q.RequireConsistent = o.Consistency == ConsistencyConsistent
+		q.UseCache = o.Cached && !q.RequireConsistent
+	}
 	q.Filter = o.Filter
 	q.Datacenter = o.Datacenter
 	q.Near = o.Near
@@ -102,8 +134,7 @@ func (a *agent) health(ctx context.Context, o *ServiceOptions, q api.QueryOption
 	q.Partition = o.Partition
 	q.Peer = o.Peer
 	var header http.Header
-	entries, _, err := a.api.Health().ServiceMultipleTags(o.Service, o.Tags, false,
-		q.WithContext(withHeader(limited, &header)))
+	entries, ttl, err := a.entries(o, q.WithContext(withHeader(limited, &header)))
 	switch {
 	case ctx.Err() != nil:
 		return Answer{}, context.Cause(ctx)
@@ -120,6 +151,7 @@ func (a *agent) health(ctx context.Context, o *ServiceOptions, q api.QueryOption
 	}
 	answer.Listed = len(entries)
 	answer.nodes = nodesOf(entries)
+	answer.ttl = ttl
 	answer.Instances, answer.Skipped = instances(entries, o)
 	return answer, nil
 }
@@ -146,6 +178,25 @@ func nodesOf(entries []*api.ServiceEntry) []string {
 	}
 	slices.Sort(nodes)
 	return slices.Compact(nodes)
+}
+
+// entries asks for what lists instances, and for how long a prepared query says
+// that its result holds.
+func (a *agent) entries(o *ServiceOptions, q *api.QueryOptions) ([]*api.ServiceEntry, time.Duration, error) {
+	if o.PreparedQuery == "" {
+		entries, _, err := a.api.Health().ServiceMultipleTags(o.Service, o.Tags, false, q)
+		return entries, 0, err
+	}
+	result, _, err := a.api.PreparedQuery().Execute(o.PreparedQuery, q)
+	if err != nil || result == nil || result.Nodes == nil {
+		return nil, 0, err
+	}
+	entries := make([]*api.ServiceEntry, len(result.Nodes))
+	for n := range result.Nodes {
+		entries[n] = &result.Nodes[n]
+	}
+	ttl, _ := time.ParseDuration(result.DNS.TTL) // Consul checks it
+	return entries, ttl, nil
 }
 
 // parseHeader reads the header fields that every answer of a blocking endpoint
@@ -185,6 +236,9 @@ func explain(err error, permissions string) error {
 
 // permissions names what a token needs to see o's instances.
 func permissions(o *ServiceOptions) string {
+	if o.PreparedQuery != "" {
+		return fmt.Sprintf("query:read for %q (if the query has no token of its own), service:read for its service and node:read for its nodes", o.PreparedQuery)
+	}
 	return fmt.Sprintf("service:read for %q and node:read for its nodes", o.Service)
 }
 

@@ -16,7 +16,8 @@ const moveSpread = 200 * time.Millisecond
 // and where to try again after an error.
 type tries struct {
 	agents *agents
-	remote bool // Consul asks elsewhere to answer: a failure says little of the agent
+	remote bool // Consul asks elsewhere to answer: an error of its says nothing of the agent
+	judged bool // the query has parts that Consul may refuse: its errors say little of the agent
 
 	backoff  backoff
 	asked    *agent // by the last query
@@ -34,20 +35,20 @@ func (t *tries) elsewhere(ctx context.Context, err error) bool {
 	if errors.Is(err, errMoved) || errors.Is(err, errRecovered) {
 		return true
 	}
-	if !speaksAgainstAgent(err) || t.asked == nil {
+	if t.asked == nil || !t.speakAgainstAgent(err) {
 		return false
 	}
-	if t.failures++; t.failures >= 2 && !t.remote {
+	if t.failures++; t.failures >= 2 && !t.judged {
 		t.agents.complain(t.asked)
 	}
 	return t.agents.suspect(ctx, t.asked)
 }
 
-// speaksAgainstAgent reports whether the agent may be the reason for err, and
-// not the query or the token.
-func speaksAgainstAgent(err error) bool {
+// speakAgainstAgent reports whether the agent may be the reason for err, and
+// not the query, the token, or another data centre or cluster.
+func (t *tries) speakAgainstAgent(err error) bool {
 	if status := (*statusError)(nil); errors.As(err, &status) {
-		return status.code >= http.StatusInternalServerError || status.code == http.StatusTooManyRequests
+		return status.code >= http.StatusInternalServerError && !t.remote || status.code == http.StatusTooManyRequests
 	}
 	return !errors.Is(err, errFiltered)
 }

@@ -32,7 +32,7 @@ type source struct {
 // watch is one run of a source. Its goroutine is the only one to use it.
 type watch struct {
 	*source
-	report  *discovery.Watch
+	report  reporter
 	limiter *rate.Limiter
 	guard   guard
 	tries
@@ -48,24 +48,53 @@ type watch struct {
 	excused bool   // there is no overview to ride on
 }
 
+// reporter is where a watch reports: to a discovery.Watch, whose methods these
+// are, or to one of several data centres.
+type reporter interface {
+	Instances() ([]discovery.Instance, bool)
+	Restore()
+	From(endpoint string)
+	Emit(set []discovery.Instance)
+	Hold(instances int)
+	Succeeded(index uint64)
+	Failed(err error)
+}
+
 // Run implements discovery.Source.
 func (s *source) Run(ctx context.Context, report *discovery.Watch) error {
+	return s.run(ctx, report)
+}
+
+func (s *source) run(ctx context.Context, report reporter) error {
 	if s.options.Service == "" {
 		return errors.New("consul: the service has no name")
 	}
-	defer s.client.begin()()
 	defer s.client.gate.join()()
-	w := &watch{
+	w := s.newWatch(report)
+	defer w.alone()
+	return w.run(ctx, w.poll)
+}
+
+func (s *source) newWatch(report reporter) *watch {
+	return &watch{
 		source:  s,
 		report:  report,
 		limiter: rate.NewLimiter(s.rate, queryBurst),
 		guard:   guard{emptyHold: s.options.EmptyHold},
-		tries:   tries{agents: s.client.agents, remote: s.options.Datacenter != "" || s.options.Peer != ""},
+		tries: tries{
+			agents: s.client.agents,
+			remote: s.options.Datacenter != "" || s.options.Peer != "",
+			judged: s.options.Filter != "" || s.options.PreparedQuery != "",
+		},
 	}
-	defer w.alone()
+}
+
+// run polls until ctx ends.
+func (w *watch) run(ctx context.Context, poll func(context.Context) error) error {
+	defer w.client.begin()()
 	for {
-		again := s.client.agents.retry()
-		err := w.poll(ctx)
+		again := w.client.agents.retry()
+		err := poll(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -104,12 +133,15 @@ func (w *watch) poll(ctx context.Context) error {
 	if err := w.trust(answer); err != nil {
 		return err
 	}
+	before := w.last
 	forgot := w.advance(answer.Index)
 	if w.toConfirm(answer, forgot) {
 		if answer, err = w.confirm(ctx); err != nil {
-			return fmt.Errorf("confirm that instances are gone: %w", err)
+			return fmt.Errorf("confirm the answer: %w", err)
 		}
-		forgot = forgot || w.blind(answer)
+		// A server that lags behind has forgotten nothing.
+		w.advance(answer.Index)
+		forgot = forgot && answer.Index < before || w.blind(answer)
 		if lost := w.guard.doubtful(time.Now(), w.guard.loss(answer.Instances), forgot); len(lost) > 0 {
 			w.hold(lost, answer.Instances)
 		}
@@ -136,6 +168,16 @@ func (w *watch) inherit(answer Answer) {
 // toConfirm reports whether an answer takes away so much, or says so little
 // about itself, that it must be confirmed before it counts.
 func (w *watch) toConfirm(answer Answer, forgot bool) bool {
+	switch w.options.Consistency {
+	case ConsistencyStale: // the answer may be older than the one before
+		if forgot {
+			return true
+		}
+	case ConsistencyConsistent:
+		if answer.Streaming { // which takes no notice of the mode
+			return true
+		}
+	}
 	loss := w.guard.loss(answer.Instances)
 	if loss.empties() || len(w.guard.doubtful(time.Now(), loss, forgot)) > 0 {
 		return true

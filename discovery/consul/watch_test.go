@@ -76,7 +76,9 @@ func watchInBubbleAs(t *testing.T, co ClientOptions, o ServiceOptions, prepare f
 			},
 		})
 		prepare(b)
-		o.Service = "star"
+		if o.PreparedQuery == "" {
+			o.Service = "star"
+		}
 		b.manager.Watch("star", client.Source(o))
 		ctx, cancel := context.WithCancel(t.Context())
 		var run sync.WaitGroup
@@ -209,6 +211,45 @@ func TestQueryParameters(t *testing.T) {
 		}
 		if len(waits) < 2 {
 			t.Errorf("waits without jitter: %v", waits)
+		}
+	})
+}
+
+func TestStaleAnswerThatIsOlderIsReadAgain(t *testing.T) {
+	watchInBubble(t, ServiceOptions{Consistency: ConsistencyStale, Cached: true, Near: "_agent"}, having("a b"), func(t *testing.T, b *bubble) {
+		b.SetIndex(100)
+		b.expect(sec, "0s: a b")
+		for n, r := range b.Requests() {
+			if !r.Stale || !r.Cached || r.Consistent || r.Near != "_agent" {
+				t.Errorf("request %d: %+v", n, r)
+			}
+		}
+		// A server that lags behind does not know b yet.
+		lagging := discoverytest.Fault{Body: b.body("a"), Index: "90", Only: func(r discoverytest.Request) bool { return r.Stale }}
+		b.Break(lagging)
+		b.expect(60 * sec)
+		if s := b.status(); s.Held != 0 || s.Errors != 0 {
+			t.Errorf("status %+v", s)
+		}
+		b.Heal()
+		b.set("a")
+		b.expectOne(60*sec, 62*sec, "a")
+	})
+}
+
+func TestConsistentModeReadsEachChangeAgain(t *testing.T) {
+	watchInBubble(t, ServiceOptions{Consistency: ConsistencyConsistent}, having("a"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a")
+		n := len(b.Requests())
+		b.set("a b")
+		b.expect(sec, "1s: a b")
+		if r := b.since(n); len(r) != 2 || r[0].Index != 0 || !r[0].Consistent || r[1].Index == 0 {
+			t.Errorf("requests %+v, want one that does not block and the next that does", r)
+		}
+		for _, r := range b.Requests() {
+			if !r.Consistent || r.Stale || r.Cached {
+				t.Errorf("request %+v", r)
+			}
 		}
 	})
 }
@@ -431,7 +472,7 @@ func TestUnreachableConfirmationKeepsTheInstances(t *testing.T) {
 		b.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader", Only: func(r discoverytest.Request) bool { return r.Consistent }})
 		b.set("")
 		b.expect(5 * time.Minute)
-		if s := b.status(); !strings.Contains(s.LastError, "confirm that instances are gone") {
+		if s := b.status(); !strings.Contains(s.LastError, "confirm the answer") {
 			t.Errorf("status %+v", s)
 		}
 	})

@@ -17,6 +17,7 @@ import (
 
 const (
 	healthPath = "/v1/health/service/"
+	queryPath  = "/v1/query/"
 	leaderPath = "/v1/status/leader"
 )
 
@@ -47,6 +48,8 @@ type Request struct {
 	Wait       time.Duration
 	Consistent bool
 	Stale      bool
+	Cached     bool
+	Near       string
 	Tags       []string
 	Filter     string
 	Datacenter string
@@ -71,6 +74,7 @@ type Consul struct {
 type service struct {
 	index   uint64
 	entries []*api.ServiceEntry
+	ttl     string // of the prepared query of this name
 }
 
 // New returns a fake without a listener.
@@ -97,7 +101,7 @@ func (c *Consul) Set(name string, entries ...*api.ServiceEntry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.index++
-	c.services[name] = service{index: c.index, entries: stamp(c.services[name].entries, entries, c.index)}
+	c.services[name] = service{index: c.index, entries: stamp(c.services[name].entries, entries, c.index), ttl: c.services[name].ttl}
 	c.refreshAll()
 	c.broadcast()
 }
@@ -108,10 +112,29 @@ func (c *Consul) SetAll(services map[string][]*api.ServiceEntry) {
 	defer c.mu.Unlock()
 	c.index++
 	for name, entries := range services {
-		c.services[name] = service{index: c.index, entries: stamp(c.services[name].entries, entries, c.index)}
+		c.services[name] = service{index: c.index, entries: stamp(c.services[name].entries, entries, c.index), ttl: c.services[name].ttl}
 	}
 	c.refreshAll()
 	c.broadcast()
+}
+
+// SetTTL makes ttl that of the prepared query which has the name of a service,
+// and executes to its instances.
+func (c *Consul) SetTTL(name, ttl string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.services[name]
+	s.ttl = ttl
+	c.services[name] = s
+}
+
+// SetIn makes entries the instances of name in a data centre, for queries that
+// name it. Where there are none, they get those of Set.
+func (c *Consul) SetIn(datacenter, name string, entries ...*api.ServiceEntry) {
+	for _, e := range entries {
+		e.Node.Datacenter = datacenter
+	}
+	c.Set(datacenter+"/"+name, entries...)
 }
 
 // SetIndex makes index the present one of all services, and the next ones grow
@@ -186,6 +209,9 @@ func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name, ok := strings.CutPrefix(r.URL.Path, healthPath)
+	if query, execute := strings.CutPrefix(r.URL.Path, queryPath); execute {
+		name, ok = strings.CutSuffix(query, "/execute")
+	}
 	if !ok {
 		http.NotFound(w, r)
 		return
@@ -200,6 +226,9 @@ func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for blocks := request.Index > 0; ; {
 		c.mu.Lock()
 		s, fault, changed := c.services[name], c.fault, c.changed
+		if there, ok := c.services[request.Datacenter+"/"+name]; ok {
+			s = there
+		}
 		streaming := request.Index > 0 && !c.plain
 		c.mu.Unlock()
 		s.index = max(s.index, 1)
@@ -253,6 +282,10 @@ func (f *Fault) answer(w http.ResponseWriter, r *http.Request, s service, stream
 	if f.Empty || entries == nil {
 		entries = []*api.ServiceEntry{}
 	}
+	if strings.HasPrefix(r.URL.Path, queryPath) {
+		f.answerWith(w, r, s.index, prepared(entries, s.ttl), false)
+		return
+	}
 	f.answerWith(w, r, s.index, entries, streaming)
 }
 
@@ -294,6 +327,17 @@ func (f *Fault) answerWith(w http.ResponseWriter, r *http.Request, at uint64, bo
 	json.NewEncoder(w).Encode(body)
 }
 
+// prepared is the answer of a prepared query: Consul leaves out what is critical.
+func prepared(entries []*api.ServiceEntry, ttl string) api.PreparedQueryExecuteResponse {
+	r := api.PreparedQueryExecuteResponse{Nodes: []api.ServiceEntry{}, DNS: api.QueryDNSOptions{TTL: ttl}}
+	for _, e := range entries {
+		if e.Checks.AggregatedStatus() != api.HealthCritical {
+			r.Nodes = append(r.Nodes, *e)
+		}
+	}
+	return r
+}
+
 func parse(name string, r *http.Request) Request {
 	query := r.URL.Query()
 	index, _ := strconv.ParseUint(query.Get("index"), 10, 64)
@@ -309,6 +353,8 @@ func parse(name string, r *http.Request) Request {
 		Wait:       wait,
 		Consistent: query.Has("consistent"),
 		Stale:      query.Has("stale"),
+		Cached:     query.Has("cached"),
+		Near:       query.Get("near"),
 		Tags:       query["tag"],
 		Filter:     query.Get("filter"),
 		Datacenter: query.Get("dc"),

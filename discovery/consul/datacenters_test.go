@@ -1,0 +1,156 @@
+package consul
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consultest"
+	"sluice/discovery"
+	"sluice/discovery/discoverytest"
+)
+
+// setIn makes words the instances of star in a data centre.
+func (b *bubble) setIn(datacenter, words string) { b.SetIn(datacenter, "star", b.entries(words)...) }
+
+// inTwo has instances in two data centres.
+func inTwo(dc1, dc2 string) func(*bubble) {
+	return func(b *bubble) {
+		b.setIn("dc1", dc1)
+		b.setIn("dc2", dc2)
+	}
+}
+
+var twoDatacenters = ServiceOptions{Datacenters: []string{"dc1", "dc2"}, MinHealthy: 2}
+
+func TestFirstDatacenterWithEnoughInstancesIsUsed(t *testing.T) {
+	watchInBubble(t, twoDatacenters, inTwo("a b", "x y z"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b")
+		b.setIn("dc1", "a b:critical")
+		b.expect(sec, "1s: x y z")
+		b.at(20 * sec)
+		b.setIn("dc2", "x y")
+		b.expect(20*sec, "20s: x y")
+		b.at(30 * sec)
+		b.setIn("dc1", "a b")
+		b.expect(39*sec + 900*ms)
+		b.expect(40*sec, "40s: a b")
+		if s := b.status(); s.State != discovery.WatchFresh || !strings.Contains(s.Source, `data centres ["dc1" "dc2"]`) {
+			t.Errorf("status %+v", s)
+		}
+		if got := strings.Count(b.log.String(), "another data centre are used"); got != 2 {
+			t.Errorf("%d lines about it, want two:\n%s", got, b.log.String())
+		}
+	})
+}
+
+func TestDatacenterWithMostInstancesIsUsedIfNoneHasEnough(t *testing.T) {
+	watchInBubble(t, twoDatacenters, inTwo("", "x"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: x")
+		b.setIn("dc1", "a")
+		b.expect(2*sec, "1s: a") // as many, and preferred
+		b.at(30 * sec)
+		b.setIn("dc1", "a:critical")
+		b.expect(30*sec, "30s: x")
+		b.setIn("dc1", "a b c")
+		b.expect(31*sec, "30s: a b c") // the one in use has too few: no calm
+	})
+}
+
+func TestFlappingDatacenterIsNotUsed(t *testing.T) {
+	watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b")
+		for n := range 20 {
+			b.at(time.Duration(2+n) * sec)
+			b.setIn("dc1", []string{"a b:critical", "a b"}[n%2])
+		}
+		b.expect(24*sec, "2s: x y")
+	})
+}
+
+func TestUnreachableDatacenterKeepsItsInstances(t *testing.T) {
+	watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b")
+		b.Break(discoverytest.Fault{Status: 500, Body: "No path to datacenter", Only: func(r discoverytest.Request) bool { return r.Datacenter == "dc1" }})
+		b.expect(60 * sec)
+		if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, "No path to datacenter") {
+			t.Errorf("status %+v", s)
+		}
+		if b.Probes() > 60 {
+			t.Errorf("%d probes: the agent is suspected", b.Probes())
+		}
+		b.Heal()
+		b.at(70 * sec)
+		if s := b.status(); s.State != discovery.WatchFresh {
+			t.Errorf("status %+v", s)
+		}
+		b.Break(discoverytest.Fault{Status: 500, Body: "No path to datacenter", Only: func(r discoverytest.Request) bool { return r.Datacenter == "dc2" }})
+		b.at(140 * sec)
+		if s := b.status(); s.State != discovery.WatchFresh {
+			t.Errorf("one in reserve is unreachable: %+v", s)
+		}
+		if got := strings.Count(b.log.String(), "in reserve cannot be watched"); got != 1 {
+			t.Errorf("%d lines about it, want one:\n%s", got, b.log.String())
+		}
+	})
+}
+
+func TestDatacenterThatIsUnreachableFromTheStartIsSkipped(t *testing.T) {
+	unreachable := func(b *bubble) {
+		b.setIn("dc2", "x y")
+		b.Break(discoverytest.Fault{Status: 500, Body: "No path to datacenter", Only: func(r discoverytest.Request) bool { return r.Datacenter == "dc1" }})
+	}
+	watchInBubble(t, twoDatacenters, unreachable, func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: x y")
+		b.setIn("dc1", "a b")
+		b.Heal()
+		b.expectOne(11*sec, 20*sec, "a b")
+	})
+}
+
+// TestRealDatacenters watches a service in two data centres that are joined
+// over the WAN.
+func TestRealDatacenters(t *testing.T) {
+	t.Parallel()
+	one := consultest.Start(t, consultest.Options{Node: "node-1", WAN: true})
+	two := consultest.Start(t, consultest.Options{Node: "node-2", WAN: true, Datacenter: "dc2",
+		Config: map[string]any{"retry_join_wan": []string{one.WANAddress()}, "retry_interval_wan": "1s"}})
+	registerTTL(t, one, "star", "a", 8001, nil)
+	registerTTL(t, two, "star", "x", 8002, nil)
+
+	r := watchReal(t, one, ServiceOptions{Service: "star", Datacenters: []string{"dc1", "dc2"}})
+	r.await("a")
+	must(t, one.Client().Agent().UpdateTTL("check-star-a", "refused", api.HealthCritical))
+	if set := r.await("x"); set[0].Datacenter != "dc2" {
+		t.Errorf("got %+v", set[0])
+	}
+	client, err := NewClient(ClientOptions{Addresses: []string{one.URL()}})
+	must(t, err)
+	defer client.Close()
+	for _, tt := range []struct {
+		datacenters []string
+		want        string
+	}{{[]string{"dc1", "dc2"}, "x"}, {[]string{"dc9", "dc1"}, "a:critical"}, {[]string{"dc1"}, "a:critical"}, {[]string{"dc2"}, "x"}} {
+		answer, err := client.Health(t.Context(), ServiceOptions{Service: "star", Datacenters: tt.datacenters})
+		if err != nil || formatSet(answer.Instances) != tt.want {
+			t.Errorf("%v: %+v, %v; want %s", tt.datacenters, answer, err, tt.want)
+		}
+	}
+	other := watchReal(t, one, ServiceOptions{Service: "star", Datacenter: "dc2"})
+	other.await("x")
+	registerTTL(t, two, "star", "y", 8003, nil)
+	other.await("x y")
+	r.await("x y")
+
+	unknown := watchReal(t, one, ServiceOptions{Service: "star", Datacenter: "dc9"})
+	unknown.awaitStatus("aware that there is no such data centre", func(s discovery.WatchStatus) bool {
+		return s.State == discovery.WatchPending && strings.Contains(s.LastError, "No path to datacenter")
+	})
+
+	must(t, two.Kill())
+	other.awaitStatus("stale", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchStale && s.Instances == 2 })
+	must(t, one.Client().Agent().UpdateTTL("check-star-a", "", api.HealthPassing))
+	r.await("a")
+}

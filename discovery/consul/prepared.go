@@ -1,0 +1,66 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"sluice/discovery"
+)
+
+// prepared executes a prepared query again and again.
+type prepared struct{ source }
+
+// minTTL bounds how often a prepared query is executed whose TTL is shorter.
+const minTTL = time.Second
+
+// Run implements discovery.Source.
+func (s *prepared) Run(ctx context.Context, report *discovery.Watch) error {
+	w := s.newWatch(report)
+	w.guard.healthyOnly = true
+	return w.run(ctx, w.execute)
+}
+
+// execute executes the query once, reports what counts, and waits until it is
+// time to do so again. The rules are those of poll, except that there is no index,
+// and that an answer in another mode confirms only a sudden loss.
+func (w *watch) execute(ctx context.Context) error {
+	answer, err := w.send(ctx, 0)
+	if err != nil {
+		return w.named(err)
+	}
+	if !w.began {
+		w.inherit(answer)
+	}
+	if err := w.trust(answer); err != nil {
+		return err
+	}
+	// What is critical is not listed: it cannot be told from what is missing.
+	if loss := w.guard.loss(answer.Instances); loss.last && len(loss.missing) > 0 {
+		if answer, err = w.confirm(ctx); err != nil {
+			return fmt.Errorf("confirm the answer: %w", w.named(err))
+		}
+		if lost := w.guard.doubtful(time.Now(), w.guard.loss(answer.Instances), w.blind(answer)); len(lost) > 0 {
+			w.hold(lost, answer.Instances)
+		}
+	}
+	w.accept(answer)
+	w.backoff.reset()
+
+	every := w.options.Poll
+	if answer.ttl > 0 {
+		every = max(answer.ttl, minTTL)
+	}
+	return sleep(ctx, every-every/10+rand.N(every/5))
+}
+
+// named says what an answer 404 is about.
+func (w *watch) named(err error) error {
+	if status := (*statusError)(nil); errors.As(err, &status) && status.code == http.StatusNotFound {
+		return fmt.Errorf("there is no prepared query %q, or the token lacks query:read for it: %w", w.options.PreparedQuery, err)
+	}
+	return err
+}

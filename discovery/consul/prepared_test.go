@@ -1,0 +1,129 @@
+package consul
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consultest"
+	"sluice/discovery"
+	"sluice/discovery/discoverytest"
+)
+
+func TestPreparedQueryIsExecutedAtItsTTL(t *testing.T) {
+	for _, tt := range []struct {
+		ttl         string
+		least, most time.Duration // between two
+	}{
+		{"", 6300 * ms, 7700 * ms}, // Poll
+		{"3s", 2700 * ms, 3300 * ms},
+		{"0s", 6300 * ms, 7700 * ms},
+		{"10ms", 900 * ms, 1100 * ms},
+	} {
+		t.Run("TTL "+tt.ttl, func(t *testing.T) {
+			with := func(b *bubble) {
+				b.set("a b")
+				b.SetTTL("star", tt.ttl)
+			}
+			watchInBubble(t, ServiceOptions{PreparedQuery: "star", Poll: 7 * sec, Near: "_agent"}, with, func(t *testing.T, b *bubble) {
+				b.expect(60*sec, "0s: a b")
+				requests := b.Requests()
+				gaps := make(map[time.Duration]bool)
+				for n, r := range requests {
+					if r.Service != "star" || r.Index != 0 || r.Near != "_agent" {
+						t.Errorf("request %d: %+v", n, r)
+					}
+					if n > 0 {
+						gap := r.Time.Sub(requests[n-1].Time)
+						if gaps[gap] = true; gap < tt.least || gap > tt.most {
+							t.Errorf("%v between two", gap)
+						}
+					}
+				}
+				if len(gaps) < 3 {
+					t.Errorf("no jitter: %v", gaps)
+				}
+				b.set("a c")
+				b.expectOne(60*sec, 60*sec+tt.most, "a c")
+				if s := b.status(); s.State != discovery.WatchFresh || s.Source != `consul prepared query "star"` {
+					t.Errorf("status %+v", s)
+				}
+			})
+		})
+	}
+}
+
+func TestPreparedQueryThatSuddenlyFindsNothingKeepsItsInstances(t *testing.T) {
+	watchInBubble(t, ServiceOptions{PreparedQuery: "star"}, having("a b"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b")
+		for n, f := range []discoverytest.Fault{{Status: 500}, {NoLeader: true, Empty: true}, {Body: "{}"}, {Body: "null"}, {Drop: true}, {Filtered: true, Empty: true}} {
+			at := time.Duration(n+1) * time.Minute
+			b.at(at)
+			b.Break(f)
+			b.expect(at + 30*sec)
+			if s := b.status(); s.State != discovery.WatchStale || s.Instances != 2 {
+				t.Errorf("%+v: status %+v", f, s)
+			}
+			b.Heal()
+		}
+		b.at(10 * time.Minute)
+		b.set("")
+		b.expect(10*time.Minute + 29*sec)
+		b.expectOne(10*time.Minute+30*sec, 10*time.Minute+42*sec, "")
+	})
+}
+
+func TestPreparedQueryThatTurnsToOthersBringsTheFirstNotBack(t *testing.T) {
+	watchInBubble(t, ServiceOptions{PreparedQuery: "star", Poll: sec}, having("a b"), func(t *testing.T, b *bubble) {
+		b.expect(sec/2, "0s: a b")
+		b.set("a:critical b:critical x")
+		b.expectOne(sec/2, 2*sec, "x")
+		b.set("")
+		b.expect(20 * sec) // x is kept, and it alone
+		b.expectOne(31*sec, 34*sec, "")
+	})
+}
+
+func TestUnknownPreparedQueryIsNamed(t *testing.T) {
+	missing := func(b *bubble) { b.Break(discoverytest.Fault{Status: 404, Body: "Query not found"}) }
+	watchInBubble(t, ServiceOptions{PreparedQuery: "geo-star"}, missing, func(t *testing.T, b *bubble) {
+		b.at(sec)
+		if s := b.status(); s.State != discovery.WatchPending || !strings.Contains(s.LastError, `there is no prepared query "geo-star"`) {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+func TestRealPreparedQuery(t *testing.T) {
+	t.Parallel()
+	one := consultest.Start(t, consultest.Options{Node: "node-1", WAN: true})
+	two := consultest.Start(t, consultest.Options{Node: "node-2", WAN: true, Datacenter: "dc2",
+		Config: map[string]any{"retry_join_wan": []string{one.WANAddress()}, "retry_interval_wan": "1s"}})
+	registerTTL(t, one, "star", "a", 8001, nil)
+	registerTTL(t, two, "star", "x", 8002, nil)
+	watchReal(t, one, ServiceOptions{Service: "star", Datacenter: "dc2"}).await("x") // they know each other
+	_, _, err := one.Client().PreparedQuery().Create(&api.PreparedQueryDefinition{
+		Name:    "geo-star",
+		Service: api.ServiceQuery{Service: "star", Failover: api.QueryFailoverOptions{Datacenters: []string{"dc2"}}},
+		DNS:     api.QueryDNSOptions{TTL: "1s"},
+	}, nil)
+	must(t, err)
+	r := watchReal(t, one, ServiceOptions{PreparedQuery: "geo-star", EmptyHold: time.Second})
+	r.await("a")
+	registerTTL(t, one, "star", "b", 8003, nil)
+	r.await("a b")
+	for _, id := range []string{"a", "b"} {
+		must(t, one.Client().Agent().UpdateTTL("check-star-"+id, "refused", api.HealthCritical))
+	}
+	if set := r.await("x"); set[0].Datacenter != "dc2" {
+		t.Errorf("got %+v", set[0])
+	}
+	must(t, two.Client().Agent().ServiceDeregister("x"))
+	r.await("")
+	unknown := watchReal(t, one, ServiceOptions{PreparedQuery: "nope"})
+	unknown.awaitStatus("aware that there is no such query", func(s discovery.WatchStatus) bool {
+		return strings.Contains(s.LastError, `there is no prepared query "nope"`)
+	})
+}
