@@ -4,8 +4,8 @@
 // on the answers. docs/rolling.md has its results.
 //
 //	go test -v ./rolling                          # every mode, about 45 s
-//	go test -v -short ./rolling                   # three modes with two instances each, 10 s
-//	SLUICE_ROLLING=long go test -v ./rolling      # 12 instances and a longer calm in each mode
+//	go test -v -short ./rolling                   # three modes, two replacements each: 10 s
+//	SLUICE_ROLLING=long go test -v ./rolling      # 12 instances, a longer calm: 4 min
 //	SLUICE_ROLLING=defaults go test -v ./rolling  # without any setting; says what fails, and passes
 //
 // The modes are the ways in which instances leave, or misbehave:

@@ -129,9 +129,10 @@ func (d *deploy) end() {
 		if err := a.deregister(); err != nil && !errors.As(err, &status) { // it is no longer registered
 			d.t.Error(err)
 		}
-		if !a.isClosed(a.dead) {
-			a.die()
-		}
+	}
+	d.killHung()
+	for _, a := range d.all {
+		a.stop()
 	}
 }
 
@@ -247,7 +248,7 @@ func (d *deploy) passing() int {
 // the requests which hang with them end.
 func (d *deploy) killHung() {
 	for _, a := range d.all {
-		if a.isClosed(a.hung) {
+		if a.isClosed(a.hung) && !a.isClosed(a.dead) {
 			a.die()
 		}
 	}
