@@ -1,0 +1,122 @@
+package healthcheck
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"sluice/balancer"
+)
+
+// target is a peer with active checks. The checker's mu guards its fields,
+// except for those that never change.
+type target struct {
+	task
+	peer    *balancer.Peer
+	address string
+	judgement
+	why  string // what the pool was told last
+	gone bool
+}
+
+// syncTargets makes targets of peers, and of no others.
+func (c *Checker) syncTargets(peers []*balancer.Peer) {
+	c.known = peers
+	present := make(map[*balancer.Peer]bool, len(peers))
+	for _, p := range peers {
+		present[p] = true
+		if c.targets[p] == nil {
+			t := &target{peer: p, address: c.active.address(p), judgement: judgement{down: p.Has(balancer.ReasonActive)}}
+			t.task = *newTask(func(ctx context.Context) time.Duration { return c.check(ctx, t) })
+			c.targets[p] = t
+			c.monitor.scheduler.schedule(&t.task, 0)
+		}
+	}
+	for p, t := range c.targets {
+		if !present[p] {
+			c.dropTarget(t)
+		}
+	}
+	for p := range c.awaited {
+		if !present[p] {
+			delete(c.awaited, p)
+		}
+	}
+}
+
+func (c *Checker) dropTargets() {
+	for _, t := range c.targets {
+		c.dropTarget(t)
+	}
+	c.known = nil
+}
+
+func (c *Checker) dropTarget(t *target) {
+	t.gone = true
+	delete(c.targets, t.peer)
+	delete(c.awaited, t.peer)
+	if runs := c.monitor.scheduler.remove(&t.task); !runs && c.active != nil {
+		c.active.Probe.Forget(t.address)
+	}
+}
+
+// check asks a peer once, and returns after how long it is to be asked again.
+func (c *Checker) check(ctx context.Context, t *target) time.Duration {
+	c.mu.Lock()
+	active, first := c.active, !t.checked
+	c.mu.Unlock()
+	if active == nil {
+		return 0 // and gone
+	}
+	limited, cancel := context.WithTimeout(ctx, active.Timeout)
+	err := active.Probe.Check(limited, t.address)
+	cancel()
+	if ctx.Err() != nil {
+		return active.Interval // nobody will wait for it
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case t.gone || c.stopped:
+		active.Probe.Forget(t.address)
+		return 0
+	case c.active != active:
+		return 0 // asked in a way that does not count any more
+	}
+	c.count(err == nil)
+	t.take(err == nil, active)
+	c.conclude(t, err)
+	if delete(c.awaited, t.peer); c.first != nil && len(c.awaited) == 0 {
+		c.poke()
+	}
+	next := active.interval(t.settled(), c.monitor.random())
+	if first && t.settled() {
+		// Peers that came together are not checked together for ever.
+		next = time.Duration(c.monitor.random() * float64(next))
+	}
+	return next
+}
+
+func (c *Checker) count(passed bool) {
+	if passed {
+		c.checks[1].Add(1)
+	} else {
+		c.checks[0].Add(1)
+	}
+}
+
+// conclude tells the pool if it has another idea of t, or of what is wrong.
+func (c *Checker) conclude(t *target, err error) {
+	why := ""
+	if t.down {
+		why = t.why
+		if err != nil {
+			why = fmt.Sprintf("%s: %v", c.active.Probe, err)
+		}
+	}
+	if t.down != t.peer.Has(balancer.ReasonActive) || why != t.why {
+		t.why = why
+		c.say(balancer.ReasonActive, t.peer, t.down, why)
+	}
+}
