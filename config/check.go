@@ -122,6 +122,7 @@ func (d *decoder) service(s *Service, name string, consul *Consul) {
 		d.consulService(s.Consul, join(key, "consul"), name, consul)
 	}
 	d.health(s, key+".health")
+	d.balance(&s.Balance, key+".balance")
 	first := make(map[string]string, len(s.Peers))
 	for i, peer := range s.Peers {
 		d.once(first, peerAddress(peer), fmt.Sprintf("%s.peers[%d]", key, i), peer)

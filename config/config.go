@@ -164,11 +164,6 @@ type ConsulService struct {
 	EmptyHold *time.Duration `key:"empty_hold" min:"0s" max:"1h"` // nil: consul.empty_hold; never nil once loaded
 }
 
-// Balance says how a peer is picked for a request.
-type Balance struct {
-	Policy string `key:"policy" default:"ewma" oneof:"ewma|least_conn|random|round_robin"`
-}
-
 // Timeouts bound the steps of one attempt.
 type Timeouts struct {
 	Connect        time.Duration `key:"connect" default:"1s" min:"1ms" max:"10m"`

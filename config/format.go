@@ -10,6 +10,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/healthcheck"
+	"sluice/route"
 )
 
 // A format is a rule for a text that a plain type cannot express.
@@ -67,6 +68,18 @@ var formats = map[string]format{
 	"file": {
 		"the path of a file",
 		func(s string) bool { return !strings.HasSuffix(s, "/") },
+	},
+	"hash_key": {
+		`client_address, path, "header NAME", "cookie NAME" or "query NAME"`,
+		func(s string) bool { _, err := route.ParseHashKey(s); return err == nil },
+	},
+	"cookie": {
+		"the name of a cookie: letters, digits, '.', '_' and '-'",
+		regexp.MustCompile(`^[A-Za-z0-9._-]+$`).MatchString,
+	},
+	"cookie_attribute": {
+		"printable ASCII without ';', ',' or spaces",
+		regexp.MustCompile(`^[!-+\--:<-~]+$`).MatchString,
 	},
 	"access_log": {
 		`"stdout", "stderr", "off" or the path of a file`,

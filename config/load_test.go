@@ -31,6 +31,10 @@ func mustParse(t *testing.T, text string) *Config {
 
 // Settings of a service that sets none.
 var (
+	defaultBalance = Balance{
+		Policy: "ewma", Hash: Hash{Bound: 1.25},
+		Sticky: Sticky{Cookie: "sluice_peer", Path: "/", SameSite: "lax"},
+	}
 	defaultRetry  = Retry{Attempts: 2, Body: 64 << 10, Budget: 0.2, MinPerSecond: 10}
 	defaultLimits = Limits{Pending: 1024}
 	defaultHealth = ServiceHealth{Passive: Passive{
@@ -57,7 +61,7 @@ func TestParseFillsDefaults(t *testing.T) {
 		},
 		Services: map[string]Service{"star": {
 			Consul:    &ConsulService{Service: "star", Poll: 5 * time.Second, MinHealthy: 1, Consistency: "default", EmptyHold: new(30 * time.Second)},
-			Balance:   Balance{Policy: "ewma"},
+			Balance:   defaultBalance,
 			Timeouts:  Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour},
 			Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512},
 			Retry:     defaultRetry,
@@ -125,6 +129,8 @@ health: { max_checks: 9 }
 `)
 	tcp := defaultCheck // of which health_test.go reads every key
 	tcp.Type = "tcp"
+	starBalance := defaultBalance
+	starBalance.Policy = "round_robin"
 	starHealth := defaultHealth
 	starHealth.Active, starHealth.Passive.Ejection = &tcp, time.Second
 	starHealth.SlowStart = 10 * time.Second
@@ -154,7 +160,7 @@ health: { max_checks: 9 }
 				Consul: &ConsulService{Service: "Star", Poll: 5 * time.Second, Tags: []string{"v1", "2"}, Filter: `Service.Meta.a == "b"`,
 					PassingOnly: true, Datacenters: []string{"dc2", "dc1"}, MinHealthy: 3, Namespace: "team", Partition: "part",
 					Peer: "cluster-2", Near: "_agent", Consistency: "stale", Cached: true, EmptyHold: new(time.Duration(0))},
-				Balance:     Balance{Policy: "round_robin"},
+				Balance:     starBalance,
 				Timeouts:    Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour, Tunnel: 2 * time.Hour},
 				Keepalive:   Keepalive{Idle: time.Minute, Max: 8},
 				Retry:       Retry{Attempts: 1, PerTryTimeout: 2 * time.Second, Body: 1 << 20, Budget: 0.1, MinPerSecond: 3, Hedge: Hedge{After: time.Second, Percentile: 0.95}},
@@ -165,7 +171,7 @@ health: { max_checks: 9 }
 			},
 			"origin": {
 				Peers:    []string{"127.0.0.1:19001", "[::1]:19002 weight=3"},
-				Balance:  Balance{Policy: "ewma"},
+				Balance:  defaultBalance,
 				Timeouts: timeouts, Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512}, Retry: defaultRetry, Limits: defaultLimits, Drain: Drain{Timeout: 30 * time.Second}, Health: defaultHealth,
 			},
 		},
@@ -327,7 +333,7 @@ func TestRefusals(t *testing.T) {
 		{"no source", "services:\n  star:\n    balance: {}" + route, []string{
 			`sluice.yaml:2: services.star: no source: want "consul: { service: NAME }" or "peers: [HOST:PORT, …]"`}},
 		{"policy", "services:\n  star:\n    consul: {}\n    balance: { policy: roundrobin }" + route, []string{
-			`sluice.yaml:4: services.star.balance.policy: value "roundrobin": want one of ewma, least_conn, random, round_robin (did you mean round_robin?)`}},
+			`sluice.yaml:4: services.star.balance.policy: value "roundrobin": want one of ewma, hash, least_conn, random, round_robin, sticky (did you mean round_robin?)`}},
 		{"boolean", "services:\n  star:\n    consul: { passing_only: yes }" + route, []string{
 			`sluice.yaml:3: services.star.consul.passing_only: value "yes": want true or false`}},
 		{"peer without port", "services:\n  star:\n    peers: ['127.0.0.1']" + route, []string{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"time"
@@ -184,6 +185,8 @@ func (g *Gateway) poolOptions(s config.Service, checker *healthcheck.Checker, he
 	return checker.Adapt(balancer.Options{
 		Policy:       balancer.Policy(s.Balance.Policy),
 		DrainTimeout: s.Drain.Timeout,
+		HashBound:    hashBound(s.Balance.Hash),
+		StickyKey:    string(s.Balance.Sticky.Secret),
 		Limits: balancer.Limits{
 			Requests:     s.Limits.Requests,
 			PeerRequests: s.Limits.RequestsPerPeer,
@@ -200,6 +203,14 @@ func (g *Gateway) poolOptions(s config.Service, checker *healthcheck.Checker, he
 		NewTransport:   g.proxy.NewTransport(transportOptions(s)),
 		Notify:         g.journal.note,
 	}, health)
+}
+
+// hashBound translates 0, which means no bound in the file.
+func hashBound(h config.Hash) float64 {
+	if h.Bound == 0 {
+		return math.Inf(1)
+	}
+	return float64(h.Bound)
 }
 
 func debounceOf(d config.Debounce) discovery.Debounce {

@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"sluice/balancer"
 	"sluice/config"
@@ -74,8 +76,47 @@ func (s *service) routed(c config.Service) *route.Service {
 			BodyBytes:     int64(c.Retry.Body),
 			Hedge:         hedgeOf(c.Retry.Hedge),
 		},
+		Affinity:    affinityOf(c.Balance),
 		WaitForPeer: c.WaitForPeer,
 	}
+}
+
+// affinityOf says which requests the policy keeps together.
+func affinityOf(b config.Balance) *route.Affinity {
+	switch balancer.Policy(b.Policy) {
+	case balancer.PolicyHash:
+		a := new(route.Affinity)
+		for _, s := range b.Hash.Keys {
+			if key, err := route.ParseHashKey(s); err == nil { // as the loader checked
+				a.Keys = append(a.Keys, key)
+			}
+		}
+		return a
+	case balancer.PolicySticky:
+		return &route.Affinity{
+			Cookie:           b.Sticky.Cookie,
+			CookieAttributes: cookieAttributes(b.Sticky),
+			RefreshCookie:    b.Sticky.MaxAge > 0,
+		}
+	}
+	return nil
+}
+
+// cookieAttributes returns the attributes of RFC 6265bis, section 4.1.2. No
+// script needs to read the cookie.
+func cookieAttributes(s config.Sticky) string {
+	attributes := "; Path=" + s.Path
+	if s.Domain != "" {
+		attributes += "; Domain=" + s.Domain
+	}
+	if s.MaxAge > 0 {
+		attributes += fmt.Sprintf("; Max-Age=%d", max(1, s.MaxAge/time.Second))
+	}
+	attributes += "; HttpOnly; SameSite=" + map[string]string{"lax": "Lax", "strict": "Strict", "none": "None"}[s.SameSite]
+	if s.Secure {
+		attributes += "; Secure"
+	}
+	return attributes
 }
 
 func hedgeOf(c config.Hedge) *route.Hedge {

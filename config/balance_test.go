@@ -1,0 +1,57 @@
+package config
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// parseBalance loads a service with the balance given in flow style.
+func parseBalance(text string) (Balance, error) {
+	c, err := Parse("sluice.yaml", []byte("services: { star: { consul: {}, balance: "+text+" } }\nroutes: [{ service: star }]"))
+	if err != nil {
+		return Balance{}, err
+	}
+	return c.Services["star"].Balance, nil
+}
+
+func TestBalanceReadsEveryKey(t *testing.T) {
+	f := func(text string, change func(*Balance)) {
+		t.Helper()
+		want := defaultBalance
+		change(&want)
+		got, err := parseBalance(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+		} else if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s\n got  %+v\n want %+v", text, got, want)
+		}
+	}
+	f("{}", func(*Balance) {})
+	f("{ policy: hash }", func(b *Balance) { b.Policy, b.Hash.Keys = "hash", []string{"client_address"} })
+	f(`{ policy: hash, hash: { keys: [header X-User, cookie sid, query q, path], bound: 0 } }`, func(b *Balance) {
+		b.Policy, b.Hash = "hash", Hash{Keys: []string{"header X-User", "cookie sid", "query q", "path"}}
+	})
+	f(`{ policy: sticky, sticky: { cookie: __Host-p, path: /app, domain: example.com, max_age: 1h, secure: true, same_site: none, secret: x } }`, func(b *Balance) {
+		b.Policy = "sticky"
+		b.Sticky = Sticky{Cookie: "__Host-p", Path: "/app", Domain: "example.com", MaxAge: time.Hour, Secure: true, SameSite: "none", Secret: "x"}
+	})
+}
+
+func TestBalanceRefusals(t *testing.T) {
+	f := func(text, want string) {
+		t.Helper()
+		if _, err := parseBalance(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+	f("{ hash: { keys: [path] } }", "services.star.balance.hash.keys: without effect: balance.policy is ewma, want hash")
+	f("{ policy: hash, hash: { keys: [header] } }", `hash.keys[0]: value "header": want client_address, path, "header NAME"`)
+	f("{ policy: hash, hash: { keys: [path, path] } }", `hash.keys[1]: value "path": given twice`)
+	f("{ policy: hash, hash: { bound: 0.5 } }", `hash.bound: value "0.5": want 1 or more, or 0 for no bound`)
+	f("{ sticky: { same_site: none } }", `sticky.same_site: value "none": browsers drop such a cookie unless sticky.secure is true`)
+	f("{ sticky: { cookie: 'a b' } }", "sticky.cookie")
+	f("{ sticky: { path: '/; Domain=x' } }", "sticky.path")
+	f(`{ sticky: { domain: "a\r\nb" } }`, "sticky.domain")
+}

@@ -1,0 +1,41 @@
+package gateway
+
+import (
+	"fmt"
+	"reflect"
+	"testing"
+	"time"
+
+	"sluice/balancer"
+	"sluice/config"
+	"sluice/route"
+)
+
+func TestEveryPolicyCanBeConfigured(t *testing.T) {
+	for _, p := range balancer.Policies() {
+		text := fmt.Sprintf("services: { star: { consul: {}, balance: { policy: %s } } }\nroutes: [{ service: star }]", p)
+		if _, err := config.Parse("sluice.yaml", []byte(text)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestAffinityOfPolicies(t *testing.T) {
+	sticky := config.Sticky{Cookie: "c", Path: "/", SameSite: "lax"}
+	f := func(b config.Balance, want *route.Affinity) {
+		t.Helper()
+		if got := affinityOf(b); !reflect.DeepEqual(got, want) {
+			t.Errorf("%+v:\n got  %+v\n want %+v", b, got, want)
+		}
+	}
+	f(config.Balance{Policy: "ewma", Sticky: sticky}, nil)
+	f(config.Balance{Policy: "hash", Hash: config.Hash{Keys: []string{"header X-User", "path"}}, Sticky: sticky}, &route.Affinity{
+		Keys: []route.HashKey{{Source: route.HashHeader, Name: "x-user"}, {Source: route.HashPath}},
+	})
+	f(config.Balance{Policy: "sticky", Sticky: sticky}, &route.Affinity{Cookie: "c", CookieAttributes: "; Path=/; HttpOnly; SameSite=Lax"})
+	f(config.Balance{Policy: "sticky", Sticky: config.Sticky{
+		Cookie: "c", Path: "/a", Domain: "example.com", MaxAge: time.Hour, Secure: true, SameSite: "none",
+	}}, &route.Affinity{
+		Cookie: "c", CookieAttributes: "; Path=/a; Domain=example.com; Max-Age=3600; HttpOnly; SameSite=None; Secure", RefreshCookie: true,
+	})
+}
