@@ -94,9 +94,14 @@ func (a *app) stop() {
 	a.running.Wait()
 }
 
-// die resets all connections and closes the listener.
+// die resets all connections and closes the listener; requests may be lost.
 func (a *app) die() {
 	a.ledger.doom(a.id)
+	a.reset()
+}
+
+// reset does what die does. The ledger takes it for no excuse.
+func (a *app) reset() {
 	close(a.dead)
 	a.mu.Lock()
 	a.stopping = true

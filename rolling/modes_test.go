@@ -129,10 +129,9 @@ func (d *deploy) end() {
 		if err := a.deregister(); err != nil && !errors.As(err, &status) { // it is no longer registered
 			d.t.Error(err)
 		}
-	}
-	d.killHung()
-	for _, a := range d.all {
-		a.stop()
+		if !a.isClosed(a.dead) {
+			a.reset()
+		}
 	}
 }
 
@@ -248,7 +247,7 @@ func (d *deploy) passing() int {
 // the requests which hang with them end.
 func (d *deploy) killHung() {
 	for _, a := range d.all {
-		if a.isClosed(a.hung) && !a.isClosed(a.dead) {
+		if a.isClosed(a.hung) {
 			a.die()
 		}
 	}
