@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -103,8 +105,13 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if maxWatches < 0 {
 		return nil, fmt.Errorf("consul: %d watches at a time: want at least 1", o.MaxWatches)
 	}
+	strange := slices.ContainsFunc(addresses, func(address string) bool {
+		config := *config
+		config.Address = address
+		return strings.HasPrefix(displayURL(&config), "https://")
+	})
 	// One connection is for probes.
-	meter := &meter{gate: newGate(max(1, maxWatches-1)), connections: maxWatches}
+	meter := &meter{gate: newGate(max(1, maxWatches-1), strange), connections: maxWatches}
 	all := make([]*agent, len(addresses))
 	for n, address := range addresses {
 		if all[n], err = newAgent(*config, address, o.dial, meter); err != nil {

@@ -32,17 +32,27 @@ func newTable() *table {
 // fact is what an answer says of an entry. Its slices are valid until the next one.
 type fact struct {
 	node, id, service, status []byte
-	modified                  uint64
+	created, modified         uint64
 }
 
 // change is what differs between two answers.
 type change struct {
-	service, node string
-	modified      uint64 // 0: the entry is gone
-	// noise: the entry was changed, but neither its service nor its status. It
-	// may be the output of a check.
-	noise bool
+	service, node     string
+	created, modified uint64 // as Consul's CreateIndex and ModifyIndex
+	kind              changeKind
 }
+
+// changeKind is how an entry differs.
+type changeKind uint8
+
+const (
+	changeCame changeKind = iota
+	changeWent
+	changeMatters // another service or status
+	// changeNoise: the entry was modified, but neither its service nor its status.
+	// It may be the output of a check.
+	changeNoise
+)
 
 // compare reads an answer with list, which calls its argument for each entry,
 // and tells changed which services and nodes have entries that are new, changed
@@ -56,7 +66,7 @@ func (t *table) compare(list func(each func(fact)) error, changed func(change)) 
 	for node, entries := range t.nodes {
 		for id, r := range entries {
 			if r.seen != t.round {
-				changed(change{service: r.service, node: node})
+				changed(change{service: r.service, node: node, kind: changeWent})
 				delete(entries, id)
 				t.size--
 			}
@@ -79,7 +89,7 @@ func (t *table) note(f fact, changed func(change)) {
 		r = &record{service: t.name(f.service), status: t.name(f.status), modified: f.modified, seen: t.round}
 		entries[string(f.id)] = r
 		t.size++
-		changed(change{service: r.service, node: string(f.node), modified: f.modified})
+		changed(change{r.service, string(f.node), f.created, f.modified, changeCame})
 		return
 	}
 	r.seen = t.round
@@ -89,13 +99,17 @@ func (t *table) note(f fact, changed func(change)) {
 	}
 	r.modified = f.modified
 	if !sameService {
-		changed(change{service: r.service, node: string(f.node)}) // the id was another service's
+		changed(change{r.service, string(f.node), f.created, f.modified, changeMatters}) // the id was another service's
 		r.service = t.name(f.service)
 	}
 	if !sameStatus {
 		r.status = t.name(f.status)
 	}
-	changed(change{r.service, string(f.node), f.modified, sameService && sameStatus})
+	kind := changeMatters
+	if sameService && sameStatus {
+		kind = changeNoise
+	}
+	changed(change{r.service, string(f.node), f.created, f.modified, kind})
 }
 
 func (t *table) name(b []byte) string {
@@ -159,6 +173,8 @@ func readFacts(d *jsontext.Decoder, fields factFields, node []byte, each func(fa
 			case fields.status:
 				statusBuffer, err = readString(d, statusBuffer[:0])
 				e.status = statusBuffer
+			case `"CreateIndex"`:
+				e.created, err = readUint(d)
 			case `"ModifyIndex"`:
 				e.modified, err = readUint(d)
 			default:

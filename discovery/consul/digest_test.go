@@ -15,7 +15,7 @@ func changesOf(t *testing.T, table *table, answer string) string {
 	err := table.compare(func(each func(fact)) error {
 		return readChecks(strings.NewReader(answer), each)
 	}, func(c change) {
-		if c.noise {
+		if c.kind == changeNoise {
 			got = append(got, "noise:"+c.service+"@"+c.node)
 		} else {
 			got = append(got, c.service+"@"+c.node)

@@ -124,6 +124,7 @@ func (t meteredTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if response.ProtoMajor >= 2 {
 		t.meter.gate.multiplexed(t.meter.connections)
 	}
+	t.meter.gate.met()
 	if response.StatusCode == http.StatusTooManyRequests {
 		t.meter.refused.Add(1)
 		t.meter.gate.refused()

@@ -3,7 +3,8 @@ package consul
 import (
 	"hash/maphash"
 	"io"
-	"sync/atomic"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -26,12 +27,13 @@ type names struct {
 	known   map[string]uint64 // a sum over the tags, by name; nil: no answer yet
 	sweep   chan struct{}     // capacity 1: ask for every service
 
-	index atomic.Uint64 // of the last answer
-	shown atomic.Uint64 // the greatest index at which checks showed a change
+	mu    sync.Mutex     // guards the fields below
+	shown [1 << 8]uint64 // the latest indexes at which checks showed a change
+	next  int            // the oldest of them
 
-	// locate, by names, has all checks looked at. Urgent says that nothing else
-	// has shown what changed.
-	locate func(urgent bool)
+	// locate, by names, has all checks looked at: to find what changed at an
+	// index, or for 0 what else did.
+	locate func(index uint64)
 }
 
 // start follows the names for a session.
@@ -43,12 +45,17 @@ func (n *names) start(s *session) {
 
 // shows takes note of a change of checks at index.
 func (n *names) shows(index uint64) {
-	for {
-		shown := n.shown.Load()
-		if index <= shown || n.shown.CompareAndSwap(shown, index) {
-			return
-		}
-	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.shown[n.next] = index
+	n.next = (n.next + 1) % len(n.shown)
+}
+
+// showed reports whether checks have shown a change at index.
+func (n *names) showed(index uint64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Contains(n.shown[:], index)
 }
 
 // take reads an answer.
@@ -59,23 +66,23 @@ func (n *names) take(a answer) error {
 	}
 	before := n.known
 	n.known = services
-	n.index.Store(a.index)
 	if before == nil {
 		return nil
 	}
 	told := n.compare(before)
-	if n.locate != nil && n.shown.Load() != a.index {
-		n.locate(!told)
+	if n.locate != nil && !told && !n.showed(a.index) {
+		n.locate(a.index)
 		return nil
 	}
+	// What has shown itself may hide more.
 	n.session.running.Go(func() {
 		if sleep(n.session.ctx, explainTime) != nil {
 			return
 		}
 		switch {
 		case n.locate != nil:
-			n.locate(false) // what showed itself may have hidden more
-		case !told && n.shown.Load() < a.index:
+			n.locate(0)
+		case !told && !n.showed(a.index):
 			n.everything()
 		}
 	})

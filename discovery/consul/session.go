@@ -177,12 +177,10 @@ func (s *session) resizeNode(name string, size int) {
 func (s *session) takeSick() func(answer) error {
 	t := newTable()
 	return func(a answer) error {
-		return t.compare(func(each func(fact)) error {
-			return readChecks(a.body, func(f fact) {
-				s.names.shows(f.modified)
-				each(f)
-			})
-		}, s.changed)
+		return t.compare(func(each func(fact)) error { return readChecks(a.body, each) }, func(c change) {
+			s.names.shows(c.modified)
+			s.changed(c)
+		})
 	}
 }
 
@@ -190,19 +188,23 @@ func (s *session) takeSick() func(answer) error {
 func (s *session) takeAllChecks() func(answer) error {
 	t, noise, since := newTable(), 0, time.Now()
 	return func(a answer) error {
-		first, found, heard := t.size == 0, false, false
+		first, found, heard, went := t.round == 0, false, false, false
 		err := t.compare(func(each func(fact)) error { return readChecks(a.body, each) }, func(c change) {
-			if c.noise {
-				heard = true
-			} else {
-				found = true
+			if !first {
+				s.names.shows(c.created)
+				s.names.shows(c.modified)
 			}
+			heard = heard || c.kind == changeNoise
+			found = found || c.kind != changeNoise
+			went = went || c.kind == changeWent
 			s.changed(c)
 		})
 		if err != nil {
 			return err
 		}
-		s.names.shows(a.index)
+		if went {
+			s.names.shows(a.index) // what is gone has no index
+		}
 		s.resize(t.size)
 		if heard && !found && !first {
 			now := time.Now()

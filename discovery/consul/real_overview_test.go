@@ -1,0 +1,219 @@
+package consul
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/consultest"
+	"sluice/discovery"
+)
+
+// realCrowd watches services 0 to n-1 of a real agent, each with the instances
+// a and b, on fewer connections.
+type realCrowd struct {
+	t      *testing.T
+	agent  *consultest.Agent
+	client *Client
+	nodes  int
+
+	mu   sync.Mutex
+	sets map[string]string // the last one of each service
+	news chan struct{}     // capacity 1
+}
+
+func watchRealCrowd(t *testing.T, o consultest.Options, connections, services, nodes int) *realCrowd {
+	t.Helper()
+	c := &realCrowd{t: t, nodes: nodes, sets: make(map[string]string), news: make(chan struct{}, 1)}
+	c.agent = consultest.Start(t, o)
+	for n := range services {
+		c.register(n, "a", api.HealthPassing, nil)
+		c.register(n, "b", api.HealthPassing, nil)
+	}
+	var err error
+	c.client, err = NewClient(ClientOptions{
+		Addresses: []string{c.url(o)}, MaxWatches: connections, Log: zerolog.New(zerolog.NewTestWriter(t)),
+		TLS: TLSOptions{CAFile: caOf(o)},
+	})
+	must(t, err)
+	m := discovery.NewManager(discovery.ManagerOptions{Sink: func(service string, set []discovery.Instance) {
+		c.mu.Lock()
+		c.sets[service] = formatSet(set)
+		c.mu.Unlock()
+		select {
+		case c.news <- struct{}{}:
+		default:
+		}
+	}})
+	for n := range services {
+		m.Watch(crowdService(n), c.client.Source(ServiceOptions{Service: crowdService(n)}))
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var run sync.WaitGroup
+	run.Go(func() { m.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		run.Wait()
+		c.client.Close()
+	})
+	for n := range services {
+		c.await(n, "a b")
+	}
+	return c
+}
+
+// register registers an instance on the node that its service is on.
+func (c *realCrowd) register(n int, id, status string, change func(*api.CatalogRegistration)) {
+	c.t.Helper()
+	node := n % c.nodes
+	name := crowdService(n) + "-" + id
+	r := &api.CatalogRegistration{
+		Node: fmt.Sprint("node-", node), Address: fmt.Sprint("10.0.0.", node+1), SkipNodeUpdate: n >= c.nodes,
+		Service: &api.AgentService{ID: name, Service: crowdService(n), Address: "127.0.0.1", Port: 1000 + n},
+		Checks: api.HealthChecks{{Node: fmt.Sprint("node-", node), CheckID: name,
+			ServiceID: name, Status: status}},
+	}
+	if change != nil {
+		change(r)
+	}
+	_, err := c.agent.Client().Catalog().Register(r, nil)
+	must(c.t, err)
+}
+
+func (c *realCrowd) deregister(n int, id string) {
+	c.t.Helper()
+	_, err := c.agent.Client().Catalog().Deregister(&api.CatalogDeregistration{
+		Node: fmt.Sprint("node-", n%c.nodes), ServiceID: crowdService(n) + "-" + id}, nil)
+	must(c.t, err)
+}
+
+// await waits for the set of a service, in the notation of formatSet without
+// the service's name.
+func (c *realCrowd) await(n int, want string) {
+	c.t.Helper()
+	deadline := time.After(patience)
+	for {
+		c.mu.Lock()
+		got := c.sets[crowdService(n)]
+		c.mu.Unlock()
+		if strings.ReplaceAll(got, crowdService(n)+"-", "") == want {
+			return
+		}
+		select {
+		case <-c.news:
+		case <-deadline:
+			c.t.Fatalf("%s: Sink got %q last, want %q", crowdService(n), got, want)
+		}
+	}
+}
+
+func (c *realCrowd) url(o consultest.Options) string {
+	if o.TLS != nil {
+		return "https://" + c.agent.HTTPSAddress()
+	}
+	return c.agent.URL()
+}
+
+func caOf(o consultest.Options) string {
+	if o.TLS != nil {
+		return o.TLS.CA
+	}
+	return ""
+}
+
+// goesThroughLife changes services in every way.
+func (c *realCrowd) goesThroughLife() {
+	c.t.Helper()
+	c.register(0, "c", api.HealthPassing, nil)
+	c.await(0, "a b c")
+	c.deregister(0, "a")
+	c.await(0, "b c")
+
+	c.register(1, "c", api.HealthCritical, nil)
+	c.await(1, "a b c:critical")
+	c.register(1, "c", api.HealthPassing, nil)
+	c.await(1, "a b c")
+	c.register(1, "a", api.HealthWarning, nil)
+	c.await(1, "a:warning b c")
+	c.register(1, "a", api.HealthPassing, nil)
+	c.await(1, "a b c")
+
+	c.register(2, "bare", "", func(r *api.CatalogRegistration) { r.Checks = nil })
+	c.await(2, "a b bare")
+	c.register(2, "bare", "", func(r *api.CatalogRegistration) {
+		r.Checks, r.Service.Port = nil, 0 // not an instance any more
+	})
+	c.await(2, "a b")
+
+	// Each service with its number on node 3 of all.
+	node := 3 % c.nodes
+	_, err := c.agent.Client().Catalog().Register(&api.CatalogRegistration{
+		Node: fmt.Sprint("node-", node), Address: fmt.Sprint("10.0.0.", node+1), SkipNodeUpdate: true,
+		Check: &api.AgentCheck{Node: fmt.Sprint("node-", node), CheckID: "serfHealth", Name: "Serf Health Status", Status: api.HealthCritical},
+	}, nil)
+	must(c.t, err)
+	c.await(3, "a:critical b:critical")
+	c.await(3+c.nodes, "a:critical b:critical")
+}
+
+func TestRealOverview(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name                         string
+		connections, services, nodes int
+		way                          way
+	}{
+		{"by checks", 16, 20, 2, byChecks},
+		{"by nodes", 30, 40, 6, byNodes},
+		{"by names", 16, 20, 2, byNames},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := watchRealCrowd(t, consultest.Options{}, tt.connections, tt.services, tt.nodes)
+			v := c.client.overviews.all[scope{}]
+			if tt.way == byNames {
+				v.disturbed()
+			}
+			c.goesThroughLife()
+			if _, way := v.choose(time.Now()); way != tt.way {
+				t.Errorf("the overview goes way %d, want %d", way, tt.way)
+			}
+			if s := c.client.Stats(); s.Peak > tt.connections || s.Refused > 0 {
+				t.Errorf("%+v: want at most %d connections", s, tt.connections)
+			}
+		})
+	}
+}
+
+// An agent that takes fewer connections than the client would open says 429.
+func TestRealAgentWithFewConnections(t *testing.T) {
+	t.Parallel()
+	c := watchRealCrowd(t, consultest.Options{Config: map[string]any{
+		"limits": map[string]any{"http_max_conns_per_client": 14},
+	}}, 128, 60, 2)
+	c.register(7, "c", api.HealthPassing, nil)
+	c.await(7, "a b c")
+	c.deregister(7, "c")
+	c.await(7, "a b")
+	s := c.client.Stats()
+	if s.Refused == 0 || !s.Shared || s.Connections >= 14 {
+		t.Errorf("%+v: want some refused, and fewer than 14 connections", s)
+	}
+}
+
+// Over TLS many queries share a connection.
+func TestRealAgentOverHTTP2(t *testing.T) {
+	t.Parallel()
+	authority := newAuthority(t, "test")
+	cert, key := authority.issue("agent", "127.0.0.1")
+	c := watchRealCrowd(t, consultest.Options{TLS: &consultest.TLS{CA: authority.file, Cert: cert, Key: key}}, 16, 100, 2)
+	c.goesThroughLife()
+	if s := c.client.Stats(); s.Shared || s.Peak > 6 {
+		t.Errorf("%+v: want all on few connections", s)
+	}
+}
