@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -251,9 +252,10 @@ func TestHTTPTimesOut(t *testing.T) {
 }
 
 func TestHTTPSpeaksTLS(t *testing.T) {
-	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // failed handshakes are wanted here
+	server.StartTLS()
 	defer server.Close()
-	server.Config.ErrorLog = nil
 	address := server.Listener.Addr().String()
 	trusting := server.Client().Transport.(*http.Transport).TLSClientConfig
 	f := func(name string, config *tls.Config, want string) {
