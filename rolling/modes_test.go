@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -207,24 +208,27 @@ func (d *deploy) roll() (replacements []string) {
 	return replacements
 }
 
-// watchStalls watches for times in which nothing in this process runs, which
-// is the machine's doing, until longest is called: then it returns the longest
-// one.
+// watchStalls watches for times in which nothing in this process runs, until
+// longest is called: then it returns the longest one. Times in which the process
+// used a processor do not count: they are not the machine's doing.
 func watchStalls() (longest func() time.Duration) {
 	stop, result := make(chan struct{}), make(chan time.Duration)
 	go func() {
 		const every = 20 * time.Millisecond
 		tick := time.NewTicker(every)
 		defer tick.Stop()
-		longest, last := time.Duration(0), time.Now()
+		longest, last, lastUsed := time.Duration(0), time.Now(), cpuTime()
 		for {
 			select {
 			case <-stop:
 				result <- longest
 				return
 			case <-tick.C:
-				now := time.Now()
-				longest, last = max(longest, now.Sub(last)-every), now
+				now, used := time.Now(), cpuTime()
+				if gap := now.Sub(last) - every; used-lastUsed < gap/2 {
+					longest = max(longest, gap)
+				}
+				last, lastUsed = now, used
 			}
 		}
 	}()
@@ -232,6 +236,15 @@ func watchStalls() (longest func() time.Duration) {
 		close(stop)
 		return <-result
 	}
+}
+
+// cpuTime returns the processor time that this process has used.
+func cpuTime() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		panic(err) // not for these arguments
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 // passing returns how many instances Consul takes for good ones.
