@@ -112,39 +112,41 @@ func (h *Head) scanField(b []byte, start, end int) (*Field, error) {
 	if h.count == MaxFields {
 		return nil, ErrTooManyFields
 	}
-	if b[start] == ' ' || b[start] == '\t' {
+	if isSpace(b[start]) {
 		return nil, ErrFolded
 	}
-	colon, underscore := start, false
-	for colon < end && chars[b[colon]]&charToken != 0 {
-		underscore = underscore || b[colon] == '_'
-		colon++
+	colon, seen := end, uint8(0)
+	for i, c := range b[start:end] {
+		if chars[c]&charToken == 0 {
+			colon = start + i
+			break
+		}
+		seen |= chars[c]
 	}
 	if colon == start || colon == end || b[colon] != ':' {
 		return nil, ErrFieldName
 	}
 	valueStart, valueEnd := colon+1, end
-	if !consistsOf(b[valueStart:valueEnd], charValue) {
+	if !isValue(b[valueStart:valueEnd]) {
 		if bytes.IndexByte(b[valueStart:valueEnd], '\r') >= 0 {
 			return nil, ErrLineEnd
 		}
 		return nil, ErrFieldValue
 	}
-	for valueStart < valueEnd && (b[valueStart] == ' ' || b[valueStart] == '\t') {
+	for valueStart < valueEnd && isSpace(b[valueStart]) {
 		valueStart++
 	}
-	for valueStart < valueEnd && (b[valueEnd-1] == ' ' || b[valueEnd-1] == '\t') {
+	for valueStart < valueEnd && isSpace(b[valueEnd-1]) {
 		valueEnd--
 	}
 	f := &h.fields[h.count]
 	h.count++
-	*f = Field{
-		start: uint16(start), nameEnd: uint16(colon),
-		valueStart: uint16(valueStart), valueEnd: uint16(valueEnd), end: uint16(end + 2),
-	}
-	if underscore {
-		f.Name = NameUnderscore
-	} else {
+	// One by one: a whole Field would be put together elsewhere and copied.
+	f.start, f.nameEnd, f.end = uint16(start), uint16(colon), uint16(end+2)
+	f.valueStart, f.valueEnd = uint16(valueStart), uint16(valueEnd)
+	f.Nominated = false
+	f.Name = NameUnderscore
+	if seen&charUnderscore == 0 {
 		f.Name = lookUpName(b[start:colon])
 	}
 	return f, nil
@@ -252,7 +254,7 @@ func listElements(value []byte) func(yield func([]byte) bool) {
 			} else {
 				value = nil
 			}
-			if element = bytes.Trim(element, " \t"); len(element) > 0 && !yield(element) {
+			if element = trimSpace(element); len(element) > 0 && !yield(element) {
 				return
 			}
 		}

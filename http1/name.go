@@ -127,10 +127,11 @@ func lower(c byte) byte {
 
 // Sets of characters (RFC 9110, section 5.6.2; RFC 9112, sections 2 to 4).
 const (
-	charToken  = 1 << iota // may stand in a method or a field name
-	charValue              // may stand in a field value
-	charTarget             // may stand in a request target
-	charHost               // may stand in a Host
+	charToken      = 1 << iota // may stand in a method or a field name
+	charValue                  // may stand in a field value
+	charTarget                 // may stand in a request target
+	charHost                   // may stand in a Host
+	charUnderscore             // is one
 )
 
 var chars = func() (table [256]uint8) {
@@ -154,8 +155,22 @@ var chars = func() (table [256]uint8) {
 	for _, c := range []byte(alphanumeric + "-._~%!$&'()*+;=:[]") {
 		table[c] |= charHost
 	}
+	table['_'] |= charUnderscore
 	return table
 }()
+
+// isSpace reports whether c is optional white space (RFC 9110, section 5.6.3).
+func isSpace(c byte) bool { return c == ' ' || c == '\t' }
+
+func trimSpace(b []byte) []byte {
+	for len(b) > 0 && isSpace(b[0]) {
+		b = b[1:]
+	}
+	for len(b) > 0 && isSpace(b[len(b)-1]) {
+		b = b[:len(b)-1]
+	}
+	return b
+}
 
 func consistsOf(b []byte, set uint8) bool {
 	for _, c := range b {

@@ -181,7 +181,7 @@ func (h *RequestHead) scanTarget(b []byte, start int, target []byte) error {
 	if len(target) > h.maxTargetBytes {
 		return ErrTargetTooLong
 	}
-	if len(target) == 0 || !consistsOf(target, charTarget) {
+	if len(target) == 0 || !isTarget(target) {
 		return ErrTarget
 	}
 	h.targetStart, h.targetEnd = uint16(start), uint16(start+len(target))

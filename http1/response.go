@@ -93,5 +93,5 @@ func (h *ResponseHead) scanStatusLine(line []byte) bool {
 	if len(line) > 12 && line[12] != ' ' {
 		return false
 	}
-	return consistsOf(line[12:], charValue)
+	return isValue(line[12:])
 }

@@ -1,0 +1,56 @@
+package http1
+
+import (
+	"math/rand/v2"
+	"testing"
+)
+
+// What looks at eight octets at a time says the same as what looks at one: for
+// each octet at each place of each length, and for random ones.
+func TestWordsAgreeWithOctets(t *testing.T) {
+	check := func(b []byte) {
+		if got, want := isValue(b), consistsOf(b, charValue); got != want {
+			t.Fatalf("isValue(%q): got %v", b, got)
+		}
+		if got, want := isTarget(b), consistsOf(b, charTarget); got != want {
+			t.Fatalf("isTarget(%q): got %v", b, got)
+		}
+	}
+	for length := range 34 {
+		for at := range length {
+			for c := range 256 {
+				for _, filler := range []byte{'a', '!', '~', 0x80, 0xff} {
+					b := make([]byte, length)
+					for i := range b {
+						b[i] = filler
+					}
+					b[at] = byte(c)
+					check(b)
+				}
+			}
+		}
+	}
+	check(nil)
+	random := rand.New(rand.NewPCG(1, 1))
+	for range 100_000 {
+		b := make([]byte, random.IntN(40))
+		for i := range b {
+			// Near the bounds of the sets, where a borrow could do harm.
+			b[i] = []byte{'\t', 0x1f, ' ', '!', '"', '#', '$', 0x7e, 0x7f, 0x80, 0xff, 0, 'a', 'a', 'a', 'a'}[random.IntN(16)]
+			if random.IntN(2) == 0 {
+				b[i] = 'a'
+			}
+		}
+		check(b)
+	}
+}
+
+func TestTrimSpace(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "", " ": "", "\t \t": "", "a": "a", " a": "a", "a\t": "a", "\t a b \t": "a b", "\v a": "\v a", "\u00a0a": "\u00a0a", "a\r": "a\r",
+	} {
+		if got := trimSpace([]byte(in)); string(got) != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
+}
