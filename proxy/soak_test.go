@@ -195,6 +195,7 @@ func (s *soaker) makeTables() {
 	for i := range 3 {
 		timeouts := route.DefaultTimeouts()
 		timeouts.Idle, timeouts.Tunnel = 5*time.Second, 2*time.Second
+		timeouts.Connect = soakPatience // a machine that has too much to do is no failure
 		attempts := route.Retry{Attempts: 6, BodyBytes: int64(i) * 20000}
 		hedged := attempts
 		hedged.Hedge = &route.Hedge{After: 5 * time.Millisecond}
