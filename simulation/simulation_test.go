@@ -54,10 +54,10 @@ func TestSeeds(t *testing.T) {
 	seeds, ok := variable(t, "SLUICE_SEEDS")
 	switch {
 	case ok:
+	case raceEnabled:
+		seeds = 50
 	case testing.Short():
 		seeds = 200
-	case raceEnabled:
-		seeds = 300
 	default:
 		seeds = 2000
 	}
@@ -84,6 +84,9 @@ func TestSeeds(t *testing.T) {
 // times. Excepted are runs with the source of package consul, whose waits are
 // random, and a few in which what happens first at one time is left to chance.
 func TestSameSeedSameTrace(t *testing.T) {
+	if raceEnabled {
+		t.Skip("takes long")
+	}
 	const want = 30
 	same, different := 0, 0
 	for seed := uint64(0); same+different < want; seed++ {
