@@ -282,6 +282,7 @@ func (r *request) check(o balancer.Outcome, tries int, err error) {
 	snapshot := s.pool.Snapshot()
 	settled := s.changed != time.Now() && s.configure != time.Now()
 	limits := s.options.Limits
+	freed := s.freed == time.Now() && s.freedBy != r // perhaps the pool does not know yet
 	ok := true
 	switch {
 	case r.answered:
@@ -305,17 +306,17 @@ func (r *request) check(o balancer.Outcome, tries int, err error) {
 				ok = ok && (r.tried[real] || !settled)
 			}
 		case balancer.ErrSaturated:
-			ok = limits.Requests > 0 && (s.inflight() >= limits.Requests || s.freed == time.Now())
+			ok = limits.Requests > 0 && (s.inflight() >= limits.Requests || freed)
 		case balancer.ErrPeersSaturated:
 			ok = limits.PeerRequests > 0
 			for _, real := range snapshot.Eligible {
 				full := s.peers[real].inflight >= limits.PeerRequests || r.tried[real]
-				ok = ok && (full || s.freed == time.Now() || !settled)
+				ok = ok && (full || freed || !settled)
 			}
 		case balancer.ErrTooManyPending:
 			ok = limits.Pending > 0 && (s.waiting >= limits.Pending || !settled)
 		case balancer.ErrTooManyRetries:
-			ok = limits.Retries > 0 && tries > 0 && (s.retrying >= limits.Retries || s.freed == time.Now())
+			ok = limits.Retries > 0 && tries > 0 && (s.retrying >= limits.Retries || freed)
 		case balancer.ErrRetryBudget:
 			// What is saved up never gets less than MinPerSecond amounts to, except
 			// by retries.

@@ -116,7 +116,7 @@ func (r *request) end(f *flight, o balancer.Outcome) balancer.Outcome {
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
 	f.peer.inflight--
-	r.service.freed = time.Now()
+	r.service.freed, r.service.freedBy = time.Now(), r
 	if f.retry {
 		r.service.retrying--
 	}

@@ -46,6 +46,7 @@ type service struct {
 	retries   int                    // further ones
 	retrying  int                    // those in flight
 	freed     time.Time              // when a try last ended
+	freedBy   *request               // whose it was
 }
 
 // report is what a source told, in terms of peers.

@@ -142,6 +142,9 @@ func (w *world) fallback(name, _ string) (set []discovery.Instance, asOf time.Ti
 		return nil, time.Time{}, false
 	}
 	w.counts["fallback"]++
+	if n := len(s.reports); n > 0 && s.reports[n-1].at != time.Now() {
+		w.violate("%s: falls back though the source has reported", name)
+	}
 	w.logf("%s: falls back on %s", name, describe(s.registry.saved))
 	s.reported(s.registry.saved)
 	return s.registry.saved, s.registry.savedAt, true
