@@ -642,7 +642,9 @@ func TestPerTryTimeout(t *testing.T) {
 			})
 			good := startOrigin(t, answering(okResponse))
 			p := startProxy(t, Options{}, hanging.address(), good.address())
-			p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2, PerTryTimeout: 100 * time.Millisecond}})
+			timeouts := route.DefaultTimeouts()
+			timeouts.ResponseHeader = 2 * time.Second // what counts for a request that must not be sent twice
+			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 2, PerTryTimeout: 100 * time.Millisecond}})
 			conn := p.dial()
 			for range 2 { // one of the two goes to the hanging peer first
 				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", test.method)

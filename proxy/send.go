@@ -91,14 +91,15 @@ func (x *httpExchange) sendOn(u *upstreamConn) (n int, sent bool, err error) {
 	return u.roundTrip(x.out, nil, x.from[:])
 }
 
-// tryTimeout is how long a peer may take to answer: a positive duration.
+// tryTimeout is how long a peer may take to answer: a positive duration. It is
+// shorter for a try only where another one can follow.
 func (x *httpExchange) tryTimeout() time.Duration {
 	left := x.service.Timeouts.ResponseHeader
 	if x.tries > 0 {
 		left = max(left-time.Since(x.startTime), sweepInterval)
 	}
-	if perTry := x.service.Retry.PerTryTimeout; perTry > 0 {
-		left = min(left, perTry)
+	if retry := &x.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.tries+1 < retry.Attempts {
+		left = min(left, retry.PerTryTimeout)
 	}
 	return left
 }

@@ -53,9 +53,9 @@ type Timeouts struct {
 type Retry struct {
 	// Attempts is how many peers a request is tried on in all, at least 1.
 	Attempts int
-	// PerTryTimeout bounds the wait for the response's head at one peer. A
-	// request that may be sent twice then goes to another one. 0: only
-	// Timeouts.ResponseHeader counts.
+	// PerTryTimeout bounds the wait for the response's head at one peer, for a
+	// request that may be sent twice and has an attempt left: it then goes to
+	// another one. 0: only Timeouts.ResponseHeader counts.
 	PerTryTimeout time.Duration
 	// BodyBytes is up to which length a request's body is kept, so that it can
 	// be sent again. A longer one is passed on while it arrives; the request is
