@@ -35,7 +35,8 @@ type Options struct {
 	// It counts and uses only peers that nothing speaks against but an active
 	// check that fails or an ejection, which are conclusions of our own. Those
 	// that the registry does not want used or an operator has taken out stay
-	// out, and so do those that no active check has passed yet.
+	// out, and so do those that no active check has passed yet. With Tiers there is
+	// no panic as long as other tiers have room.
 	PanicThreshold float64
 	// HashBound is how many times its share of the requests in flight a peer may
 	// have at most with PolicyHash: 1 or more. With 1 nearly every request finds
@@ -46,6 +47,18 @@ type Options struct {
 	// same one to know each other's names of peers. Default: the pool's name, which
 	// is no secret.
 	StickyKey string
+	// Tiers divide the peers: the first tier gets all requests as long as enough
+	// of it is eligible, what it has no room for goes to the second, and so on.
+	// A peer belongs to the first tier that selects it, and to a last one if none
+	// does. Default: one tier.
+	Tiers []Selector
+	// Overprovisioning is how many times the load that it has with all peers
+	// eligible a tier has room for. With the default, [DefaultOverprovisioning],
+	// requests overflow when less than 71 % of a tier's capacity is left.
+	Overprovisioning float64
+	// Subset says which peers of each tier this replica uses. With [PolicyHash]
+	// and [PolicySticky] replicas no longer agree.
+	Subset Subset
 	// NewTransport makes the connections of a peer. It is called once per peer,
 	// before the peer is picked for the first time, with the pool's mutex held:
 	// it must not block and not call the pool. If it is nil, Peer.Transport is.
@@ -116,6 +129,9 @@ func (o Options) withDefaults() (Options, error) {
 	if !(o.PanicThreshold >= 0 && o.PanicThreshold <= 1) {
 		return o, fmt.Errorf("panic threshold %v: want 0 to 1", o.PanicThreshold)
 	}
+	if o.Overprovisioning == 0 {
+		o.Overprovisioning = DefaultOverprovisioning
+	}
 	if o.HashBound == 0 {
 		o.HashBound = DefaultHashBound
 	}
@@ -127,5 +143,5 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	var err error
 	o.SlowStart, err = o.SlowStart.withDefaults()
-	return o, errors.Join(err, o.Limits.check(), o.RetryBudget.check())
+	return o, errors.Join(err, checkTiers(o.Tiers, o.Overprovisioning), o.Subset.check(), o.Limits.check(), o.RetryBudget.check())
 }

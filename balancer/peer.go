@@ -69,6 +69,11 @@ func (p *Peer) State() State { return p.condition.Load().state() }
 // Since returns the start of the present state.
 func (p *Peer) Since() time.Time { return p.condition.Load().since }
 
+// Used reports whether requests may go to the peer at present: it is eligible,
+// or needed all the same in panic, and in the subset. With tiers they may all
+// go elsewhere.
+func (p *Peer) Used() bool { return !p.isQuiesced() }
+
 // Reasons returns what speaks against using the peer, one line for each reason,
 // such as "consul: critical: http check: connection refused". It is nil for a
 // peer that is used as a matter of course, and not in panic only.

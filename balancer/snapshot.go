@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -20,10 +21,14 @@ type Snapshot struct {
 	// includes peers that active checks or ejection would exclude; see
 	// Options.PanicThreshold.
 	Panic bool
+	// Tiers are the peers by tier, in the order of Options.Tiers and then those
+	// that none selects. Without tiers there is one.
+	Tiers []Tier
 	// Draining are the peers that left the set and still have requests in
 	// flight, sorted as All.
 	Draining []*Peer
 
+	inTiers    [][]*Peer // Eligible by tier
 	picker     picker
 	tables     maglevs
 	terms      terms
@@ -44,35 +49,51 @@ func build(prev *Snapshot, o *Options, inflight *atomic.Int64, all, draining []*
 		terms:      newTerms(o),
 		superseded: make(chan struct{}),
 	}
-	s.Eligible, s.Panic = eligible(all, o.PanicThreshold)
-	candidates := make([]candidate, len(s.Eligible))
-	for i, p := range s.Eligible {
-		candidates[i] = candidate{peer: p, weight: p.condition.Load().weight(), warmth: 1}
+	tiers, shares, panic := assess(all, o)
+	s.Panic = panic
+	pickers := make([]picker, len(tiers))
+	for i, t := range tiers {
+		t.eligible = o.Subset.of(t)
+		candidates := make([]candidate, len(t.eligible))
+		for j, p := range t.eligible {
+			candidates[j] = candidate{peer: p, weight: p.condition.Load().weight(), warmth: 1}
+		}
+		o.SlowStart.apply(candidates, now)
+		pickers[i] = newPicker(o.Policy, &lineup{
+			candidates: candidates, all: t.all, hashBound: o.HashBound, inflight: inflight, tables: &s.tables,
+		})
+		s.inTiers = append(s.inTiers, t.eligible)
+		s.Tiers = append(s.Tiers, Tier{Peers: len(t.all), Eligible: len(t.eligible), Share: shares[i]})
 	}
-	o.SlowStart.apply(candidates, now)
-	s.picker = newPicker(o.Policy, &lineup{
-		candidates: candidates, all: all, hashBound: o.HashBound, inflight: inflight, tables: &s.tables,
-	})
+	s.Eligible = slices.Concat(s.inTiers...)
+	slices.SortFunc(s.Eligible, comparePeers)
+	s.picker = newTiered(pickers, shares)
 	return s
 }
 
-// eligible returns the peers that get requests, and whether that is because too
-// few would without panic.
-func eligible(all []*Peer, panicThreshold float64) (peers []*Peer, panic bool) {
-	var inPanic []*Peer
+// assess decides which peers get requests, by tier, and what share of them each
+// tier gets. Where too few would, panic is true and others do too.
+func assess(all []*Peer, o *Options) (tiers []tierPeers, shares []float64, panic bool) {
+	var sound, inPanic []*Peer
 	for _, p := range all {
 		c := p.condition.Load()
 		if c.eligible() {
-			peers = append(peers, p)
+			sound = append(sound, p)
 		}
-		if panicThreshold > 0 && c.usableInPanic() {
+		if c.usableInPanic() {
 			inPanic = append(inPanic, p)
 		}
 	}
-	if float64(len(peers)) < panicThreshold*float64(len(inPanic)) {
-		return inPanic, true
+	tiers = byTier(all, sound, o.Tiers)
+	shares, room := tierShares(tiers, o.Overprovisioning)
+	if enough := float64(len(sound)) >= o.PanicThreshold*float64(len(inPanic)); enough || len(o.Tiers) > 0 && room >= 1 {
+		return tiers, shares, false
 	}
-	return peers, false
+	tiers = byTier(all, inPanic, o.Tiers)
+	if len(sound) == 0 {
+		shares, _ = tierShares(tiers, o.Overprovisioning)
+	} // else by who is sound: the others are not to draw requests to their tier
+	return tiers, shares, true
 }
 
 // withDraining returns the snapshot that follows s when nothing has changed
@@ -104,11 +125,16 @@ func (s *Snapshot) acquireOther(q Query, now int64, cursor *atomic.Uint64) *Peer
 		}
 		without.Tried.Add(p)
 	}
-	start := q.random.below(len(s.Eligible))
-	for i := range min(len(s.Eligible), maxLooks) {
-		p := s.Eligible[(start+i)%len(s.Eligible)]
-		if p.load.Load() < int64(s.terms.PeerRequests) && !q.Tried.Has(p) && p.acquire(s.terms.PeerRequests) {
-			return p
+	for _, peers := range s.inTiers {
+		if len(peers) == 0 {
+			continue
+		}
+		start := q.random.below(len(peers))
+		for i := range min(len(peers), maxLooks) {
+			p := peers[(start+i)%len(peers)]
+			if p.load.Load() < int64(s.terms.PeerRequests) && !q.Tried.Has(p) && p.acquire(s.terms.PeerRequests) {
+				return p
+			}
 		}
 	}
 	return nil

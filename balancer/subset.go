@@ -1,0 +1,68 @@
+package balancer
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Subset makes a pool use some of its peers only, so that many replicas of a
+// proxy in front of many peers do not each keep connections to all of them
+// ("Load Balancing in the Datacenter" in B. Beyer et al., "Site Reliability
+// Engineering", O'Reilly 2016).
+//
+// All replicas have the peers on the same circle, in the order of a hash of
+// their addresses. Each starts at a point of its own, all points at the same
+// distance from one another, and uses the next Size eligible peers from there. So
+// every peer is used by as many replicas as any other, give or take one. This
+// differs from the algorithm in the book, which shuffles the peers anew for
+// each round of replicas: there, one peer more or less can give every replica
+// another subset (P. Ward, P. Wankadia, K. Guliani, "Reinventing Backend
+// Subsetting at Google", ACM Queue 20(2), 2022). On the circle it changes one
+// or two peers of a subset.
+type Subset struct {
+	// Size is how many peers are used. 0: all.
+	Size int
+	// Replica is the number of this replica, from 0 to Replicas-1. Each has
+	// another one.
+	Replica int
+	// Replicas is how many there are.
+	Replicas int
+}
+
+func (s Subset) check() error {
+	if s.Size < 0 || s.Size > 0 && (s.Replicas < 1 || s.Replica < 0 || s.Replica >= s.Replicas) {
+		return errors.New("subset: want a size of 0 or more, and a replica from 0 to one less than replicas")
+	}
+	return nil
+}
+
+// of returns the peers that are used, in the order of all.
+func (s *Subset) of(t tierPeers) []*Peer {
+	if s.Size == 0 || len(t.eligible) <= s.Size {
+		return t.eligible
+	}
+	circle := slices.Clone(t.all)
+	place := make(map[*Peer]uint64, len(circle))
+	for _, p := range circle {
+		place[p] = mix(xxhash.Sum64String(p.ID.Address))
+	}
+	slices.SortFunc(circle, func(a, b *Peer) int {
+		return cmp.Or(cmp.Compare(place[a], place[b]), comparePeers(a, b))
+	})
+	eligible := make(map[*Peer]bool, len(t.eligible))
+	for _, p := range t.eligible {
+		eligible[p] = true
+	}
+	start := s.Replica * len(circle) / s.Replicas
+	subset := make([]*Peer, 0, s.Size)
+	for i := 0; len(subset) < s.Size; i++ {
+		if p := circle[(start+i)%len(circle)]; eligible[p] {
+			subset = append(subset, p)
+		}
+	}
+	slices.SortFunc(subset, comparePeers)
+	return subset
+}

@@ -1,0 +1,135 @@
+package balancer
+
+import (
+	"slices"
+	"testing"
+
+	"sluice/discovery"
+)
+
+// subsets returns the peers that each replica uses, by number.
+func subsets(t *testing.T, set []discovery.Instance, size, replicas int, out ...int) [][]string {
+	t.Helper()
+	var all [][]string
+	for replica := range replicas {
+		p := newTestPool(t, Options{Subset: Subset{Size: size, Replica: replica, Replicas: replicas}})
+		p.Apply(set)
+		for _, n := range out {
+			p.SetReason(set[n].Key(), ReasonEjected, true, "")
+		}
+		var used []string
+		for _, peer := range p.Snapshot().Eligible {
+			used = append(used, peer.Address())
+		}
+		all = append(all, used)
+	}
+	return all
+}
+
+// differences returns how many of a are not in b, at most and on average.
+func differences(a, b [][]string) (most int, mean float64) {
+	for i := range a {
+		n := 0
+		for _, s := range a[i] {
+			if !slices.Contains(b[i], s) {
+				n++
+			}
+		}
+		most = max(most, n)
+		mean += float64(n) / float64(len(a))
+	}
+	return most, mean
+}
+
+// The load of the peers is even: each is used by as many replicas as any other,
+// give or take one.
+func TestSubsetsAreEven(t *testing.T) {
+	for _, test := range []struct{ peers, size, replicas int }{
+		{100, 20, 10}, {100, 20, 7}, {97, 20, 10}, {300, 30, 50}, {10, 3, 4}, {1000, 20, 100}, {50, 49, 3},
+	} {
+		used := make(map[string]int)
+		for _, subset := range subsets(t, instances(test.peers), test.size, test.replicas) {
+			if len(subset) != test.size {
+				t.Errorf("%+v: a replica uses %d peers", test, len(subset))
+			}
+			for _, address := range subset {
+				used[address]++
+			}
+		}
+		least, most := test.replicas, 0
+		for _, i := range instances(test.peers) {
+			least, most = min(least, used[i.HostPort()]), max(most, used[i.HostPort()])
+		}
+		if most-least > 1 {
+			t.Errorf("%+v: peers are used by %d to %d replicas", test, least, most)
+		}
+	}
+}
+
+func TestSubsetsAreStable(t *testing.T) {
+	set := instances(101)
+	before := subsets(t, set[:100], 20, 10)
+	if again := subsets(t, set[:100], 20, 10); slices.EqualFunc(before, again, slices.Equal) == false {
+		t.Error("a replica uses other peers each time")
+	}
+	expect := func(what string, after [][]string, want int) {
+		t.Helper()
+		if most, mean := differences(before, after); most > want {
+			t.Errorf("%s: a subset of 20 changes by %d, on average by %.1f; want at most %d", what, most, mean, want)
+		}
+	}
+	expect("one joins", subsets(t, set, 20, 10), 2)
+	expect("one leaves", subsets(t, set[:99], 20, 10), 2)
+	after := subsets(t, set[:100], 20, 10, 50)
+	expect("one is ejected", after, 1)
+	touched := 0
+	for i := range before {
+		if len(after[i]) != 20 || slices.Contains(after[i], set[50].HostPort()) {
+			t.Errorf("replica %d uses %d peers, or the ejected one", i, len(after[i]))
+		}
+		if !slices.Equal(before[i], after[i]) {
+			touched++
+		}
+	}
+	if touched != 2 {
+		t.Errorf("%d replicas use other peers, want the 2 that used the ejected one", touched)
+	}
+}
+
+// Peers outside of the subset keep no connections and are no failure.
+func TestPeersOutsideOfTheSubset(t *testing.T) {
+	p := newTestPool(t, Options{NewTransport: newTestTransport})
+	p.Apply(instances(10))
+	reconfigure := func(s Subset) {
+		t.Helper()
+		if err := p.Reconfigure(Options{NewTransport: newTestTransport, Subset: s}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reconfigure(Subset{Size: 4, Replica: 1, Replicas: 3})
+	s := p.Snapshot()
+	if len(s.All) != 10 || len(s.Eligible) != 4 || s.Tiers[0] != (Tier{Peers: 10, Eligible: 4, Share: 1}) {
+		t.Errorf("snapshot %+v", s)
+	}
+	for _, peer := range s.All {
+		used := slices.Contains(s.Eligible, peer)
+		if peer.State() != StateUp || peer.Used() != used || (transportOf(peer).drains.Load() == 0) != used {
+			t.Errorf("%v: state %v, used %v, want %v; drained %d times", peer, peer.State(), peer.Used(), used, transportOf(peer).drains.Load())
+		}
+	}
+	requests(t, p, 100)
+	// All of the subset fail: others take their place.
+	var verdicts []Verdict
+	for _, peer := range s.Eligible {
+		verdicts = append(verdicts, Verdict{peer, true, ""})
+	}
+	p.SetReasons(ReasonEjected, verdicts...)
+	requests(t, p, 100)
+	if n := len(p.Snapshot().Eligible); n != 4 {
+		t.Errorf("%d eligible, want 4 others", n)
+	}
+	reconfigure(Subset{})
+	if n := len(p.Snapshot().Eligible); n != 6 {
+		t.Errorf("%d eligible without subset, want 6", n)
+	}
+}

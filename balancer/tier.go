@@ -1,0 +1,196 @@
+package balancer
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"sync/atomic"
+
+	"sluice/discovery"
+)
+
+// DefaultOverprovisioning is Options.Overprovisioning when it is 0: Envoy's.
+const DefaultOverprovisioning = 1.4
+
+// Selector says which instances belong to a tier: those that meet every
+// condition. One that is empty is met by all.
+type Selector struct {
+	Tags        []string          // all of these
+	Meta        map[string]string // all of these
+	Datacenters []string          // one of these
+	Nodes       []string          // one of these
+}
+
+// selects reports whether i meets the conditions.
+func (s *Selector) selects(i *discovery.Instance) bool {
+	for _, tag := range s.Tags {
+		if !slices.Contains(i.Tags, tag) {
+			return false
+		}
+	}
+	for key, value := range s.Meta {
+		if got, known := i.Meta[key]; !known || got != value {
+			return false
+		}
+	}
+	return oneOf(s.Datacenters, i.Datacenter) && oneOf(s.Nodes, i.Node)
+}
+
+func oneOf(list []string, s string) bool { return len(list) == 0 || slices.Contains(list, s) }
+
+func (s *Selector) equal(o *Selector) bool {
+	return slices.Equal(s.Tags, o.Tags) && maps.Equal(s.Meta, o.Meta) &&
+		slices.Equal(s.Datacenters, o.Datacenters) && slices.Equal(s.Nodes, o.Nodes)
+}
+
+func checkTiers(tiers []Selector, overprovisioning float64) error {
+	if !(overprovisioning >= 1) {
+		return errors.New("overprovisioning: want 1 or more")
+	}
+	for i := range tiers {
+		for j := range i {
+			if tiers[i].equal(&tiers[j]) {
+				return errors.New("two tiers with the same conditions")
+			}
+		}
+	}
+	return nil
+}
+
+// Tier is one of the tiers of a snapshot.
+type Tier struct {
+	Peers    int     // in the set
+	Eligible int     // of them
+	Share    float64 // of the requests, 0 to 1
+}
+
+// tierOf returns the number of the tier that i belongs to. The last one is for
+// those that no selector selects.
+func tierOf(i *discovery.Instance, tiers []Selector) int {
+	for n := range tiers {
+		if tiers[n].selects(i) {
+			return n
+		}
+	}
+	return len(tiers)
+}
+
+// tiered sends requests to the first tier that has room for them, as far as it
+// has. Those that it has no room for go to the next one.
+type tiered struct {
+	tiers []picker
+	until []uint64 // tier i is for numbers below until[i], and not below until[i-1]
+}
+
+// tierShares divides the requests among tiers by what part of its capacity each
+// has left, and returns the room that they have together for all requests, 1
+// for as many as there are: Envoy's priority levels (its documentation,
+// "Priority levels"). A tier is taken to have room for all requests as long as
+// that part times overprovisioning is at least 1. Where all tiers together have
+// no room for all requests, they share them in proportion.
+func tierShares(tiers []tierPeers, overprovisioning float64) (shares []float64, room float64) {
+	shares = make([]float64, len(tiers))
+	for i := range tiers {
+		shares[i] = min(1, tiers[i].left()*overprovisioning)
+		room += shares[i]
+	}
+	if room == 0 {
+		return shares, 0
+	}
+	rest := 1.
+	for i := range shares {
+		shares[i] = min(rest, shares[i]/min(1, room))
+		rest -= shares[i]
+	}
+	return shares, room
+}
+
+// newTiered returns a picker for tiers with these shares, or the only one that
+// has any.
+func newTiered(tiers []picker, shares []float64) picker {
+	t := &tiered{}
+	sum := 0.
+	for i, p := range tiers {
+		if _, empty := p.(nobody); empty {
+			continue
+		}
+		sum += shares[i]
+		t.tiers = append(t.tiers, p)
+		t.until = append(t.until, uint64(min(sum, 1)*(1<<63)))
+	}
+	switch len(t.tiers) {
+	case 0:
+		return nobody{}
+	case 1:
+		return t.tiers[0]
+	}
+	return t
+}
+
+// tierSalt makes the number that chooses a tier independent of that which
+// chooses a peer in it.
+const tierSalt = 0x9e3779b97f4a7c15
+
+func (t *tiered) pick(q Query, now int64, cursor *atomic.Uint64) *Peer {
+	first := 0
+	if t.until[0] < 1<<63 {
+		number := q.Hash // those of the same hash stay together
+		if number == 0 {
+			number = q.random.uint64()
+		}
+		number = mix(number^tierSalt) >> 1
+		for first < len(t.tiers)-1 && number >= t.until[first] {
+			first++
+		}
+	}
+	if p := t.tiers[first].pick(q, now, cursor); p != nil {
+		return p
+	}
+	for i, tier := range t.tiers { // all of that tier were tried
+		if i == first {
+			continue
+		}
+		if p := tier.pick(q, now, cursor); p != nil {
+			return p
+		}
+	}
+	return nil
+}
+
+// tierPeers are the peers of a tier.
+type tierPeers struct {
+	all      []*Peer
+	eligible []*Peer // of all, in the same order
+}
+
+// byTier divides peers among the tiers. There is one more than selectors.
+func byTier(all, eligible []*Peer, selectors []Selector) []tierPeers {
+	if len(selectors) == 0 {
+		return []tierPeers{{all, eligible}}
+	}
+	tiers := make([]tierPeers, len(selectors)+1)
+	for _, p := range all {
+		i := p.condition.Load().instance
+		t := &tiers[tierOf(&i, selectors)]
+		t.all = append(t.all, p)
+		if len(eligible) > 0 && eligible[0] == p {
+			t.eligible = append(t.eligible, p)
+			eligible = eligible[1:]
+		}
+	}
+	return tiers
+}
+
+// left returns the part of the tier's capacity that is eligible.
+func (t *tierPeers) left() float64 {
+	if len(t.all) == 0 {
+		return 0
+	}
+	sum := func(peers []*Peer) (n float64) {
+		for _, p := range peers {
+			n += float64(p.condition.Load().usualWeight())
+		}
+		return n
+	}
+	return sum(t.eligible) / sum(t.all)
+}

@@ -1,0 +1,266 @@
+package balancer
+
+import (
+	"math"
+	"slices"
+	"testing"
+
+	"sluice/discovery"
+)
+
+// tiersOf returns tiers with so many of so many peers eligible.
+func tiersOf(counts ...[2]int) []tierPeers {
+	var tiers []tierPeers
+	for _, n := range counts {
+		var t tierPeers
+		for i := range n[1] {
+			p := &Peer{}
+			p.condition.Store(&condition{})
+			t.all = append(t.all, p)
+			if i < n[0] {
+				t.eligible = append(t.eligible, p)
+			}
+		}
+		tiers = append(tiers, t)
+	}
+	return tiers
+}
+
+// The first rows are from the table in Envoy's documentation of priority levels,
+// with 100 peers in each tier.
+func TestTierSharesFollowEnvoysPriorityLevels(t *testing.T) {
+	f := func(want []float64, counts ...[2]int) {
+		t.Helper()
+		got, _ := tierShares(tiersOf(counts...), DefaultOverprovisioning)
+		for i := range want {
+			if math.Abs(got[i]-want[i]) > 0.01 { // Envoy rounds to percents
+				t.Errorf("%v: shares %.3f, want %.3f", counts, got, want)
+				return
+			}
+		}
+	}
+	f([]float64{1, 0}, [2]int{100, 100}, [2]int{100, 100})
+	f([]float64{1, 0}, [2]int{72, 100}, [2]int{72, 100})
+	f([]float64{.99, .01}, [2]int{71, 100}, [2]int{71, 100})
+	f([]float64{.70, .30}, [2]int{50, 100}, [2]int{50, 100})
+	f([]float64{.35, .65}, [2]int{25, 100}, [2]int{100, 100})
+	f([]float64{.5, .5}, [2]int{25, 100}, [2]int{25, 100})
+	f([]float64{.36, .36, .28}, [2]int{25, 100}, [2]int{25, 100}, [2]int{20, 100})
+	f([]float64{0, 1}, [2]int{0, 3}, [2]int{1, 100})
+	f([]float64{0, 1, 0}, [2]int{0, 0}, [2]int{1, 1}, [2]int{1, 1})
+	f([]float64{0, 0}, [2]int{0, 3}, [2]int{0, 0})
+}
+
+func FuzzTierShares(f *testing.F) {
+	f.Add([]byte{1, 2, 3, 4}, 1.4)
+	f.Add([]byte{0, 9, 9, 9, 1, 9}, 1.)
+	f.Fuzz(func(t *testing.T, counts []byte, overprovisioning float64) {
+		if !(overprovisioning >= 1 && overprovisioning < 1e6) || len(counts) > 20 {
+			return
+		}
+		var tiers []tierPeers
+		any := false
+		for ; len(counts) >= 2; counts = counts[2:] {
+			all, eligible := int(counts[1]%20), int(counts[0]%20)
+			tiers = append(tiers, tiersOf([2]int{min(eligible, all), all})...)
+			any = any || min(eligible, all) > 0
+		}
+		shares, room := tierShares(tiers, overprovisioning)
+		sum := 0.
+		for i, share := range shares {
+			sum += share
+			if share < 0 || share > 1 || share > 0 && len(tiers[i].eligible) == 0 {
+				t.Errorf("share %v of tier %d with %d of %d", share, i, len(tiers[i].eligible), len(tiers[i].all))
+			}
+			if i > 0 && share > 1e-9 && room >= 1 && tiers[i-1].left()*overprovisioning >= 1 {
+				t.Errorf("tier %d has %v, though the one before has room", i, share)
+			}
+		}
+		if want := map[bool]float64{true: 1, false: 0}[any]; math.Abs(sum-want) > 1e-9 {
+			t.Errorf("shares add up to %v, want %v", sum, want)
+		}
+	})
+}
+
+func TestSelectors(t *testing.T) {
+	i := discovery.Instance{Tags: []string{"v1", "backup"}, Meta: map[string]string{"zone": "b", "empty": ""}, Datacenter: "dc1", Node: "n1"}
+	f := func(want bool, s Selector) {
+		t.Helper()
+		if got := s.selects(&i); got != want {
+			t.Errorf("%+v: %v, want %v", s, got, want)
+		}
+	}
+	f(true, Selector{})
+	f(true, Selector{Tags: []string{"backup"}})
+	f(true, Selector{Tags: []string{"backup", "v1"}, Meta: map[string]string{"zone": "b"}, Datacenters: []string{"dc2", "dc1"}, Nodes: []string{"n1"}})
+	f(false, Selector{Tags: []string{"backup", "v2"}})
+	f(false, Selector{Meta: map[string]string{"zone": "a"}})
+	f(true, Selector{Meta: map[string]string{"empty": ""}})
+	f(false, Selector{Meta: map[string]string{"missing": ""}})
+	f(false, Selector{Datacenters: []string{"dc2"}})
+	f(false, Selector{Tags: []string{"v1"}, Nodes: []string{"n2"}})
+}
+
+// tagged returns n instances, of which those from first on carry a tag.
+func tagged(n, first int, tag string) []discovery.Instance {
+	set := instances(n)
+	for i := first; i < n; i++ {
+		set[i].Tags = []string{tag}
+	}
+	return set
+}
+
+// backups are tiers: those without the tag backup, then those with it.
+func backups(o Options) Options {
+	o.Tiers = []Selector{{Tags: []string{"main"}}}
+	return o
+}
+
+// sharesOf returns the share of the requests of each peer, by number.
+func sharesOf(t *testing.T, p *Pool, picks int) map[int]float64 {
+	t.Helper()
+	before := make(map[*Peer]uint64)
+	for _, peer := range p.Snapshot().All {
+		before[peer] = peer.Requests()
+	}
+	requests(t, p, picks)
+	shares := make(map[int]float64)
+	for i, peer := range p.Snapshot().All {
+		shares[i] = float64(peer.Requests()-before[peer]) / float64(picks)
+	}
+	return shares
+}
+
+func TestBackupPeersGetWhatTheOthersHaveNoRoomFor(t *testing.T) {
+	for _, policy := range Policies() {
+		p := newTestPool(t, backups(Options{Policy: policy}))
+		set := tagged(6, 2, "main") // 0 and 1 are backups
+		p.Apply(set)
+		expect := func(share float64) {
+			t.Helper()
+			got := sharesOf(t, p, 20000)
+			if backup := got[0] + got[1]; math.Abs(backup-(1-share)) > .02 {
+				t.Errorf("%s: the backup peers get %.3f, want %.3f", policy, backup, 1-share)
+			}
+			if tier := p.Snapshot().Tiers[0]; math.Abs(tier.Share-share) > .001 {
+				t.Errorf("%s: the share of the first tier is %.3f, want %.3f", policy, tier.Share, share)
+			}
+		}
+		down := func(n int, is bool) { p.SetReason(set[n].Key(), ReasonActive, is, "") }
+		expect(1)
+		down(2, true) // 3 of 4: enough
+		expect(1)
+		down(3, true)
+		expect(.7)
+		down(4, true)
+		expect(.35)
+		down(5, true)
+		expect(0)
+		down(4, false)
+		down(5, false)
+		expect(.7)
+		p.Apply(set[:2]) // only backups are left
+		if got := p.Snapshot().Tiers; !slices.Equal(got, []Tier{{}, {Peers: 2, Eligible: 2, Share: 1}}) {
+			t.Errorf("%s: tiers %+v", policy, got)
+		}
+		requests(t, p, 100)
+	}
+}
+
+// A retry may go to a backup peer when the others were tried.
+func TestRetriesGoOnToTheNextTier(t *testing.T) {
+	for _, policy := range Policies() {
+		p := newTestPool(t, backups(Options{Policy: policy, RetryBudget: ampleRetries}))
+		set := tagged(3, 1, "main")
+		p.Apply(set)
+		for range 50 {
+			q := Query{Hash: 9}
+			for n := range 3 {
+				token := mustPick(t, p, &q)
+				if backup := token.Peer.ID == set[0].Key(); backup != (n == 2) {
+					t.Fatalf("%s: attempt %d went to %v", policy, n+1, token.Peer)
+				}
+				q.Tried.Add(token.Peer)
+				token.Done(Outcome{})
+			}
+			expectPick(t, p, &q, ErrAllTried)
+		}
+	}
+}
+
+// A tier that is full, as its peers have a limit, overflows too.
+func TestAFullTierOverflows(t *testing.T) {
+	p := newTestPool(t, backups(Options{Limits: Limits{PeerRequests: 3}}))
+	set := tagged(12, 2, "main")
+	p.Apply(set)
+	for n := range 36 {
+		token := mustPick(t, p, nil)
+		if backup := token.Peer.ID == set[0].Key() || token.Peer.ID == set[1].Key(); backup != (n >= 30) {
+			t.Fatalf("request %d went to %v", n+1, token.Peer)
+		}
+	}
+	expectPick(t, p, nil, ErrPeersSaturated)
+}
+
+// Requests of one hash stay together also where a tier overflows.
+func TestTheTierOfAHashIsTheSameEachTime(t *testing.T) {
+	p := newTestPool(t, backups(Options{Policy: PolicyHash}))
+	set := tagged(6, 2, "main")
+	p.Apply(set)
+	keys := hashes(2000)
+	before := owners(t, p, keys)
+	p.SetReason(set[2].Key(), ReasonEjected, true, "")
+	p.SetReason(set[3].Key(), ReasonEjected, true, "")
+	during := owners(t, p, keys)
+	if again := owners(t, p, keys); !slices.Equal(during, again) {
+		t.Error("hashes moved for no reason")
+	}
+	out := []string{set[2].HostPort(), set[3].HostPort()}
+	stayed := 0
+	for i := range keys {
+		if !slices.Contains(out, before[i]) && before[i] == during[i] {
+			stayed++
+		}
+	}
+	if share := float64(stayed) / float64(len(keys)); share < .5*.7-.05 {
+		t.Errorf("%.3f of the hashes stayed where they were, want 70 %% of the half whose peers are well", share)
+	}
+}
+
+// As long as another tier has room, unfit peers stay unused.
+func TestNoPanicWhileAnotherTierHasRoom(t *testing.T) {
+	p := newTestPool(t, backups(Options{PanicThreshold: .5}))
+	set := tagged(10, 2, "main")
+	p.Apply(set)
+	for n := 2; n < 10; n++ {
+		p.SetReason(set[n].Key(), ReasonActive, true, "")
+	}
+	expectEligible(t, p, false, 0, 1)
+	p.SetReason(set[0].Key(), ReasonActive, true, "")
+	if s := p.Snapshot(); !s.Panic || len(s.Eligible) != 10 || s.Tiers[1].Share != 1 {
+		t.Errorf("with one of two backups left: %+v", s)
+	}
+	got := sharesOf(t, p, 1000)
+	if got[0]+got[1] != 1 {
+		t.Errorf("the backups get %v of the requests, want all", got[0]+got[1])
+	}
+	p.SetReason(set[1].Key(), ReasonActive, true, "")
+	if s := p.Snapshot(); !s.Panic || s.Tiers[0].Share != 1 {
+		t.Errorf("with nobody left: %+v", s)
+	}
+}
+
+func TestTiersAreChecked(t *testing.T) {
+	for _, o := range []Options{
+		{Tiers: []Selector{{Tags: []string{"a"}}, {}, {Tags: []string{"a"}}}},
+		{Overprovisioning: .5},
+		{Overprovisioning: math.NaN()},
+		{Subset: Subset{Size: 3}},
+		{Subset: Subset{Size: 3, Replica: 3, Replicas: 3}},
+		{Subset: Subset{Size: -1}},
+	} {
+		if _, err := NewPool("star", o); err == nil {
+			t.Errorf("%+v: no error", o)
+		}
+	}
+}
