@@ -2,6 +2,7 @@ package consul
 
 import (
 	"context"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -353,8 +354,16 @@ func TestRealACLs(t *testing.T) {
 }
 
 // leastPrivilege is all that watching the service star takes, as the
-// documentation shows it.
+// documentation shows it; TestPolicyIsThatOfTheDocumentation compares the two.
 const leastPrivilege = `
 service "star" { policy = "read" }
 node_prefix "" { policy = "read" }
 `
+
+func TestPolicyIsThatOfTheDocumentation(t *testing.T) {
+	text, err := os.ReadFile("../../docs/consul.md")
+	must(t, err)
+	if !strings.Contains(string(text), "```hcl"+leastPrivilege+"```") {
+		t.Errorf("docs/consul.md does not show the policy of the tests:\n%s", leastPrivilege)
+	}
+}
