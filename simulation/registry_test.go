@@ -35,9 +35,9 @@ type registry struct {
 	changed chan struct{}               // closed, and replaced, at each change
 	present map[discovery.Key]time.Time // since when it has had what it has
 	lies    bool                        // it lists nothing, and vouches for it
+	lied    time.Time                   // when that last began or ended
 	saved   []discovery.Instance        // what a pool had last
-	savedAt time.Time
-	lied    time.Time // when that last began or ended
+	savedAt time.Time                   // zero: nothing yet
 }
 
 func newRegistry(w *world, n int) *registry {
