@@ -52,6 +52,10 @@ func (s *ChunkScanner) InTrailer() bool {
 	return s.state >= chunkTrailerStart
 }
 
+// Remaining returns how many bytes of data are still to come at least: those of
+// the chunk that is being scanned, as far as its size is known.
+func (s *ChunkScanner) Remaining() int64 { return s.remaining }
+
 // Next scans b up to a boundary: the end of a run of data, the start of the
 // trailer section, the end of the body, or the end of b. It returns how many
 // bytes it took, and which of them, if any, are data: b[dataStart:n] is the

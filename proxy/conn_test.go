@@ -104,3 +104,58 @@ func TestMalformedTrailerEndsConnection(t *testing.T) {
 		})
 	}
 }
+
+// Requests that come in one read with the end of a chunked body are not lost,
+// wherever it ends.
+func TestPipelinedBehindChunks(t *testing.T) {
+	origin := startEchoOrigin(t)
+	p := startProxy(t, Options{}, origin.address())
+	for _, size := range []int{1, requestBufferBytes - 200, requestBufferBytes - 100, requestBufferBytes, 3 * requestBufferBytes, 3 * relayBufferBytes} {
+		for _, parts := range []int{1, 3} {
+			body := strings.Repeat("x", size)
+			next := strings.Repeat("y", size/2)
+			head := "POST /%d HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+			chunked := fmt.Sprintf(head+"%x\r\n%s\r\n0\r\nX: y\r\n\r\n", 1, size, body)
+			all := chunked + chunked + fmt.Sprintf("PUT /2 HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", len(next), next) + chunked +
+				"GET /3 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+			conn := p.dial()
+			go func() {
+				for i := range parts {
+					io.WriteString(conn, all[len(all)*i/parts:len(all)*(i+1)/parts])
+					time.Sleep(time.Millisecond)
+				}
+			}()
+			for i, want := range []string{echo("POST", "/1", body), echo("POST", "/1", body), echo("PUT", "/2", next), echo("POST", "/1", body), echo("GET", "/3", "")} {
+				if status, got := readResponse(t, conn); status != 200 || got != want {
+					t.Fatalf("size %d, parts %d, request %d: got %d %q, want %q", size, parts, i, status, got, want)
+				}
+			}
+		}
+	}
+}
+
+// A tunnel whose client has closed its sending side goes on the other way,
+// however long the peer takes.
+func TestHalfClosedTunnelGoesOn(t *testing.T) {
+	origin := startOrigin(t, func(c *originConn) bool {
+		if _, ok := c.request(); !ok {
+			return false
+		}
+		io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+		io.Copy(io.Discard, c)
+		time.Sleep(2 * (firstLook + laterLook))
+		io.WriteString(c.Conn, "late")
+		return false
+	})
+	p := startProxy(t, Options{}, origin.address())
+	conn := p.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+	const switched = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
+	if _, err := io.ReadFull(conn, make([]byte, len(switched))); err != nil {
+		t.Fatal(err)
+	}
+	conn.(*net.TCPConn).CloseWrite()
+	if got, err := io.ReadAll(conn); err != nil || string(got) != "late" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}

@@ -79,6 +79,7 @@ func acquireExchange(c *clientConn) *httpExchange {
 
 func releaseExchange(x *httpExchange) {
 	x.client, x.service, x.token = nil, nil, balancer.Token{}
+	x.upload.behind = nil
 	x.dropBody()
 	x.query = balancer.Query{}
 	if cap(x.out) > 2*outputBufferBytes {
@@ -96,7 +97,8 @@ func (x *httpExchange) resetRequest() {
 func (x *httpExchange) next() {
 	x.start += x.headLength + x.bodyLength
 	if x.start == x.end {
-		x.start, x.end = 0, 0
+		x.start, x.end = 0, copy(x.in[:], x.upload.behind)
+		x.upload.behind = nil
 	}
 	x.dropBody()
 	x.resetRequest()

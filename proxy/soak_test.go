@@ -118,7 +118,7 @@ func soak(t *testing.T, duration time.Duration) {
 	s := &soaker{t: t, ctx: ctx}
 	s.server = NewServer(Options{
 		Log:      zerolog.Nop(),
-		Timeouts: Timeouts{Head: 2 * time.Second, Body: 2 * time.Second, Write: 5 * time.Second, Idle: 5 * time.Second},
+		Timeouts: Timeouts{Head: 5 * time.Second, Body: 10 * time.Second, Write: 10 * time.Second, Idle: 10 * time.Second},
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -194,7 +194,7 @@ func (s *soaker) newPool(name string) *balancer.Pool {
 func (s *soaker) makeTables() {
 	for i := range 3 {
 		timeouts := route.DefaultTimeouts()
-		timeouts.Idle, timeouts.Tunnel = 5*time.Second, 2*time.Second
+		timeouts.Idle, timeouts.Tunnel = 10*time.Second, 20*time.Second
 		timeouts.Connect = soakPatience // a machine that has too much to do is no failure
 		attempts := route.Retry{Attempts: 6, BodyBytes: int64(i) * 20000}
 		hedged := attempts

@@ -22,7 +22,7 @@ type upload struct {
 	ended   atomic.Bool // the whole body was sent
 	broken  atomic.Bool // the body could not be read: err says why
 	err     error       // to be read after broken
-	surplus bool        // bytes after the body were read and lost; to be read after done
+	behind  []byte      // what came in one read with the end of the body; to be read after done
 }
 
 func (l *upload) reset(x *httpExchange) {
@@ -89,8 +89,6 @@ func (l *upload) wait() {
 	if !l.complete() {
 		l.x.keepClient = false
 		c.linger = true
-	} else if l.surplus {
-		l.x.keepClient = false
 	}
 }
 
@@ -215,7 +213,10 @@ func (l *upload) sendChunked() error {
 				return err
 			}
 		}
-		got, err := l.fromClient(b.bytes)
+		// No more than so much that what is behind the body fits the exchange's
+		// buffer.
+		most := min(scanner.Remaining()+requestBufferBytes, int64(len(b.bytes)))
+		got, err := l.fromClient(b.bytes[:most])
 		if err != nil {
 			return err
 		}
@@ -240,10 +241,12 @@ func (l *upload) endChunked(scanner *http1.ChunkScanner, b *buffer, piece []byte
 			l.x.bodyLength += taken
 		}
 		if scanner.Done() {
-			l.surplus = !fromBuffer && taken < len(piece)
+			if !fromBuffer {
+				l.behind = bytes.Clone(piece[taken:])
+			}
 			break
 		}
-		got, err := l.fromClient(b.bytes)
+		got, err := l.fromClient(b.bytes[:requestBufferBytes])
 		if err != nil {
 			return err
 		}
