@@ -27,6 +27,7 @@ func (x *httpExchange) switches(b []byte) bool {
 // have ended: x.from[:n] is the head and what came after it. It closes u.
 func (x *httpExchange) receiveTunnel(u *upstreamConn, headLength, n int) balancer.Outcome {
 	defer u.transport.discard(u)
+	u.client.Store(nil) // one that closes its sending side is not gone
 	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.upstreamTime - x.picked.Sub(x.startTime)}
 	x.status, x.keepClient, x.begun, x.answered = x.response.Status, false, true, true
 	x.framing = framingNone
