@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -78,6 +79,7 @@ var (
 	peersDesc    = describe("peers", "Peers by state.", "service", "state")
 	eligibleDesc = describe("peers_eligible", "Peers that requests go to.", "service")
 	panicDesc    = describe("panic", "1 while a service has too few eligible peers, so that others are used too, else 0.", "service")
+	tierShare    = describe("tier_share", "Share of a service's requests that go to a tier of its peers, 0 to 1; 0 is the first tier.", "service", "tier")
 
 	peerInflight = describe("peer_requests_in_flight", "Attempts in flight to a peer.", "service", "node", "id", "address")
 	peerAttempts = describe("peer_attempts_total", "Attempts on a peer that ended, by outcome.", "service", "node", "id", "address", "outcome")
@@ -182,6 +184,9 @@ func (c *collector) peers(e emitter, r *reading) {
 	}
 	e.gauge(eligibleDesc, float64(r.eligible), r.service)
 	e.gauge(panicDesc, number(r.panic), r.service)
+	for tier, t := range r.tiers {
+		e.gauge(tierShare, t.Share, r.service, strconv.Itoa(tier))
+	}
 	for _, p := range r.peers {
 		e.gauge(peerInflight, float64(p.inflight), r.service, p.ID.Node, p.ID.ID, p.ID.Address)
 		e.gauge(peerLatency, p.Latency().Seconds(), r.service, p.ID.Node, p.ID.ID, p.ID.Address)

@@ -110,6 +110,7 @@ func TestMetricsCountWhatTheViewsShow(t *testing.T) {
 		`sluice_peers{service="star",state="draining"} 0`,
 		`sluice_peers_eligible{service="star"} 1`,
 		`sluice_panic{service="star"} 0`,
+		`sluice_tier_share{service="star",tier="0"} 1`,
 		`sluice_peer_requests_in_flight{address="10.0.0.1:80",id="a",node="n",service="star"} 1`,
 		`sluice_peer_attempts_total{address="10.0.0.1:80",id="a",node="n",outcome="ok",service="star"} 1`,
 		`sluice_peer_attempts_total{address="10.0.0.1:80",id="a",node="n",outcome="connect_failure",service="star"} 1`,

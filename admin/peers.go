@@ -23,6 +23,7 @@ type Peer struct {
 	Status     string            `json:"status"` // what the registry says: passing, warning, critical, maintenance
 	State      string            `json:"state"`  // what the pool makes of it: up, warming, ejected, unhealthy, draining
 	Reasons    []string          `json:"reasons"`
+	Used       bool              `json:"used"` // requests may go to it at present
 	Inflight   int               `json:"inflight"`
 	Requests   uint64            `json:"requests"` // attempts that ended
 	Failures   uint64            `json:"failures"` // those that speak against the peer
@@ -44,6 +45,7 @@ func describePeer(service string, p *balancer.Peer) Peer {
 		Status:     i.Status.String(),
 		State:      p.State().String(),
 		Reasons:    list(p.Reasons()),
+		Used:       p.Used(),
 		Inflight:   p.Inflight(),
 		Requests:   p.Requests(),
 		Failures:   p.Failures(),

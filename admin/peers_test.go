@@ -53,7 +53,7 @@ func TestPeersShowsEveryPeerWithItsState(t *testing.T) {
 		}
 		want := []Peer{
 			{Service: "web", ID: "a-up", Node: "n", Datacenter: "dc1", Address: "10.0.0.1:80", Weight: 5, Tags: []string{"v1", "blue"}, Meta: map[string]string{"rack": "7"},
-				Status: "passing", State: "up", Reasons: []string{}, Inflight: 1, Requests: 2, Failures: 1},
+				Status: "passing", State: "up", Reasons: []string{}, Used: true, Inflight: 1, Requests: 2, Failures: 1},
 			{Service: "web", ID: "b-critical", Node: "n", Address: "10.0.0.2:80", Tags: []string{},
 				Status: "critical", State: "unhealthy", Reasons: []string{"consul: critical: http check: connection refused"}},
 			{Service: "web", ID: "c-drained", Node: "n", Address: "[2001:db8::1]:80", Weight: 1, Tags: []string{},

@@ -14,6 +14,7 @@ type reading struct {
 	pending  int
 	eligible int
 	panic    bool
+	tiers    []balancer.Tier // of the pool in use
 	drains   []balancer.StandingDrain
 	peers    []peerReading // in the set, then draining; no two with the same labels
 }
@@ -53,6 +54,9 @@ func (r *reading) add(pool *balancer.Pool) {
 	s := pool.Snapshot()
 	r.eligible += len(s.Eligible)
 	r.panic = r.panic || s.Panic
+	if len(s.All) > 0 || r.tiers == nil { // a pool that only drains has none
+		r.tiers = s.Tiers
+	}
 	r.drains = append(r.drains, pool.StandingDrains()...)
 	known := make(map[peerLabels]int, len(r.peers))
 	for i, p := range r.peers {

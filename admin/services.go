@@ -17,12 +17,20 @@ type Service struct {
 	Peers    map[string]int `json:"peers"`    // number of peers in each state, draining ones included
 	Eligible int            `json:"eligible"` // peers that requests go to
 	Panic    bool           `json:"panic"`    // too few are left, so others are used too
+	Tiers    []Tier         `json:"tiers"`    // one if none are configured
 	Inflight int            `json:"inflight"`
 	Requests uint64         `json:"requests"` // that ended, since the start
 	P50MS    float64        `json:"p50_ms"`   // estimates over all of them
 	P99MS    float64        `json:"p99_ms"`
 
 	StandingDrains []StandingDrain `json:"standing_drains"`
+}
+
+// Tier is one tier of a service's peers.
+type Tier struct {
+	Peers    int     `json:"peers"`
+	Eligible int     `json:"eligible"`
+	Share    float64 `json:"share"` // of the requests, 0 to 1
 }
 
 // StandingDrain is an operator's drain of an instance that is not there at the
@@ -113,7 +121,11 @@ func describeService(r *reading) Service {
 		P50MS:    millis(r.requests.Quantile(0.5)),
 		P99MS:    millis(r.requests.Quantile(0.99)),
 
+		Tiers:          []Tier{},
 		StandingDrains: []StandingDrain{},
+	}
+	for _, t := range r.tiers {
+		s.Tiers = append(s.Tiers, Tier(t))
 	}
 	for _, d := range r.drains {
 		s.StandingDrains = append(s.StandingDrains, StandingDrain{d.ID.ID, d.ID.Node, d.ID.Address, d.Why, moment(d.Since)})

@@ -69,6 +69,10 @@ var formats = map[string]format{
 		"the path of a file",
 		func(s string) bool { return !strings.HasSuffix(s, "/") },
 	},
+	"meta": {
+		`"KEY=VALUE"`,
+		func(s string) bool { return strings.Index(s, "=") > 0 },
+	},
 	"hash_key": {
 		`client_address, path, "header NAME", "cookie NAME" or "query NAME"`,
 		func(s string) bool { _, err := route.ParseHashKey(s); return err == nil },

@@ -33,7 +33,9 @@ func mustParse(t *testing.T, text string) *Config {
 var (
 	defaultBalance = Balance{
 		Policy: "ewma", Hash: Hash{Bound: 1.25},
-		Sticky: Sticky{Cookie: "sluice_peer", Path: "/", SameSite: "lax"},
+		Sticky:           Sticky{Cookie: "sluice_peer", Path: "/", SameSite: "lax"},
+		Overprovisioning: 1.4,
+		Subset:           Subset{Replica: -1},
 	}
 	defaultRetry  = Retry{Attempts: 2, Body: 64 << 10, Budget: 0.2, MinPerSecond: 10}
 	defaultLimits = Limits{Pending: 1024}

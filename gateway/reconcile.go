@@ -183,10 +183,13 @@ func (g *Gateway) awaitFirst(ctx context.Context, services []*service, timeout t
 // poolOptions are the settings of the pool of a service.
 func (g *Gateway) poolOptions(s config.Service, checker *healthcheck.Checker, health healthcheck.Settings) balancer.Options {
 	return checker.Adapt(balancer.Options{
-		Policy:       balancer.Policy(s.Balance.Policy),
-		DrainTimeout: s.Drain.Timeout,
-		HashBound:    hashBound(s.Balance.Hash),
-		StickyKey:    string(s.Balance.Sticky.Secret),
+		Policy:           balancer.Policy(s.Balance.Policy),
+		DrainTimeout:     s.Drain.Timeout,
+		HashBound:        hashBound(s.Balance.Hash),
+		Tiers:            tiersOf(s.Balance.Tiers),
+		Overprovisioning: float64(s.Balance.Overprovisioning),
+		Subset:           subsetOf(s.Balance.Subset),
+		StickyKey:        string(s.Balance.Sticky.Secret),
 		Limits: balancer.Limits{
 			Requests:     s.Limits.Requests,
 			PeerRequests: s.Limits.RequestsPerPeer,
