@@ -74,7 +74,17 @@ func (w *watch) sendShared(ctx context.Context) (Answer, error) {
 	case <-ctx.Done():
 		return Answer{}, context.Cause(ctx)
 	}
-	answer, err := w.send(ctx, 0)
+	if err := w.client.gate.enter(ctx); err != nil {
+		return Answer{}, err
+	}
+	defer w.client.gate.leave()
+	// The overview knows more than a server that lags behind, or the cache.
+	o := w.options
+	o.Cached = false
+	if o.Consistency == ConsistencyStale {
+		o.Consistency = ConsistencyDefault
+	}
+	answer, err := w.queryAs(ctx, &o, api.QueryOptions{})
 	if err == nil {
 		w.rider.on(answer.nodes)
 	}

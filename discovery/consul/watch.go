@@ -201,7 +201,12 @@ func (w *watch) hold(lost, listed []discovery.Instance) {
 
 // query asks the agent in use, and notes which one that is.
 func (w *watch) query(ctx context.Context, q api.QueryOptions) (Answer, error) {
-	answer, err := w.client.query(ctx, &w.options, q)
+	return w.queryAs(ctx, &w.options, q)
+}
+
+// queryAs is query with other options.
+func (w *watch) queryAs(ctx context.Context, o *ServiceOptions, q api.QueryOptions) (Answer, error) {
+	answer, err := w.client.query(ctx, o, q)
 	w.asked = answer.agent
 	return answer, err
 }
