@@ -15,17 +15,20 @@ import (
 
 // answer is what a feed got.
 type answer struct {
-	body  io.Reader
-	index uint64
+	body     io.Reader
+	index    uint64
+	filtered bool // by ACLs
 }
 
 // feed follows what Consul answers for a path, with blocking queries by the same
 // rules as a watch.
 type feed struct {
-	overview *overview
-	path     string             // without "/v1/"
-	filter   string             // that Consul applies
-	take     func(answer) error // reads an answer that may have changed
+	client    *Client
+	path      string // without "/v1/"
+	options   api.QueryOptions
+	take      func(answer) error // reads an answer that may have changed
+	note      func(error)        // is told how each query ended, except that one failure says little
+	regressed func()             // is told that Consul has lost its state
 
 	index  uint64 // for the next query; 0: it does not block
 	last   uint64 // of the last answer
@@ -34,8 +37,20 @@ type feed struct {
 }
 
 func (v *overview) newFeed(path string, take func(answer) error) *feed {
-	return &feed{overview: v, path: path, take: take,
+	f := &feed{client: v.client, path: path, options: v.scope.options(), take: take, regressed: v.allChanged,
 		tries: tries{agents: v.client.agents, remote: v.scope.datacenter != ""}}
+	f.note = func(err error) {
+		if err != nil {
+			err = fmt.Errorf("watch all services: %w", err)
+		}
+		v.note(f, err)
+	}
+	return f
+}
+
+// options are those of every query of s.
+func (s scope) options() api.QueryOptions {
+	return api.QueryOptions{Datacenter: s.datacenter, Namespace: s.namespace, Partition: s.partition}
 }
 
 // run follows until ctx ends.
@@ -53,14 +68,14 @@ func (f *feed) run(ctx context.Context) {
 	}
 }
 
-// next tells the overview how a query ended, and returns how long to wait
+// next tells note how a query ended, and returns how long to wait
 // before the next one. One failure says little: the next query, which does not
 // block, finds what may have been missed.
 func (f *feed) next(ctx context.Context, err error) time.Duration {
 	if err == nil {
 		f.succeeded()
 		f.failed = 0
-		f.overview.note(f, nil)
+		f.note(nil)
 		return 0
 	}
 	f.index = 0
@@ -68,28 +83,27 @@ func (f *feed) next(ctx context.Context, err error) time.Duration {
 		return rand.N(moveSpread)
 	}
 	if f.failed++; f.failed > 1 || unavailable(err) {
-		f.overview.note(f, fmt.Errorf("watch all services: %w", err))
+		f.note(err)
 	}
 	return f.backoff.next(err)
 }
 
 // poll asks once.
 func (f *feed) poll(ctx context.Context) error {
-	q := f.overview.options()
-	q.Filter = f.filter
+	q := f.options
 	if q.WaitIndex = f.index; f.index > 0 {
 		q.WaitTime = defaultWait - rand.N(defaultWait/10)
 	}
 	var err error
-	f.asked, err = f.overview.client.get(ctx, f.path, q, func(a Answer, body io.Reader) error {
+	f.asked, err = f.client.get(ctx, f.path, q, func(a Answer, body io.Reader) error {
 		if a.Index > 0 && a.Index == f.last && f.index > 0 {
 			return nil // the wait is over
 		}
-		if err := f.take(answer{body: body, index: a.Index}); err != nil {
+		if err := f.take(answer{body, a.Index, a.FilteredByACL}); err != nil {
 			return err
 		}
 		if a.Index < f.last {
-			f.overview.allChanged() // Consul has lost its state
+			f.regressed()
 			f.last, f.index = a.Index, 0
 		} else {
 			f.last, f.index = a.Index, max(a.Index, 1)
@@ -97,11 +111,6 @@ func (f *feed) poll(ctx context.Context) error {
 		return nil
 	})
 	return err
-}
-
-// options are those of every query of the overview.
-func (v *overview) options() api.QueryOptions {
-	return api.QueryOptions{Datacenter: v.scope.datacenter, Namespace: v.scope.namespace, Partition: v.scope.partition}
 }
 
 // get asks for path, without "/v1/", when the gate lets it, and has read read

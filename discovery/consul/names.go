@@ -2,12 +2,9 @@ package consul
 
 import (
 	"hash/maphash"
-	"io"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 const (
@@ -60,7 +57,14 @@ func (n *names) showed(index uint64) bool {
 
 // take reads an answer.
 func (n *names) take(a answer) error {
-	services, err := readServices(a.body, n.seed)
+	services := make(map[string]uint64)
+	err := readCatalog(a.body, func(name string, tags []string) {
+		sum := uint64(1) // tags come in any order
+		for _, tag := range tags {
+			sum += maphash.String(n.seed, tag)
+		}
+		services[name] = sum
+	})
 	if err != nil {
 		return err
 	}
@@ -132,31 +136,4 @@ func (n *names) sweeps() {
 			}
 		}
 	}
-}
-
-// readServices reads an answer of /v1/catalog/services: for each name, a sum over
-// its tags, which come in any order.
-func readServices(r io.Reader, seed maphash.Seed) (map[string]uint64, error) {
-	d := newDecoder(r)
-	services := make(map[string]uint64)
-	err := readObject(d, func(quoted []byte) error {
-		name, err := jsontext.AppendUnquote(nil, quoted)
-		if err != nil {
-			return err
-		}
-		if err := expect(d, '['); err != nil {
-			return err
-		}
-		sum := uint64(1)
-		for d.PeekKind() == '"' {
-			tag, err := d.ReadValue()
-			if err != nil {
-				return err
-			}
-			sum += maphash.Bytes(seed, tag)
-		}
-		services[string(name)] = sum
-		return expect(d, ']')
-	})
-	return services, err
 }

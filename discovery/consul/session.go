@@ -138,7 +138,7 @@ func (s *session) followSick(one bool) {
 	before := s.sick
 	if s.sick, s.small = nil, one; one {
 		f := s.newFeed("health/state/any", s.takeSick())
-		f.filter = `Status != "passing"`
+		f.options.Filter = `Status != "passing"`
 		s.sick = append(s.sick, s.startFollowing(f, errPending))
 	} else {
 		for _, state := range []string{"critical", "warning"} {

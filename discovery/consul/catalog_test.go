@@ -1,0 +1,257 @@
+package consul
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/consultest"
+	"sluice/discovery"
+	"sluice/discovery/discoverytest"
+)
+
+// catalogBubble watches the fake's catalog in a synctest bubble.
+type catalogBubble struct {
+	*discoverytest.Consul
+	t     *testing.T
+	watch *Catalog
+	begin time.Time
+	log   strings.Builder
+
+	mu   sync.Mutex
+	sets []string // that were reported since the last check: "1s: moon star"
+}
+
+func watchCatalog(t *testing.T, s Selection, f func(b *catalogBubble)) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &catalogBubble{Consul: discoverytest.New(), t: t, begin: time.Now()}
+		b.tagged("star", "web", "v1")
+		pipe := discoverytest.ServePipe(b.Consul)
+		client, err := NewClient(ClientOptions{Addresses: []string{"http://fake"}, Log: zerolog.New(&b.log), dial: pipe.DialContext})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.watch = client.Catalog(s)
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() {
+			b.watch.Run(ctx, func(services []CatalogService) {
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				b.sets = append(b.sets, fmt.Sprintf("%v: %s", time.Since(b.begin), namesOf(services)))
+			})
+		})
+		f(b)
+		cancel()
+		run.Wait()
+		client.Close()
+		pipe.Close()
+	})
+}
+
+func namesOf(services []CatalogService) string {
+	var names []string
+	for _, s := range services {
+		names = append(names, s.Name)
+	}
+	return strings.Join(names, " ")
+}
+
+// tagged makes one instance of a service with tags.
+func (b *catalogBubble) tagged(service string, tags ...string) {
+	e := discoverytest.Instance(service, service+"-1", 80)
+	e.Service.Tags = tags
+	b.Set(service, e)
+}
+
+// forget takes services out of the catalog.
+func (b *catalogBubble) forget(services ...string) {
+	none := make(map[string][]*api.ServiceEntry)
+	for _, s := range services {
+		none[s] = nil
+	}
+	b.SetAll(none)
+}
+
+// expect checks what was reported since the last check, until d after the start.
+func (b *catalogBubble) expect(d time.Duration, want ...string) {
+	b.t.Helper()
+	time.Sleep(time.Until(b.begin.Add(d)))
+	synctest.Wait()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !slices.Equal(b.sets, want) {
+		b.t.Errorf("by %v reported %q, want %q", d, b.sets, want)
+	}
+	b.sets = nil
+}
+
+func TestCatalogSelects(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		selection Selection
+		want      string
+	}{
+		{"everything but Consul itself", Selection{}, "moon star sun web-1"},
+		{"a tag", Selection{Tag: "web"}, "star web-1"},
+		{"a pattern", Selection{Name: "web-*"}, "web-1"},
+		{"a name", Selection{Name: "moon"}, "moon"},
+		{"a tag and a pattern", Selection{Tag: "web", Name: "s*"}, "star"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			watchCatalog(t, tt.selection, func(b *catalogBubble) {
+				b.tagged("consul")
+				b.tagged("moon", "v1")
+				b.tagged("sun")
+				b.tagged("web-1", "v2", "web")
+				time.Sleep(time.Second)
+				synctest.Wait()
+				if got := namesOf(b.watch.Status().Services); got != tt.want {
+					t.Errorf("selected %q, want %q", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
+func TestCatalogServicesComeAtOnceAndGoLater(t *testing.T) {
+	watchCatalog(t, Selection{Tag: "web"}, func(b *catalogBubble) {
+		b.expect(sec, "0s: star")
+		b.tagged("moon", "web")
+		b.expect(2*sec, "1s: moon star")
+		b.tagged("sun", "other")
+		b.expect(3 * sec)
+		b.tagged("moon", "web", "v2") // its tags are news, too
+		b.expect(4*sec, "3s: moon star")
+
+		b.forget("moon")
+		b.expect(30 * sec)
+		if held := b.watch.Status().Held; !slices.Equal(held, []string{"moon"}) {
+			b.t.Errorf("held %q", held)
+		}
+		b.expect(40*sec, "34s: star")
+
+		b.tagged("star", "no longer")
+		b.expect(50 * sec)
+		b.tagged("star", "web")
+		b.expect(200*sec, "50s: star") // it came back in time, with one tag less
+	})
+}
+
+func TestCatalogGivesNothingUpWhileConsulFails(t *testing.T) {
+	for name, fault := range map[string]discoverytest.Fault{
+		"dropped connections":   {Drop: true},
+		"500":                   {Status: 500, Body: "No cluster leader"},
+		"no known leader":       {NoLeader: true, Body: "{}"},
+		"not an object":         {Index: "99", Body: "[]"},
+		"null":                  {Index: "99", Body: "null"},
+		"half an answer":        {Index: "99", Body: `{"moon": ["we`},
+		"not Consul's":          {Index: "-", Body: "{}"},
+		"everything is hidden":  {Index: "99", Filtered: true, Body: "{}"},
+		"a login page":          {Index: "99", Body: "<html>"},
+		"forgotten, and failed": {Status: 502},
+	} {
+		t.Run(name, func(t *testing.T) {
+			watchCatalog(t, Selection{}, func(b *catalogBubble) {
+				b.expect(sec, "0s: star")
+				b.Break(fault)
+				b.expect(200 * sec)
+				if s := b.watch.Status(); !fault.Filtered && (s.State != discovery.WatchStale || s.LastError == "") {
+					t.Errorf("status %+v", s)
+				}
+				b.forget("star")
+				b.Heal()
+				b.expect(215 * sec)   // 30 s begin with the first good answer
+				time.Sleep(100 * sec) // a query may block on the index of the fault
+				synctest.Wait()
+				if s := b.watch.Status(); s.State != discovery.WatchFresh || len(s.Services) != 0 {
+					t.Errorf("afterwards %+v", s)
+				}
+			})
+		})
+	}
+}
+
+func TestCatalogAsksForMetaOnTheServer(t *testing.T) {
+	watchCatalog(t, Selection{Meta: map[string]string{"public": `say "yes"`, "a": "b"}}, func(b *catalogBubble) {
+		time.Sleep(sec)
+		synctest.Wait()
+		want := "ServiceMeta[`a`] == `b` and ServiceMeta[`public`] == `say \"yes\"`"
+		if got := b.Requests()[0].Filter; got != want {
+			b.t.Errorf("filter %q, want %q", got, want)
+		}
+		want = strings.ReplaceAll(want, "ServiceMeta", "Service.Meta")
+		if got := b.watch.selection.InstanceFilter(); got != want {
+			b.t.Errorf("filter of instances %q, want %q", got, want)
+		}
+	})
+}
+
+func TestCatalogRefusesAWrongPattern(t *testing.T) {
+	client, err := NewClient(ClientOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Catalog(Selection{Name: "[a"}).Run(t.Context(), nil); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestRealCatalog(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	client, err := NewClient(ClientOptions{Addresses: []string{agent.URL()}, Log: zerolog.New(zerolog.NewTestWriter(t))})
+	must(t, err)
+	found := make(chan string, 100)
+	follow := func(s Selection) {
+		ctx, cancel := context.WithCancel(context.Background())
+		var run sync.WaitGroup
+		run.Go(func() {
+			client.Catalog(s).Run(ctx, func(services []CatalogService) { found <- namesOf(services) })
+		})
+		t.Cleanup(func() {
+			cancel()
+			run.Wait()
+		})
+	}
+	await := func(want string) {
+		t.Helper()
+		deadline := time.After(patience)
+		for last := "nothing"; last != want; {
+			select {
+			case last = <-found:
+			case <-deadline:
+				t.Fatalf("found %q last, want %q", last, want)
+			}
+		}
+	}
+	t.Cleanup(client.Close)
+	follow(Selection{Tag: "web", Meta: map[string]string{"public": `say "yes"`}, Hold: -1})
+	await("")
+	public := func(r *api.AgentServiceRegistration) {
+		r.Tags, r.Meta = []string{"web"}, map[string]string{"public": `say "yes"`}
+	}
+	registerTTL(t, agent, "star", "a", 8001, public)
+	await("star")
+	registerTTL(t, agent, "hidden", "b", 8002, func(r *api.AgentServiceRegistration) { r.Tags = []string{"web"} })
+	registerTTL(t, agent, "moon", "c", 8003, public)
+	await("moon star")
+	must(t, agent.Client().Agent().ServiceDeregister("a"))
+	await("moon")
+
+	// The instances of a selected service are asked for by the same meta.
+	answer, err := client.Health(t.Context(), ServiceOptions{Service: "moon", Tags: []string{"web"},
+		Filter: Selection{Meta: map[string]string{"public": `say "yes"`}}.InstanceFilter()})
+	must(t, err)
+	if formatSet(answer.Instances) != "c" {
+		t.Errorf("instances %q", formatSet(answer.Instances))
+	}
+}
