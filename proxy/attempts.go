@@ -80,7 +80,7 @@ func hedge(service *route.Service, query *balancer.Query, x exchange, first bala
 	firstOutcome, secondOutcome := x.race(first, second)
 	first.Done(firstOutcome)
 	second.Done(secondOutcome)
-	if secondOutcome.Class == balancer.OutcomeSuperseded {
+	if c := firstOutcome.Class; c == balancer.OutcomeOK || c == balancer.OutcomeServerError {
 		return firstOutcome, tries + 1
 	}
 	query.Tried.Add(second.Peer)
