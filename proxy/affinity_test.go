@@ -208,7 +208,7 @@ func TestStickyCookieAndInterimResponses(t *testing.T) {
 		p := startProxy(t, Options{}, origin.address())
 		p.setPolicy(balancer.PolicySticky)
 		p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: &route.Affinity{Cookie: "peer"}})
-		answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+		answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: x\r\n\r\n")
 		head, rest, _ := strings.Cut(answer, "\r\n\r\n")
 		if strings.Contains(head, "Set-Cookie") || strings.Count(rest, "Set-Cookie: peer=") != 1 {
 			t.Errorf("got %q", answer)
