@@ -12,7 +12,7 @@ import (
 	"sluice/http1"
 )
 
-// switches reports whether the response agrees to the protocol that the client
+// switches reports whether the response agrees to a protocol that the client
 // asked for. b is its head.
 func (x *httpExchange) switches(b []byte) bool {
 	if !x.upgrade || !x.response.Upgrade {
@@ -20,7 +20,12 @@ func (x *httpExchange) switches(b []byte) bool {
 	}
 	asked := x.head.Find(x.in[x.start:x.end], http1.NameUpgrade)
 	agreed := x.response.Find(b, http1.NameUpgrade)
-	return len(agreed) > 0 && bytes.EqualFold(asked, agreed)
+	for protocol := range bytes.SplitSeq(asked, []byte{','}) {
+		if len(agreed) > 0 && bytes.EqualFold(bytes.TrimSpace(protocol), agreed) {
+			return true
+		}
+	}
+	return false
 }
 
 // receiveTunnel passes the 101 on and then whatever comes, until both sides

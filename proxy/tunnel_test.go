@@ -124,6 +124,24 @@ func TestTunnelEndsWithServer(t *testing.T) {
 	eventually(t, "the peer's connection closed", func() bool { return origin.open() == 0 })
 }
 
+// A client may name several protocols; the peer chooses one.
+func TestUpgradeToOneOfSeveral(t *testing.T) {
+	origin := startOrigin(t, func(c *originConn) bool {
+		if _, ok := c.request(); !ok {
+			return false
+		}
+		io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nhello")
+		return false
+	})
+	p := startProxy(t, Options{}, origin.address())
+	conn := p.dial()
+	io.WriteString(conn, strings.Replace(upgradeRequest, "Echo", "other/2, Echo", 1))
+	conn.(*net.TCPConn).CloseWrite()
+	if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 101 ") || !strings.HasSuffix(string(answer), "\r\n\r\nhello") {
+		t.Errorf("got %q, %v", answer, err)
+	}
+}
+
 func TestWebSocket(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, err := websocket.Accept(w, r, nil)
