@@ -34,16 +34,20 @@
 // nothing of health. [PolicyEWMA], the default, is for requests whose peers
 // differ or may become slow. [PolicyLeastConn] is for long exchanges such as
 // TCP connections, where the time to the first byte says little.
-// [PolicyRoundRobin] and [PolicyRandom] take no notice of load.
+// [PolicyRoundRobin] and [PolicyRandom] take no notice of load. [PolicyHash] and
+// [PolicySticky] keep requests together that Query.Hash says belong together.
 //
-// # Health
+// Options.Tiers has peers that get requests only as far as others have no room
+// for them, Options.Subset leaves out some, Options.SlowStart lets the weights
+// of new peers grow. All of that is decided when a snapshot is built, too, and
+// so is panic: when too few peers are eligible, see Options.PanicThreshold.
+// docs/balancing.md compares the policies; TestFigures makes what it shows.
 //
-// A pool judges nobody by itself. What it offers to those who do costs a
-// successful request next to nothing: failures in a row are counted
-// ([Streak]) and told ([Options].OnFailure), latencies are measured on request
-// ([Latencies]), and verdicts come back as reasons ([Pool.SetReasons]), each
-// bit from one judge, so that none undoes what another found. Package
-// healthcheck is that judge.
+// # Limits
+//
+// [Limits] and [RetryBudget] bound what a pool takes on. They are counted while
+// requests run, in atomics of the pool, and only as far as they are set. A pick
+// that they stop fails at once, with an error that says which.
 //
 // # How a peer leaves
 //

@@ -39,9 +39,10 @@ type Options struct {
 	// no panic as long as other tiers have room.
 	PanicThreshold float64
 	// HashBound is how many times its share of the requests in flight a peer may
-	// have at most with PolicyHash: 1 or more. With 1 nearly every request finds
-	// a peer full and the policy is of little use; math.Inf(1) is no bound.
-	// Default: [DefaultHashBound].
+	// have at most with PolicyHash: 1 or more. Three standard deviations above its
+	// share are allowed in any case, which is more where a share is below 144
+	// requests (with the default). math.Inf(1) is no bound. Default:
+	// [DefaultHashBound].
 	HashBound float64
 	// StickyKey is the secret that Peer.StickyID is made with. Replicas need the
 	// same one to know each other's names of peers. Default: the pool's name, which

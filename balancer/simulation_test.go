@@ -20,7 +20,8 @@ type server struct {
 }
 
 // simulation sends requests with exponentially distributed intervals to
-// servers, in virtual time: a picker needs no clock of its own.
+// servers, in virtual time: a picker needs no clock of its own. The same
+// simulation gives the same result each time.
 type simulation struct {
 	policy   Policy
 	rate     float64 // requests per second
@@ -28,6 +29,14 @@ type simulation struct {
 	warmUp   time.Duration // results before are not counted
 	servers  []server
 	seed     uint64
+
+	// replicas is how many balancers there are, among which the requests are
+	// spread at random. None knows what the others have in flight. 0 means 1.
+	replicas int
+	// sessions is how many clients the requests come from: for policies that keep
+	// together what belongs together. 0: each request comes from another one.
+	sessions  int
+	slowStart SlowStart // for servers that join
 }
 
 // result is what became of the requests.
@@ -36,7 +45,8 @@ type result struct {
 	shares    []float64       // of all picks, by server
 	failures  int
 	perServer []int
-	peers     []*Peer
+	peers     []*Peer // of the first balancer
+	moves     int     // requests that went elsewhere than the one before of their session
 }
 
 func (r *result) quantile(q float64) time.Duration {
@@ -53,6 +63,8 @@ type ending struct {
 	at, start time.Duration
 	server    int
 	class     OutcomeClass
+	peer      *Peer
+	by        *balancerModel
 }
 
 type endings []ending
@@ -67,45 +79,82 @@ func (e *endings) Pop() any {
 	return last
 }
 
-func (s simulation) run() *result {
-	random := rand.New(rand.NewPCG(s.seed, 1))
-	r := &result{perServer: make([]int, len(s.servers)), shares: make([]float64, len(s.servers))}
-	index := make(map[*Peer]int)
-	for i, server := range s.servers {
-		p := &Peer{}
-		p.ID = instance(i, 1).Key()
+// balancerModel is one replica of a balancer.
+type balancerModel struct {
+	peers      []*Peer
+	index      map[*Peer]int
+	candidates []candidate
+	picker     picker
+	inflight   atomic.Int64
+	cursor     atomic.Uint64
+	tables     maglevs
+}
+
+func newBalancerModel(servers []server, random *rand.Rand) *balancerModel {
+	b := &balancerModel{index: make(map[*Peer]int)}
+	for i, server := range servers {
+		p := &Peer{ID: instance(i, 1).Key()}
+		p.name("key")
 		c := new(condition)
 		c.setInstance(instance(i, max(server.weight, 1)), false)
 		p.condition.Store(c)
-		r.peers = append(r.peers, p)
-		index[p] = i
+		b.peers = append(b.peers, p)
+		b.index[p] = i
 	}
-	present := func(now time.Duration) []candidate {
-		var candidates []candidate
-		for i, p := range r.peers {
-			if s.servers[i].from <= now {
-				candidates = append(candidates, candidate{peer: p, weight: p.Weight(), warmth: 1})
-			}
+	b.cursor.Store(random.Uint64())
+	return b
+}
+
+// build makes a picker of those peers that have joined after age.
+func (b *balancerModel) build(s *simulation, age time.Duration) {
+	b.candidates = nil
+	scale := 1
+	if s.slowStart.Window > 0 {
+		scale = warmingScale
+	}
+	for i, p := range b.peers {
+		from := s.servers[i].from
+		if from > age {
+			continue
 		}
-		return candidates
+		warmth := 1.
+		if from > 0 {
+			warmth = s.slowStart.factor(age - from)
+		}
+		weight := max(1, int(float64(p.Weight()*scale)*warmth))
+		b.candidates = append(b.candidates, candidate{peer: p, weight: weight, warmth: warmth})
 	}
-	candidates := present(0)
-	var inflight atomic.Int64
-	lineupOf := func(candidates []candidate) *lineup {
-		return &lineup{candidates: candidates, all: r.peers, hashBound: DefaultHashBound, inflight: &inflight, tables: new(maglevs)}
+	b.tables = b.tables.next()
+	b.picker = newPicker(s.policy, &lineup{
+		candidates: b.candidates, all: b.peers, hashBound: DefaultHashBound, inflight: &b.inflight, tables: &b.tables,
+	})
+}
+
+func (s simulation) run() *result {
+	random := rand.New(rand.NewPCG(s.seed, 1))
+	r := &result{perServer: make([]int, len(s.servers)), shares: make([]float64, len(s.servers))}
+	balancers := make([]*balancerModel, max(s.replicas, 1))
+	for i := range balancers {
+		balancers[i] = newBalancerModel(s.servers, random)
 	}
-	picker := newPicker(s.policy, lineupOf(candidates))
+	r.peers = balancers[0].peers
 	free := make([][]time.Duration, len(s.servers)) // when each worker is free
 	for i, server := range s.servers {
 		free[i] = make([]time.Duration, server.workers)
 	}
-	var cursor atomic.Uint64
+	type session struct {
+		id   uint64
+		last int // server, from 1
+	}
+	sessions := make([]session, s.sessions)
+	for i := range sessions {
+		sessions[i].id = random.Uint64()
+	}
 	var pending endings
 	end := func(e ending) {
-		p := r.peers[e.server]
-		p.measure(Outcome{Class: e.class, Latency: e.at - e.start}, int64(e.at))
-		p.load.Add(-1)
-		inflight.Add(-1)
+		e.peer.measure(Outcome{Class: e.class, Latency: e.at - e.start}, int64(e.at))
+		e.peer.load.Add(-1)
+		e.by.inflight.Add(-1)
 		if e.start < s.warmUp {
 			return
 		}
@@ -119,19 +168,48 @@ func (s simulation) run() *result {
 	// very recent ones.
 	const begin = time.Hour
 	s.warmUp += begin
+	built := time.Duration(-1) // age at which the pickers were made
+	changes := func(from, to time.Duration) bool {
+		return from < 0 || slices.ContainsFunc(s.servers, func(server server) bool {
+			return server.from > from && server.from <= to ||
+				server.from > 0 && server.from <= to && from < server.from+s.slowStart.Window && to-from >= s.slowStart.step()
+		})
+	}
 	for now := begin; now < begin+s.duration; {
 		now += time.Duration(random.ExpFloat64() / s.rate * float64(time.Second))
 		for len(pending) > 0 && pending[0].at <= now {
 			end(heap.Pop(&pending).(ending))
 		}
-		if c := present(now - begin); len(c) != len(candidates) {
-			candidates, picker = c, newPicker(s.policy, lineupOf(c))
+		if age := now - begin; changes(built, age) {
+			for _, b := range balancers {
+				b.build(&s, age)
+			}
+			built = age
 		}
-		inflight.Add(1)
-		i := index[picker.pick(Query{}, int64(now), &cursor)]
-		r.peers[i].load.Add(1)
+		b := balancers[random.IntN(len(balancers))]
+		q := Query{random: random.Uint64}
+		var from *session
+		if len(sessions) > 0 {
+			from = &sessions[random.IntN(len(sessions))]
+			switch {
+			case s.policy == PolicyHash:
+				q.Hash = from.id
+			case from.last > 0:
+				q.Hash = b.peers[from.last-1].StickyID()
+			}
+		}
+		b.inflight.Add(1)
+		peer := b.picker.pick(q, int64(now), &b.cursor)
+		i := b.index[peer]
+		peer.load.Add(1)
 		if now >= s.warmUp {
 			r.perServer[i]++
+		}
+		if from != nil {
+			if from.last > 0 && from.last != i+1 && now >= s.warmUp {
+				r.moves++
+			}
+			from.last = i + 1
 		}
 		server := s.servers[i]
 		if server.hangs {
@@ -147,7 +225,7 @@ func (s simulation) run() *result {
 			at = done(max(start, free[i][w]))
 			free[i][w] = at
 		}
-		heap.Push(&pending, ending{at: at, start: now, server: i, class: server.class})
+		heap.Push(&pending, ending{at: at, start: now, server: i, class: server.class, peer: peer, by: b})
 	}
 	for len(pending) > 0 {
 		end(heap.Pop(&pending).(ending))
