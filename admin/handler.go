@@ -30,6 +30,7 @@ func New(o Options) http.Handler {
 	guarded("/api", h.peers)
 	guarded("/api/peers", h.peers)
 	guarded("/api/services", h.services)
+	guarded("/api/catalog", h.catalog)
 	guarded("/api/routes", h.routes)
 	guarded("/api/config", h.config)
 	guarded("/api/config/history", h.configHistory)

@@ -10,6 +10,7 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/discovery/consul"
 	"sluice/healthcheck"
 	"sluice/metrics"
 	"sluice/route"
@@ -43,6 +44,10 @@ type Options struct {
 	// configuration finds there, given by sluice's name for it, with the same
 	// selection as its watch. The error is ErrNotInConsul for any other service.
 	Consul func(ctx context.Context, service string) (ConsulAnswer, error)
+
+	// Catalog returns how finding services in Consul's catalog fares; false: none
+	// are looked for.
+	Catalog func() (consul.CatalogStatus, bool)
 
 	// Ready reports whether sluice can serve, and if not, what is missing, in a
 	// few words for each thing.
@@ -105,6 +110,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Consul == nil {
 		o.Consul = func(context.Context, string) (ConsulAnswer, error) { return ConsulAnswer{}, ErrNotInConsul }
+	}
+	if o.Catalog == nil {
+		o.Catalog = func() (consul.CatalogStatus, bool) { return consul.CatalogStatus{}, false }
 	}
 	if o.Ready == nil {
 		o.Ready = func() (bool, []string) { return true, nil }

@@ -9,6 +9,7 @@ import (
 // use and those of the same name that are closed and drain.
 type reading struct {
 	service  string
+	policy   balancer.Policy
 	requests metrics.RequestsSnapshot
 	refusals [balancer.NumLimits]uint64
 	pending  int
@@ -55,7 +56,7 @@ func (r *reading) add(pool *balancer.Pool) {
 	r.eligible += len(s.Eligible)
 	r.panic = r.panic || s.Panic
 	if len(s.All) > 0 || r.tiers == nil { // a pool that only drains has none
-		r.tiers = s.Tiers
+		r.tiers, r.policy = s.Tiers, s.Policy
 	}
 	r.drains = append(r.drains, pool.StandingDrains()...)
 	known := make(map[peerLabels]int, len(r.peers))

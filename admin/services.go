@@ -95,15 +95,11 @@ func optionalMoment(t time.Time) *time.Time {
 // services answers /api/services.
 func (h *handler) services(w http.ResponseWriter, r *http.Request) {
 	watches := h.Watches()
-	current := h.History.Current().Config
 	services := []Service{}
 	for _, reading := range h.readings() {
 		s := describeService(reading)
 		if i := slices.IndexFunc(watches, func(w discovery.WatchStatus) bool { return w.Service == s.Service }); i >= 0 {
 			s.Watch = describeWatch(watches[i])
-		}
-		if current != nil {
-			s.Policy = current.Services[s.Service].Balance.Policy
 		}
 		services = append(services, s)
 	}
@@ -113,6 +109,7 @@ func (h *handler) services(w http.ResponseWriter, r *http.Request) {
 func describeService(r *reading) Service {
 	s := Service{
 		Service:  r.service,
+		Policy:   string(r.policy),
 		Peers:    map[string]int{},
 		Eligible: r.eligible,
 		Panic:    r.panic,

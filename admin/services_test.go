@@ -13,6 +13,9 @@ func TestServices(t *testing.T) {
 	bad := instance("star", "b", "10.0.0.2")
 	bad.Status = discovery.StatusCritical
 	star := newPool(t, "star", instance("star", "a", "10.0.0.1"), bad)
+	if err := star.Reconfigure(balancer.Options{Policy: balancer.PolicyRoundRobin}); err != nil {
+		t.Fatal(err)
+	}
 	defer pick(t, star).Done(balancer.Outcome{})
 	star.Requests().Observe(0, 200, 4*time.Millisecond, 0, 10)
 	star.Requests().Observe(1, 503, 4*time.Millisecond, 0, 10)

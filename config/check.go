@@ -171,10 +171,10 @@ func (d *decoder) failed(key string) bool {
 
 func (d *decoder) routes(c *Config) {
 	names := slices.Sorted(maps.Keys(c.Services))
-	if len(names) == 0 && !d.failed("services") {
+	if len(names) == 0 && c.Catalog == nil && !d.failed("services") {
 		d.fail(d.place("services"), "services", "", `empty: want at least one, such as "star: { consul: { service: star } }"`)
 	}
-	if len(c.Routes) == 0 && !d.failed("routes") {
+	if len(c.Routes) == 0 && c.Catalog == nil && !d.failed("routes") {
 		d.fail(d.place("routes"), "routes", "", `empty: want at least one, such as "- { path: /, service: star }"`)
 	}
 	first := make(map[string]string, len(c.Routes))
@@ -186,6 +186,9 @@ func (d *decoder) routes(c *Config) {
 		}
 		if _, ok := c.Services[r.Service]; ok || r.Service == "" || d.failed(join("services", r.Service)) {
 			continue
+		}
+		if c.Catalog != nil && formats["name"].ok(r.Service) {
+			continue // it may be found
 		}
 		want := "no such service"
 		if word := suggest(r.Service, names); word != "" {

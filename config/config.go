@@ -21,6 +21,7 @@ type Config struct {
 	Listeners []Listener         `key:"listeners" restart:"yes"` // empty: one, named "web", on ":8080"
 	Client    Client             `key:"client" restart:"yes"`
 	Consul    Consul             `key:"consul"`
+	Catalog   *Catalog           `key:"catalog"`                // nil: only the services that are named
 	Services  map[string]Service `key:"services" format:"name"` // by sluice's own name for the service
 	Routes    []Route            `key:"routes"`
 	Shutdown  Shutdown           `key:"shutdown"`

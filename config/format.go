@@ -73,6 +73,14 @@ var formats = map[string]format{
 		`"KEY=VALUE"`,
 		func(s string) bool { return strings.Index(s, "=") > 0 },
 	},
+	"catalog_meta": {
+		`"KEY=VALUE", without the character "` + "`" + `"`,
+		isCatalogMeta,
+	},
+	"pattern": {
+		"a name, or a pattern with * for any letters, ? for one, and [a-z] for one of several",
+		isPattern,
+	},
 	"hash_key": {
 		`client_address, path, "header NAME", "cookie NAME" or "query NAME"`,
 		func(s string) bool { _, err := route.ParseHashKey(s); return err == nil },

@@ -225,7 +225,7 @@ routes:
 `))
 	want := []string{
 		`sluice.yaml:1: log.level: value "inof": want one of debug, info, warn, error (did you mean info?)`,
-		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, admin, listeners, client, consul, services, routes, shutdown, health)`,
+		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, admin, listeners, client, consul, catalog, services, routes, shutdown, health)`,
 		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, prepared_query, poll, tags, filter, passing_only, datacenters, min_healthy, namespace, partition, peer, near, consistency, cached, empty_hold)`,
 		`sluice.yaml:7: services.star.timeouts.connect: value "5": want a duration with a unit (ms, s, m, h), from 1ms to 10m`,
 		`sluice.yaml:8: services.star.retry.attempts: value "9": want a whole number from 1 to 5`,
@@ -275,7 +275,7 @@ func TestRefusals(t *testing.T) {
 		{"tab", "log:\n\tlevel: info\n", []string{`sluice.yaml:2: not valid YAML: found character that cannot start any token`}},
 		{"two documents", tail + "---\nlog: {}\n", []string{`sluice.yaml:4: a second document: one file holds one configuration`}},
 		{"a list", "- a\n", []string{`sluice.yaml:1: want a mapping of keys to values, not a list`}},
-		{"later feature", "catalog: {}" + tail, []string{`sluice.yaml:1: catalog: unknown key (allowed here: log, access_log, admin, listeners, client, consul, services, routes, shutdown, health)`}},
+		{"later feature", "registry: {}" + tail, []string{`sluice.yaml:1: registry: unknown key (allowed here: log, access_log, admin, listeners, client, consul, catalog, services, routes, shutdown, health)`}},
 		{"twice", "log: {}\nlog: {}" + tail, []string{`sluice.yaml:2: log: given twice, first in line 1`}},
 		{"no name", "? [a]\n: b" + tail, []string{`sluice.yaml:1: want a name before the colon`}},
 		{"scalar for mapping", "log: debug" + tail, []string{`sluice.yaml:1: log: want a mapping of keys to values, not a single value`}},

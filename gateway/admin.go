@@ -19,6 +19,7 @@ func (g *Gateway) newAdmin() *http.Server {
 		Table:            g.table.Load,
 		History:          &g.history,
 		Consul:           g.askConsul,
+		Catalog:          g.catalogStatus,
 		Ready:            g.readiness,
 		Connections:      g.proxy.Connections,
 		Unrouted:         g.proxy.Unrouted(),
@@ -39,7 +40,7 @@ func (g *Gateway) newAdmin() *http.Server {
 
 // askConsul asks Consul now for the instances of a service that comes from it.
 func (g *Gateway) askConsul(ctx context.Context, name string) (admin.ConsulAnswer, error) {
-	config := g.history.Current().Config
+	config := g.effective.Load()
 	service, ok := config.Services[name]
 	if !ok || service.Consul == nil {
 		return admin.ConsulAnswer{}, admin.ErrNotInConsul

@@ -51,6 +51,10 @@ type Gateway struct {
 	log     zerolog.Logger
 	started *config.Config // the first configuration; keys that need a restart keep its values
 	history config.History
+	// effective is the configuration in use: the latest of history, with what was
+	// found in the catalog.
+	effective atomic.Pointer[config.Config]
+	finder    *finder
 
 	accessLog *accesslog.Logger
 	journal   *journal
@@ -125,11 +129,19 @@ func New(o Options) (_ *Gateway, err error) {
 	if err := g.listen(c); err != nil {
 		return nil, err
 	}
-	p, err := g.prepare(c)
+	g.finder = newFinder(g)
+	if c.Catalog == nil {
+		g.finder.settle()
+	}
+	if g.snapshot != nil {
+		g.finder.expect(g.snapshot.Services())
+	}
+	merged := g.merge(c)
+	p, err := g.prepare(merged)
 	if err != nil {
 		return nil, err
 	}
-	if err := g.carryOut(context.Background(), p, c, false); err != nil {
+	if err := g.carryOut(context.Background(), p, merged, false); err != nil {
 		return nil, err
 	}
 	g.history.Applied(*revision)
@@ -157,7 +169,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	warm := make(chan struct{})
 	running.Go(func() {
 		defer close(warm)
-		g.awaitFirst(ctx, g.services.all(), g.patience)
+		begin := time.Now()
+		g.awaitCatalog(ctx, g.patience)
+		g.awaitFirst(ctx, g.services.all(), g.patience-time.Since(begin))
 		if g.options.Serving == nil {
 			return
 		}

@@ -5,9 +5,15 @@ import (
 	"fmt"
 )
 
-// becomeReady waits until every service knows its first set. That is said
+// becomeReady waits until the catalog, if there is one, has said which services
+// there are, and every one knows its first set. That is said
 // once: a service that a reload adds later does not take readiness back.
 func (g *Gateway) becomeReady(ctx context.Context) {
+	select {
+	case <-g.finder.first:
+	case <-ctx.Done():
+		return
+	}
 	for {
 		pending := g.pending()
 		if len(pending) == 0 {
@@ -43,6 +49,9 @@ func (g *Gateway) readiness() (ready bool, missing []string) {
 	}
 	if g.ready.Load() {
 		return true, nil
+	}
+	if !g.finder.settled() {
+		missing = append(missing, "catalog: no answer from Consul yet")
 	}
 	for _, service := range g.pending() {
 		missing = append(missing, fmt.Sprintf("service %q: %s", service.name, service.missing()))

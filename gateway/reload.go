@@ -23,12 +23,17 @@ func (g *Gateway) Reload() {
 	}
 }
 
-// reloads does what Reload asks for, one after the other, until ctx ends.
+// reloads does what Reload asks for, and puts to use what is found in the
+// catalog, one after the other, until ctx ends.
 func (g *Gateway) reloads(ctx context.Context) {
+	defer func() { g.finder.stop() }()
 	for {
+		g.finder.follow(ctx, g.history.Current().Config)
 		select {
 		case <-g.reload:
 			g.reloadNow(ctx)
+		case <-g.finder.changed:
+			g.regroup(ctx)
 		case <-ctx.Done():
 			return
 		}
@@ -74,18 +79,19 @@ func (g *Gateway) use(ctx context.Context, r *config.Revision) error {
 		g.log.Info().Str("source", r.Source).Msg("configuration unchanged")
 		return nil
 	}
-	p, err := g.prepare(r.Config)
+	c := g.merge(r.Config)
+	p, err := g.prepare(c)
 	if err != nil {
 		return err
 	}
-	if err := g.carryOut(ctx, p, r.Config, true); err != nil {
+	if err := g.carryOut(ctx, p, c, true); err != nil {
 		return err
 	}
 	g.logs.set(r.Config.Log)
 	r.Pending = config.NeedRestart(g.started, r.Config)
 	applied := g.history.Applied(*r)
 	g.log.Info().Uint64("number", applied.Number).Str("source", r.Source).Str("hash", r.Hash).
-		Int("services", len(r.Config.Services)).Int("routes", len(r.Config.Routes)).Msg("configuration applied")
+		Int("services", len(c.Services)).Int("routes", len(c.Routes)).Msg("configuration applied")
 	if len(r.Pending) > 0 {
 		g.log.Warn().Strs("keys", r.Pending).Msg("these keys keep their old values until sluice is restarted")
 	}

@@ -104,11 +104,18 @@ type listing struct {
 	missing time.Time // since when it is not listed; zero: it is
 }
 
-// Catalog returns a watch of the selected services. Run does its work.
-func (c *Client) Catalog(s Selection) *Catalog {
+// Catalog returns a watch of the selected services. Run does its work. Known
+// are the names of services that were listed at another time: they are held as if
+// they had been listed just before.
+func (c *Client) Catalog(s Selection, known ...string) *Catalog {
 	s.Hold = max(cmp.Or(s.Hold, defaultEmptyHold), 0)
 	w := &Catalog{client: c, selection: s, poke: make(chan struct{}, 1), services: make(map[string]*listing)}
 	w.status.Since = time.Now()
+	for _, name := range known {
+		if s.accepts(name, []string{s.Tag}) {
+			w.services[name] = &listing{}
+		}
+	}
 	return w
 }
 

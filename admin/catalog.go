@@ -1,0 +1,53 @@
+package admin
+
+import (
+	"net/http"
+	"slices"
+	"time"
+
+	"sluice/discovery/consul"
+)
+
+// Catalog is what /api/catalog shows: the services that are found in Consul.
+type Catalog struct {
+	State       string         `json:"state"` // pending, fresh, stale
+	Since       time.Time      `json:"since"` // start of State
+	Index       uint64         `json:"index"`
+	LastSuccess *time.Time     `json:"last_success"` // null: never
+	LastChange  *time.Time     `json:"last_change"`  // null: never
+	LastError   string         `json:"last_error"`   // of the last query; empty if it was answered
+	Services    []FoundService `json:"services"`
+}
+
+// FoundService is a service that was found.
+type FoundService struct {
+	Service string   `json:"service"` // Consul's name for it
+	Tags    []string `json:"tags"`    // of all its instances together
+	Held    bool     `json:"held"`    // it is not listed any more
+}
+
+// catalog answers /api/catalog.
+func (h *handler) catalog(w http.ResponseWriter, _ *http.Request) {
+	s, ok := h.Catalog()
+	if !ok {
+		writeError(w, http.StatusNotFound, "the configuration has no catalog")
+		return
+	}
+	writeJSON(w, http.StatusOK, describeCatalog(s))
+}
+
+func describeCatalog(s consul.CatalogStatus) Catalog {
+	c := Catalog{
+		State:       s.State.String(),
+		Since:       moment(s.Since),
+		Index:       s.Index,
+		LastSuccess: optionalMoment(s.LastSuccess),
+		LastChange:  optionalMoment(s.LastChange),
+		LastError:   s.LastError,
+		Services:    []FoundService{},
+	}
+	for _, service := range s.Services {
+		c.Services = append(c.Services, FoundService{service.Name, list(service.Tags), slices.Contains(s.Held, service.Name)})
+	}
+	return c
+}

@@ -1,0 +1,37 @@
+package admin
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/config"
+	"sluice/discovery"
+	"sluice/discovery/consul"
+)
+
+func TestCatalog(t *testing.T) {
+	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	status := consul.CatalogStatus{
+		State: discovery.WatchStale, Since: since, Index: 7, LastSuccess: since, LastError: "refused",
+		Services: []consul.CatalogService{{Name: "moon"}, {Name: "star", Tags: []string{"v1"}}}, Held: []string{"moon"},
+	}
+	found := false
+	h := New(Options{History: new(config.History), Catalog: func() (consul.CatalogStatus, bool) { return status, found }})
+	ask := func() (int, string) {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/api/catalog", nil))
+		return w.Code, strings.Join(strings.Fields(w.Body.String()), " ")
+	}
+	if code, body := ask(); code != http.StatusNotFound || !strings.Contains(body, "no catalog") {
+		t.Errorf("without a catalog: %d %s", code, body)
+	}
+	found = true
+	want := `{ "state": "stale", "since": "2026-01-02T03:04:05Z", "index": 7, "last_success": "2026-01-02T03:04:05Z", "last_change": null, ` +
+		`"last_error": "refused", "services": [ { "service": "moon", "tags": [], "held": true }, { "service": "star", "tags": [ "v1" ], "held": false } ] }`
+	if code, body := ask(); code != http.StatusOK || body != want {
+		t.Errorf("got %d\n%s\nwant\n%s", code, body, want)
+	}
+}

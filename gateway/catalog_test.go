@@ -1,0 +1,131 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/admin"
+	"sluice/discovery/discoverytest"
+)
+
+// services returns the names that /api/services has, in its order.
+func (r *running) serviceNames() []string {
+	r.t.Helper()
+	var list []admin.Service
+	r.api("/api/services", &list)
+	var names []string
+	for _, s := range list {
+		names = append(names, s.Service)
+	}
+	return names
+}
+
+// tagged registers one instance of a service at address.
+func tagged(t *testing.T, consul *discoverytest.Consul, service, address string, tags ...string) {
+	t.Helper()
+	e := discoverytest.Instance(service, service+"-1", port(t, address))
+	e.Service.Tags = tags
+	consul.Set(service, e)
+}
+
+func TestServicesAreFoundInTheCatalog(t *testing.T) {
+	consul := discoverytest.Start(t)
+	tagged(t, consul, "moon", origin(t, "moon"), "web")
+	tagged(t, consul, "hidden", origin(t, "hidden"))
+	tagged(t, consul, "fixed", origin(t, "found"), "web")
+	text := fmt.Sprintf(`
+consul: { addresses: [%q], empty_hold: 1s }
+catalog: { select: { tag: web } }
+services: { fixed: { peers: [%q] } }
+routes:
+  - { path: /fixed, service: fixed }
+  - { path: /moon, service: moon }
+  - { path: /sun, service: sun }
+`, consul.URL(), origin(t, "fixed"))
+	r := start(t, text)
+	if status, body := r.get("/moon"); status != http.StatusOK || body != "moon" {
+		t.Errorf("/moon: %d %q", status, body)
+	}
+	if status, body := r.get("/fixed"); status != http.StatusOK || body != "fixed" {
+		t.Errorf("/fixed: %d %q: what the file says wins", status, body)
+	}
+	// A route may be there before its service.
+	if status, _ := r.get("/sun"); status != http.StatusServiceUnavailable {
+		t.Errorf("/sun before it is there: %d", status)
+	}
+	if got := r.serviceNames(); !slices.Equal(got, []string{"fixed", "moon", "sun"}) {
+		t.Errorf("services %q", got)
+	}
+
+	tagged(t, consul, "sun", origin(t, "sun"), "web")
+	tagged(t, consul, "mars", origin(t, "mars"), "web")
+	r.await("/sun is served", func() bool { status, body := r.get("/sun"); return status == http.StatusOK && body == "sun" })
+	r.await("mars is found", func() bool { return slices.Contains(r.serviceNames(), "mars") })
+
+	var catalog admin.Catalog
+	if status := r.api("/api/catalog", &catalog); status != http.StatusOK || catalog.State != "fresh" || len(catalog.Services) != 4 {
+		t.Errorf("/api/catalog: %d %+v", status, catalog)
+	}
+	if status := r.api("/consul/mars", new(admin.Comparison)); status != http.StatusOK {
+		t.Errorf("/consul/mars: %d", status)
+	}
+
+	consul.Set("mars")
+	r.await("mars is given up", func() bool { return !slices.Contains(r.serviceNames(), "mars") })
+
+	// What was found stays as it is while the file changes.
+	pool := r.services.get("moon").pool
+	r.write(text + "  - { path: /other, service: fixed }\n")
+	r.awaitRevision(2)
+	if r.services.get("moon").pool != pool {
+		t.Error("a reload replaced the pool of a found service")
+	}
+	r.write(strings.Replace(text, "catalog: { select: { tag: web } }", "", 1) + "\n")
+	r.await("a file with routes to nowhere is refused", func() bool { return r.history.Reloads().Last != nil })
+	r.write(fmt.Sprintf("consul: { addresses: [%q] }\nservices: { fixed: { peers: [%q] } }\nroutes: [{ service: fixed }]", consul.URL(), origin(t, "fixed")))
+	r.await("nothing is found any more", func() bool { return slices.Equal(r.serviceNames(), []string{"fixed"}) })
+	r.await("there is no catalog", func() bool { return r.api("/api/catalog", &struct{ Error string }{}) == http.StatusNotFound })
+}
+
+func TestNotReadyBeforeTheCatalogAnswers(t *testing.T) {
+	consul := discoverytest.Start(t)
+	consul.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader"})
+	r := startPatient(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: {}", consul.URL()), time.Millisecond)
+	var ready struct {
+		Ready   bool
+		Missing []string
+	}
+	if status := r.api("/readyz", &ready); status != http.StatusServiceUnavailable || !slices.Contains(ready.Missing, "catalog: no answer from Consul yet") {
+		t.Errorf("/readyz: %d %+v", status, ready)
+	}
+	consul.Heal()
+	r.await("it is ready", func() bool { return r.api("/readyz", &ready) == http.StatusOK })
+}
+
+// A start while Consul is away serves what was found before.
+func TestFoundServicesOutliveARestart(t *testing.T) {
+	consul := discoverytest.Start(t)
+	tagged(t, consul, "moon", origin(t, "moon"), "web")
+	text := fmt.Sprintf(`
+consul: { addresses: [%q], snapshot: %q }
+catalog: { select: { tag: web } }
+routes: [{ path: /, service: moon }]
+`, consul.URL(), filepath.Join(t.TempDir(), "snapshot"))
+	first := start(t, text)
+	if status, body := first.get("/"); status != http.StatusOK || body != "moon" {
+		t.Fatalf("%d %q", status, body)
+	}
+	first.stop()
+	<-first.ended
+
+	consul.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader"})
+	second := startPatient(t, text, 100*time.Millisecond)
+	if status, body := second.get("/"); status != http.StatusOK || body != "moon" {
+		t.Errorf("while Consul is away: %d %q", status, body)
+	}
+}
