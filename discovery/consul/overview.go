@@ -143,7 +143,7 @@ func (r *rider) leave() {
 // why, once; then it waits for the end of that, unless waiting is in vain.
 func (r *rider) ready(ctx context.Context) error {
 	for {
-		complete, err, moved := r.overview.state()
+		complete, moved, err := r.overview.state()
 		switch {
 		case complete:
 			r.told = false
@@ -168,7 +168,7 @@ func (r *rider) ready(ctx context.Context) error {
 // wait. It returns an error once the overview can no longer tell.
 func (r *rider) wait(ctx context.Context) error {
 	for {
-		complete, err, moved := r.overview.state()
+		complete, moved, err := r.overview.state()
 		switch {
 		case complete:
 			r.told = false
@@ -194,7 +194,7 @@ func (r *rider) on(nodes []string) {
 }
 
 // state returns whether the overview sees every change, and if not perhaps why.
-func (v *overview) state() (complete bool, err error, moved <-chan struct{}) {
+func (v *overview) state() (complete bool, moved <-chan struct{}, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, e := range v.feeds {
@@ -202,7 +202,7 @@ func (v *overview) state() (complete bool, err error, moved <-chan struct{}) {
 			err = e
 		}
 	}
-	return v.complete, err, v.moved
+	return v.complete, v.moved, err
 }
 
 // changed tells the riders of a service, or of every service on a node if the
