@@ -135,8 +135,11 @@ func newTransport(config *api.Config, dial dialFunc, m *meter, connections int) 
 		dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return network(ctx, "unix", path) }
 	}
 	most := 0
-	if connections > 1 && !strings.HasPrefix(displayURL(config), "https://") {
-		most = connections - 1 // net/http may dial more than it has requests for; one is for probes
+	if connections > 1 {
+		// net/http may dial more than it has requests for, and with HTTP/2 one for
+		// each request that comes before the first connection is there. One is for
+		// probes.
+		most = connections - 1
 	}
 	return &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
