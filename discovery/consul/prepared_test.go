@@ -82,7 +82,7 @@ func TestPreparedQueryThatTurnsToOthersBringsTheFirstNotBack(t *testing.T) {
 		b.expectOne(sec/2, 2*sec, "x")
 		b.set("")
 		b.expect(20 * sec) // x is kept, and it alone
-		b.expectOne(31*sec, 34*sec, "")
+		b.expectOne(31*sec, 36*sec, "")
 	})
 }
 
