@@ -102,6 +102,16 @@ var (
 	discoveryErrors    = describe("discovery_errors_total", "Queries to the registry that failed.", "service")
 	discoveryChanges   = describe("discovery_changes_total", "Changed sets that were applied.", "service")
 
+	consulRequests    = describe("consul_queries_total", "Requests that were sent to Consul, probes of its agents included.")
+	consulErrors      = describe("consul_errors_total", "Of them, those that had no answer, or an error for an answer.")
+	consulLimited     = describe("consul_rate_limited_total", "Of these, the answers 429: the agent limits what one client address may send.")
+	consulReceived    = describe("consul_received_bytes_total", "Octets received from Consul, with headers and TLS.")
+	consulSent        = describe("consul_sent_bytes_total", "Octets sent to Consul, with headers and TLS.")
+	consulConnections = describe("consul_connections", "Connections to Consul that are open.")
+	consulOpened      = describe("consul_connections_opened_total", "Connections to Consul that were opened.")
+	consulLimit       = describe("consul_query_limit", "Queries to Consul that may be in flight; fewer after an answer 429.")
+	consulWatches     = describe("consul_watches", "Watched services, by how a change is seen.", "by")
+
 	configRevision = describe("config_revision", "Number of the configuration in use.")
 	configApplied  = describe("config_last_applied_timestamp_seconds", "When the configuration in use was applied, as Unix time.")
 	configOK       = describe("config_last_reload_successful", "0 if the latest configuration was refused, else 1.")
@@ -137,6 +147,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range c.h.Watches() {
 		c.discovery(e, s)
 	}
+	c.consul(e)
 	snapshot := c.h.Snapshot()
 	e.timestamp(snapshotWritten, snapshot.Written)
 	e.counter(snapshotErrors, float64(snapshot.Errors))
@@ -230,6 +241,20 @@ func (c *collector) discovery(e emitter, s discovery.WatchStatus) {
 	e.counter(discoveryQueries, float64(s.Queries), s.Service)
 	e.counter(discoveryErrors, float64(s.Errors), s.Service)
 	e.counter(discoveryChanges, float64(s.Changes), s.Service)
+}
+
+func (c *collector) consul(e emitter) {
+	s := c.h.ConsulStats()
+	e.counter(consulRequests, float64(s.Queries))
+	e.counter(consulErrors, float64(s.Errors))
+	e.counter(consulLimited, float64(s.Refused))
+	e.counter(consulReceived, float64(s.BytesReceived))
+	e.counter(consulSent, float64(s.BytesSent))
+	e.gauge(consulConnections, float64(s.Connections))
+	e.counter(consulOpened, float64(s.Opened))
+	e.gauge(consulLimit, float64(s.Limit))
+	e.gauge(consulWatches, float64(s.Watches-s.Riding), "query")
+	e.gauge(consulWatches, float64(s.Riding), "overview")
 }
 
 func (c *collector) config(e emitter) {

@@ -16,6 +16,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/discovery/consul"
 	"sluice/healthcheck"
 	"sluice/metrics"
 	"sluice/snapshot"
@@ -62,7 +63,10 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 				Ejections: [healthcheck.NumCauses]uint64{healthcheck.CauseFailures: 24, healthcheck.CauseLatency: 25},
 			}}
 		},
-		Checks:   func() (running, overdue int) { return 26, 27 },
+		Checks: func() (running, overdue int) { return 26, 27 },
+		ConsulStats: func() consul.Stats {
+			return consul.Stats{Queries: 31, Errors: 32, Refused: 33, BytesReceived: 34, BytesSent: 35, Connections: 36, Opened: 37, Limit: 38, Watches: 50, Riding: 11}
+		},
 		Snapshot: func() snapshot.Status { return snapshot.Status{Written: time.Unix(800, 0), Errors: 4} },
 	}, pool
 }
@@ -83,6 +87,16 @@ func TestMetricsCountWhatTheViewsShow(t *testing.T) {
 		`sluice_ready 0`,
 		`sluice_snapshot_last_write_timestamp_seconds 800`,
 		`sluice_snapshot_errors_total 4`,
+		`sluice_consul_queries_total 31`,
+		`sluice_consul_errors_total 32`,
+		`sluice_consul_rate_limited_total 33`,
+		`sluice_consul_received_bytes_total 34`,
+		`sluice_consul_sent_bytes_total 35`,
+		`sluice_consul_connections 36`,
+		`sluice_consul_connections_opened_total 37`,
+		`sluice_consul_query_limit 38`,
+		`sluice_consul_watches{by="query"} 39`,
+		`sluice_consul_watches{by="overview"} 11`,
 		`sluice_discovery_restored{service="star"} 1`,
 		`sluice_discovery_held_instances{service="star"} 1`,
 		`sluice_requests_total{class="2xx",service="star"} 2`,

@@ -45,6 +45,9 @@ type Options struct {
 	// selection as its watch. The error is ErrNotInConsul for any other service.
 	Consul func(ctx context.Context, service string) (ConsulAnswer, error)
 
+	// ConsulStats returns what discovery costs Consul.
+	ConsulStats func() consul.Stats
+
 	// Catalog returns how finding services in Consul's catalog fares; false: none
 	// are looked for.
 	Catalog func() (consul.CatalogStatus, bool)
@@ -110,6 +113,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Consul == nil {
 		o.Consul = func(context.Context, string) (ConsulAnswer, error) { return ConsulAnswer{}, ErrNotInConsul }
+	}
+	if o.ConsulStats == nil {
+		o.ConsulStats = func() consul.Stats { return consul.Stats{} }
 	}
 	if o.Catalog == nil {
 		o.Catalog = func() (consul.CatalogStatus, bool) { return consul.CatalogStatus{}, false }

@@ -19,6 +19,7 @@ func (g *Gateway) newAdmin() *http.Server {
 		Table:            g.table.Load,
 		History:          &g.history,
 		Consul:           g.askConsul,
+		ConsulStats:      g.consul.Stats,
 		Catalog:          g.catalogStatus,
 		Ready:            g.readiness,
 		Connections:      g.proxy.Connections,

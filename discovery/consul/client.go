@@ -134,7 +134,24 @@ func NewClient(o ClientOptions) (*Client, error) {
 func (c *Client) URL() string { return c.agents.inUse().url }
 
 // Stats returns what the client has cost Consul so far.
-func (c *Client) Stats() Stats { return c.meter.stats() }
+func (c *Client) Stats() Stats {
+	s := c.meter.stats()
+	s.Riding = c.overviews.riders()
+	return s
+}
+
+// riders returns how many watches share overviews.
+func (o *overviews) riders() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := 0
+	for _, v := range o.all {
+		v.mu.Lock()
+		n += v.count
+		v.mu.Unlock()
+	}
+	return n
+}
 
 // Close closes idle connections. Sources of the client should have returned.
 func (c *Client) Close() {

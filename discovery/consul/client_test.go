@@ -194,3 +194,26 @@ func TestErrorNamesTheAgent(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// What a client counts is what Consul, the fake, has seen.
+func TestStatsCountWhatConsulSees(t *testing.T) {
+	clearEnvironment(t)
+	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+		b.expect(10*sec, "0s: a")
+		b.Break(discoverytest.Fault{Status: 429, Only: func(r discoverytest.Request) bool { return r.Service != "" }})
+		b.at(15 * sec)
+		b.Heal()
+		b.at(30 * sec)
+		s := b.client.Stats()
+		seen, probes := b.Requests(), b.Probes()
+		if want := uint64(len(seen) + probes); s.Queries != want {
+			t.Errorf("%d queries, Consul has got %d", s.Queries, want)
+		}
+		if s.Refused == 0 || s.Errors != s.Refused || s.Errors != b.status().Errors {
+			t.Errorf("%+v: want as many errors as answers 429, which are %d", s, b.status().Errors)
+		}
+		if s.Opened != uint64(s.Connections) || s.Opened != 2 || s.Watches != 1 || s.Riding != 0 {
+			t.Errorf("%+v: want a connection for the watch and one for probes", s)
+		}
+	})
+}

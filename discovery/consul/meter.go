@@ -2,6 +2,7 @@ package consul
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -10,16 +11,19 @@ import (
 	"sync/atomic"
 )
 
-// Stats is what a client costs Consul.
+// Stats is what a client costs Consul, and how it fares, over all agents.
 type Stats struct {
-	Queries       uint64 // sent since the start
+	Queries       uint64 // sent since the start, with probes
+	Errors        uint64 // of them, those that had no answer, or one from 400 on; not those that were broken off
 	BytesReceived uint64 // over all connections, with headers and TLS
 	BytesSent     uint64
 	Refused       uint64 // answers 429
+	Opened        uint64 // connections since the start
 	Connections   int    // open now
 	Peak          int    // most that were open at a time
 	Limit         int    // queries that may be in flight now: fewer after a 429
-	Watches       int    // services that are watched
+	Watches       int    // services that are watched with blocking queries
+	Riding        int    // of them, those that share an overview at the moment
 	Shared        bool   // there are more of them than that: see the package comment
 }
 
@@ -29,7 +33,7 @@ type meter struct {
 	gate        *gate
 	connections int // that the client may open
 
-	queries, received, sent, refused atomic.Uint64
+	queries, errors, received, sent, refused, opened atomic.Uint64
 
 	mu         sync.Mutex // guards the fields below
 	open, peak int
@@ -42,9 +46,11 @@ func (m *meter) stats() Stats {
 	defer m.mu.Unlock()
 	return Stats{
 		Queries:       m.queries.Load(),
+		Errors:        m.errors.Load(),
 		BytesReceived: m.received.Load(),
 		BytesSent:     m.sent.Load(),
 		Refused:       m.refused.Load(),
+		Opened:        m.opened.Load(),
 		Connections:   m.open,
 		Peak:          m.peak,
 		Limit:         limit,
@@ -60,6 +66,7 @@ func (m *meter) dial(next dialFunc) dialFunc {
 		if err != nil {
 			return nil, err
 		}
+		m.opened.Add(1)
 		m.mu.Lock()
 		m.open++
 		m.peak = max(m.peak, m.open)
@@ -119,7 +126,13 @@ func (t meteredTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	t.meter.queries.Add(1)
 	response, err := t.RoundTripper.RoundTrip(r)
 	if err != nil {
+		if !errors.Is(r.Context().Err(), context.Canceled) {
+			t.meter.errors.Add(1)
+		}
 		return nil, err
+	}
+	if response.StatusCode >= http.StatusBadRequest {
+		t.meter.errors.Add(1)
 	}
 	if response.ProtoMajor >= 2 {
 		t.meter.gate.multiplexed(t.meter.connections)

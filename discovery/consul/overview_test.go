@@ -85,7 +85,7 @@ func inCrowd(t *testing.T, nodes int, f func(t *testing.T, c *crowd)) {
 		}
 		c.sets = nil
 		f(t, c)
-		if s := c.client.Stats(); !s.Shared || s.Peak > crowdConnections {
+		if s := c.client.Stats(); !s.Shared || s.Riding != s.Watches || s.Peak > crowdConnections {
 			t.Errorf("%+v: want them shared, and at most %d connections", s, crowdConnections)
 		}
 	})

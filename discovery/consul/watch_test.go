@@ -25,6 +25,7 @@ import (
 type bubble struct {
 	*discoverytest.Consul
 	t       *testing.T
+	client  *Client
 	manager *discovery.Manager
 	begin   time.Time
 	log     lines
@@ -66,6 +67,7 @@ func watchInBubbleAs(t *testing.T, co ClientOptions, o ServiceOptions, prepare f
 		if err != nil {
 			t.Fatal(err)
 		}
+		b.client = client
 		b.manager = discovery.NewManager(discovery.ManagerOptions{
 			Debounce: discovery.Debounce{Quiet: -1, MaxWait: -1},
 			Log:      log,
