@@ -81,26 +81,10 @@ type Client struct {
 // NewClient makes a client. It reads the token file and the certificates, and
 // does not connect yet.
 func NewClient(o ClientOptions) (*Client, error) {
-	config := api.DefaultConfig()
-	addresses := o.Addresses
-	if len(addresses) == 0 {
-		addresses = []string{defaultAddress(config)}
-	}
-	config.Namespace = cmp.Or(o.Namespace, config.Namespace)
-	config.Partition = cmp.Or(o.Partition, config.Partition)
-	config.TLSConfig = o.TLS.over(config.TLSConfig)
-
-	file := cmp.Or(o.TokenFile, config.TokenFile)
-	if o.Token != "" {
-		file = o.TokenFile // the environment's is for another token
-	}
-	token, err := newToken(file, cmp.Or(o.Token, config.Token))
+	config, addresses, token, err := o.settings()
 	if err != nil {
 		return nil, err
 	}
-	// Each query names the token.
-	config.Token, config.TokenFile = "", ""
-
 	maxWatches := cmp.Or(o.MaxWatches, defaultMaxWatches)
 	if maxWatches < 0 {
 		return nil, fmt.Errorf("consul: %d watches at a time: want at least 1", o.MaxWatches)
@@ -128,6 +112,30 @@ func NewClient(o ClientOptions) (*Client, error) {
 		shared: make(chan struct{}, overviewReserve),
 		log:    o.Log,
 	}, nil
+}
+
+// settings returns what o says, or else the environment. Config has neither an
+// address nor a token: each query names the token.
+func (o ClientOptions) settings() (*api.Config, []string, *token, error) {
+	config := api.DefaultConfig()
+	addresses := o.Addresses
+	if len(addresses) == 0 {
+		addresses = []string{defaultAddress(config)}
+	}
+	config.Namespace = cmp.Or(o.Namespace, config.Namespace)
+	config.Partition = cmp.Or(o.Partition, config.Partition)
+	config.TLSConfig = o.TLS.over(config.TLSConfig)
+
+	file := cmp.Or(o.TokenFile, config.TokenFile)
+	if o.Token != "" {
+		file = o.TokenFile // the environment's is for another token
+	}
+	token, err := newToken(file, cmp.Or(o.Token, config.Token))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	config.Token, config.TokenFile = "", ""
+	return config, addresses, token, nil
 }
 
 // URL returns the address of the agent in use.
