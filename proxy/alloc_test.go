@@ -22,22 +22,27 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	for _, test := range []struct{ name, request, response string }{
+	for _, test := range []struct {
+		name, request string
+		response      string // what comes after a "|" is sent separately
+	}{
 		{"GET", "GET /some/path?q=1 HTTP/1.1\r\nHost: a\r\nUser-Agent: x\r\n\r\n", okResponse},
 		{"POST", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n" + strings.Repeat("x", 1000), okResponse},
+		{"head and body apart", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n|ok"},
 		{"chunked response", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"},
 		{"100 kB response", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 100000)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			origin := startRawOrigin(t, test.response)
+			parts := strings.Split(test.response, "|")
+			origin := startRawOrigin(t, parts)
 			p := startProxy(t, Options{AccessLog: log}, origin)
 			conn := p.dial()
 			request, response := []byte(test.request), make([]byte, 256<<10)
+			want := len(strings.Join(parts, ""))
 			roundTrip := func() {
 				if _, err := conn.Write(request); err != nil {
 					t.Fatal(err)
 				}
-				want := len(test.response)
 				for got := 0; got < want; {
 					n, err := conn.Read(response[got:])
 					if err != nil {
@@ -59,7 +64,7 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 
 // startRawOrigin answers whatever arrives, without allocating: a request here
 // comes in one piece that a read returns whole.
-func startRawOrigin(t *testing.T, answer string) (address string) {
+func startRawOrigin(t *testing.T, answer []string) (address string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -74,13 +79,19 @@ func startRawOrigin(t *testing.T, answer string) (address string) {
 			}
 			wg.Go(func() { <-stop; conn.Close() })
 			wg.Go(func() {
-				response, b := []byte(answer), make([]byte, 64<<10)
+				var parts [][]byte
+				for _, part := range answer {
+					parts = append(parts, []byte(part))
+				}
+				b := make([]byte, 64<<10)
 				for {
 					if _, err := conn.Read(b); err != nil {
 						return
 					}
-					if _, err := conn.Write(response); err != nil {
-						return
+					for _, part := range parts {
+						if _, err := conn.Write(part); err != nil {
+							return
+						}
 					}
 				}
 			})

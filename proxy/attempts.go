@@ -80,7 +80,8 @@ func hedge(service *route.Service, query *balancer.Query, x exchange, first bala
 	firstOutcome, secondOutcome := x.race(first, second)
 	first.Done(firstOutcome)
 	second.Done(secondOutcome)
-	if c := firstOutcome.Class; c == balancer.OutcomeOK || c == balancer.OutcomeServerError {
+	answered := firstOutcome.Class == balancer.OutcomeOK || firstOutcome.Class == balancer.OutcomeServerError
+	if answered || secondOutcome.Class == balancer.OutcomeSuperseded {
 		return firstOutcome, tries + 1
 	}
 	query.Tried.Add(second.Peer)

@@ -314,7 +314,7 @@ func TestCutResponseIsCut(t *testing.T) {
 				if err != nil {
 					return // cut in the head: fine
 				}
-				if body, err := io.ReadAll(r.Body); err == nil {
+				if body, err := io.ReadAll(r.Body); err == nil && r.StatusCode != 502 {
 					t.Errorf("got a complete body %q", body)
 				}
 			})

@@ -58,7 +58,8 @@ func (x *httpExchange) receive(u *upstreamConn, n int) balancer.Outcome {
 	}
 }
 
-// receiveFailed classes an error before the head of the response was complete.
+// receiveFailed classes an error before anything of the final response was
+// passed on.
 func (x *httpExchange) receiveFailed(u *upstreamConn, err error, n int) balancer.Outcome {
 	u.transport.discard(u)
 	latency := time.Since(x.picked)
@@ -109,6 +110,15 @@ func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer
 	}
 	x.status = x.response.Status
 	x.chooseFraming()
+	switch {
+	case x.framing == framingLength:
+		var err error
+		if n, err = x.hold(u, headLength, n); err != nil {
+			return x.receiveFailed(u, err, n)
+		}
+	case x.framing != framingNone && n == headLength:
+		u.acknowledge()
+	}
 	if x.streaming {
 		if x.upload.settle(); !x.upload.complete() {
 			x.keepClient = false // it would be a guess where the next request starts
@@ -117,9 +127,6 @@ func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer
 	x.out = x.appendResponseHead(x.out[:0], x.from[:headLength])
 	x.begun, x.answered = true, true
 
-	if x.framing != framingNone && n == headLength {
-		u.acknowledge()
-	}
 	clean, err := x.relay(u, x.from[headLength:n])
 	if clean && x.response.Persistent() && (!x.streaming || x.upload.complete()) {
 		x.setIdleTimeout(u)

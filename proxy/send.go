@@ -44,14 +44,14 @@ func (x *httpExchange) send(transport *Transport) (u *upstreamConn, n int, o bal
 			x.connectTime = time.Since(dialStart)
 		}
 		n, sent, err := x.sendOn(u)
+		x.touched = x.touched || sent
 		if err == nil {
 			return u, n, o, true
 		}
 		if err == errPatience {
-			x.touched, x.pending = true, u
+			x.pending = u
 			return nil, 0, o, false
 		}
-		x.touched = x.touched || sent
 		transport.discard(u)
 		if o, retry := x.sendFailed(u, err); !retry || fresh {
 			return nil, 0, o, false

@@ -150,6 +150,21 @@ func (u *upstreamConn) read(b []byte) (int, error) {
 	}
 }
 
+// readBy is read for one who has better things to do than to wait beyond end:
+// then the error is errPatience.
+func (u *upstreamConn) readBy(end time.Time, b []byte) (int, error) {
+	u.conn.SetReadDeadline(end)
+	n, err := u.conn.Read(b)
+	if err != nil && u.wokenInError(err) {
+		return n, errPatience
+	}
+	u.conn.SetReadDeadline(time.Time{})
+	if u.interrupted.Load() { // that may just have been taken back with it
+		u.conn.SetDeadline(aLongTimeAgo)
+	}
+	return n, err
+}
+
 // write writes all of b.
 func (u *upstreamConn) write(b []byte) (int, error) {
 	written := 0

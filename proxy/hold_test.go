@@ -1,0 +1,162 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/balancer"
+)
+
+// A peer that dies before the end of a short response, or sends a malformed one,
+// is no different from one that never answered, as long as the client has got
+// nothing: a request that may be sent twice goes to another peer, and any other
+// is answered with a 502.
+func TestPeerThatDiesWhileItAnswers(t *testing.T) {
+	const head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
+	large := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", 10*responseBufferBytes)
+	for _, test := range []struct {
+		name, method string
+		parts        []string // of the response, sent one after the other
+		reset        bool     // the peer's end
+		status       int
+	}{
+		{"closed", "GET", []string{head}, false, 200},
+		{"reset", "GET", []string{head}, true, 200},
+		{"within the body", "GET", []string{head, "abc"}, false, 200},
+		{"within the body, in one piece", "GET", []string{head + "abc"}, false, 200},
+		{"before a large body", "GET", []string{large}, false, 200},
+		{"within the head", "GET", []string{head[:20]}, false, 200},
+		{"not idempotent", "POST", []string{head}, false, 502},
+		{"not idempotent, within the head", "POST", []string{head[:20]}, false, 502},
+		{"not idempotent, malformed", "POST", []string{"nonsense\r\n"}, false, 502},
+		{"after an interim response", "GET", []string{"HTTP/1.1 103 Early Hints\r\n\r\n" + head}, false, 502},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var dying atomic.Bool
+			serve := func(c *originConn) bool {
+				if _, ok := c.request(); !ok {
+					return false
+				}
+				if !dying.CompareAndSwap(true, false) { // one of the two dies
+					io.WriteString(c.Conn, okResponse)
+					return true
+				}
+				for _, part := range test.parts {
+					io.WriteString(c.Conn, part)
+					time.Sleep(time.Millisecond)
+				}
+				if test.reset {
+					c.Conn.(*net.TCPConn).SetLinger(0)
+				}
+				return false
+			}
+			a, b := startOrigin(t, serve), startOrigin(t, serve)
+			p := startProxy(t, Options{}, a.address(), b.address())
+			// How long the two parts are apart is up to a machine that may be
+			// starved: so some of the tries may find the head passed on.
+			cut := 0
+			const tries = 5
+			for range tries {
+				dying.Store(true)
+				conn := p.dial()
+				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", test.method)
+				answer, _ := io.ReadAll(conn)
+				if _, final, ok := strings.Cut(string(answer), "103 Early Hints\r\n\r\n"); ok {
+					answer = []byte(final)
+				}
+				switch want := fmt.Sprintf("HTTP/1.1 %d ", test.status); {
+				case strings.HasPrefix(string(answer), want) && !strings.HasSuffix(string(answer), "\r\n\r\n") && !strings.HasSuffix(string(answer), "abc"):
+				case strings.HasPrefix(string(answer), "HTTP/1.1 200 "):
+					cut++
+				default:
+					t.Errorf("got %q, want a whole response of status %d", answer, test.status)
+				}
+			}
+			if cut == tries {
+				t.Error("the client got the head of each response that was cut short")
+			}
+			failed := uint64(0)
+			for _, peer := range p.pool.Snapshot().All {
+				failed += peer.Outcomes()[balancer.OutcomeReset]
+			}
+			if failed != tries {
+				t.Errorf("%d failures were noted, want %d", failed, tries)
+			}
+		})
+	}
+}
+
+// A head and its body that come one after the other go out together.
+func TestHeadWaitsForItsBody(t *testing.T) {
+	origin := startOrigin(t, func(c *originConn) bool {
+		if _, ok := c.request(); !ok {
+			return false
+		}
+		for _, part := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", "bo", "dy"} {
+			io.WriteString(c.Conn, part)
+			time.Sleep(100 * time.Microsecond)
+		}
+		return true
+	})
+	p := startProxy(t, Options{}, origin.address())
+	conn := p.dial()
+	const want = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"
+	whole := 0
+	for range 20 {
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		b := make([]byte, 100)
+		n, err := conn.Read(b)
+		if string(b[:n]) == want {
+			whole++
+		}
+		for err == nil && n < len(want) {
+			var more int
+			more, err = conn.Read(b[n:])
+			n += more
+		}
+		if string(b[:n]) != want {
+			t.Fatalf("got %q, %v", b[:n], err)
+		}
+	}
+	if whole == 0 {
+		t.Error("no response came in one piece")
+	}
+}
+
+// A body that comes slowly does not keep its head back for long.
+func TestHeadOfSlowBody(t *testing.T) {
+	proceed := make(chan struct{})
+	for _, start := range []string{"", "ab"} {
+		origin := startOrigin(t, func(c *originConn) bool {
+			if _, ok := c.request(); !ok {
+				return false
+			}
+			io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"+start)
+			<-proceed
+			io.WriteString(c.Conn, "body"[len(start):])
+			return true
+		})
+		p := startProxy(t, Options{}, origin.address())
+		conn := p.dial()
+		for range 3 { // the connections to the peer are used again
+			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			head := make([]byte, len("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"+start))
+			if _, err := io.ReadFull(conn, head); err != nil {
+				t.Fatal(err)
+			}
+			proceed <- struct{}{}
+			if _, err := io.ReadFull(conn, head[:4-len(start)]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := origin.connections(); n != 1 {
+			t.Errorf("%d connections to the peer", n)
+		}
+	}
+}
