@@ -6,16 +6,20 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/consul/api"
 )
 
 // registry answers Consul's health queries, blocking ones included, for many
-// services with the same instances. A real Consul with ten thousand of them
+// services with the same instances, as the streaming backend of a stock agent
+// does. A real Consul with ten thousand of them
 // would need the machine for itself. Safe for concurrent use.
 type registry struct {
 	server    http.Server
@@ -42,9 +46,15 @@ func newRegistry(n int, addresses []string) (*registry, error) {
 		if err != nil {
 			return nil, err
 		}
-		instance := fmt.Sprintf(`{"Node":{"Node":"bench"},"Service":{"ID":"instance-%d","Address":%q,"Port":%s,`+
-			`"Weights":{"Passing":1,"Warning":1}},"Checks":[{"Status":"passing"}]}`, i, host, port)
-		r.instances = append(r.instances, json.RawMessage(instance))
+		p, err := strconv.Atoi(port)
+		if err != nil {
+			return nil, err
+		}
+		instance, err := json.Marshal(entry(i, host, p))
+		if err != nil {
+			return nil, err
+		}
+		r.instances = append(r.instances, instance)
 	}
 	for i := range n {
 		name := "service-" + strconv.Itoa(i)
@@ -58,12 +68,43 @@ func newRegistry(n int, addresses []string) (*registry, error) {
 	r.address = l.Addr().String()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/health/service/{name}", r.health)
+	mux.HandleFunc("GET /v1/status/leader", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `"127.0.0.1:8300"`)
+	})
 	r.server.Handler = mux
 	go func() { _ = r.server.Serve(l) }()
 	return r, nil
 }
 
 func (r *registry) close() { _ = r.server.Close() }
+
+// entry is an instance as Consul lists it, with the check of its node and one of
+// its own: about 1.3 kB.
+func entry(n int, host string, port int) api.ServiceEntry {
+	id, node := "instance-"+strconv.Itoa(n), "bench"
+	address := api.ServiceAddress{Address: host, Port: port}
+	return api.ServiceEntry{
+		Node: &api.Node{
+			ID: "68c750e7-716d-43c3-cfb3-0fe8faacdc42", Node: node, Address: host, Datacenter: "dc1",
+			TaggedAddresses: map[string]string{"lan": host, "lan_ipv4": host, "wan": host, "wan_ipv4": host},
+			Meta:            map[string]string{"consul-network-segment": "", "consul-version": "1.22.7"},
+			CreateIndex:     13, ModifyIndex: 16,
+		},
+		Service: &api.AgentService{
+			ID: id, Service: "service", Tags: []string{"v1"}, Meta: map[string]string{"version": "1.4.2"},
+			Address: host, Port: port,
+			TaggedAddresses: map[string]api.ServiceAddress{"lan_ipv4": address, "wan_ipv4": address},
+			Weights:         api.AgentWeights{Passing: 1, Warning: 1},
+			CreateIndex:     18, ModifyIndex: 18,
+		},
+		Checks: api.HealthChecks{
+			{Node: node, CheckID: "serfHealth", Name: "Serf Health Status", Status: api.HealthPassing, Output: "Agent alive and reachable"},
+			{Node: node, CheckID: "service:" + id, Name: "Service check", Status: api.HealthPassing, Output: "HTTP GET http://" + host + "/health: 200 OK",
+				ServiceID: id, ServiceName: "service", ServiceTags: []string{"v1"}, Type: "http"},
+		},
+	}
+}
 
 // health answers as Consul does, when the index is beyond the caller's or the
 // wait is over.
@@ -82,7 +123,14 @@ func (r *registry) health(w http.ResponseWriter, request *http.Request) {
 	index, count := s.await(request.Context(), known, wait)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Consul-Index", strconv.FormatUint(index, 10))
-	w.Header().Set("X-Consul-KnownLeader", "true")
+	if known > 0 {
+		// What a stock agent answers blocking queries with. It does not tell of a
+		// leader, so sluice confirms that an instance has gone by a second query.
+		w.Header().Set("X-Consul-Query-Backend", api.QueryBackendStreaming)
+	} else {
+		w.Header().Set("X-Consul-Query-Backend", api.QueryBackendBlockingQuery)
+		w.Header().Set("X-Consul-KnownLeader", "true")
+	}
 	w.Header().Set("X-Consul-LastContact", "0")
 	_ = json.NewEncoder(w).Encode(r.instances[:count])
 }

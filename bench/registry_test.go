@@ -30,8 +30,8 @@ func TestRegistryAnswersLikeConsul(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !meta.KnownLeader {
-			t.Error("no known leader")
+		if streaming := meta.QueryBackend == api.QueryBackendStreaming; streaming != (index > 0) || meta.KnownLeader == streaming {
+			t.Errorf("with index %d: answered by %q, known leader %v", index, meta.QueryBackend, meta.KnownLeader)
 		}
 		return len(entries), meta.LastIndex
 	}
