@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 )
 
@@ -47,6 +46,8 @@ func (b *bench) runPools(ctx context.Context, w workload) (result, error) {
 			r.Series = append(r.Series, series{Proxy: p.name})
 			if n == 1 {
 				r.baselines = append(r.baselines, p.name)
+			} else {
+				p.meanwhile = func(ctx context.Context) { registry.churn(ctx, changesPerSecond) }
 			}
 		}
 	}
@@ -54,15 +55,6 @@ func (b *bench) runPools(ctx context.Context, w workload) (result, error) {
 		return r, errors.New("this workload is for sluice alone, which does not take part")
 	}
 	return r, b.rounds(ctx, w, &r, all, func(p *running) (round, error) {
-		registry := registries[p]
-		if len(registry.names) == 1 {
-			return b.measure(ctx, w, p)
-		}
-		churning, stop := context.WithCancel(ctx)
-		var wg sync.WaitGroup
-		wg.Go(func() { registry.churn(churning, changesPerSecond) })
-		defer wg.Wait()
-		defer stop()
 		return b.measure(ctx, w, p)
 	})
 }

@@ -92,6 +92,7 @@ func (b *bench) strace(ctx context.Context, w workload, p *running, path string)
 
 // during attaches tool to p, runs a round, and ends tool as Ctrl-C would.
 func (b *bench) during(ctx context.Context, w workload, p *running, tool *exec.Cmd, load *loadResult) error {
+	defer p.begin(ctx)()
 	output := &tailBuffer{limit: 8 << 10}
 	tool.Stdout, tool.Stderr = output, output
 	tool.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

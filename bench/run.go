@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -151,6 +152,22 @@ type running struct {
 	contender
 	process  *process
 	settings settings
+
+	meanwhile func(context.Context) // what else happens, until it is told to end, during each round; nil: nothing
+}
+
+// begin starts what happens during a round; the caller calls end after it.
+func (p *running) begin(ctx context.Context) (end func()) {
+	if p.meanwhile == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { p.meanwhile(ctx) })
+	return func() {
+		cancel()
+		wg.Wait()
+	}
 }
 
 // start starts c for w: on the proxy's core, or for a wide workload on all.
@@ -178,6 +195,7 @@ func (b *bench) start(ctx context.Context, c contender, w workload) (*running, e
 
 // measure runs one round.
 func (b *bench) measure(ctx context.Context, w workload, p *running) (round, error) {
+	defer p.begin(ctx)()
 	busyBefore, err := readCoreBusy(b.proxyCore)
 	if err != nil {
 		return round{}, err
