@@ -43,7 +43,8 @@ const (
 var workloads = []workload{
 	{name: "small", about: "64 keep-alive connections, 110-byte responses", conns: 64, path: "/small"},
 	{name: "small1000", about: "1,000 keep-alive connections, 110-byte responses", conns: 1000, path: "/small"},
-	{name: "paced", about: "64 connections that pause 4 ms on average between requests: latency below saturation", conns: 64, path: "/small", pause: 4 * time.Millisecond},
+	{name: "half", about: "64 connections that pause 2 ms on average between requests, about half of what a core can do: latency", conns: 64, path: "/small", pause: 2 * time.Millisecond},
+	{name: "half1000", about: "the same with 1,000 connections that pause 30 ms", conns: 1000, path: "/small", pause: 30 * time.Millisecond},
 	{name: "post1k", about: "64 connections, POST of 1 kB, 110-byte responses", conns: 64, method: "POST", path: "/small", body: kB},
 	{name: "get100k", about: "64 connections, responses of 100 kB", conns: 64, path: "/100k"},
 	{name: "get10m", about: "16 connections, responses of 10 MB", conns: 16, path: "/10m"},
