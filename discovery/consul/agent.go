@@ -72,7 +72,7 @@ func newAPI(config api.Config, dial dialFunc, m *meter, connections int) (*api.C
 	if err != nil {
 		return nil, nil, err
 	}
-	config.HttpClient = &http.Client{Transport: headerTransport{meteredTransport{transport, m}}}
+	config.HttpClient = &http.Client{Transport: meteredTransport{transport, m}}
 	if strings.HasPrefix(config.Address, "unix://") {
 		config.Address = "localhost" // the transport dials the socket
 	}
@@ -164,23 +164,4 @@ func displayURL(config *api.Config) string {
 		return config.Address
 	}
 	return config.Scheme + "://" + config.Address
-}
-
-// headerTransport hands the header of each answer to the caller, who asks for
-// it with withHeader: hashicorp/consul/api drops errors in headers.
-type headerTransport struct{ http.RoundTripper }
-
-type headerKey struct{}
-
-// withHeader returns a context whose request stores its answer's header in h.
-func withHeader(ctx context.Context, h *http.Header) context.Context {
-	return context.WithValue(ctx, headerKey{}, h)
-}
-
-func (t headerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	response, err := t.RoundTripper.RoundTrip(r)
-	if h, ok := r.Context().Value(headerKey{}).(*http.Header); ok && err == nil {
-		*h = response.Header
-	}
-	return response, err
 }

@@ -57,6 +57,6 @@ func (a *API) Close() { a.agent.close() }
 // InstanceOf returns what a Client makes of an entry of /v1/health/service, and
 // why it would not be used at all, or "". Entry has a node and a service.
 func InstanceOf(entry *api.ServiceEntry) (i discovery.Instance, unusableWhy string) {
-	i = instance(entry, &ServiceOptions{})
+	i = instance(shorten(entry), &ServiceOptions{})
 	return i, unusable(i)
 }

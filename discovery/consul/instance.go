@@ -15,16 +15,16 @@ import (
 const maxDetail = 200
 
 // instances turns an answer into instances, and tells which entries cannot be.
-func instances(entries []*api.ServiceEntry, o *ServiceOptions) ([]discovery.Instance, []Skipped) {
+func instances(entries []serviceEntry, o *ServiceOptions) ([]discovery.Instance, []Skipped) {
 	set := make([]discovery.Instance, 0, len(entries))
 	var skipped []Skipped
 	drained := make(map[process]string) // by an operator, and why
 	for _, entry := range entries {
-		if entry == nil || entry.Node == nil || entry.Service == nil {
+		if entry.Node == nil || entry.Service == nil {
 			skipped = append(skipped, Skipped{Why: "the entry has no node or no service"})
 			continue
 		}
-		entry.Checks = slices.DeleteFunc(entry.Checks, func(c *api.HealthCheck) bool { return c == nil })
+		entry.Checks = slices.DeleteFunc(entry.Checks, func(c *entryCheck) bool { return c == nil })
 		i := instance(entry, o)
 		if why := unusable(i); why != "" {
 			skipped = append(skipped, Skipped{ID: i.ID, Node: i.Node, Why: why})
@@ -54,7 +54,7 @@ type process struct {
 
 func processOf(i discovery.Instance) process { return process{i.ID, i.HostPort()} }
 
-func instance(entry *api.ServiceEntry, o *ServiceOptions) discovery.Instance {
+func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 	s := entry.Service
 	status, detail := health(entry.Checks)
 	return discovery.Instance{
@@ -63,7 +63,7 @@ func instance(entry *api.ServiceEntry, o *ServiceOptions) discovery.Instance {
 		Node:    entry.Node.Node,
 		// "If a service address is empty, the address of the node is used."
 		Address:    strings.Trim(cmp.Or(s.Address, entry.Node.Address), "[]"),
-		Port:       s.DefaultPort(),
+		Port:       s.port(),
 		Tags:       s.Tags,
 		Meta:       s.Meta,
 		Weight:     weight(s.Weights, status, o.PassingOnly),
@@ -89,9 +89,9 @@ func unusable(i discovery.Instance) string {
 // weight returns the share of traffic in a status. Consul refuses a passing
 // weight under 1, so 0 means that the answer has no weights: then its default, 1,
 // counts. A warning weight of 0 means no traffic.
-func weight(w api.AgentWeights, status discovery.Status, passingOnly bool) int {
+func weight(w entryWeights, status discovery.Status, passingOnly bool) int {
 	if w.Passing <= 0 {
-		w = api.AgentWeights{Passing: 1, Warning: 1}
+		w = entryWeights{Passing: 1, Warning: 1}
 	}
 	switch {
 	case status == discovery.StatusPassing:
@@ -104,14 +104,14 @@ func weight(w api.AgentWeights, status discovery.Status, passingOnly bool) int {
 
 // health returns the worst status of checks, and the reason if it is not
 // passing. Maintenance mode wins over every check; no checks are passing.
-func health(checks api.HealthChecks) (discovery.Status, string) {
+func health(checks []*entryCheck) (discovery.Status, string) {
 	if check := maintenance(checks, api.ServiceMaintPrefix); check != nil {
 		return discovery.StatusMaintenance, detail("service maintenance", check.Notes)
 	}
 	if check := maintenance(checks, api.NodeMaint); check != nil {
 		return discovery.StatusMaintenance, detail("node maintenance", check.Notes)
 	}
-	worst, reason := discovery.StatusPassing, (*api.HealthCheck)(nil)
+	worst, reason := discovery.StatusPassing, (*entryCheck)(nil)
 	for _, check := range checks {
 		status := checkStatus(check.Status)
 		if status > worst || reason != nil && status == worst && check.CheckID < reason.CheckID {
@@ -137,8 +137,8 @@ func checkStatus(word string) discovery.Status {
 
 // maintenance returns the check of a maintenance mode that is on: it is there
 // while the mode is on.
-func maintenance(checks api.HealthChecks, prefix string) *api.HealthCheck {
-	n := slices.IndexFunc(checks, func(c *api.HealthCheck) bool { return strings.HasPrefix(c.CheckID, prefix) })
+func maintenance(checks []*entryCheck, prefix string) *entryCheck {
+	n := slices.IndexFunc(checks, func(c *entryCheck) bool { return strings.HasPrefix(c.CheckID, prefix) })
 	if n < 0 {
 		return nil
 	}

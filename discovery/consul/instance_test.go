@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -18,6 +19,20 @@ func entry(change func(*api.ServiceEntry)) *api.ServiceEntry {
 		change(e)
 	}
 	return e
+}
+
+// listed returns entries as they are read from an answer that has them.
+func listed(t *testing.T, entries ...*api.ServiceEntry) []serviceEntry {
+	t.Helper()
+	answer, err := json.Marshal(entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, err := readEntries(bytes.NewReader(answer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return read
 }
 
 func TestHealthAndWeight(t *testing.T) {
@@ -67,7 +82,7 @@ func TestHealthAndWeight(t *testing.T) {
 			if tt.change != nil {
 				tt.change(e)
 			}
-			set, skipped := instances([]*api.ServiceEntry{e}, &ServiceOptions{Service: "star", PassingOnly: tt.passingOnly})
+			set, skipped := instances(listed(t, e), &ServiceOptions{Service: "star", PassingOnly: tt.passingOnly})
 			if len(set) != 1 || len(skipped) != 0 {
 				t.Fatalf("got %v, skipped %v", set, skipped)
 			}
@@ -90,7 +105,7 @@ func TestAddress(t *testing.T) {
 		{"app.example.com", "10.9.9.9", "app.example.com:8080"},
 	} {
 		e := entry(func(e *api.ServiceEntry) { e.Service.Address, e.Node.Address = tt.service, tt.node })
-		set, skipped := instances([]*api.ServiceEntry{e}, &ServiceOptions{Service: "star"})
+		set, skipped := instances(listed(t, e), &ServiceOptions{Service: "star"})
 		if len(set) != 1 || len(skipped) != 0 || set[0].HostPort() != tt.want {
 			t.Errorf("service %q on node %q: got %v, want %s", tt.service, tt.node, set, tt.want)
 		}
@@ -98,14 +113,14 @@ func TestAddress(t *testing.T) {
 }
 
 func TestEntriesThatCannotBeInstancesAreSkipped(t *testing.T) {
-	set, skipped := instances([]*api.ServiceEntry{
+	set, skipped := instances(listed(t,
 		entry(func(e *api.ServiceEntry) { e.Service.Port = 0 }),
 		entry(func(e *api.ServiceEntry) { e.Service.Address, e.Node.Address = "", "" }),
 		entry(func(e *api.ServiceEntry) { e.Service.Port = 65536 }),
 		entry(func(e *api.ServiceEntry) { e.Node = nil }),
 		nil,
 		entry(func(e *api.ServiceEntry) { e.Checks = append(e.Checks, nil); e.Service.ID = "good" }),
-	}, &ServiceOptions{Service: "star"})
+	), &ServiceOptions{Service: "star"})
 	if len(set) != 1 || set[0].ID != "good" {
 		t.Errorf("got %v, want the good one", set)
 	}
@@ -120,18 +135,18 @@ func TestEntriesThatCannotBeInstancesAreSkipped(t *testing.T) {
 func TestSameIDOnTwoNodesIsOneInstance(t *testing.T) {
 	here := entry(nil)
 	there := discoverytest.OnNode(entry(nil), "node-0", "10.0.0.9")
-	set, _ := instances([]*api.ServiceEntry{here, there}, &ServiceOptions{Service: "star"})
+	set, _ := instances(listed(t, here, there), &ServiceOptions{Service: "star"})
 	if len(set) != 1 || set[0].Node != "node-0" {
 		t.Errorf("got %v, want one instance", set)
 	}
 	discoverytest.Maintenance(here, "disk swap")
-	set, _ = instances([]*api.ServiceEntry{here, there}, &ServiceOptions{Service: "star"})
+	set, _ = instances(listed(t, here, there), &ServiceOptions{Service: "star"})
 	if len(set) != 1 || set[0].Status != discovery.StatusMaintenance || set[0].Weight != 0 {
 		t.Errorf("maintenance through one agent: got %+v", set)
 	}
 
 	elsewhere := entry(func(e *api.ServiceEntry) { e.Service.Address = "10.0.0.2" })
-	set, _ = instances([]*api.ServiceEntry{here, elsewhere}, &ServiceOptions{Service: "star"})
+	set, _ = instances(listed(t, here, elsewhere), &ServiceOptions{Service: "star"})
 	if len(set) != 2 {
 		t.Errorf("the same id at another address: got %v, want two", set)
 	}
@@ -144,6 +159,7 @@ func TestDetailIsOneShortLine(t *testing.T) {
 	}
 }
 
+// FuzzInstances gives answers of any form.
 func FuzzInstances(f *testing.F) {
 	good, err := json.Marshal([]*api.ServiceEntry{entry(nil)})
 	if err != nil {
@@ -153,8 +169,8 @@ func FuzzInstances(f *testing.F) {
 	f.Add([]byte(`[{"Node":null}]`))
 	f.Add([]byte(`[{"Node":{},"Service":{"Port":-1},"Checks":[null,{"CheckID":"_service_maintenance:"}]}]`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		var entries []*api.ServiceEntry
-		if json.Unmarshal(body, &entries) != nil {
+		entries, err := readEntries(bytes.NewReader(body))
+		if err != nil {
 			return
 		}
 		set, skipped := instances(entries, &ServiceOptions{Service: "star"})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -133,8 +134,7 @@ func (a *agent) health(ctx context.Context, o *ServiceOptions, q api.QueryOption
 	q.Namespace = o.Namespace
 	q.Partition = o.Partition
 	q.Peer = o.Peer
-	var header http.Header
-	entries, ttl, err := a.entries(o, q.WithContext(withHeader(limited, &header)))
+	entries, ttl, header, err := a.entries(limited, o, q)
 	switch {
 	case ctx.Err() != nil:
 		return Answer{}, context.Cause(ctx)
@@ -169,10 +169,10 @@ func limit(ctx context.Context, q api.QueryOptions) (context.Context, context.Ca
 }
 
 // nodesOf returns the names of the nodes of entries, sorted.
-func nodesOf(entries []*api.ServiceEntry) []string {
+func nodesOf(entries []serviceEntry) []string {
 	nodes := make([]string, 0, len(entries))
 	for _, e := range entries {
-		if e != nil && e.Node != nil {
+		if e.Node != nil {
 			nodes = append(nodes, e.Node.Node)
 		}
 	}
@@ -182,21 +182,26 @@ func nodesOf(entries []*api.ServiceEntry) []string {
 
 // entries asks for what lists instances, and for how long a prepared query says
 // that its result holds.
-func (a *agent) entries(o *ServiceOptions, q *api.QueryOptions) ([]*api.ServiceEntry, time.Duration, error) {
+func (a *agent) entries(ctx context.Context, o *ServiceOptions, q api.QueryOptions) (entries []serviceEntry, ttl time.Duration, header http.Header, err error) {
+	var readErr error
+	ctx = withBody(ctx, func(h http.Header, body io.Reader) error {
+		header = h
+		if o.PreparedQuery == "" {
+			entries, readErr = readEntries(body)
+			return nil
+		}
+		var result executed
+		result, readErr = readExecuted(body)
+		entries = result.Nodes
+		ttl, _ = time.ParseDuration(result.DNS.TTL) // Consul checks it
+		return nil
+	})
 	if o.PreparedQuery == "" {
-		entries, _, err := a.api.Health().ServiceMultipleTags(o.Service, o.Tags, false, q)
-		return entries, 0, err
+		_, _, err = a.api.Health().ServiceMultipleTags(o.Service, o.Tags, false, q.WithContext(ctx))
+	} else {
+		_, _, err = a.api.PreparedQuery().Execute(o.PreparedQuery, q.WithContext(ctx))
 	}
-	result, _, err := a.api.PreparedQuery().Execute(o.PreparedQuery, q)
-	if err != nil || result == nil || result.Nodes == nil {
-		return nil, 0, err
-	}
-	entries := make([]*api.ServiceEntry, len(result.Nodes))
-	for n := range result.Nodes {
-		entries[n] = &result.Nodes[n]
-	}
-	ttl, _ := time.ParseDuration(result.DNS.TTL) // Consul checks it
-	return entries, ttl, nil
+	return entries, ttl, header, cmp.Or(err, readErr)
 }
 
 // parseHeader reads the header fields that every answer of a blocking endpoint

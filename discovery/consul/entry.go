@@ -1,0 +1,102 @@
+package consul
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/hashicorp/consul/api"
+)
+
+// serviceEntry is what counts of an api.ServiceEntry. To read all of one takes
+// several times as long.
+type serviceEntry struct {
+	Node    *entryNode
+	Service *entryService
+	Checks  []*entryCheck
+}
+
+type entryNode struct{ Node, Address, Datacenter string }
+
+type entryService struct {
+	ID, Service, Address string
+	Port                 int
+	Ports                []entryPort
+	Tags                 []string
+	Meta                 map[string]string
+	Weights              entryWeights
+}
+
+type entryPort struct {
+	Port    int
+	Default bool
+}
+
+// port returns the one that is the default of several, or else the only one.
+func (s *entryService) port() int {
+	for _, p := range s.Ports {
+		if p.Default {
+			return p.Port
+		}
+	}
+	return s.Port
+}
+
+type entryWeights struct{ Passing, Warning int }
+
+type entryCheck struct{ CheckID, Name, Status, Output, Notes string }
+
+// readEntries reads an answer of /v1/health/service/SERVICE. The result is nil
+// for null.
+func readEntries(r io.Reader) ([]serviceEntry, error) {
+	var entries []serviceEntry
+	return entries, read(r, &entries)
+}
+
+// shorten returns of e what readEntries would read.
+func shorten(e *api.ServiceEntry) serviceEntry {
+	short := serviceEntry{}
+	if e == nil {
+		return short
+	}
+	if e.Node != nil {
+		short.Node = &entryNode{e.Node.Node, e.Node.Address, e.Node.Datacenter}
+	}
+	if s := e.Service; s != nil {
+		short.Service = &entryService{
+			ID: s.ID, Service: s.Service, Address: s.Address, Port: s.Port,
+			Tags: s.Tags, Meta: s.Meta, Weights: entryWeights(s.Weights),
+		}
+		for _, p := range s.Ports {
+			short.Service.Ports = append(short.Service.Ports, entryPort{p.Port, p.Default})
+		}
+	}
+	for _, c := range e.Checks {
+		check := (*entryCheck)(nil)
+		if c != nil {
+			check = &entryCheck{c.CheckID, c.Name, c.Status, c.Output, c.Notes}
+		}
+		short.Checks = append(short.Checks, check)
+	}
+	return short
+}
+
+// executed is the result of a prepared query.
+type executed struct {
+	Nodes []serviceEntry
+	DNS   struct{ TTL string }
+}
+
+func readExecuted(r io.Reader) (executed, error) {
+	var result executed
+	return result, read(r, &result)
+}
+
+// read decodes one value, and what it has no field for it skips.
+func read(r io.Reader, to any) error {
+	if err := json.UnmarshalRead(r, to, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
+		return fmt.Errorf("decode the answer: %w", err)
+	}
+	return nil
+}

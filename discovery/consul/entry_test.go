@@ -1,0 +1,136 @@
+package consul
+
+import (
+	"bytes"
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/discovery/discoverytest"
+)
+
+func shortened(entries []*api.ServiceEntry) []serviceEntry {
+	if entries == nil {
+		return nil
+	}
+	short := make([]serviceEntry, len(entries))
+	for n, e := range entries {
+		short[n] = shorten(e)
+	}
+	return short
+}
+
+// FuzzReadEntries reads answers as Consul would write them, with any content.
+func FuzzReadEntries(f *testing.F) {
+	for _, entries := range [][]*api.ServiceEntry{
+		nil, {}, {nil},
+		{entry(nil), discoverytest.Maintenance(entry(nil), "disk \"swap\"\n☃")},
+		{entry(func(e *api.ServiceEntry) {
+			e.Service.Tags, e.Service.Meta = []string{"v1", ""}, map[string]string{"a": "b", "": "\\"}
+			e.Service.Ports = api.ServicePorts{{Name: "http", Port: 80}, {Name: "grpc", Port: 81, Default: true}}
+			e.Service.Proxy = &api.AgentServiceConnectProxyConfig{Config: map[string]any{"ID": []any{1.5, nil, true}}}
+			e.Checks = append(e.Checks, nil)
+		})},
+	} {
+		answer, err := json.MarshalIndent(entries, "", "    ")
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(answer)
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var entries []*api.ServiceEntry
+		if json.Unmarshal(body, &entries) != nil {
+			return
+		}
+		for _, e := range entries { // some of these cannot be written as they were read
+			if e != nil && e.Service != nil {
+				e.Service.Proxy, e.Service.Connect = nil, nil
+			}
+		}
+		answer, err := json.Marshal(entries)
+		if err != nil {
+			return
+		}
+		entries = nil
+		if json.Unmarshal(answer, &entries) != nil {
+			return
+		}
+		got, err := readEntries(bytes.NewReader(answer))
+		if err != nil {
+			t.Fatalf("%s: %v", answer, err)
+		}
+		if want := shortened(entries); !same(got, want) {
+			t.Errorf("%s:\ngot  %s\nwant %s", answer, text(got), text(want))
+		}
+	})
+}
+
+func same(a, b []serviceEntry) bool { return (a == nil) == (b == nil) && text(a) == text(b) }
+
+func text(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.NewReplacer(":null", ":[]", ":{}", ":[]").Replace(string(b))
+}
+
+func TestReadEntriesRefusesWhatIsNoList(t *testing.T) {
+	whole, err := json.Marshal([]*api.ServiceEntry{entry(nil)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range whole {
+		if got, err := readEntries(bytes.NewReader(whole[:n])); err == nil {
+			t.Errorf("no error for %q: %v", whole[:n], got)
+		}
+	}
+	for _, answer := range []string{"{}", "5", `"x"`, "[1]", "[] []", "[]x", `[{"Node":5}]`, `[{"Service":{"Port":"x"}}]`, `[{"Checks":{}}]`} {
+		if got, err := readEntries(strings.NewReader(answer)); err == nil {
+			t.Errorf("no error for %q: %v", answer, got)
+		}
+	}
+	if got, err := readEntries(strings.NewReader("null")); got != nil || err != nil {
+		t.Errorf("null: got %v, %v", got, err)
+	}
+}
+
+func TestReadExecuted(t *testing.T) {
+	e := entry(nil)
+	answer, err := json.Marshal(api.PreparedQueryExecuteResponse{Service: "star", Nodes: []api.ServiceEntry{*e}, DNS: api.QueryDNSOptions{TTL: "7s"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := readExecuted(bytes.NewReader(answer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := executed{Nodes: shortened([]*api.ServiceEntry{e})}
+	want.DNS.TTL = "7s"
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %s, want %s", text(got), text(want))
+	}
+}
+
+// BenchmarkReadEntries reads a service of ten instances.
+func BenchmarkReadEntries(b *testing.B) {
+	entries := make([]*api.ServiceEntry, 10)
+	for n := range entries {
+		entries[n] = discoverytest.Instance("star", "star-"+string(rune('0'+n)), 8080)
+	}
+	answer, err := json.MarshalIndent(entries, "", "    ") // as a dev agent does
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(answer)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := readEntries(bytes.NewReader(answer)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
