@@ -28,7 +28,8 @@ type Peer struct {
 	Requests   uint64            `json:"requests"` // attempts that ended
 	Failures   uint64            `json:"failures"` // those that speak against the peer
 	LatencyMS  float64           `json:"latency_ms"`
-	Since      time.Time         `json:"since"` // start of State
+	Since      time.Time         `json:"since"`              // start of State
+	Unlisted   *time.Time        `json:"unlisted,omitempty"` // since when the registry no longer lists it in service
 }
 
 func describePeer(service string, p *balancer.Peer) Peer {
@@ -51,6 +52,7 @@ func describePeer(service string, p *balancer.Peer) Peer {
 		Failures:   p.Failures(),
 		LatencyMS:  millis(p.Latency()),
 		Since:      moment(p.Since()),
+		Unlisted:   optionalMoment(i.Unlisted),
 	}
 }
 

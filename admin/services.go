@@ -52,6 +52,7 @@ type Watch struct {
 	Index       uint64     `json:"index"`
 	Instances   int        `json:"instances"`
 	Held        int        `json:"held"`         // of Instances: no longer listed in service, kept for a while
+	Unlisted    int        `json:"unlisted"`     // of Instances: kept beyond that, as long as they answer
 	Restored    *time.Time `json:"restored"`     // when the set was known to be true, if it is the snapshot's; else null
 	LastSuccess *time.Time `json:"last_success"` // null: never
 	LastChange  *time.Time `json:"last_change"`  // null: never
@@ -70,6 +71,7 @@ func describeWatch(s discovery.WatchStatus) *Watch {
 		Index:       s.Index,
 		Instances:   s.Instances,
 		Held:        s.Held,
+		Unlisted:    s.Unlisted,
 		Restored:    optionalMoment(s.Restored),
 		LastSuccess: optionalMoment(s.LastSuccess),
 		LastChange:  optionalMoment(s.LastChange),

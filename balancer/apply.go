@@ -139,8 +139,8 @@ func (p *Pool) join(i discovery.Instance) {
 		peer.cutTimer.Stop()
 		peer.name(p.stickyKey())
 		p.change(peer, func(c *condition) {
-			c.leaving = false
-			c.setInstance(i, p.options.ActiveOverridesConsul)
+			c.leaving, c.vouched = false, false
+			c.setInstance(i, &p.options)
 		})
 		p.note(peer, EventAdded, "returned while draining")
 		return
@@ -152,7 +152,7 @@ func (p *Pool) join(i discovery.Instance) {
 	peer.condition.Store(&condition{leaving: true, since: time.Now()})
 	p.change(peer, func(c *condition) {
 		c.leaving = false
-		c.setInstance(i, p.options.ActiveOverridesConsul)
+		c.setInstance(i, &p.options)
 		if p.options.MustPassFirst || p.options.ActiveOverridesConsul {
 			c.awaitCheck()
 		}
@@ -171,7 +171,7 @@ func (p *Pool) join(i discovery.Instance) {
 // update takes over what the registry changed of a peer.
 func (p *Pool) update(u discovery.Update) {
 	peer := p.peers[u.New.Key()]
-	was, is := p.change(peer, func(c *condition) { c.setInstance(u.New, p.options.ActiveOverridesConsul) })
+	was, is := p.change(peer, func(c *condition) { c.setInstance(u.New, &p.options) })
 	if what := describe(u); what != "" {
 		p.note(peer, EventUpdated, what)
 	}
@@ -193,6 +193,12 @@ func describe(u discovery.Update) string {
 	}
 	if !maps.Equal(u.Old.Meta, u.New.Meta) {
 		parts = append(parts, "meta")
+	}
+	switch was, is := u.Old.Unlisted, u.New.Unlisted; {
+	case was.IsZero() && !is.IsZero():
+		parts = append(parts, "not listed in service any more")
+	case !was.IsZero() && is.IsZero():
+		parts = append(parts, "listed again")
 	}
 	if u.Old.Datacenter != u.New.Datacenter {
 		parts = append(parts, "datacenter")

@@ -15,6 +15,7 @@ type condition struct {
 	reasons  Reason
 	why      [numReasons]string // for each bit of reasons
 	unproven bool               // no active check has passed yet, though one must
+	vouched  bool               // the last that active checks said is that the peer works
 	leaving  bool               // not in the set, or no longer
 	since    time.Time          // start of the present state
 	warmFrom time.Time          // start of slow start; zero for a peer that is warm or not eligible
@@ -33,10 +34,18 @@ func (c *condition) usualWeight() int { return min(max(c.usual, 1), maxWeight) }
 func (c *condition) eligible() bool { return c.reasons == 0 && !c.leaving }
 
 // usableInPanic reports whether the peer is used when too few are eligible: one
-// that the registry and the operator want used and that has been in use.
+// that the registry and the operator want used and that has been in use. Only
+// active checks speak for one that is unlisted.
 func (c *condition) usableInPanic() bool {
-	return c.reasons&^(ReasonActive|ReasonEjected) == 0 && !c.leaving && !c.unproven
+	ours := ReasonActive | ReasonEjected
+	if c.unlisted() {
+		ours = ReasonEjected
+	}
+	return c.reasons&^ours == 0 && !c.leaving && !c.unproven
 }
+
+// unlisted reports whether the registry no longer vouches for the peer.
+func (c *condition) unlisted() bool { return !c.instance.Unlisted.IsZero() }
 
 func (c *condition) state() State {
 	switch {
@@ -52,16 +61,18 @@ func (c *condition) state() State {
 	return StateUp
 }
 
-// setInstance takes over what the registry says, with the reason that follows
-// from it. If overridden, a critical status is none.
-func (c *condition) setInstance(i discovery.Instance, overridden bool) {
+// setInstance takes over what the registry says, with the reasons that follow
+// from it.
+func (c *condition) setInstance(i discovery.Instance, o *Options) {
 	before := c.weight()
 	c.instance, c.standIn = i, 0
 	if i.Weight > 0 {
 		c.usual = i.Weight
 	}
 	switch {
-	case overridden && i.Status == discovery.StatusCritical:
+	case c.unlisted() && !o.ActiveChecks:
+		c.setReason(ReasonConsul, true, c.absence())
+	case o.ActiveOverridesConsul && i.Status == discovery.StatusCritical:
 		c.standIn = max(before, 1)
 		c.setReason(ReasonConsul, false, "")
 	case i.Status >= discovery.StatusCritical, i.Weight <= 0 && i.Status != discovery.StatusPassing:
@@ -75,13 +86,22 @@ func (c *condition) setInstance(i discovery.Instance, overridden bool) {
 	default:
 		c.setReason(ReasonConsul, false, "")
 	}
+	if c.unlisted() && o.ActiveChecks && !c.vouched && c.reasons&ReasonActive == 0 {
+		c.awaitCheck()
+	}
+}
+
+// absence says since when an unlisted instance is not in the registry.
+func (c *condition) absence() string {
+	return "not listed in service any more since " + c.instance.Unlisted.UTC().Format(time.RFC3339)
 }
 
 // setReason sets or clears the bits of r.
 func (c *condition) setReason(r Reason, down bool, why string) {
 	c.reasons &^= r
-	if r&ReasonActive != 0 && !down {
-		c.unproven = false
+	if r&ReasonActive != 0 {
+		c.vouched = !down
+		c.unproven = c.unproven && down
 	}
 	if down {
 		c.reasons |= r

@@ -76,7 +76,8 @@ func (p *Peer) Used() bool { return !p.isQuiesced() }
 
 // Reasons returns what speaks against using the peer, one line for each reason,
 // such as "consul: critical: http check: connection refused". It is nil for a
-// peer that is used as a matter of course, and not in panic only.
+// peer that is used as a matter of course: not in panic only, nor because it
+// still answers although the registry no longer lists it.
 func (p *Peer) Reasons() []string {
 	c := p.condition.Load()
 	var lines []string
@@ -88,6 +89,13 @@ func (p *Peer) Reasons() []string {
 		default:
 			lines = append(lines, name+": "+c.why[i])
 		}
+	}
+	if c.unlisted() && c.reasons&ReasonConsul == 0 {
+		line := "consul: " + c.absence()
+		if c.eligible() {
+			line += ", still answers"
+		}
+		lines = append(lines, line)
 	}
 	if c.leaving {
 		lines = append(lines, "removed from the set")

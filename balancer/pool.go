@@ -150,22 +150,24 @@ func (p *Pool) Reconfigure(o Options) error {
 	if *o.RetryBudget != *p.options.RetryBudget {
 		p.budget.open(newBudgetTerms(o.RetryBudget), nanotime())
 	}
+	checked := p.options.ActiveChecks && o.ActiveChecks
 	p.setOptions(o)
 	for _, peer := range sorted(p.peers) {
 		peer.name(p.stickyKey())
-		p.override(peer)
+		p.adapt(peer, checked)
 		peer.measureLatencies(o.MeasureLatencies)
 	}
 	p.publish()
 	return nil
 }
 
-// override applies Options.ActiveOverridesConsul to a peer that joined when it
-// was different.
-func (p *Pool) override(peer *Peer) {
+// adapt applies Options.ActiveOverridesConsul and ActiveChecks to a peer that
+// joined when they were different. Checked says that active checks go on.
+func (p *Pool) adapt(peer *Peer, checked bool) {
 	was, is := p.change(peer, func(c *condition) {
-		critical := c.reasons&ReasonConsul != 0
-		c.setInstance(c.instance, p.options.ActiveOverridesConsul)
+		critical := c.reasons&ReasonConsul != 0 && !c.unlisted()
+		c.vouched = c.vouched && checked
+		c.setInstance(c.instance, &p.options)
 		if critical && c.reasons&ReasonConsul == 0 { // not before a check has passed
 			c.awaitCheck()
 		}

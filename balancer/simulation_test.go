@@ -96,7 +96,7 @@ func newBalancerModel(servers []server, random *rand.Rand) *balancerModel {
 		p := &Peer{ID: instance(i, 1).Key()}
 		p.name("key")
 		c := new(condition)
-		c.setInstance(instance(i, max(server.weight, 1)), false)
+		c.setInstance(instance(i, max(server.weight, 1)), new(Options))
 		p.condition.Store(c)
 		b.peers = append(b.peers, p)
 		b.index[p] = i

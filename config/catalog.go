@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"sluice/discovery/consul"
 )
@@ -103,6 +104,7 @@ func (c *Config) foundService() Service {
 	s := Service{Consul: new(ConsulService)}
 	d.value(nil, reflect.ValueOf(s.Consul).Elem(), "", rules{})
 	source := s.Consul
+	source.KeepAnswering = new(time.Duration) // there is no active check
 	d.value(nil, reflect.ValueOf(&s).Elem(), "", rules{})
 	s.Consul = source
 	if tag := c.Catalog.Select.Tag; tag != "" {

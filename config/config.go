@@ -102,6 +102,9 @@ type Consul struct {
 	// EmptyHold is how long instances are kept that vanished all at once in a
 	// way that does not look like the truth.
 	EmptyHold time.Duration `key:"empty_hold" default:"30s" min:"0s" max:"1h"`
+	// KeepAnswering is how long, at most, they are kept beyond that as long as they
+	// pass the active checks of their service. 0: not at all.
+	KeepAnswering time.Duration `key:"keep_answering" default:"0s" min:"0s" max:"24h"`
 	// Snapshot is the file that keeps the last known good sets for a start while
 	// Consul is away. Empty: none.
 	Snapshot       string        `key:"snapshot" format:"file" restart:"yes"`
@@ -162,7 +165,8 @@ type ConsulService struct {
 	Consistency string `key:"consistency" oneof:"default|stale|consistent"` // empty: consul.consistency; never empty once loaded
 	Cached      bool   `key:"cached" default:"false"`
 
-	EmptyHold *time.Duration `key:"empty_hold" min:"0s" max:"1h"` // nil: consul.empty_hold; never nil once loaded
+	EmptyHold     *time.Duration `key:"empty_hold" min:"0s" max:"1h"`      // nil: consul.empty_hold; never nil once loaded
+	KeepAnswering *time.Duration `key:"keep_answering" min:"0s" max:"24h"` // nil: consul.keep_answering; never nil once loaded
 }
 
 // Timeouts bound the steps of one attempt.

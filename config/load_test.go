@@ -62,7 +62,7 @@ func TestParseFillsDefaults(t *testing.T) {
 			Debounce: Debounce{Quiet: 100 * time.Millisecond, MaxWait: time.Second},
 		},
 		Services: map[string]Service{"star": {
-			Consul:    &ConsulService{Service: "star", Poll: 5 * time.Second, MinHealthy: 1, Consistency: "default", EmptyHold: new(30 * time.Second)},
+			Consul:    &ConsulService{Service: "star", Poll: 5 * time.Second, MinHealthy: 1, Consistency: "default", EmptyHold: new(30 * time.Second), KeepAnswering: new(time.Duration(0))},
 			Balance:   defaultBalance,
 			Timeouts:  Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour},
 			Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512},
@@ -106,12 +106,13 @@ consul:
   consistency: consistent
   wait: 90s
   empty_hold: 2m
+  keep_answering: 1h
   snapshot: /var/lib/sluice/snapshot.json
   snapshot_max_age: 1h
   debounce: { quiet: 0s, max_wait: 2s }
 services:
   star:
-    consul: { service: Star, tags: [v1, 2], filter: 'Service.Meta.a == "b"', passing_only: true, empty_hold: 0s,
+    consul: { service: Star, tags: [v1, 2], filter: 'Service.Meta.a == "b"', passing_only: true, empty_hold: 0s, keep_answering: 90m,
       datacenters: [dc2, dc1], min_healthy: 3, namespace: team, partition: part, peer: cluster-2, near: _agent, consistency: stale, cached: true }
     balance: { policy: round_robin }
     timeouts: { connect: 250ms, response_header: 1m30s, idle: 1h, tunnel: 2h }
@@ -153,7 +154,7 @@ health: { max_checks: 9 }
 			TLS:       ConsulTLS{CA: "ca.pem", CAPath: "/cas", Cert: "c.pem", Key: "k.pem", ServerName: "consul", SkipVerify: true},
 			Namespace: "ns", Partition: "pt", MaxWatches: 7,
 			Datacenter: "dc1",
-			Wait:       90 * time.Second, Consistency: "consistent", EmptyHold: 2 * time.Minute,
+			Wait:       90 * time.Second, Consistency: "consistent", EmptyHold: 2 * time.Minute, KeepAnswering: time.Hour,
 			Snapshot: "/var/lib/sluice/snapshot.json", SnapshotMaxAge: time.Hour,
 			Debounce: Debounce{MaxWait: 2 * time.Second},
 		},
@@ -161,7 +162,7 @@ health: { max_checks: 9 }
 			"star": {
 				Consul: &ConsulService{Service: "Star", Poll: 5 * time.Second, Tags: []string{"v1", "2"}, Filter: `Service.Meta.a == "b"`,
 					PassingOnly: true, Datacenters: []string{"dc2", "dc1"}, MinHealthy: 3, Namespace: "team", Partition: "part",
-					Peer: "cluster-2", Near: "_agent", Consistency: "stale", Cached: true, EmptyHold: new(time.Duration(0))},
+					Peer: "cluster-2", Near: "_agent", Consistency: "stale", Cached: true, EmptyHold: new(time.Duration(0)), KeepAnswering: new(90 * time.Minute)},
 				Balance:     starBalance,
 				Timeouts:    Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour, Tunnel: 2 * time.Hour},
 				Keepalive:   Keepalive{Idle: time.Minute, Max: 8},
@@ -226,7 +227,7 @@ routes:
 	want := []string{
 		`sluice.yaml:1: log.level: value "inof": want one of debug, info, warn, error (did you mean info?)`,
 		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, admin, listeners, client, consul, catalog, services, routes, shutdown, health)`,
-		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, prepared_query, poll, tags, filter, passing_only, datacenters, min_healthy, namespace, partition, peer, near, consistency, cached, empty_hold)`,
+		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, prepared_query, poll, tags, filter, passing_only, datacenters, min_healthy, namespace, partition, peer, near, consistency, cached, empty_hold, keep_answering)`,
 		`sluice.yaml:7: services.star.timeouts.connect: value "5": want a duration with a unit (ms, s, m, h), from 1ms to 10m`,
 		`sluice.yaml:8: services.star.retry.attempts: value "9": want a whole number from 1 to 5`,
 		`sluice.yaml:9: services.star: given twice, first in line 5`,
@@ -290,6 +291,10 @@ func TestRefusals(t *testing.T) {
 		{"merge of itself", "log: &a { <<: *a }" + tail, []string{`sluice.yaml:1: log.<<: a merged mapping may hold plain keys only`}},
 		{"ratio too large", "access_log: { sample: 101% }" + tail, []string{`sluice.yaml:1: access_log.sample: value "101%": want a number from 0 to 1, or a percentage`}},
 		{"ratio not a number", "access_log: { sample: .nan }" + tail, []string{`sluice.yaml:1: access_log.sample: value ".nan": want a number from 0 to 1, or a percentage`}},
+		{"kept by checks that there are not", "consul: { keep_answering: 1h }\nservices: { star: { consul: {} } }" + route, []string{
+			`sluice.yaml:1: consul.keep_answering: value "1h": only active checks tell whether an instance still answers, and services.star has none: set services.star.health.active, or services.star.consul.keep_answering to 0s`}},
+		{"kept by checks of another service", "consul: { keep_answering: 1h }\nservices:\n  star: { consul: { keep_answering: 0s } }\n  other: { consul: {}, health: { active: {} } }\n  third: { consul: { keep_answering: 2h } }" + route, []string{
+			`sluice.yaml:5: services.third.consul.keep_answering: value "2h": only active checks tell whether an instance still answers, and services.third has none: set services.third.health.active, or services.third.consul.keep_answering to 0s`}},
 		{"duration too long", "shutdown: { grace: 48h }" + tail, []string{`sluice.yaml:1: shutdown.grace: value "48h": want a duration with a unit (ms, s, m, h), from 0s to 24h`}},
 		{"duration negative", "shutdown: { grace: -1s }" + tail, []string{`sluice.yaml:1: shutdown.grace: value "-1s": want a duration with a unit (ms, s, m, h), from 0s to 24h`}},
 		{"size", "client: { limits: { body: 10M, target: 1MiB } }" + tail, []string{

@@ -85,7 +85,7 @@ func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
 // Every YAML block of these documents, each of which is a whole configuration,
 // loads.
 func TestReferenceExamplesLoad(t *testing.T) {
-	for _, document := range []string{"configuration.md", "health.md"} {
+	for _, document := range []string{"configuration.md", "health.md", "consul.md"} {
 		text, err := os.ReadFile("../docs/" + document)
 		if err != nil {
 			t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // Status is the health of an instance as the registry sees it. Values grow
@@ -60,6 +61,12 @@ type Instance struct {
 	Detail string
 
 	Datacenter string
+
+	// Unlisted is since when the registry does not list the instance in service
+	// any more, if it stays in the set all the same: the registry has lost it in a
+	// way that says nothing about the instance. It may be used only as long as it
+	// is known to answer. Zero for an instance that the registry vouches for.
+	Unlisted time.Time
 }
 
 // Key identifies an instance. The same id at another address is another
@@ -81,9 +88,10 @@ func (i Instance) HostPort() string {
 	return net.JoinHostPort(i.Address, strconv.Itoa(i.Port))
 }
 
-// Serving reports whether the registry wants traffic sent to i.
+// Serving reports whether the registry wants traffic sent to i. It does not want
+// any for what it no longer lists.
 func (i Instance) Serving() bool {
-	return i.Weight > 0 && i.Status < StatusCritical
+	return i.Weight > 0 && i.Status < StatusCritical && i.Unlisted.IsZero()
 }
 
 // Equal reports whether i and o agree in every field. A nil slice or map
@@ -92,7 +100,7 @@ func (i Instance) Equal(o Instance) bool {
 	return i.Service == o.Service && i.ID == o.ID && i.Node == o.Node &&
 		i.Address == o.Address && i.Port == o.Port &&
 		i.Weight == o.Weight && i.Status == o.Status && i.Detail == o.Detail &&
-		i.Datacenter == o.Datacenter &&
+		i.Datacenter == o.Datacenter && i.Unlisted.Equal(o.Unlisted) &&
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)
 }
 

@@ -241,7 +241,7 @@ func (m *Manager) inherit(w, old *Watch) {
 	w.changed, w.waiting, w.due, w.batched = old.changed, old.waiting, old.due, old.batched
 	w.status.Changes, w.status.LastChange = old.status.Changes, old.status.LastChange
 	w.status.Instances, w.status.LastSuccess = old.status.Instances, old.status.LastSuccess
-	w.status.Held, w.status.Restored = old.status.Held, old.status.Restored
+	w.status.Held, w.status.Unlisted, w.status.Restored = old.status.Held, old.status.Unlisted, old.status.Restored
 	if w.known {
 		w.status.State = WatchStale
 	}

@@ -53,7 +53,8 @@ type WatchStatus struct {
 	Queries   uint64 // failed and answered queries
 	Changes   uint64 // sets handed to Sink; at least 1 once the pool knows a first set
 	Instances int    // in the last set that the source reported
-	Held      int    // of them, those that stay although the registry no longer lists them in service
+	Held      int    // of them, those that stay for a while although the registry no longer lists them in service
+	Unlisted  int    // of them, those that stay beyond that, as long as they answer; see Instance.Unlisted
 
 	// Restored is the time at which the last set was known to be true, if it is
 	// the Manager's Fallback; zero if the source has reported it.
@@ -151,13 +152,14 @@ func (w *Watch) Instances() ([]Instance, bool) {
 }
 
 // Hold reports how many instances of the last set stay in it although the
-// registry no longer lists them in service: 0 if there are none any more.
-func (w *Watch) Hold(instances int) {
+// registry no longer lists them in service, for a while or as long as they
+// answer: 0 if there are none any more.
+func (w *Watch) Hold(held, unlisted int) {
 	m := w.manager
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !w.retired {
-		w.status.Held = instances
+		w.status.Held, w.status.Unlisted = held, unlisted
 	}
 }
 

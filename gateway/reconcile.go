@@ -50,6 +50,7 @@ func specOf(s config.Service, c config.Consul) sourceSpec {
 		Cached:        s.Consul.Cached,
 		Wait:          c.Wait,
 		EmptyHold:     orNone(*s.Consul.EmptyHold),
+		KeepAnswering: *s.Consul.KeepAnswering,
 	}}
 }
 

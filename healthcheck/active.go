@@ -15,8 +15,10 @@ type target struct {
 	peer    *balancer.Peer
 	address string
 	judgement
-	why  string // what the pool was told last
-	gone bool
+	fault string // of the latest check that failed
+	why   string // what the pool was told last
+	told  bool   // the pool was told something
+	gone  bool
 }
 
 // syncTargets makes targets of peers, and of no others.
@@ -85,8 +87,11 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 		return 0 // asked in a way that does not count any more
 	}
 	c.count(err == nil)
-	t.take(err == nil, active)
-	c.conclude(t, err)
+	t.take(err == nil, alone(t.peer), active)
+	if err != nil {
+		t.fault = fmt.Sprintf("%s: %v", active.Probe, err)
+	}
+	c.conclude(t)
 	if delete(c.awaited, t.peer); c.first != nil && len(c.awaited) == 0 {
 		c.poke()
 	}
@@ -106,17 +111,19 @@ func (c *Checker) count(passed bool) {
 	}
 }
 
-// conclude tells the pool if it has another idea of t, or of what is wrong.
-func (c *Checker) conclude(t *target, err error) {
+// conclude tells the pool if it has another idea of t, or of what is wrong, or
+// does not know yet that a check has passed.
+func (c *Checker) conclude(t *target) {
 	why := ""
 	if t.down {
-		why = t.why
-		if err != nil {
-			why = fmt.Sprintf("%s: %v", c.active.Probe, err)
-		}
+		why = t.fault
 	}
-	if t.down != t.peer.Has(balancer.ReasonActive) || why != t.why {
-		t.why = why
+	if t.down != t.peer.Has(balancer.ReasonActive) || why != t.why || !t.told && !t.down && !t.failing {
+		t.why, t.told = why, true
 		c.say(balancer.ReasonActive, t.peer, t.down, why)
 	}
 }
+
+// alone reports whether only active checks speak for a peer: the registry no
+// longer lists it.
+func alone(p *balancer.Peer) bool { return !p.Instance().Unlisted.IsZero() }

@@ -26,7 +26,7 @@ func TestThresholds(t *testing.T) {
 		j := judgement{down: down}
 		got := ""
 		for _, r := range results {
-			j.take(r == '+', a)
+			j.take(r == '+', false, a)
 			if j.down {
 				got += "d"
 			} else {

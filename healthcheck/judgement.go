@@ -8,9 +8,13 @@ type judgement struct {
 	failing bool // the latest check failed
 }
 
-// take takes in the result of a check.
-func (j *judgement) take(passed bool, a *Active) {
+// take takes in the result of a check. If nothing but checks vouches for the
+// peer, one that fails is enough.
+func (j *judgement) take(passed, alone bool, a *Active) {
 	threshold := a.UnhealthyThreshold
+	if alone {
+		threshold = 1
+	}
 	if j.down {
 		threshold = a.HealthyThreshold
 		if !j.checked { // nobody has said yet that it does not work
@@ -25,6 +29,16 @@ func (j *judgement) take(passed bool, a *Active) {
 	if j.against++; j.against >= threshold {
 		j.down, j.against = !j.down, 0
 	}
+}
+
+// stand reports whether j changes because from now on nothing but checks vouches
+// for the peer: the latest failed, which was not yet enough.
+func (j *judgement) stand() bool {
+	if j.down || !j.failing {
+		return false
+	}
+	j.down, j.against = true, 0
+	return true
 }
 
 // settled reports whether nothing speaks against the peer, not even the

@@ -49,6 +49,7 @@ type instance struct {
 	Status     string            `json:"status"`
 	Detail     string            `json:"detail,omitempty"`
 	Datacenter string            `json:"datacenter,omitempty"`
+	Unlisted   time.Time         `json:"unlisted,omitzero"`
 }
 
 func encode(set []discovery.Instance) []instance {
@@ -57,6 +58,7 @@ func encode(set []discovery.Instance) []instance {
 		encoded[n] = instance{
 			Service: i.Service, ID: i.ID, Node: i.Node, Address: i.Address, Port: i.Port,
 			Tags: i.Tags, Meta: i.Meta, Weight: i.Weight, Status: i.Status.String(), Detail: i.Detail, Datacenter: i.Datacenter,
+			Unlisted: i.Unlisted.UTC().Truncate(time.Millisecond),
 		}
 	}
 	return encoded
@@ -73,6 +75,7 @@ func decode(encoded []instance) ([]discovery.Instance, error) {
 		set[n] = discovery.Instance{
 			Service: i.Service, ID: i.ID, Node: i.Node, Address: i.Address, Port: i.Port,
 			Tags: i.Tags, Meta: i.Meta, Weight: i.Weight, Status: status, Detail: i.Detail, Datacenter: i.Datacenter,
+			Unlisted: i.Unlisted,
 		}
 	}
 	return discovery.Normalize(set), nil

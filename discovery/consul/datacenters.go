@@ -82,6 +82,7 @@ type branch struct {
 	set      []discovery.Instance
 	serving  int // in set; -1: no set yet
 	held     int
+	unlisted int
 	endpoint string
 	index    uint64
 	err      error     // of the last query; nil: it was answered
@@ -126,10 +127,10 @@ func (b *branch) Emit(set []discovery.Instance) {
 }
 
 // Hold implements reporter.
-func (b *branch) Hold(instances int) {
+func (b *branch) Hold(held, unlisted int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.held = instances
+	b.held, b.unlisted = held, unlisted
 }
 
 // Succeeded implements reporter.
@@ -198,7 +199,7 @@ func (c *choice) choose(now time.Time) (wait time.Duration) {
 	b := c.branches[best]
 	c.report.From(b.endpoint)
 	c.report.Emit(b.set)
-	c.report.Hold(b.held)
+	c.report.Hold(b.held, b.unlisted)
 	c.tell(b)
 	return wait
 }

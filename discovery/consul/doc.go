@@ -68,6 +68,10 @@
 // service or in maintenance mode. Critical is not enough: that is how most
 // registrations begin.
 //
+// With KeepAnswering, those that are left then stay in the set for so much
+// longer, marked as unlisted: whoever uses them makes sure that they answer. They
+// go once as many instances are listed in service as before the loss.
+//
 // An instance that is listed as critical is out of service at once, even if it is
 // the last one, except as said above.
 package consul

@@ -14,14 +14,16 @@ const suddenWindow = 10 * time.Second
 // guard decides what the answers of Consul may take out of service: the rules
 // in the package comment. It is not safe for concurrent use and knows no clock.
 type guard struct {
-	emptyHold   time.Duration
-	healthyOnly bool // answers leave out what is critical: what is missing need not be gone
+	emptyHold     time.Duration
+	keepAnswering time.Duration
+	healthyOnly   bool // answers leave out what is critical: what is missing need not be gone
 
 	known   []discovery.Instance // of the last answer that counted
 	plural  time.Time            // when known last had two instances in service
 	trouble time.Time            // when a query last failed
 	held    map[process]held
 	left    []departure // within suddenWindow before the last answer that counted, the oldest first
+	before  int         // instances that were in service before those in held were lost
 }
 
 // departure is an instance in service that an answer no longer listed.
@@ -30,10 +32,19 @@ type departure struct {
 	at       time.Time
 }
 
-// held is an instance that stays although Consul does not list it in service.
-type held struct {
-	instance discovery.Instance
-	until    time.Time
+// inherit makes set what is known before the first answer.
+func (g *guard) inherit(set []discovery.Instance) {
+	g.known = nil
+	for _, i := range set {
+		if i.Unlisted.IsZero() {
+			g.known = append(g.known, i)
+			continue
+		}
+		since := i.Unlisted
+		i.Unlisted = time.Time{}
+		g.keep(since, i)
+	}
+	g.before = serving(g.known) + len(g.held)
 }
 
 // failed notes that a query failed.
@@ -72,7 +83,7 @@ func (g *guard) loss(set []discovery.Instance) loss {
 func (g *guard) doubtful(now time.Time, l loss, forgot bool) []discovery.Instance {
 	all := slices.Concat(l.missing, l.critical)
 	switch {
-	case g.emptyHold == 0:
+	case g.emptyHold+g.keepAnswering == 0:
 		return nil
 	case forgot:
 		// Instances have to register again, and are critical until their first
@@ -96,25 +107,25 @@ func (g *guard) recent(now, then time.Time) bool {
 // and are not among listed: an agent that lost its state takes its instances
 // from the catalog one by one. It returns how many it keeps.
 func (g *guard) hold(now time.Time, lost, listed []discovery.Instance) int {
-	if g.held == nil {
-		g.held = make(map[process]held)
+	if len(g.held) == 0 {
+		g.before = 0
 	}
 	back := byProcess(listed)
 	for _, d := range g.left {
 		if _, ok := back[processOf(d.instance)]; !ok && g.recent(now, d.at) {
-			g.held[processOf(d.instance)] = held{d.instance, now.Add(g.emptyHold)}
+			g.keep(now, d.instance)
 		}
 	}
 	for _, i := range lost {
-		g.held[processOf(i)] = held{i, now.Add(g.emptyHold)}
+		g.keep(now, i)
 	}
+	g.before = max(g.before, serving(listed)+len(g.held))
 	return len(g.held)
 }
 
 // accept makes set the last answer that counted, and returns it together with
-// what is held beyond it. Kept is how many those are, and expired how many are
-// given up now.
-func (g *guard) accept(now time.Time, set []discovery.Instance) (merged []discovery.Instance, kept, expired int) {
+// what is kept beyond it.
+func (g *guard) accept(now time.Time, set []discovery.Instance) (merged []discovery.Instance, k keeping) {
 	if serving(g.known) > 1 {
 		g.plural = now
 	}
@@ -122,18 +133,9 @@ func (g *guard) accept(now time.Time, set []discovery.Instance) (merged []discov
 	g.depart(now, listed)
 	g.known = set
 	if len(g.held) == 0 {
-		return set, 0, 0
+		return set, keeping{}
 	}
-	for p, h := range g.held {
-		i, ok := listed[p]
-		switch back := ok && (i.Serving() || i.Status == discovery.StatusMaintenance); {
-		case back:
-			delete(g.held, p)
-		case !now.Before(h.until):
-			delete(g.held, p)
-			expired++
-		}
-	}
+	k.expired = g.release(now, set, listed)
 	merged = make([]discovery.Instance, 0, len(set)+len(g.held))
 	for _, i := range set {
 		if _, ok := g.held[processOf(i)]; !ok {
@@ -141,9 +143,16 @@ func (g *guard) accept(now time.Time, set []discovery.Instance) (merged []discov
 		}
 	}
 	for _, h := range g.held {
-		merged = append(merged, h.instance)
+		i := h.instance
+		if h.unlisted {
+			i.Unlisted = h.since
+			k.unlisted++
+		} else {
+			k.held++
+		}
+		merged = append(merged, i)
 	}
-	return merged, len(g.held), expired
+	return merged, k
 }
 
 // depart notes which instances in service are not listed any more.
@@ -157,17 +166,6 @@ func (g *guard) depart(now time.Time, listed map[process]discovery.Instance) {
 			g.left = append(g.left, departure{i, now})
 		}
 	}
-}
-
-// expiry returns when the first held instance is to be given up.
-func (g *guard) expiry() (time.Time, bool) {
-	var first time.Time
-	for _, h := range g.held {
-		if first.IsZero() || h.until.Before(first) {
-			first = h.until
-		}
-	}
-	return first, len(g.held) > 0
 }
 
 func byProcess(set []discovery.Instance) map[process]discovery.Instance {

@@ -41,9 +41,9 @@ type ServiceOptions struct {
 	// PreparedQuery is the name or the id of a prepared query whose result are the
 	// instances. It decides on the service, tags, health and data centres itself:
 	// of the fields below it takes notice of Near, Consistency, Cached,
-	// Datacenter, PassingOnly and EmptyHold. Prepared queries do not block: it is
-	// executed every TTL that it has itself (its DNS.TTL, at least a second), or
-	// else every Poll, give or take a tenth.
+	// Datacenter, PassingOnly, EmptyHold and KeepAnswering. Prepared queries do
+	// not block: it is executed every TTL that it has itself (its DNS.TTL, at least
+	// a second), or else every Poll, give or take a tenth.
 	PreparedQuery string
 	Poll          time.Duration // default 5 s
 
@@ -78,11 +78,17 @@ type ServiceOptions struct {
 	// not look like the truth; see the package comment. Default 30 s; negative:
 	// not at all.
 	EmptyHold time.Duration
+
+	// KeepAnswering is how long, at most, such instances stay in the set beyond
+	// EmptyHold, as discovery.Instance.Unlisted: it is for services whose
+	// instances have active checks. Default 0: not at all.
+	KeepAnswering time.Duration
 }
 
 func (o ServiceOptions) withDefaults() ServiceOptions {
 	o.Wait = min(max(cmp.Or(o.Wait, defaultWait), time.Second), maxWait)
 	o.EmptyHold = max(cmp.Or(o.EmptyHold, defaultEmptyHold), 0)
+	o.KeepAnswering = max(o.KeepAnswering, 0)
 	o.Poll = max(cmp.Or(o.Poll, defaultPoll), time.Second)
 	o.MinHealthy = max(o.MinHealthy, 1)
 	if len(o.Datacenters) == 1 {

@@ -39,6 +39,7 @@ type watch struct {
 
 	index    uint64 // for the next query; 0: it does not block
 	last     uint64 // of the last answer
+	unlisted int    // instances that were kept beyond their hold by the last answer that counted
 	filtered bool   // the last answer that counted was filtered by ACLs
 	began    bool   // an answer has counted
 
@@ -55,7 +56,7 @@ type reporter interface {
 	Restore()
 	From(endpoint string)
 	Emit(set []discovery.Instance)
-	Hold(instances int)
+	Hold(held, unlisted int)
 	Succeeded(index uint64)
 	Failed(err error)
 }
@@ -80,7 +81,7 @@ func (s *source) newWatch(report reporter) *watch {
 		source:  s,
 		report:  report,
 		limiter: rate.NewLimiter(s.rate, queryBurst),
-		guard:   guard{emptyHold: s.options.EmptyHold},
+		guard:   guard{emptyHold: s.options.EmptyHold, keepAnswering: s.options.KeepAnswering},
 		tries: tries{
 			agents: s.client.agents,
 			remote: s.options.Datacenter != "" || s.options.Peer != "",
@@ -160,7 +161,7 @@ func (w *watch) inherit(answer Answer) {
 		w.report.Restore()
 	}
 	if known, ok := w.report.Instances(); ok {
-		w.guard.known = known
+		w.guard.inherit(known)
 		w.guard.failed(time.Now())
 	}
 }
@@ -287,21 +288,39 @@ func (w *watch) accept(answer Answer) {
 		w.filtered = answer.FilteredByACL
 	}
 	w.warnSkipped(answer.Skipped)
-	set, kept, expired := w.guard.accept(time.Now(), answer.Instances)
-	if expired > 0 {
-		w.client.log.Warn().Str("consul_service", w.options.Service).Int("instances", expired).
-			Msg("kept instances given up: consul did not list them in service again")
-	}
+	set, kept := w.guard.accept(time.Now(), answer.Instances)
+	w.logKept(kept)
 	w.report.From(answer.agent.url)
 	w.report.Emit(set)
-	w.report.Hold(kept)
-	if kept == 0 {
+	w.report.Hold(kept.held, kept.unlisted)
+	if kept.all() == 0 {
 		w.report.Succeeded(answer.Index)
 		return
 	}
 	expiry, _ := w.guard.expiry()
-	w.report.Failed(fmt.Errorf("consul %s suddenly lists %d instances in service: %d that were are kept until %s",
-		answer.agent.url, serving(answer.Instances), kept, expiry.Format(time.RFC3339)))
+	how := "kept until"
+	if kept.held == 0 {
+		how = "used as long as they answer, at most until"
+	}
+	w.report.Failed(fmt.Errorf("consul %s suddenly lists %d instances in service: %d that were are %s %s",
+		answer.agent.url, serving(answer.Instances), kept.all(), how, expiry.Format(time.RFC3339)))
+}
+
+// logKept logs the end of holds, and the beginning and the end of the time in
+// which instances are used that are not listed.
+func (w *watch) logKept(k keeping) {
+	log := w.client.log.With().Str("consul_service", w.options.Service).Logger()
+	if w.unlisted == 0 && k.unlisted > 0 {
+		log.Warn().Int("instances", k.unlisted).Dur("for", w.options.KeepAnswering).
+			Msg("consul did not list kept instances in service again: they are used as long as they pass active checks")
+	}
+	switch {
+	case w.unlisted > 0 && k.unlisted == 0:
+		log.Info().Int("given_up", k.expired).Msg("no instance is used any more that consul does not list")
+	case k.expired > 0:
+		log.Warn().Int("instances", k.expired).Msg("kept instances given up: consul did not list them in service again")
+	}
+	w.unlisted = k.unlisted
 }
 
 // warnACLs logs what ACLs may hide, when that begins.

@@ -32,6 +32,7 @@ type bubble struct {
 
 	mu   sync.Mutex
 	sets []string // what Sink got since the last check: "1s: a b"
+	last []discovery.Instance
 }
 
 // lines is a log that several goroutines write.
@@ -75,6 +76,7 @@ func watchInBubbleAs(t *testing.T, co ClientOptions, o ServiceOptions, prepare f
 				b.mu.Lock()
 				defer b.mu.Unlock()
 				b.sets = append(b.sets, fmt.Sprintf("%v: %s", time.Since(b.begin), formatSet(set)))
+				b.last = set
 			},
 		})
 		prepare(b)
@@ -133,6 +135,13 @@ func (b *bubble) expectOne(earliest, latest time.Duration, want string) {
 		b.t.Errorf("Sink got %q, want %q after %v", b.sets[0], want, earliest)
 	}
 	b.sets = nil
+}
+
+// latest returns the set that Sink got last.
+func (b *bubble) latest() []discovery.Instance {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.last
 }
 
 func (b *bubble) status() discovery.WatchStatus {
@@ -455,6 +464,56 @@ func TestInstancesThatAWipedAgentTakesOutOneByOneComeBack(t *testing.T) {
 		b.at(sec + 40*ms)
 		b.set("")
 		b.expect(sec+40*ms, "1.04s: a b c")
+	})
+}
+
+func TestInstancesThatMayStillAnswerAreKeptUnlisted(t *testing.T) {
+	o := ServiceOptions{EmptyHold: 20 * sec, KeepAnswering: 10 * time.Minute, Wait: time.Minute}
+	watchInBubble(t, o, having("a b"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b")
+		b.set("")
+		b.expect(20 * sec)
+		b.expectOne(21*sec, 22*sec, "a? b?")
+		s := b.status()
+		if s.State != discovery.WatchStale || s.Held != 0 || s.Unlisted != 2 || s.Instances != 2 ||
+			!strings.Contains(s.LastError, "suddenly lists 0 instances in service: 2 that were are used as long as they answer, at most until ") {
+			t.Errorf("status %+v", s)
+		}
+		set := b.latest()
+		if since := set[0].Unlisted.Sub(b.begin); since != sec || set[0].Serving() {
+			t.Errorf("unlisted after %v, serving %v; want since the loss", since, set[0].Serving())
+		}
+		b.at(2 * time.Minute) // Consul is away: nothing changes
+		b.Break(discoverytest.Fault{Status: 500})
+		b.expect(12 * time.Minute)
+		b.Heal()
+		b.set("b")
+		b.expectOne(12*time.Minute, 12*time.Minute+4*sec, "b")
+		if s := b.status(); s.State != discovery.WatchFresh || s.Held+s.Unlisted != 0 {
+			t.Errorf("status %+v", s)
+		}
+		for _, line := range []string{
+			`"instances":2,"for":600000,"message":"consul did not list kept instances in service again: they are used as long as they pass active checks"`,
+			`"given_up":1,"message":"no instance is used any more that consul does not list"`,
+		} {
+			if got := strings.Count(b.log.String(), line); got != 1 {
+				t.Errorf("%d lines with %s, want one:\n%s", got, line, b.log.String())
+			}
+		}
+	})
+}
+
+func TestUnlistedInstancesGoWhenTheirTimeIsOver(t *testing.T) {
+	o := ServiceOptions{EmptyHold: 20 * sec, KeepAnswering: 90 * sec, Wait: 10 * time.Minute}
+	watchInBubble(t, o, having("a b"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b")
+		b.set("")
+		b.expectOne(21*sec, 22*sec, "a? b?")
+		b.expect(110 * sec)
+		b.expectOne(111*sec, 112*sec, "")
+		if s := b.status(); s.State != discovery.WatchFresh || s.Unlisted != 0 {
+			t.Errorf("status %+v", s)
+		}
 	})
 }
 
