@@ -65,6 +65,9 @@ func (c *Config) WithFound(names []string) (merged *Config, skipped []string) {
 			taken[s.Consul.Service] = true
 		}
 	}
+	if c.Consul.Register != nil {
+		taken[c.Consul.Register.Service] = true // sluice itself
+	}
 	services := maps.Clone(c.Services)
 	if services == nil {
 		services = make(map[string]Service)

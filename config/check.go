@@ -56,6 +56,9 @@ func (d *decoder) consul(c *Consul, tls bool) {
 		d.fail(d.place("consul.debounce"), "consul.debounce.quiet", formatDuration(c.Debounce.Quiet),
 			"want at most consul.debounce.max_wait, which is "+formatDuration(c.Debounce.MaxWait))
 	}
+	if c.Register != nil {
+		d.register(c.Register)
+	}
 }
 
 // once complains if what was seen before under another key. The value is what

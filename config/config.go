@@ -110,6 +110,8 @@ type Consul struct {
 	Snapshot       string        `key:"snapshot" format:"file" restart:"yes"`
 	SnapshotMaxAge time.Duration `key:"snapshot_max_age" default:"24h" min:"0s" max:"8760h" restart:"yes"` // 0: no limit
 	Debounce       Debounce      `key:"debounce"`
+	// Register is how sluice registers itself. Nil: it does not.
+	Register *ConsulRegister `key:"register"`
 }
 
 // ConsulTLS are the certificates for an https address of Consul.

@@ -77,6 +77,26 @@ var formats = map[string]format{
 		`"KEY=VALUE", without the character "` + "`" + `"`,
 		isCatalogMeta,
 	},
+	"consul_service": {
+		"a name of up to 63 letters, digits or '-', as in DNS",
+		consulServiceName.MatchString,
+	},
+	"consul_meta": {
+		`"KEY=VALUE", the key of letters, digits, '_' and '-', not beginning with "consul-" or "sluice-", the value of up to 512 bytes`,
+		isConsulMeta,
+	},
+	"host": {
+		"a host name or an IP address, without a port",
+		isHost,
+	},
+	"target": {
+		"HOST:PORT, an IPv6 address in brackets, the port from 1 to 65535",
+		isTarget,
+	},
+	"http_url": {
+		"http://HOST:PORT/PATH or https://HOST:PORT/PATH",
+		isHTTPURL,
+	},
 	"pattern": {
 		"a name, or a pattern with * for any letters, ? for one, and [a-z] for one of several",
 		isPattern,
@@ -117,6 +137,19 @@ func isListenAddress(s string) bool {
 		return false
 	}
 	return isPort(port, 0) && (host == "" || isHost(host))
+}
+
+// isTarget reports whether s is an address to connect to.
+func isTarget(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	return err == nil && isHost(host) && isPort(port, 1)
+}
+
+// isHTTPURL reports whether s is a URL to ask over HTTP, without a password.
+func isHTTPURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.User == nil && u.Fragment == "" &&
+		isHost(u.Hostname()) && (u.Port() == "" || isPort(u.Port(), 1))
 }
 
 // isPeer is stricter than the static source about the host.

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Revision is a configuration that was loaded. It is not changed once it is
-// in a History.
+// Revision is a configuration that was loaded. Only its Hash changes once it is
+// in a History, with a text that says the same.
 type Revision struct {
 	Number uint64    // 1 for the first one of this process; 0 before it is applied
 	Time   time.Time // when it was applied
@@ -58,12 +58,15 @@ func (h *History) Applied(r Revision) Revision {
 	return r
 }
 
-// Unchanged says that the latest load gave what is in use already: an earlier
-// refusal is over.
-func (h *History) Unchanged() {
+// Unchanged says that the latest load, of a text with that hash, gave what is in
+// use already: an earlier refusal is over.
+func (h *History) Unchanged(hash string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.reloads.Last = nil
+	if last := len(h.revisions) - 1; last >= 0 {
+		h.revisions[last].Hash = hash
+	}
 }
 
 // Refused notes that a configuration from source was not applied.

@@ -24,12 +24,15 @@ func TestHistoryNumbersAndForgets(t *testing.T) {
 
 func TestHistoryShowsLatestRefusalOnly(t *testing.T) {
 	var h History
-	h.Applied(Revision{})
+	h.Applied(Revision{Hash: "one"})
 	h.Refused("f", errors.New("bad"))
 	if r := h.Reloads(); r.Applied != 1 || r.Refused != 1 || r.Last == nil || r.Last.Err.Error() != "bad" {
 		t.Errorf("after a refusal: %+v", r)
 	}
-	h.Unchanged() // the file is as before again
+	h.Unchanged("two") // the file says the same again, in other words
+	if r := h.Current(); r.Hash != "two" || r.Number != 1 {
+		t.Errorf("after it was taken back: %+v", r)
+	}
 	if r := h.Reloads(); r.Last != nil || r.Refused != 1 {
 		t.Errorf("after it was taken back: %+v", r)
 	}

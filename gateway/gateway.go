@@ -21,6 +21,7 @@ import (
 	"sluice/discovery/consul"
 	"sluice/healthcheck"
 	"sluice/proxy"
+	"sluice/registration"
 	"sluice/route"
 	"sluice/snapshot"
 )
@@ -62,6 +63,7 @@ type Gateway struct {
 	discovery *discovery.Manager
 	snapshot  *snapshot.Store // nil: none is kept
 	health    *healthcheck.Monitor
+	registrar *registration.Registrar
 	services  services
 	proxy     *proxy.Server
 	table     atomic.Pointer[route.Table] // as the proxy has it, for the admin API
@@ -70,12 +72,13 @@ type Gateway struct {
 	admin     *http.Server
 	token     atomic.Pointer[string] // the admin API's; "" if none is needed
 
-	ready    atomic.Bool // first sets have arrived
-	stopping atomic.Bool
-	replaced bool            // by another process; for Run's goroutine
-	patience time.Duration   // startTimeout; tests change it before Run
-	cut      context.Context // ends when what is in flight is to be cut
-	Cut      context.CancelFunc
+	ready       atomic.Bool   // first sets have arrived
+	becameReady chan struct{} // closed then
+	stopping    atomic.Bool
+	replaced    bool            // by another process; for Run's goroutine
+	patience    time.Duration   // startTimeout; tests change it before Run
+	cut         context.Context // ends when what is in flight is to be cut
+	Cut         context.CancelFunc
 
 	reload chan struct{} // capacity 1: a reload is asked for
 }
@@ -95,7 +98,7 @@ func New(o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	c := revision.Config
-	g := &Gateway{options: o, started: c, logs: newLogWriter(o.Log, c.Log), reload: make(chan struct{}, 1), patience: startTimeout}
+	g := &Gateway{options: o, started: c, logs: newLogWriter(o.Log, c.Log), reload: make(chan struct{}, 1), becameReady: make(chan struct{}), patience: startTimeout}
 	g.log = g.logs.logger()
 	g.cut, g.Cut = context.WithCancel(context.Background())
 	if err := g.readToken(); err != nil {
@@ -144,7 +147,8 @@ func New(o Options) (_ *Gateway, err error) {
 	if err := g.carryOut(context.Background(), p, merged, false); err != nil {
 		return nil, err
 	}
-	g.history.Applied(*revision)
+	g.registrar = g.newRegistrar()
+	g.registerAs(g.history.Applied(*revision))
 	return g, nil
 }
 
@@ -179,6 +183,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 			g.log.Error().Err(err).Msg("the process before this one has not been told to stop")
 		}
 	})
+	leave := g.register(warm)
 	failed := make(chan error, len(g.listeners))
 	var serving sync.WaitGroup
 	for _, l := range g.listeners {
@@ -201,7 +206,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		g.log.Info().Msg("replaced by a new process")
 		g.leaveAdmin()
 	}
-	g.shutdown(stop, &running)
+	g.shutdown(leave, stop, &running)
 	serving.Wait()
 	g.log.Info().Msg("stopped")
 	return err
@@ -241,13 +246,14 @@ func (g *Gateway) leaveAdmin() {
 	}
 }
 
-// shutdown ends everything in order: first new requests, then those in
-// flight, then what they need.
-func (g *Gateway) shutdown(stop context.CancelFunc, running *sync.WaitGroup) {
+// shutdown ends everything in order: first the clients that Consul sends, then
+// new requests, then those in flight, then what they need.
+func (g *Gateway) shutdown(leave func(), stop context.CancelFunc, running *sync.WaitGroup) {
 	settings := g.history.Current().Config.Shutdown
 	g.stopping.Store(true)
 	g.log.Info().Stringer("delay", settings.Delay).Stringer("grace", settings.Grace).
 		Int("connections", g.proxy.Connections()).Msg("stopping")
+	leave()
 	if settings.Delay > 0 && !g.replaced {
 		delay := time.NewTimer(settings.Delay)
 		select {

@@ -18,6 +18,7 @@ func (g *Gateway) becomeReady(ctx context.Context) {
 		pending := g.pending()
 		if len(pending) == 0 {
 			g.ready.Store(true)
+			close(g.becameReady)
 			g.log.Info().Int("services", len(g.services.all())).Msg("ready")
 			return
 		}

@@ -75,7 +75,8 @@ func (g *Gateway) refuse(err error) {
 // use puts a revision to use after the first one.
 func (g *Gateway) use(ctx context.Context, r *config.Revision) error {
 	if reflect.DeepEqual(r.Config, g.history.Current().Config) {
-		g.history.Unchanged()
+		g.history.Unchanged(r.Hash)
+		g.registerAs(g.history.Current())
 		g.log.Info().Str("source", r.Source).Msg("configuration unchanged")
 		return nil
 	}
@@ -90,6 +91,7 @@ func (g *Gateway) use(ctx context.Context, r *config.Revision) error {
 	g.logs.set(r.Config.Log)
 	r.Pending = config.NeedRestart(g.started, r.Config)
 	applied := g.history.Applied(*r)
+	g.registerAs(applied)
 	g.log.Info().Uint64("number", applied.Number).Str("source", r.Source).Str("hash", r.Hash).
 		Int("services", len(c.Services)).Int("routes", len(c.Routes)).Msg("configuration applied")
 	if len(r.Pending) > 0 {

@@ -1,0 +1,136 @@
+package registration
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/discovery/consul"
+)
+
+// place is what is known of one agent.
+type place struct {
+	url      string
+	clean    bool          // it has nothing of ours
+	made     *registration // what was registered there; nil: nothing by this process
+	failures int           // in a row
+	due      time.Time     // of the next look
+	report   time.Time     // of the next report to a TTL check
+}
+
+// next returns when something is to be done at the agent in use.
+func (p *place) next() time.Time {
+	if p.reports() && p.report.Before(p.due) {
+		return p.report
+	}
+	return p.due
+}
+
+// reports reports whether the agent in use has a check that lives on reports.
+func (p *place) reports() bool {
+	return p.failures == 0 && p.made != nil && p.made.check == CheckTTL
+}
+
+// done takes note of how an attempt ended.
+func (p *place) done(err error) {
+	if err == nil {
+		p.failures = 0
+		return
+	}
+	delay, limit := firstRetry, longestRetry
+	if consul.IsForbidden(err) {
+		delay, limit = firstRefusedRetry, longestRefusedRetry
+	}
+	delay = min(delay<<min(p.failures, 10), limit)
+	p.failures++
+	p.due = time.Now().Add(delay/2 + rand.N(delay))
+}
+
+// look compares what the agent in use has with want, and registers it if that is
+// not the same.
+func (r *Registrar) look(ctx context.Context, p *place, want registration, anew bool) error {
+	found, err := r.Consul.Registered(ctx, p.url, MetaReplica, r.Self.replica())
+	if err != nil {
+		return err
+	}
+	why := "the agent does not have it"
+	for _, s := range found {
+		if s.ID != want.ID {
+			if err := r.Consul.Deregister(ctx, p.url, s.Service, s.ID); err != nil {
+				return err
+			}
+			r.Log.Info().Str("service", s.Service).Str("id", s.ID).Str("agent", p.url).Str("why", "it has another id now").Msg("deregistered from Consul")
+			continue
+		}
+		if why = want.difference(s); why != "" {
+			why = "the agent has another " + why
+		}
+	}
+	if why == "" && !anew && p.made != nil {
+		return nil
+	}
+	err = r.Consul.Register(ctx, p.url, want.AgentServiceRegistration, want.obsolete...)
+	known := p.made != nil
+	if err == nil || ctx.Err() != nil { // then the agent may have taken it
+		p.made = &want
+	}
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.status.Registrations++
+	r.mu.Unlock()
+	if known && why == "" {
+		r.Log.Debug().Str("agent", p.url).Msg("registered in Consul again, to be sure")
+	} else {
+		r.Log.Info().Str("service", want.Name).Str("id", want.ID).Str("address", want.Address).Int("port", want.Port).
+			Str("agent", p.url).Str("check", string(want.check)).Str("why", cmp.Or(why, "this process is new")).Msg("registered in Consul")
+	}
+	return nil
+}
+
+// tell reports to the agent's TTL check whether this sluice serves.
+func (r *Registrar) tell(ctx context.Context, url string, want registration) error {
+	status, output := api.HealthPassing, "ready"
+	if ready, missing := r.Ready(); !ready {
+		status, output = api.HealthCritical, strings.Join(missing, "\n")
+	}
+	return r.Consul.Report(ctx, url, want.Name, want.Check.CheckID, status, output)
+}
+
+// clear takes away what an agent that is not in use has of ours.
+func (r *Registrar) clear(ctx context.Context, p *place, inUse string) {
+	limited, cancel := context.WithTimeoutCause(ctx, clearTimeout, fmt.Errorf("no answer within %v", clearTimeout))
+	defer cancel()
+	found, err := r.Consul.Registered(limited, p.url, MetaReplica, r.Self.replica())
+	for _, s := range found {
+		// An agent with two addresses has what was registered at the other one.
+		if inUse != "" && s.Meta[metaAgent] == inUse {
+			continue
+		}
+		if err = r.Consul.Deregister(limited, p.url, s.Service, s.ID); err != nil {
+			break
+		}
+		why := "another agent has it now"
+		if inUse == "" {
+			why = "nothing is to be registered any more"
+		}
+		r.Log.Info().Str("service", s.Service).Str("id", s.ID).Str("agent", p.url).Str("why", why).Msg("deregistered from Consul")
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	first := p.failures == 0
+	p.done(err)
+	switch {
+	case err == nil:
+		p.clean, p.made = true, nil
+	case p.made != nil && first:
+		r.Log.Warn().Err(err).Str("agent", p.url).Msg("an agent that is not in use still has this sluice, and will be asked to deregister it")
+	}
+}

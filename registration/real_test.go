@@ -1,0 +1,295 @@
+package registration
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"sluice/consultest"
+	"sluice/discovery/consul"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is for what a real Consul does on a busy machine.
+const patience = 30 * time.Second
+
+// real is a registrar and the client that it uses.
+type real struct {
+	*Registrar
+	t    *testing.T
+	log  *buffer
+	stop func() // ends Run and waits for that
+}
+
+// buffer is a log that can be read while it is written.
+type buffer struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+var someSelf = Self{Host: "web1", Listener: "127.0.0.1:8080", Admin: "127.0.0.1:8081", Version: "v1", Started: time.Unix(1700000000, 0)}
+
+// withCheck are settings with a type of check.
+func withCheck(t CheckType) *Settings {
+	return &Settings{Name: "sluice", Check: Check{Type: t, Interval: 10 * time.Second, Timeout: time.Second}}
+}
+
+// startReal registers with real agents until t ends.
+func startReal(t *testing.T, self Self, s *Settings, token string, addresses ...string) *real {
+	t.Helper()
+	r := &real{t: t, log: new(buffer)}
+	log := zerolog.New(r.log)
+	client, err := consul.NewClient(consul.ClientOptions{Addresses: addresses, Token: token, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Registrar = New(Options{Consul: client, Self: self, Ready: func() (bool, []string) { return true, nil }, Log: log})
+	r.Set(s)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
+	r.stop = func() {
+		cancel()
+		running.Wait()
+	}
+	t.Cleanup(func() {
+		r.stop()
+		client.Close()
+		if t.Failed() {
+			t.Logf("log:\n%s", r.log)
+		}
+	})
+	return r
+}
+
+// await waits until condition holds.
+func await(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !condition(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// catalog returns the instances of sluice in the catalog: "id@node status",
+// sorted.
+func catalog(agent *consultest.Agent) []string {
+	entries, _, err := agent.Client().Health().Service("sluice", "", false, nil)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var list []string
+	for _, e := range entries {
+		list = append(list, fmt.Sprintf("%s@%s %s", e.Service.ID, e.Node.Node, e.Checks.AggregatedStatus()))
+	}
+	slices.Sort(list)
+	return list
+}
+
+// awaitCatalog waits until the catalog has these instances.
+func awaitCatalog(t *testing.T, agent *consultest.Agent, want ...string) {
+	t.Helper()
+	await(t, fmt.Sprintf("the catalog has %q", want), func() bool { return slices.Equal(catalog(agent), want) })
+}
+
+func TestRealRegistersAndLeaves(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "n"})
+	s := withCheck(CheckTTL)
+	s.Tags, s.Meta, s.ConfigHash = []string{"edge"}, map[string]string{"rack": "7"}, "abc"
+	r := startReal(t, someSelf, s, "", agent.URL())
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	entries, _, err := agent.Client().Health().Service("sluice", "edge", true, nil)
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("%d entries, %v", len(entries), err)
+	}
+	service := entries[0].Service
+	if service.Address != "127.0.0.1" || service.Port != 8080 || service.Meta["rack"] != "7" || service.Meta[MetaConfig] != "abc" || service.Meta[MetaAdmin] != "127.0.0.1:8081" {
+		t.Errorf("got %+v", service)
+	}
+	await(t, "the status says so", func() bool { s := r.Status(); return s.State == StateRegistered && s.Check == CheckTTL })
+
+	// A new name, and with it another id.
+	edge := *s
+	edge.Name, edge.ConfigHash = "edge", "def"
+	r.Set(&edge)
+	awaitCatalog(t, agent)
+	await(t, "the new name is there", func() bool {
+		e, _, err := agent.Client().Health().Service("edge", "", true, nil)
+		return err == nil && len(e) == 1 && e[0].Service.ID == "edge-web1-8080" && e[0].Service.Meta[MetaConfig] == "def"
+	})
+	r.Set(s)
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	r.Set(nil)
+	awaitCatalog(t, agent)
+	await(t, "the status says so", func() bool { return r.Status().State == StateOff })
+	r.Set(s)
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+
+	r.stop()
+	r.Leave(t.Context())
+	awaitCatalog(t, agent)
+	if s := r.Status(); s.State != StateLeft {
+		t.Errorf("status %+v", s)
+	}
+}
+
+// What a process before has left, with another id, is replaced: it has the same
+// address of the admin API.
+func TestRealTakesOver(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "n"})
+	before := startReal(t, someSelf, withCheck(CheckTTL), "", agent.URL())
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	before.stop()
+
+	other := someSelf
+	other.Admin, other.Listener = "127.0.0.1:9081", "127.0.0.1:9080"
+	startReal(t, other, withCheck(CheckNone), "", agent.URL())
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing", "sluice-web1-9080@n passing")
+
+	after := someSelf
+	after.Listener, after.Version = "127.0.0.1:80", "v2"
+	startReal(t, after, withCheck(CheckTTL), "", agent.URL())
+	awaitCatalog(t, agent, "sluice-web1-80@n passing", "sluice-web1-9080@n passing")
+}
+
+func TestRealAgentRestartedEmpty(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "n"})
+	startReal(t, someSelf, withCheck(CheckNone), "", agent.URL())
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	if err := agent.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	t.Logf("registered again %v after the agent was ready", time.Since(begin).Round(time.Millisecond))
+}
+
+// Another type of check, and each registration after the first one, changes
+// neither the status nor the maintenance mode that an operator has set.
+func TestRealKeepsMaintenance(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "n"})
+	r := startReal(t, someSelf, withCheck(CheckTTL), "", agent.URL())
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	if err := agent.Client().Agent().EnableServiceMaintenance("sluice-web1-8080", "work"); err != nil {
+		t.Fatal(err)
+	}
+	awaitCatalog(t, agent, "sluice-web1-8080@n maintenance")
+	s := withCheck(CheckTTL)
+	s.ConfigHash = "other"
+	for _, s := range []*Settings{s, withCheck(CheckTCP)} {
+		n := r.Status().Registrations
+		r.Set(s)
+		await(t, "it is registered again", func() bool { return r.Status().Registrations > n })
+		awaitCatalog(t, agent, "sluice-web1-8080@n maintenance")
+	}
+	checks, err := agent.Client().Agent().ChecksWithFilter("ServiceID == `sluice-web1-8080`")
+	if err != nil || len(checks) != 2 || checks["sluice-tcp:sluice-web1-8080"] == nil {
+		t.Errorf("checks %v, %v", checks, err)
+	}
+}
+
+// The first agent dies: sluice is registered with the second, and once the
+// first one is back, with the old registration on its disk, listed once.
+func TestRealFailoverLeavesNoDuplicate(t *testing.T) {
+	t.Parallel()
+	server := consultest.Start(t, consultest.Options{Node: "server"})
+	agent := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "agent", Join: []string{server.SerfAddress()}})
+	r := startReal(t, someSelf, withCheck(CheckNone), "", agent.URL(), server.URL())
+	awaitCatalog(t, server, "sluice-web1-8080@agent passing")
+	if err := agent.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	await(t, "the second agent has it", func() bool { return slices.Contains(catalog(server), "sluice-web1-8080@server passing") })
+	t.Logf("registered with the second agent %v after the first one was killed", time.Since(begin).Round(time.Millisecond))
+	await(t, "the status says so", func() bool {
+		s := r.Status()
+		return s.Agent == server.URL() && slices.Equal(s.Leftovers, []string{agent.URL()})
+	})
+	if err := agent.Launch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	awaitCatalog(t, server, "sluice-web1-8080@server passing")
+	await(t, "nothing is left over", func() bool { return len(r.Status().Leftovers) == 0 })
+}
+
+// Two addresses of one agent: what is registered at the one is not taken away at
+// the other.
+func TestRealAgentWithTwoAddresses(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "n"})
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	r := startReal(t, someSelf, withCheck(CheckNone), "", relay.URL(), agent.URL())
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	relay.Cut()
+	await(t, "the other address is used", func() bool { return r.Status().Agent == agent.URL() })
+	relay.Heal()
+	await(t, "the first address has been looked at", func() bool { return len(r.Status().Leftovers) == 0 })
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	if log := r.log.String(); strings.Contains(log, "deregistered") {
+		t.Errorf("log: %s", log)
+	}
+}
+
+func TestRealACLs(t *testing.T) {
+	t.Parallel()
+	const root = "6d4f7a3e-0000-4000-8000-000000000001"
+	agent := consultest.Start(t, consultest.Options{Node: "n", Token: root, Config: map[string]any{
+		"acl": map[string]any{
+			"enabled": true, "default_policy": "deny",
+			"tokens": map[string]any{"initial_management": root, "agent": root},
+		},
+	}})
+	acl := agent.Client().ACL()
+	policy, _, err := acl.PolicyCreate(&api.ACLPolicy{Name: "sluice", Rules: `service "sluice" { policy = "read" }`}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, _, err := acl.TokenCreate(&api.ACLToken{Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := startReal(t, someSelf, withCheck(CheckTTL), token.SecretID, agent.URL())
+	await(t, "the refusal is known", func() bool {
+		return strings.Contains(r.Status().LastError, `403 Forbidden: the token is not valid, or lacks service:write: service "sluice" { policy = "write" }`)
+	})
+	policy.Rules = `service "sluice" { policy = "write" }`
+	if _, _, err := acl.PolicyUpdate(policy, nil); err != nil {
+		t.Fatal(err)
+	}
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	await(t, "the status says so", func() bool { return r.Status().State == StateRegistered })
+	if log := r.log.String(); strings.Count(log, "cannot make sure") != 1 || !strings.Contains(log, "as it should be again") {
+		t.Errorf("log: %s", log)
+	}
+	r.stop()
+	r.Leave(t.Context())
+	awaitCatalog(t, agent)
+}
