@@ -104,7 +104,7 @@ func New(o Options) (_ *Gateway, err error) {
 	if err := g.readToken(); err != nil {
 		return nil, err
 	}
-	if g.consul, err = consul.NewClient(clientOptions(c.Consul, g.log)); err != nil {
+	if g.consul, err = consul.NewClient(ClientOptions(c.Consul, g.log)); err != nil {
 		return nil, fmt.Errorf("consul: %w", err)
 	}
 	if g.accessLog, err = g.openAccessLog(c.AccessLog); err != nil {

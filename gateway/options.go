@@ -49,7 +49,8 @@ func transportOptions(s config.Service) proxy.TransportOptions {
 	}
 }
 
-func clientOptions(c config.Consul, log zerolog.Logger) consul.ClientOptions {
+// ClientOptions returns how to reach Consul, in the terms of its client.
+func ClientOptions(c config.Consul, log zerolog.Logger) consul.ClientOptions {
 	return consul.ClientOptions{
 		Addresses: c.Addresses,
 		Token:     string(c.Token),

@@ -33,25 +33,32 @@ func specOf(s config.Service, c config.Consul) sourceSpec {
 	if s.Consul == nil {
 		return sourceSpec{peers: s.Peers}
 	}
-	return sourceSpec{consul: &consul.ServiceOptions{
-		Service:       s.Consul.Service,
-		PreparedQuery: s.Consul.PreparedQuery,
-		Poll:          s.Consul.Poll,
-		Tags:          s.Consul.Tags,
-		Filter:        s.Consul.Filter,
-		PassingOnly:   s.Consul.PassingOnly,
-		Datacenters:   s.Consul.Datacenters,
-		MinHealthy:    s.Consul.MinHealthy,
-		Namespace:     s.Consul.Namespace,
-		Partition:     s.Consul.Partition,
-		Peer:          s.Consul.Peer,
-		Near:          s.Consul.Near,
-		Consistency:   consul.Consistency(s.Consul.Consistency),
-		Cached:        s.Consul.Cached,
+	o := ServiceOptions(*s.Consul, c)
+	return sourceSpec{consul: &o}
+}
+
+// ServiceOptions returns what a service from Consul selects, in the terms of
+// Consul's client. S is as it was loaded: complete.
+func ServiceOptions(s config.ConsulService, c config.Consul) consul.ServiceOptions {
+	return consul.ServiceOptions{
+		Service:       s.Service,
+		PreparedQuery: s.PreparedQuery,
+		Poll:          s.Poll,
+		Tags:          s.Tags,
+		Filter:        s.Filter,
+		PassingOnly:   s.PassingOnly,
+		Datacenters:   s.Datacenters,
+		MinHealthy:    s.MinHealthy,
+		Namespace:     s.Namespace,
+		Partition:     s.Partition,
+		Peer:          s.Peer,
+		Near:          s.Near,
+		Consistency:   consul.Consistency(s.Consistency),
+		Cached:        s.Cached,
 		Wait:          c.Wait,
-		EmptyHold:     orNone(*s.Consul.EmptyHold),
-		KeepAnswering: *s.Consul.KeepAnswering,
-	}}
+		EmptyHold:     orNone(*s.EmptyHold),
+		KeepAnswering: *s.KeepAnswering,
+	}
 }
 
 // plan is a new configuration with everything made that can fail. Nothing of
