@@ -28,6 +28,7 @@ const (
 	exitOK     = 0
 	exitFailed = 1 // it did not work; the reason is on standard error
 	exitUsage  = 2 // the command line is wrong
+	exitUnseen = 2 // doctor could not look
 )
 
 func main() {
@@ -43,6 +44,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 	command, err := root.ExecuteC()
 	if err == nil {
 		return exitOK
+	}
+	if exit := new(exitError); errors.As(err, &exit) {
+		if exit.err != nil {
+			report(stderr, exit.err)
+		}
+		return exit.status
 	}
 	report(stderr, err)
 	if usage := new(usageError); errors.As(err, &usage) || !command.Runnable() {
@@ -70,6 +77,16 @@ type usageError struct{ error }
 
 func (e *usageError) Unwrap() error { return e.error }
 
+// exitError ends the program with a status of its own.
+type exitError struct {
+	status int
+	err    error // nil: everything has been said
+}
+
+func (e *exitError) Error() string { return fmt.Sprintf("exit status %d: %v", e.status, e.err) }
+
+func (e *exitError) Unwrap() error { return e.err }
+
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sluice",
@@ -84,7 +101,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newRun(), newCheck(), newPeers(), newDrain(), newEnable(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newPeers(), newDrain(), newEnable(), newDoctor(), newVersion())
 	return root
 }
 

@@ -126,13 +126,18 @@ func writePeers(out io.Writer, peers []admin.Peer, now time.Time) error {
 	return table.Flush()
 }
 
-// printable makes a text of the registry fit for a terminal: it cannot control
-// it, and is not too long for a table.
+// printable makes a text of the registry fit for a table on a terminal: it
+// cannot control it, and is not too long.
 func printable(s string) string {
 	const most = 100
 	if r := []rune(s); len(r) > most {
 		s = string(r[:most-1]) + "…"
 	}
+	return printableLong(s)
+}
+
+// printableLong makes a text of the registry fit for a terminal.
+func printableLong(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f && r < 0xa0 {
 			return '?'

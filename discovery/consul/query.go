@@ -112,6 +112,9 @@ func (c *Client) send(ctx context.Context, send func(ctx context.Context, a *age
 	return agent, token, err
 }
 
+// Forbidden reports whether err is Consul's refusal for lack of a permission.
+func Forbidden(err error) bool { return refused(err) }
+
 // refused reports whether err is an answer 403.
 func refused(err error) bool {
 	status := (*statusError)(nil)

@@ -1,0 +1,117 @@
+package doctor
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consultest"
+	"sluice/discovery/consul"
+)
+
+const rootToken = "00000000-0000-0000-0000-000000000001"
+
+// denying is an agent whose default policy is deny, and star with it.
+func denying(t *testing.T) *consultest.Agent {
+	t.Helper()
+	agent := consultest.Start(t, consultest.Options{Node: "a", Token: rootToken, Config: map[string]any{"acl": map[string]any{
+		"enabled": true, "default_policy": "deny",
+		"tokens": map[string]any{"initial_management": rootToken, "agent": rootToken},
+	}}})
+	register(t, agent, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, agent, "star-1@a")
+	return agent
+}
+
+// token makes a token with a policy.
+func token(t *testing.T, agent *consultest.Agent, name, rules string) string {
+	t.Helper()
+	policy, _, err := agent.Client().ACL().PolicyCreate(&api.ACLPolicy{Name: name, Rules: rules}, nil)
+	must(t, err)
+	made, _, err := agent.Client().ACL().TokenCreate(&api.ACLToken{Description: name, Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
+	must(t, err)
+	return made.SecretID
+}
+
+func TestACLs(t *testing.T) {
+	t.Parallel()
+	agent := denying(t)
+	uses := []Use{{Name: "front", Source: consul.ServiceOptions{Service: "star"}, Routed: true}}
+	look := func(token string) *Report {
+		t.Helper()
+		return examine(t, newDoctor(t, agent, nil, func(o *Options) {
+			o.Consul.Token, o.Uses, o.Configured = token, uses, true
+		}))
+	}
+
+	report := look(rootToken)
+	for _, f := range report.Findings {
+		if strings.HasPrefix(string(f.Code), "acl-") || f.Severity == SeverityError {
+			t.Errorf("with every permission: %+v", f)
+		}
+	}
+
+	// The policy that it shows is enough to see everything.
+	report = look(token(t, agent, "sees-everything", readPolicy))
+	for _, f := range report.Findings {
+		if strings.HasPrefix(string(f.Code), "acl-") || f.Severity == SeverityError {
+			t.Errorf("with the policy shown: %+v", f)
+		}
+	}
+	if report.Agent.Token != "sees-everything" || report.Looked.Instances != 1 {
+		t.Errorf("%+v %+v", report.Agent, report.Looked)
+	}
+
+	report = look("")
+	if f := one(t, report, CodeACLAnonymous); f.Severity != SeverityError || f.Policy != readPolicy {
+		t.Errorf("%+v", f)
+	}
+	if f := one(t, report, CodeServiceMissing); !strings.Contains(f.Do, "hidden") {
+		t.Errorf("%+v", f)
+	}
+	one(t, report, CodeACLAgent)
+
+	report = look(token(t, agent, "sees-nodes", `node_prefix "" { policy = "read" }`))
+	one(t, report, CodeACLFiltered)
+	one(t, report, CodeACLAgent)
+	f := one(t, report, CodeACLService)
+	if f.Service != "star" || f.Severity != SeverityError || !strings.Contains(f.Policy, `service     "star" { policy = "read" }`) {
+		t.Errorf("%+v", f)
+	}
+	if found := report.of(CodeServiceMissing); len(found) != 0 {
+		t.Errorf("what is hidden is taken for missing: %+v", found)
+	}
+
+	d := newDoctor(t, agent, nil, func(o *Options) { o.Consul.Token = "00000000-0000-0000-0000-00000000dead" })
+	if _, err := d.Examine(t.Context()); err == nil || !strings.Contains(err.Error(), "the token is not valid") || !strings.Contains(err.Error(), "service_prefix") {
+		t.Errorf("a token that Consul does not know: %v", err)
+	}
+}
+
+func TestFixWithoutPermission(t *testing.T) {
+	t.Parallel()
+	agent := denying(t)
+	register(t, agent, "star-2", 9001, api.HealthPassing)
+	awaitRegistered(t, agent, "star-1@a", "star-2@a")
+	reader := token(t, agent, "reads", readPolicy)
+	d := newDoctor(t, agent, nil, func(o *Options) { o.Consul.Token = reader })
+	finding := one(t, examine(t, d), CodeDuplicateAddress)
+	if finding.ID != "star-1" || !finding.Fix.Possible || finding.Policy != "service \"star\" { policy = \"write\" }\n" {
+		t.Fatalf("%+v %+v", finding, finding.Fix)
+	}
+	fixed := d.Fix(t.Context(), finding, false)
+	if fixed.Result != ResultFailed || !strings.Contains(fixed.Detail, `the token lacks service:write for "star"`) {
+		t.Errorf("%+v", fixed)
+	}
+
+	writer := token(t, agent, "writes", readPolicy+finding.Policy)
+	d = newDoctor(t, agent, nil, func(o *Options) { o.Consul.Token = writer })
+	if fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicateAddress), false); fixed.Result != ResultDone {
+		t.Errorf("with the policy shown: %+v", fixed)
+	}
+	if got := registered(t, agent); !slices.Equal(got, []string{"star-2@a"}) {
+		t.Errorf("the catalog has %q", got)
+	}
+}

@@ -1,0 +1,87 @@
+package doctor
+
+import (
+	"cmp"
+	"strings"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/discovery/consul"
+)
+
+// add takes the instances of an answer into the facts.
+func (g *gathering) add(entries []*api.ServiceEntry) {
+	for _, e := range entries {
+		if e == nil || e.Node == nil || e.Service == nil || e.Service.Service == consulItself {
+			continue
+		}
+		var ofNode api.HealthChecks
+		for _, c := range e.Checks {
+			if c.ServiceID == "" {
+				ofNode = append(ofNode, c)
+			}
+		}
+		g.addNode(e.Node, ofNode)
+		i := instanceOf(e)
+		g.mu.Lock()
+		g.facts.Instances = append(g.facts.Instances, i)
+		g.mu.Unlock()
+	}
+}
+
+func (g *gathering) addNode(n *api.Node, checks api.HealthChecks) {
+	node := nodeOf(n, checks)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.facts.Nodes[node.Name] = node
+}
+
+// nodeOf returns what the checks of a node say of it.
+func nodeOf(n *api.Node, checks api.HealthChecks) Node {
+	node := Node{Name: n.Node, Address: n.Address, Liveness: NodeWithoutAgent}
+	for _, c := range checks {
+		switch {
+		case c.CheckID == serfHealth:
+			node.Liveness, node.Detail = NodeAlive, oneLine(c.Output)
+			if c.Status != api.HealthPassing {
+				node.Liveness = NodeDead
+			}
+			return node
+		case c.CheckID != api.NodeMaint:
+			node.Watched = true
+			node.Detail = cmp.Or(node.Detail, oneLine(c.Output))
+		}
+	}
+	return node
+}
+
+// instanceOf returns the instance of an entry.
+func instanceOf(e *api.ServiceEntry) Instance {
+	i := Instance{Sidecar: e.Service.Kind != api.ServiceKindTypical, Modified: e.Service.ModifyIndex}
+	i.Instance, i.Unusable = consul.InstanceOf(e)
+	var critical []string
+	i.Untouched = true
+	for _, c := range e.Checks {
+		if c.ServiceID == "" || strings.HasPrefix(c.CheckID, api.ServiceMaintPrefix) {
+			continue
+		}
+		i.Checks++
+		if c.Status == api.HealthCritical {
+			critical = append(critical, cmp.Or(c.Name, c.CheckID)+quoted(oneLine(c.Output)))
+			i.Untouched = i.Untouched && c.CreateIndex == c.ModifyIndex
+		}
+	}
+	i.Untouched = i.Untouched && len(critical) > 0
+	i.Critical = strings.Join(critical, "; ")
+	return i
+}
+
+// oneLine returns the begin of a text, without line breaks.
+func oneLine(text string) string {
+	const most = 200
+	line := strings.Join(strings.Fields(text), " ")
+	if len(line) > most {
+		line = strings.ToValidUTF8(line[:most], "") + "…"
+	}
+	return line
+}

@@ -1,0 +1,186 @@
+package doctor
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Severity says how much a finding matters for traffic. It is written as its
+// word.
+type Severity uint8
+
+const (
+	// SeverityError: requests fail, go astray, or would; or the look itself is
+	// worthless.
+	SeverityError Severity = iota
+	// SeverityWarning: it works, and will not in a case that is to be expected.
+	SeverityWarning
+	// SeverityNotice: worth knowing; often intended.
+	SeverityNotice
+)
+
+var severities = []string{"error", "warning", "notice"}
+
+func (s Severity) String() string { return severities[s] }
+
+// MarshalText implements encoding.TextMarshaler.
+func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *Severity) UnmarshalText(text []byte) error {
+	n := slices.Index(severities, string(text))
+	if n < 0 {
+		return fmt.Errorf("severity %q: want one of %q", text, severities)
+	}
+	*s = Severity(n)
+	return nil
+}
+
+// Code names a kind of finding. Codes do not change from version to version.
+type Code string
+
+// The codes, as docs/doctor.md lists them.
+const (
+	CodeNoLeader        Code = "no-leader"
+	CodeAgentBehind     Code = "agent-behind"
+	CodeConnectionLimit Code = "connection-limit"
+
+	CodeACLAnonymous Code = "acl-anonymous"
+	CodeACLFiltered  Code = "acl-filtered"
+	CodeACLService   Code = "acl-service"
+	CodeACLAgent     Code = "acl-agent"
+	CodeTokenExpires Code = "acl-token-expires"
+
+	CodeServiceMissing Code = "service-missing"
+	CodeServiceEmpty   Code = "service-empty"
+	CodeServiceRefused Code = "service-refused"
+	CodeUnrouted       Code = "unrouted"
+	CodeUnused         Code = "unused"
+
+	CodeNoPort      Code = "no-port"
+	CodeNoAddress   Code = "no-address"
+	CodeUnspecified Code = "unspecified-address"
+	CodeLoopback    Code = "loopback-address"
+	CodeLinkLocal   Code = "link-local-address"
+	CodeUnreachable Code = "unreachable"
+
+	CodeDuplicate        Code = "duplicate"
+	CodeDuplicateAddress Code = "duplicate-address"
+	CodeConflict         Code = "conflict"
+	CodeSharedAddress    Code = "shared-address"
+
+	CodeDeadNode     Code = "dead-node"
+	CodeNoAgent      Code = "no-agent"
+	CodeCriticalLong Code = "critical-long"
+	CodeCritical     Code = "critical"
+	CodeNoCheck      Code = "no-check"
+)
+
+// Finding is one thing that is wrong, or worth knowing.
+type Finding struct {
+	Severity Severity `json:"severity"`
+	Code     Code     `json:"code"`
+
+	Service string `json:"service,omitempty"`
+	ID      string `json:"id,omitempty"` // of the instance
+	Node    string `json:"node,omitempty"`
+	Address string `json:"address,omitempty"` // "host:port"
+
+	Seen    string `json:"seen"`              // what was seen
+	Why     string `json:"why"`               // why it matters
+	Do      string `json:"do"`                // what to do about it
+	Command string `json:"command,omitempty"` // for a shell, if one does it
+	Policy  string `json:"policy,omitempty"`  // of ACLs, in HCL, that this takes
+
+	Fix *Fix `json:"fix,omitempty"` // of a duplicate
+}
+
+// Fix is how a duplicate would be taken away.
+type Fix struct {
+	Possible bool   `json:"possible"`
+	WhyNot   string `json:"why_not,omitempty"` // if not Possible
+
+	Agent string `json:"agent,omitempty"` // URL of the agent that registered it
+	// The registration that stays.
+	KeepID   string `json:"keep_id"`
+	KeepNode string `json:"keep_node"`
+}
+
+// String names the registration that a finding is about.
+func (f Finding) String() string {
+	return fmt.Sprintf("%s %s on node %s", f.Service, f.ID, f.Node)
+}
+
+// compare orders findings: what matters most comes first.
+func compare(a, b Finding) int {
+	return cmp.Or(
+		cmp.Compare(a.Severity, b.Severity),
+		cmp.Compare(a.Code, b.Code),
+		cmp.Compare(a.Service, b.Service),
+		cmp.Compare(a.ID, b.ID),
+		cmp.Compare(a.Node, b.Node),
+		cmp.Compare(a.Address, b.Address),
+		cmp.Compare(a.Seen, b.Seen),
+	)
+}
+
+// SchemaVersion is that of a Report's JSON. It grows when a field changes its
+// meaning or goes; new fields and codes do not count.
+const SchemaVersion = 1
+
+// Report is the result of an examination.
+type Report struct {
+	Schema int       `json:"schema"` // SchemaVersion
+	Time   time.Time `json:"time"`
+
+	Agent    ReportedAgent `json:"agent"`
+	Looked   Looked        `json:"looked_at"`
+	Count    Count         `json:"count"`
+	Findings []Finding     `json:"findings"` // never nil
+	Fixed    []Fixed       `json:"fixes,omitempty"`
+}
+
+// ReportedAgent is the agent that was asked.
+type ReportedAgent struct {
+	URL        string `json:"url"`
+	Node       string `json:"node,omitempty"`
+	Datacenter string `json:"datacenter,omitempty"`
+	Version    string `json:"version,omitempty"`
+	Server     bool   `json:"server"`
+	Leader     string `json:"leader"`
+	Token      string `json:"token,omitempty"` // its description, "anonymous", or its accessor
+}
+
+// Looked is how much was looked at, and what it cost.
+type Looked struct {
+	Services  int    `json:"services"`
+	Instances int    `json:"instances"`
+	Nodes     int    `json:"nodes"`
+	Queries   uint64 `json:"queries"` // to the agent that was asked
+	Bytes     uint64 `json:"bytes"`   // received from it
+	Millis    int64  `json:"ms"`
+}
+
+// Count has the findings of each severity.
+type Count struct {
+	Errors   int `json:"error"`
+	Warnings int `json:"warning"`
+	Notices  int `json:"notice"`
+}
+
+func count(findings []Finding) Count {
+	var c Count
+	for _, f := range findings {
+		switch f.Severity {
+		case SeverityError:
+			c.Errors++
+		case SeverityWarning:
+			c.Warnings++
+		case SeverityNotice:
+			c.Notices++
+		}
+	}
+	return c
+}

@@ -1,0 +1,293 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+const (
+	// atOnce is how many queries are in flight: an agent has others to serve.
+	atOnce = 8
+
+	askTimeout   = 5 * time.Second  // for a question to an agent
+	queryTimeout = 60 * time.Second // for a large answer from the servers
+
+	// consulItself is the service that Consul's servers register themselves as.
+	consulItself = "consul"
+
+	serfHealth = "serfHealth"
+)
+
+// query returns the options of a query within ctx.
+func query(ctx context.Context) *api.QueryOptions {
+	return (&api.QueryOptions{}).WithContext(ctx)
+}
+
+// gather asks for all facts.
+func (d *Doctor) gather(ctx context.Context) (*Facts, error) {
+	leader, err := d.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f := &Facts{
+		Nodes: make(map[string]Node), Only: d.options.Services,
+		Peers: d.options.Peers, PeersKnown: d.options.PeersKnown,
+		Configured: d.options.Configured, MaxWatches: d.options.Consul.MaxWatches,
+	}
+	f.Agent.URL, f.Agent.Leader = d.api.URL, leader
+	if err := d.askAgent(ctx, f); err != nil {
+		return nil, err
+	}
+	if err := d.askToken(ctx, f); err != nil {
+		return nil, err
+	}
+	g := gathering{doctor: d, facts: f, filtered: make(map[string]bool)}
+	switch err := g.catalog(ctx); {
+	case err != nil && leader == "" && status(err) == http.StatusInternalServerError:
+		// A server that never had a leader has nothing to tell.
+		f.Blind = plainly(err).Error()
+		f.Time = time.Now()
+		return f, nil
+	case err != nil:
+		return nil, fmt.Errorf("consul %s: %w", d.api.URL, plainly(err))
+	}
+	f.Filtered = g.paths()
+	d.askUses(ctx, f)
+	d.askOwners(ctx, f)
+	if d.options.ConnectTimeout > 0 {
+		f.Silent = tryAll(ctx, f.Instances, d.options.ConnectTimeout)
+	}
+	f.Time = time.Now()
+	return f, ctx.Err()
+}
+
+// self is what is of interest in /v1/agent/self.
+type self struct {
+	Config struct {
+		Datacenter, NodeName, Version string
+		Server                        bool
+	}
+	DebugConfig struct{ HTTPMaxConnsPerClient int }
+}
+
+// askAgent asks the agent who it is. Without the permission that is not known.
+func (d *Doctor) askAgent(ctx context.Context, f *Facts) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var s self
+	_, err := d.api.Raw().Query("/v1/agent/self", &s, query(ctx))
+	if status(err) == http.StatusForbidden {
+		f.Agent.Refused = plainly(err).Error()
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("consul %s: %w", d.api.URL, plainly(err))
+	}
+	f.Agent.Node, f.Agent.Datacenter = s.Config.NodeName, s.Config.Datacenter
+	f.Agent.Version, f.Agent.Server = s.Config.Version, s.Config.Server
+	f.Agent.MaxConnections = s.DebugConfig.HTTPMaxConnsPerClient
+	return nil
+}
+
+// askToken asks what token this is. It fails if Consul does not know it: then
+// every answer would be a refusal.
+func (d *Doctor) askToken(ctx context.Context, f *Facts) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	f.Token.Anonymous = d.api.Anonymous()
+	token, _, err := d.api.ACL().TokenReadSelf(query(ctx))
+	switch {
+	case err == nil:
+		f.Token.ACLs = true
+		f.Token.Name = cmp.Or(token.Description, token.AccessorID)
+		if token.ExpirationTime != nil {
+			f.Token.Expires = *token.ExpirationTime
+		}
+	case status(err) == http.StatusForbidden && !f.Token.Anonymous:
+		return fmt.Errorf("consul %s: the token is not valid: %w; a token with this policy is needed:\n%s", d.api.URL, plainly(err), strings.TrimSpace(readPolicy))
+	case status(err) == http.StatusForbidden:
+		f.Token.ACLs = true
+	}
+	return nil // without ACLs that is an error, too
+}
+
+// gathering reads the catalog. Its methods that answer queries are safe for
+// concurrent use.
+type gathering struct {
+	doctor *Doctor
+	facts  *Facts
+
+	mu       sync.Mutex // guards the fields below, and the instances and nodes of facts
+	filtered map[string]bool
+}
+
+// options returns those of a query of the catalog. Without a leader a server
+// answers only if it need not be up to date.
+func (g *gathering) options(ctx context.Context) *api.QueryOptions {
+	o := query(ctx)
+	o.Datacenter = g.doctor.options.Datacenter
+	o.AllowStale = g.facts.Agent.Leader == ""
+	o.RequireConsistent = g.doctor.consistent && !o.AllowStale
+	return o
+}
+
+// note takes note of what an answer says beside its content.
+func (g *gathering) note(path string, meta *api.QueryMeta) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if meta.ResultsFilteredByACLs {
+		g.filtered[path] = true
+	}
+	if g.facts.Token.ACLs && meta.DefaultACLPolicy == "deny" {
+		g.facts.Token.DefaultDeny = true
+	}
+}
+
+// paths returns the paths whose answers were filtered, sorted.
+func (g *gathering) paths() []string {
+	paths := []string{}
+	for path := range g.filtered {
+		paths = append(paths, path)
+	}
+	slices.Sort(paths)
+	return paths
+}
+
+// catalog reads the instances of the services that are asked for. It takes the
+// way with fewer queries: one for each service, or one for each node and one for
+// all checks.
+func (g *gathering) catalog(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	names, err := g.names(ctx)
+	if err != nil {
+		return err
+	}
+	if only := g.doctor.options.Services; len(only) > 0 {
+		return g.byService(ctx, only)
+	}
+	nodes, meta, err := g.doctor.api.Catalog().Nodes(g.options(ctx))
+	if err != nil {
+		return err
+	}
+	g.note("/v1/catalog/nodes", meta)
+	if len(names) <= len(nodes) {
+		return g.byService(ctx, names)
+	}
+	return g.byNode(ctx, nodes)
+}
+
+// names returns the names of all services, and notes how far the server that
+// answers is behind: this query need not go to the leader.
+func (g *gathering) names(ctx context.Context) ([]string, error) {
+	o := g.options(ctx)
+	o.AllowStale, o.RequireConsistent = true, false
+	services, meta, err := g.doctor.api.Catalog().Services(o)
+	if err != nil {
+		return nil, err
+	}
+	g.note("/v1/catalog/services", meta)
+	g.facts.Agent.LastContact = meta.LastContact
+	delete(services, consulItself)
+	names := make([]string, 0, len(services))
+	for name := range services {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+func (g *gathering) byService(ctx context.Context, names []string) error {
+	return each(ctx, len(names), func(ctx context.Context, n int) error {
+		entries, meta, err := g.doctor.api.Health().Service(names[n], "", false, g.options(ctx))
+		if err != nil {
+			return fmt.Errorf("service %q: %w", names[n], err)
+		}
+		g.note("/v1/health/service", meta)
+		g.add(entries)
+		return nil
+	})
+}
+
+func (g *gathering) byNode(ctx context.Context, nodes []*api.Node) error {
+	checks, meta, err := g.doctor.api.Health().State(api.HealthAny, g.options(ctx))
+	if err != nil {
+		return err
+	}
+	g.note("/v1/health/state/any", meta)
+	type owner struct{ node, service string } // the id of a service; "": the node itself
+	byOwner := make(map[owner]api.HealthChecks)
+	for _, c := range checks {
+		o := owner{c.Node, c.ServiceID}
+		byOwner[o] = append(byOwner[o], c)
+	}
+	return each(ctx, len(nodes), func(ctx context.Context, n int) error {
+		name := nodes[n].Node
+		list, meta, err := g.doctor.api.Catalog().NodeServiceList(name, g.options(ctx))
+		if err != nil {
+			return fmt.Errorf("node %q: %w", name, err)
+		}
+		g.note("/v1/catalog/node-services", meta)
+		g.addNode(nodes[n], byOwner[owner{node: name}])
+		entries := make([]*api.ServiceEntry, 0, len(list.Services))
+		for _, s := range list.Services {
+			checks := slices.Concat(byOwner[owner{name, s.ID}], byOwner[owner{node: name}])
+			entries = append(entries, &api.ServiceEntry{Node: nodes[n], Service: s, Checks: checks})
+		}
+		g.add(entries)
+		return nil
+	})
+}
+
+// each calls do for 0 to count-1, atOnce at a time, until one fails.
+func each(ctx context.Context, count int, do func(ctx context.Context, n int) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	var working sync.WaitGroup
+	for range min(atOnce, count) {
+		working.Go(func() {
+			for n := int(next.Add(1)) - 1; n < count && ctx.Err() == nil; n = int(next.Add(1)) - 1 {
+				if err := do(ctx, n); err != nil {
+					cancel(err)
+					return
+				}
+			}
+		})
+	}
+	working.Wait()
+	return context.Cause(ctx)
+}
+
+// status returns that of an answer of Consul, or 0.
+func status(err error) int {
+	var s api.StatusError
+	if errors.As(err, &s) {
+		return s.Code
+	}
+	return 0
+}
+
+// plainly returns err in fewer words.
+func plainly(err error) error {
+	var s api.StatusError
+	if errors.As(err, &s) {
+		return fmt.Errorf("%d %s (%s)", s.Code, http.StatusText(s.Code), strings.Join(strings.Fields(s.Body), " "))
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}

@@ -1,0 +1,155 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/discovery/consul"
+)
+
+// memberAlive is the status of a member that answers the others.
+// https://developer.hashicorp.com/consul/api-docs/agent#list-members
+const memberAlive = 1
+
+// askOwners asks the agents of the nodes with duplicates what they have
+// registered themselves.
+func (d *Doctor) askOwners(ctx context.Context, f *Facts) {
+	needed := make(map[string]bool)
+	for _, group := range f.duplicates() {
+		for _, i := range group {
+			if f.Nodes[i.Node].Liveness == NodeAlive {
+				needed[i.Node] = true
+			}
+		}
+	}
+	if len(needed) == 0 {
+		return
+	}
+	nodes := make([]string, 0, len(needed))
+	for node := range needed {
+		nodes = append(nodes, node)
+	}
+	slices.Sort(nodes)
+	members, problem := d.members(ctx, f)
+	f.Owners = make(map[string]Owner, len(nodes))
+	var mu sync.Mutex // guards f.Owners and d.owners
+	_ = each(ctx, len(nodes), func(ctx context.Context, n int) error {
+		node := nodes[n]
+		owner := Owner{}
+		mu.Lock()
+		client, err := d.ownerOf(node, members)
+		mu.Unlock()
+		if client == nil && err == nil {
+			err = fmt.Errorf("it is no member of the agent's cluster%s", quoted(problem))
+		}
+		if err == nil {
+			owner.URL = client.URL
+			owner.Services, err = ask(ctx, client, node)
+		}
+		if err != nil {
+			owner.Problem = err.Error()
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		f.Owners[node] = owner
+		return nil
+	})
+}
+
+// members returns the addresses of the cluster's members that are alive, by
+// node, and why there are none. They come from the members themselves and not
+// from the catalog, to which more programs may write: the token is sent there.
+func (d *Doctor) members(ctx context.Context, f *Facts) (addresses map[string]string, problem string) {
+	if dc := d.options.Datacenter; dc != "" && f.Agent.Datacenter != "" && dc != f.Agent.Datacenter {
+		return nil, "the agent belongs to another data centre"
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var members []*api.AgentMember
+	if _, err := d.api.Raw().Query("/v1/agent/members", &members, query(ctx)); err != nil {
+		return nil, plainly(err).Error()
+	}
+	addresses = make(map[string]string, len(members))
+	for _, m := range members {
+		if m.Status == memberAlive {
+			addresses[m.Name] = m.Addr
+		}
+	}
+	if node := f.Agent.Node; node != "" {
+		addresses[node] = "" // the one that is asked anyway
+	}
+	return addresses, ""
+}
+
+// ownerOf returns a client of a node's agent, or nil if it is not known where
+// that is.
+func (d *Doctor) ownerOf(node string, members map[string]string) (client *consul.API, err error) {
+	if client, ok := d.owners[node]; ok {
+		return client, nil
+	}
+	at, named := d.options.AgentURLs[node]
+	if !named {
+		address, member := members[node]
+		switch {
+		case !member:
+			return nil, nil
+		case address == "":
+			return d.api, nil
+		}
+		at = agentURL(d.api.URL, address)
+	}
+	if client, err = d.options.Consul.API(at); err == nil {
+		d.owners[node] = client
+	}
+	return client, err
+}
+
+// agentURL returns where the agent at address answers if it is set up as the
+// one at like.
+func agentURL(like, address string) string {
+	scheme, port := "http", "8500"
+	if u, err := url.Parse(like); err == nil && u.Host != "" {
+		scheme = u.Scheme
+		if p := u.Port(); p != "" {
+			port = p
+		} else if scheme == "https" {
+			port = "443"
+		} else {
+			port = "80"
+		}
+	}
+	return scheme + "://" + net.JoinHostPort(address, port)
+}
+
+// ask returns the ids that the agent of a node has registered, after it made
+// sure that the agent is that node's.
+func ask(ctx context.Context, client *consul.API, node string) (map[string]bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var s self
+	if _, err := client.Raw().Query("/v1/agent/self", &s, query(ctx)); err != nil {
+		if status(err) == http.StatusForbidden {
+			return nil, fmt.Errorf("%s: %w: the token lacks agent:read for %q", client.URL, plainly(err), node)
+		}
+		return nil, fmt.Errorf("%s: %w", client.URL, plainly(err))
+	}
+	if s.Config.NodeName != node {
+		return nil, fmt.Errorf("at %s answers the agent of node %s", client.URL, s.Config.NodeName)
+	}
+	var services map[string]*api.AgentService
+	if _, err := client.Raw().Query("/v1/agent/services", &services, query(ctx)); err != nil {
+		return nil, fmt.Errorf("%s: %w", client.URL, plainly(err))
+	}
+	registered := make(map[string]bool, len(services))
+	for id := range services {
+		registered[id] = true
+	}
+	return registered, nil
+}

@@ -1,0 +1,335 @@
+package doctor
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consultest"
+	"sluice/discovery/consul"
+)
+
+// patience is for what a real Consul does on a busy machine.
+const patience = 30 * time.Second
+
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// register registers an instance of star at 127.0.0.1.
+func register(t *testing.T, agent *consultest.Agent, id string, port int, status string) {
+	t.Helper()
+	must(t, agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
+		Name: "star", ID: id, Address: "127.0.0.1", Port: port,
+		Check: &api.AgentServiceCheck{CheckID: "check-" + id, TTL: "1h", Status: status},
+	}))
+}
+
+// registered returns the instances of star as "id@node", sorted.
+func registered(t *testing.T, agent *consultest.Agent) []string {
+	t.Helper()
+	entries, _, err := agent.Client().Health().Service("star", "", false, &api.QueryOptions{RequireConsistent: true})
+	must(t, err)
+	names := []string{}
+	for _, e := range entries {
+		names = append(names, e.Service.ID+"@"+e.Node.Node)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func awaitRegistered(t *testing.T, agent *consultest.Agent, want ...string) {
+	t.Helper()
+	await(t, fmt.Sprintf("the catalog has %q", want), func() bool { return slices.Equal(registered(t, agent), want) })
+}
+
+// pair is a dev agent and a client agent of it.
+func pair(t *testing.T) (server, client *consultest.Agent) {
+	t.Helper()
+	server = consultest.Start(t, consultest.Options{Node: "a"})
+	client = consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "b", Join: []string{server.SerfAddress()}})
+	await(t, "node b is in the catalog", func() bool {
+		nodes, _, err := server.Client().Catalog().Nodes(nil)
+		return err == nil && len(nodes) == 2
+	})
+	return server, client
+}
+
+// newDoctor asks agent; others are the agents of nodes.
+func newDoctor(t *testing.T, agent *consultest.Agent, others map[string]string, change func(*Options)) *Doctor {
+	t.Helper()
+	o := Options{
+		Consul:     consul.ClientOptions{Addresses: []string{agent.URL()}},
+		AgentURLs:  others,
+		Thresholds: Thresholds{CriticalFor: time.Hour},
+	}
+	if change != nil {
+		change(&o)
+	}
+	d, err := New(o)
+	must(t, err)
+	t.Cleanup(d.Close)
+	return d
+}
+
+func examine(t *testing.T, d *Doctor) *Report {
+	t.Helper()
+	report, err := d.Examine(t.Context())
+	must(t, err)
+	return report
+}
+
+// of returns the findings of a kind.
+func (r *Report) of(code Code) []Finding {
+	var findings []Finding
+	for _, f := range r.Findings {
+		if f.Code == code {
+			findings = append(findings, f)
+		}
+	}
+	return findings
+}
+
+func (r *Report) text(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	must(t, r.WriteText(&b))
+	return b.String()
+}
+
+// one returns the only finding of a kind.
+func one(t *testing.T, r *Report, code Code) Finding {
+	t.Helper()
+	findings := r.of(code)
+	if len(findings) != 1 {
+		t.Fatalf("%d findings %s, want 1:\n%s", len(findings), code, r.text(t))
+	}
+	return findings[0]
+}
+
+func TestFixDeregistersThroughTheOwnerAndItStaysAway(t *testing.T) {
+	t.Parallel()
+	server, client := pair(t)
+	register(t, client, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@b")
+	register(t, server, "star-1", 9001, api.HealthPassing) // moved here, written last
+	awaitRegistered(t, server, "star-1@a", "star-1@b")
+
+	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
+	finding := one(t, examine(t, d), CodeDuplicate)
+	if finding.Node != "b" || finding.Fix.KeepNode != "a" || !finding.Fix.Possible || finding.Fix.Agent != client.URL() {
+		t.Fatalf("%+v %+v", finding, finding.Fix)
+	}
+	if fixed := d.Fix(t.Context(), finding, true); fixed.Result != ResultWould || !strings.Contains(fixed.Detail, client.URL()) {
+		t.Errorf("dry run: %+v", fixed)
+	}
+	if got := registered(t, server); len(got) != 2 {
+		t.Errorf("a dry run left %q", got)
+	}
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultDone {
+		t.Fatalf("%+v", fixed)
+	}
+	if got := registered(t, server); !slices.Equal(got, []string{"star-1@a"}) {
+		t.Errorf("the catalog has %q", got)
+	}
+	// Whatever the agents still have they bring back with their next full
+	// synchronisation, which a new server triggers; to start an agent again does the same.
+	must(t, client.Restart(t.Context()))
+	register(t, client, "marker", 9100, api.HealthPassing)
+	awaitRegistered(t, server, "marker@b", "star-1@a")
+
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft || fixed.Detail != "it is no duplicate any more" {
+		t.Errorf("a second time: %+v", fixed)
+	}
+	if findings := examine(t, d).of(CodeDuplicate); len(findings) != 0 {
+		t.Errorf("afterwards: %+v", findings)
+	}
+}
+
+// What is taken out of the catalog alone comes back: this is why Fix goes to the
+// owner.
+func TestTheCatalogAloneIsNotEnough(t *testing.T) {
+	t.Parallel()
+	server, client := pair(t)
+	register(t, client, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@b")
+	_, err := server.Client().Catalog().Deregister(&api.CatalogDeregistration{Node: "b", ServiceID: "star-1"}, nil)
+	must(t, err)
+	awaitRegistered(t, server)
+	must(t, client.Restart(t.Context()))
+	awaitRegistered(t, server, "star-1@b")
+}
+
+func TestFixLooksAgain(t *testing.T) {
+	t.Parallel()
+	server, client := pair(t)
+	register(t, client, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@b")
+	register(t, server, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@a", "star-1@b")
+	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
+	finding := one(t, examine(t, d), CodeDuplicate)
+
+	// What would stay fails meanwhile: now the other one is the live one.
+	must(t, server.Client().Agent().UpdateTTL("check-star-1", "broken", api.HealthCritical))
+	await(t, "star-1 on node a is critical", func() bool {
+		entries, _, err := server.Client().Health().Service("star", "", true, nil)
+		return err == nil && len(entries) == 1
+	})
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+		t.Errorf("%+v", fixed)
+	}
+	// Both fail.
+	must(t, client.Client().Agent().UpdateTTL("check-star-1", "broken", api.HealthCritical))
+	await(t, "star-1 on node b is critical", func() bool {
+		entries, _, err := server.Client().Health().Service("star", "", true, nil)
+		return err == nil && len(entries) == 0
+	})
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft || !strings.Contains(fixed.Detail, "critical") {
+		t.Errorf("%+v", fixed)
+	}
+	if got := registered(t, server); len(got) != 2 {
+		t.Errorf("the catalog has %q", got)
+	}
+}
+
+func TestAnAgentThatIsNotTheOwnersIsNotTouched(t *testing.T) {
+	t.Parallel()
+	server, client := pair(t)
+	register(t, client, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@b")
+	register(t, server, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@a", "star-1@b")
+
+	// The agent of node b is looked for at its address and the port of the one
+	// in use, where the agent of node a answers.
+	d := newDoctor(t, server, nil, nil)
+	finding := one(t, examine(t, d), CodeDuplicate)
+	if finding.Node != "b" || finding.Fix.Possible || !strings.Contains(finding.Fix.WhyNot, "answers the agent of node a") {
+		// Node a lists it and node b cannot be asked: a is the live one.
+		t.Fatalf("%+v %+v", finding, finding.Fix)
+	}
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+		t.Errorf("%+v", fixed)
+	}
+	if got := registered(t, server); len(got) != 2 {
+		t.Errorf("the catalog has %q", got)
+	}
+}
+
+func TestDeadNode(t *testing.T) {
+	t.Parallel()
+	server, client := pair(t)
+	register(t, client, "star-1", 9001, api.HealthPassing)
+	register(t, client, "star-2", 9002, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@b", "star-2@b")
+	register(t, server, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@a", "star-1@b", "star-2@b")
+	must(t, client.Kill())
+	await(t, "node b is known to be dead", func() bool {
+		checks, _, err := server.Client().Health().Node("b", nil)
+		return err == nil && slices.ContainsFunc(checks, func(c *api.HealthCheck) bool { return c.CheckID == serfHealth && c.Status == api.HealthCritical })
+	})
+
+	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
+	report := examine(t, d)
+	if dead := report.of(CodeDeadNode); len(dead) != 2 || dead[0].ID != "star-1" || dead[1].ID != "star-2" || dead[0].Command != "consul force-leave b" {
+		t.Errorf("%+v", dead)
+	}
+	finding := one(t, report, CodeDuplicate)
+	if finding.Node != "b" || finding.Fix.Possible || !strings.Contains(finding.Do, "its agent is dead") || finding.Command != "consul force-leave b" {
+		t.Errorf("%+v", finding)
+	}
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+		t.Errorf("%+v", fixed)
+	}
+	if got := registered(t, server); len(got) != 3 {
+		t.Errorf("the catalog has %q", got)
+	}
+}
+
+func TestWithoutALeader(t *testing.T) {
+	t.Parallel()
+	server := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "a"})
+	register(t, server, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@a")
+	lonely := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "c", NoWait: true, Config: map[string]any{
+		"bootstrap_expect": 3, "performance": map[string]any{"raft_multiplier": 1, "rpc_hold_timeout": "500ms"},
+	}})
+	await(t, "the second server answers", func() bool {
+		_, err := lonely.Client().Status().Leader()
+		return err == nil
+	})
+	report := examine(t, newDoctor(t, lonely, nil, nil))
+	if f := one(t, report, CodeNoLeader); f.Severity != SeverityError || report.Agent.Node != "c" {
+		t.Errorf("%+v", f)
+	}
+	// Of several agents the first one with a leader is asked.
+	d := newDoctor(t, server, nil, func(o *Options) { o.Consul.Addresses = []string{lonely.URL(), server.URL()} })
+	if report := examine(t, d); report.Agent.Node != "a" || len(report.of(CodeNoLeader)) != 0 {
+		t.Errorf("%+v", report.Agent)
+	}
+}
+
+func TestAddressesThatCannotWork(t *testing.T) {
+	t.Parallel()
+	server := consultest.Start(t, consultest.Options{Node: "a"})
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	must(t, err)
+	defer listener.Close()
+	closed, err := net.Listen("tcp4", "127.0.0.1:0")
+	must(t, err)
+	gone := closed.Addr().(*net.TCPAddr).Port
+	closed.Close()
+	register(t, server, "star-up", listener.Addr().(*net.TCPAddr).Port, api.HealthPassing)
+	register(t, server, "star-down", gone, api.HealthPassing)
+	register(t, server, "star-critical", gone, api.HealthCritical)
+	must(t, server.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "star", ID: "star-portless"}))
+	for id, address := range map[string]string{"star-loop": "127.0.0.1", "star-any": "0.0.0.0", "star-local": "169.254.1.2"} {
+		_, err := server.Client().Catalog().Register(&api.CatalogRegistration{
+			Node: "outside", Address: "192.0.2.1",
+			Service: &api.AgentService{Service: "star", ID: id, Address: address, Port: 9001},
+		}, nil)
+		must(t, err)
+	}
+	await(t, "all are there", func() bool { return len(registered(t, server)) == 7 })
+	report := examine(t, newDoctor(t, server, nil, func(o *Options) { o.ConnectTimeout = time.Second }))
+	for code, id := range map[Code]string{CodeNoPort: "star-portless", CodeLoopback: "star-loop", CodeUnspecified: "star-any", CodeLinkLocal: "star-local"} {
+		if f := one(t, report, code); f.ID != id || f.Severity != SeverityError {
+			t.Errorf("%+v", f)
+		}
+	}
+	var silent []string
+	for _, f := range report.of(CodeUnreachable) {
+		silent = append(silent, f.ID)
+	}
+	if !slices.Contains(silent, "star-down") || slices.Contains(silent, "star-up") || slices.Contains(silent, "star-critical") {
+		t.Errorf("unreachable: %q\n%s", silent, report.text(t))
+	}
+	if n := len(report.of(CodeNoAgent)); n != 3 {
+		t.Errorf("%d instances on a node without an agent, want 3", n)
+	}
+	if f := report.of(CodeNoCheck); len(f) != 4 {
+		t.Errorf("without check: %+v", f)
+	}
+	if f := one(t, report, CodeCritical); f.ID != "star-critical" || !strings.Contains(f.Seen, "has not changed since it was registered") {
+		t.Errorf("%+v", f)
+	}
+}
