@@ -302,16 +302,16 @@ func TestAddressesThatCannotWork(t *testing.T) {
 	register(t, server, "star-down", gone, api.HealthPassing)
 	register(t, server, "star-critical", gone, api.HealthCritical)
 	must(t, server.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "star", ID: "star-portless"}))
-	for id, address := range map[string]string{"star-loop": "127.0.0.1", "star-any": "0.0.0.0", "star-local": "169.254.1.2"} {
+	for id, address := range map[string]string{"star-loop": "127.0.0.1", "star-local": "169.254.1.2"} {
 		_, err := server.Client().Catalog().Register(&api.CatalogRegistration{
 			Node: "outside", Address: "192.0.2.1",
 			Service: &api.AgentService{Service: "star", ID: id, Address: address, Port: 9001},
 		}, nil)
 		must(t, err)
 	}
-	await(t, "all are there", func() bool { return len(registered(t, server)) == 7 })
+	await(t, "all are there", func() bool { return len(registered(t, server)) == 6 })
 	report := examine(t, newDoctor(t, server, nil, func(o *Options) { o.ConnectTimeout = time.Second }))
-	for code, id := range map[Code]string{CodeNoPort: "star-portless", CodeLoopback: "star-loop", CodeUnspecified: "star-any", CodeLinkLocal: "star-local"} {
+	for code, id := range map[Code]string{CodeNoPort: "star-portless", CodeLoopback: "star-loop", CodeLinkLocal: "star-local"} {
 		if f := one(t, report, code); f.ID != id || f.Severity != SeverityError {
 			t.Errorf("%+v", f)
 		}
@@ -323,10 +323,10 @@ func TestAddressesThatCannotWork(t *testing.T) {
 	if !slices.Contains(silent, "star-down") || slices.Contains(silent, "star-up") || slices.Contains(silent, "star-critical") {
 		t.Errorf("unreachable: %q\n%s", silent, report.text(t))
 	}
-	if n := len(report.of(CodeNoAgent)); n != 3 {
-		t.Errorf("%d instances on a node without an agent, want 3", n)
+	if n := len(report.of(CodeNoAgent)); n != 2 {
+		t.Errorf("%d instances on a node without an agent, want 2", n)
 	}
-	if f := report.of(CodeNoCheck); len(f) != 4 {
+	if f := report.of(CodeNoCheck); len(f) != 3 {
 		t.Errorf("without check: %+v", f)
 	}
 	if f := one(t, report, CodeCritical); f.ID != "star-critical" || !strings.Contains(f.Seen, "has not changed since it was registered") {
