@@ -119,10 +119,8 @@ func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer
 	case x.framing != framingNone && n == headLength:
 		u.acknowledge()
 	}
-	if x.streaming {
-		if x.upload.settle(); !x.upload.complete() {
-			x.keepClient = false // it would be a guess where the next request starts
-		}
+	if x.streaming && !x.upload.read.Load() {
+		x.keepClient = false // it would be a guess where the next request starts
 	}
 	x.out = x.appendResponseHead(x.out[:0], x.from[:headLength])
 	x.begun, x.answered = true, true
@@ -227,7 +225,7 @@ func (x *httpExchange) relayLength(u *upstreamConn, first []byte) (clean bool, e
 		return !surplus && err == nil, err
 	}
 	if left >= spliceMinBytes {
-		ok, sourceFailed, err := x.splicer.splice(x.clientSide(x.client.server.options.Timeouts.Write), x.peerSide(u), left, &x.bytesOut)
+		ok, sourceFailed, err := x.splicer.splice(x.clientSide(x.client.server.options.Timeouts.Write), x.peerSide(u), left, &x.bytesOut, nil)
 		x.client.disarm()
 		if err != nil && !sourceFailed {
 			err = errClientWrite

@@ -107,7 +107,7 @@ func (x *httpExchange) keepBody() bool {
 func (x *httpExchange) refuse(r *refusal) bool {
 	c := x.client
 	b := x.in[x.start:x.end]
-	keep := x.headLength > 0 && !x.streaming && x.head.Persistent() && r.status != 413 && r.status != 408 && !c.server.draining.Load()
+	keep := x.headLength > 0 && (!x.streaming || x.upload.read.Load()) && x.head.Persistent() && r.status != 413 && r.status != 408 && !c.server.draining.Load()
 	x.status, x.refused = r.status, r.reason
 	service := ""
 	if x.service != nil {

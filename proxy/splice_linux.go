@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -52,12 +53,16 @@ type splicer struct {
 	inPipe int
 	err    error
 
+	allRead *atomic.Bool
+
 	onSource, onSink func(fd uintptr) bool // fill and drain, bound once
 }
 
 // splice moves n bytes from source to sink and adds to moved what has got
-// there. ok is false where nothing was moved because there is no pipe to be had.
-func (s *splicer) splice(sink, source spliceSide, n int64, moved *int64) (ok, sourceFailed bool, err error) {
+// there. If allRead is not nil, it is set when all of them have been read,
+// before the last of them are written. ok is false where nothing was moved
+// because there is no pipe to be had.
+func (s *splicer) splice(sink, source spliceSide, n int64, moved *int64, allRead *atomic.Bool) (ok, sourceFailed bool, err error) {
 	p, err := acquirePipe()
 	if err != nil {
 		return false, false, nil
@@ -65,7 +70,7 @@ func (s *splicer) splice(sink, source spliceSide, n int64, moved *int64) (ok, so
 	if s.onSource == nil {
 		s.onSource, s.onSink = s.fill, s.drain
 	}
-	s.pipe, s.left, s.inPipe = p, n, 0
+	s.pipe, s.left, s.inPipe, s.allRead = p, n, 0, allRead
 	for s.left > 0 && err == nil {
 		if err = s.wait(&source, s.onSource); err != nil {
 			sourceFailed = true
@@ -80,7 +85,7 @@ func (s *splicer) splice(sink, source spliceSide, n int64, moved *int64) (ok, so
 	} else {
 		p.close()
 	}
-	s.pipe = nil
+	s.pipe, s.allRead = nil, nil
 	return true, sourceFailed, err
 }
 
@@ -115,7 +120,9 @@ func (s *splicer) fill(fd uintptr) bool {
 		s.err = errClosedEarly
 	}
 	s.inPipe += n
-	s.left -= int64(n)
+	if s.left -= int64(n); s.left == 0 && s.allRead != nil {
+		s.allRead.Store(true)
+	}
 	return true
 }
 

@@ -18,8 +18,8 @@ type upload struct {
 	up      *upstreamConn
 	started bool
 	done    chan struct{}
-	last    atomic.Bool // the last bytes of the body are being sent
-	ended   atomic.Bool // the whole body was sent
+	read    atomic.Bool // the whole body was read from the client: set before its last bytes are sent
+	ended   atomic.Bool // the whole body was sent to the peer
 	broken  atomic.Bool // the body could not be read: err says why
 	err     error       // to be read after broken
 	behind  []byte      // what came in one read with the end of the body; to be read after done
@@ -29,15 +29,13 @@ func (l *upload) reset(x *httpExchange) {
 	*l = upload{x: x}
 }
 
-// complete reports whether the whole body has been sent.
-func (l *upload) complete() bool { return l.ended.Load() }
-
-// settle is called when the response has begun, and gives an upload that is at
-// its last bytes the moment it needs to note that they are sent: a peer may
-// well answer before the goroutine that sent them runs on.
-func (l *upload) settle() {
-	if l.ended.Load() || !l.last.Load() {
-		return
+// complete reports whether the whole body has been sent. It is called when the
+// response is complete, and gives an upload that is at its last bytes the moment
+// it needs to note that they are sent: a peer may well answer before the
+// goroutine that sent them runs on.
+func (l *upload) complete() bool {
+	if l.ended.Load() || !l.read.Load() {
+		return l.ended.Load()
 	}
 	timer := time.NewTimer(20 * time.Millisecond)
 	defer timer.Stop()
@@ -45,6 +43,7 @@ func (l *upload) settle() {
 	case <-l.done:
 	case <-timer.C:
 	}
+	return l.ended.Load()
 }
 
 // failed reports whether the body could not be read from the client.
@@ -72,7 +71,8 @@ func (l *upload) start(u *upstreamConn, head, response []byte) (n int, sent bool
 }
 
 // wait ends the upload, whether or not it is complete, and waits for its
-// goroutine. A connection whose request has not been read to its end cannot go on.
+// goroutine. The connection to the peer must have been closed unless it is. A
+// client's connection whose request has not been read to its end cannot go on.
 func (l *upload) wait() {
 	if !l.started {
 		return
@@ -81,12 +81,15 @@ func (l *upload) wait() {
 	select {
 	case <-l.done:
 	default:
-		c.interrupt()
+		if !l.read.Load() {
+			c.interrupt()
+			<-l.done
+			c.disarm()
+			c.resume()
+		}
 		<-l.done
-		c.disarm()
-		c.resume()
 	}
-	if !l.complete() {
+	if !l.read.Load() {
 		l.x.keepClient = false
 		c.linger = true
 	}
@@ -152,7 +155,7 @@ func (l *upload) sendLength() error {
 		first = first[:left]
 	}
 	x.bodyLength = len(first)
-	l.last.Store(int64(len(first)) == left)
+	l.read.Store(int64(len(first)) == left)
 	if len(first) > 0 {
 		if err := l.toPeer(first); err != nil {
 			return err
@@ -161,8 +164,7 @@ func (l *upload) sendLength() error {
 	left -= int64(len(first))
 	x.bytesIn += int64(len(first))
 	if left >= spliceMinBytes {
-		l.last.Store(true) // the last bytes may be sent at any moment from now on
-		ok, sourceFailed, err := x.uploadSplicer.splice(x.peerSide(l.up), x.clientSide(x.client.server.options.Timeouts.Body), left, &x.bytesIn)
+		ok, sourceFailed, err := x.uploadSplicer.splice(x.peerSide(l.up), x.clientSide(x.client.server.options.Timeouts.Body), left, &x.bytesIn, &l.read)
 		switch {
 		case ok && err != nil && !sourceFailed:
 			return errPeerWrite
@@ -179,7 +181,7 @@ func (l *upload) sendLength() error {
 		}
 		left -= int64(n)
 		x.bytesIn += int64(n)
-		l.last.Store(left == 0)
+		l.read.Store(left == 0)
 		if err := l.toPeer(b.bytes[:n]); err != nil {
 			return err
 		}
@@ -252,7 +254,7 @@ func (l *upload) endChunked(scanner *http1.ChunkScanner, b *buffer, piece []byte
 		}
 		piece, fromBuffer = b.bytes[:got], false
 	}
-	l.last.Store(true)
+	l.read.Store(true)
 	return l.toPeer(append(appendTrailer(last, section), "\r\n"...))
 }
 
