@@ -80,3 +80,29 @@ func TestTooManyConnections(t *testing.T) {
 		t.Errorf("in a free place: got %d", status)
 	}
 }
+
+// One too many is told so even if it has sent its request before it was
+// accepted: what is unread when a connection is closed makes the system reset it.
+func TestTooManyConnectionsWithRequest(t *testing.T) {
+	p := startProxy(t, Options{Limits: Limits{Connections: 1}})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.dial()
+	eventually(t, "a connection", func() bool { return p.Connections() == 1 })
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, closingRequest)
+	served := make(chan error, 1)
+	go func() { served <- p.Serve(l, "later") }()
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 503 ") {
+		t.Errorf("got %q, %v", answer, err)
+	}
+	l.Close()
+	<-served
+}

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -108,15 +107,16 @@ func (c *clientConn) serveUntilIdle() bool {
 }
 
 func (c *clientConn) end() {
+	linger := c.linger || c.sendsOn()
+	c.dropExchange()
 	switch {
 	case c.reset:
 		c.conn.SetLinger(0)
-	case c.linger:
+	case linger:
 		c.lingerForAnswer()
 	}
 	c.remove()
 	c.conn.Close()
-	c.dropExchange()
 	c.server.connClosed(c)
 }
 
@@ -259,34 +259,6 @@ func (c *clientConn) read(b []byte) (int, error) {
 		if n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || c.expired(c.server.sweeper) {
 			return n, err
 		}
-	}
-}
-
-// Bounds of lingerForAnswer.
-const (
-	lingerTimeout = 2 * time.Second
-	lingerBytes   = 512 << 10
-)
-
-var lingerBuffers = sync.Pool{New: func() any { return &buffer{make([]byte, 16<<10)} }}
-
-// lingerForAnswer closes the sending side and reads on for a while. To close at
-// once while the client is still sending would make its system throw away the
-// answer that it has not read yet (RFC 9112, section 9.6).
-func (c *clientConn) lingerForAnswer() {
-	if c.conn.CloseWrite() != nil {
-		return
-	}
-	c.disarm()
-	c.conn.SetDeadline(time.Now().Add(lingerTimeout))
-	b := lingerBuffers.Get().(*buffer)
-	defer lingerBuffers.Put(b)
-	for read := 0; read < lingerBytes; {
-		n, err := c.conn.Read(b.bytes)
-		if err != nil {
-			return
-		}
-		read += n
 	}
 }
 

@@ -99,6 +99,7 @@ type Server struct {
 	admission *admission
 	connCount atomic.Int64
 	refused   atomic.Uint64
+	lingering atomic.Int64 // connections in lingerForAnswer
 	shards    atomic.Uint32
 
 	mu sync.Mutex
@@ -236,16 +237,6 @@ func (s *Server) start(at *listener, conn net.Conn) {
 	s.connCount.Add(1)
 	s.sweeper.add(&c.sweepEntry, conn, c.shard)
 	go c.serve()
-}
-
-// refuseConn tells a client that it is one too many, if that can be done
-// without waiting.
-func (s *Server) refuseConn(conn *net.TCPConn) {
-	answer, _ := appendAnswer(nil, refusalTooManyConnections, "", false, false, false)
-	if raw, err := conn.SyscallConn(); err == nil {
-		raw.Control(func(fd uintptr) { send(fd, answer) })
-	}
-	conn.Close()
 }
 
 func (s *Server) connClosed(c *clientConn) {

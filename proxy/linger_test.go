@@ -1,0 +1,177 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/route"
+)
+
+// A client that still sends when it is answered for the last time gets the
+// whole answer and the end of the connection, not a reset, which would make
+// many systems throw the answer away.
+func TestAnswerReachesClientThatSendsOn(t *testing.T) {
+	const host = "Host: a\r\n"
+	chunk := fmt.Sprintf("%x\r\n%s\r\n", 1000, strings.Repeat("x", 1000))
+	for _, test := range []struct {
+		name, request string
+		more          string // is sent again and again
+		answer        string // of the peer, given at once; okResponse if empty
+		status        int
+	}{
+		{"malformed head", "POST / HTTP/1.1\r\nHost a\r\n\r\n", strings.Repeat("x", 1000), "", 400},
+		{"head too long", "GET / HTTP/1.1\r\n" + host, "X-Long: " + strings.Repeat("x", 1000) + "\r\n", "", 431},
+		{"target too long", "GET /", strings.Repeat("x", 1000), "", 414},
+		{"body too long", "POST / HTTP/1.1\r\n" + host + "Content-Length: 1000000\r\n\r\n", strings.Repeat("x", 1000), "", 413},
+		{"chunked body too long", "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n", chunk, "", 413},
+		{"malformed chunk", "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n" + chunk + "x\r\n", chunk, "", 400},
+		{"no route", "POST / HTTP/1.1\r\nHost: nowhere\r\nContent-Length: 80000\r\n\r\n", strings.Repeat("x", 1000), "", 404},
+		{"early answer", "POST / HTTP/1.1\r\n" + host + "Content-Length: 80000\r\n\r\n", strings.Repeat("x", 1000), "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", 403},
+		{"early answer of unknown length", "POST / HTTP/1.1\r\n" + host + "Content-Length: 80000\r\n\r\n", strings.Repeat("x", 1000), "HTTP/1.1 403 Forbidden\r\n\r\nno", 403},
+		{"more than was announced", "POST / HTTP/1.1\r\n" + host + "Connection: close\r\nContent-Length: 3\r\n\r\nabc\r\n", "x", "", 200},
+		{"more than was announced, in chunks", "POST / HTTP/1.1\r\n" + host + "Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n\r\n", "x", "", 200},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			origin := startOrigin(t, func(c *originConn) bool {
+				r, err := http.ReadRequest(c.Reader)
+				if err != nil {
+					return false
+				}
+				if test.answer == "" {
+					if _, err := io.Copy(io.Discard, r.Body); err != nil {
+						return false
+					}
+					io.WriteString(c.Conn, okResponse)
+					return true
+				}
+				io.WriteString(c.Conn, test.answer)
+				c.Conn.(*net.TCPConn).CloseWrite()
+				io.Copy(io.Discard, c.Conn)
+				return false
+			})
+			p := startProxy(t, Options{Limits: Limits{BodyBytes: 100000}}, origin.address())
+			table, err := route.NewTable([]route.Route{{Host: "a", Path: "/", Service: p.service}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.SetTable(table)
+			conn := p.dial()
+			io.WriteString(conn, test.request)
+			answered, stopped := make(chan struct{}), make(chan error, 1)
+			go func() {
+				for afterwards := 0; afterwards < 30; {
+					if _, err := io.WriteString(conn, test.more); err != nil {
+						stopped <- err
+						return
+					}
+					select {
+					case <-answered:
+						afterwards++
+					default:
+					}
+					time.Sleep(time.Millisecond)
+				}
+				stopped <- nil
+			}()
+			answer, err := io.ReadAll(conn)
+			close(answered)
+			if err != nil {
+				t.Errorf("read: %v", err)
+			}
+			if want := fmt.Sprintf("HTTP/1.1 %d ", test.status); !strings.HasPrefix(string(answer), want) || !strings.Contains(string(answer), "\r\n\r\n") {
+				t.Errorf("got %q, want status %d", answer, test.status)
+			}
+			if err := <-stopped; err != nil {
+				t.Errorf("sending on: %v", err)
+			}
+		})
+	}
+}
+
+// So does one that sends its next request when the server drains.
+func TestLastAnswerOfDrainingServer(t *testing.T) {
+	arrived, proceed := make(chan struct{}, 1), make(chan struct{})
+	origin := startOrigin(t, func(c *originConn) bool {
+		if _, ok := c.request(); !ok {
+			return false
+		}
+		arrived <- struct{}{}
+		<-proceed
+		io.WriteString(c.Conn, okResponse)
+		return true
+	})
+	p := newUnmanagedProxy(t, Options{}, origin.address())
+	defer p.pool.Close()
+	conn := p.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-arrived
+	ended := make(chan error, 1)
+	go func() { ended <- p.Shutdown(t.Context(), 0) }()
+	eventually(t, "draining", p.draining.Load)
+	io.WriteString(conn, "GET /next HTTP/1.1\r\nHost: a\r\n\r\n") // too late
+	time.Sleep(5 * time.Millisecond)
+	close(proceed)
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 ") || !strings.HasSuffix(string(answer), "ok") {
+		t.Errorf("got %q, %v", answer, err)
+	}
+	conn.Close()
+	if err := <-ended; err != nil {
+		t.Errorf("shutdown: %v", err)
+	}
+}
+
+// A client cannot keep a connection by sending on, nor by doing nothing, and
+// many of them cannot keep many.
+func TestLingeringIsBounded(t *testing.T) {
+	p := startProxy(t, Options{})
+	refused := func() net.Conn {
+		conn := p.dial()
+		io.WriteString(conn, "GET / HTTP/1.1\r\n\r\n")
+		if status, _ := readResponse(t, conn); status != 400 {
+			t.Errorf("got %d", status)
+		}
+		return conn
+	}
+	t.Run("time", func(t *testing.T) {
+		conn := refused()
+		eventually(t, "no connection", func() bool { return p.Connections() == 0 })
+		conn.Close()
+	})
+	t.Run("bytes", func(t *testing.T) {
+		conn := refused()
+		block := make([]byte, 64<<10)
+		sent := 0
+		for {
+			n, err := conn.Write(block)
+			if sent += n; err != nil {
+				break
+			}
+		}
+		const buffers = 16 << 20 // of the sockets
+		if sent > lingerBytes+buffers {
+			t.Errorf("%d bytes were taken", sent)
+		}
+	})
+	t.Run("connections", func(t *testing.T) {
+		p.lingering.Add(lingerConnections)
+		defer p.lingering.Add(-lingerConnections)
+		conn := refused()
+		writes := 0
+		for ; writes < 500; writes++ {
+			if _, err := conn.Write([]byte("x")); err != nil {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if writes == 500 {
+			t.Error("one more connection was kept")
+		}
+	})
+}
