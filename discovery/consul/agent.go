@@ -52,14 +52,14 @@ func (c condition) String() string {
 
 // newAgent makes the agent at an address. Config has everything else; it is
 // not changed.
-func newAgent(config api.Config, address string, dial dialFunc, m *meter) (*agent, error) {
+func newAgent(config api.Config, address string, dial dialFunc, c *certificates, m *meter) (*agent, error) {
 	config.Address = address
 	a := &agent{url: displayURL(&config), condition: good, since: time.Now()} // until shown otherwise
 	var err error
-	if a.api, a.transport, err = newAPI(config, dial, m, m.connections); err != nil {
+	if a.api, a.transport, err = newAPI(config, dial, c, m, m.connections); err != nil {
 		return nil, fmt.Errorf("consul %s: %w", a.url, err)
 	}
-	if a.probeAPI, a.probeTransport, err = newAPI(config, dial, m, 1); err != nil {
+	if a.probeAPI, a.probeTransport, err = newAPI(config, dial, c, m, 1); err != nil {
 		return nil, fmt.Errorf("consul %s: %w", a.url, err)
 	}
 	a.life, a.end = context.WithCancelCause(context.Background())
@@ -67,8 +67,8 @@ func newAgent(config api.Config, address string, dial dialFunc, m *meter) (*agen
 }
 
 // newAPI makes a client of Consul's API and the transport under it.
-func newAPI(config api.Config, dial dialFunc, m *meter, connections int) (*api.Client, *http.Transport, error) {
-	transport, err := newTransport(&config, dial, m, connections)
+func newAPI(config api.Config, dial dialFunc, c *certificates, m *meter, connections int) (*api.Client, *http.Transport, error) {
+	transport, err := newTransport(config.Address, dial, c, m, connections)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -113,13 +113,9 @@ func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, er
 // dialFunc opens a connection, as net.Dialer.DialContext.
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
-// newTransport makes a transport that keeps a connection per watch, notices a
+// newTransport makes a transport to an address that keeps a connection per watch, notices a
 // host that is gone without a word, and multiplexes over HTTP/2 where TLS lets it.
-func newTransport(config *api.Config, dial dialFunc, m *meter, connections int) (*http.Transport, error) {
-	tlsConfig, err := api.SetupTLSConfig(&config.TLSConfig)
-	if err != nil {
-		return nil, fmt.Errorf("TLS: %w", err)
-	}
+func newTransport(address string, dial dialFunc, c *certificates, m *meter, connections int) (*http.Transport, error) {
 	if dial == nil {
 		dial = (&net.Dialer{
 			Timeout: dialTimeout,
@@ -127,7 +123,7 @@ func newTransport(config *api.Config, dial dialFunc, m *meter, connections int) 
 			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
 		}).DialContext
 	}
-	if path, ok := strings.CutPrefix(config.Address, "unix://"); ok {
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
 		if path == "" {
 			return nil, errors.New("want the path of a socket")
 		}
@@ -144,7 +140,8 @@ func newTransport(config *api.Config, dial dialFunc, m *meter, connections int) 
 	return &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         m.dial(dial),
-		TLSClientConfig:     tlsConfig,
+		DialTLSContext:      c.dialTLS(m.dial(dial)),
+		TLSClientConfig:     c.current(), // through a proxy, where DialTLSContext is not used
 		TLSHandshakeTimeout: dialTimeout,
 		MaxIdleConnsPerHost: connections,
 		MaxConnsPerHost:     most,

@@ -36,9 +36,13 @@ func (o ClientOptions) API(address string) (*API, error) {
 	if connections <= 0 {
 		connections = defaultMaxWatches
 	}
+	certificates, err := newCertificates(config.TLSConfig, o.Log)
+	if err != nil {
+		return nil, err
+	}
 	config.Token = token.current()
 	m := &meter{gate: newGate(connections, false), connections: connections}
-	a, err := newAgent(*config, address, o.dial, m)
+	a, err := newAgent(*config, address, o.dial, certificates, m)
 	if err != nil {
 		return nil, err
 	}

@@ -53,7 +53,8 @@ type ClientOptions struct {
 	calm time.Duration // for tests; 0: calmMin
 }
 
-// TLSOptions are the certificates for an https address.
+// TLSOptions are the certificates for an https address. Their files are read
+// again for each connection, so they may be replaced at any time.
 type TLSOptions struct {
 	CAFile             string // trusted certificates, PEM
 	CAPath             string // a directory of such files
@@ -89,6 +90,10 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if maxWatches < 0 {
 		return nil, fmt.Errorf("consul: %d watches at a time: want at least 1", o.MaxWatches)
 	}
+	certificates, err := newCertificates(config.TLSConfig, o.Log)
+	if err != nil {
+		return nil, err
+	}
 	strange := slices.ContainsFunc(addresses, func(address string) bool {
 		config := *config
 		config.Address = address
@@ -98,7 +103,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 	meter := &meter{gate: newGate(max(1, maxWatches-1), strange), connections: maxWatches}
 	all := make([]*agent, len(addresses))
 	for n, address := range addresses {
-		if all[n], err = newAgent(*config, address, o.dial, meter); err != nil {
+		if all[n], err = newAgent(*config, address, o.dial, certificates, meter); err != nil {
 			return nil, err
 		}
 	}

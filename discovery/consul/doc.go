@@ -31,7 +31,8 @@
 // broken off, and once more when it answers again, since its connections may be
 // half-open.
 //
-// The token's file is read for each query. A query that is refused (403) is
+// The files of certificates are read for each connection, and the token's file
+// for each query. A query that is refused (403) is
 // repeated once if the token has changed since it was sent.
 //
 // # What an answer may take out of service

@@ -43,6 +43,13 @@ func watchRealClient(t *testing.T, co ClientOptions, o ServiceOptions) *recorder
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(client.Close)
+	return recordClient(t, client, o)
+}
+
+// recordClient watches o with client until t ends.
+func recordClient(t *testing.T, client *Client, o ServiceOptions) *recorder {
+	t.Helper()
 	r := &recorder{t: t, sets: make(chan []discovery.Instance, 1000)}
 	r.manager = discovery.NewManager(discovery.ManagerOptions{
 		Sink: func(_ string, set []discovery.Instance) { r.sets <- set },
@@ -54,7 +61,6 @@ func watchRealClient(t *testing.T, co ClientOptions, o ServiceOptions) *recorder
 	t.Cleanup(func() {
 		cancel()
 		run.Wait()
-		client.Close()
 	})
 	return r
 }
