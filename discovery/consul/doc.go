@@ -65,7 +65,8 @@
 // After a sudden loss that was confirmed, the instances stay in service for
 // EmptyHold (30 s), so that they can register again, and the watch is stale
 // meanwhile. Those that left within the 10 s before come back with them: they
-// are the first part of the same loss. Each is released when Consul lists it in
+// are the first part of the same loss, unless another one came into service
+// after them, as in a roll-out. Each is released when Consul lists it in
 // service or in maintenance mode. Critical is not enough: that is how most
 // registrations begin.
 //

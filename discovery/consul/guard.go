@@ -155,17 +155,37 @@ func (g *guard) accept(now time.Time, set []discovery.Instance) (merged []discov
 	return merged, k
 }
 
-// depart notes which instances in service are not listed any more.
+// depart notes which instances in service are not listed any more. What left
+// before another one came into service left for good: an agent that loses its
+// instances gets no new ones.
 func (g *guard) depart(now time.Time, listed map[process]discovery.Instance) {
 	if g.healthyOnly {
 		return // it may have left because it is critical
 	}
 	g.left = slices.DeleteFunc(g.left, func(d departure) bool { return !g.recent(now, d.at) })
+	if g.gained(listed) {
+		g.left = nil
+	}
 	for _, i := range g.known {
 		if _, ok := listed[processOf(i)]; !ok && i.Serving() {
 			g.left = append(g.left, departure{i, now})
 		}
 	}
+}
+
+// gained reports whether an instance of listed has come into service that
+// neither was there before nor has left of late.
+func (g *guard) gained(listed map[process]discovery.Instance) bool {
+	before := byProcess(g.known)
+	for _, d := range g.left {
+		before[processOf(d.instance)] = d.instance
+	}
+	for p, i := range listed {
+		if was, ok := before[p]; i.Serving() && !(ok && was.Serving()) {
+			return true
+		}
+	}
+	return false
 }
 
 func byProcess(set []discovery.Instance) map[process]discovery.Instance {

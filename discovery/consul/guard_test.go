@@ -115,6 +115,13 @@ func TestGuard(t *testing.T) {
 			{0, "a b c d", "a b c d"}, {s, "b c d", "b c d"}, {9 * s, "b d", "b d"}, {s, "d", "d"}, {s, "", "b c d"},
 			{s, "b", "b c d"}, {29 * s, "b", "b"}, {s, "b", "b"},
 		}},
+		{"what left in a roll-out does not come back", 30 * s, []step{
+			{0, "a b", "a b"}, {s, "a b c:critical", "a b c:critical"}, {s, "a b c", "a b c"}, {s, "b c", "b c"},
+			{s, "b c d", "b c d"}, {s, "c d", "c d"}, {s, "", "b c d"},
+		}},
+		{"what returns is nothing new", 30 * s, []step{
+			{0, "a b c", "a b c"}, {s, "c", "c"}, {s, "a c", "a c"}, {s, "", "a b c"},
+		}},
 		{"what is listed again has not left", 30 * s, []step{
 			{0, "a b c", "a b c"}, {s, "b c", "b c"}, {s, "a:critical", "a:critical b c"},
 		}},
