@@ -1,218 +1,154 @@
 package chaos
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
-
-	"sluice/admin"
-	"sluice/config"
-	"sluice/gateway"
 )
 
-// EnvSeeds is the environment variable with the number of seeds to run.
-const EnvSeeds = "SLUICE_CHAOS_SEEDS"
+// EnvSeeds is the environment variable with the number of seeds to run, and
+// EnvFirstSeed the one with the first of them.
+const (
+	EnvSeeds     = "SLUICE_CHAOS_SEEDS"
+	EnvFirstSeed = "SLUICE_CHAOS_FIRST_SEED"
+)
 
 const (
-	patience     = 2 * time.Minute // for what a busy machine takes its time with
-	requestEvery = 10 * time.Millisecond
+	patience = 2 * time.Minute // for what a busy machine takes its time with
+	fewApps  = 3               // that run between two faults
+
 	// servedWithin is how soon after the end of a fault a new app is to be served.
 	// Only long runs insist on it: a busy machine is no mistake.
 	servedWithin = 2 * time.Second
 )
 
 func TestChaos(t *testing.T) {
-	seeds, _ := strconv.Atoi(os.Getenv(EnvSeeds))
-	for seed := range uint64(max(1, seeds)) {
-		t.Run(fmt.Sprintf("seed %d", seed+1), func(t *testing.T) { run(t, seed+1, seeds > 0) })
+	seeds, first := number(t, EnvSeeds, 0), number(t, EnvFirstSeed, 1)
+	var total tally
+	for seed := first; seed < first+max(1, seeds); seed++ {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) { runTrial(t, seed, seeds > 0, &total) })
 	}
+	t.Logf("%d seeds\n%v", max(1, seeds), &total)
 }
 
-// run goes through all faults in the order that seed gives.
-func run(t *testing.T, seed uint64, strict bool) {
-	random := rand.New(rand.NewPCG(seed, 0))
-	c := startCluster(t)
-	apps := startApps(t, c)
-	for range 3 {
-		apps.add()
+func number(t *testing.T, env string, otherwise uint64) uint64 {
+	t.Helper()
+	text := os.Getenv(env)
+	if text == "" {
+		return otherwise
 	}
-	s := startSluice(t, c)
-	s.await("the first apps are served", func() bool { return len(s.serving()) == 3 && slices.Equal(s.serving(), c.passing()) })
-	load := s.startLoad()
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		t.Fatalf("%s: %v", env, err)
+	}
+	return n
+}
+
+// trial is what one seed makes happen: all faults, one after the other, while
+// requests go on.
+type trial struct {
+	*testing.T
+	random  *rand.Rand
+	cluster *cluster
+	apps    *apps
+	sluice  *sluice
+	stops   bool // an app stops during the fault
+}
+
+func runTrial(t *testing.T, seed uint64, strict bool, total *tally) {
+	begin := time.Now()
+	c := startCluster(t)
+	tr := &trial{T: t, random: rand.New(rand.NewPCG(seed, 0)), cluster: c, apps: startApps(t, c)}
+	for range fewApps {
+		tr.apps.startPassing()
+	}
+	tr.sluice = startSluice(t, c)
+	tr.awaitCaughtUp()
+	load := tr.sluice.startLoad()
+	t.Logf("%-36s took %v", "the start", time.Since(begin).Round(100*time.Millisecond))
 
 	order := slices.Clone(faults)
-	random.Shuffle(len(order), func(a, b int) { order[a], order[b] = order[b], order[a] })
+	tr.random.Shuffle(len(order), func(a, b int) { order[a], order[b] = order[b], order[a] })
 	if testing.Short() {
 		order = order[:3]
 	}
-	for _, f := range order {
-		before := load.failed.Load()
-		f.happen(c, random)
-		c.awaitQuery()
-		id := apps.add()
-		s.await("the catalog has the new app", func() bool { return slices.Contains(c.passing(), apps.address(id)) })
+	holding := tr.chooseHolding(order)
+	for n, f := range order {
+		failed := load.failed.Load()
+		tr.stops = !f.forgets || n == holding
 		begin := time.Now()
-		s.await("the new app is served", func() bool { return s.get() == id })
-		took := time.Since(begin)
-		s.await("the pool equals the catalog", func() bool { return slices.Equal(s.serving(), c.passing()) })
-		t.Logf("%-36s failed requests: %d, new app served after %v", f.name, load.failed.Load()-before, took.Round(time.Millisecond))
-		if strict && took > servedWithin {
-			t.Errorf("%s: a new app was served after %v, want %v", f.name, took, servedWithin)
+		served := tr.happen(f)
+		total.recovered(f.name, served)
+		t.Logf("%-36s failed requests: %d, new app served after %v; all in all %v", f.name,
+			load.failed.Load()-failed, served.Round(time.Millisecond), time.Since(begin).Round(100*time.Millisecond))
+		if strict && served > servedWithin {
+			t.Errorf("%s: a new app was served after %v, want %v", f.name, served, servedWithin)
 		}
-		gone := apps.deregisterOldest()
-		s.await("the oldest app has left", func() bool { return !slices.Contains(s.serving(), gone) })
 	}
 	load.stop()
-	t.Logf("%d requests, %d failed", load.sent.Load(), load.failed.Load())
+	total.requested(load)
+	t.Logf("%d requests, %d failed, the slowest took %v", load.sent.Load(), load.failed.Load(), load.slowest().Round(time.Millisecond))
 	if load.failed.Load() > 0 {
-		t.Errorf("%d of %d requests failed; the first: %s", load.failed.Load(), load.sent.Load(), load.first.Load())
+		t.Errorf("%d of %d requests failed", load.failed.Load(), load.sent.Load())
 	}
 }
 
-// sluice is a running gateway.
-type sluice struct {
-	*gateway.Gateway
-	t      *testing.T
-	client *http.Client
+// chooseHolding chooses in which of the faults that make Consul forget an app
+// stops as well; -1 if there is none. In the others one always does. Sluice then
+// holds what is gone for the whole of consul.empty_hold, and all of them would
+// take a long time.
+func (t *trial) chooseHolding(order []fault) int {
+	var forgets []int
+	for n, f := range order {
+		if f.forgets {
+			forgets = append(forgets, n)
+		}
+	}
+	if len(forgets) == 0 {
+		return -1
+	}
+	return forgets[t.random.IntN(len(forgets))]
 }
 
-func startSluice(t *testing.T, c *cluster) *sluice {
+// happen lets a fault come and go. It returns how long after its end a new app
+// was served. The end is when Consul is right again, which means that a
+// consistent query is answered with the apps that run, the new one among them.
+func (t *trial) happen(f fault) (served time.Duration) {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "sluice.yaml")
-	text := fmt.Sprintf(`
-listeners: [{ name: web, address: "127.0.0.1:0" }]
-admin: { address: "127.0.0.1:0" }
-access_log: { path: "off" }
-shutdown: { idle: 0s, grace: 1s }
-consul: { addresses: [%q], token_file: %q, wait: 2s }
-services: { star: { consul: {}, balance: { policy: round_robin } } }
-routes: [{ service: star }]
-`, c.relay.URL(), c.tokenFile)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+	end := f.begin(t)
+	t.apps.start()
+	if t.stops {
+		t.apps.stopOldest()
 	}
-	log, err := os.Create(filepath.Join(t.TempDir(), "sluice.log"))
-	if err != nil {
-		t.Fatal(err)
+	t.last(f.lasts)
+	end()
+	right := func() bool { return t.cluster.lists(t.apps.running()) }
+	await(t.T, f.name+": Consul is right again", right)
+	fresh := t.apps.startPassing()
+	await(t.T, f.name+": Consul has the new app", right)
+	ended := time.Now()
+	await(t.T, f.name+": the new app is served", func() bool { return t.sluice.get() == fresh.id })
+	served = time.Since(ended)
+	t.awaitCaughtUp()
+	for len(t.apps.running()) >= fewApps {
+		t.apps.drainOldest()
 	}
-	g, err := gateway.New(gateway.Options{Input: config.Input{File: file}, Version: "test", Log: log})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { _ = g.Run(ctx) })
-	t.Cleanup(func() {
-		cancel()
-		running.Wait()
-		if t.Failed() {
-			lines, _ := os.ReadFile(log.Name())
-			t.Logf("sluice's log:\n%s", lines)
-		}
-		log.Close()
-	})
-	return &sluice{g, t, &http.Client{Timeout: 10 * time.Second}}
+	// What left before another one came is not held by the next fault.
+	t.apps.startPassing()
+	t.awaitCaughtUp()
+	return served
 }
 
-// get sends a request and returns the body, or the error in words.
-func (s *sluice) get() string {
-	response, err := s.client.Get("http://" + s.Address("web").String() + "/")
-	if err != nil {
-		return err.Error()
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return err.Error()
-	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Sprintf("status %d: %s", response.StatusCode, body)
-	}
-	return string(body)
-}
+// last waits while a fault goes on.
+func (t *trial) last(d time.Duration) { time.Sleep(d) }
 
-// serving returns the addresses of the peers that are up, sorted.
-func (s *sluice) serving() []string {
-	response, err := s.client.Get("http://" + s.Address("admin").String() + "/api/peers?state=up")
-	if err != nil {
-		return nil
-	}
-	defer response.Body.Close()
-	var peers []admin.Peer
-	if err := json.NewDecoder(response.Body).Decode(&peers); err != nil {
-		s.t.Error(err)
-	}
-	addresses := []string{}
-	for _, p := range peers {
-		addresses = append(addresses, p.Address)
-	}
-	slices.Sort(addresses)
-	return addresses
-}
-
-// await waits until ok is true.
-func (s *sluice) await(what string, ok func() bool) {
-	s.t.Helper()
-	await(s.t, what, ok)
-}
-
-func await(t *testing.T, what string, ok func() bool) {
+// awaitCaughtUp waits until the catalog and the pool are the apps that run.
+func (t *trial) awaitCaughtUp() {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(patience); !ok(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("waited %v in vain: %s", patience, what)
-		}
-	}
-}
-
-// load is requests without a pause.
-type load struct {
-	sent, failed atomic.Int64
-	first        atomic.Value // of the failures, in words
-	stop         func()
-}
-
-// startLoad sends about 100 requests a second until stop.
-func (s *sluice) startLoad() *load {
-	l := new(load)
-	l.first.Store("")
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() {
-		tick := time.NewTicker(requestEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			running.Go(func() {
-				l.sent.Add(1)
-				if got := s.get(); len(got) > 8 || got[:4] != "app-" {
-					l.failed.Add(1)
-					l.first.CompareAndSwap("", got)
-				}
-			})
-		}
-	})
-	l.stop = sync.OnceFunc(func() {
-		cancel()
-		running.Wait()
-	})
-	s.t.Cleanup(l.stop)
-	return l
+	await(t.T, "the catalog equals the apps", func() bool { return t.cluster.lists(t.apps.running()) })
+	await(t.T, "the pool equals the catalog", func() bool { return slices.Equal(t.sluice.pool(), t.apps.running()) })
 }

@@ -3,11 +3,7 @@ package chaos
 import (
 	"context"
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,6 +18,8 @@ import (
 )
 
 const (
+	// rootToken is in the servers' configuration (acl.tokens.initial_management), so
+	// that an operator has a token also after the servers have lost their data.
 	rootToken = "00000000-0000-0000-0000-000000000001"
 
 	// leastPrivilege is the policy of docs/consul.md.
@@ -29,17 +27,28 @@ const (
 service "star" { policy = "read" }
 node_prefix "" { policy = "read" }
 `
+
+	// callTimeout bounds a request of the test's own to the client agent.
+	callTimeout = 3 * time.Second
+
+	// memberAlive is a member's status in Serf's numbers.
+	memberAlive = 1
+
+	// ageEntries is by how much age advances the index: by more than what it takes
+	// to build the cluster up again.
+	ageEntries = 400
 )
 
-// cluster is three servers and a client agent, which sluice reaches through a
-// relay.
+// cluster is three servers and a client agent with ACLs. Sluice reaches the agent
+// through a relay and an interceptor.
 type cluster struct {
-	t         *testing.T
-	servers   []*consultest.Agent
-	agent     *consultest.Agent
-	relay     *consultest.Relay
-	tokenFile string
-	token     *api.ACLToken // in the file
+	t           *testing.T
+	servers     []*consultest.Agent
+	agent       *consultest.Agent
+	interceptor *interceptor
+	relay       *consultest.Relay
+	tokenFile   string
+	token       *api.ACLToken // in the file
 }
 
 func startCluster(t *testing.T) *cluster {
@@ -48,11 +57,19 @@ func startCluster(t *testing.T) *cluster {
 		"enabled": true, "default_policy": "deny", "down_policy": "extend-cache", "token_ttl": "1s", "policy_ttl": "1s",
 		"tokens": map[string]any{"initial_management": rootToken, "agent": rootToken, "default": ""},
 	}
+	// A busy machine is to be no reason for elections.
+	performance := map[string]any{"raft_multiplier": 3}
+	// The client agent is to notice soon that no server is left; stock agents wait
+	// for each other's word, which takes half a minute when nobody is there.
+	gossip := map[string]any{"suspicion_mult": 2}
+	// An agent that lost its data would get another id, and Consul takes no node of
+	// the same name then.
+	id := func(n int) string { return fmt.Sprintf("11111111-2222-3333-4444-%012d", n) }
 	c := &cluster{t: t, tokenFile: filepath.Join(t.TempDir(), "token")}
 	for n := range 3 {
 		o := consultest.Options{
 			Mode: consultest.Server, Node: fmt.Sprintf("server-%d", n), Token: rootToken, NoWait: true,
-			Config: map[string]any{"bootstrap_expect": 3, "acl": acl},
+			Config: map[string]any{"bootstrap_expect": 3, "acl": acl, "node_id": id(n), "performance": performance},
 		}
 		if n > 0 {
 			o.Join = []string{c.servers[0].SerfAddress()}
@@ -66,17 +83,22 @@ func startCluster(t *testing.T) *cluster {
 	}
 	c.agent = consultest.Start(t, consultest.Options{
 		Mode: consultest.Client, Node: "client", Token: rootToken, Join: join,
-		// An agent that lost its data would get another id, and Consul takes no node
-		// of the same name then.
-		Config: map[string]any{"acl": acl, "node_id": "11111111-2222-3333-4444-555555555555"},
+		Config: map[string]any{"acl": acl, "node_id": id(3), "gossip_lan": gossip},
 	})
-	c.relay = consultest.StartRelay(t, c.agent.HTTPAddress())
-	await(t, "the ACL system works", func() bool { return c.newToken() == nil })
+	c.interceptor = startInterceptor(t, c.agent.URL())
+	c.relay = consultest.StartRelay(t, c.interceptor.address())
+	c.renewToken()
 	return c
 }
 
-// newToken writes a new token with the least privilege into sluice's file.
-func (c *cluster) newToken() error {
+// renewToken writes a new token with the least privilege into sluice's file, as
+// soon as the cluster makes one.
+func (c *cluster) renewToken() {
+	c.t.Helper()
+	await(c.t, "the cluster makes a token", func() bool { return c.tryToken() == nil })
+}
+
+func (c *cluster) tryToken() error {
 	acl := c.agent.Client().ACL()
 	policy, _, err := acl.PolicyReadByName("sluice", nil)
 	if err != nil {
@@ -96,97 +118,39 @@ func (c *cluster) newToken() error {
 }
 
 // passing returns the addresses of the instances that the leader knows to pass,
-// sorted; nil if there is no answer.
-func (c *cluster) passing() []string {
-	entries, err := c.query()
+// sorted, and the index of the answer; nil and 0 if there is no answer.
+func (c *cluster) passing() ([]string, uint64) {
+	ctx, cancel := context.WithTimeout(c.t.Context(), callTimeout)
+	defer cancel()
+	q := (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx)
+	entries, meta, err := c.agent.Client().Health().Service("star", "", true, q)
 	if err != nil {
-		return nil
+		return nil, 0
 	}
 	addresses := []string{}
 	for _, e := range entries {
 		addresses = append(addresses, net.JoinHostPort(e.Service.Address, strconv.Itoa(e.Service.Port)))
 	}
 	slices.Sort(addresses)
-	return addresses
+	return addresses, meta.LastIndex
 }
 
-func (c *cluster) query() ([]*api.ServiceEntry, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	q := (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx)
-	entries, _, err := c.agent.Client().Health().Service("star", "", true, q)
-	return entries, err
+// lists reports whether the catalog has exactly these addresses, passing.
+func (c *cluster) lists(addresses []string) bool {
+	passing, _ := c.passing()
+	return slices.Equal(passing, addresses)
 }
 
-// awaitQuery waits until the agent gets answers from the leader: a fault is over
-// then.
-func (c *cluster) awaitQuery() {
-	await(c.t, "the cluster answers", func() bool { _, err := c.query(); return err == nil })
-}
-
-// last waits for a while, as a fault that goes on.
-func (c *cluster) last(d time.Duration) { time.Sleep(d) }
-
-// fault is what happens to a cluster. Happen returns at its end.
-type fault struct {
-	name   string
-	happen func(*cluster, *rand.Rand)
-}
-
-var faults = []fault{
-	{"leader killed and started again", func(c *cluster, _ *rand.Rand) {
-		leader := c.leader()
-		must(c.t, leader.Kill())
-		c.last(3 * time.Second)
-		must(c.t, leader.Launch(c.t.Context()))
-	}},
-	{"quorum lost", func(c *cluster, r *rand.Rand) {
-		lost := r.Perm(3)[:2]
-		for _, n := range lost {
-			must(c.t, c.servers[n].Kill())
-		}
-		c.last(5 * time.Second)
-		for _, n := range lost {
-			must(c.t, c.servers[n].Launch(c.t.Context()))
-		}
-	}},
-	{"agent stopped for longer than a wait", func(c *cluster, _ *rand.Rand) {
-		must(c.t, c.agent.Pause())
-		c.last(8 * time.Second)
-		must(c.t, c.agent.Resume())
-	}},
-	{"agent restarted", func(c *cluster, _ *rand.Rand) { must(c.t, c.agent.Restart(c.t.Context())) }},
-	{"agent restarted empty", func(c *cluster, _ *rand.Rand) {
-		must(c.t, c.agent.Kill())
-		must(c.t, c.agent.Wipe())
-		must(c.t, c.agent.Launch(c.t.Context()))
-	}},
-	{"connections half-open", func(c *cluster, _ *rand.Rand) {
-		c.relay.Hang()
-		c.last(8 * time.Second)
-		c.relay.Heal()
-	}},
-	{"network cut", func(c *cluster, _ *rand.Rand) {
-		c.relay.Cut()
-		c.last(5 * time.Second)
-		c.relay.Heal()
-	}},
-	{"token replaced, the old one revoked", func(c *cluster, _ *rand.Rand) {
-		old := c.token.AccessorID
-		must(c.t, c.newToken())
-		_, err := c.agent.Client().ACL().TokenDelete(old, nil)
-		must(c.t, err)
-	}},
-	{"token revoked, replaced later", func(c *cluster, _ *rand.Rand) {
-		_, err := c.agent.Client().ACL().TokenDelete(c.token.AccessorID, nil)
-		must(c.t, err)
-		c.last(5 * time.Second)
-		must(c.t, c.newToken())
-	}},
+// index returns the catalog's index.
+func (c *cluster) index() (index uint64) {
+	c.t.Helper()
+	await(c.t, "the catalog answers", func() bool { _, index = c.passing(); return index > 0 })
+	return index
 }
 
 // leader returns the server that leads.
 func (c *cluster) leader() *consultest.Agent {
+	c.t.Helper()
 	var leader *consultest.Agent
 	await(c.t, "there is a leader", func() bool {
 		address, err := c.agent.Client().Status().Leader()
@@ -200,111 +164,65 @@ func (c *cluster) leader() *consultest.Agent {
 	return leader
 }
 
-// apps are programs that keep themselves registered with the client agent.
-type apps struct {
-	t  *testing.T
-	c  *cluster
-	mu sync.Mutex // guards the fields below
-
-	made int
-	live []*app // the oldest first
-}
-
-type app struct {
-	id     string
-	server *httptest.Server
-}
-
-// startApps registers what the agent does not know, again and again, until t
-// ends.
-func startApps(t *testing.T, c *cluster) *apps {
-	a := &apps{t: t, c: c}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() {
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				a.registerMissing(ctx)
+// age writes entries that nobody needs: the index advances by as many.
+func (c *cluster) age() {
+	c.t.Helper()
+	kv := c.agent.Client().KV()
+	var writing sync.WaitGroup
+	for writer := range 8 {
+		writing.Go(func() {
+			for n := range ageEntries / 8 {
+				key := fmt.Sprintf("age/%d/%d", writer, n)
+				if _, err := kv.Put(&api.KVPair{Key: key}, nil); err != nil {
+					c.t.Errorf("write %s: %v", key, err)
+					return
+				}
 			}
-		}
-	})
-	t.Cleanup(func() {
-		cancel()
-		running.Wait()
-		for _, app := range a.live {
-			app.server.Close()
-		}
-	})
-	return a
-}
-
-func (a *apps) registerMissing(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	known, err := a.c.agent.Client().Agent().ServicesWithFilterOpts("", (&api.QueryOptions{}).WithContext(ctx))
-	if err != nil {
-		return
+		})
 	}
-	for _, app := range a.live {
-		if known[app.id] == nil {
-			_ = a.register(ctx, app)
-		}
+	writing.Wait()
+}
+
+// killServers ends all servers, and waits until the client agent knows.
+func (c *cluster) killServers() {
+	c.t.Helper()
+	for _, s := range c.servers {
+		must(c.t, s.Kill())
 	}
-}
-
-func (a *apps) register(ctx context.Context, app *app) error {
-	address := app.server.Listener.Addr().(*net.TCPAddr)
-	return a.c.agent.Client().Agent().ServiceRegisterOpts(&api.AgentServiceRegistration{
-		Name: "star", ID: app.id, Address: "127.0.0.1", Port: address.Port,
-		Check: &api.AgentServiceCheck{TCP: address.String(), Interval: "1s", Status: api.HealthCritical},
-	}, api.ServiceRegisterOpts{Token: rootToken}.WithContext(ctx))
-}
-
-// add starts an app, registers it, and returns its id, which is its answer.
-func (a *apps) add() string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.made++
-	added := &app{id: fmt.Sprintf("app-%d", a.made)}
-	added.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, added.id) }))
-	a.live = append(a.live, added)
-	await(a.t, "the agent takes a registration", func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-		defer cancel()
-		return a.register(ctx, added) == nil
+	await(c.t, "the client agent misses the servers", func() bool {
+		members, err := c.agent.Client().Agent().Members(false)
+		return err == nil && !slices.ContainsFunc(members, func(m *api.AgentMember) bool {
+			return m.Name != "client" && m.Status == memberAlive
+		})
 	})
-	return added.id
 }
 
-func (a *apps) address(id string) string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	n := slices.IndexFunc(a.live, func(app *app) bool { return app.id == id })
-	return a.live[n].server.Listener.Addr().String()
-}
-
-// deregisterOldest takes an app out of the registry and returns its address. It
-// goes on running, as one that drains.
-func (a *apps) deregisterOldest() string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	oldest := a.live[0]
-	a.live = a.live[1:]
-	a.t.Cleanup(oldest.server.Close)
-	must(a.t, a.c.agent.Client().Agent().ServiceDeregister(oldest.id))
-	return oldest.server.Listener.Addr().String()
+// launchServersEmpty starts the servers without any data, and waits until they
+// have a leader. They do not know the client agent.
+func (c *cluster) launchServersEmpty() {
+	c.t.Helper()
+	for _, s := range c.servers {
+		must(c.t, s.Wipe())
+		must(c.t, s.Launch(c.t.Context()))
+	}
+	must(c.t, c.servers[0].WaitReady(c.t.Context()))
 }
 
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// await waits until ok is true.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); !ok(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("waited %v in vain: %s", patience, what)
+		}
 	}
 }

@@ -1,0 +1,197 @@
+package chaos
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// fault is what happens to a cluster.
+type fault struct {
+	name string
+	// begin starts it, and returns what ends it after it has lasted for a while.
+	begin func(*trial) (end func())
+	lasts time.Duration
+	// forgets: Consul may not list a running app for a moment, so that sluice keeps
+	// all that it misses for the whole of consul.empty_hold.
+	forgets bool
+}
+
+// faults are all that can happen. Sluice's queries block for 2 s, and an agent
+// that is silent for 3 s is given up.
+var faults = []fault{
+	{name: "leader killed and started again", lasts: 3 * time.Second, begin: func(t *trial) func() {
+		leader := t.cluster.leader()
+		must(t.T, leader.Kill())
+		return func() { must(t.T, leader.Launch(t.Context())) }
+	}},
+	{name: "quorum lost", lasts: 4 * time.Second, begin: func(t *trial) func() {
+		lost := t.random.Perm(3)[:2]
+		for _, n := range lost {
+			must(t.T, t.cluster.servers[n].Kill())
+		}
+		return func() {
+			for _, n := range lost {
+				must(t.T, t.cluster.servers[n].Launch(t.Context()))
+			}
+		}
+	}},
+	{name: "agent stopped for longer than a wait", lasts: 6 * time.Second, forgets: true, begin: func(t *trial) func() {
+		must(t.T, t.cluster.agent.Pause())
+		return func() { must(t.T, t.cluster.agent.Resume()) }
+	}},
+	{name: "agent restarted", lasts: time.Second, forgets: true, begin: func(t *trial) func() {
+		must(t.T, t.cluster.agent.Stop()) // it leaves the cluster
+		return func() { must(t.T, t.cluster.agent.Launch(t.Context())) }
+	}},
+	{name: "agent restarted empty", lasts: time.Second, forgets: true, begin: func(t *trial) func() {
+		must(t.T, t.cluster.agent.Kill())
+		must(t.T, t.cluster.agent.Wipe())
+		return func() { must(t.T, t.cluster.agent.Launch(t.Context())) }
+	}},
+	{name: "connections half-open", lasts: 6 * time.Second, begin: func(t *trial) func() {
+		t.cluster.relay.Hang()
+		return t.cluster.relay.Heal
+	}},
+	{name: "network cut", lasts: 4 * time.Second, begin: func(t *trial) func() {
+		t.cluster.relay.Cut()
+		return t.cluster.relay.Heal
+	}},
+	{name: "agent slow", lasts: 5 * time.Second, begin: func(t *trial) func() {
+		t.cluster.interceptor.intercept(slow)
+		return t.cluster.interceptor.pass
+	}},
+	{name: "false answers", lasts: time.Second, forgets: true, begin: func(t *trial) func() {
+		for _, n := range t.random.Perm(len(falseAnswers)) {
+			t.cluster.interceptor.intercept(falseAnswers[n])
+			t.last(time.Second)
+		}
+		return t.cluster.interceptor.pass
+	}},
+	{name: "token replaced, the old one revoked", lasts: time.Second, begin: func(t *trial) func() {
+		old := t.cluster.token.AccessorID
+		t.cluster.renewToken()
+		t.revoke(old)
+		return func() {}
+	}},
+	{name: "token revoked, replaced later", lasts: 4 * time.Second, begin: func(t *trial) func() {
+		t.revoke(t.cluster.token.AccessorID)
+		return t.cluster.renewToken
+	}},
+	{name: "older snapshot restored", lasts: 3 * time.Second, forgets: true, begin: func(t *trial) func() {
+		// What is in the snapshot has left since, or is gone, and what has come since
+		// is not in it. The agent mends that when it compares all it has with the
+		// catalog: once in a minute or two, or at its start.
+		snapshot := t.saveSnapshot()
+		t.apps.start()
+		if t.stops {
+			t.apps.stopOldest()
+		}
+		t.awaitCaughtUp()
+		before := t.cluster.index()
+		must(t.T, t.cluster.agent.Client().Snapshot().Restore(nil, strings.NewReader(snapshot)))
+		t.awaitIndexBelow(before)
+		return func() {
+			must(t.T, t.cluster.agent.Kill())
+			must(t.T, t.cluster.agent.Launch(t.Context()))
+		}
+	}},
+	{name: "servers wiped", forgets: true, begin: func(t *trial) func() {
+		before := t.highIndex()
+		t.cluster.killServers()
+		return func() {
+			t.cluster.launchServersEmpty()
+			must(t.T, t.cluster.servers[0].Client().Agent().Join(t.cluster.agent.SerfAddress(), false))
+			t.cluster.renewToken()
+			t.awaitIndexBelow(before)
+		}
+	}},
+	{name: "servers and agent wiped", lasts: time.Second, forgets: true, begin: func(t *trial) func() {
+		before := t.highIndex()
+		must(t.T, t.cluster.agent.Kill())
+		must(t.T, t.cluster.agent.Wipe())
+		for _, s := range t.cluster.servers {
+			must(t.T, s.Kill())
+		}
+		return func() {
+			t.cluster.launchServersEmpty()
+			must(t.T, t.cluster.agent.Launch(t.Context()))
+			t.cluster.renewToken()
+			t.awaitIndexBelow(before)
+		}
+	}},
+}
+
+func (t *trial) revoke(accessor string) {
+	t.Helper()
+	_, err := t.cluster.agent.Client().ACL().TokenDelete(accessor, nil)
+	must(t.T, err)
+}
+
+func (t *trial) saveSnapshot() string {
+	t.Helper()
+	reader, _, err := t.cluster.agent.Client().Snapshot().Save(&api.QueryOptions{})
+	must(t.T, err)
+	defer reader.Close()
+	snapshot, err := io.ReadAll(reader)
+	must(t.T, err)
+	return string(snapshot)
+}
+
+// highIndex makes sluice see an index that the cluster does not reach again soon
+// after it has lost its state, and returns it.
+func (t *trial) highIndex() uint64 {
+	t.Helper()
+	t.cluster.age()
+	t.apps.start()
+	t.awaitCaughtUp()
+	return t.cluster.index()
+}
+
+// awaitIndexBelow makes sure that the index goes backwards.
+func (t *trial) awaitIndexBelow(before uint64) {
+	t.Helper()
+	await(t.T, "the index goes backwards", func() bool { return t.cluster.index() < before })
+}
+
+// slow answers after a second and a half: later than a probe waits for.
+func slow(agent http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(1500 * time.Millisecond):
+			agent.ServeHTTP(w, r)
+		case <-r.Context().Done():
+			panic(http.ErrAbortHandler)
+		}
+	})
+}
+
+// falseAnswers are those that an agent in trouble gives, or what has taken its
+// place.
+var falseAnswers = []middleware{
+	answer(http.StatusInternalServerError, nil, "rpc error making call: EOF"),
+	answer(http.StatusTooManyRequests, nil, "Your IP is issuing too many concurrent connections"),
+	answer(http.StatusOK, nil, "<html>Sign in to the network</html>"),
+	answer(http.StatusOK, answerHeader, `[{"Node": {"Node": "client"`),
+	answer(http.StatusOK, answerHeader, "null"),
+	answer(http.StatusOK, answerHeader, "[]"),
+	answer(http.StatusOK, map[string]string{"X-Consul-Index": "1", "X-Consul-KnownLeader": "false"}, "[]"),
+}
+
+var answerHeader = map[string]string{"X-Consul-Index": "100000", "X-Consul-KnownLeader": "true"}
+
+// answer gives the same answer to every request.
+func answer(status int, header map[string]string, body string) middleware {
+	return func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			for name, value := range header {
+				w.Header().Set(name, value)
+			}
+			w.WriteHeader(status)
+			io.WriteString(w, body)
+		})
+	}
+}

@@ -1,0 +1,163 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/admin"
+	"sluice/config"
+	"sluice/gateway"
+)
+
+const (
+	requestEvery = 10 * time.Millisecond
+	slowRequest  = time.Second // is in the log
+)
+
+// sluice is a running gateway, in this process.
+type sluice struct {
+	*gateway.Gateway
+	t      *testing.T
+	client *http.Client
+}
+
+func startSluice(t *testing.T, c *cluster) *sluice {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "sluice.yaml")
+	text := fmt.Sprintf(`
+listeners: [{ name: web, address: "127.0.0.1:0" }]
+admin: { address: "127.0.0.1:0" }
+access_log: { path: "off" }
+shutdown: { idle: 0s, grace: 1s }
+consul: { addresses: [%q], token_file: %q, wait: 2s }
+services: { star: { consul: {}, balance: { policy: round_robin } } }
+routes: [{ service: star }]
+`, c.relay.URL(), c.tokenFile)
+	must(t, os.WriteFile(file, []byte(text), 0o600))
+	log, err := os.Create(filepath.Join(t.TempDir(), "sluice.log"))
+	must(t, err)
+	g, err := gateway.New(gateway.Options{Input: config.Input{File: file}, Version: "test", Log: log})
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = g.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		if t.Failed() {
+			lines, _ := os.ReadFile(log.Name())
+			t.Logf("sluice's log:\n%s", lines)
+		}
+		log.Close()
+	})
+	// A connection for each request: net/http sends a GET again by itself if a
+	// connection that it has kept turns out to be closed.
+	return &sluice{g, t, &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
+}
+
+// get sends a request and returns the body, or the error in words. It tries
+// once.
+func (s *sluice) get() string {
+	response, err := s.client.Get("http://" + s.Address("web").String() + "/")
+	if err != nil {
+		return err.Error()
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err.Error()
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Sprintf("status %d: %s", response.StatusCode, body)
+	}
+	return string(body)
+}
+
+// pool returns the addresses of the peers, sorted, and the state of those that
+// are not up. Those that drain have left.
+func (s *sluice) pool() []string {
+	response, err := s.client.Get("http://" + s.Address("admin").String() + "/api/peers")
+	if err != nil {
+		return nil
+	}
+	defer response.Body.Close()
+	var peers []admin.Peer
+	if err := json.NewDecoder(response.Body).Decode(&peers); err != nil {
+		s.t.Error(err)
+	}
+	pool := []string{}
+	for _, p := range peers {
+		switch p.State {
+		case "up":
+			pool = append(pool, p.Address)
+		case "draining":
+		default:
+			pool = append(pool, p.Address+" "+p.State)
+		}
+	}
+	slices.Sort(pool)
+	return pool
+}
+
+// load is requests without a pause.
+type load struct {
+	sent, failed atomic.Int64
+	longest      atomic.Int64 // in ns
+	stop         func()
+}
+
+// slowest returns how long the slowest request took.
+func (l *load) slowest() time.Duration { return time.Duration(l.longest.Load()) }
+
+// startLoad sends about 100 requests a second until stop.
+func (s *sluice) startLoad() *load {
+	l := new(load)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		tick := time.NewTicker(requestEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			running.Go(func() { l.send(s) })
+		}
+	})
+	l.stop = sync.OnceFunc(func() {
+		cancel()
+		running.Wait()
+	})
+	s.t.Cleanup(l.stop)
+	return l
+}
+
+func (l *load) send(s *sluice) {
+	l.sent.Add(1)
+	begin := time.Now()
+	got := s.get()
+	took := time.Since(begin)
+	for longest := l.longest.Load(); int64(took) > longest && !l.longest.CompareAndSwap(longest, int64(took)); {
+		longest = l.longest.Load()
+	}
+	failed := !strings.HasPrefix(got, "app-")
+	if failed {
+		l.failed.Add(1)
+	}
+	if failed || took >= slowRequest {
+		s.t.Logf("%s: a request took %v: %s", begin.UTC().Format(time.RFC3339Nano), took, got)
+	}
+}
