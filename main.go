@@ -101,7 +101,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newRun(), newCheck(), newPeers(), newDrain(), newEnable(), newDoctor(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newPeers(), newReplicas(), newDrain(), newEnable(), newDoctor(), newVersion())
 	return root
 }
 

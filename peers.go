@@ -49,7 +49,7 @@ func newPeers() *cobra.Command {
 				}
 				return err
 			case watch:
-				return q.watch(ctx, cmd.OutOrStdout())
+				return redraw(ctx, cmd.OutOrStdout(), q.show)
 			}
 			return q.show(ctx, cmd.OutOrStdout(), time.Now)
 		},
@@ -61,15 +61,15 @@ func newPeers() *cobra.Command {
 	return command
 }
 
-// watch redraws the table every second until ctx ends. While sluice does not
-// answer it says so and goes on.
-func (q peersQuery) watch(ctx context.Context, out io.Writer) error {
+// redraw has show write a table every second until ctx ends. While sluice does
+// not answer it says so and goes on.
+func redraw(ctx context.Context, out io.Writer, show func(context.Context, io.Writer, func() time.Time) error) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		var screen strings.Builder
 		screen.WriteString("\x1b[H\x1b[2J") // cursor home, clear
-		if err := q.show(ctx, &screen, time.Now); ctx.Err() != nil {
+		if err := show(ctx, &screen, time.Now); ctx.Err() != nil {
 			return nil
 		} else if err != nil {
 			fmt.Fprintf(&screen, "%v\n", err)
@@ -129,7 +129,11 @@ func writePeers(out io.Writer, peers []admin.Peer, now time.Time) error {
 // printable makes a text of the registry fit for a table on a terminal: it
 // cannot control it, and is not too long.
 func printable(s string) string {
-	const most = 100
+	return printableUpTo(s, 100)
+}
+
+// printableUpTo is printable for at most so many characters.
+func printableUpTo(s string, most int) string {
 	if r := []rune(s); len(r) > most {
 		s = string(r[:most-1]) + "…"
 	}

@@ -4,6 +4,8 @@
 //	GET /                          a page that shows services and peers live
 //	GET /api/peers, /api           every peer of every pool
 //	GET /api/services              every service: its watch, its pool
+//	GET /api/replicas              the replicas of sluice, and whether they agree
+//	GET /api/replica               what this one tells the others
 //	GET /api/routes                the route table, in the order it is tried
 //	GET /api/config                the configuration in use, secrets masked
 //	GET /api/config/history        what was applied before it

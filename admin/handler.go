@@ -31,6 +31,8 @@ func New(o Options) http.Handler {
 	guarded("/api/peers", h.peers)
 	guarded("/api/services", h.services)
 	guarded("/api/catalog", h.catalog)
+	guarded("/api/replica", h.replica)
+	guarded("/api/replicas", h.replicas)
 	guarded("/api/routes", h.routes)
 	guarded("/api/config", h.config)
 	guarded("/api/config/history", h.configHistory)

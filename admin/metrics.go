@@ -121,6 +121,10 @@ var (
 	snapshotWritten = describe("snapshot_last_write_timestamp_seconds", "When the snapshot was last written, as Unix time.")
 	snapshotErrors  = describe("snapshot_errors_total", "Attempts to write the snapshot that failed.")
 
+	registeredDesc     = describe("registered", "1 if sluice is registered in Consul, else 0; absent if it is not to be.", "service")
+	registrationsTotal = describe("registrations_total", "Times that an agent of Consul took the registration of sluice.", "service")
+	registrationErrors = describe("registration_errors_total", "Attempts to register sluice in Consul, or to make sure that it is, that failed.", "service")
+
 	connectionsOpen = describe("client_connections", "Client connections that are open.")
 	logDropped      = describe("access_log_dropped_lines_total", "Lines of the access log that were dropped because the output was too slow or failed.")
 )
@@ -149,6 +153,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		c.discovery(e, s)
 	}
 	c.consul(e)
+	c.registration(e)
 	snapshot := c.h.Snapshot()
 	e.timestamp(snapshotWritten, snapshot.Written)
 	e.counter(snapshotErrors, float64(snapshot.Errors))

@@ -19,6 +19,7 @@ import (
 	"sluice/discovery/consul"
 	"sluice/healthcheck"
 	"sluice/metrics"
+	"sluice/registration"
 	"sluice/snapshot"
 )
 
@@ -67,6 +68,9 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		ConsulStats: func() consul.Stats {
 			return consul.Stats{Queries: 31, Errors: 32, Refused: 33, BytesReceived: 34, BytesSent: 35, Connections: 36, Opened: 37, Limit: 38, Watches: 50, Riding: 11}
 		},
+		Registration: func() registration.Status {
+			return registration.Status{State: registration.StateRegistered, Service: "sluice", Registrations: 41, Errors: 42}
+		},
 		Snapshot: func() snapshot.Status { return snapshot.Status{Written: time.Unix(800, 0), Errors: 4} },
 	}, pool
 }
@@ -87,6 +91,9 @@ func TestMetricsCountWhatTheViewsShow(t *testing.T) {
 		`sluice_ready 0`,
 		`sluice_snapshot_last_write_timestamp_seconds 800`,
 		`sluice_snapshot_errors_total 4`,
+		`sluice_registered{service="sluice"} 1`,
+		`sluice_registrations_total{service="sluice"} 41`,
+		`sluice_registration_errors_total{service="sluice"} 42`,
 		`sluice_consul_queries_total 31`,
 		`sluice_consul_errors_total 32`,
 		`sluice_consul_rate_limited_total 33`,

@@ -11,8 +11,10 @@ import (
 	"sluice/config"
 	"sluice/discovery"
 	"sluice/discovery/consul"
+	"sluice/fleet"
 	"sluice/healthcheck"
 	"sluice/metrics"
+	"sluice/registration"
 	"sluice/route"
 	"sluice/snapshot"
 )
@@ -51,6 +53,15 @@ type Options struct {
 	// Catalog returns how finding services in Consul's catalog fares; false: none
 	// are looked for.
 	Catalog func() (consul.CatalogStatus, bool)
+
+	// Registration returns how the registration of this sluice in Consul stands.
+	Registration func() registration.Status
+
+	// Replica returns what this replica tells the others of itself.
+	Replica func() fleet.Replica
+
+	// Replicas asks all replicas now.
+	Replicas func(ctx context.Context) fleet.Report
 
 	// Ready reports whether sluice can serve, and if not, what is missing, in a
 	// few words for each thing.
@@ -119,6 +130,15 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Catalog == nil {
 		o.Catalog = func() (consul.CatalogStatus, bool) { return consul.CatalogStatus{}, false }
+	}
+	if o.Registration == nil {
+		o.Registration = func() registration.Status { return registration.Status{} }
+	}
+	if o.Replica == nil {
+		o.Replica = func() fleet.Replica { return fleet.Replica{} }
+	}
+	if o.Replicas == nil {
+		o.Replicas = func(context.Context) fleet.Report { return fleet.Report{} }
 	}
 	if o.Ready == nil {
 		o.Ready = func() (bool, []string) { return true, nil }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/admin"
+	"sluice/registration"
 )
 
 // newAdmin returns the server of the admin API.
@@ -21,6 +22,9 @@ func (g *Gateway) newAdmin() *http.Server {
 		Consul:           g.askConsul,
 		ConsulStats:      g.consul.Stats,
 		Catalog:          g.catalogStatus,
+		Registration:     func() registration.Status { return g.registrar.Status() },
+		Replica:          g.replicaView,
+		Replicas:         g.surveyFleet,
 		Ready:            g.readiness,
 		Connections:      g.proxy.Connections,
 		Unrouted:         g.proxy.Unrouted(),

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"sluice/admin"
 	"sluice/consultest"
 )
 
@@ -74,4 +75,57 @@ func TestRegistrationNeverAffectsServing(t *testing.T) {
 	if took := time.Since(begin); took > patience {
 		t.Errorf("the stop took %v", took)
 	}
+}
+
+// Two replicas see each other, and agree again after each change.
+func TestReplicasConverge(t *testing.T) {
+	agent := consultest.Start(t, consultest.Options{})
+	register := func(id string, port int) {
+		t.Helper()
+		err := agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "star", ID: id, Address: "127.0.0.1", Port: port})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	register("star-1", 9001)
+	text := fmt.Sprintf("consul: { addresses: [%q], register: {} }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]\n", agent.URL())
+	a, b := start(t, text), start(t, text)
+	view := func() (v admin.Replicas) {
+		if status := a.api("/api/replicas", &v); status != 200 {
+			t.Fatalf("status %d", status)
+		}
+		return v
+	}
+	agree := func(instances int) func() bool {
+		return func() bool {
+			v := view()
+			if v.Converged == nil || !*v.Converged || len(v.Replicas) != 2 || v.Registration.State != "registered" {
+				return false
+			}
+			for _, m := range v.Replicas {
+				if len(m.Services) != 1 || m.Services[0].Instances != instances || m.Services[0].Index == 0 {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	a.await("they agree", agree(1))
+	v := view()
+	if v.Replicas[0].Self == v.Replicas[1].Self || v.Replicas[0].Version != "test" || v.Replicas[0].ConfigHash != v.Replicas[1].ConfigHash {
+		t.Errorf("got %+v", v)
+	}
+	register("star-2", 9002)
+	a.await("they agree on the change", agree(2))
+
+	b.write(text + "shutdown: { grace: 7s }\n")
+	a.await("they differ in their configuration", func() bool {
+		v := view()
+		return v.Converged != nil && !*v.Converged && len(v.Differences) == 1 && v.Differences[0].Kind == "config"
+	})
+	a.write(text + "shutdown: { grace: 7s }\n")
+	a.await("they agree again", agree(2))
+
+	b.stop()
+	a.await("the other one has left", func() bool { return len(view().Replicas) == 1 })
 }

@@ -79,9 +79,9 @@ type Self struct {
 	Started  time.Time
 }
 
-// replica identifies this sluice among all, also its predecessors and successors
+// Replica identifies this sluice among all, also its predecessors and successors
 // on this machine: there cannot be two with the same address of the admin API.
-func (s Self) replica() string { return strings.ReplaceAll(s.Host, "`", "'") + "/" + s.Admin }
+func (s Self) Replica() string { return strings.ReplaceAll(s.Host, "`", "'") + "/" + s.Admin }
 
 // ttlFactor is how many reports of a TTL check may be missing.
 const ttlFactor = 3
@@ -113,7 +113,7 @@ func define(s Settings, self Self, agentURL string, outbound func(agentURL strin
 		Port:    cmp.Or(s.Port, listenerPort),
 		Tags:    slices.Clone(s.Tags),
 		Meta: map[string]string{
-			MetaReplica: self.replica(),
+			MetaReplica: self.Replica(),
 			MetaHost:    self.Host,
 			MetaAdmin:   self.Admin,
 			MetaVersion: self.Version,

@@ -54,7 +54,7 @@ func (p *place) done(err error) {
 // look compares what the agent in use has with want, and registers it if that is
 // not the same.
 func (r *Registrar) look(ctx context.Context, p *place, want registration, anew bool) error {
-	found, err := r.Consul.Registered(ctx, p.url, MetaReplica, r.Self.replica())
+	found, err := r.Consul.Registered(ctx, p.url, MetaReplica, r.Self.Replica())
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (r *Registrar) tell(ctx context.Context, url string, want registration) err
 func (r *Registrar) clear(ctx context.Context, p *place, inUse string) {
 	limited, cancel := context.WithTimeoutCause(ctx, clearTimeout, fmt.Errorf("no answer within %v", clearTimeout))
 	defer cancel()
-	found, err := r.Consul.Registered(limited, p.url, MetaReplica, r.Self.replica())
+	found, err := r.Consul.Registered(limited, p.url, MetaReplica, r.Self.Replica())
 	for _, s := range found {
 		// An agent with two addresses has what was registered at the other one.
 		if inUse != "" && s.Meta[metaAgent] == inUse {

@@ -1,0 +1,70 @@
+package admin
+
+import (
+	"net/http"
+	"time"
+
+	"sluice/fleet"
+	"sluice/registration"
+)
+
+// Replicas is what /api/replicas shows.
+type Replicas struct {
+	Registration Registration `json:"registration"`
+	fleet.Report
+}
+
+// Registration is how the registration of this replica in Consul stands.
+type Registration struct {
+	State         string    `json:"state"` // pending, registered, failing, left
+	Since         time.Time `json:"since"` // start of State
+	Service       string    `json:"service"`
+	ID            string    `json:"id"`         // empty before the first attempt
+	Agent         string    `json:"agent"`      // that has it, or was asked to
+	Check         string    `json:"check"`      // http, tcp, ttl, none
+	LastError     string    `json:"last_error"` // of the latest attempt; empty if it succeeded
+	Leftovers     []string  `json:"leftovers"`  // other agents that may still have it, and cannot be asked
+	Registrations uint64    `json:"registrations"`
+	Errors        uint64    `json:"errors"`
+}
+
+func describeRegistration(s registration.Status) Registration {
+	return Registration{
+		State:         s.State.String(),
+		Since:         moment(s.Since),
+		Service:       s.Service,
+		ID:            s.ID,
+		Agent:         s.Agent,
+		Check:         string(s.Check),
+		LastError:     s.LastError,
+		Leftovers:     list(s.Leftovers),
+		Registrations: s.Registrations,
+		Errors:        s.Errors,
+	}
+}
+
+// replica answers /api/replica: what the others ask.
+func (h *handler) replica(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, h.Replica())
+}
+
+// replicas answers /api/replicas.
+func (h *handler) replicas(w http.ResponseWriter, r *http.Request) {
+	status := h.Registration()
+	if status.State == registration.StateOff {
+		writeError(w, http.StatusNotFound, "the configuration has no consul.register")
+		return
+	}
+	writeJSON(w, http.StatusOK, Replicas{describeRegistration(status), h.Replicas(r.Context())})
+}
+
+// registration sends what there is to tell if sluice is to be registered.
+func (c *collector) registration(e emitter) {
+	s := c.h.Registration()
+	if s.State == registration.StateOff {
+		return
+	}
+	e.gauge(registeredDesc, number(s.State == registration.StateRegistered), s.Service)
+	e.counter(registrationsTotal, float64(s.Registrations), s.Service)
+	e.counter(registrationErrors, float64(s.Errors), s.Service)
+}

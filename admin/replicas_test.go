@@ -1,0 +1,44 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+	"testing"
+	"time"
+
+	"sluice/fleet"
+	"sluice/registration"
+)
+
+func TestReplicas(t *testing.T) {
+	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	status := registration.Status{}
+	converged := false
+	o := Options{
+		Registration: func() registration.Status { return status },
+		Replica:      func() fleet.Replica { return fleet.Replica{Replica: "web1/127.0.0.1:8081"} },
+		Replicas: func(context.Context) fleet.Report {
+			return fleet.Report{Converged: &converged, Replicas: []fleet.Member{{ID: "a"}}}
+		},
+	}
+	h := handlerOf(o)
+	if code, body := get(t, h, "/api/replicas"); code != http.StatusNotFound || errorOf(t, body) != "the configuration has no consul.register" {
+		t.Errorf("without a registration: %d %s", code, body)
+	}
+	status = registration.Status{
+		State: registration.StateFailing, Since: since, Service: "sluice", ID: "a", Agent: "http://c", Check: registration.CheckTTL,
+		LastError: "403", Registrations: 2, Errors: 3,
+	}
+	got := getJSON[Replicas](t, h, "/api/replicas")
+	want := Registration{
+		State: "failing", Since: since, Service: "sluice", ID: "a", Agent: "http://c", Check: "ttl", LastError: "403",
+		Leftovers: []string{}, Registrations: 2, Errors: 3,
+	}
+	if !reflect.DeepEqual(got.Registration, want) || *got.Converged || len(got.Replicas) != 1 {
+		t.Errorf("got %+v", got)
+	}
+	if got := getJSON[fleet.Replica](t, h, "/api/replica"); got.Replica != "web1/127.0.0.1:8081" {
+		t.Errorf("got %+v", got)
+	}
+}

@@ -1,0 +1,186 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"sluice/discovery"
+	"sluice/registration"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// replicaAPI is the admin API of another replica. It returns its address.
+func replicaAPI(t *testing.T, h http.HandlerFunc) string {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// says answers as the replica does.
+func says(r Replica) http.HandlerFunc {
+	return func(w http.ResponseWriter, q *http.Request) {
+		if q.URL.Path == "/api/replica" {
+			_ = json.NewEncoder(w).Encode(r)
+		}
+	}
+}
+
+// listed is the instance that a replica on a host is registered as.
+func listed(id, host, admin string) discovery.Instance {
+	return discovery.Instance{
+		Service: "sluice", ID: id, Node: "n", Address: "127.0.0.1", Port: 8080,
+		Meta: map[string]string{
+			registration.MetaReplica: id, registration.MetaHost: host, registration.MetaAdmin: admin,
+			registration.MetaVersion: "v0", registration.MetaConfig: "c1", registration.MetaStarted: "2026-01-02T03:04:05Z",
+		},
+	}
+}
+
+// take surveys what is listed, from the replica "a" on the host "web1".
+func take(t *testing.T, token string, list ...discovery.Instance) Report {
+	t.Helper()
+	return Survey{
+		Self: func() Replica {
+			return Replica{Replica: "a", Host: "web1", ConfigHash: "c1", Version: "v1", Ready: true}
+		},
+		List:  func(context.Context) ([]discovery.Instance, error) { return list, nil },
+		Token: func() (string, error) { return token, nil },
+	}.Take(t.Context())
+}
+
+// find returns a replica of a report.
+func find(t *testing.T, r Report, name string) Member {
+	t.Helper()
+	for _, m := range r.Replicas {
+		if m.Name == name {
+			return m
+		}
+	}
+	t.Fatalf("no replica %q in %+v", name, r)
+	return Member{}
+}
+
+func TestSurveyAsksTheOthers(t *testing.T) {
+	b := Replica{Replica: "b", Host: "web2", ConfigHash: "c1", Version: "v2", Ready: true, Services: []Service{}}
+	r := take(t, "", listed("a", "web1", "127.0.0.1:1"), listed("b", "web1", replicaAPI(t, says(b))))
+	if r.Converged == nil || !*r.Converged || len(r.Replicas) != 2 {
+		t.Errorf("got %+v", r)
+	}
+	if m := find(t, r, "b"); m.Version != "v2" || m.Error != "" || !m.Ready || m.Self {
+		t.Errorf("b: %+v", m)
+	}
+	if m := find(t, r, "a"); !m.Self || m.Version != "v1" {
+		t.Errorf("a: %+v", m)
+	}
+}
+
+func TestSurveySaysWhyItDoesNotKnow(t *testing.T) {
+	away := listed("x", "web1", "")
+	delete(away.Meta, registration.MetaAdmin)
+	stranger := listed("x", "web1", "")
+	stranger.Meta = nil
+	everywhere := listed("x", "web2", ":1") // the service's address is loopback here
+	for name, c := range map[string]struct {
+		instance discovery.Instance
+		want     string
+	}{
+		"refused":           {listed("x", "web1", "127.0.0.1:1"), "admin API at 127.0.0.1:1: connection refused"},
+		"loopback":          {listed("x", "web2", "127.0.0.1:1"), "only reachable on its own machine"},
+		"loopback, by name": {listed("x", "web2", "localhost:1"), "only reachable on its own machine"},
+		"loopback, IPv6":    {listed("x", "web2", "[::1]:1"), "only reachable on its own machine"},
+		"every address":     {everywhere, "only reachable on its own machine"},
+		"no address":        {away, "it does not say where its admin API is"},
+		"not sluice":        {stranger, "it is not registered by sluice"},
+		"another":           {listed("x", "web1", replicaAPI(t, says(Replica{Replica: "y"}))), "another sluice answers there"},
+		"not JSON":          {listed("x", "web1", replicaAPI(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) })), "not an answer of sluice"},
+		"404":               {listed("x", "web1", replicaAPI(t, http.NotFound)), "404 Not Found"},
+		"token":             {listed("x", "web1", replicaAPI(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) })), "it wants a token, see consul.register.replica_token_file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := take(t, "", c.instance)
+			if m := find(t, r, "x"); !strings.Contains(m.Error, c.want) || m.Services != nil {
+				t.Errorf("got %+v, want %q", m, c.want)
+			}
+			if r.Converged != nil || len(r.Unknown) != 1 {
+				t.Errorf("got %+v", r)
+			}
+		})
+	}
+}
+
+// A replica that hangs costs its time, not the answer.
+func TestSurveyIsBounded(t *testing.T) {
+	end := make(chan struct{})
+	address := replicaAPI(t, func(_ http.ResponseWriter, q *http.Request) {
+		select {
+		case <-end:
+		case <-q.Context().Done():
+		}
+	})
+	t.Cleanup(func() { close(end) })
+	begin := time.Now()
+	r := take(t, "", listed("x", "web1", address))
+	if m := find(t, r, "x"); !strings.Contains(m.Error, "no answer in time") {
+		t.Errorf("got %+v", m)
+	}
+	if took := time.Since(begin); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// Whoever can register a service must not get a token by it, unless the
+// operator has said that one is to be sent; nor by a redirect.
+func TestTokenIsSentOnlyIfAsked(t *testing.T) {
+	var got []string
+	thief := replicaAPI(t, func(_ http.ResponseWriter, q *http.Request) {
+		got = append(got, "thief "+q.Header.Get("Authorization"))
+	})
+	address := replicaAPI(t, func(w http.ResponseWriter, q *http.Request) {
+		got = append(got, q.Header.Get("Authorization"))
+		http.Redirect(w, q, "http://"+thief+"/api/replica", http.StatusFound)
+	})
+	take(t, "", listed("x", "web1", address))
+	r := take(t, "secret", listed("x", "web1", address))
+	if len(got) != 2 || got[0] != "" || got[1] != "Bearer secret" {
+		t.Errorf("sent %q", got)
+	}
+	if m := find(t, r, "x"); !strings.Contains(m.Error, "302 Found") {
+		t.Errorf("got %+v", m)
+	}
+}
+
+func TestSurveyWithoutConsul(t *testing.T) {
+	s := Survey{
+		Self:  func() Replica { return Replica{Replica: "a"} },
+		List:  func(context.Context) ([]discovery.Instance, error) { return nil, errors.New("refused") },
+		Token: func() (string, error) { return "", nil },
+	}
+	r := s.Take(t.Context())
+	if r.Error != "refused" || r.Converged != nil || len(r.Replicas) != 1 || r.Replicas[0].Status != "unregistered" {
+		t.Errorf("got %+v", r)
+	}
+}
+
+// The same id at two agents, whose duplicates count once; and two replicas that
+// share an id.
+func TestNames(t *testing.T) {
+	a1, a2, b := listed("a", "web1", "127.0.0.1:1"), listed("a", "web1", "127.0.0.1:1"), listed("a", "web2", "10.0.0.1:1")
+	a1.Node, a1.Status = "dead", discovery.StatusCritical
+	a2.Node, b.Node = "live", "other"
+	b.Meta[registration.MetaReplica] = "b"
+	b.Meta[registration.MetaAdmin] = "127.0.0.1:1"
+	r := take(t, "", a1, a2, b)
+	if !find(t, r, "a@dead").Duplicate || find(t, r, "a@live").Duplicate || find(t, r, "a@other").Duplicate || find(t, r, "a@other").Self {
+		t.Errorf("got %+v", r.Replicas)
+	}
+}
