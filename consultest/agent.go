@@ -34,6 +34,7 @@ type Agent struct {
 	ports   ports
 	client  *api.Client
 	process *subprocess.Process // nil while it does not run
+	denies  bool                // its ACLs are set up, in this run
 }
 
 // Start runs an agent until t and its subtests end, and waits until it is
@@ -66,6 +67,9 @@ func StartAgent(ctx context.Context, o Options) (*Agent, error) {
 	dir, err := os.MkdirTemp("", "sluice-consul-")
 	if err != nil {
 		return nil, err
+	}
+	if o.ACLs && o.Token == "" {
+		o.Token = newSecret()
 	}
 	a := &Agent{options: o, binary: binary, dir: dir}
 	for try := 1; ; try++ {
@@ -135,7 +139,7 @@ func (a *Agent) launch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.process = p
+	a.process, a.denies = p, false
 	if a.options.NoWait {
 		return nil
 	}
@@ -176,6 +180,12 @@ func (a *Agent) WaitReady(ctx context.Context) error {
 
 // ready returns why the agent is not ready.
 func (a *Agent) ready(ctx context.Context) error {
+	if a.options.ACLs && !a.denies {
+		if err := a.bootstrap(ctx); err != nil {
+			return err
+		}
+		a.denies = true
+	}
 	q := (&api.QueryOptions{}).WithContext(ctx)
 	services, meta, err := a.client.Health().Service("consul", "", false, q)
 	switch {

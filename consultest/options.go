@@ -35,8 +35,12 @@ type Options struct {
 
 	// Join has the addresses of agents to join (Agent.SerfAddress).
 	Join []string
+	// ACLs makes a single server deny what no token allows, and sets it up as an
+	// operator does: PUT /v1/acl/bootstrap makes the token that Agent.Client has
+	// (Token, or else a random one), and the agent gets one of its own.
+	ACLs bool
 	// Token is sent with the requests of Agent.Client, and with those that wait
-	// for the agent to be ready. It does not switch ACLs on: Config does.
+	// for the agent to be ready. It does not switch ACLs on: ACLs or Config do.
 	Token string
 	// Config is merged over the agent's configuration by its top-level keys, with
 	// Consul's names (https://developer.hashicorp.com/consul/docs/agent/config).
@@ -68,7 +72,7 @@ func (o Options) config(p ports, dataDir string) ([]byte, error) {
 	}
 	config := map[string]any{
 		"node_name":            cmp.Or(o.Node, "node-"+strconv.Itoa(p.HTTP)),
-		"datacenter":           cmp.Or(o.Datacenter, "dc1"),
+		"datacenter":           o.datacenter(),
 		"bind_addr":            "127.0.0.1",
 		"client_addr":          "127.0.0.1",
 		"log_level":            "warn",
@@ -99,10 +103,15 @@ func (o Options) config(p ports, dataDir string) ([]byte, error) {
 	} else {
 		p.HTTPS = -1
 	}
+	if o.ACLs {
+		config["acl"] = map[string]any{"enabled": true, "default_policy": "deny"}
+	}
 	maps.Copy(config, o.Config)
 	config["ports"] = p
 	return json.MarshalIndent(config, "", "  ")
 }
+
+func (o Options) datacenter() string { return cmp.Or(o.Datacenter, "dc1") }
 
 func loopback(port int) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))

@@ -32,8 +32,8 @@
 // half-open.
 //
 // The files of certificates are read for each connection, and the token's file
-// for each query. A query that is refused (403) is
-// repeated once if the token has changed since it was sent.
+// for each query. A query that is refused (403) is repeated once if the token
+// has changed since it was sent.
 //
 // # What an answer may take out of service
 //

@@ -2,7 +2,6 @@ package consul
 
 import (
 	"context"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -320,17 +319,9 @@ func TestRealServerRestart(t *testing.T) {
 // a streaming answer is just empty then, with the index of the last change.
 func TestRealACLs(t *testing.T) {
 	t.Parallel()
-	const root = "00000000-0000-0000-0000-000000000001"
-	agent := consultest.Start(t, consultest.Options{Node: "node-1", Token: root, Config: map[string]any{
-		"acl": map[string]any{
-			"enabled": true, "default_policy": "deny",
-			"tokens": map[string]any{"initial_management": root, "agent": root},
-		},
-	}})
+	agent := consultest.Start(t, consultest.Options{Node: "node-1", ACLs: true})
 	acl := agent.Client().ACL()
-	policy, _, err := acl.PolicyCreate(&api.ACLPolicy{Name: "sluice", Rules: leastPrivilege}, nil)
-	must(t, err)
-	token, _, err := acl.TokenCreate(&api.ACLToken{Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
+	policy, token, err := agent.NewToken("sluice", leastPrivilege(t))
 	must(t, err)
 	registerTTL(t, agent, "star", "a", 8001, nil)
 
@@ -345,7 +336,7 @@ func TestRealACLs(t *testing.T) {
 		r.awaitStatus("aware of the ACLs", func(s discovery.WatchStatus) bool {
 			return s.State == discovery.WatchStale && strings.Contains(s.LastError, `filtered by ACLs: the token lacks service:read for "star"`)
 		})
-		policy.Rules = leastPrivilege
+		policy.Rules = leastPrivilege(t)
 		_, _, err = acl.PolicyUpdate(policy, nil)
 		must(t, err)
 		r.awaitStatus("fresh again", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh })
@@ -360,16 +351,10 @@ func TestRealACLs(t *testing.T) {
 }
 
 // leastPrivilege is all that watching the service star takes, as the
-// documentation shows it; TestPolicyIsThatOfTheDocumentation compares the two.
-const leastPrivilege = `
-service "star" { policy = "read" }
-node_prefix "" { policy = "read" }
-`
-
-func TestPolicyIsThatOfTheDocumentation(t *testing.T) {
-	text, err := os.ReadFile("../../docs/consul.md")
+// documentation shows it.
+func leastPrivilege(t *testing.T) string {
+	t.Helper()
+	rules, err := consultest.DocumentedPolicy("../../docs/consul.md", "## ACLs")
 	must(t, err)
-	if !strings.Contains(string(text), "```hcl"+leastPrivilege+"```") {
-		t.Errorf("docs/consul.md does not show the policy of the tests:\n%s", leastPrivilege)
-	}
+	return rules
 }

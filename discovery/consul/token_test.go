@@ -106,15 +106,9 @@ func TestTokenFileThatCannotBeReadLeavesTheTokenAsItWas(t *testing.T) {
 // new one in the file, then the old one deleted.
 func TestRealTokenRotation(t *testing.T) {
 	clearEnvironment(t)
-	const root = "00000000-0000-0000-0000-000000000002"
-	agent := consultest.Start(t, consultest.Options{Node: "node-1", Token: root, Config: map[string]any{
-		"acl": map[string]any{
-			"enabled": true, "default_policy": "deny",
-			"tokens": map[string]any{"initial_management": root, "agent": root},
-		},
-	}})
+	agent := consultest.Start(t, consultest.Options{Node: "node-1", ACLs: true})
 	acl := agent.Client().ACL()
-	policy, _, err := acl.PolicyCreate(&api.ACLPolicy{Name: "sluice", Rules: leastPrivilege}, nil)
+	policy, old, err := agent.NewToken("sluice", leastPrivilege(t))
 	must(t, err)
 	newToken := func() *api.ACLToken {
 		token, _, err := acl.TokenCreate(&api.ACLToken{Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
@@ -123,7 +117,6 @@ func TestRealTokenRotation(t *testing.T) {
 	}
 	registerTTL(t, agent, "star", "a", 8001, nil)
 	registerTTL(t, agent, "star", "b", 8002, nil)
-	old := newToken()
 	file := newTokenFile(t, old.SecretID)
 	r := watchRealClient(t, ClientOptions{Addresses: []string{agent.URL()}, TokenFile: file.path}, ServiceOptions{Service: "star"})
 	r.await("a b")

@@ -1,0 +1,90 @@
+package consultest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// newSecret returns a random secret of a token, which has to be a UUID (RFC
+// 9562, section 5.4).
+func newSecret() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// bootstrap sets the ACLs of a new server up as an operator does: the first
+// token, which may do everything, is made once and for all, with the secret that
+// a.client has (consul acl bootstrap FILE); with it another one for the agent
+// itself (consul acl set-agent-token).
+// https://developer.hashicorp.com/consul/docs/security/acl/acl-rules
+func (a *Agent) bootstrap(ctx context.Context) error {
+	anonymous, err := api.NewClient(&api.Config{Address: a.HTTPAddress()})
+	if err != nil {
+		return err
+	}
+	_, _, err = anonymous.ACL().BootstrapWithToken(a.options.Token)
+	var status api.StatusError
+	if errors.As(err, &status) && status.Code == http.StatusForbidden && strings.Contains(status.Body, "no longer allowed") {
+		err = nil // a server that has kept its data
+	}
+	if err != nil {
+		return fmt.Errorf("bootstrap the ACLs: %w", err)
+	}
+	self, err := a.client.Agent().NodeName()
+	if err != nil {
+		return err
+	}
+	identity := &api.ACLNodeIdentity{NodeName: self, Datacenter: a.options.datacenter()}
+	token, _, err := a.client.ACL().TokenCreate(
+		&api.ACLToken{Description: "agent " + self, NodeIdentities: []*api.ACLNodeIdentity{identity}},
+		(&api.WriteOptions{}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("make a token for the agent: %w", err)
+	}
+	_, err = a.client.Agent().UpdateAgentACLToken(token.SecretID, (&api.WriteOptions{}).WithContext(ctx))
+	return err
+}
+
+// NewToken makes a policy of these rules, and a token with this policy and no
+// other. It takes Options.ACLs, or a Token that may do so.
+func (a *Agent) NewToken(name, rules string) (*api.ACLPolicy, *api.ACLToken, error) {
+	policy, _, err := a.client.ACL().PolicyCreate(&api.ACLPolicy{Name: name, Rules: rules}, nil)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make the policy %q: %w", name, err)
+	}
+	token, _, err := a.client.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a token with the policy %q: %w", name, err)
+	}
+	return policy, token, nil
+}
+
+// DocumentedPolicy returns the first rules that a document in Markdown shows
+// below a heading, such as "## ACLs": what it tells users to copy is what tests
+// use.
+func DocumentedPolicy(document, heading string) (rules string, err error) {
+	text, err := os.ReadFile(document)
+	if err != nil {
+		return "", err
+	}
+	_, below, ok := strings.Cut(string(text), "\n"+heading+"\n")
+	if !ok {
+		return "", fmt.Errorf("%s has no heading %q", document, heading)
+	}
+	below, _, _ = strings.Cut(below, "\n## ")
+	_, block, ok := strings.Cut(below, "\n```hcl\n")
+	rules, _, closed := strings.Cut(block, "```")
+	if !ok || !closed {
+		return "", fmt.Errorf("%s shows no rules below %q", document, heading)
+	}
+	return rules, nil
+}

@@ -1,0 +1,63 @@
+package gateway
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consultest"
+)
+
+// A real Consul that denies what no token allows, bootstrapped as an operator
+// does, and sluice with a token of the policy that the documentation shows.
+func TestThePolicyOfTheDocumentationIsEnough(t *testing.T) {
+	agent := consultest.Start(t, consultest.Options{ACLs: true})
+	rules, err := consultest.DocumentedPolicy("../docs/consul.md", "## ACLs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, token, err := agent.NewToken("sluice", rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(token.SecretID+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	register := func(service string) {
+		t.Helper()
+		err := agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
+			ID: service + "-1", Name: service, Address: "127.0.0.1", Port: port(t, origin(t, service)),
+			Check: &api.AgentServiceCheck{TTL: "1h", Status: api.HealthPassing},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	register("star")
+	register("moon")
+	r := start(t, fmt.Sprintf(`
+consul: { addresses: [%q], token_file: %q }
+services: { star: { consul: {} }, moon: { consul: {} } }
+routes: [{ path: /moon, service: moon }, { service: star }]
+`, agent.URL(), file))
+	r.await("star is served", func() bool {
+		status, body := r.get("/")
+		return status == 200 && strings.Contains(body, "star")
+	})
+	// What the policy does not name is not seen, and that is no empty service.
+	if status, _ := r.get("/moon"); status != 503 {
+		t.Errorf("status %d from a service that the token may not see", status)
+	}
+	r.await("the log says what is missing", func() bool {
+		return strings.Contains(r.log.String(), `the token lacks service:read for \"moon\"`)
+	})
+	if err := agent.Client().Agent().ServiceDeregister("star-1"); err != nil {
+		t.Fatal(err)
+	}
+	r.await("star is gone", func() bool { status, _ := r.get("/"); return status == 503 })
+}
