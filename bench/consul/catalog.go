@@ -14,13 +14,14 @@ import (
 type catalog struct {
 	client           *api.Client
 	instances, nodes int
+	bare             bool // instances have no checks
 }
 
 // instance returns the registration of instance i of service s.
 func (c catalog) instance(s, i int, status string) *api.CatalogRegistration {
 	n := (s*c.instances + i) % c.nodes
 	id := fmt.Sprintf("%s-%d", serviceName(s), i)
-	return &api.CatalogRegistration{
+	r := &api.CatalogRegistration{
 		Node:           fmt.Sprintf("bench-%d", n),
 		Address:        fmt.Sprintf("10.0.%d.%d", n/250, n%250+1),
 		SkipNodeUpdate: s > 0 || i >= c.nodes,
@@ -34,6 +35,10 @@ func (c catalog) instance(s, i int, status string) *api.CatalogRegistration {
 			Status: status, ServiceID: id, Output: "HTTP GET http://127.0.0.1:10000/health: 200 OK Output: ok",
 		}},
 	}
+	if c.bare {
+		r.Checks = nil
+	}
+	return r
 }
 
 func (c catalog) register(s, i int, status string) error {

@@ -20,6 +20,7 @@ type options struct {
 
 	mode    string
 	tls     bool
+	bare    bool
 	changes int
 	pause   time.Duration
 	idle    time.Duration
@@ -51,6 +52,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&o.nodes, "nodes", 1, "nodes that they are spread over")
 	flags.StringVar(&o.mode, "mode", "dev", "the agent: dev or server")
 	flags.BoolVar(&o.tls, "tls", false, "ask the agent over https, which means HTTP/2")
+	flags.BoolVar(&o.bare, "bare", false, "instances have no checks")
 	flags.IntVar(&o.changes, "changes", 30, "changes of each kind")
 	flags.DurationVar(&o.pause, "pause", time.Second, "between two changes")
 	flags.DurationVar(&o.idle, "idle", 20*time.Second, "how long to watch before the first change")
@@ -86,7 +88,11 @@ func (r result) print(o options) {
 	if o.tls {
 		scheme = "https"
 	}
-	fmt.Printf("\n%d services × %d instances on %d nodes, %s agent, %s\n", o.services, o.instances, o.nodes, o.mode, scheme)
+	checks := "with"
+	if o.bare {
+		checks = "without"
+	}
+	fmt.Printf("\n%d services × %d instances on %d nodes, %s checks, %s agent, %s\n", o.services, o.instances, o.nodes, checks, o.mode, scheme)
 	fmt.Printf("first sets of all services after %v; idle: %.2f queries/s, %.0f bytes/s; connections %d (at most %d); sluice: %d goroutines, %.1f MiB heap\n",
 		r.first.Round(time.Millisecond), r.idleQueries, r.idleBytes, r.end.Connections, r.end.Peak, r.end.Goroutines, float64(r.end.HeapBytes)/(1<<20))
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)

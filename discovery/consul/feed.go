@@ -1,12 +1,14 @@
 package consul
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -141,7 +143,11 @@ func (a *agent) get(ctx context.Context, path string, q api.QueryOptions, read f
 		if !answer.KnownLeader {
 			return errNoLeader
 		}
-		return read(answer, body)
+		buffer := bodies.Get().(*bufio.Reader)
+		defer bodies.Put(buffer)
+		defer buffer.Reset(nil)
+		buffer.Reset(body)
+		return read(answer, buffer)
 	})))
 	switch {
 	case err == nil:
@@ -153,5 +159,9 @@ func (a *agent) get(ctx context.Context, path string, q api.QueryOptions, read f
 	}
 	return fmt.Errorf("consul %s: %s: %w", a.url, path, explain(err, "service:read and node:read for what it is to see"))
 }
+
+// bodies are buffers for long answers: net/http and the decoder would read them
+// in pieces of 4 KB.
+var bodies = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 64<<10) }}
 
 var errNoLeader = errors.New("the agent knows no leader")

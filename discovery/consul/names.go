@@ -8,9 +8,12 @@ import (
 )
 
 const (
-	// explainTime is how long after a change of the names' index the checks may
-	// show what it was.
-	explainTime = time.Second
+	// explainTime is how long after a change of the names' index a query on all
+	// checks may show what it was.
+	explainTime = 200 * time.Millisecond
+	// hiddenTime is how long after a change that has shown itself it is time to
+	// look for what it may have hidden.
+	hiddenTime = time.Second
 	// sweepEvery is the time between two services that are asked for when
 	// nothing shows which one changed.
 	sweepEvery = 20 * time.Millisecond
@@ -28,14 +31,12 @@ type names struct {
 	shown [1 << 8]uint64 // the latest indexes at which checks showed a change
 	next  int            // the oldest of them
 
-	// locate, by names, has all checks looked at: to find what changed at an
-	// index, or for 0 what else did.
-	locate func(index uint64)
+	locator *locator
 }
 
-// start follows the names for a session.
-func (n *names) start(s *session) {
-	n.session, n.seed, n.sweep = s, maphash.MakeSeed(), make(chan struct{}, 1)
+// start follows the names for a session; l is to find what they do not tell.
+func (n *names) start(s *session, l *locator) {
+	n.session, n.locator, n.seed, n.sweep = s, l, maphash.MakeSeed(), make(chan struct{}, 1)
 	s.start(s.newFeed("catalog/services", n.take))
 	s.running.Go(n.sweeps)
 }
@@ -73,24 +74,29 @@ func (n *names) take(a answer) error {
 	if before == nil {
 		return nil
 	}
-	told := n.compare(before)
-	if n.locate != nil && !told && !n.showed(a.index) {
-		n.locate(a.index)
-		return nil
+	shown := n.compare(before) || n.showed(a.index)
+	switch byNames := n.session.way == byNames; {
+	case byNames && !shown:
+		n.locator.request(a.index)
+	case byNames: // what has shown itself may hide more
+		n.later(hiddenTime, func() { n.locator.request(0) })
+	case !shown: // the answer of the checks takes longer
+		n.later(explainTime, func() {
+			if !n.showed(a.index) {
+				n.locator.request(a.index)
+			}
+		})
 	}
-	// What has shown itself may hide more.
+	return nil
+}
+
+// later calls f after d, unless the session ends.
+func (n *names) later(d time.Duration, f func()) {
 	n.session.running.Go(func() {
-		if sleep(n.session.ctx, explainTime) != nil {
-			return
-		}
-		switch {
-		case n.locate != nil:
-			n.locate(0)
-		case !told && !n.showed(a.index):
-			n.everything()
+		if sleep(n.session.ctx, d) == nil {
+			f()
 		}
 	})
-	return nil
 }
 
 // compare tells of services that came, went or have other tags.

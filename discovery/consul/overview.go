@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -27,6 +29,11 @@ const (
 	// noise, less one for each second, and back after noiseTime.
 	noiseLimit = 20
 	noiseTime  = 10 * time.Minute
+
+	// After bareLimit changes of instances that no check shows, more of them are
+	// expected for noiseTime. One is forgotten in each bareFade.
+	bareLimit = 3
+	bareFade  = time.Minute
 )
 
 // scope is a part of the catalog.
@@ -39,16 +46,16 @@ type scope struct{ datacenter, namespace, partition string }
 //
 // It has three ways; docs/consul.md says what each costs.
 //
-//   - By nodes: a query on the services of each node, whose answer says which of
-//     them changed, and one or two on the checks that are not passing.
+//   - By nodes: a query on the services of each node, or two if nodes are few,
+//     whose answer says which of them changed, and one or two on the checks that
+//     are not passing.
 //   - By checks: a query on all checks, whose answer says the same. An instance
 //     that changed while its checks did not is not found that way. So there is
 //     another query on the names of all services, whose index moves with any
-//     instance; if it moved alone, every service is asked for, one after the
-//     other.
+//     instance; if it moved alone, a locator finds out why.
 //   - By names: where the checks are many, or change their output all the time,
-//     they are listed when the index of the names moved. The checks that are
-//     critical, and those that warn, are watched: they are few.
+//     the locator lists them when the index of the names moved. The checks that
+//     are critical, and those that warn, are watched: they are few.
 type overview struct {
 	client *Client
 	scope  scope
@@ -63,6 +70,8 @@ type overview struct {
 	feeds    map[*feed]error // nil: its last query was answered
 	size     int             // of the catalog: checks or instances; 0: not known yet
 	noisy    time.Time       // until when not to watch all checks
+	bares    *rate.Limiter   // of changes that checks do not show
+	bareEnd  time.Time       // until when to expect more of them
 	begun    bool            // every feed that there has to be is in feeds
 	complete bool            // all of them have been answered
 	moved    chan struct{}   // closed, and replaced, when complete or an error changes
@@ -97,6 +106,7 @@ func (c *Client) join(o *ServiceOptions) *rider {
 			riders: make(map[string]map[*rider]bool),
 			feeds:  make(map[*feed]error),
 			moved:  make(chan struct{}),
+			bares:  rate.NewLimiter(rate.Every(bareFade), bareLimit),
 		}
 		ctx, end := context.WithCancel(context.Background())
 		v.end = end
@@ -297,8 +307,10 @@ func (v *overview) choose(now time.Time) ([]string, way) {
 	limit, _ := v.client.gate.size()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	switch nodes := len(v.names); {
-	case nodes > fewNodes && nodes <= limit-overviewReserve:
+	switch nodes, room := len(v.names), limit-overviewReserve; {
+	case nodes > fewNodes && nodes <= room:
+		return v.names, byNodes
+	case nodes <= fewNodes && 2*nodes <= room && v.size <= smallCatalog && now.Before(v.bareEnd):
 		return v.names, byNodes
 	case v.size <= smallCatalog && now.After(v.noisy):
 		return v.names, byChecks
@@ -330,6 +342,25 @@ func (v *overview) disturbed() {
 	v.noisy = time.Now().Add(noiseTime)
 	v.mu.Unlock()
 	v.reconsider()
+}
+
+// sawBare takes note of an instance that changed while its checks did not, or
+// that has none.
+func (v *overview) sawBare() {
+	if v.bares.Allow() {
+		return
+	}
+	v.mu.Lock()
+	v.bareEnd = time.Now().Add(noiseTime)
+	v.mu.Unlock()
+	v.reconsider()
+}
+
+// bare reports whether more such changes are to be expected.
+func (v *overview) bare(now time.Time) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return now.Before(v.bareEnd)
 }
 
 // reconsider makes run choose again.

@@ -24,15 +24,16 @@ type session struct {
 	end     context.CancelFunc
 	running sync.WaitGroup
 
-	feeds []*feed               // that last as long as the session
-	sick  []*following          // on the checks that are not passing
-	small bool                  // there is one of these, instead of two
-	nodes map[string]*following // by nodes
+	feeds []*feed             // that last as long as the session
+	sick  []*following        // on the checks that are not passing
+	small bool                // there is one of these, instead of two
+	nodes map[part]*following // by nodes
 
-	names names // by checks, by names
+	names   names    // by checks, by names
+	locator *locator // by checks, by names
 
-	mu    sync.Mutex     // guards the field below
-	sizes map[string]int // by nodes: how many services each has
+	mu    sync.Mutex   // guards the field below
+	sizes map[part]int // by nodes: how many services each has
 }
 
 // following is a feed with an end of its own.
@@ -44,20 +45,22 @@ type following struct {
 // begin starts a session. The overview is complete once it has an answer to
 // each of its queries.
 func (v *overview) begin(ctx context.Context, w way) *session {
-	s := &session{overview: v, way: w, nodes: make(map[string]*following), sizes: make(map[string]int)}
+	s := &session{overview: v, way: w, nodes: make(map[part]*following), sizes: make(map[part]int)}
 	s.ctx, s.end = context.WithCancel(ctx)
 	switch w {
 	case byNodes:
 		s.followSick(false)
 	case byChecks:
-		s.names.start(s)
-		s.start(v.newFeed("health/state/any", s.takeAllChecks()))
+		s.locator = newLocator(s)
+		s.start(s.newFeed("health/state/any", s.takeAllChecks()))
 	case byNames:
 		s.followSick(false)
-		l := newLocator(s)
-		s.names.locate = l.request
-		l.start()
-		s.names.start(s)
+		s.locator = newLocator(s)
+		s.locator.startChecks()
+	}
+	if s.locator != nil {
+		s.locator.start()
+		s.names.start(s, s.locator)
 	}
 	return s
 }
@@ -104,32 +107,48 @@ func (s *session) follow(names []string) {
 		if small := s.overview.small(); small != s.small {
 			s.followSick(small)
 		}
+	} else {
+		s.locator.follow(names)
 	}
 	s.setBegun(true)
 }
+
+// part is what one query by nodes lists.
+type part struct{ node, filter string }
 
 func (s *session) followNodes(names []string) {
 	state := error(nil) // the first answer is news of all that it lists
 	if len(s.nodes) == 0 {
 		state = errPending
 	}
-	wanted := make(map[string]bool, len(names))
+	filters := whole()
+	if len(names) <= fewNodes {
+		filters = halves("ID")
+	}
+	wanted := make(map[part]bool, len(names))
 	for _, name := range names {
-		wanted[name] = true
-		if s.nodes[name] == nil {
-			s.nodes[name] = s.startFollowing(s.newFeed("catalog/node-services/"+name, s.takeNode(name)), state)
+		for _, filter := range filters {
+			p := part{name, filter}
+			wanted[p] = true
+			if s.nodes[p] == nil {
+				f := s.newFeed(nodePath(name), s.takeNode(p))
+				f.options.Filter = filter
+				s.nodes[p] = s.startFollowing(f, state)
+			}
 		}
 	}
-	for name, f := range s.nodes {
-		if !wanted[name] {
+	for p, f := range s.nodes {
+		if !wanted[p] {
 			f.end()
 			s.drop(f.feed)
-			delete(s.nodes, name)
-			s.resizeNode(name, 0)
-			s.changed(change{node: name})
+			delete(s.nodes, p)
+			s.resizeNode(p, 0)
+			s.changed(change{node: p.node})
 		}
 	}
 }
+
+func nodePath(name string) string { return "catalog/node-services/" + name }
 
 // followSick watches the checks that are not passing. Where these are picked
 // from a few, one query does that. Else there is one for each state: Consul has
@@ -152,19 +171,19 @@ func (s *session) followSick(one bool) {
 }
 
 // takeNode returns what reads the services of a node.
-func (s *session) takeNode(name string) func(answer) error {
+func (s *session) takeNode(p part) func(answer) error {
 	t := newTable()
 	return func(a answer) error {
-		err := t.compare(func(each func(fact)) error { return readNodeServices(a.body, name, each) }, s.changed)
-		s.resizeNode(name, t.size)
+		err := t.compare(func(each func(fact)) error { return readNodeServices(a.body, p.node, each) }, s.changed)
+		s.resizeNode(p, t.size)
 		return err
 	}
 }
 
-// resizeNode takes note of how many services a node has.
-func (s *session) resizeNode(name string, size int) {
+// resizeNode takes note of how many services a part of a node has.
+func (s *session) resizeNode(p part, size int) {
 	s.mu.Lock()
-	s.sizes[name] = size
+	s.sizes[p] = size
 	total := 0
 	for _, size := range s.sizes {
 		total += size

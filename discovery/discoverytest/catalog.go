@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -17,9 +18,12 @@ const (
 	nodeServicesPath = "/v1/catalog/node-services/"
 	statePath        = "/v1/health/state/"
 
-	// sickFilter is the one filter expression that the fake knows.
+	// sickFilter is a filter expression that the fake knows. Another one is an id
+	// that matches, or does not match, a regular expression.
 	sickFilter = `Status != "passing"`
 )
+
+var idFilter = regexp.MustCompile(`^(?:Service)?ID (not )?matches "(.*)"$`)
 
 // view is what a path of the catalog answers.
 type view struct {
@@ -44,6 +48,8 @@ func (c *Consul) catalog(w http.ResponseWriter, r *http.Request) {
 	name := r.URL.Path
 	if request.Filter == sickFilter {
 		name = statePath + "sick"
+	} else if request.Filter != "" {
+		name += "?" + request.Filter
 	}
 	c.mu.Lock()
 	c.requests = append(c.requests, request)
@@ -87,8 +93,11 @@ func (c *Consul) refreshAll() {
 	}
 }
 
-// refresh needs mu. Path may end with "sick" instead of a state.
-func (c *Consul) refresh(path string) {
+// refresh needs mu. Name is a path, which may end with "sick" instead of a state,
+// perhaps with "?" and a filter expression.
+func (c *Consul) refresh(name string) {
+	path, filter, _ := strings.Cut(name, "?")
+	listed := listedBy(filter)
 	var body, watched any
 	switch path {
 	case "/v1/catalog/services":
@@ -97,9 +106,14 @@ func (c *Consul) refresh(path string) {
 		body = c.nodes()
 	default:
 		if node, ok := strings.CutPrefix(path, nodeServicesPath); ok {
-			body = c.nodeServices(node)
+			all := c.nodeServices(node)
+			watched = slices.Clone(all.Services)
+			all.Services = slices.DeleteFunc(all.Services, func(s *api.AgentService) bool { return !listed(s.ID) })
+			body = all
 		} else {
-			body = c.checks(strings.TrimPrefix(path, statePath))
+			all := c.checks(strings.TrimPrefix(path, statePath))
+			watched = slices.Clone(all)
+			body = slices.DeleteFunc(all, func(c *api.HealthCheck) bool { return !listed(c.ServiceID) })
 		}
 	}
 	if watched == nil {
@@ -109,11 +123,24 @@ func (c *Consul) refresh(path string) {
 	if err != nil {
 		panic(err)
 	}
-	v := c.views[path]
+	v := c.views[name]
 	if v.body = body; v.trace != string(trace) {
 		v.trace = string(trace)
 		v.index = c.index
 	}
+}
+
+// listedBy returns whether a filter expression lets an id through.
+func listedBy(filter string) func(id string) bool {
+	if filter == "" {
+		return func(string) bool { return true }
+	}
+	parts := idFilter.FindStringSubmatch(filter)
+	if parts == nil {
+		panic("the fake does not know the filter expression " + filter)
+	}
+	expression := regexp.MustCompile(parts[2])
+	return func(id string) bool { return expression.MatchString(id) == (parts[1] == "") }
 }
 
 // each calls f for every whole entry, by name of the service. It needs mu.
@@ -159,11 +186,7 @@ func (c *Consul) nodes() []*api.Node {
 }
 
 // nodeServices needs mu.
-func (c *Consul) nodeServices(node string) any {
-	answer := struct {
-		Node     *api.Node
-		Services []*api.AgentService
-	}{}
+func (c *Consul) nodeServices(node string) (answer api.CatalogNodeServiceList) {
 	c.each(func(_ string, e *api.ServiceEntry) {
 		if e.Node.Node == node {
 			answer.Node = e.Node
