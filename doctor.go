@@ -223,6 +223,9 @@ func (e *examination) askPeers(ctx context.Context) error {
 // it need not. Done reports whether none failed.
 func (e *examination) fixAll(ctx context.Context, d *doctor.Doctor, report *doctor.Report, in *bufio.Reader, out io.Writer) (done bool, err error) {
 	done = true
+	if !e.asJSON {
+		fmt.Fprintln(out)
+	}
 	for _, f := range report.Findings {
 		if f.Fix == nil {
 			continue

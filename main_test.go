@@ -42,6 +42,12 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"peers", "--watch", "--json"}, exitUsage, "sluice: --watch and --json do not go together\nRun \"sluice peers --help\" for help.\n"},
 		{[]string{"drain"}, exitUsage, "sluice: name one peer\nRun \"sluice drain --help\" for help.\n"},
 		{[]string{"enable", "a", "b"}, exitUsage, "sluice: name one peer\nRun \"sluice enable --help\" for help.\n"},
+		{[]string{"doctor", "star"}, exitUsage, "sluice: unexpected argument \"star\"\nRun \"sluice doctor --help\" for help.\n"},
+		{[]string{"doctor", "--yes"}, exitUsage, "sluice: --yes and --dry-run are for --fix\nRun \"sluice doctor --help\" for help.\n"},
+		{[]string{"doctor", "--fix", "--json"}, exitUsage, "sluice: --fix --json cannot ask: add --yes or --dry-run\nRun \"sluice doctor --help\" for help.\n"},
+		{[]string{"doctor", "--agent-address", "a"}, exitUsage, "sluice: --agent-address \"a\": want NODE=URL\nRun \"sluice doctor --help\" for help.\n"},
+		{[]string{"doctor", "--critical-for", "-1s"}, exitUsage, "sluice: --critical-for -1s: want a time that is not negative\nRun \"sluice doctor --help\" for help.\n"},
+		{[]string{"doctor", "--connect-timeout", "0s"}, exitUsage, "sluice: --connect-timeout 0s: want a time over 0\nRun \"sluice doctor --help\" for help.\n"},
 		{[]string{"peers", "--admin", "x"}, exitUsage, "sluice: --admin \"x\": want HOST:PORT\nRun \"sluice peers --help\" for help.\n"},
 		{[]string{"peers", "--token-file", "/nonexistent/a"}, exitFailed, "sluice: --token-file: open /nonexistent/a: no such file or directory\n"},
 	}
@@ -54,7 +60,7 @@ func TestWrongCommandLines(t *testing.T) {
 }
 
 func TestHelpIsNoFailure(t *testing.T) {
-	for _, args := range [][]string{nil, {"--help"}, {"help", "run"}, {"run", "--help"}, {"check", "--help"}, {"peers", "--help"}} {
+	for _, args := range [][]string{nil, {"--help"}, {"help", "run"}, {"run", "--help"}, {"check", "--help"}, {"peers", "--help"}, {"doctor", "--help"}} {
 		if status, stdout, stderr := execute(t, args...); status != exitOK || stderr != "" || !strings.Contains(stdout, "Usage:") {
 			t.Errorf("%q: status %d\n%s%s", args, status, stdout, stderr)
 		}

@@ -200,7 +200,7 @@ func (u Use) finding(f *Facts) (Finding, bool) {
 		}
 	case u.Serving == 0:
 		finding.Code = CodeServiceEmpty
-		finding.Seen = fmt.Sprintf("none of its %s%s may get requests", plural(u.Listed, "instance"), selected)
+		finding.Seen = fmt.Sprintf("Consul has %s%s, and requests may go to none", plural(u.Listed, "instance"), selected)
 		finding.Why = dark
 		finding.Do = "Look at the checks: the findings on its instances have their words, so does sluice peers " + u.Name + "."
 	default:

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -93,7 +94,8 @@ func (d *Doctor) Examine(ctx context.Context) (*Report, error) {
 			Server: f.Agent.Server, Leader: f.Agent.Leader, Token: token,
 		},
 		Looked: Looked{
-			Services: len(services), Instances: len(f.Instances), Nodes: len(f.Nodes),
+			Datacenter: cmp.Or(d.options.Datacenter, f.Agent.Datacenter),
+			Services:   len(services), Instances: len(f.Instances), Nodes: len(f.Nodes),
 			Queries: stats.Queries, Bytes: stats.BytesReceived, Millis: time.Since(begin).Milliseconds(),
 		},
 		Count:    count(findings),

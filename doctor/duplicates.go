@@ -112,7 +112,9 @@ func (f *Facts) duplicateFinding(i, keep Instance) Finding {
 	finding.Fix.Agent = owner.URL
 	finding.Fix.WhyNot = f.whyNot(i, keep)
 	finding.Fix.Possible = finding.Fix.WhyNot == ""
-	finding.Policy = fmt.Sprintf("service %q { policy = \"write\" }\n", i.Service)
+	if f.Token.ACLs {
+		finding.Policy = fmt.Sprintf("service %q { policy = \"write\" }\n", i.Service)
+	}
 	switch {
 	case finding.Fix.Possible:
 		finding.Do = "sluice doctor --fix deregisters it, through the agent of node " + i.Node + "."
@@ -210,7 +212,10 @@ func (f *Facts) conflictFinding(group []Instance) []Finding {
 	}
 	var findings []Finding
 	for _, i := range group {
-		if i.Status != discovery.StatusCritical {
+		switch {
+		case f.Nodes[i.Node].Liveness == NodeDead:
+			return nil // a finding of its own
+		case i.Status != discovery.StatusCritical:
 			continue
 		}
 		findings = append(findings, Finding{

@@ -14,6 +14,7 @@ type Facts struct {
 	Time      time.Time
 	Agent     Agent
 	Token     Token
+	Remote    bool            // the catalog is that of another data centre than the agent's
 	Blind     string          // why there is nothing below; "": the catalog could be read
 	Nodes     map[string]Node // by name
 	Instances []Instance      // without Consul's own service

@@ -56,8 +56,6 @@ const (
 	CodeServiceMissing Code = "service-missing"
 	CodeServiceEmpty   Code = "service-empty"
 	CodeServiceRefused Code = "service-refused"
-	CodeUnrouted       Code = "unrouted"
-	CodeUnused         Code = "unused"
 
 	CodeNoPort      Code = "no-port"
 	CodeNoAddress   Code = "no-address"
@@ -76,7 +74,22 @@ const (
 	CodeCriticalLong Code = "critical-long"
 	CodeCritical     Code = "critical"
 	CodeNoCheck      Code = "no-check"
+
+	CodeUnrouted Code = "unrouted"
+	CodeUnused   Code = "unused"
 )
+
+// codes are all of them, in the order of a report: what casts doubt on the rest
+// comes first.
+var codes = []Code{
+	CodeNoLeader, CodeAgentBehind, CodeConnectionLimit,
+	CodeACLAnonymous, CodeACLFiltered, CodeACLService, CodeACLAgent, CodeTokenExpires,
+	CodeServiceMissing, CodeServiceEmpty, CodeServiceRefused,
+	CodeNoPort, CodeNoAddress, CodeUnspecified, CodeLoopback, CodeLinkLocal, CodeUnreachable,
+	CodeDuplicate, CodeDuplicateAddress, CodeConflict, CodeSharedAddress,
+	CodeDeadNode, CodeNoAgent, CodeCriticalLong, CodeCritical, CodeNoCheck,
+	CodeUnrouted, CodeUnused,
+}
 
 // Finding is one thing that is wrong, or worth knowing.
 type Finding struct {
@@ -117,7 +130,7 @@ func (f Finding) String() string {
 func compare(a, b Finding) int {
 	return cmp.Or(
 		cmp.Compare(a.Severity, b.Severity),
-		cmp.Compare(a.Code, b.Code),
+		cmp.Compare(slices.Index(codes, a.Code), slices.Index(codes, b.Code)),
 		cmp.Compare(a.Service, b.Service),
 		cmp.Compare(a.ID, b.ID),
 		cmp.Compare(a.Node, b.Node),
@@ -155,12 +168,13 @@ type ReportedAgent struct {
 
 // Looked is how much was looked at, and what it cost.
 type Looked struct {
-	Services  int    `json:"services"`
-	Instances int    `json:"instances"`
-	Nodes     int    `json:"nodes"`
-	Queries   uint64 `json:"queries"` // to the agent that was asked
-	Bytes     uint64 `json:"bytes"`   // received from it
-	Millis    int64  `json:"ms"`
+	Datacenter string `json:"datacenter,omitempty"`
+	Services   int    `json:"services"`
+	Instances  int    `json:"instances"`
+	Nodes      int    `json:"nodes"`
+	Queries    uint64 `json:"queries"` // to the agent that was asked
+	Bytes      uint64 `json:"bytes"`   // received from it
+	Millis     int64  `json:"ms"`
 }
 
 // Count has the findings of each severity.

@@ -49,6 +49,8 @@ func (d *Doctor) gather(ctx context.Context) (*Facts, error) {
 	if err := d.askAgent(ctx, f); err != nil {
 		return nil, err
 	}
+	dc := d.options.Datacenter
+	f.Remote = dc != "" && f.Agent.Datacenter != "" && dc != f.Agent.Datacenter
 	if err := d.askToken(ctx, f); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package doctor
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,12 +51,17 @@ func (f *Facts) placeFinding(i Instance) (Finding, bool) {
 			Do:   register,
 		}, true
 	case i.Unusable != "" && !i.Sidecar:
-		return Finding{
+		finding := Finding{
 			Severity: SeverityError, Code: CodeNoPort,
 			Seen: i.Unusable,
 			Why:  "sluice skips it: it gets no request. Port 0 is what Consul stores when an application registers without a port.",
 			Do:   register,
-		}, true
+		}
+		if !f.routed(i.Service) {
+			finding.Severity = SeverityNotice
+			finding.Do = "Nothing, if it is not meant to get requests. Else: l" + register[1:]
+		}
+		return finding, true
 	}
 	ip, err := netip.ParseAddr(i.Address)
 	if err != nil {
@@ -92,10 +98,16 @@ func (f *Facts) placeFinding(i Instance) (Finding, bool) {
 	return Finding{}, false
 }
 
+// routed reports whether requests are sent to a service, or may be: without a
+// configuration that is not known.
+func (f *Facts) routed(service string) bool {
+	return !f.Configured || slices.ContainsFunc(f.Uses, func(u Use) bool { return u.Routed && u.Service == service })
+}
+
 // elsewhere reports whether a node is another machine than the one whose agent
 // was asked. One whose own address is a loopback address is not.
 func (f *Facts) elsewhere(node string) bool {
-	if node == f.Agent.Node {
+	if node == f.Agent.Node && !f.Remote {
 		return false
 	}
 	ip, err := netip.ParseAddr(f.Nodes[node].Address)
@@ -186,7 +198,12 @@ func (f *Facts) criticalFinding(i Instance, t Thresholds, since time.Time, known
 	}
 	finding.Severity, finding.Code = SeverityNotice, CodeCritical
 	finding.Seen = "critical: " + i.Critical + untouched
-	finding.Why += " Since when is not known: Consul does not keep it, and no running sluice was there to tell (--admin)."
+	finding.Why += " Since when is not known: Consul does not keep it, and "
+	if f.PeersKnown {
+		finding.Why += "the running sluice does not serve it."
+	} else {
+		finding.Why += "no running sluice was there to tell (--admin)."
+	}
 	return finding, true
 }
 

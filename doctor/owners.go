@@ -67,7 +67,7 @@ func (d *Doctor) askOwners(ctx context.Context, f *Facts) {
 // node, and why there are none. They come from the members themselves and not
 // from the catalog, to which more programs may write: the token is sent there.
 func (d *Doctor) members(ctx context.Context, f *Facts) (addresses map[string]string, problem string) {
-	if dc := d.options.Datacenter; dc != "" && f.Agent.Datacenter != "" && dc != f.Agent.Datacenter {
+	if f.Remote {
 		return nil, "the agent belongs to another data centre"
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)

@@ -30,8 +30,9 @@ func (r *Report) WriteText(w io.Writer) error {
 		fmt.Fprintf(&b, ", token %q", clean(a.Token))
 	}
 	l := r.Looked
+	queries := fmt.Sprintf("%d queries", l.Queries) // never one
 	fmt.Fprintf(&b, ".\nLooked at %s of %s on %s: %s, %d KB, %d ms.\n", plural(l.Instances, "instance"),
-		plural(l.Services, "service"), plural(l.Nodes, "node"), plural(int(l.Queries), "querie"), (l.Bytes+1023)>>10, l.Millis)
+		plural(l.Services, "service"), plural(l.Nodes, "node"), queries, (l.Bytes+1023)>>10, l.Millis)
 	for rest := r.Findings; len(rest) > 0; {
 		n := 1
 		for n < len(rest) && rest[n].alike(rest[0]) {
@@ -79,8 +80,10 @@ func writeKind(b *strings.Builder, findings []Finding) {
 	}
 	wrap(b, "  Why: ", "       ", first.Why)
 	wrap(b, "  Do:  ", "       ", first.Do)
+	label := "  ACL: "
 	for line := range strings.Lines(first.Policy) {
-		b.WriteString("         " + clean(strings.TrimSuffix(line, "\n")) + "\n")
+		b.WriteString(label + clean(strings.TrimSuffix(line, "\n")) + "\n")
+		label = "       "
 	}
 }
 

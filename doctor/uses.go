@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -36,10 +37,7 @@ func (d *Doctor) askUses(ctx context.Context, f *Facts) {
 // listed reports whether the instances that o selects are among those that were
 // gathered in the data centre that was looked at.
 func (d *Doctor) listed(o consul.ServiceOptions, agents string) bool {
-	here := d.options.Datacenter
-	if here == "" {
-		here = agents
-	}
+	here := cmp.Or(d.options.Datacenter, agents)
 	elsewhere := slices.ContainsFunc(o.Datacenters, func(datacenter string) bool { return datacenter != here })
 	return o.PreparedQuery == "" && o.Filter == "" && o.Peer == "" && !elsewhere &&
 		o.Namespace == d.options.Consul.Namespace && o.Partition == d.options.Consul.Partition
@@ -70,6 +68,7 @@ func (d *Doctor) askUse(ctx context.Context, u *Use) {
 	}
 	u.Listed, u.Hidden = answer.Listed, answer.FilteredByACL
 	for _, i := range answer.Instances {
+		u.Service = i.Service // which a prepared query decides
 		if i.Serving() {
 			u.Serving++
 		}

@@ -1,0 +1,345 @@
+package doctor
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/discovery"
+	"sluice/discovery/consul"
+)
+
+var now = time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)
+
+// healthy are facts with which nothing is wrong: star-1 on node a and star-2 on
+// node b.
+func healthy() *Facts {
+	return &Facts{
+		Time:  now,
+		Agent: Agent{URL: "http://127.0.0.1:8500", Node: "a", Leader: "10.0.0.1:8300", MaxConnections: 200},
+		Nodes: map[string]Node{
+			"a": {Name: "a", Address: "10.0.0.1"},
+			"b": {Name: "b", Address: "10.0.0.2"},
+			"c": {Name: "c", Address: "10.0.0.3"},
+		},
+		Instances: []Instance{star(1, "a", "10.0.0.1", 80), star(2, "b", "10.0.0.2", 80)},
+	}
+}
+
+// star is a passing instance with a check.
+func star(n int, node, address string, port int) Instance {
+	return Instance{Checks: 1, Modified: uint64(n), Instance: discovery.Instance{
+		Service: "star", ID: fmt.Sprintf("star-%d", n), Node: node, Address: address, Port: port, Weight: 1,
+	}}
+}
+
+// with returns i after change.
+func (i Instance) with(change func(*Instance)) Instance {
+	change(&i)
+	return i
+}
+
+func critical(i *Instance) {
+	i.Status, i.Weight, i.Critical = discovery.StatusCritical, 0, "http: refused"
+}
+
+// brief is what a test compares of a finding.
+func brief(f Finding) string {
+	s := fmt.Sprintf("%v %s", f.Severity, f.Code)
+	if subject := f.subject(); subject != "" {
+		s += " " + subject
+	}
+	if f.Fix != nil {
+		s += fmt.Sprintf("; %s@%s stays, possible %v", f.Fix.KeepID, f.Fix.KeepNode, f.Fix.Possible)
+	}
+	return s
+}
+
+func briefs(findings []Finding) []string {
+	var all []string
+	for _, f := range findings {
+		all = append(all, brief(f))
+	}
+	return all
+}
+
+func TestDiagnose(t *testing.T) {
+	add := func(more ...Instance) func(*Facts) {
+		return func(f *Facts) { f.Instances = append(f.Instances, more...) }
+	}
+	uses := func(more ...Use) func(*Facts) {
+		return func(f *Facts) {
+			f.Configured = true
+			f.Uses = append(f.Uses, Use{Name: "star", Service: "star", Routed: true, Listed: 2, Serving: 2})
+			f.Uses = append(f.Uses, more...)
+		}
+	}
+	tests := []struct {
+		name   string
+		change func(*Facts)
+		want   []string
+	}{
+		{"nothing wrong", func(*Facts) {}, nil},
+		{"no leader", func(f *Facts) { f.Agent.Leader = "" }, []string{"error no-leader"}},
+		{"no leader and no catalog", func(f *Facts) { f.Agent.Leader, f.Blind, f.Configured = "", "500", true; f.Uses = []Use{{Name: "x"}} }, []string{"error no-leader"}},
+		{"server behind", func(f *Facts) { f.Agent.LastContact = 6 * time.Second }, []string{"warning agent-behind"}},
+		{"as many connections as the agent takes", func(f *Facts) { f.MaxWatches = 200 }, []string{"warning connection-limit"}},
+		{"fewer connections than the agent takes", func(f *Facts) { f.MaxWatches = 199 }, nil},
+		{"agent without a limit", func(f *Facts) { f.MaxWatches, f.Agent.MaxConnections = 1000, 0 }, nil},
+
+		{"no token", func(f *Facts) { f.Token = Token{ACLs: true, DefaultDeny: true, Anonymous: true} }, []string{"error acl-anonymous"}},
+		{"no token and none needed", func(f *Facts) { f.Token = Token{ACLs: true, Anonymous: true} }, nil},
+		{"filtered", func(f *Facts) { f.Filtered = []string{"/v1/catalog/nodes"} }, []string{"warning acl-filtered"}},
+		{"agent does not say who it is", func(f *Facts) { f.Agent.Refused = "403" }, []string{"notice acl-agent"}},
+		{"token ends soon", func(f *Facts) { f.Token.Expires = now.Add(6 * 24 * time.Hour) }, []string{"warning acl-token-expires"}},
+		{"token ends some day", func(f *Facts) { f.Token.Expires = now.Add(8 * 24 * time.Hour) }, nil},
+
+		{"all is used", uses(), nil},
+		{"service missing", uses(Use{Name: "x", Service: "y", Routed: true}), []string{"error service-missing y"}},
+		{"service missing that no route uses", uses(Use{Name: "x", Service: "y"}), []string{"warning service-missing y", "notice unrouted y"}},
+		{"service hidden", uses(Use{Name: "x", Service: "y", Routed: true, Hidden: true}), []string{"error acl-service y"}},
+		{"service forbidden", uses(Use{Name: "x", Service: "y", Routed: true, Refused: "403", Forbidden: true}), []string{"error acl-service y"}},
+		{"service refused", uses(Use{Name: "x", Service: "y", Routed: true, Refused: "500"}), []string{"error service-refused y"}},
+		{"service without an instance in service", uses(Use{Name: "x", Service: "y", Routed: true, Listed: 3}), []string{"error service-empty y"}},
+		{"prepared query without result", uses(Use{Name: "geo", Routed: true}), []string{"error service-missing geo"}},
+		{"service in Consul that no route uses", func(f *Facts) { f.Configured = true }, []string{"notice unused star"}},
+		{"sidecar that no route uses", func(f *Facts) {
+			uses()(f)
+			add(star(3, "a", "10.0.0.1", 81).with(func(i *Instance) { i.Service, i.Sidecar = "star-sidecar-proxy", true }))(f)
+		}, nil},
+
+		{"port 0", add(star(3, "a", "10.0.0.1", 0).with(func(i *Instance) { i.Unusable = "it has port 0" })), []string{"error no-port star star-3 on node a, 10.0.0.1:0"}},
+		{"port 0 of what no route uses", func(f *Facts) {
+			uses()(f)
+			add(star(3, "a", "10.0.0.1", 0).with(func(i *Instance) { i.Service, i.Unusable = "batch", "it has port 0" }))(f)
+		}, []string{"notice no-port batch star-3 on node a, 10.0.0.1:0", "notice unused batch"}},
+		{"no address", add(star(3, "a", "", 0).with(func(i *Instance) { i.Unusable = "no" })), []string{"error no-address star star-3 on node a"}},
+		{"loopback elsewhere", add(star(3, "b", "127.0.0.1", 80)), []string{"error loopback-address star star-3 on node b, 127.0.0.1:80"}},
+		{"loopback elsewhere, mapped", add(star(3, "b", "::ffff:127.0.0.1", 80)), []string{"error loopback-address star star-3 on node b, [::ffff:127.0.0.1]:80"}},
+		{"loopback elsewhere, out of service", add(star(3, "b", "::1", 80).with(func(i *Instance) { i.Status, i.Weight = discovery.StatusMaintenance, 0 })), []string{"warning loopback-address star star-3 on node b, [::1]:80"}},
+		{"loopback here", add(star(3, "a", "127.0.0.1", 80)), nil},
+		{"loopback on a node of this machine", func(f *Facts) {
+			f.Nodes["b"] = Node{Name: "b", Address: "127.0.0.1"}
+			add(star(3, "b", "127.0.0.1", 80))(f)
+		}, nil},
+		{"loopback on a node of that name elsewhere", func(f *Facts) { f.Remote = true; add(star(3, "a", "127.0.0.1", 80))(f) }, []string{"error loopback-address star star-3 on node a, 127.0.0.1:80"}},
+		{"unspecified", add(star(3, "a", "0.0.0.0", 80)), []string{"error unspecified-address star star-3 on node a, 0.0.0.0:80"}},
+		{"link local", add(star(3, "a", "fe80::1", 80)), []string{"error link-local-address star star-3 on node a, [fe80::1]:80"}},
+		{"host name", add(star(3, "a", "localhost", 80)), nil},
+		{"silent", func(f *Facts) { f.Silent = map[string]string{"10.0.0.2:80": "refused"} }, []string{"error unreachable star star-2 on node b, 10.0.0.2:80"}},
+
+		{"dead node", func(f *Facts) {
+			f.Nodes["b"] = Node{Name: "b", Address: "10.0.0.2", Liveness: NodeDead}
+			critical(&f.Instances[1])
+		}, []string{"warning dead-node star star-2 on node b, 10.0.0.2:80"}},
+		{"node without agent", func(f *Facts) { f.Nodes["b"] = Node{Name: "b", Liveness: NodeWithoutAgent} }, []string{"warning no-agent star star-2 on node b, 10.0.0.2:80"}},
+		{"node without agent, watched", func(f *Facts) { f.Nodes["b"] = Node{Name: "b", Liveness: NodeWithoutAgent, Watched: true} }, []string{"notice no-agent star star-2 on node b, 10.0.0.2:80"}},
+		{"no check", add(star(3, "a", "10.0.0.1", 81).with(func(i *Instance) { i.Checks = 0 })), []string{"warning no-check star star-3 on node a, 10.0.0.1:81"}},
+		{"critical, nobody knows since when", add(star(3, "a", "10.0.0.1", 81).with(critical)), []string{"notice critical star star-3 on node a, 10.0.0.1:81"}},
+		{"critical for an hour", func(f *Facts) {
+			f.Peers = []Peer{{Node: "a", ID: "star-3", Address: "10.0.0.1:81", Critical: true, Since: now.Add(-time.Hour)}}
+			add(star(3, "a", "10.0.0.1", 81).with(critical))(f)
+		}, []string{"warning critical-long star star-3 on node a, 10.0.0.1:81"}},
+		{"critical for less", func(f *Facts) {
+			f.Peers = []Peer{{Node: "a", ID: "star-3", Address: "10.0.0.1:81", Critical: true, Since: now.Add(-59 * time.Minute)}}
+			add(star(3, "a", "10.0.0.1", 81).with(critical))(f)
+		}, nil},
+
+		{"one address of two services", add(star(3, "a", "10.0.0.1", 80).with(func(i *Instance) { i.Service = "other" })), nil},
+		{"a port with a new owner", func(f *Facts) {
+			f.Peers = []Peer{{Node: "b", ID: "star-3", Address: "10.0.0.1:80", Critical: true, Since: now}}
+			add(star(3, "b", "10.0.0.1", 80).with(critical).with(func(i *Instance) { i.Service = "other" }))(f)
+		}, []string{"notice shared-address other star-3 on node b, 10.0.0.1:80"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			f := healthy()
+			test.change(f)
+			findings := Diagnose(f, Thresholds{CriticalFor: time.Hour})
+			if got := briefs(findings); !slices.Equal(got, test.want) {
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
+			}
+			for _, f := range findings {
+				if f.Seen == "" || f.Why == "" || f.Do == "" {
+					t.Errorf("%s says too little: %+v", f.Code, f)
+				}
+			}
+		})
+	}
+}
+
+func TestDuplicates(t *testing.T) {
+	alive := func(ids ...string) Owner {
+		o := Owner{URL: "http://agent", Services: make(map[string]bool)}
+		for _, id := range ids {
+			o.Services[id] = true
+		}
+		return o
+	}
+	again := star(1, "b", "10.0.0.1", 80).with(func(i *Instance) { i.Modified = 9 }) // star-1, written later
+	both := map[string]Owner{"a": alive("star-1"), "b": alive("star-1")}
+	const possible = "star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible true"
+	tests := []struct {
+		name   string
+		change func(*Facts)
+		want   []string
+		whyNot string // of the first one
+	}{
+		{"both agents have it: the one whose address it is", func(f *Facts) { f.Owners = both }, []string{"warning duplicate " + possible}, ""},
+		{"both agents have it: the one written last", func(f *Facts) {
+			f.Owners = both
+			f.Instances[0].Address, f.Instances[2].Address = "10.0.0.9", "10.0.0.9"
+		}, []string{"warning duplicate star star-1 on node a, 10.0.0.9:80; star-1@b stays, possible true"}, ""},
+		{"both agents have it: the one that passes", func(f *Facts) {
+			f.Owners = both
+			f.Instances[0].Status = discovery.StatusWarning
+		}, []string{"warning duplicate star star-1 on node a, 10.0.0.1:80; star-1@b stays, possible true"}, ""},
+		{"what would stay does not pass", func(f *Facts) {
+			f.Owners = both
+			f.Instances[0].Status, f.Instances[2].Status = discovery.StatusWarning, discovery.StatusWarning
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false"}, "is warning"},
+		{"in maintenance mode", func(f *Facts) {
+			f.Owners = both
+			f.Instances[2].Status = discovery.StatusMaintenance
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false"}, "maintenance"},
+		{"its agent does not know it", func(f *Facts) {
+			f.Owners = map[string]Owner{"a": alive("star-1"), "b": alive()}
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false"}, "next synchronisation"},
+		{"its agent does not answer", func(f *Facts) {
+			f.Owners = map[string]Owner{"a": alive("star-1"), "b": {Problem: "refused"}}
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false"}, "cannot be asked (refused)"},
+		{"its agent was not asked", func(f *Facts) {
+			f.Owners = map[string]Owner{"a": alive("star-1")}
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false"}, "was not asked"},
+		{"its node is dead", func(f *Facts) {
+			f.Nodes["b"] = Node{Liveness: NodeDead}
+			f.Owners = map[string]Owner{"a": alive("star-1")}
+			f.Instances = slices.Delete(f.Instances, 1, 2)
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false", "warning dead-node star star-1 on node b, 10.0.0.1:80"}, "agent is dead"},
+		{"its node has no agent", func(f *Facts) {
+			f.Nodes["b"] = Node{Liveness: NodeWithoutAgent, Watched: true}
+			f.Owners = map[string]Owner{"a": alive("star-1")}
+			f.Instances = slices.Delete(f.Instances, 1, 2)
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false", "notice no-agent star star-1 on node b, 10.0.0.1:80"}, "has no agent"},
+		{"another id at the address", func(f *Facts) {
+			f.Owners = map[string]Owner{"a": alive("star-1", "star-7")}
+			f.Instances[2] = star(7, "a", "10.0.0.1", 80)
+		}, []string{"warning duplicate-address star star-1 on node a, 10.0.0.1:80; star-7@a stays, possible true"}, ""},
+		{"three", func(f *Facts) {
+			f.Owners = map[string]Owner{"a": alive("star-1"), "b": alive("star-1"), "c": alive("star-1")}
+			f.Instances = append(f.Instances, star(1, "c", "10.0.0.1", 80))
+		}, []string{"warning duplicate " + possible, "warning duplicate star star-1 on node c, 10.0.0.1:80; star-1@a stays, possible true"}, ""},
+		{"loopback addresses of two machines are two processes", func(f *Facts) {
+			f.Instances = []Instance{star(1, "a", "127.0.0.1", 80), star(1, "b", "127.0.0.1", 80)}
+		}, []string{"error loopback-address star star-1 on node b, 127.0.0.1:80", "notice conflict star star-1"}, ""},
+
+		{"same id elsewhere", func(f *Facts) { f.Instances[2].Address = "10.0.0.2"; f.Instances[2].Port = 81 }, []string{"notice conflict star star-1"}, ""},
+		{"same id elsewhere, critical", func(f *Facts) {
+			f.Peers = []Peer{{Node: "b", ID: "star-1", Address: "10.0.0.2:81", Critical: true, Since: now}}
+			f.Instances[2] = star(1, "b", "10.0.0.2", 81).with(critical)
+		}, []string{"warning conflict star star-1 on node b, 10.0.0.2:81"}, ""},
+		{"id of the service on each node", func(f *Facts) {
+			for n := range f.Instances {
+				f.Instances[n].ID = "star"
+			}
+			f.Instances[2].Address, f.Instances[2].Node = "10.0.0.3", "c"
+		}, nil, ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			f := healthy()
+			f.Instances = append(f.Instances, again)
+			test.change(f)
+			findings := Diagnose(f, Thresholds{CriticalFor: time.Hour})
+			if got := briefs(findings); !slices.Equal(got, test.want) {
+				t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
+			}
+			if len(findings) > 0 && findings[0].Fix != nil && !strings.Contains(findings[0].Fix.WhyNot, test.whyNot) {
+				t.Errorf("%q, want %q", findings[0].Fix.WhyNot, test.whyNot)
+			}
+		})
+	}
+}
+
+func TestSelects(t *testing.T) {
+	instances := []Instance{
+		star(1, "a", "10.0.0.1", 80).with(func(i *Instance) { i.Tags = []string{"v1", "x"} }),
+		star(2, "a", "10.0.0.1", 81).with(func(i *Instance) { i.Tags, i.Status = []string{"v1"}, discovery.StatusWarning }),
+		star(3, "a", "10.0.0.1", 82).with(critical),
+		star(4, "a", "10.0.0.1", 0).with(func(i *Instance) { i.Unusable = "it has port 0" }),
+		star(5, "a", "10.0.0.1", 84).with(func(i *Instance) { i.Service = "other" }),
+	}
+	tests := []struct {
+		options         consul.ServiceOptions
+		listed, serving int
+	}{
+		{consul.ServiceOptions{Service: "star"}, 4, 2},
+		{consul.ServiceOptions{Service: "star", PassingOnly: true}, 4, 1},
+		{consul.ServiceOptions{Service: "star", Tags: []string{"v1"}}, 2, 2},
+		{consul.ServiceOptions{Service: "star", Tags: []string{"v1", "x"}}, 1, 1},
+		{consul.ServiceOptions{Service: "nope"}, 0, 0},
+	}
+	for _, test := range tests {
+		if listed, serving := selects(instances, test.options); listed != test.listed || serving != test.serving {
+			t.Errorf("%+v: %d, %d; want %d, %d", test.options, listed, serving, test.listed, test.serving)
+		}
+	}
+}
+
+// FuzzDuplicates checks what must hold for any registrations of a service: of
+// each process one stays, and only what its own agent has is taken away, and
+// only if what stays passes.
+func FuzzDuplicates(f *testing.F) {
+	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9})
+	f.Add([]byte{0, 0, 0, 0, 16, 16, 80, 80, 255, 17})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		facts := healthy()
+		facts.Instances, facts.Owners = nil, make(map[string]Owner)
+		nodes := []string{"a", "b", "c"}
+		seen := make(map[instanceKey]bool)
+		for n, b := range data {
+			node := nodes[int(b)%len(nodes)]
+			i := star(int(b>>2)%4, node, fmt.Sprintf("10.0.0.%d", b>>4%3), 80)
+			i.Modified = uint64(n)
+			if i.Status = discovery.Status(b >> 5 % 4); i.Status >= discovery.StatusCritical {
+				i.Weight = 0
+			}
+			if seen[i.key()] {
+				continue
+			}
+			seen[i.key()] = true
+			facts.Instances = append(facts.Instances, i)
+			if facts.Owners[node].Services == nil && b&1 == 0 {
+				facts.Owners[node] = Owner{Services: map[string]bool{i.ID: true}}
+			}
+			if b&8 != 0 {
+				facts.Nodes[node] = Node{Name: node, Liveness: Liveness(b % 3)}
+			}
+		}
+		processes := make(map[string]int)
+		byKey := make(map[instanceKey]Instance)
+		for _, i := range facts.Instances {
+			processes[i.address()]++
+			byKey[i.key()] = i
+		}
+		found := make(map[string]int)
+		for _, finding := range facts.duplicateFindings() {
+			found[finding.Address]++
+			keep := byKey[instanceKey{finding.Fix.KeepNode, finding.Fix.KeepID}]
+			if keep.address() != finding.Address || keep.Node == finding.Node && keep.ID == finding.ID {
+				t.Errorf("%+v: %+v cannot stay for it", finding, keep)
+			}
+			if finding.Fix.Possible && (keep.Status != discovery.StatusPassing || !facts.Owners[finding.Node].Services[finding.ID] ||
+				facts.Nodes[finding.Node].Liveness != NodeAlive) {
+				t.Errorf("%+v must not be possible", finding.Fix)
+			}
+		}
+		for address, n := range processes {
+			if found[address] != n-1 {
+				t.Errorf("%s: %d registrations, %d findings", address, n, found[address])
+			}
+		}
+	})
+}
