@@ -240,11 +240,11 @@ func (r *Registrar) keep(ctx context.Context, p *place, s Settings, anew bool) {
 		return
 	}
 	want := define(s, r.Self, p.url, r.Outbound)
-	var err error
+	made, err := p.made, error(nil)
 	if look {
 		err = r.look(ctx, p, want, anew)
 	}
-	if err == nil && want.check == CheckTTL {
+	if err == nil && want.check == CheckTTL && (p.made != made || !now.Before(p.report)) {
 		if err = r.tell(ctx, p.url, want); errors.Is(err, consul.ErrNotRegistered) {
 			if err = r.look(ctx, p, want, true); err == nil {
 				err = r.tell(ctx, p.url, want)
