@@ -27,6 +27,7 @@ type agent struct {
 
 	condition  condition
 	since      time.Time // when condition began
+	trouble    time.Time // when a probe last showed another one than good
 	brokenOff  bool      // what waited for it was broken off in this silence
 	complaints time.Time // until when queries that failed speak against it
 	life       context.Context

@@ -113,6 +113,13 @@ func (s *agents) lease(ctx context.Context) (a *agent, limited context.Context, 
 	}
 }
 
+// trouble returns when a probe last showed that the agent in use was not good.
+func (s *agents) trouble() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current.trouble
+}
+
 // retry returns a channel that is closed when there is a reason for those whose
 // query failed to try again at once: another agent, a recovery, another token.
 func (s *agents) retry() <-chan struct{} {
@@ -243,11 +250,15 @@ func (s *agents) preferred(a *agent) []*agent {
 func (s *agents) note(a *agent, c condition, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := time.Now()
+	if c < good {
+		a.trouble = now
+	}
 	if a.condition == c {
 		return
 	}
 	was := a.condition
-	a.condition, a.since = c, time.Now()
+	a.condition, a.since = c, now
 	switch {
 	case a != s.current:
 	case c == good:
@@ -255,9 +266,9 @@ func (s *agents) note(a *agent, c condition, err error) {
 	default:
 		s.log.Warn().Str("agent", a.url).Err(err).Msgf("consul: the agent is %s", c)
 	}
-	if was == silent {
-		// Queries that hang since before may never be answered: their connections
-		// may be dead.
+	if was == silent || c == good {
+		// Queries that hang since before may never be answered, as their connections
+		// may be dead, or late, as the agent's views may lag.
 		a.breakOff(errRecovered)
 	}
 	a.brokenOff = false

@@ -255,6 +255,33 @@ func TestWatchesTryAgainAsSoonAsThereIsALeader(t *testing.T) {
 	}
 }
 
+func TestViewsThatLagAfterTroubleAreBypassed(t *testing.T) {
+	inCluster(t, 1, func(t *testing.T, c *cluster) {
+		c.at(10 * sec)
+		c.agents[0].Break(discoverytest.Fault{NoLeader: true})
+		c.at(40 * sec)
+		view := func(r discoverytest.Request) bool { return r.Index > 0 && r.Near == "" }
+		c.agents[0].Break(discoverytest.Fault{Hang: true, Only: view})
+		c.register("a", "b", "c")
+		c.at(41 * sec)
+		c.expect(0, discovery.WatchFresh)
+		for n, ids := range [][]string{{"a", "b"}, {"a", "b", "c"}, {"a"}} {
+			at := 60*sec + time.Duration(n)*20*sec
+			c.at(at)
+			c.register(ids...)
+			c.at(at + 200*ms) // debounce
+			if s := c.status(); s.Instances != len(ids) {
+				t.Errorf("at %v: status %+v", at, s)
+			}
+		}
+		c.agents[0].Heal()
+		c.at(5 * time.Minute)
+		if requests := c.agents[0].Requests(); !view(requests[len(requests)-1]) {
+			t.Errorf("long after it views are not asked: %+v", requests[len(requests)-1])
+		}
+	})
+}
+
 func TestProbesAreFew(t *testing.T) {
 	inCluster(t, 3, func(t *testing.T, c *cluster) {
 		c.at(10 * time.Minute)

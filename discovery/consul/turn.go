@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -18,6 +19,13 @@ const (
 	// waits for news before it asks without: one query in ten seconds for all of
 	// them, since nothing is known to be missed.
 	dueEach = 10 * time.Second
+
+	// viewsLag is how long after some trouble the views of an agent may show what
+	// was before it. An agent answers queries that block from a view, which follows
+	// a stream from a server. When that breaks, the agent opens another one after
+	// delays that grow up to a minute, and answers from the old view meanwhile
+	// (submatview.defaultWaiter in Consul's source).
+	viewsLag = 70 * time.Second
 )
 
 var (
@@ -98,11 +106,26 @@ func (w *watch) send(ctx context.Context, wait time.Duration) (Answer, error) {
 		return Answer{}, err
 	}
 	defer w.client.gate.leave()
-	var q api.QueryOptions
-	if w.index > 0 && wait > 0 {
-		q.WaitIndex, q.WaitTime = w.index, wait
+	if w.index == 0 || wait <= 0 {
+		return w.query(ctx, api.QueryOptions{})
 	}
-	return w.query(ctx, q)
+	o := w.options
+	if w.mayLag(time.Now()) {
+		o.bypassViews()
+	}
+	return w.queryAs(ctx, &o, api.QueryOptions{WaitIndex: w.index, WaitTime: wait})
+}
+
+// mayLag reports whether there was trouble so lately that views may lag.
+func (w *watch) mayLag(now time.Time) bool {
+	return now.Sub(w.guard.trouble) <= viewsLag || now.Sub(w.client.agents.trouble()) <= viewsLag
+}
+
+// bypassViews has a server answer, which wakes a query that blocks as soon as
+// there is news.
+func (o *ServiceOptions) bypassViews() {
+	o.Cached = false
+	o.Near = cmp.Or(o.Near, "_agent") // views know no distances
 }
 
 // wait returns how long a query may block: up to a tenth less than the option

@@ -229,7 +229,7 @@ func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if there, ok := c.services[request.Datacenter+"/"+name]; ok {
 			s = there
 		}
-		streaming := request.Index > 0 && !c.plain
+		streaming := request.Index > 0 && request.Near == "" && !c.plain
 		c.mu.Unlock()
 		s.index = max(s.index, 1)
 		if fault != nil && (fault.Only == nil || fault.Only(request)) {
