@@ -204,7 +204,7 @@ func (b *bench) measure(ctx context.Context, w workload, p *running) (round, err
 	if err != nil {
 		return round{}, fmt.Errorf("%s: %w\n%s", p.name, err, p.process.output)
 	}
-	load, err := b.wrk.run(ctx, w, p.settings.Listen, b.time)
+	load, err := b.wrk.run(ctx, w, p.settings.Listen, w.roundTime(b.time))
 	if err != nil {
 		return round{}, fmt.Errorf("%s: %w\n%s", p.name, err, p.process.output)
 	}
