@@ -61,6 +61,46 @@ func TestRegistersItselfInConsul(t *testing.T) {
 	}
 }
 
+// With a token that may watch but not register, sluice serves, and says what is
+// missing; with what the documentation shows it registers, and lists the fleet.
+func TestRegistrationTakesOnePermissionMore(t *testing.T) {
+	agent := consultest.Start(t, consultest.Options{ACLs: true})
+	var rules [2]string
+	for n, heading := range []string{"## ACLs", "### What a token must allow"} {
+		var err error
+		if rules[n], err = consultest.DocumentedPolicy("../docs/consul.md", heading); err != nil {
+			t.Fatal(err)
+		}
+	}
+	policy, token, err := agent.NewToken("sluice", rules[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	star := &api.AgentServiceRegistration{ID: "star-1", Name: "star", Address: "127.0.0.1", Port: port(t, origin(t, "star"))}
+	if err := agent.Client().Agent().ServiceRegister(star); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, fmt.Sprintf("consul: { addresses: [%q], token: %q, register: {} }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]\n", agent.URL(), token.SecretID))
+	var v admin.Replicas
+	r.await("the refusal names the permission", func() bool {
+		return r.api("/api/replicas", &v) == 200 && v.Registration.State == "failing" &&
+			strings.Contains(v.Registration.LastError, `lacks service:write: service "sluice" { policy = "write" }`)
+	})
+	if status, body := r.get("/"); status != 200 || body != "star" {
+		t.Errorf("got %d %q", status, body)
+	}
+	policy.Rules = rules[0] + rules[1]
+	if _, _, err := agent.Client().ACL().PolicyUpdate(policy, nil); err != nil {
+		t.Fatal(err)
+	}
+	r.await("it is registered, and the fleet is known", func() bool {
+		return r.api("/api/replicas", &v) == 200 && v.Registration.State == "registered" &&
+			v.Error == "" && v.Converged != nil && *v.Converged && len(v.Replicas) == 1 && v.Replicas[0].Status == "passing"
+	})
+	r.stop()
+	r.await("it is not listed any more", func() bool { return len(instances(t, agent, "sluice")) == 0 })
+}
+
 // Without Consul everything is as ever, but for the log, and a stop does not
 // take longer.
 func TestRegistrationNeverAffectsServing(t *testing.T) {
@@ -128,4 +168,18 @@ func TestReplicasConverge(t *testing.T) {
 
 	b.stop()
 	a.await("the other one has left", func() bool { return len(view().Replicas) == 1 })
+}
+
+// The watches may have all connections to the agent: the registration does not
+// wait until one of them is answered.
+func TestRegistersWhileWatchesHaveAllConnections(t *testing.T) {
+	agent := consultest.Start(t, consultest.Options{})
+	star := &api.AgentServiceRegistration{ID: "star-1", Name: "star", Address: "127.0.0.1", Port: port(t, origin(t, "star"))}
+	if err := agent.Client().Agent().ServiceRegister(star); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, fmt.Sprintf("consul: { addresses: [%q], max_watches: 1, wait: 10m, register: {} }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]\n", agent.URL()))
+	r.await("it is registered", func() bool { return len(instances(t, agent, "sluice")) == 1 })
+	r.stop()
+	r.await("it is not listed any more", func() bool { return len(instances(t, agent, "sluice")) == 0 })
 }

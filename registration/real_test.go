@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
@@ -260,19 +259,8 @@ func TestRealAgentWithTwoAddresses(t *testing.T) {
 
 func TestRealACLs(t *testing.T) {
 	t.Parallel()
-	const root = "6d4f7a3e-0000-4000-8000-000000000001"
-	agent := consultest.Start(t, consultest.Options{Node: "n", Token: root, Config: map[string]any{
-		"acl": map[string]any{
-			"enabled": true, "default_policy": "deny",
-			"tokens": map[string]any{"initial_management": root, "agent": root},
-		},
-	}})
-	acl := agent.Client().ACL()
-	policy, _, err := acl.PolicyCreate(&api.ACLPolicy{Name: "sluice", Rules: `service "sluice" { policy = "read" }`}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, _, err := acl.TokenCreate(&api.ACLToken{Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
+	agent := consultest.Start(t, consultest.Options{Node: "n", ACLs: true})
+	policy, token, err := agent.NewToken("sluice", `service "sluice" { policy = "read" }`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,8 +268,10 @@ func TestRealACLs(t *testing.T) {
 	await(t, "the refusal is known", func() bool {
 		return strings.Contains(r.Status().LastError, `403 Forbidden: the token is not valid, or lacks service:write: service "sluice" { policy = "write" }`)
 	})
-	policy.Rules = `service "sluice" { policy = "write" }`
-	if _, _, err := acl.PolicyUpdate(policy, nil); err != nil {
+	if policy.Rules, err = consultest.DocumentedPolicy("../docs/consul.md", "### What a token must allow"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := agent.Client().ACL().PolicyUpdate(policy, nil); err != nil {
 		t.Fatal(err)
 	}
 	awaitCatalog(t, agent, "sluice-web1-8080@n passing")

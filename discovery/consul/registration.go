@@ -108,16 +108,20 @@ func (c *Client) Report(ctx context.Context, url, service, checkID, status, outp
 func (c *Client) atAgent(ctx context.Context, url, service string, do func(context.Context, *api.Agent, *api.QueryOptions) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, registrationTimeout, fmt.Errorf("no answer within %v", registrationTimeout))
 	defer cancel()
-	if err := c.gate.enter(ctx); err != nil {
-		return err
+	room := c.gate.tryEnter()
+	if room {
+		defer c.gate.leave()
 	}
-	defer c.gate.leave()
 	for _, a := range c.agents.all {
 		if a.url != url {
 			continue
 		}
 		q := (&api.QueryOptions{Token: c.token.current()}).WithContext(ctx)
-		err := do(ctx, a.api.Agent(), q)
+		speaker := a.api
+		if !room { // blocking queries have all connections; those of probes are idle but for a moment
+			speaker = a.probeAPI
+		}
+		err := do(ctx, speaker.Agent(), q)
 		switch {
 		case err == nil:
 			return nil
@@ -131,6 +135,18 @@ func (c *Client) atAgent(ctx context.Context, url, service string, do func(conte
 		return fmt.Errorf("consul %s: %w", a.url, err)
 	}
 	return fmt.Errorf("consul %s: no such agent", url)
+}
+
+// tryEnter reports whether one more query may be in flight at once. The caller
+// calls leave after it.
+func (g *gate) tryEnter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.roomLocked() || len(g.waiting) > 0 {
+		return false
+	}
+	g.used++
+	return true
 }
 
 func isNotFound(err error) bool {
