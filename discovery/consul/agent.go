@@ -142,7 +142,7 @@ func newTransport(address string, dial dialFunc, c *certificates, m *meter, conn
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         m.dial(dial),
 		DialTLSContext:      c.dialTLS(m.dial(dial)),
-		TLSClientConfig:     c.current(), // through a proxy, where DialTLSContext is not used
+		TLSClientConfig:     c.current().Clone(), // through a proxy, where DialTLSContext is not used; the transport changes it
 		TLSHandshakeTimeout: dialTimeout,
 		MaxIdleConnsPerHost: connections,
 		MaxConnsPerHost:     most,
