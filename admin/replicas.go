@@ -23,7 +23,7 @@ type Registration struct {
 	Agent         string    `json:"agent"`      // that has it, or was asked to
 	Check         string    `json:"check"`      // http, tcp, ttl, none
 	LastError     string    `json:"last_error"` // of the latest attempt; empty if it succeeded
-	Leftovers     []string  `json:"leftovers"`  // other agents that may still have it, and cannot be asked
+	Leftovers     []string  `json:"leftovers"`  // agents that may still have what they should not, and did not take it away
 	Registrations uint64    `json:"registrations"`
 	Errors        uint64    `json:"errors"`
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ type place struct {
 	failures int           // in a row
 	due      time.Time     // of the next look
 	report   time.Time     // of the next report to a TTL check
+	trouble  string        // why it keeps what it has of ours under other ids; "": it does not
 }
 
 // next returns when something is to be done at the agent in use.
@@ -52,19 +54,16 @@ func (p *place) done(err error) {
 }
 
 // look compares what the agent in use has with want, and registers it if that is
-// not the same.
-func (r *Registrar) look(ctx context.Context, p *place, want registration, anew bool) error {
+// not the same. Others are what the agent has of ours under other ids.
+func (r *Registrar) look(ctx context.Context, p *place, want registration, anew bool) (others []*api.AgentService, err error) {
 	found, err := r.Consul.Registered(ctx, p.url, MetaReplica, r.Self.Replica())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	why := "the agent does not have it"
 	for _, s := range found {
 		if s.ID != want.ID {
-			if err := r.Consul.Deregister(ctx, p.url, s.Service, s.ID); err != nil {
-				return err
-			}
-			r.Log.Info().Str("service", s.Service).Str("id", s.ID).Str("agent", p.url).Str("why", "it has another id now").Msg("deregistered from Consul")
+			others = append(others, s)
 			continue
 		}
 		if why = want.difference(s); why != "" {
@@ -72,7 +71,7 @@ func (r *Registrar) look(ctx context.Context, p *place, want registration, anew 
 		}
 	}
 	if why == "" && !anew && p.made != nil {
-		return nil
+		return others, nil
 	}
 	err = r.Consul.Register(ctx, p.url, want.AgentServiceRegistration, want.obsolete...)
 	known := p.made != nil
@@ -80,7 +79,7 @@ func (r *Registrar) look(ctx context.Context, p *place, want registration, anew 
 		p.made = &want
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.mu.Lock()
 	r.status.Registrations++
@@ -90,6 +89,31 @@ func (r *Registrar) look(ctx context.Context, p *place, want registration, anew 
 	} else {
 		r.Log.Info().Str("service", want.Name).Str("id", want.ID).Str("address", want.Address).Int("port", want.Port).
 			Str("agent", p.url).Str("check", string(want.check)).Str("why", cmp.Or(why, "this process is new")).Msg("registered in Consul")
+	}
+	return others, nil
+}
+
+// tidy takes away what the agent in use has of ours under other ids. If that
+// fails it is tried again at the next look.
+func (r *Registrar) tidy(ctx context.Context, p *place, others []*api.AgentService) {
+	err := r.drop(ctx, p.url, others, "it has another id now")
+	switch {
+	case ctx.Err() != nil:
+	case err == nil:
+		p.trouble = ""
+	case err.Error() != p.trouble:
+		p.trouble = err.Error()
+		r.Log.Warn().Err(err).Str("agent", p.url).Msg("the agent still has this sluice under another id, and will be asked to deregister it")
+	}
+}
+
+// drop takes away what an agent has of ours, and says why.
+func (r *Registrar) drop(ctx context.Context, url string, services []*api.AgentService, why string) error {
+	for _, s := range services {
+		if err := r.Consul.Deregister(ctx, url, s.Service, s.ID); err != nil {
+			return err
+		}
+		r.Log.Info().Str("service", s.Service).Str("id", s.ID).Str("agent", url).Str("why", why).Msg("deregistered from Consul")
 	}
 	return nil
 }
@@ -108,19 +132,14 @@ func (r *Registrar) clear(ctx context.Context, p *place, inUse string) {
 	limited, cancel := context.WithTimeoutCause(ctx, clearTimeout, fmt.Errorf("no answer within %v", clearTimeout))
 	defer cancel()
 	found, err := r.Consul.Registered(limited, p.url, MetaReplica, r.Self.Replica())
-	for _, s := range found {
-		// An agent with two addresses has what was registered at the other one.
-		if inUse != "" && s.Meta[metaAgent] == inUse {
-			continue
+	if err == nil {
+		why := "nothing is to be registered any more"
+		if inUse != "" {
+			why = "another agent has it now"
+			// An agent with two addresses has what was registered at the other one.
+			found = slices.DeleteFunc(found, func(s *api.AgentService) bool { return s.Meta[metaAgent] == inUse })
 		}
-		if err = r.Consul.Deregister(limited, p.url, s.Service, s.ID); err != nil {
-			break
-		}
-		why := "another agent has it now"
-		if inUse == "" {
-			why = "nothing is to be registered any more"
-		}
-		r.Log.Info().Str("service", s.Service).Str("id", s.ID).Str("agent", p.url).Str("why", why).Msg("deregistered from Consul")
+		err = r.drop(limited, p.url, found, why)
 	}
 	if ctx.Err() != nil {
 		return
@@ -129,7 +148,7 @@ func (r *Registrar) clear(ctx context.Context, p *place, inUse string) {
 	p.done(err)
 	switch {
 	case err == nil:
-		p.clean, p.made = true, nil
+		p.clean, p.made, p.trouble = true, nil, ""
 	case p.made != nil && first:
 		r.Log.Warn().Err(err).Str("agent", p.url).Msg("an agent that is not in use still has this sluice, and will be asked to deregister it")
 	}

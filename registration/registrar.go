@@ -215,13 +215,10 @@ func (r *Registrar) round(ctx context.Context, s *Settings, anew bool) (next tim
 	clearing.Wait()
 	var leftovers []string
 	for _, p := range r.places {
-		if p.url == inUse || p.clean {
-			continue
-		}
-		if p.made != nil {
+		if p.trouble != "" || p.url != inUse && !p.clean && p.made != nil {
 			leftovers = append(leftovers, p.url)
 		}
-		if p.due.Before(next) {
+		if p.url != inUse && !p.clean && p.due.Before(next) {
 			next = p.due
 		}
 	}
@@ -241,16 +238,20 @@ func (r *Registrar) keep(ctx context.Context, p *place, s Settings, anew bool) {
 	}
 	want := define(s, r.Self, p.url, r.Outbound)
 	made, err := p.made, error(nil)
+	var others []*api.AgentService
 	if look {
-		err = r.look(ctx, p, want, anew)
+		others, err = r.look(ctx, p, want, anew)
 	}
 	if err == nil && want.check == CheckTTL && (p.made != made || !now.Before(p.report)) {
 		if err = r.tell(ctx, p.url, want); errors.Is(err, consul.ErrNotRegistered) {
-			if err = r.look(ctx, p, want, true); err == nil {
+			if others, err = r.look(ctx, p, want, true); err == nil {
 				err = r.tell(ctx, p.url, want)
 			}
 		}
 		p.report = now.Add(s.Check.Interval - s.Check.Interval/10)
+	}
+	if err == nil && look {
+		r.tidy(ctx, p, others)
 	}
 	if ctx.Err() != nil {
 		p.due = time.Now() // it is not known what came of it

@@ -31,6 +31,7 @@ type fake struct {
 type fakeAgent struct {
 	services map[string]*api.AgentServiceRegistration
 	err      error // of every request
+	keeps    error // of every request to deregister
 	hangs    bool  // until ctx ends
 	takes    bool  // registrations all the same, while it hangs
 }
@@ -117,6 +118,9 @@ func (f *fake) Deregister(ctx context.Context, url, _, id string) error {
 		return err
 	}
 	defer f.mu.Unlock()
+	if a.keeps != nil {
+		return a.keeps
+	}
 	delete(a.services, id)
 	return nil
 }
@@ -371,6 +375,38 @@ func TestNeverNotAtAll(t *testing.T) {
 		time.Sleep(46 * time.Second)
 		if a, b := f.has("a"), f.has("b"); a != "" || b != someID {
 			t.Errorf("the agents have %q and %q", a, b)
+		}
+	})
+}
+
+// Another id is registered before the former one is taken away; and an agent
+// that refuses to do that does not keep the reports from it.
+func TestAnotherID(t *testing.T) {
+	inBubble(t, oneAgent, withCheck(CheckTTL), func(t *testing.T, f *fake, r *Registrar, _ func()) {
+		f.set("a", func(a *fakeAgent) { a.keeps = errors.New("403") })
+		f.take("")
+		s := withCheck(CheckTTL)
+		s.ID = "edge-1"
+		r.Set(s)
+		time.Sleep(time.Second)
+		if got := f.has("a"); got != "edge-1 "+someID {
+			t.Errorf("the agent has %q", got)
+		}
+		calls := f.take("")
+		if register, deregister := slices.Index(calls, "register a"), slices.Index(calls, "deregister a "+someID); register < 0 || deregister < register {
+			t.Errorf("calls %q", calls)
+		}
+		if s := r.Status(); s.State != StateRegistered || s.ID != "edge-1" || !slices.Equal(s.Leftovers, []string{"a"}) {
+			t.Errorf("status %+v", s)
+		}
+		time.Sleep(10 * time.Minute)
+		if n := len(f.take("report a passing")); n < 50 {
+			t.Errorf("%d reports in 10 minutes", n)
+		}
+		f.set("a", func(a *fakeAgent) { a.keeps = nil })
+		time.Sleep(12 * time.Second)
+		if got := f.has("a"); got != "edge-1" || len(r.Status().Leftovers) > 0 {
+			t.Errorf("the agent has %q, status %+v", got, r.Status())
 		}
 	})
 }

@@ -45,7 +45,7 @@ type Status struct {
 	Check     CheckType
 	LastError string // why the latest attempt failed; empty after a success
 
-	Leftovers []string // other agents that may still have it, and could not be asked
+	Leftovers []string // agents that may still have what they should not, and did not take it away
 
 	Registrations uint64 // that agents have taken
 	Errors        uint64 // attempts that failed

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	neturl "net/url"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -122,6 +123,7 @@ func (c *Client) atAgent(ctx context.Context, url, service string, do func(conte
 			speaker = a.probeAPI
 		}
 		err := do(ctx, speaker.Agent(), q)
+		var unreachable *neturl.Error
 		switch {
 		case err == nil:
 			return nil
@@ -129,6 +131,8 @@ func (c *Client) atAgent(ctx context.Context, url, service string, do func(conte
 			err = context.Cause(ctx)
 		case isNotFound(err):
 			err = ErrNotRegistered
+		case errors.As(err, &unreachable):
+			err = unreachable.Err // without the URL, which says nothing new
 		default:
 			err = explain(err, fmt.Sprintf("service:write: service %q { policy = \"write\" }", service))
 		}
