@@ -85,6 +85,10 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("only star: status %d\n%s", status, stdout)
 	}
 
+	if status, stdout, _ = examine("--service", "strar"); status != exitFailed || !strings.Contains(stdout, "ERROR service-missing\n  strar\n") {
+		t.Errorf("a service that is not there: status %d\n%s", status, stdout)
+	}
+
 	registerStar(t, agent, "star-2", 9001, consulapi.HealthPassing)
 	status, stdout, stderr = examine("--json", "--fix", "--dry-run")
 	var report doctor.Report

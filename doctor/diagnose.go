@@ -126,16 +126,13 @@ func (f *Facts) tokenFindings() []Finding {
 	return findings
 }
 
-// useFindings are about the services of the configuration, and those of Consul
-// that it does not use.
+// useFindings are about the services that are wanted, and those of Consul that
+// the configuration does not use.
 func (f *Facts) useFindings() []Finding {
-	if !f.Configured {
-		return nil
-	}
 	var findings []Finding
 	used := make(map[string]bool)
 	for _, u := range f.Uses {
-		used[u.Service] = used[u.Service] || u.Routed
+		used[u.Service] = used[u.Service] || u.Routed && u.Name != ""
 		if finding, wrong := u.finding(f); wrong {
 			findings = append(findings, finding)
 		}
@@ -147,6 +144,9 @@ func (f *Facts) useFindings() []Finding {
 				Do:   "Add a route, or take it out of the file.",
 			})
 		}
+	}
+	if !f.Configured {
+		return findings
 	}
 	found := make(map[string]int)
 	for _, i := range f.Instances {
@@ -185,16 +185,19 @@ func (u Use) finding(f *Facts) (Finding, bool) {
 	case u.Refused != "":
 		finding.Code = CodeServiceRefused
 		finding.Seen = "Consul does not list it" + selected + ": " + u.Refused
-		finding.Why, finding.Do = dark, "Compare services."+u.Name+".consul in the configuration with Consul's words."
+		finding.Why, finding.Do = dark, "Compare the service's section consul in the configuration with Consul's words."
 	case u.Listed == 0 && u.Hidden:
 		finding.Code = CodeACLService
 		finding.Seen = "Consul lists none of its instances" + selected + ", because the token may not see them"
 		finding.Why, finding.Do, finding.Policy = dark, "Give the token this policy.", policy
 	case u.Listed == 0:
 		finding.Code = CodeServiceMissing
-		finding.Seen = "services." + u.Name + " is in the configuration, and Consul has no instance of it" + selected
+		finding.Seen = "Consul has no instance of it" + selected
+		if u.Name != "" {
+			finding.Seen = "services." + u.Name + " is in the configuration, and " + finding.Seen
+		}
 		finding.Why = dark
-		finding.Do = "Does the application run, and register under this very name and these tags?"
+		finding.Do = "Does the application run, and does it register in this data centre, under this very name and these tags?"
 		if f.Token.Anonymous && f.Token.DefaultDeny {
 			finding.Do = "It may be there and hidden: look again with a token."
 		}
@@ -202,7 +205,7 @@ func (u Use) finding(f *Facts) (Finding, bool) {
 		finding.Code = CodeServiceEmpty
 		finding.Seen = fmt.Sprintf("Consul has %s%s, and requests may go to none", plural(u.Listed, "instance"), selected)
 		finding.Why = dark
-		finding.Do = "Look at the checks: the findings on its instances have their words, so does sluice peers " + u.Name + "."
+		finding.Do = "Look at the checks: the findings on its instances have their words, so does sluice peers."
 	default:
 		return Finding{}, false
 	}

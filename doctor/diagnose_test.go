@@ -103,6 +103,8 @@ func TestDiagnose(t *testing.T) {
 		{"service forbidden", uses(Use{Name: "x", Service: "y", Routed: true, Refused: "403", Forbidden: true}), []string{"error acl-service y"}},
 		{"service refused", uses(Use{Name: "x", Service: "y", Routed: true, Refused: "500"}), []string{"error service-refused y"}},
 		{"service without an instance in service", uses(Use{Name: "x", Service: "y", Routed: true, Listed: 3}), []string{"error service-empty y"}},
+		{"service asked for by name", func(f *Facts) { f.Uses = []Use{{Service: "y", Routed: true}} }, []string{"error service-missing y"}},
+		{"service asked for by name that no route uses", uses(Use{Service: "y", Routed: true, Listed: 1, Serving: 1}), nil},
 		{"prepared query without result", uses(Use{Name: "geo", Routed: true}), []string{"error service-missing geo"}},
 		{"service in Consul that no route uses", func(f *Facts) { f.Configured = true }, []string{"notice unused star"}},
 		{"sidecar that no route uses", func(f *Facts) {
@@ -260,6 +262,17 @@ func TestDuplicates(t *testing.T) {
 				t.Errorf("%q, want %q", findings[0].Fix.WhyNot, test.whyNot)
 			}
 		})
+	}
+}
+
+func TestCommandsCarryAnyName(t *testing.T) {
+	f := healthy()
+	f.Nodes["it's\n$(x)"] = Node{Liveness: NodeWithoutAgent}
+	f.Instances = []Instance{star(1, "it's\n$(x)", "10.0.0.1", 80)}
+	got := Diagnose(f, Thresholds{})[0].Command
+	want := `curl -X PUT -H "X-Consul-Token: $CONSUL_HTTP_TOKEN" -d '{"Node":"it'\''s\n$(x)","ServiceID":"star-1"}' "$CONSUL_HTTP_ADDR/v1/catalog/deregister"`
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
 

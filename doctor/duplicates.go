@@ -126,7 +126,7 @@ func (f *Facts) duplicateFinding(i, keep Instance) Finding {
 		finding.Do = "Not done by itself: " + finding.Fix.WhyNot + ". If nothing maintains it, take it out of the catalog."
 		finding.Command = catalogDeregister(i)
 	case owner.Problem != "":
-		finding.Do = "Not done by itself: " + finding.Fix.WhyNot + ". Deregister it on its machine, or say where its agent answers: --agent-address " + shellWord(i.Node) + "=URL."
+		finding.Do = "Not done by itself: " + finding.Fix.WhyNot + ". Deregister it on the machine of its node, or say where its agent answers: --agent-address " + shellWord(i.Node) + "=URL."
 		finding.Command = agentDeregister(i)
 	default:
 		finding.Do = "Not done by itself: " + finding.Fix.WhyNot + "."
@@ -159,8 +159,6 @@ func (f *Facts) reason(i, keep Instance) string {
 func (f *Facts) whyNot(i, keep Instance) string {
 	owner, asked := f.Owners[i.Node]
 	switch {
-	case i.Service == consulItself:
-		return "Consul maintains it"
 	case i.Status == discovery.StatusMaintenance:
 		return "it is in maintenance mode, which keeps the process out of service"
 	case f.Nodes[i.Node].Liveness == NodeDead:
@@ -223,7 +221,7 @@ func (f *Facts) conflictFinding(group []Instance) []Finding {
 			Service: i.Service, ID: i.ID, Node: i.Node, Address: i.address(),
 			Seen:    fmt.Sprintf("critical here, while the same id is passing at %s on node %s", group[live].address(), group[live].Node),
 			Why:     "It looks as if the application moved and left this registration behind. Then it is only in the way; but it may also be another process that fails.",
-			Do:      "If it moved, deregister this one, through its own agent. If not, give each process an id of its own.",
+			Do:      "If it moved, deregister this one through its own agent, on the machine of its node. If not, give each process an id of its own.",
 			Command: agentDeregister(i),
 		})
 	}
@@ -275,7 +273,7 @@ func (f *Facts) sharedFindings() []Finding {
 					Service: i.Service, ID: i.ID, Node: i.Node, Address: i.address(),
 					Seen:    fmt.Sprintf("critical, while %s of the service %s is passing at the same address", other.ID, other.Service),
 					Why:     "The port may have a new owner: if this registration passed again, requests for " + i.Service + " would go to " + other.Service + ".",
-					Do:      "If it is a leftover, deregister it, through its own agent.",
+					Do:      "If it is a leftover, deregister it through its own agent, on the machine of its node.",
 					Command: agentDeregister(i),
 				})
 			}

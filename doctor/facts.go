@@ -1,8 +1,6 @@
 package doctor
 
 import (
-	"net"
-	"strconv"
 	"time"
 
 	"sluice/discovery"
@@ -27,7 +25,7 @@ type Facts struct {
 	PeersKnown bool   // one has answered
 
 	Configured bool  // there is a configuration
-	Uses       []Use // its services
+	Uses       []Use // its services, and those that were asked for by name
 	MaxWatches int   // connections that sluice may open to an agent; 0: not known
 
 	// Silent has the addresses that did not answer from here, and why. It is nil
@@ -98,12 +96,12 @@ type Instance struct {
 
 func (i Instance) key() instanceKey { return instanceKey{i.Node, i.ID} }
 
-// address returns "host:port", or what there is of it.
+// address returns "host:port", or "" without a host.
 func (i Instance) address() string {
-	if i.Address == "" && i.Port == 0 {
+	if i.Address == "" {
 		return ""
 	}
-	return net.JoinHostPort(i.Address, strconv.Itoa(i.Port))
+	return i.HostPort()
 }
 
 // instanceKey identifies a registration: ids are unique per agent.
@@ -123,9 +121,10 @@ type Peer struct {
 	Since             time.Time
 }
 
-// Use is a service of sluice's configuration that comes from Consul.
+// Use is a service that somebody wants from Consul: sluice's configuration, or
+// who asks for it by name.
 type Use struct {
-	Name   string // sluice's
+	Name   string // sluice's; "": it was asked for by name
 	Source consul.ServiceOptions
 	Routed bool // requests are sent to it
 

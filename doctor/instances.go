@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -181,7 +182,7 @@ func (f *Facts) criticalFinding(i Instance, t Thresholds, since time.Time, known
 	finding := Finding{
 		Severity: SeverityWarning, Code: CodeCriticalLong,
 		Why:     "It gets no request. Consul goes on checking it until somebody deregisters it, or its check has deregister_critical_service_after.",
-		Do:      "Repair or deregister it, through its own agent.",
+		Do:      "Repair it, or deregister it through its own agent, on the machine of its node.",
 		Command: agentDeregister(i),
 	}
 	untouched := ""
@@ -226,13 +227,13 @@ func quoted(text string) string {
 // agentDeregister is the command that deregisters i through its own agent, on
 // its machine.
 func agentDeregister(i Instance) string {
-	return "consul services deregister -id=" + shellWord(i.ID) + "   # on the machine of node " + shellWord(i.Node)
+	return "consul services deregister -id=" + shellWord(i.ID)
 }
 
 // catalogDeregister is the command that takes i out of the catalog alone.
 func catalogDeregister(i Instance) string {
-	body := fmt.Sprintf(`{"Node": %q, "ServiceID": %q}`, i.Node, i.ID)
-	return `curl -X PUT -H "X-Consul-Token: $CONSUL_HTTP_TOKEN" -d ` + shellWord(body) + ` "$CONSUL_HTTP_ADDR/v1/catalog/deregister"`
+	body, _ := json.Marshal(map[string]string{"Node": i.Node, "ServiceID": i.ID}) // strings can always be encoded
+	return `curl -X PUT -H "X-Consul-Token: $CONSUL_HTTP_TOKEN" -d ` + shellWord(string(body)) + ` "$CONSUL_HTTP_ADDR/v1/catalog/deregister"`
 }
 
 // shellWord quotes s for a shell if that is needed.

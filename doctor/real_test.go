@@ -288,6 +288,29 @@ func TestWithoutALeader(t *testing.T) {
 	}
 }
 
+func TestTheCatalogIsReadAlsoWithoutALeader(t *testing.T) {
+	t.Parallel()
+	config := map[string]any{"bootstrap_expect": 2, "performance": map[string]any{"raft_multiplier": 1, "rpc_hold_timeout": "500ms"}}
+	first := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "a", NoWait: true, Config: config})
+	second := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "b", Join: []string{first.SerfAddress()}, Config: config})
+	must(t, first.WaitReady(t.Context()))
+	register(t, first, "star-1", 9001, api.HealthPassing)
+	await(t, "the first server has the registration itself", func() bool {
+		entries, _, err := first.Client().Health().Service("star", "", false, &api.QueryOptions{AllowStale: true})
+		return err == nil && len(entries) == 1 && len(entries[0].Checks) == 2
+	})
+	must(t, second.Kill())
+	await(t, "the leader is gone", func() bool {
+		leader, err := first.Client().Status().Leader()
+		return err == nil && leader == ""
+	})
+	report := examine(t, newDoctor(t, first, nil, nil))
+	one(t, report, CodeNoLeader)
+	if report.Looked.Instances != 1 {
+		t.Errorf("%+v\n%s", report.Looked, report.text(t))
+	}
+}
+
 func TestAddressesThatCannotWork(t *testing.T) {
 	t.Parallel()
 	server := consultest.Start(t, consultest.Options{Node: "a"})

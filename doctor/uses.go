@@ -11,7 +11,7 @@ import (
 	"sluice/discovery/consul"
 )
 
-// askUses finds out what the services of the configuration select. Where tags
+// askUses finds out what the services select that are wanted. Where tags
 // alone select, the instances are here already; else Consul is asked as sluice
 // would ask it, and also when there is nothing: it may be hidden.
 func (d *Doctor) askUses(ctx context.Context, f *Facts) {
@@ -21,6 +21,12 @@ func (d *Doctor) askUses(ctx context.Context, f *Facts) {
 		}
 		u.Service, u.Selected = u.Source.Service, selected(u.Source)
 		f.Uses = append(f.Uses, u)
+	}
+	for _, name := range f.Only {
+		if !slices.ContainsFunc(f.Uses, func(u Use) bool { return u.Service == name }) {
+			source := consul.ServiceOptions{Service: name, Datacenter: d.options.Datacenter}
+			f.Uses = append(f.Uses, Use{Source: source, Service: name, Routed: true})
+		}
 	}
 	_ = each(ctx, len(f.Uses), func(ctx context.Context, n int) error {
 		u := &f.Uses[n]
@@ -40,7 +46,8 @@ func (d *Doctor) listed(o consul.ServiceOptions, agents string) bool {
 	here := cmp.Or(d.options.Datacenter, agents)
 	elsewhere := slices.ContainsFunc(o.Datacenters, func(datacenter string) bool { return datacenter != here })
 	return o.PreparedQuery == "" && o.Filter == "" && o.Peer == "" && !elsewhere &&
-		o.Namespace == d.options.Consul.Namespace && o.Partition == d.options.Consul.Partition
+		cmp.Or(o.Namespace, d.options.Consul.Namespace) == d.options.Consul.Namespace &&
+		cmp.Or(o.Partition, d.options.Consul.Partition) == d.options.Consul.Partition
 }
 
 // selects counts the instances that o selects, and those of them in service.
