@@ -95,7 +95,8 @@ func newRoot() *cobra.Command {
 			"who comes, goes, fails and drains, without a reload.\n\n" +
 			"  sluice run --service star          serve the Consul service \"star\" on :8080\n" +
 			"  sluice run --config sluice.yaml    serve what a file says\n" +
-			"  sluice peers --watch               who gets requests right now",
+			"  sluice peers --watch               who gets requests right now\n" +
+			"  sluice doctor                      what is wrong in Consul's catalog",
 		SilenceErrors: true, // run prints them, without the usage
 		SilenceUsage:  true,
 	}

@@ -194,6 +194,11 @@ func TestDuplicates(t *testing.T) {
 			f.Owners = both
 			f.Instances[0].Address, f.Instances[2].Address = "10.0.0.9", "10.0.0.9"
 		}, []string{"warning duplicate star star-1 on node a, 10.0.0.9:80; star-1@b stays, possible true"}, ""},
+		{"both agents have it: the one written last, the other way round", func(f *Facts) {
+			f.Owners = both
+			f.Instances[0].Address, f.Instances[2].Address = "10.0.0.9", "10.0.0.9"
+			f.Instances[0].Modified = 10
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.9:80; star-1@a stays, possible true"}, ""},
 		{"both agents have it: the one that passes", func(f *Facts) {
 			f.Owners = both
 			f.Instances[0].Status = discovery.StatusWarning
@@ -273,6 +278,26 @@ func TestCommandsCarryAnyName(t *testing.T) {
 	want := `curl -X PUT -H "X-Consul-Token: $CONSUL_HTTP_TOKEN" -d '{"Node":"it'\''s\n$(x)","ServiceID":"star-1"}' "$CONSUL_HTTP_ADDR/v1/catalog/deregister"`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// The same id may be another agent's, where it must stay.
+func TestADeregistrationNamesItsAgent(t *testing.T) {
+	f := healthy()
+	f.Owners = map[string]Owner{"b": {URL: "https://10.0.0.2:8501"}, "c": {URL: "http://10.0.0.3:8500", Problem: "refused"}}
+	for node, want := range map[string]string{
+		"a":   "consul services deregister -id=star-1 -http-addr=http://127.0.0.1:8500",
+		"b":   "consul services deregister -id=star-1 -http-addr=https://10.0.0.2:8501",
+		"c":   "ssh c 'consul services deregister -id=star-1'",
+		"-oX": "",
+	} {
+		if got := f.agentDeregister(star(1, node, "10.0.0.1", 80)); got != want {
+			t.Errorf("on node %s: %s", node, got)
+		}
+	}
+	f.Remote = true
+	if got := f.agentDeregister(star(1, "a", "10.0.0.1", 80)); got != "ssh a 'consul services deregister -id=star-1'" {
+		t.Errorf("on a node of that name elsewhere: %s", got)
 	}
 }
 

@@ -118,7 +118,7 @@ func (f *Facts) duplicateFinding(i, keep Instance) Finding {
 	switch {
 	case finding.Fix.Possible:
 		finding.Do = "sluice doctor --fix deregisters it, through the agent of node " + i.Node + "."
-		finding.Command = agentDeregister(i)
+		finding.Command = f.agentDeregister(i)
 	case f.Nodes[i.Node].Liveness == NodeDead:
 		finding.Do = "Not done by itself: " + finding.Fix.WhyNot + ". If the machine is gone for good, let the cluster forget it, with everything that it registered."
 		finding.Command = "consul force-leave " + shellWord(i.Node)
@@ -127,7 +127,7 @@ func (f *Facts) duplicateFinding(i, keep Instance) Finding {
 		finding.Command = catalogDeregister(i)
 	case owner.Problem != "":
 		finding.Do = "Not done by itself: " + finding.Fix.WhyNot + ". Deregister it on the machine of its node, or say where its agent answers: --agent-address " + shellWord(i.Node) + "=URL."
-		finding.Command = agentDeregister(i)
+		finding.Command = f.agentDeregister(i)
 	default:
 		finding.Do = "Not done by itself: " + finding.Fix.WhyNot + "."
 	}
@@ -222,7 +222,7 @@ func (f *Facts) conflictFinding(group []Instance) []Finding {
 			Seen:    fmt.Sprintf("critical here, while the same id is passing at %s on node %s", group[live].address(), group[live].Node),
 			Why:     "It looks as if the application moved and left this registration behind. Then it is only in the way; but it may also be another process that fails.",
 			Do:      "If it moved, deregister this one through its own agent, on the machine of its node. If not, give each process an id of its own.",
-			Command: agentDeregister(i),
+			Command: f.agentDeregister(i),
 		})
 	}
 	// Without an id of its own an instance gets the name of its service: that is
@@ -274,7 +274,7 @@ func (f *Facts) sharedFindings() []Finding {
 					Seen:    fmt.Sprintf("critical, while %s of the service %s is passing at the same address", other.ID, other.Service),
 					Why:     "The port may have a new owner: if this registration passed again, requests for " + i.Service + " would go to " + other.Service + ".",
 					Do:      "If it is a leftover, deregister it through its own agent, on the machine of its node.",
-					Command: agentDeregister(i),
+					Command: f.agentDeregister(i),
 				})
 			}
 		}

@@ -100,7 +100,7 @@ func (d *Doctor) again(ctx context.Context, service string) (*Facts, error) {
 	look.options.ConnectTimeout = 0
 	f, err := look.gather(ctx)
 	if err == nil && f.Agent.Leader == "" {
-		err = errors.New("Consul knows no leader")
+		err = errors.New("there is no leader")
 	}
 	return f, err
 }

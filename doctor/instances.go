@@ -183,7 +183,7 @@ func (f *Facts) criticalFinding(i Instance, t Thresholds, since time.Time, known
 		Severity: SeverityWarning, Code: CodeCriticalLong,
 		Why:     "It gets no request. Consul goes on checking it until somebody deregisters it, or its check has deregister_critical_service_after.",
 		Do:      "Repair it, or deregister it through its own agent, on the machine of its node.",
-		Command: agentDeregister(i),
+		Command: f.agentDeregister(i),
 	}
 	untouched := ""
 	if i.Untouched {
@@ -224,10 +224,19 @@ func quoted(text string) string {
 	return ": " + text
 }
 
-// agentDeregister is the command that deregisters i through its own agent, on
-// its machine.
-func agentDeregister(i Instance) string {
-	return "consul services deregister -id=" + shellWord(i.ID)
+// agentDeregister is the command that deregisters i through its own agent. It
+// names that agent, or its machine: another agent may have the same id.
+func (f *Facts) agentDeregister(i Instance) string {
+	command := "consul services deregister -id=" + shellWord(i.ID)
+	switch owner := f.Owners[i.Node]; {
+	case owner.URL != "" && owner.Problem == "":
+		return command + " -http-addr=" + shellWord(owner.URL)
+	case i.Node == f.Agent.Node && !f.Remote:
+		return command + " -http-addr=" + shellWord(f.Agent.URL)
+	case strings.HasPrefix(i.Node, "-"):
+		return "" // ssh would take it for an option
+	}
+	return "ssh " + shellWord(i.Node) + " " + shellWord(command)
 }
 
 // catalogDeregister is the command that takes i out of the catalog alone.

@@ -187,6 +187,15 @@ func TestFixLooksAgain(t *testing.T) {
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
 	finding := one(t, examine(t, d), CodeDuplicate)
 
+	// Another one is the live one meanwhile.
+	register(t, server, "star-7", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@a", "star-1@b", "star-7@a")
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft || !strings.Contains(fixed.Detail, "is now star-7 on node a") {
+		t.Errorf("%+v", fixed)
+	}
+	must(t, server.Client().Agent().ServiceDeregister("star-7"))
+	awaitRegistered(t, server, "star-1@a", "star-1@b")
+
 	// What would stay fails meanwhile: now the other one is the live one.
 	must(t, server.Client().Agent().UpdateTTL("check-star-1", "broken", api.HealthCritical))
 	await(t, "star-1 on node a is critical", func() bool {
@@ -231,6 +240,24 @@ func TestAnAgentThatIsNotTheOwnersIsNotTouched(t *testing.T) {
 	}
 	if got := registered(t, server); len(got) != 2 {
 		t.Errorf("the catalog has %q", got)
+	}
+}
+
+// Whoever may write to the catalog must not get the token that way.
+func TestTheTokenGoesToMembersOnly(t *testing.T) {
+	t.Parallel()
+	server := consultest.Start(t, consultest.Options{Node: "a"})
+	register(t, server, "star-1", 9001, api.HealthPassing)
+	_, err := server.Client().Catalog().Register(&api.CatalogRegistration{
+		Node: "trap", Address: "127.0.0.1",
+		Service: &api.AgentService{Service: "star", ID: "star-1", Address: "127.0.0.1", Port: 9001},
+		Check:   &api.AgentCheck{Node: "trap", CheckID: serfHealth, Name: "Serf Health Status", Status: api.HealthPassing},
+	}, nil)
+	must(t, err)
+	awaitRegistered(t, server, "star-1@a", "star-1@trap")
+	finding := one(t, examine(t, newDoctor(t, server, nil, nil)), CodeDuplicate)
+	if finding.Node != "trap" || finding.Fix.Agent != "" || !strings.Contains(finding.Fix.WhyNot, "it is no member of the agent's cluster") {
+		t.Errorf("%+v %+v", finding, finding.Fix)
 	}
 }
 
