@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"path/filepath"
 	"slices"
@@ -66,10 +67,21 @@ routes: [{ service: star }]
 	return &sluice{g, t, &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
 }
 
-// get sends a request and returns the body, or the error in words. It tries
-// once.
-func (s *sluice) get() string {
-	response, err := s.client.Get("http://" + s.Address("web").String() + "/")
+// get sends a request once and returns the body, or the error in words, and how
+// long it took until there was a connection.
+func (s *sluice) get() (answer string, connected time.Duration) {
+	begin := time.Now()
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected = time.Since(begin) }}
+	ctx := httptrace.WithClientTrace(context.Background(), trace)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Address("web").String()+"/", nil)
+	if err != nil {
+		return err.Error(), 0
+	}
+	return s.do(request), connected
+}
+
+func (s *sluice) do(request *http.Request) string {
+	response, err := s.client.Do(request)
 	if err != nil {
 		return err.Error()
 	}
@@ -114,7 +126,14 @@ func (s *sluice) pool() []string {
 type load struct {
 	sent, failed atomic.Int64
 	longest      atomic.Int64 // in ns
+	answered     sync.Map     // the ids of apps that have answered
 	stop         func()
+}
+
+// heardOf reports whether an app has answered a request.
+func (l *load) heardOf(a *app) bool {
+	_, ok := l.answered.Load(a.id)
+	return ok
 }
 
 // slowest returns how long the slowest request took.
@@ -148,7 +167,7 @@ func (s *sluice) startLoad() *load {
 func (l *load) send(s *sluice) {
 	l.sent.Add(1)
 	begin := time.Now()
-	got := s.get()
+	got, connected := s.get()
 	took := time.Since(begin)
 	for longest := l.longest.Load(); int64(took) > longest && !l.longest.CompareAndSwap(longest, int64(took)); {
 		longest = l.longest.Load()
@@ -156,8 +175,10 @@ func (l *load) send(s *sluice) {
 	failed := !strings.HasPrefix(got, "app-")
 	if failed {
 		l.failed.Add(1)
+	} else {
+		l.answered.Store(got, true)
 	}
 	if failed || took >= slowRequest {
-		s.t.Logf("%s: a request took %v: %s", begin.UTC().Format(time.RFC3339Nano), took, got)
+		s.t.Logf("%s: a request took %v, %v of it to connect to sluice: %s", begin.UTC().Format(time.RFC3339Nano), took, connected, got)
 	}
 }
