@@ -130,10 +130,7 @@ func (e *examination) run(ctx context.Context, in io.Reader, out io.Writer) (sic
 	if e.connect {
 		e.options.ConnectTimeout = e.connectTimeout
 	}
-	d, err := doctor.New(e.options)
-	if err != nil {
-		return false, err
-	}
+	d := doctor.New(e.options)
 	defer d.Close()
 	report, err := d.Examine(ctx)
 	if err != nil {

@@ -39,27 +39,24 @@ type Options struct {
 // Doctor examines one data centre. It is not safe for concurrent use.
 type Doctor struct {
 	options Options
-	api     *consul.API            // of the agent that is asked
-	client  *consul.Client         // as sluice would ask for a service
+	api     *consul.API            // of the agent that is asked; nil: none was chosen yet
+	client  *consul.Client         // of the same, as sluice would ask for a service
 	owners  map[string]*consul.API // by node, of those that were asked
 	// consistent has the leader answer, once a majority has confirmed it.
 	consistent bool
 }
 
-// New makes a doctor. It reads the token and the certificates, and does not
-// connect yet. The caller calls Close.
-func New(o Options) (*Doctor, error) {
+// New makes a doctor, which does not connect yet. The caller calls Close.
+func New(o Options) *Doctor {
 	o.Consul.Log = zerolog.Nop()
-	client, err := consul.NewClient(o.Consul)
-	if err != nil {
-		return nil, err
-	}
-	return &Doctor{options: o, client: client, owners: make(map[string]*consul.API)}, nil
+	return &Doctor{options: o, owners: make(map[string]*consul.API)}
 }
 
 // Close closes all connections.
 func (d *Doctor) Close() {
-	d.client.Close()
+	if d.client != nil {
+		d.client.Close()
+	}
 	if d.api != nil {
 		d.api.Close()
 	}
@@ -81,7 +78,7 @@ func (d *Doctor) Examine(ctx context.Context) (*Report, error) {
 	for _, i := range f.Instances {
 		services[i.Service] = true
 	}
-	stats := d.api.Stats()
+	stats, asSluice := d.api.Stats(), d.client.Stats()
 	token := f.Token.Name
 	if f.Token.Anonymous && f.Token.ACLs {
 		token = "anonymous"
@@ -96,51 +93,65 @@ func (d *Doctor) Examine(ctx context.Context) (*Report, error) {
 		Looked: Looked{
 			Datacenter: cmp.Or(d.options.Datacenter, f.Agent.Datacenter),
 			Services:   len(services), Instances: len(f.Instances), Nodes: len(f.Nodes),
-			Queries: stats.Queries, Bytes: stats.BytesReceived, Millis: time.Since(begin).Milliseconds(),
+			Queries: stats.Queries + asSluice.Queries, Bytes: stats.BytesReceived + asSluice.BytesReceived, Millis: time.Since(begin).Milliseconds(),
 		},
 		Count:    count(findings),
 		Findings: findings,
 	}, nil
 }
 
-// connect chooses the agent to ask: the first one that knows a leader, else the
-// first that answers at all. It returns the leader's address.
+// connect chooses the agent to ask, once. It returns the leader's address.
 func (d *Doctor) connect(ctx context.Context) (leader string, err error) {
 	if d.api != nil {
 		return leaderOf(ctx, d.api)
 	}
-	addresses, err := d.options.Consul.Agents()
+	chosen, leader, err := choose(ctx, d.options.Consul)
 	if err != nil {
 		return "", err
 	}
+	only := d.options.Consul
+	only.Addresses = []string{chosen.URL}
+	if d.client, err = consul.NewClient(only); err != nil {
+		chosen.Close()
+		return "", err
+	}
+	d.api = chosen
+	return leader, nil
+}
+
+// choose returns the first agent that knows a leader, else the first that
+// answers at all, and the leader's address.
+func choose(ctx context.Context, o consul.ClientOptions) (chosen *consul.API, leader string, err error) {
+	addresses, err := o.Agents()
+	if err != nil {
+		return nil, "", err
+	}
 	var failures []error
 	for _, address := range addresses {
-		client, err := d.options.Consul.API(address)
+		client, err := o.API(address)
 		if err != nil {
-			return "", err
+			return nil, "", err
 		}
-		found, err := leaderOf(ctx, client)
+		leader, err := leaderOf(ctx, client)
 		switch {
 		case err != nil:
 			failures = append(failures, err)
 			client.Close()
-			continue
-		case d.api == nil || found != "":
-			if d.api != nil {
-				d.api.Close()
+		case leader != "":
+			if chosen != nil {
+				chosen.Close()
 			}
-			d.api = client
+			return client, leader, nil
+		case chosen == nil:
+			chosen = client
 		default:
 			client.Close()
 		}
-		if found != "" {
-			return found, nil
-		}
 	}
-	if d.api == nil {
-		return "", errors.Join(failures...)
+	if chosen == nil {
+		return nil, "", errors.Join(failures...)
 	}
-	return "", nil
+	return chosen, "", nil
 }
 
 // leaderOf asks an agent for the leader's address; "": it knows none.

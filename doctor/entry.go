@@ -57,7 +57,10 @@ func nodeOf(n *api.Node, checks api.HealthChecks) Node {
 
 // instanceOf returns the instance of an entry.
 func instanceOf(e *api.ServiceEntry) Instance {
-	i := Instance{Sidecar: e.Service.Kind != api.ServiceKindTypical, Modified: e.Service.ModifyIndex}
+	i := Instance{
+		Sidecar: e.Service.Kind != api.ServiceKindTypical,
+		Created: e.Service.CreateIndex, Modified: e.Service.ModifyIndex,
+	}
 	i.Instance, i.Unusable = consul.InstanceOf(e)
 	var critical []string
 	i.Untouched = true

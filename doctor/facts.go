@@ -91,7 +91,8 @@ type Instance struct {
 	// registered.
 	Untouched bool
 	Sidecar   bool   // a proxy or gateway of the mesh
-	Modified  uint64 // Raft index of the last write of its registration
+	Created   uint64 // Raft index of its registration
+	Modified  uint64 // Raft index of the last change of its registration
 }
 
 func (i Instance) key() instanceKey { return instanceKey{i.Node, i.ID} }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -158,12 +159,7 @@ func (g *gathering) note(path string, meta *api.QueryMeta) {
 
 // paths returns the paths whose answers were filtered, sorted.
 func (g *gathering) paths() []string {
-	paths := []string{}
-	for path := range g.filtered {
-		paths = append(paths, path)
-	}
-	slices.Sort(paths)
-	return paths
+	return slices.Sorted(maps.Keys(g.filtered))
 }
 
 // catalog reads the instances of the services that are asked for. It takes the
@@ -202,12 +198,7 @@ func (g *gathering) names(ctx context.Context) ([]string, error) {
 	g.note("/v1/catalog/services", meta)
 	g.facts.Agent.LastContact = meta.LastContact
 	delete(services, consulItself)
-	names := make([]string, 0, len(services))
-	for name := range services {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names, nil
+	return slices.Sorted(maps.Keys(services)), nil
 }
 
 func (g *gathering) byService(ctx context.Context, names []string) error {
@@ -234,11 +225,15 @@ func (g *gathering) byNode(ctx context.Context, nodes []*api.Node) error {
 		o := owner{c.Node, c.ServiceID}
 		byOwner[o] = append(byOwner[o], c)
 	}
-	return each(ctx, len(nodes), func(ctx context.Context, n int) error {
+	listed := meta.LastIndex
+	err = each(ctx, len(nodes), func(ctx context.Context, n int) error {
 		name := nodes[n].Node
 		list, meta, err := g.doctor.api.Catalog().NodeServiceList(name, g.options(ctx))
 		if err != nil {
 			return fmt.Errorf("node %q: %w", name, err)
+		}
+		if list == nil {
+			return nil // it has left meanwhile
 		}
 		g.note("/v1/catalog/node-services", meta)
 		g.addNode(nodes[n], byOwner[owner{node: name}])
@@ -250,6 +245,24 @@ func (g *gathering) byNode(ctx context.Context, nodes []*api.Node) error {
 		g.add(entries)
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return g.byService(ctx, g.takeUncertain(listed))
+}
+
+// takeUncertain takes away the services that have an instance without a check
+// which was registered after the checks were listed: it may have one. It returns
+// their names.
+func (g *gathering) takeUncertain(listed uint64) []string {
+	uncertain := make(map[string]bool)
+	for _, i := range g.facts.Instances {
+		if i.Checks == 0 && i.Created > listed {
+			uncertain[i.Service] = true
+		}
+	}
+	g.facts.Instances = slices.DeleteFunc(g.facts.Instances, func(i Instance) bool { return uncertain[i.Service] })
+	return slices.Sorted(maps.Keys(uncertain))
 }
 
 // each calls do for 0 to count-1, atOnce at a time, until one fails.

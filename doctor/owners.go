@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -32,11 +33,7 @@ func (d *Doctor) askOwners(ctx context.Context, f *Facts) {
 	if len(needed) == 0 {
 		return
 	}
-	nodes := make([]string, 0, len(needed))
-	for node := range needed {
-		nodes = append(nodes, node)
-	}
-	slices.Sort(nodes)
+	nodes := slices.Sorted(maps.Keys(needed))
 	members, problem := d.members(ctx, f)
 	f.Owners = make(map[string]Owner, len(nodes))
 	var mu sync.Mutex // guards f.Owners and d.owners
@@ -76,6 +73,9 @@ func (d *Doctor) members(ctx context.Context, f *Facts) (addresses map[string]st
 	if _, err := d.api.Raw().Query("/v1/agent/members", &members, query(ctx)); err != nil {
 		return nil, plainly(err).Error()
 	}
+	if len(members) == 0 {
+		problem = "the agent shows none, the token may lack node:read"
+	}
 	addresses = make(map[string]string, len(members))
 	for _, m := range members {
 		if m.Status == memberAlive {
@@ -85,7 +85,7 @@ func (d *Doctor) members(ctx context.Context, f *Facts) (addresses map[string]st
 	if node := f.Agent.Node; node != "" {
 		addresses[node] = "" // the one that is asked anyway
 	}
-	return addresses, ""
+	return addresses, problem
 }
 
 // ownerOf returns a client of a node's agent, or nil if it is not known where

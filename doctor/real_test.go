@@ -83,8 +83,7 @@ func newDoctor(t *testing.T, agent *consultest.Agent, others map[string]string, 
 	if change != nil {
 		change(&o)
 	}
-	d, err := New(o)
-	must(t, err)
+	d := New(o)
 	t.Cleanup(d.Close)
 	return d
 }
