@@ -76,7 +76,7 @@ func newDoctor() *cobra.Command {
 	flags.DurationVar(&e.options.Thresholds.CriticalFor, "critical-for", time.Hour, "how long an instance may be critical")
 	flags.BoolVar(&e.connect, "connect", false, "open a connection to each instance in service")
 	flags.DurationVar(&e.connectTimeout, "connect-timeout", 2*time.Second, "how long each may take")
-	flags.StringArrayVar(&e.agentAddresses, "agent-address", nil, "`NODE=URL`: where the agent of a node answers; may be given several times")
+	flags.StringArrayVar(&e.agentAddresses, "agent-address", nil, "where the agent of a node answers, as `NODE=URL`; may be given several times")
 	e.addFlags(command)
 	flags.BoolVar(&e.asJSON, "json", false, "print the report as JSON")
 	flags.BoolVar(&e.fix, "fix", false, "deregister duplicates through the agents that registered them; asks for each")

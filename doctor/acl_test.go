@@ -113,6 +113,12 @@ func TestFixWithoutPermission(t *testing.T) {
 		t.Errorf("%+v", fixed)
 	}
 
+	blind := token(t, agent, "knows-no-agent", `service_prefix "" { policy = "write" } node_prefix "" { policy = "read" }`)
+	d = newDoctor(t, agent, nil, func(o *Options) { o.Consul.Token = blind })
+	if f := one(t, examine(t, d), CodeDuplicateAddress); f.Fix.Possible || !strings.Contains(f.Fix.WhyNot, `the token lacks agent:read for "a"`) {
+		t.Errorf("without agent:read: %+v", f.Fix)
+	}
+
 	writer := token(t, agent, "writes", readPolicy+finding.Policy)
 	d = newDoctor(t, agent, nil, func(o *Options) { o.Consul.Token = writer })
 	if fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicateAddress), false); fixed.Result != ResultDone {
