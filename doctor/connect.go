@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"sync"
 	"time"
 )
@@ -46,7 +45,8 @@ func try(ctx context.Context, address string, timeout time.Duration) error {
 	if err == nil {
 		return conn.Close()
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	var late net.Error
+	if errors.As(err, &late) && late.Timeout() {
 		return errors.New("no answer within " + timeout.String())
 	}
 	var op *net.OpError
