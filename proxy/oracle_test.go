@@ -377,6 +377,18 @@ func (m *wireMessage) endToEnd(isRequest bool) (fields []wireField) {
 	return fields
 }
 
+// isForbiddenTrailer reports whether the trailer could pose as a field of the
+// head.
+func (f wireField) isForbiddenTrailer() bool {
+	return strings.Contains(f.name, "_") || f.is("Content-Length", "Transfer-Encoding", "Host", "Connection", "Trailer", "TE",
+		"Set-Cookie", "Authorization", "Content-Type", "X-Forwarded-For", "Forwarded", "X-Real-IP")
+}
+
+// isHarmlessTrailer reports whether the trailer is passed on for certain.
+func (f wireField) isHarmlessTrailer() bool {
+	return !strings.Contains(f.name, "_") && len(f.name) == len("X-A") && equalASCII(f.name[:2], "X-")
+}
+
 // neverNominated are fields that a Connection field cannot make end at sluice.
 var neverNominated = []string{
 	"Accept", "Content-Length", "Cookie", "Host", "Max-Forwards", "Proxy-Authenticate", "Referer", "User-Agent", "Via",

@@ -169,8 +169,9 @@ type originConn struct {
 	net.Conn
 	*bufio.Reader
 	origin *origin
-	number int // of the connection, from 1
-	served int // requests on it before this one
+	number int  // of the connection, from 1
+	served int  // requests on it before this one
+	last   bool // it was used for its last request
 }
 
 func (c *originConn) Read(b []byte) (int, error) { return c.Reader.Read(b) }

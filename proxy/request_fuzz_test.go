@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -34,20 +35,10 @@ func FuzzProxy(f *testing.F) {
 	if runtime.GOOS != "linux" {
 		f.Skip("needs all of 127.0.0.0/8 on the loopback interface")
 	}
-	for i, seed := range []string{
-		"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-		"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcHEAD /3 HTTP/1.1\r\nHost: a\r\n\r\nPUT /4 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n0\r\nY: z\r\n\r\nGET /5 HTTP/1.1\r\nHost: a\r\n\r\n",
-		"POST /long HTTP/1.1\r\nHost: a\r\nContent-Length: 40000\r\n\r\n\xfe\xfeGET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /after HTTP/1.1\r\nHost: a\r\n\r\n",
-		"POST /chunks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\nTrailer: x\r\n\r\n4e20\r\n\xfe\r\n4e20;y\r\n\xfe\r\n0\r\nX: 1\r\nContent-Length: 9\r\n\r\nGET /next HTTP/1.0\r\n\r\n",
-		"POST /bad HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\nGET /evil HTTP/1.1\r\nHost: a\r\n\r\n",
-		"POST /cut HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n",
-		"POST /cut HTTP/1.1\r\nHost: a\r\nContent-Length: 30000\r\n\r\n\xfe",
-		"PUT /expect HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabcGET http://b:80?x HTTP/1.1\r\nHost: c\r\nConnection: x-a, upgrade\r\nX-A: 1\r\nUpgrade: websocket\r\nX_B: 2\r\n\r\n",
-		"OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 1\r\n\r\nOPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\nVia: 1.0 b\r\n\r\n",
-		"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /evil HTTP/1.1\r\nHost: a\r\n\r\n",
-		"GET / HTTP/1.1\r\nHost: a\r\nX: " + "y\r\n z\n\r\x00\t\x7f: ,;=\"'%@#[]_-",
-	} {
-		f.Add([]byte(seed), uint64(i)*0x9e3779b97f4a7c15)
+	for _, seed := range requestSeeds() {
+		for i := range uint64(divisionsOfSeeds) {
+			f.Add([]byte(seed), i)
+		}
 	}
 	origin := startEchoOrigin(f)
 	never := time.Hour // no timeout helps out
@@ -97,7 +88,10 @@ func (c *fuzzClient) run() {
 			c.t.Logf("sent %.3000q, which ends %d; got %.2000q, %v", c.sent, end, received, broken)
 		}
 	})
-	answered := c.checkAnswers(want, end, received, broken)
+	if broken != nil {
+		c.t.Errorf("the connection ends with %v", broken)
+	}
+	answered := c.checkAnswers(want, end, received)
 	c.checkSeen(want, seen, answered)
 }
 
@@ -152,7 +146,7 @@ func (c *fuzzClient) settle() {
 
 // checkAnswers checks what the client got, and returns how many of its
 // requests were answered.
-func (c *fuzzClient) checkAnswers(want []*wireMessage, end wireEnd, received []byte, broken error) int {
+func (c *fuzzClient) checkAnswers(want []*wireMessage, end wireEnd, received []byte) int {
 	if c.aborted {
 		return 0
 	}
@@ -176,13 +170,10 @@ func (c *fuzzClient) checkAnswers(want []*wireMessage, end wireEnd, received []b
 		}
 		answered++
 	}
-	// A connection that the client said it would close, or one that sent what
-	// is refused, may break if the client goes on sending.
-	mayBreak := broken != nil && (end == endsClosed || end == endsMalformed)
 	// What follows a body that sluice did not wait for is lost.
 	mayEnd := answered > 0 && want[answered-1].isNotForwarded() && (want[answered-1].chunked || want[answered-1].length > 0)
 	if answered < complete {
-		if !mayBreak && !mayEnd {
+		if !mayEnd {
 			c.t.Errorf("%d of %d requests were answered", answered, complete)
 		}
 		return answered
@@ -195,10 +186,10 @@ func (c *fuzzClient) checkAnswers(want []*wireMessage, end wireEnd, received []b
 	case ok && complete < len(want) && want[complete].isNotForwarded():
 	case ok && (r.StatusCode < 400 || r.Header.Get("X-Sluice-Reason") == "" || !r.Close):
 		c.t.Errorf("got %d for what is malformed or incomplete", r.StatusCode)
-	case !ok && end == endsMalformed && !mayBreak && !mayEnd:
+	case !ok && end == endsMalformed && !mayEnd:
 		c.t.Error("got no answer for what is malformed")
 	}
-	if rest, _ := io.ReadAll(reader); len(rest) > 0 && !mayBreak && (!ok || r.ContentLength != int64(len(rest))) {
+	if rest, _ := io.ReadAll(reader); len(rest) > 0 && (!ok || r.ContentLength != int64(len(rest))) {
 		c.t.Errorf("got %q after the last answer", rest)
 	}
 	return answered
@@ -276,20 +267,59 @@ func (c *fuzzClient) compare(got *seenRequest, want *wireMessage) {
 	if fields = append(fields, wireField{"Via", version}); !slices.Equal(m.endToEnd(true), fields) {
 		c.t.Errorf("the peer got fields %q, want %q", m.endToEnd(true), fields)
 	}
-	if xff := m.values("X-Forwarded-For"); !slices.Equal(xff, []string{c.address.String()}) {
-		c.t.Errorf("the peer got X-Forwarded-For %q", xff)
-	}
+	c.compareOwnFields(m, want)
 	trailers := want.trailers
 	for _, f := range m.trailers {
 		at := slices.Index(trailers, f)
-		if at < 0 || f.is("Content-Length", "Transfer-Encoding", "Host", "Connection", "Trailer", "Set-Cookie", "Authorization", "Content-Type") {
+		if at < 0 || f.isForbiddenTrailer() {
 			c.t.Errorf("the peer got trailer %q, of %q", f, want.trailers)
 			break
 		}
 		trailers = trailers[at+1:]
 	}
+	for _, f := range want.trailers {
+		if f.isHarmlessTrailer() && !slices.Contains(m.trailers, f) {
+			c.t.Errorf("the peer did not get trailer %q", f)
+		}
+	}
 	if got.method != want.method || got.body != want.body || !slices.Equal([]string{got.host}, m.values("Host")) {
 		c.t.Errorf("net/http read %s for %q with %d bytes", got.method, got.host, len(got.body))
+	}
+}
+
+// compareOwnFields checks the fields that sluice writes or takes out, as the peer
+// got them in m.
+func (c *fuzzClient) compareOwnFields(m, want *wireMessage) {
+	for _, f := range m.fields {
+		if strings.Contains(f.name, "_") || f.is("Keep-Alive", "Proxy-Connection", "HTTP2-Settings", "Proxy-Authorization",
+			"X-Real-IP", "Forwarded", "X-Forwarded-Port", "X-Sluice-Attempts") {
+			c.t.Errorf("the peer got the field %q", f)
+		}
+	}
+	wants := map[string][]string{
+		"X-Forwarded-For":   {c.address.String()},
+		"X-Forwarded-Host":  want.values("Host"),
+		"X-Forwarded-Proto": {"http"},
+		"Max-Forwards":      want.values("Max-Forwards"),
+		"TE":                nil,
+		"Upgrade":           nil,
+		"Connection":        nil,
+	}
+	if upgrade := m.values("Upgrade"); len(upgrade) > 0 {
+		wants["Upgrade"], wants["Connection"] = want.values("Upgrade"), []string{"Upgrade"}
+	} else if slices.ContainsFunc(want.elements("TE"), func(e string) bool { return equalASCII(e, "trailers") }) {
+		wants["TE"], wants["Connection"] = []string{"trailers"}, []string{"TE"}
+	}
+	if values := wants["Max-Forwards"]; want.method == "OPTIONS" && len(values) > 0 {
+		wants["Max-Forwards"] = nil
+		if left, err := strconv.Atoi(values[0]); err == nil && left > 0 {
+			wants["Max-Forwards"] = []string{strconv.Itoa(left - 1)}
+		}
+	}
+	for name, values := range wants {
+		if got := m.values(name); !slices.Equal(got, values) {
+			c.t.Errorf("the peer got %s: %q, want %q", name, got, values)
+		}
 	}
 }
 

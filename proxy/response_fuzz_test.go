@@ -23,28 +23,14 @@ import (
 //
 // In the input, "\xfe" stands for 20,000 octets.
 func FuzzProxyResponse(f *testing.F) {
-	for i, seed := range []string{
-		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL",
-		"HTTP/1.1 200 Fine\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\nSet-Cookie: a\r\nset-cookie: b\r\n\r\n3;x\r\nabc\r\n4e20\r\n\xfe\r\n0\r\nX: y\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nConnection: close, x-a\r\nX-A: 1\r\n\r\nuntil closed \xfe",
-		"HTTP/1.0 404 Not Found\r\n\r\n",
-		"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\nContent-Length: 20000\r\n\r\n\xfe",
-		"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
-		"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: \"a\"\r\n\r\nabcde",
-		"HTTP/1.1 200 OK\r\nContent-Length: 80000\r\n\r\n\xfe\xfe\xfe\xfe",
-		"HTTP/1.1 200 OK\r\nContent-Length: 80001\r\n\r\n\xfe\xfe\xfe\xfe",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-		"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
-		"HTTP/1.1 200\nA : b\r\n c\r\r\n\x00\t\x7f\r\n\r\n",
-	} {
-		f.Add([]byte(seed), uint64(i)*0x9e3779b97f4a7c15)
+	for _, seed := range responseSeeds() {
+		for i := range uint64(divisionsOfSeeds) {
+			f.Add([]byte(seed), i)
+		}
 	}
 	origin := startScriptedOrigin(f)
 	never := time.Hour
-	p := startProxy(f, Options{KeepForGoneClients: true, Timeouts: Timeouts{never, never, never, never}}, origin.address())
+	p := startProxy(f, Options{KeepForGoneClients: true, Timeouts: Timeouts{never, never, never, never}}, origin.addresses[:]...)
 	var mu sync.Mutex // the cases of a plain test run may be parallel
 	f.Fuzz(func(t *testing.T, input []byte, seed uint64) {
 		mu.Lock()
@@ -57,8 +43,8 @@ func FuzzProxyResponse(f *testing.F) {
 		c := responseCase{
 			t: t, p: p, origin: origin, random: random,
 			method: []string{"GET", "GET", "HEAD", "POST"}[random.IntN(4)],
-			http10: random.IntN(4) == 0,
-			sent:   strings.ReplaceAll(string(input), "\xfe", strings.Repeat("x", 20000)),
+			http10: random.IntN(4) == 0, trailers: random.IntN(2) == 0,
+			sent: strings.ReplaceAll(string(input), "\xfe", strings.Repeat("x", 20000)),
 		}
 		c.run()
 	})
@@ -66,20 +52,22 @@ func FuzzProxyResponse(f *testing.F) {
 
 // A responseCase is one answer of a peer, and the request after it.
 type responseCase struct {
-	t      *testing.T
-	p      *testProxy
-	origin *scriptedOrigin
-	random *rand.Rand
-	method string
-	http10 bool // the client speaks HTTP/1.0
-	sent   string
+	t        *testing.T
+	p        *testProxy
+	origin   *scriptedOrigin
+	random   *rand.Rand
+	method   string
+	http10   bool // the client speaks HTTP/1.0
+	trailers bool // the client takes them
+	sent     string
 }
 
 func (c *responseCase) run() {
 	want, rest, end := readResponses(c.sent, c.method, true)
 	// What does not end by itself ends with the connection.
 	closes := end != endsClean || c.random.IntN(2) == 0
-	c.origin.set(script{response: c.sent, together: len(rest) + 1, closes: closes, random: c.random})
+	last := rest != "" || len(want) > 0 && want[len(want)-1].last()
+	c.origin.set(script{response: c.sent, together: len(rest) + 1, closes: closes, last: last, random: c.random})
 	c.t.Cleanup(func() {
 		if c.t.Failed() {
 			c.t.Logf("%s, HTTP/1.0 %v: sent %.3000q, which ends %d with %.100q left, closes %v", c.method, c.http10, c.sent, end, rest, closes)
@@ -91,15 +79,26 @@ func (c *responseCase) run() {
 	if c.http10 {
 		version = "HTTP/1.0\r\nConnection: keep-alive"
 	}
+	if c.trailers {
+		version += "\r\nTE: trailers"
+	}
 	fmt.Fprintf(conn, "%s /scripted %s\r\nHost: a\r\n\r\n", c.method, version)
 	reader := bufio.NewReader(conn)
 	kept := c.checkResponse(reader, want, end)
 
-	// The next request goes out on the connection to the peer that this one used,
+	complete := len(want) > 0 && want[len(want)-1].complete
+	if n := c.origin.asked(); n != 1 && (n < 1 || n > 3 || c.method == "POST" || complete || end == endsMalformed) {
+		c.t.Errorf("the peers were asked %d times", n)
+	}
+
+	// The next requests go out on the connections to the peers that this one used,
 	// if any is used again.
 	other := c.dial()
 	defer other.Close()
-	c.next(other, bufio.NewReader(other))
+	otherReader := bufio.NewReader(other)
+	for range c.origin.addresses {
+		c.next(other, otherReader)
+	}
 	if kept {
 		c.next(conn, reader)
 	}
@@ -152,8 +151,8 @@ func (c *responseCase) checkResponse(reader *bufio.Reader, want []*wireMessage, 
 	}
 	r, err := http.ReadResponse(reader, &http.Request{Method: c.method})
 	if err != nil {
-		if final != nil && final.complete {
-			c.t.Errorf("a complete response did not arrive: %v", err)
+		if final == nil || final.complete {
+			c.t.Errorf("no response: %v", err)
 		}
 		return false
 	}
@@ -164,12 +163,17 @@ func (c *responseCase) checkResponse(reader *bufio.Reader, want []*wireMessage, 
 		}
 		return !r.Close
 	}
+	if !final.complete && final.length >= 0 && !final.chunked && r.StatusCode == 502 && err == nil && r.Header.Get("X-Sluice-Reason") == "upstream_reset" {
+		return !r.Close // it had been held back
+	}
 	c.compareHead(r, final)
 	switch {
 	case err == nil && !final.complete:
 		c.t.Errorf("got a complete body of %d bytes, which was not sent", len(body))
 	case err != nil && final.complete:
 		c.t.Errorf("a complete body broke off after %d of %d bytes: %v", len(body), len(final.body), err)
+	case c.http10 && r.TransferEncoding != nil:
+		c.t.Errorf("got %q in HTTP/1.0", r.TransferEncoding)
 	case !strings.HasPrefix(final.body, string(body)) || err == nil && string(body) != final.body:
 		c.t.Errorf("got a body of %d bytes, want %d", len(body), len(final.body))
 	}
@@ -179,7 +183,38 @@ func (c *responseCase) checkResponse(reader *bufio.Reader, want []*wireMessage, 
 			c.t.Errorf("got Content-Length %q, want %d", length, final.length)
 		}
 	}
+	if err == nil {
+		c.compareTrailers(r.Trailer, final)
+	}
+	if err == nil && r.Close {
+		if rest, err := io.ReadAll(reader); err != nil || len(rest) > 0 {
+			c.t.Errorf("got %q, %v after the last response", rest, err)
+		}
+	}
 	return err == nil && !r.Close
+}
+
+// compareTrailers compares the trailers that the client got with what was sent.
+func (c *responseCase) compareTrailers(got http.Header, want *wireMessage) {
+	for name := range got {
+		if !c.trailers || (wireField{name: name}).isForbiddenTrailer() {
+			c.t.Errorf("got trailer %s: %q", name, got[name])
+		}
+	}
+	if !c.trailers || c.http10 || c.method == "HEAD" {
+		return
+	}
+	wanted := http.Header{}
+	for _, f := range want.trailers {
+		if f.isHarmlessTrailer() {
+			wanted.Add(f.name, f.value)
+		}
+	}
+	for name := range wanted {
+		if !slices.Equal(got[name], wanted[name]) {
+			c.t.Errorf("got trailer %s: %q, want %q", name, got[name], wanted[name])
+		}
+	}
 }
 
 // compareHead compares a head as the client got it, and net/http reads it, with
@@ -222,11 +257,14 @@ func (c *responseCase) compareHead(r *http.Response, want *wireMessage) {
 const nextBody = "the next"
 
 // A scriptedOrigin answers requests for /scripted by its script, and all others
-// in its ordinary way.
+// in its ordinary way, at two addresses.
 type scriptedOrigin struct {
-	*origin
-	mu     sync.Mutex
-	script script // guarded by mu
+	addresses [2]string
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	script  script
+	scripts int // how many times it was played since it was set
 }
 
 type script struct {
@@ -236,32 +274,50 @@ type script struct {
 	// then, is the answer to the next request to everybody.
 	together int
 	closes   bool // the connection after it
+	last     bool // nothing may be asked on the connection after it
 	random   *rand.Rand
 }
 
 func startScriptedOrigin(t testing.TB) *scriptedOrigin {
 	o := &scriptedOrigin{}
-	o.origin = startOrigin(t, func(c *originConn) bool {
-		r, ok := c.request()
-		o.origin.forget()
-		if !ok {
-			return false
-		}
-		if r.URL.Path != "/scripted" {
-			_, err := fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(nextBody), nextBody)
-			return err == nil
-		}
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		return o.script.play(c.Conn)
-	})
+	for i := range o.addresses {
+		o.addresses[i] = startOrigin(t, o.handle).address()
+	}
 	return o
+}
+
+func (o *scriptedOrigin) handle(c *originConn) bool {
+	r, ok := c.request()
+	c.origin.forget()
+	if !ok {
+		return false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	body := nextBody
+	switch {
+	case c.last:
+		body = "not to be asked"
+	case r.URL.Path == "/scripted":
+		c.last = o.script.last
+		o.scripts++
+		return o.script.play(c.Conn)
+	}
+	_, err := fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	return err == nil
 }
 
 func (o *scriptedOrigin) set(s script) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.script = s
+	o.script, o.scripts = s, 0
+}
+
+// asked returns how often the script was played.
+func (o *scriptedOrigin) asked() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.scripts
 }
 
 // play sends the response in pieces.

@@ -214,7 +214,7 @@ func (x *httpExchange) appendResponseHead(out, b []byte) []byte {
 		return append(out, "Connection: Upgrade\r\n\r\n"...)
 	}
 	if x.framing == framingChunked || x.framing == framingChunkedAnew ||
-		x.framing == framingNone && head.Chunked && x.head.Method == http1.MethodHead {
+		x.framing == framingNone && head.Chunked && x.head.Method == http1.MethodHead && !x.head.HTTP10 {
 		out = append(out, "Transfer-Encoding: chunked\r\n"...)
 	}
 	switch {
