@@ -15,6 +15,7 @@ type catalog struct {
 	client           *api.Client
 	instances, nodes int
 	bare             bool // instances have no checks
+	port             int  // of every instance
 }
 
 // instance returns the registration of instance i of service s.
@@ -26,7 +27,7 @@ func (c catalog) instance(s, i int, status string) *api.CatalogRegistration {
 		Address:        fmt.Sprintf("10.0.%d.%d", n/250, n%250+1),
 		SkipNodeUpdate: s > 0 || i >= c.nodes,
 		Service: &api.AgentService{
-			ID: id, Service: serviceName(s), Address: "127.0.0.1", Port: 10_000 + i,
+			ID: id, Service: serviceName(s), Address: instanceAddress(i), Port: c.port,
 			Tags: []string{"v1", "http"}, Meta: map[string]string{"version": "1.2.3"},
 			Weights: api.AgentWeights{Passing: 1, Warning: 1},
 		},

@@ -26,6 +26,10 @@
 // The second after each change counts for it, too, except in the time. Idle is
 // the time before the first change: queries and bytes a second.
 //
+// Then the whole program, as people run it, has a route to every service. A
+// client sends one request after the other to a service while an instance of it
+// is registered, and the time is that until a request reaches the instance.
+//
 // Everything shares the machine, so times depend on what else it does; queries,
 // bytes and connections do not.
 package main

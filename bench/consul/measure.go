@@ -29,6 +29,7 @@ type result struct {
 	idleQueries, idleBytes float64       // a second
 	kinds                  []kind
 	end                    usage
+	served                 served
 }
 
 // kind is one kind of change, each figure but the times for one change.
@@ -82,10 +83,25 @@ func measure(ctx context.Context, o options) (result, error) {
 	if o.tls {
 		address, ca = "https://"+agent.HTTPSAddress(), agentOptions.TLS.CA
 	}
-	b := &bench{options: o, agent: agent, catalog: catalog{client: agent.Client(), instances: o.instances, nodes: o.nodes, bare: o.bare}}
+	origin, err := startOrigin(o.instances + 1)
+	if err != nil {
+		return result{}, err
+	}
+	defer origin.close()
+	b := &bench{options: o, agent: agent, catalog: catalog{client: agent.Client(), instances: o.instances, nodes: o.nodes, bare: o.bare, port: origin.port}}
 	if err := b.catalog.fill(ctx, o.services); err != nil {
 		return result{}, fmt.Errorf("fill the catalog: %w", err)
 	}
+	r, err := b.measureSets(ctx, address, ca)
+	if err != nil {
+		return result{}, err
+	}
+	r.served, err = b.measureServed(ctx, dir, address, ca)
+	return r, err
+}
+
+// measureSets measures discovery alone.
+func (b *bench) measureSets(ctx context.Context, address, ca string) (result, error) {
 	begin := time.Now()
 	stop, err := b.start(address, ca)
 	if err != nil {
