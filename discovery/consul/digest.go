@@ -1,10 +1,9 @@
 package consul
 
 import (
+	"errors"
 	"fmt"
-	"io"
-
-	"github.com/go-json-experiment/json/jsontext"
+	"hash/maphash"
 )
 
 // record is what an overview keeps of an entry of the catalog: which service it
@@ -14,25 +13,44 @@ type record struct {
 	status   string // of a check
 	modified uint64
 	seen     uint64 // the last round that listed it
+	place    int    // in the latest answer
 }
 
 // table holds the entries that an answer listed, to compare with the next
 // answer. It is not safe for concurrent use.
+//
+// Nearly all of an answer is what the one before was, byte for byte and in the
+// same order. So a table keeps a sum over the bytes of each entry, looks whether
+// the next entry is the one that came next last time, and reads it only if not:
+// that takes a tenth of the time.
 type table struct {
-	nodes map[string]map[string]*record // by node, then by the entry's id
-	size  int                           // entries
-	round uint64
-	names map[string]string // one copy of each name of a service, and of each status
+	reader *factReader
+	nodes  map[string]map[string]*record // by node, then by the entry's id
+	size   int                           // entries
+	round  uint64
+	listed int               // entries that the latest round has listed
+	names  map[string]string // one copy of each name of a service, and of each status
+
+	seed      maphash.Seed
+	stretches []stretch // of the latest answer
+	spare     []stretch // of the one before, for its memory
 }
 
-func newTable() *table {
-	return &table{nodes: make(map[string]map[string]*record), names: make(map[string]string)}
+// stretch is the part of an answer from the end of an entry to that of the next
+// one.
+type stretch struct {
+	sum    uint64 // of 64 bits and with a random seed: two different ones have it in common once in an age
+	length int
+	record *record
 }
 
-// fact is what an answer says of an entry. Its slices are valid until the next one.
-type fact struct {
-	node, id, service, status []byte
-	created, modified         uint64
+func newTable(f form) *table {
+	return &table{
+		reader: newFactReader(f),
+		nodes:  make(map[string]map[string]*record),
+		names:  make(map[string]string),
+		seed:   maphash.MakeSeed(),
+	}
 }
 
 // change is what differs between two answers.
@@ -54,14 +72,30 @@ const (
 	changeNoise
 )
 
-// compare reads an answer with list, which calls its argument for each entry,
-// and tells changed which services and nodes have entries that are new, changed
-// or gone. After an error changed may not have been told everything.
-func (t *table) compare(list func(each func(fact)) error, changed func(change)) error {
+// compare reads an answer, and tells changed which services and nodes have
+// entries that are new, changed or gone. After an error changed may not have been
+// told everything.
+func (t *table) compare(answer []byte, changed func(change)) error {
 	t.round++
-	err := list(func(f fact) { t.note(f, changed) })
+	t.listed = 0
+	old, stretches := t.stretches, t.spare[:0]
+	t.stretches, t.spare = nil, nil // until all is well
+	begin, listed, err := t.reader.form.begin(answer)
 	if err != nil {
 		return err
+	}
+	end := begin
+	if listed {
+		if stretches, end, err = t.walk(answer, begin, old, stretches, changed); err != nil {
+			return err
+		}
+	}
+	if err := wellFormed(answer, begin, end); err != nil {
+		return err
+	}
+	t.stretches, t.spare = stretches, old
+	if t.listed == t.size {
+		return nil
 	}
 	for node, entries := range t.nodes {
 		for id, r := range entries {
@@ -78,24 +112,81 @@ func (t *table) compare(list func(each func(fact)) error, changed func(change)) 
 	return nil
 }
 
-func (t *table) note(f fact, changed func(change)) {
+// walk goes through the entries of an answer from a place on, and returns where
+// they end. It appends their stretches to stretches.
+func (t *table) walk(answer []byte, at int, old, stretches []stretch, changed func(change)) ([]stretch, int, error) {
+	for next := 0; ; {
+		// The first entry alone has no comma before it.
+		if next < len(old) && (next == 0) == (len(stretches) == 0) {
+			s := old[next]
+			if s.length <= len(answer)-at && maphash.Bytes(t.seed, answer[at:at+s.length]) == s.sum {
+				t.see(s.record)
+				s.record.place = len(stretches)
+				stretches = append(stretches, s)
+				at += s.length
+				next++
+				continue
+			}
+		}
+		begin, more, err := nextEntry(answer, at, len(stretches) == 0)
+		if err != nil || !more {
+			return stretches, begin, err
+		}
+		f, length, err := t.reader.read(answer[begin:])
+		if err != nil {
+			return nil, 0, err
+		}
+		r, known := t.note(f, changed)
+		if known {
+			next = r.place + 1
+		}
+		r.place = len(stretches)
+		end := begin + length
+		stretches = append(stretches, stretch{maphash.Bytes(t.seed, answer[at:end]), end - at, r})
+		at = end
+	}
+}
+
+// nextEntry returns where the next entry begins, or that there is none and where
+// the list ends.
+func nextEntry(answer []byte, at int, first bool) (begin int, more bool, err error) {
+	comma := first
+	for ; at < len(answer); at++ {
+		switch c := answer[at]; {
+		case c == ' ' || c == '\n' || c == '\r' || c == '\t':
+		case c == ',' && !comma:
+			comma = true
+		case c == '{' && comma:
+			return at, true, nil
+		case c == ']' && (first || !comma):
+			return at, false, nil
+		default:
+			return 0, false, fmt.Errorf("decode the answer: %q where an entry was expected", c)
+		}
+	}
+	return 0, false, errors.New("decode the answer: it ends within a list")
+}
+
+// note takes note of an entry, and reports whether the answer before had it.
+func (t *table) note(f fact, changed func(change)) (r *record, known bool) {
 	entries := t.nodes[string(f.node)]
 	if entries == nil {
 		entries = make(map[string]*record)
 		t.nodes[string(f.node)] = entries
 	}
-	r := entries[string(f.id)]
+	r = entries[string(f.id)]
 	if r == nil {
-		r = &record{service: t.name(f.service), status: t.name(f.status), modified: f.modified, seen: t.round}
+		r = &record{service: t.name(f.service), status: t.name(f.status), modified: f.modified}
+		t.see(r)
 		entries[string(f.id)] = r
 		t.size++
 		changed(change{r.service, string(f.node), f.created, f.modified, changeCame})
-		return
+		return r, false
 	}
-	r.seen = t.round
+	t.see(r)
 	sameService, sameStatus := r.service == string(f.service), r.status == string(f.status)
 	if r.modified == f.modified && sameService && sameStatus {
-		return
+		return r, true
 	}
 	r.modified = f.modified
 	if !sameService {
@@ -110,6 +201,15 @@ func (t *table) note(f fact, changed func(change)) {
 		kind = changeNoise
 	}
 	changed(change{r.service, string(f.node), f.created, f.modified, kind})
+	return r, true
+}
+
+// see takes note that the answer lists r, perhaps not for the first time.
+func (t *table) see(r *record) {
+	if r.seen != t.round {
+		r.seen = t.round
+		t.listed++
+	}
 }
 
 func (t *table) name(b []byte) string {
@@ -119,121 +219,4 @@ func (t *table) name(b []byte) string {
 		t.names[name] = name
 	}
 	return name
-}
-
-// readChecks reads an answer of /v1/health/state/STATE.
-func readChecks(r io.Reader, each func(fact)) error {
-	return readFacts(newDecoder(r), factFields{node: `"Node"`, id: `"CheckID"`, service: `"ServiceName"`, status: `"Status"`}, nil, each)
-}
-
-// readNodeServices reads an answer of /v1/catalog/node-services/NODE.
-func readNodeServices(r io.Reader, node string, each func(fact)) error {
-	d := newDecoder(r)
-	return readObject(d, func(name []byte) error {
-		// A node that is not there has null.
-		if string(name) != `"Services"` || d.PeekKind() == 'n' {
-			return d.SkipValue()
-		}
-		return readFacts(d, factFields{id: `"ID"`, service: `"Service"`}, []byte(node), each)
-	})
-}
-
-// readNodes reads the names from an answer of /v1/catalog/nodes.
-func readNodes(r io.Reader, each func(fact)) error {
-	return readFacts(newDecoder(r), factFields{node: `"Node"`}, nil, each)
-}
-
-// factFields are the names of the fields in an answer, as they stand there.
-type factFields struct{ node, id, service, status string }
-
-func newDecoder(r io.Reader) *jsontext.Decoder {
-	return jsontext.NewDecoder(r, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-}
-
-// readFacts reads an array of objects. null, which Consul never sends for an
-// empty one, is an error.
-func readFacts(d *jsontext.Decoder, fields factFields, node []byte, each func(fact)) error {
-	if err := expect(d, '['); err != nil {
-		return err
-	}
-	var nodeBuffer, idBuffer, serviceBuffer, statusBuffer []byte
-	for d.PeekKind() == '{' {
-		e := fact{node: node}
-		err := readObject(d, func(name []byte) (err error) {
-			switch string(name) {
-			case fields.node:
-				nodeBuffer, err = readString(d, nodeBuffer[:0])
-				e.node = nodeBuffer
-			case fields.id:
-				idBuffer, err = readString(d, idBuffer[:0])
-				e.id = idBuffer
-			case fields.service:
-				serviceBuffer, err = readString(d, serviceBuffer[:0])
-				e.service = serviceBuffer
-			case fields.status:
-				statusBuffer, err = readString(d, statusBuffer[:0])
-				e.status = statusBuffer
-			case `"CreateIndex"`:
-				e.created, err = readUint(d)
-			case `"ModifyIndex"`:
-				e.modified, err = readUint(d)
-			default:
-				err = d.SkipValue()
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		each(e)
-	}
-	return expect(d, ']')
-}
-
-// readObject reads an object; field reads the value of the field whose name, in
-// quotes, it is given. The name is valid until it begins.
-func readObject(d *jsontext.Decoder, field func(name []byte) error) error {
-	if err := expect(d, '{'); err != nil {
-		return err
-	}
-	for d.PeekKind() == '"' {
-		name, err := d.ReadValue()
-		if err != nil {
-			return err
-		}
-		if err := field(name); err != nil {
-			return err
-		}
-	}
-	return expect(d, '}')
-}
-
-func expect(d *jsontext.Decoder, kind jsontext.Kind) error {
-	token, err := d.ReadToken()
-	if err != nil {
-		return fmt.Errorf("decode the answer: %w", err)
-	}
-	if token.Kind() != kind {
-		return fmt.Errorf("decode the answer: %v where %v was expected", token.Kind(), kind)
-	}
-	return nil
-}
-
-func readString(d *jsontext.Decoder, to []byte) ([]byte, error) {
-	value, err := d.ReadValue()
-	if err != nil {
-		return nil, err
-	}
-	return jsontext.AppendUnquote(to, value)
-}
-
-func readUint(d *jsontext.Decoder) (uint64, error) {
-	token, err := d.ReadToken()
-	if err != nil {
-		return 0, err
-	}
-	if token.Kind() != '0' {
-		return 0, fmt.Errorf("decode the answer: %v where a number was expected", token.Kind())
-	}
-	return token.Uint()
 }

@@ -1,7 +1,7 @@
 package consul
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +17,7 @@ import (
 
 // answer is what a feed got.
 type answer struct {
-	body     io.Reader
+	body     *bytes.Buffer // until take returns
 	index    uint64
 	filtered bool // by ACLs
 }
@@ -97,7 +97,7 @@ func (f *feed) poll(ctx context.Context) error {
 		q.WaitTime = defaultWait - rand.N(defaultWait/10)
 	}
 	var err error
-	f.asked, err = f.client.get(ctx, f.path, q, func(a Answer, body io.Reader) error {
+	f.asked, err = f.client.get(ctx, f.path, q, func(a Answer, body *bytes.Buffer) error {
 		if a.Index > 0 && a.Index == f.last && f.index > 0 {
 			return nil // the wait is over
 		}
@@ -116,9 +116,9 @@ func (f *feed) poll(ctx context.Context) error {
 }
 
 // get asks for path, without "/v1/", when the gate lets it, and has read read
-// the answer if it is one of a Consul that knows a leader. It returns which agent
+// the answer, whose body is valid until it returns, if it is one of a Consul that knows a leader. It returns which agent
 // was asked.
-func (c *Client) get(ctx context.Context, path string, q api.QueryOptions, read func(Answer, io.Reader) error) (*agent, error) {
+func (c *Client) get(ctx context.Context, path string, q api.QueryOptions, read func(Answer, *bytes.Buffer) error) (*agent, error) {
 	if err := c.gate.enter(ctx); err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func (c *Client) get(ctx context.Context, path string, q api.QueryOptions, read 
 }
 
 // get sends one query.
-func (a *agent) get(ctx context.Context, path string, q api.QueryOptions, read func(Answer, io.Reader) error) error {
+func (a *agent) get(ctx context.Context, path string, q api.QueryOptions, read func(Answer, *bytes.Buffer) error) error {
 	limited, cancel := limit(ctx, q)
 	defer cancel()
 	var null any
@@ -143,10 +143,12 @@ func (a *agent) get(ctx context.Context, path string, q api.QueryOptions, read f
 		if !answer.KnownLeader {
 			return errNoLeader
 		}
-		buffer := bodies.Get().(*bufio.Reader)
+		buffer := bodies.Get().(*bytes.Buffer)
 		defer bodies.Put(buffer)
-		defer buffer.Reset(nil)
-		buffer.Reset(body)
+		buffer.Reset()
+		if _, err := buffer.ReadFrom(body); err != nil {
+			return err
+		}
 		return read(answer, buffer)
 	})))
 	switch {
@@ -160,8 +162,7 @@ func (a *agent) get(ctx context.Context, path string, q api.QueryOptions, read f
 	return fmt.Errorf("consul %s: %s: %w", a.url, path, explain(err, "service:read and node:read for what it is to see"))
 }
 
-// bodies are buffers for long answers: net/http and the decoder would read them
-// in pieces of 4 KB.
-var bodies = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 64<<10) }}
+// bodies are buffers for answers, which may be long.
+var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 var errNoLeader = errors.New("the agent knows no leader")

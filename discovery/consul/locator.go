@@ -2,7 +2,6 @@ package consul
 
 import (
 	"context"
-	"io"
 	"slices"
 	"sync"
 	"time"
@@ -50,7 +49,6 @@ type locator struct {
 type list struct {
 	feed   *feed // whose queries never block
 	table  *table
-	read   func(io.Reader, func(fact)) error
 	loaded bool // there is something to compare with
 	found  findings
 }
@@ -74,7 +72,7 @@ func (l *locator) startChecks() {
 		filters = halves("ServiceID")
 	}
 	for _, filter := range filters {
-		c := l.newList("health/state/any", filter, readChecks)
+		c := l.newList("health/state/any", filter, checksForm)
 		l.session.feeds = append(l.session.feeds, c.feed)
 		l.session.add(c.feed, errPending)
 		l.checks = append(l.checks, c)
@@ -95,8 +93,8 @@ func (l *locator) follow(nodes []string) {
 	l.nodes = nodes
 }
 
-func (l *locator) newList(path, filter string, read func(io.Reader, func(fact)) error) *list {
-	c := &list{table: newTable(), read: read}
+func (l *locator) newList(path, filter string, f form) *list {
+	c := &list{table: newTable(f)}
 	c.feed = l.session.newFeed(path, func(a answer) error { return l.take(c, a) })
 	c.feed.options.Filter = filter
 	return c
@@ -197,7 +195,7 @@ func (l *locator) listServices() {
 			continue
 		}
 		for _, filter := range halves("ID") {
-			c := l.newList(nodePath(name), filter, func(r io.Reader, each func(fact)) error { return readNodeServices(r, name, each) })
+			c := l.newList(nodePath(name), filter, nodeServicesForm(name))
 			l.services = append(l.services, c)
 		}
 	}
@@ -229,7 +227,7 @@ func (l *locator) take(c *list, a answer) error {
 	l.mu.Unlock()
 	onDemand := slices.Contains(l.services, c)
 	found := findings{first: !c.loaded, at: make(map[uint64]bool)}
-	err := c.table.compare(func(each func(fact)) error { return c.read(a.body, each) }, func(change change) {
+	err := c.table.compare(a.body.Bytes(), func(change change) {
 		found.at[change.created], found.at[change.modified] = true, true
 		if change.kind == changeWent {
 			found.went++

@@ -373,10 +373,16 @@ func (v *overview) reconsider() {
 
 // takeNodes reads the names of all nodes.
 func (v *overview) takeNodes(a answer) error {
-	names := []string{}
-	err := readNodes(a.body, func(f fact) { names = append(names, string(f.node)) })
-	if err != nil {
+	var nodes []struct{ Node string }
+	if err := read(a.body, &nodes); err != nil {
 		return err
+	}
+	if nodes == nil {
+		return errors.New("the answer is no list of nodes")
+	}
+	names := make([]string, len(nodes))
+	for n := range nodes {
+		names[n] = nodes[n].Node
 	}
 	slices.Sort(names)
 	v.mu.Lock()

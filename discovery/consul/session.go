@@ -172,9 +172,9 @@ func (s *session) followSick(one bool) {
 
 // takeNode returns what reads the services of a node.
 func (s *session) takeNode(p part) func(answer) error {
-	t := newTable()
+	t := newTable(nodeServicesForm(p.node))
 	return func(a answer) error {
-		err := t.compare(func(each func(fact)) error { return readNodeServices(a.body, p.node, each) }, s.changed)
+		err := t.compare(a.body.Bytes(), s.changed)
 		s.resizeNode(p, t.size)
 		return err
 	}
@@ -194,9 +194,9 @@ func (s *session) resizeNode(p part, size int) {
 
 // takeSick returns what reads checks that are not passing.
 func (s *session) takeSick() func(answer) error {
-	t := newTable()
+	t := newTable(checksForm)
 	return func(a answer) error {
-		return t.compare(func(each func(fact)) error { return readChecks(a.body, each) }, func(c change) {
+		return t.compare(a.body.Bytes(), func(c change) {
 			s.names.shows(c.modified)
 			s.changed(c)
 		})
@@ -205,10 +205,10 @@ func (s *session) takeSick() func(answer) error {
 
 // takeAllChecks returns what reads all checks.
 func (s *session) takeAllChecks() func(answer) error {
-	t, noise, since := newTable(), 0, time.Now()
+	t, noise, since := newTable(checksForm), 0, time.Now()
 	return func(a answer) error {
 		first, found, heard, went := t.round == 0, false, false, false
-		err := t.compare(func(each func(fact)) error { return readChecks(a.body, each) }, func(c change) {
+		err := t.compare(a.body.Bytes(), func(c change) {
 			if !first {
 				s.names.shows(c.created)
 				s.names.shows(c.modified)
