@@ -22,6 +22,7 @@ type agent struct {
 
 	probeAPI       *api.Client
 	probeTransport *http.Transport
+	kept           keptConnection
 
 	// The mu of agents guards the fields below.
 
@@ -94,6 +95,7 @@ func (a *agent) close() {
 func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
 	defer cancel()
+	ctx = a.kept.trace(ctx)
 	leader, err := a.probeAPI.Status().LeaderWithQueryOptions((&api.QueryOptions{}).WithContext(ctx))
 	var status api.StatusError
 	switch {

@@ -254,7 +254,11 @@ func (s *agents) note(a *agent, c condition, err error) {
 	if c < good {
 		a.trouble = now
 	}
+	closed := a.kept.closed()
 	if a.condition == c {
+		if closed && c == good {
+			s.tryAgainLocked() // it may have been restarted between two probes
+		}
 		return
 	}
 	was := a.condition

@@ -1,0 +1,83 @@
+package consul
+
+import (
+	"context"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/discovery/discoverytest"
+)
+
+// keptBubble runs f with a client that only probes, in virtual time. Lose closes
+// its connections.
+func keptBubble(t *testing.T, keep bool, f func(c *Client, lose func())) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		pipe := discoverytest.ServePipe(discoverytest.New())
+		var mu sync.Mutex
+		var conns []net.Conn
+		client, err := NewClient(ClientOptions{Addresses: []string{"http://fake"}, Log: zerolog.Nop(),
+			dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := pipe.DialContext(ctx, network, address)
+				mu.Lock()
+				defer mu.Unlock()
+				conns = append(conns, conn)
+				return conn, err
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client.agents.all[0].probeTransport.DisableKeepAlives = !keep
+		done := client.Follow()
+		time.Sleep(10 * time.Second)
+		f(client, func() {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, c := range conns {
+				c.Close()
+			}
+		})
+		done()
+		client.Close()
+		pipe.Close()
+	})
+}
+
+// changedWithin reports whether Changed is told of something within d.
+func changedWithin(c *Client, d time.Duration) bool {
+	changed := c.Changed()
+	select {
+	case <-changed:
+		return true
+	case <-time.After(d):
+		return false
+	}
+}
+
+func TestRestartBetweenTwoProbesIsNoticed(t *testing.T) {
+	keptBubble(t, true, func(c *Client, lose func()) {
+		if changedWithin(c, time.Minute) {
+			t.Error("something has changed while nothing happened")
+		}
+		lose()
+		if !changedWithin(c, 2*time.Second) {
+			t.Error("the lost connection was not noticed")
+		}
+		if changedWithin(c, time.Minute) {
+			t.Error("it was noticed again")
+		}
+	})
+}
+
+func TestNoConnectionIsLostWhereNoneIsKept(t *testing.T) {
+	keptBubble(t, false, func(c *Client, _ func()) {
+		if changedWithin(c, time.Minute) {
+			t.Error("something has changed")
+		}
+	})
+}
