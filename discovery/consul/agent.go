@@ -29,6 +29,7 @@ type agent struct {
 	condition  condition
 	since      time.Time // when condition began
 	trouble    time.Time // when a probe last showed another one than good
+	leaderless time.Time // since when no probe has shown a leader, although it answered; zero: one did
 	brokenOff  bool      // what waited for it was broken off in this silence
 	complaints time.Time // until when queries that failed speak against it
 	life       context.Context
@@ -104,7 +105,7 @@ func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, er
 	case err == nil:
 		return troubled, errors.New("it knows no leader")
 	case errors.As(err, &status):
-		return troubled, fmt.Errorf("%d %s (%s)", status.Code, http.StatusText(status.Code), oneLine(status.Body))
+		return troubled, &statusError{status.Code, fmt.Sprintf("%d %s (%s)", status.Code, http.StatusText(status.Code), oneLine(status.Body))}
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	}

@@ -28,9 +28,9 @@ const (
 	probeTimeout = 300 * time.Millisecond
 	// roundGap is the least time between two rounds of probes.
 	roundGap = 100 * time.Millisecond
-	// silenceLimit is how long an agent may be silent, when there is no better
-	// one, until the queries that wait for it are broken off: a busy machine is
-	// no outage.
+	// silenceLimit is how long an agent may be silent, or know no leader, when
+	// there is no better one, until the queries that wait for it are broken off: a
+	// busy machine is no outage, nor is an election.
 	silenceLimit = 3 * time.Second
 
 	// complaintTime is how long an agent counts as bad that answers probes and
@@ -254,6 +254,12 @@ func (s *agents) note(a *agent, c condition, err error) {
 	if c < good {
 		a.trouble = now
 	}
+	switch {
+	case c == good || denied(err):
+		a.leaderless = time.Time{}
+	case c == troubled && a.leaderless.IsZero():
+		a.leaderless = now
+	}
 	closed := a.kept.closed()
 	if a.condition == c {
 		if closed && c == good {
@@ -306,9 +312,9 @@ func (s *agents) choose(now time.Time) {
 		}
 	}
 	if best == current {
-		if current.condition == silent && !current.brokenOff && now.Sub(current.since) >= silenceLimit {
+		if why := current.useless(now); why != nil && !current.brokenOff {
 			current.brokenOff = true
-			current.breakOff(fmt.Errorf("consul %s: the agent has been silent for %v", current.url, silenceLimit))
+			current.breakOff(why)
 		}
 		best = s.returnTo(now)
 	}
@@ -340,6 +346,26 @@ func (s *agents) returnTo(now time.Time) *agent {
 		}
 	}
 	return s.current
+}
+
+// useless returns why a query that waits for a waits in vain: nothing tells it
+// that a is silent, nor one that streams that there is no leader. It needs mu.
+func (a *agent) useless(now time.Time) error {
+	switch {
+	case a.condition == silent && now.Sub(a.since) >= silenceLimit:
+		return fmt.Errorf("consul %s: the agent has been silent for %v", a.url, silenceLimit)
+	case a.condition == troubled && !a.leaderless.IsZero() && now.Sub(a.leaderless) >= silenceLimit:
+		return fmt.Errorf("consul %s: %w", a.url, errNoLeader)
+	}
+	return nil
+}
+
+// ailing returns why an answer of a that says nothing of a leader must not be
+// used.
+func (s *agents) ailing(a *agent) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return a.useless(time.Now())
 }
 
 // worth is a's condition as far as it can be relied on. It needs mu.

@@ -1,12 +1,15 @@
 package consul
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"time"
+
+	"github.com/hashicorp/consul/api"
 
 	"sluice/discovery"
 )
@@ -28,7 +31,7 @@ func (s *prepared) Run(ctx context.Context, report *discovery.Watch) error {
 // time to do so again. The rules are those of poll, except that there is no index,
 // and that an answer in another mode confirms only a sudden loss.
 func (w *watch) execute(ctx context.Context) error {
-	answer, err := w.send(ctx, 0)
+	answer, err := w.result(ctx)
 	if err != nil {
 		return w.named(err)
 	}
@@ -50,11 +53,23 @@ func (w *watch) execute(ctx context.Context) error {
 	w.accept(answer)
 	w.backoff.reset()
 
-	every := w.options.Poll
+	w.every = w.options.Poll
 	if answer.ttl > 0 {
-		every = max(answer.ttl, minTTL)
+		w.every = max(answer.ttl, minTTL)
 	}
-	return sleep(ctx, every-every/10+rand.N(every/5))
+	return sleep(ctx, w.untilExpiry(time.Now(), w.every-w.every/10+rand.N(w.every/5)))
+}
+
+// result executes the query, or takes a result from the agent's cache that is no
+// older than the time between two executions.
+func (w *watch) result(ctx context.Context) (Answer, error) {
+	if err := w.client.gate.enter(ctx); err != nil {
+		return Answer{}, err
+	}
+	defer w.client.gate.leave()
+	o := w.options
+	o.Poll = cmp.Or(w.every, o.Poll)
+	return w.queryAs(ctx, &o, api.QueryOptions{})
 }
 
 // named says what an answer 404 is about.

@@ -86,6 +86,31 @@ func TestPreparedQueryThatTurnsToOthersBringsTheFirstNotBack(t *testing.T) {
 	})
 }
 
+// However seldom the query is executed otherwise, a hold ends in time.
+func TestHoldOfAPreparedQueryEndsInTime(t *testing.T) {
+	watchInBubble(t, ServiceOptions{PreparedQuery: "star", Poll: 5 * time.Minute}, having("a b"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b")
+		b.set("")
+		b.expect(4 * time.Minute)
+		b.at(6 * time.Minute) // the next execution was 4.5 to 5.5 min after the first
+		held := b.Requests()[1].Time.Sub(b.begin)
+		b.expectOne(held+30*sec, 6*time.Minute+30*sec, "")
+	})
+}
+
+func TestCachedPreparedQuerySaysHowOldItsResultMayBe(t *testing.T) {
+	watchInBubble(t, ServiceOptions{PreparedQuery: "star", Poll: 7 * sec, Cached: true}, having("a"), func(t *testing.T, b *bubble) {
+		b.at(sec)
+		b.SetTTL("star", "3s")
+		b.at(20 * sec)
+		for n, r := range b.Requests() {
+			if want := []time.Duration{7 * sec, 7 * sec, 3 * sec}[min(n, 2)]; r.MaxAge != want {
+				t.Errorf("request %d: at most %v old, want %v", n, r.MaxAge, want)
+			}
+		}
+	})
+}
+
 func TestUnknownPreparedQueryIsNamed(t *testing.T) {
 	missing := func(b *bubble) { b.Break(discoverytest.Fault{Status: 404, Body: "Query not found"}) }
 	watchInBubble(t, ServiceOptions{PreparedQuery: "geo-star"}, missing, func(t *testing.T, b *bubble) {
@@ -126,4 +151,22 @@ func TestRealPreparedQuery(t *testing.T) {
 	unknown.awaitStatus("aware that there is no such query", func(s discovery.WatchStatus) bool {
 		return strings.Contains(s.LastError, `there is no prepared query "nope"`)
 	})
+}
+
+// The agent's cache keeps the result of a prepared query for three days, unless
+// told how old it may be.
+func TestRealPreparedQueryFromTheCacheFollowsChanges(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "node-1"})
+	registerTTL(t, agent, "star", "a", 8001, nil)
+	_, _, err := agent.Client().PreparedQuery().Create(&api.PreparedQueryDefinition{
+		Name:    "any-star",
+		Service: api.ServiceQuery{Service: "star"},
+		DNS:     api.QueryDNSOptions{TTL: "1s"},
+	}, nil)
+	must(t, err)
+	r := watchReal(t, agent, ServiceOptions{PreparedQuery: "any-star", Cached: true})
+	r.await("a")
+	registerTTL(t, agent, "star", "b", 8002, nil)
+	r.await("a b")
 }

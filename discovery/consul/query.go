@@ -31,6 +31,7 @@ type Answer struct {
 	LastContact   time.Duration // X-Consul-LastContact: how old the answering server's data may be
 	FilteredByACL bool          // X-Consul-Results-Filtered-By-ACLs: the token may not see everything; always false with Streaming
 	DefaultDeny   bool          // X-Consul-Default-ACL-Policy is deny
+	Age           time.Duration // of an answer from the agent's cache: since it was fetched or, if the cache is kept up to date, since that fails
 	Streaming     bool          // X-Consul-Query-Backend: the agent answered from its materialized view
 
 	nodes     []string      // of all entries, sorted
@@ -131,6 +132,10 @@ func (a *agent) health(ctx context.Context, o *ServiceOptions, q api.QueryOption
 		q.RequireConsistent = o.Consistency == ConsistencyConsistent
 		q.UseCache = o.Cached && !q.RequireConsistent
 	}
+	if o.PreparedQuery != "" {
+		// Nothing keeps a result in the agent's cache up to date, for three days.
+		q.MaxAge = o.Poll
+	}
 	q.Filter = o.Filter
 	q.Datacenter = o.Datacenter
 	q.Near = o.Near
@@ -214,10 +219,15 @@ func parseHeader(h http.Header) (Answer, error) {
 	if err != nil {
 		return Answer{}, fmt.Errorf("X-Consul-Index is %q: the answer is not Consul's", h.Get("X-Consul-Index"))
 	}
+	age := uint64(0)
+	if h.Get("X-Cache") == "HIT" {
+		age, _ = strconv.ParseUint(h.Get("Age"), 10, 32)
+	}
 	lastContact, _ := strconv.ParseUint(h.Get("X-Consul-LastContact"), 10, 32) // ms; for display
 	return Answer{
 		Index:         index,
 		KnownLeader:   h.Get("X-Consul-KnownLeader") == "true",
+		Age:           time.Duration(age) * time.Second,
 		LastContact:   time.Duration(lastContact) * time.Millisecond,
 		FilteredByACL: h.Get("X-Consul-Results-Filtered-By-ACLs") == "true",
 		DefaultDeny:   h.Get("X-Consul-Default-ACL-Policy") == "deny",

@@ -53,6 +53,13 @@ func (t *tries) speakAgainstAgent(err error) bool {
 	return !errors.Is(err, errFiltered)
 }
 
+// denied reports whether err is an answer 4xx: Consul, or a proxy in front of it,
+// does not want the question, or so many of them.
+func denied(err error) bool {
+	status := (*statusError)(nil)
+	return errors.As(err, &status) && status.code < http.StatusInternalServerError
+}
+
 // pause waits for d before the next try after an error, or until there is a
 // reason not to wait.
 func (t *tries) pause(ctx context.Context, d time.Duration, again <-chan struct{}) error {

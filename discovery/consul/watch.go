@@ -45,6 +45,8 @@ type watch struct {
 
 	warned map[Skipped]bool // entries that were logged as skipped
 
+	every time.Duration // between two executions of a prepared query; 0: there was none
+
 	rider   *rider // while the watch has no blocking query of its own
 	excused bool   // there is no overview to ride on
 }
@@ -233,8 +235,15 @@ var errFiltered = errors.New("the answer is filtered by ACLs")
 
 // trust returns why an answer must not be used, if so.
 func (w *watch) trust(answer Answer) error {
-	if !answer.KnownLeader && !answer.Streaming {
+	switch {
+	case !answer.KnownLeader && !answer.Streaming:
 		return errNoLeader
+	case answer.Streaming:
+		if err := w.client.agents.ailing(answer.agent); err != nil {
+			return err
+		}
+	case answer.Age >= silenceLimit && w.options.PreparedQuery == "":
+		return fmt.Errorf("the agent's cache has been without the servers for %v", answer.Age)
 	}
 	if !answer.FilteredByACL {
 		return nil

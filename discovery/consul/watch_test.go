@@ -723,3 +723,77 @@ func TestServiceWithoutNameEndsTheWatch(t *testing.T) {
 		t.Errorf("Run: %v", err)
 	}
 }
+
+// A stream goes on when Consul has lost its leader, and says nothing of it.
+func TestStreamWithoutALeaderIsNotFresh(t *testing.T) {
+	for name, o := range map[string]ServiceOptions{"as usual": {}, "from the cache": {Cached: true}} {
+		t.Run(name, func(t *testing.T) {
+			watchInBubble(t, o, having("a b"), func(t *testing.T, b *bubble) {
+				b.expect(10*sec, "0s: a b")
+				b.Break(discoverytest.Fault{Leaderless: true})
+				b.at(12 * sec)
+				if s := b.status(); s.State != discovery.WatchFresh {
+					t.Errorf("an election makes the watch %v: %s", s.State, s.LastError)
+				}
+				b.at(16 * sec)
+				if s := b.status(); s.State != discovery.WatchStale {
+					t.Errorf("after 6 s without a leader: %+v", s)
+				}
+				for at := 20 * sec; at < 5*time.Minute; at += 7 * sec {
+					b.at(at)
+					if s := b.status(); s.State != discovery.WatchStale {
+						t.Fatalf("after %v without a leader: %+v", at-10*sec, s)
+					}
+				}
+				n := len(b.Requests())
+				b.Heal()
+				b.set("a b c")
+				b.expectOne(5*time.Minute-8*sec, 5*time.Minute+2*sec, "a b c")
+				if s := b.status(); s.State != discovery.WatchFresh {
+					t.Errorf("with a leader: %+v", s)
+				}
+				if n > 250 {
+					t.Errorf("%d requests in five minutes without a leader", n)
+				}
+			})
+		})
+	}
+}
+
+// An agent that answers probes with 429 has not lost the leader, and must not be
+// asked more. Nor has one behind a proxy that does not let the question through.
+func TestProbesThatAreDeniedBreakNothingOff(t *testing.T) {
+	for _, status := range []int{403, 404, 429} {
+		watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
+			b.expect(10*sec, "0s: a b")
+			n := len(b.Requests())
+			b.BreakProbes(status)
+			b.expect(3 * time.Minute)
+			if got := len(b.since(n)); got > 4 {
+				t.Errorf("%d requests in three minutes without a change", got)
+			}
+			b.set("a b c")
+			b.expect(3*time.Minute, "3m0s: a b c")
+			if s := b.status(); s.State != discovery.WatchFresh || s.Errors > 0 {
+				t.Errorf("%d: status %+v", status, s)
+			}
+		})
+	}
+}
+
+// The agent's cache says how long it has been without the servers.
+func TestAnswerOfACacheThatHasLostTheServersIsNotUsed(t *testing.T) {
+	watchInBubble(t, ServiceOptions{Cached: true, Near: "_agent"}, having("a b"), func(t *testing.T, b *bubble) {
+		b.expect(10*sec, "0s: a b")
+		b.Break(discoverytest.Fault{Age: "30", Empty: true})
+		b.expect(60 * sec)
+		if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, "the agent's cache has been without the servers for 30s") {
+			t.Errorf("status %+v", s)
+		}
+		b.Break(discoverytest.Fault{Age: "0"})
+		b.at(70 * sec)
+		if s := b.status(); s.State != discovery.WatchFresh {
+			t.Errorf("status %+v", s)
+		}
+	})
+}

@@ -2,6 +2,7 @@ package discoverytest
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -37,6 +38,11 @@ type Fault struct {
 	NoLeader bool   // send X-Consul-KnownLeader: false
 	Filtered bool   // send X-Consul-Results-Filtered-By-ACLs: true, unless it streams
 	Deny     bool   // send X-Consul-Default-ACL-Policy: deny
+	Age      string // send this Age, and X-Cache: HIT
+
+	// Leaderless answers 500 to all but streaming queries, which go on: the agent's
+	// materialized view does not know that there is no leader.
+	Leaderless bool
 }
 
 // Request is a query that the fake has got.
@@ -54,21 +60,23 @@ type Request struct {
 	Filter     string
 	Datacenter string
 	Token      string
+	MaxAge     time.Duration // Cache-Control: max-age; 0: none
 }
 
 // Consul is the fake. It is an http.Handler and safe for concurrent use.
 type Consul struct {
 	server *httptest.Server // nil: a handler alone
 
-	mu       sync.Mutex // guards the fields below
-	index    uint64
-	services map[string]service
-	fault    *Fault
-	plain    bool          // no streaming backend
-	changed  chan struct{} // closed, and replaced, at each change of the fields above
-	requests []Request
-	probes   int              // questions who the leader is
-	views    map[string]*view // that have been asked for, by path
+	mu          sync.Mutex // guards the fields below
+	index       uint64
+	services    map[string]service
+	fault       *Fault
+	plain       bool          // no streaming backend
+	changed     chan struct{} // closed, and replaced, at each change of the fields above
+	requests    []Request
+	probeStatus int              // of the answers to them; 0: 200
+	probes      int              // questions who the leader is
+	views       map[string]*view // that have been asked for, by path
 }
 
 type service struct {
@@ -161,11 +169,18 @@ func (c *Consul) Break(f Fault) {
 	c.broadcast()
 }
 
+// BreakProbes answers the question who the leader is with a status from now on.
+func (c *Consul) BreakProbes(status int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.probeStatus = status
+}
+
 // Heal ends the fault.
 func (c *Consul) Heal() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.fault = nil
+	c.fault, c.probeStatus = nil, 0
 	c.broadcast()
 }
 
@@ -229,10 +244,10 @@ func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if there, ok := c.services[request.Datacenter+"/"+name]; ok {
 			s = there
 		}
-		streaming := request.Index > 0 && request.Near == "" && !c.plain
+		streaming := (request.Index > 0 || request.Cached) && request.Near == "" && !c.plain
 		c.mu.Unlock()
 		s.index = max(s.index, 1)
-		if fault != nil && (fault.Only == nil || fault.Only(request)) {
+		if fault != nil && (fault.Only == nil || fault.Only(request)) && !(fault.Leaderless && streaming) {
 			fault.answer(w, r, s, streaming && !fault.NoLeader)
 			return
 		}
@@ -254,10 +269,13 @@ func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // every query does.
 func (c *Consul) leader(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
-	fault := c.fault
+	fault, status := c.fault, c.probeStatus
 	c.probes++
 	c.mu.Unlock()
-	if fault == nil || fault.Only != nil {
+	switch {
+	case status != 0:
+		fault = &Fault{Status: status}
+	case fault == nil || fault.Only != nil:
 		fault = new(Fault)
 	}
 	switch {
@@ -267,7 +285,7 @@ func (c *Consul) leader(w http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
 	case fault.Status != 0 && fault.Status != http.StatusOK:
 		http.Error(w, fault.Body, fault.Status)
-	case fault.NoLeader:
+	case fault.NoLeader, fault.Leaderless:
 		io.WriteString(w, `""`)
 	default:
 		io.WriteString(w, `"127.0.0.1:8300"`)
@@ -299,6 +317,9 @@ func (f *Fault) answerWith(w http.ResponseWriter, r *http.Request, at uint64, bo
 	case f.Status != 0 && f.Status != http.StatusOK:
 		http.Error(w, f.Body, f.Status)
 		return
+	case f.Leaderless:
+		http.Error(w, "No cluster leader", http.StatusInternalServerError)
+		return
 	}
 	index := strconv.FormatUint(at, 10)
 	if f.Index != "" {
@@ -316,6 +337,10 @@ func (f *Fault) answerWith(w http.ResponseWriter, r *http.Request, at uint64, bo
 		header.Set("X-Consul-Query-Backend", api.QueryBackendStreaming)
 	} else if f.Filtered {
 		header.Set("X-Consul-Results-Filtered-By-ACLs", "true")
+	}
+	if f.Age != "" {
+		header.Set("X-Cache", "HIT")
+		header.Set("Age", f.Age)
 	}
 	if f.Deny {
 		header.Set("X-Consul-Default-ACL-Policy", "deny")
@@ -345,7 +370,10 @@ func parse(name string, r *http.Request) Request {
 	if err != nil {
 		wait = 5 * time.Minute // as Consul
 	}
+	var seconds int
+	_, _ = fmt.Sscanf(r.Header.Get("Cache-Control"), "max-age=%d", &seconds)
 	return Request{
+		MaxAge:     time.Duration(seconds) * time.Second,
 		Time:       time.Now(),
 		Path:       r.URL.Path,
 		Service:    name,
