@@ -27,8 +27,9 @@
 // the time before the first change: queries and bytes a second.
 //
 // Then the whole program, as people run it, has a route to every service. A
-// client sends one request after the other to a service while an instance of it
-// is registered, and the time is that until a request reaches the instance.
+// client sends a request every half millisecond or so to a service while an
+// instance of it is registered, and the time is that until one reaches the
+// instance.
 //
 // Everything shares the machine, so times depend on what else it does; queries,
 // bytes and connections do not.

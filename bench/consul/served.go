@@ -40,8 +40,13 @@ type program struct {
 	client    *http.Client
 }
 
+// requestPause is between two requests. Without, the client and sluice would
+// take the CPU time that Consul needs.
+const requestPause = 500 * time.Microsecond
+
 // measureServed registers a new instance of one service after the other, while
-// a client sends that service one request after the other through sluice.
+// a client sends that service a request every half millisecond or so through
+// sluice.
 func (b *bench) measureServed(ctx context.Context, dir, consulURL, ca string) (served, error) {
 	p, err := startProgram(ctx, dir, consulURL, ca, b.services)
 	if err != nil {
@@ -125,7 +130,7 @@ func (p *program) ready(ctx context.Context) error {
 
 // reaches sends requests for a service until one reaches the instance.
 func (p *program) reaches(ctx context.Context, service, instance string) error {
-	return p.until(ctx, p.web+"/", service, func(r *http.Response) bool { return r.Header.Get(instanceField) == instance }, 0)
+	return p.until(ctx, p.web+"/", service, func(r *http.Response) bool { return r.Header.Get(instanceField) == instance }, requestPause)
 }
 
 // until sends requests, one after the other with a pause between them, until
