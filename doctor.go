@@ -181,6 +181,9 @@ func (e *examination) configure() error {
 		routed[r.Service] = true
 	}
 	e.options.Configured = true
+	if c.Consul.Register != nil {
+		e.options.Own = c.Consul.Register.Service
+	}
 	for name, s := range c.Services {
 		if s.Consul != nil {
 			e.options.Uses = append(e.options.Uses, doctor.Use{

@@ -150,7 +150,7 @@ func (f *Facts) useFindings() []Finding {
 	}
 	found := make(map[string]int)
 	for _, i := range f.Instances {
-		if !used[i.Service] && !i.Sidecar {
+		if !used[i.Service] && !i.Sidecar && i.Service != f.Own {
 			found[i.Service]++
 		}
 	}

@@ -107,6 +107,7 @@ func TestDiagnose(t *testing.T) {
 		{"service asked for by name that no route uses", uses(Use{Service: "y", Routed: true, Listed: 1, Serving: 1}), nil},
 		{"prepared query without result", uses(Use{Name: "geo", Routed: true}), []string{"error service-missing geo"}},
 		{"service in Consul that no route uses", func(f *Facts) { f.Configured = true }, []string{"notice unused star"}},
+		{"sluice itself needs no route", func(f *Facts) { f.Configured, f.Own = true, "star" }, nil},
 		{"sidecar that no route uses", func(f *Facts) {
 			uses()(f)
 			add(star(3, "a", "10.0.0.1", 81).with(func(i *Instance) { i.Service, i.Sidecar = "star-sidecar-proxy", true }))(f)

@@ -25,6 +25,7 @@ type Options struct {
 
 	Uses       []Use // services of the configuration; only Name, Source and Routed are read
 	Configured bool
+	Own        string // name under which sluice registers itself; "": it does not
 
 	Peers      []Peer // of a running sluice
 	PeersKnown bool

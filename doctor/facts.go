@@ -24,9 +24,10 @@ type Facts struct {
 	Peers      []Peer // of a running sluice
 	PeersKnown bool   // one has answered
 
-	Configured bool  // there is a configuration
-	Uses       []Use // its services, and those that were asked for by name
-	MaxWatches int   // connections that sluice may open to an agent; 0: not known
+	Configured bool   // there is a configuration
+	Own        string // what sluice registers as; no route has to lead there
+	Uses       []Use  // its services, and those that were asked for by name
+	MaxWatches int    // connections that sluice may open to an agent; 0: not known
 
 	// Silent has the addresses that did not answer from here, and why. It is nil
 	// if none was tried.
