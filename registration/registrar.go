@@ -315,7 +315,7 @@ func (r *Registrar) Leave(ctx context.Context) {
 		})
 	}
 	leaving.Wait()
-	if before := r.Status(); before.State != StateOff && before.State != StatePending {
+	if before := r.Status(); before.State != StateOff {
 		before.State, before.LastError = StateLeft, ""
 		r.note(before)
 	}

@@ -14,7 +14,7 @@ const (
 	StateRegistered
 	// StateFailing: the latest attempt to make sure of that failed.
 	StateFailing
-	// StateLeft: it was taken away because this process stops.
+	// StateLeft: this process stops, and has taken it away if there was one.
 	StateLeft
 )
 
