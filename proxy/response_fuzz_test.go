@@ -23,9 +23,9 @@ import (
 //
 // In the input, "\xfe" stands for 20,000 octets.
 func FuzzProxyResponse(f *testing.F) {
-	for _, seed := range responseSeeds() {
-		for i := range uint64(divisionsOfSeeds) {
-			f.Add([]byte(seed), i)
+	for i, seed := range responseSeeds() {
+		for division := range divisionsOfSeeds {
+			f.Add([]byte(seed), uint64(i*divisionsOfSeeds+division))
 		}
 	}
 	origin := startScriptedOrigin(f)

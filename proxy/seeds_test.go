@@ -4,7 +4,7 @@ import "strings"
 
 // divisionsOfSeeds is in how many ways each seed of the fuzzers of the whole
 // proxy arrives, by itself, with other settings and other pieces.
-const divisionsOfSeeds = 6
+const divisionsOfSeeds = 8
 
 // requestSeeds returns what clients may send. "\xfe" stands for 20,000 octets.
 func requestSeeds() []string {
