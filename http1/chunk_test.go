@@ -194,6 +194,8 @@ func TestChunks(t *testing.T) {
 		{"data too long", "1\r\nab\r\n0\r\n\r\n", "a", "", ErrChunk},
 		{"data too short", "3\r\nab\r\n0\r\n\r\n", "ab\r", "", ErrChunk},
 		{"LF after data", "1\r\na\n0\r\n\r\n", "a", "", ErrChunk},
+		{"another octet for the CR after data", "1\r\naX\n0\r\n\r\n", "a", "", ErrChunk},
+		{"another octet for the LF after data", "1\r\na\rX0\r\n\r\n", "a", "", ErrChunk},
 		{"CR CR LF after data", "1\r\na\r\r\n0\r\n\r\n", "a", "", ErrChunk},
 		{"LF after last chunk", "0\n\r\n", "", "", ErrChunk},
 		{"LF as last line", "0\r\n\n", "", "", ErrTrailer},
@@ -265,6 +267,28 @@ func TestExtensionsInLongBody(t *testing.T) {
 				t.Fatalf("after %d bytes: %v", s.Length, err)
 			}
 			b = b[n:]
+		}
+	}
+}
+
+// Every octet of the framing is looked at: with one replaced, left out or put in,
+// a body is read as the grammar has it.
+func TestEveryOctetOfChunks(t *testing.T) {
+	const body = "3;a=b\r\nabc\r\n00A\r\n0123456789\r\n0\r\nX: y\r\n\r\n"
+	check := func(parts ...string) {
+		b := []byte(strings.Join(parts, ""))
+		want := decodeChunks(b)
+		got, broken := readChunks(b, len(b))
+		if broken != nil || got.done != want.done || got.done && got != want {
+			t.Errorf("%q: got %+v, %v, want %+v", b, got, broken, want)
+		}
+	}
+	for i := range len(body) {
+		check(body[:i], body[i+1:])
+		for c := range 256 {
+			octet := string([]byte{byte(c)})
+			check(body[:i], octet, body[i+1:])
+			check(body[:i], octet, body[i:])
 		}
 	}
 }

@@ -92,6 +92,7 @@ var refusedRequests = []struct {
 	{"chunk size too long", "POST / HTTP/1.1\r\n" + chunkedHead + "\r\n00000000000000001\r\na\r\n0\r\n\r\n", 400},
 	{"chunk size and LF", "POST / HTTP/1.1\r\n" + chunkedHead + "\r\n1\na\r\n0\r\n\r\n", 400},
 	{"chunk data and no CRLF", "POST / HTTP/1.1\r\n" + chunkedHead + "\r\n1\r\nab\r\n0\r\n\r\n", 400},
+	{"chunk data and no CR", "POST / HTTP/1.1\r\n" + chunkedHead + "\r\n1\r\naX\n0\r\n\r\n", 400},
 	{"chunk data and LF", "POST / HTTP/1.1\r\n" + chunkedHead + "\r\n1\r\na\n0\r\n\r\n", 400},
 	{"control in extension", "POST / HTTP/1.1\r\n" + chunkedHead + "\r\n1;a\x00\r\na\r\n0\r\n\r\n", 400},
 	{"LF in extension", "POST / HTTP/1.1\r\n" + chunkedHead + "\r\n1;a\nb\r\na\r\n0\r\n\r\n", 400},
