@@ -3,6 +3,7 @@ package registration
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -22,6 +23,7 @@ type place struct {
 	failures int           // in a row
 	due      time.Time     // of the next look
 	report   time.Time     // of the next report to a TTL check
+	outbound string        // of this machine, the address that packets to it come from, as last known
 	trouble  string        // why it keeps what it has of ours under other ids; "": it does not
 }
 
@@ -51,6 +53,19 @@ func (p *place) done(err error) {
 	delay = min(delay<<min(p.failures, 10), limit)
 	p.failures++
 	p.due = time.Now().Add(delay/2 + rand.N(delay))
+}
+
+// define returns what the agent is to have.
+func (r *Registrar) define(p *place, s Settings) (registration, error) {
+	want := define(s, r.Self, p.url, func(url string) string {
+		// A name that cannot be looked up for a while is no other address.
+		p.outbound = cmp.Or(r.Outbound(url), p.outbound)
+		return p.outbound
+	})
+	if want.Address == "" && !isLocal(p.url) { // it would be taken for the agent's
+		return want, errors.New("it is not known which address of this machine clients reach: set consul.register.address")
+	}
+	return want, nil
 }
 
 // look compares what the agent in use has with want, and registers it if that is

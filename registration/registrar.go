@@ -236,10 +236,10 @@ func (r *Registrar) keep(ctx context.Context, p *place, s Settings, anew bool) {
 	if !look && !(p.reports() && !now.Before(p.report)) {
 		return
 	}
-	want := define(s, r.Self, p.url, r.Outbound)
-	made, err := p.made, error(nil)
+	made := p.made
+	want, err := r.define(p, s)
 	var others []*api.AgentService
-	if look {
+	if err == nil && look {
 		others, err = r.look(ctx, p, want, anew)
 	}
 	if err == nil && want.check == CheckTTL && (p.made != made || !now.Before(p.report)) {

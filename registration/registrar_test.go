@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -376,6 +377,43 @@ func TestNeverNotAtAll(t *testing.T) {
 		if a, b := f.has("a"), f.has("b"); a != "" || b != someID {
 			t.Errorf("the agents have %q and %q", a, b)
 		}
+	})
+}
+
+// The address of this machine that an agent elsewhere is reached from is kept
+// while it cannot be found out; without one nothing is registered, since Consul
+// would take the agent's.
+func TestAddressForAnAgentElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake("http://consul.example.com:8500")
+		self := someSelf
+		self.Listener = "[::]:8080"
+		var known atomic.Bool
+		r := New(Options{Consul: f, Self: self, Ready: func() (bool, []string) { return true, nil }, Outbound: func(string) string {
+			if known.Load() {
+				return "10.0.0.7"
+			}
+			return ""
+		}})
+		r.Set(withCheck(CheckNone))
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { r.Run(ctx) })
+		time.Sleep(time.Minute)
+		if s := r.Status(); s.State != StateFailing || !strings.Contains(s.LastError, "set consul.register.address") || f.has(f.inUse) != "" {
+			t.Errorf("status %+v", s)
+		}
+		known.Store(true)
+		time.Sleep(time.Minute)
+		known.Store(false)
+		time.Sleep(time.Minute)
+		f.set(f.inUse, func(a *fakeAgent) {
+			if s := a.services[someID]; s == nil || s.Address != "10.0.0.7" || r.Status().Registrations != 1 {
+				t.Errorf("got %+v", s)
+			}
+		})
+		cancel()
+		running.Wait()
 	})
 }
 
