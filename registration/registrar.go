@@ -116,8 +116,8 @@ func (r *Registrar) Status() Status {
 	return r.status
 }
 
-// Run keeps registered what Set says until ctx ends. It leaves what is
-// registered then: see Leave. It must be called once.
+// Run keeps registered what Set says until ctx ends. What is registered then
+// stays until Leave. It must be called once.
 func (r *Registrar) Run(ctx context.Context) {
 	var follow func()
 	defer func() {
