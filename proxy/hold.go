@@ -2,8 +2,8 @@ package proxy
 
 import "time"
 
-// holdTimeout is how long the head of a response is held back for its body. It
-// delays no byte of a body.
+// holdTimeout is by how much a response may be delayed to be passed on as a
+// whole.
 const holdTimeout = 10 * time.Millisecond
 
 // hold waits for the body of a response of known length, of which x.from[:n]

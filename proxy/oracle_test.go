@@ -122,9 +122,15 @@ func equalASCII(a, b string) bool {
 // readRequests reads what a client sent up to the first thing that ends its
 // connection. The last request may be incomplete.
 func readRequests(s string) (all []*wireMessage, end wireEnd) {
+	return readRequestsWithin(s, oracleHeadBytes, oracleFields)
+}
+
+// readRequestsWithin is readRequests with other limits of heads: what sluice sends
+// on has fields more.
+func readRequestsWithin(s string, headBytes, fields int) (all []*wireMessage, end wireEnd) {
 	for s != "" {
 		var m *wireMessage
-		if m, s, end = readRequest(s); m == nil {
+		if m, s, end = readRequest(s, headBytes, fields); m == nil {
 			return all, end
 		}
 		if all = append(all, m); end != endsClean {
@@ -138,9 +144,9 @@ func readRequests(s string) (all []*wireMessage, end wireEnd) {
 }
 
 // readRequest reads one request, nil if it has no complete and correct head.
-func readRequest(s string) (m *wireMessage, rest string, end wireEnd) {
+func readRequest(s string, headBytes, fields int) (m *wireMessage, rest string, end wireEnd) {
 	after := strings.TrimPrefix(s, "\r\n")
-	room := oracleHeadBytes - (len(s) - len(after))
+	room := headBytes - (len(s) - len(after))
 	switch {
 	case strings.HasPrefix(after, "\r\n"):
 		return nil, "", endsMalformed
@@ -158,7 +164,7 @@ func readRequest(s string) (m *wireMessage, rest string, end wireEnd) {
 	if len(lines) == 0 || end == endsMalformed {
 		return nil, "", end
 	}
-	if !m.readRequestLine(lines[0]) || !m.readFields(lines[1:]) {
+	if !m.readRequestLine(lines[0]) || !m.readFields(lines[1:], fields) {
 		return nil, "", endsMalformed
 	}
 	for _, expectation := range m.values("Expect") {
@@ -230,8 +236,8 @@ func (m *wireMessage) readRequestLine(line string) bool {
 	return strings.HasPrefix(target, "/") || target == "*" && method == "OPTIONS" || parts != nil && isHost(parts[1])
 }
 
-func (m *wireMessage) readFields(lines []string) bool {
-	if len(lines) > oracleFields {
+func (m *wireMessage) readFields(lines []string, most int) bool {
+	if len(lines) > most {
 		return false
 	}
 	for _, line := range lines {
@@ -337,7 +343,7 @@ func readResponses(s, method string, closed bool) (all []*wireMessage, rest stri
 		if end != endsClean {
 			return all, "", end
 		}
-		if !matches(statusLinePattern, lines[0]) || !m.readFields(lines[1:]) || !m.framed() {
+		if !matches(statusLinePattern, lines[0]) || !m.readFields(lines[1:], oracleFields) || !m.framed() {
 			return all, "", endsMalformed
 		}
 		all = append(all, m)
