@@ -94,3 +94,43 @@ routes: [{ service: star }]
 		}
 	}
 }
+
+// What was kept goes when that is turned off, and the check cannot go alone.
+func TestKeepingPeersThatAnswerCanBeTurnedOff(t *testing.T) {
+	consul := discoverytest.Start(t)
+	a, b := newPatient(t, "a"), newPatient(t, "b")
+	consul.Set("star",
+		discoverytest.Instance("star", "star-a", port(t, a.address)),
+		discoverytest.Instance("star", "star-b", port(t, b.address)))
+	configuration := func(keep, health string) string {
+		return fmt.Sprintf(`
+consul: { addresses: [%q], empty_hold: 100ms, keep_answering: %s }
+services: { star: { consul: {}, health: { %s } } }
+routes: [{ service: star }]
+`, consul.URL(), keep, health)
+	}
+	const checks = "active: { path: /health, interval: 20ms }"
+	r := start(t, configuration("1h", checks))
+	r.await("both are there", func() bool { return r.peers()[a.address].Used && r.peers()[b.address].Used })
+	consul.Set("star")
+	r.await("they are unlisted", func() bool { return r.peers()[a.address].Unlisted != nil })
+
+	r.write(configuration("1h", ""))
+	r.Reload()
+	r.await("it is refused", func() bool { return r.history.Reloads().Last != nil })
+	if err := r.history.Reloads().Last.Err.Error(); !strings.Contains(err, "only active checks tell whether an instance still answers, and services.star has none") {
+		t.Errorf("error %q", err)
+	}
+	r.write(configuration("2h", checks))
+	r.Reload()
+	r.awaitRevision(2)
+	for range 20 { // the new watch goes on with what the one before it kept
+		if status, _ := r.get("/"); status != 200 {
+			t.Fatalf("status %d after a change of the time", status)
+		}
+	}
+	r.write(configuration("0s", ""))
+	r.Reload()
+	r.awaitRevision(3)
+	r.await("they are gone", func() bool { return len(r.peers()) == 0 })
+}
