@@ -64,12 +64,22 @@ func TestFleetWithoutChecksIsWatchedByNodes(t *testing.T) {
 		change := func(n int) {
 			c.edit(crowdService(n), func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.bare(n, "c")) })
 		}
+		begin := len(c.Requests())
 		for n := range bareLimit + 1 {
 			c.goes(byChecks)
 			change(20 + n)
 			time.Sleep(2 * time.Second)
 		}
 		c.goes(byNodes)
+		asked := 0
+		for _, r := range c.Requests()[begin:] {
+			if r.Service != "" {
+				asked++
+			}
+		}
+		if most := crowdServices + bareLimit + 1; asked > most {
+			t.Errorf("services were asked for %d times: want at most %d, once each to begin another way", asked, most)
+		}
 		c.sets = nil
 		got := c.spent(10*time.Second, func() {
 			change(7)

@@ -216,10 +216,14 @@ func (v *overview) state() (complete bool, moved <-chan struct{}, err error) {
 }
 
 // changed tells the riders of a service, or of every service on a node if the
-// change names none, that there is news.
+// change names none, that there is news. While the overview is not complete it
+// does not: all riders will be told when it is.
 func (v *overview) changed(c change) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if !v.complete {
+		return
+	}
 	if c.service != "" {
 		tell(v.riders[c.service])
 		return
