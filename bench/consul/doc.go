@@ -6,6 +6,7 @@
 //	go run ./bench/consul -services 300 -instances 5 -nodes 1
 //	go run ./bench/consul -services 1000 -instances 10 -nodes 20 -mode server
 //	go run ./bench/consul -services 300 -tls               # HTTP/2
+//	go run ./bench/consul -services 300 -bare              # instances without checks
 //
 // The agent is a dev agent unless -mode is server: a dev agent indents its JSON,
 // which costs it about twice the time.
