@@ -251,11 +251,12 @@ func (s *agents) note(a *agent, c condition, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	if c < good {
+	fine := c == good || denied(err) // who denies the question is no trouble
+	if !fine {
 		a.trouble = now
 	}
 	switch {
-	case c == good || denied(err):
+	case fine:
 		a.leaderless = time.Time{}
 	case c == troubled && a.leaderless.IsZero():
 		a.leaderless = now

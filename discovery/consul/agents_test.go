@@ -282,6 +282,20 @@ func TestViewsThatLagAfterTroubleAreBypassed(t *testing.T) {
 	})
 }
 
+// A proxy in front of Consul may let only some paths through.
+func TestViewsAreAskedWhereProbesAreDenied(t *testing.T) {
+	inCluster(t, 1, func(t *testing.T, c *cluster) {
+		c.agents[0].BreakProbes(403)
+		c.at(10 * time.Minute)
+		c.expect(0, discovery.WatchFresh)
+		for _, r := range c.agents[0].Requests() {
+			if r.Index > 0 && r.Near != "" {
+				t.Fatalf("a view is bypassed: %+v", r)
+			}
+		}
+	})
+}
+
 func TestProbesAreFew(t *testing.T) {
 	inCluster(t, 3, func(t *testing.T, c *cluster) {
 		c.at(10 * time.Minute)
