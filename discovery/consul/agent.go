@@ -137,9 +137,8 @@ func newTransport(address string, dial dialFunc, c *certificates, m *meter, conn
 	most := 0
 	if connections > 1 {
 		// net/http may dial more than it has requests for, and with HTTP/2 one for
-		// each request that comes before the first connection is there. One is for
-		// probes.
-		most = connections - 1
+		// each request that comes before the first connection is there.
+		most = forQueries(connections)
 	}
 	return &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
@@ -155,6 +154,10 @@ func newTransport(address string, dial dialFunc, c *certificates, m *meter, conn
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
 	}, nil
 }
+
+// forQueries returns how many of a client's connections are not for probes.
+// Those take two while one of them hangs.
+func forQueries(connections int) int { return max(1, connections-2) }
 
 // displayURL is the address with its scheme.
 func displayURL(config *api.Config) string {

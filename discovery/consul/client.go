@@ -99,8 +99,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 		config.Address = address
 		return strings.HasPrefix(displayURL(&config), "https://")
 	})
-	// One connection is for probes.
-	meter := &meter{gate: newGate(max(1, maxWatches-1), strange), connections: maxWatches}
+	meter := &meter{gate: newGate(forQueries(maxWatches), strange), connections: maxWatches}
 	all := make([]*agent, len(addresses))
 	for n, address := range addresses {
 		if all[n], err = newAgent(*config, address, o.dial, certificates, meter); err != nil {
