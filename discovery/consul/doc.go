@@ -63,6 +63,10 @@
 //   - nothing is listed, Consul's default ACL policy is deny and the client has no
 //     token: only clients with a token are told that an answer was filtered.
 //
+// Within 10 s of an error a loss is confirmed after 0.25 s, since it may be the
+// first part of a larger one; and what is critical only because its check has not
+// run yet is lost suddenly in any case: it has been registered again.
+//
 // After a sudden loss that was confirmed, the instances stay in service for
 // EmptyHold (30 s), so that they can register again, and the watch is stale
 // meanwhile. Those that left within the 10 s before come back with them: they

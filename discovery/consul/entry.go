@@ -1,12 +1,16 @@
 package consul
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/hashicorp/consul/api"
+
+	"sluice/discovery"
 )
 
 // serviceEntry is what counts of an api.ServiceEntry. To read all of one takes
@@ -15,6 +19,27 @@ type serviceEntry struct {
 	Node    *entryNode
 	Service *entryService
 	Checks  []*entryCheck
+}
+
+// address returns that of the service: "If a service address is empty, the
+// address of the node is used."
+func (e serviceEntry) address() string {
+	return strings.Trim(cmp.Or(e.Service.Address, e.Node.Address), "[]")
+}
+
+// awaitsChecks reports whether checks are critical, and all of those have no
+// output: a check has one as soon as it has run.
+func (e serviceEntry) awaitsChecks() bool {
+	critical := false
+	for _, c := range e.Checks {
+		if c == nil || checkStatus(c.Status) != discovery.StatusCritical {
+			continue
+		}
+		if critical = true; c.Output != "" {
+			return false
+		}
+	}
+	return critical
 }
 
 type entryNode struct{ Node, Address, Datacenter string }

@@ -52,16 +52,18 @@ func (g *guard) failed(now time.Time) { g.trouble = now }
 
 // loss is what an answer would take out of service.
 type loss struct {
-	missing  []discovery.Instance // in service so far, and not listed
-	critical []discovery.Instance // in service so far, and listed as critical
-	last     bool                 // nothing listed is in service
+	missing   []discovery.Instance // in service so far, and not listed
+	critical  []discovery.Instance // in service so far, and listed as critical
+	unchecked []discovery.Instance // those of critical whose checks have not run yet
+	last      bool                 // nothing listed is in service
 }
 
 // empties reports whether the pool would be empty for lack of an entry.
 func (l loss) empties() bool { return l.last && len(l.missing) > 0 }
 
-// loss compares set with the last answer that counted.
-func (g *guard) loss(set []discovery.Instance) loss {
+// loss compares set with the last answer that counted. Unchecked are those that
+// are critical only because no check has run yet.
+func (g *guard) loss(set []discovery.Instance, unchecked map[process]bool) loss {
 	l := loss{last: !slices.ContainsFunc(set, discovery.Instance.Serving)}
 	listed := byProcess(set)
 	for _, i := range g.known {
@@ -72,6 +74,9 @@ func (g *guard) loss(set []discovery.Instance) loss {
 			l.missing = append(l.missing, i)
 		} else if now.Status == discovery.StatusCritical {
 			l.critical = append(l.critical, i)
+			if unchecked[processOf(i)] {
+				l.unchecked = append(l.unchecked, i)
+			}
 		}
 	}
 	return l
@@ -89,6 +94,10 @@ func (g *guard) doubtful(now time.Time, l loss, forgot bool) []discovery.Instanc
 		// Instances have to register again, and are critical until their first
 		// check has passed.
 		return all
+	case !l.last && g.recent(now, g.trouble):
+		// They have been registered again. What is still listed in service may be
+		// what the catalog has not heard of yet.
+		return l.unchecked
 	case !l.last:
 		return nil
 	case g.recent(now, g.trouble):
@@ -97,6 +106,12 @@ func (g *guard) doubtful(now time.Time, l loss, forgot bool) []discovery.Instanc
 		return l.missing
 	}
 	return nil
+}
+
+// unsettled reports whether l may be the first part of a larger loss: an agent
+// that was restarted takes from the catalog what it does not know, one by one.
+func (g *guard) unsettled(now time.Time, l loss) bool {
+	return len(l.missing) > 0 && g.recent(now, g.trouble)
 }
 
 func (g *guard) recent(now, then time.Time) bool {

@@ -9,14 +9,15 @@ import (
 	"sluice/discovery"
 )
 
-// parseSet makes a set of words such as "a", "b:critical" and "c:maintenance".
+// parseSet makes a set of words such as "a", "b:critical", "c:maintenance" and
+// "d:unchecked".
 func parseSet(words string) []discovery.Instance {
 	var set []discovery.Instance
 	for n, word := range strings.Fields(words) {
 		id, status, _ := strings.Cut(word, ":")
 		i := discovery.Instance{Service: "star", ID: id, Node: "n", Address: "10.0.0.1", Port: 1000 + int(id[0]), Weight: 1}
 		switch status {
-		case "critical":
+		case "critical", "unchecked":
 			i.Status, i.Weight = discovery.StatusCritical, 0
 		case "maintenance":
 			i.Status, i.Weight = discovery.StatusMaintenance, 0
@@ -28,6 +29,17 @@ func parseSet(words string) []discovery.Instance {
 		set = append(set, i)
 	}
 	return set
+}
+
+// parseUnchecked returns which words are such as "d:unchecked".
+func parseUnchecked(words string) map[process]bool {
+	unchecked := make(map[process]bool)
+	for n, i := range parseSet(words) {
+		if strings.HasSuffix(strings.Fields(words)[n], ":unchecked") {
+			unchecked[processOf(i)] = true
+		}
+	}
+	return unchecked
 }
 
 // formatSet is the inverse of parseSet. What is not listed any more has a "?".
@@ -67,7 +79,7 @@ func playGuard(t *testing.T, g *guard, steps []step) {
 		}
 		answer, regressed := strings.CutPrefix(step.answer, "!")
 		set := parseSet(answer)
-		if lost := g.doubtful(now, g.loss(set), regressed); len(lost) > 0 {
+		if lost := g.doubtful(now, g.loss(set, parseUnchecked(answer)), regressed); len(lost) > 0 {
 			g.hold(now, lost, set)
 		}
 		got, kept := g.accept(now, set)
@@ -138,6 +150,13 @@ func TestGuard(t *testing.T) {
 		{"after an error a new registration of the last one is held", 30 * s, []step{
 			{0, "a", "a"}, {s, "error", ""}, {s, "a:critical", "a"}, {s, "a", "a"},
 			{s, "a:critical", "a"}, {s, "a", "a"}, {7 * s, "a:critical", "a:critical"},
+		}},
+		{"after an error a new registration of some is held, what fails its check is not", 30 * s, []step{
+			{0, "a b c d", "a b c d"}, {s, "error", ""}, {s, "a b:unchecked c:critical", "a b c:critical"},
+			{s, "a b:unchecked c", "a b c"}, {s, "a b c", "a b c"}, {s, "a b:critical c", "a b:critical c"},
+		}},
+		{"without an error a new registration of some is out at once", 30 * s, []step{
+			{0, "a b", "a b"}, {s, "a b:unchecked", "a b:critical"},
 		}},
 		{"long after an error the last one leaves at once", 30 * s, []step{
 			{0, "a", "a"}, {s, "error", ""}, {s, "a", "a"}, {11 * s, "", ""},

@@ -3,7 +3,9 @@ package consul
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/consul/api"
@@ -58,11 +60,10 @@ func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 	s := entry.Service
 	status, detail := health(entry.Checks)
 	return discovery.Instance{
-		Service: cmp.Or(s.Service, o.Service),
-		ID:      s.ID,
-		Node:    entry.Node.Node,
-		// "If a service address is empty, the address of the node is used."
-		Address:    strings.Trim(cmp.Or(s.Address, entry.Node.Address), "[]"),
+		Service:    cmp.Or(s.Service, o.Service),
+		ID:         s.ID,
+		Node:       entry.Node.Node,
+		Address:    entry.address(),
 		Port:       s.port(),
 		Tags:       s.Tags,
 		Meta:       s.Meta,
@@ -71,6 +72,22 @@ func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 		Detail:     detail,
 		Datacenter: entry.Node.Datacenter,
 	}
+}
+
+// unchecked returns which of entries are critical only because none of their
+// critical checks has run since it was registered.
+func unchecked(entries []serviceEntry) map[process]bool {
+	var found map[process]bool
+	for _, entry := range entries {
+		if entry.Node == nil || entry.Service == nil || !entry.awaitsChecks() {
+			continue
+		}
+		if found == nil {
+			found = make(map[process]bool)
+		}
+		found[process{entry.Service.ID, net.JoinHostPort(entry.address(), strconv.Itoa(entry.Service.port()))}] = true
+	}
+	return found
 }
 
 // unusable returns why i cannot be sent traffic, or "".

@@ -42,11 +42,11 @@ func (w *watch) execute(ctx context.Context) error {
 		return err
 	}
 	// What is critical is not listed: it cannot be told from what is missing.
-	if loss := w.guard.loss(answer.Instances); loss.last && len(loss.missing) > 0 {
+	if loss := w.loss(answer); loss.last && len(loss.missing) > 0 {
 		if answer, err = w.confirm(ctx); err != nil {
 			return fmt.Errorf("confirm the answer: %w", w.named(err))
 		}
-		if lost := w.guard.doubtful(time.Now(), w.guard.loss(answer.Instances), w.blind(answer)); len(lost) > 0 {
+		if lost := w.guard.doubtful(time.Now(), w.loss(answer), w.blind(answer)); len(lost) > 0 {
 			w.hold(lost, answer.Instances)
 		}
 	}

@@ -22,6 +22,9 @@ const (
 	queryBurst       = 10
 )
 
+// settleTime passes, shortly after an error, before a loss is confirmed.
+const settleTime = 250 * time.Millisecond
+
 // source watches one service.
 type source struct {
 	client  *Client
@@ -139,13 +142,18 @@ func (w *watch) poll(ctx context.Context) error {
 	before := w.last
 	forgot := w.advance(answer.Index)
 	if w.toConfirm(answer, forgot) {
+		if w.guard.unsettled(time.Now(), w.loss(answer)) {
+			if err := sleep(ctx, settleTime); err != nil {
+				return err
+			}
+		}
 		if answer, err = w.confirm(ctx); err != nil {
 			return fmt.Errorf("confirm the answer: %w", err)
 		}
 		// A server that lags behind has forgotten nothing.
 		w.advance(answer.Index)
 		forgot = forgot && answer.Index < before || w.blind(answer)
-		if lost := w.guard.doubtful(time.Now(), w.guard.loss(answer.Instances), forgot); len(lost) > 0 {
+		if lost := w.guard.doubtful(time.Now(), w.loss(answer), forgot); len(lost) > 0 {
 			w.hold(lost, answer.Instances)
 		}
 	}
@@ -181,13 +189,16 @@ func (w *watch) toConfirm(answer Answer, forgot bool) bool {
 			return true
 		}
 	}
-	loss := w.guard.loss(answer.Instances)
-	if loss.empties() || len(w.guard.doubtful(time.Now(), loss, forgot)) > 0 {
+	loss := w.loss(answer)
+	if loss.empties() || w.guard.unsettled(time.Now(), loss) || len(w.guard.doubtful(time.Now(), loss, forgot)) > 0 {
 		return true
 	}
 	// A streaming answer does not tell whether ACLs filtered it.
 	return answer.Streaming && len(loss.missing) > 0
 }
+
+// loss is what answer would take out of service.
+func (w *watch) loss(answer Answer) loss { return w.guard.loss(answer.Instances, answer.unchecked) }
 
 // blind reports whether an empty answer may be one that ACLs emptied: Consul
 // does not tell a client without a token that it filtered its answer.
