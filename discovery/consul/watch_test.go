@@ -797,3 +797,27 @@ func TestAnswerOfACacheThatHasLostTheServersIsNotUsed(t *testing.T) {
 		}
 	})
 }
+
+func TestAgentThatSweepsItsInstancesOneByOneEmptiesNoPool(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
+		b.at(10 * sec)
+		b.Break(dead)
+		b.at(15 * sec)
+		before := len(b.Requests())
+		b.set("c") // its process may be gone
+		b.Heal()
+		for len(b.Requests()) == before {
+			time.Sleep(10 * ms)
+		}
+		time.Sleep(100 * ms)
+		b.set("")
+		b.at(30 * sec)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for _, set := range b.sets {
+			if !strings.HasSuffix(set, ": a b c") {
+				t.Errorf("Sink got %q", set)
+			}
+		}
+	})
+}
