@@ -143,6 +143,7 @@ func (t *trial) happen(f fault) (served time.Duration) {
 	for len(t.apps.running()) >= fewApps {
 		t.apps.drainOldest()
 	}
+	t.awaitCaughtUp()
 	// What left before another one came is not held by the next fault.
 	t.apps.startPassing()
 	t.awaitCaughtUp()
