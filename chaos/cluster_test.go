@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -203,9 +204,21 @@ func (c *cluster) launchServersEmpty() {
 	c.t.Helper()
 	for _, s := range c.servers {
 		must(c.t, s.Wipe())
-		must(c.t, s.Launch(c.t.Context()))
 	}
+	c.launch(c.servers...)
 	must(c.t, c.servers[0].WaitReady(c.t.Context()))
+}
+
+// launch starts servers, all at the same time.
+func (c *cluster) launch(servers ...*consultest.Agent) {
+	c.t.Helper()
+	errs := make([]error, len(servers))
+	var launching sync.WaitGroup
+	for n, s := range servers {
+		launching.Go(func() { errs[n] = s.Launch(c.t.Context()) })
+	}
+	launching.Wait()
+	must(c.t, errors.Join(errs...))
 }
 
 func must(t *testing.T, err error) {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"sluice/consultest"
 )
 
 // fault is what happens to a cluster.
@@ -29,15 +31,12 @@ var faults = []fault{
 		return func() { must(t.T, leader.Launch(t.Context())) }
 	}},
 	{name: "quorum lost", lasts: 4 * time.Second, begin: func(t *trial) func() {
-		lost := t.random.Perm(3)[:2]
-		for _, n := range lost {
-			must(t.T, t.cluster.servers[n].Kill())
+		order := t.random.Perm(3)
+		lost := []*consultest.Agent{t.cluster.servers[order[0]], t.cluster.servers[order[1]]}
+		for _, s := range lost {
+			must(t.T, s.Kill())
 		}
-		return func() {
-			for _, n := range lost {
-				must(t.T, t.cluster.servers[n].Launch(t.Context()))
-			}
-		}
+		return func() { t.cluster.launch(lost...) }
 	}},
 	{name: "agent stopped for longer than a wait", lasts: 6 * time.Second, forgets: true, begin: func(t *trial) func() {
 		must(t.T, t.cluster.agent.Pause())

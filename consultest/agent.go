@@ -140,10 +140,11 @@ func (a *Agent) launch(ctx context.Context) error {
 		return err
 	}
 	a.process, a.denies = p, false
+	await := a.ready
 	if a.options.NoWait {
-		return nil
+		await = a.listens
 	}
-	if err := a.WaitReady(ctx); err != nil {
+	if err := a.wait(ctx, await); err != nil {
 		a.Kill()
 		return err
 	}
@@ -151,7 +152,10 @@ func (a *Agent) launch(ctx context.Context) error {
 }
 
 // WaitReady waits until the agent answers queries and knows a leader.
-func (a *Agent) WaitReady(ctx context.Context) error {
+func (a *Agent) WaitReady(ctx context.Context) error { return a.wait(ctx, a.ready) }
+
+// wait waits until ready has no objection.
+func (a *Agent) wait(ctx context.Context, ready func(context.Context) error) error {
 	p := a.process
 	if p == nil {
 		return errors.New("the agent does not run")
@@ -161,7 +165,7 @@ func (a *Agent) WaitReady(ctx context.Context) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		notReady := a.ready(ctx)
+		notReady := ready(ctx)
 		if notReady == nil {
 			return nil
 		}
@@ -197,6 +201,16 @@ func (a *Agent) ready(ctx context.Context) error {
 		return errors.New("no server is registered yet")
 	}
 	return nil
+}
+
+// listens returns why the agent has not got all its ports: its HTTP API is the
+// last thing that it starts.
+func (a *Agent) listens(ctx context.Context) error {
+	_, err := a.client.Status().LeaderWithQueryOptions((&api.QueryOptions{}).WithContext(ctx))
+	if status := (api.StatusError{}); errors.As(err, &status) {
+		return nil
+	}
+	return err
 }
 
 // Stop ends the process as an operator would, with SIGTERM. A stopped agent can

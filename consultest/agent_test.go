@@ -2,6 +2,7 @@ package consultest
 
 import (
 	"context"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +102,25 @@ func TestClientAgentJoinsAServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitInstances(t, client, 1)
+}
+
+func TestLaunchWaitsForATakenPort(t *testing.T) {
+	t.Parallel()
+	a := Start(t, Options{Mode: Server, NoWait: true})
+	if err := a.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := net.Listen("tcp4", a.DNSAddress())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer time.AfterFunc(time.Second, func() { taken.Close() }).Stop()
+	if err := a.Launch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.WaitReady(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestAgentThatCannotStartSaysWhy(t *testing.T) {

@@ -48,8 +48,8 @@ type Options struct {
 	Config map[string]any
 	// TLS serves the HTTP API with TLS too, at Agent.HTTPSAddress.
 	TLS *TLS
-	// NoWait returns as soon as the process runs: the first servers of a cluster
-	// have no leader yet. Call Agent.WaitReady later.
+	// NoWait returns as soon as the agent has its ports: the first servers of a
+	// cluster have no leader yet. Call Agent.WaitReady later.
 	NoWait bool
 	// Progress gets the lines of a build of Consul, if there has to be one.
 	Progress io.Writer
