@@ -70,7 +70,7 @@ func (s *entryService) port() int {
 
 type entryWeights struct{ Passing, Warning int }
 
-type entryCheck struct{ CheckID, Name, Status, Output, Notes string }
+type entryCheck struct{ CheckID, ServiceID, Name, Status, Output, Notes string }
 
 // readEntries reads an answer of /v1/health/service/SERVICE. The result is nil
 // for null.
@@ -100,7 +100,7 @@ func shorten(e *api.ServiceEntry) serviceEntry {
 	for _, c := range e.Checks {
 		check := (*entryCheck)(nil)
 		if c != nil {
-			check = &entryCheck{c.CheckID, c.Name, c.Status, c.Output, c.Notes}
+			check = &entryCheck{c.CheckID, c.ServiceID, c.Name, c.Status, c.Output, c.Notes}
 		}
 		short.Checks = append(short.Checks, check)
 	}

@@ -137,7 +137,7 @@ func (l *locator) search(ctx context.Context) time.Duration {
 	l.mu.Unlock()
 	l.listServices()
 	left := open
-	checksLater := len(open) > 0 && len(l.services) > 0 && l.session.bare(time.Now())
+	checksLater := len(open) > 0 && len(l.services) > 0 && l.session.isBare(time.Now())
 	if len(l.checks) > 0 && !checksLater {
 		delay, failed := l.readAll(ctx, l.checks)
 		if failed {

@@ -96,3 +96,23 @@ func TestFleetWithoutChecksIsWatchedByNodes(t *testing.T) {
 		c.goes(byChecks)
 	})
 }
+
+// A fleet that has no checks to begin with is known from its first answers.
+func TestFleetThatNeverHadChecksIsWatchedByNodes(t *testing.T) {
+	inCrowd(t, 2, func(t *testing.T, c *crowd) {
+		c.goes(byChecks)
+		all := make(map[string][]*api.ServiceEntry)
+		for n := range crowdServices {
+			all[crowdService(n)] = []*api.ServiceEntry{c.bare(n, "a"), c.bare(n, "b")}
+		}
+		c.entries = all
+		c.SetAll(all)
+		time.Sleep(30 * time.Second)
+		c.goes(byNodes)
+		c.sets = nil
+		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.bare(7, "c")) })
+		c.expect("an instance without checks comes", 20*time.Millisecond, "service-07: a-7 b-7 c-7")
+		time.Sleep(2 * noiseTime)
+		c.goes(byNodes)
+	})
+}

@@ -66,6 +66,7 @@ type overview struct {
 	mu       sync.Mutex // guards the fields below
 	riders   map[string]map[*rider]bool
 	count    int             // of riders
+	bare     int             // of those whose instances have no checks
 	names    []string        // of all nodes; nil: not known yet
 	feeds    map[*feed]error // nil: its last query was answered
 	size     int             // of the catalog: checks or instances; 0: not known yet
@@ -83,7 +84,11 @@ type rider struct {
 	service  string
 	news     chan struct{} // capacity 1: the service may have changed
 	told     bool          // the watch knows of the present failure
-	nodes    []string      // with instances, sorted; overview.mu guards it
+
+	// The mu of overview guards the fields below. They are those of the latest
+	// answer.
+	nodes []string // with instances, sorted
+	bare  bool     // most instances have no check
 }
 
 // overviews are those of a client. It is safe for concurrent use.
@@ -137,6 +142,9 @@ func (r *rider) leave() {
 		delete(v.riders, r.service)
 	}
 	v.count--
+	if r.bare {
+		v.countBareLocked(false)
+	}
 	last := v.count == 0
 	v.mu.Unlock()
 	if last {
@@ -196,11 +204,21 @@ func (r *rider) wait(ctx context.Context) error {
 	}
 }
 
-// on takes note of the nodes that the service has instances on.
-func (r *rider) on(nodes []string) {
-	r.overview.mu.Lock()
-	defer r.overview.mu.Unlock()
-	r.nodes = nodes
+// saw takes note of the latest answer.
+func (r *rider) saw(a Answer) {
+	v := r.overview
+	v.mu.Lock()
+	before := v.bareLocked(time.Now())
+	r.nodes = a.nodes
+	if a.bare != r.bare {
+		r.bare = a.bare
+		v.countBareLocked(r.bare)
+	}
+	after := v.bareLocked(time.Now())
+	v.mu.Unlock()
+	if before != after {
+		v.reconsider()
+	}
 }
 
 // state returns whether the overview sees every change, and if not perhaps why.
@@ -314,7 +332,7 @@ func (v *overview) choose(now time.Time) ([]string, way) {
 	switch nodes, room := len(v.names), limit-overviewReserve; {
 	case nodes > fewNodes && nodes <= room:
 		return v.names, byNodes
-	case nodes <= fewNodes && 2*nodes <= room && v.size <= smallCatalog && now.Before(v.bareEnd):
+	case nodes <= fewNodes && 2*nodes <= room && v.size <= smallCatalog && v.bareLocked(now):
 		return v.names, byNodes
 	case v.size <= smallCatalog && now.After(v.noisy):
 		return v.names, byChecks
@@ -360,11 +378,22 @@ func (v *overview) sawBare() {
 	v.reconsider()
 }
 
-// bare reports whether more such changes are to be expected.
-func (v *overview) bare(now time.Time) bool {
+// isBare reports whether more such changes are to be expected.
+func (v *overview) isBare(now time.Time) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return now.Before(v.bareEnd)
+	return v.bareLocked(now)
+}
+
+func (v *overview) bareLocked(now time.Time) bool { return now.Before(v.bareEnd) || 2*v.bare > v.count }
+
+// countBareLocked counts a rider whose instances have no checks, or no longer.
+func (v *overview) countBareLocked(in bool) {
+	if in {
+		v.bare++
+	} else {
+		v.bare--
+	}
 }
 
 // reconsider makes run choose again.

@@ -94,7 +94,7 @@ func (w *watch) sendShared(ctx context.Context) (Answer, error) {
 	}
 	answer, err := w.queryAs(ctx, &o, api.QueryOptions{})
 	if err == nil {
-		w.rider.on(answer.nodes)
+		w.rider.saw(answer)
 	}
 	return answer, err
 }
