@@ -70,7 +70,7 @@ var (
 	requestDuration = describe("request_duration_seconds", "Time from a request's arrival to the end of its response.", "service")
 	retriesTotal    = describe("retries_total", "Attempts beyond the first of a request.", "service")
 	refusalsTotal   = describe("refusals_total", "Attempts that a limit of the service stopped.", "service", "limit")
-	pendingDesc     = describe("requests_pending", "Requests that wait for a first peer of a service.", "service")
+	pendingDesc     = describe("requests_pending", "Requests that wait until a service has a peer for them.", "service")
 	receivedBytes   = describe("request_body_bytes_total", "Octets of request bodies received from clients.", "service")
 	sentBytes       = describe("response_body_bytes_total", "Octets of response bodies sent to clients.", "service")
 	unroutedTotal   = describe("unrouted_requests_total", "Requests that belong to no service: no route matched, or they were malformed.", "class")

@@ -28,7 +28,7 @@ var (
 	refusalNoEligible    = &refusal{503, "no_eligible_peer", "every instance of the service is unhealthy or draining"}
 	refusalSaturated     = &refusal{503, "too_many_requests", "as many requests to the service are in flight as it is allowed"}
 	refusalPeersFull     = &refusal{503, "peers_saturated", "as many requests are in flight to each of the service's instances as it is allowed"}
-	refusalPending       = &refusal{503, "too_many_pending", "the service has no instance, and as many requests wait for one as may"}
+	refusalPending       = &refusal{503, "too_many_pending", "the service has no instance that may get requests, and as many wait for one as may"}
 	refusalConnect       = &refusal{502, "connect_failed", "no connection to the service's instance could be made"}
 	refusalReset         = &refusal{502, "upstream_reset", "the service's instance broke off the connection before it answered"}
 	refusalBadResponse   = &refusal{502, "bad_response", "the service's instance sent a malformed response"}
