@@ -27,10 +27,10 @@
 // The second after each change counts for it, too, except in the time. Idle is
 // the time before the first change: queries and bytes a second.
 //
-// Then the whole program, as people run it, has a route to every service. A
-// client sends a request every half millisecond or so to a service while an
-// instance of it is registered, and the time is that until one reaches the
-// instance.
+// Then the whole program, as people run it, has a route to every service. While
+// an instance of a service is registered, clients send requests to it, about two
+// a millisecond, and the time is that until the answer of the first one that
+// reached the instance.
 //
 // Everything shares the machine, so times depend on what else it does; queries,
 // bytes and connections do not.

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -40,13 +41,17 @@ type program struct {
 	client    *http.Client
 }
 
-// requestPause is between two requests. Without, the client and sluice would
-// take the CPU time that Consul needs.
-const requestPause = 500 * time.Microsecond
+// Clients wait for requestPause between two requests. Without, they and sluice
+// would take the CPU time that Consul needs. With so many of them, about two
+// requests a millisecond, it takes some milliseconds until one of six instances
+// gets its first.
+const (
+	clients      = 4
+	requestPause = time.Millisecond
+)
 
 // measureServed registers a new instance of one service after the other, while
-// a client sends that service a request every half millisecond or so through
-// sluice.
+// clients send that service requests through sluice.
 func (b *bench) measureServed(ctx context.Context, dir, consulURL, ca string) (served, error) {
 	p, err := startProgram(ctx, dir, consulURL, ca, b.services)
 	if err != nil {
@@ -112,7 +117,7 @@ func startProgram(ctx context.Context, dir, consulURL, ca string, services int) 
 	if err := os.WriteFile(config, []byte(file.String()), 0o600); err != nil {
 		return nil, err
 	}
-	p := &program{admin: "http://" + addresses[0], web: "http://" + addresses[1], transport: &http.Transport{}}
+	p := &program{admin: "http://" + addresses[0], web: "http://" + addresses[1], transport: &http.Transport{MaxIdleConnsPerHost: clients}}
 	p.client = &http.Client{Transport: p.transport, Timeout: 10 * time.Second}
 	p.process, err = subprocess.Start(subprocess.Options{Program: binary, Args: []string{"run", "--config", config}, Output: os.Stderr})
 	return p, err
@@ -130,7 +135,19 @@ func (p *program) ready(ctx context.Context) error {
 
 // reaches sends requests for a service until one reaches the instance.
 func (p *program) reaches(ctx context.Context, service, instance string) error {
-	return p.until(ctx, p.web+"/", service, func(r *http.Response) bool { return r.Header.Get(instanceField) == instance }, requestPause)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	first := make(chan error, clients)
+	var running sync.WaitGroup
+	for range clients {
+		running.Go(func() {
+			first <- p.until(ctx, p.web+"/", service, func(r *http.Response) bool { return r.Header.Get(instanceField) == instance }, requestPause)
+		})
+	}
+	err := <-first
+	cancel()
+	running.Wait()
+	return err
 }
 
 // until sends requests, one after the other with a pause between them, until
