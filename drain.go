@@ -112,7 +112,7 @@ func (o *order) carryOut(ctx context.Context, out io.Writer) error {
 func writeStanding(out io.Writer, p admin.Peer) error {
 	line := fmt.Sprintf("%s/%s (%s) is %s, %d in flight", printable(p.Service), printable(p.ID), p.Address, p.State, p.Inflight)
 	if len(p.Reasons) > 0 {
-		line += ": " + printable(strings.Join(p.Reasons, ", "))
+		line += ": " + printableWhy(strings.Join(p.Reasons, ", "))
 	}
 	_, err := fmt.Fprintln(out, line)
 	return err

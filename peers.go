@@ -121,7 +121,7 @@ func writePeers(out io.Writer, peers []admin.Peer, now time.Time) error {
 	for _, p := range peers {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n",
 			printable(p.Service), printable(p.ID), p.Address, p.State, age(now.Sub(p.Since)), p.Weight,
-			p.Inflight, p.Requests, p.Failures, latency(p.LatencyMS), printable(strings.Join(p.Reasons, ", ")))
+			p.Inflight, p.Requests, p.Failures, latency(p.LatencyMS), printableWhy(strings.Join(p.Reasons, ", ")))
 	}
 	return table.Flush()
 }
@@ -130,6 +130,12 @@ func writePeers(out io.Writer, peers []admin.Peer, now time.Time) error {
 // cannot control it, and is not too long.
 func printable(s string) string {
 	return printableUpTo(s, 100)
+}
+
+// printableWhy is printable for the last column. The end of a check's output tells
+// most ("connection refused"), so it has room for that.
+func printableWhy(s string) string {
+	return printableUpTo(s, 200)
 }
 
 // printableUpTo is printable for at most so many characters.

@@ -130,7 +130,7 @@ func writeReplicas(out io.Writer, v admin.Replicas, now time.Time) error {
 			services, instances = fmt.Sprint(len(m.Services)), fmt.Sprint(n)
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
-			printable(m.Name), printable(m.Node), printable(m.Address), m.Status, printable(m.Version), up, printable(m.ConfigHash), services, instances, printable(cmp.Or(m.Error, m.Detail)))
+			printable(m.Name), printable(m.Node), printable(m.Address), m.Status, printable(m.Version), up, printable(m.ConfigHash), services, instances, printableWhy(cmp.Or(m.Error, m.Detail)))
 	}
 	if err := table.Flush(); err != nil {
 		return err
