@@ -3,8 +3,14 @@ package consultest
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 )
+
+// Agents have ports below those that systems give to connections and to
+// listeners on any port (RFC 6335, section 6, and Linux's ip_local_port_range):
+// else somebody might have got one while its agent was down.
+const firstPort, lastPort = 10000, 32767
 
 // ports are the ports of one agent, with Consul's names for them.
 type ports struct {
@@ -34,16 +40,17 @@ func pickPorts(http int) (ports, error) {
 	}
 	for _, port := range []*int{&p.HTTP, &p.HTTPS, &p.DNS, &p.Server, &p.SerfLAN, &p.SerfWAN, &p.GRPC, &p.GRPCTLS} {
 		for try := 1; *port == 0; try++ {
-			tcp, err := net.Listen("tcp4", "127.0.0.1:0")
-			if err != nil {
-				return ports{}, fmt.Errorf("pick a port: %w", err)
-			}
-			held = append(held, tcp)
-			udp, err := net.ListenPacket("udp4", tcp.Addr().String())
+			n := firstPort + rand.IntN(lastPort-firstPort+1)
+			tcp, err := net.Listen("tcp4", loopback(n))
 			if err == nil {
-				held = append(held, udp)
-				*port = tcp.Addr().(*net.TCPAddr).Port
-			} else if try == 20 {
+				held = append(held, tcp)
+				var udp net.PacketConn
+				if udp, err = net.ListenPacket("udp4", loopback(n)); err == nil {
+					held = append(held, udp)
+					*port = n
+				}
+			}
+			if err != nil && try == 100 {
 				return ports{}, fmt.Errorf("pick a port: %w", err)
 			}
 		}
