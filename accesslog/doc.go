@@ -19,7 +19,7 @@
 //	method       as sent
 //	host         the Host header (optional)
 //	target       the request target as sent, still encoded
-//	proto        "HTTP/1.1"
+//	proto        "HTTP/1.1" or "HTTP/1.0"
 //	status       status code sent to the client; 499: it went away before
 //	bytes_in     octets of the request body that were read
 //	bytes_out    octets of the response body that were sent

@@ -8,7 +8,7 @@
 // stops the loader: it returns every one at once, each with the place it
 // stands at, the key, the value and what is allowed instead.
 //
-//	sluice.yaml:7: services.star.timeouts.connect: value "5": want a duration with a unit, such as 100ms, 5s or 1m30s
+//	sluice.yaml:7: services.star.timeouts.connect: value "5": want a duration with a unit (ms, s, m, h), from 1ms to 10m
 //
 // Precedence, from strongest to weakest: flag, environment, file, default.
 //
