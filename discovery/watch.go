@@ -194,7 +194,7 @@ func (w *Watch) Succeeded(index uint64) {
 
 	if recovered {
 		m.log.Info().Str("service", w.Service()).Stringer("source", name{w.source}).
-			Dur("after", outage).Msg("watch recovered")
+			Stringer("after", outage).Msg("watch recovered")
 	}
 }
 

@@ -73,7 +73,7 @@ func (f *finder) follow(ctx context.Context, c *config.Config) {
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := watch.Run(ctx, f.found); ctx.Err() == nil {
-			f.gateway.log.Error().Err(err).Msg("catalog: no service is found any more")
+			f.gateway.log.Error().Err(err).Msg("catalog: no service is looked for any more")
 		}
 	})
 	f.stop = func() {

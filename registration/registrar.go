@@ -292,7 +292,7 @@ func (r *Registrar) note(now Status) {
 			Msg("cannot make sure that this sluice is registered in Consul; it serves all the same")
 	case now.State == StateRegistered && before.State == StateFailing:
 		r.Log.Info().Str("service", now.Service).Str("id", now.ID).Str("agent", now.Agent).
-			Dur("after", now.Since.Sub(before.Since)).Msg("the registration in Consul is as it should be again")
+			Stringer("after", now.Since.Sub(before.Since)).Msg("the registration in Consul is as it should be again")
 	}
 }
 

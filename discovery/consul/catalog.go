@@ -232,7 +232,7 @@ func (w *Catalog) note(err error) {
 	case err != nil && before == discovery.WatchFresh:
 		w.client.log.Warn().Err(err).Msg("watch of the catalog failing: no service is added or given up")
 	case err == nil && before == discovery.WatchStale:
-		w.client.log.Info().Dur("after", now.Sub(since)).Msg("watch of the catalog recovered")
+		w.client.log.Info().Stringer("after", now.Sub(since)).Msg("watch of the catalog recovered")
 	}
 	select {
 	case w.poke <- struct{}{}:

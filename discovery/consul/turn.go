@@ -176,7 +176,7 @@ func (w *watch) alone() {
 func (w *watch) excuse(err error) {
 	if !w.excused {
 		w.client.log.Warn().Str("consul_service", w.options.Service).Err(err).
-			Msgf("more services than connections, and no overview of them: a change is seen up to %v late or more", turnTime)
+			Msgf("more services than connections, and no overview of them: a change may be seen %v late, or later", turnTime)
 	}
 	w.excused = true
 }

@@ -210,7 +210,7 @@ func (w *watch) blind(answer Answer) bool {
 func (w *watch) hold(lost, listed []discovery.Instance) {
 	kept := w.guard.hold(time.Now(), lost, listed)
 	w.client.log.Warn().Str("consul_service", w.options.Service).Int("instances", kept).
-		Dur("for", w.options.EmptyHold).Msg("instances kept after a sudden loss")
+		Stringer("for", w.options.EmptyHold).Msg("instances kept after a sudden loss")
 }
 
 // query asks the agent in use, and notes which one that is.
@@ -331,7 +331,7 @@ func (w *watch) accept(answer Answer) {
 func (w *watch) logKept(k keeping) {
 	log := w.client.log.With().Str("consul_service", w.options.Service).Logger()
 	if w.unlisted == 0 && k.unlisted > 0 {
-		log.Warn().Int("instances", k.unlisted).Dur("for", w.options.KeepAnswering).
+		log.Warn().Int("instances", k.unlisted).Stringer("for", w.options.KeepAnswering).
 			Msg("consul did not list kept instances in service again: they are used as long as they pass active checks")
 	}
 	switch {

@@ -493,7 +493,7 @@ func TestInstancesThatMayStillAnswerAreKeptUnlisted(t *testing.T) {
 			t.Errorf("status %+v", s)
 		}
 		for _, line := range []string{
-			`"instances":2,"for":600000,"message":"consul did not list kept instances in service again: they are used as long as they pass active checks"`,
+			`"instances":2,"for":"10m0s","message":"consul did not list kept instances in service again: they are used as long as they pass active checks"`,
 			`"given_up":1,"message":"no instance is used any more that consul does not list"`,
 		} {
 			if got := strings.Count(b.log.String(), line); got != 1 {
