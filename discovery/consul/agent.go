@@ -28,7 +28,8 @@ type agent struct {
 
 	condition  condition
 	since      time.Time // when condition began
-	trouble    time.Time // when a probe last showed another one than good
+	notGood    time.Time // since when probes show another one than good; zero: they do not
+	trouble    time.Time // when one last did that for the length of an outage
 	leaderless time.Time // since when no probe has shown a leader, although it answered; zero: one did
 	brokenOff  bool      // what waited for it was broken off in this silence
 	complaints time.Time // until when queries that failed speak against it

@@ -24,7 +24,7 @@ const (
 	probeOthers = 5 * time.Second
 	// probeTimeout is how long the answer to a probe may take. One that takes
 	// longer is asked for again, on a new connection, together with those of the
-	// other agents: only then another one takes over.
+	// other agents: only then the agent counts as silent, and another one takes over.
 	probeTimeout = 300 * time.Millisecond
 	// roundGap is the least time between two rounds of probes.
 	roundGap = 100 * time.Millisecond
@@ -32,6 +32,11 @@ const (
 	// there is no better one, until the queries that wait for it are broken off: a
 	// busy machine is no outage, nor is an election.
 	silenceLimit = 3 * time.Second
+
+	// outage is how long an agent must not have been good for its connections, its
+	// views and what waits for it to be in doubt. To ask everything anew costs an
+	// agent most when it is slow because it is busy.
+	outage = time.Second
 
 	// complaintTime is how long an agent counts as bad that answers probes and
 	// fails queries.
@@ -206,10 +211,8 @@ func (s *agents) round(ctx context.Context, others *time.Time) {
 	bad := c < good || time.Now().Before(current.complaints)
 	s.mu.Unlock()
 	switch {
-	case bad && len(s.all) > 1:
-		s.probeAll(ctx, s.all)
 	case bad:
-		s.note(current, c, err)
+		s.probeAll(ctx, s.all)
 	case current != s.all[0] && time.Since(*others) >= probeOthers:
 		*others = time.Now()
 		s.note(current, c, err)
@@ -252,7 +255,13 @@ func (s *agents) note(a *agent, c condition, err error) {
 	defer s.mu.Unlock()
 	now := time.Now()
 	fine := c == good || denied(err) // who denies the question is no trouble
-	if !fine {
+	lasted := !a.notGood.IsZero() && now.Sub(a.notGood) >= outage
+	switch {
+	case fine:
+		a.notGood = time.Time{}
+	case a.notGood.IsZero():
+		a.notGood = now
+	case lasted:
 		a.trouble = now
 	}
 	switch {
@@ -277,7 +286,7 @@ func (s *agents) note(a *agent, c condition, err error) {
 	default:
 		s.log.Warn().Str("agent", a.url).Err(err).Msgf("consul: the agent is %s", c)
 	}
-	if was == silent || c == good {
+	if lasted && (was == silent || c == good) {
 		// Queries that hang since before may never be answered, as their connections
 		// may be dead, or late, as the agent's views may lag.
 		a.breakOff(errRecovered)

@@ -282,6 +282,32 @@ func TestViewsThatLagAfterTroubleAreBypassed(t *testing.T) {
 	})
 }
 
+// To ask everything anew costs an agent most when it is slow because it is busy.
+func TestAShortSilenceBreaksNothingOff(t *testing.T) {
+	inCluster(t, 1, func(t *testing.T, c *cluster) {
+		c.at(10 * sec)
+		before := len(c.agents[0].Requests())
+		for n := range 5 {
+			from := 10*sec + time.Duration(n)*5*sec
+			c.agents[0].Break(discoverytest.Fault{Hang: true})
+			c.at(from + 1200*ms)
+			c.agents[0].Heal()
+			c.at(from + 5*sec)
+		}
+		if after := len(c.agents[0].Requests()); after != before {
+			t.Errorf("%d queries after five short silences: want none", after-before)
+		}
+		c.expect(0, discovery.WatchFresh)
+		c.agents[0].Break(discoverytest.Fault{Hang: true})
+		c.at(39 * sec)
+		c.agents[0].Heal()
+		c.at(42 * sec)
+		if after := len(c.agents[0].Requests()); after == before {
+			t.Error("no query after an outage of 4 s")
+		}
+	})
+}
+
 // A proxy in front of Consul may let only some paths through.
 func TestViewsAreAskedWhereProbesAreDenied(t *testing.T) {
 	inCluster(t, 1, func(t *testing.T, c *cluster) {
