@@ -28,7 +28,7 @@ type agent struct {
 
 	condition  condition
 	since      time.Time // when condition began
-	notGood    time.Time // since when probes show another one than good; zero: they do not
+	notGood    time.Time // since when not two probes in a row have shown good; zero: they have
 	trouble    time.Time // when one last did that for the length of an outage
 	leaderless time.Time // since when no probe has shown a leader, although it answered; zero: one did
 	brokenOff  bool      // what waited for it was broken off in this silence

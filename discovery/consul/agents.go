@@ -257,8 +257,9 @@ func (s *agents) note(a *agent, c condition, err error) {
 	fine := c == good || denied(err) // who denies the question is no trouble
 	lasted := !a.notGood.IsZero() && now.Sub(a.notGood) >= outage
 	switch {
-	case fine:
+	case fine && a.condition == c: // twice in a row: it does not flap
 		a.notGood = time.Time{}
+	case fine:
 	case a.notGood.IsZero():
 		a.notGood = now
 	case lasted:

@@ -308,6 +308,24 @@ func TestAShortSilenceBreaksNothingOff(t *testing.T) {
 	})
 }
 
+func TestAnAgentThatFlapsIsInTrouble(t *testing.T) {
+	inCluster(t, 1, func(t *testing.T, c *cluster) {
+		c.at(10 * sec)
+		for n := range 8 {
+			from := 10*sec + time.Duration(n)*1800*ms
+			c.agents[0].BreakProbes(500)
+			c.at(from + 900*ms)
+			c.agents[0].Heal()
+			c.at(from + 1800*ms)
+		}
+		c.at(30 * sec)
+		requests := c.agents[0].Requests()
+		if last := requests[len(requests)-1]; last.Index == 0 || last.Near == "" {
+			t.Errorf("the last query does not bypass views: %+v", last)
+		}
+	})
+}
+
 // A proxy in front of Consul may let only some paths through.
 func TestViewsAreAskedWhereProbesAreDenied(t *testing.T) {
 	inCluster(t, 1, func(t *testing.T, c *cluster) {
