@@ -28,7 +28,7 @@ type peersQuery struct {
 
 func newPeers() *cobra.Command {
 	var q peersQuery
-	var watch, asJSON bool
+	var v view
 	command := &cobra.Command{
 		Use:   "peers [SERVICE…]",
 		Short: "Show the peers of a running sluice",
@@ -36,53 +36,17 @@ func newPeers() *cobra.Command {
 			"why, requests in flight and in all, failures, and how long an answer takes.",
 		RunE: func(cmd *cobra.Command, services []string) error {
 			q.services = services
-			if watch && asJSON {
+			if v.watch && v.asJSON {
 				return &usageError{errors.New("--watch and --json do not go together")}
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			switch {
-			case asJSON:
-				body, err := q.get(ctx)
-				if err == nil {
-					_, err = cmd.OutOrStdout().Write(body)
-				}
-				return err
-			case watch:
-				return redraw(ctx, cmd.OutOrStdout(), q.show)
-			}
-			return q.show(ctx, cmd.OutOrStdout(), time.Now)
+			return v.run(ctx, cmd.OutOrStdout(), q.get, q.show)
 		},
 	}
-	flags := command.Flags()
 	q.addFlags(command)
-	flags.BoolVarP(&watch, "watch", "w", false, "show them again every second, until Ctrl-C")
-	flags.BoolVar(&asJSON, "json", false, "print the API's answer as it is")
+	v.addFlags(command)
 	return command
-}
-
-// redraw has show write a table every second until ctx ends. While sluice does
-// not answer it says so and goes on.
-func redraw(ctx context.Context, out io.Writer, show func(context.Context, io.Writer, func() time.Time) error) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		var screen strings.Builder
-		screen.WriteString("\x1b[H\x1b[2J") // cursor home, clear
-		if err := show(ctx, &screen, time.Now); ctx.Err() != nil {
-			return nil
-		} else if err != nil {
-			fmt.Fprintf(&screen, "%v\n", err)
-		}
-		if _, err := io.WriteString(out, screen.String()); err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
 }
 
 // show writes the table once.

@@ -25,7 +25,7 @@ type replicasQuery struct{ api }
 
 func newReplicas() *cobra.Command {
 	var q replicasQuery
-	var watch, asJSON bool
+	var v view
 	var wait time.Duration
 	command := &cobra.Command{
 		Use:   "replicas",
@@ -36,31 +36,20 @@ func newReplicas() *cobra.Command {
 			"to show.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if watch && asJSON || wait > 0 && (watch || asJSON) {
+			if v.watch && v.asJSON || wait > 0 && (v.watch || v.asJSON) {
 				return &usageError{errors.New("--watch, --json and --wait do not go together")}
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			switch {
-			case asJSON:
-				body, err := q.get(ctx)
-				if err == nil {
-					_, err = cmd.OutOrStdout().Write(body)
-				}
-				return err
-			case watch:
-				return redraw(ctx, cmd.OutOrStdout(), q.show)
-			case wait > 0:
+			if wait > 0 {
 				return q.await(ctx, cmd.OutOrStdout(), wait)
 			}
-			return q.show(ctx, cmd.OutOrStdout(), time.Now)
+			return v.run(ctx, cmd.OutOrStdout(), q.get, q.show)
 		},
 	}
-	flags := command.Flags()
 	q.addFlags(command)
-	flags.BoolVarP(&watch, "watch", "w", false, "show them again every second, until Ctrl-C")
-	flags.BoolVar(&asJSON, "json", false, "print the API's answer as it is")
-	flags.DurationVar(&wait, "wait", 0, "wait up to this `time` until all agree; fail if they do not then")
+	v.addFlags(command)
+	command.Flags().DurationVar(&wait, "wait", 0, "wait up to this `time` until all agree; fail if they do not then")
 	return command
 }
 
