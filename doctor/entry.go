@@ -42,14 +42,14 @@ func nodeOf(n *api.Node, checks api.HealthChecks) Node {
 	for _, c := range checks {
 		switch {
 		case c.CheckID == serfHealth:
-			node.Liveness, node.Detail = NodeAlive, oneLine(c.Output)
+			node.Liveness, node.Detail = NodeAlive, consul.OneLine(c.Output)
 			if c.Status != api.HealthPassing {
 				node.Liveness = NodeDead
 			}
 			return node
 		case c.CheckID != api.NodeMaint:
 			node.Watched = true
-			node.Detail = cmp.Or(node.Detail, oneLine(c.Output))
+			node.Detail = cmp.Or(node.Detail, consul.OneLine(c.Output))
 		}
 	}
 	return node
@@ -70,21 +70,11 @@ func instanceOf(e *api.ServiceEntry) Instance {
 		}
 		i.Checks++
 		if c.Status == api.HealthCritical {
-			critical = append(critical, cmp.Or(c.Name, c.CheckID)+quoted(oneLine(c.Output)))
+			critical = append(critical, cmp.Or(c.Name, c.CheckID)+quoted(consul.OneLine(c.Output)))
 			i.Untouched = i.Untouched && c.CreateIndex == c.ModifyIndex
 		}
 	}
 	i.Untouched = i.Untouched && len(critical) > 0
 	i.Critical = strings.Join(critical, "; ")
 	return i
-}
-
-// oneLine returns the begin of a text, without line breaks.
-func oneLine(text string) string {
-	const most = 200
-	line := strings.Join(strings.Fields(text), " ")
-	if len(line) > most {
-		line = strings.ToValidUTF8(line[:most], "") + "…"
-	}
-	return line
 }

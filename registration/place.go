@@ -47,7 +47,7 @@ func (p *place) done(err error) {
 		return
 	}
 	delay, limit := firstRetry, longestRetry
-	if consul.IsForbidden(err) {
+	if consul.Forbidden(err) {
 		delay, limit = firstRefusedRetry, longestRefusedRetry
 	}
 	delay = min(delay<<min(p.failures, 10), limit)

@@ -167,11 +167,12 @@ func detail(name, text string) string {
 	if text = strings.TrimSpace(text); text == "" {
 		return name
 	}
-	return oneLine(name + ": " + text)
+	return OneLine(name + ": " + text)
 }
 
-// oneLine returns the start of text without line breaks.
-func oneLine(text string) string {
+// OneLine returns the start of a text from Consul, up to 200 bytes, without line
+// breaks.
+func OneLine(text string) string {
 	line := strings.Join(strings.Fields(text), " ")
 	if len(line) > maxDetail {
 		line = strings.ToValidUTF8(line[:maxDetail], "") + "…"

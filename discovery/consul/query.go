@@ -106,7 +106,7 @@ func (c *Client) send(ctx context.Context, send func(ctx context.Context, a *age
 	defer done()
 	token := c.token.current()
 	err := send(ctx, agent, token)
-	if refused(err) {
+	if Forbidden(err) {
 		if now := c.token.current(); now != token {
 			token = now
 			err = send(ctx, agent, token)
@@ -115,11 +115,9 @@ func (c *Client) send(ctx context.Context, send func(ctx context.Context, a *age
 	return agent, token, err
 }
 
-// Forbidden reports whether err is Consul's refusal for lack of a permission.
-func Forbidden(err error) bool { return refused(err) }
-
-// refused reports whether err is an answer 403.
-func refused(err error) bool {
+// Forbidden reports whether err is Consul's answer 403: the token is not valid,
+// or lacks a permission.
+func Forbidden(err error) bool {
 	status := (*statusError)(nil)
 	return errors.As(err, &status) && status.code == http.StatusForbidden
 }
@@ -263,7 +261,7 @@ func explain(err error, permissions string) error {
 	case http.StatusTooManyRequests:
 		words = "429 Too Many Requests: the agent limits connections or requests of this client"
 	}
-	return &statusError{status.Code, fmt.Sprintf("%s (%s)", words, oneLine(status.Body))}
+	return &statusError{status.Code, fmt.Sprintf("%s (%s)", words, OneLine(status.Body))}
 }
 
 // permissions names what a token needs to see o's instances.

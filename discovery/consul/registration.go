@@ -157,6 +157,3 @@ func isNotFound(err error) bool {
 	var status api.StatusError
 	return errors.As(err, &status) && status.Code == http.StatusNotFound
 }
-
-// IsForbidden reports whether err is Consul's answer 403.
-func IsForbidden(err error) bool { return refused(err) }
