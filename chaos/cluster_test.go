@@ -23,12 +23,6 @@ const (
 	// that an operator has a token also after the servers have lost their data.
 	rootToken = "00000000-0000-0000-0000-000000000001"
 
-	// leastPrivilege is the policy of docs/consul.md.
-	leastPrivilege = `
-service "star" { policy = "read" }
-node_prefix "" { policy = "read" }
-`
-
 	// callTimeout bounds a request of the test's own to the client agent.
 	callTimeout = 3 * time.Second
 
@@ -106,7 +100,11 @@ func (c *cluster) tryToken() error {
 		return err
 	}
 	if policy == nil {
-		if policy, _, err = acl.PolicyCreate(&api.ACLPolicy{Name: "sluice", Rules: leastPrivilege}, nil); err != nil {
+		rules, err := consultest.DocumentedPolicy("../docs/consul.md", "## ACLs")
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if policy, _, err = acl.PolicyCreate(&api.ACLPolicy{Name: "sluice", Rules: rules}, nil); err != nil {
 			return err
 		}
 	}

@@ -287,9 +287,6 @@ func (a *Agent) HTTPSAddress() string { return loopback(a.ports.HTTPS) }
 // DNSAddress returns the "host:port" of the DNS server, UDP and TCP.
 func (a *Agent) DNSAddress() string { return loopback(a.ports.DNS) }
 
-// GRPCAddress returns the "host:port" of the gRPC API, without TLS.
-func (a *Agent) GRPCAddress() string { return loopback(a.ports.GRPC) }
-
 // ServerAddress returns the "host:port" of a server's RPC.
 func (a *Agent) ServerAddress() string { return loopback(a.ports.Server) }
 

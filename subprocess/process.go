@@ -75,14 +75,6 @@ func (p *Process) Exited() <-chan struct{} { return p.exited }
 // Err returns how the process ended: nil for status 0. Call it after Exited.
 func (p *Process) Err() error { return p.err }
 
-// Signal sends a signal; one to a process that has ended is no error.
-func (p *Process) Signal(s os.Signal) error {
-	if err := p.handle.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	return nil
-}
-
 // Stop asks the process to end (SIGTERM), waits for it, and kills it if that
 // takes longer than Patience.
 func (p *Process) Stop() error {
