@@ -169,15 +169,16 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 
 	// The first requests should find peers: those from Consul are a matter of
-	// milliseconds. The admin API answers at once.
+	// milliseconds. The admin API answers at once. An order to stop does not
+	// shorten the wait: with shutdown.delay, clients are served after it, too.
 	warm := make(chan struct{})
 	running.Go(func() {
 		defer close(warm)
 		begin := time.Now()
-		g.awaitCatalog(ctx, g.patience)
-		g.awaitFirst(ctx, g.services.all(), g.patience-time.Since(begin))
-		if g.options.Serving == nil {
-			return
+		g.awaitCatalog(background, g.patience)
+		g.awaitFirst(background, g.services.all(), g.patience-time.Since(begin))
+		if g.options.Serving == nil || g.stopping.Load() {
+			return // the process before this one goes on, if this one stops
 		}
 		if err := g.options.Serving(); err != nil {
 			g.log.Error().Err(err).Msg("the process before this one has not been told to stop")
