@@ -12,7 +12,7 @@ import (
 )
 
 // Patience is how long Stop waits between asking and killing.
-const Patience = 10 * time.Second
+const Patience = 30 * time.Second
 
 // Options says what to run.
 type Options struct {
@@ -100,7 +100,8 @@ func (p *Process) Kill() error {
 	return nil
 }
 
-// Pause stops the process where it is (SIGSTOP). Only on Unix.
+// Pause stops the process where it is (SIGSTOP); on Linux it returns when all of
+// it has stopped. Only on Unix.
 func (p *Process) Pause() error { return pause(p.handle) }
 
 // Resume lets a paused process go on (SIGCONT). Only on Unix.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,9 +17,27 @@ import (
 	"time"
 )
 
-// TestMain plays the parent of TestChildDiesWithItsParent when it is asked to.
+// patience is for what another process does on a busy machine.
+const patience = 2 * time.Minute
+
+// envRole makes the test binary play another program.
+const envRole = "SUBPROCESS_TEST_ROLE"
+
+// TestMain plays the parent of TestChildDiesWithItsParent, or the program with
+// many threads that is paused, when it is asked to.
 func TestMain(m *testing.M) {
-	if os.Getenv("SUBPROCESS_TEST_PARENT") != "" {
+	switch os.Getenv(envRole) {
+	case "threads":
+		for range threads {
+			go func() {
+				runtime.LockOSThread()
+				for {
+					time.Sleep(time.Microsecond)
+				}
+			}()
+		}
+		select {}
+	case "parent":
 		p, err := Start(Options{Program: "sleep", Args: []string{"600"}})
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -31,7 +51,7 @@ func TestMain(m *testing.M) {
 
 func TestChildDiesWithItsParent(t *testing.T) {
 	parent := exec.Command(os.Args[0])
-	parent.Env = append(os.Environ(), "SUBPROCESS_TEST_PARENT=1")
+	parent.Env = append(os.Environ(), envRole+"=parent")
 	out, err := parent.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +69,7 @@ func TestChildDiesWithItsParent(t *testing.T) {
 	}
 	parent.Process.Kill()
 	parent.Wait()
-	for end := time.Now().Add(10 * time.Second); alive(pid); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); alive(pid); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			syscall.Kill(pid, syscall.SIGKILL)
 			t.Fatalf("the child %d lives after its parent was killed", pid)
@@ -64,7 +84,7 @@ func TestStopIsGentleFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Kill()
-	for end := time.Now().Add(10 * time.Second); !strings.Contains(out.String(), "ready"); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); !strings.Contains(out.String(), "ready"); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the shell did not start")
 		}
@@ -79,6 +99,61 @@ func TestStopIsGentleFirst(t *testing.T) {
 	if err := p.Stop(); err != nil {
 		t.Errorf("stop of a process that has ended: %v", err)
 	}
+}
+
+const threads = 8
+
+// Whoever pauses a process may rely on it that nothing of it goes on.
+func TestPauseReturnsWhenEveryThreadHasStopped(t *testing.T) {
+	p, err := Start(Options{Program: os.Args[0], Env: []string{envRole + "=threads"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill()
+	for end := time.Now().Add(patience); len(threadStates(t, p.PID())) < threads; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the program did not start")
+		}
+	}
+	for range 20 {
+		if err := p.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		if states := threadStates(t, p.PID()); strings.Trim(states, "T") != "" {
+			t.Fatalf("the threads are in the states %s, want all stopped", states)
+		}
+		if err := p.Pause(); err != nil {
+			t.Errorf("a second time: %v", err)
+		}
+		if err := p.Resume(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Pause(); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("pause of a process that has ended: %v", err)
+	}
+}
+
+// threadStates returns the letters of the states of a process's threads.
+func threadStates(t *testing.T, pid int) string {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var states strings.Builder
+	for _, file := range files {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		_, state, _ := strings.Cut(string(stat), ") ")
+		states.WriteString(state[:1])
+	}
+	return states.String()
 }
 
 func TestProgramThatDoesNotExist(t *testing.T) {

@@ -7,6 +7,12 @@ import (
 	"syscall"
 )
 
-func pause(p *os.Process) error     { return p.Signal(syscall.SIGSTOP) }
+func pause(p *os.Process) error {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	return awaitStopped(p.Pid)
+}
+
 func resume(p *os.Process) error    { return p.Signal(syscall.SIGCONT) }
 func terminate(p *os.Process) error { return p.Signal(syscall.SIGTERM) }
