@@ -3,7 +3,6 @@ package consultest
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/consul/api"
 )
@@ -14,15 +13,10 @@ func TestACLsAreSetUpAsAnOperatorDoes(t *testing.T) {
 	register(t, a, "star-1")
 	awaitInstances(t, a, 1)
 	// With a token of its own the agent brings its node into the catalog.
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	Await(t, "the node has its address", func() bool {
 		node, _, err := a.Client().Catalog().Node("one", nil)
-		if err == nil && node.Node.TaggedAddresses["lan"] != "" {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("node %+v, %v", node, err)
-		}
-	}
+		return err == nil && node != nil && node.Node.TaggedAddresses["lan"] != ""
+	})
 	if _, _, err := a.Client().ACL().Bootstrap(); err == nil || !strings.Contains(err.Error(), "no longer allowed") {
 		t.Errorf("another bootstrap: error %v", err)
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,26 +17,30 @@ import (
 	"sluice/subprocess"
 )
 
-const (
-	readyTimeout = 60 * time.Second // for an agent to start and know a leader
-	portTries    = 5                // sets of ports that an agent may find taken
-)
+// startTries is how often an agent is started that ends for a transient reason.
+const startTries = 10
 
-// errPortTaken: another process took one of the agent's ports.
-var errPortTaken = errors.New("a port is taken")
+// transient are reasons for which Consul ends at its start, in its words, and may
+// not the next time: another program has one of its ports, or the machine was too
+// busy to start its DNS server within the second that it allows for that.
+var transient = []string{"address already in use", "timeout starting DNS servers"}
+
+// errTransient: the agent could not start, for a transient reason.
+var errTransient = errors.New("consul could not start")
 
 // Agent is a Consul agent in a process of its own. Its ports stay the same
 // when it is stopped and launched again. Its methods that start and stop the
 // process must not be called at the same time; the others are safe for
 // concurrent use.
 type Agent struct {
-	options Options
-	binary  string
-	dir     string // configuration, log and data
-	ports   ports
-	client  *api.Client
-	process *subprocess.Process // nil while it does not run
-	denies  bool                // its ACLs are set up, in this run
+	options  Options
+	binary   string
+	dir      string // configuration, log and data
+	ports    ports
+	reserved io.Closer // while it is open, no other agent gets these ports
+	client   *api.Client
+	process  *subprocess.Process // nil while it does not run
+	denies   bool                // its ACLs are set up, in this run
 }
 
 // Start runs an agent until t and its subtests end, and waits until it is
@@ -77,7 +83,7 @@ func StartAgent(ctx context.Context, o Options) (*Agent, error) {
 		if err == nil {
 			return a, nil
 		}
-		if !errors.Is(err, errPortTaken) || try == portTries {
+		if !errors.Is(err, errTransient) || try == startTries {
 			a.Close()
 			return nil, err
 		}
@@ -85,8 +91,9 @@ func StartAgent(ctx context.Context, o Options) (*Agent, error) {
 }
 
 func (a *Agent) startOnNewPorts(ctx context.Context) error {
+	a.giveBackPorts()
 	var err error
-	if a.ports, err = pickPorts(a.options.HTTPPort); err != nil {
+	if a.ports, a.reserved, err = reserve(a.options.HTTPPort); err != nil {
 		return err
 	}
 	a.client, err = api.NewClient(&api.Config{Address: a.HTTPAddress(), Token: a.options.Token})
@@ -111,10 +118,9 @@ func (a *Agent) Launch(ctx context.Context) error {
 	}
 	for try := 1; ; try++ {
 		err := a.launch(ctx)
-		if !errors.Is(err, errPortTaken) || try == portTries {
+		if !errors.Is(err, errTransient) || try == startTries {
 			return err
 		}
-		// A connection of some process happens to use the port: it will pass.
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():
@@ -160,7 +166,7 @@ func (a *Agent) wait(ctx context.Context, ready func(context.Context) error) err
 	if p == nil {
 		return errors.New("the agent does not run")
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("not ready within %v", readyTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, Patience, fmt.Errorf("not ready within %v", Patience))
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -172,10 +178,11 @@ func (a *Agent) wait(ctx context.Context, ready func(context.Context) error) err
 		select {
 		case <-tick.C:
 		case <-p.Exited():
-			if strings.Contains(a.LogTail(20), "address already in use") {
-				return errPortTaken
+			tail := a.LogTail(20)
+			if slices.ContainsFunc(transient, func(why string) bool { return strings.Contains(tail, why) }) {
+				return fmt.Errorf("%w:\n%s", errTransient, tail)
 			}
-			return fmt.Errorf("consul ended by itself: %v\n%s", p.Err(), a.LogTail(20))
+			return fmt.Errorf("consul ended by itself: %v\n%s", p.Err(), tail)
 		case <-ctx.Done():
 			return fmt.Errorf("wait for consul: %w (%v)\n%s", context.Cause(ctx), notReady, a.LogTail(20))
 		}
@@ -266,9 +273,18 @@ func (a *Agent) signal(signal func(*subprocess.Process) error) error {
 // Process returns the running process, or nil.
 func (a *Agent) Process() *subprocess.Process { return a.process }
 
-// Close kills the process, if it runs, and removes the agent's files.
+// Close kills the process, if it runs, removes the agent's files and gives its
+// ports back.
 func (a *Agent) Close() error {
+	defer a.giveBackPorts()
 	return errors.Join(a.Kill(), os.RemoveAll(a.dir))
+}
+
+func (a *Agent) giveBackPorts() {
+	if a.reserved != nil {
+		a.reserved.Close()
+		a.reserved = nil
+	}
 }
 
 // Client returns a client of the agent. It stays valid over restarts.

@@ -2,7 +2,10 @@ package consultest
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -21,19 +24,10 @@ func register(t *testing.T, a *Agent, id string) {
 // awaitInstances waits until the catalog has want instances of star.
 func awaitInstances(t *testing.T, a *Agent, want int) {
 	t.Helper()
-	q := &api.QueryOptions{WaitTime: time.Second}
-	for end := time.Now().Add(30 * time.Second); ; {
-		instances, meta, err := a.Client().Health().Service("star", "", false, q.WithContext(t.Context()))
-		if err == nil && len(instances) == want {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%d instances, want %d; error %v", len(instances), want, err)
-		}
-		if err == nil {
-			q.WaitIndex = meta.LastIndex
-		}
-	}
+	Await(t, fmt.Sprintf("%d instances", want), func() bool {
+		instances, _, err := a.Client().Health().Service("star", "", false, nil)
+		return err == nil && len(instances) == want
+	})
 }
 
 func TestDevAgent(t *testing.T) {
@@ -46,17 +40,10 @@ func TestDevAgent(t *testing.T) {
 	if err := a.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	answers := func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		defer cancel()
-		_, _, err := client.Health().Service("star", "", false, (&api.QueryOptions{}).WithContext(ctx))
-		return err == nil
-	}
-	// Its threads stop one by one: the first query may still find one that runs.
-	for tries := 100; answers(); tries-- {
-		if tries == 0 {
-			t.Fatal("a paused agent answers")
-		}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, _, err := client.Health().Service("star", "", false, (&api.QueryOptions{}).WithContext(ctx)); err == nil {
+		t.Error("a paused agent answers")
 	}
 	if err := a.Resume(); err != nil {
 		t.Fatal(err)
@@ -127,6 +114,25 @@ func TestLaunchWaitsForATakenPort(t *testing.T) {
 	}
 	if err := a.WaitReady(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// Consul gives its DNS server a second to start.
+func TestAnAgentThatAMachineIsTooBusyForIsStartedAgain(t *testing.T) {
+	binary, err := Binary(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	script := fmt.Sprintf("#!/bin/sh\nmkdir '%s/tried' 2>/dev/null && { echo 'agent: timeout starting DNS servers'; exit 1; }\nexec '%s' \"$@\"\n", dir, binary)
+	busy := filepath.Join(dir, "consul")
+	if err := os.WriteFile(busy, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(EnvBinary, busy)
+	a := Start(t, Options{})
+	if log := a.LogTail(1000); strings.Count(log, "timeout starting DNS servers") != 1 {
+		t.Errorf("log:\n%s", log)
 	}
 }
 
