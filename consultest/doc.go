@@ -1,5 +1,5 @@
 // Package consultest runs the real Consul for tests and examples, on loopback
-// and on ports that the kernel picks.
+// and on ports of its own.
 //
 //	agent := consultest.Start(t, consultest.Options{})
 //	agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "star", Port: 8080})
@@ -11,5 +11,7 @@
 // proxy and this package's source tree. The nested module keeps Consul's own
 // dependencies out of the product.
 //
-// An agent ends with its test, and on Linux also when the test binary dies.
+// An agent ends with its test, and on Linux also when the test binary dies. Its
+// ports are reserved for it until then, so that any number of test binaries can
+// run at the same time: see ports.go.
 package consultest
