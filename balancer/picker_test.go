@@ -218,36 +218,6 @@ func TestSchedulesAreBounded(t *testing.T) {
 	}
 }
 
-// With equal weights, any n picks in a row go to all n peers.
-func TestRoundRobinTakesTurns(t *testing.T) {
-	p := newTestPool(t, Options{Policy: PolicyRoundRobin})
-	p.Apply(instances(7))
-	for range 10 {
-		seen := make(map[*Peer]bool)
-		for range 7 {
-			token := mustPick(t, p, nil)
-			seen[token.Peer] = true
-			token.Done(Outcome{})
-		}
-		if len(seen) != 7 {
-			t.Errorf("7 picks went to %d peers", len(seen))
-		}
-	}
-}
-
-// Many proxies that start together must not all begin with the same peer.
-func TestRoundRobinStartsAtRandom(t *testing.T) {
-	seen := make(map[string]bool)
-	for range 50 {
-		p := newTestPool(t, Options{Policy: PolicyRoundRobin})
-		p.Apply(instances(100))
-		seen[mustPick(t, p, nil).Peer.ID.ID] = true
-	}
-	if len(seen) < 10 {
-		t.Errorf("50 pools start with only %d different peers of 100", len(seen))
-	}
-}
-
 // In a small pool all peers are compared.
 func TestLeastConnFindsTheOnlyIdlePeer(t *testing.T) {
 	p := newTestPool(t, Options{Policy: PolicyLeastConn})

@@ -5,6 +5,12 @@ import "sync/atomic"
 // roundRobin takes turns, by a schedule that gives each peer its share and
 // spreads its turns evenly; see newSchedule. Taking a turn is one addition to
 // the pool's cursor, which all requests share.
+//
+// Only first attempts take turns. If a retry did, the request that comes next
+// would find the turn of the peer that the retry had: with two peers, of which one
+// is dead, that is the dead one's again, each time. Nor does a retry go to the
+// next in turn, which would get the dead peer's share beside its own. It draws
+// one of the others.
 type roundRobin struct {
 	candidates []candidate
 	schedule   []uint32 // indices of candidates; nil if all have the same weight
@@ -19,13 +25,16 @@ func newRoundRobin(l *lineup) picker {
 }
 
 func (r *roundRobin) pick(q Query, _ int64, cursor *atomic.Uint64) *Peer {
-	for range q.Tried.Len() + 1 {
-		if p := r.candidates[r.turn(cursor.Add(1))].peer; !q.Tried.Has(p) {
+	if q.Tried.Len() == 0 {
+		return r.candidates[r.turn(cursor.Add(1))].peer
+	}
+	for range maxTried {
+		if p := r.candidates[r.turn(q.random.uint64())].peer; !q.Tried.Has(p) {
 			return p
 		}
 	}
-	// Those tried have turns in a row, or nobody is left.
-	if c := untried(r.candidates, r.turn(cursor.Add(1)), &q.Tried); c != nil {
+	// Those tried have most of the turns, or nobody is left.
+	if c := untried(r.candidates, q.random.below(len(r.candidates)), &q.Tried); c != nil {
 		return c.peer
 	}
 	return nil

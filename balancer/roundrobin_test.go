@@ -1,0 +1,105 @@
+package balancer
+
+import (
+	"math"
+	"testing"
+)
+
+// With equal weights, any n picks in a row go to all n peers.
+func TestRoundRobinTakesTurns(t *testing.T) {
+	p := newTestPool(t, Options{Policy: PolicyRoundRobin})
+	p.Apply(instances(7))
+	for range 10 {
+		seen := make(map[*Peer]bool)
+		for range 7 {
+			token := mustPick(t, p, nil)
+			seen[token.Peer] = true
+			token.Done(Outcome{})
+		}
+		if len(seen) != 7 {
+			t.Errorf("7 picks went to %d peers", len(seen))
+		}
+	}
+}
+
+// Many proxies that start together must not all begin with the same peer.
+func TestRoundRobinStartsAtRandom(t *testing.T) {
+	seen := make(map[string]bool)
+	for range 50 {
+		p := newTestPool(t, Options{Policy: PolicyRoundRobin})
+		p.Apply(instances(100))
+		seen[mustPick(t, p, nil).Peer.ID.ID] = true
+	}
+	if len(seen) < 10 {
+		t.Errorf("50 pools start with only %d different peers of 100", len(seen))
+	}
+}
+
+// A peer that is dead, and not out yet, is met by its share of the requests, in
+// its turns, and no more: the retries of those take nobody's turn.
+func TestADeadPeerIsMetInItsTurnsOnly(t *testing.T) {
+	for _, weights := range weightCases {
+		if len(weights) == 1 {
+			continue
+		}
+		p := newTestPool(t, Options{Policy: PolicyRoundRobin, RetryBudget: ampleRetries})
+		p.Apply(withWeights(weights...))
+		total := 0
+		for _, w := range weights {
+			total += w
+		}
+		all := p.Snapshot().All
+		dead := all[0]
+		const rounds = 200
+		retries := make(map[*Peer]float64)
+		for range rounds {
+			met := 0
+			for range total {
+				var q Query
+				token := mustPick(t, p, &q)
+				token.Done(Outcome{})
+				if token.Peer != dead {
+					continue
+				}
+				met++
+				q.Tried.Add(dead)
+				again := mustPick(t, p, &q)
+				again.Done(Outcome{})
+				retries[again.Peer]++
+			}
+			if met != weights[0] {
+				t.Fatalf("%v: %d of %d requests meet the dead peer, want %d", weights, met, total, weights[0])
+			}
+		}
+		// The others share its load.
+		n := float64(rounds * weights[0])
+		for i, peer := range all[1:] {
+			share := float64(weights[i+1]) / float64(total-weights[0])
+			limit := 6*math.Sqrt(n*share*(1-share)) + .1*n // and what the fallback is off
+			if math.Abs(retries[peer]-n*share) > limit {
+				t.Errorf("%v: %v of %v retries go to peer %d, want %.0f ± %.0f", weights, retries[peer], n, i+1, n*share, limit)
+			}
+		}
+	}
+}
+
+// A heavy peer that is dead has nearly all the turns: its retries find the others
+// all the same.
+func TestRetriesOfAHeavyPeerReachAllOthers(t *testing.T) {
+	p := newTestPool(t, Options{Policy: PolicyRoundRobin, RetryBudget: ampleRetries})
+	p.Apply(withWeights(1000, 1, 1, 1))
+	heavy := p.Snapshot().All[0]
+	got := make(map[*Peer]int)
+	for range 1000 {
+		var q Query
+		q.Tried.Add(heavy)
+		token := mustPick(t, p, &q)
+		got[token.Peer]++
+		token.Done(Outcome{})
+	}
+	for _, peer := range p.Snapshot().All[1:] {
+		if got[peer] < 100 {
+			t.Errorf("%v gets %d of 1000 retries", peer, got[peer])
+		}
+	}
+}
