@@ -143,9 +143,6 @@ func (b *bench) runAll(ctx context.Context) ([]result, error) {
 		failures = append(failures, r.failures()...)
 		results = append(results, r)
 	}
-	if rows := scaling(results); rows != nil {
-		fmt.Printf("### scaling from one core to two, by CPU per request\n\n%s\n", formatTable(rows))
-	}
 	if len(failures) > 0 {
 		return results, fmt.Errorf("%d rounds had failed requests:\n%s", len(failures), strings.Join(failures, "\n"))
 	}

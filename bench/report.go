@@ -86,12 +86,20 @@ func (r result) series(proxy string) *series {
 
 // write prints r as a Markdown table that can also be read as it is.
 func (r result) write(out io.Writer) error {
-	rows := r.loadRows()
-	if r.kind == kindIdle {
-		rows = r.idleRows()
-	}
-	_, err := fmt.Fprintf(out, "### %s: %s\n\n%s%s\n", r.Workload, r.About, formatTable(rows), r.noise())
+	_, err := fmt.Fprintf(out, "### %s: %s\n\n%s%s\n", r.Workload, r.About, formatTable(r.rows()), r.noise())
 	return err
+}
+
+// rows is the table of r, its head first.
+func (r result) rows() [][]string {
+	switch r.kind {
+	case kindIdle:
+		return r.idleRows()
+	case kindWide:
+		return r.scalingRows()
+	default:
+		return r.loadRows()
+	}
 }
 
 // noise is a sentence about other work on the proxy's core, empty if there was
@@ -183,31 +191,4 @@ func formatTable(rows [][]string) string {
 		}
 	}
 	return b.String()
-}
-
-// scaling says how much work two cores do compared with one, judged by CPU per
-// request, because in that workload the load generator needs the cores too.
-func scaling(results []result) [][]string {
-	var one, two *result
-	for i := range results {
-		switch results[i].Workload {
-		case "small":
-			one = &results[i]
-		case "twocores":
-			two = &results[i]
-		}
-	}
-	if one == nil || two == nil {
-		return nil
-	}
-	rows := [][]string{{"proxy", "µs/req on one core", "µs/req on two", "work done by two cores × one"}}
-	for _, s := range two.Series {
-		base := one.series(s.Proxy)
-		if base == nil {
-			continue
-		}
-		a, b := medianOf(base.Rounds, cpuMicros), medianOf(s.Rounds, cpuMicros)
-		rows = append(rows, []string{s.Proxy, fmt.Sprintf("%.2f", a), fmt.Sprintf("%.2f", b), fmt.Sprintf("%.2f", 2*a/b)})
-	}
-	return rows
 }

@@ -68,16 +68,15 @@ func TestReportHasRatiosToThoseWhoTookPart(t *testing.T) {
 	}
 }
 
-func TestScalingComparesOneCoreWithTwo(t *testing.T) {
-	rows := scaling([]result{
-		{Workload: "small", Series: []series{{Proxy: "sluice", Rounds: rounds(9 * time.Microsecond)}}},
-		{Workload: "twocores", Series: []series{{Proxy: "sluice", Rounds: rounds(10 * time.Microsecond)}}},
-	})
-	if len(rows) != 2 || rows[1][3] != "1.80" {
-		t.Errorf("scaling = %v, want 1.80", rows)
-	}
-	if rows := scaling([]result{{Workload: "small"}}); rows != nil {
-		t.Errorf("scaling without the second workload = %v, want nothing", rows)
+// The machine is half as fast in the second round, for one core and for two.
+func TestScalingIsTakenWithinARound(t *testing.T) {
+	r := result{Workload: "twocores", kind: kindWide, Series: []series{
+		{Proxy: "sluice-1", Rounds: rounds(9*time.Microsecond, 18*time.Microsecond)},
+		{Proxy: "sluice-2", Rounds: rounds(10*time.Microsecond, 20*time.Microsecond)},
+	}}
+	rows := r.rows()
+	if len(rows) != 2 || rows[1][0] != "sluice" || rows[1][5] != "1.80" {
+		t.Errorf("rows = %q, want 1.80", rows)
 	}
 }
 

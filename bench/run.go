@@ -67,7 +67,7 @@ type result struct {
 	Series   []series `json:"series"`
 
 	kind      kind
-	baselines []string // proxies that ratios are taken to
+	baselines []string // series that ratios are taken to
 }
 
 // failures says which rounds were not clean, if any.
@@ -91,6 +91,8 @@ func (b *bench) runWorkload(ctx context.Context, w workload) (result, error) {
 		return b.runIdle(ctx, w)
 	case kindPools:
 		return b.runPools(ctx, w)
+	case kindWide:
+		return b.runWide(ctx, w)
 	default:
 		return b.runLoad(ctx, w)
 	}
