@@ -25,7 +25,7 @@ const settle = 10 * time.Second
 
 // runIdle measures one contender after the other, once each.
 func (b *bench) runIdle(ctx context.Context, w workload) (result, error) {
-	r := result{Workload: w.name, About: w.about, kind: w.kind}
+	r := result{Workload: w.name, About: w.about, work: w}
 	for _, c := range b.contenders {
 		p, err := b.start(ctx, c, w)
 		if err != nil {

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -42,7 +41,9 @@ func run(ctx context.Context, args []string) error {
 	names := flags.String("run", "all", "comma-separated `workloads`")
 	proxies := flags.String("proxies", "nginx,haproxy,sluice", "comma-separated `proxies`: nginx, haproxy, haproxy-nolog, haproxy-splice, sluice, fasthttp, or NAME=PATH for another sluice binary")
 	jsonPath := flags.String("json", "", "also write every round to `file`")
+	documentPath := flags.String("document", "", "also replace the tables of an earlier measurement in `file`, if no request fails")
 	var o options
+	flags.IntVar(&o.runCount, "runs", 1, "how often to measure everything")
 	flags.IntVar(&o.roundCount, "rounds", 5, "rounds for each proxy")
 	flags.DurationVar(&o.time, "time", 3*time.Second, "load in one round, in whole seconds")
 	flags.IntVar(&o.proxyCore, "core", 0, "the proxy's `CPU`")
@@ -65,6 +66,11 @@ func run(ctx context.Context, args []string) error {
 	if err := o.check(flags.Args()); err != nil {
 		return err
 	}
+	if *documentPath != "" {
+		if _, _, err := aroundTables(*documentPath); err != nil {
+			return err // not after half an hour
+		}
+	}
 
 	restore, err := favour(o.nice)
 	if err != nil {
@@ -81,13 +87,32 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer stop()
-	results, runErr := b.runAll(ctx)
+	d := document{command: "go run ./bench " + strings.Join(args, " "), time: time.Now().UTC(), machine: describeMachine(ctx)}
+	fmt.Printf("%s; proxy on CPU %d, load and origin on CPU %s; medians of %d rounds of %v\n\n",
+		d.machine, b.proxyCore, b.loadCPUs, b.roundCount, b.time)
+	runErr := b.runs(ctx, &d)
 	if *jsonPath != "" {
-		if err := writeJSON(*jsonPath, describeMachine(ctx), results); err != nil {
-			return err
-		}
+		runErr = errors.Join(runErr, d.writeJSON(*jsonPath))
+	}
+	if *documentPath != "" && runErr == nil {
+		return d.replaceTables(*documentPath)
 	}
 	return runErr
+}
+
+// runs measures everything as often as was asked for, also after failed
+// requests, and adds what comes of it to d.
+func (b *bench) runs(ctx context.Context, d *document) error {
+	var errs []error
+	for range b.runCount {
+		results, err := b.runAll(ctx)
+		d.runs = append(d.runs, results)
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // check says what is wrong with the options or missing on this machine.
@@ -95,8 +120,8 @@ func (o *options) check(rest []string) error {
 	if len(rest) > 0 {
 		return fmt.Errorf("unexpected argument %q; see -help", rest[0])
 	}
-	if o.roundCount < 1 || o.time < time.Second || o.time > time.Minute {
-		return errors.New("-rounds must be at least 1, -time between 1s and 1m")
+	if o.runCount < 1 || o.roundCount < 1 || o.time < time.Second || o.time > time.Minute {
+		return errors.New("-runs and -rounds must be at least 1, -time between 1s and 1m")
 	}
 	loadCPUs, err := parseCPUs(o.loadCPUs)
 	if err != nil {
@@ -121,9 +146,6 @@ func (o *options) check(rest []string) error {
 // runAll runs the workloads in turn and prints each table as it is done. After
 // an interrupt the results so far are returned with the error.
 func (b *bench) runAll(ctx context.Context) ([]result, error) {
-	m := describeMachine(ctx)
-	fmt.Printf("%s, %d CPUs, Linux %s, %s; %s; proxy on CPU %d, load and origin on CPU %s; medians of %d rounds of %v\n\n",
-		m.CPU, m.CPUs, m.Kernel, m.Go, strings.Join(m.Versions, "; "), b.proxyCore, b.loadCPUs, b.roundCount, b.time)
 	if err := checkQuiet(ctx, b.proxyCore, b.progress); err != nil {
 		return nil, err
 	}
@@ -147,19 +169,6 @@ func (b *bench) runAll(ctx context.Context) ([]result, error) {
 		return results, fmt.Errorf("%d rounds had failed requests:\n%s", len(failures), strings.Join(failures, "\n"))
 	}
 	return results, nil
-}
-
-// writeJSON writes every round of every workload.
-func writeJSON(path string, m machine, results []result) error {
-	b, err := json.MarshalIndent(struct {
-		Time    time.Time `json:"time"`
-		Machine machine   `json:"machine"`
-		Results []result  `json:"results"`
-	}{time.Now().UTC(), m, results}, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(b, '\n'), 0o644)
 }
 
 // parseCPUs reads a list as taskset takes it: "1", "1,3", "2-5".

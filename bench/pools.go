@@ -23,7 +23,7 @@ const (
 // a thousand of them of which a hundred change every second. The load goes to
 // one pool in both cases, which changes like the others do.
 func (b *bench) runPools(ctx context.Context, w workload) (result, error) {
-	r := result{Workload: w.name, About: w.about, kind: w.kind}
+	r := result{Workload: w.name, About: w.about, work: w}
 	var all []*running
 	registries := make(map[*running]*registry)
 	defer func() {

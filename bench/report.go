@@ -92,7 +92,7 @@ func (r result) write(out io.Writer) error {
 
 // rows is the table of r, its head first.
 func (r result) rows() [][]string {
-	switch r.kind {
+	switch r.work.kind {
 	case kindIdle:
 		return r.idleRows()
 	case kindWide:

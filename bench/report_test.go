@@ -70,9 +70,9 @@ func TestReportHasRatiosToThoseWhoTookPart(t *testing.T) {
 
 // The machine is half as fast in the second round, for one core and for two.
 func TestScalingIsTakenWithinARound(t *testing.T) {
-	r := result{Workload: "twocores", kind: kindWide, Series: []series{
-		{Proxy: "sluice-1", Rounds: rounds(9*time.Microsecond, 18*time.Microsecond)},
-		{Proxy: "sluice-2", Rounds: rounds(10*time.Microsecond, 20*time.Microsecond)},
+	r := result{Workload: "twocores", work: workload{kind: kindWide}, Series: []series{
+		{Proxy: "sluice-one", Rounds: rounds(9*time.Microsecond, 18*time.Microsecond)},
+		{Proxy: "sluice", Rounds: rounds(10*time.Microsecond, 20*time.Microsecond)},
 	}}
 	rows := r.rows()
 	if len(rows) != 2 || rows[1][0] != "sluice" || rows[1][5] != "1.80" {

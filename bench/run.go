@@ -16,7 +16,8 @@ import (
 // options are the command's flags.
 type options struct {
 	workloads  []workload
-	roundCount int           // for each proxy
+	runCount   int           // of everything
+	roundCount int           // for each proxy, in each run
 	time       time.Duration // of one round's load
 	proxyCore  int
 	loadCPUs   string // list, as taskset takes it
@@ -66,7 +67,7 @@ type result struct {
 	About    string   `json:"about"`
 	Series   []series `json:"series"`
 
-	kind      kind
+	work      workload
 	baselines []string // series that ratios are taken to
 }
 
@@ -100,7 +101,7 @@ func (b *bench) runWorkload(ctx context.Context, w workload) (result, error) {
 
 // runLoad measures all contenders under the load of w.
 func (b *bench) runLoad(ctx context.Context, w workload) (result, error) {
-	r := result{Workload: w.name, About: w.about, kind: w.kind, baselines: baselines}
+	r := result{Workload: w.name, About: w.about, work: w, baselines: baselines}
 	var all []*running
 	defer func() {
 		for _, p := range all {
@@ -314,6 +315,10 @@ type machine struct {
 	Kernel   string   `json:"kernel"`
 	Go       string   `json:"go"`
 	Versions []string `json:"versions"`
+}
+
+func (m machine) String() string {
+	return fmt.Sprintf("%s, %d CPUs, Linux %s, %s; %s", m.CPU, m.CPUs, m.Kernel, m.Go, strings.Join(m.Versions, "; "))
 }
 
 func describeMachine(ctx context.Context) machine {

@@ -53,16 +53,16 @@ const (
 var workloads = []workload{
 	{name: "small", about: "64 keep-alive connections, 110-byte responses", conns: 64, path: "/small"},
 	{name: "small1000", about: "1,000 keep-alive connections, 110-byte responses", conns: 1000, path: "/small", longer: 3},
-	{name: "half", about: "64 connections that pause 2 ms on average between requests, about half of what a core can do: latency", conns: 64, path: "/small", pause: 2 * time.Millisecond, longer: 6},
-	{name: "half1000", about: "the same with 1,000 connections that pause 30 ms", conns: 1000, path: "/small", pause: 30 * time.Millisecond, longer: 6},
+	{name: "half", about: "64 connections that pause 2 ms on average: about half of what a core can do", conns: 64, path: "/small", pause: 2 * time.Millisecond, longer: 6},
+	{name: "half1000", about: "1,000 connections that pause 30 ms on average: about half of what a core can do", conns: 1000, path: "/small", pause: 30 * time.Millisecond, longer: 6},
 	{name: "post1k", about: "64 connections, POST of 1 kB, 110-byte responses", conns: 64, method: "POST", path: "/small", body: kB},
 	{name: "get100k", about: "64 connections, responses of 100 kB", conns: 64, path: "/100k"},
 	{name: "get10m", about: "16 connections, responses of 10 MB", conns: 16, path: "/10m"},
 	{name: "put10m", about: "8 connections, PUT of 10 MB, 110-byte responses", conns: 8, method: "PUT", path: "/small", body: 10 * MB},
 	{name: "newconn", about: "64 clients, a new connection for each request", conns: 64, path: "/small", close: true},
-	{name: "twocores", about: "as small, with the proxy on its core, and with one more core that it shares with load and origin; CPU only", conns: 64, path: "/small", kind: kindWide},
-	{name: "idle10k", about: "memory with 10,000 idle keep-alive connections (or what the limit of open files allows), each after one request", conns: 10_000, path: "/small", kind: kindIdle},
-	{name: "pools", about: "as small, for sluice alone: 1 pool that stays, and 1,000 pools of 10 peers of which 100 change every second", conns: 64, path: "/small", kind: kindPools},
+	{name: "twocores", about: "64 keep-alive connections, 110-byte responses; on one core, and on two of which load and origin share the second", conns: 64, path: "/small", kind: kindWide},
+	{name: "idle10k", about: "10,000 idle keep-alive connections (or what the limit of open files allows), each after one request", conns: 10_000, path: "/small", kind: kindIdle},
+	{name: "pools", about: "sluice alone, 64 keep-alive connections: 1 pool that stays as it is; 1,000 pools of 10 peers, of which 100 change every second", conns: 64, path: "/small", kind: kindPools},
 }
 
 // selectWorkloads returns the workloads named in list, comma-separated and in

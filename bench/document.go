@@ -1,0 +1,132 @@
+//go:build linux
+
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
+// The lines between which a document has the tables of its last measurement.
+const (
+	tablesBegin = "<!-- written by bench -->\n"
+	tablesEnd   = "<!-- end of what bench wrote -->\n"
+)
+
+// document is what a whole measurement came to: the same workloads, once or
+// several times.
+type document struct {
+	command string // that was run
+	time    time.Time
+	machine machine
+	runs    [][]result
+}
+
+// writeJSON writes every round of every run.
+func (d document) writeJSON(path string) error {
+	b, err := json.MarshalIndent(struct {
+		Command string     `json:"command"`
+		Time    time.Time  `json:"time"`
+		Machine machine    `json:"machine"`
+		Runs    [][]result `json:"runs"`
+	}{d.command, d.time, d.machine, d.runs}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(b, '\n'), 0o644)
+}
+
+// replaceTables puts the tables of d into the file where those of an earlier
+// measurement are.
+func (d document) replaceTables(path string) error {
+	before, after, err := aroundTables(path)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(before+tablesBegin+d.tables()+tablesEnd+after), 0o644)
+}
+
+// aroundTables returns what the file has before and after its tables.
+func aroundTables(path string) (before, after string, err error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", "", err
+	}
+	before, rest, begins := strings.Cut(string(b), tablesBegin)
+	_, after, ends := strings.Cut(rest, tablesEnd)
+	if !begins || !ends {
+		return "", "", fmt.Errorf("%s has no place for tables: no lines %q and %q", path, strings.TrimSpace(tablesBegin), strings.TrimSpace(tablesEnd))
+	}
+	return before, after, nil
+}
+
+// tables has a figure of each run in each cell.
+func (d document) tables() string {
+	text := fmt.Sprintf("\n```sh\n%s\n```\n\nOn %s; %s. %s\n", d.command, d.time.Format(time.DateOnly), d.machine, d.requests())
+	for _, t := range tables {
+		if rows := d.rows(t); len(rows) > 1 {
+			text += "\n### " + t.title + "\n\n" + formatTable(rows)
+		}
+	}
+	return text + "\n"
+}
+
+// requests says how many requests there were, and how many of them failed.
+func (d document) requests() string {
+	var all, failed int64
+	for _, run := range d.runs {
+		for _, r := range run {
+			for _, s := range r.Series {
+				for _, round := range s.Rounds {
+					all += round.Load.Requests
+					failed += round.Load.errors()
+				}
+			}
+		}
+	}
+	return fmt.Sprintf("%d requests, %d failed.", all, failed)
+}
+
+// rows is t, its head first.
+func (d document) rows(t table) [][]string {
+	head := []string{"work", "proxy"}
+	for _, c := range t.columns {
+		head = append(head, c.head)
+	}
+	rows := [][]string{head}
+	for _, r := range d.runs[0] {
+		if !t.work(r.work) {
+			continue
+		}
+		for _, s := range r.Series {
+			if t.leftOut(s.Proxy) {
+				continue
+			}
+			row := []string{r.About, s.Proxy}
+			for _, c := range t.columns {
+				row = append(row, d.cell(c, r.Workload, s.Proxy))
+			}
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
+// cell has the figure of each run.
+func (d document) cell(c column, workload, proxy string) string {
+	var figures []string
+	for _, run := range d.runs {
+		for _, r := range run {
+			if s := r.series(proxy); r.Workload == workload && s != nil {
+				if figure := c.figure(r, *s); figure > 0 {
+					figures = append(figures, fmt.Sprintf(c.format, figure))
+				}
+			}
+		}
+	}
+	return cmp.Or(strings.Join(figures, ", "), "–")
+}
