@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"testing"
 )
 
 // Agents have ports below those that systems give to connections and to
@@ -47,6 +48,19 @@ func reserve(http int) (p ports, reserved io.Closer, err error) {
 		p.HTTP = http
 	}
 	return p, reserved, nil
+}
+
+// ReservePort returns a port of 127.0.0.1 that is free, for a program that has to
+// be told which one to use. No connection gets it by chance, and nobody else who
+// asks here, until t ends.
+func ReservePort(t testing.TB) int {
+	t.Helper()
+	p, reserved, err := reserve(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { reserved.Close() })
+	return p.HTTP
 }
 
 // reserveBlock reserves the ports from first on: who listens on the first one

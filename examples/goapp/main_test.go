@@ -2,35 +2,29 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/consul/api"
 
 	"sluice/consultest"
 )
 
-// instances waits until the catalog has as many instances of star as wanted,
-// all of them passing.
-func instances(t *testing.T, consul *api.Client, want int) []*api.ServiceEntry {
+// await waits until Consul lists as many instances of star as wanted, all of them
+// passing, and returns them.
+func await(t *testing.T, agent *consultest.Agent, want int) (instances []*api.ServiceEntry) {
 	t.Helper()
-	q := (&api.QueryOptions{WaitTime: time.Second}).WithContext(t.Context())
-	for end := time.Now().Add(30 * time.Second); ; {
-		passing, meta, err := consul.Health().Service("star", "", true, q)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(passing) == want {
-			return passing
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%d passing instances, want %d", len(passing), want)
-		}
-		q.WaitIndex = meta.LastIndex
-	}
+	consultest.Await(t, fmt.Sprintf("%d instances pass", want), func() bool {
+		var err error
+		instances, _, err = agent.Client().Health().Service("star", "", false, nil)
+		return err == nil && len(instances) == want &&
+			!slices.ContainsFunc(instances, func(e *api.ServiceEntry) bool { return e.Checks.AggregatedStatus() != api.HealthPassing })
+	})
+	return instances
 }
 
 func TestAppRegistersServesAndDeregisters(t *testing.T) {
@@ -43,10 +37,10 @@ func TestAppRegistersServesAndDeregisters(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Errorf("run: %v", err)
 		}
-		instances(t, agent.Client(), 0)
+		await(t, agent, 0)
 	}()
 
-	app := instances(t, agent.Client(), 1)[0].Service
+	app := await(t, agent, 1)[0].Service
 	if !strings.HasPrefix(app.ID, "star-") || app.Address != "127.0.0.1" {
 		t.Errorf("registered as %s at %s", app.ID, app.Address)
 	}

@@ -20,11 +20,7 @@ const (
 // look explains what there is to try and prints what changes until the user has
 // seen enough.
 func look(ctx context.Context, out *printer, s *stage) error {
-	next, err := s.nextPort()
-	if err != nil {
-		return err
-	}
-	explain(out, s, next)
+	explain(out, s, s.nextPort())
 	load := sluicetest.StartLoad(s.sluice.URL(), looksPerSec)
 	defer load.Stop()
 	v := &view{out: out, stage: s, load: load}

@@ -32,6 +32,7 @@ type stage struct {
 	consul *consultest.Agent
 	sluice *sluicetest.Sluice
 	apps   []*app
+	port   int // that the next app may have
 }
 
 // app is one of the processes that register themselves.
@@ -45,7 +46,7 @@ type app struct {
 // also when there is an error.
 func newStage(ctx context.Context, out *printer) (*stage, error) {
 	out.line("A real Consul, three apps that register themselves there, and sluice in front of them.\n")
-	s := &stage{}
+	s := &stage{port: firstApp}
 	var err error
 	if s.dir, err = os.MkdirTemp("", "sluice-quickstart-"); err != nil {
 		return s, err
@@ -76,10 +77,8 @@ func newStage(ctx context.Context, out *printer) (*stage, error) {
 
 // startApp starts one more app on the next port that is free.
 func (s *stage) startApp() (*app, error) {
-	port, err := s.nextPort()
-	if err != nil {
-		return nil, err
-	}
+	port := s.nextPort()
+	s.port++
 	log, err := os.Create(filepath.Join(s.dir, "app-"+port+".log"))
 	if err != nil {
 		return nil, err
@@ -103,16 +102,20 @@ func (s *stage) startSluice(ctx context.Context) error {
 		Program: s.program("sluice"),
 		Args:    []string{"--service", service, "--consul", s.consul.URL()},
 		Log:     filepath.Join(s.dir, "sluice.log"),
+		Listen:  ifFree(listen),
+		Admin:   ifFree(admin),
 	}
 	var err error
-	if o.Listen, err = sluicetest.FreeAddress(listen); err != nil {
-		return err
-	}
-	if o.Admin, err = sluicetest.FreeAddress(admin); err != nil {
-		return err
-	}
 	s.sluice, err = sluicetest.Start(ctx, o)
 	return err
+}
+
+// ifFree returns address, or that of any port if somebody listens there.
+func ifFree(address string) string {
+	if sluicetest.IsFree(address) {
+		return address
+	}
+	return sluicetest.Any
 }
 
 // explainPorts says which ports are not the usual ones.
@@ -142,8 +145,9 @@ func (s *stage) waitServing(ctx context.Context, want int) error {
 	})
 }
 
-// awaitTimeout is for things that take a second or two.
-const awaitTimeout = 30 * time.Second
+// awaitTimeout is for things that take a second or two, or more on a machine
+// with a lot of other work.
+const awaitTimeout = 2 * time.Minute
 
 // await asks until done says true. Errors of done count only when the time is
 // up: things are being stopped and started here.
@@ -192,11 +196,9 @@ func (s *stage) clear() error {
 }
 
 // nextPort returns a free port for one more app.
-func (s *stage) nextPort() (string, error) {
-	address, err := sluicetest.FreeAddress(net.JoinHostPort("127.0.0.1", strconv.Itoa(firstApp+len(s.apps))))
-	if err != nil {
-		return "", err
+func (s *stage) nextPort() string {
+	for !sluicetest.IsFree(net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port))) {
+		s.port++
 	}
-	_, port, err := net.SplitHostPort(address)
-	return port, err
+	return strconv.Itoa(s.port)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -28,21 +29,29 @@ func Build(ctx context.Context, dir string, packages ...string) error {
 	return nil
 }
 
-// Options says how to run sluice. Addresses are "host:port"; a port must not
-// be 0, because nobody would learn which one it became.
+// Any is the address to listen at where nobody else does: the kernel picks the
+// port.
+const Any = "127.0.0.1:0"
+
+// startTimeout is what sluice gets to start: far more than it takes, also on a
+// machine with a lot of other work.
+const startTimeout = 2 * time.Minute
+
+// Options says how to run sluice. Addresses are "host:port", perhaps Any.
 type Options struct {
 	Program string   // the path of sluice's binary
 	Listen  string   // where clients connect
 	Admin   string   // where the admin API is
 	Args    []string // further arguments of "sluice run"
-	Log     string   // file for what it prints
+	Log     string   // file for what it prints, in JSON
 }
 
 // Sluice is a sluice process and a client of its admin API.
 type Sluice struct {
 	*subprocess.Process
-	options Options
-	client  *http.Client
+	log           string // a file
+	listen, admin string // addresses
+	client        *http.Client
 }
 
 // Start runs "sluice run" and waits until its admin API answers.
@@ -60,7 +69,7 @@ func Start(ctx context.Context, o Options) (*Sluice, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Sluice{Process: process, options: o, client: &http.Client{Transport: &http.Transport{}, Timeout: 5 * time.Second}}
+	s := &Sluice{Process: process, log: o.Log, client: &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second}}
 	if err := s.waitAlive(ctx); err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, s.LogTail(20))
 	}
@@ -70,10 +79,15 @@ func Start(ctx context.Context, o Options) (*Sluice, error) {
 // waitAlive waits for the first answer of the admin API. Without one nothing
 // runs afterwards.
 func (s *Sluice) waitAlive(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
 	for {
-		err := s.get(ctx, "/healthz", nil)
+		err := s.readAddresses()
+		if err == nil {
+			err = s.get(ctx, "/healthz", nil)
+		}
 		if err == nil {
 			return nil
 		}
@@ -83,16 +97,35 @@ func (s *Sluice) waitAlive(ctx context.Context) error {
 		case <-ctx.Done():
 			_ = s.Kill()
 			return fmt.Errorf("sluice does not answer: %w", err)
-		case <-time.After(20 * time.Millisecond):
+		case <-tick.C:
 		}
 	}
 }
 
+// readAddresses finds in the log where sluice listens.
+func (s *Sluice) readAddresses() error {
+	log, err := os.ReadFile(s.log)
+	if err != nil {
+		return err
+	}
+	at := make(map[string]string)
+	for line := range bytes.Lines(log) {
+		var entry struct{ Message, Listener, Address string }
+		if json.Unmarshal(line, &entry) == nil && entry.Message == "listening" {
+			at[entry.Listener] = entry.Address
+		}
+	}
+	if s.listen, s.admin = at["web"], at["admin"]; s.listen == "" || s.admin == "" {
+		return errors.New("it does not listen yet")
+	}
+	return nil
+}
+
 // URL returns where clients reach sluice.
-func (s *Sluice) URL() string { return "http://" + s.options.Listen }
+func (s *Sluice) URL() string { return "http://" + s.listen }
 
 // AdminURL returns the base URL of the admin API.
-func (s *Sluice) AdminURL() string { return "http://" + s.options.Admin }
+func (s *Sluice) AdminURL() string { return "http://" + s.admin }
 
 // Peer holds the fields of a peer in /api/peers that examples need.
 type Peer struct {
@@ -164,7 +197,7 @@ func (s *Sluice) get(ctx context.Context, path string, v any) error {
 
 // LogTail returns the last lines of what sluice printed.
 func (s *Sluice) LogTail(lines int) string {
-	log, err := os.ReadFile(s.options.Log)
+	log, err := os.ReadFile(s.log)
 	if err != nil {
 		return err.Error()
 	}
@@ -172,20 +205,17 @@ func (s *Sluice) LogTail(lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// FreeAddress returns preferred if nothing listens there, else a loopback
-// address with a port that was free a moment ago.
-func FreeAddress(preferred string) (string, error) {
-	l, err := net.Listen("tcp", preferred)
+// IsFree reports whether a server could listen at an address at the moment.
+func IsFree(address string) bool {
+	l, err := net.Listen("tcp", address)
 	if err != nil {
-		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-			return "", fmt.Errorf("find a free port: %w", err)
-		}
+		return false
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	l.Close()
+	return true
 }
 
-// Run builds sluice and runs it for the length of a test, on free ports, with
+// Run builds sluice and runs it for the length of a test, on any ports, with
 // further arguments of "sluice run". When the test fails, the end of sluice's
 // log is added to the test's.
 func Run(t testing.TB, args ...string) *Sluice {
@@ -194,15 +224,9 @@ func Run(t testing.TB, args ...string) *Sluice {
 	if err := Build(t.Context(), dir, "sluice"); err != nil {
 		t.Fatal(err)
 	}
-	o := Options{Program: filepath.Join(dir, "sluice"), Args: args, Log: filepath.Join(dir, "sluice.log")}
-	for _, address := range []*string{&o.Listen, &o.Admin} {
-		free, err := FreeAddress("127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		*address = free
-	}
-	s, err := Start(t.Context(), o)
+	s, err := Start(t.Context(), Options{
+		Program: filepath.Join(dir, "sluice"), Listen: Any, Admin: Any, Args: args, Log: filepath.Join(dir, "sluice.log"),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
