@@ -24,14 +24,10 @@ func newSecret() string {
 // bootstrap sets the ACLs of a new server up as an operator does: the first
 // token, which may do everything, is made once and for all, with the secret that
 // a.client has (consul acl bootstrap FILE); with it another one for the agent
-// itself (consul acl set-agent-token).
+// itself (consul acl set-agent-token). It may be called again after an error.
 // https://developer.hashicorp.com/consul/docs/security/acl/acl-rules
 func (a *Agent) bootstrap(ctx context.Context) error {
-	anonymous, err := api.NewClient(&api.Config{Address: a.HTTPAddress()})
-	if err != nil {
-		return err
-	}
-	_, _, err = anonymous.ACL().BootstrapWithToken(a.options.Token)
+	_, _, err := a.anonymous.ACL().BootstrapWithToken(a.options.Token)
 	var status api.StatusError
 	if errors.As(err, &status) && status.Code == http.StatusForbidden && strings.Contains(status.Body, "no longer allowed") {
 		err = nil // a server that has kept its data

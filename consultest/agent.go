@@ -33,14 +33,15 @@ var errTransient = errors.New("consul could not start")
 // process must not be called at the same time; the others are safe for
 // concurrent use.
 type Agent struct {
-	options  Options
-	binary   string
-	dir      string // configuration, log and data
-	ports    ports
-	reserved io.Closer // while it is open, no other agent gets these ports
-	client   *api.Client
-	process  *subprocess.Process // nil while it does not run
-	denies   bool                // its ACLs are set up, in this run
+	options   Options
+	binary    string
+	dir       string // configuration, log and data
+	ports     ports
+	reserved  io.Closer // while it is open, no other agent gets these ports
+	client    *api.Client
+	anonymous *api.Client         // without a token
+	process   *subprocess.Process // nil while it does not run
+	denies    bool                // its ACLs are set up, in this run
 }
 
 // Start runs an agent until t and its subtests end, and waits until it is
@@ -96,8 +97,10 @@ func (a *Agent) startOnNewPorts(ctx context.Context) error {
 	if a.ports, a.reserved, err = reserve(a.options.HTTPPort); err != nil {
 		return err
 	}
-	a.client, err = api.NewClient(&api.Config{Address: a.HTTPAddress(), Token: a.options.Token})
-	if err != nil {
+	if a.client, err = api.NewClient(&api.Config{Address: a.HTTPAddress(), Token: a.options.Token}); err != nil {
+		return err
+	}
+	if a.anonymous, err = api.NewClient(&api.Config{Address: a.HTTPAddress()}); err != nil {
 		return err
 	}
 	config, err := a.options.config(a.ports, a.dataDir())

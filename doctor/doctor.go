@@ -44,13 +44,14 @@ type Doctor struct {
 	client  *consul.Client         // of the same, as sluice would ask for a service
 	owners  map[string]*consul.API // by node, of those that were asked
 	// consistent has the leader answer, once a majority has confirmed it.
-	consistent bool
+	consistent  bool
+	goneTimeout time.Duration // shorter in tests only
 }
 
 // New makes a doctor, which does not connect yet. The caller calls Close.
 func New(o Options) *Doctor {
 	o.Consul.Log = zerolog.Nop()
-	return &Doctor{options: o, owners: make(map[string]*consul.API)}
+	return &Doctor{options: o, owners: make(map[string]*consul.API), goneTimeout: goneTimeout}
 }
 
 // Close closes all connections.

@@ -113,7 +113,7 @@ func (f *Facts) duplicateFinding(i, keep Instance) Finding {
 	finding.Fix.WhyNot = f.whyNot(i, keep)
 	finding.Fix.Possible = finding.Fix.WhyNot == ""
 	if f.Token.ACLs {
-		finding.Policy = fmt.Sprintf("service %q { policy = \"write\" }\n", i.Service)
+		finding.Policy = owner.Lacks + fmt.Sprintf("service %q { policy = \"write\" }\n", i.Service)
 	}
 	switch {
 	case finding.Fix.Possible:
@@ -170,11 +170,22 @@ func (f *Facts) whyNot(i, keep Instance) string {
 	case owner.Problem != "":
 		return "its agent cannot be asked (" + owner.Problem + "), and would register it again if it were only taken out of the catalog"
 	case !owner.Services[i.ID]:
-		return "its agent does not know it, and takes it out of the catalog with its next synchronisation, within minutes"
+		why := "its agent does not know it, and takes it out of the catalog with its next synchronisation, within minutes"
+		if f.Token.ACLs {
+			why += ", unless " + agentLacks(i.Node)
+		}
+		return why
 	case keep.Status != discovery.StatusPassing:
 		return "what would stay, " + keep.ID + " on node " + keep.Node + ", is " + keep.Status.String()
 	}
 	return ""
+}
+
+// agentLacks says what keeps an agent from taking anything out of the catalog.
+// It uses a token of its own for that, not the one of who asks it, and reports
+// success without it.
+func agentLacks(node string) string {
+	return fmt.Sprintf("the agent's own token (acl.tokens.agent) lacks node:write for %q", node)
 }
 
 // conflictFindings are about ids that mean several processes of a service.

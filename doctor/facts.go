@@ -113,6 +113,7 @@ type instanceKey struct{ node, id string }
 type Owner struct {
 	URL      string
 	Problem  string          // why it could not be asked; "": it answered
+	Lacks    string          // what the token would need for that, in HCL; "": it is not that
 	Services map[string]bool // the ids that it has registered itself
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// goneTimeout is how long a deregistration may take to reach the catalog.
+	// goneTimeout is how long a deregistration may take to be seen in the catalog.
 	goneTimeout = 15 * time.Second
 
 	// gonePoll is the pause between two looks for that.
@@ -86,7 +86,11 @@ func (d *Doctor) Fix(ctx context.Context, finding Finding, dryRun bool) Fixed {
 		return finding.Outcome(ResultFailed, explainDeregister(err, owner.URL, finding))
 	}
 	if err := d.awaitGone(ctx, finding); err != nil {
-		return finding.Outcome(ResultFailed, fmt.Sprintf("%s deregistered it, but %v", owner.URL, err))
+		detail := fmt.Sprintf("%s deregistered it, but %v", owner.URL, err)
+		if f.Token.ACLs && errors.Is(err, errStillListed) {
+			detail += ": it may be that " + agentLacks(finding.Node)
+		}
+		return finding.Outcome(ResultFailed, detail)
 	}
 	return finding.Outcome(ResultDone, fmt.Sprintf("deregistered through %s, and gone from the catalog; %s", owner.URL, stays))
 }
@@ -129,24 +133,31 @@ func explainDeregister(err error, agent string, finding Finding) string {
 	return fmt.Sprintf("%s: %v", agent, plainly(err))
 }
 
+// errStillListed: an agent has deregistered what the catalog goes on listing.
+var errStillListed = errors.New("the catalog still lists it")
+
 // awaitGone waits until the catalog does not list a registration any more.
 func (d *Doctor) awaitGone(ctx context.Context, finding Finding) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, goneTimeout, fmt.Errorf("the catalog still lists it after %v", goneTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, d.goneTimeout, fmt.Errorf("%w after %v", errStillListed, d.goneTimeout))
 	defer cancel()
 	tick := time.NewTicker(gonePoll)
 	defer tick.Stop()
+	unread := errors.New("no answer") // why the catalog could not be read last
 	for {
 		o := query(ctx)
 		o.Datacenter, o.RequireConsistent = d.options.Datacenter, true
 		entries, _, err := d.api.Health().Service(finding.Service, "", false, o)
-		if err == nil && !lists(entries, finding) {
+		switch {
+		case err == nil && !lists(entries, finding):
 			return nil
+		case err == nil || ctx.Err() == nil: // a query that the end of the time broke off says nothing
+			unread = err
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			if err != nil {
-				return fmt.Errorf("the catalog cannot be read: %w", plainly(err))
+			if unread != nil {
+				return fmt.Errorf("the catalog cannot be read: %w", plainly(unread))
 			}
 			return context.Cause(ctx)
 		}

@@ -39,19 +39,17 @@ func (d *Doctor) askOwners(ctx context.Context, f *Facts) {
 	var mu sync.Mutex // guards f.Owners and d.owners
 	_ = each(ctx, len(nodes), func(ctx context.Context, n int) error {
 		node := nodes[n]
-		owner := Owner{}
+		var owner Owner
 		mu.Lock()
 		client, err := d.ownerOf(node, members)
 		mu.Unlock()
-		if client == nil && err == nil {
-			err = fmt.Errorf("it is no member of the agent's cluster%s", quoted(problem))
-		}
-		if err == nil {
-			owner.URL = client.URL
-			owner.Services, err = ask(ctx, client, node)
-		}
-		if err != nil {
+		switch {
+		case err != nil:
 			owner.Problem = err.Error()
+		case client == nil:
+			owner.Problem = "it is no member of the agent's cluster" + quoted(problem)
+		default:
+			owner = ask(ctx, client, node)
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -128,28 +126,34 @@ func agentURL(like, address string) string {
 	return scheme + "://" + net.JoinHostPort(address, port)
 }
 
-// ask returns the ids that the agent of a node has registered, after it made
-// sure that the agent is that node's.
-func ask(ctx context.Context, client *consul.API, node string) (map[string]bool, error) {
+// ask asks the agent of a node what it has registered, after it made sure that
+// the agent is that node's.
+func ask(ctx context.Context, client *consul.API, node string) Owner {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
+	owner := Owner{URL: client.URL}
 	var s self
-	if _, err := client.Raw().Query("/v1/agent/self", &s, query(ctx)); err != nil {
-		if status(err) == http.StatusForbidden {
-			return nil, fmt.Errorf("%s: %w: the token lacks agent:read for %q", client.URL, plainly(err), node)
-		}
-		return nil, fmt.Errorf("%s: %w", client.URL, plainly(err))
-	}
-	if s.Config.NodeName != node {
-		return nil, fmt.Errorf("at %s answers the agent of node %s", client.URL, s.Config.NodeName)
+	_, err := client.Raw().Query("/v1/agent/self", &s, query(ctx))
+	switch {
+	case status(err) == http.StatusForbidden:
+		owner.Problem = fmt.Sprintf("%s: %v: the token lacks agent:read for %q", client.URL, plainly(err), node)
+		owner.Lacks = fmt.Sprintf("agent %q { policy = \"read\" }\n", node)
+		return owner
+	case err != nil:
+		owner.Problem = fmt.Sprintf("%s: %v", client.URL, plainly(err))
+		return owner
+	case s.Config.NodeName != node:
+		owner.Problem = fmt.Sprintf("at %s answers the agent of node %s", client.URL, s.Config.NodeName)
+		return owner
 	}
 	var services map[string]*api.AgentService
 	if _, err := client.Raw().Query("/v1/agent/services", &services, query(ctx)); err != nil {
-		return nil, fmt.Errorf("%s: %w", client.URL, plainly(err))
+		owner.Problem = fmt.Sprintf("%s: %v", client.URL, plainly(err))
+		return owner
 	}
-	registered := make(map[string]bool, len(services))
+	owner.Services = make(map[string]bool, len(services))
 	for id := range services {
-		registered[id] = true
+		owner.Services[id] = true
 	}
-	return registered, nil
+	return owner
 }

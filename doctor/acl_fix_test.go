@@ -1,0 +1,154 @@
+package doctor
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consultest"
+	"sluice/discovery/consul"
+)
+
+// denyingPair is a server and a client agent of it, on the nodes a and b, which
+// deny what no token allows, and star-1 on both, last on a. Each agent has a token
+// of its own, as an operator makes it; that of b is returned.
+func denyingPair(t *testing.T) (server, client *consultest.Agent, agentB *api.ACLToken) {
+	t.Helper()
+	const root = "3d1f26b5-3c2b-4d3c-8a52-6b0c6d2f0a11"
+	server = consultest.Start(t, consultest.Options{Node: "a", ACLs: true, Token: root})
+	agentB, _, err := server.Client().ACL().TokenCreate(&api.ACLToken{
+		Description: "agent b", NodeIdentities: []*api.ACLNodeIdentity{{NodeName: "b", Datacenter: "dc1"}},
+	}, nil)
+	must(t, err)
+	client = consultest.Start(t, consultest.Options{
+		Mode: consultest.Client, Node: "b", Join: []string{server.SerfAddress()}, Token: root,
+		Config: map[string]any{"acl": map[string]any{
+			"enabled": true, "default_policy": "deny", "token_ttl": "0s", "policy_ttl": "0s",
+			"tokens": map[string]any{"agent": agentB.SecretID},
+		}},
+	})
+	register(t, client, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@b")
+	register(t, server, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@a", "star-1@b")
+	return server, client, agentB
+}
+
+// documented returns the rules that the manual shows below a heading.
+func documented(t *testing.T, heading string) string {
+	t.Helper()
+	rules, err := consultest.DocumentedPolicy("../docs/doctor.md", heading)
+	must(t, err)
+	return rules
+}
+
+func TestFixOfTwoAgentsWithTheDocumentedPolicy(t *testing.T) {
+	t.Parallel()
+	look, write := documented(t, "## Permissions"), documented(t, "## Taking a duplicate away")
+	if look != readPolicy {
+		t.Errorf("the manual shows\n%sand a report shows\n%s", look, readPolicy)
+	}
+	server, client, _ := denyingPair(t)
+	secret := token(t, server, "doctor", look+write)
+	d := newDoctor(t, server, map[string]string{"b": client.URL()}, func(o *Options) { o.Consul.Token = secret })
+	report := examine(t, d)
+	for _, f := range report.Findings {
+		if strings.HasPrefix(string(f.Code), "acl-") {
+			t.Errorf("the policy is not enough: %+v", f)
+		}
+	}
+	finding := one(t, report, CodeDuplicate)
+	if finding.Node != "b" || finding.Fix.KeepNode != "a" || !finding.Fix.Possible || finding.Policy != write {
+		t.Fatalf("%+v %+v", finding, finding.Fix)
+	}
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultDone {
+		t.Fatalf("%+v", fixed)
+	}
+	checkRegistered(t, server, "star-1@a")
+	must(t, client.Restart(t.Context())) // and it does not come back
+	register(t, client, "marker", 9100, api.HealthPassing)
+	awaitRegistered(t, server, "marker@b", "star-1@a")
+}
+
+// What a token lacks is named, and what for; and nothing is deregistered.
+func TestFixOfTwoAgentsNamesThePermissionThatIsMissing(t *testing.T) {
+	t.Parallel()
+	server, client, agentB := denyingPair(t)
+	const writeStar = "service \"star\" { policy = \"write\" }\n"
+	doctor := func(name, rules string) *Doctor {
+		secret := token(t, server, name, rules)
+		return newDoctor(t, server, map[string]string{"b": client.URL()}, func(o *Options) {
+			o.Consul.Token, o.Configured = secret, true
+			o.Uses = []Use{{Name: "front", Source: consul.ServiceOptions{Service: "star"}, Routed: true}}
+		})
+	}
+
+	t.Run("service:write", func(t *testing.T) {
+		d := doctor("looks", readPolicy)
+		finding := one(t, examine(t, d), CodeDuplicate)
+		if !finding.Fix.Possible || finding.Policy != writeStar {
+			t.Errorf("%+v %+v", finding, finding.Fix)
+		}
+		fixed := d.Fix(t.Context(), finding, false)
+		if fixed.Result != ResultFailed || !strings.HasPrefix(fixed.Detail, client.URL()) || !strings.Contains(fixed.Detail, `the token lacks service:write for "star"`) {
+			t.Errorf("%+v", fixed)
+		}
+	})
+	t.Run("service:write for this service", func(t *testing.T) {
+		d := doctor("writes-moon", readPolicy+`service "moon" { policy = "write" }`)
+		fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicate), false)
+		if fixed.Result != ResultFailed || !strings.Contains(fixed.Detail, `the token lacks service:write for "star"`) {
+			t.Errorf("%+v", fixed)
+		}
+	})
+	t.Run("agent:read for the owner", func(t *testing.T) {
+		d := doctor("knows-agent-a", `service_prefix "" { policy = "write" } node_prefix "" { policy = "read" } agent "a" { policy = "read" }`)
+		finding := one(t, examine(t, d), CodeDuplicate)
+		if finding.Fix.Possible || !strings.Contains(finding.Fix.WhyNot, `the token lacks agent:read for "b"`) {
+			t.Errorf("%+v", finding.Fix)
+		}
+		if want := "agent \"b\" { policy = \"read\" }\n" + writeStar; finding.Policy != want {
+			t.Errorf("policy %q, want %q", finding.Policy, want)
+		}
+		if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+			t.Errorf("%+v", fixed)
+		}
+	})
+	t.Run("node:read for the owner", func(t *testing.T) {
+		d := doctor("knows-node-a", `service_prefix "" { policy = "write" } node "a" { policy = "read" } agent_prefix "" { policy = "read" }`)
+		report := examine(t, d)
+		if f := one(t, report, CodeACLFiltered); f.Policy != readPolicy || !strings.Contains(f.Seen, "/v1/catalog/nodes") {
+			t.Errorf("%+v", f)
+		}
+		if found := report.of(CodeDuplicate); len(found) != 0 {
+			t.Errorf("%+v", found)
+		}
+	})
+	t.Run("service:read", func(t *testing.T) {
+		d := doctor("knows-nodes", `node_prefix "" { policy = "read" } agent_prefix "" { policy = "read" }`)
+		f := one(t, examine(t, d), CodeACLService)
+		if f.Service != "star" || f.Severity != SeverityError || !strings.Contains(f.Policy, `service     "star" { policy = "read" }`) {
+			t.Errorf("%+v", f)
+		}
+	})
+	checkRegistered(t, server, "star-1@a", "star-1@b")
+
+	// The agent accepts the deregistration, and may not tell the catalog.
+	t.Run("node:write of the agent itself", func(t *testing.T) {
+		_, err := server.Client().ACL().TokenDelete(agentB.AccessorID, nil)
+		must(t, err)
+		d := doctor("may-all", readPolicy+writeStar)
+		d.goneTimeout = 2 * time.Second
+		fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicate), false)
+		if fixed.Result != ResultFailed || !strings.Contains(fixed.Detail, `the agent's own token (acl.tokens.agent) lacks node:write for "b"`) {
+			t.Errorf("%+v", fixed)
+		}
+		checkRegistered(t, server, "star-1@a", "star-1@b")
+		finding := one(t, examine(t, d), CodeDuplicate)
+		if finding.Node != "b" || finding.Fix.Possible || !strings.Contains(finding.Fix.WhyNot, `unless the agent's own token (acl.tokens.agent) lacks node:write for "b"`) {
+			t.Errorf("%+v %+v", finding, finding.Fix)
+		}
+	})
+}
