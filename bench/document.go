@@ -9,30 +9,30 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"sluice/bench/machine"
+	"sluice/bench/markdown"
 )
 
-// The lines between which a document has the tables of its last measurement.
-const (
-	tablesBegin = "<!-- written by bench -->\n"
-	tablesEnd   = "<!-- end of what bench wrote -->\n"
-)
+// section is where a document has the tables of its last measurement.
+var section = markdown.WrittenBy("bench")
 
 // document is what a whole measurement came to: the same workloads, once or
 // several times.
 type document struct {
 	command string // that was run
 	time    time.Time
-	machine machine
+	machine machine.Machine
 	runs    [][]result
 }
 
 // writeJSON writes every round of every run.
 func (d document) writeJSON(path string) error {
 	b, err := json.MarshalIndent(struct {
-		Command string     `json:"command"`
-		Time    time.Time  `json:"time"`
-		Machine machine    `json:"machine"`
-		Runs    [][]result `json:"runs"`
+		Command string          `json:"command"`
+		Time    time.Time       `json:"time"`
+		Machine machine.Machine `json:"machine"`
+		Runs    [][]result      `json:"runs"`
 	}{d.command, d.time, d.machine, d.runs}, "", "  ")
 	if err != nil {
 		return err
@@ -40,36 +40,12 @@ func (d document) writeJSON(path string) error {
 	return os.WriteFile(path, append(b, '\n'), 0o644)
 }
 
-// replaceTables puts the tables of d into the file where those of an earlier
-// measurement are.
-func (d document) replaceTables(path string) error {
-	before, after, err := aroundTables(path)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, []byte(before+tablesBegin+d.tables()+tablesEnd+after), 0o644)
-}
-
-// aroundTables returns what the file has before and after its tables.
-func aroundTables(path string) (before, after string, err error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return "", "", err
-	}
-	before, rest, begins := strings.Cut(string(b), tablesBegin)
-	_, after, ends := strings.Cut(rest, tablesEnd)
-	if !begins || !ends {
-		return "", "", fmt.Errorf("%s has no place for tables: no lines %q and %q", path, strings.TrimSpace(tablesBegin), strings.TrimSpace(tablesEnd))
-	}
-	return before, after, nil
-}
-
 // tables has a figure of each run in each cell.
 func (d document) tables() string {
 	text := fmt.Sprintf("\n```sh\n%s\n```\n\nOn %s; %s. %s\n", d.command, d.time.Format(time.DateOnly), d.machine, d.requests())
 	for _, t := range tables {
 		if rows := d.rows(t); len(rows) > 1 {
-			text += "\n### " + t.title + "\n\n" + formatTable(rows)
+			text += "\n### " + t.title + "\n\n" + markdown.Table(rows)
 		}
 	}
 	return text + "\n"

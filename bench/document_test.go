@@ -3,11 +3,11 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/bench/machine"
 )
 
 // twoRuns is a measurement of every kind of workload.
@@ -29,7 +29,7 @@ func twoRuns() document {
 			}},
 		}
 	}
-	return document{command: "go run ./bench", machine: machine{CPU: "fast", CPUs: 2}, runs: [][]result{run(1), run(2)}}
+	return document{command: "go run ./bench", machine: machine.Machine{CPU: "fast", CPUs: 2}, runs: [][]result{run(1), run(2)}}
 }
 
 func TestDocumentHasAFigureOfEachRun(t *testing.T) {
@@ -49,39 +49,6 @@ func TestDocumentHasAFigureOfEachRun(t *testing.T) {
 	for _, unwanted := range []string{"sluice-one", "| small ones | nginx | 20.0"} {
 		if strings.Contains(text, unwanted) {
 			t.Errorf("there is %s in: %s", unwanted, text)
-		}
-	}
-}
-
-func TestOnlyTheTablesAreReplaced(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "performance.md")
-	old := "# Before\n" + tablesBegin + "old\n" + tablesEnd + "after\n"
-	if err := os.WriteFile(path, []byte(old), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	d := twoRuns()
-	for range 2 {
-		if err := d.replaceTables(path); err != nil {
-			t.Fatal(err)
-		}
-		got, err := os.ReadFile(path)
-		if want := strings.Replace(old, "old\n", d.tables(), 1); err != nil || string(got) != want {
-			t.Errorf("got %q, want %q, %v", got, want, err)
-		}
-	}
-}
-
-func TestDocumentWithoutAPlaceForTablesIsLeftAlone(t *testing.T) {
-	for _, text := range []string{"", tablesBegin, tablesEnd + tablesBegin} {
-		path := filepath.Join(t.TempDir(), "performance.md")
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if err := twoRuns().replaceTables(path); err == nil {
-			t.Errorf("no error for %q", text)
-		}
-		if got, err := os.ReadFile(path); err != nil || string(got) != text {
-			t.Errorf("got %q, want %q, %v", got, text, err)
 		}
 	}
 }

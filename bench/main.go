@@ -8,13 +8,14 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"sluice/bench/machine"
 )
 
 // fileLimit is how many open files each process should have: one for each idle
@@ -67,7 +68,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	if *documentPath != "" {
-		if _, _, err := aroundTables(*documentPath); err != nil {
+		if err := section.Find(*documentPath); err != nil {
 			return err // not after half an hour
 		}
 	}
@@ -87,7 +88,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer stop()
-	d := document{command: "go run ./bench " + strings.Join(args, " "), time: time.Now().UTC(), machine: describeMachine(ctx)}
+	d := document{command: "go run ./bench " + strings.Join(args, " "), time: time.Now().UTC(), machine: machine.Describe(machine.FirstLine(ctx, machine.Program("nginx"), "-v"), machine.FirstLine(ctx, machine.Program("haproxy"), "-v"))}
 	fmt.Printf("%s; proxy on CPU %d, load and origin on CPU %s; medians of %d rounds of %v\n\n",
 		d.machine, b.proxyCore, b.loadCPUs, b.roundCount, b.time)
 	runErr := b.runs(ctx, &d)
@@ -95,7 +96,7 @@ func run(ctx context.Context, args []string) error {
 		runErr = errors.Join(runErr, d.writeJSON(*jsonPath))
 	}
 	if *documentPath != "" && runErr == nil {
-		return d.replaceTables(*documentPath)
+		return section.Replace(*documentPath, d.tables())
 	}
 	return runErr
 }
@@ -136,7 +137,7 @@ func (o *options) check(rest []string) error {
 	if o.profileDir != "" {
 		tools["perf"], tools["strace"] = "linux-perf", "strace"
 	}
-	if err := requireTools(tools); err != nil {
+	if err := machine.Require(tools); err != nil {
 		return err
 	}
 	o.files, err = raiseFileLimit(fileLimit)
@@ -203,15 +204,4 @@ func firstCPU(list string) string {
 		return list
 	}
 	return strconv.Itoa(cpus[0])
-}
-
-// firstLine runs a command and returns the first line that it prints.
-func firstLine(ctx context.Context, command ...string) string {
-	out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput()
-	if err != nil {
-		return command[0] + ": " + err.Error()
-	}
-	line, _, _ := strings.Cut(string(out), "\n")
-	line, _, _ = strings.Cut(strings.TrimSpace(line), " - ")
-	return line
 }

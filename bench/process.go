@@ -3,16 +3,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
-	"os/exec"
-	"strconv"
-	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -24,13 +17,13 @@ import (
 type process struct {
 	*subprocess.Process
 	name   string
-	output *tailBuffer
+	output *subprocess.Tail
 }
 
 // startProcess starts command on the given CPUs (a list as taskset takes it) in
 // dir. taskset replaces itself with the command, so the id is the command's.
 func startProcess(name, cpus, dir string, command ...string) (*process, error) {
-	p := &process{name: name, output: &tailBuffer{limit: 8 << 10}}
+	p := &process{name: name, output: subprocess.NewTail(8 << 10)}
 	var err error
 	p.Process, err = subprocess.Start(subprocess.Options{
 		Program:     "taskset",
@@ -77,75 +70,4 @@ func (p *process) stop() {
 	if err := p.Stop(); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: stop %s: %v\n", p.name, err)
 	}
-}
-
-// tailBuffer keeps the last limit bytes written to it. Safe for concurrent use.
-type tailBuffer struct {
-	mu    sync.Mutex // guards buf
-	buf   []byte
-	limit int
-}
-
-func (t *tailBuffer) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(t.buf, b...)
-	if over := len(t.buf) - t.limit; over > 0 {
-		t.buf = append(t.buf[:0], t.buf[over:]...)
-	}
-	return len(b), nil
-}
-
-func (t *tailBuffer) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(bytes.TrimSpace(t.buf))
-}
-
-// freeAddresses returns n loopback addresses on ports that nobody has. They lie
-// below the range that the kernel gives to outgoing connections, of which there
-// are thousands here.
-func freeAddresses(n int) ([]string, error) {
-	const lowest, tries = 12_000, 1000
-	beyond := 32_768
-	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
-		if _, err := fmt.Sscan(string(text), &beyond); err != nil {
-			return nil, fmt.Errorf("range of outgoing ports: %w", err)
-		}
-	}
-	beyond = max(beyond, lowest+1000)
-	var addresses []string
-	for try := 0; len(addresses) < n; try++ {
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(lowest+rand.IntN(beyond-lowest)))
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			if try == tries {
-				return nil, fmt.Errorf("find a free port: %w", err)
-			}
-			continue
-		}
-		defer l.Close() // all at the end, so that no port comes twice
-		addresses = append(addresses, address)
-	}
-	return addresses, nil
-}
-
-// requireTools says which Debian packages are missing, if any.
-func requireTools(tools map[string]string) error {
-	var missing, packages []string
-	for tool, pkg := range tools {
-		if _, err := exec.LookPath(tool); err == nil {
-			continue
-		}
-		if _, err := os.Stat("/usr/sbin/" + tool); err == nil {
-			continue // installed, but sbin is not on this user's PATH
-		}
-		missing = append(missing, tool)
-		packages = append(packages, pkg)
-	}
-	if len(missing) == 0 {
-		return nil
-	}
-	return fmt.Errorf("not installed: %s; on Debian or Ubuntu: sudo apt-get update && sudo apt-get install %s",
-		strings.Join(missing, ", "), strings.Join(packages, " "))
 }

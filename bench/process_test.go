@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/bench/machine"
 )
 
 // burn uses CPU for at least d, as this process's own clock counts it.
@@ -98,7 +100,7 @@ func TestProcessThatDiesEarlyShowsItsOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.stop()
-	address, err := freeAddresses(1)
+	address, err := machine.FreeAddresses(1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +125,7 @@ func TestConfigurationsAreAccepted(t *testing.T) {
 		{"haproxy", "haproxy", "haproxy.cfg", func(path string) []string { return []string{"-c", "-q", "-f", path} }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if requireTools(map[string]string{c.tool: c.tool}) != nil {
+			if machine.Require(map[string]string{c.tool: c.tool}) != nil {
 				t.Skipf("%s is not installed", c.tool)
 			}
 			s := s
@@ -132,7 +134,7 @@ func TestConfigurationsAreAccepted(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if out, err := exec.Command(sbin(c.tool), c.check(path)...).CombinedOutput(); err != nil {
+			if out, err := exec.Command(machine.Program(c.tool), c.check(path)...).CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}
 		})

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"sluice/subprocess"
 )
 
 // profile runs two more rounds on p and writes into profileDir where its time
@@ -93,7 +95,7 @@ func (b *bench) strace(ctx context.Context, w workload, p *running, path string)
 // during attaches tool to p, runs a round, and ends tool as Ctrl-C would.
 func (b *bench) during(ctx context.Context, w workload, p *running, tool *exec.Cmd, load *loadResult) error {
 	defer p.begin(ctx)()
-	output := &tailBuffer{limit: 8 << 10}
+	output := subprocess.NewTail(8 << 10)
 	tool.Stdout, tool.Stderr = output, output
 	tool.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := tool.Start(); err != nil {

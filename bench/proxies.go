@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"text/template"
+
+	"sluice/bench/machine"
 )
 
 //go:embed conf
@@ -130,7 +132,7 @@ func nginxCommand(conf string) func(settings) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		return []string{sbin("nginx"), "-p", s.Dir, "-e", "stderr", "-c", path}, nil
+		return []string{machine.Program("nginx"), "-p", s.Dir, "-e", "stderr", "-c", path}, nil
 	}
 }
 
@@ -139,7 +141,7 @@ func haproxyCommand(s settings) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []string{sbin("haproxy"), "-db", "-f", path}, nil
+	return []string{machine.Program("haproxy"), "-db", "-f", path}, nil
 }
 
 func sluiceCommand(binary string) func(settings) ([]string, error) {
@@ -194,14 +196,6 @@ func writeBodies(dir string) error {
 		}
 	}
 	return nil
-}
-
-// sbin finds a program that may live outside an ordinary user's PATH.
-func sbin(name string) string {
-	if path, err := exec.LookPath(name); err == nil {
-		return path
-	}
-	return "/usr/sbin/" + name
 }
 
 // logSink reads and forgets what HAProxy forwards from its ring.

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
+
+	"sluice/bench/markdown"
 )
 
 // baselines are the proxies that ratios are taken to, when they take part.
@@ -86,7 +87,7 @@ func (r result) series(proxy string) *series {
 
 // write prints r as a Markdown table that can also be read as it is.
 func (r result) write(out io.Writer) error {
-	_, err := fmt.Fprintf(out, "### %s: %s\n\n%s%s\n", r.Workload, r.About, formatTable(r.rows()), r.noise())
+	_, err := fmt.Fprintf(out, "### %s: %s\n\n%s%s\n", r.Workload, r.About, markdown.Table(r.rows()), r.noise())
 	return err
 }
 
@@ -157,38 +158,4 @@ func (r result) idleRows() [][]string {
 		})
 	}
 	return rows
-}
-
-// formatTable aligns rows, the first of which is the head, as a Markdown table:
-// the first column to the left, figures to the right.
-func formatTable(rows [][]string) string {
-	widths := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, cell := range row {
-			widths[i] = max(widths[i], len([]rune(cell)))
-		}
-	}
-	var b strings.Builder
-	for n, row := range rows {
-		for i, cell := range row {
-			pad := strings.Repeat(" ", widths[i]-len([]rune(cell)))
-			if i == 0 {
-				b.WriteString("| " + cell + pad + " |")
-			} else {
-				b.WriteString(" " + pad + cell + " |")
-			}
-		}
-		b.WriteString("\n")
-		if n == 0 {
-			for i, width := range widths {
-				if i == 0 {
-					b.WriteString("|" + strings.Repeat("-", width+2) + "|")
-				} else {
-					b.WriteString(strings.Repeat("-", width+1) + ":|")
-				}
-			}
-			b.WriteString("\n")
-		}
-	}
-	return b.String()
 }

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
-	"strings"
 	"sync"
 	"time"
+
+	"sluice/bench/machine"
 )
 
 // options are the command's flags.
@@ -175,7 +175,7 @@ func (p *running) begin(ctx context.Context) (end func()) {
 
 // start starts c for w: on the proxy's core, or for a wide workload on all.
 func (b *bench) start(ctx context.Context, c contender, w workload) (*running, error) {
-	addresses, err := freeAddresses(2)
+	addresses, err := machine.FreeAddresses(2)
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +241,7 @@ func newBench(ctx context.Context, o options, list, dir string) (b *bench, stop 
 	if err != nil {
 		return nil, nil, err
 	}
-	addresses, err := freeAddresses(9)
+	addresses, err := machine.FreeAddresses(9)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -306,34 +306,4 @@ func checkQuiet(ctx context.Context, core int, out io.Writer) error {
 		fmt.Fprintf(out, "warning: CPU %d is %.0f %% busy with other work; expect noise\n", core, 100*busy)
 	}
 	return nil
-}
-
-// machine describes where a run took place.
-type machine struct {
-	CPU      string   `json:"cpu"`
-	CPUs     int      `json:"cpus"`
-	Kernel   string   `json:"kernel"`
-	Go       string   `json:"go"`
-	Versions []string `json:"versions"`
-}
-
-func (m machine) String() string {
-	return fmt.Sprintf("%s, %d CPUs, Linux %s, %s; %s", m.CPU, m.CPUs, m.Kernel, m.Go, strings.Join(m.Versions, "; "))
-}
-
-func describeMachine(ctx context.Context) machine {
-	m := machine{CPUs: runtime.NumCPU(), Go: runtime.Version(), CPU: "unknown CPU"}
-	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(b)) {
-			if key, value, _ := strings.Cut(line, ":"); strings.TrimSpace(key) == "model name" {
-				m.CPU = strings.TrimSpace(value)
-				break
-			}
-		}
-	}
-	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		m.Kernel = strings.TrimSpace(string(b))
-	}
-	m.Versions = []string{firstLine(ctx, sbin("nginx"), "-v"), firstLine(ctx, sbin("haproxy"), "-v")}
-	return m
 }

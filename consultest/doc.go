@@ -6,10 +6,8 @@
 //
 // [Binary] finds the program: the one that the environment variable
 // SLUICE_CONSUL names, else consul on PATH, else it builds the version that the
-// nested module in the directory consul pins, once per user and version, into
-// the user's cache directory. That takes some minutes and needs Go, a module
-// proxy and this package's source tree. The nested module keeps Consul's own
-// dependencies out of the product.
+// nested module in the directory consul pins, once per user and version: see
+// package pinned. That takes some minutes.
 //
 // An agent ends with its test, and on Linux also when the test binary dies. Its
 // ports are reserved for it until then, so that any number of test binaries can
