@@ -1,31 +1,39 @@
 package admin
 
 import (
-	"bytes"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
 	"net/http"
+	"strings"
 )
 
-//go:embed dashboard.html
-var dashboardPage []byte
+var (
+	//go:embed dashboard.html
+	dashboardHTML string
+	//go:embed dashboard.css
+	dashboardCSS string
+	//go:embed dashboard.js
+	dashboardJS string
 
-// dashboardPolicy allows the page what it has in it and the admin API, and
-// nothing from elsewhere.
-var dashboardPolicy = "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
-	"script-src '" + hashOf("script") + "'; style-src '" + hashOf("style") + "'"
+	// dashboardPage is the page in one piece, so that a browser never has parts
+	// of two versions.
+	dashboardPage = []byte(strings.NewReplacer(
+		"<style></style>", "<style>"+dashboardCSS+"</style>",
+		"<script></script>", "<script>"+dashboardJS+"</script>",
+	).Replace(dashboardHTML))
 
-// hashOf returns the hash of the page's only element of that name, as a
-// source of a Content-Security-Policy.
-func hashOf(element string) string {
-	_, rest, _ := bytes.Cut(dashboardPage, []byte("<"+element+">"))
-	content, _, found := bytes.Cut(rest, []byte("</"+element+">"))
-	if !found {
-		panic("BUG: the dashboard has no <" + element + ">")
-	}
-	sum := sha256.Sum256(content)
-	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
+	// dashboardPolicy allows the page what it has in it and the admin API, and
+	// nothing from elsewhere.
+	dashboardPolicy = "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
+		"script-src " + hashOf(dashboardJS) + "; style-src " + hashOf(dashboardCSS)
+)
+
+// hashOf returns the hash of an element's text, as a source of a
+// Content-Security-Policy.
+func hashOf(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
 // dashboard answers /. The page holds no data; it asks the API for it, with a
