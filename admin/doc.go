@@ -1,7 +1,7 @@
 // Package admin serves what an operator and a monitoring system want to know
 // about a running sluice, over HTTP:
 //
-//	GET /                          a page that shows services and peers live
+//	GET /                          a page that shows services and peers live, and drains peers
 //	GET /api/peers, /api           every peer of every pool
 //	GET /api/services              every service: its watch, its pool
 //	GET /api/catalog               the services that were found in Consul's catalog

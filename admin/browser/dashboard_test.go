@@ -1,0 +1,201 @@
+package browser
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consultest"
+)
+
+// An operator watches the instances of a service come, fail and go.
+func TestPeersAreShownLive(t *testing.T) {
+	t.Parallel()
+	for _, id := range []string{"live-1", "live-2"} {
+		register(t, api.AgentServiceRegistration{Name: "live", ID: id, Port: startApp(t, id), Tags: []string{"v1", "blue"}, Meta: map[string]string{"zone": "b"}})
+	}
+	g := startSluice(t, options{consul: ", empty_hold: 0s", services: `
+services:
+  calm: { peers: ["127.0.0.1:9", "127.0.0.1:10 weight=3"] }
+  live: { consul: { service: live } }
+routes: [{ path: /, service: live }, { path: /calm, service: calm }]
+`})
+	p := open(t, g.AdminURL())
+
+	p.await("both services", func() bool { return len(p.peers()) == 4 && p.text("#ready") == "ready" })
+	if got, want := p.services(), []string{"calm", "live"}; !slices.Equal(got, want) {
+		t.Errorf("services %q, want %q", got, want)
+	}
+	if got := p.peer("127.0.0.1:10"); got.Weight != "3" || got.State != "up" || got.Service != "calm" {
+		t.Errorf("a static peer is shown as %+v", got)
+	}
+	if got := p.peer("live-1"); !strings.HasPrefix(got.Address, "127.0.0.1:") || got.State != "up" || got.Tags != "v1, blue, zone=b" || got.Why != "" ||
+		!strings.HasPrefix(got.Node, "node-") || !strings.HasSuffix(got.Node, " (dc1)") {
+		t.Errorf("a peer is shown as %+v", got)
+	}
+	if got := p.text("#config"); !strings.HasPrefix(got, "configuration 1 from ") {
+		t.Errorf("the configuration is shown as %q", got)
+	}
+	if p.visible("#replicas") || p.visible("#login") {
+		t.Error("replicas or a field for the token are shown, and there are none")
+	}
+
+	g.send(t, 10)
+	p.await("10 requests are counted", func() bool {
+		var n int
+		for _, id := range []string{"live-1", "live-2"} {
+			var requests int
+			fmt.Sscan(p.peer(id).Requests, &requests)
+			n += requests
+		}
+		return n == 10
+	})
+
+	check(t, "live-2", api.HealthCritical, "disk is full")
+	p.await("live-2 is unhealthy, and why", func() bool {
+		got := p.peer("live-2")
+		return got.State == "unhealthy" && strings.Contains(got.Why, "disk is full")
+	})
+	if got, want := p.services(), []string{"live", "calm"}; !slices.Equal(got, want) {
+		t.Errorf("services %q, want first the one with something wrong: %q", got, want)
+	}
+	if got := p.peers()[0].Peer; got != "live-2" {
+		t.Errorf("the first peer is %q, want the one that is unhealthy", got)
+	}
+	if got := p.text("#services section"); !strings.Contains(got, "1 of 2 serve") || !strings.Contains(got, "1 unhealthy") {
+		t.Errorf("the service is shown as\n%s", got)
+	}
+	if got, want := evaluate[string](p, "document.title"), "(1) sluice "+strings.TrimPrefix(g.AdminURL(), "http://"); got != want {
+		t.Errorf("title %q, want %q", got, want)
+	}
+
+	check(t, "live-2", api.HealthPassing, "")
+	p.await("live-2 is up again", func() bool { got := p.peer("live-2"); return got.State == "up" && got.Why == "" })
+	deregister(t, "live-1")
+	p.await("live-1 is gone", func() bool { return p.peer("live-1") == peer{} })
+	register(t, api.AgentServiceRegistration{Name: "live", ID: "live-3", Port: startApp(t, "live-3")})
+	p.await("live-3 has come", func() bool { return p.peer("live-3").State == "up" })
+	deregister(t, "live-3")
+	deregister(t, "live-2")
+	p.await("nobody is left, and what that means", func() bool {
+		return strings.Contains(p.text("#services section"), "No peers: requests are answered with 503.")
+	})
+}
+
+// When Consul does not answer, the page says which service's peers are old and why.
+func TestStaleService(t *testing.T) {
+	t.Parallel()
+	register(t, api.AgentServiceRegistration{Name: "stale", ID: "stale-1", Port: startApp(t, "stale-1")})
+	relay := consultest.StartRelay(t, consul.HTTPAddress())
+	g := startSluice(t, options{url: relay.URL(), services: `
+services: { stale: { consul: { service: stale } } }
+routes: [{ path: /, service: stale }]
+`})
+	p := open(t, g.AdminURL())
+	p.await("the peer", func() bool { return p.peer("stale-1").State == "up" })
+	relay.Cut()
+	p.await("it is stale, and why", func() bool {
+		text := p.text("#services section")
+		return strings.Contains(text, `consul service "stale": stale for`) && strings.Contains(text, "peers stay as they were: ")
+	})
+	if got := p.peer("stale-1").State; got != "up" {
+		t.Errorf("the peer is %s, want it to stay", got)
+	}
+	relay.Heal()
+	p.await("it is fresh again", func() bool { return !strings.Contains(p.text("#services section"), "stale for") })
+}
+
+// When sluice is away the page says so and keeps what it knew, in a way that
+// cannot be mistaken; it goes on when sluice is back.
+func TestSluiceAway(t *testing.T) {
+	t.Parallel()
+	g := startSluice(t, options{services: "services: { fixed: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /, service: fixed }]\n"})
+	p := open(t, g.AdminURL(), "net::ERR_")
+	p.await("the peer", func() bool { return len(p.peers()) == 1 })
+	if err := g.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	p.await("it is said that what is shown is old", func() bool {
+		return p.text("#ready") == "no answer from sluice: what is shown is old" && evaluate[bool](p, `document.body.className === "old"`)
+	})
+	if len(p.peers()) != 1 {
+		t.Error("the peers are gone")
+	}
+	g.start(t)
+	p.await("all is as before", func() bool { return p.text("#ready") == "ready" && evaluate[bool](p, `document.body.className === ""`) })
+}
+
+// A configuration that was refused is shown with its mistakes.
+func TestRefusedConfiguration(t *testing.T) {
+	t.Parallel()
+	g := startSluice(t, options{services: "services: { fixed: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /, service: fixed }]\n"})
+	p := open(t, g.AdminURL())
+	right := g.read(t)
+	g.write(t, strings.ReplaceAll(right, "peers:", "pears:"))
+	p.await("it was refused, and why", func() bool {
+		text := p.rest("#config")
+		return strings.Contains(text, "a newer one was refused: ") && strings.Contains(text, "pears")
+	})
+	g.write(t, strings.ReplaceAll(right, "127.0.0.1:9", "127.0.0.1:10"))
+	p.await("the next one is in use", func() bool {
+		text := p.rest("#config")
+		return strings.HasPrefix(text, "configuration 2 ") && !strings.Contains(text, "refused") && p.peer("127.0.0.1:10").State == "up"
+	})
+}
+
+// With a token, nothing is shown until it is given, and a reload of the page does
+// not ask for it again.
+func TestToken(t *testing.T) {
+	t.Parallel()
+	file := t.TempDir() + "/token"
+	writeFile(t, file, "s3cret\n")
+	g := startSluice(t, options{admin: fmt.Sprintf("token_file: %q", file), services: "services: { fixed: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /, service: fixed }]\n"})
+	p := open(t, g.AdminURL(), "the server responded with a status of 401")
+	p.await("the token is asked for", func() bool { return p.text("#ready") == "a token is needed" && p.visible("#login") })
+	if len(p.services()) > 0 || p.visible("#search") {
+		t.Error("something is shown without a token")
+	}
+	p.typeKeys("wrong" + kb.Enter) // the field has the focus
+	p.await("the token is refused", func() bool { return p.text("#ready") == "this token is not accepted" && p.visible("#login") })
+	p.retype("#token", "s3cret"+kb.Enter)
+	p.await("the peer", func() bool { return len(p.peers()) == 1 && !p.visible("#login") && p.visible("#search") })
+	p.click(p.order("127.0.0.1:9"))
+	p.typeKeys(kb.Enter)
+	p.await("it is drained", func() bool { return p.peer("127.0.0.1:9").State == "draining" })
+	p.do(chromedp.Reload())
+	p.await("the peer, without being asked again", func() bool { return len(p.peers()) == 1 && !p.visible("#login") })
+	for _, path := range p.paths() {
+		if strings.Contains(path, "s3cret") {
+			t.Errorf("the token is in a URL: %s", path)
+		}
+	}
+}
+
+// Every replica is shown, and in what they differ.
+func TestReplicas(t *testing.T) {
+	t.Parallel()
+	o := options{
+		consul:   `, register: { service: sluice-page, check: { interval: 1s } }`,
+		services: "services: { fixed: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /, service: fixed }]\n",
+	}
+	a, b := startSluice(t, o), startSluice(t, o)
+	p := open(t, a.AdminURL())
+	replicas := func() int { return evaluate[int](p, `document.querySelectorAll("#replicas tbody").length`) }
+	p.await("both replicas, which agree", func() bool {
+		return p.rest("#converged") == "agree" && replicas() == 2 && strings.Count(p.text("#replicas table"), " (this one)") == 1
+	})
+	b.write(t, strings.ReplaceAll(b.read(t), "127.0.0.1:9", "127.0.0.1:10"))
+	p.await("in what they differ", func() bool {
+		notes := p.text("#replicas .notes")
+		return p.rest("#converged") == "do not agree" && strings.Contains(notes, "configuration") && strings.Contains(notes, `"fixed"`)
+	})
+	if err := b.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	p.await("one is left, which agrees with itself", func() bool { return p.rest("#converged") == "agree" && replicas() == 1 })
+}

@@ -1,0 +1,221 @@
+package browser
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/cdproto/accessibility"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"github.com/hashicorp/consul/api"
+)
+
+// What instances call themselves is text, whatever it looks like.
+func TestStrangeNames(t *testing.T) {
+	t.Parallel()
+	const markup = `<script>window.broken = 1</script><img src=x onerror="window.broken = 1">`
+	ids := []string{markup, `"quoted' & ‹odd› \ 100%/a?b#c`, strings.Repeat("long", 100)}
+	for _, id := range ids {
+		register(t, api.AgentServiceRegistration{
+			Name: "strange", ID: id, Port: startApp(t, id),
+			Tags: []string{markup, strings.Repeat("x", 3000)}, Meta: map[string]string{"note": markup},
+		})
+	}
+	register(t, api.AgentServiceRegistration{Name: "strange", ID: "plain", Port: startApp(t, "plain")})
+	check(t, "plain", api.HealthCritical, markup)
+	g := startSluice(t, options{services: "services: { strange: { consul: { service: strange } } }\nroutes: [{ path: /, service: strange }]\n"})
+	p := open(t, g.AdminURL())
+	p.await("all peers", func() bool { return len(p.peers()) == 4 })
+	for _, id := range ids[:2] {
+		if got := p.peer(id); got.State != "up" || !strings.HasPrefix(got.Tags, markup+", xxx") {
+			t.Errorf("%q is shown as %+v", id, got)
+		}
+	}
+	if got := p.peer("plain").Why; !strings.Contains(got, markup) {
+		t.Errorf("the check's output is shown as %q", got)
+	}
+	for _, width := range []int64{1280, 400} {
+		p.do(chromedp.EmulateViewport(width, 800))
+		if got := evaluate[int64](p, "document.documentElement.scrollWidth"); got > width {
+			t.Errorf("in a window of %d pixels the page is %d pixels wide", width, got)
+		}
+	}
+	p.click(p.order(ids[1]))
+	p.typeKeys(kb.Enter)
+	p.await("an id with every special character can be drained", func() bool { return p.peer(ids[1]).State == "draining" })
+	if evaluate[bool](p, `"broken" in window || document.querySelectorAll("#services script, #services img").length > 0`) {
+		t.Error("a name was read as HTML")
+	}
+}
+
+// The filter finds services and peers by any text of theirs.
+func TestFilter(t *testing.T) {
+	t.Parallel()
+	register(t, api.AgentServiceRegistration{Name: "found", ID: "found-1", Port: startApp(t, "found-1"), Tags: []string{"needle"}})
+	register(t, api.AgentServiceRegistration{Name: "found", ID: "found-2", Port: startApp(t, "found-2"), Meta: map[string]string{"rack": "R7"}})
+	check(t, "found-2", api.HealthCritical, "haystack on fire")
+	var services strings.Builder
+	services.WriteString("services:\n  found: { consul: { service: found } }\n")
+	for i := range 100 {
+		fmt.Fprintf(&services, "  other-%02d: { peers: ['127.0.0.1:%d', '127.0.0.1:%d', '127.0.0.1:%d'] }\n", i, 1000+i, 2000+i, 3000+i)
+	}
+	g := startSluice(t, options{services: services.String() + "routes: [{ path: /, service: found }]\n"})
+	p := open(t, g.AdminURL())
+	p.await("all services, of which the one with something wrong is open", func() bool {
+		return len(p.services()) == 101 && p.services()[0] == "found" && len(p.peers()) == 2
+	})
+	if got := p.text("#summary"); !strings.HasPrefix(got, "101 services, 1 with something wrong; ") {
+		t.Errorf("the summary is %q", got)
+	}
+
+	for _, test := range []struct {
+		filter          string
+		services, peers []string
+	}{
+		{"found", []string{"found"}, []string{"found-2", "found-1"}},
+		{"NEEDLE", []string{"found"}, []string{"found-1"}},
+		{"rack=r7", []string{"found"}, []string{"found-2"}},
+		{"on fire", []string{"found"}, []string{"found-2"}},
+		{"unhealthy", []string{"found"}, []string{"found-2"}},
+		{":2042", []string{"other-42"}, []string{"127.0.0.1:2042"}},
+		{"other-07 127", []string{"other-07"}, []string{"127.0.0.1:1007", "127.0.0.1:2007", "127.0.0.1:3007"}},
+		{"no such thing", nil, nil},
+	} {
+		p.typeKeys("/") // goes to the filter
+		if got := evaluate[string](p, "document.activeElement.id"); got != "filter" {
+			t.Fatalf("/ goes to %q", got)
+		}
+		p.retype("#filter", test.filter)
+		p.await(fmt.Sprintf("%q finds %q", test.filter, test.peers), func() bool {
+			var ids []string
+			for _, row := range p.peers() {
+				ids = append(ids, row.Peer)
+			}
+			return slices.Equal(p.services(), test.services) && slices.Equal(ids, test.peers)
+		})
+		evaluate[bool](p, "document.activeElement.blur(), true")
+	}
+
+	p.do(chromedp.Navigate(g.AdminURL()+"/#needle"), chromedp.Reload())
+	p.await("the filter is taken from the address", func() bool { return len(p.peers()) == 1 && p.peers()[0].Peer == "found-1" })
+	p.do(chromedp.Navigate(g.AdminURL()+"/#"), chromedp.Reload())
+	p.await("all services", func() bool { return len(p.services()) == 101 })
+	p.click("#wrong")
+	p.await("only what is wrong", func() bool { return slices.Equal(p.services(), []string{"found"}) })
+}
+
+// With many services the page asks only for the peers that it shows, and leaves
+// alone what did not change.
+func TestManyServices(t *testing.T) {
+	t.Parallel()
+	var services strings.Builder
+	services.WriteString("services:\n")
+	for i := range 300 {
+		fmt.Fprintf(&services, "  s-%03d: { peers: [", i)
+		for j := range 5 {
+			fmt.Fprintf(&services, "'127.0.0.1:%d',", 1000+5*i+j)
+		}
+		services.WriteString("] }\n")
+	}
+	g := startSluice(t, options{services: services.String() + "routes: [{ path: /, service: s-000 }]\n"})
+	p := open(t, g.AdminURL())
+	p.await("all services, closed", func() bool { return len(p.services()) == 300 && len(p.peers()) == 0 })
+	evaluate[bool](p, `document.querySelectorAll("#services h2 button")[7].focus(), true`)
+	p.typeKeys(kb.Enter)
+	p.await("one is open", func() bool { return len(p.peers()) == 5 })
+	if got := evaluate[string](p, `document.activeElement.ariaExpanded`); got != "true" {
+		t.Errorf("aria-expanded of the open service is %q", got)
+	}
+
+	p.paths()
+	asked := func(path string) (n int) {
+		for _, got := range p.paths() {
+			if strings.HasPrefix(got, "/api/peers") && got != path {
+				t.Errorf("the page asks for %s", got)
+			}
+			if got == path {
+				n++
+			}
+		}
+		return n
+	}
+	evaluate[bool](p, `changes = 0, observer = new MutationObserver(list => { changes += list.length }),
+		observer.observe(document.getElementById("services"), { subtree: true, childList: true, attributes: true, characterData: true }), true`)
+	rounds := 0
+	p.await("three rounds", func() bool { rounds += asked("/api/peers?service=s-007"); return rounds >= 3 })
+	// The age of each of the 5 peers in each round, and nothing of the other 299
+	// services. A round may have been under way when the count began.
+	changes := evaluate[int](p, "changes")
+	rounds += asked("/api/peers?service=s-007")
+	if changes > 5*(rounds+1) {
+		t.Errorf("%d changes of the page in %d rounds in which nothing happened", changes, rounds)
+	}
+	p.typeKeys(kb.Enter)
+	p.await("it is closed", func() bool { return len(p.peers()) == 0 })
+}
+
+// All that can be used can be reached and used by keyboard, has a name, and is
+// there in a narrow window.
+func TestKeyboardAndNarrowWindow(t *testing.T) {
+	t.Parallel()
+	g := startSluice(t, options{services: `
+services:
+  one: { peers: ["127.0.0.1:11", "127.0.0.1:12"] }
+  two: { peers: ["127.0.0.1:13"] }
+routes: [{ path: /, service: one }]
+`})
+	p := open(t, g.AdminURL())
+	p.await("all peers", func() bool { return len(p.peers()) == 3 })
+
+	tree, err := chromedp.Call(p.ctx, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
+	p.check(err)
+	roles := map[string]int{}
+	for _, node := range tree.Nodes {
+		if node.Ignored || node.Role == nil {
+			continue
+		}
+		role := strings.Trim(string(node.Role.Value), `"`)
+		roles[role]++
+		named := slices.Contains([]string{"button", "link", "searchbox", "checkbox", "textbox", "table", "region", "navigation"}, role)
+		if named && (node.Name == nil || string(node.Name.Value) == `""`) {
+			t.Errorf("a %s has no name", role)
+		}
+	}
+	for role, want := range map[string]int{"button": 5, "table": 2, "columnheader": 26, "searchbox": 1, "checkbox": 1, "heading": 3, "link": 6} {
+		if roles[role] != want {
+			t.Errorf("%d times the role %s, want %d: %v", roles[role], role, want, roles)
+		}
+	}
+
+	for _, width := range []int64{1280, 400} {
+		p.do(chromedp.EmulateViewport(width, 800), chromedp.Reload()) // after which Tab begins at the top
+		p.await("all peers", func() bool { return len(p.peers()) == 3 })
+		if got := evaluate[int64](p, "document.documentElement.scrollWidth"); got > width {
+			t.Errorf("in a window of %d pixels the page is %d pixels wide", width, got)
+		}
+		var reached []string
+		for range 13 {
+			p.typeKeys(kb.Tab)
+			reached = append(reached, evaluate[string](p, `(e => {
+				const box = e.getBoundingClientRect();
+				const seen = box.left >= 0 && box.right <= innerWidth && box.width > 0 && getComputedStyle(e).outlineStyle !== "none";
+				return (e.ariaLabel ?? e.textContent.slice(0, 50)) + (e.id === "wrong" ? "wrong" : "") + (seen ? "" : " (not seen)");
+			})(document.activeElement)`))
+		}
+		want := []string{
+			"peers", "services", "routes", "configuration", "Consul", "metrics", "Filter services and peers", "wrong",
+			"one", "Drain 127.0.0.1:11", "Drain 127.0.0.1:12", "two", "Drain 127.0.0.1:13",
+		}
+		if !slices.Equal(reached, want) {
+			t.Errorf("in a window of %d pixels Tab goes to %q, want %q", width, reached, want)
+		}
+		p.typeKeys(kb.Enter)
+		p.await("the dialog is open, and the focus in it", func() bool {
+			return p.visible("#drain") && evaluate[string](p, "document.activeElement.id") == "why"
+		})
+		p.typeKeys(kb.Escape)
+		p.await("the focus is back", func() bool { return evaluate[string](p, "document.activeElement.ariaLabel") == "Drain 127.0.0.1:13" })
+	}
+}
