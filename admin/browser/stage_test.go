@@ -39,17 +39,9 @@ func startSluice(t *testing.T, o options) *gateway {
 	}
 	dir := t.TempDir()
 	g := &gateway{file: filepath.Join(dir, "sluice.yaml")}
-	var addresses [2]string
-	for i := range addresses {
-		free, err := sluicetest.FreeAddress("127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addresses[i] = free
-	}
 	g.write(t, fmt.Sprintf("access_log: { path: off }\nshutdown: { delay: 0s }\nadmin: { %s }\nconsul: { addresses: [%q]%s }\n", o.admin, o.url, o.consul)+o.services)
 	g.args = sluicetest.Options{
-		Program: program, Listen: addresses[0], Admin: addresses[1],
+		Program: program, Listen: sluicetest.Any, Admin: sluicetest.Any,
 		Args: []string{"--config", g.file}, Log: filepath.Join(dir, "sluice.log"),
 	}
 	g.start(t)
@@ -64,9 +56,12 @@ func startSluice(t *testing.T, o options) *gateway {
 	return g
 }
 
-// start runs sluice, also again.
+// start runs sluice, also again: then with the same address of the admin page.
 func (g *gateway) start(t *testing.T) {
 	t.Helper()
+	if g.Sluice != nil {
+		g.args.Admin = strings.TrimPrefix(g.AdminURL(), "http://")
+	}
 	s, err := sluicetest.Start(t.Context(), g.args)
 	if err != nil {
 		t.Fatal(err)
