@@ -18,7 +18,8 @@ type strictTransport struct {
 	closed atomic.Bool
 }
 
-func (s *strictTransport) Drain() {}
+func (s *strictTransport) Drain()   {}
+func (s *strictTransport) Suspect() {}
 
 func (s *strictTransport) Close() {
 	if s.closed.Swap(true) {

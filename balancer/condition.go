@@ -33,6 +33,13 @@ func (c *condition) usualWeight() int { return min(max(c.usual, 1), maxWeight) }
 // eligible reports whether nothing speaks against the peer.
 func (c *condition) eligible() bool { return c.reasons == 0 && !c.leaving }
 
+// failing reports whether checks, Consul's or our own, have found that the peer
+// does not work.
+func (c *condition) failing() bool {
+	return c.reasons&ReasonActive != 0 && !c.unproven ||
+		c.reasons&ReasonConsul != 0 && c.instance.Status == discovery.StatusCritical
+}
+
 // usableInPanic reports whether the peer is used when too few are eligible: one
 // that the registry and the operator want used and that has been in use. Only
 // active checks speak for one that is unlisted.
@@ -130,6 +137,9 @@ func (p *Pool) change(peer *Peer, f func(*condition)) (was, is *condition) {
 	p.warm(was, &c)
 	if c.state() != was.state() {
 		c.since = time.Now()
+	}
+	if c.failing() && !was.failing() {
+		p.failing = append(p.failing, peer)
 	}
 	peer.condition.Store(&c)
 	return was, &c

@@ -98,8 +98,16 @@ func (p *Pool) noteState(peer *Peer, was, is *condition) {
 	p.note(peer, EventState, detail)
 }
 
-// flush sends the events. What they tell of is visible in the snapshot.
+// flush lets requests leave the peers that have begun to fail, and sends the
+// events. What both tell of is visible in the snapshot.
 func (p *Pool) flush() {
+	for _, peer := range p.failing {
+		if peer.Transport != nil && peer.isQuiesced() { // in panic it is still used
+			peer.Transport.Suspect()
+		}
+	}
+	clear(p.failing)
+	p.failing = p.failing[:0]
 	for _, e := range p.events {
 		p.options.Notify(e)
 	}

@@ -70,11 +70,12 @@ func peerOf(t testing.TB, p *Pool, i discovery.Instance) *Peer {
 
 // testTransport counts what the pool asks of it.
 type testTransport struct {
-	drains, closes atomic.Int32
+	drains, suspicions, closes atomic.Int32
 }
 
-func (t *testTransport) Drain() { t.drains.Add(1) }
-func (t *testTransport) Close() { t.closes.Add(1) }
+func (t *testTransport) Drain()   { t.drains.Add(1) }
+func (t *testTransport) Suspect() { t.suspicions.Add(1) }
+func (t *testTransport) Close()   { t.closes.Add(1) }
 
 func newTestTransport(*Peer) Transport { return new(testTransport) }
 

@@ -109,6 +109,10 @@ type Transport interface {
 	// the peer may be taken back; what it opens from then on it may keep.
 	// Drain may be called many times.
 	Drain()
+	// Suspect says that checks have found that the peer does not work, and that
+	// no new requests are coming: those in flight that can be tried elsewhere may
+	// leave it. It may be called many times, and the peer may recover.
+	Suspect()
 	// Close closes every connection, in use or not. It is called once.
 	Close()
 }

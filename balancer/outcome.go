@@ -22,7 +22,8 @@ const (
 	OutcomeStale
 	// OutcomeClientGone: the client went away before the peer had answered.
 	OutcomeClientGone
-	// OutcomeSuperseded: another peer, asked later, answered first. Latency is how
+	// OutcomeSuperseded: another peer, asked later, answered first, or is asked
+	// instead since checks say that this one does not work. Latency is how
 	// long this one had been waited for.
 	OutcomeSuperseded
 	// OutcomeLocal: the attempt failed by a limit of our own and did not reach

@@ -45,6 +45,7 @@ type Pool struct {
 	peers    map[discovery.Key]*Peer         // those in the set
 	draining map[discovery.Key]*Peer         // those that left it, until they are retired
 	drains   map[discovery.Key]StandingDrain // by an operator, of present instances too
+	failing  []*Peer                         // that are since the last flush
 	events   []Event                         // not sent yet
 	closed   bool
 	drained  chan struct{} // closed when the pool is and nothing drains

@@ -16,6 +16,10 @@ type Token struct {
 	holds holds
 }
 
+// Picked returns when the peer was picked. It is used no more if it began to
+// fail before that.
+func (t Token) Picked() time.Time { return epoch.Add(time.Duration(t.start)) }
+
 // Done reports how the attempt went and ends the request's hold on the peer,
 // whose transport may be closed from then on. It is called when the whole
 // exchange has ended, for a stream when it ends. It reads no clock, allocates

@@ -29,6 +29,13 @@ type exchange interface {
 	// that comes first, and drops the other, whose outcome is
 	// [balancer.OutcomeSuperseded].
 	race(first, second balancer.Token) (firstOutcome, secondOutcome balancer.Outcome)
+
+	// suspicious reports whether try returned only because checks say that the
+	// peer does not work. Then either await or leave is called.
+	suspicious() bool
+	// leave gives up the first peer: another one is tried instead. The outcome is
+	// [balancer.OutcomeSuperseded].
+	leave(first balancer.Token) balancer.Outcome
 }
 
 // maxTries bounds the tries of a request, those that did not reach a peer
@@ -39,21 +46,28 @@ const maxTries = 5
 // returns the outcome of the last try and how many there were. A try that did
 // not even reach a peer does not count as one of Retry.Attempts, unless those
 // are one: it harms nobody, and several peers may be gone at a time before the
-// registry says so. err is why no peer could be picked for the next try; it
-// comes with no outcome only where none was tried.
+// registry says so. Nor does one that was left because checks began to fail.
+// err is why no peer could be picked for the next try; it comes with no outcome
+// only where none was tried.
 func attempts(service *route.Service, query *balancer.Query, x exchange) (o balancer.Outcome, tries int, err error) {
 	reached := 0
-	for {
-		t, err := service.Pool.Pick(query)
-		if tries == 0 && service.WaitForPeer > 0 && (err == balancer.ErrNoPeers || err == balancer.ErrNoEligible) {
-			t, err = awaitPeer(service, query)
-		}
-		if err != nil {
-			return o, tries, err
-		}
+	t, err := service.Pool.Pick(query)
+	if service.WaitForPeer > 0 && (err == balancer.ErrNoPeers || err == balancer.ErrNoEligible) {
+		t, err = awaitPeer(service, query)
+	}
+	for err == nil {
 		o = x.try(t)
 		tries++
-		if x.waiting() {
+		if x.suspicious() {
+			query.Tried.Add(t.Peer)
+			if other, err := service.Pool.Pick(query); err == nil {
+				t.Done(x.leave(t))
+				t = other
+				continue
+			}
+			o = x.await(t)
+			t.Done(o)
+		} else if x.waiting() {
 			o, tries = hedge(service, query, x, t, tries)
 		} else {
 			t.Done(o)
@@ -65,7 +79,9 @@ func attempts(service *route.Service, query *balancer.Query, x exchange) (o bala
 			return o, tries, nil
 		}
 		query.Tried.Add(t.Peer)
+		t, err = service.Pool.Pick(query)
 	}
+	return o, tries, err
 }
 
 // hedge asks a second peer, where there is one and the budget allows it.

@@ -31,13 +31,14 @@ type httpExchange struct {
 	streaming  bool    // the body is not in body
 	upgrade    bool    // the client asks for another protocol
 
-	service *route.Service
-	query   balancer.Query
-	token   balancer.Token
-	tries   int
-	pending *upstreamConn // of a try whose patience is over
-	picked  time.Time     // when token was
-	upload  upload
+	service  *route.Service
+	query    balancer.Query
+	token    balancer.Token
+	tries    int
+	pending  *upstreamConn // of a try that returned without an outcome
+	suspects bool          // …because checks say that the peer does not work
+	picked   time.Time     // when token was
+	upload   upload
 
 	uploadSplicer splicer
 

@@ -26,6 +26,13 @@ type Exchange interface {
 	// that comes first, and drops the other, whose outcome is
 	// [balancer.OutcomeSuperseded].
 	Race(first, second balancer.Token) (firstOutcome, secondOutcome balancer.Outcome)
+
+	// Suspicious reports whether Try returned only because checks say that the
+	// peer does not work. Then either Await or Leave is called.
+	Suspicious() bool
+	// Leave gives up the first peer: another one is tried instead. The outcome is
+	// [balancer.OutcomeSuperseded].
+	Leave(first balancer.Token) balancer.Outcome
 }
 
 // Attempts sends x as this package sends its own requests: to peers of the
@@ -45,6 +52,8 @@ func (f foreign) replayable() bool                        { return f.Replayable(
 func (f foreign) started() bool                           { return f.Started() }
 func (f foreign) waiting() bool                           { return f.Waiting() }
 func (f foreign) await(t balancer.Token) balancer.Outcome { return f.Await(t) }
+func (f foreign) suspicious() bool                        { return f.Suspicious() }
+func (f foreign) leave(t balancer.Token) balancer.Outcome { return f.Leave(t) }
 
 func (f foreign) race(first, second balancer.Token) (firstOutcome, secondOutcome balancer.Outcome) {
 	return f.Race(first, second)

@@ -22,7 +22,7 @@ func (x *httpExchange) patience() time.Duration {
 }
 
 // waiting implements exchange.
-func (x *httpExchange) waiting() bool { return x.pending != nil }
+func (x *httpExchange) waiting() bool { return x.pending != nil && !x.suspects }
 
 // await implements exchange.
 func (x *httpExchange) await(balancer.Token) balancer.Outcome {
@@ -105,7 +105,7 @@ type rival struct {
 
 func newRival(x *httpExchange, t balancer.Token) *rival {
 	r := &rival{
-		x: x, token: t, picked: time.Now(),
+		x: x, token: t, picked: t.Picked(),
 		buffer: relayBuffers.Get().(*buffer), done: make(chan struct{}),
 	}
 	r.ctx, r.cancel = context.WithCancel(x.client.server.ctx)
@@ -117,10 +117,10 @@ func newRival(x *httpExchange, t balancer.Token) *rival {
 func (r *rival) run() {
 	defer close(r.done)
 	x, transport := r.x, r.token.Peer.Transport.(*Transport)
-	u := transport.acquire()
+	u := transport.acquire(r.picked)
 	for {
 		if r.dialed = u == nil; r.dialed {
-			if u, r.err = transport.dial(r.ctx, x.service.Timeouts.Connect, x.client.shard); r.err != nil {
+			if u, r.err = transport.dial(r.ctx, r.picked, x.service.Timeouts.Connect, x.client.shard); r.err != nil {
 				return
 			}
 			r.connectTime = time.Since(r.picked)
@@ -130,7 +130,7 @@ func (r *rival) run() {
 			u.interrupt()
 		}
 		u.client.Store(x.client)
-		u.patience = 0
+		u.patience, u.leavable = 0, false
 		u.arm(u.transport.sweeper, x.tryTimeout())
 		r.n, _, r.err = u.roundTrip(x.out, nil, r.buffer.bytes[:responseBufferBytes])
 		if r.err == nil || r.dialed || r.ctx.Err() != nil {

@@ -13,9 +13,9 @@ import (
 
 // try implements exchange.
 func (x *httpExchange) try(t balancer.Token) balancer.Outcome {
-	x.token, x.lastRefusal = t, nil
+	x.token, x.lastRefusal, x.suspects = t, nil, false
 	if x.picked = x.startTime; x.tries > 0 {
-		x.picked = time.Now()
+		x.picked = t.Picked()
 	}
 	transport := t.Peer.Transport.(*Transport)
 	u, n, outcome, ok := x.send(transport)
@@ -33,12 +33,12 @@ func (x *httpExchange) send(transport *Transport) (u *upstreamConn, n int, o bal
 	fresh := false
 	for {
 		if !fresh {
-			u = transport.acquire()
+			u = transport.acquire(x.picked)
 		}
 		if fresh = fresh || u == nil; fresh {
 			dialStart := time.Now()
 			var err error
-			if u, err = transport.dial(x.client.server.ctx, x.service.Timeouts.Connect, x.client.shard); err != nil {
+			if u, err = transport.dial(x.client.server.ctx, x.picked, x.service.Timeouts.Connect, x.client.shard); err != nil {
 				return nil, 0, x.dialFailed(err), false
 			}
 			x.connectTime = time.Since(dialStart)
@@ -48,8 +48,8 @@ func (x *httpExchange) send(transport *Transport) (u *upstreamConn, n int, o bal
 		if err == nil {
 			return u, n, o, true
 		}
-		if err == errPatience {
-			x.pending = u
+		if err == errPatience || err == errSuspected {
+			x.pending, x.suspects = u, err == errSuspected
 			return nil, 0, o, false
 		}
 		transport.discard(u)
@@ -82,7 +82,7 @@ func (x *httpExchange) sendOn(u *upstreamConn) (n int, sent bool, err error) {
 	if x.streaming {
 		return x.upload.start(u, x.out, x.from[:])
 	}
-	u.patience = x.patience()
+	u.patience, u.leavable = x.patience(), x.leavable()
 	u.arm(u.transport.sweeper, x.tryTimeout())
 	if len(x.body) > requestBufferBytes {
 		return u.roundTrip(x.out, x.body, x.from[:])

@@ -47,10 +47,11 @@ type Transport struct {
 
 	mu sync.Mutex
 	// mu guards the fields below.
-	idle   []*upstreamConn            // oldest first
-	open   map[*upstreamConn]struct{} // idle or at work
-	drains int                        // how often Drain was called
-	closed bool
+	idle      []*upstreamConn            // oldest first
+	open      map[*upstreamConn]struct{} // idle or at work
+	drains    int                        // how often Drain was called
+	suspected time.Time                  // when Suspect was called last
+	closed    bool
 }
 
 // NewTransport returns the factory for the transports of a pool's peers, for
@@ -67,8 +68,9 @@ func (s *Server) NewTransport(o TransportOptions) func(*balancer.Peer) balancer.
 	}
 }
 
-// acquire returns the idle connection that was used last, or nil.
-func (t *Transport) acquire() *upstreamConn {
+// acquire returns the idle connection that was used last, or nil, for an
+// exchange whose peer was picked then.
+func (t *Transport) acquire(picked time.Time) *upstreamConn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	last := len(t.idle) - 1
@@ -78,11 +80,20 @@ func (t *Transport) acquire() *upstreamConn {
 	u := t.idle[last]
 	t.idle[last] = nil
 	t.idle = t.idle[:last]
+	t.lend(u, picked)
 	return u
 }
 
+// lend prepares u for an exchange. mu must be held.
+func (t *Transport) lend(u *upstreamConn, picked time.Time) {
+	u.picked = picked
+	if t.suspected.After(picked) {
+		u.wake()
+	}
+}
+
 // dial opens a new connection within timeout.
-func (t *Transport) dial(ctx context.Context, timeout time.Duration, shard uint32) (*upstreamConn, error) {
+func (t *Transport) dial(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*upstreamConn, error) {
 	dialer := net.Dialer{Timeout: timeout}
 	conn, err := dialer.DialContext(ctx, "tcp", t.address)
 	if err != nil {
@@ -101,6 +112,7 @@ func (t *Transport) dial(ctx context.Context, timeout time.Duration, shard uint3
 	}
 	u.drains = t.drains
 	t.open[u] = struct{}{}
+	t.lend(u, picked)
 	t.sweeper.add(&u.sweepEntry, conn, shard)
 	return u, nil
 }
@@ -166,6 +178,25 @@ func (t *Transport) Drain() {
 	t.drains++
 	t.mu.Unlock()
 	t.discard(idle...)
+}
+
+// Suspect wakes the exchanges that wait for the peer, so that those that can be
+// tried elsewhere are.
+func (t *Transport) Suspect() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.suspected = time.Now()
+	for u := range t.open {
+		u.wake()
+	}
+}
+
+// suspects reports whether the peer has begun to fail since it was picked for
+// the exchange that u works on.
+func (t *Transport) suspects(u *upstreamConn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.suspected.After(u.picked)
 }
 
 // Close cuts every connection. An exchange on one of them fails as if the peer

@@ -13,6 +13,9 @@ import (
 // on.
 var errPatience = errors.New("no answer yet")
 
+// errSuspected: checks say that the peer does not work. The exchange goes on.
+var errSuspected = errors.New("the peer is no longer trusted to answer")
+
 // errStale: a connection that was idle turned out to be closed, or to hold
 // bytes nobody asked for, before anything was sent on it.
 var errStale = errors.New("idle connection is of no use any more")
@@ -43,6 +46,8 @@ type upstreamConn struct {
 	err      error
 
 	patience time.Duration // how long roundTrip waits; 0: until the deadline
+	leavable bool          // roundTrip waits no longer than the peer is trusted
+	picked   time.Time     // when the peer was, for the present exchange
 }
 
 func newUpstreamConn(t *Transport, conn *net.TCPConn) (*upstreamConn, error) {
@@ -75,7 +80,10 @@ func (u *upstreamConn) roundTrip(request, body, response []byte) (n int, sent bo
 		err = u.raw.Read(u.onSocket)
 		switch {
 		case err != nil && u.wokenInError(err):
-			if u.patience > 0 && u.sent && len(u.request) == 0 {
+			switch waiting := u.sent && len(u.request) == 0; {
+			case waiting && u.leavable && u.transport.suspects(u):
+				return 0, true, errSuspected
+			case waiting && u.patience > 0:
 				return 0, true, errPatience
 			}
 			continue
@@ -176,6 +184,9 @@ func (u *upstreamConn) write(b []byte) (int, error) {
 		}
 	}
 }
+
+// wake makes whoever waits for the peer look around.
+func (u *upstreamConn) wake() { u.conn.SetReadDeadline(aLongTimeAgo) }
 
 // wokenInError reports whether err ended a wait whose deadline has not passed.
 func (u *upstreamConn) wokenInError(err error) bool {

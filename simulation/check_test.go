@@ -338,6 +338,7 @@ func (r *request) check(o balancer.Outcome, tries int, err error) {
 	if r.hedged {
 		w.counts["hedge"]++
 	}
+	w.counts["peer left"] += r.left
 	w.counts["retry"] += max(tries-1, 0)
 	if tries > 0 && r.first != r.begin {
 		w.counts["request waited"]++

@@ -32,7 +32,9 @@ type request struct {
 	tries      int
 	reached    int // tries that count
 	hedged     bool
+	left       int // peers, because their checks failed
 	pending    *flight
+	suspects   bool // …is left, if it can be
 	tried      map[*balancer.Peer]bool
 }
 
@@ -43,6 +45,8 @@ type flight struct {
 	call  call
 	begin time.Time
 	retry bool
+	// suspected is closed when the peer begins to fail its checks.
+	suspected <-chan struct{}
 }
 
 // request sends one. A sure one must succeed if there is a peer.
@@ -108,7 +112,7 @@ func (r *request) start(t balancer.Token) *flight {
 	if p.closed { // cut just now
 		call.after, call.outcome = 0, balancer.Outcome{Class: balancer.OutcomeLocal}
 	}
-	return &flight{peer: p, token: t, call: call, begin: time.Now(), retry: r.tries > 1}
+	return &flight{peer: p, token: t, call: call, begin: time.Now(), retry: r.tries > 1, suspected: p.transport.suspected}
 }
 
 // end takes in how a try ended.
@@ -135,8 +139,8 @@ func (r *request) end(f *flight, o balancer.Outcome) balancer.Outcome {
 }
 
 // wait waits for the answer, as long as patience allows if it is above 0, and
-// until dropped is closed.
-func (r *request) wait(f *flight, patience time.Duration, dropped <-chan struct{}) (o balancer.Outcome, over bool) {
+// until suspected or dropped is closed.
+func (r *request) wait(f *flight, patience time.Duration, suspected, dropped <-chan struct{}) (o balancer.Outcome, over bool) {
 	now := time.Now()
 	limit := r.begin.Add(responseTimeout)
 	if perTry := r.routed.Retry.PerTryTimeout; perTry > 0 && f.begin.Add(perTry).Before(limit) {
@@ -161,6 +165,9 @@ func (r *request) wait(f *flight, patience time.Duration, dropped <-chan struct{
 			return balancer.Outcome{Class: balancer.OutcomeReset}, true
 		case <-r.gone:
 			return balancer.Outcome{Class: balancer.OutcomeClientGone}, true
+		case <-suspected:
+			r.suspects = true
+			return balancer.Outcome{}, false
 		case <-dropped:
 			return balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(f.begin)}, true
 		}
@@ -178,7 +185,12 @@ func (r *request) Try(t balancer.Token) balancer.Outcome {
 	if h := r.routed.Retry.Hedge; h != nil && r.idempotent && r.tries == 1 {
 		patience = h.After
 	}
-	o, over := r.wait(f, patience, nil)
+	var suspected <-chan struct{}
+	if r.idempotent && r.routed.Retry.Attempts > 1 && r.tries < maxTries {
+		suspected = f.suspected
+	}
+	r.suspects = false
+	o, over := r.wait(f, patience, suspected, nil)
 	if !over {
 		r.pending = f
 		return balancer.Outcome{}
@@ -195,13 +207,24 @@ func (r *request) count(o balancer.Outcome) {
 }
 
 // Waiting implements proxy.Exchange.
-func (r *request) Waiting() bool { return r.pending != nil }
+func (r *request) Waiting() bool { return r.pending != nil && !r.suspects }
+
+// Suspicious implements proxy.Exchange.
+func (r *request) Suspicious() bool { return r.pending != nil && r.suspects }
+
+// Leave implements proxy.Exchange.
+func (r *request) Leave(balancer.Token) balancer.Outcome {
+	f := r.pending
+	r.pending = nil
+	r.left++
+	return r.end(f, balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(f.begin)})
+}
 
 // Await implements proxy.Exchange.
 func (r *request) Await(balancer.Token) balancer.Outcome {
 	f := r.pending
 	r.pending = nil
-	o, _ := r.wait(f, 0, nil)
+	o, _ := r.wait(f, 0, nil, nil)
 	r.count(o)
 	return r.end(f, o)
 }
@@ -220,7 +243,7 @@ func (r *request) Race(_, second balancer.Token) (firstOutcome, secondOutcome ba
 	for i, f := range flights {
 		drop[i] = make(chan struct{})
 		go func() {
-			o, _ := r.wait(f, 0, drop[i])
+			o, _ := r.wait(f, 0, nil, drop[i])
 			results <- result{i, o}
 		}()
 	}

@@ -309,7 +309,7 @@ func (s *service) newTransport(real *balancer.Peer) balancer.Transport {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	p := &peer{service: s, real: real, added: time.Now(), operator: s.drains[real.ID], operated: time.Now()}
-	p.transport = &transport{peer: p, closed: make(chan struct{})}
+	p.transport = &transport{peer: p, closed: make(chan struct{}), suspected: make(chan struct{})}
 	s.peers[real] = p
 	return p.transport
 }

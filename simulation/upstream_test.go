@@ -113,8 +113,9 @@ func (u *upstream) healthy() (passes, certain bool) {
 
 // transport stands for the connections to a peer.
 type transport struct {
-	peer   *peer
-	closed chan struct{}
+	peer      *peer
+	closed    chan struct{}
+	suspected chan struct{} // closed by Suspect, which makes another one
 }
 
 // Drain implements balancer.Transport.
@@ -124,6 +125,16 @@ func (t *transport) Drain() {
 	if t.peer.closed {
 		t.peer.service.w.violate("%s: Drain of a closed transport", t.peer)
 	}
+}
+
+// Suspect implements balancer.Transport.
+func (t *transport) Suspect() {
+	w := t.peer.service.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.logf("%s: suspected", t.peer)
+	close(t.suspected)
+	t.suspected = make(chan struct{})
 }
 
 // Close implements balancer.Transport.

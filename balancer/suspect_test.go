@@ -1,0 +1,73 @@
+package balancer
+
+import (
+	"testing"
+
+	"sluice/discovery"
+)
+
+func TestOnlyFailingChecksMakeAPeerSuspect(t *testing.T) {
+	apply := func(change func(*discovery.Instance)) func(*Pool, []discovery.Instance) {
+		return func(p *Pool, set []discovery.Instance) {
+			set = append([]discovery.Instance(nil), set...)
+			change(&set[0])
+			p.Apply(set)
+		}
+	}
+	judge := func(r Reason) func(*Pool, []discovery.Instance) {
+		return func(p *Pool, set []discovery.Instance) { p.SetReason(set[0].Key(), r, true, "") }
+	}
+	for _, test := range []struct {
+		name   string
+		happen func(*Pool, []discovery.Instance)
+		want   int32
+	}{
+		{"critical", apply(func(i *discovery.Instance) { i.Status, i.Weight = discovery.StatusCritical, 0 }), 1},
+		{"maintenance", apply(func(i *discovery.Instance) { i.Status, i.Weight = discovery.StatusMaintenance, 0 }), 0},
+		{"weight 0", apply(func(i *discovery.Instance) { i.Weight = 0 }), 0},
+		{"left", func(p *Pool, set []discovery.Instance) { p.Apply(set[1:]) }, 0},
+		{"active check", judge(ReasonActive), 1},
+		{"ejected", judge(ReasonEjected), 0},
+		{"operator", judge(ReasonDrain), 0},
+		{"active check, drained before", func(p *Pool, set []discovery.Instance) {
+			p.SetReason(set[0].Key(), ReasonDrain, true, "")
+			p.SetReason(set[0].Key(), ReasonActive, true, "")
+		}, 1},
+		{"another output of the same check", func(p *Pool, set []discovery.Instance) {
+			p.SetReason(set[0].Key(), ReasonActive, true, "a")
+			p.SetReason(set[0].Key(), ReasonActive, true, "b")
+		}, 1},
+		{"fails, recovers, fails", func(p *Pool, set []discovery.Instance) {
+			for _, down := range []bool{true, false, true} {
+				p.SetReason(set[0].Key(), ReasonActive, down, "")
+			}
+		}, 2},
+		{"needed in panic", func(p *Pool, set []discovery.Instance) {
+			for _, i := range set[1:] {
+				p.SetReason(i.Key(), ReasonEjected, true, "")
+			}
+			p.SetReason(set[0].Key(), ReasonActive, true, "")
+		}, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := newTestPool(t, Options{PanicThreshold: .5, NewTransport: newTestTransport})
+			set := instances(4)
+			p.Apply(set)
+			suspect := transportOf(peerOf(t, p, set[0]))
+			test.happen(p, set)
+			if got := suspect.suspicions.Load(); got != test.want {
+				t.Errorf("suspected %d times, want %d", got, test.want)
+			}
+		})
+	}
+}
+
+// There is nothing that could leave it.
+func TestAPeerThatIsNotCheckedYetIsNotSuspect(t *testing.T) {
+	p := newTestPool(t, Options{MustPassFirst: true, ActiveChecks: true, NewTransport: newTestTransport})
+	set := instances(1)
+	p.Apply(set)
+	if got := transportOf(peerOf(t, p, set[0])).suspicions.Load(); got != 0 {
+		t.Errorf("suspected %d times", got)
+	}
+}

@@ -1,0 +1,117 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"sluice/balancer"
+	"sluice/route"
+)
+
+// answersOnce answers a request as soon as goOn is closed.
+func answersOnce(goOn <-chan struct{}) func(c *originConn) bool {
+	return func(c *originConn) bool {
+		if _, ok := c.request(); !ok {
+			return false
+		}
+		<-goOn
+		fmt.Fprint(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
+		return true
+	}
+}
+
+// waitFor sends a request that a hanging peer gets.
+func waitFor(t *testing.T, p *testProxy, request string) net.Conn {
+	t.Helper()
+	conn := p.dial()
+	before := p.inflight()
+	fmt.Fprint(conn, request)
+	eventually(t, "a request in flight", func() bool { return p.inflight() == before+1 })
+	return conn
+}
+
+// fail has the checks of the peer fail.
+func (p *testProxy) fail(address string) {
+	for _, peer := range p.pool.Snapshot().All {
+		if peer.Address() == address {
+			p.pool.SetReason(peer.ID, balancer.ReasonActive, true, "")
+		}
+	}
+}
+
+func patientService(attempts int) route.Service {
+	timeouts := route.DefaultTimeouts()
+	timeouts.ResponseHeader = time.Hour
+	return route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: attempts}}
+}
+
+func TestRequestLeavesAPeerWhoseChecksFail(t *testing.T) {
+	for name, request := range map[string]string{
+		"GET": "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+		"PUT": "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+	} {
+		t.Run(name, func(t *testing.T) {
+			hang := func(c *originConn) bool { // until it is given up
+				c.request()
+				io.ReadAll(c.Conn)
+				return false
+			}
+			first, second := startOrigin(t, hang), startOrigin(t, hang)
+			third := startOrigin(t, answersAfter(0, "third"))
+			p := startProxy(t, Options{}, first.address())
+			p.setService(patientService(2))
+			conn := waitFor(t, p, request)
+			// The next one hangs, too, and is found out later.
+			p.setPeers(first.address(), second.address())
+			p.fail(first.address())
+			eventually(t, "the second peer is asked", func() bool { return second.connections() == 1 })
+			p.setPeers(first.address(), second.address(), third.address())
+			p.fail(second.address())
+			if status, body := readResponse(t, conn); status != 200 || body != "third" {
+				t.Errorf("got %d %q", status, body)
+			}
+			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 && first.open() == 0 })
+			for _, peer := range p.pool.Snapshot().All {
+				if n := peer.Failures(); n > 0 {
+					t.Errorf("%s is to blame for %d failures", peer.Address(), n)
+				}
+			}
+		})
+	}
+}
+
+// It may still answer.
+func TestRequestStaysWithAPeerWhoseChecksFail(t *testing.T) {
+	const get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+	for _, test := range []struct {
+		name, request string
+		attempts      int
+		another       bool // peer is there
+	}{
+		{"POST", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 2, true},
+		{"PUT of a long body", "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 2, true},
+		{"one attempt", get, 1, true},
+		{"no other peer", get, 2, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			goOn := make(chan struct{})
+			suspect := startOrigin(t, answersOnce(goOn))
+			p := startProxy(t, Options{}, suspect.address())
+			p.setService(patientService(test.attempts))
+			conn := waitFor(t, p, test.request)
+			if test.another {
+				other := startOrigin(t, answersAfter(0, "other"))
+				p.setPeers(suspect.address(), other.address())
+			}
+			p.fail(suspect.address())
+			close(goOn)
+			if status, body := readResponse(t, conn); status != 200 || body != "late" {
+				t.Errorf("got %d %q", status, body)
+			}
+			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
+		})
+	}
+}
