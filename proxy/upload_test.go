@@ -106,3 +106,126 @@ func TestConnectionGoesOnBehindLostUpload(t *testing.T) {
 		t.Errorf("behind it got %d %q", status, body)
 	}
 }
+
+// A request whose client breaks off, or breaks the rules, never reaches the
+// peer as a complete one.
+func TestCutUploadIsCut(t *testing.T) {
+	for _, test := range []struct{ name, request string }{
+		{"length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc"},
+		{"between chunks", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"},
+		{"before the final CRLF", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"},
+		{"malformed chunk", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nx\r\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			result := make(chan error, 1)
+			origin := startOrigin(t, func(c *originConn) bool {
+				r, err := http.ReadRequest(c.Reader)
+				if err == nil {
+					_, err = io.Copy(io.Discard, r.Body)
+				}
+				result <- err
+				return false
+			})
+			p := startProxy(t, Options{}, origin.address())
+			conn := p.dial()
+			io.WriteString(conn, test.request)
+			conn.(*net.TCPConn).CloseWrite()
+			if err := <-result; err == nil {
+				t.Error("the peer got a complete request")
+			}
+			io.ReadAll(conn)
+		})
+	}
+}
+
+// The peer may answer before it has got the whole body; the client gets that
+// answer, and the connection ends, because the rest of the body is still on
+// its way.
+func TestEarlyAnswerToUpload(t *testing.T) {
+	origin := startOrigin(t, func(c *originConn) bool {
+		if _, err := http.ReadRequest(c.Reader); err != nil {
+			return false
+		}
+		io.WriteString(c.Conn, "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
+		time.Sleep(20 * time.Millisecond)
+		return false
+	})
+	p := startProxy(t, Options{}, origin.address())
+	conn := p.dial()
+	go func() {
+		io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
+		block := make([]byte, 10000)
+		for {
+			if _, err := conn.Write(block); err != nil {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	// It is told that the rest of its body is of no use (RFC 9110, section 10.1.1).
+	r, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, err := io.ReadAll(r.Body); err != nil || r.StatusCode != 413 || string(body) != "big" || !r.Close {
+		t.Errorf("got %d %q, %v, close %v", r.StatusCode, body, err, r.Close)
+	}
+}
+
+func TestExpectContinue(t *testing.T) {
+	origin := startOrigin(t, func(c *originConn) bool {
+		r, err := http.ReadRequest(c.Reader)
+		if err != nil {
+			return false
+		}
+		if r.URL.Path == "/refuse" {
+			io.WriteString(c.Conn, "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+			return false
+		}
+		if !strings.EqualFold(r.Header.Get("Expect"), "100-continue") {
+			t.Errorf("Expect is %q", r.Header.Get("Expect"))
+		}
+		io.WriteString(c.Conn, "HTTP/1.1 100 Continue\r\n\r\n")
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return false
+		}
+		fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		return true
+	})
+	p := startProxy(t, Options{}, origin.address())
+	conn := p.dial()
+	for range 2 {
+		io.WriteString(conn, "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 3\r\n\r\n")
+		want := "HTTP/1.1 100 Continue\r\n\r\n"
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(conn, got); err != nil || string(got) != want {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		io.WriteString(conn, "abc")
+		if status, body := readResponse(t, conn); status != 200 || body != "abc" {
+			t.Errorf("got %d %q", status, body)
+		}
+	}
+	io.WriteString(conn, "PUT /refuse HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+	if status, _ := readResponse(t, conn); status != 403 {
+		t.Errorf("got %d", status)
+	}
+	if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("after a refused body: %d, %v, want EOF", n, err)
+	}
+}
+
+func TestBodyLimit(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{Limits: Limits{BodyBytes: 1000}}, origin.address())
+	for name, request := range map[string]string{
+		"length": "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n",
+		"chunks": "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n" + strings.Repeat("x", 1001) + "\r\n0\r\n\r\n",
+	} {
+		if got := p.raw(request); !strings.HasPrefix(got, "HTTP/1.1 413 ") {
+			t.Errorf("%s: got %.60q", name, got)
+		}
+	}
+}

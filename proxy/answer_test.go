@@ -1,0 +1,51 @@
+package proxy
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"sluice/route"
+)
+
+func TestNoRoute(t *testing.T) {
+	p := startProxy(t, Options{})
+	table, err := route.NewTable([]route.Route{{Host: "a", Path: "/x", Service: p.service}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.SetTable(table)
+	conn := p.dial()
+	for _, test := range []struct {
+		target, host string
+		status       int
+	}{
+		{"/", "a", 404}, {"/x", "b", 404}, {"/xy", "a", 404}, {"/x", "A:80", 503}, {"/x/y?z", "a", 503}, {"http://a/x", "b", 503}, {"http://b/x", "a", 404},
+	} {
+		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", test.target, test.host)
+		if status, body := readResponse(t, conn); status != test.status {
+			t.Errorf("%s at %s: got %d %q, want %d", test.target, test.host, status, body, test.status)
+		}
+	}
+}
+
+func TestAnswerAsJSON(t *testing.T) {
+	p := startProxy(t, Options{})
+	got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\nConnection: close\r\n\r\n")
+	for _, want := range []string{"HTTP/1.1 503 ", "\r\nX-Sluice-Reason: no_peers\r\n", "\r\nContent-Type: application/json\r\n",
+		`{"status":503,"reason":"no_peers","service":"star","message":"the service has no instances"}`} {
+		if !strings.Contains(got, want) {
+			t.Errorf("got %q, want it to have %q", got, want)
+		}
+	}
+}
+
+// RFC 9110, section 7.6.2: the last recipient answers by itself.
+func TestMaxForwardsZero(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, origin.address())
+	got := p.raw("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\nConnection: close\r\n\r\n")
+	if !strings.HasPrefix(got, "HTTP/1.1 200 ") || origin.got() != "" {
+		t.Errorf("got %q, the peer %q", got, origin.got())
+	}
+}

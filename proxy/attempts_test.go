@@ -1,0 +1,252 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/route"
+)
+
+func TestWaitForFirstPeer(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{})
+	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: 10 * time.Second})
+	conn := p.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	time.Sleep(20 * time.Millisecond)
+	p.setPeers(origin.address())
+	if status, body := readResponse(t, conn); status != 200 || body != "ok" {
+		t.Errorf("got %d %q", status, body)
+	}
+	p.setPeers()
+	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: 10 * time.Millisecond})
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if status, _ := readResponse(t, conn); status != 503 {
+		t.Errorf("got %d, want 503 after waiting in vain", status)
+	}
+}
+
+// The connection count of an origin shows that connections are used again.
+func TestUpstreamConnectionsAreReused(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, origin.address())
+	conn := p.dial()
+	for range 50 {
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		if status, _ := readResponse(t, conn); status != 200 {
+			t.Fatalf("got %d", status)
+		}
+	}
+	if n := origin.connections(); n != 1 {
+		t.Errorf("%d connections to the peer, want 1", n)
+	}
+}
+
+// A connection that the peer closed while it was idle loses no request, not
+// even one that must not be sent twice.
+func TestStaleConnection(t *testing.T) {
+	for _, method := range []string{"GET", "POST"} {
+		t.Run(method, func(t *testing.T) {
+			origin := startOrigin(t, func(c *originConn) bool {
+				if _, ok := c.request(); !ok {
+					return false
+				}
+				io.WriteString(c.Conn, okResponse)
+				return false // without Connection: close
+			})
+			p := startProxy(t, Options{}, origin.address())
+			conn := p.dial()
+			for i := range 20 {
+				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", method)
+				if status, body := readResponse(t, conn); status != 200 {
+					t.Fatalf("request %d: got %d %q", i, status, body)
+				}
+				time.Sleep(2 * time.Millisecond)
+			}
+		})
+	}
+}
+
+// A connection that dies under a request: the request goes to another peer
+// where that is safe, and only there.
+func TestRetryWhereSafe(t *testing.T) {
+	for _, test := range []struct {
+		method string
+		status int
+	}{{"GET", 200}, {"PUT", 200}, {"DELETE", 200}, {"POST", 502}, {"PATCH", 502}, {"BREW", 502}} {
+		t.Run(test.method, func(t *testing.T) {
+			var seen atomic.Int32
+			dying := startOrigin(t, func(c *originConn) bool {
+				if _, ok := c.request(); ok {
+					seen.Add(1)
+				}
+				return false
+			})
+			good := startOrigin(t, answering(okResponse))
+			p := startProxy(t, Options{}, dying.address(), good.address())
+			conn := p.dial()
+			failed := 0
+			for range 4 {
+				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", test.method)
+				if status, _ := readResponse(t, conn); status != 200 {
+					failed++
+					if status != test.status {
+						t.Errorf("got %d", status)
+					}
+				}
+			}
+			if test.status == 200 && failed > 0 || test.status != 200 && failed != int(seen.Load()) {
+				t.Errorf("%d requests failed, %d were seen by the dying peer", failed, seen.Load())
+			}
+			if seen.Load() == 0 {
+				t.Error("the dying peer was never tried")
+			}
+		})
+	}
+}
+
+// Peers that cannot be connected to cost no request of any kind.
+func TestRetryAfterConnectFailure(t *testing.T) {
+	good := startOrigin(t, answering(okResponse))
+	addresses := []string{good.address()}
+	for range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		addresses = append(addresses, l.Addr().String())
+	}
+	p := startProxy(t, Options{}, addresses...)
+	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2}})
+	conn := p.dial()
+	for i := range 10 {
+		body := strings.Repeat("x", 1+i%2*50000)
+		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		if status, body := readResponse(t, conn); status != 200 {
+			t.Fatalf("got %d %q", status, body)
+		}
+	}
+}
+
+func TestNoPeerAnswers(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	p := startProxy(t, Options{}, l.Addr().String())
+	if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 502 ") || !strings.Contains(got, "X-Sluice-Reason: connect_failed\r\n") {
+		t.Errorf("got %q", got)
+	}
+	slow := startOrigin(t, func(c *originConn) bool {
+		c.request()
+		time.Sleep(300 * time.Millisecond)
+		return false
+	})
+	p.setPeers(slow.address())
+	p.setService(route.Service{Timeouts: route.Timeouts{Connect: time.Second, ResponseHeader: 50 * time.Millisecond, Idle: time.Second}, Retry: route.Retry{Attempts: 2}})
+	if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 504 ") || !strings.Contains(got, "X-Sluice-Reason: upstream_timeout\r\n") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A peer that accepts a request and never answers costs one try, where the
+// request may be sent twice.
+func TestPerTryTimeout(t *testing.T) {
+	for _, test := range []struct {
+		method string
+		status int
+	}{{"GET", 200}, {"PUT", 200}, {"POST", 504}} {
+		t.Run(test.method, func(t *testing.T) {
+			t.Parallel()
+			hanging := startOrigin(t, func(c *originConn) bool {
+				c.request()
+				io.ReadAll(c.Conn)
+				return false
+			})
+			good := startOrigin(t, answering(okResponse))
+			p := startProxy(t, Options{}, hanging.address(), good.address())
+			timeouts := route.DefaultTimeouts()
+			timeouts.ResponseHeader = 2 * time.Second // what counts for a request that must not be sent twice
+			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 2, PerTryTimeout: 100 * time.Millisecond}})
+			conn := p.dial()
+			for range 2 { // one of the two goes to the hanging peer first
+				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", test.method)
+				if status, body := readResponse(t, conn); status != 200 && status != test.status {
+					t.Errorf("got %d %q", status, body)
+				}
+			}
+			if hanging.connections() == 0 {
+				t.Error("the hanging peer was never tried")
+			}
+			if !strings.Contains(good.got(), "X-Sluice-Attempts: 2\r\n") != (test.status != 200) {
+				t.Errorf("the good peer got %q", good.got())
+			}
+		})
+	}
+}
+
+// All attempts together take no longer than the response header timeout.
+func TestResponseHeaderTimeoutBoundsAllTries(t *testing.T) {
+	hang := func(c *originConn) bool {
+		c.request()
+		io.ReadAll(c.Conn)
+		return false
+	}
+	p := startProxy(t, Options{}, startOrigin(t, hang).address(), startOrigin(t, hang).address())
+	timeouts := route.DefaultTimeouts()
+	timeouts.ResponseHeader = 150 * time.Millisecond
+	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 50, PerTryTimeout: 100 * time.Millisecond}})
+	if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 504 ") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A body that is kept is sent again.
+func TestKeptBodyIsSentAgain(t *testing.T) {
+	for _, size := range []int{10, 30_000, 60_000, 200_000} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
+			dying := startOrigin(t, func(c *originConn) bool {
+				c.request()
+				return false
+			})
+			good := startOrigin(t, func(c *originConn) bool {
+				r, err := http.ReadRequest(c.Reader)
+				if err != nil {
+					return false
+				}
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					return false
+				}
+				fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+				return true
+			})
+			p := startProxy(t, Options{}, dying.address(), good.address())
+			p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2, BodyBytes: 250_000}})
+			conn := p.dial()
+			content := strings.Repeat("0123456789", size/10)
+			for range 4 {
+				// The next request follows at once and must not be lost.
+				fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%sGET / HTTP/1.1\r\nHost: a\r\n\r\n", len(content), content)
+				if status, body := readResponse(t, conn); status != 200 || body != content {
+					t.Errorf("got %d and %d bytes", status, len(body))
+				}
+				if status, body := readResponse(t, conn); status != 200 || body != "" {
+					t.Errorf("the next request got %d and %d bytes", status, len(body))
+				}
+			}
+			if dying.connections() == 0 {
+				t.Error("the dying peer was never tried")
+			}
+		})
+	}
+}
