@@ -1,9 +1,9 @@
 package proxy
 
 import (
+	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -67,7 +67,7 @@ func TestStaleConnection(t *testing.T) {
 				if status, body := readResponse(t, conn); status != 200 {
 					t.Fatalf("request %d: got %d %q", i, status, body)
 				}
-				time.Sleep(2 * time.Millisecond)
+				eventually(t, "the peer has closed", func() bool { return origin.open() == 0 })
 			}
 		})
 	}
@@ -114,16 +114,7 @@ func TestRetryWhereSafe(t *testing.T) {
 // Peers that cannot be connected to cost no request of any kind.
 func TestRetryAfterConnectFailure(t *testing.T) {
 	good := startOrigin(t, answering(okResponse))
-	addresses := []string{good.address()}
-	for range 3 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.Close()
-		addresses = append(addresses, l.Addr().String())
-	}
-	p := startProxy(t, Options{}, addresses...)
+	p := startProxy(t, Options{}, append(nowhere, good.address())...)
 	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2}})
 	conn := p.dial()
 	for i := range 10 {
@@ -136,21 +127,11 @@ func TestRetryAfterConnectFailure(t *testing.T) {
 }
 
 func TestNoPeerAnswers(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	p := startProxy(t, Options{}, l.Addr().String())
+	p := startProxy(t, Options{}, nowhere[0])
 	if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 502 ") || !strings.Contains(got, "X-Sluice-Reason: connect_failed\r\n") {
 		t.Errorf("got %q", got)
 	}
-	slow := startOrigin(t, func(c *originConn) bool {
-		c.request()
-		time.Sleep(300 * time.Millisecond)
-		return false
-	})
-	p.setPeers(slow.address())
+	p.setPeers(startOrigin(t, hanging).address())
 	p.setService(route.Service{Timeouts: route.Timeouts{Connect: time.Second, ResponseHeader: 50 * time.Millisecond, Idle: time.Second}, Retry: route.Retry{Attempts: 2}})
 	if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 504 ") || !strings.Contains(got, "X-Sluice-Reason: upstream_timeout\r\n") {
 		t.Errorf("got %q", got)
@@ -161,20 +142,17 @@ func TestNoPeerAnswers(t *testing.T) {
 // request may be sent twice.
 func TestPerTryTimeout(t *testing.T) {
 	for _, test := range []struct {
-		method string
-		status int
-	}{{"GET", 200}, {"PUT", 200}, {"POST", 504}} {
+		method  string
+		timeout time.Duration // what counts for a request that must not be sent twice
+		status  int
+	}{{"GET", patience, 200}, {"PUT", patience, 200}, {"POST", time.Second, 504}} {
 		t.Run(test.method, func(t *testing.T) {
 			t.Parallel()
-			hanging := startOrigin(t, func(c *originConn) bool {
-				c.request()
-				io.ReadAll(c.Conn)
-				return false
-			})
+			hung := startOrigin(t, hanging)
 			good := startOrigin(t, answering(okResponse))
-			p := startProxy(t, Options{}, hanging.address(), good.address())
+			p := startProxy(t, Options{}, hung.address(), good.address())
 			timeouts := route.DefaultTimeouts()
-			timeouts.ResponseHeader = 2 * time.Second // what counts for a request that must not be sent twice
+			timeouts.ResponseHeader = test.timeout
 			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 2, PerTryTimeout: 100 * time.Millisecond}})
 			conn := p.dial()
 			for range 2 { // one of the two goes to the hanging peer first
@@ -183,7 +161,7 @@ func TestPerTryTimeout(t *testing.T) {
 					t.Errorf("got %d %q", status, body)
 				}
 			}
-			if hanging.connections() == 0 {
+			if hung.connections() == 0 {
 				t.Error("the hanging peer was never tried")
 			}
 			if !strings.Contains(good.got(), "X-Sluice-Attempts: 2\r\n") != (test.status != 200) {
@@ -195,12 +173,7 @@ func TestPerTryTimeout(t *testing.T) {
 
 // All attempts together take no longer than the response header timeout.
 func TestResponseHeaderTimeoutBoundsAllTries(t *testing.T) {
-	hang := func(c *originConn) bool {
-		c.request()
-		io.ReadAll(c.Conn)
-		return false
-	}
-	p := startProxy(t, Options{}, startOrigin(t, hang).address(), startOrigin(t, hang).address())
+	p := startProxy(t, Options{}, startOrigin(t, hanging).address(), startOrigin(t, hanging).address())
 	timeouts := route.DefaultTimeouts()
 	timeouts.ResponseHeader = 150 * time.Millisecond
 	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 50, PerTryTimeout: 100 * time.Millisecond}})
@@ -233,14 +206,15 @@ func TestKeptBodyIsSentAgain(t *testing.T) {
 			p := startProxy(t, Options{}, dying.address(), good.address())
 			p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2, BodyBytes: 250_000}})
 			conn := p.dial()
+			reader := bufio.NewReader(conn)
 			content := strings.Repeat("0123456789", size/10)
 			for range 4 {
 				// The next request follows at once and must not be lost.
 				fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%sGET / HTTP/1.1\r\nHost: a\r\n\r\n", len(content), content)
-				if status, body := readResponse(t, conn); status != 200 || body != content {
+				if status, body := readResponseFrom(t, reader, "PUT"); status != 200 || body != content {
 					t.Errorf("got %d and %d bytes", status, len(body))
 				}
-				if status, body := readResponse(t, conn); status != 200 || body != "" {
+				if status, body := readResponseFrom(t, reader, "GET"); status != 200 || body != "" {
 					t.Errorf("the next request got %d and %d bytes", status, len(body))
 				}
 			}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,11 +39,7 @@ func get(t *testing.T, p *testProxy, method string) (status int, body string) {
 }
 
 func TestHedge(t *testing.T) {
-	slow := startOrigin(t, func(c *originConn) bool { // until it is given up
-		c.request()
-		io.ReadAll(c.Conn)
-		return false
-	})
+	slow := startOrigin(t, hanging) // until it is given up
 	fast := startOrigin(t, answersAfter(0, "fast"))
 	p := startProxy(t, Options{}, slow.address(), fast.address())
 	hedged(p, 2)
@@ -55,6 +52,7 @@ func TestHedge(t *testing.T) {
 		t.Error("the slow peer was never asked")
 	}
 	eventually(t, "no connection to the slow peer", func() bool { return slow.open() == 0 })
+	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
 	for _, peer := range p.pool.Snapshot().All {
 		if peer.Address() == slow.address() && (peer.Outcomes()[balancer.OutcomeSuperseded] == 0 || peer.Failures() > 0) {
 			t.Errorf("outcomes of the slow peer: %v", peer.Outcomes())
@@ -66,29 +64,44 @@ func TestHedge(t *testing.T) {
 func TestHedgeFirstPeerWins(t *testing.T) {
 	for _, test := range []struct {
 		name   string
-		second func(c *originConn) bool
+		second func(c *originConn, answered <-chan struct{})
 	}{
-		{"second slower", answersAfter(2*time.Second, "slower")},
-		{"second breaks off", func(c *originConn) bool { c.request(); return false }},
-		{"second talks nonsense later", func(c *originConn) bool {
-			c.request()
-			time.Sleep(time.Second)
+		{"second slower", func(c *originConn, answered <-chan struct{}) {
+			<-answered
+			io.WriteString(c.Conn, okResponse)
+		}},
+		{"second breaks off", func(*originConn, <-chan struct{}) {}},
+		{"second talks nonsense later", func(c *originConn, answered <-chan struct{}) {
+			<-answered
 			io.WriteString(c.Conn, "nonsense\r\n")
-			return false
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			first := startOrigin(t, answersAfter(300*time.Millisecond, "first"))
-			second := startOrigin(t, test.second)
-			p := startProxy(t, Options{}, first.address())
+			var asked atomic.Int32
+			hedging, answered := make(chan struct{}), make(chan struct{})
+			serve := func(c *originConn) bool { // whoever is asked first is the first
+				if _, ok := c.request(); !ok {
+					return false
+				}
+				if asked.Add(1) == 1 {
+					<-hedging
+					time.Sleep(20 * time.Millisecond) // for the second to break off in
+					io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
+					return true
+				}
+				close(hedging)
+				test.second(c, answered)
+				return false
+			}
+			p := startProxy(t, Options{}, startOrigin(t, serve).address(), startOrigin(t, serve).address())
 			hedged(p, 1)
-			conn := p.dial()
-			fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-			eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
-			p.setPeers(first.address(), second.address()) // in time for the hedge, or not
-			if status, body := readResponse(t, conn); status != 200 || body != "first" {
+			if status, body := get(t, p, "GET"); status != 200 || body != "first" {
 				t.Errorf("got %d %q", status, body)
+			}
+			close(answered)
+			if n := asked.Load(); n != 2 {
+				t.Errorf("%d peers were asked, want 2", n)
 			}
 		})
 	}

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"io"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -87,13 +86,8 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 
 // Where no retry is to be had, the answer tells of the first failure.
 func TestWithoutRetryBudgetTheFirstFailureIsTheAnswer(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close() // nobody listens there any more
 	origin := startOrigin(t, answering(okResponse))
-	p := startProxy(t, Options{}, l.Addr().String(), origin.address())
+	p := startProxy(t, Options{}, nowhere[0], origin.address())
 	p.limit(balancer.Limits{}, &balancer.RetryBudget{})
 	failed := 0
 	for range 4 { // in turns, so half of them go to nobody

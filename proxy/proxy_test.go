@@ -22,6 +22,14 @@ import (
 	"sluice/route"
 )
 
+// patience bounds every wait of these tests: far more than any step takes, also
+// on a machine that stands still at times.
+const patience = 30 * time.Second
+
+// nowhere are addresses where nobody listens: not even by chance, as these ports
+// are given to nobody who does not ask for them.
+var nowhere = []string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"}
+
 // A testProxy is a real server on a loopback port in front of given peers.
 type testProxy struct {
 	*Server
@@ -37,7 +45,7 @@ func startProxy(t testing.TB, o Options, addresses ...string) *testProxy {
 	t.Helper()
 	p := newUnmanagedProxy(t, o, addresses...)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := p.Shutdown(ctx, 0); err != nil {
 			t.Errorf("shutdown: %v", err)
@@ -96,7 +104,7 @@ func (p *testProxy) inflight() int {
 // eventually waits until condition holds.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !condition(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for: %s", what)
 		}
@@ -135,7 +143,7 @@ func (p *testProxy) dial() net.Conn {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(patience))
 	return conn
 }
 
@@ -269,12 +277,17 @@ func answering(response string) func(*originConn) bool {
 	}
 }
 
+// hanging takes a request and never answers.
+func hanging(c *originConn) bool {
+	c.request()
+	io.Copy(io.Discard, c.Conn)
+	return false
+}
+
 const okResponse = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 func TestForwards(t *testing.T) {
-	var hosts []string
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		hosts = append(hosts, r.Host)
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			t.Errorf("body: %v", err)
@@ -333,7 +346,14 @@ func readResponse(t testing.TB, conn net.Conn) (status int, body string) {
 
 func readResponseTo(t testing.TB, conn net.Conn, method string) (status int, body string) {
 	t.Helper()
-	r, err := http.ReadResponse(bufio.NewReader(oneByteReader{conn}), &http.Request{Method: method})
+	return readResponseFrom(t, bufio.NewReader(oneByteReader{conn}), method)
+}
+
+// readResponseFrom is for those who read all responses of a connection from one
+// reader, which is faster.
+func readResponseFrom(t testing.TB, reader *bufio.Reader, method string) (status int, body string) {
+	t.Helper()
+	r, err := http.ReadResponse(reader, &http.Request{Method: method})
 	if err != nil {
 		t.Fatalf("read response: %v", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -87,21 +88,37 @@ func TestTunnelIdleTimeout(t *testing.T) {
 	origin := startOrigin(t, echoing)
 	p := startProxy(t, Options{}, origin.address())
 	timeouts := route.DefaultTimeouts()
-	timeouts.Tunnel = 150 * time.Millisecond
+	timeouts.Tunnel = 300 * time.Millisecond
 	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
-	conn := p.dial()
-	io.WriteString(conn, upgradeRequest)
-	b := make([]byte, 500)
-	conn.Read(b)
-	for range 10 { // each byte puts the end off
-		time.Sleep(30 * time.Millisecond)
-		io.WriteString(conn, "x")
-		if _, err := conn.Read(b); err != nil {
-			t.Fatalf("a tunnel in use was cut: %v", err)
+	// use has a tunnel in use for longer than it may be idle. The longest pause
+	// says whether it may have been cut.
+	use := func() (conn net.Conn, pause time.Duration, err error) {
+		conn = p.dial()
+		io.WriteString(conn, upgradeRequest)
+		b := make([]byte, 500)
+		conn.Read(b)
+		last := time.Now()
+		for range 10 { // each byte puts the end off
+			time.Sleep(timeouts.Tunnel / 5)
+			io.WriteString(conn, "x")
+			_, err := conn.Read(b)
+			pause = max(pause, time.Since(last))
+			if err != nil {
+				return conn, pause, err
+			}
+			last = time.Now()
 		}
+		return conn, pause, nil
 	}
-	if _, err := conn.Read(b); err == nil {
-		t.Error("an idle tunnel was not cut")
+	conn, pause, err := use()
+	for err != nil && pause >= timeouts.Tunnel-sweepInterval { // the machine stood still
+		conn, pause, err = use()
+	}
+	if err != nil {
+		t.Fatalf("a tunnel was cut after %v: %v", pause, err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("an idle tunnel was not cut: %v", err)
 	}
 	eventually(t, "connections closed", func() bool { return origin.open() == 0 && p.Connections() == 0 })
 }
