@@ -39,7 +39,7 @@ func TestAgainstOthers(t *testing.T) {
 		t.Parallel()
 		origin := startWitness(t)
 		p := startProxy(t, Options{}, origin.address())
-		through, unanswered, broken := runDifferential(t, origin, p.address, 20*time.Second)
+		through, unanswered, broken := runDifferential(t, origin, p.address, patience, func() { origin.settle(p) })
 		if len(through) > 0 || len(unanswered) > 0 || len(broken) > 0 {
 			t.Errorf("let through: %q\nnot answered by an error and the end of the connection: %q\nbroken: %q", through, unanswered, broken)
 		}
@@ -52,21 +52,23 @@ func TestAgainstOthers(t *testing.T) {
 			t.Parallel()
 			origin := startWitness(t)
 			address := other.start(t, origin.address())
-			runDifferential(t, origin, address, time.Second)
+			runDifferential(t, origin, address, time.Second, func() { time.Sleep(time.Millisecond) })
 		})
 	}
 }
 
 // runDifferential sends all requests to a proxy and returns the names of the
 // bad ones that got through, or that were not answered by an error and the end
-// of the connection, and of the good ones that did not work.
-func runDifferential(t *testing.T, origin *witness, proxy string, patience time.Duration) (through, unanswered, broken []string) {
+// of the connection, and of the good ones that did not work. settle waits until
+// the witness has seen all that is sent to it.
+func runDifferential(t *testing.T, origin *witness, proxy string, patience time.Duration, settle func()) (through, unanswered, broken []string) {
 	asSent := 0
 	for _, bad := range badRequests {
 		got := origin.observe(func() {
 			if status, ended := converse(t, proxy, bad.request, patience); status < 400 || !ended {
 				unanswered = append(unanswered, bad.name)
 			}
+			settle()
 		})
 		if !bad.inBody && got.bytes == "" || bad.inBody && !got.complete {
 			continue
@@ -78,7 +80,10 @@ func runDifferential(t *testing.T, origin *witness, proxy string, patience time.
 	}
 	for _, good := range goodRequests {
 		var status []int
-		got := origin.observe(func() { status = goodExchange(t, proxy, good, patience) })
+		got := origin.observe(func() {
+			status = goodExchange(t, proxy, good, patience)
+			settle()
+		})
 		if want := cmp.Or(len(good.want), 1); len(status) != want || slices.ContainsFunc(status, func(s int) bool { return s != 200 }) ||
 			!slices.Equal(got.requests, good.want) {
 			broken = append(broken, fmt.Sprintf("%s: status %d, the peer got %.200q", good.name, status, got.requests))
@@ -215,14 +220,29 @@ func readWitnessed(reader *bufio.Reader) (*http.Request, error) {
 	return r, nil
 }
 
-// observe returns what arrived while f ran and shortly after.
+// settle waits until the proxy is at rest and the witness has read all that was
+// sent to it.
+func (w *witness) settle(p *testProxy) {
+	p.t.Helper()
+	last, err := net.Dial("tcp", w.address())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	last.Close()
+	eventually(p.t, "all connections to the witness are accepted", func() bool { return w.hasAccepted(last.LocalAddr()) })
+	eventually(p.t, "the witness is at rest", func() bool {
+		idle, busy := p.pool.Snapshot().All[0].Transport.(*Transport).Connections()
+		return p.Connections() == 0 && p.inflight() == 0 && busy == 0 && w.open() == idle
+	})
+}
+
+// observe returns what arrived while f ran.
 func (w *witness) observe(f func()) testimony {
 	w.mu.Lock()
 	w.complete, w.requests = false, nil
 	w.mu.Unlock()
 	w.origin.forget()
 	f()
-	time.Sleep(time.Millisecond)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return testimony{w.origin.got(), w.complete, w.requests}

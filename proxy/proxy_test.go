@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -322,6 +323,13 @@ func (o *origin) connections() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.accepted
+}
+
+// hasAccepted reports whether a client's connection has been accepted.
+func (o *origin) hasAccepted(client net.Addr) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.ContainsFunc(o.conns, func(c net.Conn) bool { return c.RemoteAddr().String() == client.String() })
 }
 
 // open returns how many connections are open.
