@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 
@@ -40,11 +41,11 @@ func TestThePolicyOfTheDocumentationIsEnough(t *testing.T) {
 	}
 	register("star")
 	register("moon")
-	r := start(t, fmt.Sprintf(`
+	r := startPatient(t, fmt.Sprintf(`
 consul: { addresses: [%q], token_file: %q }
 services: { star: { consul: {} }, moon: { consul: {} } }
 routes: [{ path: /moon, service: moon }, { service: star }]
-`, agent.URL(), file))
+`, agent.URL(), file), time.Millisecond) // nobody tells of moon's peers
 	r.await("star is served", func() bool {
 		status, body := r.get("/")
 		return status == 200 && strings.Contains(body, "star")

@@ -76,9 +76,12 @@ type Gateway struct {
 	becameReady chan struct{} // closed then
 	stopping    atomic.Bool
 	replaced    bool            // by another process; for Run's goroutine
-	patience    time.Duration   // startTimeout; tests change it before Run
 	cut         context.Context // ends when what is in flight is to be cut
 	Cut         context.CancelFunc
+
+	// Tests change these before Run.
+	startPatience time.Duration // startTimeout
+	warmPatience  time.Duration // warmTimeout
 
 	reload chan struct{} // capacity 1: a reload is asked for
 }
@@ -98,7 +101,7 @@ func New(o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	c := revision.Config
-	g := &Gateway{options: o, started: c, logs: newLogWriter(o.Log, c.Log), reload: make(chan struct{}, 1), becameReady: make(chan struct{}), patience: startTimeout}
+	g := &Gateway{options: o, started: c, logs: newLogWriter(o.Log, c.Log), reload: make(chan struct{}, 1), becameReady: make(chan struct{}), startPatience: startTimeout, warmPatience: warmTimeout}
 	g.log = g.logs.logger()
 	g.cut, g.Cut = context.WithCancel(context.Background())
 	if err := g.readToken(); err != nil {
@@ -175,8 +178,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	running.Go(func() {
 		defer close(warm)
 		begin := time.Now()
-		g.awaitCatalog(background, g.patience)
-		g.awaitFirst(background, g.services.all(), g.patience-time.Since(begin))
+		g.awaitCatalog(background, g.startPatience)
+		g.awaitFirst(background, g.services.all(), g.startPatience-time.Since(begin))
 		if g.options.Serving == nil || g.stopping.Load() {
 			return // the process before this one goes on, if this one stops
 		}

@@ -69,13 +69,15 @@ admin: { address: "127.0.0.1:0" }
 access_log: { path: "off" }
 `
 
-// start runs a gateway with the configuration until the test ends.
+// start runs a gateway with the configuration until the test ends. Its first
+// clients wait until all services know their peers, however long that takes.
 func start(t *testing.T, text string) *running {
 	t.Helper()
-	return startPatient(t, text, startTimeout)
+	return startPatient(t, text, patience)
 }
 
-// startPatient does so with another startTimeout.
+// startPatient makes them wait no longer than timeout, for services whose peers
+// are not to be known.
 func startPatient(t *testing.T, text string, timeout time.Duration) *running {
 	t.Helper()
 	r := &running{
@@ -94,7 +96,7 @@ func startPatient(t *testing.T, text string, timeout time.Duration) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.patience = timeout
+	r.startPatience, r.warmPatience = timeout, patience
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	go func() {
@@ -268,7 +270,7 @@ func TestFirstRequestFindsPeers(t *testing.T) {
 	a := origin(t, "a")
 	consul.Set("a", discoverytest.Instance("a", "a-1", port(t, a)))
 	address, asked, answer := gatedConsul(t, consul)
-	r := startPatient(t, preamble+"consul: { addresses: ["+address+"] }\nservices: { a: { consul: {} } }\nroutes: [{ service: a }]", patience)
+	r := start(t, preamble+"consul: { addresses: ["+address+"] }\nservices: { a: { consul: {} } }\nroutes: [{ service: a }]")
 	<-asked
 	var status int
 	var request sync.WaitGroup

@@ -41,7 +41,7 @@ func judged(health string, peers ...string) string {
 func TestActiveChecksTakeAPeerOutAndBack(t *testing.T) {
 	good, bad := newPatient(t, "good"), newPatient(t, "bad")
 	bad.sick.Store(true)
-	active := "{ active: { path: /health, interval: 20ms, failing_interval: 10ms }, panic_threshold: 0 }"
+	active := "{ active: { path: /health, interval: 20ms, failing_interval: 10ms, timeout: 1m }, panic_threshold: 0 }"
 	r := start(t, judged(active, good.address, bad.address))
 	state := func(p *patient) string { return r.peers()[p.address].State }
 
@@ -120,7 +120,7 @@ func TestFailuresEjectAPeer(t *testing.T) {
 func TestReadyAfterTheFirstChecks(t *testing.T) {
 	good, bad := newPatient(t, "good"), newPatient(t, "bad")
 	bad.sick.Store(true)
-	r := start(t, judged("{ active: { path: /health, interval: 1h, must_pass_first: true } }", good.address, bad.address))
+	r := start(t, judged("{ active: { path: /health, interval: 1h, timeout: 1m, must_pass_first: true } }", good.address, bad.address))
 	r.await("it is ready", func() bool { var v admin.Readiness; return r.api("/readyz", &v) == 200 })
 	if bad.checks.Load() == 0 || good.checks.Load() == 0 {
 		t.Error("it was ready before the first checks")

@@ -26,7 +26,7 @@ services:
   star:
     consul: {}
     balance: { policy: round_robin }
-    health: { active: { path: /health, interval: 20ms, failing_interval: 10ms } }
+    health: { active: { path: /health, interval: 20ms, failing_interval: 10ms, timeout: 1m } }
 routes: [{ service: star }]
 `, consul.URL()))
 	served := func(want string) {
@@ -109,7 +109,7 @@ services: { star: { consul: {}, health: { %s } } }
 routes: [{ service: star }]
 `, consul.URL(), keep, health)
 	}
-	const checks = "active: { path: /health, interval: 20ms }"
+	const checks = "active: { path: /health, interval: 20ms, timeout: 1m }"
 	r := start(t, configuration("1h", checks))
 	r.await("both are there", func() bool { return r.peers()[a.address].Used && r.peers()[b.address].Used })
 	consul.Set("star")

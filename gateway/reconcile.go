@@ -155,7 +155,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan, c *config.Config, warm 
 		g.discovery.Watch(name, p.sources[name])
 	}
 	if warm {
-		g.awaitFirst(ctx, p.created, warmTimeout)
+		g.awaitFirst(ctx, p.created, g.warmPatience)
 	}
 	g.setTable(p.table)
 	for _, service := range g.services.all() {

@@ -37,6 +37,7 @@ func TestReloadKeepsPeersAndTheirState(t *testing.T) {
 	r.get("/")
 	pool := r.services.get("a").pool
 	peer := pool.Snapshot().All[0]
+	r.await("the request has ended", func() bool { return peer.Inflight() == 0 })
 
 	// Another policy, another timeout and one more peer: still the same peer.
 	r.write("services: { a: { peers: [" + a + ", 127.0.0.1:1 weight=0], balance: { policy: round_robin }, timeouts: { idle: 1s } } }\nroutes: [{ service: a }]")
@@ -82,9 +83,9 @@ func TestBadReloadChangesNothing(t *testing.T) {
 	if got := shown.Reloads.LastError.Errors[0]; !strings.HasPrefix(got, want) {
 		t.Errorf("first error:\n got  %s\n want %s", got, want)
 	}
-	if !strings.Contains(r.log.String(), `"message":"configuration refused, the one in use stays"`) {
-		t.Error("the log does not say that it was refused")
-	}
+	r.await("the log says so", func() bool {
+		return strings.Contains(r.log.String(), `"message":"configuration refused, the one in use stays"`)
+	})
 	if r.table.Load() != before {
 		t.Error("the route table was replaced")
 	}
@@ -198,7 +199,7 @@ func TestReloadChangesTheLog(t *testing.T) {
 func TestNotReadyBeforeConsulAnswers(t *testing.T) {
 	consul := discoverytest.Start(t)
 	consul.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader"})
-	r := start(t, preamble+"consul: { addresses: ["+consul.URL()+"] }\nservices: { a: { consul: {} } }\nroutes: [{ service: a }]")
+	r := startPatient(t, preamble+"consul: { addresses: ["+consul.URL()+"] }\nservices: { a: { consul: {} } }\nroutes: [{ service: a }]", time.Millisecond)
 	r.await("Consul is asked", func() bool { return len(consul.Requests()) > 0 })
 	var v admin.Readiness
 	if status := r.api("/readyz", &v); status != 503 || len(v.Missing) != 1 || v.Missing[0] != `service "a": no answer from its source yet` {
