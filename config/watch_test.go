@@ -30,7 +30,7 @@ func expectChange(t *testing.T, changes <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-changes:
-	case <-time.After(20 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("no change noticed")
 	}
 }
@@ -44,11 +44,21 @@ func expectNone(t *testing.T, changes <-chan struct{}, within time.Duration) {
 	}
 }
 
+// write replaces the file's text, as long as the one before, in place. It does so
+// in one step: nobody ever sees an empty file.
 func write(t *testing.T, file, text string) {
 	t.Helper()
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE, 0o600)
+	must(t, err)
+	_, err = f.WriteString(text)
+	must(t, errors.Join(err, f.Close()))
+}
+
+// rename puts a file with the text in the file's place.
+func rename(t *testing.T, file, text string) {
+	t.Helper()
+	write(t, file+".new", text)
+	must(t, os.Rename(file+".new", file))
 }
 
 func must(t *testing.T, err error) {
@@ -72,13 +82,12 @@ func TestWatchSeesEditsOfEveryKind(t *testing.T) {
 	write(t, file, "b") // in place
 	expectChange(t, changes)
 
-	write(t, filepath.Join(dir, ".sluice.yaml.swp"), "c") // by rename
-	must(t, os.Rename(filepath.Join(dir, ".sluice.yaml.swp"), file))
+	rename(t, file, "c")
 	expectChange(t, changes)
 
 	must(t, os.Remove(file)) // gone, and back
 	expectChange(t, changes)
-	write(t, file, "d")
+	rename(t, file, "d")
 	expectChange(t, changes)
 
 	must(t, os.Chmod(file, 0o640)) // nothing of this changes the text
@@ -175,7 +184,7 @@ func TestWatchSeesReplacedDirectory(t *testing.T) {
 	expectNone(t, changes, 100*time.Millisecond)
 	must(t, os.Rename(dir, dir+".old"))
 	must(t, os.Mkdir(dir, 0o700))
-	write(t, file, "b")
+	rename(t, file, "b")
 	expectChange(t, changes)
 }
 
