@@ -2,14 +2,25 @@ package handover
 
 import (
 	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
-// A process has one handover that listens, so all of it is in one test. What
-// takes two processes is tested with the program.
+// A process has one handover that listens, so all of it is in one test, which has
+// a process of its own. What takes two processes is tested with the program.
 func TestHandover(t *testing.T) {
+	const own = "SLUICE_TEST_HANDOVER"
+	if os.Getenv(own) == "" {
+		test := exec.Command(os.Args[0], "-test.run=^TestHandover$", "-test.count=1")
+		test.Env = append(os.Environ(), own+"=1")
+		if output, err := test.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, output)
+		}
+		return
+	}
 	h := New(filepath.Join(t.TempDir(), "pid"), net.Listen)
 	if err := h.Replace(); err == nil || !strings.Contains(err.Error(), "does not listen") {
 		t.Errorf("replace before listening: %v", err)
