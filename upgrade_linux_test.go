@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -65,7 +66,7 @@ func TestReplaceUnderLoad(t *testing.T) {
 	var served atomic.Int64
 	for i := range 8 {
 		load.Go(func() {
-			client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: i%2 == 0}}
+			client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: i%2 == 0}}
 			defer client.CloseIdleConnections()
 			for {
 				select {
@@ -92,7 +93,7 @@ func TestReplaceUnderLoad(t *testing.T) {
 		old := pid
 		pid = awaitPID(t, pidFile, old)
 		awaitEnd(t, old, command, first)
-		for deadline := time.Now().Add(20 * time.Second); served.Load() < before+100 && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(patience); served.Load() < before+100 && time.Now().Before(deadline); {
 			time.Sleep(5 * time.Millisecond)
 		}
 	}
@@ -157,7 +158,7 @@ func TestReplaceByBrokenProcess(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		if text, _ := os.ReadFile(logFile); strings.Contains(string(text), "not replaced, going on") {
 			break
 		}
@@ -174,21 +175,28 @@ func TestReplaceByBrokenProcess(t *testing.T) {
 	}
 }
 
-// freeAddress returns a loopback address that was free a moment ago.
+// freeAddress returns a loopback address that nobody listens at. Its port is below
+// those that the system gives to connections and to listeners on any port: else
+// somebody might get it by chance before it is used.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const firstPort, lastPort = 10000, 32767
+	for try := 0; ; try++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", firstPort+rand.IntN(lastPort-firstPort+1)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+		if try == 100 {
+			t.Fatal(err)
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // awaitPID waits until the file names another process than old.
 func awaitPID(t *testing.T, file string, old int) int {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		text, _ := os.ReadFile(file)
 		if pid, err := strconv.Atoi(string(text)); err == nil && pid != old {
 			return pid
@@ -209,7 +217,7 @@ func awaitEnd(t *testing.T, pid int, command *exec.Cmd, first int) {
 		}
 		return
 	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
 			return
