@@ -104,17 +104,17 @@ const peerKey = p => [p.node, p.id, p.address].join("\n");
 
 // Columns: title, width, text, class.
 const peerColumns = [
-  ["peer", "16%", p => p.id, () => "long"],
+  ["peer", "14%", p => p.id, () => "long"],
   ["address", "13%", p => p.address, () => "long"],
-  ["node", "11%", p => p.node + (p.datacenter ? " (" + p.datacenter + ")" : ""), () => "long faint"],
-  ["state", "7rem", p => p.state + (p.state === "up" && !p.used ? ", not used" : ""), p => "state " + p.state],
-  ["for", "4.5rem", p => age(p.since), () => "number"],
-  ["weight", "4rem", p => number(p.weight), () => "number"],
-  ["in flight", "4.5rem", p => number(p.inflight), p => zero(p.inflight)],
-  ["requests/s", "6rem", p => number(p.rate, 1), p => zero(p.rate)],
-  ["requests", "6.5rem", p => number(p.requests), p => zero(p.requests)],
-  ["failures", "5rem", p => number(p.failures), p => zero(p.failures) + (p.failing ? " failed" : "")],
-  ["latency ms", "6rem", p => p.latency_ms ? number(p.latency_ms, 2) : "–", p => zero(p.latency_ms)],
+  ["node", "10%", p => p.node + (p.datacenter ? " (" + p.datacenter + ")" : ""), () => "long faint"],
+  ["state", "88px", p => p.state + (p.state === "up" && !p.used ? ", not used" : ""), p => "state " + p.state],
+  ["for", "60px", p => age(p.since), () => "number"],
+  ["weight", "60px", p => number(p.weight), () => "number"],
+  ["in flight", "62px", p => number(p.inflight), p => zero(p.inflight)],
+  ["requests/s", "78px", p => number(p.rate, 1), p => zero(p.rate)],
+  ["requests", "80px", p => number(p.requests), p => zero(p.requests)],
+  ["failures", "66px", p => number(p.failures), p => zero(p.failures) + (p.failing ? " failed" : "")],
+  ["latency ms", "82px", p => p.latency_ms ? number(p.latency_ms, 2) : "–", p => zero(p.latency_ms)],
   ["tags, meta", "auto", details, () => "long faint"],
 ];
 
@@ -185,7 +185,7 @@ const serviceColumns = [
   null, // numbers of peers by state
   [s => number(s.rate, 1) + " requests/s", s => s.rate ? "" : "zero"],
   [s => number(s.inflight) + " in flight", s => s.inflight ? "" : "zero"],
-  [s => s.requests ? "p50 " + number(s.p50_ms, 1) + " p99 " + number(s.p99_ms, 1) + " ms" : "", () => "faint"],
+  [s => s.requests ? "p50 " + number(s.p50_ms, 1) + ", p99 " + number(s.p99_ms, 1) + " ms" : "", () => "faint"],
   [s => s.policy, () => "faint"],
 ];
 
@@ -454,6 +454,7 @@ function showReplicas(v) {
   const section = byId("replicas"), r = v.registration;
   show(byId("converged"), v.converged ? "agree" : v.converged === false ? "do not agree" : "it is not known whether they agree",
     v.converged ? "state up" : v.converged === false ? "state failed" : "state stale");
+  classify(section, v.converged === false ? "warn" : "");
   const notes = [...v.differences.map(d => d.summary), ...v.unknown.map(u => u.replica + ": " + u.why)];
   if (v.error) notes.unshift(v.error);
   if (r.state !== "registered") notes.unshift("This one is not registered (" + r.state + " for " + age(r.since) + ")" + (r.last_error ? ": " + r.last_error : ""));
