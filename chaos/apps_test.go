@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"sluice/consultest"
 )
 
 // reconcileEvery is how often the registrations are compared with the apps.
@@ -127,7 +129,7 @@ func (a *apps) startPassing() *app {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	started := a.newApp()
-	await(a.t, "the agent takes a registration", func() bool {
+	consultest.Await(a.t, "the agent takes a registration", func() bool {
 		ctx, cancel := context.WithTimeout(a.t.Context(), callTimeout)
 		defer cancel()
 		return a.register(ctx, started, api.HealthPassing) == nil

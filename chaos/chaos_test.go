@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"sluice/consultest"
 )
 
 // EnvSeeds is the environment variable with the number of seeds to run, and
@@ -18,8 +20,7 @@ const (
 )
 
 const (
-	patience = 2 * time.Minute // for what a busy machine takes its time with
-	fewApps  = 3               // that run between two faults
+	fewApps = 3 // that run between two faults
 
 	// servedWithin is how soon after the end of a fault a new app is to be served.
 	// Only long runs insist on it: a busy machine is no mistake.
@@ -133,11 +134,11 @@ func (t *trial) happen(f fault) (served time.Duration) {
 	t.last(f.lasts)
 	end()
 	right := func() bool { return t.cluster.lists(t.apps.running()) }
-	await(t.T, f.name+": Consul is right again", right)
+	consultest.Await(t.T, f.name+": Consul is right again", right)
 	fresh := t.apps.startPassing()
-	await(t.T, f.name+": Consul has the new app", right)
+	consultest.Await(t.T, f.name+": Consul has the new app", right)
 	ended := time.Now()
-	await(t.T, f.name+": the new app is served", func() bool { return t.load.heardOf(fresh) })
+	consultest.Await(t.T, f.name+": the new app is served", func() bool { return t.load.heardOf(fresh) })
 	served = time.Since(ended)
 	t.awaitCaughtUp()
 	for len(t.apps.running()) >= fewApps {
@@ -156,6 +157,6 @@ func (t *trial) last(d time.Duration) { time.Sleep(d) }
 // awaitCaughtUp waits until the catalog and the pool are the apps that run.
 func (t *trial) awaitCaughtUp() {
 	t.Helper()
-	await(t.T, "the catalog equals the apps", func() bool { return t.cluster.lists(t.apps.running()) })
-	await(t.T, "the pool equals the catalog", func() bool { return slices.Equal(t.sluice.pool(), t.apps.running()) })
+	consultest.Await(t.T, "the catalog equals the apps", func() bool { return t.cluster.lists(t.apps.running()) })
+	consultest.Await(t.T, "the pool equals the catalog", func() bool { return slices.Equal(t.sluice.pool(), t.apps.running()) })
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -90,7 +91,7 @@ func startCluster(t *testing.T) *cluster {
 // soon as the cluster makes one.
 func (c *cluster) renewToken() {
 	c.t.Helper()
-	await(c.t, "the cluster makes a token", func() bool { return c.tryToken() == nil })
+	consultest.Await(c.t, "the cluster makes a token", func() bool { return c.tryToken() == nil })
 }
 
 func (c *cluster) tryToken() error {
@@ -143,7 +144,7 @@ func (c *cluster) lists(addresses []string) bool {
 // index returns the catalog's index.
 func (c *cluster) index() (index uint64) {
 	c.t.Helper()
-	await(c.t, "the catalog answers", func() bool { _, index = c.passing(); return index > 0 })
+	consultest.Await(c.t, "the catalog answers", func() bool { _, index = c.passing(); return index > 0 })
 	return index
 }
 
@@ -151,7 +152,7 @@ func (c *cluster) index() (index uint64) {
 func (c *cluster) leader() *consultest.Agent {
 	c.t.Helper()
 	var leader *consultest.Agent
-	await(c.t, "there is a leader", func() bool {
+	consultest.Await(c.t, "there is a leader", func() bool {
 		address, err := c.agent.Client().Status().Leader()
 		n := slices.IndexFunc(c.servers, func(s *consultest.Agent) bool { return s.ServerAddress() == address })
 		if err != nil || n < 0 {
@@ -166,20 +167,25 @@ func (c *cluster) leader() *consultest.Agent {
 // age writes entries that nobody needs: the index advances by as many.
 func (c *cluster) age() {
 	c.t.Helper()
+	const writers = 8
 	kv := c.agent.Client().KV()
+	var written atomic.Int64
+	ctx, cancel := context.WithCancel(c.t.Context())
 	var writing sync.WaitGroup
-	for writer := range 8 {
+	for writer := range writers {
 		writing.Go(func() {
-			for n := range ageEntries / 8 {
-				key := fmt.Sprintf("age/%d/%d", writer, n)
-				if _, err := kv.Put(&api.KVPair{Key: key}, nil); err != nil {
-					c.t.Errorf("write %s: %v", key, err)
-					return
+			for n := 0; written.Load() < ageEntries && ctx.Err() == nil; n++ {
+				pair := &api.KVPair{Key: fmt.Sprintf("age/%d/%d", writer, n)}
+				// A busy cluster may be without a leader for a while.
+				if _, err := kv.Put(pair, (&api.WriteOptions{}).WithContext(ctx)); err == nil {
+					written.Add(1)
 				}
 			}
 		})
 	}
-	writing.Wait()
+	defer writing.Wait()
+	defer cancel()
+	consultest.Await(c.t, "the index advances", func() bool { return written.Load() >= ageEntries })
 }
 
 // killServers ends all servers, and waits until the client agent knows.
@@ -188,7 +194,7 @@ func (c *cluster) killServers() {
 	for _, s := range c.servers {
 		must(c.t, s.Kill())
 	}
-	await(c.t, "the client agent misses the servers", func() bool {
+	consultest.Await(c.t, "the client agent misses the servers", func() bool {
 		members, err := c.agent.Client().Agent().Members(false)
 		return err == nil && !slices.ContainsFunc(members, func(m *api.AgentMember) bool {
 			return m.Name != "client" && m.Status == memberAlive
@@ -223,17 +229,5 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// await waits until ok is true.
-func await(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(patience); !ok(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("waited %v in vain: %s", patience, what)
-		}
 	}
 }

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -91,7 +92,9 @@ var faults = []fault{
 		}
 		t.awaitCaughtUp()
 		before := t.cluster.index()
-		must(t.T, t.cluster.agent.Client().Snapshot().Restore(nil, strings.NewReader(snapshot)))
+		consultest.Await(t.T, "the cluster restores the snapshot", func() bool {
+			return t.cluster.agent.Client().Snapshot().Restore(nil, strings.NewReader(snapshot)) == nil
+		})
 		t.awaitIndexBelow(before)
 		return func() {
 			must(t.T, t.cluster.agent.Kill())
@@ -126,17 +129,25 @@ var faults = []fault{
 
 func (t *trial) revoke(accessor string) {
 	t.Helper()
-	_, err := t.cluster.agent.Client().ACL().TokenDelete(accessor, nil)
-	must(t.T, err)
+	consultest.Await(t.T, "the cluster revokes a token", func() bool {
+		_, err := t.cluster.agent.Client().ACL().TokenDelete(accessor, nil)
+		status := api.StatusError{}
+		return err == nil || errors.As(err, &status) && status.Code == http.StatusNotFound // by an earlier try
+	})
 }
 
 func (t *trial) saveSnapshot() string {
 	t.Helper()
-	reader, _, err := t.cluster.agent.Client().Snapshot().Save(&api.QueryOptions{})
-	must(t.T, err)
-	defer reader.Close()
-	snapshot, err := io.ReadAll(reader)
-	must(t.T, err)
+	var snapshot []byte
+	consultest.Await(t.T, "the cluster saves a snapshot", func() bool {
+		reader, _, err := t.cluster.agent.Client().Snapshot().Save(&api.QueryOptions{})
+		if err != nil {
+			return false
+		}
+		defer reader.Close()
+		snapshot, err = io.ReadAll(reader)
+		return err == nil
+	})
 	return string(snapshot)
 }
 
@@ -153,7 +164,7 @@ func (t *trial) highIndex() uint64 {
 // awaitIndexBelow makes sure that the index goes backwards.
 func (t *trial) awaitIndexBelow(before uint64) {
 	t.Helper()
-	await(t.T, "the index goes backwards", func() bool { return t.cluster.index() < before })
+	consultest.Await(t.T, "the index goes backwards", func() bool { return t.cluster.index() < before })
 }
 
 // slow answers after a second and a half: later than a probe waits for.

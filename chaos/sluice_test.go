@@ -42,7 +42,7 @@ admin: { address: "127.0.0.1:0" }
 access_log: { path: "off" }
 shutdown: { idle: 0s, grace: 1s }
 consul: { addresses: [%q], token_file: %q, wait: 2s }
-services: { star: { consul: {}, balance: { policy: round_robin } } }
+services: { star: { consul: {}, balance: { policy: round_robin }, timeouts: { connect: 10s } } } # the machine may be busy
 routes: [{ service: star }]
 `, c.relay.URL(), c.tokenFile)
 	must(t, os.WriteFile(file, []byte(text), 0o600))
@@ -64,7 +64,7 @@ routes: [{ service: star }]
 	})
 	// A connection for each request: net/http sends a GET again by itself if a
 	// connection that it has kept turns out to be closed.
-	return &sluice{g, t, &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
+	return &sluice{g, t, &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}}
 }
 
 // get sends a request once and returns the body, or the error in words, and how

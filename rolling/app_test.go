@@ -252,7 +252,8 @@ type registration struct {
 	consul      *api.Client
 	id, service string
 	port        int
-	ttl         bool // the check is what the instance says, else what /health answers
+	ttl         bool          // the check is what the instance says, else what /health answers
+	timeout     time.Duration // of that answer
 
 	cancel context.CancelFunc // ends keep; nil: not registered
 	kept   chan struct{}      // closed when keep has ended
@@ -276,7 +277,7 @@ func (r *registration) send(ctx context.Context) error {
 		check.TTL = "1m"
 	} else {
 		check.HTTP = fmt.Sprintf("http://127.0.0.1:%d/health", r.port)
-		check.Interval, check.Timeout = "1s", "1s"
+		check.Interval, check.Timeout = "1s", r.timeout.String()
 	}
 	service := &api.AgentServiceRegistration{ID: r.id, Name: r.service, Address: "127.0.0.1", Port: r.port, Check: check}
 	if err := r.consul.Agent().ServiceRegisterOpts(service, api.ServiceRegisterOpts{}.WithContext(ctx)); err != nil {

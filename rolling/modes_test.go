@@ -3,6 +3,7 @@
 package rolling
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"sluice/consultest"
 )
 
 // mode is a way in which instances leave or misbehave.
@@ -20,6 +23,7 @@ type mode struct {
 	instances int
 	keep      int // the first ones that are not replaced
 	settings  string
+	check     time.Duration // what Consul's check waits for an answer; 0: as long as on a busy machine
 	// begin, if not nil, makes the instances misbehave until ctx ends.
 	begin func(ctx context.Context, d *deploy) error
 	// leave ends an instance, while a new one starts.
@@ -44,7 +48,7 @@ func modes() []mode {
 			a.die()
 			return nil
 		}},
-		{name: "hang", instances: 4, settings: hangSettings, leave: func(a *app) error {
+		{name: "hang", instances: 4, settings: hangSettings, check: time.Second, leave: func(a *app) error {
 			a.abandon()
 			a.hang()
 			return nil
@@ -86,7 +90,6 @@ const (
 	work             = 10 * time.Millisecond  // that an instance spends on a request
 	warmUp           = 500 * time.Millisecond // of the load, not counted
 	tail             = 700 * time.Millisecond // after the last replacement
-	patience         = 30 * time.Second       // of the test; far more than any step takes
 )
 
 // deploy is a mode that runs.
@@ -118,7 +121,7 @@ func (d *deploy) start(ttl bool) *app {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	a.ttl = ttl
+	a.ttl, a.timeout = ttl, cmp.Or(d.check, 10*time.Second)
 	d.all = append(d.all, a)
 	return a
 }
@@ -148,7 +151,7 @@ func (d *deploy) run(address string, ready func(service string) int) outcome {
 		}
 		d.apps = append(d.apps, a)
 	}
-	await(t, "the gateway knows the instances", func() bool { return ready(d.name) == d.instances })
+	consultest.Await(t, "the gateway knows the instances", func() bool { return ready(d.name) == d.instances })
 
 	stall := watchStalls()
 	l, control := startLoad(address, d.name, perSecond), startLoad(address, controlService, controlPerSecond)
@@ -171,7 +174,7 @@ func (d *deploy) run(address string, ready func(service string) int) outcome {
 	}
 	o.replacements = d.roll()
 	if d.keep == 0 {
-		await(t, "Consul knows who has gone", func() bool { return d.passing() == d.instances })
+		consultest.Await(t, "Consul knows who has gone", func() bool { return d.passing() == d.instances })
 	}
 	time.Sleep(tail)
 	if d.keep > 0 {
@@ -190,22 +193,27 @@ func (d *deploy) run(address string, ready func(service string) int) outcome {
 // new ones.
 func (d *deploy) roll() (replacements []string) {
 	for _, old := range d.apps[d.keep:min(d.instances, d.keep+d.replaced)] {
-		fresh := d.start(false)
-		replacements = append(replacements, fresh.id)
-		var leaving sync.WaitGroup
-		leaving.Go(func() {
-			if err := d.leave(old); err != nil {
-				d.t.Error(err)
-			}
-		})
-		if err := fresh.register(); err != nil {
-			d.t.Error(err)
-		}
-		await(d.t, fresh.id+" is used", func() bool { return !d.ledger.used(fresh.id).IsZero() })
-		leaving.Wait()
+		replacements = append(replacements, d.replace(old))
 		time.Sleep(d.pause)
 	}
 	return replacements
+}
+
+// replace has a new instance take the place of an old one, and returns its id.
+func (d *deploy) replace(old *app) (id string) {
+	fresh := d.start(false)
+	var leaving sync.WaitGroup
+	defer leaving.Wait()
+	leaving.Go(func() {
+		if err := d.leave(old); err != nil {
+			d.t.Error(err)
+		}
+	})
+	if err := fresh.register(); err != nil {
+		d.t.Error(err)
+	}
+	consultest.Await(d.t, fresh.id+" is used", func() bool { return !d.ledger.used(fresh.id).IsZero() })
+	return fresh.id
 }
 
 // watchStalls watches for times in which nothing in this process runs, until
@@ -247,11 +255,12 @@ func cpuTime() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// passing returns how many instances Consul takes for good ones.
+// passing returns how many instances Consul takes for good ones, or -1 if it
+// does not say.
 func (d *deploy) passing() int {
 	entries, _, err := d.consul.Health().Service(d.name, "", true, (&api.QueryOptions{}).WithContext(d.t.Context()))
 	if err != nil {
-		d.t.Error(err)
+		return -1
 	}
 	return len(entries)
 }
@@ -262,17 +271,6 @@ func (d *deploy) killHung() {
 	for _, a := range d.all {
 		if a.isClosed(a.hung) {
 			a.die()
-		}
-	}
-}
-
-// await waits until a condition holds.
-func await(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !condition(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Errorf("waited in vain until %s", what)
-			return
 		}
 	}
 }
