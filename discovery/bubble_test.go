@@ -1,0 +1,129 @@
+package discovery
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// scripted is a source that a test speaks through.
+type scripted struct {
+	watch chan *Watch
+	ended chan struct{}
+}
+
+func newScripted() *scripted {
+	return &scripted{watch: make(chan *Watch, 1), ended: make(chan struct{})}
+}
+
+func (s *scripted) Run(ctx context.Context, w *Watch) error {
+	defer close(s.ended)
+	s.watch <- w
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// call is one call of Sink.
+type call struct {
+	after   time.Duration // since the start of the test
+	service string
+	set     string // "a b(critical)"
+}
+
+func describe(set []Instance) string {
+	words := make([]string, len(set))
+	for n, i := range set {
+		words[n] = i.ID
+		if i.Status != StatusPassing {
+			words[n] += "(" + i.Status.String() + ")"
+		}
+		if i.Weight != 1 && i.Serving() {
+			words[n] += fmt.Sprintf("*%d", i.Weight)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// instances makes passing instances of weight 1.
+func instances(ids ...string) []Instance {
+	var set []Instance
+	for _, id := range ids {
+		set = append(set, Instance{Service: "star", ID: id, Node: "n", Address: "10.0.0.1", Port: 80, Weight: 1})
+	}
+	return set
+}
+
+// bubble runs a manager in a synctest bubble.
+type bubble struct {
+	*Manager
+	t     *testing.T
+	begin time.Time
+	mu    sync.Mutex
+	calls []call
+	log   bytes.Buffer
+	slow  time.Duration // how long Sink takes
+
+	fallback func(service, source string) ([]Instance, time.Time, bool)
+}
+
+func inBubble(t *testing.T, f func(t *testing.T, b *bubble)) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bubble{t: t, begin: time.Now()}
+		b.Manager = NewManager(ManagerOptions{
+			Log: zerolog.New(&b.log).Level(zerolog.InfoLevel),
+			Fallback: func(service, source string) ([]Instance, time.Time, bool) {
+				if b.fallback == nil {
+					return nil, time.Time{}, false
+				}
+				return b.fallback(service, source)
+			},
+			Sink: func(service string, set []Instance) {
+				b.mu.Lock()
+				b.calls = append(b.calls, call{time.Since(b.begin), service, describe(set)})
+				b.mu.Unlock()
+				time.Sleep(b.slow)
+			},
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() {
+			if err := b.Run(ctx); !errors.Is(err, context.Canceled) {
+				t.Errorf("Run: %v", err)
+			}
+		})
+		f(t, b)
+		cancel()
+		run.Wait()
+	})
+}
+
+func (b *bubble) start(service string) *Watch {
+	s := newScripted()
+	b.Watch(service, s)
+	return <-s.watch
+}
+
+// expect waits until at after the start and checks what Sink got since the
+// last check.
+func (b *bubble) expect(at time.Duration, want ...call) {
+	b.t.Helper()
+	time.Sleep(time.Until(b.begin.Add(at)))
+	synctest.Wait()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !slices.Equal(b.calls, want) {
+		b.t.Errorf("by %v Sink got %v, want %v", at, b.calls, want)
+	}
+	b.calls = nil
+}
+
+const ms = time.Millisecond

@@ -1,0 +1,226 @@
+package discovery
+
+import (
+	"testing"
+	"time"
+)
+
+func TestFirstSetActsAtOnceEvenWhenEmpty(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		b.start("star").Emit(instances("b", "a"))
+		b.start("moon").Emit(nil)
+		b.expect(0, call{0, "star", "a b"}, call{0, "moon", ""})
+		for _, s := range b.Statuses() {
+			if s.Changes != 1 {
+				t.Errorf("%s: %d changes, want 1", s.Service, s.Changes)
+			}
+		}
+	})
+}
+
+func TestUnchangedSetIsNoEvent(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := b.start("star")
+		w.Emit(instances("a", "b"))
+		b.expect(0, call{0, "star", "a b"})
+		w.Emit(instances("b", "a"))
+		b.expect(5 * time.Second)
+	})
+}
+
+func TestUnchangedSetDoesNotProlongTheWait(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := b.start("star")
+		w.Emit(instances("a"))
+		b.expect(0, call{0, "star", "a"})
+		w.Emit(instances("a", "b"))
+		b.expect(90 * ms)
+		w.Emit(instances("b", "a"))
+		b.expect(100*ms, call{100 * ms, "star", "a b"})
+	})
+}
+
+func TestBurstOfAdditionsIsBatched(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := b.start("star")
+		w.Emit(nil)
+		b.expect(0, call{0, "star", ""})
+		b.expect(2000 * ms)
+
+		w.Emit(instances("a")) // after calm: at once
+		b.expect(2050*ms, call{2000 * ms, "star", "a"})
+		w.Emit(instances("a", "b"))
+		b.expect(2100 * ms)
+		w.Emit(instances("a", "b", "c"))
+		b.expect(2500*ms, call{2200 * ms, "star", "a b c"})
+	})
+}
+
+func TestSteadyAdditionsWaitAtMostMaxWait(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := b.start("star")
+		w.Emit(instances("a"))
+		b.expect(0, call{0, "star", "a"})
+		for n := range 12 { // from 50 ms to 985 ms, never quiet
+			b.expect(time.Duration(50+85*n) * ms)
+			set := instances("a")
+			set[0].Weight = 2 + n
+			w.Emit(set)
+		}
+		b.expect(1049 * ms)
+		b.expect(1050*ms, call{1050 * ms, "star", "a*13"})
+	})
+}
+
+func TestRemovalActsAtOnceAndTakesTheBurstAlong(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := b.start("star")
+		w.Emit(instances("a", "b"))
+		b.expect(0, call{0, "star", "a b"})
+		w.Emit(instances("a", "b", "c"))
+		b.expect(20 * ms)
+		w.Emit(instances("b", "c"))
+		b.expect(2000*ms, call{20 * ms, "star", "b c"})
+	})
+}
+
+// In a rolling deploy one instance goes as another comes.
+func TestAdditionSoonAfterRemovalActsAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := b.start("star")
+		w.Emit(instances("a", "b"))
+		b.expect(0, call{0, "star", "a b"})
+		b.expect(500 * ms)
+		w.Emit(instances("b"))
+		b.expect(502*ms, call{500 * ms, "star", "b"})
+		w.Emit(instances("b", "c"))
+		b.expect(520*ms, call{502 * ms, "star", "b c"})
+		w.Emit(instances("b", "c", "d"))
+		b.expect(619 * ms)
+		b.expect(900*ms, call{620 * ms, "star", "b c d"})
+		w.Emit(instances("c", "d", "e")) // both at once: the addition counts
+		b.expect(910*ms, call{900 * ms, "star", "c d e"})
+		w.Emit(instances("c", "d", "e", "f"))
+		b.expect(1009 * ms)
+		b.expect(1010*ms, call{1010 * ms, "star", "c d e f"})
+	})
+}
+
+func TestOutOfServiceActsAtOnce(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*Instance)
+		want   string
+	}{
+		{"critical", func(i *Instance) { i.Status, i.Weight = StatusCritical, 0 }, "a(critical) b"},
+		{"critical with a weight", func(i *Instance) { i.Status = StatusCritical }, "a(critical) b"},
+		{"maintenance", func(i *Instance) { i.Status, i.Weight = StatusMaintenance, 0 }, "a(maintenance) b"},
+		{"warning without weight", func(i *Instance) { i.Status, i.Weight = StatusWarning, 0 }, "a(warning) b"},
+		{"weight 0", func(i *Instance) { i.Weight = 0 }, "a b"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, b *bubble) {
+				w := b.start("star")
+				w.Emit(instances("a", "b"))
+				b.expect(0, call{0, "star", "a b"})
+				set := instances("a", "b")
+				tt.change(&set[0])
+				b.expect(10 * ms)
+				w.Emit(set)
+				b.expect(10*ms, call{10 * ms, "star", tt.want})
+			})
+		})
+	}
+}
+
+// A pool whose active checks overrule a critical status still uses the
+// instance, until it is in maintenance mode.
+func TestOtherReasonToBeOutOfServiceActsAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := b.start("star")
+		set := instances("a")
+		set[0].Status = StatusCritical
+		w.Emit(set)
+		b.expect(0, call{0, "star", "a(critical)"})
+		b.expect(10 * ms)
+		set = instances("a")
+		set[0].Status = StatusMaintenance
+		w.Emit(set)
+		b.expect(10*ms, call{10 * ms, "star", "a(maintenance)"})
+		set = instances("a")
+		set[0].Status, set[0].Detail = StatusMaintenance, "another word"
+		w.Emit(set)
+		b.expect(109 * ms)
+		b.expect(110*ms, call{110 * ms, "star", "a(maintenance)"})
+	})
+}
+
+func TestUpdateThatStaysInServiceWaits(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := b.start("star")
+		w.Emit(instances("a"))
+		b.expect(0, call{0, "star", "a"})
+		set := instances("a")
+		set[0].Status, set[0].Weight = StatusWarning, 5
+		w.Emit(set)
+		b.expect(99 * ms)
+		b.expect(100*ms, call{100 * ms, "star", "a(warning)*5"})
+	})
+}
+
+func TestFlappingAdditionCancelsItself(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := b.start("star")
+		w.Emit(instances("a"))
+		b.expect(0, call{0, "star", "a"})
+		w.Emit(instances("a", "b"))
+		b.expect(50 * ms)
+		w.Emit(instances("a"))
+		b.expect(3000 * ms)
+		w.Emit(instances("a", "b")) // a new burst: calm, so at once
+		b.expect(3000*ms, call{3000 * ms, "star", "a b"})
+	})
+}
+
+func TestServicesDoNotDelayEachOther(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		star, moon := b.start("star"), b.start("moon")
+		star.Emit(instances("a"))
+		moon.Emit(instances("a"))
+		b.expect(0, call{0, "star", "a"}, call{0, "moon", "a"})
+		star.Emit(instances("a", "b"))
+		b.expect(40 * ms)
+		moon.Emit(instances("a", "b"))
+		b.expect(60 * ms)
+		moon.Emit(instances("a"))
+		b.expect(1000*ms, call{100 * ms, "star", "a b"})
+	})
+}
+
+func TestSlowSinkGetsTheLatestSet(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		b.slow = time.Second
+		w := b.start("star")
+		w.Emit(instances("a", "b", "c"))
+		b.expect(10*ms, call{0, "star", "a b c"})
+		w.Emit(instances("a", "b"))
+		w.Emit(instances("a"))
+		b.expect(5*time.Second, call{1000 * ms, "star", "a"})
+	})
+}
+
+func TestSetDebounceCountsForWhatWaits(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := b.start("star")
+		w.Emit(instances("a"))
+		b.expect(0, call{0, "star", "a"})
+		w.Emit(instances("a", "b"))
+		b.expect(10 * ms)
+		b.SetDebounce(Debounce{Quiet: 500 * ms, MaxWait: 2 * time.Second})
+		b.expect(499 * ms)
+		b.expect(500*ms, call{500 * ms, "star", "a b"})
+		b.SetDebounce(Debounce{Quiet: -1})
+		w.Emit(instances("a", "b", "c"))
+		b.expect(500*ms, call{500 * ms, "star", "a b c"})
+	})
+}

@@ -1,0 +1,59 @@
+package discovery
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestFallbackServesUntilTheSourceReports(t *testing.T) {
+	asOf := time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
+	saved := func(service, source string) ([]Instance, time.Time, bool) {
+		return instances("b", "a"), asOf, service == "star" && source == "*discovery.scripted"
+	}
+	for _, tt := range []struct {
+		name string
+		fail bool
+		at   time.Duration
+	}{{"after the first error", true, 0}, {"after a second without an answer", false, time.Second}} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, b *bubble) {
+				b.fallback = saved
+				w := b.start("star")
+				if tt.fail {
+					w.Failed(errors.New("refused"))
+				}
+				b.expect(2*time.Second, call{tt.at, "star", "a b"})
+				s := w.Status()
+				if s.State != WatchStale || !s.Restored.Equal(asOf) || s.Instances != 2 || !s.LastSuccess.IsZero() {
+					t.Errorf("status %+v", s)
+				}
+				if got := strings.Count(b.log.String(), "the saved set is used"); got != 1 {
+					t.Errorf("%d lines about it:\n%s", got, b.log.String())
+				}
+				w.Failed(errors.New("refused"))
+				w.Emit(instances("a", "b"))
+				w.Succeeded(1)
+				b.expect(3 * time.Second) // it was the truth
+				if s := w.Status(); s.State != WatchFresh || !s.Restored.IsZero() {
+					t.Errorf("after a report: %+v", s)
+				}
+			})
+		})
+	}
+}
+
+func TestFallbackIsNotUsedAfterAReport(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		b.fallback = func(string, string) ([]Instance, time.Time, bool) { return instances("old"), time.Now(), true }
+		w := b.start("star")
+		w.Emit(nil)
+		w.Failed(errors.New("refused"))
+		b.expect(5*time.Second, call{0, "star", ""})
+		b.Unwatch("star")
+		b.start("star")
+		b.Unwatch("star")
+		b.expect(10 * time.Second)
+	})
+}
