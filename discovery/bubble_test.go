@@ -112,6 +112,15 @@ func (b *bubble) start(service string) *Watch {
 	return <-s.watch
 }
 
+// startWith is start, and has the watch report a first set, which acts at once.
+func (b *bubble) startWith(ids ...string) *Watch {
+	b.t.Helper()
+	w := b.start("star")
+	w.Emit(instances(ids...))
+	b.expect(0, call{0, "star", strings.Join(ids, " ")})
+	return w
+}
+
 // expect waits until at after the start and checks what Sink got since the
 // last check.
 func (b *bubble) expect(at time.Duration, want ...call) {

@@ -20,9 +20,7 @@ func TestFirstSetActsAtOnceEvenWhenEmpty(t *testing.T) {
 
 func TestUnchangedSetIsNoEvent(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.start("star")
-		w.Emit(instances("a", "b"))
-		b.expect(0, call{0, "star", "a b"})
+		w := b.startWith("a", "b")
 		w.Emit(instances("b", "a"))
 		b.expect(5 * time.Second)
 	})
@@ -30,9 +28,7 @@ func TestUnchangedSetIsNoEvent(t *testing.T) {
 
 func TestUnchangedSetDoesNotProlongTheWait(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.start("star")
-		w.Emit(instances("a"))
-		b.expect(0, call{0, "star", "a"})
+		w := b.startWith("a")
 		w.Emit(instances("a", "b"))
 		b.expect(90 * ms)
 		w.Emit(instances("b", "a"))
@@ -58,9 +54,7 @@ func TestBurstOfAdditionsIsBatched(t *testing.T) {
 
 func TestSteadyAdditionsWaitAtMostMaxWait(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.start("star")
-		w.Emit(instances("a"))
-		b.expect(0, call{0, "star", "a"})
+		w := b.startWith("a")
 		for n := range 12 { // from 50 ms to 985 ms, never quiet
 			b.expect(time.Duration(50+85*n) * ms)
 			set := instances("a")
@@ -74,9 +68,7 @@ func TestSteadyAdditionsWaitAtMostMaxWait(t *testing.T) {
 
 func TestRemovalActsAtOnceAndTakesTheBurstAlong(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.start("star")
-		w.Emit(instances("a", "b"))
-		b.expect(0, call{0, "star", "a b"})
+		w := b.startWith("a", "b")
 		w.Emit(instances("a", "b", "c"))
 		b.expect(20 * ms)
 		w.Emit(instances("b", "c"))
@@ -87,9 +79,7 @@ func TestRemovalActsAtOnceAndTakesTheBurstAlong(t *testing.T) {
 // In a rolling deploy one instance goes as another comes.
 func TestAdditionSoonAfterRemovalActsAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.start("star")
-		w.Emit(instances("a", "b"))
-		b.expect(0, call{0, "star", "a b"})
+		w := b.startWith("a", "b")
 		b.expect(500 * ms)
 		w.Emit(instances("b"))
 		b.expect(502*ms, call{500 * ms, "star", "b"})
@@ -120,9 +110,7 @@ func TestOutOfServiceActsAtOnce(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, b *bubble) {
-				w := b.start("star")
-				w.Emit(instances("a", "b"))
-				b.expect(0, call{0, "star", "a b"})
+				w := b.startWith("a", "b")
 				set := instances("a", "b")
 				tt.change(&set[0])
 				b.expect(10 * ms)
@@ -157,9 +145,7 @@ func TestOtherReasonToBeOutOfServiceActsAtOnce(t *testing.T) {
 
 func TestUpdateThatStaysInServiceWaits(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.start("star")
-		w.Emit(instances("a"))
-		b.expect(0, call{0, "star", "a"})
+		w := b.startWith("a")
 		set := instances("a")
 		set[0].Status, set[0].Weight = StatusWarning, 5
 		w.Emit(set)
@@ -170,9 +156,7 @@ func TestUpdateThatStaysInServiceWaits(t *testing.T) {
 
 func TestFlappingAdditionCancelsItself(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.start("star")
-		w.Emit(instances("a"))
-		b.expect(0, call{0, "star", "a"})
+		w := b.startWith("a")
 		w.Emit(instances("a", "b"))
 		b.expect(50 * ms)
 		w.Emit(instances("a"))
@@ -211,9 +195,7 @@ func TestSlowSinkGetsTheLatestSet(t *testing.T) {
 
 func TestSetDebounceCountsForWhatWaits(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
-		w := b.start("star")
-		w.Emit(instances("a"))
-		b.expect(0, call{0, "star", "a"})
+		w := b.startWith("a")
 		w.Emit(instances("a", "b"))
 		b.expect(10 * ms)
 		b.SetDebounce(Debounce{Quiet: 500 * ms, MaxWait: 2 * time.Second})

@@ -29,10 +29,7 @@ func denyingPair(t *testing.T) (server, client *consultest.Agent, agentB *api.AC
 			"tokens": map[string]any{"agent": agentB.SecretID},
 		}},
 	})
-	register(t, client, "star-1", 9001, api.HealthPassing)
-	awaitRegistered(t, server, "star-1@b")
-	register(t, server, "star-1", 9001, api.HealthPassing)
-	awaitRegistered(t, server, "star-1@a", "star-1@b")
+	registerTwice(t, server, client)
 	return server, client, agentB
 }
 

@@ -76,6 +76,16 @@ func pair(t *testing.T) (server, client *consultest.Agent) {
 	return server, client
 }
 
+// registerTwice registers star-1 on node b, whose agent is client, and then on
+// node a, as if it had moved.
+func registerTwice(t *testing.T, server, client *consultest.Agent) {
+	t.Helper()
+	register(t, client, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@b")
+	register(t, server, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@a", "star-1@b")
+}
+
 // newDoctor asks agent; others are the agents of nodes.
 func newDoctor(t *testing.T, agent *consultest.Agent, others map[string]string, change func(*Options)) *Doctor {
 	t.Helper()
@@ -130,10 +140,7 @@ func one(t *testing.T, r *Report, code Code) Finding {
 func TestFixDeregistersThroughTheOwnerAndItStaysAway(t *testing.T) {
 	t.Parallel()
 	server, client := pair(t)
-	register(t, client, "star-1", 9001, api.HealthPassing)
-	awaitRegistered(t, server, "star-1@b")
-	register(t, server, "star-1", 9001, api.HealthPassing) // moved here, written last
-	awaitRegistered(t, server, "star-1@a", "star-1@b")
+	registerTwice(t, server, client)
 
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
 	finding := one(t, examine(t, d), CodeDuplicate)
@@ -179,10 +186,7 @@ func TestTheCatalogAloneIsNotEnough(t *testing.T) {
 func TestFixLooksAgain(t *testing.T) {
 	t.Parallel()
 	server, client := pair(t)
-	register(t, client, "star-1", 9001, api.HealthPassing)
-	awaitRegistered(t, server, "star-1@b")
-	register(t, server, "star-1", 9001, api.HealthPassing)
-	awaitRegistered(t, server, "star-1@a", "star-1@b")
+	registerTwice(t, server, client)
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
 	finding := one(t, examine(t, d), CodeDuplicate)
 
@@ -219,10 +223,7 @@ func TestFixLooksAgain(t *testing.T) {
 func TestAnAgentThatIsNotTheOwnersIsNotTouched(t *testing.T) {
 	t.Parallel()
 	server, client := pair(t)
-	register(t, client, "star-1", 9001, api.HealthPassing)
-	awaitRegistered(t, server, "star-1@b")
-	register(t, server, "star-1", 9001, api.HealthPassing)
-	awaitRegistered(t, server, "star-1@a", "star-1@b")
+	registerTwice(t, server, client)
 
 	// The agent of node b is looked for at its address and the port of the one
 	// in use, where the agent of node a answers.

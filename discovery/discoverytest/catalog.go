@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/consul/api"
 )
@@ -61,29 +60,10 @@ func (c *Consul) catalog(w http.ResponseWriter, r *http.Request) {
 		c.refresh(name)
 	}
 	c.mu.Unlock()
-
-	wait := time.NewTimer(request.Wait)
-	defer wait.Stop()
-	for blocks := request.Index > 0; ; {
-		c.mu.Lock()
-		v, fault, changed := *c.views[name], c.fault, c.changed
-		c.mu.Unlock()
-		if fault != nil && (fault.Only == nil || fault.Only(request)) {
-			fault.answerWith(w, r, v.index, v.body, false)
-			return
-		}
-		if !blocks || v.index > request.Index {
-			(&Fault{}).answerWith(w, r, v.index, v.body, false)
-			return
-		}
-		select {
-		case <-changed:
-		case <-wait.C:
-			blocks = false
-		case <-r.Context().Done():
-			return
-		}
-	}
+	c.block(r, request, func() reply {
+		v := *c.views[name]
+		return reply{index: v.index, send: func(f *Fault) { f.answerWith(w, r, v.index, v.body, false) }}
+	})
 }
 
 // refreshAll brings the views up to date. It needs mu.

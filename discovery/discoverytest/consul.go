@@ -235,24 +235,42 @@ func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	c.requests = append(c.requests, request)
 	c.mu.Unlock()
+	c.block(r, request, func() reply {
+		s := c.services[name]
+		if there, ok := c.services[request.Datacenter+"/"+name]; ok {
+			s = there
+		}
+		s.index = max(s.index, 1)
+		streaming := (request.Index > 0 || request.Cached) && request.Near == "" && !c.plain
+		return reply{index: s.index, streaming: streaming, send: func(f *Fault) {
+			f.answer(w, r, s, streaming && !f.NoLeader)
+		}}
+	})
+}
 
+// reply is what a query would be answered at a moment.
+type reply struct {
+	index     uint64
+	streaming bool             // it comes from the agent's materialized view
+	send      func(why *Fault) // answers as the fault wants
+}
+
+// block answers a query as soon as there is a reason to: a fault, an index
+// greater than the query's, or the end of its wait. Look returns what there is to
+// answer, and is called with mu.
+func (c *Consul) block(r *http.Request, request Request, look func() reply) {
 	wait := time.NewTimer(request.Wait)
 	defer wait.Stop()
 	for blocks := request.Index > 0; ; {
 		c.mu.Lock()
-		s, fault, changed := c.services[name], c.fault, c.changed
-		if there, ok := c.services[request.Datacenter+"/"+name]; ok {
-			s = there
-		}
-		streaming := (request.Index > 0 || request.Cached) && request.Near == "" && !c.plain
+		now, fault, changed := look(), c.fault, c.changed
 		c.mu.Unlock()
-		s.index = max(s.index, 1)
-		if fault != nil && (fault.Only == nil || fault.Only(request)) && !(fault.Leaderless && streaming) {
-			fault.answer(w, r, s, streaming && !fault.NoLeader)
+		if fault != nil && (fault.Only == nil || fault.Only(request)) && !(fault.Leaderless && now.streaming) {
+			now.send(fault)
 			return
 		}
-		if !blocks || s.index > request.Index {
-			(&Fault{}).answer(w, r, s, streaming)
+		if !blocks || now.index > request.Index {
+			now.send(new(Fault))
 			return
 		}
 		select {
