@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -14,15 +13,15 @@ import (
 
 // agent is one Consul agent that a client may ask.
 type agent struct {
-	url       string // for people
-	api       *api.Client
-	transport *http.Transport
+	url         string // for people
+	api         *api.Client
+	connections *connections
 
 	// Probes have a connection of their own.
 
-	probeAPI       *api.Client
-	probeTransport *http.Transport
-	kept           keptConnection
+	probeAPI         *api.Client
+	probeConnections *connections
+	kept             keptConnection
 
 	// The mu of agents guards the fields below.
 
@@ -60,35 +59,40 @@ func newAgent(config api.Config, address string, dial dialFunc, c *certificates,
 	config.Address = address
 	a := &agent{url: displayURL(&config), condition: good, since: time.Now()} // until shown otherwise
 	var err error
-	if a.api, a.transport, err = newAPI(config, dial, c, m, m.connections); err != nil {
+	if a.api, a.connections, err = newAPI(config, dial, c, m, m.connections); err != nil {
 		return nil, fmt.Errorf("consul %s: %w", a.url, err)
 	}
-	if a.probeAPI, a.probeTransport, err = newAPI(config, dial, c, m, 1); err != nil {
+	if a.probeAPI, a.probeConnections, err = newAPI(config, dial, c, m, 1); err != nil {
 		return nil, fmt.Errorf("consul %s: %w", a.url, err)
 	}
 	a.life, a.end = context.WithCancelCause(context.Background())
 	return a, nil
 }
 
-// newAPI makes a client of Consul's API and the transport under it.
-func newAPI(config api.Config, dial dialFunc, c *certificates, m *meter, connections int) (*api.Client, *http.Transport, error) {
-	transport, err := newTransport(config.Address, dial, c, m, connections)
+// newAPI makes a client of Consul's API and the connections under it.
+func newAPI(config api.Config, dial dialFunc, c *certificates, m *meter, most int) (*api.Client, *connections, error) {
+	dial, err := dialer(config.Address, dial)
 	if err != nil {
 		return nil, nil, err
 	}
-	config.HttpClient = &http.Client{Transport: meteredTransport{transport, m}}
+	shared := strings.HasPrefix(displayURL(&config), "https://")
+	proxied := c.current() // dialTLS is not used for connections through a proxy
+	connections := newConnections(func(dial dialFunc) *http.Transport {
+		return newTransport(dial, c.dialTLS(dial), proxied.Clone(), most)
+	}, m.dial(dial), shared)
+	config.HttpClient = &http.Client{Transport: meteredTransport{connections, m}}
 	if strings.HasPrefix(config.Address, "unix://") {
 		config.Address = "localhost" // the transport dials the socket
 	}
 	client, err := api.NewClient(&config)
-	return client, transport, err
+	return client, connections, err
 }
 
 // close ends what is in flight and closes the connections.
 func (a *agent) close() {
 	a.end(errClosed)
-	a.transport.CloseIdleConnections()
-	a.probeTransport.CloseIdleConnections()
+	a.connections.renew()
+	a.probeConnections.renew()
 }
 
 // probe asks for the address of the leader, which takes no permission and
@@ -111,54 +115,9 @@ func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, er
 		err = context.Cause(ctx)
 	}
 	// The next probe is not to depend on an old connection.
-	a.probeTransport.CloseIdleConnections()
+	a.probeConnections.renew()
 	return silent, err
 }
-
-// dialFunc opens a connection, as net.Dialer.DialContext.
-type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
-
-// newTransport makes a transport to an address that keeps a connection per watch, notices a
-// host that is gone without a word, and multiplexes over HTTP/2 where TLS lets it.
-func newTransport(address string, dial dialFunc, c *certificates, m *meter, connections int) (*http.Transport, error) {
-	if dial == nil {
-		dial = (&net.Dialer{
-			Timeout: dialTimeout,
-			// A host that vanished is noticed after 15 s + 3 × 5 s.
-			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
-		}).DialContext
-	}
-	if path, ok := strings.CutPrefix(address, "unix://"); ok {
-		if path == "" {
-			return nil, errors.New("want the path of a socket")
-		}
-		network := dial
-		dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return network(ctx, "unix", path) }
-	}
-	most := 0
-	if connections > 1 {
-		// net/http may dial more than it has requests for, and with HTTP/2 one for
-		// each request that comes before the first connection is there.
-		most = forQueries(connections)
-	}
-	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         m.dial(dial),
-		DialTLSContext:      c.dialTLS(m.dial(dial)),
-		TLSClientConfig:     c.current().Clone(), // through a proxy, where DialTLSContext is not used; the transport changes it
-		TLSHandshakeTimeout: dialTimeout,
-		MaxIdleConnsPerHost: connections,
-		MaxConnsPerHost:     most,
-		DisableCompression:  true, // agents are near: to compress costs them more than to send
-		IdleConnTimeout:     90 * time.Second,
-		ForceAttemptHTTP2:   true,
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
-	}, nil
-}
-
-// forQueries returns how many of a client's connections are not for probes.
-// Those take two while one of them hangs.
-func forQueries(connections int) int { return max(1, connections-2) }
 
 // displayURL is the address with its scheme.
 func displayURL(config *api.Config) string {

@@ -298,11 +298,11 @@ func (s *agents) note(a *agent, c condition, err error) {
 	}
 }
 
-// breakOff ends the queries in flight, and closes the connections that they
-// would leave behind. It needs mu.
+// breakOff ends the queries in flight, and leaves their connections behind. It
+// needs mu.
 func (a *agent) breakOff(cause error) {
 	a.endLife(cause)
-	a.transport.CloseIdleConnections()
+	a.connections.renew()
 }
 
 // endLife ends the queries in flight; later ones are not concerned. It needs mu.

@@ -126,7 +126,7 @@ func (s *secured) taken() map[int64]bool {
 
 // ask asks c on a new connection.
 func (s *secured) ask(c *Client) error {
-	c.agents.inUse().transport.CloseIdleConnections()
+	c.agents.inUse().connections.renew()
 	_, err := c.Health(s.t.Context(), ServiceOptions{Service: "star"})
 	return err
 }

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -94,12 +92,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	strange := slices.ContainsFunc(addresses, func(address string) bool {
-		config := *config
-		config.Address = address
-		return strings.HasPrefix(displayURL(&config), "https://")
-	})
-	meter := &meter{gate: newGate(forQueries(maxWatches), strange), connections: maxWatches}
+	meter := &meter{gate: newGate(forQueries(maxWatches)), connections: maxWatches}
 	all := make([]*agent, len(addresses))
 	for n, address := range addresses {
 		if all[n], err = newAgent(*config, address, o.dial, certificates, meter); err != nil {

@@ -11,10 +11,6 @@ const (
 	// server accepts 250 streams on one; net/http then opens another.
 	multiplexFactor = 100
 
-	// strangeLimit is how many queries there are until the first answer shows
-	// whether they share a connection: each would open one.
-	strangeLimit = 2
-
 	// leastConnections is what 429 answers do not reduce the limit below. An
 	// overview and one query beside it fit.
 	leastConnections = 8
@@ -39,8 +35,6 @@ type gate struct {
 	waiting []chan struct{}
 	changed time.Time // when 429 last changed limit
 
-	strange bool // nothing has been answered yet: it may be that queries share connections
-
 	watches int             // sources that run
 	crowded bool            // there are more than may block at a time
 	lasting context.Context // ends, and is replaced, when crowded changes
@@ -48,10 +42,9 @@ type gate struct {
 	resized chan struct{} // closed, and replaced, when limit changes
 }
 
-// newGate makes a gate for so many connections. Strange says that queries may
-// share them.
-func newGate(connections int, strange bool) *gate {
-	g := &gate{most: connections, limit: connections, strange: strange, resized: make(chan struct{})}
+// newGate makes a gate for so many connections.
+func newGate(connections int) *gate {
+	g := &gate{most: connections, limit: connections, resized: make(chan struct{})}
 	g.lasting, g.turn = context.WithCancel(context.Background())
 	return g
 }
@@ -64,7 +57,7 @@ func (g *gate) enter(ctx context.Context) error {
 	}
 	g.mu.Lock()
 	g.relieveLocked(time.Now())
-	if g.roomLocked() && len(g.waiting) == 0 {
+	if g.used < g.limit && len(g.waiting) == 0 {
 		g.used++
 		g.mu.Unlock()
 		return nil
@@ -102,27 +95,9 @@ func (g *gate) leave() {
 	g.admitLocked()
 }
 
-// roomLocked reports whether one more query may be in flight.
-func (g *gate) roomLocked() bool {
-	if g.strange {
-		return g.used < min(g.limit, strangeLimit)
-	}
-	return g.used < g.limit
-}
-
-// met takes note of an answer.
-func (g *gate) met() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.strange {
-		g.strange = false
-		g.admitLocked()
-	}
-}
-
 // admitLocked lets in those who wait, first come, first served.
 func (g *gate) admitLocked() {
-	for g.roomLocked() && len(g.waiting) > 0 {
+	for g.used < g.limit && len(g.waiting) > 0 {
 		close(g.waiting[0])
 		g.waiting = g.waiting[1:]
 		g.used++

@@ -31,7 +31,7 @@ func full(g *gate) bool {
 
 func TestGateLetsInFirstComeFirstServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(2, false)
+		g := newGate(2)
 		enter(t, g, 2)
 		var order []int
 		var waiting sync.WaitGroup
@@ -54,7 +54,7 @@ func TestGateLetsInFirstComeFirstServed(t *testing.T) {
 
 func TestGateForgetsWhoGaveUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(1, false)
+		g := newGate(1)
 		enter(t, g, 1)
 		why := errors.New("given up")
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -74,7 +74,7 @@ func TestGateForgetsWhoGaveUp(t *testing.T) {
 
 func TestTooManyRequestsLowerTheLimitForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(128, false)
+		g := newGate(128)
 		time.Sleep(time.Minute)
 		enter(t, g, 100)
 		for range 30 { // those in flight together count once
@@ -114,7 +114,7 @@ func TestTooManyRequestsLowerTheLimitForAWhile(t *testing.T) {
 }
 
 func TestCrowdBeginsAndEndsApart(t *testing.T) {
-	g := newGate(128, false)
+	g := newGate(128)
 	var ends []func()
 	crowded := func() bool { c, _ := g.crowd(); return c }
 	for range 120 {
@@ -144,16 +144,11 @@ func TestCrowdBeginsAndEndsApart(t *testing.T) {
 
 func TestSharedConnectionsTakeMoreQueries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(10, true)
-		enter(t, g, strangeLimit)
-		if !full(g) {
-			t.Error("more than a few queries before the first answer")
-		}
+		g := newGate(10)
 		for range 50 {
 			g.join()
 		}
 		g.multiplexed(10)
-		g.met()
 		enter(t, g, 200)
 		if c, _ := g.crowd(); c {
 			t.Error("50 watches on shared connections are a crowd")

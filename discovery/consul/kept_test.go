@@ -32,7 +32,7 @@ func keptBubble(t *testing.T, keep bool, f func(c *Client, lose func())) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		client.agents.all[0].probeTransport.DisableKeepAlives = !keep
+		client.agents.all[0].probeConnections.current.transport.DisableKeepAlives = !keep
 		done := client.Follow()
 		time.Sleep(10 * time.Second)
 		f(client, func() {

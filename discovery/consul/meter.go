@@ -106,8 +106,8 @@ func (c *meteredConn) Close() error {
 // meteredTransport counts requests, and hands the body of an answer to the
 // caller who asks for it with withBody.
 type meteredTransport struct {
-	http.RoundTripper
-	meter *meter
+	connections *connections
+	meter       *meter
 }
 
 type bodyKey struct{}
@@ -124,36 +124,46 @@ func withBody(ctx context.Context, read bodyReader) context.Context {
 
 func (t meteredTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	t.meter.queries.Add(1)
-	response, err := t.RoundTripper.RoundTrip(r)
+	var response *http.Response
+	err := t.connections.send(r, func(answer *http.Response) error {
+		response = answer
+		t.count(answer)
+		return readBody(r.Context(), answer)
+	})
+	if response == nil && !errors.Is(r.Context().Err(), context.Canceled) {
+		t.meter.errors.Add(1)
+	}
 	if err != nil {
-		if !errors.Is(r.Context().Err(), context.Canceled) {
-			t.meter.errors.Add(1)
-		}
 		return nil, err
 	}
+	return response, nil
+}
+
+// count takes note of what an answer's header says.
+func (t meteredTransport) count(response *http.Response) {
 	if response.StatusCode >= http.StatusBadRequest {
 		t.meter.errors.Add(1)
 	}
 	if response.ProtoMajor >= 2 {
 		t.meter.gate.multiplexed(t.meter.connections)
 	}
-	t.meter.gate.met()
 	if response.StatusCode == http.StatusTooManyRequests {
 		t.meter.refused.Add(1)
 		t.meter.gate.refused()
 	}
-	read, ok := r.Context().Value(bodyKey{}).(bodyReader)
+}
+
+// readBody has the reader of ctx read the body, and puts "null" in its place.
+func readBody(ctx context.Context, response *http.Response) error {
+	read, ok := ctx.Value(bodyKey{}).(bodyReader)
 	if !ok || response.StatusCode != http.StatusOK {
-		return response, nil
+		return nil
 	}
-	err = read(response.Header, response.Body)
+	err := read(response.Header, response.Body)
 	if err == nil {
 		_, err = io.Copy(io.Discard, response.Body)
 	}
 	response.Body.Close()
-	if err != nil {
-		return nil, err
-	}
 	response.Body = io.NopCloser(strings.NewReader("null"))
-	return response, nil
+	return err
 }

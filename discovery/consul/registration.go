@@ -146,7 +146,7 @@ func (c *Client) atAgent(ctx context.Context, url, service string, do func(conte
 func (g *gate) tryEnter() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.roomLocked() || len(g.waiting) > 0 {
+	if g.used >= g.limit || len(g.waiting) > 0 {
 		return false
 	}
 	g.used++
