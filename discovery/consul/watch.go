@@ -22,9 +22,6 @@ const (
 	queryBurst       = 10
 )
 
-// settleTime passes, shortly after an error, before a loss is confirmed.
-const settleTime = 250 * time.Millisecond
-
 // source watches one service.
 type source struct {
 	client  *Client
@@ -141,7 +138,11 @@ func (w *watch) poll(ctx context.Context) error {
 	}
 	before := w.last
 	forgot := w.advance(answer.Index)
-	if w.toConfirm(answer, forgot) {
+	counts, err := w.countsAsItIs(ctx, answer, forgot)
+	if err != nil {
+		return fmt.Errorf("confirm the answer: %w", err)
+	}
+	if !counts {
 		if w.guard.unsettled(time.Now(), w.loss(answer)) {
 			if err := sleep(ctx, settleTime); err != nil {
 				return err
@@ -176,36 +177,6 @@ func (w *watch) inherit(answer Answer) {
 	}
 }
 
-// toConfirm reports whether an answer takes away so much, or says so little
-// about itself, that it must be confirmed before it counts.
-func (w *watch) toConfirm(answer Answer, forgot bool) bool {
-	switch w.options.Consistency {
-	case ConsistencyStale: // the answer may be older than the one before
-		if forgot {
-			return true
-		}
-	case ConsistencyConsistent:
-		if answer.Streaming { // which takes no notice of the mode
-			return true
-		}
-	}
-	loss := w.loss(answer)
-	if loss.empties() || w.guard.unsettled(time.Now(), loss) || len(w.guard.doubtful(time.Now(), loss, forgot)) > 0 {
-		return true
-	}
-	// A streaming answer does not tell whether ACLs filtered it.
-	return answer.Streaming && len(loss.missing) > 0
-}
-
-// loss is what answer would take out of service.
-func (w *watch) loss(answer Answer) loss { return w.guard.loss(answer.Instances, answer.unchecked) }
-
-// blind reports whether an empty answer may be one that ACLs emptied: Consul
-// does not tell a client without a token that it filtered its answer.
-func (w *watch) blind(answer Answer) bool {
-	return answer.Listed == 0 && answer.DefaultDeny && answer.anonymous
-}
-
 // hold keeps instances in service for a while.
 func (w *watch) hold(lost, listed []discovery.Instance) {
 	kept := w.guard.hold(time.Now(), lost, listed)
@@ -223,22 +194,6 @@ func (w *watch) queryAs(ctx context.Context, o *ServiceOptions, q api.QueryOptio
 	answer, err := w.client.query(ctx, o, q)
 	w.asked = answer.agent
 	return answer, err
-}
-
-// confirm asks again, without blocking, for what the leader knows after it made
-// sure that it still is the leader. It does not wait for the token bucket, but
-// takes from it.
-func (w *watch) confirm(ctx context.Context) (Answer, error) {
-	w.limiter.Reserve()
-	if err := w.client.gate.enter(ctx); err != nil {
-		return Answer{}, err
-	}
-	defer w.client.gate.leave()
-	answer, err := w.query(ctx, api.QueryOptions{RequireConsistent: true})
-	if err != nil {
-		return Answer{}, err
-	}
-	return answer, w.trust(answer)
 }
 
 // errFiltered: what the token may not see is missing from the answer.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -314,8 +315,8 @@ func (c *Consul) leader(w http.ResponseWriter, r *http.Request) {
 // answer, as Consul gives it from the agent's materialized view to a query with
 // an index, tells nothing of leaders and ACLs.
 func (f *Fault) answer(w http.ResponseWriter, r *http.Request, s service, streaming bool) {
-	entries := s.entries
-	if f.Empty || entries == nil {
+	entries := wanted(s.entries, r.URL.Query().Get("filter"))
+	if f.Empty {
 		entries = []*api.ServiceEntry{}
 	}
 	if strings.HasPrefix(r.URL.Path, queryPath) {
@@ -323,6 +324,21 @@ func (f *Fault) answer(w http.ResponseWriter, r *http.Request, s service, stream
 		return
 	}
 	f.answerWith(w, r, s.index, entries, streaming)
+}
+
+// wantedID is the only filter on instances that the fake knows.
+var wantedID = regexp.MustCompile(`\bService\.ID == "([^"]*)"`)
+
+// wanted returns the entries with an id that filter names, or all if it names none.
+func wanted(entries []*api.ServiceEntry, filter string) []*api.ServiceEntry {
+	ids := wantedID.FindAllStringSubmatch(filter, -1)
+	some := []*api.ServiceEntry{}
+	for _, e := range entries {
+		if ids == nil || slices.ContainsFunc(ids, func(id []string) bool { return id[1] == e.Service.ID }) {
+			some = append(some, e)
+		}
+	}
+	return some
 }
 
 func (f *Fault) answerWith(w http.ResponseWriter, r *http.Request, at uint64, body any, streaming bool) {

@@ -1,0 +1,140 @@
+package consul
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consultest"
+	"sluice/discovery"
+	"sluice/discovery/discoverytest"
+)
+
+// confirmations are the filters of the consistent queries since the first n
+// requests.
+func (b *bubble) confirmations(n int) (filters []string) {
+	for _, r := range b.since(n) {
+		if r.Consistent {
+			filters = append(filters, r.Filter)
+		}
+	}
+	return filters
+}
+
+func TestWhatIsMissingIsAskedForAlone(t *testing.T) {
+	for _, tt := range []struct {
+		name, filter, before, after string
+		want                        []string
+	}{
+		{"one of three", "", "a b c", "a c", []string{`Service.ID == "b"`}},
+		{"beside a filter", `"v1" in Service.Tags`, "a b c", "c",
+			[]string{`("v1" in Service.Tags) and (Service.ID == "a" or Service.ID == "b")`}},
+		{"many", "", "a b c d e f", "f", []string{""}},
+		{"the last one", "", "a", "", []string{""}},
+		{"a check that fails", "", "a b", "a b:critical", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			watchInBubble(t, ServiceOptions{Filter: tt.filter}, having(tt.before), func(t *testing.T, b *bubble) {
+				b.expect(20*sec, "0s: "+tt.before)
+				n := len(b.Requests())
+				b.set(tt.after)
+				b.expect(20*sec, "20s: "+tt.after)
+				if got := b.confirmations(n); fmt.Sprintf("%q", got) != fmt.Sprintf("%q", tt.want) {
+					t.Errorf("confirmed with %q, want %q", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// The answer to a query for one instance says whether ACLs hide it.
+func TestWhatACLsHideIsNotGone(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
+		b.expect(20*sec, "0s: a b c")
+		n := len(b.Requests())
+		b.Break(discoverytest.Fault{Filtered: true})
+		b.set("a c") // as the agent's view, which tells nothing of ACLs, and the servers list it
+		b.expect(60 * sec)
+		if got := b.confirmations(n); len(got) < 2 || got[0] == "" || got[1] != "" {
+			t.Errorf("confirmed with %q, want a query for one instance, then for all", got)
+		}
+		if s := b.status(); s.State != discovery.WatchStale {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+func TestAConsulThatRefusesTheFilterIsAskedForAll(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
+		b.expect(20*sec, "0s: a b c")
+		b.Break(discoverytest.Fault{Status: http.StatusBadRequest, Body: "Failed to parse",
+			Only: func(r discoverytest.Request) bool { return r.Filter != "" }})
+		b.set("a c")
+		b.expect(20*sec, "20s: a c")
+	})
+}
+
+// A Consul with ACLs marks the answer to a query for one instance if the token may
+// not see that one.
+func TestRealACLsThatHideOneInstance(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "node-1", ACLs: true})
+	const seesAll = `service "star" { policy = "read" } node_prefix "" { policy = "read" }`
+	policy, token, err := agent.NewToken("sluice", seesAll)
+	must(t, err)
+	for n, node := range []string{"open", "secret"} {
+		_, err := agent.Client().Catalog().Register(&api.CatalogRegistration{
+			Node: node, Address: fmt.Sprint("10.0.0.", n+1),
+			Service: &api.AgentService{ID: "on-" + node, Service: "star", Port: 8000},
+		}, nil)
+		must(t, err)
+	}
+	r := watchRealWith(t, agent, token.SecretID, ServiceOptions{Service: "star", Wait: time.Second})
+	r.await("on-open on-secret")
+	r.awaitStatus("fresh", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh && s.Queries > 1 })
+	policy.Rules = `service "star" { policy = "read" } node "open" { policy = "read" }`
+	_, _, err = agent.Client().ACL().PolicyUpdate(policy, nil)
+	must(t, err)
+	r.awaitStatus("aware of the ACLs", func(s discovery.WatchStatus) bool {
+		return s.State == discovery.WatchStale && strings.Contains(s.LastError, "filtered by ACLs")
+	})
+	r.quiet()
+}
+
+// Whatever an id is, Consul must understand the filter, or not get it.
+func TestRealFilterForIDs(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "node-1"})
+	ids := []string{"plain", "with space", `quo"te`, "back`tick", `back\slash`, "ünï✓", "a' or '", "new\nline", "x) or (Service.Port > 0"}
+	register := func(id string, port int) {
+		_, err := agent.Client().Catalog().Register(&api.CatalogRegistration{
+			Node: "bench", Address: "127.0.0.1",
+			Service: &api.AgentService{ID: id, Service: "star", Port: port, Meta: map[string]string{"zone": "1"}},
+		}, nil)
+		must(t, err)
+	}
+	register("stays", 8000)
+	for n, id := range ids {
+		register(id, 8001+n)
+	}
+	r := watchReal(t, agent, ServiceOptions{Service: "star", Filter: `Service.Meta.zone == "1" or Service.Meta.zone == "2"`})
+	size := func(want int) {
+		t.Helper()
+		r.awaitStatus(fmt.Sprint(want, " instances"), func(s discovery.WatchStatus) bool {
+			return s.Instances == want && s.State == discovery.WatchFresh
+		})
+	}
+	size(1 + len(ids))
+	for n, id := range ids {
+		_, err := agent.Client().Catalog().Deregister(&api.CatalogDeregistration{Node: "bench", ServiceID: id}, nil)
+		must(t, err)
+		size(len(ids) - n)
+	}
+	if s := r.manager.Statuses()[0]; s.Errors > 0 {
+		t.Errorf("status %+v: want no errors", s)
+	}
+}
