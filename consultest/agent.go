@@ -49,7 +49,9 @@ type Agent struct {
 // log is added to t's.
 func Start(t testing.TB, o Options) *Agent {
 	t.Helper()
-	a, err := StartAgent(t.Context(), o)
+	ctx, cancel := beforeDeadline(t)
+	defer cancel()
+	a, err := StartAgent(ctx, o)
 	if err != nil {
 		t.Fatalf("start consul: %v", err)
 	}
@@ -62,6 +64,21 @@ func Start(t testing.TB, o Options) *Agent {
 		}
 	})
 	return a
+}
+
+// errNoTime: Consul's build takes longer than the test may.
+var errNoTime = errors.New("the time that go test gives a package is over (-timeout); run it again: what has been built so far is kept")
+
+// beforeDeadline returns a context that ends with t, and early enough for t to
+// say so before go test ends the whole package.
+func beforeDeadline(t testing.TB) (context.Context, context.CancelFunc) {
+	const reserve = 10 * time.Second
+	if test, ok := t.(*testing.T); ok {
+		if deadline, ok := test.Deadline(); ok {
+			return context.WithDeadlineCause(t.Context(), deadline.Add(-reserve), errNoTime)
+		}
+	}
+	return context.WithCancel(t.Context())
 }
 
 // StartAgent runs an agent until Close, and waits until it is ready. Ctx bounds

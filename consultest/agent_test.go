@@ -119,7 +119,9 @@ func TestLaunchWaitsForATakenPort(t *testing.T) {
 
 // Consul gives its DNS server a second to start.
 func TestAnAgentThatAMachineIsTooBusyForIsStartedAgain(t *testing.T) {
-	binary, err := Binary(t.Context(), nil)
+	ctx, cancel := beforeDeadline(t)
+	defer cancel()
+	binary, err := Binary(ctx, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +140,9 @@ func TestAnAgentThatAMachineIsTooBusyForIsStartedAgain(t *testing.T) {
 
 func TestAgentThatCannotStartSaysWhy(t *testing.T) {
 	t.Parallel()
-	_, err := StartAgent(t.Context(), Options{Config: map[string]any{"no_such_key": true}})
+	ctx, cancel := beforeDeadline(t)
+	defer cancel()
+	_, err := StartAgent(ctx, Options{Config: map[string]any{"no_such_key": true}})
 	if err == nil || !strings.Contains(err.Error(), "no_such_key") {
 		t.Errorf("error %v, want one that names the key", err)
 	}

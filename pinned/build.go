@@ -1,6 +1,7 @@
 package pinned
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -36,7 +37,7 @@ func buildOnce(ctx context.Context, progress io.Writer, b build) (string, error)
 	} else if !got {
 		fmt.Fprintf(progress, "waiting for another process that builds %s\n", b.title)
 		if _, err := lock.TryLockContext(ctx, 200*time.Millisecond); err != nil {
-			return "", fmt.Errorf("wait for another process that builds %s: %w", b.title, err)
+			return "", fmt.Errorf("wait for another process that builds %s: %w", b.title, cmp.Or(context.Cause(ctx), err))
 		}
 	}
 	if exists(b.target) {
