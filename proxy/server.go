@@ -40,7 +40,8 @@ type Options struct {
 }
 
 // Timeouts bound what a client may take its time with. They act up to 50 ms
-// late. Zero values become the defaults.
+// late; time in which the process did not run hardly counts. Zero values become
+// the defaults.
 type Timeouts struct {
 	Head  time.Duration // from the first byte of a head to its end. Default 10 s
 	Body  time.Duration // each pause within a body. Default 30 s

@@ -12,6 +12,12 @@ import (
 // sweepInterval is how late a timeout of the data plane may act.
 const sweepInterval = 50 * time.Millisecond
 
+// longestStep is the most by which the coarse clock goes on at a sweep. A process
+// that has stood still for longer, with its machine or for want of a processor,
+// does not take that for the silence of its clients and peers, whose bytes may
+// have arrived meanwhile: else everything would time out at once.
+const longestStep = 5 * sweepInterval
+
 // idleSweeps is after how many sweeps idle connections to peers are looked at:
 // there may be ten thousand peers, and nobody waits for it.
 const idleSweeps = 10
@@ -24,9 +30,8 @@ var aLongTimeAgo = time.Unix(1, 0)
 // every sweepInterval. Timers in the runtime would cost each request several
 // updates of a shared heap, for a precision that nobody needs.
 type sweeper struct {
-	clock  atomic.Int64 // coarse time: nanoseconds since start
-	start  time.Time
-	sweeps int // so far, for the sweeper's goroutine
+	clock  atomic.Int64 // coarse time: nanoseconds since the start in which the process ran
+	sweeps int          // so far, for the sweeper's goroutine
 	shards [16]sweepShard
 	chores chore
 }
@@ -58,7 +63,7 @@ type chore struct {
 }
 
 func newSweeper() *sweeper {
-	s := &sweeper{start: time.Now()}
+	s := new(sweeper)
 	s.clock.Store(1)
 	s.chores.transports = make(map[*Transport]struct{})
 	for i := range s.shards {
@@ -75,18 +80,22 @@ func (s *sweeper) now() int64 { return s.clock.Load() }
 func (s *sweeper) run(stop <-chan struct{}) {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
+	last := time.Now()
 	for {
 		select {
 		case <-stop:
 			return
 		case <-ticker.C:
-			s.sweep(int64(time.Since(s.start)) + 1)
+			now := time.Now()
+			s.sweep(now.Sub(last))
+			last = now
 		}
 	}
 }
 
-func (s *sweeper) sweep(now int64) {
-	s.clock.Store(now)
+// sweep is called when elapsed has passed since it was called before.
+func (s *sweeper) sweep(elapsed time.Duration) {
+	now := s.clock.Add(int64(min(elapsed, longestStep)))
 	for i := range s.shards {
 		s.shards[i].sweep(now)
 	}
