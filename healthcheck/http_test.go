@@ -4,14 +4,12 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -338,67 +336,5 @@ func TestHTTPConnections(t *testing.T) {
 	p.Close()
 	if got := check(t, p, address, patience); got != "" || len(p.kept.idle) != 0 {
 		t.Errorf("after Close: %q, %d kept", got, len(p.kept.idle))
-	}
-}
-
-func TestTCP(t *testing.T) {
-	echo := func(c net.Conn) {
-		line, _ := bufio.NewReader(c).ReadString('\n')
-		if line == "PING\r\n" {
-			io.WriteString(c, "+PO")
-			time.Sleep(time.Millisecond)
-			io.WriteString(c, "NG\r\n")
-		}
-	}
-	silent := func(c net.Conn) { io.Copy(io.Discard, c) }
-	for _, test := range []struct {
-		name   string
-		answer func(net.Conn)
-		o      TCPOptions
-		want   string
-	}{
-		{"connect", silent, TCPOptions{}, ""},
-		{"send", silent, TCPOptions{Send: []byte("hello")}, ""},
-		{"send and expect", echo, TCPOptions{Send: []byte("PING\r\n"), Expect: Expectation{Text: "+PONG", Within: 100}}, ""},
-		{"regexp", echo, TCPOptions{Send: []byte("PING\r\n"), Expect: Expectation{Regexp: regexp.MustCompile(`^\+PONG\r\n$`), Within: 100}}, ""},
-		{"another answer", echo, TCPOptions{Send: []byte("PING\r\n"), Expect: Expectation{Text: "+OK", Within: 100}}, `answer lacks "+OK"`},
-		{"no answer", echo, TCPOptions{Send: []byte("QUIT\r\n"), Expect: Expectation{Text: "+PONG", Within: 100}}, `answer lacks "+PONG"`},
-		{"too far", echo, TCPOptions{Send: []byte("PING\r\n"), Expect: Expectation{Text: "G", Within: 4}}, `answer lacks "G"`},
-		{"just within", echo, TCPOptions{Send: []byte("PING\r\n"), Expect: Expectation{Text: "G", Within: 5}}, ""},
-		{"greeting", func(c net.Conn) { io.WriteString(c, "220 mail ready\r\n") }, TCPOptions{Expect: Expectation{Text: "220 ", Within: 100}}, ""},
-		{"silence", silent, TCPOptions{Expect: Expectation{Text: "220 ", Within: 100}}, "answer: timed out"},
-		{"TLS to a plain port", func(c net.Conn) {
-			bufio.NewReader(c).ReadByte()
-			c.(*net.TCPConn).SetLinger(0)
-		}, TCPOptions{TLS: &tls.Config{}}, "TLS handshake: connection reset by peer"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			address := serveRaw(t, test.answer)
-			if strings.HasSuffix(test.want, "timed out") {
-				checkInTime(t, NewTCP(test.o), address, test.want)
-			} else if got := check(t, NewTCP(test.o), address, patience); got != test.want {
-				t.Errorf("got %q, want %q", got, test.want)
-			}
-		})
-	}
-	if got := check(t, NewTCP(TCPOptions{}), nowhere, patience); got != "connect: connection refused" {
-		t.Errorf("got %q", got)
-	}
-	if names := []string{NewTCP(TCPOptions{}).String(), NewTCP(TCPOptions{TLS: &tls.Config{}}).String()}; !slices.Equal(names, []string{"tcp", "tls"}) {
-		t.Errorf("names %q", names)
-	}
-}
-
-// A large answer is read in steps, up to the limit.
-func TestTCPReadsALargeAnswer(t *testing.T) {
-	address := serveRaw(t, func(c net.Conn) {
-		for range 20 {
-			fmt.Fprintf(c, "%05000d", 0)
-		}
-		io.WriteString(c, "end")
-	})
-	probe := NewTCP(TCPOptions{Expect: Expectation{Text: "end", Within: 1 << 20}})
-	if got := check(t, probe, address, patience); got != "" {
-		t.Error(got)
 	}
 }

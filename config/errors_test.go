@@ -1,0 +1,164 @@
+package config
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestErrorsAreAllReportedInOrder(t *testing.T) {
+	_, err := Parse("sluice.yaml", []byte(`log: { level: inof }
+listener:
+  - { name: web, address: ":8080" }
+services:
+  star:
+    consul: { service: star, pasing_only: true }
+    timeouts: { connect: 5, idle: 60s }
+    retry: { attempts: 9 }
+  star:
+    peers: []
+  empty:
+routes:
+  - { host: "http://star.example.com", service: star }
+  - { path: api, service: sta }
+`))
+	want := []string{
+		`sluice.yaml:1: log.level: value "inof": want one of debug, info, warn, error (did you mean info?)`,
+		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, admin, listeners, client, consul, catalog, services, routes, shutdown, health)`,
+		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, prepared_query, poll, tags, filter, passing_only, datacenters, min_healthy, namespace, partition, peer, near, consistency, cached, empty_hold, keep_answering)`,
+		`sluice.yaml:7: services.star.timeouts.connect: value "5": want a duration with a unit (ms, s, m, h), from 1ms to 10m`,
+		`sluice.yaml:8: services.star.retry.attempts: value "9": want a whole number from 1 to 5`,
+		`sluice.yaml:9: services.star: given twice, first in line 5`,
+		`sluice.yaml:11: services.empty: no source: want "consul: { service: NAME }" or "peers: [HOST:PORT, …]"`,
+		`sluice.yaml:13: routes[0].host: value "http://star.example.com": must have no port and no scheme: a route matches the host on every port`,
+		`sluice.yaml:14: routes[1].path: value "api": must start with a slash`,
+		`sluice.yaml:14: routes[1].service: value "sta": no such service, did you mean "star"? (known: empty, star)`,
+	}
+	diffLines(t, err, want)
+}
+
+func diffLines(t *testing.T, err error, want []string) {
+	t.Helper()
+	var all Errors
+	if !errors.As(err, &all) {
+		t.Fatalf("error is %T (%v), want Errors", err, err)
+	}
+	got := strings.Split(err.Error(), "\n")
+	for i := range max(len(got), len(want)) {
+		var g, w string
+		if i < len(got) {
+			g = got[i]
+		}
+		if i < len(want) {
+			w = want[i]
+		}
+		if g != w {
+			t.Errorf("error %d:\n got  %s\n want %s", i, g, w)
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	const listen = `want HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535`
+	const peer = `want "HOST:PORT" or "HOST:PORT weight=N", an IPv6 address in brackets, the port from 1 to 65535, the weight from 0 to 65535`
+	const route = "\nroutes: [{ service: star }]\n"
+	const name = `want a name of up to 128 letters, digits, '.', '_' or '-' that starts with a letter or digit`
+	tests := []struct {
+		name, text string
+		want       []string // without "sluice.yaml:"
+	}{
+		{"empty file", "", []string{
+			`sluice.yaml: services: empty: want at least one, such as "star: { consul: { service: star } }"`,
+			`sluice.yaml: routes: empty: want at least one, such as "- { path: /, service: star }"`}},
+		{"not YAML", "a: [1\nb: 2\n", []string{`sluice.yaml:1: not valid YAML: did not find expected ',' or ']'`}},
+		{"tab", "log:\n\tlevel: info\n", []string{`sluice.yaml:2: not valid YAML: found character that cannot start any token`}},
+		{"two documents", tail + "---\nlog: {}\n", []string{`sluice.yaml:4: a second document: one file holds one configuration`}},
+		{"a list", "- a\n", []string{`sluice.yaml:1: want a mapping of keys to values, not a list`}},
+		{"later feature", "registry: {}" + tail, []string{`sluice.yaml:1: registry: unknown key (allowed here: log, access_log, admin, listeners, client, consul, catalog, services, routes, shutdown, health)`}},
+		{"twice", "log: {}\nlog: {}" + tail, []string{`sluice.yaml:2: log: given twice, first in line 1`}},
+		{"no name", "? [a]\n: b" + tail, []string{`sluice.yaml:1: want a name before the colon`}},
+		{"scalar for mapping", "log: debug" + tail, []string{`sluice.yaml:1: log: want a mapping of keys to values, not a single value`}},
+		{"mapping for scalar", "log: { level: { a: b } }" + tail, []string{`sluice.yaml:1: log.level: want one of debug, info, warn, error, not a mapping`}},
+		{"scalar for list", "consul: { addresses: a }" + tail, []string{`sluice.yaml:1: consul.addresses: want a list, such as [a, b], not a single value`}},
+		{"empty entry", "consul: { addresses: ['', ~] }" + tail, []string{
+			`sluice.yaml:1: consul.addresses[0]: empty: write a value, or take the entry away`,
+			`sluice.yaml:1: consul.addresses[1]: empty: write a value, or take the entry away`}},
+		{"tag", "log: { level: !!binary aW5mbw== }" + tail, []string{`sluice.yaml:1: log.level: tag !!binary: want one of debug, info, warn, error`}},
+		{"control character", `consul: { datacenter: "a\nb" }` + tail, []string{`sluice.yaml:1: consul.datacenter: value "a\nb": want a text on one line`}},
+		{"merge of nothing", "log: { <<: 1 }" + tail, []string{`sluice.yaml:1: log.<<: want an alias of a mapping, such as *defaults`}},
+		{"merge of itself", "log: &a { <<: *a }" + tail, []string{`sluice.yaml:1: log.<<: a merged mapping may hold plain keys only`}},
+		{"ratio too large", "access_log: { sample: 101% }" + tail, []string{`sluice.yaml:1: access_log.sample: value "101%": want a number from 0 to 1, or a percentage`}},
+		{"ratio not a number", "access_log: { sample: .nan }" + tail, []string{`sluice.yaml:1: access_log.sample: value ".nan": want a number from 0 to 1, or a percentage`}},
+		{"kept by checks that there are not", "consul: { keep_answering: 1h }\nservices: { star: { consul: {} } }" + route, []string{
+			`sluice.yaml:1: consul.keep_answering: value "1h": only active checks tell whether an instance still answers, and services.star has none: set services.star.health.active, or services.star.consul.keep_answering to 0s`}},
+		{"kept by checks of another service", "consul: { keep_answering: 1h }\nservices:\n  star: { consul: { keep_answering: 0s } }\n  other: { consul: {}, health: { active: {} } }\n  third: { consul: { keep_answering: 2h } }" + route, []string{
+			`sluice.yaml:5: services.third.consul.keep_answering: value "2h": only active checks tell whether an instance still answers, and services.third has none: set services.third.health.active, or services.third.consul.keep_answering to 0s`}},
+		{"duration too long", "shutdown: { grace: 48h }" + tail, []string{`sluice.yaml:1: shutdown.grace: value "48h": want a duration with a unit (ms, s, m, h), from 0s to 24h`}},
+		{"duration negative", "shutdown: { grace: -1s }" + tail, []string{`sluice.yaml:1: shutdown.grace: value "-1s": want a duration with a unit (ms, s, m, h), from 0s to 24h`}},
+		{"size", "client: { limits: { body: 10M, target: 1MiB } }" + tail, []string{
+			`sluice.yaml:1: client.limits.target: value "1MiB": want a number of bytes or a size such as 64KiB or 10MiB, from 256B to 16KiB`,
+			`sluice.yaml:1: client.limits.body: value "10M": want a number of bytes or a size such as 64KiB or 10MiB, from 0 to 1024GiB`}},
+		{"network", "client: { trusted_proxies: [10.0.0.0/33] }" + tail, []string{
+			`sluice.yaml:1: client.trusted_proxies[0]: value "10.0.0.0/33": want a network such as 10.0.0.0/8 or fd00::/8, or a single IP address`}},
+		{"secret not shown", `consul: { token: "s3cr\tt" }` + tail, []string{`sluice.yaml:1: consul.token: value "***": want a text on one line`}},
+		{"two tokens", "consul:\n  token: s3cret\n  token_file: x" + tail, []string{`sluice.yaml:2: consul.token: give either consul.token or consul.token_file, not both`}},
+		{"prepared query of a service", "services: { star: { consul: { prepared_query: q, service: s, tags: [v1], datacenters: [a, b] } } }\nroutes: [{ service: star }]", []string{
+			"sluice.yaml:1: services.star.consul.service: not allowed beside prepared_query, which decides on that itself",
+			"sluice.yaml:1: services.star.consul.tags: not allowed beside prepared_query, which decides on that itself",
+			"sluice.yaml:1: services.star.consul.datacenters: not allowed beside prepared_query, which decides on that itself"}},
+		{"cached and consistent", "services: { star: { consul: { cached: true, consistency: consistent } } }\nroutes: [{ service: star }]", []string{
+			`sluice.yaml:1: services.star.consul.cached: value "true": not allowed with consistency: consistent`}},
+		{"a data centre twice", "services: { star: { consul: { datacenters: [a, b, a] } } }\nroutes: [{ service: star }]", []string{
+			`sluice.yaml:1: services.star.consul.datacenters[2]: value "a": the same as services.star.consul.datacenters[0] at sluice.yaml:1`}},
+		{"an agent twice", `consul: { addresses: ["http://a:1", "a:2", "a:1"] }` + tail, []string{
+			`sluice.yaml:1: consul.addresses[2]: value "a:1": the same as consul.addresses[0] at sluice.yaml:1`}},
+		{"certificate without key", "consul:\n  tls: { cert: a }" + tail, []string{
+			`sluice.yaml:2: consul.tls: give both cert and key, or neither`}},
+		{"agent with password", `consul: { addresses: ["http://u:p@a:1"] }` + tail, []string{
+			`sluice.yaml:1: consul.addresses[0]: value "http://u:p@a:1": want http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH`}},
+		{"debounce", "consul:\n  debounce:\n    quiet: 2s" + tail, []string{
+			`sluice.yaml:2: consul.debounce.quiet: value "2s": want at most consul.debounce.max_wait, which is 1s`}},
+		{"admin for everybody", `admin: { address: ":8081" }` + tail, []string{
+			`sluice.yaml:1: admin.address: value ":8081": reachable from other machines: set admin.token_file too, or use a loopback address such as 127.0.0.1:8081`}},
+		{"listener without address", "listeners: [{ name: web }]" + tail, []string{`sluice.yaml:1: listeners[0].address: required: ` + listen[5:]}},
+		{"listener address", `listeners: [{ address: "80" }]` + tail, []string{`sluice.yaml:1: listeners[0].address: value "80": ` + listen}},
+		{"listener port", `listeners: [{ address: ":65536" }]` + tail, []string{`sluice.yaml:1: listeners[0].address: value ":65536": ` + listen}},
+		{"listener IP", `listeners: [{ address: "300.1.1.1:80" }]` + tail, []string{`sluice.yaml:1: listeners[0].address: value "300.1.1.1:80": ` + listen}},
+		{"listeners on one port", "listeners:\n- { address: ':80' }\n- { address: '127.0.0.1:80' }" + tail, []string{
+			`sluice.yaml:3: listeners[1].address: value "127.0.0.1:80": already taken by listeners[0].address (:80): want another port or address`}},
+		{"listener on the admin's port", "listeners:\n- { address: ':8081' }" + tail, []string{
+			`sluice.yaml:2: listeners[0].address: value ":8081": already taken by admin.address (127.0.0.1:8081): want another port or address`}},
+		{"listener names", "listeners:\n- { name: a, address: ':1' }\n- { name: a, address: ':2' }" + tail, []string{
+			`sluice.yaml:3: listeners[1].name: value "a": the same as listeners[0].name at sluice.yaml:2`}},
+		{"service name", "services: { 'a/b': { consul: {} } }\nroutes: [{ service: a }]", []string{
+			`sluice.yaml:1: services.a/b: value "a/b": ` + name,
+			`sluice.yaml:2: routes[0].service: value "a": no such service`}},
+		{"two sources", "services:\n  star:\n    consul: {}\n    peers: ['a:1']" + route, []string{
+			`sluice.yaml:4: services.star: has two sources, consul and peers: want one`}},
+		{"no source", "services:\n  star:\n    balance: {}" + route, []string{
+			`sluice.yaml:2: services.star: no source: want "consul: { service: NAME }" or "peers: [HOST:PORT, …]"`}},
+		{"policy", "services:\n  star:\n    consul: {}\n    balance: { policy: roundrobin }" + route, []string{
+			`sluice.yaml:4: services.star.balance.policy: value "roundrobin": want one of ewma, hash, least_conn, random, round_robin, sticky (did you mean round_robin?)`}},
+		{"boolean", "services:\n  star:\n    consul: { passing_only: yes }" + route, []string{
+			`sluice.yaml:3: services.star.consul.passing_only: value "yes": want true or false`}},
+		{"peer without port", "services:\n  star:\n    peers: ['127.0.0.1']" + route, []string{
+			`sluice.yaml:3: services.star.peers[0]: value "127.0.0.1": ` + peer}},
+		{"peer weight", "services:\n  star:\n    peers: ['a:1 weight=65536']" + route, []string{
+			`sluice.yaml:3: services.star.peers[0]: value "a:1 weight=65536": ` + peer}},
+		{"peer twice", "services:\n  star:\n    peers:\n    - a:1\n    - A:1 weight=2" + route, []string{
+			`sluice.yaml:5: services.star.peers[1]: value "A:1 weight=2": the same as services.star.peers[0] at sluice.yaml:4`}},
+		{"route twice", "services: { star: { consul: {} } }\nroutes:\n- { host: a.b, service: star }\n- { host: A.b., path: /, service: star }", []string{
+			`sluice.yaml:4: routes[1]: value "A.b./": the same as routes[0] at sluice.yaml:3`}},
+		{"route without service", "services: { star: { consul: {} } }\nroutes: [{ path: / }]", []string{
+			`sluice.yaml:2: routes[0].service: required: a text on one line`}},
+		{"one mistake, reached twice", "services:\n  a: { peers: ['a:1'], timeouts: &t { connect: 0s } }\n  b: { peers: ['a:1'], timeouts: *t }\nroutes: [{ service: a }]", []string{
+			`sluice.yaml:2: services.a.timeouts.connect: value "0s": want a duration with a unit (ms, s, m, h), from 1ms to 10m`,
+			`sluice.yaml:2: services.b.timeouts.connect: value "0s": want a duration with a unit (ms, s, m, h), from 1ms to 10m`}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := Parse("sluice.yaml", []byte(test.text))
+			diffLines(t, err, test.want)
+		})
+	}
+}

@@ -1,0 +1,98 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+)
+
+func environ(pairs ...string) func(string) string {
+	return func(name string) string {
+		for i := 0; i < len(pairs); i += 2 {
+			if pairs[i] == name {
+				return pairs[i+1]
+			}
+		}
+		return ""
+	}
+}
+
+func TestServiceFlagEqualsFile(t *testing.T) {
+	flags, err := Input{Service: "star", Getenv: environ()}.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if file := mustParse(t, tail); !reflect.DeepEqual(flags.Config, file) {
+		t.Errorf("flags %+v\nfile  %+v", flags.Config, file)
+	}
+	if flags.Source != "command line" {
+		t.Errorf("source %q", flags.Source)
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "sluice.yaml")
+	text := "consul: &c\n  addresses: [\"http://file:1\"]\n  token_file: /file\n  tls: { ca: file }\nadmin: { address: 127.0.0.1:1 }" + tail
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := environ("CONSUL_HTTP_ADDR", "env:1", "CONSUL_HTTP_TOKEN", "s3cret", "CONSUL_HTTP_SSL", "true",
+		"CONSUL_CACERT", "env", "CONSUL_TLS_SERVER_NAME", "name", "CONSUL_HTTP_SSL_VERIFY", "false", "CONSUL_NAMESPACE", "ns")
+	load := func(in Input) *Config {
+		t.Helper()
+		in.File = file
+		r, err := in.Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Config
+	}
+	if c := load(Input{}).Consul; c.Addresses[0] != "http://file:1" || c.TokenFile != "/file" {
+		t.Errorf("file: %+v", c)
+	}
+	if c := load(Input{Getenv: env}).Consul; len(c.Addresses) != 1 || c.Addresses[0] != "https://env:1" || c.Token != "s3cret" || c.TokenFile != "" {
+		t.Errorf("environment over file: %+v", c)
+	} else if want := (ConsulTLS{CA: "env", ServerName: "name", SkipVerify: true}); c.TLS != want || c.Namespace != "ns" {
+		t.Errorf("environment over file: %+v", c)
+	}
+	c := load(Input{Getenv: env, Consul: "http://flag:1", Admin: "127.0.0.1:2", Listen: ":3"})
+	if len(c.Consul.Addresses) != 1 || c.Consul.Addresses[0] != "http://flag:1" {
+		t.Errorf("flag over environment: %+v", c.Consul)
+	}
+	if c.Admin.Address != "127.0.0.1:2" || c.Listeners[0] != (Listener{Name: "web", Address: ":3"}) {
+		t.Errorf("flags over file: %+v %+v", c.Admin, c.Listeners)
+	}
+	both := environ("CONSUL_HTTP_TOKEN", "s3cret", "CONSUL_HTTP_TOKEN_FILE", "/env")
+	if c := load(Input{Getenv: both}).Consul; c.Token != "" || c.TokenFile != "/env" {
+		t.Errorf("token file over token: %+v", c)
+	}
+}
+
+func TestFlagErrorsNameTheFlag(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "sluice.yaml")
+	if err := os.WriteFile(file, []byte("listeners: [{ address: ':80' }]"+tail), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		in   Input
+		want string
+	}{
+		{Input{}, "nothing to serve: give --config FILE, or --service NAME for a service in Consul"},
+		{Input{File: "a.yaml", Service: "b"}, "--service b: not allowed beside --config: name the service in a.yaml"},
+		{Input{File: filepath.Join(dir, "no.yaml")}, "read configuration: open " + dir + "/no.yaml: no such file or directory"},
+		{Input{File: dir}, "read configuration: read " + dir + ": is a directory"},
+		{Input{File: file, Listen: ":81"}, `--listen: value ":81": not allowed here: the listeners are set at ` + file + ":1"},
+		{Input{Service: "a b"}, `--service: services.a b: value "a b": want a name of up to 128 letters, digits, '.', '_' or '-' that starts with a letter or digit`},
+		{Input{Service: "a", Listen: "80"}, `--listen: listeners[0].address: value "80": want HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535`},
+		{Input{Service: "a", Admin: "x"}, `--admin: admin.address: value "x": want HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535`},
+		{Input{Service: "a", Consul: "ftp://x"}, `--consul: consul.addresses[0]: value "ftp://x": want http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH`},
+		{Input{Service: "a", Getenv: environ("CONSUL_HTTP_ADDR", ":")}, `CONSUL_HTTP_ADDR: consul.addresses[0]: value ":": want http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH`},
+	}
+	for _, test := range tests {
+		if _, err := test.in.Load(); err == nil || err.Error() != test.want {
+			t.Errorf("%+v:\n got  %v\n want %s", test.in, err, test.want)
+		}
+	}
+}

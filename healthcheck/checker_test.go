@@ -1,0 +1,283 @@
+package healthcheck
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/balancer"
+)
+
+func TestARemovedPeerIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		probe := newScript()
+		f := judged(t, activeSettings(probe), Options{})
+		defer f.close()
+		f.Apply(instances(2))
+		time.Sleep(time.Minute)
+		f.Apply(instances(1))
+		synctest.Wait()
+		before, _ := probe.count(instance(1))
+		time.Sleep(time.Minute)
+		if after, _ := probe.count(instance(1)); after != before {
+			t.Errorf("%d checks after the peer left", after-before)
+		}
+		if probe.forgotten[instance(1).HostPort()] == 0 {
+			t.Error("the probe was not told")
+		}
+	})
+}
+
+// A verdict on a peer that left while it was checked is dropped.
+func TestAVerdictOnAPeerThatIsGoneIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		probe := newScript()
+		probe.takes = 500 * time.Millisecond
+		s := activeSettings(probe)
+		s.Active.UnhealthyThreshold = 1
+		f := judged(t, s, Options{})
+		defer f.close()
+		probe.set(instance(0), true)
+		f.Apply(instances(1))
+		time.Sleep(100 * time.Millisecond) // the check is under way
+		f.Apply(nil)
+		synctest.Wait()
+		probe.set(instance(0), false)
+		f.Apply(instances(1)) // the same instance, another peer
+		time.Sleep(450 * time.Millisecond)
+		synctest.Wait()
+		if f.eligible() != 1 {
+			t.Errorf("reasons %q", f.peer(0).Reasons())
+		}
+		if s := f.checker.Stats(); s.ChecksFailed != 0 {
+			t.Errorf("stats %+v, want no failed check", s)
+		}
+		before, _ := probe.count(instance(0))
+		time.Sleep(105 * time.Second)
+		if after, _ := probe.count(instance(0)); after-before > 11 {
+			t.Errorf("%d checks in 105 s: the peer that is gone is still checked", after-before)
+		}
+	})
+}
+
+// So is one that was come to in a way that does not count any more.
+func TestAVerdictByOldSettingsIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		probe := newScript()
+		probe.takes = 500 * time.Millisecond
+		s := activeSettings(probe)
+		s.Active.UnhealthyThreshold = 1
+		f := judged(t, s, Options{})
+		defer f.close()
+		probe.set(instance(0), true)
+		f.Apply(instances(1))
+		time.Sleep(100 * time.Millisecond) // the check is under way
+		other := newScript()
+		s.Active.Probe = other
+		f.reconfigure(s)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n, _ := other.count(instance(0)); f.eligible() != 1 || n == 0 {
+			t.Errorf("%d checks by the new settings, reasons %q", n, f.peer(0).Reasons())
+		}
+	})
+}
+
+// A peer that returns while it drains has what it had, and is checked again.
+func TestAPeerThatReturnsIsCheckedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		probe := newScript()
+		f := judged(t, activeSettings(probe), Options{})
+		defer f.close()
+		f.Apply(instances(1))
+		synctest.Wait()
+		token, _ := f.pick(0)
+		probe.set(instance(0), true)
+		time.Sleep(20 * time.Second)
+		f.Apply(nil)
+		synctest.Wait()
+		time.Sleep(time.Second)
+		f.Apply(instances(1))
+		if f.peer(0) != token.Peer || f.eligible() != 0 {
+			t.Error("the peer lost its state")
+		}
+		probe.set(instance(0), false)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if f.eligible() != 1 {
+			t.Errorf("reasons %q", f.peer(0).Reasons())
+		}
+		token.Done(balancer.Outcome{})
+	})
+}
+
+func TestReloadKeepsHealth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		probe := newScript()
+		f := judged(t, activeSettings(probe), Options{})
+		defer f.close()
+		f.Apply(instances(3))
+		synctest.Wait()
+		probe.set(instance(0), true)
+		time.Sleep(20 * time.Second)
+		other := newScript()
+		other.set(instance(0), true)
+		s := activeSettings(other)
+		s.Active.Interval = time.Second
+		f.reconfigure(s)
+		synctest.Wait()
+		if f.eligible() != 2 || !probe.closed || other.closed {
+			t.Errorf("%d eligible, want 2; closed: old %v, new %v", f.eligible(), probe.closed, other.closed)
+		}
+		time.Sleep(10*time.Second + time.Millisecond)
+		if n, _ := other.count(instance(1)); n < 9 {
+			t.Errorf("%d checks in 10 s with the new interval of 1 s", n)
+		}
+		_, before := probe.count(instance(0))
+		time.Sleep(time.Minute)
+		if _, after := probe.count(instance(0)); after != before {
+			t.Error("the old probe is still used")
+		}
+		// Without checks nobody is unhealthy.
+		f.reconfigure(Settings{})
+		synctest.Wait()
+		if f.eligible() != 3 || !other.closed {
+			t.Errorf("%d eligible without checks, want 3; closed: %v", f.eligible(), other.closed)
+		}
+		// And with checks again, nobody is until they have failed.
+		third := newScript()
+		third.set(instance(0), true)
+		s = activeSettings(third)
+		s.Active.MustPassFirst = true // for new peers
+		f.reconfigure(s)
+		synctest.Wait()
+		if f.eligible() != 3 {
+			t.Errorf("%d eligible with checks again, want 3", f.eligible())
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if f.eligible() != 2 {
+			t.Errorf("%d eligible after some checks, want 2", f.eligible())
+		}
+	})
+}
+
+// Many verdicts at once are few snapshots.
+func TestAStormOfVerdictsIsToldTogether(t *testing.T) {
+	const peers = 2000
+	probe := newScript()
+	s := activeSettings(probe)
+	s.Active.UnhealthyThreshold = 1
+	f := judged(t, s, Options{})
+	defer f.close()
+	set := instances(peers)
+	for _, i := range set {
+		probe.set(i, true)
+	}
+	f.Apply(set)
+	deadline := time.Now().Add(30 * time.Second)
+	for f.eligible() > 0 && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	if f.eligible() > 0 {
+		t.Fatalf("%d of %d peers are eligible", f.eligible(), peers)
+	}
+	if n := f.Snapshot().Generation; n > peers/4 {
+		t.Errorf("%d snapshots for %d verdicts", n, peers)
+	}
+}
+
+func TestCloseEndsChecks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		probe := newScript()
+		probe.takes = time.Hour
+		s := activeSettings(probe)
+		s.Active.Timeout = time.Hour
+		f := judged(t, s, Options{})
+		f.Apply(instances(5))
+		synctest.Wait()
+		start := time.Now()
+		f.monitor.Close()
+		if took := time.Since(start); took != 0 || probe.running != 0 {
+			t.Errorf("Close took %v and left %d checks", took, probe.running)
+		}
+		f.close()
+		f.checker.Configure(Settings{}) // too late, and harmless
+		if got := strings.Join(f.events(), "; "); got != "" {
+			t.Errorf("events %q", got)
+		}
+	})
+}
+
+func TestAfterFirstChecks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		probe := newScript()
+		probe.takes = 100 * time.Millisecond
+		s := activeSettings(probe)
+		s.Active.MustPassFirst = true
+		f := judged(t, s, Options{MaxChecks: 2})
+		defer f.close()
+		probe.set(instance(1), true)
+		f.Apply(instances(5))
+		var called time.Duration
+		eligible := 0
+		start := time.Now()
+		f.checker.AfterFirstChecks(func() { called, eligible = time.Since(start), f.eligible() })
+		time.Sleep(50 * time.Millisecond)
+		f.Apply(slices.Delete(instances(5), 4, 5)) // one leaves without having been checked
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if called < 200*time.Millisecond || called > 300*time.Millisecond || eligible != 3 {
+			t.Errorf("called after %v with %d eligible, want 200ms, or 300ms if the one that left was checked, and 3", called, eligible)
+		}
+	})
+}
+
+func TestAfterFirstChecksThatNeedNotPass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		probe := newScript()
+		probe.takes = time.Hour
+		f := judged(t, activeSettings(probe), Options{})
+		defer f.close()
+		f.Apply(instances(5))
+		called := false
+		f.checker.AfterFirstChecks(func() { called = true })
+		if !called {
+			t.Error("not called at once")
+		}
+	})
+}
+
+func TestStopEndsTheWaitForFirstChecks(t *testing.T) {
+	for name, end := range map[string]func(*fixture){
+		"stop":        func(f *fixture) { f.checker.Stop() },
+		"reconfigure": func(f *fixture) { f.reconfigure(Settings{}) },
+		"no peers":    func(f *fixture) { f.Apply(nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				probe := newScript()
+				probe.takes = time.Second
+				s := activeSettings(probe)
+				s.Active.Timeout = time.Hour
+				s.Active.MustPassFirst = true
+				f := judged(t, s, Options{MaxChecks: 1})
+				f.Apply(instances(5))
+				called := false
+				f.checker.AfterFirstChecks(func() { called = true })
+				synctest.Wait()
+				if called {
+					t.Error("called at once")
+				}
+				end(f)
+				synctest.Wait()
+				if !called {
+					t.Error("not called")
+				}
+				f.close()
+			})
+		})
+	}
+}

@@ -1,0 +1,92 @@
+package healthcheck
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"sluice/balancer"
+)
+
+// Requests, verdicts of checks, another set and other settings at once.
+func TestChurn(t *testing.T) {
+	probe := newScript()
+	s := passiveSettings()
+	s.Passive.Ejection, s.Passive.MaxEjection, s.Passive.Interval = time.Millisecond, 5*time.Millisecond, 2*time.Millisecond
+	s.Passive.SuccessRate = &SuccessRate{StdevFactor: 1, Below: 1, MinRequests: 5, MinPeers: 2}
+	s.Passive.Latency = &Latency{Factor: 2, MinRequests: 5, MinPeers: 2}
+	s.Active = &Active{Probe: probe, Interval: time.Millisecond, FailingInterval: time.Millisecond, Jitter: 0.5,
+		Timeout: time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1}
+	f := judged(t, s, Options{MaxChecks: 4})
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	repeat := func(step func(n int)) {
+		all.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+					step(n)
+				}
+			}
+		})
+	}
+	phases := [][]balancer.Outcome{{fine}, {refused, reset, gateway}, {fine, internal}}
+	for range 3 {
+		repeat(func(n int) {
+			if token, err := f.Pick(nil); err == nil {
+				phase := phases[time.Now().UnixMilli()/10%3]
+				token.Done(phase[n%len(phase)])
+			}
+		})
+	}
+	repeat(func(n int) {
+		f.Apply(instances(1 + n%7))
+		probe.set(instance(n%7), n%3 == 0)
+		time.Sleep(time.Millisecond)
+	})
+	repeat(func(n int) {
+		c := s
+		if n%3 == 0 {
+			c.Active = nil
+		}
+		if n%5 == 0 {
+			c.Passive = Passive{}
+		}
+		f.reconfigure(c)
+		f.checker.Stats()
+		time.Sleep(3 * time.Millisecond)
+	})
+	deadline := time.Now().Add(30 * time.Second)
+	happened := func() bool {
+		s := f.checker.Stats()
+		return s.ChecksFailed > 20 && s.ChecksPassed > 20 && s.Ejections[CauseFailures] > 20
+	}
+	for !happened() && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	if !happened() {
+		t.Errorf("stats %+v: the test does not do what it is for", f.checker.Stats())
+	}
+	close(stop)
+	all.Wait()
+	// Once nothing fails any more, everybody is back soon.
+	for n := range 7 {
+		probe.set(instance(n), false)
+	}
+	f.Apply(instances(7))
+	f.reconfigure(s)
+	for f.eligible() < 7 && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	if f.eligible() < 7 {
+		for _, p := range f.Snapshot().All {
+			t.Errorf("%v: %q", p, p.Reasons())
+		}
+	}
+	f.close()
+	if running, _ := f.monitor.Load(); running != 0 {
+		t.Errorf("%d checks run after Close", running)
+	}
+}

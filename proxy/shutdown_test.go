@@ -1,0 +1,131 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Shutdown lets the request in flight finish, and its connection ends with the
+// answer; idle connections end at once.
+func TestShutdownFinishesRequests(t *testing.T) {
+	arrived, proceed := make(chan struct{}), make(chan struct{})
+	origin := startOrigin(t, func(c *originConn) bool {
+		r, ok := c.request()
+		if !ok {
+			return false
+		}
+		if r.URL.Path == "/slow" {
+			close(arrived)
+			<-proceed
+		}
+		io.WriteString(c.Conn, okResponse)
+		return true
+	})
+	p := newUnmanagedProxy(t, Options{}, origin.address())
+	idle, busy, silent := p.dial(), p.dial(), p.dial()
+	io.WriteString(idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	readResponse(t, idle)
+	io.WriteString(busy, "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-arrived
+	eventually(t, "three connections", func() bool { return p.Connections() == 3 })
+
+	ended := make(chan error, 1)
+	go func() { ended <- p.Shutdown(context.Background(), 0) }()
+	for _, conn := range []net.Conn{idle, silent} {
+		if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("idle connection: %d, %v, want EOF", n, err)
+		}
+	}
+	eventually(t, "no new connections", func() bool { return !p.accepts() })
+	select {
+	case err := <-ended:
+		t.Fatalf("shutdown ended with a request in flight: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(proceed)
+	answer, err := io.ReadAll(busy)
+	if err != nil || !strings.HasSuffix(string(answer), "\r\n\r\nok") || !strings.Contains(string(answer), "\r\nConnection: close\r\n") {
+		t.Errorf("got %q, %v", answer, err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("shutdown: %v", err)
+	}
+}
+
+// accepts reports whether a connection can be made.
+func (p *testProxy) accepts() bool {
+	conn, err := net.Dial("tcp", p.address)
+	if err == nil {
+		conn.Close()
+	}
+	return err == nil
+}
+
+func TestShutdownCutsWhatIsLeft(t *testing.T) {
+	arrived := make(chan struct{}, 1)
+	origin := startOrigin(t, func(c *originConn) bool {
+		c.request()
+		arrived <- struct{}{}
+		io.ReadAll(c.Conn) // until cut
+		return false
+	})
+	p := newUnmanagedProxy(t, Options{}, origin.address())
+	conn := p.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-arrived
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	if err := p.Shutdown(ctx, 0); err != context.DeadlineExceeded {
+		t.Errorf("shutdown: %v", err)
+	}
+	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the client's connection is still open")
+	}
+	eventually(t, "connections closed", func() bool { return origin.open() == 0 })
+	p.pool.Close()
+}
+
+// A request on a connection that was idle when the server began to stop is
+// served, and is the last one on it.
+func TestShutdownServesIdleConnectionsOnceMore(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := newUnmanagedProxy(t, Options{}, origin.address())
+	used, fresh := p.dial(), p.dial()
+	io.WriteString(used, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	readResponse(t, used)
+	eventually(t, "two connections", func() bool { return p.Connections() == 2 })
+	ended := make(chan error, 1)
+	go func() { ended <- p.Shutdown(context.Background(), time.Hour) }()
+	eventually(t, "no new connections", func() bool { return !p.accepts() })
+	for _, conn := range []net.Conn{used, fresh} {
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		answer, err := io.ReadAll(conn)
+		if err != nil || !strings.HasSuffix(string(answer), "\r\nConnection: close\r\n\r\nok") {
+			t.Errorf("got %q, %v", answer, err)
+		}
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// One that stays silent is closed when the grace is over.
+func TestShutdownWaitsForIdleConnectionsNoLonger(t *testing.T) {
+	p := newUnmanagedProxy(t, Options{})
+	silent := p.dial()
+	eventually(t, "a connection", func() bool { return p.Connections() == 1 })
+	ended := make(chan error, 1)
+	go func() { ended <- p.Shutdown(context.Background(), 100*time.Millisecond) }()
+	if n, err := silent.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("silent connection: %d, %v, want EOF", n, err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
