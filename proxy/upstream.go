@@ -44,6 +44,7 @@ type upstreamConn struct {
 	response []byte // where to read
 	n        int
 	err      error
+	woken    bool // before all of the request was sent
 
 	patience time.Duration // how long roundTrip waits; 0: until the deadline
 	leavable bool          // roundTrip waits no longer than the peer is trusted
@@ -71,7 +72,7 @@ func (u *upstreamConn) close() {
 // peer. An error without sent is errStale, or that of a socket already dead.
 func (u *upstreamConn) roundTrip(request, body, response []byte) (n int, sent bool, err error) {
 	u.request, u.body, u.response, u.sent = request, body, response, false
-	u.n, u.err = 0, nil
+	u.n, u.err, u.woken = 0, nil, false
 	if u.patience > 0 {
 		u.conn.SetReadDeadline(time.Now().Add(u.patience))
 		defer u.conn.SetReadDeadline(time.Time{})
@@ -80,13 +81,11 @@ func (u *upstreamConn) roundTrip(request, body, response []byte) (n int, sent bo
 		err = u.raw.Read(u.onSocket)
 		switch {
 		case err != nil && u.wokenInError(err):
-			switch waiting := u.sent && len(u.request) == 0; {
-			case waiting && u.leavable && u.transport.suspects(u):
-				return 0, true, errSuspected
-			case waiting && u.patience > 0:
-				return 0, true, errPatience
+			if waiting := u.sent && len(u.request) == 0; !waiting {
+				u.woken = true
+			} else if err := u.noLonger(); err != nil {
+				return 0, true, err
 			}
-			continue
 		case err != nil:
 			return 0, u.sent, err
 		case u.err != nil:
@@ -100,6 +99,28 @@ func (u *upstreamConn) roundTrip(request, body, response []byte) (n int, sent bo
 			return u.n, true, nil
 		}
 	}
+}
+
+// noLonger returns why a peer that has got the request is not waited for any
+// longer; nil: whoever waits was woken in error.
+func (u *upstreamConn) noLonger() error {
+	switch {
+	case u.leavable && u.transport.suspects(u):
+		return errSuspected
+	case u.patience > 0:
+		return errPatience
+	}
+	return nil
+}
+
+// overdue is called when there is nothing to do but to wait, and reports whether
+// the end of that has come before: u was woken while it still had to send.
+func (u *upstreamConn) overdue() bool {
+	if u.woken {
+		u.woken = false
+		u.err = u.noLonger()
+	}
+	return u.err != nil
 }
 
 // step does what can be done on the socket at once and reports whether
@@ -124,13 +145,13 @@ func (u *upstreamConn) step(fd uintptr) bool {
 			return true
 		}
 		if u.request, u.body = u.body, nil; len(u.request) == 0 {
-			return false
+			return u.overdue()
 		}
 	}
 	n, err := receive(fd, u.response)
 	switch {
 	case err == errWouldBlock:
-		return false
+		return u.overdue()
 	case err != nil:
 		u.err = err
 	case n == 0:

@@ -1,0 +1,39 @@
+package proxy
+
+import (
+	"testing"
+	"time"
+)
+
+// What ends the wait for a peer may come before the request is sent: then the
+// wait does not begin.
+func TestRoundTripThatIsWokenBeforeItSends(t *testing.T) {
+	request := []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	for name, test := range map[string]struct {
+		wake func(*upstreamConn)
+		want error
+	}{
+		"by failing checks": {func(u *upstreamConn) {
+			u.leavable = true
+			u.transport.Suspect()
+		}, errSuspected},
+		"by its patience": {func(u *upstreamConn) { u.patience = time.Nanosecond }, errPatience},
+	} {
+		t.Run(name, func(t *testing.T) {
+			origin := startOrigin(t, hanging)
+			p := startProxy(t, Options{}, origin.address())
+			transport := p.pool.Snapshot().All[0].Transport.(*Transport)
+			u, err := transport.dial(t.Context(), time.Now(), patience, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer transport.discard(u)
+			u.arm(transport.sweeper, time.Second)
+			test.wake(u)
+			if n, sent, err := u.roundTrip(request, nil, make([]byte, 100)); n > 0 || !sent || err != test.want {
+				t.Errorf("got %d, %v, %v, want %v", n, sent, err, test.want)
+			}
+			eventually(t, "the request has arrived", func() bool { return origin.got() == string(request) })
+		})
+	}
+}
