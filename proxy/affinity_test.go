@@ -21,7 +21,7 @@ func startAffine(t *testing.T, o Options, policy balancer.Policy, a *route.Affin
 	}
 	p := startProxy(t, o, addresses...)
 	p.setPolicy(policy)
-	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: a})
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: a})
 	return p
 }
 
@@ -178,7 +178,7 @@ func TestStickyCookie(t *testing.T) {
 	}
 	refreshing := *a
 	refreshing.RefreshCookie = true
-	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: &refreshing})
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: &refreshing})
 	if answer, peer := p.get("/", "Cookie: peer="+values["1"]); peer != "1" || setCookie.FindString(answer) == "" {
 		t.Errorf("the cookie is not refreshed: %q", answer)
 	}
@@ -188,7 +188,7 @@ func TestStickyCookie(t *testing.T) {
 func TestNoStickyCookieWithoutAPeer(t *testing.T) {
 	p := startProxy(t, Options{})
 	p.setPolicy(balancer.PolicySticky)
-	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: &route.Affinity{Cookie: "peer"}})
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: &route.Affinity{Cookie: "peer"}})
 	if answer := p.raw(closingRequest); !strings.HasPrefix(answer, "HTTP/1.1 503 ") || strings.Contains(answer, "Set-Cookie") {
 		t.Errorf("got %q", answer)
 	}
@@ -207,7 +207,7 @@ func TestStickyCookieAndInterimResponses(t *testing.T) {
 		})
 		p := startProxy(t, Options{}, origin.address())
 		p.setPolicy(balancer.PolicySticky)
-		p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: &route.Affinity{Cookie: "peer"}})
+		p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: &route.Affinity{Cookie: "peer"}})
 		answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: x\r\n\r\n")
 		head, rest, _ := strings.Cut(answer, "\r\n\r\n")
 		if strings.Contains(head, "Set-Cookie") || strings.Count(rest, "Set-Cookie: peer=") != 1 {

@@ -16,7 +16,7 @@ import (
 func TestWaitForFirstPeer(t *testing.T) {
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{})
-	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: 10 * time.Second})
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: 10 * time.Second})
 	conn := p.dial()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	time.Sleep(20 * time.Millisecond)
@@ -25,7 +25,7 @@ func TestWaitForFirstPeer(t *testing.T) {
 		t.Errorf("got %d %q", status, body)
 	}
 	p.setPeers()
-	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: 10 * time.Millisecond})
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: 10 * time.Millisecond})
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	if status, _ := readResponse(t, conn); status != 503 {
 		t.Errorf("got %d, want 503 after waiting in vain", status)
@@ -115,7 +115,7 @@ func TestRetryWhereSafe(t *testing.T) {
 func TestRetryAfterConnectFailure(t *testing.T) {
 	good := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, append(nowhere, good.address())...)
-	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2}})
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2}})
 	conn := p.dial()
 	for i := range 10 {
 		body := strings.Repeat("x", 1+i%2*50000)
@@ -132,7 +132,7 @@ func TestNoPeerAnswers(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	p.setPeers(startOrigin(t, hanging).address())
-	p.setService(route.Service{Timeouts: route.Timeouts{Connect: time.Second, ResponseHeader: 50 * time.Millisecond, Idle: time.Second}, Retry: route.Retry{Attempts: 2}})
+	p.setService(route.Service{Timeouts: route.Timeouts{Connect: patience, ResponseHeader: 50 * time.Millisecond, Idle: patience}, Retry: route.Retry{Attempts: 2}})
 	if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 504 ") || !strings.Contains(got, "X-Sluice-Reason: upstream_timeout\r\n") {
 		t.Errorf("got %q", got)
 	}
@@ -151,7 +151,7 @@ func TestPerTryTimeout(t *testing.T) {
 			hung := startOrigin(t, hanging)
 			good := startOrigin(t, answering(okResponse))
 			p := startProxy(t, Options{}, hung.address(), good.address())
-			timeouts := route.DefaultTimeouts()
+			timeouts := defaultTimeouts()
 			timeouts.ResponseHeader = test.timeout
 			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 2, PerTryTimeout: 100 * time.Millisecond}})
 			conn := p.dial()
@@ -174,7 +174,7 @@ func TestPerTryTimeout(t *testing.T) {
 // All attempts together take no longer than the response header timeout.
 func TestResponseHeaderTimeoutBoundsAllTries(t *testing.T) {
 	p := startProxy(t, Options{}, startOrigin(t, hanging).address(), startOrigin(t, hanging).address())
-	timeouts := route.DefaultTimeouts()
+	timeouts := defaultTimeouts()
 	timeouts.ResponseHeader = 150 * time.Millisecond
 	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 50, PerTryTimeout: 100 * time.Millisecond}})
 	if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 504 ") {
@@ -204,7 +204,7 @@ func TestKeptBodyIsSentAgain(t *testing.T) {
 				return true
 			})
 			p := startProxy(t, Options{}, dying.address(), good.address())
-			p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 2, BodyBytes: 250_000}})
+			p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2, BodyBytes: 250_000}})
 			conn := p.dial()
 			reader := bufio.NewReader(conn)
 			content := strings.Repeat("0123456789", size/10)

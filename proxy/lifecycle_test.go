@@ -121,10 +121,10 @@ func TestChurnUnderLoad(t *testing.T) {
 		origins, addresses = append(origins, o), append(addresses, o.address())
 	}
 	p := startProxy(t, Options{}, addresses...)
-	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 1}})
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}})
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
-	var failed, served atomic.Int64
+	var served atomic.Int64
 	for i := range 8 {
 		method := []string{"GET", "POST"}[i%2]
 		wg.Go(func() {
@@ -136,8 +136,8 @@ func TestChurnUnderLoad(t *testing.T) {
 				default:
 				}
 				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", method)
-				if status, _ := readResponse(t, conn); status != 200 {
-					failed.Add(1)
+				if status, body := readResponse(t, conn); status != 200 {
+					t.Errorf("%s: got %d %q", method, status, body)
 				}
 				served.Add(1)
 			}
@@ -150,8 +150,8 @@ func TestChurnUnderLoad(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
-	if failed.Load() > 0 || served.Load() < 100 {
-		t.Errorf("%d of %d requests failed", failed.Load(), served.Load())
+	if served.Load() < 100 {
+		t.Errorf("%d requests were served", served.Load())
 	}
 	p.setPeers()
 	eventually(t, "drained peers are gone", func() bool { return len(p.pool.Snapshot().Draining) == 0 })

@@ -73,7 +73,7 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{})
 	p.limit(balancer.Limits{Pending: 1}, nil)
-	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: 10 * time.Second})
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: 10 * time.Second})
 	conn := p.dial()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	eventually(t, "a pending request", func() bool { return p.pool.Pending() == 1 })

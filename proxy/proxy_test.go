@@ -73,7 +73,7 @@ func newUnmanagedProxy(t testing.TB, o Options, addresses ...string) *testProxy 
 		t.Fatal(err)
 	}
 	p.setPeers(addresses...)
-	p.setService(route.Service{Timeouts: route.DefaultTimeouts(), Retry: route.Retry{Attempts: 3}})
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3}})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -87,6 +87,14 @@ func newUnmanagedProxy(t testing.TB, o Options, addresses ...string) *testProxy 
 		}
 	})
 	return p
+}
+
+// defaultTimeouts are those of services, but for that of connecting: a machine
+// that stands still for a second is no peer that cannot be connected to.
+func defaultTimeouts() route.Timeouts {
+	timeouts := route.DefaultTimeouts()
+	timeouts.Connect = patience
+	return timeouts
 }
 
 // inflight returns how many requests are in flight, at peers that drain too.

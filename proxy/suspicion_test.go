@@ -43,7 +43,7 @@ func (p *testProxy) fail(address string) {
 }
 
 func patientService(attempts int) route.Service {
-	timeouts := route.DefaultTimeouts()
+	timeouts := defaultTimeouts()
 	timeouts.ResponseHeader = time.Hour
 	return route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: attempts}}
 }

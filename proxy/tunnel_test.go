@@ -87,7 +87,7 @@ func TestUpgradeToOtherThanAskedFor(t *testing.T) {
 func TestTunnelIdleTimeout(t *testing.T) {
 	origin := startOrigin(t, echoing)
 	p := startProxy(t, Options{}, origin.address())
-	timeouts := route.DefaultTimeouts()
+	timeouts := defaultTimeouts()
 	timeouts.Tunnel = 300 * time.Millisecond
 	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
 	// use has a tunnel in use for longer than it may be idle. The longest pause
