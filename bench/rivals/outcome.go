@@ -1,0 +1,115 @@
+//go:build linux
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// outcome is what came of one scenario for one rival.
+type outcome struct {
+	Scenario string          `json:"scenario"`
+	Rival    string          `json:"rival"`
+	Error    string          `json:"error,omitempty"` // it came to no end, for this reason
+	Requests int             `json:"requests"`
+	Failed   map[string]int  `json:"failed,omitempty"`   // by reason
+	Failing  time.Duration   `json:"failing_ns"`         // the longest from an event to the last failure before the next one
+	P99      time.Duration   `json:"p99_ns"`             // of all requests, failed ones too
+	Slowest  time.Duration   `json:"slowest_ns"`         // as well
+	Calm     bool            `json:"calm"`               // all instances answered in the end, and nothing failed
+	Joins    []time.Duration `json:"joins_ns,omitempty"` // from the registration of an instance to its first answer
+	Queries  int64           `json:"queries,omitempty"`  // to Consul, where they are counted
+	Late     time.Duration   `json:"late_ns"`            // how late the load sent a request, at most
+}
+
+// failed returns how many requests failed.
+func (o outcome) failed() int {
+	sum := 0
+	for _, n := range o.Failed {
+		sum += n
+	}
+	return sum
+}
+
+// run plays a scenario for a rival. An error is only one of what both need:
+// what went wrong with the rival is in the outcome.
+func (s scenario) run(ctx context.Context, c *cluster, e entry) (outcome, error) {
+	o := outcome{Scenario: s.name, Rival: e.name}
+	st, err := newStage(ctx, c, e, s)
+	if err != nil {
+		o.Error = err.Error()
+		return o, ctx.Err()
+	}
+	var before int64
+	if st.relay != nil {
+		before = st.relay.queries.Load()
+	}
+	playErr := s.play(ctx, st)
+	end := time.Now()
+	if st.relay != nil {
+		o.Queries = st.relay.queries.Load() - before
+	}
+	o.Calm, o.Joins = st.recovered, st.joins
+	samples, err := st.close()
+	o.count(samples, st.begin, end, st.events)
+	if playErr != nil {
+		o.Error = playErr.Error()
+	}
+	return o, cmp.Or(ctx.Err(), err)
+}
+
+// count sums up the requests that were due between begin and end.
+func (o *outcome) count(samples []sample, begin, end time.Time, events []time.Time) {
+	var latencies []time.Duration
+	o.Failed = make(map[string]int)
+	for _, s := range samples {
+		if s.Due.Before(begin) || s.Due.After(end) {
+			continue
+		}
+		latencies = append(latencies, s.Latency)
+		o.Late = max(o.Late, s.Late)
+		if s.Failure == "" {
+			continue
+		}
+		o.Failed[s.Failure]++
+		if since, ok := latestBefore(events, s.Due); ok {
+			o.Failing = max(o.Failing, s.Due.Sub(since))
+		}
+	}
+	o.Requests = len(latencies)
+	o.P99, o.Slowest = quantile(latencies, 0.99), quantile(latencies, 1)
+}
+
+// latestBefore returns the last of some times, which are in order, that is not
+// after t.
+func latestBefore(times []time.Time, t time.Time) (time.Time, bool) {
+	for _, at := range slices.Backward(times) {
+		if !at.After(t) {
+			return at, true
+		}
+	}
+	return time.Time{}, false
+}
+
+// quantile returns the smallest of some values that at least a share q of them
+// does not exceed, and 0 of none.
+func quantile(values []time.Duration, q float64) time.Duration {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
+}
+
+// reasons lists why requests failed, the most frequent reason first.
+func (o outcome) reasons() string {
+	names := slices.SortedFunc(maps.Keys(o.Failed), func(a, b string) int {
+		return cmp.Or(cmp.Compare(o.Failed[b], o.Failed[a]), strings.Compare(a, b))
+	})
+	return strings.Join(names, ", ")
+}

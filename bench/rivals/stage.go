@@ -1,0 +1,275 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/bench/machine"
+	"sluice/consultest"
+	"sluice/subprocess"
+)
+
+// patience is how long to wait for what must happen: far longer than it takes.
+const patience = time.Minute
+
+// cluster is a Consul as people run it: a server, and an agent beside which
+// applications and load balancers run.
+type cluster struct {
+	server, agent *consultest.Agent
+}
+
+func startCluster(ctx context.Context, progress io.Writer) (*cluster, error) {
+	// All that have an answer: without it Consul's DNS lists three instances.
+	dns := map[string]any{"udp_answer_limit": 100}
+	server, err := consultest.StartAgent(ctx, consultest.Options{
+		Mode: consultest.Server, Node: "server", Progress: progress, Config: map[string]any{"dns_config": dns},
+	})
+	if err != nil {
+		return nil, err
+	}
+	agent, err := consultest.StartAgent(ctx, consultest.Options{
+		Mode: consultest.Client, Node: "agent", Join: []string{server.SerfAddress()},
+		// The same node, also after its data was lost.
+		Config: map[string]any{"dns_config": dns, "node_id": "a0000000-0000-4000-8000-000000000001"},
+	})
+	if err != nil {
+		return nil, errors.Join(err, server.Close())
+	}
+	return &cluster{server, agent}, nil
+}
+
+func (c *cluster) close() error { return errors.Join(c.agent.Close(), c.server.Close()) }
+
+// ensure starts what a scenario left stopped, and waits until all is ready.
+func (c *cluster) ensure(ctx context.Context) error {
+	for _, a := range []*consultest.Agent{c.server, c.agent} {
+		if a.Process() == nil {
+			if err := a.Launch(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return errors.Join(c.server.WaitReady(ctx), c.agent.WaitReady(ctx))
+}
+
+func (c *cluster) address() consulAddress {
+	return consulAddress{HTTP: c.agent.HTTPAddress(), DNS: c.agent.DNSAddress()}
+}
+
+// clear deregisters what is left of a scenario, and waits until the catalog has
+// nothing of it.
+func (c *cluster) clear(ctx context.Context) error {
+	client, q := c.agent.Client(), (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx)
+	end := time.Now().Add(patience)
+	for {
+		services, err := client.Agent().ServicesWithFilterOpts("", q)
+		if err != nil {
+			return err
+		}
+		for id := range services {
+			if err := client.Agent().ServiceDeregisterOpts(id, q); err != nil {
+				return err
+			}
+		}
+		left, _, err := client.Catalog().Service(service, "", q)
+		if err != nil {
+			return err
+		}
+		if len(left) == 0 {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%d instances stay in the catalog", len(left))
+		}
+		if err := wait(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// stage is one scenario of one rival: its processes, the instances behind it, and
+// the load on it.
+type stage struct {
+	*cluster
+	instances []*instance // that are there: those that leave are taken out
+	relay     *relay      // between the rival and Consul; nil: it asks the agent itself
+	load      *load
+
+	started   int // instances so far
+	farewell  time.Duration
+	dir       string
+	processes []program
+	all       []*instance // that were started
+
+	begin     time.Time       // from which on requests count
+	events    []time.Time     // when something happened to an instance or to Consul
+	joins     []time.Duration // from the registration of an instance to its first answer
+	recovered bool            // all was calm at the end
+}
+
+// program is a process of the rival.
+type program struct {
+	*subprocess.Process
+	output *subprocess.Tail
+}
+
+// newStage starts instances, the rival and the load, and waits until all is calm.
+// The caller calls close.
+func newStage(ctx context.Context, c *cluster, e entry, s scenario) (_ *stage, err error) {
+	st := &stage{cluster: c, farewell: s.farewell}
+	defer func() {
+		if err != nil {
+			_, _ = st.close() // the error to tell is the other one
+		}
+	}()
+	if st.dir, err = os.MkdirTemp("", "sluice-rivals-"); err != nil {
+		return nil, err
+	}
+	if err := c.ensure(ctx); err != nil {
+		return nil, fmt.Errorf("Consul: %w", err)
+	}
+	for range s.instances {
+		if _, err := st.start(ctx); err != nil {
+			return nil, err
+		}
+	}
+	address := c.address()
+	if s.counted {
+		if st.relay, err = startRelay(address); err != nil {
+			return nil, err
+		}
+		address = st.relay.address()
+	}
+	listen, err := machine.FreeAddresses(2)
+	if err != nil {
+		return nil, err
+	}
+	if err := st.startRival(e, settings{
+		Dir: st.dir, Root: os.Geteuid() == 0, Listen: listen[0], Admin: listen[1], Nginx: machine.Program("nginx"), Consul: address,
+	}); err != nil {
+		return nil, err
+	}
+	st.load = startLoad("http://" + listen[0] + "/")
+	calm, err := st.awaitCalm(ctx, patience)
+	if err != nil {
+		return nil, err
+	}
+	if !calm {
+		return nil, fmt.Errorf("does not serve all %d instances within %v\n%s", len(st.instances), patience, st.said())
+	}
+	st.begin = time.Now()
+	return st, nil
+}
+
+func (st *stage) startRival(e entry, s settings) error {
+	if err := writeConf(s); err != nil {
+		return err
+	}
+	for _, c := range e.commands(s) {
+		output := subprocess.NewTail(4 << 10)
+		p, err := subprocess.Start(subprocess.Options{
+			Program: c.args[0], Args: c.args[1:], Dir: s.Dir, Output: output, DeathSignal: c.death,
+		})
+		if err != nil {
+			return err
+		}
+		st.processes = append(st.processes, program{p, output})
+	}
+	return nil
+}
+
+// said returns the ends of what the rival's programs printed.
+func (st *stage) said() string {
+	var text string
+	for _, p := range st.processes {
+		text += p.output.String() + "\n"
+	}
+	return text
+}
+
+// start starts one more instance, which registers itself.
+func (st *stage) start(ctx context.Context) (*instance, error) {
+	st.started++
+	i, err := startInstance(ctx, fmt.Sprintf("%s-%d", service, st.started), st.agent.HTTPAddress(), st.farewell)
+	if err != nil {
+		return nil, err
+	}
+	st.all = append(st.all, i)
+	st.instances = append(st.instances, i)
+	return i, nil
+}
+
+// lose takes the first instance out of those that are there.
+func (st *stage) lose() *instance {
+	i := st.instances[0]
+	st.instances = st.instances[1:]
+	return i
+}
+
+// event notes that something happens now.
+func (st *stage) event() { st.events = append(st.events, time.Now()) }
+
+// awaitCalm waits until all instances that are there have answered within a
+// second in which nothing failed, and returns whether that came to be in time.
+func (st *stage) awaitCalm(ctx context.Context, limit time.Duration) (bool, error) {
+	const calm = time.Second
+	for begin := time.Now(); time.Since(begin) < limit; {
+		if err := wait(ctx, 50*time.Millisecond); err != nil {
+			return false, err
+		}
+		for _, p := range st.processes {
+			select {
+			case <-p.Exited():
+				return false, fmt.Errorf("ended by itself: %v\n%s", p.Err(), p.output)
+			default:
+			}
+		}
+		if since := time.Now().Add(-calm); since.After(begin) && st.load.calm(since, st.instances) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// close ends all processes of the stage, removes what they left in the catalog,
+// and returns what became of all requests.
+func (st *stage) close() (samples []sample, err error) {
+	var errs []error
+	if st.load != nil {
+		samples = st.load.stop()
+	}
+	for n := len(st.processes) - 1; n >= 0; n-- {
+		errs = append(errs, st.processes[n].Stop())
+	}
+	if st.relay != nil {
+		st.relay.close()
+	}
+	for _, i := range st.all {
+		errs = append(errs, i.process.Kill())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if st.agent.Process() != nil && st.server.Process() != nil {
+		errs = append(errs, st.clear(ctx))
+	} // else the scenario was broken off, and Consul ends too
+	return samples, errors.Join(append(errs, os.RemoveAll(st.dir))...)
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
