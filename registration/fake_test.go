@@ -2,6 +2,7 @@ package registration
 
 import (
 	"context"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -29,6 +30,7 @@ type fakeAgent struct {
 	keeps    error // of every request to deregister
 	hangs    bool  // until ctx ends
 	takes    bool  // registrations all the same, while it hangs
+	loses    bool  // the answer to a registration, which it takes
 }
 
 // call is a request that an agent got.
@@ -104,6 +106,9 @@ func (f *fake) Register(ctx context.Context, url string, r *api.AgentServiceRegi
 	}
 	defer f.mu.Unlock()
 	a.services[r.ID] = r
+	if a.loses {
+		return io.EOF
+	}
 	return nil
 }
 

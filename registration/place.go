@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -19,7 +20,7 @@ import (
 type place struct {
 	url      string
 	clean    bool          // it has nothing of ours
-	made     *registration // what was registered there; nil: nothing by this process
+	made     *registration // what was registered there, or may have been; nil: nothing by this process
 	failures int           // in a row
 	due      time.Time     // of the next look
 	report   time.Time     // of the next report to a TTL check
@@ -90,7 +91,7 @@ func (r *Registrar) look(ctx context.Context, p *place, want registration, anew 
 	}
 	err = r.Consul.Register(ctx, p.url, want.AgentServiceRegistration, want.obsolete...)
 	known := p.made != nil
-	if err == nil || ctx.Err() != nil { // then the agent may have taken it
+	if err == nil || mayHaveTaken(err) {
 		p.made = &want
 	}
 	if err != nil {
@@ -106,6 +107,14 @@ func (r *Registrar) look(ctx context.Context, p *place, want registration, anew 
 			Str("agent", p.url).Str("check", string(want.check)).Str("why", cmp.Or(why, "this process is new")).Msg("registered in Consul")
 	}
 	return others, nil
+}
+
+// mayHaveTaken reports whether an agent may have done what it was asked to in
+// spite of an error: nobody knows, if it had the request and there was no answer.
+func mayHaveTaken(err error) bool {
+	var network *net.OpError
+	unreached := errors.As(err, &network) && network.Op == "dial"
+	return !unreached && !consul.Forbidden(err)
 }
 
 // tidy takes away what the agent in use has of ours under other ids. If that

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -353,4 +356,52 @@ func TestStopWhileTheAgentHangs(t *testing.T) {
 			t.Errorf("got %q", calls)
 		}
 	})
+}
+
+// An agent that breaks the connection may have taken what it was sent: it is asked
+// to deregister it, when another one is used and when this sluice stops.
+func TestRegistrationWhoseAnswerGotLost(t *testing.T) {
+	loses := func(f *fake) { f.set("a", func(a *fakeAgent) { a.loses = true }) }
+	inBubble(t, twoAgents, nil, func(t *testing.T, f *fake, r *Registrar, _ func()) {
+		loses(f)
+		r.Set(withCheck(CheckNone))
+		time.Sleep(time.Second)
+		f.set("a", func(a *fakeAgent) { a.err = errors.New("connection refused") })
+		f.use("b")
+		time.Sleep(time.Second)
+		if s := r.Status(); s.Agent != "b" || !slices.Equal(s.Leftovers, []string{"a"}) {
+			t.Errorf("status %+v", s)
+		}
+		f.set("a", func(a *fakeAgent) { a.err = nil })
+		time.Sleep(46 * time.Second) // the longest pause
+		if a := f.has("a"); a != "" || len(r.Status().Leftovers) > 0 {
+			t.Errorf("the former agent has %q, status %+v", a, r.Status())
+		}
+	})
+	inBubble(t, oneAgent, nil, func(t *testing.T, f *fake, r *Registrar, stop func()) {
+		loses(f)
+		r.Set(withCheck(CheckNone))
+		time.Sleep(500 * time.Millisecond)
+		stop()
+		r.Leave(t.Context())
+		if a := f.has("a"); a != "" {
+			t.Errorf("the agent still has %q", a)
+		}
+	})
+}
+
+func TestMayHaveTaken(t *testing.T) {
+	for what, c := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"refused connection": {&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, false},
+		"reset connection":   {&net.OpError{Op: "read", Err: syscall.ECONNRESET}, true},
+		"end of connection":  {io.EOF, true},
+		"no answer in time":  {context.DeadlineExceeded, true},
+	} {
+		if got := mayHaveTaken(fmt.Errorf("consul: %w", c.err)); got != c.want {
+			t.Errorf("%s: %v", what, got)
+		}
+	}
 }
