@@ -39,16 +39,30 @@ func (a *Agent) bootstrap(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	identity := &api.ACLNodeIdentity{NodeName: self, Datacenter: a.options.datacenter()}
-	token, _, err := a.client.ACL().TokenCreate(
-		&api.ACLToken{Description: "agent " + self, NodeIdentities: []*api.ACLNodeIdentity{identity}},
-		(&api.WriteOptions{}).WithContext(ctx))
+	token, err := a.NewAgentToken(ctx, self)
 	if err != nil {
-		return fmt.Errorf("make a token for the agent: %w", err)
+		return err
 	}
 	_, err = a.client.Agent().UpdateAgentACLToken(token.SecretID, (&api.WriteOptions{}).WithContext(ctx))
 	return err
 }
+
+// NewAgentToken makes a token with which the agent of a node may write what
+// concerns the node to the catalog. It takes Options.ACLs, or a Token that may do
+// so.
+func (a *Agent) NewAgentToken(ctx context.Context, node string) (*api.ACLToken, error) {
+	identity := &api.ACLNodeIdentity{NodeName: node, Datacenter: a.options.datacenter()}
+	token, _, err := a.client.ACL().TokenCreate(
+		&api.ACLToken{Description: "agent " + node, NodeIdentities: []*api.ACLNodeIdentity{identity}},
+		(&api.WriteOptions{}).WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("make a token for the agent of node %s: %w", node, err)
+	}
+	return token, nil
+}
+
+// Token returns the secret that Client sends.
+func (a *Agent) Token() string { return a.options.Token }
 
 // NewToken makes a policy of these rules, and a token with this policy and no
 // other. It takes Options.ACLs, or a Token that may do so.

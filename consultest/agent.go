@@ -92,7 +92,7 @@ func StartAgent(ctx context.Context, o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.ACLs && o.Token == "" {
+	if o.ACLs && o.Mode != Client && o.Token == "" {
 		o.Token = newSecret()
 	}
 	a := &Agent{options: o, binary: binary, dir: dir}
@@ -211,7 +211,7 @@ func (a *Agent) wait(ctx context.Context, ready func(context.Context) error) err
 
 // ready returns why the agent is not ready.
 func (a *Agent) ready(ctx context.Context) error {
-	if a.options.ACLs && !a.denies {
+	if a.options.ACLs && a.options.Mode != Client && !a.denies {
 		if err := a.bootstrap(ctx); err != nil {
 			return err
 		}

@@ -35,10 +35,14 @@ type Options struct {
 
 	// Join has the addresses of agents to join (Agent.SerfAddress).
 	Join []string
-	// ACLs makes a single server deny what no token allows, and sets it up as an
-	// operator does: PUT /v1/acl/bootstrap makes the token that Agent.Client has
-	// (Token, or else a random one), and the agent gets one of its own.
+	// ACLs makes the agent deny what no token allows. A single server is set up as
+	// an operator does: PUT /v1/acl/bootstrap makes the token that Agent.Client has
+	// (Token, or else a random one), and the agent gets one of its own. A client
+	// agent needs AgentToken.
 	ACLs bool
+	// AgentToken is the secret of the token that a client agent has for itself: see
+	// Agent.NewAgentToken of the server.
+	AgentToken string
 	// Token is sent with the requests of Agent.Client, and with those that wait
 	// for the agent to be ready. It does not switch ACLs on: ACLs or Config do.
 	Token string
@@ -104,7 +108,11 @@ func (o Options) config(p ports, dataDir string) ([]byte, error) {
 		p.HTTPS = -1
 	}
 	if o.ACLs {
-		config["acl"] = map[string]any{"enabled": true, "default_policy": "deny"}
+		acl := map[string]any{"enabled": true, "default_policy": "deny"}
+		if o.Mode == Client {
+			acl["tokens"] = map[string]any{"agent": o.AgentToken}
+		}
+		config["acl"] = acl
 	}
 	maps.Copy(config, o.Config)
 	config["ports"] = p

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -16,18 +17,12 @@ import (
 // of its own, as an operator makes it; that of b is returned.
 func denyingPair(t *testing.T) (server, client *consultest.Agent, agentB *api.ACLToken) {
 	t.Helper()
-	const root = "3d1f26b5-3c2b-4d3c-8a52-6b0c6d2f0a11"
-	server = consultest.Start(t, consultest.Options{Node: "a", ACLs: true, Token: root})
-	agentB, _, err := server.Client().ACL().TokenCreate(&api.ACLToken{
-		Description: "agent b", NodeIdentities: []*api.ACLNodeIdentity{{NodeName: "b", Datacenter: "dc1"}},
-	}, nil)
+	server = consultest.Start(t, consultest.Options{Node: "a", ACLs: true})
+	agentB, err := server.NewAgentToken(t.Context(), "b")
 	must(t, err)
 	client = consultest.Start(t, consultest.Options{
-		Mode: consultest.Client, Node: "b", Join: []string{server.SerfAddress()}, Token: root,
-		Config: map[string]any{"acl": map[string]any{
-			"enabled": true, "default_policy": "deny", "token_ttl": "0s", "policy_ttl": "0s",
-			"tokens": map[string]any{"agent": agentB.SecretID},
-		}},
+		Mode: consultest.Client, Node: "b", Join: []string{server.SerfAddress()},
+		ACLs: true, AgentToken: agentB.SecretID, Token: server.Token(),
 	})
 	registerTwice(t, server, client)
 	return server, client, agentB
@@ -111,6 +106,16 @@ func TestFixOfTwoAgentsNamesThePermissionThatIsMissing(t *testing.T) {
 		}
 		if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
 			t.Errorf("%+v", fixed)
+		}
+	})
+	t.Run("all that sluice itself does not need", func(t *testing.T) {
+		rules, err := consultest.DocumentedPolicy("../docs/consul.md", "## ACLs")
+		must(t, err)
+		report := examine(t, doctor("sluice", rules))
+		one(t, report, CodeACLAgent)
+		f := one(t, report, CodeDuplicate)
+		if f.Fix.Possible || !strings.Contains(f.Fix.WhyNot, fmt.Sprintf("the token lacks agent:read for %q", f.Node)) {
+			t.Errorf("%+v %+v", f, f.Fix)
 		}
 	})
 	t.Run("node:read for the owner", func(t *testing.T) {
