@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"debug/elf"
 	"encoding/json"
@@ -21,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sluice/subprocess"
 )
 
 const patience = 60 * time.Second
@@ -112,32 +113,15 @@ func (i *image) configure(text string) {
 type container struct {
 	t      *testing.T
 	cmd    *exec.Cmd
-	log    *lockedBuffer
+	log    *subprocess.Output
 	exited chan struct{}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // run starts the image as nobody with its directory as the root, and waits
 // until it is ready.
 func (i *image) run() *container {
 	i.t.Helper()
-	c := &container{t: i.t, log: new(lockedBuffer), exited: make(chan struct{})}
+	c := &container{t: i.t, log: new(subprocess.Output), exited: make(chan struct{})}
 	c.cmd = exec.Command("/sluice", "run", "--config", "/etc/sluice/sluice.yaml")
 	c.cmd.Dir, c.cmd.Env = "/", []string{}
 	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log

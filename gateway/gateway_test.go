@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -22,6 +21,7 @@ import (
 	"sluice/admin"
 	"sluice/config"
 	"sluice/discovery/discoverytest"
+	"sluice/subprocess"
 )
 
 func TestMain(m *testing.M) {
@@ -37,29 +37,11 @@ type running struct {
 	*Gateway
 	t      *testing.T
 	file   string
-	log    *buffer
+	log    *subprocess.Output
 	client *http.Client
 	stop   context.CancelFunc
 	ended  chan struct{} // closed when Run has returned
 	err    error         // what it returned
-}
-
-// buffer is a log that can be read while it is written.
-type buffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // preamble makes every test's listeners free ports on loopback.
@@ -83,7 +65,7 @@ func startPatient(t *testing.T, text string, timeout time.Duration) *running {
 	r := &running{
 		t:     t,
 		file:  filepath.Join(t.TempDir(), "sluice.yaml"),
-		log:   new(buffer),
+		log:   new(subprocess.Output),
 		ended: make(chan struct{}),
 		client: &http.Client{
 			Timeout:   patience,
@@ -293,7 +275,7 @@ func TestNothingIsLeftOpenWhenStartFails(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err = New(Options{Input: config.Input{File: file}, Log: new(buffer)})
+	_, err = New(Options{Input: config.Input{File: file}, Log: new(subprocess.Output)})
 	want := fmt.Sprintf(`listener "web": %s is in use by another process`, taken.Addr())
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)

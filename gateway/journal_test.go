@@ -11,6 +11,7 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/subprocess"
 )
 
 // peerOf returns a peer of a pool.
@@ -27,7 +28,7 @@ func peerOf(t *testing.T) *balancer.Peer {
 
 func TestJournalWritesOneLineForEachEvent(t *testing.T) {
 	peer := peerOf(t)
-	var log buffer
+	var log subprocess.Output
 	j := newJournal(zerolog.New(&log))
 	j.note(balancer.Event{Pool: "star", Peer: peer, Kind: balancer.EventAdded})
 	j.note(balancer.Event{Pool: "star", Peer: peer, Kind: balancer.EventState, State: balancer.StateUnhealthy, Detail: "up → unhealthy"})
@@ -83,7 +84,7 @@ func TestJournalNeverWaitsForTheLog(t *testing.T) {
 }
 
 func TestLogFollowsItsSettings(t *testing.T) {
-	var out buffer
+	var out subprocess.Output
 	w := newLogWriter(&out, config.Log{Level: "warn", Format: "json"})
 	log := w.logger()
 	log.Info().Msg("one")

@@ -1,7 +1,6 @@
 package registration
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -15,6 +14,7 @@ import (
 
 	"sluice/consultest"
 	"sluice/discovery/consul"
+	"sluice/subprocess"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -23,26 +23,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type real struct {
 	*Registrar
 	t    *testing.T
-	log  *buffer
+	log  *subprocess.Output
 	stop func() // ends Run and waits for that
-}
-
-// buffer is a log that can be read while it is written.
-type buffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 var someSelf = Self{Host: "web1", Listener: "127.0.0.1:8080", Admin: "127.0.0.1:8081", Version: "v1", Started: time.Unix(1700000000, 0)}
@@ -55,7 +37,7 @@ func withCheck(t CheckType) *Settings {
 // startReal registers with real agents until t ends.
 func startReal(t *testing.T, self Self, s *Settings, token string, addresses ...string) *real {
 	t.Helper()
-	r := &real{t: t, log: new(buffer)}
+	r := &real{t: t, log: new(subprocess.Output)}
 	log := zerolog.New(r.log)
 	client, err := consul.NewClient(consul.ClientOptions{Addresses: addresses, Token: token, Log: log})
 	if err != nil {

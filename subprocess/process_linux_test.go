@@ -2,7 +2,6 @@ package subprocess
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -11,7 +10,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -78,7 +76,7 @@ func TestChildDiesWithItsParent(t *testing.T) {
 }
 
 func TestStopIsGentleFirst(t *testing.T) {
-	var out safeBuffer
+	var out Output
 	p, err := Start(Options{Program: "sh", Args: []string{"-c", `trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.01; done`}, Output: &out})
 	if err != nil {
 		t.Fatal(err)
@@ -160,24 +158,6 @@ func TestProgramThatDoesNotExist(t *testing.T) {
 	if _, err := Start(Options{Program: "/no/such/program"}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v, want one that says so", err)
 	}
-}
-
-// safeBuffer is a bytes.Buffer that may be read while a process writes to it.
-type safeBuffer struct {
-	mu  sync.Mutex // guards buf
-	buf bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // alive reports whether pid runs: a zombie that nobody waits for does not.

@@ -14,6 +14,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/discovery/discoverytest"
+	"sluice/subprocess"
 )
 
 // cluster is several agents of one fake data centre, and one watched service.
@@ -21,7 +22,7 @@ type cluster struct {
 	t       *testing.T
 	agents  []*discoverytest.Consul
 	manager *discovery.Manager
-	log     lines
+	log     subprocess.Output
 	begin   time.Time
 	mu      sync.Mutex
 	sets    int // that Sink got

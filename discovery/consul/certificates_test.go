@@ -18,6 +18,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/discovery/discoverytest"
+	"sluice/subprocess"
 )
 
 // secured is a fake that takes only clients with a certificate.
@@ -26,7 +27,7 @@ type secured struct {
 	t      *testing.T
 	server *httptest.Server
 	dir    string // where the client's files are
-	log    lines
+	log    subprocess.Output
 
 	mu          sync.Mutex
 	certificate tls.Certificate

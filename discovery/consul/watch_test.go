@@ -1,7 +1,6 @@
 package consul
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +17,7 @@ import (
 
 	"sluice/discovery"
 	"sluice/discovery/discoverytest"
+	"sluice/subprocess"
 )
 
 // bubble runs a source against the fake in a synctest bubble. The debounce is
@@ -28,29 +28,11 @@ type bubble struct {
 	client  *Client
 	manager *discovery.Manager
 	begin   time.Time
-	log     lines
+	log     subprocess.Output
 
 	mu   sync.Mutex
 	sets []string // what Sink got since the last check: "1s: a b"
 	last []discovery.Instance
-}
-
-// lines is a log that several goroutines write.
-type lines struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func watchInBubble(t *testing.T, o ServiceOptions, prepare func(b *bubble), f func(t *testing.T, b *bubble)) {
