@@ -28,7 +28,7 @@ func TestRegistrationOutlivesAnUpgrade(t *testing.T) {
 	dir := t.TempDir()
 	address, admin := freeAddress(t), freeAddress(t)
 	configuration, pidFile, logFile := filepath.Join(dir, "sluice.yaml"), filepath.Join(dir, "pid"), filepath.Join(dir, "log")
-	text := fmt.Sprintf("listeners: [{ name: web, address: %q }]\nadmin: { address: %q }\naccess_log: { path: \"off\" }\nconsul: { addresses: [%q], register: { check: { interval: 1s } } }\nservices: { star: { peers: [%q] } }\nroutes: [{ service: star }]\n",
+	text := fmt.Sprintf("listeners: [{ name: web, address: %q }]\nadmin: { address: %q }\naccess_log: { path: \"off\" }\nconsul: { addresses: [%q], register: { check: { interval: 1s, timeout: 1m } } }\nservices: { star: { peers: [%q] } }\nroutes: [{ service: star }]\n",
 		address, admin, agent.URL(), strings.TrimPrefix(origin.URL, "http://"))
 	if err := os.WriteFile(configuration, []byte(text), 0o644); err != nil {
 		t.Fatal(err)

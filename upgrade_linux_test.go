@@ -37,7 +37,7 @@ func TestReplaceUnderLoad(t *testing.T) {
 	address, admin := freeAddress(t), freeAddress(t)
 	configuration := filepath.Join(dir, "sluice.yaml")
 	pidFile := filepath.Join(dir, "pid")
-	text := fmt.Sprintf("listeners: [{ name: web, address: %q }]\nadmin: { address: %q }\naccess_log: { path: \"off\" }\nservices: { star: { peers: [%q] } }\nroutes: [{ service: star }]\nshutdown: { idle: 1s, grace: 10s }\n",
+	text := fmt.Sprintf("listeners: [{ name: web, address: %q }]\nadmin: { address: %q }\naccess_log: { path: \"off\" }\nservices: { star: { peers: [%q] } }\nroutes: [{ service: star }]\nshutdown: { idle: 20s, grace: 1m }\n",
 		address, admin, strings.TrimPrefix(origin.URL, "http://"))
 	if err := os.WriteFile(configuration, []byte(text), 0o644); err != nil {
 		t.Fatal(err)

@@ -25,7 +25,7 @@ func instances(t *testing.T, agent *consultest.Agent, service string) []*api.Ser
 // taken away at the beginning of its stop, while it still accepts.
 func TestRegistersItselfInConsul(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{})
-	text := fmt.Sprintf("shutdown: { delay: 10m }\nconsul: { addresses: [%q], register: { service: NAME, tags: [edge], check: { interval: 1s } } }\n", agent.URL()) +
+	text := fmt.Sprintf("shutdown: { delay: 10m }\nconsul: { addresses: [%q], register: { service: NAME, tags: [edge], check: { interval: 1s, timeout: 1m } } }\n", agent.URL()) +
 		static("a", origin(t, "a"))
 	r := start(t, strings.ReplaceAll(text, "NAME", "sluice"))
 	r.await("it is registered", func() bool { return len(instances(t, agent, "sluice")) == 1 })
