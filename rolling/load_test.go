@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -57,6 +58,10 @@ var (
 // requestTimeout is what a client's patience is.
 const requestTimeout = 35 * time.Second
 
+// maxInFlight bounds the requests under way: a second's worth. More would only
+// pile up, on a machine that has no time for them, until nothing else gets any.
+const maxInFlight = perSecond
+
 // result is what became of a request.
 type result struct {
 	id      int
@@ -73,6 +78,8 @@ type load struct {
 	body          []byte // a request's is the start of it
 	cancel        context.CancelFunc
 	running       sync.WaitGroup
+	inFlight      atomic.Int64
+	unsent        atomic.Int64 // requests that were due while maxInFlight were under way
 
 	mu      sync.Mutex // guards the fields below
 	idle    []*clientConn
@@ -101,7 +108,15 @@ func startLoad(address, host string, perSecond int) *load {
 				return
 			case <-timer.C:
 			}
-			l.running.Go(func() { l.one(id, mix[id%len(mix)], due) })
+			if l.inFlight.Load() >= maxInFlight {
+				l.unsent.Add(1)
+				continue
+			}
+			l.inFlight.Add(1)
+			l.running.Go(func() {
+				defer l.inFlight.Add(-1)
+				l.one(id, mix[id%len(mix)], due)
+			})
 		}
 	})
 	return l

@@ -186,6 +186,9 @@ func (d *deploy) run(address string, ready func(service string) int) outcome {
 	d.killHung()
 	stopLoad()
 	o.stall = stall()
+	if unsent := l.unsent.Load(); unsent > 0 {
+		t.Logf("%s: the machine had no time for %d requests: they were not sent", d.name, unsent)
+	}
 	return o
 }
 
