@@ -321,7 +321,7 @@ function render() {
   const wrong = last.services.filter(s => severity(s) < 2).length;
   const peers = last.services.reduce((n, s) => n + peersOf(s), 0), serve = last.services.reduce((n, s) => n + s.eligible, 0);
   show(byId("summary"), (shown.length < last.services.length ? number(shown.length) + " of " : "") + count(last.services.length, "service") +
-    (wrong ? ", " + number(wrong) + " with something wrong" : "") + "; " + number(serve) + " of " + count(peers, "peer") + " serve");
+    (wrong ? ", " + number(wrong) + " with something wrong" : "") + "; " + number(serve) + " of " + number(peers) + " peers serve");
   document.title = (wrong ? "(" + wrong + ") " : "") + "sluice " + location.host;
 }
 
@@ -372,6 +372,7 @@ async function round() {
 function showFailure(err) {
   if (err.status === 404) return; // a service has just gone
   if (err.status === 401) {
+    classify(document.body, "old");
     show(byId("ready"), sessionStorage.getItem("token") ? "this token is not accepted" : "a token is needed", "state stale");
     if (byId("login").hidden) {
       byId("login").hidden = false;

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"net/http"
-	"slices"
 	"time"
 
 	"sluice/discovery"
@@ -96,13 +95,14 @@ func optionalMoment(t time.Time) *time.Time {
 
 // services answers /api/services.
 func (h *handler) services(w http.ResponseWriter, r *http.Request) {
-	watches := h.Watches()
+	watches := make(map[string]*Watch)
+	for _, w := range h.Watches() {
+		watches[w.Service] = describeWatch(w)
+	}
 	services := []Service{}
 	for _, reading := range h.readings() {
 		s := describeService(reading)
-		if i := slices.IndexFunc(watches, func(w discovery.WatchStatus) bool { return w.Service == s.Service }); i >= 0 {
-			s.Watch = describeWatch(watches[i])
-		}
+		s.Watch = watches[s.Service]
 		services = append(services, s)
 	}
 	writeJSON(w, http.StatusOK, services)

@@ -223,6 +223,15 @@ func (p *page) await(what string, ok func() bool) {
 	}
 }
 
+// fits checks that the page, and each table in it, fits into the window.
+func (p *page) fits(width int64) {
+	p.t.Helper()
+	if got := evaluate[int64](p, `Math.max(document.documentElement.scrollWidth,
+		...[...document.querySelectorAll("section")].map(s => s.scrollWidth))`); got > width {
+		p.t.Errorf("in a window of %d pixels something is %d pixels wide", width, got)
+	}
+}
+
 // quote returns s as a string of JavaScript and of CSS.
 func quote(s string) string {
 	var b strings.Builder

@@ -36,11 +36,9 @@ func TestStrangeNames(t *testing.T) {
 	if got := p.peer("plain").Why; !strings.Contains(got, markup) {
 		t.Errorf("the check's output is shown as %q", got)
 	}
-	for _, width := range []int64{1280, 400} {
+	for _, width := range []int64{1280, 1000, 400} {
 		p.do(chromedp.EmulateViewport(width, 800))
-		if got := evaluate[int64](p, "document.documentElement.scrollWidth"); got > width {
-			t.Errorf("in a window of %d pixels the page is %d pixels wide", width, got)
-		}
+		p.fits(width)
 	}
 	p.click(p.order(ids[1]))
 	p.typeKeys(kb.Enter)
@@ -192,9 +190,7 @@ routes: [{ path: /, service: one }]
 	for _, width := range []int64{1280, 400} {
 		p.do(chromedp.EmulateViewport(width, 800), chromedp.Reload()) // after which Tab begins at the top
 		p.await("all peers", func() bool { return len(p.peers()) == 3 })
-		if got := evaluate[int64](p, "document.documentElement.scrollWidth"); got > width {
-			t.Errorf("in a window of %d pixels the page is %d pixels wide", width, got)
-		}
+		p.fits(width)
 		var reached []string
 		for range 13 {
 			p.typeKeys(kb.Tab)

@@ -1,0 +1,28 @@
+package admin
+
+import (
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// The page holds all it needs, and its policy allows just that. That it works is
+// tested in a browser: see package browser.
+func TestDashboardIsOnePiece(t *testing.T) {
+	w := httptest.NewRecorder()
+	handlerOf(Options{}).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	page, policy := w.Body.String(), w.Header().Get("Content-Security-Policy")
+	for _, element := range []string{"style", "script"} {
+		texts := regexp.MustCompile(`(?s)<`+element+`>(.*?)</`+element+`>`).FindAllStringSubmatch(page, -1)
+		if len(texts) != 1 || len(texts[0][1]) < 1000 {
+			t.Fatalf("the page has %d times the element %s, or nothing in it", len(texts), element)
+		}
+		if want := element + "-src " + hashOf(texts[0][1]); !strings.Contains(policy, want) {
+			t.Errorf("the policy %q lacks %q", policy, want)
+		}
+	}
+	if foreign := regexp.MustCompile(`(?:src|href)="(?:https?:)?//[^"]*"|@import|url\(`).FindString(page); foreign != "" {
+		t.Errorf("the page needs %s", foreign)
+	}
+}
