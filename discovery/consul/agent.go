@@ -27,6 +27,7 @@ type agent struct {
 
 	condition  condition
 	since      time.Time // when condition began
+	told       condition // as the log says
 	notGood    time.Time // since when not two probes in a row have shown good; zero: they have
 	trouble    time.Time // when one last did that for the length of an outage
 	leaderless time.Time // since when no probe has shown a leader, although it answered; zero: one did
@@ -57,7 +58,7 @@ func (c condition) String() string {
 // not changed.
 func newAgent(config api.Config, address string, dial dialFunc, c *certificates, m *meter) (*agent, error) {
 	config.Address = address
-	a := &agent{url: displayURL(&config), condition: good, since: time.Now()} // until shown otherwise
+	a := &agent{url: displayURL(&config), condition: good, told: good, since: time.Now()} // until shown otherwise
 	var err error
 	if a.api, a.connections, err = newAPI(config, dial, c, m, m.connections); err != nil {
 		return nil, fmt.Errorf("consul %s: %w", a.url, err)
@@ -117,6 +118,39 @@ func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, er
 	// The next probe is not to depend on an old connection.
 	a.probeConnections.renew()
 	return silent, err
+}
+
+// breakOff ends the queries in flight, and leaves their connections behind. It
+// needs mu.
+func (a *agent) breakOff(cause error) {
+	a.endLife(cause)
+	a.connections.renew()
+}
+
+// endLife ends the queries in flight; later ones are not concerned. It needs mu.
+func (a *agent) endLife(cause error) {
+	a.end(cause)
+	a.life, a.end = context.WithCancelCause(context.Background())
+}
+
+// useless returns why a query that waits for a waits in vain: nothing tells it
+// that a is silent, nor one that streams that there is no leader. It needs mu.
+func (a *agent) useless(now time.Time) error {
+	switch {
+	case a.condition == silent && now.Sub(a.since) >= silenceLimit:
+		return fmt.Errorf("consul %s: the agent has been silent for %v", a.url, silenceLimit)
+	case a.condition == troubled && !a.leaderless.IsZero() && now.Sub(a.leaderless) >= silenceLimit:
+		return fmt.Errorf("consul %s: %w", a.url, errNoLeader)
+	}
+	return nil
+}
+
+// worth is a's condition as far as it can be relied on. It needs mu.
+func (a *agent) worth(now time.Time) condition {
+	if a.condition == good && now.Before(a.complaints) {
+		return troubled
+	}
+	return a.condition
 }
 
 // displayURL is the address with its scheme.

@@ -368,3 +368,34 @@ func TestAllAgentsDown(t *testing.T) {
 		c.expect(2, discovery.WatchFresh)
 	})
 }
+
+// While servers elect a leader, the agent knows one and knows none in turn.
+func TestTheLogSaysWhatLasts(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		without   time.Duration // a leader, each time
+		with      time.Duration
+		times     int
+		bad, good int // lines
+	}{
+		{"a moment", 400 * ms, 10 * sec, 5, 0, 0},
+		{"a long election", 1200 * ms, 700 * ms, 20, 1, 1},
+		{"outages", 10 * sec, 10 * sec, 3, 3, 3},
+	} {
+		inCluster(t, 1, func(t *testing.T, c *cluster) {
+			c.at(10 * sec)
+			for range tt.times {
+				c.agents[0].Break(discoverytest.Fault{Leaderless: true})
+				time.Sleep(tt.without)
+				c.agents[0].Heal()
+				time.Sleep(tt.with)
+			}
+			time.Sleep(10 * sec)
+			log := c.log.String()
+			bad, good := strings.Count(log, "the agent is in trouble"), strings.Count(log, "the agent is good again")
+			if bad != tt.bad || good != tt.good {
+				t.Errorf("%s: %d lines of trouble and %d of its end, want %d and %d:\n%s", tt.name, bad, good, tt.bad, tt.good, log)
+			}
+		})
+	}
+}

@@ -145,19 +145,6 @@ func (c *Client) Stats() Stats {
 	return s
 }
 
-// riders returns how many watches share overviews.
-func (o *overviews) riders() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	n := 0
-	for _, v := range o.all {
-		v.mu.Lock()
-		n += v.count
-		v.mu.Unlock()
-	}
-	return n
-}
-
 // Close closes idle connections. Sources of the client should have returned.
 func (c *Client) Close() {
 	for _, a := range c.agents.all {

@@ -6,15 +6,6 @@ import (
 	"time"
 )
 
-// way is how an overview finds out what changed.
-type way uint8
-
-const (
-	byNodes way = iota
-	byChecks
-	byNames
-)
-
 // session is an overview that goes one way. What starts and ends feeds belongs
 // to the overview's goroutine.
 type session struct {

@@ -1,0 +1,166 @@
+package consul
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/discovery"
+	"sluice/discovery/discoverytest"
+	"sluice/subprocess"
+)
+
+// bubble runs a source against the fake in a synctest bubble. The debounce is
+// off, so that each change arrives when it is reported.
+type bubble struct {
+	*discoverytest.Consul
+	t       *testing.T
+	client  *Client
+	manager *discovery.Manager
+	begin   time.Time
+	log     subprocess.Output
+
+	mu   sync.Mutex
+	sets []string // what Sink got since the last check: "1s: a b"
+	last []discovery.Instance
+}
+
+func watchInBubble(t *testing.T, o ServiceOptions, prepare func(b *bubble), f func(t *testing.T, b *bubble)) {
+	watchInBubbleAs(t, ClientOptions{}, o, prepare, f)
+}
+
+// watchInBubbleAs is watchInBubble with a client of its own kind.
+func watchInBubbleAs(t *testing.T, co ClientOptions, o ServiceOptions, prepare func(b *bubble), f func(t *testing.T, b *bubble)) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bubble{Consul: discoverytest.New(), t: t, begin: time.Now()}
+		pipe := discoverytest.ServePipe(b.Consul)
+		log := zerolog.New(&b.log).Level(zerolog.InfoLevel)
+		co.Addresses, co.Log, co.dial = []string{"http://fake"}, log, pipe.DialContext
+		client, err := NewClient(co)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.client = client
+		b.manager = discovery.NewManager(discovery.ManagerOptions{
+			Debounce: discovery.Debounce{Quiet: -1, MaxWait: -1},
+			Log:      log,
+			Sink: func(_ string, set []discovery.Instance) {
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				b.sets = append(b.sets, fmt.Sprintf("%v: %s", time.Since(b.begin), formatSet(set)))
+				b.last = set
+			},
+		})
+		prepare(b)
+		if o.PreparedQuery == "" {
+			o.Service = "star"
+		}
+		b.manager.Watch("star", client.Source(o))
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { b.manager.Run(ctx) })
+		defer func() {
+			cancel()
+			run.Wait()
+			client.Close()
+			pipe.Close()
+		}()
+		f(t, b)
+	})
+}
+
+// having makes the words of parseSet the instances at the start.
+func having(words string) func(*bubble) {
+	return func(b *bubble) { b.set(words) }
+}
+
+// at waits until d after the start.
+func (b *bubble) at(d time.Duration) {
+	time.Sleep(time.Until(b.begin.Add(d)))
+	synctest.Wait()
+}
+
+// expect checks what Sink got since the last check, until d after the start.
+func (b *bubble) expect(d time.Duration, want ...string) {
+	b.t.Helper()
+	b.at(d)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !slices.Equal(b.sets, want) {
+		b.t.Errorf("by %v Sink got %q, want %q", d, b.sets, want)
+	}
+	b.sets = nil
+}
+
+// expectOne is expect where the moment is not fixed: exactly one set, at
+// earliest to latest after the start.
+func (b *bubble) expectOne(earliest, latest time.Duration, want string) {
+	b.t.Helper()
+	b.at(latest)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.sets) != 1 {
+		b.t.Fatalf("by %v Sink got %q, want one set", latest, b.sets)
+	}
+	moment, set, _ := strings.Cut(b.sets[0], ": ")
+	if d, _ := time.ParseDuration(moment); set != want || d < earliest {
+		b.t.Errorf("Sink got %q, want %q after %v", b.sets[0], want, earliest)
+	}
+	b.sets = nil
+}
+
+// latest returns the set that Sink got last.
+func (b *bubble) latest() []discovery.Instance {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.last
+}
+
+func (b *bubble) status() discovery.WatchStatus {
+	b.t.Helper()
+	synctest.Wait()
+	return b.manager.Statuses()[0]
+}
+
+// since returns the requests after the first n.
+func (b *bubble) since(n int) []discoverytest.Request { return b.Requests()[n:] }
+
+// entries makes the words of parseSet entries of an answer.
+func (b *bubble) entries(words string) []*api.ServiceEntry {
+	entries := []*api.ServiceEntry{}
+	for _, word := range strings.Fields(words) {
+		id, status, _ := strings.Cut(word, ":")
+		e := discoverytest.Instance("star", id, 8000+int(id[0]))
+		if status != "" {
+			discoverytest.Health(e, status, "")
+		}
+		entries = append(entries, e)
+	}
+	return entries
+}
+
+// set makes words the instances of star.
+func (b *bubble) set(words string) { b.Set("star", b.entries(words)...) }
+
+// body is an answer that lists words.
+func (b *bubble) body(words string) string {
+	body, err := json.Marshal(b.entries(words))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return string(body)
+}
+
+const (
+	ms  = time.Millisecond
+	sec = time.Second
+)

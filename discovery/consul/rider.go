@@ -1,0 +1,178 @@
+package consul
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// overviews are those of a client. It is safe for concurrent use.
+type overviews struct {
+	mu  sync.Mutex // guards the field below
+	all map[scope]*overview
+}
+
+// rider is a watch's part of an overview. It belongs to the watch's goroutine.
+type rider struct {
+	overview *overview
+	service  string
+	news     chan struct{} // capacity 1: the service may have changed
+	told     bool          // the watch knows of the present failure
+
+	// The mu of overview guards the fields below. They are those of the latest
+	// answer.
+	nodes []string // with instances, sorted
+	bare  bool     // most instances have no check
+}
+
+// join returns a rider for o.Service. The caller calls its leave.
+func (c *Client) join(o *ServiceOptions) *rider {
+	s := scope{o.Datacenter, o.Namespace, o.Partition}
+	c.overviews.mu.Lock()
+	defer c.overviews.mu.Unlock()
+	v := c.overviews.all[s]
+	if v == nil {
+		v = &overview{
+			client: c,
+			scope:  s,
+			poke:   make(chan struct{}, 1),
+			riders: make(map[string]map[*rider]bool),
+			feeds:  make(map[*feed]error),
+			moved:  make(chan struct{}),
+			bares:  rate.NewLimiter(rate.Every(bareFade), bareLimit),
+		}
+		ctx, end := context.WithCancel(context.Background())
+		v.end = end
+		v.ended.Go(func() { v.run(ctx) })
+		if c.overviews.all == nil {
+			c.overviews.all = make(map[scope]*overview)
+		}
+		c.overviews.all[s] = v
+	}
+	r := &rider{overview: v, service: o.Service, news: make(chan struct{}, 1)}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.riders[r.service] == nil {
+		v.riders[r.service] = make(map[*rider]bool)
+	}
+	v.riders[r.service][r] = true
+	v.count++
+	return r
+}
+
+// leave ends r and, with the last rider, the overview.
+func (r *rider) leave() {
+	v, all := r.overview, &r.overview.client.overviews
+	all.mu.Lock()
+	v.mu.Lock()
+	delete(v.riders[r.service], r)
+	if len(v.riders[r.service]) == 0 {
+		delete(v.riders, r.service)
+	}
+	v.count--
+	if r.bare {
+		v.countBareLocked(false)
+	}
+	last := v.count == 0
+	v.mu.Unlock()
+	if last {
+		delete(all.all, v.scope)
+	}
+	all.mu.Unlock()
+	if last {
+		v.end()
+		v.ended.Wait()
+	}
+}
+
+// riders returns how many watches share overviews.
+func (o *overviews) riders() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := 0
+	for _, v := range o.all {
+		v.mu.Lock()
+		n += v.count
+		v.mu.Unlock()
+	}
+	return n
+}
+
+// ready waits until the overview sees every change. If it cannot, it returns
+// why, once; then it waits for the end of that, unless waiting is in vain.
+func (r *rider) ready(ctx context.Context) error {
+	for {
+		complete, moved, err := r.overview.state()
+		switch {
+		case complete:
+			r.told = false
+			select {
+			case <-r.news: // no news to a watch that asks now
+			default:
+			}
+			return nil
+		case err != nil && (!r.told || unavailable(err)):
+			r.told = true
+			return err
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// wait waits until the service may have changed since the last call of ready or
+// wait. It returns an error once the overview can no longer tell.
+func (r *rider) wait(ctx context.Context) error {
+	for {
+		complete, moved, err := r.overview.state()
+		switch {
+		case complete:
+			r.told = false
+		case err != nil:
+			r.told = true
+			return err
+		}
+		select {
+		case <-r.news:
+			return nil
+		case <-moved:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// saw takes note of the latest answer.
+func (r *rider) saw(a Answer) {
+	v := r.overview
+	v.mu.Lock()
+	before := v.bareLocked(time.Now())
+	r.nodes = a.nodes
+	if a.bare != r.bare {
+		r.bare = a.bare
+		v.countBareLocked(r.bare)
+	}
+	after := v.bareLocked(time.Now())
+	v.mu.Unlock()
+	if before != after {
+		v.reconsider()
+	}
+}
+
+func tell(riders map[*rider]bool) {
+	for r := range riders {
+		r.tell()
+	}
+}
+
+func (r *rider) tell() {
+	select {
+	case r.news <- struct{}{}:
+	default:
+	}
+}
