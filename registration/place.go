@@ -109,12 +109,12 @@ func (r *Registrar) look(ctx context.Context, p *place, want registration, anew 
 	return others, nil
 }
 
-// mayHaveTaken reports whether an agent may have done what it was asked to in
-// spite of an error: nobody knows, if it had the request and there was no answer.
+// mayHaveTaken reports whether an agent may have a registration in spite of an
+// error: nobody knows, if it had the request and there was no answer.
 func mayHaveTaken(err error) bool {
 	var network *net.OpError
 	unreached := errors.As(err, &network) && network.Op == "dial"
-	return !unreached && !consul.Forbidden(err)
+	return errors.Is(err, consul.ErrRegistered) || !unreached && !consul.Forbidden(err)
 }
 
 // tidy takes away what the agent in use has of ours under other ids. If that

@@ -17,6 +17,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
+
+	"sluice/discovery/consul"
 )
 
 // inBubble runs test with a registrar of f in virtual time.
@@ -391,11 +393,13 @@ func TestRegistrationWhoseAnswerGotLost(t *testing.T) {
 }
 
 func TestMayHaveTaken(t *testing.T) {
+	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 	for what, c := range map[string]struct {
 		err  error
 		want bool
 	}{
-		"refused connection": {&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, false},
+		"refused connection": {refused, false},
+		"refused afterwards": {fmt.Errorf("%w: %w", consul.ErrRegistered, refused), true},
 		"reset connection":   {&net.OpError{Op: "read", Err: syscall.ECONNRESET}, true},
 		"end of connection":  {io.EOF, true},
 		"no answer in time":  {context.DeadlineExceeded, true},

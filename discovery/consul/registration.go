@@ -19,6 +19,10 @@ const registrationTimeout = 5 * time.Second
 // not have.
 var ErrNotRegistered = errors.New("the agent does not have it")
 
+// ErrRegistered is in errors of Register if the agent has the service all the
+// same.
+var ErrRegistered = errors.New("it is registered, and may have former checks")
+
 // URLs returns the addresses of all agents, in order of preference.
 func (c *Client) URLs() []string {
 	urls := make([]string, len(c.agents.all))
@@ -41,15 +45,14 @@ func (c *Client) Changed() <-chan struct{} { return c.agents.retry() }
 // it has under r's id. The health and the maintenance mode of a service that is
 // there stay. Obsolete are the ids of checks that the service has no more.
 func (c *Client) Register(ctx context.Context, url string, r *api.AgentServiceRegistration, obsolete ...string) error {
-	return c.atAgent(ctx, url, r.Name, func(ctx context.Context, a *api.Agent, q *api.QueryOptions) error {
+	err := c.atAgent(ctx, url, r.Name, func(ctx context.Context, a *api.Agent, q *api.QueryOptions) error {
 		// To have Consul replace the checks would end maintenance mode, which is one.
-		opts := api.ServiceRegisterOpts{Token: q.Token}.WithContext(ctx)
-		if err := a.ServiceRegisterOpts(r, opts); err != nil {
-			return err
-		}
-		if len(obsolete) == 0 {
-			return nil
-		}
+		return a.ServiceRegisterOpts(r, api.ServiceRegisterOpts{Token: q.Token}.WithContext(ctx))
+	})
+	if err != nil || len(obsolete) == 0 {
+		return err
+	}
+	err = c.atAgent(ctx, url, r.Name, func(_ context.Context, a *api.Agent, q *api.QueryOptions) error {
 		checks, err := a.ChecksWithFilterOpts("ServiceID == `"+r.ID+"`", q)
 		if err != nil {
 			return err
@@ -64,6 +67,10 @@ func (c *Client) Register(ctx context.Context, url string, r *api.AgentServiceRe
 		}
 		return nil
 	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRegistered, err)
+	}
+	return nil
 }
 
 // Deregister takes a service away from the agent at url. It is no error if it
