@@ -1,7 +1,6 @@
 package discoverytest
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,7 +8,6 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,29 +20,6 @@ const (
 	queryPath  = "/v1/query/"
 	leaderPath = "/v1/status/leader"
 )
-
-// Fault is a way to fail. Its fields combine; a fault is answered at once, even
-// to a query that would block, unless Hang is set.
-type Fault struct {
-	// Only limits the fault to the queries that it accepts; nil means all of
-	// them, and the question who the leader is.
-	Only func(Request) bool
-
-	Drop     bool   // close the connection without an answer
-	Hang     bool   // give no answer until the client goes away
-	Status   int    // answer with this status and Body
-	Body     string // answer with this in place of the instances
-	Empty    bool   // list no instance
-	Index    string // send this X-Consul-Index; "-": send none
-	NoLeader bool   // send X-Consul-KnownLeader: false
-	Filtered bool   // send X-Consul-Results-Filtered-By-ACLs: true, unless it streams
-	Deny     bool   // send X-Consul-Default-ACL-Policy: deny
-	Age      string // send this Age, and X-Cache: HIT
-
-	// Leaderless answers 500 to all but streaming queries, which go on: the agent's
-	// materialized view does not know that there is no leader.
-	Leaderless bool
-}
 
 // Request is a query that the fake has got.
 type Request struct {
@@ -213,42 +188,6 @@ func (c *Consul) broadcast() {
 	c.changed = make(chan struct{})
 }
 
-// ServeHTTP answers the queries for the health of a service, those for the names
-// of services, nodes and checks, and who the leader is.
-func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == leaderPath {
-		c.leader(w, r)
-		return
-	}
-	if catalogPath(r.URL.Path) {
-		c.catalog(w, r)
-		return
-	}
-	name, ok := strings.CutPrefix(r.URL.Path, healthPath)
-	if query, execute := strings.CutPrefix(r.URL.Path, queryPath); execute {
-		name, ok = strings.CutSuffix(query, "/execute")
-	}
-	if !ok {
-		http.NotFound(w, r)
-		return
-	}
-	request := parse(name, r)
-	c.mu.Lock()
-	c.requests = append(c.requests, request)
-	c.mu.Unlock()
-	c.block(r, request, func() reply {
-		s := c.services[name]
-		if there, ok := c.services[request.Datacenter+"/"+name]; ok {
-			s = there
-		}
-		s.index = max(s.index, 1)
-		streaming := (request.Index > 0 || request.Cached) && request.Near == "" && !c.plain
-		return reply{index: s.index, streaming: streaming, send: func(f *Fault) {
-			f.answer(w, r, s, streaming && !f.NoLeader)
-		}}
-	})
-}
-
 // reply is what a query would be answered at a moment.
 type reply struct {
 	index     uint64
@@ -311,21 +250,6 @@ func (c *Consul) leader(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// answer answers as the fault wants; the zero Fault answers well. A streaming
-// answer, as Consul gives it from the agent's materialized view to a query with
-// an index, tells nothing of leaders and ACLs.
-func (f *Fault) answer(w http.ResponseWriter, r *http.Request, s service, streaming bool) {
-	entries := wanted(s.entries, r.URL.Query().Get("filter"))
-	if f.Empty {
-		entries = []*api.ServiceEntry{}
-	}
-	if strings.HasPrefix(r.URL.Path, queryPath) {
-		f.answerWith(w, r, s.index, prepared(entries, s.ttl), false)
-		return
-	}
-	f.answerWith(w, r, s.index, entries, streaming)
-}
-
 // wantedID is the only filter on instances that the fake knows.
 var wantedID = regexp.MustCompile(`\bService\.ID == "([^"]*)"`)
 
@@ -339,62 +263,6 @@ func wanted(entries []*api.ServiceEntry, filter string) []*api.ServiceEntry {
 		}
 	}
 	return some
-}
-
-func (f *Fault) answerWith(w http.ResponseWriter, r *http.Request, at uint64, body any, streaming bool) {
-	switch {
-	case f.Drop:
-		panic(http.ErrAbortHandler)
-	case f.Hang:
-		<-r.Context().Done()
-		return
-	case f.Status != 0 && f.Status != http.StatusOK:
-		http.Error(w, f.Body, f.Status)
-		return
-	case f.Leaderless:
-		http.Error(w, "No cluster leader", http.StatusInternalServerError)
-		return
-	}
-	index := strconv.FormatUint(at, 10)
-	if f.Index != "" {
-		index = f.Index
-	}
-	header := w.Header()
-	header.Set("Content-Type", "application/json")
-	if index != "-" {
-		header.Set("X-Consul-Index", index)
-	}
-	header.Set("X-Consul-LastContact", "0")
-	header.Set("X-Consul-KnownLeader", strconv.FormatBool(!f.NoLeader && !streaming))
-	header.Set("X-Consul-Query-Backend", api.QueryBackendBlockingQuery)
-	if streaming {
-		header.Set("X-Consul-Query-Backend", api.QueryBackendStreaming)
-	} else if f.Filtered {
-		header.Set("X-Consul-Results-Filtered-By-ACLs", "true")
-	}
-	if f.Age != "" {
-		header.Set("X-Cache", "HIT")
-		header.Set("Age", f.Age)
-	}
-	if f.Deny {
-		header.Set("X-Consul-Default-ACL-Policy", "deny")
-	}
-	if f.Body != "" {
-		w.Write([]byte(f.Body))
-		return
-	}
-	json.NewEncoder(w).Encode(body)
-}
-
-// prepared is the answer of a prepared query: Consul leaves out what is critical.
-func prepared(entries []*api.ServiceEntry, ttl string) api.PreparedQueryExecuteResponse {
-	r := api.PreparedQueryExecuteResponse{Nodes: []api.ServiceEntry{}, DNS: api.QueryDNSOptions{TTL: ttl}}
-	for _, e := range entries {
-		if e.Checks.AggregatedStatus() != api.HealthCritical {
-			r.Nodes = append(r.Nodes, *e)
-		}
-	}
-	return r
 }
 
 func parse(name string, r *http.Request) Request {
