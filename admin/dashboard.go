@@ -2,32 +2,44 @@ package admin
 
 import (
 	"crypto/sha256"
-	_ "embed"
+	"embed"
 	"encoding/base64"
 	"net/http"
 	"strings"
 )
 
 var (
-	//go:embed dashboard.html
-	dashboardHTML string
-	//go:embed dashboard.css
-	dashboardCSS string
-	//go:embed dashboard.js
-	dashboardJS string
+	//go:embed dashboard
+	dashboardFiles embed.FS
+
+	dashboardStyle  = dashboardText("style.css")
+	dashboardScript = dashboardText("elements.js", "peers.js", "services.js", "list.js", "rounds.js", "replicas.js", "orders.js", "start.js")
 
 	// dashboardPage is the page in one piece, so that a browser never has parts
 	// of two versions.
 	dashboardPage = []byte(strings.NewReplacer(
-		"<style></style>", "<style>"+dashboardCSS+"</style>",
-		"<script></script>", "<script>"+dashboardJS+"</script>",
-	).Replace(dashboardHTML))
+		"<style></style>", "<style>"+dashboardStyle+"</style>",
+		"<script></script>", "<script>"+dashboardScript+"</script>",
+	).Replace(dashboardText("page.html")))
 
 	// dashboardPolicy allows the page what it has in it and the admin API, and
 	// nothing from elsewhere.
 	dashboardPolicy = "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
-		"script-src " + hashOf(dashboardJS) + "; style-src " + hashOf(dashboardCSS)
+		"script-src " + hashOf(dashboardScript) + "; style-src " + hashOf(dashboardStyle)
 )
+
+// dashboardText returns files of the page, one after the other.
+func dashboardText(names ...string) string {
+	var text strings.Builder
+	for _, name := range names {
+		file, err := dashboardFiles.ReadFile("dashboard/" + name)
+		if err != nil {
+			panic("BUG: " + err.Error())
+		}
+		text.Write(file)
+	}
+	return text.String()
+}
 
 // hashOf returns the hash of an element's text, as a source of a
 // Content-Security-Policy.

@@ -1,0 +1,74 @@
+// A peer is two rows of its service's table.
+
+// Names and tags may have any length; this much of one is shown, in characters.
+const longest = 200;
+
+// The worst first, services and peers alike.
+const stateOrder = ["unhealthy", "ejected", "draining", "warming", "up"];
+
+const isDrained = p => p.reasons.some(r => r === "drain" || r.startsWith("drain: "));
+const hasLeft = p => p.reasons.includes("removed from the set");
+const details = p => [...p.tags, ...Object.entries(p.meta ?? {}).map(([key, value]) => key + "=" + value)].join(", ");
+const peerKey = p => [p.node, p.id, p.address].join("\n");
+
+// Columns: title, width, text, class.
+const peerColumns = [
+  ["peer", "14%", p => p.id, () => "long"],
+  ["address", "13%", p => p.address, () => "long"],
+  ["node", "10%", p => p.node + (p.datacenter ? " (" + p.datacenter + ")" : ""), () => "long faint"],
+  ["state", "88px", p => p.state + (p.state === "up" && !p.used ? ", not used" : ""), p => "state " + p.state],
+  ["for", "60px", p => age(p.since), () => "number"],
+  ["weight", "60px", p => number(p.weight), () => "number"],
+  ["in flight", "62px", p => number(p.inflight), p => zero(p.inflight)],
+  ["requests/s", "78px", p => number(p.rate, 1), p => zero(p.rate)],
+  ["requests", "80px", p => number(p.requests), p => zero(p.requests)],
+  ["failures", "66px", p => number(p.failures), p => zero(p.failures) + (p.failing ? " failed" : "")],
+  ["latency ms", "82px", p => p.latency_ms ? number(p.latency_ms, 2) : "–", p => zero(p.latency_ms)],
+  ["tags, meta", "auto", details, () => "long faint"],
+];
+
+// peerHead returns the head of a table of peers.
+function peerHead() {
+  const titles = peerColumns.map(([title, width, , className]) => {
+    const th = element("th", { role: "columnheader", scope: "col" }, title);
+    th.style.width = width;
+    if (className({}).startsWith("number")) th.className = "number";
+    return th;
+  });
+  return element("thead", { role: "rowgroup" },
+    element("tr", { role: "row" }, ...titles, element("th", { role: "columnheader", class: "order", "aria-label": "order" })));
+}
+
+// PeerView is a peer's rows: its values, and below why it is as it is.
+class PeerView {
+  constructor() {
+    this.cells = peerColumns.map(([title]) => element("td", { role: "cell", "data-title": title }));
+    this.cells[0].removeAttribute("data-title");
+    this.button = element("button", { type: "button" });
+    this.button.addEventListener("click", () => isDrained(this.peer) ? enable(this.peer) : askToDrain(this.peer));
+    this.why = element("td", { role: "cell", colspan: peerColumns.length + 1 });
+    this.reasons = element("tr", { role: "row", class: "reasons" }, this.why);
+    this.root = element("tbody", { role: "rowgroup" },
+      element("tr", { role: "row" }, ...this.cells, element("td", { role: "cell", class: "order" }, this.button)), this.reasons);
+    this.requests = new Rate();
+    this.failures = new Rate();
+  }
+
+  update(p) {
+    if (p === this.peer) return;
+    this.peer = p;
+    p.rate = this.requests.of(p.requests);
+    p.failing = this.failures.of(p.failures) > 0;
+    peerColumns.forEach(([, , value, className], i) => {
+      const cell = this.cells[i], text = value(p), cut = text.length > longest;
+      show(cell, cut ? text.slice(0, longest) + "…" : text, className(p));
+      if (cut || cell.title) cell.title = cut ? text : "";
+    });
+    if (showIf(this.reasons, p.reasons.length > 0)) show(this.why, p.reasons.join("; "), p.state);
+    if (showIf(this.button, !hasLeft(p))) {
+      show(this.button, isDrained(p) ? "Enable" : "Drain");
+      const label = (isDrained(p) ? "Enable " : "Drain ") + p.id;
+      if (this.button.ariaLabel !== label) this.button.ariaLabel = label;
+    }
+  }
+}

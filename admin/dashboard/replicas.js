@@ -1,0 +1,46 @@
+// The replicas of sluice, and whether they agree.
+
+const replicaColumns = [
+  [r => r.name + (r.self ? " (this one)" : ""), () => ""],
+  [r => r.address, () => ""],
+  [r => r.status + (r.duplicate ? ", listed twice" : ""), r => "state " + (r.status === "passing" ? "up" : r.status)],
+  [r => r.started ? age(r.started) : "", () => "number"],
+  [r => r.version, () => ""],
+  [r => r.config_hash + (r.pending?.length ? ", waits for a restart" : ""), r => r.differs || r.pending?.length ? "stale" : ""],
+  [r => r.services ? number(r.services.length) : "", () => "number"],
+  [r => r.services ? number(r.services.reduce((n, s) => n + s.instances, 0)) : "", () => "number"],
+];
+
+class ReplicaView {
+  constructor() {
+    this.cells = [...byId("replicas").querySelectorAll("th")].map(th => element("td", { role: "cell", "data-title": th.textContent.trim() }));
+    this.cells[0].removeAttribute("data-title");
+    this.why = element("td", { role: "cell", colspan: replicaColumns.length, class: "failed" });
+    this.reasons = element("tr", { role: "row", class: "reasons" }, this.why);
+    this.root = element("tbody", { role: "rowgroup" }, element("tr", { role: "row" }, ...this.cells), this.reasons);
+  }
+  update(r) {
+    replicaColumns.forEach(([value, className], i) => show(this.cells[i], value(r), className(r)));
+    const why = [r.error, r.status === "passing" ? "" : r.detail].filter(Boolean).join("; ");
+    if (showIf(this.reasons, why !== "")) show(this.why, why);
+  }
+}
+
+const replicaViews = new Map(), replicaNotes = new Map();
+
+function showReplicas(v) {
+  const section = byId("replicas"), r = v.registration;
+  show(byId("converged"), v.converged ? "agree" : v.converged === false ? "do not agree" : "it is not known whether they agree",
+    v.converged ? "state up" : v.converged === false ? "state failed" : "state stale");
+  classify(section, v.converged === false ? "warn" : "");
+  const notes = [...v.differences.map(d => d.summary), ...v.unknown.map(u => u.replica + ": " + u.why)];
+  if (v.error) notes.unshift(v.error);
+  if (r.state !== "registered") notes.unshift("This one is not registered (" + r.state + " for " + age(r.since) + ")" + (r.last_error ? ": " + r.last_error : ""));
+  arrange(section.querySelector(".notes"), followNotes(replicaNotes, notes).map(view => view.root));
+  // A configuration that fewer have than another is the one to look at.
+  const hashes = Map.groupBy(v.replicas, r => r.config_hash);
+  const most = Math.max(...[...hashes.values()].map(list => list.length));
+  for (const r of v.replicas) r.differs = hashes.size > 1 && (hashes.get(r.config_hash).length < most || hashes.size === v.replicas.length);
+  const table = section.querySelector("table");
+  arrange(table, [table.tHead, ...follow(replicaViews, v.replicas, r => r.name, () => new ReplicaView()).map(view => view.root)]);
+}

@@ -1,0 +1,99 @@
+// What the page asks for, and when.
+
+// A round of questions begins this long after the one before, in ms, and later
+// if the answers take long: asking never takes more than a fifth of the time.
+const roundEvery = 1000, restEvery = 5000, patience = 10000;
+
+class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function ask(path, method = "GET") {
+  const token = sessionStorage.getItem("token");
+  const answer = await fetch(path, { method, headers: token ? { Authorization: "Bearer " + token } : {}, signal: AbortSignal.timeout(patience) });
+  const body = await answer.json();
+  if (!answer.ok && path !== "readyz") throw new Refused(answer.status, body.error);
+  return body;
+}
+
+let connected = false; // the latest round was answered
+
+// round asks how things are and shows it.
+async function round() {
+  let ready, services, peers;
+  try {
+    [ready, services] = await Promise.all([ask("readyz"), ask("api/services")]);
+    last = { services, peers: last.peers };
+    const open = select().filter(({ peers }) => peers).map(({ s }) => "service=" + encodeURIComponent(s.service));
+    const all = areFew(services) || words().length > 0;
+    peers = all || open.length > 0 ? await ask("api/peers" + (all ? "" : "?" + open.join("&"))) : [];
+  } catch (err) {
+    connected = false;
+    return showFailure(err);
+  }
+  last.peers = Map.groupBy(peers, p => p.service);
+  show(byId("ready"), ready.ready ? "ready" : "not ready: " + ready.missing.join("; "), "state " + (ready.ready ? "ready" : "failed"));
+  classify(document.body, "");
+  byId("login").hidden = true;
+  byId("search").hidden = false;
+  render();
+  if (!connected) {
+    connected = true;
+    wakeRest();
+  }
+}
+
+function showFailure(err) {
+  if (err.status === 404) return; // a service has just gone
+  if (err.status === 401) {
+    classify(document.body, "old");
+    show(byId("ready"), sessionStorage.getItem("token") ? "this token is not accepted" : "a token is needed", "state stale");
+    if (byId("login").hidden) {
+      byId("login").hidden = false;
+      byId("token").focus();
+    }
+    return;
+  }
+  show(byId("ready"), (err.status ? err.message : "no answer from sluice") + ": what is shown is old", "state failed");
+  classify(document.body, "old");
+}
+
+// rest asks for what changes seldom: the configuration, and whether the replicas
+// agree.
+async function rest() {
+  if (!connected) return;
+  let config, replicas;
+  try {
+    config = await ask("api/config");
+    if (config.config.consul?.register) replicas = await ask("api/replicas");
+  } catch {
+    return; // the rounds tell what is wrong
+  }
+  const refused = config.reloads.last_error;
+  show(byId("config"), "configuration " + config.number + (config.source ? " from " + config.source : "") +
+    (config.pending.length ? "; waits for a restart: " + config.pending.join(", ") : "") +
+    (refused ? "; a newer one was refused: " + refused.errors.join("; ") : ""), refused ? "failed" : config.pending.length ? "stale" : "faint");
+  if (showIf(byId("replicas"), Boolean(replicas))) showReplicas(replicas);
+}
+
+// repeat does work again and again while the page is seen. What it returns makes
+// the next time come at once.
+function repeat(work, every) {
+  let woken = false, resume;
+  (async () => {
+    for (;;) {
+      woken = false;
+      const begin = performance.now();
+      if (!document.hidden) await work().catch(console.error);
+      const pause = Math.max(every, 4 * (performance.now() - begin));
+      if (!woken) await new Promise(done => setTimeout(resume = done, pause));
+    }
+  })();
+  return () => {
+    woken = true;
+    resume?.();
+  };
+}

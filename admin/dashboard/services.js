@@ -1,0 +1,133 @@
+// A service is a section: a line, notes, and its peers if it is open.
+
+// Of a service, this many peers are shown.
+const maxRows = 200;
+
+const peersOf = s => Object.values(s.peers).reduce((sum, n) => sum + n, 0);
+const areFew = services => services.reduce((n, s) => n + peersOf(s), 0) <= fewPeers;
+
+// severity: 0 for a service whose requests fail, 1 for one with something
+// wrong, 2 for the others. What an operator drains is as he wants it.
+function severity(s) {
+  if (s.eligible === 0 || s.panic) return 0;
+  return s.peers.unhealthy || s.peers.ejected || s.watch && s.watch.state !== "fresh" ? 1 : 2;
+}
+
+function warningsOf(s) {
+  const warnings = [], w = s.watch, error = w?.last_error ? ": " + w.last_error : "";
+  if (peersOf(s) === 0) warnings.push("No peers: requests are answered with 503.");
+  else if (s.eligible === 0) warnings.push("No peer may get requests: they are answered with 503.");
+  if (s.panic) warnings.push("Panic: too few peers are eligible, so others get requests too.");
+  if (w?.state === "pending") warnings.push(w.source + ": no answer yet, for " + age(w.since) + error);
+  if (w?.state === "stale") warnings.push(w.source + ": stale for " + age(w.since) + ", peers stay as they were" + error);
+  if (w?.restored) warnings.push("Peers are those of the snapshot, which was true " + age(w.restored) + " ago.");
+  if (w?.held) warnings.push(count(w.held, "instance") + " held: the registry no longer lists them in service.");
+  if (w?.unlisted) warnings.push(count(w.unlisted, "instance") + " not listed any more, used as long as they answer.");
+  return warnings;
+}
+
+// tiersOf describes the tiers of a service that has several.
+function tiersOf(s) {
+  if (s.tiers.length < 2) return "";
+  return s.tiers.map((t, i) => "tier " + (i + 1) + ": " + t.eligible + " of " + t.peers + " serve, " + number(t.share * 100) + "% of the requests").join("; ");
+}
+
+// What stands beside the name: text, class. Numbers of peers by state are the
+// second.
+const serviceColumns = [
+  [s => s.eligible + " of " + peersOf(s) + " serve", s => s.eligible && !s.panic ? "up" : "failed"],
+  [s => number(s.rate, 1) + " requests/s", s => s.rate ? "" : "zero"],
+  [s => number(s.inflight) + " in flight", s => s.inflight ? "" : "zero"],
+  [s => s.requests ? "p50 " + number(s.p50_ms, 1) + ", p99 " + number(s.p99_ms, 1) + " ms" : "", () => "faint"],
+  [s => s.policy, () => "faint"],
+];
+
+let views = 0;
+
+// ServiceView is a service's section: a line, notes, and the peers if it is open.
+class ServiceView {
+  constructor(s) {
+    const id = "service-" + ++views;
+    this.button = element("button", { type: "button", id, "aria-expanded": "false" }, s.service);
+    this.button.addEventListener("click", () => {
+      chosen.set(s.service, this.button.ariaExpanded !== "true");
+      render();
+      wake();
+    });
+    this.cells = serviceColumns.map(() => element("span"));
+    this.states = stateOrder.slice(0, -1).map(state => element("span", { class: state }));
+    const [serve, ...others] = this.cells, counts = element("span", { class: "counts" }, ...this.states);
+    this.tiers = element("p", { class: "more" });
+    this.notes = element("ul", { class: "notes" });
+    this.noteViews = new Map();
+    this.drainViews = new Map();
+    this.root = element("section", { class: "service", "aria-labelledby": id },
+      element("div", { class: "line" }, element("h2", {}, this.button), serve, counts, ...others), this.notes, this.tiers);
+    this.requests = new Rate();
+    this.peers = new Map();
+  }
+
+  update(s) {
+    if (s === this.service) return;
+    this.service = s;
+    s.rate = this.requests.of(s.requests);
+    serviceColumns.forEach(([text, className], i) => show(this.cells[i], text(s), className(s)));
+    this.states.forEach((e, i) => {
+      const n = s.peers[stateOrder[i]];
+      show(e, n ? n + " " + stateOrder[i] : "");
+    });
+    classify(this.root, "service " + ["bad", "warn", ""][severity(s)]);
+    const tiers = tiersOf(s);
+    if (showIf(this.tiers, tiers !== "")) show(this.tiers, tiers);
+    arrange(this.notes, [
+      ...followNotes(this.noteViews, warningsOf(s)),
+      ...follow(this.drainViews, s.standing_drains.map(d => ({ ...d, service: s.service })), peerKey, () => new StandingDrainView()),
+    ].map(view => view.root));
+  }
+
+  // showPeers shows peers, or none if it is undefined.
+  showPeers(peers) {
+    const open = String(peers !== undefined);
+    if (this.button.ariaExpanded !== open) this.button.ariaExpanded = open;
+    if (!peers) {
+      this.table?.remove();
+      this.more?.remove();
+      this.table = this.more = undefined;
+      this.peers.clear();
+      return;
+    }
+    if (!this.table) {
+      this.table = element("table", { role: "table", "aria-labelledby": this.button.id }, peerHead());
+      this.more = element("p", { class: "more" });
+      this.root.append(this.table, this.more);
+    }
+    const worst = peers.toSorted((a, b) => stateOrder.indexOf(a.state) - stateOrder.indexOf(b.state)).slice(0, maxRows);
+    showIf(this.table, worst.length > 0);
+    arrange(this.table, [this.table.tHead, ...follow(this.peers, worst, peerKey, () => new PeerView()).map(view => view.root)]);
+    if (showIf(this.more, peers.length > maxRows)) show(this.more, "and " + number(peers.length - maxRows) + " more: the filter finds them");
+  }
+}
+
+class NoteView {
+  root = element("li");
+  update(note) { show(this.root, note.text); }
+}
+
+// followNotes returns a view for each text.
+function followNotes(views, texts) {
+  return follow(views, texts.map((text, i) => ({ text, i })), note => String(note.i), () => new NoteView());
+}
+
+// StandingDrainView is the drain of an instance that is not there.
+class StandingDrainView {
+  constructor() {
+    this.text = element("span");
+    const button = element("button", { type: "button" }, "Enable");
+    button.addEventListener("click", () => enable(this.drain));
+    this.root = element("li", {}, this.text, button);
+  }
+  update(d) {
+    this.drain = d;
+    show(this.text, "Drained and not there: " + d.id + " at " + d.address + ", " + d.why + ", for " + age(d.since));
+  }
+}
