@@ -106,8 +106,7 @@ func TestHeadWaitsForItsBody(t *testing.T) {
 	p := startProxy(t, Options{}, origin.address())
 	conn := p.dial()
 	const want = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"
-	whole := false
-	for end := time.Now().Add(patience / 2); !whole && time.Now().Before(end); {
+	exchange := func() (whole bool) {
 		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 		b := make([]byte, 100)
 		n, err := conn.Read(b)
@@ -120,9 +119,25 @@ func TestHeadWaitsForItsBody(t *testing.T) {
 		if string(b[:n]) != want {
 			t.Fatalf("got %q, %v", b[:n], err)
 		}
+		return whole
 	}
-	if !whole {
-		t.Error("no response came in one piece")
+	// On a starved machine the pieces may be so far apart that they go out one
+	// after the other; but not always, and otherwise it is by chance that they do
+	// not.
+	const responses = 20
+	for end := time.Now().Add(patience / 2); ; {
+		whole := 0
+		for range responses {
+			if exchange() {
+				whole++
+			}
+		}
+		if whole > responses*3/4 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d of %d responses came in one piece", whole, responses)
+		}
 	}
 }
 
