@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -80,6 +81,7 @@ func TestHedgeFirstPeerWins(t *testing.T) {
 			t.Parallel()
 			var asked atomic.Int32
 			hedging, answered := make(chan struct{}), make(chan struct{})
+			hedge, answer := sync.OnceFunc(func() { close(hedging) }), sync.OnceFunc(func() { close(answered) })
 			serve := func(c *originConn) bool { // whoever is asked first is the first
 				if _, ok := c.request(); !ok {
 					return false
@@ -90,16 +92,17 @@ func TestHedgeFirstPeerWins(t *testing.T) {
 					io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
 					return true
 				}
-				close(hedging)
+				hedge()
 				test.second(c, answered)
 				return false
 			}
 			p := startProxy(t, Options{}, startOrigin(t, serve).address(), startOrigin(t, serve).address())
 			hedged(p, 1)
+			t.Cleanup(func() { hedge(); answer() }) // the peers end whatever happens
 			if status, body := get(t, p, "GET"); status != 200 || body != "first" {
 				t.Errorf("got %d %q", status, body)
 			}
-			close(answered)
+			answer()
 			if n := asked.Load(); n != 2 {
 				t.Errorf("%d peers were asked, want 2", n)
 			}

@@ -271,7 +271,8 @@ func TestClientThatGoesAwayWaiting(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			left, gone := make(chan struct{}), make(chan struct{})
+			left := make(chan struct{})
+			leave := sync.OnceFunc(func() { close(left) })
 			origin := startOrigin(t, func(c *originConn) bool {
 				if _, ok := c.request(); !ok {
 					return false
@@ -283,9 +284,9 @@ func TestClientThatGoesAwayWaiting(t *testing.T) {
 					io.WriteString(c.Conn, okResponse)
 				}
 				io.ReadAll(c.Conn)
-				close(gone)
 				return false
 			})
+			t.Cleanup(leave) // the peer ends whatever happens
 			p := startProxy(t, Options{KeepForGoneClients: test.keep}, origin.address())
 			conn := p.dial()
 			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -294,9 +295,9 @@ func TestClientThatGoesAwayWaiting(t *testing.T) {
 				io.ReadFull(conn, make([]byte, len(test.first)))
 			}
 			conn.Close()
-			close(left)
+			leave()
 			if !test.keep {
-				<-gone
+				eventually(t, "the peer's connection is closed", func() bool { return origin.open() == 0 })
 			}
 			eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
 			peer := p.pool.Snapshot().All[0]

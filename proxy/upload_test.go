@@ -41,6 +41,7 @@ func TestConnectionGoesOnBehindReadBody(t *testing.T) {
 				}
 				return true
 			})
+			t.Cleanup(func() { close(answered) })
 			p := startProxy(t, Options{}, origin.address())
 			// On a starved machine the body may arrive in two pieces, of which the
 			// second has not been read when the peer answers.
