@@ -104,6 +104,21 @@ func TestFilter(t *testing.T) {
 	p.await("only what is wrong", func() bool { return slices.Equal(p.services(), []string{"found"}) })
 }
 
+// With few peers everything is open, however many services they belong to.
+func TestManySmallServices(t *testing.T) {
+	t.Parallel()
+	var services strings.Builder
+	services.WriteString("services:\n")
+	for i := range 60 {
+		fmt.Fprintf(&services, "  s-%02d: { peers: ['127.0.0.1:%d'] }\n", i, 1000+i)
+	}
+	g := startSluice(t, options{services: services.String() + "routes: [{ path: /, service: s-00 }]\n"})
+	p := open(t, g.AdminURL())
+	p.await("all peers", func() bool { return len(p.peers()) == 60 })
+	p.click("#services section:nth-child(1) h2 button")
+	p.await("all but those of a service that was closed", func() bool { return len(p.peers()) == 59 })
+}
+
 // With many services the page asks only for the peers that it shows, and leaves
 // alone what did not change.
 func TestManyServices(t *testing.T) {

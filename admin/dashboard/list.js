@@ -27,11 +27,12 @@ function select() {
     .filter(({ matches, peers, level }) => (matches || peers.length > 0) && !(onlyWrong && level === 2))
     .sort((a, b) => a.level - b.level)
     .map(({ s, matches, peers, level }) => {
-      const open = chosen.get(s.service) ?? ((few || level < 2 || wanted.length > 0) && opened++ < maxOpened);
+      const open = chosen.get(s.service) ?? (few || (level < 2 || wanted.length > 0) && opened++ < maxOpened);
       return { s, peers: open ? peers : undefined };
     });
 }
 
+// render shows what is known.
 function render() {
   const shown = select();
   follow(serviceViews, last.services, s => s.service, s => new ServiceView(s));

@@ -7,12 +7,13 @@ const peersOf = s => Object.values(s.peers).reduce((sum, n) => sum + n, 0);
 const areFew = services => services.reduce((n, s) => n + peersOf(s), 0) <= fewPeers;
 
 // severity: 0 for a service whose requests fail, 1 for one with something
-// wrong, 2 for the others. What an operator drains is as he wants it.
+// wrong, 2 for the others. What the operator drains is meant so.
 function severity(s) {
   if (s.eligible === 0 || s.panic) return 0;
   return s.peers.unhealthy || s.peers.ejected || s.watch && s.watch.state !== "fresh" ? 1 : 2;
 }
 
+// warningsOf says what is wrong with a service, but for single peers.
 function warningsOf(s) {
   const warnings = [], w = s.watch, error = w?.last_error ? ": " + w.last_error : "";
   if (peersOf(s) === 0) warnings.push("No peers: requests are answered with 503.");
@@ -42,7 +43,7 @@ const serviceColumns = [
   [s => s.policy, () => "faint"],
 ];
 
-let views = 0;
+let views = 0; // so far, for ids
 
 // ServiceView is a service's section: a line, notes, and the peers if it is open.
 class ServiceView {
