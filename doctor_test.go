@@ -29,11 +29,7 @@ func registerStar(t *testing.T, agent *consultest.Agent, id string, port int, st
 	if err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(30 * time.Second); !strings.Contains(stars(t, agent), id); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s does not appear in the catalog", id)
-		}
-	}
+	consultest.Await(t, id+" is in the catalog", func() bool { return strings.Contains(stars(t, agent), id) })
 }
 
 // stars returns the ids of star in the catalog.
@@ -199,5 +195,52 @@ routes: [{ service: fixed }, { path: /moon, service: moon }]
 	}
 	if e.options.Datacenter != "dc7" || e.options.Consul.MaxWatches != 77 || e.address != "127.0.0.1:8081" {
 		t.Errorf("%+v, admin %s", e.options, e.address)
+	}
+}
+
+// One process, registered on two agents that deny what no token allows.
+func TestDoctorFixesUnderACLs(t *testing.T) {
+	server := consultest.Start(t, consultest.Options{Node: "a", ACLs: true})
+	own, err := server.NewAgentToken(t.Context(), "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := consultest.Start(t, consultest.Options{
+		Mode: consultest.Client, Node: "b", Join: []string{server.SerfAddress()},
+		ACLs: true, AgentToken: own.SecretID, Token: server.Token(),
+	})
+	registerStar(t, client, "star-1", 9001, consulapi.HealthPassing)
+	registerStar(t, server, "star-1", 9001, consulapi.HealthPassing)
+	consultest.Await(t, "both are there", func() bool { return stars(t, server) == "star-1 star-1" })
+	fix := func(name string, headings ...string) (status int, stdout, stderr string) {
+		t.Helper()
+		var rules string
+		for _, heading := range headings {
+			shown, err := consultest.DocumentedPolicy("docs/doctor.md", heading)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rules += shown
+		}
+		_, token, err := server.NewToken(name, rules)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("CONSUL_HTTP_TOKEN_FILE", writeFile(t, "token", token.SecretID))
+		return execute(t, "doctor", "--consul", server.URL(), "--agent-address", "b="+client.URL(), "--fix", "--yes")
+	}
+
+	status, stdout, stderr := fix("looks", "## Permissions")
+	want := "star star-1 on node b: FAILED: " + client.URL() + ": 403 Forbidden"
+	if status != exitFailed || stderr != "" || !strings.Contains(stdout, want) || !strings.HasSuffix(stdout, "the token lacks service:write for \"star\"\n") {
+		t.Errorf("without the permission to write: status %d\n%s%s", status, stdout, stderr)
+	}
+	status, stdout, stderr = fix("writes", "## Permissions", "## Taking a duplicate away")
+	want = "star star-1 on node b: deregistered through " + client.URL() + ", and gone from the catalog; star-1 on node a, passing, stays\n"
+	if status != exitOK || stderr != "" || !strings.HasSuffix(stdout, want) {
+		t.Errorf("with what the manual says: status %d\n%s%s", status, stdout, stderr)
+	}
+	if got := stars(t, server); got != "star-1" {
+		t.Errorf("the catalog has %q", got)
 	}
 }
