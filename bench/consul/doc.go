@@ -15,9 +15,10 @@
 //
 // For each kind of change, median and 95th percentile of the time from sending
 // the request that makes the change to the moment at which discovery's Sink gets
-// the new set, and per change: the queries that sluice sent, the bytes that it
-// got, and the CPU time of sluice and of Consul (which includes the change
-// itself). The kinds are
+// the new set, and per change: the queries that sluice sent, without the probes of
+// the agent, of which there are as many when nothing changes; the bytes that it
+// got; and the CPU time of sluice and of Consul (which includes the change itself).
+// The kinds are
 //
 //	add     a passing instance is registered
 //	fail    a check goes from passing to critical
@@ -25,7 +26,7 @@
 //	remove  an instance is deregistered
 //
 // The second after each change counts for it, too, except in the time. Idle is
-// the time before the first change: queries and bytes a second.
+// the time before the first change: queries, probes and bytes a second.
 //
 // Then the whole program, as people run it, has a route to every service. While
 // an instance of a service is registered, clients send requests to it, about two

@@ -93,8 +93,8 @@ func (r result) print(o options) {
 		checks = "without"
 	}
 	fmt.Printf("\n%d services × %d instances on %d nodes, %s checks, %s agent, %s\n", o.services, o.instances, o.nodes, checks, o.mode, scheme)
-	fmt.Printf("first sets of all services after %v; idle: %.2f queries/s, %.0f bytes/s; connections %d (at most %d); sluice: %d goroutines, %.1f MiB heap\n",
-		r.first.Round(time.Millisecond), r.idleQueries, r.idleBytes, r.end.Connections, r.end.Peak, r.end.Goroutines, float64(r.end.HeapBytes)/(1<<20))
+	fmt.Printf("first sets of all services after %v; idle: %.2f queries/s, %.2f probes/s, %.0f bytes/s; connections %d (at most %d); sluice: %d goroutines, %.1f MiB heap\n",
+		r.first.Round(time.Millisecond), r.idleQueries, r.idleProbes, r.idleBytes, r.end.Connections, r.end.Peak, r.end.Goroutines, float64(r.end.HeapBytes)/(1<<20))
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "change\tmedian\tp95\tqueries\tKB\tsluice CPU\tConsul CPU\t")
 	for _, k := range r.kinds {

@@ -25,11 +25,11 @@ import (
 
 // result is what was measured at one size.
 type result struct {
-	first                  time.Duration // until every service has its first set
-	idleQueries, idleBytes float64       // a second
-	kinds                  []kind
-	end                    usage
-	served                 served
+	first                              time.Duration // until every service has its first set
+	idleQueries, idleProbes, idleBytes float64       // a second
+	kinds                              []kind
+	end                                usage
+	served                             served
 }
 
 // kind is one kind of change, each figure but the times for one change.
@@ -46,6 +46,10 @@ type set struct {
 	serving int
 	at      time.Time
 }
+
+// asked returns how many queries were sent that are no probes: of those there are
+// as many without changes.
+func (u usage) asked() uint64 { return u.Queries - u.Probes }
 
 // setTimeout is how long a set may take to arrive.
 const setTimeout = 2 * time.Minute
@@ -188,7 +192,8 @@ func (b *bench) run(ctx context.Context, begin time.Time) (result, error) {
 	if err != nil {
 		return r, err
 	}
-	r.idleQueries = float64(after.Queries-before.Queries) / b.idle.Seconds()
+	r.idleQueries = float64(after.asked()-before.asked()) / b.idle.Seconds()
+	r.idleProbes = float64(after.Probes-before.Probes) / b.idle.Seconds()
 	r.idleBytes = float64(after.BytesReceived-before.BytesReceived) / b.idle.Seconds()
 
 	turn := 0
@@ -265,7 +270,7 @@ func (b *bench) changeAll(ctx context.Context, name string, n, serving int, serv
 		name:      name,
 		median:    times[len(times)/2],
 		p95:       times[len(times)*95/100],
-		queries:   float64(after.Queries-before.Queries) / float64(n),
+		queries:   float64(after.asked()-before.asked()) / float64(n),
 		bytes:     float64(after.BytesReceived-before.BytesReceived) / float64(n),
 		sluiceCPU: (after.CPU - before.CPU) / time.Duration(n),
 		consulCPU: (consulAfter - consulBefore) / time.Duration(n),

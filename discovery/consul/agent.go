@@ -16,6 +16,7 @@ type agent struct {
 	url         string // for people
 	api         *api.Client
 	connections *connections
+	meter       *meter
 
 	// Probes have a connection of their own.
 
@@ -58,7 +59,7 @@ func (c condition) String() string {
 // not changed.
 func newAgent(config api.Config, address string, dial dialFunc, c *certificates, m *meter) (*agent, error) {
 	config.Address = address
-	a := &agent{url: displayURL(&config), condition: good, told: good, since: time.Now()} // until shown otherwise
+	a := &agent{url: displayURL(&config), meter: m, condition: good, told: good, since: time.Now()} // until shown otherwise
 	var err error
 	if a.api, a.connections, err = newAPI(config, dial, c, m, m.connections); err != nil {
 		return nil, fmt.Errorf("consul %s: %w", a.url, err)
@@ -103,6 +104,7 @@ func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, er
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
 	defer cancel()
 	ctx = a.kept.trace(ctx)
+	a.meter.probes.Add(1)
 	leader, err := a.probeAPI.Status().LeaderWithQueryOptions((&api.QueryOptions{}).WithContext(ctx))
 	var status api.StatusError
 	switch {

@@ -209,6 +209,9 @@ func TestStatsCountWhatConsulSees(t *testing.T) {
 		if want := uint64(len(seen) + probes); s.Queries != want {
 			t.Errorf("%d queries, Consul has got %d", s.Queries, want)
 		}
+		if s.Probes != uint64(probes) {
+			t.Errorf("%d probes, Consul has got %d", s.Probes, probes)
+		}
 		if s.Refused == 0 || s.Errors != s.Refused || s.Errors != b.status().Errors {
 			t.Errorf("%+v: want as many errors as answers 429, which are %d", s, b.status().Errors)
 		}

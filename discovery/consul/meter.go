@@ -14,6 +14,7 @@ import (
 // Stats is what a client costs Consul, and how it fares, over all agents.
 type Stats struct {
 	Queries       uint64 // sent since the start, with probes
+	Probes        uint64 // of them, those that only ask whether an agent is good
 	Errors        uint64 // of them, those that had no answer, or one from 400 on; not those that were broken off
 	BytesReceived uint64 // over all connections, with headers and TLS
 	BytesSent     uint64
@@ -33,7 +34,7 @@ type meter struct {
 	gate        *gate
 	connections int // that the client may open
 
-	queries, errors, received, sent, refused, opened atomic.Uint64
+	queries, probes, errors, received, sent, refused, opened atomic.Uint64
 
 	mu         sync.Mutex // guards the fields below
 	open, peak int
@@ -46,6 +47,7 @@ func (m *meter) stats() Stats {
 	defer m.mu.Unlock()
 	return Stats{
 		Queries:       m.queries.Load(),
+		Probes:        m.probes.Load(),
 		Errors:        m.errors.Load(),
 		BytesReceived: m.received.Load(),
 		BytesSent:     m.sent.Load(),
