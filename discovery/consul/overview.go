@@ -54,6 +54,23 @@ type overview struct {
 	moved    chan struct{}   // closed, and replaced, when complete or an error changes
 }
 
+// newOverview starts an overview. It ends with its last rider.
+func (c *Client) newOverview(s scope) *overview {
+	v := &overview{
+		client: c,
+		scope:  s,
+		poke:   make(chan struct{}, 1),
+		riders: make(map[string]map[*rider]bool),
+		feeds:  make(map[*feed]error),
+		moved:  make(chan struct{}),
+		bares:  rate.NewLimiter(rate.Every(bareFade), bareLimit),
+	}
+	ctx, end := context.WithCancel(context.Background())
+	v.end = end
+	v.ended.Go(func() { v.run(ctx) })
+	return v
+}
+
 // state returns whether the overview sees every change, and if not perhaps why.
 func (v *overview) state() (complete bool, moved <-chan struct{}, err error) {
 	v.mu.Lock()

@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 // overviews are those of a client. It is safe for concurrent use.
@@ -34,18 +32,7 @@ func (c *Client) join(o *ServiceOptions) *rider {
 	defer c.overviews.mu.Unlock()
 	v := c.overviews.all[s]
 	if v == nil {
-		v = &overview{
-			client: c,
-			scope:  s,
-			poke:   make(chan struct{}, 1),
-			riders: make(map[string]map[*rider]bool),
-			feeds:  make(map[*feed]error),
-			moved:  make(chan struct{}),
-			bares:  rate.NewLimiter(rate.Every(bareFade), bareLimit),
-		}
-		ctx, end := context.WithCancel(context.Background())
-		v.end = end
-		v.ended.Go(func() { v.run(ctx) })
+		v = c.newOverview(s)
 		if c.overviews.all == nil {
 			c.overviews.all = make(map[scope]*overview)
 		}

@@ -1,8 +1,6 @@
 package consul
 
-import (
-	"time"
-)
+import "time"
 
 // way is how an overview finds out what changed.
 type way uint8
