@@ -6,94 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
-	"github.com/hashicorp/consul/api"
-
 	"sluice/bench/machine"
-	"sluice/consultest"
 	"sluice/subprocess"
 )
 
 // patience is how long to wait for what must happen: far longer than it takes.
 const patience = time.Minute
-
-// cluster is a Consul as people run it: a server, and an agent beside which
-// applications and load balancers run.
-type cluster struct {
-	server, agent *consultest.Agent
-}
-
-func startCluster(ctx context.Context, progress io.Writer) (*cluster, error) {
-	// All that have an answer: without it Consul's DNS lists three instances.
-	dns := map[string]any{"udp_answer_limit": 100}
-	server, err := consultest.StartAgent(ctx, consultest.Options{
-		Mode: consultest.Server, Node: "server", Progress: progress, Config: map[string]any{"dns_config": dns},
-	})
-	if err != nil {
-		return nil, err
-	}
-	agent, err := consultest.StartAgent(ctx, consultest.Options{
-		Mode: consultest.Client, Node: "agent", Join: []string{server.SerfAddress()},
-		// The same node, also after its data was lost.
-		Config: map[string]any{"dns_config": dns, "node_id": "a0000000-0000-4000-8000-000000000001"},
-	})
-	if err != nil {
-		return nil, errors.Join(err, server.Close())
-	}
-	return &cluster{server, agent}, nil
-}
-
-func (c *cluster) close() error { return errors.Join(c.agent.Close(), c.server.Close()) }
-
-// ensure starts what a scenario left stopped, and waits until all is ready.
-func (c *cluster) ensure(ctx context.Context) error {
-	for _, a := range []*consultest.Agent{c.server, c.agent} {
-		if a.Process() == nil {
-			if err := a.Launch(ctx); err != nil {
-				return err
-			}
-		}
-	}
-	return errors.Join(c.server.WaitReady(ctx), c.agent.WaitReady(ctx))
-}
-
-func (c *cluster) address() consulAddress {
-	return consulAddress{HTTP: c.agent.HTTPAddress(), DNS: c.agent.DNSAddress()}
-}
-
-// clear deregisters what is left of a scenario, and waits until the catalog has
-// nothing of it.
-func (c *cluster) clear(ctx context.Context) error {
-	client, q := c.agent.Client(), (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx)
-	end := time.Now().Add(patience)
-	for {
-		services, err := client.Agent().ServicesWithFilterOpts("", q)
-		if err != nil {
-			return err
-		}
-		for id := range services {
-			if err := client.Agent().ServiceDeregisterOpts(id, q); err != nil {
-				return err
-			}
-		}
-		left, _, err := client.Catalog().Service(service, "", q)
-		if err != nil {
-			return err
-		}
-		if len(left) == 0 {
-			return nil
-		}
-		if time.Now().After(end) {
-			return fmt.Errorf("%d instances stay in the catalog", len(left))
-		}
-		if err := wait(ctx, 100*time.Millisecond); err != nil {
-			return err
-		}
-	}
-}
 
 // stage is one scenario of one rival: its processes, the instances behind it, and
 // the load on it.
@@ -134,7 +55,7 @@ func newStage(ctx context.Context, c *cluster, e entry, s scenario) (_ *stage, e
 		return nil, err
 	}
 	if err := c.ensure(ctx); err != nil {
-		return nil, fmt.Errorf("Consul: %w", err)
+		return nil, fmt.Errorf("start Consul again: %w", err)
 	}
 	for range s.instances {
 		if _, err := st.start(ctx); err != nil {
@@ -261,15 +182,4 @@ func (st *stage) close() (samples []sample, err error) {
 		errs = append(errs, st.clear(ctx))
 	} // else the scenario was broken off, and Consul ends too
 	return samples, errors.Join(append(errs, os.RemoveAll(st.dir))...)
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
