@@ -36,7 +36,7 @@ var pickers = map[Policy]func(*lineup) picker{
 	PolicyLeastConn:  newLeastConn,
 	PolicyRandom:     newRandom,
 	PolicyRoundRobin: newRoundRobin,
-	PolicySticky:     newSticky,
+	PolicySticky:     newEWMA, // for requests that name no peer; see newSticky
 }
 
 // Policies returns every policy, sorted by name.

@@ -128,6 +128,9 @@ func (b *balancerModel) build(s *simulation, age time.Duration) {
 	b.picker = newPicker(s.policy, &lineup{
 		candidates: b.candidates, all: b.peers, hashBound: DefaultHashBound, inflight: &b.inflight, tables: &b.tables,
 	})
+	if s.policy == PolicySticky {
+		b.picker = newSticky(b.peers, b.picker)
+	}
 }
 
 func (s simulation) run() *result {

@@ -68,6 +68,9 @@ func build(prev *Snapshot, o *Options, inflight *atomic.Int64, all, draining []*
 	s.Eligible = slices.Concat(s.inTiers...)
 	slices.SortFunc(s.Eligible, comparePeers)
 	s.picker = newTiered(pickers, shares)
+	if o.Policy == PolicySticky {
+		s.picker = newSticky(s.Eligible, s.picker)
+	}
 	return s
 }
 

@@ -9,16 +9,18 @@ import (
 )
 
 // sticky sends a request that names a peer to that peer as long as it is
-// eligible, and chooses one by another policy for all other requests.
+// eligible, in whichever tier, and leaves all other requests to another picker. If
+// the tier came first, a session would leave a peer whose tier gets a part of the
+// requests, or none any more, though nothing is wrong with it.
 type sticky struct {
 	named map[uint64]*Peer // eligible peers by Peer.StickyID
 	other picker
 }
 
-func newSticky(l *lineup) picker {
-	s := &sticky{named: make(map[uint64]*Peer, len(l.candidates)), other: newEWMA(l)}
-	for _, c := range l.candidates {
-		s.named[c.peer.StickyID()] = c.peer
+func newSticky(eligible []*Peer, other picker) picker {
+	s := &sticky{named: make(map[uint64]*Peer, len(eligible)), other: other}
+	for _, p := range eligible {
+		s.named[p.StickyID()] = p
 	}
 	return s
 }
@@ -28,6 +30,7 @@ func (s *sticky) pick(q Query, now int64, cursor *atomic.Uint64) *Peer {
 		if p := s.named[q.Hash]; p != nil && !q.Tried.Has(p) {
 			return p
 		}
+		q.Hash = 0 // it belongs to nobody any more
 	}
 	return s.other.pick(q, now, cursor)
 }

@@ -1,6 +1,9 @@
 package balancer
 
-import "testing"
+import (
+	"math"
+	"testing"
+)
 
 func TestStickyRequestsReturnToTheirPeer(t *testing.T) {
 	p := newTestPool(t, Options{Policy: PolicySticky, RetryBudget: ampleRetries})
@@ -45,6 +48,45 @@ func TestStickyRequestsReturnToTheirPeer(t *testing.T) {
 	q = Query{Hash: first.StickyID()}
 	if got := mustPick(t, p, &q).Peer; got == first {
 		t.Error("picked a peer that has left")
+	}
+}
+
+// A session stays where it is while its peer's tier gets a part of the requests, and
+// when it gets none any more: nothing is wrong with the peer. New clients go where
+// the tiers want them.
+func TestStickyRequestsReturnToTheirPeerInAnyTier(t *testing.T) {
+	p := newTestPool(t, backups(Options{Policy: PolicySticky}))
+	set := tagged(6, 2, "main") // 0 and 1 are backups
+	p.Apply(set)
+	stay := func() {
+		t.Helper()
+		for _, peer := range p.Snapshot().Eligible {
+			q := Query{Hash: peer.StickyID()}
+			token := mustPick(t, p, &q)
+			token.Done(Outcome{})
+			if token.Peer != peer {
+				t.Errorf("a session moves from %v to %v", peer, token.Peer)
+			}
+		}
+	}
+	stay()
+	p.SetReason(set[2].Key(), ReasonActive, true, "")
+	p.SetReason(set[3].Key(), ReasonActive, true, "")
+	stay()
+	if got := sharesOf(t, p, 20000); math.Abs(got[0]+got[1]-.3) > .02 {
+		t.Errorf("the backup peers get %.3f of the new clients, want 0.3", got[0]+got[1])
+	}
+	// Those whose peer is gone are like new ones, each time.
+	gone := peerOf(t, p, set[2]).StickyID()
+	backup := 0.
+	for range 20000 {
+		token := mustPick(t, p, &Query{Hash: gone})
+		if token.Done(Outcome{}); token.Peer.ID == set[0].Key() || token.Peer.ID == set[1].Key() {
+			backup++
+		}
+	}
+	if share := backup / 20000; math.Abs(share-.3) > .02 {
+		t.Errorf("the backup peers get %.3f of those whose peer is out, want 0.3", share)
 	}
 }
 
