@@ -1,0 +1,130 @@
+package balancer
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/discovery"
+)
+
+func TestEventsTellEachChangeInOrder(t *testing.T) {
+	var got events
+	p := newTestPool(t, Options{Notify: got.notify})
+	expect := func(want ...string) {
+		t.Helper()
+		if taken := got.take(); !slices.Equal(taken, want) {
+			t.Errorf("events\n\t%s\nwant\n\t%s", strings.Join(taken, "\n\t"), strings.Join(want, "\n\t"))
+		}
+	}
+	a, b := instance(0, 1), instance(1, 1)
+	b.Status, b.Detail = discovery.StatusCritical, "http: refused"
+	p.Apply([]discovery.Instance{b, a})
+	expect("added star-0000: up", "added star-0001: unhealthy: consul: critical: http: refused")
+
+	b.Detail = "http: timeout" // no more than another output
+	p.Apply([]discovery.Instance{a, b})
+	expect()
+	if got, want := peerOf(t, p, b).Reasons()[0], "consul: critical: http: timeout"; got != want {
+		t.Errorf("reason %q, want %q", got, want)
+	}
+
+	a.Weight, a.Tags = 3, []string{"v2"}
+	b.Status, b.Detail = discovery.StatusPassing, ""
+	p.Apply([]discovery.Instance{a, b})
+	expect("updated star-0000: up: weight 1 → 3, tags",
+		"updated star-0001: up: critical → passing", "state star-0001: up: unhealthy → up")
+
+	p.SetReason(b.Key(), ReasonEjected, true, "5 failures in a row")
+	p.SetReason(b.Key(), ReasonEjected, true, "6 failures in a row")
+	expect("state star-0001: ejected: up → ejected: ejected: 5 failures in a row")
+	p.SetReason(b.Key(), ReasonDrain, true, "")
+	p.SetReason(b.Key(), ReasonDrain, true, "again")
+	expect("state star-0001: draining: ejected → draining: ejected: 6 failures in a row; drain", "drained star-0001: draining")
+	p.SetReason(b.Key(), ReasonDrain, false, "")
+	p.SetReason(b.Key(), ReasonEjected, false, "")
+	expect("state star-0001: ejected: draining → ejected: ejected: 6 failures in a row", "state star-0001: up: ejected → up")
+
+	var q Query
+	q.Tried.Add(peerOf(t, p, b))
+	token := mustPick(t, p, &q) // holds a
+	c := instance(2, 1)
+	p.Apply([]discovery.Instance{c})
+	expect("removed star-0000: draining", "removed star-0001: draining", "added star-0002: up", "drained star-0001: draining")
+	p.Apply([]discovery.Instance{a, c})
+	expect("added star-0000: up: returned while draining")
+	p.Apply(nil)
+	expect("removed star-0000: draining", "removed star-0002: draining", "drained star-0002: draining")
+	token.Done(Outcome{})
+	expect("drained star-0000: draining")
+}
+
+// What an event tells of can be seen when it is told.
+func TestEventsComeAfterTheSnapshot(t *testing.T) {
+	var p *Pool
+	var errs []error
+	p = newTestPool(t, Options{Notify: func(e Event) {
+		s := p.Snapshot()
+		if e.Kind == EventAdded && !slices.Contains(s.All, e.Peer) {
+			errs = append(errs, errors.New("added, but not in the snapshot"))
+		}
+		if e.Kind == EventRemoved && slices.Contains(s.All, e.Peer) {
+			errs = append(errs, errors.New("removed, but in the snapshot"))
+		}
+		if e.Kind == EventDrained && slices.Contains(s.Draining, e.Peer) {
+			errs = append(errs, errors.New("drained, but in the snapshot as draining"))
+		}
+		if e.Time.IsZero() || e.Pool != "star" {
+			errs = append(errs, errors.New("no time or pool"))
+		}
+	}})
+	p.Apply(instances(3))
+	p.Apply(instances(1))
+	p.Close()
+	if err := errors.Join(errs...); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSinceIsTheStartOfTheState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{})
+		i := instance(0, 1)
+		p.Apply([]discovery.Instance{i})
+		peer := peerOf(t, p, i)
+		start := peer.Since()
+		time.Sleep(time.Second)
+		i.Weight = 2
+		p.Apply([]discovery.Instance{i})
+		if peer.Since() != start {
+			t.Error("a change of weight changed Since")
+		}
+		p.SetReason(i.Key(), ReasonActive, true, "")
+		if got := peer.Since().Sub(start); got != time.Second {
+			t.Errorf("after a change of state Since is %v later, want 1s", got)
+		}
+	})
+}
+
+func TestNames(t *testing.T) {
+	f := func(got, want string) {
+		t.Helper()
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	f(StateUp.String()+StateWarming.String()+StateEjected.String()+StateUnhealthy.String()+StateDraining.String(),
+		"upwarmingejectedunhealthydraining")
+	f(State(99).String()+EventKind(99).String()+OutcomeClass(99).String()+Limit(99).String(), "unknownunknownunknownunknown")
+	f((ReasonConsul | ReasonDrain).String(), "consul,drain")
+	f(OutcomeStale.String(), "stale connection")
+	f(LimitRetryBudget.String(), "retry budget")
+	f((&Peer{ID: instance(0, 1).Key()}).String(), "star/star-0000 (127.0.0.1:10000)")
+	text, _ := StateEjected.MarshalText()
+	f(string(text), "ejected")
+	text, _ = EventCut.MarshalText()
+	f(string(text), "cut")
+}

@@ -1,0 +1,50 @@
+package balancer
+
+import "testing"
+
+// A request goes to another peer each time, whatever the weights, until it has
+// been everywhere.
+func TestTriedPeersAreNotPickedAgain(t *testing.T) {
+	for _, policy := range Policies() {
+		for _, weights := range [][]int{{1}, {1, 1}, {1, 1, 1, 1}, {1000, 1, 1}, {5000, 5000, 5000, 1}} {
+			p := newTestPool(t, Options{Policy: policy, RetryBudget: ampleRetries})
+			p.Apply(withWeights(weights...))
+			for range 50 {
+				var q Query
+				for range weights {
+					token, err := p.Pick(&q)
+					if err != nil {
+						t.Fatalf("%s %v: with %d tried: %v", policy, weights, q.Tried.Len(), err)
+					}
+					if q.Tried.Has(token.Peer) {
+						t.Fatalf("%s %v: picked a tried peer", policy, weights)
+					}
+					q.Tried.Add(token.Peer)
+					token.Done(Outcome{})
+				}
+				if _, err := p.Pick(&q); err != ErrAllTried {
+					t.Errorf("%s %v: all tried: %v, want %v", policy, weights, err, ErrAllTried)
+				}
+			}
+		}
+	}
+}
+
+func TestTriedSet(t *testing.T) {
+	var s TriedSet
+	peers := make([]Peer, maxTried+1)
+	for i := range peers[:maxTried] {
+		if s.Has(&peers[i]) {
+			t.Errorf("has peer %d before it was added", i)
+		}
+		s.Add(&peers[i])
+		s.Add(&peers[i])
+		if !s.Has(&peers[i]) || s.Len() != i+1 {
+			t.Errorf("after peer %d: has it: %v, length %d", i, s.Has(&peers[i]), s.Len())
+		}
+	}
+	s.Add(&peers[maxTried])
+	if s.Len() != maxTried || s.Has(&peers[0]) || !s.Has(&peers[1]) || !s.Has(&peers[maxTried]) {
+		t.Error("a full set must give up the peer that was added first, and no other")
+	}
+}
