@@ -86,7 +86,7 @@ type CatalogStatus struct {
 // /v1/catalog/services. It is safe for concurrent use.
 //
 // What it does not see any more is not gone at once: see Selection.Hold. The
-// time runs only while Consul answers. What ACLs hide is not gone at all.
+// time runs only while Consul answers, and ACLs hide nothing.
 type Catalog struct {
 	client    *Client
 	selection Selection
@@ -189,6 +189,7 @@ func (w *Catalog) take(a answer) error {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	again := w.status.State == discovery.WatchStale || w.hidden // the time begins again
 	for name, tags := range listed {
 		w.services[name] = &listing{tags: tags}
 	}
@@ -196,7 +197,7 @@ func (w *Catalog) take(a answer) error {
 		if _, ok := listed[name]; ok || a.filtered {
 			continue
 		}
-		if l.missing.IsZero() || w.status.State == discovery.WatchStale {
+		if l.missing.IsZero() || again {
 			l.missing = now
 		}
 	}
@@ -251,7 +252,7 @@ func (w *Catalog) present(now time.Time) (services []CatalogService, known bool,
 	for name, l := range w.services {
 		if !l.missing.IsZero() {
 			left := w.selection.Hold - now.Sub(l.missing)
-			if left <= 0 && w.status.State == discovery.WatchFresh {
+			if left <= 0 && w.status.State == discovery.WatchFresh && !w.hidden {
 				delete(w.services, name)
 				continue
 			}

@@ -180,6 +180,31 @@ func TestCatalogGivesNothingUpWhileConsulFails(t *testing.T) {
 	}
 }
 
+// Nor what was missing when that began: it may be back, and nobody sees it.
+func TestCatalogDoesNotGiveUpWhatWasMissingBefore(t *testing.T) {
+	for name, fault := range map[string]discoverytest.Fault{
+		"500":                  {Status: 500, Body: "No cluster leader"},
+		"everything is hidden": {Filtered: true, Body: "{}"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			watchCatalog(t, Selection{}, func(b *catalogBubble) {
+				b.expect(sec, "0s: star")
+				b.forget("star")
+				b.expect(10 * sec)
+				b.Break(fault)
+				b.expect(100 * sec)
+				b.Heal()
+				b.expect(125 * sec)
+				time.Sleep(100 * sec)
+				synctest.Wait()
+				if s := b.watch.Status(); s.State != discovery.WatchFresh || len(s.Services) != 0 {
+					t.Errorf("afterwards %+v", s)
+				}
+			})
+		})
+	}
+}
+
 func TestCatalogAsksForMetaOnTheServer(t *testing.T) {
 	watchCatalog(t, Selection{Meta: map[string]string{"public": `say "yes"`, "a": "b"}}, func(b *catalogBubble) {
 		time.Sleep(sec)

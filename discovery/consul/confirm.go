@@ -38,11 +38,11 @@ func (w *watch) countsAsItIs(ctx context.Context, answer Answer, forgot bool) (b
 	if loss.empties() || w.guard.unsettled(time.Now(), loss) || len(w.guard.doubtful(time.Now(), loss, forgot)) > 0 {
 		return false, nil
 	}
-	if !answer.Streaming || len(loss.missing) == 0 {
+	if !answer.Streaming || len(loss.absent) == 0 {
 		return true, nil
 	}
 	// A streaming answer does not tell whether ACLs filtered it.
-	return w.gone(ctx, loss.missing)
+	return w.gone(ctx, loss.absent)
 }
 
 // loss is what answer would take out of service.

@@ -45,7 +45,7 @@
 // Consul answers a query with an index from the agent's streaming backend
 // (X-Consul-Query-Backend), which tells neither of leaders nor of ACLs: when a
 // token loses its permissions, such an answer is just empty. So one that lacks an
-// instance in service, and from any backend one that lacks the last of them, is
+// instance, and from any backend one that lacks the last of those in service, is
 // confirmed at once by a query in the mode "consistent", which only a leader that
 // still is one can answer; what that says counts.
 //

@@ -32,9 +32,10 @@ type feed struct {
 	note      func(error)        // is told how each query ended, except that one failure says little
 	regressed func()             // is told that Consul has lost its state
 
-	index  uint64 // for the next query; 0: it does not block
-	last   uint64 // of the last answer
-	failed int    // queries in a row
+	index    uint64 // for the next query; 0: it does not block
+	last     uint64 // of the last answer
+	filtered bool   // the last answer was, by ACLs
+	failed   int    // queries in a row
 	tries
 }
 
@@ -98,12 +99,13 @@ func (f *feed) poll(ctx context.Context) error {
 	}
 	var err error
 	f.asked, err = f.client.get(ctx, f.path, q, func(a Answer, body *bytes.Buffer) error {
-		if a.Index > 0 && a.Index == f.last && f.index > 0 {
+		if a.Index > 0 && a.Index == f.last && f.index > 0 && a.FilteredByACL == f.filtered {
 			return nil // the wait is over
 		}
 		if err := f.take(answer{body, a.Index, a.FilteredByACL}); err != nil {
 			return err
 		}
+		f.filtered = a.FilteredByACL
 		if a.Index < f.last {
 			f.regressed()
 			f.last, f.index = a.Index, 0

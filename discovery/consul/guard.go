@@ -52,7 +52,8 @@ func (g *guard) failed(now time.Time) { g.trouble = now }
 
 // loss is what an answer would take out of service.
 type loss struct {
-	missing   []discovery.Instance // in service so far, and not listed
+	absent    []discovery.Instance // not listed, in service so far or not
+	missing   []discovery.Instance // those of absent that were in service
 	critical  []discovery.Instance // in service so far, and listed as critical
 	unchecked []discovery.Instance // those of critical whose checks have not run yet
 	last      bool                 // nothing listed is in service
@@ -67,10 +68,14 @@ func (g *guard) loss(set []discovery.Instance, unchecked map[process]bool) loss 
 	l := loss{last: !slices.ContainsFunc(set, discovery.Instance.Serving)}
 	listed := byProcess(set)
 	for _, i := range g.known {
+		now, ok := listed[processOf(i)]
+		if !ok {
+			l.absent = append(l.absent, i)
+		}
 		if !i.Serving() {
 			continue
 		}
-		if now, ok := listed[processOf(i)]; !ok {
+		if !ok {
 			l.missing = append(l.missing, i)
 		} else if now.Status == discovery.StatusCritical {
 			l.critical = append(l.critical, i)

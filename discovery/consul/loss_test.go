@@ -167,6 +167,22 @@ func TestRemovalFromTheStreamingBackendIsConfirmed(t *testing.T) {
 	})
 }
 
+// Active checks may well use what Consul calls critical.
+func TestACriticalInstanceThatTheStreamingBackendLacksIsConfirmed(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a:critical"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a:critical")
+		b.Break(discoverytest.Fault{Filtered: true, Empty: true}) // the token has lost its permissions
+		b.expect(20 * sec)
+		if s := b.status(); s.State != discovery.WatchStale || s.Instances != 1 {
+			t.Errorf("status %+v", s)
+		}
+		b.Heal()
+		b.at(40 * sec)
+		b.set("")
+		b.expect(40*sec, "40s: ")
+	})
+}
+
 func TestLossOfTheLastInstanceIsConfirmedWithoutStreaming(t *testing.T) {
 	plain := func(b *bubble) { b.set("a"); b.DisableStreaming() }
 	watchInBubble(t, ServiceOptions{}, plain, func(t *testing.T, b *bubble) {

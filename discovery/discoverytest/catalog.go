@@ -18,9 +18,11 @@ const (
 	statePath        = "/v1/health/state/"
 
 	// sickFilter is a filter expression that the fake knows. Another one is an id
-	// that matches, or does not match, a regular expression.
+	// that matches, or does not match, a regular expression, or meta of a service.
 	sickFilter = `Status != "passing"`
 )
+
+var metaFilter = regexp.MustCompile("ServiceMeta\\[`([^`]*)`\\] == `([^`]*)`")
 
 var idFilter = regexp.MustCompile(`^(?:Service)?ID (not )?matches "(.*)"$`)
 
@@ -81,7 +83,7 @@ func (c *Consul) refresh(name string) {
 	var body, watched any
 	switch path {
 	case "/v1/catalog/services":
-		body, watched = c.serviceNames()
+		body, watched = c.serviceNames(metaOf(filter))
 	case "/v1/catalog/nodes":
 		body = c.nodes()
 	default:
@@ -121,6 +123,15 @@ func listedBy(filter string) func(id string) bool {
 	return func(id string) bool { return expression.MatchString(id) == (parts[1] == "") }
 }
 
+// metaOf returns the meta that a filter expression asks for.
+func metaOf(filter string) map[string]string {
+	meta := make(map[string]string)
+	for _, parts := range metaFilter.FindAllStringSubmatch(filter, -1) {
+		meta[parts[1]] = parts[2]
+	}
+	return meta
+}
+
 // each calls f for every whole entry, by name of the service. It needs mu.
 func (c *Consul) each(f func(service string, e *api.ServiceEntry)) {
 	for _, name := range slices.Sorted(maps.Keys(c.services)) {
@@ -132,11 +143,17 @@ func (c *Consul) each(f func(service string, e *api.ServiceEntry)) {
 	}
 }
 
-// serviceNames returns the tags by service and, as what is watched, every
-// instance without its checks. It needs mu.
-func (c *Consul) serviceNames() (names map[string][]string, watched []*api.AgentService) {
+// serviceNames returns the tags of the instances that have meta by service and, as
+// what is watched, every instance without its checks. It needs mu.
+func (c *Consul) serviceNames(meta map[string]string) (names map[string][]string, watched []*api.AgentService) {
 	names = make(map[string][]string)
 	c.each(func(service string, e *api.ServiceEntry) {
+		watched = append(watched, e.Service)
+		for key, value := range meta {
+			if e.Service.Meta[key] != value {
+				return
+			}
+		}
 		tags := names[service]
 		if tags == nil {
 			tags = []string{}
@@ -147,7 +164,6 @@ func (c *Consul) serviceNames() (names map[string][]string, watched []*api.Agent
 			}
 		}
 		names[service] = tags
-		watched = append(watched, e.Service)
 	})
 	return names, watched
 }
