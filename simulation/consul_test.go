@@ -3,6 +3,7 @@ package simulation
 import (
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -13,20 +14,64 @@ import (
 	"sluice/discovery/discoverytest"
 )
 
-// emptyHold is how long the source keeps instances after a sudden loss.
-const emptyHold = 5 * time.Second
+const (
+	// emptyHold is how long the source keeps instances after a sudden loss.
+	emptyHold = 5 * time.Second
+	// recovery is how long after its last failure a Consul has been asked again,
+	// and what it says is used.
+	recovery = 6 * time.Second
+	// refusedRecovery is the same if it wants to be asked less often.
+	refusedRecovery = 20 * time.Second
+	// hungRecovery is the same if queries go on to block as if nothing had happened:
+	// those for services end with their wait, that for the catalog after a minute.
+	hungRecovery = 75 * time.Second
+)
 
-// consul is a registry in the form of Consul's HTTP API, for the real source.
+// consul has the form of Consul's HTTP API, for the real source, and what
+// registries have.
 type consul struct {
-	*registry
-	fake   *discoverytest.Consul
-	pipe   *discoverytest.Pipe
-	client *consulsource.Client
-	random *rand.Rand
+	w          *world
+	registries []*registry
+	fake       *discoverytest.Consul
+	pipe       *discoverytest.Pipe
+	client     *consulsource.Client
+	random     *rand.Rand
+
+	keepAnswering time.Duration // 0: nothing is kept beyond emptyHold
+
+	// w.mu guards the fields below.
+
+	fault fault
+	since time.Time // when it began, or the last one ended
+	known time.Time // when all will have noticed what has happened
+	lied  time.Time // when a fault that lies last began or ended
 }
 
-func newConsul(r *registry) *consul {
-	c := &consul{registry: r, fake: discoverytest.New(), random: r.w.random}
+// fault is how a Consul fails.
+type fault struct {
+	what string // empty: not at all
+	how  discoverytest.Fault
+	lies bool // it lists nothing, and vouches for it
+	// silent says that the catalog may not notice: it gets no answer, or the index
+	// tells that it need not read it.
+	silent bool
+	// recovery is how long it is remembered; 0: for recovery.
+	recovery time.Duration
+}
+
+var faults = []fault{
+	{what: "drops connections", how: discoverytest.Fault{Drop: true}},
+	{what: "hangs", how: discoverytest.Fault{Hang: true}, silent: true, recovery: hungRecovery},
+	{what: "has no leader", how: discoverytest.Fault{Status: http.StatusInternalServerError, Body: "No cluster leader"}},
+	{what: "knows no leader and lists nothing", how: discoverytest.Fault{NoLeader: true, Empty: true}},
+	{what: "asks for fewer queries", how: discoverytest.Fault{Status: http.StatusTooManyRequests}, recovery: refusedRecovery},
+	{what: "answers with garbage", how: discoverytest.Fault{Body: `[{"Node":`}, silent: true},
+	{what: "filters all by ACLs", how: discoverytest.Fault{Filtered: true, Empty: true}, recovery: hungRecovery},
+	{what: "lists nothing", how: discoverytest.Fault{Empty: true}, lies: true},
+}
+
+func newConsul(w *world) *consul {
+	c := &consul{w: w, fake: discoverytest.New(), random: w.random}
 	c.pipe = discoverytest.ServePipe(c.fake)
 	var err error
 	c.client, err = consulsource.NewClient(consulsource.ClientOptions{Addresses: []string{"http://consul"}, Log: zerolog.Nop()}.WithDial(c.pipe.DialContext))
@@ -36,11 +81,14 @@ func newConsul(r *registry) *consul {
 	if c.random.IntN(2) == 0 {
 		c.fake.DisableStreaming()
 	}
+	w.consuls = append(w.consuls, c)
 	return c
 }
 
-func (c *consul) source() discovery.Source {
-	return c.client.Source(consulsource.ServiceOptions{Service: c.name, Wait: 10 * time.Second, EmptyHold: emptyHold})
+func (c *consul) source(service string) discovery.Source {
+	return c.client.Source(consulsource.ServiceOptions{
+		Service: service, Wait: 10 * time.Second, EmptyHold: emptyHold, KeepAnswering: c.keepAnswering,
+	})
 }
 
 func (c *consul) close() {
@@ -48,12 +96,13 @@ func (c *consul) close() {
 	c.pipe.Close()
 }
 
-// publish makes the fake list what is registered.
-func (c *consul) publish() {
-	entries := make([]*api.ServiceEntry, len(c.entries))
-	for n, i := range c.entries {
+// publish makes the fake list what a registry has.
+func (c *consul) publish(r *registry) {
+	entries := make([]*api.ServiceEntry, len(r.entries))
+	for n, i := range r.entries {
 		e := discoverytest.Instance(i.Service, i.ID, i.Port)
 		e.Service.Address = i.Address
+		e.Service.Tags, e.Service.Meta = i.Tags, i.Meta
 		discoverytest.OnNode(e, i.Node, i.Address)
 		switch i.Status {
 		case discovery.StatusWarning:
@@ -68,61 +117,86 @@ func (c *consul) publish() {
 		}
 		entries[n] = e
 	}
-	c.fake.Set(c.name, entries...)
+	c.fake.Set(r.name, entries...)
+}
+
+// solid returns since when Consul has worked, and that is known: false if it does
+// not.
+func (c *consul) solid() (since time.Time, ok bool) {
+	return c.known, c.fault.what == "" && !time.Now().Before(c.known)
 }
 
 // disturb makes Consul fail in one way or other, or work again.
 func (c *consul) disturb() {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
-	lied := c.lies
-	c.lies = false
-	var f discoverytest.Fault
-	what := ""
-	switch c.random.IntN(12) {
-	case 0:
-		what, f = "drops connections", discoverytest.Fault{Drop: true}
-	case 1:
-		what, f = "hangs", discoverytest.Fault{Hang: true}
-	case 2:
-		what, f = "has no leader", discoverytest.Fault{Status: http.StatusInternalServerError, Body: "No cluster leader"}
-	case 3:
-		what, f = "knows no leader and lists nothing", discoverytest.Fault{NoLeader: true, Empty: true}
-	case 4:
-		what, f = "asks for fewer queries", discoverytest.Fault{Status: http.StatusTooManyRequests}
-	case 5:
-		what, f = "answers with garbage", discoverytest.Fault{Body: `[{"Node":`}
-	case 6:
-		what, f = "filters all by ACLs", discoverytest.Fault{Filtered: true, Empty: true}
-	case 7:
-		what, f = "lists nothing", discoverytest.Fault{Empty: true}
-		c.lies = true
-	case 8:
-		c.w.logf("%s: Consul starts its index again", c.name)
+	n := c.random.IntN(len(faults) + 4)
+	switch {
+	case n < len(faults):
+		c.become(faults[n])
+	case n == len(faults):
+		c.w.logf("Consul of %s starts its index again", c)
 		c.fake.SetIndex(uint64(1 + c.random.IntN(5)))
+		c.noticedWithin(hungRecovery) // queries that block do so beyond the old one
+	default:
+		c.become(fault{})
+	}
+}
+
+// heal makes Consul work.
+func (c *consul) heal() {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	c.become(fault{})
+}
+
+// become makes f the fault. w.mu must be held.
+func (c *consul) become(f fault) {
+	if c.fault.what == f.what {
 		return
 	}
-	if lied || c.lies {
-		c.registry.lied = time.Now()
+	if c.fault.lies || f.lies {
+		c.lied = time.Now()
 	}
-	if what == "" {
-		c.w.logf("%s: Consul works", c.name)
+	c.since = time.Now()
+	c.noticedWithin(max(c.fault.recovery, recovery))
+	if c.fault = f; f.what == "" {
+		c.w.logf("Consul of %s works", c)
 		c.fake.Heal()
 		return
 	}
-	c.w.logf("%s: Consul %s", c.name, what)
-	c.fake.Break(f)
+	c.w.logf("Consul of %s %s", c, f.what)
+	c.fake.Break(f.how)
 }
+
+func (c *consul) String() string {
+	text := ""
+	for _, r := range c.registries {
+		text += r.name + " "
+	}
+	return text[:max(len(text)-1, 0)]
+}
+
+// noticedWithin says how long what happens now may be unknown.
+func (c *consul) noticedWithin(d time.Duration) {
+	if end := time.Now().Add(d); end.After(c.known) {
+		c.known = end
+	}
+}
+
+// liedSince reports whether Consul has listed nothing, and vouched for it, since a
+// time.
+func (c *consul) liedSince(t time.Time) bool { return c.fault.lies || !c.lied.Before(t) }
 
 // maintain puts those processes into maintenance mode that are in it through
 // any agent.
 func maintain(set map[discovery.Key]discovery.Instance, entries []discovery.Instance) {
 	for key, i := range set {
-		for _, e := range entries {
-			if e.ID == i.ID && e.HostPort() == i.HostPort() && e.Status == discovery.StatusMaintenance {
-				i.Status, i.Weight = discovery.StatusMaintenance, 0
-				set[key] = i
-			}
+		if slices.ContainsFunc(entries, func(e discovery.Instance) bool {
+			return sameProcess(e, i) && e.Status == discovery.StatusMaintenance
+		}) {
+			i.Status, i.Weight = discovery.StatusMaintenance, 0
+			set[key] = i
 		}
 	}
 }

@@ -8,8 +8,8 @@
 // when clients come and go; what an operator drains and how the configuration
 // changes. The registry, the peers and the clients are scripted. What is in
 // between is the real thing: discovery.Manager, in some runs with the source of
-// discovery/consul in front of it, balancer.Pool, healthcheck.Checker and the
-// attempt loop of package proxy.
+// discovery/consul in front of it and its watch of the catalog beside it,
+// balancer.Pool, healthcheck.Checker and the attempt loop of package proxy.
 //
 // Time is that of testing/synctest. After each step the run waits until nothing
 // moves any more, and holds what the program shows against a model that has

@@ -24,31 +24,51 @@ type registry struct {
 	name   string
 	random *rand.Rand // under w.mu
 	consul *consul    // nil: the registry is asked by source
+	keeps  bool       // instances that are lost
+
+	catalog *catalog // that finds the service; nil: it is configured
 
 	// w.mu guards the fields below.
 
 	entries []discovery.Instance // as registered, several of a process included
+	kept    []discovery.Instance // that the registry has lost and source reports all the same
 	former  []discovery.Instance // that have left
 	index   uint64
 	down    bool                        // queries fail
 	delay   time.Duration               // of answers
 	changed chan struct{}               // closed, and replaced, at each change
 	present map[discovery.Key]time.Time // since when it has had what it has
-	lies    bool                        // it lists nothing, and vouches for it
-	lied    time.Time                   // when that last began or ended
+	serving map[discovery.Key]time.Time // since when of it is in service
 	saved   []discovery.Instance        // what a pool had last
 	savedAt time.Time                   // zero: nothing yet
 }
 
-func newRegistry(w *world, n int) *registry {
+// newRegistry makes one for a service of this name. c may be nil.
+func newRegistry(w *world, name string, c *consul) *registry {
 	r := &registry{
-		w: w, name: []string{"star", "moon", "sun"}[n], random: stream(w.seed, streamRegistry, n),
-		changed: make(chan struct{}),
+		w: w, name: name, consul: c, random: stream(w.seed, streamRegistry, len(w.registries)), changed: make(chan struct{}),
 	}
+	if c != nil {
+		c.registries = append(c.registries, r)
+	}
+	return r
+}
+
+// newPopulatedRegistry makes one with instances, some of them in a Consul.
+func newPopulatedRegistry(w *world, name string) *registry {
+	var c *consul
 	if w.random.IntN(12) == 0 {
-		r.consul = newConsul(r)
+		if c = newConsul(w); w.random.IntN(2) == 0 {
+			c.keepAnswering = minKeepAnswering + w.upTo(20*time.Second)
+		}
 	}
-	for range max(w.random.IntN(8)-1, 0) {
+	r := newRegistry(w, name, c)
+	r.keeps = c == nil && w.random.IntN(3) == 0
+	n := max(w.random.IntN(8)-1, 0)
+	if w.random.IntN(16) == 0 {
+		n += 8
+	}
+	for range n {
 		r.register()
 	}
 	return r
@@ -57,7 +77,7 @@ func newRegistry(w *world, n int) *registry {
 // source makes a source that asks the registry.
 func (r *registry) source(s *service) discovery.Source {
 	if r.consul != nil {
-		return r.consul.source()
+		return r.consul.source(r.name)
 	}
 	return &source{r, s}
 }
@@ -72,14 +92,14 @@ func (r *registry) update(change func()) {
 	close(r.changed)
 	r.changed = make(chan struct{})
 	if r.consul != nil {
-		r.consul.publish()
+		r.consul.publish(r)
 	}
 }
 
 // note keeps present up to date.
 func (r *registry) note() {
 	now := make(map[discovery.Key]time.Time)
-	for key := range processes(r.entries) {
+	for key := range processes(r.told()) {
 		since, ok := r.present[key]
 		if !ok {
 			since = time.Now()
@@ -87,11 +107,35 @@ func (r *registry) note() {
 		now[key] = since
 	}
 	r.present = now
+	serving := make(map[discovery.Key]time.Time)
+	for key, i := range processes(r.entries) {
+		if i.Serving() {
+			serving[key] = time.Now()
+			if since, ok := r.serving[key]; ok {
+				serving[key] = since
+			}
+		}
+	}
+	r.serving = serving
+	if r.catalog != nil {
+		r.catalog.changed(r)
+	}
 }
+
+// told is what a source tells that works: what is registered, and what it keeps.
+func (r *registry) told() []discovery.Instance { return slices.Concat(r.entries, r.kept) }
 
 // change makes one random change.
 func (r *registry) change() {
 	random := r.w.random
+	if r.keeps && random.IntN(6) == 0 {
+		if len(r.kept) > 0 && random.IntN(2) == 0 {
+			r.settleKept()
+		} else {
+			r.lose()
+		}
+		return
+	}
 	switch n := random.IntN(100); {
 	case n < 32 || len(r.entries) == 0:
 		r.register()
@@ -107,6 +151,12 @@ func (r *registry) change() {
 		r.deregister(random.IntN(len(r.entries)))
 	case n < 67:
 		r.clear()
+	case n < 71:
+		n := random.IntN(len(r.entries))
+		r.update(func() {
+			drawLabels(random, &r.entries[n])
+			r.w.logf("%s: registry has %s", r.name, describeInstance(r.entries[n]))
+		})
 	case n < 87:
 		n := random.IntN(len(r.entries))
 		status := discovery.Status(pick(random, 0, 0, 0, 1, 2, 3))
@@ -132,6 +182,7 @@ func (r *registry) change() {
 
 func (r *registry) add(i discovery.Instance) {
 	r.update(func() {
+		r.dropKept(i)
 		r.entries = append(r.entries, i)
 		r.w.logf("%s: registered %s", r.name, describeInstance(i))
 	})
@@ -157,6 +208,10 @@ func (r *registry) register() {
 		Service: r.name, ID: id, Node: fmt.Sprintf("node-%d", r.w.random.IntN(3)),
 		Address: address, Port: 80, Weight: 1, Datacenter: "dc1",
 	}
+	if r.consul == nil {
+		i.Datacenter = pick(r.w.random, "dc1", "dc1", "dc2", "dc3")
+	}
+	drawLabels(r.w.random, &i)
 	if r.w.random.IntN(10) == 0 {
 		i.Status = discovery.StatusCritical // until its first check has passed
 		if r.consul != nil {
@@ -222,7 +277,7 @@ func (r *registry) clear() {
 	r.update(func() {
 		r.w.logf("%s: deregistered all", r.name)
 		r.former = append(r.former, r.entries...)
-		r.entries = nil
+		r.entries, r.kept = nil, nil
 	})
 }
 
@@ -249,12 +304,10 @@ func (r *registry) disturb() {
 
 func (r *registry) heal() {
 	if r.consul != nil {
-		r.consul.fake.Heal()
+		r.consul.heal()
 	}
 	r.update(func() {
-		if r.down, r.delay = false, 0; r.lies {
-			r.lies, r.lied = false, time.Now()
-		}
+		r.down, r.delay = false, 0
 	})
 }
 
@@ -277,7 +330,7 @@ func (s *source) Run(ctx context.Context, report *discovery.Watch) error {
 		}
 		s.w.mu.Lock()
 		down, index := s.down, s.index
-		set := slices.Clone(s.entries)
+		set := s.told()
 		s.random.Shuffle(len(set), func(a, b int) { set[a], set[b] = set[b], set[a] })
 		if !down {
 			s.service.reported(set)
@@ -300,6 +353,10 @@ func (s *source) Run(ctx context.Context, report *discovery.Watch) error {
 		}
 	}
 }
+
+// lied reports whether the registry has listed nothing, and vouched for it, since a
+// time.
+func (r *registry) lied(since time.Time) bool { return r.consul != nil && r.consul.liedSince(since) }
 
 // sleep waits for d, and reports whether ctx goes on.
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -60,6 +60,7 @@ func (w *world) request(s *service, sure bool) {
 	}
 	w.mu.Unlock()
 	r.idempotent = r.random.IntN(4) > 0
+	r.query.Hash = s.drawHash(r.random)
 	if !sure && r.random.IntN(8) == 0 {
 		r.leaves = upTo(r.random, responseTimeout/4)
 	}
@@ -67,6 +68,28 @@ func (w *world) request(s *service, sure bool) {
 	// No two requests have the same deadlines: which of two timers fires first at
 	// the same time is left to chance.
 	time.Sleep(time.Nanosecond)
+}
+
+// drawHash returns what a request belongs to: others, a peer, or nothing.
+func (s *service) drawHash(random *rand.Rand) uint64 {
+	all := s.pool.Snapshot().All
+	switch {
+	case random.IntN(2) == 0:
+		return 0
+	case s.options.Policy == balancer.PolicySticky && len(all) > 0:
+		return all[random.IntN(len(all))].StickyID()
+	}
+	return 1 + random.Uint64N(8)
+}
+
+// named returns the peer of the set that a request belongs to, if there is one.
+func (r *request) named() *balancer.Peer {
+	for _, real := range r.service.pool.Snapshot().All {
+		if r.service.options.Policy == balancer.PolicySticky && real.StickyID() == r.query.Hash {
+			return real
+		}
+	}
+	return nil
 }
 
 func (r *request) run() {

@@ -16,9 +16,9 @@ func (w *world) act() {
 	case n < 600:
 		w.burst(s)
 	case n < 760:
-		s.registry.change()
+		w.anyRegistry().change()
 	case n < 800:
-		s.registry.disturb()
+		w.anyRegistry().disturb()
 	case n < 900:
 		w.afflict()
 	case n < 930:
@@ -33,6 +33,8 @@ func (w *world) act() {
 		d := w.drawDebounce()
 		w.log("debounce: %v, %v at most", d.Quiet, d.MaxWait)
 		w.manager.SetDebounce(d)
+	case n < 980 && w.catalog != nil:
+		w.catalog.follow(w.catalog.drawSelector(), w.catalog.drawHold())
 	case n < 987:
 		w.log("%s: another source", s.name)
 		w.manager.Watch(s.name, s.registry.source(s))
@@ -44,6 +46,9 @@ func (w *world) act() {
 		w.services[slices.Index(w.services, s)] = w.newService(s.registry)
 	}
 }
+
+// anyRegistry returns that of a service in use, or of one that may be found.
+func (w *world) anyRegistry() *registry { return w.registries[w.random.IntN(len(w.registries))] }
 
 // burst sends more requests at once than some limits and budgets allow.
 func (w *world) burst(s *service) {
@@ -62,8 +67,8 @@ func (w *world) afflict() {
 		n = 4
 	}
 	var all []*upstream
-	for _, s := range w.services {
-		for _, i := range s.registry.entries {
+	for _, r := range w.registries {
+		for _, i := range r.entries {
 			all = append(all, w.upstreams[i.HostPort()])
 		}
 	}

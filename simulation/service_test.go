@@ -32,6 +32,7 @@ type service struct {
 	// w.mu guards the fields below.
 
 	options   balancer.Options
+	tiers     []tier // of options
 	settings  healthcheck.Settings
 	routed    *route.Service
 	began     time.Time
@@ -39,7 +40,8 @@ type service struct {
 	reports   []report  // of the scripted source, where they differ from the one before
 	peers     map[*balancer.Peer]*peer
 	drains    map[discovery.Key]bool // by the operator
-	changed   time.Time              // when a peer last joined, left or changed its state
+	changed   time.Time              // when a peer last joined, left or changed its state, other than by being ejected
+	moved     time.Time              // the same, or was ejected
 	configure time.Time              // when settings last changed
 	waiting   int                    // requests that have not got a first peer yet
 	firsts    int                    // first tries
@@ -47,6 +49,8 @@ type service struct {
 	retrying  int                    // those in flight
 	freed     time.Time              // when a try last ended
 	freedBy   *request               // whose it was
+	chosen    []choice               // by tier, at chosenAt
+	chosenAt  time.Time
 }
 
 // report is what a source told, in terms of peers.
@@ -94,6 +98,11 @@ func (w *world) newService(r *registry) *service {
 func (s *service) draw() {
 	random := s.w.random
 	s.options.Policy = pick(random, balancer.Policies()...)
+	if s.options.Policy == balancer.PolicyHash && random.IntN(8) > 0 {
+		s.options.Policy = balancer.PolicyEWMA // its tables take long to make
+	}
+	s.drawTiers(random)
+	s.drawSubset(random)
 	s.options.DrainTimeout = upTo(random, maxDrainTimeout)
 	s.options.SlowStart, s.options.PanicThreshold = balancer.SlowStart{}, 0
 	if random.IntN(4) == 0 {
@@ -190,6 +199,12 @@ func drawLimits(random *rand.Rand) balancer.Limits {
 func (s *service) describe() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "policy %s, drain timeout %v, slow start %v, panic %.2f, limits %+v, budget %+v", s.options.Policy, s.options.DrainTimeout, s.options.SlowStart.Window, s.options.PanicThreshold, s.options.Limits, s.budget())
+	if len(s.tiers) > 0 {
+		fmt.Fprintf(&b, ", tiers %+v × %v", s.options.Tiers, s.options.Overprovisioning)
+	}
+	if s.options.Subset.Size > 0 {
+		fmt.Fprintf(&b, ", subset %+v", s.options.Subset)
+	}
 	if a := s.settings.Active; a != nil {
 		fmt.Fprintf(&b, ", checks every %v (failing %v, timeout %v, thresholds %d/%d, must pass first: %v, overrides: %v)",
 			a.Interval, a.FailingInterval, a.Timeout, a.UnhealthyThreshold, a.HealthyThreshold, a.MustPassFirst, a.OverridesConsul)
@@ -215,12 +230,15 @@ func (s *service) budget() balancer.RetryBudget {
 
 // reload changes the settings as a reload of the configuration does.
 func (s *service) reload() {
+	time.Sleep(time.Nanosecond) // checks that begin at the same time are of the new settings
 	s.w.mu.Lock()
+	before := s.settings.Active
 	s.draw()
 	s.w.mu.Unlock()
 	s.route()
 	s.w.mu.Lock()
 	s.configure, s.changed = time.Now(), time.Now()
+	s.recheck(before)
 	s.w.logf("%s: reload, %s", s.name, s.describe())
 	options := s.checker.Adapt(s.options, s.settings)
 	s.w.mu.Unlock()
@@ -279,106 +297,4 @@ func (s *service) latest() report {
 		return report{}
 	}
 	return s.reports[len(s.reports)-1]
-}
-
-// peer is the model of a peer. w.mu guards its fields.
-type peer struct {
-	*transport
-	service *service
-	real    *balancer.Peer
-
-	added        time.Time
-	left         time.Time // zero: it is in the set
-	drainTimeout time.Duration
-	closed       bool // its transport is
-	gone         bool // drained or cut
-	cut          bool
-	checkedEnd   bool           // its last counters were checked
-	state        balancer.State // by the latest event
-	operator     bool           // drains it
-	operated     time.Time
-
-	inflight int
-	ended    [balancer.NumOutcomes]uint64
-}
-
-func (p *peer) String() string { return p.service.name + " " + describePeer(p.real) }
-
-// newTransport is Options.NewTransport.
-func (s *service) newTransport(real *balancer.Peer) balancer.Transport {
-	s.w.mu.Lock()
-	defer s.w.mu.Unlock()
-	p := &peer{service: s, real: real, added: time.Now(), operator: s.drains[real.ID], operated: time.Now()}
-	p.transport = &transport{peer: p, closed: make(chan struct{}), suspected: make(chan struct{})}
-	s.peers[real] = p
-	return p.transport
-}
-
-// leavesNow reports whether there is a reason for the peer not to be in the
-// set.
-func (p *peer) leavesNow() bool {
-	s := p.service
-	if !s.closed.IsZero() || s.registry.consul != nil {
-		return true
-	}
-	_, listed := s.latest().set[p.real.ID]
-	return !listed
-}
-
-// note is Options.Notify.
-func (s *service) note(e balancer.Event) {
-	w := s.w
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	now := time.Now()
-	if e.Kind == balancer.EventPanic || e.Kind == balancer.EventCalm {
-		s.changed = now
-		w.counts[e.Kind.String()]++
-		w.logf("%s: %s %s", s.name, e.Kind, e.Detail)
-		return
-	}
-	p := s.peers[e.Peer]
-	w.logf("%s: %s (%s) %s", p, e.Kind, e.State, e.Detail)
-	ejection := e.Kind == balancer.EventState && e.State == balancer.StateEjected && p.state <= balancer.StateWarming
-	p.state = e.State
-	if ejection {
-		w.counts["peer ejected"]++
-		s.checkEjection(p)
-	} else {
-		s.changed = now
-	}
-	if e.State == balancer.StateWarming {
-		w.counts["peer warming"]++
-	}
-	switch e.Kind {
-	case balancer.EventAdded:
-		if p.gone {
-			w.violate("%s: added after it was gone", p)
-		}
-		if !p.left.IsZero() {
-			w.counts["peer returned while draining"]++
-		} else if p.operator {
-			w.counts["drain stood"]++
-		}
-		p.added, p.left = now, time.Time{}
-	case balancer.EventRemoved:
-		if !p.left.IsZero() {
-			w.violate("%s: removed twice", p)
-		}
-		p.left, p.drainTimeout = now, s.options.DrainTimeout
-		s.checkRemoval(p)
-	case balancer.EventDrained:
-		w.counts["peer drained"]++
-		if p.inflight > 0 {
-			w.violate("%s: drained with %d in flight", p, p.inflight)
-		}
-		if p.gone = !p.left.IsZero(); !p.gone && !p.operator && p.operated != now && !p.real.Has(balancer.ReasonDrain) {
-			w.violate("%s: drained without cause", p)
-		}
-	case balancer.EventCut:
-		p.gone, p.cut = true, true
-		if p.left.IsZero() || now.Sub(p.left) < p.drainTimeout {
-			w.violate("%s: cut before its time", p)
-		}
-	}
 }

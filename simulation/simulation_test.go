@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"cmp"
+	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -63,6 +64,7 @@ func TestSeeds(t *testing.T) {
 	}
 	start := time.Now()
 	all := make(counts)
+	var firstTier lots
 	for seed := range seeds {
 		w := simulate(t, seed)
 		if w.violation != "" {
@@ -71,8 +73,12 @@ func TestSeeds(t *testing.T) {
 		for what, n := range w.counts {
 			all[what] += n
 		}
+		firstTier.add(w.lots)
 	}
 	t.Logf("%d seeds in %v: %v", seeds, time.Since(start).Round(time.Millisecond), all)
+	if !firstTier.fair() {
+		t.Errorf("%v requests began with the first tier, want %.0f ± %.0f", firstTier.got, firstTier.expected, 6*math.Sqrt(firstTier.variance))
+	}
 	for _, what := range happenings {
 		if all[what] == 0 && seeds >= 1000 {
 			t.Errorf("%s: never in %d seeds", what, seeds)
@@ -91,7 +97,7 @@ func TestSameSeedSameTrace(t *testing.T) {
 	same, different := 0, 0
 	for seed := uint64(0); same+different < want; seed++ {
 		first := simulate(t, seed)
-		if slices.ContainsFunc(first.registries, func(r *registry) bool { return r.consul != nil }) {
+		if len(first.consuls) > 0 {
 			continue
 		}
 		second := simulate(t, seed)

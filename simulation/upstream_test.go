@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/healthcheck"
 )
 
 // upstreamKind is how the process at an address behaves.
@@ -160,15 +159,8 @@ func (t *transport) Close() {
 	close(t.closed)
 }
 
-// probe is the active check of a service: it finds what the upstream is.
-type probe struct{ service *service }
-
-func (p *probe) Forget(string)  {}
-func (p *probe) Close()         {}
-func (p *probe) String() string { return "simulated check" }
-
-func (p *probe) Check(ctx context.Context, address string) error {
-	w := p.service.w
+// probe asks the upstream at an address whether it is well.
+func (w *world) probe(ctx context.Context, address string) error {
 	w.mu.Lock()
 	u := w.upstreams[address]
 	u.probes++
@@ -207,5 +199,3 @@ func hash(s string) uint32 {
 	}
 	return h
 }
-
-var _ healthcheck.Probe = (*probe)(nil)

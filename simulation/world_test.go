@@ -3,9 +3,7 @@ package simulation
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"testing/synctest"
@@ -27,7 +25,6 @@ const (
 	streamRegistry
 	streamRequest
 	streamProbe
-	streamConsul
 )
 
 // world is one run.
@@ -41,9 +38,11 @@ type world struct {
 	prompt   bool
 	requests sync.WaitGroup
 
-	registries []*registry // one for each service
-	services   []*service  // in use; only the script changes it
-	retired    []*service  // taken out of use, until they have drained
+	registries []*registry // one for each service, and for each that the catalog may have
+	consuls    []*consul
+	catalog    *catalog   // nil: no services are looked for
+	services   []*service // in use; only the script changes it
+	retired    []*service // taken out of use, until they have drained
 
 	mu sync.Mutex // guards the fields below, and the models of services, peers and requests
 
@@ -54,6 +53,7 @@ type world struct {
 	maxWait   time.Duration // the longest debounce so far
 	numbers   struct{ requests, pools, instances int }
 	counts    counts
+	lots      lots // requests that begin with the first tier
 }
 
 // counts is how often what happened.
@@ -65,6 +65,8 @@ var happenings = []string{
 	"request answered", "request failed", "request refused", "client gone", "retry", "hedge", "request waited",
 	"peer drained", "peer cut", "peer returned while draining", "peer ejected", "peer warming", "check failed",
 	"operator drained", "drain stood", "panic", "error of the registry", "fallback", "service replaced",
+	"tier overflows", "next tier tried", "panic in tiers", "subset", "replicas compared", "kept", "kept peer used", "all lost",
+	"service found", "lost sight of a service", "service not listed any more",
 }
 
 // line is one of a trace.
@@ -129,6 +131,9 @@ func (w *world) sink(name string, set []discovery.Instance) {
 	w.mu.Unlock()
 	if s != nil {
 		s.pool.Apply(set)
+		w.mu.Lock()
+		s.observe()
+		w.mu.Unlock()
 	}
 }
 
@@ -203,13 +208,16 @@ func (w *world) chronicle(last int) string {
 // settle waits until nothing moves any more, and checks everything.
 func (w *world) settle() {
 	synctest.Wait()
+	for w.catalog != nil && w.catalog.regroup() {
+		synctest.Wait()
+	}
 	w.check()
 }
 
 // pass lets time go by in pieces, so that what happens in it is checked.
 func (w *world) pass(d time.Duration) {
-	for d > 0 && !w.violated() {
-		piece := min(d, 500*time.Millisecond)
+	for most := max(500*time.Millisecond, d/40); d > 0 && !w.violated(); {
+		piece := min(d, most)
 		time.Sleep(piece)
 		w.settle()
 		d -= piece
@@ -221,10 +229,13 @@ func (w *world) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { w.manager.Run(ctx) })
-	for n := range 1 + w.random.IntN(3) {
-		r := newRegistry(w, n)
+	for _, name := range []string{"star", "moon", "sun"}[:1+w.random.IntN(3)] {
+		r := newPopulatedRegistry(w, name)
 		w.registries = append(w.registries, r)
 		w.services = append(w.services, w.newService(r))
+	}
+	if w.random.IntN(12) == 0 {
+		w.catalog = newCatalog(w)
 	}
 	w.settle()
 	for steps := 60 + w.random.IntN(140); steps > 0 && !w.violated(); steps-- {
@@ -235,9 +246,14 @@ func (w *world) run() {
 	if !w.violated() {
 		w.calm()
 	}
+	if w.catalog != nil {
+		w.catalog.stop()
+		w.catalog = nil
+	}
 	for _, s := range w.services {
 		w.retire(s)
 	}
+	w.services = nil
 	w.requests.Wait() // each has a time limit
 	if !w.violated() {
 		w.pass(maxDrainTimeout + time.Millisecond)
@@ -246,10 +262,8 @@ func (w *world) run() {
 	w.monitor.Close()
 	cancel()
 	running.Wait()
-	for _, r := range w.registries {
-		if r.consul != nil {
-			r.consul.close()
-		}
+	for _, c := range w.consuls {
+		c.close()
 	}
 }
 
@@ -273,68 +287,6 @@ func (w *world) pause() time.Duration {
 func (w *world) upTo(limit time.Duration) time.Duration {
 	return 1 + time.Duration(w.random.Int64N(int64(limit)))
 }
-
-// calm ends all faults, and checks that everything comes to rest as it should.
-func (w *world) calm() {
-	w.log("calm")
-	w.mu.Lock()
-	for _, address := range slices.Sorted(maps.Keys(w.upstreams)) {
-		w.upstreams[address].become(upstreamFine)
-	}
-	w.mu.Unlock()
-	for _, s := range w.services {
-		s.registry.heal()
-		for _, d := range s.pool.StandingDrains() {
-			s.drain(d.ID, false)
-		}
-		for _, p := range s.pool.Snapshot().All {
-			s.drain(p.ID, false)
-		}
-	}
-	limit := settleTime
-	for _, s := range w.services {
-		if s.registry.consul != nil {
-			limit = max(limit, consulSettleTime)
-		}
-	}
-	w.mu.Lock()
-	limit += w.maxWait
-	w.mu.Unlock()
-	w.pass(limit)
-	for _, s := range w.services {
-		s.checkConverged()
-	}
-	w.pass(restTime)
-	for _, s := range w.services {
-		s.checkAllServe()
-	}
-	for range 30 {
-		for _, s := range w.services {
-			w.request(s, true)
-		}
-		w.pass(w.upTo(3 * time.Millisecond))
-	}
-	w.pass(time.Second)
-	for _, s := range w.services {
-		s.registry.clear()
-	}
-	w.pass(limit + maxDrainTimeout)
-	for _, s := range w.services {
-		s.checkConverged()
-	}
-}
-
-const (
-	// settleTime is how long after the last fault a scripted registry has
-	// reported what it knows.
-	settleTime = maxReportDelay + maxReportRetry
-	// consulSettleTime is the same for the source of package consul: the end of
-	// a hold, and of the wait between attempts.
-	consulSettleTime = 50 * time.Second
-	// restTime is how long after everything works every peer is used: the end of
-	// the longest ejection, and checks that pass.
-	restTime = maxEjection + 20*time.Second
-)
 
 func (w *world) drawDebounce() discovery.Debounce {
 	d := discovery.Debounce{Quiet: -1, MaxWait: -1}
@@ -365,6 +317,12 @@ func describeInstance(i discovery.Instance) string {
 	}
 	if i.Weight != 1 {
 		text += fmt.Sprintf("*%d", i.Weight)
+	}
+	if len(i.Tags)+len(i.Meta) > 0 {
+		text += fmt.Sprint(i.Tags, i.Meta["zone"])
+	}
+	if !i.Unlisted.IsZero() {
+		text += " (unlisted)"
 	}
 	return text
 }
