@@ -1,0 +1,179 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// An echoOrigin answers each request with what it got, and remembers it.
+type echoOrigin struct {
+	listener net.Listener
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	open, working int                       // connections
+	seen          map[string][]*seenRequest // by X-Forwarded-For
+	ofAborted     map[string]bool           // clients that may have left something behind
+	stray         []string                  // what is no request by somebody known
+}
+
+// A seenRequest is a request as net/http reads it.
+type seenRequest struct {
+	raw          string
+	method, host string
+	body         string
+	complete     bool
+}
+
+func startEchoOrigin(t testing.TB) *echoOrigin {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &echoOrigin{listener: l, seen: make(map[string][]*seenRequest), ofAborted: make(map[string]bool)}
+	var serving sync.WaitGroup
+	var conns sync.Map
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns.Store(conn, nil)
+			serving.Go(func() {
+				o.serve(conn)
+				conns.Delete(conn)
+				conn.Close()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		conns.Range(func(conn, _ any) bool {
+			conn.(net.Conn).Close()
+			return true
+		})
+		serving.Wait()
+	})
+	return o
+}
+
+func (o *echoOrigin) address() string { return o.listener.Addr().String() }
+
+// idle returns how many connections are open, or -1 where one is at work.
+func (o *echoOrigin) idle() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.working > 0 {
+		return -1
+	}
+	return o.open
+}
+
+// take returns what came from a client, and forgets it.
+func (o *echoOrigin) take(t testing.TB, client netip.Addr, aborted bool) []*seenRequest {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for name, late := range o.seen {
+		if name != client.String() && !o.ofAborted[name] && late[0].complete {
+			o.stray = append(o.stray, late[0].raw)
+		}
+	}
+	for _, raw := range o.stray {
+		t.Errorf("the peer got what nobody sent: %.500q", raw)
+	}
+	o.stray = nil
+	seen := o.seen[client.String()]
+	clear(o.seen)
+	o.ofAborted[client.String()] = aborted
+	return seen
+}
+
+func (o *echoOrigin) serve(conn net.Conn) {
+	o.count(&o.open, 1)
+	defer o.count(&o.open, -1)
+	reader := bufio.NewReaderSize(conn, 64<<10)
+	for {
+		if _, err := reader.Peek(1); err != nil {
+			return
+		}
+		o.count(&o.working, 1)
+		again := o.exchange(conn, reader)
+		o.count(&o.working, -1)
+		if !again {
+			return
+		}
+	}
+}
+
+func (o *echoOrigin) count(counter *int, n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	*counter += n
+}
+
+// exchange reads one request and answers it.
+func (o *echoOrigin) exchange(conn net.Conn, reader *bufio.Reader) bool {
+	var raw bytes.Buffer
+	r := &seenRequest{}
+	target, client, ok := r.read(bufio.NewReader(io.TeeReader(oneByteReader{reader}, &raw)))
+	r.raw = raw.String()
+	o.mu.Lock()
+	if ok {
+		o.seen[client] = append(o.seen[client], r)
+	} else if strings.Contains(r.raw, "\r\n\r\n") { // not a head that was cut
+		o.stray = append(o.stray, r.raw)
+	}
+	o.mu.Unlock()
+	if !r.complete {
+		return false
+	}
+	body := echo(r.method, target, r.body)
+	head := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", len(body))
+	if r.method == "HEAD" {
+		body = ""
+	}
+	_, err := io.WriteString(conn, head+body)
+	return err == nil
+}
+
+func echo(method, target, body string) string {
+	return fmt.Sprintf("%q %q %d %x", method, target, len(body), crc32.ChecksumIEEE([]byte(body)))
+}
+
+// read reads a request with net/http. That knows no paths but those of a URL,
+// and no announcement of odd trailers: it does not get to see them.
+func (r *seenRequest) read(reader *bufio.Reader) (target, client string, ok bool) {
+	line, err := reader.ReadString('\n')
+	method, rest, _ := strings.Cut(line, " ")
+	target, version, _ := strings.Cut(rest, " ")
+	head := method + " / " + version
+	for err == nil {
+		if line, err = reader.ReadString('\n'); line == "\r\n" {
+			break
+		}
+		if name, value, _ := strings.Cut(line, ":"); strings.EqualFold(name, "X-Forwarded-For") {
+			client = strings.TrimSpace(value)
+		} else if strings.EqualFold(name, "Trailer") {
+			continue
+		}
+		head += line
+	}
+	request, err := http.ReadRequest(bufio.NewReaderSize(io.MultiReader(strings.NewReader(head+"\r\n"), reader), 2*oracleTrailerBytes))
+	if err != nil || client == "" {
+		return target, client, false
+	}
+	r.method, r.host = request.Method, request.Host
+	body, err := io.ReadAll(request.Body)
+	r.body, r.complete = string(body), err == nil
+	return target, client, true
+}
