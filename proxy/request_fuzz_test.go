@@ -103,7 +103,7 @@ func (c *fuzzClient) converse(end wireEnd) (received []byte, broken error) {
 	conn := dialed.(*net.TCPConn)
 	defer conn.Close()
 	conn.SetLinger(0) // leaves no port behind in TIME_WAIT
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(patience))
 	for rest := c.sent; rest != ""; {
 		n := len(rest)
 		if c.random.IntN(3) > 0 {

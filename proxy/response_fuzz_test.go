@@ -112,7 +112,7 @@ func (c *responseCase) dial() *net.TCPConn {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(patience))
 	conn.(*net.TCPConn).SetLinger(0)
 	return conn.(*net.TCPConn)
 }
