@@ -83,13 +83,12 @@ func (g *Gateway) register(warm <-chan struct{}) (leave func()) {
 		g.registrar.Run(ctx)
 	}()
 	return func() {
+		leaving, cancelLeave := context.WithTimeout(g.cut, leaveTimeout)
+		defer cancelLeave()
 		cancel()
 		<-ended
-		if g.replaced {
-			return
+		if !g.replaced {
+			g.registrar.Leave(leaving)
 		}
-		ctx, cancel := context.WithTimeout(g.cut, leaveTimeout)
-		defer cancel()
-		g.registrar.Leave(ctx)
 	}
 }

@@ -31,6 +31,8 @@ type fakeAgent struct {
 	hangs    bool  // until ctx ends
 	takes    bool  // registrations all the same, while it hangs
 	loses    bool  // the answer to a registration, which it takes
+
+	slow time.Duration // until it has taken a registration, whether or not somebody waits for that
 }
 
 // call is a request that an agent got.
@@ -105,6 +107,21 @@ func (f *fake) Register(ctx context.Context, url string, r *api.AgentServiceRegi
 		return err
 	}
 	defer f.mu.Unlock()
+	if a.slow > 0 {
+		taken := make(chan struct{})
+		time.AfterFunc(a.slow, func() {
+			f.set(url, func(a *fakeAgent) { a.services[r.ID] = r })
+			close(taken)
+		})
+		f.mu.Unlock()
+		defer f.mu.Lock()
+		select {
+		case <-taken:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	a.services[r.ID] = r
 	if a.loses {
 		return io.EOF

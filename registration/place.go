@@ -89,7 +89,7 @@ func (r *Registrar) look(ctx context.Context, p *place, want registration, anew 
 	if why == "" && !anew && p.made != nil {
 		return others, nil
 	}
-	err = r.Consul.Register(ctx, p.url, want.AgentServiceRegistration, want.obsolete...)
+	err = r.register(ctx, p.url, want)
 	known := p.made != nil
 	if err == nil || mayHaveTaken(err) {
 		p.made = &want
@@ -107,6 +107,17 @@ func (r *Registrar) look(ctx context.Context, p *place, want registration, anew 
 			Str("agent", p.url).Str("check", string(want.check)).Str("why", cmp.Or(why, "this process is new")).Msg("registered in Consul")
 	}
 	return others, nil
+}
+
+// register has an agent register want. What is under way when ctx ends is seen to
+// its end, for finishTimeout at most: an agent goes on with a registration that is
+// broken off, and might be through with it after the deregistration that follows.
+func (r *Registrar) register(ctx context.Context, url string, want registration) error {
+	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(finishTimeout, cancel) })
+	defer stop()
+	return r.Consul.Register(lasting, url, want.AgentServiceRegistration, want.obsolete...)
 }
 
 // mayHaveTaken reports whether an agent may have a registration in spite of an

@@ -36,6 +36,9 @@ const (
 	// clearTimeout bounds how long an agent that is not in use may keep the
 	// registrar from the one that is.
 	clearTimeout = time.Second
+	// finishTimeout bounds how long a registration that is under way is waited for
+	// when it is not wanted any more.
+	finishTimeout = time.Second
 )
 
 // Consul is how a registrar speaks to Consul's agents. *consul.Client is one.
@@ -117,7 +120,8 @@ func (r *Registrar) Status() Status {
 }
 
 // Run keeps registered what Set says until ctx ends. What is registered then
-// stays until Leave. It must be called once.
+// stays until Leave. A registration that is under way when ctx ends may keep it
+// for one more second. It must be called once.
 func (r *Registrar) Run(ctx context.Context) {
 	var follow func()
 	defer func() {
