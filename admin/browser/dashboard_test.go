@@ -38,9 +38,7 @@ routes: [{ path: /, service: live }, { path: /calm, service: calm }]
 		!strings.HasPrefix(got.Node, "node-") || !strings.HasSuffix(got.Node, " (dc1)") {
 		t.Errorf("a peer is shown as %+v", got)
 	}
-	if got := p.text("#config"); !strings.HasPrefix(got, "configuration 1 from ") {
-		t.Errorf("the configuration is shown as %q", got)
-	}
+	p.await("the configuration", func() bool { return strings.HasPrefix(p.text("#config"), "configuration 1 from ") })
 	if p.visible("#replicas") || p.visible("#login") {
 		t.Error("replicas or a field for the token are shown, and there are none")
 	}
@@ -61,18 +59,13 @@ routes: [{ path: /, service: live }, { path: /calm, service: calm }]
 		got := p.peer("live-2")
 		return got.State == "unhealthy" && strings.Contains(got.Why, "disk is full")
 	})
-	if got, want := p.services(), []string{"live", "calm"}; !slices.Equal(got, want) {
-		t.Errorf("services %q, want first the one with something wrong: %q", got, want)
-	}
-	if got := p.peers()[0].Peer; got != "live-2" {
-		t.Errorf("the first peer is %q, want the one that is unhealthy", got)
-	}
-	if got := p.text("#services section"); !strings.Contains(got, "1 of 2 serve") || !strings.Contains(got, "1 unhealthy") {
-		t.Errorf("the service is shown as\n%s", got)
-	}
-	if got, want := evaluate[string](p, "document.title"), "(1) sluice "+strings.TrimPrefix(g.AdminURL(), "http://"); got != want {
-		t.Errorf("title %q, want %q", got, want)
-	}
+	title := "(1) sluice " + strings.TrimPrefix(g.AdminURL(), "http://")
+	p.await("what is wrong comes first", func() bool {
+		service := p.text("#services section")
+		return slices.Equal(p.services(), []string{"live", "calm"}) && p.peers()[0].Peer == "live-2" &&
+			strings.Contains(service, "1 of 2 serve") && strings.Contains(service, "1 unhealthy") &&
+			evaluate[string](p, "document.title") == title
+	})
 
 	check(t, "live-2", api.HealthPassing, "")
 	p.await("live-2 is up again", func() bool { got := p.peer("live-2"); return got.State == "up" && got.Why == "" })

@@ -21,8 +21,8 @@ let drained; // the peer that the dialog is about
 function askToDrain(p) {
   drained = p;
   show(byId("drain-title"), "Drain " + p.id + " of " + p.service + "?");
-  const s = last.services.find(s => s.service === p.service);
-  byId("drain-last").hidden = !(s?.eligible === 1 && p.used);
+  const others = last.peers.get(p.service)?.filter(other => peerKey(other) !== peerKey(p)) ?? [];
+  showIf(byId("drain-last"), p.used && !others.some(other => other.used));
   byId("why").value = "";
   show(byId("drain-problem"), "");
   byId("drain").showModal();
