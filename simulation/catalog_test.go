@@ -172,7 +172,7 @@ func (c *catalog) checkGone(r *registry) {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
 	f, now := c.consul.fault, time.Now()
-	if f.what != "" && !f.lies && !f.silent && now.Sub(c.consul.since) > look {
+	if f.what != "" && !f.lies && c.consul.felt && now.Sub(c.consul.since) > look {
 		c.w.violate("%s: given up, while Consul %s for %v", r.name, f.what, now.Sub(c.consul.since))
 	}
 	w := c.wanted[r]

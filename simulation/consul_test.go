@@ -42,6 +42,7 @@ type consul struct {
 	// w.mu guards the fields below.
 
 	fault fault
+	felt  bool      // no query was lost before, so the catalog notices at once
 	since time.Time // when it began, or the last one ended
 	known time.Time // when all will have noticed what has happened
 	lied  time.Time // when a fault that lies last began or ended
@@ -158,6 +159,8 @@ func (c *consul) become(f fault) {
 	if c.fault.lies || f.lies {
 		c.lied = time.Now()
 	}
+	_, solid := c.solid()
+	c.felt = !f.silent && (solid || c.felt && c.fault.what != "")
 	c.since = time.Now()
 	c.noticedWithin(max(c.fault.recovery, recovery))
 	if c.fault = f; f.what == "" {
