@@ -66,18 +66,53 @@ func startApp(consul *api.Client, l *ledger, service, id string, work time.Durat
 func (a *app) accept() {
 	for {
 		conn, err := a.listener.AcceptTCP()
-		if err != nil {
-			a.listener.Close() // it is over: see stop and die
+		if err != nil { // it is over: see stop and die
+			a.acceptRest()
+			a.listener.Close()
 			return
 		}
-		a.mu.Lock()
-		a.conns[conn] = false
-		if a.stopping {
-			conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-		}
-		a.mu.Unlock()
-		a.running.Go(func() { a.serve(conn) })
+		a.take(conn)
 	}
+}
+
+// acceptRest accepts the connections that wait for it: on a busy machine, where
+// accept comes late, some do. Closing the listener would reset them, and nobody
+// would know what they had brought.
+func (a *app) acceptRest() {
+	raw, err := a.listener.SyscallConn()
+	if err != nil {
+		return
+	}
+	for {
+		var fd int
+		var failed error
+		if err := raw.Control(func(listener uintptr) { fd, _, failed = syscall.Accept(int(listener)) }); err != nil {
+			return
+		}
+		switch {
+		case errors.Is(failed, syscall.EINTR), errors.Is(failed, syscall.ECONNABORTED):
+			continue
+		case failed != nil: // EAGAIN: none is left
+			return
+		}
+		file := os.NewFile(uintptr(fd), "connection")
+		conn, err := net.FileConn(file)
+		file.Close()
+		if err == nil {
+			a.take(conn.(*net.TCPConn))
+		}
+	}
+}
+
+// take serves a connection.
+func (a *app) take(conn *net.TCPConn) {
+	a.mu.Lock()
+	a.conns[conn] = false
+	if a.stopping {
+		conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	}
+	a.mu.Unlock()
+	a.running.Go(func() { a.serve(conn) })
 }
 
 // stop finishes the requests that have arrived and closes everything.

@@ -87,6 +87,7 @@ type pace struct {
 const (
 	perSecond        = 300                    // requests in all
 	controlPerSecond = 60                     // requests to peers that never change
+	directPerSecond  = 20                     // requests to one of those without the gateway
 	work             = 10 * time.Millisecond  // that an instance spends on a request
 	warmUp           = 500 * time.Millisecond // of the load, not counted
 	tail             = 700 * time.Millisecond // after the last replacement
@@ -99,6 +100,7 @@ type deploy struct {
 	t      *testing.T
 	consul *api.Client
 	ledger *ledger
+	direct string // address of an instance to which requests go without the gateway
 	apps   []*app // the current ones
 	all    []*app
 }
@@ -112,6 +114,7 @@ type outcome struct {
 	calm, rolled, over time.Time     // when the phases began
 	replacements       []string      // ids of the new instances
 	stall              time.Duration // the longest time that this process did not run
+	direct             time.Duration // the longest time that a request took without the gateway
 }
 
 // start starts an instance without registering it.
@@ -155,7 +158,13 @@ func (d *deploy) run(address string, ready func(service string) int) outcome {
 
 	stall := watchStalls()
 	l, control := startLoad(address, d.name, perSecond), startLoad(address, controlService, controlPerSecond)
-	stopLoad := sync.OnceFunc(func() { o.results, o.control = l.stop(), control.stop() })
+	direct := startLoad(d.direct, controlService, directPerSecond)
+	stopLoad := sync.OnceFunc(func() {
+		o.results, o.control = l.stop(), control.stop()
+		for _, r := range direct.stop() {
+			o.direct = max(o.direct, r.latency)
+		}
+	})
 	defer stopLoad()
 	time.Sleep(warmUp)
 	o.calm = time.Now()
