@@ -36,8 +36,8 @@
 // checks, short intervals. All wait 1 s for a connection and 30 s for an answer.
 //
 //   - haproxy-dns: server-template with SRV records from Consul's DNS, asked for
-//     every second; checks every second; three retries on other servers, whatever
-//     went wrong.
+//     every second; checks every second, which take the requests from a server that
+//     fails them; three retries on other servers, whatever went wrong.
 //   - nginx-template: consul-template renders the upstream and reloads nginx.
 //   - fabio: its defaults, round robin; it has no retries.
 //   - traefik: the provider for Consul's catalog with watch, a throttle of 100 ms
