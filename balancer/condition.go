@@ -138,8 +138,11 @@ func (p *Pool) change(peer *Peer, f func(*condition)) (was, is *condition) {
 	if c.state() != was.state() {
 		c.since = time.Now()
 	}
-	if c.failing() && !was.failing() {
+	switch failed := was.failing(); {
+	case c.failing() && !failed:
 		p.failing = append(p.failing, peer)
+	case failed && !c.failing():
+		peer.forgetLatency()
 	}
 	peer.condition.Store(&c)
 	return was, &c

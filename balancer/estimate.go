@@ -71,6 +71,13 @@ func (e *estimate) confirm(latency time.Duration, end int64) {
 	e.update(max(value, float64(latency)), value, end)
 }
 
+// forget makes it an estimate that has seen no sample. One that is taken in at the
+// same time may be in it or not.
+func (e *estimate) forget() {
+	e.value.Store(0)
+	e.stamp.Store(0)
+}
+
 // update lets the estimate approach target, from the last stamp to end, and
 // then lifts it to peak if it is lower.
 func (e *estimate) update(peak, target float64, end int64) {

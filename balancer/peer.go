@@ -43,9 +43,10 @@ type Peer struct {
 	// other without a lock; see acquire.
 	load      atomic.Int64
 	latency   estimate
+	measured  atomic.Int64                    // attempts that started before, by nanotime, are not in latency
 	streak    atomic.Uint64                   // failures in a row; see Streak.pack
 	latencies atomic.Pointer[latencyCounters] // nil if they are not measured
-	_         [128 - 8 - 16 - 8 - 8]byte
+	_         [128 - 8 - 16 - 8 - 8 - 8]byte
 
 	outcomes [NumOutcomes]atomic.Uint64 // attempts that ended, by class
 	_        [128 - NumOutcomes*8]byte

@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"testing"
+	"time"
 
 	"sluice/discovery"
 )
@@ -69,5 +70,53 @@ func TestAPeerThatIsNotCheckedYetIsNotSuspect(t *testing.T) {
 	p.Apply(set)
 	if got := transportOf(peerOf(t, p, set[0])).suspicions.Load(); got != 0 {
 		t.Errorf("suspected %d times", got)
+	}
+}
+
+// What it was like while it failed says nothing about what it is now.
+func TestLatencyIsForgottenWhenChecksPassAgain(t *testing.T) {
+	for _, r := range []string{"consul", "active"} {
+		t.Run(r, func(t *testing.T) {
+			p := newTestPool(t, Options{Policy: PolicyEWMA, NewTransport: newTestTransport})
+			set := instances(1)
+			p.Apply(set)
+			peer := peerOf(t, p, set[0])
+			pick := func() Token {
+				token, err := p.Pick(nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return token
+			}
+			judge := func(down bool) {
+				if r == "active" {
+					p.SetReason(set[0].Key(), ReasonActive, down, "")
+					return
+				}
+				changed := set[0]
+				if down {
+					changed.Status, changed.Weight = discovery.StatusCritical, 0
+				}
+				p.Apply([]discovery.Instance{changed})
+			}
+			slow, still := pick(), pick()
+			slow.Done(Outcome{Latency: 5 * time.Second})
+			judge(true)
+			if got := peer.Latency(); got < 4*time.Second {
+				t.Errorf("latency %v before the peer recovers", got)
+			}
+			judge(false)
+			if got := peer.Latency(); got != 0 {
+				t.Errorf("latency %v after the peer has recovered", got)
+			}
+			still.Done(Outcome{Latency: 20 * time.Second})
+			if got := peer.Latency(); got != 0 {
+				t.Errorf("latency %v after an answer to a request from before", got)
+			}
+			pick().Done(Outcome{Latency: 7 * time.Millisecond})
+			if got := peer.Latency(); got != 7*time.Millisecond {
+				t.Errorf("latency %v after an answer", got)
+			}
+		})
 	}
 }

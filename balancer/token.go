@@ -37,12 +37,21 @@ func (t Token) Done(o Outcome) {
 	if counters := p.latencies.Load(); counters != nil {
 		counters.count(o)
 	}
-	p.measure(o, t.start+int64(o.Latency))
+	if t.start >= p.measured.Load() {
+		p.measure(o, t.start+int64(o.Latency))
+	}
 	p.outcomes[o.Class].Add(1)
 	if t.holds != 0 {
 		p.pool.dismiss(t.holds)
 	}
 	p.release()
+}
+
+// forgetLatency forgets how fast the peer was, and what becomes of attempts that
+// have started: they say nothing about what it is now.
+func (p *Peer) forgetLatency() {
+	p.measured.Store(nanotime())
+	p.latency.forget()
 }
 
 // measure takes the outcome of an attempt that ended at end into the peer's
