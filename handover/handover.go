@@ -122,5 +122,6 @@ func (h *Handover) Stop() {
 	h.stop()
 	if upgrader := h.begun(); upgrader != nil {
 		upgrader.Stop()
+		<-upgrader.Exit() // its sockets are closed by then
 	}
 }
