@@ -120,7 +120,7 @@ func TestErrorsKeepTheInstances(t *testing.T) {
 		{"a dropped connection", discoverytest.Fault{Drop: true}, "EOF"},
 		{"garbage", discoverytest.Fault{Body: "<html>"}, "invalid character"},
 		{"half an answer", discoverytest.Fault{Body: `[{"Node":`}, "unexpected EOF"},
-		{"another JSON", discoverytest.Fault{Body: `{}`}, "cannot unmarshal"},
+		{"another JSON", discoverytest.Fault{Body: `{}`}, "unmarshal JSON object"},
 		{"null", discoverytest.Fault{Body: `null`}, "no list of instances"},
 		{"no index", discoverytest.Fault{Index: "-"}, "the answer is not Consul's"},
 		{"a broken index", discoverytest.Fault{Index: "x", Empty: true}, "the answer is not Consul's"},
