@@ -53,8 +53,8 @@ const (
 var workloads = []workload{
 	{name: "small", about: "64 keep-alive connections, 110-byte responses", conns: 64, path: "/small"},
 	{name: "small1000", about: "1,000 keep-alive connections, 110-byte responses", conns: 1000, path: "/small", longer: 3},
-	{name: "half", about: "64 connections that pause 2 ms on average: about half of what a core can do", conns: 64, path: "/small", pause: 2 * time.Millisecond, longer: 6},
-	{name: "half1000", about: "1,000 connections that pause 30 ms on average: about half of what a core can do", conns: 1000, path: "/small", pause: 30 * time.Millisecond, longer: 6},
+	{name: "half", about: "64 connections that pause 2 ms on average: about half of what a core can do", conns: 64, path: "/small", pause: 2 * time.Millisecond, longer: 4},
+	{name: "half1000", about: "1,000 connections that pause 30 ms on average: about half of what a core can do", conns: 1000, path: "/small", pause: 30 * time.Millisecond, longer: 4},
 	{name: "post1k", about: "64 connections, POST of 1 kB, 110-byte responses", conns: 64, method: "POST", path: "/small", body: kB},
 	{name: "get100k", about: "64 connections, responses of 100 kB", conns: 64, path: "/100k"},
 	{name: "get10m", about: "16 connections, responses of 10 MB", conns: 16, path: "/10m"},
