@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -82,7 +83,7 @@ func (r *registry) close() { _ = r.server.Close() }
 // entry is an instance as Consul lists it, with the check of its node and one of
 // its own: about 1.3 kB.
 func entry(n int, host string, port int) api.ServiceEntry {
-	id, node := "instance-"+strconv.Itoa(n), "bench"
+	id, node := instanceID(n), "bench"
 	address := api.ServiceAddress{Address: host, Port: port}
 	return api.ServiceEntry{
 		Node: &api.Node{
@@ -132,8 +133,25 @@ func (r *registry) health(w http.ResponseWriter, request *http.Request) {
 		w.Header().Set("X-Consul-KnownLeader", "true")
 	}
 	w.Header().Set("X-Consul-LastContact", "0")
-	_ = json.NewEncoder(w).Encode(r.instances[:count])
+	_ = json.NewEncoder(w).Encode(r.wanted(count, query.Get("filter")))
 }
+
+// wanted returns those of the first count instances whose ids filter names: it is
+// the only filter that sluice sends here, to confirm that an instance has gone.
+func (r *registry) wanted(count int, filter string) []json.RawMessage {
+	if filter == "" {
+		return r.instances[:count]
+	}
+	wanted := []json.RawMessage{}
+	for i, instance := range r.instances[:count] {
+		if strings.Contains(filter, fmt.Sprintf("Service.ID == %q", instanceID(i))) {
+			wanted = append(wanted, instance)
+		}
+	}
+	return wanted
+}
+
+func instanceID(n int) string { return "instance-" + strconv.Itoa(n) }
 
 // await returns the present state once its index is beyond known, or when wait
 // or ctx is over.

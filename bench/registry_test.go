@@ -46,6 +46,12 @@ func TestRegistryAnswersLikeConsul(t *testing.T) {
 	if n, index := ask(1, time.Minute); n != 1 || index != 2 {
 		t.Errorf("after a change: %d instances at index %d, want 1 at 2", n, index)
 	}
+	for id, want := range map[string]int{"instance-0": 1, "instance-1": 0} { // which has gone
+		q := (&api.QueryOptions{Filter: `Service.ID == "` + id + `"`}).WithContext(t.Context())
+		if entries, _, err := consul.Health().Service("service-1", "", false, q); err != nil || len(entries) != want {
+			t.Errorf("asked for %s: %d instances, want %d, %v", id, len(entries), want, err)
+		}
+	}
 	r.services["service-1"].change(2)
 	if n, index := ask(2, time.Minute); n != 2 || index != 3 {
 		t.Errorf("after the next change: %d instances at index %d, want 2 at 3", n, index)
