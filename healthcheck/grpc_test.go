@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,6 +16,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"sluice/consultest"
 )
 
 // serveGRPC serves until the test ends and counts connections.
@@ -102,11 +105,11 @@ func TestGRPC(t *testing.T) {
 
 // A kept connection to a peer that was started anew is no failure for long.
 func TestGRPCAfterARestart(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(consultest.ReservePort(t)))
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
 	serve := func(l net.Listener) *grpc.Server {
 		s := grpc.NewServer()
 		grpc_health_v1.RegisterHealthServer(s, health.NewServer())
@@ -125,7 +128,7 @@ func TestGRPCAfterARestart(t *testing.T) {
 		t.Errorf("stopped: %q", got)
 	}
 	if l, err = net.Listen("tcp", address); err != nil {
-		t.Skipf("the port was taken meanwhile: %v", err)
+		t.Fatal(err)
 	}
 	second := serve(l)
 	defer second.Stop()
