@@ -131,10 +131,10 @@ func (h *handler) compare(ctx context.Context, service string) (Comparison, erro
 		KnownLeader:   answer.KnownLeader,
 		LastContactMS: float64(answer.LastContact) / float64(time.Millisecond),
 	}
-	var peers []*balancer.Peer
+	var peers []balancer.PeerView
 	for _, pool := range h.Pools() {
 		if pool.Name() == service {
-			peers = slices.AppendSeq(peers, poolPeers(pool))
+			peers = append(peers, pool.View().Peers...)
 		}
 	}
 	c.Instances = compareInstances(answer.Instances, peers)
@@ -144,7 +144,7 @@ func (h *handler) compare(ctx context.Context, service string) (Comparison, erro
 
 // compareInstances matches instances with peers by their identity and returns
 // all of either, sorted.
-func compareInstances(instances []discovery.Instance, peers []*balancer.Peer) []ComparedInstance {
+func compareInstances(instances []discovery.Instance, peers []balancer.PeerView) []ComparedInstance {
 	all := make(map[discovery.Key]*ComparedInstance)
 	at := func(k discovery.Key) *ComparedInstance {
 		if all[k] == nil {
@@ -157,7 +157,7 @@ func compareInstances(instances []discovery.Instance, peers []*balancer.Peer) []
 		at(i.Key()).Consul = &r
 	}
 	for _, p := range peers {
-		at(p.ID).Pool = &Pooled{describeInstance(p.Instance()), p.State().String(), list(p.Reasons())}
+		at(p.Peer.ID).Pool = &Pooled{describeInstance(p.Instance()), p.State().String(), list(p.Reasons())}
 	}
 
 	compared := make([]ComparedInstance, 0, len(all))

@@ -76,8 +76,9 @@ func (h *handler) operate(w http.ResponseWriter, r *http.Request, down bool, why
 		h.Log.Info().Str("service", service).Str("peer", id).Str("address", found[0].Address).
 			Str("client", r.RemoteAddr).Bool("drain", down).Str("why", why).Msg("an operator's order")
 		answer := Operated{Service: service, ID: id, Node: found[0].Node, Address: found[0].Address}
-		for _, peer := range pool.Snapshot().All {
-			if peer.ID == found[0] {
+		view := pool.View()
+		for _, peer := range view.Peers[:len(view.Snapshot.All)] {
+			if peer.Peer.ID == found[0] {
 				p := describePeer(service, peer)
 				answer.Peer = &p
 			}

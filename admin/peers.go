@@ -10,7 +10,7 @@ import (
 	"sluice/balancer"
 )
 
-// Peer is a peer as /api/peers shows it.
+// Peer is a peer as /api/peers shows it: at one moment, but for what is counted.
 type Peer struct {
 	Service    string            `json:"service"` // sluice's name for it
 	ID         string            `json:"id"`
@@ -32,26 +32,26 @@ type Peer struct {
 	Unlisted   *time.Time        `json:"unlisted,omitempty"` // since when the registry no longer lists it in service
 }
 
-func describePeer(service string, p *balancer.Peer) Peer {
-	i := p.Instance()
+func describePeer(service string, v balancer.PeerView) Peer {
+	i, p := v.Instance(), v.Peer
 	return Peer{
 		Service:    service,
 		ID:         i.ID,
 		Node:       i.Node,
 		Datacenter: i.Datacenter,
 		Address:    p.Address(),
-		Weight:     p.Weight(),
+		Weight:     v.Weight(),
 		Tags:       list(i.Tags),
 		Meta:       i.Meta,
 		Status:     i.Status.String(),
-		State:      p.State().String(),
-		Reasons:    list(p.Reasons()),
-		Used:       p.Used(),
+		State:      v.State().String(),
+		Reasons:    list(v.Reasons()),
+		Used:       v.Used(),
 		Inflight:   p.Inflight(),
 		Requests:   p.Requests(),
 		Failures:   p.Failures(),
 		LatencyMS:  millis(p.Latency()),
-		Since:      moment(p.Since()),
+		Since:      moment(v.Since()),
 		Unlisted:   optionalMoment(i.Unlisted),
 	}
 }
@@ -73,7 +73,7 @@ func (h *handler) peers(w http.ResponseWriter, r *http.Request) {
 		if len(services) > 0 && !slices.Contains(services, pool.Name()) {
 			continue
 		}
-		for peer := range poolPeers(pool) {
+		for _, peer := range pool.View().Peers {
 			p := describePeer(pool.Name(), peer)
 			if len(states) == 0 || slices.Contains(states, p.State) {
 				peers = append(peers, p)
@@ -88,20 +88,6 @@ func (h *handler) sortedPools() []*balancer.Pool {
 	pools := slices.Clone(h.Pools())
 	slices.SortStableFunc(pools, func(a, b *balancer.Pool) int { return cmp.Compare(a.Name(), b.Name()) })
 	return pools
-}
-
-// poolPeers yields the peers of the set, then those that left it and drain.
-func poolPeers(pool *balancer.Pool) func(yield func(*balancer.Peer) bool) {
-	s := pool.Snapshot()
-	return func(yield func(*balancer.Peer) bool) {
-		for _, peers := range [][]*balancer.Peer{s.All, s.Draining} {
-			for _, p := range peers {
-				if !yield(p) {
-					return
-				}
-			}
-		}
-	}
 }
 
 // list makes a nil slice an empty one, which is [] in JSON instead of null.

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"testing"
@@ -99,5 +100,50 @@ func TestPeersSelectsByServiceAndState(t *testing.T) {
 		if got := ids(getJSON[[]Peer](t, h, "/api/peers"+test.query)); !slices.Equal(got, test.want) {
 			t.Errorf("%q: got %v, want %v", test.query, got, test.want)
 		}
+	}
+}
+
+// Once the API shows that a peer is in maintenance, no pick uses it: what is shown
+// is what picks do, not what they are about to do. And no answer mixes what a peer
+// was with what it is.
+func TestPeersAreShownAsPicksUseThem(t *testing.T) {
+	const peers, rounds = 250, 50
+	sound := make([]discovery.Instance, peers)
+	for i := range sound {
+		sound[i] = instance("star", fmt.Sprintf("star-%03d", i), fmt.Sprintf("10.0.0.%d", i))
+	}
+	upgraded := slices.Clone(sound)
+	upgraded[0].Status, upgraded[0].Detail, upgraded[0].Weight = discovery.StatusMaintenance, "upgrade", 9
+	// To build a snapshot takes a while by this policy.
+	pool, err := balancer.NewPool("web", balancer.Options{Policy: balancer.PolicyHash})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	h := handlerOf(Options{Pools: poolsOf(pool)})
+	row := func() Peer { return getJSON[[]Peer](t, h, "/api/peers?service=web")[0] }
+	for range rounds {
+		pool.Apply(sound)
+		applied := make(chan struct{})
+		go func() {
+			defer close(applied)
+			pool.Apply(upgraded)
+		}()
+		for maintained := false; !maintained; {
+			p := row()
+			maintained = p.Status == "maintenance"
+			want := Peer{Status: "passing", State: "up", Weight: 1, Reasons: []string{}, Used: true}
+			if maintained {
+				want = Peer{Status: "maintenance", State: "unhealthy", Weight: 9, Reasons: []string{"consul: maintenance: upgrade"}}
+			}
+			got := Peer{Status: p.Status, State: p.State, Weight: p.Weight, Reasons: p.Reasons, Used: p.Used}
+			if !reflect.DeepEqual(got, want) {
+				t.Fatalf("shown as %+v", got)
+			}
+		}
+		if slices.ContainsFunc(pool.Snapshot().Eligible, func(p *balancer.Peer) bool { return p.ID == sound[0].Key() }) {
+			t.Fatal("shown in maintenance, and picked")
+		}
+		<-applied
 	}
 }

@@ -23,6 +23,7 @@ type reading struct {
 // peerReading is what is counted for one peer.
 type peerReading struct {
 	*balancer.Peer
+	state    balancer.State
 	inflight int
 	outcomes [balancer.NumOutcomes]uint64
 }
@@ -52,7 +53,8 @@ func (r *reading) add(pool *balancer.Pool) {
 		r.refusals[limit] += n
 	}
 	r.pending += pool.Pending()
-	s := pool.Snapshot()
+	view := pool.View()
+	s := view.Snapshot
 	r.eligible += len(s.Eligible)
 	r.panic = r.panic || s.Panic
 	if len(s.All) > 0 || r.tiers == nil { // a pool that only drains has none
@@ -63,8 +65,8 @@ func (r *reading) add(pool *balancer.Pool) {
 	for i, p := range r.peers {
 		known[p.labels()] = i
 	}
-	for peer := range poolPeers(pool) {
-		p := peerReading{Peer: peer}
+	for _, peer := range view.Peers {
+		p := peerReading{Peer: peer.Peer, state: peer.State()}
 		i, ok := known[p.labels()]
 		if !ok {
 			i = len(r.peers)
@@ -91,7 +93,7 @@ func (r *reading) inflight() int {
 func (r *reading) states() map[balancer.State]int {
 	n := make(map[balancer.State]int)
 	for _, p := range r.peers {
-		n[p.State()]++
+		n[p.state]++
 	}
 	return n
 }

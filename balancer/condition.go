@@ -98,6 +98,31 @@ func (c *condition) setInstance(i discovery.Instance, o *Options) {
 	}
 }
 
+// against is Peer.Reasons.
+func (c *condition) against() []string {
+	var lines []string
+	for i, name := range reasonNames {
+		switch {
+		case c.reasons&(1<<i) == 0:
+		case c.why[i] == "":
+			lines = append(lines, name)
+		default:
+			lines = append(lines, name+": "+c.why[i])
+		}
+	}
+	if c.unlisted() && c.reasons&ReasonConsul == 0 {
+		line := "consul: " + c.absence()
+		if c.eligible() {
+			line += ", still answers"
+		}
+		lines = append(lines, line)
+	}
+	if c.leaving {
+		lines = append(lines, "removed from the set")
+	}
+	return lines
+}
+
 // absence says since when an unlisted instance is not in the registry.
 func (c *condition) absence() string {
 	return "not listed in service any more since " + c.instance.Unlisted.UTC().Format(time.RFC3339)

@@ -65,8 +65,8 @@ type Options struct {
 	// it must not block and not call the pool. If it is nil, Peer.Transport is.
 	NewTransport func(*Peer) Transport
 	// Notify hears of each change of a peer, in the order in which they happen.
-	// It is called with the pool's mutex held: it must not block, and may call
-	// only those methods of the pool that read. May be nil.
+	// It is called with the pool's mutex held: it must not block, and of
+	// the pool's methods may call Snapshot only. May be nil.
 	Notify func(Event)
 	// OnFailure hears of each outcome that speaks against a peer, with the
 	// failures in a row that it makes. It is called by whoever reports the

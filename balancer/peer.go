@@ -79,30 +79,7 @@ func (p *Peer) Used() bool { return !p.isQuiesced() }
 // such as "consul: critical: http check: connection refused". It is nil for a
 // peer that is used as a matter of course: not in panic only, nor because it
 // still answers although the registry no longer lists it.
-func (p *Peer) Reasons() []string {
-	c := p.condition.Load()
-	var lines []string
-	for i, name := range reasonNames {
-		switch {
-		case c.reasons&(1<<i) == 0:
-		case c.why[i] == "":
-			lines = append(lines, name)
-		default:
-			lines = append(lines, name+": "+c.why[i])
-		}
-	}
-	if c.unlisted() && c.reasons&ReasonConsul == 0 {
-		line := "consul: " + c.absence()
-		if c.eligible() {
-			line += ", still answers"
-		}
-		lines = append(lines, line)
-	}
-	if c.leaving {
-		lines = append(lines, "removed from the set")
-	}
-	return lines
-}
+func (p *Peer) Reasons() []string { return p.condition.Load().against() }
 
 // Has reports whether any of the reasons in r speaks against the peer.
 func (p *Peer) Has(r Reason) bool { return p.condition.Load().reasons&r != 0 }

@@ -1,0 +1,73 @@
+package balancer
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"sluice/discovery"
+)
+
+// Whatever a writer is about to do, a view says of each peer what one of its
+// moments was: status, weight, state, reasons and use fit together, and so do
+// they with the snapshot.
+func TestViewIsOfOneMoment(t *testing.T) {
+	const peers, looks = 100, 100
+	sound, sick := instances(peers), instances(peers)
+	for i := range peers {
+		sound[i].Weight = 7
+		sick[i].Status, sick[i].Weight, sick[i].Detail = discovery.StatusCritical, 3, "refused"
+	}
+	pool := newTestPool(t, Options{Policy: PolicyHash})
+	pool.Apply(sound)
+
+	var writer sync.WaitGroup
+	stop := make(chan struct{})
+	writer.Go(func() {
+		for turn := 0; ; turn++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			switch turn % 4 {
+			case 0:
+				pool.Apply(sick)
+			case 1:
+				pool.Apply(sound)
+			case 2, 3:
+				pool.SetReason(sound[turn/4%peers].Key(), ReasonEjected, turn%4 == 2, "resets")
+			}
+		}
+	})
+	defer writer.Wait()
+	defer close(stop)
+
+	want := map[string]bool{
+		"passing 7 up [] true": true,
+		"critical 3 unhealthy [consul: critical: refused] false": true,
+		"passing 7 ejected [ejected: resets] false":              true,
+	}
+	seen := make(map[string]bool)
+	for look := 0; look < looks || len(seen) < len(want); look++ {
+		v := pool.View()
+		used := 0
+		for _, p := range v.Peers {
+			got := fmt.Sprint(p.Instance().Status, p.Weight(), " ", p.State(), " ", p.Reasons(), p.Used())
+			seen[got] = true
+			if !want[got] {
+				t.Fatalf("%s: %s", p.Peer, got)
+			}
+			if p.Used() {
+				used++
+			}
+			if p.Used() != slices.Contains(v.Snapshot.Eligible, p.Peer) {
+				t.Fatalf("%s: used %t, but that is not what picks do", p.Peer, p.Used())
+			}
+		}
+		if used != len(v.Snapshot.Eligible) || len(v.Peers) != len(v.Snapshot.All)+len(v.Snapshot.Draining) {
+			t.Fatalf("%d peers, %d of them used; in the snapshot %d and %d", len(v.Peers), used, len(v.Snapshot.All), len(v.Snapshot.Eligible))
+		}
+	}
+}
