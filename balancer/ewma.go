@@ -1,6 +1,9 @@
 package balancer
 
-import "sync/atomic"
+import (
+	"math"
+	"sync/atomic"
+)
 
 // maxSlower bounds how many times slower than another a peer is taken to be. A
 // slow peer gets next to nothing in any case, but when the others have this
@@ -13,11 +16,11 @@ const maxSlower = 32
 // a peak-sensitive moving average (see estimate) and load is 1 plus the number
 // of requests in flight in relation to the weight.
 //
-// As far as a peer's latency is not known, because it is new or had no request
-// for long, it is taken to be that of the other. So a new peer is neither
-// flooded nor shunned, a peer that never answers gets no more requests than
-// others have in flight, and one that was slow is tried again from time to
-// time.
+// A new peer is taken to be as fast as the other, and so is a slower one the more
+// the longer its last answer is ago: within 3.5 s after a single slow one, within
+// 35 s if it has been slow for long. So a new peer is neither flooded nor shunned, a
+// peer that never answers gets no more requests than others have in flight, and
+// one that was slow is tried again, one request at a time while others are idle.
 type ewma struct {
 	twoChoices
 }
@@ -41,15 +44,34 @@ func (e *ewma) pick(q Query, now int64, _ *atomic.Uint64) *Peer {
 	return first.peer
 }
 
+// fresh is the age below which a latency is as good as new.
+const fresh = lone / 64
+
+// fasterAge is how much less the age of the faster peer's latency counts: that it
+// has had no request for a while is no reason to send one to the slower.
+const fasterAge = 1. / 8
+
 // compare returns the latencies of two peers, of which only the relation
 // matters.
 func compare(p, q *Peer, now int64) (a, b float64) {
-	pv, pTrust := p.latency.at(now)
-	qv, qTrust := q.latency.at(now)
-	if pv == 0 || qv == 0 {
+	a, aAge := p.latency.at(now)
+	b, bAge := q.latency.at(now)
+	if a == 0 || b == 0 {
 		return 1, 1
 	}
-	a = qv + (pv-qv)*pTrust
-	b = pv + (qv-pv)*qTrust
-	return min(a, b*maxSlower), min(b, a*maxSlower)
+	a, b = min(a, b*maxSlower), min(b, a*maxSlower)
+	switch {
+	case max(aAge, bAge) < int64(fresh):
+		return a, b
+	case a > b:
+		return b + (a-b)*trust(&p.latency, aAge, &q.latency, bAge), b
+	default:
+		return a, a + (b-a)*trust(&q.latency, bAge, &p.latency, aAge)
+	}
+}
+
+// trust returns how far it can be trusted that one peer is slower than another,
+// by estimates of these ages: from 1 for fresh ones down to 0.
+func trust(slower *estimate, age int64, faster *estimate, fastersAge int64) float64 {
+	return math.Exp(-(float64(max(age, 0))/slower.fade() + float64(max(fastersAge, 0))/faster.fade()*fasterAge))
 }

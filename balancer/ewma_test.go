@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"math"
 	"testing"
 	"time"
 )
@@ -102,8 +103,8 @@ func TestAPeerThatWasSlowIsTriedAgain(t *testing.T) {
 	if pickedAt(begin) {
 		t.Error("picked right after it was slow")
 	}
-	if !pickedAt(begin + 5*int64(decay)) {
-		t.Error("not picked long after it was slow")
+	if !pickedAt(begin + 4*int64(lone)) {
+		t.Error("not picked four seconds after it was slow")
 	}
 }
 
@@ -126,7 +127,11 @@ func TestCompare(t *testing.T) {
 	f(known(5*ms, begin), known(time.Minute, begin), begin, 1, maxSlower)
 	f(new(Peer), known(5*ms, begin), begin, 1, 1)
 	f(new(Peer), new(Peer), begin, 1, 1)
-	// Long ago, each was what the other is now.
+	// What was long ago says nothing, whichever of the two it is.
 	f(known(5*ms, 0), known(20*ms, begin), begin, 1, 1)
 	f(known(5*ms, begin), known(20*ms, 0), begin, 1, 1)
+	// That the faster one has been idle for a while is no reason to ask the slower.
+	after := begin + int64(lone)
+	f(known(5*ms, begin), known(20*ms, after), after, 1, 1+3*math.Exp(-fasterAge))
+	f(known(5*ms, after), known(20*ms, begin), after, 1, 1+3*math.Exp(-1))
 }

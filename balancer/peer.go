@@ -46,7 +46,7 @@ type Peer struct {
 	measured  atomic.Int64                    // attempts that started before, by nanotime, are not in latency
 	streak    atomic.Uint64                   // failures in a row; see Streak.pack
 	latencies atomic.Pointer[latencyCounters] // nil if they are not measured
-	_         [128 - 8 - 16 - 8 - 8 - 8]byte
+	_         [128 - 8 - 24 - 8 - 8 - 8]byte
 
 	outcomes [NumOutcomes]atomic.Uint64 // attempts that ended, by class
 	_        [128 - NumOutcomes*8]byte

@@ -17,6 +17,7 @@ type server struct {
 	class   OutcomeClass  // what it answers
 	hangs   bool          // never answers
 	from    time.Duration // joins at this time
+	once    time.Duration // how long the first answer to a request after the warm-up takes, 0: as any other
 }
 
 // simulation sends requests with exponentially distributed intervals to
@@ -45,7 +46,9 @@ type result struct {
 	shares    []float64       // of all picks, by server
 	failures  int
 	perServer []int
-	peers     []*Peer // of the first balancer
+	picks     [][]time.Duration // when, since the beginning, by server
+	answered  time.Duration     // when the answer came that server.once delayed
+	peers     []*Peer           // of the first balancer
 	moves     int     // requests that went elsewhere than the one before of their session
 }
 
@@ -135,7 +138,11 @@ func (b *balancerModel) build(s *simulation, age time.Duration) {
 
 func (s simulation) run() *result {
 	random := rand.New(rand.NewPCG(s.seed, 1))
-	r := &result{perServer: make([]int, len(s.servers)), shares: make([]float64, len(s.servers))}
+	s.servers = slices.Clone(s.servers)
+	r := &result{
+		perServer: make([]int, len(s.servers)), shares: make([]float64, len(s.servers)),
+		picks: make([][]time.Duration, len(s.servers)),
+	}
 	balancers := make([]*balancerModel, max(s.replicas, 1))
 	for i := range balancers {
 		balancers[i] = newBalancerModel(s.servers, random)
@@ -205,6 +212,7 @@ func (s simulation) run() *result {
 		peer := b.picker.pick(q, int64(now), &b.cursor)
 		i := b.index[peer]
 		peer.load.Add(1)
+		r.picks[i] = append(r.picks[i], now-begin)
 		if now >= s.warmUp {
 			r.perServer[i]++
 		}
@@ -227,6 +235,11 @@ func (s simulation) run() *result {
 			w := slices.Index(free[i], slices.Min(free[i]))
 			at = done(max(start, free[i][w]))
 			free[i][w] = at
+		}
+		if server.once > 0 && now >= s.warmUp {
+			at = now + server.once
+			r.answered = at - begin
+			s.servers[i].once = 0
 		}
 		heap.Push(&pending, ending{at: at, start: now, server: i, class: server.class, peer: peer, by: b})
 	}
