@@ -65,6 +65,7 @@ func randomSet(r *rand.Rand) []Instance {
 			Weight:  r.IntN(3),
 			Status:  Status(r.IntN(4)),
 		}
+		set[n].NodeAddress = map[string]string{"m": "10.0.0.1", "n": "10.0.0.2"}[set[n].Node]
 		if r.IntN(2) == 0 {
 			set[n].Tags = []string{"v1"}
 		}

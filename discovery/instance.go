@@ -49,6 +49,10 @@ type Instance struct {
 	Address string // host name or IP address, without port or brackets
 	Port    int    // 1 to 65535
 
+	// NodeAddress is that of the machine which the instance runs on, as far as the
+	// registry tells. A loopback address is that machine's.
+	NodeAddress string
+
 	Tags []string
 	Meta map[string]string
 
@@ -98,7 +102,7 @@ func (i Instance) Serving() bool {
 // equals an empty one.
 func (i Instance) Equal(o Instance) bool {
 	return i.Service == o.Service && i.ID == o.ID && i.Node == o.Node &&
-		i.Address == o.Address && i.Port == o.Port &&
+		i.Address == o.Address && i.Port == o.Port && i.NodeAddress == o.NodeAddress &&
 		i.Weight == o.Weight && i.Status == o.Status && i.Detail == o.Detail &&
 		i.Datacenter == o.Datacenter && i.Unlisted.Equal(o.Unlisted) &&
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)

@@ -27,6 +27,28 @@ func TestNormalizeSameIDOnTwoNodesIsOneInstance(t *testing.T) {
 	}
 }
 
+// 127.0.0.1 is another place on each machine.
+func TestNormalizeOneIDAtTheLoopbackAddressOfTwoMachines(t *testing.T) {
+	on := func(node, machine, address string) Instance {
+		return Instance{Service: "star", ID: "star-1", Node: node, NodeAddress: machine, Address: address, Port: 80, Weight: 1}
+	}
+	for _, address := range []string{"127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "169.254.1.1", "localhost"} {
+		a, b := on("a", "10.0.0.1", address), on("b", "10.0.0.2", address)
+		second := on("second-agent-of-a", "10.0.0.1", address)
+		if got := Normalize([]Instance{second, b, a}); !equalSets(got, []Instance{a, b}) {
+			t.Errorf("%s: got %+v", address, got)
+		}
+		namesake := on("a", "10.9.0.1", address) // of another data centre
+		if got := Normalize([]Instance{namesake, a}); !equalSets(got, []Instance{a}) {
+			t.Errorf("%s: got %+v", address, got)
+		}
+	}
+	a, b := on("a", "10.0.0.1", "10.0.0.9"), on("b", "10.0.0.2", "10.0.0.9")
+	if got := Normalize([]Instance{b, a}); !equalSets(got, []Instance{a}) {
+		t.Errorf("an address of its own: got %+v", got)
+	}
+}
+
 func FuzzNormalize(f *testing.F) {
 	for seed := range uint64(32) {
 		f.Add(seed)

@@ -38,25 +38,26 @@ type entry struct {
 
 // instance is a discovery.Instance as the file has it.
 type instance struct {
-	Service    string            `json:"service"`
-	ID         string            `json:"id"`
-	Node       string            `json:"node,omitempty"`
-	Address    string            `json:"address"`
-	Port       int               `json:"port"`
-	Tags       []string          `json:"tags,omitempty"`
-	Meta       map[string]string `json:"meta,omitempty"`
-	Weight     int               `json:"weight"`
-	Status     string            `json:"status"`
-	Detail     string            `json:"detail,omitempty"`
-	Datacenter string            `json:"datacenter,omitempty"`
-	Unlisted   time.Time         `json:"unlisted,omitzero"`
+	Service     string            `json:"service"`
+	ID          string            `json:"id"`
+	Node        string            `json:"node,omitempty"`
+	Address     string            `json:"address"`
+	Port        int               `json:"port"`
+	NodeAddress string            `json:"node_address,omitempty"`
+	Tags        []string          `json:"tags,omitempty"`
+	Meta        map[string]string `json:"meta,omitempty"`
+	Weight      int               `json:"weight"`
+	Status      string            `json:"status"`
+	Detail      string            `json:"detail,omitempty"`
+	Datacenter  string            `json:"datacenter,omitempty"`
+	Unlisted    time.Time         `json:"unlisted,omitzero"`
 }
 
 func encode(set []discovery.Instance) []instance {
 	encoded := make([]instance, len(set))
 	for n, i := range set {
 		encoded[n] = instance{
-			Service: i.Service, ID: i.ID, Node: i.Node, Address: i.Address, Port: i.Port,
+			Service: i.Service, ID: i.ID, Node: i.Node, Address: i.Address, Port: i.Port, NodeAddress: i.NodeAddress,
 			Tags: i.Tags, Meta: i.Meta, Weight: i.Weight, Status: i.Status.String(), Detail: i.Detail, Datacenter: i.Datacenter,
 			Unlisted: i.Unlisted.UTC().Truncate(time.Millisecond),
 		}
@@ -73,7 +74,7 @@ func decode(encoded []instance) ([]discovery.Instance, error) {
 			return nil, fmt.Errorf("instance %q cannot be", i.ID)
 		}
 		set[n] = discovery.Instance{
-			Service: i.Service, ID: i.ID, Node: i.Node, Address: i.Address, Port: i.Port,
+			Service: i.Service, ID: i.ID, Node: i.Node, Address: i.Address, Port: i.Port, NodeAddress: i.NodeAddress,
 			Tags: i.Tags, Meta: i.Meta, Weight: i.Weight, Status: status, Detail: i.Detail, Datacenter: i.Datacenter,
 			Unlisted: i.Unlisted,
 		}

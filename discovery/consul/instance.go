@@ -60,17 +60,18 @@ func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 	s := entry.Service
 	status, detail := health(entry.Checks)
 	return discovery.Instance{
-		Service:    cmp.Or(s.Service, o.Service),
-		ID:         s.ID,
-		Node:       entry.Node.Node,
-		Address:    entry.address(),
-		Port:       s.port(),
-		Tags:       s.Tags,
-		Meta:       s.Meta,
-		Weight:     weight(s.Weights, status, o.PassingOnly),
-		Status:     status,
-		Detail:     detail,
-		Datacenter: entry.Node.Datacenter,
+		Service:     cmp.Or(s.Service, o.Service),
+		ID:          s.ID,
+		Node:        entry.Node.Node,
+		Address:     entry.address(),
+		Port:        s.port(),
+		NodeAddress: entry.Node.Address,
+		Tags:        s.Tags,
+		Meta:        s.Meta,
+		Weight:      weight(s.Weights, status, o.PassingOnly),
+		Status:      status,
+		Detail:      detail,
+		Datacenter:  entry.Node.Datacenter,
 	}
 }
 

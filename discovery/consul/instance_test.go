@@ -133,8 +133,9 @@ func TestEntriesThatCannotBeInstancesAreSkipped(t *testing.T) {
 }
 
 func TestSameIDOnTwoNodesIsOneInstance(t *testing.T) {
-	here := entry(nil)
-	there := discoverytest.OnNode(entry(nil), "node-0", "10.0.0.9")
+	routable := func(e *api.ServiceEntry) { e.Service.Address = "10.0.0.1" }
+	here := entry(routable)
+	there := discoverytest.OnNode(entry(routable), "node-0", "10.0.0.9")
 	set, _ := instances(listed(t, here, there), &ServiceOptions{Service: "star"})
 	if len(set) != 1 || set[0].Node != "node-0" {
 		t.Errorf("got %v, want one instance", set)

@@ -142,7 +142,7 @@ func TestRealConsul(t *testing.T) {
 			r.Tags, r.Meta = []string{"v1"}, map[string]string{"zone": "eu"}
 		})
 		set := r.await("a")
-		want := discovery.Instance{Service: "star", ID: "a", Node: "node-1", Address: "127.0.0.1", Port: 8001,
+		want := discovery.Instance{Service: "star", ID: "a", Node: "node-1", Address: "127.0.0.1", Port: 8001, NodeAddress: "127.0.0.1",
 			Tags: []string{"v1"}, Meta: map[string]string{"zone": "eu"}, Weight: 1, Datacenter: "dc1"}
 		if !set[0].Equal(want) {
 			t.Errorf("got %+v, want %+v", set[0], want)

@@ -1,0 +1,38 @@
+// Package locality tells the addresses of this machine from those of others.
+package locality
+
+import (
+	"net/netip"
+	"strings"
+)
+
+// kind returns the word for an address that each machine has for itself, or "".
+// It is not an IPv4 address in the form of an IPv6 one.
+func kind(ip netip.Addr) string {
+	switch {
+	case ip.IsLoopback():
+		return "loopback"
+	case ip.IsLinkLocalUnicast():
+		return "link-local"
+	case ip.IsUnspecified():
+		return "unspecified"
+	}
+	return ""
+}
+
+// Ambiguous reports whether a host is another one on each machine that uses it: a
+// loopback, link-local or unspecified address, or localhost. Other names may be,
+// too, which only shows when they are resolved.
+func Ambiguous(host string) bool {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return kind(ip.Unmap()) != ""
+	}
+	return isLocalhost(host)
+}
+
+// isLocalhost reports whether a name is loopback by definition (RFC 6761, section
+// 6.3).
+func isLocalhost(name string) bool {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	return name == "localhost" || strings.HasSuffix(name, ".localhost")
+}
