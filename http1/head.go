@@ -22,6 +22,7 @@ type Field struct {
 type Head struct {
 	fields [MaxFields]Field
 	count  int
+	names  uint64 // of the fields, a bit each
 
 	lineStart int // where the line being scanned starts
 	searched  int // no LF before here, from lineStart on
@@ -44,7 +45,7 @@ type Head struct {
 }
 
 func (h *Head) reset() {
-	h.count, h.lineStart, h.searched = 0, 0, 0
+	h.count, h.names, h.lineStart, h.searched = 0, 0, 0, 0
 	h.startLine = false
 	h.ContentLength = -1
 	h.Chunked, h.Close, h.KeepAlive, h.Upgrade, h.TETrailers = false, false, false, false, false
@@ -65,14 +66,40 @@ func (f *Field) Value(b []byte) []byte { return b[f.valueStart:f.valueEnd] }
 // Line returns where f starts and where it ends, its CRLF included.
 func (f *Field) Line() (start, end int) { return int(f.start), int(f.end) }
 
+// Has reports whether there is a field of that name.
+func (h *Head) Has(name Name) bool { return h.names&(1<<name) != 0 }
+
 // Find returns the value of the first field of that name, or nil.
 func (h *Head) Find(b []byte, name Name) []byte {
+	if !h.Has(name) {
+		return nil
+	}
 	for i := range h.count {
 		if h.fields[i].Name == name {
 			return h.fields[i].Value(b)
 		}
 	}
 	return nil
+}
+
+// Elements yields the elements of the comma-separated list that all fields of
+// that name make together (RFC 9110, section 5.3).
+func (h *Head) Elements(b []byte, name Name) func(yield func([]byte) bool) {
+	return func(yield func([]byte) bool) {
+		if !h.Has(name) {
+			return
+		}
+		for i := range h.count {
+			if h.fields[i].Name != name {
+				continue
+			}
+			for element := range listElements(h.fields[i].Value(b)) {
+				if !yield(element) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // FindOther returns the value of the first field of a name that has no
@@ -149,6 +176,7 @@ func (h *Head) scanField(b []byte, start, end int) (*Field, error) {
 	if seen&charUnderscore == 0 {
 		f.Name = lookUpName(b[start:colon])
 	}
+	h.names |= 1 << f.Name
 	return f, nil
 }
 
@@ -169,7 +197,7 @@ func (h *Head) scanCommon(f *Field, value []byte) error {
 	case NameConnection:
 		return h.scanConnection(value)
 	case NameUpgrade:
-		h.hasUpgrade = len(value) > 0
+		h.hasUpgrade = h.hasUpgrade || len(value) > 0
 	case NameTE:
 		for element := range listElements(value) {
 			if EqualFold(element, "trailers") {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -21,20 +22,23 @@ type refusal struct {
 var (
 	refusalTooManyConnections = &refusal{503, "too_many_connections", "sluice, or one client, has too many connections"}
 
-	refusalNoDescriptors = &refusal{503, "no_descriptors", "sluice has no descriptor or port left for a connection to the service's instance"}
-	refusalMaxForwards   = &refusal{200, "max_forwards", "the request was not to be forwarded any further"}
-	refusalNoRoute       = &refusal{404, "no_route", "no route leads from this host and path to a service"}
-	refusalNoPeers       = &refusal{503, "no_peers", "the service has no instances"}
-	refusalNoEligible    = &refusal{503, "no_eligible_peer", "every instance of the service is unhealthy or draining"}
-	refusalSaturated     = &refusal{503, "too_many_requests", "as many requests to the service are in flight as it is allowed"}
-	refusalPeersFull     = &refusal{503, "peers_saturated", "as many requests are in flight to each of the service's instances as it is allowed"}
-	refusalPending       = &refusal{503, "too_many_pending", "the service has no instance that may get requests, and as many wait for one as may"}
-	refusalConnect       = &refusal{502, "connect_failed", "no connection to the service's instance could be made"}
-	refusalReset         = &refusal{502, "upstream_reset", "the service's instance broke off the connection before it answered"}
-	refusalBadResponse   = &refusal{502, "bad_response", "the service's instance sent a malformed response"}
-	refusalTimeout       = &refusal{504, "upstream_timeout", "the service's instance did not answer in time"}
-	refusalBodyTimeout   = &refusal{408, "body_timeout", "the request's body did not arrive in time"}
-	refusalHeadTimeout   = &refusal{408, "head_timeout", "the request's head did not arrive in time"}
+	refusalNoDescriptors    = &refusal{503, "no_descriptors", "sluice has no descriptor or port left for a connection to the service's instance"}
+	refusalMaxForwards      = &refusal{200, "max_forwards", "the request was not to be forwarded any further"}
+	refusalLoop             = &refusal{400, "loop", fmt.Sprintf("the request has come through sluice %d times: a route leads back", maxHops)}
+	refusalNoRoute          = &refusal{404, "no_route", "no route leads from this host and path to a service"}
+	refusalNoPeers          = &refusal{503, "no_peers", "the service has no instances"}
+	refusalNoEligible       = &refusal{503, "no_eligible_peer", "every instance of the service is unhealthy or draining"}
+	refusalSaturated        = &refusal{503, "too_many_requests", "as many requests to the service are in flight as it is allowed"}
+	refusalPeersFull        = &refusal{503, "peers_saturated", "as many requests are in flight to each of the service's instances as it is allowed"}
+	refusalPending          = &refusal{503, "too_many_pending", "the service has no instance that may get requests, and as many wait for one as may"}
+	refusalConnect          = &refusal{502, "connect_failed", "no connection to the service's instance could be made"}
+	refusalReset            = &refusal{502, "upstream_reset", "the service's instance broke off the connection before it answered"}
+	refusalBadResponse      = &refusal{502, "bad_response", "the service's instance sent a malformed response"}
+	refusalTimeout          = &refusal{504, "upstream_timeout", "the service's instance did not answer in time"}
+	refusalBodyTimeout      = &refusal{408, "body_timeout", "the request's body did not arrive in time"}
+	refusalTooManyAddresses = &refusal{400, "too_many_addresses", fmt.Sprintf("X-Forwarded-For has more than %d addresses", maxAddresses)}
+
+	refusalHeadTimeout = &refusal{408, "head_timeout", "the request's head did not arrive in time"}
 )
 
 func refusalOf(err *http1.Error) *refusal {

@@ -110,6 +110,19 @@ func (p *testProxy) inflight() int {
 	return n
 }
 
+// expectNothingCounted checks that no attempt speaks against a peer. All of them
+// must have ended.
+func (p *testProxy) expectNothingCounted() {
+	p.t.Helper()
+	for _, peer := range p.pool.Snapshot().All {
+		for class, n := range peer.Outcomes() {
+			if class := balancer.OutcomeClass(class); n > 0 && class.Failure() {
+				p.t.Errorf("%d times %q is counted against %s", n, class, peer.Address())
+			}
+		}
+	}
+}
+
 // eventually waits until condition holds.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()

@@ -12,7 +12,7 @@ import (
 
 // appendRequestHead appends the head that the peer gets.
 func (x *httpExchange) appendRequestHead(out []byte) []byte {
-	c, b, head := x.client, x.in[x.start:x.end], &x.head
+	b, head := x.in[x.start:x.end], &x.head
 	out = append(out, head.MethodName(b)...)
 	out = append(out, ' ')
 	target := head.OriginTarget(b)
@@ -43,7 +43,7 @@ func (x *httpExchange) appendRequestHead(out []byte) []byte {
 	for i := range fields {
 		f := &fields[i]
 		start, end := f.Line()
-		if f.Name != http1.NameOther && x.dropsRequestField(f, b, &seen) || f.Nominated {
+		if f.Name != http1.NameOther && x.dropsRequestField(f, &seen) || f.Nominated {
 			out = append(out, b[runStart:runEnd]...)
 			runStart, runEnd = end, end
 			continue
@@ -67,11 +67,11 @@ func (x *httpExchange) appendRequestHead(out []byte) []byte {
 	}
 	switch {
 	case x.upgrade:
-		out = append(out, "Connection: Upgrade\r\n"...)
+		out = x.appendUpgrade(out, b)
 	case head.TETrailers:
 		out = append(out, "TE: trailers\r\nConnection: TE\r\n"...)
 	}
-	out = c.appendForwarded(out, authority, &seen)
+	out = x.appendForwarded(out, b, seen)
 	if x.tries > 0 {
 		out = append(out, "X-Sluice-Attempts: "...)
 		out = strconv.AppendInt(out, int64(x.tries+1), 10)
@@ -93,15 +93,13 @@ func (x *httpExchange) maxForwards() int {
 
 // dropsRequestField reports whether a field that sluice knows stays behind. It
 // notes in seen what is needed to write it anew.
-func (x *httpExchange) dropsRequestField(f *http1.Field, b []byte, seen *forwardedFields) bool {
+func (x *httpExchange) dropsRequestField(f *http1.Field, seen *forwardedFields) bool {
 	trusted := x.client.trusted
 	switch f.Name {
 	case http1.NameConnection, http1.NameKeepAlive, http1.NameProxyConnection, http1.NameTE,
-		http1.NameTransferEncoding, http1.NameHTTP2Settings,
-		http1.NameProxyAuthorization, http1.NameXSluiceAttempts:
+		http1.NameTransferEncoding, http1.NameHTTP2Settings, http1.NameUpgrade,
+		http1.NameProxyAuthorization, http1.NameXSluiceAttempts, http1.NameXForwardedFor:
 		return true
-	case http1.NameUpgrade:
-		return !x.upgrade
 	case http1.NameTrailer:
 		return !x.head.Chunked
 	case http1.NameExpect:
@@ -112,11 +110,6 @@ func (x *httpExchange) dropsRequestField(f *http1.Field, b []byte, seen *forward
 		return x.head.Method == http1.MethodOptions
 	case http1.NameHost:
 		return x.head.AbsoluteForm()
-	case http1.NameXForwardedFor:
-		if trusted {
-			seen.addFor(f.Value(b))
-		}
-		return true
 	case http1.NameXForwardedHost:
 		seen.host = trusted
 		return !trusted
@@ -129,26 +122,19 @@ func (x *httpExchange) dropsRequestField(f *http1.Field, b []byte, seen *forward
 	return false
 }
 
-// forwardedFields are what a trusted client said of those before it.
-type forwardedFields struct {
-	host, proto bool
-	addresses   [8][]byte // values of X-Forwarded-For lines, in order
-	count       int
-}
+// forwardedFields are those that a trusted client vouches for.
+type forwardedFields struct{ host, proto bool }
 
-func (s *forwardedFields) addFor(value []byte) {
-	if len(value) > 0 && s.count < len(s.addresses) {
-		s.addresses[s.count] = value
-		s.count++
-	}
-}
-
-// appendForwarded appends what sluice says of the client and of itself.
-func (c *clientConn) appendForwarded(out, authority []byte, seen *forwardedFields) []byte {
+// appendForwarded appends what sluice says of the client, and of itself.
+func (x *httpExchange) appendForwarded(out, b []byte, seen forwardedFields) []byte {
+	c, authority := x.client, x.head.Authority(b)
 	out = append(out, "X-Forwarded-For: "...)
-	for _, addresses := range seen.addresses[:seen.count] {
-		out = append(out, addresses...)
-		out = append(out, ", "...)
+	if c.trusted && x.head.Has(http1.NameXForwardedFor) {
+		// One line, so that those who read only one see all of the way.
+		for element := range x.head.Elements(b, http1.NameXForwardedFor) {
+			out = append(out, element...)
+			out = append(out, ", "...)
+		}
 	}
 	out = append(out, c.clientAddress...)
 	if !seen.host && len(authority) > 0 {
@@ -169,7 +155,7 @@ func (c *clientConn) appendForwarded(out, authority []byte, seen *forwardedField
 		}
 		out = append(out, ";proto=http"...)
 	}
-	if x := c.exchange; x.head.HTTP10 {
+	if x.head.HTTP10 {
 		return append(out, "\r\nVia: 1.0 sluice\r\n"...) // the version the request came with
 	}
 	return append(out, "\r\nVia: 1.1 sluice\r\n"...)

@@ -54,14 +54,6 @@ func (x *httpExchange) scan() scanResult {
 	return scanStreaming
 }
 
-// asksForUpgrade reports whether the peer is to be asked for another protocol.
-// HTTP/2 over an upgrade is obsolete (RFC 9113, section 3.1) and would hide
-// requests from sluice.
-func (x *httpExchange) asksForUpgrade() bool {
-	return x.head.Upgrade && !x.head.HTTP10 &&
-		!http1.EqualFold(x.head.Find(x.in[x.start:x.end], http1.NameUpgrade), "h2c")
-}
-
 func (x *httpExchange) scanFailed(err error) scanResult {
 	x.begin()
 	x.refuseMalformed(err)

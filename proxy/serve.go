@@ -39,11 +39,11 @@ func (x *httpExchange) serve() bool {
 		return x.refuse(refusalNoRoute)
 	}
 	x.service = matched.Service
+	if r := x.notForwarded(b); r != nil {
+		return x.refuse(r)
+	}
 	if a := x.service.Affinity; a != nil {
 		x.query.Hash = x.affinity(a, b)
-	}
-	if x.head.Method == http1.MethodOptions && x.maxForwards() == 0 {
-		return x.refuse(refusalMaxForwards)
 	}
 	if x.streaming && !x.keepBody() {
 		if x.lastRefusal != nil {

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -9,24 +8,7 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/http1"
 )
-
-// switches reports whether the response agrees to a protocol that the client
-// asked for. b is its head.
-func (x *httpExchange) switches(b []byte) bool {
-	if !x.upgrade || !x.response.Upgrade {
-		return false
-	}
-	asked := x.head.Find(x.in[x.start:x.end], http1.NameUpgrade)
-	agreed := x.response.Find(b, http1.NameUpgrade)
-	for protocol := range bytes.SplitSeq(asked, []byte{','}) {
-		if len(agreed) > 0 && bytes.EqualFold(bytes.TrimSpace(protocol), agreed) {
-			return true
-		}
-	}
-	return false
-}
 
 // receiveTunnel passes the 101 on and then whatever comes, until both sides
 // have ended: x.from[:n] is the head and what came after it. It closes u.

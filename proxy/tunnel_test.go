@@ -75,12 +75,20 @@ func TestRefusedUpgrade(t *testing.T) {
 }
 
 func TestUpgradeToOtherThanAskedFor(t *testing.T) {
-	origin := startOrigin(t, answering("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: evil\r\n\r\n"))
-	p := startProxy(t, Options{}, origin.address())
-	conn := p.dial()
-	io.WriteString(conn, upgradeRequest)
-	if status, _ := readResponse(t, conn); status != 502 {
-		t.Errorf("got %d, want 502", status)
+	for _, test := range []struct{ asked, agreed string }{
+		{"Echo", "evil"},
+		{"Echo", "echo, evil"},
+		{"Echo", "echo\r\nUpgrade: evil"},
+		{"Echo", ","},
+		{"Echo, h2c", "h2c"}, // it was not passed on
+	} {
+		origin := startOrigin(t, answering("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: "+test.agreed+"\r\n\r\n"))
+		p := startProxy(t, Options{}, origin.address())
+		conn := p.dial()
+		io.WriteString(conn, strings.Replace(upgradeRequest, "Echo", test.asked, 1))
+		if status, _ := readResponse(t, conn); status != 502 {
+			t.Errorf("asked for %q, agreed %q: got %d, want 502", test.asked, test.agreed, status)
+		}
 	}
 }
 
@@ -141,21 +149,32 @@ func TestTunnelEndsWithServer(t *testing.T) {
 	eventually(t, "the peer's connection closed", func() bool { return origin.open() == 0 })
 }
 
-// A client may name several protocols; the peer chooses one.
+// A client may name several protocols, in one line or in several; the peer
+// chooses one, or one upon the other.
 func TestUpgradeToOneOfSeveral(t *testing.T) {
-	origin := startOrigin(t, func(c *originConn) bool {
-		if _, ok := c.request(); !ok {
-			return false
-		}
-		io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nhello")
-		return false
-	})
-	p := startProxy(t, Options{}, origin.address())
-	conn := p.dial()
-	io.WriteString(conn, strings.Replace(upgradeRequest, "Echo", "other/2, Echo", 1))
-	conn.(*net.TCPConn).CloseWrite()
-	if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 101 ") || !strings.HasSuffix(string(answer), "\r\n\r\nhello") {
-		t.Errorf("got %q, %v", answer, err)
+	for _, test := range []struct{ asked, agreed string }{
+		{"other/2, Echo", "echo"},
+		{"other\r\nUpgrade: Echo", "ECHO"},
+		{"tls/1.3\r\nUpgrade: x, echo", "TLS/1.3\r\nUpgrade: echo"},
+		{"tls/1.3, echo", "tls/1.3, echo"},
+		{"h2c, echo", "echo"},
+	} {
+		t.Run(test.asked, func(t *testing.T) {
+			origin := startOrigin(t, func(c *originConn) bool {
+				if _, ok := c.request(); !ok {
+					return false
+				}
+				io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: "+test.agreed+"\r\n\r\nhello")
+				return false
+			})
+			p := startProxy(t, Options{}, origin.address())
+			conn := p.dial()
+			io.WriteString(conn, strings.Replace(upgradeRequest, "Echo", test.asked, 1))
+			conn.(*net.TCPConn).CloseWrite()
+			if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 101 ") || !strings.HasSuffix(string(answer), "\r\n\r\nhello") {
+				t.Errorf("got %q, %v", answer, err)
+			}
+		})
 	}
 }
 

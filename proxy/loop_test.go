@@ -1,0 +1,74 @@
+package proxy
+
+import (
+	"io"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// A route that leads back to sluice is found out after a few hops, and what that
+// comes to is not held against the peer.
+func TestLoopIsRefused(t *testing.T) {
+	p := startProxy(t, Options{})
+	p.setPeers(p.address)
+	conn := p.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if status, body := readResponse(t, conn); status != 400 || !strings.Contains(body, `service "star": the request has come through sluice 5 times`) {
+		t.Errorf("got %d %q", status, body)
+	}
+	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+	peer := p.pool.Snapshot().All[0]
+	if n := peer.Requests(); n != maxHops {
+		t.Errorf("%d requests to the peer, want %d", n, maxHops)
+	}
+	p.expectNothingCounted()
+}
+
+// One sluice may stand behind others, with other proxies in between.
+func TestChainOfSluices(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	first := startProxy(t, Options{}, origin.address())
+	for range maxHops - 1 {
+		first = startProxy(t, Options{}, first.address)
+	}
+	conn := first.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nVia: 1.1 other\r\n\r\n")
+	if status, _ := readResponse(t, conn); status != 200 {
+		t.Errorf("got %d", status)
+	}
+	if got := strings.Count(origin.got(), "Via: 1.1 sluice\r\n"); got != maxHops {
+		t.Errorf("the request came through %d of %d", got, maxHops)
+	}
+}
+
+func TestWhatIsNotForwarded(t *testing.T) {
+	trusted := Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
+	for _, test := range []struct {
+		name, lines string
+		options     Options
+		reason      string // none: forwarded
+	}{
+		{name: "a few hops", lines: "Via: 1.1 sluice\r\nVia: 1.0 sluice, 1.1 sluice (x), HTTP/1.1 sluice\r\n"},
+		{name: "one more", lines: "Via: 1.1 sluice\r\nVia: 1.0 sluice, 1.1 sluice (x),\t1.1 SLUICE, HTTP/1.1 sluice\r\n", reason: "loop"},
+		{name: "many others", lines: strings.Repeat("Via: 1.1 a.sluice, 1.1 sluice2, 1.1, sluice, sluice 1.1, 1.1  \r\n", 20)},
+		{name: "as many addresses as allowed", options: trusted, lines: strings.Repeat("X-Forwarded-For: 192.0.2.1, 192.0.2.2\r\n", 50)},
+		{name: "one more address", options: trusted, lines: strings.Repeat("X-Forwarded-For: 192.0.2.1, 192.0.2.2\r\n", 50) + "X-Forwarded-For: 192.0.2.3\r\n", reason: "too_many_addresses"},
+		{name: "in one line", options: trusted, lines: "X-Forwarded-For: 192.0.2.1" + strings.Repeat(", 192.0.2.2", 100) + "\r\n", reason: "too_many_addresses"},
+		{name: "from those whose word is not taken", lines: "X-Forwarded-For: 192.0.2.1" + strings.Repeat(", 192.0.2.2", 100) + "\r\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			origin := startOrigin(t, answering(okResponse))
+			p := startProxy(t, test.options, origin.address())
+			answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + test.lines + "\r\n")
+			if test.reason != "" {
+				expectReason(t, answer, "400", test.reason)
+				if got := origin.got(); got != "" {
+					t.Errorf("the peer got %q", got)
+				}
+			} else if !strings.HasPrefix(answer, "HTTP/1.1 200 ") {
+				t.Errorf("got %q", answer)
+			}
+		})
+	}
+}
