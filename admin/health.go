@@ -9,8 +9,10 @@ type Health struct {
 
 // Readiness is the body of /readyz.
 type Readiness struct {
-	Ready   bool     `json:"ready"`
-	Missing []string `json:"missing"` // empty if ready
+	Ready bool `json:"ready"`
+	// Missing says why it is not ready, or in spite of what it is: services that
+	// have no peers because their registry does not answer for them.
+	Missing []string `json:"missing"`
 	// Restored are the services whose registry has not answered since the start,
 	// so that their peers are those of the snapshot.
 	Restored []string `json:"restored"`
@@ -24,9 +26,7 @@ func (h *handler) readyz(w http.ResponseWriter, r *http.Request) {
 	var answer Readiness
 	status := http.StatusOK
 	answer.Ready, answer.Missing = h.Ready()
-	if answer.Ready {
-		answer.Missing = nil
-	} else {
+	if !answer.Ready {
 		status = http.StatusServiceUnavailable
 	}
 	for _, w := range h.Watches() {

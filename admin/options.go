@@ -63,8 +63,8 @@ type Options struct {
 	// Replicas asks all replicas now.
 	Replicas func(ctx context.Context) fleet.Report
 
-	// Ready reports whether sluice can serve, and if not, what is missing, in a
-	// few words for each thing.
+	// Ready reports whether sluice can serve, and what is missing, in a few words
+	// for each thing: why not, or in spite of what.
 	Ready func() (ready bool, missing []string)
 
 	// Connections returns how many client connections are open to the

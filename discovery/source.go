@@ -1,6 +1,14 @@
 package discovery
 
-import "context"
+import (
+	"context"
+	"errors"
+)
+
+// ErrRefused is what errors wrap that lie in the query or the permissions of one
+// service: its registry is well and does not answer this one. To ask again helps
+// only once somebody has changed something.
+var ErrRefused = errors.New("the registry refuses the query")
 
 // Source finds the instances of one service.
 //

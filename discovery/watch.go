@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -50,6 +51,7 @@ type WatchStatus struct {
 
 	LastError string // of the last failed query; empty after a success
 	Errors    uint64 // failed queries
+	Refused   int    // of them, the last ones in a row that failed with ErrRefused
 	Queries   uint64 // failed and answered queries
 	Changes   uint64 // sets handed to Sink; at least 1 once the pool knows a first set
 	Instances int    // in the last set that the source reported
@@ -189,7 +191,7 @@ func (w *Watch) Succeeded(index uint64) {
 	w.status.Index = index
 	w.status.Queries++
 	w.status.LastSuccess = now
-	w.status.LastError = ""
+	w.status.LastError, w.status.Refused = "", 0
 	m.mu.Unlock()
 
 	if recovered {
@@ -215,6 +217,11 @@ func (w *Watch) Failed(err error) {
 	w.status.Queries++
 	w.status.Errors++
 	w.status.LastError = err.Error()
+	if errors.Is(err, ErrRefused) {
+		w.status.Refused++
+	} else {
+		w.status.Refused = 0
+	}
 	instances := w.status.Instances
 	m.mu.Unlock()
 

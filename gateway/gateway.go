@@ -72,7 +72,7 @@ type Gateway struct {
 	admin     *http.Server
 	token     atomic.Pointer[string] // the admin API's; "" if none is needed
 
-	ready       atomic.Bool   // first sets have arrived
+	ready       atomic.Bool   // see judge
 	becameReady chan struct{} // closed then
 	stopping    atomic.Bool
 	replaced    bool            // by another process; for Run's goroutine

@@ -3,59 +3,103 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"time"
+
+	"sluice/discovery"
 )
 
-// becomeReady waits until the catalog, if there is one, has said which services
-// there are, and every one knows its first set. That is said
-// once: a service that a reload adds later does not take readiness back.
+const (
+	// readyTimeout is how long a service may keep this sluice unready when others
+	// have been answered: what has no answer by then may never get one.
+	readyTimeout = 30 * time.Second
+
+	// readyEvery is the time between two looks at services that have no set.
+	readyEvery = 50 * time.Millisecond
+
+	// refusalsLimit is how often in a row a registry must have refused a service
+	// before nobody waits for it: a token that is new may not be known at once.
+	refusalsLimit = 2
+)
+
+// becomeReady waits until this sluice is ready. That is said once: a service that
+// a reload adds later does not take readiness back.
 func (g *Gateway) becomeReady(ctx context.Context) {
-	select {
-	case <-g.finder.first:
-	case <-ctx.Done():
-		return
-	}
+	begin := time.Now()
+	look := time.NewTicker(readyEvery)
+	defer look.Stop()
 	for {
-		pending := g.pending()
-		if len(pending) == 0 {
+		ready, missing := g.judge(time.Since(begin))
+		if ready {
 			g.ready.Store(true)
 			close(g.becameReady)
-			g.log.Info().Int("services", len(g.services.all())).Msg("ready")
+			event := g.log.Info()
+			if len(missing) > 0 {
+				event = g.log.Warn().Strs("missing", missing)
+			}
+			event.Int("services", len(g.services.all())).Msg("ready")
 			return
 		}
 		select {
-		case <-pending[0].first:
-		case <-pending[0].gone:
+		case <-look.C:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// pending returns the services whose first set has not arrived yet.
-func (g *Gateway) pending() []*service {
-	var pending []*service
-	for _, service := range g.services.all() {
-		if !service.known() {
-			pending = append(pending, service)
-		}
+// judge decides whether this sluice can be ready after it has waited for that
+// long, and says what is missing.
+//
+// It is ready when each service knows its first set, which may be a saved one. A
+// service that its registry refuses is not waited for, and others only for
+// readyTimeout, but only if that is a matter of these services: as long as no
+// service of Consul has a set, nothing shows that Consul is not away, or the token
+// wrong, and somebody else may know more.
+func (g *Gateway) judge(waited time.Duration) (ready bool, missing []string) {
+	watches := g.watches()
+	answered, wait, patience := false, false, waited < readyTimeout
+	if !g.finder.settled() {
+		wait = patience
+		missing = append(missing, "catalog: "+g.catalogMissing())
 	}
-	return pending
+	for _, service := range g.services.all() {
+		watch := watches[service.name]
+		if service.known() {
+			answered = answered || watch.Endpoint != "" || !watch.Restored.IsZero()
+			continue
+		}
+		if watch.Refused < refusalsLimit {
+			wait = wait || patience
+		}
+		missing = append(missing, fmt.Sprintf("service %q: %s", service.name, service.missing(watch)))
+	}
+	return len(missing) == 0 || answered && !wait, missing
 }
 
-// readiness reports whether requests should be sent to this sluice, and if
-// not, why.
+// watches returns the state of every watch by service.
+func (g *Gateway) watches() map[string]discovery.WatchStatus {
+	statuses := g.discovery.Statuses()
+	watches := make(map[string]discovery.WatchStatus, len(statuses))
+	for _, w := range statuses {
+		watches[w.Service] = w
+	}
+	return watches
+}
+
+// catalogMissing says what the catalog waits for.
+func (g *Gateway) catalogMissing() string {
+	if status, ok := g.catalogStatus(); ok && status.LastError != "" {
+		return status.LastError
+	}
+	return "no answer from Consul yet"
+}
+
+// readiness reports whether requests should be sent to this sluice, and what is
+// missing: why not, or in spite of what.
 func (g *Gateway) readiness() (ready bool, missing []string) {
 	if g.stopping.Load() {
 		return false, []string{"sluice is stopping"}
 	}
-	if g.ready.Load() {
-		return true, nil
-	}
-	if !g.finder.settled() {
-		missing = append(missing, "catalog: no answer from Consul yet")
-	}
-	for _, service := range g.pending() {
-		missing = append(missing, fmt.Sprintf("service %q: %s", service.name, service.missing()))
-	}
-	return len(missing) == 0, missing
+	_, missing = g.judge(0)
+	return g.ready.Load(), missing
 }

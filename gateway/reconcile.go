@@ -183,7 +183,7 @@ func (g *Gateway) awaitFirst(ctx context.Context, services []*service, timeout t
 		case <-ctx.Done():
 			if !service.known() && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				g.log.Warn().Str("service", service.name).Stringer("waited", timeout).
-					Str("missing", service.missing()).Msg("no peers yet")
+					Str("missing", service.missing(g.watches()[service.name])).Msg("no peers yet")
 			}
 		}
 	}

@@ -51,10 +51,13 @@ func (s *service) known() bool {
 	}
 }
 
-// missing says what first waits for.
-func (s *service) missing() string {
-	if len(s.pool.Snapshot().All) > 0 {
+// missing says what first waits for, given the state of the service's watch.
+func (s *service) missing(watch discovery.WatchStatus) string {
+	switch {
+	case len(s.pool.Snapshot().All) > 0:
 		return "its peers must pass a health check first, and not all have been checked"
+	case watch.LastError != "":
+		return watch.LastError
 	}
 	return "no answer from its source yet"
 }

@@ -35,7 +35,8 @@ async function round() {
     return showFailure(err);
   }
   last.peers = Map.groupBy(peers, p => p.service);
-  show(byId("ready"), ready.ready ? "ready" : "not ready: " + ready.missing.join("; "), "state " + (ready.ready ? "ready" : "failed"));
+  const missing = ready.missing.join("; ");
+  show(byId("ready"), !ready.ready ? "not ready: " + missing : missing ? "ready, but " + missing : "ready", "state " + (ready.ready ? "ready" : "failed"));
   classify(document.body, "");
   byId("login").hidden = true;
   byId("search").hidden = false;

@@ -113,7 +113,7 @@ func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, er
 	case err == nil:
 		return troubled, errors.New("it knows no leader")
 	case errors.As(err, &status):
-		return troubled, &statusError{status.Code, fmt.Sprintf("%d %s (%s)", status.Code, http.StatusText(status.Code), OneLine(status.Body))}
+		return troubled, &statusError{status.Code, false, fmt.Sprintf("%d %s (%s)", status.Code, http.StatusText(status.Code), OneLine(status.Body))}
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	}

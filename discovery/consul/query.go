@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -261,7 +262,7 @@ func explain(err error, permissions string) error {
 	case http.StatusTooManyRequests:
 		words = "429 Too Many Requests: the agent limits connections or requests of this client"
 	}
-	return &statusError{status.Code, fmt.Sprintf("%s (%s)", words, OneLine(status.Body))}
+	return &statusError{status.Code, refuses(status), fmt.Sprintf("%s (%s)", words, OneLine(status.Body))}
 }
 
 // permissions names what a token needs to see o's instances.
@@ -274,8 +275,34 @@ func permissions(o *ServiceOptions) string {
 
 // statusError is an HTTP status other than 200.
 type statusError struct {
-	code  int
-	words string
+	code    int
+	refused bool // for what was asked, or by whom
+	words   string
 }
 
 func (e *statusError) Error() string { return e.words }
+
+// Is makes a refusal match discovery.ErrRefused.
+func (e *statusError) Is(target error) bool { return target == discovery.ErrRefused && e.refused }
+
+// refusal is an error that matches discovery.ErrRefused.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+// Is implements what errors.Is looks for.
+func (r refusal) Is(target error) bool { return target == discovery.ErrRefused }
+
+// refuses reports whether a status tells of the query, or of who sends it, and not
+// of how Consul fares. A filter that cannot be gets 500, with the words of
+// hashicorp/go-bexpr.
+func refuses(status api.StatusError) bool {
+	switch {
+	case status.Code == http.StatusTooManyRequests:
+		return false
+	case status.Code < http.StatusInternalServerError:
+		return true
+	}
+	return strings.Contains(status.Body, "boolean expression evaluator") ||
+		strings.Contains(status.Body, `Selector "`) && strings.Contains(status.Body, "is not valid")
+}

@@ -197,7 +197,7 @@ func (w *watch) queryAs(ctx context.Context, o *ServiceOptions, q api.QueryOptio
 }
 
 // errFiltered: what the token may not see is missing from the answer.
-var errFiltered = errors.New("the answer is filtered by ACLs")
+const errFiltered = refusal("the answer is filtered by ACLs")
 
 // trust returns why an answer must not be used, if so.
 func (w *watch) trust(answer Answer) error {
