@@ -64,6 +64,22 @@ func clientBlock(address netip.Addr) netip.Addr {
 	return prefix.Addr()
 }
 
+// unmapped returns networks as contains wants them: one of IPv4-mapped addresses
+// (::ffff:10.0.0.0/104) is the network of the IPv4 addresses, as which clients
+// at a socket for both versions are known, too.
+func unmapped(prefixes []netip.Prefix) []netip.Prefix {
+	plain := make([]netip.Prefix, len(prefixes))
+	for i, p := range prefixes {
+		if mapped := 128 - 32; p.Addr().Is4In6() && p.Bits() >= mapped {
+			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mapped)
+		}
+		plain[i] = p
+	}
+	return plain
+}
+
+// contains reports whether address, which is not IPv4-mapped, is in one of the
+// networks.
 func contains(prefixes []netip.Prefix, address netip.Addr) bool {
 	for _, prefix := range prefixes {
 		if prefix.Contains(address) {

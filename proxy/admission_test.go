@@ -106,3 +106,38 @@ func TestTooManyConnectionsWithRequest(t *testing.T) {
 	l.Close()
 	<-served
 }
+
+// Networks of IPv4-mapped addresses are those of the IPv4 addresses, and so are
+// the addresses of clients at a socket for both versions.
+func TestTrustedNetworksOfMappedAddresses(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	for _, listen := range []string{"127.0.0.1:0", "[::]:0"} {
+		for network, trusted := range map[string]bool{
+			"::ffff:127.0.0.0/104": true, "::ffff:127.0.0.1/128": true, "127.0.0.1/32": true, "::ffff:127.0.0.0/103": true,
+			"::ffff:10.0.0.0/104": false, "::1/128": false,
+		} {
+			t.Run(listen+" "+network, func(t *testing.T) {
+				l, err := net.Listen("tcp", listen)
+				if err != nil {
+					t.Skip(err) // no IPv6 here
+				}
+				p := startProxy(t, Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix(network)}}, origin.address())
+				served := make(chan error, 1)
+				go func() { served <- p.Serve(l, "other") }()
+				conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", l.Addr().(*net.TCPAddr).Port))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				before := len(origin.got())
+				fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n")
+				readResponse(t, conn)
+				if got := strings.Contains(origin.got()[before:], "6.6.6.6"); got != trusted {
+					t.Errorf("trusted: %v, want %v", got, trusted)
+				}
+				l.Close()
+				<-served
+			})
+		}
+	}
+}

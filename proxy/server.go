@@ -71,6 +71,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.Limits.Connections, defaultConnectionLimit())
 	setDefault(&o.Limits.ConnectionsPerAddress, (o.Limits.Connections+1)/2)
 	setDefault(&o.Limits.TargetBytes, 8<<10)
+	o.TrustedProxies = unmapped(o.TrustedProxies)
 	return o
 }
 
