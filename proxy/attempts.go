@@ -48,12 +48,12 @@ const maxTries = 5
 // are one: it harms nobody, and several peers may be gone at a time before the
 // registry says so. Nor does one that was left because checks began to fail.
 // err is why no peer could be picked for the next try; it comes with no outcome
-// only where none was tried.
-func attempts(service *route.Service, query *balancer.Query, x exchange) (o balancer.Outcome, tries int, err error) {
+// only where none was tried. No peer is waited for beyond the end of ctx.
+func attempts(ctx context.Context, service *route.Service, query *balancer.Query, x exchange) (o balancer.Outcome, tries int, err error) {
 	reached := 0
 	t, err := service.Pool.Pick(query)
 	if service.WaitForPeer > 0 && (err == balancer.ErrNoPeers || err == balancer.ErrNoEligible) {
-		t, err = awaitPeer(service, query)
+		t, err = awaitPeer(ctx, service, query)
 	}
 	for err == nil {
 		o = x.try(t)
@@ -114,8 +114,8 @@ func worthAnotherTry(o balancer.Outcome) bool {
 }
 
 // awaitPeer waits for a peer that can be picked, at most service.WaitForPeer.
-func awaitPeer(service *route.Service, query *balancer.Query) (balancer.Token, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), service.WaitForPeer)
+func awaitPeer(ctx context.Context, service *route.Service, query *balancer.Query) (balancer.Token, error) {
+	ctx, cancel := context.WithTimeout(ctx, service.WaitForPeer)
 	defer cancel()
 	return service.Pool.Await(ctx, query)
 }

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"context"
+
 	"sluice/balancer"
 	"sluice/route"
 )
@@ -39,9 +41,10 @@ type Exchange interface {
 // service's pool, one after the other, until one answers, within the limits of
 // service.Retry and the pool. It returns the outcome of the last try and how
 // many there were. err is why no peer could be picked for the next one; it
-// comes with no outcome only where none was tried.
-func Attempts(service *route.Service, query *balancer.Query, x Exchange) (o balancer.Outcome, tries int, err error) {
-	return attempts(service, query, foreign{x})
+// comes with no outcome only where none was tried. No peer is waited for
+// (WaitForPeer) beyond the end of ctx.
+func Attempts(ctx context.Context, service *route.Service, query *balancer.Query, x Exchange) (o balancer.Outcome, tries int, err error) {
+	return attempts(ctx, service, query, foreign{x})
 }
 
 // foreign is an Exchange as an exchange of this package.

@@ -53,7 +53,7 @@ func (x *httpExchange) serve() bool {
 		x.account()
 		return false
 	}
-	outcome, tries, err := attempts(x.service, &x.query, x)
+	outcome, tries, err := attempts(c.server.ctx, x.service, &x.query, x)
 	for range tries - 1 {
 		x.service.Pool.Requests().Retry(c.shard)
 	}

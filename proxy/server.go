@@ -106,9 +106,9 @@ type Server struct {
 
 	mu sync.Mutex
 	// mu guards the fields below.
-	listeners map[*listener]struct{}
+	listeners map[*listener]struct{} // that Serve accepts on
 	conns     map[*clientConn]struct{}
-	idle      chan struct{} // closed when draining and no connection is left
+	idle      chan struct{} // closed when draining and none of either is left
 }
 
 // listener is an address to accept connections on.
@@ -187,6 +187,7 @@ func (s *Server) Serve(l net.Listener, name string) error {
 	}
 	s.listeners[at] = struct{}{}
 	s.mu.Unlock()
+	defer s.listenerClosed(at)
 
 	pause := time.Duration(0)
 	for {
@@ -234,6 +235,12 @@ func (s *Server) start(at *listener, conn net.Conn) {
 		return
 	}
 	s.mu.Lock()
+	if s.ctx.Err() != nil { // all others have just been cut
+		s.mu.Unlock()
+		s.admission.leave(remote)
+		conn.Close()
+		return
+	}
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
 	s.connCount.Add(1)
@@ -247,12 +254,20 @@ func (s *Server) connClosed(c *clientConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
-	if s.draining.Load() && len(s.conns) == 0 {
-		s.closeIdleLocked()
-	}
+	s.closeIfIdleLocked()
 }
 
-func (s *Server) closeIdleLocked() {
+func (s *Server) listenerClosed(l *listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.listeners, l)
+	s.closeIfIdleLocked()
+}
+
+func (s *Server) closeIfIdleLocked() {
+	if !s.draining.Load() || len(s.conns) > 0 || len(s.listeners) > 0 {
+		return
+	}
 	select {
 	case <-s.idle:
 	default:
@@ -261,7 +276,7 @@ func (s *Server) closeIdleLocked() {
 }
 
 // Shutdown stops accepting, lets requests in flight finish and returns when no
-// connection is left. When ctx ends before, it cuts what is left and returns
+// listener and no connection is left. When ctx ends before, it cuts what is left and returns
 // ctx's error. It must be called once.
 //
 // A client may send a request on an idle connection at the very moment in which
@@ -275,9 +290,7 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 	for l := range s.listeners {
 		l.close()
 	}
-	if len(s.conns) == 0 {
-		s.closeIdleLocked()
-	}
+	s.closeIfIdleLocked()
 	for c := range s.conns {
 		c.wakeIfIdle()
 	}

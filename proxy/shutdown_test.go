@@ -7,8 +7,11 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"sluice/route"
 )
 
 // Shutdown lets the request in flight finish, and its connection ends with the
@@ -128,4 +131,129 @@ func TestShutdownWaitsForIdleConnectionsNoLonger(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+// A request that waits for a peer to come is not waited for any longer than
+// others.
+func TestShutdownDoesNotWaitForPeers(t *testing.T) {
+	p := newUnmanagedProxy(t, Options{})
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: time.Hour})
+	conn := p.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	eventually(t, "a request that waits", func() bool { return p.pool.Pending() == 1 })
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- p.Shutdown(ctx, 0) }()
+	select {
+	case err := <-ended:
+		if err != context.DeadlineExceeded {
+			t.Errorf("shutdown: %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("shutdown still waits")
+	}
+	if n := p.pool.Pending(); n != 0 {
+		t.Errorf("%d requests still wait", n)
+	}
+}
+
+// A connection that is accepted while the server begins to stop is served:
+// Shutdown does not return before its listeners are closed, and then waits for
+// what they let in.
+func TestShutdownWaitsForLateConnections(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := newUnmanagedProxy(t, Options{}, origin.address())
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	late := &lateListener{Listener: socket, closed: make(chan struct{}), proceed: make(chan struct{})}
+	served := make(chan error, 1)
+	go func() { served <- p.Serve(late, "late") }()
+	client, err := net.Dial("tcp", socket.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	client.SetDeadline(time.Now().Add(patience))
+	io.WriteString(client, closingRequest)
+
+	ended := make(chan error, 1)
+	go func() { ended <- p.Shutdown(context.Background(), 0) }()
+	<-late.closed
+	select {
+	case err := <-ended:
+		t.Fatalf("shutdown has returned (%v), and a listener still accepts", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(late.proceed)
+	answer, err := io.ReadAll(client)
+	if err != nil || !strings.HasSuffix(string(answer), "\r\n\r\nok") {
+		t.Errorf("got %q, %v", answer, err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("shutdown: %v", err)
+	}
+	if err := <-served; err != ErrServerClosed {
+		t.Errorf("serve: %v", err)
+	}
+}
+
+// One that comes when the grace is over is not served, and not waited for.
+func TestShutdownCutsLateConnections(t *testing.T) {
+	p := newUnmanagedProxy(t, Options{})
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	late := &lateListener{Listener: socket, closed: make(chan struct{}), proceed: make(chan struct{})}
+	served := make(chan error, 1)
+	go func() { served <- p.Serve(late, "late") }()
+	client, err := net.Dial("tcp", socket.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	client.SetDeadline(time.Now().Add(patience))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Shutdown(ctx, time.Hour) }()
+	<-late.closed
+	cancel()
+	eventually(t, "the grace is over", func() bool { return p.ctx.Err() != nil })
+	close(late.proceed)
+	if err := <-ended; err != context.Canceled {
+		t.Errorf("shutdown: %v", err)
+	}
+	if _, err := client.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the late connection: %v, want it closed", err)
+	}
+	<-served
+}
+
+// A lateListener accepts one connection after it was told to close: when it is
+// told to proceed.
+type lateListener struct {
+	net.Listener
+	closed, proceed chan struct{}
+	once            sync.Once
+	accepted        bool
+}
+
+func (l *lateListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *lateListener) Accept() (net.Conn, error) {
+	<-l.closed
+	if l.accepted {
+		return nil, net.ErrClosed
+	}
+	l.accepted = true
+	<-l.proceed
+	return l.Listener.Accept()
 }

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"context"
 	"math/rand/v2"
 	"time"
 
@@ -99,7 +100,7 @@ func (r *request) run() {
 		timer := time.AfterFunc(r.leaves, func() { close(gone) })
 		defer timer.Stop()
 	}
-	outcome, tries, err := proxy.Attempts(r.routed, &r.query, r)
+	outcome, tries, err := proxy.Attempts(context.Background(), r.routed, &r.query, r)
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
 	if r.tries == 0 {
