@@ -15,16 +15,18 @@ import (
 
 const (
 	reclaimInterval = 2 * time.Second
-	// reclaimConnections is how many connections make a rush.
+	// reclaimConnections is how many new connections make a rush.
 	reclaimConnections = 1000
 )
 
 // reclaim collects after each rush of connections, when it is over, until stop
-// is closed. opened counts the connections so far.
+// is closed. opened counts the connections so far. Connections that come at a
+// steady rate are no rush, however many: no collection would find them over.
 func reclaim(stop <-chan struct{}, opened func() uint32, collect func()) {
 	ticker := time.NewTicker(reclaimInterval)
 	defer ticker.Stop()
-	last, collected := opened(), opened()
+	last := opened()
+	rush := uint32(0) // the connections of late: those of each interval count half of those after it
 	for {
 		select {
 		case <-stop:
@@ -32,9 +34,11 @@ func reclaim(stop <-chan struct{}, opened func() uint32, collect func()) {
 		case <-ticker.C:
 		}
 		now := opened()
-		if rush := now - collected; rush >= reclaimConnections && now-last < rush/10 {
+		if rush >= reclaimConnections && now-last < rush/10 {
 			collect()
-			collected = opened()
+			rush, now = 0, opened()
+		} else {
+			rush = rush/2 + now - last
 		}
 		last = now
 	}

@@ -33,9 +33,16 @@ func TestReclaimAfterRush(t *testing.T) {
 		step(4000, 0) // it does
 		step(100, 1)  // it is over
 		step(0, 1)
-		step(500, 1)
-		step(600, 1) // 1,100 by now, but they still come
+		step(800, 1)
+		step(700, 1) // 1,100 of late, but they still come
 		step(10, 2)
+		for range 300 { // ten minutes of a steady rate
+			step(200, 2)
+		}
+		for range 300 {
+			step(5000, 2)
+		}
+		step(0, 3)
 		close(stop)
 		<-ended
 	})
