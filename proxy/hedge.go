@@ -129,7 +129,7 @@ func (r *rival) run() {
 		if r.ctx.Err() != nil { // dropped before it could be interrupted
 			u.interrupt()
 		}
-		u.client.Store(x.client)
+		x.watchClient(u)
 		u.patience, u.leavable = 0, false
 		u.arm(u.transport.sweeper, x.tryTimeout())
 		r.n, _, r.err = u.roundTrip(x.out, nil, r.buffer.bytes[:responseBufferBytes])

@@ -134,3 +134,38 @@ func TestNoHedgeForPost(t *testing.T) {
 		t.Errorf("%d peers were asked", n)
 	}
 }
+
+// An exchange that is kept for a client that is gone goes on also where a second
+// peer was asked.
+func TestHedgeForGoneClient(t *testing.T) {
+	answer := make(chan struct{})
+	serve := func(c *originConn) bool {
+		if _, ok := c.request(); !ok {
+			return false
+		}
+		<-answer
+		_, err := io.WriteString(c.Conn, okResponse)
+		return err == nil
+	}
+	a, b := startOrigin(t, serve), startOrigin(t, serve)
+	p := startProxy(t, Options{KeepForGoneClients: true}, a.address(), b.address())
+	proceed := sync.OnceFunc(func() { close(answer) })
+	t.Cleanup(proceed)
+	hedged(p, 2)
+	conn := p.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	eventually(t, "both peers are asked", func() bool { return p.inflight() == 2 })
+	conn.Close()
+	time.Sleep(2 * (firstLook + laterLook)) // for the exchange to be broken off in
+	proceed()
+	eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
+	outcomes := map[string]uint64{}
+	for _, peer := range p.pool.Snapshot().All {
+		for class, n := range peer.Outcomes() {
+			outcomes[balancer.OutcomeClass(class).String()] += n
+		}
+	}
+	if outcomes["ok"] != 1 || outcomes["client gone"] > 0 {
+		t.Errorf("outcomes %v", outcomes)
+	}
+}

@@ -76,9 +76,7 @@ func (x *httpExchange) dialFailed(err error) balancer.Outcome {
 // sendOn does the part of send that needs a connection.
 func (x *httpExchange) sendOn(u *upstreamConn) (n int, sent bool, err error) {
 	x.out = x.appendRequestHead(x.out[:0])
-	if !x.client.server.options.KeepForGoneClients {
-		u.client.Store(x.client)
-	}
+	x.watchClient(u)
 	if x.streaming {
 		return x.upload.start(u, x.out, x.from[:])
 	}

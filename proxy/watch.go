@@ -39,6 +39,13 @@ func (w *clientWatch) look(u *upstreamConn, now int64) {
 	}
 }
 
+// watchClient has the client looked after while u works for it.
+func (x *httpExchange) watchClient(u *upstreamConn) {
+	if !x.client.server.options.KeepForGoneClients {
+		u.client.Store(x.client)
+	}
+}
+
 // isGone reports whether the client has closed its connection. One that closed
 // only its sending side counts as gone: the two look the same, and nginx
 // decides so too.
