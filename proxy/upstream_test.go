@@ -37,3 +37,15 @@ func TestRoundTripThatIsWokenBeforeItSends(t *testing.T) {
 		})
 	}
 }
+
+// A connection that is idle holds nothing of the exchange that it served.
+func TestIdleConnectionPinsNothing(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, origin.address())
+	get(t, p, "GET")
+	var idle []*upstreamConn
+	eventually(t, "an idle connection", func() bool { idle = p.idleUpstream(); return len(idle) == 1 })
+	if u := idle[0]; u.request != nil || u.body != nil || u.response != nil || u.client.Load() != nil {
+		t.Errorf("it holds %d bytes of a request, %d of its body, %d of a response, a client: %v", cap(u.request), cap(u.body), cap(u.response), u.client.Load() != nil)
+	}
+}
