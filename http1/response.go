@@ -64,8 +64,13 @@ func (h *ResponseHead) Bodiless(toHead bool) bool {
 	return toHead || h.Status < 200 || h.Status == 204 || h.Status == 304
 }
 
-// Persistent reports whether the upstream keeps the connection.
+// Persistent reports whether another response may be read from the connection:
+// the upstream keeps it, and sends nothing in between. Where it gives a 204 a
+// body that cannot be there, it may well send it.
 func (h *ResponseHead) Persistent() bool {
+	if h.Status == 204 && (h.ContentLength > 0 || h.Chunked) {
+		return false
+	}
 	if h.HTTP10 {
 		return h.KeepAlive && !h.Close
 	}

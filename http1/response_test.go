@@ -90,6 +90,8 @@ func TestAcceptedResponseHeads(t *testing.T) {
 		{"101", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n\x81\x00",
 			"101 \"101 Switching Protocols\" 1.1 bodiless persistent upgrade\nUpgrade=websocket\nConnection=upgrade"},
 		{"204", "HTTP/1.1 204 No Content\r\n\r\n", "204 \"204 No Content\" 1.1 bodiless persistent"},
+		{"204 with length", "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", "204 \"204 No Content\" 1.1 bodiless length=5\nContent-Length=5"},
+		{"204 with length 0", "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", "204 \"204 No Content\" 1.1 bodiless persistent length=0\nContent-Length=0"},
 		{"304 with length", "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
 			"304 \"304 Not Modified\" 1.1 bodiless persistent length=5\nContent-Length=5"},
 		{"fields of requests mean nothing", "HTTP/1.1 200 OK\r\nHost: a b\r\nHost: c\r\nExpect: x\r\nA_B: c\r\n\r\n",

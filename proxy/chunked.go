@@ -10,7 +10,7 @@ func (x *httpExchange) relayChunked(u *upstreamConn, first []byte) (clean bool, 
 	var scanner http1.ChunkScanner
 	n, length, err := scanToTrailer(&scanner, first)
 	if err != nil {
-		return false, err // the head has not been sent; the client is cut
+		return false, err
 	}
 	x.out = append(x.out, first[:n]...)
 	x.bytesOut += length

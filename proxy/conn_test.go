@@ -92,7 +92,7 @@ func TestMalformedTrailerEndsConnection(t *testing.T) {
 			})
 			p := startProxy(t, Options{}, origin.address())
 			malformed, next := p.dial(), p.dial()
-			fmt.Fprintf(malformed, "GET /malformed %s\r\nHost: a\r\n\r\n", version)
+			fmt.Fprintf(malformed, "GET /malformed %s\r\nHost: a\r\nConnection: close\r\n\r\n", version)
 			io.ReadAll(malformed)
 			fmt.Fprint(next, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			if status, body := readResponse(t, next); status != 200 || body != "ok" {

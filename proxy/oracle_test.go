@@ -57,9 +57,11 @@ func (m *wireMessage) hasOption(option string) bool {
 	return slices.ContainsFunc(m.elements("Connection"), func(e string) bool { return equalASCII(e, option) })
 }
 
-// last reports whether the connection ends after the message.
+// last reports whether the connection ends after the message, or nobody knows
+// what follows it there.
 func (m *wireMessage) last() bool {
-	return m.hasOption("close") || m.http10 && !m.hasOption("keep-alive")
+	return m.hasOption("close") || m.http10 && !m.hasOption("keep-alive") ||
+		strings.HasPrefix(m.status, "204") && (m.length > 0 || m.chunked)
 }
 
 // A wireEnd is how what one side sent ends.

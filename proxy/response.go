@@ -71,7 +71,7 @@ func (x *httpExchange) receiveFailed(u *upstreamConn, err error, n int) balancer
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.lastRefusal = refusalTimeout
 		return balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: latency}
-	case errors.Is(err, http1.ErrResponse):
+	case isMalformed(err):
 		x.lastRefusal = refusalBadResponse
 		x.mayReplaySent = false // another peer would send no better one
 	case n == 0 && u.used:
@@ -81,6 +81,12 @@ func (x *httpExchange) receiveFailed(u *upstreamConn, err error, n int) balancer
 		x.lastRefusal = refusalReset
 	}
 	return balancer.Outcome{Class: balancer.OutcomeReset, Latency: latency}
+}
+
+// isMalformed reports whether err is what http1 has to say of a message.
+func isMalformed(err error) bool {
+	var malformed *http1.Error
+	return errors.As(err, &malformed)
 }
 
 // passInterim passes a 1xx response on (RFC 9110, section 15.2), unless the
@@ -123,11 +129,14 @@ func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer
 		x.keepClient = false // it would be a guess where the next request starts
 	}
 	x.out = x.appendResponseHead(x.out[:0], x.from[:headLength])
-	x.begun, x.answered = true, true
+	x.setIdleTimeout(u) // before the body takes the place of the head
 
 	clean, err := x.relay(u, x.from[headLength:n])
+	if err != nil && !x.answered {
+		x.bytesOut = 0
+		return x.receiveFailed(u, err, n)
+	}
 	if clean && x.response.Persistent() && (!x.streaming || x.upload.complete()) {
-		x.setIdleTimeout(u)
 		u.transport.release(u)
 	} else {
 		u.transport.discard(u)
@@ -186,16 +195,17 @@ func (x *httpExchange) setIdleTimeout(u *upstreamConn) {
 // errClientWrite: the response could not be written to the client.
 var errClientWrite = errors.New("write to client")
 
-// toClient writes to the client.
+// toClient writes some of the final response to the client.
 func (x *httpExchange) toClient(b []byte) error {
+	x.begun, x.answered = true, true
 	if err := x.client.write(b); err != nil {
 		return errClientWrite
 	}
 	return nil
 }
 
-// relay sends x.out, the head, and the body, of which first has arrived. clean
-// reports whether the body ended where it should and nothing came after it, so
+// relay sends x.out, the head, and the body, of which first has arrived; it
+// scans what there is of the body before it sends anything. clean reports whether the body ended where it should and nothing came after it, so
 // that the connection can be used again. An error is errClientWrite or that of
 // the peer.
 func (x *httpExchange) relay(u *upstreamConn, first []byte) (clean bool, err error) {

@@ -163,8 +163,9 @@ func (c *responseCase) checkResponse(reader *bufio.Reader, want []*wireMessage, 
 		}
 		return !r.Close
 	}
-	if !final.complete && final.length >= 0 && !final.chunked && r.StatusCode == 502 && err == nil && r.Header.Get("X-Sluice-Reason") == "upstream_reset" {
-		return !r.Close // it had been held back
+	if reason := r.Header.Get("X-Sluice-Reason"); !final.complete && r.StatusCode == 502 && err == nil &&
+		(reason == "upstream_reset" && (final.length >= 0 || final.chunked) || reason == "bad_response" && final.chunked) {
+		return !r.Close // it had been held back, or was found out at once
 	}
 	c.compareHead(r, final)
 	switch {
