@@ -146,18 +146,19 @@ func (h *handler) compare(ctx context.Context, service string) (Comparison, erro
 // all of either, sorted.
 func compareInstances(instances []discovery.Instance, peers []balancer.PeerView) []ComparedInstance {
 	all := make(map[discovery.Key]*ComparedInstance)
-	at := func(k discovery.Key) *ComparedInstance {
+	at := func(i discovery.Instance) *ComparedInstance {
+		k := i.Key()
 		if all[k] == nil {
-			all[k] = &ComparedInstance{ID: k.ID, Node: k.Node, Address: k.Address}
+			all[k] = &ComparedInstance{ID: k.ID, Node: i.Node, Address: k.Address}
 		}
 		return all[k]
 	}
 	for _, i := range instances {
 		r := describeInstance(i)
-		at(i.Key()).Consul = &r
+		at(i).Consul = &r
 	}
 	for _, p := range peers {
-		at(p.Peer.ID).Pool = &Pooled{describeInstance(p.Instance()), p.State().String(), list(p.Reasons())}
+		at(p.Instance()).Pool = &Pooled{describeInstance(p.Instance()), p.State().String(), list(p.Reasons())}
 	}
 
 	compared := make([]ComparedInstance, 0, len(all))

@@ -44,19 +44,19 @@ func (h *handler) operate(w http.ResponseWriter, r *http.Request, down bool, why
 		writeError(w, http.StatusNotFound, fmt.Sprintf("no service %q", service))
 		return
 	}
-	named := func(k discovery.Key) bool {
-		return k.ID == id && (node == "" || k.Node == node) && (address == "" || k.Address == address)
+	var found []choice
+	consider := func(k discovery.Key, registered string) {
+		if k.ID == id && (node == "" || registered == node) && (address == "" || k.Address == address) {
+			found = append(found, choice{k, registered})
+		}
 	}
-	var found []discovery.Key
 	for _, pool := range pools {
 		for _, peer := range pool.Snapshot().All {
-			if named(peer.ID) {
-				found = append(found, peer.ID)
-			}
+			consider(peer.ID, peer.Instance().Node)
 		}
 		for _, d := range pool.StandingDrains() {
-			if !down && named(d.ID) {
-				found = append(found, d.ID)
+			if !down {
+				consider(d.ID, d.Node)
 			}
 		}
 	}
@@ -70,15 +70,15 @@ func (h *handler) operate(w http.ResponseWriter, r *http.Request, down bool, why
 		return
 	}
 	for _, pool := range pools {
-		if !pool.SetReason(found[0], balancer.ReasonDrain, down, why) {
+		if !pool.SetReason(found[0].Key, balancer.ReasonDrain, down, why) {
 			continue
 		}
 		h.Log.Info().Str("service", service).Str("peer", id).Str("address", found[0].Address).
 			Str("client", r.RemoteAddr).Bool("drain", down).Str("why", why).Msg("an operator's order")
-		answer := Operated{Service: service, ID: id, Node: found[0].Node, Address: found[0].Address}
+		answer := Operated{Service: service, ID: id, Node: found[0].node, Address: found[0].Address}
 		view := pool.View()
 		for _, peer := range view.Peers[:len(view.Snapshot.All)] {
-			if peer.Peer.ID == found[0] {
+			if peer.Peer.ID == found[0].Key {
 				p := describePeer(service, peer)
 				answer.Peer = &p
 			}
@@ -98,11 +98,17 @@ type Operated struct {
 	Peer    *Peer  `json:"peer"` // null: the instance is not there at the moment
 }
 
-// choices lists keys so that one can be chosen.
-func choices(keys []discovery.Key) string {
+// choice is a peer that an order may mean.
+type choice struct {
+	discovery.Key
+	node string
+}
+
+// choices lists peers so that one can be chosen.
+func choices(found []choice) string {
 	var list []string
-	for _, k := range keys {
-		list = append(list, strings.TrimSpace(k.Node+" "+k.Address))
+	for _, c := range found {
+		list = append(list, strings.TrimSpace(c.node+" "+c.Address))
 	}
 	return strings.Join(list, ", ")
 }

@@ -68,7 +68,7 @@ func TestAnOrderMustNameOnePeer(t *testing.T) {
 	second.Node = "m"
 	h := handlerOf(Options{Pools: poolsOf(newPool(t, "star", first, second))})
 	status, body := post(t, h, "/api/peers/star/star/drain")
-	if want := `service "star" has several peers "star": say which with ?node= or ?address= (m 10.0.0.2:80, n 10.0.0.1:80)`; status != http.StatusConflict || errorOf(t, body) != want {
+	if want := `service "star" has several peers "star": say which with ?node= or ?address= (n 10.0.0.1:80, m 10.0.0.2:80)`; status != http.StatusConflict || errorOf(t, body) != want {
 		t.Errorf("got %d %s, want %s", status, body, want)
 	}
 	for _, p := range getJSON[[]Peer](t, h, "/api/peers") {

@@ -205,13 +205,13 @@ func (c *collector) peers(e emitter, r *reading) {
 		e.gauge(tierShare, t.Share, r.service, strconv.Itoa(tier))
 	}
 	for _, p := range r.peers {
-		e.gauge(peerInflight, float64(p.inflight), r.service, p.ID.Node, p.ID.ID, p.ID.Address)
-		e.gauge(peerLatency, p.Latency().Seconds(), r.service, p.ID.Node, p.ID.ID, p.ID.Address)
+		e.gauge(peerInflight, float64(p.inflight), r.service, p.labels.node, p.labels.id, p.labels.address)
+		e.gauge(peerLatency, p.Latency().Seconds(), r.service, p.labels.node, p.labels.id, p.labels.address)
 		for class, n := range p.outcomes {
 			// Most peers never see most outcomes; "ok" is always there, so that
 			// a rate over all outcomes has a series to begin with.
 			if class := balancer.OutcomeClass(class); n > 0 || class == balancer.OutcomeOK {
-				e.counter(peerAttempts, float64(n), r.service, p.ID.Node, p.ID.ID, p.ID.Address, label(class))
+				e.counter(peerAttempts, float64(n), r.service, p.labels.node, p.labels.id, p.labels.address, label(class))
 			}
 		}
 	}

@@ -23,6 +23,7 @@ type reading struct {
 // peerReading is what is counted for one peer.
 type peerReading struct {
 	*balancer.Peer
+	labels   peerLabels
 	state    balancer.State
 	inflight int
 	outcomes [balancer.NumOutcomes]uint64
@@ -30,8 +31,6 @@ type peerReading struct {
 
 // peerLabels tell the peers of a service apart.
 type peerLabels struct{ node, id, address string }
-
-func (p peerReading) labels() peerLabels { return peerLabels{p.ID.Node, p.ID.ID, p.ID.Address} }
 
 // readings returns a reading of each service, by name.
 func (h *handler) readings() []*reading {
@@ -63,14 +62,15 @@ func (r *reading) add(pool *balancer.Pool) {
 	r.drains = append(r.drains, pool.StandingDrains()...)
 	known := make(map[peerLabels]int, len(r.peers))
 	for i, p := range r.peers {
-		known[p.labels()] = i
+		known[p.labels] = i
 	}
 	for _, peer := range view.Peers {
-		p := peerReading{Peer: peer.Peer, state: peer.State()}
-		i, ok := known[p.labels()]
+		labels := peerLabels{peer.Instance().Node, peer.Peer.ID.ID, peer.Peer.ID.Address}
+		p := peerReading{Peer: peer.Peer, labels: labels, state: peer.State()}
+		i, ok := known[p.labels]
 		if !ok {
 			i = len(r.peers)
-			known[p.labels()] = i
+			known[p.labels] = i
 			r.peers = append(r.peers, p)
 		}
 		r.peers[i].inflight += p.Inflight()

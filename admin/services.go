@@ -127,7 +127,7 @@ func describeService(r *reading) Service {
 		s.Tiers = append(s.Tiers, Tier(t))
 	}
 	for _, d := range r.drains {
-		s.StandingDrains = append(s.StandingDrains, StandingDrain{d.ID.ID, d.ID.Node, d.ID.Address, d.Why, moment(d.Since)})
+		s.StandingDrains = append(s.StandingDrains, StandingDrain{d.ID.ID, d.Node, d.ID.Address, d.Why, moment(d.Since)})
 	}
 	count := r.states()
 	for _, state := range peerStates {

@@ -112,7 +112,7 @@ func (p *Pool) judge(r Reason, verdicts ...Verdict) {
 		switch {
 		case r&ReasonDrain == 0:
 		case v.Down:
-			p.remember(v.Peer.ID, v.Why)
+			p.remember(v.Peer, v.Why)
 		default:
 			p.forget(v.Peer.ID)
 			v.Peer.drained = false
@@ -200,6 +200,9 @@ func describe(u discovery.Update) string {
 	case !was.IsZero() && is.IsZero():
 		parts = append(parts, "listed again")
 	}
+	if u.Old.Node != u.New.Node {
+		parts = append(parts, fmt.Sprintf("node %s → %s", u.Old.Node, u.New.Node))
+	}
 	if u.Old.Datacenter != u.New.Datacenter {
 		parts = append(parts, "datacenter")
 	}
@@ -260,8 +263,8 @@ func comparePeers(a, b *Peer) int { return compareKeys(a.ID, b.ID) }
 func compareKeys(a, b discovery.Key) int {
 	return cmp.Or(
 		cmp.Compare(a.Service, b.Service),
-		cmp.Compare(a.Node, b.Node),
 		cmp.Compare(a.ID, b.ID),
 		cmp.Compare(a.Address, b.Address),
+		cmp.Compare(a.Machine, b.Machine),
 	)
 }

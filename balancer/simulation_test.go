@@ -49,7 +49,7 @@ type result struct {
 	picks     [][]time.Duration // when, since the beginning, by server
 	answered  time.Duration     // when the answer came that server.once delayed
 	peers     []*Peer           // of the first balancer
-	moves     int     // requests that went elsewhere than the one before of their session
+	moves     int               // requests that went elsewhere than the one before of their session
 }
 
 func (r *result) quantile(q float64) time.Duration {

@@ -13,7 +13,7 @@ type Snapshot struct {
 	Generation uint64
 	// Policy is how peers are chosen.
 	Policy Policy
-	// All are the peers of the set, sorted by service, node, id and address.
+	// All are the peers of the set, sorted by service, id and address.
 	All []*Peer
 	// Eligible are those of All that get requests.
 	Eligible []*Peer

@@ -14,12 +14,13 @@ const maxStandingDrains = 1000
 // takes effect when the instance returns.
 type StandingDrain struct {
 	ID    discovery.Key
+	Node  string // that it was registered with last
 	Why   string
 	Since time.Time // when the drain was ordered
 }
 
 // StandingDrains returns the drains of instances that are not in the set, sorted
-// by service, node, id and address. See [Pool.SetReason].
+// by service, id and address. See [Pool.SetReason].
 func (p *Pool) StandingDrains() []StandingDrain {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -35,12 +36,13 @@ func (p *Pool) StandingDrains() []StandingDrain {
 
 // remember keeps an operator's drain for when the instance leaves and returns.
 // The pool's mutex must be held.
-func (p *Pool) remember(id discovery.Key, why string) {
+func (p *Pool) remember(peer *Peer, why string) {
+	id := peer.ID
 	since := time.Now()
 	if before, known := p.drains[id]; known {
 		since = before.Since
 	}
-	p.drains[id] = StandingDrain{ID: id, Why: why, Since: since}
+	p.drains[id] = StandingDrain{ID: id, Node: peer.Instance().Node, Why: why, Since: since}
 	if len(p.drains) > maxStandingDrains {
 		p.forgetOldest()
 	}

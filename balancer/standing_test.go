@@ -26,7 +26,7 @@ func TestADrainOutlastsReRegistration(t *testing.T) {
 		time.Sleep(time.Minute)
 		before := peerOf(t, p, set[1])
 		p.Apply(set[:1])
-		want := []StandingDrain{{ID: id, Why: "upgrade", Since: ordered}}
+		want := []StandingDrain{{ID: id, Node: "node-1", Why: "upgrade", Since: ordered}}
 		if s := p.StandingDrains(); !slices.Equal(s, want) {
 			t.Errorf("standing drains %v, want %v", s, want)
 		}
@@ -119,4 +119,58 @@ func TestStandingDrainsAreBounded(t *testing.T) {
 			t.Errorf("state %v: the drain of a present instance was forgotten", state)
 		}
 	})
+}
+
+// An app is registered through two agents, or through another one than before: it is
+// one process, and remains the peer that it was, drained as it was.
+func TestAPeerOutlastsTheNodeThatItIsRegisteredWith(t *testing.T) {
+	var got events
+	p := newTestPool(t, Options{Policy: PolicySticky, Notify: got.notify})
+	through := func(nodes ...string) discovery.Instance {
+		set := instances(2)
+		app := set[0]
+		set = set[1:]
+		for _, node := range nodes {
+			app.Node = node
+			set = append(set, app)
+		}
+		p.Apply(discovery.Normalize(set))
+		return app
+	}
+	app := through("node-b")
+	peer := peerOf(t, p, app)
+	token := mustPick(t, p, &Query{Hash: peer.StickyID()})
+	p.SetReason(app.Key(), ReasonDrain, true, "broken")
+	got.take()
+	sticky := peer.StickyID()
+	for _, nodes := range [][]string{{"node-b", "node-a"}, {"node-b", "node-c"}, {"node-z"}} {
+		app := through(nodes...)
+		if peerOf(t, p, app) != peer || peer.State() != StateDraining || peer.Inflight() != 1 || peer.StickyID() != sticky {
+			t.Fatalf("registered with %v: another peer: %v", nodes, p.Snapshot().All)
+		}
+		if node := peer.Instance().Node; node != slices.Min(nodes) {
+			t.Errorf("registered with %v: the node is %q", nodes, node)
+		}
+	}
+	want := []string{
+		"updated star-0000: draining: node node-b → node-a", "updated star-0000: draining: node node-a → node-b",
+		"updated star-0000: draining: node node-b → node-z",
+	}
+	if e := got.take(); !slices.Equal(e, want) {
+		t.Errorf("events %q, want %q", e, want)
+	}
+	p.SetReason(app.Key(), ReasonDrain, false, "")
+	if peer.State() != StateUp {
+		t.Errorf("state %v after the drain was taken back", peer.State())
+	}
+	token.Done(Outcome{})
+
+	p.SetReason(app.Key(), ReasonDrain, true, "broken again")
+	p.Apply(instances(2)[1:])
+	if s := p.StandingDrains(); len(s) != 1 || s[0].Node != "node-z" {
+		t.Errorf("standing drains %+v, want one of node-z", s)
+	}
+	if back := peerOf(t, p, through("node-y")); back.State() != StateDraining {
+		t.Errorf("state %v of an instance that returned through another agent", back.State())
+	}
 }

@@ -44,7 +44,7 @@ func (p *Peer) StickyID() uint64 { return p.stickyID.Load() }
 // name gives the peer its StickyID.
 func (p *Peer) name(key string) {
 	mac := hmac.New(sha256.New, []byte(key))
-	for _, part := range []string{p.ID.Service, p.ID.Node, p.ID.ID, p.ID.Address} {
+	for _, part := range []string{p.ID.Service, p.ID.ID, p.ID.Address, p.ID.Machine} {
 		var length [8]byte
 		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
 		mac.Write(length[:])

@@ -34,8 +34,8 @@ func TestDiff(t *testing.T) {
 			want: Changes{Updated: []Update{{a, heavier}}}},
 		{name: "the same id at another address is another instance", old: []Instance{a}, new: []Instance{moved},
 			want: Changes{Added: []Instance{moved}, Removed: []Instance{a}}},
-		{name: "the same id on another node is another instance", old: []Instance{a}, new: []Instance{otherNode},
-			want: Changes{Added: []Instance{otherNode}, Removed: []Instance{a}}},
+		{name: "another node is an update", old: []Instance{a}, new: []Instance{otherNode},
+			want: Changes{Updated: []Update{{a, otherNode}}}},
 		{name: "the last of equal keys counts", old: []Instance{a}, new: []Instance{a, heavier},
 			want: Changes{Updated: []Update{{a, heavier}}}},
 	} {

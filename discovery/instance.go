@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"sluice/locality"
 )
 
 // Status is the health of an instance as the registry sees it. Values grow
@@ -44,7 +46,7 @@ func (s Status) String() string {
 // hands it on and nobody changes it, its slice or its map afterwards.
 type Instance struct {
 	Service string
-	ID      string // unique per agent only, hence Node in the Key
+	ID      string // unique per agent only, hence Address in the Key
 	Node    string
 	Address string // host name or IP address, without port or brackets
 	Port    int    // 1 to 65535
@@ -74,17 +76,19 @@ type Instance struct {
 }
 
 // Key identifies an instance. The same id at another address is another
-// instance: its predecessor is drained, it starts afresh.
+// instance: its predecessor is drained, it starts afresh. Which agent it is
+// registered with is no part of it: a process may be registered with several,
+// and with another one later; see [Normalize].
 type Key struct {
 	Service string
-	Node    string
 	ID      string
 	Address string // "host:port", IPv6 in brackets
+	Machine string // Instance.NodeAddress, where Address is another place on each machine
 }
 
 // Key returns the identity of i.
 func (i Instance) Key() Key {
-	return Key{Service: i.Service, Node: i.Node, ID: i.ID, Address: i.HostPort()}
+	return Key{Service: i.Service, ID: i.ID, Address: i.HostPort(), Machine: i.machine()}
 }
 
 // HostPort returns "host:port", with an IPv6 address in brackets.
@@ -108,14 +112,25 @@ func (i Instance) Equal(o Instance) bool {
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)
 }
 
-// compareKeys orders instances by service, node, id, address and port. It
+// machine is what tells instances at the same address apart: the address of the
+// machine, if their own means another place on each.
+func (i Instance) machine() string {
+	if locality.Ambiguous(i.Address) {
+		return i.NodeAddress
+	}
+	return ""
+}
+
+// compareKeys orders instances by service, id, address, port and machine. It
 // returns 0 exactly when the two have the same Key, without building one.
 func compareKeys(a, b Instance) int {
-	return cmp.Or(
+	if order := cmp.Or(
 		cmp.Compare(a.Service, b.Service),
-		cmp.Compare(a.Node, b.Node),
 		cmp.Compare(a.ID, b.ID),
 		cmp.Compare(a.Address, b.Address),
 		cmp.Compare(a.Port, b.Port),
-	)
+	); order != 0 || a.NodeAddress == b.NodeAddress {
+		return order
+	}
+	return cmp.Compare(a.machine(), b.machine())
 }

@@ -76,7 +76,7 @@ func (j *journal) write(e balancer.Event) {
 	line := j.log.WithLevel(levelOf(e)).Str("service", e.Pool)
 	if e.Peer != nil {
 		line = line.Str("peer", e.Peer.ID.ID).Str("address", e.Peer.Address())
-		if node := e.Peer.ID.Node; node != "" {
+		if node := e.Peer.Instance().Node; node != "" {
 			line = line.Str("node", node)
 		}
 		line = line.Stringer("state", e.State)

@@ -327,4 +327,6 @@ func describeInstance(i discovery.Instance) string {
 	return text
 }
 
-func describePeer(p *balancer.Peer) string { return p.ID.ID + "@" + p.ID.Address + "/" + p.ID.Node }
+func describePeer(p *balancer.Peer) string {
+	return p.ID.ID + "@" + p.ID.Address + "/" + p.Instance().Node
+}
