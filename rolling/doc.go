@@ -3,10 +3,11 @@
 // whole gateway, under a steady load of requests whose send times do not depend
 // on the answers. docs/rolling.md has its results.
 //
-//	go test -v ./rolling                          # every mode, about 45 s
-//	go test -v -short ./rolling                   # three modes, two replacements each: 10 s
-//	SLUICE_ROLLING=long go test -v ./rolling      # 12 instances, a longer calm: 4 min
-//	SLUICE_ROLLING=defaults go test -v ./rolling  # without any setting; says what fails, and passes
+//	go test -v ./rolling                             # every mode, with settings and without: 40 s
+//	go test -v -run 'TestRollingDeploy$' ./rolling   # with the settings of docs/rolling.md
+//	go test -v -run WithDefaults ./rolling           # without any setting
+//	go test -v -short ./rolling                      # three modes, two replacements each: 10 s
+//	SLUICE_ROLLING=long go test -v ./rolling         # 12 instances, a longer calm: 4 min
 //
 // The modes are the ways in which instances leave, or misbehave:
 //
@@ -31,6 +32,9 @@
 //   - No POST reaches two instances.
 //   - Every answer is the one to its request, and to all of its body.
 //   - Every new instance gets requests.
+//   - No GET takes much longer than Consul's check takes to find a hanging
+//     instance, by the measure of what the machine makes requests last that do
+//     not go through the gateway.
 //
-// Times are printed and not asserted: they depend on the machine.
+// Other times are printed and not asserted: they depend on the machine.
 package rolling

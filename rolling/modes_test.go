@@ -23,15 +23,27 @@ type mode struct {
 	instances int
 	keep      int // the first ones that are not replaced
 	settings  string
-	check     time.Duration // what Consul's check waits for an answer; 0: as long as on a busy machine
+	check     time.Duration // what Consul's check waits for an answer
 	// begin, if not nil, makes the instances misbehave until ctx ends.
 	begin func(ctx context.Context, d *deploy) error
 	// leave ends an instance, while a new one starts.
 	leave func(a *app) error
 }
 
+// patientCheck is what Consul's check waits for an answer where nobody hangs: no
+// busy machine makes it late.
+const patientCheck = 10 * time.Second
+
+// again returns the mode for a second try, on a machine that was so slow that
+// Consul took instances that did work for ones that hang: the check has patience.
+func (m mode) again() mode {
+	m.name += "-again"
+	m.check = patientCheck
+	return m
+}
+
 func modes() []mode {
-	return []mode{
+	list := []mode{
 		{name: "graceful", instances: 4, leave: leaveGracefully},
 		{name: "stop", instances: 4, leave: func(a *app) error {
 			err := a.deregister()
@@ -65,6 +77,10 @@ func modes() []mode {
 			},
 		},
 	}
+	for i := range list {
+		list[i].check = cmp.Or(list[i].check, patientCheck)
+	}
+	return list
 }
 
 // leaveGracefully deregisters and goes on serving until everybody must have
@@ -124,7 +140,7 @@ func (d *deploy) start(ttl bool) *app {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	a.ttl, a.timeout = ttl, cmp.Or(d.check, 10*time.Second)
+	a.ttl, a.timeout = ttl, d.check
 	d.all = append(d.all, a)
 	return a
 }

@@ -41,33 +41,27 @@ const (
 // busy the machine was.
 const controlService = "control"
 
-// A mode in which the machine let nothing of the test run for longer than
-// maxStall says little: no timeout that a service may want is longer. Nor does one
-// in which a request that did not go through the gateway, of a hundredth of a
-// second's work, took longer than maxDirect. It is tried again, with services of
-// their own, up to tries in all; the last try is reported but not judged if the
-// machine was too slow again.
-const (
-	maxStall  = 500 * time.Millisecond
-	maxDirect = 200 * time.Millisecond
-	tries     = 3
-)
-
-// again returns the mode under the name that it has in a further try.
-func (m mode) again(try int) mode {
-	if try > 0 {
-		m.name = fmt.Sprintf("%s-again%d", m.name, try)
-	}
-	return m
-}
+// maxLatency is what a GET may take beyond the time until Consul's check finds that
+// its instance hangs, on a machine that does nothing else.
+const maxLatency = 4 * time.Second
 
 // TestRollingDeploy is described in the package's comment.
 func TestRollingDeploy(t *testing.T) {
-	variant := os.Getenv("SLUICE_ROLLING")
+	t.Parallel()
+	testRolling(t, func(m mode) string { return cmp.Or(m.settings, lossless) })
+}
+
+// TestRollingDeployWithDefaults is the same for services without any setting.
+func TestRollingDeployWithDefaults(t *testing.T) {
+	t.Parallel()
+	testRolling(t, func(mode) string { return "" })
+}
+
+func testRolling(t *testing.T, settings func(mode) string) {
 	p := pace{replaced: 4, calm: 1500 * time.Millisecond, pause: 300 * time.Millisecond, misbehaved: 4 * time.Second}
 	list := modes()
 	switch {
-	case variant == "long":
+	case os.Getenv("SLUICE_ROLLING") == "long":
 		p = pace{replaced: 12, calm: 10 * time.Second, pause: time.Second, misbehaved: 20 * time.Second}
 		for i := range list {
 			if list[i].instances == 4 {
@@ -78,47 +72,43 @@ func TestRollingDeploy(t *testing.T) {
 		p = pace{replaced: 2, calm: 500 * time.Millisecond, pause: 100 * time.Millisecond}
 		list = slices.DeleteFunc(list, func(m mode) bool { return !slices.Contains([]string{"stop", "abrupt", "hang"}, m.name) })
 	}
-	defaults := variant == "defaults"
 
 	agent := consultest.Start(t, consultest.Options{})
 	control := startControl(t)
-	g := startGateway(t, agent, list, defaults, control)
+	g := startGateway(t, agent, list, settings, control)
 	var outcomes []outcome
 	var uses []use
 	for _, m := range list {
-		for try := range tries {
-			m := m.again(try)
+		run := func(m mode) (outcome, use) {
 			registered := watchRegistry(t, agent.Client(), m.name)
 			d := &deploy{mode: m, pace: p, t: t, consul: agent.Client(), ledger: newLedger(), direct: control[0]}
 			o := d.run(g.Address("web").String(), g.added.of)
-			stalled := o.stall > maxStall || o.direct > maxDirect
-			if stalled && try < tries-1 {
-				t.Logf("%s: the machine stood still for %v, and a request that did not go through the gateway took %v: once more", m.name, o.stall, o.direct)
-				continue
-			}
-			outcomes = append(outcomes, o)
-			uses = append(uses, useOf(o, registered(), g.added.times()))
-			o.check(t, g, defaults || stalled)
-			break
+			return o, useOf(o, registered(), g.added.times())
 		}
+		o, u := run(m)
+		if o.slowness() > m.check/2 && m.check < patientCheck {
+			t.Logf("%s: the machine made a hundredth of a second's work last %v, and Consul's check waits for %v: once more", m.name, o.slowness(), m.check)
+			o, u = run(m.again())
+		}
+		outcomes, uses = append(outcomes, o), append(uses, u)
+		o.check(t, g)
 	}
 	t.Logf("\n%s\n%s", table(outcomes), useTable(uses))
 }
 
-// check asserts what must hold whatever the machine does; with report it only
-// says what does not hold.
-func (o outcome) check(t *testing.T, g *runningGateway, report bool) {
-	fail := t.Errorf
-	if report {
-		fail = t.Logf
-	}
+// slowness returns the longest that the machine made a hundredth of a second's work
+// last.
+func (o outcome) slowness() time.Duration { return max(o.stall, o.direct) }
+
+// check asserts what must hold whatever the machine does.
+func (o outcome) check(t *testing.T, g *runningGateway) {
 	const shown = 10
 	wrong := 0
 	for _, r := range o.control {
 		if r.err != nil {
 			wrong++
 			if wrong <= shown {
-				fail("%s: %s of the service that never changes failed: %v", o.name, r.kind, r.err)
+				t.Errorf("%s: %s of the service that never changes failed: %v", o.name, r.kind, r.err)
 			}
 		}
 	}
@@ -130,18 +120,20 @@ func (o outcome) check(t *testing.T, g *runningGateway, report bool) {
 			problem = "failed"
 		case r.err != nil && !o.lost(r.id):
 			problem = "failed, though it had reached no instance that died or hung"
+		case r.kind.method == "GET" && r.latency > o.mode.check+maxLatency+10*o.slowness():
+			problem = fmt.Sprintf("took %v", r.latency.Round(time.Millisecond))
 		case r.kind.method == "POST" && len(reached) > 1:
 			problem = "was sent twice"
 		default:
 			continue
 		}
 		if wrong++; wrong <= shown {
-			fail("%s: %s (id %d, %s after the roll began) %s: %v; it reached %v\n%s", o.name, r.kind, r.id,
+			t.Errorf("%s: %s (id %d, %s after the roll began) %s: %v; it reached %v\n%s", o.name, r.kind, r.id,
 				r.due.Sub(o.rolled).Round(time.Millisecond), problem, r.err, reached, g.accessLogOf(o.name, r.id))
 		}
 	}
 	if wrong > shown {
-		fail("%s: %d more", o.name, wrong-shown)
+		t.Errorf("%s: %d more", o.name, wrong-shown)
 	}
 }
 
@@ -168,7 +160,7 @@ type runningGateway struct {
 	added *additions
 }
 
-func startGateway(t *testing.T, agent *consultest.Agent, list []mode, defaults bool, control []string) *runningGateway {
+func startGateway(t *testing.T, agent *consultest.Agent, list []mode, settings func(mode) string, control []string) *runningGateway {
 	t.Helper()
 	g := &runningGateway{t: t, dir: t.TempDir(), added: &additions{known: make(map[string]time.Time), count: make(map[string]int)}}
 	var text strings.Builder
@@ -177,14 +169,9 @@ func startGateway(t *testing.T, agent *consultest.Agent, list []mode, defaults b
 	services := fmt.Sprintf("services:\n  %s: { peers: [%q, %q] }\n", controlService, control[0], control[1])
 	routes := fmt.Sprintf("routes:\n  - { host: %s, service: %s }\n", controlService, controlService)
 	for _, m := range list {
-		settings := cmp.Or(m.settings, lossless)
-		if defaults {
-			settings = ""
-		}
-		for try := range tries {
-			name := m.again(try).name
-			services += fmt.Sprintf("  %s:\n    consul: {}\n%s", name, settings)
-			routes += fmt.Sprintf("  - { host: %s, service: %s }\n", name, name)
+		for _, m := range []mode{m, m.again()} {
+			services += fmt.Sprintf("  %s:\n    consul: {}\n%s", m.name, settings(m))
+			routes += fmt.Sprintf("  - { host: %s, service: %s }\n", m.name, m.name)
 		}
 	}
 	text.WriteString(services + routes)
