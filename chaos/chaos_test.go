@@ -23,8 +23,10 @@ const (
 	fewApps = 3 // that run between two faults
 
 	// servedWithin is how soon after the end of a fault a new app is to be served.
-	// Only long runs insist on it: a busy machine is no mistake.
+	// Only long runs insist on it: a busy machine is no mistake. Others have it
+	// within servedAtLast, which is less than who asks now and then would need.
 	servedWithin = 2 * time.Second
+	servedAtLast = 20 * time.Second
 )
 
 func TestChaos(t *testing.T) {
@@ -90,8 +92,12 @@ func runTrial(t *testing.T, seed uint64, strict bool, total *tally) {
 		total.recovered(f.name, served)
 		t.Logf("%-36s failed requests: %d, new app served after %v; all in all %v", f.name,
 			tr.load.failed.Load()-failed, served.Round(time.Millisecond), time.Since(begin).Round(100*time.Millisecond))
-		if strict && served > servedWithin {
-			t.Errorf("%s: a new app was served after %v, want %v", f.name, served, servedWithin)
+		limit := servedAtLast
+		if strict {
+			limit = servedWithin
+		}
+		if served > limit {
+			t.Errorf("%s: a new app was served after %v, want %v", f.name, served, limit)
 		}
 	}
 	tr.load.stop()

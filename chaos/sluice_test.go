@@ -23,7 +23,8 @@ import (
 
 const (
 	requestEvery = 10 * time.Millisecond
-	slowRequest  = time.Second // is in the log
+	slowRequest  = time.Second      // is in the log
+	lostRequest  = 20 * time.Second // has failed: it takes milliseconds
 )
 
 // sluice is a running gateway, in this process.
@@ -64,7 +65,7 @@ routes: [{ service: star }]
 	})
 	// A connection for each request: net/http sends a GET again by itself if a
 	// connection that it has kept turns out to be closed.
-	return &sluice{g, t, &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}}
+	return &sluice{g, t, &http.Client{Timeout: lostRequest, Transport: &http.Transport{DisableKeepAlives: true}}}
 }
 
 // get sends a request once and returns the body, or the error in words, and how

@@ -2,12 +2,15 @@ package flask
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"sluice/consultest"
 	"sluice/examples/sluicetest"
@@ -61,16 +64,41 @@ func startApp(t *testing.T, python string, agent *consultest.Agent) (id string, 
 	return "star-" + port, p
 }
 
+// configuration is a file whose queries wait for longer than the test takes.
+func configuration(t *testing.T, agent *consultest.Agent) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "sluice.yaml")
+	text := fmt.Sprintf("consul: { addresses: [%q], wait: 10m }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]\n", agent.URL())
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// passing returns the ids of the instances that pass, as Consul has them; nil if it
+// does not say.
+func passing(agent *consultest.Agent) map[string]bool {
+	entries, _, err := agent.Client().Health().Service("star", "", true, nil)
+	if err != nil {
+		return nil
+	}
+	ids := map[string]bool{}
+	for _, e := range entries {
+		ids[e.Service.ID] = true
+	}
+	return ids
+}
+
 // TestFlaskApps is the whole job with an application that knows nothing of
-// sluice: 503 before there is an instance, all of them served once they are
-// healthy, and one killed under load without a failed request.
+// sluice: 503 before there is an instance, all of them served as soon as Consul
+// says that they are healthy, and one killed under load without a failed request.
 func TestFlaskApps(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts Consul, three Flask apps and sluice")
 	}
 	python := python(t)
 	agent := consultest.Start(t, consultest.Options{})
-	sluice := sluicetest.Run(t, "--service", "star", "--consul", agent.URL())
+	sluice := sluicetest.Run(t, "--config", configuration(t, agent))
 
 	response, err := http.Get(sluice.URL())
 	if err != nil {
@@ -90,33 +118,50 @@ func TestFlaskApps(t *testing.T) {
 		apps[id] = p
 		victim = id
 	}
-	up := func() map[string]bool {
+	peer := func(id string) (found sluicetest.Peer) {
 		peers, err := sluice.Peers(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		ids := map[string]bool{}
 		for _, p := range peers {
-			if p.State == "up" {
-				ids[p.ID] = true
+			if p.ID == id {
+				found = p
 			}
 		}
-		return ids
+		return found
 	}
-	consultest.Await(t, "three peers to be up", func() bool { return len(up()) == 3 })
+	consultest.Await(t, "three instances pass", func() bool { return len(passing(agent)) == 3 })
+	for id := range apps {
+		consultest.AwaitPromptly(t, id+" is up", func() bool { return peer(id).State == "up" })
+	}
 
-	load := sluicetest.StartLoad(sluice.URL(), 30) // Flask's own server is slow
-	consultest.Await(t, "all three apps to answer", func() bool { return len(load.Count().ByApp) == 3 })
+	const perSecond = 100
+	load := sluicetest.StartLoad(sluice.URL(), perSecond)
+	consultest.Await(t, "all three apps answer", func() bool { return len(load.Count().ByApp) == 3 })
 	if err := apps[victim].Kill(); err != nil {
 		t.Fatal(err)
 	}
-	consultest.Await(t, "Consul's check to take "+victim+" out", func() bool { return !up()[victim] })
-	before := load.Count()
-	consultest.Await(t, "more of the load", func() bool { return load.Count().Requests >= before.Requests+30 })
+	killed := time.Now()
+	consultest.Await(t, "Consul's check finds "+victim+" dead", func() bool { ids := passing(agent); return ids != nil && !ids[victim] })
+	consultest.AwaitPromptly(t, victim+" is out", func() bool { return peer(victim).State != "up" })
+	consultest.Await(t, "nothing is in flight to "+victim, func() bool { return peer(victim).Inflight == 0 })
+	out, before := peer(victim), load.Count()
+	consultest.Await(t, "a second's load more", func() bool { return load.Count().Requests >= before.Requests+perSecond })
 	load.Stop()
 	count := load.Count()
+	t.Logf("%d requests, %d more were not sent because %d were under way", count.Requests, count.Unsent, perSecond)
 	if count.Failed > 0 {
 		t.Errorf("%d of %d requests failed: %q", count.Failed, count.Requests, count.Failures)
 	}
-	consultest.Await(t, "the two that live to be up", func() bool { return len(up()) == 2 && !up()[victim] })
+	if asked := count.Asked[victim]; asked.After(killed) {
+		t.Errorf("%s answered a request that was sent %v after it was dead", victim, asked.Sub(killed))
+	}
+	if p := peer(victim); p.Requests > out.Requests {
+		t.Errorf("%s got %d requests while it was out", victim, p.Requests-out.Requests)
+	}
+	for id := range apps {
+		if id != victim {
+			consultest.Await(t, id+", which lives, is up", func() bool { return peer(id).State == "up" })
+		}
+	}
 }

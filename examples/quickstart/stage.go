@@ -98,9 +98,16 @@ func (s *stage) startApp() (*app, error) {
 }
 
 func (s *stage) startSluice(ctx context.Context) error {
+	// Queries wait for longer than anybody looks, so that what sluice knows it has
+	// been told by Consul, and has not found out by asking now and then.
+	configuration := filepath.Join(s.dir, "sluice.yaml")
+	text := fmt.Sprintf("consul: { addresses: [%q], wait: 10m }\nservices: { %s: { consul: {} } }\nroutes: [{ service: %s }]\n", s.consul.URL(), service, service)
+	if err := os.WriteFile(configuration, []byte(text), 0o600); err != nil {
+		return err
+	}
 	o := sluicetest.Options{
 		Program: s.program("sluice"),
-		Args:    []string{"--service", service, "--consul", s.consul.URL()},
+		Args:    []string{"--config", configuration},
 		Log:     filepath.Join(s.dir, "sluice.log"),
 		Listen:  ifFree(listen),
 		Admin:   ifFree(admin),
@@ -133,7 +140,7 @@ func (s *stage) explainPorts(out *printer) {
 
 // waitServing waits until sluice has want peers that are up.
 func (s *stage) waitServing(ctx context.Context, want int) error {
-	return s.await(ctx, fmt.Sprintf("%d peers to be up", want), func() (bool, error) {
+	return s.await(ctx, awaitTimeout, fmt.Sprintf("%d peers to be up", want), func() (bool, error) {
 		peers, err := s.sluice.Peers(ctx)
 		up := 0
 		for _, p := range peers {
@@ -149,10 +156,10 @@ func (s *stage) waitServing(ctx context.Context, want int) error {
 // with a lot of other work.
 const awaitTimeout = 2 * time.Minute
 
-// await asks until done says true. Errors of done count only when the time is
-// up: things are being stopped and started here.
-func (s *stage) await(ctx context.Context, what string, done func() (bool, error)) error {
-	timeout := time.NewTimer(awaitTimeout)
+// await asks until done says true, for as long as patience. Errors of done count
+// only when the time is up: things are being stopped and started here.
+func (s *stage) await(ctx context.Context, patience time.Duration, what string, done func() (bool, error)) error {
+	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -167,7 +174,7 @@ func (s *stage) await(ctx context.Context, what string, done func() (bool, error
 		case <-s.sluice.Exited():
 			return fmt.Errorf("sluice ended by itself: %v\n%s", s.sluice.Err(), s.sluice.LogTail(20))
 		case <-timeout.C:
-			return fmt.Errorf("waited %v for %s: %w\nend of sluice's log:\n%s", awaitTimeout, what, errors.Join(errTooLate, err), s.sluice.LogTail(20))
+			return fmt.Errorf("waited %v for %s: %w\nend of sluice's log:\n%s", patience, what, errors.Join(errTooLate, err), s.sluice.LogTail(20))
 		case <-tick.C:
 		}
 	}

@@ -7,6 +7,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consultest"
 	"sluice/examples/sluicetest"
 )
 
@@ -77,19 +80,37 @@ func (t *walk) killApp(ctx context.Context) (string, error) {
 	if err := victim.Kill(); err != nil {
 		return "", err
 	}
-	err := t.stage.await(ctx, victim.id+" to leave the peers that are up", func() (bool, error) {
+	err := t.stage.await(ctx, awaitTimeout, "Consul to find that "+victim.id+" is dead", func() (bool, error) {
+		status, err := t.status(victim)
+		return status != api.HealthPassing, err
+	})
+	if err != nil {
+		return "", err
+	}
+	known := time.Now()
+	err = t.stage.await(ctx, consultest.Prompt, victim.id+" to leave the peers that are up", func() (bool, error) {
 		p, found, err := t.peer(ctx, victim)
 		return !found || p.State != "up", err
 	})
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("out after %v, by Consul's check of every second", since(begin)), nil
+	return fmt.Sprintf("out after %v, %v after Consul's check of every second had found it dead", since(begin), since(known)), nil
 }
 
 func (t *walk) startApp(ctx context.Context) (string, error) {
 	begin := time.Now()
 	a, err := t.stage.startApp()
+	if err != nil {
+		return "", err
+	}
+	if err := t.awaitPassing(ctx, a); err != nil {
+		return "", err
+	}
+	err = t.stage.await(ctx, consultest.Prompt, a.id+" to be up", func() (bool, error) {
+		p, _, err := t.peer(ctx, a)
+		return p.State == "up", err
+	})
 	if err != nil {
 		return "", err
 	}
@@ -104,10 +125,16 @@ func (t *walk) endApp(ctx context.Context) (string, error) {
 	begin := time.Now()
 	ended := make(chan error, 1)
 	go func() { ended <- a.Stop() }()
-	err := t.stage.await(ctx, a.id+" to leave /api/peers", func() (bool, error) {
-		_, found, err := t.peer(ctx, a)
-		return !found, err
+	err := t.stage.await(ctx, awaitTimeout, a.id+" to deregister", func() (bool, error) {
+		status, err := t.status(a)
+		return status == "", err
 	})
+	if err == nil {
+		err = t.stage.await(ctx, consultest.Prompt, a.id+" to leave /api/peers", func() (bool, error) {
+			_, found, err := t.peer(ctx, a)
+			return !found, err
+		})
+	}
 	gone := since(begin)
 	if stopErr := <-ended; stopErr != nil {
 		return "", stopErr
@@ -159,13 +186,32 @@ func (t *walk) startConsul(ctx context.Context) (string, error) {
 // for a moment gets fewer requests for a while, so it matters that it answered,
 // not when.
 func (t *walk) awaitAnswer(ctx context.Context, a *app) error {
-	return t.stage.await(ctx, a.id+" to answer", func() (bool, error) {
+	return t.stage.await(ctx, awaitTimeout, a.id+" to answer", func() (bool, error) {
 		return t.load.Count().ByApp[a.id] > 0, nil
 	})
 }
 
+// awaitPassing waits until Consul says that a is healthy.
+func (t *walk) awaitPassing(ctx context.Context, a *app) error {
+	return t.stage.await(ctx, awaitTimeout, a.id+" to pass Consul's check", func() (bool, error) {
+		status, err := t.status(a)
+		return status == api.HealthPassing, err
+	})
+}
+
+// status returns what Consul says of a, or "" if it does not list it.
+func (t *walk) status(a *app) (string, error) {
+	entries, _, err := t.stage.consul.Client().Health().Service(service, "", false, nil)
+	for _, e := range entries {
+		if e.Service.ID == a.id {
+			return e.Checks.AggregatedStatus(), err
+		}
+	}
+	return "", err
+}
+
 func (t *walk) awaitWatch(ctx context.Context, state string) error {
-	return t.stage.await(ctx, "the watch to be "+state, func() (bool, error) {
+	return t.stage.await(ctx, consultest.Prompt, "the watch to be "+state, func() (bool, error) {
 		w, err := t.stage.sluice.Watch(ctx, service)
 		return w.State == state, err
 	})

@@ -18,22 +18,28 @@ type Load struct {
 	client *http.Client
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	places chan struct{} // taken by requests under way
 
 	mu    sync.Mutex // guards count
 	count Count
 }
 
+// patience is what the load waits for an answer: a thousand times what it takes.
+const patience = 10 * time.Second
+
 // Count is what a load has seen so far.
 type Count struct {
 	Requests int
-	Failed   int            // no answer, or another one than 200
-	ByApp    map[string]int // answers by the application's name
-	Failures []string       // the first few
+	Unsent   int                  // that were not sent because a second's worth was under way
+	Failed   int                  // no answer, or another one than 200
+	ByApp    map[string]int       // answers by the application's name
+	Asked    map[string]time.Time // when the last request was sent that it answered
+	Failures []string             // the first few
 }
 
 // Since returns what came after before.
 func (c Count) Since(before Count) Count {
-	d := Count{Requests: c.Requests - before.Requests, Failed: c.Failed - before.Failed, ByApp: map[string]int{}}
+	d := Count{Requests: c.Requests - before.Requests, Unsent: c.Unsent - before.Unsent, Failed: c.Failed - before.Failed, ByApp: map[string]int{}, Asked: c.Asked}
 	for app, n := range c.ByApp {
 		if n > before.ByApp[app] {
 			d.ByApp[app] = n - before.ByApp[app]
@@ -44,7 +50,8 @@ func (c Count) Since(before Count) Count {
 }
 
 // StartLoad sends perSecond requests a second to url, whatever earlier ones are
-// doing, until Stop. The application's name is the third word of an answer
+// doing, until Stop; but none while a second's worth is under way, which more would
+// only add to. The application's name is the third word of an answer
 // such as "Hello from star-9001".
 func StartLoad(url string, perSecond int) *Load {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -53,9 +60,10 @@ func StartLoad(url string, perSecond int) *Load {
 		cancel: cancel,
 		client: &http.Client{
 			Transport: &http.Transport{MaxIdleConnsPerHost: 16},
-			Timeout:   time.Minute, // a machine with a lot of other work is no failure
+			Timeout:   patience,
 		},
-		count: Count{ByApp: map[string]int{}},
+		places: make(chan struct{}, perSecond),
+		count:  Count{ByApp: map[string]int{}, Asked: map[string]time.Time{}},
 	}
 	l.wg.Go(func() {
 		tick := time.NewTicker(time.Second / time.Duration(perSecond))
@@ -65,7 +73,12 @@ func StartLoad(url string, perSecond int) *Load {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
+			}
+			select {
+			case l.places <- struct{}{}:
 				l.wg.Go(l.one)
+			default:
+				l.noteUnsent()
 			}
 		}
 	})
@@ -74,18 +87,29 @@ func StartLoad(url string, perSecond int) *Load {
 
 // one sends one request; it is not cut short by Stop, which waits for it.
 func (l *Load) one() {
+	defer func() { <-l.places }()
+	sent := time.Now()
 	app, err := l.ask()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.count.Requests++
 	if err == nil {
 		l.count.ByApp[app]++
+		if sent.After(l.count.Asked[app]) {
+			l.count.Asked[app] = sent
+		}
 		return
 	}
 	l.count.Failed++
 	if len(l.count.Failures) < 10 {
 		l.count.Failures = append(l.count.Failures, fmt.Sprintf("%s %v", time.Now().Format("15:04:05.000"), err))
 	}
+}
+
+func (l *Load) noteUnsent() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count.Unsent++
 }
 
 func (l *Load) ask() (app string, err error) {
@@ -113,7 +137,7 @@ func (l *Load) Count() Count {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := l.count
-	c.ByApp = maps.Clone(c.ByApp)
+	c.ByApp, c.Asked = maps.Clone(c.ByApp), maps.Clone(c.Asked)
 	return c
 }
 

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"sluice/consultest"
 )
 
 func TestLoadCountsAnswersByApp(t *testing.T) {
@@ -22,27 +24,28 @@ func TestLoadCountsAnswersByApp(t *testing.T) {
 	}))
 	defer server.Close()
 	load := StartLoad(server.URL, 500)
-	await := func(what string, done func(Count) bool) Count {
+	await := func(what string, done func(Count) bool) (c Count) {
 		t.Helper()
-		for end := time.Now().Add(startTimeout); ; time.Sleep(time.Millisecond) {
-			if c := load.Count(); done(c) {
-				return c
-			}
-			if time.Now().After(end) {
-				t.Fatalf("waited too long for %s", what)
-			}
-		}
+		consultest.Await(t, what, func() bool {
+			c = load.Count()
+			return done(c)
+		})
+		return c
 	}
 	good := await("two apps", func(c Count) bool { return c.ByApp["star-0"] > 5 && c.ByApp["star-1"] > 5 })
 	if good.Failed > 0 {
 		t.Errorf("%d failed: %q", good.Failed, good.Failures)
 	}
 	broken.Store(1)
+	begin := time.Now()
 	await("failures", func(c Count) bool { return c.Failed > 5 })
 	load.Stop()
 	end := load.Count()
 	if end.Requests != end.Failed+end.ByApp["star-0"]+end.ByApp["star-1"] {
 		t.Errorf("%d requests are not the sum of %d failed and %v", end.Requests, end.Failed, end.ByApp)
+	}
+	if asked := end.Asked["star-0"]; asked.IsZero() || asked.After(begin) {
+		t.Errorf("the last request that an app answered was sent at %v", asked)
 	}
 	since := end.Since(good)
 	if since.Failed != end.Failed || len(since.Failures) == 0 || !strings.Contains(since.Failures[0], "no_peers") {
@@ -58,5 +61,28 @@ func TestIsFree(t *testing.T) {
 	}
 	if !IsFree(Any) {
 		t.Error("no address is free")
+	}
+}
+
+// While nothing is answered, no more than a second's worth is under way.
+func TestLoadDoesNotPileUp(t *testing.T) {
+	var underWay, most atomic.Int64
+	release := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for n, m := underWay.Add(1), most.Load(); n > m && !most.CompareAndSwap(m, n); {
+			m = most.Load()
+		}
+		defer underWay.Add(-1)
+		<-release
+		fmt.Fprintln(w, "Hello from star-1")
+	}))
+	defer server.Close()
+	const perSecond = 200
+	load := StartLoad(server.URL, perSecond)
+	consultest.Await(t, "requests that are not sent", func() bool { return load.Count().Unsent > 10 })
+	close(release)
+	load.Stop()
+	if c := load.Count(); most.Load() > perSecond || c.Failed > 0 {
+		t.Errorf("%d were under way at a time; %+v", most.Load(), c)
 	}
 }

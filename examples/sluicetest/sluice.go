@@ -134,6 +134,7 @@ type Peer struct {
 	Status   string   `json:"status"`
 	State    string   `json:"state"`
 	Reasons  []string `json:"reasons"`
+	Inflight int      `json:"inflight"`
 	Requests uint64   `json:"requests"`
 	Failures uint64   `json:"failures"`
 }
