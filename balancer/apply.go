@@ -51,18 +51,18 @@ func (p *Pool) apply(set []discovery.Instance) discovery.Changes {
 // the cause in a few words, for people; it may be empty. It reports whether the
 // set has such a peer: a verdict on one that has left is void.
 //
-// r is a single bit that the caller owns; [ReasonConsul] belongs to Apply. Once
-// SetReason has returned with a reason against a peer, no request is started on
-// it, unless Options.PanicThreshold has it used all the same, which [ReasonDrain]
-// excludes: if none is in flight, none will be.
+// r is a single bit that the caller owns; [ReasonConsul] and [ReasonAddress]
+// belong to Apply. Once SetReason has returned with a reason against a peer, no
+// request is started on it, unless Options.PanicThreshold has it used all the same,
+// which [ReasonDrain] excludes: if none is in flight, none will be.
 //
 // [ReasonDrain] stands until it is taken back, even if the instance leaves the
 // set and returns: it may be restarted and looked at before it gets requests
 // again. It can be taken back while the instance is away; see
 // [Pool.StandingDrains].
 func (p *Pool) SetReason(id discovery.Key, r Reason, down bool, why string) bool {
-	if r&ReasonConsul != 0 {
-		panic("BUG: ReasonConsul is for Pool.Apply to set")
+	if r&(ReasonConsul|ReasonAddress) != 0 {
+		panic("BUG: ReasonConsul and ReasonAddress are for Pool.Apply to set")
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -89,8 +89,8 @@ type Verdict struct {
 // set count, since these may return; those on peers that are gone for good, or
 // are another pool's, are void. It returns how many were not.
 func (p *Pool) SetReasons(r Reason, verdicts ...Verdict) int {
-	if r&ReasonConsul != 0 {
-		panic("BUG: ReasonConsul is for Pool.Apply to set")
+	if r&(ReasonConsul|ReasonAddress) != 0 {
+		panic("BUG: ReasonConsul and ReasonAddress are for Pool.Apply to set")
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -16,6 +16,7 @@ type condition struct {
 	why      [numReasons]string // for each bit of reasons
 	unproven bool               // no active check has passed yet, though one must
 	vouched  bool               // the last that active checks said is that the peer works
+	refused  string             // why no connection may be opened to it, as far as is known; "": it may
 	leaving  bool               // not in the set, or no longer
 	since    time.Time          // start of the present state
 	warmFrom time.Time          // start of slow start; zero for a peer that is warm or not eligible
@@ -58,7 +59,7 @@ func (c *condition) state() State {
 	switch {
 	case c.leaving || c.reasons&ReasonDrain != 0:
 		return StateDraining
-	case c.reasons&(ReasonConsul|ReasonActive) != 0:
+	case c.reasons&(ReasonConsul|ReasonActive|ReasonAddress) != 0:
 		return StateUnhealthy
 	case c.reasons&ReasonEjected != 0:
 		return StateEjected
@@ -93,6 +94,7 @@ func (c *condition) setInstance(i discovery.Instance, o *Options) {
 	default:
 		c.setReason(ReasonConsul, false, "")
 	}
+	c.checkAddress(o)
 	if c.unlisted() && o.ActiveChecks && !c.vouched && c.reasons&ReasonActive == 0 {
 		c.awaitCheck()
 	}
@@ -116,6 +118,9 @@ func (c *condition) against() []string {
 			line += ", still answers"
 		}
 		lines = append(lines, line)
+	}
+	if c.refused != "" && c.reasons&ReasonAddress == 0 {
+		lines = append(lines, "address: "+c.refused)
 	}
 	if c.leaving {
 		lines = append(lines, "removed from the set")
@@ -170,5 +175,8 @@ func (p *Pool) change(peer *Peer, f func(*condition)) (was, is *condition) {
 		peer.forgetLatency()
 	}
 	peer.condition.Store(&c)
+	if c.refused != "" && c.refused != was.refused {
+		p.note(peer, EventRefused, c.refused)
+	}
 	return was, &c
 }

@@ -29,9 +29,12 @@ const (
 	EventPanic
 	// EventCalm: the panic is over.
 	EventCalm
+	// EventRefused: no connection may be opened to what the peer's host is resolved
+	// to; see Options.MayConnect.
+	EventRefused
 )
 
-var eventNames = [...]string{"added", "removed", "updated", "state", "drained", "cut", "panic", "calm"}
+var eventNames = [...]string{"added", "removed", "updated", "state", "drained", "cut", "panic", "calm", "refused"}
 
 // String returns the kind in lower case.
 func (k EventKind) String() string {

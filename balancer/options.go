@@ -3,8 +3,11 @@ package balancer
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
+
+	"sluice/discovery"
 )
 
 // DefaultDrainTimeout is Options.DrainTimeout when it is 0.
@@ -64,6 +67,12 @@ type Options struct {
 	// before the peer is picked for the first time, with the pool's mutex held:
 	// it must not block and not call the pool. If it is nil, Peer.Transport is.
 	NewTransport func(*Peer) Transport
+	// MayConnect says whether connections may be opened to an address that stands
+	// for an instance. An instance whose address it refuses gets no requests and
+	// has [ReasonAddress]; a name is asked about once it has been resolved, by
+	// whoever connects, see [Peer.Control]. It must not block or call the pool, and
+	// be safe for concurrent use. Default: to any.
+	MayConnect func(discovery.Instance, netip.AddrPort) error
 	// Notify hears of each change of a peer, in the order in which they happen.
 	// It is called with the pool's mutex held: it must not block, and of
 	// the pool's methods may call Snapshot only. May be nil.

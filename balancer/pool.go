@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,8 @@ type Pool struct {
 	pending  atomic.Int64 // requests that wait for a peer
 	refusals [NumLimits]atomic.Uint64
 
+	mayConnect func(discovery.Instance, netip.AddrPort) error // Options.MayConnect
+
 	// mu guards the fields below and those that Peer says it guards.
 	mu       sync.Mutex
 	options  Options
@@ -64,6 +67,9 @@ func NewPool(name string, o Options) (*Pool, error) {
 		name:     name,
 		requests: metrics.NewRequests(),
 		random:   o.Random,
+
+		mayConnect: o.MayConnect,
+
 		peers:    make(map[discovery.Key]*Peer),
 		draining: make(map[discovery.Key]*Peer),
 		drains:   make(map[discovery.Key]StandingDrain),
@@ -140,7 +146,8 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 
 // Reconfigure changes the options. Peers keep their state and their transport:
 // another NewTransport or MustPassFirst is for peers that are yet to come,
-// another DrainTimeout for drains that are. Random stays what it was.
+// another DrainTimeout for drains that are. Random and MayConnect stay what they
+// were.
 func (p *Pool) Reconfigure(o Options) error {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -151,6 +158,7 @@ func (p *Pool) Reconfigure(o Options) error {
 	if *o.RetryBudget != *p.options.RetryBudget {
 		p.budget.open(newBudgetTerms(o.RetryBudget), nanotime())
 	}
+	o.MayConnect = p.mayConnect
 	checked := p.options.ActiveChecks && o.ActiveChecks
 	p.setOptions(o)
 	for _, peer := range sorted(p.peers) {

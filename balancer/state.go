@@ -12,7 +12,8 @@ const (
 	StateWarming
 	// StateEjected: requests to the peer failed, so it gets none for a while.
 	StateEjected
-	// StateUnhealthy: the registry or an active check says that it does not work.
+	// StateUnhealthy: the registry or an active check says that it does not work,
+	// or no connection may be opened to its address.
 	StateUnhealthy
 	// StateDraining: the peer left the set or was taken out by an operator. It
 	// gets no new requests, those in flight go on.
@@ -48,11 +49,14 @@ const (
 	ReasonEjected
 	// ReasonDrain: an operator takes the peer out. Owned by the admin API.
 	ReasonDrain
+	// ReasonAddress: no connection may be opened to the instance's address, see
+	// Options.MayConnect. Owned by [Pool.Apply] and [Pool.Readmit].
+	ReasonAddress
 
 	numReasons = iota
 )
 
-var reasonNames = [numReasons]string{"consul", "active", "ejected", "drain"}
+var reasonNames = [numReasons]string{"consul", "active", "ejected", "drain", "address"}
 
 // String returns the names of the reasons in r, joined by commas.
 func (r Reason) String() string {

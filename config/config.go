@@ -110,6 +110,9 @@ type Consul struct {
 	Snapshot       string        `key:"snapshot" format:"file" restart:"yes"`
 	SnapshotMaxAge time.Duration `key:"snapshot_max_age" default:"24h" min:"0s" max:"8760h" restart:"yes"` // 0: no limit
 	Debounce       Debounce      `key:"debounce"`
+	// AllowLocal lets instances of every machine have loopback, link-local and
+	// unspecified addresses, not only those of this one.
+	AllowLocal bool `key:"allow_local" default:"false"`
 	// Register is how sluice registers itself. Nil: it does not.
 	Register *ConsulRegister `key:"register"`
 }

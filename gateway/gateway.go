@@ -20,6 +20,7 @@ import (
 	"sluice/discovery"
 	"sluice/discovery/consul"
 	"sluice/healthcheck"
+	"sluice/locality"
 	"sluice/proxy"
 	"sluice/registration"
 	"sluice/route"
@@ -64,6 +65,7 @@ type Gateway struct {
 	snapshot  *snapshot.Store // nil: none is kept
 	health    *healthcheck.Monitor
 	registrar *registration.Registrar
+	machine   *locality.Machine
 	services  services
 	proxy     *proxy.Server
 	table     atomic.Pointer[route.Table] // as the proxy has it, for the admin API
@@ -135,6 +137,9 @@ func New(o Options) (_ *Gateway, err error) {
 	if err := g.listen(c); err != nil {
 		return nil, err
 	}
+	g.machine = locality.New()
+	g.machine.Ask(c.Consul.Addresses)
+	g.listens()
 	g.finder = newFinder(g)
 	if c.Catalog == nil {
 		g.finder.settle()
@@ -167,6 +172,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	running.Go(func() { g.becomeReady(background) })
 	running.Go(func() { g.reloads(background) })
+	running.Go(func() { g.readmits(background) })
 	if g.options.Input.File != "" {
 		running.Go(func() { g.watchFile(background) })
 	}

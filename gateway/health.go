@@ -112,7 +112,9 @@ func (g *Gateway) configurePool(s *service, c config.Service, health healthcheck
 // newPool returns a service with an empty pool that is not in use yet.
 func (g *Gateway) newPool(name string, c config.Service, health healthcheck.Settings) (*service, error) {
 	checker := g.health.NewChecker()
-	pool, err := balancer.NewPool(name, g.poolOptions(c, checker, health))
+	o := g.poolOptions(c, checker, health)
+	o.MayConnect = g.mayConnect(name)
+	pool, err := balancer.NewPool(name, o)
 	if err != nil {
 		return nil, err
 	}

@@ -93,7 +93,7 @@ func levelOf(e balancer.Event) zerolog.Level {
 	switch {
 	case e.Kind == balancer.EventUpdated:
 		return zerolog.DebugLevel
-	case e.Kind == balancer.EventCut, e.Kind == balancer.EventPanic,
+	case e.Kind == balancer.EventCut, e.Kind == balancer.EventPanic, e.Kind == balancer.EventRefused,
 		e.Kind == balancer.EventState && (e.State == balancer.StateUnhealthy || e.State == balancer.StateEjected):
 		return zerolog.WarnLevel
 	}
@@ -109,4 +109,5 @@ var eventMessages = map[balancer.EventKind]string{
 	balancer.EventCut:     "peer cut: its requests in flight did not end in time",
 	balancer.EventPanic:   "panic: too few peers are eligible, others get requests too",
 	balancer.EventCalm:    "panic is over",
+	balancer.EventRefused: "peer refused: no request may go to its address",
 }

@@ -150,6 +150,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan, c *config.Config, warm 
 		service.config, service.source = c.Services[name], p.specs[name]
 	}
 	g.effective.Store(c)
+	g.readmit()
 	g.discovery.SetDebounce(debounceOf(c.Consul.Debounce))
 	for _, name := range slices.Sorted(maps.Keys(p.sources)) {
 		g.discovery.Watch(name, p.sources[name])

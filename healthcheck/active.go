@@ -71,7 +71,7 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 		return 0 // and gone
 	}
 	limited, cancel := context.WithTimeout(ctx, active.Timeout)
-	err := active.Probe.Check(limited, t.address)
+	err := active.Probe.Check(limited, Target{t.address, t.peer.Control})
 	cancel()
 	if ctx.Err() != nil {
 		return active.Interval // nobody will wait for it

@@ -45,7 +45,7 @@ func BenchmarkProbe(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
-				if err := p.probe.Check(ctx, p.address); err != nil {
+				if err := p.probe.Check(ctx, Target{Address: p.address}); err != nil {
 					b.Fatal(err)
 				}
 				cancel()
@@ -62,7 +62,7 @@ type instant struct {
 	fail atomic.Bool
 }
 
-func (i *instant) Check(context.Context, string) error {
+func (i *instant) Check(context.Context, Target) error {
 	if i.left.Add(-1) == 0 {
 		close(i.done)
 	}

@@ -54,17 +54,17 @@ func (g *GRPC) Forget(address string) { g.kept.forget(address) }
 func (g *GRPC) Close() { g.kept.close() }
 
 // Check asks for the service's health.
-func (g *GRPC) Check(ctx context.Context, address string) error {
-	connection, ok := g.kept.take(address)
+func (g *GRPC) Check(ctx context.Context, t Target) error {
+	connection, ok := g.kept.take(t.Address)
 	if !ok {
 		var err error
-		connection, err = grpc.NewClient("passthrough:///"+address,
+		connection, err = grpc.NewClient("passthrough:///"+t.Address,
 			grpc.WithTransportCredentials(g.credentials),
 			grpc.WithUserAgent("sluice-healthcheck"),
 			grpc.WithDisableServiceConfig(),
 			grpc.WithDisableRetry(),
-			grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-				return dialer{}.dial(ctx, address)
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+				return dialer{}.dial(ctx, t)
 			}),
 		)
 		if err != nil {
@@ -78,7 +78,7 @@ func (g *GRPC) Check(ctx context.Context, address string) error {
 		connection.Close()
 		return rpcFailure(err)
 	}
-	g.kept.put(address, connection)
+	g.kept.put(t.Address, connection)
 	if response.Status != grpc_health_v1.HealthCheckResponse_SERVING {
 		return errors.New(response.Status.String())
 	}

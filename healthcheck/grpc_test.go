@@ -142,7 +142,7 @@ func TestGRPCTimesOut(t *testing.T) {
 	checkInTime(t, NewGRPC(GRPCOptions{}), address, "timed out")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := NewGRPC(GRPCOptions{}).Check(ctx, address); err == nil {
+	if err := NewGRPC(GRPCOptions{}).Check(ctx, Target{Address: address}); err == nil {
 		t.Error("no error though the context has ended")
 	}
 }

@@ -52,7 +52,8 @@ func newScript() *script {
 	}
 }
 
-func (s *script) Check(ctx context.Context, address string) error {
+func (s *script) Check(ctx context.Context, t Target) error {
+	address := t.Address
 	s.mu.Lock()
 	s.checks[address]++
 	s.times[address] = append(s.times[address], time.Now())

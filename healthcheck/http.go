@@ -92,17 +92,17 @@ func (h *HTTP) Close() { h.kept.close() }
 var errStale = errors.New("stale connection")
 
 // Check sends a request and looks at the answer.
-func (h *HTTP) Check(ctx context.Context, address string) error {
-	if connection, ok := h.kept.take(address); ok {
-		if err := h.exchange(ctx, address, connection, true); err != errStale {
+func (h *HTTP) Check(ctx context.Context, t Target) error {
+	if connection, ok := h.kept.take(t.Address); ok {
+		if err := h.exchange(ctx, t.Address, connection, true); err != errStale {
 			return err
 		}
 	}
-	connection, err := h.dialer.dial(ctx, address)
+	connection, err := h.dialer.dial(ctx, t)
 	if err != nil {
 		return err
 	}
-	return h.exchange(ctx, address, newHTTPConnection(connection), false)
+	return h.exchange(ctx, t.Address, newHTTPConnection(connection), false)
 }
 
 // exchange sends a request over a connection, judges the answer and closes or

@@ -24,7 +24,7 @@ func check(t *testing.T, p Probe, address string, limit time.Duration) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	if err := p.Check(ctx, address); err != nil {
+	if err := p.Check(ctx, Target{Address: address}); err != nil {
 		return err.Error()
 	}
 	return ""
@@ -246,7 +246,7 @@ func TestHTTPTimesOut(t *testing.T) {
 			// A check that nobody waits for ends at once.
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(10*time.Millisecond, cancel)
-			if err := probe.Check(ctx, address); err == nil {
+			if err := probe.Check(ctx, Target{Address: address}); err == nil {
 				t.Error("no error after the context has ended")
 			}
 		})

@@ -15,10 +15,10 @@ import (
 // Probe is one way to ask an address whether it works. It is safe for
 // concurrent use.
 type Probe interface {
-	// Check asks address ("host:port") until ctx ends and returns nil if it
-	// works. Else the error says what is wrong in a few words, and the same words
-	// as long as the same is wrong.
-	Check(ctx context.Context, address string) error
+	// Check asks the target until ctx ends and returns nil if it works. Else the
+	// error says what is wrong in a few words, and the same words as long as the
+	// same is wrong.
+	Check(ctx context.Context, t Target) error
 	// Forget closes what was kept for an address that is no longer checked.
 	Forget(address string)
 	// Close closes what was kept for any address.
@@ -27,14 +27,22 @@ type Probe interface {
 	String() string
 }
 
+// Target is what a probe connects to.
+type Target struct {
+	Address string // "host:port"
+	// Control is that of net.Dialer: it may refuse what the host is resolved to.
+	// May be nil.
+	Control func(ctx context.Context, network, address string, c syscall.RawConn) error
+}
+
 // dialer opens the connections of checks, which are never those of requests.
 type dialer struct {
 	tls *tls.Config // nil: plain
 }
 
-// dial connects to address, and shakes hands where TLS is spoken.
-func (d dialer) dial(ctx context.Context, address string) (net.Conn, error) {
-	connection, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+// dial connects to the target, and shakes hands where TLS is spoken.
+func (d dialer) dial(ctx context.Context, t Target) (net.Conn, error) {
+	connection, err := (&net.Dialer{ControlContext: t.Control}).DialContext(ctx, "tcp", t.Address)
 	if err != nil {
 		return nil, failure("connect", err)
 	}
@@ -44,7 +52,7 @@ func (d dialer) dial(ctx context.Context, address string) (net.Conn, error) {
 	config := d.tls
 	if config.ServerName == "" {
 		config = config.Clone()
-		if config.ServerName, _, err = net.SplitHostPort(address); err != nil {
+		if config.ServerName, _, err = net.SplitHostPort(t.Address); err != nil {
 			return nil, failure("connect", err)
 		}
 	}

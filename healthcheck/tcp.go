@@ -37,9 +37,9 @@ func (t *TCP) Forget(string) {}
 // Close does nothing: no connection is kept.
 func (t *TCP) Close() {}
 
-// Check connects to address.
-func (t *TCP) Check(ctx context.Context, address string) error {
-	connection, err := t.dialer.dial(ctx, address)
+// Check connects to the target.
+func (t *TCP) Check(ctx context.Context, target Target) error {
+	connection, err := t.dialer.dial(ctx, target)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,3 @@
-// Package locality tells the addresses of this machine from those of others.
 package locality
 
 import (
@@ -6,8 +5,8 @@ import (
 	"strings"
 )
 
-// kind returns the word for an address that each machine has for itself, or "".
-// It is not an IPv4 address in the form of an IPv6 one.
+// kind returns the word for an address that each machine has for itself, or "". IPv4
+// comes as such, not in the form of IPv6.
 func kind(ip netip.Addr) string {
 	switch {
 	case ip.IsLoopback():
@@ -35,4 +34,10 @@ func Ambiguous(host string) bool {
 func isLocalhost(name string) bool {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
 	return name == "localhost" || strings.HasSuffix(name, ".localhost")
+}
+
+// plain returns an address as the rules compare it: without a zone, and IPv4 as
+// such.
+func plain(to netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(to.Addr().Unmap().WithZone(""), to.Port())
 }

@@ -41,6 +41,7 @@ func (o TransportOptions) withDefaults() TransportOptions {
 // ones, of which the last used is the first to be used again. It implements
 // [balancer.Transport] and is safe for concurrent use.
 type Transport struct {
+	peer    *balancer.Peer
 	address string
 	options TransportOptions
 	sweeper *sweeper
@@ -60,7 +61,7 @@ func (s *Server) NewTransport(o TransportOptions) func(*balancer.Peer) balancer.
 	o = o.withDefaults()
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &Transport{
-			address: p.Address(), options: o, sweeper: s.sweeper,
+			peer: p, address: p.Address(), options: o, sweeper: s.sweeper,
 			open: make(map[*upstreamConn]struct{}),
 		}
 		s.sweeper.addTransport(t)
@@ -94,8 +95,9 @@ func (t *Transport) lend(u *upstreamConn, picked time.Time) {
 
 // dial opens a new connection within timeout.
 func (t *Transport) dial(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*upstreamConn, error) {
-	dialer := net.Dialer{Timeout: timeout}
+	dialer := net.Dialer{Timeout: timeout, ControlContext: t.peer.Control}
 	conn, err := dialer.DialContext(ctx, "tcp", t.address)
+	t.peer.NoteRefusal(err)
 	if err != nil {
 		return nil, err
 	}

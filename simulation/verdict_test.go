@@ -32,10 +32,10 @@ func (p *probe) Forget(string)  {}
 func (p *probe) Close()         {}
 func (p *probe) String() string { return "simulated check" }
 
-func (p *probe) Check(ctx context.Context, address string) error {
+func (p *probe) Check(ctx context.Context, t healthcheck.Target) error {
 	begin := time.Now()
-	err := p.service.w.probe(ctx, address)
-	p.service.checked(address, begin, err == nil)
+	err := p.service.w.probe(ctx, t.Address)
+	p.service.checked(t.Address, begin, err == nil)
 	return err
 }
 

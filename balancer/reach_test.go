@@ -1,0 +1,108 @@
+package balancer
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"sluice/discovery"
+)
+
+// closedPort refuses connections to one port, whatever the host.
+func closedPort(port *atomic.Uint32) func(discovery.Instance, netip.AddrPort) error {
+	return func(_ discovery.Instance, to netip.AddrPort) error {
+		if uint32(to.Port()) == port.Load() {
+			return errors.New("closed")
+		}
+		return nil
+	}
+}
+
+func TestAnAddressThatMayNotBeConnectedTo(t *testing.T) {
+	var closed atomic.Uint32
+	var refused []string
+	closed.Store(10001)
+	p := newTestPool(t, Options{
+		PanicThreshold: 1, MayConnect: closedPort(&closed),
+		Notify: func(e Event) {
+			if e.Kind == EventRefused {
+				refused = append(refused, e.Peer.ID.ID+": "+e.Detail)
+			}
+		},
+	})
+	p.Apply(instances(2))
+	good, bad := peerOf(t, p, instance(0, 1)), peerOf(t, p, instance(1, 1))
+	expect := func(what string, state State, used bool, reasons ...string) {
+		t.Helper()
+		if bad.State() != state || bad.Used() != used || !slices.Equal(bad.Reasons(), reasons) {
+			t.Errorf("%s: %v, used %v, %q", what, bad.State(), bad.Used(), bad.Reasons())
+		}
+	}
+	expect("from the start", StateUnhealthy, false, "address: closed")
+
+	// In panic, with everything else against the other one too, it is not used.
+	p.SetReason(good.ID, ReasonActive, true, "")
+	if !p.Snapshot().Panic {
+		t.Error("no panic")
+	}
+	expect("in panic", StateUnhealthy, false, "address: closed")
+	p.SetReason(good.ID, ReasonActive, false, "")
+
+	if err := p.Reconfigure(Options{Policy: PolicyRandom}); err != nil {
+		t.Fatal(err)
+	}
+	expect("with other options", StateUnhealthy, false, "address: closed")
+
+	closed.Store(0)
+	expect("before it is asked again", StateUnhealthy, false, "address: closed")
+	p.Readmit()
+	expect("once it is open", StateUp, true)
+	closed.Store(10001)
+	p.Readmit()
+	p.Readmit()
+	expect("closed again", StateUnhealthy, false, "address: closed")
+	if want := []string{"star-0001: closed"}; !slices.Equal(refused, want) {
+		t.Errorf("told %q, want %q", refused, want)
+	}
+}
+
+// What a name stands for is known to who connects.
+func TestANameThatMayNotBeConnectedTo(t *testing.T) {
+	var closed atomic.Uint32
+	told := 0
+	closed.Store(80)
+	p := newTestPool(t, Options{MayConnect: closedPort(&closed), Notify: func(e Event) {
+		if e.Kind == EventRefused {
+			told++
+		}
+	}})
+	i := discovery.Instance{Service: "star", ID: "star-1", Address: "evil.example", Port: 80, Weight: 1}
+	p.Apply([]discovery.Instance{i})
+	peer := peerOf(t, p, i)
+	if peer.State() != StateUp || peer.Reasons() != nil {
+		t.Errorf("before it is resolved: %v %q", peer.State(), peer.Reasons())
+	}
+	err := peer.Control(t.Context(), "tcp4", "127.0.0.1:80", nil)
+	if err == nil {
+		t.Fatal("it may be connected to")
+	}
+	peer.NoteRefusal(&net.OpError{Op: "dial", Err: err})
+	peer.NoteRefusal(&net.OpError{Op: "dial", Err: err})
+	if want := []string{"address: closed"}; !slices.Equal(peer.Reasons(), want) {
+		t.Errorf("refused: %q, want %q", peer.Reasons(), want)
+	}
+	p.Readmit()
+	if len(peer.Reasons()) != 1 {
+		t.Errorf("asked again without an address: %q", peer.Reasons())
+	}
+	peer.NoteRefusal(peer.Control(t.Context(), "tcp6", "[2001:db8::1%eth0]:81", nil))
+	if peer.Reasons() != nil {
+		t.Errorf("resolved to another one: %q", peer.Reasons())
+	}
+	if told != 1 {
+		t.Errorf("told %d times", told)
+	}
+}

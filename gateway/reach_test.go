@@ -1,0 +1,133 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/admin"
+	"sluice/discovery/discoverytest"
+)
+
+// at puts an instance at an address, under an id that says so.
+func at(host string, port int) *api.ServiceEntry {
+	e := discoverytest.Instance("star", host, port)
+	e.Service.Address = host
+	return e
+}
+
+// peer returns the peer of the id.
+func (r *running) peer(id string) admin.Peer {
+	for _, p := range r.peers() {
+		if p.ID == id {
+			return p
+		}
+	}
+	return admin.Peer{}
+}
+
+const fromConsul = "consul: { addresses: [%q] }\nservices: { star: { consul: {}, balance: { policy: round_robin } } }\nroutes: [{ service: star }]"
+
+// Whoever registers an instance must not publish the admin API by that.
+func TestNoRequestReachesAListenerOfItsOwn(t *testing.T) {
+	consul := discoverytest.Start(t)
+	good := port(t, origin(t, "star"))
+	consul.Set("star", discoverytest.Instance("star", "good", good))
+	r := start(t, fmt.Sprintf(fromConsul, consul.URL()))
+	adminPort, webPort := port(t, r.Address("admin").String()), port(t, r.Address("web").String())
+	literal := []string{"127.0.0.1", "::ffff:127.0.0.1", "0.0.0.0", "::"}
+	entries := []*api.ServiceEntry{discoverytest.Instance("star", "good", good), at("localhost", adminPort), at("LOCALHOST", webPort)}
+	for _, host := range literal {
+		entries = append(entries, at(host, adminPort))
+	}
+	consul.Set("star", entries...)
+	r.await("all are known", func() bool { return len(r.peers()) == len(entries) })
+
+	for range 10 * len(entries) {
+		request, _ := http.NewRequest(http.MethodPost, "http://"+r.Address("web").String()+"/api/peers/star/good/drain", nil)
+		request.Host = r.Address("admin").String()
+		if status, body := r.do(request); status != http.StatusOK || body != "star" {
+			t.Fatalf("got %d %q", status, body)
+		}
+	}
+	if p := r.peer("good"); p.State != "up" || len(p.Reasons) > 0 {
+		t.Errorf("the good one: %+v", p)
+	}
+	for _, host := range literal {
+		if p := r.peer(host); p.State != "unhealthy" || p.Used || len(p.Reasons) != 1 || !strings.HasSuffix(p.Reasons[0], `is the listener "admin" of sluice itself`) {
+			t.Errorf("%s: %+v", host, p)
+		}
+	}
+	for host, listener := range map[string]string{"localhost": "admin", "LOCALHOST": "web"} {
+		want := fmt.Sprintf(`is the listener %q of sluice itself`, listener)
+		if p := r.peer(host); !slices.ContainsFunc(p.Reasons, func(why string) bool { return strings.HasPrefix(why, "address: ") && strings.HasSuffix(why, want) }) || p.Failures == 0 {
+			t.Errorf("%s: %+v", host, p)
+		}
+	}
+	r.await("the log tells", func() bool {
+		return strings.Count(r.log.String(), `"message":"peer refused: no request may go to its address"`) == len(entries)-1
+	})
+}
+
+// An operator may have made a mistake, too.
+func TestAFixedPeerIsNoListenerEither(t *testing.T) {
+	a := origin(t, "a")
+	r := start(t, static("a", a))
+	r.write(static("a", r.Address("admin").String(), "b", a))
+	r.awaitRevision(2)
+	if status, body := r.get("/api/peers"); status != http.StatusServiceUnavailable {
+		t.Errorf("got %d %q", status, body)
+	}
+	if status, body := r.get("/b"); status != 200 || body != "a" {
+		t.Errorf("got %d %q", status, body)
+	}
+}
+
+// 127.0.0.1 in a registry is the machine that registered it.
+func TestALoopbackAddressOfAnotherMachine(t *testing.T) {
+	consul := discoverytest.Start(t)
+	private := port(t, origin(t, "for this machine only"))
+	consul.Set("star", discoverytest.OnNode(at("127.0.0.1", private), "web-2", "198.51.100.7"), discoverytest.OnNode(at("localhost", private), "web-2", "198.51.100.7"))
+	text := fmt.Sprintf(fromConsul, consul.URL())
+	r := start(t, text)
+	for range 10 {
+		if status, body := r.get("/"); status < 500 {
+			t.Fatalf("got %d %q", status, body)
+		}
+	}
+	want := "address: 127.0.0.1 is a loopback address, and it is not known that node web-2 (198.51.100.7) is this machine"
+	for _, host := range []string{"127.0.0.1", "localhost"} {
+		if p := r.peer(host); !slices.Contains(p.Reasons, want) {
+			t.Errorf("%s: %+v", host, p)
+		}
+	}
+
+	r.write(strings.Replace(text, "] }", "], allow_local: true }", 1))
+	r.awaitRevision(2)
+	if status, body := r.get("/"); status != 200 || body != "for this machine only" {
+		t.Errorf("with allow_local: got %d %q", status, body)
+	}
+	r.write(text)
+	r.awaitRevision(3)
+	if p := r.peer("127.0.0.1"); p.Used || !slices.Contains(p.Reasons, want) {
+		t.Errorf("without it again: %+v", p)
+	}
+}
+
+func TestActiveChecksDoNotReachAListener(t *testing.T) {
+	consul := discoverytest.Start(t)
+	good := port(t, origin(t, "star"))
+	consul.Set("star", discoverytest.Instance("star", "good", good))
+	r := start(t, strings.Replace(fmt.Sprintf(fromConsul, consul.URL()), "consul: {},", "consul: {}, health: { active: { path: /healthz, interval: 10ms } },", 1))
+	consul.Set("star", discoverytest.Instance("star", "good", good), at("localhost", port(t, r.Address("admin").String())))
+	r.await("it is found out", func() bool {
+		p := r.peer("localhost")
+		return p.State == "unhealthy" && slices.ContainsFunc(p.Reasons, func(why string) bool {
+			return strings.HasPrefix(why, "active: http GET /healthz: connect: ") && strings.HasSuffix(why, `is the listener "admin" of sluice itself`)
+		})
+	})
+}
