@@ -15,10 +15,9 @@ const DefaultOverprovisioning = 1.4
 // Selector says which instances belong to a tier: those that meet every
 // condition. One that is empty is met by all.
 type Selector struct {
-	Tags        []string          // all of these
-	Meta        map[string]string // all of these
-	Datacenters []string          // one of these
-	Nodes       []string          // one of these
+	Tags  []string          // all of these
+	Meta  map[string]string // all of these
+	Nodes []string          // one of these
 }
 
 // selects reports whether i meets the conditions.
@@ -33,14 +32,11 @@ func (s *Selector) selects(i *discovery.Instance) bool {
 			return false
 		}
 	}
-	return oneOf(s.Datacenters, i.Datacenter) && oneOf(s.Nodes, i.Node)
+	return len(s.Nodes) == 0 || slices.Contains(s.Nodes, i.Node)
 }
 
-func oneOf(list []string, s string) bool { return len(list) == 0 || slices.Contains(list, s) }
-
 func (s *Selector) equal(o *Selector) bool {
-	return slices.Equal(s.Tags, o.Tags) && maps.Equal(s.Meta, o.Meta) &&
-		slices.Equal(s.Datacenters, o.Datacenters) && slices.Equal(s.Nodes, o.Nodes)
+	return slices.Equal(s.Tags, o.Tags) && maps.Equal(s.Meta, o.Meta) && slices.Equal(s.Nodes, o.Nodes)
 }
 
 func checkTiers(tiers []Selector, overprovisioning float64) error {

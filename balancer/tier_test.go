@@ -92,12 +92,11 @@ func TestSelectors(t *testing.T) {
 	}
 	f(true, Selector{})
 	f(true, Selector{Tags: []string{"backup"}})
-	f(true, Selector{Tags: []string{"backup", "v1"}, Meta: map[string]string{"zone": "b"}, Datacenters: []string{"dc2", "dc1"}, Nodes: []string{"n1"}})
+	f(true, Selector{Tags: []string{"backup", "v1"}, Meta: map[string]string{"zone": "b"}, Nodes: []string{"n1"}})
 	f(false, Selector{Tags: []string{"backup", "v2"}})
 	f(false, Selector{Meta: map[string]string{"zone": "a"}})
 	f(true, Selector{Meta: map[string]string{"empty": ""}})
 	f(false, Selector{Meta: map[string]string{"missing": ""}})
-	f(false, Selector{Datacenters: []string{"dc2"}})
 	f(false, Selector{Tags: []string{"v1"}, Nodes: []string{"n2"}})
 }
 

@@ -35,10 +35,9 @@ const defaultHashKey = "client_address"
 
 // Tier selects the peers of one tier: those that meet every condition given.
 type Tier struct {
-	Tags        []string `key:"tags"`               // all of them
-	Meta        []string `key:"meta" format:"meta"` // "KEY=VALUE", all of them
-	Datacenters []string `key:"datacenters"`        // one of them
-	Nodes       []string `key:"nodes"`              // one of them; LocalNode stands for this machine
+	Tags  []string `key:"tags"`               // all of them
+	Meta  []string `key:"meta" format:"meta"` // "KEY=VALUE", all of them
+	Nodes []string `key:"nodes"`              // one of them; LocalNode stands for this machine
 }
 
 // LocalNode stands for the name of this machine in Tier.Nodes.
@@ -80,7 +79,7 @@ func (d *decoder) balance(b *Balance, key string) {
 		d.once(first, fmt.Sprint(t), fmt.Sprintf("%s.tiers[%d]", key, i), "")
 		if reflect.DeepEqual(t, Tier{}) {
 			at := fmt.Sprintf("%s.tiers[%d]", key, i)
-			d.fail(d.place(at), at, "", "without a condition: want tags, meta, datacenters or nodes; peers that no tier selects are in one more, the last")
+			d.fail(d.place(at), at, "", "without a condition: want tags, meta or nodes; peers that no tier selects are in one more, the last")
 		}
 	}
 	d.subset(b, key)

@@ -165,7 +165,6 @@ type ConsulService struct {
 	Namespace   string   `key:"namespace"` // empty: consul.namespace; Consul Enterprise
 	Partition   string   `key:"partition"` // empty: consul.partition; Consul Enterprise
 	Peer        string   `key:"peer"`      // a cluster that exports the service
-	Near        string   `key:"near"`      // a node, or "_agent"
 
 	Consistency string `key:"consistency" oneof:"default|stale|consistent"` // empty: consul.consistency; never empty once loaded
 	Cached      bool   `key:"cached" default:"false"`

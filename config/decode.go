@@ -214,6 +214,10 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, key string) {
 		if _, left := values[p.name]; !left {
 			continue
 		}
+		if why := goneKey(join(key, p.name)); why != "" {
+			d.fail(d.placeOf(p.key), join(key, p.name), "", why)
+			continue
+		}
 		want := "unknown key"
 		if word := suggest(p.name, known); word != "" {
 			want += fmt.Sprintf(", did you mean %q?", word)

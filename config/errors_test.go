@@ -25,7 +25,7 @@ routes:
 	want := []string{
 		`sluice.yaml:1: log.level: value "inof": want one of debug, info, warn, error (did you mean info?)`,
 		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, admin, listeners, client, consul, catalog, services, routes, shutdown, health)`,
-		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, prepared_query, poll, tags, filter, passing_only, datacenters, min_healthy, namespace, partition, peer, near, consistency, cached, empty_hold, keep_answering)`,
+		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, prepared_query, poll, tags, filter, passing_only, datacenters, min_healthy, namespace, partition, peer, consistency, cached, empty_hold, keep_answering)`,
 		`sluice.yaml:7: services.star.timeouts.connect: value "5": want a duration with a unit (ms, s, m, h), from 1ms to 10m`,
 		`sluice.yaml:8: services.star.retry.attempts: value "9": want a whole number from 1 to 5`,
 		`sluice.yaml:9: services.star: given twice, first in line 5`,
@@ -108,6 +108,9 @@ func TestRefusals(t *testing.T) {
 			"sluice.yaml:1: services.star.consul.datacenters: not allowed beside prepared_query, which decides on that itself"}},
 		{"cached and consistent", "services: { star: { consul: { cached: true, consistency: consistent } } }\nroutes: [{ service: star }]", []string{
 			`sluice.yaml:1: services.star.consul.cached: value "true": not allowed with consistency: consistent`}},
+		{"keys that there were once", "services: { star: { consul: { near: _agent }, balance: { tiers: [{ nodes: [local], datacenters: [dc1] }] } } }\nroutes: [{ service: star }]", []string{
+			"sluice.yaml:1: services.star.consul.near: no such key any more: requests go to all instances, in whatever order Consul lists them; for those nearby first use balance.tiers, such as [{nodes: [local]}]",
+			"sluice.yaml:1: services.star.balance.tiers[0].datacenters: no such key any more: all peers of a service are of one data centre at a time; consul.datacenters says in which order"}},
 		{"a data centre twice", "services: { star: { consul: { datacenters: [a, b, a] } } }\nroutes: [{ service: star }]", []string{
 			`sluice.yaml:1: services.star.consul.datacenters[2]: value "a": the same as services.star.consul.datacenters[0] at sluice.yaml:1`}},
 		{"an agent twice", `consul: { addresses: ["http://a:1", "a:2", "a:1"] }` + tail, []string{

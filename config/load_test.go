@@ -107,7 +107,7 @@ consul:
 services:
   star:
     consul: { service: Star, tags: [v1, 2], filter: 'Service.Meta.a == "b"', passing_only: true, empty_hold: 0s, keep_answering: 90m,
-      datacenters: [dc2, dc1], min_healthy: 3, namespace: team, partition: part, peer: cluster-2, near: _agent, consistency: stale, cached: true }
+      datacenters: [dc2, dc1], min_healthy: 3, namespace: team, partition: part, peer: cluster-2, consistency: stale, cached: true }
     balance: { policy: round_robin }
     timeouts: { connect: 250ms, response_header: 1m30s, idle: 1h, tunnel: 2h }
     keepalive: { idle: 1m, max: 8 }
@@ -156,7 +156,7 @@ health: { max_checks: 9 }
 			"star": {
 				Consul: &ConsulService{Service: "Star", Poll: 5 * time.Second, Tags: []string{"v1", "2"}, Filter: `Service.Meta.a == "b"`,
 					PassingOnly: true, Datacenters: []string{"dc2", "dc1"}, MinHealthy: 3, Namespace: "team", Partition: "part",
-					Peer: "cluster-2", Near: "_agent", Consistency: "stale", Cached: true, EmptyHold: new(time.Duration(0)), KeepAnswering: new(90 * time.Minute)},
+					Peer: "cluster-2", Consistency: "stale", Cached: true, EmptyHold: new(time.Duration(0)), KeepAnswering: new(90 * time.Minute)},
 				Balance:     starBalance,
 				Timeouts:    Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour, Tunnel: 2 * time.Hour},
 				Keepalive:   Keepalive{Idle: time.Minute, Max: 8},

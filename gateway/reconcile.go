@@ -52,7 +52,6 @@ func ServiceOptions(s config.ConsulService, c config.Consul) consul.ServiceOptio
 		Namespace:     s.Namespace,
 		Partition:     s.Partition,
 		Peer:          s.Peer,
-		Near:          s.Near,
 		Consistency:   consul.Consistency(s.Consistency),
 		Cached:        s.Cached,
 		Wait:          c.Wait,

@@ -17,7 +17,7 @@ import (
 func tiersOf(tiers []config.Tier) []balancer.Selector {
 	var selectors []balancer.Selector
 	for _, t := range tiers {
-		s := balancer.Selector{Tags: t.Tags, Datacenters: t.Datacenters}
+		s := balancer.Selector{Tags: t.Tags}
 		for _, node := range t.Nodes {
 			if node == config.LocalNode {
 				node, _ = os.Hostname() // "" selects nobody

@@ -32,10 +32,10 @@ func TestTiersAndSubsets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := tiersOf([]config.Tier{{Nodes: []string{"local", "n2"}}, {Tags: []string{"a"}, Meta: []string{"zone=b", "x=y=z"}, Datacenters: []string{"dc1"}}})
+	got := tiersOf([]config.Tier{{Nodes: []string{"local", "n2"}}, {Tags: []string{"a"}, Meta: []string{"zone=b", "x=y=z"}}})
 	want := []balancer.Selector{
 		{Nodes: []string{host, "n2"}},
-		{Tags: []string{"a"}, Meta: map[string]string{"zone": "b", "x": "y=z"}, Datacenters: []string{"dc1"}},
+		{Tags: []string{"a"}, Meta: map[string]string{"zone": "b", "x": "y=z"}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)

@@ -29,9 +29,6 @@ var possibleTiers = []tier{
 	{balancer.Selector{Tags: []string{"canary"}, Meta: map[string]string{"zone": "b"}}, func(i discovery.Instance) bool {
 		return i.Meta["zone"] == "b" && slices.Contains(i.Tags, "canary")
 	}},
-	{balancer.Selector{Datacenters: []string{"dc2", "dc1"}}, func(i discovery.Instance) bool {
-		return i.Datacenter != "dc3"
-	}},
 	{balancer.Selector{Nodes: []string{"node-0"}}, func(i discovery.Instance) bool { return i.Node == "node-0" }},
 }
 

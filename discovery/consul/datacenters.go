@@ -14,6 +14,10 @@ import (
 // must have had enough instances in service before it is used again.
 const datacenterCalm = 10 * time.Second
 
+// datacenterPatience is how long a data centre may fail to answer, while another
+// one answers, before it counts as having no instance in service.
+const datacenterPatience = time.Minute
+
 // datacenters watches a service in several data centres, each as a service of
 // its own, and reports the set of one of them.
 type datacenters struct {
@@ -87,7 +91,8 @@ type branch struct {
 	index    uint64
 	err      error     // of the last query; nil: it was answered
 	asked    bool      // there was a query
-	enough   time.Time // since when minHealthy are in service; zero: they are not
+	since    time.Time // when err became nil, or the first one after it had been
+	enough   time.Time // since when it answers and has minHealthy in service; zero: they are not
 	failing  bool      // it was logged
 }
 
@@ -136,7 +141,8 @@ func (b *branch) Hold(held, unlisted int) {
 // Succeeded implements reporter.
 func (b *branch) Succeeded(index uint64) {
 	b.mu.Lock()
-	b.index, b.err, b.asked = index, nil, true
+	b.index = index
+	b.answered(nil)
 	b.mu.Unlock()
 	b.wake()
 }
@@ -144,9 +150,55 @@ func (b *branch) Succeeded(index uint64) {
 // Failed implements reporter.
 func (b *branch) Failed(err error) {
 	b.mu.Lock()
-	b.err, b.asked = err, true
+	b.answered(err)
 	b.mu.Unlock()
 	b.wake()
+}
+
+// answered takes in how a query ended. It needs mu.
+func (b *branch) answered(err error) {
+	if !b.asked || (err == nil) != (b.err == nil) {
+		b.since = time.Now()
+		if !b.enough.IsZero() {
+			b.enough = b.since
+		}
+	}
+	b.err, b.asked = err, true
+}
+
+// silent reports whether the data centre counts as having nothing in service, for
+// it cannot be reached although another one can, and if not, after what time it
+// may; 0: not as things are. What is wrong when none of them answers is wrong
+// with all. It needs mu.
+func (b *branch) silent(now time.Time) (bool, time.Duration) {
+	if b.err == nil {
+		return false, 0
+	}
+	wait := time.Duration(0)
+	for _, o := range b.branches {
+		if !o.asked || o.err != nil {
+			continue
+		}
+		// If it did not answer either until now, this one may be next to do so.
+		since := b.since
+		if o.since.After(since) {
+			since = o.since
+		}
+		left := datacenterPatience - now.Sub(since)
+		if left <= 0 {
+			return true, 0
+		}
+		wait = sooner(wait, left)
+	}
+	return false, wait
+}
+
+// sooner returns the shorter one of two times to wait, of which 0 is none.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
 }
 
 // wake has the choice made again.
@@ -192,7 +244,8 @@ func (c *choice) choose(now time.Time) (wait time.Duration) {
 	if best != c.used {
 		if c.used >= 0 {
 			c.log.Warn().Str("datacenter", c.branches[best].datacenter).Str("instead_of", c.branches[c.used].datacenter).
-				Int("instances", c.branches[best].serving).Msg("the instances of another data centre are used from now on")
+				AnErr("unreachable", c.branches[c.used].err).Int("instances", c.branches[best].serving).
+				Msg("the instances of another data centre are used from now on")
 		}
 		c.used = best
 	}
@@ -230,9 +283,10 @@ func (c *choice) tell(used *branch) {
 }
 
 // best returns the place of the data centre to use, -1 while it is too early to
-// tell. It needs mu.
+// tell, and after what time that may change by itself; 0: not at all. It needs mu.
 func (c *choice) best(now time.Time) (place int, wait time.Duration) {
-	most := -1
+	best, most := -1, -1
+	inUse := c.used >= 0 && c.branches[c.used].suffices(now)
 	for n, b := range c.branches {
 		if b.serving < 0 {
 			if !b.asked && c.used < 0 {
@@ -240,19 +294,32 @@ func (c *choice) best(now time.Time) (place int, wait time.Duration) {
 			}
 			continue
 		}
-		if !b.enough.IsZero() {
-			// Back to a preferred one only after a calm; away from one at once.
-			if since := now.Sub(b.enough); c.used > n && since < datacenterCalm && !c.branches[c.used].enough.IsZero() {
-				if wait == 0 {
-					wait = datacenterCalm - since
-				}
-				continue
-			}
-			return n, wait
+		silent, until := b.silent(now)
+		wait = sooner(wait, until)
+		serving := b.serving
+		if silent {
+			serving = 0
 		}
-		if most < 0 || b.serving > c.branches[most].serving {
-			most = n
+		if b.suffices(now) {
+			// Back to a preferred one only after a calm; away from one at once.
+			since := now.Sub(b.enough)
+			if !inUse || c.used <= n || since >= datacenterCalm {
+				return n, wait
+			}
+			wait = sooner(wait, datacenterCalm-since)
+			continue
+		}
+		// With nothing in service anywhere, what was there last may still be.
+		if serving > most || most == 0 && b.serving > c.branches[best].serving {
+			best, most = n, serving
 		}
 	}
-	return most, wait
+	return best, wait
+}
+
+// suffices reports whether the data centre has enough instances in service. It
+// needs mu.
+func (b *branch) suffices(now time.Time) bool {
+	silent, _ := b.silent(now)
+	return !silent && !b.enough.IsZero()
 }

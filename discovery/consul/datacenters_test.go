@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,30 +90,105 @@ func TestFlappingDatacenterIsNotUsed(t *testing.T) {
 	})
 }
 
-func TestUnreachableDatacenterKeepsItsInstances(t *testing.T) {
+// cut makes these data centres unreachable.
+func (b *bubble) cut(datacenters ...string) {
+	b.Break(discoverytest.Fault{Status: 500, Body: "No path to datacenter", Only: func(r discoverytest.Request) bool {
+		return slices.Contains(datacenters, r.Datacenter)
+	}})
+}
+
+func TestDatacenterThatIsUnreachableForAMinuteCountsAsEmpty(t *testing.T) {
 	watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
-		b.Break(discoverytest.Fault{Status: 500, Body: "No path to datacenter", Only: func(r discoverytest.Request) bool { return r.Datacenter == "dc1" }})
-		b.expect(60 * sec)
+		b.cut("dc1")
+		b.expect(61*sec - ms)
 		if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, "No path to datacenter") {
 			t.Errorf("status %+v", s)
 		}
-		if b.Probes() > 60 {
+		b.expect(62*sec, "1m1s: x y")
+		if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, "No path to datacenter") {
+			t.Errorf("what is preferred cannot be watched: status %+v", s)
+		}
+		if log := b.log.String(); !strings.Contains(log, `"unreachable":`) || strings.Count(log, "another data centre are used") != 1 {
+			t.Errorf("the log does not say once what is wrong:\n%s", log)
+		}
+		b.expect(2 * time.Hour)
+		if b.Probes() > 2*3600 {
 			t.Errorf("%d probes: the agent is suspected", b.Probes())
 		}
 		b.Heal()
-		b.at(70 * sec)
+		b.expectOne(2*time.Hour+datacenterCalm, 2*time.Hour+datacenterCalm+10*sec, "a b")
 		if s := b.status(); s.State != discovery.WatchFresh {
 			t.Errorf("status %+v", s)
 		}
-		b.Break(discoverytest.Fault{Status: 500, Body: "No path to datacenter", Only: func(r discoverytest.Request) bool { return r.Datacenter == "dc2" }})
-		b.at(140 * sec)
-		if s := b.status(); s.State != discovery.WatchFresh {
-			t.Errorf("one in reserve is unreachable: %+v", s)
-		}
-		if got := strings.Count(b.log.String(), "in reserve cannot be watched"); got != 1 {
-			t.Errorf("%d lines about it, want one:\n%s", got, b.log.String())
-		}
+	})
+}
+
+func TestUnreachableDatacenterKeepsItsInstancesUnlessAnotherHasMore(t *testing.T) {
+	t.Run("nothing answers", func(t *testing.T) {
+		watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
+			b.expect(sec, "0s: a b")
+			b.cut("dc1", "dc2")
+			b.expect(2 * time.Hour)
+			b.Heal()
+			b.expect(3 * time.Hour)
+		})
+	})
+	t.Run("the other one answers again first", func(t *testing.T) {
+		watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
+			b.expect(sec, "0s: a b")
+			b.cut("dc1", "dc2")
+			b.at(time.Hour)
+			b.cut("dc1")
+			b.expect(time.Hour + 50*sec)
+			b.Heal()
+			b.expect(2 * time.Hour)
+			b.cut("dc1", "dc2")
+			b.at(3 * time.Hour)
+			b.cut("dc1")
+			b.expectOne(3*time.Hour+60*sec, 3*time.Hour+75*sec, "x y")
+		})
+	})
+	t.Run("the other one has nothing", func(t *testing.T) {
+		watchInBubble(t, twoDatacenters, inTwo("a b", "x:critical"), func(t *testing.T, b *bubble) {
+			b.expect(sec, "0s: a b")
+			b.cut("dc1")
+			b.expect(10 * time.Minute)
+			b.setIn("dc2", "x")
+			b.expect(11*time.Minute, "10m0s: x") // less than min_healthy, but more than nothing
+			b.setIn("dc2", "x:critical")
+			b.expect(12*time.Minute, "11m0s: a b") // better than none that may be there
+		})
+	})
+	t.Run("short outages", func(t *testing.T) {
+		watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
+			b.expect(sec, "0s: a b")
+			for n := range 20 {
+				begin := time.Duration(1+2*n) * time.Minute
+				b.at(begin)
+				b.cut("dc1")
+				b.at(begin + 45*sec)
+				b.Heal()
+			}
+			b.expect(45 * time.Minute)
+		})
+	})
+	t.Run("one in reserve", func(t *testing.T) {
+		watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
+			b.expect(sec, "0s: a b")
+			b.cut("dc2")
+			b.expect(10 * time.Minute)
+			if s := b.status(); s.State != discovery.WatchFresh {
+				t.Errorf("status %+v", s)
+			}
+			if got := strings.Count(b.log.String(), "in reserve cannot be watched"); got != 1 {
+				t.Errorf("%d lines about it, want one:\n%s", got, b.log.String())
+			}
+			b.setIn("dc1", "a b:critical")
+			b.expect(11*time.Minute, "10m0s: a b:critical") // what dc2 had may not be there any more
+			b.setIn("dc1", "a:critical b:critical")
+			b.expect(12*time.Minute, "11m0s: x y") // better than none
+		})
 	})
 }
 

@@ -51,7 +51,7 @@ type Skipped struct {
 
 // Health asks once, without blocking, for all instances of o.Service, or for
 // the result of o.PreparedQuery. Of several data centres it gives the answer of
-// the one that a source would use.
+// the one that a source would use that begins now.
 func (c *Client) Health(ctx context.Context, o ServiceOptions) (Answer, error) {
 	if err := c.gate.enter(ctx); err != nil {
 		return Answer{}, err

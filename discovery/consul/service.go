@@ -53,11 +53,12 @@ type ServiceOptions struct {
 
 	// Datacenters are several data centres in order of preference, in place of
 	// Datacenter: the instances are those of the first one that has at least
-	// MinHealthy in service, or else of the one that has the most.
+	// MinHealthy in service, or else of the one that has the most. One that has not
+	// answered for a minute, while another one does, counts as having none.
 	Datacenters []string
 	MinHealthy  int // default 1
 
-	Near      string // sort by distance from this node; "_agent": the agent's own
+	Near      string // "_agent": sort by distance, which takes the answer from the servers instead of the agent's view
 	Namespace string // default the client's; Consul Enterprise
 	Partition string // default the client's; Consul Enterprise
 	Peer      string // a cluster peer that exports the service
