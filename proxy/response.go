@@ -136,7 +136,7 @@ func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer
 		x.bytesOut = 0
 		return x.receiveFailed(u, err, n)
 	}
-	if clean && x.response.Persistent() && (!x.streaming || x.upload.complete()) {
+	if clean && x.response.Persistent() && (!x.streaming || x.upload.complete()) && u.allSent() {
 		u.transport.release(u)
 	} else {
 		u.transport.discard(u)

@@ -78,17 +78,15 @@ func (x *httpExchange) keepBody() bool {
 	if x.upgrade || x.head.ExpectContinue || length < 0 || length > x.service.Retry.BodyBytes {
 		return true
 	}
-	if length <= relayBufferBytes {
-		x.kept = relayBuffers.Get().(*buffer)
-	} else {
-		x.kept = &buffer{make([]byte, length)}
-	}
-	x.body = x.kept.bytes[:length]
-	here := copy(x.body, x.in[x.start+x.headLength:x.end])
-	x.bodyLength, x.bytesIn = here, length
-	for here < len(x.body) {
-		n, err := x.client.read(x.body[here:])
-		here += n
+	x.kept = relayBuffers.Get().(*buffer)
+	here := int64(copy(x.kept.bytes[:min(length, relayBufferBytes)], x.in[x.start+x.headLength:x.end]))
+	x.bodyLength, x.bytesIn = int(here), length
+	for here < length {
+		if here == int64(len(x.kept.bytes)) {
+			x.growKept(length)
+		}
+		n, err := x.client.read(x.kept.bytes[here:min(length, int64(len(x.kept.bytes)))])
+		here += int64(n)
 		if err == nil {
 			continue
 		}
@@ -98,8 +96,19 @@ func (x *httpExchange) keepBody() bool {
 		return false
 	}
 	x.client.disarm()
-	x.streaming = false
+	x.body, x.streaming = x.kept.bytes[:length], false
 	return true
+}
+
+// growKept makes more room for a body of that length, of which no more is taken
+// to be on its way than several times what has come: a client may say anything.
+func (x *httpExchange) growKept(length int64) {
+	full := x.kept
+	x.kept = &buffer{make([]byte, min(length, 4*int64(len(full.bytes))))}
+	copy(x.kept.bytes, full.bytes)
+	if len(full.bytes) == relayBufferBytes {
+		relayBuffers.Put(full)
+	}
 }
 
 // refuse gives an answer of sluice's own and reports whether the connection

@@ -20,8 +20,9 @@ import (
 // without having tried to read only when no byte can have arrived since
 // RawConn.Read was entered:
 //
-//   - to the upstream, f first writes the request and then parks (see
-//     upstreamConn.step);
+//   - to the upstream, f finds the socket quiet, writes the request and then
+//     parks (see upstreamConn.step); on a new connection it tries to read once,
+//     as a peer may speak as soon as it accepts;
 //   - to the client, the whole work of a request is done inside f, so that
 //     RawConn.Read is entered once for many requests (see clientConn.readable).
 //

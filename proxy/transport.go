@@ -124,7 +124,7 @@ func (t *Transport) dial(ctx context.Context, picked time.Time, timeout time.Dur
 func (t *Transport) release(u *upstreamConn) {
 	u.disarm()
 	u.client.Store(nil)
-	u.request, u.body, u.response = nil, nil, nil // they belong to the exchange
+	u.request, u.body, u.response, u.rest = nil, nil, nil, nil // they belong to the exchange
 	u.used = true
 	u.idleUntil = t.sweeper.now() + int64(u.idleTimeout)
 	t.mu.Lock()

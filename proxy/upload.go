@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"sync/atomic"
-	"time"
 
 	"sluice/http1"
 )
@@ -30,18 +29,10 @@ func (l *upload) reset(x *httpExchange) {
 }
 
 // complete reports whether the whole body has been sent. It is called when the
-// response is complete, and gives an upload that is at its last bytes the moment
-// it needs to note that they are sent: a peer may well answer before the
-// goroutine that sent them runs on.
+// response is complete: see endsSoon.
 func (l *upload) complete() bool {
-	if l.ended.Load() || !l.read.Load() {
-		return l.ended.Load()
-	}
-	timer := time.NewTimer(20 * time.Millisecond)
-	defer timer.Stop()
-	select {
-	case <-l.done:
-	case <-timer.C:
+	if !l.ended.Load() && l.read.Load() {
+		endsSoon(l.done)
 	}
 	return l.ended.Load()
 }
@@ -56,8 +47,15 @@ func (l *upload) start(u *upstreamConn, head, response []byte) (n int, sent bool
 		return 0, false, errStale
 	}
 	u.arm(u.transport.sweeper, l.x.service.Timeouts.Idle)
-	if n, err := u.write(head); err != nil {
-		return 0, n > 0, err
+	if written, err := u.write(head); err != nil {
+		if written > 0 || !u.used {
+			u.raw.Control(func(fd uintptr) { n = lastWords(fd, response) })
+		}
+		if n > 0 {
+			l.x.client.linger = true // its body is not read
+			return n, true, nil
+		}
+		return 0, written > 0, err
 	}
 	l.up, l.started, l.done = u, true, make(chan struct{})
 	go l.run()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"os"
@@ -46,6 +47,10 @@ type upstreamConn struct {
 	err      error
 	woken    bool // before all of the request was sent
 
+	// What the socket had no room for at first.
+	rest     chan struct{} // closed when that is sent, or cannot be; nil: there was none
+	restSent bool          // to be read after rest is closed
+
 	patience time.Duration // how long roundTrip waits; 0: until the deadline
 	leavable bool          // roundTrip waits no longer than the peer is trusted
 	picked   time.Time     // when the peer was, for the present exchange
@@ -65,14 +70,20 @@ func newUpstreamConn(t *Transport, conn *net.TCPConn) (*upstreamConn, error) {
 func (u *upstreamConn) close() {
 	u.remove()
 	u.conn.Close()
+	if u.rest != nil {
+		<-u.rest
+	}
 }
 
 // roundTrip sends request, and body after it, and reads the first bytes of the
 // response into response. sent reports whether any byte of the request may have reached the
 // peer. An error without sent is errStale, or that of a socket already dead.
+//
+// The peer may answer before it has got the whole body: then that goes on to be
+// sent, and must not change, until the connection is released or discarded.
 func (u *upstreamConn) roundTrip(request, body, response []byte) (n int, sent bool, err error) {
 	u.request, u.body, u.response, u.sent = request, body, response, false
-	u.n, u.err, u.woken = 0, nil, false
+	u.n, u.err, u.woken, u.rest = 0, nil, false, nil
 	if u.patience > 0 {
 		u.conn.SetReadDeadline(time.Now().Add(u.patience))
 		defer u.conn.SetReadDeadline(time.Time{})
@@ -91,14 +102,58 @@ func (u *upstreamConn) roundTrip(request, body, response []byte) (n int, sent bo
 		case u.err != nil:
 			return 0, u.sent, u.err
 		case len(u.request) > 0: // the socket is full
-			if _, err := u.write(u.request); err != nil {
-				return 0, true, err
+			if u.body != nil || body == nil {
+				u.request = bytes.Clone(u.request) // the response's head takes its place
 			}
-			u.request, u.body = u.body, nil
+			u.sendRest(u.request, u.body)
+			u.request, u.body = nil, nil
 		default:
 			return u.n, true, nil
 		}
 	}
+}
+
+// sendRest sends what is left of a request, in a goroutine of its own: the peer
+// may answer, and read no more, before it has got all.
+func (u *upstreamConn) sendRest(parts ...[]byte) {
+	done := make(chan struct{})
+	u.rest, u.restSent = done, false
+	go func() {
+		defer close(done)
+		for _, b := range parts {
+			if _, err := u.write(b); err != nil {
+				return // what the peer had to say is read by the other goroutine
+			}
+		}
+		u.restSent = true
+	}()
+}
+
+// allSent reports whether the whole request has been sent. It is called when the
+// response is complete: see endsSoon.
+func (u *upstreamConn) allSent() bool {
+	return u.rest == nil || endsSoon(u.rest) && u.restSent
+}
+
+// endsSoon waits a moment for done. A goroutine that sends the last bytes of a
+// request needs it to note that they are sent: a peer may well answer before it
+// runs on.
+func endsSoon(done <-chan struct{}) bool {
+	timer := time.NewTimer(20 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// lastWords reads what the peer sent before it broke off the connection fd, once
+// that was found out by writing: its answer may be among it.
+func lastWords(fd uintptr, response []byte) int {
+	n, _ := receive(fd, response)
+	return n
 }
 
 // noLonger returns why a peer that has got the request is not waited for any
@@ -125,7 +180,8 @@ func (u *upstreamConn) overdue() bool {
 
 // step does what can be done on the socket at once and reports whether
 // roundTrip should go on; otherwise it is called again when there is something
-// to read. It parks without having read only after it has sent.
+// to read. It parks without having read only after it has sent, on a connection
+// that was quiet before: on a new one the peer may have spoken already.
 func (u *upstreamConn) step(fd uintptr) bool {
 	for len(u.request) > 0 {
 		if u.used && !u.sent && !quiet(fd) {
@@ -138,13 +194,18 @@ func (u *upstreamConn) step(fd uintptr) bool {
 		}
 		u.request = u.request[n:]
 		if err != nil && err != errWouldBlock {
-			u.err = err
+			if u.sent || !u.used {
+				u.n = lastWords(fd, u.response)
+			}
+			if u.n == 0 {
+				u.err = err
+			}
 			return true
 		}
 		if len(u.request) > 0 {
 			return true
 		}
-		if u.request, u.body = u.body, nil; len(u.request) == 0 {
+		if u.request, u.body = u.body, nil; len(u.request) == 0 && u.used {
 			return u.overdue()
 		}
 	}

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"io"
+	"net"
 	"testing"
 	"time"
 )
@@ -47,5 +49,37 @@ func TestIdleConnectionPinsNothing(t *testing.T) {
 	eventually(t, "an idle connection", func() bool { idle = p.idleUpstream(); return len(idle) == 1 })
 	if u := idle[0]; u.request != nil || u.body != nil || u.response != nil || u.client.Load() != nil {
 		t.Errorf("it holds %d bytes of a request, %d of its body, %d of a response, a client: %v", cap(u.request), cap(u.body), cap(u.response), u.client.Load() != nil)
+	}
+}
+
+// A peer may answer before it is asked, as one at its limit does when it accepts
+// a connection. Its answer is not waited for in vain where all of it has arrived
+// before roundTrip begins, so that nothing is heard of it any more.
+func TestAnswerAtAccept(t *testing.T) {
+	const busy = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+	answered := make(chan struct{})
+	origin := startOrigin(t, func(c *originConn) bool {
+		io.WriteString(c.Conn, busy)
+		c.Conn.(*net.TCPConn).CloseWrite()
+		close(answered)
+		io.Copy(io.Discard, c.Conn)
+		return false
+	})
+	p := startProxy(t, Options{}, origin.address())
+	transport := p.pool.Snapshot().All[0].Transport.(*Transport)
+	u, err := transport.dial(t.Context(), time.Now(), patience, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer transport.discard(u)
+	<-answered
+	eventually(t, "the answer has arrived", func() bool { return !u.quiet() })
+	u.conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	u.raw.Read(func(uintptr) bool { return false }) // hears of it, and leaves it
+	u.conn.SetReadDeadline(time.Time{})
+	u.arm(transport.sweeper, time.Second)
+	response := make([]byte, 1000)
+	if n, _, err := u.roundTrip([]byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), nil, response); err != nil || string(response[:n]) != busy {
+		t.Errorf("got %q, %v", response[:n], err)
 	}
 }
