@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,10 +20,14 @@ func get(t testing.TB, h http.Handler, path string, header ...string) (int, stri
 	return ask(t, h, http.MethodGet, path, header...)
 }
 
-// ask sends a request with header lines given as name and value in turns.
+// ask sends a request with header lines given as name and value in turns, from this
+// machine if the path is no URL.
 func ask(t testing.TB, h http.Handler, method, path string, header ...string) (int, string) {
 	t.Helper()
 	r := httptest.NewRequest(method, path, nil)
+	if strings.HasPrefix(path, "/") {
+		r.Host = "127.0.0.1:8081"
+	}
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}

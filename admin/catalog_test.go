@@ -2,7 +2,6 @@ package admin
 
 import (
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -21,9 +20,8 @@ func TestCatalog(t *testing.T) {
 	found := false
 	h := New(Options{History: new(config.History), Catalog: func() (consul.CatalogStatus, bool) { return status, found }})
 	ask := func() (int, string) {
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/api/catalog", nil))
-		return w.Code, strings.Join(strings.Fields(w.Body.String()), " ")
+		status, body := get(t, h, "/api/catalog")
+		return status, strings.Join(strings.Fields(body), " ")
 	}
 	if code, body := ask(); code != http.StatusNotFound || !strings.Contains(body, "no catalog") {
 		t.Errorf("without a catalog: %d %s", code, body)

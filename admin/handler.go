@@ -6,8 +6,10 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
 	"strings"
 )
 
@@ -65,16 +67,48 @@ func readOnly(next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// authorized asks for the token if there is one (RFC 6750, section 2.1).
+// authorized asks for the token if there is one (RFC 6750, section 2.1). Without one
+// it lets everybody on this machine through, but no page of another site that a
+// browser on this machine shows.
 func (h *handler) authorized(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if token := h.Token(); token != "" && !carries(r, token) {
+		token := h.Token()
+		switch {
+		case token != "" && !carries(r, token):
 			w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
 			writeError(w, http.StatusUnauthorized, "a valid token is needed: Authorization: Bearer …")
-			return
+		case token == "" && !isLiteral(r.Host):
+			// A name that leads here may be one that another site's owner has made
+			// lead here (DNS rebinding).
+			writeError(w, http.StatusForbidden, fmt.Sprintf("host %q: without a token, use an IP address or localhost", r.Host))
+		case token == "" && isEmbedded(r):
+			writeError(w, http.StatusForbidden, "without a token, no page of another site may ask for this")
+		default:
+			next(w, r)
 		}
-		next(w, r)
 	}
+}
+
+// isLiteral reports whether a Host field is an IP address or localhost, with or
+// without a port.
+func isLiteral(host string) bool {
+	name, _, err := net.SplitHostPort(host)
+	if err != nil {
+		name = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	}
+	_, err = netip.ParseAddr(name)
+	return err == nil || strings.EqualFold(name, "localhost")
+}
+
+// isEmbedded reports whether a browser asks on behalf of a page of another origin,
+// which may link here and nothing else. That page could not read the answer, but
+// have profiles taken all day.
+func isEmbedded(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "none", "same-origin":
+		return false
+	}
+	return r.Header.Get("Sec-Fetch-Dest") != "document"
 }
 
 // carries reports whether r has the token. The time it takes tells nothing of

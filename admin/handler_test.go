@@ -14,6 +14,43 @@ var everyPath = map[string]bool{
 	"/api": true, "/api/peers": true, "/api/services": true, "/api/routes": true,
 	"/api/config": true, "/api/config/history": true, "/api/config/history/1": true,
 	"/consul": true, "/consul/star": true, "/metrics": true,
+	"/api/catalog": true, "/api/replica": true, "/api/replicas": true,
+	"/debug/pprof/": true, "/debug/pprof/heap": true, "/debug/pprof/cmdline": true,
+}
+
+// Without a token, a page of another site must not read what a browser on this
+// machine can, nor have it work for nothing.
+func TestOtherSitesGetNothingWithoutAToken(t *testing.T) {
+	token := ""
+	h := handlerOf(Options{Token: func() string { return token }, History: history(t, firstConfig)})
+	for path, guarded := range everyPath {
+		for _, test := range []struct {
+			what, url string
+			header    []string
+			refused   bool
+		}{
+			{"a name that its owner has made lead here", "http://evil.example:8081", nil, true},
+			{"such a name, from its own page", "http://evil.example:8081", []string{"Sec-Fetch-Site", "same-origin"}, true},
+			{"a name that begins like an address", "http://127.0.0.1.evil.example", nil, true},
+			{"a script of another site", "http://127.0.0.1:8081", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "script"}, true},
+			{"a frame of another site", "http://127.0.0.1:8081", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, true},
+			{"a page at another port", "http://localhost:8081", []string{"Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"}, true},
+			{"a link on another site", "http://127.0.0.1:8081", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, false},
+			{"the page", "http://localhost:8081", []string{"Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"}, false},
+			{"typed in", "http://[::1]:8081", []string{"Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, false},
+			{"no browser", "http://127.0.0.1:8081", nil, false},
+		} {
+			token = ""
+			status, body := get(t, h, test.url+path, test.header...)
+			if got := status == http.StatusForbidden; got != (guarded && test.refused) {
+				t.Errorf("%s, %s: got %d %.200s", path, test.what, status, body)
+			}
+			token = "s3cret" // tells who asks
+			if status, body := get(t, h, test.url+path, append(test.header, "Authorization", "Bearer s3cret")...); status == http.StatusForbidden {
+				t.Errorf("%s, %s, with the token: got %d %.200s", path, test.what, status, body)
+			}
+		}
+	}
 }
 
 func TestHandlerWithNothingToShow(t *testing.T) {

@@ -119,9 +119,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, key string, r rules) {
 		panic(fmt.Sprintf("BUG: config: default %q of %s is not allowed", text, key))
 	}
 	want := "want " + r.want(v.Type())
-	if v.Type() == secretType {
-		text = Secret(text).String()
-	}
+	text = masked(text, v.Type())
 	if word := suggest(text, r.oneof); word != "" {
 		want += fmt.Sprintf(" (did you mean %s?)", word)
 	}

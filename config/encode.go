@@ -60,8 +60,8 @@ func encode(v reflect.Value, mask bool) *yaml.Node {
 	}
 	n := textNode(formatScalar(v))
 	switch {
-	case v.Type() == secretType && mask:
-		n.Value = Secret(n.Value).String()
+	case v.Kind() == reflect.String && mask:
+		n.Value = masked(n.Value, v.Type())
 	case v.Kind() == reflect.Bool:
 		n.Tag = "!!bool"
 	case v.Kind() == reflect.Int:

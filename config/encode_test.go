@@ -1,12 +1,112 @@
 package config
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
 )
+
+// Everything that is shown, or part of a message, has gone through here.
+func TestNoCredentialIsShown(t *testing.T) {
+	const text = `
+consul:
+  token: s3cret
+  register: { check: { type: http, url: "http://127.0.0.1:8081/readyz?key=s3cret" } }
+services:
+  a:
+    peers: ["127.0.0.1:1"]
+    balance: { policy: sticky, sticky: { secret: s3cret } }
+    health: { active: { path: "/health?token=s3cret", headers: ["Authorization: Bearer s3cret"] } }
+  b:
+    peers: ["127.0.0.1:1"]
+    health: { active: { type: tcp, send: "AUTH s3cret\\r\\n" } }
+routes: [{ service: a }]
+`
+	c := mustParse(t, text)
+	shown, err := yaml.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asJSON, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts, err := json.Marshal([]any{c.Consul, c.Services})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{string(shown), string(asJSON), string(parts), fmt.Sprint(c.Consul, c.Services, *c.Consul.Register, c.Services["a"].Health.Active), fmt.Sprintf("%+v %#v", *c.Services["a"].Health.Active, *c.Services["b"].Health.Active)} {
+		if strings.Contains(text, "s3cret") {
+			t.Errorf("shown: %s", text)
+		}
+	}
+	if !strings.Contains(string(shown), "/health?***") || !strings.Contains(string(shown), "http://127.0.0.1:8081/readyz?***") {
+		t.Errorf("what is no secret is not shown: %s", shown)
+	}
+}
+
+// Nor is one that stands where it is not allowed.
+func TestNoCredentialIsInAMistake(t *testing.T) {
+	for _, text := range []string{
+		`consul: { token: ["s3cret"] }`,
+		`consul: { addresses: ["http://user:s3cret@127.0.0.1:8500"] }`,
+		`consul: { addresses: ["https://s3cret@127.0.0.1:8500/?x"] }`,
+		`consul: { register: { check: { url: "http://user:s3cret@127.0.0.1/" } } }`,
+		`consul: { register: { check: { type: http, url: "127.0.0.1/readyz?key=s3cret" } } }`,
+		`consul: { register: { check: { type: ttl, url: "http://127.0.0.1/readyz?key=s3cret" } } }`,
+		"consul: { tls: { key: \"-----BEGIN PRIVATE KEY-----\\ns3cret\\n-----END PRIVATE KEY-----\" } }",
+		`services: { a: { peers: ["127.0.0.1:1"], health: { active: { path: "health?token=s3cret" } } } }`,
+		`services: { a: { peers: ["127.0.0.1:1"], health: { active: { headers: ["Authorization Bearer s3cret"] } } } }`,
+		`services: { a: { peers: ["127.0.0.1:1"], health: { active: { type: tcp, send: "s3cret\x" } } } }`,
+		`services: { a: { peers: ["127.0.0.1:1"], health: { active: { send: "s3cret" } } } }`,
+	} {
+		_, err := Parse("sluice.yaml", []byte(text+"\n"+strings.TrimPrefix(tail, "\n")))
+		if err == nil {
+			_, err = Parse("sluice.yaml", []byte(text))
+		}
+		if mistakes := new(Errors); err == nil || !errors.As(err, mistakes) || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// A key whose name says that it holds a credential is masked, whoever adds it.
+func TestKeysOfSecretsAreSecrets(t *testing.T) {
+	telling := regexp.MustCompile(`(?i)(^|[._])(token|secret|password|passphrase|credentials?|headers|send)(\[\])?$`)
+	found := 0
+	var walk func(typ reflect.Type, key string)
+	walk = func(typ reflect.Type, key string) {
+		switch typ.Kind() {
+		case reflect.Pointer:
+			walk(typ.Elem(), key)
+		case reflect.Slice:
+			walk(typ.Elem(), key+"[]")
+		case reflect.Map:
+			walk(typ.Elem(), key+".NAME")
+		case reflect.Struct:
+			for i := range typ.NumField() {
+				walk(typ.Field(i).Type, join(key, typ.Field(i).Tag.Get("key")))
+			}
+		default:
+			if telling.MatchString(key) {
+				found++
+				if typ != secretType {
+					t.Errorf("%s is a %s", key, typ)
+				}
+			}
+		}
+	}
+	walk(reflect.TypeFor[Config](), "")
+	if found < 4 {
+		t.Errorf("only %d keys found", found)
+	}
+}
 
 func TestShownConfigurationHidesSecretsAndLoadsAgain(t *testing.T) {
 	c := mustParse(t, "consul: { token: s3cret }"+tail)

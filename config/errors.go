@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,9 +65,18 @@ func (es Errors) sorted() Errors {
 	return slices.CompactFunc(es, func(a, b *Error) bool { return *a == *b })
 }
 
-// quote shows a value in an error: on one line and not too long.
+// Credentials in a text that is no secret by its key: those of a URL, and a private
+// key that stands where its file should.
+var (
+	userInfo   = regexp.MustCompile(`://[^/?#]*@`)
+	privateKey = regexp.MustCompile(`(?s)-----BEGIN .*`)
+)
+
+// quote shows a value in an error: on one line, not too long, without credentials.
 func quote(s string) string {
 	const most = 80
+	s = userInfo.ReplaceAllString(s, "://***@")
+	s = privateKey.ReplaceAllString(s, "-----BEGIN ***")
 	if len(s) > most {
 		s = strings.ToValidUTF8(s[:most], "") + "…"
 	}

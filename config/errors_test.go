@@ -118,7 +118,7 @@ func TestRefusals(t *testing.T) {
 		{"certificate without key", "consul:\n  tls: { cert: a }" + tail, []string{
 			`sluice.yaml:2: consul.tls: give both cert and key, or neither`}},
 		{"agent with password", `consul: { addresses: ["http://u:p@a:1"] }` + tail, []string{
-			`sluice.yaml:1: consul.addresses[0]: value "http://u:p@a:1": want http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH`}},
+			`sluice.yaml:1: consul.addresses[0]: value "http://***@a:1": want http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH`}},
 		{"debounce", "consul:\n  debounce:\n    quiet: 2s" + tail, []string{
 			`sluice.yaml:2: consul.debounce.quiet: value "2s": want at most consul.debounce.max_wait, which is 1s`}},
 		{"admin for everybody", `admin: { address: ":8081" }` + tail, []string{

@@ -43,11 +43,11 @@ type ActiveCheck struct {
 	// Keys of some types; see checkKeys.
 
 	Method  string      `key:"method" default:"GET" oneof:"GET|HEAD|OPTIONS|POST|PUT"`
-	Path    string      `key:"path" default:"/" format:"path"`
+	Path    Location    `key:"path" default:"/" format:"path"`
 	Host    string      `key:"host" format:"authority"` // empty: the address that is checked
 	Headers []Secret    `key:"headers" format:"header"` // may carry credentials
 	Service string      `key:"service"`                 // in grpc.health.v1; empty: the server as a whole
-	Send    string      `key:"send" format:"escaped"`   // see Unescape
+	Send    Secret      `key:"send" format:"escaped"`   // see Unescape; may be a password
 	Expect  CheckExpect `key:"expect"`
 }
 

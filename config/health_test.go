@@ -100,7 +100,7 @@ func TestHealthRefusals(t *testing.T) {
 	f("{ active: { expect: { status: 100 } } }",
 		`active.expect.status: value "100": want numbers from 200 to 599, ranges such as "200-299" or classes such as "2xx", with commas between them`)
 	f("{ active: { expect: { regexp: '(' } } }", `active.expect.regexp: value "(": want a regular expression in Go's syntax (RE2)`)
-	f(`{ active: { type: tcp, send: 'a\q' } }`, `active.send: value "a\\q": want a text on one line, with \r, \n, \t, \\ or \xHH for what does not fit in`)
+	f(`{ active: { type: tcp, send: 'a\q' } }`, `active.send: value "***": want a text on one line, with \r, \n, \t, \\ or \xHH for what does not fit in`)
 	f("{ active: { type: tcp, path: /a, method: HEAD, expect: { status: 404 } } }",
 		"active.method: only for a check of type http, and this one's is tcp",
 		"active.path: only for a check of type http, and this one's is tcp",

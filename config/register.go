@@ -31,7 +31,7 @@ type ConsulRegister struct {
 // ConsulCheck is how Consul learns whether this sluice serves.
 type ConsulCheck struct {
 	Type     string        `key:"type" default:"auto" oneof:"auto|http|tcp|ttl|none"`
-	URL      string        `key:"url" format:"http_url"`   // http; empty: /readyz of the admin API
+	URL      Location      `key:"url" format:"http_url"`   // http; empty: /readyz of the admin API
 	Address  string        `key:"address" format:"target"` // tcp; empty: the service's
 	Interval time.Duration `key:"interval" default:"10s" min:"1s" max:"1h"`
 	Timeout  time.Duration `key:"timeout" default:"2s" min:"100ms" max:"1m"`
@@ -51,7 +51,7 @@ func (d *decoder) register(r *ConsulRegister) {
 	for _, only := range []struct {
 		key, value, types string
 	}{
-		{"url", r.Check.URL, "auto http"},
+		{"url", r.Check.URL.String(), "auto http"},
 		{"address", r.Check.Address, "tcp"},
 	} {
 		if only.value != "" && !strings.Contains(only.types, r.Check.Type) {

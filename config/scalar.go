@@ -24,6 +24,39 @@ func (s Secret) String() string {
 // GoString keeps the secret out of %#v.
 func (s Secret) GoString() string { return strconv.Quote(s.String()) }
 
+// MarshalText keeps the secret out of JSON.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Location is a path or a URL whose query is never shown, since credentials may be
+// in it: it prints as "/path?***". Convert it to a string to use it.
+type Location string
+
+// String returns l without its query.
+func (l Location) String() string {
+	path, _, ok := strings.Cut(string(l), "?")
+	if !ok {
+		return path
+	}
+	return path + "?***"
+}
+
+// GoString keeps the query out of %#v.
+func (l Location) GoString() string { return strconv.Quote(l.String()) }
+
+// MarshalText keeps the query out of JSON.
+func (l Location) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// masked returns a text of type t as it may be shown.
+func masked(text string, t reflect.Type) string {
+	switch t {
+	case secretType:
+		return Secret(text).String()
+	case locationType:
+		return Location(text).String()
+	}
+	return text
+}
+
 // Ratio is a share, 1 for the whole. In the file it is a number or, with a
 // percent sign, a percentage: 0.05 and 5% are the same.
 type Ratio float64
@@ -37,6 +70,7 @@ var (
 	ratioType    = reflect.TypeFor[Ratio]()
 	sizeType     = reflect.TypeFor[Size]()
 	secretType   = reflect.TypeFor[Secret]()
+	locationType = reflect.TypeFor[Location]()
 )
 
 // rules are the limits of a scalar, from the tags of its field.

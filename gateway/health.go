@@ -80,7 +80,7 @@ func newProbe(a *config.ActiveCheck) (healthcheck.Probe, error) {
 	case "grpc":
 		return healthcheck.NewGRPC(healthcheck.GRPCOptions{Service: a.Service, TLS: tlsConfig, Reuse: a.ReuseConnections}), nil
 	case "tcp":
-		send, _ := config.Unescape(a.Send) // as the loader checked
+		send, _ := config.Unescape(string(a.Send)) // as the loader checked
 		return healthcheck.NewTCP(healthcheck.TCPOptions{Send: send, Expect: expect, TLS: tlsConfig}), nil
 	}
 	status, err := healthcheck.ParseStatuses(a.Expect.Status)
@@ -88,7 +88,7 @@ func newProbe(a *config.ActiveCheck) (healthcheck.Probe, error) {
 		return nil, err
 	}
 	o := healthcheck.HTTPOptions{
-		Method: a.Method, Path: a.Path, Host: a.Host,
+		Method: a.Method, Path: string(a.Path), Host: a.Host,
 		Status: status, Body: expect, TLS: tlsConfig, Reuse: a.ReuseConnections,
 	}
 	for _, header := range a.Headers {

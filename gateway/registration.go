@@ -50,7 +50,7 @@ func registrationSettings(r config.Revision) *registration.Settings {
 		Meta:    make(map[string]string, len(c.Meta)),
 		Check: registration.Check{
 			Type:     registration.CheckType(c.Check.Type),
-			URL:      c.Check.URL,
+			URL:      string(c.Check.URL),
 			Address:  c.Check.Address,
 			Interval: c.Check.Interval,
 			Timeout:  c.Check.Timeout,

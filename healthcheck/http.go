@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http/httputil"
+	"strings"
 	"sync"
 
 	"github.com/valyala/fasthttp"
@@ -78,7 +79,11 @@ func (h *HTTP) String() string {
 	if h.o.TLS != nil {
 		scheme = "https"
 	}
-	return scheme + " " + h.o.Method + " " + h.o.Path
+	path, _, ok := strings.Cut(h.o.Path, "?")
+	if ok {
+		path += "?…" // there may be a credential in it
+	}
+	return scheme + " " + h.o.Method + " " + path
 }
 
 // Forget closes the connection that was kept for address.
