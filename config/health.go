@@ -11,7 +11,7 @@ import (
 
 // Health bounds the work of health checks in all services.
 type Health struct {
-	MaxChecks int `key:"max_checks" default:"256" min:"1" max:"10000"` // active checks at a time
+	MaxChecks int `key:"max_checks" default:"512" min:"1" max:"10000"` // active checks at a time
 }
 
 // ServiceHealth says how peers are judged, besides what their source says.

@@ -67,7 +67,7 @@ func TestParseFillsDefaults(t *testing.T) {
 		}},
 		Routes:   []Route{{Path: "/", Service: "star"}},
 		Shutdown: Shutdown{Idle: time.Second, Grace: 30 * time.Second},
-		Health:   Health{MaxChecks: 256},
+		Health:   Health{MaxChecks: 512},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

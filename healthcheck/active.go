@@ -29,7 +29,7 @@ func (c *Checker) syncTargets(peers []*balancer.Peer) {
 		present[p] = true
 		if c.targets[p] == nil {
 			t := &target{peer: p, address: c.active.address(p), judgement: judgement{down: p.Has(balancer.ReasonActive)}}
-			t.task = *newTask(func(ctx context.Context) time.Duration { return c.check(ctx, t) })
+			t.task = *newTask(&c.tasks, func(ctx context.Context) time.Duration { return c.check(ctx, t) })
 			c.targets[p] = t
 			c.monitor.scheduler.schedule(&t.task, 0)
 		}

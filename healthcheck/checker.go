@@ -39,6 +39,7 @@ type Checker struct {
 	full    atomic.Int64            // until when no further peer can be ejected, in nanoseconds of Unix time
 
 	checks [2]atomic.Uint64 // that failed, that passed
+	tasks  group            // of targets; the scheduler's
 
 	mu       sync.Mutex // guards the fields below
 	cancel   context.CancelFunc

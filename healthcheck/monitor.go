@@ -7,12 +7,13 @@ import (
 )
 
 // DefaultMaxChecks is Options.MaxChecks when it is 0.
-const DefaultMaxChecks = 256
+const DefaultMaxChecks = 512
 
 // Options are the settings of a [Monitor].
 type Options struct {
 	// MaxChecks is how many active checks may run at a time, over all pools. A
-	// check that hangs takes one of them for its timeout.
+	// check that hangs takes one of them for its timeout. If several pools have
+	// checks, those of one are at most half of what others leave.
 	MaxChecks int
 	// Random is where the jitter of intervals comes from: numbers from 0 to 1,
 	// without 1. It must be safe for concurrent use. Default: the generator of

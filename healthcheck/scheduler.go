@@ -3,6 +3,7 @@ package healthcheck
 import (
 	"container/heap"
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -10,6 +11,13 @@ import (
 // scheduler runs tasks when they are due, a bounded number of them at a time.
 // While all workers are busy, tasks that are due wait and the one that has
 // waited longest is next. It is safe for concurrent use.
+//
+// Tasks belong to groups. One that is not alone takes no further worker while it has
+// as many as are free: a group whose tasks all hang holds half of the workers, a second one
+// half of the rest, and so on, so that some are left for those whose tasks end
+// soon (the threshold by which switches share a buffer; A. Choudhury, E. Hahne,
+// "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM
+// ToN 6(2), 1998).
 type scheduler struct {
 	limit int // of workers
 
@@ -19,20 +27,33 @@ type scheduler struct {
 	work   chan *task    // capacity limit: for idle workers
 	ended  sync.WaitGroup
 
-	mu      sync.Mutex // guards the fields below, and those of tasks
+	mu      sync.Mutex // guards the fields below, and those of tasks and groups
 	waiting agenda
-	workers int // started; they stay
-	idle    int // that wait for work, without those that are about to get some
+	groups  int      // with members
+	blocked []*group // those with tasks in held
+	workers int      // started; they stay
+	idle    int      // that wait for work, without those that are about to get some
+}
+
+// group are tasks that share workers with those of other groups. The zero value
+// is a group without tasks.
+type group struct {
+	members int // tasks that are scheduled or run, and are not removed
+	running int
+	held    agenda // tasks that are due and wait until the group may have another worker
 }
 
 // task is something to run again and again.
 type task struct {
 	// run returns after how long it should run again. It must return soon after
 	// ctx has ended. It does not run while it still runs.
-	run func(ctx context.Context) time.Duration
+	run   func(ctx context.Context) time.Duration
+	group *group
 
 	due       time.Time
 	position  int  // in the agenda, or one of the constants below
+	held      bool // the agenda is that of the group
+	member    bool // of the group
 	cancelled bool // while it runs
 }
 
@@ -57,9 +78,9 @@ func (s *scheduler) close() {
 	s.ended.Wait()
 }
 
-// newTask returns a task that is not scheduled yet.
-func newTask(run func(context.Context) time.Duration) *task {
-	return &task{run: run, position: away}
+// newTask returns a task of a group that is not scheduled yet.
+func newTask(g *group, run func(context.Context) time.Duration) *task {
+	return &task{run: run, group: g, position: away}
 }
 
 // schedule makes t run after delay, or earlier if that is how it is already. A
@@ -68,8 +89,9 @@ func (s *scheduler) schedule(t *task, delay time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	due := time.Now().Add(delay)
+	s.join(t)
 	switch {
-	case t.position == running:
+	case t.position == running, t.held:
 		return
 	case t.position == away:
 		t.due = due
@@ -88,14 +110,52 @@ func (s *scheduler) schedule(t *task, delay time.Duration) {
 func (s *scheduler) remove(t *task) (runs bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.leave(t)
 	switch {
 	case t.position == running:
 		t.cancelled = true
 		return true
 	case t.position != away:
-		heap.Remove(&s.waiting, t.position)
+		s.drop(t)
 	}
 	return false
+}
+
+// join makes t a member of its group, which it is until it is removed. mu must be
+// held, as for the functions below that do not take it.
+func (s *scheduler) join(t *task) {
+	if t.member || t.cancelled {
+		return
+	}
+	t.member = true
+	if t.group.members++; t.group.members == 1 {
+		s.groups++
+	}
+}
+
+// leave undoes join.
+func (s *scheduler) leave(t *task) {
+	if !t.member {
+		return
+	}
+	t.member = false
+	if t.group.members--; t.group.members == 0 {
+		s.groups--
+		s.poke() // the last one has all workers
+	}
+}
+
+// drop takes a task from the agenda that it waits in.
+func (s *scheduler) drop(t *task) {
+	if !t.held {
+		heap.Remove(&s.waiting, t.position)
+		return
+	}
+	t.held = false
+	heap.Remove(&t.group.held, t.position)
+	if len(t.group.held) == 0 {
+		s.blocked = slices.DeleteFunc(s.blocked, func(g *group) bool { return g == t.group })
+	}
 }
 
 // load returns how many tasks run, and how many should but wait for a worker.
@@ -108,8 +168,14 @@ func (s *scheduler) load() (running, overdue int) {
 			overdue++
 		}
 	}
+	for _, g := range s.blocked {
+		overdue += len(g.held)
+	}
 	return s.workers - s.idle, overdue
 }
+
+// free returns how many workers could run another task.
+func (s *scheduler) free() int { return s.limit - s.workers + s.idle }
 
 func (s *scheduler) poke() {
 	select {
@@ -143,30 +209,55 @@ func (s *scheduler) watch() {
 func (s *scheduler) handOut() (wait time.Duration, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.waiting) > 0 {
-		if wait := time.Until(s.waiting[0].due); wait > 0 {
-			return wait, true
+	for s.free() > 0 {
+		t := s.take()
+		if t == nil {
+			if len(s.waiting) == 0 {
+				return 0, false
+			}
+			return time.Until(s.waiting[0].due), true
 		}
-		switch {
-		case s.idle > 0:
+		if s.idle > 0 {
 			s.idle--
-			s.work <- s.take()
-		case s.workers < s.limit:
+			s.work <- t
+		} else {
 			s.workers++
-			t := s.take()
 			s.ended.Go(func() { s.serve(t) })
-		default:
-			return 0, false
 		}
 	}
 	return 0, false
 }
 
-// take removes the first task from the agenda. mu must be held.
+// take removes the task that is to run next from where it waits: of those that are
+// due and whose group may have another worker, the one that has waited longest. It
+// returns nil if there is none. There must be a free worker.
 func (s *scheduler) take() *task {
-	t := heap.Pop(&s.waiting).(*task)
-	t.position = running
-	return t
+	allowed := func(g *group) bool { return g.running < s.free() || s.groups == 1 }
+	var next *task
+	for now := time.Now(); len(s.waiting) > 0 && !s.waiting[0].due.After(now); {
+		first := s.waiting[0]
+		if allowed(first.group) {
+			next = first
+			break
+		}
+		heap.Pop(&s.waiting)
+		if len(first.group.held) == 0 {
+			s.blocked = append(s.blocked, first.group)
+		}
+		first.held = true
+		heap.Push(&first.group.held, first)
+	}
+	for _, g := range s.blocked {
+		if allowed(g) && (next == nil || g.held[0].due.Before(next.due)) {
+			next = g.held[0]
+		}
+	}
+	if next != nil {
+		s.drop(next)
+		next.position = running
+		next.group.running++
+	}
+	return next
 }
 
 // serve is a worker: it runs t and then what comes.
@@ -190,19 +281,24 @@ func (s *scheduler) next(ran *task, delay time.Duration) *task {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ran.position = away
+	ran.group.running--
 	if !ran.cancelled {
 		ran.due = time.Now().Add(delay)
 		heap.Push(&s.waiting, ran)
 	}
 	ran.cancelled = false
-	if s.ctx.Err() == nil && len(s.waiting) > 0 && time.Until(s.waiting[0].due) <= 0 {
-		return s.take()
+	if ran.position == 0 || s.free() == 0 || len(s.blocked) > 0 {
+		s.poke() // watch may not know what to wait for, or this group may have another worker
 	}
 	s.idle++
-	if ran.position == 0 || s.workers == s.limit { // in the latter case watch may not know for what to wait
-		s.poke()
+	if s.ctx.Err() != nil {
+		return nil
 	}
-	return nil
+	t := s.take()
+	if t != nil {
+		s.idle--
+	}
+	return t
 }
 
 // agenda is a heap of tasks, the one that is due first on top.

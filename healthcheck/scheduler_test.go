@@ -2,6 +2,7 @@ package healthcheck
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -16,7 +17,7 @@ func TestSchedulerKeepsTheOrder(t *testing.T) {
 		var ran []int // task × 100 + seconds
 		tasks := make([]*task, 10)
 		for i := range tasks {
-			tasks[i] = newTask(func(context.Context) time.Duration {
+			tasks[i] = newTask(new(group), func(context.Context) time.Duration {
 				ran = append(ran, i*100+int(time.Since(start)/time.Second))
 				return time.Hour
 			})
@@ -46,7 +47,7 @@ func TestSchedulerRunsATaskOnceAtATime(t *testing.T) {
 		s := newScheduler(3)
 		defer s.close()
 		running, runs := 0, 0
-		slow := newTask(func(context.Context) time.Duration {
+		slow := newTask(new(group), func(context.Context) time.Duration {
 			runs++
 			if running++; running > 1 {
 				t.Error("the task runs twice at a time")
@@ -75,7 +76,7 @@ func TestSchedulerServesTheLongestOverdueFirst(t *testing.T) {
 		defer s.close()
 		var order []int
 		for i := range 5 {
-			s.schedule(newTask(func(context.Context) time.Duration {
+			s.schedule(newTask(new(group), func(context.Context) time.Duration {
 				time.Sleep(10 * time.Second)
 				order = append(order, i)
 				return time.Hour
@@ -92,4 +93,65 @@ func TestSchedulerServesTheLongestOverdueFirst(t *testing.T) {
 			t.Errorf("order %v, want %v", order, want)
 		}
 	})
+}
+
+// Whatever tasks take, and whichever are added and removed: no worker is free while
+// a task is due that may run, and no group has more than half of what others
+// leave.
+func TestSchedulerSharesWorkersAmongGroups(t *testing.T) {
+	const limit = 32
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 1))
+			s := newScheduler(limit)
+			defer s.close()
+			groups := make([]group, 6)
+			for i := range groups { // none of them is alone
+				s.schedule(newTask(&groups[i], func(context.Context) time.Duration { return time.Hour }), 0)
+			}
+			var tasks []*task
+			for range 200 {
+				time.Sleep(time.Duration(random.IntN(2000)) * time.Millisecond)
+				switch n := random.IntN(10); {
+				case n < 7:
+					g := random.IntN(len(groups))
+					took, pause := time.Duration(1+random.IntN(3+10*g))*time.Second, time.Duration(1+random.IntN(5))*time.Second
+					tasks = append(tasks, newTask(&groups[g], func(context.Context) time.Duration {
+						time.Sleep(took)
+						return pause
+					}))
+					s.schedule(tasks[len(tasks)-1], time.Duration(random.IntN(3))*time.Second)
+				case n < 9 && len(tasks) > 0:
+					s.schedule(tasks[random.IntN(len(tasks))], 0)
+				case len(tasks) > 0:
+					i := random.IntN(len(tasks))
+					s.remove(tasks[i])
+					tasks = slices.Delete(tasks, i, i+1)
+				}
+				synctest.Wait()
+				s.mu.Lock()
+				running := 0
+				for i := range groups {
+					g := &groups[i]
+					running += g.running
+					if s.groups > 1 && g.running > limit/2 {
+						t.Fatalf("seed %d: group %d has %d of %d workers", seed, i, g.running, limit)
+					}
+					if free := s.free(); len(g.held) > 0 && (g.running < free || s.groups == 1 && free > 0) {
+						t.Fatalf("seed %d: group %d has %d workers and waits, though %d are free", seed, i, g.running, free)
+					}
+					if (len(g.held) > 0) != slices.Contains(s.blocked, g) {
+						t.Fatalf("seed %d: group %d waits with %d tasks: not as noted", seed, i, len(g.held))
+					}
+				}
+				if running != limit-s.free() {
+					t.Fatalf("seed %d: the groups have %d workers, %d of %d are free", seed, running, s.free(), limit)
+				}
+				if len(s.waiting) > 0 && s.free() > 0 && time.Now().After(s.waiting[0].due) {
+					t.Fatalf("seed %d: a task waits since %v, though %d workers are free", seed, time.Since(s.waiting[0].due), s.free())
+				}
+				s.mu.Unlock()
+			}
+		})
+	}
 }

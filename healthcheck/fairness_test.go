@@ -1,0 +1,86 @@
+package healthcheck
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/balancer"
+	"sluice/discovery"
+)
+
+// hanging is a probe that answers at once for ports below so many and never for
+// others.
+type hanging struct{ below string }
+
+func (h hanging) Check(ctx context.Context, t Target) error {
+	if t.Address < h.below {
+		return nil
+	}
+	<-ctx.Done()
+	return failure("connect", ctx.Err())
+}
+func (hanging) Forget(string)  {}
+func (hanging) Close()         {}
+func (hanging) String() string { return "hanging" }
+
+// A service all of whose peers hang, more of them than there are workers, does
+// not keep the peers of others from being checked when they are due.
+func TestAServiceThatHangsDoesNotStallTheChecksOfOthers(t *testing.T) {
+	for _, services := range []int{1, 5, 20} {
+		t.Run(fmt.Sprint(services), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				random := rand.New(rand.NewPCG(1, uint64(services)))
+				m := NewMonitor(Options{MaxChecks: 256, Random: random.Float64})
+				defer m.Close()
+				watch := func(name string, peers int, probe Probe) func() {
+					s := Settings{Active: &Active{
+						Probe: probe, Interval: time.Second, FailingInterval: time.Second, Timeout: 10 * time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1,
+					}}
+					c := m.NewChecker()
+					pool, err := balancer.NewPool(name, c.Adapt(balancer.Options{}, s))
+					if err != nil {
+						t.Fatal(err)
+					}
+					var set []discovery.Instance
+					for n := range peers {
+						i := instance(n)
+						i.Service = name
+						set = append(set, i)
+					}
+					pool.Apply(set)
+					c.Start(pool, s)
+					return func() { c.Stop(); pool.Close() }
+				}
+				for n := range services {
+					defer watch(fmt.Sprint("hangs-", n), 1000/services, hanging{})()
+				}
+				time.Sleep(time.Minute)
+				checked := make(chan time.Time, 1000)
+				defer watch("works", 1, counting{checked})()
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				// One a second; the second one comes within that time at random.
+				if n := len(checked); n < 59 || n > 62 {
+					t.Errorf("a peer of another service was checked %d times in a minute, want 60", n)
+				}
+				running, overdue := m.Load()
+				t.Logf("%d running, %d overdue", running, overdue)
+				if running < 128 || running > 256 {
+					t.Errorf("%d checks run, want at least half of 256", running)
+				}
+			})
+		})
+	}
+}
+
+// counting is a probe that tells of each check.
+type counting struct{ checked chan<- time.Time }
+
+func (c counting) Check(context.Context, Target) error { c.checked <- time.Now(); return nil }
+func (counting) Forget(string)                         {}
+func (counting) Close()                                {}
+func (counting) String() string                        { return "counting" }
