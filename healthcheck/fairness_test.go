@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,7 +13,7 @@ import (
 	"sluice/discovery"
 )
 
-// hanging is a probe that answers at once for ports below so many and never for
+// hanging is a probe that answers at once for addresses before one, and never for
 // others.
 type hanging struct{ below string }
 
@@ -33,8 +34,13 @@ func TestAServiceThatHangsDoesNotStallTheChecksOfOthers(t *testing.T) {
 	for _, services := range []int{1, 5, 20} {
 		t.Run(fmt.Sprint(services), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				var mu sync.Mutex // of random
 				random := rand.New(rand.NewPCG(1, uint64(services)))
-				m := NewMonitor(Options{MaxChecks: 256, Random: random.Float64})
+				m := NewMonitor(Options{MaxChecks: 256, Random: func() float64 {
+					mu.Lock()
+					defer mu.Unlock()
+					return random.Float64()
+				}})
 				defer m.Close()
 				watch := func(name string, peers int, probe Probe) func() {
 					s := Settings{Active: &Active{
@@ -55,10 +61,11 @@ func TestAServiceThatHangsDoesNotStallTheChecksOfOthers(t *testing.T) {
 					c.Start(pool, s)
 					return func() { c.Stop(); pool.Close() }
 				}
+				defer watch("works as well", 1, hanging{below: "z"})()
 				for n := range services {
 					defer watch(fmt.Sprint("hangs-", n), 1000/services, hanging{})()
 				}
-				time.Sleep(time.Minute)
+				time.Sleep(time.Minute + 3*time.Second)
 				checked := make(chan time.Time, 1000)
 				defer watch("works", 1, counting{checked})()
 				time.Sleep(time.Minute)
