@@ -18,7 +18,8 @@ const (
 	// an answer.
 	OutcomeReset
 	// OutcomeStale: an idle connection turned out to be closed when it was used
-	// again, before any answer. That is normal and no fault of the peer.
+	// again, before any answer. That is normal and no fault of the peer, as long
+	// as it is found out at once and does not happen again and again.
 	OutcomeStale
 	// OutcomeClientGone: the client went away before the peer had answered.
 	OutcomeClientGone

@@ -38,7 +38,10 @@ type httpExchange struct {
 	pending  *upstreamConn // of a try that returned without an outcome
 	suspects bool          // …because checks say that the peer does not work
 	picked   time.Time     // when token was
-	upload   upload
+	// firstPicked is when the first peer was: what came before, such as a body that
+	// is kept, took the client's time.
+	firstPicked time.Time
+	upload      upload
 
 	uploadSplicer splicer
 

@@ -44,7 +44,7 @@ func (x *httpExchange) receive(u *upstreamConn, n int) balancer.Outcome {
 			n += more
 		}
 		if headLength == 0 || err != nil {
-			return x.receiveFailed(u, err, n)
+			return x.receiveFailed(u, err)
 		}
 		if x.response.Interim() {
 			if err := x.passInterim(x.from[:headLength]); err != nil {
@@ -60,7 +60,7 @@ func (x *httpExchange) receive(u *upstreamConn, n int) balancer.Outcome {
 
 // receiveFailed classes an error before anything of the final response was
 // passed on.
-func (x *httpExchange) receiveFailed(u *upstreamConn, err error, n int) balancer.Outcome {
+func (x *httpExchange) receiveFailed(u *upstreamConn, err error) balancer.Outcome {
 	u.transport.discard(u)
 	latency := time.Since(x.picked)
 	switch {
@@ -74,9 +74,6 @@ func (x *httpExchange) receiveFailed(u *upstreamConn, err error, n int) balancer
 	case isMalformed(err):
 		x.lastRefusal = refusalBadResponse
 		x.mayReplaySent = false // another peer would send no better one
-	case n == 0 && u.used:
-		x.lastRefusal = refusalReset
-		return balancer.Outcome{Class: balancer.OutcomeStale}
 	default:
 		x.lastRefusal = refusalReset
 	}
@@ -106,7 +103,7 @@ func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer
 	x.upstreamTime = time.Since(x.startTime)
 	if x.response.Status == 101 {
 		if !x.switches(x.from[:headLength]) { // nobody asked for it
-			return x.receiveFailed(u, http1.ErrResponse, n)
+			return x.receiveFailed(u, http1.ErrResponse)
 		}
 		return x.receiveTunnel(u, headLength, n)
 	}
@@ -120,7 +117,7 @@ func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer
 	case x.framing == framingLength:
 		var err error
 		if n, err = x.hold(u, headLength, n); err != nil {
-			return x.receiveFailed(u, err, n)
+			return x.receiveFailed(u, err)
 		}
 	case x.framing != framingNone && n == headLength:
 		u.acknowledge()
@@ -134,7 +131,7 @@ func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer
 	clean, err := x.relay(u, x.from[headLength:n])
 	if err != nil && !x.answered {
 		x.bytesOut = 0
-		return x.receiveFailed(u, err, n)
+		return x.receiveFailed(u, err)
 	}
 	if clean && x.response.Persistent() && (!x.streaming || x.upload.complete()) && u.allSent() {
 		u.transport.release(u)

@@ -14,8 +14,8 @@ import (
 // try implements exchange.
 func (x *httpExchange) try(t balancer.Token) balancer.Outcome {
 	x.token, x.lastRefusal, x.suspects = t, nil, false
-	if x.picked = x.startTime; x.tries > 0 {
-		x.picked = t.Picked()
+	if x.picked = t.Picked(); x.tries == 0 {
+		x.firstPicked = x.picked
 	}
 	transport := t.Peer.Transport.(*Transport)
 	u, n, outcome, ok := x.send(transport)
@@ -94,7 +94,7 @@ func (x *httpExchange) sendOn(u *upstreamConn) (n int, sent bool, err error) {
 func (x *httpExchange) tryTimeout() time.Duration {
 	left := x.service.Timeouts.ResponseHeader
 	if x.tries > 0 {
-		left = max(left-time.Since(x.startTime), sweepInterval)
+		left = max(left-time.Since(x.firstPicked), sweepInterval)
 	}
 	if retry := &x.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.tries+1 < retry.Attempts {
 		left = min(left, retry.PerTryTimeout)
@@ -113,9 +113,12 @@ func (x *httpExchange) sendFailed(u *upstreamConn, err error) (o balancer.Outcom
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.lastRefusal = refusalTimeout
 		return balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: time.Since(x.picked)}, false
-	case u.used:
+	case u.used && (err == errStale || time.Since(x.picked) < staleWithin):
 		x.lastRefusal = refusalReset
-		return balancer.Outcome{Class: balancer.OutcomeStale}, x.replayable()
+		if err == errStale || u.transport.excuses(time.Now()) {
+			return balancer.Outcome{Class: balancer.OutcomeStale}, x.replayable()
+		}
+		return balancer.Outcome{Class: balancer.OutcomeReset}, x.replayable()
 	}
 	x.lastRefusal = refusalReset
 	return balancer.Outcome{Class: balancer.OutcomeReset}, false
@@ -136,7 +139,7 @@ func (x *httpExchange) uploadOutcome() balancer.Outcome {
 
 // replayable implements exchange.
 func (x *httpExchange) replayable() bool {
-	if x.upload.started || x.tries > 0 && time.Since(x.startTime) >= x.service.Timeouts.ResponseHeader {
+	if x.upload.started || x.tries > 0 && time.Since(x.firstPicked) >= x.service.Timeouts.ResponseHeader {
 		return false
 	}
 	return !x.touched || x.mayReplaySent

@@ -52,6 +52,8 @@ type Transport struct {
 	open      map[*upstreamConn]struct{} // idle or at work
 	drains    int                        // how often Drain was called
 	suspected time.Time                  // when Suspect was called last
+	lostFirst time.Time                  // see excuses
+	lostLast  time.Time
 	closed    bool
 }
 
@@ -200,6 +202,28 @@ func (t *Transport) suspects(u *upstreamConn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.suspected.After(u.picked)
+}
+
+// A peer may close a connection that is idle at the very moment at which a
+// request is sent on it: when it restarts, or because the connection was idle for
+// long. What tells that from a peer that breaks off a request is that it is
+// found out soon, and seldom.
+const (
+	staleWithin = time.Second      // of the request
+	staleMoment = time.Second      // in which all such connections are excused…
+	staleRest   = 10 * time.Second // …if none was lost for that long before
+)
+
+// excuses reports whether a connection that was used again and lost under a
+// request at the time now had been closed by then, as far as can be told.
+func (t *Transport) excuses(now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now.Sub(t.lostLast) >= staleRest {
+		t.lostFirst = now
+	}
+	t.lostLast = now
+	return now.Sub(t.lostFirst) < staleMoment
 }
 
 // Close cuts every connection. An exchange on one of them fails as if the peer

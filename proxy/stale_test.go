@@ -1,0 +1,134 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/balancer"
+	"sluice/route"
+)
+
+// breaking answers GET requests, and has its way with any other one that comes
+// on a connection that has been used.
+func breaking(then func(c *originConn)) func(c *originConn) bool {
+	return func(c *originConn) bool {
+		r, ok := c.request()
+		if !ok {
+			return false
+		}
+		if r.Method != "GET" && c.served > 0 {
+			then(c)
+			return false
+		}
+		_, err := io.WriteString(c.Conn, okResponse)
+		return err == nil
+	}
+}
+
+// postOnUsed sends a POST on a connection to the peer that has been used, and
+// returns the status of its answer.
+func postOnUsed(t *testing.T, p *testProxy, body string) int {
+	t.Helper()
+	get(t, p, "GET")
+	eventually(t, "an idle connection", func() bool { return len(p.idleUpstream()) > 0 })
+	conn := p.dial()
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\n%s", body)
+	for {
+		if status, _ := readResponse(t, conn); status >= 200 {
+			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
+			return status
+		}
+	}
+}
+
+const shortBody = "Content-Length: 1\r\n\r\nx"
+
+// A connection that is lost just when it is used again was closed before: that
+// is no fault of the peer. But one that loses them again and again breaks them.
+func TestPeerThatBreaksUsedConnections(t *testing.T) {
+	origin := startOrigin(t, breaking(func(*originConn) {}))
+	p := startProxy(t, Options{}, origin.address())
+	peer := p.pool.Snapshot().All[0]
+	start := time.Now()
+	if status := postOnUsed(t, p, shortBody); status != 502 {
+		t.Errorf("got %d", status)
+	}
+	soon := time.Since(start) < staleWithin // else the machine stood still
+	if outcomes := peer.Outcomes(); soon && (outcomes[balancer.OutcomeStale] != 1 || peer.Failures() > 0) {
+		t.Errorf("the first time: outcomes %v", outcomes)
+	}
+	eventually(t, "failures of the peer", func() bool {
+		postOnUsed(t, p, shortBody)
+		return peer.Outcomes()[balancer.OutcomeReset] > 3
+	})
+}
+
+// Where the peer has begun to answer, or has had the request for long, its
+// connection had not been closed before.
+func TestUsedConnectionIsLostByThePeer(t *testing.T) {
+	for _, test := range []struct {
+		name, body string
+		then       func(c *originConn)
+	}{
+		{"after an interim response", shortBody, func(c *originConn) {
+			io.WriteString(c.Conn, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+		}},
+		{"later", shortBody, func(*originConn) { time.Sleep(staleWithin + 50*time.Millisecond) }},
+		{"later, with a body that is passed on", "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", func(*originConn) { time.Sleep(staleWithin + 50*time.Millisecond) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			origin := startOrigin(t, breaking(test.then))
+			p := startProxy(t, Options{}, origin.address())
+			if status := postOnUsed(t, p, test.body); status != 502 {
+				t.Errorf("got %d", status)
+			}
+			if outcomes := p.pool.Snapshot().All[0].Outcomes(); outcomes[balancer.OutcomeReset] != 1 {
+				t.Errorf("outcomes %v", outcomes)
+			}
+		})
+	}
+}
+
+func TestExcusedConnections(t *testing.T) {
+	var transport Transport
+	start := time.Now()
+	for _, step := range []struct {
+		at   time.Duration
+		want bool
+	}{
+		{0, true}, {0, true}, {500 * time.Millisecond, true}, {900 * time.Millisecond, true}, // as when it restarts
+		{1100 * time.Millisecond, false}, {5 * time.Second, false}, {14 * time.Second, false},
+		{25 * time.Second, true}, {25500 * time.Millisecond, true},
+		{34 * time.Second, false},
+	} {
+		if got := transport.excuses(start.Add(step.at)); got != step.want {
+			t.Errorf("after %v: %v, want %v", step.at, got, step.want)
+		}
+	}
+}
+
+// The time that a client takes for a body that is kept is not the peer's.
+func TestLatencyBeginsBehindKeptBody(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, origin.address())
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1, BodyBytes: 64 << 10}})
+	conn := p.dial()
+	half := strings.Repeat("x", 20<<10)
+	fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", 2*len(half), half)
+	time.Sleep(time.Second)
+	start := time.Now()
+	io.WriteString(conn, half)
+	if status, _ := readResponse(t, conn); status != 200 {
+		t.Errorf("got %d", status)
+	}
+	took := time.Since(start)
+	eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
+	if got := p.pool.Snapshot().All[0].Latency(); got > took {
+		t.Errorf("the peer took %v, want at most %v", got, took)
+	}
+}
