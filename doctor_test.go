@@ -19,13 +19,17 @@ import (
 	"sluice/doctor"
 )
 
-// registerStar registers an instance of star.
+// registerStar registers an instance of star, at the address of a node.
 func registerStar(t *testing.T, agent *consultest.Agent, id string, port int, status string) {
 	t.Helper()
-	err := agent.Client().Agent().ServiceRegister(&consulapi.AgentServiceRegistration{
-		Name: "star", ID: id, Address: "127.0.0.1", Port: port,
-		Check: &consulapi.AgentServiceCheck{CheckID: "check-" + id, TTL: "1h", Status: status},
-	})
+	const machine = "192.0.2.77"
+	_, err := agent.Client().Catalog().Register(&consulapi.CatalogRegistration{Node: "machine", Address: machine}, nil)
+	if err == nil {
+		err = agent.Client().Agent().ServiceRegister(&consulapi.AgentServiceRegistration{
+			Name: "star", ID: id, Address: machine, Port: port,
+			Check: &consulapi.AgentServiceCheck{CheckID: "check-" + id, TTL: "1h", Status: status},
+		})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,11 +144,11 @@ func TestDoctorKnowsSinceWhenFromARunningSluice(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{Node: "a"})
 	registerStar(t, agent, "star-1", 9001, consulapi.HealthCritical)
 	sluice := adminAPI(t, "s3cret", []admin.Peer{{
-		Service: "front", ID: "star-1", Node: "a", Address: "127.0.0.1:9001", Status: "critical", Since: time.Now().Add(-125 * time.Minute),
+		Service: "front", ID: "star-1", Node: "a", Address: "192.0.2.77:9001", Status: "critical", Since: time.Now().Add(-125 * time.Minute),
 	}})
 	token := writeFile(t, "token", "s3cret\n")
 	status, stdout, stderr := execute(t, "doctor", "--consul", agent.URL(), "--admin", sluice, "--token-file", token)
-	if status != exitOK || !strings.Contains(stdout, "WARNING critical-long\n  star star-1 on node a, 127.0.0.1:9001\n    critical for at least 2h05m: ") {
+	if status != exitOK || !strings.Contains(stdout, "WARNING critical-long\n  star star-1 on node a, 192.0.2.77:9001\n    critical for at least 2h05m: ") {
 		t.Errorf("status %d\n%s%s", status, stdout, stderr)
 	}
 	status, stdout, stderr = execute(t, "doctor", "--consul", agent.URL(), "--admin", sluice, "--token-file", token, "--critical-for", "3h")

@@ -99,7 +99,9 @@ func TestACLs(t *testing.T) {
 func TestFixWithoutPermission(t *testing.T) {
 	t.Parallel()
 	agent := denying(t)
-	register(t, agent, "star-2", 9001, api.HealthPassing)
+	addMachine(t, agent)
+	registerAt(t, agent, machine, "star-1", 9001, api.HealthPassing)
+	registerAt(t, agent, machine, "star-2", 9001, api.HealthPassing)
 	awaitRegistered(t, agent, "star-1@a", "star-2@a")
 	reader := token(t, agent, "reads", readPolicy)
 	d := newDoctor(t, agent, nil, func(o *Options) { o.Consul.Token = reader })

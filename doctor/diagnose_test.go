@@ -24,7 +24,8 @@ func healthy() *Facts {
 			"b": {Name: "b", Address: "10.0.0.2"},
 			"c": {Name: "c", Address: "10.0.0.3"},
 		},
-		Instances: []Instance{star(1, "a", "10.0.0.1", 80), star(2, "b", "10.0.0.2", 80)},
+		NodeAddresses: map[string]bool{"10.0.0.1": true, "10.0.0.2": true, "10.0.0.3": true, "10.0.0.9": true},
+		Instances:     []Instance{star(1, "a", "10.0.0.1", 80), star(2, "b", "10.0.0.2", 80)},
 	}
 }
 
@@ -174,12 +175,16 @@ func TestDiagnose(t *testing.T) {
 }
 
 func TestDuplicates(t *testing.T) {
+	// alive is an agent that has stars at 10.0.0.1:80, or at 10.0.0.9:80.
 	alive := func(ids ...string) Owner {
-		o := Owner{URL: "http://agent", Services: make(map[string]bool)}
+		o := Owner{URL: "http://agent", Services: make(map[string]Registration)}
 		for _, id := range ids {
-			o.Services[id] = true
+			o.Services[id] = Registration{"star", "10.0.0.1:80"}
 		}
 		return o
+	}
+	moved := func() Owner {
+		return Owner{URL: "http://agent", Services: map[string]Registration{"star-1": {"star", "10.0.0.9:80"}}}
 	}
 	again := star(1, "b", "10.0.0.1", 80).with(func(i *Instance) { i.Modified = 9 }) // star-1, written later
 	both := map[string]Owner{"a": alive("star-1"), "b": alive("star-1")}
@@ -192,11 +197,11 @@ func TestDuplicates(t *testing.T) {
 	}{
 		{"both agents have it: the one whose address it is", func(f *Facts) { f.Owners = both }, []string{"warning duplicate " + possible}, ""},
 		{"both agents have it: the one written last", func(f *Facts) {
-			f.Owners = both
+			f.Owners = map[string]Owner{"a": moved(), "b": moved()}
 			f.Instances[0].Address, f.Instances[2].Address = "10.0.0.9", "10.0.0.9"
 		}, []string{"warning duplicate star star-1 on node a, 10.0.0.9:80; star-1@b stays, possible true"}, ""},
 		{"both agents have it: the one written last, the other way round", func(f *Facts) {
-			f.Owners = both
+			f.Owners = map[string]Owner{"a": moved(), "b": moved()}
 			f.Instances[0].Address, f.Instances[2].Address = "10.0.0.9", "10.0.0.9"
 			f.Instances[0].Modified = 10
 		}, []string{"warning duplicate star star-1 on node b, 10.0.0.9:80; star-1@a stays, possible true"}, ""},
@@ -268,6 +273,82 @@ func TestDuplicates(t *testing.T) {
 				t.Errorf("%q, want %q", findings[0].Fix.WhyNot, test.whyNot)
 			}
 		})
+	}
+}
+
+// What looks like one process and need not be one is not taken away: it may be a
+// healthy instance's only registration.
+func TestDuplicatesThatMayBeSeveralProcesses(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		address  string
+		change   func(dropped *Instance)
+		findings int // of the kind
+		whyNot   string
+	}{
+		{"the address of a node", "10.0.0.1", nil, 1, ""},
+		{"a name that each machine has for itself", "localhost", nil, 0, ""},
+		{"below it", "exporter.localhost", nil, 0, ""},
+		{"a name", "exporter", nil, 1, "exporter is a name"},
+		{"a loopback address", "127.0.0.1", nil, 0, ""},
+		{"an IPv6 loopback address", "::1", nil, 0, ""},
+		{"an unspecified address", "0.0.0.0", nil, 0, ""},
+		{"a link-local address", "169.254.1.1", nil, 0, ""},
+		{"an IPv6 link-local address", "fe80::1", nil, 0, ""},
+		{"a bridge of Docker", "172.17.0.2", nil, 1, "no node of the catalog has the address 172.17.0.2"},
+		{"a bridge of Podman", "10.88.0.2", nil, 1, "no node of the catalog has the address 10.88.0.2"},
+		{"other tags", "10.0.0.1", func(i *Instance) { i.Tags = []string{"canary"} }, 1, "other tags"},
+		{"other meta", "10.0.0.1", func(i *Instance) { i.Meta = map[string]string{"version": "2"} }, 1, "other meta"},
+		{"more checks", "10.0.0.1", func(i *Instance) { i.Checks = 2 }, 1, "other checks"},
+		{"other checks", "10.0.0.1", func(i *Instance) { i.CheckKinds = []string{"alive http"} }, 1, "other checks"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := healthy()
+			first, second := star(1, "a", test.address, 80), star(1, "b", test.address, 80)
+			if test.change != nil {
+				test.change(&second)
+			}
+			f.Instances = []Instance{first, second}
+			own := Owner{URL: "http://agent", Services: map[string]Registration{"star-1": {"star", first.address()}}}
+			f.Owners = map[string]Owner{"a": own, "b": own}
+			findings := f.duplicateFindings()
+			if len(findings) != test.findings {
+				t.Fatalf("%d findings: %+v", len(findings), findings)
+			}
+			for _, finding := range findings {
+				if finding.Fix.Possible != (test.whyNot == "") || !strings.Contains(finding.Fix.WhyNot, test.whyNot) {
+					t.Errorf("%+v, want %q", finding.Fix, test.whyNot)
+				}
+			}
+		})
+	}
+}
+
+// On one machine, too, a loopback address may be that of several containers.
+func TestOneLoopbackAddressUnderTwoIDsOfAnAgent(t *testing.T) {
+	f := healthy()
+	f.Instances = []Instance{star(1, "a", "127.0.0.1", 80), star(2, "a", "127.0.0.1", 80)}
+	f.Owners = map[string]Owner{"a": {Services: map[string]Registration{"star-1": {"star", "127.0.0.1:80"}, "star-2": {"star", "127.0.0.1:80"}}}}
+	findings := f.duplicateFindings()
+	if len(findings) != 1 || findings[0].Fix.Possible || !strings.Contains(findings[0].Fix.WhyNot, "127.0.0.1") {
+		t.Errorf("%+v", findings)
+	}
+}
+
+// The agent may have given the id to something else since the catalog was read.
+func TestAnIDThatAnAgentHasForSomethingElse(t *testing.T) {
+	for _, now := range []Registration{{"moon", "10.0.0.1:80"}, {"star", "10.0.0.1:81"}, {"star", "10.0.0.2:80"}} {
+		f := healthy()
+		f.Instances = []Instance{star(1, "a", "10.0.0.1", 80), star(1, "b", "10.0.0.1", 80)}
+		f.Owners = map[string]Owner{
+			"a": {Services: map[string]Registration{"star-1": {"star", "10.0.0.1:80"}}},
+			"b": {Services: map[string]Registration{"star-1": now}},
+		}
+		findings := f.duplicateFindings()
+		if len(findings) != 1 || findings[0].Node != "b" || findings[0].Fix.Possible ||
+			!strings.Contains(findings[0].Fix.WhyNot, fmt.Sprintf("its agent has this id for %s at %s", now.Service, now.Address)) {
+			t.Errorf("%+v: %+v", now, findings)
+		}
 	}
 }
 
@@ -351,7 +432,7 @@ func FuzzDuplicates(f *testing.F) {
 			seen[i.key()] = true
 			facts.Instances = append(facts.Instances, i)
 			if facts.Owners[node].Services == nil && b&1 == 0 {
-				facts.Owners[node] = Owner{Services: map[string]bool{i.ID: true}}
+				facts.Owners[node] = Owner{Services: map[string]Registration{i.ID: {i.Service, i.address()}}}
 			}
 			if b&8 != 0 {
 				facts.Nodes[node] = Node{Name: node, Liveness: Liveness(b % 3)}
@@ -370,7 +451,7 @@ func FuzzDuplicates(f *testing.F) {
 			if keep.address() != finding.Address || keep.Node == finding.Node && keep.ID == finding.ID {
 				t.Errorf("%+v: %+v cannot stay for it", finding, keep)
 			}
-			if finding.Fix.Possible && (keep.Status != discovery.StatusPassing || !facts.Owners[finding.Node].Services[finding.ID] ||
+			if finding.Fix.Possible && (keep.Status != discovery.StatusPassing || facts.Owners[finding.Node].Services[finding.ID] != (Registration{"star", finding.Address}) ||
 				facts.Nodes[finding.Node].Liveness != NodeAlive) {
 				t.Errorf("%+v must not be possible", finding.Fix)
 			}

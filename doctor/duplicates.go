@@ -3,27 +3,29 @@ package doctor
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"sluice/discovery"
+	"sluice/locality"
 )
 
-// place is where the process of an instance is. Loopback addresses are those of
-// a node.
+// place is where the process of an instance is. What each machine has for itself,
+// such as a loopback address, is that of a node.
 type place struct{ service, address, node string }
 
 func (f *Facts) placeOf(i Instance) place {
 	p := place{service: i.Service, address: i.address()}
-	if ip, err := netip.ParseAddr(i.Address); err == nil && (ip.Unmap().IsLoopback() || ip.IsUnspecified()) {
+	if locality.Ambiguous(i.Address) {
 		p.node = f.Nodes[i.Node].Address
 	}
 	return p
 }
 
-// duplicates returns the registrations of the same process of a service, in
-// groups of at least two.
+// duplicates returns the registrations of a service that are one process, or look
+// as if they were (see doubt), in groups of at least two.
 func (f *Facts) duplicates() [][]Instance {
 	groups := make(map[place][]Instance)
 	for _, i := range f.Instances {
@@ -63,7 +65,7 @@ func (f *Facts) life(i Instance) int {
 	switch f.Nodes[i.Node].Liveness {
 	case NodeAlive:
 		switch {
-		case answered && owner.Services[i.ID]:
+		case answered && owner.has(i):
 			return 4
 		case !answered:
 			return 3
@@ -128,6 +130,9 @@ func (f *Facts) duplicateFinding(i, keep Instance) Finding {
 	case owner.Problem != "":
 		finding.Do = "Not done by itself: " + finding.Fix.WhyNot + ". Deregister it on the machine of its node, or say where its agent answers: --agent-address " + shellWord(i.Node) + "=URL."
 		finding.Command = f.agentDeregister(i)
+	case finding.Fix.WhyNot == f.doubt(i, keep):
+		finding.Do = "Not done by itself: " + finding.Fix.WhyNot + ". If it is the same process all the same, deregister this one."
+		finding.Command = f.agentDeregister(i)
 	default:
 		finding.Do = "Not done by itself: " + finding.Fix.WhyNot + "."
 	}
@@ -169,7 +174,10 @@ func (f *Facts) whyNot(i, keep Instance) string {
 		return "its agent was not asked"
 	case owner.Problem != "":
 		return "its agent cannot be asked (" + owner.Problem + "), and would register it again if it were only taken out of the catalog"
-	case !owner.Services[i.ID]:
+	case !owner.has(i) && owner.Services[i.ID] != Registration{}:
+		now := owner.Services[i.ID]
+		return fmt.Sprintf("its agent has this id for %s at %s", now.Service, now.Address)
+	case !owner.has(i):
 		why := "its agent does not know it, and takes it out of the catalog with its next synchronisation, within minutes"
 		if f.Token.ACLs {
 			why += ", unless " + agentLacks(i.Node)
@@ -177,6 +185,34 @@ func (f *Facts) whyNot(i, keep Instance) string {
 		return why
 	case keep.Status != discovery.StatusPassing:
 		return "what would stay, " + keep.ID + " on node " + keep.Node + ", is " + keep.Status.String()
+	}
+	return f.doubt(i, keep)
+}
+
+// doubt returns why two registrations at one address need not be those of one
+// process, or "". An address is known to be one machine's only if the cluster knows a
+// node by it: those of containers and virtual machines are often the same on many.
+func (f *Facts) doubt(i, keep Instance) string {
+	_, err := netip.ParseAddr(i.Address)
+	switch {
+	case err != nil:
+		return i.Address + " is a name, which may mean another machine on each machine"
+	case locality.Ambiguous(i.Address):
+		return i.Address + " may be another process on each machine, and in each container"
+	case !f.NodeAddresses[i.Address]:
+		return "no node of the catalog has the address " + i.Address + ", so it may be that of several machines, such as a container's"
+	}
+	for _, part := range []struct {
+		what string
+		same bool
+	}{
+		{"tags", slices.Equal(i.Tags, keep.Tags)},
+		{"meta", maps.Equal(i.Meta, keep.Meta)},
+		{"checks", i.Checks == keep.Checks && slices.Equal(i.CheckKinds, keep.CheckKinds)},
+	} {
+		if !part.same {
+			return fmt.Sprintf("it has other %s than %s on node %s, so it may be another process", part.what, keep.ID, keep.Node)
+		}
 	}
 	return ""
 }

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/consul/api"
@@ -69,11 +70,13 @@ func instanceOf(e *api.ServiceEntry) Instance {
 			continue
 		}
 		i.Checks++
+		i.CheckKinds = append(i.CheckKinds, c.Name+" "+c.Type)
 		if c.Status == api.HealthCritical {
 			critical = append(critical, cmp.Or(c.Name, c.CheckID)+quoted(consul.OneLine(c.Output)))
 			i.Untouched = i.Untouched && c.CreateIndex == c.ModifyIndex
 		}
 	}
+	slices.Sort(i.CheckKinds)
 	i.Untouched = i.Untouched && len(critical) > 0
 	i.Critical = strings.Join(critical, "; ")
 	return i

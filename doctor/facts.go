@@ -20,6 +20,9 @@ type Facts struct {
 	Only     []string         // names of the services that were looked at; empty: all
 	Filtered []string         // paths whose answers were filtered by ACLs
 	Owners   map[string]Owner // by node, of the nodes with duplicates
+	// NodeAddresses are the addresses of all nodes of the catalog, if there are
+	// duplicates.
+	NodeAddresses map[string]bool
 
 	Peers      []Peer // of a running sluice
 	PeersKnown bool   // one has answered
@@ -86,8 +89,10 @@ type Instance struct {
 	discovery.Instance
 	Unusable string // why it cannot get traffic whatever its status; "": it can
 
-	Checks   int    // of the service itself, without maintenance mode
-	Critical string // the words of those that are critical; "": none is
+	Checks int // of the service itself, without maintenance mode
+	// CheckKinds are the names and types of these checks, sorted.
+	CheckKinds []string
+	Critical   string // the words of those that are critical; "": none is
 	// Untouched says that the critical checks have not changed since they were
 	// registered.
 	Untouched bool
@@ -112,9 +117,21 @@ type instanceKey struct{ node, id string }
 // Owner is the agent of a node, asked directly.
 type Owner struct {
 	URL      string
-	Problem  string          // why it could not be asked; "": it answered
-	Lacks    string          // what the token would need for that, in HCL; "": it is not that
-	Services map[string]bool // the ids that it has registered itself
+	Problem  string                  // why it could not be asked; "": it answered
+	Lacks    string                  // what the token would need for that, in HCL; "": it is not that
+	Services map[string]Registration // what it has registered itself, by id
+}
+
+// Registration is what an id stands for at an agent.
+type Registration struct {
+	Service string
+	Address string // "host:port"
+}
+
+// has reports whether the agent itself has registered i, and not something else
+// under its id.
+func (o Owner) has(i Instance) bool {
+	return o.Services[i.ID] == Registration{i.Service, i.address()}
 }
 
 // Peer is an instance as a running sluice sees it.

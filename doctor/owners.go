@@ -34,6 +34,7 @@ func (d *Doctor) askOwners(ctx context.Context, f *Facts) {
 		return
 	}
 	nodes := slices.Sorted(maps.Keys(needed))
+	f.NodeAddresses = d.nodeAddresses(ctx)
 	members, problem := d.members(ctx, f)
 	f.Owners = make(map[string]Owner, len(nodes))
 	var mu sync.Mutex // guards f.Owners and d.owners
@@ -49,7 +50,7 @@ func (d *Doctor) askOwners(ctx context.Context, f *Facts) {
 		case client == nil:
 			owner.Problem = "it is no member of the agent's cluster" + quoted(problem)
 		default:
-			owner = ask(ctx, client, node)
+			owner = ask(ctx, client, f.Nodes[node])
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -128,7 +129,8 @@ func agentURL(like, address string) string {
 
 // ask asks the agent of a node what it has registered, after it made sure that
 // the agent is that node's.
-func ask(ctx context.Context, client *consul.API, node string) Owner {
+func ask(ctx context.Context, client *consul.API, at Node) Owner {
+	node := at.Name
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	owner := Owner{URL: client.URL}
@@ -151,9 +153,28 @@ func ask(ctx context.Context, client *consul.API, node string) Owner {
 		owner.Problem = fmt.Sprintf("%s: %v", client.URL, plainly(err))
 		return owner
 	}
-	owner.Services = make(map[string]bool, len(services))
-	for id := range services {
-		owner.Services[id] = true
+	owner.Services = make(map[string]Registration, len(services))
+	for id, s := range services {
+		i, _ := consul.InstanceOf(&api.ServiceEntry{Node: &api.Node{Node: node, Address: at.Address}, Service: s})
+		owner.Services[id] = Registration{i.Service, i.HostPort()}
 	}
 	return owner
+}
+
+// nodeAddresses returns the addresses of the nodes of the catalog, as far as that can
+// be read.
+func (d *Doctor) nodeAddresses(ctx context.Context) map[string]bool {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	o := query(ctx)
+	o.Datacenter, o.RequireConsistent = d.options.Datacenter, d.consistent
+	nodes, _, err := d.api.Catalog().Nodes(o)
+	if err != nil {
+		return nil
+	}
+	addresses := make(map[string]bool, len(nodes))
+	for _, n := range nodes {
+		addresses[n.Address] = true
+	}
+	return addresses
 }

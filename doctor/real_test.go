@@ -24,8 +24,13 @@ func must(t *testing.T, err error) {
 // register registers an instance of star at 127.0.0.1.
 func register(t *testing.T, agent *consultest.Agent, id string, port int, status string) {
 	t.Helper()
+	registerAt(t, agent, "127.0.0.1", id, port, status)
+}
+
+func registerAt(t *testing.T, agent *consultest.Agent, address, id string, port int, status string) {
+	t.Helper()
 	must(t, agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
-		Name: "star", ID: id, Address: "127.0.0.1", Port: port,
+		Name: "star", ID: id, Address: address, Port: port,
 		Check: &api.AgentServiceCheck{CheckID: "check-" + id, TTL: "1h", Status: status},
 	}))
 }
@@ -76,13 +81,24 @@ func pair(t *testing.T) (server, client *consultest.Agent) {
 	return server, client
 }
 
+// machine is the address of a node of the catalog, so that there is one process at
+// each of its ports.
+const machine = "192.0.2.77"
+
+func addMachine(t *testing.T, agent *consultest.Agent) {
+	t.Helper()
+	_, err := agent.Client().Catalog().Register(&api.CatalogRegistration{Node: "machine", Address: machine}, nil)
+	must(t, err)
+}
+
 // registerTwice registers star-1 on node b, whose agent is client, and then on
 // node a, as if it had moved.
 func registerTwice(t *testing.T, server, client *consultest.Agent) {
 	t.Helper()
-	register(t, client, "star-1", 9001, api.HealthPassing)
+	addMachine(t, server)
+	registerAt(t, client, machine, "star-1", 9001, api.HealthPassing)
 	awaitRegistered(t, server, "star-1@b")
-	register(t, server, "star-1", 9001, api.HealthPassing)
+	registerAt(t, server, machine, "star-1", 9001, api.HealthPassing)
 	awaitRegistered(t, server, "star-1@a", "star-1@b")
 }
 
@@ -191,7 +207,7 @@ func TestFixLooksAgain(t *testing.T) {
 	finding := one(t, examine(t, d), CodeDuplicate)
 
 	// Another one is the live one meanwhile.
-	register(t, server, "star-7", 9001, api.HealthPassing)
+	registerAt(t, server, machine, "star-7", 9001, api.HealthPassing)
 	awaitRegistered(t, server, "star-1@a", "star-1@b", "star-7@a")
 	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft || !strings.Contains(fixed.Detail, "is now star-7 on node a") {
 		t.Errorf("%+v", fixed)
@@ -218,6 +234,56 @@ func TestFixLooksAgain(t *testing.T) {
 		t.Errorf("%+v", fixed)
 	}
 	checkRegistered(t, server, "star-1@a", "star-1@b")
+}
+
+// Each machine has its exporter at localhost:9100, registered with its own agent.
+func TestFixLeavesWhatEachMachineHasForItself(t *testing.T) {
+	t.Parallel()
+	server, client := pair(t)
+	for _, address := range []string{"localhost", "127.0.0.1", "172.17.0.2", "exporter"} {
+		for _, agent := range []*consultest.Agent{server, client} {
+			registerAt(t, agent, address, "star-at-"+address, 9100, api.HealthPassing)
+		}
+	}
+	all := []string{
+		"star-at-127.0.0.1@a", "star-at-127.0.0.1@b", "star-at-172.17.0.2@a", "star-at-172.17.0.2@b",
+		"star-at-exporter@a", "star-at-exporter@b", "star-at-localhost@a", "star-at-localhost@b",
+	}
+	awaitRegistered(t, server, all...)
+	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
+	findings := examine(t, d).of(CodeDuplicate)
+	if len(findings) != 4 { // here, both nodes are at 127.0.0.1
+		t.Errorf("%+v", findings)
+	}
+	for _, finding := range findings {
+		possible := *finding.Fix
+		possible.Possible, possible.WhyNot = true, ""
+		for _, fix := range []*Fix{finding.Fix, &possible} { // as somebody might say who does not look
+			finding.Fix = fix
+			if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+				t.Errorf("%+v", fixed)
+			}
+		}
+	}
+	checkRegistered(t, server, all...)
+}
+
+// An id that the catalog shows as a duplicate belongs to another service by then.
+func TestFixLeavesAnIDThatHasBeenReused(t *testing.T) {
+	t.Parallel()
+	server, client := pair(t)
+	registerTwice(t, server, client)
+	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
+	finding := one(t, examine(t, d), CodeDuplicate)
+	must(t, client.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "moon", ID: finding.ID, Address: machine, Port: 9001}))
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+		t.Errorf("%+v", fixed)
+	}
+	services, err := client.Client().Agent().Services()
+	must(t, err)
+	if s := services[finding.ID]; s == nil || s.Service != "moon" {
+		t.Errorf("the agent has %+v", services)
+	}
 }
 
 func TestAnAgentThatIsNotTheOwnersIsNotTouched(t *testing.T) {
