@@ -152,8 +152,8 @@ func serve(ctx context.Context, in config.Input, pidFile string, log io.Writer) 
 	defer h.Stop()
 	g, err := gateway.New(gateway.Options{
 		Input: in, Version: version(), Log: log,
-		Listen: h.Listen, Replaced: h.Replaced(),
-		Serving: h.Serving,
+		Listen: h.Listen, Inherit: h.Inherit,
+		Serving: h.Serving, Replaced: h.Replaced(),
 	})
 	if err != nil {
 		return err

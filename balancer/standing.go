@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -67,5 +68,23 @@ func (p *Pool) forgetOldest() {
 	}
 	if oldest != nil {
 		delete(p.drains, oldest.ID)
+	}
+}
+
+// Drains returns all drains that stand, of present instances too, in any order:
+// for a process that goes on with them.
+func (p *Pool) Drains() []StandingDrain {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Values(p.drains))
+}
+
+// AdoptDrains has drains of another process stand here. It is for a pool that has
+// not got its first set.
+func (p *Pool) AdoptDrains(drains []StandingDrain) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, d := range drains {
+		p.drains[d.ID] = d
 	}
 }

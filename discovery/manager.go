@@ -58,10 +58,13 @@ type Manager struct {
 	fallback func(service, source string) ([]Instance, time.Time, bool)
 	log      zerolog.Logger
 	wake     chan struct{} // capacity 1: the queue or starting has changed
+	sources  sync.WaitGroup
+	pausing  sync.Mutex // one Pause or Resume at a time
 
 	mu       sync.Mutex // guards the fields below, and those of every Watch
 	debounce Debounce
 	running  bool
+	paused   bool
 	watches  map[string]*Watch
 	starting []*Watch // their sources do not run yet
 	queue    queue
@@ -91,12 +94,11 @@ func (m *Manager) Run(ctx context.Context) error {
 		return errors.New("discovery: Manager.Run called twice")
 	}
 
-	var sources sync.WaitGroup
-	defer sources.Wait()
+	defer m.sources.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		m.startSources(ctx, &sources)
+		m.startSources(ctx)
 		m.handOver(ctx, timer)
 		select {
 		case <-ctx.Done():
@@ -159,16 +161,19 @@ func (m *Manager) Statuses() []WatchStatus {
 }
 
 // startSources runs the sources that do not run yet, each in its goroutine.
-func (m *Manager) startSources(ctx context.Context, sources *sync.WaitGroup) {
+func (m *Manager) startSources(ctx context.Context) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.paused {
+		return
+	}
 	for _, w := range m.starting {
 		if w.retired {
 			continue
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		w.cancel = cancel
-		sources.Go(func() {
+		m.sources.Go(func() {
 			defer cancel()
 			if m.fallback != nil {
 				late := time.AfterFunc(fallbackAfter, w.Restore)

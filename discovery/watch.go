@@ -153,6 +153,14 @@ func (w *Watch) Instances() ([]Instance, bool) {
 	return w.latest, w.known
 }
 
+// Fresh reports whether the last query was answered, be it one of this source or,
+// before its first one, of the process whose set was adopted.
+func (w *Watch) Fresh() bool {
+	w.manager.mu.Lock()
+	defer w.manager.mu.Unlock()
+	return w.status.State == WatchFresh
+}
+
 // Hold reports how many instances of the last set stay in it although the
 // registry no longer lists them in service, for a while or as long as they
 // answer: 0 if there are none any more.

@@ -39,6 +39,10 @@ type Options struct {
 
 	// Listen binds an address; proxy.Listen if nil.
 	Listen func(network, address string) (net.Listener, error)
+	// Inherit, if not nil, asks the process before this one for what it knows, once
+	// the listeners are bound. Replacing says whether there is one, given is what it
+	// gives, if it does.
+	Inherit func() (given io.ReadCloser, replacing bool, err error)
 	// Serving, if not nil, is called once, when clients are about to be served.
 	Serving func() error
 	// Replaced is closed when another process has taken over the listeners. Then
@@ -77,13 +81,19 @@ type Gateway struct {
 	ready       atomic.Bool   // see judge
 	becameReady chan struct{} // closed then
 	stopping    atomic.Bool
-	replaced    bool            // by another process; for Run's goroutine
+	handed      handed          // what the process before this one knew; its Version is 0 if that is nothing
+	takingOver  bool            // there is a process before this one
+	served      atomic.Bool     // it has been told that this one serves
+	replacing   sync.Mutex      // held by ReplaceBy
+	elsewhere   bool            // another process serves in place of this one; for Run's goroutine
 	cut         context.Context // ends when what is in flight is to be cut
 	Cut         context.CancelFunc
 
 	// Tests change these before Run.
 	startPatience time.Duration // startTimeout
 	warmPatience  time.Duration // warmTimeout
+	turnPatience  time.Duration // turnTimeout
+	letGoPatience time.Duration // letGoTimeout
 
 	reload chan struct{} // capacity 1: a reload is asked for
 }
@@ -103,7 +113,10 @@ func New(o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	c := revision.Config
-	g := &Gateway{options: o, started: c, logs: newLogWriter(o.Log, c.Log), reload: make(chan struct{}, 1), becameReady: make(chan struct{}), startPatience: startTimeout, warmPatience: warmTimeout}
+	g := &Gateway{
+		options: o, started: c, logs: newLogWriter(o.Log, c.Log), reload: make(chan struct{}, 1), becameReady: make(chan struct{}),
+		startPatience: startTimeout, warmPatience: warmTimeout, turnPatience: turnTimeout, letGoPatience: letGoTimeout,
+	}
 	g.log = g.logs.logger()
 	g.cut, g.Cut = context.WithCancel(context.Background())
 	if err := g.readToken(); err != nil {
@@ -140,6 +153,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.machine = locality.New()
 	g.machine.Ask(c.Consul.Addresses)
 	g.listens()
+	g.inherit()
 	g.finder = newFinder(g)
 	if c.Catalog == nil {
 		g.finder.settle()
@@ -147,6 +161,7 @@ func New(o Options) (_ *Gateway, err error) {
 	if g.snapshot != nil {
 		g.finder.expect(g.snapshot.Services())
 	}
+	g.expectHanded(c)
 	merged := g.merge(c)
 	p, err := g.prepare(merged)
 	if err != nil {
@@ -155,6 +170,7 @@ func New(o Options) (_ *Gateway, err error) {
 	if err := g.carryOut(context.Background(), p, merged, false); err != nil {
 		return nil, err
 	}
+	g.adopt()
 	g.registrar = g.newRegistrar()
 	g.registerAs(g.history.Applied(*revision))
 	return g, nil
@@ -181,20 +197,29 @@ func (g *Gateway) Run(ctx context.Context) error {
 	// milliseconds. The admin API answers at once. An order to stop does not
 	// shorten the wait: with shutdown.delay, clients are served after it, too.
 	warm := make(chan struct{})
+	failed := make(chan error, len(g.listeners)+1)
 	running.Go(func() {
 		defer close(warm)
-		begin := time.Now()
-		g.awaitCatalog(background, g.startPatience)
-		g.awaitFirst(background, g.services.all(), g.startPatience-time.Since(begin))
+		if g.takingOver {
+			if err := g.awaitTurn(background); err != nil {
+				failed <- err
+				<-background.Done() // accepting nobody
+				return
+			}
+		} else {
+			begin := time.Now()
+			g.awaitCatalog(background, g.startPatience)
+			g.awaitFirst(background, g.services.all(), g.startPatience-time.Since(begin))
+		}
 		if g.options.Serving == nil || g.stopping.Load() {
 			return // the process before this one goes on, if this one stops
 		}
+		g.served.Store(true)
 		if err := g.options.Serving(); err != nil {
 			g.log.Error().Err(err).Msg("the process before this one has not been told to stop")
 		}
 	})
 	leave := g.register(warm)
-	failed := make(chan error, len(g.listeners))
 	var serving sync.WaitGroup
 	for _, l := range g.listeners {
 		g.log.Info().Str("listener", l.name).Stringer("address", l.Addr()).Msg("listening")
@@ -236,19 +261,10 @@ func (g *Gateway) serve(l listener) error {
 	return nil
 }
 
-// ReplaceBy calls replace, which puts another process in this one's place, and
-// logs what came of it.
-func (g *Gateway) ReplaceBy(replace func() error) {
-	g.log.Info().Msg("starting a new process in place of this one")
-	if err := replace(); err != nil {
-		g.log.Error().Err(err).Msg("not replaced, going on")
-	}
-}
-
 // leaveAdmin leaves the admin API to the process that has replaced this one:
 // its answers must not tell of one that stops.
 func (g *Gateway) leaveAdmin() {
-	g.replaced = true
+	g.elsewhere = true
 	ctx, cancel := context.WithTimeout(g.cut, time.Second)
 	defer cancel()
 	if err := g.admin.Shutdown(ctx); err != nil {
@@ -261,10 +277,13 @@ func (g *Gateway) leaveAdmin() {
 func (g *Gateway) shutdown(leave func(), stop context.CancelFunc, running *sync.WaitGroup) {
 	settings := g.history.Current().Config.Shutdown
 	g.stopping.Store(true)
+	if g.takingOver && !g.served.Load() {
+		g.elsewhere = true // as before
+	}
 	g.log.Info().Stringer("delay", settings.Delay).Stringer("grace", settings.Grace).
 		Int("connections", g.proxy.Connections()).Msg("stopping")
 	leave()
-	if settings.Delay > 0 && !g.replaced {
+	if settings.Delay > 0 && !g.elsewhere {
 		delay := time.NewTimer(settings.Delay)
 		select {
 		case <-delay.C:

@@ -62,6 +62,14 @@ func start(t *testing.T, text string) *running {
 // are not to be known.
 func startPatient(t *testing.T, text string, timeout time.Duration) *running {
 	t.Helper()
+	r := newRunning(t, text)
+	r.run(Options{}, timeout, func(*Gateway) {})
+	return r
+}
+
+// newRunning makes a gateway's file; run starts it.
+func newRunning(t *testing.T, text string) *running {
+	t.Helper()
 	r := &running{
 		t:     t,
 		file:  filepath.Join(t.TempDir(), "sluice.yaml"),
@@ -73,12 +81,21 @@ func startPatient(t *testing.T, text string, timeout time.Duration) *running {
 		},
 	}
 	r.write(text)
+	return r
+}
+
+// run runs the gateway, with what o says of other processes, after set has changed
+// what tests may.
+func (r *running) run(o Options, timeout time.Duration, set func(*Gateway)) {
+	t := r.t
+	t.Helper()
+	o.Input, o.Version, o.Log = config.Input{File: r.file}, "test", r.log
 	var err error
-	r.Gateway, err = New(Options{Input: config.Input{File: r.file}, Version: "test", Log: r.log})
-	if err != nil {
+	if r.Gateway, err = New(o); err != nil {
 		t.Fatal(err)
 	}
 	r.startPatience, r.warmPatience = timeout, patience
+	set(r.Gateway)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	go func() {
@@ -93,7 +110,6 @@ func startPatient(t *testing.T, text string, timeout time.Duration) *running {
 			t.Logf("log:\n%s", r.log)
 		}
 	})
-	return r
 }
 
 // write replaces the configuration in one step, as editors do.

@@ -28,13 +28,12 @@ func (g *Gateway) becomeReady(ctx context.Context) {
 	look := time.NewTicker(readyEvery)
 	defer look.Stop()
 	for {
-		ready, missing := g.judge(time.Since(begin))
-		if ready {
+		if v := g.judge(time.Since(begin)); v.ready() {
 			g.ready.Store(true)
 			close(g.becameReady)
 			event := g.log.Info()
-			if len(missing) > 0 {
-				event = g.log.Warn().Strs("missing", missing)
+			if len(v.missing) > 0 {
+				event = g.log.Warn().Strs("missing", v.missing)
 			}
 			event.Int("services", len(g.services.all())).Msg("ready")
 			return
@@ -47,33 +46,48 @@ func (g *Gateway) becomeReady(ctx context.Context) {
 	}
 }
 
-// judge decides whether this sluice can be ready after it has waited for that
-// long, and says what is missing.
-//
-// It is ready when each service knows its first set, which may be a saved one. A
-// service that its registry refuses is not waited for, and others only for
-// readyTimeout, but only if that is a matter of these services: as long as no
-// service of Consul has a set, nothing shows that Consul is not away, or the token
-// wrong, and somebody else may know more.
-func (g *Gateway) judge(waited time.Duration) (ready bool, missing []string) {
-	watches := g.watches()
-	answered, wait, patience := false, false, waited < readyTimeout
+// verdict is whether this sluice can be ready.
+type verdict struct {
+	answered bool     // some service of Consul has a set
+	wait     bool     // what is missing may come
+	missing  []string // services that have no set, and why
+}
+
+// ready: each service knows its first set, which may be a saved one. What is
+// missing in vain does not count, but only if that is a matter of these services:
+// as long as no service of Consul has a set, nothing shows that Consul is not away,
+// or the token wrong, and somebody else may know more.
+func (v verdict) ready() bool { return len(v.missing) == 0 || v.answered && !v.wait }
+
+// judge says what is missing after this sluice has waited for that long. A service
+// that its registry refuses is not waited for, nor one that the process before
+// this one did not know either, and others only for readyTimeout.
+func (g *Gateway) judge(waited time.Duration) verdict {
+	var v verdict
+	watches, patience := g.watches(), waited < readyTimeout
 	if !g.finder.settled() {
-		wait = patience
-		missing = append(missing, "catalog: "+g.catalogMissing())
+		v.wait = patience
+		v.missing = append(v.missing, "catalog: "+g.catalogMissing())
 	}
 	for _, service := range g.services.all() {
 		watch := watches[service.name]
 		if service.known() {
-			answered = answered || watch.Endpoint != "" || !watch.Restored.IsZero()
+			v.answered = v.answered || watch.Endpoint != "" || !watch.Restored.IsZero()
 			continue
 		}
-		if watch.Refused < refusalsLimit {
-			wait = wait || patience
+		if watch.Refused < refusalsLimit && !g.unknownBefore(watch) {
+			v.wait = v.wait || patience
 		}
-		missing = append(missing, fmt.Sprintf("service %q: %s", service.name, service.missing(watch)))
+		v.missing = append(v.missing, fmt.Sprintf("service %q: %s", service.name, service.missing(watch)))
 	}
-	return len(missing) == 0 || answered && !wait, missing
+	return v
+}
+
+// unknownBefore reports whether the process before this one knew no set of a
+// watch either.
+func (g *Gateway) unknownBefore(watch discovery.WatchStatus) bool {
+	before := g.handed.Services[watch.Service].Watch
+	return before != nil && !before.Known && before.Source == watch.Source
 }
 
 // watches returns the state of every watch by service.
@@ -100,6 +114,5 @@ func (g *Gateway) readiness() (ready bool, missing []string) {
 	if g.stopping.Load() {
 		return false, []string{"sluice is stopping"}
 	}
-	_, missing = g.judge(0)
-	return g.ready.Load(), missing
+	return g.ready.Load(), g.judge(0).missing
 }

@@ -25,8 +25,8 @@ func starAnd(address, services string) string {
 
 // judged returns what is decided after so long a wait.
 func (r *running) judged(waited time.Duration) (ready bool, missing string) {
-	ready, list := r.judge(waited)
-	return ready, strings.Join(list, "\n")
+	v := r.judge(waited)
+	return v.ready(), strings.Join(v.missing, "\n")
 }
 
 func TestServiceThatItsRegistryRefusesKeepsNobodyUnready(t *testing.T) {

@@ -87,7 +87,7 @@ func (g *Gateway) register(warm <-chan struct{}) (leave func()) {
 		defer cancelLeave()
 		cancel()
 		<-ended
-		if !g.replaced {
+		if !g.elsewhere {
 			g.registrar.Leave(leaving)
 		}
 	}

@@ -1,6 +1,7 @@
 package handover
 
 import (
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -22,7 +23,8 @@ func TestHandover(t *testing.T) {
 		return
 	}
 	h := New(filepath.Join(t.TempDir(), "pid"), net.Listen)
-	if err := h.Replace(); err == nil || !strings.Contains(err.Error(), "does not listen") {
+	give := func(io.Writer) error { t.Error("asked"); return nil }
+	if err := h.Replace(give); err == nil || !strings.Contains(err.Error(), "does not listen") {
 		t.Errorf("replace before listening: %v", err)
 	}
 	l, err := h.Listen("tcp", "127.0.0.1:0")
@@ -32,8 +34,11 @@ func TestHandover(t *testing.T) {
 	if _, err := h.Listen("tcp", l.Addr().String()); err == nil || !strings.Contains(err.Error(), "address already in use") {
 		t.Errorf("listen twice: %v", err)
 	}
-	if err := h.Replace(); err == nil || !strings.Contains(err.Error(), "not ready") {
+	if err := h.Replace(give); err == nil || !strings.Contains(err.Error(), "not ready") {
 		t.Errorf("replace before serving: %v", err)
+	}
+	if given, replacing, err := h.Inherit(); given != nil || replacing || err != nil {
+		t.Errorf("from nobody: %v, %v, %v", given, replacing, err)
 	}
 	if err := h.Serving(); err != nil {
 		t.Errorf("serving: %v", err)
@@ -52,7 +57,7 @@ func TestHandover(t *testing.T) {
 		conn.Close()
 		t.Error("the address is still open after Stop")
 	}
-	if err := h.Replace(); err == nil {
+	if err := h.Replace(give); err == nil {
 		t.Error("replaced after Stop")
 	}
 }

@@ -53,6 +53,24 @@ type instance struct {
 	Unlisted    time.Time         `json:"unlisted,omitzero"`
 }
 
+// Set is a set of instances as the file has it, for others who write it.
+type Set []discovery.Instance
+
+// MarshalJSON implements json.Marshaler.
+func (s Set) MarshalJSON() ([]byte, error) { return json.Marshal(encode(s)) }
+
+// UnmarshalJSON implements json.Unmarshaler. It refuses what no source can have
+// reported.
+func (s *Set) UnmarshalJSON(data []byte) error {
+	var encoded []instance
+	if err := json.Unmarshal(data, &encoded); err != nil {
+		return err
+	}
+	set, err := decode(encoded)
+	*s = set
+	return err
+}
+
 func encode(set []discovery.Instance) []instance {
 	encoded := make([]instance, len(set))
 	for n, i := range set {

@@ -41,7 +41,7 @@ func (o ClientOptions) API(address string) (*API, error) {
 		return nil, err
 	}
 	config.Token = token.current()
-	m := &meter{gate: newGate(connections), connections: connections}
+	m := newMeter(newGate(connections), connections)
 	a, err := newAgent(*config, address, o.dial, certificates, m)
 	if err != nil {
 		return nil, err

@@ -92,7 +92,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	meter := &meter{gate: newGate(forQueries(maxWatches)), connections: maxWatches}
+	meter := newMeter(newGate(forQueries(maxWatches)), maxWatches)
 	all := make([]*agent, len(addresses))
 	for n, address := range addresses {
 		if all[n], err = newAgent(*config, address, o.dial, certificates, meter); err != nil {

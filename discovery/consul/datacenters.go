@@ -108,6 +108,9 @@ func (b *branch) Instances() ([]discovery.Instance, bool) {
 	return own, ok && len(own) > 0
 }
 
+// Fresh is that of the whole.
+func (b *branch) Fresh() bool { return b.report.Fresh() }
+
 // Restore asks for the saved set, of whichever data centre.
 func (b *branch) Restore() { b.report.Restore() }
 

@@ -36,8 +36,20 @@ type meter struct {
 
 	queries, probes, errors, received, sent, refused, opened atomic.Uint64
 
+	left *sync.Cond // of mu: leaving has become less
+
 	mu         sync.Mutex // guards the fields below
 	open, peak int
+	lettingGo  bool // see Client.Release
+	leaving    int  // connections that the agents have not closed yet
+}
+
+// newMeter makes a meter for so many connections, of which the gate lets queries
+// use some.
+func newMeter(g *gate, connections int) *meter {
+	m := &meter{gate: g, connections: connections}
+	m.left = sync.NewCond(&m.mu)
+	return m
 }
 
 func (m *meter) stats() Stats {
@@ -96,12 +108,19 @@ func (c *meteredConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (c *meteredConn) Close() error {
+func (c *meteredConn) Close() (err error) {
 	c.once.Do(func() {
-		c.meter.mu.Lock()
-		c.meter.open--
-		c.meter.mu.Unlock()
+		if !c.leave() {
+			err = c.close()
+		}
 	})
+	return err
+}
+
+func (c *meteredConn) close() error {
+	c.meter.mu.Lock()
+	c.meter.open--
+	c.meter.mu.Unlock()
 	return c.Conn.Close()
 }
 

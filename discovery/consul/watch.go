@@ -55,6 +55,7 @@ type watch struct {
 // are, or to one of several data centres.
 type reporter interface {
 	Instances() ([]discovery.Instance, bool)
+	Fresh() bool
 	Restore()
 	From(endpoint string)
 	Emit(set []discovery.Instance)
@@ -173,7 +174,9 @@ func (w *watch) inherit(answer Answer) {
 	}
 	if known, ok := w.report.Instances(); ok {
 		w.guard.inherit(known)
-		w.guard.failed(time.Now())
+		if !w.report.Fresh() {
+			w.guard.failed(time.Now())
+		}
 	}
 }
 

@@ -1,0 +1,119 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A process goes on with what another one knew: the set, and how fresh it is.
+func TestAdoptedSetIsUsedAtOnce(t *testing.T) {
+	asOf := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := b.start("star")
+		w.From("http://c")
+		w.Emit(instances("a", "b"))
+		w.Succeeded(7)
+		b.expect(0, call{0, "star", "a b"})
+		w.Failed(errors.New("500"))
+		b.Watch("fixed", &Static{})
+		b.start("later") // knows nothing yet
+		b.expect(0, call{0, "fixed", ""})
+
+		next := NewManager(ManagerOptions{Sink: func(string, []Instance) {}})
+		for _, name := range []string{"star", "later", "fixed"} {
+			next.Watch(name, newScripted())
+		}
+		adopted := 0
+		handed := b.Handed()
+		for _, h := range handed {
+			if h.Service == "star" {
+				if h.Fresh || !h.Known || h.Endpoint != "http://c" || !h.LastSuccess.Equal(b.begin) {
+					t.Errorf("handed %+v", h)
+				}
+				h.Fresh, h.Restored = true, asOf
+			}
+			if next.Adopt(h) {
+				adopted++
+			}
+			if next.Adopt(h) {
+				t.Errorf("%s is adopted twice", h.Service)
+			}
+		}
+		if adopted != 1 || len(handed) != 2 {
+			t.Errorf("%d of %d are adopted", adopted, len(handed))
+		}
+		for _, s := range next.Statuses() {
+			switch s.Service {
+			case "star":
+				if s.State != WatchFresh || s.Instances != 2 || s.Endpoint != "http://c" || !s.Restored.Equal(asOf) {
+					t.Errorf("adopted as %+v", s)
+				}
+			default:
+				if s.State != WatchPending {
+					t.Errorf("%s is %v", s.Service, s.State)
+				}
+			}
+		}
+		if next.Adopt(Handed{Service: "star", Source: "another", Known: true}) || next.Adopt(Handed{Service: "other", Known: true}) {
+			t.Error("adopted what nobody watches")
+		}
+	})
+}
+
+// A set of another selection says nothing of this one.
+func TestSetOfAnotherSourceIsNotAdopted(t *testing.T) {
+	m := NewManager(ManagerOptions{Sink: func(string, []Instance) {}})
+	m.Watch("star", newScripted())
+	if m.Adopt(Handed{Service: "star", Source: `consul service "moon"`, Known: true, Instances: instances("a")}) {
+		t.Error("it is")
+	}
+}
+
+func TestPausedWatchesKeepTheirSets(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		runs := make(chan *Watch, 1)
+		b.Watch("star", sourceFunc(func(ctx context.Context, w *Watch) error {
+			runs <- w
+			<-ctx.Done()
+			return ctx.Err()
+		}))
+		w := <-runs
+		w.Emit(instances("a"))
+		w.Succeeded(1)
+		b.expect(0, call{0, "star", "a"})
+		var ended atomic.Int64
+		other := sourceFunc(func(ctx context.Context, _ *Watch) error {
+			<-ctx.Done()
+			time.Sleep(time.Second)
+			ended.Add(1)
+			return ctx.Err()
+		})
+		b.Watch("slow", other)
+		b.expect(0)
+
+		b.Pause()
+		b.Pause()
+		if ended.Load() != 1 {
+			t.Error("a source still runs")
+		}
+		b.Watch("new", other)
+		b.expect(time.Minute)
+		if st := b.Statuses()[2]; st.Service != "star" || st.State != WatchFresh || st.Instances != 1 || st.Errors != 0 {
+			t.Errorf("while paused %+v", st)
+		}
+		b.Resume()
+		again := <-runs
+		again.Emit(instances("a", "b"))
+		b.expect(time.Minute, call{time.Minute, "star", "a b"})
+		b.Unwatch("slow")
+		b.Unwatch("new")
+	})
+}
+
+// sourceFunc is a source.
+type sourceFunc func(context.Context, *Watch) error
+
+func (f sourceFunc) Run(ctx context.Context, w *Watch) error { return f(ctx, w) }
