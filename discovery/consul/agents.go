@@ -104,6 +104,13 @@ func (s *agents) trouble() time.Time {
 	return s.current.trouble
 }
 
+// good reports whether the agent in use is, by its probes, and since when.
+func (s *agents) good() (is bool, since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current.condition == good, s.current.since
+}
+
 // retry returns a channel that is closed when there is a reason for those whose
 // query failed to try again at once: another agent, a recovery, another token.
 func (s *agents) retry() <-chan struct{} {

@@ -28,6 +28,10 @@ type Selection struct {
 	Namespace  string // default the client's; Consul Enterprise
 	Partition  string // default the client's; Consul Enterprise
 
+	// Wait is how long a query blocks while nothing changes, at most 10 min.
+	// Default 1 min.
+	Wait time.Duration
+
 	// Hold is how long a service is kept that is not listed any more. Its own
 	// watch decides about its instances meanwhile. Default 30 s; negative: not at
 	// all.
@@ -130,7 +134,7 @@ func (w *Catalog) Run(ctx context.Context, changed func([]CatalogService)) error
 	defer w.client.gate.join()()
 	s := scope{w.selection.Datacenter, w.selection.Namespace, w.selection.Partition}
 	f := &feed{
-		client: w.client, path: "catalog/services", options: s.options(),
+		client: w.client, path: "catalog/services", options: s.options(), wait: waitOf(w.selection.Wait),
 		take: w.take, note: w.note, regressed: func() {},
 		tries: tries{agents: w.client.agents, remote: s.datacenter != ""},
 	}

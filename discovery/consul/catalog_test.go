@@ -230,6 +230,18 @@ func TestCatalogRefusesAWrongPattern(t *testing.T) {
 	}
 }
 
+func TestCatalogWaitsAsLongAsItIsTold(t *testing.T) {
+	watchCatalog(t, Selection{Wait: 5 * time.Minute}, func(b *catalogBubble) {
+		b.tagged("star")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		all := b.Requests()
+		if last := all[len(all)-1]; last.Index == 0 || last.Wait > 5*time.Minute || last.Wait < 4*time.Minute {
+			t.Errorf("the last query waits %v, want a little less than 5m", last.Wait)
+		}
+	})
+}
+
 func TestRealCatalog(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
@@ -237,6 +249,7 @@ func TestRealCatalog(t *testing.T) {
 	must(t, err)
 	found := make(chan string, 100)
 	follow := func(s Selection) {
+		s.Wait = maxWait // what arrives within a test's patience does so without its end
 		ctx, cancel := context.WithCancel(context.Background())
 		var run sync.WaitGroup
 		run.Go(func() {

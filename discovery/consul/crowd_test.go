@@ -27,8 +27,9 @@ type crowd struct {
 	nodes   int
 	entries map[string][]*api.ServiceEntry
 
-	mu   sync.Mutex
-	sets []string // what Sink got since the last check: "service-1: a b"
+	mu     sync.Mutex
+	sets   []string                        // what Sink got since the last check: "service-1: a b"
+	latest map[string][]discovery.Instance // sets
 }
 
 const (
@@ -38,7 +39,7 @@ const (
 
 func inCrowd(t *testing.T, nodes int, f func(t *testing.T, c *crowd)) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &crowd{Consul: discoverytest.New(), t: t, nodes: nodes, entries: make(map[string][]*api.ServiceEntry)}
+		c := &crowd{Consul: discoverytest.New(), t: t, nodes: nodes, entries: make(map[string][]*api.ServiceEntry), latest: make(map[string][]discovery.Instance)}
 		for n := range crowdServices {
 			c.edit(crowdService(n), func([]*api.ServiceEntry) []*api.ServiceEntry {
 				return []*api.ServiceEntry{c.instance(n, "a"), c.instance(n, "b")}
@@ -59,6 +60,7 @@ func inCrowd(t *testing.T, nodes int, f func(t *testing.T, c *crowd)) {
 				c.mu.Lock()
 				defer c.mu.Unlock()
 				c.sets = append(c.sets, service+": "+formatSet(set))
+				c.latest[service] = set
 			},
 		})
 		for n := range crowdServices {
@@ -119,6 +121,18 @@ func (c *crowd) replace(service string, change func(*api.ServiceEntry)) {
 	})
 }
 
+// address returns where an instance is by the latest set.
+func (c *crowd) address(service, id string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, i := range c.latest[service] {
+		if i.ID == id {
+			return i.Address
+		}
+	}
+	return "nowhere"
+}
+
 // expect checks what Sink got within d.
 func (c *crowd) expect(what string, d time.Duration, want ...string) {
 	c.t.Helper()
@@ -156,31 +170,18 @@ func (c *crowd) spent(d time.Duration, f func()) map[string]int {
 	return count
 }
 
-// ways runs f for an overview by checks, by nodes and by names.
+// ways runs f for an overview by nodes and by names. There are fewer nodes than
+// half of the connections, or more.
 func ways(t *testing.T, f func(t *testing.T, c *crowd)) {
-	t.Run("by checks", func(t *testing.T) {
-		inCrowd(t, 2, func(t *testing.T, c *crowd) {
-			f(t, c)
-			c.goes(byChecks)
-		})
-	})
-	t.Run("by nodes", func(t *testing.T) {
-		inCrowd(t, 10, func(t *testing.T, c *crowd) {
-			f(t, c)
-			c.goes(byNodes)
-		})
-	})
-	for name, size := range map[string]int{"by names": crowdServices * 2, "by names, in halves": 0} {
-		t.Run(name, func(t *testing.T) {
-			inCrowd(t, 2, func(t *testing.T, c *crowd) {
-				v := c.overview()
-				v.mu.Lock()
-				v.size = size // 0: may be large
-				v.mu.Unlock()
-				v.disturbed()
-				time.Sleep(time.Second)
+	for _, tt := range []struct {
+		name  string
+		nodes int
+		way   way
+	}{{"by nodes", 10, byNodes}, {"by names", 25, byNames}} {
+		t.Run(tt.name, func(t *testing.T) {
+			inCrowd(t, tt.nodes, func(t *testing.T, c *crowd) {
 				f(t, c)
-				c.goes(byNames)
+				c.goes(tt.way)
 			})
 		})
 	}
@@ -194,7 +195,7 @@ func (c *crowd) overview() *overview {
 
 func (c *crowd) goes(want way) {
 	c.t.Helper()
-	if _, got := c.overview().choose(time.Now()); got != want {
+	if _, got := c.overview().choose(); got != want {
 		c.t.Errorf("the overview goes way %d, want %d", got, want)
 	}
 }

@@ -28,19 +28,22 @@ type feed struct {
 	client    *Client
 	path      string // without "/v1/"
 	options   api.QueryOptions
+	wait      time.Duration      // how long a query blocks while nothing changes
 	take      func(answer) error // reads an answer that may have changed
 	note      func(error)        // is told how each query ended, except that one failure says little
 	regressed func()             // is told that Consul has lost its state
+	volume    *rate.Limiter      // of the bytes that it reads, perhaps with others; nil: no bound
 
 	index    uint64 // for the next query; 0: it does not block
 	last     uint64 // of the last answer
 	filtered bool   // the last answer was, by ACLs
 	failed   int    // queries in a row
+	length   int    // of the last answer, in bytes
 	tries
 }
 
 func (v *overview) newFeed(path string, take func(answer) error) *feed {
-	f := &feed{client: v.client, path: path, options: v.scope.options(), take: take, regressed: v.allChanged,
+	f := &feed{client: v.client, path: path, options: v.scope.options(), wait: v.wait, take: take, regressed: v.allChanged, volume: v.volume,
 		tries: tries{agents: v.client.agents, remote: v.scope.datacenter != ""}}
 	f.note = func(err error) {
 		if err != nil {
@@ -79,7 +82,7 @@ func (f *feed) next(ctx context.Context, err error) time.Duration {
 		f.succeeded()
 		f.failed = 0
 		f.note(nil)
-		return 0
+		return f.pace(time.Now())
 	}
 	f.index = 0
 	if f.elsewhere(ctx, err) {
@@ -91,14 +94,23 @@ func (f *feed) next(ctx context.Context, err error) time.Duration {
 	return f.backoff.next(err)
 }
 
+// pace returns how long to wait after an answer, given its length.
+func (f *feed) pace(now time.Time) time.Duration {
+	if f.volume == nil {
+		return 0
+	}
+	return f.volume.ReserveN(now, min(f.length, f.volume.Burst())).DelayFrom(now)
+}
+
 // poll asks once.
 func (f *feed) poll(ctx context.Context) error {
 	q := f.options
 	if q.WaitIndex = f.index; f.index > 0 {
-		q.WaitTime = defaultWait - rand.N(defaultWait/10)
+		q.WaitTime = f.wait - rand.N(f.wait/10)
 	}
 	var err error
 	f.asked, err = f.client.get(ctx, f.path, q, func(a Answer, body *bytes.Buffer) error {
+		f.length = body.Len()
 		if a.Index > 0 && a.Index == f.last && f.index > 0 && a.FilteredByACL == f.filtered {
 			return nil // the wait is over
 		}

@@ -1,62 +1,39 @@
 package consul
 
 import (
+	"context"
 	"hash/maphash"
-	"slices"
-	"sync"
 	"time"
 )
 
-const (
-	// explainTime is how long after a change of the names' index a query on all
-	// checks may show what it was.
-	explainTime = 200 * time.Millisecond
-	// hiddenTime is how long after a change that has shown itself it is time to
-	// look for what it may have hidden.
-	hiddenTime = time.Second
-	// sweepEvery is the time between two services that are asked for when
-	// nothing shows which one changed.
-	sweepEvery = 20 * time.Millisecond
-)
+// sweepEvery is the time between two services that a sweep asks for.
+const sweepEvery = 20 * time.Millisecond
 
 // names follows the names of all services. Their index moves when any instance
-// comes, goes or is changed; which one, it does not tell.
+// comes, goes or is changed; which one, it does not tell. A list of all checks
+// is read then, and shows most of it at once. It does not show an instance that
+// changed while its checks did not, or that has none: so a sweep follows, which
+// asks for every service.
 type names struct {
 	session *session
 	seed    maphash.Seed
 	known   map[string]uint64 // a sum over the tags, by name; nil: no answer yet
+	checks  *feed             // the list; its queries do not block
+	look    chan struct{}     // capacity 1: read the list
 	sweep   chan struct{}     // capacity 1: ask for every service
-
-	mu    sync.Mutex     // guards the fields below
-	shown [1 << 8]uint64 // the latest indexes at which checks showed a change
-	next  int            // the oldest of them
-
-	locator *locator
 }
 
-// start follows the names for a session; l is to find what they do not tell.
-func (n *names) start(s *session, l *locator) {
-	n.session, n.locator, n.seed, n.sweep = s, l, maphash.MakeSeed(), make(chan struct{}, 1)
-	s.start(s.newFeed("catalog/services", n.take))
+// follow follows the names for s.
+func (s *session) followNames() {
+	n := &names{session: s, seed: maphash.MakeSeed(), look: make(chan struct{}, 1), sweep: make(chan struct{}, 1)}
+	n.checks = s.newFeed("health/state/any", n.takeChecks())
+	poke(n.look)
+	s.start(s.newFeed("catalog/services", n.take), (*feed).run)
+	s.start(n.checks, n.read)
 	s.running.Go(n.sweeps)
 }
 
-// shows takes note of a change of checks at index.
-func (n *names) shows(index uint64) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.shown[n.next] = index
-	n.next = (n.next + 1) % len(n.shown)
-}
-
-// showed reports whether checks have shown a change at index.
-func (n *names) showed(index uint64) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return slices.Contains(n.shown[:], index)
-}
-
-// take reads an answer.
+// take reads the names.
 func (n *names) take(a answer) error {
 	services := make(map[string]uint64)
 	err := readCatalog(a.body, func(name string, tags []string) {
@@ -70,59 +47,65 @@ func (n *names) take(a answer) error {
 		return err
 	}
 	before := n.known
-	n.known = services
-	if before == nil {
+	if n.known = services; before == nil {
 		return nil
 	}
-	shown := n.compare(before) || n.showed(a.index)
-	switch byNames := n.session.way == byNames; {
-	case byNames && !shown:
-		n.locator.request(a.index)
-	case byNames: // what has shown itself may hide more
-		n.later(hiddenTime, func() { n.locator.request(0) })
-	case !shown: // the answer of the checks takes longer
-		n.later(explainTime, func() {
-			if !n.showed(a.index) {
-				n.locator.request(a.index)
-			}
-		})
-	}
+	n.compare(before)
+	poke(n.look)
 	return nil
 }
 
-// later calls f after d, unless the session ends.
-func (n *names) later(d time.Duration, f func()) {
-	n.session.running.Go(func() {
-		if sleep(n.session.ctx, d) == nil {
-			f()
-		}
-	})
-}
-
 // compare tells of services that came, went or have other tags.
-func (n *names) compare(before map[string]uint64) (told bool) {
-	tell := func(service string) {
-		told = true
-		n.session.changed(change{service: service})
-	}
+func (n *names) compare(before map[string]uint64) {
 	for name, tags := range n.known {
 		if old, ok := before[name]; !ok || old != tags {
-			tell(name)
+			n.session.changed(change{service: name})
 		}
 	}
 	for name := range before {
 		if _, ok := n.known[name]; !ok {
-			tell(name)
+			n.session.changed(change{service: name})
 		}
 	}
-	return told
 }
 
-// everything has every service asked for.
-func (n *names) everything() {
-	select {
-	case n.sweep <- struct{}{}:
-	default:
+// read reads the list of all checks whenever it is to be looked at.
+func (n *names) read(f *feed, ctx context.Context) {
+	for {
+		select {
+		case <-n.look:
+		case <-ctx.Done():
+			return
+		}
+		f.index = 0 // it does not block
+		again := f.agents.retry()
+		err := f.poll(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			poke(n.look)
+		}
+		if delay := f.next(ctx, err); delay > 0 && f.pause(ctx, delay, again) != nil {
+			return
+		}
+	}
+}
+
+// takeChecks returns what reads that list.
+func (n *names) takeChecks() func(answer) error {
+	t := newTable(checksForm)
+	return func(a answer) error {
+		first := t.round == 0
+		err := t.compare(a.body.Bytes(), func(c change) {
+			if c.kind != changeNoise {
+				n.session.changed(c)
+			}
+		})
+		if err == nil && !first {
+			poke(n.sweep)
+		}
+		return err
 	}
 }
 
@@ -141,5 +124,13 @@ func (n *names) sweeps() {
 				return
 			}
 		}
+	}
+}
+
+// poke puts an element into a channel of capacity 1 that is empty.
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }

@@ -1,11 +1,14 @@
 package consul
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,61 +18,72 @@ import (
 // scope is a part of the catalog.
 type scope struct{ datacenter, namespace, partition string }
 
+// lostAfter is how long an overview may be incomplete while the agent is good.
+// Then its riders do without it.
+const lostAfter = 10 * time.Second
+
+// An overview reads lists of up to volumeRate bytes a second, after volumeBurst at
+// once: Consul spends a quarter of a processor on writing so much.
+const (
+	volumeRate  = 16 << 20
+	volumeBurst = 64 << 20
+)
+
 // overview tells the watches that have no blocking query of their own which
 // services have changed. It follows a part of the catalog with a few blocking
 // queries, and keeps of it only what it takes to see a change; what a service's
 // instances are, a watch always asks for itself. It is safe for concurrent use.
 //
-// It has three ways; docs/consul.md says what each costs.
+// The names and addresses of all nodes, and the checks in each state but passing,
+// are always followed. For the instances there are two ways; docs/consul.md says
+// what each costs.
 //
-//   - By nodes: a query on the services of each node, or two if nodes are few,
-//     whose answer says which of them changed, and one or two on the checks that
-//     are not passing.
-//   - By checks: a query on all checks, whose answer says the same. An instance
-//     that changed while its checks did not is not found that way. So there is
-//     another query on the names of all services, whose index moves with any
-//     instance; if it moved alone, a locator finds out why.
-//   - By names: where the checks are many, or change their output all the time,
-//     the locator lists them when the index of the names moved. The checks that
-//     are critical, and those that warn, are watched: they are few.
+//   - By nodes: a query on the services of each node, whose answer says which of
+//     them changed.
+//   - By names, where nodes are too many for that: a query on the names of all
+//     services, whose index moves with any instance; see names.
 type overview struct {
 	client *Client
 	scope  scope
+	wait   time.Duration // of its queries, while nothing changes
+	volume *rate.Limiter // of the bytes that feeds read
 	end    context.CancelFunc
 	ended  sync.WaitGroup
 	poke   chan struct{} // capacity 1: there is reason to choose the way again
 
-	mu       sync.Mutex // guards the fields below
-	riders   map[string]map[*rider]bool
-	count    int             // of riders
-	bare     int             // of those whose instances have no checks
-	names    []string        // of all nodes; nil: not known yet
-	feeds    map[*feed]error // nil: its last query was answered
-	size     int             // of the catalog: checks or instances; 0: not known yet
-	noisy    time.Time       // until when not to watch all checks
-	bares    *rate.Limiter   // of changes that checks do not show
-	bareEnd  time.Time       // until when to expect more of them
-	begun    bool            // every feed that there has to be is in feeds
-	complete bool            // all of them have been answered
-	moved    chan struct{}   // closed, and replaced, when complete or an error changes
+	mu        sync.Mutex                 // guards the fields below
+	riders    map[string]map[*rider]bool // by the service's name in lower case
+	count     int                        // of riders
+	addresses map[string]string          // of all nodes, by name; nil: not known yet
+	feeds     map[*feed]error            // nil: its last query was answered
+	begun     bool                       // every feed that there has to be is in feeds
+	complete  bool                       // all of them have been answered
+	since     time.Time                  // when complete became so
+	lost      bool                       // it is not to be waited for
+	moved     chan struct{}              // closed, and replaced, when complete, lost or an error changes
 }
 
 // newOverview starts an overview. It ends with its last rider.
-func (c *Client) newOverview(s scope) *overview {
+func (c *Client) newOverview(s scope, wait time.Duration) *overview {
 	v := &overview{
 		client: c,
 		scope:  s,
+		wait:   wait,
+		volume: rate.NewLimiter(volumeRate, volumeBurst),
 		poke:   make(chan struct{}, 1),
 		riders: make(map[string]map[*rider]bool),
 		feeds:  make(map[*feed]error),
+		since:  time.Now(),
 		moved:  make(chan struct{}),
-		bares:  rate.NewLimiter(rate.Every(bareFade), bareLimit),
 	}
 	ctx, end := context.WithCancel(context.Background())
 	v.end = end
 	v.ended.Go(func() { v.run(ctx) })
 	return v
 }
+
+// errLost is what is wrong with an overview that is not to be waited for.
+var errLost = errors.New("there is no overview of all services")
 
 // state returns whether the overview sees every change, and if not perhaps why.
 func (v *overview) state() (complete bool, moved <-chan struct{}, err error) {
@@ -79,6 +93,12 @@ func (v *overview) state() (complete bool, moved <-chan struct{}, err error) {
 		if e != nil && e != errPending {
 			err = e
 		}
+		if unavailable(e) {
+			return false, v.moved, fmt.Errorf("%w: %w", errLost, e)
+		}
+	}
+	if v.lost {
+		err = fmt.Errorf("%w: %w", errLost, cmp.Or(err, errPending))
 	}
 	return v.complete, v.moved, err
 }
@@ -93,12 +113,16 @@ func (v *overview) changed(c change) {
 		return
 	}
 	if c.service != "" {
-		tell(v.riders[c.service])
+		tell(v.riders[strings.ToLower(c.service)])
 		return
 	}
+	v.nodeChangedLocked(c.node)
+}
+
+func (v *overview) nodeChangedLocked(node string) {
 	for _, riders := range v.riders {
 		for r := range riders {
-			if _, on := slices.BinarySearch(r.nodes, c.node); on {
+			if _, on := slices.BinarySearch(r.nodes, node); on {
 				r.tell()
 			}
 		}
@@ -118,7 +142,7 @@ func (v *overview) allChangedLocked() {
 	}
 }
 
-// services returns the names that riders wait for, sorted.
+// services returns the names that riders wait for, in lower case and sorted.
 func (v *overview) services() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -141,7 +165,7 @@ func (v *overview) run(ctx context.Context) {
 	}()
 	for {
 		resized := v.client.gate.sized()
-		if names, way := v.choose(time.Now()); names != nil {
+		if names, way := v.choose(); names != nil {
 			if s != nil && s.way != way {
 				s.close()
 				s = nil
@@ -151,41 +175,44 @@ func (v *overview) run(ctx context.Context) {
 			}
 			s.follow(names)
 		}
+		var later <-chan time.Time
+		if !v.judgeLoss(time.Now()) {
+			later = time.After(time.Second)
+		}
 		select {
 		case <-v.poke:
 		case <-resized:
+		case <-later:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// reconsider makes run choose again.
-func (v *overview) reconsider() {
-	select {
-	case v.poke <- struct{}{}:
-	default:
-	}
-}
-
-// takeNodes reads the names of all nodes.
+// takeNodes reads the names and addresses of all nodes. The address is that of
+// the node's instances that have none of their own.
 func (v *overview) takeNodes(a answer) error {
-	var nodes []struct{ Node string }
+	var nodes []struct{ Node, Address string }
 	if err := read(a.body, &nodes); err != nil {
 		return err
 	}
 	if nodes == nil {
 		return errors.New("the answer is no list of nodes")
 	}
-	names := make([]string, len(nodes))
-	for n := range nodes {
-		names[n] = nodes[n].Node
+	addresses := make(map[string]string, len(nodes))
+	for _, n := range nodes {
+		addresses[n.Node] = n.Address
 	}
-	slices.Sort(names)
 	v.mu.Lock()
-	v.names = names
+	before := v.addresses
+	v.addresses = addresses
+	for node, address := range addresses {
+		if old, ok := before[node]; ok && old != address && v.complete {
+			v.nodeChangedLocked(node)
+		}
+	}
 	v.mu.Unlock()
-	v.reconsider()
+	poke(v.poke)
 	return nil
 }
 
@@ -237,9 +264,38 @@ func (v *overview) judgeLocked(failed bool) {
 	if complete == v.complete && !failed {
 		return
 	}
-	if v.complete = complete; complete {
+	if complete != v.complete {
+		v.complete, v.since = complete, time.Now()
+	}
+	if complete {
+		v.lost = false
 		v.allChangedLocked()
 	}
+	v.movedLocked()
+	poke(v.poke)
+}
+
+// judgeLoss decides whether the overview is to be waited for, and reports whether
+// that will not change by itself. While the agent is not good it is: those who
+// would do without it would fail too.
+func (v *overview) judgeLoss(now time.Time) (settled bool) {
+	good, since := v.client.agents.good()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.complete {
+		return true
+	}
+	if since.Before(v.since) {
+		since = v.since
+	}
+	if lost := good && now.Sub(since) >= lostAfter; lost != v.lost {
+		v.lost = lost
+		v.movedLocked()
+	}
+	return false
+}
+
+func (v *overview) movedLocked() {
 	close(v.moved)
 	v.moved = make(chan struct{})
 }

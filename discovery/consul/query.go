@@ -37,7 +37,6 @@ type Answer struct {
 
 	unchecked map[process]bool // critical only because no check has run yet
 	nodes     []string         // of all entries, sorted
-	bare      bool             // most entries have no check but those of their nodes
 	ttl       time.Duration    // of a prepared query; 0: it has none
 	agent     *agent           // that was asked
 	anonymous bool             // without a token
@@ -159,7 +158,7 @@ func (a *agent) health(ctx context.Context, o *ServiceOptions, q api.QueryOption
 		return Answer{}, fmt.Errorf("consul %s: %w", a.url, err)
 	}
 	answer.Listed = len(entries)
-	answer.nodes, answer.bare = nodesOf(entries), bare(entries)
+	answer.nodes = nodesOf(entries)
 	answer.ttl = ttl
 	answer.unchecked = unchecked(entries)
 	answer.Instances, answer.Skipped = instances(entries, o)
@@ -188,17 +187,6 @@ func nodesOf(entries []serviceEntry) []string {
 	}
 	slices.Sort(nodes)
 	return slices.Compact(nodes)
-}
-
-// bare reports whether most of entries have no check but those of their nodes.
-func bare(entries []serviceEntry) bool {
-	n := 0
-	for _, e := range entries {
-		if !slices.ContainsFunc(e.Checks, func(c *entryCheck) bool { return c != nil && c.ServiceID != "" }) {
-			n++
-		}
-	}
-	return 2*n > len(entries)
 }
 
 // entries asks for what lists instances, and for how long a prepared query says

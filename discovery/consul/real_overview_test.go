@@ -3,6 +3,7 @@ package consul
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,13 +25,13 @@ type realCrowd struct {
 	nodes  int
 
 	mu   sync.Mutex
-	sets map[string]string // the last one of each service
-	news chan struct{}     // capacity 1
+	sets map[string][]discovery.Instance // the last one of each service
+	news chan struct{}                   // capacity 1
 }
 
 func watchRealCrowd(t *testing.T, o consultest.Options, connections, services, nodes int) *realCrowd {
 	t.Helper()
-	c := &realCrowd{t: t, nodes: nodes, sets: make(map[string]string), news: make(chan struct{}, 1)}
+	c := &realCrowd{t: t, nodes: nodes, sets: make(map[string][]discovery.Instance), news: make(chan struct{}, 1)}
 	c.agent = consultest.Start(t, o)
 	for n := range services {
 		c.register(n, "a", api.HealthPassing, nil)
@@ -44,7 +45,7 @@ func watchRealCrowd(t *testing.T, o consultest.Options, connections, services, n
 	must(t, err)
 	m := discovery.NewManager(discovery.ManagerOptions{Sink: func(service string, set []discovery.Instance) {
 		c.mu.Lock()
-		c.sets[service] = formatSet(set)
+		c.sets[service] = set
 		c.mu.Unlock()
 		select {
 		case c.news <- struct{}{}:
@@ -52,7 +53,11 @@ func watchRealCrowd(t *testing.T, o consultest.Options, connections, services, n
 		}
 	}})
 	for n := range services {
-		m.Watch(crowdService(n), c.client.Source(ServiceOptions{Service: crowdService(n), EmptyHold: time.Second}))
+		name := crowdService(n)
+		if n == 10 { // to Consul it is the same
+			name = strings.ToUpper(name)
+		}
+		m.Watch(crowdService(n), c.client.Source(ServiceOptions{Service: name, Wait: maxWait, EmptyHold: time.Second}))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var run sync.WaitGroup
@@ -97,18 +102,35 @@ func (c *realCrowd) deregister(n int, id string) {
 // the service's name.
 func (c *realCrowd) await(n int, want string) {
 	c.t.Helper()
+	c.awaitSet(n, want, func(set []discovery.Instance) bool {
+		return strings.ReplaceAll(formatSet(set), crowdService(n)+"-", "") == want
+	})
+}
+
+// awaitAt waits until an instance of a service is at an address.
+func (c *realCrowd) awaitAt(n int, id, address string) {
+	c.t.Helper()
+	c.awaitSet(n, id+" at "+address, func(set []discovery.Instance) bool {
+		return slices.ContainsFunc(set, func(i discovery.Instance) bool {
+			return i.ID == crowdService(n)+"-"+id && i.HostPort() == address
+		})
+	})
+}
+
+func (c *realCrowd) awaitSet(n int, want string, ok func([]discovery.Instance) bool) {
+	c.t.Helper()
 	deadline := time.After(patience)
 	for {
 		c.mu.Lock()
-		got := c.sets[crowdService(n)]
+		set, known := c.sets[crowdService(n)]
 		c.mu.Unlock()
-		if strings.ReplaceAll(got, crowdService(n)+"-", "") == want {
+		if known && ok(set) {
 			return
 		}
 		select {
 		case <-c.news:
 		case <-deadline:
-			c.t.Fatalf("%s: Sink got %q last, want %q", crowdService(n), got, want)
+			c.t.Fatalf("%s: Sink got %+v last, want %s", crowdService(n), set, want)
 		}
 	}
 }
@@ -151,9 +173,33 @@ func (c *realCrowd) goesThroughLife() {
 	})
 	c.await(2, "a b")
 
+	// In one transaction, an instance that comes and one that moves: checks show
+	// the first one only.
+	_, _, _, err := c.agent.Client().Txn().Txn(api.TxnOps{
+		{Service: &api.ServiceTxnOp{Verb: api.ServiceSet, Node: fmt.Sprint("node-", 6%c.nodes), Service: api.AgentService{
+			ID: crowdService(6) + "-c", Service: crowdService(6), Address: "127.0.0.1", Port: 1006}}},
+		{Check: &api.CheckTxnOp{Verb: api.CheckSet, Check: api.HealthCheck{
+			Node: fmt.Sprint("node-", 6%c.nodes), CheckID: "c6", ServiceID: crowdService(6) + "-c", Status: api.HealthPassing}}},
+		{Service: &api.ServiceTxnOp{Verb: api.ServiceSet, Node: fmt.Sprint("node-", 7%c.nodes), Service: api.AgentService{
+			ID: crowdService(7) + "-a", Service: crowdService(7), Address: "127.0.0.1", Port: 2007}}},
+	}, nil)
+	must(c.t, err)
+	c.await(6, "a b c")
+	c.awaitAt(7, "a", "127.0.0.1:2007")
+
+	c.register(10, "c", api.HealthPassing, nil)
+	c.await(10, "a b c")
+
+	// A node's address is that of its instances that have none.
+	c.register(8, "n", api.HealthPassing, func(r *api.CatalogRegistration) { r.Service.Address = "" })
+	c.await(8, "a b n")
+	_, err = c.agent.Client().Catalog().Register(&api.CatalogRegistration{Node: fmt.Sprint("node-", 8%c.nodes), Address: "10.9.9.9"}, nil)
+	must(c.t, err)
+	c.awaitAt(8, "n", "10.9.9.9:1008")
+
 	// Each service with its number on node 3 of all.
 	node := 3 % c.nodes
-	_, err := c.agent.Client().Catalog().Register(&api.CatalogRegistration{
+	_, err = c.agent.Client().Catalog().Register(&api.CatalogRegistration{
 		Node: fmt.Sprint("node-", node), Address: fmt.Sprint("10.0.0.", node+1), SkipNodeUpdate: true,
 		Check: &api.AgentCheck{Node: fmt.Sprint("node-", node), CheckID: "serfHealth", Name: "Serf Health Status", Status: api.HealthCritical},
 	}, nil)
@@ -169,18 +215,15 @@ func TestRealOverview(t *testing.T) {
 		connections, services, nodes int
 		way                          way
 	}{
-		{"by checks", 16, 20, 2, byChecks},
+		{"by nodes, few", 16, 20, 2, byNodes},
 		{"by nodes", 30, 40, 6, byNodes},
-		{"by names", 16, 20, 2, byNames},
+		{"by names", 16, 20, 10, byNames},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := watchRealCrowd(t, consultest.Options{}, tt.connections, tt.services, tt.nodes)
 			v := c.client.overviews.all[scope{}]
-			if tt.way == byNames {
-				v.disturbed()
-			}
 			c.goesThroughLife()
-			if _, way := v.choose(time.Now()); way != tt.way {
+			if _, way := v.choose(); way != tt.way {
 				t.Errorf("the overview goes way %d, want %d", way, tt.way)
 			}
 			if s := c.client.Stats(); s.Peak > tt.connections || s.Refused > 0 {

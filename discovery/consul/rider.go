@@ -2,8 +2,9 @@ package consul
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"sync"
-	"time"
 )
 
 // overviews are those of a client. It is safe for concurrent use.
@@ -15,14 +16,11 @@ type overviews struct {
 // rider is a watch's part of an overview. It belongs to the watch's goroutine.
 type rider struct {
 	overview *overview
-	service  string
+	service  string        // in lower case: Consul takes names as equal that differ in case only
 	news     chan struct{} // capacity 1: the service may have changed
 	told     bool          // the watch knows of the present failure
 
-	// The mu of overview guards the fields below. They are those of the latest
-	// answer.
-	nodes []string // with instances, sorted
-	bare  bool     // most instances have no check
+	nodes []string // that have instances by the latest answer, sorted; the mu of overview guards it
 }
 
 // join returns a rider for o.Service. The caller calls its leave.
@@ -32,13 +30,13 @@ func (c *Client) join(o *ServiceOptions) *rider {
 	defer c.overviews.mu.Unlock()
 	v := c.overviews.all[s]
 	if v == nil {
-		v = c.newOverview(s)
+		v = c.newOverview(s, o.Wait)
 		if c.overviews.all == nil {
 			c.overviews.all = make(map[scope]*overview)
 		}
 		c.overviews.all[s] = v
 	}
-	r := &rider{overview: v, service: o.Service, news: make(chan struct{}, 1)}
+	r := &rider{overview: v, service: strings.ToLower(o.Service), news: make(chan struct{}, 1)}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.riders[r.service] == nil {
@@ -59,9 +57,6 @@ func (r *rider) leave() {
 		delete(v.riders, r.service)
 	}
 	v.count--
-	if r.bare {
-		v.countBareLocked(false)
-	}
 	last := v.count == 0
 	v.mu.Unlock()
 	if last {
@@ -88,7 +83,7 @@ func (o *overviews) riders() int {
 }
 
 // ready waits until the overview sees every change. If it cannot, it returns
-// why, once; then it waits for the end of that, unless waiting is in vain.
+// why, once; then it waits for the end of that, unless the overview is lost.
 func (r *rider) ready(ctx context.Context) error {
 	for {
 		complete, moved, err := r.overview.state()
@@ -100,7 +95,7 @@ func (r *rider) ready(ctx context.Context) error {
 			default:
 			}
 			return nil
-		case err != nil && (!r.told || unavailable(err)):
+		case err != nil && (!r.told || errors.Is(err, errLost)):
 			r.told = true
 			return err
 		}
@@ -136,19 +131,9 @@ func (r *rider) wait(ctx context.Context) error {
 
 // saw takes note of the latest answer.
 func (r *rider) saw(a Answer) {
-	v := r.overview
-	v.mu.Lock()
-	before := v.bareLocked(time.Now())
+	r.overview.mu.Lock()
+	defer r.overview.mu.Unlock()
 	r.nodes = a.nodes
-	if a.bare != r.bare {
-		r.bare = a.bare
-		v.countBareLocked(r.bare)
-	}
-	after := v.bareLocked(time.Now())
-	v.mu.Unlock()
-	if before != after {
-		v.reconsider()
-	}
 }
 
 func tell(riders map[*rider]bool) {
@@ -157,9 +142,4 @@ func tell(riders map[*rider]bool) {
 	}
 }
 
-func (r *rider) tell() {
-	select {
-	case r.news <- struct{}{}:
-	default:
-	}
-}
+func (r *rider) tell() { poke(r.news) }

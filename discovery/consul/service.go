@@ -87,7 +87,7 @@ type ServiceOptions struct {
 }
 
 func (o ServiceOptions) withDefaults() ServiceOptions {
-	o.Wait = min(max(cmp.Or(o.Wait, defaultWait), time.Second), maxWait)
+	o.Wait = waitOf(o.Wait)
 	o.EmptyHold = max(cmp.Or(o.EmptyHold, defaultEmptyHold), 0)
 	o.KeepAnswering = max(o.KeepAnswering, 0)
 	o.Poll = max(cmp.Or(o.Poll, defaultPoll), time.Second)
@@ -96,6 +96,11 @@ func (o ServiceOptions) withDefaults() ServiceOptions {
 		o.Datacenter, o.Datacenters = o.Datacenters[0], nil
 	}
 	return o
+}
+
+// waitOf returns how long a query blocks for an option, 0 for the default.
+func waitOf(option time.Duration) time.Duration {
+	return min(max(cmp.Or(option, defaultWait), time.Second), maxWait)
 }
 
 // Source returns a source that watches the instances of o.Service. It may run

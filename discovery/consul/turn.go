@@ -66,7 +66,7 @@ func (w *watch) askWhile(ctx, limited context.Context, crowded bool) (Answer, er
 		if err == nil {
 			return w.sendShared(ctx)
 		}
-		if !unavailable(err) {
+		if !errors.Is(err, errLost) {
 			return Answer{}, err
 		}
 		w.excuse(err)
@@ -176,7 +176,7 @@ func (w *watch) alone() {
 func (w *watch) excuse(err error) {
 	if !w.excused {
 		w.client.log.Warn().Str("consul_service", w.options.Service).Err(err).
-			Msgf("more services than connections, and no overview of them: a change may be seen %v late, or later", turnTime)
+			Msgf("more services than connections: without an overview a change may be seen %v late, or later", turnTime)
 	}
 	w.excused = true
 }

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -100,6 +101,20 @@ func (c *Consul) SetAll(services map[string][]*api.ServiceEntry) {
 	}
 	c.refreshAll()
 	c.broadcast()
+}
+
+// find returns a service whose name may differ from name in case, as Consul
+// does. It needs mu.
+func (c *Consul) find(name string) service {
+	if s, ok := c.services[name]; ok {
+		return s
+	}
+	for other, s := range c.services {
+		if strings.EqualFold(other, name) {
+			return s
+		}
+	}
+	return service{}
 }
 
 // SetTTL makes ttl that of the prepared query which has the name of a service,

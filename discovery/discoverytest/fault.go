@@ -56,7 +56,7 @@ func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.requests = append(c.requests, request)
 	c.mu.Unlock()
 	c.block(r, request, func() reply {
-		s := c.services[name]
+		s := c.find(name)
 		if there, ok := c.services[request.Datacenter+"/"+name]; ok {
 			s = there
 		}
