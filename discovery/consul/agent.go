@@ -36,6 +36,8 @@ type agent struct {
 	complaints time.Time // until when queries that failed speak against it
 	life       context.Context
 	end        context.CancelCauseFunc // ends life: whatever waits for the agent is broken off
+	views      context.Context         // ends with life
+	endViews   context.CancelCauseFunc // ends views: what waits for a view is broken off
 }
 
 // condition is what the last probe of an agent showed. Values grow from worst
@@ -67,7 +69,7 @@ func newAgent(config api.Config, address string, dial dialFunc, c *certificates,
 	if a.probeAPI, a.probeConnections, err = newAPI(config, dial, c, m, 1); err != nil {
 		return nil, fmt.Errorf("consul %s: %w", a.url, err)
 	}
-	a.life, a.end = context.WithCancelCause(context.Background())
+	a.live()
 	return a, nil
 }
 
@@ -122,17 +124,30 @@ func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, er
 	return silent, err
 }
 
-// breakOff ends the queries in flight, and leaves their connections behind. It
-// needs mu.
-func (a *agent) breakOff(cause error) {
-	a.endLife(cause)
-	a.connections.renew()
+// live begins another life. It needs mu.
+func (a *agent) live() {
+	a.life, a.end = context.WithCancelCause(context.Background())
+	a.views, a.endViews = context.WithCancelCause(a.life)
+}
+
+// breakOff ends the queries in flight whose answer is in doubt: all of them, with
+// their connections, if a may have been silent, else those that wait for a view. A
+// query that waits for a server is known to a, which answers it or fails it; and
+// to break it off ends it only here. It needs mu.
+func (a *agent) breakOff(silent bool, cause error) {
+	if silent {
+		a.endLife(cause)
+		a.connections.renew()
+		return
+	}
+	a.endViews(cause)
+	a.views, a.endViews = context.WithCancelCause(a.life)
 }
 
 // endLife ends the queries in flight; later ones are not concerned. It needs mu.
 func (a *agent) endLife(cause error) {
 	a.end(cause)
-	a.life, a.end = context.WithCancelCause(context.Background())
+	a.live()
 }
 
 // useless returns why a query that waits for a waits in vain: nothing tells it

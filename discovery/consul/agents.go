@@ -77,12 +77,17 @@ func (s *agents) inUse() *agent {
 }
 
 // lease returns the agent to ask, and a context for a query to it, which ends
-// with ctx or when the agent is given up. The caller calls done after the query.
-func (s *agents) lease(ctx context.Context) (a *agent, limited context.Context, done func()) {
+// with ctx or when the agent is given up. View says that the query may be answered
+// from a view; it also ends when the view is in doubt. The caller calls done after
+// the query.
+func (s *agents) lease(ctx context.Context, view bool) (a *agent, limited context.Context, done func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a = s.current
 	life := a.life
+	if view {
+		life = a.views
+	}
 	limited, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(life, func() {
 		cause := context.Cause(life)
@@ -176,10 +181,12 @@ func (s *agents) choose(now time.Time) {
 			best = a
 		}
 	}
+	why := current.useless(now)
+	current.meter.gate.setNarrow(best == current && why != nil)
 	if best == current {
-		if why := current.useless(now); why != nil && !current.brokenOff {
+		if why != nil && !current.brokenOff {
 			current.brokenOff = true
-			current.breakOff(why)
+			current.breakOff(current.condition == silent, why)
 		}
 		best = s.returnTo(now)
 	}
@@ -192,7 +199,7 @@ func (s *agents) choose(now time.Time) {
 			s.calm = s.calmMin
 		}
 		s.spread = rand.N(s.calm)
-		current.breakOff(errMoved)
+		current.breakOff(true, errMoved)
 		s.log.Warn().Str("agent", best.url).Str("instead_of", current.url).Msg("consul: another agent is asked from now on")
 	} else {
 		current.endLife(errReturned)

@@ -185,8 +185,8 @@ func TestFirstAgentIsUsedAgainAfterACalm(t *testing.T) {
 		n := len(c.agents[1].Requests())
 		c.at(52 * sec) // calmMin, as much again at random, two probes and the spread
 		c.expect(0, discovery.WatchFresh)
-		if got := len(c.agents[1].Requests()) - n; got > 1 {
-			t.Errorf("%d further queries to the second agent, want none but a renewal", got)
+		if got := len(c.agents[1].Requests()) - n; got > 12 {
+			t.Errorf("%d further queries to the second agent, want none but renewals: one in %v, since views may lag", got, troubledLeast)
 		}
 		if s := c.status(); s.Errors != 0 || s.Changes != 1 {
 			t.Errorf("status %+v", s)

@@ -158,7 +158,7 @@ func TestCancelledQueriesAreNotInTheWayOfThoseAfterThem(t *testing.T) {
 			return waiting == services
 		})
 		agents.mu.Lock()
-		agents.current.breakOff(errRecovered)
+		agents.current.breakOff(true, errRecovered)
 		agents.mu.Unlock()
 		ids := []string{"a", "b", "c", "d"}[:n+2]
 		for s := range services {

@@ -107,6 +107,9 @@ func (f *feed) poll(ctx context.Context) error {
 	q := f.options
 	if q.WaitIndex = f.index; f.index > 0 {
 		q.WaitTime = f.wait - rand.N(f.wait/10)
+		if now := time.Now(); now.Sub(f.agents.trouble()) <= viewsLag {
+			q.WaitTime = f.client.afterTrouble(q.WaitTime)
+		}
 	}
 	var err error
 	f.asked, err = f.client.get(ctx, f.path, q, func(a Answer, body *bytes.Buffer) error {
@@ -137,7 +140,7 @@ func (c *Client) get(ctx context.Context, path string, q api.QueryOptions, read 
 		return nil, err
 	}
 	defer c.gate.leave()
-	agent, _, err := c.send(ctx, func(ctx context.Context, a *agent, token string) error {
+	agent, _, err := c.send(ctx, false, func(ctx context.Context, a *agent, token string) error {
 		q.Token = token
 		return a.get(ctx, path, q, read)
 	})

@@ -11,8 +11,9 @@ const (
 	// server accepts 250 streams on one; net/http then opens another.
 	multiplexFactor = 100
 
-	// leastConnections is what 429 answers do not reduce the limit below. An
-	// overview and one query beside it fit.
+	// leastConnections is what 429 answers do not reduce the limit below, and what
+	// may be in flight to an agent that does not answer. An overview and one query
+	// beside it fit.
 	leastConnections = 8
 
 	// reliefAfter is how long after a 429 the limit grows again by a sixteenth,
@@ -29,9 +30,10 @@ const (
 type gate struct {
 	mu sync.Mutex // guards the fields below
 
-	most    int // the limit without 429
-	limit   int // queries that may be in flight
-	used    int // that are in flight
+	most    int  // the limit without 429
+	limit   int  // queries that may be in flight
+	narrow  bool // no more than leastConnections of them
+	used    int  // that are in flight
 	waiting []chan struct{}
 	changed time.Time // when 429 last changed limit
 
@@ -57,7 +59,7 @@ func (g *gate) enter(ctx context.Context) error {
 	}
 	g.mu.Lock()
 	g.relieveLocked(time.Now())
-	if g.used < g.limit && len(g.waiting) == 0 {
+	if g.roomLocked() && len(g.waiting) == 0 {
 		g.used++
 		g.mu.Unlock()
 		return nil
@@ -97,11 +99,24 @@ func (g *gate) leave() {
 
 // admitLocked lets in those who wait, first come, first served.
 func (g *gate) admitLocked() {
-	for g.used < g.limit && len(g.waiting) > 0 {
+	for g.roomLocked() && len(g.waiting) > 0 {
 		close(g.waiting[0])
 		g.waiting = g.waiting[1:]
 		g.used++
 	}
+}
+
+func (g *gate) roomLocked() bool {
+	return g.used < g.limit && (!g.narrow || g.used < leastConnections)
+}
+
+// setNarrow says whether the agent is one that does not answer. What is sent to
+// it waits there, and then takes connections beside what is asked anew.
+func (g *gate) setNarrow(narrow bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.narrow = narrow
+	g.admitLocked()
 }
 
 // refused takes note of an answer 429: fewer queries from now on.

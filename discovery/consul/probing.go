@@ -121,7 +121,7 @@ func (s *agents) note(a *agent, c condition, err error) {
 	if lasted && (was == silent || c == good) {
 		// Queries that hang since before may never be answered, as their connections
 		// may be dead, or late, as the agent's views may lag.
-		a.breakOff(errRecovered)
+		a.breakOff(was == silent, errRecovered)
 	}
 	a.brokenOff = false
 	if c > was {

@@ -89,7 +89,8 @@ func (c *Client) Health(ctx context.Context, o ServiceOptions) (Answer, error) {
 // was asked also beside an error.
 func (c *Client) query(ctx context.Context, o *ServiceOptions, q api.QueryOptions) (Answer, error) {
 	var answer Answer
-	agent, token, err := c.send(ctx, func(ctx context.Context, a *agent, token string) (err error) {
+	view := q.WaitIndex > 0 && o.Near == ""
+	agent, token, err := c.send(ctx, view, func(ctx context.Context, a *agent, token string) (err error) {
 		q.Token = token
 		answer, err = a.health(ctx, o, q)
 		return err
@@ -100,9 +101,9 @@ func (c *Client) query(ctx context.Context, o *ServiceOptions, q api.QueryOption
 
 // send has send ask the agent in use, with the present token, and again if the
 // token turns out to have been replaced while the query waited. It returns which
-// agent was asked, and with which token.
-func (c *Client) send(ctx context.Context, send func(ctx context.Context, a *agent, token string) error) (*agent, string, error) {
-	agent, ctx, done := c.agents.lease(ctx)
+// agent was asked, and with which token. View is as for lease.
+func (c *Client) send(ctx context.Context, view bool, send func(ctx context.Context, a *agent, token string) error) (*agent, string, error) {
+	agent, ctx, done := c.agents.lease(ctx, view)
 	defer done()
 	token := c.token.current()
 	err := send(ctx, agent, token)

@@ -26,6 +26,14 @@ const (
 	// delays that grow up to a minute, and answers from the old view meanwhile
 	// (submatview.defaultWaiter in Consul's source).
 	viewsLag = 70 * time.Second
+
+	// troubledEach, times the number of watches, but at least troubledLeast, is
+	// how long a query blocks at a server within viewsLag of some trouble: fifty a
+	// second for all watches. Consul goes on with such a query when its client is
+	// gone, and counts its connection until the wait is over; one that is answered
+	// from a view ends with its client. If there is more trouble, few are left.
+	troubledEach  = 20 * time.Millisecond
+	troubledLeast = 2 * time.Second
 )
 
 var (
@@ -112,6 +120,7 @@ func (w *watch) send(ctx context.Context, wait time.Duration) (Answer, error) {
 	o := w.options
 	if w.mayLag(time.Now()) {
 		o.bypassViews()
+		wait = w.client.afterTrouble(wait)
 	}
 	return w.queryAs(ctx, &o, api.QueryOptions{WaitIndex: w.index, WaitTime: wait})
 }
@@ -119,6 +128,12 @@ func (w *watch) send(ctx context.Context, wait time.Duration) (Answer, error) {
 // mayLag reports whether there was trouble so lately that views may lag.
 func (w *watch) mayLag(now time.Time) bool {
 	return now.Sub(w.guard.trouble) <= viewsLag || now.Sub(w.client.agents.trouble()) <= viewsLag
+}
+
+// afterTrouble shortens the wait of a query that blocks at a server.
+func (c *Client) afterTrouble(wait time.Duration) time.Duration {
+	_, watches := c.gate.size()
+	return min(wait, max(troubledLeast, time.Duration(watches)*troubledEach))
 }
 
 // bypassViews has a server answer, which wakes a query that blocks as soon as

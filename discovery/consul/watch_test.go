@@ -193,7 +193,7 @@ func TestHalfOpenConnectionIsNoticed(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
 		b.at(sec)
 		b.Break(discoverytest.Fault{Hang: true, Only: func(r discoverytest.Request) bool { return r.Index > 0 }})
-		b.at(90 * sec) // wait, wait/16 and the grace
+		b.at(79 * sec) // wait, wait/16 and the grace
 		if s := b.status(); s.Errors != 1 {
 			t.Errorf("status %+v, want one error", s)
 		}

@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// Pipe serves a Consul over in-memory connections, which a testing/synctest
+// Pipe serves a Consul, or what stands in front of one, over in-memory connections, which a testing/synctest
 // bubble can wait for, as it cannot for sockets.
 type Pipe struct {
 	server   http.Server
@@ -19,7 +19,7 @@ type Pipe struct {
 }
 
 // ServePipe serves c until Close.
-func ServePipe(c *Consul) *Pipe {
+func ServePipe(c http.Handler) *Pipe {
 	p := &Pipe{accepted: make(chan net.Conn), closed: make(chan struct{})}
 	p.server.Handler = c
 	p.serving.Go(func() { p.server.Serve(pipeListener{p}) })
