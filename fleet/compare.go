@@ -3,6 +3,7 @@ package fleet
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -29,11 +30,9 @@ func (r *Report) conclude() {
 		}
 	}
 	// The hash is in the meta of a registration too.
-	r.compare(Difference{Kind: KindConfig}, all, func(m *Member) item { return item{value: m.ConfigHash} })
+	r.compare(Difference{Kind: KindConfig}, all, each(all, func(m *Member) item { return item{value: m.ConfigHash} }))
 	r.comparePending(known)
-	for _, name := range servicesOf(known) {
-		r.compareService(name, known)
-	}
+	r.compareServices(known)
 	converged := len(r.Differences) == 0
 	if !converged || len(r.Unknown) == 0 && r.Error == "" {
 		r.Converged = &converged
@@ -48,11 +47,23 @@ type item struct {
 	instances int
 }
 
-// compare adds d if members do not all have the same.
-func (r *Report) compare(d Difference, members []*Member, of func(*Member) item) {
+// each returns what each of members has.
+func each(members []*Member, of func(*Member) item) []item {
+	items := make([]item, len(members))
+	for n, m := range members {
+		items[n] = of(m)
+	}
+	return items
+}
+
+// compare adds d if members do not all have the same; items are what they have.
+func (r *Report) compare(d Difference, members []*Member, items []item) {
+	if same(items) {
+		return
+	}
 	groups := make(map[string]*Group)
-	for _, m := range members {
-		i := of(m)
+	for n, m := range members {
+		i := items[n]
 		g := groups[i.value]
 		if g == nil {
 			g = &Group{Value: i.value}
@@ -61,39 +72,70 @@ func (r *Report) compare(d Difference, members []*Member, of func(*Member) item)
 		g.Replicas = append(g.Replicas, m.Name)
 		g.Index, g.Instances = max(g.Index, i.index), i.instances
 	}
-	if len(groups) < 2 {
-		return
-	}
 	for _, g := range groups {
 		d.Groups = append(d.Groups, *g)
 	}
 	slices.SortFunc(d.Groups, func(a, b Group) int {
 		return cmp.Or(cmp.Compare(len(b.Replicas), len(a.Replicas)), cmp.Compare(b.Index, a.Index), cmp.Compare(a.Value, b.Value))
 	})
-	d.Behind = []string{}
-	for _, m := range members {
-		mine := of(m)
-		if mine.index > 0 && slices.ContainsFunc(members, func(o *Member) bool {
-			theirs := of(o)
-			return theirs.index > mine.index && theirs.source == mine.source && theirs.value != mine.value
-		}) {
-			d.Behind = append(d.Behind, m.Name)
-		}
-	}
+	d.Behind = behind(members, items)
 	d.Summary = d.summary()
 	r.Differences = append(r.Differences, d)
+}
+
+// same reports whether all items have the same value.
+func same(items []item) bool {
+	for _, i := range items {
+		if i.value != items[0].value {
+			return false
+		}
+	}
+	return true
+}
+
+// behind returns the members with a smaller index than one that has something else
+// from the same source.
+func behind(members []*Member, items []item) []string {
+	// Of each source the item with the largest index, and the one with the largest
+	// among those with another value.
+	type leaders struct{ first, other item }
+	sources := make(map[string]leaders)
+	for _, i := range items {
+		l := sources[i.source]
+		switch {
+		case i.index > l.first.index && i.value != l.first.value:
+			l.first, l.other = i, l.first
+		case i.index > l.first.index:
+			l.first = i
+		case i.index > l.other.index && i.value != l.first.value:
+			l.other = i
+		}
+		sources[i.source] = l
+	}
+	names := []string{}
+	for n, m := range members {
+		mine := items[n]
+		leader := sources[mine.source].first
+		if leader.value == mine.value {
+			leader = sources[mine.source].other
+		}
+		if mine.index > 0 && leader.index > mine.index {
+			names = append(names, m.Name)
+		}
+	}
+	return names
 }
 
 // comparePending adds the replicas that do not run what their file says: each is
 // a difference to the others, even if all have it.
 func (r *Report) comparePending(members []*Member) {
-	pending := func(m *Member) item { return item{value: strings.Join(m.Pending, ", ")} }
+	pending := each(members, func(m *Member) item { return item{value: strings.Join(m.Pending, ", ")} })
 	before := len(r.Differences)
 	r.compare(Difference{Kind: KindPending}, members, pending)
 	if len(r.Differences) > before || len(members) == 0 || len(members[0].Pending) == 0 {
 		return
 	}
-	g := Group{Value: pending(members[0]).value}
+	g := Group{Value: pending[0].value}
 	for _, m := range members {
 		g.Replicas = append(g.Replicas, m.Name)
 	}
@@ -102,37 +144,30 @@ func (r *Report) comparePending(members []*Member) {
 	r.Differences = append(r.Differences, d)
 }
 
-// compareService adds what differs in a service.
-func (r *Report) compareService(name string, members []*Member) {
-	with := func(m *Member) *Service {
-		if i := slices.IndexFunc(m.Services, func(s Service) bool { return s.Service == name }); i >= 0 {
-			return &m.Services[i]
-		}
-		return nil
-	}
-	d := Difference{Kind: KindInstances, Service: name}
-	if slices.ContainsFunc(members, func(m *Member) bool { return with(m) == nil }) {
-		d.Kind = KindServices
-	}
-	r.compare(d, members, func(m *Member) item {
-		s := with(m)
-		if s == nil {
-			return item{value: missing}
-		}
-		return item{value: s.Digest, source: s.Source, index: s.Index, instances: s.Instances}
-	})
-}
-
-// servicesOf returns the names of all services that any of members has, sorted.
-func servicesOf(members []*Member) []string {
-	var names []string
-	for _, m := range members {
+// compareServices adds what differs in the services that any of members has, by
+// name. It takes time in proportion to what the members list.
+func (r *Report) compareServices(members []*Member) {
+	services := make(map[string][]item) // what each member has of a service
+	for n, m := range members {
 		for _, s := range m.Services {
-			names = append(names, s.Service)
+			items := services[s.Service]
+			if items == nil {
+				items = each(members, func(*Member) item { return item{value: missing} })
+				services[s.Service] = items
+			}
+			if items[n].value == missing { // the first of a name counts
+				items[n] = item{value: s.Digest, source: s.Source, index: s.Index, instances: s.Instances}
+			}
 		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	for _, name := range slices.Sorted(maps.Keys(services)) {
+		items := services[name]
+		d := Difference{Kind: KindInstances, Service: name}
+		if slices.ContainsFunc(items, func(i item) bool { return i.value == missing }) {
+			d.Kind = KindServices
+		}
+		r.compare(d, members, items)
+	}
 }
 
 // summary says d in one line.

@@ -1,0 +1,87 @@
+package fleet
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+// fleetOf makes replicas with services that all agree, or that differ from one
+// replica to the next in every service.
+func fleetOf(replicas, services int, differ bool) Report {
+	var r Report
+	for m := range replicas {
+		one := member(fmt.Sprint("r", m), "c")
+		for n := range services {
+			s := star("d", uint64(1000+m))
+			s.Service = fmt.Sprintf("service-with-a-name-%05d", n)
+			if differ {
+				s.Digest = fmt.Sprint("d", m%2)
+			}
+			one.Services = append(one.Services, s)
+		}
+		r.Replicas = append(r.Replicas, one)
+	}
+	return r
+}
+
+// Replicas that agree in nothing are compared in a fraction of the time between
+// two surveys. Each with each, this fleet would take most of a minute.
+func TestReplicasThatDifferInEverythingAreComparedSoon(t *testing.T) {
+	const replicas, services, limit = 50, 3000, 3 * time.Second
+	var took time.Duration
+	for range 3 { // the machine may stand still
+		r := fleetOf(replicas, services, true)
+		begin := time.Now()
+		r.conclude()
+		took = time.Since(begin)
+		if len(r.Differences) != services || len(r.Differences[0].Behind) != replicas-1 {
+			t.Fatalf("%d differences, want %d: %+v", len(r.Differences), services, r.Differences[:1])
+		}
+		if took < limit {
+			return
+		}
+	}
+	t.Errorf("it took %v three times, want less than %v", took, limit)
+}
+
+// behind finds those that comparing each with each finds.
+func TestBehind(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 5000 {
+		var members []*Member
+		var items []item
+		for n := range 1 + random.IntN(6) {
+			members = append(members, &Member{Name: fmt.Sprint(n)})
+			items = append(items, item{
+				value: fmt.Sprint(random.IntN(3)), source: fmt.Sprint(random.IntN(2)), index: uint64(random.IntN(4)),
+			})
+		}
+		want := []string{}
+		for n, mine := range items {
+			if mine.index > 0 && slices.ContainsFunc(items, func(theirs item) bool {
+				return theirs.index > mine.index && theirs.source == mine.source && theirs.value != mine.value
+			}) {
+				want = append(want, members[n].Name)
+			}
+		}
+		if got := behind(members, items); !slices.Equal(got, want) {
+			t.Fatalf("%+v: behind %q, want %q", items, got, want)
+		}
+	}
+}
+
+func BenchmarkCompare(b *testing.B) {
+	for _, size := range [][2]int{{10, 1000}, {50, 1000}, {20, 3000}} {
+		for _, differ := range []bool{false, true} {
+			b.Run(fmt.Sprintf("replicas=%d/services=%d/differ=%v", size[0], size[1], differ), func(b *testing.B) {
+				r := fleetOf(size[0], size[1], differ)
+				for b.Loop() {
+					r.conclude()
+				}
+			})
+		}
+	}
+}
