@@ -40,7 +40,8 @@ func releaseProgram(t *testing.T) (path string) {
 	return path
 }
 
-var release = sync.OnceValues(func() (path string, err error) {
+// releaseCommand returns the Dockerfile's, without what it writes.
+func releaseCommand() (string, error) {
 	dockerfile, err := os.ReadFile("Dockerfile")
 	if err != nil {
 		return "", err
@@ -49,13 +50,21 @@ var release = sync.OnceValues(func() (path string, err error) {
 	if command == nil {
 		return "", errors.New("the Dockerfile has no line that builds /sluice")
 	}
+	return string(command[1]), nil
+}
+
+var release = sync.OnceValues(func() (path string, err error) {
+	command, err := releaseCommand()
+	if err != nil {
+		return "", err
+	}
 	if releaseDir, err = os.MkdirTemp("", "sluice-release-"); err != nil {
 		return "", err
 	}
 	path = filepath.Join(releaseDir, "sluice")
-	build := exec.Command("sh", "-c", string(command[1])+" -o "+path+" .")
+	build := exec.Command("sh", "-c", command+" -o "+path+" .")
 	if output, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%s: %w\n%s", command[1], err, output)
+		return "", fmt.Errorf("%s: %w\n%s", command, err, output)
 	}
 	return path, nil
 })
@@ -235,6 +244,55 @@ func TestReleaseIsStatic(t *testing.T) {
 	}
 	if program.Section(".debug_info") != nil || program.Section(".symtab") != nil {
 		t.Error("the program is not stripped")
+	}
+}
+
+// What .dockerignore keeps from the build must leave it the commit, and must not make
+// it look as if files had been changed.
+func TestImageKnowsItsVersion(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: this compiles everything anew, with the flags of a release")
+	}
+	if _, err := os.Stat(".git"); err != nil {
+		t.Skip("this is no clone of the repository")
+	}
+	context := filepath.Join(t.TempDir(), "context")
+	git := func(args ...string) string {
+		t.Helper()
+		output, err := exec.Command("git", args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("git %q: %v\n%s", args, err, output)
+		}
+		return strings.TrimSpace(string(output))
+	}
+	git("clone", "--quiet", ".", context) // as on a machine that only builds
+	commit := git("rev-parse", "--short=12", "HEAD")
+	ignored, err := os.ReadFile(".dockerignore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pattern := range strings.Lines(string(ignored)) {
+		if pattern = strings.TrimSpace(pattern); pattern == "" || pattern[0] == '#' {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(context, pattern)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	command, err := releaseCommand()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "sluice")
+	build := exec.Command("sh", "-c", command+" -o "+program+" .")
+	build.Dir = context
+	build.Env = append(os.Environ(), "GOENV=off", "GOFLAGS=") // whatever this machine's are
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", command, err, output)
+	}
+	output, err := exec.Command(program, "version").Output()
+	if version := string(output); err != nil || !strings.Contains(version, commit) || strings.Contains(version, "dirty") || strings.Contains(version, "modified") {
+		t.Errorf("%v: %s, want one that tells commit %s as it is", err, output, commit)
 	}
 }
 
