@@ -67,6 +67,9 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	c.mu.Lock()
 	active, first := c.active, !t.checked
 	c.mu.Unlock()
+	// Drawn in the order in which checks begin: that in which they end is left to
+	// chance where several time out.
+	spread, offset := c.monitor.random(), c.monitor.random()
 	if active == nil {
 		return 0 // and gone
 	}
@@ -95,10 +98,10 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	if delete(c.awaited, t.peer); c.first != nil && len(c.awaited) == 0 {
 		c.poke()
 	}
-	next := active.interval(t.settled(), c.monitor.random())
+	next := active.interval(t.settled(), spread)
 	if first && t.settled() {
 		// Peers that came together are not checked together for ever.
-		next = time.Duration(c.monitor.random() * float64(next))
+		next = time.Duration(offset * float64(next))
 	}
 	return next
 }

@@ -1,6 +1,7 @@
 package healthcheck
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
 	"slices"
@@ -29,6 +30,7 @@ type scheduler struct {
 
 	mu      sync.Mutex // guards the fields below, and those of tasks and groups
 	waiting agenda
+	tasks   int      // that were ever scheduled
 	groups  int      // with members
 	blocked []*group // those with tasks in held
 	workers int      // started; they stay
@@ -51,6 +53,7 @@ type task struct {
 	group *group
 
 	due       time.Time
+	number    int  // in the order in which tasks were scheduled first; from 1
 	position  int  // in the agenda, or one of the constants below
 	held      bool // the agenda is that of the group
 	member    bool // of the group
@@ -90,6 +93,10 @@ func (s *scheduler) schedule(t *task, delay time.Duration) {
 	defer s.mu.Unlock()
 	due := time.Now().Add(delay)
 	s.join(t)
+	if t.number == 0 {
+		s.tasks++
+		t.number = s.tasks
+	}
 	switch {
 	case t.position == running, t.held:
 		return
@@ -301,11 +308,15 @@ func (s *scheduler) next(ran *task, delay time.Duration) *task {
 	return t
 }
 
-// agenda is a heap of tasks, the one that is due first on top.
+// agenda is a heap of tasks, the one that is due first on top; of several, the
+// oldest.
 type agenda []*task
 
-func (a agenda) Len() int           { return len(a) }
-func (a agenda) Less(i, j int) bool { return a[i].due.Before(a[j].due) }
+func (a agenda) Len() int { return len(a) }
+
+func (a agenda) Less(i, j int) bool {
+	return cmp.Or(a[i].due.Compare(a[j].due), cmp.Compare(a[i].number, a[j].number)) < 0
+}
 
 func (a agenda) Swap(i, j int) {
 	a[i], a[j] = a[j], a[i]

@@ -73,15 +73,19 @@ func (s *service) usableInPanic(p *peer) bool {
 	return !p.real.Has(against) && !p.unproven
 }
 
-// observe takes note of who has yet to pass a first check. A check that fails
-// replaces the words, but not the fact.
+// observe takes note of who has yet to pass a first check.
 func (s *service) observe() {
 	for _, real := range s.pool.Snapshot().All {
-		p := s.peers[real]
-		if !real.Has(balancer.ReasonActive) {
-			p.unproven = false
-		} else if slices.ContainsFunc(real.Reasons(), func(why string) bool { return strings.HasSuffix(why, "not checked yet") }) {
-			p.unproven = true
-		}
+		s.peers[real].observe()
+	}
+}
+
+// observe takes note of whether the peer has yet to pass a first check. A check
+// that fails replaces the words, but not the fact.
+func (p *peer) observe() {
+	if !p.real.Has(balancer.ReasonActive) {
+		p.unproven = false
+	} else if slices.ContainsFunc(p.real.Reasons(), func(why string) bool { return strings.HasSuffix(why, "not checked yet") }) {
+		p.unproven = true
 	}
 }

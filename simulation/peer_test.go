@@ -73,6 +73,7 @@ func (s *service) note(e balancer.Event) {
 	w.logf("%s: %s (%s) %s", p, e.Kind, e.State, e.Detail)
 	ejection := e.Kind == balancer.EventState && e.State == balancer.StateEjected && p.state <= balancer.StateWarming
 	p.state = e.State
+	p.observe()
 	if ejection {
 		w.counts["peer ejected"]++
 		s.checkEjection(p)

@@ -167,16 +167,19 @@ func (r *request) end(f *flight, o balancer.Outcome) balancer.Outcome {
 func (r *request) wait(f *flight, patience time.Duration, suspected, dropped <-chan struct{}) (o balancer.Outcome, over bool) {
 	now := time.Now()
 	limit := r.begin.Add(responseTimeout)
-	if perTry := r.routed.Retry.PerTryTimeout; perTry > 0 && f.begin.Add(perTry).Before(limit) {
-		limit = f.begin.Add(perTry)
+	// Requests that begin together, since they have waited for the same peer, do not
+	// time out together.
+	own := time.Duration(r.number)
+	if perTry := r.routed.Retry.PerTryTimeout; perTry > 0 && f.begin.Add(perTry+own).Before(limit) {
+		limit = f.begin.Add(perTry + own)
 	}
 	o = balancer.Outcome{Class: balancer.OutcomeTimeout}
 	if answer := f.begin.Add(f.call.after); f.call.after >= 0 && answer.Before(limit) {
 		limit, o = answer, f.call.outcome
 	}
 	over = true
-	if patience > 0 && now.Add(patience).Before(limit) {
-		limit, over = now.Add(patience), false
+	if patience > 0 && now.Add(patience+own).Before(limit) {
+		limit, over = now.Add(patience+own), false
 	}
 	if limit.After(now) {
 		timer := time.NewTimer(limit.Sub(now))
@@ -184,22 +187,38 @@ func (r *request) wait(f *flight, patience time.Duration, suspected, dropped <-c
 		select {
 		case <-timer.C:
 		case <-f.peer.transport.closed:
-			return balancer.Outcome{Class: balancer.OutcomeReset}, true
 		case <-f.call.broken:
-			return balancer.Outcome{Class: balancer.OutcomeReset}, true
 		case <-r.gone:
-			return balancer.Outcome{Class: balancer.OutcomeClientGone}, true
 		case <-suspected:
+		case <-dropped:
+		}
+		// Of what happened at the same time, the same counts whenever it is played.
+		switch {
+		case closed(dropped):
+			return balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(f.begin)}, true
+		case closed(r.gone):
+			return balancer.Outcome{Class: balancer.OutcomeClientGone}, true
+		case closed(f.peer.transport.closed), closed(f.call.broken):
+			return balancer.Outcome{Class: balancer.OutcomeReset}, true
+		case closed(suspected):
 			r.suspects = true
 			return balancer.Outcome{}, false
-		case <-dropped:
-			return balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(f.begin)}, true
 		}
 	}
 	if over && o.Class != balancer.OutcomeConnectFailure {
 		o.Latency = time.Since(f.begin)
 	}
 	return o, over
+}
+
+// closed reports whether a channel, which may be nil, is closed.
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // Try implements proxy.Exchange.

@@ -180,6 +180,8 @@ func (w *world) probe(ctx context.Context, address string) error {
 		return nil
 	case upstreamHangs:
 		<-ctx.Done()
+		// Checks that begin together do not end together.
+		time.Sleep(time.Duration(1 + hash(address)%1000))
 		return errors.New("timed out")
 	}
 	if !sleep(ctx, upTo(random, 20*time.Millisecond)) {
