@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
+	"sluice/balancer"
 	"sluice/config"
 	"sluice/discovery/consul"
 	"sluice/doctor"
@@ -212,9 +213,13 @@ func (e *examination) askPeers(ctx context.Context) error {
 	}
 	e.options.PeersKnown = true
 	for _, p := range peers {
-		e.options.Peers = append(e.options.Peers, doctor.Peer{
-			Node: p.Node, ID: p.ID, Address: p.Address, Critical: p.Status == "critical", Since: p.Since,
-		})
+		peer := doctor.Peer{Node: p.Node, ID: p.ID, Address: p.Address, Critical: p.Status == "critical", Since: p.Since}
+		for _, reason := range p.Reasons {
+			if why, ok := strings.CutPrefix(reason, balancer.ReasonAddress.String()+": "); ok {
+				peer.Refused = why
+			}
+		}
+		e.options.Peers = append(e.options.Peers, peer)
 	}
 	return nil
 }

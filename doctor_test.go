@@ -145,10 +145,12 @@ func TestDoctorKnowsSinceWhenFromARunningSluice(t *testing.T) {
 	registerStar(t, agent, "star-1", 9001, consulapi.HealthCritical)
 	sluice := adminAPI(t, "s3cret", []admin.Peer{{
 		Service: "front", ID: "star-1", Node: "a", Address: "192.0.2.77:9001", Status: "critical", Since: time.Now().Add(-125 * time.Minute),
+		Reasons: []string{"consul: critical", "address: 192.0.2.77:9001 is sluice's own"},
 	}})
 	token := writeFile(t, "token", "s3cret\n")
 	status, stdout, stderr := execute(t, "doctor", "--consul", agent.URL(), "--admin", sluice, "--token-file", token)
-	if status != exitOK || !strings.Contains(stdout, "WARNING critical-long\n  star star-1 on node a, 192.0.2.77:9001\n    critical for at least 2h05m: ") {
+	if status != exitOK || !strings.Contains(stdout, "WARNING critical-long\n  star star-1 on node a, 192.0.2.77:9001\n    critical for at least 2h05m: ") ||
+		!strings.Contains(stdout, "WARNING refused-address\n  star star-1 on node a, 192.0.2.77:9001\n    sluice opens no connection to it: 192.0.2.77:9001 is sluice's own\n") {
 		t.Errorf("status %d\n%s%s", status, stdout, stderr)
 	}
 	status, stdout, stderr = execute(t, "doctor", "--consul", agent.URL(), "--admin", sluice, "--token-file", token, "--critical-for", "3h")

@@ -132,6 +132,14 @@ func TestDiagnose(t *testing.T) {
 		{"unspecified", add(star(3, "a", "0.0.0.0", 80)), []string{"error unspecified-address star star-3 on node a, 0.0.0.0:80"}},
 		{"link local", add(star(3, "a", "fe80::1", 80)), []string{"error link-local-address star star-3 on node a, [fe80::1]:80"}},
 		{"host name", add(star(3, "a", "localhost", 80)), nil},
+		{"refused by a running sluice", func(f *Facts) {
+			f.Peers = []Peer{{Node: "a", ID: "star-3", Address: "localhost:80", Refused: `127.0.0.1:80 is the listener "admin" of sluice itself`}}
+			add(star(3, "a", "localhost", 80))(f)
+		}, []string{"error refused-address star star-3 on node a, localhost:80"}},
+		{"refused, and known why anyway", func(f *Facts) {
+			f.Peers = []Peer{{Node: "b", ID: "star-3", Address: "127.0.0.1:80", Refused: "127.0.0.1 is a loopback address"}}
+			add(star(3, "b", "127.0.0.1", 80))(f)
+		}, []string{"error loopback-address star star-3 on node b, 127.0.0.1:80"}},
 		{"silent", func(f *Facts) { f.Silent = map[string]string{"10.0.0.2:80": "refused"} }, []string{"error unreachable star star-2 on node b, 10.0.0.2:80"}},
 
 		{"dead node", func(f *Facts) {

@@ -137,6 +137,7 @@ func (o Owner) has(i Instance) bool {
 // Peer is an instance as a running sluice sees it.
 type Peer struct {
 	Node, ID, Address string // "host:port"
+	Refused           string // why no connection may be opened to it; "": one may
 	Critical          bool   // out of service because of Consul's checks
 	Since             time.Time
 }

@@ -62,6 +62,7 @@ const (
 	CodeUnspecified Code = "unspecified-address"
 	CodeLoopback    Code = "loopback-address"
 	CodeLinkLocal   Code = "link-local-address"
+	CodeRefused     Code = "refused-address"
 	CodeUnreachable Code = "unreachable"
 
 	CodeDuplicate        Code = "duplicate"
@@ -85,7 +86,7 @@ var codes = []Code{
 	CodeNoLeader, CodeAgentBehind, CodeConnectionLimit,
 	CodeACLAnonymous, CodeACLFiltered, CodeACLService, CodeACLAgent, CodeTokenExpires,
 	CodeServiceMissing, CodeServiceEmpty, CodeServiceRefused,
-	CodeNoPort, CodeNoAddress, CodeUnspecified, CodeLoopback, CodeLinkLocal, CodeUnreachable,
+	CodeNoPort, CodeNoAddress, CodeUnspecified, CodeLoopback, CodeLinkLocal, CodeRefused, CodeUnreachable,
 	CodeDuplicate, CodeDuplicateAddress, CodeConflict, CodeSharedAddress,
 	CodeDeadNode, CodeNoAgent, CodeCriticalLong, CodeCritical, CodeNoCheck,
 	CodeUnrouted, CodeUnused,

@@ -14,7 +14,11 @@ import (
 // instanceFindings are about instances by themselves.
 func (f *Facts) instanceFindings(t Thresholds) []Finding {
 	since := make(map[Peer]time.Time, len(f.Peers))
+	refused := make(map[Peer]string) // by id and address
 	for _, p := range f.Peers {
+		if p.Refused != "" {
+			refused[Peer{ID: p.ID, Address: p.Address}] = p.Refused
+		}
 		if p.Critical {
 			since[Peer{Node: p.Node, ID: p.ID, Address: p.Address}] = p.Since
 		}
@@ -22,7 +26,9 @@ func (f *Facts) instanceFindings(t Thresholds) []Finding {
 	var findings []Finding
 	for _, i := range f.Instances {
 		for _, rule := range []func(Instance) (Finding, bool){
-			f.placeFinding,
+			func(i Instance) (Finding, bool) {
+				return f.placeFinding(i, refused[Peer{ID: i.ID, Address: i.address()}])
+			},
 			f.silentFinding,
 			f.nodeFinding,
 			checkFinding,
@@ -40,8 +46,9 @@ func (f *Facts) instanceFindings(t Thresholds) []Finding {
 	return findings
 }
 
-// placeFinding is about an address that no request can, or should, go to.
-func (f *Facts) placeFinding(i Instance) (Finding, bool) {
+// placeFinding is about an address that no request can, or should, go to. Refused is
+// why a running sluice sends none there; "": it does.
+func (f *Facts) placeFinding(i Instance, refused string) (Finding, bool) {
 	const register = "Let the application register the address and the port at which others reach it."
 	switch {
 	case i.Address == "":
@@ -64,10 +71,7 @@ func (f *Facts) placeFinding(i Instance) (Finding, bool) {
 		}
 		return finding, true
 	}
-	ip, err := netip.ParseAddr(i.Address)
-	if err != nil {
-		return Finding{}, false // a host name
-	}
+	ip, _ := netip.ParseAddr(i.Address) // the zero Addr for a host name
 	ip = ip.Unmap()
 	severity := SeverityError
 	if !i.Serving() {
@@ -78,22 +82,29 @@ func (f *Facts) placeFinding(i Instance) (Finding, bool) {
 		return Finding{
 			Severity: severity, Code: CodeUnspecified,
 			Seen: i.Address + " is registered: that is where a program listens, not where it is reached",
-			Why:  "A connection to it ends at the machine that opens it: requests fail, or go to whatever has this port there.",
+			Why:  "A connection to it would end at the machine that opens it. sluice opens none, unless it was registered on the same machine.",
 			Do:   register,
 		}, true
 	case ip.IsLoopback() && f.elsewhere(i.Node):
 		return Finding{
 			Severity: severity, Code: CodeLoopback,
 			Seen: i.Address + " is registered, on another machine than this one",
-			Why:  "A loopback address is each machine's own: requests fail, or go to whatever has this port on the machine that sluice runs on.",
+			Why:  "A loopback address is each machine's own: a request would go to whatever has this port on the machine that sluice runs on. So sluice sends none, unless consul.allow_local is set.",
 			Do:   register + " Without an address of its own an instance has that of its node.",
 		}, true
 	case ip.IsLinkLocalUnicast():
 		return Finding{
 			Severity: severity, Code: CodeLinkLocal,
 			Seen: i.Address + " is valid only within one network segment",
-			Why:  "Other machines do not reach it, or reach something else.",
+			Why:  "Other machines do not reach it, or reach something else. So sluice sends no requests there, unless it was registered on the same machine.",
 			Do:   register,
+		}, true
+	case refused != "":
+		return Finding{
+			Severity: severity, Code: CodeRefused,
+			Seen: "sluice opens no connection to it: " + refused,
+			Why:  "It gets no request. A listener of sluice is refused because its admin API would be open to everybody, or a request would go round in circles; an address that each machine has for itself, because it is not known to be meant for the machine that sluice runs on.",
+			Do:   register + " If nobody knows this registration, find out who made it.",
 		}, true
 	}
 	return Finding{}, false
