@@ -200,6 +200,13 @@ func (g *gate) crowd() (crowded bool, lasting context.Context) {
 	return g.crowded, g.lasting
 }
 
+// roomy reports whether each watch could have four queries in flight.
+func (g *gate) roomy() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return 4*g.watches <= g.limit
+}
+
 // size returns how many queries may be in flight, and how many watches run.
 func (g *gate) size() (limit, watches int) {
 	g.mu.Lock()

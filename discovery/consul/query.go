@@ -143,7 +143,15 @@ func (a *agent) health(ctx context.Context, o *ServiceOptions, q api.QueryOption
 	q.Namespace = o.Namespace
 	q.Partition = o.Partition
 	q.Peer = o.Peer
-	entries, ttl, header, err := a.entries(limited, o, q)
+	var (
+		entries []serviceEntry
+		ttl     time.Duration
+		header  http.Header
+	)
+	err := a.insist(limited, q, func(ctx context.Context) (err error) {
+		entries, ttl, header, err = a.entries(ctx, o, q)
+		return err
+	})
 	switch {
 	case ctx.Err() != nil:
 		return Answer{}, context.Cause(ctx)

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"time"
+
+	"github.com/hashicorp/consul/api"
 )
 
 // moveSpread bounds the pause before the first query to another agent, or to
@@ -73,6 +75,29 @@ func (t *tries) pause(ctx context.Context, d time.Duration, again <-chan struct{
 		return sleep(ctx, rand.N(moveSpread))
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// firstPatience is how long the answer to a query that does not block is waited
+// for until it is asked again, then for twice as long, and so on. The agent may
+// have handed it to a server that does not answer, or does not know the next
+// leader yet, and holds it for seconds; another one is answered at once.
+const firstPatience = time.Second
+
+// insist has send send q until there is an answer or an error, or ctx ends. Where
+// watches are many it does so once: the agent goes on with what is given up.
+func (a *agent) insist(ctx context.Context, q api.QueryOptions, send func(context.Context) error) error {
+	if q.WaitIndex > 0 || !a.meter.gate.roomy() {
+		return send(ctx)
+	}
+	for patience := firstPatience; ; patience *= 2 {
+		limited, cancel := context.WithTimeout(ctx, patience)
+		err := send(limited)
+		late := limited.Err() != nil
+		cancel()
+		if err == nil || !late || ctx.Err() != nil {
+			return err
+		}
 	}
 }
 

@@ -189,6 +189,25 @@ func TestRetriesBackOff(t *testing.T) {
 	})
 }
 
+// A server that does not know the next leader yet holds what it was given, while
+// others answer.
+func TestQueryThatIsHeldIsAskedAgain(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a")
+		b.Break(discoverytest.Fault{Status: 500})
+		synctest.Wait()
+		// The query after the error is held, and so is the one after 1 s, but not the
+		// one after 3 s.
+		held := b.begin.Add(3 * sec)
+		b.Break(discoverytest.Fault{Hang: true, Only: func(r discoverytest.Request) bool { return r.Index == 0 && r.Time.Before(held) }})
+		b.set("a b")
+		b.expectOne(sec, 5*sec, "a b")
+		if s := b.status(); s.Errors != 1 {
+			t.Errorf("status %+v, want the one error that there was", s)
+		}
+	})
+}
+
 func TestHalfOpenConnectionIsNoticed(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
 		b.at(sec)
