@@ -116,9 +116,9 @@ func (w *watch) confirm(ctx context.Context) (Answer, error) {
 // from it.
 func (w *watch) askLeader(ctx context.Context, o *ServiceOptions) (Answer, error) {
 	w.limiter.Reserve()
-	if err := w.client.gate.enter(ctx); err != nil {
+	if err := w.client.gate.enter(ctx, false); err != nil {
 		return Answer{}, err
 	}
-	defer w.client.gate.leave()
+	defer w.client.gate.leave(false)
 	return w.queryAs(ctx, o, api.QueryOptions{RequireConsistent: true})
 }

@@ -29,7 +29,7 @@
 // better agent is used again when it has been good for a while. If no agent is
 // good, watches report errors; what hangs at an agent that is silent for 3 s is
 // broken off, and once more when it answers again, since its connections may be
-// half-open. At most 8 queries at a time are sent to it meanwhile. For 70 s after
+// half-open. At most 8 queries that do not block are at it meanwhile. For 70 s after
 // some trouble the queries that block bypass the agent's views, which may lag
 // behind the servers, and block for a few seconds only: Consul goes on with what
 // is given up, and counts its connection.

@@ -136,10 +136,11 @@ func (f *feed) poll(ctx context.Context) error {
 // the answer, whose body is valid until it returns, if it is one of a Consul that knows a leader. It returns which agent
 // was asked.
 func (c *Client) get(ctx context.Context, path string, q api.QueryOptions, read func(Answer, *bytes.Buffer) error) (*agent, error) {
-	if err := c.gate.enter(ctx); err != nil {
+	blocks := q.WaitIndex > 0
+	if err := c.gate.enter(ctx, blocks); err != nil {
 		return nil, err
 	}
-	defer c.gate.leave()
+	defer c.gate.leave(blocks)
 	agent, _, err := c.send(ctx, false, func(ctx context.Context, a *agent, token string) error {
 		q.Token = token
 		return a.get(ctx, path, q, read)

@@ -2,6 +2,7 @@ package consul
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -11,8 +12,8 @@ const (
 	// server accepts 250 streams on one; net/http then opens another.
 	multiplexFactor = 100
 
-	// leastConnections is what 429 answers do not reduce the limit below, and what
-	// may be in flight to an agent that does not answer. An overview and one query
+	// leastConnections is what 429 answers do not reduce the limit below, and how
+	// many queries that do not block may be in flight to an agent that does not answer. An overview and one query
 	// beside it fit.
 	leastConnections = 8
 
@@ -32,9 +33,11 @@ type gate struct {
 
 	most    int  // the limit without 429
 	limit   int  // queries that may be in flight
-	narrow  bool // no more than leastConnections of them
+	asking  int  // of them, those that do not block
+	narrow  bool // the agent does not answer
+	bound   int  // of asking, while that is so and until those who waited are through; 0: none
 	used    int  // that are in flight
-	waiting []chan struct{}
+	waiting []waiting
 	changed time.Time // when 429 last changed limit
 
 	watches int             // sources that run
@@ -44,6 +47,12 @@ type gate struct {
 	resized chan struct{} // closed, and replaced, when limit changes
 }
 
+// waiting is a query that waits to be let in.
+type waiting struct {
+	turn   chan struct{}
+	blocks bool
+}
+
 // newGate makes a gate for so many connections.
 func newGate(connections int) *gate {
 	g := &gate{most: connections, limit: connections, resized: make(chan struct{})}
@@ -51,70 +60,101 @@ func newGate(connections int) *gate {
 	return g
 }
 
-// enter waits until one more query may be in flight. The caller calls leave
-// after it.
-func (g *gate) enter(ctx context.Context) error {
+// enter waits until one more query may be in flight, which blocks in Consul or
+// not. The caller calls leave after it.
+func (g *gate) enter(ctx context.Context, blocks bool) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	g.mu.Lock()
 	g.relieveLocked(time.Now())
-	if g.roomLocked() && len(g.waiting) == 0 {
-		g.used++
+	if g.roomLocked(blocks) {
+		g.countLocked(blocks, 1)
 		g.mu.Unlock()
 		return nil
 	}
 	turn := make(chan struct{})
-	g.waiting = append(g.waiting, turn)
+	g.waiting = append(g.waiting, waiting{turn, blocks})
 	g.mu.Unlock()
 	select {
 	case <-turn:
 		return nil
 	case <-ctx.Done():
-		g.forsake(turn)
+		g.forsake(turn, blocks)
 		return context.Cause(ctx)
 	}
 }
 
+// tryEnter is enter for a query that does not block nor wait here. It reports
+// whether the query was let in; if not, leave is not called.
+func (g *gate) tryEnter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	room := g.roomLocked(false)
+	if room {
+		g.countLocked(false, 1)
+	}
+	return room
+}
+
 // forsake gives up a place in the queue, or the turn that came meanwhile.
-func (g *gate) forsake(turn chan struct{}) {
+func (g *gate) forsake(turn chan struct{}, blocks bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for n, waiting := range g.waiting {
-		if waiting == turn {
-			g.waiting = append(g.waiting[:n], g.waiting[n+1:]...)
-			return
-		}
+	before := len(g.waiting)
+	g.waiting = slices.DeleteFunc(g.waiting, func(w waiting) bool { return w.turn == turn })
+	if len(g.waiting) == before {
+		g.countLocked(blocks, -1)
 	}
-	g.used--
 	g.admitLocked()
 }
 
-func (g *gate) leave() {
+// leave ends what enter began.
+func (g *gate) leave(blocks bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.used--
+	g.countLocked(blocks, -1)
 	g.admitLocked()
 }
 
-// admitLocked lets in those who wait, first come, first served.
+func (g *gate) countLocked(blocks bool, n int) {
+	g.used += n
+	if !blocks {
+		g.asking += n
+	}
+}
+
+// admitLocked lets in those who wait and may, first come, first served.
 func (g *gate) admitLocked() {
-	for g.roomLocked() && len(g.waiting) > 0 {
-		close(g.waiting[0])
-		g.waiting = g.waiting[1:]
-		g.used++
+	g.waiting = slices.DeleteFunc(g.waiting, func(w waiting) bool {
+		if !g.roomLocked(w.blocks) {
+			return false
+		}
+		g.countLocked(w.blocks, 1)
+		close(w.turn)
+		return true
+	})
+	if !g.narrow && !slices.ContainsFunc(g.waiting, func(w waiting) bool { return !w.blocks }) {
+		g.bound = 0
 	}
 }
 
-func (g *gate) roomLocked() bool {
-	return g.used < g.limit && (!g.narrow || g.used < leastConnections)
+func (g *gate) roomLocked(blocks bool) bool {
+	return g.used < g.limit && (blocks || g.bound == 0 || g.asking < g.bound)
 }
 
 // setNarrow says whether the agent is one that does not answer. What is sent to
-// it waits there, and then takes connections beside what is asked anew.
+// it waits there, and then takes connections beside what is asked anew. Those who
+// wait here are let in as fast as it answers, when it does again.
 func (g *gate) setNarrow(narrow bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if narrow == g.narrow {
+		return
+	}
+	if g.bound = leastConnections; !narrow {
+		g.bound += g.asking // these may wait for long
+	}
 	g.narrow = narrow
 	g.admitLocked()
 }

@@ -12,7 +12,7 @@ import (
 func enter(t *testing.T, g *gate, n int) {
 	t.Helper()
 	for range n {
-		if err := g.enter(t.Context()); err != nil {
+		if err := g.enter(t.Context(), false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -22,10 +22,10 @@ func enter(t *testing.T, g *gate, n int) {
 func full(g *gate) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
-	if g.enter(ctx) != nil {
+	if g.enter(ctx, false) != nil {
 		return true
 	}
-	g.leave()
+	g.leave(false)
 	return false
 }
 
@@ -37,14 +37,14 @@ func TestGateLetsInFirstComeFirstServed(t *testing.T) {
 		var waiting sync.WaitGroup
 		for n := range 3 {
 			waiting.Go(func() {
-				if g.enter(t.Context()) == nil {
+				if g.enter(t.Context(), false) == nil {
 					order = append(order, n)
-					g.leave()
+					g.leave(false)
 				}
 			})
 			synctest.Wait()
 		}
-		g.leave()
+		g.leave(false)
 		waiting.Wait()
 		if len(order) != 3 || order[0] != 0 || order[1] != 1 || order[2] != 2 {
 			t.Errorf("let in %v", order)
@@ -59,13 +59,13 @@ func TestGateForgetsWhoGaveUp(t *testing.T) {
 		why := errors.New("given up")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(why)
-		if err := g.enter(ctx); !errors.Is(err, why) {
+		if err := g.enter(ctx, false); !errors.Is(err, why) {
 			t.Errorf("enter: %v, want the cause", err)
 		}
 		if !full(g) {
 			t.Error("two were let in")
 		}
-		g.leave()
+		g.leave(false)
 		if full(g) {
 			t.Error("a place is lost")
 		}
@@ -95,7 +95,7 @@ func TestTooManyRequestsLowerTheLimitForAWhile(t *testing.T) {
 			t.Errorf("limit after many: %d, want %d", limit, leastConnections)
 		}
 		for range 100 {
-			g.leave()
+			g.leave(false)
 		}
 		time.Sleep(reliefAfter)
 		enter(t, g, 1)
@@ -104,7 +104,7 @@ func TestTooManyRequestsLowerTheLimitForAWhile(t *testing.T) {
 		}
 		for range 40 {
 			time.Sleep(reliefAfter)
-			g.leave()
+			g.leave(false)
 			enter(t, g, 1)
 		}
 		if limit, _ = g.size(); limit != 128 {
@@ -152,6 +152,48 @@ func TestSharedConnectionsTakeMoreQueries(t *testing.T) {
 		enter(t, g, 200)
 		if c, _ := g.crowd(); c {
 			t.Error("50 watches on shared connections are a crowd")
+		}
+	})
+}
+
+// Those who wait for an agent that does not answer are many, and it is to answer
+// one after the other when it can.
+func TestGateLetsFewInWhileTheAgentDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(100)
+		g.setNarrow(true)
+		enter(t, g, leastConnections)
+		if !full(g) {
+			t.Error("more than a few are let in")
+		}
+		const waiting = 50
+		in, out := make(chan struct{}, waiting), make(chan struct{})
+		var running sync.WaitGroup
+		for range waiting {
+			running.Go(func() {
+				if g.enter(context.Background(), false) == nil {
+					in <- struct{}{}
+					<-out
+					g.leave(false)
+				}
+			})
+		}
+		synctest.Wait()
+		if err := g.enter(t.Context(), true); err != nil || len(in) > 0 {
+			t.Errorf("%v, %d let in: what blocks is not concerned", err, len(in))
+		}
+		g.setNarrow(false)
+		for n := range waiting {
+			synctest.Wait()
+			if got, most := len(in), n+leastConnections; got > most || got == n {
+				t.Fatalf("%d are let in when %d have left, want up to %d", got, n, most)
+			}
+			out <- struct{}{}
+		}
+		running.Wait()
+		enter(t, g, 100-leastConnections-1)
+		if !full(g) {
+			t.Error("the limit is lost")
 		}
 	})
 }

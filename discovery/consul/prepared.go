@@ -63,10 +63,10 @@ func (w *watch) execute(ctx context.Context) error {
 // result executes the query, or takes a result from the agent's cache that is no
 // older than the time between two executions.
 func (w *watch) result(ctx context.Context) (Answer, error) {
-	if err := w.client.gate.enter(ctx); err != nil {
+	if err := w.client.gate.enter(ctx, false); err != nil {
 		return Answer{}, err
 	}
-	defer w.client.gate.leave()
+	defer w.client.gate.leave(false)
 	o := w.options
 	o.Poll = cmp.Or(w.every, o.Poll)
 	return w.queryAs(ctx, &o, api.QueryOptions{})

@@ -52,10 +52,10 @@ type Skipped struct {
 // the result of o.PreparedQuery. Of several data centres it gives the answer of
 // the one that a source would use that begins now.
 func (c *Client) Health(ctx context.Context, o ServiceOptions) (Answer, error) {
-	if err := c.gate.enter(ctx); err != nil {
+	if err := c.gate.enter(ctx, false); err != nil {
 		return Answer{}, err
 	}
-	defer c.gate.leave()
+	defer c.gate.leave(false)
 	o = o.withDefaults()
 	if len(o.Datacenters) == 0 || o.PreparedQuery != "" {
 		return c.query(ctx, &o, api.QueryOptions{})

@@ -118,7 +118,7 @@ func (c *Client) atAgent(ctx context.Context, url, service string, do func(conte
 	defer cancel()
 	room := c.gate.tryEnter()
 	if room {
-		defer c.gate.leave()
+		defer c.gate.leave(false)
 	}
 	for _, a := range c.agents.all {
 		if a.url != url {
@@ -146,18 +146,6 @@ func (c *Client) atAgent(ctx context.Context, url, service string, do func(conte
 		return fmt.Errorf("consul %s: %w", a.url, err)
 	}
 	return fmt.Errorf("consul %s: no such agent", url)
-}
-
-// tryEnter reports whether one more query may be in flight at once. The caller
-// calls leave after it.
-func (g *gate) tryEnter() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.used >= g.limit || len(g.waiting) > 0 {
-		return false
-	}
-	g.used++
-	return true
 }
 
 func isNotFound(err error) bool {

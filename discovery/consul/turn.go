@@ -90,10 +90,10 @@ func (w *watch) sendShared(ctx context.Context) (Answer, error) {
 	case <-ctx.Done():
 		return Answer{}, context.Cause(ctx)
 	}
-	if err := w.client.gate.enter(ctx); err != nil {
+	if err := w.client.gate.enter(ctx, false); err != nil {
 		return Answer{}, err
 	}
-	defer w.client.gate.leave()
+	defer w.client.gate.leave(false)
 	// The overview knows more than a server that lags behind, or the cache.
 	o := w.options
 	o.Cached = false
@@ -110,11 +110,12 @@ func (w *watch) sendShared(ctx context.Context) (Answer, error) {
 // send asks when the gate lets it. With a wait, and an index to wait beyond, the
 // query blocks.
 func (w *watch) send(ctx context.Context, wait time.Duration) (Answer, error) {
-	if err := w.client.gate.enter(ctx); err != nil {
+	blocks := w.index > 0 && wait > 0
+	if err := w.client.gate.enter(ctx, blocks); err != nil {
 		return Answer{}, err
 	}
-	defer w.client.gate.leave()
-	if w.index == 0 || wait <= 0 {
+	defer w.client.gate.leave(blocks)
+	if !blocks {
 		return w.query(ctx, api.QueryOptions{})
 	}
 	o := w.options
