@@ -21,6 +21,7 @@ type finder struct {
 	selection *consul.Selection // what is looked for; nil: nothing
 	stop      func()            // ends watch and waits for that
 	skipped   []string          // names that cannot be used, as logged
+	fault     string            // why what was found cannot be used, as logged; "": it is
 
 	mu       sync.Mutex // guards the fields below
 	watch    *consul.Catalog
@@ -136,8 +137,13 @@ func (g *Gateway) catalogStatus() (consul.CatalogStatus, bool) {
 	return watch.Status(), true
 }
 
-// regroup puts to use what was found in the catalog since the last time.
-func (g *Gateway) regroup(ctx context.Context) {
+// regroupRetry is how long it takes until what was found in the catalog and could
+// not be used is tried again: a file that its services need may be there by then.
+const regroupRetry = 5 * time.Second
+
+// regroup puts to use what was found in the catalog since the last time, and
+// reports whether that was possible.
+func (g *Gateway) regroup(ctx context.Context) bool {
 	defer func() {
 		if _, answered := g.finder.present(); answered {
 			g.finder.settle()
@@ -147,17 +153,23 @@ func (g *Gateway) regroup(ctx context.Context) {
 	c := g.merge(g.history.Current().Config)
 	added, gone := differentServices(before, c)
 	if len(added)+len(gone) == 0 {
-		return
+		g.finder.fault = ""
+		return true
 	}
 	p, err := g.prepare(c)
 	if err == nil {
 		err = g.carryOut(ctx, p, c, false)
 	}
 	if err != nil {
-		g.log.Error().Err(err).Msg("catalog: what was found cannot be used")
-		return
+		if fault := err.Error(); fault != g.finder.fault {
+			g.finder.fault = fault
+			g.log.Error().Err(err).Stringer("again_in", g.regroupRetry).Msg("catalog: what was found cannot be used")
+		}
+		return false
 	}
+	g.finder.fault = ""
 	g.log.Info().Strs("added", added).Strs("gone", gone).Int("services", len(c.Services)).Msg("services found in the catalog")
+	return true
 }
 
 // merge returns c with what was found in the catalog.

@@ -1,8 +1,11 @@
 package gateway
 
 import (
+	"encoding/pem"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -129,4 +132,62 @@ routes: [{ path: /, service: moon }]
 		status, body := second.get("/")
 		return status == http.StatusOK && body == "moon"
 	})
+}
+
+// A service whose certificates cannot be read at the moment does not keep others
+// from being found; nor does whatever else fails do so for long.
+func TestWhatWasFoundIsUsedWhateverIsWrongWithOthers(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		set  func(*Gateway)
+		said bool // in the log
+	}{
+		{"nothing else has changed", func(*Gateway) {}, false},
+		{"the other has yet to be configured", func(g *Gateway) {
+			g.services.get("fixed").config.Balance.Policy = "random"
+			g.regroupRetry = time.Millisecond
+		}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			consul := discoverytest.Start(t)
+			tagged(t, consul, "moon", origin(t, "moon"), "web")
+			server := httptest.NewTLSServer(nil)
+			defer server.Close()
+			certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+			ca := filepath.Join(t.TempDir(), "ca.pem")
+			put := func() {
+				if err := os.WriteFile(ca, certificate, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			put()
+			r := newRunning(t, fmt.Sprintf(`
+consul: { addresses: [%q] }
+catalog: { select: { tag: web } }
+services: { fixed: { peers: [%q], health: { active: { type: tcp, tls: { ca: %q } } } } }
+routes: [{ path: /, service: moon }]
+`, consul.URL(), origin(t, "fixed"), ca))
+			r.run(Options{}, time.Millisecond, func(g *Gateway) {
+				test.set(g)
+				if err := os.Remove(ca); err != nil {
+					t.Fatal(err)
+				}
+			})
+			tagged(t, consul, "sun", origin(t, "sun"), "web")
+			const refused = "what was found cannot be used"
+			if test.said {
+				r.await("it is said that this is not possible", func() bool { return strings.Contains(r.log.String(), refused) })
+				put()
+			}
+			r.await("sun is found", func() bool { return slices.Contains(r.serviceNames(), "sun") })
+			r.await("/ is served", func() bool { status, body := r.get("/"); return status == http.StatusOK && body == "moon" })
+			want := 0
+			if test.said {
+				want = 1
+			}
+			if n := strings.Count(r.log.String(), refused); n != want {
+				t.Errorf("the log says %d times that it cannot be used, want %d", n, want)
+			}
+		})
+	}
 }

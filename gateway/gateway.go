@@ -92,6 +92,7 @@ type Gateway struct {
 	// Tests change these before Run.
 	startPatience time.Duration // startTimeout
 	warmPatience  time.Duration // warmTimeout
+	regroupRetry  time.Duration // regroupRetry
 	turnPatience  time.Duration // turnTimeout
 	letGoPatience time.Duration // letGoTimeout
 
@@ -115,7 +116,7 @@ func New(o Options) (_ *Gateway, err error) {
 	c := revision.Config
 	g := &Gateway{
 		options: o, started: c, logs: newLogWriter(o.Log, c.Log), reload: make(chan struct{}, 1), becameReady: make(chan struct{}),
-		startPatience: startTimeout, warmPatience: warmTimeout, turnPatience: turnTimeout, letGoPatience: letGoTimeout,
+		startPatience: startTimeout, warmPatience: warmTimeout, regroupRetry: regroupRetry, turnPatience: turnTimeout, letGoPatience: letGoTimeout,
 	}
 	g.log = g.logs.logger()
 	g.cut, g.Cut = context.WithCancel(context.Background())

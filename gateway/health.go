@@ -11,12 +11,15 @@ import (
 
 // healthSettings are the settings by which the peers of a service are judged.
 // It reads the certificates that they name.
-func healthSettings(h config.ServiceHealth) (healthcheck.Settings, error) {
+//
+// changed hears when the certificates do, and with an error when they cannot be
+// used.
+func healthSettings(h config.ServiceHealth, changed func(error)) (healthcheck.Settings, error) {
 	s := healthcheck.Settings{Passive: passiveSettings(h.Passive)}
 	if h.Active == nil {
 		return s, nil
 	}
-	probe, err := newProbe(h.Active)
+	probe, err := newProbe(h.Active, changed)
 	if err != nil {
 		return s, fmt.Errorf("health.active: %w", err)
 	}
@@ -56,7 +59,7 @@ func passiveSettings(p config.Passive) healthcheck.Passive {
 	return s
 }
 
-func newProbe(a *config.ActiveCheck) (healthcheck.Probe, error) {
+func newProbe(a *config.ActiveCheck, changed func(error)) (healthcheck.Probe, error) {
 	expect := healthcheck.Expectation{Text: a.Expect.Text, Within: int(a.Expect.Within)}
 	var err error
 	if a.Expect.Regexp != "" {
@@ -64,24 +67,22 @@ func newProbe(a *config.ActiveCheck) (healthcheck.Probe, error) {
 			return nil, err
 		}
 	}
-	var tls healthcheck.TLSOptions
+	var tls *healthcheck.TLS
 	if a.TLS != nil {
-		tls = healthcheck.TLSOptions{
-			Enabled: true,
-			CAFile:  a.TLS.CA, CertFile: a.TLS.Cert, KeyFile: a.TLS.Key,
+		if tls, err = healthcheck.NewTLS(healthcheck.TLSOptions{
+			CAFile: a.TLS.CA, CertFile: a.TLS.Cert, KeyFile: a.TLS.Key,
 			ServerName: a.TLS.ServerName, InsecureSkipVerify: a.TLS.SkipVerify,
+			Changed: changed,
+		}); err != nil {
+			return nil, fmt.Errorf("tls: %w", err)
 		}
-	}
-	tlsConfig, err := tls.Config()
-	if err != nil {
-		return nil, fmt.Errorf("tls: %w", err)
 	}
 	switch a.Type {
 	case "grpc":
-		return healthcheck.NewGRPC(healthcheck.GRPCOptions{Service: a.Service, TLS: tlsConfig, Reuse: a.ReuseConnections}), nil
+		return healthcheck.NewGRPC(healthcheck.GRPCOptions{Service: a.Service, TLS: tls, Reuse: a.ReuseConnections}), nil
 	case "tcp":
 		send, _ := config.Unescape(string(a.Send)) // as the loader checked
-		return healthcheck.NewTCP(healthcheck.TCPOptions{Send: send, Expect: expect, TLS: tlsConfig}), nil
+		return healthcheck.NewTCP(healthcheck.TCPOptions{Send: send, Expect: expect, TLS: tls}), nil
 	}
 	status, err := healthcheck.ParseStatuses(a.Expect.Status)
 	if err != nil {
@@ -89,7 +90,7 @@ func newProbe(a *config.ActiveCheck) (healthcheck.Probe, error) {
 	}
 	o := healthcheck.HTTPOptions{
 		Method: a.Method, Path: string(a.Path), Host: a.Host,
-		Status: status, Body: expect, TLS: tlsConfig, Reuse: a.ReuseConnections,
+		Status: status, Body: expect, TLS: tls, Reuse: a.ReuseConnections,
 	}
 	for _, header := range a.Headers {
 		if name, value, ok := config.Header(string(header)); ok { // as the loader checked
@@ -97,6 +98,18 @@ func newProbe(a *config.ActiveCheck) (healthcheck.Probe, error) {
 		}
 	}
 	return healthcheck.NewHTTP(o), nil
+}
+
+// certificatesOf returns what logs that the certificates of a service's checks have
+// changed.
+func (g *Gateway) certificatesOf(service string) func(error) {
+	return func(err error) {
+		if err != nil {
+			g.log.Warn().Str("service", service).Err(err).Msg("checks: the certificates cannot be used, going on with those that were read before")
+			return
+		}
+		g.log.Info().Str("service", service).Msg("checks: the certificates have changed and are used for new connections")
+	}
 }
 
 // configurePool changes the settings of a pool that is in use and how its

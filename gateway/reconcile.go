@@ -81,15 +81,18 @@ func (g *Gateway) prepare(c *config.Config) (*plan, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		wanted := c.Services[name]
-		health, err := healthSettings(wanted.Health)
-		if err != nil {
-			return nil, fmt.Errorf("service %q: %w", name, err)
-		}
-		p.health[name] = health
 		current := g.services.get(name)
+		// What stays as it is needs none of its files: they may be away just now.
+		if current == nil || !reflect.DeepEqual(current.config, wanted) {
+			health, err := healthSettings(wanted.Health, g.certificatesOf(name))
+			if err != nil {
+				return nil, fmt.Errorf("service %q: %w", name, err)
+			}
+			p.health[name] = health
+		}
 		if current == nil {
 			var err error
-			if current, err = g.newPool(name, wanted, health); err != nil {
+			if current, err = g.newPool(name, wanted, p.health[name]); err != nil {
 				return nil, err
 			}
 			p.created = append(p.created, current)

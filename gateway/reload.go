@@ -5,6 +5,7 @@ import (
 	"errors"
 	"reflect"
 	"strings"
+	"time"
 
 	"sluice/config"
 )
@@ -27,15 +28,23 @@ func (g *Gateway) Reload() {
 // catalog, one after the other, until ctx ends.
 func (g *Gateway) reloads(ctx context.Context) {
 	defer func() { g.finder.stop() }()
+	retry := time.NewTimer(0)
+	defer retry.Stop()
 	for {
 		g.finder.follow(ctx, g.history.Current().Config)
 		select {
 		case <-g.reload:
 			g.reloadNow(ctx)
+			continue
 		case <-g.finder.changed:
-			g.regroup(ctx)
+		case <-retry.C:
 		case <-ctx.Done():
 			return
+		}
+		if g.regroup(ctx) {
+			retry.Stop()
+		} else {
+			retry.Reset(g.regroupRetry)
 		}
 	}
 }

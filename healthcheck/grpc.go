@@ -2,7 +2,6 @@ package healthcheck
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -18,26 +17,21 @@ import (
 
 // GRPCOptions are the settings of a [GRPC] probe.
 type GRPCOptions struct {
-	Service string      // whose health is asked for; "": the server's as a whole
-	TLS     *tls.Config // nil: plain HTTP/2
-	Reuse   bool        // keep the connection for the next check
+	Service string // whose health is asked for; "": the server's as a whole
+	TLS     *TLS   // nil: plain HTTP/2
+	Reuse   bool   // keep the connection for the next check
 }
 
 // GRPC asks grpc.health.v1.Health
 // (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
 type GRPC struct {
-	o           GRPCOptions
-	credentials credentials.TransportCredentials
-	kept        *kept[*grpc.ClientConn]
+	o    GRPCOptions
+	kept *kept[*grpc.ClientConn]
 }
 
 // NewGRPC returns a probe with the options o.
 func NewGRPC(o GRPCOptions) *GRPC {
-	g := &GRPC{o: o, credentials: insecure.NewCredentials(), kept: newKept[*grpc.ClientConn](o.Reuse)}
-	if o.TLS != nil {
-		g.credentials = credentials.NewTLS(o.TLS)
-	}
-	return g
+	return &GRPC{o: o, kept: newKept[*grpc.ClientConn](o.Reuse)}
 }
 
 func (g *GRPC) String() string {
@@ -57,9 +51,13 @@ func (g *GRPC) Close() { g.kept.close() }
 func (g *GRPC) Check(ctx context.Context, t Target) error {
 	connection, ok := g.kept.take(t.Address)
 	if !ok {
+		secured := insecure.NewCredentials()
+		if g.o.TLS != nil {
+			secured = credentials.NewTLS(g.o.TLS.current())
+		}
 		var err error
 		connection, err = grpc.NewClient("passthrough:///"+t.Address,
-			grpc.WithTransportCredentials(g.credentials),
+			grpc.WithTransportCredentials(secured),
 			grpc.WithUserAgent("sluice-healthcheck"),
 			grpc.WithDisableServiceConfig(),
 			grpc.WithDisableRetry(),

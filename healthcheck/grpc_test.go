@@ -155,7 +155,7 @@ func TestGRPCSpeaksTLS(t *testing.T) {
 	trusting := &tls.Config{RootCAs: donor.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
 	f := func(config *tls.Config, want string) {
 		t.Helper()
-		if got := check(t, NewGRPC(GRPCOptions{TLS: config}), address, patience); !strings.Contains(got, want) || want == "" && got != "" {
+		if got := check(t, NewGRPC(GRPCOptions{TLS: fixed(config)}), address, patience); !strings.Contains(got, want) || want == "" && got != "" {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}

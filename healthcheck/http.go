@@ -3,7 +3,6 @@ package healthcheck
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +25,7 @@ type HTTPOptions struct {
 	Headers [][2]string // name and value
 	Status  Statuses    // that an answer may have; default 200 to 299
 	Body    Expectation // ignored for HEAD
-	TLS     *tls.Config // nil: plain HTTP
+	TLS     *TLS        // nil: plain HTTP
 	// Reuse keeps the connection for the next check. A check on a new one
 	// notices more: that the peer still accepts connections.
 	Reuse bool

@@ -262,7 +262,7 @@ func TestHTTPSpeaksTLS(t *testing.T) {
 	trusting := server.Client().Transport.(*http.Transport).TLSClientConfig
 	f := func(name string, config *tls.Config, want string) {
 		t.Helper()
-		if got := check(t, NewHTTP(HTTPOptions{TLS: config}), address, patience); !strings.HasPrefix(got, want) || want == "" && got != "" {
+		if got := check(t, NewHTTP(HTTPOptions{TLS: fixed(config)}), address, patience); !strings.HasPrefix(got, want) || want == "" && got != "" {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
 	}
@@ -276,10 +276,10 @@ func TestHTTPSpeaksTLS(t *testing.T) {
 	}
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
-	if got := check(t, NewHTTP(HTTPOptions{TLS: &tls.Config{}}), plain.Listener.Addr().String(), patience); !strings.HasPrefix(got, "TLS handshake: ") {
+	if got := check(t, NewHTTP(HTTPOptions{TLS: fixed(&tls.Config{})}), plain.Listener.Addr().String(), patience); !strings.HasPrefix(got, "TLS handshake: ") {
 		t.Errorf("TLS to a plain port: %q", got)
 	}
-	if got := NewHTTP(HTTPOptions{TLS: &tls.Config{}, Path: "/a"}).String(); got != "https GET /a" {
+	if got := NewHTTP(HTTPOptions{TLS: fixed(&tls.Config{}), Path: "/a"}).String(); got != "https GET /a" {
 		t.Errorf("probe %q", got)
 	}
 }

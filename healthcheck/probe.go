@@ -37,7 +37,7 @@ type Target struct {
 
 // dialer opens the connections of checks, which are never those of requests.
 type dialer struct {
-	tls *tls.Config // nil: plain
+	tls *TLS // nil: plain
 }
 
 // dial connects to the target, and shakes hands where TLS is spoken.
@@ -49,7 +49,7 @@ func (d dialer) dial(ctx context.Context, t Target) (net.Conn, error) {
 	if d.tls == nil {
 		return connection, nil
 	}
-	config := d.tls
+	config := d.tls.current()
 	if config.ServerName == "" {
 		config = config.Clone()
 		if config.ServerName, _, err = net.SplitHostPort(t.Address); err != nil {

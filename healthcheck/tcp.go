@@ -2,7 +2,6 @@ package healthcheck
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -12,7 +11,7 @@ import (
 type TCPOptions struct {
 	Send   []byte      // sent once connected
 	Expect Expectation // what the peer must send, by itself or for Send
-	TLS    *tls.Config // nil: plain TCP
+	TLS    *TLS        // nil: plain TCP
 }
 
 // TCP connects, and may say something and look at the answer.

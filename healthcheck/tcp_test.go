@@ -42,7 +42,7 @@ func TestTCP(t *testing.T) {
 		{"TLS to a plain port", func(c net.Conn) {
 			bufio.NewReader(c).ReadByte()
 			c.(*net.TCPConn).SetLinger(0)
-		}, TCPOptions{TLS: &tls.Config{}}, "TLS handshake: connection reset by peer"},
+		}, TCPOptions{TLS: fixed(&tls.Config{})}, "TLS handshake: connection reset by peer"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			address := serveRaw(t, test.answer)
@@ -56,7 +56,7 @@ func TestTCP(t *testing.T) {
 	if got := check(t, NewTCP(TCPOptions{}), nowhere, patience); got != "connect: connection refused" {
 		t.Errorf("got %q", got)
 	}
-	if names := []string{NewTCP(TCPOptions{}).String(), NewTCP(TCPOptions{TLS: &tls.Config{}}).String()}; !slices.Equal(names, []string{"tcp", "tls"}) {
+	if names := []string{NewTCP(TCPOptions{}).String(), NewTCP(TCPOptions{TLS: fixed(&tls.Config{})}).String()}; !slices.Equal(names, []string{"tcp", "tls"}) {
 		t.Errorf("names %q", names)
 	}
 }

@@ -1,0 +1,164 @@
+package healthcheck
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// fixed speaks TLS as config says, without files.
+func fixed(config *tls.Config) *TLS { return &TLS{config: config} }
+
+// selfSigned returns a certificate for 127.0.0.1 that signs itself, and its key,
+// PEM.
+func selfSigned(t *testing.T, name string) (cert, key []byte) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	must(t, err)
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	must(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func write(t *testing.T, file string, data []byte) {
+	t.Helper()
+	must(t, os.WriteFile(file, data, 0o600))
+}
+
+// A certificate that the files had not at the start is shown, and trusted, by the
+// next check.
+func TestCertificatesAreReadAgain(t *testing.T) {
+	oldCert, oldKey := selfSigned(t, "old")
+	newCert, newKey := selfSigned(t, "new")
+	pair, err := tls.X509KeyPair(newCert, newKey)
+	must(t, err)
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(newCert)
+	demanding := &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+
+	web := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
+	web.Config.ErrorLog = log.New(io.Discard, "", 0)
+	web.TLS = demanding.Clone()
+	web.StartTLS()
+	defer web.Close()
+	rpc, _ := serveGRPC(t, func(s *grpc.Server) { grpc_health_v1.RegisterHealthServer(s, health.NewServer()) }, grpc.Creds(credentials.NewTLS(demanding)))
+
+	for name, test := range map[string]struct {
+		address string
+		probe   func(*TLS) Probe
+	}{
+		"http": {web.Listener.Addr().String(), func(c *TLS) Probe { return NewHTTP(HTTPOptions{TLS: c}) }},
+		"tcp": {web.Listener.Addr().String(), func(c *TLS) Probe {
+			return NewTCP(TCPOptions{TLS: c, Send: []byte("GET / HTTP/1.0\r\n\r\n"), Expect: Expectation{Text: "ok", Within: 1000}})
+		}},
+		"grpc": {rpc, func(c *TLS) Probe { return NewGRPC(GRPCOptions{TLS: c}) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			ca, cert, key := filepath.Join(dir, "ca"), filepath.Join(dir, "cert"), filepath.Join(dir, "key")
+			write(t, ca, oldCert)
+			write(t, cert, oldCert)
+			write(t, key, oldKey)
+			var told []string
+			c, err := NewTLS(TLSOptions{CAFile: ca, CertFile: cert, KeyFile: key, Changed: func(err error) {
+				if err == nil {
+					told = append(told, "used")
+				} else {
+					told = append(told, err.Error())
+				}
+			}})
+			must(t, err)
+			probe := test.probe(c)
+			expect := func(what, want string, news ...string) {
+				t.Helper()
+				for range 2 { // said once
+					if got := check(t, probe, test.address, patience); want == "" && got != "" || !strings.Contains(got, want) {
+						t.Errorf("%s: %q, want %q", what, got, want)
+					}
+				}
+				if !slices.EqualFunc(told, news, strings.Contains) {
+					t.Errorf("%s: told %q, want %q", what, told, news)
+				}
+				told = nil
+			}
+			expect("old files", "certificate")
+			write(t, ca, append(slices.Clone(oldCert), newCert...))
+			write(t, cert, newCert)
+			expect("the key is still to come", "certificate", "client certificate")
+			write(t, key, newKey)
+			expect("all there", "", "used")
+			write(t, ca, append(slices.Clone(newCert), oldCert[:len(oldCert)/2]...))
+			expect("half a file", "", "ends within one")
+			must(t, os.Remove(ca))
+			expect("no file", "", "no such file")
+			write(t, ca, append(slices.Clone(oldCert), newCert...))
+			expect("as before", "", "used")
+			write(t, ca, oldCert)
+			expect("not trusted any more", "certificate", "used")
+		})
+	}
+}
+
+func TestCertificatesThatCannotBeUsed(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := selfSigned(t, "star")
+	file := func(name string, data []byte) string {
+		name = filepath.Join(dir, name)
+		write(t, name, data)
+		return name
+	}
+	c, k, other := file("cert", cert), file("key", key), file("other", []byte("hello"))
+	for _, test := range []struct {
+		o    TLSOptions
+		want string
+	}{
+		{TLSOptions{}, ""},
+		{TLSOptions{CAFile: c, CertFile: c, KeyFile: k}, ""},
+		{TLSOptions{CertFile: c}, "give both"},
+		{TLSOptions{KeyFile: k}, "give both"},
+		{TLSOptions{CAFile: dir + "/none"}, "trusted certificates: open"},
+		{TLSOptions{CAFile: other}, "has none in PEM format"},
+		{TLSOptions{CertFile: c, KeyFile: c}, "client certificate: "},
+		{TLSOptions{CertFile: dir + "/none", KeyFile: k}, "client certificate: open"},
+	} {
+		_, err := NewTLS(test.o)
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%+v: %v, want %q", test.o, err, test.want)
+		}
+	}
+}
