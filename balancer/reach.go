@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/netip"
 	"syscall"
+
+	"sluice/discovery"
 )
 
 // refusalError is why Options.MayConnect refuses an address.
@@ -49,20 +51,22 @@ func (p *Peer) NoteRefusal(result error) {
 func (p *Pool) Readmit() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	differs := false
-	for _, peer := range sorted(p.peers) {
-		c := *peer.condition.Load()
-		before := c.refused
-		if c.checkAddress(&p.options); c.refused == before {
-			continue
+	differ := make(map[discovery.Key]*Peer)
+	for id, peer := range p.peers {
+		is := *peer.condition.Load()
+		was := is.refused
+		if is.checkAddress(&p.options); is.refused != was {
+			differ[id] = peer
 		}
+	}
+	if len(differ) == 0 {
+		return
+	}
+	for _, peer := range sorted(differ) {
 		was, is := p.change(peer, func(c *condition) { c.checkAddress(&p.options) })
 		p.noteState(peer, was, is)
-		differs = true
 	}
-	if differs {
-		p.publish()
-	}
+	p.publish()
 }
 
 // checkAddress sets ReasonAddress by what Options.MayConnect says of the instance's
