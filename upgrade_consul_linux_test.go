@@ -5,7 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"strconv"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -22,33 +22,41 @@ import (
 const manyServices = 115
 
 // crowd is a real agent with many services, each with one instance that tells
-// its name.
+// its service's name.
 type crowd struct {
-	t      *testing.T
-	agent  *consultest.Agent
-	origin *httptest.Server
+	t        *testing.T
+	agent    *consultest.Agent
+	origin   *httptest.Server
+	services int
+	nodes    int // that they are on
 }
 
-func startCrowd(t *testing.T) *crowd {
+func startCrowd(t *testing.T, services, nodes int) *crowd {
 	t.Helper()
-	c := &crowd{t: t, agent: consultest.Start(t, consultest.Options{})}
+	c := &crowd{t: t, agent: consultest.Start(t, consultest.Options{}), services: services, nodes: nodes}
 	c.origin = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, strings.Split(r.URL.Path, "/")[1])
 	}))
 	t.Cleanup(c.origin.Close)
-	for n := range manyServices {
-		c.register(n, "a", c.origin)
+	for n := range services {
+		c.register(n, c.origin)
 	}
 	return c
 }
 
-// register registers an instance of a service.
-func (c *crowd) register(n int, id string, at *httptest.Server) {
+// register registers the instance of a service.
+func (c *crowd) register(n int, at *httptest.Server) {
 	c.t.Helper()
-	host, port, _ := strings.Cut(strings.TrimPrefix(at.URL, "http://"), ":")
-	number, _ := strconv.Atoi(port)
-	name := crowdService(n)
-	err := c.agent.Client().Agent().ServiceRegister(&consulapi.AgentServiceRegistration{Name: name, ID: name + "-" + id, Address: host, Port: number})
+	address, err := netip.ParseAddrPort(strings.TrimPrefix(at.URL, "http://"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	node, name := fmt.Sprint("node-", n%c.nodes), crowdService(n)
+	_, err = c.agent.Client().Catalog().Register(&consulapi.CatalogRegistration{
+		Node: node, Address: "127.0.0.1", SkipNodeUpdate: n >= c.nodes,
+		Service: &consulapi.AgentService{ID: name, Service: name, Address: address.Addr().String(), Port: int(address.Port())},
+		Checks:  consulapi.HealthChecks{{Node: node, CheckID: name, ServiceID: name, Status: consulapi.HealthPassing}},
+	}, nil)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -56,22 +64,21 @@ func (c *crowd) register(n int, id string, at *httptest.Server) {
 
 func crowdService(n int) string { return fmt.Sprintf("s%03d", n) }
 
-// configuration routes /NAME to each service. More is added to the block of
-// consul.
-func (c *crowd) configuration(more string) string {
+// configuration routes /NAME to each service.
+func (c *crowd) configuration() string {
 	var services, routes strings.Builder
-	for n := range manyServices {
+	for n := range c.services {
 		name := crowdService(n)
 		fmt.Fprintf(&services, "  %s: { consul: {} }\n", name)
 		fmt.Fprintf(&routes, "  - { path: /%s, service: %s }\n", name, name)
 	}
-	return fmt.Sprintf("consul: { addresses: [%q]%s }\nservices:\n%sroutes:\n%s", c.agent.URL(), more, &services, &routes)
+	return fmt.Sprintf("consul: { addresses: [%q] }\nservices:\n%sroutes:\n%s", c.agent.URL(), &services, &routes)
 }
 
 // ask makes the request of that number, to one service after the other.
 func (c *crowd) ask(s *serving) func(number int) (*http.Request, string) {
 	return func(number int) (*http.Request, string) {
-		name := crowdService(number % manyServices)
+		name := crowdService(number % c.services)
 		r, err := http.NewRequest(http.MethodGet, "http://"+s.address+"/"+name, nil)
 		if err != nil {
 			panic(err)
@@ -90,56 +97,90 @@ func (s *serving) ready() bool {
 	return r.StatusCode == http.StatusOK
 }
 
-// Upgrades under load with so many services that two processes have no room at
-// the agent beside each other: no request fails, and the agent refuses nobody,
-// neither sluice nor what else is on the machine.
-func TestReplaceWithManyServices(t *testing.T) {
-	c := startCrowd(t)
-	s := startServing(t, c.configuration(""))
-	awaitThat(t, "it is ready", s.ready)
-	l := startLoad(t, 6, c.ask(s))
-
-	// Somebody else on this machine, who opens a connection each time.
-	neighbour := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
-	refused, stop := 0, make(chan struct{})
+// neighbour is somebody else on this machine, who asks the agent on a new
+// connection each time. Stop returns how often the agent has refused that.
+func (c *crowd) neighbour() (stop func() (refused int)) {
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	refused, done := 0, make(chan struct{})
 	var asking sync.WaitGroup
 	asking.Go(func() {
-		for pace := time.NewTicker(5 * time.Millisecond); ; {
+		pace := time.NewTicker(5 * time.Millisecond)
+		defer pace.Stop()
+		for {
 			select {
-			case <-stop:
-				pace.Stop()
+			case <-done:
 				return
 			case <-pace.C:
 			}
-			r, err := neighbour.Get(c.agent.URL() + "/v1/status/leader")
+			// An agent that has too many connections answers before it is asked, which
+			// is an error too.
+			r, err := client.Get(c.agent.URL() + "/v1/status/leader")
 			if err != nil {
-				t.Error(err)
+				refused++
 				continue
 			}
 			r.Body.Close()
-			if r.StatusCode == http.StatusTooManyRequests {
+			if r.StatusCode != http.StatusOK {
 				refused++
 			}
 		}
 	})
-	for range 5 {
-		l.more(300)
-		s.replace()
-	}
-	l.more(300)
-	close(stop)
-	asking.Wait()
-	l.stop()
-	t.Logf("%d requests", l.served.Load())
-	if refused > 0 {
-		t.Errorf("the agent refused the neighbour %d times", refused)
-	}
-	if n := strings.Count(s.log(), "429 Too Many Requests"); n > 0 {
-		t.Errorf("the agent refused sluice: %d lines of the log", n)
-	}
+	end := sync.OnceFunc(func() {
+		close(done)
+		asking.Wait()
+	})
+	c.t.Cleanup(end)
+	return func() int { end(); return refused }
+}
 
-	c.change(s)
-	s.end()
+// Upgrades under load with so many services that two processes have no room at
+// the agent beside each other: no request fails, and the agent refuses nobody,
+// neither sluice nor what else is on the machine.
+func TestReplaceWithManyServices(t *testing.T) {
+	for name, test := range map[string]struct {
+		services, nodes, upgrades int
+		way                       string // how they are followed, in a metric's words
+	}{
+		// Each has a query that ends with its connection.
+		"a query for each": {manyServices, 1, 5, fmt.Sprintf(`{by="query"} %d`, manyServices)},
+		// Each node has a query that the agent goes on with for a minute.
+		"an overview": {160, 60, 3, `{by="overview"} 160`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := startCrowd(t, test.services, test.nodes)
+			s := startServing(t, c.configuration())
+			awaitThat(t, "it is ready", s.ready)
+			l := startLoad(t, 6, c.ask(s))
+			stop := c.neighbour()
+			for range test.upgrades {
+				awaitThat(t, "all services are followed", func() bool { return strings.Contains(s.metrics(), "sluice_consul_watches"+test.way) })
+				l.more(300)
+				s.replace()
+			}
+			l.more(300)
+			refused := stop()
+			l.stop()
+			t.Logf("%d requests", l.served.Load())
+			if refused > 0 {
+				t.Errorf("the agent refused the neighbour %d times", refused)
+			}
+			if n := strings.Count(s.log(), "429 Too Many Requests"); n > 0 {
+				t.Errorf("the agent refused sluice: %d lines of the log", n)
+			}
+			c.change(s)
+			s.end()
+		})
+	}
+}
+
+func (s *serving) metrics() string {
+	r, err := http.Get("http://" + s.admin + "/metrics")
+	if err != nil {
+		return ""
+	}
+	defer r.Body.Close()
+	body, _ := io.ReadAll(r.Body)
+	return string(body)
 }
 
 // change moves an instance, and waits until that is seen.
@@ -147,7 +188,7 @@ func (c *crowd) change(s *serving) {
 	c.t.Helper()
 	moved := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "moved") }))
 	c.t.Cleanup(moved.Close)
-	c.register(7, "a", moved)
+	c.register(7, moved)
 	awaitThat(c.t, "a change is seen", func() bool {
 		r, err := http.Get("http://" + s.address + "/" + crowdService(7))
 		if err != nil {
@@ -162,8 +203,8 @@ func (c *crowd) change(s *serving) {
 // Upgrades while Consul is away: it hangs, then it is gone. No request fails, and
 // the last process follows Consul when it is back.
 func TestReplaceWhileConsulIsAway(t *testing.T) {
-	c := startCrowd(t)
-	s := startServing(t, c.configuration(""))
+	c := startCrowd(t, manyServices, 1)
+	s := startServing(t, c.configuration())
 	awaitThat(t, "it is ready", s.ready)
 	l := startLoad(t, 6, c.ask(s))
 	l.more(100)
@@ -189,7 +230,7 @@ func TestReplaceWhileConsulIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range manyServices {
-		c.register(n, "a", c.origin)
+		c.register(n, c.origin)
 	}
 	l.more(manyServices)
 	l.stop()

@@ -25,6 +25,11 @@ type handed struct {
 	Version  int                      `json:"version"`
 	Services map[string]handedService `json:"services"`
 	Catalog  *handedCatalog           `json:"catalog,omitempty"`
+
+	// Short is how many connections to Consul the next process is to do without
+	// for a while: those that the agent still counts, and those that this one had
+	// learned to do without.
+	Short int `json:"short,omitempty"`
 }
 
 // handedService is one service.
@@ -66,38 +71,39 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 	}
 	defer g.replacing.Unlock()
 	g.log.Info().Msg("starting a new process in place of this one")
-	var mu sync.Mutex // guards ended
-	ended := false
-	err := replace(func(w io.Writer) error {
-		g.letGo()
-		time.AfterFunc(g.letGoPatience, func() {
-			mu.Lock()
-			defer mu.Unlock()
-			if !ended {
-				g.log.Warn().Stringer("after", g.letGoPatience).Msg("the new process does not serve yet: following Consul beside it")
-				g.discovery.Resume()
-			}
-		})
-		return json.NewEncoder(w).Encode(g.hand())
-	})
-	mu.Lock()
-	ended = true
-	mu.Unlock()
-	if err != nil {
+	abandoned := 0
+	goOn := func() {
+		g.consul.Spare(abandoned)
 		g.discovery.Resume()
+	}
+	var once sync.Once // it is decided whether this one follows Consul again
+	err := replace(func(w io.Writer) error {
+		abandoned = g.letGo()
+		time.AfterFunc(g.letGoPatience, func() {
+			once.Do(func() {
+				g.log.Warn().Stringer("after", g.letGoPatience).Msg("the new process does not serve yet: following Consul beside it")
+				goOn()
+			})
+		})
+		return json.NewEncoder(w).Encode(g.hand(abandoned))
+	})
+	if err != nil {
+		once.Do(goOn)
 		g.log.Error().Err(err).Msg("not replaced, going on")
 		return
 	}
+	once.Do(func() {})
 	g.letGo() // at the latest now
 }
 
 // letGo leaves Consul to the process that takes this one's place: both together
-// may have more connections than an agent accepts.
-func (g *Gateway) letGo() { g.consul.Release(g.discovery.Pause) }
+// may have more connections than an agent accepts. It returns how many of them the
+// agent keeps all the same.
+func (g *Gateway) letGo() (abandoned int) { return g.consul.Release(g.discovery.Pause) }
 
 // hand returns what this process knows.
-func (g *Gateway) hand() handed {
-	h := handed{Version: handedVersion, Services: make(map[string]handedService)}
+func (g *Gateway) hand(abandoned int) handed {
+	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Shortage()}
 	for _, w := range g.discovery.Handed() {
 		h.Services[w.Service] = handedService{Watch: &handedWatch{
 			Source: w.Source, Instances: w.Instances, Known: w.Known, Fresh: w.Fresh,
@@ -155,6 +161,7 @@ func (g *Gateway) expectHanded(c *config.Config) {
 
 // adopt gives services what the process before this one knew of them.
 func (g *Gateway) adopt() {
+	g.consul.Spare(g.handed.Short)
 	sets, drains := 0, 0
 	for _, service := range g.services.all() {
 		h := g.handed.Services[service.name]

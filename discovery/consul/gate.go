@@ -171,6 +171,24 @@ func (g *gate) refused() {
 	g.resizeLocked(min(g.limit, max(leastConnections, min(g.limit, g.used+1)*3/4)))
 }
 
+// shortage returns how far the limit is below what it may be.
+func (g *gate) shortage() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.most - g.limit
+}
+
+// spare lowers the limit by n, as an answer 429 does.
+func (g *gate) spare(n int) {
+	if n <= 0 {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.changed = time.Now()
+	g.resizeLocked(min(g.limit, max(leastConnections, g.limit-n)))
+}
+
 // relieveLocked raises the limit some time after the last 429.
 func (g *gate) relieveLocked(now time.Time) {
 	if g.limit >= g.most || now.Sub(g.changed) < reliefAfter {

@@ -42,6 +42,7 @@ type meter struct {
 	open, peak int
 	lettingGo  bool // see Client.Release
 	leaving    int  // connections that the agents have not closed yet
+	abandoned  int  // those that they did not close in time, since it began
 }
 
 // newMeter makes a meter for so many connections, of which the gate lets queries

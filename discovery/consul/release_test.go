@@ -18,6 +18,7 @@ import (
 type slowListener struct {
 	net.Listener
 	open atomic.Int64
+	wait func() // before a connection is closed
 }
 
 func (l *slowListener) Accept() (net.Conn, error) {
@@ -37,26 +38,34 @@ type slowConn struct {
 
 func (c *slowConn) Close() error {
 	c.once.Do(func() {
-		time.Sleep(100 * time.Millisecond) // an agent that has much to do
+		c.listener.wait()
 		c.listener.open.Add(-1)
 	})
 	return c.Conn.Close()
 }
 
-// An agent has none of the connections any more when Release returns, although it
-// takes its time; and later the watches go on.
-func TestReleaseWaitsUntilTheAgentHasClosedTheConnections(t *testing.T) {
-	const services = 20
+// blockedWatches are watches whose queries all block at an agent.
+type blockedWatches struct {
+	*discovery.Manager
+	fake     *discoverytest.Consul
+	listener *slowListener
+	client   *Client
+}
+
+const blocked = 20
+
+func blockWatches(t *testing.T, wait func()) *blockedWatches {
+	t.Helper()
 	fake := discoverytest.New()
 	server := httptest.NewUnstartedServer(fake)
-	listener := &slowListener{Listener: server.Listener}
+	listener := &slowListener{Listener: server.Listener, wait: wait}
 	server.Listener = listener
 	server.Start()
 	t.Cleanup(server.Close)
 	client, err := NewClient(ClientOptions{Addresses: []string{server.URL}})
 	must(t, err)
 	m := discovery.NewManager(discovery.ManagerOptions{Sink: func(string, []discovery.Instance) {}})
-	for n := range services {
+	for n := range blocked {
 		name := fmt.Sprint("s", n)
 		fake.Set(name, discoverytest.Instance(name, "a", 1000+n))
 		m.Watch(name, client.Source(ServiceOptions{Service: name}))
@@ -67,39 +76,64 @@ func TestReleaseWaitsUntilTheAgentHasClosedTheConnections(t *testing.T) {
 		run.Wait()
 		client.Close()
 	})
-	// Each has a connection on which a query blocks.
-	blocking := func() bool {
+	awaitThat(t, "all queries block", func() bool {
 		indexed := make(map[string]bool)
 		for _, r := range fake.Requests() {
-			indexed[r.Service] = indexed[r.Service] || r.Index > 0
-		}
-		for _, blocks := range indexed {
-			if !blocks {
-				return false
+			if r.Index > 0 {
+				indexed[r.Service] = true
 			}
 		}
-		return len(indexed) == services
-	}
-	awaitThat(t, "all queries block", blocking)
-	if n := listener.open.Load(); n < services {
+		return len(indexed) == blocked
+	})
+	if n := listener.open.Load(); n < blocked {
 		t.Fatalf("%d connections", n)
 	}
+	return &blockedWatches{m, fake, listener, client}
+}
 
-	client.Release(m.Pause)
-	if n := listener.open.Load(); n != 0 {
+// An agent has none of the connections any more when Release returns, although it
+// takes its time; and later the watches go on.
+func TestReleaseWaitsUntilTheAgentHasClosedTheConnections(t *testing.T) {
+	w := blockWatches(t, func() { time.Sleep(100 * time.Millisecond) }) // it has much to do
+	if n := w.client.Release(w.Pause); n != 0 {
+		t.Errorf("%d connections are abandoned", n)
+	}
+	if n := w.listener.open.Load(); n != 0 {
 		t.Errorf("the agent still has %d connections", n)
 	}
-	if n := client.Stats().Connections; n != 0 {
+	if n := w.client.Stats().Connections; n != 0 {
 		t.Errorf("the client still has %d connections", n)
 	}
-	before := len(fake.Requests())
-	m.Resume()
-	fake.Set("s7", discoverytest.Instance("s7", "a", 1), discoverytest.Instance("s7", "b", 2))
+	before := len(w.fake.Requests())
+	w.Resume()
+	w.fake.Set("s7", discoverytest.Instance("s7", "a", 1), discoverytest.Instance("s7", "b", 2))
 	awaitThat(t, "a change is seen", func() bool {
-		return slices.ContainsFunc(m.Statuses(), func(s discovery.WatchStatus) bool { return s.Service == "s7" && s.Instances == 2 })
+		return slices.ContainsFunc(w.Statuses(), func(s discovery.WatchStatus) bool { return s.Service == "s7" && s.Instances == 2 })
 	})
-	if len(fake.Requests()) == before {
+	if len(w.fake.Requests()) == before {
 		t.Error("nobody has asked")
+	}
+}
+
+// Connections that the agent goes on with are counted, and others do without them.
+func TestReleaseCountsWhatTheAgentGoesOnWith(t *testing.T) {
+	closing := make(chan struct{})
+	w := blockWatches(t, func() { <-closing })
+	t.Cleanup(func() { close(closing) })
+	abandoned := w.client.Release(w.Pause)
+	if abandoned < blocked || abandoned > blocked+2 { // those of probes, too
+		t.Errorf("%d connections are abandoned", abandoned)
+	}
+	next, err := NewClient(ClientOptions{})
+	must(t, err)
+	most := next.Stats().Limit
+	next.Spare(abandoned)
+	if limit, short := next.Stats().Limit, next.Shortage(); limit != most-abandoned || short != abandoned {
+		t.Errorf("the next client has %d of %d connections, %d short", limit, most, short)
+	}
+	next.Spare(most)
+	if limit := next.Stats().Limit; limit != leastConnections {
+		t.Errorf("at least %d", limit)
 	}
 }
 
