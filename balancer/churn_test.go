@@ -34,7 +34,7 @@ func (s *strictTransport) use() {
 }
 
 // churn changes a pool at random until stop is closed.
-func churn(p *Pool, o Options, set []discovery.Instance, stop <-chan struct{}) {
+func churn(p *Pool, o Options, set []discovery.Instance, random *rand.Rand, stop <-chan struct{}) {
 	set = slices.Clone(set)
 	for {
 		select {
@@ -42,8 +42,8 @@ func churn(p *Pool, o Options, set []discovery.Instance, stop <-chan struct{}) {
 			return
 		default:
 		}
-		i := &set[rand.IntN(len(set))]
-		switch rand.IntN(8) {
+		i := &set[random.IntN(len(set))]
+		switch random.IntN(8) {
 		case 0:
 			p.SetReason(i.Key(), ReasonDrain, true, "")
 		case 1:
@@ -51,22 +51,22 @@ func churn(p *Pool, o Options, set []discovery.Instance, stop <-chan struct{}) {
 		case 2:
 			var verdicts []Verdict
 			for _, peer := range p.Snapshot().All {
-				verdicts = append(verdicts, Verdict{Peer: peer, Down: rand.IntN(2) == 0})
+				verdicts = append(verdicts, Verdict{Peer: peer, Down: random.IntN(2) == 0})
 			}
 			p.SetReasons(ReasonActive, verdicts...)
 		case 3:
-			o.Policy = Policies()[rand.IntN(len(pickers))]
+			o.Policy = Policies()[random.IntN(len(pickers))]
 			if err := p.Reconfigure(o); err != nil {
 				panic(err)
 			}
 		case 4:
-			i.Status = discovery.Status(rand.IntN(4))
+			i.Status = discovery.Status(random.IntN(4))
 		case 5:
-			i.Weight = rand.IntN(20)
+			i.Weight = random.IntN(20)
 		default:
-			rand.Shuffle(len(set), func(a, b int) { set[a], set[b] = set[b], set[a] })
+			random.Shuffle(len(set), func(a, b int) { set[a], set[b] = set[b], set[a] })
 		}
-		p.Apply(slices.Clone(set[:rand.IntN(len(set)+1)]))
+		p.Apply(slices.Clone(set[:random.IntN(len(set)+1)]))
 	}
 }
 
@@ -97,10 +97,12 @@ func TestChurn(t *testing.T) {
 	stop := make(chan struct{})
 	var writers, readers sync.WaitGroup
 	for range 2 {
-		writers.Go(func() { churn(p, o, set, stop) })
+		random := generator(t)
+		writers.Go(func() { churn(p, o, set, random, stop) })
 	}
 	var picked atomic.Int64
 	for range pickers {
+		random := generator(t)
 		readers.Go(func() {
 			var held []Token
 			for range picks {
@@ -116,11 +118,11 @@ func TestChurn(t *testing.T) {
 				picked.Add(1)
 				token.Peer.Transport.(*strictTransport).use()
 				held = append(held, token)
-				if len(held) > rand.IntN(8) {
+				if len(held) > random.IntN(8) {
 					last := held[len(held)-1]
 					held = held[:len(held)-1]
 					last.Peer.Transport.(*strictTransport).use()
-					last.Done(Outcome{Class: OutcomeOK, Latency: time.Duration(rand.IntN(int(time.Second)))})
+					last.Done(Outcome{Class: OutcomeOK, Latency: time.Duration(random.IntN(int(time.Second)))})
 				}
 			}
 			for _, token := range held {

@@ -3,7 +3,6 @@ package balancer
 import (
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -62,7 +61,7 @@ func TestAHashStaysOnItsPeer(t *testing.T) {
 	}
 	// Another replica, which learned of the peers in another way, agrees.
 	set := instances(12)
-	rand.Shuffle(len(set), func(i, j int) { set[i], set[j] = set[j], set[i] })
+	generator(t).Shuffle(len(set), func(i, j int) { set[i], set[j] = set[j], set[i] })
 	other := newHashPool(t, set[:3])
 	other.Apply(set)
 	other.Apply(instances(10))
@@ -187,10 +186,11 @@ func TestLoadIsBounded(t *testing.T) {
 		for _, w := range weights {
 			total += w
 		}
+		random := generator(t)
 		for name, next := range map[string]func() uint64{
 			"one hash":    func() uint64 { return 42 },
-			"few hashes":  func() uint64 { return mix(rand.Uint64N(5)) },
-			"many hashes": rand.Uint64,
+			"few hashes":  func() uint64 { return mix(random.Uint64N(5)) },
+			"many hashes": random.Uint64,
 			"no hash":     func() uint64 { return 0 },
 		} {
 			p := newHashPool(t, withWeights(weights...))
@@ -217,20 +217,21 @@ func TestLoadIsBounded(t *testing.T) {
 
 // What meets at one peer by chance is no overload.
 func TestHashesMeetByChance(t *testing.T) {
+	random := generator(t)
 	for _, average := range []float64{0.2, 1, 5, 30} {
 		p := newHashPool(t, instances(20))
 		var held []Token
 		elsewhere := 0
 		const n = 20000
 		for range n {
-			h := rand.Uint64()
+			h := random.Uint64()
 			token := mustPick(t, p, &Query{Hash: h})
 			if owner := p.Snapshot().picker.(*hashed); owner.members[owner.table.at(h)].peer != token.Peer {
 				elsewhere++
 			}
 			held = append(held, token)
 			if float64(len(held)) > 20*average { // one ends at random
-				i := rand.IntN(len(held))
+				i := random.IntN(len(held))
 				held[i].Done(Outcome{})
 				held[i] = held[len(held)-1]
 				held = held[:len(held)-1]

@@ -2,9 +2,12 @@ package balancer
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/cespare/xxhash/v2"
 
 	"sluice/discovery"
 )
@@ -35,8 +38,40 @@ func withWeights(weights ...int) []discovery.Instance {
 	return set
 }
 
+// seeds has how many generators each test has got.
+var seeds sync.Map
+
+// seedOf returns the seed of a further generator for a test: the same ones each
+// time that it runs.
+func seedOf(t testing.TB) uint64 {
+	n, _ := seeds.LoadOrStore(t, new(atomic.Uint64))
+	return xxhash.Sum64String(t.Name()) + n.(*atomic.Uint64).Add(1)
+}
+
+// generator returns random numbers that are the same each time that the test
+// runs. It is for one goroutine.
+func generator(t testing.TB) *rand.Rand {
+	seed := seedOf(t)
+	t.Logf("seed %d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// numbers returns a source for Options.Random that is safe for concurrent use and
+// takes no lock (G. Steele, D. Lea, C. Flood, "Fast Splittable Pseudorandom Number
+// Generators", OOPSLA 2014).
+func numbers(seed uint64) func() uint64 {
+	var state atomic.Uint64
+	state.Store(seed)
+	return func() uint64 { return mix(state.Add(0x9e3779b97f4a7c15)) }
+}
+
+// newTestPool returns a pool whose choices are the same each time that the test
+// runs, as far as it has one goroutine. A benchmark's are as in production.
 func newTestPool(t testing.TB, o Options) *Pool {
 	t.Helper()
+	if _, benchmark := t.(*testing.B); o.Random == nil && !benchmark {
+		o.Random = numbers(seedOf(t))
+	}
 	p, err := NewPool("star", o)
 	if err != nil {
 		t.Fatalf("NewPool: %v", err)

@@ -2,7 +2,6 @@ package balancer
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -172,10 +171,11 @@ func TestLimitsHoldUnderConcurrency(t *testing.T) {
 	var inflight, retries atomic.Int64
 	var all sync.WaitGroup
 	for range 4 {
+		random := generator(t)
 		all.Go(func() {
 			for range 20000 {
 				var q Query
-				retry := rand.IntN(3) == 0
+				retry := random.IntN(3) == 0
 				if retry {
 					q = triedOne()
 				}

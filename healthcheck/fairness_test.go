@@ -3,8 +3,6 @@ package healthcheck
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,13 +32,7 @@ func TestAServiceThatHangsDoesNotStallTheChecksOfOthers(t *testing.T) {
 	for _, services := range []int{1, 5, 20} {
 		t.Run(fmt.Sprint(services), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var mu sync.Mutex // of random
-				random := rand.New(rand.NewPCG(1, uint64(services)))
-				m := NewMonitor(Options{MaxChecks: 256, Random: func() float64 {
-					mu.Lock()
-					defer mu.Unlock()
-					return random.Float64()
-				}})
+				m := NewMonitor(Options{MaxChecks: 256, Random: seeded(t).Float64})
 				defer m.Close()
 				watch := func(name string, peers int, probe Probe) func() {
 					s := Settings{Active: &Active{

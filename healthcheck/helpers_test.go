@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"go.uber.org/goleak"
 
 	"sluice/balancer"
@@ -111,6 +113,32 @@ func (s *script) count(i discovery.Instance) (one, all int) {
 	return s.checks[i.HostPort()], all
 }
 
+// generator is a source of random numbers that is safe for concurrent use.
+type generator struct {
+	mu     sync.Mutex // guards the field below
+	random *rand.Rand
+}
+
+func (g *generator) Float64() float64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.random.Float64()
+}
+
+func (g *generator) Uint64() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.random.Uint64()
+}
+
+// seeded returns a generator whose numbers are the same each time that the test
+// runs.
+func seeded(t testing.TB) *generator {
+	seed := xxhash.Sum64String(t.Name())
+	t.Logf("seed %d", seed)
+	return &generator{random: rand.New(rand.NewPCG(seed, 0))}
+}
+
 // fixture is a pool that is judged.
 type fixture struct {
 	*balancer.Pool
@@ -127,9 +155,17 @@ type fixture struct {
 func judged(t testing.TB, s Settings, o Options) *fixture {
 	t.Helper()
 	s = s.clone()
-	f := &fixture{t: t, monitor: NewMonitor(o)}
-	f.checker = f.monitor.NewChecker()
+	f := &fixture{t: t}
 	f.options = balancer.Options{Policy: balancer.PolicyRoundRobin, Notify: f.note}
+	if _, benchmark := t.(*testing.B); !benchmark {
+		random := seeded(t)
+		f.options.Random = random.Uint64
+		if o.Random == nil {
+			o.Random = random.Float64
+		}
+	}
+	f.monitor = NewMonitor(o)
+	f.checker = f.monitor.NewChecker()
 	var err error
 	if f.Pool, err = balancer.NewPool("star", f.checker.Adapt(f.options, s)); err != nil {
 		t.Fatal(err)
