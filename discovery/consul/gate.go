@@ -258,11 +258,12 @@ func (g *gate) crowd() (crowded bool, lasting context.Context) {
 	return g.crowded, g.lasting
 }
 
-// roomy reports whether each watch could have four queries in flight.
+// roomy reports whether watches are so few that each may have four queries in
+// flight. Many would keep an agent busy that is slow for having much to do.
 func (g *gate) roomy() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return 4*g.watches <= g.limit
+	return 4*g.watches <= min(g.limit, defaultMaxWatches)
 }
 
 // size returns how many queries may be in flight, and how many watches run.

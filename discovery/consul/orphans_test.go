@@ -179,6 +179,22 @@ func TestFewQueriesGoToAnAgentThatDoesNotAnswer(t *testing.T) {
 	})
 }
 
+// An agent that is slow because it has much to do is not asked more for it.
+func TestManyQueriesThatTakeLongAreNotRepeated(t *testing.T) {
+	atBusyAgent(t, manyServices, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
+		agent.Break(discoverytest.Fault{Status: http.StatusInternalServerError})
+		time.Sleep(sec)
+		goOn := agent.stop(discoverytest.Fault{})
+		before := len(agent.Requests())
+		time.Sleep(5 * time.Second)
+		if got := len(agent.Requests()) - before; got > manyServices {
+			t.Errorf("%d queries in 5 s in which none was answered, want one of each watch", got)
+		}
+		goOn()
+		time.Sleep(3 * time.Second)
+	})
+}
+
 // watchMany watches so many services.
 func watchMany(client *Client, services int) *discovery.Manager {
 	m := discovery.NewManager(discovery.ManagerOptions{Sink: func(string, []discovery.Instance) {}})

@@ -84,8 +84,8 @@ func (t *tries) pause(ctx context.Context, d time.Duration, again <-chan struct{
 // leader yet, and holds it for seconds; another one is answered at once.
 const firstPatience = time.Second
 
-// insist has send send q until there is an answer or an error, or ctx ends. Where
-// watches are many it does so once: the agent goes on with what is given up.
+// insist has send send q until there is an answer or an error, or ctx ends; once
+// where watches are many, since the agent goes on with what is given up.
 func (a *agent) insist(ctx context.Context, q api.QueryOptions, send func(context.Context) error) error {
 	if q.WaitIndex > 0 || !a.meter.gate.roomy() {
 		return send(ctx)
