@@ -12,13 +12,20 @@ import (
 	"sluice/http1"
 )
 
-// idleGlance is how soon a connection that has gone idle is looked at once
-// more, for a FIN that came together with the last request.
-const idleGlance = 200 * time.Millisecond
+const (
+	// idleGlance is how soon a connection that has gone idle is looked at once
+	// more, for a FIN that came together with the last request.
+	idleGlance = 200 * time.Millisecond
+	// restAfter is how soon one that stays idle rests. It costs a few system calls,
+	// which clients that send one request after the other do not pay.
+	restAfter = time.Second
+)
 
-// A clientConn is one client's connection. Its goroutine runs serve.
+// A clientConn is one client's connection. Its goroutine runs serve; between
+// requests it may have none, and be in the server's restingSet.
 type clientConn struct {
 	sweepEntry
+	rest     rest
 	server   *Server
 	listener *listener
 	conn     *net.TCPConn
@@ -36,7 +43,6 @@ type clientConn struct {
 	fd       uintptr       // valid inside readable, else 0
 	exchange *httpExchange // nil while nothing of a request is here
 	phase    connPhase
-	glanced  bool // the look after idleGlance has been taken
 	finished bool // the connection is to be closed
 	linger   bool // …after the client has had time to read the last answer
 	reset    bool // …in a way that cannot be taken for the end of a response
@@ -45,7 +51,9 @@ type clientConn struct {
 type connPhase uint8
 
 const (
-	phaseIdle    connPhase = iota // between requests
+	phaseIdle    connPhase = iota // between requests, for less than idleGlance
+	phaseQuiet                    // for longer, or before the first request
+	phaseRest                     // for longer than restAfter, or the server drains
 	phaseHead                     // a part of a head is here
 	phaseBody                     // a head and a part of a small body are here
 	phaseRequest                  // a request is being served
@@ -56,33 +64,44 @@ func newClientConn(s *Server, l *listener, conn *net.TCPConn, remote netip.Addr,
 	if err != nil {
 		return nil, err
 	}
-	return &clientConn{
+	c := &clientConn{
 		server: s, listener: l, conn: conn, raw: raw, shard: shard,
 		remote: remote, clientAddress: remote.String(),
 		trusted: contains(s.options.TrustedProxies, remote),
-	}, nil
+	}
+	c.onSweep = c.endRest
+	return c, nil
 }
 
 // serve handles the requests of the connection until it ends.
 func (c *clientConn) serve() {
-	c.arm(c.server.sweeper, c.server.options.Timeouts.Idle)
-	c.glanced = true
+	c.phase = phaseQuiet
+	c.arm(c.server.sweeper, min(restAfter, c.server.options.Timeouts.Idle))
 	c.goOn()
 }
 
-// goOn handles requests until the connection ends or has become idle. Then a
-// new goroutine waits in place of this one: serving has let its stack grow, and
-// the runtime does not let it shrink again below twice what a new one has,
-// which is most of what an idle connection costs.
+// goOn handles requests until the connection ends or has been idle for a while.
+// Then it rests. Where it cannot, a new goroutine waits in place of this one:
+// serving has let its stack grow, and the runtime does not let it shrink again
+// below twice what a new one has.
 func (c *clientConn) goOn() {
-	if c.serveUntilIdle() {
+	if !c.serveUntilIdle() {
+		c.end()
+	} else if !c.server.resting.add(c) {
 		go c.goOn()
-		return
 	}
-	c.end()
 }
 
-// serveUntilIdle reports whether the connection goes on.
+// endRest is called at every sweep. It lets a connection go on that has rested
+// for too long, to find that out.
+func (c *clientConn) endRest(now int64) {
+	if deadline := c.deadline.Load(); deadline != 0 && deadline <= now && c.server.resting.take(c) {
+		go c.goOn()
+	}
+}
+
+// serveUntilIdle returns when the connection ends, or is to rest: then it reports
+// true.
 func (c *clientConn) serveUntilIdle() bool {
 	onReadable := c.readable
 	for {
@@ -91,7 +110,9 @@ func (c *clientConn) serveUntilIdle() bool {
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if c.expired(c.server.sweeper) {
-				return c.onDeadline()
+				if goesOn := c.onDeadline(); !goesOn || c.phase == phaseRest {
+					return goesOn
+				}
 			}
 		case err != nil || c.finished:
 			return false
@@ -190,12 +211,12 @@ func (c *clientConn) park() bool {
 			return false
 		}
 		c.dropExchange()
-		c.phase, c.glanced = phaseIdle, true
+		c.phase = phaseRest
 		c.arm(sweeper, left)
 	default:
 		c.dropExchange()
 		if c.phase == phaseRequest {
-			c.phase, c.glanced = phaseIdle, false
+			c.phase = phaseIdle
 			c.arm(sweeper, min(idleGlance, timeouts.Idle))
 		}
 	}
@@ -205,20 +226,30 @@ func (c *clientConn) park() bool {
 // onDeadline handles a wait for the client that took too long, and reports
 // whether the connection goes on.
 func (c *clientConn) onDeadline() bool {
-	switch {
-	case c.phase == phaseHead:
+	idle := c.server.options.Timeouts.Idle
+	switch c.phase {
+	case phaseHead:
 		c.exchange.begin()
 		c.exchange.refuse(refusalHeadTimeout)
-		return false
-	case c.phase == phaseBody:
+	case phaseBody:
 		c.exchange.begin()
 		c.exchange.refuse(refusalBodyTimeout)
-		return false
-	case c.glanced:
+	case phaseIdle:
+		return c.idleOn(phaseQuiet, idleGlance, min(restAfter, idle))
+	case phaseQuiet:
+		return c.idleOn(phaseRest, restAfter, idle)
+	}
+	return false
+}
+
+// idleOn goes on waiting for a request, which has taken since, until it has taken
+// that long, and reports false where it has.
+func (c *clientConn) idleOn(phase connPhase, since, until time.Duration) bool {
+	if until <= since {
 		return false
 	}
-	c.glanced = true
-	c.arm(c.server.sweeper, c.server.options.Timeouts.Idle)
+	c.phase = phase
+	c.arm(c.server.sweeper, until-since)
 	c.conn.SetDeadline(time.Time{})
 	return true
 }

@@ -7,7 +7,7 @@
 //	                                       └→ exchange.try → upstreamConn → Token.Done
 //
 // A client connection has one goroutine, which does all the work of its
-// requests one after the other. [Server] owns the connections and ends them;
+// requests one after the other; between requests it has none (see restingSet). [Server] owns the connections and ends them;
 // a [Transport] owns the connections to one peer. Timeouts are coarse (see
 // sweeper): a request sets no timer.
 //

@@ -87,6 +87,7 @@ type Server struct {
 	options   Options
 	log       zerolog.Logger
 	sweeper   *sweeper
+	resting   *restingSet
 	tables    atomic.Pointer[route.Table]
 	requests  *metrics.Requests // that no route was found for
 	draining  atomic.Bool
@@ -149,8 +150,12 @@ func NewServer(o Options) *Server {
 		conns:     make(map[*clientConn]struct{}),
 		idle:      make(chan struct{}),
 	}
+	if s.resting, err = newRestingSet(); err != nil {
+		s.log.Warn().Err(err).Msg("idle connections will take more memory than they need")
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.tables.Store(empty)
+	s.background.Go(s.resting.run)
 	s.background.Go(func() { s.sweeper.run(s.stop) })
 	s.background.Go(func() { reclaim(s.stop, s.shards.Load, collectGarbage) })
 	return s
@@ -294,6 +299,7 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 	for c := range s.conns {
 		c.wakeIfIdle()
 	}
+	s.resting.close()
 	s.mu.Unlock()
 
 	var err error
