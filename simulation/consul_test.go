@@ -75,7 +75,7 @@ func newConsul(w *world) *consul {
 	c := &consul{w: w, fake: discoverytest.New(), random: w.random}
 	c.pipe = discoverytest.ServePipe(c.fake)
 	var err error
-	c.client, err = consulsource.NewClient(consulsource.ClientOptions{Addresses: []string{"http://consul"}, Log: zerolog.Nop()}.WithDial(c.pipe.DialContext))
+	c.client, err = consulsource.NewClient(consulsource.ClientOptions{Addresses: []string{"http://consul"}, Random: locked(stream(w.seed, streamConsul, len(w.consuls))).Float64, Log: zerolog.Nop()}.WithDial(c.pipe.DialContext))
 	if err != nil {
 		panic(err)
 	}

@@ -25,6 +25,7 @@ const (
 	streamRegistry
 	streamRequest
 	streamProbe
+	streamConsul
 )
 
 // world is one run.

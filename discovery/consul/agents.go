@@ -49,7 +49,8 @@ type agents struct {
 	log   zerolog.Logger
 	alarm chan struct{} // capacity 1: a query failed
 
-	calmMin time.Duration // as the constant, which tests shorten
+	calmMin time.Duration  // as the constant, which tests shorten
+	random  func() float64 // ClientOptions.Random
 
 	mu      sync.Mutex // guards the fields below, and the condition of every agent
 	current *agent
@@ -62,12 +63,15 @@ type agents struct {
 
 func newAgents(all []*agent, t *token, log zerolog.Logger) *agents {
 	return &agents{
-		all: all, token: t, log: log, current: all[0], calmMin: calmMin,
+		all: all, token: t, log: log, random: rand.Float64, current: all[0], calmMin: calmMin,
 		alarm:  make(chan struct{}, 1),
 		judged: make(chan struct{}),
 		better: make(chan struct{}),
 	}
 }
+
+// upTo returns a random time below d.
+func (s *agents) upTo(d time.Duration) time.Duration { return time.Duration(s.random() * float64(d)) }
 
 // inUse returns the agent to ask.
 func (s *agents) inUse() *agent {
@@ -92,7 +96,7 @@ func (s *agents) lease(ctx context.Context, view bool) (a *agent, limited contex
 	stop := context.AfterFunc(life, func() {
 		cause := context.Cause(life)
 		if cause == errReturned {
-			_ = sleep(limited, rand.N(returnSpread))
+			_ = sleep(limited, s.upTo(returnSpread))
 		}
 		cancel(cause)
 	})
@@ -198,7 +202,7 @@ func (s *agents) choose(now time.Time) {
 		if now.Sub(s.moved) > calmMax {
 			s.calm = s.calmMin
 		}
-		s.spread = rand.N(s.calm)
+		s.spread = s.upTo(s.calm)
 		current.breakOff(true, errMoved)
 		s.log.Warn().Str("agent", best.url).Str("instead_of", current.url).Msg("consul: another agent is asked from now on")
 	} else {

@@ -47,6 +47,10 @@ type ClientOptions struct {
 
 	Log zerolog.Logger
 
+	// Random returns numbers from 0 to 1, exclusive, that spread queries in time; it
+	// must be safe for concurrent use. Default: those of package math/rand/v2.
+	Random func() float64
+
 	dial dialFunc      // for tests; nil: the network
 	calm time.Duration // for tests; 0: calmMin
 }
@@ -101,6 +105,9 @@ func NewClient(o ClientOptions) (*Client, error) {
 	}
 	agents := newAgents(all, token, o.Log)
 	agents.calmMin = cmp.Or(o.calm, agents.calmMin)
+	if o.Random != nil {
+		agents.random = o.Random
+	}
 	return &Client{
 		agents: agents,
 		token:  token,

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"sync"
 	"time"
@@ -86,12 +85,12 @@ func (f *feed) next(ctx context.Context, err error) time.Duration {
 	}
 	f.index = 0
 	if f.elsewhere(ctx, err) {
-		return rand.N(moveSpread)
+		return f.agents.upTo(moveSpread)
 	}
 	if f.failed++; f.failed > 1 || unavailable(err) {
 		f.note(err)
 	}
-	return f.backoff.next(err)
+	return f.backoff.next(err, f.agents.upTo)
 }
 
 // pace returns how long to wait after an answer, given its length.
@@ -106,7 +105,7 @@ func (f *feed) pace(now time.Time) time.Duration {
 func (f *feed) poll(ctx context.Context) error {
 	q := f.options
 	if q.WaitIndex = f.index; f.index > 0 {
-		q.WaitTime = f.wait - rand.N(f.wait/10)
+		q.WaitTime = f.wait - f.agents.upTo(f.wait/10)
 		if now := time.Now(); now.Sub(f.agents.trouble()) <= viewsLag {
 			q.WaitTime = f.client.afterTrouble(q.WaitTime)
 		}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"time"
 
@@ -57,7 +56,7 @@ func (w *watch) execute(ctx context.Context) error {
 	if answer.ttl > 0 {
 		w.every = max(answer.ttl, minTTL)
 	}
-	return sleep(ctx, w.untilExpiry(time.Now(), w.every-w.every/10+rand.N(w.every/5)))
+	return sleep(ctx, w.untilExpiry(time.Now(), w.every-w.every/10+w.agents.upTo(w.every/5)))
 }
 
 // result executes the query, or takes a result from the agent's cache that is no

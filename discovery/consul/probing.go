@@ -2,7 +2,6 @@ package consul
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -188,7 +187,7 @@ func (s *agents) pause() time.Duration {
 	if s.current.worth(time.Now()) < good {
 		every = probeTroubled
 	}
-	return every - every/10 + rand.N(every/5)
+	return every - every/10 + s.upTo(every/5)
 }
 
 func (s *agents) endRound() {

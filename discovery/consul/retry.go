@@ -3,7 +3,6 @@ package consul
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net/http"
 	"time"
 
@@ -72,7 +71,7 @@ func (t *tries) pause(ctx context.Context, d time.Duration, again <-chan struct{
 		return nil
 	case <-again:
 		t.backoff.reset()
-		return sleep(ctx, rand.N(moveSpread))
+		return sleep(ctx, t.agents.upTo(moveSpread))
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -117,8 +116,8 @@ const (
 )
 
 // next returns how long to wait after err: twice as long as the last time, up
-// to a limit, give or take a half.
-func (b *backoff) next(err error) time.Duration {
+// to a limit, give or take a half, by upTo.
+func (b *backoff) next(err error, upTo func(time.Duration) time.Duration) time.Duration {
 	limit, delay := longestRetry, firstRetry
 	if refused := (*statusError)(nil); errors.As(err, &refused) {
 		switch refused.code {
@@ -130,7 +129,7 @@ func (b *backoff) next(err error) time.Duration {
 	}
 	delay = min(delay<<min(b.failures, 10), limit)
 	b.failures++
-	return delay/2 + rand.N(delay)
+	return delay/2 + upTo(delay)
 }
 
 func (b *backoff) reset() { b.failures = 0 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -147,7 +146,7 @@ func (o *ServiceOptions) bypassViews() {
 // wait returns how long a query may block: up to a tenth less than the option
 // says, so that watches do not renew in step, and not beyond the end of a hold.
 func (w *watch) wait(now time.Time) time.Duration {
-	return w.untilExpiry(now, w.options.Wait-rand.N(w.options.Wait/10))
+	return w.untilExpiry(now, w.options.Wait-w.agents.upTo(w.options.Wait/10))
 }
 
 // untilExpiry shortens a wait so that it ends with the first hold.
@@ -170,7 +169,7 @@ func (w *watch) news(ctx context.Context) error {
 	}
 	_, watches := w.client.gate.size()
 	due := max(w.options.Wait, time.Duration(watches)*dueEach)
-	due = w.untilExpiry(time.Now(), due-rand.N(due/4))
+	due = w.untilExpiry(time.Now(), due-w.agents.upTo(due/4))
 	limited, cancel := context.WithTimeoutCause(ctx, due, errDue)
 	defer cancel()
 	if err := w.rider.wait(limited); !errors.Is(err, errDue) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -110,10 +109,10 @@ func (w *watch) run(ctx context.Context, poll func(context.Context) error) error
 		// After an error the next answer is to come at once, with all there is:
 		// blocking on the index of an agent that has lost its state could last.
 		w.index = 0
-		delay := rand.N(moveSpread)
+		delay := w.agents.upTo(moveSpread)
 		if !w.elsewhere(ctx, err) {
 			w.report.Failed(err)
-			delay = w.backoff.next(err)
+			delay = w.backoff.next(err, w.agents.upTo)
 		}
 		if err := w.pause(ctx, delay, again); err != nil {
 			return err
