@@ -144,7 +144,7 @@ func TestReplaceWithManyServices(t *testing.T) {
 		// Each has a query that ends with its connection.
 		"a query for each": {manyServices, 1, 5, fmt.Sprintf(`{by="query"} %d`, manyServices)},
 		// Each node has a query that the agent goes on with for a minute.
-		"an overview": {160, 60, 3, `{by="overview"} 160`},
+		"an overview": {160, 60, 2, `{by="overview"} 160`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := startCrowd(t, test.services, test.nodes)

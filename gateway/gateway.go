@@ -195,7 +195,8 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 
 	// The first requests should find peers: those from Consul are a matter of
-	// milliseconds. The admin API answers at once. An order to stop does not
+	// milliseconds. The admin API answers at once, unless there is a process before
+	// this one, whose answers stand until then. An order to stop does not
 	// shorten the wait: with shutdown.delay, clients are served after it, too.
 	warm := make(chan struct{})
 	failed := make(chan error, len(g.listeners)+1)
@@ -225,8 +226,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 	for _, l := range g.listeners {
 		g.log.Info().Str("listener", l.name).Stringer("address", l.Addr()).Msg("listening")
 		serving.Go(func() {
-			if !l.admin {
+			if !l.admin || g.takingOver {
 				<-warm
+			}
+			if g.takingOver && !g.served.Load() {
+				return // whoever asks gets the answer of the process before
 			}
 			if err := g.serve(l); err != nil {
 				failed <- err

@@ -200,6 +200,13 @@ func (g *Gateway) awaitTurn(ctx context.Context) error {
 			may, mayNot = !v.wait && !lost, mayNot || !v.wait && lost
 		}
 		switch {
+		case may && v.ready():
+			select {
+			case <-g.becameReady: // within a moment: nobody is to be told that it is not
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 		case may:
 			return nil
 		case mayNot:

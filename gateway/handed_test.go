@@ -89,6 +89,10 @@ func TestNewProcessKnowsWhatTheOldOneDid(t *testing.T) {
 
 	consul.Break(discoverytest.Fault{Drop: true})
 	new := old.succeed(text, nil, patience)
+	var v admin.Readiness
+	if status := new.api("/readyz", &v); status != 200 || len(v.Missing)+len(v.Restored) > 0 {
+		t.Errorf("its first answer: %d %+v", status, v)
+	}
 	if err := <-new.outcome; err != nil {
 		t.Fatal(err)
 	}
@@ -99,11 +103,6 @@ func TestNewProcessKnowsWhatTheOldOneDid(t *testing.T) {
 	}
 	if status, body := new.get("/found"); status != 200 || body != "b" {
 		t.Errorf("found: %d %q", status, body)
-	}
-	var v admin.Readiness
-	new.await("it is ready", func() bool { return new.api("/readyz", &v) == 200 })
-	if len(v.Missing)+len(v.Restored) > 0 {
-		t.Errorf("readyz %+v", v)
 	}
 	new.await("its watch is stale", func() bool { return new.watchOf("star").State == "stale" })
 	if p := new.peers()[b]; p.State != "draining" && !strings.Contains(fmt.Sprint(p), "drain") {
@@ -240,16 +239,22 @@ func TestOldProcessFollowsConsulBesideASlowOne(t *testing.T) {
 	old := start(t, starAnd(consul.URL(), ""))
 	old.await("star is served", func() bool { status, _ := old.get("/"); return status == 200 })
 	old.letGoPatience = 50 * time.Millisecond
-	new := old.succeed(starAnd(consul.URL(), "  moon: { consul: {} }"), nil, time.Hour)
+	next := old.succeed(starAnd(consul.URL(), "  moon: { consul: {} }"), nil, time.Hour)
+	var first int // the status of its first answer
+	var asking sync.WaitGroup
+	asking.Go(func() { first = next.api("/readyz", new(admin.Readiness)) })
 	consul.Set("star", discoverytest.Instance("star", "star-2", port(t, b)))
 	old.await("it follows", func() bool { _, body := old.get("/"); return body == "b" })
 	select {
-	case err := <-new.outcome:
+	case err := <-next.outcome:
 		t.Errorf("it has been replaced: %v", err)
 	default:
 	}
 	consul.Heal()
-	if err := <-new.outcome; err != nil {
+	if err := <-next.outcome; err != nil {
 		t.Error(err)
+	}
+	if asking.Wait(); first != 200 {
+		t.Errorf("the first answer of the new process is %d: nobody is to ask it before it serves", first)
 	}
 }
