@@ -71,6 +71,25 @@ func TestReplaceByBrokenProcess(t *testing.T) {
 	s.end()
 }
 
+// Listeners that were taken over are as much its own as those that it has bound.
+func TestAfterReplacingNoRequestReachesAListenerOfItsOwn(t *testing.T) {
+	s := startServing(t, static("http://127.0.0.1:1"))
+	for _, own := range []string{s.admin, s.address} {
+		s.configure(static("http://" + own))
+		s.replace()
+		r, err := http.Get("http://" + s.address + "/api/peers")
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(r.Body)
+		r.Body.Close()
+		if err != nil || r.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("a peer at %s: %d %s, %v", own, r.StatusCode, body, err)
+		}
+	}
+	s.end()
+}
+
 // freeAddress returns a loopback address that nobody listens at. Its port is below
 // those that the system gives to connections and to listeners on any port: else
 // somebody might get it by chance before it is used. Where it begins to look
