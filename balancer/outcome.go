@@ -21,7 +21,8 @@ const (
 	// again, before any answer. That is normal and no fault of the peer, as long
 	// as it is found out at once and does not happen again and again.
 	OutcomeStale
-	// OutcomeClientGone: the client went away before the peer had answered.
+	// OutcomeClientGone: the client went away before the peer had answered, or
+	// something else that it did or left undone may be why the peer did not.
 	OutcomeClientGone
 	// OutcomeSuperseded: another peer, asked later, answered first, or is asked
 	// instead since checks say that this one does not work. Latency is how

@@ -43,6 +43,7 @@ type clientConn struct {
 	fd       uintptr       // valid inside readable, else 0
 	exchange *httpExchange // nil while nothing of a request is here
 	phase    connPhase
+	here     int  // in phaseBody: how much of the request was here when the deadline was set
 	finished bool // the connection is to be closed
 	linger   bool // …after the client has had time to read the last answer
 	reset    bool // …in a way that cannot be taken for the end of a response
@@ -193,8 +194,8 @@ func (c *clientConn) park() bool {
 	sweeper, timeouts := c.server.sweeper, &c.server.options.Timeouts
 	switch x := c.exchange; {
 	case x.headLength > 0:
-		if c.phase != phaseBody {
-			c.phase = phaseBody
+		if here := x.end - x.start; c.phase != phaseBody || here > c.here {
+			c.phase, c.here = phaseBody, here
 			c.arm(sweeper, timeouts.Body)
 		}
 	case x.start < x.end:
@@ -250,7 +251,7 @@ func (c *clientConn) idleOn(phase connPhase, since, until time.Duration) bool {
 	}
 	c.phase = phase
 	c.arm(c.server.sweeper, until-since)
-	c.conn.SetDeadline(time.Time{})
+	c.conn.SetReadDeadline(time.Time{})
 	return true
 }
 
@@ -261,7 +262,7 @@ func (c *clientConn) dropExchange() {
 	}
 }
 
-// write sends all of b to the client.
+// write sends all of b to the client, for the exchange.
 func (c *clientConn) write(b []byte) error {
 	if c.fd != 0 {
 		n, err := send(c.fd, b)
@@ -270,21 +271,15 @@ func (c *clientConn) write(b []byte) error {
 		}
 		b = b[n:]
 	}
-	c.arm(c.server.sweeper, c.server.options.Timeouts.Write)
-	defer c.disarm()
-	for {
-		n, err := c.conn.Write(b)
-		b = b[n:]
-		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || c.expired(c.server.sweeper) {
-			return err
-		}
-	}
+	_, err := c.exchange.clientWriter.write(c.side(c.server.options.Timeouts.Write), b)
+	return err
 }
 
 // read reads more of a request's body, within the timeout. It is not for use
 // inside readable.
 func (c *clientConn) read(b []byte) (int, error) {
 	c.arm(c.server.sweeper, c.server.options.Timeouts.Body)
+	defer c.disarm()
 	for {
 		n, err := c.conn.Read(b)
 		if n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || c.expired(c.server.sweeper) {

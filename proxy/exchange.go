@@ -44,16 +44,20 @@ type httpExchange struct {
 	upload      upload
 
 	uploadSplicer splicer
+	peerWriter    writer // of a body that is not in body, and its head
 
 	// The response.
-	response   http1.ResponseHead
-	from       [responseBufferBytes]byte
-	framing    framing
-	splicer    splicer
-	keepClient bool // the client's connection is kept after this exchange
-	begun      bool // the client has got a byte of a response
-	answered   bool // that of a final one, not only of an interim one
-	out        []byte
+	response http1.ResponseHead
+	from     [responseBufferBytes]byte
+	framing  framing
+	splicer  splicer
+	// clientWriter notes in its pace whether the client has been waited for to
+	// take something of this exchange.
+	clientWriter writer
+	keepClient   bool // the client's connection is kept after this exchange
+	begun        bool // the client has got a byte of a response
+	answered     bool // that of a final one, not only of an interim one
+	out          []byte
 
 	// For the access log and the metrics.
 	startTime     time.Time

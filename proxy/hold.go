@@ -23,7 +23,7 @@ func (x *httpExchange) hold(u *upstreamConn, headLength, n int) (int, error) {
 		return n, nil
 	}
 	u.acknowledge()
-	u.arm(u.transport.sweeper, x.service.Timeouts.Idle)
+	x.awaitBody(u)
 	end := time.Now().Add(holdTimeout)
 	for n < enough {
 		more, err := u.readBy(end, x.from[n:])

@@ -34,7 +34,7 @@ func (x *httpExchange) receive(u *upstreamConn, n int) balancer.Outcome {
 				break
 			}
 			if n == len(x.from) {
-				err = http1.ErrResponse
+				err = errHeadTooLong
 				break
 			}
 			var more int
@@ -62,7 +62,6 @@ func (x *httpExchange) receive(u *upstreamConn, n int) balancer.Outcome {
 // passed on.
 func (x *httpExchange) receiveFailed(u *upstreamConn, err error) balancer.Outcome {
 	u.transport.discard(u)
-	latency := time.Since(x.picked)
 	switch {
 	case x.upload.failed():
 		return x.uploadOutcome()
@@ -70,14 +69,17 @@ func (x *httpExchange) receiveFailed(u *upstreamConn, err error) balancer.Outcom
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.lastRefusal = refusalTimeout
-		return balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: latency}
-	case isMalformed(err):
+		return balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: x.latency(time.Now())}
+	case isMalformed(err), err == errHeadTooLong, err == errOtherProtocol:
 		x.lastRefusal = refusalBadResponse
 		x.mayReplaySent = false // another peer would send no better one
-	default:
-		x.lastRefusal = refusalReset
+		if !isMalformed(err) {
+			return balancer.Outcome{Class: balancer.OutcomeClientGone}
+		}
+		return balancer.Outcome{Class: balancer.OutcomeReset, Latency: x.latency(time.Now())}
 	}
-	return balancer.Outcome{Class: balancer.OutcomeReset, Latency: latency}
+	x.lastRefusal = refusalReset
+	return x.brokenOff()
 }
 
 // isMalformed reports whether err is what http1 has to say of a message.
@@ -102,12 +104,15 @@ func (x *httpExchange) passInterim(head []byte) error {
 func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer.Outcome {
 	x.upstreamTime = time.Since(x.startTime)
 	if x.response.Status == 101 {
-		if !x.switches(x.from[:headLength]) { // nobody asked for it
-			return x.receiveFailed(u, http1.ErrResponse)
+		switch {
+		case x.switches(x.from[:headLength]):
+			return x.receiveTunnel(u, headLength, n)
+		case x.upgrade:
+			return x.receiveFailed(u, errOtherProtocol)
 		}
-		return x.receiveTunnel(u, headLength, n)
+		return x.receiveFailed(u, http1.ErrResponse)
 	}
-	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.upstreamTime - x.picked.Sub(x.startTime)}
+	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.latency(x.startTime.Add(x.upstreamTime))}
 	if x.response.Status >= 500 {
 		outcome.Class = balancer.OutcomeServerError
 	}
@@ -148,10 +153,15 @@ func (x *httpExchange) receiveFinal(u *upstreamConn, headLength, n int) balancer
 	}
 	// The client must not take what it has got for the whole response.
 	x.client.reset = x.framing == framingDechunked || x.framing == framingClose
-	x.interrupted = "upstream_cut"
-	outcome.Class = balancer.OutcomeReset
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	switch {
+	case x.upload.failed():
+		x.interrupted = x.upload.reason()
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.interrupted, outcome.Class = "upstream_stalled", balancer.OutcomeTimeout
+	case isMalformed(err):
+		x.interrupted, outcome.Class = "upstream_cut", balancer.OutcomeReset
+	default:
+		x.interrupted, outcome.Class = "upstream_cut", x.brokenOff().Class
 	}
 	return outcome
 }
@@ -231,9 +241,9 @@ func (x *httpExchange) relayLength(u *upstreamConn, first []byte) (clean bool, e
 	if err := x.toClient(x.out); err != nil || left == 0 {
 		return !surplus && err == nil, err
 	}
-	if left >= spliceMinBytes {
-		ok, sourceFailed, err := x.splicer.splice(x.clientSide(x.client.server.options.Timeouts.Write), x.peerSide(u), left, &x.bytesOut, nil)
-		x.client.disarm()
+	if left >= spliceMinBytes && x.upload.complete() {
+		client := x.client.side(x.client.server.options.Timeouts.Write)
+		ok, sourceFailed, err := x.splicer.splice(client, x.peerSide(u), &x.clientWriter.pace, left, &x.bytesOut, nil)
 		if err != nil && !sourceFailed {
 			err = errClientWrite
 		}
@@ -316,7 +326,7 @@ func appendChunkSize(b []byte, n int) []byte {
 // readBody reads more of a response's body. The end of the stream is
 // errClosedEarly.
 func (x *httpExchange) readBody(u *upstreamConn, b []byte) (int, error) {
-	u.arm(u.transport.sweeper, x.service.Timeouts.Idle)
+	x.awaitBody(u)
 	n, err := u.read(b)
 	if n > 0 {
 		return n, nil
@@ -325,6 +335,15 @@ func (x *httpExchange) readBody(u *upstreamConn, b []byte) (int, error) {
 		err = errClosedEarly
 	}
 	return 0, err
+}
+
+// awaitBody sets the time that the peer has for the next piece of the response's
+// body. It has all the time in the world as long as it has not got all of the
+// request: then it may be waiting for the client itself.
+func (x *httpExchange) awaitBody(u *upstreamConn) {
+	if !x.streaming || x.upload.answering() {
+		u.arm(u.transport.sweeper, x.service.Timeouts.Idle)
+	}
 }
 
 // keepAliveTimeout reads the timeout parameter of a Keep-Alive field.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/http1"
 )
 
 // try implements exchange.
@@ -112,7 +111,8 @@ func (x *httpExchange) sendFailed(u *upstreamConn, err error) (o balancer.Outcom
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}, false
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.lastRefusal = refusalTimeout
-		return balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: time.Since(x.picked)}, false
+		return balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: x.latency(time.Now())}, false
+	case x.heldUp():
 	case u.used && (err == errStale || time.Since(x.picked) < staleWithin):
 		x.lastRefusal = refusalReset
 		if err == errStale || u.transport.excuses(time.Now()) {
@@ -121,20 +121,7 @@ func (x *httpExchange) sendFailed(u *upstreamConn, err error) (o balancer.Outcom
 		return balancer.Outcome{Class: balancer.OutcomeReset}, x.replayable()
 	}
 	x.lastRefusal = refusalReset
-	return balancer.Outcome{Class: balancer.OutcomeReset}, false
-}
-
-// uploadOutcome is the outcome where the request's body, not the peer, is why
-// there is no response.
-func (x *httpExchange) uploadOutcome() balancer.Outcome {
-	var malformed *http1.Error
-	switch err := x.upload.err; {
-	case errors.As(err, &malformed):
-		x.lastRefusal = refusalOf(malformed)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		x.lastRefusal = refusalBodyTimeout
-	}
-	return balancer.Outcome{Class: balancer.OutcomeClientGone}
+	return x.brokenOff(), false
 }
 
 // replayable implements exchange.

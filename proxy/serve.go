@@ -15,6 +15,7 @@ func (x *httpExchange) begin() {
 	c := x.client
 	c.phase = phaseRequest
 	c.disarm()
+	x.clientWriter.pace.waited = false
 	x.startTime = time.Now()
 	x.service, x.token = nil, balancer.Token{}
 	x.query = balancer.Query{}
@@ -95,7 +96,6 @@ func (x *httpExchange) keepBody() bool {
 		}
 		return false
 	}
-	x.client.disarm()
 	x.body, x.streaming = x.kept.bytes[:length], false
 	return true
 }

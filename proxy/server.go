@@ -45,7 +45,7 @@ type Options struct {
 type Timeouts struct {
 	Head  time.Duration // from the first byte of a head to its end. Default 10 s
 	Body  time.Duration // each pause within a body. Default 30 s
-	Write time.Duration // each pause in taking the response. Default 60 s
+	Write time.Duration // each pause in taking the response; an eighth of it late at most. Default 60 s
 	Idle  time.Duration // between requests. Default 75 s
 }
 

@@ -51,6 +51,9 @@ type splicer struct {
 	pipe   *pipe
 	left   int64 // to be read
 	inPipe int
+	sink   side
+	pace   *pace // of the sink
+	moved  bool  // something has got to the sink since the last wait
 	err    error
 
 	allRead *atomic.Bool
@@ -59,10 +62,10 @@ type splicer struct {
 }
 
 // splice moves n bytes from source to sink and adds to moved what has got
-// there. If allRead is not nil, it is set when all of them have been read,
-// before the last of them are written. ok is false where nothing was moved
-// because there is no pipe to be had.
-func (s *splicer) splice(sink, source spliceSide, n int64, moved *int64, allRead *atomic.Bool) (ok, sourceFailed bool, err error) {
+// there. pace is the sink's. If allRead is not nil, it is set when all of them
+// have been read, before the last of them are written. ok is false where nothing
+// was moved because there is no pipe to be had.
+func (s *splicer) splice(sink, source side, pace *pace, n int64, moved *int64, allRead *atomic.Bool) (ok, sourceFailed bool, err error) {
 	p, err := acquirePipe()
 	if err != nil {
 		return false, false, nil
@@ -71,13 +74,14 @@ func (s *splicer) splice(sink, source spliceSide, n int64, moved *int64, allRead
 		s.onSource, s.onSink = s.fill, s.drain
 	}
 	s.pipe, s.left, s.inPipe, s.allRead = p, n, 0, allRead
+	s.sink, s.pace = sink, pace
 	for s.left > 0 && err == nil {
-		if err = s.wait(&source, s.onSource); err != nil {
+		if err = s.read(&source); err != nil {
 			sourceFailed = true
 			break
 		}
 		filled := s.inPipe
-		err = s.wait(&sink, s.onSink)
+		err = s.write()
 		*moved += int64(filled - s.inPipe)
 	}
 	if s.inPipe == 0 {
@@ -85,25 +89,36 @@ func (s *splicer) splice(sink, source spliceSide, n int64, moved *int64, allRead
 	} else {
 		p.close()
 	}
-	s.pipe, s.allRead = nil, nil
+	s.pipe, s.allRead, s.sink, s.pace = nil, nil, side{}, nil
 	return true, sourceFailed, err
 }
 
-// wait fills the pipe or empties it, within the side's timeout.
-func (s *splicer) wait(side *spliceSide, do func(uintptr) bool) error {
+// read fills the pipe, which is empty.
+func (s *splicer) read(source *side) error {
+	source.entry.arm(source.sweeper, source.timeout)
+	defer source.entry.disarm()
+	s.err = nil
 	for {
-		side.entry.arm(side.sweeper, side.timeout)
-		s.err = nil
-		var err error
-		if s.inPipe == 0 {
-			err = side.raw.Read(do)
-		} else {
-			err = side.raw.Write(do)
-		}
+		err := source.raw.Read(s.onSource)
 		if err == nil {
 			return s.err
 		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) || side.entry.expired(side.sweeper) {
+		if !errors.Is(err, os.ErrDeadlineExceeded) || source.entry.expired(source.sweeper) {
+			return err
+		}
+	}
+}
+
+// write empties the pipe.
+func (s *splicer) write() error {
+	defer s.sink.entry.writeDeadline.Store(0)
+	s.err, s.moved = nil, true
+	for {
+		err := s.sink.raw.Write(s.onSink)
+		if err == nil {
+			return s.err
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !s.sink.entry.writeOn() {
 			return err
 		}
 	}
@@ -130,6 +145,11 @@ func (s *splicer) drain(fd uintptr) bool {
 	for s.inPipe > 0 {
 		n, err := spliceOnce(s.pipe.r, int(fd), s.inPipe)
 		if err == syscall.EAGAIN {
+			if !s.pace.wait(&s.sink, s.moved) {
+				s.err = os.ErrDeadlineExceeded
+				return true
+			}
+			s.moved = false
 			return false
 		}
 		if err != nil {
@@ -137,6 +157,7 @@ func (s *splicer) drain(fd uintptr) bool {
 			return true
 		}
 		s.inPipe -= n
+		s.moved = true
 	}
 	return true
 }

@@ -43,16 +43,19 @@ type sweepShard struct {
 	_    [40]byte // shards do not share a cache line
 }
 
-// A sweepEntry is a connection under the eyes of a sweeper. Its deadline is
-// set by the goroutine that works on the connection, its links by the sweeper.
+// A sweepEntry is a connection under the eyes of a sweeper. Its deadlines are
+// set by the goroutines that work on the connection, its links by the sweeper.
+// What is waited for from the other side and what it is waited for to take have
+// a deadline each, since a body may go both ways at a time.
 type sweepEntry struct {
-	deadline    atomic.Int64 // coarse time, 0 for none
-	interrupted atomic.Bool
-	conn        net.Conn
-	onSweep     func(now int64) // if not nil, called at every sweep
-	prev        *sweepEntry
-	next        *sweepEntry
-	shard       *sweepShard
+	deadline      atomic.Int64 // of reading: coarse time, 0 for none
+	writeDeadline atomic.Int64
+	interrupted   atomic.Bool
+	conn          net.Conn
+	onSweep       func(now int64) // if not nil, called at every sweep
+	prev          *sweepEntry
+	next          *sweepEntry
+	shard         *sweepShard
 }
 
 // chore is work for the sweeper's goroutine beside its entries.
@@ -116,14 +119,20 @@ func (s *sweepShard) sweep(now int64) {
 		if e.onSweep != nil {
 			e.onSweep(now)
 		}
-		deadline := e.deadline.Load()
-		if deadline == 0 || deadline > now {
-			continue
-		}
 		// Whoever works on the connection may set another deadline before this
 		// one wakes it. It finds out by asking expired, and goes on.
-		e.conn.SetDeadline(aLongTimeAgo)
+		if passed(&e.deadline, now) {
+			e.conn.SetReadDeadline(aLongTimeAgo)
+		}
+		if passed(&e.writeDeadline, now) {
+			e.conn.SetWriteDeadline(aLongTimeAgo)
+		}
 	}
+}
+
+func passed(deadline *atomic.Int64, now int64) bool {
+	d := deadline.Load()
+	return d != 0 && d <= now
 }
 
 // add puts e under the sweeper's eyes. hint spreads entries over the shards.
@@ -144,7 +153,8 @@ func (e *sweepEntry) remove() {
 	e.prev, e.next = nil, nil
 }
 
-// arm sets the deadline to timeout from now; a timeout of 0 means none.
+// arm sets the deadline of reading to timeout from now; a timeout of 0 means
+// none.
 func (e *sweepEntry) arm(s *sweeper, timeout time.Duration) {
 	if timeout <= 0 {
 		e.deadline.Store(0)
@@ -153,7 +163,7 @@ func (e *sweepEntry) arm(s *sweeper, timeout time.Duration) {
 	e.deadline.Store(s.now() + int64(timeout))
 }
 
-// disarm takes the deadline back.
+// disarm takes the deadline of reading back.
 func (e *sweepEntry) disarm() { e.deadline.Store(0) }
 
 // interrupt ends every wait for the connection, whoever waits now or later, as
@@ -169,15 +179,27 @@ func (e *sweepEntry) resume() {
 	e.conn.SetDeadline(time.Time{})
 }
 
-// expired reports whether the deadline has passed, or the connection was
-// interrupted. Where neither is so, a wait that ended for a deadline was woken
-// in error, and the connection is made fit for use again.
+// expired reports whether the deadline of reading has passed, or the connection
+// was interrupted. Where neither is so, a wait that ended for a deadline was
+// woken in error, and the connection is made fit for use again.
 func (e *sweepEntry) expired(s *sweeper) bool {
-	if deadline := e.deadline.Load(); deadline != 0 && deadline <= s.now() || e.interrupted.Load() {
+	if passed(&e.deadline, s.now()) || e.interrupted.Load() {
 		return true
 	}
-	e.conn.SetDeadline(time.Time{})
+	e.conn.SetReadDeadline(time.Time{})
 	return e.interrupted.Load() // that may just have been taken back with it
+}
+
+// writeExpired is expired for writing.
+func (e *sweepEntry) writeExpired(s *sweeper) bool {
+	return passed(&e.writeDeadline, s.now()) || e.interrupted.Load() || !e.writeOn()
+}
+
+// writeOn makes the connection fit for writing after a wait that was ended. It
+// reports false where it was interrupted.
+func (e *sweepEntry) writeOn() bool {
+	e.conn.SetWriteDeadline(time.Time{})
+	return !e.interrupted.Load() // that may just have been taken back with it
 }
 
 func (s *sweeper) addTransport(t *Transport) {

@@ -12,7 +12,7 @@ type expiring struct {
 	woken bool
 }
 
-func (e *expiring) SetDeadline(time.Time) error {
+func (e *expiring) SetReadDeadline(time.Time) error {
 	e.woken = true
 	return nil
 }

@@ -42,22 +42,31 @@ type tunnel struct {
 
 // run returns when the tunnel has ended. early is what the client sent ahead.
 func (t *tunnel) run(early []byte, in, out *int64) {
+	client, up := tunnelEnd{t.client.conn, &t.client.sweepEntry}, tunnelEnd{t.up.conn, &t.up.sweepEntry}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if t.write(t.up.conn, early, in) {
-			t.pipe(t.client.conn, t.up.conn, in)
+		if t.write(up, early, in) {
+			t.pipe(client, up, in)
 		}
 	}()
-	t.pipe(t.up.conn, t.client.conn, out)
+	t.pipe(up, client, out)
 	<-ended
 	t.client.disarm()
+	t.client.writeDeadline.Store(0)
+}
+
+// A tunnelEnd is one of the two connections of a tunnel.
+type tunnelEnd struct {
+	*net.TCPConn
+	entry *sweepEntry
 }
 
 // pipe copies to the end, and passes the end on.
-func (t *tunnel) pipe(from, to *net.TCPConn, copied *int64) {
+func (t *tunnel) pipe(from, to tunnelEnd, copied *int64) {
 	b := relayBuffers.Get().(*buffer)
 	defer relayBuffers.Put(b)
+	sweeper := t.up.transport.sweeper
 	for {
 		t.arm()
 		n, err := from.Read(b.bytes)
@@ -65,7 +74,7 @@ func (t *tunnel) pipe(from, to *net.TCPConn, copied *int64) {
 			return
 		}
 		switch {
-		case err == nil || t.goesOn(err):
+		case err == nil || errors.Is(err, os.ErrDeadlineExceeded) && !from.entry.expired(sweeper):
 		case err == io.EOF && to.CloseWrite() == nil:
 			return
 		default:
@@ -76,13 +85,16 @@ func (t *tunnel) pipe(from, to *net.TCPConn, copied *int64) {
 }
 
 // write writes all of b, or cuts the tunnel.
-func (t *tunnel) write(to *net.TCPConn, b []byte, copied *int64) bool {
+func (t *tunnel) write(to tunnelEnd, b []byte, copied *int64) bool {
 	for len(b) > 0 {
 		t.arm()
 		n, err := to.Write(b)
 		b = b[n:]
 		*copied += int64(n)
-		if err != nil && !t.goesOn(err) {
+		switch {
+		case err == nil:
+		case errors.Is(err, os.ErrDeadlineExceeded) && (n > 0 || !to.entry.writeExpired(t.up.transport.sweeper)):
+		default:
 			t.cut()
 			return false
 		}
@@ -90,17 +102,12 @@ func (t *tunnel) write(to *net.TCPConn, b []byte, copied *int64) bool {
 	return true
 }
 
-// arm puts the deadline off, for both directions.
+// arm puts the deadlines off, all of them.
 func (t *tunnel) arm() {
-	sweeper := t.up.transport.sweeper
-	t.up.arm(sweeper, t.timeout)
-	t.client.arm(sweeper, t.timeout)
-}
-
-// goesOn reports whether err is a wait that was ended though there is time left.
-func (t *tunnel) goesOn(err error) bool {
-	sweeper := t.up.transport.sweeper
-	return errors.Is(err, os.ErrDeadlineExceeded) && !t.up.expired(sweeper) && !t.client.expired(sweeper)
+	for _, e := range [...]*sweepEntry{&t.up.sweepEntry, &t.client.sweepEntry} {
+		e.arm(t.up.transport.sweeper, t.timeout)
+		e.writeDeadline.Store(e.deadline.Load())
+	}
 }
 
 // cut makes both directions end.

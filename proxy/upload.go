@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"os"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"sluice/http1"
 )
@@ -19,9 +22,15 @@ type upload struct {
 	done    chan struct{}
 	read    atomic.Bool // the whole body was read from the client: set before its last bytes are sent
 	ended   atomic.Bool // the whole body was sent to the peer
+	endedAt time.Time   // to be read after ended
 	broken  atomic.Bool // the body could not be read: err says why
 	err     error       // to be read after broken
 	behind  []byte      // what came in one read with the end of the body; to be read after done
+
+	mu sync.Mutex
+	// mu guards the field below, and that the peer's time runs from when the body
+	// has ended.
+	responding bool // the body of the response is being read
 }
 
 func (l *upload) reset(x *httpExchange) {
@@ -31,10 +40,10 @@ func (l *upload) reset(x *httpExchange) {
 // complete reports whether the whole body has been sent. It is called when the
 // response is complete: see endsSoon.
 func (l *upload) complete() bool {
-	if !l.ended.Load() && l.read.Load() {
+	if l.started && !l.ended.Load() && l.read.Load() {
 		endsSoon(l.done)
 	}
-	return l.ended.Load()
+	return !l.started || l.ended.Load()
 }
 
 // failed reports whether the body could not be read from the client.
@@ -46,8 +55,7 @@ func (l *upload) start(u *upstreamConn, head, response []byte) (n int, sent bool
 	if u.used && !u.quiet() {
 		return 0, false, errStale
 	}
-	u.arm(u.transport.sweeper, l.x.service.Timeouts.Idle)
-	if written, err := u.write(head); err != nil {
+	if written, err := l.x.peerWriter.write(l.x.peerSide(u), head); err != nil {
 		if written > 0 || !u.used {
 			u.raw.Control(func(fd uintptr) { n = lastWords(fd, response) })
 		}
@@ -104,10 +112,12 @@ func (l *upload) run() {
 	}
 	switch {
 	case err == nil:
-		l.up.arm(l.up.transport.sweeper, x.service.Timeouts.ResponseHeader)
-		l.ended.Store(true)
-	case errors.Is(err, errPeerWrite):
+		l.end()
+	case err == errPeerWrite:
 		// The peer closed: whatever it had to say is read by the other goroutine.
+		l.up.arm(l.up.transport.sweeper, x.service.Timeouts.ResponseHeader)
+	case err == errPeerStalled:
+		l.up.interrupt()
 	default:
 		l.err = err
 		l.broken.Store(true)
@@ -116,15 +126,53 @@ func (l *upload) run() {
 	}
 }
 
-// errPeerWrite: the body could not be written to the peer.
-var errPeerWrite = errors.New("write to peer")
+// end notes that the whole body was sent. The peer's time begins.
+func (l *upload) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	timeout := l.x.service.Timeouts.ResponseHeader
+	if l.responding {
+		timeout = l.x.service.Timeouts.Idle
+	}
+	l.up.arm(l.up.transport.sweeper, timeout)
+	l.endedAt = time.Now()
+	l.ended.Store(true)
+}
+
+// answering is called when the body of the response is read, and reports whether
+// all of the request's was sent. If not, the end of that starts the peer's time.
+func (l *upload) answering() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.responding = true
+	return l.ended.Load()
+}
+
+// waitsForClient reports whether the client has yet to send what the peer waits
+// for.
+func (l *upload) waitsForClient() bool {
+	return l.started && !l.read.Load() && l.x.client.deadline.Load() != 0
+}
+
+var (
+	errPeerWrite   = errors.New("the body could not be written to the peer")
+	errPeerStalled = errors.New("the peer does not take the body")
+)
+
+// peerError is what an error of writing to the peer comes to.
+func peerError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errPeerStalled
+	}
+	return errPeerWrite
+}
 
 func (l *upload) toPeer(b []byte) error {
-	l.up.arm(l.up.transport.sweeper, l.x.service.Timeouts.Idle)
-	if _, err := l.up.write(b); err != nil {
-		return errPeerWrite
-	}
-	return nil
+	_, err := l.x.peerWriter.write(l.x.peerSide(l.up), b)
+	return peerError(err)
 }
 
 // inBuffer returns the bytes of the client that are in the exchange's buffer
@@ -162,10 +210,11 @@ func (l *upload) sendLength() error {
 	left -= int64(len(first))
 	x.bytesIn += int64(len(first))
 	if left >= spliceMinBytes {
-		ok, sourceFailed, err := x.uploadSplicer.splice(x.peerSide(l.up), x.clientSide(x.client.server.options.Timeouts.Body), left, &x.bytesIn, &l.read)
+		client := x.client.side(x.client.server.options.Timeouts.Body)
+		ok, sourceFailed, err := x.uploadSplicer.splice(x.peerSide(l.up), client, &x.peerWriter.pace, left, &x.bytesIn, &l.read)
 		switch {
-		case ok && err != nil && !sourceFailed:
-			return errPeerWrite
+		case ok && !sourceFailed:
+			return peerError(err)
 		case ok:
 			return err
 		}

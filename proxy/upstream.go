@@ -255,13 +255,15 @@ func (u *upstreamConn) readBy(end time.Time, b []byte) (int, error) {
 	return n, err
 }
 
-// write writes all of b.
+// write writes all of b, by the deadline of reading: it belongs to a round trip.
 func (u *upstreamConn) write(b []byte) (int, error) {
+	u.writeDeadline.Store(u.deadline.Load())
+	defer u.writeDeadline.Store(0)
 	written := 0
 	for {
 		n, err := u.conn.Write(b[written:])
 		written += n
-		if err == nil || !u.wokenInError(err) {
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || u.writeExpired(u.transport.sweeper) {
 			return written, err
 		}
 	}

@@ -34,6 +34,7 @@ func (w *clientWatch) look(u *upstreamConn, now int64) {
 		// at: otherwise its deadline is another one by now.
 		if client.isGone() && u.deadline.CompareAndSwap(deadline, 1) {
 			client.gone.Store(true)
+			u.writeDeadline.CompareAndSwap(deadline, 1) // where it still sends the request
 			u.conn.SetDeadline(aLongTimeAgo)
 		}
 	}

@@ -1,0 +1,183 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"sluice/route"
+)
+
+const (
+	pauseTimeout = time.Second           // the longest pause that is allowed
+	slowness     = 3 * pauseTimeout      // for how long the slow sides take something
+	pause        = 50 * time.Millisecond // after each piece
+)
+
+// readSlowly takes a piece now and then and returns its longest pause.
+func readSlowly(r io.Reader, piece int) (longest time.Duration, err error) {
+	b := make([]byte, piece)
+	start := time.Now()
+	for last := start; time.Since(start) < slowness; {
+		if _, err = io.ReadFull(r, b); err != nil {
+			return longest, err
+		}
+		longest = max(longest, time.Since(last))
+		last = time.Now()
+		time.Sleep(pause)
+	}
+	return longest, nil
+}
+
+// dialWithBuffer connects with a buffer of that size for what is to be read.
+func dialWithBuffer(t *testing.T, address string, size int) net.Conn {
+	t.Helper()
+	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, size) })
+	}}
+	conn, err := d.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.SetDeadline(time.Now().Add(patience))
+	return conn
+}
+
+// stoodStill reports whether a pause may have been too long: on a machine that
+// stands still, the test does what it must not do.
+func stoodStill(longest time.Duration) bool { return longest >= pauseTimeout/2 }
+
+// A client that reads slowly, but steadily, gets all of a response: a pause is
+// what counts, however large the pieces in which sluice writes.
+func TestSlowReaderIsNotCut(t *testing.T) {
+	for _, framing := range []string{"/length", "/chunked", "/close"} {
+		// The smaller the client's buffer is in comparison with sluice's, the longer
+		// it takes until there is room in that again.
+		for _, buffer := range []int{8 << 10, 1 << 20} {
+			t.Run(fmt.Sprint(framing, ", buffer ", buffer), func(t *testing.T) {
+				t.Parallel()
+				p := startProxy(t, Options{Timeouts: Timeouts{Write: pauseTimeout}}, startOrigin(t, long).address())
+				read := func() (time.Duration, error) {
+					conn := dialWithBuffer(t, p.address, 4<<10)
+					defer conn.Close()
+					eventually(t, "the connection is served", func() bool { return p.Connections() == 1 })
+					p.mu.Lock()
+					for c := range p.conns {
+						c.conn.SetWriteBuffer(buffer)
+					}
+					p.mu.Unlock()
+					fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", framing)
+					longest, err := readSlowly(conn, 512)
+					if err == nil && p.inflight() == 0 {
+						err = errors.New("there will be no more than what is on its way")
+					}
+					return longest, err
+				}
+				longest, err := read()
+				for stoodStill(longest) {
+					eventually(t, "the connection is closed", func() bool { return p.Connections() == 0 })
+					longest, err = read()
+				}
+				if err != nil {
+					t.Errorf("cut, though the longest pause was %v: %v", longest, err)
+				}
+			})
+		}
+	}
+}
+
+// So it is with a peer that takes a request's body slowly.
+func TestPeerThatReadsSlowlyIsNotCut(t *testing.T) {
+	for _, body := range []string{"length", "chunked"} {
+		t.Run(body, func(t *testing.T) {
+			t.Parallel()
+			type result struct {
+				longest time.Duration
+				err     error
+			}
+			results := make(chan result, 1)
+			origin := startOrigin(t, func(c *originConn) bool {
+				c.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+				r, err := http.ReadRequest(c.Reader)
+				if err != nil {
+					return false
+				}
+				longest, err := readSlowly(r.Body, 1<<10)
+				results <- result{longest, err}
+				return false
+			})
+			p := startProxy(t, Options{}, origin.address())
+			timeouts := defaultTimeouts()
+			timeouts.Idle = pauseTimeout
+			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+			send := func() result {
+				conn := p.dial()
+				defer conn.Close()
+				if body == "length" {
+					fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", longBody)
+				} else {
+					fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n", longBody)
+				}
+				go io.WriteString(conn, strings.Repeat("x", longBody))
+				return <-results
+			}
+			got := send()
+			for stoodStill(got.longest) {
+				got = send()
+			}
+			if got.err != nil {
+				t.Errorf("cut, though the longest pause was %v: %v", got.longest, got.err)
+			}
+		})
+	}
+}
+
+// Each piece of a body puts its deadline off, also where the body is short and
+// waited for as a whole.
+func TestSlowBodyPutsDeadlineOff(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		length int
+		keep   int64
+	}{{"small", 10, 0}, {"kept", 20000, 20000}, {"streamed", 20000, 0}} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
+			p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1, BodyBytes: test.keep}})
+			conn := p.dial()
+			body := strings.Repeat("x", test.length)
+			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", test.length, body[5:])
+			var c *clientConn
+			eventually(t, "the connection is served", func() bool {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				for c = range p.conns {
+				}
+				return c != nil
+			})
+			last := int64(0)
+			for range 5 {
+				eventually(t, "the deadline is put off", func() bool {
+					d := c.deadline.Load()
+					later := d > last && d > p.sweeper.now()+int64(20*time.Second) && d <= p.sweeper.now()+int64(30*time.Second)
+					if later {
+						last = d
+					}
+					return later
+				})
+				clock := p.sweeper.now()
+				eventually(t, "time passes", func() bool { return p.sweeper.now() > clock })
+				io.WriteString(conn, "x")
+			}
+			if status, _ := readResponse(t, conn); status != 200 {
+				t.Errorf("got %d", status)
+			}
+		})
+	}
+}
