@@ -17,7 +17,7 @@
 // latest moment at which Consul would have answered. There is no pause between
 // an answer and the next query except that of a token bucket: ten at once, five a
 // second. After an error the next query does not block, and comes after 0.1 s,
-// doubled with each further error up to 1.2 s (10 s after 403 and 429), give or take
+// doubled with each further error up to 1 s (10 s after 403 and 429), give or take
 // a half.
 //
 // # Agents

@@ -108,8 +108,8 @@ type backoff struct {
 const (
 	firstRetry = 100 * time.Millisecond
 	// longestRetry bounds how long a watch stays behind once Consul is back and no
-	// probe has shown it: under 2 s, give or take a half.
-	longestRetry = 1200 * time.Millisecond
+	// probe has shown it: to 1.5 s, since half of it may be added.
+	longestRetry = time.Second
 	// longestRefusedRetry is for what only an operator can end (a token without
 	// permissions), and for a Consul that asks for fewer queries.
 	longestRefusedRetry = 10 * time.Second
