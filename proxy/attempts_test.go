@@ -19,7 +19,7 @@ func TestWaitForFirstPeer(t *testing.T) {
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: 10 * time.Second})
 	conn := p.dial()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-	time.Sleep(20 * time.Millisecond)
+	eventually(t, "a pending request", func() bool { return p.pool.Pending() == 1 })
 	p.setPeers(origin.address())
 	if status, body := readResponse(t, conn); status != 200 || body != "ok" {
 		t.Errorf("got %d %q", status, body)

@@ -137,13 +137,14 @@ func TestPipelinedBehindChunks(t *testing.T) {
 // A tunnel whose client has closed its sending side goes on the other way,
 // however long the peer takes.
 func TestHalfClosedTunnelGoesOn(t *testing.T) {
+	late := make(chan struct{})
 	origin := startOrigin(t, func(c *originConn) bool {
 		if _, ok := c.request(); !ok {
 			return false
 		}
 		io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
 		io.Copy(io.Discard, c)
-		time.Sleep(2 * (firstLook + laterLook))
+		<-late
 		io.WriteString(c.Conn, "late")
 		return false
 	})
@@ -155,6 +156,8 @@ func TestHalfClosedTunnelGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn.(*net.TCPConn).CloseWrite()
+	p.sweptFor(looks)
+	close(late)
 	if got, err := io.ReadAll(conn); err != nil || string(got) != "late" {
 		t.Errorf("got %q, %v", got, err)
 	}

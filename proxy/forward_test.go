@@ -193,19 +193,20 @@ func TestResponseAsSent(t *testing.T) {
 }
 
 func TestPipelinedRequestsInOrder(t *testing.T) {
-	origin := startOrigin(t, func(c *originConn) bool {
-		r, ok := c.request()
-		if !ok {
-			return false
-		}
-		if r.URL.Path == "/0" {
-			time.Sleep(20 * time.Millisecond)
-		}
-		fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(r.URL.Path), r.URL.Path)
-		return true
-	})
 	for _, separate := range []bool{false, true} {
 		t.Run(fmt.Sprintf("separate %v", separate), func(t *testing.T) {
+			sent := make(chan struct{})
+			origin := startOrigin(t, func(c *originConn) bool {
+				r, ok := c.request()
+				if !ok {
+					return false
+				}
+				if r.URL.Path == "/0" {
+					<-sent
+				}
+				fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(r.URL.Path), r.URL.Path)
+				return true
+			})
 			p := startProxy(t, Options{}, origin.address())
 			conn := p.dial()
 			var all bytes.Buffer
@@ -226,6 +227,7 @@ func TestPipelinedRequestsInOrder(t *testing.T) {
 				}
 			}
 			conn.Write(all.Bytes())
+			close(sent)
 			for i := range 9 {
 				if _, body := readResponse(t, conn); body != fmt.Sprintf("/%d", i) {
 					t.Errorf("response %d: got %q", i, body)

@@ -156,7 +156,7 @@ func TestHedgeForGoneClient(t *testing.T) {
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	eventually(t, "both peers are asked", func() bool { return p.inflight() == 2 })
 	conn.Close()
-	time.Sleep(2 * (firstLook + laterLook)) // for the exchange to be broken off in
+	p.sweptFor(looks) // for the exchange to be broken off in
 	proceed()
 	eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
 	outcomes := map[string]uint64{}

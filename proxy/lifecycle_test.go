@@ -280,7 +280,6 @@ func TestClientThatGoesAwayWaiting(t *testing.T) {
 				io.WriteString(c.Conn, test.first)
 				if test.keep {
 					<-left
-					time.Sleep(firstLook + laterLook) // for the exchange to be broken off in
 					io.WriteString(c.Conn, okResponse)
 				}
 				io.ReadAll(c.Conn)
@@ -295,6 +294,9 @@ func TestClientThatGoesAwayWaiting(t *testing.T) {
 				io.ReadFull(conn, make([]byte, len(test.first)))
 			}
 			conn.Close()
+			if test.keep {
+				p.sweptFor(looks) // for the exchange to be broken off in
+			}
 			leave()
 			if !test.keep {
 				eventually(t, "the peer's connection is closed", func() bool { return origin.open() == 0 })
@@ -313,18 +315,23 @@ func TestClientThatGoesAwayWaiting(t *testing.T) {
 
 // A client that waits for long, and is there, gets its response.
 func TestClientThatWaits(t *testing.T) {
+	answer := make(chan struct{})
 	origin := startOrigin(t, func(c *originConn) bool {
 		if _, ok := c.request(); !ok {
 			return false
 		}
-		time.Sleep(600 * time.Millisecond)
+		<-answer
 		io.WriteString(c.Conn, okResponse)
 		return true
 	})
 	p := startProxy(t, Options{}, origin.address())
+	defer close(answer)
 	conn := p.dial()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	for range 2 {
+		eventually(t, "a request in flight", func() bool { return p.inflight() == 1 })
+		p.sweptFor(looks)
+		answer <- struct{}{}
 		if status, _ := readResponse(t, conn); status != 200 {
 			t.Errorf("got %d", status)
 		}

@@ -128,7 +128,15 @@ func TestLastAnswerOfDrainingServer(t *testing.T) {
 	go func() { ended <- p.Shutdown(t.Context(), 0) }()
 	eventually(t, "draining", p.draining.Load)
 	io.WriteString(conn, "GET /next HTTP/1.1\r\nHost: a\r\n\r\n") // too late
-	time.Sleep(5 * time.Millisecond)
+	eventually(t, "the next request has arrived", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		arrived := false
+		for c := range p.conns {
+			c.raw.Control(func(fd uintptr) { arrived = !quiet(fd) })
+		}
+		return arrived
+	})
 	close(proceed)
 	answer, err := io.ReadAll(conn)
 	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 ") || !strings.HasSuffix(string(answer), "ok") {

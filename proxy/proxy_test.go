@@ -133,6 +133,14 @@ func eventually(t testing.TB, what string, condition func() bool) {
 	}
 }
 
+// sweptFor waits until the sweeper has looked at the connections for that long,
+// so that it would have done by then what it does after that time.
+func (p *testProxy) sweptFor(d time.Duration) {
+	p.t.Helper()
+	start := p.sweeper.now()
+	eventually(p.t, "the sweeper's clock goes on", func() bool { return p.sweeper.now()-start >= int64(d) })
+}
+
 func (p *testProxy) setPeers(addresses ...string) {
 	p.t.Helper()
 	var set []discovery.Instance
@@ -305,6 +313,10 @@ func hanging(c *originConn) bool {
 	io.Copy(io.Discard, c.Conn)
 	return false
 }
+
+// looks is how long it takes until it has been looked more than once whether the
+// client of an exchange is there.
+const looks = 2 * (firstLook + laterLook)
 
 const okResponse = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
