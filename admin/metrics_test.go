@@ -50,7 +50,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		History: past,
 		Watches: func() []discovery.WatchStatus {
 			return []discovery.WatchStatus{
-				{Service: "star", State: discovery.WatchFresh, Index: 42, Instances: 2, Held: 1, Unlisted: 5, Restored: time.Unix(700, 0), LastSuccess: time.Unix(1000, 5e8), LastChange: time.Unix(900, 0), Queries: 9, Errors: 3, Changes: 2},
+				{Service: "star", State: discovery.WatchFresh, Index: 42, Instances: 2, Probation: 1, Restored: time.Unix(700, 0), LastSuccess: time.Unix(1000, 5e8), LastChange: time.Unix(900, 0), Queries: 9, Errors: 3, Changes: 2},
 				{Service: "never"},
 			}
 		},
@@ -105,8 +105,7 @@ func TestMetricsCountWhatTheViewsShow(t *testing.T) {
 		`sluice_consul_watches{by="query"} 39`,
 		`sluice_consul_watches{by="overview"} 11`,
 		`sluice_discovery_restored{service="star"} 1`,
-		`sluice_discovery_held_instances{service="star"} 1`,
-		`sluice_discovery_unlisted_instances{service="star"} 5`,
+		`sluice_discovery_probation_instances{service="star"} 1`,
 		`sluice_requests_total{class="2xx",service="star"} 2`,
 		`sluice_requests_total{class="5xx",service="star"} 1`,
 		`sluice_requests_total{class="aborted",service="star"} 1`,

@@ -28,8 +28,8 @@ type Peer struct {
 	Requests   uint64            `json:"requests"` // attempts that ended
 	Failures   uint64            `json:"failures"` // those that speak against the peer
 	LatencyMS  float64           `json:"latency_ms"`
-	Since      time.Time         `json:"since"`              // start of State
-	Unlisted   *time.Time        `json:"unlisted,omitempty"` // since when the registry no longer lists it in service
+	Since      time.Time         `json:"since"`               // start of State
+	Probation  *time.Time        `json:"probation,omitempty"` // since when the registry has lost it
 }
 
 func describePeer(service string, v balancer.PeerView) Peer {
@@ -52,7 +52,7 @@ func describePeer(service string, v balancer.PeerView) Peer {
 		Failures:   p.Failures(),
 		LatencyMS:  millis(p.Latency()),
 		Since:      moment(v.Since()),
-		Unlisted:   optionalMoment(i.Unlisted),
+		Probation:  optionalMoment(i.Probation),
 	}
 }
 

@@ -50,8 +50,7 @@ type Watch struct {
 	Since       time.Time  `json:"since"`    // start of State
 	Index       uint64     `json:"index"`
 	Instances   int        `json:"instances"`
-	Held        int        `json:"held"`         // of Instances: no longer listed in service, kept for a while
-	Unlisted    int        `json:"unlisted"`     // of Instances: kept beyond that, as long as they answer
+	Probation   int        `json:"probation"`    // of Instances: lost by the registry, used until they first fail
 	Restored    *time.Time `json:"restored"`     // when the set was known to be true, if it is the snapshot's; else null
 	LastSuccess *time.Time `json:"last_success"` // null: never
 	LastChange  *time.Time `json:"last_change"`  // null: never
@@ -69,8 +68,7 @@ func describeWatch(s discovery.WatchStatus) *Watch {
 		Since:       moment(s.Since),
 		Index:       s.Index,
 		Instances:   s.Instances,
-		Held:        s.Held,
-		Unlisted:    s.Unlisted,
+		Probation:   s.Probation,
 		Restored:    optionalMoment(s.Restored),
 		LastSuccess: optionalMoment(s.LastSuccess),
 		LastChange:  optionalMoment(s.LastChange),

@@ -29,7 +29,7 @@ func TestServices(t *testing.T) {
 		Pools: poolsOf(star, newPool(t, "origin"), gone),
 		Watches: func() []discovery.WatchStatus {
 			return []discovery.WatchStatus{{
-				Service: "star", Source: "consul", Endpoint: "http://c", State: discovery.WatchStale, Since: since, Index: 42, Instances: 2, Held: 1,
+				Service: "star", Source: "consul", Endpoint: "http://c", State: discovery.WatchStale, Since: since, Index: 42, Instances: 2, Probation: 1,
 				LastSuccess: since, Restored: since, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2,
 			}}
 		},
@@ -54,7 +54,7 @@ func TestServices(t *testing.T) {
 		t.Errorf("last success %v, last change %v, restored %v", w.LastSuccess, w.LastChange, w.Restored)
 	}
 	w.LastSuccess, w.Restored = nil, nil
-	want := Watch{Source: "consul", Endpoint: "http://c", State: "stale", Since: since, Index: 42, Instances: 2, Held: 1, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2}
+	want := Watch{Source: "consul", Endpoint: "http://c", State: "stale", Since: since, Index: 42, Instances: 2, Probation: 1, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2}
 	if w != want {
 		t.Errorf("watch: got %+v, want %+v", w, want)
 	}

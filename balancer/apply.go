@@ -108,7 +108,12 @@ func (p *Pool) SetReasons(r Reason, verdicts ...Verdict) int {
 func (p *Pool) judge(r Reason, verdicts ...Verdict) {
 	differs := false // whether a snapshot tells the difference
 	for _, v := range verdicts {
-		was, is := p.change(v.Peer, func(c *condition) { c.setReason(r, v.Down, v.Why) })
+		was, is := p.change(v.Peer, func(c *condition) {
+			c.setReason(r, v.Down, v.Why)
+			if v.Down && r&(ReasonActive|ReasonEjected) != 0 {
+				c.fail(v.Why)
+			}
+		})
 		switch {
 		case r&ReasonDrain == 0:
 		case v.Down:
@@ -130,6 +135,21 @@ func (p *Pool) judge(r Reason, verdicts ...Verdict) {
 	p.flush()
 }
 
+// failOnProbation ends the use of a peer on probation that no connection could be
+// made to. It takes mu.
+func (p *Pool) failOnProbation(peer *Peer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.peers[peer.ID] != peer {
+		return
+	}
+	was, is := p.change(peer, func(c *condition) { c.fail("no connection") })
+	p.noteState(peer, was, is)
+	if was.eligible() {
+		p.publish()
+	}
+}
+
 // join adds a peer to the set, or takes back one that still drains.
 func (p *Pool) join(i discovery.Instance) {
 	id := i.Key()
@@ -139,7 +159,7 @@ func (p *Pool) join(i discovery.Instance) {
 		peer.cutTimer.Stop()
 		peer.name(p.stickyKey())
 		p.change(peer, func(c *condition) {
-			c.leaving, c.vouched = false, false
+			c.leaving = false
 			c.setInstance(i, &p.options)
 		})
 		p.note(peer, EventAdded, "returned while draining")
@@ -194,9 +214,9 @@ func describe(u discovery.Update) string {
 	if !maps.Equal(u.Old.Meta, u.New.Meta) {
 		parts = append(parts, "meta")
 	}
-	switch was, is := u.Old.Unlisted, u.New.Unlisted; {
+	switch was, is := u.Old.Probation, u.New.Probation; {
 	case was.IsZero() && !is.IsZero():
-		parts = append(parts, "not listed in service any more")
+		parts = append(parts, "lost by the registry, on probation")
 	case !was.IsZero() && is.IsZero():
 		parts = append(parts, "listed again")
 	}

@@ -15,8 +15,8 @@ type condition struct {
 	reasons  Reason
 	why      [numReasons]string // for each bit of reasons
 	unproven bool               // no active check has passed yet, though one must
-	vouched  bool               // the last that active checks said is that the peer works
 	refused  string             // why no connection may be opened to it, as far as is known; "": it may
+	failed   string             // how the peer failed on probation; empty: it has not, or is not on probation
 	leaving  bool               // not in the set, or no longer
 	since    time.Time          // start of the present state
 	warmFrom time.Time          // start of slow start; zero for a peer that is warm or not eligible
@@ -42,18 +42,15 @@ func (c *condition) failing() bool {
 }
 
 // usableInPanic reports whether the peer is used when too few are eligible: one
-// that the registry and the operator want used and that has been in use. Only
-// active checks speak for one that is unlisted.
+// that the registry and the operator want used and that has been in use.
 func (c *condition) usableInPanic() bool {
-	ours := ReasonActive | ReasonEjected
-	if c.unlisted() {
-		ours = ReasonEjected
-	}
+	const ours = ReasonActive | ReasonEjected
 	return c.reasons&^ours == 0 && !c.leaving && !c.unproven
 }
 
-// unlisted reports whether the registry no longer vouches for the peer.
-func (c *condition) unlisted() bool { return !c.instance.Unlisted.IsZero() }
+// onProbation reports whether the registry has lost the peer, so that nobody
+// vouches for it.
+func (c *condition) onProbation() bool { return !c.instance.Probation.IsZero() }
 
 func (c *condition) state() State {
 	switch {
@@ -73,13 +70,19 @@ func (c *condition) state() State {
 // from it.
 func (c *condition) setInstance(i discovery.Instance, o *Options) {
 	before := c.weight()
+	if !i.Probation.Equal(c.instance.Probation) {
+		c.failed = ""
+	}
 	c.instance, c.standIn = i, 0
 	if i.Weight > 0 {
 		c.usual = i.Weight
 	}
 	switch {
-	case c.unlisted() && !o.ActiveChecks:
-		c.setReason(ReasonConsul, true, c.absence())
+	case c.onProbation():
+		c.setReason(ReasonConsul, c.failed != "", c.loss())
+		if c.reasons&(ReasonActive|ReasonEjected) != 0 && !c.unproven {
+			c.fail("it was failing before")
+		}
 	case o.ActiveOverridesConsul && i.Status == discovery.StatusCritical:
 		c.standIn = max(before, 1)
 		c.setReason(ReasonConsul, false, "")
@@ -95,8 +98,13 @@ func (c *condition) setInstance(i discovery.Instance, o *Options) {
 		c.setReason(ReasonConsul, false, "")
 	}
 	c.checkAddress(o)
-	if c.unlisted() && o.ActiveChecks && !c.vouched && c.reasons&ReasonActive == 0 {
-		c.awaitCheck()
+}
+
+// fail ends the use of a peer on probation. The first failure counts.
+func (c *condition) fail(why string) {
+	if c.onProbation() && c.failed == "" {
+		c.failed = why
+		c.setReason(ReasonConsul, true, c.loss())
 	}
 }
 
@@ -112,12 +120,8 @@ func (c *condition) against() []string {
 			lines = append(lines, name+": "+c.why[i])
 		}
 	}
-	if c.unlisted() && c.reasons&ReasonConsul == 0 {
-		line := "consul: " + c.absence()
-		if c.eligible() {
-			line += ", still answers"
-		}
-		lines = append(lines, line)
+	if c.onProbation() && c.reasons&ReasonConsul == 0 {
+		lines = append(lines, "consul: "+c.loss())
 	}
 	if c.refused != "" && c.reasons&ReasonAddress == 0 {
 		lines = append(lines, "address: "+c.refused)
@@ -128,16 +132,20 @@ func (c *condition) against() []string {
 	return lines
 }
 
-// absence says since when an unlisted instance is not in the registry.
-func (c *condition) absence() string {
-	return "not listed in service any more since " + c.instance.Unlisted.UTC().Format(time.RFC3339)
+// loss says since when a peer on probation is not in the registry, and what has
+// become of it.
+func (c *condition) loss() string {
+	line := "lost since " + c.instance.Probation.UTC().Format(time.RFC3339)
+	if c.failed != "" {
+		return line + ", and failed since: " + c.failed
+	}
+	return line + ", used until it fails"
 }
 
 // setReason sets or clears the bits of r.
 func (c *condition) setReason(r Reason, down bool, why string) {
 	c.reasons &^= r
 	if r&ReasonActive != 0 {
-		c.vouched = !down
 		c.unproven = c.unproven && down
 	}
 	if down {

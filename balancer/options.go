@@ -87,10 +87,6 @@ type Options struct {
 	// MustPassFirst makes new peers join with [ReasonActive] against them, so
 	// that they get no request before an active check has passed.
 	MustPassFirst bool
-	// ActiveChecks says that active checks judge the peers. Without it, no peer is
-	// used whose instance is unlisted (discovery.Instance.Unlisted): such a one is
-	// eligible only while the last that active checks said of it is that it works.
-	ActiveChecks bool
 	// Random is where the pool's random choices come from: numbers that are
 	// uniform over all of uint64. It is called by every pick that draws, and must
 	// be safe for concurrent use. Default: the generator of math/rand/v2; another

@@ -77,8 +77,7 @@ func (p *Peer) Used() bool { return !p.isQuiesced() }
 
 // Reasons returns what speaks against using the peer, one line for each reason,
 // such as "consul: critical: http check: connection refused". It is nil for a
-// peer that is used as a matter of course: not in panic only, nor because it
-// still answers although the registry no longer lists it.
+// peer that is used as a matter of course: not in panic only, nor on probation.
 func (p *Peer) Reasons() []string { return p.condition.Load().against() }
 
 // Has reports whether any of the reasons in r speaks against the peer.

@@ -159,23 +159,21 @@ func (p *Pool) Reconfigure(o Options) error {
 		p.budget.open(newBudgetTerms(o.RetryBudget), nanotime())
 	}
 	o.MayConnect = p.mayConnect
-	checked := p.options.ActiveChecks && o.ActiveChecks
 	p.setOptions(o)
 	for _, peer := range sorted(p.peers) {
 		peer.name(p.stickyKey())
-		p.adapt(peer, checked)
+		p.adapt(peer)
 		peer.measureLatencies(o.MeasureLatencies)
 	}
 	p.publish()
 	return nil
 }
 
-// adapt applies Options.ActiveOverridesConsul and ActiveChecks to a peer that
-// joined when they were different. Checked says that active checks go on.
-func (p *Pool) adapt(peer *Peer, checked bool) {
+// adapt applies Options.ActiveOverridesConsul to a peer that joined when it was
+// different.
+func (p *Pool) adapt(peer *Peer) {
 	was, is := p.change(peer, func(c *condition) {
-		critical := c.reasons&ReasonConsul != 0 && !c.unlisted()
-		c.vouched = c.vouched && checked
+		critical := c.reasons&ReasonConsul != 0 && !c.onProbation()
 		c.setInstance(c.instance, &p.options)
 		if critical && c.reasons&ReasonConsul == 0 { // not before a check has passed
 			c.awaitCheck()

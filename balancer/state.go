@@ -40,7 +40,8 @@ type Reason uint32
 
 const (
 	// ReasonConsul: the registry does not want traffic for the instance: it is
-	// critical, in maintenance, or has weight 0. Owned by [Pool.Apply].
+	// critical, in maintenance, or has weight 0; or it has lost the instance, which
+	// then failed. Owned by the pool.
 	ReasonConsul Reason = 1 << iota
 	// ReasonActive: an active check fails, or has yet to pass. Owned by the
 	// health checker.

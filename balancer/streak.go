@@ -59,8 +59,13 @@ func (p *Peer) endStreak(start int64) {
 }
 
 // fail takes in how an attempt that started at start ended, if it failed, and
-// tells Options.OnFailure.
+// tells Options.OnFailure. On probation a peer has one try to be connected to.
 func (p *Peer) fail(start int64, o Outcome) {
+	if o.Class == OutcomeConnectFailure {
+		if c := p.condition.Load(); c.onProbation() && c.failed == "" {
+			p.pool.failOnProbation(p)
+		}
+	}
 	observe := p.pool.onFailure.Load()
 	if observe == nil || !o.Class.Failure() || start < p.streakStart.Load() {
 		return

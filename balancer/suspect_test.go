@@ -65,7 +65,7 @@ func TestOnlyFailingChecksMakeAPeerSuspect(t *testing.T) {
 
 // There is nothing that could leave it.
 func TestAPeerThatIsNotCheckedYetIsNotSuspect(t *testing.T) {
-	p := newTestPool(t, Options{MustPassFirst: true, ActiveChecks: true, NewTransport: newTestTransport})
+	p := newTestPool(t, Options{MustPassFirst: true, NewTransport: newTestTransport})
 	set := instances(1)
 	p.Apply(set)
 	if got := transportOf(peerOf(t, p, set[0])).suspicions.Load(); got != 0 {

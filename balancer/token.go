@@ -24,7 +24,7 @@ func (t Token) Picked() time.Time { return epoch.Add(time.Duration(t.start)) }
 // whose transport may be closed from then on. It is called when the whole
 // exchange has ended, for a stream when it ends. It reads no clock, allocates
 // nothing and takes no lock, unless it ends the last request of a peer that
-// gets none any more, or Options.OnFailure does.
+// gets none any more or the use of one on probation, or Options.OnFailure does.
 func (t Token) Done(o Outcome) {
 	p := t.Peer
 	// What is read here is on the line that release writes; read before the

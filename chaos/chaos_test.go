@@ -60,7 +60,6 @@ type trial struct {
 	apps    *apps
 	sluice  *sluice
 	load    *load
-	stops   bool // an app stops during the fault
 }
 
 func runTrial(t *testing.T, seed uint64, strict bool, total *tally) {
@@ -80,13 +79,8 @@ func runTrial(t *testing.T, seed uint64, strict bool, total *tally) {
 	if testing.Short() {
 		order = order[:3]
 	}
-	holding := tr.chooseHolding(order)
-	if !strict {
-		holding = -1
-	}
-	for n, f := range order {
+	for _, f := range order {
 		failed := tr.load.failed.Load()
-		tr.stops = !f.forgets || n == holding
 		begin := time.Now()
 		served := tr.happen(f)
 		total.recovered(f.name, served)
@@ -110,23 +104,6 @@ func runTrial(t *testing.T, seed uint64, strict bool, total *tally) {
 	}
 }
 
-// chooseHolding chooses in which of the faults that make Consul forget an app
-// stops as well; -1 if there is none. In the others one always does. Sluice then
-// holds what is gone for the whole of consul.empty_hold: in all of them this would
-// take long, and a short run does without.
-func (t *trial) chooseHolding(order []fault) int {
-	var forgets []int
-	for n, f := range order {
-		if f.forgets {
-			forgets = append(forgets, n)
-		}
-	}
-	if len(forgets) == 0 {
-		return -1
-	}
-	return forgets[t.random.IntN(len(forgets))]
-}
-
 // happen lets a fault come and go. It returns how long after its end a new app
 // was served. The end is when Consul is right again, which means that a
 // consistent query is answered with the apps that run, the new one among them.
@@ -134,9 +111,7 @@ func (t *trial) happen(f fault) (served time.Duration) {
 	t.Helper()
 	end := f.begin(t)
 	t.apps.start()
-	if t.stops {
-		t.apps.stopOldest()
-	}
+	t.apps.stopOldest()
 	t.last(f.lasts)
 	end()
 	right := func() bool { return t.cluster.lists(t.apps.running()) }
@@ -151,7 +126,6 @@ func (t *trial) happen(f fault) (served time.Duration) {
 		t.apps.drainOldest()
 	}
 	t.awaitCaughtUp()
-	// What left before another one came is not held by the next fault.
 	t.apps.startPassing()
 	t.awaitCaughtUp()
 	return served

@@ -18,9 +18,6 @@ type fault struct {
 	// begin starts it, and returns what ends it after it has lasted for a while.
 	begin func(*trial) (end func())
 	lasts time.Duration
-	// forgets: Consul may not list a running app for a moment, so that sluice keeps
-	// all that it misses for the whole of consul.empty_hold.
-	forgets bool
 }
 
 // faults are all that can happen. Sluice's queries block for 2 s, and an agent
@@ -39,15 +36,15 @@ var faults = []fault{
 		}
 		return func() { t.cluster.launch(lost...) }
 	}},
-	{name: "agent stopped for longer than a wait", lasts: 6 * time.Second, forgets: true, begin: func(t *trial) func() {
+	{name: "agent stopped for longer than a wait", lasts: 6 * time.Second, begin: func(t *trial) func() {
 		must(t.T, t.cluster.agent.Pause())
 		return func() { must(t.T, t.cluster.agent.Resume()) }
 	}},
-	{name: "agent restarted", lasts: time.Second, forgets: true, begin: func(t *trial) func() {
+	{name: "agent restarted", lasts: time.Second, begin: func(t *trial) func() {
 		must(t.T, t.cluster.agent.Stop()) // it leaves the cluster
 		return func() { must(t.T, t.cluster.agent.Launch(t.Context())) }
 	}},
-	{name: "agent restarted empty", lasts: time.Second, forgets: true, begin: func(t *trial) func() {
+	{name: "agent restarted empty", lasts: time.Second, begin: func(t *trial) func() {
 		must(t.T, t.cluster.agent.Kill())
 		must(t.T, t.cluster.agent.Wipe())
 		return func() { must(t.T, t.cluster.agent.Launch(t.Context())) }
@@ -64,7 +61,7 @@ var faults = []fault{
 		t.cluster.interceptor.intercept(slow)
 		return t.cluster.interceptor.pass
 	}},
-	{name: "false answers", lasts: time.Second, forgets: true, begin: func(t *trial) func() {
+	{name: "false answers", lasts: time.Second, begin: func(t *trial) func() {
 		for _, n := range t.random.Perm(len(falseAnswers)) {
 			t.cluster.interceptor.intercept(falseAnswers[n])
 			t.last(time.Second)
@@ -81,15 +78,13 @@ var faults = []fault{
 		t.revoke(t.cluster.token.AccessorID)
 		return t.cluster.renewToken
 	}},
-	{name: "older snapshot restored", lasts: 3 * time.Second, forgets: true, begin: func(t *trial) func() {
+	{name: "older snapshot restored", lasts: 3 * time.Second, begin: func(t *trial) func() {
 		// What is in the snapshot has left since, or is gone, and what has come since
 		// is not in it. The agent mends that when it compares all it has with the
 		// catalog: once in a minute or two, or at its start.
 		snapshot := t.saveSnapshot()
 		t.apps.start()
-		if t.stops {
-			t.apps.stopOldest()
-		}
+		t.apps.stopOldest()
 		t.awaitCaughtUp()
 		before := t.cluster.index()
 		consultest.Await(t.T, "the cluster restores the snapshot", func() bool {
@@ -101,7 +96,7 @@ var faults = []fault{
 			must(t.T, t.cluster.agent.Launch(t.Context()))
 		}
 	}},
-	{name: "servers wiped", forgets: true, begin: func(t *trial) func() {
+	{name: "servers wiped", begin: func(t *trial) func() {
 		before := t.highIndex()
 		t.cluster.killServers()
 		return func() {
@@ -111,7 +106,7 @@ var faults = []fault{
 			t.awaitIndexBelow(before)
 		}
 	}},
-	{name: "servers and agent wiped", lasts: time.Second, forgets: true, begin: func(t *trial) func() {
+	{name: "servers and agent wiped", lasts: time.Second, begin: func(t *trial) func() {
 		before := t.highIndex()
 		must(t.T, t.cluster.agent.Kill())
 		must(t.T, t.cluster.agent.Wipe())

@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 
 	"sluice/discovery/consul"
 )
@@ -107,7 +106,6 @@ func (c *Config) foundService() Service {
 	s := Service{Consul: new(ConsulService)}
 	d.value(nil, reflect.ValueOf(s.Consul).Elem(), "", rules{})
 	source := s.Consul
-	source.KeepAnswering = new(time.Duration) // there is no active check
 	d.value(nil, reflect.ValueOf(&s).Elem(), "", rules{})
 	s.Consul = source
 	if tag := c.Catalog.Select.Tag; tag != "" {

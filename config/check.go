@@ -123,7 +123,6 @@ func (d *decoder) service(s *Service, name string, consul *Consul) {
 	}
 	if s.Consul != nil {
 		d.consulService(s.Consul, join(key, "consul"), name, consul)
-		d.keepAnswering(s, key)
 	}
 	d.health(s, key+".health")
 	d.balance(&s.Balance, key+".balance")
@@ -162,23 +161,7 @@ func (d *decoder) consulService(s *ConsulService, key, name string, consul *Cons
 	if s.Cached && s.Consistency == "consistent" {
 		d.fail(d.place(join(key, "cached")), join(key, "cached"), "true", "not allowed with consistency: consistent")
 	}
-	s.EmptyHold = cmp.Or(s.EmptyHold, &consul.EmptyHold)
-	s.KeepAnswering = cmp.Or(s.KeepAnswering, &consul.KeepAnswering)
-}
-
-// keepAnswering complains if instances are to be kept by what active checks say
-// and there are none.
-func (d *decoder) keepAnswering(s *Service, key string) {
-	if *s.Consul.KeepAnswering == 0 || s.Health.Active != nil || d.failed(key) {
-		return
-	}
-	own := key + ".consul.keep_answering"
-	at := own
-	if _, given := d.places[own]; !given {
-		at = "consul.keep_answering"
-	}
-	d.fail(d.place(at), at, formatDuration(*s.Consul.KeepAnswering), fmt.Sprintf(
-		"only active checks tell whether an instance still answers, and %s has none: set %s.health.active, or %s to 0s", key, key, own))
+	s.Probation = cmp.Or(s.Probation, &consul.Probation)
 }
 
 // failed reports whether there is a mistake at key or below.

@@ -99,12 +99,9 @@ type Consul struct {
 	Consistency string        `key:"consistency" default:"default" oneof:"default|stale|consistent"`
 	Wait        time.Duration `key:"wait" default:"1m" min:"1s" max:"10m"`
 	MaxWatches  int           `key:"max_watches" default:"128" min:"1" max:"10000" restart:"yes"` // blocking queries at a time
-	// EmptyHold is how long instances are kept that vanished all at once in a
-	// way that does not look like the truth.
-	EmptyHold time.Duration `key:"empty_hold" default:"30s" min:"0s" max:"1h"`
-	// KeepAnswering is how long, at most, they are kept beyond that as long as they
-	// pass the active checks of their service. 0: not at all.
-	KeepAnswering time.Duration `key:"keep_answering" default:"0s" min:"0s" max:"24h"`
+	// Probation is how long, at most, instances are used that Consul has lost, until
+	// they first fail. 0: not at all.
+	Probation time.Duration `key:"probation" default:"10m" min:"0s" max:"24h"`
 	// Snapshot is the file that keeps the last known good sets for a start while
 	// Consul is away. Empty: none.
 	Snapshot       string        `key:"snapshot" format:"file" restart:"yes"`
@@ -169,8 +166,7 @@ type ConsulService struct {
 	Consistency string `key:"consistency" oneof:"default|stale|consistent"` // empty: consul.consistency; never empty once loaded
 	Cached      bool   `key:"cached" default:"false"`
 
-	EmptyHold     *time.Duration `key:"empty_hold" min:"0s" max:"1h"`      // nil: consul.empty_hold; never nil once loaded
-	KeepAnswering *time.Duration `key:"keep_answering" min:"0s" max:"24h"` // nil: consul.keep_answering; never nil once loaded
+	Probation *time.Duration `key:"probation" min:"0s" max:"24h"` // nil: consul.probation; never nil once loaded
 }
 
 // Timeouts bound the steps of one attempt.

@@ -17,6 +17,7 @@ type decoder struct {
 	origins map[*yaml.Node]string // of nodes that are not from the file
 	places  map[string]place      // by key path
 	errs    Errors
+	retired Errors // keys that have no effect any more
 }
 
 // place is where a key stands: an origin for an Error.
@@ -216,12 +217,24 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, key string) {
 			d.fail(d.placeOf(p.key), join(key, p.name), "", why)
 			continue
 		}
+		if why, ok := retired[join(key, p.name)[strings.LastIndex(key, ".")+1:]]; ok {
+			at := d.placeOf(p.key)
+			d.retired = append(d.retired, &Error{Origin: at.origin, line: at.line, Key: join(key, p.name), Want: why})
+			continue
+		}
 		want := "unknown key"
 		if word := suggest(p.name, known); word != "" {
 			want += fmt.Sprintf(", did you mean %q?", word)
 		}
 		d.fail(d.placeOf(p.key), join(key, p.name), "", want+" (allowed here: "+strings.Join(known, ", ")+")")
 	}
+}
+
+// retired are keys of earlier versions, by their last two words, and what has taken
+// their place. They are accepted and have no effect.
+var retired = map[string]string{
+	"consul.empty_hold":     "has no effect any more: see consul.probation",
+	"consul.keep_answering": "has no effect any more: see consul.probation",
 }
 
 // pair is an entry of a mapping.

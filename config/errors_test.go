@@ -25,7 +25,7 @@ routes:
 	want := []string{
 		`sluice.yaml:1: log.level: value "inof": want one of debug, info, warn, error (did you mean info?)`,
 		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, admin, listeners, client, consul, catalog, services, routes, shutdown, health)`,
-		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, prepared_query, poll, tags, filter, passing_only, datacenters, min_healthy, namespace, partition, peer, consistency, cached, empty_hold, keep_answering)`,
+		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, prepared_query, poll, tags, filter, passing_only, datacenters, min_healthy, namespace, partition, peer, consistency, cached, probation)`,
 		`sluice.yaml:7: services.star.timeouts.connect: value "5": want a duration with a unit (ms, s, m, h), from 1ms to 10m`,
 		`sluice.yaml:8: services.star.retry.attempts: value "9": want a whole number from 1 to 5`,
 		`sluice.yaml:9: services.star: given twice, first in line 5`,
@@ -89,10 +89,6 @@ func TestRefusals(t *testing.T) {
 		{"merge of itself", "log: &a { <<: *a }" + tail, []string{`sluice.yaml:1: log.<<: a merged mapping may hold plain keys only`}},
 		{"ratio too large", "access_log: { sample: 101% }" + tail, []string{`sluice.yaml:1: access_log.sample: value "101%": want a number from 0 to 1, or a percentage`}},
 		{"ratio not a number", "access_log: { sample: .nan }" + tail, []string{`sluice.yaml:1: access_log.sample: value ".nan": want a number from 0 to 1, or a percentage`}},
-		{"kept by checks that there are not", "consul: { keep_answering: 1h }\nservices: { star: { consul: {} } }" + route, []string{
-			`sluice.yaml:1: consul.keep_answering: value "1h": only active checks tell whether an instance still answers, and services.star has none: set services.star.health.active, or services.star.consul.keep_answering to 0s`}},
-		{"kept by checks of another service", "consul: { keep_answering: 1h }\nservices:\n  star: { consul: { keep_answering: 0s } }\n  other: { consul: {}, health: { active: {} } }\n  third: { consul: { keep_answering: 2h } }" + route, []string{
-			`sluice.yaml:5: services.third.consul.keep_answering: value "2h": only active checks tell whether an instance still answers, and services.third has none: set services.third.health.active, or services.third.consul.keep_answering to 0s`}},
 		{"duration too long", "shutdown: { grace: 48h }" + tail, []string{`sluice.yaml:1: shutdown.grace: value "48h": want a duration with a unit (ms, s, m, h), from 0s to 24h`}},
 		{"duration negative", "shutdown: { grace: -1s }" + tail, []string{`sluice.yaml:1: shutdown.grace: value "-1s": want a duration with a unit (ms, s, m, h), from 0s to 24h`}},
 		{"size", "client: { limits: { body: 10M, target: 1MiB } }" + tail, []string{

@@ -14,6 +14,9 @@ type Revision struct {
 	Source string    // the file, or "command line"
 	Hash   string    // of the file's bytes; two loads with the same hash had the same text
 	Config *Config
+	// Warnings are about keys that are accepted and have no effect any more, a line
+	// each, with file and line.
+	Warnings []string
 	// Pending are the keys whose new value takes effect at the next start.
 	Pending []string
 }

@@ -57,33 +57,37 @@ func (in Input) Load() (*Revision, error) {
 			return nil, fmt.Errorf("read configuration: %w", err)
 		}
 	}
-	c, err := in.parse(data)
+	c, warnings, err := in.parse(data)
 	if err != nil {
 		return nil, err
 	}
-	return &Revision{Source: in.Source(), Hash: hashOf(data), Config: c}, nil
+	return &Revision{Source: in.Source(), Hash: hashOf(data), Config: c, Warnings: warnings}, nil
 }
 
 // Parse decodes and checks the text of a configuration file, without any
 // flag or environment. The name is used in errors, which are of type Errors.
 func Parse(name string, data []byte) (*Config, error) {
-	return Input{File: name}.parse(data)
+	c, _, err := Input{File: name}.parse(data)
+	return c, err
 }
 
-func (in Input) parse(data []byte) (*Config, error) {
+func (in Input) parse(data []byte) (c *Config, warnings []string, err error) {
 	d := &decoder{file: in.Source(), origins: map[*yaml.Node]string{}, places: map[string]place{}}
 	root := d.document(data)
 	if len(d.errs) > 0 {
-		return nil, d.errs
+		return nil, nil, d.errs
 	}
 	in.override(d, root)
-	c := new(Config)
+	c = new(Config)
 	d.value(root, reflect.ValueOf(c).Elem(), "", rules{})
 	d.complete(c, in.tls())
 	if len(d.errs) > 0 {
-		return nil, d.errs.sorted()
+		return nil, nil, d.errs.sorted()
 	}
-	return c, nil
+	for _, key := range d.retired.sorted() {
+		warnings = append(warnings, key.Error())
+	}
+	return c, warnings, nil
 }
 
 // document parses data into a mapping node, an empty one for an empty file.

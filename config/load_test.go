@@ -52,11 +52,11 @@ func TestParseFillsDefaults(t *testing.T) {
 		},
 		Consul: Consul{
 			Addresses: []string{"http://127.0.0.1:8500"},
-			Wait:      time.Minute, Consistency: "default", MaxWatches: 128, EmptyHold: 30 * time.Second, SnapshotMaxAge: 24 * time.Hour,
+			Wait:      time.Minute, Consistency: "default", MaxWatches: 128, Probation: 10 * time.Minute, SnapshotMaxAge: 24 * time.Hour,
 			Debounce: Debounce{Quiet: 100 * time.Millisecond, MaxWait: time.Second},
 		},
 		Services: map[string]Service{"star": {
-			Consul:    &ConsulService{Service: "star", Poll: 5 * time.Second, MinHealthy: 1, Consistency: "default", EmptyHold: new(30 * time.Second), KeepAnswering: new(time.Duration(0))},
+			Consul:    &ConsulService{Service: "star", Poll: 5 * time.Second, MinHealthy: 1, Consistency: "default", Probation: new(10 * time.Minute)},
 			Balance:   defaultBalance,
 			Timeouts:  Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour},
 			Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512},
@@ -99,14 +99,13 @@ consul:
   datacenter: dc1
   consistency: consistent
   wait: 90s
-  empty_hold: 2m
-  keep_answering: 1h
+  probation: 2m
   snapshot: /var/lib/sluice/snapshot.json
   snapshot_max_age: 1h
   debounce: { quiet: 0s, max_wait: 2s }
 services:
   star:
-    consul: { service: Star, tags: [v1, 2], filter: 'Service.Meta.a == "b"', passing_only: true, empty_hold: 0s, keep_answering: 90m,
+    consul: { service: Star, tags: [v1, 2], filter: 'Service.Meta.a == "b"', passing_only: true, probation: 0s,
       datacenters: [dc2, dc1], min_healthy: 3, namespace: team, partition: part, peer: cluster-2, consistency: stale, cached: true }
     balance: { policy: round_robin }
     timeouts: { connect: 250ms, response_header: 1m30s, idle: 1h, tunnel: 2h }
@@ -148,7 +147,7 @@ health: { max_checks: 9 }
 			TLS:       ConsulTLS{CA: "ca.pem", CAPath: "/cas", Cert: "c.pem", Key: "k.pem", ServerName: "consul", SkipVerify: true},
 			Namespace: "ns", Partition: "pt", MaxWatches: 7,
 			Datacenter: "dc1",
-			Wait:       90 * time.Second, Consistency: "consistent", EmptyHold: 2 * time.Minute, KeepAnswering: time.Hour,
+			Wait:       90 * time.Second, Consistency: "consistent", Probation: 2 * time.Minute,
 			Snapshot: "/var/lib/sluice/snapshot.json", SnapshotMaxAge: time.Hour,
 			Debounce: Debounce{MaxWait: 2 * time.Second},
 		},
@@ -156,7 +155,7 @@ health: { max_checks: 9 }
 			"star": {
 				Consul: &ConsulService{Service: "Star", Poll: 5 * time.Second, Tags: []string{"v1", "2"}, Filter: `Service.Meta.a == "b"`,
 					PassingOnly: true, Datacenters: []string{"dc2", "dc1"}, MinHealthy: 3, Namespace: "team", Partition: "part",
-					Peer: "cluster-2", Consistency: "stale", Cached: true, EmptyHold: new(time.Duration(0)), KeepAnswering: new(90 * time.Minute)},
+					Peer: "cluster-2", Consistency: "stale", Cached: true, Probation: new(time.Duration(0))},
 				Balance:     starBalance,
 				Timeouts:    Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour, Tunnel: 2 * time.Hour},
 				Keepalive:   Keepalive{Idle: time.Minute, Max: 8},

@@ -29,7 +29,7 @@ func (m *Manager) Handed() []Handed {
 		}
 		handed = append(handed, Handed{
 			Service: s.Service, Source: s.Source,
-			Instances: w.latest, Known: w.known, Fresh: s.State == WatchFresh,
+			Instances: w.latest, Known: w.known && w.origin == s.Source, Fresh: s.State == WatchFresh,
 			Endpoint: s.Endpoint, LastSuccess: s.LastSuccess, Restored: s.Restored,
 		})
 	}
@@ -46,6 +46,7 @@ func (m *Manager) Adopt(h Handed) bool {
 	if w == nil || w.known || !h.Known || w.status.Source != h.Source {
 		return false
 	}
+	w.origin = w.status.Source
 	w.setLatest(Normalize(h.Instances))
 	state := WatchStale
 	if h.Fresh {

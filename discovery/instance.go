@@ -68,11 +68,14 @@ type Instance struct {
 
 	Datacenter string
 
-	// Unlisted is since when the registry does not list the instance in service
-	// any more, if it stays in the set all the same: the registry has lost it in a
-	// way that says nothing about the instance. It may be used only as long as it
-	// is known to answer. Zero for an instance that the registry vouches for.
-	Unlisted time.Time
+	// Unchecked says that Status is critical only because no check of the instance
+	// has run since it was registered.
+	Unchecked bool
+
+	// Probation is since when the registry does not list the instance in service any
+	// more, if it stays in the set all the same: see [Guard]. It may be used until it
+	// first fails. Zero for an instance that the registry vouches for.
+	Probation time.Time
 }
 
 // Key identifies an instance. The same id at another address is another
@@ -96,10 +99,10 @@ func (i Instance) HostPort() string {
 	return net.JoinHostPort(i.Address, strconv.Itoa(i.Port))
 }
 
-// Serving reports whether the registry wants traffic sent to i. It does not want
-// any for what it no longer lists.
+// Serving reports whether the registry wants traffic sent to i. It does not vouch
+// for what is on probation.
 func (i Instance) Serving() bool {
-	return i.Weight > 0 && i.Status < StatusCritical && i.Unlisted.IsZero()
+	return i.Weight > 0 && i.Status < StatusCritical && i.Probation.IsZero()
 }
 
 // Equal reports whether i and o agree in every field. A nil slice or map
@@ -108,7 +111,7 @@ func (i Instance) Equal(o Instance) bool {
 	return i.Service == o.Service && i.ID == o.ID && i.Node == o.Node &&
 		i.Address == o.Address && i.Port == o.Port && i.NodeAddress == o.NodeAddress &&
 		i.Weight == o.Weight && i.Status == o.Status && i.Detail == o.Detail &&
-		i.Datacenter == o.Datacenter && i.Unlisted.Equal(o.Unlisted) &&
+		i.Datacenter == o.Datacenter && i.Unchecked == o.Unchecked && i.Probation.Equal(o.Probation) &&
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)
 }
 

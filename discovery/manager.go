@@ -242,11 +242,11 @@ func (m *Manager) schedule(w *Watch) {
 
 // inherit gives w what old knows. It needs mu.
 func (m *Manager) inherit(w, old *Watch) {
-	w.known, w.latest, w.applied = old.known, old.latest, old.applied
+	w.known, w.origin, w.latest, w.applied = old.known, old.origin, old.latest, old.applied
 	w.changed, w.waiting, w.due, w.batched = old.changed, old.waiting, old.due, old.batched
 	w.status.Changes, w.status.LastChange = old.status.Changes, old.status.LastChange
 	w.status.Instances, w.status.LastSuccess = old.status.Instances, old.status.LastSuccess
-	w.status.Held, w.status.Unlisted, w.status.Restored = old.status.Held, old.status.Unlisted, old.status.Restored
+	w.status.Probation, w.status.Restored = old.status.Probation, old.status.Restored
 	if w.known {
 		w.status.State = WatchStale
 	}

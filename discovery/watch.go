@@ -55,8 +55,7 @@ type WatchStatus struct {
 	Queries   uint64 // failed and answered queries
 	Changes   uint64 // sets handed to Sink; at least 1 once the pool knows a first set
 	Instances int    // in the last set that the source reported
-	Held      int    // of them, those that stay for a while although the registry no longer lists them in service
-	Unlisted  int    // of them, those that stay beyond that, as long as they answer; see Instance.Unlisted
+	Probation int    // of them, those on probation; see Instance.Probation
 
 	// Restored is the time at which the last set was known to be true, if it is
 	// the Manager's Fallback; zero if the source has reported it.
@@ -79,6 +78,7 @@ type Watch struct {
 	cancel  context.CancelFunc
 
 	known   bool       // latest is a set, perhaps an empty one
+	origin  string     // the source of latest in words
 	latest  []Instance // as reported, normalised
 	applied []Instance // as Sink last got it; meaningful if status.Changes > 0
 
@@ -103,6 +103,7 @@ func (w *Watch) Emit(set []Instance) {
 		return
 	}
 	w.status.Restored = time.Time{}
+	w.origin = w.status.Source
 	w.setLatest(set)
 }
 
@@ -133,6 +134,7 @@ func (w *Watch) Restore() {
 	w.asked = true
 	set, asOf, ok := m.fallback(w.status.Service, w.status.Source)
 	if ok {
+		w.origin = w.status.Source
 		w.setLatest(Normalize(set))
 		w.setState(WatchStale, time.Now())
 		w.status.Restored = asOf
@@ -144,32 +146,26 @@ func (w *Watch) Restore() {
 	}
 }
 
-// Instances returns the last set that was reported, sorted by key: by this
-// source or, before its first report, by the one that it replaced. It reports
-// false if there is none yet. The caller must not change the set.
+// Instances returns the last set that was reported, sorted by key: by this source
+// or, before its first report, by the one that it replaced if that selected the
+// same, which is if both say the same in words. It reports false if there is none.
+// The caller must not change the set.
 func (w *Watch) Instances() ([]Instance, bool) {
 	w.manager.mu.Lock()
 	defer w.manager.mu.Unlock()
-	return w.latest, w.known
+	if !w.known || w.origin != w.status.Source {
+		return nil, false
+	}
+	return w.latest, true
 }
 
-// Fresh reports whether the last query was answered, be it one of this source or,
-// before its first one, of the process whose set was adopted.
-func (w *Watch) Fresh() bool {
-	w.manager.mu.Lock()
-	defer w.manager.mu.Unlock()
-	return w.status.State == WatchFresh
-}
-
-// Hold reports how many instances of the last set stay in it although the
-// registry no longer lists them in service, for a while or as long as they
-// answer: 0 if there are none any more.
-func (w *Watch) Hold(held, unlisted int) {
+// OnProbation reports how many instances of the last set are on probation.
+func (w *Watch) OnProbation(n int) {
 	m := w.manager
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !w.retired {
-		w.status.Held, w.status.Unlisted = held, unlisted
+		w.status.Probation = n
 	}
 }
 

@@ -60,5 +60,10 @@ routes: [{ path: /moon, service: moon }, { service: star }]
 	if err := agent.Client().Agent().ServiceDeregister("star-1"); err != nil {
 		t.Fatal(err)
 	}
-	r.await("star is gone", func() bool { status, _ := r.get("/"); return status == 503 })
+	r.await("star is on probation", func() bool {
+		for _, p := range r.peers() {
+			return p.Probation != nil
+		}
+		return false
+	})
 }

@@ -42,7 +42,7 @@ func TestServicesAreFoundInTheCatalog(t *testing.T) {
 	tagged(t, consul, "hidden", origin(t, "hidden"))
 	tagged(t, consul, "fixed", origin(t, "found"), "web")
 	text := fmt.Sprintf(`
-consul: { addresses: [%q], empty_hold: 1s }
+consul: { addresses: [%q], probation: 1s }
 catalog: { select: { tag: web } }
 services: { fixed: { peers: [%q] } }
 routes:

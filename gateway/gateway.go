@@ -119,6 +119,7 @@ func New(o Options) (_ *Gateway, err error) {
 		startPatience: startTimeout, warmPatience: warmTimeout, regroupRetry: regroupRetry, turnPatience: turnTimeout, letGoPatience: letGoTimeout,
 	}
 	g.log = g.logs.logger()
+	g.warn(revision)
 	g.cut, g.Cut = context.WithCancel(context.Background())
 	if err := g.readToken(); err != nil {
 		return nil, err

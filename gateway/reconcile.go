@@ -55,8 +55,7 @@ func ServiceOptions(s config.ConsulService, c config.Consul) consul.ServiceOptio
 		Consistency:   consul.Consistency(s.Consistency),
 		Cached:        s.Cached,
 		Wait:          c.Wait,
-		EmptyHold:     orNone(*s.EmptyHold),
-		KeepAnswering: *s.KeepAnswering,
+		Probation:     orNone(*s.Probation),
 	}
 }
 

@@ -81,8 +81,16 @@ func (g *Gateway) refuse(err error) {
 		Uint64("kept", g.history.Current().Number).Msg("configuration refused, the one in use stays")
 }
 
+// warn logs what is accepted in r and has no effect any more.
+func (g *Gateway) warn(r *config.Revision) {
+	if len(r.Warnings) > 0 {
+		g.log.Warn().Str("source", r.Source).Strs("keys", r.Warnings).Msg("the configuration has keys without effect")
+	}
+}
+
 // use puts a revision to use after the first one.
 func (g *Gateway) use(ctx context.Context, r *config.Revision) error {
+	g.warn(r)
 	if reflect.DeepEqual(r.Config, g.history.Current().Config) {
 		g.history.Unchanged(r.Hash)
 		g.registerAs(g.history.Current())

@@ -90,7 +90,7 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 		return 0 // asked in a way that does not count any more
 	}
 	c.count(err == nil)
-	t.take(err == nil, alone(t.peer), active)
+	t.take(err == nil, onProbation(t.peer), active)
 	if err != nil {
 		t.fault = fmt.Sprintf("%s: %v", active.Probe, err)
 	}
@@ -127,6 +127,6 @@ func (c *Checker) conclude(t *target) {
 	}
 }
 
-// alone reports whether only active checks speak for a peer: the registry no
-// longer lists it.
-func alone(p *balancer.Peer) bool { return !p.Instance().Unlisted.IsZero() }
+// onProbation reports whether the registry has lost a peer: its first failure ends
+// its use.
+func onProbation(p *balancer.Peer) bool { return !p.Instance().Probation.IsZero() }

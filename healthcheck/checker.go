@@ -196,7 +196,7 @@ func (c *Checker) sync() {
 		if c.active == nil && p.Has(balancer.ReasonActive) {
 			c.say(balancer.ReasonActive, p, false, "")
 		}
-		if t := c.targets[p]; t != nil && alone(p) && t.stand() {
+		if t := c.targets[p]; t != nil && onProbation(p) && t.stand() {
 			c.conclude(t)
 		}
 		if p.Has(balancer.ReasonEjected) && !c.ejected(p) {

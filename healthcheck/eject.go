@@ -52,13 +52,14 @@ func (c *Checker) failed(p *balancer.Peer, o balancer.Outcome, s balancer.Streak
 	c.eject(p, cause, why)
 }
 
-// eject takes a peer out for a while, if it may.
+// eject takes a peer out for a while, if it may. One on probation always may: it
+// is out for good then.
 func (c *Checker) eject(p *balancer.Peer, cause Cause, why string) {
 	passive := c.passive.Load()
 	if passive == nil || c.stopped || c.ejected(p) || p.State() > balancer.StateWarming {
 		return // too late, or it gets no requests anyway
 	}
-	if !c.room(passive) {
+	if !onProbation(p) && !c.room(passive) {
 		c.stats.Refused++
 		c.full.Store(time.Now().Add(fullFor).UnixNano())
 		return

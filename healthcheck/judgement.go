@@ -8,11 +8,10 @@ type judgement struct {
 	failing bool // the latest check failed
 }
 
-// take takes in the result of a check. If nothing but checks vouches for the
-// peer, one that fails is enough.
-func (j *judgement) take(passed, alone bool, a *Active) {
+// take takes in the result of a check. On probation one that fails is enough.
+func (j *judgement) take(passed, probation bool, a *Active) {
 	threshold := a.UnhealthyThreshold
-	if alone {
+	if probation {
 		threshold = 1
 	}
 	if j.down {
@@ -31,8 +30,8 @@ func (j *judgement) take(passed, alone bool, a *Active) {
 	}
 }
 
-// stand reports whether j changes because from now on nothing but checks vouches
-// for the peer: the latest failed, which was not yet enough.
+// stand reports whether j changes because the peer is on probation from now on:
+// the latest check failed, which was not yet enough.
 func (j *judgement) stand() bool {
 	if j.down || !j.failing {
 		return false

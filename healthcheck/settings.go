@@ -83,7 +83,6 @@ type Latency struct {
 func (c *Checker) Adapt(o balancer.Options, s Settings) balancer.Options {
 	o.OnFailure = c.failed
 	o.MeasureLatencies = s.Passive.Latency != nil
-	o.ActiveChecks = s.Active != nil
 	o.MustPassFirst = s.Active != nil && s.Active.MustPassFirst
 	o.ActiveOverridesConsul = s.Active != nil && s.Active.OverridesConsul
 	return o

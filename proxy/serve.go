@@ -61,6 +61,8 @@ func (x *httpExchange) serve() bool {
 	x.upload.wait()
 	switch {
 	case x.answered:
+	case x.lastRefusal == refusalConnect && len(x.service.Pool.Snapshot().Eligible) == 0:
+		return x.refuse(refusalNoEligible) // it was the last one
 	case x.lastRefusal != nil:
 		return x.refuse(x.lastRefusal)
 	case outcome.Class == balancer.OutcomeClientGone:

@@ -27,7 +27,7 @@ func (w *world) calm() {
 	}
 	limit := settleTime
 	for _, c := range w.consuls {
-		limit = max(limit, consulSettleTime+c.keepAnswering)
+		limit = max(limit, consulSettleTime+max(c.probation, 0))
 	}
 	if w.catalog != nil {
 		limit = max(limit, hungRecovery+w.catalog.hold)
@@ -68,8 +68,8 @@ const (
 	// settleTime is how long after the last fault a scripted registry has
 	// reported what it knows.
 	settleTime = maxReportDelay + maxReportRetry
-	// consulSettleTime is the same for the source of package consul: the end of
-	// a hold, and of the wait between attempts.
+	// consulSettleTime is the same for the source of package consul, beside the time
+	// of a probation: the wait between attempts.
 	consulSettleTime = 50 * time.Second
 	// restTime is how long after everything works every peer is used: the end of
 	// the longest ejection, and checks that pass.

@@ -15,8 +15,6 @@ import (
 )
 
 const (
-	// emptyHold is how long the source keeps instances after a sudden loss.
-	emptyHold = 5 * time.Second
 	// recovery is how long after its last failure a Consul has been asked again,
 	// and what it says is used.
 	recovery = 6 * time.Second
@@ -37,7 +35,7 @@ type consul struct {
 	client     *consulsource.Client
 	random     *rand.Rand
 
-	keepAnswering time.Duration // 0: nothing is kept beyond emptyHold
+	probation time.Duration // negative: there is none
 
 	// w.mu guards the fields below.
 
@@ -73,6 +71,12 @@ var faults = []fault{
 
 func newConsul(w *world) *consul {
 	c := &consul{w: w, fake: discoverytest.New(), random: w.random}
+	switch c.probation = w.upTo(10 * time.Second); w.random.IntN(4) {
+	case 0:
+		c.probation = -1
+	case 1, 2:
+		c.probation += minProbation
+	}
 	c.pipe = discoverytest.ServePipe(c.fake)
 	var err error
 	c.client, err = consulsource.NewClient(consulsource.ClientOptions{Addresses: []string{"http://consul"}, Random: locked(stream(w.seed, streamConsul, len(w.consuls))).Float64, Log: zerolog.Nop()}.WithDial(c.pipe.DialContext))
@@ -88,7 +92,7 @@ func newConsul(w *world) *consul {
 
 func (c *consul) source(service string) discovery.Source {
 	return c.client.Source(consulsource.ServiceOptions{
-		Service: service, Wait: 10 * time.Second, EmptyHold: emptyHold, KeepAnswering: c.keepAnswering,
+		Service: service, Wait: 10 * time.Second, Probation: c.probation,
 	})
 }
 

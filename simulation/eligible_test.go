@@ -33,13 +33,14 @@ func (s *service) checkSnapshot() {
 		if real.Has(balancer.ReasonEjected) && !real.Has(^balancer.ReasonEjected) {
 			onlyEjected = true
 		}
-		if i := real.Instance(); real.Has(balancer.ReasonConsul) == s.wanted(i) {
+		if i := real.Instance(); !i.Probation.IsZero() {
+			s.checkProbation(p)
+		} else if real.Has(balancer.ReasonConsul) == s.wanted(i) {
 			w.violate("%s: consul's reason is %v for %s", p, real.Has(balancer.ReasonConsul), describeInstance(i))
 		}
 		if real.Used() != slices.Contains(snapshot.Eligible, real) {
 			w.violate("%s: used: %v, eligible: %v", p, real.Used(), !real.Used())
 		}
-		s.checkKept(p)
 	}
 	if len(snapshot.Eligible) == 0 && onlyEjected {
 		w.violate("%s: the last peer is ejected", s.name)
@@ -52,10 +53,7 @@ func (s *service) checkSnapshot() {
 
 // wanted reports whether an instance is to be used as far as the registry goes.
 func (s *service) wanted(i discovery.Instance) bool {
-	if !i.Unlisted.IsZero() {
-		return s.settings.Active != nil // which decide alone
-	}
-	return i.Serving() || s.overridden(i)
+	return i.Serving() || s.overridden(i) || !i.Probation.IsZero()
 }
 
 // overridden reports whether active checks make up for what the registry says.
@@ -66,11 +64,7 @@ func (s *service) overridden(i discovery.Instance) bool {
 // usableInPanic reports whether nobody but sluice itself speaks against a peer,
 // and that is not all that is known of it.
 func (s *service) usableInPanic(p *peer) bool {
-	against := ^(balancer.ReasonActive | balancer.ReasonEjected)
-	if !p.real.Instance().Unlisted.IsZero() {
-		against |= balancer.ReasonActive
-	}
-	return !p.real.Has(against) && !p.unproven
+	return !p.real.Has(^(balancer.ReasonActive | balancer.ReasonEjected)) && !p.unproven
 }
 
 // observe takes note of who has yet to pass a first check.

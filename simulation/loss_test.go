@@ -5,20 +5,19 @@ import (
 	"slices"
 	"time"
 
-	"sluice/balancer"
 	"sluice/discovery"
 )
 
 // loss is a service all of whose instances Consul has lost at once, and which goes
-// on with those that answer.
+// on with them until they fail.
 type loss struct {
 	*service
 	lost []discovery.Instance // in service before
 	sick discovery.Instance   // the one of lost that stops to answer
-	kept []discovery.Instance // those of lost that are to be kept in the end
+	kept []discovery.Instance // those of lost that are to be on probation in the end
 }
 
-// loseAll has every Consul whose instances are kept lose them, and sees what
+// loseAll has every Consul lose its instances, if there is time to see what
 // becomes of them. Nothing is wrong before.
 func (w *world) loseAll() {
 	var losses []*loss
@@ -29,8 +28,8 @@ func (w *world) loseAll() {
 				lost = append(lost, i)
 			}
 		}
-		if c := s.registry.consul; c == nil || c.keepAnswering == 0 || len(lost) < 2 {
-			continue // one alone may well leave
+		if c := s.registry.consul; c == nil || c.probation < minProbation || s.registry.catalog != nil || len(lost) < 2 {
+			continue
 		}
 		w.count("all lost")
 		s.registry.clear()
@@ -43,9 +42,8 @@ func (w *world) loseAll() {
 		after time.Duration
 		do    func(*loss)
 	}{
-		{emptyHold - 2*time.Second, (*loss).hold},
 		{3 * time.Second, (*loss).sicken},
-		{10 * time.Second, (*loss).registerOne}, // by then checks have found who is sick
+		{5 * time.Second, (*loss).registerOne},
 		{3 * time.Second, (*loss).registerMore},
 		{4 * time.Second, (*loss).end},
 	} {
@@ -58,38 +56,31 @@ func (w *world) loseAll() {
 	}
 }
 
-// hold is shortly after the loss: nothing has changed.
-func (l *loss) hold() { l.expect(false, l.lost) }
-
-// sicken is when the hold is over: one of them stops to answer. Another source goes
+// sicken is shortly after the loss: one of them stops to answer. Another source goes
 // on with what there is.
 func (l *loss) sicken() {
-	l.expect(true, l.lost)
+	l.expect(l.lost)
 	if l.w.random.IntN(2) == 0 {
 		l.w.manager.Watch(l.name, l.registry.source(l.service))
 	}
 	l.w.mu.Lock()
-	defer l.w.mu.Unlock()
 	l.w.upstreams[l.sick.HostPort()].become(upstreamRefuses)
+	l.w.mu.Unlock()
+	for range 20 {
+		l.w.request(l.service, false)
+	}
 }
 
-// registerOne brings a new instance. Those that answer are used, as far as there
-// are checks.
+// registerOne brings a new instance.
 func (l *loss) registerOne() {
-	l.expect(true, l.lost)
-	for _, real := range l.pool.Snapshot().All {
-		want := l.settings.Active != nil && real.ID != l.sick.Key()
-		if free := !real.Has(^balancer.Reason(0)); l.w.prompt && free != want {
-			l.fail("%s in use: %v, want %v", describePeer(real), free, want)
-		}
-	}
+	l.expect(l.lost)
 	l.register("new", l.registry.address())
 }
 
-// registerMore brings more of them, beside which one of those that are kept goes,
+// registerMore brings more of them, beside which one of those on probation goes,
 // or all.
 func (l *loss) registerMore() {
-	l.expect(true, l.lost)
+	l.expect(l.lost)
 	switch l.w.random.IntN(4) {
 	case 0: // as many as before
 		for n := range len(l.lost) - 1 {
@@ -107,7 +98,7 @@ func (l *loss) registerMore() {
 }
 
 // end is when the pool knows.
-func (l *loss) end() { l.expect(true, l.kept) }
+func (l *loss) end() { l.expect(l.kept) }
 
 // others are all of lost but the sick one, or none if two in service are as many
 // as before.
@@ -122,25 +113,24 @@ func (l *loss) others() []discovery.Instance {
 func (l *loss) register(id, address string) {
 	i := l.sick
 	i.ID, i.Address = id, address
-	i.Service, i.Status, i.Weight, i.Unlisted = l.name, discovery.StatusPassing, 1, time.Time{}
+	i.Service, i.Status, i.Weight, i.Probation = l.name, discovery.StatusPassing, 1, time.Time{}
 	l.registry.add(i)
 }
 
-// expect wants the pool to have kept those of lost, unlisted or not, and that the
-// registry has the others that are in it.
-func (l *loss) expect(unlisted bool, kept []discovery.Instance) {
+// expect wants those of kept to be on probation, and no others.
+func (l *loss) expect(kept []discovery.Instance) {
 	want := make(map[discovery.Key]bool)
 	for _, i := range kept {
 		want[i.Key()] = true
 	}
 	for _, real := range l.pool.Snapshot().All {
-		if got := !real.Instance().Unlisted.IsZero(); got != (want[real.ID] && unlisted) {
-			l.fail("%s is unlisted: %v", describePeer(real), got)
+		if got := !real.Instance().Probation.IsZero(); got != want[real.ID] {
+			l.fail("%s is on probation: %v", describePeer(real), got)
 		}
 		delete(want, real.ID)
 	}
 	for id := range want {
-		l.fail("%s is not kept", id.ID)
+		l.fail("%s is not there", id.ID)
 	}
 }
 

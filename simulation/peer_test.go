@@ -26,6 +26,10 @@ type peer struct {
 	usual      int  // weight when it is well
 	unproven   bool // a first check has yet to pass
 
+	probation time.Time // since when the registry has lost it; zero: it has not
+	refused   bool      // a connection, since then
+	doubtful  bool      // a check has failed, since then or just before
+
 	inflight int
 	ended    [balancer.NumOutcomes]uint64
 }
@@ -71,6 +75,10 @@ func (s *service) note(e balancer.Event) {
 		p.usual = weight
 	}
 	w.logf("%s: %s (%s) %s", p, e.Kind, e.State, e.Detail)
+	p.suspended()
+	if e.Peer.Has(balancer.ReasonActive | balancer.ReasonEjected) {
+		p.doubtful = true
+	}
 	ejection := e.Kind == balancer.EventState && e.State == balancer.StateEjected && p.state <= balancer.StateWarming
 	p.state = e.State
 	p.observe()

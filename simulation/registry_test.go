@@ -58,9 +58,7 @@ func newRegistry(w *world, name string, c *consul) *registry {
 func newPopulatedRegistry(w *world, name string) *registry {
 	var c *consul
 	if w.random.IntN(12) == 0 {
-		if c = newConsul(w); w.random.IntN(2) == 0 {
-			c.keepAnswering = minKeepAnswering + w.upTo(20*time.Second)
-		}
+		c = newConsul(w)
 	}
 	r := newRegistry(w, name, c)
 	r.keeps = c == nil && w.random.IntN(3) == 0

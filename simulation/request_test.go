@@ -149,6 +149,9 @@ func (r *request) end(f *flight, o balancer.Outcome) balancer.Outcome {
 		r.service.retrying--
 	}
 	f.peer.ended[o.Class]++
+	if o.Class == balancer.OutcomeConnectFailure && !f.peer.probation.IsZero() {
+		f.peer.refused = true
+	}
 	switch {
 	case answers(o):
 		r.begun, r.answered = true, true

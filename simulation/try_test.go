@@ -31,9 +31,6 @@ func (s *service) checkTry(r *request, p *peer) {
 		against := ^balancer.Reason(0)
 		if s.pool.Snapshot().Panic {
 			against = balancer.ReasonConsul | balancer.ReasonDrain
-			if !real.Instance().Unlisted.IsZero() {
-				against |= balancer.ReasonActive
-			}
 		}
 		if real.Has(against) && real.Since() != now {
 			w.violate("request %d: on %s, which is %v: %q", r.number, p, real.State(), real.Reasons())

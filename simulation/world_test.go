@@ -66,7 +66,7 @@ var happenings = []string{
 	"request answered", "request failed", "request refused", "client gone", "retry", "hedge", "request waited",
 	"peer drained", "peer cut", "peer returned while draining", "peer ejected", "peer warming", "check failed",
 	"operator drained", "drain stood", "panic", "error of the registry", "fallback", "service replaced",
-	"tier overflows", "next tier tried", "panic in tiers", "subset", "replicas compared", "kept", "kept peer used", "all lost",
+	"tier overflows", "next tier tried", "panic in tiers", "subset", "replicas compared", "on probation", "used on probation", "failed on probation", "all lost",
 	"service found", "lost sight of a service", "service not listed any more",
 }
 
@@ -322,8 +322,8 @@ func describeInstance(i discovery.Instance) string {
 	if len(i.Tags)+len(i.Meta) > 0 {
 		text += fmt.Sprint(i.Tags, i.Meta["zone"])
 	}
-	if !i.Unlisted.IsZero() {
-		text += " (unlisted)"
+	if !i.Probation.IsZero() {
+		text += " (on probation)"
 	}
 	return text
 }

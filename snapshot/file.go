@@ -50,7 +50,8 @@ type instance struct {
 	Status      string            `json:"status"`
 	Detail      string            `json:"detail,omitempty"`
 	Datacenter  string            `json:"datacenter,omitempty"`
-	Unlisted    time.Time         `json:"unlisted,omitzero"`
+	Unchecked   bool              `json:"unchecked,omitempty"`
+	Probation   time.Time         `json:"probation,omitzero"`
 }
 
 // Set is a set of instances as the file has it, for others who write it.
@@ -77,7 +78,7 @@ func encode(set []discovery.Instance) []instance {
 		encoded[n] = instance{
 			Service: i.Service, ID: i.ID, Node: i.Node, Address: i.Address, Port: i.Port, NodeAddress: i.NodeAddress,
 			Tags: i.Tags, Meta: i.Meta, Weight: i.Weight, Status: i.Status.String(), Detail: i.Detail, Datacenter: i.Datacenter,
-			Unlisted: i.Unlisted.UTC().Truncate(time.Millisecond),
+			Unchecked: i.Unchecked, Probation: i.Probation.UTC().Truncate(time.Millisecond),
 		}
 	}
 	return encoded
@@ -94,7 +95,7 @@ func decode(encoded []instance) ([]discovery.Instance, error) {
 		set[n] = discovery.Instance{
 			Service: i.Service, ID: i.ID, Node: i.Node, Address: i.Address, Port: i.Port, NodeAddress: i.NodeAddress,
 			Tags: i.Tags, Meta: i.Meta, Weight: i.Weight, Status: status, Detail: i.Detail, Datacenter: i.Datacenter,
-			Unlisted: i.Unlisted,
+			Unchecked: i.Unchecked, Probation: i.Probation,
 		}
 	}
 	return discovery.Normalize(set), nil

@@ -26,7 +26,7 @@ func set(ids ...string) []discovery.Instance {
 		set = append(set, discovery.Instance{
 			Service: "star", ID: id, Node: "n", Address: "2001:db8::1", Port: 8000 + n, NodeAddress: "10.0.0.1", Weight: 3,
 			Tags: []string{"v1"}, Meta: map[string]string{"zone": "a"}, Datacenter: "dc1",
-			Status: discovery.StatusWarning, Detail: `disk "full"`, Unlisted: time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC),
+			Status: discovery.StatusWarning, Detail: `disk "full"`, Probation: time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC),
 		})
 	}
 	return set

@@ -19,7 +19,7 @@ func TestPeersAreShownLive(t *testing.T) {
 	for _, id := range []string{"live-1", "live-2"} {
 		register(t, api.AgentServiceRegistration{Name: "live", ID: id, Port: startApp(t, id), Tags: []string{"v1", "blue"}, Meta: map[string]string{"zone": "b"}})
 	}
-	g := startSluice(t, options{consul: ", empty_hold: 0s", services: `
+	g := startSluice(t, options{consul: ", probation: 0s", services: `
 services:
   calm: { peers: ["127.0.0.1:9", "127.0.0.1:10 weight=3"] }
   live: { consul: { service: live } }

@@ -22,8 +22,7 @@ function warningsOf(s) {
   if (w?.state === "pending") warnings.push(w.source + ": no answer yet, for " + age(w.since) + error);
   if (w?.state === "stale") warnings.push(w.source + ": stale for " + age(w.since) + ", peers stay as they were" + error);
   if (w?.restored) warnings.push("Peers are those of the snapshot, which was true " + age(w.restored) + " ago.");
-  if (w?.held) warnings.push(count(w.held, "instance") + " held: the registry no longer lists them in service.");
-  if (w?.unlisted) warnings.push(count(w.unlisted, "instance") + " not listed any more, used as long as they answer.");
+  if (w?.probation) warnings.push(count(w.probation, "instance") + " on probation: the registry has lost them, and they are used until they first fail.");
   return warnings;
 }
 

@@ -112,7 +112,7 @@ type listing struct {
 // are the names of services that were listed at another time: they are held as if
 // they had been listed just before.
 func (c *Client) Catalog(s Selection, known ...string) *Catalog {
-	s.Hold = max(cmp.Or(s.Hold, defaultEmptyHold), 0)
+	s.Hold = max(cmp.Or(s.Hold, discovery.DefaultProbation), 0)
 	w := &Catalog{client: c, selection: s, poke: make(chan struct{}, 1), services: make(map[string]*listing)}
 	w.status.Since = time.Now()
 	for _, name := range known {

@@ -39,6 +39,9 @@ func watchCatalog(t *testing.T, s Selection, f func(b *catalogBubble)) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if s.Hold == 0 {
+			s.Hold = 30 * sec
+		}
 		b.watch = client.Catalog(s)
 		ctx, cancel := context.WithCancel(t.Context())
 		var run sync.WaitGroup

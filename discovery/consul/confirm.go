@@ -12,46 +12,63 @@ import (
 	"sluice/discovery"
 )
 
-// settleTime passes, shortly after an error, before a loss is confirmed.
-const settleTime = 250 * time.Millisecond
-
 // fewGone is how many missing instances are asked for by their ids. Each id in a
 // filter costs Consul 2 to 5 µs for each instance of the service, and what it does
 // not list 20 to 40 µs.
 const fewGone = 4
 
-// countsAsItIs reports whether an answer takes away so little, and says so much
-// about itself, that it need not be confirmed. That may take a query for what it
-// lacks.
-func (w *watch) countsAsItIs(ctx context.Context, answer Answer, forgot bool) (bool, error) {
-	switch w.options.Consistency {
-	case ConsistencyStale: // the answer may be older than the one before
-		if forgot {
-			return false, nil
+// confirmed returns answer, or what the leader answers instead: if answer takes
+// something away, or in the mode "consistent", which the streaming backend takes no
+// notice of. Forgot says that the index went backwards.
+func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (Answer, error) {
+	absent, loses := w.guard.Absent(answer.Instances), w.guard.Loses(time.Now(), answer.Instances, forgot)
+	consistent := w.options.Consistency == ConsistencyConsistent
+	switch {
+	case consistent && !answer.Streaming:
+		return answer, w.deselect(ctx, answer, loses)
+	case consistent || loses:
+	case len(absent) == 0:
+		return answer, nil
+	default:
+		if gone, err := w.gone(ctx, absent); gone || err != nil {
+			return answer, err
 		}
-	case ConsistencyConsistent:
-		if answer.Streaming { // which takes no notice of the mode
-			return false, nil
-		}
 	}
-	loss := w.loss(answer)
-	if loss.empties() || w.guard.unsettled(time.Now(), loss) || len(w.guard.doubtful(time.Now(), loss, forgot)) > 0 {
-		return false, nil
+	answer, err := w.askLeader(ctx, &w.options)
+	if err != nil {
+		return answer, err
 	}
-	if !answer.Streaming || len(loss.absent) == 0 {
-		return true, nil
+	if err := w.trust(answer); err != nil {
+		return answer, err
 	}
-	// A streaming answer does not tell whether ACLs filtered it.
-	return w.gone(ctx, loss.absent)
+	w.advance(answer.Index)
+	return answer, w.deselect(ctx, answer, w.guard.Loses(time.Now(), answer.Instances, forgot))
 }
 
-// loss is what answer would take out of service.
-func (w *watch) loss(answer Answer) loss { return w.guard.loss(answer.Instances, answer.unchecked) }
-
-// blind reports whether an empty answer may be one that ACLs emptied: Consul
-// does not tell a client without a token that it filtered its answer.
-func (w *watch) blind(answer Answer) bool {
-	return answer.Listed == 0 && answer.DefaultDeny && answer.anonymous
+// deselect has the guard forget instances that Consul still has, but without the
+// tags that are asked for, or not as the filter wants them, if answer is a loss: an
+// operator moved a tag, say.
+func (w *watch) deselect(ctx context.Context, answer Answer, loses bool) error {
+	if !loses || w.options.Service == "" || len(w.options.Tags) == 0 && w.options.Filter == "" {
+		return nil
+	}
+	o := w.options
+	o.Tags, o.Filter = nil, ""
+	all, err := w.askLeader(ctx, &o)
+	if err != nil {
+		return err
+	}
+	if err := w.trust(all); err != nil {
+		return err
+	}
+	selected := make(map[discovery.Key]bool, len(answer.Instances))
+	for _, i := range answer.Instances {
+		selected[i.Key()] = true
+	}
+	w.guard.Deselect(slices.DeleteFunc(all.Instances, func(i discovery.Instance) bool {
+		return selected[i.Key()] || i.Unchecked // or it lost them with its registration
+	}))
+	return nil
 }
 
 // gone reports whether the leader knows none of the missing instances, as far as
@@ -59,7 +76,7 @@ func (w *watch) blind(answer Answer) bool {
 // them: Consul marks what ACLs filter, before the filter expression or after it.
 func (w *watch) gone(ctx context.Context, missing []discovery.Instance) (bool, error) {
 	filter, ok := idFilter(w.options.Filter, missing)
-	if !ok || w.filtered { // which marks every answer
+	if !ok || w.filtered || w.options.PreparedQuery != "" { // which marks every answer, or takes no filter
 		return false, nil
 	}
 	o := w.options
@@ -73,10 +90,10 @@ func (w *watch) gone(ctx context.Context, missing []discovery.Instance) (bool, e
 	case !answer.KnownLeader || answer.FilteredByACL:
 		return false, nil
 	}
-	there := byProcess(answer.Instances)
 	return !slices.ContainsFunc(missing, func(i discovery.Instance) bool {
-		_, ok := there[processOf(i)]
-		return ok
+		return slices.ContainsFunc(answer.Instances, func(there discovery.Instance) bool {
+			return there.Key() == i.Key()
+		})
 	}), nil
 }
 
@@ -100,15 +117,6 @@ func idFilter(filter string, instances []discovery.Instance) (expression string,
 		expression = "(" + filter + ") and (" + expression + ")"
 	}
 	return expression, true
-}
-
-// confirm asks again for what the leader knows.
-func (w *watch) confirm(ctx context.Context) (Answer, error) {
-	answer, err := w.askLeader(ctx, &w.options)
-	if err != nil {
-		return Answer{}, err
-	}
-	return answer, w.trust(answer)
 }
 
 // askLeader asks, without blocking, for what the leader knows after it made sure

@@ -31,10 +31,9 @@ func TestWhatIsMissingIsAskedForAlone(t *testing.T) {
 		want                        []string
 	}{
 		{"one of three", "", "a b c", "a c", []string{`Service.ID == "b"`}},
-		{"beside a filter", `"v1" in Service.Tags`, "a b c", "c",
-			[]string{`("v1" in Service.Tags) and (Service.ID == "a" or Service.ID == "b")`}},
+		{"beside a filter", `Service.Meta.zone == "1"`, "a b c", "c",
+			[]string{`(Service.Meta.zone == "1") and (Service.ID == "a" or Service.ID == "b")`}},
 		{"many", "", "a b c d e f", "f", []string{""}},
-		{"the last one", "", "a", "", []string{""}},
 		{"a check that fails", "", "a b", "a b:critical", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -85,8 +85,7 @@ type branch struct {
 
 	set      []discovery.Instance
 	serving  int // in set; -1: no set yet
-	held     int
-	unlisted int
+	lost     int // in set, on probation
 	endpoint string
 	index    uint64
 	err      error     // of the last query; nil: it was answered
@@ -107,9 +106,6 @@ func (b *branch) Instances() ([]discovery.Instance, bool) {
 	}
 	return own, ok && len(own) > 0
 }
-
-// Fresh is that of the whole.
-func (b *branch) Fresh() bool { return b.report.Fresh() }
 
 // Restore asks for the saved set, of whichever data centre.
 func (b *branch) Restore() { b.report.Restore() }
@@ -134,11 +130,11 @@ func (b *branch) Emit(set []discovery.Instance) {
 	}
 }
 
-// Hold implements reporter.
-func (b *branch) Hold(held, unlisted int) {
+// OnProbation implements reporter.
+func (b *branch) OnProbation(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.held, b.unlisted = held, unlisted
+	b.lost = n
 }
 
 // Succeeded implements reporter.
@@ -255,7 +251,7 @@ func (c *choice) choose(now time.Time) (wait time.Duration) {
 	b := c.branches[best]
 	c.report.From(b.endpoint)
 	c.report.Emit(b.set)
-	c.report.Hold(b.held, b.unlisted)
+	c.report.OnProbation(b.lost)
 	c.tell(b)
 	return wait
 }

@@ -60,20 +60,17 @@ func TestDatacenterWithMostInstancesIsUsedIfNoneHasEnough(t *testing.T) {
 	})
 }
 
-// What Consul does not list any more keeps no other data centre out.
-func TestUnlistedInstancesAreNotEnoughForADatacenter(t *testing.T) {
-	o := twoDatacenters
-	o.EmptyHold, o.KeepAnswering = 20*sec, 10*time.Minute
-	watchInBubble(t, o, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
+// What is on probation keeps no other data centre out.
+func TestInstancesOnProbationAreNotEnoughForADatacenter(t *testing.T) {
+	watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
 		b.setIn("dc1", "")
-		b.expect(20 * sec)
-		b.expectOne(21*sec, 22*sec, "x y")
+		b.expect(22*sec, "1s: x y")
 		b.setIn("dc2", "x y:critical")
 		b.expect(23*sec, "22s: x y:critical") // better than those that may answer
 		b.setIn("dc2", "x:critical y:critical")
 		b.expect(24*sec, "23s: a? b?")
-		if s := b.status(); s.Unlisted != 2 {
+		if s := b.status(); s.Probation != 2 {
 			t.Errorf("status %+v", s)
 		}
 	})

@@ -40,47 +40,16 @@
 //
 // # What an answer may take out of service
 //
-// Errors, timeouts and answers without a known leader change nothing. Nor does
-// an answer that is filtered by ACLs (X-Consul-Results-Filtered-By-ACLs) and
-// lists nothing, or lacks an instance that an unfiltered answer had.
+// The rules are those of [discovery.Guard]. Doubtful are answers without a known
+// leader, from a cache that has been without the servers for a while, and from a
+// stream while the agent has known no leader for a while; and those that ACLs
+// filtered (X-Consul-Results-Filtered-By-ACLs), if they list nothing or lack an
+// instance that an unfiltered answer had.
 //
 // Consul answers a query with an index from the agent's streaming backend
 // (X-Consul-Query-Backend), which tells neither of leaders nor of ACLs: when a
-// token loses its permissions, such an answer is just empty. So one that lacks an
-// instance, and from any backend one that lacks the last of those in service, is
-// confirmed at once by a query in the mode "consistent", which only a leader that
-// still is one can answer; what that says counts.
-//
-// An instance that deregisters, fails its check or is put into maintenance mode
-// then leaves at once, as long as it leaves another in service. The same is true
-// of the last one in service, unless its loss is sudden. It is sudden when
-//
-//   - the index went backwards: Consul has lost its state. This also counts for
-//     instances that are not the last ones;
-//   - nothing is left in service within 10 s of an error, or by the first answer
-//     of a source that replaced another one;
-//   - nothing is left in service, instances are missing from the answer, and at
-//     least two were in service within the last 10 s: an agent that lost its state
-//     takes all its instances from the catalog, as fast as it can;
-//   - nothing is listed, Consul's default ACL policy is deny and the client has no
-//     token: only clients with a token are told that an answer was filtered.
-//
-// Within 10 s of an error a loss is confirmed after 0.25 s, since it may be the
-// first part of a larger one; and what is critical only because its check has not
-// run yet is lost suddenly in any case: it has been registered again.
-//
-// After a sudden loss that was confirmed, the instances stay in service for
-// EmptyHold (30 s), so that they can register again, and the watch is stale
-// meanwhile. Those that left within the 10 s before come back with them: they
-// are the first part of the same loss, unless another one came into service
-// after them, as in a roll-out. Each is released when Consul lists it in
-// service or in maintenance mode. Critical is not enough: that is how most
-// registrations begin.
-//
-// With KeepAnswering, those that are left then stay in the set for so much
-// longer, marked as unlisted: whoever uses them makes sure that they answer. They
-// go once as many instances are listed in service as before the loss.
-//
-// An instance that is listed as critical is out of service at once, even if it is
-// the last one, except as said above.
+// token loses its permissions, such an answer is just empty. What an answer takes
+// away is confirmed at once by a query in the mode "consistent", which only a leader
+// that still is one can answer. Consul has lost its state when the index of that
+// goes backwards as well.
 package consul

@@ -3,9 +3,7 @@ package consul
 import (
 	"cmp"
 	"fmt"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/hashicorp/consul/api"
@@ -20,7 +18,7 @@ const maxDetail = 200
 func instances(entries []serviceEntry, o *ServiceOptions) ([]discovery.Instance, []Skipped) {
 	set := make([]discovery.Instance, 0, len(entries))
 	var skipped []Skipped
-	drained := make(map[process]string) // by an operator, and why
+	drained := make(map[discovery.Key]string) // by an operator, and why
 	for _, entry := range entries {
 		if entry.Node == nil || entry.Service == nil {
 			skipped = append(skipped, Skipped{Why: "the entry has no node or no service"})
@@ -33,28 +31,19 @@ func instances(entries []serviceEntry, o *ServiceOptions) ([]discovery.Instance,
 			continue
 		}
 		if check := maintenance(entry.Checks, api.ServiceMaintPrefix); check != nil {
-			drained[processOf(i)] = i.Detail
+			drained[i.Key()] = i.Detail
 		}
 		set = append(set, i)
 	}
 	// Whoever puts a process into maintenance mode through one agent means the
 	// process, also where another agent has it registered too.
 	for n := range set {
-		if detail, ok := drained[processOf(set[n])]; ok {
+		if detail, ok := drained[set[n].Key()]; ok {
 			set[n].Status, set[n].Weight, set[n].Detail = discovery.StatusMaintenance, 0, detail
 		}
 	}
 	return discovery.Normalize(set), skipped
 }
-
-// process is what stays the same when an instance is registered through
-// several agents.
-type process struct {
-	id      string
-	address string // "host:port"
-}
-
-func processOf(i discovery.Instance) process { return process{i.ID, i.HostPort()} }
 
 func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 	s := entry.Service
@@ -72,23 +61,8 @@ func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 		Status:      status,
 		Detail:      detail,
 		Datacenter:  entry.Node.Datacenter,
+		Unchecked:   status == discovery.StatusCritical && entry.awaitsChecks(),
 	}
-}
-
-// unchecked returns which of entries are critical only because none of their
-// critical checks has run since it was registered.
-func unchecked(entries []serviceEntry) map[process]bool {
-	var found map[process]bool
-	for _, entry := range entries {
-		if entry.Node == nil || entry.Service == nil || !entry.awaitsChecks() {
-			continue
-		}
-		if found == nil {
-			found = make(map[process]bool)
-		}
-		found[process{entry.Service.ID, net.JoinHostPort(entry.address(), strconv.Itoa(entry.Service.port()))}] = true
-	}
-	return found
 }
 
 // unusable returns why i cannot be sent traffic, or "".
@@ -179,4 +153,15 @@ func OneLine(text string) string {
 		line = strings.ToValidUTF8(line[:maxDetail], "") + "…"
 	}
 	return line
+}
+
+// serving returns how many of set Consul wants to be used.
+func serving(set []discovery.Instance) int {
+	n := 0
+	for _, i := range set {
+		if i.Serving() {
+			n++
+		}
+	}
+	return n
 }

@@ -13,32 +13,38 @@ import (
 
 // What an answer may take out of service.
 
-func TestSuddenEmptyIsConfirmedAndHeld(t *testing.T) {
-	watchInBubble(t, ServiceOptions{EmptyHold: 20 * sec}, having("a b"), func(t *testing.T, b *bubble) {
+func TestALossOfAllIsConfirmedAndPutOnProbation(t *testing.T) {
+	watchInBubble(t, ServiceOptions{Probation: 10 * time.Minute}, having("a b"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
 		n := len(b.Requests())
 		b.set("")
-		b.expect(2 * sec)
+		b.expect(2*sec, "1s: a? b?")
 		if r := b.since(n); len(r) < 2 || !r[0].Consistent || r[0].Index != 0 || r[1].Consistent {
 			t.Errorf("requests %+v, want one consistent first", r)
 		}
-		s := b.status()
-		if s.State != discovery.WatchStale || s.Held != 2 || !strings.Contains(s.LastError, "suddenly lists 0 instances in service: 2 that were are kept until") {
+		if s := b.status(); s.State != discovery.WatchFresh || s.Probation != 2 || s.LastError != "" {
 			t.Errorf("status %+v", s)
 		}
-		if !strings.Contains(b.log.String(), "instances kept after a sudden loss") {
-			t.Errorf("log: %s", b.log.String())
+		set := b.latest()
+		if since := set[0].Probation.Sub(b.begin); since != sec || set[0].Serving() {
+			t.Errorf("on probation since %v, serving %v", since, set[0].Serving())
 		}
 		b.at(10 * sec)
-		b.set("a:critical")
+		b.set("a:unchecked")
 		b.at(11 * sec)
 		b.set("a")
-		b.expectOne(21*sec, 23*sec, "a")
-		if !strings.Contains(b.log.String(), `"instances":1,"message":"kept instances given up`) {
-			t.Errorf("log: %s", b.log.String())
-		}
-		if s := b.status(); s.State != discovery.WatchFresh || s.Held != 0 {
+		b.expect(12*sec, "11s: a b?")
+		b.expectOne(601*sec, 603*sec, "a")
+		if s := b.status(); s.Probation != 0 {
 			t.Errorf("status %+v", s)
+		}
+		for _, line := range []string{
+			`"instances":2,"for":"10m0s","message":"consul has lost instances: they are on probation, used until they first fail"`,
+			`"message":"no instance is on probation any more"`,
+		} {
+			if got := strings.Count(b.log.String(), line); got != 1 {
+				t.Errorf("%d lines with %s, want one:\n%s", got, line, b.log.String())
+			}
 		}
 	})
 }
@@ -53,58 +59,102 @@ func TestInstancesThatAWipedAgentTakesOutOneByOneComeBack(t *testing.T) {
 		b.expect(sec+20*ms, "1.02s: c")
 		b.at(sec + 40*ms)
 		b.set("")
-		b.expect(sec+40*ms, "1.04s: a b c")
+		b.expect(sec+40*ms, "1.04s: a? b? c?")
 	})
 }
 
-func TestInstancesThatMayStillAnswerAreKeptUnlisted(t *testing.T) {
-	o := ServiceOptions{EmptyHold: 20 * sec, KeepAnswering: 10 * time.Minute, Wait: time.Minute}
-	watchInBubble(t, o, having("a b"), func(t *testing.T, b *bubble) {
+// A snapshot of the servers was restored that is older than the registrations: the
+// agents take minutes to bring them back.
+func TestProbationLastsLongerThanConsulsAntiEntropy(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
+		b.expect(10*sec, "0s: a b")
+		b.SetIndex(7)
+		b.set("")
+		b.at(200 * sec)
+		if got := formatSet(b.latest()); got != "a? b?" {
+			t.Errorf("the pool has %q after 200 s", got)
+		}
+		b.set("a b")
+		b.at(205 * sec)
+		if got := formatSet(b.latest()); got != "a b" {
+			t.Errorf("the pool has %q when they are back", got)
+		}
+	})
+}
+
+func TestTheTimeOfProbationStandsWhileConsulIsAway(t *testing.T) {
+	watchInBubble(t, ServiceOptions{Probation: 90 * sec, Wait: 10 * time.Minute}, having("a b"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
 		b.set("")
-		b.expect(20 * sec)
-		b.expectOne(21*sec, 22*sec, "a? b?")
-		s := b.status()
-		if s.State != discovery.WatchStale || s.Held != 0 || s.Unlisted != 2 || s.Instances != 2 ||
-			!strings.Contains(s.LastError, "suddenly lists 0 instances in service: 2 that were are used as long as they answer, at most until ") {
-			t.Errorf("status %+v", s)
-		}
-		set := b.latest()
-		if since := set[0].Unlisted.Sub(b.begin); since != sec || set[0].Serving() {
-			t.Errorf("unlisted after %v, serving %v; want since the loss", since, set[0].Serving())
-		}
-		b.at(2 * time.Minute) // Consul is away: nothing changes
-		b.Break(discoverytest.Fault{Status: 500})
-		b.expect(12 * time.Minute)
+		b.expect(10*sec, "1s: a? b?")
+		b.Break(dead)
+		b.expect(20 * time.Minute)
 		b.Heal()
-		b.set("b")
-		b.expectOne(12*time.Minute, 12*time.Minute+4*sec, "b")
-		if s := b.status(); s.State != discovery.WatchFresh || s.Held+s.Unlisted != 0 {
-			t.Errorf("status %+v", s)
+		b.expect(20*time.Minute + 80*sec)
+		b.expectOne(20*time.Minute+90*sec, 20*time.Minute+95*sec, "")
+	})
+}
+
+// For a moment after an outage what Consul still lists may be what it has not come
+// to yet: the pool would be one that has stopped.
+func TestWhatGoesRightAfterAnOutageIsOnProbation(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
+		b.expect(10*sec, "0s: a b c")
+		b.Break(dead)
+		b.at(15 * sec)
+		b.set("a:unchecked c")
+		b.Heal()
+		b.at(18 * sec)
+		if got := formatSet(b.latest()); got != "a? b? c" {
+			t.Errorf("the pool has %q", got)
 		}
-		for _, line := range []string{
-			`"instances":2,"for":"10m0s","message":"consul did not list kept instances in service again: they are used as long as they pass active checks"`,
-			`"given_up":1,"message":"no instance is used any more that consul does not list"`,
-		} {
-			if got := strings.Count(b.log.String(), line); got != 1 {
-				t.Errorf("%d lines with %s, want one:\n%s", got, line, b.log.String())
-			}
+		b.at(26 * sec)
+		if got := formatSet(b.latest()); got != "a:critical c" {
+			t.Errorf("10 s later the pool has %q", got)
+		}
+		b.set("a b c")
+		b.at(40 * sec)
+		b.set("a c")
+		b.at(41 * sec)
+		if got := formatSet(b.latest()); got != "a c" {
+			t.Errorf("long after the outage the pool has %q", got)
 		}
 	})
 }
 
-func TestUnlistedInstancesGoWhenTheirTimeIsOver(t *testing.T) {
-	o := ServiceOptions{EmptyHold: 20 * sec, KeepAnswering: 90 * sec, Wait: 10 * time.Minute}
-	watchInBubble(t, o, having("a b"), func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a b")
+// Five stop and five start, as in a deploy that replaces all at once.
+func TestACompleteReplacementEndsProbation(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b c")
 		b.set("")
-		b.expectOne(21*sec, 22*sec, "a? b?")
-		b.expect(110 * sec)
-		b.expectOne(111*sec, 112*sec, "")
-		if s := b.status(); s.State != discovery.WatchFresh || s.Unlisted != 0 {
-			t.Errorf("status %+v", s)
-		}
+		b.expect(5*sec, "1s: a? b? c?")
+		b.set("x:unchecked y:unchecked z:unchecked")
+		b.expect(7*sec, "5s: a? b? c? x:critical y:critical z:critical")
+		b.set("x y z")
+		b.expect(7*sec, "7s: x y z")
 	})
+}
+
+// An operator moves the tag to other instances: Consul still has the former ones.
+func TestWhatLosesItsTagIsNotOnProbation(t *testing.T) {
+	tagged := func(b *bubble, words string, tags ...string) {
+		entries := b.entries(words)
+		for _, e := range entries {
+			e.Service.Tags = tags
+		}
+		b.Set("star", entries...)
+	}
+	for _, o := range []ServiceOptions{{Tags: []string{"live"}}, {Filter: `"live" in Service.Tags`}} {
+		watchInBubble(t, o, func(b *bubble) { tagged(b, "a b", "live") }, func(t *testing.T, b *bubble) {
+			b.expect(sec, "0s: a b")
+			tagged(b, "a b")
+			b.expect(2*sec, "1s: ")
+			tagged(b, "a b", "live")
+			b.expect(3*sec, "2s: a b")
+			tagged(b, "")
+			b.expect(4*sec, "3s: a? b?")
+		})
+	}
 }
 
 func TestSuddenEmptyThatIsNotConfirmedIsNoEvent(t *testing.T) {
@@ -129,8 +179,8 @@ func TestUnreachableConfirmationKeepsTheInstances(t *testing.T) {
 	})
 }
 
-func TestLastInstanceLeavesAtOnce(t *testing.T) {
-	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+func TestTheLastInstanceLeavesAtOnceWithoutProbation(t *testing.T) {
+	watchInBubble(t, ServiceOptions{Probation: -1}, having("a"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a")
 		b.set("")
 		b.expect(sec, "1s: ")
@@ -193,33 +243,44 @@ func TestLossOfTheLastInstanceIsConfirmedWithoutStreaming(t *testing.T) {
 		b.at(50 * sec) // the token bucket is full again
 		n := len(b.Requests())
 		b.set("")
-		b.expect(50*sec, "50s: ")
+		b.expect(50*sec, "50s: a?")
 		if r := b.since(n); !slices.ContainsFunc(r, func(r discoverytest.Request) bool { return r.Consistent }) {
 			t.Errorf("requests %+v, want a consistent one", r)
 		}
 	})
 }
 
-func TestOneOfSeveralLeavesWithoutConfirmationWhereAnswersTellOfACLs(t *testing.T) {
-	plain := func(b *bubble) { b.set("a b"); b.DisableStreaming() }
-	watchInBubble(t, ServiceOptions{}, plain, func(t *testing.T, b *bubble) {
-		b.expect(sec, "0s: a b")
-		n := len(b.Requests())
-		b.set("b")
-		b.expect(sec, "1s: b")
-		if r := b.since(n); len(r) != 1 {
-			t.Errorf("requests %+v, want one", r)
-		}
-	})
+func TestEveryRemovalIsConfirmed(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		o        ServiceOptions
+		requests int
+	}{
+		{"by a query for what is missing", ServiceOptions{}, 2},
+		{"by the answer itself", ServiceOptions{Consistency: ConsistencyConsistent}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			plain := func(b *bubble) { b.set("a b"); b.DisableStreaming() }
+			watchInBubble(t, tt.o, plain, func(t *testing.T, b *bubble) {
+				b.expect(sec, "0s: a b")
+				n := len(b.Requests())
+				b.set("b")
+				b.expect(sec, "1s: b")
+				r := slices.DeleteFunc(b.since(n), func(r discoverytest.Request) bool { return r.Index > 0 && !r.Consistent })
+				if len(r) == 0 || !r[0].Consistent {
+					t.Errorf("requests %+v, want a consistent one", b.since(n))
+				}
+			})
+		})
+	}
 }
 
-func TestClientWithoutTokenHoldsWhatADenyingConsulNoLongerLists(t *testing.T) {
+func TestClientWithoutTokenPutsOnProbationWhatADenyingConsulNoLongerLists(t *testing.T) {
 	denying := func(b *bubble) { b.set("a"); b.Break(discoverytest.Fault{Deny: true}) }
 	watchInBubble(t, ServiceOptions{}, denying, func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a")
 		b.set("")
-		b.expect(20 * sec)
-		b.expectOne(31*sec, 35*sec, "")
+		b.expectOne(sec, 2*sec, "a?")
 	})
 }
 
@@ -258,7 +319,7 @@ func TestTokenThatNeverSawEverythingStillFollowsWhatItSees(t *testing.T) {
 	})
 }
 
-func TestReplacedSourceDoesNotEmptyThePool(t *testing.T) {
+func TestASourceInheritsFromOneThatSelectsTheSame(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a")
 		other := discoverytest.New()
@@ -268,8 +329,7 @@ func TestReplacedSourceDoesNotEmptyThePool(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.manager.Watch("star", client.Source(ServiceOptions{Service: "star"}))
-		b.expect(30 * sec)
-		b.expectOne(31*sec, 35*sec, "")
+		b.expect(30*sec, "1s: a?")
 		b.manager.Unwatch("star")
 		synctest.Wait()
 		client.Close()
@@ -277,13 +337,25 @@ func TestReplacedSourceDoesNotEmptyThePool(t *testing.T) {
 	})
 }
 
-func TestAgentThatSweepsItsInstancesOneByOneEmptiesNoPool(t *testing.T) {
+// consul.service was changed to another service: nothing of the old one is kept.
+func TestASourceInheritsNothingFromAnotherSelection(t *testing.T) {
+	watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b")
+		b.Break(discoverytest.Fault{Drop: true})
+		b.manager.Watch("star", b.client.Source(ServiceOptions{Service: "moon"}))
+		b.expect(10 * sec) // until Consul has answered
+		b.Heal()
+		b.expectOne(10*sec, 13*sec, "")
+	})
+}
+
+func TestAnAgentThatSweepsItsInstancesAfterAnOutageEmptiesNoPool(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
 		b.at(10 * sec)
 		b.Break(dead)
 		b.at(15 * sec)
 		before := len(b.Requests())
-		b.set("c") // its process may be gone
+		b.set("c")
 		b.Heal()
 		for len(b.Requests()) == before {
 			time.Sleep(10 * ms)
@@ -291,12 +363,8 @@ func TestAgentThatSweepsItsInstancesOneByOneEmptiesNoPool(t *testing.T) {
 		time.Sleep(100 * ms)
 		b.set("")
 		b.at(30 * sec)
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		for _, set := range b.sets {
-			if !strings.HasSuffix(set, ": a b c") {
-				t.Errorf("Sink got %q", set)
-			}
+		if got := formatSet(b.latest()); got != "a? b? c?" {
+			t.Errorf("the pool has %q", got)
 		}
 	})
 }

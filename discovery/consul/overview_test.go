@@ -44,7 +44,7 @@ func TestOverviewShowsEveryKindOfChange(t *testing.T) {
 		c.edit("service-13", func(e []*api.ServiceEntry) []*api.ServiceEntry { e[0].Checks = nil; return e[1:] })
 		c.expect("all but one go", 15*time.Second, "service-13: b-13")
 		c.edit("service-13", func([]*api.ServiceEntry) []*api.ServiceEntry { return nil })
-		c.expect("the last one goes", 2*time.Second, "service-13: ")
+		c.expect("the last one goes", 2*time.Second, "service-13: b-13?")
 		c.edit("service-13", func([]*api.ServiceEntry) []*api.ServiceEntry {
 			return []*api.ServiceEntry{c.instance(13, "a")}
 		})

@@ -22,13 +22,12 @@ const minTTL = time.Second
 // Run implements discovery.Source.
 func (s *prepared) Run(ctx context.Context, report *discovery.Watch) error {
 	w := s.newWatch(report)
-	w.guard.healthyOnly = true
+	w.guard.PassingOnly = true
 	return w.run(ctx, w.execute)
 }
 
 // execute executes the query once, reports what counts, and waits until it is
-// time to do so again. The rules are those of poll, except that there is no index,
-// and that an answer in another mode confirms only a sudden loss.
+// time to do so again. The rules are those of poll, except that there is no index.
 func (w *watch) execute(ctx context.Context) error {
 	answer, err := w.result(ctx)
 	if err != nil {
@@ -40,16 +39,10 @@ func (w *watch) execute(ctx context.Context) error {
 	if err := w.trust(answer); err != nil {
 		return err
 	}
-	// What is critical is not listed: it cannot be told from what is missing.
-	if loss := w.loss(answer); loss.last && len(loss.missing) > 0 {
-		if answer, err = w.confirm(ctx); err != nil {
-			return fmt.Errorf("confirm the answer: %w", w.named(err))
-		}
-		if lost := w.guard.doubtful(time.Now(), w.loss(answer), w.blind(answer)); len(lost) > 0 {
-			w.hold(lost, answer.Instances)
-		}
+	if answer, err = w.confirmed(ctx, answer, false); err != nil {
+		return fmt.Errorf("confirm the answer: %w", w.named(err))
 	}
-	w.accept(answer)
+	w.accept(answer, false)
 	w.backoff.reset()
 
 	w.every = w.options.Poll

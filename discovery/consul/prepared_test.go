@@ -55,7 +55,7 @@ func TestPreparedQueryIsExecutedAtItsTTL(t *testing.T) {
 	}
 }
 
-func TestPreparedQueryThatSuddenlyFindsNothingKeepsItsInstances(t *testing.T) {
+func TestAPreparedQueryThatFindsNothingPutsItsInstancesOnProbation(t *testing.T) {
 	watchInBubble(t, ServiceOptions{PreparedQuery: "star"}, having("a b"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
 		for n, f := range []discoverytest.Fault{{Status: 500}, {NoLeader: true, Empty: true}, {Body: "{}"}, {Body: "null"}, {Drop: true}, {Filtered: true, Empty: true}} {
@@ -70,8 +70,7 @@ func TestPreparedQueryThatSuddenlyFindsNothingKeepsItsInstances(t *testing.T) {
 		}
 		b.at(10 * time.Minute)
 		b.set("")
-		b.expect(10*time.Minute + 29*sec)
-		b.expectOne(10*time.Minute+30*sec, 10*time.Minute+42*sec, "")
+		b.expectOne(10*time.Minute, 10*time.Minute+12*sec, "a? b?")
 	})
 }
 
@@ -81,20 +80,22 @@ func TestPreparedQueryThatTurnsToOthersBringsTheFirstNotBack(t *testing.T) {
 		b.set("a:critical b:critical x")
 		b.expectOne(sec/2, 2*sec, "x")
 		b.set("")
-		b.expect(20 * sec) // x is kept, and it alone
-		b.expectOne(31*sec, 36*sec, "")
+		b.expectOne(2*sec, 10*sec, "x?") // and it alone
 	})
 }
 
-// However seldom the query is executed otherwise, a hold ends in time.
-func TestHoldOfAPreparedQueryEndsInTime(t *testing.T) {
-	watchInBubble(t, ServiceOptions{PreparedQuery: "star", Poll: 5 * time.Minute}, having("a b"), func(t *testing.T, b *bubble) {
+// However seldom the query is executed otherwise, a probation ends in time.
+func TestProbationOfAPreparedQueryEndsInTime(t *testing.T) {
+	o := ServiceOptions{PreparedQuery: "star", Poll: 5 * time.Minute, Probation: 30 * sec}
+	watchInBubble(t, o, having("a b"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
 		b.set("")
-		b.expect(4 * time.Minute)
-		b.at(6 * time.Minute) // the next execution was 4.5 to 5.5 min after the first
-		held := b.Requests()[1].Time.Sub(b.begin)
-		b.expectOne(held+30*sec, 6*time.Minute+30*sec, "")
+		for b.status().Probation == 0 { // the next execution is 4.5 to 5.5 min after the first
+			time.Sleep(sec)
+		}
+		lost := b.Requests()[1].Time.Sub(b.begin)
+		b.expect(lost+2*sec, lost.String()+": a? b?")
+		b.expectOne(lost+30*sec, lost+32*sec, "")
 	})
 }
 
@@ -135,7 +136,7 @@ func TestRealPreparedQuery(t *testing.T) {
 		DNS:     api.QueryDNSOptions{TTL: "1s"},
 	}, nil)
 	must(t, err)
-	r := watchReal(t, one, ServiceOptions{PreparedQuery: "geo-star", EmptyHold: time.Second})
+	r := watchReal(t, one, ServiceOptions{PreparedQuery: "geo-star", Probation: -1})
 	r.await("a")
 	registerTTL(t, one, "star", "b", 8003, nil)
 	r.await("a b")

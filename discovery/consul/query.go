@@ -35,11 +35,10 @@ type Answer struct {
 	Age           time.Duration // of an answer from the agent's cache: since it was fetched or, if the cache is kept up to date, since that fails
 	Streaming     bool          // X-Consul-Query-Backend: the agent answered from its materialized view
 
-	unchecked map[process]bool // critical only because no check has run yet
-	nodes     []string         // of all entries, sorted
-	ttl       time.Duration    // of a prepared query; 0: it has none
-	agent     *agent           // that was asked
-	anonymous bool             // without a token
+	nodes     []string      // of all entries, sorted
+	ttl       time.Duration // of a prepared query; 0: it has none
+	agent     *agent        // that was asked
+	anonymous bool          // without a token
 }
 
 // Skipped is an entry of an answer that cannot be an instance, and why.
@@ -169,7 +168,6 @@ func (a *agent) health(ctx context.Context, o *ServiceOptions, q api.QueryOption
 	answer.Listed = len(entries)
 	answer.nodes = nodesOf(entries)
 	answer.ttl = ttl
-	answer.unchecked = unchecked(entries)
 	answer.Instances, answer.Skipped = instances(entries, o)
 	return answer, nil
 }

@@ -57,7 +57,7 @@ func watchRealCrowd(t *testing.T, o consultest.Options, connections, services, n
 		if n == 10 { // to Consul it is the same
 			name = strings.ToUpper(name)
 		}
-		m.Watch(crowdService(n), c.client.Source(ServiceOptions{Service: name, Wait: maxWait, EmptyHold: time.Second}))
+		m.Watch(crowdService(n), c.client.Source(ServiceOptions{Service: name, Wait: maxWait, Probation: -1}))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var run sync.WaitGroup

@@ -12,9 +12,7 @@ import (
 const (
 	defaultWait = time.Minute
 	maxWait     = 10 * time.Minute // Consul's limit
-
-	defaultEmptyHold = 30 * time.Second
-	defaultPoll      = 5 * time.Second
+	defaultPoll = 5 * time.Second
 )
 
 // Consistency is how current the answers to a watch must be.
@@ -41,8 +39,7 @@ type ServiceOptions struct {
 	// PreparedQuery is the name or the id of a prepared query whose result are the
 	// instances. It decides on the service, tags, health and data centres itself:
 	// of the fields below it takes notice of Near, Consistency, Cached,
-	// Datacenter, PassingOnly, EmptyHold and KeepAnswering. Prepared queries do
-	// not block: it is executed every TTL that it has itself (its DNS.TTL, at least
+	// Datacenter, PassingOnly and Probation. Prepared queries do not block: it is executed every TTL that it has itself (its DNS.TTL, at least
 	// a second), or else every Poll, give or take a tenth.
 	PreparedQuery string
 	Poll          time.Duration // default 5 s
@@ -75,21 +72,15 @@ type ServiceOptions struct {
 	// up, is noticed after it and a few seconds.
 	Wait time.Duration
 
-	// EmptyHold is how long instances are kept that vanished in a way that does
-	// not look like the truth; see the package comment. Default 30 s; negative:
-	// not at all.
-	EmptyHold time.Duration
-
-	// KeepAnswering is how long, at most, such instances stay in the set beyond
-	// EmptyHold, as discovery.Instance.Unlisted: it is for services whose
-	// instances have active checks. Default 0: not at all.
-	KeepAnswering time.Duration
+	// Probation is how long instances are used, until they first fail, that Consul
+	// has lost; see discovery.Guard. Default discovery.DefaultProbation; negative: not
+	// at all.
+	Probation time.Duration
 }
 
 func (o ServiceOptions) withDefaults() ServiceOptions {
 	o.Wait = waitOf(o.Wait)
-	o.EmptyHold = max(cmp.Or(o.EmptyHold, defaultEmptyHold), 0)
-	o.KeepAnswering = max(o.KeepAnswering, 0)
+	o.Probation = max(cmp.Or(o.Probation, discovery.DefaultProbation), 0)
 	o.Poll = max(cmp.Or(o.Poll, defaultPoll), time.Second)
 	o.MinHealthy = max(o.MinHealthy, 1)
 	if len(o.Datacenters) == 1 {

@@ -127,7 +127,7 @@ func (w *watch) send(ctx context.Context, wait time.Duration) (Answer, error) {
 
 // mayLag reports whether there was trouble so lately that views may lag.
 func (w *watch) mayLag(now time.Time) bool {
-	return now.Sub(w.guard.trouble) <= viewsLag || now.Sub(w.client.agents.trouble()) <= viewsLag
+	return now.Sub(w.trouble) <= viewsLag || now.Sub(w.client.agents.trouble()) <= viewsLag
 }
 
 // afterTrouble shortens the wait of a query that blocks at a server.
@@ -144,14 +144,14 @@ func (o *ServiceOptions) bypassViews() {
 }
 
 // wait returns how long a query may block: up to a tenth less than the option
-// says, so that watches do not renew in step, and not beyond the end of a hold.
+// says, so that watches do not renew in step, and not beyond the end of a probation.
 func (w *watch) wait(now time.Time) time.Duration {
 	return w.untilExpiry(now, w.options.Wait-w.agents.upTo(w.options.Wait/10))
 }
 
-// untilExpiry shortens a wait so that it ends with the first hold.
+// untilExpiry shortens a wait so that it ends with the first probation.
 func (w *watch) untilExpiry(now time.Time, wait time.Duration) time.Duration {
-	if expiry, ok := w.guard.expiry(); ok {
+	if expiry, ok := w.guard.Expiry(); ok {
 		return min(wait, max(expiry.Sub(now), 10*time.Millisecond))
 	}
 	return wait

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -33,14 +32,14 @@ type watch struct {
 	*source
 	report  reporter
 	limiter *rate.Limiter
-	guard   guard
+	guard   discovery.Guard
 	tries
 
-	index    uint64 // for the next query; 0: it does not block
-	last     uint64 // of the last answer
-	unlisted int    // instances that were kept beyond their hold by the last answer that counted
-	filtered bool   // the last answer that counted was filtered by ACLs
-	began    bool   // an answer has counted
+	index    uint64    // for the next query; 0: it does not block
+	last     uint64    // of the last answer
+	filtered bool      // the last answer that counted was filtered by ACLs
+	began    bool      // an answer has counted
+	trouble  time.Time // when a query last failed
 
 	warned map[Skipped]bool // entries that were logged as skipped
 
@@ -54,11 +53,10 @@ type watch struct {
 // are, or to one of several data centres.
 type reporter interface {
 	Instances() ([]discovery.Instance, bool)
-	Fresh() bool
 	Restore()
 	From(endpoint string)
 	Emit(set []discovery.Instance)
-	Hold(held, unlisted int)
+	OnProbation(n int)
 	Succeeded(index uint64)
 	Failed(err error)
 }
@@ -83,7 +81,7 @@ func (s *source) newWatch(report reporter) *watch {
 		source:  s,
 		report:  report,
 		limiter: rate.NewLimiter(s.rate, queryBurst),
-		guard:   guard{emptyHold: s.options.EmptyHold, keepAnswering: s.options.KeepAnswering},
+		guard:   discovery.Guard{Probation: s.options.Probation},
 		tries: tries{
 			agents: s.client.agents,
 			remote: s.options.Datacenter != "" || s.options.Peer != "",
@@ -105,7 +103,8 @@ func (w *watch) run(ctx context.Context, poll func(context.Context) error) error
 			w.succeeded()
 			continue
 		}
-		w.guard.failed(time.Now())
+		w.trouble = time.Now()
+		w.guard.Failed(w.trouble)
 		// After an error the next answer is to come at once, with all there is:
 		// blocking on the index of an agent that has lost its state could last.
 		w.index = 0
@@ -138,27 +137,12 @@ func (w *watch) poll(ctx context.Context) error {
 	}
 	before := w.last
 	forgot := w.advance(answer.Index)
-	counts, err := w.countsAsItIs(ctx, answer, forgot)
+	counts, err := w.confirmed(ctx, answer, forgot)
 	if err != nil {
 		return fmt.Errorf("confirm the answer: %w", err)
 	}
-	if !counts {
-		if w.guard.unsettled(time.Now(), w.loss(answer)) {
-			if err := sleep(ctx, settleTime); err != nil {
-				return err
-			}
-		}
-		if answer, err = w.confirm(ctx); err != nil {
-			return fmt.Errorf("confirm the answer: %w", err)
-		}
-		// A server that lags behind has forgotten nothing.
-		w.advance(answer.Index)
-		forgot = forgot && answer.Index < before || w.blind(answer)
-		if lost := w.guard.doubtful(time.Now(), w.loss(answer), forgot); len(lost) > 0 {
-			w.hold(lost, answer.Instances)
-		}
-	}
-	w.accept(answer)
+	// A server that lags behind has forgotten nothing.
+	w.accept(counts, forgot && counts.Index < before)
 	return nil
 }
 
@@ -172,18 +156,8 @@ func (w *watch) inherit(answer Answer) {
 		w.report.Restore()
 	}
 	if known, ok := w.report.Instances(); ok {
-		w.guard.inherit(known)
-		if !w.report.Fresh() {
-			w.guard.failed(time.Now())
-		}
+		w.guard.Inherit(known)
 	}
-}
-
-// hold keeps instances in service for a while.
-func (w *watch) hold(lost, listed []discovery.Instance) {
-	kept := w.guard.hold(time.Now(), lost, listed)
-	w.client.log.Warn().Str("consul_service", w.options.Service).Int("instances", kept).
-		Stringer("for", w.options.EmptyHold).Msg("instances kept after a sudden loss")
 }
 
 // query asks the agent in use, and notes which one that is.
@@ -222,17 +196,10 @@ func (w *watch) trust(answer Answer) error {
 	if len(answer.Instances) == 0 {
 		return err
 	}
-	if w.began && w.filtered || len(w.guard.known) == 0 {
+	if w.began && w.filtered || len(w.guard.Absent(answer.Instances)) == 0 {
 		return nil
 	}
-	listed := byProcess(answer.Instances)
-	if slices.ContainsFunc(w.guard.known, func(i discovery.Instance) bool {
-		_, ok := listed[processOf(i)]
-		return !ok
-	}) {
-		return err
-	}
-	return nil
+	return err
 }
 
 // advance takes note of an answer's index, and reports whether it is smaller
@@ -257,47 +224,39 @@ func (w *watch) advance(index uint64) (regressed bool) {
 	}
 }
 
-// accept reports an answer that counts.
-func (w *watch) accept(answer Answer) {
+// accept reports an answer that counts. Forgot is as for the guard.
+func (w *watch) accept(answer Answer, forgot bool) {
 	w.warnACLs(answer)
 	w.began = true
 	if !answer.Streaming {
 		w.filtered = answer.FilteredByACL
 	}
 	w.warnSkipped(answer.Skipped)
-	set, kept := w.guard.accept(time.Now(), answer.Instances)
-	w.logKept(kept)
+	before := w.guard.OnProbation()
+	set := w.guard.Accept(time.Now(), answer.Instances, forgot)
+	w.logProbation(before, w.guard.OnProbation())
 	w.report.From(answer.agent.url)
 	w.report.Emit(set)
-	w.report.Hold(kept.held, kept.unlisted)
-	if kept.all() == 0 {
-		w.report.Succeeded(answer.Index)
-		return
-	}
-	expiry, _ := w.guard.expiry()
-	how := "kept until"
-	if kept.held == 0 {
-		how = "used as long as they answer, at most until"
-	}
-	w.report.Failed(fmt.Errorf("consul %s suddenly lists %d instances in service: %d that were are %s %s",
-		answer.agent.url, serving(answer.Instances), kept.all(), how, expiry.Format(time.RFC3339)))
+	w.report.OnProbation(w.guard.OnProbation())
+	w.report.Succeeded(answer.Index)
 }
 
-// logKept logs the end of holds, and the beginning and the end of the time in
-// which instances are used that are not listed.
-func (w *watch) logKept(k keeping) {
+// logProbation logs when instances are put on probation, and when none is any more.
+func (w *watch) logProbation(before, now int) {
 	log := w.client.log.With().Str("consul_service", w.options.Service).Logger()
-	if w.unlisted == 0 && k.unlisted > 0 {
-		log.Warn().Int("instances", k.unlisted).Stringer("for", w.options.KeepAnswering).
-			Msg("consul did not list kept instances in service again: they are used as long as they pass active checks")
-	}
 	switch {
-	case w.unlisted > 0 && k.unlisted == 0:
-		log.Info().Int("given_up", k.expired).Msg("no instance is used any more that consul does not list")
-	case k.expired > 0:
-		log.Warn().Int("instances", k.expired).Msg("kept instances given up: consul did not list them in service again")
+	case now > before:
+		log.Warn().Int("instances", now).Stringer("for", w.options.Probation).
+			Msg("consul has lost instances: they are on probation, used until they first fail")
+	case now == 0 && before > 0:
+		log.Info().Msg("no instance is on probation any more")
 	}
-	w.unlisted = k.unlisted
+}
+
+// blind reports whether an empty answer may be one that ACLs emptied: Consul
+// does not tell a client without a token that it filtered its answer.
+func (w *watch) blind(answer Answer) bool {
+	return answer.Listed == 0 && answer.DefaultDeny && answer.anonymous
 }
 
 // warnACLs logs what ACLs may hide, when that begins.

@@ -70,7 +70,7 @@ func TestStaleAnswerThatIsOlderIsReadAgain(t *testing.T) {
 		lagging := discoverytest.Fault{Body: b.body("a"), Index: "90", Only: func(r discoverytest.Request) bool { return r.Stale }}
 		b.Break(lagging)
 		b.expect(60 * sec)
-		if s := b.status(); s.Held != 0 || s.Errors != 0 {
+		if s := b.status(); s.Probation != 0 || s.Errors != 0 {
 			t.Errorf("status %+v", s)
 		}
 		b.Heal()

@@ -265,15 +265,24 @@ func (c *Consul) leader(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// wantedID is the only filter on instances that the fake knows.
-var wantedID = regexp.MustCompile(`\bService\.ID == "([^"]*)"`)
+// wantedID and wantedTag are the only filters on instances that the fake knows.
+var (
+	wantedID  = regexp.MustCompile(`\bService\.ID == "([^"]*)"`)
+	wantedTag = regexp.MustCompile(`"([^"]*)" in Service\.Tags`)
+)
 
-// wanted returns the entries with an id that filter names, or all if it names none.
-func wanted(entries []*api.ServiceEntry, filter string) []*api.ServiceEntry {
+// wanted returns the entries that have all the tags that are asked for, and an id
+// that filter names, if it names one.
+func wanted(entries []*api.ServiceEntry, tags []string, filter string) []*api.ServiceEntry {
 	ids := wantedID.FindAllStringSubmatch(filter, -1)
+	if tag := wantedTag.FindStringSubmatch(filter); tag != nil {
+		tags = append(slices.Clone(tags), tag[1])
+	}
 	some := []*api.ServiceEntry{}
 	for _, e := range entries {
-		if ids == nil || slices.ContainsFunc(ids, func(id []string) bool { return id[1] == e.Service.ID }) {
+		named := ids == nil || slices.ContainsFunc(ids, func(id []string) bool { return id[1] == e.Service.ID })
+		untagged := slices.ContainsFunc(tags, func(tag string) bool { return !slices.Contains(e.Service.Tags, tag) })
+		if named && !untagged {
 			some = append(some, e)
 		}
 	}

@@ -72,7 +72,8 @@ func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // answer, as Consul gives it from the agent's materialized view to a query with
 // an index, tells nothing of leaders and ACLs.
 func (f *Fault) answer(w http.ResponseWriter, r *http.Request, s service, streaming bool) {
-	entries := wanted(s.entries, r.URL.Query().Get("filter"))
+	query := r.URL.Query()
+	entries := wanted(s.entries, query["tag"], query.Get("filter"))
 	if f.Empty {
 		entries = []*api.ServiceEntry{}
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // lose makes the registry forget instances in service, in a way that says nothing
-// about them: the source goes on to report them, as unlisted.
+// about them: the source goes on to report them, on probation.
 func (r *registry) lose() {
 	serving := inService(r.entries)
 	if len(serving) == 0 {
@@ -28,14 +28,14 @@ func (r *registry) lose() {
 	r.update(func() {
 		for _, i := range serving {
 			r.entries = slices.DeleteFunc(slices.Clone(r.entries), func(e discovery.Instance) bool { return sameProcess(e, i) })
-			i.Unlisted = time.Now()
+			i.Probation = time.Now()
 			r.kept = append(r.kept, i)
 			r.w.logf("%s: lost %s", r.name, describeInstance(i))
 		}
 	})
 }
 
-// settleKept decides about an instance that was lost: it is given up, or the
+// settleKept decides about an instance on probation: it is given up, or the
 // registry lists it again.
 func (r *registry) settleKept() {
 	n := r.w.random.IntN(len(r.kept))
@@ -47,7 +47,7 @@ func (r *registry) settleKept() {
 		})
 		return
 	}
-	i.Unlisted = time.Time{}
+	i.Probation = time.Time{}
 	i.Status = discovery.Status(pick(r.w.random, 0, 0, 2, 3))
 	r.add(i)
 }
@@ -74,50 +74,59 @@ func inService(set []discovery.Instance) []discovery.Instance {
 
 func sameProcess(a, b discovery.Instance) bool { return a.ID == b.ID && a.HostPort() == b.HostPort() }
 
-// checkKept: a peer that the registry has lost is used only if the last that active
-// checks said of it is that it works; and it is in the set only for as long as
-// that is said to last.
-func (s *service) checkKept(p *peer) {
-	i := p.real.Instance()
-	if i.Unlisted.IsZero() {
-		return
-	}
-	w := s.w
-	w.counts["kept"]++
-	if free := !p.real.Has(^balancer.Reason(0)); free {
-		w.counts["kept peer used"]++
-		if p.latest != verdictPassed {
-			w.violate("%s: used, though nobody vouches for it", p)
-		}
-	}
-	if c := s.registry.consul; c != nil {
-		c.checkKept(p, i)
+// suspended takes note of whether the registry has lost a peer. w.mu must be held.
+func (p *peer) suspended() {
+	if since := p.real.Instance().Probation; !since.Equal(p.probation) {
+		p.probation, p.refused, p.doubtful = since, false, p.doubtful && since.IsZero()
 	}
 }
 
-// minKeepAnswering is long enough to see what becomes of peers that are kept.
-const minKeepAnswering = 40 * time.Second
-
-// checkKept: what Consul has lost is unlisted only after emptyHold, and not for
-// longer than keepAnswering while Consul works, nor while Consul lists it in
-// service.
-func (c *consul) checkKept(p *peer, i discovery.Instance) {
-	now := time.Now()
-	if c.keepAnswering == 0 || now.Sub(i.Unlisted) < emptyHold {
-		c.w.violate("%s: unlisted since %v ago", p, now.Sub(i.Unlisted))
+// checkProbation: a peer on probation is used until no connection to it could be
+// made, or a check of it failed, and never again.
+func (s *service) checkProbation(p *peer) {
+	w, real := s.w, p.real
+	out := real.Has(balancer.ReasonConsul)
+	failing := real.Has(balancer.ReasonActive|balancer.ReasonEjected) && !p.unproven
+	w.counts["on probation"]++
+	switch {
+	case !out && (p.refused || failing):
+		w.violate("%s: used on probation, though it failed: %q", p, real.Reasons())
+	case !out:
+		w.counts["used on probation"]++
+	case !p.refused && !failing && !p.doubtful:
+		w.violate("%s: not used on probation, though it did not fail: %q", p, real.Reasons())
+	default:
+		w.counts["failed on probation"]++
 	}
+	if failing {
+		p.doubtful = true
+	}
+	if c := s.registry.consul; c != nil {
+		c.checkProbation(p)
+	}
+}
+
+// minProbation is long enough to see what becomes of peers on probation.
+const minProbation = 40 * time.Second
+
+// checkProbation: what Consul has lost is on probation for no longer than it may
+// while Consul works, nor while Consul lists it in service.
+func (c *consul) checkProbation(p *peer) {
 	works, ok := c.solid()
 	if !ok {
 		return
 	}
-	end := i.Unlisted.Add(emptyHold + c.keepAnswering)
-	if since, ok := p.service.registry.serving[p.real.ID]; ok && since.Before(end) {
+	end := p.probation.Add(c.probation)
+	if works.After(p.probation) {
+		end = works.Add(c.probation) // it stood while Consul failed
+	}
+	if since, ok := p.service.registry.serving[p.real.ID]; ok {
 		end = since
+		if end.Before(works) {
+			end = works
+		}
 	}
-	if end.Before(works) {
-		end = works
-	}
-	if now.Sub(end) > recovery {
-		c.w.violate("%s: still unlisted %v after it should not be", p, now.Sub(end))
+	if late := time.Since(end); late > recovery {
+		c.w.violate("%s: still on probation %v after it should not be", p, late)
 	}
 }

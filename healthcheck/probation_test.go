@@ -8,11 +8,11 @@ import (
 	"sluice/discovery"
 )
 
-// unlisted returns instances that the registry no longer lists.
-func unlisted(n int) []discovery.Instance {
+// lost returns instances that the registry has lost.
+func lost(n int) []discovery.Instance {
 	set := instances(n)
 	for i := range set {
-		set[i].Unlisted = time.Now()
+		set[i].Probation = time.Now()
 	}
 	return set
 }
@@ -28,15 +28,15 @@ func (f *fixture) awaitCheck(probe *script, n int) {
 	}
 }
 
-// Nobody but the check says that the peer works: the first failure counts.
-func TestOneFailureIsEnoughForAnUnlistedPeer(t *testing.T) {
+// Nobody vouches for the peer: the first failure counts, and for good.
+func TestOneFailedCheckEndsProbation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
 		f := judged(t, activeSettings(probe), Options{})
 		defer f.close()
 		f.Apply(instances(2))
 		time.Sleep(30 * time.Second)
-		f.Apply(unlisted(2))
+		f.Apply(lost(2))
 		synctest.Wait()
 		if f.eligible() != 2 {
 			t.Fatalf("%d eligible that have passed their checks, want 2", f.eligible())
@@ -49,13 +49,13 @@ func TestOneFailureIsEnoughForAnUnlistedPeer(t *testing.T) {
 		probe.set(instance(0), false)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if f.eligible() != 2 {
-			t.Errorf("%d eligible after two passes, want 2", f.eligible())
+		if f.eligible() != 1 {
+			t.Errorf("%d eligible after two passes, want 1", f.eligible())
 		}
 	})
 }
 
-func TestAFailureFromBeforeCountsOnceAPeerIsUnlisted(t *testing.T) {
+func TestAFailureFromBeforeCountsOnProbation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
 		f := judged(t, activeSettings(probe), Options{})
@@ -67,33 +67,37 @@ func TestAFailureFromBeforeCountsOnceAPeerIsUnlisted(t *testing.T) {
 		if f.eligible() != 1 {
 			t.Fatal("one failure takes a peer out that is listed")
 		}
-		f.Apply(unlisted(1))
+		f.Apply(lost(1))
 		synctest.Wait()
 		if f.eligible() != 0 {
 			t.Error("the peer is used, though its latest check failed")
 		}
-		if reasons := f.peer(0).Reasons(); reasons[0] != "active: script: status 500" {
+		if reasons := f.peer(0).Reasons(); reasons[1] != "active: script: status 500" {
 			t.Errorf("reasons %q", reasons)
 		}
 	})
 }
 
-func TestAnUnlistedPeerThatIsNewHasToPassFirst(t *testing.T) {
+// At most so many may be ejected, and the last never: but those on probation may.
+func TestPeersOnProbationAreEjectedWithoutALimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		probe := newScript()
-		probe.takes = 500 * time.Millisecond
-		f := judged(t, activeSettings(probe), Options{})
+		f := judged(t, Settings{Passive: Passive{ConsecutiveFailures: 2, Ejection: time.Second, MaxEjection: time.Second, MaxEjected: .5, Interval: time.Second}}, Options{})
 		defer f.close()
-		probe.set(instance(1), true)
-		f.Apply(unlisted(2))
+		f.Apply(instances(2))
+		f.Apply(lost(2))
+		synctest.Wait()
+		for n := range 2 {
+			f.fail(n, 2, reset)
+			synctest.Wait()
+			time.Sleep(fullFor + time.Millisecond)
+		}
+		if f.eligible() != 0 {
+			t.Errorf("%d eligible, want none", f.eligible())
+		}
+		time.Sleep(time.Minute)
 		synctest.Wait()
 		if f.eligible() != 0 {
-			t.Errorf("%d eligible before a check", f.eligible())
-		}
-		time.Sleep(time.Second)
-		synctest.Wait()
-		if f.eligible() != 1 || !f.peer(0).Used() {
-			t.Errorf("%d eligible, want the one that passed", f.eligible())
+			t.Errorf("%d eligible when their ejection is over, want none", f.eligible())
 		}
 	})
 }

@@ -1,0 +1,129 @@
+package balancer
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/discovery"
+)
+
+// since is when the registry lost the instances of these tests.
+var since = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// lose returns set as what the registry has lost.
+func lose(set []discovery.Instance) []discovery.Instance {
+	lost := slices.Clone(set)
+	for n := range lost {
+		lost[n].Probation = since
+	}
+	return lost
+}
+
+// pickPeer picks i's peer.
+func pickPeer(t *testing.T, p *Pool, i discovery.Instance) Token {
+	t.Helper()
+	q := &Query{}
+	for _, peer := range p.Snapshot().All {
+		if peer.ID != i.Key() {
+			q.Tried.Add(peer)
+		}
+	}
+	return mustPick(t, p, q)
+}
+
+func TestAPeerOnProbationIsUsedUntilNoConnectionCanBeMade(t *testing.T) {
+	var got events
+	p := newTestPool(t, Options{Notify: got.notify})
+	set := instances(2)
+	p.Apply(set)
+	got.take()
+	p.Apply(lose(set))
+	expectEligible(t, p, false, 0, 1)
+	peer := peerOf(t, p, set[0])
+	if reasons := peer.Reasons(); peer.State() != StateUp || !slices.Equal(reasons, []string{"consul: lost since 2026-01-02T03:04:05Z, used until it fails"}) {
+		t.Errorf("state %v, reasons %q", peer.State(), reasons)
+	}
+
+	for _, o := range []Outcome{{Class: OutcomeOK, Status: 200}, {Class: OutcomeServerError, Status: 500}, {Class: OutcomeTimeout}, {Class: OutcomeReset}, {Class: OutcomeStale}, {Class: OutcomeClientGone}, {Class: OutcomeLocal}} {
+		pickPeer(t, p, set[0]).Done(o)
+		expectEligible(t, p, false, 0, 1)
+	}
+	pickPeer(t, p, set[0]).Done(Outcome{Class: OutcomeConnectFailure})
+	expectEligible(t, p, false, 1)
+	if reasons := peer.Reasons(); peer.State() != StateUnhealthy || !slices.Equal(reasons, []string{"consul: lost since 2026-01-02T03:04:05Z, and failed since: no connection"}) {
+		t.Errorf("state %v, reasons %q", peer.State(), reasons)
+	}
+	p.Apply(lose(set)) // the same loss
+	expectEligible(t, p, false, 1)
+
+	p.Apply(set)
+	expectEligible(t, p, false, 0, 1)
+	if peer.Reasons() != nil {
+		t.Errorf("reasons %q of a peer that is listed", peer.Reasons())
+	}
+	pickPeer(t, p, set[0]).Done(Outcome{Class: OutcomeConnectFailure})
+	expectEligible(t, p, false, 0, 1) // it is not on probation any more
+	events := slices.DeleteFunc(got.take(), func(line string) bool { return strings.HasPrefix(line, "state") })
+	want := []string{
+		"updated star-0000: up: lost by the registry, on probation", "updated star-0001: up: lost by the registry, on probation",
+		"updated star-0000: up: listed again", "updated star-0001: up: listed again",
+	}
+	if !slices.Equal(events, want) {
+		t.Errorf("events %q, want %q", events, want)
+	}
+}
+
+func TestTheFirstFailedCheckEndsProbation(t *testing.T) {
+	for _, r := range []Reason{ReasonActive, ReasonEjected} {
+		t.Run(r.String(), func(t *testing.T) {
+			p := newTestPool(t, Options{PanicThreshold: 1})
+			set := instances(2)
+			p.Apply(set)
+			p.Apply(lose(set))
+			p.SetReason(set[0].Key(), r, true, "status 500")
+			expectEligible(t, p, false, 1) // nor is it used in panic
+			p.SetReason(set[0].Key(), r, false, "")
+			expectEligible(t, p, false, 1) // one failure is enough
+			if reasons := peerOf(t, p, set[0]).Reasons(); !slices.Equal(reasons, []string{"consul: lost since 2026-01-02T03:04:05Z, and failed since: status 500"}) {
+				t.Errorf("reasons %q", reasons)
+			}
+		})
+	}
+}
+
+func TestAPeerThatWasFailingIsNotUsedOnProbation(t *testing.T) {
+	p := newTestPool(t, Options{PanicThreshold: 1})
+	set := instances(2)
+	p.Apply(set)
+	p.SetReason(set[0].Key(), ReasonActive, true, "status 500")
+	p.Apply(lose(set))
+	expectEligible(t, p, false, 1)
+}
+
+func TestAPeerOnProbationMayHaveToPassFirst(t *testing.T) {
+	p := newTestPool(t, Options{MustPassFirst: true})
+	set := instances(2)
+	p.Apply(lose(set)) // saved before a restart
+	expectEligible(t, p, false)
+	p.SetReason(set[0].Key(), ReasonActive, false, "")
+	p.SetReason(set[1].Key(), ReasonActive, true, "status 500")
+	expectEligible(t, p, false, 0)
+	p.SetReason(set[1].Key(), ReasonActive, false, "")
+	expectEligible(t, p, false, 0)
+}
+
+// A peer that left and is lost later is on probation for the second loss.
+func TestEachProbationCountsForItself(t *testing.T) {
+	p := newTestPool(t, Options{})
+	set := instances(1)
+	p.Apply(set)
+	p.Apply(lose(set))
+	pickPeer(t, p, set[0]).Done(Outcome{Class: OutcomeConnectFailure})
+	expectEligible(t, p, false)
+	again := lose(set)
+	again[0].Probation = since.Add(time.Hour)
+	p.Apply(again)
+	expectEligible(t, p, false, 0)
+}

@@ -1,0 +1,233 @@
+package discovery
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// parseSet makes a set of words such as "a", "b:critical", "c:maintenance",
+// "d:unchecked", "e:moved" and "f:at-a".
+func parseSet(words string) []Instance {
+	var set []Instance
+	for n, word := range strings.Fields(words) {
+		id, status, _ := strings.Cut(word, ":")
+		i := Instance{Service: "star", ID: id, Node: "n", Address: "10.0.0.1", Port: 1000 + int(id[0]), Weight: 1}
+		switch status {
+		case "critical", "unchecked":
+			i.Status, i.Weight, i.Unchecked = StatusCritical, 0, status == "unchecked"
+		case "maintenance":
+			i.Status, i.Weight = StatusMaintenance, 0
+		case "moved":
+			i.Port = 81 + n
+		case "at-a":
+			i.Port = 1000 + 'a'
+		}
+		set = append(set, i)
+	}
+	return set
+}
+
+// formatSet is the inverse of parseSet. What is on probation has a "?".
+func formatSet(set []Instance) string {
+	var words []string
+	for _, i := range set {
+		word := i.ID
+		if i.Status != StatusPassing {
+			word += ":" + i.Status.String()
+		}
+		if !i.Probation.IsZero() {
+			word += "?"
+		}
+		words = append(words, word)
+	}
+	slices.Sort(words)
+	return strings.Join(words, " ")
+}
+
+func TestGuard(t *testing.T) {
+	const s, m = time.Second, time.Minute
+	type step struct {
+		after  time.Duration // since the step before
+		answer string        // "!" at the start: the index went backwards; "error": a query failed
+		want   string        // what is reported
+	}
+	for _, tt := range []struct {
+		name  string
+		steps []step
+	}{
+		{"one of several leaves at once", []step{
+			{0, "a b c", "a b c"}, {s, "a c", "a c"}, {11 * s, "a", "a"},
+		}},
+		{"the last one goes on probation, for its time", []step{
+			{0, "a", "a"}, {s, "", "a?"}, {9 * m, "", "a?"}, {59 * s, "", "a?"}, {s, "", ""}, {s, "", ""},
+		}},
+		{"all listed as critical is the truth", []step{
+			{0, "a b", "a b"}, {s, "a:critical b:critical", "a:critical b:critical"},
+		}},
+		{"maintenance of all is the truth, also after an error", []step{
+			{0, "a b", "a b"}, {s, "error", ""}, {s, "a:maintenance b:maintenance", "a:maintenance b:maintenance"},
+		}},
+		{"a critical one does not stand in for one that is missing", []step{
+			{0, "a b", "a b"}, {s, "b:critical", "a? b:critical"},
+		}},
+		{"what was out of service does not go on probation", []step{
+			{0, "a b:critical", "a b:critical"}, {s, "", "a?"},
+		}},
+		{"those that left one by one come back when the last one leaves", []step{
+			{0, "a b c d", "a b c d"}, {s, "b c d", "b c d"}, {9 * s, "b d", "b d"}, {s, "d", "d"}, {s, "", "b? c? d?"},
+		}},
+		{"what left in a roll-out does not come back", []step{
+			{0, "a b", "a b"}, {s, "a b c:unchecked", "a b c:critical"}, {s, "a b c", "a b c"}, {s, "b c", "b c"},
+			{s, "b c d", "b c d"}, {s, "c d", "c d"}, {s, "", "b? c? d?"}, {s, "x y z", "x y z"},
+		}},
+		{"what returns is nothing new", []step{
+			{0, "a b c", "a b c"}, {s, "c", "c"}, {s, "a c", "a c"}, {s, "", "a? b? c?"},
+		}},
+		{"one that came back critical has not gone missing", []step{
+			{0, "a b", "a b"}, {s, "b", "b"}, {s, "a:critical b", "a:critical b"}, {s, "a:critical", "a:critical b?"},
+		}},
+		{"an agent that is swept while its instances register again", []step{
+			{0, "a b c", "a b c"}, {s, "a:unchecked b c", "a:critical b c"}, {s, "a:unchecked c", "a:critical c"}, {s, "a:unchecked", "a? b? c?"},
+			{s, "a:unchecked b:unchecked", "a? b? c?"}, {s, "a b:unchecked", "a b? c?"}, {s, "a b", "a b c?"}, {s, "a b c", "a b c"},
+		}},
+		{"a registration whose check has failed ends probation", []step{
+			{0, "a b", "a b"}, {s, "", "a? b?"}, {s, "a:unchecked", "a? b?"}, {s, "a:critical", "a:critical b?"}, {s, "a", "a b?"},
+		}},
+		{"maintenance ends probation", []step{
+			{0, "a b", "a b"}, {s, "", "a? b?"}, {s, "a:maintenance", "a:maintenance b?"},
+		}},
+		{"another one in service at the address ends probation", []step{
+			{0, "a b", "a b"}, {s, "", "a? b?"}, {s, "x:unchecked", "a? b? x:critical"}, {s, "x:at-a", "b? x"},
+		}},
+		{"all go when as many are in service as before", []step{
+			{0, "a b c", "a b c"}, {s, "", "a? b? c?"}, {s, "x", "a? b? c? x"}, {s, "x y:critical z", "a? b? c? x y:critical z"}, {s, "x y z", "x y z"},
+			{s, "x", "x"},
+		}},
+		{"each loss counts for itself", []step{
+			{0, "a b c", "a b c"}, {s, "", "a? b? c?"}, {s, "a b c", "a b c"}, {20 * s, "a b", "a b"}, {20 * s, "", "a? b?"}, {31 * s, "x y", "x y"},
+		}},
+		{"an index that went backwards puts all that miss on probation", []step{
+			{0, "a b c", "a b c"}, {s, "! a:unchecked b", "a? b c?"}, {s, "a:unchecked b", "a? b c?"}, {s, "a b", "a b c?"},
+			{9 * m, "a b", "a b c?"}, {m, "a b", "a b"},
+		}},
+		{"a second loss while the first lasts", []step{
+			{0, "a b c", "a b c"}, {s, "! a", "a b? c?"}, {20 * s, "", "a? b? c?"}, {s, "x y", "a? b? c? x y"}, {s, "x y z", "x y z"},
+		}},
+		{"what has been replaced by the first answer after an outage is gone", []step{
+			{0, "a b c", "a b c"}, {s, "! b c d e", "b c d e"}, {s, "! c d", "b? c d e?"}, {s, "c d x y", "c d x y"},
+		}},
+		{"after a failure what is missing is on probation for a moment", []step{
+			{0, "a b c", "a b c"}, {s, "error", ""}, {s, "b c", "a? b c"}, {s, "a:unchecked b c", "a? b c"}, {7 * s, "b c", "a? b c"}, {s, "b c", "b c"},
+		}},
+		{"after a failure the first that are missing are part of a larger loss", []step{
+			{0, "a b c", "a b c"}, {s, "error", ""}, {s, "c", "a? b? c"}, {s, "", "a? b? c?"}, {20 * s, "", "a? b? c?"}, {s, "a b", "a b c?"},
+		}},
+		{"long after a failure one of several leaves at once", []step{
+			{0, "a b c", "a b c"}, {s, "error", ""}, {s, "a b c", "a b c"}, {9 * s, "a b", "a b"},
+		}},
+		{"time stands while the registry is away", []step{
+			{0, "a b", "a b"}, {s, "", "a? b?"}, {5 * m, "", "a? b?"}, {s, "error", ""}, {time.Hour, "error", ""}, {s, "", "a? b?"},
+			{4*m + 59*s, "", "a? b?"}, {s, "", ""},
+		}},
+		{"an instance at another address is another one", []step{
+			{0, "a b", "a b"}, {s, "a:moved", "a"},
+		}},
+		{"five stop and five start: the last that stopped are there until all have started", []step{
+			{0, "a b c d e", "a b c d e"}, {s, "b c d e", "b c d e"}, {s, "c d e", "c d e"}, {s, "d e", "d e"}, {s, "e", "e"}, {s, "", "a? b? c? d? e?"},
+			{5 * s, "v:unchecked", "a? b? c? d? e? v:critical"}, {2 * s, "v", "a? b? c? d? e? v"}, {2 * s, "v w x y z", "v w x y z"},
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := &Guard{Probation: 10 * time.Minute}
+			now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+			for n, step := range tt.steps {
+				now = now.Add(step.after)
+				if step.answer == "error" {
+					g.Failed(now)
+					continue
+				}
+				answer, forgot := strings.CutPrefix(step.answer, "!")
+				got := g.Accept(now, Normalize(parseSet(answer)), forgot)
+				if formatSet(got) != step.want {
+					t.Fatalf("step %d, answer %q: got %q, want %q", n, step.answer, formatSet(got), step.want)
+				}
+				if !slices.IsSortedFunc(got, compareKeys) {
+					t.Fatalf("step %d: %q is not sorted", n, formatSet(got))
+				}
+				if expiry, ok := g.Expiry(); ok != (g.OnProbation() > 0) || ok && !expiry.After(now) {
+					t.Fatalf("step %d: %d on probation, expiry %v, %v", n, g.OnProbation(), expiry, ok)
+				}
+			}
+		})
+	}
+}
+
+func TestGuardWithoutProbation(t *testing.T) {
+	g := &Guard{}
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	g.Accept(now, parseSet("a b"), false)
+	if got := g.Accept(now, parseSet("a"), true); formatSet(got) != "a" {
+		t.Errorf("got %q", formatSet(got))
+	}
+	if got := g.Accept(now, nil, false); formatSet(got) != "" {
+		t.Errorf("got %q", formatSet(got))
+	}
+}
+
+// What takes something away has to be confirmed.
+func TestGuardTellsWhatAnAnswerTakesAway(t *testing.T) {
+	g := &Guard{Probation: time.Minute}
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	g.Accept(at, parseSet("a b c:critical"), false)
+	for _, tt := range []struct {
+		answer, absent string
+		loses          bool
+	}{
+		{"a b c", "", false},
+		{"a b", "c:critical", false},
+		{"a:critical b:critical c:critical", "", false},
+		{"b", "a c:critical", false},
+		{"b:unchecked", "a c:critical", true},
+		{"a:unchecked b:unchecked c", "", false},
+		{"a:unchecked b:critical c:critical", "", true},
+		{"", "a b c:critical", true},
+	} {
+		set := parseSet(tt.answer)
+		if absent := formatSet(g.Absent(set)); absent != tt.absent || g.Loses(at, set, false) != tt.loses {
+			t.Errorf("%q: absent %q, loses %v; want %q, %v", tt.answer, absent, g.Loses(at, set, false), tt.absent, tt.loses)
+		}
+	}
+	if !g.Loses(at, parseSet("a:unchecked b c"), true) || g.Loses(at, parseSet("a b"), true) {
+		t.Error("a registry that lost its state loses what was in service, and nothing else")
+	}
+}
+
+// An operator moved a tag: the instances are there, and not meant any more.
+func TestGuardForgetsWhatIsDeselected(t *testing.T) {
+	g := &Guard{Probation: time.Minute}
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	g.Accept(now, parseSet("a b c"), false)
+	g.Accept(now.Add(time.Second), parseSet("b c"), false)
+	g.Deselect(parseSet("a b"))
+	if got := g.Accept(now.Add(2*time.Second), nil, false); formatSet(got) != "c?" {
+		t.Errorf("got %q, want what is lost", formatSet(got))
+	}
+}
+
+// Another source goes on with what the one before it kept.
+func TestGuardInheritsWhatIsOnProbation(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	known := parseSet("a b c")
+	known[0].Probation = now.Add(-time.Hour)
+	g := &Guard{Probation: time.Minute}
+	g.Inherit(known)
+	got := g.Accept(now, parseSet("b"), false)
+	if formatSet(got) != "a? b" || !got[0].Probation.Equal(now.Add(-time.Hour)) {
+		t.Errorf("got %q since %v", formatSet(got), got[0].Probation)
+	}
+	if got := g.Accept(now.Add(time.Minute), parseSet("b"), false); formatSet(got) != "b" {
+		t.Errorf("got %q when its time is over", formatSet(got))
+	}
+}

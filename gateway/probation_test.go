@@ -1,0 +1,108 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/admin"
+	"sluice/discovery/discoverytest"
+)
+
+// Consul has lost an application's registrations: its instances are used until
+// they first fail, and the failure costs no request as long as there is another.
+func TestInstancesThatConsulHasLostAreUsedUntilTheyFail(t *testing.T) {
+	consul := discoverytest.Start(t)
+	app := func(name string) *httptest.Server {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name) }))
+		t.Cleanup(s.Close)
+		return s
+	}
+	a, b := app("a"), app("b")
+	address := func(s *httptest.Server) string { return s.Listener.Addr().String() }
+	entry := func(id string, s *httptest.Server) *api.ServiceEntry {
+		return discoverytest.Instance("star", id, port(t, address(s)))
+	}
+	consul.Set("star", entry("star-a", a), entry("star-b", b))
+	r := start(t, fmt.Sprintf(`
+consul: { addresses: [%q] }
+services: { star: { consul: {}, balance: { policy: round_robin } } }
+routes: [{ service: star }]
+`, consul.URL()))
+	served := func(want string) {
+		t.Helper()
+		got := make(map[string]bool)
+		for range 10 {
+			status, body := r.get("/")
+			if status != 200 || !strings.Contains(want, body) {
+				t.Fatalf("got %d %q, want one of %q", status, body, want)
+			}
+			got[body] = true
+		}
+		if len(got) != len(want) {
+			t.Errorf("served by %v, want all of %q", got, want)
+		}
+	}
+	probation := func(s *httptest.Server) bool { return r.peers()[address(s)].Probation != nil }
+	watch := func() admin.Watch {
+		var services []admin.Service
+		r.api("/api/services", &services)
+		return *services[0].Watch
+	}
+	r.await("both are there", func() bool { return r.peers()[address(a)].Used && r.peers()[address(b)].Used })
+	served("ab")
+
+	consul.Set("star")
+	r.await("they are on probation", func() bool { return probation(a) && probation(b) && watch().Probation == 2 })
+	served("ab")
+	p := r.peers()[address(a)]
+	if p.State != "up" || len(p.Reasons) != 1 || !strings.HasPrefix(p.Reasons[0], "consul: lost since ") || !strings.HasSuffix(p.Reasons[0], ", used until it fails") {
+		t.Errorf("peer %+v", p)
+	}
+	if want := `sluice_discovery_probation_instances{service="star"} 2`; !strings.Contains(r.metrics(), want) {
+		t.Errorf("metrics lack %s", want)
+	}
+	b.Close()
+	served("a")
+	if p := r.peers()[address(b)]; p.Used || p.State != "unhealthy" {
+		t.Errorf("peer %+v that refuses connections", p)
+	}
+	a.Close()
+	for range 3 {
+		if status, body := r.get("/"); status != 503 || !strings.Contains(body, "every instance of the service is unhealthy") {
+			t.Errorf("got %d %q without a peer that answers, want 503", status, body)
+		}
+	}
+
+	c := app("c")
+	consul.Set("star", entry("star-c", c))
+	r.await("the new one is used", func() bool { return r.peers()[address(c)].Used })
+	served("c")
+	d := app("d")
+	consul.Set("star", entry("star-c", c), entry("star-d", d))
+	r.await("those that are lost are gone", func() bool { return len(r.peers()) == 2 && watch().Probation == 0 })
+	served("cd")
+}
+
+// Keys of an earlier version are accepted, and said to have no effect.
+func TestKeysWithoutEffectAreLogged(t *testing.T) {
+	consul := discoverytest.Start(t)
+	text := fmt.Sprintf(`
+consul: { addresses: [%q], empty_hold: 1m }
+services: { star: { consul: { keep_answering: 1h } } }
+routes: [{ service: star }]
+`, consul.URL())
+	r := start(t, text)
+	want := `"keys":["` + r.file + `:6: consul.empty_hold: has no effect any more: see consul.probation",` +
+		`"` + r.file + `:7: services.star.consul.keep_answering: has no effect any more: see consul.probation"]`
+	if !strings.Contains(r.log.String(), want) {
+		t.Errorf("the log lacks %s:\n%s", want, r.log.String())
+	}
+	r.write(text + "\n# again\n")
+	r.Reload()
+	r.await("it is said again", func() bool { return strings.Count(r.log.String(), want) == 2 })
+}
