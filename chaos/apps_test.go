@@ -147,8 +147,15 @@ func (a *apps) stopOldest() {
 // drainOldest has an app deregistered, which goes on serving whoever still comes.
 func (a *apps) drainOldest() {
 	drained := a.leave()
-	a.t.Cleanup(drained.server.Close)
+	end := time.AfterFunc(drainTime, drained.server.Close)
+	a.t.Cleanup(func() {
+		end.Stop()
+		drained.server.Close()
+	})
 }
+
+// drainTime is how long an app goes on to answer after it has left the registry.
+const drainTime = 300 * time.Millisecond
 
 // leave takes the oldest app out of the registry.
 func (a *apps) leave() *app {

@@ -98,8 +98,9 @@ func (s *sluice) do(request *http.Request) string {
 }
 
 // pool returns the addresses of the peers, sorted, and the state of those that
-// are not up. Those that drain have left.
-func (s *sluice) pool() []string {
+// are not up. Those that drain have left; and unless it is to be complete, so have
+// those that Consul has lost and that failed since.
+func (s *sluice) pool(complete bool) []string {
 	response, err := s.client.Get("http://" + s.Address("admin").String() + "/api/peers")
 	if err != nil {
 		return nil
@@ -115,6 +116,10 @@ func (s *sluice) pool() []string {
 		case "up":
 			pool = append(pool, p.Address)
 		case "draining":
+		case "unhealthy":
+			if p.Probation == nil || complete {
+				pool = append(pool, p.Address+" "+p.State)
+			}
 		default:
 			pool = append(pool, p.Address+" "+p.State)
 		}

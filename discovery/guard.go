@@ -29,9 +29,9 @@ const settleTime = 10 * time.Second
 //     over. While the registry is away its time stands still. What goes missing
 //     within 10 s after a failure is on probation, too, until these are over.
 //
-// What the registry lists counts at once, with one exception: an instance that is
-// [Instance.Unchecked] has been registered anew, so it is missing like one that is
-// not listed.
+// What the registry lists counts at once, with one exception: of an instance that is
+// [Instance.Unchecked] the registry does not know whether it works, so where an
+// answer is a loss it is missing like one that is not listed.
 //
 // A Guard knows no clock and is not safe for concurrent use.
 type Guard struct {

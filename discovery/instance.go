@@ -68,8 +68,8 @@ type Instance struct {
 
 	Datacenter string
 
-	// Unchecked says that Status is critical only because no check of the instance
-	// has run since it was registered.
+	// Unchecked says that Status is critical though no check has found the instance so:
+	// none has run since it was registered, or nobody hears of the agent that runs them.
 	Unchecked bool
 
 	// Probation is since when the registry does not list the instance in service any

@@ -27,15 +27,19 @@ func (e serviceEntry) address() string {
 	return strings.Trim(cmp.Or(e.Service.Address, e.Node.Address), "[]")
 }
 
-// awaitsChecks reports whether checks are critical, and all of those have no
-// output: a check has one as soon as it has run.
-func (e serviceEntry) awaitsChecks() bool {
+// serfHealth is the check with which the servers say whether they hear of a node's
+// agent.
+const serfHealth = "serfHealth"
+
+// unchecked reports whether checks are critical, and none of those has looked at the
+// instance: a check has an output as soon as it has run.
+func (e serviceEntry) unchecked() bool {
 	critical := false
 	for _, c := range e.Checks {
 		if c == nil || checkStatus(c.Status) != discovery.StatusCritical {
 			continue
 		}
-		if critical = true; c.Output != "" {
+		if critical = true; c.Output != "" && c.CheckID != serfHealth {
 			return false
 		}
 	}

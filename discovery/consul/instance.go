@@ -61,7 +61,7 @@ func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 		Status:      status,
 		Detail:      detail,
 		Datacenter:  entry.Node.Datacenter,
-		Unchecked:   status == discovery.StatusCritical && entry.awaitsChecks(),
+		Unchecked:   status == discovery.StatusCritical && entry.unchecked(),
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
 	"sluice/discovery"
 	"sluice/discovery/discoverytest"
 )
@@ -119,6 +121,32 @@ func TestWhatGoesRightAfterAnOutageIsOnProbation(t *testing.T) {
 		if got := formatSet(b.latest()); got != "a c" {
 			t.Errorf("long after the outage the pool has %q", got)
 		}
+	})
+}
+
+// An agent that the cluster does not hear of says nothing about its instances.
+func TestAnAgentThatHasFailedLeavesNoServiceWithoutInstances(t *testing.T) {
+	failed := func(b *bubble, words string, nodes ...string) {
+		entries := b.entries(words)
+		for n, e := range entries {
+			discoverytest.OnNode(e, nodes[n], "10.0.0.1")
+			e.Service.Address = "10.0.0.1"
+			if nodes[n] == "dead" {
+				e.Checks = append(e.Checks, &api.HealthCheck{CheckID: "serfHealth", Name: "Serf Health Status", Status: api.HealthCritical, Output: "Agent not live or unreachable"})
+			}
+		}
+		b.Set("star", entries...)
+	}
+	watchInBubble(t, ServiceOptions{}, func(b *bubble) { failed(b, "a b", "n-1", "n-2") }, func(t *testing.T, b *bubble) {
+		b.expect(10*sec, "0s: a b")
+		failed(b, "a b", "dead", "n-2")
+		b.expect(11*sec, "10s: a:critical b")
+		failed(b, "a b", "dead", "dead")
+		b.expect(12*sec, "11s: a? b?")
+		failed(b, "a b", "n-1", "dead")
+		b.expect(13*sec, "12s: a b?")
+		failed(b, "a b", "n-1", "n-2")
+		b.expect(14*sec, "13s: a b")
 	})
 }
 
