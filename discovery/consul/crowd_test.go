@@ -195,7 +195,7 @@ func (c *crowd) overview() *overview {
 
 func (c *crowd) goes(want way) {
 	c.t.Helper()
-	if _, got := c.overview().choose(); got != want {
+	if _, got, _ := c.overview().choose(); got != want {
 		c.t.Errorf("the overview goes way %d, want %d", got, want)
 	}
 }

@@ -93,15 +93,17 @@ func (a *busyAgent) peak() int {
 }
 
 // atBusyAgent watches so many services in a synctest bubble, each with an
-// instance on one of 60 nodes.
-func atBusyAgent(t *testing.T, services int, f func(t *testing.T, agent *busyAgent, m *discovery.Manager)) {
+// instance on one of so many nodes, or with none if there are no nodes.
+func atBusyAgent(t *testing.T, services, nodes int, f func(t *testing.T, agent *busyAgent, m *discovery.Manager)) {
 	synctest.Test(t, func(t *testing.T) {
 		agent := &busyAgent{Consul: discoverytest.New(), still: make(chan struct{})}
 		close(agent.still)
 		all := make(map[string][]*api.ServiceEntry)
 		for n := range services {
-			e := discoverytest.Instance(crowdService(n), "a", 1000+n)
-			all[crowdService(n)] = []*api.ServiceEntry{discoverytest.OnNode(e, fmt.Sprint("node-", n%60), fmt.Sprint("10.0.0.", n%60))}
+			if nodes > 0 {
+				e := discoverytest.Instance(crowdService(n), "a", 1000+n)
+				all[crowdService(n)] = []*api.ServiceEntry{discoverytest.OnNode(e, fmt.Sprint("node-", n%nodes), fmt.Sprint("10.0.0.", n%nodes))}
+			}
 		}
 		agent.SetAll(all)
 		pipe := discoverytest.ServePipe(agent)
@@ -140,7 +142,7 @@ func TestOutagesInARowLeaveConnectionsToOthers(t *testing.T) {
 		{"by nodes, it has no leader", 3 * manyServices, discoverytest.Fault{Leaderless: true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			atBusyAgent(t, tt.services, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
+			atBusyAgent(t, tt.services, 60, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
 				for outage := range 4 {
 					goOn := agent.stop(tt.fault)
 					time.Sleep(5 * time.Second)
@@ -161,7 +163,7 @@ func TestOutagesInARowLeaveConnectionsToOthers(t *testing.T) {
 }
 
 func TestFewQueriesGoToAnAgentThatDoesNotAnswer(t *testing.T) {
-	atBusyAgent(t, manyServices, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
+	atBusyAgent(t, manyServices, 60, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
 		agent.Break(discoverytest.Fault{Hang: true})
 		time.Sleep(5 * time.Second)
 		before := len(agent.Requests())
@@ -181,7 +183,7 @@ func TestFewQueriesGoToAnAgentThatDoesNotAnswer(t *testing.T) {
 
 // An agent that is slow because it has much to do is not asked more for it.
 func TestManyQueriesThatTakeLongAreNotRepeated(t *testing.T) {
-	atBusyAgent(t, manyServices, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
+	atBusyAgent(t, manyServices, 60, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
 		agent.Break(discoverytest.Fault{Status: http.StatusInternalServerError})
 		time.Sleep(sec)
 		goOn := agent.stop(discoverytest.Fault{})

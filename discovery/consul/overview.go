@@ -165,7 +165,7 @@ func (v *overview) run(ctx context.Context) {
 	}()
 	for {
 		resized := v.client.gate.sized()
-		if names, way := v.choose(); names != nil {
+		if names, way, known := v.choose(); known {
 			if s != nil && s.way != way {
 				s.close()
 				s = nil

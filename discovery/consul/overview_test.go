@@ -108,7 +108,7 @@ func TestOverviewCostsFewQueries(t *testing.T) {
 		// is none in it. By nodes the rest is the node and the service. By names it is
 		// the names, the list, the service, and then a sweep of all services.
 		want := 2
-		if _, way := c.overview().choose(); way == byNames {
+		if _, way, _ := c.overview().choose(); way == byNames {
 			want = 4
 			if swept := got["without news"] + 1; swept != crowdServices {
 				t.Errorf("a sweep asked for %d services, want %d", swept, crowdServices)
@@ -331,5 +331,25 @@ func TestInstanceWithoutChecksThatGoesIsFound(t *testing.T) {
 		c.expect("comes", 3*time.Second, "service-07: a-7 b-7 c-7")
 		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return e[:2] })
 		c.expect("goes", 3*time.Second, "service-07: a-7 b-7")
+	})
+}
+
+// Nothing is registered yet, or the token may see no node.
+func TestOverviewOfAnEmptyCatalog(t *testing.T) {
+	atBusyAgent(t, 2*manyServices, 0, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
+		time.Sleep(time.Minute)
+		before := len(agent.Requests())
+		time.Sleep(time.Minute)
+		if got := len(agent.Requests()) - before; got > manyServices {
+			t.Errorf("%d queries in a minute in which nothing changes", got)
+		}
+		agent.Set(crowdService(7), discoverytest.Instance(crowdService(7), "a", 1000))
+		time.Sleep(soon)
+		synctest.Wait()
+		for _, s := range m.Statuses() {
+			if s.Service == crowdService(7) && s.Instances != 1 {
+				t.Errorf("the first instance is not seen: %+v", s)
+			}
+		}
 	})
 }

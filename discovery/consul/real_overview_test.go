@@ -223,7 +223,7 @@ func TestRealOverview(t *testing.T) {
 			c := watchRealCrowd(t, consultest.Options{}, tt.connections, tt.services, tt.nodes)
 			v := c.client.overviews.all[scope{}]
 			c.goesThroughLife()
-			if _, way := v.choose(); way != tt.way {
+			if _, way, _ := v.choose(); way != tt.way {
 				t.Errorf("the overview goes way %d, want %d", way, tt.way)
 			}
 			if s := c.client.Stats(); s.Peak > tt.connections || s.Refused > 0 {

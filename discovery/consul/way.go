@@ -17,20 +17,17 @@ const (
 // beside an overview.
 const overviewReserve = 16
 
-// choose returns the names of all nodes, nil if they are not known yet, and the
-// way that suits. By nodes takes at most half of the connections: Consul goes on
-// with a query when its client is gone, so after an outage each of these counts
-// twice.
-func (v *overview) choose() ([]string, way) {
+// choose returns the names of all nodes, and the way that suits. Known is false
+// until there is an answer. By nodes takes at most half of the connections: Consul
+// goes on with a query when its client is gone, so after an outage each of these
+// counts twice.
+func (v *overview) choose() (names []string, w way, known bool) {
 	limit, _ := v.client.gate.size()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.addresses == nil {
-		return nil, byNodes
-	}
-	names := slices.Sorted(maps.Keys(v.addresses))
+	names = slices.Sorted(maps.Keys(v.addresses))
 	if len(names) > limit/2 {
-		return names, byNames
+		return names, byNames, true
 	}
-	return names, byNodes
+	return names, byNodes, v.addresses != nil
 }
