@@ -241,7 +241,7 @@ func (x *httpExchange) relayLength(u *upstreamConn, first []byte) (clean bool, e
 	if err := x.toClient(x.out); err != nil || left == 0 {
 		return !surplus && err == nil, err
 	}
-	if left >= spliceMinBytes && x.upload.complete() {
+	if left >= spliceMinBytes && (!x.streaming || x.upload.complete()) {
 		client := x.client.side(x.client.server.options.Timeouts.Write)
 		ok, sourceFailed, err := x.splicer.splice(client, x.peerSide(u), &x.clientWriter.pace, left, &x.bytesOut, nil)
 		if err != nil && !sourceFailed {

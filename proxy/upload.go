@@ -28,9 +28,9 @@ type upload struct {
 	behind  []byte      // what came in one read with the end of the body; to be read after done
 
 	mu sync.Mutex
-	// mu guards the field below, and that the peer's time runs from when the body
-	// has ended.
+	// mu guards the fields below, and that the peer's time runs once over is set.
 	responding bool // the body of the response is being read
+	over       bool // the peer waits for the client no longer
 }
 
 func (l *upload) reset(x *httpExchange) {
@@ -40,10 +40,10 @@ func (l *upload) reset(x *httpExchange) {
 // complete reports whether the whole body has been sent. It is called when the
 // response is complete: see endsSoon.
 func (l *upload) complete() bool {
-	if l.started && !l.ended.Load() && l.read.Load() {
+	if !l.ended.Load() && l.read.Load() {
 		endsSoon(l.done)
 	}
-	return !l.started || l.ended.Load()
+	return l.ended.Load()
 }
 
 // failed reports whether the body could not be read from the client.
@@ -61,6 +61,7 @@ func (l *upload) start(u *upstreamConn, head, response []byte) (n int, sent bool
 		}
 		if n > 0 {
 			l.x.client.linger = true // its body is not read
+			u.arm(u.transport.sweeper, l.x.service.Timeouts.ResponseHeader)
 			return n, true, nil
 		}
 		return 0, written > 0, err
@@ -112,10 +113,10 @@ func (l *upload) run() {
 	}
 	switch {
 	case err == nil:
-		l.end()
+		l.end(true)
 	case err == errPeerWrite:
 		// The peer closed: whatever it had to say is read by the other goroutine.
-		l.up.arm(l.up.transport.sweeper, x.service.Timeouts.ResponseHeader)
+		l.end(false)
 	case err == errPeerStalled:
 		l.up.interrupt()
 	default:
@@ -126,26 +127,28 @@ func (l *upload) run() {
 	}
 }
 
-// end notes that the whole body was sent. The peer's time begins.
-func (l *upload) end() {
+// end notes that the peer waits for the client no longer, and whether it has got
+// the whole body. Its time begins.
+func (l *upload) end(sent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.over = true
 	timeout := l.x.service.Timeouts.ResponseHeader
 	if l.responding {
 		timeout = l.x.service.Timeouts.Idle
 	}
 	l.up.arm(l.up.transport.sweeper, timeout)
 	l.endedAt = time.Now()
-	l.ended.Store(true)
+	l.ended.Store(sent)
 }
 
 // answering is called when the body of the response is read, and reports whether
-// all of the request's was sent. If not, the end of that starts the peer's time.
+// the peer's time runs. If not, it begins with the end of the request's body.
 func (l *upload) answering() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.responding = true
-	return l.ended.Load()
+	return !l.started || l.over
 }
 
 // waitsForClient reports whether the client has yet to send what the peer waits
