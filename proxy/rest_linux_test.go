@@ -68,6 +68,7 @@ func TestRestingConnections(t *testing.T) {
 
 // One that never sends anything rests, too, and may still do so.
 func TestSilentConnectionsRest(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, origin.address())
 	conn := p.dial()
@@ -80,6 +81,7 @@ func TestSilentConnectionsRest(t *testing.T) {
 
 // It ends when its time is over.
 func TestRestingConnectionsTimeOut(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{Timeouts: Timeouts{Idle: 2 * time.Second}}, origin.address())
 	for _, conn := range p.rested(3) {
@@ -91,6 +93,7 @@ func TestRestingConnectionsTimeOut(t *testing.T) {
 
 // At a stop it serves one more request, or ends.
 func TestShutdownOfRestingConnections(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	for _, grace := range []time.Duration{0, time.Hour} {
 		p := newUnmanagedProxy(t, Options{}, origin.address())
@@ -124,6 +127,7 @@ func TestShutdownOfRestingConnections(t *testing.T) {
 // Requests that come at the very moment at which a connection begins to rest,
 // or the server stops, are served.
 func TestRequestsMeetRest(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	origin := startOrigin(t, answering(okResponse))

@@ -50,6 +50,7 @@ const shortBody = "Content-Length: 1\r\n\r\nx"
 // A connection that is lost just when it is used again was closed before: that
 // is no fault of the peer. But one that loses them again and again breaks them.
 func TestPeerThatBreaksUsedConnections(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, breaking(func(*originConn) {}))
 	p := startProxy(t, Options{}, origin.address())
 	peer := p.pool.Snapshot().All[0]
@@ -114,6 +115,7 @@ func TestExcusedConnections(t *testing.T) {
 
 // The time that a client takes for a body that is kept is not the peer's.
 func TestLatencyBeginsBehindKeptBody(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, origin.address())
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1, BodyBytes: 64 << 10}})
