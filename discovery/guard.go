@@ -199,11 +199,14 @@ func (g *Guard) lose(now time.Time, missing []Instance, listed map[Key]Instance,
 	if len(g.probation) == 0 {
 		g.before = 0
 	}
-	before := countServing(g.known) + len(g.probation)
+	before := countServing(g.known)
 	if !brief {
 		for key, p := range g.probation {
-			p.brief = false
-			g.probation[key] = p
+			if p.brief {
+				p.brief = false
+				g.probation[key] = p
+				before++
+			}
 		}
 		for _, d := range g.departed {
 			if i, ok := listed[d.instance.Key()]; !ok || i.Unchecked {

@@ -112,6 +112,9 @@ func TestGuard(t *testing.T) {
 			{0, "a b c", "a b c"}, {s, "! a:unchecked b", "a? b c?"}, {s, "a:unchecked b", "a? b c?"}, {s, "a b", "a b c?"},
 			{9 * m, "a b", "a b c?"}, {m, "a b", "a b"},
 		}},
+		{"what is gone from an earlier loss is not waited for", []step{
+			{0, "a b c", "a b c"}, {s, "", "a? b? c?"}, {s, "x", "a? b? c? x"}, {s, "", "a? b? c? x?"}, {s, "u v", "a? b? c? u v x?"}, {s, "u v w", "u v w"},
+		}},
 		{"a second loss while the first lasts", []step{
 			{0, "a b c", "a b c"}, {s, "! a", "a b? c?"}, {20 * s, "", "a? b? c?"}, {s, "x y", "a? b? c? x y"}, {s, "x y z", "x y z"},
 		}},
