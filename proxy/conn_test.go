@@ -137,6 +137,7 @@ func TestPipelinedBehindChunks(t *testing.T) {
 // A tunnel whose client has closed its sending side goes on the other way,
 // however long the peer takes.
 func TestHalfClosedTunnelGoesOn(t *testing.T) {
+	t.Parallel()
 	late := make(chan struct{})
 	origin := startOrigin(t, func(c *originConn) bool {
 		if _, ok := c.request(); !ok {

@@ -138,6 +138,7 @@ func TestNoHedgeForPost(t *testing.T) {
 // An exchange that is kept for a client that is gone goes on also where a second
 // peer was asked.
 func TestHedgeForGoneClient(t *testing.T) {
+	t.Parallel()
 	answer := make(chan struct{})
 	serve := func(c *originConn) bool {
 		if _, ok := c.request(); !ok {

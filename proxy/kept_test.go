@@ -18,6 +18,7 @@ import (
 // A peer may answer before it has got all of a body that is kept, and read no
 // more of it: its answer counts, however the connection ends.
 func TestEarlyAnswerToKeptBody(t *testing.T) {
+	t.Parallel()
 	const length = 8 << 20
 	byGo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(401)

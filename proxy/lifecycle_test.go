@@ -43,6 +43,7 @@ func TestSlowClients(t *testing.T) {
 
 // A head that trickles in is not saved by each byte being in time.
 func TestTricklingHead(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: 150 * time.Millisecond}})
 	conn := p.dial()
 	for {
@@ -315,6 +316,7 @@ func TestClientThatGoesAwayWaiting(t *testing.T) {
 
 // A client that waits for long, and is there, gets its response.
 func TestClientThatWaits(t *testing.T) {
+	t.Parallel()
 	answer := make(chan struct{})
 	origin := startOrigin(t, func(c *originConn) bool {
 		if _, ok := c.request(); !ok {

@@ -151,6 +151,7 @@ func TestLastAnswerOfDrainingServer(t *testing.T) {
 // A client cannot keep a connection by sending on, nor by doing nothing, and
 // many of them cannot keep many.
 func TestLingeringIsBounded(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{})
 	refused := func() net.Conn {
 		conn := p.dial()

@@ -93,6 +93,7 @@ func TestUpgradeToOtherThanAskedFor(t *testing.T) {
 }
 
 func TestTunnelIdleTimeout(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, echoing)
 	p := startProxy(t, Options{}, origin.address())
 	timeouts := defaultTimeouts()
