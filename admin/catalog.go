@@ -21,9 +21,9 @@ type Catalog struct {
 
 // FoundService is a service that was found.
 type FoundService struct {
-	Service string   `json:"service"` // Consul's name for it
-	Tags    []string `json:"tags"`    // of all its instances together
-	Held    bool     `json:"held"`    // it is not listed any more
+	Service   string   `json:"service"`   // Consul's name for it
+	Tags      []string `json:"tags"`      // of all its instances together
+	Probation bool     `json:"probation"` // it is not listed any more
 }
 
 // catalog answers /api/catalog.
@@ -47,7 +47,7 @@ func describeCatalog(s consul.CatalogStatus) Catalog {
 		Services:    []FoundService{},
 	}
 	for _, service := range s.Services {
-		c.Services = append(c.Services, FoundService{service.Name, list(service.Tags), slices.Contains(s.Held, service.Name)})
+		c.Services = append(c.Services, FoundService{service.Name, list(service.Tags), slices.Contains(s.Probation, service.Name)})
 	}
 	return c
 }

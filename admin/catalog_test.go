@@ -15,7 +15,7 @@ func TestCatalog(t *testing.T) {
 	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	status := consul.CatalogStatus{
 		State: discovery.WatchStale, Since: since, Index: 7, LastSuccess: since, LastError: "refused",
-		Services: []consul.CatalogService{{Name: "moon"}, {Name: "star", Tags: []string{"v1"}}}, Held: []string{"moon"},
+		Services: []consul.CatalogService{{Name: "moon"}, {Name: "star", Tags: []string{"v1"}}}, Probation: []string{"moon"},
 	}
 	found := false
 	h := New(Options{History: new(config.History), Catalog: func() (consul.CatalogStatus, bool) { return status, found }})
@@ -28,7 +28,7 @@ func TestCatalog(t *testing.T) {
 	}
 	found = true
 	want := `{ "state": "stale", "since": "2026-01-02T03:04:05Z", "index": 7, "last_success": "2026-01-02T03:04:05Z", "last_change": null, ` +
-		`"last_error": "refused", "services": [ { "service": "moon", "tags": [], "held": true }, { "service": "star", "tags": [ "v1" ], "held": false } ] }`
+		`"last_error": "refused", "services": [ { "service": "moon", "tags": [], "probation": true }, { "service": "star", "tags": [ "v1" ], "probation": false } ] }`
 	if code, body := ask(); code != http.StatusOK || body != want {
 		t.Errorf("got %d\n%s\nwant\n%s", code, body, want)
 	}

@@ -41,7 +41,7 @@ func selectionOf(c *config.Config) *consul.Selection {
 	s := c.Catalog.Select.Selection()
 	s.Datacenter = c.Consul.Datacenter
 	s.Wait = c.Consul.Wait
-	s.Hold = orNone(c.Consul.Probation)
+	s.Probation = orNone(c.Consul.Probation)
 	return &s
 }
 

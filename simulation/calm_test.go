@@ -30,7 +30,7 @@ func (w *world) calm() {
 		limit = max(limit, consulSettleTime+max(c.probation, 0))
 	}
 	if w.catalog != nil {
-		limit = max(limit, hungRecovery+w.catalog.hold)
+		limit = max(limit, hungRecovery+w.catalog.probation)
 	}
 	w.mu.Lock()
 	limit += w.maxWait

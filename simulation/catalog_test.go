@@ -15,11 +15,11 @@ import (
 // catalog finds services in a Consul, as package gateway does: a service that is
 // found is put to use, and one that is not any more is taken out of use.
 type catalog struct {
-	w        *world
-	consul   *consul
-	selector selector
-	hold     time.Duration
-	stop     func() // ends watch and waits for that
+	w         *world
+	consul    *consul
+	selector  selector
+	probation time.Duration
+	stop      func() // ends watch and waits for that
 
 	// w.mu guards the fields below.
 
@@ -66,13 +66,13 @@ func newCatalog(w *world) *catalog {
 			r.register()
 		}
 	}
-	c.follow(c.drawSelector(), c.drawHold())
+	c.follow(c.drawSelector(), c.drawProbation())
 	return c
 }
 
 func (c *catalog) drawSelector() selector { return pick(c.w.random, possibleSelectors...) }
 
-func (c *catalog) drawHold() time.Duration {
+func (c *catalog) drawProbation() time.Duration {
 	if c.w.random.IntN(4) == 0 {
 		return -1
 	}
@@ -81,17 +81,17 @@ func (c *catalog) drawHold() time.Duration {
 
 // follow finds by another selection from now on. What was found before stays until
 // Consul answers.
-func (c *catalog) follow(s selector, hold time.Duration) {
+func (c *catalog) follow(s selector, probation time.Duration) {
 	c.stop()
 	c.w.mu.Lock()
-	c.selector, c.hold = s, hold
-	c.selector.Hold = hold
+	c.selector, c.probation = s, probation
+	c.selector.Probation = probation
 	c.w.logf("catalog: looks for %+v", c.selector.Selection)
 	for _, r := range c.consul.registries {
 		wanted := c.wanted[r]
 		wanted.listed, wanted.since, wanted.seen = c.selects(r), time.Now(), time.Time{}
 		if slices.Contains(c.found, r.name) && c.selector.name(r.name) {
-			wanted.seen = time.Now() // it is held as if it had been listed
+			wanted.seen = time.Now() // it is kept as if it had been listed
 		}
 	}
 	watch := c.consul.client.Catalog(c.selector.Selection, c.found...)
@@ -166,8 +166,8 @@ func (c *catalog) checkFound(r *registry) {
 	}
 }
 
-// checkGone: a service is given up only if it was not listed for the whole hold,
-// as far as one can see, and never while Consul fails or hides services.
+// checkGone: a service is given up only if it was not listed for the whole of its
+// probation, as far as one can see, and never while Consul fails or hides services.
 func (c *catalog) checkGone(r *registry) {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
@@ -179,13 +179,13 @@ func (c *catalog) checkGone(r *registry) {
 	if f.what != "" && !f.lies && w.listed && w.since.Before(c.consul.since) && c.consul.since.Sub(w.seen) < look {
 		c.w.violate("%s: given up, though it was seen before Consul %s", r.name, f.what)
 	}
-	if now.Sub(w.seen) < c.hold-look && !c.consul.liedSince(now.Add(-c.hold)) {
-		c.w.violate("%s: given up %v after it was listed, want %v", r.name, now.Sub(w.seen), c.hold)
+	if now.Sub(w.seen) < c.probation-look && !c.consul.liedSince(now.Add(-c.probation)) {
+		c.w.violate("%s: given up %v after it was listed, want %v", r.name, now.Sub(w.seen), c.probation)
 	}
 }
 
 // check: while Consul works, what is listed is in use, and what is not is not after
-// the hold. w.mu must be held.
+// its probation. w.mu must be held.
 func (c *catalog) check() {
 	since, solid := c.consul.solid()
 	for _, r := range c.consul.registries {
@@ -202,18 +202,18 @@ func (c *catalog) check() {
 		switch {
 		case w.listed && lasting && !used:
 			c.w.violate("%s: not found, though it is listed for %v", r.name, time.Since(from))
-		case !w.listed && solid && time.Since(from) > max(c.hold, 0)+look && used:
+		case !w.listed && solid && time.Since(from) > max(c.probation, 0)+look && used:
 			c.w.violate("%s: in use, though it is not listed for %v", r.name, time.Since(from))
 		}
 	}
 }
 
 // loseSight has a service leave the catalog just before Consul fails for longer than
-// the hold, and perhaps come back meanwhile. Nothing is wrong before.
+// its probation, and perhaps come back meanwhile. Nothing is wrong before.
 func (c *catalog) loseSight() {
-	const hold = 5 * time.Second
+	const probation = 5 * time.Second
 	w, random := c.w, c.w.random
-	c.follow(possibleSelectors[0], hold)
+	c.follow(possibleSelectors[0], probation)
 	r := c.consul.registries[random.IntN(len(c.consul.registries))]
 	r.register()
 	w.pass(2 * look)
@@ -226,16 +226,16 @@ func (c *catalog) loseSight() {
 	w.mu.Lock()
 	c.consul.become(f)
 	w.mu.Unlock()
-	w.pass(2 * hold)
+	w.pass(2 * probation)
 	c.expect(r, true, "while Consul %s", f.what)
 	back := random.IntN(2) == 0
 	if back {
 		r.register()
 	}
 	c.consul.heal()
-	w.pass(hold - look)
+	w.pass(probation - look)
 	c.expect(r, true, "as soon as Consul works")
-	w.pass(hungRecovery + hold)
+	w.pass(hungRecovery + probation)
 	c.expect(r, back, "in the end")
 	w.count("lost sight of a service")
 }

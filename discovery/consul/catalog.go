@@ -32,10 +32,10 @@ type Selection struct {
 	// Default 1 min.
 	Wait time.Duration
 
-	// Hold is how long a service is kept that is not listed any more. Its own
-	// watch decides about its instances meanwhile. Default 30 s; negative: not at
-	// all.
-	Hold time.Duration
+	// Probation is how long a service is kept that is not listed any more. Its own
+	// watch decides about its instances meanwhile. Default
+	// discovery.DefaultProbation; negative: not at all.
+	Probation time.Duration
 }
 
 // InstanceFilter returns the filter, in Consul's language, that accepts the
@@ -82,15 +82,15 @@ type CatalogStatus struct {
 	LastChange  time.Time // of the services; zero: never
 	LastError   string    // of the last query; empty if it was answered
 	Index       uint64
-	Services    []CatalogService // selected, those that are held included
-	Held        []string         // names of those that are not listed any more
+	Services    []CatalogService // selected, those on probation included
+	Probation   []string         // names of those that are not listed any more
 }
 
 // Catalog watches which services there are, with one blocking query on
 // /v1/catalog/services. It is safe for concurrent use.
 //
-// What it does not see any more is not gone at once: see Selection.Hold. The
-// time runs only while Consul answers, and ACLs hide nothing.
+// What it does not see any more is not gone at once: see Selection.Probation.
+// The time runs only while Consul answers, and ACLs hide nothing.
 type Catalog struct {
 	client    *Client
 	selection Selection
@@ -109,10 +109,10 @@ type listing struct {
 }
 
 // Catalog returns a watch of the selected services. Run does its work. Known
-// are the names of services that were listed at another time: they are held as if
+// are the names of services that were listed at another time: they are kept as if
 // they had been listed just before.
 func (c *Client) Catalog(s Selection, known ...string) *Catalog {
-	s.Hold = max(cmp.Or(s.Hold, discovery.DefaultProbation), 0)
+	s.Probation = max(cmp.Or(s.Probation, discovery.DefaultProbation), 0)
 	w := &Catalog{client: c, selection: s, poke: make(chan struct{}, 1), services: make(map[string]*listing)}
 	w.status.Since = time.Now()
 	for _, name := range known {
@@ -245,22 +245,22 @@ func (w *Catalog) note(err error) {
 	}
 }
 
-// present returns the services that are listed or held, after it gave up those
-// whose time is over. Known says that there has been an answer, next when the
-// next one is to be given up; 0: nothing is held.
+// present returns the services that are listed or on probation, after it gave
+// up those whose time is over. Known says that there has been an answer, next when
+// the next one is to be given up; 0: none is on probation.
 func (w *Catalog) present(now time.Time) (services []CatalogService, known bool, next time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	services = make([]CatalogService, 0, len(w.services))
-	var held []string
+	var probation []string
 	for name, l := range w.services {
 		if !l.missing.IsZero() {
-			left := w.selection.Hold - now.Sub(l.missing)
+			left := w.selection.Probation - now.Sub(l.missing)
 			if left <= 0 && w.status.State == discovery.WatchFresh && !w.hidden {
 				delete(w.services, name)
 				continue
 			}
-			held = append(held, name)
+			probation = append(probation, name)
 			if left = max(left, time.Second); next == 0 || left < next {
 				next = left
 			}
@@ -268,11 +268,11 @@ func (w *Catalog) present(now time.Time) (services []CatalogService, known bool,
 		services = append(services, CatalogService{Name: name, Tags: l.tags})
 	}
 	slices.SortFunc(services, func(a, b CatalogService) int { return cmp.Compare(a.Name, b.Name) })
-	slices.Sort(held)
+	slices.Sort(probation)
 	if !slices.EqualFunc(services, w.status.Services, CatalogService.equal) {
 		w.status.LastChange = now
 	}
-	w.status.Services, w.status.Held = services, held
+	w.status.Services, w.status.Probation = services, probation
 	return services, !w.status.LastSuccess.IsZero(), next
 }
 

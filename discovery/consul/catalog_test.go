@@ -39,8 +39,8 @@ func watchCatalog(t *testing.T, s Selection, f func(b *catalogBubble)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s.Hold == 0 {
-			s.Hold = 30 * sec
+		if s.Probation == 0 {
+			s.Probation = 30 * sec
 		}
 		b.watch = client.Catalog(s)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -137,8 +137,8 @@ func TestCatalogServicesComeAtOnceAndGoLater(t *testing.T) {
 
 		b.forget("moon")
 		b.expect(30 * sec)
-		if held := b.watch.Status().Held; !slices.Equal(held, []string{"moon"}) {
-			b.t.Errorf("held %q", held)
+		if probation := b.watch.Status().Probation; !slices.Equal(probation, []string{"moon"}) {
+			b.t.Errorf("on probation: %q", probation)
 		}
 		b.expect(40*sec, "34s: star")
 
@@ -275,7 +275,7 @@ func TestRealCatalog(t *testing.T) {
 		}
 	}
 	t.Cleanup(client.Close)
-	follow(Selection{Tag: "web", Meta: map[string]string{"public": `say "yes"`}, Hold: -1})
+	follow(Selection{Tag: "web", Meta: map[string]string{"public": `say "yes"`}, Probation: -1})
 	await("")
 	public := func(r *api.AgentServiceRegistration) {
 		r.Tags, r.Meta = []string{"web"}, map[string]string{"public": `say "yes"`}
