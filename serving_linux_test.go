@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sluice/consultest"
 )
 
 // serving is the program as a release is, in processes that replace each other.
@@ -136,11 +138,7 @@ func awaitPID(t *testing.T, file string, old int) (pid int) {
 // awaitThat waits until condition holds.
 func awaitThat(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !condition(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
+	consultest.Await(t, what, condition)
 }
 
 // load is requests without a pause between them, until stop.
@@ -151,6 +149,9 @@ type load struct {
 	ended  sync.WaitGroup
 }
 
+// lostRequest is how long a client waits: it takes milliseconds.
+const lostRequest = 10 * time.Second
+
 // startLoad has clients send requests one after the other, each second client on
 // a new connection each time. Request makes the one of that number, and says what
 // its answer is to be; another answer, or none, fails t.
@@ -160,7 +161,7 @@ func startLoad(t *testing.T, clients int, request func(number int) (r *http.Requ
 	l := &load{t: t, cancel: cancel}
 	for i := range clients {
 		l.ended.Go(func() {
-			c := &loadClient{Client: http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: i%2 == 0}}}
+			c := &loadClient{Client: http.Client{Timeout: lostRequest, Transport: &http.Transport{DisableKeepAlives: i%2 == 0}}}
 			defer c.CloseIdleConnections()
 			pace := time.NewTicker(4 * time.Millisecond)
 			defer pace.Stop()

@@ -177,12 +177,13 @@ func TestSinkIsCalledInOrder(t *testing.T) {
 	for n := range services {
 		s := newScripted()
 		m.Watch(fmt.Sprint("service-", n), s)
+		random := rand.New(rand.NewPCG(1, uint64(n)))
 		all.Go(func() {
 			w := <-s.watch
 			for port := 1; port <= rounds; port++ {
 				set := instances("a")
 				set[0].Port = port
-				if rand.IntN(2) == 0 {
+				if random.IntN(2) == 0 {
 					set[0].Port, set[0].Weight = port, port // an update or, by its port, a removal
 				}
 				w.Emit(set)

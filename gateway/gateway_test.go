@@ -20,6 +20,7 @@ import (
 
 	"sluice/admin"
 	"sluice/config"
+	"sluice/consultest"
 	"sluice/discovery/discoverytest"
 	"sluice/subprocess"
 )
@@ -180,13 +181,7 @@ func (r *running) peers() map[string]admin.Peer {
 // await waits until condition holds.
 func (r *running) await(what string, condition func() bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(patience)
-	for !condition() {
-		if time.Now().After(deadline) {
-			r.t.Fatalf("waited in vain until %s", what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	consultest.Await(r.t, what, condition)
 }
 
 // awaitRevision waits until the configuration of that number is in use.

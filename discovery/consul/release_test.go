@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/consultest"
 	"sluice/discovery"
 	"sluice/discovery/discoverytest"
 )
@@ -141,9 +142,5 @@ func TestReleaseCountsWhatTheAgentGoesOnWith(t *testing.T) {
 // awaitThat waits until condition holds.
 func awaitThat(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
+	consultest.Await(t, what, condition)
 }
