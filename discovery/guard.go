@@ -202,11 +202,8 @@ func (g *Guard) lose(now time.Time, missing []Instance, listed map[Key]Instance,
 	before := countServing(g.known)
 	if !brief {
 		for key, p := range g.probation {
-			if p.brief {
-				p.brief = false
-				g.probation[key] = p
-				before++
-			}
+			p.brief = false
+			g.probation[key] = p
 		}
 		for _, d := range g.departed {
 			if i, ok := listed[d.instance.Key()]; !ok || i.Unchecked {

@@ -115,6 +115,10 @@ func TestGuard(t *testing.T) {
 		{"what is gone from an earlier loss is not waited for", []step{
 			{0, "a b c", "a b c"}, {s, "", "a? b? c?"}, {s, "x", "a? b? c? x"}, {s, "", "a? b? c? x?"}, {s, "u v", "a? b? c? u v x?"}, {s, "u v w", "u v w"},
 		}},
+		{"nor is what left in a moment of trouble", []step{
+			{0, "a b c", "a b c"}, {s, "error", ""}, {s, "c x", "a? b? c x"}, {s, "x y", "a? b? c? x y"}, {s, "y", "a? b? c? x? y"}, {s, "", "a? b? c? x? y?"},
+			{s, "u v w", "u v w"},
+		}},
 		{"a second loss while the first lasts", []step{
 			{0, "a b c", "a b c"}, {s, "! a", "a b? c?"}, {20 * s, "", "a? b? c?"}, {s, "x y", "a? b? c? x y"}, {s, "x y z", "x y z"},
 		}},
@@ -216,6 +220,25 @@ func TestGuardForgetsWhatIsDeselected(t *testing.T) {
 	g.Deselect(parseSet("a b"))
 	if got := g.Accept(now.Add(2*time.Second), nil, false); formatSet(got) != "c?" {
 		t.Errorf("got %q, want what is lost", formatSet(got))
+	}
+}
+
+// Whoever waits for an answer does not wait beyond the moment at which what has just
+// gone missing is gone.
+func TestGuardTellsWhenItHasSettled(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, passingOnly := range []bool{false, true} {
+		g := &Guard{Probation: time.Minute, PassingOnly: passingOnly}
+		g.Accept(now, parseSet("a b"), false)
+		g.Failed(now.Add(time.Second))
+		got := formatSet(g.Accept(now.Add(2*time.Second), parseSet("b"), false))
+		end, ok := g.Expiry()
+		switch {
+		case passingOnly && (got != "b" || ok): // a may have failed a check
+			t.Errorf("passing only: got %q, expiry %v, %v", got, end, ok)
+		case !passingOnly && (got != "a? b" || !ok || !end.Equal(now.Add(11*time.Second))):
+			t.Errorf("got %q, expiry %v, %v", got, end, ok)
+		}
 	}
 }
 
