@@ -111,8 +111,7 @@ func (g *Guard) Loses(now time.Time, set []Instance, forgot bool) bool {
 func (g *Guard) missing(listed map[Key]Instance) []Instance {
 	var missing []Instance
 	for _, i := range g.known {
-		now, ok := listed[i.Key()]
-		if i.Serving() && (!ok || now.Unchecked) {
+		if i.Serving() && !present(listed, i) {
 			missing = append(missing, i)
 		}
 	}
@@ -142,8 +141,9 @@ func (g *Guard) Accept(now time.Time, set []Instance, forgot bool) []Instance {
 	if g.gained(set) {
 		g.departed = nil
 	}
+	g.departed = slices.DeleteFunc(g.departed, func(d departure) bool { return present(listed, d.instance) })
 	if g.Probation > 0 && g.Loses(now, set, forgot) {
-		g.lose(now, missing, listed, serving > 0 && !forgot)
+		g.lose(now, missing, serving > 0 && !forgot)
 	} else if !g.PassingOnly {
 		for _, i := range missing {
 			g.departed = append(g.departed, departure{i, now})
@@ -195,7 +195,7 @@ func (g *Guard) advance(now time.Time) {
 
 // lose puts missing on probation: with what went missing shortly before and was not
 // replaced or, if the loss is brief, only until the registry has settled.
-func (g *Guard) lose(now time.Time, missing []Instance, listed map[Key]Instance, brief bool) {
+func (g *Guard) lose(now time.Time, missing []Instance, brief bool) {
 	if len(g.probation) == 0 {
 		g.before = 0
 	}
@@ -206,10 +206,8 @@ func (g *Guard) lose(now time.Time, missing []Instance, listed map[Key]Instance,
 			g.probation[key] = p
 		}
 		for _, d := range g.departed {
-			if i, ok := listed[d.instance.Key()]; !ok || i.Unchecked {
-				g.suspend(d.instance, now, false)
-				before++
-			}
+			g.suspend(d.instance, now, false)
+			before++
 		}
 		g.departed = nil
 	}
@@ -237,8 +235,7 @@ func (g *Guard) release(now time.Time, set []Instance, listed map[Key]Instance, 
 		}
 	}
 	for key, p := range g.probation {
-		i, ok := listed[key]
-		if ok && !i.Unchecked || taken[place(p.instance)] || serving >= g.before || p.spent >= g.Probation ||
+		if present(listed, p.instance) || taken[place(p.instance)] || serving >= g.before || p.spent >= g.Probation ||
 			p.brief && serving > 0 && !now.Before(g.settled) {
 			delete(g.probation, key)
 		}
@@ -268,6 +265,12 @@ func mapped(set []Instance) map[Key]Instance {
 		m[i.Key()] = i
 	}
 	return m
+}
+
+// present reports whether the registry lists i and knows whether it works.
+func present(listed map[Key]Instance, i Instance) bool {
+	there, ok := listed[i.Key()]
+	return ok && !there.Unchecked
 }
 
 // place returns where i is, whatever its id.

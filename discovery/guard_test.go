@@ -85,6 +85,9 @@ func TestGuard(t *testing.T) {
 		{"what returns is nothing new", []step{
 			{0, "a b c", "a b c"}, {s, "c", "c"}, {s, "a c", "a c"}, {s, "", "a? b? c?"},
 		}},
+		{"one that comes and goes counts once", []step{
+			{0, "a b", "a b"}, {s, "b", "b"}, {s, "a b", "a b"}, {s, "b", "b"}, {s, "a b", "a b"}, {s, "", "a? b?"}, {s, "x", "a? b? x"}, {s, "x y", "x y"},
+		}},
 		{"one that came back critical has not gone missing", []step{
 			{0, "a b", "a b"}, {s, "b", "b"}, {s, "a:critical b", "a:critical b"}, {s, "a:critical", "a:critical b?"},
 		}},
