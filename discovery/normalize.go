@@ -11,7 +11,8 @@ import (
 // Instances with the same key are one process that was registered through several
 // agents, and count once. The result takes everything from the registration in the
 // best status: an agent that died does not take down a process that another one
-// still sees. Only the node is the first in alphabetical order, whichever agent
+// still sees. Of two with the same status, what a check has found comes before what
+// none has. Only the node is the first in alphabetical order, whichever agent
 // answers well at the moment.
 func Normalize(set []Instance) []Instance {
 	if len(set) == 0 {
@@ -28,7 +29,7 @@ func Normalize(set []Instance) []Instance {
 			merged = append(merged, next)
 			continue
 		}
-		if next.Status < last.Status {
+		if next.Status < last.Status || next.Status == last.Status && last.Unchecked && !next.Unchecked {
 			next.Node, next.NodeAddress = last.Node, last.NodeAddress
 			*last = next
 		}

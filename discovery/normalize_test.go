@@ -27,6 +27,22 @@ func TestNormalizeSameIDOnTwoNodesIsOneInstance(t *testing.T) {
 	}
 }
 
+// A check of one agent has found that the process fails; nobody hears of another
+// agent, which says nothing.
+func TestNormalizeTakesWhatWasCheckedForTheTruth(t *testing.T) {
+	checked := Instance{Service: "star", ID: "star-1", Node: "a", Address: "10.0.0.1", Port: 80, Status: StatusCritical, Detail: "http: 500"}
+	unchecked := checked
+	unchecked.Unchecked, unchecked.Detail = true, "Serf Health Status: Agent not live or unreachable"
+	for _, nodes := range [][2]string{{"a", "b"}, {"b", "a"}} {
+		checked.Node, unchecked.Node = nodes[0], nodes[1]
+		want := checked
+		want.Node = "a"
+		if got := Normalize([]Instance{checked, unchecked}); !equalSets(got, []Instance{want}) {
+			t.Errorf("checked through %s: got %+v", nodes[0], got)
+		}
+	}
+}
+
 // 127.0.0.1 is another place on each machine.
 func TestNormalizeOneIDAtTheLoopbackAddressOfTwoMachines(t *testing.T) {
 	on := func(node, machine, address string) Instance {

@@ -39,7 +39,7 @@ func instances(entries []serviceEntry, o *ServiceOptions) ([]discovery.Instance,
 	// process, also where another agent has it registered too.
 	for n := range set {
 		if detail, ok := drained[set[n].Key()]; ok {
-			set[n].Status, set[n].Weight, set[n].Detail = discovery.StatusMaintenance, 0, detail
+			set[n].Status, set[n].Weight, set[n].Detail, set[n].Unchecked = discovery.StatusMaintenance, 0, detail, false
 		}
 	}
 	return discovery.Normalize(set), skipped

@@ -145,6 +145,11 @@ func TestSameIDOnTwoNodesIsOneInstance(t *testing.T) {
 	if len(set) != 1 || set[0].Status != discovery.StatusMaintenance || set[0].Weight != 0 {
 		t.Errorf("maintenance through one agent: got %+v", set)
 	}
+	there.Checks = append(there.Checks, &api.HealthCheck{CheckID: serfHealth, Status: api.HealthCritical, Output: "Agent not live or unreachable"})
+	set, _ = instances(listed(t, here, there), &ServiceOptions{Service: "star"})
+	if len(set) != 1 || set[0].Status != discovery.StatusMaintenance || set[0].Unchecked {
+		t.Errorf("maintenance through one agent, the other one failed: got %+v", set)
+	}
 
 	elsewhere := entry(func(e *api.ServiceEntry) { e.Service.Address = "10.0.0.2" })
 	set, _ = instances(listed(t, here, elsewhere), &ServiceOptions{Service: "star"})
