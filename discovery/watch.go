@@ -113,7 +113,12 @@ func (w *Watch) setLatest(set []Instance) {
 		return
 	}
 	w.latest, w.known = set, true
-	w.status.Instances = len(set)
+	w.status.Instances, w.status.Probation = len(set), 0
+	for _, i := range set {
+		if !i.Probation.IsZero() {
+			w.status.Probation++
+		}
+	}
 	w.changed = time.Now()
 	w.manager.schedule(w)
 }
@@ -157,16 +162,6 @@ func (w *Watch) Instances() ([]Instance, bool) {
 		return nil, false
 	}
 	return w.latest, true
-}
-
-// OnProbation reports how many instances of the last set are on probation.
-func (w *Watch) OnProbation(n int) {
-	m := w.manager
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !w.retired {
-		w.status.Probation = n
-	}
 }
 
 // From reports where the answers come from at present.

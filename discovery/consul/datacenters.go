@@ -85,7 +85,7 @@ type branch struct {
 
 	set      []discovery.Instance
 	serving  int // in set; -1: no set yet
-	lost     int // in set, on probation
+	usable   int // in set: these, and those on probation
 	endpoint string
 	index    uint64
 	err      error     // of the last query; nil: it was answered
@@ -121,20 +121,18 @@ func (b *branch) From(endpoint string) {
 func (b *branch) Emit(set []discovery.Instance) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.set, b.serving = set, serving(set)
+	b.set, b.serving, b.usable = set, serving(set), 0
+	for _, i := range set {
+		if i.Serving() || !i.Probation.IsZero() {
+			b.usable++
+		}
+	}
 	switch {
 	case b.serving < b.minHealthy:
 		b.enough = time.Time{}
 	case b.enough.IsZero():
 		b.enough = time.Now()
 	}
-}
-
-// OnProbation implements reporter.
-func (b *branch) OnProbation(n int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.lost = n
 }
 
 // Succeeded implements reporter.
@@ -251,7 +249,6 @@ func (c *choice) choose(now time.Time) (wait time.Duration) {
 	b := c.branches[best]
 	c.report.From(b.endpoint)
 	c.report.Emit(b.set)
-	c.report.OnProbation(b.lost)
 	c.tell(b)
 	return wait
 }
@@ -308,8 +305,9 @@ func (c *choice) best(now time.Time) (place int, wait time.Duration) {
 			wait = sooner(wait, datacenterCalm-since)
 			continue
 		}
-		// With nothing in service anywhere, what was there last may still be.
-		if serving > most || most == 0 && b.serving > c.branches[best].serving {
+		// With nothing in service anywhere, what was there last may still be, as may
+		// what is on probation.
+		if serving > most || most == 0 && b.usable > c.branches[best].usable {
 			best, most = n, serving
 		}
 	}

@@ -76,6 +76,23 @@ func TestInstancesOnProbationAreNotEnoughForADatacenter(t *testing.T) {
 	})
 }
 
+// Nothing is in service anywhere: what is on probation is better than nothing, in
+// whichever data centre it is.
+func TestInstancesOnProbationAreBetterThanADatacenterWithNone(t *testing.T) {
+	for _, preferred := range []string{"", "a:critical"} {
+		watchInBubble(t, twoDatacenters, inTwo(preferred, "x y"), func(t *testing.T, b *bubble) {
+			b.expect(sec, "0s: x y")
+			b.setIn("dc2", "")
+			b.expect(100*sec, "1s: x? y?")
+			b.setIn("dc1", preferred+" c")
+			b.at(101 * sec)
+			if got := formatSet(b.latest()); got != strings.TrimSpace(preferred+" c") {
+				t.Errorf("the pool has %q once there is one in service", got)
+			}
+		})
+	}
+}
+
 func TestFlappingDatacenterIsNotUsed(t *testing.T) {
 	watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")

@@ -56,7 +56,6 @@ type reporter interface {
 	Restore()
 	From(endpoint string)
 	Emit(set []discovery.Instance)
-	OnProbation(n int)
 	Succeeded(index uint64)
 	Failed(err error)
 }
@@ -237,7 +236,6 @@ func (w *watch) accept(answer Answer, forgot bool) {
 	w.logProbation(before, w.guard.OnProbation())
 	w.report.From(answer.agent.url)
 	w.report.Emit(set)
-	w.report.OnProbation(w.guard.OnProbation())
 	w.report.Succeeded(answer.Index)
 }
 
