@@ -84,6 +84,22 @@ func TestProbationLastsLongerThanConsulsAntiEntropy(t *testing.T) {
 	})
 }
 
+// The leader is elected only after the servers have come back with less.
+func TestAnIndexThatGoesBackwardsIsRememberedUntilItIsConfirmed(t *testing.T) {
+	watchInBubble(t, ServiceOptions{Wait: 2 * sec}, having("a b c"), func(t *testing.T, b *bubble) {
+		b.expect(10*sec, "0s: a b c")
+		b.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader", Only: func(r discoverytest.Request) bool { return r.Consistent }})
+		b.SetIndex(7)
+		b.set("c")
+		b.at(15 * sec)
+		b.Heal()
+		b.at(60 * sec)
+		if got := formatSet(b.latest()); got != "a? b? c" {
+			t.Errorf("the pool has %q", got)
+		}
+	})
+}
+
 func TestTheTimeOfProbationStandsWhileConsulIsAway(t *testing.T) {
 	watchInBubble(t, ServiceOptions{Probation: 90 * sec, Wait: 10 * time.Minute}, having("a b"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")

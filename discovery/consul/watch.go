@@ -138,6 +138,7 @@ func (w *watch) poll(ctx context.Context) error {
 	forgot := w.advance(answer.Index)
 	counts, err := w.confirmed(ctx, answer, forgot)
 	if err != nil {
+		w.last = before // an index that went backwards is yet to count
 		return fmt.Errorf("confirm the answer: %w", err)
 	}
 	// A server that lags behind has forgotten nothing.
