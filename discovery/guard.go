@@ -22,8 +22,9 @@ const settleTime = 10 * time.Second
 //  2. A removal counts once the registry has confirmed it: while Absent or Loses say
 //     that an answer takes something away, the source asks again in a way that leaves
 //     no doubt, and only then calls Accept.
-//  3. A removal that leaves the service without an instance, or comes with a loss of
-//     the registry's state, puts what is missing on probation: it stays in the set, marked with [Instance.Probation], and is used until it first fails. It
+//  3. A removal that leaves the service without an instance, or comes with a loss
+//     of the registry's state, puts what is missing on probation: it stays in the
+//     set, marked with [Instance.Probation], and is used until it first fails. It
 //     leaves the set when as many instances are in service as before the loss, when
 //     the registry lists another one in service at its address, or when its time is
 //     over. While the registry is away its time stands still. What goes missing
