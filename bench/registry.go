@@ -18,10 +18,10 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// registry answers Consul's health queries, blocking ones included, for many
-// services with the same instances, as the streaming backend of a stock agent
-// does. A real Consul with ten thousand of them
-// would need the machine for itself. Safe for concurrent use.
+// registry answers the queries that sluice sends to a stock agent of Consul,
+// blocking ones included, as that does, for many services with the same instances.
+// A real Consul with ten thousand of them would need the machine for itself. Safe
+// for concurrent use.
 type registry struct {
 	server    http.Server
 	address   string
@@ -70,7 +70,7 @@ func newRegistry(n int, addresses []string) (*registry, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/health/service/{name}", r.health)
 	mux.HandleFunc("GET /v1/status/leader", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
+		common(w.Header())
 		_, _ = io.WriteString(w, `"127.0.0.1:8300"`)
 	})
 	r.server.Handler = mux
@@ -107,37 +107,49 @@ func entry(n int, host string, port int) api.ServiceEntry {
 	}
 }
 
-// health answers as Consul does, when the index is beyond the caller's or the
-// wait is over.
+// common sets the fields that all of an agent's answers have.
+func common(h http.Header) {
+	h.Set("Content-Type", "application/json")
+	h.Set("Vary", "Accept-Encoding")
+	h.Set("X-Consul-Default-Acl-Policy", "allow")
+}
+
+// health answers when the index is beyond the caller's or the wait is over.
 func (r *registry) health(w http.ResponseWriter, request *http.Request) {
-	s, ok := r.services[request.PathValue("name")]
-	if !ok {
-		http.NotFound(w, request)
-		return
-	}
 	query := request.URL.Query()
 	known, _ := strconv.ParseUint(query.Get("index"), 10, 64) // none is 0
 	wait, err := time.ParseDuration(query.Get("wait"))
 	if err != nil {
 		wait = 5 * time.Minute
 	}
-	index, count := s.await(request.Context(), known, wait)
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("X-Consul-Index", strconv.FormatUint(index, 10))
-	if known > 0 {
-		// What a stock agent answers blocking queries with. It does not tell of a
-		// leader, so sluice confirms that an instance has gone by a second query.
-		w.Header().Set("X-Consul-Query-Backend", api.QueryBackendStreaming)
-	} else {
-		w.Header().Set("X-Consul-Query-Backend", api.QueryBackendBlockingQuery)
-		w.Header().Set("X-Consul-KnownLeader", "true")
+	wait += rand.N(wait/16 + 1) // so that not all end at once
+	index, count := r.services[request.PathValue("name")].await(request.Context(), known, wait)
+	h := w.Header()
+	common(h)
+	h.Set("X-Consul-Index", strconv.FormatUint(index, 10))
+	h.Set("X-Consul-LastContact", "0")
+	h.Set("X-Consul-Effective-Consistency", "leader")
+	if query.Has("consistent") {
+		h.Set("X-Consul-Effective-Consistency", "consistent")
 	}
-	w.Header().Set("X-Consul-LastContact", "0")
-	_ = json.NewEncoder(w).Encode(r.wanted(count, query.Get("filter")))
+	// Queries that block are answered from a stream, which does not tell of a leader,
+	// so sluice confirms that an instance has gone. Those that want an order are not.
+	streaming := known > 0 && !query.Has("near")
+	h.Set("X-Consul-KnownLeader", strconv.FormatBool(!streaming))
+	h.Set("X-Consul-Query-Backend", api.QueryBackendBlockingQuery)
+	if streaming {
+		h.Set("X-Consul-Query-Backend", api.QueryBackendStreaming)
+	}
+	body, err := json.Marshal(r.wanted(count, query.Get("filter")))
+	if err != nil {
+		panic(err) // no JSON in instances
+	}
+	_, _ = w.Write(body)
 }
 
-// wanted returns those of the first count instances whose ids filter names: it is
-// the only filter that sluice sends here, to confirm that an instance has gone.
+// wanted returns those of the first count instances whose ids filter names: the
+// only filter that sluice sends here, to confirm that up to four have gone. More are
+// confirmed without a filter.
 func (r *registry) wanted(count int, filter string) []json.RawMessage {
 	if filter == "" {
 		return r.instances[:count]
@@ -154,8 +166,11 @@ func (r *registry) wanted(count int, filter string) []json.RawMessage {
 func instanceID(n int) string { return "instance-" + strconv.Itoa(n) }
 
 // await returns the present state once its index is beyond known, or when wait
-// or ctx is over.
+// or ctx is over. A service that is not there, nil, has no instances and stays so.
 func (s *registered) await(ctx context.Context, known uint64, wait time.Duration) (index uint64, count int) {
+	if s == nil {
+		s = &registered{index: 1}
+	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for over := false; ; {
