@@ -38,9 +38,9 @@ func newDrain() *cobra.Command {
 		Long: "Take a peer out of a running sluice. It gets no more requests, and those in\n" +
 			"flight go on to their end. PEER is its id, its address or SERVICE/ID.\n\n" +
 			"It stays out until \"sluice enable\", even if it deregisters and comes back, so\n" +
-			"that it can be upgraded and looked at. Only a restart of sluice forgets that.\n" +
-			"Other replicas of sluice are not told: where there are several, consul maint\n" +
-			"takes an instance out of all.",
+			"that it can be upgraded and looked at. A restart of sluice forgets that, but not\n" +
+			"one by SIGUSR2. Other replicas of sluice are not told: where there are several,\n" +
+			"consul maint takes an instance out of all.",
 	})
 	command.Flags().StringVar(&o.why, "why", "", "`reason` to be shown with the peer")
 	command.Flags().DurationVar(&o.wait, "wait", 0, "wait up to this `time` until no request is in flight; fail if some are then")

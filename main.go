@@ -90,7 +90,7 @@ func (e *exitError) Unwrap() error { return e.err }
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sluice",
-		Short: "A dynamic upstream load balancer driven by Consul",
+		Short: "An HTTP load balancer driven by Consul",
 		Long: "sluice serves applications that register themselves in Consul: it follows\n" +
 			"who comes, goes, fails and drains, without a reload.\n\n" +
 			"  sluice run --service star          serve the Consul service \"star\" on :8080\n" +
@@ -125,7 +125,7 @@ func newRun() *cobra.Command {
 			"SIGHUP reloads the file, which also happens when it changes. SIGTERM and\n" +
 			"SIGINT let the requests in flight finish; a second one cuts them. SIGUSR2\n" +
 			"replaces the process by a new one, from the binary that is in its place by\n" +
-			"then, without losing a connection.",
+			"then, without losing a request.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return serve(cmd.Context(), in, pidFile, cmd.ErrOrStderr())
