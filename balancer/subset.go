@@ -21,7 +21,7 @@ import (
 // each round of replicas: there, one peer more or less can give every replica
 // another subset (P. Ward, P. Wankadia, K. Guliani, "Reinventing Backend
 // Subsetting at Google", ACM Queue 20(2), 2022). On the circle it changes one
-// peer of a subset at most.
+// peer of a subset at most, or two while other peers of the circle are not eligible.
 type Subset struct {
 	// Size is how many peers are used. 0: all.
 	Size int

@@ -51,7 +51,8 @@ func (s *service) checkSubsets(all, usable, used [][]*balancer.Peer) {
 }
 
 // checkStable: another takes the place of a peer that cannot be used any more, and
-// gives it back when it can. One that joins or leaves changes one at most.
+// gives it back when it can. One that joins or leaves changes one at most, or two
+// where some cannot be used.
 func (s *service) checkStable(tier int, before, now choice) {
 	replaced := without(before.used, now.used)
 	moved := len(without(before.all, now.all)) + len(without(now.all, before.all))
@@ -61,6 +62,9 @@ func (s *service) checkStable(tier int, before, now choice) {
 		if slices.Contains(before.used, real) && !is || !was && is {
 			turned++
 		}
+	}
+	if len(now.usable) < len(now.all) {
+		moved *= 2 // see balancer.Subset
 	}
 	if allowed := turned + moved; len(replaced) > allowed {
 		s.w.violate("%s: %d peers of a subset in tier %d are others, allowed are %d", s.name, len(replaced), tier, allowed)

@@ -66,7 +66,7 @@ func (w *watch) deselect(ctx context.Context, answer Answer, loses bool) error {
 		selected[i.Key()] = true
 	}
 	w.guard.Deselect(slices.DeleteFunc(all.Instances, func(i discovery.Instance) bool {
-		return selected[i.Key()] || i.Unchecked // or it lost them with its registration
+		return selected[i.Key()]
 	}))
 	return nil
 }
