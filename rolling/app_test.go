@@ -133,6 +133,7 @@ func (a *app) stop() {
 func (a *app) die() {
 	a.ledger.doom(a.id)
 	a.reset()
+	a.ledger.bury(a.listener.Addr().String())
 }
 
 // reset does what die does. The ledger takes it for no excuse.

@@ -18,13 +18,14 @@ type ledger struct {
 	answered map[int]bool         // requests that an instance has sent a whole answer to
 	late     map[int]bool         // requests that reached a connection at its end
 	doomed   map[string]bool      // instances that die or hang
+	dead     map[string]time.Time // when an instance had died, by its address
 	first    map[string]time.Time // when an instance got its first request
 }
 
 func newLedger() *ledger {
 	return &ledger{
 		reached: make(map[int][]string), answered: make(map[int]bool), late: make(map[int]bool),
-		doomed: make(map[string]bool), first: make(map[string]time.Time),
+		doomed: make(map[string]bool), dead: make(map[string]time.Time), first: make(map[string]time.Time),
 	}
 }
 
@@ -69,6 +70,22 @@ func (l *ledger) doom(instance string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.doomed[instance] = true
+}
+
+// bury takes in that an instance has died.
+func (l *ledger) bury(address string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dead[address] = time.Now()
+}
+
+// crossed reports whether a request that was sent to an address at some time may
+// have crossed the end of its connection: the instance there had not died yet, and
+// what arrives between its last look and the reset no instance knows of.
+func (l *ledger) crossed(address string, sent time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return sent.Before(l.dead[address])
 }
 
 // used returns when an instance got its first request, or the zero time.

@@ -118,7 +118,7 @@ func (o outcome) check(t *testing.T, g *runningGateway) {
 		switch {
 		case r.err != nil && r.kind.method == "GET":
 			problem = "failed"
-		case r.err != nil && !o.lost(r.id):
+		case r.err != nil && !o.lost(r.id) && !o.crossed(g.peerOf(o.name, r.id), r.due):
 			problem = "failed, though it had reached no instance that died or hung"
 		case r.kind.method == "GET" && r.latency > o.mode.check+maxLatency+10*o.slowness():
 			problem = fmt.Sprintf("took %v", r.latency.Round(time.Millisecond))
@@ -201,6 +201,14 @@ func startGateway(t *testing.T, agent *consultest.Agent, list []mode, settings f
 }
 
 func (g *runningGateway) accessLog() string { return filepath.Join(g.dir, "access.log") }
+
+// peerOf returns the address of the peer that a request was sent to last, by the
+// access log.
+func (g *runningGateway) peerOf(service string, id int) string {
+	var entry struct{ Peer string }
+	_ = json.Unmarshal([]byte(g.accessLogOf(service, id)), &entry)
+	return entry.Peer
+}
 
 // accessLogOf returns the line of a request in the access log.
 func (g *runningGateway) accessLogOf(service string, id int) string {
