@@ -23,10 +23,10 @@ func (m *Manager) Handed() []Handed {
 	defer m.mu.Unlock()
 	var handed []Handed
 	for _, w := range m.watches {
-		s := w.status
-		if w.known && s.Endpoint == "" && s.Restored.IsZero() {
-			continue // static
+		if _, static := w.source.(*Static); static {
+			continue
 		}
+		s := w.status
 		handed = append(handed, Handed{
 			Service: s.Service, Source: s.Source,
 			Instances: w.latest, Known: w.known && w.origin == s.Source, Fresh: s.State == WatchFresh,

@@ -63,6 +63,22 @@ func TestAdoptedSetIsUsedAtOnce(t *testing.T) {
 	})
 }
 
+// A reload has just changed how the registry is asked, and it has not answered since.
+func TestSetFromBeforeAReloadIsHanded(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		w := b.start("star")
+		w.From("http://c")
+		w.Emit(instances("a"))
+		w.Succeeded(7)
+		b.expect(0, call{0, "star", "a"})
+		b.start("star")
+		handed := b.Handed()
+		if len(handed) != 1 || !handed[0].Known || len(handed[0].Instances) != 1 || handed[0].Fresh {
+			t.Errorf("handed %+v", handed)
+		}
+	})
+}
+
 // A set of another selection says nothing of this one.
 func TestSetOfAnotherSourceIsNotAdopted(t *testing.T) {
 	m := NewManager(ManagerOptions{Sink: func(string, []Instance) {}})
