@@ -105,6 +105,9 @@ func (i Instance) Serving() bool {
 	return i.Weight > 0 && i.Status < StatusCritical && i.Probation.IsZero()
 }
 
+// Usable reports whether requests may be sent to i: it serves or is on probation.
+func (i Instance) Usable() bool { return i.Serving() || !i.Probation.IsZero() }
+
 // Equal reports whether i and o agree in every field. A nil slice or map
 // equals an empty one.
 func (i Instance) Equal(o Instance) bool {

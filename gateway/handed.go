@@ -220,11 +220,11 @@ func (g *Gateway) awaitTurn(ctx context.Context) error {
 	}
 }
 
-// lost reports whether a service has peers in the process before this one, and
-// is not known here.
+// lost reports whether a service has peers in the process before this one, perhaps
+// on probation, and is not known here.
 func (g *Gateway) lost() bool {
 	return slices.ContainsFunc(g.services.all(), func(s *service) bool {
 		before := g.handed.Services[s.name].Watch
-		return before != nil && slices.ContainsFunc(before.Instances, discovery.Instance.Serving) && !s.known()
+		return before != nil && slices.ContainsFunc(before.Instances, discovery.Instance.Usable) && !s.known()
 	})
 }

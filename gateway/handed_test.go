@@ -157,6 +157,14 @@ func TestNewProcessThatKnowsLessDoesNotTakeOver(t *testing.T) {
 		want string
 	}{
 		"a mistake in a filter": {text: "{ filter: wrong }", want: `service \"star\": consul http`},
+		"a mistake in a filter, and all is on probation": {
+			text: "{ filter: wrong }", want: `service \"star\": consul http`,
+			pass: func(given io.ReadCloser) io.ReadCloser {
+				text, _ := io.ReadAll(given)
+				passing := `"status":"passing"`
+				return io.NopCloser(strings.NewReader(strings.ReplaceAll(string(text), passing, passing+`,"probation":"2026-01-02T03:04:05Z"`)))
+			},
+		},
 		"an old process that gives nothing": {
 			text: "{}", away: true, want: "Internal Server Error",
 			pass: func(given io.ReadCloser) io.ReadCloser { discard(given); return nil },
@@ -192,7 +200,7 @@ func TestNewProcessThatKnowsLessDoesNotTakeOver(t *testing.T) {
 			consul.Break(refusal)
 			new := old.succeed(text(test.text), test.pass, 100*time.Millisecond)
 			if err := <-new.outcome; err == nil {
-				t.Error("it has taken over")
+				t.Fatal("it has taken over")
 			}
 			<-new.ended
 			if new.err == nil || !strings.Contains(new.err.Error(), "goes on") || !strings.Contains(new.log.String()+new.err.Error(), strings.ReplaceAll(test.want, `\"`, `"`)) {

@@ -85,7 +85,7 @@ type branch struct {
 
 	set      []discovery.Instance
 	serving  int // in set; -1: no set yet
-	usable   int // in set: these, and those on probation
+	usable   int // in set
 	endpoint string
 	index    uint64
 	err      error     // of the last query; nil: it was answered
@@ -123,7 +123,7 @@ func (b *branch) Emit(set []discovery.Instance) {
 	defer b.mu.Unlock()
 	b.set, b.serving, b.usable = set, serving(set), 0
 	for _, i := range set {
-		if i.Serving() || !i.Probation.IsZero() {
+		if i.Usable() {
 			b.usable++
 		}
 	}
