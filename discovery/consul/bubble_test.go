@@ -78,7 +78,7 @@ func watchInBubbleAs(t *testing.T, co ClientOptions, o ServiceOptions, prepare f
 	})
 }
 
-// having makes the words of parseSet the instances at the start.
+// having makes the words of bubble.entries the instances at the start.
 func having(words string) func(*bubble) {
 	return func(b *bubble) { b.set(words) }
 }
@@ -134,7 +134,8 @@ func (b *bubble) status() discovery.WatchStatus {
 // since returns the requests after the first n.
 func (b *bubble) since(n int) []discoverytest.Request { return b.Requests()[n:] }
 
-// entries makes the words of parseSet entries of an answer.
+// entries makes entries of an answer of words such as "a", "b:critical",
+// "c:maintenance" and "d:unchecked".
 func (b *bubble) entries(words string) []*api.ServiceEntry {
 	entries := []*api.ServiceEntry{}
 	for _, word := range strings.Fields(words) {

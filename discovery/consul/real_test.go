@@ -69,7 +69,7 @@ func recordClient(t *testing.T, client *Client, o ServiceOptions) *recorder {
 	return r
 }
 
-// await waits for the set in the notation of parseSet, and returns it.
+// await waits for the set in the notation of formatSet, and returns it.
 func (r *recorder) await(want string) []discovery.Instance {
 	r.t.Helper()
 	deadline := time.After(patience)
