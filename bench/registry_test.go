@@ -93,6 +93,15 @@ func TestRegistryAnswersAsAnAgent(t *testing.T) {
 				if _, err := strconv.ParseUint(index, 10, 64); err != nil {
 					t.Fatalf("%s: index %q", address, index)
 				}
+				// An agent whose view is not there yet answers with nothing when the wait is
+				// over: this has it there.
+				early := maps.Clone(query)
+				early.Set("index", "1")
+				early.Set("wait", "1m")
+				consultest.Await(t, "the view has both instances", func() bool {
+					answer, _ := ask(address, q.path, early)
+					return answer["ids"] == " instance-0 instance-1"
+				})
 				query.Set("index", index)
 			}
 			answers[i], _ = ask(address, q.path, query)
