@@ -97,9 +97,9 @@ func TestRegistryAnswersAsAnAgent(t *testing.T) {
 				// over: this has it there.
 				early := maps.Clone(query)
 				early.Set("index", "1")
-				early.Set("wait", "1m")
+				early.Set("wait", "1s")
 				consultest.Await(t, "the view has both instances", func() bool {
-					answer, _ := ask(address, q.path, early)
+					answer, _ := ask(agent.HTTPAddress(), q.path, early)
 					return answer["ids"] == " instance-0 instance-1"
 				})
 				query.Set("index", index)
