@@ -64,10 +64,6 @@ type probationer struct {
 	brief    bool          // only until the registry has settled
 }
 
-// Known returns the instances of the last answer that counted, without those
-// that are on probation. The caller must not change them.
-func (g *Guard) Known() []Instance { return g.known }
-
 // OnProbation returns how many instances are on probation.
 func (g *Guard) OnProbation() int { return len(g.probation) }
 
