@@ -9,19 +9,29 @@ import (
 	"testing"
 	"time"
 
+	"context"
+	"sluice/admin/fleet"
 	"sluice/balancer"
 	"sluice/config"
+	"sluice/consul/registration"
 	"sluice/discovery"
+	consulsource "sluice/discovery/consul"
+	"sluice/discovery/saved"
+	"sluice/healthcheck"
+	"sluice/metrics"
+	"sluice/proxy"
+	"sluice/route"
+	"sluice/test/balancertest"
 )
 
-// get asks h for path and returns the answer's status and body.
+// get sends a request for path to h, and returns the status and the body.
 func get(t testing.TB, h http.Handler, path string, header ...string) (int, string) {
 	t.Helper()
 	return ask(t, h, http.MethodGet, path, header...)
 }
 
-// ask sends a request with header lines given as name and value in turns, from this
-// machine if the path is no URL.
+// ask sends a request with header fields as alternating names and values. It is from this machine
+// if path is not a URL.
 func ask(t testing.TB, h http.Handler, method, path string, header ...string) (int, string) {
 	t.Helper()
 	r := httptest.NewRequest(method, path, nil)
@@ -40,7 +50,7 @@ func ask(t testing.TB, h http.Handler, method, path string, header ...string) (i
 	return w.Code, string(body)
 }
 
-// getJSON decodes the answer to a request that must succeed.
+// getJSON decodes the response to a request, which must succeed.
 func getJSON[T any](t testing.TB, h http.Handler, path string) T {
 	t.Helper()
 	status, body := get(t, h, path)
@@ -62,17 +72,17 @@ func decode[T any](t testing.TB, body string) T {
 // errorOf returns the reason in the body of an error.
 func errorOf(t testing.TB, body string) string {
 	t.Helper()
-	return decode[failure](t, body).Error
+	return decode[map[string]string](t, body)["error"]
 }
 
-// instance is a passing one of weight 1 on port 80 of node n.
+// instance returns a passing instance with weight 1 and port 80 on the node n.
 func instance(service, id, address string) discovery.Instance {
 	return discovery.Instance{Service: service, ID: id, Node: "n", Address: address, Port: 80, Weight: 1}
 }
 
 func newPool(t testing.TB, name string, set ...discovery.Instance) *balancer.Pool {
 	t.Helper()
-	p, err := balancer.NewPool(name, balancer.Options{DrainTimeout: time.Minute})
+	p, err := balancer.NewPool(name, balancertest.Complete(balancer.Options{DrainTimeout: time.Minute}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +105,7 @@ func poolsOf(pools ...*balancer.Pool) func() []*balancer.Pool {
 	return func() []*balancer.Pool { return pools }
 }
 
-// history has one revision for each text of a file.
+// history returns a history with a revision for each text.
 func history(t testing.TB, texts ...string) *config.History {
 	t.Helper()
 	h := new(config.History)
@@ -109,9 +119,72 @@ func history(t testing.TB, texts ...string) *config.History {
 	return h
 }
 
-func handlerOf(o Options) http.Handler {
+func handlerOf(o Options) http.Handler { return New(complete(o)) }
+
+// complete sets the views that a test does not use to empty ones.
+func complete(o Options) Options {
 	if o.History == nil {
 		o.History = new(config.History)
 	}
-	return New(o)
+	if o.Pools == nil {
+		o.Pools = func() []*balancer.Pool { return nil }
+	}
+	if o.Watches == nil {
+		o.Watches = func() []discovery.WatchStatus { return nil }
+	}
+	if o.Snapshot == nil {
+		o.Snapshot = func() saved.Status { return saved.Status{} }
+	}
+	if o.Table == nil {
+		o.Table = func() *route.Table { return new(route.Table) }
+	}
+	if o.Consul == nil {
+		o.Consul = func(context.Context, string) (ConsulAnswer, error) { return ConsulAnswer{}, ErrNotInConsul }
+	}
+	if o.ConsulStats == nil {
+		o.ConsulStats = func() consulsource.Stats { return consulsource.Stats{} }
+	}
+	if o.Catalog == nil {
+		o.Catalog = func() (consulsource.CatalogStatus, bool) { return consulsource.CatalogStatus{}, false }
+	}
+	if o.Registration == nil {
+		o.Registration = func() registration.Status { return registration.Status{} }
+	}
+	if o.Replica == nil {
+		o.Replica = func() fleet.Replica { return fleet.Replica{} }
+	}
+	if o.Replicas == nil {
+		o.Replicas = func(context.Context) fleet.Report { return fleet.Report{} }
+	}
+	if o.Ready == nil {
+		o.Ready = func() (bool, []string) { return true, nil }
+	}
+	if o.Connections == nil {
+		o.Connections = func() int { return 0 }
+	}
+	if o.HTTP2 == nil {
+		o.HTTP2 = func() proxy.HTTP2Stats { return proxy.HTTP2Stats{} }
+	}
+	if o.Handshakes == nil {
+		o.Handshakes = func() proxy.HandshakeStats { return proxy.HandshakeStats{} }
+	}
+	if o.Unrouted == nil {
+		o.Unrouted = metrics.NewRequests()
+	}
+	if o.Health == nil {
+		o.Health = func() map[string]healthcheck.Stats { return nil }
+	}
+	if o.Checks == nil {
+		o.Checks = func() (running, overdue int) { return 0, 0 }
+	}
+	if o.Certificates == nil {
+		o.Certificates = func() []CertificateStatus { return nil }
+	}
+	if o.AccessLogDropped == nil {
+		o.AccessLogDropped = func() uint64 { return 0 }
+	}
+	if o.Token == nil {
+		o.Token = func() string { return "" }
+	}
+	return o
 }

@@ -5,10 +5,10 @@ import (
 	"slices"
 	"time"
 
-	"sluice/discovery/consul"
+	consulsource "sluice/discovery/consul"
 )
 
-// Catalog is what /api/catalog shows: the services that are found in Consul.
+// Catalog is the body of /api/catalog.
 type Catalog struct {
 	State       string         `json:"state"` // pending, fresh, stale
 	Since       time.Time      `json:"since"` // start of State
@@ -19,14 +19,13 @@ type Catalog struct {
 	Services    []FoundService `json:"services"`
 }
 
-// FoundService is a service that was found.
+// FoundService is a service of Consul's catalog.
 type FoundService struct {
 	Service   string   `json:"service"`   // Consul's name for it
-	Tags      []string `json:"tags"`      // of all its instances together
-	Probation bool     `json:"probation"` // it is not listed any more
+	Tags      []string `json:"tags"`      // of all its instances
+	Probation bool     `json:"probation"` // not listed any more
 }
 
-// catalog answers /api/catalog.
 func (h *handler) catalog(w http.ResponseWriter, _ *http.Request) {
 	s, ok := h.Catalog()
 	if !ok {
@@ -36,7 +35,7 @@ func (h *handler) catalog(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, describeCatalog(s))
 }
 
-func describeCatalog(s consul.CatalogStatus) Catalog {
+func describeCatalog(s consulsource.CatalogStatus) Catalog {
 	c := Catalog{
 		State:       s.State.String(),
 		Since:       moment(s.Since),

@@ -8,17 +8,17 @@ import (
 
 	"sluice/config"
 	"sluice/discovery"
-	"sluice/discovery/consul"
+	consulsource "sluice/discovery/consul"
 )
 
 func TestCatalog(t *testing.T) {
 	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	status := consul.CatalogStatus{
+	status := consulsource.CatalogStatus{
 		State: discovery.WatchStale, Since: since, Index: 7, LastSuccess: since, LastError: "refused",
-		Services: []consul.CatalogService{{Name: "moon"}, {Name: "star", Tags: []string{"v1"}}}, Probation: []string{"moon"},
+		Services: []consulsource.CatalogService{{Name: "moon"}, {Name: "star", Tags: []string{"v1"}}}, Probation: []string{"moon"},
 	}
 	found := false
-	h := New(Options{History: new(config.History), Catalog: func() (consul.CatalogStatus, bool) { return status, found }})
+	h := handlerOf(Options{History: new(config.History), Catalog: func() (consulsource.CatalogStatus, bool) { return status, found }})
 	ask := func() (int, string) {
 		status, body := get(t, h, "/api/catalog")
 		return status, strings.Join(strings.Fields(body), " ")

@@ -10,9 +10,8 @@ import (
 	"sluice/config"
 )
 
-// Revision is a configuration that was applied.
 type Revision struct {
-	Number  uint64    `json:"number"` // 1 for the first one of this process
+	Number  uint64    `json:"number"` // from 1 in each process
 	Time    time.Time `json:"time"`
 	Source  string    `json:"source"` // the file, or "command line"
 	Hash    string    `json:"hash"`   // of the file's text
@@ -32,14 +31,14 @@ type RevisionConfig struct {
 	Config *config.Config `json:"config"`
 }
 
-// Reloads is how loading the configuration has fared.
+// Reloads counts loaded configurations.
 type Reloads struct {
 	Applied   uint64   `json:"applied"`
 	Refused   uint64   `json:"refused"`
 	LastError *Refusal `json:"last_error"` // null if the latest load was not refused
 }
 
-// Refusal is why the latest configuration was not applied.
+// Refusal is the error of the latest load.
 type Refusal struct {
 	Time   time.Time `json:"time"`
 	Source string    `json:"source"`
@@ -94,5 +93,5 @@ func (h *handler) configRevision(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-	writeError(w, http.StatusNotFound, fmt.Sprintf("no revision %q is kept", r.PathValue("number")))
+	writeError(w, http.StatusNotFound, fmt.Sprintf("no revision %q", r.PathValue("number")))
 }

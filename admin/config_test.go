@@ -30,7 +30,7 @@ func TestRoutesInTheOrderTheyAreTried(t *testing.T) {
 	}
 }
 
-func TestConfigShowsWhatIsInUseAndWhyTheLatestWasRefused(t *testing.T) {
+func TestConfigHasTheRevisionInUseAndTheLatestRefusal(t *testing.T) {
 	past := history(t, firstConfig, secondConfig)
 	h := handlerOf(Options{History: past})
 
@@ -82,7 +82,7 @@ func TestConfigHistory(t *testing.T) {
 	}
 }
 
-func TestSecretsAreNeverShown(t *testing.T) {
+func TestSecretsAreMasked(t *testing.T) {
 	h := handlerOf(Options{History: history(t, firstConfig, secondConfig), Token: func() string { return "admin-s3cret" }})
 	for path := range everyPath {
 		_, body := get(t, h, path, "Authorization", "Bearer admin-s3cret")

@@ -15,7 +15,7 @@ import (
 	"sluice/discovery"
 )
 
-// Comparison is Consul's answer for a service beside its pool.
+// Comparison compares Consul's answer for a service with its pool.
 type Comparison struct {
 	Service string `json:"service"` // sluice's name for it
 	Error   string `json:"error,omitempty"`
@@ -35,14 +35,14 @@ const (
 	differs      = "differs"
 )
 
-// ComparedInstance is an instance as Consul and as the pool have it.
+// ComparedInstance is an instance in Consul and in the pool.
 type ComparedInstance struct {
 	ID      string `json:"id"`
 	Node    string `json:"node"`
 	Address string `json:"address"`
 
-	// Difference is empty, only_in_consul, only_in_pool, or differs; then
-	// Fields are the names of those that do.
+	// Difference is empty, only_in_consul, only_in_pool, or differs; Fields names the
+	// fields that differ.
 	Difference string   `json:"difference"`
 	Fields     []string `json:"fields,omitempty"`
 
@@ -50,7 +50,6 @@ type ComparedInstance struct {
 	Pool   *Pooled     `json:"pool"`   // null: only_in_consul
 }
 
-// Registered is an instance in Consul.
 type Registered struct {
 	Status string            `json:"status"`
 	Detail string            `json:"detail,omitempty"` // why it is not passing
@@ -59,7 +58,6 @@ type Registered struct {
 	Meta   map[string]string `json:"meta,omitempty"`
 }
 
-// Pooled is an instance as a peer of the pool.
 type Pooled struct {
 	Registered
 	State   string   `json:"state"`
@@ -71,11 +69,10 @@ func describeInstance(i discovery.Instance) Registered {
 }
 
 const (
-	consulTimeout = 5 * time.Second // for all that one request asks
-	consulQueries = 8               // at a time
+	consulTimeout = 5 * time.Second // for all queries of a request
+	consulQueries = 8               // concurrent
 )
 
-// consulOne answers /consul/{service}.
 func (h *handler) consulOne(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("service")
 	ctx, cancel := context.WithTimeout(r.Context(), consulTimeout)
@@ -91,8 +88,7 @@ func (h *handler) consulOne(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// consulAll answers /consul: every service that comes from Consul, also those
-// that Consul gave no answer for.
+// consulAll answers /consul with every service that comes from Consul.
 func (h *handler) consulAll(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), consulTimeout)
 	defer cancel()
@@ -118,8 +114,7 @@ func (h *handler) consulAll(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, slices.DeleteFunc(answers, func(c *Comparison) bool { return c == nil }))
 }
 
-// compare asks Consul for a service. Whatever the error is, the comparison can
-// be shown and names it.
+// compare queries Consul for a service. On an error the comparison contains it.
 func (h *handler) compare(ctx context.Context, service string) (Comparison, error) {
 	answer, err := h.Consul(ctx, service)
 	if err != nil {
@@ -142,8 +137,7 @@ func (h *handler) compare(ctx context.Context, service string) (Comparison, erro
 	return c, nil
 }
 
-// compareInstances matches instances with peers by their identity and returns
-// all of either, sorted.
+// compareInstances joins instances and peers by identity, sorted.
 func compareInstances(instances []discovery.Instance, peers []balancer.PeerView) []ComparedInstance {
 	all := make(map[discovery.Key]*ComparedInstance)
 	at := func(i discovery.Instance) *ComparedInstance {
@@ -172,7 +166,6 @@ func compareInstances(instances []discovery.Instance, peers []balancer.PeerView)
 	return compared
 }
 
-// mark fills in Difference and Fields.
 func (c *ComparedInstance) mark() {
 	switch {
 	case c.Pool == nil:

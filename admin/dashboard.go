@@ -15,20 +15,19 @@ var (
 	dashboardStyle  = dashboardText("style.css")
 	dashboardScript = dashboardText("elements.js", "peers.js", "services.js", "list.js", "rounds.js", "replicas.js", "orders.js", "start.js")
 
-	// dashboardPage is the page in one piece, so that a browser never has parts
-	// of two versions.
+	// dashboardPage contains styles and scripts, so that a browser never combines
+	// two versions.
 	dashboardPage = []byte(strings.NewReplacer(
 		"<style></style>", "<style>"+dashboardStyle+"</style>",
 		"<script></script>", "<script>"+dashboardScript+"</script>",
 	).Replace(dashboardText("page.html")))
 
-	// dashboardPolicy allows the page what it has in it and the admin API, and
-	// nothing from elsewhere.
+	// dashboardPolicy allows the page's own parts and the admin API.
 	dashboardPolicy = "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
 		"script-src " + hashOf(dashboardScript) + "; style-src " + hashOf(dashboardStyle)
 )
 
-// dashboardText returns files of the page, one after the other.
+// dashboardText concatenates files of the page.
 func dashboardText(names ...string) string {
 	var text strings.Builder
 	for _, name := range names {
@@ -41,15 +40,14 @@ func dashboardText(names ...string) string {
 	return text.String()
 }
 
-// hashOf returns the hash of an element's text, as a source of a
+// hashOf returns the hash of an element's text as a source of a
 // Content-Security-Policy.
 func hashOf(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
-// dashboard answers /. The page holds no data; it asks the API for it, with a
-// token if one is needed.
+// dashboard answers /. The page holds no data: it reads the API.
 func dashboard(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Content-Type", "text/html; charset=utf-8")

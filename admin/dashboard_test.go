@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// The page holds all it needs, and its policy allows just that. That it works is
-// tested in a browser: see package browser.
-func TestDashboardIsOnePiece(t *testing.T) {
+// The page contains all its resources, and its policy allows only these. Package browser tests it
+// in a browser.
+func TestDashboardIsSelfContained(t *testing.T) {
 	w := httptest.NewRecorder()
 	handlerOf(Options{}).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
 	page, policy := w.Body.String(), w.Header().Get("Content-Security-Policy")

@@ -12,11 +12,10 @@ import (
 	"sluice/discovery"
 )
 
-// maxWhy bounds what an operator may give as the reason of a drain, in bytes.
+// maxWhy bounds an operator's reason in bytes.
 const maxWhy = 200
 
-// drain answers POST /api/peers/{service}/{id}/drain: the peer gets no more
-// requests, until enable. ?why= is shown with the peer.
+// drain answers POST /api/peers/{service}/{id}/drain. ?why= is shown with the peer.
 func (h *handler) drain(w http.ResponseWriter, r *http.Request) {
 	why := r.URL.Query().Get("why")
 	if len(why) > maxWhy || strings.ContainsFunc(why, func(c rune) bool { return !unicode.IsPrint(c) }) {
@@ -26,14 +25,13 @@ func (h *handler) drain(w http.ResponseWriter, r *http.Request) {
 	h.operate(w, r, true, cmp.Or(why, "by an operator"))
 }
 
-// enable answers POST /api/peers/{service}/{id}/enable, which undoes drain.
+// enable answers POST /api/peers/{service}/{id}/enable.
 func (h *handler) enable(w http.ResponseWriter, r *http.Request) {
 	h.operate(w, r, false, "")
 }
 
-// operate drains or enables the peer that the path names. Where ids are not
-// unique in a service, as with those that Consul makes of the service's name,
-// ?node= and ?address= tell peers apart.
+// operate drains or enables the peer that the path names. ?node= and ?address= choose
+// among peers with the same id.
 func (h *handler) operate(w http.ResponseWriter, r *http.Request, down bool, why string) {
 	service, id, query := r.PathValue("service"), r.PathValue("id"), r.URL.Query()
 	node, address := query.Get("node"), query.Get("address")
@@ -64,7 +62,7 @@ func (h *handler) operate(w http.ResponseWriter, r *http.Request, down bool, why
 		return
 	case 1:
 	default:
-		writeError(w, http.StatusConflict, fmt.Sprintf("service %q has several peers %q: say which with ?node= or ?address= (%s)", service, id, choices(found)))
+		writeError(w, http.StatusConflict, fmt.Sprintf("service %q has several peers %q: choose one with ?node= or ?address= (%s)", service, id, choices(found)))
 		return
 	}
 	for _, pool := range pools {
@@ -87,22 +85,20 @@ func (h *handler) operate(w http.ResponseWriter, r *http.Request, down bool, why
 	writeError(w, http.StatusNotFound, fmt.Sprintf("peer %q of service %q has just left", id, service))
 }
 
-// Operated is the answer to an order that concerns a peer.
+// Operated is the answer to drain and enable.
 type Operated struct {
 	Service string `json:"service"`
 	ID      string `json:"id"`
 	Node    string `json:"node"`
 	Address string `json:"address"`
-	Peer    *Peer  `json:"peer"` // null: the instance is not there at the moment
+	Peer    *Peer  `json:"peer"` // null: the instance is absent
 }
 
-// choice is a peer that an order may mean.
 type choice struct {
 	discovery.Key
 	node string
 }
 
-// choices lists peers so that one can be chosen.
 func choices(found []choice) string {
 	var list []string
 	for _, c := range found {
@@ -111,8 +107,8 @@ func choices(found []choice) string {
 	return strings.Join(list, ", ")
 }
 
-// order lets only POST requests through, and none that a page of another origin
-// made a browser send. What else is asked of a request is up to authorized.
+// order accepts only POST requests, and none that a browser sends for a page of another
+// origin.
 func (h *handler) order(next http.HandlerFunc) http.HandlerFunc {
 	origins := http.NewCrossOriginProtection()
 	return func(w http.ResponseWriter, r *http.Request) {

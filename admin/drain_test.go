@@ -10,7 +10,7 @@ import (
 	"sluice/balancer"
 )
 
-// post sends an order from this machine.
+// post sends a POST request from this machine.
 func post(t testing.TB, h http.Handler, path string, header ...string) (int, string) {
 	t.Helper()
 	return ask(t, h, http.MethodPost, "http://127.0.0.1:8081"+path, header...)
@@ -61,14 +61,13 @@ func peerNamed(t *testing.T, h http.Handler, service, id string) Peer {
 	return Peer{}
 }
 
-// Consul makes the id of the service's name if none is given, so the same on
-// every node.
-func TestAnOrderMustNameOnePeer(t *testing.T) {
+// The default id of an instance in Consul is the name of the service, the same on each node.
+func TestAnOrderMustMatchOnePeer(t *testing.T) {
 	first, second := instance("star", "star", "10.0.0.1"), instance("star", "star", "10.0.0.2")
 	second.Node = "m"
 	h := handlerOf(Options{Pools: poolsOf(newPool(t, "star", first, second))})
 	status, body := post(t, h, "/api/peers/star/star/drain")
-	if want := `service "star" has several peers "star": say which with ?node= or ?address= (n 10.0.0.1:80, m 10.0.0.2:80)`; status != http.StatusConflict || errorOf(t, body) != want {
+	if want := `service "star" has several peers "star": choose one with ?node= or ?address= (n 10.0.0.1:80, m 10.0.0.2:80)`; status != http.StatusConflict || errorOf(t, body) != want {
 		t.Errorf("got %d %s, want %s", status, body, want)
 	}
 	for _, p := range getJSON[[]Peer](t, h, "/api/peers") {
@@ -84,7 +83,7 @@ func TestAnOrderMustNameOnePeer(t *testing.T) {
 	}
 }
 
-func TestADrainOfAnAbsentInstanceIsShownAndTakenBack(t *testing.T) {
+func TestADrainOfAnAbsentInstanceIsListedAndEnded(t *testing.T) {
 	a := instance("star", "a", "10.0.0.1")
 	pool := newPool(t, "star", a)
 	h := handlerOf(Options{Pools: poolsOf(pool)})
@@ -108,7 +107,7 @@ func TestADrainOfAnAbsentInstanceIsShownAndTakenBack(t *testing.T) {
 	}
 }
 
-func TestOrdersThatAreRefused(t *testing.T) {
+func TestRefusedOrders(t *testing.T) {
 	token := ""
 	pool := newPool(t, "star", instance("star", "a", "10.0.0.1"))
 	h := handlerOf(Options{Pools: poolsOf(pool), Token: func() string { return token }})
@@ -137,7 +136,7 @@ func TestOrdersThatAreRefused(t *testing.T) {
 	expect("reason with an escape", http.StatusBadRequest, status, body)
 	status, body = get(t, h, "http://127.0.0.1:8081"+path)
 	expect("GET", http.StatusMethodNotAllowed, status, body)
-	// A page of another site, and one whose name was made to lead here.
+	// A page of another site, and one with DNS rebinding.
 	status, body = post(t, h, path, "Sec-Fetch-Site", "cross-site")
 	expect("another site", http.StatusForbidden, status, body)
 	status, body = post(t, h, path, "Origin", "https://evil.example")
@@ -155,7 +154,7 @@ func TestOrdersThatAreRefused(t *testing.T) {
 	}
 }
 
-func TestHostsThatAreTrustedWithoutAToken(t *testing.T) {
+func TestHostsThatNeedNoToken(t *testing.T) {
 	for host, want := range map[string]bool{
 		"127.0.0.1": true, "127.0.0.1:8081": true, "[::1]:8081": true, "[::1]": true, "::1": true, "localhost": true, "LocalHost:1": true,
 		"": false, "evil.example": false, "evil.example:8081": false, "localhost.evil.example": false, "127.0.0.1.evil.example": false,

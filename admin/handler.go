@@ -13,14 +13,13 @@ import (
 	"strings"
 )
 
-// handler answers the requests. It is safe for concurrent use.
 type handler struct {
 	Options
 }
 
 // New returns the handler of the admin listener.
 func New(o Options) http.Handler {
-	h := &handler{o.withDefaults()}
+	h := &handler{o}
 	mux := http.NewServeMux()
 	open := func(path string, f http.HandlerFunc) { mux.Handle(path, readOnly(f)) }
 	guarded := func(path string, f http.HandlerFunc) { mux.Handle(path, readOnly(h.authorized(f))) }
@@ -36,6 +35,7 @@ func New(o Options) http.Handler {
 	guarded("/api/replica", h.replica)
 	guarded("/api/replicas", h.replicas)
 	guarded("/api/routes", h.routes)
+	guarded("/api/certificates", h.certificates)
 	guarded("/api/config", h.config)
 	guarded("/api/config/history", h.configHistory)
 	guarded("/api/config/history/{number}", h.configRevision)
@@ -55,7 +55,7 @@ func New(o Options) http.Handler {
 	return mux
 }
 
-// readOnly refuses every method but GET and HEAD.
+// readOnly rejects all methods except GET and HEAD.
 func readOnly(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -67,30 +67,28 @@ func readOnly(next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// authorized asks for the token if there is one (RFC 6750, section 2.1). Without one
-// it lets everybody on this machine through, but no page of another site that a
-// browser on this machine shows.
+// authorized requires the token if there is one (RFC 6750, section 2.1). Without one it
+// accepts any request except those that a browser sends for a page of another site.
 func (h *handler) authorized(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		token := h.Token()
 		switch {
 		case token != "" && !carries(r, token):
 			w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
-			writeError(w, http.StatusUnauthorized, "a valid token is needed: Authorization: Bearer …")
+			writeError(w, http.StatusUnauthorized, "a valid token is required: Authorization: Bearer …")
 		case token == "" && !isLiteral(r.Host):
-			// A name that leads here may be one that another site's owner has made
-			// lead here (DNS rebinding).
+			// The name may belong to another site (DNS rebinding).
 			writeError(w, http.StatusForbidden, fmt.Sprintf("host %q: without a token, use an IP address or localhost", r.Host))
 		case token == "" && isEmbedded(r):
-			writeError(w, http.StatusForbidden, "without a token, no page of another site may ask for this")
+			writeError(w, http.StatusForbidden, "without a token, requests from pages of other sites are refused")
 		default:
 			next(w, r)
 		}
 	}
 }
 
-// isLiteral reports whether a Host field is an IP address or localhost, with or
-// without a port.
+// isLiteral reports whether a Host field is an IP address or localhost, with or without
+// a port.
 func isLiteral(host string) bool {
 	name, _, err := net.SplitHostPort(host)
 	if err != nil {
@@ -100,9 +98,9 @@ func isLiteral(host string) bool {
 	return err == nil || strings.EqualFold(name, "localhost")
 }
 
-// isEmbedded reports whether a browser asks on behalf of a page of another origin,
-// which may link here and nothing else. That page could not read the answer, but
-// have profiles taken all day.
+// isEmbedded reports whether a browser sends the request for a page of another origin,
+// other than by following a link. The page cannot read the answer, but could start
+// profiles.
 func isEmbedded(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "", "none", "same-origin":
@@ -111,8 +109,7 @@ func isEmbedded(r *http.Request) bool {
 	return r.Header.Get("Sec-Fetch-Dest") != "document"
 }
 
-// carries reports whether r has the token. The time it takes tells nothing of
-// the token, not even its length.
+// carries reports whether r has the token, in constant time.
 func carries(r *http.Request, token string) bool {
 	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
@@ -122,7 +119,6 @@ func carries(r *http.Request, token string) bool {
 	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
-// writeJSON answers with v, indented for people.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	var body bytes.Buffer
 	enc := json.NewEncoder(&body)
@@ -140,11 +136,6 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Write(body.Bytes()) // an error means that the client has gone
 }
 
-// failure is the body of every answer that is not a success.
-type failure struct {
-	Error string `json:"error"`
-}
-
 func writeError(w http.ResponseWriter, status int, reason string) {
-	writeJSON(w, status, failure{reason})
+	writeJSON(w, status, map[string]string{"error": reason})
 }

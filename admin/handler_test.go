@@ -8,18 +8,18 @@ import (
 	"testing"
 )
 
-// everyPath lists the paths, and whether a token guards them.
+// everyPath contains the paths, and whether they need a token.
 var everyPath = map[string]bool{
 	"/": false, "/healthz": false, "/readyz": false,
 	"/api": true, "/api/peers": true, "/api/services": true, "/api/routes": true,
 	"/api/config": true, "/api/config/history": true, "/api/config/history/1": true,
 	"/consul": true, "/consul/star": true, "/metrics": true,
-	"/api/catalog": true, "/api/replica": true, "/api/replicas": true,
+	"/api/certificates": true, "/api/catalog": true, "/api/replica": true, "/api/replicas": true,
 	"/debug/pprof/": true, "/debug/pprof/heap": true, "/debug/pprof/cmdline": true,
 }
 
-// Without a token, a page of another site must not read what a browser on this
-// machine can, nor have it work for nothing.
+// Without a token, a page of another site can neither read the API through a browser on this
+// machine nor cause work.
 func TestOtherSitesGetNothingWithoutAToken(t *testing.T) {
 	token := ""
 	h := handlerOf(Options{Token: func() string { return token }, History: history(t, firstConfig)})
@@ -45,7 +45,7 @@ func TestOtherSitesGetNothingWithoutAToken(t *testing.T) {
 			if got := status == http.StatusForbidden; got != (guarded && test.refused) {
 				t.Errorf("%s, %s: got %d %.200s", path, test.what, status, body)
 			}
-			token = "s3cret" // tells who asks
+			token = "s3cret" // authenticates
 			if status, body := get(t, h, test.url+path, append(test.header, "Authorization", "Bearer s3cret")...); status == http.StatusForbidden {
 				t.Errorf("%s, %s, with the token: got %d %.200s", path, test.what, status, body)
 			}
@@ -53,7 +53,7 @@ func TestOtherSitesGetNothingWithoutAToken(t *testing.T) {
 	}
 }
 
-func TestHandlerWithNothingToShow(t *testing.T) {
+func TestHandlerWithEmptyViews(t *testing.T) {
 	h := handlerOf(Options{})
 	for _, path := range []string{"/api", "/api/peers", "/api/services", "/api/routes", "/api/config/history", "/consul"} {
 		if status, body := get(t, h, path); status != http.StatusOK || body != "[]\n" {
@@ -80,8 +80,8 @@ func TestErrorsAreJSON(t *testing.T) {
 		{"POST", "/api/peers", 405, "method POST is not allowed here"},
 		{"DELETE", "/", 405, "method DELETE is not allowed here"},
 		{"GET", "/api/peers?service=x", 404, `no service "x"`},
-		{"GET", "/api/config/history/7", 404, `no revision "7" is kept`},
-		{"GET", "/api/config/history/x", 404, `no revision "x" is kept`},
+		{"GET", "/api/config/history/7", 404, `no revision "7"`},
+		{"GET", "/api/config/history/x", 404, `no revision "x"`},
 		{"GET", "/consul/x", 404, `service "x": the service does not come from Consul`},
 	} {
 		status, body := ask(t, h, test.method, test.path)
@@ -164,7 +164,7 @@ func TestReadiness(t *testing.T) {
 }
 
 func TestProfiles(t *testing.T) {
-	h := New(Options{Token: func() string { return "secret" }})
+	h := handlerOf(Options{Token: func() string { return "secret" }})
 	for _, path := range []string{"/debug/pprof/", "/debug/pprof/goroutine?debug=1"} {
 		r := httptest.NewRequest("GET", path, nil)
 		w := httptest.NewRecorder()

@@ -1,6 +1,9 @@
 package admin
 
-import "net/http"
+import (
+	"net/http"
+	"time"
+)
 
 // Health is the body of /healthz.
 type Health struct {
@@ -10,12 +13,15 @@ type Health struct {
 // Readiness is the body of /readyz.
 type Readiness struct {
 	Ready bool `json:"ready"`
-	// Missing says why it is not ready, or in spite of what it is: services that
-	// have no peers because their registry does not answer for them.
+	// Missing lists why it is not ready; if it is ready, the services without peers
+	// because their registry does not answer.
 	Missing []string `json:"missing"`
-	// Restored are the services whose registry has not answered since the start,
-	// so that their peers are those of the snapshot.
+	// Restored are the services whose peers come from the snapshot, because the
+	// registry has not answered since the start.
 	Restored []string `json:"restored"`
+	// Certificates lists certificates that expire soon, are not valid, or whose files
+	// cannot be used. They do not affect Ready.
+	Certificates []string `json:"certificates"`
 }
 
 func (h *handler) healthz(w http.ResponseWriter, r *http.Request) {
@@ -35,5 +41,6 @@ func (h *handler) readyz(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	answer.Missing, answer.Restored = list(answer.Missing), list(answer.Restored)
+	answer.Certificates = list(h.certificateProblems(time.Now()))
 	writeJSON(w, status, answer)
 }

@@ -19,43 +19,35 @@ import (
 	"sluice/metrics"
 )
 
-// newMetrics returns the handler of /metrics. It has a registry of its own, so
-// that several handlers can be in one process.
+// newMetrics returns the handler of /metrics, with its own registry.
 func (h *handler) newMetrics() http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
-		newCollector(h),
+		&collector{h, metrics.BucketBounds()},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		EnableOpenMetrics: true,
-		ErrorHandling:     promhttp.ContinueOnError, // half the metrics are better than none
+		ErrorHandling:     promhttp.ContinueOnError,
 		ErrorLog:          gatherLog{h.Log},
 	})
 }
 
-// gatherLog logs what is wrong with a metric.
 type gatherLog struct{ zerolog.Logger }
 
 func (l gatherLog) Println(v ...any) { l.Error().Msg(strings.TrimSpace(fmt.Sprintln(v...))) }
 
-// collector makes every series anew from what the views show at the time of
-// the scrape. So no request updates a metric, and the series of a service or a
-// peer end with it.
+// collector makes every series at the time of the scrape. So no request updates a
+// metric, and the series of a service or a peer end with it.
 type collector struct {
 	h      *handler
 	bounds []float64 // of the latency buckets, in seconds
 }
 
-func newCollector(h *handler) *collector {
-	return &collector{h, metrics.BucketBounds()}
-}
-
-// descriptions are all that collector may send.
+// descriptions are all metrics of collector.
 var descriptions []*prometheus.Desc
 
-// describe declares a metric. docs/metrics.md lists all of them.
 func describe(name, help string, labels ...string) *prometheus.Desc {
 	d := prometheus.NewDesc("sluice_"+name, help, labels, nil)
 	descriptions = append(descriptions, d)
@@ -66,50 +58,51 @@ var (
 	buildInfo = describe("build_info", "Always 1; the labels are the versions.", "version", "go_version")
 	readyDesc = describe("ready", "1 if sluice can serve, else 0.")
 
-	requestsTotal   = describe("requests_total", "Requests that ended, by class of the status sent to the client.", "service", "class")
+	requestsTotal   = describe("requests_total", "Finished requests by class of the status sent to the client.", "service", "class")
+	grpcTotal       = describe("grpc_calls_total", "Finished calls of gRPC by status.", "service", "status")
 	requestDuration = describe("request_duration_seconds", "Time from a request's arrival to the end of its response.", "service")
-	retriesTotal    = describe("retries_total", "Attempts beyond the first of a request.", "service")
-	refusalsTotal   = describe("refusals_total", "Attempts that a limit of the service stopped.", "service", "limit")
-	pendingDesc     = describe("requests_pending", "Requests that wait until a service has a peer for them.", "service")
+	retriesTotal    = describe("retries_total", "Attempts after the first of a request.", "service")
+	refusalsTotal   = describe("refusals_total", "Attempts refused by a limit of the service.", "service", "limit")
+	pendingDesc     = describe("requests_pending", "Requests that wait for a peer or a connection.", "service")
 	receivedBytes   = describe("request_body_bytes_total", "Octets of request bodies received from clients.", "service")
 	sentBytes       = describe("response_body_bytes_total", "Octets of response bodies sent to clients.", "service")
-	unroutedTotal   = describe("unrouted_requests_total", "Requests that belong to no service: no route matched, or they were malformed.", "class")
+	unroutedTotal   = describe("unrouted_requests_total", "Requests without a service: no route matched, or they were malformed.", "class")
 	inflightDesc    = describe("requests_in_flight", "Attempts in flight to all peers of a service.", "service")
 
 	peersDesc    = describe("peers", "Peers by state.", "service", "state")
-	eligibleDesc = describe("peers_eligible", "Peers that requests go to.", "service")
-	panicDesc    = describe("panic", "1 while a service has too few eligible peers, so that others are used too, else 0.", "service")
-	tierShare    = describe("tier_share", "Share of a service's requests that go to a tier of its peers, 0 to 1; 0 is the first tier.", "service", "tier")
+	eligibleDesc = describe("peers_eligible", "Peers that get requests.", "service")
+	panicDesc    = describe("panic", "1 while failing peers get requests too, because too few are eligible; else 0.", "service")
+	tierShare    = describe("tier_share", "Share of a service's requests that a tier gets, 0 to 1; tier 0 is the first.", "service", "tier")
 
 	peerInflight = describe("peer_requests_in_flight", "Attempts in flight to a peer.", "service", "node", "id", "address")
-	peerAttempts = describe("peer_attempts_total", "Attempts on a peer that ended, by outcome.", "service", "node", "id", "address", "outcome")
-	peerLatency  = describe("peer_latency_seconds", "Moving average of a peer's time to the head of a response, in which peaks weigh more.", "service", "node", "id", "address")
+	peerAttempts = describe("peer_attempts_total", "Finished attempts on a peer by outcome.", "service", "node", "id", "address", "outcome")
+	peerLatency  = describe("peer_latency_seconds", "Peak-sensitive moving average of the time to a peer's response head.", "service", "node", "id", "address")
 
-	checksTotal     = describe("health_checks_total", "Active health checks of peers, by result.", "service", "result")
-	checksRunning   = describe("health_checks_running", "Active health checks that run.")
-	checksOverdue   = describe("health_checks_overdue", "Active health checks that should run but wait, because health.max_checks do.")
-	ejectionsTotal  = describe("ejections_total", "Peers that were ejected, by the setting that did it.", "service", "cause")
-	ejectionsDenied = describe("ejections_refused_total", "Peers that were not ejected although they should, because too many were.", "service")
+	checksTotal     = describe("health_checks_total", "Active health checks by result.", "service", "result")
+	checksRunning   = describe("health_checks_running", "Running active health checks.")
+	checksOverdue   = describe("health_checks_overdue", "Active health checks delayed by health.max_checks.")
+	ejectionsTotal  = describe("ejections_total", "Ejections of peers by the setting that caused them.", "service", "cause")
+	ejectionsDenied = describe("ejections_refused_total", "Ejections refused because too many peers were ejected.", "service")
 
-	discoveryState     = describe("discovery_state", "1 for the present state of a service's watch, 0 for the others.", "service", "state")
+	discoveryState     = describe("discovery_state", "1 for the current state of a service's watch, 0 for the others.", "service", "state")
 	discoveryIndex     = describe("discovery_index", "Index of the registry's last answer.", "service")
 	discoveryInstances = describe("discovery_instances", "Instances in the last set from the registry.", "service")
-	discoveryProbation = describe("discovery_probation_instances", "Of them, those that the registry has lost, and which are used until they first fail.", "service")
-	discoveryRestored  = describe("discovery_restored", "1 if the set in use is the snapshot's because the registry has not answered since the start, else 0.", "service")
+	discoveryProbation = describe("discovery_probation_instances", "Instances that the registry has lost and that are used until they fail.", "service")
+	discoveryRestored  = describe("discovery_restored", "1 if the instances come from the snapshot, because the registry has not answered since the start; else 0.", "service")
 	discoverySuccess   = describe("discovery_last_success_timestamp_seconds", "When the registry last answered, as Unix time.", "service")
 	discoveryChange    = describe("discovery_last_change_timestamp_seconds", "When a changed set was last applied, as Unix time.", "service")
-	discoveryQueries   = describe("discovery_queries_total", "Queries to the registry, answered or not.", "service")
+	discoveryQueries   = describe("discovery_queries_total", "Queries to the registry.", "service")
 	discoveryErrors    = describe("discovery_errors_total", "Queries to the registry that failed.", "service")
 	discoveryChanges   = describe("discovery_changes_total", "Changed sets that were applied.", "service")
 
-	consulRequests    = describe("consul_queries_total", "Requests that were sent to Consul, probes of its agents included.")
-	consulErrors      = describe("consul_errors_total", "Of them, those that had no answer, or an error for an answer.")
-	consulLimited     = describe("consul_rate_limited_total", "Of these, the answers 429: the agent limits what one client address may send.")
+	consulRequests    = describe("consul_queries_total", "Requests to Consul, including probes of its agents.")
+	consulErrors      = describe("consul_errors_total", "Requests to Consul without an answer or with an error.")
+	consulLimited     = describe("consul_rate_limited_total", "Requests to Consul with the answer 429: the agent limits the requests of a client address.")
 	consulReceived    = describe("consul_received_bytes_total", "Octets received from Consul, with headers and TLS.")
 	consulSent        = describe("consul_sent_bytes_total", "Octets sent to Consul, with headers and TLS.")
-	consulConnections = describe("consul_connections", "Connections to Consul that are open.")
-	consulOpened      = describe("consul_connections_opened_total", "Connections to Consul that were opened.")
-	consulLimit       = describe("consul_query_limit", "Queries to Consul that may be in flight; fewer after an answer 429.")
+	consulConnections = describe("consul_connections", "Open connections to Consul.")
+	consulOpened      = describe("consul_connections_opened_total", "Connections opened to Consul.")
+	consulLimit       = describe("consul_query_limit", "Limit of concurrent queries to Consul; lower after an answer 429.")
 	consulWatches     = describe("consul_watches", "Watched services, by how a change is seen.", "by")
 
 	configRevision = describe("config_revision", "Number of the configuration in use.")
@@ -118,14 +111,24 @@ var (
 	configReloads  = describe("config_reloads_total", "Configurations loaded, by result.", "result")
 
 	snapshotWritten = describe("snapshot_last_write_timestamp_seconds", "When the snapshot was last written, as Unix time.")
-	snapshotErrors  = describe("snapshot_errors_total", "Attempts to write the snapshot that failed.")
+	snapshotErrors  = describe("snapshot_errors_total", "Failed attempts to write the snapshot.")
 
-	registeredDesc     = describe("registered", "1 if sluice is registered in Consul, else 0; absent if it is not to be.", "service")
-	registrationsTotal = describe("registrations_total", "Times that an agent of Consul took the registration of sluice.", "service")
-	registrationErrors = describe("registration_errors_total", "Attempts to register sluice in Consul, or to make sure that it is, that failed.", "service")
+	registeredDesc     = describe("registered", "1 if sluice is registered in Consul, else 0; absent without consul.register.", "service")
+	registrationsTotal = describe("registrations_total", "Successful registrations of sluice with an agent of Consul.", "service")
+	registrationErrors = describe("registration_errors_total", "Failed attempts to register sluice in Consul or to check the registration.", "service")
 
-	connectionsOpen = describe("client_connections", "Client connections that are open.")
-	logDropped      = describe("access_log_dropped_lines_total", "Lines of the access log that were dropped because the output was too slow or failed.")
+	handshakesTotal   = describe("tls_handshakes_total", "TLS handshakes of clients by result.", "result")
+	http2Resets       = describe("http2_resets_total", "HTTP/2 streams of clients that were reset.", "by")
+	http2Refused      = describe("http2_refused_streams_total", "HTTP/2 streams of clients that were refused by a limit.", "limit")
+	http2Ended        = describe("http2_ended_connections_total", "HTTP/2 connections of clients that sluice ended, by cause.", "cause")
+	handshakesOpen    = describe("tls_handshakes_in_progress", "TLS handshakes of which the client has sent a part.")
+	handshakesWaiting = describe("tls_handshakes_waiting", "TLS handshakes that wait because too many are in progress, or for a processor.")
+
+	certificateExpires = describe("certificate_expiry_timestamp_seconds", "When a certificate expires, as Unix time: the first of its chain, or the last of trusted ones.", "used_by", "file")
+	certificateFault   = describe("certificate_file_error", "1 if the present file cannot be used, so that an earlier version is in use; else 0.", "used_by", "file")
+
+	connectionsOpen = describe("client_connections", "Open client connections.")
+	logDropped      = describe("access_log_dropped_lines_total", "Access log lines dropped because the output was too slow or failed.")
 )
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
@@ -144,7 +147,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		c.peers(e, r)
 	}
 	unrouted := c.h.Unrouted.Snapshot()
-	for class := range classes {
+	for class := range metrics.Class(metrics.NumClasses) {
 		e.counter(unroutedTotal, float64(unrouted.Class(class)), class.String())
 	}
 	c.health(e)
@@ -157,13 +160,32 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	e.timestamp(snapshotWritten, snapshot.Written)
 	e.counter(snapshotErrors, float64(snapshot.Errors))
 	c.config(e)
+	handshakes := c.h.Handshakes()
+	e.counter(handshakesTotal, float64(handshakes.Full), "full")
+	e.counter(handshakesTotal, float64(handshakes.Resumed), "resumed")
+	e.counter(handshakesTotal, float64(handshakes.Failed), "failed")
+	e.gauge(handshakesOpen, float64(handshakes.InProgress))
+	e.gauge(handshakesWaiting, float64(handshakes.Waiting))
+	http2 := c.h.HTTP2()
+	e.counter(http2Resets, float64(http2.ResetsReceived), "client")
+	e.counter(http2Resets, float64(http2.ResetsSent), "sluice")
+	e.counter(http2Refused, float64(http2.RefusedStreams), "streams")
+	e.counter(http2Refused, float64(http2.RefusedConnections), "connections")
+	e.counter(http2Ended, float64(http2.GoAways), "drain")
+	e.counter(http2Ended, float64(http2.Errors), "error")
+	c.certificates(e)
 	e.gauge(connectionsOpen, float64(c.h.Connections()))
 	e.counter(logDropped, float64(c.h.AccessLogDropped()))
 }
 
 func (c *collector) requests(e emitter, r *reading) {
-	for class := range classes {
+	for class := range metrics.Class(metrics.NumClasses) {
 		e.counter(requestsTotal, float64(r.requests.Class(class)), r.service, class.String())
+	}
+	for code, n := range r.requests.GRPC {
+		if n > 0 {
+			e.counter(grpcTotal, float64(n), r.service, metrics.GRPCName(code))
+		}
 	}
 	e.counter(retriesTotal, float64(r.requests.Retries), r.service)
 	for limit, n := range r.refusals {
@@ -184,15 +206,6 @@ func (c *collector) requests(e emitter, r *reading) {
 	e.ch <- prometheus.MustNewConstHistogram(requestDuration, total, r.requests.Latency.Seconds(), cumulative, r.service)
 }
 
-// classes yields every class of a request.
-func classes(yield func(metrics.Class) bool) {
-	for c := range metrics.NumClasses {
-		if !yield(metrics.Class(c)) {
-			return
-		}
-	}
-}
-
 func (c *collector) peers(e emitter, r *reading) {
 	states := r.states()
 	for _, state := range peerStates {
@@ -207,8 +220,8 @@ func (c *collector) peers(e emitter, r *reading) {
 		e.gauge(peerInflight, float64(p.inflight), r.service, p.labels.node, p.labels.id, p.labels.address)
 		e.gauge(peerLatency, p.Latency().Seconds(), r.service, p.labels.node, p.labels.id, p.labels.address)
 		for class, n := range p.outcomes {
-			// Most peers never see most outcomes; "ok" is always there, so that
-			// a rate over all outcomes has a series to begin with.
+			// Most outcomes never occur. "ok" is always there, so that a rate over
+			// all outcomes has a series.
 			if class := balancer.OutcomeClass(class); n > 0 || class == balancer.OutcomeOK {
 				e.counter(peerAttempts, float64(n), r.service, p.labels.node, p.labels.id, p.labels.address, label(class))
 			}
@@ -230,7 +243,7 @@ func (c *collector) health(e emitter) {
 	}
 }
 
-// label returns the name of v as the value of a label.
+// label returns the name of v as a label value.
 func label(v fmt.Stringer) string { return strings.ReplaceAll(v.String(), " ", "_") }
 
 func (c *collector) discovery(e emitter, s discovery.WatchStatus) {
@@ -258,8 +271,8 @@ func (c *collector) consul(e emitter) {
 	e.gauge(consulConnections, float64(s.Connections))
 	e.counter(consulOpened, float64(s.Opened))
 	e.gauge(consulLimit, float64(s.Limit))
-	e.gauge(consulWatches, float64(s.Watches-s.Riding), "query")
-	e.gauge(consulWatches, float64(s.Riding), "overview")
+	e.gauge(consulWatches, float64(s.Watches-s.OnOverview), "query")
+	e.gauge(consulWatches, float64(s.OnOverview), "overview")
 }
 
 func (c *collector) config(e emitter) {
@@ -271,7 +284,18 @@ func (c *collector) config(e emitter) {
 	e.counter(configReloads, float64(reloads.Refused), "refused")
 }
 
-// emitter sends single values.
+func (c *collector) certificates(e emitter) {
+	expires, faults := make(map[[2]string]time.Time), make(map[[2]string]bool)
+	for _, s := range c.h.Certificates() { // two services may have the same file
+		key := [2]string{s.UsedBy, s.File}
+		expires[key], faults[key] = s.Expires, s.Fault != nil
+	}
+	for key, at := range expires {
+		e.timestamp(certificateExpires, at, key[0], key[1])
+		e.gauge(certificateFault, number(faults[key]), key[0], key[1])
+	}
+}
+
 type emitter struct{ ch chan<- prometheus.Metric }
 
 func (e emitter) gauge(d *prometheus.Desc, v float64, labels ...string) {
@@ -284,12 +308,12 @@ func (e emitter) counter(d *prometheus.Desc, v float64, labels ...string) {
 
 func (e emitter) send(d *prometheus.Desc, t prometheus.ValueType, v float64, labels []string) {
 	for i := range labels {
-		labels[i] = strings.ToValidUTF8(labels[i], "\ufffd") // others are refused
+		labels[i] = strings.ToValidUTF8(labels[i], "\ufffd")
 	}
 	e.ch <- prometheus.MustNewConstMetric(d, t, v, labels...)
 }
 
-// timestamp sends Unix time in seconds, and nothing for a time that never was.
+// timestamp sends Unix time in seconds, and nothing for the zero time.
 func (e emitter) timestamp(d *prometheus.Desc, t time.Time, labels ...string) {
 	if !t.IsZero() {
 		e.gauge(d, float64(t.UnixMilli())/1000, labels...)

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"errors"
 	"net/http"
 	"os"
 	"regexp"
@@ -15,15 +16,18 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"sluice/balancer"
+	"sluice/certificates"
+	"sluice/consul"
+	"sluice/consul/registration"
 	"sluice/discovery"
-	"sluice/discovery/consul"
+	consulsource "sluice/discovery/consul"
+	"sluice/discovery/saved"
 	"sluice/healthcheck"
 	"sluice/metrics"
-	"sluice/registration"
-	"sluice/snapshot"
+	"sluice/proxy"
 )
 
-// busy are options with something of everything to count.
+// busy returns options with a value for each metric.
 func busy(t *testing.T) (Options, *balancer.Pool) {
 	bad := instance("star", "b", "10.0.0.2")
 	bad.Status = discovery.StatusCritical
@@ -37,6 +41,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 	requests.Observe(1, 204, 30*time.Millisecond, 0, 0)
 	requests.Observe(2, 503, 2*time.Minute, 1, 10)
 	requests.Observe(3, 499, time.Millisecond, 0, 0)
+	requests.ObserveGRPC(0, 14)
 	requests.Retry(0)
 
 	unrouted := metrics.NewRequests()
@@ -58,6 +63,17 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		Connections:      func() int { return 3 },
 		Unrouted:         unrouted,
 		AccessLogDropped: func() uint64 { return 11 },
+		HTTP2: func() proxy.HTTP2Stats {
+			return proxy.HTTP2Stats{ResetsReceived: 66, ResetsSent: 67, RefusedStreams: 68, RefusedConnections: 69, GoAways: 70, Errors: 71}
+		},
+		Handshakes: func() proxy.HandshakeStats {
+			return proxy.HandshakeStats{Full: 61, Resumed: 62, Failed: 63, InProgress: 64, Waiting: 65}
+		},
+		Certificates: func() []CertificateStatus {
+			good := CertificateStatus{`listener "web"`, certificates.Status{File: "/a.pem", Expires: time.Unix(2e9, 0)}}
+			bad := CertificateStatus{"consul", certificates.Status{File: "/b.pem", Expires: time.Unix(1e9, 0), Fault: errors.New("cut")}}
+			return []CertificateStatus{good, bad}
+		},
 		Health: func() map[string]healthcheck.Stats {
 			return map[string]healthcheck.Stats{"star": {
 				ChecksPassed: 21, ChecksFailed: 22, Refused: 23,
@@ -65,13 +81,13 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 			}}
 		},
 		Checks: func() (running, overdue int) { return 26, 27 },
-		ConsulStats: func() consul.Stats {
-			return consul.Stats{Queries: 31, Errors: 32, Refused: 33, BytesReceived: 34, BytesSent: 35, Connections: 36, Opened: 37, Limit: 38, Watches: 50, Riding: 11}
+		ConsulStats: func() consulsource.Stats {
+			return consulsource.Stats{Stats: consul.Stats{Queries: 31, Errors: 32, Refused: 33, BytesReceived: 34, BytesSent: 35, Connections: 36, Opened: 37, Limit: 38, Watches: 50}, OnOverview: 11}
 		},
 		Registration: func() registration.Status {
 			return registration.Status{State: registration.StateRegistered, Service: "sluice", Registrations: 41, Errors: 42}
 		},
-		Snapshot: func() snapshot.Status { return snapshot.Status{Written: time.Unix(800, 0), Errors: 4} },
+		Snapshot: func() saved.Status { return saved.Status{Written: time.Unix(800, 0), Errors: 4} },
 	}, pool
 }
 
@@ -84,13 +100,28 @@ func scrape(t testing.TB, h http.Handler) string {
 	return body
 }
 
-func TestMetricsCountWhatTheViewsShow(t *testing.T) {
+func TestMetricsAgreeWithTheViews(t *testing.T) {
 	o, _ := busy(t)
-	body := scrape(t, New(o))
+	body := scrape(t, handlerOf(o))
 	for _, want := range []string{
 		`sluice_ready 0`,
 		`sluice_snapshot_last_write_timestamp_seconds 800`,
 		`sluice_snapshot_errors_total 4`,
+		`sluice_tls_handshakes_total{result="full"} 61`,
+		`sluice_tls_handshakes_total{result="resumed"} 62`,
+		`sluice_tls_handshakes_total{result="failed"} 63`,
+		`sluice_tls_handshakes_in_progress 64`,
+		`sluice_http2_resets_total{by="client"} 66`,
+		`sluice_http2_resets_total{by="sluice"} 67`,
+		`sluice_http2_refused_streams_total{limit="streams"} 68`,
+		`sluice_http2_refused_streams_total{limit="connections"} 69`,
+		`sluice_http2_ended_connections_total{cause="drain"} 70`,
+		`sluice_http2_ended_connections_total{cause="error"} 71`,
+		`sluice_tls_handshakes_waiting 65`,
+		`sluice_certificate_expiry_timestamp_seconds{file="/a.pem",used_by="listener \"web\""} 2e+09`,
+		`sluice_certificate_expiry_timestamp_seconds{file="/b.pem",used_by="consul"} 1e+09`,
+		`sluice_certificate_file_error{file="/a.pem",used_by="listener \"web\""} 0`,
+		`sluice_certificate_file_error{file="/b.pem",used_by="consul"} 1`,
 		`sluice_registered{service="sluice"} 1`,
 		`sluice_registrations_total{service="sluice"} 41`,
 		`sluice_registration_errors_total{service="sluice"} 42`,
@@ -110,6 +141,7 @@ func TestMetricsCountWhatTheViewsShow(t *testing.T) {
 		`sluice_requests_total{class="5xx",service="star"} 1`,
 		`sluice_requests_total{class="aborted",service="star"} 1`,
 		`sluice_requests_total{class="1xx",service="star"} 0`,
+		`sluice_grpc_calls_total{service="star",status="UNAVAILABLE"} 1`,
 		`sluice_request_duration_seconds_bucket{service="star",le="0.001"} 1`,
 		`sluice_request_duration_seconds_bucket{service="star",le="0.0025"} 1`,
 		`sluice_request_duration_seconds_bucket{service="star",le="0.005"} 2`,
@@ -180,26 +212,25 @@ func TestMetricsCountWhatTheViewsShow(t *testing.T) {
 	}
 }
 
-func TestSeriesOfGonePeersAndServicesVanish(t *testing.T) {
+func TestSeriesOfRemovedPeersAndServicesEnd(t *testing.T) {
 	o, pool := busy(t)
 	other := newPool(t, "other")
 	pools := []*balancer.Pool{pool, other}
 	o.Pools = func() []*balancer.Pool { return pools }
-	h := New(o)
+	h := handlerOf(o)
 	if body := scrape(t, h); !strings.Contains(body, `id="b"`) || !strings.Contains(body, `service="other"`) {
-		t.Fatal("no series to begin with")
+		t.Fatal("no series")
 	}
 	pool.Apply([]discovery.Instance{instance("star", "a", "10.0.0.1")})
 	pools = pools[:1]
 	if body := scrape(t, h); strings.Contains(body, `id="b"`) || strings.Contains(body, `service="other"`) {
-		t.Error("series of what is gone are still there")
+		t.Error("series of removed peers")
 	}
 }
 
-// A service that is removed and comes back has two pools while the first one
-// drains, with the same peers. Their series must be added, since a series that
-// is given twice spoils the whole scrape.
-func TestPoolsOfTheSameNameAreAddedUp(t *testing.T) {
+// A service that is removed and added again has two pools while the first one drains, with the
+// same peers. Their series are added, since a duplicate series invalidates the whole scrape.
+func TestPoolsOfTheSameNameAreAdded(t *testing.T) {
 	o, pool := busy(t)
 	again := newPool(t, "star", instance("star", "a", "10.0.0.1"), instance("star", "c", "10.0.0.3"))
 	again.Requests().Observe(0, 200, time.Millisecond, 0, 0)
@@ -207,7 +238,7 @@ func TestPoolsOfTheSameNameAreAddedUp(t *testing.T) {
 	defer pick(t, again).Done(balancer.Outcome{})
 	pool.Close()
 	o.Pools = poolsOf(pool, again)
-	body := scrape(t, New(o))
+	body := scrape(t, handlerOf(o))
 	for _, want := range []string{
 		`sluice_requests_total{class="2xx",service="star"} 3`,
 		`sluice_requests_in_flight{service="star"} 3`,
@@ -220,7 +251,7 @@ func TestPoolsOfTheSameNameAreAddedUp(t *testing.T) {
 	}
 }
 
-func TestLabelsThatAreNotUTF8DoNotSpoilTheScrape(t *testing.T) {
+func TestLabelsThatAreNotUTF8DoNotInvalidateTheScrape(t *testing.T) {
 	h := handlerOf(Options{Pools: poolsOf(newPool(t, "star", instance("star", "a\xff", "10.0.0.1")))})
 	if body := scrape(t, h); !strings.Contains(body, "id=\"a\ufffd\"") {
 		t.Error("no series of the peer")
@@ -230,7 +261,7 @@ func TestLabelsThatAreNotUTF8DoNotSpoilTheScrape(t *testing.T) {
 func TestMetricsFollowPrometheusConventions(t *testing.T) {
 	o, _ := busy(t)
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(newCollector(&handler{o.withDefaults()}))
+	registry.MustRegister(&collector{&handler{complete(o)}, metrics.BucketBounds()})
 	problems, err := testutil.GatherAndLint(registry)
 	if err != nil {
 		t.Fatal(err)
@@ -242,7 +273,7 @@ func TestMetricsFollowPrometheusConventions(t *testing.T) {
 
 func TestScrapeWhileEverythingChanges(t *testing.T) {
 	o, pool := busy(t)
-	h := New(o)
+	h := handlerOf(o)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -274,7 +305,7 @@ type documented struct{ name, kind, labels, help string }
 func TestDocumentationListsEveryMetric(t *testing.T) {
 	o, _ := busy(t)
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(newCollector(&handler{o.withDefaults()}))
+	registry.MustRegister(&collector{&handler{complete(o)}, metrics.BucketBounds()})
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)

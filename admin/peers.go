@@ -10,7 +10,7 @@ import (
 	"sluice/balancer"
 )
 
-// Peer is a peer as /api/peers shows it: at one moment, but for what is counted.
+// Peer is an element of /api/peers: the state of one moment, with counters.
 type Peer struct {
 	Service    string            `json:"service"` // sluice's name for it
 	ID         string            `json:"id"`
@@ -20,13 +20,13 @@ type Peer struct {
 	Weight     int               `json:"weight"`
 	Tags       []string          `json:"tags"`
 	Meta       map[string]string `json:"meta,omitempty"`
-	Status     string            `json:"status"` // what the registry says: passing, warning, critical, maintenance
-	State      string            `json:"state"`  // what the pool makes of it: up, warming, ejected, unhealthy, draining
+	Status     string            `json:"status"` // in the registry: passing, warning, critical, maintenance
+	State      string            `json:"state"`  // in the pool: up, warming, ejected, unhealthy, draining
 	Reasons    []string          `json:"reasons"`
-	Used       bool              `json:"used"` // requests may go to it at present
+	Used       bool              `json:"used"` // may get requests
 	Inflight   int               `json:"inflight"`
-	Requests   uint64            `json:"requests"` // attempts that ended
-	Failures   uint64            `json:"failures"` // those that speak against the peer
+	Requests   uint64            `json:"requests"` // finished attempts
+	Failures   uint64            `json:"failures"` // failed attempts
 	LatencyMS  float64           `json:"latency_ms"`
 	Since      time.Time         `json:"since"`               // start of State
 	Probation  *time.Time        `json:"probation,omitempty"` // since when the registry has lost it
@@ -56,8 +56,7 @@ func describePeer(service string, v balancer.PeerView) Peer {
 	}
 }
 
-// peers answers /api/peers. ?service= and ?state= select; both may be given
-// several times.
+// peers answers /api/peers. ?service= and ?state= select, and may be repeated.
 func (h *handler) peers(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	services, states := query["service"], query["state"]
@@ -83,14 +82,13 @@ func (h *handler) peers(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, peers)
 }
 
-// sortedPools returns the pools by name.
 func (h *handler) sortedPools() []*balancer.Pool {
 	pools := slices.Clone(h.Pools())
 	slices.SortStableFunc(pools, func(a, b *balancer.Pool) int { return cmp.Compare(a.Name(), b.Name()) })
 	return pools
 }
 
-// list makes a nil slice an empty one, which is [] in JSON instead of null.
+// list replaces nil by an empty slice, for [] in JSON instead of null.
 func list(s []string) []string {
 	if s == nil {
 		return []string{}
@@ -98,7 +96,6 @@ func list(s []string) []string {
 	return s
 }
 
-// millis returns d in milliseconds, to the microsecond.
 func millis(d time.Duration) float64 {
 	return float64(d.Microseconds()) / 1000
 }

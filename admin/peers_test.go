@@ -9,6 +9,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/test/balancertest"
 )
 
 // ids returns the ids of peers, in their order.
@@ -20,7 +21,7 @@ func ids(peers []Peer) []string {
 	return list
 }
 
-func TestPeersShowsEveryPeerWithItsState(t *testing.T) {
+func TestPeersHasEachPeerWithItsState(t *testing.T) {
 	up := instance("star", "a-up", "10.0.0.1")
 	up.Tags, up.Meta, up.Weight, up.Datacenter = []string{"v1", "blue"}, map[string]string{"rack": "7"}, 5, "dc1"
 	critical := instance("star", "b-critical", "10.0.0.2")
@@ -103,10 +104,9 @@ func TestPeersSelectsByServiceAndState(t *testing.T) {
 	}
 }
 
-// Once the API shows that a peer is in maintenance, no pick uses it: what is shown
-// is what picks do, not what they are about to do. And no answer mixes what a peer
-// was with what it is.
-func TestPeersAreShownAsPicksUseThem(t *testing.T) {
+// When the API reports a peer in maintenance, no later pick uses it, and no response mixes the old
+// and the new state of a peer.
+func TestPeersAreConsistentWithPicks(t *testing.T) {
 	const peers, rounds = 250, 50
 	sound := make([]discovery.Instance, peers)
 	for i := range sound {
@@ -114,8 +114,8 @@ func TestPeersAreShownAsPicksUseThem(t *testing.T) {
 	}
 	upgraded := slices.Clone(sound)
 	upgraded[0].Status, upgraded[0].Detail, upgraded[0].Weight = discovery.StatusMaintenance, "upgrade", 9
-	// To build a snapshot takes a while by this policy.
-	pool, err := balancer.NewPool("web", balancer.Options{Policy: balancer.PolicyHash})
+	// With this policy it takes long to build a snapshot.
+	pool, err := balancer.NewPool("web", balancertest.Complete(balancer.Options{Policy: balancer.PolicyHash}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestPeersAreShownAsPicksUseThem(t *testing.T) {
 			}
 		}
 		if slices.ContainsFunc(pool.Snapshot().Eligible, func(p *balancer.Peer) bool { return p.ID == sound[0].Key() }) {
-			t.Fatal("shown in maintenance, and picked")
+			t.Fatal("picked after the API reported maintenance")
 		}
 		<-applied
 	}

@@ -5,8 +5,7 @@ import (
 	"sluice/metrics"
 )
 
-// reading is what is counted for one service at one time: over the pool in
-// use and those of the same name that are closed and drain.
+// reading is the counters of one service at one time, over all pools with its name.
 type reading struct {
 	service  string
 	policy   balancer.Policy
@@ -20,7 +19,6 @@ type reading struct {
 	peers    []peerReading // in the set, then draining; no two with the same labels
 }
 
-// peerReading is what is counted for one peer.
 type peerReading struct {
 	*balancer.Peer
 	labels   peerLabels
@@ -29,10 +27,10 @@ type peerReading struct {
 	outcomes [balancer.NumOutcomes]uint64
 }
 
-// peerLabels tell the peers of a service apart.
+// peerLabels identify a peer of a service.
 type peerLabels struct{ node, id, address string }
 
-// readings returns a reading of each service, by name.
+// readings returns a reading of each service, sorted by name.
 func (h *handler) readings() []*reading {
 	var all []*reading
 	for _, pool := range h.sortedPools() {
@@ -56,7 +54,7 @@ func (r *reading) add(pool *balancer.Pool) {
 	s := view.Snapshot
 	r.eligible += len(s.Eligible)
 	r.panic = r.panic || s.Panic
-	if len(s.All) > 0 || r.tiers == nil { // a pool that only drains has none
+	if len(s.All) > 0 || r.tiers == nil { // a draining pool has no tiers
 		r.tiers, r.policy = s.Tiers, s.Policy
 	}
 	r.drains = append(r.drains, pool.StandingDrains()...)
@@ -80,7 +78,6 @@ func (r *reading) add(pool *balancer.Pool) {
 	}
 }
 
-// inflight returns the number of attempts in flight.
 func (r *reading) inflight() int {
 	n := 0
 	for _, p := range r.peers {
@@ -89,7 +86,6 @@ func (r *reading) inflight() int {
 	return n
 }
 
-// states returns the number of peers in each state.
 func (r *reading) states() map[balancer.State]int {
 	n := make(map[balancer.State]int)
 	for _, p := range r.peers {
@@ -108,9 +104,11 @@ func addRequests(sum *metrics.RequestsSnapshot, s metrics.RequestsSnapshot) {
 	sum.BytesIn += s.BytesIn
 	sum.BytesOut += s.BytesOut
 	sum.Retries += s.Retries
+	for code, n := range s.GRPC {
+		sum.GRPC[code] += n
+	}
 }
 
-// peerStates are all states of a peer.
 var peerStates = []balancer.State{
 	balancer.StateUp, balancer.StateWarming, balancer.StateEjected, balancer.StateUnhealthy, balancer.StateDraining,
 }

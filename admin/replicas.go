@@ -4,26 +4,26 @@ import (
 	"net/http"
 	"time"
 
-	"sluice/fleet"
-	"sluice/registration"
+	"sluice/admin/fleet"
+	"sluice/consul/registration"
 )
 
-// Replicas is what /api/replicas shows.
+// Replicas is the body of /api/replicas.
 type Replicas struct {
 	Registration Registration `json:"registration"`
 	fleet.Report
 }
 
-// Registration is how the registration of this replica in Consul stands.
+// Registration is the state of this replica's registration in Consul.
 type Registration struct {
 	State         string    `json:"state"` // pending, registered, failing, left
 	Since         time.Time `json:"since"` // start of State
 	Service       string    `json:"service"`
 	ID            string    `json:"id"`         // empty before the first attempt
-	Agent         string    `json:"agent"`      // that has it, or was asked to
+	Agent         string    `json:"agent"`      // of the latest attempt
 	Check         string    `json:"check"`      // http, tcp, ttl, none
 	LastError     string    `json:"last_error"` // of the latest attempt; empty if it succeeded
-	Leftovers     []string  `json:"leftovers"`  // agents that may still have what they should not, and did not take it away
+	Leftovers     []string  `json:"leftovers"`  // agents that may still have an old registration
 	Registrations uint64    `json:"registrations"`
 	Errors        uint64    `json:"errors"`
 }
@@ -43,12 +43,10 @@ func describeRegistration(s registration.Status) Registration {
 	}
 }
 
-// replica answers /api/replica: what the others ask.
 func (h *handler) replica(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, h.Replica())
 }
 
-// replicas answers /api/replicas.
 func (h *handler) replicas(w http.ResponseWriter, r *http.Request) {
 	status := h.Registration()
 	if status.State == registration.StateOff {
@@ -58,7 +56,6 @@ func (h *handler) replicas(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, Replicas{describeRegistration(status), h.Replicas(r.Context())})
 }
 
-// registration sends what there is to tell if sluice is to be registered.
 func (c *collector) registration(e emitter) {
 	s := c.h.Registration()
 	if s.State == registration.StateOff {

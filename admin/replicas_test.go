@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"sluice/fleet"
-	"sluice/registration"
+	"sluice/admin/fleet"
+	"sluice/consul/registration"
 )
 
 func TestReplicas(t *testing.T) {

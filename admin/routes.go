@@ -2,14 +2,13 @@ package admin
 
 import "net/http"
 
-// Route is a route as /api/routes shows it.
+// Route is an element of /api/routes.
 type Route struct {
 	Host    string `json:"host"` // empty: any
 	Path    string `json:"path"`
 	Service string `json:"service"`
 }
 
-// routes answers /api/routes.
 func (h *handler) routes(w http.ResponseWriter, r *http.Request) {
 	routes := []Route{}
 	for _, route := range h.Table().Routes() {

@@ -7,15 +7,15 @@ import (
 	"sluice/discovery"
 )
 
-// Service is a service as /api/services shows it.
+// Service is an element of /api/services.
 type Service struct {
 	Service string `json:"service"`
 	Policy  string `json:"policy"`
-	Watch   *Watch `json:"watch"` // null if nothing watches it
+	Watch   *Watch `json:"watch"` // null for a service without a watch
 
 	Peers    map[string]int `json:"peers"`    // number of peers in each state, draining ones included
-	Eligible int            `json:"eligible"` // peers that requests go to
-	Panic    bool           `json:"panic"`    // too few are left, so others are used too
+	Eligible int            `json:"eligible"` // peers that get requests
+	Panic    bool           `json:"panic"`    // failing peers get requests too
 	Tiers    []Tier         `json:"tiers"`    // one if none are configured
 	Inflight int            `json:"inflight"`
 	Requests uint64         `json:"requests"` // that ended, since the start
@@ -25,15 +25,13 @@ type Service struct {
 	StandingDrains []StandingDrain `json:"standing_drains"`
 }
 
-// Tier is one tier of a service's peers.
 type Tier struct {
 	Peers    int     `json:"peers"`
 	Eligible int     `json:"eligible"`
 	Share    float64 `json:"share"` // of the requests, 0 to 1
 }
 
-// StandingDrain is an operator's drain of an instance that is not there at the
-// moment.
+// StandingDrain is an operator's drain of an absent instance.
 type StandingDrain struct {
 	ID      string    `json:"id"`
 	Node    string    `json:"node"`
@@ -42,16 +40,16 @@ type StandingDrain struct {
 	Since   time.Time `json:"since"`
 }
 
-// Watch is how the discovery of a service fares.
+// Watch is the state of a service's discovery.
 type Watch struct {
 	Source      string     `json:"source"`
-	Endpoint    string     `json:"endpoint"` // that answered last, such as an agent of Consul; empty if there is no such thing
+	Endpoint    string     `json:"endpoint"` // that answered last, such as an agent of Consul; may be empty
 	State       string     `json:"state"`    // pending, fresh, stale
 	Since       time.Time  `json:"since"`    // start of State
 	Index       uint64     `json:"index"`
 	Instances   int        `json:"instances"`
-	Probation   int        `json:"probation"`    // of Instances: lost by the registry, used until they first fail
-	Restored    *time.Time `json:"restored"`     // when the set was known to be true, if it is the snapshot's; else null
+	Probation   int        `json:"probation"`    // of Instances: lost by the registry, used until they fail
+	Restored    *time.Time `json:"restored"`     // age of the set if it comes from the snapshot; else null
 	LastSuccess *time.Time `json:"last_success"` // null: never
 	LastChange  *time.Time `json:"last_change"`  // null: never
 	LastError   string     `json:"last_error"`   // of the last query; empty if it was answered
@@ -79,10 +77,9 @@ func describeWatch(s discovery.WatchStatus) *Watch {
 	}
 }
 
-// moment returns t as answers show it: in UTC, to the millisecond.
+// moment returns t in UTC, truncated to milliseconds.
 func moment(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
 
-// optionalMoment returns moment(t), or nil for the zero time.
 func optionalMoment(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
@@ -91,7 +88,6 @@ func optionalMoment(t time.Time) *time.Time {
 	return &t
 }
 
-// services answers /api/services.
 func (h *handler) services(w http.ResponseWriter, r *http.Request) {
 	watches := make(map[string]*Watch)
 	for _, w := range h.Watches() {

@@ -7,13 +7,14 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/test/balancertest"
 )
 
 func TestServices(t *testing.T) {
 	bad := instance("star", "b", "10.0.0.2")
 	bad.Status = discovery.StatusCritical
 	star := newPool(t, "star", instance("star", "a", "10.0.0.1"), bad)
-	if err := star.Reconfigure(balancer.Options{Policy: balancer.PolicyRoundRobin}); err != nil {
+	if err := star.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin})); err != nil {
 		t.Fatal(err)
 	}
 	defer pick(t, star).Done(balancer.Outcome{})

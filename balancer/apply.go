@@ -11,58 +11,52 @@ import (
 	"sluice/discovery"
 )
 
-// Apply makes set the pool's set of instances and returns what that changed.
-// The set may be in any order and is kept, so it must not change afterwards.
+// Apply replaces the pool's set of instances and returns the difference. The set may be
+// in any order; the pool stores it, so the caller must not change it afterwards.
 //
-// Peers that stay keep their state, those that left drain, and a set that
-// changes nothing has no effect. An instance with weight 0, or in a status
-// worse than warning, is a peer that gets no requests. A closed pool ignores
-// the set.
+// Peers that stay keep their state, peers that left drain, and a set without a
+// difference has no effect. An instance with weight 0, or with a status worse than
+// warning, becomes a peer that gets no requests. A closed pool ignores the set.
 func (p *Pool) Apply(set []discovery.Instance) discovery.Changes {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return discovery.Changes{}
 	}
-	return p.apply(set)
+	return p.applyLocked(set)
 }
 
-// apply is Apply with mu held, as are the functions below.
-func (p *Pool) apply(set []discovery.Instance) discovery.Changes {
+func (p *Pool) applyLocked(set []discovery.Instance) discovery.Changes {
 	changes := discovery.Diff(p.set, set)
 	if changes.Empty() {
 		return changes
 	}
 	p.set = set
 	for _, i := range changes.Removed {
-		p.leave(p.peers[i.Key()])
+		p.leaveLocked(p.peers[i.Key()])
 	}
 	for _, i := range changes.Added {
-		p.join(i)
+		p.joinLocked(i)
 	}
 	for _, u := range changes.Updated {
-		p.update(u)
+		p.updateLocked(u)
 	}
-	p.publish()
+	p.publishLocked()
 	return changes
 }
 
-// SetReason says that r speaks against the peer id, or no longer does. why is
-// the cause in a few words, for people; it may be empty. It reports whether the
-// set has such a peer: a verdict on one that has left is void.
+// SetReason sets or clears reason r of the peer id. why is a short cause for people and
+// may be empty. It reports whether the pool knows the peer.
 //
-// r is a single bit that the caller owns; [ReasonConsul] and [ReasonAddress]
-// belong to Apply. Once SetReason has returned with a reason against a peer, no
-// request is started on it, unless Options.PanicThreshold has it used all the same,
-// which [ReasonDrain] excludes: if none is in flight, none will be.
+// r is a single bit that the caller owns; [ReasonRegistry] and [ReasonAddress] belong to
+// the pool. After SetReason has set a reason, no request starts on the peer, except in
+// panic (Options.PanicThreshold), from which [ReasonDrain] excludes it.
 //
-// [ReasonDrain] stands until it is taken back, even if the instance leaves the
-// set and returns: it may be restarted and looked at before it gets requests
-// again. It can be taken back while the instance is away; see
-// [Pool.StandingDrains].
+// [ReasonDrain] stays until it is cleared, even if the instance leaves the set and
+// returns. It can be cleared while the instance is absent; see [Pool.StandingDrains].
 func (p *Pool) SetReason(id discovery.Key, r Reason, down bool, why string) bool {
-	if r&(ReasonConsul|ReasonAddress) != 0 {
-		panic("BUG: ReasonConsul and ReasonAddress are for Pool.Apply to set")
+	if r&(ReasonRegistry|ReasonAddress) != 0 {
+		panic("BUG: ReasonRegistry and ReasonAddress are for Pool.Apply to set")
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -71,26 +65,25 @@ func (p *Pool) SetReason(id discovery.Key, r Reason, down bool, why string) bool
 		peer = p.draining[id] // it may return
 	}
 	if peer == nil {
-		return r == ReasonDrain && !down && p.forget(id)
+		return r == ReasonDrain && !down && p.forgetDrainLocked(id)
 	}
-	p.judge(r, Verdict{peer, down, why})
+	p.applyVerdictsLocked(r, Verdict{peer, down, why})
 	return true
 }
 
-// Verdict is what SetReasons says of a peer.
+// Verdict sets or clears a reason of one peer; see [Pool.SetReasons].
 type Verdict struct {
 	Peer *Peer
-	Down bool   // whether the reason speaks against it
+	Down bool   // set the reason, or clear it
 	Why  string // as for Pool.SetReason
 }
 
-// SetReasons is SetReason for many peers in one step, which is a lot cheaper
-// than one after the other. Verdicts on peers that drain because they left the
-// set count, since these may return; those on peers that are gone for good, or
-// are another pool's, are void. It returns how many were not.
+// SetReasons is SetReason for many peers with one new snapshot. It ignores verdicts on
+// peers of other pools and on peers that have drained, and returns the number of the
+// others.
 func (p *Pool) SetReasons(r Reason, verdicts ...Verdict) int {
-	if r&(ReasonConsul|ReasonAddress) != 0 {
-		panic("BUG: ReasonConsul and ReasonAddress are for Pool.Apply to set")
+	if r&(ReasonRegistry|ReasonAddress) != 0 {
+		panic("BUG: ReasonRegistry and ReasonAddress are for Pool.Apply to set")
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -100,15 +93,14 @@ func (p *Pool) SetReasons(r Reason, verdicts ...Verdict) int {
 			known = append(known, v)
 		}
 	}
-	p.judge(r, known...)
+	p.applyVerdictsLocked(r, known...)
 	return len(known)
 }
 
-// judge carries out verdicts on peers of the pool.
-func (p *Pool) judge(r Reason, verdicts ...Verdict) {
-	differs := false // whether a snapshot tells the difference
+func (p *Pool) applyVerdictsLocked(r Reason, verdicts ...Verdict) {
+	differs := false // a new snapshot is needed
 	for _, v := range verdicts {
-		was, is := p.change(v.Peer, func(c *condition) {
+		was, is := p.changeLocked(v.Peer, func(c *condition) {
 			c.setReason(r, v.Down, v.Why)
 			if v.Down && r&(ReasonActive|ReasonEjected) != 0 {
 				c.fail(v.Why)
@@ -117,52 +109,51 @@ func (p *Pool) judge(r Reason, verdicts ...Verdict) {
 		switch {
 		case r&ReasonDrain == 0:
 		case v.Down:
-			p.remember(v.Peer, v.Why)
+			p.rememberDrainLocked(v.Peer, v.Why)
 		default:
-			p.forget(v.Peer.ID)
+			p.forgetDrainLocked(v.Peer.ID)
 			v.Peer.drained = false
 		}
-		p.noteState(v.Peer, was, is)
+		p.noteStateLocked(v.Peer, was, is)
 		differs = differs || is.eligible() != was.eligible() || is.usableInPanic() != was.usableInPanic()
 	}
 	if differs {
-		p.publish()
+		p.publishLocked()
 		return
 	}
 	for _, v := range verdicts {
-		p.settle(v.Peer)
+		p.finishDrainsLocked(v.Peer)
 	}
-	p.flush()
+	p.flushLocked()
 }
 
-// failOnProbation ends the use of a peer on probation that no connection could be
-// made to. It takes mu.
+// failOnProbation takes a peer on probation out of use after a connect failure.
 func (p *Pool) failOnProbation(peer *Peer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.peers[peer.ID] != peer {
 		return
 	}
-	was, is := p.change(peer, func(c *condition) { c.fail("no connection") })
-	p.noteState(peer, was, is)
+	was, is := p.changeLocked(peer, func(c *condition) { c.fail("no connection") })
+	p.noteStateLocked(peer, was, is)
 	if was.eligible() {
-		p.publish()
+		p.publishLocked()
 	}
 }
 
-// join adds a peer to the set, or takes back one that still drains.
-func (p *Pool) join(i discovery.Instance) {
+// joinLocked adds a peer to the set, or takes back one that still drains.
+func (p *Pool) joinLocked(i discovery.Instance) {
 	id := i.Key()
 	if peer := p.draining[id]; peer != nil {
 		delete(p.draining, id)
 		p.peers[id] = peer
 		peer.cutTimer.Stop()
 		peer.name(p.stickyKey())
-		p.change(peer, func(c *condition) {
+		p.changeLocked(peer, func(c *condition) {
 			c.leaving = false
 			c.setInstance(i, &p.options)
 		})
-		p.note(peer, EventAdded, "returned while draining")
+		p.noteLocked(peer, EventAdded, "returned while draining")
 		return
 	}
 	peer := &Peer{ID: id, pool: p}
@@ -170,10 +161,10 @@ func (p *Pool) join(i discovery.Instance) {
 	peer.streakStart.Store(nanotime())
 	peer.name(p.stickyKey())
 	peer.condition.Store(&condition{leaving: true, since: time.Now()})
-	p.change(peer, func(c *condition) {
+	p.changeLocked(peer, func(c *condition) {
 		c.leaving = false
 		c.setInstance(i, &p.options)
-		if p.options.MustPassFirst || p.options.ActiveOverridesConsul {
+		if p.options.MustPassFirst || p.options.ActiveOverridesRegistry {
 			c.awaitCheck()
 		}
 		if d, standing := p.drains[id]; standing {
@@ -185,21 +176,19 @@ func (p *Pool) join(i discovery.Instance) {
 		peer.Transport = p.options.NewTransport(peer)
 	}
 	p.peers[id] = peer
-	p.note(peer, EventAdded, strings.Join(peer.Reasons(), "; "))
+	p.noteLocked(peer, EventAdded, strings.Join(peer.Reasons(), "; "))
 }
 
-// update takes over what the registry changed of a peer.
-func (p *Pool) update(u discovery.Update) {
+func (p *Pool) updateLocked(u discovery.Update) {
 	peer := p.peers[u.New.Key()]
-	was, is := p.change(peer, func(c *condition) { c.setInstance(u.New, &p.options) })
+	was, is := p.changeLocked(peer, func(c *condition) { c.setInstance(u.New, &p.options) })
 	if what := describe(u); what != "" {
-		p.note(peer, EventUpdated, what)
+		p.noteLocked(peer, EventUpdated, what)
 	}
-	p.noteState(peer, was, is)
+	p.noteStateLocked(peer, was, is)
 }
 
-// describe says what changed in an instance, or "" if it is only the output of
-// a check.
+// describe lists what changed in an instance; "" if only the output of a check did.
 func describe(u discovery.Update) string {
 	var parts []string
 	if u.Old.Status != u.New.Status {
@@ -229,20 +218,19 @@ func describe(u discovery.Update) string {
 	return strings.Join(parts, ", ")
 }
 
-// publish makes what changed visible: it builds and stores the next snapshot,
-// quiesces the peers that are not in it any more, and sends the events.
+// publishLocked builds and stores the next snapshot, quiesces the peers that it no
+// longer contains, and sends the events.
 //
-// The order matters. A peer is resumed before a snapshot has it and quiesced
-// after one has it no more, so that Pick, when it fails to acquire a peer,
-// always finds a newer snapshot.
-func (p *Pool) publish() {
-	warming := p.cool()
+// A peer is resumed before a snapshot contains it, and quiesced after. So when Pick
+// cannot acquire a peer, a newer snapshot exists.
+func (p *Pool) publishLocked() {
+	warming := p.endWarmingLocked()
 	prev := p.snapshot.Load()
 	next := build(prev, &p.options, &p.inflight, sorted(p.peers), sorted(p.draining), time.Now())
 	for _, peer := range next.Eligible {
 		peer.resume()
 	}
-	p.store(next)
+	p.storeLocked(next)
 	for _, peer := range prev.Eligible {
 		peer.eligible = false
 	}
@@ -254,26 +242,24 @@ func (p *Pool) publish() {
 			peer.quiesce()
 		}
 	}
-	p.notePanic(prev, next)
-	p.settle(next.Draining...)
-	p.settle(next.All...)
+	p.notePanicLocked(prev, next)
+	p.finishDrainsLocked(next.Draining...)
+	p.finishDrainsLocked(next.All...)
 	switch {
 	case len(next.Eligible) == 0:
 		p.warmSince = time.Time{}
 	case p.warmSince.IsZero():
 		p.warmSince = time.Now()
 	}
-	p.keepWarming(warming)
-	p.flush()
+	p.scheduleWarmingLocked(warming)
+	p.flushLocked()
 }
 
-// store makes next the present snapshot.
-func (p *Pool) store(next *Snapshot) {
+func (p *Pool) storeLocked(next *Snapshot) {
 	prev := p.snapshot.Swap(next)
 	close(prev.superseded)
 }
 
-// sorted returns the peers in the order of their keys.
 func sorted(peers map[discovery.Key]*Peer) []*Peer {
 	return slices.SortedFunc(maps.Values(peers), comparePeers)
 }

@@ -2,15 +2,13 @@ package balancer
 
 import "context"
 
-// Await is [Pool.Pick] for a request that would rather wait than fail while the
-// pool has no eligible peer. It returns as soon as there is one, or with Pick's
-// last error when ctx ends, or at once with any error other than [ErrNoPeers]
-// and [ErrNoEligible]. At most Limits.Pending requests wait; further ones get
-// [ErrTooManyPending] at once.
+// Await is [Pool.Pick] for a request that can wait while the pool has no eligible peer.
+// It returns as soon as there is one, with Pick's last error when ctx ends, and at once
+// with any error other than [ErrNoPeers] and [ErrNoEligible]. At most Limits.Pending
+// requests wait; further ones fail with [ErrTooManyPending].
 func (p *Pool) Await(ctx context.Context, q *Query) (Token, error) {
-	limit := p.snapshot.Load().terms.Pending
 	defer p.pending.Add(-1)
-	if p.pending.Add(1) > int64(limit) {
+	if p.pending.Add(1) > int64(p.snapshot.Load().terms.Pending) {
 		return Token{}, p.refuse(LimitPending)
 	}
 	for {
@@ -27,5 +25,39 @@ func (p *Pool) Await(ctx context.Context, q *Query) (Token, error) {
 	}
 }
 
-// Pending returns how many requests wait for a peer.
+// AwaitConnection is [Pool.Pick] for a request that would rather wait than fail
+// while every connection is in use (Limits.PeerConnections). Requests get the
+// connections that become free in the order in which they came, and before those
+// that do not wait. It returns with [ErrConnectionsSaturated] when ctx ends, and
+// at once with any other error. Limits.Pending bounds those that wait, as in Await.
+func (p *Pool) AwaitConnection(ctx context.Context, q *Query) (Token, error) {
+	defer p.pending.Add(-1)
+	if p.pending.Add(1) > int64(p.snapshot.Load().terms.Pending) {
+		return Token{}, p.refuse(LimitPending)
+	}
+	query := Query{first: true}
+	if q != nil {
+		query = *q
+		query.first = true
+	}
+	ready := make(chan struct{}, 1)
+	p.queue.join(ready)
+	defer p.queue.leave(ready)
+	for {
+		changed := p.Changed()
+		if p.queue.isFirst(ready) {
+			if t, err := p.Pick(&query); err != ErrConnectionsSaturated {
+				return t, err
+			}
+		}
+		select {
+		case <-ready:
+		case <-changed:
+		case <-ctx.Done():
+			return Token{}, ErrConnectionsSaturated
+		}
+	}
+}
+
+// Pending returns how many requests wait.
 func (p *Pool) Pending() int { return int(p.pending.Load()) }

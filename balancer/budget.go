@@ -7,24 +7,18 @@ import (
 	"time"
 )
 
-// RetryBudget bounds the retries of a pool in relation to its requests, so that
-// a service in trouble is not finished off by requests that come again. A share
-// of few requests is next to nothing; MinPerSecond allows for those.
+// RetryBudget bounds retries in proportion to requests, so that retries do not overload
+// a failing service. MinPerSecond allows retries when there are few requests.
 //
-// As in Finagle (twitter.github.io/finagle, RetryBudget.scala) both are saved
-// up for about ten seconds, so that a burst of failures, such as a peer's
-// crash, finds a reserve: ten seconds' worth of MinPerSecond and of Ratio times
-// the requests. A limit on the retries in flight, as Envoy's, has none.
+// As in Finagle (twitter.github.io/finagle, RetryBudget.scala) the budget accumulates
+// over about ten seconds, so that a burst of failures, such as the crash of a peer,
+// finds a reserve. Envoy's limit on concurrent retries has no reserve.
 type RetryBudget struct {
-	// Ratio is how many retries there may be for each request, 0.2 for 20 %.
+	// Ratio is the number of retries per request: 0.2 for 20 %.
 	Ratio float64
-	// MinPerSecond is how many retries per second there may be besides.
+	// MinPerSecond is the number of retries per second on top of Ratio.
 	MinPerSecond float64
 }
-
-// DefaultRetryBudget is Options.RetryBudget when it is nil. The values are
-// Finagle's.
-var DefaultRetryBudget = RetryBudget{Ratio: 0.2, MinPerSecond: 10}
 
 func (b RetryBudget) check() error {
 	const most = 1e6
@@ -34,17 +28,16 @@ func (b RetryBudget) check() error {
 	return nil
 }
 
-// retryPrice is what a retry takes from a budget; a budget counts in fractions
-// of it.
+// retryPrice is the cost of one retry in the units of a budget.
 const retryPrice = 1 << 20
 
-// budgetMemory is the time after which what was saved is 1/e of what it was.
+// budgetMemory is the time constant of the decay towards the reserve.
 const budgetMemory = 10 * time.Second
 
-// budgetTerms are a RetryBudget in fractions of a retry.
+// budgetTerms are a RetryBudget in the units of a budget.
 type budgetTerms struct {
 	perRequest int64
-	reserve    float64 // what MinPerSecond amounts to
+	reserve    float64 // MinPerSecond × budgetMemory
 }
 
 func newBudgetTerms(b *RetryBudget) budgetTerms {
@@ -54,29 +47,26 @@ func newBudgetTerms(b *RetryBudget) budgetTerms {
 	}
 }
 
-// budget is an account to which each request pays in and from which each retry
-// takes. It forgets old payments step by step, once a second. It is safe for
-// concurrent use without a lock.
+// budget is an account: each request adds to it, each retry takes from it, and once a
+// second it decays towards the reserve. It is safe for concurrent use without a lock.
 type budget struct {
-	balance atomic.Int64 // in fractions of a retry; for a moment it may be below 0
-	second  atomic.Int64 // in which balance was last brought up to date
+	balance atomic.Int64 // may be below 0 for a moment
+	second  atomic.Int64 // of the last decay
 }
 
-// open fills a new account with its reserve.
 func (b *budget) open(t budgetTerms, now int64) {
 	b.balance.Store(int64(t.reserve))
 	b.second.Store(now / int64(time.Second))
 }
 
-// deposit pays in for one request.
 func (b *budget) deposit(t budgetTerms, now int64) {
-	b.settle(t, now)
+	b.decay(t, now)
 	b.balance.Add(t.perRequest)
 }
 
-// withdraw takes one retry, or reports false if there is not enough for it.
+// withdraw takes one retry; false if the balance is too low.
 func (b *budget) withdraw(t budgetTerms, now int64) bool {
-	b.settle(t, now)
+	b.decay(t, now)
 	if b.balance.Add(-retryPrice) >= 0 {
 		return true
 	}
@@ -84,11 +74,9 @@ func (b *budget) withdraw(t budgetTerms, now int64) bool {
 	return false
 }
 
-// refund undoes withdraw.
 func (b *budget) refund() { b.balance.Add(retryPrice) }
 
-// settle lets the balance approach the reserve, as it does with time.
-func (b *budget) settle(t budgetTerms, now int64) {
+func (b *budget) decay(t budgetTerms, now int64) {
 	second, last := now/int64(time.Second), b.second.Load()
 	if second <= last || !b.second.CompareAndSwap(last, second) {
 		return

@@ -27,7 +27,7 @@ func retries(t *testing.T, p *Pool) int {
 	}
 }
 
-// triedOne returns the query of a retry: it was sent to some peer before.
+// triedOne returns the query of a retry, which has tried one peer.
 func triedOne() Query {
 	var q Query
 	q.Tried.Add(&Peer{})
@@ -53,7 +53,7 @@ func TestRetriesAreAShareOfTheRequests(t *testing.T) {
 		if got := retries(t, p); got != 200 {
 			t.Errorf("%d retries after 1001 requests, want 200", got)
 		}
-		// In a lasting failure of everything, one in five requests is retried.
+		// If all attempts fail, one in five requests is retried.
 		var first, again int
 		for range 60 {
 			for range 100 {
@@ -69,7 +69,7 @@ func TestRetriesAreAShareOfTheRequests(t *testing.T) {
 	})
 }
 
-func TestRetriesAreSavedUpForTenSeconds(t *testing.T) {
+func TestBudgetAccumulatesForTenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{RetryBudget: &RetryBudget{Ratio: 0.2}})
 		p.Apply(instances(2))
@@ -88,8 +88,8 @@ func TestRetriesAreSavedUpForTenSeconds(t *testing.T) {
 	})
 }
 
-// Where there are few requests, each may be retried.
-func TestSomeRetriesAreAlwaysAllowed(t *testing.T) {
+// With few requests, each may be retried.
+func TestMinimumOfRetriesIsAllowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{RetryBudget: &RetryBudget{MinPerSecond: 10}})
 		p.Apply(instances(2))
@@ -122,7 +122,7 @@ func TestAPoolWithoutRetryBudgetHasTheDefault(t *testing.T) {
 		if got := retries(t, p); got != 20 {
 			t.Errorf("%d retries after 100 requests, want 20", got)
 		}
-		if err := p.Reconfigure(Options{RetryBudget: &RetryBudget{Ratio: 1}}); err != nil {
+		if err := p.Reconfigure(complete(Options{RetryBudget: &RetryBudget{Ratio: 1}})); err != nil {
 			t.Fatal(err)
 		}
 		if got := retries(t, p); got != 0 {
@@ -138,8 +138,8 @@ func TestAPoolWithoutRetryBudgetHasTheDefault(t *testing.T) {
 	})
 }
 
-// Whoever retries at the same time gets no more than there is.
-func TestNoRetryIsPaidTwice(t *testing.T) {
+// Concurrent retries together do not exceed the budget.
+func TestConcurrentRetriesDoNotExceedTheBudget(t *testing.T) {
 	const goroutines, each = 8, 2000
 	terms := newBudgetTerms(&RetryBudget{Ratio: 0.5})
 	var b budget
@@ -148,7 +148,7 @@ func TestNoRetryIsPaidTwice(t *testing.T) {
 	for g := range goroutines {
 		all.Go(func() {
 			for i := range each {
-				now := int64(time.Second) * int64(i/500) // time passes for all
+				now := int64(time.Second) * int64(i/500) // the same time in all goroutines
 				if g%2 == 0 {
 					b.deposit(terms, now)
 				} else if b.withdraw(terms, now) {
@@ -166,7 +166,7 @@ func TestNoRetryIsPaidTwice(t *testing.T) {
 	}
 }
 
-func TestALongPauseOrAClockThatGoesBackDoesNoHarm(t *testing.T) {
+func TestBudgetAfterALongPauseOrABackwardClock(t *testing.T) {
 	terms := newBudgetTerms(&RetryBudget{Ratio: 1e6, MinPerSecond: 1e6})
 	var b budget
 	b.open(terms, 0)

@@ -10,7 +10,7 @@ import (
 )
 
 // FuzzPool drives a pool with a script of two bytes per step and compares it
-// with a simple model of what it should hold.
+// with a simple model of its contents.
 func FuzzPool(f *testing.F) {
 	f.Add([]byte{0, 1, 16, 3, 32, 2, 1, 0, 48, 0})
 	f.Add([]byte{0, 5, 1, 5, 2, 5, 3, 5, 0x42, 1, 0x10, 0, 0x11, 0, 0x62, 0x31})
@@ -56,10 +56,10 @@ func FuzzPool(f *testing.F) {
 			case 8:
 				policies := Policies()
 				panicThreshold = []float64{0, .5, 1}[argument>>4%3]
-				if err := p.Reconfigure(Options{
+				if err := p.Reconfigure(complete(Options{
 					Policy: policies[int(argument&15)%len(policies)], PanicThreshold: panicThreshold,
 					SlowStart: SlowStart{Window: time.Duration(argument >> 7)}, NewTransport: newTestTransport,
-				}); err != nil {
+				})); err != nil {
 					t.Fatal(err)
 				}
 			default: // several changes at once
@@ -75,35 +75,35 @@ func FuzzPool(f *testing.F) {
 	})
 }
 
-// checkPool fails unless p holds the peers of set, those that should be are
-// eligible, and these and no others can be picked.
+// checkPool fails unless p has the peers of set, the right ones are eligible, and Pick returns
+// exactly these.
 func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[discovery.Key]Reason, panicThreshold float64, known map[*Peer]bool) {
 	t.Helper()
 	s := p.Snapshot()
-	want := make(map[discovery.Key]bool)   // whether it is eligible
-	sound := make(map[discovery.Key]bool)  // the same without panic
-	spared := make(map[discovery.Key]bool) // the same in panic
+	want := make(map[discovery.Key]bool)    // whether the peer is eligible
+	healthy := make(map[discovery.Key]bool) // eligible without panic
+	inPanic := make(map[discovery.Key]bool) // eligible in panic
 	for _, i := range set {
 		registered, r := i.Weight > 0 && i.Status <= discovery.StatusWarning, reasons[i.Key()]
 		want[i.Key()] = false
 		if registered && r == 0 {
-			sound[i.Key()] = true
+			healthy[i.Key()] = true
 		}
 		if registered && r&^(ReasonActive|ReasonEjected) == 0 {
-			spared[i.Key()] = true
+			inPanic[i.Key()] = true
 		}
 	}
-	panic := float64(len(sound)) < panicThreshold*float64(len(spared))
-	if s.Panic != panic {
-		t.Fatalf("panic %v with %d of %d and a threshold of %v", s.Panic, len(sound), len(spared), panicThreshold)
+	panicking := float64(len(healthy)) < panicThreshold*float64(len(inPanic))
+	if s.Panic != panicking {
+		t.Fatalf("panic %v with %d of %d and a threshold of %v", s.Panic, len(healthy), len(inPanic), panicThreshold)
 	}
-	maps.Copy(want, sound)
-	if panic {
-		maps.Copy(want, spared)
+	maps.Copy(want, healthy)
+	if panicking {
+		maps.Copy(want, inPanic)
 	}
 	for key := range reasons {
 		if _, present := want[key]; !present {
-			reasons[key] &= ReasonDrain // it returns as a new peer
+			reasons[key] &= ReasonDrain // a later peer has no other reason
 		}
 	}
 	if len(s.All) != len(want) || len(s.Draining) != 0 {
@@ -116,8 +116,8 @@ func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[disc
 		if got := slices.Contains(s.Eligible, peer); !present || got != expected {
 			t.Fatalf("%v: present %v, eligible %v; want %v", peer, present, got, expected)
 		}
-		if up := peer.State() <= StateWarming; up != sound[peer.ID] || (peer.Reasons() == nil) != sound[peer.ID] {
-			t.Errorf("%v: state %v, reasons %q, but should be used as a matter of course: %v", peer, peer.State(), peer.Reasons(), sound[peer.ID])
+		if up := peer.State() <= StateWarming; up != healthy[peer.ID] || (peer.Reasons() == nil) != healthy[peer.ID] {
+			t.Errorf("%v: state %v, reasons %q, but should be used as a matter of course: %v", peer, peer.State(), peer.Reasons(), healthy[peer.ID])
 		}
 		if peer.Weight() < 0 || expected && peer.Weight() == 0 {
 			t.Errorf("%v: weight %d", peer, peer.Weight())
@@ -139,8 +139,8 @@ func checkPool(t *testing.T, p *Pool, set []discovery.Instance, reasons map[disc
 			delete(known, peer)
 		}
 	}
-	// The rarest of 16 peers has 1 of at most 211 shares: to miss it by chance
-	// in so many picks has a probability below 10⁻¹⁰.
+	// The peer with the lowest weight of 16 has 1 of at most 211 shares. The
+	// probability that it is never picked is below 10⁻¹⁰.
 	reached := make(map[*Peer]bool)
 	for n := 0; n < 5000 && len(reached) < eligible; n++ {
 		token, err := p.Pick(nil)

@@ -7,18 +7,17 @@ import (
 	"time"
 )
 
-// The charts are SVG with the colours of the page: they can be read on a light
-// and on a dark one.
+// The charts are SVG, in colours for light and dark pages.
 const chartStyle = `<style>
-text { font: 13px sans-serif; fill: #57606a } .calm { fill: #4493f8 } .slow { fill: #e5534b }
+text { font: 13px sans-serif; fill: #57606a } .normal { fill: #4493f8 } .slow { fill: #e5534b }
 line { stroke: #8b949e; stroke-width: 1 } path { fill: none; stroke-width: 2 }
 </style>
 `
 
-// bar is a policy's p99 in the calm and with one slow peer.
+// bar is the p99 of a policy with normal peers and with one slow peer.
 type bar struct {
-	name       string
-	calm, slow time.Duration
+	name         string
+	normal, slow time.Duration
 }
 
 // slowPeerChart shows bars on a logarithmic scale.
@@ -40,8 +39,8 @@ func slowPeerChart(bars []bar) string {
 	for i, bar := range bars {
 		y := top + row*i + 12
 		fmt.Fprintf(&b, `<text x="10" y="%d">%s</text>`+"\n", y+18, bar.name)
-		fmt.Fprintf(&b, `<rect class="calm" x="%d" y="%d" width="%.0f" height="12"/><text x="%.0f" y="%d">%s</text>`+"\n",
-			left, y, x(bar.calm), left+x(bar.calm)+5, y+11, millis(bar.calm))
+		fmt.Fprintf(&b, `<rect class="normal" x="%d" y="%d" width="%.0f" height="12"/><text x="%.0f" y="%d">%s</text>`+"\n",
+			left, y, x(bar.normal), left+x(bar.normal)+5, y+11, millis(bar.normal))
 		fmt.Fprintf(&b, `<rect class="slow" x="%d" y="%d" width="%.0f" height="12"/><text x="%.0f" y="%d">%s</text>`+"\n",
 			left, y+15, x(bar.slow), left+x(bar.slow)+5, y+26, millis(bar.slow))
 	}

@@ -12,7 +12,7 @@ import (
 	"sluice/discovery"
 )
 
-// strictTransport fails the test when it is used after it was closed.
+// strictTransport fails the test if it is used after Close.
 type strictTransport struct {
 	t      *testing.T
 	closed atomic.Bool
@@ -56,7 +56,7 @@ func churn(p *Pool, o Options, set []discovery.Instance, random *rand.Rand, stop
 			p.SetReasons(ReasonActive, verdicts...)
 		case 3:
 			o.Policy = Policies()[random.IntN(len(pickers))]
-			if err := p.Reconfigure(o); err != nil {
+			if err := p.Reconfigure(complete(o)); err != nil {
 				panic(err)
 			}
 		case 4:
@@ -70,9 +70,8 @@ func churn(p *Pool, o Options, set []discovery.Instance, random *rand.Rand, stop
 	}
 }
 
-// While the set changes without pause, no request ever holds a transport that
-// is closed, nobody is left in flight, every transport is closed in the end,
-// once, and a drained peer had its last request before.
+// While the set changes continuously, no request has a closed transport. In the end no request is
+// in flight, and each transport is closed once. A drained peer has no later request.
 func TestChurn(t *testing.T) {
 	const pickers, picks = 4, 100000
 	var made sync.Map // every transport, by peer
@@ -86,7 +85,7 @@ func TestChurn(t *testing.T) {
 		},
 		Notify: func(e Event) {
 			if e.Kind == EventDrained && e.Peer.Inflight() > pickers {
-				afterDrain.Add(1) // more than late picks that are about to notice
+				afterDrain.Add(1) // more than late picks can cause
 			}
 		},
 	}
@@ -109,7 +108,7 @@ func TestChurn(t *testing.T) {
 				var q Query
 				token, err := p.Pick(&q)
 				if err != nil {
-					if len(held) > 0 { // give drains a chance to end
+					if len(held) > 0 { // let drains end
 						held[0].Done(Outcome{Class: OutcomeReset})
 						held = held[1:]
 					}
@@ -163,8 +162,7 @@ func TestChurn(t *testing.T) {
 	}
 }
 
-// Once an operator has drained a peer and nothing is in flight, it may be shut
-// down: nothing will come.
+// A peer that an operator has drained gets no request after its last one has ended.
 func TestNoRequestStartsOnADrainedPeer(t *testing.T) {
 	const rounds = 300
 	p := newTestPool(t, Options{})
@@ -192,7 +190,7 @@ func TestNoRequestStartsOnADrainedPeer(t *testing.T) {
 				}
 				token.Done(Outcome{Class: OutcomeOK})
 				if picks++; picks%64 == 0 {
-					runtime.Gosched() // there may be one processor only
+					runtime.Gosched() // with one processor
 				}
 			}
 		})
@@ -203,7 +201,7 @@ func TestNoRequestStartsOnADrainedPeer(t *testing.T) {
 			time.Sleep(time.Microsecond)
 		}
 		down.Store(true)
-		p.SetReason(set[1].Key(), ReasonActive, false, "") // no more than another writer
+		p.SetReason(set[1].Key(), ReasonActive, false, "") // a concurrent writer
 		down.Store(false)
 		p.SetReason(target.ID, ReasonDrain, false, "")
 	}
@@ -211,7 +209,7 @@ func TestNoRequestStartsOnADrainedPeer(t *testing.T) {
 	readers.Wait()
 }
 
-// A reader that waits for a first peer must not miss it.
+// A reader that waits for a first peer does not miss it.
 func TestNoChangeIsMissed(t *testing.T) {
 	for range 200 {
 		p := newTestPool(t, Options{})
@@ -226,7 +224,7 @@ func TestNoChangeIsMissed(t *testing.T) {
 			select {
 			case <-changed:
 			case <-time.After(10 * time.Second):
-				t.Fatal("there is a peer and nobody was told")
+				t.Fatal("no notification about a peer")
 			}
 		}
 		p.Close()

@@ -6,57 +6,54 @@ import (
 	"sluice/discovery"
 )
 
-// condition is what writers know of a peer. It is immutable: a writer stores
-// another one.
+// condition is the state of a peer that writers change. It is immutable: a writer
+// stores a changed copy.
 type condition struct {
-	instance discovery.Instance
-	usual    int // weight that the registry gave last, if it gave one
-	standIn  int // for the weight of a critical instance that is used all the same; else 0
-	reasons  Reason
-	why      [numReasons]string // for each bit of reasons
-	unproven bool               // no active check has passed yet, though one must
-	refused  string             // why no connection may be opened to it, as far as is known; "": it may
-	failed   string             // how the peer failed on probation; empty: it has not, or is not on probation
-	leaving  bool               // not in the set, or no longer
-	since    time.Time          // start of the present state
-	warmFrom time.Time          // start of slow start; zero for a peer that is warm or not eligible
+	instance  discovery.Instance
+	usual     int // last weight above 0 from the registry
+	override  int // weight of a critical instance under ActiveOverridesRegistry; else 0
+	reasons   Reason
+	why       [numReasons]string // for each bit of reasons
+	unchecked bool               // must pass an active check first, and has not
+	refused   string             // error of Options.MayConnect; "" if none is known
+	failed    string             // how the peer failed on probation; "" if it has not
+	leaving   bool               // not in the set
+	since     time.Time          // start of the present state
+	warmFrom  time.Time          // start of slow start; zero for a peer that is warm or not eligible
 }
 
-// weight returns the share of the traffic, within what counts.
+// weight returns the peer's weight, from 0 to maxWeight.
 func (c *condition) weight() int {
-	return min(max(c.instance.Weight, c.standIn, 0), maxWeight)
+	return min(max(c.instance.Weight, c.override, 0), maxWeight)
 }
 
-// usualWeight returns the weight that the peer has when it is well, 1 if that
-// is not known.
+// usualWeight returns the weight of the peer when it is healthy, 1 if it is unknown.
 func (c *condition) usualWeight() int { return min(max(c.usual, 1), maxWeight) }
 
-// eligible reports whether nothing speaks against the peer.
+// eligible reports whether the peer may get requests.
 func (c *condition) eligible() bool { return c.reasons == 0 && !c.leaving }
 
-// failing reports whether checks, Consul's or our own, have found that the peer
-// does not work.
+// failing reports whether the registry's checks or active checks fail.
 func (c *condition) failing() bool {
-	return c.reasons&ReasonActive != 0 && !c.unproven ||
-		c.reasons&ReasonConsul != 0 && c.instance.Status == discovery.StatusCritical
+	return c.reasons&ReasonActive != 0 && !c.unchecked ||
+		c.reasons&ReasonRegistry != 0 && c.instance.Status == discovery.StatusCritical
 }
 
-// usableInPanic reports whether the peer is used when too few are eligible: one
-// that the registry and the operator want used and that has been in use.
+// usableInPanic reports whether only our own verdicts exclude the peer, and it has been
+// in use.
 func (c *condition) usableInPanic() bool {
 	const ours = ReasonActive | ReasonEjected
-	return c.reasons&^ours == 0 && !c.leaving && !c.unproven
+	return c.reasons&^ours == 0 && !c.leaving && !c.unchecked
 }
 
-// onProbation reports whether the registry has lost the peer, so that nobody
-// vouches for it.
+// onProbation reports whether the registry has lost the peer.
 func (c *condition) onProbation() bool { return !c.instance.Probation.IsZero() }
 
 func (c *condition) state() State {
 	switch {
 	case c.leaving || c.reasons&ReasonDrain != 0:
 		return StateDraining
-	case c.reasons&(ReasonConsul|ReasonActive|ReasonAddress) != 0:
+	case c.reasons&(ReasonRegistry|ReasonActive|ReasonAddress) != 0:
 		return StateUnhealthy
 	case c.reasons&ReasonEjected != 0:
 		return StateEjected
@@ -66,50 +63,49 @@ func (c *condition) state() State {
 	return StateUp
 }
 
-// setInstance takes over what the registry says, with the reasons that follow
-// from it.
+// setInstance stores the registry's data and sets the reasons that follow from it.
 func (c *condition) setInstance(i discovery.Instance, o *Options) {
 	before := c.weight()
 	if !i.Probation.Equal(c.instance.Probation) {
 		c.failed = ""
 	}
-	c.instance, c.standIn = i, 0
+	c.instance, c.override = i, 0
 	if i.Weight > 0 {
 		c.usual = i.Weight
 	}
 	switch {
 	case c.onProbation():
-		c.setReason(ReasonConsul, c.failed != "", c.loss())
-		if c.reasons&(ReasonActive|ReasonEjected) != 0 && !c.unproven {
+		c.setReason(ReasonRegistry, c.failed != "", c.probationLine())
+		if c.reasons&(ReasonActive|ReasonEjected) != 0 && !c.unchecked {
 			c.fail("it was failing before")
 		}
-	case o.ActiveOverridesConsul && i.Status == discovery.StatusCritical:
-		c.standIn = max(before, 1)
-		c.setReason(ReasonConsul, false, "")
+	case o.ActiveOverridesRegistry && i.Status == discovery.StatusCritical:
+		c.override = max(before, 1)
+		c.setReason(ReasonRegistry, false, "")
 	case i.Status >= discovery.StatusCritical, i.Weight <= 0 && i.Status != discovery.StatusPassing:
 		why := i.Status.String()
 		if i.Detail != "" {
 			why += ": " + i.Detail
 		}
-		c.setReason(ReasonConsul, true, why)
+		c.setReason(ReasonRegistry, true, why)
 	case i.Weight <= 0:
-		c.setReason(ReasonConsul, true, "weight 0")
+		c.setReason(ReasonRegistry, true, "weight 0")
 	default:
-		c.setReason(ReasonConsul, false, "")
+		c.setReason(ReasonRegistry, false, "")
 	}
 	c.checkAddress(o)
 }
 
-// fail ends the use of a peer on probation. The first failure counts.
+// fail takes a peer on probation out of use. The first failure counts.
 func (c *condition) fail(why string) {
 	if c.onProbation() && c.failed == "" {
 		c.failed = why
-		c.setReason(ReasonConsul, true, c.loss())
+		c.setReason(ReasonRegistry, true, c.probationLine())
 	}
 }
 
-// against is Peer.Reasons.
-func (c *condition) against() []string {
+// reasonLines is Peer.Reasons.
+func (c *condition) reasonLines() []string {
 	var lines []string
 	for i, name := range reasonNames {
 		switch {
@@ -120,8 +116,8 @@ func (c *condition) against() []string {
 			lines = append(lines, name+": "+c.why[i])
 		}
 	}
-	if c.onProbation() && c.reasons&ReasonConsul == 0 {
-		lines = append(lines, "consul: "+c.loss())
+	if c.onProbation() && c.reasons&ReasonRegistry == 0 {
+		lines = append(lines, "consul: "+c.probationLine())
 	}
 	if c.refused != "" && c.reasons&ReasonAddress == 0 {
 		lines = append(lines, "address: "+c.refused)
@@ -132,9 +128,8 @@ func (c *condition) against() []string {
 	return lines
 }
 
-// loss says since when a peer on probation is not in the registry, and what has
-// become of it.
-func (c *condition) loss() string {
+// probationLine describes the probation of the peer.
+func (c *condition) probationLine() string {
 	line := "lost since " + c.instance.Probation.UTC().Format(time.RFC3339)
 	if c.failed != "" {
 		return line + ", and failed since: " + c.failed
@@ -142,11 +137,10 @@ func (c *condition) loss() string {
 	return line + ", used until it fails"
 }
 
-// setReason sets or clears the bits of r.
 func (c *condition) setReason(r Reason, down bool, why string) {
 	c.reasons &^= r
 	if r&ReasonActive != 0 {
-		c.unproven = c.unproven && down
+		c.unchecked = c.unchecked && down
 	}
 	if down {
 		c.reasons |= r
@@ -160,19 +154,18 @@ func (c *condition) setReason(r Reason, down bool, why string) {
 	}
 }
 
-// awaitCheck takes the peer out until an active check has passed.
+// awaitCheck takes the peer out of use until an active check has passed.
 func (c *condition) awaitCheck() {
 	c.setReason(ReasonActive, true, "not checked yet")
-	c.unproven = true
+	c.unchecked = true
 }
 
-// change stores a changed copy of a peer's condition and returns both. The
-// pool's mutex must be held.
-func (p *Pool) change(peer *Peer, f func(*condition)) (was, is *condition) {
+// changeLocked stores a changed copy of a peer's condition and returns both.
+func (p *Pool) changeLocked(peer *Peer, f func(*condition)) (was, is *condition) {
 	was = peer.condition.Load()
 	c := *was
 	f(&c)
-	p.warm(was, &c)
+	p.warmLocked(was, &c)
 	if c.state() != was.state() {
 		c.since = time.Now()
 	}
@@ -180,11 +173,11 @@ func (p *Pool) change(peer *Peer, f func(*condition)) (was, is *condition) {
 	case c.failing() && !failed:
 		p.failing = append(p.failing, peer)
 	case failed && !c.failing():
-		peer.forgetLatency()
+		peer.resetLatency()
 	}
 	peer.condition.Store(&c)
 	if c.refused != "" && c.refused != was.refused {
-		p.note(peer, EventRefused, c.refused)
+		p.noteLocked(peer, EventRefused, c.refused)
 	}
 	return was, &c
 }

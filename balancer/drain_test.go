@@ -9,7 +9,7 @@ import (
 	"sluice/discovery"
 )
 
-// drained reports whether the pool says so without waiting.
+// drained reports whether the pool has drained, without waiting.
 func drained(p *Pool) bool {
 	select {
 	case <-p.Drained():
@@ -36,7 +36,7 @@ func TestARemovedPeerFinishesItsRequests(t *testing.T) {
 		if peer.State() != StateDraining || !slices.Equal(peer.Reasons(), []string{"removed from the set"}) {
 			t.Errorf("state %v, reasons %q", peer.State(), peer.Reasons())
 		}
-		time.Sleep(DefaultDrainTimeout - time.Second)
+		time.Sleep(complete(Options{}).DrainTimeout - time.Second)
 		first.Done(Outcome{})
 		if tr := transportOf(peer); tr.drains.Load() != 1 || tr.closes.Load() != 0 {
 			t.Errorf("%d drains, %d closes, want 1, 0", tr.drains.Load(), tr.closes.Load())
@@ -111,7 +111,7 @@ func TestDrainWithOpenStreamIsCut(t *testing.T) {
 	})
 }
 
-func TestAPeerThatReturnsWhileDrainingIsTakenBack(t *testing.T) {
+func TestAPeerThatReturnsWhileDrainingIsReused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{DrainTimeout: 10 * time.Second, NewTransport: newTestTransport})
 		set := instances(1)
@@ -126,7 +126,7 @@ func TestAPeerThatReturnsWhileDrainingIsTakenBack(t *testing.T) {
 		time.Sleep(9 * time.Second)
 		p.Apply(set)
 		if got := peerOf(t, p, set[0]); got != peer {
-			t.Fatal("another peer took its place")
+			t.Fatal("another peer replaced it")
 		}
 		if peer.State() != StateEjected || peer.Inflight() != 1 {
 			t.Errorf("state %v, in flight %d; want what it was", peer.State(), peer.Inflight())
@@ -134,7 +134,7 @@ func TestAPeerThatReturnsWhileDrainingIsTakenBack(t *testing.T) {
 		p.SetReason(peer.ID, ReasonEjected, false, "")
 		mustPick(t, p, nil).Done(Outcome{})
 
-		// The first timeout must not cut it, neither now nor after it left again.
+		// The first timeout does not cut it, also not after it left again.
 		time.Sleep(5 * time.Second)
 		p.Apply(nil)
 		time.Sleep(9 * time.Second)
@@ -158,9 +158,8 @@ func TestAPeerThatReturnsWhileDrainingIsTakenBack(t *testing.T) {
 	})
 }
 
-// A pick from an old snapshot counts itself in for a moment before it notices
-// that the peer has left. If the last request ends in that moment, it does not
-// look like the last: then it is the late pick that must end the drain.
+// A pick from an old snapshot increments the in-flight count before it notices that the peer
+// has left. If the last request ends in between, the pick must end the drain.
 func TestALatePickDoesNotStopADrain(t *testing.T) {
 	p := newTestPool(t, Options{NewTransport: newTestTransport})
 	p.Apply(instances(1))
@@ -172,7 +171,7 @@ func TestALatePickDoesNotStopADrain(t *testing.T) {
 	if got := peer.Inflight(); got != 1 {
 		t.Errorf("in flight %d after a late pick, want 1", got)
 	}
-	peer.load.Add(-1) // the last request ends, unnoticed
+	peer.load.Add(-1) // the last request ends, which is not noticed
 	if peer.acquire(quiesced - 1) {
 		t.Fatal("a late pick got a peer that has drained")
 	}
@@ -184,8 +183,7 @@ func TestALatePickDoesNotStopADrain(t *testing.T) {
 	}
 }
 
-// A timer that has fired may wait for the mutex while the peer returns and
-// leaves again.
+// A timer that has fired may wait for the mutex while the peer returns and leaves again.
 func TestALateTimerDoesNotCutALaterDrain(t *testing.T) {
 	p := newTestPool(t, Options{NewTransport: newTestTransport})
 	p.Apply(instances(1))
@@ -193,12 +191,12 @@ func TestALateTimerDoesNotCutALaterDrain(t *testing.T) {
 	p.Apply(nil)
 	departure := token.Peer.departures
 	p.Apply(instances(1))
-	p.cut(token.Peer, departure, DefaultDrainTimeout)
+	p.cut(token.Peer, departure, complete(Options{}).DrainTimeout)
 	if peerOf(t, p, instance(0, 1)) != token.Peer || transportOf(token.Peer).closes.Load() != 0 {
 		t.Error("cut after it had returned")
 	}
 	p.Apply(nil)
-	p.cut(token.Peer, departure, DefaultDrainTimeout)
+	p.cut(token.Peer, departure, complete(Options{}).DrainTimeout)
 	if len(p.Snapshot().Draining) != 1 || transportOf(token.Peer).closes.Load() != 0 {
 		t.Error("cut by the timer of an earlier drain")
 	}
@@ -217,7 +215,7 @@ func TestAnOperatorDrainsAPeer(t *testing.T) {
 			t.Errorf("Pick = %v, want %v", err, ErrNoEligible)
 		}
 		got.take()
-		time.Sleep(time.Hour) // an operator's drain is never cut
+		time.Sleep(time.Hour) // a drain by an operator has no timeout
 		token.Done(Outcome{})
 		if e, want := got.take(), []string{"drained star-0000: draining"}; !slices.Equal(e, want) {
 			t.Errorf("events %q, want %q", e, want)
@@ -251,9 +249,9 @@ func TestCloseDrainsEveryPeer(t *testing.T) {
 			t.Errorf("Pick = %v, want %v", err, ErrNoPeers)
 		}
 		if changes := p.Apply(instances(3)); !changes.Empty() || len(p.Snapshot().All) != 0 {
-			t.Error("a closed pool took in peers")
+			t.Error("a closed pool accepts peers")
 		}
-		if err := p.Reconfigure(Options{DrainTimeout: 10 * time.Second}); err != nil {
+		if err := p.Reconfigure(complete(Options{DrainTimeout: 10 * time.Second})); err != nil {
 			t.Error(err)
 		}
 		if drained(p) {
@@ -277,7 +275,7 @@ func TestCloseDrainsEveryPeer(t *testing.T) {
 	})
 }
 
-func TestClosingAnIdlePoolIsDoneAtOnce(t *testing.T) {
+func TestAnIdlePoolClosesAtOnce(t *testing.T) {
 	for _, set := range [][]discovery.Instance{nil, instances(2)} {
 		p := newTestPool(t, Options{})
 		p.Apply(set)

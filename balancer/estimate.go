@@ -7,36 +7,33 @@ import (
 )
 
 const (
-	// lone is the time after which a latency that was seen once weighs 1/e, and
-	// borneOut that after which one does that samples have borne out for long:
-	// Finagle's default. One slow answer may be a pause or a lost packet; a peer
-	// that is slow each time it is tried is one to leave alone.
-	lone     = time.Second
-	borneOut = 10 * time.Second
-	// step is how often an estimate is lowered at most. It spares a busy peer's
-	// cache line, and is far below lone.
+	// The decay time of an estimate is minDecay after a single sample, which may be
+	// a pause or a lost packet, and grows to maxDecay, Finagle's default, while
+	// samples agree.
+	minDecay = time.Second
+	maxDecay = 10 * time.Second
+	// step is the shortest interval between decays: it keeps the cache line of a
+	// busy peer from being written by every request.
 	step = time.Millisecond
 )
 
-// estimate is a moving average of a peer's latency, in which a peak counts in
-// full at once and is forgotten exponentially as time passes: "peak EWMA", by
-// Finagle (twitter.github.io/finagle, PeakEwma.scala). Samples come at uneven
-// times, so each is weighted by the time since the one before (A. Eckner,
+// estimate is a peak-sensitive moving average of a peer's latency: a peak counts in
+// full at once and decays exponentially ("peak EWMA", twitter.github.io/finagle,
+// PeakEwma.scala). Each sample is weighted by the time since the one before (A. Eckner,
 // "Algorithms for Unevenly Spaced Time Series").
 //
-// It differs from Finagle's in that reading does not change it, and in how fast
-// it forgets: that depends on whether samples bear it out. With a fixed time of
-// 10 s, of two peers with few requests one gets nothing for up to a minute after
-// a single slow answer; with one of 1 s, a peer that is always slow is tried
-// every few seconds for ever.
+// Unlike Finagle's, reading does not change it, and the decay time depends on how well
+// samples agree. With a fixed time of 10 s, one of two peers with few requests gets
+// nothing for up to a minute after a single slow answer; with 1 s, a peer that is
+// always slow is tried every few seconds.
 //
-// The zero value has seen no sample. An estimate is safe for concurrent use
-// without a lock: it is three words, and what can be seen of a change half done
-// is the value before it, forgotten a little sooner or later.
+// The zero value has no sample. An estimate is safe for concurrent use without a lock:
+// a reader that meets half an update sees the earlier value with a little more or less
+// decay.
 type estimate struct {
-	value   atomic.Uint64 // nanoseconds, a float64; 0 before the first sample
-	stamp   atomic.Int64  // when the last sample that counted was taken, by nanotime
-	support atomic.Int64  // for how long, in nanoseconds, samples have borne it out: 0 to borneOut-lone
+	value  atomic.Uint64 // nanoseconds, a float64; 0 before the first sample
+	stamp  atomic.Int64  // time of the last sample, by nanotime
+	agreed atomic.Int64  // nanoseconds for which samples have agreed: 0 to maxDecay-minDecay
 }
 
 // average returns the estimate, 0 before the first sample.
@@ -44,68 +41,64 @@ func (e *estimate) average() time.Duration {
 	return time.Duration(math.Float64frombits(e.value.Load()))
 }
 
-// fade is the time in nanoseconds after which the estimate weighs 1/e.
-func (e *estimate) fade() float64 { return float64(int64(lone) + e.support.Load()) }
+// decay returns the decay time in nanoseconds.
+func (e *estimate) decay() float64 { return float64(int64(minDecay) + e.agreed.Load()) }
 
-// at returns the estimate in nanoseconds and its age in nanoseconds at the time
-// now, which is below 0 if it was taken later.
+// at returns the estimate and its age at the time now, both in nanoseconds. The age is
+// negative if the sample is later than now.
 func (e *estimate) at(now int64) (value float64, age int64) {
 	value = math.Float64frombits(e.value.Load())
 	return value, now - e.stamp.Load() // read after value: an old value with a new stamp does no harm
 }
 
-// observe takes in a latency that was measured at the time end. Samples may
-// come late and out of order.
+// observe adds a latency measured at the time end. Samples may come late and out of
+// order.
 func (e *estimate) observe(latency time.Duration, end int64) {
 	e.update(float64(latency), float64(latency), float64(latency), end)
 }
 
-// penalize takes in that the peer failed at the time end, which counts as a
-// peak of this latency. An estimate above it is not drawn towards it.
+// penalize adds a failure at the time end, which counts as a peak of this latency. It
+// does not lower a higher estimate.
 func (e *estimate) penalize(latency time.Duration, end int64) {
 	peak := float64(latency)
 	e.update(peak, 0, max(peak, math.Float64frombits(e.value.Load())), end)
 }
 
-// confirm takes in that at the time end the peer gave an answer that says
-// nothing about how fast it can be, after this latency: the estimate remains
-// fresh and does not become lower.
+// confirm adds an answer that does not show the latency of the peer, such as an error:
+// the estimate stays fresh and does not become lower.
 func (e *estimate) confirm(latency time.Duration, end int64) {
 	value := math.Float64frombits(e.value.Load())
 	peak := max(value, float64(latency))
 	e.update(peak, value, peak, end)
 }
 
-// forget makes it an estimate that has seen no sample. One that is taken in at the
-// same time may be in it or not.
-func (e *estimate) forget() {
+// reset removes all samples.
+func (e *estimate) reset() {
 	e.value.Store(0)
 	e.stamp.Store(0)
-	e.support.Store(0)
+	e.agreed.Store(0)
 }
 
-// update lets the estimate approach target, from the last stamp to end, and
-// then lifts it to peak if it is lower. What it is worth depends on how like it
-// sample is.
+// update moves the estimate towards target by the time since the last sample, then
+// raises it to peak. sample decides how far the samples agree.
 func (e *estimate) update(peak, target, sample float64, end int64) {
 	stamp := e.stamp.Load()
 	elapsed := end - stamp
 	value := math.Float64frombits(e.value.Load())
-	if elapsed < 0 { // late: it counts for what would be left of it by now
-		e.raise(peak * math.Exp(float64(elapsed)/float64(lone)))
+	if elapsed < 0 { // late: decayed already
+		e.raise(peak * math.Exp(float64(elapsed)/float64(minDecay)))
 		return
 	}
 	if elapsed < int64(step) && peak <= value {
 		return
 	}
-	// Whoever moves the stamp has the time up to it to himself, so that no time
-	// counts twice.
+	// The goroutine that moves the stamp applies the decay, so that it applies once.
 	if !e.stamp.CompareAndSwap(stamp, end) {
 		e.raise(peak)
 		return
 	}
-	keep := math.Exp(-float64(elapsed) / e.fade())
-	e.support.Store(supported(e.support.Load()+elapsed, value, sample))
+	keep := math.Exp(-float64(elapsed) / e.decay())
+	e.agreed.Store(agreement(e.agreed.Load()+elapsed, value, sample))
 	for {
 		bits := e.value.Load()
 		value := math.Float64frombits(bits)
@@ -116,17 +109,16 @@ func (e *estimate) update(peak, target, sample float64, end int64) {
 	}
 }
 
-// supported returns what is left of the support of an estimate of this value when
-// a sample comes: all of it if both are equal, the less the more they differ.
-func supported(support int64, value, sample float64) int64 {
+// agreement returns the time for which samples have agreed after a new one: all of it
+// if the sample equals the estimate, less the more they differ.
+func agreement(agreed int64, value, sample float64) int64 {
 	if value == 0 {
 		return 0
 	}
 	likeness := min(value, sample) / max(value, sample)
-	return int64(min(float64(support)*likeness, float64(borneOut-lone)))
+	return int64(min(float64(agreed)*likeness, float64(maxDecay-minDecay)))
 }
 
-// raise lifts the estimate to sample if it is lower.
 func (e *estimate) raise(sample float64) {
 	for {
 		bits := e.value.Load()
@@ -134,7 +126,7 @@ func (e *estimate) raise(sample float64) {
 		if sample <= value {
 			return
 		}
-		e.support.Store(supported(e.support.Load(), value, sample))
+		e.agreed.Store(agreement(e.agreed.Load(), value, sample))
 		if e.value.CompareAndSwap(bits, math.Float64bits(sample)) {
 			return
 		}

@@ -11,7 +11,7 @@ import (
 
 const (
 	ms = time.Millisecond
-	// begin is a time by nanotime at which a test may start.
+	// begin is a value of nanotime for the start of a test.
 	begin = int64(time.Hour)
 )
 
@@ -30,22 +30,21 @@ func TestAPeakCountsInFullAtOnce(t *testing.T) {
 	}
 }
 
-func TestALonePeakIsForgottenSoon(t *testing.T) {
-	// However many samples come in between: of 90 ms above what the peer usually
-	// takes, a third or a little more is left after a second. Most samples of a busy
-	// peer come within a step of the last one, and that must not keep the estimate
-	// from falling.
+func TestASinglePeakDecaysSoon(t *testing.T) {
+	// Of 90 ms above the usual latency, a third or a little more remains after a
+	// second, with any number of samples in between. Most samples of a busy peer are
+	// within a step of the last one, which must not prevent the decay.
 	for _, samples := range []int64{1, 7, 1000, 20_000} {
 		var e estimate
 		e.observe(100*ms, begin)
 		for i := int64(1); i <= samples; i++ {
-			e.observe(10*ms, begin+i*int64(lone)/samples)
+			e.observe(10*ms, begin+i*int64(minDecay)/samples)
 		}
 		if got, least := e.average(), 10*ms+time.Duration(math.Round(float64(90*ms)/math.E)); got < least-ms/10 || got > least*6/5 {
 			t.Errorf("after %d samples: %v, want %v or a little more", samples, got, least)
 		}
 		for i := int64(1); i <= samples; i++ {
-			e.observe(10*ms, begin+int64(lone)+i*5*int64(lone)/samples)
+			e.observe(10*ms, begin+int64(minDecay)+i*5*int64(minDecay)/samples)
 		}
 		if got := e.average(); got > 12*ms {
 			t.Errorf("after %d more samples: %v, want close to 10ms", samples, got)
@@ -53,36 +52,36 @@ func TestALonePeakIsForgottenSoon(t *testing.T) {
 	}
 }
 
-// What one sample says is forgotten within seconds, what many say is not, until
-// one contradicts them.
-func TestAnEstimateIsTrustedAsLongAsItWasBorneOut(t *testing.T) {
+// The estimate from one sample decays within seconds. The estimate from many samples does not,
+// until a sample contradicts it.
+func TestAnEstimateIsTrustedAsLongAsSamplesConfirmedIt(t *testing.T) {
 	var e estimate
 	fade := func(what string, want time.Duration) {
 		t.Helper()
-		if got := e.fade(); !near(got, float64(want)) {
+		if got := e.decay(); !near(got, float64(want)) {
 			t.Errorf("%s: forgotten after %v, want %v", what, time.Duration(got), want)
 		}
 	}
-	fade("no sample", lone)
+	fade("no sample", minDecay)
 	e.observe(5*ms, begin)
-	fade("one", lone)
+	fade("one", minDecay)
 	e.observe(5*ms, begin+3*int64(time.Second))
 	fade("another, three seconds later", 4*time.Second)
 	e.observe(5*ms, begin+int64(time.Minute))
-	fade("one more, a minute later", borneOut)
+	fade("one more, a minute later", maxDecay)
 	e.observe(500*ms, begin+int64(time.Minute)+int64(ms))
-	fade("a peak", lone+90*ms)
+	fade("a peak", minDecay+90*ms)
 	e.observe(5*ms, begin+int64(time.Minute)+int64(time.Second))
-	fade("none any more", lone+(90*ms+999*ms)/100)
-	e.forget()
-	fade("forgotten", lone)
+	fade("none any more", minDecay+(90*ms+999*ms)/100)
+	e.reset()
+	fade("forgotten", minDecay)
 
 	e.observe(5*ms, begin)
 	e.observe(5*ms, begin+int64(time.Minute))
-	fade("for a minute", borneOut)
-	e.observe(5*time.Second, begin+int64(time.Minute)-int64(lone))
-	if got := e.fade(); got > float64(lone+100*ms) {
-		t.Errorf("a peak that is told late is forgotten after %v", time.Duration(got))
+	fade("for a minute", maxDecay)
+	e.observe(5*time.Second, begin+int64(time.Minute)-int64(minDecay))
+	if got := e.decay(); got > float64(minDecay+100*ms) {
+		t.Errorf("a peak that is reported late decays after %v", time.Duration(got))
 	}
 }
 
@@ -92,7 +91,7 @@ func TestAnEstimateGrowsOld(t *testing.T) {
 		t.Errorf("no sample: %v, want 0", value)
 	}
 	e.observe(5*ms, begin)
-	for _, passed := range []time.Duration{0, lone, -1} {
+	for _, passed := range []time.Duration{0, minDecay, -1} {
 		if value, age := e.at(begin + int64(passed)); value != float64(5*ms) || age != int64(passed) {
 			t.Errorf("after %v: %v, age %v, want 5ms", passed, value, time.Duration(age))
 		}
@@ -100,14 +99,14 @@ func TestAnEstimateGrowsOld(t *testing.T) {
 }
 
 // A stream reports its latency when it ends, long after it was measured.
-func TestALateSampleCountsForWhatIsLeftOfIt(t *testing.T) {
+func TestALateSampleCountsWithItsAge(t *testing.T) {
 	var e estimate
 	e.observe(5*ms, begin)
 	e.observe(10*ms, begin-int64(time.Minute))
 	if got := e.average(); got != 5*ms {
 		t.Errorf("%v, want 5ms", got)
 	}
-	e.observe(10*time.Second, begin-int64(lone))
+	e.observe(10*time.Second, begin-int64(minDecay))
 	if got := float64(e.average()); !near(got, float64(10*time.Second)/math.E) {
 		t.Errorf("%v, want 10s/e", e.average())
 	}
@@ -140,11 +139,11 @@ func TestAFailureIsAPeak(t *testing.T) {
 		f(5*ms, Outcome{Class: c, Latency: time.Minute}, time.Minute)
 		f(time.Minute, Outcome{Class: c, Latency: ms}, time.Minute)
 	}
-	// A quick error is no merit, a slow one is slow.
+	// A fast error does not lower the latency, a slow one raises it.
 	f(5*ms, Outcome{Class: OutcomeServerError, Latency: ms}, 5*ms)
 	f(5*ms, Outcome{Class: OutcomeServerError, Latency: 9 * ms}, 9*ms)
 	f(0, Outcome{Class: OutcomeServerError, Latency: ms}, failureLatency)
-	// None of these says anything about the peer.
+	// None of these is caused by the peer.
 	for _, c := range []OutcomeClass{OutcomeStale, OutcomeClientGone, OutcomeLocal} {
 		f(0, Outcome{Class: c, Latency: time.Second}, 0)
 		f(5*ms, Outcome{Class: c, Latency: time.Second}, 5*ms)
@@ -152,7 +151,7 @@ func TestAFailureIsAPeak(t *testing.T) {
 	f(5*ms, Outcome{Class: OutcomeOK}, 5*ms)
 }
 
-// A peer that fails all the time must stay unattractive all the time.
+// The estimate of a peer that always fails stays high.
 func TestFailuresKeepTheEstimateFresh(t *testing.T) {
 	for _, o := range []Outcome{{Class: OutcomeConnectFailure}, {Class: OutcomeServerError, Latency: ms}} {
 		var p Peer
@@ -168,7 +167,7 @@ func TestFailuresKeepTheEstimateFresh(t *testing.T) {
 		if got := p.Latency(); got < failureLatency {
 			t.Errorf("%v: %v, want at least %v", o.Class, got, failureLatency)
 		}
-		if got := time.Duration(p.latency.fade()); got < borneOut*3/4 {
+		if got := time.Duration(p.latency.decay()); got < maxDecay*3/4 {
 			t.Errorf("%v: a peer that always fails is tried again as after one failure: forgotten after %v", o.Class, got)
 		}
 	}

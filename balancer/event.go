@@ -10,56 +10,52 @@ import (
 type EventKind uint8
 
 const (
-	// EventAdded: the peer joined the pool, or came back while it was draining.
+	// EventAdded: the peer joined the pool, or returned while it was draining.
 	EventAdded EventKind = iota
-	// EventRemoved: the peer left the set. It drains from now on.
+	// EventRemoved: the peer left the set and drains.
 	EventRemoved
 	// EventUpdated: the registry changed its weight, tags, meta or status.
 	EventUpdated
-	// EventState: the peer's [State] changed for another reason than leaving.
+	// EventState: the peer's [State] changed, but not because it left.
 	EventState
-	// EventDrained: the last request in flight of a draining peer is done. If
-	// the peer had left the set, its transport is closed.
+	// EventDrained: a draining peer has no request in flight any more. If it left
+	// the set, its transport is closed.
 	EventDrained
-	// EventCut: a peer that had left the set still had requests in flight when
-	// Options.DrainTimeout ended. Its transport is closed.
+	// EventCut: the drain of a peer reached Options.DrainTimeout. Its transport is
+	// closed with requests in flight.
 	EventCut
-	// EventPanic: too few peers are eligible, so others are used too; see
-	// Options.PanicThreshold. It concerns no peer in particular.
+	// EventPanic: too few peers are eligible, so failing ones get requests too; see
+	// Options.PanicThreshold. It has no peer.
 	EventPanic
-	// EventCalm: the panic is over.
-	EventCalm
-	// EventRefused: no connection may be opened to what the peer's host is resolved
-	// to; see Options.MayConnect.
+	// EventPanicOver: the panic ended. It has no peer.
+	EventPanicOver
+	// EventRefused: Options.MayConnect refuses the address that the peer's host
+	// resolves to.
 	EventRefused
 )
 
-var eventNames = [...]string{"added", "removed", "updated", "state", "drained", "cut", "panic", "calm", "refused"}
+var eventNames = [...]string{"added", "removed", "updated", "state", "drained", "cut", "panic", "panic_over", "refused"}
 
-// String returns the kind in lower case.
+// String returns the name of k, or "unknown".
 func (k EventKind) String() string {
-	if int(k) < len(eventNames) {
-		return eventNames[k]
+	if int(k) >= len(eventNames) {
+		return "unknown"
 	}
-	return "unknown"
+	return eventNames[k]
 }
 
-// MarshalText returns k.String().
-func (k EventKind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
-
-// Event is one change of one peer, or of the pool. The peer may have moved on
-// when the event is read; State is what it was right after the change.
+// Event is one change of a peer or of the pool.
 type Event struct {
 	Time   time.Time
 	Pool   string
-	Peer   *Peer // nil for EventPanic and EventCalm
+	Peer   *Peer // nil for EventPanic and EventPanicOver
 	Kind   EventKind
-	State  State  // of the peer
-	Detail string // in a few words; may be empty
+	State  State  // of the peer, right after the change
+	Detail string // may be empty
 }
 
-// note keeps an event until flush sends it. The pool's mutex must be held.
-func (p *Pool) note(peer *Peer, kind EventKind, detail string) {
+// noteLocked queues an event for flushLocked.
+func (p *Pool) noteLocked(peer *Peer, kind EventKind, detail string) {
 	if p.options.Notify == nil {
 		return
 	}
@@ -70,27 +66,24 @@ func (p *Pool) note(peer *Peer, kind EventKind, detail string) {
 	p.events = append(p.events, e)
 }
 
-// notePanic notes the beginning and the end of panic.
-func (p *Pool) notePanic(prev, next *Snapshot) {
+func (p *Pool) notePanicLocked(prev, next *Snapshot) {
 	if prev.Panic == next.Panic {
 		return
 	}
-	sound := 0
+	eligible := 0
 	for _, peer := range next.All {
 		if peer.condition.Load().eligible() {
-			sound++
+			eligible++
 		}
 	}
-	detail := fmt.Sprintf("nothing speaks against %d of %d peers", sound, len(next.All))
+	kind := EventPanicOver
 	if next.Panic {
-		p.note(nil, EventPanic, detail)
-	} else {
-		p.note(nil, EventCalm, detail)
+		kind = EventPanic
 	}
+	p.noteLocked(nil, kind, fmt.Sprintf("%d of %d peers are healthy", eligible, len(next.All)))
 }
 
-// noteState notes a change of state, if there is one.
-func (p *Pool) noteState(peer *Peer, was, is *condition) {
+func (p *Pool) noteStateLocked(peer *Peer, was, is *condition) {
 	if was.state() == is.state() {
 		return
 	}
@@ -98,14 +91,14 @@ func (p *Pool) noteState(peer *Peer, was, is *condition) {
 	if reasons := peer.Reasons(); reasons != nil {
 		detail += ": " + strings.Join(reasons, "; ")
 	}
-	p.note(peer, EventState, detail)
+	p.noteLocked(peer, EventState, detail)
 }
 
-// flush lets requests leave the peers that have begun to fail, and sends the
-// events. What both tell of is visible in the snapshot.
-func (p *Pool) flush() {
+// flushLocked notifies the transports of peers that began to fail, and sends the queued
+// events. It runs after the snapshot shows both.
+func (p *Pool) flushLocked() {
 	for _, peer := range p.failing {
-		if peer.Transport != nil && peer.isQuiesced() { // in panic it is still used
+		if peer.Transport != nil && peer.isQuiesced() { // in panic it is still in use
 			peer.Transport.Suspect()
 		}
 	}

@@ -5,27 +5,24 @@ import (
 	"sync/atomic"
 )
 
-// maxSlower bounds how many times slower than another a peer is taken to be. A
-// slow peer gets next to nothing in any case, but when the others have this
-// many requests in flight each, it helps out: one slow answer must not idle a
-// peer for long.
+// maxSlower bounds the ratio between the latencies of two peers. A slow peer gets
+// requests when the others have this many in flight each, so that one slow answer does
+// not idle it.
 const maxSlower = 32
 
-// ewma takes the one of two random peers where a request should be over
-// sooner: the one with the lower product of latency and load, where latency is
-// a peak-sensitive moving average (see estimate) and load is 1 plus the number
-// of requests in flight in relation to the weight.
+// ewma compares two random peers by latency × load and takes the lower. Latency is a
+// peak-sensitive moving average (see estimate), load is 1 plus the requests in flight
+// relative to the weight.
 //
-// A new peer is taken to be as fast as the other, and so is a slower one the more
-// the longer its last answer is ago: within 3.5 s after a single slow one, within
-// 35 s if it has been slow for long. So a new peer is neither flooded nor shunned, a
-// peer that never answers gets no more requests than others have in flight, and
-// one that was slow is tried again, one request at a time while others are idle.
+// A peer without samples counts as fast as the other. A slower peer approaches the
+// faster one as its last sample ages: within 3.5 s after a single slow answer, within
+// 35 s if it was slow for long. So new peers are not flooded, and slow ones are tried
+// again with one request at a time.
 type ewma struct {
 	twoChoices
 }
 
-func newEWMA(l *lineup) picker {
+func newEWMA(l *pickerInput) picker {
 	return &ewma{newTwoChoices(l.candidates)}
 }
 
@@ -44,15 +41,14 @@ func (e *ewma) pick(q Query, now int64, _ *atomic.Uint64) *Peer {
 	return first.peer
 }
 
-// fresh is the age below which a latency is as good as new.
-const fresh = lone / 64
+// fresh is the age below which a sample is not discounted.
+const fresh = minDecay / 64
 
-// fasterAge is how much less the age of the faster peer's latency counts: that it
-// has had no request for a while is no reason to send one to the slower.
+// fasterAge discounts the age of the faster peer's sample: a fast peer without recent
+// requests stays preferred.
 const fasterAge = 1. / 8
 
-// compare returns the latencies of two peers, of which only the relation
-// matters.
+// compare returns the latencies of two peers; only their ratio has a meaning.
 func compare(p, q *Peer, now int64) (a, b float64) {
 	a, aAge := p.latency.at(now)
 	b, bAge := q.latency.at(now)
@@ -70,8 +66,8 @@ func compare(p, q *Peer, now int64) (a, b float64) {
 	}
 }
 
-// trust returns how far it can be trusted that one peer is slower than another,
-// by estimates of these ages: from 1 for fresh ones down to 0.
+// trust returns the weight of the difference between two estimates of these ages: 1 for
+// fresh ones, towards 0 with age.
 func trust(slower *estimate, age int64, faster *estimate, fastersAge int64) float64 {
-	return math.Exp(-(float64(max(age, 0))/slower.fade() + float64(max(fastersAge, 0))/faster.fade()*fasterAge))
+	return math.Exp(-(float64(max(age, 0))/slower.decay() + float64(max(fastersAge, 0))/faster.decay()*fasterAge))
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// normal is a server with some room at the rates below.
+// normal is a server with free capacity at the rates below.
 var normal = server{service: 5 * ms, workers: 8}
 
 // simulate sends 1,000 requests a second to ten servers for half a minute and
@@ -23,8 +23,7 @@ func TestOneSlowPeerDoesNotRaiseTheTail(t *testing.T) {
 	}
 }
 
-// A peer that accepts requests and never answers gets no more of them than the
-// others have in flight.
+// A peer that never answers has no more requests in flight than the others.
 func TestAStuckPeerIsAvoided(t *testing.T) {
 	got := simulate(PolicyEWMA, fleet(10, normal, func(s *server) { s.hangs = true }))
 	if n := got.peers[9].Inflight(); n > 20 {
@@ -32,7 +31,7 @@ func TestAStuckPeerIsAvoided(t *testing.T) {
 	}
 }
 
-// A peer that fails at once looks fast and idle. It must not attract requests.
+// A peer that fails at once is fast and idle, but must not get more requests.
 func TestAFailingPeerIsAvoided(t *testing.T) {
 	for _, class := range []OutcomeClass{OutcomeConnectFailure, OutcomeReset, OutcomeServerError} {
 		got := simulate(PolicyEWMA, fleet(10, normal, func(s *server) { s.class, s.service = class, ms/10 }))
@@ -42,7 +41,7 @@ func TestAFailingPeerIsAvoided(t *testing.T) {
 	}
 }
 
-// A peer whose latency nobody knows is neither flooded nor shunned.
+// A peer without a known latency gets neither too many nor too few requests.
 func TestANewPeerGetsItsShare(t *testing.T) {
 	const joins = 10 * time.Second
 	got := simulation{
@@ -69,14 +68,13 @@ func TestFasterPeersGetMore(t *testing.T) {
 	}
 }
 
-// One slow answer, or a failure, must not leave the work to the other peers
-// until they are overwhelmed.
-func TestAPeerThatWasSlowHelpsOutUnderLoad(t *testing.T) {
+// A peer with one slow answer or a failure gets requests before the others are overloaded.
+func TestAPeerThatWasSlowGetsRequestsUnderLoad(t *testing.T) {
 	candidates := candidatesOf(1, 1)
 	fast, slow := candidates[0].peer, candidates[1].peer
 	fast.latency.observe(5*ms, begin)
 	slow.latency.observe(time.Minute, begin)
-	picker := newPicker(PolicyEWMA, &lineup{candidates: candidates})
+	picker := newPicker(PolicyEWMA, &pickerInput{candidates: candidates})
 	for range 1000 {
 		picker.pick(Query{}, begin, nil).load.Add(1)
 	}
@@ -89,7 +87,7 @@ func TestAPeerThatWasSlowIsTriedAgain(t *testing.T) {
 	candidates := candidatesOf(1, 1)
 	fast, slow := candidates[0].peer, candidates[1].peer
 	slow.latency.observe(250*ms, begin)
-	picker := newPicker(PolicyEWMA, &lineup{candidates: candidates})
+	picker := newPicker(PolicyEWMA, &pickerInput{candidates: candidates})
 	pickedAt := func(now int64) bool {
 		fast.latency.observe(5*ms, now)
 		fast.load.Store(1)
@@ -103,7 +101,7 @@ func TestAPeerThatWasSlowIsTriedAgain(t *testing.T) {
 	if pickedAt(begin) {
 		t.Error("picked right after it was slow")
 	}
-	if !pickedAt(begin + 4*int64(lone)) {
+	if !pickedAt(begin + 4*int64(minDecay)) {
 		t.Error("not picked four seconds after it was slow")
 	}
 }
@@ -127,11 +125,11 @@ func TestCompare(t *testing.T) {
 	f(known(5*ms, begin), known(time.Minute, begin), begin, 1, maxSlower)
 	f(new(Peer), known(5*ms, begin), begin, 1, 1)
 	f(new(Peer), new(Peer), begin, 1, 1)
-	// What was long ago says nothing, whichever of the two it is.
+	// An old latency does not count, whichever of the two it is.
 	f(known(5*ms, 0), known(20*ms, begin), begin, 1, 1)
 	f(known(5*ms, begin), known(20*ms, 0), begin, 1, 1)
-	// That the faster one has been idle for a while is no reason to ask the slower.
-	after := begin + int64(lone)
+	// The faster one wins, even if it has been idle for a while.
+	after := begin + int64(minDecay)
 	f(known(5*ms, begin), known(20*ms, after), after, 1, 1+3*math.Exp(-fasterAge))
 	f(known(5*ms, after), known(20*ms, begin), after, 1, 1+3*math.Exp(-1))
 }

@@ -10,8 +10,12 @@ import (
 
 func Example() {
 	pool, err := balancer.NewPool("star", balancer.Options{
-		Policy: balancer.PolicyRoundRobin,
-		Notify: func(e balancer.Event) { fmt.Println(e.Kind, e.Peer.Address(), e.State) },
+		Policy:           balancer.PolicyRoundRobin,
+		DrainTimeout:     30 * time.Second,
+		HashBound:        1.25,
+		Overprovisioning: 1.4,
+		RetryBudget:      &balancer.RetryBudget{Ratio: 0.2, MinPerSecond: 10},
+		Notify:           func(e balancer.Event) { fmt.Println(e.Kind, e.Peer.Address(), e.State) },
 	})
 	if err != nil {
 		fmt.Println(err)

@@ -18,12 +18,12 @@ import (
 
 var update = flag.Bool("update", false, "write the figures into docs/balancing.md and docs/images")
 
-// scenarios are what the policies are compared in: ten peers, each with four
-// workers that take 10 ms on average, 60 % busy.
+// scenarios are the results of a policy with ten peers, each with four workers, 10 ms per
+// request on average, and a load of 60 %.
 type scenarios struct {
-	policy                                           Policy
-	calm, slow, failing, hanging, replicas, sessions *result
-	weightError                                      float64 // largest deviation of a share from what is due, relative
+	policy                                             Policy
+	normal, slow, failing, hanging, replicas, sessions *result
+	weightError                                        float64 // largest relative deviation of a share
 }
 
 func simulateScenarios(policy Policy, duration time.Duration) scenarios {
@@ -39,7 +39,7 @@ func simulateScenarios(policy Policy, duration time.Duration) scenarios {
 	}
 	all := scenarios{
 		policy:   policy,
-		calm:     with(func(*simulation) {}),
+		normal:   with(func(*simulation) {}),
 		slow:     last(func(s *server) { s.service *= 50 }),
 		failing:  last(func(s *server) { s.class, s.service, s.workers = OutcomeConnectFailure, ms/10, 0 }),
 		hanging:  last(func(s *server) { s.hangs = true }),
@@ -61,7 +61,7 @@ func simulateScenarios(policy Policy, duration time.Duration) scenarios {
 
 func millis(d time.Duration) string {
 	switch {
-	case d > 30*time.Second: // a queue that grows as long as the simulation lasts
+	case d > 30*time.Second: // the queue grows during the whole simulation
 		return "over 30 s"
 	case d >= time.Second:
 		return fmt.Sprintf("%.1f s", d.Seconds())
@@ -90,19 +90,19 @@ func (r *result) share(n int) float64 {
 
 func policyTable(all []scenarios) string {
 	var b strings.Builder
-	b.WriteString("| policy | calm: p50, p99 | one peer 50 × slower: p99, its share | one peer refuses: failed attempts | one peer hangs: its share | 20 replicas: p99 | weights 1 to 10: largest error | 1,000 sessions: requests that change the peer |\n")
+	b.WriteString("| policy | normal: p50, p99 | one peer 50 × slower: p99, its share | one peer refuses: failed attempts | one peer hangs: its share | 20 replicas: p99 | weights 1 to 10: largest error | 1,000 sessions: requests that change the peer |\n")
 	b.WriteString("|---|---|---|---|---|---|---|---|\n")
 	for _, s := range all {
 		fmt.Fprintf(&b, "| `%s` | %s, %s | %s, %s | %s | %s | %s | %s | %s |\n", s.policy,
-			millis(s.calm.quantile(.5)), millis(s.calm.quantile(.99)), millis(s.slow.quantile(.99)), percent(s.slow.shares[9]),
+			millis(s.normal.quantile(.5)), millis(s.normal.quantile(.99)), millis(s.slow.quantile(.99)), percent(s.slow.shares[9]),
 			percent(s.failing.share(s.failing.failures)), percent(s.hanging.shares[9]), millis(s.replicas.quantile(.99)),
 			percent(s.weightError), percent(s.sessions.share(s.sessions.moves)))
 	}
 	return b.String()
 }
 
-// TestFigures checks what docs/balancing.md says of the policies and, with
-// -update, writes the figures into it.
+// TestFigures checks the claims about policies in docs/balancing.md and, with -update, writes
+// the figures into it.
 func TestFigures(t *testing.T) {
 	duration := 6 * time.Second
 	if *update {
@@ -123,13 +123,13 @@ func TestFigures(t *testing.T) {
 	claim := func(what string, holds bool) {
 		t.Helper()
 		if !holds {
-			t.Errorf("docs/balancing.md says: %s", what)
+			t.Errorf("wrong in docs/balancing.md: %s", what)
 		}
 	}
 	ewma, least, rr, hash, sticky := byName[PolicyEWMA], byName[PolicyLeastConn], byName[PolicyRoundRobin], byName[PolicyHash], byName[PolicySticky]
 	p99 := func(r *result) time.Duration { return r.quantile(.99) }
-	claim("with ewma one slow peer does not double p99", p99(ewma.slow) < 2*p99(ewma.calm))
-	claim("with round_robin one slow peer ruins it", p99(rr.slow) > 10*p99(rr.calm))
+	claim("with ewma one slow peer does not double p99", p99(ewma.slow) < 2*p99(ewma.normal))
+	claim("with round_robin one slow peer multiplies p99 by ten", p99(rr.slow) > 10*p99(rr.normal))
 	claim("least_conn is drawn to a peer that refuses, ewma avoids it",
 		least.failing.share(least.failing.failures) > .15 && ewma.failing.share(ewma.failing.failures) < .01)
 	claim("many replicas do not make ewma worse than taking turns", p99(ewma.replicas) < p99(rr.replicas)*5/4)
@@ -144,7 +144,7 @@ func TestFigures(t *testing.T) {
 	write(t, "policies", table+"\n![p99 with one slow peer](images/slow-peer.svg)\n")
 	var bars []bar
 	for _, s := range all {
-		bars = append(bars, bar{string(s.policy), p99(s.calm), p99(s.slow)})
+		bars = append(bars, bar{string(s.policy), p99(s.normal), p99(s.slow)})
 	}
 	writeFile(t, "../docs/images/slow-peer.svg", slowPeerChart(bars))
 	writeFile(t, "../docs/images/slow-start.svg", slowStartChart())
@@ -174,9 +174,9 @@ func writeFile(t *testing.T, file, text string) {
 	}
 }
 
-// Two other ways of consistent hashing, to compare.
+// Two other kinds of consistent hashing, for comparison.
 
-// ring is a hash ring with so many points for each peer (D. Karger et al.,
+// ring is a hash ring with several points for each peer (D. Karger et al.,
 // "Consistent Hashing and Random Trees", STOC 1997).
 type ring struct {
 	points []uint64
@@ -202,7 +202,7 @@ func (r *ring) at(hash uint64) string {
 	return r.owner[r.points[i%len(r.points)]]
 }
 
-// rendezvous asks every peer how well it likes a hash (D. Thaler, C. Ravishankar,
+// rendezvous selects the peer with the highest score for a hash (D. Thaler, C. Ravishankar,
 // "Using Name-Based Mappings to Increase Hit Rates", IEEE/ACM ToN 6(1), 1998).
 func rendezvous(addresses []string, hash uint64) string {
 	best, owner := uint64(0), ""
@@ -242,7 +242,7 @@ func hashingTable() string {
 				keys = keys[:10*1000*1000/n]
 			}
 			for i := range keys {
-				keys[i] = uint64(i) * tierSalt // spread evenly, so that a deviation is no chance
+				keys[i] = uint64(i) * tierSalt // evenly spread, so deviations are not random
 			}
 			at := way.make(addresses[:n])
 			counts := make(map[string]int)
@@ -276,7 +276,7 @@ func hashingTable() string {
 	return b.String()
 }
 
-// bookSubset is the algorithm of the book that Subset cites.
+// bookSubset is the algorithm of the book in the comment of Subset.
 func bookSubset(addresses []string, replica, size int) []string {
 	count := len(addresses) / size
 	round := replica / count

@@ -6,32 +6,26 @@ import (
 )
 
 const (
-	// hashJumps is how often a request looks further when it cannot be sent to
-	// the peer of its hash.
+	// hashJumps is how many further hash values a request tries.
 	hashJumps = 32
-	// chance is how many standard deviations above its share of the requests in
-	// flight a peer may be in any case. Of few requests many happen to meet at
-	// one peer, which is no overload, and to send them elsewhere would miss what
-	// the policy is for: with 10 on average, 1.25 times that is exceeded in a
-	// fifth of the time.
+	// chance is how many standard deviations a peer may exceed its share of the
+	// requests in flight. With few requests a random peak is no overload: with 10
+	// on average, a bound of 1.25 is exceeded in a fifth of the time.
 	chance = 3
 )
 
-// hashed sends requests with the same Query.Hash to the same peer, and those
-// without to any.
+// hashed sends requests with the same Query.Hash to the same peer, and those without
+// one to any.
 //
-// All peers of the set have their places in the table, so that one that is not
-// eligible for a while keeps its own: its requests go elsewhere and come back,
-// and nobody else's move. A peer that warms takes the part of its requests for
-// which a hash of both says so, a part that grows.
+// The table has places for all peers of the set, so a peer that is not eligible for a
+// while gets its own requests back, and no other requests move. A peer in slow start
+// takes a growing part of its hash values.
 //
-// No peer has more than bound times its share of all requests in flight, but for
-// what is chance: what is too much goes on to the next peer of the request's,
-// which is the same again for the same hash (V. Mirrokni, M. Thorup, M. Zadimoghaddam,
-// "Consistent Hashing with Bounded Loads", SODA 2018). The next peer is found
-// with another hash, a random jump, which spreads one peer's surplus over all
-// others (J. Chen, B. Coleman, A. Shrivastava, "Revisiting Consistent Hashing
-// with Bounded Loads", AAAI 2021).
+// No peer has more than bound times its share of the requests in flight, apart from
+// chance. The surplus goes to the next peer of the hash (V. Mirrokni, M. Thorup, M.
+// Zadimoghaddam, "Consistent Hashing with Bounded Loads", SODA 2018), found with
+// another hash, which spreads one peer's surplus over all others (J. Chen, B. Coleman,
+// A. Shrivastava, "Revisiting Consistent Hashing with Bounded Loads", AAAI 2021).
 type hashed struct {
 	table      *maglev
 	members    []hashedMember // as in table.addresses
@@ -43,11 +37,11 @@ type hashed struct {
 type hashedMember struct {
 	peer   *Peer
 	seed   uint64
-	accept uint64  // share of its hash values that it takes, of 2³²; 0: it is not eligible
-	share  float64 // of the requests in flight that are its due
+	accept uint64  // part of its hash values that it takes, of 2³²; 0 if not eligible
+	share  float64 // of the requests in flight
 }
 
-func newHashed(l *lineup) picker {
+func newHashed(l *pickerInput) picker {
 	addresses, weights := make([]string, len(l.all)), make([]int, len(l.all))
 	for i, p := range l.all {
 		addresses[i], weights[i] = p.ID.Address, p.condition.Load().usualWeight()
@@ -86,20 +80,18 @@ func (h *hashed) pick(q Query, _ int64, _ *atomic.Uint64) *Peer {
 	return h.anyOther(&q, inflight)
 }
 
-// takes reports whether the member is eligible and, while it warms, whether
-// this hash is among those that it takes already.
+// takes reports whether the member is eligible and accepts this hash value.
 func (m *hashedMember) takes(hash uint64) bool {
 	return m.accept == 1<<32 || mix(hash^m.seed)>>32 < m.accept
 }
 
-// hasRoom reports whether a peer may have one request more, when so many are its
-// due.
+// hasRoom reports whether a peer with this share of the requests may have one more.
 func (h *hashed) hasRoom(p *Peer, due float64) bool {
 	return float64(p.load.Load()) < max(h.bound*due, due+chance*math.Sqrt(due))
 }
 
-// anyOther is for a request that has been turned away many times: few of many
-// peers are eligible, or it has tried nearly all.
+// anyOther is for a request that no member took within hashJumps: few peers are
+// eligible, or nearly all were tried.
 func (h *hashed) anyOther(q *Query, inflight float64) *Peer {
 	n := len(h.candidates)
 	start := int(q.Hash % uint64(n))

@@ -18,7 +18,7 @@ func newHashPool(t testing.TB, set []discovery.Instance) *Pool {
 	return p
 }
 
-// hashes returns n hashes that look random and are the same each time.
+// hashes returns n pseudorandom hashes, the same in each call.
 func hashes(n int) []uint64 {
 	list := make([]uint64, n)
 	for i := range list {
@@ -59,7 +59,7 @@ func TestAHashStaysOnItsPeer(t *testing.T) {
 	if again := owners(t, p, keys); !slices.Equal(first, again) {
 		t.Error("the same hashes went elsewhere")
 	}
-	// Another replica, which learned of the peers in another way, agrees.
+	// Another replica, whose peers changed in another order, selects the same ones.
 	set := instances(12)
 	generator(t).Shuffle(len(set), func(i, j int) { set[i], set[j] = set[j], set[i] })
 	other := newHashPool(t, set[:3])
@@ -85,7 +85,7 @@ func TestHashesAreSharedByWeight(t *testing.T) {
 		for i, w := range weights {
 			share := float64(w) / float64(total)
 			got, want := counts[instance(i, 1).HostPort()], share*n
-			slack := 4*math.Sqrt(want) + 2*n/minTurns + want*.01 // by chance, by rounding to turns and slots
+			slack := 4*math.Sqrt(want) + 2*n/minTurns + want*.01 // randomness, and rounding to turns and slots
 			if len(weights) < 10 && math.Abs(float64(got)-want) > slack {
 				t.Errorf("%v: peer %d has %d of %d hashes, want %.0f ± %.0f", weights, i, got, n, want, slack)
 			}
@@ -96,8 +96,8 @@ func TestHashesAreSharedByWeight(t *testing.T) {
 	}
 }
 
-// What has to move when a peer joins or leaves is its part. The table moves
-// somewhat more, by what the paper says.
+// When a peer joins or leaves, its part of the hashes must move. The table moves a little more,
+// as the paper predicts.
 func TestFewHashesMoveWithThePeers(t *testing.T) {
 	keys := hashes(100000)
 	for _, n := range []int{3, 10, 100} {
@@ -125,8 +125,7 @@ func TestFewHashesMoveWithThePeers(t *testing.T) {
 	}
 }
 
-// A peer that is out for a while keeps its place: only its hashes move, to all
-// the others, and they come back.
+// Only the hashes of an ejected peer move, to all other peers. They return with it.
 func TestEjectionDoesNotReshuffle(t *testing.T) {
 	keys := hashes(50000)
 	const n = 10
@@ -179,7 +178,7 @@ func TestEjectionDoesNotReshuffle(t *testing.T) {
 	}
 }
 
-// However the hashes are, no peer has more than the bound allows.
+// With any hashes, no peer exceeds the bound.
 func TestLoadIsBounded(t *testing.T) {
 	for _, weights := range [][]int{{1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {1, 2, 3, 4}} {
 		total := 0
@@ -199,7 +198,7 @@ func TestLoadIsBounded(t *testing.T) {
 				mustPick(t, p, &Query{Hash: next()})
 				for j, peer := range p.Snapshot().All {
 					due := float64(weights[j]) / float64(total) * float64(i+1)
-					if most := int(math.Ceil(max(DefaultHashBound*due, due+3*math.Sqrt(due)))); peer.Inflight() > most {
+					if most := int(math.Ceil(max(complete(Options{}).HashBound*due, due+3*math.Sqrt(due)))); peer.Inflight() > most {
 						t.Fatalf("%v, %s: peer %d has %d of %d in flight, want at most %d", weights, name, j, peer.Inflight(), i+1, most)
 					}
 				}
@@ -215,8 +214,8 @@ func TestLoadIsBounded(t *testing.T) {
 	}
 }
 
-// What meets at one peer by chance is no overload.
-func TestHashesMeetByChance(t *testing.T) {
+// A few random hashes on the same peer are not an overload.
+func TestRandomCollisionsAreNotAnOverload(t *testing.T) {
 	random := generator(t)
 	for _, average := range []float64{0.2, 1, 5, 30} {
 		p := newHashPool(t, instances(20))
@@ -230,7 +229,7 @@ func TestHashesMeetByChance(t *testing.T) {
 				elsewhere++
 			}
 			held = append(held, token)
-			if float64(len(held)) > 20*average { // one ends at random
+			if float64(len(held)) > 20*average { // a random one ends
 				i := random.IntN(len(held))
 				held[i].Done(Outcome{})
 				held[i] = held[len(held)-1]
@@ -254,7 +253,7 @@ func TestHashWithoutBound(t *testing.T) {
 	}
 }
 
-// A retry goes where the others of its hash would go without the first peer.
+// A retry goes to the peer that its hash would have without the first peer.
 func TestTheSecondChoiceOfAHashIsTheSameToo(t *testing.T) {
 	p := newHashPool(t, instances(10))
 	for _, h := range hashes(100) {
@@ -275,8 +274,8 @@ func TestTheSecondChoiceOfAHashIsTheSameToo(t *testing.T) {
 	}
 }
 
-// Hashes come to a peer that warms one by one, and none goes away again.
-func TestHashesComeToAWarmingPeerBitByBit(t *testing.T) {
+// A warming peer gets its hashes gradually, and loses none.
+func TestHashesMoveToAWarmingPeerGradually(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{Policy: PolicyHash, SlowStart: SlowStart{Window: 10 * time.Second}})
 		defer p.Close()
@@ -309,7 +308,7 @@ func TestHashesComeToAWarmingPeerBitByBit(t *testing.T) {
 	})
 }
 
-// Where few of many peers are left, they are found all the same.
+// With few eligible peers of many, a hash finds one.
 func TestHashFindsTheLastPeer(t *testing.T) {
 	set := instances(300)
 	p := newHashPool(t, set)
@@ -326,7 +325,7 @@ func TestHashFindsTheLastPeer(t *testing.T) {
 	expectPick(t, p, &q, ErrAllTried)
 }
 
-// Every slot has an owner, and everybody has as many as is due.
+// Each slot has an owner, and each owner has its share.
 func FuzzMaglev(f *testing.F) {
 	f.Add([]byte{1})
 	f.Add([]byte{1, 1, 1, 200})

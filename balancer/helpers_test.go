@@ -1,11 +1,13 @@
 package balancer
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -38,41 +40,39 @@ func withWeights(weights ...int) []discovery.Instance {
 	return set
 }
 
-// seeds has how many generators each test has got.
+// seeds contains the number of generators of each test.
 var seeds sync.Map
 
-// seedOf returns the seed of a further generator for a test: the same ones each
-// time that it runs.
+// seedOf returns the seed of the next generator of a test, the same in each run.
 func seedOf(t testing.TB) uint64 {
 	n, _ := seeds.LoadOrStore(t, new(atomic.Uint64))
 	return xxhash.Sum64String(t.Name()) + n.(*atomic.Uint64).Add(1)
 }
 
-// generator returns random numbers that are the same each time that the test
-// runs. It is for one goroutine.
+// generator returns a generator with the same numbers in each run of the test, for one
+// goroutine.
 func generator(t testing.TB) *rand.Rand {
 	seed := seedOf(t)
 	t.Logf("seed %d", seed)
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-// numbers returns a source for Options.Random that is safe for concurrent use and
-// takes no lock (G. Steele, D. Lea, C. Flood, "Fast Splittable Pseudorandom Number
-// Generators", OOPSLA 2014).
+// numbers returns a source for Options.Random for concurrent use without a lock (G. Steele,
+// D. Lea, C. Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014).
 func numbers(seed uint64) func() uint64 {
 	var state atomic.Uint64
 	state.Store(seed)
 	return func() uint64 { return mix(state.Add(0x9e3779b97f4a7c15)) }
 }
 
-// newTestPool returns a pool whose choices are the same each time that the test
-// runs, as far as it has one goroutine. A benchmark's are as in production.
+// newTestPool returns a pool. With one goroutine, its choices are the same in each run of a
+// test; in a benchmark they are random.
 func newTestPool(t testing.TB, o Options) *Pool {
 	t.Helper()
 	if _, benchmark := t.(*testing.B); o.Random == nil && !benchmark {
 		o.Random = numbers(seedOf(t))
 	}
-	p, err := NewPool("star", o)
+	p, err := NewPool("star", complete(o))
 	if err != nil {
 		t.Fatalf("NewPool: %v", err)
 	}
@@ -88,10 +88,10 @@ func mustPick(t testing.TB, p *Pool, q *Query) Token {
 	return token
 }
 
-// ampleRetries is a budget that no test uses up.
+// ampleRetries is a budget that no test exhausts.
 var ampleRetries = &RetryBudget{Ratio: 1, MinPerSecond: 1e5}
 
-// peerOf returns the peer of an instance that is in the set.
+// peerOf returns the peer of an instance in the set.
 func peerOf(t testing.TB, p *Pool, i discovery.Instance) *Peer {
 	t.Helper()
 	for _, peer := range p.Snapshot().All {
@@ -103,7 +103,7 @@ func peerOf(t testing.TB, p *Pool, i discovery.Instance) *Peer {
 	return nil
 }
 
-// testTransport counts what the pool asks of it.
+// testTransport counts the calls of the pool.
 type testTransport struct {
 	drains, suspicions, closes atomic.Int32
 }
@@ -116,7 +116,7 @@ func newTestTransport(*Peer) Transport { return new(testTransport) }
 
 func transportOf(p *Peer) *testTransport { return p.Transport.(*testTransport) }
 
-// events collects what a pool tells, as "kind id: state: detail".
+// events collects the events of a pool as "kind id: state: detail".
 type events struct {
 	mu    sync.Mutex
 	lines []string
@@ -142,4 +142,16 @@ func (e *events) take() []string {
 	taken := e.lines
 	e.lines = nil
 	return taken
+}
+
+// complete returns o with values for the options that a test does not set.
+func complete(o Options) Options {
+	o.Policy = cmp.Or(o.Policy, PolicyEWMA)
+	o.DrainTimeout = cmp.Or(o.DrainTimeout, 30*time.Second)
+	o.Overprovisioning = cmp.Or(o.Overprovisioning, 1.4)
+	o.HashBound = cmp.Or(o.HashBound, 1.25)
+	o.RetryBudget = cmp.Or(o.RetryBudget, &RetryBudget{Ratio: 0.2, MinPerSecond: 10})
+	o.SlowStart.Aggression = cmp.Or(o.SlowStart.Aggression, 1)
+	o.SlowStart.MinWeight = cmp.Or(o.SlowStart.MinWeight, 0.1)
+	return o
 }

@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// Buckets of Latencies: perOctave for each doubling, from the shortest latency
-// on.
+// Buckets of Latencies: perOctave for each doubling.
 const (
 	shortestBits = 14 // 2^14 ns, 16 µs
 	longestBits  = 36 // 2^36 ns, 69 s
@@ -17,11 +16,9 @@ const (
 	numLatencies = (longestBits-shortestBits)*perOctave + 2 // and what is beyond either end
 )
 
-// Latencies are how many attempts took how long, in buckets whose ends are
-// less than 25 % apart. It is a value.
+// Latencies counts attempts by latency, in buckets less than 25 % apart.
 type Latencies [numLatencies]uint32
 
-// latencyBucket returns the bucket of a latency.
 func latencyBucket(d time.Duration) int {
 	octave := bits.Len64(uint64(max(d, 0))) - 1
 	switch {
@@ -34,8 +31,7 @@ func latencyBucket(d time.Duration) int {
 	return 1 + (octave-shortestBits)*perOctave + quarter
 }
 
-// latencyBound returns the lower end of bucket i, which is the upper end of the
-// one before.
+// latencyBound returns the lower end of bucket i.
 func latencyBound(i int) float64 {
 	if i == 0 {
 		return 0
@@ -44,7 +40,7 @@ func latencyBound(i int) float64 {
 	return math.Ldexp(1+float64(quarter)/perOctave, octave)
 }
 
-// Since returns the attempts that l has and the earlier old has not.
+// Since returns the attempts counted after old.
 func (l Latencies) Since(old Latencies) Latencies {
 	for i := range l {
 		l[i] -= old[i] // right also where the counter has wrapped
@@ -61,9 +57,8 @@ func (l *Latencies) Count() int {
 	return n
 }
 
-// Median returns the latency that half of the attempts did not exceed,
-// interpolated within its bucket, or 0 if there are none. Latencies are told
-// apart from 16 µs to 69 s.
+// Median returns the median latency, interpolated within its bucket, or 0 if there are
+// no attempts. The buckets cover 16 µs to 69 s.
 func (l *Latencies) Median() time.Duration {
 	half := float64(l.Count()) / 2
 	below := 0.0
@@ -78,17 +73,14 @@ func (l *Latencies) Median() time.Duration {
 	return 0
 }
 
-// latencyCounters are Latencies that are being counted.
 type latencyCounters [numLatencies]atomic.Uint32
 
-// count takes in an attempt that ended.
 func (c *latencyCounters) count(o Outcome) {
 	if o.Class == OutcomeOK && o.Latency > 0 {
 		c[latencyBucket(o.Latency)].Add(1)
 	}
 }
 
-// measureLatencies begins or ends counting.
 func (p *Peer) measureLatencies(on bool) {
 	switch {
 	case !on:
@@ -98,8 +90,8 @@ func (p *Peer) measureLatencies(on bool) {
 	}
 }
 
-// Latencies returns how long the peer's answers have taken, those of 500 and
-// above apart, or nothing while Options.MeasureLatencies is not set.
+// Latencies returns the latencies of the peer's answers below status 500; nothing while
+// Options.MeasureLatencies is off.
 func (p *Peer) Latencies() Latencies {
 	var l Latencies
 	if counters := p.latencies.Load(); counters != nil {

@@ -2,18 +2,18 @@ package balancer
 
 import "sync/atomic"
 
-// fullScan is the largest pool in which all peers are compared: that many
-// cache lines are read for one pick.
+// fullScan is the largest pool in which a pick compares all peers: it reads a cache
+// line of each.
 const fullScan = 8
 
-// leastConn takes the peer with the fewest requests in flight in relation to
-// its weight, in a large pool the better of two random ones; see twoChoices
-// for how weights count. Ties are decided by lot.
+// leastConn takes the peer with the fewest requests in flight relative to its weight;
+// in a large pool the better of two random ones (see twoChoices). Ties are broken at
+// random.
 type leastConn struct {
 	twoChoices
 }
 
-func newLeastConn(l *lineup) picker {
+func newLeastConn(l *pickerInput) picker {
 	return &leastConn{newTwoChoices(l.candidates)}
 }
 
@@ -31,8 +31,8 @@ func (l *leastConn) pick(q Query, _ int64, _ *atomic.Uint64) *Peer {
 	return first.peer
 }
 
-// least returns the candidate, other than first unless there is no other,
-// that would be loaded least with one request more.
+// least returns the candidate other than first with the lowest load after one more
+// request; first if there is no other.
 func (l *leastConn) least(first *candidate, q *Query) *candidate {
 	best, lowest, tied := first, 0.0, 0
 	for i := range l.candidates {
@@ -44,7 +44,7 @@ func (l *leastConn) least(first *candidate, q *Query) *candidate {
 		switch {
 		case tied == 0 || load < lowest:
 			best, lowest, tied = c, load, 1
-		case load == lowest: // reservoir sampling: each of those tied is left with the same chance
+		case load == lowest: // reservoir sampling
 			if tied++; q.random.below(tied) == 0 {
 				best = c
 			}

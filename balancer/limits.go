@@ -2,34 +2,37 @@ package balancer
 
 import "errors"
 
-// Limits bound what a pool takes on, so that a service that is too slow or
-// overloaded fails fast instead of gathering requests. 0 means no limit.
+// Limits bound what a pool takes on, so that an overloaded service fails fast. 0 is no
+// limit.
 //
-// They are Envoy's circuit breakers (max_requests, max_pending_requests,
-// max_retries). Each sluice counts for itself.
+// They are Envoy's circuit breakers (max_requests, max_pending_requests, max_retries).
+// Each replica of sluice counts for itself.
 type Limits struct {
-	// Requests is how many attempts may be in flight, on all peers together.
+	// Requests bounds the attempts in flight on all peers together.
 	Requests int
-	// PeerRequests is how many attempts may be in flight on one peer, whatever
-	// its weight. A peer with so many is passed over. Where each request takes a
-	// connection for itself, as in HTTP/1 and TCP, this is also how many
-	// connections to a peer are in use at most.
+	// PeerRequests bounds the attempts in flight on one peer, whatever its weight.
+	// A pick skips a peer at its limit.
 	PeerRequests int
-	// Pending is how many requests may wait for a peer; see [Pool.Await].
+	// PeerConnections bounds the connections to one peer, in use and idle. A pick
+	// skips a peer whose connections are all in use; see [Pool.AwaitConnection]. With
+	// HTTP/1 and TCP each attempt in flight has one connection, and a new one is
+	// opened only where none is idle: so the pool counts attempts, not connections.
+	PeerConnections int
+	// Pending bounds the requests that wait; see [Pool.Await] and
+	// [Pool.AwaitConnection].
 	Pending int
-	// Retries is how many attempts beyond the first of a request may be in
-	// flight.
+	// Retries bounds the retries in flight.
 	Retries int
 }
 
 func (l Limits) check() error {
-	if min(l.Requests, l.PeerRequests, l.Pending, l.Retries) < 0 {
+	if min(l.Requests, l.PeerRequests, l.PeerConnections, l.Pending, l.Retries) < 0 {
 		return errors.New("negative limit")
 	}
 	return nil
 }
 
-// Limit is one of the bounds on what a pool takes on.
+// Limit identifies one of the bounds on what a pool takes on.
 type Limit uint8
 
 const (
@@ -37,6 +40,8 @@ const (
 	LimitRequests Limit = iota
 	// LimitPeerRequests is Limits.PeerRequests.
 	LimitPeerRequests
+	// LimitPeerConnections is Limits.PeerConnections.
+	LimitPeerConnections
 	// LimitPending is Limits.Pending.
 	LimitPending
 	// LimitRetries is Limits.Retries.
@@ -48,15 +53,9 @@ const (
 	NumLimits = int(LimitRetryBudget) + 1
 )
 
-var limitNames = [NumLimits]string{"requests", "peer requests", "pending", "retries", "retry budget"}
+var limitNames = [NumLimits]string{"requests", "peer requests", "peer connections", "pending", "retries", "retry budget"}
 
-// String returns the limit in lower-case words.
-func (l Limit) String() string {
-	if int(l) < len(limitNames) {
-		return limitNames[l]
-	}
-	return "unknown"
-}
+func (l Limit) String() string { return limitNames[l] }
 
 // Errors of [Pool.Pick] and [Pool.Await] where a limit was reached.
 var (
@@ -65,7 +64,10 @@ var (
 	// ErrPeersSaturated: Limits.PeerRequests are in flight on each peer that
 	// could be picked.
 	ErrPeersSaturated = errors.New("too many requests in flight on every peer")
-	// ErrTooManyPending: Limits.Pending requests wait for a peer.
+	// ErrConnectionsSaturated: Limits.PeerConnections are in use at each peer that
+	// could be picked, or other requests wait for one of them.
+	ErrConnectionsSaturated = errors.New("every connection to every peer is in use")
+	// ErrTooManyPending: Limits.Pending requests wait.
 	ErrTooManyPending = errors.New("too many requests wait for a peer")
 	// ErrTooManyRetries: Limits.Retries are in flight.
 	ErrTooManyRetries = errors.New("too many retries in flight")
@@ -74,31 +76,38 @@ var (
 )
 
 var limitErrors = [NumLimits]error{
-	LimitRequests:     ErrSaturated,
-	LimitPeerRequests: ErrPeersSaturated,
-	LimitPending:      ErrTooManyPending,
-	LimitRetries:      ErrTooManyRetries,
-	LimitRetryBudget:  ErrRetryBudget,
+	LimitRequests:        ErrSaturated,
+	LimitPeerRequests:    ErrPeersSaturated,
+	LimitPeerConnections: ErrConnectionsSaturated,
+	LimitPending:         ErrTooManyPending,
+	LimitRetries:         ErrTooManyRetries,
+	LimitRetryBudget:     ErrRetryBudget,
 }
 
-// terms are the limits of a snapshot in the form in which picks need them.
+// terms are the limits of a snapshot in the form that picks need.
 type terms struct {
-	Limits       // none is 0
-	counted bool // requests in flight are counted for the whole pool
-	budget  budgetTerms
+	Limits            // 0 replaced by a very large number
+	perPeer     int   // attempts in flight on one peer: the lower one of two limits
+	perPeerKind Limit // which of the two
+	counted     bool  // requests in flight are counted for the whole pool
+	budget      budgetTerms
 }
 
 func newTerms(o *Options) terms {
 	t := terms{Limits: o.Limits, counted: o.Limits.Requests > 0 || o.Policy == PolicyHash, budget: newBudgetTerms(o.RetryBudget)}
-	for _, limit := range []*int{&t.Requests, &t.PeerRequests, &t.Pending, &t.Retries} {
+	for _, limit := range []*int{&t.Requests, &t.PeerRequests, &t.PeerConnections, &t.Pending, &t.Retries} {
 		if *limit == 0 {
 			*limit = quiesced - 1
 		}
 	}
+	t.perPeer, t.perPeerKind = t.PeerRequests, LimitPeerRequests
+	if o.Limits.PeerConnections > 0 && t.PeerConnections <= t.PeerRequests {
+		t.perPeer, t.perPeerKind = t.PeerConnections, LimitPeerConnections
+	}
 	return t
 }
 
-// holds are the counters of a pool that a token has added itself to.
+// holds are the pool counters that a token has incremented.
 type holds uint8
 
 const (
@@ -106,8 +115,7 @@ const (
 	holdsRetry
 )
 
-// admit takes in an attempt, a retry or not, unless a limit of the whole pool
-// forbids it.
+// admit counts an attempt, or returns the error of the pool's limit that forbids it.
 func (p *Pool) admit(t *terms, retry bool, now int64) (holds, error) {
 	var h holds
 	if t.counted {
@@ -140,7 +148,7 @@ func (p *Pool) unadmit(h holds) {
 	}
 }
 
-// dismiss takes an attempt that ended, or was refused, out of the counters.
+// dismiss undoes the counters of an attempt that ended or was refused.
 func (p *Pool) dismiss(h holds) {
 	if h&holdsRequest != 0 {
 		p.inflight.Add(-1)
@@ -150,14 +158,14 @@ func (p *Pool) dismiss(h holds) {
 	}
 }
 
-// refuse counts a request that l stopped and returns the error for it.
+// refuse counts a refusal by l and returns its error.
 func (p *Pool) refuse(l Limit) error {
 	p.refusals[l].Add(1)
 	return limitErrors[l]
 }
 
-// Refusals returns how often each [Limit] stopped an attempt or, if it is
-// [LimitPending], a request that would have waited.
+// Refusals returns how often each [Limit] stopped an attempt or, for [LimitPending], a
+// request that wanted to wait. A request that waits for a connection was stopped first.
 func (p *Pool) Refusals() [NumLimits]uint64 {
 	var n [NumLimits]uint64
 	for l := range n {

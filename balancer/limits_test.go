@@ -50,8 +50,8 @@ func TestRequestsInFlightAreLimited(t *testing.T) {
 	}
 }
 
-// A pick that fails for another reason takes nothing.
-func TestARefusedPickHoldsNothing(t *testing.T) {
+// A pick that fails for another reason does not count.
+func TestARefusedPickDoesNotCount(t *testing.T) {
 	p := newTestPool(t, Options{Limits: Limits{Requests: 2, Retries: 1, PeerRequests: 1}, RetryBudget: &RetryBudget{}})
 	expectPick(t, p, nil, ErrNoPeers)
 	p.Apply(instances(1))
@@ -59,7 +59,7 @@ func TestARefusedPickHoldsNothing(t *testing.T) {
 	expectPick(t, p, nil, ErrPeersSaturated)
 	q := triedOne()
 	expectPick(t, p, &q, ErrRetryBudget)
-	if err := p.Reconfigure(Options{Limits: p.options.Limits, RetryBudget: &RetryBudget{MinPerSecond: 0.1}}); err != nil {
+	if err := p.Reconfigure(complete(Options{Limits: p.options.Limits, RetryBudget: &RetryBudget{MinPerSecond: 0.1}})); err != nil {
 		t.Fatal(err)
 	}
 	q.Tried.Add(token.Peer)
@@ -83,7 +83,7 @@ func TestRetriesInFlightAreLimited(t *testing.T) {
 		held = append(held, mustPick(t, p, &q))
 	}
 	expectPick(t, p, &q, ErrTooManyRetries)
-	expectPick(t, p, nil, nil) // a first attempt is none
+	expectPick(t, p, nil, nil) // a first attempt is not a retry
 	held[0].Done(Outcome{})
 	expectPick(t, p, &q, nil)
 	held[1].Done(Outcome{})
@@ -92,38 +92,42 @@ func TestRetriesInFlightAreLimited(t *testing.T) {
 	}
 }
 
-func TestAFullPeerIsPassedOver(t *testing.T) {
+func TestAFullPeerIsNotPicked(t *testing.T) {
 	for _, policy := range Policies() {
-		for _, n := range []int{1, 2, 3, 20, 100} {
-			p := newTestPool(t, Options{Policy: policy, Limits: Limits{PeerRequests: 3}})
+		for i, n := range []int{1, 2, 3, 20, 100} {
+			limits, full := Limits{PeerRequests: 3, PeerConnections: 4}, ErrPeersSaturated
+			if i%2 == 1 {
+				limits, full = Limits{PeerRequests: 4, PeerConnections: 3}, ErrConnectionsSaturated
+			}
+			p := newTestPool(t, Options{Policy: policy, Limits: limits})
 			set := instances(n)
 			set[0].Weight = 1000
 			p.Apply(set)
-			held := hold(t, p, 3*n) // every place is found
+			held := hold(t, p, 3*n) // every free place is used
 			for _, peer := range p.Snapshot().All {
 				if got := peer.Inflight(); got != 3 {
 					t.Errorf("%s: %d in flight on %v, want 3", policy, got, peer)
 				}
 			}
-			expectPick(t, p, nil, ErrPeersSaturated)
+			expectPick(t, p, nil, full)
 			held[0].Done(Outcome{})
 			again := mustPick(t, p, nil)
 			if again.Peer != held[0].Peer {
 				t.Errorf("%s: picked %v, but %v is the one with a place", policy, again.Peer, held[0].Peer)
 			}
-			if n > 1 { // the only place left is at a peer that was tried
+			if n > 1 { // the only free place is on a tried peer
 				again.Done(Outcome{})
 				var q Query
 				q.Tried.Add(again.Peer)
-				expectPick(t, p, &q, ErrPeersSaturated)
+				expectPick(t, p, &q, full)
 			}
 		}
 	}
 }
 
-// One peer that is full because it is slow does not make its neighbour's load
-// double.
-func TestWhatAFullPeerIsSparedIsSpread(t *testing.T) {
+// The requests that a full peer does not get are spread over all others, not only over the
+// next one.
+func TestLoadOfAFullPeerIsSpread(t *testing.T) {
 	p := newTestPool(t, Options{Policy: PolicyRoundRobin, Limits: Limits{PeerRequests: 1}})
 	p.Apply(instances(5))
 	stuck := mustPick(t, p, nil)
@@ -142,7 +146,7 @@ func TestLimitsChangeWhileRequestsAreInFlight(t *testing.T) {
 	uncounted := hold(t, p, 5)
 	reconfigure := func(l Limits) {
 		t.Helper()
-		if err := p.Reconfigure(Options{Limits: l}); err != nil {
+		if err := p.Reconfigure(complete(Options{Limits: l})); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -163,8 +167,8 @@ func TestLimitsChangeWhileRequestsAreInFlight(t *testing.T) {
 	}
 }
 
-// However many come at once, no limit is exceeded and no place is lost.
-func TestLimitsHoldUnderConcurrency(t *testing.T) {
+// With concurrent requests, no limit is exceeded and no place is lost.
+func TestLimitsUnderConcurrency(t *testing.T) {
 	limits := Limits{Requests: 7, PeerRequests: 3, Retries: 2}
 	p := newTestPool(t, Options{Limits: limits, RetryBudget: ampleRetries})
 	p.Apply(instances(4))
@@ -219,7 +223,7 @@ func TestAwaitWaitsForAFirstPeer(t *testing.T) {
 		}
 		token.Done(Outcome{})
 
-		// An unhealthy pool is waited for, too, and no longer than allowed.
+		// Await also waits for an unhealthy pool, and not longer than allowed.
 		p.SetReason(token.Peer.ID, ReasonActive, true, "")
 		start = time.Now()
 		ctx, cancel = context.WithTimeout(t.Context(), 5*time.Second)
@@ -233,7 +237,7 @@ func TestAwaitWaitsForAFirstPeer(t *testing.T) {
 	})
 }
 
-// To wait helps only where there is no peer.
+// Await waits only if there is no peer.
 func TestAwaitDoesNotWaitForLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{Limits: Limits{Requests: 1}})
@@ -250,7 +254,7 @@ func TestAwaitDoesNotWaitForLimits(t *testing.T) {
 			t.Errorf("Await: %v, want %v", err, ErrAllTried)
 		}
 		if time.Since(start) != 0 {
-			t.Errorf("took %v", time.Since(start))
+			t.Errorf("waited %v", time.Since(start))
 		}
 	})
 }

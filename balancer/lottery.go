@@ -2,30 +2,27 @@ package balancer
 
 import "math"
 
-// lottery draws one of n with probabilities in proportion to weights, in
-// constant time: A. J. Walker's alias method, set up as by M. D. Vose, "A
-// Linear Algorithm for Generating Random Numbers with a Given Distribution"
-// (1991). It is immutable and safe for concurrent use.
+// lottery draws one of n numbers in proportion to weights, in constant time: A. J.
+// Walker's alias method, set up as by M. D. Vose, "A Linear Algorithm for Generating
+// Random Numbers with a Given Distribution" (1991). It is immutable.
 type lottery struct {
 	n uint64
-	// tickets has n entries, or none if all weights are equal. Each has the same
-	// chance and belongs to its own index or else to another.
+	// tickets has n entries of equal probability, or none if all weights are equal.
 	tickets []ticket
 }
 
 type ticket struct {
-	own   uint32 // share of the ticket that is its own index's, of 2³²-1
-	other uint32 // whose the rest is
+	own   uint32 // part of the ticket for its own index, of 2³²-1
+	other uint32 // index for the rest
 }
 
-// newLottery returns a lottery of len(candidates), at least 1.
 func newLottery(candidates []candidate) lottery {
 	n := len(candidates)
 	l := lottery{n: uint64(n)}
 	if equalWeights(candidates) {
 		return l
 	}
-	// share is the probability times n: 1 on average, what one ticket holds.
+	// share is the probability × n.
 	share := make([]float64, n)
 	total := totalWeight(candidates)
 	var small, large []uint32
@@ -59,7 +56,7 @@ func newLottery(candidates []candidate) lottery {
 // draw returns a number from 0 to n-1.
 func (l *lottery) draw(random source) int {
 	r := random.uint64()
-	// The upper half chooses the ticket, the lower half what becomes of it.
+	// The upper half chooses the ticket, the lower half one of its two indices.
 	i := r >> 32 * l.n >> 32
 	if l.tickets == nil {
 		return int(i)
@@ -70,9 +67,8 @@ func (l *lottery) draw(random source) int {
 	return int(i)
 }
 
-// drawTwo returns two different numbers from 0 to n-1, of which the first is
-// distributed as by draw and the second as by draw without the first. n must
-// be at least 2.
+// drawTwo returns two different numbers from 0 to n-1, the first distributed as by
+// draw, the second as by draw without the first. n must be at least 2.
 func (l *lottery) drawTwo(random source) (first, second int) {
 	if l.tickets == nil {
 		r := random.uint64()
@@ -88,6 +84,6 @@ func (l *lottery) drawTwo(random source) (first, second int) {
 			return first, second
 		}
 	}
-	// One has most of the weight, so who comes second hardly matters.
+	// One has most of the weight: the second may be any other.
 	return first, (first + 1 + random.below(int(l.n-1))) % int(l.n)
 }

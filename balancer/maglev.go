@@ -11,19 +11,17 @@ import (
 const (
 	maglevSize      = 65537
 	largeMaglevSize = 655373
-	// smallMaglevPeers is how many peers fit the smaller table: 16 slots each.
+	// smallMaglevPeers is the capacity of the smaller table: 16 slots per peer.
 	smallMaglevPeers = 4096
 )
 
-// maglev assigns hash values to peers: in proportion to their weights, almost
-// exactly, and such that hardly any value but those of a peer that joins or
-// leaves is assigned anew. It is the table of Google's load balancer (D.
-// Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer",
-// NSDI 2016, section 3.4): each peer has its own order in which it prefers the
-// slots, and in turns they take the next free one of their order.
+// maglev assigns hash values to peers in proportion to their weights. When a peer joins
+// or leaves, hardly any other value moves. It is the table of Google's load balancer
+// (D. Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer",
+// NSDI 2016, section 3.4).
 //
-// It depends on nothing but addresses and weights, so all replicas of a proxy
-// with the same peers have the same one. It is immutable.
+// It depends on addresses and weights only, so replicas with the same peers have the
+// same table. It is immutable.
 type maglev struct {
 	addresses []string
 	weights   []int
@@ -31,8 +29,8 @@ type maglev struct {
 	slots     []uint32 // indices of addresses
 }
 
-// newMaglev returns a table for peers with these addresses, at least one, and
-// weights. To agree, replicas must pass them in the same order.
+// newMaglev returns a table for at least one address. Replicas agree if they pass
+// addresses in the same order.
 func newMaglev(addresses []string, weights []int) *maglev {
 	size := uint64(maglevSize)
 	if len(addresses) > smallMaglevPeers {
@@ -62,7 +60,7 @@ func newMaglev(addresses []string, weights []int) *maglev {
 	return m
 }
 
-// maglevOrder returns who takes turns, in proportion to weights.
+// maglevOrder returns the order in which peers take slots, in proportion to weights.
 func maglevOrder(weights []int) []uint32 {
 	candidates := make([]candidate, len(weights))
 	for i, w := range weights {
@@ -71,34 +69,29 @@ func maglevOrder(weights []int) []uint32 {
 	return newSchedule(turns(candidates))
 }
 
-// is reports whether newMaglev would return the same.
 func (m *maglev) is(addresses []string, weights []int) bool {
 	return slices.Equal(m.weights, weights) && slices.Equal(m.addresses, addresses)
 }
 
-// at returns the index of the peer that a hash value is assigned to.
 func (m *maglev) at(hash uint64) uint32 {
 	if len(m.slots) == maglevSize {
-		return m.slots[hash%maglevSize] // a division by a constant is a multiplication
+		return m.slots[hash%maglevSize] // a constant divisor compiles to a multiplication
 	}
 	return m.slots[hash%largeMaglevSize]
 }
 
-// mix returns a number that looks independent of x and of mix of any other: the
-// finalizer of Murmur3 in the variant of D. Stafford ("Better Bit Mixing", mix
-// 13).
+// mix is the finalizer of Murmur3 in the variant of D. Stafford ("Better Bit Mixing",
+// mix 13).
 func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
 }
 
-// maglevs are the tables of a snapshot, to be used again by the next one where
-// only health has changed: it takes milliseconds to make one. The zero value
-// has none.
+// maglevs are the tables of a snapshot. The next snapshot reuses them while only health
+// has changed, since a table takes milliseconds to build.
 type maglevs struct{ before, made []*maglev }
 
-// next returns what the next snapshot begins with.
 func (t *maglevs) next() maglevs { return maglevs{before: t.made} }
 
 func (t *maglevs) get(addresses []string, weights []int) *maglev {

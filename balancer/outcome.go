@@ -2,7 +2,7 @@ package balancer
 
 import "time"
 
-// OutcomeClass is how an attempt went, as far as the peer is concerned.
+// OutcomeClass is the result of an attempt, as far as the peer is concerned.
 type OutcomeClass uint8
 
 const (
@@ -12,24 +12,21 @@ const (
 	OutcomeServerError
 	// OutcomeConnectFailure: no connection could be made.
 	OutcomeConnectFailure
-	// OutcomeTimeout: the peer did not answer in the time it is allowed.
+	// OutcomeTimeout: the peer did not answer in time.
 	OutcomeTimeout
-	// OutcomeReset: the peer broke the connection off, or what it sent is not
-	// an answer.
+	// OutcomeReset: the peer closed the connection, or sent something that is not a
+	// response.
 	OutcomeReset
-	// OutcomeStale: an idle connection turned out to be closed when it was used
-	// again, before any answer. That is normal and no fault of the peer, as long
-	// as it is found out at once and does not happen again and again.
+	// OutcomeStale: a reused connection was closed before any answer. That is normal
+	// as long as it is detected at once and happens rarely.
 	OutcomeStale
-	// OutcomeClientGone: the client went away before the peer had answered, or
-	// something else that it did or left undone may be why the peer did not.
+	// OutcomeClientGone: the client left before the peer answered, or may be the
+	// cause that the peer did not.
 	OutcomeClientGone
-	// OutcomeSuperseded: another peer, asked later, answered first, or is asked
-	// instead since checks say that this one does not work. Latency is how
-	// long this one had been waited for.
+	// OutcomeSuperseded: another peer answered first (hedging), or is asked instead
+	// because this one is failing. Latency is the time waited for this one.
 	OutcomeSuperseded
-	// OutcomeLocal: the attempt failed by a limit of our own and did not reach
-	// the peer.
+	// OutcomeLocal: a local limit stopped the attempt before it reached the peer.
 	OutcomeLocal
 
 	// NumOutcomes is the number of classes; they count from 0.
@@ -40,28 +37,20 @@ var outcomeNames = [NumOutcomes]string{
 	"ok", "server error", "connect failure", "timeout", "reset", "stale connection", "client gone", "superseded", "local limit",
 }
 
-// String returns the class in lower-case words.
-func (c OutcomeClass) String() string {
-	if int(c) < len(outcomeNames) {
-		return outcomeNames[c]
-	}
-	return "unknown"
-}
+func (c OutcomeClass) String() string { return outcomeNames[c] }
 
-// Failure reports whether the outcome speaks against the peer.
+// Failure reports whether the outcome counts as a failure of the peer.
 func (c OutcomeClass) Failure() bool {
 	const failures = 1<<OutcomeServerError | 1<<OutcomeConnectFailure | 1<<OutcomeTimeout | 1<<OutcomeReset
 	return 1<<c&failures != 0
 }
 
-// Outcome is what became of one attempt.
+// Outcome is the result of one attempt.
 type Outcome struct {
 	Class OutcomeClass
-	// Status is what the peer answered, 0 if it did not.
+	// Status is the peer's status code, 0 without an answer.
 	Status int
-	// Latency is the time from the pick to the peer's answer, for HTTP its
-	// response header, or to the failure. For a stream that lasts, such as a TCP
-	// connection, it is the time until it was established. 0 means that it was
-	// not measured.
+	// Latency is the time from the pick to the response header, to the failure, or
+	// for a TCP stream to the established connection. 0: not measured.
 	Latency time.Duration
 }

@@ -7,9 +7,8 @@ import (
 	"sluice/discovery"
 )
 
-// expectEligible fails unless the numbered peers are eligible and can be
-// picked, and no others.
-func expectEligible(t *testing.T, p *Pool, panic bool, want ...int) {
+// expectEligible fails unless exactly the numbered peers are eligible, and picked.
+func expectEligible(t *testing.T, p *Pool, panicking bool, want ...int) {
 	t.Helper()
 	s := p.Snapshot()
 	var got []discovery.Key
@@ -20,8 +19,8 @@ func expectEligible(t *testing.T, p *Pool, panic bool, want ...int) {
 	for _, n := range want {
 		keys = append(keys, instance(n, 1).Key())
 	}
-	if s.Panic != panic || !slices.Equal(got, keys) {
-		t.Errorf("panic %v, eligible %v; want %v, %v", s.Panic, got, panic, keys)
+	if s.Panic != panicking || !slices.Equal(got, keys) {
+		t.Errorf("panic %v, eligible %v; want %v, %v", s.Panic, got, panicking, keys)
 	}
 	picked := make(map[*Peer]bool)
 	for range 1000 {
@@ -42,68 +41,68 @@ func expectEligible(t *testing.T, p *Pool, panic bool, want ...int) {
 	}
 }
 
-func TestPanicUsesAllRatherThanAlmostNone(t *testing.T) {
+func TestPanicUsesFailingPeers(t *testing.T) {
 	var got events
 	p := newTestPool(t, Options{PanicThreshold: .5, NewTransport: newTestTransport, Notify: got.notify})
 	set := instances(4)
 	p.Apply(set)
-	judge := func(n int, r Reason, down bool) { p.SetReason(set[n].Key(), r, down, "") }
-	judge(0, ReasonActive, true)
-	judge(1, ReasonEjected, true)
-	expectEligible(t, p, false, 2, 3) // half is not too few
+	setReason := func(n int, r Reason, down bool) { p.SetReason(set[n].Key(), r, down, "") }
+	setReason(0, ReasonActive, true)
+	setReason(1, ReasonEjected, true)
+	expectEligible(t, p, false, 2, 3) // half is enough
 	got.take()
-	judge(2, ReasonActive, true)
+	setReason(2, ReasonActive, true)
 	expectEligible(t, p, true, 0, 1, 2, 3)
-	want := []string{"state star-0002: unhealthy: up → unhealthy: active", "panic: nothing speaks against 1 of 4 peers"}
+	want := []string{"state star-0002: unhealthy: up → unhealthy: active", "panic: 1 of 4 peers are healthy"}
 	if e := got.take(); !slices.Equal(e, want) {
 		t.Errorf("events %q, want %q", e, want)
 	}
 	if peer := peerOf(t, p, set[0]); peer.State() != StateUnhealthy || peer.Reasons() == nil {
 		t.Errorf("state %v, reasons %q: panic does not make a peer healthy", peer.State(), peer.Reasons())
 	}
-	judge(3, ReasonActive, true) // nobody is left
+	setReason(3, ReasonActive, true) // no healthy peer
 	expectEligible(t, p, true, 0, 1, 2, 3)
-	judge(3, ReasonActive, false)
-	judge(2, ReasonActive, false)
+	setReason(3, ReasonActive, false)
+	setReason(2, ReasonActive, false)
 	expectEligible(t, p, false, 2, 3)
 	want = []string{
 		"state star-0003: unhealthy: up → unhealthy: active", "state star-0003: up: unhealthy → up",
-		"state star-0002: up: unhealthy → up", "calm: nothing speaks against 2 of 4 peers",
+		"state star-0002: up: unhealthy → up", "panic_over: 2 of 4 peers are healthy",
 	}
 	if e := got.take(); !slices.Equal(e, want) {
 		t.Errorf("events %q, want %q", e, want)
 	}
 }
 
-// What the operator took out and what the registry does not want used stays
-// out, and so does who has never passed a check; and none of them counts.
-func TestPanicLeavesOutWhoIsOutForAReason(t *testing.T) {
+// Panic does not use peers that an operator has drained, that the registry does not allow, or
+// that have never passed a required check. They do not count for the threshold.
+func TestPanicDoesNotUseDrainedAndUncheckedPeers(t *testing.T) {
 	p := newTestPool(t, Options{PanicThreshold: .5, MustPassFirst: true, NewTransport: newTestTransport})
 	set := instances(7)
 	set[0].Status = discovery.StatusCritical
 	set[1].Status = discovery.StatusMaintenance
 	set[2].Weight = 0
 	p.Apply(set)
-	expectEligible(t, p, false) // nobody has passed
-	judge := func(n int, r Reason, down bool) { p.SetReason(set[n].Key(), r, down, "") }
+	expectEligible(t, p, false) // no peer has passed
+	setReason := func(n int, r Reason, down bool) { p.SetReason(set[n].Key(), r, down, "") }
 	for n := range 6 {
-		judge(n, ReasonActive, false)
+		setReason(n, ReasonActive, false)
 	}
 	expectEligible(t, p, false, 3, 4, 5)
-	judge(3, ReasonDrain, true)
-	judge(4, ReasonActive, true)
+	setReason(3, ReasonDrain, true)
+	setReason(4, ReasonActive, true)
 	expectEligible(t, p, false, 5) // 1 of 2
-	judge(5, ReasonEjected, true)
+	setReason(5, ReasonEjected, true)
 	expectEligible(t, p, true, 4, 5)
 	drained := transportOf(peerOf(t, p, set[4])).drains.Load()
-	judge(4, ReasonDrain, true) // in the middle of it
+	setReason(4, ReasonDrain, true) // during panic
 	expectEligible(t, p, true, 5)
 	if transportOf(peerOf(t, p, set[4])).drains.Load() != drained+1 {
 		t.Error("a peer drained in panic keeps its connections")
 	}
-	judge(4, ReasonDrain, false)
+	setReason(4, ReasonDrain, false)
 	expectEligible(t, p, true, 4, 5)
-	judge(6, ReasonActive, true) // its first check fails
+	setReason(6, ReasonActive, true) // its first check fails
 	expectEligible(t, p, true, 4, 5)
 	p.Apply(set[:5])
 	expectEligible(t, p, true, 4)
@@ -122,13 +121,13 @@ func TestPanicIsReconfigured(t *testing.T) {
 	}
 	expectEligible(t, p, false, 3)
 	for _, threshold := range []float64{.5, .26, 1} {
-		if err := p.Reconfigure(Options{PanicThreshold: threshold}); err != nil {
+		if err := p.Reconfigure(complete(Options{PanicThreshold: threshold})); err != nil {
 			t.Fatal(err)
 		}
 		expectEligible(t, p, true, 0, 1, 2, 3)
 	}
 	for _, threshold := range []float64{.25, .1, 0} {
-		if err := p.Reconfigure(Options{PanicThreshold: threshold}); err != nil {
+		if err := p.Reconfigure(complete(Options{PanicThreshold: threshold})); err != nil {
 			t.Fatal(err)
 		}
 		expectEligible(t, p, false, 3)

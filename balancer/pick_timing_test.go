@@ -9,7 +9,7 @@ import (
 	"sluice/discovery"
 )
 
-// Sizes of the pools that are measured.
+// Sizes of the measured pools.
 var benchmarkSizes = []int{1, 10, 100, 1000}
 
 // weighted returns n instances with weights from 1 to 7.
@@ -21,8 +21,8 @@ func weighted(n int) []discovery.Instance {
 	return set
 }
 
-// forEachPool runs f for every policy and size, with equal and, where that
-// makes a difference, with different weights.
+// forEachPool runs f for each policy and size, with equal weights and, if the policy uses
+// weights, with different ones.
 func forEachPool(b *testing.B, f func(b *testing.B, p *Pool, set []discovery.Instance)) {
 	for _, policy := range Policies() {
 		for _, n := range benchmarkSizes {

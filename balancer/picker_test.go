@@ -22,8 +22,8 @@ var weightCases = [][]int{
 	{1}, {7}, {1, 1}, {5, 5, 5}, {1, 2}, {5, 1, 1}, {9, 1}, {1, 2, 3, 4}, {100, 90, 57}, {1, 1, 1, 1, 1, 20},
 }
 
-// Without load every policy distributes by weight. Round robin does it
-// exactly, see TestScheduleIsExactAndSmooth.
+// Without load every policy distributes by weight. Round robin does so exactly: see
+// TestScheduleIsExactAndSmooth.
 func TestSharesFollowTheWeights(t *testing.T) {
 	for _, policy := range Policies() {
 		for _, weights := range weightCases {
@@ -50,8 +50,7 @@ func TestSharesFollowTheWeights(t *testing.T) {
 	}
 }
 
-// A peer of low weight is idle most of the time when there is little to do.
-// That must not make it attractive.
+// With little load, a peer of low weight is mostly idle, but must not get more than its share.
 func TestSharesFollowTheWeightsUnderLittleLoad(t *testing.T) {
 	for _, policy := range Policies() {
 		for _, rate := range []float64{50, 300} {
@@ -66,8 +65,7 @@ func TestSharesFollowTheWeightsUnderLittleLoad(t *testing.T) {
 	}
 }
 
-// Under load, with as many requests in flight as there are, what is in flight
-// follows the weights.
+// Under load the requests in flight follow the weights.
 func TestLoadFollowsTheWeights(t *testing.T) {
 	for _, policy := range []Policy{PolicyEWMA, PolicyLeastConn} {
 		for _, weights := range weightCases {
@@ -83,8 +81,7 @@ func TestLoadFollowsTheWeights(t *testing.T) {
 			}
 			for i, peer := range p.Snapshot().All {
 				got := float64(peer.Inflight()) / float64(weights[i])
-				// Of two choices each peer has had about half its share before the
-				// comparison matters.
+				// Half of the share of a peer does not depend on the comparison.
 				if got < 0.75*perWeight || got > 1.25*perWeight {
 					t.Errorf("%s %v: %.1f in flight per weight on peer %d, want about %d", policy, weights, got, i, perWeight)
 				}
@@ -93,7 +90,7 @@ func TestLoadFollowsTheWeights(t *testing.T) {
 	}
 }
 
-// The lottery's probabilities can be read off its tickets.
+// The tickets of the lottery give the exact probabilities.
 func TestLotteryIsExact(t *testing.T) {
 	cases := append(slices.Clone(weightCases), []int{maxWeight, 1}, []int{maxWeight, maxWeight, 1, 1, 1})
 	many := make([]int, 1000)
@@ -146,8 +143,8 @@ func TestDrawTwoAreDifferent(t *testing.T) {
 	}
 }
 
-// checkSchedule fails unless each i has exactly its turns, and after any
-// number of turns what is due to it, to less than one turn.
+// checkSchedule fails unless each i has exactly its turns, and at any time a number of turns
+// within one of its share.
 func checkSchedule(t *testing.T, counts []int) {
 	t.Helper()
 	schedule := newSchedule(counts)
@@ -241,10 +238,10 @@ func TestLeastConnFindsTheOnlyIdlePeer(t *testing.T) {
 	}
 }
 
-func TestTiesAreDecidedByLot(t *testing.T) {
+func TestTiesAreDecidedAtRandom(t *testing.T) {
 	p := newTestPool(t, Options{Policy: PolicyLeastConn})
 	p.Apply(instances(3))
-	var q Query // two idle peers and a busy one: the idle ones alike
+	var q Query // two idle peers, which get the same share, and a busy one
 	busy := mustPick(t, p, &q)
 	for range 10000 {
 		mustPick(t, p, nil).Done(Outcome{})
@@ -292,7 +289,7 @@ func TestPickDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// What every request writes must be on cache lines of its own.
+// Fields that each request writes are on separate cache lines.
 func TestHotFieldsHaveTheirCacheLines(t *testing.T) {
 	const line = 64
 	p := newTestPool(t, Options{})

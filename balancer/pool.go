@@ -11,24 +11,23 @@ import (
 	"sluice/metrics"
 )
 
-// Pool is the peers of one service and the choice among them. It is safe for
-// concurrent use.
+// Pool is the peers of one service and the choice among them. It is safe for concurrent
+// use.
 type Pool struct {
-	name     string
-	requests *metrics.Requests
-	snapshot atomic.Pointer[Snapshot] // stored with mu held
-	// onFailure is Options.OnFailure.
+	name      string
+	requests  *metrics.Requests
+	snapshot  atomic.Pointer[Snapshot] // stored with mu held
 	onFailure atomic.Pointer[func(*Peer, Outcome, Streak)]
-	random    source // Options.Random
-	_         [128 - 16 - 8 - 8 - 8 - 8]byte
+	random    source
+	queue     queue // of requests waiting for a connection
+	_         [128 - 16 - 8 - 8 - 8 - 8 - 40]byte
 
-	// cursor is where a policy that takes turns is. It starts at random, so that
-	// many proxies do not march in step, and has a cache line to itself.
+	// cursor is the position of round robin, on a cache line of its own. It starts at
+	// random, so that replicas do not use the peers in step.
 	cursor atomic.Uint64
 	_      [128 - 8]byte
 
-	// budget is written by every request, so it has a cache line to itself, and
-	// so has inflight where it is counted.
+	// Every request writes budget, and inflight if it is counted: a cache line each.
 	budget budget
 	_      [128 - 16]byte
 
@@ -36,31 +35,30 @@ type Pool struct {
 	_        [128 - 8]byte
 
 	retries  atomic.Int64 // in flight
-	pending  atomic.Int64 // requests that wait for a peer
+	pending  atomic.Int64 // requests waiting for a peer or a connection
 	refusals [NumLimits]atomic.Uint64
 
-	mayConnect func(discovery.Instance, netip.AddrPort) error // Options.MayConnect
+	mayConnect func(discovery.Instance, netip.AddrPort) error
 
-	// mu guards the fields below and those that Peer says it guards.
+	// mu guards the fields below and some of Peer.
 	mu       sync.Mutex
 	options  Options
 	set      []discovery.Instance
-	peers    map[discovery.Key]*Peer         // those in the set
-	draining map[discovery.Key]*Peer         // those that left it, until they are retired
-	drains   map[discovery.Key]StandingDrain // by an operator, of present instances too
-	failing  []*Peer                         // that are since the last flush
+	peers    map[discovery.Key]*Peer         // in the set
+	draining map[discovery.Key]*Peer         // left the set, not retired yet
+	drains   map[discovery.Key]StandingDrain // by an operator, of instances in the set too
+	failing  []*Peer                         // began to fail since the last flush
 	events   []Event                         // not sent yet
 	closed   bool
-	drained  chan struct{} // closed when the pool is and nothing drains
+	drained  chan struct{} // closed when the pool is closed and nothing drains
 
-	warmSince time.Time   // since when there has been an eligible peer; zero: there is none
+	warmSince time.Time   // since when a peer is eligible; zero: none is
 	warmTimer *time.Timer // runs while a peer warms
 }
 
-// NewPool returns an empty pool for the service of this name.
+// NewPool returns an empty pool for the service name.
 func NewPool(name string, o Options) (*Pool, error) {
-	o, err := o.withDefaults()
-	if err != nil {
+	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("pool %q: %w", name, err)
 	}
 	p := &Pool{
@@ -75,7 +73,7 @@ func NewPool(name string, o Options) (*Pool, error) {
 		drains:   make(map[discovery.Key]StandingDrain),
 		drained:  make(chan struct{}),
 	}
-	p.setOptions(o)
+	p.setOptionsLocked(o)
 	p.cursor.Store(p.random.uint64())
 	s := build(&Snapshot{}, &o, &p.inflight, nil, nil, time.Time{})
 	p.budget.open(s.terms.budget, nanotime())
@@ -89,22 +87,20 @@ func (p *Pool) Name() string { return p.name }
 // Requests returns the counters of the requests to the service.
 func (p *Pool) Requests() *metrics.Requests { return p.requests }
 
-// Snapshot returns the present state.
+// Snapshot returns the current snapshot.
 func (p *Pool) Snapshot() *Snapshot { return p.snapshot.Load() }
 
-// Changed returns a channel that is closed as soon as there is a newer
-// snapshot. To wait for a peer, take the channel first, then pick, and wait if
-// that failed.
+// Changed returns a channel that is closed when a newer snapshot is stored. To wait for
+// a peer, take the channel first, then pick.
 func (p *Pool) Changed() <-chan struct{} { return p.snapshot.Load().superseded }
 
-// Pick chooses a peer for one attempt, by the pool's policy; a nil q asks for
-// any. An attempt is a retry if a peer was tried before. Pick fails with
-// [ErrNoPeers], [ErrNoEligible] or [ErrAllTried], or with the error of a limit
-// that was reached; see [Limits]. It takes no lock, allocates nothing and reads
+// Pick chooses a peer for one attempt; a nil q asks for any. An attempt is a retry if
+// q.Tried is not empty. Pick fails with [ErrNoPeers], [ErrNoEligible], [ErrAllTried],
+// or the error of a limit; see [Limits]. It takes no lock, allocates nothing and reads
 // the clock once.
 //
-// The peer's transport is not closed before the token is done, except by
-// Options.DrainTimeout.
+// The peer's transport stays open until the token is done, or Options.DrainTimeout
+// ends.
 func (p *Pool) Pick(q *Query) (Token, error) {
 	var query Query
 	if q != nil {
@@ -114,7 +110,10 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 	retry := query.Tried.Len() > 0
 	now := nanotime()
 	s := p.snapshot.Load()
-	h, err := p.admit(&s.terms, retry, now) // first: who is refused does not take a turn
+	if p.queue.length.Load() > 0 && !query.first && s.terms.perPeerKind == LimitPeerConnections {
+		return Token{}, p.refuse(LimitPeerConnections)
+	}
+	h, err := p.admit(&s.terms, retry, now) // first: a refused attempt does not move the cursor
 	if err != nil {
 		return Token{}, err
 	}
@@ -124,17 +123,18 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 			p.unadmit(h)
 			return Token{}, s.refusal()
 		}
-		if !peer.acquire(s.terms.PeerRequests) {
+		if !peer.acquire(s.terms.perPeer) {
 			if peer.isQuiesced() {
-				// That happened since s was loaded. The snapshot that leaves the
-				// peer out was stored before that, so there is a newer one.
+				// It was quiesced after s was loaded, so a newer snapshot exists.
 				s = p.snapshot.Load()
 				continue
 			}
-			// It has as many requests as it may have.
 			if peer = s.acquireOther(query, now, &p.cursor); peer == nil {
 				p.unadmit(h)
-				return Token{}, p.refuse(LimitPeerRequests)
+				if query.first { // it has been refused before
+					return Token{}, limitErrors[s.terms.perPeerKind]
+				}
+				return Token{}, p.refuse(s.terms.perPeerKind)
 			}
 		}
 		if !retry {
@@ -144,13 +144,11 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 	}
 }
 
-// Reconfigure changes the options. Peers keep their state and their transport:
-// another NewTransport or MustPassFirst is for peers that are yet to come,
-// another DrainTimeout for drains that are. Random and MayConnect stay what they
-// were.
+// Reconfigure changes the options. Peers keep their state and transport: a new
+// NewTransport or MustPassFirst applies to later peers, a new DrainTimeout to later
+// drains. Random and MayConnect do not change.
 func (p *Pool) Reconfigure(o Options) error {
-	o, err := o.withDefaults()
-	if err != nil {
+	if err := o.check(); err != nil {
 		return fmt.Errorf("pool %q: %w", p.name, err)
 	}
 	p.mu.Lock()
@@ -159,31 +157,29 @@ func (p *Pool) Reconfigure(o Options) error {
 		p.budget.open(newBudgetTerms(o.RetryBudget), nanotime())
 	}
 	o.MayConnect = p.mayConnect
-	p.setOptions(o)
+	p.setOptionsLocked(o)
 	for _, peer := range sorted(p.peers) {
 		peer.name(p.stickyKey())
-		p.adapt(peer)
+		p.adaptLocked(peer)
 		peer.measureLatencies(o.MeasureLatencies)
 	}
-	p.publish()
+	p.publishLocked()
 	return nil
 }
 
-// adapt applies Options.ActiveOverridesConsul to a peer that joined when it was
-// different.
-func (p *Pool) adapt(peer *Peer) {
-	was, is := p.change(peer, func(c *condition) {
-		critical := c.reasons&ReasonConsul != 0 && !c.onProbation()
+// adaptLocked applies a changed Options.ActiveOverridesRegistry to a peer.
+func (p *Pool) adaptLocked(peer *Peer) {
+	was, is := p.changeLocked(peer, func(c *condition) {
+		critical := c.reasons&ReasonRegistry != 0 && !c.onProbation()
 		c.setInstance(c.instance, &p.options)
-		if critical && c.reasons&ReasonConsul == 0 { // not before a check has passed
+		if critical && c.reasons&ReasonRegistry == 0 { // not before a check has passed
 			c.awaitCheck()
 		}
 	})
-	p.noteState(peer, was, is)
+	p.noteStateLocked(peer, was, is)
 }
 
-// setOptions stores o. mu must be held, or nobody know p yet.
-func (p *Pool) setOptions(o Options) {
+func (p *Pool) setOptionsLocked(o Options) {
 	p.options = o
 	p.onFailure.Store(nil)
 	if o.OnFailure != nil {
@@ -191,8 +187,8 @@ func (p *Pool) setOptions(o Options) {
 	}
 }
 
-// Close takes every peer out of the pool, for good. Requests in flight go on
-// until they are done or Options.DrainTimeout ends; see Drained.
+// Close removes every peer, for good. Requests in flight go on until they are done or
+// Options.DrainTimeout ends; see Drained.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -200,10 +196,10 @@ func (p *Pool) Close() {
 		return
 	}
 	p.closed = true
-	p.apply(nil)
-	p.endIfDrained()
+	p.applyLocked(nil)
+	p.signalDrainedLocked()
 }
 
-// Drained returns a channel that is closed when the pool and all its
-// transports are.
+// Drained returns a channel that is closed when the pool and all its transports are
+// closed.
 func (p *Pool) Drained() <-chan struct{} { return p.drained }

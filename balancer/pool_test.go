@@ -38,6 +38,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		{Limits: Limits{Requests: -1}}, {Limits: Limits{Retries: -1}},
 		{RetryBudget: &RetryBudget{Ratio: -.1}}, {RetryBudget: &RetryBudget{MinPerSecond: math.NaN()}}, {RetryBudget: &RetryBudget{Ratio: math.Inf(1)}},
 	} {
+		o = complete(o)
 		if _, err := NewPool("star", o); err == nil || !strings.Contains(err.Error(), `pool "star"`) {
 			t.Errorf("NewPool(%+v): error %v, want one that names the pool", o, err)
 		}
@@ -51,7 +52,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
-// What a peer has must survive whatever does not make it another peer.
+// The state of a peer survives each change that does not create another peer.
 func TestWeightOnlyChangeKeepsState(t *testing.T) {
 	p := newTestPool(t, Options{NewTransport: newTestTransport})
 	p.Apply(instances(1))
@@ -81,7 +82,7 @@ func TestWeightOnlyChangeKeepsState(t *testing.T) {
 	if peer.Transport != transport || transportOf(peer).drains.Load() != 0 || transportOf(peer).closes.Load() != 0 {
 		t.Error("the transport was replaced, drained or closed")
 	}
-	if err := p.Reconfigure(Options{Policy: PolicyRoundRobin}); err != nil {
+	if err := p.Reconfigure(complete(Options{Policy: PolicyRoundRobin})); err != nil {
 		t.Fatal(err)
 	}
 	if peerOf(t, p, changed) != peer || peer.Inflight() != 1 || peer.Transport != transport {
@@ -168,7 +169,7 @@ func TestHealthOfTheRegistry(t *testing.T) {
 	f(discovery.StatusMaintenance, 0, "", StateUnhealthy, "consul: maintenance")
 }
 
-// Nobody can undo what somebody else found.
+// Only the owner of a reason can clear it.
 func TestEachReasonHasItsOwner(t *testing.T) {
 	p := newTestPool(t, Options{})
 	i := instance(0, 1)
@@ -212,14 +213,14 @@ func TestEachReasonHasItsOwner(t *testing.T) {
 	expect(StateUp)
 
 	if p.SetReason(instance(1, 1).Key(), ReasonActive, true, "") {
-		t.Error("SetReason knows a peer that is not there")
+		t.Error("SetReason accepts an unknown peer")
 	}
 	defer func() {
 		if recover() == nil {
-			t.Error("SetReason lets others set ReasonConsul")
+			t.Error("SetReason accepts ReasonRegistry")
 		}
 	}()
-	p.SetReason(i.Key(), ReasonConsul, false, "")
+	p.SetReason(i.Key(), ReasonRegistry, false, "")
 }
 
 func TestIneligiblePeersAreNotPicked(t *testing.T) {

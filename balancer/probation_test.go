@@ -9,10 +9,10 @@ import (
 	"sluice/discovery"
 )
 
-// since is when the registry lost the instances of these tests.
+// since is the time at which the registry lost the instances.
 var since = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// lose returns set as what the registry has lost.
+// lose returns set on probation.
 func lose(set []discovery.Instance) []discovery.Instance {
 	lost := slices.Clone(set)
 	for n := range lost {
@@ -21,7 +21,7 @@ func lose(set []discovery.Instance) []discovery.Instance {
 	return lost
 }
 
-// pickPeer picks i's peer.
+// pickPeer picks the peer of i.
 func pickPeer(t *testing.T, p *Pool, i discovery.Instance) Token {
 	t.Helper()
 	q := &Query{}
@@ -33,7 +33,7 @@ func pickPeer(t *testing.T, p *Pool, i discovery.Instance) Token {
 	return mustPick(t, p, q)
 }
 
-func TestAPeerOnProbationIsUsedUntilNoConnectionCanBeMade(t *testing.T) {
+func TestAPeerOnProbationIsUsedUntilAConnectFailure(t *testing.T) {
 	var got events
 	p := newTestPool(t, Options{Notify: got.notify})
 	set := instances(2)
@@ -64,7 +64,7 @@ func TestAPeerOnProbationIsUsedUntilNoConnectionCanBeMade(t *testing.T) {
 		t.Errorf("reasons %q of a peer that is listed", peer.Reasons())
 	}
 	pickPeer(t, p, set[0]).Done(Outcome{Class: OutcomeConnectFailure})
-	expectEligible(t, p, false, 0, 1) // it is not on probation any more
+	expectEligible(t, p, false, 0, 1) // no longer on probation
 	events := slices.DeleteFunc(got.take(), func(line string) bool { return strings.HasPrefix(line, "state") })
 	want := []string{
 		"updated star-0000: up: lost by the registry, on probation", "updated star-0001: up: lost by the registry, on probation",
@@ -83,7 +83,7 @@ func TestTheFirstFailedCheckEndsProbation(t *testing.T) {
 			p.Apply(set)
 			p.Apply(lose(set))
 			p.SetReason(set[0].Key(), r, true, "status 500")
-			expectEligible(t, p, false, 1) // nor is it used in panic
+			expectEligible(t, p, false, 1) // also not used in panic
 			p.SetReason(set[0].Key(), r, false, "")
 			expectEligible(t, p, false, 1) // one failure is enough
 			if reasons := peerOf(t, p, set[0]).Reasons(); !slices.Equal(reasons, []string{"consul: lost since 2026-01-02T03:04:05Z, and failed since: status 500"}) {
@@ -105,7 +105,7 @@ func TestAPeerThatWasFailingIsNotUsedOnProbation(t *testing.T) {
 func TestAPeerOnProbationMayHaveToPassFirst(t *testing.T) {
 	p := newTestPool(t, Options{MustPassFirst: true})
 	set := instances(2)
-	p.Apply(lose(set)) // saved before a restart
+	p.Apply(lose(set)) // from the snapshot
 	expectEligible(t, p, false)
 	p.SetReason(set[0].Key(), ReasonActive, false, "")
 	p.SetReason(set[1].Key(), ReasonActive, true, "status 500")
@@ -115,7 +115,7 @@ func TestAPeerOnProbationMayHaveToPassFirst(t *testing.T) {
 }
 
 // A peer that left and is lost later is on probation for the second loss.
-func TestEachProbationCountsForItself(t *testing.T) {
+func TestEachLossStartsANewProbation(t *testing.T) {
 	p := newTestPool(t, Options{})
 	set := instances(1)
 	p.Apply(set)

@@ -4,43 +4,35 @@ import "errors"
 
 // Errors of [Pool.Pick].
 var (
-	// ErrNoPeers: the pool is empty. A first peer may be waited for with
-	// [Pool.Changed].
+	// ErrNoPeers: the pool is empty.
 	ErrNoPeers = errors.New("no peers")
-	// ErrNoEligible: there are peers, but a reason against each.
+	// ErrNoEligible: every peer has a reason against it.
 	ErrNoEligible = errors.New("no eligible peer")
 	// ErrAllTried: every eligible peer is in Query.Tried.
 	ErrAllTried = errors.New("all eligible peers tried")
 )
 
-// Query is what a pick may take into account. The zero value asks for any
-// eligible peer.
+// Query is the input of a pick. The zero value asks for any eligible peer.
 type Query struct {
-	// Hash is the same for requests that belong together, and evenly spread over
-	// others. [PolicyHash] keeps those on one peer. 0: it belongs to no other.
-	//
-	// With [PolicySticky] it is the Peer.StickyID of the peer that answered what it
-	// belongs to. 0, or a number that names no peer, is none.
+	// Hash identifies the requests that [PolicyHash] sends to one peer; 0 is none.
+	// With [PolicySticky] it is the StickyID of the session's peer; 0 is none.
 	Hash uint64
-	// Tried are the peers that this request was already sent to: none of them
-	// is picked.
+	// Tried are the peers that already had this request. None of them is picked.
 	Tried TriedSet
 
 	random source // the pool's
+	first  bool   // the request is the first in the pool's queue
 }
 
-// maxTried is how many peers a TriedSet holds.
 const maxTried = 4
 
-// TriedSet is a small set of peers, a value without a pointer to memory of
-// its own. The zero value is empty.
+// TriedSet is a set of up to four peers. The zero value is empty.
 type TriedSet struct {
 	peers [maxTried]*Peer
 	added int
 }
 
-// Add puts p into the set, which holds four peers: beyond that, p takes the
-// place of the one that was added first.
+// Add adds p. A fifth peer replaces the oldest.
 func (s *TriedSet) Add(p *Peer) {
 	if !s.Has(p) {
 		s.peers[s.added%maxTried] = p

@@ -2,8 +2,7 @@ package balancer
 
 import "testing"
 
-// A request goes to another peer each time, whatever the weights, until it has
-// been everywhere.
+// Each attempt of a request goes to another peer, with any weights, until all are tried.
 func TestTriedPeersAreNotPickedAgain(t *testing.T) {
 	for _, policy := range Policies() {
 		for _, weights := range [][]int{{1}, {1, 1}, {1, 1, 1, 1}, {1000, 1, 1}, {5000, 5000, 5000, 1}} {

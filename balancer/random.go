@@ -2,13 +2,13 @@ package balancer
 
 import "sync/atomic"
 
-// random draws each peer with a probability in proportion to its weight.
+// random draws each peer with a probability proportional to its weight.
 type random struct {
 	candidates []candidate
 	lottery    lottery
 }
 
-func newRandom(l *lineup) picker {
+func newRandom(l *pickerInput) picker {
 	return &random{candidates: l.candidates, lottery: newLottery(l.candidates)}
 }
 

@@ -9,13 +9,13 @@ import (
 	"sluice/discovery"
 )
 
-// refusalError is why Options.MayConnect refuses an address.
+// refusalError is an error of Options.MayConnect.
 type refusalError struct{ error }
 
 func (e refusalError) Unwrap() error { return e.error }
 
-// Control is the net.Dialer.ControlContext of every connection to the peer: it fails
-// if Options.MayConnect refuses what the peer's host has been resolved to.
+// Control is the net.Dialer.ControlContext of every connection to the peer: it fails if
+// Options.MayConnect refuses the resolved address.
 func (p *Peer) Control(_ context.Context, _, address string, _ syscall.RawConn) error {
 	if p.pool.mayConnect == nil {
 		return nil
@@ -30,8 +30,8 @@ func (p *Peer) Control(_ context.Context, _, address string, _ syscall.RawConn) 
 	return nil
 }
 
-// NoteRefusal tells how connecting for a request ended: the peer's Reasons show
-// whether Control was against it the last time. It is cheap as long as that is so.
+// NoteRefusal records the result of connecting for a request, so that Reasons show a
+// refusal by Control. It is cheap if that does not change.
 func (p *Peer) NoteRefusal(result error) {
 	why := ""
 	if refused := (refusalError{}); errors.As(result, &refused) {
@@ -42,13 +42,13 @@ func (p *Peer) NoteRefusal(result error) {
 	}
 	p.pool.mu.Lock()
 	defer p.pool.mu.Unlock()
-	p.pool.change(p, func(c *condition) { c.refused = why })
-	p.pool.flush()
+	p.pool.changeLocked(p, func(c *condition) { c.refused = why })
+	p.pool.flushLocked()
 }
 
-// Readmit asks Options.MayConnect again for each peer, since its answers may have
+// RecheckAddresses calls Options.MayConnect again for each peer, whose results may have
 // changed.
-func (p *Pool) Readmit() {
+func (p *Pool) RecheckAddresses() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	differ := make(map[discovery.Key]*Peer)
@@ -63,14 +63,14 @@ func (p *Pool) Readmit() {
 		return
 	}
 	for _, peer := range sorted(differ) {
-		was, is := p.change(peer, func(c *condition) { c.checkAddress(&p.options) })
-		p.noteState(peer, was, is)
+		was, is := p.changeLocked(peer, func(c *condition) { c.checkAddress(&p.options) })
+		p.noteStateLocked(peer, was, is)
 	}
-	p.publish()
+	p.publishLocked()
 }
 
-// checkAddress sets ReasonAddress by what Options.MayConnect says of the instance's
-// address. What a name stands for only shows when it has been resolved.
+// checkAddress sets ReasonAddress by Options.MayConnect. A host name is checked when it
+// is resolved.
 func (c *condition) checkAddress(o *Options) {
 	ip, err := netip.ParseAddr(c.instance.Address)
 	if err != nil || o.MayConnect == nil {

@@ -11,7 +11,7 @@ import (
 	"sluice/discovery"
 )
 
-// closedPort refuses connections to one port, whatever the host.
+// closedPort refuses connections to one port of all hosts.
 func closedPort(port *atomic.Uint32) func(discovery.Instance, netip.AddrPort) error {
 	return func(_ discovery.Instance, to netip.AddrPort) error {
 		if uint32(to.Port()) == port.Load() {
@@ -43,7 +43,7 @@ func TestAnAddressThatMayNotBeConnectedTo(t *testing.T) {
 	}
 	expect("from the start", StateUnhealthy, false, "address: closed")
 
-	// In panic, with everything else against the other one too, it is not used.
+	// It is not used in panic either.
 	p.SetReason(good.ID, ReasonActive, true, "")
 	if !p.Snapshot().Panic {
 		t.Error("no panic")
@@ -51,32 +51,32 @@ func TestAnAddressThatMayNotBeConnectedTo(t *testing.T) {
 	expect("in panic", StateUnhealthy, false, "address: closed")
 	p.SetReason(good.ID, ReasonActive, false, "")
 
-	if err := p.Reconfigure(Options{Policy: PolicyRandom}); err != nil {
+	if err := p.Reconfigure(complete(Options{Policy: PolicyRandom})); err != nil {
 		t.Fatal(err)
 	}
 	expect("with other options", StateUnhealthy, false, "address: closed")
 
 	closed.Store(0)
-	expect("before it is asked again", StateUnhealthy, false, "address: closed")
-	p.Readmit()
+	expect("before the recheck", StateUnhealthy, false, "address: closed")
+	p.RecheckAddresses()
 	expect("once it is open", StateUp, true)
 	closed.Store(10001)
-	p.Readmit()
-	p.Readmit()
+	p.RecheckAddresses()
+	p.RecheckAddresses()
 	expect("closed again", StateUnhealthy, false, "address: closed")
 	if want := []string{"star-0001: closed"}; !slices.Equal(refused, want) {
-		t.Errorf("told %q, want %q", refused, want)
+		t.Errorf("refused %q, want %q", refused, want)
 	}
 }
 
-// What a name stands for is known to who connects.
+// The address of a host name is known only after it is resolved.
 func TestANameThatMayNotBeConnectedTo(t *testing.T) {
 	var closed atomic.Uint32
-	told := 0
+	notified := 0
 	closed.Store(80)
 	p := newTestPool(t, Options{MayConnect: closedPort(&closed), Notify: func(e Event) {
 		if e.Kind == EventRefused {
-			told++
+			notified++
 		}
 	}})
 	i := discovery.Instance{Service: "star", ID: "star-1", Address: "evil.example", Port: 80, Weight: 1}
@@ -94,15 +94,15 @@ func TestANameThatMayNotBeConnectedTo(t *testing.T) {
 	if want := []string{"address: closed"}; !slices.Equal(peer.Reasons(), want) {
 		t.Errorf("refused: %q, want %q", peer.Reasons(), want)
 	}
-	p.Readmit()
+	p.RecheckAddresses()
 	if len(peer.Reasons()) != 1 {
-		t.Errorf("asked again without an address: %q", peer.Reasons())
+		t.Errorf("after a recheck without an address: %q", peer.Reasons())
 	}
 	peer.NoteRefusal(peer.Control(t.Context(), "tcp6", "[2001:db8::1%eth0]:81", nil))
 	if peer.Reasons() != nil {
 		t.Errorf("resolved to another one: %q", peer.Reasons())
 	}
-	if told != 1 {
-		t.Errorf("told %d times", told)
+	if notified != 1 {
+		t.Errorf("notified %d times", notified)
 	}
 }

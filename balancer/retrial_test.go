@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// forEachLoad runs f for services of few and many peers with little and much
-// load.
+// forEachLoad runs f for services with few and many peers, with low and high load.
 func forEachLoad(t *testing.T, f func(t *testing.T, peers int, rate float64)) {
 	for _, peers := range []int{2, 3, 10} {
 		for _, rate := range []float64{1, 10, 100} {
@@ -17,13 +16,13 @@ func forEachLoad(t *testing.T, f func(t *testing.T, peers int, rate float64)) {
 	}
 }
 
-// After one slow answer a peer gets its next request within seconds, and soon
-// afterwards as many as the others.
+// After one slow answer a peer gets its next request within seconds, and soon as many requests as
+// the others.
 func TestAPeerIsTriedAgainSoonAfterOneSlowAnswer(t *testing.T) {
 	const (
 		seeds = 20
-		calm  = 30 * time.Second // time to recover in
-		after = 60 * time.Second // for which requests are counted then
+		rest  = 30 * time.Second // time for the recovery
+		after = 60 * time.Second // then requests are counted
 	)
 	forEachLoad(t, func(t *testing.T, peers int, rate float64) {
 		turn := time.Duration(float64(peers) / rate * float64(time.Second)) // between two requests of a peer
@@ -33,7 +32,7 @@ func TestAPeerIsTriedAgainSoonAfterOneSlowAnswer(t *testing.T) {
 			for seed := range uint64(seeds) {
 				r := simulation{
 					policy: PolicyEWMA, rate: rate, seed: seed, warmUp: 20 * time.Second,
-					duration: 20*time.Second + 10*turn + slow + calm + after,
+					duration: 20*time.Second + 10*turn + slow + rest + after,
 					servers:  fleet(peers, server{service: 5 * ms}, func(s *server) { s.once = slow }),
 				}.run()
 				next := time.Duration(1 << 62)
@@ -42,7 +41,7 @@ func TestAPeerIsTriedAgainSoonAfterOneSlowAnswer(t *testing.T) {
 						continue
 					}
 					next = min(next, at)
-					if since := at - r.answered; since > calm && since <= calm+after {
+					if since := at - r.answered; since > rest && since <= rest+after {
 						count++
 					}
 				}
@@ -52,7 +51,7 @@ func TestAPeerIsTriedAgainSoonAfterOneSlowAnswer(t *testing.T) {
 			median, last := waits[seeds/2], waits[seeds-1]
 			share := float64(count) / seeds / after.Seconds() / rate * float64(peers)
 			t.Logf("an answer after %v: tried again after %v, at most %v; later it has %.2f of what is due", slow, median.Round(ms), last.Round(ms), share)
-			// The rest is chance: a peer that is as good as all others waits for its turn.
+			// The rest is random: a peer like all others waits for its turn.
 			if limit := 4*time.Second + turn; median > limit {
 				t.Errorf("an answer after %v: tried again after %v, want at most %v", slow, median, limit)
 			}
@@ -66,8 +65,8 @@ func TestAPeerIsTriedAgainSoonAfterOneSlowAnswer(t *testing.T) {
 	})
 }
 
-// A peer that stays slow costs few requests, although it is tried again.
-func TestAPeerThatStaysSlowGetsFewRequests(t *testing.T) {
+// A peer that stays slow gets few requests, although it is tried again.
+func TestASlowPeerGetsFewRequests(t *testing.T) {
 	const seeds = 10
 	forEachLoad(t, func(t *testing.T, peers int, rate float64) {
 		slow, all := 0, 0

@@ -2,21 +2,17 @@ package balancer
 
 import "sync/atomic"
 
-// roundRobin takes turns, by a schedule that gives each peer its share and
-// spreads its turns evenly; see newSchedule. Taking a turn is one addition to
-// the pool's cursor, which all requests share.
+// roundRobin uses the peers in turn, by a schedule that spreads each peer's turns
+// evenly (see newSchedule). A turn is one addition to the pool's cursor.
 //
-// Only first attempts take turns. If a retry did, the request that comes next
-// would find the turn of the peer that the retry had: with two peers, of which one
-// is dead, that is the dead one's again, each time. Nor does a retry go to the
-// next in turn, which would get the dead peer's share beside its own. It draws
-// one of the others.
+// Retries take no turn, but draw one of the other peers. If they took turns, then with
+// two peers of which one is dead, each first attempt would meet the dead one.
 type roundRobin struct {
 	candidates []candidate
 	schedule   []uint32 // indices of candidates; nil if all have the same weight
 }
 
-func newRoundRobin(l *lineup) picker {
+func newRoundRobin(l *pickerInput) picker {
 	r := &roundRobin{candidates: l.candidates}
 	if !equalWeights(l.candidates) {
 		r.schedule = newSchedule(turns(l.candidates))
@@ -33,14 +29,14 @@ func (r *roundRobin) pick(q Query, _ int64, cursor *atomic.Uint64) *Peer {
 			return p
 		}
 	}
-	// Those tried have most of the turns, or nobody is left.
+	// The tried peers have most of the turns, or no other is left.
 	if c := untried(r.candidates, q.random.below(len(r.candidates)), &q.Tried); c != nil {
 		return c.peer
 	}
 	return nil
 }
 
-// turn returns whose turn n is.
+// turn returns the index of the candidate of turn n.
 func (r *roundRobin) turn(n uint64) int {
 	if r.schedule == nil {
 		return int(n % uint64(len(r.candidates)))

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// With equal weights, any n picks in a row go to all n peers.
+// With equal weights, n consecutive picks go to all n peers.
 func TestRoundRobinTakesTurns(t *testing.T) {
 	p := newTestPool(t, Options{Policy: PolicyRoundRobin})
 	p.Apply(instances(7))
@@ -35,9 +35,9 @@ func TestRoundRobinStartsAtRandom(t *testing.T) {
 	}
 }
 
-// A peer that is dead, and not out yet, is met by its share of the requests, in
-// its turns, and no more: the retries of those take nobody's turn.
-func TestADeadPeerIsMetInItsTurnsOnly(t *testing.T) {
+// A dead peer that is still eligible gets its share of the requests and no more: their retries
+// do not change the turns.
+func TestADeadPeerGetsOnlyItsTurns(t *testing.T) {
 	for _, weights := range weightCases {
 		if len(weights) == 1 {
 			continue
@@ -75,7 +75,7 @@ func TestADeadPeerIsMetInItsTurnsOnly(t *testing.T) {
 		n := float64(rounds * weights[0])
 		for i, peer := range all[1:] {
 			share := float64(weights[i+1]) / float64(total-weights[0])
-			limit := 6*math.Sqrt(n*share*(1-share)) + .1*n // and what the fallback is off
+			limit := 6*math.Sqrt(n*share*(1-share)) + .1*n // and the deviation of the fallback
 			if math.Abs(retries[peer]-n*share) > limit {
 				t.Errorf("%v: %v of %v retries go to peer %d, want %.0f ± %.0f", weights, retries[peer], n, i+1, n*share, limit)
 			}
@@ -83,8 +83,7 @@ func TestADeadPeerIsMetInItsTurnsOnly(t *testing.T) {
 	}
 }
 
-// A heavy peer that is dead has nearly all the turns: its retries find the others
-// all the same.
+// The retries of a dead peer with nearly all turns reach the other peers.
 func TestRetriesOfAHeavyPeerReachAllOthers(t *testing.T) {
 	p := newTestPool(t, Options{Policy: PolicyRoundRobin, RetryBudget: ampleRetries})
 	p.Apply(withWeights(1000, 1, 1, 1))

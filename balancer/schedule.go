@@ -2,16 +2,15 @@ package balancer
 
 import "math"
 
-// A schedule has as many turns as the weights, divided by their greatest common
-// divisor, sum up to, unless that is more than both of these allow.
+// The length of a schedule is the sum of the weights divided by their greatest
+// common divisor, up to the larger of these limits.
 const (
 	minTurns     = 4096
 	turnsPerPeer = 16
 )
 
-// turns returns how many turns each candidate has in a schedule: exactly in
-// proportion to the weights, or, where that would take too many, rounded, and
-// at least one.
+// turns returns the number of turns of each candidate: exactly proportional to the
+// weights, or rounded, but at least one, where that exceeds the limit.
 func turns(candidates []candidate) []int {
 	divisor, total := 0, 0
 	for _, c := range candidates {
@@ -37,15 +36,13 @@ func gcd(a, b int) int {
 	return a
 }
 
-// newSchedule arranges counts[i] turns of each i so evenly that, after any
-// number m of turns, each has had its share of m up to less than one turn.
+// newSchedule arranges counts[i] turns of each i so evenly that after any m turns each
+// has had its share of m, to within one turn.
 //
-// This is fair scheduling of periodic tasks (S. Baruah et al., "Proportionate
-// Progress: A Notion of Fairness in Resource Allocation", Algorithmica 15,
-// 1996): the k-th turn of i, counted from 0, must lie in the window from
-// k/share rounded down to (k+1)/share rounded up. Giving each turn to the one
-// whose window is open and closes first meets all windows, since the shares
-// add up to 1.
+// This is fair scheduling of periodic tasks (S. Baruah et al., "Proportionate Progress:
+// A Notion of Fairness in Resource Allocation", Algorithmica 15, 1996): the k-th turn
+// of i lies in the window from ⌊k/share⌋ to ⌈(k+1)/share⌉. Earliest window end first
+// meets all windows, since the shares add up to 1.
 func newSchedule(counts []int) []uint32 {
 	total := 0
 	for _, n := range counts {
@@ -57,8 +54,8 @@ func newSchedule(counts []int) []uint32 {
 	for i := range counts {
 		open.push(uint32(i), (total+counts[i]-1)/counts[i])
 	}
-	// The next windows of those that wait for theirs, by the turn at which it
-	// opens: lists linked by index, where 0 is the end and i+1 stands for i.
+	// Windows that are not open yet, by the turn at which they open: lists linked by
+	// index, where i+1 stands for i and 0 is the end.
 	first := make([]uint32, total)
 	next := make([]uint32, len(counts))
 	for turn := range schedule {
@@ -76,8 +73,7 @@ func newSchedule(counts []int) []uint32 {
 	return schedule
 }
 
-// windows is a heap of open windows: the one that closes first, of these the
-// one with the lowest index, is on top.
+// windows is a heap of open windows, ordered by end, then index.
 type windows struct {
 	heap   []uint32
 	closes []int // by index

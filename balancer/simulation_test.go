@@ -14,10 +14,10 @@ type server struct {
 	weight  int           // 0 means 1
 	service time.Duration // mean of the service time, exponentially distributed
 	workers int           // requests served at a time, others queue; 0: any number
-	class   OutcomeClass  // what it answers
+	class   OutcomeClass  // of its answers
 	hangs   bool          // never answers
 	from    time.Duration // joins at this time
-	once    time.Duration // how long the first answer to a request after the warm-up takes, 0: as any other
+	once    time.Duration // latency of the first request after the warm-up; 0: as usual
 }
 
 // simulation sends requests with exponentially distributed intervals to
@@ -27,29 +27,29 @@ type simulation struct {
 	policy   Policy
 	rate     float64 // requests per second
 	duration time.Duration
-	warmUp   time.Duration // results before are not counted
+	warmUp   time.Duration // earlier results are not counted
 	servers  []server
 	seed     uint64
 
-	// replicas is how many balancers there are, among which the requests are
-	// spread at random. None knows what the others have in flight. 0 means 1.
+	// replicas is the number of balancers, each with its own count of requests in
+	// flight. Requests choose one at random. 0 means 1.
 	replicas int
-	// sessions is how many clients the requests come from: for policies that keep
-	// together what belongs together. 0: each request comes from another one.
+	// sessions is the number of clients, for policies with affinity. 0: each request
+	// is from another client.
 	sessions  int
 	slowStart SlowStart // for servers that join
 }
 
-// result is what became of the requests.
+// result is the outcome of the requests.
 type result struct {
 	latencies []time.Duration // sorted
 	shares    []float64       // of all picks, by server
 	failures  int
 	perServer []int
 	picks     [][]time.Duration // when, since the beginning, by server
-	answered  time.Duration     // when the answer came that server.once delayed
+	answered  time.Duration     // time of the answer that server.once delayed
 	peers     []*Peer           // of the first balancer
-	moves     int               // requests that went elsewhere than the one before of their session
+	moves     int               // requests to another peer than the previous one of the session
 }
 
 func (r *result) quantile(q float64) time.Duration {
@@ -61,7 +61,7 @@ func (r *result) String() string {
 		len(r.latencies), r.quantile(.5), r.quantile(.99), r.quantile(.999), r.shares, r.failures)
 }
 
-// ending is a request that will be done.
+// ending is a request in flight.
 type ending struct {
 	at, start time.Duration
 	server    int
@@ -108,7 +108,7 @@ func newBalancerModel(servers []server, random *rand.Rand) *balancerModel {
 	return b
 }
 
-// build makes a picker of those peers that have joined after age.
+// build returns a picker of the peers that have joined by age.
 func (b *balancerModel) build(s *simulation, age time.Duration) {
 	b.candidates = nil
 	scale := 1
@@ -128,8 +128,8 @@ func (b *balancerModel) build(s *simulation, age time.Duration) {
 		b.candidates = append(b.candidates, candidate{peer: p, weight: weight, warmth: warmth})
 	}
 	b.tables = b.tables.next()
-	b.picker = newPicker(s.policy, &lineup{
-		candidates: b.candidates, all: b.peers, hashBound: DefaultHashBound, inflight: &b.inflight, tables: &b.tables,
+	b.picker = newPicker(s.policy, &pickerInput{
+		candidates: b.candidates, all: b.peers, hashBound: complete(Options{}).HashBound, inflight: &b.inflight, tables: &b.tables,
 	})
 	if s.policy == PolicySticky {
 		b.picker = newSticky(b.peers, b.picker)
@@ -174,8 +174,7 @@ func (s simulation) run() *result {
 			r.latencies = append(r.latencies, e.at-e.start)
 		}
 	}
-	// The clock starts late enough for the first samples not to be taken for
-	// very recent ones.
+	// The clock starts late, so the first samples are not very recent ones.
 	const begin = time.Hour
 	s.warmUp += begin
 	built := time.Duration(-1) // age at which the pickers were made
@@ -257,7 +256,7 @@ func (s simulation) run() *result {
 	return r
 }
 
-// fleet returns n servers alike, the last of them changed by f.
+// fleet returns n equal servers, the last one changed by f.
 func fleet(n int, like server, f func(*server)) []server {
 	servers := make([]server, n)
 	for i := range servers {

@@ -7,45 +7,32 @@ import (
 	"time"
 )
 
-// SlowStart lets the share of a peer that is new, or that was not used for a
-// while, grow from little to all of what its weight asks for, so that caches
-// can fill and code be compiled before the peer has to carry its full load.
-//
-// The weight of such a peer is multiplied by
+// SlowStart ramps the weight of a peer that is new or has returned, so that caches fill
+// and code is compiled before it carries its full load. The weight is multiplied by
 //
 //	max(MinWeight, (age / Window) ^ (1 / Aggression))
 //
-// where age is the time since it became eligible: Envoy's formula (its
-// documentation, "Slow start mode").
+// where age is the time since it became eligible: Envoy's formula ("Slow start mode").
 //
-// Where nobody is warm there is nobody to spare the others. So a peer that
-// becomes eligible while the pool has no peer that is, or within Window of the
-// first one that did, has its full weight at once.
+// A peer that becomes eligible while no other is, or within Window of the first one,
+// has its full weight at once, since no warm peer could take its share.
 type SlowStart struct {
-	// Window is how long it takes. 0 turns slow start off.
+	// Window is the duration. 0 turns slow start off.
 	Window time.Duration
-	// Aggression is how fast the share grows at first: in equal steps with 1,
-	// the default; faster above, slower below.
+	// Aggression above 1 ramps faster at first, below 1 slower; 1 is linear.
 	Aggression float64
-	// MinWeight is the share at the start, above 0 to 1. Default: 0.1.
+	// MinWeight is the initial factor, above 0 to 1.
 	MinWeight float64
 }
 
-// withDefaults returns s with defaults filled in, or what is wrong with it.
-func (s SlowStart) withDefaults() (SlowStart, error) {
-	if s.Aggression == 0 {
-		s.Aggression = 1
+func (s SlowStart) check() error {
+	if s.Window < 0 || s.Window > 0 && !(s.Aggression > 0 && s.MinWeight > 0 && s.MinWeight <= 1) {
+		return errors.New("slow start: want a window of 0 or more, an aggression above 0 and a least weight above 0 to 1")
 	}
-	if s.MinWeight == 0 {
-		s.MinWeight = 0.1
-	}
-	if s.Window < 0 || !(s.Aggression > 0) || !(s.MinWeight > 0 && s.MinWeight <= 1) {
-		return s, errors.New("slow start: want a window of 0 or more, an aggression above 0 and a least weight above 0 to 1")
-	}
-	return s, nil
+	return nil
 }
 
-// factor returns what the weight of a peer is multiplied by at this age.
+// factor returns the factor of the weight at this age.
 func (s *SlowStart) factor(age time.Duration) float64 {
 	if s.Window <= 0 || age >= s.Window {
 		return 1
@@ -53,11 +40,11 @@ func (s *SlowStart) factor(age time.Duration) float64 {
 	return max(s.MinWeight, math.Pow(max(float64(age), 0)/float64(s.Window), 1/s.Aggression))
 }
 
-// Weights of a pool in which a peer warms are multiplied by warmingScale, so
-// that a fraction of the smallest is a whole number.
+// warmingScale multiplies all weights while a peer warms, so that fractions of
+// the smallest weight are integers.
 const warmingScale = 100
 
-// apply gives candidates that warm the weights that they have now.
+// apply sets the current weights of candidates in slow start.
 func (s *SlowStart) apply(candidates []candidate, now time.Time) {
 	warming := func(c candidate) bool { return !c.peer.condition.Load().warmFrom.IsZero() }
 	if s.Window <= 0 || !slices.ContainsFunc(candidates, warming) {
@@ -74,21 +61,19 @@ func (s *SlowStart) apply(candidates []candidate, now time.Time) {
 	}
 }
 
-// Between the steps in which shares grow there is a fiftieth of the window,
-// within these bounds.
+// Weights grow every fiftieth of the window, within these bounds.
 const (
 	minWarmingStep = 20 * time.Millisecond
 	maxWarmingStep = time.Second
 )
 
-// step returns the time between two steps.
 func (s *SlowStart) step() time.Duration {
 	return min(max(s.Window/50, minWarmingStep), maxWarmingStep)
 }
 
-// warm decides whether a peer warms from now on, before its condition changes
-// from was to c. The pool's mutex must be held.
-func (p *Pool) warm(was, c *condition) {
+// warmLocked starts or ends the slow start of a peer whose condition changes from was
+// to c.
+func (p *Pool) warmLocked(was, c *condition) {
 	switch {
 	case !c.eligible():
 		c.warmFrom = time.Time{}
@@ -98,9 +83,9 @@ func (p *Pool) warm(was, c *condition) {
 	}
 }
 
-// cool ends the slow start of peers that are warm by now, and reports whether
-// there are others. The pool's mutex must be held.
-func (p *Pool) cool() (warming bool) {
+// endWarmingLocked ends the slow start of warm peers, and reports whether others still
+// warm.
+func (p *Pool) endWarmingLocked() (warming bool) {
 	for _, peer := range p.peers {
 		c := peer.condition.Load()
 		switch {
@@ -108,15 +93,15 @@ func (p *Pool) cool() (warming bool) {
 		case time.Since(c.warmFrom) < p.options.SlowStart.Window:
 			warming = true
 		default:
-			was, is := p.change(peer, func(c *condition) { c.warmFrom = time.Time{} })
-			p.noteState(peer, was, is)
+			was, is := p.changeLocked(peer, func(c *condition) { c.warmFrom = time.Time{} })
+			p.noteStateLocked(peer, was, is)
 		}
 	}
 	return warming
 }
 
-// keepWarming sees to the next step if there is to be one.
-func (p *Pool) keepWarming(warming bool) {
+// scheduleWarmingLocked starts the timer of the next step.
+func (p *Pool) scheduleWarmingLocked(warming bool) {
 	if !warming || p.warmTimer != nil {
 		return
 	}
@@ -124,6 +109,6 @@ func (p *Pool) keepWarming(warming bool) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.warmTimer = nil
-		p.publish()
+		p.publishLocked()
 	})
 }

@@ -11,12 +11,12 @@ import (
 	"sluice/discovery"
 )
 
-// The values are Envoy's formula, worked out by hand.
+// The values are calculated with Envoy's formula.
 func TestSlowStartFollowsEnvoysFormula(t *testing.T) {
 	f := func(s SlowStart, age time.Duration, want float64) {
 		t.Helper()
-		s, err := s.withDefaults()
-		if err != nil {
+		s = complete(Options{SlowStart: s}).SlowStart
+		if err := s.check(); err != nil {
 			t.Fatal(err)
 		}
 		if got := s.factor(age); math.Abs(got-want) > 1e-9 {
@@ -38,7 +38,7 @@ func TestSlowStartFollowsEnvoysFormula(t *testing.T) {
 	f(SlowStart{}, 0, 1)
 }
 
-// shareOf returns how much of the requests the peer of i gets.
+// shareOf returns the share of requests of the peer of i.
 func shareOf(t *testing.T, p *Pool, i discovery.Instance) float64 {
 	t.Helper()
 	const picks = 22000 // a multiple of many sums of weights
@@ -85,7 +85,7 @@ func TestANewPeersShareGrows(t *testing.T) {
 		if e := got.take(); !slices.Equal(e, want) {
 			t.Errorf("events %q, want %q", e, want)
 		}
-		// Nothing goes on when nobody warms.
+		// Without a warming peer nothing happens.
 		generation := p.Snapshot().Generation
 		time.Sleep(time.Hour)
 		synctest.Wait()
@@ -95,8 +95,8 @@ func TestANewPeersShareGrows(t *testing.T) {
 	})
 }
 
-// Where everybody is new there is nobody to spare them.
-func TestPeersThatAreNewTogetherShareTheLoadAtOnce(t *testing.T) {
+// If all peers are new, none can take the load from the others.
+func TestIfAllPeersAreNewTheyShareTheLoadAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{Policy: PolicyRoundRobin, MustPassFirst: true, SlowStart: SlowStart{Window: 10 * time.Second}})
 		set := instances(4)
@@ -112,7 +112,7 @@ func TestPeersThatAreNewTogetherShareTheLoadAtOnce(t *testing.T) {
 			}
 		}
 		p.Apply(set[:3])
-		time.Sleep(time.Minute) // the window begins with the first that passes
+		time.Sleep(time.Minute) // the window begins when the first one passes
 		for i := range 3 {
 			p.SetReason(set[i].Key(), ReasonActive, false, "")
 			time.Sleep(time.Second)
@@ -123,7 +123,7 @@ func TestPeersThatAreNewTogetherShareTheLoadAtOnce(t *testing.T) {
 		p.SetReason(set[3].Key(), ReasonActive, false, "")
 		expectUp(4)
 
-		// All are away for a while.
+		// All peers leave for a while.
 		time.Sleep(time.Hour)
 		var down, up []Verdict
 		for _, peer := range p.Snapshot().All {
@@ -157,7 +157,7 @@ func TestAPeerThatReturnsWarmsAgain(t *testing.T) {
 			}
 		},
 	} {
-		for _, open := range []bool{false, true} { // whether a request keeps it from being retired
+		for _, open := range []bool{false, true} { // whether a request in flight delays its end
 			synctest.Test(t, func(t *testing.T) {
 				p := newTestPool(t, Options{Policy: PolicyRoundRobin, SlowStart: SlowStart{Window: 10 * time.Second}})
 				defer p.Close()
@@ -179,7 +179,7 @@ func TestAPeerThatReturnsWarmsAgain(t *testing.T) {
 				if got := peerOf(t, p, set[0]).State(); got != StateUp {
 					t.Errorf("%s: the other peer is %v", what, got)
 				}
-				// One that leaves again while it warms begins anew.
+				// A peer that leaves while it warms starts again.
 				time.Sleep(5 * time.Second)
 				away(p, set[1], true)
 				if got := p.Snapshot().Eligible; len(got) != 1 {
@@ -195,7 +195,7 @@ func TestAPeerThatReturnsWarmsAgain(t *testing.T) {
 	}
 }
 
-// While one peer warms the others keep their shares among themselves.
+// While one peer warms, the relative shares of the others do not change.
 func TestWarmingKeepsWeightsInProportion(t *testing.T) {
 	for _, policy := range []Policy{PolicyRoundRobin, PolicyRandom} {
 		synctest.Test(t, func(t *testing.T) {
@@ -230,7 +230,7 @@ func TestSlowStartIsReconfigured(t *testing.T) {
 		p := newTestPool(t, Options{Policy: PolicyRoundRobin})
 		reconfigure := func(window time.Duration) {
 			t.Helper()
-			if err := p.Reconfigure(Options{Policy: PolicyRoundRobin, SlowStart: SlowStart{Window: window}}); err != nil {
+			if err := p.Reconfigure(complete(Options{Policy: PolicyRoundRobin, SlowStart: SlowStart{Window: window}})); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -245,7 +245,7 @@ func TestSlowStartIsReconfigured(t *testing.T) {
 			t.Errorf("state %v, want warming", got)
 		}
 		time.Sleep(10 * time.Second)
-		reconfigure(8 * time.Second) // over by now
+		reconfigure(8 * time.Second) // has ended by now
 		if got := peerOf(t, p, set[2]).State(); got != StateUp {
 			t.Errorf("state %v, want up", got)
 		}
@@ -263,7 +263,7 @@ func TestSlowStartIsReconfigured(t *testing.T) {
 	})
 }
 
-// A pool that is closed while a peer warms does nothing more.
+// A pool that is closed while a peer warms does not change.
 func TestAClosedPoolDoesNotWarm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{SlowStart: SlowStart{Window: time.Minute}})
@@ -284,8 +284,7 @@ func TestAClosedPoolDoesNotWarm(t *testing.T) {
 	})
 }
 
-// While its share grows, no policy gives a peer more than that, though it is
-// idle.
+// No policy gives a warming peer more than its share, although it is idle.
 func TestAWarmingPeerIsNotFlooded(t *testing.T) {
 	for _, policy := range Policies() {
 		t.Run(fmt.Sprint(policy), func(t *testing.T) {
@@ -296,7 +295,7 @@ func TestAWarmingPeerIsNotFlooded(t *testing.T) {
 				p.Apply(set[:9])
 				time.Sleep(time.Hour)
 				p.Apply(set)
-				// Requests come and go with 30 in flight.
+				// Requests begin and end, with 30 in flight.
 				var held []Token
 				for range 20000 {
 					held = append(held, mustPick(t, p, nil))

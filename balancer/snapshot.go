@@ -6,26 +6,23 @@ import (
 	"time"
 )
 
-// Snapshot is the state of a pool at one time. It is immutable: callers must
-// not change its slices. The peers in it live on and change.
+// Snapshot is the immutable state of a pool at one time: callers must not change its
+// slices. Its peers live on and change.
 type Snapshot struct {
 	// Generation counts the snapshots of the pool, from 1.
 	Generation uint64
-	// Policy is how peers are chosen.
-	Policy Policy
+	Policy     Policy
 	// All are the peers of the set, sorted by service, id and address.
 	All []*Peer
-	// Eligible are those of All that get requests.
+	// Eligible are the peers of All that get requests.
 	Eligible []*Peer
-	// Panic says that too few of All were left to get requests, so that Eligible
-	// includes peers that active checks or ejection would exclude; see
-	// Options.PanicThreshold.
+	// Panic: too few of All are healthy, so Eligible includes peers that active
+	// checks or ejection would exclude; see Options.PanicThreshold.
 	Panic bool
-	// Tiers are the peers by tier, in the order of Options.Tiers and then those
-	// that none selects. Without tiers there is one.
+	// Tiers are those of Options.Tiers, then the peers that none selects.
 	Tiers []Tier
-	// Draining are the peers that left the set and still have requests in
-	// flight, sorted as All.
+	// Draining are the peers that left the set and have requests in flight, sorted
+	// as All.
 	Draining []*Peer
 
 	inTiers    [][]*Peer // Eligible by tier
@@ -35,9 +32,8 @@ type Snapshot struct {
 	superseded chan struct{} // closed when the next snapshot is stored
 }
 
-// build makes the snapshot that follows prev, of the peers in the set and of
-// those that left it. It depends on nothing but its arguments and the
-// conditions of the peers, and changes none of them. now is for slow start,
+// build makes the snapshot that follows prev. It depends on its arguments and the
+// conditions of the peers only, and changes none of them. now is for slow start,
 // inflight for PolicyHash.
 func build(prev *Snapshot, o *Options, inflight *atomic.Int64, all, draining []*Peer, now time.Time) *Snapshot {
 	s := &Snapshot{
@@ -49,8 +45,8 @@ func build(prev *Snapshot, o *Options, inflight *atomic.Int64, all, draining []*
 		terms:      newTerms(o),
 		superseded: make(chan struct{}),
 	}
-	tiers, shares, panic := assess(all, o)
-	s.Panic = panic
+	tiers, shares, panicking := assess(all, o)
+	s.Panic = panicking
 	pickers := make([]picker, len(tiers))
 	for i, t := range tiers {
 		t.eligible = o.Subset.of(t)
@@ -59,7 +55,7 @@ func build(prev *Snapshot, o *Options, inflight *atomic.Int64, all, draining []*
 			candidates[j] = candidate{peer: p, weight: p.condition.Load().weight(), warmth: 1}
 		}
 		o.SlowStart.apply(candidates, now)
-		pickers[i] = newPicker(o.Policy, &lineup{
+		pickers[i] = newPicker(o.Policy, &pickerInput{
 			candidates: candidates, all: t.all, hashBound: o.HashBound, inflight: inflight, tables: &s.tables,
 		})
 		s.inTiers = append(s.inTiers, t.eligible)
@@ -74,33 +70,32 @@ func build(prev *Snapshot, o *Options, inflight *atomic.Int64, all, draining []*
 	return s
 }
 
-// assess decides which peers get requests, by tier, and what share of them each
-// tier gets. Where too few would, panic is true and others do too.
-func assess(all []*Peer, o *Options) (tiers []tierPeers, shares []float64, panic bool) {
-	var sound, inPanic []*Peer
+// assess decides which peers get requests, by tier, and the share of each tier. In
+// panic these include failing peers.
+func assess(all []*Peer, o *Options) (tiers []tierPeers, shares []float64, panicking bool) {
+	var healthy, inPanic []*Peer
 	for _, p := range all {
 		c := p.condition.Load()
 		if c.eligible() {
-			sound = append(sound, p)
+			healthy = append(healthy, p)
 		}
 		if c.usableInPanic() {
 			inPanic = append(inPanic, p)
 		}
 	}
-	tiers = byTier(all, sound, o.Tiers)
+	tiers = byTier(all, healthy, o.Tiers)
 	shares, room := tierShares(tiers, o.Overprovisioning)
-	if enough := float64(len(sound)) >= o.PanicThreshold*float64(len(inPanic)); enough || len(o.Tiers) > 0 && room >= 1 {
+	if enough := float64(len(healthy)) >= o.PanicThreshold*float64(len(inPanic)); enough || len(o.Tiers) > 0 && room >= 1 {
 		return tiers, shares, false
 	}
 	tiers = byTier(all, inPanic, o.Tiers)
-	if len(sound) == 0 {
+	if len(healthy) == 0 {
 		shares, _ = tierShares(tiers, o.Overprovisioning)
-	} // else by who is sound: the others are not to draw requests to their tier
+	} // else keep the shares of the healthy peers: failing ones draw no requests to their tier
 	return tiers, shares, true
 }
 
-// withDraining returns the snapshot that follows s when nothing has changed
-// but which peers drain.
+// withDraining returns the snapshot that follows s if only draining peers changed.
 func (s *Snapshot) withDraining(draining []*Peer) *Snapshot {
 	next := *s
 	next.Generation++
@@ -109,13 +104,12 @@ func (s *Snapshot) withDraining(draining []*Peer) *Snapshot {
 	return &next
 }
 
-// maxLooks bounds how many peers acquireOther looks at one by one.
+// maxLooks bounds the peers that a pick looks at one by one.
 const maxLooks = 128
 
-// acquireOther picks and acquires a peer in place of one that has as many
-// requests in flight as it may have: by the policy if that leads to another in
-// a few steps, and else the first there is. It returns nil if there is none,
-// or so few among so many that it may be taken for none.
+// acquireOther acquires a peer in place of one at its limit: by the policy in a few
+// tries, else the first below its limit among maxLooks. It returns nil if it finds
+// none.
 func (s *Snapshot) acquireOther(q Query, now int64, cursor *atomic.Uint64) *Peer {
 	without := q
 	for range maxTried {
@@ -123,7 +117,7 @@ func (s *Snapshot) acquireOther(q Query, now int64, cursor *atomic.Uint64) *Peer
 		if p == nil {
 			break
 		}
-		if !q.Tried.Has(p) && p.acquire(s.terms.PeerRequests) {
+		if !q.Tried.Has(p) && p.acquire(s.terms.perPeer) {
 			return p
 		}
 		without.Tried.Add(p)
@@ -135,7 +129,7 @@ func (s *Snapshot) acquireOther(q Query, now int64, cursor *atomic.Uint64) *Peer
 		start := q.random.below(len(peers))
 		for i := range min(len(peers), maxLooks) {
 			p := peers[(start+i)%len(peers)]
-			if p.load.Load() < int64(s.terms.PeerRequests) && !q.Tried.Has(p) && p.acquire(s.terms.PeerRequests) {
+			if p.load.Load() < int64(s.terms.perPeer) && !q.Tried.Has(p) && p.acquire(s.terms.perPeer) {
 				return p
 			}
 		}
@@ -143,7 +137,7 @@ func (s *Snapshot) acquireOther(q Query, now int64, cursor *atomic.Uint64) *Peer
 	return nil
 }
 
-// refusal says why no peer of s could be picked.
+// refusal returns the error of a pick that found no peer.
 func (s *Snapshot) refusal() error {
 	switch {
 	case len(s.All) == 0:

@@ -8,20 +8,20 @@ import (
 	"sluice/discovery"
 )
 
-// maxStandingDrains bounds how many drains of absent instances are remembered.
+// maxStandingDrains bounds the stored drains.
 const maxStandingDrains = 1000
 
-// StandingDrain is an operator's drain of an instance that is not in the set. It
-// takes effect when the instance returns.
+// StandingDrain is an operator's drain that outlives the instance's presence in the
+// set.
 type StandingDrain struct {
 	ID    discovery.Key
-	Node  string // that it was registered with last
+	Node  string // of the last registration
 	Why   string
 	Since time.Time // when the drain was ordered
 }
 
-// StandingDrains returns the drains of instances that are not in the set, sorted
-// by service, id and address. See [Pool.SetReason].
+// StandingDrains returns the drains of absent instances, sorted by service, id and
+// address. They take effect when the instance returns; see [Pool.SetReason].
 func (p *Pool) StandingDrains() []StandingDrain {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -35,9 +35,7 @@ func (p *Pool) StandingDrains() []StandingDrain {
 	return standing
 }
 
-// remember keeps an operator's drain for when the instance leaves and returns.
-// The pool's mutex must be held.
-func (p *Pool) remember(peer *Peer, why string) {
+func (p *Pool) rememberDrainLocked(peer *Peer, why string) {
 	id := peer.ID
 	since := time.Now()
 	if before, known := p.drains[id]; known {
@@ -45,21 +43,19 @@ func (p *Pool) remember(peer *Peer, why string) {
 	}
 	p.drains[id] = StandingDrain{ID: id, Node: peer.Instance().Node, Why: why, Since: since}
 	if len(p.drains) > maxStandingDrains {
-		p.forgetOldest()
+		p.forgetOldestDrainLocked()
 	}
 }
 
-// forget ends what remember began, and reports whether there was something. The
-// pool's mutex must be held.
-func (p *Pool) forget(id discovery.Key) bool {
+// forgetDrainLocked reports whether there was such a drain.
+func (p *Pool) forgetDrainLocked(id discovery.Key) bool {
 	_, known := p.drains[id]
 	delete(p.drains, id)
 	return known
 }
 
-// forgetOldest forgets the oldest drain of an instance that is absent, if there
-// is any.
-func (p *Pool) forgetOldest() {
+// forgetOldestDrainLocked removes the oldest drain of an absent instance.
+func (p *Pool) forgetOldestDrainLocked() {
 	var oldest *StandingDrain
 	for id, d := range p.drains {
 		if p.peers[id] == nil && (oldest == nil || d.Since.Before(oldest.Since)) {
@@ -71,16 +67,14 @@ func (p *Pool) forgetOldest() {
 	}
 }
 
-// Drains returns all drains that stand, of present instances too, in any order:
-// for a process that goes on with them.
+// Drains returns all drains, of present instances too, in any order.
 func (p *Pool) Drains() []StandingDrain {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Collect(maps.Values(p.drains))
 }
 
-// AdoptDrains has drains of another process stand here. It is for a pool that has
-// not got its first set.
+// AdoptDrains stores the drains of another process. Call it before the first Apply.
 func (p *Pool) AdoptDrains(drains []StandingDrain) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 	"sluice/discovery"
 )
 
-// An instance that an operator has drained may be restarted, and gets nothing
-// before the operator says so.
+// An instance that an operator has drained gets no request after a new registration, until the
+// operator ends the drain.
 func TestADrainOutlastsReRegistration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got events
@@ -34,7 +34,7 @@ func TestADrainOutlastsReRegistration(t *testing.T) {
 		p.Apply(set)
 		after := peerOf(t, p, set[1])
 		if after == before {
-			t.Fatal("the retired peer was taken back")
+			t.Fatal("the retired peer was reused")
 		}
 		if after.State() != StateDraining || !slices.Equal(after.Reasons(), []string{"drain: upgrade"}) {
 			t.Errorf("state %v, reasons %q", after.State(), after.Reasons())
@@ -50,18 +50,18 @@ func TestADrainOutlastsReRegistration(t *testing.T) {
 			token.Done(Outcome{})
 		}
 		if !p.SetReason(id, ReasonDrain, false, "") || after.State() != StateUp {
-			t.Errorf("state %v after the drain was taken back", after.State())
+			t.Errorf("state %v after the end of the drain", after.State())
 		}
 		p.Apply(set[:1])
 		p.Apply(set)
 		if state := peerOf(t, p, set[1]).State(); state != StateUp {
-			t.Errorf("state %v: a drain that was taken back stands", state)
+			t.Errorf("state %v: an ended drain is in force", state)
 		}
 	})
 }
 
-func TestADrainIsTakenBackWhileTheInstanceIsAway(t *testing.T) {
-	for _, inflight := range []bool{false, true} { // whether the peer is still known
+func TestADrainEndsWhileTheInstanceIsAbsent(t *testing.T) {
+	for _, inflight := range []bool{false, true} { // whether the peer still exists
 		p := newTestPool(t, Options{})
 		set := instances(1)
 		p.Apply(set)
@@ -73,10 +73,10 @@ func TestADrainIsTakenBackWhileTheInstanceIsAway(t *testing.T) {
 		p.SetReason(id, ReasonDrain, true, "")
 		p.Apply(nil)
 		if !p.SetReason(id, ReasonDrain, false, "") {
-			t.Error("SetReason does not know the instance")
+			t.Error("SetReason refuses a known instance")
 		}
 		if p.SetReason(instance(7, 1).Key(), ReasonDrain, false, "") || p.SetReason(instance(7, 1).Key(), ReasonDrain, true, "") {
-			t.Error("SetReason knows an instance that never was there")
+			t.Error("SetReason accepts an unknown instance")
 		}
 		p.Apply(set)
 		if state := peerOf(t, p, set[0]).State(); state != StateUp {
@@ -94,8 +94,7 @@ func TestADrainIsTakenBackWhileTheInstanceIsAway(t *testing.T) {
 	}
 }
 
-// Where ids change with each deployment, drains pile up: the oldest are
-// forgotten.
+// If ids change with each deployment, standing drains accumulate: the oldest are dropped.
 func TestStandingDrainsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPool(t, Options{})
@@ -111,19 +110,19 @@ func TestStandingDrainsAreBounded(t *testing.T) {
 		p.Apply([]discovery.Instance{present})
 		standing := p.StandingDrains()
 		if len(standing) != maxStandingDrains-1 || standing[0].ID != instance(52, 1).Key() {
-			t.Errorf("%d drains stand, the first of %v", len(standing), standing[0].ID)
+			t.Errorf("%d standing drains, the first of %v", len(standing), standing[0].ID)
 		}
 		p.Apply(nil)
 		p.Apply([]discovery.Instance{present})
 		if state := peerOf(t, p, present).State(); state != StateDraining {
-			t.Errorf("state %v: the drain of a present instance was forgotten", state)
+			t.Errorf("state %v: the drain of a present instance was dropped", state)
 		}
 	})
 }
 
-// An app is registered through two agents, or through another one than before: it is
-// one process, and remains the peer that it was, drained as it was.
-func TestAPeerOutlastsTheNodeThatItIsRegisteredWith(t *testing.T) {
+// An instance that is registered through two agents, or through another one than before, is the
+// same peer with the same drain.
+func TestAPeerOutlastsTheNodeOfItsRegistration(t *testing.T) {
 	var got events
 	p := newTestPool(t, Options{Policy: PolicySticky, Notify: got.notify})
 	through := func(nodes ...string) discovery.Instance {
@@ -161,7 +160,7 @@ func TestAPeerOutlastsTheNodeThatItIsRegisteredWith(t *testing.T) {
 	}
 	p.SetReason(app.Key(), ReasonDrain, false, "")
 	if peer.State() != StateUp {
-		t.Errorf("state %v after the drain was taken back", peer.State())
+		t.Errorf("state %v after the end of the drain", peer.State())
 	}
 	token.Done(Outcome{})
 

@@ -8,10 +8,9 @@ import (
 	"sync/atomic"
 )
 
-// sticky sends a request that names a peer to that peer as long as it is
-// eligible, in whichever tier, and leaves all other requests to another picker. If
-// the tier came first, a session would leave a peer whose tier gets a part of the
-// requests, or none any more, though nothing is wrong with it.
+// sticky sends a request of a session to the session's peer while it is eligible, in
+// whichever tier, and other requests to another picker. Tiers come second, or a session
+// would lose a healthy peer when the share of its tier changes.
 type sticky struct {
 	named map[uint64]*Peer // eligible peers by Peer.StickyID
 	other picker
@@ -30,18 +29,16 @@ func (s *sticky) pick(q Query, now int64, cursor *atomic.Uint64) *Peer {
 		if p := s.named[q.Hash]; p != nil && !q.Tried.Has(p) {
 			return p
 		}
-		q.Hash = 0 // it belongs to nobody any more
+		q.Hash = 0
 	}
 	return s.other.pick(q, now, cursor)
 }
 
-// StickyID returns the name of the peer for clients, to be sent back as
-// Query.Hash with [PolicySticky]. It is never 0. It tells nothing of the peer to
-// those who do not have Options.StickyKey, and is the same in every replica that
-// has the same key.
+// StickyID returns the peer's name for clients, to be sent back as Query.Hash with
+// [PolicySticky]. It is never 0, reveals nothing without Options.StickyKey, and is the
+// same in replicas with the same key.
 func (p *Peer) StickyID() uint64 { return p.stickyID.Load() }
 
-// name gives the peer its StickyID.
 func (p *Peer) name(key string) {
 	mac := hmac.New(sha256.New, []byte(key))
 	for _, part := range []string{p.ID.Service, p.ID.ID, p.ID.Address, p.ID.Machine} {

@@ -10,7 +10,7 @@ func TestStickyRequestsReturnToTheirPeer(t *testing.T) {
 	set := instances(5)
 	p.Apply(set)
 	reached := make(map[*Peer]bool)
-	for range 200 { // nobody is named: any
+	for range 200 { // without a cookie: any peer
 		token := mustPick(t, p, nil)
 		reached[token.Peer] = true
 		token.Done(Outcome{})
@@ -43,7 +43,7 @@ func TestStickyRequestsReturnToTheirPeer(t *testing.T) {
 		t.Error("picked a tried peer")
 	}
 	q = Query{Hash: 12345}
-	mustPick(t, p, &q) // names nobody
+	mustPick(t, p, &q) // an unknown cookie
 	p.Apply(set[1:])
 	q = Query{Hash: first.StickyID()}
 	if got := mustPick(t, p, &q).Peer; got == first {
@@ -92,7 +92,7 @@ func TestStickyRequestsReturnToTheirPeerInAnyTier(t *testing.T) {
 
 func TestStickyIDs(t *testing.T) {
 	ids := func(name, key string) map[uint64]bool {
-		p, err := NewPool(name, Options{Policy: PolicySticky, StickyKey: key})
+		p, err := NewPool(name, complete(Options{Policy: PolicySticky, StickyKey: key}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +126,7 @@ func TestStickyIDs(t *testing.T) {
 	p.Apply(instances(1))
 	peer := p.Snapshot().All[0]
 	before := peer.StickyID()
-	if err := p.Reconfigure(Options{Policy: PolicySticky, StickyKey: "k"}); err != nil {
+	if err := p.Reconfigure(complete(Options{Policy: PolicySticky, StickyKey: "k"})); err != nil {
 		t.Fatal(err)
 	}
 	if peer.StickyID() == before {

@@ -2,21 +2,20 @@ package balancer
 
 import "math"
 
-// Streak is how many attempts on a peer have failed in a row. Each field counts
-// more kinds of failure than the one before, and an attempt that ended in a way
-// it does not count ends it. Outcomes that say nothing about the peer, such as
-// [OutcomeClientGone], neither count nor end a streak. Fields stop at 65535.
+// Streak counts consecutive failures of a peer. Each field counts more kinds of failure
+// than the one before; any other result of the peer resets it to 0. Outcomes that say
+// nothing about the peer, such as [OutcomeClientGone], change nothing. Fields stop at
+// 65535.
 type Streak struct {
 	// Connect counts connect failures.
 	Connect int
-	// Gateway also counts timeouts, resets, and the answers 502, 503 and 504:
-	// what Envoy calls gateway failures.
+	// Gateway also counts timeouts, resets, and the answers 502, 503 and 504
+	// (Envoy's gateway failures).
 	Gateway int
 	// Any also counts every other 5xx answer.
 	Any int
 }
 
-// after returns the streak after one more failure.
 func (s Streak) after(o Outcome) Streak {
 	next := Streak{Any: s.Any + 1}
 	switch {
@@ -28,7 +27,7 @@ func (s Streak) after(o Outcome) Streak {
 	return next
 }
 
-// pack returns s in one word, which is 0 for no failure.
+// pack returns s as one word, 0 for no failures.
 func (s Streak) pack() uint64 {
 	field := func(n int) uint64 { return uint64(min(max(n, 0), math.MaxUint16)) }
 	return field(s.Connect) | field(s.Gateway)<<16 | field(s.Any)<<32
@@ -39,27 +38,27 @@ func unpackStreak(word uint64) Streak {
 	return Streak{Connect: field(0), Gateway: field(16), Any: field(32)}
 }
 
-// Streak returns the failures in a row. They are counted only while
-// Options.OnFailure is set.
+// Streak returns the consecutive failures, counted only while Options.OnFailure is set.
 func (p *Peer) Streak() Streak { return unpackStreak(p.streak.Load()) }
 
-// ResetStreak makes s the failures in a row, as if they had just happened.
-// Attempts that started before do not count any more, whatever becomes of them:
-// they say nothing about what the peer is now.
+// ResetStreak sets the consecutive failures to s. Attempts that started before do not
+// count.
 func (p *Peer) ResetStreak(s Streak) {
 	p.streakStart.Store(nanotime())
 	p.streak.Store(s.pack())
 }
 
-// endStreak takes in that an attempt that started at start succeeded.
-func (p *Peer) endStreak(start int64) {
-	if start >= p.streakStart.Load() {
+// endStreak ends the streak because of an attempt that started at start and that the
+// peer answered at answered. Later failures say more about the peer: the end of an old
+// stream or download is no sign that it works.
+func (p *Peer) endStreak(start, answered int64) {
+	if start >= p.streakStart.Load() && answered >= p.lastFailure.Load() {
 		p.streak.Store(0)
 	}
 }
 
-// fail takes in how an attempt that started at start ended, if it failed, and
-// tells Options.OnFailure. On probation a peer has one try to be connected to.
+// fail records a failed attempt that started at start, and calls Options.OnFailure. A
+// peer on probation is out of use after one connect failure.
 func (p *Peer) fail(start int64, o Outcome) {
 	if o.Class == OutcomeConnectFailure {
 		if c := p.condition.Load(); c.onProbation() && c.failed == "" {
@@ -70,6 +69,7 @@ func (p *Peer) fail(start int64, o Outcome) {
 	if observe == nil || !o.Class.Failure() || start < p.streakStart.Load() {
 		return
 	}
+	p.lastFailure.Store(nanotime())
 	for {
 		word := p.streak.Load()
 		next := unpackStreak(word).after(o).pack()

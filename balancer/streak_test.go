@@ -11,7 +11,7 @@ import (
 	"sluice/discovery"
 )
 
-// failures collects what OnFailure hears.
+// failures collects the calls of OnFailure.
 type failures struct {
 	mu      sync.Mutex
 	streaks []Streak
@@ -35,10 +35,10 @@ func TestStreakCountsByKind(t *testing.T) {
 		if got := peer.Streak(); got != want {
 			t.Errorf("after %v %d: %+v, want %+v", class, status, got, want)
 		}
-		switch told := heard.streaks[before:]; {
-		case class.Failure() && (len(told) != 1 || told[0] != want):
-			t.Errorf("after %v %d OnFailure heard %+v, want %+v", class, status, told, want)
-		case !class.Failure() && len(told) != 0:
+		switch calls := heard.streaks[before:]; {
+		case class.Failure() && (len(calls) != 1 || calls[0] != want):
+			t.Errorf("after %v %d OnFailure got %+v, want %+v", class, status, calls, want)
+		case !class.Failure() && len(calls) != 0:
 			t.Errorf("OnFailure heard of %v", class)
 		}
 	}
@@ -51,7 +51,7 @@ func TestStreakCountsByKind(t *testing.T) {
 	f(OutcomeServerError, 504, Streak{0, 7, 7})
 	f(OutcomeServerError, 500, Streak{0, 0, 8})
 	f(OutcomeServerError, 505, Streak{0, 0, 9})
-	// What says nothing about the peer neither counts nor ends a streak.
+	// Outcomes that the peer did not cause neither count nor end a streak.
 	f(OutcomeStale, 0, Streak{0, 0, 9})
 	f(OutcomeClientGone, 0, Streak{0, 0, 9})
 	f(OutcomeLocal, 0, Streak{0, 0, 9})
@@ -68,7 +68,7 @@ func TestStreakStopsAtItsLimit(t *testing.T) {
 	}
 }
 
-// What started before the streak was reset says nothing about the peer now.
+// Attempts that started before the reset do not count.
 func TestAttemptsFromBeforeAResetDoNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var heard failures
@@ -82,11 +82,11 @@ func TestAttemptsFromBeforeAResetDoNotCount(t *testing.T) {
 		early[0].Done(Outcome{Class: OutcomeOK})
 		early[1].Done(Outcome{Class: OutcomeTimeout})
 		if got := peer.Streak(); got != trial || len(heard.streaks) != 0 {
-			t.Errorf("%+v, heard %+v, want %+v and nothing", got, heard.streaks, trial)
+			t.Errorf("%+v, OnFailure got %+v, want %+v and nothing", got, heard.streaks, trial)
 		}
 		mustPick(t, p, nil).Done(Outcome{Class: OutcomeTimeout})
 		if want := []Streak{{0, 5, 5}}; !slices.Equal(heard.streaks, want) {
-			t.Errorf("heard %+v, want %+v", heard.streaks, want)
+			t.Errorf("OnFailure got %+v, want %+v", heard.streaks, want)
 		}
 		mustPick(t, p, nil).Done(Outcome{Class: OutcomeOK})
 		if got := peer.Streak(); got != (Streak{}) {
@@ -95,7 +95,7 @@ func TestAttemptsFromBeforeAResetDoNotCount(t *testing.T) {
 	})
 }
 
-// OnFailure may take the peer out, and then the attempt that told it ends.
+// OnFailure may eject the peer before the attempt ends.
 func TestOnFailureMayCallThePool(t *testing.T) {
 	var p *Pool
 	p = newTestPool(t, Options{OnFailure: func(peer *Peer, _ Outcome, s Streak) {
@@ -109,10 +109,10 @@ func TestOnFailureMayCallThePool(t *testing.T) {
 	if _, err := p.Pick(&q); err != ErrAllTried {
 		t.Errorf("Pick = %v, want %v", err, ErrAllTried)
 	}
-	if err := p.Reconfigure(Options{}); err != nil {
+	if err := p.Reconfigure(complete(Options{})); err != nil {
 		t.Fatal(err)
 	}
-	mustPick(t, p, nil).Done(Outcome{Class: OutcomeReset}) // nobody is told
+	mustPick(t, p, nil).Done(Outcome{Class: OutcomeReset}) // no call
 }
 
 func TestManyVerdictsAreOneSnapshot(t *testing.T) {
@@ -170,8 +170,8 @@ func TestNewPeersMustPassFirst(t *testing.T) {
 	mustPick(t, p, nil).Done(Outcome{})
 }
 
-func TestActiveChecksMayOverrideConsul(t *testing.T) {
-	p := newTestPool(t, Options{ActiveOverridesConsul: true})
+func TestActiveChecksMayOverrideTheRegistry(t *testing.T) {
+	p := newTestPool(t, Options{ActiveOverridesRegistry: true})
 	i := instance(0, 7)
 	apply := func(status discovery.Status, weight int) {
 		i.Status, i.Weight = status, weight
@@ -200,11 +200,11 @@ func TestActiveChecksMayOverrideConsul(t *testing.T) {
 	apply(discovery.StatusPassing, 0)
 	expect(false, 0)
 	apply(discovery.StatusCritical, 0)
-	if err := p.Reconfigure(Options{}); err != nil {
+	if err := p.Reconfigure(complete(Options{})); err != nil {
 		t.Fatal(err)
 	}
 	expect(false, 0)
-	if err := p.Reconfigure(Options{ActiveOverridesConsul: true}); err != nil {
+	if err := p.Reconfigure(complete(Options{ActiveOverridesRegistry: true})); err != nil {
 		t.Fatal(err)
 	}
 	expect(false, 1) // no check has passed since
@@ -222,16 +222,16 @@ func TestLatenciesAreMeasuredOnRequest(t *testing.T) {
 	count := func() int { l := peer.Latencies(); return l.Count() }
 	take(OutcomeOK, time.Millisecond)
 	if count() != 0 {
-		t.Error("latencies are measured without being asked for")
+		t.Error("latencies are measured without a handler")
 	}
-	if err := p.Reconfigure(Options{MeasureLatencies: true}); err != nil {
+	if err := p.Reconfigure(complete(Options{MeasureLatencies: true})); err != nil {
 		t.Fatal(err)
 	}
 	take(OutcomeOK, time.Millisecond)
 	take(OutcomeOK, 0) // not measured
 	take(OutcomeServerError, time.Millisecond)
 	before := peer.Latencies()
-	if err := p.Reconfigure(Options{MeasureLatencies: true}); err != nil {
+	if err := p.Reconfigure(complete(Options{MeasureLatencies: true})); err != nil {
 		t.Fatal(err)
 	}
 	take(OutcomeOK, time.Second)
@@ -240,7 +240,7 @@ func TestLatenciesAreMeasuredOnRequest(t *testing.T) {
 	if before.Count() != 1 || since.Count() != 2 || since.Median() < 800*time.Millisecond || since.Median() > 1200*time.Millisecond {
 		t.Errorf("%d before, %d since with median %v", before.Count(), since.Count(), since.Median())
 	}
-	if err := p.Reconfigure(Options{}); err != nil {
+	if err := p.Reconfigure(complete(Options{})); err != nil {
 		t.Fatal(err)
 	}
 	if count() != 0 {
@@ -271,4 +271,54 @@ func TestLatencyBuckets(t *testing.T) {
 	if got := l.Median(); got != time.Duration(latencyBound(numLatencies-1)) {
 		t.Errorf("the median of what is too long is %v", got)
 	}
+}
+
+// A stream reports that its peer works when it begins, not when it ends.
+func TestConnectedEndsAStreak(t *testing.T) {
+	var heard failures
+	p := newTestPool(t, Options{OnFailure: heard.hear, MeasureLatencies: true})
+	p.Apply(instances(1))
+	peer := peerOf(t, p, instance(0, 1))
+	mustPick(t, p, nil).Done(Outcome{Class: OutcomeConnectFailure})
+	stream := mustPick(t, p, nil)
+	stream.Connected(time.Millisecond)
+	if got := peer.Streak(); got != (Streak{}) || peer.Inflight() != 1 {
+		t.Errorf("connected: %+v, %d in flight, want none and 1", got, peer.Inflight())
+	}
+	mustPick(t, p, nil).Done(Outcome{Class: OutcomeConnectFailure})
+	stream.Done(Outcome{Class: OutcomeOK})
+	latencies := peer.Latencies()
+	if n := latencies.Count(); n != 1 || peer.Outcomes()[OutcomeOK] != 1 || peer.Inflight() != 0 {
+		t.Errorf("done: %d latencies, %d good outcomes, %d in flight, want 1, 1 and 0", n, peer.Outcomes()[OutcomeOK], peer.Inflight())
+	}
+}
+
+// The end of a stream, or of a long response, does not end a streak of failures that came
+// after the peer's answer: otherwise the connections that close on a dying peer would
+// delay its ejection.
+func TestOldAnswersDoNotEndAStreak(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{OnFailure: new(failures).hear})
+		p.Apply(instances(1))
+		stream, download, request := mustPick(t, p, nil), mustPick(t, p, nil), mustPick(t, p, nil)
+		peer := stream.Peer
+		stream.Connected(time.Millisecond)
+		time.Sleep(time.Second)
+		mustPick(t, p, nil).Done(Outcome{Class: OutcomeConnectFailure})
+		stream.Done(Outcome{Class: OutcomeOK})
+		download.Done(Outcome{Class: OutcomeOK, Latency: time.Millisecond})
+		if got, want := peer.Streak(), (Streak{1, 1, 1}); got != want {
+			t.Errorf("after the end of old attempts: %+v, want %+v", got, want)
+		}
+		time.Sleep(time.Second)
+		request.Done(Outcome{Class: OutcomeOK, Latency: 2 * time.Second})
+		if got := peer.Streak(); got != (Streak{}) {
+			t.Errorf("after an answer: %+v, want none", got)
+		}
+		mustPick(t, p, nil).Done(Outcome{Class: OutcomeConnectFailure})
+		mustPick(t, p, nil).Connected(time.Millisecond)
+		if got := peer.Streak(); got != (Streak{}) {
+			t.Errorf("after a connection: %+v, want none", got)
+		}
+	})
 }

@@ -8,27 +8,22 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Subset makes a pool use some of its peers only, so that many replicas of a
-// proxy in front of many peers do not each keep connections to all of them
-// ("Load Balancing in the Datacenter" in B. Beyer et al., "Site Reliability
-// Engineering", O'Reilly 2016).
+// Subset makes a pool use some of its peers only, so that many replicas in front of
+// many peers do not each keep connections to all ("Load Balancing in the Datacenter" in
+// B. Beyer et al., "Site Reliability Engineering", O'Reilly 2016).
 //
-// All replicas have the peers on the same circle, in the order of a hash of
-// their addresses. Each starts at a point of its own, all points at the same
-// distance from one another, and uses the next Size eligible peers from there. So
-// every peer is used by as many replicas as any other, give or take one. This
-// differs from the algorithm in the book, which shuffles the peers anew for
-// each round of replicas: there, one peer more or less can give every replica
-// another subset (P. Ward, P. Wankadia, K. Guliani, "Reinventing Backend
-// Subsetting at Google", ACM Queue 20(2), 2022). On the circle it changes one
-// peer of a subset at most, or two while other peers of the circle are not eligible.
+// All replicas place the peers on the same circle, by a hash of the address. The
+// replicas start at points of equal distance, and each uses the next Size eligible
+// peers. So the numbers of replicas that use two peers differ by at most one. One peer
+// more or less changes one peer of a subset, or two while others are not eligible. The
+// algorithm of the book can change whole subsets (P. Ward, P. Wankadia, K. Guliani,
+// "Reinventing Backend Subsetting at Google", ACM Queue 20(2), 2022).
 type Subset struct {
-	// Size is how many peers are used. 0: all.
+	// Size is the number of peers to use. 0: all.
 	Size int
-	// Replica is the number of this replica, from 0 to Replicas-1. Each has
-	// another one.
+	// Replica is the number of this replica, from 0 to Replicas-1.
 	Replica int
-	// Replicas is how many there are.
+	// Replicas is the number of replicas.
 	Replicas int
 }
 
@@ -39,7 +34,7 @@ func (s Subset) check() error {
 	return nil
 }
 
-// of returns the peers that are used, in the order of all.
+// of returns the peers to use, in the order of all.
 func (s *Subset) of(t tierPeers) []*Peer {
 	if s.Size == 0 || len(t.eligible) <= s.Size {
 		return t.eligible

@@ -102,7 +102,7 @@ func TestPeersOutsideOfTheSubset(t *testing.T) {
 	p.Apply(instances(10))
 	reconfigure := func(s Subset) {
 		t.Helper()
-		if err := p.Reconfigure(Options{NewTransport: newTestTransport, Subset: s}); err != nil {
+		if err := p.Reconfigure(complete(Options{NewTransport: newTestTransport, Subset: s})); err != nil {
 			t.Fatal(err)
 		}
 	}

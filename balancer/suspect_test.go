@@ -15,7 +15,7 @@ func TestOnlyFailingChecksMakeAPeerSuspect(t *testing.T) {
 			p.Apply(set)
 		}
 	}
-	judge := func(r Reason) func(*Pool, []discovery.Instance) {
+	reason := func(r Reason) func(*Pool, []discovery.Instance) {
 		return func(p *Pool, set []discovery.Instance) { p.SetReason(set[0].Key(), r, true, "") }
 	}
 	for _, test := range []struct {
@@ -27,9 +27,9 @@ func TestOnlyFailingChecksMakeAPeerSuspect(t *testing.T) {
 		{"maintenance", apply(func(i *discovery.Instance) { i.Status, i.Weight = discovery.StatusMaintenance, 0 }), 0},
 		{"weight 0", apply(func(i *discovery.Instance) { i.Weight = 0 }), 0},
 		{"left", func(p *Pool, set []discovery.Instance) { p.Apply(set[1:]) }, 0},
-		{"active check", judge(ReasonActive), 1},
-		{"ejected", judge(ReasonEjected), 0},
-		{"operator", judge(ReasonDrain), 0},
+		{"active check", reason(ReasonActive), 1},
+		{"ejected", reason(ReasonEjected), 0},
+		{"operator", reason(ReasonDrain), 0},
 		{"active check, drained before", func(p *Pool, set []discovery.Instance) {
 			p.SetReason(set[0].Key(), ReasonDrain, true, "")
 			p.SetReason(set[0].Key(), ReasonActive, true, "")
@@ -63,7 +63,7 @@ func TestOnlyFailingChecksMakeAPeerSuspect(t *testing.T) {
 	}
 }
 
-// There is nothing that could leave it.
+// It has no requests that could leave it.
 func TestAPeerThatIsNotCheckedYetIsNotSuspect(t *testing.T) {
 	p := newTestPool(t, Options{MustPassFirst: true, NewTransport: newTestTransport})
 	set := instances(1)
@@ -73,8 +73,8 @@ func TestAPeerThatIsNotCheckedYetIsNotSuspect(t *testing.T) {
 	}
 }
 
-// What it was like while it failed says nothing about what it is now.
-func TestLatencyIsForgottenWhenChecksPassAgain(t *testing.T) {
+// The latency of a failing peer is not that after its recovery.
+func TestLatencyIsResetWhenChecksPassAgain(t *testing.T) {
 	for _, r := range []string{"consul", "active"} {
 		t.Run(r, func(t *testing.T) {
 			p := newTestPool(t, Options{Policy: PolicyEWMA, NewTransport: newTestTransport})
@@ -88,7 +88,7 @@ func TestLatencyIsForgottenWhenChecksPassAgain(t *testing.T) {
 				}
 				return token
 			}
-			judge := func(down bool) {
+			fail := func(down bool) {
 				if r == "active" {
 					p.SetReason(set[0].Key(), ReasonActive, down, "")
 					return
@@ -101,11 +101,11 @@ func TestLatencyIsForgottenWhenChecksPassAgain(t *testing.T) {
 			}
 			slow, still := pick(), pick()
 			slow.Done(Outcome{Latency: 5 * time.Second})
-			judge(true)
+			fail(true)
 			if got := peer.Latency(); got < 4*time.Second {
 				t.Errorf("latency %v before the peer recovers", got)
 			}
-			judge(false)
+			fail(false)
 			if got := peer.Latency(); got != 0 {
 				t.Errorf("latency %v after the peer has recovered", got)
 			}

@@ -9,18 +9,13 @@ import (
 	"sluice/discovery"
 )
 
-// DefaultOverprovisioning is Options.Overprovisioning when it is 0: Envoy's.
-const DefaultOverprovisioning = 1.4
-
-// Selector says which instances belong to a tier: those that meet every
-// condition. One that is empty is met by all.
+// Selector selects the instances of a tier: those that meet every condition.
 type Selector struct {
 	Tags  []string          // all of these
 	Meta  map[string]string // all of these
 	Nodes []string          // one of these
 }
 
-// selects reports whether i meets the conditions.
 func (s *Selector) selects(i *discovery.Instance) bool {
 	for _, tag := range s.Tags {
 		if !slices.Contains(i.Tags, tag) {
@@ -60,8 +55,8 @@ type Tier struct {
 	Share    float64 // of the requests, 0 to 1
 }
 
-// tierOf returns the number of the tier that i belongs to. The last one is for
-// those that no selector selects.
+// tierOf returns the number of i's tier. The last is for instances that no selector
+// selects.
 func tierOf(i *discovery.Instance, tiers []Selector) int {
 	for n := range tiers {
 		if tiers[n].selects(i) {
@@ -71,19 +66,16 @@ func tierOf(i *discovery.Instance, tiers []Selector) int {
 	return len(tiers)
 }
 
-// tiered sends requests to the first tier that has room for them, as far as it
-// has. Those that it has no room for go to the next one.
+// tiered sends requests to the first tier up to its share, the rest to the next.
 type tiered struct {
 	tiers []picker
-	until []uint64 // tier i is for numbers below until[i], and not below until[i-1]
+	until []uint64 // tier i gets numbers from until[i-1] to below until[i]
 }
 
-// tierShares divides the requests among tiers by what part of its capacity each
-// has left, and returns the room that they have together for all requests, 1
-// for as many as there are: Envoy's priority levels (its documentation,
-// "Priority levels"). A tier is taken to have room for all requests as long as
-// that part times overprovisioning is at least 1. Where all tiers together have
-// no room for all requests, they share them in proportion.
+// tierShares divides the requests among tiers, and returns the room of all tiers as a
+// multiple of the requests: Envoy's priority levels. A tier has room for all requests
+// while the eligible part of its capacity times overprovisioning is at least 1. If all
+// tiers together have too little room, they share the requests in proportion.
 func tierShares(tiers []tierPeers, overprovisioning float64) (shares []float64, room float64) {
 	shares = make([]float64, len(tiers))
 	for i := range tiers {
@@ -101,13 +93,13 @@ func tierShares(tiers []tierPeers, overprovisioning float64) (shares []float64, 
 	return shares, room
 }
 
-// newTiered returns a picker for tiers with these shares, or the only one that
-// has any.
+// newTiered returns a picker for tiers with these shares, or the only one with
+// candidates.
 func newTiered(tiers []picker, shares []float64) picker {
 	t := &tiered{}
 	sum := 0.
 	for i, p := range tiers {
-		if _, empty := p.(nobody); empty {
+		if _, empty := p.(emptyPicker); empty {
 			continue
 		}
 		sum += shares[i]
@@ -116,21 +108,20 @@ func newTiered(tiers []picker, shares []float64) picker {
 	}
 	switch len(t.tiers) {
 	case 0:
-		return nobody{}
+		return emptyPicker{}
 	case 1:
 		return t.tiers[0]
 	}
 	return t
 }
 
-// tierSalt makes the number that chooses a tier independent of that which
-// chooses a peer in it.
+// tierSalt makes the choice of the tier independent of the choice within it.
 const tierSalt = 0x9e3779b97f4a7c15
 
 func (t *tiered) pick(q Query, now int64, cursor *atomic.Uint64) *Peer {
 	first := 0
 	if t.until[0] < 1<<63 {
-		number := q.Hash // those of the same hash stay together
+		number := q.Hash // the same hash gets the same tier
 		if number == 0 {
 			number = q.random.uint64()
 		}
@@ -142,7 +133,7 @@ func (t *tiered) pick(q Query, now int64, cursor *atomic.Uint64) *Peer {
 	if p := t.tiers[first].pick(q, now, cursor); p != nil {
 		return p
 	}
-	for i, tier := range t.tiers { // all of that tier were tried
+	for i, tier := range t.tiers { // all peers of that tier were tried
 		if i == first {
 			continue
 		}
@@ -159,7 +150,7 @@ type tierPeers struct {
 	eligible []*Peer // of all, in the same order
 }
 
-// byTier divides peers among the tiers. There is one more than selectors.
+// byTier divides peers among the tiers of selectors, and one more.
 func byTier(all, eligible []*Peer, selectors []Selector) []tierPeers {
 	if len(selectors) == 0 {
 		return []tierPeers{{all, eligible}}
@@ -177,7 +168,7 @@ func byTier(all, eligible []*Peer, selectors []Selector) []tierPeers {
 	return tiers
 }
 
-// left returns the part of the tier's capacity that is eligible.
+// left returns the eligible part of the tier's capacity.
 func (t *tierPeers) left() float64 {
 	if len(t.all) == 0 {
 		return 0

@@ -31,7 +31,7 @@ func tiersOf(counts ...[2]int) []tierPeers {
 func TestTierSharesFollowEnvoysPriorityLevels(t *testing.T) {
 	f := func(want []float64, counts ...[2]int) {
 		t.Helper()
-		got, _ := tierShares(tiersOf(counts...), DefaultOverprovisioning)
+		got, _ := tierShares(tiersOf(counts...), complete(Options{}).Overprovisioning)
 		for i := range want {
 			if math.Abs(got[i]-want[i]) > 0.01 { // Envoy rounds to percents
 				t.Errorf("%v: shares %.3f, want %.3f", counts, got, want)
@@ -59,11 +59,11 @@ func FuzzTierShares(f *testing.F) {
 			return
 		}
 		var tiers []tierPeers
-		any := false
+		present := false
 		for ; len(counts) >= 2; counts = counts[2:] {
 			all, eligible := int(counts[1]%20), int(counts[0]%20)
 			tiers = append(tiers, tiersOf([2]int{min(eligible, all), all})...)
-			any = any || min(eligible, all) > 0
+			present = present || min(eligible, all) > 0
 		}
 		shares, room := tierShares(tiers, overprovisioning)
 		sum := 0.
@@ -76,7 +76,7 @@ func FuzzTierShares(f *testing.F) {
 				t.Errorf("tier %d has %v, though the one before has room", i, share)
 			}
 		}
-		if want := map[bool]float64{true: 1, false: 0}[any]; math.Abs(sum-want) > 1e-9 {
+		if want := map[bool]float64{true: 1, false: 0}[present]; math.Abs(sum-want) > 1e-9 {
 			t.Errorf("shares add up to %v, want %v", sum, want)
 		}
 	})
@@ -245,7 +245,7 @@ func TestNoPanicWhileAnotherTierHasRoom(t *testing.T) {
 	}
 	p.SetReason(set[1].Key(), ReasonActive, true, "")
 	if s := p.Snapshot(); !s.Panic || s.Tiers[0].Share != 1 {
-		t.Errorf("with nobody left: %+v", s)
+		t.Errorf("without a healthy peer: %+v", s)
 	}
 }
 
@@ -258,6 +258,7 @@ func TestTiersAreChecked(t *testing.T) {
 		{Subset: Subset{Size: 3, Replica: 3, Replicas: 3}},
 		{Subset: Subset{Size: -1}},
 	} {
+		o = complete(o)
 		if _, err := NewPool("star", o); err == nil {
 			t.Errorf("%+v: no error", o)
 		}

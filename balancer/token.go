@@ -2,12 +2,12 @@ package balancer
 
 import "time"
 
-// failureLatency is what a failed attempt counts as at least in a peer's
-// latency: a peer that refuses at once must not look fast.
+// failureLatency is the least latency that a failed attempt counts as: a peer that
+// refuses at once must not look fast.
 const failureLatency = time.Second
 
-// Token is a request's hold on the peer that was picked for it. It is a value
-// and may be copied; Done must be called exactly once for all copies.
+// Token is an attempt on a picked peer. It may be copied; Done must be called exactly
+// once for all copies.
 type Token struct {
 	// Peer is the peer to use.
 	Peer *Peer
@@ -16,23 +16,20 @@ type Token struct {
 	holds holds
 }
 
-// Picked returns when the peer was picked. It is used no more if it began to
-// fail before that.
+// Picked returns the time of the pick.
 func (t Token) Picked() time.Time { return epoch.Add(time.Duration(t.start)) }
 
-// Done reports how the attempt went and ends the request's hold on the peer,
-// whose transport may be closed from then on. It is called when the whole
-// exchange has ended, for a stream when it ends. It reads no clock, allocates
-// nothing and takes no lock, unless it ends the last request of a peer that
-// gets none any more or the use of one on probation, or Options.OnFailure does.
+// Done reports the outcome and releases the peer. It is called when the whole exchange
+// has ended, for a stream when it ends. It allocates nothing, and after a success it
+// reads no clock. It takes no lock, unless the peer is quiesced or on probation, requests
+// wait for a connection, or Options.OnFailure takes one.
 func (t Token) Done(o Outcome) {
 	p := t.Peer
-	// What is read here is on the line that release writes; read before the
-	// additions, which are barriers, it costs next to nothing.
+	// Reads come before the atomic additions, which are barriers.
 	if o.Class != OutcomeOK {
 		p.fail(t.start, o)
 	} else if p.streak.Load() != 0 {
-		p.endStreak(t.start)
+		p.endStreak(t.start, t.start+int64(o.Latency))
 	}
 	if counters := p.latencies.Load(); counters != nil {
 		counters.count(o)
@@ -45,17 +42,34 @@ func (t Token) Done(o Outcome) {
 		p.pool.dismiss(t.holds)
 	}
 	p.release()
+	if p.pool.queue.length.Load() > 0 {
+		p.pool.queue.wake()
+	}
 }
 
-// forgetLatency forgets how fast the peer was, and what becomes of attempts that
-// have started: they say nothing about what it is now.
-func (p *Peer) forgetLatency() {
+// Connected reports that the peer works, long before Done: it has accepted a stream,
+// after this latency. Done must then have no latency.
+func (t Token) Connected(latency time.Duration) {
+	p := t.Peer
+	if p.streak.Load() != 0 {
+		p.endStreak(t.start, t.start+int64(latency))
+	}
+	o := Outcome{Class: OutcomeOK, Latency: latency}
+	if counters := p.latencies.Load(); counters != nil {
+		counters.count(o)
+	}
+	if t.start >= p.measured.Load() {
+		p.measure(o, t.start+int64(latency))
+	}
+}
+
+// resetLatency removes all samples, and ignores attempts that have started.
+func (p *Peer) resetLatency() {
 	p.measured.Store(nanotime())
-	p.latency.forget()
+	p.latency.reset()
 }
 
-// measure takes the outcome of an attempt that ended at end into the peer's
-// latency.
+// measure adds the outcome of an attempt that ended at end to the peer's latency.
 func (p *Peer) measure(o Outcome, end int64) {
 	switch o.Class {
 	case OutcomeOK:
@@ -65,8 +79,8 @@ func (p *Peer) measure(o Outcome, end int64) {
 	case OutcomeSuperseded:
 		p.latency.confirm(o.Latency, end)
 	case OutcomeServerError:
-		// Errors are often quick, which is no merit, and some are to be expected
-		// of a peer that works. One that has yet to show that it does is in doubt.
+		// A quick error does not make a peer fast, and a working peer has some. A
+		// peer without a success counts as failing.
 		if p.latency.average() > 0 {
 			p.latency.confirm(o.Latency, end)
 			return

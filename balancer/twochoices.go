@@ -1,18 +1,13 @@
 package balancer
 
-// twoChoices draws two candidates at random, of which a policy takes the
-// better. That is nearly as good as comparing all: with n servers the longest
-// queue grows with log log n, against log n / log log n for one random choice
-// (M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing",
-// IEEE TPDS 12(10), 2001). And many balancers with the same idea of who is best
-// do not all run there at once.
+// twoChoices draws two random candidates, of which a policy takes the better. That is
+// nearly as good as comparing all (M. Mitzenmacher, "The Power of Two Choices in
+// Randomized Load Balancing", IEEE TPDS 12(10), 2001), and replicas do not all choose
+// the same peer.
 //
-// Candidates are drawn in proportion to their weights, and the second is taken
-// only if with this request it is not worse than the first is without it. With
-// equal weights that is the usual comparison. With others it makes shares
-// follow the weights while there is little load, when a peer of low weight is
-// idle most of the time and that says nothing, and loads follow them when
-// there is much.
+// Candidates are drawn in proportion to their weights. The second is taken only if with
+// this request it is not worse than the first without it: at low load shares follow the
+// weights, at high load the loads do.
 type twoChoices struct {
 	candidates []candidate
 	lottery    lottery
@@ -22,8 +17,8 @@ func newTwoChoices(candidates []candidate) twoChoices {
 	return twoChoices{candidates: candidates, lottery: newLottery(candidates)}
 }
 
-// draw returns two candidates that are not in q.Tried: the same one twice if
-// there is one only, nil twice if there is none.
+// draw returns two candidates that are not in q.Tried: one twice if there is only one,
+// nil twice if there is none.
 func (t *twoChoices) draw(q *Query) (first, second *candidate) {
 	tried := &q.Tried
 	if len(t.candidates) == 1 {
@@ -40,7 +35,7 @@ func (t *twoChoices) draw(q *Query) (first, second *candidate) {
 			return first, second
 		}
 	}
-	// Few are left: one of the two, or any that can be found.
+	// Few are left: one of the two, or any other.
 	if tried.Has(first.peer) {
 		first = second
 	}

@@ -9,18 +9,17 @@ import (
 	"sluice/discovery"
 )
 
-// Whatever a writer is about to do, a view says of each peer what one of its
-// moments was: status, weight, state, reasons and use fit together, and so do
-// they with the snapshot.
-func TestViewIsOfOneMoment(t *testing.T) {
+// During concurrent writes, status, weight, state, reasons and use of a peer in a view are
+// consistent with each other and with the snapshot.
+func TestViewIsConsistent(t *testing.T) {
 	const peers, looks = 100, 100
-	sound, sick := instances(peers), instances(peers)
+	healthy, failing := instances(peers), instances(peers)
 	for i := range peers {
-		sound[i].Weight = 7
-		sick[i].Status, sick[i].Weight, sick[i].Detail = discovery.StatusCritical, 3, "refused"
+		healthy[i].Weight = 7
+		failing[i].Status, failing[i].Weight, failing[i].Detail = discovery.StatusCritical, 3, "refused"
 	}
 	pool := newTestPool(t, Options{Policy: PolicyHash})
-	pool.Apply(sound)
+	pool.Apply(healthy)
 
 	var writer sync.WaitGroup
 	stop := make(chan struct{})
@@ -33,11 +32,11 @@ func TestViewIsOfOneMoment(t *testing.T) {
 			}
 			switch turn % 4 {
 			case 0:
-				pool.Apply(sick)
+				pool.Apply(failing)
 			case 1:
-				pool.Apply(sound)
+				pool.Apply(healthy)
 			case 2, 3:
-				pool.SetReason(sound[turn/4%peers].Key(), ReasonEjected, turn%4 == 2, "resets")
+				pool.SetReason(healthy[turn/4%peers].Key(), ReasonEjected, turn%4 == 2, "resets")
 			}
 		}
 	})

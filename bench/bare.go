@@ -13,13 +13,13 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// The first argument that makes this program one of its own children.
+// First arguments that make this program run as one of its child programs.
 const (
 	proxyArgument  = "serve-fasthttp-proxy"  // LISTEN PEER…
 	originArgument = "serve-fasthttp-origin" // LISTEN…
 )
 
-// serveProxy is the fasthttp reference proxy. It serves until it is stopped.
+// serveProxy runs the fasthttp reference proxy until it is stopped.
 func serveProxy(args []string) error {
 	if len(args) < 2 {
 		return fmt.Errorf("usage: bench %s LISTEN PEER…", proxyArgument)
@@ -27,9 +27,9 @@ func serveProxy(args []string) error {
 	return newProxy(args[1:]).ListenAndServe(args[0])
 }
 
-// serveOrigin is the origin for requests with a body: it answers when it has
-// read all of it. nginx as an origin answers at once and drops the body later,
-// which some proxies take as the end of the exchange.
+// serveOrigin is the origin for requests with a body. It answers after it has read the body.
+// nginx answers at once and discards the body later, which some proxies take for the end of
+// the exchange.
 func serveOrigin(addresses []string) error {
 	server := newOrigin()
 	failed := make(chan error)
@@ -43,8 +43,7 @@ func serveOrigin(addresses []string) error {
 	return <-failed
 }
 
-// newOrigin returns a server that reads each request's body and answers with
-// smallBytes bytes.
+// newOrigin returns a server that reads each request body, and answers with smallBytes bytes.
 func newOrigin() *fasthttp.Server {
 	body := strings.Repeat("x", smallBytes)
 	return &fasthttp.Server{
@@ -63,8 +62,7 @@ func newOrigin() *fasthttp.Server {
 	}
 }
 
-// serveChild runs what the first argument names and reports whether it named
-// anything.
+// serveChild runs the child program of the first argument, and reports whether there is one.
 func serveChild(args []string) (code int, isChild bool) {
 	if len(args) == 0 {
 		return 0, false
@@ -85,9 +83,8 @@ func serveChild(args []string) (code int, isChild bool) {
 	return 0, true
 }
 
-// newProxy returns a server that passes each request to the next of peers. It
-// does nothing that a load balancer needs: no log, no health, no counters, no
-// retries, no deadlines.
+// newProxy returns a server that forwards each request to the next of peers, without logs,
+// health checks, counters, retries and deadlines.
 func newProxy(peers []string) *fasthttp.Server {
 	var clients []*fasthttp.HostClient
 	for _, peer := range peers {

@@ -1,5 +1,5 @@
-// Command bench compares sluice with nginx and HAProxy on the same work and
-// prints what each costs, as figures and as ratios:
+// Command bench compares the cost of sluice, nginx and HAProxy for the same work, as figures and as
+// ratios:
 //
 //	go run ./bench                       # every workload, about ten minutes
 //	go run ./bench -run small,post1k     # some of them
@@ -16,15 +16,13 @@
 // One proxy at a time works on its own core. The load generator (wrk) and the
 // origin (nginx on four ports, which the proxies see as four peers; a small
 // server that reads whole bodies for requests that have one) share another
-// core, so what they cost is not counted. The main figure is the CPU
-// time that the proxy's processes used, divided by the requests that wrk saw
-// answered. CPU time is read from the kernel's per-process CPU clock, in
-// nanoseconds and with threads that have ended included. Time that the kernel
-// spends in soft interrupts while the proxy runs is part of it, for every
-// proxy alike.
+// core, so their cost does not count. The main figure is the CPU time of the
+// processes of the proxy, divided by the answered requests that wrk counts. It is
+// from the per-process CPU clock of the kernel, in nanoseconds, with ended threads.
+// It includes soft interrupts while the proxy runs, for all proxies alike.
 //
 // Rounds are short and alternate between the proxies, in rotated order, so
-// that whatever else happens on the machine hits all of them. Figures are
+// that other work on the machine affects all of them. Figures are
 // medians of the rounds. A ratio is the median of the ratios within each
 // round. Absolute times from two runs must not be compared: a shared machine
 // differs by ten percent from minute to minute, ratios do not.
@@ -34,7 +32,7 @@
 //
 // # What each proxy does
 //
-// All of them do the job that sluice does by default: keep-alive to clients
+// All of them have the features that sluice has by default: keep-alive to clients
 // and peers, X-Forwarded-For, passive health, counters, and an access log with
 // peer, status and times for each request. See conf/ for the exact files.
 //
@@ -46,10 +44,11 @@
 //     over one TCP connection to a reader on the load generator's core. This is
 //     its cheapest way of logging every request.
 //   - haproxy-nolog: the same without a log.
+//   - haproxy-tcp, haproxy-tcp-splice, sluice-tcp: forwarding connections, without HTTP.
 //   - haproxy-splice: as haproxy, with bodies that move within the kernel (option
 //     splice-request, splice-response), which is not its default.
 //   - sluice: static peers, JSON access log to a file, everything else by
 //     default.
-//   - fasthttp: a bare proxy on fasthttp.Server and fasthttp.HostClient with no
-//     log, no health, no counters; a reference for what the library costs.
+//   - fasthttp: a minimal proxy with fasthttp.Server and fasthttp.HostClient, with no
+//     log, no health, no counters; a reference for the cost of the library.
 package main

@@ -14,11 +14,10 @@ import (
 	"sluice/bench/markdown"
 )
 
-// section is where a document has the tables of its last measurement.
+// section marks the tables of the last measurement in a document.
 var section = markdown.WrittenBy("bench")
 
-// document is what a whole measurement came to: the same workloads, once or
-// several times.
+// document contains the results of a measurement: one or several runs of the same workloads.
 type document struct {
 	command string // that was run
 	time    time.Time
@@ -51,7 +50,7 @@ func (d document) tables() string {
 	return text + "\n"
 }
 
-// requests says how many requests there were, and how many of them failed.
+// requests returns the numbers of requests and of failed requests as a sentence.
 func (d document) requests() string {
 	var all, failed int64
 	for _, run := range d.runs {

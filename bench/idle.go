@@ -19,8 +19,8 @@ type idle struct {
 	During      int64 `json:"during_bytes"` // resident, all connections open and silent
 }
 
-// settle is how long connections stay silent before memory is read, so that
-// proxies which give buffers back after a while have done so.
+// settle is how long connections stay idle before memory is read, so that proxies have
+// released their buffers.
 const settle = 10 * time.Second
 
 // runIdle measures one contender after the other, once each.
@@ -92,7 +92,7 @@ func openIdle(ctx context.Context, n int, address, path string) ([]net.Conn, err
 	for range parallel {
 		wg.Go(func() {
 			for i := range turns {
-				// Proxies limit what one client may have, so there are several.
+				// Proxies limit the connections of a client, so there are several clients.
 				client := net.IPv4(127, 0, 0, byte(2+i%clients))
 				c, err := oneRequest(ctx, client, address, path)
 				mu.Lock()

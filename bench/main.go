@@ -40,7 +40,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	list := flags.Bool("list", false, "list the workloads and exit")
 	names := flags.String("run", "all", "comma-separated `workloads`")
-	proxies := flags.String("proxies", "nginx,haproxy,sluice", "comma-separated `proxies`: nginx, haproxy, haproxy-nolog, haproxy-splice, sluice, fasthttp, or NAME=PATH for another sluice binary")
+	proxies := flags.String("proxies", "nginx,haproxy,sluice", "comma-separated `proxies`: nginx, haproxy, haproxy-nolog, haproxy-splice, haproxy-tcp, haproxy-tcp-splice, sluice, sluice-tcp, fasthttp, or NAME=PATH for another sluice binary")
 	jsonPath := flags.String("json", "", "also write every round to `file`")
 	documentPath := flags.String("document", "", "also replace the tables of an earlier measurement in `file`, if no request fails")
 	var o options
@@ -101,8 +101,7 @@ func run(ctx context.Context, args []string) error {
 	return runErr
 }
 
-// runs measures everything as often as was asked for, also after failed
-// requests, and adds what comes of it to d.
+// runs measures everything in each run, also after failed requests, and adds the results to d.
 func (b *bench) runs(ctx context.Context, d *document) error {
 	var errs []error
 	for range b.runCount {
@@ -116,7 +115,7 @@ func (b *bench) runs(ctx context.Context, d *document) error {
 	return errors.Join(errs...)
 }
 
-// check says what is wrong with the options or missing on this machine.
+// check returns an error if options are wrong, or programs are missing.
 func (o *options) check(rest []string) error {
 	if len(rest) > 0 {
 		return fmt.Errorf("unexpected argument %q; see -help", rest[0])
@@ -172,7 +171,7 @@ func (b *bench) runAll(ctx context.Context) ([]result, error) {
 	return results, nil
 }
 
-// parseCPUs reads a list as taskset takes it: "1", "1,3", "2-5".
+// parseCPUs parses a list in the format of taskset: "1", "1,3", "2-5".
 func parseCPUs(list string) ([]int, error) {
 	var cpus []int
 	for part := range strings.SplitSeq(list, ",") {

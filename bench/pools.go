@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// What the workload with many pools configures.
+// Sizes of the workload with many pools.
 const (
 	manyPools        = 1000
 	peersPerPool     = 10
 	changesPerSecond = 100
 )
 
-// runPools compares each sluice with itself: one pool that stays as it is, and
-// a thousand of them of which a hundred change every second. The load goes to
-// one pool in both cases, which changes like the others do.
+// runPools compares each sluice with itself: with one unchanged pool, and with a thousand
+// pools of which a hundred change every second. The load goes to one pool, which changes like
+// the others.
 func (b *bench) runPools(ctx context.Context, w workload) (result, error) {
 	r := result{Workload: w.name, About: w.about, work: w}
 	var all []*running
@@ -34,7 +34,7 @@ func (b *bench) runPools(ctx context.Context, w workload) (result, error) {
 	}()
 	for _, c := range b.contenders {
 		if c.binary == "" {
-			continue // the others do not follow Consul by themselves
+			continue // other proxies have no source for Consul
 		}
 		for _, n := range []int{1, manyPools} {
 			p, registry, err := b.startPools(ctx, c, n)
@@ -52,14 +52,14 @@ func (b *bench) runPools(ctx context.Context, w workload) (result, error) {
 		}
 	}
 	if len(all) == 0 {
-		return r, errors.New("this workload is for sluice alone, which does not take part")
+		return r, errors.New("this workload is only for sluice, which is not selected")
 	}
 	return r, b.rounds(ctx, w, &r, all, func(p *running) (round, error) {
 		return b.measure(ctx, w, p)
 	})
 }
 
-// startPools starts c with n services and waits until it knows all of them.
+// startPools starts c with n services, and waits for the first set of each.
 func (b *bench) startPools(ctx context.Context, c contender, n int) (*running, *registry, error) {
 	registry, err := newRegistry(n, b.wide)
 	if err != nil {

@@ -9,11 +9,11 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/subprocess"
+	"sluice/test/subprocess"
 )
 
-// process is a child that runs until it is stopped. Its output is kept for the
-// error message if it dies early.
+// process is a child process that runs until it is stopped. Its output is stored for the
+// error if it ends early.
 type process struct {
 	*subprocess.Process
 	name   string
@@ -38,10 +38,9 @@ func startProcess(name, cpus, dir string, command ...string) (*process, error) {
 	return p, nil
 }
 
-// waitServing returns once every address answers a request, or with an error
-// once the process has ended or half a minute has passed. It is not enough that
-// something listens: nginx opens what it can, and ends some seconds later if it
-// did not get all of it.
+// waitServing waits until each address answers a request. It returns an error if the process
+// ends, or after half a minute. A listening socket is not sufficient: nginx opens the
+// available ports, and ends some seconds later if others are in use.
 func (p *process) waitServing(ctx context.Context, addresses ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()

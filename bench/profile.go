@@ -13,12 +13,12 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/subprocess"
+	"sluice/test/subprocess"
 )
 
-// profile runs two more rounds on p and writes into profileDir where its time
-// goes: PROXY-WORKLOAD.perf.data with its text report, and a summary of its
-// system calls with the number of each per request.
+// profile runs two more rounds on p, and writes its profile into profileDir:
+// PROXY-WORKLOAD.perf.data with its text report, and a summary of its system calls with the
+// number of each per request.
 func (b *bench) profile(ctx context.Context, w workload, p *running) error {
 	if err := os.MkdirAll(b.profileDir, 0o755); err != nil {
 		return err
@@ -101,7 +101,7 @@ func (b *bench) during(ctx context.Context, w workload, p *running, tool *exec.C
 	if err := tool.Start(); err != nil {
 		return err
 	}
-	attach := time.NewTimer(300 * time.Millisecond) // neither tool says when it has attached
+	attach := time.NewTimer(300 * time.Millisecond) // the tools do not report when they have attached
 	defer attach.Stop()
 	select {
 	case <-attach.C:
@@ -116,7 +116,7 @@ func (b *bench) during(ctx context.Context, w workload, p *running, tool *exec.C
 	if load != nil {
 		*load = r
 	}
-	// Both tools may report the signal that ended them as their own end.
+	// Both tools may exit with the signal that ended them.
 	if status, ok := tool.ProcessState.Sys().(syscall.WaitStatus); ok && (status.Signaled() || status.ExitStatus() == 130) {
 		return nil
 	}

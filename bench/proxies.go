@@ -25,7 +25,7 @@ var conf embed.FS
 
 var templates = template.Must(template.ParseFS(conf, "conf/*.conf", "conf/*.cfg", "conf/*.yaml"))
 
-// settings is what the templates in conf/ are filled with.
+// settings is the data for the templates in conf/.
 type settings struct {
 	Name      string
 	Dir       string // of this run, removed at its end
@@ -36,6 +36,7 @@ type settings struct {
 	Threads   int
 	LogSink   string // where HAProxy forwards its log, "" for no log
 	Splice    bool   // let HAProxy move bodies within the kernel
+	TCP       bool   // forward connections, without HTTP
 	SmallBody string
 
 	// For conf/pools.yaml.
@@ -57,7 +58,7 @@ func (s settings) render(name string) (path string, err error) {
 	return path, f.Close()
 }
 
-// contender is a proxy that takes part, and how to start it.
+// contender is a proxy in the comparison.
 type contender struct {
 	name    string
 	binary  string // the path of sluice, "" for other proxies
@@ -78,12 +79,15 @@ func contenders(list string, build func() (string, error)) ([]contender, error) 
 				return nil, fmt.Errorf("-proxies %s: %w", item, err)
 			}
 			c.binary, c.command = path, sluiceCommand(path)
-		case name == "sluice":
+		case name == "sluice", name == "sluice-tcp":
 			path, err := build()
 			if err != nil {
 				return nil, err
 			}
 			c.binary, c.command = path, sluiceCommand(path)
+			if name == "sluice-tcp" {
+				c.command = overTCP(c.command)
+			}
 		case name == "nginx":
 			c.command = nginxCommand("nginx.conf")
 		case name == "haproxy":
@@ -98,10 +102,17 @@ func contenders(list string, build func() (string, error)) ([]contender, error) 
 				s.Splice = true
 				return haproxyCommand(s)
 			}
+		case name == "haproxy-tcp":
+			c.command = overTCP(haproxyCommand)
+		case name == "haproxy-tcp-splice":
+			c.command = overTCP(func(s settings) ([]string, error) {
+				s.Splice = true
+				return haproxyCommand(s)
+			})
 		case name == "fasthttp":
 			c.command = bareCommand
 		default:
-			return nil, fmt.Errorf("unknown proxy %q; there are: nginx, haproxy, haproxy-nolog, haproxy-splice, sluice, fasthttp, NAME=PATH", name)
+			return nil, fmt.Errorf("unknown proxy %q; there are: nginx, haproxy, haproxy-nolog, haproxy-splice, haproxy-tcp, haproxy-tcp-splice, sluice, sluice-tcp, fasthttp, NAME=PATH", name)
 		}
 		all = append(all, c)
 	}
@@ -154,7 +165,15 @@ func sluiceCommand(binary string) func(settings) ([]string, error) {
 	}
 }
 
-// bareCommand runs this program again as the fasthttp reference proxy.
+// overTCP makes a proxy forward connections, without HTTP.
+func overTCP(command func(settings) ([]string, error)) func(settings) ([]string, error) {
+	return func(s settings) ([]string, error) {
+		s.TCP = true
+		return command(s)
+	}
+}
+
+// bareCommand returns the command of the fasthttp reference proxy, which is this program.
 func bareCommand(s settings) ([]string, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -163,8 +182,7 @@ func bareCommand(s settings) ([]string, error) {
 	return append([]string{self, proxyArgument, s.Listen}, s.Peers...), nil
 }
 
-// startOrigin runs the nginx that plays all the peers of requests without a
-// body: s.Peers and those in also.
+// startOrigin runs nginx as all peers of requests without a body: s.Peers and those in also.
 func startOrigin(ctx context.Context, cpus string, s settings, also []string) (*process, error) {
 	if err := writeBodies(filepath.Join(s.Dir, "www")); err != nil {
 		return nil, err
@@ -175,7 +193,7 @@ func startOrigin(ctx context.Context, cpus string, s settings, also []string) (*
 	return contender{name: s.Name, command: nginxCommand("origin.conf")}.start(ctx, cpus, s, s.Peers...)
 }
 
-// startReader runs this program again as the peers of requests with a body.
+// startReader runs this program as the peers of requests with a body.
 func startReader(ctx context.Context, cpus string, s settings) (*process, error) {
 	s.Name, s.Listen = "reader", s.Peers[len(s.Peers)-1]
 	return contender{name: s.Name, command: func(s settings) ([]string, error) {
@@ -198,7 +216,7 @@ func writeBodies(dir string) error {
 	return nil
 }
 
-// logSink reads and forgets what HAProxy forwards from its ring.
+// logSink reads and discards the lines that HAProxy forwards from its ring.
 type logSink struct {
 	listener net.Listener
 	wg       sync.WaitGroup

@@ -18,10 +18,9 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// registry answers the queries that sluice sends to a stock agent of Consul,
-// blocking ones included, as that does, for many services with the same instances.
-// A real Consul with ten thousand of them would need the machine for itself. Safe
-// for concurrent use.
+// registry answers the queries of sluice, also blocking ones, like an agent of Consul, for
+// many services with the same instances. A real Consul with ten thousand services would need
+// the whole machine. Its methods may be called concurrently.
 type registry struct {
 	server    http.Server
 	address   string
@@ -80,8 +79,8 @@ func newRegistry(n int, addresses []string) (*registry, error) {
 
 func (r *registry) close() { _ = r.server.Close() }
 
-// entry is an instance as Consul lists it, with the check of its node and one of
-// its own: about 1.3 kB.
+// entry is an instance in Consul's format, with a check of its node and one of the service:
+// about 1.3 kB.
 func entry(n int, host string, port int) api.ServiceEntry {
 	id, node := instanceID(n), "bench"
 	address := api.ServiceAddress{Address: host, Port: port}
@@ -107,14 +106,14 @@ func entry(n int, host string, port int) api.ServiceEntry {
 	}
 }
 
-// common sets the fields that all of an agent's answers have.
+// common sets the header fields of all responses of an agent.
 func common(h http.Header) {
 	h.Set("Content-Type", "application/json")
 	h.Set("Vary", "Accept-Encoding")
 	h.Set("X-Consul-Default-Acl-Policy", "allow")
 }
 
-// health answers when the index is beyond the caller's or the wait is over.
+// health answers when the index exceeds that of the query, or after its wait.
 func (r *registry) health(w http.ResponseWriter, request *http.Request) {
 	query := request.URL.Query()
 	known, _ := strconv.ParseUint(query.Get("index"), 10, 64) // none is 0
@@ -132,8 +131,8 @@ func (r *registry) health(w http.ResponseWriter, request *http.Request) {
 	if query.Has("consistent") {
 		h.Set("X-Consul-Effective-Consistency", "consistent")
 	}
-	// Queries that block are answered from a stream, which does not tell of a leader,
-	// so sluice confirms that an instance has gone. Those that want an order are not.
+	// An agent answers blocking queries from a stream, without the state of the leader, so
+	// sluice confirms that an instance is removed. This does not apply to queries with near.
 	streaming := known > 0 && !query.Has("near")
 	h.Set("X-Consul-KnownLeader", strconv.FormatBool(!streaming))
 	h.Set("X-Consul-Query-Backend", api.QueryBackendBlockingQuery)
@@ -147,9 +146,9 @@ func (r *registry) health(w http.ResponseWriter, request *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// wanted returns those of the first count instances whose ids filter names: the
-// only filter that sluice sends here, to confirm that up to four have gone. More are
-// confirmed without a filter.
+// wanted returns those of the first count instances whose ids are in filter. sluice sends
+// only this filter, to confirm that up to four instances are removed; it confirms more
+// without a filter.
 func (r *registry) wanted(count int, filter string) []json.RawMessage {
 	if filter == "" {
 		return r.instances[:count]
@@ -165,8 +164,8 @@ func (r *registry) wanted(count int, filter string) []json.RawMessage {
 
 func instanceID(n int) string { return "instance-" + strconv.Itoa(n) }
 
-// await returns the present state once its index is beyond known, or when wait
-// or ctx is over. A service that is not there, nil, has no instances and stays so.
+// await returns the present state when its index exceeds known, or at the end of wait or ctx.
+// nil is a service without instances, which does not change.
 func (s *registered) await(ctx context.Context, known uint64, wait time.Duration) (index uint64, count int) {
 	if s == nil {
 		s = &registered{index: 1}
@@ -191,7 +190,7 @@ func (s *registered) await(ctx context.Context, known uint64, wait time.Duration
 	}
 }
 
-// change takes the last instance out of a service, or puts it back.
+// change removes the last instance of a service, or adds it again.
 func (s *registered) change(all int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,10 +14,10 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/consultest"
+	"sluice/test/consultest"
 )
 
-// What sluice asks of the registry is answered as a stock agent answers it.
+// The registry answers the queries of sluice like an agent.
 func TestRegistryAnswersAsAnAgent(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{})
 	for _, id := range []string{"instance-0", "instance-1"} {
@@ -80,7 +80,7 @@ func TestRegistryAnswersAsAnAgent(t *testing.T) {
 		{service, "consistent=&filter=" + url.QueryEscape(`Service.ID == "instance-1"`)},
 		{service, "consistent=&filter=" + url.QueryEscape(`Service.ID == "instance-1" or Service.ID == "gone"`)},
 		{service, "consistent=&filter=" + url.QueryEscape(`Service.ID == "gone"`)},
-		{"/v1/health/service/nobody", ""},
+		{"/v1/health/service/unknown", ""},
 	} {
 		var answers [2]map[string]string
 		for i, address := range []string{agent.HTTPAddress(), r.address} {
@@ -116,7 +116,7 @@ func TestRegistryAnswersAsAnAgent(t *testing.T) {
 	}
 }
 
-// Consul's own client must understand the registry, blocking queries included.
+// The registry works with Consul's own client, also for blocking queries.
 func TestRegistryAnswersLikeConsul(t *testing.T) {
 	r, err := newRegistry(3, []string{"127.0.0.1:9001", "127.0.0.2:9001"})
 	if err != nil {
@@ -155,7 +155,7 @@ func TestRegistryAnswersLikeConsul(t *testing.T) {
 	for id, want := range map[string]int{"instance-0": 1, "instance-1": 0} { // which has gone
 		q := (&api.QueryOptions{Filter: `Service.ID == "` + id + `"`}).WithContext(t.Context())
 		if entries, _, err := consul.Health().Service("service-1", "", false, q); err != nil || len(entries) != want {
-			t.Errorf("asked for %s: %d instances, want %d, %v", id, len(entries), want, err)
+			t.Errorf("query of %s: %d instances, want %d, %v", id, len(entries), want, err)
 		}
 	}
 	r.services["service-1"].change(2)

@@ -12,7 +12,7 @@ import (
 )
 
 // baselines are the proxies that ratios are taken to, when they take part.
-var baselines = []string{"nginx", "haproxy", "haproxy-nolog", "haproxy-splice"}
+var baselines = []string{"nginx", "haproxy", "haproxy-nolog", "haproxy-splice", "haproxy-tcp", "haproxy-tcp-splice"}
 
 // median returns the middle of values, the mean of the middle two for an even
 // number, and 0 for none.
@@ -113,7 +113,7 @@ func (r result) noise() string {
 	if worst < 5 {
 		return ""
 	}
-	return fmt.Sprintf("\nNoisy: other work took up to %.0f %% of the proxy's core.\n", worst)
+	return fmt.Sprintf("\nNoisy: other work used up to %.0f %% of the proxy's core.\n", worst)
 }
 
 func (r result) loadRows() [][]string {

@@ -71,7 +71,7 @@ type result struct {
 	baselines []string // series that ratios are taken to
 }
 
-// failures says which rounds were not clean, if any.
+// failures describes the rounds with failed requests, if any.
 func (r result) failures() []string {
 	var lines []string
 	for _, s := range r.Series {
@@ -156,10 +156,10 @@ type running struct {
 	process  *process
 	settings settings
 
-	meanwhile func(context.Context) // what else happens, until it is told to end, during each round; nil: nothing
+	meanwhile func(context.Context) // runs during each round until ctx ends; nil: nothing
 }
 
-// begin starts what happens during a round; the caller calls end after it.
+// begin starts meanwhile; the caller calls end after the round.
 func (p *running) begin(ctx context.Context) (end func()) {
 	if p.meanwhile == nil {
 		return func() {}
@@ -283,8 +283,7 @@ func newBench(ctx context.Context, o options, list, dir string) (b *bench, stop 
 	return &bench{options: o, contenders: all, base: base, readers: readers.Peers, wide: wide, wrk: w, progress: os.Stderr}, stop, nil
 }
 
-// checkQuiet warns when the machine has other work: ratios stay useful, the
-// figures themselves do not.
+// checkQuiet warns if the machine has other work: then only the ratios are valid.
 func checkQuiet(ctx context.Context, core int, out io.Writer) error {
 	const sample = 500 * time.Millisecond
 	before, err := readCoreBusy(core)

@@ -39,8 +39,8 @@ func (b *bench) runWide(ctx context.Context, w workload) (result, error) {
 	return r, b.rounds(ctx, w, &r, all, func(p *running) (round, error) { return b.measure(ctx, w, p) })
 }
 
-// scalingRows says how much work two cores do compared with one. It is judged
-// by CPU per request, because load and origin need the second core too.
+// scalingRows returns the work of two cores in relation to one, calculated from the CPU per
+// request, because load and origin also need the second core.
 func (r result) scalingRows() [][]string {
 	rows := [][]string{{"proxy", "µs/req on one core", "±", "µs/req on two", "±", "work done by two × one"}}
 	for _, s := range r.Series {

@@ -32,7 +32,7 @@ var tables = []table{
 	{
 		title:   "Latency",
 		work:    func(w workload) bool { return w.kind == kindLoad && w.path == "/small" && w.method == "" && !w.close },
-		leftOut: nobody,
+		leftOut: never,
 		columns: []column{
 			{"requests/s", "%.0f", middle(perSecond)},
 			{"p50 ms", "%.2f", middle(p50Millis)},
@@ -42,7 +42,7 @@ var tables = []table{
 	{
 		title:   "Memory",
 		work:    func(w workload) bool { return w.kind == kindIdle },
-		leftOut: nobody,
+		leftOut: never,
 		columns: []column{
 			{"MiB before", "%.1f", func(_ result, s series) float64 { return mebibytes(s.Idle.Before) }},
 			{"MiB with the connections", "%.1f", func(_ result, s series) float64 { return mebibytes(s.Idle.During) }},
@@ -60,7 +60,7 @@ var tables = []table{
 	{
 		title:   "Many pools",
 		work:    func(w workload) bool { return w.kind == kindPools },
-		leftOut: nobody,
+		leftOut: never,
 		columns: []column{
 			{"µs/req", "%.1f", middle(cpuMicros)},
 			{"× with one pool", "%.2f", func(r result, s series) float64 {
@@ -71,7 +71,7 @@ var tables = []table{
 	},
 }
 
-func nobody(string) bool { return false }
+func never(string) bool { return false }
 
 // middle is the median of the rounds.
 func middle(f func(round) float64) func(result, series) float64 {

@@ -252,8 +252,8 @@ func favour(nice int) (restore func(), err error) {
 	return func() { _ = os.WriteFile(path, []byte(strings.TrimSpace(old)), 0) }, nil
 }
 
-// raiseFileLimit asks for n open files, for this process and its children, and
-// returns how many there may be now.
+// raiseFileLimit raises the limit of open files of this process and its children to n, and
+// returns the new limit.
 func raiseFileLimit(n uint64) (uint64, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {

@@ -24,7 +24,7 @@ type workload struct {
 	method string        // of each request
 	path   string        // at the origin
 	body   int           // bytes of each request's body
-	close  bool          // the client asks to close after each request
+	close  bool          // each request has Connection: close
 	pause  time.Duration // mean pause between two requests of a connection
 	kind   kind
 
@@ -39,14 +39,14 @@ func (w workload) roundTime(most time.Duration) time.Duration {
 	return most * time.Duration(max(1, w.longer))
 }
 
-// kind says how a workload is run.
+// kind is the way in which a workload runs.
 type kind uint8
 
 const (
 	kindLoad  kind = iota // wrk against a proxy on its own core
 	kindWide              // each proxy twice: on its own core, and on the load's core too
 	kindIdle              // connections that stay idle: memory only
-	kindPools             // sluice alone: many pools that change meanwhile
+	kindPools             // only sluice: many pools that change
 )
 
 // workloads in the order in which they run.
@@ -62,7 +62,7 @@ var workloads = []workload{
 	{name: "newconn", about: "64 clients, a new connection for each request", conns: 64, path: "/small", close: true},
 	{name: "twocores", about: "64 keep-alive connections, 110-byte responses; on one core, and on two of which load and origin share the second", conns: 64, path: "/small", kind: kindWide},
 	{name: "idle10k", about: "10,000 idle keep-alive connections (or what the limit of open files allows), each after one request", conns: 10_000, path: "/small", kind: kindIdle},
-	{name: "pools", about: "sluice alone, 64 keep-alive connections: 1 pool that stays as it is; 1,000 pools of 10 peers, of which 100 change every second", conns: 64, path: "/small", kind: kindPools},
+	{name: "pools", about: "sluice only, 64 keep-alive connections: 1 unchanged pool; 1,000 pools of 10 peers, of which 100 change every second", conns: 64, path: "/small", kind: kindPools},
 }
 
 // selectWorkloads returns the workloads named in list, comma-separated and in

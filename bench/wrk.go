@@ -73,7 +73,7 @@ func (l *wrk) run(ctx context.Context, w workload, address string, d time.Durati
 	return r, nil
 }
 
-// errNothing: there was load, but not one answer.
+// errNothing: no request was answered.
 var errNothing = errors.New("no request was answered")
 
 // warmUp puts load on address for a second, so that connection pools fill and

@@ -1,39 +1,23 @@
 package config
 
 import (
-	"maps"
 	"path"
 	"reflect"
 	"slices"
 	"strings"
-
-	"sluice/discovery/consul"
 )
 
-// Catalog finds services in Consul that the file does not name.
+// Catalog adds services from Consul that the file does not name.
 type Catalog struct {
 	Select CatalogSelect `key:"select"`
 }
 
-// CatalogSelect says which services and, where they have several kinds, which
-// of their instances. All that is given must hold.
+// CatalogSelect selects services, and the instances of them. All conditions that are
+// set must be met.
 type CatalogSelect struct {
-	Name string   `key:"name" format:"pattern"` // of the service, as for path.Match
-	Tag  string   `key:"tag"`                   // of an instance
+	Name string   `key:"name" format:"pattern"` // pattern for the service name, as in path.Match
+	Tag  string   `key:"tag"`                   // an instance must have it
 	Meta []string `key:"meta" format:"catalog_meta"`
-}
-
-// Selection returns s in the terms of Consul's client.
-func (s CatalogSelect) Selection() consul.Selection {
-	selection := consul.Selection{Name: s.Name, Tag: s.Tag}
-	for _, entry := range s.Meta {
-		key, value, _ := strings.Cut(entry, "=")
-		if selection.Meta == nil {
-			selection.Meta = make(map[string]string)
-		}
-		selection.Meta[key] = value
-	}
-	return selection
 }
 
 // isPattern reports whether s is a pattern for path.Match.
@@ -42,21 +26,24 @@ func isPattern(s string) bool {
 	return err == nil
 }
 
-// isCatalogMeta reports whether s is KEY=VALUE without what Consul's filters
-// cannot quote.
+// isCatalogMeta reports whether s is KEY=VALUE and can be quoted in a filter of Consul.
 func isCatalogMeta(s string) bool {
 	return strings.Index(s, "=") > 0 && !strings.Contains(s, "`")
 }
 
-// WithFound returns a configuration that has c's services and, under them, one
-// with the defaults for each name that was found in the catalog or that a route
-// names. What c says wins: a found service is left out if c has one by its name, or
-// one that comes from it. Skipped are names that cannot be a service's here. c is
-// not changed.
-func (c *Config) WithFound(names []string) (merged *Config, skipped []string) {
-	if c.Catalog == nil {
-		return c, nil
-	}
+// FoundService is a service in the catalog.
+type FoundService struct {
+	Name string
+	Tags []string // union of the tags of all instances
+}
+
+// Found returns a fragment with the services, each with the defaults and with the
+// instances that match filter, an expression in Consul's language. It omits sluice
+// itself, and services that c already has, by name or by their name in Consul. It adds
+// the services that routes of c refer to and c does not have. skipped lists the names
+// that sluice does not allow. c.Catalog must not be nil.
+func (c *Config) Found(services []FoundService, filter string) (f Fragment, skipped []string) {
+	f = Fragment{Origin: "Consul's catalog", Services: make(map[string]Service)}
 	taken := make(map[string]bool, len(c.Services))
 	for name, s := range c.Services {
 		taken[name] = true
@@ -65,43 +52,37 @@ func (c *Config) WithFound(names []string) (merged *Config, skipped []string) {
 		}
 	}
 	if c.Consul.Register != nil {
-		taken[c.Consul.Register.Service] = true // sluice itself
+		taken[c.Consul.Register.Service] = true
 	}
-	services := maps.Clone(c.Services)
-	if services == nil {
-		services = make(map[string]Service)
-	}
-	template := c.foundService()
+	template := c.foundService(filter)
 	add := func(name string) {
 		s := template
 		selection := *template.Consul
 		s.Consul = &selection
 		s.Consul.Service = name
-		services[name] = s
+		f.Services[name] = s
 	}
-	for _, name := range names {
+	for _, found := range services {
 		switch {
-		case taken[name]:
-		case !formats["name"].ok(name):
-			skipped = append(skipped, name)
+		case taken[found.Name]:
+		case !formats["name"].ok(found.Name):
+			skipped = append(skipped, found.Name)
 		default:
-			add(name)
+			add(found.Name)
 		}
 	}
 	for _, r := range c.Routes {
-		if _, ok := services[r.Service]; !ok {
+		if _, ok := c.Services[r.Service]; !ok {
 			add(r.Service)
 		}
 	}
-	copied := *c
-	copied.Services = services
 	slices.Sort(skipped)
-	return &copied, skipped
+	return f, skipped
 }
 
-// foundService returns a service with the defaults, whose instances are those
-// that the catalog's selection accepts.
-func (c *Config) foundService() Service {
+// foundService returns a service with the defaults that selects instances by c.Catalog
+// and by filter.
+func (c *Config) foundService(filter string) Service {
 	d := &decoder{places: make(map[string]place)}
 	s := Service{Consul: new(ConsulService)}
 	d.value(nil, reflect.ValueOf(s.Consul).Elem(), "", rules{})
@@ -111,7 +92,7 @@ func (c *Config) foundService() Service {
 	if tag := c.Catalog.Select.Tag; tag != "" {
 		s.Consul.Tags = []string{tag}
 	}
-	s.Consul.Filter = c.Catalog.Select.Selection().InstanceFilter()
-	d.service(&s, "", &c.Consul)
+	s.Consul.Filter = filter
+	d.service(&s, "", c)
 	return s
 }

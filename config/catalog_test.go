@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestFoundServicesStandUnderTheFile(t *testing.T) {
+func TestTheFileHasPrecedenceOverFoundServices(t *testing.T) {
 	c := mustParse(t, `
 consul: { datacenter: dc2, consistency: stale }
 catalog: { select: { tag: web, meta: ["public=yes"] } }
@@ -19,12 +19,12 @@ routes:
   - { path: /, service: star }
   - { path: /later, service: later }
 `)
-	before := mustParse(t, "services: {a: {peers: [\"127.0.0.1:80\"]}}\nroutes: [{service: a}]")
-	if merged, _ := before.WithFound([]string{"sun"}); merged != before {
-		t.Error("a configuration without a catalog has found services")
+	filter := "Service.Meta[`public`] == `yes`"
+	found, skipped := c.Found([]FoundService{{Name: "moon"}, {Name: "star"}, {Name: "sun"}, {Name: "with space"}, {Name: "ä"}}, filter)
+	merged, conflicts := Merge(c, found)
+	if conflicts != nil {
+		t.Errorf("conflicts: %v", conflicts)
 	}
-
-	merged, skipped := c.WithFound([]string{"moon", "star", "sun", "with space", "ä"})
 	if got := slices.Sorted(maps.Keys(merged.Services)); !slices.Equal(got, []string{"front", "later", "star", "sun"}) {
 		t.Errorf("services %q", got)
 	}
@@ -32,26 +32,27 @@ routes:
 		t.Errorf("skipped %q", skipped)
 	}
 	if !reflect.DeepEqual(merged.Services["star"], c.Services["star"]) || !reflect.DeepEqual(merged.Services["front"], c.Services["front"]) {
-		t.Error("the file does not win")
+		t.Error("a found service replaces one of the file")
 	}
 	if _, ok := c.Services["sun"]; ok {
-		t.Error("the configuration itself was changed")
+		t.Error("Merge changed its argument")
 	}
 
-	// A found service is what the file would say in the fewest words.
-	said := mustParse(t, `
+	// A found service is like one in the file that sets nothing else.
+	inFile := mustParse(t, `
 consul: { datacenter: dc2, consistency: stale }
-services: { sun: { consul: { tags: [web], filter: "Service.Meta[`+"`public`] == `yes`"+`" } } }
+services: { sun: { consul: { tags: [web], filter: "`+filter+`" } } }
 routes: [{ service: sun }]
 `)
-	if got, want := merged.Services["sun"], said.Services["sun"]; !reflect.DeepEqual(got, want) {
+	if got, want := merged.Services["sun"], inFile.Services["sun"]; !reflect.DeepEqual(got, want) {
 		t.Errorf("found:\n%+v %+v\nwant:\n%+v %+v", got, got.Consul, want, want.Consul)
 	}
 }
 
-func TestCatalogAloneIsEnough(t *testing.T) {
+func TestCatalogWithoutServicesAndRoutes(t *testing.T) {
 	c := mustParse(t, "catalog: {}")
-	merged, _ := c.WithFound(nil)
+	found, _ := c.Found(nil, "")
+	merged, _ := Merge(c, found)
 	if c.Catalog == nil || len(merged.Services) != 0 || len(merged.Routes) != 0 {
 		t.Errorf("%+v", merged)
 	}

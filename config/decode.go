@@ -9,24 +9,26 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// decoder turns a YAML tree into a Config. It goes on after a mistake, so
-// that all are found, and remembers where each key stands for the checks that
-// follow.
+// decoder turns a YAML tree into a Config. It continues after an error, so that it finds
+// all of them, and records the place of each key for the checks in complete.
 type decoder struct {
 	file    string
-	origins map[*yaml.Node]string // of nodes that are not from the file
-	places  map[string]place      // by key path
+	origins map[*yaml.Node]string // of nodes from flags and the environment
+	places  map[string]place      // by path of the key
 	errs    Errors
-	retired Errors // keys that have no effect any more
+	old     Errors // keys of earlier versions that are accepted
 }
 
-// place is where a key stands: an origin for an Error.
+// place is the place of a key in the input.
 type place struct {
 	origin string
 	line   int
 }
 
-// fail records a mistake at p. An empty value is not shown.
+// refuse records an error for key, at its place. An empty value is not in the message.
+func (d *decoder) refuse(key, value, want string) { d.fail(d.place(key), key, value, want) }
+
+// fail is refuse with another place.
 func (d *decoder) fail(p place, key, value, want string) {
 	if value != "" {
 		value = quote(value)
@@ -34,7 +36,7 @@ func (d *decoder) fail(p place, key, value, want string) {
 	d.errs = append(d.errs, &Error{Origin: p.origin, Key: key, Value: value, Want: want, line: p.line})
 }
 
-// placeOf returns where n stands. n may be nil: the file as a whole.
+// placeOf returns the place of n, or of the whole file if n is nil.
 func (d *decoder) placeOf(n *yaml.Node) place {
 	if n == nil {
 		return place{origin: d.file}
@@ -45,7 +47,7 @@ func (d *decoder) placeOf(n *yaml.Node) place {
 	return place{origin: atLine(d.file, n.Line), line: n.Line}
 }
 
-// place returns where key, or the nearest one above it, stands.
+// place returns the place of key, or of the nearest key above it.
 func (d *decoder) place(key string) place {
 	for {
 		if p, ok := d.places[key]; ok {
@@ -59,8 +61,7 @@ func (d *decoder) place(key string) place {
 	}
 }
 
-// value decodes n into v. A nil n stands for an absent key: v becomes its
-// default.
+// value decodes n into v. If n is nil, the key is absent, and v becomes its default.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, key string, r rules) {
 	n = present(n)
 	if n != nil {
@@ -124,14 +125,12 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, key string, r rules) {
 	if word := suggest(text, r.oneof); word != "" {
 		want += fmt.Sprintf(" (did you mean %s?)", word)
 	}
-	d.errs = append(d.errs, &Error{
-		Origin: d.placeOf(n).origin, line: d.placeOf(n).line,
-		Key: key, Value: quote(text), Want: want,
-	})
+	p := d.placeOf(n)
+	d.errs = append(d.errs, &Error{Origin: p.origin, line: p.line, Key: key, Value: quote(text), Want: want})
 }
 
-// plainTags are the YAML tags of what may be written for a scalar. The text
-// is taken as it is written: "tags: [1.0]" is the text "1.0".
+// plainTags are the allowed YAML tags of scalars. The decoder uses the text as it is in
+// the file: "tags: [1.0]" is the text "1.0".
 var plainTags = map[string]bool{"!!str": true, "!!int": true, "!!float": true, "!!bool": true, "!!timestamp": true}
 
 func (d *decoder) list(n *yaml.Node, v reflect.Value, key string, r rules) {
@@ -148,7 +147,7 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, key string, r rules) {
 		itemKey := fmt.Sprintf("%s[%d]", key, i)
 		element := reflect.New(v.Type().Elem()).Elem()
 		if item = present(item); item == nil || item.Kind == yaml.ScalarNode && item.Value == "" {
-			d.fail(d.placeOf(n.Content[i]), itemKey, "", "empty: write a value, or take the entry away")
+			d.fail(d.placeOf(n.Content[i]), itemKey, "", "empty: write a value, or remove the entry")
 			continue
 		}
 		d.value(item, element, itemKey, r)
@@ -210,16 +209,16 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, key string) {
 		delete(values, name)
 	}
 	for _, p := range pairs {
-		if _, left := values[p.name]; !left {
+		if _, unknown := values[p.name]; !unknown {
 			continue
 		}
 		if why := goneKey(join(key, p.name)); why != "" {
 			d.fail(d.placeOf(p.key), join(key, p.name), "", why)
 			continue
 		}
-		if why, ok := retired[join(key, p.name)[strings.LastIndex(key, ".")+1:]]; ok {
+		if why := oldKey(join(key, p.name)); why != "" {
 			at := d.placeOf(p.key)
-			d.retired = append(d.retired, &Error{Origin: at.origin, line: at.line, Key: join(key, p.name), Want: why})
+			d.old = append(d.old, &Error{Origin: at.origin, line: at.line, Key: join(key, p.name), Want: why})
 			continue
 		}
 		want := "unknown key"
@@ -230,21 +229,14 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, key string) {
 	}
 }
 
-// retired are keys of earlier versions, by their last two words, and what has taken
-// their place. They are accepted and have no effect.
-var retired = map[string]string{
-	"consul.empty_hold":     "has no effect any more: see consul.probation",
-	"consul.keep_answering": "has no effect any more: see consul.probation",
-}
-
 // pair is an entry of a mapping.
 type pair struct {
 	name       string
 	key, value *yaml.Node
 }
 
-// pairs returns the entries of the mapping n, those of merged mappings ("<<")
-// included, or false if n is something else. A name occurs once.
+// pairs returns the entries of the mapping n and of the mappings that it merges ("<<"),
+// each name once, or false if n is not a mapping.
 func (d *decoder) pairs(n *yaml.Node, key string) ([]pair, bool) {
 	if n == nil {
 		return nil, true
@@ -271,7 +263,7 @@ func (d *decoder) pairs(n *yaml.Node, key string) ([]pair, bool) {
 		}
 	}
 	for _, p := range merged {
-		if lines[p.name] == 0 { // what is written out wins, then the first merged
+		if lines[p.name] == 0 { // a direct entry wins, then the first merged one
 			lines[p.name] = p.key.Line
 			all = append(all, p)
 		}
@@ -279,8 +271,8 @@ func (d *decoder) pairs(n *yaml.Node, key string) ([]pair, bool) {
 	return all, true
 }
 
-// merge returns the entries of what stands behind "<<": a mapping or a list
-// of them. What is merged may not merge in turn, so that no cycle is possible.
+// merge returns the entries of n, the value of "<<": a mapping or a list of mappings.
+// A merged mapping may not merge others, so there is no cycle.
 func (d *decoder) merge(n *yaml.Node, key string) []pair {
 	n = present(n)
 	sources := []*yaml.Node{n}
@@ -297,7 +289,7 @@ func (d *decoder) merge(n *yaml.Node, key string) []pair {
 		for i := 0; i+1 < len(source.Content); i += 2 {
 			k := source.Content[i]
 			if k.Kind != yaml.ScalarNode || k.ShortTag() == "!!merge" {
-				d.fail(d.placeOf(k), join(key, "<<"), "", "a merged mapping may hold plain keys only")
+				d.fail(d.placeOf(k), join(key, "<<"), "", "a merged mapping may contain only plain keys")
 				continue
 			}
 			all = append(all, pair{k.Value, k, source.Content[i+1]})
@@ -306,7 +298,7 @@ func (d *decoder) merge(n *yaml.Node, key string) []pair {
 	return all
 }
 
-// kindOf names what n is.
+// kindOf names the kind of n for an error.
 func kindOf(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -317,8 +309,7 @@ func kindOf(n *yaml.Node) string {
 	return "single value"
 }
 
-// join extends a key path. A name that would make an error unreadable is
-// quoted.
+// join appends name to the path of a key. It quotes long and unprintable names.
 func join(key, name string) string {
 	if len(name) > 80 || strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) }) {
 		name = quote(name)

@@ -10,23 +10,20 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// MarshalYAML shows c as a file that would give the same configuration,
-// except that secrets are masked. Defaults are written out.
+// MarshalYAML returns c as a file with all defaults. Secrets are masked.
 func (c Config) MarshalYAML() (any, error) {
 	return encode(reflect.ValueOf(c), true), nil
 }
 
-// MarshalJSON shows c with the keys and the spelling of the file, defaults
-// written out, secrets masked.
+// MarshalJSON returns c with the keys and values of the file, with all defaults. Secrets
+// are masked.
 func (c Config) MarshalJSON() ([]byte, error) {
 	var b bytes.Buffer
-	if err := writeJSON(&b, encode(reflect.ValueOf(c), true)); err != nil {
-		return nil, err
-	}
+	writeJSON(&b, encode(reflect.ValueOf(c), true))
 	return b.Bytes(), nil
 }
 
-// encode is the inverse of the decoder. What is empty is left out.
+// encode is the inverse of the decoder. It omits empty fields.
 func encode(v reflect.Value, mask bool) *yaml.Node {
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -77,42 +74,25 @@ func textNode(s string) *yaml.Node {
 }
 
 // writeJSON writes n with its keys in order.
-func writeJSON(b *bytes.Buffer, n *yaml.Node) error {
-	switch {
-	case n.Kind == yaml.MappingNode:
-		b.WriteByte('{')
-		for i := 0; i < len(n.Content); i += 2 {
-			if i > 0 {
-				b.WriteByte(',')
-			}
-			if err := writeJSON(b, n.Content[i]); err != nil {
-				return err
-			}
-			b.WriteByte(':')
-			if err := writeJSON(b, n.Content[i+1]); err != nil {
-				return err
-			}
-		}
-		b.WriteByte('}')
-	case n.Kind == yaml.SequenceNode:
-		b.WriteByte('[')
-		for i, item := range n.Content {
-			if i > 0 {
-				b.WriteByte(',')
-			}
-			if err := writeJSON(b, item); err != nil {
-				return err
-			}
-		}
-		b.WriteByte(']')
-	case n.Tag == "!!str":
-		text, err := json.Marshal(n.Value)
-		if err != nil {
-			return err
+func writeJSON(b *bytes.Buffer, n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode {
+		text := []byte(n.Value) // a number, true or false: the same in JSON
+		if n.Tag == "!!str" {
+			text, _ = json.Marshal(n.Value) // strings can always be encoded
 		}
 		b.Write(text)
-	default: // a number or true or false, spelled as in JSON
-		b.WriteString(n.Value)
+		return
 	}
-	return nil
+	brackets, separators := "[]", ",,"
+	if n.Kind == yaml.MappingNode {
+		brackets, separators = "{}", ",:"
+	}
+	b.WriteByte(brackets[0])
+	for i, item := range n.Content {
+		if i > 0 {
+			b.WriteByte(separators[i%2])
+		}
+		writeJSON(b, item)
+	}
+	b.WriteByte(brackets[1])
 }

@@ -12,8 +12,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Everything that is shown, or part of a message, has gone through here.
-func TestNoCredentialIsShown(t *testing.T) {
+// All output of a configuration uses these encodings.
+func TestEncodingsMaskCredentials(t *testing.T) {
 	const text = `
 consul:
   token: s3cret
@@ -47,12 +47,11 @@ routes: [{ service: a }]
 		}
 	}
 	if !strings.Contains(string(shown), "/health?***") || !strings.Contains(string(shown), "http://127.0.0.1:8081/readyz?***") {
-		t.Errorf("what is no secret is not shown: %s", shown)
+		t.Errorf("more than the query is masked: %s", shown)
 	}
 }
 
-// Nor is one that stands where it is not allowed.
-func TestNoCredentialIsInAMistake(t *testing.T) {
+func TestErrorsMaskCredentials(t *testing.T) {
 	for _, text := range []string{
 		`consul: { token: ["s3cret"] }`,
 		`consul: { addresses: ["http://user:s3cret@127.0.0.1:8500"] }`,
@@ -70,15 +69,15 @@ func TestNoCredentialIsInAMistake(t *testing.T) {
 		if err == nil {
 			_, err = Parse("sluice.yaml", []byte(text))
 		}
-		if mistakes := new(Errors); err == nil || !errors.As(err, mistakes) || strings.Contains(err.Error(), "s3cret") {
+		if all := new(Errors); err == nil || !errors.As(err, all) || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
 }
 
-// A key whose name says that it holds a credential is masked, whoever adds it.
-func TestKeysOfSecretsAreSecrets(t *testing.T) {
-	telling := regexp.MustCompile(`(?i)(^|[._])(token|secret|password|passphrase|credentials?|headers|send)(\[\])?$`)
+// A new key whose name suggests a credential must be a Secret.
+func TestKeysOfCredentialsAreSecrets(t *testing.T) {
+	credential := regexp.MustCompile(`(?i)(^|[._])(token|secret|password|passphrase|credentials?|headers|send)(\[\])?$`)
 	found := 0
 	var walk func(typ reflect.Type, key string)
 	walk = func(typ reflect.Type, key string) {
@@ -94,7 +93,7 @@ func TestKeysOfSecretsAreSecrets(t *testing.T) {
 				walk(typ.Field(i).Type, join(key, typ.Field(i).Tag.Get("key")))
 			}
 		default:
-			if telling.MatchString(key) {
+			if credential.MatchString(key) {
 				found++
 				if typ != secretType {
 					t.Errorf("%s is a %s", key, typ)
@@ -108,7 +107,7 @@ func TestKeysOfSecretsAreSecrets(t *testing.T) {
 	}
 }
 
-func TestShownConfigurationHidesSecretsAndLoadsAgain(t *testing.T) {
+func TestEncodedConfigurationLoadsAgain(t *testing.T) {
 	c := mustParse(t, "consul: { token: s3cret }"+tail)
 	shown, err := yaml.Marshal(c)
 	if err != nil {

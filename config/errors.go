@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -9,14 +10,14 @@ import (
 	"strings"
 )
 
-// Error is one mistake in a configuration, in words for the person who made it.
+// Error is one error in a configuration.
 type Error struct {
-	// Origin is where the value stands: "FILE:LINE", "--FLAG" or an
-	// environment variable's name.
+	// Origin is the place of the value: "FILE:LINE", "--FLAG" or the name of an
+	// environment variable.
 	Origin string
-	Key    string // path of the key, such as services.star.timeouts.connect; empty for the file as a whole
-	Value  string // what was written, quoted; empty where there is none to show
-	Want   string // what is allowed instead
+	Key    string // path of the key, such as services.star.timeouts.connect; empty: the whole file
+	Value  string // the text in the file, quoted; may be empty
+	Want   string // what is allowed
 
 	line int // 0 for a value that is not from the file
 }
@@ -35,20 +36,16 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Errors are all the mistakes of a configuration, in the order of the file.
-// It is never empty when it is returned as an error.
+// Errors are all errors in a configuration, in the order of the file. Errors that is
+// returned as an error is not empty.
 type Errors []*Error
 
-// Error returns one line per mistake.
+// Error returns one line per error.
 func (es Errors) Error() string {
-	lines := make([]string, len(es))
-	for i, e := range es {
-		lines[i] = e.Error()
-	}
-	return strings.Join(lines, "\n")
+	return errors.Join(es.Unwrap()...).Error()
 }
 
-// Unwrap gives errors.Is and errors.As access to each mistake.
+// Unwrap returns all errors, for errors.Is and errors.As.
 func (es Errors) Unwrap() []error {
 	errs := make([]error, len(es))
 	for i, e := range es {
@@ -57,22 +54,21 @@ func (es Errors) Unwrap() []error {
 	return errs
 }
 
-// sorted orders es as a reader meets the mistakes: first those of flags and
-// environment, then those of the file from top to bottom. One that was
-// reached twice, through a YAML alias, is kept once.
+// sorted sorts es: first the errors in flags and the environment, then those in the file
+// by line. It removes duplicates, which a YAML alias can cause.
 func (es Errors) sorted() Errors {
 	slices.SortStableFunc(es, func(a, b *Error) int { return cmp.Compare(a.line, b.line) })
 	return slices.CompactFunc(es, func(a, b *Error) bool { return *a == *b })
 }
 
-// Credentials in a text that is no secret by its key: those of a URL, and a private
-// key that stands where its file should.
+// Credentials in texts that are not of type Secret: in a URL, and a private key in place
+// of the path of its file.
 var (
 	userInfo   = regexp.MustCompile(`://[^/?#]*@`)
 	privateKey = regexp.MustCompile(`(?s)-----BEGIN .*`)
 )
 
-// quote shows a value in an error: on one line, not too long, without credentials.
+// quote returns a value for an error: on one line, shortened, without credentials.
 func quote(s string) string {
 	const most = 80
 	s = userInfo.ReplaceAllString(s, "://***@")

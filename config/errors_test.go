@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestErrorsAreAllReportedInOrder(t *testing.T) {
+func TestAllErrorsAreReportedInOrder(t *testing.T) {
 	_, err := Parse("sluice.yaml", []byte(`log: { level: inof }
 listener:
   - { name: web, address: ":8080" }
@@ -24,7 +24,7 @@ routes:
 `))
 	want := []string{
 		`sluice.yaml:1: log.level: value "inof": want one of debug, info, warn, error (did you mean info?)`,
-		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, admin, listeners, client, consul, catalog, services, routes, shutdown, health)`,
+		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, admin, listeners, client, discovery, consul, catalog, services, routes, shutdown, health)`,
 		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, prepared_query, poll, tags, filter, passing_only, datacenters, min_healthy, namespace, partition, peer, consistency, cached, probation)`,
 		`sluice.yaml:7: services.star.timeouts.connect: value "5": want a duration with a unit (ms, s, m, h), from 1ms to 10m`,
 		`sluice.yaml:8: services.star.retry.attempts: value "9": want a whole number from 1 to 5`,
@@ -72,21 +72,21 @@ func TestRefusals(t *testing.T) {
 			`sluice.yaml: routes: empty: want at least one, such as "- { path: /, service: star }"`}},
 		{"not YAML", "a: [1\nb: 2\n", []string{`sluice.yaml:1: not valid YAML: did not find expected ',' or ']'`}},
 		{"tab", "log:\n\tlevel: info\n", []string{`sluice.yaml:2: not valid YAML: found character that cannot start any token`}},
-		{"two documents", tail + "---\nlog: {}\n", []string{`sluice.yaml:4: a second document: one file holds one configuration`}},
+		{"two documents", tail + "---\nlog: {}\n", []string{`sluice.yaml:4: a second document: a file contains one configuration`}},
 		{"a list", "- a\n", []string{`sluice.yaml:1: want a mapping of keys to values, not a list`}},
-		{"later feature", "registry: {}" + tail, []string{`sluice.yaml:1: registry: unknown key (allowed here: log, access_log, admin, listeners, client, consul, catalog, services, routes, shutdown, health)`}},
+		{"later feature", "registry: {}" + tail, []string{`sluice.yaml:1: registry: unknown key (allowed here: log, access_log, admin, listeners, client, discovery, consul, catalog, services, routes, shutdown, health)`}},
 		{"twice", "log: {}\nlog: {}" + tail, []string{`sluice.yaml:2: log: given twice, first in line 1`}},
 		{"no name", "? [a]\n: b" + tail, []string{`sluice.yaml:1: want a name before the colon`}},
 		{"scalar for mapping", "log: debug" + tail, []string{`sluice.yaml:1: log: want a mapping of keys to values, not a single value`}},
 		{"mapping for scalar", "log: { level: { a: b } }" + tail, []string{`sluice.yaml:1: log.level: want one of debug, info, warn, error, not a mapping`}},
 		{"scalar for list", "consul: { addresses: a }" + tail, []string{`sluice.yaml:1: consul.addresses: want a list, such as [a, b], not a single value`}},
 		{"empty entry", "consul: { addresses: ['', ~] }" + tail, []string{
-			`sluice.yaml:1: consul.addresses[0]: empty: write a value, or take the entry away`,
-			`sluice.yaml:1: consul.addresses[1]: empty: write a value, or take the entry away`}},
+			`sluice.yaml:1: consul.addresses[0]: empty: write a value, or remove the entry`,
+			`sluice.yaml:1: consul.addresses[1]: empty: write a value, or remove the entry`}},
 		{"tag", "log: { level: !!binary aW5mbw== }" + tail, []string{`sluice.yaml:1: log.level: tag !!binary: want one of debug, info, warn, error`}},
 		{"control character", `consul: { datacenter: "a\nb" }` + tail, []string{`sluice.yaml:1: consul.datacenter: value "a\nb": want a text on one line`}},
 		{"merge of nothing", "log: { <<: 1 }" + tail, []string{`sluice.yaml:1: log.<<: want an alias of a mapping, such as *defaults`}},
-		{"merge of itself", "log: &a { <<: *a }" + tail, []string{`sluice.yaml:1: log.<<: a merged mapping may hold plain keys only`}},
+		{"merge of itself", "log: &a { <<: *a }" + tail, []string{`sluice.yaml:1: log.<<: a merged mapping may contain only plain keys`}},
 		{"ratio too large", "access_log: { sample: 101% }" + tail, []string{`sluice.yaml:1: access_log.sample: value "101%": want a number from 0 to 1, or a percentage`}},
 		{"ratio not a number", "access_log: { sample: .nan }" + tail, []string{`sluice.yaml:1: access_log.sample: value ".nan": want a number from 0 to 1, or a percentage`}},
 		{"duration too long", "shutdown: { grace: 48h }" + tail, []string{`sluice.yaml:1: shutdown.grace: value "48h": want a duration with a unit (ms, s, m, h), from 0s to 24h`}},
@@ -98,15 +98,15 @@ func TestRefusals(t *testing.T) {
 			`sluice.yaml:1: client.trusted_proxies[0]: value "10.0.0.0/33": want a network such as 10.0.0.0/8 or fd00::/8, or a single IP address`}},
 		{"secret not shown", `consul: { token: "s3cr\tt" }` + tail, []string{`sluice.yaml:1: consul.token: value "***": want a text on one line`}},
 		{"two tokens", "consul:\n  token: s3cret\n  token_file: x" + tail, []string{`sluice.yaml:2: consul.token: give either consul.token or consul.token_file, not both`}},
-		{"prepared query of a service", "services: { star: { consul: { prepared_query: q, service: s, tags: [v1], datacenters: [a, b] } } }\nroutes: [{ service: star }]", []string{
-			"sluice.yaml:1: services.star.consul.service: not allowed beside prepared_query, which decides on that itself",
-			"sluice.yaml:1: services.star.consul.tags: not allowed beside prepared_query, which decides on that itself",
-			"sluice.yaml:1: services.star.consul.datacenters: not allowed beside prepared_query, which decides on that itself"}},
+		{"prepared query with keys of a service", "services: { star: { consul: { prepared_query: q, service: s, tags: [v1], datacenters: [a, b] } } }\nroutes: [{ service: star }]", []string{
+			"sluice.yaml:1: services.star.consul.service: not allowed with prepared_query, which defines this itself",
+			"sluice.yaml:1: services.star.consul.tags: not allowed with prepared_query, which defines this itself",
+			"sluice.yaml:1: services.star.consul.datacenters: not allowed with prepared_query, which defines this itself"}},
 		{"cached and consistent", "services: { star: { consul: { cached: true, consistency: consistent } } }\nroutes: [{ service: star }]", []string{
 			`sluice.yaml:1: services.star.consul.cached: value "true": not allowed with consistency: consistent`}},
-		{"keys that there were once", "services: { star: { consul: { near: _agent }, balance: { tiers: [{ nodes: [local], datacenters: [dc1] }] } } }\nroutes: [{ service: star }]", []string{
-			"sluice.yaml:1: services.star.consul.near: no such key any more: requests go to all instances, in whatever order Consul lists them; for those nearby first use balance.tiers, such as [{nodes: [local]}]",
-			"sluice.yaml:1: services.star.balance.tiers[0].datacenters: no such key any more: all peers of a service are of one data centre at a time; consul.datacenters says in which order"}},
+		{"removed keys", "services: { star: { consul: { near: _agent }, balance: { tiers: [{ nodes: [local], datacenters: [dc1] }] } } }\nroutes: [{ service: star }]", []string{
+			"sluice.yaml:1: services.star.consul.near: removed: the order of instances in Consul has no effect; to prefer instances use balance.tiers, such as [{nodes: [local]}]",
+			"sluice.yaml:1: services.star.balance.tiers[0].datacenters: removed: all peers of a service are in one data centre at a time; consul.datacenters sets the order"}},
 		{"a data centre twice", "services: { star: { consul: { datacenters: [a, b, a] } } }\nroutes: [{ service: star }]", []string{
 			`sluice.yaml:1: services.star.consul.datacenters[2]: value "a": the same as services.star.consul.datacenters[0] at sluice.yaml:1`}},
 		{"an agent twice", `consul: { addresses: ["http://a:1", "a:2", "a:1"] }` + tail, []string{
@@ -115,8 +115,8 @@ func TestRefusals(t *testing.T) {
 			`sluice.yaml:2: consul.tls: give both cert and key, or neither`}},
 		{"agent with password", `consul: { addresses: ["http://u:p@a:1"] }` + tail, []string{
 			`sluice.yaml:1: consul.addresses[0]: value "http://***@a:1": want http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH`}},
-		{"debounce", "consul:\n  debounce:\n    quiet: 2s" + tail, []string{
-			`sluice.yaml:2: consul.debounce.quiet: value "2s": want at most consul.debounce.max_wait, which is 1s`}},
+		{"debounce", "discovery:\n  debounce:\n    quiet: 2s" + tail, []string{
+			`sluice.yaml:2: discovery.debounce.quiet: value "2s": want at most discovery.debounce.max_wait, which is 1s`}},
 		{"admin for everybody", `admin: { address: ":8081" }` + tail, []string{
 			`sluice.yaml:1: admin.address: value ":8081": reachable from other machines: set admin.token_file too, or use a loopback address such as 127.0.0.1:8081`}},
 		{"listener without address", "listeners: [{ name: web }]" + tail, []string{`sluice.yaml:1: listeners[0].address: required: ` + listen[5:]}},
@@ -150,7 +150,7 @@ func TestRefusals(t *testing.T) {
 			`sluice.yaml:4: routes[1]: value "A.b./": the same as routes[0] at sluice.yaml:3`}},
 		{"route without service", "services: { star: { consul: {} } }\nroutes: [{ path: / }]", []string{
 			`sluice.yaml:2: routes[0].service: required: a text on one line`}},
-		{"one mistake, reached twice", "services:\n  a: { peers: ['a:1'], timeouts: &t { connect: 0s } }\n  b: { peers: ['a:1'], timeouts: *t }\nroutes: [{ service: a }]", []string{
+		{"an error in an alias", "services:\n  a: { peers: ['a:1'], timeouts: &t { connect: 0s } }\n  b: { peers: ['a:1'], timeouts: *t }\nroutes: [{ service: a }]", []string{
 			`sluice.yaml:2: services.a.timeouts.connect: value "0s": want a duration with a unit (ms, s, m, h), from 1ms to 10m`,
 			`sluice.yaml:2: services.b.timeouts.connect: value "0s": want a duration with a unit (ms, s, m, h), from 1ms to 10m`}},
 	}

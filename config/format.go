@@ -13,13 +13,13 @@ import (
 	"sluice/route"
 )
 
-// A format is a rule for a text that a plain type cannot express.
+// A format is a rule for a text.
 type format struct {
-	want string            // what is allowed, as it is told to the operator
-	ok   func(string) bool // reports whether the text is allowed; it is never empty
+	want string            // what is allowed, for an error
+	ok   func(string) bool // reports whether a text, which is not empty, is allowed
 }
 
-// formats are the rules that the tag "format" may name.
+// formats are the rules for the tag "format".
 var formats = map[string]format{
 	"name": {
 		"a name of up to 128 letters, digits, '.', '_' or '-' that starts with a letter or digit",
@@ -119,7 +119,7 @@ var formats = map[string]format{
 	},
 }
 
-// isAuthority reports whether s may be the Host of a request.
+// isAuthority reports whether s is allowed as the Host of a request.
 func isAuthority(s string) bool {
 	if host, port, err := net.SplitHostPort(s); err == nil {
 		return isHost(host) && isPort(port, 1)
@@ -145,14 +145,14 @@ func isTarget(s string) bool {
 	return err == nil && isHost(host) && isPort(port, 1)
 }
 
-// isHTTPURL reports whether s is a URL to ask over HTTP, without a password.
+// isHTTPURL reports whether s is a URL for HTTP or HTTPS without credentials.
 func isHTTPURL(s string) bool {
 	u, err := url.Parse(s)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.User == nil && u.Fragment == "" &&
 		isHost(u.Hostname()) && (u.Port() == "" || isPort(u.Port(), 1))
 }
 
-// isPeer is stricter than the static source about the host.
+// isPeer reports whether the static source accepts s and the host is valid.
 func isPeer(s string) bool {
 	if _, err := discovery.NewStatic("", []string{s}); err != nil {
 		return false
@@ -167,7 +167,7 @@ func peerAddress(s string) string {
 	return strings.ToLower(address)
 }
 
-// isPort reports whether s is a port number of at least least.
+// isPort reports whether s is a port number, at least least.
 func isPort(s string, least uint64) bool {
 	n, err := strconv.ParseUint(s, 10, 16)
 	return err == nil && n >= least && s == strconv.FormatUint(n, 10)
@@ -181,8 +181,8 @@ func isHost(s string) bool {
 	return isHostName(s)
 }
 
-// isHostName follows RFC 1123, section 2.1, and also takes the underscore
-// that is common in internal names.
+// isHostName reports whether s is a host name as in RFC 1123, section 2.1. It also
+// allows the underscore, which is common in internal names.
 func isHostName(s string) bool {
 	s = strings.TrimSuffix(s, ".")
 	if len(s) == 0 || len(s) > 253 {
@@ -198,14 +198,13 @@ func isHostName(s string) bool {
 			}
 		}
 	}
-	// "1.2.3" and "300.1.1.1" are mistyped addresses, not names: the last
-	// label of a name is not a number.
+	// The last label of a name is not a number: "1.2.3" and "300.1.1.1" are mistyped
+	// addresses.
 	last := s[strings.LastIndexByte(s, '.')+1:]
 	return strings.Trim(last, "0123456789") != ""
 }
 
-// Network returns the network that s stands for: a prefix, or one address. It
-// reports false for anything else.
+// Network parses a prefix or an IP address.
 func Network(s string) (netip.Prefix, bool) {
 	if ip, err := netip.ParseAddr(s); err == nil && ip.Zone() == "" {
 		return netip.PrefixFrom(ip, ip.BitLen()), true
@@ -214,8 +213,8 @@ func Network(s string) (netip.Prefix, bool) {
 	return p, err == nil
 }
 
-// consulURL returns the URL of a Consul agent for what Consul's own tools
-// accept: a bare HOST:PORT means HTTP, or HTTPS if tls is set.
+// consulURL returns the URL of a Consul agent. It accepts what Consul's own tools accept.
+// HOST:PORT without a scheme is a URL for HTTP, or for HTTPS if tls is set.
 func consulURL(s string, tls bool) (string, bool) {
 	if path, ok := strings.CutPrefix(s, "unix://"); ok {
 		return s, strings.HasPrefix(path, "/") && len(path) > 1
@@ -228,23 +227,13 @@ func consulURL(s string, tls bool) (string, bool) {
 		s = scheme + s
 	}
 	u, err := url.Parse(s)
-	if err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery {
-		return "", false
-	}
-	if u.Scheme != "http" && u.Scheme != "https" {
-		return "", false
-	}
-	if port := u.Port(); port != "" && !isPort(port, 1) || strings.HasSuffix(u.Host, ":") {
-		return "", false
-	}
-	if !isHost(u.Hostname()) {
+	if err != nil || !isHTTPURL(s) || u.RawQuery != "" || u.ForceQuery || strings.HasSuffix(u.Host, ":") {
 		return "", false
 	}
 	return strings.TrimRight(u.String(), "/"), true
 }
 
-// isLoopback reports whether a listener on address is reachable from this
-// machine only.
+// isLoopback reports whether a listener on address is reachable only from this machine.
 func isLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {

@@ -8,9 +8,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// FuzzParse: no text makes the loader panic; a refusal says why, in lines that
-// name the file; what is accepted is the same after it was written out and
-// read again.
+// FuzzParse: no text makes the loader panic, each line of an error begins with the name of
+// the file, and an accepted configuration is the same after it is encoded and parsed.
 func FuzzParse(f *testing.F) {
 	f.Add(tail)
 	f.Add("log: &a { <<: *a }" + tail)
@@ -24,7 +23,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			for line := range strings.SplitSeq(err.Error(), "\n") {
 				if !strings.HasPrefix(line, "f:") {
-					t.Errorf("line %q names no place", line)
+					t.Errorf("line %q does not begin with the file", line)
 				}
 			}
 			return

@@ -9,80 +9,80 @@ import (
 	"unicode/utf8"
 )
 
-// Health bounds the work of health checks in all services.
+// Health limits the health checks of all services.
 type Health struct {
-	MaxChecks int `key:"max_checks" default:"512" min:"1" max:"10000"` // active checks at a time
+	MaxChecks int `key:"max_checks" default:"512" min:"1" max:"10000"` // simultaneous active checks
 }
 
-// ServiceHealth says how peers are judged, besides what their source says.
+// ServiceHealth configures the health checks of the peers of a service.
 type ServiceHealth struct {
 	Active  *ActiveCheck `key:"active"` // nil: none
 	Passive Passive      `key:"passive"`
 
 	SlowStart           time.Duration `key:"slow_start" default:"0s" min:"0s" max:"1h"` // 0: off
 	SlowStartAggression Ratio         `key:"slow_start_aggression" default:"1.0" min:"0.1" max:"10"`
-	SlowStartMin        Ratio         `key:"slow_start_min" default:"10%" min:"0.01" max:"1"` // share at the start
+	SlowStartMin        Ratio         `key:"slow_start_min" default:"10%" min:"0.01" max:"1"` // share of the weight at the start
 	PanicThreshold      Ratio         `key:"panic_threshold" default:"50%" min:"0" max:"1"`   // 0: off
 }
 
-// ActiveCheck asks each peer from time to time whether it works.
+// ActiveCheck configures periodic checks of each peer.
 type ActiveCheck struct {
 	Type             string        `key:"type" default:"http" oneof:"http|tcp|grpc"`
 	Interval         time.Duration `key:"interval" default:"2s" min:"10ms" max:"1h"`
-	FailingInterval  time.Duration `key:"failing_interval" default:"1s" min:"10ms" max:"1h"` // while the latest check failed
-	Jitter           Ratio         `key:"jitter" default:"10%" min:"0" max:"1"`              // of an interval
+	FailingInterval  time.Duration `key:"failing_interval" default:"1s" min:"10ms" max:"1h"` // after a failed check
+	Jitter           Ratio         `key:"jitter" default:"10%" min:"0" max:"1"`              // share of an interval
 	Timeout          time.Duration `key:"timeout" default:"1s" min:"1ms" max:"5m"`
-	Unhealthy        int           `key:"unhealthy_threshold" default:"3" min:"1" max:"100"` // checks that must fail in a row
-	Healthy          int           `key:"healthy_threshold" default:"2" min:"1" max:"100"`   // checks that must pass in a row
+	Unhealthy        int           `key:"unhealthy_threshold" default:"3" min:"1" max:"100"` // consecutive failed checks
+	Healthy          int           `key:"healthy_threshold" default:"2" min:"1" max:"100"`   // consecutive passed checks
 	MustPassFirst    bool          `key:"must_pass_first" default:"false"`
 	OverridesConsul  bool          `key:"overrides_consul" default:"false"`
-	Port             int           `key:"port" default:"0" min:"0" max:"65535"` // 0: the peer's
-	TLS              *CheckTLS     `key:"tls"`                                  // nil: plain text
+	Port             int           `key:"port" default:"0" min:"0" max:"65535"` // 0: that of the peer
+	TLS              *CheckTLS     `key:"tls"`                                  // nil: without TLS
 	ReuseConnections bool          `key:"reuse_connections" default:"false"`
 
-	// Keys of some types; see checkKeys.
+	// Each type of check has only some of these keys: see checkKeys.
 
 	Method  string      `key:"method" default:"GET" oneof:"GET|HEAD|OPTIONS|POST|PUT"`
 	Path    Location    `key:"path" default:"/" format:"path"`
-	Host    string      `key:"host" format:"authority"` // empty: the address that is checked
-	Headers []Secret    `key:"headers" format:"header"` // may carry credentials
-	Service string      `key:"service"`                 // in grpc.health.v1; empty: the server as a whole
-	Send    Secret      `key:"send" format:"escaped"`   // see Unescape; may be a password
+	Host    string      `key:"host" format:"authority"` // empty: the address of the check
+	Headers []Secret    `key:"headers" format:"header"` // Secret because of credentials
+	Service string      `key:"service"`                 // in grpc.health.v1; empty: the whole server
+	Send    Secret      `key:"send" format:"escaped"`   // see Unescape; Secret because of passwords
 	Expect  CheckExpect `key:"expect"`
 }
 
-// CheckExpect is what an answer must look like.
+// CheckExpect configures which responses pass a check.
 type CheckExpect struct {
 	Status string `key:"status" default:"200-299" format:"statuses"`
-	Text   string `key:"text"`                                       // that must occur
-	Regexp string `key:"regexp" format:"regexp"`                     // that must match
-	Within Size   `key:"within" default:"64KiB" min:"1" max:"16MiB"` // of the start of the answer
+	Text   string `key:"text"`                                       // must occur in the response
+	Regexp string `key:"regexp" format:"regexp"`                     // must match the response
+	Within Size   `key:"within" default:"64KiB" min:"1" max:"16MiB"` // size of the part of the response that is searched
 }
 
-// CheckTLS makes checks speak TLS.
+// CheckTLS configures TLS for checks.
 type CheckTLS struct {
-	CA         string `key:"ca"` // file of trusted certificates; empty: the system's
+	CA         string `key:"ca"` // file of trusted certificates; empty: those of the system
 	Cert       string `key:"cert"`
 	Key        string `key:"key"`
-	ServerName string `key:"server_name"` // empty: the host that is checked
+	ServerName string `key:"server_name"` // empty: the host of the check
 	SkipVerify bool   `key:"skip_verify" default:"false"`
 }
 
-// Passive ejects peers whose requests fail, for a while. 0 failures means that
-// they are not counted.
+// Passive configures the ejection of peers by the outcome of requests. A threshold of 0
+// disables a rule.
 type Passive struct {
 	ConsecutiveFailures        int           `key:"consecutive_failures" default:"5" min:"0" max:"65535"`
 	ConsecutiveConnectFailures int           `key:"consecutive_connect_failures" default:"0" min:"0" max:"65535"`
 	Consecutive5xx             int           `key:"consecutive_5xx" default:"0" min:"0" max:"65535"`
-	SuccessRate                *SuccessRate  `key:"success_rate"` // nil: not compared
-	Latency                    *LatencyCheck `key:"latency"`      // nil: not compared
+	SuccessRate                *SuccessRate  `key:"success_rate"` // nil: disabled
+	Latency                    *LatencyCheck `key:"latency"`      // nil: disabled
 	Interval                   time.Duration `key:"interval" default:"10s" min:"100ms" max:"1h"`
-	Ejection                   time.Duration `key:"ejection" default:"10s" min:"10ms" max:"24h"` // the first; each one more is as much longer
+	Ejection                   time.Duration `key:"ejection" default:"10s" min:"10ms" max:"24h"` // of the first ejection; each further one is longer by this time
 	MaxEjection                time.Duration `key:"max_ejection" default:"5m" min:"10ms" max:"24h"`
 	MaxEjected                 Ratio         `key:"max_ejected" default:"50%" min:"0" max:"1"` // share of the peers
 }
 
-// SuccessRate ejects peers that succeed less often than the others.
+// SuccessRate configures the ejection of peers with a lower success rate than the others.
 type SuccessRate struct {
 	StdevFactor float64 `key:"stdev_factor" default:"1.9" min:"0" max:"100"`
 	Below       Ratio   `key:"below" default:"95%" min:"0" max:"1"`
@@ -90,7 +90,7 @@ type SuccessRate struct {
 	MinPeers    int     `key:"min_peers" default:"5" min:"2" max:"100000"`
 }
 
-// LatencyCheck ejects peers that answer more slowly than the others.
+// LatencyCheck configures the ejection of peers with a higher latency than the others.
 type LatencyCheck struct {
 	Factor      float64       `key:"factor" default:"3" min:"1" max:"1000"`
 	Above       time.Duration `key:"above" default:"50ms" min:"0s" max:"1h"`
@@ -98,8 +98,8 @@ type LatencyCheck struct {
 	MinPeers    int           `key:"min_peers" default:"3" min:"2" max:"100000"`
 }
 
-// checkKeys are the keys of an active check that not all types have, the types
-// that do, and whether a check sets them to anything but their default.
+// checkKeys are the keys that only some types of active checks have, these types, and
+// whether a check sets the key to another value than the default.
 var checkKeys = []struct {
 	key   string
 	types []string
@@ -117,14 +117,14 @@ var checkKeys = []struct {
 	{"expect.regexp", []string{"http", "tcp"}, func(a *ActiveCheck) bool { return a.Expect.Regexp != "" }},
 }
 
-// health checks what one key of a service's health alone does not show.
+// health checks rules of a service's health that involve several keys.
 func (d *decoder) health(s *Service, key string) {
 	if a := s.Health.Active; a != nil {
 		d.activeCheck(a, s, key+".active")
 	}
 	p := s.Health.Passive
 	if p.MaxEjection < p.Ejection {
-		d.fail(d.place(key+".passive.max_ejection"), key+".passive.max_ejection", formatDuration(p.MaxEjection),
+		d.refuse(key+".passive.max_ejection", formatDuration(p.MaxEjection),
 			"want at least "+key+".passive.ejection, which is "+formatDuration(p.Ejection))
 	}
 }
@@ -135,20 +135,19 @@ func (d *decoder) activeCheck(a *ActiveCheck, s *Service, key string) {
 	}
 	for _, k := range checkKeys {
 		if at := key + "." + k.key; k.set(a) && !slices.Contains(k.types, a.Type) {
-			d.fail(d.place(at), at, "", fmt.Sprintf("only for a check of type %s, and this one's is %s", strings.Join(k.types, " or "), a.Type))
+			d.refuse(at, "", fmt.Sprintf("allowed only with type %s, and the type is %s", strings.Join(k.types, " or "), a.Type))
 		}
 	}
 	if t := a.TLS; t != nil && (t.Cert == "") != (t.Key == "") {
-		d.fail(d.place(key+".tls"), key+".tls", "", "give both cert and key, or neither")
+		d.refuse(key+".tls", "", "give both cert and key, or neither")
 	}
 	if a.OverridesConsul && s.Consul == nil {
-		d.fail(d.place(key+".overrides_consul"), key+".overrides_consul", "true", "the service does not come from Consul: want false")
+		d.refuse(key+".overrides_consul", "true", "the service does not come from Consul: want false")
 	}
 }
 
-// Unescape returns the bytes that a text with escapes stands for, or false if
-// they are wrong: \r, \n, \t, \\, \x and two hexadecimal digits, and the others
-// of Go.
+// Unescape replaces the escape sequences of Go's strings, such as \r, \n, \t, \\ and
+// \xHH. It returns false if one is invalid.
 func Unescape(s string) ([]byte, bool) {
 	var b []byte
 	for s != "" {
@@ -166,8 +165,7 @@ func Unescape(s string) ([]byte, bool) {
 	return b, true
 }
 
-// Header splits "NAME: VALUE", or returns false if s is something else (RFC
-// 9110, section 5).
+// Header splits "NAME: VALUE" (RFC 9110, section 5). It returns false for any other text.
 func Header(s string) (name, value string, ok bool) {
 	name, value, ok = strings.Cut(s, ":")
 	if !ok || name == "" || strings.ContainsFunc(name, func(c rune) bool {

@@ -102,13 +102,13 @@ func TestHealthRefusals(t *testing.T) {
 	f("{ active: { expect: { regexp: '(' } } }", `active.expect.regexp: value "(": want a regular expression in Go's syntax (RE2)`)
 	f(`{ active: { type: tcp, send: 'a\q' } }`, `active.send: value "***": want a text on one line, with \r, \n, \t, \\ or \xHH for what does not fit in`)
 	f("{ active: { type: tcp, path: /a, method: HEAD, expect: { status: 404 } } }",
-		"active.method: only for a check of type http, and this one's is tcp",
-		"active.path: only for a check of type http, and this one's is tcp",
-		"active.expect.status: only for a check of type http, and this one's is tcp")
+		"active.method: allowed only with type http, and the type is tcp",
+		"active.path: allowed only with type http, and the type is tcp",
+		"active.expect.status: allowed only with type http, and the type is tcp")
 	f("{ active: { service: a, send: b } }",
-		"active.service: only for a check of type grpc, and this one's is http",
-		"active.send: only for a check of type tcp, and this one's is http")
-	f("{ active: { type: grpc, expect: { text: a } } }", "active.expect.text: only for a check of type http or tcp, and this one's is grpc")
+		"active.service: allowed only with type grpc, and the type is http",
+		"active.send: allowed only with type tcp, and the type is http")
+	f("{ active: { type: grpc, expect: { text: a } } }", "active.expect.text: allowed only with type http or tcp, and the type is grpc")
 	f("{ active: { tls: { cert: a } } }", "active.tls: give both cert and key, or neither")
 	f("{ passive: { ejection: 10m } }", `passive.max_ejection: value "5m": want at least services.star.health.passive.ejection, which is 10m`)
 	f("{ passive: { success_rate: { stdev_factor: .nan } } }", `passive.success_rate.stdev_factor: value ".nan": want a number from 0 to 100`)

@@ -6,18 +6,17 @@ import (
 	"time"
 )
 
-// Revision is a configuration that was loaded. Only its Hash changes once it is
-// in a History, with a text that says the same.
+// Revision is a loaded configuration. In a History only its Hash changes, if another text
+// gives the same configuration.
 type Revision struct {
-	Number uint64    // 1 for the first one of this process; 0 before it is applied
-	Time   time.Time // when it was applied
+	Number uint64    // from 1 in each process; 0 before it is applied
+	Time   time.Time // when sluice applied it
 	Source string    // the file, or "command line"
-	Hash   string    // of the file's bytes; two loads with the same hash had the same text
+	Hash   string    // of the bytes of the file
 	Config *Config
-	// Warnings are about keys that are accepted and have no effect any more, a line
-	// each, with file and line.
+	// Warnings lists accepted keys of earlier versions, each with its file and line.
 	Warnings []string
-	// Pending are the keys whose new value takes effect at the next start.
+	// Pending lists the keys whose new values take effect at the next start.
 	Pending []string
 }
 
@@ -28,18 +27,18 @@ type Refusal struct {
 	Err    error
 }
 
-// Reloads is how loading has fared so far.
+// Reloads counts the loads of this process.
 type Reloads struct {
-	Applied uint64   // revisions applied, the first one included
-	Refused uint64   // loads that failed
-	Last    *Refusal // why the latest load failed; nil if it did not
+	Applied uint64   // applied revisions, with the first
+	Refused uint64   // failed loads
+	Last    *Refusal // of the latest load; nil if it succeeded
 }
 
-// keepRevisions is how many revisions a History keeps.
+// keepRevisions is the number of revisions in a History.
 const keepRevisions = 50
 
-// History keeps what was applied and what was refused. It is safe for
-// concurrent use; the zero value is ready.
+// History contains the latest applied revisions, and counts loads. The zero value is
+// empty. Its methods may be called concurrently.
 type History struct {
 	mu sync.Mutex // guards the fields below
 
@@ -47,7 +46,7 @@ type History struct {
 	reloads   Reloads
 }
 
-// Applied adds r with the next number and the present time, and returns it so.
+// Applied sets the number and the time of r, adds it, and returns it.
 func (h *History) Applied(r Revision) Revision {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -61,8 +60,8 @@ func (h *History) Applied(r Revision) Revision {
 	return r
 }
 
-// Unchanged says that the latest load, of a text with that hash, gave what is in
-// use already: an earlier refusal is over.
+// Unchanged records a load, of a text with that hash, that gave the configuration in use.
+// It ends an earlier refusal.
 func (h *History) Unchanged(hash string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -72,7 +71,7 @@ func (h *History) Unchanged(hash string) {
 	}
 }
 
-// Refused notes that a configuration from source was not applied.
+// Refused records that a configuration from source was not applied.
 func (h *History) Refused(source string, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -80,7 +79,7 @@ func (h *History) Refused(source string, err error) {
 	h.reloads.Last = &Refusal{Time: time.Now(), Source: source, Err: err}
 }
 
-// Current returns the revision in use: the zero value before the first one.
+// Current returns the revision in use, or the zero value before the first.
 func (h *History) Current() Revision {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -90,7 +89,7 @@ func (h *History) Current() Revision {
 	return h.revisions[len(h.revisions)-1]
 }
 
-// Revisions returns the revisions that are kept, newest first.
+// Revisions returns the latest revisions, newest first.
 func (h *History) Revisions() []Revision {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -99,7 +98,7 @@ func (h *History) Revisions() []Revision {
 	return newest
 }
 
-// Reloads returns how loading has fared.
+// Reloads returns the counts of loads.
 func (h *History) Reloads() Reloads {
 	h.mu.Lock()
 	defer h.mu.Unlock()

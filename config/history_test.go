@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestHistoryNumbersAndForgets(t *testing.T) {
+func TestHistoryNumbersRevisionsAndDropsOldOnes(t *testing.T) {
 	var h History
 	if r := h.Current(); r.Number != 0 || r.Config != nil {
 		t.Errorf("current of an empty history: %+v", r)
@@ -22,23 +22,23 @@ func TestHistoryNumbersAndForgets(t *testing.T) {
 	}
 }
 
-func TestHistoryShowsLatestRefusalOnly(t *testing.T) {
+func TestHistoryHasTheLatestRefusal(t *testing.T) {
 	var h History
 	h.Applied(Revision{Hash: "one"})
 	h.Refused("f", errors.New("bad"))
 	if r := h.Reloads(); r.Applied != 1 || r.Refused != 1 || r.Last == nil || r.Last.Err.Error() != "bad" {
 		t.Errorf("after a refusal: %+v", r)
 	}
-	h.Unchanged("two") // the file says the same again, in other words
+	h.Unchanged("two") // another text with the same configuration
 	if r := h.Current(); r.Hash != "two" || r.Number != 1 {
-		t.Errorf("after it was taken back: %+v", r)
+		t.Errorf("after Unchanged: %+v", r)
 	}
 	if r := h.Reloads(); r.Last != nil || r.Refused != 1 {
-		t.Errorf("after it was taken back: %+v", r)
+		t.Errorf("after Unchanged: %+v", r)
 	}
 	h.Refused("f", errors.New("bad"))
 	h.Applied(Revision{})
 	if r := h.Reloads(); r.Last != nil || r.Applied != 2 || r.Refused != 2 {
-		t.Errorf("after a good one: %+v", r)
+		t.Errorf("after Applied: %+v", r)
 	}
 }

@@ -16,24 +16,24 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxFileBytes is the most that a configuration file may hold: far beyond any
-// real one, small enough to refuse a file named by mistake.
+// maxFileBytes limits the size of a configuration file. It is far above that of a real
+// one, and refuses a file that was named by mistake.
 const maxFileBytes = 16 << 20
 
-// Input says where a configuration comes from. Empty fields are not given.
+// Input is the file and the flags of a configuration. Empty fields are not set.
 type Input struct {
 	File    string // --config
-	Service string // --service, only without File
-	Listen  string // --listen, only where File lists no listeners
+	Service string // --service; not allowed with File
+	Listen  string // --listen; not allowed if File has listeners
 	Admin   string // --admin
 	Consul  string // --consul
 
-	// Getenv returns the value of an environment variable, os.Getenv in the
-	// program. With nil the environment is not used.
+	// Getenv returns the value of an environment variable, like os.Getenv. nil: the
+	// environment has no effect.
 	Getenv func(string) string
 }
 
-// Source names the input for people: the file or "command line".
+// Source returns the path of the file, or "command line".
 func (in Input) Source() string {
 	if in.File == "" {
 		return "command line"
@@ -41,19 +41,18 @@ func (in Input) Source() string {
 	return in.File
 }
 
-// Load reads, decodes and checks a configuration. Mistakes in it are
-// returned together, as Errors. The revision has no number and no time yet:
-// it gets them in History.Applied.
+// Load reads, decodes and checks a configuration. It returns all errors in it as Errors.
+// History.Applied sets the number and the time of the revision.
 func (in Input) Load() (*Revision, error) {
 	var data []byte
 	switch {
 	case in.File == "" && in.Service == "":
 		return nil, errors.New("nothing to serve: give --config FILE, or --service NAME for a service in Consul")
 	case in.File != "" && in.Service != "":
-		return nil, fmt.Errorf("--service %s: not allowed beside --config: name the service in %s", in.Service, in.File)
+		return nil, fmt.Errorf("--service %s: not allowed with --config: add the service to %s", in.Service, in.File)
 	case in.File != "":
 		var err error
-		if data, err = readFile(in.File); err != nil {
+		if data, err = readFile(in.File, maxFileBytes); err != nil {
 			return nil, fmt.Errorf("read configuration: %w", err)
 		}
 	}
@@ -64,8 +63,8 @@ func (in Input) Load() (*Revision, error) {
 	return &Revision{Source: in.Source(), Hash: hashOf(data), Config: c, Warnings: warnings}, nil
 }
 
-// Parse decodes and checks the text of a configuration file, without any
-// flag or environment. The name is used in errors, which are of type Errors.
+// Parse decodes and checks the text of a configuration file, without flags and
+// environment. Errors are of type Errors and contain the name.
 func Parse(name string, data []byte) (*Config, error) {
 	c, _, err := Input{File: name}.parse(data)
 	return c, err
@@ -77,6 +76,7 @@ func (in Input) parse(data []byte) (c *Config, warnings []string, err error) {
 	if len(d.errs) > 0 {
 		return nil, nil, d.errs
 	}
+	d.move(root)
 	in.override(d, root)
 	c = new(Config)
 	d.value(root, reflect.ValueOf(c).Elem(), "", rules{})
@@ -84,13 +84,13 @@ func (in Input) parse(data []byte) (c *Config, warnings []string, err error) {
 	if len(d.errs) > 0 {
 		return nil, nil, d.errs.sorted()
 	}
-	for _, key := range d.retired.sorted() {
+	for _, key := range d.old.sorted() {
 		warnings = append(warnings, key.Error())
 	}
 	return c, warnings, nil
 }
 
-// document parses data into a mapping node, an empty one for an empty file.
+// document parses data into a mapping node, which is empty for an empty file.
 func (d *decoder) document(data []byte) *yaml.Node {
 	empty := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1}
 	reader := yaml.NewDecoder(bytes.NewReader(data))
@@ -102,7 +102,7 @@ func (d *decoder) document(data []byte) *yaml.Node {
 		return nil
 	}
 	if err := reader.Decode(&second); err == nil {
-		d.fail(d.placeOf(&second), "", "", "a second document: one file holds one configuration")
+		d.fail(d.placeOf(&second), "", "", "a second document: a file contains one configuration")
 	} else if !errors.Is(err, io.EOF) {
 		d.syntax(err)
 	}
@@ -121,7 +121,7 @@ func (d *decoder) document(data []byte) *yaml.Node {
 
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
-// syntax records an error of the YAML parser, with its line where it names one.
+// syntax records an error of the YAML parser, with its line if it has one.
 func (d *decoder) syntax(err error) {
 	text := err.Error()
 	match := yamlLine.FindStringSubmatch(text)
@@ -133,25 +133,21 @@ func (d *decoder) syntax(err error) {
 	d.fail(p, "", "", "not valid YAML: "+strings.TrimSpace(yamlLine.ReplaceAllString(text, "")))
 }
 
-// readFile reads a regular file of bounded size.
-func readFile(path string) ([]byte, error) {
+// readFile reads a file of at most maxBytes.
+func readFile(path string, maxBytes int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
-	if err != nil {
-		return nil, err
+	data, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
+	if err == nil && int64(len(data)) > maxBytes {
+		err = fmt.Errorf("%s: larger than %s", path, formatSize(maxBytes))
 	}
-	if len(data) > maxFileBytes {
-		return nil, fmt.Errorf("%s: larger than %s", path, formatSize(maxFileBytes))
-	}
-	return data, nil
+	return data, err
 }
 
-// hashOf identifies the bytes of a configuration file: the start of their
-// SHA-256 in hexadecimal.
+// hashOf returns the first bytes of the SHA-256 of data, in hexadecimal.
 func hashOf(data []byte) string {
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:6])

@@ -8,7 +8,7 @@ import (
 	"sluice/balancer"
 )
 
-// tail makes a document complete, so that a test shows one thing only.
+// tail completes a document.
 const tail = `
 services: { star: { consul: {} } }
 routes: [{ service: star }]
@@ -23,7 +23,7 @@ func mustParse(t *testing.T, text string) *Config {
 	return c
 }
 
-// Settings of a service that sets none.
+// Defaults of a service.
 var (
 	defaultBalance = Balance{
 		Policy: "ewma", Hash: Hash{Bound: 1.25},
@@ -32,7 +32,7 @@ var (
 		Subset:           Subset{Replica: -1},
 	}
 	defaultRetry  = Retry{Attempts: 2, Body: 64 << 10, Budget: 0.2, MinPerSecond: 10}
-	defaultLimits = Limits{Pending: 1024}
+	defaultLimits = Limits{ConnectionWait: time.Second, Pending: 1024}
 	defaultHealth = ServiceHealth{Passive: Passive{
 		ConsecutiveFailures: 5, Interval: 10 * time.Second,
 		Ejection: 10 * time.Second, MaxEjection: 5 * time.Minute, MaxEjected: 0.5,
@@ -45,21 +45,22 @@ func TestParseFillsDefaults(t *testing.T) {
 		Log:       Log{Level: "info", Format: "json"},
 		AccessLog: AccessLog{Path: "stdout", Format: "json", Sample: 1},
 		Admin:     Admin{Address: "127.0.0.1:8081"},
-		Listeners: []Listener{{Name: "web", Address: ":8080"}},
+		Listeners: []Listener{{Name: "web", Address: ":8080", Protocol: "http", HTTP2: true}},
 		Client: Client{
 			Timeouts: ClientTimeouts{Head: 10 * time.Second, Body: 30 * time.Second, Write: time.Minute, Idle: 75 * time.Second},
 			Limits:   ClientLimits{Target: 8 << 10},
 		},
 		Consul: Consul{
 			Addresses: []string{"http://127.0.0.1:8500"},
-			Wait:      time.Minute, Consistency: "default", MaxWatches: 128, Probation: 10 * time.Minute, SnapshotMaxAge: 24 * time.Hour,
-			Debounce: Debounce{Quiet: 100 * time.Millisecond, MaxWait: time.Second},
+			Wait:      time.Minute, Consistency: "default", MaxWatches: 128, Probation: 10 * time.Minute,
 		},
+		Discovery: Discovery{Debounce: Debounce{Quiet: 100 * time.Millisecond, MaxWait: time.Second}, SnapshotMaxAge: 24 * time.Hour},
 		Services: map[string]Service{"star": {
 			Consul:    &ConsulService{Service: "star", Poll: 5 * time.Second, MinHealthy: 1, Consistency: "default", Probation: new(10 * time.Minute)},
 			Balance:   defaultBalance,
 			Timeouts:  Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour},
 			Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512},
+			Upstream:  Upstream{Protocol: "http1"},
 			Retry:     defaultRetry,
 			Limits:    defaultLimits,
 			Drain:     Drain{Timeout: 30 * time.Second},
@@ -100,6 +101,7 @@ consul:
   consistency: consistent
   wait: 90s
   probation: 2m
+discovery:
   snapshot: /var/lib/sluice/snapshot.json
   snapshot_max_age: 1h
   debounce: { quiet: 0s, max_wait: 2s }
@@ -111,7 +113,7 @@ services:
     timeouts: { connect: 250ms, response_header: 1m30s, idle: 1h, tunnel: 2h }
     keepalive: { idle: 1m, max: 8 }
     retry: { attempts: 1, per_try_timeout: 2s, body: 1MiB, budget: 10%, min_per_second: 3, hedge: { after: 1s, percentile: 95% } }
-    limits: { requests: 100, requests_per_peer: 20, pending: 30, retries: 40 }
+    limits: { requests: 100, requests_per_peer: 20, connections_per_peer: 10, connection_wait: 2s, pending: 30, retries: 40 }
     wait_for_peer: 2s
     drain: { timeout: 5m }
     health: { active: { type: tcp }, passive: { ejection: 1s }, slow_start: 10s }
@@ -123,7 +125,7 @@ routes:
 shutdown: { delay: 5s, idle: 2s, grace: 1m }
 health: { max_checks: 9 }
 `)
-	tcp := defaultCheck // of which health_test.go reads every key
+	tcp := defaultCheck // health_test.go sets all of its keys
 	tcp.Type = "tcp"
 	starBalance := defaultBalance
 	starBalance.Policy = "round_robin"
@@ -135,7 +137,7 @@ health: { max_checks: 9 }
 		Log:       Log{Level: "debug", Format: "console"},
 		AccessLog: AccessLog{Path: "/var/log/sluice/access.log", Format: "combined", Sample: 0.05},
 		Admin:     Admin{Address: "0.0.0.0:9000", TokenFile: "/run/secrets/admin"},
-		Listeners: []Listener{{Name: "web", Address: ":80"}, {Name: "[::1]:81", Address: "[::1]:81"}},
+		Listeners: []Listener{{Name: "web", Address: ":80", Protocol: "http", HTTP2: true}, {Name: "[::1]:81", Address: "[::1]:81", Protocol: "http", HTTP2: true}},
 		Client: Client{
 			Timeouts:       ClientTimeouts{Head: time.Second, Body: 2 * time.Second, Write: 3 * time.Second, Idle: 4 * time.Second},
 			Limits:         ClientLimits{Connections: 100, ConnectionsPerAddress: 10, Target: 4096, Body: 10_000_000},
@@ -148,9 +150,8 @@ health: { max_checks: 9 }
 			Namespace: "ns", Partition: "pt", MaxWatches: 7,
 			Datacenter: "dc1",
 			Wait:       90 * time.Second, Consistency: "consistent", Probation: 2 * time.Minute,
-			Snapshot: "/var/lib/sluice/snapshot.json", SnapshotMaxAge: time.Hour,
-			Debounce: Debounce{MaxWait: 2 * time.Second},
 		},
+		Discovery: Discovery{Snapshot: "/var/lib/sluice/snapshot.json", SnapshotMaxAge: time.Hour, Debounce: Debounce{MaxWait: 2 * time.Second}},
 		Services: map[string]Service{
 			"star": {
 				Consul: &ConsulService{Service: "Star", Poll: 5 * time.Second, Tags: []string{"v1", "2"}, Filter: `Service.Meta.a == "b"`,
@@ -159,8 +160,9 @@ health: { max_checks: 9 }
 				Balance:     starBalance,
 				Timeouts:    Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour, Tunnel: 2 * time.Hour},
 				Keepalive:   Keepalive{Idle: time.Minute, Max: 8},
+				Upstream:    Upstream{Protocol: "http1"},
 				Retry:       Retry{Attempts: 1, PerTryTimeout: 2 * time.Second, Body: 1 << 20, Budget: 0.1, MinPerSecond: 3, Hedge: Hedge{After: time.Second, Percentile: 0.95}},
-				Limits:      Limits{Requests: 100, RequestsPerPeer: 20, Pending: 30, Retries: 40},
+				Limits:      Limits{Requests: 100, RequestsPerPeer: 20, ConnectionsPerPeer: 10, ConnectionWait: 2 * time.Second, Pending: 30, Retries: 40},
 				WaitForPeer: 2 * time.Second,
 				Drain:       Drain{Timeout: 5 * time.Minute},
 				Health:      starHealth,
@@ -168,7 +170,7 @@ health: { max_checks: 9 }
 			"origin": {
 				Peers:    []string{"127.0.0.1:19001", "[::1]:19002 weight=3"},
 				Balance:  defaultBalance,
-				Timeouts: timeouts, Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512}, Retry: defaultRetry, Limits: defaultLimits, Drain: Drain{Timeout: 30 * time.Second}, Health: defaultHealth,
+				Timeouts: timeouts, Keepalive: Keepalive{Idle: 4 * time.Second, Max: 512}, Upstream: Upstream{Protocol: "http1"}, Retry: defaultRetry, Limits: defaultLimits, Drain: Drain{Timeout: 30 * time.Second}, Health: defaultHealth,
 			},
 		},
 		Routes:   []Route{{Host: "*.Example.com", Path: "/api", Service: "star"}, {Path: "/", Service: "origin"}},
@@ -208,6 +210,6 @@ func TestPoliciesAreThoseOfTheBalancer(t *testing.T) {
 		want = append(want, string(p))
 	}
 	if got := rulesOf(field.Tag).oneof; !reflect.DeepEqual(got, want) {
-		t.Errorf("balance.policy allows %q, the balancer knows %q", got, want)
+		t.Errorf("balance.policy allows %q, the balancer has %q", got, want)
 	}
 }

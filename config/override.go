@@ -7,9 +7,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// override writes what the environment and the flags set into the tree of
-// the file, so that it is decoded and checked like the file. A flag is
-// written last: it wins over the environment, which wins over the file.
+// override writes the values of the environment and of the flags into the tree of the
+// file, so that they are decoded and checked like the file. Flags have precedence over
+// the environment, and the environment over the file.
 func (in Input) override(d *decoder, root *yaml.Node) {
 	t := tree{d, root}
 	if in.Getenv != nil {
@@ -32,7 +32,7 @@ func (in Input) override(d *decoder, root *yaml.Node) {
 	}
 	if listeners := t.get("listeners"); listeners != nil {
 		d.fail(place{origin: "--listen"}, "", in.Listen,
-			"not allowed here: the listeners are set at "+d.placeOf(listeners).origin)
+			"not allowed: the file sets listeners at "+d.placeOf(listeners).origin)
 		return
 	}
 	text := func(s string) *yaml.Node { return t.text("--listen", s) }
@@ -40,9 +40,8 @@ func (in Input) override(d *decoder, root *yaml.Node) {
 	t.set(t.sequence("--listen", listener), "listeners")
 }
 
-// environmentKeys are the variables that every tool of Consul knows, and the
-// keys that they set. CONSUL_HTTP_AUTH alone has no key: the Consul client
-// reads it itself.
+// environmentKeys are the variables of Consul's own tools, and the keys that they set.
+// CONSUL_HTTP_AUTH has no key: the client of Consul reads it.
 var environmentKeys = []struct {
 	name string
 	path []string
@@ -72,8 +71,8 @@ func (in Input) environment(t tree) {
 	if on, err := strconv.ParseBool(in.Getenv(verify)); err == nil {
 		t.set(t.text(verify, strconv.FormatBool(!on)), "consul", "tls", "skip_verify")
 	}
-	// Either one replaces whatever token the file names. Of the two variables
-	// the file's name wins, as with Consul's own tools.
+	// Each of them replaces both keys of the file. CONSUL_HTTP_TOKEN_FILE has
+	// precedence, as in Consul's own tools.
 	if v := in.Getenv(tokenFile); v != "" {
 		t.unset("consul", "token")
 		t.set(t.text(tokenFile, v), "consul", "token_file")
@@ -83,7 +82,7 @@ func (in Input) environment(t tree) {
 	}
 }
 
-// tls reports whether an address of Consul without a scheme means HTTPS.
+// tls reports whether the scheme of an address of Consul without one is HTTPS.
 func (in Input) tls() bool {
 	if in.Getenv == nil {
 		return false
@@ -98,7 +97,7 @@ type tree struct {
 	root *yaml.Node
 }
 
-// text returns a node for a value that came from origin.
+// text returns a node for a value from origin.
 func (t tree) text(origin, value string) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: value}
 	t.d.origins[n] = origin
@@ -115,7 +114,7 @@ func (t tree) list(origin, value string) *yaml.Node {
 	return t.sequence(origin, t.text(origin, value))
 }
 
-// mapping returns a mapping node of names and values in turn.
+// mapping returns a mapping node. content alternates names and values.
 func (t tree) mapping(origin string, content ...*yaml.Node) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Content: content}
 	t.d.origins[n] = origin
@@ -130,8 +129,8 @@ func (t tree) get(name string) *yaml.Node {
 	return nil
 }
 
-// set puts value at the path of keys. Where something that is no mapping
-// stands in the way it does nothing: the decoder refuses that anyway.
+// set sets the value at the path of keys. It does nothing if the path contains a value
+// that is not a mapping, which the decoder refuses.
 func (t tree) set(value *yaml.Node, path ...string) {
 	n := t.root
 	for _, name := range path[:len(path)-1] {
@@ -162,24 +161,21 @@ func (t tree) put(n *yaml.Node, name string, value *yaml.Node) {
 	n.Content = append(n.Content, key, value)
 }
 
-// unset takes an entry away.
+// unset removes an entry of a top-level mapping.
 func (t tree) unset(section, name string) {
 	i := index(t.root, section)
 	if i < 0 {
 		return
 	}
-	n := t.own(t.root, i+1)
-	if n == nil {
-		return
-	}
-	if j := index(n, name); j >= 0 {
-		n.Content = append(n.Content[:j:j], n.Content[j+2:]...)
+	if n := t.own(t.root, i+1); n != nil {
+		if j := index(n, name); j >= 0 {
+			n.Content = append(n.Content[:j:j], n.Content[j+2:]...)
+		}
 	}
 }
 
-// own returns the mapping at n.Content[i] for editing: what other places
-// share through an alias is copied, nothing becomes an empty mapping. It
-// returns nil for anything else.
+// own returns the mapping at n.Content[i] for a change. It copies a mapping that an alias
+// shares, and creates one if the value is absent. It returns nil for other values.
 func (t tree) own(n *yaml.Node, i int) *yaml.Node {
 	child := present(n.Content[i])
 	if child == nil {
@@ -197,7 +193,7 @@ func (t tree) own(n *yaml.Node, i int) *yaml.Node {
 	return child
 }
 
-// index returns where the key name stands in the mapping n, or -1.
+// index returns the index of the key name in the mapping n, or -1.
 func index(n *yaml.Node, name string) int {
 	if n.Kind == yaml.MappingNode {
 		for i := 0; i+1 < len(n.Content); i += 2 {

@@ -60,7 +60,7 @@ func TestPrecedence(t *testing.T) {
 	if len(c.Consul.Addresses) != 1 || c.Consul.Addresses[0] != "http://flag:1" {
 		t.Errorf("flag over environment: %+v", c.Consul)
 	}
-	if c.Admin.Address != "127.0.0.1:2" || c.Listeners[0] != (Listener{Name: "web", Address: ":3"}) {
+	if c.Admin.Address != "127.0.0.1:2" || !reflect.DeepEqual(c.Listeners[0], Listener{Name: "web", Address: ":3", Protocol: "http", HTTP2: true}) {
 		t.Errorf("flags over file: %+v %+v", c.Admin, c.Listeners)
 	}
 	both := environ("CONSUL_HTTP_TOKEN", "s3cret", "CONSUL_HTTP_TOKEN_FILE", "/env")
@@ -80,10 +80,10 @@ func TestFlagErrorsNameTheFlag(t *testing.T) {
 		want string
 	}{
 		{Input{}, "nothing to serve: give --config FILE, or --service NAME for a service in Consul"},
-		{Input{File: "a.yaml", Service: "b"}, "--service b: not allowed beside --config: name the service in a.yaml"},
+		{Input{File: "a.yaml", Service: "b"}, "--service b: not allowed with --config: add the service to a.yaml"},
 		{Input{File: filepath.Join(dir, "no.yaml")}, "read configuration: open " + dir + "/no.yaml: no such file or directory"},
 		{Input{File: dir}, "read configuration: read " + dir + ": is a directory"},
-		{Input{File: file, Listen: ":81"}, `--listen: value ":81": not allowed here: the listeners are set at ` + file + ":1"},
+		{Input{File: file, Listen: ":81"}, `--listen: value ":81": not allowed: the file sets listeners at ` + file + ":1"},
 		{Input{Service: "a b"}, `--service: services.a b: value "a b": want a name of up to 128 letters, digits, '.', '_' or '-' that starts with a letter or digit`},
 		{Input{Service: "a", Listen: "80"}, `--listen: listeners[0].address: value "80": want HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535`},
 		{Input{Service: "a", Admin: "x"}, `--admin: admin.address: value "x": want HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535`},

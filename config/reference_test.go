@@ -9,35 +9,35 @@ import (
 	"testing"
 )
 
-// keyFacts is what the reference must say about a key.
+// keyFacts are the columns of a key in the reference.
 type keyFacts struct {
 	key, fallback, allowed, change string
 }
 
-// keysOf returns the facts of every key below t, in the order of the file.
-func keysOf(t reflect.Type, key string, r rules, restart bool) []keyFacts {
+// keysOf returns the facts of all keys of t, in the order of the file.
+func keysOf(t reflect.Type, key string, r rules) []keyFacts {
 	switch t.Kind() {
 	case reflect.Pointer:
-		return keysOf(t.Elem(), key, r, restart)
+		return keysOf(t.Elem(), key, r)
 	case reflect.Slice:
 		if t.Elem().Kind() == reflect.Struct {
-			return keysOf(t.Elem(), key+"[]", r, restart)
+			return keysOf(t.Elem(), key+"[]", r)
 		}
-		facts := keysOf(t.Elem(), key, r, restart)
+		facts := keysOf(t.Elem(), key, r)
 		facts[0].allowed = "a list; each: " + facts[0].allowed
 		return facts
 	case reflect.Map:
-		return keysOf(t.Elem(), join(key, "NAME"), r, restart)
+		return keysOf(t.Elem(), join(key, "NAME"), r)
 	case reflect.Struct:
 		var all []keyFacts
 		for i := range t.NumField() {
 			f := t.Field(i)
-			all = append(all, keysOf(f.Type, join(key, f.Tag.Get("key")), rulesOf(f.Tag), restart || f.Tag.Get("restart") == "yes")...)
+			all = append(all, keysOf(f.Type, join(key, f.Tag.Get("key")), rulesOf(f.Tag))...)
 		}
 		return all
 	}
 	change := "live"
-	if restart {
+	if RestartReason(key) != "" {
 		change = "restart"
 	}
 	return []keyFacts{{key, r.fallback, r.want(t), change}}
@@ -58,7 +58,7 @@ func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
 		}
 		rows[m[1]] = keyFacts{m[1], m[2], m[3], m[4]}
 	}
-	for _, want := range keysOf(reflect.TypeFor[Config](), "", rules{}, false) {
+	for _, want := range keysOf(reflect.TypeFor[Config](), "", rules{}) {
 		row, ok := rows[want.key]
 		delete(rows, want.key)
 		if !ok {
@@ -66,9 +66,9 @@ func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
 			continue
 		}
 		if want.fallback == "" {
-			want.fallback = row.fallback // in words, or none
+			want.fallback = row.fallback // a description in words, or empty
 			if strings.HasPrefix(row.fallback, "`") {
-				t.Errorf("%s: default %s, but it has none", row.key, row.fallback)
+				t.Errorf("%s: the reference has the default %s, the code none", row.key, row.fallback)
 			}
 		} else {
 			want.fallback = "`" + want.fallback + "`"
@@ -78,14 +78,13 @@ func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
 		}
 	}
 	for key := range rows {
-		t.Errorf("row for %s, which is no key", key)
+		t.Errorf("row for %s, which is not a key", key)
 	}
 }
 
-// Every YAML block of these documents, each of which is a whole configuration,
-// loads.
+// Each YAML block of these documents is a complete configuration.
 func TestReferenceExamplesLoad(t *testing.T) {
-	for _, document := range []string{"configuration.md", "health.md", "consul.md"} {
+	for _, document := range []string{"configuration.md", "health.md", "consul.md", "tcp.md"} {
 		text, err := os.ReadFile("../docs/" + document)
 		if err != nil {
 			t.Fatal(err)

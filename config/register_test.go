@@ -9,7 +9,7 @@ import (
 
 const someService = "\nservices: {a: {peers: [\"127.0.0.1:80\"]}}\nroutes: [{service: a}]"
 
-func TestRegisterIsOffUnlessAskedFor(t *testing.T) {
+func TestRegisterIsOffByDefault(t *testing.T) {
 	if c := mustParse(t, someService); c.Consul.Register != nil {
 		t.Errorf("got %+v", c.Consul.Register)
 	}
@@ -22,7 +22,7 @@ func TestRegisterIsOffUnlessAskedFor(t *testing.T) {
 	}
 }
 
-func TestRegisterIsLive(t *testing.T) {
+func TestRegisterNeedsNoRestart(t *testing.T) {
 	a := mustParse(t, someService)
 	b := mustParse(t, "consul: { register: { service: edge } }"+someService)
 	if keys := NeedRestart(a, b); len(keys) > 0 {
@@ -45,8 +45,8 @@ func TestRegisterRefusals(t *testing.T) {
 		`meta: ["a=` + long + `"]`:                     `consul.register.meta[0]`,
 		`deregister_critical_after: 30s`:               `consul.register.deregister_critical_after: value "30s": want 0s, which is never, or at least 1m`,
 		`check: { type: htpp }`:                        `did you mean http?`,
-		`check: { type: tcp, url: "http://a/" }`:       `consul.register.check.url: value "http://a/": not allowed with type: tcp: it is for auto and http`,
-		`check: { address: "a:1" }`:                    `consul.register.check.address: value "a:1": not allowed with type: auto: it is for tcp`,
+		`check: { type: tcp, url: "http://a/" }`:       `consul.register.check.url: value "http://a/": not allowed with type: tcp: want type auto or http`,
+		`check: { address: "a:1" }`:                    `consul.register.check.address: value "a:1": not allowed with type: auto: want type tcp`,
 		`check: { type: tcp, address: "a" }`:           `consul.register.check.address: value "a": want HOST:PORT`,
 		`check: { url: "ftp://a/" }`:                   `consul.register.check.url: value "ftp://a/": want http://HOST:PORT/PATH or https://HOST:PORT/PATH`,
 		`check: { url: "http://u:p@a/" }`:              `consul.register.check.url`,
@@ -62,10 +62,10 @@ func TestRegisterRefusals(t *testing.T) {
 	}
 }
 
-func TestSluiceItselfIsNotFoundInTheCatalog(t *testing.T) {
+func TestFoundOmitsSluiceItself(t *testing.T) {
 	c := mustParse(t, "consul: { register: { service: edge } }\ncatalog: {}")
-	merged, _ := c.WithFound([]string{"edge", "sluice"})
-	if _, ok := merged.Services["edge"]; ok || len(merged.Services) != 1 {
-		t.Errorf("services %v", merged.Services)
+	found, _ := c.Found([]FoundService{{Name: "edge"}, {Name: "sluice"}}, "")
+	if _, ok := found.Services["edge"]; ok || len(found.Services) != 1 {
+		t.Errorf("services %v", found.Services)
 	}
 }

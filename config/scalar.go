@@ -4,13 +4,13 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// Secret is a text that is never shown: it prints as "***". Convert it to a
-// string to use it.
+// Secret is a text that prints as "***". Convert it to a string to use it.
 type Secret string
 
 // String returns "***", or "" for an empty secret.
@@ -21,14 +21,14 @@ func (s Secret) String() string {
 	return "***"
 }
 
-// GoString keeps the secret out of %#v.
+// GoString masks the secret in %#v.
 func (s Secret) GoString() string { return strconv.Quote(s.String()) }
 
-// MarshalText keeps the secret out of JSON.
+// MarshalText masks the secret in JSON.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Location is a path or a URL whose query is never shown, since credentials may be
-// in it: it prints as "/path?***". Convert it to a string to use it.
+// Location is a path or a URL. It prints as "/path?***", because the query may contain
+// credentials. Convert it to a string to use it.
 type Location string
 
 // String returns l without its query.
@@ -40,13 +40,13 @@ func (l Location) String() string {
 	return path + "?***"
 }
 
-// GoString keeps the query out of %#v.
+// GoString masks the query in %#v.
 func (l Location) GoString() string { return strconv.Quote(l.String()) }
 
-// MarshalText keeps the query out of JSON.
+// MarshalText masks the query in JSON.
 func (l Location) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
 
-// masked returns a text of type t as it may be shown.
+// masked returns a text of type t without secrets.
 func masked(text string, t reflect.Type) string {
 	switch t {
 	case secretType:
@@ -57,12 +57,11 @@ func masked(text string, t reflect.Type) string {
 	return text
 }
 
-// Ratio is a share, 1 for the whole. In the file it is a number or, with a
-// percent sign, a percentage: 0.05 and 5% are the same.
+// Ratio is a number, or in the file also a percentage: 0.05 and 5% are the same.
 type Ratio float64
 
-// Size is a number of bytes. In the file it may carry one of the units KiB,
-// MiB, GiB (powers of 1024) or KB, MB, GB (powers of 1000).
+// Size is a number of bytes. In the file it may have a unit: B, KiB, MiB or GiB (powers of
+// 1024), KB, MB or GB (powers of 1000).
 type Size int64
 
 var (
@@ -89,7 +88,7 @@ func rulesOf(tag reflect.StructTag) rules {
 	return r
 }
 
-// want says what is allowed for a scalar of type t.
+// want describes the allowed values of a scalar of type t, for an error.
 func (r rules) want(t reflect.Type) string {
 	limits := ""
 	if r.min != "" {
@@ -116,8 +115,7 @@ func (r rules) want(t reflect.Type) string {
 	return "a text on one line"
 }
 
-// parse returns the value of type t that text stands for, and whether the
-// rules allow it.
+// parse parses text into a value of type t, and reports whether the rules allow it.
 func (r rules) parse(text string, t reflect.Type) (reflect.Value, bool) {
 	v, number, ok := parseScalar(text, t)
 	if !ok {
@@ -140,21 +138,16 @@ func (r rules) allow(text string) bool {
 		return false
 	}
 	if text == "" && r.fallback == "" {
-		return true // the same as leaving the key out
+		return true // like an absent key
 	}
 	if len(r.oneof) > 0 {
-		for _, word := range r.oneof {
-			if text == word {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(r.oneof, text)
 	}
 	return r.format == "" || text != "" && formats[r.format].ok(text)
 }
 
-// parseScalar returns the value of type t that text stands for and, where t
-// is a kind of number, that number, to be compared with its limits.
+// parseScalar parses text into a value of type t. For types with limits it also returns
+// the number to compare with them.
 func parseScalar(text string, t reflect.Type) (v reflect.Value, number float64, ok bool) {
 	v = reflect.New(t).Elem()
 	switch {
@@ -216,7 +209,7 @@ func parseSize(text string) (int64, bool) {
 	return 0, false
 }
 
-// formatScalar is the inverse of parse: the text to write into a file.
+// formatScalar is the inverse of parse.
 func formatScalar(v reflect.Value) string {
 	switch {
 	case v.Type() == durationType:
@@ -239,7 +232,7 @@ func formatScalar(v reflect.Value) string {
 	panic(fmt.Sprintf("BUG: config: no scalar type %s", v.Type()))
 }
 
-// formatDuration writes "5m" where the standard library writes "5m0s".
+// formatDuration returns "5m" instead of the "5m0s" of the standard library.
 func formatDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -251,7 +244,7 @@ func formatDuration(d time.Duration) string {
 	return s
 }
 
-// formatSize uses the largest binary unit that divides n.
+// formatSize formats n with the largest binary unit that divides it.
 func formatSize(n int64) string {
 	for i := 2; i >= 0; i-- {
 		if u := sizeUnits[i]; n != 0 && n%u.bytes == 0 {

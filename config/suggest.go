@@ -2,7 +2,7 @@ package config
 
 import "strings"
 
-// suggest returns the word among known that s was probably meant to be, or "".
+// suggest returns the known word that is most similar to s, or "" if none is similar.
 func suggest(s string, known []string) string {
 	best, bestDistance := "", max(1, len(s)/3)+1
 	for _, k := range known {
@@ -16,7 +16,7 @@ func suggest(s string, known []string) string {
 // distance is the number of insertions, deletions, substitutions and swaps of
 // neighbours between a and b (optimal string alignment).
 func distance(a, b string) int {
-	if len(a) > 64 || len(b) > 64 { // no key is that long
+	if len(a) > 64 || len(b) > 64 { // longer than any key
 		return 64
 	}
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)

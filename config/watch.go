@@ -9,36 +9,35 @@ import (
 )
 
 const (
-	settleTime    = 100 * time.Millisecond // a change is looked at when the file has been left alone for so long
-	settleTimeMax = time.Second            // or after this, however busy its directory is
+	settleTime    = 100 * time.Millisecond // without events, after a change, before the file is read
+	settleTimeMax = time.Second            // limit of this wait
 	pollInterval  = 10 * time.Second
 )
 
-// Watcher notices when the bytes of a file change. It watches the directory
-// of the file and the one that its symbolic links lead to, so that it sees an
-// edit in place, an editor's rename over the file, and the swap of the link
-// by which Kubernetes updates a mounted ConfigMap. Besides that it looks at
-// the file every 10 seconds, for file systems that do not notify (network
-// mounts, single files mounted into a container).
+// Watcher detects changes of the bytes of a file. It watches the directory of the file and
+// that of the target of its symbolic links, so it detects an edit in place, a rename over
+// the file, and the change of the link by which Kubernetes updates a mounted ConfigMap. It
+// also reads the file every 10 seconds, because some file systems send no notifications
+// (network mounts, single files mounted into a container).
 type Watcher struct {
 	File string
-	// Hash is that of the revision in use: the file is compared with it.
+	// Hash is the hash of the revision in use. Run compares the file with it.
 	Hash string
-	// Changed is called after each change, from the goroutine of Run. A file
-	// that cannot be read any more has changed, too.
+	// Changed is called after each change, in the goroutine of Run. It is also called
+	// when the file becomes unreadable.
 	Changed func()
-	// Problem is called when notifications are not available, so that changes
-	// are noticed within 10 seconds only. May be nil.
+	// Problem is called if notifications are not available. Changes are then detected
+	// within 10 seconds. May be nil.
 	Problem func(error)
 
-	// Tests change these.
+	// Tests set these.
 	settle, settleMax, poll time.Duration                     // as the constants above
 	notify                  func() (*fsnotify.Watcher, error) // fsnotify.NewWatcher
 
 	watched map[string]bool
 }
 
-// Run watches until ctx ends.
+// Run watches the file until ctx ends.
 func (w *Watcher) Run(ctx context.Context) {
 	w.defaults()
 	var events chan fsnotify.Event
@@ -53,9 +52,9 @@ func (w *Watcher) Run(ctx context.Context) {
 
 	poll := time.NewTicker(w.poll)
 	defer poll.Stop()
-	settled := time.NewTimer(w.settle) // the file may have changed before it was watched
+	settled := time.NewTimer(w.settle) // the file may have changed before the watch began
 	defer settled.Stop()
-	var first time.Time // of the events that are settling; zero: none
+	var first time.Time // of the first event since the file was last read; zero: none
 	w.follow(notifier)
 	for {
 		select {
@@ -71,7 +70,7 @@ func (w *Watcher) Run(ctx context.Context) {
 			}
 			settled.Reset(min(w.settle, w.settleMax-now.Sub(first)))
 			continue
-		case err := <-problems: // events may be lost: look now
+		case err := <-problems: // events may be lost: read the file now
 			w.problem(err)
 		case <-settled.C:
 		case <-poll.C:
@@ -95,23 +94,23 @@ func (w *Watcher) defaults() {
 	w.watched = make(map[string]bool)
 }
 
-// follow watches the directories in which a change of the file can show. They
-// change when a link does; one that was deleted and made again is a new one.
+// follow watches the directories in which a change of the file causes events. A link may
+// have another target now, and a directory may have been created again.
 func (w *Watcher) follow(notifier *fsnotify.Watcher) {
 	if notifier == nil {
 		return
 	}
-	wanted := map[string]bool{filepath.Dir(w.File): true}
+	current := map[string]bool{filepath.Dir(w.File): true}
 	if target, err := filepath.EvalSymlinks(w.File); err == nil {
-		wanted[filepath.Dir(target)] = true
+		current[filepath.Dir(target)] = true
 	}
 	for dir := range w.watched {
-		if !wanted[dir] {
-			_ = notifier.Remove(dir) // it may be gone already
+		if !current[dir] {
+			_ = notifier.Remove(dir) // fails if the directory is deleted
 			delete(w.watched, dir)
 		}
 	}
-	for dir := range wanted {
+	for dir := range current {
 		err := notifier.Add(dir)
 		if err == nil {
 			w.watched[dir] = true
@@ -128,9 +127,9 @@ func (w *Watcher) problem(err error) {
 	}
 }
 
-// read returns what the file's state is known by: its hash, or its error.
+// read returns the hash of the file, or the text of the error of reading it.
 func (w *Watcher) read() string {
-	data, err := readFile(w.File)
+	data, err := readFile(w.File, maxFileBytes)
 	if err != nil {
 		return err.Error()
 	}

@@ -12,8 +12,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// watching runs a Watcher on file until the test ends. The channel gets a
-// value for each change.
+// watching runs w until the test ends. The channel receives a value for each change.
 func watching(t *testing.T, w *Watcher) <-chan struct{} {
 	t.Helper()
 	changes := make(chan struct{}, 100)
@@ -31,7 +30,7 @@ func expectChange(t *testing.T, changes <-chan struct{}) {
 	select {
 	case <-changes:
 	case <-time.After(30 * time.Second):
-		t.Fatal("no change noticed")
+		t.Fatal("no change detected")
 	}
 }
 
@@ -39,13 +38,13 @@ func expectNone(t *testing.T, changes <-chan struct{}, within time.Duration) {
 	t.Helper()
 	select {
 	case <-changes:
-		t.Fatal("a change was noticed where there is none")
+		t.Fatal("a change was detected, want none")
 	case <-time.After(within):
 	}
 }
 
-// write replaces the file's text, as long as the one before, in place. It does so
-// in one step: nobody ever sees an empty file.
+// write replaces the text of the file in place with one of the same length. A reader never
+// sees an empty file.
 func write(t *testing.T, file, text string) {
 	t.Helper()
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE, 0o600)
@@ -54,7 +53,7 @@ func write(t *testing.T, file, text string) {
 	must(t, errors.Join(err, f.Close()))
 }
 
-// rename puts a file with the text in the file's place.
+// rename replaces the file with another one.
 func rename(t *testing.T, file, text string) {
 	t.Helper()
 	write(t, file+".new", text)
@@ -68,7 +67,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// quick is a Watcher that relies on notifications: it polls once an hour.
+// quick returns a Watcher that depends on notifications: it polls once an hour.
 func quick(file, text string) *Watcher {
 	return &Watcher{File: file, Hash: hashOf([]byte(text)), settle: 20 * time.Millisecond, settleMax: 200 * time.Millisecond, poll: time.Hour}
 }
@@ -85,12 +84,12 @@ func TestWatchSeesEditsOfEveryKind(t *testing.T) {
 	rename(t, file, "c")
 	expectChange(t, changes)
 
-	must(t, os.Remove(file)) // gone, and back
+	must(t, os.Remove(file)) // deleted and created again
 	expectChange(t, changes)
 	rename(t, file, "d")
 	expectChange(t, changes)
 
-	must(t, os.Chmod(file, 0o640)) // nothing of this changes the text
+	must(t, os.Chmod(file, 0o640)) // none of these changes the text
 	write(t, file, "d")
 	write(t, filepath.Join(dir, "other"), "x")
 	expectNone(t, changes, 300*time.Millisecond)
@@ -102,8 +101,8 @@ func TestWatchSeesChangeBeforeItsStart(t *testing.T) {
 	expectChange(t, watching(t, quick(file, "a")))
 }
 
-// A mounted ConfigMap: the file is a link through "..data", a link to a
-// directory that is swapped as a whole.
+// A mounted ConfigMap: the file is a link through "..data", which is a link to a directory
+// and is replaced with a link to another one.
 func TestWatchSeesKubernetesSwap(t *testing.T) {
 	dir := t.TempDir()
 	version := func(name, text string) {
@@ -146,12 +145,12 @@ func TestWatchFollowsLinkIntoOtherDirectory(t *testing.T) {
 	expectChange(t, changes)
 }
 
-func TestWatchLooksAtBusyDirectory(t *testing.T) {
+func TestWatchReadsFileInBusyDirectory(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "sluice.yaml")
 	write(t, file, "a")
 	w := quick(file, "a")
-	w.settle = time.Hour // never left alone
+	w.settle = time.Hour // never without events for so long
 	changes := watching(t, w)
 	stop := make(chan struct{})
 	var done sync.WaitGroup

@@ -15,19 +15,26 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// scripted is a source that a test speaks through.
+// scripted is a source that reports what the test passes.
 type scripted struct {
-	watch chan *Watch
-	ended chan struct{}
+	reports chan reports
+	ended   chan struct{}
 }
 
 func newScripted() *scripted {
-	return &scripted{watch: make(chan *Watch, 1), ended: make(chan struct{})}
+	return &scripted{reports: make(chan reports, 1), ended: make(chan struct{})}
 }
 
-func (s *scripted) Run(ctx context.Context, w *Watch) error {
+// reports is the report function of a source.
+type reports func(Report) []Instance
+
+func (r reports) set(set []Instance)                 { r.setAt(0, set) }
+func (r reports) setAt(index uint64, set []Instance) { r(Report{Set: set, Known: true, Index: index}) }
+func (r reports) fail(text string)                   { r(Report{Err: errors.New(text)}) }
+
+func (s *scripted) Run(ctx context.Context, report func(Report) []Instance) error {
 	defer close(s.ended)
-	s.watch <- w
+	s.reports <- report
 	<-ctx.Done()
 	return ctx.Err()
 }
@@ -53,7 +60,7 @@ func describe(set []Instance) string {
 	return strings.Join(words, " ")
 }
 
-// instances makes passing instances of weight 1.
+// instances returns passing instances of weight 1.
 func instances(ids ...string) []Instance {
 	var set []Instance
 	for _, id := range ids {
@@ -62,7 +69,7 @@ func instances(ids ...string) []Instance {
 	return set
 }
 
-// bubble runs a manager in a synctest bubble.
+// bubble runs a manager in virtual time.
 type bubble struct {
 	*Manager
 	t     *testing.T
@@ -79,7 +86,8 @@ func inBubble(t *testing.T, f func(t *testing.T, b *bubble)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bubble{t: t, begin: time.Now()}
 		b.Manager = NewManager(ManagerOptions{
-			Log: zerolog.New(&b.log).Level(zerolog.InfoLevel),
+			Debounce: Debounce{Quiet: 100 * time.Millisecond, MaxWait: time.Second},
+			Log:      zerolog.New(&b.log).Level(zerolog.InfoLevel),
 			Fallback: func(service, source string) ([]Instance, time.Time, bool) {
 				if b.fallback == nil {
 					return nil, time.Time{}, false
@@ -106,17 +114,27 @@ func inBubble(t *testing.T, f func(t *testing.T, b *bubble)) {
 	})
 }
 
-func (b *bubble) start(service string) *Watch {
+func (b *bubble) start(service string) reports {
 	s := newScripted()
 	b.Watch(service, s)
-	return <-s.watch
+	return <-s.reports
 }
 
-// startWith is start, and has the watch report a first set, which acts at once.
-func (b *bubble) startWith(ids ...string) *Watch {
+// status returns the status of the only watch.
+func (b *bubble) status() WatchStatus {
+	b.t.Helper()
+	all := b.Statuses()
+	if len(all) != 1 {
+		b.t.Fatalf("%d watches", len(all))
+	}
+	return all[0]
+}
+
+// startWith is start with a first set, which is passed on at once.
+func (b *bubble) startWith(ids ...string) reports {
 	b.t.Helper()
 	w := b.start("star")
-	w.Emit(instances(ids...))
+	w.set(instances(ids...))
 	b.expect(0, call{0, "star", strings.Join(ids, " ")})
 	return w
 }

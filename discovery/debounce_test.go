@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-func TestFirstSetActsAtOnceEvenWhenEmpty(t *testing.T) {
+func TestFirstSetIsPassedAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
-		b.start("star").Emit(instances("b", "a"))
-		b.start("moon").Emit(nil)
+		b.start("star").set(instances("b", "a"))
+		b.start("moon").set(nil)
 		b.expect(0, call{0, "star", "a b"}, call{0, "moon", ""})
 		for _, s := range b.Statuses() {
 			if s.Changes != 1 {
@@ -18,10 +18,10 @@ func TestFirstSetActsAtOnceEvenWhenEmpty(t *testing.T) {
 	})
 }
 
-func TestUnchangedSetIsNoEvent(t *testing.T) {
+func TestUnchangedSetIsDropped(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := b.startWith("a", "b")
-		w.Emit(instances("b", "a"))
+		w.set(instances("b", "a"))
 		b.expect(5 * time.Second)
 	})
 }
@@ -29,9 +29,9 @@ func TestUnchangedSetIsNoEvent(t *testing.T) {
 func TestUnchangedSetDoesNotProlongTheWait(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := b.startWith("a")
-		w.Emit(instances("a", "b"))
+		w.set(instances("a", "b"))
 		b.expect(90 * ms)
-		w.Emit(instances("b", "a"))
+		w.set(instances("b", "a"))
 		b.expect(100*ms, call{100 * ms, "star", "a b"})
 	})
 }
@@ -39,15 +39,15 @@ func TestUnchangedSetDoesNotProlongTheWait(t *testing.T) {
 func TestBurstOfAdditionsIsBatched(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := b.start("star")
-		w.Emit(nil)
+		w.set(nil)
 		b.expect(0, call{0, "star", ""})
 		b.expect(2000 * ms)
 
-		w.Emit(instances("a")) // after calm: at once
+		w.set(instances("a")) // after a quiet period: at once
 		b.expect(2050*ms, call{2000 * ms, "star", "a"})
-		w.Emit(instances("a", "b"))
+		w.set(instances("a", "b"))
 		b.expect(2100 * ms)
-		w.Emit(instances("a", "b", "c"))
+		w.set(instances("a", "b", "c"))
 		b.expect(2500*ms, call{2200 * ms, "star", "a b c"})
 	})
 }
@@ -59,44 +59,44 @@ func TestSteadyAdditionsWaitAtMostMaxWait(t *testing.T) {
 			b.expect(time.Duration(50+85*n) * ms)
 			set := instances("a")
 			set[0].Weight = 2 + n
-			w.Emit(set)
+			w.set(set)
 		}
 		b.expect(1049 * ms)
 		b.expect(1050*ms, call{1050 * ms, "star", "a*13"})
 	})
 }
 
-func TestRemovalActsAtOnceAndTakesTheBurstAlong(t *testing.T) {
+func TestRemovalIsPassedAtOnceWithPendingAdditions(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := b.startWith("a", "b")
-		w.Emit(instances("a", "b", "c"))
+		w.set(instances("a", "b", "c"))
 		b.expect(20 * ms)
-		w.Emit(instances("b", "c"))
+		w.set(instances("b", "c"))
 		b.expect(2000*ms, call{20 * ms, "star", "b c"})
 	})
 }
 
-// In a rolling deploy one instance goes as another comes.
-func TestAdditionSoonAfterRemovalActsAtOnce(t *testing.T) {
+// A rolling deployment removes an instance and adds another.
+func TestAdditionAfterRemovalIsPassedAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := b.startWith("a", "b")
 		b.expect(500 * ms)
-		w.Emit(instances("b"))
+		w.set(instances("b"))
 		b.expect(502*ms, call{500 * ms, "star", "b"})
-		w.Emit(instances("b", "c"))
+		w.set(instances("b", "c"))
 		b.expect(520*ms, call{502 * ms, "star", "b c"})
-		w.Emit(instances("b", "c", "d"))
+		w.set(instances("b", "c", "d"))
 		b.expect(619 * ms)
 		b.expect(900*ms, call{620 * ms, "star", "b c d"})
-		w.Emit(instances("c", "d", "e")) // both at once: the addition counts
+		w.set(instances("c", "d", "e")) // both at once: it counts as an addition
 		b.expect(910*ms, call{900 * ms, "star", "c d e"})
-		w.Emit(instances("c", "d", "e", "f"))
+		w.set(instances("c", "d", "e", "f"))
 		b.expect(1009 * ms)
 		b.expect(1010*ms, call{1010 * ms, "star", "c d e f"})
 	})
 }
 
-func TestOutOfServiceActsAtOnce(t *testing.T) {
+func TestOutOfServiceIsPassedAtOnce(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(*Instance)
@@ -114,30 +114,30 @@ func TestOutOfServiceActsAtOnce(t *testing.T) {
 				set := instances("a", "b")
 				tt.change(&set[0])
 				b.expect(10 * ms)
-				w.Emit(set)
+				w.set(set)
 				b.expect(10*ms, call{10 * ms, "star", tt.want})
 			})
 		})
 	}
 }
 
-// A pool whose active checks overrule a critical status still uses the
-// instance, until it is in maintenance mode.
-func TestOtherReasonToBeOutOfServiceActsAtOnce(t *testing.T) {
+// A pool whose active checks override a critical status uses the instance until it is in
+// maintenance mode.
+func TestOtherReasonToBeOutOfServiceIsPassedAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := b.start("star")
 		set := instances("a")
 		set[0].Status = StatusCritical
-		w.Emit(set)
+		w.set(set)
 		b.expect(0, call{0, "star", "a(critical)"})
 		b.expect(10 * ms)
 		set = instances("a")
 		set[0].Status = StatusMaintenance
-		w.Emit(set)
+		w.set(set)
 		b.expect(10*ms, call{10 * ms, "star", "a(maintenance)"})
 		set = instances("a")
-		set[0].Status, set[0].Detail = StatusMaintenance, "another word"
-		w.Emit(set)
+		set[0].Status, set[0].Detail = StatusMaintenance, "another note"
+		w.set(set)
 		b.expect(109 * ms)
 		b.expect(110*ms, call{110 * ms, "star", "a(maintenance)"})
 	})
@@ -148,7 +148,7 @@ func TestUpdateThatStaysInServiceWaits(t *testing.T) {
 		w := b.startWith("a")
 		set := instances("a")
 		set[0].Status, set[0].Weight = StatusWarning, 5
-		w.Emit(set)
+		w.set(set)
 		b.expect(99 * ms)
 		b.expect(100*ms, call{100 * ms, "star", "a(warning)*5"})
 	})
@@ -157,11 +157,11 @@ func TestUpdateThatStaysInServiceWaits(t *testing.T) {
 func TestFlappingAdditionCancelsItself(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := b.startWith("a")
-		w.Emit(instances("a", "b"))
+		w.set(instances("a", "b"))
 		b.expect(50 * ms)
-		w.Emit(instances("a"))
+		w.set(instances("a"))
 		b.expect(3000 * ms)
-		w.Emit(instances("a", "b")) // a new burst: calm, so at once
+		w.set(instances("a", "b")) // after a quiet period: at once
 		b.expect(3000*ms, call{3000 * ms, "star", "a b"})
 	})
 }
@@ -169,14 +169,14 @@ func TestFlappingAdditionCancelsItself(t *testing.T) {
 func TestServicesDoNotDelayEachOther(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		star, moon := b.start("star"), b.start("moon")
-		star.Emit(instances("a"))
-		moon.Emit(instances("a"))
+		star.set(instances("a"))
+		moon.set(instances("a"))
 		b.expect(0, call{0, "star", "a"}, call{0, "moon", "a"})
-		star.Emit(instances("a", "b"))
+		star.set(instances("a", "b"))
 		b.expect(40 * ms)
-		moon.Emit(instances("a", "b"))
+		moon.set(instances("a", "b"))
 		b.expect(60 * ms)
-		moon.Emit(instances("a"))
+		moon.set(instances("a"))
 		b.expect(1000*ms, call{100 * ms, "star", "a b"})
 	})
 }
@@ -185,24 +185,24 @@ func TestSlowSinkGetsTheLatestSet(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		b.slow = time.Second
 		w := b.start("star")
-		w.Emit(instances("a", "b", "c"))
+		w.set(instances("a", "b", "c"))
 		b.expect(10*ms, call{0, "star", "a b c"})
-		w.Emit(instances("a", "b"))
-		w.Emit(instances("a"))
+		w.set(instances("a", "b"))
+		w.set(instances("a"))
 		b.expect(5*time.Second, call{1000 * ms, "star", "a"})
 	})
 }
 
-func TestSetDebounceCountsForWhatWaits(t *testing.T) {
+func TestSetDebounceAppliesToPendingChanges(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := b.startWith("a")
-		w.Emit(instances("a", "b"))
+		w.set(instances("a", "b"))
 		b.expect(10 * ms)
 		b.SetDebounce(Debounce{Quiet: 500 * ms, MaxWait: 2 * time.Second})
 		b.expect(499 * ms)
 		b.expect(500*ms, call{500 * ms, "star", "a b"})
-		b.SetDebounce(Debounce{Quiet: -1})
-		w.Emit(instances("a", "b", "c"))
+		b.SetDebounce(Debounce{})
+		w.set(instances("a", "b", "c"))
 		b.expect(500*ms, call{500 * ms, "star", "a b c"})
 	})
 }

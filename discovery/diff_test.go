@@ -13,6 +13,8 @@ func TestDiff(t *testing.T) {
 	b := Instance{Service: "star", ID: "b", Node: "n1", Address: "10.0.0.2", Port: 80, Weight: 1}
 	heavier := a
 	heavier.Weight = 10
+	critical := a
+	critical.Status = StatusCritical
 	moved := a
 	moved.Port = 81
 	otherNode := a
@@ -21,26 +23,26 @@ func TestDiff(t *testing.T) {
 	emptyTags.Tags, emptyTags.Meta = []string{}, map[string]string{}
 
 	for _, tt := range []struct {
-		name     string
-		old, new []Instance
-		want     Changes
+		name          string
+		before, after []Instance
+		want          Changes
 	}{
 		{name: "both empty"},
-		{name: "the first set", new: []Instance{b, a}, want: Changes{Added: []Instance{a, b}}},
-		{name: "emptied", old: []Instance{b, a}, want: Changes{Removed: []Instance{a, b}}},
-		{name: "another order", old: []Instance{a, b}, new: []Instance{b, a}},
-		{name: "nil and empty are the same", old: []Instance{a}, new: []Instance{emptyTags}},
-		{name: "a weight is an update", old: []Instance{a, b}, new: []Instance{heavier, b},
+		{name: "the first set", after: []Instance{b, a}, want: Changes{Added: []Instance{a, b}}},
+		{name: "emptied", before: []Instance{b, a}, want: Changes{Removed: []Instance{a, b}}},
+		{name: "another order", before: []Instance{a, b}, after: []Instance{b, a}},
+		{name: "nil and empty are the same", before: []Instance{a}, after: []Instance{emptyTags}},
+		{name: "a weight is an update", before: []Instance{a, b}, after: []Instance{heavier, b},
 			want: Changes{Updated: []Update{{a, heavier}}}},
-		{name: "the same id at another address is another instance", old: []Instance{a}, new: []Instance{moved},
+		{name: "the same id at another address is another instance", before: []Instance{a}, after: []Instance{moved},
 			want: Changes{Added: []Instance{moved}, Removed: []Instance{a}}},
-		{name: "another node is an update", old: []Instance{a}, new: []Instance{otherNode},
+		{name: "another node is an update", before: []Instance{a}, after: []Instance{otherNode},
 			want: Changes{Updated: []Update{{a, otherNode}}}},
-		{name: "the last of equal keys counts", old: []Instance{a}, new: []Instance{a, heavier},
-			want: Changes{Updated: []Update{{a, heavier}}}},
+		{name: "the best of equal keys counts", before: []Instance{critical}, after: []Instance{critical, a, critical},
+			want: Changes{Updated: []Update{{critical, a}}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := Diff(tt.old, tt.new)
+			got := Diff(tt.before, tt.after)
 			if fmt.Sprint(got) != fmt.Sprint(tt.want) {
 				t.Errorf("Diff:\n got %+v\nwant %+v", got, tt.want)
 			}
@@ -51,8 +53,8 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// randomSet makes sets that are small and alike, so that two of them share
-// keys, values and duplicates.
+// randomSet returns small, similar sets, so that two of them share keys, values and
+// duplicates.
 func randomSet(r *rand.Rand) []Instance {
 	set := make([]Instance, r.IntN(8))
 	for n := range set {
@@ -76,14 +78,8 @@ func randomSet(r *rand.Rand) []Instance {
 	return set
 }
 
-// index is the plain meaning of a set: the last of equal keys counts.
-func index(set []Instance) map[Key]Instance {
-	m := make(map[Key]Instance, len(set))
-	for _, i := range set {
-		m[i.Key()] = i
-	}
-	return m
-}
+// index returns the normalised set by key.
+func index(set []Instance) map[Key]Instance { return mapped(Normalize(set)) }
 
 func FuzzDiff(f *testing.F) {
 	for seed := range uint64(32) {
@@ -91,14 +87,14 @@ func FuzzDiff(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, seed1, seed2 uint64) {
 		r := rand.New(rand.NewPCG(seed1, seed2))
-		old, new := randomSet(r), randomSet(r)
-		oldCopy, newCopy := slices.Clone(old), slices.Clone(new)
-		c := Diff(old, new)
+		before, after := randomSet(r), randomSet(r)
+		beforeCopy, afterCopy := slices.Clone(before), slices.Clone(after)
+		c := Diff(before, after)
 
-		if !equalSets(old, oldCopy) || !equalSets(new, newCopy) {
+		if !equalSets(before, beforeCopy) || !equalSets(after, afterCopy) {
 			t.Fatal("Diff changed its input")
 		}
-		applied := index(old)
+		applied := index(before)
 		for _, i := range c.Removed {
 			if _, ok := applied[i.Key()]; !ok {
 				t.Fatalf("removed %+v, which was not there", i)
@@ -117,8 +113,8 @@ func FuzzDiff(f *testing.F) {
 			}
 			applied[u.New.Key()] = u.New
 		}
-		if want := index(new); !maps.EqualFunc(applied, want, Instance.Equal) {
-			t.Fatalf("apply(old, Diff(old, new)):\n got %v\nwant %v", applied, want)
+		if want := index(after); !maps.EqualFunc(applied, want, Instance.Equal) {
+			t.Fatalf("apply(before, Diff(before, after)):\n got %v\nwant %v", applied, want)
 		}
 		for name, s := range map[string][]Instance{"Added": c.Added, "Removed": c.Removed} {
 			if !slices.IsSortedFunc(s, compareKeys) {
@@ -131,16 +127,16 @@ func FuzzDiff(f *testing.F) {
 func BenchmarkDiff(b *testing.B) {
 	for _, n := range []int{10, 1000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			old := make([]Instance, n)
-			for i := range old {
-				old[i] = Instance{Service: "star", ID: fmt.Sprint(i), Node: "n", Address: "10.0.0.1", Port: i + 1, Weight: 1, Tags: []string{"v1"}}
+			before := make([]Instance, n)
+			for i := range before {
+				before[i] = Instance{Service: "star", ID: fmt.Sprint(i), Node: "n", Address: "10.0.0.1", Port: i + 1, Weight: 1, Tags: []string{"v1"}}
 			}
-			old = Normalize(old)
-			new := slices.Clone(old)
-			new[n/2].Weight = 2
+			before = Normalize(before)
+			after := slices.Clone(before)
+			after[n/2].Weight = 2
 			b.ReportAllocs()
 			for b.Loop() {
-				Diff(old, new)
+				Diff(before, after)
 			}
 		})
 	}

@@ -1,30 +1,28 @@
-// Package discovery turns what registries know into full sets of instances,
-// one set per service, in one total order.
+// Package discovery provides the full, sorted set of instances of each service.
 //
-// A [Source] watches one service in one registry (Consul, a static list, …)
-// and reports to its [Watch]: full sets of instances, and how its queries
-// fare. The [Manager] runs the sources, drops what did not change, coalesces
-// bursts and hands each set that remains to one function, Sink, from one
-// goroutine:
+// A [Source] watches one service in one registry (Consul, a static list, …) and
+// reports full sets of instances, or errors. A [Guard] decides which instances an
+// answer of a registry may take out of service. The [Manager] runs the sources, drops
+// unchanged sets, coalesces bursts and passes each set to one function, Sink, from
+// one goroutine:
 //
-//	source ── Emit(set) ──► Watch ──► Manager (normalise, compare, coalesce) ──► Sink(service, set)
+//	source (answer, Guard) ── Report ──► Manager (normalise, compare, coalesce) ──► Sink(service, set)
 //
-// # What acts at once, and what waits
+// # Debounce
 //
-// Traffic to an instance that is gone fails, traffic that a new instance does
-// not get yet costs nothing. So the first set of a service, and every set that
-// lacks an instance or takes one out of service (critical, maintenance, weight
-// 0), is handed on at once. Additions and updates wait until nothing has
-// changed for [Debounce].Quiet, and at most for Debounce.MaxWait; the first one
-// after a calm of Quiet does not wait at all. Removals do not disturb the calm:
-// in a rolling deploy one instance comes as another goes. A set that returns to
-// what Sink has already seen cancels what waited.
+// Requests to a removed instance fail, whereas a delayed addition costs nothing. So
+// Sink gets the first set of a service, and every set that removes an instance or
+// takes one out of service (critical, maintenance, weight 0), at once. Additions and
+// updates wait until nothing has changed for [Debounce].Quiet, at most for
+// Debounce.MaxWait; the first one after a quiet period does not wait. Removals do not
+// end a quiet period: a rolling deploy removes an instance with each addition. If a
+// set returns to the one that Sink has, the pending change is canceled.
 //
-// The trigger carries no data: Sink always gets the latest set, so that no
-// burst and no slow Sink can lose or reorder a change.
+// Sink always gets the latest set, so that no burst and no slow Sink can lose or
+// reorder a change.
 //
-// # Errors are not sets
+// # Errors
 //
-// A source reports an error with [Watch.Failed]. The instances stay as they
-// were; the watch becomes stale, which [Manager.Statuses] shows.
+// A source reports an error as [Report].Err. The set does not change; the watch
+// becomes stale, which [Manager.Statuses] shows.
 package discovery

@@ -1,7 +1,6 @@
 package discovery
 
 import (
-	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -22,21 +21,20 @@ func TestFallbackServesUntilTheSourceReports(t *testing.T) {
 				b.fallback = saved
 				w := b.start("star")
 				if tt.fail {
-					w.Failed(errors.New("refused"))
+					w.fail("refused")
 				}
 				b.expect(2*time.Second, call{tt.at, "star", "a b"})
-				s := w.Status()
+				s := b.status()
 				if s.State != WatchStale || !s.Restored.Equal(asOf) || s.Instances != 2 || !s.LastSuccess.IsZero() {
 					t.Errorf("status %+v", s)
 				}
-				if got := strings.Count(b.log.String(), "the saved set is used"); got != 1 {
-					t.Errorf("%d lines about it:\n%s", got, b.log.String())
+				if got := strings.Count(b.log.String(), `"as_of":`); got != 1 {
+					t.Errorf("%d log lines with as_of, want one:\n%s", got, b.log.String())
 				}
-				w.Failed(errors.New("refused"))
-				w.Emit(instances("a", "b"))
-				w.Succeeded(1)
+				w.fail("refused")
+				w.setAt(1, instances("a", "b"))
 				b.expect(3 * time.Second) // it was the truth
-				if s := w.Status(); s.State != WatchFresh || !s.Restored.IsZero() {
+				if s := b.status(); s.State != WatchFresh || !s.Restored.IsZero() {
 					t.Errorf("after a report: %+v", s)
 				}
 			})
@@ -48,8 +46,8 @@ func TestFallbackIsNotUsedAfterAReport(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		b.fallback = func(string, string) ([]Instance, time.Time, bool) { return instances("old"), time.Now(), true }
 		w := b.start("star")
-		w.Emit(nil)
-		w.Failed(errors.New("refused"))
+		w.set(nil)
+		w.fail("refused")
 		b.expect(5*time.Second, call{0, "star", ""})
 		b.Unwatch("star")
 		b.start("star")

@@ -5,50 +5,45 @@ import (
 	"time"
 )
 
-// DefaultProbation is how long an instance stays on probation unless the
-// configuration says otherwise.
-const DefaultProbation = 10 * time.Minute
-
-// settleTime is how long a loss may take. A Consul agent that was restarted without
-// its data takes its instances from the catalog one by one: those that went missing
-// within this time before the last one are part of the same loss; and for this time
-// after a failure, what is still listed may be what the agent has not come to yet.
+// settleTime is the maximum duration of a loss. A Consul agent that restarts without
+// its data removes its instances from the catalog one by one. Instances that went
+// missing within this time before the last one belong to the same loss, and for this
+// time after a failure more instances may go missing.
 const settleTime = 10 * time.Second
 
-// Guard decides what the answers of a registry may take out of service. The
+// Guard decides which instances the answers of a registry may take out of service. The
 // rules are the same for every source:
 //
 //  1. An error or a doubtful answer changes nothing: the source calls Failed.
-//  2. A removal counts once the registry has confirmed it: while Absent or Loses say
-//     that an answer takes something away, the source asks again in a way that leaves
-//     no doubt, and only then calls Accept.
+//  2. A removal must be confirmed: if Absent or Loses report that an answer removes
+//     instances, the source repeats the query with full consistency before it calls
+//     Accept.
 //  3. A removal that leaves the service without an instance, or comes with a loss
-//     of the registry's state, puts what is missing on probation: it stays in the
-//     set, marked with [Instance.Probation], and is used until it first fails. It
-//     leaves the set when as many instances are in service as before the loss, when
-//     the registry lists another one in service at its address, or when its time is
-//     over. While the registry is away its time stands still. What goes missing
-//     within 10 s after a failure is on probation, too, until these are over.
+//     of the registry's state, puts the missing instances on probation: they stay in
+//     the set, marked with [Instance.Probation], and are used until they first fail.
+//     Probation ends when as many instances are in service as before the loss, when
+//     the registry lists another instance in service at the same address, or after
+//     the time Probation. This time does not run while the registry fails. Instances
+//     that go missing within 10 s after a failure are on probation, too, until these
+//     10 s are over.
 //
-// What the registry lists counts at once, with one exception: of an instance that is
-// [Instance.Unchecked] the registry does not know whether it works, so where an
-// answer is a loss it is missing like one that is not listed.
+// Additions and updates count at once, with one exception: if an answer is a loss, an
+// [Instance.Unchecked] instance counts as missing.
 //
-// A Guard knows no clock and is not safe for concurrent use.
+// A Guard does not read the clock and is not safe for concurrent use.
 type Guard struct {
-	// Probation is how long an instance stays on probation at most; 0: it is not
-	// put there.
+	// Probation is the maximum time on probation; 0: there is no probation.
 	Probation time.Duration
-	// PassingOnly says that answers leave out what is critical, so that what is missing
-	// while others are in service may have failed: it is not lost.
+	// PassingOnly says that answers omit critical instances. Then a missing instance
+	// may be critical, and does not count as lost while others are in service.
 	PassingOnly bool
 
-	known     []Instance // of the last answer that counted
-	asOf      time.Time  // when that was; zero after a failure: the clock stands
-	settled   time.Time  // when what follows the last failure is over
+	known     []Instance // of the last accepted answer
+	asOf      time.Time  // of that answer; zero after a failure: the time on probation does not run
+	settled   time.Time  // settleTime after the last failure
 	departed  []departure
 	probation map[Key]probationer
-	before    int // instances that were in service before the loss
+	before    int // number of instances in service before the loss
 }
 
 // departure is an instance in service that went missing within settleTime.
@@ -60,15 +55,12 @@ type departure struct {
 // probationer is an instance on probation.
 type probationer struct {
 	instance Instance      // with its Probation
-	spent    time.Duration // of its time
-	brief    bool          // only until the registry has settled
+	spent    time.Duration // on probation
+	brief    bool          // probation ends at settled
 }
 
-// OnProbation returns how many instances are on probation.
-func (g *Guard) OnProbation() int { return len(g.probation) }
-
-// Inherit makes set what is known before the first answer. Those of it that are on
-// probation have all of their time again.
+// Inherit sets the known instances before the first answer. For those on probation the
+// time starts again.
 func (g *Guard) Inherit(set []Instance) {
 	g.known, g.probation = nil, nil
 	for _, i := range set {
@@ -78,10 +70,10 @@ func (g *Guard) Inherit(set []Instance) {
 			g.suspend(i, i.Probation, false)
 		}
 	}
-	g.before = countServing(g.known) + len(g.probation)
+	g.before = CountServing(g.known) + len(g.probation)
 }
 
-// Failed says that a query failed, or that its answer is doubtful.
+// Failed records that a query failed or that its answer is doubtful.
 func (g *Guard) Failed(now time.Time) { g.asOf, g.settled = time.Time{}, now.Add(settleTime) }
 
 // Absent returns the known instances that set lacks, in service or not.
@@ -96,15 +88,14 @@ func (g *Guard) Absent(set []Instance) []Instance {
 	return absent
 }
 
-// Loses reports whether set is a loss that puts instances on probation. Forgot is as
-// for Accept.
+// Loses reports whether set is a loss that puts instances on probation. For forgot see
+// Accept.
 func (g *Guard) Loses(now time.Time, set []Instance, forgot bool) bool {
 	unsettled := now.Before(g.settled) && !g.PassingOnly
-	return (forgot || unsettled || countServing(set) == 0) && len(g.missing(mapped(set))) > 0
+	return (forgot || unsettled || CountServing(set) == 0) && len(g.missing(mapped(set))) > 0
 }
 
-// missing returns the known instances in service of which the registry does not
-// say any more whether they are.
+// missing returns the known instances in service that listed lacks or has unchecked.
 func (g *Guard) missing(listed map[Key]Instance) []Instance {
 	var missing []Instance
 	for _, i := range g.known {
@@ -115,25 +106,24 @@ func (g *Guard) missing(listed map[Key]Instance) []Instance {
 	return missing
 }
 
-// Deselect takes those of set out of what is known. It is for instances that the
-// registry has and the source does not select any more: they are not lost.
+// Deselect removes set from the known instances. It is for instances that the registry
+// has and the source no longer selects: they are not lost.
 func (g *Guard) Deselect(set []Instance) {
-	gone := mapped(set)
-	left := func(i Instance) bool {
-		_, ok := gone[i.Key()]
+	keys := mapped(set)
+	deselected := func(i Instance) bool {
+		_, ok := keys[i.Key()]
 		return ok
 	}
-	g.known = slices.DeleteFunc(slices.Clone(g.known), left)
-	g.departed = slices.DeleteFunc(g.departed, func(d departure) bool { return left(d.instance) })
+	g.known = slices.DeleteFunc(slices.Clone(g.known), deselected)
+	g.departed = slices.DeleteFunc(g.departed, func(d departure) bool { return deselected(d.instance) })
 }
 
-// Accept makes set, which is normalised and confirmed as far as it takes
-// something away, the last answer that counts. Forgot says that the registry has lost
-// its state: its index went backwards. It returns the set to report: that answer, and
-// what is on probation.
+// Accept makes set the known instances. set must be normalised, and its removals
+// confirmed. forgot says that the registry has lost its state: its index went
+// backwards. It returns the set to report: set and the instances on probation.
 func (g *Guard) Accept(now time.Time, set []Instance, forgot bool) []Instance {
 	g.advance(now)
-	listed, serving := mapped(set), countServing(set)
+	listed, serving := mapped(set), CountServing(set)
 	missing := g.missing(listed)
 	if g.gained(set) {
 		g.departed = nil
@@ -164,9 +154,9 @@ func (g *Guard) Accept(now time.Time, set []Instance, forgot bool) []Instance {
 	return merged
 }
 
-// gained reports whether an instance of set has come into service that neither was
-// before nor has departed. What departed before that was replaced, as in a roll-out:
-// a registry that loses instances gets no new ones.
+// gained reports whether an instance of set has come into service that was neither in
+// service before nor has departed. Then the departed instances were replaced, as in a
+// roll-out: a registry that loses instances gets no new ones.
 func (g *Guard) gained(set []Instance) bool {
 	before := mapped(g.known)
 	for _, d := range g.departed {
@@ -177,8 +167,8 @@ func (g *Guard) gained(set []Instance) bool {
 	})
 }
 
-// advance lets the time since the last answer pass, unless a query failed
-// meanwhile.
+// advance adds the time since the last answer to the time on probation, unless a query
+// failed since.
 func (g *Guard) advance(now time.Time) {
 	if !g.asOf.IsZero() {
 		for key, p := range g.probation {
@@ -190,13 +180,13 @@ func (g *Guard) advance(now time.Time) {
 	g.departed = slices.DeleteFunc(g.departed, func(d departure) bool { return now.Sub(d.at) > settleTime })
 }
 
-// lose puts missing on probation: with what went missing shortly before and was not
-// replaced or, if the loss is brief, only until the registry has settled.
+// lose puts missing on probation. If brief, probation ends at settled; otherwise the
+// departed instances, which were not replaced, are put on probation, too.
 func (g *Guard) lose(now time.Time, missing []Instance, brief bool) {
 	if len(g.probation) == 0 {
 		g.before = 0
 	}
-	before := countServing(g.known)
+	before := CountServing(g.known)
 	if !brief {
 		for key, p := range g.probation {
 			p.brief = false
@@ -222,10 +212,9 @@ func (g *Guard) suspend(i Instance, since time.Time, brief bool) {
 	g.probation[i.Key()] = probationer{instance: i, brief: brief}
 }
 
-// release ends the probation of what set says something about, and of all once as
-// many are in service as before the loss.
+// release ends probation where one of the conditions in [Guard] is met.
 func (g *Guard) release(now time.Time, set []Instance, listed map[Key]Instance, serving int) {
-	taken := make(map[Key]bool) // places, whatever the id
+	taken := make(map[Key]bool) // places with an instance in service
 	for _, i := range set {
 		if i.Serving() {
 			taken[place(i)] = true
@@ -239,8 +228,8 @@ func (g *Guard) release(now time.Time, set []Instance, listed map[Key]Instance, 
 	}
 }
 
-// Expiry returns when the time of an instance on probation is over, if the
-// registry goes on to answer. It reports false if there is none.
+// Expiry returns when the first probation ends if the registry continues to answer. It
+// returns false if no time on probation runs.
 func (g *Guard) Expiry() (time.Time, bool) {
 	var first time.Time
 	for _, p := range g.probation {
@@ -264,20 +253,21 @@ func mapped(set []Instance) map[Key]Instance {
 	return m
 }
 
-// present reports whether the registry lists i and knows whether it works.
+// present reports whether listed has i, and not as unchecked.
 func present(listed map[Key]Instance, i Instance) bool {
-	there, ok := listed[i.Key()]
-	return ok && !there.Unchecked
+	l, ok := listed[i.Key()]
+	return ok && !l.Unchecked
 }
 
-// place returns where i is, whatever its id.
+// place returns the key of i without its id.
 func place(i Instance) Key {
 	key := i.Key()
 	key.ID = ""
 	return key
 }
 
-func countServing(set []Instance) int {
+// CountServing returns the number of instances in service.
+func CountServing(set []Instance) int {
 	n := 0
 	for _, i := range set {
 		if i.Serving() {

@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// parseSet makes a set of words such as "a", "b:critical", "c:maintenance",
-// "d:unchecked", "e:moved" and "f:at-a".
+// parseSet parses a set such as "a b:critical c:maintenance d:unchecked e:moved f:at-a".
 func parseSet(words string) []Instance {
 	var set []Instance
 	for n, word := range strings.Fields(words) {
@@ -29,7 +28,7 @@ func parseSet(words string) []Instance {
 	return set
 }
 
-// formatSet is the inverse of parseSet. What is on probation has a "?".
+// formatSet is the inverse of parseSet, with "?" after instances on probation.
 func formatSet(set []Instance) string {
 	var words []string
 	for _, i := range set {
@@ -166,8 +165,8 @@ func TestGuard(t *testing.T) {
 				if !slices.IsSortedFunc(got, compareKeys) {
 					t.Fatalf("step %d: %q is not sorted", n, formatSet(got))
 				}
-				if expiry, ok := g.Expiry(); ok != (g.OnProbation() > 0) || ok && !expiry.After(now) {
-					t.Fatalf("step %d: %d on probation, expiry %v, %v", n, g.OnProbation(), expiry, ok)
+				if expiry, ok := g.Expiry(); ok != (len(g.probation) > 0) || ok && !expiry.After(now) {
+					t.Fatalf("step %d: %d on probation, expiry %v, %v", n, len(g.probation), expiry, ok)
 				}
 			}
 		})
@@ -186,8 +185,8 @@ func TestGuardWithoutProbation(t *testing.T) {
 	}
 }
 
-// What takes something away has to be confirmed.
-func TestGuardTellsWhatAnAnswerTakesAway(t *testing.T) {
+// Removals have to be confirmed.
+func TestAbsentAndLoses(t *testing.T) {
 	g := &Guard{Probation: time.Minute}
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	g.Accept(at, parseSet("a b c:critical"), false)
@@ -210,25 +209,24 @@ func TestGuardTellsWhatAnAnswerTakesAway(t *testing.T) {
 		}
 	}
 	if !g.Loses(at, parseSet("a:unchecked b c"), true) || g.Loses(at, parseSet("a b"), true) {
-		t.Error("a registry that lost its state loses what was in service, and nothing else")
+		t.Error("want a loss of instances in service only")
 	}
 }
 
-// An operator moved a tag: the instances are there, and not meant any more.
-func TestGuardForgetsWhatIsDeselected(t *testing.T) {
+// An operator moved a tag: the instances exist, but are no longer selected.
+func TestDeselectedInstancesAreNotLost(t *testing.T) {
 	g := &Guard{Probation: time.Minute}
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	g.Accept(now, parseSet("a b c"), false)
 	g.Accept(now.Add(time.Second), parseSet("b c"), false)
 	g.Deselect(parseSet("a b"))
 	if got := g.Accept(now.Add(2*time.Second), nil, false); formatSet(got) != "c?" {
-		t.Errorf("got %q, want what is lost", formatSet(got))
+		t.Errorf("got %q, want only the lost instances", formatSet(got))
 	}
 }
 
-// Whoever waits for an answer does not wait beyond the moment at which what has just
-// gone missing is gone.
-func TestGuardTellsWhenItHasSettled(t *testing.T) {
+// The wait for an answer ends with the brief probation of missing instances.
+func TestExpiryIsTheEndOfSettleTime(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for _, passingOnly := range []bool{false, true} {
 		g := &Guard{Probation: time.Minute, PassingOnly: passingOnly}
@@ -245,8 +243,8 @@ func TestGuardTellsWhenItHasSettled(t *testing.T) {
 	}
 }
 
-// Another source goes on with what the one before it kept.
-func TestGuardInheritsWhatIsOnProbation(t *testing.T) {
+// A source continues the probation of the source before it.
+func TestInheritKeepsProbation(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	known := parseSet("a b c")
 	known[0].Probation = now.Add(-time.Hour)
@@ -257,6 +255,6 @@ func TestGuardInheritsWhatIsOnProbation(t *testing.T) {
 		t.Errorf("got %q since %v", formatSet(got), got[0].Probation)
 	}
 	if got := g.Accept(now.Add(time.Minute), parseSet("b"), false); formatSet(got) != "b" {
-		t.Errorf("got %q when its time is over", formatSet(got))
+		t.Errorf("got %q after the time on probation", formatSet(got))
 	}
 }

@@ -2,13 +2,13 @@ package discovery
 
 import "time"
 
-// Handed is what a watch knows, for another process that goes on with it.
+// Handed is the state of a watch that one process hands over to another.
 type Handed struct {
 	Service string
-	Source  string // in words, as in WatchStatus
+	Source  string // as in WatchStatus
 
 	Instances []Instance
-	Known     bool // Instances are a set, perhaps an empty one
+	Known     bool // Instances is a set, which may be empty
 	Fresh     bool // the last query was answered
 
 	// As in WatchStatus.
@@ -17,7 +17,7 @@ type Handed struct {
 	LastSuccess, Restored time.Time
 }
 
-// Handed returns what the watches of registries know now, in any order.
+// Handed returns the states of the watches of registries, in any order.
 func (m *Manager) Handed() []Handed {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -36,9 +36,8 @@ func (m *Manager) Handed() []Handed {
 	return handed
 }
 
-// Adopt makes the set that another process had the set of a watch, if it is one of
-// the same source and has none yet, and reports whether it is. The watch is as
-// fresh as it was there.
+// Adopt sets the state of a watch to that of another process, if both have the same
+// source and the watch has no set yet, and reports whether it did.
 func (m *Manager) Adopt(h Handed) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -47,18 +46,18 @@ func (m *Manager) Adopt(h Handed) bool {
 		return false
 	}
 	w.origin = w.status.Source
-	w.setLatest(Normalize(h.Instances))
+	w.setLatestLocked(Normalize(h.Instances))
 	state := WatchStale
 	if h.Fresh {
 		state = WatchFresh
 	}
-	w.setState(state, time.Now())
+	w.setStateLocked(state, time.Now())
 	w.status.Endpoint, w.status.LastSuccess, w.status.Restored = h.Endpoint, h.LastSuccess, h.Restored
 	return true
 }
 
-// Pause ends the sources and returns when they have. The watches keep their sets
-// and states, and nobody follows the registries until Resume.
+// Pause ends the sources and waits for them. The sets and states of the watches do not
+// change until Resume.
 func (m *Manager) Pause() {
 	m.pausing.Lock()
 	defer m.pausing.Unlock()

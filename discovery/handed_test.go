@@ -2,22 +2,19 @@ package discovery
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// A process goes on with what another one knew: the set, and how fresh it is.
+// A process continues with the sets and the states of another process.
 func TestAdoptedSetIsUsedAtOnce(t *testing.T) {
 	asOf := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := b.start("star")
-		w.From("http://c")
-		w.Emit(instances("a", "b"))
-		w.Succeeded(7)
+		w(Report{Set: instances("a", "b"), Known: true, Endpoint: "http://c", Index: 7})
 		b.expect(0, call{0, "star", "a b"})
-		w.Failed(errors.New("500"))
+		w.fail("500")
 		b.Watch("fixed", &Static{})
 		b.start("later") // knows nothing yet
 		b.expect(0, call{0, "fixed", ""})
@@ -58,18 +55,16 @@ func TestAdoptedSetIsUsedAtOnce(t *testing.T) {
 			}
 		}
 		if next.Adopt(Handed{Service: "star", Source: "another", Known: true}) || next.Adopt(Handed{Service: "other", Known: true}) {
-			t.Error("adopted what nobody watches")
+			t.Error("adopted an unwatched service")
 		}
 	})
 }
 
-// A reload has just changed how the registry is asked, and it has not answered since.
+// A reload has replaced the source, which has not reported yet.
 func TestSetFromBeforeAReloadIsHanded(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := b.start("star")
-		w.From("http://c")
-		w.Emit(instances("a"))
-		w.Succeeded(7)
+		w(Report{Set: instances("a"), Known: true, Endpoint: "http://c", Index: 7})
 		b.expect(0, call{0, "star", "a"})
 		b.start("star")
 		handed := b.Handed()
@@ -79,29 +74,28 @@ func TestSetFromBeforeAReloadIsHanded(t *testing.T) {
 	})
 }
 
-// A set of another selection says nothing of this one.
+// A set of another selection is not used.
 func TestSetOfAnotherSourceIsNotAdopted(t *testing.T) {
 	m := NewManager(ManagerOptions{Sink: func(string, []Instance) {}})
 	m.Watch("star", newScripted())
 	if m.Adopt(Handed{Service: "star", Source: `consul service "moon"`, Known: true, Instances: instances("a")}) {
-		t.Error("it is")
+		t.Error("adopted")
 	}
 }
 
 func TestPausedWatchesKeepTheirSets(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
-		runs := make(chan *Watch, 1)
-		b.Watch("star", sourceFunc(func(ctx context.Context, w *Watch) error {
-			runs <- w
+		runs := make(chan reports, 1)
+		b.Watch("star", sourceFunc(func(ctx context.Context, report func(Report) []Instance) error {
+			runs <- report
 			<-ctx.Done()
 			return ctx.Err()
 		}))
 		w := <-runs
-		w.Emit(instances("a"))
-		w.Succeeded(1)
+		w.setAt(1, instances("a"))
 		b.expect(0, call{0, "star", "a"})
 		var ended atomic.Int64
-		other := sourceFunc(func(ctx context.Context, _ *Watch) error {
+		other := sourceFunc(func(ctx context.Context, _ func(Report) []Instance) error {
 			<-ctx.Done()
 			time.Sleep(time.Second)
 			ended.Add(1)
@@ -122,7 +116,7 @@ func TestPausedWatchesKeepTheirSets(t *testing.T) {
 		}
 		b.Resume()
 		again := <-runs
-		again.Emit(instances("a", "b"))
+		again.set(instances("a", "b"))
 		b.expect(time.Minute, call{time.Minute, "star", "a b"})
 		b.Unwatch("slow")
 		b.Unwatch("new")
@@ -130,6 +124,8 @@ func TestPausedWatchesKeepTheirSets(t *testing.T) {
 }
 
 // sourceFunc is a source.
-type sourceFunc func(context.Context, *Watch) error
+type sourceFunc func(context.Context, func(Report) []Instance) error
 
-func (f sourceFunc) Run(ctx context.Context, w *Watch) error { return f(ctx, w) }
+func (f sourceFunc) Run(ctx context.Context, report func(Report) []Instance) error {
+	return f(ctx, report)
+}

@@ -2,17 +2,18 @@ package discovery
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"net"
 	"slices"
 	"strconv"
 	"time"
 
-	"sluice/locality"
+	"sluice/discovery/locality"
 )
 
-// Status is the health of an instance as the registry sees it. Values grow
-// from best to worst, so that the worst of several checks is their maximum.
+// Status is the health of an instance in the registry. Values are sorted from best to
+// worst, so that the worst of several checks is their maximum.
 type Status uint8
 
 const (
@@ -23,70 +24,70 @@ const (
 	// StatusCritical: at least one check is critical.
 	StatusCritical
 	// StatusMaintenance: an operator put the instance or its node into
-	// maintenance mode. It wins over every check.
+	// maintenance mode. It overrides every check.
 	StatusMaintenance
 )
 
-// String returns Consul's word for s.
-func (s Status) String() string {
-	switch s {
-	case StatusPassing:
-		return "passing"
-	case StatusWarning:
-		return "warning"
-	case StatusCritical:
-		return "critical"
-	case StatusMaintenance:
-		return "maintenance"
+var statuses = []string{"passing", "warning", "critical", "maintenance"}
+
+// String returns the name of s in logs and the API.
+func (s Status) String() string { return statuses[s] }
+
+// MarshalText implements encoding.TextMarshaler.
+func (s Status) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *Status) UnmarshalText(text []byte) error {
+	n := slices.Index(statuses, string(text))
+	if n < 0 {
+		return fmt.Errorf("status %q: must be one of %q", text, statuses)
 	}
-	return "unknown"
+	*s = Status(n)
+	return nil
 }
 
-// Instance is one registered instance of a service. It is a value: a source
-// hands it on and nobody changes it, its slice or its map afterwards.
+// Instance is one registered instance of a service. It is immutable once a source has
+// reported it, with its slice and its map. Its JSON is that of package saved.
 type Instance struct {
-	Service string
-	ID      string // unique per agent only, hence Address in the Key
-	Node    string
-	Address string // host name or IP address, without port or brackets
-	Port    int    // 1 to 65535
+	Service string `json:"service"`
+	ID      string `json:"id"` // unique per agent only, hence Address in the Key
+	Node    string `json:"node,omitempty"`
+	Address string `json:"address"` // host name or IP address, without port or brackets
+	Port    int    `json:"port"`    // 1 to 65535
 
-	// NodeAddress is that of the machine which the instance runs on, as far as the
-	// registry tells. A loopback address is that machine's.
-	NodeAddress string
+	// NodeAddress is the address of the instance's machine, if the registry has it. A
+	// loopback Address refers to that machine.
+	NodeAddress string `json:"node_address,omitempty"`
 
-	Tags []string
-	Meta map[string]string
+	Tags []string          `json:"tags,omitempty"`
+	Meta map[string]string `json:"meta,omitempty"`
 
-	// Weight is the share of traffic that the registry asks for in the present
-	// Status, at least 0. A weight of 0 means no traffic.
-	Weight int
-	Status Status
-	// Detail says in one line why Status is not passing: the check's name and
-	// the start of its output. It is empty for a passing instance.
-	Detail string
+	// Weight is the share of traffic with this Status; 0: no traffic.
+	Weight int    `json:"weight"`
+	Status Status `json:"status"`
+	// Detail is the name of the check that is not passing and the start of its output,
+	// in one line. It is empty for a passing instance.
+	Detail string `json:"detail,omitempty"`
 
-	Datacenter string
+	Datacenter string `json:"datacenter,omitempty"`
 
-	// Unchecked says that Status is critical though no check has found the instance so:
-	// none has run since it was registered, or nobody hears of the agent that runs them.
-	Unchecked bool
+	// Unchecked says that Status is critical without a result of a check: none has run
+	// since the registration, or the agent that runs the checks is unreachable.
+	Unchecked bool `json:"unchecked,omitempty"`
 
-	// Probation is since when the registry does not list the instance in service any
-	// more, if it stays in the set all the same: see [Guard]. It may be used until it
-	// first fails. Zero for an instance that the registry vouches for.
-	Probation time.Time
+	// Probation is the start of probation; zero: the instance is not on probation. See
+	// [Guard].
+	Probation time.Time `json:"probation,omitzero"`
 }
 
-// Key identifies an instance. The same id at another address is another
-// instance: its predecessor is drained, it starts afresh. Which agent it is
-// registered with is no part of it: a process may be registered with several,
-// and with another one later; see [Normalize].
+// Key identifies an instance. The same id at another address is another instance. The
+// agent is no part of the key: a process may be registered with several agents; see
+// [Normalize].
 type Key struct {
 	Service string
 	ID      string
 	Address string // "host:port", IPv6 in brackets
-	Machine string // Instance.NodeAddress, where Address is another place on each machine
+	Machine string // Instance.NodeAddress if Address depends on the machine
 }
 
 // Key returns the identity of i.
@@ -99,13 +100,13 @@ func (i Instance) HostPort() string {
 	return net.JoinHostPort(i.Address, strconv.Itoa(i.Port))
 }
 
-// Serving reports whether the registry wants traffic sent to i. It does not vouch
-// for what is on probation.
+// Serving reports whether i is in service according to the registry. An instance on
+// probation is not.
 func (i Instance) Serving() bool {
 	return i.Weight > 0 && i.Status < StatusCritical && i.Probation.IsZero()
 }
 
-// Usable reports whether requests may be sent to i: it serves or is on probation.
+// Usable reports whether requests may be sent to i: it is in service or on probation.
 func (i Instance) Usable() bool { return i.Serving() || !i.Probation.IsZero() }
 
 // Equal reports whether i and o agree in every field. A nil slice or map
@@ -118,8 +119,8 @@ func (i Instance) Equal(o Instance) bool {
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)
 }
 
-// machine is what tells instances at the same address apart: the address of the
-// machine, if their own means another place on each.
+// machine returns the address of the machine if the instance's own address depends on
+// the machine, such as a loopback address.
 func (i Instance) machine() string {
 	if locality.Ambiguous(i.Address) {
 		return i.NodeAddress

@@ -12,36 +12,26 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Debounce says how additions and updates of a service are batched. Removals
-// never wait.
+// Debounce configures the batching of additions and updates. Removals never wait.
 type Debounce struct {
-	// Quiet is how long nothing must have changed before a set is handed on, and
-	// how long no addition or update must have been handed on for the next one
-	// not to wait at all. 0 means 100 ms, a negative value means no wait.
+	// Quiet is the time without a change before Sink gets a set. If Sink has got no
+	// addition or update for this time, the next one does not wait. 0: no change waits.
 	Quiet time.Duration
-	// MaxWait is the longest that a change waits for a quiet moment. 0 means
-	// 1 s, a negative value means no wait.
+	// MaxWait is the longest wait of a change.
 	MaxWait time.Duration
-}
-
-func (d Debounce) withDefaults() Debounce {
-	d.Quiet = max(0, cmp.Or(d.Quiet, 100*time.Millisecond))
-	d.MaxWait = max(0, cmp.Or(d.MaxWait, time.Second))
-	return d
 }
 
 // ManagerOptions configures a Manager.
 type ManagerOptions struct {
 	Debounce Debounce
-	// Sink gets the full, normalised set of a service each time it changed. It
-	// is called by one goroutine, so it should be quick, and must not change the
-	// set. It may call the manager's methods, except Run.
+	// Sink gets the full, normalised set of a service after each change. One goroutine
+	// calls it, so it should be fast, and it must not modify the set. It may call the
+	// manager's methods, except Run.
 	Sink func(service string, set []Instance)
 
-	// Fallback returns a set to begin with for a service whose source has not
-	// reported one when its first query failed, or after a second, and the time at
-	// which that set was known to be true. Source is the source in words, as in
-	// WatchStatus. It is called once for a watch at most, and must neither block
+	// Fallback returns a saved set, and the time when it was current, for a service
+	// without a set when its first query fails, or after a second. source is as in
+	// WatchStatus. It is called at most once for each watch, and must neither block
 	// nor call the manager. May be nil.
 	Fallback func(service, source string) (set []Instance, asOf time.Time, ok bool)
 
@@ -51,8 +41,8 @@ type ManagerOptions struct {
 // fallbackAfter is how long a watch without a set waits for its source.
 const fallbackAfter = time.Second
 
-// Manager runs the sources of many services and hands their sets to one Sink.
-// It is safe for concurrent use.
+// Manager runs the sources of many services and passes their sets to one Sink. It is
+// safe for concurrent use.
 type Manager struct {
 	sink     func(service string, set []Instance)
 	fallback func(service, source string) ([]Instance, time.Time, bool)
@@ -61,24 +51,24 @@ type Manager struct {
 	sources  sync.WaitGroup
 	pausing  sync.Mutex // one Pause or Resume at a time
 
-	mu       sync.Mutex // guards the fields below, and those of every Watch
+	mu       sync.Mutex // guards the fields below, and those of every watch
 	debounce Debounce
 	running  bool
 	paused   bool
-	watches  map[string]*Watch
-	starting []*Watch // their sources do not run yet
+	watches  map[string]*watch
+	starting []*watch // whose sources do not run yet
 	queue    queue
 }
 
-// NewManager makes a manager; Run starts its work.
+// NewManager returns a manager. Run starts its sources.
 func NewManager(o ManagerOptions) *Manager {
 	return &Manager{
 		sink:     o.Sink,
 		fallback: o.Fallback,
 		log:      o.Log,
 		wake:     make(chan struct{}, 1),
-		debounce: o.Debounce.withDefaults(),
-		watches:  make(map[string]*Watch),
+		debounce: o.Debounce,
+		watches:  make(map[string]*watch),
 	}
 }
 
@@ -109,42 +99,42 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
-// Watch starts to watch service through s. It may be called before and during
-// Run. Another source of the same service is stopped; its last set stays until
-// s reports one, and the watch is stale until then.
+// Watch starts to watch service with s. It may be called before and during Run. It
+// stops another source of the same service, whose last set stays in use until s
+// reports one; the watch is stale until then.
 func (m *Manager) Watch(service string, s Source) {
-	w := &Watch{manager: m, source: s, index: -1}
+	w := &watch{manager: m, source: s}
 	w.status = WatchStatus{Service: service, Source: name{s}.String(), Since: time.Now()}
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if old := m.watches[service]; old != nil {
-		m.inherit(w, old)
-		m.retire(old)
+		m.inheritLocked(w, old)
+		m.retireLocked(old)
 	}
 	m.watches[service] = w
 	m.starting = append(m.starting, w)
 	m.poke()
 }
 
-// Unwatch stops to watch service; one that is not watched is ignored. Sink is
-// not told. A call of Sink that is under way may end after Unwatch returned.
+// Unwatch stops watching service, if it is watched. It does not call Sink. A running
+// call of Sink may end after Unwatch has returned.
 func (m *Manager) Unwatch(service string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if w := m.watches[service]; w != nil {
-		m.retire(w)
+		m.retireLocked(w)
 		delete(m.watches, service)
 	}
 }
 
-// SetDebounce changes how changes are batched, also those that wait now.
+// SetDebounce changes the batching, also of changes that wait.
 func (m *Manager) SetDebounce(d Debounce) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.debounce = d.withDefaults()
+	m.debounce = d
 	for _, w := range slices.Clone(m.queue) {
-		m.schedule(w)
+		m.scheduleLocked(w)
 	}
 }
 
@@ -160,7 +150,7 @@ func (m *Manager) Statuses() []WatchStatus {
 	return statuses
 }
 
-// startSources runs the sources that do not run yet, each in its goroutine.
+// startSources starts the sources that do not run yet, each in its own goroutine.
 func (m *Manager) startSources(ctx context.Context) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -176,20 +166,20 @@ func (m *Manager) startSources(ctx context.Context) {
 		m.sources.Go(func() {
 			defer cancel()
 			if m.fallback != nil {
-				late := time.AfterFunc(fallbackAfter, w.Restore)
+				late := time.AfterFunc(fallbackAfter, w.restore)
 				defer late.Stop()
 			}
-			if err := w.source.Run(ctx, w); ctx.Err() == nil {
-				w.Failed(fmt.Errorf("the watch ended: %w", cmp.Or(err, errSourceEnded)))
+			if err := w.source.Run(ctx, w.take); ctx.Err() == nil {
+				w.take(Report{Err: fmt.Errorf("the watch ended: %w", cmp.Or(err, errSourceEnded))})
 			}
 		})
 	}
 	m.starting = nil
 }
 
-var errSourceEnded = errors.New("its source returned without an error")
+var errSourceEnded = errors.New("source returned without an error")
 
-// handOver calls Sink for each set that is due, and sets timer for the next.
+// handOver calls Sink for each set that is due, and sets timer for the next one.
 func (m *Manager) handOver(ctx context.Context, timer *time.Timer) {
 	for ctx.Err() == nil {
 		m.mu.Lock()
@@ -213,13 +203,13 @@ func (m *Manager) handOver(ctx context.Context, timer *time.Timer) {
 		w.status.Changes++
 		w.status.LastChange = now
 		m.mu.Unlock()
-		m.sink(w.Service(), set)
+		m.sink(w.status.Service, set)
 	}
 }
 
-// schedule decides when Sink is to get w's latest set. It needs mu.
-func (m *Manager) schedule(w *Watch) {
-	if w.index < 0 {
+// scheduleLocked schedules the call of Sink with w's latest set.
+func (m *Manager) scheduleLocked(w *watch) {
+	if !m.queue.has(w) {
 		w.waiting = w.changed
 	}
 	switch {
@@ -240,8 +230,8 @@ func (m *Manager) schedule(w *Watch) {
 	m.poke()
 }
 
-// inherit gives w what old knows. It needs mu.
-func (m *Manager) inherit(w, old *Watch) {
+// inheritLocked copies the state of old to w.
+func (m *Manager) inheritLocked(w, old *watch) {
 	w.known, w.origin, w.latest, w.applied = old.known, old.origin, old.latest, old.applied
 	w.changed, w.waiting, w.due, w.batched = old.changed, old.waiting, old.due, old.batched
 	w.status.Changes, w.status.LastChange = old.status.Changes, old.status.LastChange
@@ -250,13 +240,13 @@ func (m *Manager) inherit(w, old *Watch) {
 	if w.known {
 		w.status.State = WatchStale
 	}
-	if old.index >= 0 {
+	if m.queue.has(old) {
 		m.queue.add(w)
 	}
 }
 
-// retire ends w's source and what waits of it. It needs mu.
-func (m *Manager) retire(w *Watch) {
+// retireLocked ends w's source and removes w from the queue.
+func (m *Manager) retireLocked(w *watch) {
 	w.retired = true
 	m.queue.remove(w)
 	if w.cancel != nil {
@@ -264,7 +254,7 @@ func (m *Manager) retire(w *Watch) {
 	}
 }
 
-// poke makes Run look at the queue and the starting sources again.
+// poke makes Run process the queue and the starting sources.
 func (m *Manager) poke() {
 	select {
 	case m.wake <- struct{}{}:
@@ -277,11 +267,10 @@ func equalSets(a, b []Instance) bool {
 	return slices.EqualFunc(a, b, Instance.Equal)
 }
 
-// takesAway reports whether latest lacks an instance of applied, or no longer
-// wants traffic for one that it did. One that was out of service already counts
-// if it now is for another reason: who uses critical instances, because checks
-// of its own say that they work, must still hear at once that one is put into
-// maintenance mode. Both are normalised.
+// takesAway reports whether latest lacks an instance of applied or takes one out of
+// service. A change of the reason counts, too: a pool may use critical instances that
+// pass its own checks, but must not use one in maintenance mode. Both sets are
+// normalised.
 func takesAway(applied, latest []Instance) bool {
 	for _, old := range applied {
 		for len(latest) > 0 && compareKeys(latest[0], old) < 0 {
@@ -297,7 +286,7 @@ func takesAway(applied, latest []Instance) bool {
 	return false
 }
 
-// name is a source in words.
+// name formats the name of a source.
 type name struct{ source Source }
 
 func (n name) String() string {

@@ -15,23 +15,22 @@ import (
 func TestErrorKeepsTheSet(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		w := b.start("star")
-		if s := w.Status(); s.State != WatchPending {
+		if s := b.status(); s.State != WatchPending {
 			t.Errorf("state %v, want pending", s.State)
 		}
-		w.Failed(errors.New("connection refused"))
-		if s := w.Status(); s.State != WatchPending || s.LastError != "connection refused" || s.Errors != 1 {
+		w.fail("connection refused")
+		if s := b.status(); s.State != WatchPending || s.LastError != "connection refused" || s.Errors != 1 {
 			t.Errorf("after a first error: %+v", s)
 		}
-		w.Emit(instances("a"))
-		w.Succeeded(7)
+		w.setAt(7, instances("a"))
 		b.expect(0, call{0, "star", "a"})
-		if s := w.Status(); s.State != WatchFresh || s.Index != 7 || s.Queries != 2 || s.LastError != "" {
+		if s := b.status(); s.State != WatchFresh || s.Index != 7 || s.Queries != 2 || s.LastError != "" {
 			t.Errorf("after a success: %+v", s)
 		}
 
 		b.expect(time.Minute)
-		w.Failed(errors.New("500"))
-		w.Failed(errors.New("500"))
+		w.fail("500")
+		w.fail("500")
 		b.expect(2 * time.Minute)
 		s := b.Statuses()[0]
 		if s.State != WatchStale || s.Instances != 1 || s.Errors != 3 || s.LastError != "500" {
@@ -40,12 +39,12 @@ func TestErrorKeepsTheSet(t *testing.T) {
 		if got := s.Since.Sub(b.begin); got != time.Minute {
 			t.Errorf("stale since %v, want 1m", got)
 		}
-		w.Succeeded(8)
-		if got, want := strings.Count(b.log.String(), "watch failing"), 2; got != want {
-			t.Errorf("%d lines about failing, want one per outage, %d:\n%s", got, want, b.log.String())
+		w.setAt(8, instances("a"))
+		if got, want := strings.Count(b.log.String(), `"instances_in_use":`), 2; got != want {
+			t.Errorf("%d failures logged, want one per outage, %d:\n%s", got, want, b.log.String())
 		}
-		if got, want := strings.Count(b.log.String(), "watch recovered"), 2; got != want {
-			t.Errorf("%d lines about recovery, want %d:\n%s", got, want, b.log.String())
+		if got, want := strings.Count(b.log.String(), `"after":`), 2; got != want {
+			t.Errorf("%d recoveries logged, want %d:\n%s", got, want, b.log.String())
 		}
 	})
 }
@@ -54,27 +53,24 @@ func TestReplacedSourceKeepsTheSet(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		first := newScripted()
 		b.Watch("star", first)
-		old := <-first.watch
-		old.Emit(instances("a"))
-		old.Succeeded(3)
+		old := <-first.reports
+		old.setAt(3, instances("a"))
 		b.expect(0, call{0, "star", "a"})
-		old.Emit(instances("a", "b")) // waits
+		old.set(instances("a", "b")) // waits
 
 		w := b.start("star")
 		<-first.ended
-		if s := w.Status(); s.State != WatchStale || s.Instances != 2 || s.Changes != 1 {
-			t.Errorf("a replacing watch: %+v", s)
+		if s := b.status(); s.State != WatchStale || s.Instances != 2 || s.Changes != 1 {
+			t.Errorf("after the replacement: %+v", s)
 		}
-		if set, known := w.Instances(); !known || describe(set) != "a b" {
-			t.Errorf("it knows %q, %v", describe(set), known)
+		if set := w(Report{}); describe(set) != "a b" {
+			t.Errorf("it knows %q", describe(set))
 		}
-		old.Emit(nil)
-		old.Succeeded(9)
+		old.setAt(9, nil)
 		b.expect(1500*ms, call{100 * ms, "star", "a b"})
-		w.Emit(instances("b"))
-		w.Succeeded(1)
+		w.setAt(1, instances("b"))
 		b.expect(1500*ms, call{1500 * ms, "star", "b"})
-		if s := w.Status(); s.State != WatchFresh || s.Index != 1 {
+		if s := b.status(); s.State != WatchFresh || s.Index != 1 {
 			t.Errorf("after its answer: %+v", s)
 		}
 	})
@@ -84,14 +80,14 @@ func TestUnwatchStopsTheSource(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		s := newScripted()
 		b.Watch("star", s)
-		w := <-s.watch
-		w.Emit(instances("a"))
+		w := <-s.reports
+		w.set(instances("a"))
 		b.expect(0, call{0, "star", "a"})
-		w.Emit(instances("a", "b"))
+		w.set(instances("a", "b"))
 		b.Unwatch("star")
 		b.Unwatch("star")
 		<-s.ended
-		w.Emit(nil)
+		w.set(nil)
 		b.expect(5 * time.Second)
 		if got := b.Statuses(); len(got) != 0 {
 			t.Errorf("statuses after Unwatch: %v", got)
@@ -106,9 +102,11 @@ func TestUnwatchStopsTheSource(t *testing.T) {
 
 type failingSource struct{}
 
-func (failingSource) Run(context.Context, *Watch) error { return errors.New("no such region") }
+func (failingSource) Run(context.Context, func(Report) []Instance) error {
+	return errors.New("no such region")
+}
 
-func TestSourceThatGivesUpIsReported(t *testing.T) {
+func TestEndedSourceIsReported(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		b.Watch("star", failingSource{})
 		b.expect(0)
@@ -141,9 +139,8 @@ func TestRunMayBeCalledOnce(t *testing.T) {
 	})
 }
 
-// TestSinkIsCalledInOrder lets several goroutines report to each of several
-// services: Sink must never run twice at a time, never go back to an older
-// set of a service, and must get the last one.
+// TestSinkIsCalledInOrder reports from several goroutines to each of several services. Calls
+// of Sink must not overlap, must not return to an older set, and must end with the last set.
 func TestSinkIsCalledInOrder(t *testing.T) {
 	const services, rounds = 8, 200
 	var inSink sync.Mutex
@@ -153,7 +150,7 @@ func TestSinkIsCalledInOrder(t *testing.T) {
 		Debounce: Debounce{Quiet: time.Millisecond, MaxWait: 5 * time.Millisecond},
 		Sink: func(service string, set []Instance) {
 			if !inSink.TryLock() {
-				t.Error("two calls of Sink at a time")
+				t.Error("calls of Sink overlap")
 				return
 			}
 			defer inSink.Unlock()
@@ -179,14 +176,14 @@ func TestSinkIsCalledInOrder(t *testing.T) {
 		m.Watch(fmt.Sprint("service-", n), s)
 		random := rand.New(rand.NewPCG(1, uint64(n)))
 		all.Go(func() {
-			w := <-s.watch
+			w := <-s.reports
 			for port := 1; port <= rounds; port++ {
 				set := instances("a")
 				set[0].Port = port
 				if random.IntN(2) == 0 {
 					set[0].Port, set[0].Weight = port, port // an update or, by its port, a removal
 				}
-				w.Emit(set)
+				w.set(set)
 				m.Statuses()
 			}
 		})
@@ -201,7 +198,7 @@ func TestSinkIsCalledInOrder(t *testing.T) {
 	all.Wait()
 }
 
-// BenchmarkHandOver measures the way from Emit of a removal to Sink.
+// BenchmarkHandOver measures the time from the report of a removal to Sink.
 func BenchmarkHandOver(b *testing.B) {
 	got := make(chan struct{})
 	m := NewManager(ManagerOptions{Sink: func(string, []Instance) { got <- struct{}{} }})
@@ -210,14 +207,14 @@ func BenchmarkHandOver(b *testing.B) {
 	ctx, cancel := context.WithCancel(b.Context())
 	var run sync.WaitGroup
 	run.Go(func() { m.Run(ctx) })
-	w := <-s.watch
+	w := <-s.reports
 	port := 0
 	b.ReportAllocs()
 	for b.Loop() {
 		port++
 		set := instances("a", "b", "c", "d", "e")
 		set[0].Port = port
-		w.Emit(set)
+		w.set(set)
 		<-got
 	}
 	cancel()

@@ -5,15 +5,13 @@ import (
 	"slices"
 )
 
-// Normalize returns set sorted by key, without duplicates; set itself stays
-// as it is.
+// Normalize returns set sorted by key, without duplicates. It does not modify set.
 //
-// Instances with the same key are one process that was registered through several
-// agents, and count once. The result takes everything from the registration in the
-// best status: an agent that died does not take down a process that another one
-// still sees. Of two with the same status, what a check has found comes before what
-// none has. Only the node is the first in alphabetical order, whichever agent
-// answers well at the moment.
+// Instances with the same key are one process that is registered with several agents.
+// The result is the registration with the best status, so that a failed agent does not
+// take a process out of service that another agent reports. Of two with the same
+// status, a checked one has precedence. Only the node is always the first in
+// alphabetical order, so that it is stable.
 func Normalize(set []Instance) []Instance {
 	if len(set) == 0 {
 		return nil

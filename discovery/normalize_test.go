@@ -27,9 +27,8 @@ func TestNormalizeSameIDOnTwoNodesIsOneInstance(t *testing.T) {
 	}
 }
 
-// A check of one agent has found that the process fails; nobody hears of another
-// agent, which says nothing.
-func TestNormalizeTakesWhatWasCheckedForTheTruth(t *testing.T) {
+// A check of one agent fails. Another agent is unreachable, so its status is unchecked.
+func TestNormalizePrefersCheckedInstances(t *testing.T) {
 	checked := Instance{Service: "star", ID: "star-1", Node: "a", Address: "10.0.0.1", Port: 80, Status: StatusCritical, Detail: "http: 500"}
 	unchecked := checked
 	unchecked.Unchecked, unchecked.Detail = true, "Serf Health Status: Agent not live or unreachable"
@@ -43,8 +42,8 @@ func TestNormalizeTakesWhatWasCheckedForTheTruth(t *testing.T) {
 	}
 }
 
-// 127.0.0.1 is another place on each machine.
-func TestNormalizeOneIDAtTheLoopbackAddressOfTwoMachines(t *testing.T) {
+// 127.0.0.1 is another address on each machine.
+func TestNormalizeSeparatesLoopbackAddressesOfTwoMachines(t *testing.T) {
 	on := func(node, machine, address string) Instance {
 		return Instance{Service: "star", ID: "star-1", Node: node, NodeAddress: machine, Address: address, Port: 80, Weight: 1}
 	}
@@ -61,7 +60,7 @@ func TestNormalizeOneIDAtTheLoopbackAddressOfTwoMachines(t *testing.T) {
 	}
 	a, b := on("a", "10.0.0.1", "10.0.0.9"), on("b", "10.0.0.2", "10.0.0.9")
 	if got := Normalize([]Instance{b, a}); !equalSets(got, []Instance{a}) {
-		t.Errorf("an address of its own: got %+v", got)
+		t.Errorf("a unique address: got %+v", got)
 	}
 }
 

@@ -5,20 +5,41 @@ import (
 	"errors"
 )
 
-// ErrRefused is what errors wrap that lie in the query or the permissions of one
-// service: its registry is well and does not answer this one. To ask again helps
-// only once somebody has changed something.
+// ErrRefused marks errors that concern the query or the permissions of one service,
+// not the health of the registry. A retry helps only after a change of configuration.
 var ErrRefused = errors.New("the registry refuses the query")
+
+// Report is the result of a query of a source. It is immutable.
+type Report struct {
+	// Set is the full set of instances, in any order. Known says that there is a set,
+	// which may be empty.
+	Set      []Instance
+	Known    bool
+	Endpoint string // the origin of Set, such as the agent that answered; may be empty
+	Index    uint64 // of the answer; 0 if the registry has none
+
+	// Err says that a query failed or that its answer is not trusted. Together with a
+	// Set it concerns a part of the service that Set lacks.
+	Err error
+
+	// Doubtful says that a saved set has precedence over the answer: the answer is the
+	// first one and has no instance in service.
+	Doubtful bool
+}
 
 // Source finds the instances of one service.
 //
-// Run reports to w until ctx ends and returns ctx's error; it returns early
-// only when it can never succeed. It reports the full set each time, the
-// first one as soon as it is known, and may report a set that did not change.
-// It never reports an error, a timeout or an answer it does not trust as an
-// empty set: it calls w.Failed and keeps silent about the instances.
+// Run reports until ctx ends and returns ctx's error; it returns early only if it can
+// never succeed. It reports full sets, which may be unchanged. It must not report an
+// error, a timeout or an untrusted answer as an empty set, but as an error without a
+// set. A [Guard] decides which instances an answer may take out of service.
 //
-// A Source that has a String method is named by it in statuses and logs.
+// report does not block and is safe for concurrent use. It returns the set in use,
+// sorted by key: the last set of this source or, before its first one, the set of a
+// source with the same name, which may be a saved set; nil if there is none. The set
+// must not be modified. The zero Report only returns that set.
+//
+// The name of a Source in statuses and logs is its String method, if it has one.
 type Source interface {
-	Run(ctx context.Context, w *Watch) error
+	Run(ctx context.Context, report func(Report) (inUse []Instance)) error
 }

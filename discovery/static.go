@@ -9,20 +9,19 @@ import (
 	"strings"
 )
 
-// MaxWeight is the largest weight of an instance, the same as Consul's.
+// MaxWeight is the largest weight of an instance.
 const MaxWeight = 65535
 
-// Static is a Source whose instances are written in the configuration. They
-// are always passing. It is immutable and safe for concurrent use.
+// Static is a Source with the instances of the configuration, which are always
+// passing. It is immutable.
 type Static struct {
 	set []Instance
 }
 
-// NewStatic makes a source of the peers of service, each "host:port" or
-// "host:port weight=N" (default weight 1, at most [MaxWeight]; 0 keeps the peer
-// listed without traffic). The host is a name, an IPv4 address, or an IPv6
-// address in brackets. The instance's id is its address. The error names every
-// peer that is wrong.
+// NewStatic returns a source with peers, each "host:port" or "host:port weight=N"
+// (default weight 1, at most [MaxWeight]; 0: no traffic). The host is a name, an IPv4
+// address, or an IPv6 address in brackets. The instance's id is its address. The
+// error lists every invalid peer.
 func NewStatic(service string, peers []string) (*Static, error) {
 	var errs []error
 	set := make([]Instance, 0, len(peers))
@@ -73,9 +72,8 @@ func parsePeer(peer string) (Instance, error) {
 }
 
 // Run reports the set once and waits for ctx to end.
-func (s *Static) Run(ctx context.Context, w *Watch) error {
-	w.Emit(s.set)
-	w.Succeeded(0)
+func (s *Static) Run(ctx context.Context, report func(Report) []Instance) error {
+	report(Report{Set: s.set, Known: true})
 	<-ctx.Done()
 	return ctx.Err()
 }

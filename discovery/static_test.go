@@ -23,7 +23,7 @@ func TestNewStatic(t *testing.T) {
 	}
 }
 
-func TestNewStaticNamesEveryMistake(t *testing.T) {
+func TestNewStaticListsEveryInvalidPeer(t *testing.T) {
 	mistakes := []string{
 		"", "10.0.0.1", ":80", "::1:80", "10.0.0.1:0", "10.0.0.1:65536", "10.0.0.1:http",
 		"10.0.0.1:80 weight=-1", "10.0.0.1:80 weight=65536", "10.0.0.1:80 5", "10.0.0.1:80 weight=1 down",

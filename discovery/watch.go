@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/rs/zerolog"
 )
 
 // WatchState says how current the set of a watch is.
@@ -12,38 +14,29 @@ type WatchState uint8
 const (
 	// WatchPending: no set is known yet.
 	WatchPending WatchState = iota
-	// WatchFresh: the last query was answered.
+	// WatchFresh: the last query succeeded.
 	WatchFresh
-	// WatchStale: a set is known, but the source has not confirmed it since the
-	// last error, or not yet since it replaced another source or since the set was
-	// restored.
+	// WatchStale: a set is known, but the source has not confirmed it since the last
+	// error, the change of the source, or the restore.
 	WatchStale
 )
 
-// String returns the lower-case word for s.
+// String returns the name of s in logs and the API.
 func (s WatchState) String() string {
-	switch s {
-	case WatchPending:
-		return "pending"
-	case WatchFresh:
-		return "fresh"
-	case WatchStale:
-		return "stale"
-	}
-	return "unknown"
+	return [...]string{"pending", "fresh", "stale"}[s]
 }
 
-// WatchStatus is what is known of a watch at one moment.
+// WatchStatus is the status of a watch.
 type WatchStatus struct {
 	Service string
-	Source  string // the source in words; its String method, if it has one
+	Source  string // the name of the source; its String method, if it has one
 
-	// Endpoint is where the last set came from, such as the agent that answered;
-	// empty if the source has no such thing.
+	// Endpoint is the origin of the last set, such as the agent that answered; may be
+	// empty.
 	Endpoint string
 
 	State WatchState
-	Index uint64 // of the last answer; 0 where the registry has none
+	Index uint64 // of the last answer; 0 if the registry has none
 
 	Since       time.Time // when State began
 	LastSuccess time.Time // zero: never
@@ -51,64 +44,142 @@ type WatchStatus struct {
 
 	LastError string // of the last failed query; empty after a success
 	Errors    uint64 // failed queries
-	Refused   int    // of them, the last ones in a row that failed with ErrRefused
-	Queries   uint64 // failed and answered queries
-	Changes   uint64 // sets handed to Sink; at least 1 once the pool knows a first set
-	Instances int    // in the last set that the source reported
+	Refused   int    // consecutive last queries that failed with ErrRefused
+	Queries   uint64 // failed and successful queries
+	Changes   uint64 // sets that Sink got
+	Instances int    // in the last set
 	Probation int    // of them, those on probation; see Instance.Probation
 
-	// Restored is the time at which the last set was known to be true, if it is
-	// the Manager's Fallback; zero if the source has reported it.
+	// Restored is the time when the last set was current, if it is from the Manager's
+	// Fallback; zero if the source has reported it.
 	Restored time.Time
 }
 
-// Watch is one watched service: where its source reports, and what is known of
-// how the watch fares. A Manager makes it. It is safe for concurrent use; after
-// Unwatch, or once another source has replaced its own, it ignores reports.
-type Watch struct {
+// watch is one watched service with its source. When it is retired, by Unwatch or
+// another source, it ignores reports.
+type watch struct {
 	manager *Manager
 	source  Source
 
 	// The manager's mu guards the fields below.
 
-	status  WatchStatus // its Service and Source never change
-	failing bool        // the last query failed
-	retired bool        // no longer the manager's watch of this service
-	asked   bool        // for the fallback
-	cancel  context.CancelFunc
+	status   WatchStatus // its Service and Source never change
+	failing  bool        // the last query failed
+	retired  bool        // no longer the manager's watch of this service
+	restored bool        // the fallback was called
+	cancel   context.CancelFunc
 
-	known   bool       // latest is a set, perhaps an empty one
-	origin  string     // the source of latest in words
-	latest  []Instance // as reported, normalised
-	applied []Instance // as Sink last got it; meaningful if status.Changes > 0
+	known   bool       // latest is a set, which may be empty
+	origin  string     // the name of the source of latest
+	latest  []Instance // normalised
+	applied []Instance // the last set that Sink got; valid if status.Changes > 0
 
 	changed time.Time // when latest last changed
 	waiting time.Time // since when latest differs from applied
-	batched time.Time // when Sink last got more than removals
-	due     time.Time // when Sink is to get latest; meaningful while queued
-	index   int       // in the manager's queue; -1: not queued
+	batched time.Time // when Sink last got an addition or update
+	due     time.Time // when Sink gets latest; valid while queued
 }
 
-// Service returns the name under which the service is watched.
-func (w *Watch) Service() string { return w.status.Service }
-
-// Emit reports the full set of instances as of now, in any order. It does not
-// wait for Sink. The caller must not change set, or what it refers to, later.
-func (w *Watch) Emit(set []Instance) {
-	set = Normalize(set)
-	m := w.manager
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// take processes a report of the source and returns the set in use.
+func (w *watch) take(r Report) (inUse []Instance) {
+	set := Normalize(r.Set)
+	w.manager.mu.Lock()
 	if w.retired {
-		return
+		defer w.manager.mu.Unlock()
+		return w.inUseLocked()
 	}
-	w.status.Restored = time.Time{}
-	w.origin = w.status.Source
-	w.setLatest(set)
+	failing, before := w.failing, w.status
+	w.noteLocked(r, set, time.Now())
+	after := w.status
+	w.manager.mu.Unlock()
+	w.log(r, failing, before, after)
+	if r.Err != nil || r.Doubtful {
+		w.restore()
+	}
+	w.manager.mu.Lock()
+	defer w.manager.mu.Unlock()
+	return w.inUseLocked()
 }
 
-// setLatest makes a normalised set the latest one. It needs the manager's mu.
-func (w *Watch) setLatest(set []Instance) {
+// noteLocked updates the state with r. set is r.Set, normalised.
+func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
+	if r.Known {
+		w.status.Restored, w.status.Endpoint = time.Time{}, r.Endpoint
+		w.origin = w.status.Source
+		w.setLatestLocked(set)
+	}
+	switch {
+	case r.Err != nil:
+		w.failedLocked(r.Err, now)
+	case r.Known:
+		w.succeededLocked(r.Index, now)
+	}
+}
+
+// log logs the changes by r. failing says that the query before r failed; before and
+// after are the status before and after r.
+func (w *watch) log(r Report, failing bool, before, after WatchStatus) {
+	log := &w.manager.log
+	switch {
+	case r.Err != nil:
+		event := log.Debug()
+		if !failing {
+			event = log.Warn()
+		}
+		w.named(event).Int("instances_in_use", after.Instances).Err(r.Err).Msg("watch failing")
+	case r.Known && failing:
+		w.named(log.Info()).Stringer("after", after.LastSuccess.Sub(before.Since)).Msg("watch recovered")
+	}
+	switch {
+	case after.Probation > before.Probation:
+		w.named(log.Warn()).Int("instances", after.Probation).
+			Msg("the registry has lost instances: they are on probation, used until they first fail")
+	case after.Probation == 0 && before.Probation > 0:
+		w.named(log.Info()).Msg("no instance is on probation any more")
+	}
+}
+
+// named adds the service and its source to a log line.
+func (w *watch) named(e *zerolog.Event) *zerolog.Event {
+	return e.Str("service", w.status.Service).Stringer("source", name{w.source})
+}
+
+// inUseLocked returns the latest set if it is from a source with the same name.
+func (w *watch) inUseLocked() []Instance {
+	if w.origin != w.status.Source {
+		return nil
+	}
+	return w.latest
+}
+
+// succeededLocked records a successful query.
+func (w *watch) succeededLocked(index uint64, now time.Time) {
+	w.failing = false
+	w.setStateLocked(WatchFresh, now)
+	w.status.Index = index
+	w.status.Queries++
+	w.status.LastSuccess = now
+	w.status.LastError, w.status.Refused = "", 0
+}
+
+// failedLocked records a failed query. The set does not change.
+func (w *watch) failedLocked(err error, now time.Time) {
+	w.failing = true
+	if w.status.State == WatchFresh {
+		w.setStateLocked(WatchStale, now)
+	}
+	w.status.Queries++
+	w.status.Errors++
+	w.status.LastError = err.Error()
+	if errors.Is(err, ErrRefused) {
+		w.status.Refused++
+	} else {
+		w.status.Refused = 0
+	}
+}
+
+// setLatestLocked sets the latest set, which must be normalised.
+func (w *watch) setLatestLocked(set []Instance) {
 	if w.known && equalSets(w.latest, set) {
 		return
 	}
@@ -120,128 +191,36 @@ func (w *Watch) setLatest(set []Instance) {
 		}
 	}
 	w.changed = time.Now()
-	w.manager.schedule(w)
+	w.manager.scheduleLocked(w)
 }
 
-// Restore makes the manager's fallback the set, if there is none yet. The
-// manager does so by itself when the source fails or is late; it is for a source
-// that doubts its own first answer.
-func (w *Watch) Restore() {
+// restore sets the set to the manager's fallback, if there is none yet.
+func (w *watch) restore() {
 	m := w.manager
 	if m.fallback == nil {
 		return
 	}
 	m.mu.Lock()
-	if w.known || w.asked || w.retired {
+	if w.known || w.restored || w.retired {
 		m.mu.Unlock()
 		return
 	}
-	w.asked = true
+	w.restored = true
 	set, asOf, ok := m.fallback(w.status.Service, w.status.Source)
 	if ok {
 		w.origin = w.status.Source
-		w.setLatest(Normalize(set))
-		w.setState(WatchStale, time.Now())
+		w.setLatestLocked(Normalize(set))
+		w.setStateLocked(WatchStale, time.Now())
 		w.status.Restored = asOf
 	}
 	m.mu.Unlock()
 	if ok {
-		m.log.Warn().Str("service", w.Service()).Stringer("source", name{w.source}).
-			Int("instances", len(set)).Time("as_of", asOf).Msg("the saved set is used until the source is sure of its own")
+		w.named(m.log.Warn()).
+			Int("instances", len(set)).Time("as_of", asOf).Msg("the saved set is in use until the source reports one")
 	}
 }
 
-// Instances returns the last set that was reported, sorted by key: by this source
-// or, before its first report, by the one that it replaced if that selected the
-// same, which is if both say the same in words. It reports false if there is none.
-// The caller must not change the set.
-func (w *Watch) Instances() ([]Instance, bool) {
-	w.manager.mu.Lock()
-	defer w.manager.mu.Unlock()
-	if !w.known || w.origin != w.status.Source {
-		return nil, false
-	}
-	return w.latest, true
-}
-
-// From reports where the answers come from at present.
-func (w *Watch) From(endpoint string) {
-	m := w.manager
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !w.retired {
-		w.status.Endpoint = endpoint
-	}
-}
-
-// Succeeded reports that a query was answered and the answer is trusted,
-// whether or not it brought a change. Index is the registry's, or 0.
-func (w *Watch) Succeeded(index uint64) {
-	m := w.manager
-	m.mu.Lock()
-	if w.retired {
-		m.mu.Unlock()
-		return
-	}
-	now := time.Now()
-	recovered, outage := w.failing, now.Sub(w.status.Since)
-	w.failing = false
-	w.setState(WatchFresh, now)
-	w.status.Index = index
-	w.status.Queries++
-	w.status.LastSuccess = now
-	w.status.LastError, w.status.Refused = "", 0
-	m.mu.Unlock()
-
-	if recovered {
-		m.log.Info().Str("service", w.Service()).Stringer("source", name{w.source}).
-			Stringer("after", outage).Msg("watch recovered")
-	}
-}
-
-// Failed reports that a query failed, or that its answer is not to be trusted.
-// The instances stay as they are.
-func (w *Watch) Failed(err error) {
-	m := w.manager
-	m.mu.Lock()
-	if w.retired {
-		m.mu.Unlock()
-		return
-	}
-	first := !w.failing
-	w.failing = true
-	if w.status.State == WatchFresh {
-		w.setState(WatchStale, time.Now())
-	}
-	w.status.Queries++
-	w.status.Errors++
-	w.status.LastError = err.Error()
-	if errors.Is(err, ErrRefused) {
-		w.status.Refused++
-	} else {
-		w.status.Refused = 0
-	}
-	instances := w.status.Instances
-	m.mu.Unlock()
-
-	event := m.log.Debug()
-	if first {
-		event = m.log.Warn()
-	}
-	event.Str("service", w.Service()).Stringer("source", name{w.source}).
-		Int("kept_instances", instances).Err(err).Msg("watch failing")
-	w.Restore()
-}
-
-// Status returns a copy of what is known now.
-func (w *Watch) Status() WatchStatus {
-	w.manager.mu.Lock()
-	defer w.manager.mu.Unlock()
-	return w.status
-}
-
-// setState needs the manager's mu.
-func (w *Watch) setState(s WatchState, now time.Time) {
+func (w *watch) setStateLocked(s WatchState, now time.Time) {
 	if w.status.State != s {
 		w.status.State = s
 		w.status.Since = now

@@ -10,12 +10,12 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/consultest"
+	"sluice/test/consultest"
 )
 
-// A real Consul that denies what no token allows, bootstrapped as an operator
-// does, and sluice with a token of the policy that the documentation shows.
-func TestThePolicyOfTheDocumentationIsEnough(t *testing.T) {
+// A real Consul with the default policy deny, and sluice with a token of the documented
+// policy.
+func TestDocumentedPolicyIsSufficient(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
 	rules, err := consultest.DocumentedPolicy("../docs/consul.md", "## ACLs")
 	if err != nil {
@@ -41,20 +41,20 @@ func TestThePolicyOfTheDocumentationIsEnough(t *testing.T) {
 	}
 	register("star")
 	register("moon")
-	r := startPatient(t, fmt.Sprintf(`
+	r := startWithin(t, fmt.Sprintf(`
 consul: { addresses: [%q], token_file: %q }
 services: { star: { consul: {} }, moon: { consul: {} } }
 routes: [{ path: /moon, service: moon }, { service: star }]
-`, agent.URL(), file), time.Millisecond) // nobody tells of moon's peers
+`, agent.URL(), file), time.Millisecond) // moon never gets peers
 	r.await("star is served", func() bool {
 		status, body := r.get("/")
 		return status == 200 && strings.Contains(body, "star")
 	})
-	// What the policy does not name is not seen, and that is no empty service.
+	// Consul hides moon from the token, which must not be taken for an empty service.
 	if status, _ := r.get("/moon"); status != 503 {
 		t.Errorf("status %d from a service that the token may not see", status)
 	}
-	r.await("the log says what is missing", func() bool {
+	r.await("the log names the permission", func() bool {
 		return strings.Contains(r.log.String(), `the token lacks service:read for \"moon\"`)
 	})
 	if err := agent.Client().Agent().ServiceDeregister("star-1"); err != nil {

@@ -7,7 +7,8 @@ import (
 	"time"
 
 	"sluice/admin"
-	"sluice/registration"
+	"sluice/consul/registration"
+	consulsource "sluice/discovery/consul"
 )
 
 // newAdmin returns the server of the admin API.
@@ -20,18 +21,21 @@ func (g *Gateway) newAdmin() *http.Server {
 		Table:            g.table.Load,
 		History:          &g.history,
 		Consul:           g.askConsul,
-		ConsulStats:      g.consul.Stats,
-		Catalog:          g.catalogStatus,
+		ConsulStats:      g.sources.Stats,
+		Catalog:          g.finder.status,
 		Registration:     func() registration.Status { return g.registrar.Status() },
 		Replica:          g.replicaView,
 		Replicas:         g.surveyFleet,
 		Ready:            g.readiness,
 		Connections:      g.proxy.Connections,
+		Handshakes:       g.proxy.Handshakes,
+		HTTP2:            g.proxy.HTTP2,
 		Unrouted:         g.proxy.Unrouted(),
-		AccessLogDropped: g.accessLog.Dropped,
+		AccessLogDropped: func() uint64 { return g.accessLog.Load().Dropped() },
+		Certificates:     g.certificateStatuses,
 		Health:           g.services.health,
 		Checks:           g.health.Load,
-		Token:            func() string { return *g.token.Load() },
+		Token:            func() string { return g.token.Load().value },
 		Log:              g.log,
 	})
 	return &http.Server{
@@ -43,14 +47,14 @@ func (g *Gateway) newAdmin() *http.Server {
 	}
 }
 
-// askConsul asks Consul now for the instances of a service that comes from it.
+// askConsul queries the instances of a service whose source is Consul.
 func (g *Gateway) askConsul(ctx context.Context, name string) (admin.ConsulAnswer, error) {
 	config := g.effective.Load()
 	service, ok := config.Services[name]
 	if !ok || service.Consul == nil {
 		return admin.ConsulAnswer{}, admin.ErrNotInConsul
 	}
-	answer, err := g.consul.Health(ctx, *specOf(service, config.Consul).consul)
+	answer, err := consulsource.Health(ctx, g.consul, *specOf(service, config.Consul).consul)
 	if err != nil {
 		return admin.ConsulAnswer{}, err
 	}

@@ -8,53 +8,48 @@ import (
 	"time"
 
 	"sluice/config"
-	"sluice/discovery/consul"
+	consulsource "sluice/discovery/consul"
 )
 
-// finder finds services in Consul's catalog, as the configuration in use says.
-// Its methods but found and status belong to the goroutine that reloads.
+// finder finds services in Consul's catalog. Only the goroutine that reloads calls its
+// methods, except found, list and status.
 type finder struct {
 	gateway *Gateway
-	changed chan struct{} // capacity 1: there is something new in found
-	first   chan struct{} // closed when what was found first is in use, or nothing is to be found
+	changed chan struct{} // capacity 1: services has changed
+	applied chan struct{} // closed when the first services are in use, or no catalog is configured
 
-	selection *consul.Selection // what is looked for; nil: nothing
-	stop      func()            // ends watch and waits for that
-	skipped   []string          // names that cannot be used, as logged
-	fault     string            // why what was found cannot be used, as logged; "": it is
+	selection *consulsource.Selection // of the watch; nil: none
+	stop      func()                  // ends the watch, and waits for it
+	skipped   []string                // names that sluice does not allow, as last logged
+	lastError string                  // why the services cannot be applied, as last logged; "": they can
 
 	mu       sync.Mutex // guards the fields below
-	watch    *consul.Catalog
-	names    []string
-	answered bool // names are Consul's
+	watch    *consulsource.Catalog
+	services []consulsource.CatalogService
+	answered bool // services is from Consul
 }
 
 func newFinder(g *Gateway) *finder {
-	return &finder{gateway: g, changed: make(chan struct{}, 1), first: make(chan struct{}), stop: func() {}}
+	return &finder{gateway: g, changed: make(chan struct{}, 1), applied: make(chan struct{}), stop: func() {}}
 }
 
-// selectionOf returns what c wants to be found; nil: nothing.
-func selectionOf(c *config.Config) *consul.Selection {
-	if c.Catalog == nil {
-		return nil
+// expect sets the services until Consul answers.
+func (f *finder) expect(services []consulsource.CatalogService) { f.services = services }
+
+// expectNames is expect for services without known tags.
+func (f *finder) expectNames(names []string) {
+	for _, name := range names {
+		f.services = append(f.services, consulsource.CatalogService{Name: name})
 	}
-	s := c.Catalog.Select.Selection()
-	s.Datacenter = c.Consul.Datacenter
-	s.Wait = c.Consul.Wait
-	s.Probation = orNone(c.Consul.Probation)
-	return &s
 }
 
-// expect makes names what was found, until Consul answers.
-func (f *finder) expect(names []string) { f.names = names }
-
-// follow finds what c wants to be found until ctx ends. What another
-// configuration has found stays until Consul answers.
+// follow watches the catalog with the selection of c until ctx ends. The services found
+// with an earlier selection stay until Consul answers.
 func (f *finder) follow(ctx context.Context, c *config.Config) {
 	selection := selectionOf(c)
 	if reflect.DeepEqual(selection, f.selection) {
 		if selection == nil {
-			f.settle()
+			f.setApplied()
 		}
 		return
 	}
@@ -62,20 +57,20 @@ func (f *finder) follow(ctx context.Context, c *config.Config) {
 	f.selection, f.stop = selection, func() {}
 	if selection == nil {
 		f.mu.Lock()
-		f.watch, f.names = nil, nil
+		f.watch, f.services = nil, nil
 		f.mu.Unlock()
-		f.settle()
+		f.setApplied()
 		return
 	}
 	f.mu.Lock()
-	watch := f.gateway.consul.Catalog(*selection, f.names...)
+	watch := f.gateway.sources.Catalog(*selection, f.services...)
 	f.watch = watch
 	f.mu.Unlock()
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := watch.Run(ctx, f.found); ctx.Err() == nil {
-			f.gateway.log.Error().Err(err).Msg("catalog: no service is looked for any more")
+			f.gateway.log.Error().Err(err).Msg("catalog: the watch has ended, new services are not found")
 		}
 	})
 	f.stop = func() {
@@ -84,14 +79,10 @@ func (f *finder) follow(ctx context.Context, c *config.Config) {
 	}
 }
 
-// found takes note of what Consul's catalog lists.
-func (f *finder) found(services []consul.CatalogService) {
-	names := make([]string, len(services))
-	for n, s := range services {
-		names[n] = s.Name
-	}
+// found stores the services in Consul's catalog.
+func (f *finder) found(services []consulsource.CatalogService) {
 	f.mu.Lock()
-	f.names, f.answered = names, true
+	f.services, f.answered = services, true
 	f.mu.Unlock()
 	select {
 	case f.changed <- struct{}{}:
@@ -99,114 +90,107 @@ func (f *finder) found(services []consul.CatalogService) {
 	}
 }
 
-// present returns the names of what was found, and whether Consul has answered.
-func (f *finder) present() (names []string, answered bool) {
+// list returns the services, and whether Consul has answered.
+func (f *finder) list() (services []consulsource.CatalogService, answered bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.names, f.answered
+	return f.services, f.answered
 }
 
-// settle says that what was found first is in use.
-func (f *finder) settle() {
-	select {
-	case <-f.first:
-	default:
-		close(f.first)
+// setApplied closes applied.
+func (f *finder) setApplied() {
+	if !closed(f.applied) {
+		close(f.applied)
 	}
 }
 
-// settled reports whether what was found first is in use.
-func (f *finder) settled() bool {
-	select {
-	case <-f.first:
-		return true
-	default:
-		return false
-	}
-}
-
-// catalogStatus says how the watch of the catalog fares; false: there is none.
-func (g *Gateway) catalogStatus() (consul.CatalogStatus, bool) {
-	f := g.finder
+// status returns the status of the watch, or false if there is none.
+func (f *finder) status() (consulsource.CatalogStatus, bool) {
 	f.mu.Lock()
 	watch := f.watch
 	f.mu.Unlock()
 	if watch == nil {
-		return consul.CatalogStatus{}, false
+		return consulsource.CatalogStatus{}, false
 	}
 	return watch.Status(), true
 }
 
-// regroupRetry is how long it takes until what was found in the catalog and could
-// not be used is tried again: a file that its services need may be there by then.
-const regroupRetry = 5 * time.Second
+// applyFoundRetry is the time between two attempts to apply services that cannot be used.
+// A missing file of their configuration may exist by then.
+const applyFoundRetry = 5 * time.Second
 
-// regroup puts to use what was found in the catalog since the last time, and
-// reports whether that was possible.
-func (g *Gateway) regroup(ctx context.Context) bool {
+// applyFound applies the services found in the catalog, and reports whether it succeeded.
+func (g *Gateway) applyFound(ctx context.Context) bool {
 	defer func() {
-		if _, answered := g.finder.present(); answered {
-			g.finder.settle()
+		if _, answered := g.finder.list(); answered {
+			g.finder.setApplied()
 		}
 	}()
 	before := g.effective.Load()
-	c := g.merge(g.history.Current().Config)
-	added, gone := differentServices(before, c)
-	if len(added)+len(gone) == 0 {
-		g.finder.fault = ""
-		return true
-	}
-	p, err := g.prepare(c)
-	if err == nil {
-		err = g.carryOut(ctx, p, c, false)
-	}
-	if err != nil {
-		if fault := err.Error(); fault != g.finder.fault {
-			g.finder.fault = fault
-			g.log.Error().Err(err).Stringer("again_in", g.regroupRetry).Msg("catalog: what was found cannot be used")
+	if err := g.apply(ctx, g.history.Current().Config); err != nil {
+		if text := err.Error(); text != g.finder.lastError {
+			g.finder.lastError = text
+			g.log.Error().Err(err).Stringer("again_in", g.waits.applyFound).Msg("catalog: the found services cannot be used")
 		}
 		return false
 	}
-	g.finder.fault = ""
-	g.log.Info().Strs("added", added).Strs("gone", gone).Int("services", len(c.Services)).Msg("services found in the catalog")
+	g.finder.lastError = ""
+	now := g.effective.Load()
+	if added, removed := onlyIn(now, before), onlyIn(before, now); len(added)+len(removed) > 0 {
+		g.log.Info().Strs("added", added).Strs("gone", removed).Int("services", len(now.Services)).Msg("services found in the catalog")
+	}
 	return true
 }
 
-// merge returns c with what was found in the catalog.
-func (g *Gateway) merge(c *config.Config) *config.Config {
-	names, _ := g.finder.present()
-	merged, skipped := c.WithFound(names)
+// fragments returns the parts of the configuration that are not in the file.
+func (g *Gateway) fragments(c *config.Config) []config.Fragment {
+	services, _ := g.finder.list()
+	f, skipped := foundFragment(c, services)
 	if len(skipped) > 0 && !slices.Equal(skipped, g.finder.skipped) {
-		g.log.Warn().Strs("services", skipped).Msg("catalog: these have names that cannot be used")
+		g.log.Warn().Strs("services", skipped).Msg("catalog: services with names that are not allowed")
 	}
 	g.finder.skipped = skipped
+	return []config.Fragment{f}
+}
+
+// foundFragment returns the fragment of services found in the catalog.
+func foundFragment(c *config.Config, services []consulsource.CatalogService) (f config.Fragment, skipped []string) {
+	if c.Catalog == nil {
+		return f, nil
+	}
+	list := make([]config.FoundService, len(services))
+	for i, s := range services {
+		list[i] = config.FoundService(s)
+	}
+	return c.Found(list, selectionOf(c).InstanceFilter())
+}
+
+// BeforeFound returns c as it is before anything is found in the catalog: with a service for
+// each service that a route refers to.
+func BeforeFound(c *config.Config) *config.Config {
+	f, _ := foundFragment(c, nil)
+	merged, _ := config.Merge(c, f)
 	return merged
 }
 
-// differentServices returns the names of the services that only one of two
-// configurations has, sorted.
-func differentServices(before, now *config.Config) (added, gone []string) {
-	for name := range now.Services {
-		if _, ok := before.Services[name]; !ok {
-			added = append(added, name)
+// onlyIn returns the names of the services that a has and b does not, sorted.
+func onlyIn(a, b *config.Config) (names []string) {
+	for name := range a.Services {
+		if _, ok := b.Services[name]; !ok {
+			names = append(names, name)
 		}
 	}
-	for name := range before.Services {
-		if _, ok := now.Services[name]; !ok {
-			gone = append(gone, name)
-		}
-	}
-	slices.Sort(added)
-	slices.Sort(gone)
-	return added, gone
+	slices.Sort(names)
+	return names
 }
 
-// awaitCatalog waits until what was found first is in use, for timeout at most.
+// awaitCatalog waits until the first services from the catalog are in use, at most for
+// timeout.
 func (g *Gateway) awaitCatalog(ctx context.Context, timeout time.Duration) {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {
-	case <-g.finder.first:
+	case <-g.finder.applied:
 	case <-timer.C:
 		g.log.Warn().Stringer("waited", timeout).Msg("catalog: no answer from Consul yet")
 	case <-ctx.Done():

@@ -13,10 +13,10 @@ import (
 	"time"
 
 	"sluice/admin"
-	"sluice/discovery/discoverytest"
+	"sluice/test/discoverytest"
 )
 
-// services returns the names that /api/services has, in its order.
+// serviceNames returns the names in /api/services, in its order.
 func (r *running) serviceNames() []string {
 	r.t.Helper()
 	var list []admin.Service
@@ -55,11 +55,11 @@ routes:
 		t.Errorf("/moon: %d %q", status, body)
 	}
 	if status, body := r.get("/fixed"); status != http.StatusOK || body != "fixed" {
-		t.Errorf("/fixed: %d %q: what the file says wins", status, body)
+		t.Errorf("/fixed: %d %q: want the service of the file", status, body)
 	}
-	// A route may be there before its service.
+	// A route may exist before its service.
 	if status, _ := r.get("/sun"); status != http.StatusServiceUnavailable {
-		t.Errorf("/sun before it is there: %d", status)
+		t.Errorf("/sun before the service: %d", status)
 	}
 	if got := r.serviceNames(); !slices.Equal(got, []string{"fixed", "moon", "sun"}) {
 		t.Errorf("services %q", got)
@@ -79,9 +79,9 @@ routes:
 	}
 
 	consul.Set("mars")
-	r.await("mars is given up", func() bool { return !slices.Contains(r.serviceNames(), "mars") })
+	r.await("mars is removed", func() bool { return !slices.Contains(r.serviceNames(), "mars") })
 
-	// What was found stays as it is while the file changes.
+	// Found services do not change with the file.
 	pool := r.services.get("moon").pool
 	r.write(text + "  - { path: /other, service: fixed }\n")
 	r.awaitRevision(2)
@@ -89,16 +89,16 @@ routes:
 		t.Error("a reload replaced the pool of a found service")
 	}
 	r.write(strings.Replace(text, "catalog: { select: { tag: web } }", "", 1) + "\n")
-	r.await("a file with routes to nowhere is refused", func() bool { return r.history.Reloads().Last != nil })
+	r.await("a file with routes without a service is refused", func() bool { return r.history.Reloads().Last != nil })
 	r.write(fmt.Sprintf("consul: { addresses: [%q] }\nservices: { fixed: { peers: [%q] } }\nroutes: [{ service: fixed }]", consul.URL(), origin(t, "fixed")))
-	r.await("nothing is found any more", func() bool { return slices.Equal(r.serviceNames(), []string{"fixed"}) })
-	r.await("there is no catalog", func() bool { return r.api("/api/catalog", &struct{ Error string }{}) == http.StatusNotFound })
+	r.await("only the service of the file", func() bool { return slices.Equal(r.serviceNames(), []string{"fixed"}) })
+	r.await("no catalog", func() bool { return r.api("/api/catalog", &struct{ Error string }{}) == http.StatusNotFound })
 }
 
 func TestNotReadyBeforeTheCatalogAnswers(t *testing.T) {
 	consul := discoverytest.Start(t)
 	consul.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader"})
-	r := startPatient(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: {}", consul.URL()), time.Millisecond)
+	r := startWithin(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: {}", consul.URL()), time.Millisecond)
 	var ready struct {
 		Ready   bool
 		Missing []string
@@ -107,15 +107,16 @@ func TestNotReadyBeforeTheCatalogAnswers(t *testing.T) {
 		t.Errorf("/readyz: %d %+v", status, ready)
 	}
 	consul.Heal()
-	r.await("it is ready", func() bool { return r.api("/readyz", &ready) == http.StatusOK })
+	r.await("readiness", func() bool { return r.api("/readyz", &ready) == http.StatusOK })
 }
 
-// A start while Consul is away serves what was found before.
-func TestFoundServicesOutliveARestart(t *testing.T) {
+// A start without Consul serves the services found before.
+func TestRestartServesFoundServices(t *testing.T) {
 	consul := discoverytest.Start(t)
 	tagged(t, consul, "moon", origin(t, "moon"), "web")
 	text := fmt.Sprintf(`
-consul: { addresses: [%q], snapshot: %q }
+consul: { addresses: [%q] }
+discovery: { snapshot: %q }
 catalog: { select: { tag: web } }
 routes: [{ path: /, service: moon }]
 `, consul.URL(), filepath.Join(t.TempDir(), "snapshot"))
@@ -127,25 +128,25 @@ routes: [{ path: /, service: moon }]
 	<-first.ended
 
 	consul.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader"})
-	second := startPatient(t, text, time.Millisecond) // the catalog does not answer
-	second.await("the service is served while Consul is away", func() bool {
+	second := startWithin(t, text, time.Millisecond) // the catalog does not answer
+	second.await("the service is served without Consul", func() bool {
 		status, body := second.get("/")
 		return status == http.StatusOK && body == "moon"
 	})
 }
 
-// A service whose certificates cannot be read at the moment does not keep others
-// from being found; nor does whatever else fails do so for long.
-func TestWhatWasFoundIsUsedWhateverIsWrongWithOthers(t *testing.T) {
+// An unchanged service with an unreadable certificate does not prevent the use of found
+// services. A changed one prevents it only until the next attempt.
+func TestFoundServicesAreUsedDespiteErrorsOfOthers(t *testing.T) {
 	for _, test := range []struct {
-		name string
-		set  func(*Gateway)
-		said bool // in the log
+		name  string
+		set   func(*Gateway)
+		fails bool // the first attempt
 	}{
-		{"nothing else has changed", func(*Gateway) {}, false},
-		{"the other has yet to be configured", func(g *Gateway) {
+		{"the other service is unchanged", func(*Gateway) {}, false},
+		{"the other service has changed", func(g *Gateway) {
 			g.services.get("fixed").config.Balance.Policy = "random"
-			g.regroupRetry = time.Millisecond
+			g.waits.applyFound = time.Millisecond
 		}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -174,19 +175,19 @@ routes: [{ path: /, service: moon }]
 				}
 			})
 			tagged(t, consul, "sun", origin(t, "sun"), "web")
-			const refused = "what was found cannot be used"
-			if test.said {
-				r.await("it is said that this is not possible", func() bool { return strings.Contains(r.log.String(), refused) })
+			const refused = `"again_in":`
+			if test.fails {
+				r.await("the log has the error", func() bool { return strings.Contains(r.log.String(), refused) })
 				put()
 			}
 			r.await("sun is found", func() bool { return slices.Contains(r.serviceNames(), "sun") })
 			r.await("/ is served", func() bool { status, body := r.get("/"); return status == http.StatusOK && body == "moon" })
 			want := 0
-			if test.said {
+			if test.fails {
 				want = 1
 			}
 			if n := strings.Count(r.log.String(), refused); n != want {
-				t.Errorf("the log says %d times that it cannot be used, want %d", n, want)
+				t.Errorf("the log has the error %d times, want %d", n, want)
 			}
 		})
 	}

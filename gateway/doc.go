@@ -1,19 +1,21 @@
-// Package gateway is the running program: it makes a configuration happen.
+// Package gateway is the running program: it applies a configuration.
 //
-// A [Gateway] owns what lives longer than a configuration: the listeners, the
-// pools with their peers, the watches that feed them, the logs. Reloading
-// compares the services that are wanted with those that are there:
+// A [Gateway] owns what outlives a configuration: listeners, pools with their peers,
+// watches, logs.
 //
-//  1. everything that can fail is made first: new pools, sources, the route
-//     table. If any of it fails, nothing has changed;
-//  2. new pools are watched, and get a moment to learn their first peers;
-//  3. the route table is swapped: from here on requests follow the new routes;
-//  4. the services that are gone are no longer watched and their pools drain.
+// A configuration is merged from fragments: the file, and the services found in Consul's
+// catalog. The start, a reload and a change of the catalog all apply it in the same steps:
 //
-// A service that is still there keeps its pool, and so its peers with their
-// counters, health and connections, whatever else changed about it.
+//  1. create everything that can fail: listeners, the access log, pools, sources, the route
+//     table. After an error nothing has changed;
+//  2. watch the new services, and wait a limited time for their first peers;
+//  3. swap the route table: from now on requests use the new routes;
+//  4. serve new listeners, and drain removed ones;
+//  5. end the watches of removed services, and drain their pools.
 //
-// Data flows as everywhere in sluice: discovery.Manager calls the gateway with
-// a full set, the gateway hands it to the pool; the proxy looks up a route and
-// picks from its pool.
+// A service that stays configured keeps its pool with the peers, their counters, health and
+// connections.
+//
+// discovery.Manager calls the gateway with a full set of instances, which the gateway
+// passes to the pool. The proxy looks up a route and picks a peer from its pool.
 package gateway

@@ -7,12 +7,12 @@ import (
 	"strings"
 	"time"
 
+	"sluice/admin/fleet"
 	"sluice/discovery"
-	"sluice/discovery/consul"
-	"sluice/fleet"
+	consulsource "sluice/discovery/consul"
 )
 
-// replicaView returns what this replica says of itself.
+// replicaView describes this replica.
 func (g *Gateway) replicaView() fleet.Replica {
 	self, revision := g.registrar.Self, g.history.Current()
 	view := fleet.Replica{
@@ -25,10 +25,7 @@ func (g *Gateway) replicaView() fleet.Replica {
 		Services:   []fleet.Service{},
 	}
 	view.Ready, _ = g.readiness()
-	watches := make(map[string]discovery.WatchStatus)
-	for _, w := range g.discovery.Statuses() {
-		watches[w.Service] = w
-	}
+	watches := g.watches()
 	for _, service := range g.services.all() {
 		peers := service.pool.Snapshot().All
 		set := make([]discovery.Instance, len(peers))
@@ -48,21 +45,21 @@ func (g *Gateway) replicaView() fleet.Replica {
 	return view
 }
 
-// surveyFleet asks all replicas.
+// surveyFleet queries all replicas, and compares them.
 func (g *Gateway) surveyFleet(ctx context.Context) fleet.Report {
 	return fleet.Survey{Self: g.replicaView, List: g.listReplicas, Token: g.replicaToken}.Take(ctx)
 }
 
-// listReplicas returns what Consul lists under the name that sluice registers.
+// listReplicas returns the instances of the service that sluice registers in Consul.
 func (g *Gateway) listReplicas(ctx context.Context) ([]discovery.Instance, error) {
-	answer, err := g.consul.Health(ctx, consul.ServiceOptions{Service: g.registrar.Status().Service})
+	answer, err := consulsource.Health(ctx, g.consul, consulsource.ServiceOptions{Service: g.registrar.Status().Service})
 	if err == nil && answer.FilteredByACL {
-		err = fmt.Errorf("consul leaves some out: the token lacks service:read for %q or node:read for its nodes", g.registrar.Status().Service)
+		err = fmt.Errorf("omitted by Consul: some replicas, since the token lacks service:read for %q or node:read for its nodes", g.registrar.Status().Service)
 	}
 	return answer.Instances, err
 }
 
-// replicaToken returns the token for the admin API of the other replicas.
+// replicaToken reads the token for the admin API of the other replicas.
 func (g *Gateway) replicaToken() (string, error) {
 	c := g.history.Current().Config.Consul.Register
 	if c == nil || c.ReplicaTokenFile == "" {

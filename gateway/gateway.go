@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,99 +14,116 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"sluice/accesslog"
 	"sluice/config"
+	"sluice/consul"
+	"sluice/consul/registration"
 	"sluice/discovery"
-	"sluice/discovery/consul"
+	consulsource "sluice/discovery/consul"
+	"sluice/discovery/locality"
+	"sluice/discovery/saved"
 	"sluice/healthcheck"
-	"sluice/locality"
 	"sluice/proxy"
-	"sluice/registration"
+	"sluice/proxy/accesslog"
 	"sluice/route"
-	"sluice/snapshot"
 )
 
-// startTimeout bounds how long the first connections wait to be accepted until
-// every service knows its peers.
+// startTimeout limits how long sluice waits at the start for the first set of each service
+// before it accepts connections.
 const startTimeout = time.Second
 
-// Options are what a gateway is made of.
+// Options configure a gateway.
 type Options struct {
 	Input   config.Input
-	Version string    // of the program, for its metrics
-	Log     io.Writer // where the log goes; os.Stderr if nil
+	Version string    // of the program, for metrics
+	Log     io.Writer // receives the log; os.Stderr if nil
 
 	// Listen binds an address; proxy.Listen if nil.
 	Listen func(network, address string) (net.Listener, error)
-	// Inherit, if not nil, asks the process before this one for what it knows, once
-	// the listeners are bound. Replacing says whether there is one, given is what it
-	// gives, if it does.
-	Inherit func() (given io.ReadCloser, replacing bool, err error)
-	// Serving, if not nil, is called once, when clients are about to be served.
+	// Release closes a listener from Listen that a later configuration does not have;
+	// its Close if nil.
+	Release func(net.Listener)
+	// Inherit, if not nil, requests the state of the old process. It is called after
+	// the listeners are bound. replacing reports whether there is an old process.
+	// state is nil if it sends none.
+	Inherit func() (state io.ReadCloser, replacing bool, err error)
+	// Serving, if not nil, is called once, before clients are served.
 	Serving func() error
-	// Replaced is closed when another process has taken over the listeners. Then
-	// Run ends as if its context had, but at once: the other one is ready.
+	// Replaced is closed when a new process has taken over the listeners. Run then
+	// ends as if its context had ended, but without shutdown.delay.
 	Replaced <-chan struct{}
 }
 
-// Gateway is a running sluice. It is safe for concurrent use.
+// Gateway is a running sluice. Its methods may be called concurrently.
 type Gateway struct {
 	options Options
 	logs    *logWriter
 	log     zerolog.Logger
-	started *config.Config // the first configuration; keys that need a restart keep its values
+	started *config.Config // the first configuration, with the values in use of keys that need a restart
 	history config.History
-	// effective is the configuration in use: the latest of history, with what was
-	// found in the catalog.
+	// effective is the configuration in use: the latest of history, merged with the
+	// services found in the catalog.
 	effective atomic.Pointer[config.Config]
 	finder    *finder
 
-	accessLog *accesslog.Logger
+	accessLog atomic.Pointer[accesslog.Logger]
 	journal   *journal
 	consul    *consul.Client
+	sources   *consulsource.Sources
 	discovery *discovery.Manager
-	snapshot  *snapshot.Store // nil: none is kept
+	snapshot  *saved.Store // nil: no snapshot is configured
 	health    *healthcheck.Monitor
 	registrar *registration.Registrar
 	machine   *locality.Machine
 	services  services
 	proxy     *proxy.Server
-	table     atomic.Pointer[route.Table] // as the proxy has it, for the admin API
+	table     atomic.Pointer[route.Table] // that of the proxy, for the admin API
 
-	listeners []listener // admin's first
-	admin     *http.Server
-	token     atomic.Pointer[string] // the admin API's; "" if none is needed
+	tickets ticketKeys
 
-	ready       atomic.Bool   // see judge
-	becameReady chan struct{} // closed then
+	mu        sync.Mutex  // guards the field below
+	listeners []*listener // for clients; the slice is replaced, not changed
+
+	adminListener net.Listener
+	admin         *http.Server
+	token         atomic.Pointer[adminToken]
+	serving       sync.WaitGroup // goroutines that serve listeners
+	warm          chan struct{}  // closed when clients may be served
+	failed        chan error     // capacity 1: the error that ends Run
+
+	becameReady chan struct{} // closed when this process is ready: see progress
 	stopping    atomic.Bool
-	handed      handed          // what the process before this one knew; its Version is 0 if that is nothing
-	takingOver  bool            // there is a process before this one
-	served      atomic.Bool     // it has been told that this one serves
+	handed      handed          // state of the old process; Version is 0 if there is none
+	takingOver  bool            // this process replaces an old one
+	served      atomic.Bool     // Options.Serving was called
 	replacing   sync.Mutex      // held by ReplaceBy
-	elsewhere   bool            // another process serves in place of this one; for Run's goroutine
-	cut         context.Context // ends when what is in flight is to be cut
+	replaced    bool            // another process serves clients; used by the goroutine of Run
+	cut         context.Context // ends when requests in flight are cut
 	Cut         context.CancelFunc
 
-	// Tests change these before Run.
-	startPatience time.Duration // startTimeout
-	warmPatience  time.Duration // warmTimeout
-	regroupRetry  time.Duration // regroupRetry
-	turnPatience  time.Duration // turnTimeout
-	letGoPatience time.Duration // letGoTimeout
-
-	reload chan struct{} // capacity 1: a reload is asked for
+	waits  waits
+	reload chan struct{} // capacity 1: a reload is requested
 }
 
-// New loads the configuration, opens the logs, binds the listeners and makes
-// everything ready for Run. Its error is meant for people. The listeners
-// accept connections from now on, but nobody serves them before Run.
+// waits limit how long a gateway waits. Tests change them before Run.
+type waits struct {
+	start      time.Duration // startTimeout
+	warm       time.Duration // warmTimeout
+	applyFound time.Duration // applyFoundRetry
+	takeover   time.Duration // takeoverTimeout
+	paused     time.Duration // pauseTimeout
+}
+
+// New loads the configuration, opens the logs, binds the listeners and creates everything
+// that Run needs. The kernel accepts connections from now on; Run serves them.
 func New(o Options) (_ *Gateway, err error) {
 	if o.Log == nil {
 		o.Log = os.Stderr
 	}
 	if o.Listen == nil {
 		o.Listen = proxy.Listen
+	}
+	if o.Release == nil {
+		o.Release = func(l net.Listener) { _ = l.Close() }
 	}
 	revision, err := o.Input.Load()
 	if err != nil {
@@ -116,60 +132,39 @@ func New(o Options) (_ *Gateway, err error) {
 	c := revision.Config
 	g := &Gateway{
 		options: o, started: c, logs: newLogWriter(o.Log, c.Log), reload: make(chan struct{}, 1), becameReady: make(chan struct{}),
-		startPatience: startTimeout, warmPatience: warmTimeout, regroupRetry: regroupRetry, turnPatience: turnTimeout, letGoPatience: letGoTimeout,
+		warm: make(chan struct{}), failed: make(chan error, 1),
+		waits: waits{startTimeout, warmTimeout, applyFoundRetry, takeoverTimeout, pauseTimeout},
 	}
 	g.log = g.logs.logger()
 	g.warn(revision)
 	g.cut, g.Cut = context.WithCancel(context.Background())
-	if err := g.readToken(); err != nil {
-		return nil, err
-	}
-	if g.consul, err = consul.NewClient(ClientOptions(c.Consul, g.log)); err != nil {
+	if g.consul, err = consul.New(ClientOptions(c.Consul, g.log)); err != nil {
 		return nil, fmt.Errorf("consul: %w", err)
 	}
-	if g.accessLog, err = g.openAccessLog(c.AccessLog); err != nil {
-		return nil, err
-	}
+	g.sources = consulsource.NewSources(g.consul, g.log)
 	g.journal = newJournal(g.log)
 	g.health = healthcheck.NewMonitor(healthcheck.Options{MaxChecks: c.Health.MaxChecks})
-	g.proxy = proxy.NewServer(proxyOptions(c.Client, g.log, g.accessLog))
-	if g.snapshot, err = g.openSnapshot(c.Consul); err != nil {
+	g.proxy = proxy.NewServer(proxyOptions(c.Client, nil), g.log)
+	if g.snapshot, err = g.openSnapshot(c.Discovery); err != nil {
 		return nil, err
 	}
 	g.discovery = discovery.NewManager(discovery.ManagerOptions{
-		Debounce: debounceOf(c.Consul.Debounce),
-		Sink:     g.apply,
+		Debounce: discovery.Debounce(c.Discovery.Debounce),
+		Sink:     g.deliver,
 		Fallback: g.restore,
 		Log:      g.log,
 	})
+	g.finder = newFinder(g)
 	g.admin = g.newAdmin()
+	g.machine = locality.New()
+	g.machine.Ask(c.Consul.Addresses)
 	defer func() {
 		if err != nil {
-			_ = g.proxy.Shutdown(context.Background(), 0) // it has served nobody
+			_ = g.proxy.Shutdown(context.Background(), 0) // it has no clients
 			g.release(context.Background())
 		}
 	}()
-	if err := g.listen(c); err != nil {
-		return nil, err
-	}
-	g.machine = locality.New()
-	g.machine.Ask(c.Consul.Addresses)
-	g.listens()
-	g.inherit()
-	g.finder = newFinder(g)
-	if c.Catalog == nil {
-		g.finder.settle()
-	}
-	if g.snapshot != nil {
-		g.finder.expect(g.snapshot.Services())
-	}
-	g.expectHanded(c)
-	merged := g.merge(c)
-	p, err := g.prepare(merged)
-	if err != nil {
-		return nil, err
-	}
-	if err := g.carryOut(context.Background(), p, merged, false); err != nil {
+	if err := g.apply(context.Background(), c); err != nil {
 		return nil, err
 	}
 	g.adopt()
@@ -178,124 +173,104 @@ func New(o Options) (_ *Gateway, err error) {
 	return g, nil
 }
 
-// Run serves until ctx ends, then lets the requests in flight finish within
-// the configured grace, or until Cut. It returns nil after that, and an error
-// if it could not go on serving. It must be called once.
+// Run serves until ctx ends. Then it waits until the requests in flight end, at most for
+// shutdown.grace or until Cut. It returns an error only if it could not continue to serve.
+// It must be called once.
 func (g *Gateway) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { _ = g.discovery.Run(background) }) // ends with background only
+	running.Go(func() { _ = g.discovery.Run(background) }) // ends with background
 	if g.snapshot != nil {
 		running.Go(func() { g.snapshot.Run(background) })
 	}
+	g.serveAdmin()
+	for _, l := range g.listeners {
+		g.serve(l)
+	}
 	running.Go(func() { g.becomeReady(background) })
 	running.Go(func() { g.reloads(background) })
-	running.Go(func() { g.readmits(background) })
+	running.Go(func() { g.recheckAddresses(background) })
+	running.Go(func() { g.followCertificates(background) })
 	if g.options.Input.File != "" {
 		running.Go(func() { g.watchFile(background) })
 	}
 
-	// The first requests should find peers: those from Consul are a matter of
-	// milliseconds. The admin API answers at once, unless there is a process before
-	// this one, whose answers stand until then. An order to stop does not
-	// shorten the wait: with shutdown.delay, clients are served after it, too.
-	warm := make(chan struct{})
-	failed := make(chan error, len(g.listeners)+1)
+	// Wait until the first requests have peers; Consul answers in milliseconds. The admin
+	// API answers at once, unless an old process still does. SIGTERM does not shorten
+	// the wait: with shutdown.delay, clients are also served after it.
 	running.Go(func() {
-		defer close(warm)
+		defer close(g.warm)
 		if g.takingOver {
-			if err := g.awaitTurn(background); err != nil {
-				failed <- err
-				<-background.Done() // accepting nobody
+			if err := g.awaitTakeover(background); err != nil {
+				g.fail(err)
+				<-background.Done() // without accepting clients
 				return
 			}
 		} else {
 			begin := time.Now()
-			g.awaitCatalog(background, g.startPatience)
-			g.awaitFirst(background, g.services.all(), g.startPatience-time.Since(begin))
+			g.awaitCatalog(background, g.waits.start)
+			g.awaitFirst(background, g.services.all(), g.waits.start-time.Since(begin))
 		}
 		if g.options.Serving == nil || g.stopping.Load() {
-			return // the process before this one goes on, if this one stops
+			return // if this process stops, the old one continues
 		}
 		g.served.Store(true)
 		if err := g.options.Serving(); err != nil {
-			g.log.Error().Err(err).Msg("the process before this one has not been told to stop")
+			g.log.Error().Err(err).Msg("cannot tell the old process to stop")
 		}
 	})
-	leave := g.register(warm)
-	var serving sync.WaitGroup
-	for _, l := range g.listeners {
-		g.log.Info().Str("listener", l.name).Stringer("address", l.Addr()).Msg("listening")
-		serving.Go(func() {
-			if !l.admin || g.takingOver {
-				<-warm
-			}
-			if g.takingOver && !g.served.Load() {
-				return // whoever asks gets the answer of the process before
-			}
-			if err := g.serve(l); err != nil {
-				failed <- err
-			}
-		})
-	}
-
+	leave := g.register(g.warm)
 	var err error
 	select {
 	case <-ctx.Done():
-	case err = <-failed:
+	case err = <-g.failed:
 	case <-g.options.Replaced:
 		g.log.Info().Msg("replaced by a new process")
 		g.leaveAdmin()
 	}
 	g.shutdown(leave, stop, &running)
-	serving.Wait()
+	g.serving.Wait()
 	g.log.Info().Msg("stopped")
 	return err
 }
 
-// serve serves one listener until it is shut down.
-func (g *Gateway) serve(l listener) error {
-	if l.admin {
-		if err := g.admin.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("admin listener %s: %w", l.Addr(), err)
-		}
-		return nil
-	}
-	if err := g.proxy.Serve(l, l.name); !errors.Is(err, proxy.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
-
-// leaveAdmin leaves the admin API to the process that has replaced this one:
-// its answers must not tell of one that stops.
+// leaveAdmin ends the admin API, which the new process serves now: the answers of this
+// process would describe one that stops.
 func (g *Gateway) leaveAdmin() {
-	g.elsewhere = true
+	g.replaced = true
 	ctx, cancel := context.WithTimeout(g.cut, time.Second)
 	defer cancel()
+	g.closeAdmin(ctx)
+}
+
+// closeAdmin waits for the requests to the admin API until ctx ends, then cuts them.
+func (g *Gateway) closeAdmin(ctx context.Context) {
 	if err := g.admin.Shutdown(ctx); err != nil {
 		_ = g.admin.Close()
 	}
 }
 
-// shutdown ends everything in order: first the clients that Consul sends, then
-// new requests, then those in flight, then what they need.
+// shutdown ends, in this order, the registration in Consul, new requests, requests in
+// flight, and everything that they use.
 func (g *Gateway) shutdown(leave func(), stop context.CancelFunc, running *sync.WaitGroup) {
 	settings := g.history.Current().Config.Shutdown
 	g.stopping.Store(true)
 	if g.takingOver && !g.served.Load() {
-		g.elsewhere = true // as before
+		g.replaced = true // the old process serves clients
 	}
 	g.log.Info().Stringer("delay", settings.Delay).Stringer("grace", settings.Grace).
 		Int("connections", g.proxy.Connections()).Msg("stopping")
 	leave()
-	if settings.Delay > 0 && !g.elsewhere {
+	if settings.Delay > 0 && !g.replaced {
 		delay := time.NewTimer(settings.Delay)
 		select {
 		case <-delay.C:
 		case <-g.cut.Done():
 		}
 		delay.Stop()
+	}
+	for _, l := range g.allListeners() {
+		l.stopCertificates() // challenges cannot be answered any more
 	}
 	grace, cancel := context.WithTimeout(g.cut, settings.Grace)
 	defer cancel()
@@ -307,13 +282,15 @@ func (g *Gateway) shutdown(leave func(), stop context.CancelFunc, running *sync.
 	g.release(grace)
 }
 
-// release frees what New made, after the proxy has been shut down.
+// release closes everything that New created. The proxy must have been shut down.
 func (g *Gateway) release(ctx context.Context) {
-	if err := g.admin.Shutdown(ctx); err != nil {
-		_ = g.admin.Close()
+	g.closeAdmin(ctx)
+	for _, l := range g.allListeners() {
+		l.stopCertificates()
+		_ = l.Close() // the proxy has closed those that it served
 	}
-	for _, l := range g.listeners {
-		_ = l.Close() // those that were served are closed already
+	if g.adminListener != nil {
+		_ = g.adminListener.Close()
 	}
 	g.health.Close()
 	g.journal.close()
@@ -321,15 +298,15 @@ func (g *Gateway) release(ctx context.Context) {
 		service.pool.Close()
 	}
 	g.consul.Close()
-	if err := g.accessLog.Close(); err != nil {
+	if err := g.accessLog.Load().Close(); err != nil {
 		g.log.Error().Err(err).Msg("access log")
 	}
 	g.Cut()
 }
 
-// apply hands a service's set to its pool. The discovery manager calls it, one
-// set after the other.
-func (g *Gateway) apply(name string, set []discovery.Instance) {
+// deliver passes the set of a service to its pool. The discovery manager makes one call at a
+// time.
+func (g *Gateway) deliver(name string, set []discovery.Instance) {
 	if service := g.services.get(name); service != nil {
 		service.apply(set)
 	}
@@ -338,12 +315,7 @@ func (g *Gateway) apply(name string, set []discovery.Instance) {
 	}
 }
 
-func (g *Gateway) setTable(t *route.Table) {
-	g.table.Store(t)
-	g.proxy.SetTable(t)
-}
-
-// watchFile reloads after each change of the configuration's file.
+// watchFile reloads after each change of the configuration file.
 func (g *Gateway) watchFile(ctx context.Context) {
 	w := config.Watcher{
 		File:    g.options.Input.File,
@@ -351,7 +323,7 @@ func (g *Gateway) watchFile(ctx context.Context) {
 		Changed: g.Reload,
 		Problem: func(err error) {
 			g.log.Warn().Err(err).Str("file", g.options.Input.File).
-				Msg("no notice of changes of the configuration: looking at it every 10 seconds")
+				Msg("the file system does not report changes: sluice reads the configuration file every 10 seconds")
 		},
 	}
 	w.Run(ctx)
@@ -372,18 +344,23 @@ func (g *Gateway) openAccessLog(a config.AccessLog) (*accesslog.Logger, error) {
 	})
 }
 
-// readToken reads the admin API's token, if there is one.
-func (g *Gateway) readToken() error {
-	var token string
-	if file := g.started.Admin.TokenFile; file != "" {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return fmt.Errorf("admin.token_file: %w", err)
-		}
-		if token = strings.TrimSpace(string(data)); token == "" {
-			return fmt.Errorf("admin.token_file: %s is empty", file)
-		}
+// adminToken is the token of the admin API.
+type adminToken struct {
+	file  string // empty: no token is required
+	value string
+}
+
+func readToken(file string) (*adminToken, error) {
+	if file == "" {
+		return &adminToken{}, nil
 	}
-	g.token.Store(&token)
-	return nil
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("admin.token_file: %w", err)
+	}
+	token := strings.TrimSpace(string(data))
+	if token == "" {
+		return nil, fmt.Errorf("admin.token_file: %s is empty", file)
+	}
+	return &adminToken{file, token}, nil
 }

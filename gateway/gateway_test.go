@@ -20,20 +20,26 @@ import (
 
 	"sluice/admin"
 	"sluice/config"
-	"sluice/consultest"
-	"sluice/discovery/discoverytest"
-	"sluice/subprocess"
+	"sluice/test/consultest"
+	"sluice/test/discoverytest"
+	"sluice/test/subprocess"
 )
 
 func TestMain(m *testing.M) {
-	// fasthttp, whose buffers accesslog and proxy share, never ends its clock.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"))
+	// fasthttp, a dependency of accesslog and proxy, never ends this goroutine.
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
+		// certmagic keeps a rate limiter for each account, and a lock file fresh until
+		// it finds it removed.
+		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.(*RingBufferRateLimiter).loop"),
+		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"),
+	)
 }
 
-// patience bounds every wait of these tests: far more than any step takes.
+// patience limits each wait of these tests, far above the time that a step takes.
 const patience = 30 * time.Second
 
-// running is a gateway that serves, and the file that configures it.
+// running is a gateway that serves, and its configuration file.
 type running struct {
 	*Gateway
 	t      *testing.T
@@ -45,30 +51,29 @@ type running struct {
 	err    error         // what it returned
 }
 
-// preamble makes every test's listeners free ports on loopback.
+// preamble configures listeners with free ports on loopback.
 const preamble = `
 listeners: [{ name: web, address: "127.0.0.1:0" }]
 admin: { address: "127.0.0.1:0" }
 access_log: { path: "off" }
 `
 
-// start runs a gateway with the configuration until the test ends. Its first
-// clients wait until all services know their peers, however long that takes.
+// start runs a gateway with the configuration until the test ends. The first clients wait
+// until all services have their first set.
 func start(t *testing.T, text string) *running {
 	t.Helper()
-	return startPatient(t, text, patience)
+	return startWithin(t, text, patience)
 }
 
-// startPatient makes them wait no longer than timeout, for services whose peers
-// are not to be known.
-func startPatient(t *testing.T, text string, timeout time.Duration) *running {
+// startWithin is start, but the first clients wait at most for timeout.
+func startWithin(t *testing.T, text string, timeout time.Duration) *running {
 	t.Helper()
 	r := newRunning(t, text)
 	r.run(Options{}, timeout, func(*Gateway) {})
 	return r
 }
 
-// newRunning makes a gateway's file; run starts it.
+// newRunning writes the file of a gateway, which run starts.
 func newRunning(t *testing.T, text string) *running {
 	t.Helper()
 	r := &running{
@@ -85,8 +90,7 @@ func newRunning(t *testing.T, text string) *running {
 	return r
 }
 
-// run runs the gateway, with what o says of other processes, after set has changed
-// what tests may.
+// run runs the gateway with the functions in o for other processes, after a call of set.
 func (r *running) run(o Options, timeout time.Duration, set func(*Gateway)) {
 	t := r.t
 	t.Helper()
@@ -95,7 +99,7 @@ func (r *running) run(o Options, timeout time.Duration, set func(*Gateway)) {
 	if r.Gateway, err = New(o); err != nil {
 		t.Fatal(err)
 	}
-	r.startPatience, r.warmPatience = timeout, patience
+	r.waits.start, r.waits.warm = timeout, patience
 	set(r.Gateway)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
@@ -113,7 +117,7 @@ func (r *running) run(o Options, timeout time.Duration, set func(*Gateway)) {
 	})
 }
 
-// write replaces the configuration in one step, as editors do.
+// write replaces the configuration file atomically.
 func (r *running) write(text string) {
 	r.t.Helper()
 	if !strings.Contains(text, "listeners:") {
@@ -152,7 +156,7 @@ func (r *running) do(request *http.Request) (status int, body string) {
 	return response.StatusCode, string(data)
 }
 
-// api asks the admin API and decodes the answer into v.
+// api queries the admin API and decodes the response into v.
 func (r *running) api(path string, v any) (status int) {
 	r.t.Helper()
 	request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("admin").String()+path, nil)
@@ -178,20 +182,20 @@ func (r *running) peers() map[string]admin.Peer {
 	return peers
 }
 
-// await waits until condition holds.
+// await waits until condition returns true.
 func (r *running) await(what string, condition func() bool) {
 	r.t.Helper()
 	consultest.Await(r.t, what, condition)
 }
 
-// awaitRevision waits until the configuration of that number is in use.
+// awaitRevision waits until a revision with this number or a later one is in use.
 func (r *running) awaitRevision(number uint64) config.Revision {
 	r.t.Helper()
 	r.await(fmt.Sprintf("configuration %d is in use", number), func() bool { return r.history.Current().Number >= number })
 	return r.history.Current()
 }
 
-// origin answers every request with its name.
+// origin starts a server that answers all requests with name.
 func origin(t *testing.T, name string) (address string) {
 	t.Helper()
 	return serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, name) })
@@ -214,9 +218,8 @@ func port(t *testing.T, address string) int {
 	return int(a.Port())
 }
 
-// static is a configuration with one service for each pair of a name and an
-// address; the first one gets everything, the others what begins with their
-// name.
+// static returns a configuration with a service for each pair of a name and an address. The
+// first one has the route /, the others have routes with their names.
 func static(pairs ...string) string {
 	var services, routes strings.Builder
 	for i := 0; i < len(pairs); i += 2 {
@@ -233,7 +236,7 @@ func static(pairs ...string) string {
 func TestServesStaticPeers(t *testing.T) {
 	a := origin(t, "a")
 	r := start(t, static("a", a))
-	r.await("it is ready", func() bool { var v admin.Readiness; return r.api("/readyz", &v) == 200 })
+	r.await("readiness", func() bool { var v admin.Readiness; return r.api("/readyz", &v) == 200 })
 	if status, body := r.get("/x"); status != 200 || body != "a" {
 		t.Errorf("got %d %q", status, body)
 	}
@@ -241,10 +244,10 @@ func TestServesStaticPeers(t *testing.T) {
 	if p := r.peers()[a]; p.Service != "a" || p.State != "up" {
 		t.Errorf("peer %+v", p)
 	}
-	r.await("the peer is in the log", func() bool { return strings.Contains(r.log.String(), `"message":"peer added"`) })
+	r.await("the log has the peer", func() bool { return strings.Contains(r.log.String(), `"event":"added"`) })
 }
 
-// gatedConsul is a Consul that answers only when it may.
+// gatedConsul starts a Consul that answers after a call of answer.
 func gatedConsul(t *testing.T, consul *discoverytest.Consul) (address string, asked <-chan struct{}, answer func()) {
 	t.Helper()
 	queries, gate := make(chan struct{}, 100), make(chan struct{})
@@ -268,14 +271,14 @@ func TestFirstRequestFindsPeers(t *testing.T) {
 	var status int
 	var request sync.WaitGroup
 	request.Go(func() { status, _ = r.get("/") })
-	time.AfterFunc(50*time.Millisecond, answer) // for the request to go wrong in
+	time.AfterFunc(50*time.Millisecond, answer) // the time in which the request could fail
 	request.Wait()
 	if status != 200 {
 		t.Errorf("got %d", status)
 	}
 }
 
-func TestNothingIsLeftOpenWhenStartFails(t *testing.T) {
+func TestFailedStartClosesEverything(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -291,7 +294,7 @@ func TestNothingIsLeftOpenWhenStartFails(t *testing.T) {
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
-	// goleak in TestMain sees what was left running.
+	// goleak in TestMain reports goroutines that still run.
 }
 
 func TestAdminTokenFile(t *testing.T) {
@@ -314,7 +317,7 @@ func TestAdminTokenFile(t *testing.T) {
 		return status
 	}
 	if ask("one") != 200 || ask("two") != 401 {
-		t.Error("the file's token is not what the API wants")
+		t.Error("the API does not use the token of the file")
 	}
 	write("two")
 	r.Reload()
@@ -323,6 +326,6 @@ func TestAdminTokenFile(t *testing.T) {
 	r.Reload()
 	r.await("the empty file is refused", func() bool { return strings.Contains(r.log.String(), "is empty") })
 	if ask("two") != 200 {
-		t.Error("the old token is gone")
+		t.Error("the old token is not in use")
 	}
 }

@@ -13,97 +13,99 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/discovery"
-	"sluice/snapshot"
+	consulsource "sluice/discovery/consul"
+	"sluice/discovery/saved"
 )
 
-// handedVersion is that of the form below. A process ignores what is of another
-// one, and starts as if nothing were handed over.
+// handedVersion is the version of the format of handed. A process ignores a state of another
+// version.
 const handedVersion = 1
 
-// handed is what a process knows, for the one that takes its place.
+// handed is the state that a process hands over to the one that replaces it.
 type handed struct {
 	Version  int                      `json:"version"`
 	Services map[string]handedService `json:"services"`
 	Catalog  *handedCatalog           `json:"catalog,omitempty"`
 
-	// Short is how many connections to Consul the next process is to do without
-	// for a while: those that the agent still counts, and those that this one had
-	// learned to do without.
+	// TicketKeys are secret. The state is passed through a pipe only.
+	TicketKeys []ticketKey `json:"ticket_keys,omitempty"`
+
+	// Short is the number of connections to Consul that the new process must not open
+	// for a while: those that the agent still counts, and those that it has refused to
+	// the old process.
 	Short int `json:"short,omitempty"`
 }
 
-// handedService is one service.
+// handedService is the state of a service.
 type handedService struct {
-	Watch  *handedWatch             `json:"watch,omitempty"` // nil: its peers are in the configuration
+	Watch  *handedWatch             `json:"watch,omitempty"` // nil: the peers are in the configuration
 	Drains []balancer.StandingDrain `json:"drains,omitempty"`
 }
 
 // handedWatch is a discovery.Handed.
 type handedWatch struct {
-	Source      string       `json:"source"`
-	Instances   snapshot.Set `json:"instances"`
-	Known       bool         `json:"known"`
-	Fresh       bool         `json:"fresh"`
-	Endpoint    string       `json:"endpoint"`
-	LastSuccess time.Time    `json:"last_success,omitzero"`
-	Restored    time.Time    `json:"restored,omitzero"`
+	Source      string    `json:"source"`
+	Instances   saved.Set `json:"instances"`
+	Known       bool      `json:"known"`
+	Fresh       bool      `json:"fresh"`
+	Endpoint    string    `json:"endpoint"`
+	LastSuccess time.Time `json:"last_success,omitzero"`
+	Restored    time.Time `json:"restored,omitzero"`
 }
 
-// handedCatalog is what was found in Consul's catalog.
+// handedCatalog contains the services found in Consul's catalog.
 type handedCatalog struct {
-	Selection string   `json:"selection"` // as text
-	Names     []string `json:"names"`
+	Selection string                        `json:"selection"` // see selectionText
+	Services  []consulsource.CatalogService `json:"services"`
 }
 
-// letGoTimeout is how long this process leaves it to a new one to follow Consul.
-// One that does not serve by then is slow for reasons of its own: both follow
-// again, even if that is more than Consul's agent accepts.
-const letGoTimeout = 10 * time.Second
+// pauseTimeout is how long this process pauses its watches of Consul for a new process. If the
+// new process does not serve by then, both watch Consul, although the agent may refuse some
+// connections.
+const pauseTimeout = 10 * time.Second
 
-// ReplaceBy calls replace, which puts another process in this one's place, and
-// logs what came of it. Replace calls give when the other one starts, to write
-// what this one knows; from then on the other one follows Consul, and this one
-// keeps its peers as they are.
+// ReplaceBy calls replace, which starts a process in place of this one, and logs the
+// result. replace calls give when the new process starts, to write the state of this one.
+// From then on the new process watches Consul, and the sets of this one do not change.
 func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 	if !g.replacing.TryLock() {
-		g.log.Warn().Msg("a new process is starting in place of this one already")
+		g.log.Warn().Msg("a new process is already starting")
 		return
 	}
 	defer g.replacing.Unlock()
-	g.log.Info().Msg("starting a new process in place of this one")
+	g.log.Info().Msg("starting a new process")
 	abandoned := 0
-	goOn := func() {
-		g.consul.Spare(abandoned)
+	resume := func() {
+		g.consul.Reduce(abandoned)
 		g.discovery.Resume()
 	}
-	var once sync.Once // it is decided whether this one follows Consul again
+	var once sync.Once // resume, or the end of this process
 	err := replace(func(w io.Writer) error {
-		abandoned = g.letGo()
-		time.AfterFunc(g.letGoPatience, func() {
+		abandoned = g.pauseConsul()
+		time.AfterFunc(g.waits.paused, func() {
 			once.Do(func() {
-				g.log.Warn().Stringer("after", g.letGoPatience).Msg("the new process does not serve yet: following Consul beside it")
-				goOn()
+				g.log.Warn().Stringer("after", g.waits.paused).Msg("the new process does not serve yet: this one watches Consul again")
+				resume()
 			})
 		})
-		return json.NewEncoder(w).Encode(g.hand(abandoned))
+		return json.NewEncoder(w).Encode(g.state(abandoned))
 	})
 	if err != nil {
-		once.Do(goOn)
-		g.log.Error().Err(err).Msg("not replaced, going on")
+		once.Do(resume)
+		g.log.Error().Err(err).Msg("the new process does not serve: this one continues")
 		return
 	}
 	once.Do(func() {})
-	g.letGo() // at the latest now
+	g.pauseConsul() // replace may not have called give
 }
 
-// letGo leaves Consul to the process that takes this one's place: both together
-// may have more connections than an agent accepts. It returns how many of them the
-// agent keeps all the same.
-func (g *Gateway) letGo() (abandoned int) { return g.consul.Release(g.discovery.Pause) }
+// pauseConsul ends the watches and closes their connections: the agent might not accept
+// those of two processes. It returns the number of connections that the agent still counts.
+func (g *Gateway) pauseConsul() (abandoned int) { return g.consul.Release(g.discovery.Pause) }
 
-// hand returns what this process knows.
-func (g *Gateway) hand(abandoned int) handed {
-	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Shortage()}
+// state returns the state for a new process.
+func (g *Gateway) state(abandoned int) handed {
+	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all()}
 	for _, w := range g.discovery.Handed() {
 		h.Services[w.Service] = handedService{Watch: &handedWatch{
 			Source: w.Source, Instances: w.Instances, Known: w.Known, Fresh: w.Fresh,
@@ -115,53 +117,59 @@ func (g *Gateway) hand(abandoned int) handed {
 		s.Drains = service.pool.Drains()
 		h.Services[service.name] = s
 	}
-	if g.finder.settled() {
-		names, _ := g.finder.present()
-		h.Catalog = &handedCatalog{Selection: selectionText(g.effective.Load()), Names: names}
+	if closed(g.finder.applied) {
+		services, _ := g.finder.list()
+		h.Catalog = &handedCatalog{Selection: selectionText(g.effective.Load()), Services: services}
 	}
 	return h
 }
 
-// selectionText is what c wants to be found, in a form that can be compared.
+// selectionText returns the catalog selection of c as a text to compare.
 func selectionText(c *config.Config) string { return fmt.Sprintf("%+v", selectionOf(c)) }
 
-// inherit asks the process before this one, if there is one, for what it knows.
-// Whatever it cannot give, this one finds out by itself.
+// inherit gets the state of the old process, if there is one.
 func (g *Gateway) inherit() {
 	if g.options.Inherit == nil {
 		return
 	}
-	given, replacing, err := g.options.Inherit()
+	state, replacing, err := g.options.Inherit()
 	g.takingOver = replacing
-	if given != nil {
-		defer given.Close()
-		if err = json.NewDecoder(given).Decode(&g.handed); err == nil && g.handed.Version != handedVersion {
-			err = fmt.Errorf("it is of version %d, this sluice reads version %d", g.handed.Version, handedVersion)
+	if state != nil {
+		defer state.Close()
+		if err = json.NewDecoder(state).Decode(&g.handed); err == nil && g.handed.Version != handedVersion {
+			err = fmt.Errorf("it has version %d, want %d", g.handed.Version, handedVersion)
 		}
-	}
-	switch {
-	case err != nil:
-		g.log.Warn().Err(err).Msg("what the process before this one knows cannot be used")
-	case !replacing:
-	case given == nil:
-		g.log.Info().Msg("the process before this one hands over its listeners alone")
 	}
 	if err != nil {
 		g.handed = handed{}
+		g.log.Warn().Err(err).Msg("the state of the old process cannot be used")
+	} else if replacing && state == nil {
+		g.log.Info().Msg("the old process hands over only its listeners")
 	}
 }
 
-// expectHanded makes known what the process before this one found in the catalog.
-func (g *Gateway) expectHanded(c *config.Config) {
-	if h := g.handed.Catalog; h != nil && c.Catalog != nil && h.Selection == selectionText(c) {
-		g.finder.expect(h.Names)
-		g.finder.settle()
+// expectServices sets, at the start, the services that the old process or an earlier one
+// found in the catalog.
+func (g *Gateway) expectServices(c *config.Config) {
+	g.inherit()
+	if g.snapshot != nil {
+		g.finder.expectNames(g.snapshot.Services())
+	}
+	h := g.handed.Catalog
+	if h != nil && h.Services != nil && c.Catalog != nil && h.Selection == selectionText(c) {
+		g.finder.expect(h.Services)
+		g.finder.setApplied()
+	}
+	if c.Catalog == nil {
+		g.finder.setApplied()
 	}
 }
 
-// adopt gives services what the process before this one knew of them.
+// adopt sets the state of services to that of the old process.
 func (g *Gateway) adopt() {
-	g.consul.Spare(g.handed.Short)
+	g.consul.Reduce(g.handed.Short)
+	g.tickets.adopt(g.handed.TicketKeys)
+	g.rotateTicketKeys(time.Now())
 	sets, drains := 0, 0
 	for _, service := range g.services.all() {
 		h := g.handed.Services[service.name]
@@ -176,33 +184,31 @@ func (g *Gateway) adopt() {
 		}
 	}
 	if g.handed.Version != 0 {
-		g.log.Info().Int("sets", sets).Int("drains", drains).Msg("taken over from the process before this one")
+		g.log.Info().Int("sets", sets).Int("drains", drains).Msg("state of the old process adopted")
 	}
 }
 
-// turnTimeout bounds how long this process takes to know as much as the one before
-// it. That is less than the one before it leaves to it.
-const turnTimeout = 45 * time.Second
+// takeoverTimeout limits how long this process waits for the sets that the old one has. It is
+// less than the old process waits.
+const takeoverTimeout = 45 * time.Second
 
-// awaitTurn waits until clients lose nothing when this process takes the place of
-// the one before: it knows every service that has peers there, and what there is
-// to know of others. If the one before says nothing of itself, this one must be
-// ready. An error means that the one before is to go on.
-func (g *Gateway) awaitTurn(ctx context.Context) error {
+// awaitTakeover waits until this process may replace the old one: it has a set for each
+// service with peers in the old process, and no other set is about to arrive. Without the
+// state of the old process, this one must be ready. After an error the old process must
+// continue.
+func (g *Gateway) awaitTakeover(ctx context.Context) error {
 	begin := time.Now()
-	look := time.NewTicker(readyEvery)
-	defer look.Stop()
 	for {
-		v := g.judge(time.Since(begin))
-		may, mayNot := v.ready(), time.Since(begin) > g.turnPatience
+		p := g.progress(time.Since(begin))
+		may, mayNot := p.ready(), time.Since(begin) > g.waits.takeover
 		if g.handed.Version != 0 {
-			lost := g.lost()
-			may, mayNot = !v.wait && !lost, mayNot || !v.wait && lost
+			missing := g.missesPeers()
+			may, mayNot = !p.wait && !missing, mayNot || !p.wait && missing
 		}
 		switch {
-		case may && v.ready():
+		case may && p.ready():
 			select {
-			case <-g.becameReady: // within a moment: nobody is to be told that it is not
+			case <-g.becameReady: // very soon; /readyz must not fail after the takeover
 				return nil
 			case <-ctx.Done():
 				return ctx.Err()
@@ -210,21 +216,20 @@ func (g *Gateway) awaitTurn(ctx context.Context) error {
 		case may:
 			return nil
 		case mayNot:
-			return fmt.Errorf("the process before this one goes on, since this one does not know all that it does: %s", strings.Join(v.missing, "; "))
+			return fmt.Errorf("this process lacks peers that the old one has: %s", strings.Join(p.missing, "; "))
 		}
 		select {
-		case <-look.C:
+		case <-time.After(readyEvery):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// lost reports whether a service has peers in the process before this one, perhaps
-// on probation, and is not known here.
-func (g *Gateway) lost() bool {
+// missesPeers reports whether a service has peers in the old process and no set in this one.
+func (g *Gateway) missesPeers() bool {
 	return slices.ContainsFunc(g.services.all(), func(s *service) bool {
-		before := g.handed.Services[s.name].Watch
-		return before != nil && slices.ContainsFunc(before.Instances, discovery.Instance.Usable) && !s.known()
+		old := g.handed.Services[s.name].Watch
+		return old != nil && slices.ContainsFunc(old.Instances, discovery.Instance.Usable) && !closed(s.first)
 	})
 }

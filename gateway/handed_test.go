@@ -5,27 +5,29 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"sluice/admin"
-	"sluice/discovery/discoverytest"
+	consulsource "sluice/discovery/consul"
+	"sluice/test/discoverytest"
 )
 
-// succession is a process that is to take the place of another one. Both are in
-// this one here, and have listeners of their own.
-type succession struct {
+// successor is a gateway that replaces another one. Both run in this process and have
+// different listeners.
+type successor struct {
 	*running
-	outcome chan error // capacity 1: of the replacing, as the old process has it
+	outcome chan error // capacity 1: of the replacement, in the old process
 }
 
-// succeed starts a gateway with the configuration in place of r. Pass, if not nil,
-// changes what r hands over; the new gateway's patience is turn.
-func (r *running) succeed(text string, pass func(io.ReadCloser) io.ReadCloser, turn time.Duration) *succession {
+// succeed starts a gateway with the configuration that replaces r. pass, if not nil, changes
+// the state that r hands over. takeover is the takeover timeout of the new gateway.
+func (r *running) succeed(text string, pass func(io.ReadCloser) io.ReadCloser, takeover time.Duration) *successor {
 	r.t.Helper()
-	s := &succession{running: newRunning(r.t, text), outcome: make(chan error, 1)}
+	s := &successor{running: newRunning(r.t, text), outcome: make(chan error, 1)}
 	asked, serves := make(chan struct{}), make(chan struct{})
 	reader, writer := io.Pipe()
 	var replacing sync.WaitGroup
@@ -55,11 +57,11 @@ func (r *running) succeed(text string, pass func(io.ReadCloser) io.ReadCloser, t
 			return reader, true, nil
 		},
 		Serving: func() error { close(serves); return nil },
-	}, time.Millisecond, func(g *Gateway) { g.turnPatience = turn })
+	}, time.Millisecond, func(g *Gateway) { g.waits.takeover = takeover })
 	return s
 }
 
-// drain is an operator's order.
+// drain drains a peer through the admin API.
 func (r *running) drain(service, id string) {
 	r.t.Helper()
 	request, err := http.NewRequest(http.MethodPost, fmt.Sprintf("http://%s/api/peers/%s/%s/drain", r.Address("admin"), service, id), nil)
@@ -71,16 +73,16 @@ func (r *running) drain(service, id string) {
 	}
 }
 
-// A new process goes on with what the old one knows, although Consul is away: with
-// the peers, those of services found in the catalog too, and with the drains.
-func TestNewProcessKnowsWhatTheOldOneDid(t *testing.T) {
+// Without Consul, a new process adopts the state of the old one: the peers, also those of
+// services found in the catalog, and the drains.
+func TestNewProcessAdoptsTheState(t *testing.T) {
 	consul := discoverytest.Start(t)
 	a, b := origin(t, "a"), origin(t, "b")
 	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)), discoverytest.Instance("star", "star-2", port(t, b)))
-	consul.Set("found", discoverytest.Instance("found", "found-1", port(t, b)))
+	tagged(t, consul, "found", b, "web", "blue")
 	text := fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: {}\nservices: { star: { consul: {} } }\nroutes: [{ service: star }, { path: /found, service: found }]", consul.URL())
 	old := start(t, text)
-	old.await("both are served", func() bool {
+	old.await("both services are served", func() bool {
 		star, _ := old.get("/")
 		found, _ := old.get("/found")
 		return star == 200 && found == 200
@@ -88,42 +90,48 @@ func TestNewProcessKnowsWhatTheOldOneDid(t *testing.T) {
 	old.drain("star", "star-2")
 
 	consul.Break(discoverytest.Fault{Drop: true})
-	new := old.succeed(text, nil, patience)
+	next := old.succeed(text, nil, patience)
 	var v admin.Readiness
-	if status := new.api("/readyz", &v); status != 200 || len(v.Missing)+len(v.Restored) > 0 {
-		t.Errorf("its first answer: %d %+v", status, v)
+	if status := next.api("/readyz", &v); status != 200 || len(v.Missing)+len(v.Restored) > 0 {
+		t.Errorf("first readyz: %d %+v", status, v)
 	}
-	if err := <-new.outcome; err != nil {
+	if err := <-next.outcome; err != nil {
 		t.Fatal(err)
 	}
 	for range 4 {
-		if status, body := new.get("/"); status != 200 || body != "a" {
+		if status, body := next.get("/"); status != 200 || body != "a" {
 			t.Errorf("star: %d %q", status, body)
 		}
 	}
-	if status, body := new.get("/found"); status != 200 || body != "b" {
+	if status, body := next.get("/found"); status != 200 || body != "b" {
 		t.Errorf("found: %d %q", status, body)
 	}
-	new.await("its watch is stale", func() bool { return new.watchOf("star").State == "stale" })
-	if p := new.peers()[b]; p.State != "draining" && !strings.Contains(fmt.Sprint(p), "drain") {
+	services, _ := next.finder.list()
+	if !slices.ContainsFunc(services, func(s consulsource.CatalogService) bool {
+		return s.Name == "found" && slices.Equal(s.Tags, []string{"blue", "web"})
+	}) {
+		t.Errorf("services of the catalog: %+v", services)
+	}
+	next.await("a stale watch", func() bool { return next.watchOf("star").State == "stale" })
+	if p := next.peers()[b]; p.State != "draining" && !strings.Contains(fmt.Sprint(p), "drain") {
 		t.Errorf("the drained peer %+v", p)
 	}
 
 	consul.Heal()
 	consul.Set("star", discoverytest.Instance("star", "star-3", port(t, b)))
-	new.await("Consul has answered", func() bool { return new.watchOf("star").State == "fresh" })
+	next.await("an answer of Consul", func() bool { return next.watchOf("star").State == "fresh" })
 }
 
-// From the moment that the new process asks until it serves, or has failed, the
-// old one leaves Consul alone.
-func TestOneProcessAtATimeFollowsConsul(t *testing.T) {
+// The old process does not query Consul from the start of the new one until that serves or
+// fails.
+func TestOneProcessAtATimeWatchesConsul(t *testing.T) {
 	consul := discoverytest.Start(t)
 	a, b := origin(t, "a"), origin(t, "b")
 	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)))
 	old := start(t, starAnd(consul.URL(), ""))
-	old.await("it is served", func() bool { status, _ := old.get("/"); return status == 200 })
+	old.await("star is served", func() bool { status, _ := old.get("/"); return status == 200 })
 	var before int
-	new := old.succeed(starAnd(consul.URL(), "  moon: { consul: { filter: wrong } }"), func(given io.ReadCloser) io.ReadCloser {
+	next := old.succeed(starAnd(consul.URL(), "  moon: { consul: { filter: wrong } }"), func(given io.ReadCloser) io.ReadCloser {
 		data, err := io.ReadAll(given)
 		if err != nil {
 			t.Error(err)
@@ -135,10 +143,10 @@ func TestOneProcessAtATimeFollowsConsul(t *testing.T) {
 		consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)), discoverytest.Instance("star", "star-2", port(t, b)))
 		return io.NopCloser(strings.NewReader(string(data)))
 	}, patience)
-	if err := <-new.outcome; err != nil {
+	if err := <-next.outcome; err != nil {
 		t.Fatal(err)
 	}
-	new.await("the change is seen", func() bool { return len(new.peers()) == 2 })
+	next.await("the change of the set", func() bool { return len(next.peers()) == 2 })
 	if n := len(old.peers()); n != 1 {
 		t.Errorf("the old process has %d peers", n)
 	}
@@ -147,17 +155,17 @@ func TestOneProcessAtATimeFollowsConsul(t *testing.T) {
 	}
 }
 
-// A new process that would have fewer peers than the old one does not take its
-// place, and the old one follows Consul again.
-func TestNewProcessThatKnowsLessDoesNotTakeOver(t *testing.T) {
+// A new process without peers that the old one has does not replace it, and the old one
+// watches Consul again.
+func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 	for name, test := range map[string]struct {
-		text string // that the new process has in place of the old one's
+		text string // selection of the new process
 		pass func(io.ReadCloser) io.ReadCloser
-		away bool // nobody but the old process knows anything
+		away bool // Consul answers no query of the new process
 		want string
 	}{
-		"a mistake in a filter": {text: "{ filter: wrong }", want: `service \"star\": consul http`},
-		"a mistake in a filter, and all is on probation": {
+		"an invalid filter": {text: "{ filter: wrong }", want: `service \"star\": consul http`},
+		"an invalid filter, and all instances on probation": {
 			text: "{ filter: wrong }", want: `service \"star\": consul http`,
 			pass: func(given io.ReadCloser) io.ReadCloser {
 				text, _ := io.ReadAll(given)
@@ -165,18 +173,18 @@ func TestNewProcessThatKnowsLessDoesNotTakeOver(t *testing.T) {
 				return io.NopCloser(strings.NewReader(strings.ReplaceAll(string(text), passing, passing+`,"probation":"2026-01-02T03:04:05Z"`)))
 			},
 		},
-		"an old process that gives nothing": {
+		"an old process without a state": {
 			text: "{}", away: true, want: "Internal Server Error",
 			pass: func(given io.ReadCloser) io.ReadCloser { discard(given); return nil },
 		},
-		"an old process that gives what this one cannot read": {
+		"a state of another version": {
 			text: "{}", away: true, want: "cannot be used",
 			pass: func(given io.ReadCloser) io.ReadCloser {
 				discard(given)
 				return io.NopCloser(strings.NewReader(`{"version": 2, "services": {"star": {}}}`))
 			},
 		},
-		"an old process that breaks off": {
+		"an incomplete state": {
 			text: "{}", away: true, want: "unexpected EOF",
 			pass: func(given io.ReadCloser) io.ReadCloser {
 				discard(given)
@@ -192,26 +200,26 @@ func TestNewProcessThatKnowsLessDoesNotTakeOver(t *testing.T) {
 				return fmt.Sprintf("consul: { addresses: [%q] }\nservices: { star: { consul: %s } }\nroutes: [{ service: star }]", consul.URL(), selection)
 			}
 			old := start(t, text("{}"))
-			old.await("it is served", func() bool { status, _ := old.get("/"); return status == 200 })
+			old.await("star is served", func() bool { status, _ := old.get("/"); return status == 200 })
 			refusal := discoverytest.Fault{Status: 500, Body: "Failed to create boolean expression evaluator"}
 			if !test.away {
 				refusal.Only = func(r discoverytest.Request) bool { return r.Filter != "" }
 			}
 			consul.Break(refusal)
-			new := old.succeed(text(test.text), test.pass, 100*time.Millisecond)
-			if err := <-new.outcome; err == nil {
-				t.Fatal("it has taken over")
+			next := old.succeed(text(test.text), test.pass, 100*time.Millisecond)
+			if err := <-next.outcome; err == nil {
+				t.Fatal("the new process has taken over")
 			}
-			<-new.ended
-			if new.err == nil || !strings.Contains(new.err.Error(), "goes on") || !strings.Contains(new.log.String()+new.err.Error(), strings.ReplaceAll(test.want, `\"`, `"`)) {
-				t.Errorf("its error is %v, its log\n%s", new.err, new.log)
+			<-next.ended
+			if next.err == nil || !strings.Contains(next.err.Error(), "lacks peers") || !strings.Contains(next.log.String()+next.err.Error(), strings.ReplaceAll(test.want, `\"`, `"`)) {
+				t.Errorf("error of the new process: %v, its log\n%s", next.err, next.log)
 			}
-			if strings.Contains(new.log.String(), "deregister") {
-				t.Error("it has deregistered what the old one has registered")
+			if strings.Contains(next.log.String(), "deregister") {
+				t.Error("the new process has removed the registration of the old one")
 			}
 			consul.Heal()
 			consul.Set("star", discoverytest.Instance("star", "star-2", port(t, b)))
-			old.await("the old one follows Consul", func() bool { _, body := old.get("/"); return body == "b" })
+			old.await("the old process watches Consul", func() bool { _, body := old.get("/"); return body == "b" })
 		})
 	}
 }
@@ -221,41 +229,41 @@ func discard(r io.ReadCloser) {
 	r.Close()
 }
 
-// What the old process does not know either keeps nobody from taking over.
-func TestServiceThatTheOldProcessDoesNotKnowIsNotWaitedFor(t *testing.T) {
+// A service without a set in the old process does not delay a takeover.
+func TestTakeoverWithoutASetThatTheOldProcessLacks(t *testing.T) {
 	consul := discoverytest.Start(t)
 	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, origin(t, "a"))))
 	consul.Break(discoverytest.Fault{Only: of("moon"), Status: 500, Body: "No path to datacenter"})
 	text := starAnd(consul.URL(), "  moon: { consul: {} }")
-	old := startPatient(t, text, time.Millisecond)
+	old := startWithin(t, text, time.Millisecond)
 	old.await("star is served", func() bool { status, _ := old.get("/"); return status == 200 })
-	new := old.succeed(text, nil, patience)
-	if err := <-new.outcome; err != nil {
+	next := old.succeed(text, nil, patience)
+	if err := <-next.outcome; err != nil {
 		t.Fatal(err)
 	}
-	if status, _ := new.get("/"); status != 200 {
+	if status, _ := next.get("/"); status != 200 {
 		t.Errorf("status %d", status)
 	}
 }
 
-// An old process does not leave Consul to a new one that is slow.
-func TestOldProcessFollowsConsulBesideASlowOne(t *testing.T) {
+// The pause of the old process is limited.
+func TestOldProcessWatchesConsulDuringASlowTakeover(t *testing.T) {
 	consul := discoverytest.Start(t)
 	a, b := origin(t, "a"), origin(t, "b")
 	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)))
 	consul.Break(discoverytest.Fault{Only: of("moon"), Status: 500, Body: "No path to datacenter"})
 	old := start(t, starAnd(consul.URL(), ""))
 	old.await("star is served", func() bool { status, _ := old.get("/"); return status == 200 })
-	old.letGoPatience = 50 * time.Millisecond
+	old.waits.paused = 50 * time.Millisecond
 	next := old.succeed(starAnd(consul.URL(), "  moon: { consul: {} }"), nil, time.Hour)
-	var first int // the status of its first answer
+	var first int // status of the first readyz
 	var asking sync.WaitGroup
 	asking.Go(func() { first = next.api("/readyz", new(admin.Readiness)) })
 	consul.Set("star", discoverytest.Instance("star", "star-2", port(t, b)))
-	old.await("it follows", func() bool { _, body := old.get("/"); return body == "b" })
+	old.await("the old process watches Consul", func() bool { _, body := old.get("/"); return body == "b" })
 	select {
 	case err := <-next.outcome:
-		t.Errorf("it has been replaced: %v", err)
+		t.Errorf("the old process has been replaced: %v", err)
 	default:
 	}
 	consul.Heal()
@@ -263,6 +271,6 @@ func TestOldProcessFollowsConsulBesideASlowOne(t *testing.T) {
 		t.Error(err)
 	}
 	if asking.Wait(); first != 200 {
-		t.Errorf("the first answer of the new process is %d: nobody is to ask it before it serves", first)
+		t.Errorf("first readyz of the new process: %d, want 200: its API must not answer before it serves", first)
 	}
 }

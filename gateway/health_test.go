@@ -11,19 +11,19 @@ import (
 	"sluice/admin"
 )
 
-// patient is an origin that says whether it is healthy.
-type patient struct {
+// checkedOrigin is an origin whose health checks fail while failing is set.
+type checkedOrigin struct {
 	address string
-	sick    atomic.Bool
+	failing atomic.Bool
 	checks  atomic.Int32
 }
 
-func newPatient(t *testing.T, name string) *patient {
-	p := new(patient)
+func newCheckedOrigin(t *testing.T, name string) *checkedOrigin {
+	p := new(checkedOrigin)
 	p.address = serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/health" {
 			p.checks.Add(1)
-			if p.sick.Load() {
+			if p.failing.Load() {
 				w.WriteHeader(http.StatusServiceUnavailable)
 			}
 		}
@@ -32,20 +32,20 @@ func newPatient(t *testing.T, name string) *patient {
 	return p
 }
 
-// judged is a service of these peers with a health section.
-func judged(health string, peers ...string) string {
+// checkedService returns a configuration with a health section and peers.
+func checkedService(health string, peers ...string) string {
 	return fmt.Sprintf("services: { a: { balance: { policy: round_robin }, peers: ['%s'], health: %s } }\nroutes: [{ service: a }]\n",
 		strings.Join(peers, "', '"), health)
 }
 
-func TestActiveChecksTakeAPeerOutAndBack(t *testing.T) {
-	good, bad := newPatient(t, "good"), newPatient(t, "bad")
-	bad.sick.Store(true)
+func TestActiveChecksChangeTheStateOfAPeer(t *testing.T) {
+	good, bad := newCheckedOrigin(t, "good"), newCheckedOrigin(t, "bad")
+	bad.failing.Store(true)
 	active := "{ active: { path: /health, interval: 20ms, failing_interval: 10ms, timeout: 1m }, panic_threshold: 0 }"
-	r := start(t, judged(active, good.address, bad.address))
-	state := func(p *patient) string { return r.peers()[p.address].State }
+	r := start(t, checkedService(active, good.address, bad.address))
+	state := func(p *checkedOrigin) string { return r.peers()[p.address].State }
 
-	r.await("the sick peer is out", func() bool { return state(bad) == "unhealthy" })
+	r.await("the failing peer is unhealthy", func() bool { return state(bad) == "unhealthy" })
 	if got := r.peers()[bad.address].Reasons; len(got) != 1 || got[0] != "active: http GET /health: status 503, want 200-299" {
 		t.Errorf("reasons %q", got)
 	}
@@ -54,29 +54,29 @@ func TestActiveChecksTakeAPeerOutAndBack(t *testing.T) {
 			t.Errorf("got %d %q", status, body)
 		}
 	}
-	r.await("it is in the log", func() bool {
+	r.await("the log has the event", func() bool {
 		return strings.Contains(r.log.String(), "up → unhealthy: active: http GET /health: status 503, want 200-299")
 	})
-	bad.sick.Store(false)
-	r.await("it is back", func() bool { return state(bad) == "up" })
+	bad.failing.Store(false)
+	r.await("the peer is up", func() bool { return state(bad) == "up" })
 
-	// A reload keeps what is known, and without checks nobody is unhealthy.
-	bad.sick.Store(true)
-	r.await("it is out again", func() bool { return state(bad) == "unhealthy" })
-	r.write(judged(strings.ReplaceAll(active, "20ms", "30ms"), good.address, bad.address))
+	// A reload does not change the state of a peer. Without checks no peer is unhealthy.
+	bad.failing.Store(true)
+	r.await("the peer is unhealthy again", func() bool { return state(bad) == "unhealthy" })
+	r.write(checkedService(strings.ReplaceAll(active, "20ms", "30ms"), good.address, bad.address))
 	r.Reload()
 	r.awaitRevision(2)
 	if got := state(bad); got != "unhealthy" {
 		t.Errorf("after a reload it is %s", got)
 	}
-	r.write(judged("{}", good.address, bad.address))
+	r.write(checkedService("{}", good.address, bad.address))
 	r.Reload()
 	r.awaitRevision(3)
-	r.await("nobody is unhealthy", func() bool { return state(bad) == "up" })
+	r.await("no peer is unhealthy", func() bool { return state(bad) == "up" })
 	seen := bad.checks.Load() + good.checks.Load()
 	r.get("/")
-	if now := bad.checks.Load() + good.checks.Load(); now > seen+2 { // those that were under way
-		t.Errorf("%d checks after they were turned off", now-seen)
+	if now := bad.checks.Load() + good.checks.Load(); now > seen+2 { // checks in flight
+		t.Errorf("%d checks after they were disabled", now-seen)
 	}
 	for _, want := range []string{`sluice_health_checks_total{result="failed",service="a"} `, `sluice_health_checks_total{result="passed",service="a"} `} {
 		if body := r.metrics(); !strings.Contains(body, want) || strings.Contains(body, want+"0\n") {
@@ -85,7 +85,7 @@ func TestActiveChecksTakeAPeerOutAndBack(t *testing.T) {
 	}
 }
 
-// metrics returns what /metrics says.
+// metrics returns the response to /metrics.
 func (r *running) metrics() string {
 	r.t.Helper()
 	request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("admin").String()+"/metrics", nil)
@@ -96,10 +96,10 @@ func (r *running) metrics() string {
 	return body
 }
 
-// By default, a peer that fails is ejected, and its requests go elsewhere.
+// By default a failing peer is ejected, and other peers get its requests.
 func TestFailuresEjectAPeer(t *testing.T) {
-	good, dead := newPatient(t, "good"), "127.0.0.1:1"
-	r := start(t, judged("{ passive: { ejection: 1h, max_ejection: 1h } }", good.address, dead))
+	good, dead := newCheckedOrigin(t, "good"), "127.0.0.1:1"
+	r := start(t, checkedService("{ passive: { ejection: 1h, max_ejection: 1h } }", good.address, dead))
 	r.await("the dead peer is ejected", func() bool {
 		if status, body := r.get("/"); status != 200 || body != "good" {
 			t.Errorf("got %d %q", status, body)
@@ -115,15 +115,15 @@ func TestFailuresEjectAPeer(t *testing.T) {
 	}
 }
 
-// Where peers must pass a check first, sluice is ready when they had the chance
-// to, and requests find those that did.
+// With must_pass_first, sluice is ready after the first check of each peer, and requests go
+// to peers that passed.
 func TestReadyAfterTheFirstChecks(t *testing.T) {
-	good, bad := newPatient(t, "good"), newPatient(t, "bad")
-	bad.sick.Store(true)
-	r := start(t, judged("{ active: { path: /health, interval: 1h, timeout: 1m, must_pass_first: true } }", good.address, bad.address))
-	r.await("it is ready", func() bool { var v admin.Readiness; return r.api("/readyz", &v) == 200 })
+	good, bad := newCheckedOrigin(t, "good"), newCheckedOrigin(t, "bad")
+	bad.failing.Store(true)
+	r := start(t, checkedService("{ active: { path: /health, interval: 1h, timeout: 1m, must_pass_first: true } }", good.address, bad.address))
+	r.await("readiness", func() bool { var v admin.Readiness; return r.api("/readyz", &v) == 200 })
 	if bad.checks.Load() == 0 || good.checks.Load() == 0 {
-		t.Error("it was ready before the first checks")
+		t.Error("ready before the first checks")
 	}
 	for range 4 {
 		if status, body := r.get("/"); status != 200 || body != "good" {
@@ -132,27 +132,25 @@ func TestReadyAfterTheFirstChecks(t *testing.T) {
 	}
 }
 
-// What cannot be put to use is refused as a whole.
-func TestACheckThatCannotBeMadeIsRefused(t *testing.T) {
-	good := newPatient(t, "good")
-	r := start(t, judged("{ active: { path: /health, interval: 10ms } }", good.address))
+func TestReloadWithAnInvalidCheckChangesNothing(t *testing.T) {
+	good := newCheckedOrigin(t, "good")
+	r := start(t, checkedService("{ active: { path: /health, interval: 10ms } }", good.address))
 	missing := filepath.Join(t.TempDir(), "ca.pem")
-	r.write(judged("{ active: { tls: { ca: "+missing+" } } }", good.address))
+	r.write(checkedService("{ active: { tls: { ca: "+missing+" } } }", good.address))
 	r.Reload()
-	r.await("it is refused", func() bool { return r.history.Reloads().Last != nil })
-	if err := r.history.Reloads().Last.Err.Error(); !strings.Contains(err, `service "a": health.active: tls: trusted certificates: `) {
+	r.await("the reload is refused", func() bool { return r.history.Reloads().Last != nil })
+	if err := r.history.Reloads().Last.Err.Error(); !strings.Contains(err, `service "a": health.active.tls: trusted certificates: `) {
 		t.Errorf("error %q", err)
 	}
 	seen := good.checks.Load()
-	r.await("the old checks go on", func() bool { return good.checks.Load() > seen+1 })
+	r.await("the old checks continue", func() bool { return good.checks.Load() > seen+1 })
 }
 
-// Until then it says what it waits for.
 func TestReadinessNamesTheFirstChecks(t *testing.T) {
 	hanging := serveOrigin(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	r := start(t, judged("{ active: { path: /health, timeout: 5m, must_pass_first: true } }", hanging))
-	want := `service "a": its peers must pass a health check first, and not all have been checked`
-	r.await("it says so", func() bool {
+	r := start(t, checkedService("{ active: { path: /health, timeout: 5m, must_pass_first: true } }", hanging))
+	want := `service "a": its peers must pass a health check first, and some are not checked yet`
+	r.await("readyz names the check", func() bool {
 		var v admin.Readiness
 		return r.api("/readyz", &v) == 503 && len(v.Missing) == 1 && v.Missing[0] == want
 	})

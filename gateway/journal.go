@@ -8,18 +8,17 @@ import (
 	"sluice/balancer"
 )
 
-// journal logs what happens to peers: one line for each change of state. A
-// pool tells it while it holds its lock, so note never waits: a log that
-// accepts nothing must not hold up requests.
+// journal logs the events of peers, one line each. Pools call note with their mutex held, so
+// note does not block: a slow log must not delay requests.
 type journal struct {
 	log    zerolog.Logger
 	events chan balancer.Event
-	lost   atomic.Uint64 // events that found the channel full
+	lost   atomic.Uint64 // events that were dropped because the channel was full
 	stop   chan struct{} // closed to end run
 	done   chan struct{} // closed when run has ended
 }
 
-// journalSize is how many events may wait to be logged.
+// journalSize is the number of events that wait for the log.
 const journalSize = 4096
 
 // newJournal starts a journal. It must be closed.
@@ -34,8 +33,7 @@ func newJournal(log zerolog.Logger) *journal {
 	return j
 }
 
-// note logs e soon. It may be called by many goroutines at once, also after
-// close: then it does nothing.
+// note queues e for the log. It may be called concurrently, and has no effect after close.
 func (j *journal) note(e balancer.Event) {
 	select {
 	case j.events <- e:
@@ -44,7 +42,7 @@ func (j *journal) note(e balancer.Event) {
 	}
 }
 
-// close logs what was noted before, and ends the journal.
+// close writes the queued events, and ends the journal.
 func (j *journal) close() {
 	close(j.stop)
 	<-j.done
@@ -71,9 +69,9 @@ func (j *journal) run() {
 
 func (j *journal) write(e balancer.Event) {
 	if lost := j.lost.Swap(0); lost > 0 {
-		j.log.Warn().Uint64("events", lost).Msg("the log is too slow: changes of peers were not logged")
+		j.log.Warn().Uint64("events", lost).Msg("the log is too slow: events of peers are lost")
 	}
-	line := j.log.WithLevel(levelOf(e)).Str("service", e.Pool)
+	line := j.log.WithLevel(levelOf(e)).Stringer("event", e.Kind).Str("service", e.Pool)
 	if e.Peer != nil {
 		line = line.Str("peer", e.Peer.ID.ID).Str("address", e.Peer.Address())
 		if node := e.Peer.Instance().Node; node != "" {
@@ -87,8 +85,8 @@ func (j *journal) write(e balancer.Event) {
 	line.Msg(eventMessages[e.Kind])
 }
 
-// levelOf makes warnings of what costs requests or capacity. An update is for
-// debugging: where it matters, the change of state has a line of its own.
+// levelOf returns the log level of e: a warning if it costs requests or capacity. An update
+// is only for debugging, because a change of state has its own event.
 func levelOf(e balancer.Event) zerolog.Level {
 	switch {
 	case e.Kind == balancer.EventUpdated:
@@ -101,13 +99,13 @@ func levelOf(e balancer.Event) zerolog.Level {
 }
 
 var eventMessages = map[balancer.EventKind]string{
-	balancer.EventAdded:   "peer added",
-	balancer.EventRemoved: "peer removed",
-	balancer.EventUpdated: "peer updated",
-	balancer.EventState:   "peer changed state",
-	balancer.EventDrained: "peer drained",
-	balancer.EventCut:     "peer cut: its requests in flight did not end in time",
-	balancer.EventPanic:   "panic: too few peers are eligible, others get requests too",
-	balancer.EventCalm:    "panic is over",
-	balancer.EventRefused: "peer refused: no request may go to its address",
+	balancer.EventAdded:     "peer added",
+	balancer.EventRemoved:   "peer removed",
+	balancer.EventUpdated:   "peer updated",
+	balancer.EventState:     "peer changed state",
+	balancer.EventDrained:   "peer drained",
+	balancer.EventCut:       "peer cut: its requests in flight did not end in time",
+	balancer.EventPanic:     "panic: too few eligible peers, failing ones get requests too",
+	balancer.EventPanicOver: "panic is over",
+	balancer.EventRefused:   "peer refused: no request may go to its address",
 }

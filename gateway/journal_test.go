@@ -11,13 +11,14 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/discovery"
-	"sluice/subprocess"
+	"sluice/test/balancertest"
+	"sluice/test/subprocess"
 )
 
 // peerOf returns a peer of a pool.
 func peerOf(t *testing.T) *balancer.Peer {
 	t.Helper()
-	pool, err := balancer.NewPool("star", balancer.Options{})
+	pool, err := balancer.NewPool("star", balancertest.Complete(balancer.Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,10 +35,10 @@ func TestJournalWritesOneLineForEachEvent(t *testing.T) {
 	j.note(balancer.Event{Pool: "star", Peer: peer, Kind: balancer.EventState, State: balancer.StateUnhealthy, Detail: "up → unhealthy"})
 	j.note(balancer.Event{Pool: "star", Peer: peer, Kind: balancer.EventCut, State: balancer.StateDraining})
 	j.close()
-	j.note(balancer.Event{Pool: "star", Peer: peer}) // too late, harmless
-	want := `{"level":"info","service":"star","peer":"star-1","address":"10.0.0.1:80","node":"n","state":"up","message":"peer added"}
-{"level":"warn","service":"star","peer":"star-1","address":"10.0.0.1:80","node":"n","state":"unhealthy","detail":"up → unhealthy","message":"peer changed state"}
-{"level":"warn","service":"star","peer":"star-1","address":"10.0.0.1:80","node":"n","state":"draining","message":"peer cut: its requests in flight did not end in time"}
+	j.note(balancer.Event{Pool: "star", Peer: peer}) // after close, without effect
+	want := `{"level":"info","event":"added","service":"star","peer":"star-1","address":"10.0.0.1:80","node":"n","state":"up","message":"peer added"}
+{"level":"warn","event":"state","service":"star","peer":"star-1","address":"10.0.0.1:80","node":"n","state":"unhealthy","detail":"up → unhealthy","message":"peer changed state"}
+{"level":"warn","event":"cut","service":"star","peer":"star-1","address":"10.0.0.1:80","node":"n","state":"draining","message":"peer cut: its requests in flight did not end in time"}
 `
 	if got := log.String(); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
@@ -47,17 +48,16 @@ func TestJournalWritesOneLineForEachEvent(t *testing.T) {
 func TestEveryKindOfEventHasAMessage(t *testing.T) {
 	for kind := balancer.EventAdded; kind.String() != "unknown"; kind++ {
 		if eventMessages[kind] == "" {
-			t.Errorf("none for %q", kind)
+			t.Errorf("no message for %q", kind)
 		}
 	}
 }
 
-// A pool notes events while it holds its lock: a log that takes nothing must
-// not hold it up.
-func TestJournalNeverWaitsForTheLog(t *testing.T) {
+// A pool calls note with its mutex held, so a blocked log must not block it.
+func TestJournalDoesNotWaitForTheLog(t *testing.T) {
 	peer := peerOf(t)
-	stuck, free := io.Pipe() // nobody reads
-	j := newJournal(zerolog.New(free))
+	reader, writer := io.Pipe() // without reads until below
+	j := newJournal(zerolog.New(writer))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -68,18 +68,18 @@ func TestJournalNeverWaitsForTheLog(t *testing.T) {
 	select {
 	case <-done:
 	case <-time.After(patience):
-		t.Fatal("note waits")
+		t.Fatal("note blocks")
 	}
 	read := make(chan string)
 	go func() {
 		var text strings.Builder
-		_, _ = io.Copy(&text, stuck)
+		_, _ = io.Copy(&text, reader)
 		read <- text.String()
 	}()
 	j.close()
-	free.Close()
-	if text := <-read; !strings.Contains(text, "changes of peers were not logged") {
-		t.Error("the log does not say that lines are missing")
+	writer.Close()
+	if text := <-read; !strings.Contains(text, "events of peers are lost") {
+		t.Error("the log does not report lost events")
 	}
 }
 

@@ -1,57 +1,118 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
+	"reflect"
+	"slices"
+	"sync/atomic"
 	"syscall"
 
 	"sluice/config"
+	"sluice/proxy"
 )
 
-// listener is an address that is bound.
+// adminName is the name of the listener of the admin API.
+const adminName = "admin"
+
+// listener is a bound socket for clients, and its configuration. A change of the
+// configuration makes a new listener, which may have the same socket.
 type listener struct {
 	net.Listener
-	name  string // as in the configuration; "admin" for the admin API's
-	admin bool
+	config config.Listener
+	tls    *listenerTLS // nil: without TLS
+	// streams is where connections go, with protocol tcp. A reload replaces it.
+	streams atomic.Pointer[proxy.Streams]
+
+	leave func() // stops accepting, and returns when that has ended; set by serve
 }
 
-// Address returns where the listener of that name is bound ("admin" for the
-// admin API), or nil. It tells the port where the configuration leaves that
-// to the kernel.
+// allListeners returns the listeners for clients, in the configuration's order.
+func (g *Gateway) allListeners() []*listener {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.listeners
+}
+
+// Address returns the bound address of the listener of that name ("admin" for the
+// admin API), or nil. If the configured port is 0, it has the port that the kernel
+// chose.
 func (g *Gateway) Address(name string) net.Addr {
-	for _, l := range g.listeners {
-		if l.name == name {
+	if name == adminName {
+		return g.adminListener.Addr()
+	}
+	for _, l := range g.allListeners() {
+		if l.config.Name == name {
 			return l.Addr()
 		}
 	}
 	return nil
 }
 
-// listen binds all addresses of c. All that fail are in the error.
-func (g *Gateway) listen(c *config.Config) error {
-	var errs []error
-	bind := func(name, address string, admin bool) {
-		l, err := g.options.Listen("tcp", address)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("listener %q: %w", name, explain(address, err)))
-			return
+// listen returns the listeners of c. It reuses unchanged listeners, and the sockets of
+// changed ones, and binds the others. The error contains all addresses that cannot be
+// bound.
+func (g *Gateway) listen(c *config.Config) (all []*listener, err error) {
+	if g.adminListener == nil {
+		if g.adminListener, err = g.options.Listen("tcp", c.Admin.Address); err != nil {
+			err = fmt.Errorf("listener %q: %w", adminName, g.explain(c.Admin.Address, err))
 		}
-		g.listeners = append(g.listeners, listener{l, name, admin})
 	}
-	bind("admin", c.Admin.Address, true)
-	for _, l := range c.Listeners {
-		bind(l.Name, l.Address, false)
+	errs := []error{err}
+	all = make([]*listener, len(c.Listeners))
+	free := slices.Clone(g.allListeners())
+	add := func(i int, socket net.Listener) {
+		wanted := c.Listeners[i]
+		secure, err := g.newListenerTLS(wanted, socket.Addr(), c)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("listener %q: %w", wanted.Name, err))
+		}
+		all[i] = &listener{Listener: socket, config: wanted, tls: secure}
 	}
-	return errors.Join(errs...)
+	take := func(same func(old, wanted config.Listener) bool) {
+		for i, wanted := range c.Listeners {
+			n := slices.IndexFunc(free, func(l *listener) bool { return same(l.config, wanted) })
+			if all[i] != nil || n < 0 {
+				continue
+			}
+			if all[i] = free[n]; !reflect.DeepEqual(free[n].config, wanted) || !free[n].tls.suits(c) {
+				add(i, free[n].Listener)
+			}
+			free = slices.Delete(free, n, n+1)
+		}
+	}
+	take(func(old, wanted config.Listener) bool {
+		return old.Address == wanted.Address && old.Name == wanted.Name
+	})
+	take(func(old, wanted config.Listener) bool { return old.Address == wanted.Address })
+	for i, wanted := range c.Listeners {
+		if all[i] != nil {
+			continue
+		}
+		l, err := g.options.Listen("tcp", wanted.Address)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("listener %q: %w", wanted.Name, g.explain(wanted.Address, err)))
+			continue
+		}
+		add(i, l)
+	}
+	return slices.DeleteFunc(all, func(l *listener) bool { return l == nil }), errors.Join(errs...)
 }
 
-// explain says what stands behind the usual reasons why an address cannot be
-// bound.
-func explain(address string, err error) error {
+// explain describes the usual errors of binding an address.
+func (g *Gateway) explain(address string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
+		_, port, _ := net.SplitHostPort(address)
+		for _, l := range g.allListeners() {
+			if _, taken, _ := net.SplitHostPort(l.Addr().String()); taken == port {
+				return fmt.Errorf("%s is in use by listener %q of this sluice: remove that one first, and add the new one then", address, l.config.Name)
+			}
+		}
 		return fmt.Errorf("%s is in use by another process", address)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%s: permission denied: ports below 1024 need the capability CAP_NET_BIND_SERVICE", address)
@@ -59,4 +120,117 @@ func explain(address string, err error) error {
 		return fmt.Errorf("%s: this machine has no such address", address)
 	}
 	return err
+}
+
+// hasSocket reports whether one of list has l's socket.
+func hasSocket(list []*listener, l *listener) bool {
+	return slices.ContainsFunc(list, func(other *listener) bool { return other.Listener == l.Listener })
+}
+
+// useListeners replaces the listeners by all. It serves the new ones before it leaves
+// the old ones, whose connections finish.
+func (g *Gateway) useListeners(all []*listener, c *config.Config) {
+	g.mu.Lock()
+	before := g.listeners
+	g.listeners = all
+	g.mu.Unlock()
+	g.tellMachine()
+	if before == nil {
+		return // Run serves them
+	}
+	for _, l := range all {
+		if slices.Contains(before, l) {
+			continue
+		}
+		for _, old := range before {
+			if old.Listener == l.Listener {
+				old.leave()
+			}
+		}
+		g.serve(l)
+	}
+	for _, old := range before {
+		if hasSocket(all, old) {
+			continue
+		}
+		old.leave()
+		g.proxy.Drain(old.Listener, c.Shutdown.Idle, c.Shutdown.Grace)
+		g.options.Release(old.Listener)
+		g.log.Info().Str("listener", old.config.Name).Stringer("address", old.Addr()).Msg("listener removed: its connections finish")
+	}
+}
+
+// serve serves a listener until it is left or the proxy shuts down. It begins when the
+// gateway is warm.
+func (g *Gateway) serve(l *listener) {
+	ctx, cancel := context.WithCancel(context.Background())
+	left := make(chan struct{})
+	l.leave = func() {
+		cancel()
+		<-left
+	}
+	g.log.Info().Str("listener", l.config.Name).Stringer("address", l.Addr()).Msg("listening")
+	g.serving.Go(func() {
+		defer close(left)
+		defer l.stopCertificates()
+		select {
+		case <-g.warm:
+		case <-ctx.Done():
+			return
+		}
+		if g.takingOver && !g.served.Load() {
+			return // the old process continues to serve
+		}
+		g.obtainCertificates(l)
+		options := l.options()
+		if l.tls == nil {
+			options.Challenge = g.answerChallenge
+		}
+		if err := g.proxy.ServeWith(ctx, l.Listener, options); ctx.Err() == nil && !errors.Is(err, proxy.ErrServerClosed) {
+			g.fail(err)
+		}
+	})
+}
+
+// serveAdmin serves the admin API: at once, or, if this process replaces another one,
+// when it serves clients.
+func (g *Gateway) serveAdmin() {
+	g.log.Info().Str("listener", adminName).Stringer("address", g.adminListener.Addr()).Msg("listening")
+	g.serving.Go(func() {
+		if g.takingOver {
+			if <-g.warm; !g.served.Load() {
+				return
+			}
+		}
+		if err := g.admin.Serve(g.adminListener); !errors.Is(err, http.ErrServerClosed) {
+			g.fail(fmt.Errorf("admin listener %s: %w", g.adminListener.Addr(), err))
+		}
+	})
+}
+
+// options returns the settings of the listener in the proxy.
+func (l *listener) options() proxy.ListenerOptions {
+	o := proxy.ListenerOptions{Name: l.config.Name, HTTP2: l.config.HTTP2}
+	if l.config.ProxyProtocol != nil {
+		o.Proxies = networks(l.config.ProxyProtocol.From)
+	}
+	if l.config.Protocol == config.ProtocolTCP {
+		o.Streams = l.streams.Load
+	}
+	if l.tls != nil {
+		o.TLS = l.tls.config
+		o.StrictTransportSecurity = strictTransportSecurity(l.config.TLS.HSTS)
+	}
+	if l.config.RedirectHTTPS != nil {
+		o.HTTPSPort = l.config.RedirectHTTPS.Port
+	}
+	return o
+}
+
+// fail ends Run with err, if it is the first.
+func (g *Gateway) fail(err error) {
+	select {
+	case g.failed <- err:
+	default:
+	}
 }

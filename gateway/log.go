@@ -12,11 +12,11 @@ import (
 	"sluice/config"
 )
 
-// logWriter is what loggers write to. Level and format can change while they
-// do. It is safe for concurrent use.
+// logWriter writes log lines. Its level and format can change at any time. Its methods may
+// be called concurrently.
 type logWriter struct {
 	level  atomic.Int32              // a zerolog.Level; lines below it are dropped
-	format atomic.Pointer[io.Writer] // what the lines go through
+	format atomic.Pointer[io.Writer] // writes to out
 	out    *serial
 }
 
@@ -38,7 +38,7 @@ func newLogWriter(out io.Writer, settings config.Log) *logWriter {
 	return w
 }
 
-// set makes the lines from now on follow settings.
+// set changes the level and the format of later lines.
 func (w *logWriter) set(settings config.Log) {
 	level, err := zerolog.ParseLevel(settings.Level)
 	if err != nil {
@@ -46,14 +46,15 @@ func (w *logWriter) set(settings config.Log) {
 	}
 	var format io.Writer = w.out
 	if settings.Format == "console" {
-		format = zerolog.ConsoleWriter{Out: w.out, TimeFormat: "15:04:05.000", NoColor: !isTerminal(w.out.w)}
+		format = zerolog.ConsoleWriter{Out: w.out, TimeFormat: "15:04:05.000", NoColor: !IsTerminal(w.out.w)}
 	}
 	w.format.Store(&format)
 	w.level.Store(int32(level))
 }
 
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+// IsTerminal reports whether a reader or writer is a file that is a terminal.
+func IsTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
 	return ok && isatty.IsTerminal(f.Fd())
 }
 

@@ -1,57 +1,91 @@
 package gateway
 
 import (
+	"cmp"
+	"crypto/tls"
+	"fmt"
+	"math"
 	"net/netip"
+	"regexp"
+	"strings"
+	"time"
 
 	"github.com/rs/zerolog"
 
-	"sluice/accesslog"
+	"sluice/balancer"
+	"sluice/certificates"
 	"sluice/config"
-	"sluice/discovery/consul"
+	"sluice/consul"
+	"sluice/consul/registration"
+	consulsource "sluice/discovery/consul"
+	"sluice/healthcheck"
 	"sluice/proxy"
+	"sluice/proxy/accesslog"
+	"sluice/route"
 )
 
-// What the configuration says, in the terms of the packages that do it.
+// The functions below translate the configuration into options of other packages.
 
-func proxyOptions(c config.Client, log zerolog.Logger, accessLog *accesslog.Logger) proxy.Options {
+func proxyOptions(c config.Client, accessLog *accesslog.Logger) proxy.Options {
+	connections := cmp.Or(c.Limits.Connections, proxy.HalfOfDescriptors())
 	o := proxy.Options{
-		Log:       log,
 		AccessLog: accessLog,
-		Timeouts: proxy.Timeouts{
-			Head:  c.Timeouts.Head,
-			Body:  c.Timeouts.Body,
-			Write: c.Timeouts.Write,
-			Idle:  c.Timeouts.Idle,
-		},
+		Timeouts:  proxy.Timeouts(c.Timeouts),
 		Limits: proxy.Limits{
-			Connections:           c.Limits.Connections,
-			ConnectionsPerAddress: c.Limits.ConnectionsPerAddress,
+			Connections:           connections,
+			ConnectionsPerAddress: cmp.Or(c.Limits.ConnectionsPerAddress, (connections+1)/2),
 			TargetBytes:           int(c.Limits.Target),
 			BodyBytes:             int64(c.Limits.Body),
 		},
-		TrustedProxies:     make([]netip.Prefix, 0, len(c.TrustedProxies)),
+		TrustedProxies:     networks(c.TrustedProxies),
 		Forwarded:          c.Forwarded,
 		KeepForGoneClients: c.KeepForGoneClients,
 		KeepUnderscores:    c.KeepUnderscores,
 	}
-	for _, s := range c.TrustedProxies {
-		if network, ok := config.Network(s); ok { // as the loader checked
-			o.TrustedProxies = append(o.TrustedProxies, network)
-		}
-	}
 	return o
 }
 
-func transportOptions(s config.Service) proxy.TransportOptions {
-	return proxy.TransportOptions{
-		IdleTimeout: s.Keepalive.Idle,
-		MaxIdle:     s.Keepalive.Max,
+// networks parses a list that the loader has checked.
+func networks(list []string) []netip.Prefix {
+	prefixes := make([]netip.Prefix, 0, len(list))
+	for _, s := range list {
+		if network, ok := config.Network(s); ok {
+			prefixes = append(prefixes, network)
+		}
 	}
+	return prefixes
 }
 
-// ClientOptions returns how to reach Consul, in the terms of its client.
-func ClientOptions(c config.Consul, log zerolog.Logger) consul.ClientOptions {
-	return consul.ClientOptions{
+// strictTransportSecurity returns the value of the field of RFC 6797, section 6.1.
+func strictTransportSecurity(h *config.HSTS) string {
+	if h == nil {
+		return ""
+	}
+	value := fmt.Sprintf("max-age=%d", h.MaxAge/time.Second)
+	if h.Subdomains {
+		value += "; includeSubDomains"
+	}
+	if h.Preload {
+		value += "; preload"
+	}
+	return value
+}
+
+// newTransport returns the transport factory for the protocol of the service's peers.
+func (g *Gateway) newTransport(s config.Service, secure func() *certificates.Client) func(*balancer.Peer) balancer.Transport {
+	if s.Upstream.UsesHTTP2() {
+		return g.proxy.NewHTTP2Transport(transportOptions(s, secure))
+	}
+	return g.proxy.NewTransport(transportOptions(s, secure))
+}
+
+func transportOptions(s config.Service, secure func() *certificates.Client) proxy.TransportOptions {
+	return proxy.TransportOptions{IdleTimeout: s.Keepalive.Idle, MaxIdle: s.Keepalive.Max, TLS: secure}
+}
+
+// ClientOptions returns the options of the client of Consul.
+func ClientOptions(c config.Consul, log zerolog.Logger) consul.Options {
+	return consul.Options{
 		Addresses: c.Addresses,
 		Token:     string(c.Token),
 		TokenFile: c.TokenFile,
@@ -68,4 +102,250 @@ func ClientOptions(c config.Consul, log zerolog.Logger) consul.ClientOptions {
 		MaxWatches: c.MaxWatches,
 		Log:        log,
 	}
+}
+
+// ServiceOptions returns the options of the source of a service in Consul.
+func ServiceOptions(s config.ConsulService, c config.Consul) consulsource.ServiceOptions {
+	return consulsource.ServiceOptions{
+		Service:       s.Service,
+		PreparedQuery: s.PreparedQuery,
+		Poll:          s.Poll,
+		Tags:          s.Tags,
+		Filter:        s.Filter,
+		PassingOnly:   s.PassingOnly,
+		Datacenters:   s.Datacenters,
+		MinHealthy:    s.MinHealthy,
+		Namespace:     s.Namespace,
+		Partition:     s.Partition,
+		Peer:          s.Peer,
+		Consistency:   consulsource.Consistency(s.Consistency),
+		Cached:        s.Cached,
+		Wait:          c.Wait,
+		Probation:     *s.Probation,
+	}
+}
+
+// selectionOf returns the catalog selection of c, or nil.
+func selectionOf(c *config.Config) *consulsource.Selection {
+	if c.Catalog == nil {
+		return nil
+	}
+	want := c.Catalog.Select
+	return &consulsource.Selection{
+		Name:       want.Name,
+		Tag:        want.Tag,
+		Meta:       metaOf(want.Meta),
+		Datacenter: c.Consul.Datacenter,
+		Wait:       c.Consul.Wait,
+		Probation:  c.Consul.Probation,
+	}
+}
+
+// metaOf splits entries of the form KEY=VALUE. It returns nil for none.
+func metaOf(entries []string) map[string]string {
+	var meta map[string]string
+	for _, entry := range entries {
+		if meta == nil {
+			meta = make(map[string]string, len(entries))
+		}
+		key, value, _ := strings.Cut(entry, "=")
+		meta[key] = value
+	}
+	return meta
+}
+
+// poolOptions returns the options of the pool of a service.
+func (g *Gateway) poolOptions(s config.Service, checker *healthcheck.Checker, health healthcheck.Settings, secure func() *certificates.Client) balancer.Options {
+	return checker.Adapt(balancer.Options{
+		Policy:           balancer.Policy(s.Balance.Policy),
+		DrainTimeout:     s.Drain.Timeout,
+		HashBound:        hashBound(s.Balance.Hash),
+		Tiers:            tiersOf(s.Balance.Tiers),
+		Overprovisioning: float64(s.Balance.Overprovisioning),
+		Subset:           subsetOf(s.Balance.Subset),
+		StickyKey:        string(s.Balance.Sticky.Secret),
+		Limits: balancer.Limits{
+			Requests:        s.Limits.Requests,
+			PeerRequests:    s.Limits.RequestsPerPeer,
+			PeerConnections: s.Limits.ConnectionsPerPeer,
+			Pending:         s.Limits.Pending,
+			Retries:         s.Limits.Retries,
+		},
+		SlowStart: balancer.SlowStart{
+			Window:     s.Health.SlowStart,
+			Aggression: float64(s.Health.SlowStartAggression),
+			MinWeight:  float64(s.Health.SlowStartMin),
+		},
+		PanicThreshold: float64(s.Health.PanicThreshold),
+		RetryBudget:    &balancer.RetryBudget{Ratio: float64(s.Retry.Budget), MinPerSecond: float64(s.Retry.MinPerSecond)},
+		NewTransport:   g.newTransport(s, secure),
+		Notify:         g.journal.note,
+	}, health)
+}
+
+// hashBound translates 0, which means no limit, to infinity.
+func hashBound(h config.Hash) float64 {
+	if h.Bound == 0 {
+		return math.Inf(1)
+	}
+	return float64(h.Bound)
+}
+
+// affinityOf returns the affinity of policies that have one, or nil.
+func affinityOf(b config.Balance) *route.Affinity {
+	switch balancer.Policy(b.Policy) {
+	case balancer.PolicyHash:
+		a := new(route.Affinity)
+		for _, s := range b.Hash.Keys {
+			if key, err := route.ParseHashKey(s); err == nil { // always: the loader checks it
+				a.Keys = append(a.Keys, key)
+			}
+		}
+		return a
+	case balancer.PolicySticky:
+		return &route.Affinity{
+			Cookie:           b.Sticky.Cookie,
+			CookieAttributes: cookieAttributes(b.Sticky),
+			RefreshCookie:    b.Sticky.MaxAge > 0,
+		}
+	}
+	return nil
+}
+
+// cookieAttributes returns the attributes of RFC 6265bis, section 4.1.2. HttpOnly, because
+// no script needs to read the cookie.
+func cookieAttributes(s config.Sticky) string {
+	attributes := "; Path=" + s.Path
+	if s.Domain != "" {
+		attributes += "; Domain=" + s.Domain
+	}
+	if s.MaxAge > 0 {
+		attributes += fmt.Sprintf("; Max-Age=%d", max(1, s.MaxAge/time.Second))
+	}
+	attributes += "; HttpOnly; SameSite=" + map[string]string{"lax": "Lax", "strict": "Strict", "none": "None"}[s.SameSite]
+	if s.Secure {
+		attributes += "; Secure"
+	}
+	return attributes
+}
+
+func hedgeOf(c config.Hedge) *route.Hedge {
+	if c.After == 0 && c.Percentile == 0 {
+		return nil
+	}
+	return &route.Hedge{After: c.After, Percentile: float64(c.Percentile)}
+}
+
+// registrationSettings returns the settings of the registration of sluice, or nil for none.
+func registrationSettings(r config.Revision, listener string) *registration.Settings {
+	c := r.Config.Consul.Register
+	if c == nil {
+		return nil
+	}
+	return &registration.Settings{
+		Listener: listener,
+		Name:     c.Service,
+		ID:       c.ID,
+		Address:  c.Address,
+		Port:     c.Port,
+		Tags:     c.Tags,
+		Meta:     metaOf(c.Meta),
+		Check: registration.Check{
+			Type:     registration.CheckType(c.Check.Type),
+			URL:      string(c.Check.URL),
+			Address:  c.Check.Address,
+			Interval: c.Check.Interval,
+			Timeout:  c.Check.Timeout,
+		},
+		DeregisterAfter: c.DeregisterCriticalAfter,
+		ConfigHash:      r.Hash,
+	}
+}
+
+// healthSettings returns the health settings of a service. secure has the certificates of
+// active checks; nil: without TLS.
+func healthSettings(c *config.Service, secure *certificates.Client) (healthcheck.Settings, error) {
+	h := &c.Health
+	s := healthcheck.Settings{Passive: passiveSettings(h.Passive)}
+	if h.Active == nil {
+		return s, nil
+	}
+	// Another port may be that of another server.
+	probe, err := newProbe(h.Active, secure, c.Upstream.UsesHTTP2() && h.Active.Port == 0)
+	if err != nil {
+		return s, fmt.Errorf("health.active: %w", err)
+	}
+	s.Active = &healthcheck.Active{
+		Probe:              probe,
+		Interval:           h.Active.Interval,
+		FailingInterval:    h.Active.FailingInterval,
+		Jitter:             float64(h.Active.Jitter),
+		Timeout:            h.Active.Timeout,
+		UnhealthyThreshold: h.Active.Unhealthy,
+		HealthyThreshold:   h.Active.Healthy,
+		Port:               h.Active.Port,
+		MustPassFirst:      h.Active.MustPassFirst,
+		OverridesRegistry:  h.Active.OverridesConsul,
+	}
+	return s, nil
+}
+
+func passiveSettings(p config.Passive) healthcheck.Passive {
+	s := healthcheck.Passive{
+		ConsecutiveConnectFailures: p.ConsecutiveConnectFailures,
+		ConsecutiveFailures:        p.ConsecutiveFailures,
+		Consecutive5xx:             p.Consecutive5xx,
+		Interval:                   p.Interval,
+		Ejection:                   p.Ejection,
+		MaxEjection:                p.MaxEjection,
+		MaxEjected:                 float64(p.MaxEjected),
+	}
+	if r := p.SuccessRate; r != nil {
+		s.SuccessRate = &healthcheck.SuccessRate{
+			StdevFactor: r.StdevFactor, Below: float64(r.Below), MinRequests: r.MinRequests, MinPeers: r.MinPeers,
+		}
+	}
+	if l := p.Latency; l != nil {
+		s.Latency = (*healthcheck.Latency)(l)
+	}
+	return s
+}
+
+// newProbe returns the probe of a check. http2: a check of type http uses HTTP/2.
+func newProbe(a *config.ActiveCheck, secure *certificates.Client, http2 bool) (healthcheck.Probe, error) {
+	expect := healthcheck.Expectation{Text: a.Expect.Text, Within: int(a.Expect.Within)}
+	var err error
+	if a.Expect.Regexp != "" {
+		if expect.Regexp, err = regexp.Compile(a.Expect.Regexp); err != nil {
+			return nil, err
+		}
+	}
+	var tlsConfig func() *tls.Config
+	if secure != nil {
+		tlsConfig = secure.Config
+	}
+	switch a.Type {
+	case "grpc":
+		return healthcheck.NewGRPC(healthcheck.GRPCOptions{Service: a.Service, TLS: tlsConfig, Reuse: a.ReuseConnections}), nil
+	case "tcp":
+		send, _ := config.Unescape(string(a.Send)) // valid: the loader checks it
+		return healthcheck.NewTCP(healthcheck.TCPOptions{Send: send, Expect: expect, TLS: tlsConfig}), nil
+	}
+	status, err := healthcheck.ParseStatuses(a.Expect.Status)
+	if err != nil {
+		return nil, err
+	}
+	o := healthcheck.HTTPOptions{
+		Method: a.Method, Path: string(a.Path), Host: a.Host,
+		Status: status, Body: expect, TLS: tlsConfig, Reuse: a.ReuseConnections,
+	}
+	for _, header := range a.Headers {
+		if name, value, ok := config.Header(string(header)); ok { // always: the loader checks it
+			o.Headers = append(o.Headers, [2]string{name, value})
+		}
+	}
+	if http2 {
+		return healthcheck.NewHTTP2(o), nil
+	}
+	return healthcheck.NewHTTP(o), nil
 }

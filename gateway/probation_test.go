@@ -10,12 +10,12 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/admin"
-	"sluice/discovery/discoverytest"
+	"sluice/test/discoverytest"
 )
 
-// Consul has lost an application's registrations: its instances are used until
-// they first fail, and the failure costs no request as long as there is another.
-func TestInstancesThatConsulHasLostAreUsedUntilTheyFail(t *testing.T) {
+// Instances that Consul has lost are used until they first fail. The failure costs no request
+// as long as there is another instance.
+func TestLostInstancesAreUsedUntilTheyFail(t *testing.T) {
 	consul := discoverytest.Start(t)
 	app := func(name string) *httptest.Server {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name) }))
@@ -53,11 +53,11 @@ routes: [{ service: star }]
 		r.api("/api/services", &services)
 		return *services[0].Watch
 	}
-	r.await("both are there", func() bool { return r.peers()[address(a)].Used && r.peers()[address(b)].Used })
+	r.await("both peers", func() bool { return r.peers()[address(a)].Used && r.peers()[address(b)].Used })
 	served("ab")
 
 	consul.Set("star")
-	r.await("they are on probation", func() bool { return probation(a) && probation(b) && watch().Probation == 2 })
+	r.await("both peers on probation", func() bool { return probation(a) && probation(b) && watch().Probation == 2 })
 	served("ab")
 	p := r.peers()[address(a)]
 	if p.State != "up" || len(p.Reasons) != 1 || !strings.HasPrefix(p.Reasons[0], "consul: lost since ") || !strings.HasSuffix(p.Reasons[0], ", used until it fails") {
@@ -69,26 +69,25 @@ routes: [{ service: star }]
 	b.Close()
 	served("a")
 	if p := r.peers()[address(b)]; p.Used || p.State != "unhealthy" {
-		t.Errorf("peer %+v that refuses connections", p)
+		t.Errorf("state of the peer that refuses connections: %+v", p)
 	}
 	a.Close()
 	for range 3 {
 		if status, body := r.get("/"); status != 503 || !strings.Contains(body, "every instance of the service is unhealthy") {
-			t.Errorf("got %d %q without a peer that answers, want 503", status, body)
+			t.Errorf("got %d %q without a working peer, want 503", status, body)
 		}
 	}
 
 	c := app("c")
 	consul.Set("star", entry("star-c", c))
-	r.await("the new one is used", func() bool { return r.peers()[address(c)].Used })
+	r.await("the new peer is used", func() bool { return r.peers()[address(c)].Used })
 	served("c")
 	d := app("d")
 	consul.Set("star", entry("star-c", c), entry("star-d", d))
-	r.await("those that are lost are gone", func() bool { return len(r.peers()) == 2 && watch().Probation == 0 })
+	r.await("the lost peers are removed", func() bool { return len(r.peers()) == 2 && watch().Probation == 0 })
 	served("cd")
 }
 
-// Keys of an earlier version are accepted, and said to have no effect.
 func TestKeysWithoutEffectAreLogged(t *testing.T) {
 	consul := discoverytest.Start(t)
 	text := fmt.Sprintf(`
@@ -97,12 +96,12 @@ services: { star: { consul: { keep_answering: 1h } } }
 routes: [{ service: star }]
 `, consul.URL())
 	r := start(t, text)
-	want := `"keys":["` + r.file + `:6: consul.empty_hold: has no effect any more: see consul.probation",` +
-		`"` + r.file + `:7: services.star.consul.keep_answering: has no effect any more: see consul.probation"]`
+	want := `"keys":["` + r.file + `:6: consul.empty_hold: has no effect: use consul.probation",` +
+		`"` + r.file + `:7: services.star.consul.keep_answering: has no effect: use consul.probation"]`
 	if !strings.Contains(r.log.String(), want) {
 		t.Errorf("the log lacks %s:\n%s", want, r.log.String())
 	}
 	r.write(text + "\n# again\n")
 	r.Reload()
-	r.await("it is said again", func() bool { return strings.Count(r.log.String(), want) == 2 })
+	r.await("the log has the keys again", func() bool { return strings.Count(r.log.String(), want) == 2 })
 }

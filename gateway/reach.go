@@ -7,26 +7,30 @@ import (
 	"time"
 
 	"sluice/discovery"
-	"sluice/locality"
+	"sluice/discovery/locality"
 )
 
-// readmitEvery is how often it is asked again which peers may be connected to: the
-// machine may have got other addresses.
-const readmitEvery = 10 * time.Second
+// recheckInterval is the time between two checks which addresses may be connected to: those
+// of this machine may change.
+const recheckInterval = 10 * time.Second
 
-// listens tells the machine what this sluice listens on.
-func (g *Gateway) listens() {
+// tellMachine passes the addresses of the listeners to machine.
+func (g *Gateway) tellMachine() {
 	var all []locality.Listener
-	for _, l := range g.listeners {
+	add := func(name string, l net.Listener) {
 		if a, ok := l.Addr().(*net.TCPAddr); ok {
-			all = append(all, locality.Listener{Name: l.name, Address: a.AddrPort()})
+			all = append(all, locality.Listener{Name: name, Address: a.AddrPort()})
 		}
+	}
+	add(adminName, g.adminListener)
+	for _, l := range g.allListeners() {
+		add(l.config.Name, l)
 	}
 	g.machine.Listen(all)
 }
 
-// mayConnect returns what says whether connections may be opened to an address for
-// a service of the configuration in use. Fixed peers are the operator's own word.
+// mayConnect returns a function that checks whether an address of an instance of the service
+// may be connected to. All addresses of static peers are allowed.
 func (g *Gateway) mayConnect(service string) func(discovery.Instance, netip.AddrPort) error {
 	return func(i discovery.Instance, to netip.AddrPort) error {
 		c := g.effective.Load()
@@ -38,21 +42,21 @@ func (g *Gateway) mayConnect(service string) func(discovery.Instance, netip.Addr
 	}
 }
 
-// readmit asks again for all peers.
-func (g *Gateway) readmit() {
+// recheckAddressesNow checks the addresses of all peers again.
+func (g *Gateway) recheckAddressesNow() {
 	for _, service := range g.services.all() {
-		service.pool.Readmit()
+		service.pool.RecheckAddresses()
 	}
 }
 
-// readmits does so from time to time, until ctx ends.
-func (g *Gateway) readmits(ctx context.Context) {
-	tick := time.NewTicker(readmitEvery)
+// recheckAddresses does so every recheckInterval, until ctx ends.
+func (g *Gateway) recheckAddresses(ctx context.Context) {
+	tick := time.NewTicker(recheckInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			g.readmit()
+			g.recheckAddressesNow()
 		case <-ctx.Done():
 			return
 		}

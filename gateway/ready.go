@@ -9,88 +9,91 @@ import (
 )
 
 const (
-	// readyTimeout is how long a service may keep this sluice unready when others
-	// have been answered: what has no answer by then may never get one.
+	// readyTimeout limits how long a service without a set delays readiness if other
+	// services have sets. It may never get one.
 	readyTimeout = 30 * time.Second
 
-	// readyEvery is the time between two looks at services that have no set.
+	// readyEvery is the time between two looks at services without a set.
 	readyEvery = 50 * time.Millisecond
 
-	// refusalsLimit is how often in a row a registry must have refused a service
-	// before nobody waits for it: a token that is new may not be known at once.
+	// refusalsLimit is the number of consecutive refusals by a registry after which
+	// readiness does not wait for a service. An agent may not know a new token at once.
 	refusalsLimit = 2
 )
 
-// becomeReady waits until this sluice is ready. That is said once: a service that
-// a reload adds later does not take readiness back.
+// becomeReady waits until this process is ready. It stays ready when a reload adds services.
 func (g *Gateway) becomeReady(ctx context.Context) {
-	begin := time.Now()
-	look := time.NewTicker(readyEvery)
-	defer look.Stop()
-	for {
-		if v := g.judge(time.Since(begin)); v.ready() {
-			g.ready.Store(true)
+	for begin := time.Now(); ; {
+		if p := g.progress(time.Since(begin)); p.ready() {
 			close(g.becameReady)
 			event := g.log.Info()
-			if len(v.missing) > 0 {
-				event = g.log.Warn().Strs("missing", v.missing)
+			if len(p.missing) > 0 {
+				event = g.log.Warn().Strs("missing", p.missing)
 			}
 			event.Int("services", len(g.services.all())).Msg("ready")
 			return
 		}
 		select {
-		case <-look.C:
+		case <-time.After(readyEvery):
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// verdict is whether this sluice can be ready.
-type verdict struct {
-	answered bool     // some service of Consul has a set
-	wait     bool     // what is missing may come
-	missing  []string // services that have no set, and why
+// progress is how much of its start this process has done.
+type progress struct {
+	answered bool     // at least one service of a registry has a set
+	wait     bool     // a missing set may arrive
+	missing  []string // the services without a set, with reasons
 }
 
-// ready: each service knows its first set, which may be a saved one. What is
-// missing in vain does not count, but only if that is a matter of these services:
-// as long as no service of Consul has a set, nothing shows that Consul is not away,
-// or the token wrong, and somebody else may know more.
-func (v verdict) ready() bool { return len(v.missing) == 0 || v.answered && !v.wait }
+// ready reports whether each service has its first set, which may be from the snapshot. Sets
+// that are not expected do not count, but only if another service of a registry has a set:
+// otherwise Consul may be unreachable or the token invalid, and another replica may have
+// more sets.
+func (p progress) ready() bool { return len(p.missing) == 0 || p.answered && !p.wait }
 
-// judge says what is missing after this sluice has waited for that long. A service
-// that its registry refuses is not waited for, nor one that the process before
-// this one did not know either, and others only for readyTimeout.
-func (g *Gateway) judge(waited time.Duration) verdict {
-	var v verdict
-	watches, patience := g.watches(), waited < readyTimeout
-	if !g.finder.settled() {
-		v.wait = patience
-		v.missing = append(v.missing, "catalog: "+g.catalogMissing())
+// progress returns the progress after the given time. A set is not expected if the registry
+// refuses the service, if the old process had none either, or after readyTimeout.
+func (g *Gateway) progress(waited time.Duration) progress {
+	var p progress
+	watches, inTime := g.watches(), waited < readyTimeout
+	if !closed(g.finder.applied) {
+		p.wait = inTime
+		p.missing = append(p.missing, "catalog: "+g.catalogMissing())
 	}
 	for _, service := range g.services.all() {
 		watch := watches[service.name]
-		if service.known() {
-			v.answered = v.answered || watch.Endpoint != "" || !watch.Restored.IsZero()
+		if closed(service.first) {
+			p.answered = p.answered || watch.Endpoint != "" || !watch.Restored.IsZero()
 			continue
 		}
 		if watch.Refused < refusalsLimit && !g.unknownBefore(watch) {
-			v.wait = v.wait || patience
+			p.wait = p.wait || inTime
 		}
-		v.missing = append(v.missing, fmt.Sprintf("service %q: %s", service.name, service.missing(watch)))
+		p.missing = append(p.missing, fmt.Sprintf("service %q: %s", service.name, service.missing(watch)))
 	}
-	return v
+	return p
 }
 
-// unknownBefore reports whether the process before this one knew no set of a
-// watch either.
+// closed reports whether c, to which nothing is sent, is closed.
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// unknownBefore reports whether the old process had no set of the watch either.
 func (g *Gateway) unknownBefore(watch discovery.WatchStatus) bool {
-	before := g.handed.Services[watch.Service].Watch
-	return before != nil && !before.Known && before.Source == watch.Source
+	old := g.handed.Services[watch.Service].Watch
+	return old != nil && !old.Known && old.Source == watch.Source
 }
 
-// watches returns the state of every watch by service.
+// watches returns the statuses of all watches by service.
 func (g *Gateway) watches() map[string]discovery.WatchStatus {
 	statuses := g.discovery.Statuses()
 	watches := make(map[string]discovery.WatchStatus, len(statuses))
@@ -100,19 +103,19 @@ func (g *Gateway) watches() map[string]discovery.WatchStatus {
 	return watches
 }
 
-// catalogMissing says what the catalog waits for.
+// catalogMissing returns why the services of the catalog are not in use.
 func (g *Gateway) catalogMissing() string {
-	if status, ok := g.catalogStatus(); ok && status.LastError != "" {
+	if status, ok := g.finder.status(); ok && status.LastError != "" {
 		return status.LastError
 	}
 	return "no answer from Consul yet"
 }
 
-// readiness reports whether requests should be sent to this sluice, and what is
-// missing: why not, or in spite of what.
+// readiness reports whether this process may get requests, and what is missing. Something
+// may also be missing if it is ready.
 func (g *Gateway) readiness() (ready bool, missing []string) {
 	if g.stopping.Load() {
 		return false, []string{"sluice is stopping"}
 	}
-	return g.ready.Load(), g.judge(0).missing
+	return closed(g.becameReady), g.progress(0).missing
 }

@@ -9,27 +9,27 @@ import (
 	"time"
 
 	"sluice/admin"
-	"sluice/consultest"
-	"sluice/discovery/discoverytest"
+	"sluice/test/consultest"
+	"sluice/test/discoverytest"
 )
 
-// of limits a fault to the queries for one service.
+// of selects the queries for one service.
 func of(service string) func(discoverytest.Request) bool {
 	return func(r discoverytest.Request) bool { return r.Service == service }
 }
 
-// starAnd is a configuration with the service star, and those that follow.
+// starAnd returns a configuration with the service star and others.
 func starAnd(address, services string) string {
 	return fmt.Sprintf("consul: { addresses: [%q] }\nservices:\n  star: { consul: {} }\n%s\nroutes: [{ service: star }]", address, services)
 }
 
-// judged returns what is decided after so long a wait.
-func (r *running) judged(waited time.Duration) (ready bool, missing string) {
-	v := r.judge(waited)
+// progressAfter returns the readiness after a wait.
+func (r *running) progressAfter(waited time.Duration) (ready bool, missing string) {
+	v := r.progress(waited)
 	return v.ready(), strings.Join(v.missing, "\n")
 }
 
-func TestServiceThatItsRegistryRefusesKeepsNobodyUnready(t *testing.T) {
+func TestReadyWithoutAServiceThatItsRegistryRefuses(t *testing.T) {
 	for name, refusal := range map[string]discoverytest.Fault{
 		"a status below 500":  {Status: http.StatusBadRequest, Body: "no such thing"},
 		"a forbidden service": {Status: http.StatusForbidden, Body: "Permission denied"},
@@ -44,13 +44,13 @@ func TestServiceThatItsRegistryRefusesKeepsNobodyUnready(t *testing.T) {
 			consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)))
 			refusal.Only = of("moon")
 			consul.Break(refusal)
-			r := startPatient(t, starAnd(consul.URL(), "  moon: { consul: {} }"), time.Millisecond)
+			r := startWithin(t, starAnd(consul.URL(), "  moon: { consul: {} }"), time.Millisecond)
 			var v admin.Readiness
-			r.await("it is ready", func() bool { return r.api("/readyz", &v) == 200 })
+			r.await("readiness", func() bool { return r.api("/readyz", &v) == 200 })
 			if !v.Ready || len(v.Missing) != 1 || !strings.HasPrefix(v.Missing[0], `service "moon": `) {
 				t.Errorf("readyz %+v", v)
 			}
-			r.await("the log says so", func() bool { return strings.Contains(r.log.String(), `"missing":["service \"moon\"`) })
+			r.await("the log names moon", func() bool { return strings.Contains(r.log.String(), `"missing":["service \"moon\"`) })
 			consul.Set("moon", discoverytest.Instance("moon", "moon-1", port(t, a)))
 			consul.Heal()
 			r.await("nothing is missing", func() bool { return r.api("/readyz", &v) == 200 && len(v.Missing) == 0 })
@@ -58,32 +58,31 @@ func TestServiceThatItsRegistryRefusesKeepsNobodyUnready(t *testing.T) {
 	}
 }
 
-func TestServiceWithoutAnAnswerIsWaitedForAWhile(t *testing.T) {
+func TestReadinessWaitsForAServiceWithoutAnAnswer(t *testing.T) {
 	consul := discoverytest.Start(t)
 	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, origin(t, "a"))))
 	consul.Break(discoverytest.Fault{Only: of("moon"), Status: http.StatusInternalServerError, Body: "No path to datacenter"})
-	r := startPatient(t, starAnd(consul.URL(), "  moon: { consul: {} }"), time.Millisecond)
+	r := startWithin(t, starAnd(consul.URL(), "  moon: { consul: {} }"), time.Millisecond)
 	const missing = "No path to datacenter"
-	r.await("star is known, and moon has failed", func() bool {
-		_, m := r.judged(0)
+	r.await("star has a set, and the query of moon has failed", func() bool {
+		_, m := r.progressAfter(0)
 		return strings.Contains(m, missing) && !strings.Contains(m, "star")
 	})
-	if ready, m := r.judged(readyTimeout - 1); ready {
+	if ready, m := r.progressAfter(readyTimeout - 1); ready {
 		t.Errorf("ready at once: %s", m)
 	}
 	var v admin.Readiness
 	if status := r.api("/readyz", &v); status != 503 || len(v.Missing) != 1 || !strings.Contains(v.Missing[0], missing) {
 		t.Errorf("%d %+v", status, v)
 	}
-	if ready, m := r.judged(readyTimeout); !ready || !strings.Contains(m, missing) {
+	if ready, m := r.progressAfter(readyTimeout); !ready || !strings.Contains(m, missing) {
 		t.Errorf("after %v: %v %s", readyTimeout, ready, m)
 	}
 }
 
-// Whether Consul is away or the token is wrong: a replica that has no answer at
-// all, and no saved set, has nothing to serve. Peers from the file do not change
-// that.
-func TestWithoutAnyAnswerItIsNeverReady(t *testing.T) {
+// Without an answer from Consul and without a snapshot, a replica is not ready, even if other
+// services have static peers.
+func TestNotReadyWithoutAnyAnswer(t *testing.T) {
 	for name, fault := range map[string]discoverytest.Fault{
 		"away":        {Drop: true},
 		"no leader":   {NoLeader: true},
@@ -94,43 +93,42 @@ func TestWithoutAnyAnswerItIsNeverReady(t *testing.T) {
 			a := origin(t, "a")
 			consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)))
 			consul.Break(fault)
-			r := startPatient(t, starAnd(consul.URL(), "  moon: { consul: {} }\n  fixed: { peers: ["+a+"] }"), time.Millisecond)
-			r.await("both have failed, and more than once", func() bool {
+			r := startWithin(t, starAnd(consul.URL(), "  moon: { consul: {} }\n  fixed: { peers: ["+a+"] }"), time.Millisecond)
+			r.await("both queries have failed repeatedly", func() bool {
 				watches := r.watches()
 				return watches["star"].Errors > refusalsLimit && watches["moon"].Errors > refusalsLimit && watches["fixed"].Changes > 0
 			})
-			if ready, missing := r.judged(time.Hour); ready || strings.Count(missing, "\n") != 1 {
+			if ready, missing := r.progressAfter(time.Hour); ready || strings.Count(missing, "\n") != 1 {
 				t.Errorf("ready %v, missing\n%s", ready, missing)
 			}
 			consul.Heal()
 			var v admin.Readiness
-			r.await("it is ready once Consul has answered", func() bool { return r.api("/readyz", &v) == 200 })
+			r.await("readiness after an answer of Consul", func() bool { return r.api("/readyz", &v) == 200 })
 		})
 	}
 }
 
-// A catalog that cannot be read is like a service without an answer.
-func TestCatalogWithoutAnAnswerIsWaitedForAWhile(t *testing.T) {
+func TestReadinessWaitsForACatalogWithoutAnAnswer(t *testing.T) {
 	consul := discoverytest.Start(t)
 	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, origin(t, "a"))))
 	consul.Break(discoverytest.Fault{Only: of(""), Status: http.StatusForbidden, Body: "Permission denied"})
-	r := startPatient(t, "catalog: {}\n"+starAnd(consul.URL(), ""), time.Millisecond)
-	r.await("star is known, and the catalog has failed", func() bool {
-		_, m := r.judged(0)
+	r := startWithin(t, "catalog: {}\n"+starAnd(consul.URL(), ""), time.Millisecond)
+	r.await("star has a set, and the query of the catalog has failed", func() bool {
+		_, m := r.progressAfter(0)
 		return strings.Contains(m, "catalog: ") && strings.Contains(m, "403") && !strings.Contains(m, "star")
 	})
-	if ready, _ := r.judged(readyTimeout - 1); ready {
+	if ready, _ := r.progressAfter(readyTimeout - 1); ready {
 		t.Error("ready at once")
 	}
-	if ready, missing := r.judged(readyTimeout); !ready {
+	if ready, missing := r.progressAfter(readyTimeout); !ready {
 		t.Errorf("after %v: %s", readyTimeout, missing)
 	}
 }
 
-// A real Consul, and a mistake in a filter, which it answers with 500.
-func TestMistakeInAFilterKeepsNobodyUnready(t *testing.T) {
+// A real Consul answers an invalid filter with status 500.
+func TestReadyWithAnInvalidFilter(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{})
-	r := startPatient(t, fmt.Sprintf(`
+	r := startWithin(t, fmt.Sprintf(`
 consul: { addresses: [%q] }
 services:
   consul: { consul: {} }
@@ -139,7 +137,7 @@ services:
 routes: [{ service: consul }]
 `, agent.URL()), time.Millisecond)
 	var v admin.Readiness
-	r.await("it is ready", func() bool { return r.api("/readyz", &v) == 200 })
+	r.await("readiness", func() bool { return r.api("/readyz", &v) == 200 })
 	slices.Sort(v.Missing)
 	if len(v.Missing) != 2 || !strings.Contains(v.Missing[0], "is not valid") || !strings.Contains(v.Missing[1], "no match found") {
 		t.Errorf("readyz %q", v.Missing)

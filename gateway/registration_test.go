@@ -8,7 +8,9 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/admin"
-	"sluice/consultest"
+	"sluice/config"
+	"sluice/consul/registration"
+	"sluice/test/consultest"
 )
 
 // instances returns the instances of a service in the catalog.
@@ -21,48 +23,48 @@ func instances(t *testing.T, agent *consultest.Agent, service string) []*api.Ser
 	return entries
 }
 
-// A gateway is in Consul while it serves, follows the configuration, and is
-// taken away at the beginning of its stop, while it still accepts.
+// The registration exists while the gateway serves, changes with the configuration, and is
+// removed at the beginning of a stop, before the listeners close.
 func TestRegistersItselfInConsul(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{})
 	text := fmt.Sprintf("shutdown: { delay: 10m }\nconsul: { addresses: [%q], register: { service: NAME, tags: [edge], check: { interval: 1s, timeout: 1m } } }\n", agent.URL()) +
 		static("a", origin(t, "a"))
 	r := start(t, strings.ReplaceAll(text, "NAME", "sluice"))
-	r.await("it is registered", func() bool { return len(instances(t, agent, "sluice")) == 1 })
+	r.await("the registration", func() bool { return len(instances(t, agent, "sluice")) == 1 })
 	e := instances(t, agent, "sluice")[0]
 	if e.Service.Port != port(t, r.Address("web").String()) || e.Service.Address != "127.0.0.1" || e.Checks.AggregatedStatus() != api.HealthPassing ||
 		e.Service.Meta["sluice-config"] != r.history.Current().Hash || e.Service.Meta["sluice-version"] != "test" {
 		t.Errorf("got %+v %+v", e.Service, e.Checks)
 	}
-	// The agent, which is on this machine, asks the admin API on loopback.
-	r.await("the agent has asked for /readyz", func() bool {
-		checks, err := agent.Client().Agent().Checks() // the catalog gets the output later
+	// The agent is on this machine: it checks the admin API on loopback.
+	r.await("the agent has checked /readyz", func() bool {
+		checks, err := agent.Client().Agent().Checks() // the catalog has the output later
 		c := checks["sluice-http:"+e.Service.ID]
 		return err == nil && c != nil && strings.Contains(c.Output, "200 OK")
 	})
 
 	r.write(strings.ReplaceAll(text, "NAME", "edge"))
-	r.await("it has the other name", func() bool {
+	r.await("the registration has the new name", func() bool {
 		return len(instances(t, agent, "edge")) == 1 && len(instances(t, agent, "sluice")) == 0
 	})
 	hash := r.history.Current().Hash
 	r.write("# The same in other words.\n" + preamble + strings.ReplaceAll(text, "NAME", "edge"))
-	r.await("it has the hash of the new text", func() bool {
+	r.await("the registration has the new hash", func() bool {
 		e := instances(t, agent, "edge")
 		now := r.history.Current().Hash
 		return len(e) == 1 && now != hash && e[0].Service.Meta["sluice-config"] == now
 	})
 
 	r.stop()
-	r.await("it is not listed any more", func() bool { return len(instances(t, agent, "edge")) == 0 })
+	r.await("the registration is removed", func() bool { return len(instances(t, agent, "edge")) == 0 })
 	if status, body := r.get("/"); status != 200 || body != "a" {
-		t.Errorf("while it stops: got %d %q", status, body)
+		t.Errorf("during the stop: got %d %q", status, body)
 	}
 }
 
-// With a token that may watch but not register, sluice serves, and says what is
-// missing; with what the documentation shows it registers, and lists the fleet.
-func TestRegistrationTakesOnePermissionMore(t *testing.T) {
+// With a token that may not register, sluice serves and names the missing permission. With
+// the documented policy it registers, and lists the fleet.
+func TestRegistrationNeedsAPermission(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
 	var rules [2]string
 	for n, heading := range []string{"## ACLs", "### What a token must allow"} {
@@ -81,7 +83,7 @@ func TestRegistrationTakesOnePermissionMore(t *testing.T) {
 	}
 	r := start(t, fmt.Sprintf("consul: { addresses: [%q], token: %q, register: {} }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]\n", agent.URL(), token.SecretID))
 	var v admin.Replicas
-	r.await("the refusal names the permission", func() bool {
+	r.await("the log names the permission", func() bool {
 		return r.api("/api/replicas", &v) == 200 && v.Registration.State == "failing" &&
 			strings.Contains(v.Registration.LastError, `lacks service:write: service "sluice" { policy = "write" }`)
 	})
@@ -92,27 +94,26 @@ func TestRegistrationTakesOnePermissionMore(t *testing.T) {
 	if _, _, err := agent.Client().ACL().PolicyUpdate(policy, nil); err != nil {
 		t.Fatal(err)
 	}
-	r.await("it is registered, and the fleet is known", func() bool {
+	r.await("the registration and the fleet", func() bool {
 		return r.api("/api/replicas", &v) == 200 && v.Registration.State == "registered" &&
 			v.Error == "" && v.Converged != nil && *v.Converged && len(v.Replicas) == 1 && v.Replicas[0].Status == "passing"
 	})
 	r.stop()
-	r.await("it is not listed any more", func() bool { return len(instances(t, agent, "sluice")) == 0 })
+	r.await("the registration is removed", func() bool { return len(instances(t, agent, "sluice")) == 0 })
 }
 
-// Without Consul everything is as ever, but for the log, and a stop does not
-// take longer.
-func TestRegistrationNeverAffectsServing(t *testing.T) {
+// Without Consul, a registration neither affects requests nor delays a stop.
+func TestRegistrationDoesNotAffectServing(t *testing.T) {
 	r := start(t, "consul: { addresses: ['127.0.0.1:1'], register: {} }\n"+static("a", origin(t, "a")))
-	r.await("the log says that it is not registered", func() bool { return strings.Contains(r.log.String(), "cannot make sure") })
+	r.await("the log has the failed registration", func() bool { return strings.Contains(r.log.String(), `"service":"sluice","id":`) })
 	if status, body := r.get("/"); status != 200 || body != "a" {
 		t.Errorf("got %d %q", status, body)
 	}
 	r.stop()
-	r.awaitEnd() // which would not wait for long
+	r.awaitEnd()
 }
 
-// Two replicas see each other, and agree again after each change.
+// Two replicas list each other, and agree after each change.
 func TestReplicasConverge(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{})
 	register := func(id string, port int) {
@@ -146,35 +147,47 @@ func TestReplicasConverge(t *testing.T) {
 			return true
 		}
 	}
-	a.await("they agree", agree(1))
+	a.await("the replicas agree", agree(1))
 	if v.Replicas[0].Self == v.Replicas[1].Self || v.Replicas[0].Version != "test" || v.Replicas[0].ConfigHash != v.Replicas[1].ConfigHash {
 		t.Errorf("got %+v", v)
 	}
 	register("star-2", 9002)
-	a.await("they agree on the change", agree(2))
+	a.await("the replicas agree after the change", agree(2))
 
 	b.write(text + "shutdown: { grace: 7s }\n")
-	a.await("they differ in their configuration", func() bool {
+	a.await("the replicas report different configurations", func() bool {
 		v = view()
 		return v.Converged != nil && !*v.Converged && len(v.Differences) == 1 && v.Differences[0].Kind == "config"
 	})
 	a.write(text + "shutdown: { grace: 7s }\n")
-	a.await("they agree again", agree(2))
+	a.await("the replicas agree again", agree(2))
 
 	b.stop()
-	a.await("the other one has left", func() bool { return len(view().Replicas) == 1 })
+	a.await("the other replica has left", func() bool { return len(view().Replicas) == 1 })
 }
 
-// The watches may have all connections to the agent: the registration does not
-// wait until one of them is answered.
-func TestRegistersWhileWatchesHaveAllConnections(t *testing.T) {
+// If the watches use all connections to the agent, the registration does not wait for an
+// answer to one of them.
+func TestRegistersWhileWatchesUseAllConnections(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{})
 	star := &api.AgentServiceRegistration{ID: "star-1", Name: "star", Address: "127.0.0.1", Port: port(t, origin(t, "star"))}
 	if err := agent.Client().Agent().ServiceRegister(star); err != nil {
 		t.Fatal(err)
 	}
 	r := start(t, fmt.Sprintf("consul: { addresses: [%q], max_watches: 1, wait: 10m, register: {} }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]\n", agent.URL()))
-	r.await("it is registered", func() bool { return len(instances(t, agent, "sluice")) == 1 })
+	r.await("the registration", func() bool { return len(instances(t, agent, "sluice")) == 1 })
 	r.stop()
-	r.await("it is not listed any more", func() bool { return len(instances(t, agent, "sluice")) == 0 })
+	r.await("the registration is removed", func() bool { return len(instances(t, agent, "sluice")) == 0 })
+}
+
+func TestConfigurationRefusesReservedMeta(t *testing.T) {
+	for _, key := range []string{
+		registration.MetaReplica, registration.MetaHost, registration.MetaAdmin,
+		registration.MetaVersion, registration.MetaStarted, registration.MetaConfig,
+	} {
+		_, err := config.Parse("sluice.yaml", fmt.Appendf(nil, "consul: { register: { meta: [%s=x] } }\nservices: { a: { consul: {} } }\nroutes: [{ service: a }]", key))
+		if err == nil || !strings.Contains(err.Error(), "consul.register.meta[0]") {
+			t.Errorf("%s: error %v", key, err)
+		}
+	}
 }

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"reflect"
 	"strings"
 	"time"
@@ -10,22 +9,21 @@ import (
 	"sluice/config"
 )
 
-// Reload asks for the configuration to be loaded again and put to use. If that
-// is not possible, everything stays as it is, and the log, the admin API and a
-// metric say why. The access log's file is opened and the admin token read
-// again, too.
+// Reload requests that the configuration is loaded again and applied. After an error nothing
+// changes, and the log, the admin API and a metric report it. A reload also opens the file
+// of the access log again, and reads the admin token again.
 //
-// Reload does not wait: a reload may take some seconds, while new services look
-// for their first peers. What is asked for meanwhile is one more reload.
+// Reload does not wait for the reload, which may take seconds until new services have peers.
+// Requests during a reload cause one more reload.
 func (g *Gateway) Reload() {
 	select {
 	case g.reload <- struct{}{}:
-	default: // one is waiting already, and will see the latest file
+	default: // a requested reload has not begun, and will read the latest file
 	}
 }
 
-// reloads does what Reload asks for, and puts to use what is found in the
-// catalog, one after the other, until ctx ends.
+// reloads carries out requested reloads, and applies changes of the catalog, one at a time,
+// until ctx ends.
 func (g *Gateway) reloads(ctx context.Context) {
 	defer func() { g.finder.stop() }()
 	retry := time.NewTimer(0)
@@ -41,20 +39,22 @@ func (g *Gateway) reloads(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if g.regroup(ctx) {
+		if g.applyFound(ctx) {
 			retry.Stop()
 		} else {
-			retry.Reset(g.regroupRetry)
+			retry.Reset(g.waits.applyFound)
 		}
 	}
 }
 
 func (g *Gateway) reloadNow(ctx context.Context) {
-	if err := g.accessLog.Reopen(); err != nil {
-		g.log.Error().Err(err).Msg("access log: cannot open it again, going on with the old file")
+	if err := g.accessLog.Load().Reopen(); err != nil {
+		g.log.Error().Err(err).Msg("access log: cannot be opened again, the old file stays in use")
 	}
-	if err := g.readToken(); err != nil {
-		g.log.Error().Err(err).Msg("admin token: cannot read it again, going on with the old one")
+	if token, err := readToken(g.token.Load().file); err == nil {
+		g.token.Store(token)
+	} else {
+		g.log.Error().Err(err).Msg("admin token: cannot be read again, the old one stays in use")
 	}
 	revision, err := g.options.Input.Load()
 	if err == nil {
@@ -65,30 +65,22 @@ func (g *Gateway) reloadNow(ctx context.Context) {
 	}
 }
 
-// refuse says that the configuration was not applied.
+// refuse logs and records that the configuration was not applied.
 func (g *Gateway) refuse(err error) {
 	source := g.options.Input.Source()
 	g.history.Refused(source, err)
-	lines := strings.Split(err.Error(), "\n")
-	var mistakes config.Errors
-	if errors.As(err, &mistakes) {
-		lines = lines[:0]
-		for _, mistake := range mistakes {
-			lines = append(lines, mistake.Error())
-		}
-	}
-	g.log.Error().Str("source", source).Strs("errors", lines).
-		Uint64("kept", g.history.Current().Number).Msg("configuration refused, the one in use stays")
+	g.log.Error().Str("source", source).Strs("errors", strings.Split(err.Error(), "\n")).
+		Uint64("in_use", g.history.Current().Number).Msg("configuration refused, the one in use stays")
 }
 
-// warn logs what is accepted in r and has no effect any more.
+// warn logs the keys of earlier versions in r.
 func (g *Gateway) warn(r *config.Revision) {
 	if len(r.Warnings) > 0 {
-		g.log.Warn().Str("source", r.Source).Strs("keys", r.Warnings).Msg("the configuration has keys without effect")
+		g.log.Warn().Str("source", r.Source).Strs("keys", r.Warnings).Msg("the configuration has keys of an earlier version")
 	}
 }
 
-// use puts a revision to use after the first one.
+// use applies a revision, but not the first.
 func (g *Gateway) use(ctx context.Context, r *config.Revision) error {
 	g.warn(r)
 	if reflect.DeepEqual(r.Config, g.history.Current().Config) {
@@ -97,22 +89,16 @@ func (g *Gateway) use(ctx context.Context, r *config.Revision) error {
 		g.log.Info().Str("source", r.Source).Msg("configuration unchanged")
 		return nil
 	}
-	c := g.merge(r.Config)
-	p, err := g.prepare(c)
-	if err != nil {
+	if err := g.apply(ctx, r.Config); err != nil {
 		return err
 	}
-	if err := g.carryOut(ctx, p, c, true); err != nil {
-		return err
-	}
-	g.logs.set(r.Config.Log)
 	r.Pending = config.NeedRestart(g.started, r.Config)
-	applied := g.history.Applied(*r)
+	applied, effective := g.history.Applied(*r), g.effective.Load()
 	g.registerAs(applied)
 	g.log.Info().Uint64("number", applied.Number).Str("source", r.Source).Str("hash", r.Hash).
-		Int("services", len(c.Services)).Int("routes", len(c.Routes)).Msg("configuration applied")
-	if len(r.Pending) > 0 {
-		g.log.Warn().Strs("keys", r.Pending).Msg("these keys keep their old values until sluice is restarted")
+		Int("services", len(effective.Services)).Int("routes", len(effective.Routes)).Msg("configuration applied")
+	for _, key := range r.Pending {
+		g.log.Warn().Str("key", key).Str("reason", config.RestartReason(key)).Msg("the new value of this key takes effect at the next start")
 	}
 	return nil
 }

@@ -11,25 +11,16 @@ import (
 	"sluice/config"
 )
 
-// What depends on which replica of sluice this is.
-
 // tiersOf returns the selectors of tiers.
 func tiersOf(tiers []config.Tier) []balancer.Selector {
 	var selectors []balancer.Selector
 	for _, t := range tiers {
-		s := balancer.Selector{Tags: t.Tags}
+		s := balancer.Selector{Tags: t.Tags, Meta: metaOf(t.Meta)}
 		for _, node := range t.Nodes {
 			if node == config.LocalNode {
-				node, _ = os.Hostname() // "" selects nobody
+				node, _ = os.Hostname() // "" selects no peer
 			}
 			s.Nodes = append(s.Nodes, node)
-		}
-		for _, pair := range t.Meta {
-			if s.Meta == nil {
-				s.Meta = make(map[string]string, len(t.Meta))
-			}
-			key, value, _ := strings.Cut(pair, "=")
-			s.Meta[key] = value
 		}
 		selectors = append(selectors, s)
 	}
@@ -45,10 +36,9 @@ func subsetOf(s config.Subset) balancer.Subset {
 	return balancer.Subset{Size: s.Size, Replica: max(replica, 0), Replicas: s.Replicas}
 }
 
-// replicaNumber returns the number at the end of a host name such as
-// "sluice-3", as Kubernetes gives to the members of a StatefulSet, or one made of
-// the whole name if there is none below replicas. Then two replicas may have
-// the same one.
+// replicaNumber returns the number at the end of a host name, such as "sluice-3" in a
+// StatefulSet of Kubernetes. Without a number below replicas it returns a hash of the name,
+// which two replicas may have in common.
 func replicaNumber(host string, replicas int) int {
 	name, _, _ := strings.Cut(host, ".")
 	digits := name[len(strings.TrimRight(name, "0123456789")):]

@@ -1,136 +1,86 @@
 package gateway
 
 import (
-	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"sluice/balancer"
+	"sluice/certificates"
 	"sluice/config"
 	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/route"
 )
 
-// service is a service in use: its pool, and what feeds it. The pool is the
-// same as long as the service is configured.
+// service is a service in use. It has the same pool as long as it is configured.
 type service struct {
 	name    string
 	pool    *balancer.Pool
-	checker *healthcheck.Checker // judges the pool's peers
+	checker *healthcheck.Checker // of the peers of the pool
 
-	first     chan struct{} // closed when the pool has got its first set, and checked it if it must
+	first     chan struct{} // closed when the pool has its first set, and has checked it if must_pass_first is set
 	firstOnce sync.Once
 	gone      chan struct{} // closed when the service is no longer configured
 
-	// What was applied last; New and then the goroutine that reloads use it.
+	certificates atomic.Pointer[[]certificateUse]    // of connections to the peers
+	upstreamTLS  atomic.Pointer[certificates.Client] // of requests; nil: without TLS
+
+	// What was last applied, for the goroutine that applies configurations.
 
 	config config.Service
 	source sourceSpec
 }
 
-func newService(name string, pool *balancer.Pool, checker *healthcheck.Checker) *service {
-	return &service{name: name, pool: pool, checker: checker, first: make(chan struct{}), gone: make(chan struct{})}
+func newService(name string, checker *healthcheck.Checker) *service {
+	s := &service{name: name, checker: checker, first: make(chan struct{}), gone: make(chan struct{})}
+	s.certificates.Store(new([]certificateUse))
+	return s
 }
 
-// apply is the end of discovery: the full set goes to the pool.
+// apply passes a full set of instances to the pool.
 func (s *service) apply(set []discovery.Instance) {
 	s.pool.Apply(set)
 	s.firstOnce.Do(func() { s.checker.AfterFirstChecks(func() { close(s.first) }) })
 }
 
-// known reports whether first is closed.
-func (s *service) known() bool {
-	select {
-	case <-s.first:
-		return true
-	default:
-		return false
-	}
-}
-
-// missing says what first waits for, given the state of the service's watch.
+// missing returns why first is not closed. watch is the status of the service's watch.
 func (s *service) missing(watch discovery.WatchStatus) string {
 	switch {
 	case len(s.pool.Snapshot().All) > 0:
-		return "its peers must pass a health check first, and not all have been checked"
+		return "its peers must pass a health check first, and some are not checked yet"
 	case watch.LastError != "":
 		return watch.LastError
 	}
 	return "no answer from its source yet"
 }
 
+// proxyProtocolVersions are the values of Service.ProxyProtocol.
+var proxyProtocolVersions = map[string]byte{"v1": 1, "v2": 2}
+
 // routed returns s as a target of routes, with the settings of c.
 func (s *service) routed(c config.Service) *route.Service {
 	return &route.Service{
-		Name: s.name,
-		Pool: s.pool,
-		Timeouts: route.Timeouts{
-			Connect:        c.Timeouts.Connect,
-			ResponseHeader: c.Timeouts.ResponseHeader,
-			Idle:           c.Timeouts.Idle,
-			Tunnel:         c.Timeouts.Tunnel,
-		},
+		Name:     s.name,
+		Pool:     s.pool,
+		Timeouts: route.Timeouts(c.Timeouts),
 		Retry: route.Retry{
 			Attempts:      c.Retry.Attempts,
 			PerTryTimeout: c.Retry.PerTryTimeout,
 			BodyBytes:     int64(c.Retry.Body),
 			Hedge:         hedgeOf(c.Retry.Hedge),
 		},
-		Affinity:    affinityOf(c.Balance),
-		WaitForPeer: c.WaitForPeer,
+		Affinity:       affinityOf(c.Balance),
+		ProxyProtocol:  proxyProtocolVersions[c.ProxyProtocol],
+		WaitForPeer:    c.WaitForPeer,
+		ConnectionWait: c.Limits.ConnectionWait,
 	}
 }
 
-// affinityOf says which requests the policy keeps together.
-func affinityOf(b config.Balance) *route.Affinity {
-	switch balancer.Policy(b.Policy) {
-	case balancer.PolicyHash:
-		a := new(route.Affinity)
-		for _, s := range b.Hash.Keys {
-			if key, err := route.ParseHashKey(s); err == nil { // as the loader checked
-				a.Keys = append(a.Keys, key)
-			}
-		}
-		return a
-	case balancer.PolicySticky:
-		return &route.Affinity{
-			Cookie:           b.Sticky.Cookie,
-			CookieAttributes: cookieAttributes(b.Sticky),
-			RefreshCookie:    b.Sticky.MaxAge > 0,
-		}
-	}
-	return nil
-}
-
-// cookieAttributes returns the attributes of RFC 6265bis, section 4.1.2. No
-// script needs to read the cookie.
-func cookieAttributes(s config.Sticky) string {
-	attributes := "; Path=" + s.Path
-	if s.Domain != "" {
-		attributes += "; Domain=" + s.Domain
-	}
-	if s.MaxAge > 0 {
-		attributes += fmt.Sprintf("; Max-Age=%d", max(1, s.MaxAge/time.Second))
-	}
-	attributes += "; HttpOnly; SameSite=" + map[string]string{"lax": "Lax", "strict": "Strict", "none": "None"}[s.SameSite]
-	if s.Secure {
-		attributes += "; Secure"
-	}
-	return attributes
-}
-
-func hedgeOf(c config.Hedge) *route.Hedge {
-	if c.After == 0 && c.Percentile == 0 {
-		return nil
-	}
-	return &route.Hedge{After: c.After, Percentile: float64(c.Percentile)}
-}
-
-// services are the services in use and the pools of those that are gone and
-// still drain. It is safe for concurrent use.
+// services contains the services in use, and the pools of removed services that still drain.
+// Its methods may be called concurrently.
 type services struct {
 	mu sync.RWMutex // guards the fields below
 
@@ -148,14 +98,10 @@ func (s *services) get(name string) *service {
 func (s *services) all() []*service {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	list := make([]*service, 0, len(s.byName))
-	for _, name := range slices.Sorted(maps.Keys(s.byName)) {
-		list = append(list, s.byName[name])
-	}
-	return list
+	return slices.SortedFunc(maps.Values(s.byName), func(a, b *service) int { return strings.Compare(a.name, b.name) })
 }
 
-// add puts new services to use.
+// add adds new services.
 func (s *services) add(list []*service) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -167,7 +113,7 @@ func (s *services) add(list []*service) {
 	}
 }
 
-// retire takes a service out of use. Its pool is shown until it has drained.
+// retire removes a service. pools returns its pool until it has drained.
 func (s *services) retire(gone *service) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,7 +122,7 @@ func (s *services) retire(gone *service) {
 	s.retired = append(s.drainingLocked(), gone.pool)
 }
 
-// pools returns the pools in use, sorted by name, and those that drain.
+// pools returns the pools in use, sorted by name, and then those that drain.
 func (s *services) pools() []*balancer.Pool {
 	all := s.all()
 	s.mu.RLock()
@@ -188,16 +134,7 @@ func (s *services) pools() []*balancer.Pool {
 	return append(pools, s.drainingLocked()...)
 }
 
-// drainingLocked returns the retired pools that have not drained yet, in a new
-// slice.
+// drainingLocked returns the retired pools that have not drained yet, in a new slice.
 func (s *services) drainingLocked() []*balancer.Pool {
-	var draining []*balancer.Pool
-	for _, pool := range s.retired {
-		select {
-		case <-pool.Drained():
-		default:
-			draining = append(draining, pool)
-		}
-	}
-	return draining
+	return slices.DeleteFunc(slices.Clone(s.retired), func(p *balancer.Pool) bool { return closed(p.Drained()) })
 }

@@ -6,27 +6,27 @@ import (
 
 	"sluice/config"
 	"sluice/discovery"
-	"sluice/snapshot"
+	"sluice/discovery/saved"
 )
 
-// openSnapshot reads the last known good sets, if they are kept.
-func (g *Gateway) openSnapshot(c config.Consul) (*snapshot.Store, error) {
+// openSnapshot opens the snapshot, or returns nil if none is configured.
+func (g *Gateway) openSnapshot(c config.Discovery) (*saved.Store, error) {
 	if c.Snapshot == "" {
 		return nil, nil
 	}
-	store, err := snapshot.Open(snapshot.Options{
+	store, err := saved.Open(saved.Options{
 		Path:    c.Snapshot,
 		MaxAge:  c.SnapshotMaxAge,
 		Watches: func() []discovery.WatchStatus { return g.discovery.Statuses() },
 		Log:     g.log,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("consul.snapshot: %w", err)
+		return nil, fmt.Errorf("discovery.snapshot: %w", err)
 	}
 	return store, nil
 }
 
-// restore is the discovery manager's fallback.
+// restore returns the set of a service in the snapshot.
 func (g *Gateway) restore(service, source string) ([]discovery.Instance, time.Time, bool) {
 	if g.snapshot == nil {
 		return nil, time.Time{}, false
@@ -34,10 +34,10 @@ func (g *Gateway) restore(service, source string) ([]discovery.Instance, time.Ti
 	return g.snapshot.Get(service, source)
 }
 
-// snapshotStatus says how writing the snapshot fares.
-func (g *Gateway) snapshotStatus() snapshot.Status {
+// snapshotStatus returns the status of the snapshot.
+func (g *Gateway) snapshotStatus() saved.Status {
 	if g.snapshot == nil {
-		return snapshot.Status{}
+		return saved.Status{}
 	}
 	return g.snapshot.Status()
 }

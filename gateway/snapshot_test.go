@@ -7,10 +7,10 @@ import (
 	"testing"
 
 	"sluice/admin"
-	"sluice/discovery/discoverytest"
+	"sluice/test/discoverytest"
 )
 
-// watchOf returns what /api/services says of a service's watch.
+// watchOf returns the watch of a service in /api/services.
 func (r *running) watchOf(name string) admin.Watch {
 	r.t.Helper()
 	var services []admin.Service
@@ -23,7 +23,7 @@ func (r *running) watchOf(name string) admin.Watch {
 	return admin.Watch{}
 }
 
-// end stops the gateway and waits for its end.
+// end stops the gateway, and waits until Run returns.
 func (r *running) end() {
 	r.stop()
 	<-r.ended
@@ -41,11 +41,11 @@ func TestStartWithoutConsulServesTheSnapshot(t *testing.T) {
 			a := origin(t, "a")
 			consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)))
 			file := filepath.Join(t.TempDir(), "snapshot.json")
-			text := preamble + "shutdown: { idle: 0s }\nconsul: { addresses: [" + consul.URL() + "], snapshot: " + file + " }\n" +
+			text := preamble + "shutdown: { idle: 0s }\nconsul: { addresses: [" + consul.URL() + "] }\ndiscovery: { snapshot: " + file + " }\n" +
 				"services: { star: { consul: {} } }\nroutes: [{ service: star }]"
 
 			first := start(t, text)
-			first.await("it serves", func() bool { status, _ := first.get("/"); return status == 200 })
+			first.await("a request succeeds", func() bool { status, _ := first.get("/"); return status == 200 })
 			if w := first.watchOf("star"); w.Restored != nil {
 				t.Errorf("watch %+v", w)
 			}
@@ -57,7 +57,7 @@ func TestStartWithoutConsulServesTheSnapshot(t *testing.T) {
 				t.Errorf("without Consul: %d %q", status, body)
 			}
 			var v admin.Readiness
-			second.await("it is ready", func() bool { return second.api("/readyz", &v) == 200 })
+			second.await("readiness", func() bool { return second.api("/readyz", &v) == 200 })
 			if name == "wiped" {
 				if w := second.watchOf("star"); w.Instances != 1 {
 					t.Errorf("watch %+v", w)
@@ -72,7 +72,7 @@ func TestStartWithoutConsulServesTheSnapshot(t *testing.T) {
 				}
 			}
 			consul.Heal()
-			second.await("Consul has answered", func() bool {
+			second.await("an answer of Consul", func() bool {
 				w := second.watchOf("star")
 				return w.State == "fresh" && w.Restored == nil && w.Instances == 1
 			})
@@ -90,16 +90,16 @@ func TestDamagedSnapshotIsRefusedWithAWarning(t *testing.T) {
 	if err := os.WriteFile(file, []byte(`{"version":1,`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := start(t, preamble+"consul: { addresses: ["+consul.URL()+"], snapshot: "+file+" }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]")
+	r := start(t, preamble+"consul: { addresses: ["+consul.URL()+"] }\ndiscovery: { snapshot: "+file+" }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]")
 	var v admin.Readiness
 	if status := r.api("/readyz", &v); status != 503 || len(v.Restored) != 0 {
 		t.Errorf("readyz: %d %+v", status, v)
 	}
-	if !strings.Contains(r.log.String(), "snapshot refused") {
+	if !strings.Contains(r.log.String(), `"error":"the snapshot is damaged`) {
 		t.Errorf("no warning")
 	}
 	r.end()
 	if got, err := os.ReadFile(file); err != nil || string(got) != `{"version":1,` {
-		t.Errorf("the file was touched: %q, %v", got, err)
+		t.Errorf("the file has changed: %q, %v", got, err)
 	}
 }

@@ -8,27 +8,26 @@ import (
 	"sluice/balancer"
 )
 
-// target is a peer with active checks. The checker's mu guards its fields,
-// except for those that never change.
+// target is a peer with active checks. Checker.mu guards its changing fields.
 type target struct {
 	task
 	peer    *balancer.Peer
 	address string
-	judgement
-	fault string // of the latest check that failed
-	why   string // what the pool was told last
-	told  bool   // the pool was told something
-	gone  bool
+	checkState
+	fault    string // of the latest failed check
+	why      string // last reported to the pool
+	reported bool   // a verdict was reported to the pool
+	gone     bool
 }
 
-// syncTargets makes targets of peers, and of no others.
-func (c *Checker) syncTargets(peers []*balancer.Peer) {
+// syncTargetsLocked makes targets of peers, and removes all others.
+func (c *Checker) syncTargetsLocked(peers []*balancer.Peer) {
 	c.known = peers
 	present := make(map[*balancer.Peer]bool, len(peers))
 	for _, p := range peers {
 		present[p] = true
 		if c.targets[p] == nil {
-			t := &target{peer: p, address: c.active.address(p), judgement: judgement{down: p.Has(balancer.ReasonActive)}}
+			t := &target{peer: p, address: c.active.address(p), checkState: checkState{down: p.Has(balancer.ReasonActive)}}
 			t.task = *newTask(&c.tasks, func(ctx context.Context) time.Duration { return c.check(ctx, t) })
 			c.targets[p] = t
 			c.monitor.scheduler.schedule(&t.task, 0)
@@ -36,7 +35,7 @@ func (c *Checker) syncTargets(peers []*balancer.Peer) {
 	}
 	for p, t := range c.targets {
 		if !present[p] {
-			c.dropTarget(t)
+			c.dropTargetLocked(t)
 		}
 	}
 	for p := range c.awaited {
@@ -46,14 +45,14 @@ func (c *Checker) syncTargets(peers []*balancer.Peer) {
 	}
 }
 
-func (c *Checker) dropTargets() {
+func (c *Checker) dropTargetsLocked() {
 	for _, t := range c.targets {
-		c.dropTarget(t)
+		c.dropTargetLocked(t)
 	}
 	c.known = nil
 }
 
-func (c *Checker) dropTarget(t *target) {
+func (c *Checker) dropTargetLocked(t *target) {
 	t.gone = true
 	delete(c.targets, t.peer)
 	delete(c.awaited, t.peer)
@@ -62,22 +61,21 @@ func (c *Checker) dropTarget(t *target) {
 	}
 }
 
-// check asks a peer once, and returns after how long it is to be asked again.
+// check runs one check of a peer and returns the time until the next.
 func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 	c.mu.Lock()
 	active, first := c.active, !t.checked
 	c.mu.Unlock()
-	// Drawn in the order in which checks begin: that in which they end is left to
-	// chance where several time out.
+	// Drawn when checks begin: the order in which they end is not repeatable.
 	spread, offset := c.monitor.random(), c.monitor.random()
 	if active == nil {
-		return 0 // and gone
+		return 0 // t is gone too
 	}
 	limited, cancel := context.WithTimeout(ctx, active.Timeout)
 	err := active.Probe.Check(limited, Target{t.address, t.peer.Control})
 	cancel()
 	if ctx.Err() != nil {
-		return active.Interval // nobody will wait for it
+		return active.Interval // the monitor is closed
 	}
 
 	c.mu.Lock()
@@ -87,46 +85,41 @@ func (c *Checker) check(ctx context.Context, t *target) time.Duration {
 		active.Probe.Forget(t.address)
 		return 0
 	case c.active != active:
-		return 0 // asked in a way that does not count any more
+		return 0 // a result of the previous configuration
 	}
-	c.count(err == nil)
+	if err == nil {
+		c.checks[1].Add(1)
+	} else {
+		c.checks[0].Add(1)
+	}
 	t.take(err == nil, onProbation(t.peer), active)
 	if err != nil {
 		t.fault = fmt.Sprintf("%s: %v", active.Probe, err)
 	}
-	c.conclude(t)
+	c.concludeLocked(t)
 	if delete(c.awaited, t.peer); c.first != nil && len(c.awaited) == 0 {
 		c.poke()
 	}
-	next := active.interval(t.settled(), spread)
-	if first && t.settled() {
-		// Peers that came together are not checked together for ever.
+	next := active.interval(t.passing(), spread)
+	if first && t.passing() {
+		// Spread the checks of peers that joined together.
 		next = time.Duration(offset * float64(next))
 	}
 	return next
 }
 
-func (c *Checker) count(passed bool) {
-	if passed {
-		c.checks[1].Add(1)
-	} else {
-		c.checks[0].Add(1)
-	}
-}
-
-// conclude tells the pool if it has another idea of t, or of what is wrong, or
-// does not know yet that a check has passed.
-func (c *Checker) conclude(t *target) {
+// concludeLocked queues a verdict if the pool's view of t differs.
+func (c *Checker) concludeLocked(t *target) {
 	why := ""
 	if t.down {
 		why = t.fault
 	}
-	if t.down != t.peer.Has(balancer.ReasonActive) || why != t.why || !t.told && !t.down && !t.failing {
-		t.why, t.told = why, true
-		c.say(balancer.ReasonActive, t.peer, t.down, why)
+	if t.down != t.peer.Has(balancer.ReasonActive) || why != t.why || !t.reported && !t.down && !t.failing {
+		t.why, t.reported = why, true
+		c.queueLocked(balancer.ReasonActive, t.peer, t.down, why)
 	}
 }
 
-// onProbation reports whether the registry has lost a peer: its first failure ends
-// its use.
+// onProbation reports whether the registry has lost the peer, which one failure then
+// takes out of use.
 func onProbation(p *balancer.Peer) bool { return !p.Instance().Probation.IsZero() }

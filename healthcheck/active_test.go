@@ -9,7 +9,7 @@ import (
 	"sluice/discovery"
 )
 
-// activeSettings are 10 s between checks, 1 s while failing, without jitter.
+// activeSettings are an interval of 10 s, 1 s after a failed check, without jitter.
 func activeSettings(p Probe) Settings {
 	return Settings{Active: &Active{
 		Probe: p, Interval: 10 * time.Second, FailingInterval: time.Second, Timeout: time.Second,
@@ -20,7 +20,7 @@ func activeSettings(p Probe) Settings {
 func TestANewPeerIsCheckedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
-		f := judged(t, activeSettings(probe), Options{})
+		f := newFixture(t, activeSettings(probe), Options{})
 		defer f.close()
 		f.Apply(instances(1))
 		synctest.Wait()
@@ -28,7 +28,7 @@ func TestANewPeerIsCheckedAtOnce(t *testing.T) {
 			t.Errorf("%d checks at once, want 1", n)
 		}
 		if f.eligible() != 1 {
-			t.Error("a peer that need not pass first is not eligible")
+			t.Error("a new peer without must_pass_first is not eligible")
 		}
 		time.Sleep(5 * time.Second)
 		f.Apply(instances(2))
@@ -42,13 +42,13 @@ func TestANewPeerIsCheckedAtOnce(t *testing.T) {
 func TestIntervals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
-		f := judged(t, activeSettings(probe), Options{})
+		f := newFixture(t, activeSettings(probe), Options{})
 		defer f.close()
 		f.Apply(instances(1))
 		time.Sleep(100*time.Second - time.Millisecond)
 		synctest.Wait()
 		n, _ := probe.count(instance(0))
-		if n < 10 || n > 11 { // the second check comes early
+		if n < 10 || n > 11 { // the second check is early
 			t.Errorf("%d checks in 100 s, want 10 or 11", n)
 		}
 		probe.set(instance(0), true)
@@ -62,7 +62,7 @@ func TestIntervals(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
 		if f.eligible() != 1 {
-			t.Error("the peer is down 3 s after it works again")
+			t.Error("the peer is unhealthy 3 s after its recovery")
 		}
 	})
 }
@@ -70,7 +70,7 @@ func TestIntervals(t *testing.T) {
 func TestUnhealthyAndBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
-		f := judged(t, activeSettings(probe), Options{})
+		f := newFixture(t, activeSettings(probe), Options{})
 		defer f.close()
 		f.Apply(instances(2))
 		time.Sleep(30 * time.Second)
@@ -99,11 +99,11 @@ func TestUnhealthyAndBack(t *testing.T) {
 	})
 }
 
-// The reason says what is wrong now, without an event for each new cause.
-func TestTheReasonKeepsUpWithTheCause(t *testing.T) {
+// The reason has the current cause, without an event for each change.
+func TestReasonHasTheCurrentCause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
-		f := judged(t, activeSettings(probe), Options{})
+		f := newFixture(t, activeSettings(probe), Options{})
 		defer f.close()
 		probe.set(instance(0), true)
 		f.Apply(instances(1))
@@ -127,12 +127,12 @@ func TestMustPassFirst(t *testing.T) {
 		probe := newScript()
 		s := activeSettings(probe)
 		s.Active.MustPassFirst = true
-		f := judged(t, s, Options{})
+		f := newFixture(t, s, Options{})
 		defer f.close()
 		probe.set(instance(1), true)
 		f.Apply(instances(2))
 		if f.eligible() != 0 {
-			t.Error("a peer gets requests before it was checked")
+			t.Error("a peer gets requests before its first check")
 		}
 		synctest.Wait()
 		if f.eligible() != 1 {
@@ -145,22 +145,22 @@ func TestMustPassFirst(t *testing.T) {
 		time.Sleep(2*time.Second - time.Millisecond)
 		synctest.Wait()
 		if f.eligible() != 1 {
-			t.Error("one pass after a failure is enough, want two")
+			t.Error("one pass after a failure makes a peer healthy, want two")
 		}
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
 		if f.eligible() != 2 {
-			t.Error("two passes are not enough")
+			t.Error("two passes do not make a peer healthy")
 		}
 	})
 }
 
-func TestOverridesConsul(t *testing.T) {
+func TestOverridesRegistry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
 		s := activeSettings(probe)
-		s.Active.OverridesConsul = true
-		f := judged(t, s, Options{})
+		s.Active.OverridesRegistry = true
+		f := newFixture(t, s, Options{})
 		defer f.close()
 		critical := instance(0)
 		critical.Status, critical.Weight, critical.Detail = discovery.StatusCritical, 0, "agent lost"
@@ -175,9 +175,9 @@ func TestOverridesConsul(t *testing.T) {
 		if f.eligible() != 0 {
 			t.Error("a peer that fails its checks gets requests")
 		}
-		// From now on both must be good.
+		// From now on the registry and the check must pass.
 		probe.set(instance(0), false)
-		s.Active.OverridesConsul = false
+		s.Active.OverridesRegistry = false
 		f.reconfigure(s)
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
@@ -187,12 +187,12 @@ func TestOverridesConsul(t *testing.T) {
 	})
 }
 
-// Peers in maintenance or drained are checked too, so that what is known of
-// them is right when they return.
+// Drained peers and those in maintenance are also checked, so their health is known when they
+// return.
 func TestPeersWithoutRequestsAreChecked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
-		f := judged(t, activeSettings(probe), Options{})
+		f := newFixture(t, activeSettings(probe), Options{})
 		defer f.close()
 		i := instance(0)
 		i.Status, i.Weight = discovery.StatusMaintenance, 0
@@ -201,7 +201,7 @@ func TestPeersWithoutRequestsAreChecked(t *testing.T) {
 		time.Sleep(time.Minute)
 		f.Apply(instances(1))
 		if f.eligible() != 0 {
-			t.Error("the peer gets requests, though it fails its checks")
+			t.Error("the peer gets requests, although its checks fail")
 		}
 	})
 }
@@ -210,7 +210,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
 		probe.takes = 500 * time.Millisecond
-		f := judged(t, activeSettings(probe), Options{MaxChecks: 10})
+		f := newFixture(t, activeSettings(probe), Options{MaxChecks: 10})
 		defer f.close()
 		f.Apply(instances(100))
 		time.Sleep(time.Second)
@@ -221,7 +221,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 		}
 		time.Sleep(4 * time.Second)
 		synctest.Wait()
-		for n := range 100 { // nobody is left behind
+		for n := range 100 { // each peer is checked
 			if checks, _ := probe.count(instance(n)); checks == 0 {
 				t.Errorf("peer %d was not checked", n)
 			}
@@ -232,13 +232,13 @@ func TestConcurrencyIsBounded(t *testing.T) {
 	})
 }
 
-// Peers that come together are checked spread over the interval.
+// The checks of peers that are added together are spread over the interval.
 func TestChecksSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
 		s := activeSettings(probe)
 		s.Active.Jitter = 0.1
-		f := judged(t, s, Options{})
+		f := newFixture(t, s, Options{})
 		defer f.close()
 		f.Apply(instances(1000))
 		time.Sleep(60 * time.Second)
@@ -263,7 +263,7 @@ func TestAnotherPort(t *testing.T) {
 		probe := newScript()
 		s := activeSettings(probe)
 		s.Active.Port = 9999
-		f := judged(t, s, Options{})
+		f := newFixture(t, s, Options{})
 		defer f.close()
 		six := instance(0)
 		six.Address = "::1"

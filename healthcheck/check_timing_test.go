@@ -18,7 +18,7 @@ import (
 	"sluice/balancer"
 )
 
-// BenchmarkProbe is what one check costs, with what it costs the peer.
+// BenchmarkProbe measures one check, with the work of the peer.
 func BenchmarkProbe(b *testing.B) {
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
 	defer web.Close()
@@ -36,10 +36,10 @@ func BenchmarkProbe(b *testing.B) {
 		address string
 	}{
 		{NewTCP(TCPOptions{}), "tcp", web.Listener.Addr().String()},
-		{NewHTTP(HTTPOptions{}), "http", web.Listener.Addr().String()},
-		{NewHTTP(HTTPOptions{Reuse: true, Body: Expectation{Within: 100}}), "http/kept", web.Listener.Addr().String()},
+		{newHTTP(HTTPOptions{}), "http", web.Listener.Addr().String()},
+		{newHTTP(HTTPOptions{Reuse: true, Body: Expectation{Within: 100}}), "http/reused", web.Listener.Addr().String()},
 		{NewGRPC(GRPCOptions{}), "grpc", l.Addr().String()},
-		{NewGRPC(GRPCOptions{Reuse: true}), "grpc/kept", l.Addr().String()},
+		{NewGRPC(GRPCOptions{Reuse: true}), "grpc/reused", l.Addr().String()},
 	} {
 		b.Run(p.name, func(b *testing.B) {
 			b.ReportAllocs()
@@ -55,7 +55,7 @@ func BenchmarkProbe(b *testing.B) {
 	}
 }
 
-// instant is a probe that costs nothing.
+// instant is a probe without work.
 type instant struct {
 	left atomic.Int64 // checks until done is closed
 	done chan struct{}
@@ -75,14 +75,14 @@ func (*instant) Forget(string)  {}
 func (*instant) Close()         {}
 func (*instant) String() string { return "instant" }
 
-// BenchmarkAgenda is what a check costs without the probe.
+// BenchmarkAgenda measures a check without the probe.
 func BenchmarkAgenda(b *testing.B) {
 	for _, peers := range []int{10, 10_000} {
 		b.Run(fmt.Sprint(peers), func(b *testing.B) {
 			probe := &instant{done: make(chan struct{})}
 			probe.left.Store(int64(b.N + peers))
 			s := Settings{Active: &Active{Probe: probe, Interval: time.Nanosecond, Timeout: time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1}}
-			f := judged(b, s, Options{MaxChecks: 4})
+			f := newFixture(b, s, Options{MaxChecks: 4})
 			f.Apply(instances(peers))
 			b.ResetTimer()
 			<-probe.done
@@ -92,13 +92,13 @@ func BenchmarkAgenda(b *testing.B) {
 	}
 }
 
-// BenchmarkStorm is what it takes until a pool knows that all its peers fail.
+// BenchmarkStorm measures the time until all peers of a pool are unhealthy.
 func BenchmarkStorm(b *testing.B) {
 	for _, peers := range []int{100, 10_000} {
 		b.Run(fmt.Sprint(peers), func(b *testing.B) {
 			probe := &instant{done: make(chan struct{})}
 			s := Settings{Active: &Active{Probe: probe, Interval: time.Millisecond, Timeout: time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1}}
-			f := judged(b, s, Options{})
+			f := newFixture(b, s, Options{})
 			f.Apply(instances(peers))
 			generations := uint64(0)
 			for b.Loop() {
@@ -119,16 +119,16 @@ func BenchmarkStorm(b *testing.B) {
 	}
 }
 
-// BenchmarkFailed is what a failure costs beyond the pool's own counting, in a
-// pool where no further peer may be ejected.
+// BenchmarkFailed measures a failure beyond the counting of the pool, if no further peer may be
+// ejected.
 func BenchmarkFailed(b *testing.B) {
-	f := judged(b, passiveSettings(), Options{})
+	f := newFixture(b, passiveSettings(), Options{})
 	defer f.close()
 	f.Apply(instances(100))
 	p := f.Snapshot().All[0]
 	for _, length := range []int{1, 5} {
 		b.Run(fmt.Sprint(length), func(b *testing.B) {
-			f.checker.full.Store(1 << 62)
+			f.checker.fullUntil.Store(1 << 62)
 			for b.Loop() {
 				f.checker.failed(p, refused, balancer.Streak{Connect: length, Gateway: length, Any: length})
 			}

@@ -10,66 +10,61 @@ import (
 	"sluice/balancer"
 )
 
-// Checker judges the peers of one pool. It is safe for concurrent use.
+// Checker runs the checks of one pool. It is safe for concurrent use.
 //
-// It is made before its pool, whose options it completes (see Adapt), then
-// started with it:
+// It completes the options of its pool, then starts with it:
 //
 //	c := monitor.NewChecker()
 //	pool, err := balancer.NewPool(name, c.Adapt(options, settings))
 //	…
 //	c.Start(pool, settings)
 //
-// and for other settings
+// For new settings the pool is first, so that no peer waits for a check that never
+// runs:
 //
 //	err := pool.Reconfigure(c.Adapt(options, settings))
 //	…
 //	c.Configure(settings)
-//
-// in this order, so that nobody waits for a check that never comes.
 type Checker struct {
 	monitor  *Monitor
 	pool     *balancer.Pool // nil before Start
-	said     chan struct{}  // capacity 1: there are verdicts
+	wake     chan struct{}  // capacity 1: there are verdicts
 	followed chan struct{}  // closed when follow has returned
 
-	// What failed reads without a lock.
+	passive   atomic.Pointer[Passive] // nil: no outlier detection
+	fullUntil atomic.Int64            // no ejection before this time, Unix nanoseconds
 
-	passive atomic.Pointer[Passive] // nil: nothing is detected
-	full    atomic.Int64            // until when no further peer can be ejected, in nanoseconds of Unix time
-
-	checks [2]atomic.Uint64 // that failed, that passed
-	tasks  group            // of targets; the scheduler's
+	checks [2]atomic.Uint64 // failed, passed
+	tasks  group            // of targets, in the scheduler
 
 	mu       sync.Mutex // guards the fields below
 	cancel   context.CancelFunc
 	stopped  bool
 	active   *Active
 	targets  map[*balancer.Peer]*target // peers with active checks
-	known    []*balancer.Peer           // of the snapshot that targets are made of
-	awaited  map[*balancer.Peer]bool    // peers whose first check is waited for
-	first    func()                     // called when there are none any more; nil: nobody waits
+	known    []*balancer.Peer           // of the snapshot that targets were made of
+	awaited  map[*balancer.Peer]bool    // peers whose first check is pending
+	first    func()                     // called when awaited is empty; nil: not set
 	records  map[*balancer.Peer]*record // peers that are or were ejected
-	detector *time.Timer                // nil if nothing is detected at intervals
+	detector *time.Timer                // nil without detection at intervals
 	counts   map[*balancer.Peer]counts  // at the start of the interval
-	verdicts []verdict                  // that the pool has not been told yet
-	stats    Stats                      // without Checks and Ejected
+	verdicts []verdict                  // queued for the pool
+	stats    Stats                      // without the checks
 }
 
-// verdict is a balancer.Verdict and the reason it is about.
+// verdict is a balancer.Verdict with its reason.
 type verdict struct {
 	balancer.Verdict
 	reason balancer.Reason
 }
 
-// NewChecker returns a checker that is not used yet: until Start it costs
-// nothing and need not be stopped.
+// NewChecker returns a checker. Before Start it uses no resources and needs no Stop.
 func (m *Monitor) NewChecker() *Checker {
-	return &Checker{monitor: m, said: make(chan struct{}, 1), followed: make(chan struct{})}
+	return &Checker{monitor: m, wake: make(chan struct{}, 1), followed: make(chan struct{})}
 }
 
-// Start begins to judge the peers of pool. It must be called once, and Stop
-// later, or the monitor be closed.
+// Start begins to check the peers of pool. It must be called once, and Stop later, or
+// the monitor be closed.
 func (c *Checker) Start(pool *balancer.Pool, s Settings) {
 	ctx, cancel := context.WithCancel(c.monitor.ctx)
 	c.mu.Lock()
@@ -85,10 +80,9 @@ func (c *Checker) Start(pool *balancer.Pool, s Settings) {
 	})
 }
 
-// Configure changes the settings. What is known of the peers stays; checks that
-// run at the moment do not count if the probe is another one. Reasons that
-// nobody looks after any more are taken back: without active checks no peer is
-// unhealthy, without outlier detection none is ejected.
+// Configure changes the settings. The state of peers stays; results of running checks
+// do not count if the probe changed. Without active checks or outlier detection their
+// reasons are cleared.
 func (c *Checker) Configure(s Settings) {
 	c.mu.Lock()
 	if c.stopped {
@@ -98,17 +92,17 @@ func (c *Checker) Configure(s Settings) {
 	old := c.active
 	c.active = s.Active
 	if old == nil || s.Active == nil || old.Port != s.Active.Port {
-		c.dropTargets()
+		c.dropTargetsLocked()
 	}
-	c.full.Store(0)
+	c.fullUntil.Store(0)
 	c.passive.Store(nil)
 	if s.Passive.enabled() {
 		c.passive.Store(&s.Passive)
 	} else {
-		c.readmitAll()
+		c.readmitAllLocked()
 	}
-	c.restartDetector()
-	for _, p := range c.known { // in this order, whatever that of a map is
+	c.restartDetectorLocked()
+	for _, p := range c.known { // in a repeatable order
 		c.monitor.scheduler.schedule(&c.targets[p].task, time.Duration(c.monitor.random()*float64(s.Active.interval(true, c.monitor.random()))))
 	}
 	c.mu.Unlock()
@@ -118,10 +112,9 @@ func (c *Checker) Configure(s Settings) {
 	}
 }
 
-// AfterFirstChecks calls f, once, as soon as every peer that the pool has now has
-// been checked, for better or worse, or has left: at once if peers need not pass
-// a check before they get requests. It may be called once, after Start. f must
-// not block.
+// AfterFirstChecks calls f once, when every present peer of the pool has been checked
+// or has left; at once if peers need no check before they get requests. It may be
+// called once, after Start. f must not block.
 func (c *Checker) AfterFirstChecks(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -130,31 +123,29 @@ func (c *Checker) AfterFirstChecks(f func()) {
 	for _, p := range c.pool.Snapshot().All {
 		c.awaited[p] = true
 	}
-	c.endWait()
+	c.endWaitLocked()
 }
 
-// endWait calls first if there is nothing to wait for any more. mu must be
-// held.
-func (c *Checker) endWait() {
-	mustPass := c.active != nil && (c.active.MustPassFirst || c.active.OverridesConsul)
+// endWaitLocked calls first if no first check is pending.
+func (c *Checker) endWaitLocked() {
+	mustPass := c.active != nil && (c.active.MustPassFirst || c.active.OverridesRegistry)
 	if c.first != nil && (len(c.awaited) == 0 || c.stopped || !mustPass) {
 		c.first()
 		c.first, c.awaited = nil, nil
 	}
 }
 
-// Stop ends all checks of the pool and returns when nothing judges its peers
-// any more. The reasons that speak against them stay.
+// Stop ends the checks of the pool and waits for those that run. Reasons of peers stay.
 func (c *Checker) Stop() {
 	c.mu.Lock()
 	c.stopped = true
-	c.endWait()
+	c.endWaitLocked()
 	c.passive.Store(nil)
-	c.dropTargets()
+	c.dropTargetsLocked()
 	for _, r := range c.records {
 		r.stop()
 	}
-	c.stopDetector()
+	c.stopDetectorLocked()
 	active := c.active
 	c.mu.Unlock()
 	c.cancel()
@@ -164,24 +155,23 @@ func (c *Checker) Stop() {
 	}
 }
 
-// follow keeps up with the peers of the pool, and tells it the verdicts, until
-// ctx ends.
+// follow reconciles the checks with the pool's peers, and applies verdicts, until ctx
+// ends.
 func (c *Checker) follow(ctx context.Context) {
 	for {
 		changed := c.pool.Changed()
 		c.sync()
-		c.tell()
+		c.apply()
 		select {
 		case <-changed:
-		case <-c.said:
+		case <-c.wake:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// sync compares the peers of the pool with those that are checked, and what
-// speaks against them with what should.
+// sync reconciles targets and reasons with the pool's peers.
 func (c *Checker) sync() {
 	s := c.pool.Snapshot()
 	c.mu.Lock()
@@ -190,42 +180,41 @@ func (c *Checker) sync() {
 		return
 	}
 	if c.active != nil && !slices.Equal(s.All, c.known) {
-		c.syncTargets(s.All)
+		c.syncTargetsLocked(s.All)
 	}
 	for _, p := range s.All {
 		if c.active == nil && p.Has(balancer.ReasonActive) {
-			c.say(balancer.ReasonActive, p, false, "")
+			c.queueLocked(balancer.ReasonActive, p, false, "")
 		}
-		if t := c.targets[p]; t != nil && onProbation(p) && t.stand() {
-			c.conclude(t)
+		if t := c.targets[p]; t != nil && onProbation(p) && t.startProbation() {
+			c.concludeLocked(t)
 		}
-		if p.Has(balancer.ReasonEjected) && !c.ejected(p) {
-			c.say(balancer.ReasonEjected, p, false, "")
+		if p.Has(balancer.ReasonEjected) && !c.ejectedLocked(p) {
+			c.queueLocked(balancer.ReasonEjected, p, false, "")
 		}
 	}
-	c.forgetRecords(s)
+	c.forgetRecordsLocked(s)
 	if len(s.Eligible) == 0 {
-		c.readmitAll() // a doubtful peer is better than none
+		c.readmitAllLocked() // an ejected peer is better than none
 	}
 }
 
-// say notes a verdict for the pool. mu must be held.
-func (c *Checker) say(r balancer.Reason, p *balancer.Peer, down bool, why string) {
+// queueLocked queues a verdict for apply.
+func (c *Checker) queueLocked(r balancer.Reason, p *balancer.Peer, down bool, why string) {
 	c.verdicts = append(c.verdicts, verdict{balancer.Verdict{Peer: p, Down: down, Why: why}, r})
 	c.poke()
 }
 
 func (c *Checker) poke() {
 	select {
-	case c.said <- struct{}{}:
+	case c.wake <- struct{}{}:
 	default:
 	}
 }
 
-// tell makes the pool hear of the verdicts, in order. Those that have come up
-// meanwhile are told together, since for each time the pool makes a new
-// snapshot of all its peers.
-func (c *Checker) tell() {
+// apply passes queued verdicts to the pool in order, those with the same reason
+// together: each call makes a snapshot of all peers.
+func (c *Checker) apply() {
 	c.mu.Lock()
 	said := c.verdicts
 	c.verdicts = nil
@@ -241,30 +230,23 @@ func (c *Checker) tell() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.verdicts) == 0 {
-		c.endWait()
+		c.endWaitLocked()
 	}
 }
 
-// Stats is what a checker has counted since it was made.
+// Stats are the counters of a checker.
 type Stats struct {
 	ChecksPassed, ChecksFailed uint64            // active checks, by result
 	Ejections                  [NumCauses]uint64 // by Cause
-	// Refused counts outliers that were not ejected, since too many were or
-	// nobody would have been left.
+	// Refused counts outliers that were not ejected because of MaxEjected, or
+	// because no peer would have been left.
 	Refused uint64
-	Ejected int // peers that are ejected now
 }
 
-// Stats returns what was counted.
 func (c *Checker) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.stats
 	s.ChecksFailed, s.ChecksPassed = c.checks[0].Load(), c.checks[1].Load()
-	for _, r := range c.records {
-		if r.ejected {
-			s.Ejected++
-		}
-	}
 	return s
 }

@@ -10,10 +10,10 @@ import (
 	"sluice/balancer"
 )
 
-func TestARemovedPeerIsForgotten(t *testing.T) {
+func TestProbeForgetsARemovedPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
-		f := judged(t, activeSettings(probe), Options{})
+		f := newFixture(t, activeSettings(probe), Options{})
 		defer f.close()
 		f.Apply(instances(2))
 		time.Sleep(time.Minute)
@@ -25,23 +25,23 @@ func TestARemovedPeerIsForgotten(t *testing.T) {
 			t.Errorf("%d checks after the peer left", after-before)
 		}
 		if probe.forgotten[instance(1).HostPort()] == 0 {
-			t.Error("the probe was not told")
+			t.Error("Forget was not called")
 		}
 	})
 }
 
-// A verdict on a peer that left while it was checked is dropped.
-func TestAVerdictOnAPeerThatIsGoneIsDropped(t *testing.T) {
+// The verdict on a peer that was removed during its check is dropped.
+func TestAVerdictOnARemovedPeerIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
 		probe.takes = 500 * time.Millisecond
 		s := activeSettings(probe)
 		s.Active.UnhealthyThreshold = 1
-		f := judged(t, s, Options{})
+		f := newFixture(t, s, Options{})
 		defer f.close()
 		probe.set(instance(0), true)
 		f.Apply(instances(1))
-		time.Sleep(100 * time.Millisecond) // the check is under way
+		time.Sleep(100 * time.Millisecond) // the check is running
 		f.Apply(nil)
 		synctest.Wait()
 		probe.set(instance(0), false)
@@ -62,18 +62,17 @@ func TestAVerdictOnAPeerThatIsGoneIsDropped(t *testing.T) {
 	})
 }
 
-// So is one that was come to in a way that does not count any more.
 func TestAVerdictByOldSettingsIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
 		probe.takes = 500 * time.Millisecond
 		s := activeSettings(probe)
 		s.Active.UnhealthyThreshold = 1
-		f := judged(t, s, Options{})
+		f := newFixture(t, s, Options{})
 		defer f.close()
 		probe.set(instance(0), true)
 		f.Apply(instances(1))
-		time.Sleep(100 * time.Millisecond) // the check is under way
+		time.Sleep(100 * time.Millisecond) // the check is running
 		other := newScript()
 		s.Active.Probe = other
 		f.reconfigure(s)
@@ -85,11 +84,11 @@ func TestAVerdictByOldSettingsIsDropped(t *testing.T) {
 	})
 }
 
-// A peer that returns while it drains has what it had, and is checked again.
+// A peer that returns while it drains has its previous state, and is checked again.
 func TestAPeerThatReturnsIsCheckedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
-		f := judged(t, activeSettings(probe), Options{})
+		f := newFixture(t, activeSettings(probe), Options{})
 		defer f.close()
 		f.Apply(instances(1))
 		synctest.Wait()
@@ -113,10 +112,10 @@ func TestAPeerThatReturnsIsCheckedAgain(t *testing.T) {
 	})
 }
 
-func TestReloadKeepsHealth(t *testing.T) {
+func TestReconfigurationPreservesHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
-		f := judged(t, activeSettings(probe), Options{})
+		f := newFixture(t, activeSettings(probe), Options{})
 		defer f.close()
 		f.Apply(instances(3))
 		synctest.Wait()
@@ -140,13 +139,13 @@ func TestReloadKeepsHealth(t *testing.T) {
 		if _, after := probe.count(instance(0)); after != before {
 			t.Error("the old probe is still used")
 		}
-		// Without checks nobody is unhealthy.
+		// Without checks no peer is unhealthy.
 		f.reconfigure(Settings{})
 		synctest.Wait()
 		if f.eligible() != 3 || !other.closed {
 			t.Errorf("%d eligible without checks, want 3; closed: %v", f.eligible(), other.closed)
 		}
-		// And with checks again, nobody is until they have failed.
+		// With checks again, no peer is unhealthy before they fail.
 		third := newScript()
 		third.set(instance(0), true)
 		s = activeSettings(third)
@@ -164,13 +163,13 @@ func TestReloadKeepsHealth(t *testing.T) {
 	})
 }
 
-// Many verdicts at once are few snapshots.
-func TestAStormOfVerdictsIsToldTogether(t *testing.T) {
+// Many verdicts at once cause few snapshots.
+func TestManyVerdictsAreAppliedTogether(t *testing.T) {
 	const peers = 2000
 	probe := newScript()
 	s := activeSettings(probe)
 	s.Active.UnhealthyThreshold = 1
-	f := judged(t, s, Options{})
+	f := newFixture(t, s, Options{})
 	defer f.close()
 	set := instances(peers)
 	for _, i := range set {
@@ -195,16 +194,16 @@ func TestCloseEndsChecks(t *testing.T) {
 		probe.takes = time.Hour
 		s := activeSettings(probe)
 		s.Active.Timeout = time.Hour
-		f := judged(t, s, Options{})
+		f := newFixture(t, s, Options{})
 		f.Apply(instances(5))
 		synctest.Wait()
 		start := time.Now()
 		f.monitor.Close()
-		if took := time.Since(start); took != 0 || probe.running != 0 {
-			t.Errorf("Close took %v and left %d checks", took, probe.running)
+		if waited := time.Since(start); waited != 0 || probe.running != 0 {
+			t.Errorf("Close returned after %v, with %d running checks", waited, probe.running)
 		}
 		f.close()
-		f.checker.Configure(Settings{}) // too late, and harmless
+		f.checker.Configure(Settings{}) // after Close, without effect
 		if got := strings.Join(f.events(), "; "); got != "" {
 			t.Errorf("events %q", got)
 		}
@@ -217,7 +216,7 @@ func TestAfterFirstChecks(t *testing.T) {
 		probe.takes = 100 * time.Millisecond
 		s := activeSettings(probe)
 		s.Active.MustPassFirst = true
-		f := judged(t, s, Options{MaxChecks: 2})
+		f := newFixture(t, s, Options{MaxChecks: 2})
 		defer f.close()
 		probe.set(instance(1), true)
 		f.Apply(instances(5))
@@ -226,7 +225,7 @@ func TestAfterFirstChecks(t *testing.T) {
 		start := time.Now()
 		f.checker.AfterFirstChecks(func() { called, eligible = time.Since(start), f.eligible() })
 		time.Sleep(50 * time.Millisecond)
-		f.Apply(slices.Delete(instances(5), 4, 5)) // one leaves without having been checked
+		f.Apply(slices.Delete(instances(5), 4, 5)) // one leaves before its first check
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if called < 200*time.Millisecond || called > 300*time.Millisecond || eligible != 3 {
@@ -239,7 +238,7 @@ func TestAfterFirstChecksThatNeedNotPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
 		probe.takes = time.Hour
-		f := judged(t, activeSettings(probe), Options{})
+		f := newFixture(t, activeSettings(probe), Options{})
 		defer f.close()
 		f.Apply(instances(5))
 		called := false
@@ -263,7 +262,7 @@ func TestStopEndsTheWaitForFirstChecks(t *testing.T) {
 				s := activeSettings(probe)
 				s.Active.Timeout = time.Hour
 				s.Active.MustPassFirst = true
-				f := judged(t, s, Options{MaxChecks: 1})
+				f := newFixture(t, s, Options{MaxChecks: 1})
 				f.Apply(instances(5))
 				called := false
 				f.checker.AfterFirstChecks(func() { called = true })

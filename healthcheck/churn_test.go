@@ -8,7 +8,7 @@ import (
 	"sluice/balancer"
 )
 
-// Requests, verdicts of checks, another set and other settings at once.
+// Requests, verdicts, sets and settings change concurrently.
 func TestChurn(t *testing.T) {
 	probe := newScript()
 	s := passiveSettings()
@@ -17,7 +17,7 @@ func TestChurn(t *testing.T) {
 	s.Passive.Latency = &Latency{Factor: 2, MinRequests: 5, MinPeers: 2}
 	s.Active = &Active{Probe: probe, Interval: time.Millisecond, FailingInterval: time.Millisecond, Jitter: 0.5,
 		Timeout: time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1}
-	f := judged(t, s, Options{MaxChecks: 4})
+	f := newFixture(t, s, Options{MaxChecks: 4})
 	stop := make(chan struct{})
 	var all sync.WaitGroup
 	repeat := func(step func(n int)) {
@@ -71,7 +71,7 @@ func TestChurn(t *testing.T) {
 	}
 	close(stop)
 	all.Wait()
-	// Once nothing fails any more, everybody is back soon.
+	// When nothing fails, all peers become eligible again.
 	for n := range 7 {
 		probe.set(instance(n), false)
 	}

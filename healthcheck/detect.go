@@ -1,23 +1,19 @@
 package healthcheck
 
 import (
+	"slices"
 	"time"
 
 	"sluice/balancer"
 )
 
-// counts is what a pool had counted for a peer at one time.
+// counts are the counters of a peer at one time.
 type counts struct {
 	outcomes  [balancer.NumOutcomes]uint64
 	latencies balancer.Latencies
 }
 
-func countsOf(p *balancer.Peer) counts {
-	return counts{p.Outcomes(), p.Latencies()}
-}
-
-// attempts returns the attempts since before that say something about the
-// peer.
+// attempts returns the attempts after before that ended in success or failure.
 func (c *counts) attempts(before *counts) attempts {
 	var a attempts
 	for class := range c.outcomes {
@@ -32,59 +28,56 @@ func (c *counts) attempts(before *counts) attempts {
 	return a
 }
 
-// restartDetector begins to look for outliers at intervals, if any are asked
-// for. mu must be held, as for the functions below.
-func (c *Checker) restartDetector() {
-	c.stopDetector()
+// restartDetectorLocked starts outlier detection at intervals, if it is configured.
+func (c *Checker) restartDetectorLocked() {
+	c.stopDetectorLocked()
 	passive := c.passive.Load()
 	if passive == nil || !passive.detects() {
 		return
 	}
-	c.takeCounts()
+	c.takeCountsLocked()
 	var timer *time.Timer
 	timer = time.AfterFunc(passive.Interval, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.detector == timer { // else it was stopped just before
-			c.detect(passive)
+		if c.detector == timer { // else it was stopped
+			c.detectLocked(passive)
 			timer.Reset(passive.Interval)
 		}
 	})
 	c.detector = timer
 }
 
-func (c *Checker) stopDetector() {
+func (c *Checker) stopDetectorLocked() {
 	if c.detector != nil {
 		c.detector.Stop()
 		c.detector = nil
 	}
 }
 
-// takeCounts begins an interval.
-func (c *Checker) takeCounts() {
+// takeCountsLocked starts an interval.
+func (c *Checker) takeCountsLocked() {
 	s := c.pool.Snapshot()
 	c.counts = make(map[*balancer.Peer]counts, len(s.All)+len(s.Draining))
-	for _, peers := range [][]*balancer.Peer{s.All, s.Draining} { // the latter may return
-		for _, p := range peers {
-			c.counts[p] = countsOf(p)
-		}
+	for _, p := range slices.Concat(s.All, s.Draining) { // draining peers may return
+		c.counts[p] = counts{p.Outcomes(), p.Latencies()}
 	}
 }
 
-// detect ejects the outliers of the interval that ends now. Peers that get no
-// requests at its end are not compared.
-func (c *Checker) detect(passive *Passive) {
+// detectLocked ejects the outliers of the interval that ends now, among the peers that
+// get requests.
+func (c *Checker) detectLocked(passive *Passive) {
 	before := c.counts
-	c.takeCounts()
+	c.takeCountsLocked()
 	var peers []*balancer.Peer
 	var tried []attempts
 	var answered []answers
 	for _, p := range c.pool.Snapshot().All {
 		now, counted := c.counts[p]
-		if !counted || p.State() > balancer.StateWarming || c.ejected(p) {
+		if !counted || p.State() > balancer.StateWarming || c.ejectedLocked(p) {
 			continue
 		}
-		start := before[p] // a peer that was not there had counted nothing
+		start := before[p] // zero for a new peer
 		latencies := now.latencies.Since(start.latencies)
 		peers = append(peers, p)
 		tried = append(tried, now.attempts(&start))
@@ -92,12 +85,12 @@ func (c *Checker) detect(passive *Passive) {
 	}
 	if passive.SuccessRate != nil {
 		for _, o := range passive.SuccessRate.outliers(tried) {
-			c.eject(peers[o.index], CauseSuccessRate, o.why)
+			c.ejectLocked(peers[o.index], CauseSuccessRate, o.why)
 		}
 	}
 	if passive.Latency != nil {
 		for _, o := range passive.Latency.outliers(answered) {
-			c.eject(peers[o.index], CauseLatency, o.why)
+			c.ejectLocked(peers[o.index], CauseLatency, o.why)
 		}
 	}
 }

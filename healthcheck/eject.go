@@ -2,22 +2,21 @@ package healthcheck
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"sluice/balancer"
 )
 
-// fullFor is how long after an outlier that could not be ejected no other one
-// is considered: under a storm of failures the question costs time, and the
-// answer does not change quickly.
+// fullFor is how long after a refused ejection no other one is considered, so that a
+// burst of failures costs little.
 const fullFor = time.Second
 
-// record is what is known of a peer that is or was ejected. The checker's mu
-// guards it.
+// record is a peer that is or was ejected. Checker.mu guards it.
 type record struct {
 	peer     *balancer.Peer
 	ejected  bool
-	times    int       // ejections so far, less those that were taken back for good conduct
+	times    int       // ejections, minus one per Interval without an ejection
 	returned time.Time // from the latest ejection
 	timer    *time.Timer
 }
@@ -28,15 +27,14 @@ func (r *record) stop() {
 	}
 }
 
-// failed hears of each failure of a peer; it is Options.OnFailure of the pool.
-// Most of the time it returns after a few comparisons.
+// failed is Options.OnFailure of the pool.
 func (c *Checker) failed(p *balancer.Peer, o balancer.Outcome, s balancer.Streak) {
 	passive := c.passive.Load()
 	if passive == nil {
 		return
 	}
 	cause, length, ok := passive.exceeded(s)
-	if !ok || p.Has(balancer.ReasonEjected) || time.Now().UnixNano() < c.full.Load() {
+	if !ok || p.Has(balancer.ReasonEjected) || time.Now().UnixNano() < c.fullUntil.Load() {
 		return
 	}
 	what := o.Class.String()
@@ -49,19 +47,19 @@ func (c *Checker) failed(p *balancer.Peer, o balancer.Outcome, s balancer.Streak
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.eject(p, cause, why)
+	c.ejectLocked(p, cause, why)
 }
 
-// eject takes a peer out for a while, if it may. One on probation always may: it
-// is out for good then.
-func (c *Checker) eject(p *balancer.Peer, cause Cause, why string) {
+// ejectLocked ejects a peer unless MaxEjected is reached. A peer on probation is always
+// ejected, and out of use for good.
+func (c *Checker) ejectLocked(p *balancer.Peer, cause Cause, why string) {
 	passive := c.passive.Load()
-	if passive == nil || c.stopped || c.ejected(p) || p.State() > balancer.StateWarming {
-		return // too late, or it gets no requests anyway
+	if passive == nil || c.stopped || c.ejectedLocked(p) || p.State() > balancer.StateWarming {
+		return // stopped, or the peer gets no requests
 	}
-	if !onProbation(p) && !c.room(passive) {
+	if !onProbation(p) && !c.roomLocked(passive) {
 		c.stats.Refused++
-		c.full.Store(time.Now().Add(fullFor).UnixNano())
+		c.fullUntil.Store(time.Now().Add(fullFor).UnixNano())
 		return
 	}
 	r := c.records[p]
@@ -73,30 +71,36 @@ func (c *Checker) eject(p *balancer.Peer, cause Cause, why string) {
 	r.times = max(r.times-good, 0) + 1
 	d := passive.ejection(r.times)
 	r.ejected = true
-	r.timer = time.AfterFunc(d, func() { c.ejectionEnds(r) })
+	r.timer = time.AfterFunc(d, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.stopped {
+			c.readmitLocked(r)
+		}
+	})
 	c.stats.Ejections[cause]++
 	why = fmt.Sprintf("%s; for %s until %s", why, d, time.Now().Add(d).UTC().Format(time.RFC3339))
 	if r.times > 1 {
 		why += fmt.Sprintf(", %s time", ordinal(r.times))
 	}
-	c.say(balancer.ReasonEjected, p, true, why)
+	c.queueLocked(balancer.ReasonEjected, p, true, why)
 }
 
-// ejected reports whether p is, or is about to be, ejected.
-func (c *Checker) ejected(p *balancer.Peer) bool {
+// ejectedLocked reports whether p is ejected, or its verdict is queued.
+func (c *Checker) ejectedLocked(p *balancer.Peer) bool {
 	r := c.records[p]
 	return r != nil && r.ejected
 }
 
-// room reports whether one more peer may be ejected.
-func (c *Checker) room(passive *Passive) bool {
-	peers, ejected := 0, 0 // of those that nothing else speaks against
+// roomLocked reports whether one more peer may be ejected.
+func (c *Checker) roomLocked(passive *Passive) bool {
+	peers, ejected := 0, 0 // without other reasons
 	for _, p := range c.pool.Snapshot().All {
 		if p.Has(^balancer.ReasonEjected) {
 			continue
 		}
 		peers++
-		if c.ejected(p) {
+		if c.ejectedLocked(p) {
 			ejected++
 		}
 	}
@@ -104,51 +108,37 @@ func (c *Checker) room(passive *Passive) bool {
 	return ejected+1 <= allowed && ejected+1 < peers
 }
 
-// ejectionEnds is what r's timer calls.
-func (c *Checker) ejectionEnds(r *record) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.stopped {
-		return
-	}
-	c.readmit(r)
-}
-
-// readmit ends an ejection.
-func (c *Checker) readmit(r *record) {
+// readmitLocked ends an ejection.
+func (c *Checker) readmitLocked(r *record) {
 	if !r.ejected {
 		return
 	}
 	r.ejected = false
 	r.returned = time.Now()
 	r.timer.Stop()
-	c.full.Store(0)
+	c.fullUntil.Store(0)
 	var trial balancer.Streak
 	if passive := c.passive.Load(); passive != nil {
 		trial = passive.trial()
 	}
 	r.peer.ResetStreak(trial)
-	c.say(balancer.ReasonEjected, r.peer, false, "")
+	c.queueLocked(balancer.ReasonEjected, r.peer, false, "")
 }
 
-// readmitAll ends the ejection of all peers.
-func (c *Checker) readmitAll() {
+func (c *Checker) readmitAllLocked() {
 	for _, r := range c.records {
-		c.readmit(r)
+		c.readmitLocked(r)
 	}
 }
 
-// forgetRecords drops the records of peers that the pool does not know any
-// more.
-func (c *Checker) forgetRecords(s *balancer.Snapshot) {
+// forgetRecordsLocked removes the records of peers that left the pool.
+func (c *Checker) forgetRecordsLocked(s *balancer.Snapshot) {
 	if len(c.records) == 0 {
 		return
 	}
 	known := make(map[*balancer.Peer]bool, len(s.All)+len(s.Draining))
-	for _, peers := range [][]*balancer.Peer{s.All, s.Draining} {
-		for _, p := range peers {
-			known[p] = true
-		}
+	for _, p := range slices.Concat(s.All, s.Draining) {
+		known[p] = true
 	}
 	for p, r := range c.records {
 		if !known[p] {
@@ -158,7 +148,7 @@ func (c *Checker) forgetRecords(s *balancer.Snapshot) {
 	}
 }
 
-// ordinal returns "1st", "2nd" and so on.
+// ordinal returns "1st", "2nd", ….
 func ordinal(n int) string {
 	suffix := "th"
 	if n/10%10 != 1 {

@@ -21,7 +21,7 @@ var (
 	gateway  = balancer.Outcome{Class: balancer.OutcomeServerError, Status: 503}
 )
 
-// passiveSettings eject for 10 s after 5 failures in a row.
+// passiveSettings eject for 10 s after 5 consecutive failures.
 func passiveSettings() Settings {
 	return Settings{Passive: Passive{
 		ConsecutiveFailures: 5,
@@ -32,7 +32,7 @@ func passiveSettings() Settings {
 	}}
 }
 
-// fail sends n requests to peer that end like o.
+// fail sends n requests with the outcome o to a peer.
 func (f *fixture) fail(peer, n int, o balancer.Outcome) {
 	f.t.Helper()
 	for range n {
@@ -81,12 +81,12 @@ func TestConsecutiveFailuresEject(t *testing.T) {
 		{"5xx", errors, []balancer.Outcome{internal, gateway, reset, internal}, true,
 			"ejected: 4 failures in a row, the last: status 500; for 10s until 2000-01-01T00:00:10Z", Cause5xx},
 		{"nothing", Settings{}, slices.Repeat([]balancer.Outcome{refused}, 20), false, "", 0},
-		{"nobody may be ejected", only(func(p *Passive) { p.ConsecutiveFailures, p.MaxEjected = 1, 0 }),
+		{"no peer may be ejected", only(func(p *Passive) { p.ConsecutiveFailures, p.MaxEjected = 1, 0 }),
 			slices.Repeat([]balancer.Outcome{refused}, 20), false, "", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := judged(t, test.settings, Options{})
+				f := newFixture(t, test.settings, Options{})
 				defer f.close()
 				f.Apply(instances(3))
 				for _, o := range test.outcomes {
@@ -103,7 +103,7 @@ func TestConsecutiveFailuresEject(t *testing.T) {
 				s := f.checker.Stats()
 				var want Stats
 				if test.ejected {
-					want.Ejected, want.Ejections[test.cause] = 1, 1
+					want.Ejections[test.cause] = 1
 				}
 				if s != want {
 					t.Errorf("stats %+v, want %+v", s, want)
@@ -113,10 +113,10 @@ func TestConsecutiveFailuresEject(t *testing.T) {
 	}
 }
 
-// Each ejection lasts longer, up to a limit, and good conduct is rewarded.
+// Each ejection is longer, up to a limit. Without ejections the time decreases.
 func TestEjectionTimeGrowsAndDecays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := judged(t, passiveSettings(), Options{})
+		f := newFixture(t, passiveSettings(), Options{})
 		defer f.close()
 		f.Apply(instances(3))
 		synctest.Wait()
@@ -138,7 +138,7 @@ func TestEjectionTimeGrowsAndDecays(t *testing.T) {
 		}
 		f.fail(0, 5, refused)
 		lasts(10*time.Second, "Z")
-		// On trial, one failure is enough.
+		// During the trial, one failure ejects.
 		f.fail(0, 1, refused)
 		lasts(20*time.Second, ", 2nd time")
 		f.fail(0, 1, refused)
@@ -156,7 +156,7 @@ func TestEjectionTimeGrowsAndDecays(t *testing.T) {
 		if f.eligible() != 3 {
 			t.Error("the peer is still on trial after a success")
 		}
-		// 60 s of good conduct take 6 of 8 times back.
+		// 60 s without an ejection reduce the count of 8 by 6.
 		f.fail(0, 1, fine)
 		time.Sleep(time.Minute)
 		f.fail(0, 5, refused)
@@ -168,10 +168,10 @@ func TestEjectionTimeGrowsAndDecays(t *testing.T) {
 	})
 }
 
-// Requests that were under way during an ejection say nothing afterwards.
-func TestStragglersDoNotCount(t *testing.T) {
+// The outcomes of requests that began before an ejection do not count after it.
+func TestEarlierRequestsDoNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := judged(t, passiveSettings(), Options{})
+		f := newFixture(t, passiveSettings(), Options{})
 		defer f.close()
 		f.Apply(instances(3))
 		var held []balancer.Token
@@ -187,7 +187,7 @@ func TestStragglersDoNotCount(t *testing.T) {
 		}
 		synctest.Wait()
 		if f.eligible() != 3 {
-			t.Error("the peer was ejected by requests from before it was")
+			t.Error("the peer was ejected by requests that began before its ejection")
 		}
 	})
 }
@@ -204,12 +204,12 @@ func TestMaxEjected(t *testing.T) {
 				s := passiveSettings()
 				s.Passive.MaxEjected = test.share
 				s.Passive.Ejection = time.Hour
-				f := judged(t, s, Options{})
+				f := newFixture(t, s, Options{})
 				defer f.close()
 				f.Apply(instances(test.peers))
 				for n := range test.peers {
 					f.fail(n, 5, refused)
-					time.Sleep(time.Second) // longer than a refusal counts
+					time.Sleep(time.Second) // longer than a refused ejection counts
 				}
 				if got := test.peers - f.eligible(); got != test.want {
 					t.Errorf("%d ejected, want %d", got, test.want)
@@ -222,11 +222,10 @@ func TestMaxEjected(t *testing.T) {
 	}
 }
 
-// Peers that get no requests anyway do not count among those that may be
-// ejected.
-func TestMaxEjectedIsAShareOfThosePeersThatWork(t *testing.T) {
+// max_ejected is a share of the peers that may get requests.
+func TestMaxEjectedIsAShareOfUsablePeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := judged(t, passiveSettings(), Options{})
+		f := newFixture(t, passiveSettings(), Options{})
 		defer f.close()
 		f.Apply(instances(10))
 		for n := range 8 {
@@ -240,10 +239,10 @@ func TestMaxEjectedIsAShareOfThosePeersThatWork(t *testing.T) {
 	})
 }
 
-// What becomes of its last requests does not eject a peer that gets no more.
-func TestAPeerThatGetsNoRequestsIsNotEjected(t *testing.T) {
+// The last requests of a drained peer do not eject it.
+func TestAPeerWithoutNewRequestsIsNotEjected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := judged(t, passiveSettings(), Options{})
+		f := newFixture(t, passiveSettings(), Options{})
 		defer f.close()
 		f.Apply(instances(4))
 		var held []balancer.Token
@@ -262,10 +261,10 @@ func TestAPeerThatGetsNoRequestsIsNotEjected(t *testing.T) {
 	})
 }
 
-// If nobody else is left, a peer that was ejected is better than none.
-func TestEjectedPeersReturnWhenNobodyElseIsLeft(t *testing.T) {
+// Without another eligible peer, an ejected one is used.
+func TestEjectedPeersReturnIfNoOtherIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := judged(t, passiveSettings(), Options{})
+		f := newFixture(t, passiveSettings(), Options{})
 		defer f.close()
 		f.Apply(instances(2))
 		f.fail(0, 5, refused)
@@ -281,14 +280,14 @@ func TestEjectedPeersReturnWhenNobodyElseIsLeft(t *testing.T) {
 	})
 }
 
-func TestAnEjectionEndsWhileThePeerIsElsewhere(t *testing.T) {
+func TestAnEjectionEndsWhileThePeerIsAbsent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := judged(t, passiveSettings(), Options{})
+		f := newFixture(t, passiveSettings(), Options{})
 		defer f.close()
 		f.Apply(instances(3))
 		token, _ := f.pick(0)
 		f.fail(0, 5, refused)
-		f.Apply(instances(3)[1:]) // it leaves, and drains
+		f.Apply(instances(3)[1:]) // it is removed, and drains
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
 		f.Apply(instances(3)) // it returns
@@ -315,7 +314,7 @@ func TestAnEjectionEndsWhileThePeerIsElsewhere(t *testing.T) {
 
 func TestReconfiguringPassive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := judged(t, passiveSettings(), Options{})
+		f := newFixture(t, passiveSettings(), Options{})
 		defer f.close()
 		f.Apply(instances(3))
 		f.fail(0, 5, refused)
@@ -324,22 +323,22 @@ func TestReconfiguringPassive(t *testing.T) {
 		f.reconfigure(s)
 		synctest.Wait()
 		if f.eligible() != 2 {
-			t.Error("another setting ended an ejection")
+			t.Error("a new setting ended an ejection")
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		f.fail(1, 2, refused)
 		if f.eligible() != 2 {
-			t.Error("the new setting does not count")
+			t.Error("the new setting has no effect")
 		}
 		f.reconfigure(Settings{})
 		synctest.Wait()
 		if f.eligible() != 3 {
-			t.Error("a peer is ejected though nothing is detected")
+			t.Error("a peer is ejected without a rule")
 		}
 		f.fail(1, 20, refused)
 		if f.eligible() != 3 {
-			t.Error("a peer was ejected though nothing is detected")
+			t.Error("a peer was ejected without a rule")
 		}
 	})
 }

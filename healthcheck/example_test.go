@@ -8,11 +8,12 @@ import (
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/healthcheck"
+	"sluice/test/balancertest"
 )
 
-// A peer that fails three requests in a row gets none for ten seconds.
+// A peer with three consecutive failures gets no requests for ten seconds.
 func Example() {
-	monitor := healthcheck.NewMonitor(healthcheck.Options{})
+	monitor := healthcheck.NewMonitor(healthcheck.Options{MaxChecks: 100})
 	defer monitor.Close()
 
 	settings := healthcheck.Settings{Passive: healthcheck.Passive{
@@ -23,7 +24,7 @@ func Example() {
 		MaxEjected:          0.5,
 	}}
 	checker := monitor.NewChecker()
-	pool, err := balancer.NewPool("star", checker.Adapt(balancer.Options{}, settings))
+	pool, err := balancer.NewPool("star", checker.Adapt(balancertest.Complete(balancer.Options{}), settings))
 	if err != nil {
 		panic(err)
 	}
@@ -48,7 +49,7 @@ func Example() {
 			token.Done(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200})
 		}
 	}
-	<-changed // verdicts come a moment later
+	<-changed // verdicts are asynchronous
 	why, _, _ := strings.Cut(first.Reasons()[0], "; for")
 	fmt.Println(first.ID.ID, first.State(), why)
 	// Output: star-9001 ejected ejected: 3 failures in a row, the last: reset

@@ -45,8 +45,8 @@ func TestParseStatusesRefuses(t *testing.T) {
 	}
 }
 
-// What is accepted is written in a form that means the same, and holds only
-// statuses of final answers.
+// The formatted text of an accepted set parses to the same set, which has only statuses of final
+// responses.
 func FuzzParseStatuses(f *testing.F) {
 	f.Add("200-299,404")
 	f.Add("2xx, 5xx ,301-302")

@@ -9,10 +9,10 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/test/balancertest"
 )
 
-// hanging is a probe that answers at once for addresses before one, and never for
-// others.
+// hanging is a probe that returns at once for addresses below a limit, and never for others.
 type hanging struct{ below string }
 
 func (h hanging) Check(ctx context.Context, t Target) error {
@@ -26,9 +26,8 @@ func (hanging) Forget(string)  {}
 func (hanging) Close()         {}
 func (hanging) String() string { return "hanging" }
 
-// A service all of whose peers hang, more of them than there are workers, does
-// not keep the peers of others from being checked when they are due.
-func TestAServiceThatHangsDoesNotStallTheChecksOfOthers(t *testing.T) {
+// A service with more hanging peers than workers does not delay the checks of other services.
+func TestAHangingServiceDoesNotDelayTheChecksOfOthers(t *testing.T) {
 	for _, services := range []int{1, 5, 20} {
 		t.Run(fmt.Sprint(services), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -39,7 +38,7 @@ func TestAServiceThatHangsDoesNotStallTheChecksOfOthers(t *testing.T) {
 						Probe: probe, Interval: time.Second, FailingInterval: time.Second, Timeout: 10 * time.Second, UnhealthyThreshold: 1, HealthyThreshold: 1,
 					}}
 					c := m.NewChecker()
-					pool, err := balancer.NewPool(name, c.Adapt(balancer.Options{}, s))
+					pool, err := balancer.NewPool(name, c.Adapt(balancertest.Complete(balancer.Options{}), s))
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -62,7 +61,7 @@ func TestAServiceThatHangsDoesNotStallTheChecksOfOthers(t *testing.T) {
 				defer watch("works", 1, counting{checked})()
 				time.Sleep(time.Minute)
 				synctest.Wait()
-				// One a second; the second one comes within that time at random.
+				// One per second; the second check is at a random time within it.
 				if n := len(checked); n < 59 || n > 62 {
 					t.Errorf("a peer of another service was checked %d times in a minute, want 60", n)
 				}
@@ -76,7 +75,7 @@ func TestAServiceThatHangsDoesNotStallTheChecksOfOthers(t *testing.T) {
 	}
 }
 
-// counting is a probe that tells of each check.
+// counting is a probe that reports each check.
 type counting struct{ checked chan<- time.Time }
 
 func (c counting) Check(context.Context, Target) error { c.checked <- time.Now(); return nil }

@@ -2,6 +2,7 @@ package healthcheck
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -17,21 +18,20 @@ import (
 
 // GRPCOptions are the settings of a [GRPC] probe.
 type GRPCOptions struct {
-	Service string // whose health is asked for; "": the server's as a whole
-	TLS     *TLS   // nil: plain HTTP/2
-	Reuse   bool   // keep the connection for the next check
+	Service string             // to check; "": the whole server
+	TLS     func() *tls.Config // as HTTPOptions.TLS; nil: plain HTTP/2
+	Reuse   bool               // reuse the connection
 }
 
-// GRPC asks grpc.health.v1.Health
+// GRPC is a [Probe] that calls grpc.health.v1.Health
 // (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
 type GRPC struct {
 	o    GRPCOptions
-	kept *kept[*grpc.ClientConn]
+	idle *idleConnections[*grpc.ClientConn]
 }
 
-// NewGRPC returns a probe with the options o.
 func NewGRPC(o GRPCOptions) *GRPC {
-	return &GRPC{o: o, kept: newKept[*grpc.ClientConn](o.Reuse)}
+	return &GRPC{o: o, idle: newIdleConnections[*grpc.ClientConn](o.Reuse)}
 }
 
 func (g *GRPC) String() string {
@@ -41,19 +41,15 @@ func (g *GRPC) String() string {
 	return "grpc " + g.o.Service
 }
 
-// Forget closes the connection that was kept for address.
-func (g *GRPC) Forget(address string) { g.kept.forget(address) }
+func (g *GRPC) Forget(address string) { g.idle.forget(address) }
+func (g *GRPC) Close()                { g.idle.close() }
 
-// Close closes the connections that were kept.
-func (g *GRPC) Close() { g.kept.close() }
-
-// Check asks for the service's health.
 func (g *GRPC) Check(ctx context.Context, t Target) error {
-	connection, ok := g.kept.take(t.Address)
+	connection, ok := g.idle.take(t.Address)
 	if !ok {
 		secured := insecure.NewCredentials()
 		if g.o.TLS != nil {
-			secured = credentials.NewTLS(g.o.TLS.current())
+			secured = credentials.NewTLS(g.o.TLS())
 		}
 		var err error
 		connection, err = grpc.NewClient("passthrough:///"+t.Address,
@@ -72,18 +68,18 @@ func (g *GRPC) Check(ctx context.Context, t Target) error {
 	response, err := grpc_health_v1.NewHealthClient(connection).
 		Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: g.o.Service})
 	if err != nil {
-		// Not kept: a client that could not connect waits before it tries again.
+		// Do not reuse it: a client that could not connect backs off.
 		connection.Close()
 		return rpcFailure(err)
 	}
-	g.kept.put(t.Address, connection)
+	g.idle.put(t.Address, connection)
 	if response.Status != grpc_health_v1.HealthCheckResponse_SERVING {
 		return errors.New(response.Status.String())
 	}
 	return nil
 }
 
-// rpcFailure says what a call's error means for a health check.
+// rpcFailure describes the error of a call.
 func rpcFailure(err error) error {
 	s := status.Convert(err)
 	switch s.Code() {
@@ -95,7 +91,7 @@ func rpcFailure(err error) error {
 		return errors.New("the peer does not know this service")
 	}
 	message := s.Message()
-	// A transport's error is wrapped in two sentences of the library's own.
+	// Remove the library's wrapping of a transport error.
 	if _, cause, ok := strings.Cut(message, "desc = "); ok && s.Code() == codes.Unavailable {
 		message = strings.TrimPrefix(strings.Trim(cause, `"`), "transport: ")
 		return errors.New(strings.TrimPrefix(message, "Error while dialing: "))

@@ -17,7 +17,7 @@ import (
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
-	"sluice/consultest"
+	"sluice/test/consultest"
 )
 
 // serveGRPC serves until the test ends and counts connections.
@@ -96,14 +96,14 @@ func TestGRPC(t *testing.T) {
 		t.Errorf("%d connections for 4 checks that keep theirs, want 1", n)
 	}
 	if n := count(true, func(p *GRPC) { p.Forget(address) }); n != 4 {
-		t.Errorf("%d connections for 4 checks that forget theirs, want 4", n)
+		t.Errorf("%d connections for 4 checks with Forget, want 4", n)
 	}
 	if a, b := NewGRPC(GRPCOptions{}).String(), NewGRPC(GRPCOptions{Service: "a"}).String(); a != "grpc" || b != "grpc a" {
 		t.Errorf("names %q, %q", a, b)
 	}
 }
 
-// A kept connection to a peer that was started anew is no failure for long.
+// A reused connection to a restarted peer fails at most one check.
 func TestGRPCAfterARestart(t *testing.T) {
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(consultest.ReservePort(t)))
 	l, err := net.Listen("tcp", address)
@@ -123,7 +123,7 @@ func TestGRPCAfterARestart(t *testing.T) {
 		t.Error(got)
 	}
 	first.Stop()
-	check(t, p, address, patience) // it may or may not have noticed
+	check(t, p, address, patience) // passes or fails
 	if got := check(t, p, address, patience); got != "connect: connection refused" {
 		t.Errorf("stopped: %q", got)
 	}
@@ -143,12 +143,12 @@ func TestGRPCTimesOut(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := NewGRPC(GRPCOptions{}).Check(ctx, Target{Address: address}); err == nil {
-		t.Error("no error though the context has ended")
+		t.Error("no error after the end of the context")
 	}
 }
 
 func TestGRPCSpeaksTLS(t *testing.T) {
-	donor := httptest.NewTLSServer(nil) // has a certificate for 127.0.0.1
+	donor := httptest.NewTLSServer(nil) // for its certificate
 	defer donor.Close()
 	address, _ := serveGRPC(t, func(s *grpc.Server) { grpc_health_v1.RegisterHealthServer(s, health.NewServer()) },
 		grpc.Creds(credentials.NewServerTLSFromCert(&donor.TLS.Certificates[0])))

@@ -1,6 +1,7 @@
 package healthcheck
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/test/balancertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -34,15 +36,15 @@ func instances(n int) []discovery.Instance {
 	return set
 }
 
-// script is a probe that does as it is told.
+// script is a probe that a test controls.
 type script struct {
 	mu        sync.Mutex
 	fails     map[string]bool // by address
-	takes     time.Duration   // that each check takes
-	checks    map[string]int  // that began
+	takes     time.Duration   // of each check
+	checks    map[string]int  // begun checks
 	times     map[string][]time.Time
 	running   int
-	most      int // that ran at a time
+	most      int // simultaneous checks
 	forgotten map[string]int
 	closed    bool
 }
@@ -103,7 +105,7 @@ func (s *script) set(i discovery.Instance, fails bool) {
 	s.fails[i.HostPort()] = fails
 }
 
-// count returns how many checks of an address began, and of all.
+// count returns the number of begun checks of an address, and of all.
 func (s *script) count(i discovery.Instance) (one, all int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,7 +115,7 @@ func (s *script) count(i discovery.Instance) (one, all int) {
 	return s.checks[i.HostPort()], all
 }
 
-// generator is a source of random numbers that is safe for concurrent use.
+// generator is a source of random numbers for concurrent use.
 type generator struct {
 	mu     sync.Mutex // guards the field below
 	random *rand.Rand
@@ -131,15 +133,14 @@ func (g *generator) Uint64() uint64 {
 	return g.random.Uint64()
 }
 
-// seeded returns a generator whose numbers are the same each time that the test
-// runs.
+// seeded returns a generator with the same numbers in each run of a test.
 func seeded(t testing.TB) *generator {
 	seed := xxhash.Sum64String(t.Name())
 	t.Logf("seed %d", seed)
 	return &generator{random: rand.New(rand.NewPCG(seed, 0))}
 }
 
-// fixture is a pool that is judged.
+// fixture is a pool with a checker.
 type fixture struct {
 	*balancer.Pool
 	t       testing.TB
@@ -150,13 +151,13 @@ type fixture struct {
 	options balancer.Options
 }
 
-// judged returns a pool that is judged with the settings s. The test must close
-// it, in the same bubble.
-func judged(t testing.TB, s Settings, o Options) *fixture {
+// newFixture returns a pool with a checker and the settings s. The test must close it, in the
+// same bubble.
+func newFixture(t testing.TB, s Settings, o Options) *fixture {
 	t.Helper()
 	s = s.clone()
 	f := &fixture{t: t}
-	f.options = balancer.Options{Policy: balancer.PolicyRoundRobin, Notify: f.note}
+	f.options = balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, Notify: f.note})
 	if _, benchmark := t.(*testing.B); !benchmark {
 		random := seeded(t)
 		f.options.Random = random.Uint64
@@ -164,6 +165,7 @@ func judged(t testing.TB, s Settings, o Options) *fixture {
 			o.Random = random.Float64
 		}
 	}
+	o.MaxChecks = cmp.Or(o.MaxChecks, 512)
 	f.monitor = NewMonitor(o)
 	f.checker = f.monitor.NewChecker()
 	var err error
@@ -174,7 +176,7 @@ func judged(t testing.TB, s Settings, o Options) *fixture {
 	return f
 }
 
-// clone returns settings for a checker: those in use do not change.
+// clone returns a copy of settings, which a test may change.
 func (s Settings) clone() Settings {
 	if s.Active != nil {
 		active := *s.Active
@@ -227,11 +229,11 @@ func (f *fixture) peer(n int) *balancer.Peer {
 	return nil
 }
 
-// eligible returns how many peers get requests.
+// eligible returns the number of eligible peers.
 func (f *fixture) eligible() int { return len(f.Snapshot().Eligible) }
 
-// request sends one request to peer n, with this outcome. It returns false if
-// the peer gets none.
+// request sends a request with the outcome to peer n. It returns false if the peer is not
+// picked.
 func (f *fixture) request(n int, o balancer.Outcome) bool {
 	f.t.Helper()
 	token, ok := f.pick(n)
@@ -268,4 +270,13 @@ func contains(peers []*balancer.Peer, n int) bool {
 		}
 	}
 	return false
+}
+
+// newHTTP returns a probe with defaults for the options that a test does not set.
+func newHTTP(o HTTPOptions) *HTTP {
+	o.Method, o.Path = cmp.Or(o.Method, "GET"), cmp.Or(o.Path, "/")
+	if o.Status == (Statuses{}) {
+		o.Status, _ = ParseStatuses("2xx")
+	}
+	return NewHTTP(o)
 }

@@ -3,6 +3,7 @@ package healthcheck
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -14,31 +15,31 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// maxHead bounds the head of an answer to a check, in bytes.
+// maxHead bounds the response head in bytes.
 const maxHead = 16 << 10
 
-// HTTPOptions are the settings of an [HTTP] probe.
+// HTTPOptions are the settings of an [HTTP] probe. Method, Path and Status are set.
 type HTTPOptions struct {
-	Method  string      // default GET
-	Path    string      // with the query, if there is one; default /
-	Host    string      // of the request; default: the address that is checked
-	Headers [][2]string // name and value
-	Status  Statuses    // that an answer may have; default 200 to 299
-	Body    Expectation // ignored for HEAD
-	TLS     *TLS        // nil: plain HTTP
-	// Reuse keeps the connection for the next check. A check on a new one
-	// notices more: that the peer still accepts connections.
+	Method  string
+	Path    string             // with query
+	Host    string             // default: the checked address
+	Headers [][2]string        // name and value
+	Status  Statuses           // accepted
+	Body    Expectation        // ignored for HEAD
+	TLS     func() *tls.Config // returns the configuration of a new connection, which is changed; nil: plain HTTP
+	// Reuse reuses the connection. A new one also checks that the peer accepts
+	// connections.
 	Reuse bool
 }
 
-// HTTP asks with an HTTP/1.1 request. It follows no redirect.
+// HTTP is a [Probe] that sends an HTTP/1.1 request. It follows no redirects.
 type HTTP struct {
 	o      HTTPOptions
 	dialer dialer
-	kept   *kept[*httpConnection]
+	idle   *idleConnections[*httpConnection]
 }
 
-// httpConnection is a connection to a peer with what has been read ahead.
+// httpConnection is a connection with its read buffer.
 type httpConnection struct {
 	net.Conn
 	reader *bufio.Reader
@@ -52,25 +53,15 @@ func newHTTPConnection(c net.Conn) *httpConnection {
 	return &httpConnection{c, r}
 }
 
-// Close closes the connection. It must be called once.
+// Close must be called once.
 func (c *httpConnection) Close() error {
 	c.reader.Reset(nil)
 	readers.Put(c.reader)
 	return c.Conn.Close()
 }
 
-// NewHTTP returns a probe with the options o.
 func NewHTTP(o HTTPOptions) *HTTP {
-	if o.Method == "" {
-		o.Method = fasthttp.MethodGet
-	}
-	if o.Path == "" {
-		o.Path = "/"
-	}
-	if o.Status == (Statuses{}) {
-		o.Status, _ = ParseStatuses("2xx")
-	}
-	return &HTTP{o: o, dialer: dialer{tls: o.TLS}, kept: newKept[*httpConnection](o.Reuse)}
+	return &HTTP{o: o, dialer: dialer{tls: o.TLS}, idle: newIdleConnections[*httpConnection](o.Reuse)}
 }
 
 func (h *HTTP) String() string {
@@ -80,24 +71,20 @@ func (h *HTTP) String() string {
 	}
 	path, _, ok := strings.Cut(h.o.Path, "?")
 	if ok {
-		path += "?…" // there may be a credential in it
+		path += "?…" // may contain a credential
 	}
 	return scheme + " " + h.o.Method + " " + path
 }
 
-// Forget closes the connection that was kept for address.
-func (h *HTTP) Forget(address string) { h.kept.forget(address) }
+func (h *HTTP) Forget(address string) { h.idle.forget(address) }
+func (h *HTTP) Close()                { h.idle.close() }
 
-// Close closes the connections that were kept.
-func (h *HTTP) Close() { h.kept.close() }
-
-// errStale says that a kept connection broke before it gave an answer, which a
-// peer that closes idle connections may do at any time.
+// errStale: a reused connection was closed before an answer, as peers may do with idle
+// ones.
 var errStale = errors.New("stale connection")
 
-// Check sends a request and looks at the answer.
 func (h *HTTP) Check(ctx context.Context, t Target) error {
-	if connection, ok := h.kept.take(t.Address); ok {
+	if connection, ok := h.idle.take(t.Address); ok {
 		if err := h.exchange(ctx, t.Address, connection, true); err != errStale {
 			return err
 		}
@@ -109,8 +96,8 @@ func (h *HTTP) Check(ctx context.Context, t Target) error {
 	return h.exchange(ctx, t.Address, newHTTPConnection(connection), false)
 }
 
-// exchange sends a request over a connection, judges the answer and closes or
-// keeps the connection.
+// exchange sends a request, checks the answer, and closes the connection or stores it
+// for reuse.
 func (h *HTTP) exchange(ctx context.Context, address string, connection *httpConnection, used bool) error {
 	release := bound(ctx, connection)
 	if _, err := connection.Write(h.request(address)); err != nil {
@@ -126,7 +113,7 @@ func (h *HTTP) exchange(ctx context.Context, address string, connection *httpCon
 	reusable, err := h.answer(connection.reader)
 	release()
 	if reusable && ctx.Err() == nil {
-		h.kept.put(address, connection)
+		h.idle.put(address, connection)
 	} else {
 		connection.Close()
 	}
@@ -140,7 +127,6 @@ func stale(used bool, err error) error {
 	return err
 }
 
-// request returns the request to address.
 func (h *HTTP) request(address string) []byte {
 	var header fasthttp.RequestHeader
 	header.DisableNormalizing()
@@ -165,8 +151,8 @@ func (h *HTTP) request(address string) []byte {
 
 var responseHeaders = sync.Pool{New: func() any { return new(fasthttp.ResponseHeader) }}
 
-// answer reads an answer and returns whether another one may follow on the
-// connection, and what is wrong with this one.
+// answer reads and checks an answer. reusable reports whether the connection can be
+// reused.
 func (h *HTTP) answer(r *bufio.Reader) (reusable bool, err error) {
 	header := responseHeaders.Get().(*fasthttp.ResponseHeader)
 	defer responseHeaders.Put(header)
@@ -179,8 +165,7 @@ func (h *HTTP) answer(r *bufio.Reader) (reusable bool, err error) {
 			}
 			return false, failure("answer", err)
 		}
-		// An interim answer, such as 103, comes before the one that counts (RFC
-		// 9110, section 15.2).
+		// Skip interim answers, such as 103 (RFC 9110, section 15.2).
 		if header.StatusCode() >= lowestStatus || header.StatusCode() == fasthttp.StatusSwitchingProtocols {
 			break
 		}
@@ -199,8 +184,8 @@ func (h *HTTP) answer(r *bufio.Reader) (reusable bool, err error) {
 	return reusable, h.o.Body.check(body)
 }
 
-// body reads as much of the body as is looked at, and reports whether that was
-// all of it.
+// body reads up to Body.Within bytes of the body, and reports whether that is all of
+// it.
 func (h *HTTP) body(r *bufio.Reader, header *fasthttp.ResponseHeader) (body []byte, complete bool, err error) {
 	length := header.ContentLength() // -1: chunked, -2: up to the end of the connection
 	status := header.StatusCode()
@@ -228,5 +213,5 @@ func (h *HTTP) body(r *bufio.Reader, header *fasthttp.ResponseHeader) (body []by
 	case length > 0 && len(body) < length:
 		return body, false, io.ErrUnexpectedEOF
 	}
-	return body, length > 0, nil // the end of a chunked body may have trailers
+	return body, length > 0, nil // a chunked body may have trailers
 }

@@ -16,10 +16,10 @@ import (
 	"time"
 )
 
-// patience bounds checks that should not time out.
+// patience is the timeout of checks that should not time out.
 const patience = 30 * time.Second
 
-// check asks address with a probe and returns what is wrong, "" if nothing is.
+// check probes an address, and returns the error, or "".
 func check(t *testing.T, p Probe, address string, limit time.Duration) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -30,8 +30,7 @@ func check(t *testing.T, p Probe, address string, limit time.Duration) string {
 	return ""
 }
 
-// serveRaw answers every connection with what answer writes, until the test
-// ends.
+// serveRaw calls answer for each connection until the test ends.
 func serveRaw(t *testing.T, answer func(net.Conn)) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -57,9 +56,8 @@ func serveRaw(t *testing.T, answer func(net.Conn)) (address string) {
 	return l.Addr().String()
 }
 
-// checkInTime is check with a limit that ends it. A machine that stands still may
-// end it in an earlier step than the wanted one; so it is tried with more time,
-// too.
+// checkInTime is check with a timeout. On a slow machine it may time out in an earlier step than
+// the expected one, so it is repeated with longer timeouts.
 func checkInTime(t *testing.T, p Probe, address, want string) {
 	t.Helper()
 	for limit := 50 * time.Millisecond; ; limit *= 2 {
@@ -74,8 +72,8 @@ func checkInTime(t *testing.T, p Probe, address, want string) {
 	}
 }
 
-// nowhere is an address where nobody listens: not even by chance, as its port is
-// given to nobody who does not ask for it.
+// nowhere returns an address without a listener. Its port is not in the range from which the
+// kernel assigns ports.
 const nowhere = "127.0.0.1:1"
 
 func statuses(t *testing.T, text string) Statuses {
@@ -87,13 +85,13 @@ func statuses(t *testing.T, text string) Statuses {
 	return s
 }
 
-func TestHTTPSendsWhatItIsTold(t *testing.T) {
+func TestHTTPSendsItsOptions(t *testing.T) {
 	var got atomic.Pointer[http.Request]
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got.Store(r) }))
 	defer server.Close()
 	address := server.Listener.Addr().String()
 
-	if wrong := check(t, NewHTTP(HTTPOptions{}), address, patience); wrong != "" {
+	if wrong := check(t, newHTTP(HTTPOptions{}), address, patience); wrong != "" {
 		t.Errorf("check: %s", wrong)
 	}
 	r := got.Load()
@@ -101,7 +99,7 @@ func TestHTTPSendsWhatItIsTold(t *testing.T) {
 		t.Errorf("request %s %s %s, host %q, agent %q, close %v", r.Method, r.RequestURI, r.Proto, r.Host, r.UserAgent(), r.Close)
 	}
 
-	p := NewHTTP(HTTPOptions{
+	p := newHTTP(HTTPOptions{
 		Method: "POST", Path: "/health?full=1&a=%2F", Host: "star.example.com",
 		Headers: [][2]string{{"x-lower", "a b"}, {"Authorization", "Bearer secret"}},
 	})
@@ -118,7 +116,7 @@ func TestHTTPSendsWhatItIsTold(t *testing.T) {
 	}
 }
 
-func TestHTTPJudgesTheAnswer(t *testing.T) {
+func TestHTTPChecksTheResponse(t *testing.T) {
 	handler := func(status int, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(status)
@@ -150,8 +148,8 @@ func TestHTTPJudgesTheAnswer(t *testing.T) {
 		}, HTTPOptions{}, ""},
 		{"head", handler(200, ""), HTTPOptions{Method: "HEAD", Body: Expectation{Text: "a", Within: 10}}, ""},
 		{"text", handler(200, `{"status":"ok"}`), HTTPOptions{Body: Expectation{Text: `"ok"`, Within: 100}}, ""},
-		{"no text", handler(200, "fine"), HTTPOptions{Body: Expectation{Text: "ok", Within: 100}}, `answer lacks "ok"`},
-		{"text too far", handler(200, "0123456789ok"), HTTPOptions{Body: Expectation{Text: "ok", Within: 11}}, `answer lacks "ok"`},
+		{"no text", handler(200, "fine"), HTTPOptions{Body: Expectation{Text: "ok", Within: 100}}, `answer does not contain "ok"`},
+		{"text too far", handler(200, "0123456789ok"), HTTPOptions{Body: Expectation{Text: "ok", Within: 11}}, `answer does not contain "ok"`},
 		{"text at the end of what is read", handler(200, "0123456789ok"), HTTPOptions{Body: Expectation{Text: "ok", Within: 12}}, ""},
 		{"regexp", handler(200, "a\nstatus = green\n"), HTTPOptions{Body: Expectation{Regexp: regexp.MustCompile(`(?m)^status = (green|yellow)$`), Within: 100}}, ""},
 		{"no match", handler(200, "status = red"), HTTPOptions{Body: Expectation{Regexp: regexp.MustCompile("green|yellow"), Within: 100}},
@@ -159,22 +157,22 @@ func TestHTTPJudgesTheAnswer(t *testing.T) {
 		{"both", handler(200, "ab"), HTTPOptions{Body: Expectation{Text: "a", Regexp: regexp.MustCompile("c"), Within: 100}}, `answer does not match "c"`},
 		{"status before body", handler(500, "ok"), HTTPOptions{Body: Expectation{Text: "ok", Within: 100}}, "status 500, want 200-299"},
 		{"chunked", chunked, HTTPOptions{Body: Expectation{Text: "the end", Within: 64 << 10}}, ""},
-		{"chunked, too far", chunked, HTTPOptions{Body: Expectation{Text: "the end", Within: 1 << 10}}, `answer lacks "the end"`},
+		{"chunked, too far", chunked, HTTPOptions{Body: Expectation{Text: "the end", Within: 1 << 10}}, `answer does not contain "the end"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := httptest.NewServer(test.handler)
 			defer server.Close()
-			if got := check(t, NewHTTP(test.o), server.Listener.Addr().String(), patience); got != test.want {
+			if got := check(t, newHTTP(test.o), server.Listener.Addr().String(), patience); got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
 	}
 }
 
-// What a peer does wrong is named, and in the same words each time.
-func TestHTTPNamesTheFailure(t *testing.T) {
+// Each kind of failure has its own error.
+func TestHTTPReportsTheFailure(t *testing.T) {
 	readRequest := func(c net.Conn) { http.ReadRequest(bufio.NewReader(c)) }
-	says := func(text string) func(net.Conn) {
+	respond := func(text string) func(net.Conn) {
 		return func(c net.Conn) {
 			readRequest(c)
 			io.WriteString(c, text)
@@ -188,12 +186,12 @@ func TestHTTPNamesTheFailure(t *testing.T) {
 		want   string
 	}{
 		{"closed at once", readRequest, HTTPOptions{}, "answer: connection closed"},
-		{"closed within the head", says("HTTP/1.1 200 OK\r\nA: b\r\n"), HTTPOptions{}, "answer: connection closed"},
-		{"closed within the body", says("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"), body, "body: connection closed"},
-		{"closed within a body that nobody wants", says("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"), HTTPOptions{}, ""},
-		{"up to the end of the connection", says("HTTP/1.1 200 OK\r\n\r\nok"), body, ""},
-		{"HTTP/1.0", says("HTTP/1.0 200 OK\r\n\r\n"), HTTPOptions{}, ""},
-		{"head too large", says("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("a", maxHead) + "\r\n\r\n"), HTTPOptions{}, "answer: head above 16 KiB"},
+		{"closed within the head", respond("HTTP/1.1 200 OK\r\nA: b\r\n"), HTTPOptions{}, "answer: connection closed"},
+		{"closed within the body", respond("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"), body, "body: connection closed"},
+		{"closed within a body that is not read", respond("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"), HTTPOptions{}, ""},
+		{"up to the end of the connection", respond("HTTP/1.1 200 OK\r\n\r\nok"), body, ""},
+		{"HTTP/1.0", respond("HTTP/1.0 200 OK\r\n\r\n"), HTTPOptions{}, ""},
+		{"head too large", respond("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("a", maxHead) + "\r\n\r\n"), HTTPOptions{}, "answer: head above 16 KiB"},
 		{"reset", func(c net.Conn) {
 			readRequest(c)
 			c.(*net.TCPConn).SetLinger(0)
@@ -202,31 +200,31 @@ func TestHTTPNamesTheFailure(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			address := serveRaw(t, test.answer)
 			for range 2 {
-				if got := check(t, NewHTTP(test.o), address, patience); got != test.want {
+				if got := check(t, newHTTP(test.o), address, patience); got != test.want {
 					t.Errorf("got %q, want %q", got, test.want)
 				}
 			}
 		})
 	}
 	t.Run("refused", func(t *testing.T) {
-		if got := check(t, NewHTTP(HTTPOptions{}), nowhere, patience); got != "connect: connection refused" {
+		if got := check(t, newHTTP(HTTPOptions{}), nowhere, patience); got != "connect: connection refused" {
 			t.Errorf("got %q", got)
 		}
 	})
 	t.Run("not HTTP", func(t *testing.T) {
-		address := serveRaw(t, says("SSH-2.0-OpenSSH_9.2\r\n\r\n"))
-		if got := check(t, NewHTTP(HTTPOptions{}), address, patience); !strings.HasPrefix(got, "answer: ") {
+		address := serveRaw(t, respond("SSH-2.0-OpenSSH_9.2\r\n\r\n"))
+		if got := check(t, newHTTP(HTTPOptions{}), address, patience); !strings.HasPrefix(got, "answer: ") {
 			t.Errorf("got %q", got)
 		}
 	})
 	t.Run("no such host", func(t *testing.T) {
-		if got := check(t, NewHTTP(HTTPOptions{}), "host.invalid:80", patience); !strings.HasPrefix(got, "connect: ") {
+		if got := check(t, newHTTP(HTTPOptions{}), "host.invalid:80", patience); !strings.HasPrefix(got, "connect: ") {
 			t.Errorf("got %q", got)
 		}
 	})
 }
 
-// A peer that hangs costs no more than the timeout, in whichever step.
+// The timeout applies to each step of a check.
 func TestHTTPTimesOut(t *testing.T) {
 	for name, test := range map[string]struct {
 		begin string
@@ -239,15 +237,15 @@ func TestHTTPTimesOut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			address := serveRaw(t, func(c net.Conn) {
 				io.WriteString(c, test.begin)
-				io.Copy(io.Discard, c) // until the check gives up
+				io.Copy(io.Discard, c) // until the check ends
 			})
-			probe := NewHTTP(HTTPOptions{Body: Expectation{Text: "okay", Within: 100}})
+			probe := newHTTP(HTTPOptions{Body: Expectation{Text: "okay", Within: 100}})
 			checkInTime(t, probe, address, test.want)
-			// A check that nobody waits for ends at once.
+			// A check ends with its context.
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(10*time.Millisecond, cancel)
 			if err := probe.Check(ctx, Target{Address: address}); err == nil {
-				t.Error("no error after the context has ended")
+				t.Error("no error after the end of the context")
 			}
 		})
 	}
@@ -255,14 +253,14 @@ func TestHTTPTimesOut(t *testing.T) {
 
 func TestHTTPSpeaksTLS(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	server.Config.ErrorLog = log.New(io.Discard, "", 0) // failed handshakes are wanted here
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes fail in this test
 	server.StartTLS()
 	defer server.Close()
 	address := server.Listener.Addr().String()
 	trusting := server.Client().Transport.(*http.Transport).TLSClientConfig
 	f := func(name string, config *tls.Config, want string) {
 		t.Helper()
-		if got := check(t, NewHTTP(HTTPOptions{TLS: fixed(config)}), address, patience); !strings.HasPrefix(got, want) || want == "" && got != "" {
+		if got := check(t, newHTTP(HTTPOptions{TLS: fixed(config)}), address, patience); !strings.HasPrefix(got, want) || want == "" && got != "" {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
 	}
@@ -271,21 +269,21 @@ func TestHTTPSpeaksTLS(t *testing.T) {
 	f("another name", &tls.Config{RootCAs: trusting.RootCAs, ServerName: "star.example.net"}, "TLS handshake: ")
 	f("not trusted", &tls.Config{}, "TLS handshake: ")
 	f("any", &tls.Config{InsecureSkipVerify: true}, "")
-	if got := check(t, NewHTTP(HTTPOptions{}), address, patience); got != "status 400, want 200-299" {
+	if got := check(t, newHTTP(HTTPOptions{}), address, patience); got != "status 400, want 200-299" {
 		t.Errorf("plain HTTP to a TLS port: %q", got)
 	}
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
-	if got := check(t, NewHTTP(HTTPOptions{TLS: fixed(&tls.Config{})}), plain.Listener.Addr().String(), patience); !strings.HasPrefix(got, "TLS handshake: ") {
+	if got := check(t, newHTTP(HTTPOptions{TLS: fixed(&tls.Config{})}), plain.Listener.Addr().String(), patience); !strings.HasPrefix(got, "TLS handshake: ") {
 		t.Errorf("TLS to a plain port: %q", got)
 	}
-	if got := NewHTTP(HTTPOptions{TLS: fixed(&tls.Config{}), Path: "/a"}).String(); got != "https GET /a" {
+	if got := newHTTP(HTTPOptions{TLS: fixed(&tls.Config{}), Path: "/a"}).String(); got != "https GET /a" {
 		t.Errorf("probe %q", got)
 	}
 }
 
-// Connections are made anew for each check, unless asked for otherwise; then a
-// connection that the peer has closed meanwhile is no failure.
+// Each check has a new connection, except with Reuse. A reused connection that the peer has closed
+// is not a failure.
 func TestHTTPConnections(t *testing.T) {
 	var opened atomic.Int32
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -309,7 +307,7 @@ func TestHTTPConnections(t *testing.T) {
 	f := func(name string, o HTTPOptions, between func(*HTTP), want int32) {
 		t.Helper()
 		opened.Store(0)
-		p := NewHTTP(o)
+		p := newHTTP(o)
 		defer p.Close()
 		for range 4 {
 			if got := check(t, p, address, patience); got != "" {
@@ -324,17 +322,17 @@ func TestHTTPConnections(t *testing.T) {
 	nothing := func(*HTTP) {}
 	body := Expectation{Text: "ok", Within: 100}
 	f("by default", HTTPOptions{}, nothing, 4)
-	f("kept", HTTPOptions{Reuse: true, Body: body}, nothing, 1)
-	f("kept, body not looked at", HTTPOptions{Reuse: true, Body: Expectation{Within: 100}}, nothing, 1)
-	f("kept, HEAD", HTTPOptions{Reuse: true, Method: "HEAD"}, nothing, 1)
+	f("reused", HTTPOptions{Reuse: true, Body: body}, nothing, 1)
+	f("reused, body not read", HTTPOptions{Reuse: true, Body: Expectation{Within: 100}}, nothing, 1)
+	f("reused, HEAD", HTTPOptions{Reuse: true, Method: "HEAD"}, nothing, 1)
 	f("the peer closes", HTTPOptions{Reuse: true, Path: "/close"}, nothing, 4)
 	f("too large to be read", HTTPOptions{Reuse: true, Path: "/large", Body: Expectation{Within: 100}}, nothing, 4)
 	f("stale", HTTPOptions{Reuse: true, Body: body}, func(*HTTP) { server.CloseClientConnections() }, 4)
 	f("forgotten", HTTPOptions{Reuse: true, Body: body}, func(p *HTTP) { p.Forget(address) }, 4)
 
-	p := NewHTTP(HTTPOptions{Reuse: true, Body: body})
+	p := newHTTP(HTTPOptions{Reuse: true, Body: body})
 	p.Close()
-	if got := check(t, p, address, patience); got != "" || len(p.kept.idle) != 0 {
-		t.Errorf("after Close: %q, %d kept", got, len(p.kept.idle))
+	if got := check(t, p, address, patience); got != "" || len(p.idle.idle) != 0 {
+		t.Errorf("after Close: %q, %d idle", got, len(p.idle.idle))
 	}
 }

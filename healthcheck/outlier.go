@@ -1,30 +1,30 @@
 package healthcheck
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
 	"time"
 )
 
-// outlier is a peer that fares worse than the others, by its index among them.
+// outlier is a peer that is worse than the others, by its index.
 type outlier struct {
 	index  int
-	excess float64 // how bad it is, for the order in which outliers are ejected
+	excess float64 // the worst is ejected first
 	why    string
 }
 
-// attempts is what became of the attempts on a peer in an interval.
+// attempts are the results of a peer in an interval.
 type attempts struct{ ok, failed uint64 }
 
 func (a attempts) total() uint64 { return a.ok + a.failed }
 
 func (a attempts) rate() float64 { return float64(a.ok) / float64(a.total()) }
 
-// outliers returns the peers whose success rate is an outlier, the worst first.
-// This is Envoy's detection of success rate outliers (and that of gRFC A50),
-// with an absolute limit in addition: among peers that hardly ever fail, one
-// failure more is no reason to eject anybody.
+// outliers returns the outliers by success rate, the worst first: Envoy's algorithm
+// (and gRFC A50), with the absolute limit Below, so that one failure among peers that
+// hardly ever fail is no outlier.
 func (s *SuccessRate) outliers(peers []attempts) []outlier {
 	var rates []float64
 	for _, a := range peers {
@@ -45,14 +45,13 @@ func (s *SuccessRate) outliers(peers []attempts) []outlier {
 		found = append(found, outlier{
 			index:  i,
 			excess: limit - a.rate(),
-			why:    fmt.Sprintf("success rate %s of %d requests, that of all peers is %s", percent(a.rate()), a.total(), percent(mean)),
+			why:    fmt.Sprintf("success rate %s of %d requests, mean of all peers %s", percent(a.rate()), a.total(), percent(mean)),
 		})
 	}
 	return worstFirst(found)
 }
 
-// moments returns the mean of values and their standard deviation, taken as
-// all there are and not as a sample, as Envoy does.
+// moments returns the mean and the population standard deviation, as Envoy.
 func moments(values []float64) (mean, stdev float64) {
 	for _, v := range values {
 		mean += v / float64(len(values))
@@ -63,15 +62,14 @@ func moments(values []float64) (mean, stdev float64) {
 	return mean, math.Sqrt(stdev)
 }
 
-// answers is how fast a peer answered in an interval.
+// answers are the latencies of a peer in an interval.
 type answers struct {
 	count  int
 	median time.Duration
 }
 
-// outliers returns the peers that are too slow, the worst first. Medians are
-// compared with their median, on which a few slow peers, and a few slow
-// answers, have no influence.
+// outliers returns the outliers by latency, the worst first. The limit is relative to
+// the median of the peers' medians, which a few slow peers do not move.
 func (l *Latency) outliers(peers []answers) []outlier {
 	var medians []time.Duration
 	for _, a := range peers {
@@ -93,28 +91,20 @@ func (l *Latency) outliers(peers []answers) []outlier {
 		found = append(found, outlier{
 			index:  i,
 			excess: float64(a.median),
-			why:    fmt.Sprintf("median latency %s of %d answers, that of all peers is %s", rounded(a.median), a.count, rounded(typical)),
+			why:    fmt.Sprintf("median latency %s of %d answers, median of all peers %s", rounded(a.median), a.count, rounded(typical)),
 		})
 	}
 	return worstFirst(found)
 }
 
 func worstFirst(found []outlier) []outlier {
-	slices.SortStableFunc(found, func(a, b outlier) int {
-		switch {
-		case a.excess > b.excess:
-			return -1
-		case a.excess < b.excess:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(found, func(a, b outlier) int { return cmp.Compare(b.excess, a.excess) })
 	return found
 }
 
 func percent(share float64) string { return fmt.Sprintf("%.1f %%", 100*share) }
 
-// rounded returns d with three significant digits at most.
+// rounded returns d with at most three significant digits.
 func rounded(d time.Duration) time.Duration {
 	for unit := time.Duration(1); ; unit *= 10 {
 		if d < 1000*unit {

@@ -10,8 +10,8 @@ import (
 	"sluice/balancer"
 )
 
-// load sends requests to peers 0 to 4, of which the last does worse, and
-// returns which are ejected in the end.
+// load sends requests to peers 0 to 4, of which the last one is worse, and returns the ejected
+// peers.
 func (f *fixture) load(peers, requests int, outcome func(peer, request int) balancer.Outcome) []int {
 	f.t.Helper()
 	for r := range requests {
@@ -35,7 +35,7 @@ func TestSuccessRateEjects(t *testing.T) {
 	s.Passive.ConsecutiveFailures = 0
 	s.Passive.SuccessRate = &SuccessRate{StdevFactor: 1.9, Below: 0.95, MinRequests: 50, MinPeers: 5}
 	synctest.Test(t, func(t *testing.T) {
-		f := judged(t, s, Options{})
+		f := newFixture(t, s, Options{})
 		defer f.close()
 		f.Apply(instances(6))
 		synctest.Wait()
@@ -49,13 +49,13 @@ func TestSuccessRateEjects(t *testing.T) {
 			t.Fatalf("ejected %v, want peer 2", ejected)
 		}
 		why := f.peer(2).Reasons()[0]
-		if want := "ejected: success rate 75.0 % of 100 requests, that of all peers is 95.8 %; for 10s until "; !strings.HasPrefix(why, want) {
+		if want := "ejected: success rate 75.0 % of 100 requests, mean of all peers 95.8 %; for 10s until "; !strings.HasPrefix(why, want) {
 			t.Errorf("reason %q, want %q…", why, want)
 		}
 		if got := f.checker.Stats().Ejections[CauseSuccessRate]; got != 1 {
 			t.Errorf("%d ejections by success rate, want 1", got)
 		}
-		// The interval before does not count again.
+		// The previous interval does not count again.
 		time.Sleep(10 * time.Second)
 		if ejected := f.load(6, 100, func(int, int) balancer.Outcome { return fine }); ejected != nil {
 			t.Errorf("ejected %v in a good interval", ejected)
@@ -67,7 +67,7 @@ func TestLatencyEjects(t *testing.T) {
 	s := passiveSettings()
 	s.Passive.Latency = &Latency{Factor: 3, Above: 50 * time.Millisecond, MinRequests: 20, MinPeers: 3}
 	synctest.Test(t, func(t *testing.T) {
-		f := judged(t, s, Options{})
+		f := newFixture(t, s, Options{})
 		defer f.close()
 		f.Apply(instances(4))
 		synctest.Wait()
@@ -76,7 +76,7 @@ func TestLatencyEjects(t *testing.T) {
 			switch {
 			case peer == 3:
 				latency = 200 * time.Millisecond
-			case request%10 == 0: // a slow answer now and then says nothing
+			case request%10 == 0: // a few slow answers do not count
 				latency = 5 * time.Second
 			}
 			return balancer.Outcome{Class: balancer.OutcomeOK, Latency: latency}
@@ -85,7 +85,7 @@ func TestLatencyEjects(t *testing.T) {
 			t.Fatalf("ejected %v, want peer 3", ejected)
 		}
 		why := f.peer(3).Reasons()[0]
-		if !strings.HasPrefix(why, "ejected: median latency ") || !strings.Contains(why, " of 50 answers, that of all peers is ") {
+		if !strings.HasPrefix(why, "ejected: median latency ") || !strings.Contains(why, " of 50 answers, median of all peers ") {
 			t.Errorf("reason %q", why)
 		}
 	})
@@ -119,7 +119,7 @@ func TestSuccessRateOutliers(t *testing.T) {
 	f("too few requests", []int{1000, -1, 1000, 1000, 1000, 1000})
 	f("too few peers with requests", []int{1000, 0, 1000, 1000, -1})
 	f("the worst first", []int{1000, 600, 1000, 500, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000}, 3, 1)
-	f("nobody", nil)
+	f("no outlier", nil)
 	s.MinRequests, s.MinPeers = 0, 0
 	if got := s.outliers([]attempts{{}, {}}); got != nil {
 		t.Errorf("outliers %v among peers without requests", got)
@@ -154,7 +154,7 @@ func TestLatencyOutliers(t *testing.T) {
 	f("half of them", []int{20, 100, 20, 100}, 1, 3)
 	f("too few peers", []int{20, 100})
 	f("too few answers", []int{20, -1, 20, 20})
-	f("nobody", nil)
+	f("no outlier", nil)
 	l.MinRequests, l.MinPeers = 0, 0
 	if got := l.outliers([]answers{{}, {}}); got != nil {
 		t.Errorf("outliers %v among peers without answers", got)

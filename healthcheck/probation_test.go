@@ -8,7 +8,7 @@ import (
 	"sluice/discovery"
 )
 
-// lost returns instances that the registry has lost.
+// lost returns instances on probation.
 func lost(n int) []discovery.Instance {
 	set := instances(n)
 	for i := range set {
@@ -28,11 +28,10 @@ func (f *fixture) awaitCheck(probe *script, n int) {
 	}
 }
 
-// Nobody vouches for the peer: the first failure counts, and for good.
 func TestOneFailedCheckEndsProbation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
-		f := judged(t, activeSettings(probe), Options{})
+		f := newFixture(t, activeSettings(probe), Options{})
 		defer f.close()
 		f.Apply(instances(2))
 		time.Sleep(30 * time.Second)
@@ -58,19 +57,19 @@ func TestOneFailedCheckEndsProbation(t *testing.T) {
 func TestAFailureFromBeforeCountsOnProbation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		probe := newScript()
-		f := judged(t, activeSettings(probe), Options{})
+		f := newFixture(t, activeSettings(probe), Options{})
 		defer f.close()
 		f.Apply(instances(1))
 		time.Sleep(30 * time.Second)
 		probe.set(instance(0), true)
 		f.awaitCheck(probe, 0)
 		if f.eligible() != 1 {
-			t.Fatal("one failure takes a peer out that is listed")
+			t.Fatal("one failure makes a registered peer unhealthy")
 		}
 		f.Apply(lost(1))
 		synctest.Wait()
 		if f.eligible() != 0 {
-			t.Error("the peer is used, though its latest check failed")
+			t.Error("the peer is used, although its latest check failed")
 		}
 		if reasons := f.peer(0).Reasons(); reasons[1] != "active: script: status 500" {
 			t.Errorf("reasons %q", reasons)
@@ -78,10 +77,10 @@ func TestAFailureFromBeforeCountsOnProbation(t *testing.T) {
 	})
 }
 
-// At most so many may be ejected, and the last never: but those on probation may.
+// max_ejected and the protection of the last peer do not apply on probation.
 func TestPeersOnProbationAreEjectedWithoutALimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := judged(t, Settings{Passive: Passive{ConsecutiveFailures: 2, Ejection: time.Second, MaxEjection: time.Second, MaxEjected: .5, Interval: time.Second}}, Options{})
+		f := newFixture(t, Settings{Passive: Passive{ConsecutiveFailures: 2, Ejection: time.Second, MaxEjection: time.Second, MaxEjected: .5, Interval: time.Second}}, Options{})
 		defer f.close()
 		f.Apply(instances(2))
 		f.Apply(lost(2))

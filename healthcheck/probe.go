@@ -12,35 +12,33 @@ import (
 	"time"
 )
 
-// Probe is one way to ask an address whether it works. It is safe for
-// concurrent use.
+// Probe checks whether an address works. It is safe for concurrent use.
 type Probe interface {
-	// Check asks the target until ctx ends and returns nil if it works. Else the
-	// error says what is wrong in a few words, and the same words as long as the
-	// same is wrong.
+	// Check returns nil if the target works before ctx ends. The same fault gives
+	// the same error text.
 	Check(ctx context.Context, t Target) error
-	// Forget closes what was kept for an address that is no longer checked.
+	// Forget closes the connection to an address that is no longer checked.
 	Forget(address string)
-	// Close closes what was kept for any address.
+	// Close closes all connections.
 	Close()
-	// String says what the probe does, such as "http GET /health".
+	// String describes the probe, such as "http GET /health".
 	String() string
 }
 
 // Target is what a probe connects to.
 type Target struct {
 	Address string // "host:port"
-	// Control is that of net.Dialer: it may refuse what the host is resolved to.
-	// May be nil.
+	// Control is net.Dialer.ControlContext: it may refuse the resolved address. May
+	// be nil.
 	Control func(ctx context.Context, network, address string, c syscall.RawConn) error
 }
 
-// dialer opens the connections of checks, which are never those of requests.
+// dialer opens the connections of checks.
 type dialer struct {
-	tls *TLS // nil: plain
+	tls func() *tls.Config // nil: plain
 }
 
-// dial connects to the target, and shakes hands where TLS is spoken.
+// dial connects to the target, with a TLS handshake if configured.
 func (d dialer) dial(ctx context.Context, t Target) (net.Conn, error) {
 	connection, err := (&net.Dialer{ControlContext: t.Control}).DialContext(ctx, "tcp", t.Address)
 	if err != nil {
@@ -49,9 +47,8 @@ func (d dialer) dial(ctx context.Context, t Target) (net.Conn, error) {
 	if d.tls == nil {
 		return connection, nil
 	}
-	config := d.tls.current()
+	config := d.tls()
 	if config.ServerName == "" {
-		config = config.Clone()
 		if config.ServerName, _, err = net.SplitHostPort(t.Address); err != nil {
 			return nil, failure("connect", err)
 		}
@@ -64,11 +61,10 @@ func (d dialer) dial(ctx context.Context, t Target) (net.Conn, error) {
 	return secured, nil
 }
 
-// Deadlines that have passed, and that never come.
+// A deadline in the past, and none.
 var longAgo, noDeadline = time.Unix(1, 0), time.Time{}
 
-// bound makes every use of the connection end with ctx. The caller calls
-// release once it has ended; the connection then has no deadline.
+// bound ends every use of the connection with ctx, until the caller calls release.
 func bound(ctx context.Context, connection net.Conn) (release func()) {
 	if deadline, ok := ctx.Deadline(); ok {
 		connection.SetDeadline(deadline)
@@ -81,8 +77,8 @@ func bound(ctx context.Context, connection net.Conn) (release func()) {
 	}
 }
 
-// failure says in which step of a check err came up. What changes from one
-// check to the next, such as our own port, is left out.
+// failure adds the step of a check to err, and removes details that change between
+// checks, such as the local port.
 func failure(step string, err error) error {
 	var timeout net.Error
 	var wrong syscall.Errno

@@ -9,90 +9,83 @@ import (
 	"time"
 )
 
-// scheduler runs tasks when they are due, a bounded number of them at a time.
-// While all workers are busy, tasks that are due wait and the one that has
-// waited longest is next. It is safe for concurrent use.
+// scheduler runs tasks when they are due, on a bounded number of workers. While all are
+// busy, due tasks wait; the longest waiting is next. It is safe for concurrent use.
 //
-// Tasks belong to groups. One that is not alone takes no further worker while it has
-// as many as are free: a group whose tasks all hang holds half of the workers, a second one
-// half of the rest, and so on, so that some are left for those whose tasks end
-// soon (the threshold by which switches share a buffer; A. Choudhury, E. Hahne,
-// "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", IEEE/ACM
-// ToN 6(2), 1998).
+// Tasks belong to groups. If there are several, a group gets no further worker while it
+// has as many as are free: a group whose tasks all hang has half of the workers, a
+// second one half of the rest, and so on (A. Choudhury, E. Hahne, "Dynamic Queue Length
+// Thresholds for Shared-Memory Packet Switches", IEEE/ACM ToN 6(2), 1998).
 type scheduler struct {
 	limit int // of workers
 
 	ctx    context.Context // ends when the scheduler is closed
 	cancel context.CancelFunc
-	wake   chan struct{} // capacity 1: the first task is another one
+	wake   chan struct{} // capacity 1: the first task changed
 	work   chan *task    // capacity limit: for idle workers
 	ended  sync.WaitGroup
 
 	mu      sync.Mutex // guards the fields below, and those of tasks and groups
 	waiting agenda
-	tasks   int      // that were ever scheduled
+	tasks   int      // ever scheduled
 	groups  int      // with members
-	blocked []*group // those with tasks in held
+	blocked []*group // with tasks in held
 	workers int      // started; they stay
-	idle    int      // that wait for work, without those that are about to get some
+	idle    int      // waiting for work, and none is assigned
 }
 
-// group are tasks that share workers with those of other groups. The zero value
-// is a group without tasks.
+// group is a set of tasks that shares workers with other groups.
 type group struct {
-	members int // tasks that are scheduled or run, and are not removed
+	members int // tasks that are scheduled or run
 	running int
-	held    agenda // tasks that are due and wait until the group may have another worker
+	held    agenda // due tasks that wait because of the group's share of workers
 }
 
-// task is something to run again and again.
+// task runs again and again.
 type task struct {
-	// run returns after how long it should run again. It must return soon after
-	// ctx has ended. It does not run while it still runs.
+	// run returns the time until the next run. It must return soon after ctx ends.
+	// Runs do not overlap.
 	run   func(ctx context.Context) time.Duration
 	group *group
 
 	due       time.Time
-	number    int  // in the order in which tasks were scheduled first; from 1
+	number    int  // in the order of the first schedule, from 1
 	position  int  // in the agenda, or one of the constants below
-	held      bool // the agenda is that of the group
+	held      bool // in the agenda of the group
 	member    bool // of the group
 	cancelled bool // while it runs
 }
 
-// Positions of a task that does not wait.
+// Positions of a task in no agenda.
 const (
 	away    = -1 // not scheduled
-	running = -2 // runs, or was given to a worker
+	running = -2 // runs, or is assigned to a worker
 )
 
-// newScheduler returns a scheduler with up to limit workers, which are started
-// as they are needed. It must be closed.
+// newScheduler returns a scheduler with up to limit workers. It must be closed.
 func newScheduler(limit int) *scheduler {
 	s := &scheduler{limit: limit, wake: make(chan struct{}, 1), work: make(chan *task, limit)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.ended.Go(s.watch)
+	s.ended.Go(s.dispatch)
 	return s
 }
 
-// close ends what runs, and returns when nothing does.
+// close ends the context of running tasks and waits for them.
 func (s *scheduler) close() {
 	s.cancel()
 	s.ended.Wait()
 }
 
-// newTask returns a task of a group that is not scheduled yet.
 func newTask(g *group, run func(context.Context) time.Duration) *task {
 	return &task{run: run, group: g, position: away}
 }
 
-// schedule makes t run after delay, or earlier if that is how it is already. A
-// task that runs just now is left to decide for itself.
+// schedule makes t run after delay at the latest. It does not affect a task that runs.
 func (s *scheduler) schedule(t *task, delay time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	due := time.Now().Add(delay)
-	s.join(t)
+	s.joinLocked(t)
 	if t.number == 0 {
 		s.tasks++
 		t.number = s.tasks
@@ -112,25 +105,22 @@ func (s *scheduler) schedule(t *task, delay time.Duration) {
 	}
 }
 
-// remove makes t run no more. It reports whether t runs just now: that run goes
-// on.
+// remove unschedules t. It reports whether t runs: that run goes on.
 func (s *scheduler) remove(t *task) (runs bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.leave(t)
+	s.leaveLocked(t)
 	switch {
 	case t.position == running:
 		t.cancelled = true
 		return true
 	case t.position != away:
-		s.drop(t)
+		s.dropLocked(t)
 	}
 	return false
 }
 
-// join makes t a member of its group, which it is until it is removed. mu must be
-// held, as for the functions below that do not take it.
-func (s *scheduler) join(t *task) {
+func (s *scheduler) joinLocked(t *task) {
 	if t.member || t.cancelled {
 		return
 	}
@@ -140,20 +130,19 @@ func (s *scheduler) join(t *task) {
 	}
 }
 
-// leave undoes join.
-func (s *scheduler) leave(t *task) {
+func (s *scheduler) leaveLocked(t *task) {
 	if !t.member {
 		return
 	}
 	t.member = false
 	if t.group.members--; t.group.members == 0 {
 		s.groups--
-		s.poke() // the last one has all workers
+		s.poke() // the last group may use all workers
 	}
 }
 
-// drop takes a task from the agenda that it waits in.
-func (s *scheduler) drop(t *task) {
+// dropLocked removes a task from its agenda.
+func (s *scheduler) dropLocked(t *task) {
 	if !t.held {
 		heap.Remove(&s.waiting, t.position)
 		return
@@ -165,7 +154,7 @@ func (s *scheduler) drop(t *task) {
 	}
 }
 
-// load returns how many tasks run, and how many should but wait for a worker.
+// load returns the number of running and of overdue tasks.
 func (s *scheduler) load() (running, overdue int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -181,8 +170,8 @@ func (s *scheduler) load() (running, overdue int) {
 	return s.workers - s.idle, overdue
 }
 
-// free returns how many workers could run another task.
-func (s *scheduler) free() int { return s.limit - s.workers + s.idle }
+// freeLocked returns the number of workers that could run another task.
+func (s *scheduler) freeLocked() int { return s.limit - s.workers + s.idle }
 
 func (s *scheduler) poke() {
 	select {
@@ -191,8 +180,8 @@ func (s *scheduler) poke() {
 	}
 }
 
-// watch hands out tasks as they become due.
-func (s *scheduler) watch() {
+// dispatch hands out tasks as they become due.
+func (s *scheduler) dispatch() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -210,14 +199,13 @@ func (s *scheduler) watch() {
 	}
 }
 
-// handOut gives every task that is due to a worker, as long as there are any,
-// and returns how long it is until the next one is. It returns false if that is
-// not known: no task waits, or a worker that becomes free takes the next.
+// handOut gives due tasks to workers, and returns the time until the next is due; false
+// if no task waits, or all workers are busy.
 func (s *scheduler) handOut() (wait time.Duration, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.free() > 0 {
-		t := s.take()
+	for s.freeLocked() > 0 {
+		t := s.takeLocked()
 		if t == nil {
 			if len(s.waiting) == 0 {
 				return 0, false
@@ -235,11 +223,11 @@ func (s *scheduler) handOut() (wait time.Duration, ok bool) {
 	return 0, false
 }
 
-// take removes the task that is to run next from where it waits: of those that are
-// due and whose group may have another worker, the one that has waited longest. It
-// returns nil if there is none. There must be a free worker.
-func (s *scheduler) take() *task {
-	allowed := func(g *group) bool { return g.running < s.free() || s.groups == 1 }
+// takeLocked removes and returns the task to run next: of the due tasks whose group may
+// have another worker, the longest waiting. It returns nil if there is none. A worker
+// must be free.
+func (s *scheduler) takeLocked() *task {
+	allowed := func(g *group) bool { return g.running < s.freeLocked() || s.groups == 1 }
 	var next *task
 	for now := time.Now(); len(s.waiting) > 0 && !s.waiting[0].due.After(now); {
 		first := s.waiting[0]
@@ -260,14 +248,14 @@ func (s *scheduler) take() *task {
 		}
 	}
 	if next != nil {
-		s.drop(next)
+		s.dropLocked(next)
 		next.position = running
 		next.group.running++
 	}
 	return next
 }
 
-// serve is a worker: it runs t and then what comes.
+// serve is a worker: it runs t, then other tasks.
 func (s *scheduler) serve(t *task) {
 	for {
 		delay := t.run(s.ctx)
@@ -282,8 +270,8 @@ func (s *scheduler) serve(t *task) {
 	}
 }
 
-// next schedules the task that was run, and returns another one that is due,
-// or nil: then the worker counts as idle.
+// next reschedules the task that ran, and returns another due one, or nil and counts
+// the worker as idle.
 func (s *scheduler) next(ran *task, delay time.Duration) *task {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -294,22 +282,21 @@ func (s *scheduler) next(ran *task, delay time.Duration) *task {
 		heap.Push(&s.waiting, ran)
 	}
 	ran.cancelled = false
-	if ran.position == 0 || s.free() == 0 || len(s.blocked) > 0 {
-		s.poke() // watch may not know what to wait for, or this group may have another worker
+	if ran.position == 0 || s.freeLocked() == 0 || len(s.blocked) > 0 {
+		s.poke() // dispatch may not know the next time, or the group may have another worker
 	}
 	s.idle++
 	if s.ctx.Err() != nil {
 		return nil
 	}
-	t := s.take()
+	t := s.takeLocked()
 	if t != nil {
 		s.idle--
 	}
 	return t
 }
 
-// agenda is a heap of tasks, the one that is due first on top; of several, the
-// oldest.
+// agenda is a heap of tasks by due time, then number.
 type agenda []*task
 
 func (a agenda) Len() int { return len(a) }

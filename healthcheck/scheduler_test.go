@@ -40,8 +40,7 @@ func TestSchedulerKeepsTheOrder(t *testing.T) {
 	})
 }
 
-// A task that runs longer than its interval runs again when it has ended, and
-// meanwhile not a second time.
+// A task that runs longer than its interval runs again when it has ended, not before.
 func TestSchedulerRunsATaskOnceAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScheduler(3)
@@ -50,7 +49,7 @@ func TestSchedulerRunsATaskOnceAtATime(t *testing.T) {
 		slow := newTask(new(group), func(context.Context) time.Duration {
 			runs++
 			if running++; running > 1 {
-				t.Error("the task runs twice at a time")
+				t.Error("the task runs twice simultaneously")
 			}
 			time.Sleep(10 * time.Second)
 			running--
@@ -68,9 +67,8 @@ func TestSchedulerRunsATaskOnceAtATime(t *testing.T) {
 	})
 }
 
-// Whoever waits while all workers are busy is served in the order of when it
-// was due, as soon as one is free.
-func TestSchedulerServesTheLongestOverdueFirst(t *testing.T) {
+// While all workers are busy, tasks wait in the order in which they were due.
+func TestSchedulerRunsTheLongestOverdueFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScheduler(1)
 		defer s.close()
@@ -95,9 +93,8 @@ func TestSchedulerServesTheLongestOverdueFirst(t *testing.T) {
 	})
 }
 
-// Whatever tasks take, and whichever are added and removed: no worker is free while
-// a task is due that may run, and no group has more than half of what others
-// leave.
+// With any durations, additions and removals of tasks: no worker is free while a task may run, and
+// no group has more than half of the workers that others do not use.
 func TestSchedulerSharesWorkersAmongGroups(t *testing.T) {
 	const limit = 32
 	for seed := range uint64(20) {
@@ -106,7 +103,7 @@ func TestSchedulerSharesWorkersAmongGroups(t *testing.T) {
 			s := newScheduler(limit)
 			defer s.close()
 			groups := make([]group, 6)
-			for i := range groups { // none of them is alone
+			for i := range groups { // more than one group
 				s.schedule(newTask(&groups[i], func(context.Context) time.Duration { return time.Hour }), 0)
 			}
 			var tasks []*task
@@ -115,9 +112,9 @@ func TestSchedulerSharesWorkersAmongGroups(t *testing.T) {
 				switch n := random.IntN(10); {
 				case n < 7:
 					g := random.IntN(len(groups))
-					took, pause := time.Duration(1+random.IntN(3+10*g))*time.Second, time.Duration(1+random.IntN(5))*time.Second
+					duration, pause := time.Duration(1+random.IntN(3+10*g))*time.Second, time.Duration(1+random.IntN(5))*time.Second
 					tasks = append(tasks, newTask(&groups[g], func(context.Context) time.Duration {
-						time.Sleep(took)
+						time.Sleep(duration)
 						return pause
 					}))
 					s.schedule(tasks[len(tasks)-1], time.Duration(random.IntN(3))*time.Second)
@@ -137,18 +134,18 @@ func TestSchedulerSharesWorkersAmongGroups(t *testing.T) {
 					if s.groups > 1 && g.running > limit/2 {
 						t.Fatalf("seed %d: group %d has %d of %d workers", seed, i, g.running, limit)
 					}
-					if free := s.free(); len(g.held) > 0 && (g.running < free || s.groups == 1 && free > 0) {
+					if free := s.freeLocked(); len(g.held) > 0 && (g.running < free || s.groups == 1 && free > 0) {
 						t.Fatalf("seed %d: group %d has %d workers and waits, though %d are free", seed, i, g.running, free)
 					}
 					if (len(g.held) > 0) != slices.Contains(s.blocked, g) {
 						t.Fatalf("seed %d: group %d waits with %d tasks: not as noted", seed, i, len(g.held))
 					}
 				}
-				if running != limit-s.free() {
-					t.Fatalf("seed %d: the groups have %d workers, %d of %d are free", seed, running, s.free(), limit)
+				if running != limit-s.freeLocked() {
+					t.Fatalf("seed %d: the groups have %d workers, %d of %d are free", seed, running, s.freeLocked(), limit)
 				}
-				if len(s.waiting) > 0 && s.free() > 0 && time.Now().After(s.waiting[0].due) {
-					t.Fatalf("seed %d: a task waits since %v, though %d workers are free", seed, time.Since(s.waiting[0].due), s.free())
+				if len(s.waiting) > 0 && s.freeLocked() > 0 && time.Now().After(s.waiting[0].due) {
+					t.Fatalf("seed %d: a task waits since %v, though %d workers are free", seed, time.Since(s.waiting[0].due), s.freeLocked())
 				}
 				s.mu.Unlock()
 			}

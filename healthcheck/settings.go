@@ -8,88 +8,82 @@ import (
 	"sluice/balancer"
 )
 
-// Settings say how the peers of a pool are judged. They, and what they point
-// to, must not change while they are in use.
+// Settings configure the checks of a pool. They, and what they point to, must not
+// change while in use.
 type Settings struct {
 	Active  *Active // nil: no active checks
 	Passive Passive
 }
 
-// Active are the settings of active checks. All must be set, except those that
-// say otherwise.
+// Active configures active checks. All fields must be set unless they have a default.
 type Active struct {
-	Probe    Probe         // closed when it is no longer used
+	Probe    Probe         // closed after its last use
 	Interval time.Duration // from the end of a check to the start of the next
-	// FailingInterval is what stands for Interval while the latest check has
-	// failed, or the peer has not passed enough checks yet, if it is shorter.
+	// FailingInterval replaces Interval, if it is shorter, while the peer is down or
+	// its latest check failed.
 	FailingInterval time.Duration
-	Jitter          float64       // each interval is longer or shorter by up to this share of it, at random; 0 to 1
+	Jitter          float64       // random variation of each interval, as a share of it: 0 to 1
 	Timeout         time.Duration // for one check
-	// UnhealthyThreshold is how many checks in a row must fail for a peer to get
-	// no more requests, HealthyThreshold how many must pass for it to get them
-	// again. The very first check of a peer that waits for one is enough.
+	// UnhealthyThreshold consecutive failures take a peer out of use,
+	// HealthyThreshold consecutive passes put it back. For a new peer the first
+	// check decides.
 	UnhealthyThreshold, HealthyThreshold int
-	Port                                 int // to check instead of the peer's; 0: the peer's
-	// MustPassFirst keeps requests from a new peer until a check has passed.
+	Port                                 int // 0: the peer's
+	// MustPassFirst gives a new peer no requests before a check has passed.
 	MustPassFirst bool
-	// OverridesConsul makes checks decide about peers that Consul calls critical.
-	// It implies MustPassFirst.
-	OverridesConsul bool
+	// OverridesRegistry lets checks decide about instances that are critical in
+	// the registry. It implies MustPassFirst.
+	OverridesRegistry bool
 }
 
-// Passive are the settings of outlier detection, which judges a peer by what
-// became of the requests that it was sent. The zero value detects nothing.
+// Passive configures outlier detection. The zero value detects nothing.
 type Passive struct {
-	// A peer is ejected after so many failures in a row; 0 is never. See
-	// balancer.Streak for what counts: its fields Connect, Gateway and Any.
+	// Consecutive failures that eject a peer, by the fields Connect, Gateway and Any
+	// of balancer.Streak; 0: never.
 	ConsecutiveConnectFailures int
 	ConsecutiveFailures        int
 	Consecutive5xx             int
 
-	SuccessRate *SuccessRate  // nil: not looked at
-	Latency     *Latency      // nil: not looked at
-	Interval    time.Duration // over which success rates and latencies are taken
+	SuccessRate *SuccessRate  // nil: off
+	Latency     *Latency      // nil: off
+	Interval    time.Duration // of success rates and latencies
 
-	// A peer is ejected for Ejection the first time, and that much longer each
-	// further time, up to MaxEjection. Each Interval without an ejection takes
-	// one of these times back.
+	// The n-th ejection of a peer lasts n × Ejection, up to MaxEjection. Each
+	// Interval without an ejection lowers n by one.
 	Ejection, MaxEjection time.Duration
-	// MaxEjected is the share of the peers that may be ejected at a time, of
-	// those that would get requests otherwise: 0 to 1. Whatever it is, unless 0,
-	// one peer may, and the last one is never.
+	// MaxEjected bounds the ejected share of the otherwise healthy peers: 0 to 1.
+	// Above 0, one peer may always be ejected, and the last one never.
 	MaxEjected float64
 }
 
-// SuccessRate ejects peers that succeed less often than the others: less than
-// the mean of all peers minus StdevFactor standard deviations.
+// SuccessRate ejects peers whose success rate is below the mean of all peers minus
+// StdevFactor standard deviations.
 type SuccessRate struct {
 	StdevFactor float64
-	Below       float64 // a success rate that is not below this is good enough, whatever that of others is; 0 to 1
-	MinRequests int     // a peer with fewer in the interval is left out
-	MinPeers    int     // with fewer peers to compare nothing is done
+	Below       float64 // and below this, 0 to 1
+	MinRequests int     // in the interval, for a peer to be compared
+	MinPeers    int     // to compare
 }
 
-// Latency ejects peers that answer more slowly than the others: whose median
-// is more than Factor times the median of all peers' medians.
+// Latency ejects peers whose median latency is above Factor times the median of all
+// medians.
 type Latency struct {
 	Factor      float64
-	Above       time.Duration // a median that is not above this is good enough, whatever that of others is
-	MinRequests int           // a peer with fewer in the interval is left out
-	MinPeers    int           // with fewer peers to compare nothing is done
+	Above       time.Duration // and above this
+	MinRequests int           // in the interval, for a peer to be compared
+	MinPeers    int           // to compare
 }
 
-// Adapt returns the options that a pool needs to be judged by c with the
-// settings s.
+// Adapt sets the options of a pool that c checks with the settings s.
 func (c *Checker) Adapt(o balancer.Options, s Settings) balancer.Options {
 	o.OnFailure = c.failed
 	o.MeasureLatencies = s.Passive.Latency != nil
 	o.MustPassFirst = s.Active != nil && s.Active.MustPassFirst
-	o.ActiveOverridesConsul = s.Active != nil && s.Active.OverridesConsul
+	o.ActiveOverridesRegistry = s.Active != nil && s.Active.OverridesRegistry
 	return o
 }
 
-// interval returns when to check again a peer that has passed its latest
-// checks, or not. random, from 0 to 1, is for the jitter.
+// interval returns the time until the next check. random in [0, 1) is for the jitter.
 func (a *Active) interval(passing bool, random float64) time.Duration {
 	d := a.Interval
 	if !passing {
@@ -98,8 +92,7 @@ func (a *Active) interval(passing bool, random float64) time.Duration {
 	return time.Duration(float64(d) * (1 + a.Jitter*(2*random-1)))
 }
 
-// trial is what a peer's streak begins with when it returns from an ejection:
-// its next failure ejects it again, its next success ends the trial.
+// trial is the streak of a peer after an ejection: its next failure ejects it again.
 func (p *Passive) trial() balancer.Streak {
 	return balancer.Streak{
 		Connect: max(p.ConsecutiveConnectFailures-1, 0),
@@ -108,7 +101,7 @@ func (p *Passive) trial() balancer.Streak {
 	}
 }
 
-// exceeded returns which limit a streak has reached, if any, and its length.
+// exceeded returns the limit that a streak has reached, and its length.
 func (p *Passive) exceeded(s balancer.Streak) (cause Cause, length int, ok bool) {
 	switch {
 	case p.ConsecutiveConnectFailures > 0 && s.Connect >= p.ConsecutiveConnectFailures:
@@ -121,8 +114,7 @@ func (p *Passive) exceeded(s balancer.Streak) (cause Cause, length int, ok bool)
 	return 0, 0, false
 }
 
-// ejection returns how long the ejection with this number lasts, which counts
-// from 1.
+// ejection returns the length of ejection number times, from 1.
 func (p *Passive) ejection(times int) time.Duration {
 	if int64(times) >= int64(p.MaxEjection)/max(int64(p.Ejection), 1) {
 		return max(p.MaxEjection, p.Ejection)
@@ -130,15 +122,14 @@ func (p *Passive) ejection(times int) time.Duration {
 	return p.Ejection * time.Duration(times)
 }
 
-// enabled reports whether any peer may ever be ejected.
 func (p *Passive) enabled() bool {
 	return p.MaxEjected > 0 && (p.ConsecutiveConnectFailures > 0 || p.ConsecutiveFailures > 0 || p.Consecutive5xx > 0 || p.detects())
 }
 
-// detects reports whether anything is detected at intervals.
+// detects reports whether there is detection at intervals.
 func (p *Passive) detects() bool { return p.SuccessRate != nil || p.Latency != nil }
 
-// Cause is why a peer was ejected.
+// Cause is the limit that ejected a peer.
 type Cause uint8
 
 const (
@@ -156,15 +147,10 @@ var causeNames = [NumCauses]string{
 	"consecutive_connect_failures", "consecutive_failures", "consecutive_5xx", "success_rate", "latency",
 }
 
-// String returns the name of the setting behind the cause.
-func (c Cause) String() string {
-	if int(c) < len(causeNames) {
-		return causeNames[c]
-	}
-	return "unknown"
-}
+// String returns the configuration key.
+func (c Cause) String() string { return causeNames[c] }
 
-// address returns where to check a peer.
+// address returns the address to check.
 func (a *Active) address(p *balancer.Peer) string {
 	if a.Port == 0 {
 		return p.Address()

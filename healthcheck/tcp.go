@@ -2,6 +2,7 @@ package healthcheck
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -9,18 +10,17 @@ import (
 
 // TCPOptions are the settings of a [TCP] probe.
 type TCPOptions struct {
-	Send   []byte      // sent once connected
-	Expect Expectation // what the peer must send, by itself or for Send
-	TLS    *TLS        // nil: plain TCP
+	Send   []byte             // sent once connected
+	Expect Expectation        // of what the peer sends
+	TLS    func() *tls.Config // as HTTPOptions.TLS; nil: plain TCP
 }
 
-// TCP connects, and may say something and look at the answer.
+// TCP is a [Probe] that connects, and optionally sends bytes and checks the answer.
 type TCP struct {
 	o      TCPOptions
 	dialer dialer
 }
 
-// NewTCP returns a probe with the options o.
 func NewTCP(o TCPOptions) *TCP { return &TCP{o: o, dialer: dialer{tls: o.TLS}} }
 
 func (t *TCP) String() string {
@@ -30,13 +30,9 @@ func (t *TCP) String() string {
 	return "tcp"
 }
 
-// Forget does nothing: no connection is kept.
 func (t *TCP) Forget(string) {}
+func (t *TCP) Close()        {}
 
-// Close does nothing: no connection is kept.
-func (t *TCP) Close() {}
-
-// Check connects to the target.
 func (t *TCP) Check(ctx context.Context, target Target) error {
 	connection, err := t.dialer.dial(ctx, target)
 	if err != nil {
@@ -55,7 +51,7 @@ func (t *TCP) Check(ctx context.Context, target Target) error {
 	return t.await(connection)
 }
 
-// await reads until what is expected is there, or cannot come any more.
+// await reads until the expected bytes have arrived, or cannot arrive any more.
 func (t *TCP) await(connection net.Conn) error {
 	answer := make([]byte, 0, min(t.o.Expect.Within, 4<<10))
 	for {
@@ -71,7 +67,7 @@ func (t *TCP) await(connection net.Conn) error {
 		case errors.Is(err, io.EOF), len(answer) >= t.o.Expect.Within:
 			return missing
 		case err != nil && len(answer) > 0:
-			return missing // as far as it came
+			return missing
 		case err != nil:
 			return failure("answer", err)
 		}

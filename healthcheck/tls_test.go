@@ -25,10 +25,12 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"sluice/certificates"
 )
 
-// fixed speaks TLS as config says, without files.
-func fixed(config *tls.Config) *TLS { return &TLS{config: config} }
+// fixed is config for every connection.
+func fixed(config *tls.Config) func() *tls.Config { return config.Clone }
 
 // selfSigned returns a certificate for 127.0.0.1 that signs itself, and its key,
 // PEM.
@@ -80,13 +82,13 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 
 	for name, test := range map[string]struct {
 		address string
-		probe   func(*TLS) Probe
+		probe   func(func() *tls.Config) Probe
 	}{
-		"http": {web.Listener.Addr().String(), func(c *TLS) Probe { return NewHTTP(HTTPOptions{TLS: c}) }},
-		"tcp": {web.Listener.Addr().String(), func(c *TLS) Probe {
+		"http": {web.Listener.Addr().String(), func(c func() *tls.Config) Probe { return newHTTP(HTTPOptions{TLS: c}) }},
+		"tcp": {web.Listener.Addr().String(), func(c func() *tls.Config) Probe {
 			return NewTCP(TCPOptions{TLS: c, Send: []byte("GET / HTTP/1.0\r\n\r\n"), Expect: Expectation{Text: "ok", Within: 1000}})
 		}},
-		"grpc": {rpc, func(c *TLS) Probe { return NewGRPC(GRPCOptions{TLS: c}) }},
+		"grpc": {rpc, func(c func() *tls.Config) Probe { return NewGRPC(GRPCOptions{TLS: c}) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -95,7 +97,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 			write(t, cert, oldCert)
 			write(t, key, oldKey)
 			var told []string
-			c, err := NewTLS(TLSOptions{CAFile: ca, CertFile: cert, KeyFile: key, Changed: func(err error) {
+			c, err := certificates.NewClient(certificates.ClientOptions{Files: certificates.Files{CA: ca, Cert: cert, Key: key}, Changed: func(err error) {
 				if err == nil {
 					told = append(told, "used")
 				} else {
@@ -103,7 +105,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 				}
 			}})
 			must(t, err)
-			probe := test.probe(c)
+			probe := test.probe(c.Config)
 			expect := func(what, want string, news ...string) {
 				t.Helper()
 				for range 2 { // said once
@@ -119,11 +121,11 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 			expect("old files", "certificate")
 			write(t, ca, append(slices.Clone(oldCert), newCert...))
 			write(t, cert, newCert)
-			expect("the key is still to come", "certificate", "client certificate")
+			expect("the key is still to come", "certificate", "certificate: ")
 			write(t, key, newKey)
 			expect("all there", "", "used")
 			write(t, ca, append(slices.Clone(newCert), oldCert[:len(oldCert)/2]...))
-			expect("half a file", "", "ends within one")
+			expect("half a file", "", "ends within a certificate")
 			must(t, os.Remove(ca))
 			expect("no file", "", "no such file")
 			write(t, ca, append(slices.Clone(oldCert), newCert...))
@@ -131,34 +133,5 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 			write(t, ca, oldCert)
 			expect("not trusted any more", "certificate", "used")
 		})
-	}
-}
-
-func TestCertificatesThatCannotBeUsed(t *testing.T) {
-	dir := t.TempDir()
-	cert, key := selfSigned(t, "star")
-	file := func(name string, data []byte) string {
-		name = filepath.Join(dir, name)
-		write(t, name, data)
-		return name
-	}
-	c, k, other := file("cert", cert), file("key", key), file("other", []byte("hello"))
-	for _, test := range []struct {
-		o    TLSOptions
-		want string
-	}{
-		{TLSOptions{}, ""},
-		{TLSOptions{CAFile: c, CertFile: c, KeyFile: k}, ""},
-		{TLSOptions{CertFile: c}, "give both"},
-		{TLSOptions{KeyFile: k}, "give both"},
-		{TLSOptions{CAFile: dir + "/none"}, "trusted certificates: open"},
-		{TLSOptions{CAFile: other}, "has none in PEM format"},
-		{TLSOptions{CertFile: c, KeyFile: c}, "client certificate: "},
-		{TLSOptions{CertFile: dir + "/none", KeyFile: k}, "client certificate: open"},
-	} {
-		_, err := NewTLS(test.o)
-		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%+v: %v, want %q", test.o, err, test.want)
-		}
 	}
 }

@@ -6,12 +6,11 @@ import (
 	"time"
 )
 
-// NumBuckets is the number of latency buckets, the unbounded last one included.
+// NumBuckets is the number of latency buckets, including the unbounded last one.
 const NumBuckets = 19
 
-// bounds are the inclusive upper ends of the latency buckets in nanoseconds.
-// Each is at least twice the one before, which bucketOf relies on. The last
-// one is never exceeded.
+// bounds are the inclusive upper bounds of the buckets in nanoseconds. Each is at least
+// twice the one before, which bucketOf relies on.
 var bounds = [NumBuckets]int64{
 	100e3, 250e3, 500e3, // 0.1, 0.25, 0.5 ms
 	1e6, 2500e3, 5e6, 10e6, 25e6, 50e6, 100e6, 250e6, 500e6, // 1 to 500 ms
@@ -19,10 +18,9 @@ var bounds = [NumBuckets]int64{
 	math.MaxInt64,
 }
 
-// firstBucket maps the bit length of a latency to the bucket of the shortest
-// latency with that many bits. Since bounds at least double, at most one of
-// them lies among the numbers of one bit length: the bucket looked for is this
-// one or the next.
+// firstBucket maps the bit length of a latency to the bucket of the shortest latency
+// with that many bits. Since bounds at least double, a latency is in this bucket or the
+// next.
 var firstBucket = func() (t [65]uint8) {
 	for n := range t {
 		var shortest int64
@@ -36,8 +34,8 @@ var firstBucket = func() (t [65]uint8) {
 	return t
 }()
 
-// bucketOf returns the index of the first bound that is at least ns, without
-// a loop. ns must not be negative.
+// bucketOf returns the index of the first bound that is at least ns, which must not be
+// negative.
 func bucketOf(ns int64) int {
 	i := int(firstBucket[bits.Len64(uint64(ns))])
 	if ns > bounds[i] {
@@ -46,9 +44,7 @@ func bucketOf(ns int64) int {
 	return i
 }
 
-// BucketBounds returns the inclusive upper bounds of the latency buckets in
-// seconds, growing, from 0.0001 to 60. There is one less than [NumBuckets]: the
-// last bucket has none.
+// BucketBounds returns the NumBuckets-1 inclusive upper bounds in seconds, ascending.
 func BucketBounds() []float64 {
 	s := make([]float64, NumBuckets-1)
 	for i := range s {

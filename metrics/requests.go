@@ -9,21 +9,20 @@ import (
 // maxShards bounds the memory of a service's counters: 64 KiB.
 const maxShards = 64
 
-// Requests counts the requests of one service. It is safe for concurrent use;
-// counting takes no lock and allocates nothing.
+// Requests counts the requests of one service. It is safe for concurrent use.
 type Requests struct {
-	shards []shard // length: a power of two
-	mask   uint32  // len(shards) - 1
+	shards []shard     // length: a power of two
+	grpc   []grpcShard // as many
+	mask   uint32      // len(shards) - 1
 }
 
-// shardSize is the size of a shard in bytes. As a power of two it is a size of
-// the allocator's, so that an array of shards starts on a cache line.
+// shardSize is the size of a shard: a power of two, so that the allocator aligns the
+// array to cache lines.
 const shardSize = 1024
 
-// shard is one copy of all the counters. No two shards share a cache line.
+// shard is one copy of the counters.
 type shard struct {
-	// ended counts by class and latency bucket at once: one addition serves
-	// both the requests and the histogram.
+	// ended serves the number of requests and the histogram.
 	ended     [NumClasses][NumBuckets]atomic.Uint64
 	latencyNs atomic.Int64
 	bytesIn   atomic.Int64
@@ -32,27 +31,30 @@ type shard struct {
 	_         [shardSize - (NumClasses*NumBuckets+4)*8]byte
 }
 
-// NewRequests returns counters at zero, with at least as many shards as there
-// are processors to run on now, at most 64.
+// NewRequests returns zero counters, with a shard for each processor, at most 64.
 func NewRequests() *Requests {
 	n := 1
 	for n < runtime.GOMAXPROCS(0) && n < maxShards {
 		n *= 2
 	}
-	return &Requests{shards: make([]shard, n), mask: uint32(n - 1)}
+	return &Requests{shards: make([]shard, n), grpc: make([]grpcShard, n), mask: uint32(n - 1)}
 }
 
-// Observe counts one request that ended: with this final status (see
-// [ClassOf]), this long after it arrived, with so many bytes of body received
-// from and sent to the client. A negative latency counts as 0.
-//
-// shard is any number; requests that run at the same time had better pass
-// different ones.
+// Observe counts a request that ended with this final status (see [ClassOf]) after
+// latency, with so many bytes of body received from and sent to the client. shard
+// should differ between concurrent requests.
 func (r *Requests) Observe(shard uint32, status int, latency time.Duration, bytesIn, bytesOut int64) {
 	s := &r.shards[shard&r.mask]
 	ns := max(int64(latency), 0)
 	s.ended[ClassOf(status)][bucketOf(ns)].Add(1)
 	s.latencyNs.Add(ns)
+	r.Transfer(shard, bytesIn, bytesOut)
+}
+
+// Transfer counts bytes of a request that has not ended. Observe must not count them
+// again.
+func (r *Requests) Transfer(shard uint32, bytesIn, bytesOut int64) {
+	s := &r.shards[shard&r.mask]
 	if bytesIn != 0 {
 		s.bytesIn.Add(bytesIn)
 	}
@@ -61,13 +63,13 @@ func (r *Requests) Observe(shard uint32, status int, latency time.Duration, byte
 	}
 }
 
-// Retry counts one attempt beyond a request's first.
+// Retry counts one attempt after a request's first.
 func (r *Requests) Retry(shard uint32) {
 	r.shards[shard&r.mask].retries.Add(1)
 }
 
-// Snapshot sums the shards. Requests that end meanwhile may be counted in one
-// field and not yet in another; every field by itself never goes back.
+// Snapshot sums the shards. The fields may disagree by requests that end meanwhile; no
+// field ever decreases.
 func (r *Requests) Snapshot() RequestsSnapshot {
 	var sum RequestsSnapshot
 	for i := range r.shards {
@@ -81,26 +83,28 @@ func (r *Requests) Snapshot() RequestsSnapshot {
 		sum.BytesIn += s.bytesIn.Load()
 		sum.BytesOut += s.bytesOut.Load()
 		sum.Retries += s.retries.Load()
+		for code := range sum.GRPC {
+			sum.GRPC[code] += r.grpc[i].calls[code].Load()
+		}
 	}
 	return sum
 }
 
-// RequestsSnapshot is what [Requests] had counted at one time. It is a value.
+// RequestsSnapshot is the value of [Requests] at one time.
 type RequestsSnapshot struct {
-	// Ended is the number of requests that ended, by [Class] and by latency
-	// bucket. A bucket counts the latencies above the bound before its own up to
-	// its own, inclusive: they are not cumulative. See [BucketBounds].
+	// Ended counts requests by [Class] and latency bucket, not cumulative. See
+	// [BucketBounds].
 	Ended [NumClasses][NumBuckets]uint64
-	// Latency is the sum over all requests that ended.
+	// Latency is the sum over all requests.
 	Latency time.Duration
-	// BytesIn and BytesOut are bytes of bodies, as received from and sent to
-	// clients.
+	// BytesIn and BytesOut are bytes of bodies from and to clients.
 	BytesIn, BytesOut int64
-	// Retries is the number of attempts beyond the first of each request.
+	// Retries is the number of attempts after the first of each request.
 	Retries uint64
+	// GRPC counts calls of gRPC by status code.
+	GRPC [NumGRPCCodes]uint64
 }
 
-// Total returns the number of requests that ended.
 func (s *RequestsSnapshot) Total() uint64 {
 	var n uint64
 	for c := range s.Ended {
@@ -109,7 +113,6 @@ func (s *RequestsSnapshot) Total() uint64 {
 	return n
 }
 
-// Class returns the number of requests that ended in class c.
 func (s *RequestsSnapshot) Class(c Class) uint64 {
 	var n uint64
 	for _, count := range s.Ended[c] {
@@ -118,8 +121,7 @@ func (s *RequestsSnapshot) Class(c Class) uint64 {
 	return n
 }
 
-// Buckets returns the number of requests per latency bucket, of all classes,
-// not cumulative.
+// Buckets returns the number of requests per latency bucket, not cumulative.
 func (s *RequestsSnapshot) Buckets() [NumBuckets]uint64 {
 	var sum [NumBuckets]uint64
 	for c := range s.Ended {
@@ -130,10 +132,9 @@ func (s *RequestsSnapshot) Buckets() [NumBuckets]uint64 {
 	return sum
 }
 
-// Quantile returns an estimate of the latency that the share q (0 to 1) of the
-// requests did not exceed, interpolated within its bucket as Prometheus'
-// histogram_quantile does. It returns 0 when nothing was counted and 60 s, the
-// last bound, for latencies beyond it.
+// Quantile estimates the latency that the share q (0 to 1) of the requests did not
+// exceed, interpolated as by Prometheus' histogram_quantile: 0 without requests, at
+// most 60 s.
 func (s *RequestsSnapshot) Quantile(q float64) time.Duration {
 	buckets := s.Buckets()
 	rank := min(max(q, 0), 1) * float64(s.Total())

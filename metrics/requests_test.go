@@ -27,6 +27,10 @@ func TestObserveCountsEachRequestOnce(t *testing.T) {
 	}
 	r.Retry(0)
 	r.Retry(12345)
+	r.ObserveGRPC(0, 0)
+	r.ObserveGRPC(1, 16)
+	r.ObserveGRPC(math.MaxUint32, 17)
+	r.ObserveGRPC(0, -1)
 
 	s := r.Snapshot()
 	if got := s.Total(); got != 5 {
@@ -47,6 +51,9 @@ func TestObserveCountsEachRequestOnce(t *testing.T) {
 	}
 	if s.BytesIn != 5 || s.BytesOut != 13 || s.Retries != 2 {
 		t.Errorf("in %d, out %d, retries %d; want 5, 13, 2", s.BytesIn, s.BytesOut, s.Retries)
+	}
+	if want := [NumGRPCCodes]uint64{0: 1, 2: 2, 16: 1}; s.GRPC != want {
+		t.Errorf("gRPC %v, want %v", s.GRPC, want)
 	}
 }
 

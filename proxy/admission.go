@@ -6,34 +6,32 @@ import (
 	"syscall"
 )
 
-// admission decides which connections are let in. One client that opens very
-// many takes at most its share of them, so that the others go on. Safe for
-// concurrent use.
+// admission limits the client connections, in total and per client address. It is
+// safe for concurrent use.
 type admission struct {
-	limit           int // of connections
-	perAddressLimit int
-	trusted         []netip.Prefix // exempt from perAddressLimit
-
 	mu sync.Mutex
 	// mu guards the fields below.
-	open       int
-	perAddress map[netip.Addr]int
+	limit           int
+	perAddressLimit int
+	trusted         []netip.Prefix // exempt from perAddressLimit
+	open            int
+	perAddress      map[netip.Addr]int
 }
 
-func newAdmission(limits Limits, trusted []netip.Prefix) *admission {
-	return &admission{
-		limit: limits.Connections, perAddressLimit: limits.ConnectionsPerAddress,
-		trusted: trusted, perAddress: make(map[netip.Addr]int),
-	}
+// configure sets the limits for new connections.
+func (a *admission) configure(limits Limits, trusted []netip.Prefix) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.limit, a.perAddressLimit, a.trusted = limits.Connections, limits.ConnectionsPerAddress, trusted
 }
 
-// admit reports whether a connection from address is let in. Then leave must
-// be called when it ends.
-func (a *admission) admit(address netip.Addr) bool {
+// admit reports whether a connection from address is accepted. If so, the caller
+// must call leave when the connection ends. proxy: it is not the address of a client.
+func (a *admission) admit(address netip.Addr, proxy bool) bool {
 	block := clientBlock(address)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.open >= a.limit || a.perAddress[block] >= a.perAddressLimit && !contains(a.trusted, address) {
+	if a.open >= a.limit || !proxy && a.perAddress[block] >= a.perAddressLimit && !contains(a.trusted, address) {
 		return false
 	}
 	a.open++
@@ -51,8 +49,8 @@ func (a *admission) leave(address netip.Addr) {
 	}
 }
 
-// clientBlock returns what counts as one client: an IPv4 address, or the /64
-// of an IPv6 address, which is what one host gets and may use all of.
+// clientBlock returns the address block that counts as one client: an IPv4
+// address, or the /64 of an IPv6 address, which is assigned to one host.
 func clientBlock(address netip.Addr) netip.Addr {
 	if address.Is4() {
 		return address
@@ -64,9 +62,8 @@ func clientBlock(address netip.Addr) netip.Addr {
 	return prefix.Addr()
 }
 
-// unmapped returns networks as contains wants them: one of IPv4-mapped addresses
-// (::ffff:10.0.0.0/104) is the network of the IPv4 addresses, as which clients
-// at a socket for both versions are known, too.
+// unmapped converts networks of IPv4-mapped addresses (::ffff:10.0.0.0/104) to
+// IPv4 networks. contains requires this form.
 func unmapped(prefixes []netip.Prefix) []netip.Prefix {
 	plain := make([]netip.Prefix, len(prefixes))
 	for i, p := range prefixes {
@@ -89,9 +86,9 @@ func contains(prefixes []netip.Prefix, address netip.Addr) bool {
 	return false
 }
 
-// defaultConnectionLimit leaves half of the descriptors that the process may
-// have to the connections to peers, and some for everything else.
-func defaultConnectionLimit() int {
+// HalfOfDescriptors returns a limit for client connections: half of the file
+// descriptors of the process, less a reserve. Connections to peers use the others.
+func HalfOfDescriptors() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > 1<<21 {
 		return 1 << 20

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -10,7 +11,8 @@ import (
 )
 
 func TestAdmission(t *testing.T) {
-	a := newAdmission(Limits{Connections: 6, ConnectionsPerAddress: 2}, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")})
+	a := &admission{perAddress: make(map[netip.Addr]int)}
+	a.configure(Limits{Connections: 6, ConnectionsPerAddress: 2}, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")})
 	for _, step := range []struct {
 		address string
 		leave   bool
@@ -35,7 +37,7 @@ func TestAdmission(t *testing.T) {
 		address := netip.MustParseAddr(step.address)
 		if step.leave {
 			a.leave(address)
-		} else if got := a.admit(address); got != step.want {
+		} else if got := a.admit(address, false); got != step.want {
 			t.Errorf("admit %s: %v, want %v", address, got, step.want)
 		}
 	}
@@ -43,6 +45,7 @@ func TestAdmission(t *testing.T) {
 
 // A client with too many connections is told so, and the others go on.
 func TestTooManyConnections(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{Limits: Limits{Connections: 100, ConnectionsPerAddress: 3}}, origin.address())
 	var conns []net.Conn
@@ -98,7 +101,7 @@ func TestTooManyConnectionsWithRequest(t *testing.T) {
 	defer conn.Close()
 	io.WriteString(conn, closingRequest)
 	served := make(chan error, 1)
-	go func() { served <- p.Serve(l, "later") }()
+	go func() { served <- p.Serve(context.Background(), l, "later") }()
 	answer, err := io.ReadAll(conn)
 	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 503 ") {
 		t.Errorf("got %q, %v", answer, err)
@@ -123,7 +126,7 @@ func TestTrustedNetworksOfMappedAddresses(t *testing.T) {
 				}
 				p := startProxy(t, Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix(network)}}, origin.address())
 				served := make(chan error, 1)
-				go func() { served <- p.Serve(l, "other") }()
+				go func() { served <- p.Serve(context.Background(), l, "other") }()
 				conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", l.Addr().(*net.TCPAddr).Port))
 				if err != nil {
 					t.Fatal(err)

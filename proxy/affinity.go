@@ -8,13 +8,12 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
-	"sluice/http1"
+	"sluice/proxy/http1"
 	"sluice/route"
 )
 
-// affinity returns the Query.Hash of the request, whose head is in b: what its
-// cookie says, or a hash of the first key that it has. 0: it belongs to no
-// other request.
+// affinity returns the Query.Hash of the request whose head is b: the id in its
+// cookie, or a hash of the first key that the request has. 0: the request has none.
 func (x *httpExchange) affinity(a *route.Affinity, b []byte) uint64 {
 	if a.Cookie != "" {
 		id, err := parseStickyID(x.cookie(a.Cookie, b))
@@ -31,7 +30,7 @@ func (x *httpExchange) affinity(a *route.Affinity, b []byte) uint64 {
 	return 0
 }
 
-// hashKey returns the value of the key, empty if the request has none.
+// hashKey returns the value of the key in the request, or an empty slice.
 func (x *httpExchange) hashKey(k *route.HashKey, b []byte) []byte {
 	switch k.Source {
 	case route.HashClientAddress:
@@ -48,11 +47,11 @@ func (x *httpExchange) hashKey(k *route.HashKey, b []byte) []byte {
 	return nil
 }
 
-// clientAddress returns the text of the client's IP address: for a trusted
-// proxy, of the last one before it that is not trusted too.
+// clientAddress returns the client's IP address as text. If the client is a trusted
+// proxy, it is the last address in X-Forwarded-For that is not trusted.
 func (x *httpExchange) clientAddress(b []byte) []byte {
 	c := x.client
-	address := unsafe.Slice(unsafe.StringData(c.clientAddress), len(c.clientAddress)) // only read
+	address := unsafe.Slice(unsafe.StringData(c.address), len(c.address)) // only read
 	if !c.trusted {
 		return address
 	}
@@ -65,12 +64,12 @@ func (x *httpExchange) clientAddress(b []byte) []byte {
 			comma := bytes.LastIndexByte(list, ',')
 			hop := bytes.Trim(list[comma+1:], " \t")
 			list = list[:max(comma, 0)]
-			ip, err := netip.ParseAddr(unsafe.String(unsafe.SliceData(hop), len(hop))) // keeps nothing of it
+			ip, err := netip.ParseAddr(unsafe.String(unsafe.SliceData(hop), len(hop))) // does not retain hop
 			if err != nil {
-				return address // nobody can say who came before
+				return address // the addresses before it are unknown
 			}
 			address = hop
-			if !contains(c.server.options.TrustedProxies, ip.Unmap().WithZone("")) {
+			if !contains(c.options.TrustedProxies, ip.Unmap().WithZone("")) {
 				return address
 			}
 		}
@@ -78,8 +77,8 @@ func (x *httpExchange) clientAddress(b []byte) []byte {
 	return address
 }
 
-// cookie returns the value of the first cookie of that name (RFC 6265, section
-// 4.2.1), or nil.
+// cookie returns the value of the first cookie with that name, or nil (RFC 6265,
+// section 4.2.1).
 func (x *httpExchange) cookie(name string, b []byte) []byte {
 	fields := x.head.Fields()
 	for i := range fields {
@@ -98,8 +97,8 @@ func (x *httpExchange) cookie(name string, b []byte) []byte {
 
 var semicolon = []byte(";")
 
-// queryParameter returns the value of the first parameter of that name in the
-// query of target, as it stands there, or nil.
+// queryParameter returns the undecoded value of the first parameter with that name
+// in the query of target, or nil.
 func queryParameter(target []byte, name string) []byte {
 	_, query, _ := bytes.Cut(target, []byte("?"))
 	for len(query) > 0 {
@@ -112,8 +111,8 @@ func queryParameter(target []byte, name string) []byte {
 	return nil
 }
 
-// appendStickyCookie appends the field that sets the cookie which names the
-// peer, if the client is to get it.
+// appendStickyCookie appends the Set-Cookie field with the id of the peer, unless
+// the client has this cookie already.
 func (x *httpExchange) appendStickyCookie(out []byte) []byte {
 	a := x.service.Affinity
 	id := x.token.Peer.StickyID()

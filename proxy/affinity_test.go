@@ -10,6 +10,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/route"
+	"sluice/test/balancertest"
 )
 
 // startAffine is startProxy with n peers that each answer with their number.
@@ -27,7 +28,7 @@ func startAffine(t *testing.T, o Options, policy balancer.Policy, a *route.Affin
 
 func (p *testProxy) setPolicy(policy balancer.Policy) {
 	p.t.Helper()
-	if err := p.pool.Reconfigure(balancer.Options{Policy: policy, NewTransport: p.NewTransport(TransportOptions{})}); err != nil {
+	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: policy, NewTransport: p.NewTransport(transportOf(p.t))})); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -107,9 +108,9 @@ func TestRequestsWithoutAHashKey(t *testing.T) {
 }
 
 func TestClientAddressBehindProxies(t *testing.T) {
-	x := &httpExchange{client: &clientConn{clientAddress: "10.0.0.1", server: &Server{options: Options{
+	x := &httpExchange{client: &client{address: "10.0.0.1", options: &Options{
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
-	}}}}
+	}}}
 	f := func(trusted bool, want string, lines ...string) {
 		t.Helper()
 		x.client.trusted = trusted
@@ -224,9 +225,9 @@ func TestStickyCookieAndInterimResponses(t *testing.T) {
 // No key costs an allocation.
 func TestAffinityDoesNotAllocate(t *testing.T) {
 	head := []byte("GET /path?a=1&u=2 HTTP/1.1\r\nHost: a\r\nCookie: a=b; sid=1; peer=zzzz\r\nX-User: 7\r\nX-Forwarded-For: 192.0.2.1, 10.0.0.2\r\n\r\n")
-	x := &httpExchange{client: &clientConn{clientAddress: "10.0.0.1", trusted: true, server: &Server{options: Options{
+	x := &httpExchange{client: &client{address: "10.0.0.1", trusted: true, options: &Options{
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
-	}}}}
+	}}}
 	x.head.Reset(1000)
 	if _, err := x.head.Scan(head); err != nil {
 		t.Fatal(err)

@@ -9,14 +9,14 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"sluice/balancer"
-	"sluice/http1"
+	"sluice/proxy/http1"
 )
 
-// A refusal is an answer that sluice itself gives.
+// A refusal is a response that sluice generates.
 type refusal struct {
 	status int
 	reason string // the X-Sluice-Reason field
-	text   string // for a person
+	text   string // for the user
 }
 
 var (
@@ -25,16 +25,21 @@ var (
 	refusalNoDescriptors    = &refusal{503, "no_descriptors", "sluice has no descriptor or port left for a connection to the service's instance"}
 	refusalMaxForwards      = &refusal{200, "max_forwards", "the request was not to be forwarded any further"}
 	refusalLoop             = &refusal{400, "loop", fmt.Sprintf("the request has come through sluice %d times: a route leads back", maxHops)}
+	refusalHTTPS            = &refusal{308, "https_redirect", "the same URL is served over HTTPS"}
+	refusalNoHost           = &refusal{400, "no_host", "the request names no host, so that there is no HTTPS URL for it"}
 	refusalNoRoute          = &refusal{404, "no_route", "no route leads from this host and path to a service"}
 	refusalNoPeers          = &refusal{503, "no_peers", "the service has no instances"}
 	refusalNoEligible       = &refusal{503, "no_eligible_peer", "every instance of the service is unhealthy or draining"}
 	refusalSaturated        = &refusal{503, "too_many_requests", "as many requests to the service are in flight as it is allowed"}
 	refusalPeersFull        = &refusal{503, "peers_saturated", "as many requests are in flight to each of the service's instances as it is allowed"}
-	refusalPending          = &refusal{503, "too_many_pending", "the service has no instance that may get requests, and as many wait for one as may"}
+	refusalConnectionsFull  = &refusal{503, "connections_saturated", "every connection that there may be to the service's instances is in use, and none became free in time"}
+	refusalPending          = &refusal{503, "too_many_pending", "no instance of the service can take the request now, and as many requests wait for one as may"}
 	refusalConnect          = &refusal{502, "connect_failed", "no connection to the service's instance could be made"}
+	refusalPeerTLS          = &refusal{502, "upstream_tls_failed", "no TLS connection to the service's instance could be made: the log has the reason"}
 	refusalReset            = &refusal{502, "upstream_reset", "the service's instance broke off the connection before it answered"}
 	refusalBadResponse      = &refusal{502, "bad_response", "the service's instance sent a malformed response"}
 	refusalTimeout          = &refusal{504, "upstream_timeout", "the service's instance did not answer in time"}
+	refusalDeadline         = &refusal{504, "grpc_timeout", "the time of the request's grpc-timeout is over"}
 	refusalBodyTimeout      = &refusal{408, "body_timeout", "the request's body did not arrive in time"}
 	refusalTooManyAddresses = &refusal{400, "too_many_addresses", fmt.Sprintf("X-Forwarded-For has more than %d addresses", maxAddresses)}
 
@@ -45,7 +50,7 @@ func refusalOf(err *http1.Error) *refusal {
 	return &refusal{err.Status, err.Reason, err.Error()}
 }
 
-// pickRefusal is the answer where no peer could be picked for a first try.
+// pickRefusal returns the refusal for an error of the first pick.
 func pickRefusal(err error) *refusal {
 	switch err {
 	case balancer.ErrNoPeers:
@@ -54,16 +59,18 @@ func pickRefusal(err error) *refusal {
 		return refusalSaturated
 	case balancer.ErrPeersSaturated:
 		return refusalPeersFull
+	case balancer.ErrConnectionsSaturated:
+		return refusalConnectionsFull
 	case balancer.ErrTooManyPending:
 		return refusalPending
 	}
 	return refusalNoEligible
 }
 
-// appendAnswer appends a whole response of sluice's own and returns how many
-// bytes of it are body. json: the client asked for that. bodiless: it is the
-// answer to a HEAD request.
-func appendAnswer(out []byte, r *refusal, service string, keep, json, bodiless bool) ([]byte, int) {
+// appendAnswer appends the response for r and returns the length of its body. json
+// selects the format; bodiless: the request is a HEAD request. fields are more header
+// fields.
+func appendAnswer(out []byte, r *refusal, service string, keep, json, bodiless bool, fields ...[2]string) ([]byte, int) {
 	var head fasthttp.ResponseHeader
 	head.SetNoDefaultContentType(true)
 	head.DisableNormalizing()
@@ -71,6 +78,9 @@ func appendAnswer(out []byte, r *refusal, service string, keep, json, bodiless b
 	head.Set("X-Sluice-Reason", r.reason)
 	head.Set("Cache-Control", "no-store")
 	head.Set("Date", string(fasthttp.AppendHTTPDate(nil, time.Now())))
+	for _, f := range fields {
+		head.Set(f[0], f[1])
+	}
 	if !keep {
 		head.Set("Connection", "close")
 	}
@@ -104,6 +114,10 @@ func appendAnswer(out []byte, r *refusal, service string, keep, json, bodiless b
 		}
 		body = append(body, r.text...)
 		body = append(body, '\n')
+	}
+	if r.reason == challengeReason {
+		head.SetContentType("application/octet-stream")
+		body = append(body[:0], r.text...)
 	}
 	head.SetContentLength(len(body))
 	out = head.AppendBytes(out)

@@ -5,59 +5,43 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync/atomic"
-	"syscall"
 	"time"
 
-	"sluice/http1"
+	"sluice/proxy/http1"
 )
 
-const (
-	// idleGlance is how soon a connection that has gone idle is looked at once
-	// more, for a FIN that came together with the last request.
-	idleGlance = 200 * time.Millisecond
-	// restAfter is how soon one that stays idle rests. It costs a few system calls,
-	// which clients that send one request after the other do not pay.
-	restAfter = time.Second
-)
+// idleSetDelay is the idle time after which a connection enters the idle set. That
+// takes a few system calls, which a busy connection must not pay. At the latest then
+// a FIN that came together with the last request is found.
+const idleSetDelay = 200 * time.Millisecond
 
-// A clientConn is one client's connection. Its goroutine runs serve; between
-// requests it may have none, and be in the server's restingSet.
+// A clientConn is an HTTP/1 connection of a client. While it is in the server's
+// idleSet, it has no goroutine.
 type clientConn struct {
-	sweepEntry
-	rest     rest
-	server   *Server
-	listener *listener
-	conn     *net.TCPConn
-	raw      syscall.RawConn
-	shard    uint32 // for counters and logs
+	client
+	wire
+	exchange *http1Exchange // nil if no byte of a request has arrived
+	http2    *http2Conn     // not nil: the protocol is HTTP/2
 
-	remote        netip.Addr
-	clientAddress string // remote as text
-	trusted       bool   // may say for whom it forwards
-
-	gone   atomic.Bool // the client has closed, as a clientWatch found
-	peek   func(fd uintptr)
-	peeked bool
-
-	fd       uintptr       // valid inside readable, else 0
-	exchange *httpExchange // nil while nothing of a request is here
+	fd       int32 // valid while the connection is open
+	arrived  int32 // in phaseBody: bytes of the request when the deadline was set
 	phase    connPhase
-	here     int  // in phaseBody: how much of the request was here when the deadline was set
+	watched  bool // for idleSet
+	reading  bool // readable runs
 	finished bool // the connection is to be closed
-	linger   bool // …after the client has had time to read the last answer
-	reset    bool // …in a way that cannot be taken for the end of a response
+	linger   bool // see lingerForAnswer
+	cutOff   bool // the response is incomplete: no close_notify
+	reset    bool // close with RST, since FIN would mark the end of the response
 }
 
 type connPhase uint8
 
 const (
-	phaseIdle    connPhase = iota // between requests, for less than idleGlance
-	phaseQuiet                    // for longer, or before the first request
-	phaseRest                     // for longer than restAfter, or the server drains
-	phaseHead                     // a part of a head is here
-	phaseBody                     // a head and a part of a small body are here
-	phaseRequest                  // a request is being served
+	phaseRecent  connPhase = iota // without a request for less than idleSetDelay
+	phaseIdle                     // without a request for longer, or draining
+	phaseHead                     // a part of a head has arrived
+	phaseBody                     // a head and a part of a small body have arrived
+	phaseRequest                  // the exchange serves a request
 )
 
 func newClientConn(s *Server, l *listener, conn *net.TCPConn, remote netip.Addr, shard uint32) (*clientConn, error) {
@@ -66,64 +50,96 @@ func newClientConn(s *Server, l *listener, conn *net.TCPConn, remote netip.Addr,
 		return nil, err
 	}
 	c := &clientConn{
-		server: s, listener: l, conn: conn, raw: raw, shard: shard,
-		remote: remote, clientAddress: remote.String(),
-		trusted: contains(s.options.TrustedProxies, remote),
+		client: client{server: s, listener: l, shard: shard, remote: remote, address: remote.String()},
+		wire:   wire{conn: conn, raw: raw},
 	}
-	c.onSweep = c.endRest
+	if err := raw.Control(func(fd uintptr) { c.fd = int32(fd) }); err != nil {
+		return nil, err
+	}
+	c.takeOptions()
+	c.front, c.owner = c, c
+	c.mayPreface = l.http2 && l.tls == nil
+	if l.tls != nil {
+		c.tls = newTLSConn(conn, &c.sweepEntry, s, l.tls)
+	}
 	return c, nil
 }
 
-// serve handles the requests of the connection until it ends.
+// serve serves a new connection.
 func (c *clientConn) serve() {
-	c.phase = phaseQuiet
-	c.arm(c.server.sweeper, min(restAfter, c.server.options.Timeouts.Idle))
-	c.goOn()
+	if c.tls != nil {
+		c.arm(c.server.sweeper, c.options.Timeouts.Head)
+		if err := c.handshake(); err != nil {
+			c.server.log.Debug().Err(err).Str("listener", c.listener.name).Str("client", c.address).Msg("TLS handshake failed")
+			c.cutOff = true
+			c.end()
+			return
+		}
+	}
+	c.phase = phaseRecent
+	c.arm(c.server.sweeper, min(idleSetDelay, c.options.Timeouts.Idle))
+	if c.tls != nil && c.tls.usesHTTP2() {
+		c.startHTTP2(nil)
+	}
+	c.continueServing()
 }
 
-// goOn handles requests until the connection ends or has been idle for a while.
-// Then it rests. Where it cannot, a new goroutine waits in place of this one:
-// serving has let its stack grow, and the runtime does not let it shrink again
-// below twice what a new one has.
-func (c *clientConn) goOn() {
+// handshake performs the TLS handshake.
+func (c *clientConn) handshake() error {
+	err := c.tls.handshake()
+	if err == nil {
+		c.certificate, err = clientCertificateLine(c.tls.ConnectionState())
+	}
+	return err
+}
+
+// continueServing serves requests until the connection ends or becomes idle. Then it
+// adds the connection to the idle set. If that fails, a new goroutine takes over,
+// because the stack of this one has grown and never shrinks to the initial size.
+func (c *clientConn) continueServing() {
 	if !c.serveUntilIdle() {
 		c.end()
-	} else if !c.server.resting.add(c) {
-		go c.goOn()
+	} else if !c.server.idleConns.add(c) || c.draining() && c.deadline.Load() > c.idleUntil() && c.server.idleConns.take(c) {
+		go c.continueServing() // not added, or its deadline is now earlier
 	}
 }
 
-// endRest is called at every sweep. It lets a connection go on that has rested
-// for too long, to find that out.
-func (c *clientConn) endRest(now int64) {
-	if deadline := c.deadline.Load(); deadline != 0 && deadline <= now && c.server.resting.take(c) {
-		go c.goOn()
+// onSweep implements sweepOwner: it restarts the goroutine of an idle connection that
+// has timed out.
+func (c *clientConn) onSweep(now int64) int64 {
+	if passed(&c.deadline, now) && c.server.idleConns.take(c) {
+		go c.continueServing()
 	}
+	return never
 }
 
-// serveUntilIdle returns when the connection ends, or is to rest: then it reports
-// true.
+// serveUntilIdle serves requests. It returns true when the connection is idle, false
+// when it must be closed.
 func (c *clientConn) serveUntilIdle() bool {
+	if c.http2 != nil {
+		return c.http2.serveUntilIdle()
+	}
 	onReadable := c.readable
 	for {
 		err := c.raw.Read(onReadable)
-		c.fd = 0
+		c.reading = false
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if c.expired(c.server.sweeper) {
-				if goesOn := c.onDeadline(); !goesOn || c.phase == phaseRest {
-					return goesOn
+				if open := c.onDeadline(); !open || c.phase == phaseIdle {
+					return open
 				}
 			}
 		case err != nil || c.finished:
 			return false
+		case c.http2 != nil:
+			return c.http2.serveUntilIdle()
 		default:
-			// A request that needs more than is in the buffer is served outside
-			// of the read, because it reads by itself.
-			if !c.exchange.serve() {
+			// A request that exceeds the buffer is served outside of raw.Read,
+			// because its body is read with raw.Read.
+			if !c.serveRequest() {
 				return false
 			}
-			c.exchange.next()
 		}
 	}
 }
@@ -136,45 +152,50 @@ func (c *clientConn) end() {
 		c.conn.SetLinger(0)
 	case linger:
 		c.lingerForAnswer()
+	case c.tls != nil && !c.cutOff:
+		c.tls.closeNotify()
 	}
 	c.remove()
 	c.conn.Close()
 	c.server.connClosed(c)
 }
 
-// readable is called when the client may have sent something. It serves every
-// request that is here as a whole and reports whether raw.Read should end:
-// because the connection is finished, or because a request needs more reading.
+// readable is called when the client may have sent bytes. It serves every request
+// that has arrived completely, and reports whether raw.Read ends: the connection is
+// finished, or a request must be read further.
 func (c *clientConn) readable(fd uintptr) bool {
-	c.fd = fd
+	c.reading = true
+	c.wake()
 	if c.exchange == nil {
 		c.exchange = acquireExchange(c)
 	}
 	x := c.exchange
-	// drained: the last read took all there was, so that anything that came
-	// later, also while a request was served, calls readable again. That is not
-	// relied on where half a request is here: its client may have gone with it.
+	// drained: the last read emptied the socket, so that the poller reports later
+	// bytes. That does not cover a FIN together with these bytes, so a connection
+	// with a partial request is read again.
 	drained := false
 	for {
 		switch x.scan() {
 		case scanWhole:
-			if !x.serve() {
+			if !c.serveRequest() {
 				c.finished = true
 				return true
 			}
-			x.next()
 			continue
 		case scanStreaming:
 			return true
 		case scanRefused:
 			c.finished = true
 			return true
+		case scanHTTP2:
+			c.startHTTP2(x.in[x.start:x.end])
+			return true
 		}
 		if drained && x.start == x.end {
 			return !c.park()
 		}
 		space := x.space()
-		n, err := receive(fd, space)
+		n, err := c.receive(fd, space)
 		switch {
 		case err == errWouldBlock:
 			return !c.park()
@@ -183,19 +204,29 @@ func (c *clientConn) readable(fd uintptr) bool {
 			return true
 		}
 		x.end += n
-		drained = n < len(space)
+		drained = n < len(space) && c.tls == nil
 	}
 }
 
-// park prepares for waiting for the client: it sets the deadline and, where
-// nothing of a request is here, lets go of the buffers. It returns false where
-// there is nothing to wait for, because the server drains.
+// serveRequest serves a request, and reports whether the connection stays open.
+func (c *clientConn) serveRequest() bool {
+	x := c.exchange
+	if !x.serve() || !x.keep {
+		return false
+	}
+	x.next()
+	return true
+}
+
+// park prepares a wait for the client: it sets the deadline and, if no byte of a
+// request has arrived, releases the exchange. It returns false if the connection
+// drains and its time is over.
 func (c *clientConn) park() bool {
-	sweeper, timeouts := c.server.sweeper, &c.server.options.Timeouts
+	sweeper, timeouts := c.server.sweeper, &c.options.Timeouts
 	switch x := c.exchange; {
 	case x.headLength > 0:
-		if here := x.end - x.start; c.phase != phaseBody || here > c.here {
-			c.phase, c.here = phaseBody, here
+		if arrived := x.end - x.start; c.phase != phaseBody || arrived > int(c.arrived) {
+			c.phase, c.arrived = phaseBody, int32(arrived)
 			c.arm(sweeper, timeouts.Body)
 		}
 	case x.start < x.end:
@@ -203,31 +234,29 @@ func (c *clientConn) park() bool {
 			c.phase = phaseHead
 			c.arm(sweeper, timeouts.Head)
 		}
-	case c.server.draining.Load():
-		// One more request may be on its way, and is answered with
-		// Connection: close.
-		left := time.Duration(c.server.idleUntil.Load() - sweeper.now())
+	case c.draining():
+		// The client may be sending a request. It is answered with Connection: close.
+		left := time.Duration(c.idleUntil() - sweeper.now())
 		if left <= 0 {
 			c.finished = true
 			return false
 		}
 		c.dropExchange()
-		c.phase = phaseRest
+		c.phase = phaseIdle
 		c.arm(sweeper, left)
 	default:
 		c.dropExchange()
 		if c.phase == phaseRequest {
-			c.phase = phaseIdle
-			c.arm(sweeper, min(idleGlance, timeouts.Idle))
+			c.phase = phaseRecent
+			c.arm(sweeper, min(idleSetDelay, timeouts.Idle))
 		}
 	}
 	return true
 }
 
-// onDeadline handles a wait for the client that took too long, and reports
-// whether the connection goes on.
+// onDeadline handles a timeout of the client, and reports whether the connection
+// stays open.
 func (c *clientConn) onDeadline() bool {
-	idle := c.server.options.Timeouts.Idle
 	switch c.phase {
 	case phaseHead:
 		c.exchange.begin()
@@ -235,24 +264,17 @@ func (c *clientConn) onDeadline() bool {
 	case phaseBody:
 		c.exchange.begin()
 		c.exchange.refuse(refusalBodyTimeout)
-	case phaseIdle:
-		return c.idleOn(phaseQuiet, idleGlance, min(restAfter, idle))
-	case phaseQuiet:
-		return c.idleOn(phaseRest, restAfter, idle)
+	case phaseRecent:
+		left := c.options.Timeouts.Idle - idleSetDelay
+		if left <= 0 {
+			return false
+		}
+		c.phase = phaseIdle
+		c.arm(c.server.sweeper, left)
+		c.conn.SetReadDeadline(time.Time{})
+		return true
 	}
 	return false
-}
-
-// idleOn goes on waiting for a request, which has taken since, until it has taken
-// that long, and reports false where it has.
-func (c *clientConn) idleOn(phase connPhase, since, until time.Duration) bool {
-	if until <= since {
-		return false
-	}
-	c.phase = phase
-	c.arm(c.server.sweeper, until-since)
-	c.conn.SetReadDeadline(time.Time{})
-	return true
 }
 
 func (c *clientConn) dropExchange() {
@@ -262,33 +284,7 @@ func (c *clientConn) dropExchange() {
 	}
 }
 
-// write sends all of b to the client, for the exchange.
-func (c *clientConn) write(b []byte) error {
-	if c.fd != 0 {
-		n, err := send(c.fd, b)
-		if n == len(b) || err != nil && err != errWouldBlock {
-			return err
-		}
-		b = b[n:]
-	}
-	_, err := c.exchange.clientWriter.write(c.side(c.server.options.Timeouts.Write), b)
-	return err
-}
-
-// read reads more of a request's body, within the timeout. It is not for use
-// inside readable.
-func (c *clientConn) read(b []byte) (int, error) {
-	c.arm(c.server.sweeper, c.server.options.Timeouts.Body)
-	defer c.disarm()
-	for {
-		n, err := c.conn.Read(b)
-		if n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || c.expired(c.server.sweeper) {
-			return n, err
-		}
-	}
-}
-
-// refuseMalformed answers a request that http1 refused.
+// refuseMalformed answers a request that http1 has rejected.
 func (x *httpExchange) refuseMalformed(err error) {
 	var malformed *http1.Error
 	if !errors.As(err, &malformed) {

@@ -28,7 +28,7 @@ func TestClientThatLeavesAmidRequest(t *testing.T) {
 				t.Fatal(err)
 			}
 			io.WriteString(conn, half)
-			conn.(*net.TCPConn).CloseWrite()
+			closeWrite(t, conn)
 			io.Copy(io.Discard, conn)
 			conn.Close()
 		}
@@ -156,7 +156,7 @@ func TestHalfClosedTunnelGoesOn(t *testing.T) {
 	if _, err := io.ReadFull(conn, make([]byte, len(switched))); err != nil {
 		t.Fatal(err)
 	}
-	conn.(*net.TCPConn).CloseWrite()
+	closeWrite(t, conn)
 	p.sweptFor(looks)
 	close(late)
 	if got, err := io.ReadAll(conn); err != nil || string(got) != "late" {

@@ -80,7 +80,7 @@ var badRequests = []badRequest{
 	inLine("method with colon", "GET: /bad HTTP/1.1"),
 	inLine("CONNECT", "CONNECT a:80 HTTP/1.1"),
 	inLine("TRACE", "TRACE /bad HTTP/1.1"),
-	{name: "PRI", bad: "PRI * HTTP/2.0", request: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"},
+	{name: "PRI", bad: "PRI * HTTP/2.0", request: "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"},
 	{name: "HTTP/0.9", bad: "GET /bad\r\n", request: "GET /bad\r\n\r\n"},
 	inChunks("chunk size +1", "+1\r\na\r\n0\r\n\r\n"),
 	inChunks("chunk size 0x1", "0x1\r\na\r\n0\r\n\r\n"),

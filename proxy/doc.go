@@ -1,16 +1,18 @@
-// Package proxy forwards requests: it accepts client connections, finds the
-// route of each request, has the route's pool pick a peer, and passes the
-// messages on.
+// Package proxy forwards requests: it accepts client connections, matches each
+// request to a route, picks a peer from the pool of the route and forwards the
+// request and the response.
 //
-//	accept → clientConn → route.Table → attempts → balancer.Pool.Pick
+//	accept → clientConn → route.Table → attempt.Run → balancer.Pool.Pick
 //	                                       │
-//	                                       └→ exchange.try → upstreamConn → Token.Done
+//	                                       └→ httpExchange.Try → upstreamConn → Token.Done
 //
-// A client connection has one goroutine, which does all the work of its
-// requests one after the other; between requests it has none (see restingSet). [Server] owns the connections and ends them;
+// An httpExchange uses a front (the client's side) and an upstream (the peer's
+// side). Only these two know the wire protocol.
+//
+// One goroutine serves all requests of a client connection in sequence; an idle
+// connection has no goroutine (see idleSet). [Server] owns the client connections;
 // a [Transport] owns the connections to one peer. Timeouts are coarse (see
 // sweeper): a request sets no timer.
 //
-// The data plane is written against the socket, not against net.Conn: see
-// socket for why a request takes five system calls and no failed read.
+// The data plane uses the socket instead of net.Conn: see socket.go.
 package proxy

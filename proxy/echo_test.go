@@ -48,6 +48,7 @@ func startEchoOrigin(t testing.TB) *echoOrigin {
 			if err != nil {
 				return
 			}
+			conn = originSide(t, conn)
 			conns.Store(conn, nil)
 			serving.Go(func() {
 				o.serve(conn)

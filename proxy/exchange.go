@@ -1,63 +1,52 @@
 package proxy
 
 import (
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/balancer"
-	"sluice/http1"
+	"sluice/proxy/http1"
 	"sluice/route"
 )
 
-// statusClientGone stands in the access log and the metrics where the client
-// went away before there was an answer, as in nginx.
-const statusClientGone = 499
+// statusClientClosed is the status in access log and metrics of a request whose
+// client closed its connection before the response, as in nginx.
+const statusClientClosed = 499
 
-// An httpExchange is one HTTP/1 request on its way through and its response,
-// with the memory that takes. A connection has one while something of a request
-// is there.
+// An httpExchange is a request and its response, between a front and upstreams. The
+// fields without pointers come last: the garbage collector does not scan them.
 type httpExchange struct {
-	client *clientConn
+	client *client
+	buffers
 
-	// The request, as it stands in the buffer: in[start:end] begins with its
-	// head, of headLength bytes once the head is complete.
-	in         [requestBufferBytes]byte
+	// The request: in[start:end] begins with its head. It does not move while the
+	// request is served.
+	in         []byte  // small, or the bytes of large
+	large      *buffer // from requestBuffers; else nil
 	start, end int
-	head       http1.RequestHead
-	headLength int
-	bodyLength int     // how much of the body is in the buffer
-	body       []byte  // as a whole, in the buffer or in kept
-	kept       *buffer // holds a body that does not fit the buffer; else nil
+	headLength int     // 0: the head is incomplete
+	bodyLength int     // of the part of the body that is in the buffer
+	body       []byte  // the whole body, in the buffer or in bodyBuffer
+	bodyBuffer *buffer // for a body that does not fit the buffer; else nil
 	streaming  bool    // the body is not in body
 	upgrade    bool    // the client asks for another protocol
 
-	service  *route.Service
-	query    balancer.Query
-	token    balancer.Token
-	tries    int
-	pending  *upstreamConn // of a try that returned without an outcome
-	suspects bool          // …because checks say that the peer does not work
-	picked   time.Time     // when token was
-	// firstPicked is when the first peer was: what came before, such as a body that
-	// is kept, took the client's time.
+	service    *route.Service
+	query      balancer.Query
+	token      balancer.Token
+	tries      int
+	unanswered upstream  // of a try that returned before the peer answered
+	picked     time.Time // when the peer of token was picked
+	// firstPicked is when the first peer was picked, after the body was buffered.
 	firstPicked time.Time
 	upload      upload
+	// deadline is when the client of a gRPC call no longer waits; zero: unknown.
+	deadline time.Time
+	// deadlineFirst: the timeout that runs is that of the client.
+	deadlineFirst atomic.Bool
 
-	uploadSplicer splicer
-	peerWriter    writer // of a body that is not in body, and its head
-
-	// The response.
-	response http1.ResponseHead
-	from     [responseBufferBytes]byte
-	framing  framing
-	splicer  splicer
-	// clientWriter notes in its pace whether the client has been waited for to
-	// take something of this exchange.
-	clientWriter writer
-	keepClient   bool // the client's connection is kept after this exchange
-	begun        bool // the client has got a byte of a response
-	answered     bool // that of a final one, not only of an interim one
-	out          []byte
+	begun    bool // a byte of a response was sent
+	answered bool // a byte of the final response was sent
 
 	// For the access log and the metrics.
 	startTime     time.Time
@@ -66,47 +55,55 @@ type httpExchange struct {
 	bytesOut      int64 // of the response's body
 	connectTime   time.Duration
 	upstreamTime  time.Duration
-	refused       string // the reason of an answer of sluice's own
-	interrupted   string // why a response ended before its end
+	refused       string // the reason of the refusal that was sent
+	interrupted   string // why the response is incomplete
 	lastRefusal   *refusal
-	mayReplaySent bool // the method allows sending the request twice
-	touched       bool // a peer may have seen some of the request
+	grpcCode      grpcCode // of the response to a gRPC call; else grpcUnset
+	mayReplaySent bool     // the method is idempotent
+	touched       bool     // a peer may have received a part of the request
+
+	// Without pointers.
+	head     http1.RequestHead
+	response http1.ResponseHead
+	small    [smallRequestBytes]byte
 }
 
-var exchanges = sync.Pool{New: func() any {
-	return &httpExchange{out: make([]byte, 0, outputBufferBytes)}
-}}
-
-func acquireExchange(c *clientConn) *httpExchange {
-	x := exchanges.Get().(*httpExchange)
+// open prepares a new exchange for requests of c.
+func (x *httpExchange) open(c *client) {
 	x.client = c
-	x.start, x.end = 0, 0
+	x.in, x.start, x.end = x.small[:], 0, 0
 	x.resetRequest()
-	return x
 }
 
-func releaseExchange(x *httpExchange) {
+// close releases what the exchange holds.
+func (x *httpExchange) close() {
 	x.client, x.service, x.token = nil, nil, balancer.Token{}
-	x.upload.behind = nil
 	x.dropBody()
+	x.dropLarge()
+	x.giveBack()
 	x.query = balancer.Query{}
-	if cap(x.out) > 2*outputBufferBytes {
-		x.out = make([]byte, 0, outputBufferBytes)
-	}
-	exchanges.Put(x)
 }
+
+// bodyRead reports whether the whole request was read.
+func (x *httpExchange) bodyRead() bool { return !x.streaming || x.upload.read.Load() }
 
 func (x *httpExchange) resetRequest() {
-	x.head.Reset(x.client.server.options.Limits.TargetBytes)
+	x.client.takeOptions()
+	x.head.Reset(x.client.options.Limits.TargetBytes)
 	x.headLength, x.bodyLength, x.streaming, x.upgrade = 0, 0, false, false
 }
 
-// next goes on to the bytes after a request that has been served.
-func (x *httpExchange) next() {
+// next prepares the exchange for the next request.
+func (x *http1Exchange) next() {
 	x.start += x.headLength + x.bodyLength
 	if x.start == x.end {
-		x.start, x.end = 0, copy(x.in[:], x.upload.behind)
-		x.upload.behind = nil
+		x.dropLarge()
+		x.start, x.end = 0, 0
+		if len(x.surplus) > len(x.in) {
+			x.grow()
+		}
+		x.end = copy(x.in, x.surplus)
+		x.surplus = nil
 	}
 	x.dropBody()
 	x.resetRequest()
@@ -114,20 +111,37 @@ func (x *httpExchange) next() {
 
 func (x *httpExchange) dropBody() {
 	x.body = nil
-	if x.kept == nil {
+	if x.bodyBuffer == nil {
 		return
 	}
-	if len(x.kept.bytes) == relayBufferBytes {
-		relayBuffers.Put(x.kept)
+	if len(x.bodyBuffer.bytes) == relayBufferBytes {
+		bodyBuffers.Put(x.bodyBuffer)
 	}
-	x.kept = nil
+	x.bodyBuffer = nil
 }
 
-// space returns the room for more bytes of the client, never none.
+// grow moves the request to a large buffer.
+func (x *httpExchange) grow() {
+	x.large = requestBuffers.Get().(*buffer)
+	copy(x.large.bytes, x.in[:x.end])
+	x.in = x.large.bytes
+}
+
+func (x *httpExchange) dropLarge() {
+	if x.large != nil {
+		requestBuffers.Put(x.large)
+		x.large, x.in = nil, x.small[:]
+	}
+}
+
+// space returns the free part of the buffer, which is never empty.
 func (x *httpExchange) space() []byte {
 	if x.start > 0 && (x.end == len(x.in) || x.headLength > 0) {
-		x.end = copy(x.in[:], x.in[x.start:x.end])
+		x.end = copy(x.in, x.in[x.start:x.end])
 		x.start = 0
+	}
+	if x.end == len(x.in) {
+		x.grow()
 	}
 	return x.in[x.end:]
 }

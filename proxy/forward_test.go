@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -35,6 +34,10 @@ func TestRequestHeadAsSent(t *testing.T) {
 			options: Options{TrustedProxies: loopback, KeepUnderscores: true},
 			request: "GET / HTTP/1.1\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: good\r\nX-Real-IP: 6.6.6.6\r\nX-Forwarded-For: 7.7.7.7, 8.8.8.8\r\nX_A: 1\r\nHost: a\r\nVia: 1.0 other\r\n\r\n",
 			want:    "GET / HTTP/1.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: good\r\nX-Real-IP: 6.6.6.6\r\nX_A: 1\r\nHost: a\r\nVia: 1.0 other\r\nX-Forwarded-For: 6.6.6.6, 7.7.7.7, 8.8.8.8, 127.0.0.1\r\nVia: 1.1 sluice\r\n\r\n"},
+		{name: "but not about a client's certificate",
+			options: Options{TrustedProxies: loopback, KeepUnderscores: true},
+			request: "GET / HTTP/1.1\r\nX-Forwarded-Client-Cert: Hash=1\r\nx-forwarded-CLIENT-cert: Hash=2\r\nX_Forwarded_Client_Cert: Hash=3\r\nHost: a\r\n\r\n",
+			want:    "GET / HTTP/1.1\r\nHost: a\r\n" + added},
 		{name: "however many lines came before the trusted proxy's",
 			options: Options{TrustedProxies: loopback},
 			request: "GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For:\r\n", 40) + "X-Forwarded-For: 203.0.113.9\r\n\r\n",
@@ -80,7 +83,7 @@ func TestRequestHeadAsSent(t *testing.T) {
 			request: "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 003\r\n\r\nabc",
 			want:    "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 003\r\n" + added + "abc"},
 		{name: "chunked body",
-			request: "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \t CHUNKED \r\nTrailer: X-Sum\r\n\r\n3;x=y\r\nabc\r\n0\r\nX-Sum: 1\r\nContent-Length: 5\r\nX_Y: 1\r\n\r\n",
+			request: "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \t CHUNKED \r\nTrailer: X-Sum\r\n\r\n3;x=y\r\nabc\r\n0\r\nX-Sum: 1\r\nContent-Length: 5\r\nX_Y: 1\r\nX-Forwarded-Client-Cert: Hash=1\r\n\r\n",
 			want:    "POST / HTTP/1.1\r\nHost: a\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n" + added + "3;x=y\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -92,8 +95,12 @@ func TestRequestHeadAsSent(t *testing.T) {
 			if status, body := readResponse(t, conn); status != 200 || body != "ok" {
 				t.Fatalf("got status %d, body %q", status, body)
 			}
-			if got := origin.got(); got != test.want {
-				t.Errorf("the peer got\n%q, want\n%q", got, test.want)
+			want := test.want
+			if overTLS(t) {
+				want = strings.NewReplacer("X-Forwarded-Proto: http\r\n", "X-Forwarded-Proto: https\r\n", ";proto=http\r\n", ";proto=https\r\n").Replace(want)
+			}
+			if got := origin.got(); got != want {
+				t.Errorf("the peer got\n%q, want\n%q", got, want)
 			}
 		})
 	}
@@ -245,7 +252,7 @@ func TestHalfClosedClient(t *testing.T) {
 	for range 20 {
 		conn := p.dial()
 		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-		conn.(*net.TCPConn).CloseWrite()
+		closeWrite(t, conn)
 		got, err := io.ReadAll(conn)
 		if err != nil || !strings.HasSuffix(string(got), "ok") {
 			t.Fatalf("got %q, %v", got, err)

@@ -79,7 +79,7 @@ var refusedRequests = []struct {
 	{"method no token", "G@T / HTTP/1.1\r\n" + hostHead + "\r\n", 400},
 	{"CONNECT", "CONNECT a:80 HTTP/1.1\r\n" + hostHead + "\r\n", 405},
 	{"TRACE", "TRACE / HTTP/1.1\r\n" + hostHead + "\r\n", 405},
-	{"PRI", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 405},
+	{"PRI", "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", 405},
 	{"Expect: foo", "POST / HTTP/1.1\r\n" + hostHead + "Expect: foo\r\nContent-Length: 1\r\n\r\na", 417},
 	{"101 fields", "GET / HTTP/1.1\r\n" + hostHead + strings.Repeat("X: a\r\n", 100) + "\r\n", 431},
 	{"head too long", "GET / HTTP/1.1\r\n" + hostHead + strings.Repeat("X: "+strings.Repeat("a", 1000)+"\r\n", 20) + "\r\n", 431},

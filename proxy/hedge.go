@@ -2,173 +2,166 @@ package proxy
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 
 	"sluice/balancer"
-	"sluice/http1"
+	"sluice/proxy/attempt"
+	"sluice/proxy/http1"
 )
 
-// patience returns how long the first peer is waited for alone; 0 is for ever.
-// Only what can be sent twice without a thought is hedged: requests that read,
-// without a body.
+// patience returns the wait for the first peer before a hedge; 0: no hedge.
 func (x *httpExchange) patience() time.Duration {
-	hedge := x.service.Retry.Hedge
-	if hedge == nil || x.tries > 0 || x.streaming || x.head.HasBody() ||
-		x.head.Method != http1.MethodGet && x.head.Method != http1.MethodHead {
+	if x.streaming || x.head.HasBody() || x.head.Method != http1.MethodGet && x.head.Method != http1.MethodHead {
 		return 0
 	}
-	return hedge.Delay(x.client.server.sweeper.now(), x.service.Pool.Requests())
+	return attempt.Patience(x.service, x.tries, x.client.server.sweeper.now())
 }
 
-// waiting implements exchange.
-func (x *httpExchange) waiting() bool { return x.pending != nil && !x.suspects }
-
-// await implements exchange.
-func (x *httpExchange) await(balancer.Token) balancer.Outcome {
-	u := x.pending
-	x.pending = nil
-	n, err := u.read(x.from[:])
-	return x.receiveFirst(u, n, err)
+// leavable reports whether the exchange may move to another peer when the health
+// checks of its peer begin to fail.
+func (x *httpExchange) leavable() bool {
+	return x.mayReplaySent && !x.streaming && attempt.MayLeave(x.service, x.tries)
 }
 
-// receiveFirst goes on with the peer that was asked first.
-func (x *httpExchange) receiveFirst(u *upstreamConn, n int, err error) balancer.Outcome {
-	if n > 0 {
-		return x.receive(u, n)
+// Await implements [attempt.Racer].
+func (x *httpExchange) Await() balancer.Outcome {
+	u := x.takeUnanswered()
+	return x.receiveFirst(u, u.await(&x.buffers))
+}
+
+// Leave implements [attempt.Racer].
+func (x *httpExchange) Leave() balancer.Outcome {
+	x.takeUnanswered().finish(false)
+	return x.superseded(x.picked)
+}
+
+// takeUnanswered returns the connection of the last try, which waits for a response.
+func (x *httpExchange) takeUnanswered() upstream {
+	u := x.unanswered
+	x.unanswered = nil
+	return u
+}
+
+// superseded returns the outcome of a try that another peer replaced.
+func (x *httpExchange) superseded(picked time.Time) balancer.Outcome {
+	return balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(picked)}
+}
+
+// receiveFirst continues with the first peer.
+func (x *httpExchange) receiveFirst(u upstream, err error) balancer.Outcome {
+	if err == nil {
+		return x.receive(u)
 	}
-	u.transport.discard(u)
+	u.finish(false)
 	o, _ := x.sendFailed(u, err)
 	return o
 }
 
-// race implements exchange.
-func (x *httpExchange) race(first, second balancer.Token) (firstOutcome, secondOutcome balancer.Outcome) {
-	u := x.pending
-	x.pending = nil
-	x.tries++
+// Race implements [attempt.Racer].
+func (x *httpExchange) Race(second balancer.Token) (firstOutcome, secondOutcome balancer.Outcome) {
+	u, first := x.takeUnanswered(), x.token
 	r := newRival(x, second)
 	go r.run()
 
-	type answer struct {
-		n   int
-		err error
-	}
-	answers := make(chan answer, 1)
-	go func() {
-		n, err := u.read(x.from[:])
-		answers <- answer{n, err}
-	}()
+	answered := make(chan error, 1)
+	go func() { answered <- u.await(&x.buffers) }()
 
 	select {
-	case a := <-answers:
-		if a.n > 0 {
+	case err := <-answered:
+		if err == nil {
 			r.drop()
-			return x.receive(u, a.n), balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(r.picked)}
+			return x.receive(u), x.superseded(r.picked)
 		}
-		firstOutcome = x.receiveFirst(u, a.n, a.err)
+		firstOutcome = x.receiveFirst(u, err)
 		<-r.done
 		return firstOutcome, r.receive()
 	case <-r.done:
 		if r.err != nil {
 			secondOutcome = r.receive()
-			a := <-answers
+			err := <-answered
 			x.token = first
-			return x.receiveFirst(u, a.n, a.err), secondOutcome
+			return x.receiveFirst(u, err), secondOutcome
 		}
 		u.interrupt()
-		<-answers
-		u.transport.discard(u)
-		firstOutcome = balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(x.picked)}
+		<-answered
+		u.finish(false)
+		firstOutcome = x.superseded(x.picked)
 		return firstOutcome, r.receive()
 	}
 }
 
-// A rival asks a second peer, in a goroutine of its own, for what a first one
-// has been asked for.
+// A rival sends the request to a second peer, in its own goroutine.
 type rival struct {
 	x      *httpExchange
 	token  balancer.Token
 	picked time.Time
 	ctx    context.Context // ends when the rival is dropped
 	cancel context.CancelFunc
-	up     atomic.Pointer[upstreamConn]
-	buffer *buffer // the first bytes of the response
+	buffers
 
-	// To be read after done.
-	n           int
+	// The result: valid after done is closed.
+	up          upstream // nil: connect failed
 	err         error
-	dialed      bool
 	connectTime time.Duration
 	done        chan struct{}
 }
 
 func newRival(x *httpExchange, t balancer.Token) *rival {
-	r := &rival{
-		x: x, token: t, picked: t.Picked(),
-		buffer: relayBuffers.Get().(*buffer), done: make(chan struct{}),
-	}
+	r := &rival{x: x, token: t, picked: t.Picked(), done: make(chan struct{})}
 	r.ctx, r.cancel = context.WithCancel(x.client.server.ctx)
 	return r
 }
 
-// run sends the request, as it stands in x.out, and reads the start of the
-// response. A connection that proves stale is replaced by a new one, once.
+// run sends the request and waits for a response. It replaces a stale connection by a
+// new one.
 func (r *rival) run() {
 	defer close(r.done)
-	x, transport := r.x, r.token.Peer.Transport.(*Transport)
-	u := transport.acquire(r.picked)
+	x, required := r.x, r.x.requirements(r.picked)
 	for {
-		if r.dialed = u == nil; r.dialed {
-			if u, r.err = transport.dial(r.ctx, r.picked, x.service.Timeouts.Connect, x.client.shard); r.err != nil {
-				return
-			}
-			r.connectTime = time.Since(r.picked)
-		}
-		r.up.Store(u)
-		if r.ctx.Err() != nil { // dropped before it could be interrupted
-			u.interrupt()
-		}
-		x.watchClient(u)
-		u.patience, u.leavable = 0, false
-		u.arm(u.transport.sweeper, x.tryTimeout())
-		r.n, _, r.err = u.roundTrip(x.out, nil, r.buffer.bytes[:responseBufferBytes])
-		if r.err == nil || r.dialed || r.ctx.Err() != nil {
+		if r.up, r.connectTime, r.err = r.token.Peer.Transport.(connector).connect(r.ctx, required, r.up); r.err != nil {
 			return
 		}
-		r.up.Store(nil)
-		transport.discard(u)
-		u = nil
+		stop := context.AfterFunc(r.ctx, r.up.interrupt)
+		r.borrow()
+		r.out = x.appendRequestHead(r.out[:0])
+		r.up.waitAtMost(x.tryTimeout())
+		_, r.err = r.up.send(&r.buffers, nil, 0, false)
+		if !stop() || r.err == nil {
+			return
+		}
+		if stale, _ := r.up.closedIdle(r.err); !stale {
+			return
+		}
 	}
 }
 
-// drop ends the rival, whatever it is at.
+// drop cancels the rival and waits for run.
 func (r *rival) drop() {
 	r.cancel()
-	if u := r.up.Load(); u != nil {
-		u.interrupt()
-	}
 	<-r.done
-	if u := r.up.Load(); u != nil {
-		u.transport.discard(u)
+	if r.up != nil {
+		r.up.finish(false)
 	}
-	relayBuffers.Put(r.buffer)
+	r.giveBack()
+	r.x.tries++
 }
 
-// receive makes the rival's peer the exchange's and goes on with it. run has
-// ended.
+// receive makes the rival's peer the peer of the exchange and reads its response. It
+// is called after run.
 func (r *rival) receive() balancer.Outcome {
 	defer r.cancel()
-	defer relayBuffers.Put(r.buffer)
-	x, u := r.x, r.up.Load()
+	x, u := r.x, r.up
+	x.tries++
 	x.token, x.picked, x.connectTime = r.token, r.picked, r.connectTime
 	switch {
 	case u == nil:
-		return x.dialFailed(r.err)
+		return x.connectFailed(r.err)
 	case r.err != nil:
-		u.transport.discard(u)
+		u.finish(false)
 		o, _ := x.sendFailed(u, r.err)
 		return o
 	}
-	return x.receive(u, copy(x.from[:], r.buffer.bytes[:r.n]))
+	x.giveBack()
+	x.buffers = r.buffers
+	return x.receive(u)
 }

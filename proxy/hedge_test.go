@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -54,6 +55,12 @@ func TestHedge(t *testing.T) {
 	}
 	eventually(t, "no connection to the slow peer", func() bool { return slow.open() == 0 })
 	eventually(t, "no request in flight", func() bool { return p.inflight() == 0 })
+	// Of each pair, the second one says so. Where fast takes long, slow has that one.
+	const second = "X-Sluice-Attempts: 2\r\n"
+	pairs := strings.Count(slow.got(), "GET / ")
+	if n := strings.Count(fast.got(), second) + strings.Count(slow.got(), second); n != pairs {
+		t.Errorf("%d of %d pairs have a second request with its number", n, pairs)
+	}
 	for _, peer := range p.pool.Snapshot().All {
 		if peer.Address() == slow.address() && (peer.Outcomes()[balancer.OutcomeSuperseded] == 0 || peer.Failures() > 0) {
 			t.Errorf("outcomes of the slow peer: %v", peer.Outcomes())

@@ -3,21 +3,19 @@ package proxy
 import (
 	"bytes"
 
-	"sluice/http1"
+	"sluice/proxy/http1"
 )
 
 const (
-	// maxHops is how many times a request may come through sluice. An edge in
-	// front of an inner sluice makes two; more than a few are a loop.
+	// maxHops is how many times a request may pass sluice before it counts as a loop.
 	maxHops = 5
-	// maxAddresses is how many addresses X-Forwarded-For may have: what is passed
-	// on of them must not be cut short, since the last ones are those that proxies
-	// vouch for.
+	// maxAddresses limits X-Forwarded-For, which is never truncated: the last
+	// addresses are the trusted ones.
 	maxAddresses = 100
 )
 
-// notForwarded returns why the request, whose head is in b, goes no further, or
-// nil.
+// notForwarded returns the refusal of a request that must not be forwarded, or nil.
+// b is the head.
 func (x *httpExchange) notForwarded(b []byte) *refusal {
 	switch {
 	case x.head.Method == http1.MethodOptions && x.maxForwards() == 0:
@@ -30,12 +28,11 @@ func (x *httpExchange) notForwarded(b []byte) *refusal {
 	return nil
 }
 
-// hops returns how many times the request has come through sluice, this one or
-// another.
+// hops returns how many times the request has passed any sluice.
 func (x *httpExchange) hops(b []byte) int {
 	n := 0
 	for element := range x.head.Elements(b, http1.NameVia) {
-		// RFC 9110, section 7.6.3: protocol, pseudonym, perhaps a comment.
+		// RFC 9110, section 7.6.3: protocol, pseudonym, optional comment.
 		_, by, _ := bytes.Cut(element, space)
 		by, _, _ = bytes.Cut(by, space)
 		if http1.EqualFold(by, "sluice") {
@@ -47,7 +44,7 @@ func (x *httpExchange) hops(b []byte) int {
 
 var space = []byte(" ")
 
-// addresses returns how many addresses a trusted client names.
+// addresses returns the number of addresses in X-Forwarded-For.
 func (x *httpExchange) addresses(b []byte) int {
 	n := 0
 	for range x.head.Elements(b, http1.NameXForwardedFor) {

@@ -16,6 +16,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/route"
+	"sluice/test/balancertest"
 )
 
 func TestSlowClients(t *testing.T) {
@@ -26,7 +27,7 @@ func TestSlowClients(t *testing.T) {
 		timeouts          Timeouts // no other one may come before it
 	}{
 		{"nothing", "", "", Timeouts{Idle: short}},
-		{"half a head", "GET / HTTP/1.1\r\nHo", "HTTP/1.1 408 ", Timeouts{Head: short}},
+		{"half a head", "GET / HTTP/1.1\r\nHo", "HTTP/1.1 408 ", Timeouts{Head: 2 * time.Second}}, // of a TLS handshake too
 		{"half a small body", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc", "HTTP/1.1 408 ", Timeouts{Body: short}},
 		{"half a large body", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc", "HTTP/1.1 408 ", Timeouts{Body: short}},
 		{"half a chunked body", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc", "HTTP/1.1 408 ", Timeouts{Body: short}},
@@ -179,7 +180,7 @@ func TestDrainWithOpenStream(t *testing.T) {
 			})
 			p := startProxy(t, Options{}, origin.address())
 			if cut {
-				p.pool.Reconfigure(balancer.Options{Policy: balancer.PolicyRoundRobin, DrainTimeout: 50 * time.Millisecond, NewTransport: p.NewTransport(TransportOptions{})})
+				p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, DrainTimeout: 50 * time.Millisecond, NewTransport: p.NewTransport(transportOf(p.t))}))
 			}
 			conn := p.dial()
 			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -217,6 +218,19 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 	eventually(t, "connections closed", func() bool { return origin.open() == 0 })
 }
 
+// A connection ends when it was idle for its time, also in the idle set.
+func TestIdleConnectionsTimeOut(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{Timeouts: Timeouts{Idle: 2 * time.Second}}, origin.address())
+	conn := p.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	readResponse(t, conn)
+	if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("got %d, %v, want EOF", n, err)
+	}
+}
+
 // Accepting goes on after any error.
 func TestAcceptSurvivesErrors(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -226,9 +240,9 @@ func TestAcceptSurvivesErrors(t *testing.T) {
 	failing := &failingListener{Listener: l, errors: []error{
 		&net.OpError{Op: "accept", Err: syscall.EMFILE}, &net.OpError{Op: "accept", Err: syscall.ECONNABORTED}, errors.New("odd"),
 	}}
-	s := NewServer(Options{})
+	s := newTestServer(Options{})
 	served := make(chan error)
-	go func() { served <- s.Serve(failing, "test") }()
+	go func() { served <- s.Serve(context.Background(), failing, "test") }()
 	conn, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -1,22 +1,27 @@
 package proxy
 
 import (
+	"fmt"
 	"io"
+	"net"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"sluice/balancer"
 	"sluice/route"
+	"sluice/test/balancertest"
 )
 
 // limit sets the pool's limits and retry budget.
 func (p *testProxy) limit(limits balancer.Limits, budget *balancer.RetryBudget) {
 	p.t.Helper()
-	err := p.pool.Reconfigure(balancer.Options{
-		Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(TransportOptions{}),
+	err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{
+		Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(transportOf(p.t)),
 		Limits: limits, RetryBudget: budget,
-	})
+	}))
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -109,5 +114,104 @@ func TestWithoutRetryBudgetTheFirstFailureIsTheAnswer(t *testing.T) {
 		if answer := p.raw(closingRequest); !strings.HasPrefix(answer, "HTTP/1.1 200 ") {
 			t.Errorf("with a budget: got %q", answer)
 		}
+	}
+}
+
+// Beyond the connections that a peer may have, requests wait for one of them.
+func TestConnectionsPerPeer(t *testing.T) {
+	arrived, answer := make(chan string), make(chan struct{})
+	origin := startOrigin(t, func(c *originConn) bool {
+		r, ok := c.request()
+		if !ok {
+			return false
+		}
+		arrived <- r.URL.Path
+		<-answer
+		_, err := io.WriteString(c, okResponse)
+		return err == nil
+	})
+	p := startProxy(t, Options{}, origin.address())
+	p.limit(balancer.Limits{PeerConnections: 1, Pending: 10}, nil)
+	wait := func(timeout time.Duration) {
+		p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1}, ConnectionWait: timeout})
+	}
+	wait(patience)
+	var conns []net.Conn
+	for i := range 4 {
+		conn := p.dial()
+		conns = append(conns, conn)
+		fmt.Fprintf(conn, "GET /%d HTTP/1.1\r\nHost: a\r\n\r\n", i)
+		if i == 0 {
+			<-arrived
+		} else {
+			eventually(t, "it waits", func() bool { return p.pool.Pending() == i })
+		}
+	}
+
+	// Who goes away while it waits is not sent.
+	conns[1].Close()
+	eventually(t, "nobody waits for the client that has gone", func() bool { return p.pool.Pending() == 2 })
+	for i, conn := range conns {
+		if i == 1 {
+			continue
+		}
+		if i > 0 {
+			if got, want := <-arrived, fmt.Sprintf("/%d", i); got != want {
+				t.Errorf("the peer got %q, want %q", got, want)
+			}
+		}
+		answer <- struct{}{}
+		if status, _ := readResponse(t, conn); status != 200 {
+			t.Errorf("request %d: status %d", i, status)
+		}
+	}
+	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+	origin.mu.Lock()
+	if origin.accepted != 1 {
+		t.Errorf("%d connections to the peer, want 1", origin.accepted)
+	}
+	origin.mu.Unlock()
+
+	wait(time.Millisecond)
+	io.WriteString(conns[0], "GET /0 HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-arrived
+	expectReason(t, p.raw(closingRequest), "503", "connections_saturated")
+	answer <- struct{}{}
+	readResponse(t, conns[0])
+}
+
+// Whatever becomes of connections, there are never more of them than allowed.
+func TestConnectionsPerPeerAreNeverExceeded(t *testing.T) {
+	const limit, clients, requests = 3, 20, 30
+	var p *testProxy
+	var answers, most atomic.Int64
+	p = startProxy(t, Options{}, startOrigin(t, func(c *originConn) bool {
+		if _, ok := c.request(); !ok {
+			return false
+		}
+		for _, transport := range p.sweeper.allTransports() {
+			idle, busy := transport.(*Transport).Connections()
+			most.Store(max(most.Load(), int64(idle+busy)))
+		}
+		io.WriteString(c, okResponse)
+		return answers.Add(1)%7 != 0 // or closes without a word
+	}).address())
+	p.limit(balancer.Limits{PeerConnections: limit, Pending: clients}, nil)
+	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 2}, ConnectionWait: patience})
+	var wg sync.WaitGroup
+	for range clients {
+		conn := p.dial()
+		wg.Go(func() {
+			for range requests {
+				io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+				if status, body := readResponse(t, conn); status != 200 && !strings.Contains(body, "broke off") {
+					t.Errorf("got %d %s", status, body)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if most.Load() != limit {
+		t.Errorf("there were %d connections, want %d", most.Load(), limit)
 	}
 }

@@ -7,30 +7,25 @@ import (
 	"time"
 )
 
-// Closing a connection while bytes of the client are unread, or still come,
-// makes the system reset it, and the client's may then throw away the answer
-// that its program has not read yet. So first only the sending side is closed,
-// and what the client sends is read and dropped (RFC 9112, section 9.6): for
-// long enough that the answer has arrived, within bounds for those who abuse it.
+// Closing a connection that has unread bytes, or receives more, makes the kernel
+// reset it, and the client may lose the response. Therefore sluice first closes its
+// sending side, and reads and discards what the client sends (RFC 9112, section
+// 9.6), up to these limits.
 const (
 	lingerTimeout = 2 * time.Second
-	// lingerBytes is more than is on its way from a fast and distant client when
-	// the answer reaches it.
+	// lingerBytes exceeds the bytes in flight from a fast and distant client.
 	lingerBytes       = 4 << 20
-	lingerConnections = 1000 // at a time; beyond, a connection is closed at once
-	lingerBufferBytes = 16 << 10
+	lingerConnections = 1000 // at a time; others are closed at once
 )
 
-var lingerBuffers = bufferPool(lingerBufferBytes)
-
-// sendsOn reports whether more than the last request has come from the client,
-// or may come because the client did not know that it was the last.
+// sendsOn reports whether bytes follow the last request, or may follow it because
+// the client expects to reuse the connection.
 func (c *clientConn) sendsOn() bool {
 	x := c.exchange
 	switch {
-	case x == nil || x.headLength == 0: // the client has ended the connection
+	case x == nil || x.headLength == 0: // the client has closed the connection
 		return false
-	case x.start+x.headLength+x.bodyLength < x.end || len(x.upload.behind) > 0:
+	case x.start+x.headLength+x.bodyLength < x.end || len(x.surplus) > 0:
 		return true
 	case !x.head.Persistent():
 		return false
@@ -40,18 +35,22 @@ func (c *clientConn) sendsOn() bool {
 	return err == nil && !nothing
 }
 
-// lingerForAnswer closes the sending side and reads on for a while.
+// lingerForAnswer closes the sending side and discards what the client sends, within
+// the limits.
 func (c *clientConn) lingerForAnswer() {
 	lingering := &c.server.lingering
 	defer lingering.Add(-1)
-	if lingering.Add(1) > lingerConnections || c.conn.CloseWrite() != nil {
+	if lingering.Add(1) > lingerConnections || c.closeWrite() != nil {
 		return
 	}
 	c.arm(c.server.sweeper, lingerTimeout)
-	b := lingerBuffers.Get().(*buffer)
-	defer lingerBuffers.Put(b)
+	var (
+		reader bufferedReader
+		b      buffers
+	)
+	defer b.giveBack()
 	for left := lingerBytes; left > 0; {
-		n, err := c.conn.Read(b.bytes)
+		n, err := reader.read(wire{raw: c.raw}, &b, 0, relayBufferBytes)
 		left -= n
 		if err != nil && (!errors.Is(err, os.ErrDeadlineExceeded) || c.expired(c.server.sweeper)) {
 			return
@@ -59,15 +58,16 @@ func (c *clientConn) lingerForAnswer() {
 	}
 }
 
-// refuseConn tells a client that it is one too many, if that can be done
-// without waiting. What has come of its request is read before.
+// refuseConn answers a connection over the limits without waiting, and closes it. It
+// first reads what has arrived, so that closing does not reset the connection.
 func (s *Server) refuseConn(conn *net.TCPConn) {
 	answer, _ := appendAnswer(nil, refusalTooManyConnections, "", false, false, false)
-	b := lingerBuffers.Get().(*buffer)
-	defer lingerBuffers.Put(b)
+	var b buffers
+	b.borrow()
+	defer b.giveBack()
 	if raw, err := conn.SyscallConn(); err == nil {
 		raw.Control(func(fd uintptr) {
-			receive(fd, b.bytes)
+			receive(fd, b.from)
 			send(fd, answer)
 		})
 	}

@@ -52,7 +52,7 @@ func TestAnswerReachesClientThatSendsOn(t *testing.T) {
 					return true
 				}
 				io.WriteString(c.Conn, test.answer)
-				c.Conn.(*net.TCPConn).CloseWrite()
+				c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 				io.Copy(io.Discard, c.Conn)
 				return false
 			})

@@ -15,10 +15,10 @@ func TestListen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(Options{})
+	s := newTestServer(Options{})
 	p := &testProxy{Server: s, t: t, address: l.Addr().String()}
 	served := make(chan error)
-	go func() { served <- s.Serve(l, "test") }()
+	go func() { served <- s.Serve(context.Background(), l, "test") }()
 	for _, wait := range []time.Duration{0, 100 * time.Millisecond, 2500 * time.Millisecond} {
 		conn := p.dial()
 		time.Sleep(wait)
@@ -32,5 +32,21 @@ func TestListen(t *testing.T) {
 	}
 	if err := <-served; err != ErrServerClosed {
 		t.Error(err)
+	}
+}
+
+func TestOptionsOfTheNextRequest(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, origin.address())
+	conn := p.dial()
+	for _, step := range []struct{ limit, status int }{{100, 200}, {5, 414}} {
+		o := *p.options.Load()
+		o.Limits.TargetBytes = step.limit
+		p.Configure(o)
+		io.WriteString(conn, "GET /abcdefgh HTTP/1.1\r\nHost: a\r\n\r\n")
+		if status, _ := readResponse(t, conn); status != step.status {
+			t.Errorf("with a limit of %d: %d", step.limit, status)
+		}
 	}
 }

@@ -7,68 +7,56 @@ import (
 	"time"
 )
 
-// A side is one of the two connections of an exchange.
+// A side is the connection to the client or the peer of an exchange.
 type side struct {
 	raw     syscall.RawConn
 	entry   *sweepEntry
 	sweeper *sweeper
 	timeout time.Duration // the longest pause
-	// excuse, if not nil, is a connection that is written to as well. As long as
-	// its other side is waited for, this one may be waiting for the same.
-	excuse *sweepEntry
+	// blockedBy, if not nil, is the other connection of the exchange. While a write
+	// to it waits, this side may not take bytes, so its timeout does not run.
+	blockedBy *sweepEntry
 }
 
-func (c *clientConn) side(timeout time.Duration) side {
-	return side{raw: c.raw, entry: &c.sweepEntry, sweeper: c.server.sweeper, timeout: timeout}
-}
+// paceChecks is the number of attempts to write within a timeout. A timeout acts
+// late by at most one interval.
+const paceChecks = 8
 
-// peerSide is the connection to the peer. The peer need not take more of a
-// request while its response waits for the client.
-func (x *httpExchange) peerSide(u *upstreamConn) side {
-	return side{u.raw, &u.sweepEntry, u.transport.sweeper, x.service.Timeouts.Idle, &x.client.sweepEntry}
-}
-
-// paceLooks is how often, within a timeout, it is tried whether the other side
-// has taken anything. A timeout acts late by one look at most.
-const paceLooks = 8
-
-// A pace is that at which a side takes what is written to it. One that takes a
-// little now and then must not time out. But the system wakes a writer only when
-// a third of the socket's buffer is free, and that may be megabytes: so it is
-// tried in between, too.
+// A pace times out a side that takes no bytes. A slow side must not time out, but
+// the kernel wakes a writer only when a third of the socket buffer is free, which
+// may be megabytes. Therefore the writer also tries at intervals.
 type pace struct {
-	waited bool  // the side was waited for; the user resets it
-	end    int64 // coarse time when it will have paused for too long
+	waited bool  // a write had to wait; the user resets it
+	end    int64 // coarse time of the timeout
 }
 
-// wait is called where there is no room, and reports whether to wait for some.
-// moved: something was written since the last wait.
+// wait is called when the socket buffer is full, and reports whether to wait.
+// moved: bytes were written since the last wait.
 func (p *pace) wait(to *side, moved bool) bool {
 	now := to.sweeper.now()
 	switch {
-	case moved, to.excuse != nil && to.excuse.writeDeadline.Load() != 0:
+	case moved, to.blockedBy != nil && to.blockedBy.writeDeadline.Load() != 0:
 		p.end = now + int64(to.timeout)
 	case p.end <= now:
 		return false
 	}
 	p.waited = true
-	look := max(to.timeout/paceLooks, sweepInterval)
-	to.entry.writeDeadline.Store(min(now+int64(look), p.end))
+	interval := max(to.timeout/paceChecks, sweepInterval)
+	to.entry.armWrite(min(now+int64(interval), p.end))
 	return true
 }
 
-// A writer writes to one side, as long as that takes something now and then. Its
-// memory is used again from one write to the next.
+// A writer writes to a side until its pace times out. It is reusable.
 type writer struct {
 	pace   pace
 	to     side
-	b      []byte // still to be written
-	moved  bool   // something was written since the last wait
+	b      []byte // unwritten bytes
+	moved  bool   // bytes were written since the last wait
 	err    error
-	onRoom func(fd uintptr) bool // send, bound once
+	onRoom func(fd uintptr) bool // send as a value: creating it allocates
 }
 
-// write writes all of b, or returns how much of it.
+// write writes all of b, or returns the number of written bytes and an error.
 func (w *writer) write(to side, b []byte) (n int, err error) {
 	if w.onRoom == nil {
 		w.onRoom = w.send
@@ -78,7 +66,7 @@ func (w *writer) write(to side, b []byte) (n int, err error) {
 		err = to.raw.Write(w.onRoom)
 		if err == nil {
 			err = w.err
-		} else if errors.Is(err, os.ErrDeadlineExceeded) && to.entry.writeOn() {
+		} else if errors.Is(err, os.ErrDeadlineExceeded) && to.entry.resumeWrite() {
 			continue
 		}
 		to.entry.writeDeadline.Store(0)
@@ -86,6 +74,28 @@ func (w *writer) write(to side, b []byte) (n int, err error) {
 		w.to, w.b = side{}, nil
 		return n, err
 	}
+}
+
+// writeSealed is write, encrypted with secure; nil: without TLS. If nothing was written,
+// n is 0.
+func (w *writer) writeSealed(to side, secure *tlsConn, b []byte) (n int, err error) {
+	if secure == nil {
+		return w.write(to, b)
+	}
+	records := sealBuffers.Get().(*buffer)
+	defer sealBuffers.Put(records)
+	for n < len(b) && err == nil {
+		var sealed []byte
+		part := b[n:min(n+sealBytes, len(b))]
+		if sealed, err = secure.seal(part, records); err != nil {
+			return n, err
+		}
+		var written int
+		if written, err = w.write(to, sealed); written > 0 {
+			n += len(part)
+		}
+	}
+	return n, err
 }
 
 func (w *writer) send(fd uintptr) bool {

@@ -3,7 +3,9 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -21,6 +23,7 @@ import (
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/route"
+	"sluice/test/balancertest"
 )
 
 // patience bounds every wait of these tests: far more than any step takes, also
@@ -62,13 +65,12 @@ func startProxy(t testing.TB, o Options, addresses ...string) *testProxy {
 // newUnmanagedProxy is startProxy for a test that ends the server itself.
 func newUnmanagedProxy(t testing.TB, o Options, addresses ...string) *testProxy {
 	t.Helper()
-	o.Log = zerolog.Nop()
-	p := &testProxy{Server: NewServer(o), t: t}
+	p := &testProxy{Server: newTestServer(o), t: t}
 	var err error
-	p.pool, err = balancer.NewPool("star", balancer.Options{
+	p.pool, err = balancer.NewPool("star", balancertest.Complete(balancer.Options{
 		Policy:       balancer.PolicyRoundRobin,
-		NewTransport: p.NewTransport(TransportOptions{}),
-	})
+		NewTransport: p.NewTransport(transportOf(p.t)),
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +82,9 @@ func newUnmanagedProxy(t testing.TB, o Options, addresses ...string) *testProxy 
 	}
 	p.address = l.Addr().String()
 	served := make(chan error, 1)
-	go func() { served <- p.Serve(l, "test") }()
+	go func() {
+		served <- p.ServeWith(context.Background(), l, ListenerOptions{Name: "test", TLS: serverTLS(t), HTTP2: true})
+	}()
 	t.Cleanup(func() {
 		if err := <-served; err != ErrServerClosed {
 			t.Errorf("serve: %v", err)
@@ -89,12 +93,24 @@ func newUnmanagedProxy(t testing.TB, o Options, addresses ...string) *testProxy 
 	return p
 }
 
+// newTestServer returns a server with o and what a test leaves to it.
+func newTestServer(o Options) *Server {
+	t, l := &o.Timeouts, &o.Limits
+	t.Head, t.Body = cmp.Or(t.Head, 10*time.Second), cmp.Or(t.Body, 30*time.Second)
+	t.Write, t.Idle = cmp.Or(t.Write, time.Minute), cmp.Or(t.Idle, time.Minute)
+	l.Connections = cmp.Or(l.Connections, HalfOfDescriptors())
+	l.ConnectionsPerAddress = cmp.Or(l.ConnectionsPerAddress, l.Connections)
+	l.TargetBytes = cmp.Or(l.TargetBytes, 8<<10)
+	return NewServer(o, zerolog.Nop())
+}
+
+// someTransport keeps connections for as long as most servers do at least.
+var someTransport = TransportOptions{IdleTimeout: 4 * time.Second, MaxIdle: 512}
+
 // defaultTimeouts are those of services, but for that of connecting: a machine
 // that stands still for a second is no peer that cannot be connected to.
 func defaultTimeouts() route.Timeouts {
-	timeouts := route.DefaultTimeouts()
-	timeouts.Connect = patience
-	return timeouts
+	return route.Timeouts{Connect: patience, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour}
 }
 
 // inflight returns how many requests are in flight, at peers that drain too.
@@ -174,7 +190,7 @@ func (p *testProxy) dial() net.Conn {
 	}
 	p.t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(patience))
-	return conn
+	return clientSide(p.t, conn)
 }
 
 // raw sends request on a new connection and returns all that comes back until
@@ -242,6 +258,7 @@ func startOrigin(t testing.TB, handle func(o *originConn) bool) *origin {
 			if err != nil {
 				return
 			}
+			conn = originSide(t, conn)
 			o.mu.Lock()
 			o.accepted++
 			o.conns = append(o.conns, conn)
@@ -316,12 +333,12 @@ func hanging(c *originConn) bool {
 
 // looks is how long it takes until it has been looked more than once whether the
 // client of an exchange is there.
-const looks = 2 * (firstLook + laterLook)
+const looks = 2 * (firstProbe + probeInterval)
 
 const okResponse = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 func TestForwards(t *testing.T) {
-	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	origin := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			t.Errorf("body: %v", err)
@@ -329,17 +346,26 @@ func TestForwards(t *testing.T) {
 		w.Header().Set("X-Method", r.Method)
 		fmt.Fprintf(w, "%s %d %s", r.URL, len(body), r.Header.Get("X-Forwarded-For"))
 	}))
+	if peersOverTLS(t) {
+		origin.StartTLS()
+	} else {
+		origin.Start()
+	}
 	defer origin.Close()
-	p := startProxy(t, Options{}, strings.TrimPrefix(origin.URL, "http://"))
-	client := &http.Client{Transport: &http.Transport{}}
+	p := startProxy(t, Options{}, origin.Listener.Addr().String())
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	defer client.CloseIdleConnections()
+	scheme := "http"
+	if overTLS(t) {
+		scheme = "https"
+	}
 	for i, size := range []int{0, 100, 15 << 10, 17 << 10, 1 << 20} {
 		for _, chunked := range []bool{false, true} {
 			var body io.Reader = strings.NewReader(strings.Repeat("x", size))
 			if chunked {
 				body = io.MultiReader(body)
 			}
-			r, err := client.Post(fmt.Sprintf("http://%s/p/%d?q", p.address, i), "text/plain", body)
+			r, err := client.Post(fmt.Sprintf("%s://%s/p/%d?q", scheme, p.address, i), "text/plain", body)
 			if err != nil {
 				t.Fatalf("size %d chunked %v: %v", size, chunked, err)
 			}

@@ -3,45 +3,62 @@ package proxy
 import (
 	"runtime"
 	"runtime/debug"
+	"syscall"
 	"time"
 )
 
-// Memory after a rush of connections
+// Memory after a burst of connections
 //
-// Serving requests allocates nothing, so that the garbage collector may not run
-// for minutes. But what many connections at a time have left, grown stacks and
-// pooled buffers, is given back only by a collection; two, because a pool lets
-// go of its buffers at the second, and a stack is halved at each.
+// Serving requests allocates nothing, so the garbage collector may not run for
+// minutes. Only a collection frees the grown stacks and pooled buffers of a burst.
+// It takes two: a pool is emptied at the second one, and each one halves a stack.
 
 const (
 	reclaimInterval = 2 * time.Second
-	// reclaimConnections is how many new connections make a rush.
+	// reclaimConnections is the number of new connections that counts as a burst.
 	reclaimConnections = 1000
+	// reclaimWork is the CPU time within an interval below which the process is quiet.
+	reclaimWork = reclaimInterval / 10
 )
 
-// reclaim collects after each rush of connections, when it is over, until stop
-// is closed. opened counts the connections so far. Connections that come at a
-// steady rate are no rush, however many: no collection would find them over.
-func reclaim(stop <-chan struct{}, opened func() uint32, collect func()) {
+// reclaim calls collect after each burst of connections, once the process is quiet,
+// because a collection delays requests. It returns when stop is closed. opened
+// returns the number of connections so far, worked the CPU time so far. A steady
+// rate of connections is not a burst.
+func reclaim(stop <-chan struct{}, opened func() uint32, worked func() time.Duration, collect func()) {
 	ticker := time.NewTicker(reclaimInterval)
 	defer ticker.Stop()
-	last := opened()
-	rush := uint32(0) // the connections of late: those of each interval count half of those after it
+	last, lastWorked := opened(), worked()
+	burst := uint32(0) // recent connections; the weight halves with each interval
+	pending := false   // a burst is over and its memory is not yet freed
 	for {
 		select {
 		case <-stop:
 			return
 		case <-ticker.C:
 		}
-		now := opened()
-		if rush >= reclaimConnections && now-last < rush/10 {
-			collect()
-			rush, now = 0, opened()
+		now, nowWorked := opened(), worked()
+		if burst >= reclaimConnections && now-last < burst/10 {
+			burst, pending = 0, true
 		} else {
-			rush = rush/2 + now - last
+			burst = burst/2 + now - last
 		}
-		last = now
+		if pending && nowWorked-lastWorked < reclaimWork {
+			collect()
+			pending = false
+			now, nowWorked = opened(), worked()
+		}
+		last, lastWorked = now, nowWorked
 	}
+}
+
+// processorTime returns the CPU time of the process.
+func processorTime() time.Duration {
+	var usage syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &usage) != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func collectGarbage() {

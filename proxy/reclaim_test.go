@@ -9,18 +9,23 @@ import (
 
 func TestReclaimAfterRush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var opened atomic.Uint32
-		var collections atomic.Int32
+		var (
+			opened      atomic.Uint32
+			worked      atomic.Int64
+			collections atomic.Int32
+		)
 		stop, ended := make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(ended)
-			reclaim(stop, opened.Load, func() { collections.Add(1) })
+			reclaim(stop, opened.Load, func() time.Duration { return time.Duration(worked.Load()) }, func() { collections.Add(1) })
 		}()
-		// step lets n connections come within each interval, and says how many
+		work := time.Duration(0) // within each interval
+		// step lets n connections come within an interval, and says how many
 		// collections there are then.
 		step := func(n uint32, want int32) {
 			t.Helper()
 			opened.Add(n)
+			worked.Add(int64(work))
 			time.Sleep(reclaimInterval)
 			synctest.Wait()
 			if got := collections.Load(); got != want {
@@ -43,6 +48,14 @@ func TestReclaimAfterRush(t *testing.T) {
 			step(5000, 2)
 		}
 		step(0, 3)
+		step(5000, 3)
+		work = reclaimInterval / 2
+		for range 10 { // the connections are in use
+			step(0, 3)
+		}
+		work = reclaimInterval / 20
+		step(0, 4)
+		step(0, 4)
 		close(stop)
 		<-ended
 	})

@@ -2,15 +2,13 @@ package proxy
 
 import (
 	"strconv"
+	"time"
 
-	"sluice/http1"
+	"sluice/proxy/http1"
 )
 
-// Heads are sent on byte for byte, but for the lines that end at this hop or
-// that sluice vouches for. Lines that stay are copied in runs, as they stand in
-// the buffer.
-
-// appendRequestHead appends the head that the peer gets.
+// appendRequestHead appends the head for the peer. It copies adjacent lines at once,
+// without the hop-by-hop fields and those that sluice writes.
 func (x *httpExchange) appendRequestHead(out []byte) []byte {
 	b, head := x.in[x.start:x.end], &x.head
 	out = append(out, head.MethodName(b)...)
@@ -55,7 +53,12 @@ func (x *httpExchange) appendRequestHead(out []byte) []byte {
 	}
 	out = append(out, b[runStart:runEnd]...)
 
-	if head.Chunked {
+	switch {
+	case head.Chunked && !x.streaming:
+		out = append(out, "Content-Length: "...)
+		out = strconv.AppendInt(out, int64(len(x.body)), 10)
+		out = append(out, "\r\n"...)
+	case head.Chunked:
 		out = append(out, "Transfer-Encoding: chunked\r\n"...)
 	}
 	if head.Method == http1.MethodOptions {
@@ -64,6 +67,10 @@ func (x *httpExchange) appendRequestHead(out []byte) []byte {
 			out = strconv.AppendInt(out, int64(left-1), 10)
 			out = append(out, "\r\n"...)
 		}
+	}
+	if !x.deadline.IsZero() {
+		out = append(out, "Grpc-Timeout: "...)
+		out = append(appendGRPCTimeout(out, time.Until(x.deadline)), "\r\n"...)
 	}
 	switch {
 	case x.upgrade:
@@ -80,8 +87,7 @@ func (x *httpExchange) appendRequestHead(out []byte) []byte {
 	return append(out, "\r\n"...)
 }
 
-// maxForwards returns how often an OPTIONS request may be forwarded, or -1
-// (RFC 9110, section 7.6.2).
+// maxForwards returns the Max-Forwards field, or -1 (RFC 9110, section 7.6.2).
 func (x *httpExchange) maxForwards() int {
 	value := x.head.Find(x.in[x.start:x.end], http1.NameMaxForwards)
 	left, err := strconv.Atoi(string(value))
@@ -91,22 +97,25 @@ func (x *httpExchange) maxForwards() int {
 	return left
 }
 
-// dropsRequestField reports whether a field that sluice knows stays behind. It
-// notes in seen what is needed to write it anew.
+// dropsRequestField reports whether f is not forwarded. It records in seen the fields
+// that are.
 func (x *httpExchange) dropsRequestField(f *http1.Field, seen *forwardedFields) bool {
 	trusted := x.client.trusted
 	switch f.Name {
 	case http1.NameConnection, http1.NameKeepAlive, http1.NameProxyConnection, http1.NameTE,
 		http1.NameTransferEncoding, http1.NameHTTP2Settings, http1.NameUpgrade,
-		http1.NameProxyAuthorization, http1.NameXSluiceAttempts, http1.NameXForwardedFor:
+		http1.NameProxyAuthorization, http1.NameXSluiceAttempts, http1.NameXForwardedFor,
+		http1.NameXForwardedClientCert: // of trusted proxies too
 		return true
 	case http1.NameTrailer:
-		return !x.head.Chunked
+		return !x.head.Chunked || !x.streaming
 	case http1.NameExpect:
 		return !x.streaming
 	case http1.NameUnderscore:
-		return !x.client.server.options.KeepUnderscores
-	case http1.NameMaxForwards: // written anew where it counts
+		return !x.client.options.KeepUnderscores && !x.isGRPC() || imitatesClientCertificate(f.FieldName(x.in[x.start:x.end]))
+	case http1.NameGRPCTimeout:
+		return !x.deadline.IsZero() // appendRequestHead writes what is left of it
+	case http1.NameMaxForwards: // appendRequestHead writes it for OPTIONS
 		return x.head.Method == http1.MethodOptions
 	case http1.NameHost:
 		return x.head.AbsoluteForm()
@@ -122,108 +131,47 @@ func (x *httpExchange) dropsRequestField(f *http1.Field, seen *forwardedFields) 
 	return false
 }
 
-// forwardedFields are those that a trusted client vouches for.
+// forwardedFields are the X-Forwarded-* fields of a trusted client.
 type forwardedFields struct{ host, proto bool }
 
-// appendForwarded appends what sluice says of the client, and of itself.
+// appendForwarded appends X-Forwarded-*, Forwarded and Via.
 func (x *httpExchange) appendForwarded(out, b []byte, seen forwardedFields) []byte {
 	c, authority := x.client, x.head.Authority(b)
 	out = append(out, "X-Forwarded-For: "...)
 	if c.trusted && x.head.Has(http1.NameXForwardedFor) {
-		// One line, so that those who read only one see all of the way.
+		// One line: some servers read only one.
 		for element := range x.head.Elements(b, http1.NameXForwardedFor) {
 			out = append(out, element...)
 			out = append(out, ", "...)
 		}
 	}
-	out = append(out, c.clientAddress...)
+	out = append(out, c.address...)
 	if !seen.host && len(authority) > 0 {
 		out = append(out, "\r\nX-Forwarded-Host: "...)
 		out = append(out, authority...)
 	}
 	if !seen.proto {
-		out = append(out, "\r\nX-Forwarded-Proto: http"...)
+		out = append(out, "\r\nX-Forwarded-Proto: "...)
+		out = append(out, c.scheme()...)
 	}
-	if c.server.options.Forwarded {
+	if c.options.Forwarded {
 		out = append(out, "\r\nForwarded: for="...)
 		if c.remote.Is6() {
 			out = append(out, "\"["...)
-			out = append(out, c.clientAddress...)
+			out = append(out, c.address...)
 			out = append(out, "]\""...)
 		} else {
-			out = append(out, c.clientAddress...)
+			out = append(out, c.address...)
 		}
-		out = append(out, ";proto=http"...)
-	}
-	if x.head.HTTP10 {
-		return append(out, "\r\nVia: 1.0 sluice\r\n"...) // the version the request came with
-	}
-	return append(out, "\r\nVia: 1.1 sluice\r\n"...)
-}
-
-// appendResponseHead appends the head that the client gets. b is the head as
-// the peer sent it.
-func (x *httpExchange) appendResponseHead(out, b []byte) []byte {
-	head := &x.response
-	out = append(out, "HTTP/1.1 "...)
-	status := head.StatusText(b)
-	out = append(out, status...)
-	if len(status) == len("200") {
-		out = append(out, ' ')
+		out = append(out, ";proto="...)
+		out = append(out, c.scheme()...)
 	}
 	out = append(out, "\r\n"...)
-
-	fields := head.Fields()
-	runStart, runEnd := 0, 0
-	for i := range fields {
-		f := &fields[i]
-		start, end := f.Line()
-		if f.Name != http1.NameOther && x.dropsResponseField(f) || f.Nominated {
-			out = append(out, b[runStart:runEnd]...)
-			runStart, runEnd = end, end
-			continue
-		}
-		if runEnd == 0 {
-			runStart = start
-		}
-		runEnd = end
+	out = append(out, c.certificate...)
+	if x.head.HTTP10 {
+		return append(out, "Via: 1.0 sluice\r\n"...) // the version of the request
 	}
-	out = append(out, b[runStart:runEnd]...)
-
-	if x.service.Affinity != nil && (!head.Interim() || head.Status == 101) {
-		out = x.appendStickyCookie(out)
-	}
-	switch {
-	case head.Interim():
-		return append(out, "\r\n"...)
-	case head.Status == 101:
-		return append(out, "Connection: Upgrade\r\n\r\n"...)
-	}
-	if x.framing == framingChunked || x.framing == framingChunkedAnew ||
-		x.framing == framingNone && head.Chunked && x.head.Method == http1.MethodHead && !x.head.HTTP10 {
-		out = append(out, "Transfer-Encoding: chunked\r\n"...)
-	}
-	switch {
-	case !x.keepClient:
-		out = append(out, "Connection: close\r\n"...)
-	case x.head.HTTP10:
-		out = append(out, "Connection: keep-alive\r\n"...)
-	}
-	return append(out, "\r\n"...)
-}
-
-// dropsResponseField reports whether a field that sluice knows stays behind.
-func (x *httpExchange) dropsResponseField(f *http1.Field) bool {
-	switch f.Name {
-	case http1.NameConnection, http1.NameKeepAlive, http1.NameProxyConnection, http1.NameTE,
-		http1.NameTransferEncoding:
-		return true
-	case http1.NameUpgrade:
-		return x.response.Status != 101 && x.response.Status != 426
-	case http1.NameTrailer:
-		return x.framing != framingChunked || !x.head.TETrailers
-	case http1.NameContentLength:
-		return x.response.Status == 204 || x.response.Status < 200 // RFC 9110, section 8.6
-	}
-	return false
+	out = append(out, "Via: "...)
+	out = append(out, c.protocol()[len("HTTP/"):]...)
+	return append(out, " sluice\r\n"...)
 }

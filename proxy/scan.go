@@ -1,28 +1,37 @@
 package proxy
 
-import "sluice/http1"
+import (
+	"sluice/proxy/http1"
+	"sluice/proxy/http2"
+)
 
 type scanResult uint8
 
 const (
 	scanIncomplete scanResult = iota // more bytes are needed
-	scanWhole                        // a request is in the buffer, with its body
-	scanStreaming                    // a head is in the buffer, and what follows is to be read while it is sent on
-	scanRefused                      // the client has got its answer, and there is nothing more to read
+	scanWhole                        // a request with its body is in the buffer
+	scanStreaming                    // a head is in the buffer; the body is forwarded while it is read
+	scanRefused                      // the request was refused
+	scanHTTP2                        // the client uses HTTP/2
 )
 
-// scan looks how much of a request is in the buffer.
+// scan scans the request in the buffer.
 func (x *httpExchange) scan() scanResult {
 	if x.start == x.end {
 		return scanIncomplete
 	}
-	limits := &x.client.server.options.Limits
+	limits := &x.client.options.Limits
 	if x.headLength == 0 {
 		n, err := x.head.Scan(x.in[x.start:x.end])
-		if err == nil && n == 0 && x.end-x.start == len(x.in) {
+		if err == nil && n == 0 && x.end-x.start == requestBufferBytes {
 			err = http1.ErrHeadTooLong
 		}
 		if err != nil {
+			if x.client.mayPreface && err == http1.ErrMethodRefused {
+				if result := x.scanPreface(); result != scanRefused {
+					return result
+				}
+			}
 			return x.scanFailed(err)
 		}
 		if n == 0 {
@@ -39,12 +48,12 @@ func (x *httpExchange) scan() scanResult {
 	if limits.BodyBytes > 0 && x.head.ContentLength > limits.BodyBytes {
 		return x.scanFailed(http1.ErrBodyTooLong)
 	}
-	here := x.end - x.start - x.headLength
+	arrived := x.end - x.start - x.headLength
 	switch {
 	case x.head.ExpectContinue:
 	case x.head.Chunked:
-	case x.head.ContentLength > int64(len(x.in)-x.headLength):
-	case int64(here) < x.head.ContentLength:
+	case x.head.ContentLength > int64(requestBufferBytes-x.headLength):
+	case int64(arrived) < x.head.ContentLength:
 		return scanIncomplete
 	default:
 		x.bodyLength = int(x.head.ContentLength)
@@ -52,6 +61,20 @@ func (x *httpExchange) scan() scanResult {
 	}
 	x.streaming = true
 	return scanStreaming
+}
+
+// scanPreface scans the preface of HTTP/2, which is no valid request of HTTP/1.
+func (x *httpExchange) scanPreface() scanResult {
+	b := x.in[x.start:x.end]
+	n := min(len(b), len(http2.Preface))
+	switch {
+	case string(b[:n]) != http2.Preface[:n]:
+		return scanRefused
+	case n < len(http2.Preface):
+		x.head.Reset(x.client.options.Limits.TargetBytes)
+		return scanIncomplete
+	}
+	return scanHTTP2
 }
 
 func (x *httpExchange) scanFailed(err error) scanResult {

@@ -1,95 +1,80 @@
 package proxy
 
 import (
-	"errors"
-	"net"
-	"os"
-	"syscall"
 	"time"
 
 	"sluice/balancer"
+	"sluice/proxy/attempt"
 )
 
-// try implements exchange.
-func (x *httpExchange) try(t balancer.Token) balancer.Outcome {
-	x.token, x.lastRefusal, x.suspects = t, nil, false
+// Try implements [attempt.Exchange].
+func (x *httpExchange) Try(t balancer.Token) attempt.Result {
+	x.token, x.lastRefusal = t, nil
 	if x.picked = t.Picked(); x.tries == 0 {
 		x.firstPicked = x.picked
 	}
-	transport := t.Peer.Transport.(*Transport)
-	u, n, outcome, ok := x.send(transport)
+	u, result := x.send(t.Peer.Transport.(connector))
 	x.tries++
-	if !ok {
-		return outcome
+	if u == nil {
+		return result
 	}
-	return x.receive(u, n)
+	return attempt.Ended(x.receive(u))
 }
 
-// send sends the request on a connection to the peer and reads the first bytes
-// of the response, n of them, into x.from. A connection that proves stale is
-// replaced by a new one, once: the peer is not to blame.
-func (x *httpExchange) send(transport *Transport) (u *upstreamConn, n int, o balancer.Outcome, ok bool) {
-	fresh := false
+// send sends the request to the peer and waits for a response. It replaces a stale
+// connection by a new one, since that is no failure of the peer. If there is no
+// response, u is nil and result says why.
+func (x *httpExchange) send(peer connector) (u upstream, result attempt.Result) {
+	r := x.requirements(x.picked)
 	for {
-		if !fresh {
-			u = transport.acquire(x.picked)
+		var err error
+		if u, x.connectTime, err = peer.connect(x.client.server.ctx, r, u); err != nil {
+			return nil, attempt.Ended(x.connectFailed(err))
 		}
-		if fresh = fresh || u == nil; fresh {
-			dialStart := time.Now()
-			var err error
-			if u, err = transport.dial(x.client.server.ctx, x.picked, x.service.Timeouts.Connect, x.client.shard); err != nil {
-				return nil, 0, x.dialFailed(err), false
-			}
-			x.connectTime = time.Since(dialStart)
-		}
-		n, sent, err := x.sendOn(u)
+		sent, err := x.sendOn(u)
 		x.touched = x.touched || sent
-		if err == nil {
-			return u, n, o, true
+		switch x.wakeOf(err) {
+		case wakeAnswer:
+			return u, result
+		case wakePatience:
+			x.unanswered = u
+			return nil, attempt.Result{Kind: attempt.Impatient}
+		case wakeSuspicion:
+			x.unanswered = u
+			return nil, attempt.Result{Kind: attempt.Suspected}
 		}
-		if err == errPatience || err == errSuspected {
-			x.pending, x.suspects = u, err == errSuspected
-			return nil, 0, o, false
+		if o, again := x.sendFailed(u, err); !again {
+			u.finish(false)
+			return nil, attempt.Ended(o)
 		}
-		transport.discard(u)
-		if o, retry := x.sendFailed(u, err); !retry || fresh {
-			return nil, 0, o, false
-		}
-		fresh = true
 	}
 }
 
-// dialFailed classes an error of opening a connection.
-func (x *httpExchange) dialFailed(err error) balancer.Outcome {
-	x.lastRefusal = refusalConnect
-	switch {
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EADDRNOTAVAIL):
-		x.lastRefusal = refusalNoDescriptors
-		return balancer.Outcome{Class: balancer.OutcomeLocal}
-	case errors.Is(err, net.ErrClosed): // the peer's time to drain is over
-		return balancer.Outcome{Class: balancer.OutcomeLocal}
-	}
-	return balancer.Outcome{Class: balancer.OutcomeConnectFailure}
+// requirements returns what the exchange requires of an upstream to a peer that was
+// picked at that time.
+func (x *httpExchange) requirements(picked time.Time) requirements {
+	return requirements{picked: picked, timeout: x.service.Timeouts.Connect, pause: x.service.Timeouts.Idle, client: x.client}
 }
 
-// sendOn does the part of send that needs a connection.
-func (x *httpExchange) sendOn(u *upstreamConn) (n int, sent bool, err error) {
+// connectFailed classifies an error of opening a connection.
+func (x *httpExchange) connectFailed(err error) (o balancer.Outcome) {
+	o, x.lastRefusal = dialFailure(err)
+	return o
+}
+
+// sendOn sends the request on u and waits for a response.
+func (x *httpExchange) sendOn(u upstream) (sent bool, err error) {
+	x.borrow()
 	x.out = x.appendRequestHead(x.out[:0])
-	x.watchClient(u)
 	if x.streaming {
-		return x.upload.start(u, x.out, x.from[:])
+		return x.upload.start(u)
 	}
-	u.patience, u.leavable = x.patience(), x.leavable()
-	u.arm(u.transport.sweeper, x.tryTimeout())
-	if len(x.body) > requestBufferBytes {
-		return u.roundTrip(x.out, x.body, x.from[:])
-	}
-	x.out = append(x.out, x.body...)
-	return u.roundTrip(x.out, nil, x.from[:])
+	u.waitAtMost(x.tryTimeout())
+	return u.send(&x.buffers, x.body, x.patience(), x.leavable())
 }
 
-// tryTimeout is how long a peer may take to answer: a positive duration. It is
-// shorter for a try only where another one can follow.
+// tryTimeout returns the timeout of the response head, which is positive. The per-try
+// timeout applies only if another try may follow.
 func (x *httpExchange) tryTimeout() time.Duration {
 	left := x.service.Timeouts.ResponseHeader
 	if x.tries > 0 {
@@ -98,39 +83,57 @@ func (x *httpExchange) tryTimeout() time.Duration {
 	if retry := &x.service.Retry; retry.PerTryTimeout > 0 && x.mayReplaySent && x.tries+1 < retry.Attempts {
 		left = min(left, retry.PerTryTimeout)
 	}
-	return left
+	return x.withinDeadline(left)
 }
 
-// sendFailed classes an error before the first byte of a response. again: the
+// sendFailed classifies an error before the first byte of a response. again: the
 // request may be sent on a new connection to the same peer.
-func (x *httpExchange) sendFailed(u *upstreamConn, err error) (o balancer.Outcome, again bool) {
-	switch {
-	case x.upload.failed():
-		return x.uploadOutcome(), false
-	case x.client.gone.Load():
-		return balancer.Outcome{Class: balancer.OutcomeClientGone}, false
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		x.lastRefusal = refusalTimeout
-		return balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: x.latency(time.Now())}, false
-	case x.heldUp():
-	case u.used && (err == errStale || time.Since(x.picked) < staleWithin):
-		x.lastRefusal = refusalReset
-		if err == errStale || u.transport.excuses(time.Now()) {
-			return balancer.Outcome{Class: balancer.OutcomeStale}, x.replayable()
-		}
-		return balancer.Outcome{Class: balancer.OutcomeReset}, x.replayable()
+func (x *httpExchange) sendFailed(u upstream, err error) (o balancer.Outcome, again bool) {
+	if o, ended := x.endedOtherwise(err); ended {
+		return o, false
 	}
 	x.lastRefusal = refusalReset
-	return x.brokenOff(), false
+	if x.delayedByClient() {
+		return x.resetOutcome(), false
+	}
+	switch maybe, likely := u.closedIdle(err); {
+	case likely:
+		return balancer.Outcome{Class: balancer.OutcomeStale}, x.Replayable()
+	case maybe:
+		return balancer.Outcome{Class: balancer.OutcomeReset}, x.Replayable()
+	}
+	return x.resetOutcome(), false
 }
 
-// replayable implements exchange.
-func (x *httpExchange) replayable() bool {
+// endedOtherwise classifies an error of waiting for the peer, unless the peer closed
+// the connection.
+func (x *httpExchange) endedOtherwise(err error) (o balancer.Outcome, ended bool) {
+	switch x.wakeOf(err) {
+	case wakeRequest:
+		return x.uploadOutcome(), true
+	case wakeClientGone:
+		return balancer.Outcome{Class: balancer.OutcomeClientGone}, true
+	case wakeDeadline:
+		if x.deadlineFirst.Load() || x.deadlinePassed() {
+			x.lastRefusal = refusalDeadline
+			return balancer.Outcome{Class: balancer.OutcomeClientGone}, true
+		}
+		x.lastRefusal = refusalTimeout
+		return balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: x.latency(time.Now())}, true
+	}
+	return o, false
+}
+
+// Replayable implements [attempt.Exchange].
+func (x *httpExchange) Replayable() bool {
 	if x.upload.started || x.tries > 0 && time.Since(x.firstPicked) >= x.service.Timeouts.ResponseHeader {
+		return false
+	}
+	if x.deadlinePassed() {
 		return false
 	}
 	return !x.touched || x.mayReplaySent
 }
 
-// started implements exchange.
-func (x *httpExchange) started() bool { return x.begun }
+// Started implements [attempt.Exchange].
+func (x *httpExchange) Started() bool { return x.begun }

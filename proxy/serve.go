@@ -5,17 +5,15 @@ import (
 	"os"
 	"time"
 
-	"sluice/accesslog"
 	"sluice/balancer"
-	"sluice/http1"
+	"sluice/proxy/accesslog"
+	"sluice/proxy/attempt"
+	"sluice/proxy/http1"
 )
 
-// begin starts the clock of a request and forgets the one before.
+// begin resets the exchange and starts the clock of a request.
 func (x *httpExchange) begin() {
-	c := x.client
-	c.phase = phaseRequest
-	c.disarm()
-	x.clientWriter.pace.waited = false
+	x.client.front.begin()
 	x.startTime = time.Now()
 	x.service, x.token = nil, balancer.Token{}
 	x.query = balancer.Query{}
@@ -23,18 +21,26 @@ func (x *httpExchange) begin() {
 	x.connectTime, x.upstreamTime = 0, 0
 	x.refused, x.interrupted, x.lastRefusal = "", "", nil
 	x.begun, x.answered, x.touched = false, false, false
+	x.grpcCode, x.deadline = grpcUnset, time.Time{}
+	x.deadlineFirst.Store(false)
 	x.mayReplaySent = x.head.Method.Idempotent()
 	x.upload.reset(x)
 	body := x.start + x.headLength
 	x.body = x.in[body : body+x.bodyLength]
 }
 
-// serve handles the request and reports whether the connection goes on.
+// serve serves the request, and reports whether the client got a complete response.
 func (x *httpExchange) serve() bool {
 	x.begin()
 	c := x.client
 	b := x.in[x.start:x.end]
-	x.keepClient = x.head.Persistent() && !c.server.draining.Load()
+	x.setDeadline(b)
+	if r := x.challenge(b); r != nil {
+		return x.refuse(r)
+	}
+	if c.listener.httpsPort != 0 {
+		return x.redirectToHTTPS()
+	}
 	matched := c.listener.table().Match(x.head.Authority(b), x.head.Path(b))
 	if matched == nil {
 		return x.refuse(refusalNoRoute)
@@ -46,15 +52,15 @@ func (x *httpExchange) serve() bool {
 	if a := x.service.Affinity; a != nil {
 		x.query.Hash = x.affinity(a, b)
 	}
-	if x.streaming && !x.keepBody() {
+	if x.streaming && !x.bufferBody() {
 		if x.lastRefusal != nil {
 			return x.refuse(x.lastRefusal)
 		}
-		x.status, x.interrupted = statusClientGone, "client_gone"
+		x.status, x.interrupted = statusClientClosed, "client_gone"
 		x.account()
 		return false
 	}
-	outcome, tries, err := attempts(c.server.ctx, x.service, &x.query, x)
+	outcome, tries, err := attempt.Run(x.service, &x.query, x)
 	for range tries - 1 {
 		x.service.Pool.Requests().Retry(c.shard)
 	}
@@ -62,81 +68,93 @@ func (x *httpExchange) serve() bool {
 	switch {
 	case x.answered:
 	case x.lastRefusal == refusalConnect && len(x.service.Pool.Snapshot().Eligible) == 0:
-		return x.refuse(refusalNoEligible) // it was the last one
+		return x.refuse(refusalNoEligible) // this failure ejected the last peer
 	case x.lastRefusal != nil:
 		return x.refuse(x.lastRefusal)
-	case outcome.Class == balancer.OutcomeClientGone:
-		x.status, x.interrupted, x.keepClient = statusClientGone, "client_gone", false
+	case outcome.Class == balancer.OutcomeClientGone, err != nil && c.gone.Load():
+		x.status, x.interrupted = statusClientClosed, "client_gone"
 	case err != nil:
 		return x.refuse(pickRefusal(err))
 	}
 	x.account()
-	return x.keepClient
+	return x.interrupted == ""
 }
 
-// keepBody reads a body that is short enough to be kept, so that the request
-// can be sent again. It reports false where that failed.
-func (x *httpExchange) keepBody() bool {
+// bufferBody reads a body that is short enough, so that the request can be replayed.
+// It returns false if reading failed.
+func (x *httpExchange) bufferBody() bool {
 	length := x.head.ContentLength
 	if x.upgrade || x.head.ExpectContinue || length < 0 || length > x.service.Retry.BodyBytes {
 		return true
 	}
-	x.kept = relayBuffers.Get().(*buffer)
-	here := int64(copy(x.kept.bytes[:min(length, relayBufferBytes)], x.in[x.start+x.headLength:x.end]))
-	x.bodyLength, x.bytesIn = int(here), length
-	for here < length {
-		if here == int64(len(x.kept.bytes)) {
-			x.growKept(length)
+	x.bodyBuffer = bodyBuffers.Get().(*buffer)
+	for n := 0; ; {
+		p, err := x.client.front.readBody(&x.buffers, false)
+		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				x.lastRefusal = refusalBodyTimeout
+			}
+			return false
 		}
-		n, err := x.client.read(x.kept.bytes[here:min(length, int64(len(x.kept.bytes)))])
-		here += int64(n)
-		if err == nil {
-			continue
+		if n+len(p.text) > len(x.bodyBuffer.bytes) {
+			x.growBodyBuffer(length)
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			x.lastRefusal = refusalBodyTimeout
+		n += copy(x.bodyBuffer.bytes[n:], p.text)
+		if x.bytesIn = int64(n); p.last {
+			break
 		}
-		return false
 	}
-	x.body, x.streaming = x.kept.bytes[:length], false
+	x.body, x.streaming = x.bodyBuffer.bytes[:length], false
 	return true
 }
 
-// growKept makes more room for a body of that length, of which no more is taken
-// to be on its way than several times what has come: a client may say anything.
-func (x *httpExchange) growKept(length int64) {
-	full := x.kept
-	x.kept = &buffer{make([]byte, min(length, 4*int64(len(full.bytes))))}
-	copy(x.kept.bytes, full.bytes)
+// growBodyBuffer enlarges bodyBuffer for a body of that length, at most fourfold,
+// because a client may announce a long body and send a short one.
+func (x *httpExchange) growBodyBuffer(length int64) {
+	full := x.bodyBuffer
+	x.bodyBuffer = &buffer{make([]byte, min(length, 4*int64(len(full.bytes))))}
+	copy(x.bodyBuffer.bytes, full.bytes)
 	if len(full.bytes) == relayBufferBytes {
-		relayBuffers.Put(full)
+		bodyBuffers.Put(full)
 	}
 }
 
-// refuse gives an answer of sluice's own and reports whether the connection
-// goes on.
-func (x *httpExchange) refuse(r *refusal) bool {
+// refuse answers the request with r, and with more header fields. It reports whether
+// the client got it.
+func (x *httpExchange) refuse(r *refusal, fields ...[2]string) bool {
 	c := x.client
 	b := x.in[x.start:x.end]
-	keep := x.headLength > 0 && (!x.streaming || x.upload.read.Load()) && x.head.Persistent() && r.status != 413 && r.status != 408 && !c.server.draining.Load()
+	keep := c.front.keepsOpen() && r.status != 413 && r.status != 408
 	x.status, x.refused = r.status, r.reason
 	service := ""
 	if x.service != nil {
 		service = x.service.Name
 	}
 	var bodyBytes int
-	x.out, bodyBytes = appendAnswer(x.out[:0], r, service, keep,
-		x.headLength > 0 && wantsJSON(x.head.Find(b, http1.NameAccept)), x.head.Method == http1.MethodHead)
-	x.bytesOut = int64(bodyBytes)
-	if c.write(x.out) != nil {
-		keep = false
+	if x.isGRPC() {
+		x.status, x.grpcCode = 200, r.grpcCode()
+		x.borrow()
+		x.out = appendGRPCAnswer(x.out[:0], r, service)
+		err := c.front.writeAnswer(x.out)
+		x.account()
+		return err == nil
 	}
-	c.linger = !keep
+	if hsts := c.listener.strictTransportSecurity; hsts != "" {
+		fields = append(fields, [2]string{"Strict-Transport-Security", hsts})
+	}
+	x.borrow()
+	x.out, bodyBytes = appendAnswer(x.out[:0], r, service, keep,
+		x.headLength > 0 && wantsJSON(x.head.Find(b, http1.NameAccept)), x.head.Method == http1.MethodHead, fields...)
+	x.bytesOut = int64(bodyBytes)
+	err := c.front.writeAnswer(x.out)
+	if err != nil || !keep {
+		c.front.closeAfterAnswer()
+	}
 	x.account()
-	return keep
+	return err == nil
 }
 
-// account writes the finished exchange to the metrics and the access log.
+// account records the finished exchange in the metrics and the access log.
 func (x *httpExchange) account() {
 	c := x.client
 	duration := time.Since(x.startTime)
@@ -144,17 +162,20 @@ func (x *httpExchange) account() {
 	if x.service != nil {
 		requests = x.service.Pool.Requests()
 	}
-	requests.Observe(c.shard, x.status, duration, x.bytesIn, x.bytesOut)
-	log := c.server.options.AccessLog
+	requests.Observe(c.shard, x.statusForMetrics(), duration, x.bytesIn, x.bytesOut)
+	if x.grpcCode != grpcUnset {
+		requests.ObserveGRPC(c.shard, int(x.grpcCode))
+	}
+	log := c.server.options.Load().AccessLog
 	if !log.Enabled() {
 		return
 	}
 	b := x.in[x.start:x.end]
 	entry := accesslog.Entry{
-		Time: x.startTime, Client: c.clientAddress,
+		Time: x.startTime, Client: c.address,
 		Status: x.status, BytesIn: x.bytesIn, BytesOut: x.bytesOut,
 		Duration: duration, Upstream: x.upstreamTime, Connect: x.connectTime,
-		Attempts: x.tries, Reason: x.refused, Proto: "HTTP/1.1",
+		Attempts: x.tries, Reason: x.refused, Proto: c.protocol(), GRPCStatus: x.grpcCode.String(), Failed: x.statusForMetrics() >= 500,
 	}
 	if x.interrupted != "" {
 		entry.Reason = x.interrupted

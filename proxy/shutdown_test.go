@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 // Shutdown lets the request in flight finish, and its connection ends with the
 // answer; idle connections end at once.
 func TestShutdownFinishesRequests(t *testing.T) {
+	t.Parallel()
 	arrived, proceed := make(chan struct{}), make(chan struct{})
 	origin := startOrigin(t, func(c *originConn) bool {
 		r, ok := c.request()
@@ -94,9 +96,77 @@ func TestShutdownCutsWhatIsLeft(t *testing.T) {
 	p.pool.Close()
 }
 
+// The requests of a listener that drains end with its grace, those of another one do not.
+func TestDrainCutsWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	arrived := make(chan struct{})
+	origin := startOrigin(t, func(c *originConn) bool {
+		r, err := http.ReadRequest(c.Reader) // without its body
+		if err != nil {
+			return false
+		}
+		switch r.URL.Path {
+		case "/stream":
+			io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+		case "/tunnel":
+			io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\n")
+		}
+		arrived <- struct{}{}
+		io.ReadAll(c.Conn) // until cut
+		return false
+	})
+	p := startProxy(t, Options{}, origin.address())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- p.Serve(ctx, l, "drains") }()
+	ask := func(address, request string) net.Conn {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		conn.SetDeadline(time.Now().Add(patience))
+		io.WriteString(conn, request)
+		return conn
+	}
+	const slow = "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"
+	var conns []net.Conn
+	for _, request := range []string{
+		slow,
+		"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n",
+		"GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\n",
+		"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nabc",
+	} {
+		conns = append(conns, ask(l.Addr().String(), request))
+		<-arrived
+	}
+	conns = append(conns, ask(l.Addr().String(), "GET / HT"))
+	other := ask(p.address, slow)
+	<-arrived
+	eventually(t, "all connections", func() bool { return p.Connections() == len(conns)+1 })
+	cancel()
+	if err := <-served; err != context.Canceled {
+		t.Error(err)
+	}
+	p.Drain(l, 0, 20*time.Millisecond)
+	for i, conn := range conns {
+		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("connection %d is still open", i)
+		}
+	}
+	eventually(t, "one request in flight", func() bool { return p.inflight() == 1 && p.Connections() == 1 && origin.open() == 1 })
+	other.Close()
+}
+
 // A request on a connection that was idle when the server began to stop is
 // served, and is the last one on it.
 func TestShutdownServesIdleConnectionsOnceMore(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := newUnmanagedProxy(t, Options{}, origin.address())
 	used, fresh := p.dial(), p.dial()
@@ -169,9 +239,10 @@ func TestShutdownWaitsForLateConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer socket.Close()
-	late := &lateListener{Listener: socket, closed: make(chan struct{}), proceed: make(chan struct{})}
+	late := newLateListener(socket)
 	served := make(chan error, 1)
-	go func() { served <- p.Serve(late, "late") }()
+	go func() { served <- p.Serve(context.Background(), late, "late") }()
+	<-late.accepting
 	client, err := net.Dial("tcp", socket.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -209,9 +280,10 @@ func TestShutdownCutsLateConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer socket.Close()
-	late := &lateListener{Listener: socket, closed: make(chan struct{}), proceed: make(chan struct{})}
+	late := newLateListener(socket)
 	served := make(chan error, 1)
-	go func() { served <- p.Serve(late, "late") }()
+	go func() { served <- p.Serve(context.Background(), late, "late") }()
+	<-late.accepting
 	client, err := net.Dial("tcp", socket.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -238,17 +310,22 @@ func TestShutdownCutsLateConnections(t *testing.T) {
 // told to proceed.
 type lateListener struct {
 	net.Listener
-	closed, proceed chan struct{}
-	once            sync.Once
-	accepted        bool
+	accepting, closed, proceed chan struct{}
+	acceptOnce, closeOnce      sync.Once
+	accepted                   bool
+}
+
+func newLateListener(l net.Listener) *lateListener {
+	return &lateListener{Listener: l, accepting: make(chan struct{}), closed: make(chan struct{}), proceed: make(chan struct{})}
 }
 
 func (l *lateListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
+	l.closeOnce.Do(func() { close(l.closed) })
 	return nil
 }
 
 func (l *lateListener) Accept() (net.Conn, error) {
+	l.acceptOnce.Do(func() { close(l.accepting) })
 	<-l.closed
 	if l.accepted {
 		return nil, net.ErrClosed

@@ -19,12 +19,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/route"
+	"sluice/test/balancertest"
 )
 
 // soakDuration is how long TestSoak lasts; the environment variable SLUICE_SOAK
@@ -116,8 +116,7 @@ func soak(t *testing.T, duration time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), duration)
 	defer cancel()
 	s := &soaker{t: t, ctx: ctx}
-	s.server = NewServer(Options{
-		Log:      zerolog.Nop(),
+	s.server = newTestServer(Options{
 		Timeouts: Timeouts{Head: 5 * time.Second, Body: 10 * time.Second, Write: 10 * time.Second, Idle: 10 * time.Second},
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -126,7 +125,7 @@ func soak(t *testing.T, duration time.Duration) {
 	}
 	s.address = l.Addr().String()
 	served := make(chan error, 1)
-	go func() { served <- s.server.Serve(l, "soak") }()
+	go func() { served <- s.server.Serve(context.Background(), l, "soak") }()
 
 	var peers sync.WaitGroup
 	peersCtx, stopPeers := context.WithCancel(context.Background())
@@ -178,12 +177,12 @@ func soak(t *testing.T, duration time.Duration) {
 }
 
 func (s *soaker) newPool(name string) *balancer.Pool {
-	pool, err := balancer.NewPool(name, balancer.Options{
+	pool, err := balancer.NewPool(name, balancertest.Complete(balancer.Options{
 		DrainTimeout: 20 * time.Second,
-		NewTransport: s.server.NewTransport(TransportOptions{}),
+		NewTransport: s.server.NewTransport(someTransport),
 		// Peers crash more often here than a budget is made for.
 		RetryBudget: &balancer.RetryBudget{Ratio: 10, MinPerSecond: 1000},
-	})
+	}))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -193,7 +192,7 @@ func (s *soaker) newPool(name string) *balancer.Pool {
 // makeTables makes tables that differ, but lead to the same services.
 func (s *soaker) makeTables() {
 	for i := range 3 {
-		timeouts := route.DefaultTimeouts()
+		timeouts := defaultTimeouts()
 		timeouts.Idle, timeouts.Tunnel = 10*time.Second, 20*time.Second
 		timeouts.Connect = soakPatience // a machine that has too much to do is no failure
 		attempts := route.Retry{Attempts: 6, BodyBytes: int64(i) * 20000}

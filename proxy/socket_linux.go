@@ -6,11 +6,11 @@ import (
 	"unsafe"
 )
 
-// The calls below never block, so the scheduler need not be told of them:
-// RawSyscall saves its bookkeeping.
+// The system calls below never block, so RawSyscall saves the bookkeeping of the
+// scheduler.
 
-// receive reads what the socket has, at most len(b) > 0 bytes. It returns
-// (0, nil) at the end of the stream.
+// receive reads into b, which is not empty, without waiting. It returns (0, nil) at
+// the end of the stream.
 func receive(fd uintptr, b []byte) (int, error) {
 	for {
 		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd,
@@ -24,7 +24,7 @@ func receive(fd uintptr, b []byte) (int, error) {
 	}
 }
 
-// send writes what the socket has room for of b.
+// send writes the part of b that fits the socket buffer.
 func send(fd uintptr, b []byte) (int, error) {
 	for {
 		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd,
@@ -38,36 +38,71 @@ func send(fd uintptr, b []byte) (int, error) {
 	}
 }
 
-// quiet reports whether the socket is open and has nothing to read: what an
-// idle connection to a peer must be to be used again. Nothing is consumed.
+// quiet reports whether the socket is open and has no bytes to read, so that an idle
+// connection to a peer is reusable. It consumes nothing.
 func quiet(fd uintptr) bool {
 	_, errno := peek(fd)
 	return errno == syscall.EAGAIN
 }
 
-// ended reports whether the other side has closed the connection, or it broke,
-// and nothing is left to read. Nothing is consumed.
-func ended(fd uintptr) bool {
+// ended reports whether the connection is closed or broken and has no bytes to read;
+// with TLS, no bytes except a close_notify record. It consumes nothing.
+func ended(fd uintptr, tls bool) bool {
 	n, errno := peek(fd)
+	if tls && errno == 0 && n <= closeNotifyBytes {
+		return hungUp(fd)
+	}
 	return errno == 0 && n == 0 || errno != 0 && errno != syscall.EAGAIN && errno != syscall.EINTR
 }
 
+// closeNotifyBytes is the maximum length of a close_notify record, except for CBC
+// suites. A request is longer.
+const closeNotifyBytes = 31
+
+// hungUp reports whether the other side has closed its sending side. Unread bytes do
+// not matter.
+func hungUp(fd uintptr) bool {
+	const pollRdHup = 0x2000
+	poll := struct {
+		fd              int32
+		events, revents int16
+	}{fd: int32(fd), events: pollRdHup}
+	var now syscall.Timespec
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&poll)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+	return errno == 0 && poll.revents != 0
+}
+
+// peek returns the number of readable bytes, at most closeNotifyBytes+1.
 func peek(fd uintptr) (n uintptr, errno syscall.Errno) {
-	var b [1]byte
+	var b [closeNotifyBytes + 1]byte
 	n, _, errno = syscall.RawSyscall6(syscall.SYS_RECVFROM, fd,
-		uintptr(unsafe.Pointer(&b[0])), 1, syscall.MSG_DONTWAIT|syscall.MSG_PEEK, 0, 0)
+		uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), syscall.MSG_DONTWAIT|syscall.MSG_PEEK, 0, 0)
 	return n, errno
 }
 
-// acknowledgeNow sends an acknowledgement that is being held back (tcp(7),
-// TCP_QUICKACK).
+// look is receive without consuming the bytes.
+func look(fd uintptr, b []byte) (int, error) {
+	for {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd,
+			uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), syscall.MSG_DONTWAIT|syscall.MSG_PEEK, 0, 0)
+		if errno == 0 {
+			return int(n), nil
+		}
+		if errno != syscall.EINTR {
+			return 0, socketError(errno)
+		}
+	}
+}
+
+// acknowledgeNow sends delayed acknowledgements (tcp(7), TCP_QUICKACK).
 func acknowledgeNow(fd uintptr) {
 	syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 1)
 }
 
 func setListenerOptions(fd int, keepAlive time.Duration) error {
-	if err := syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, int(keepAlive.Seconds())); err != nil {
-		return err
-	}
-	return syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT, 1) // second
+	return syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, int(keepAlive.Seconds()))
+}
+
+func setDeferAccept(fd, seconds int) error {
+	return syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_DEFER_ACCEPT, seconds)
 }

@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// A pipe is what splice(2) moves bytes through.
+// A pipe is the pipe that splice(2) requires.
 type pipe struct {
 	r, w int
 	size int
@@ -20,7 +20,7 @@ const (
 	fcntlSet  = 1031 // F_SETPIPE_SZ
 )
 
-// pipes are empty and unused. One that the pool lets go of is closed.
+// pipes are empty. A finalizer closes those that the pool drops.
 var pipes sync.Pool
 
 func acquirePipe() (*pipe, error) {
@@ -46,33 +46,38 @@ func (p *pipe) close() {
 }
 
 // A splicer moves bytes from one socket to another without copying them to user
-// space. It belongs to one exchange and is used for one body at a time.
+// space. It is used for one body at a time.
 type splicer struct {
 	pipe   *pipe
-	left   int64 // to be read
+	left   int64 // bytes to read
 	inPipe int
 	sink   side
 	pace   *pace // of the sink
-	moved  bool  // something has got to the sink since the last wait
+	moved  bool  // bytes were written to the sink since the last wait
 	err    error
 
 	allRead *atomic.Bool
 
-	onSource, onSink func(fd uintptr) bool // fill and drain, bound once
+	onSource, onSink func(fd uintptr) bool // fill and drain as values: creating them allocates
 }
 
-// splice moves n bytes from source to sink and adds to moved what has got
-// there. pace is the sink's. If allRead is not nil, it is set when all of them
-// have been read, before the last of them are written. ok is false where nothing
-// was moved because there is no pipe to be had.
-func (s *splicer) splice(sink, source side, pace *pace, n int64, moved *int64, allRead *atomic.Bool) (ok, sourceFailed bool, err error) {
+var splicers = sync.Pool{New: func() any {
+	s := new(splicer)
+	s.onSource, s.onSink = s.fill, s.drain
+	return s
+}}
+
+// splice moves n bytes from source to sink and adds the number of written bytes to
+// moved. pace is that of the sink. If allRead is not nil, it is set when all bytes are
+// read, before the last ones are written. ok is false if no pipe is available; then
+// no bytes were moved.
+func splice(sink, source side, pace *pace, n int64, moved *int64, allRead *atomic.Bool) (ok, sourceFailed bool, err error) {
 	p, err := acquirePipe()
 	if err != nil {
 		return false, false, nil
 	}
-	if s.onSource == nil {
-		s.onSource, s.onSink = s.fill, s.drain
-	}
+	s := splicers.Get().(*splicer)
+	defer splicers.Put(s)
 	s.pipe, s.left, s.inPipe, s.allRead = p, n, 0, allRead
 	s.sink, s.pace = sink, pace
 	for s.left > 0 && err == nil {
@@ -93,7 +98,7 @@ func (s *splicer) splice(sink, source side, pace *pace, n int64, moved *int64, a
 	return true, sourceFailed, err
 }
 
-// read fills the pipe, which is empty.
+// read reads into the pipe, which is empty.
 func (s *splicer) read(source *side) error {
 	source.entry.arm(source.sweeper, source.timeout)
 	defer source.entry.disarm()
@@ -118,7 +123,7 @@ func (s *splicer) write() error {
 		if err == nil {
 			return s.err
 		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) || !s.sink.entry.writeOn() {
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !s.sink.entry.resumeWrite() {
 			return err
 		}
 	}

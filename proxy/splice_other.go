@@ -4,9 +4,12 @@ package proxy
 
 import "sync/atomic"
 
-// A splicer does nothing on systems without splice(2).
-type splicer struct{}
-
-func (s *splicer) splice(sink, source side, pace *pace, n int64, moved *int64, allRead *atomic.Bool) (ok, sourceFailed bool, err error) {
+// splice does nothing on systems without splice(2).
+func splice(sink, source side, pace *pace, n int64, moved *int64, allRead *atomic.Bool) (ok, sourceFailed bool, err error) {
 	return false, false, nil
 }
+
+// A relaySplicer does nothing on systems without splice(2).
+type relaySplicer struct{}
+
+func (s *relaySplicer) splice(*relay) (client bool, err error) { return false, nil }

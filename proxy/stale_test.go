@@ -107,7 +107,7 @@ func TestExcusedConnections(t *testing.T) {
 		{25 * time.Second, true}, {25500 * time.Millisecond, true},
 		{34 * time.Second, false},
 	} {
-		if got := transport.excuses(start.Add(step.at)); got != step.want {
+		if got := transport.countsAsStale(start.Add(step.at)); got != step.want {
 			t.Errorf("after %v: %v, want %v", step.at, got, step.want)
 		}
 	}

@@ -9,74 +9,67 @@ import (
 	"time"
 )
 
-// sweepInterval is how late a timeout of the data plane may act.
+// sweepInterval is the precision of the timeouts of the data plane.
 const sweepInterval = 50 * time.Millisecond
 
-// longestStep is the most by which the coarse clock goes on at a sweep. A process
-// that has stood still for longer, with its machine or for want of a processor,
-// does not take that for the silence of its clients and peers, whose bytes may
-// have arrived meanwhile: else everything would time out at once.
+// longestStep is the maximum step of the coarse clock at a sweep. After a pause of
+// the process or the machine, bytes of clients and peers may be unread. Without the
+// maximum, all waits would time out then.
 const longestStep = 5 * sweepInterval
 
-// idleSweeps is after how many sweeps idle connections to peers are looked at:
-// there may be ten thousand peers, and nobody waits for it.
+// idleSweeps is the number of sweeps between checks of idle connections to peers,
+// which are not urgent and may be many.
 const idleSweeps = 10
 
-// aLongTimeAgo is a deadline that wakes whoever is parked on a connection.
+// aLongTimeAgo is a deadline that ends every wait on a connection.
 var aLongTimeAgo = time.Unix(1, 0)
 
-// A sweeper ends waits that have taken too long. A connection states its
-// deadline with one atomic store; one goroutine looks through all of them
-// every sweepInterval. Timers in the runtime would cost each request several
-// updates of a shared heap, for a precision that nobody needs.
+// A sweeper ends waits that have timed out. A connection sets its deadline with an
+// atomic store; one goroutine checks the deadlines that may have passed, every
+// sweepInterval. Runtime timers are more precise than necessary, and cost each
+// request several updates of a shared heap.
 type sweeper struct {
-	clock  atomic.Int64 // coarse time: nanoseconds since the start in which the process ran
-	sweeps int          // so far, for the sweeper's goroutine
-	shards [16]sweepShard
+	clock  atomic.Int64 // coarse time: nanoseconds in which the process ran
+	sweeps int          // so far; for the sweeper's goroutine
+	wheels [16]wheel
 	chores chore
 }
 
-type sweepShard struct {
-	mu sync.Mutex
-	// mu guards the ring of entries.
-	root sweepEntry
-	_    [40]byte // shards do not share a cache line
-}
-
-// A sweepEntry is a connection under the eyes of a sweeper. Its deadlines are
-// set by the goroutines that work on the connection, its links by the sweeper.
-// What is waited for from the other side and what it is waited for to take have
-// a deadline each, since a body may go both ways at a time.
+// A sweepEntry is a connection with deadlines that a sweeper enforces. The goroutines
+// of the connection set them. Reading and writing have separate deadlines, because
+// both directions may transfer a body at the same time.
 type sweepEntry struct {
 	deadline      atomic.Int64 // of reading: coarse time, 0 for none
 	writeDeadline atomic.Int64
 	interrupted   atomic.Bool
+	probes        bool // arm schedules a sweep after firstProbe
 	conn          net.Conn
-	onSweep       func(now int64) // if not nil, called at every sweep
-	prev          *sweepEntry
-	next          *sweepEntry
-	shard         *sweepShard
+	owner         sweepOwner
+	wheelLink
 }
 
-// chore is work for the sweeper's goroutine beside its entries.
+// sweepOwner is the connection of a sweepEntry.
+type sweepOwner interface {
+	// onSweep is called before the deadlines are checked. It returns the coarse time
+	// of its next call, or never.
+	onSweep(now int64) int64
+}
+
+// chore is the work of the sweeper's goroutine that is not in the wheels.
 type chore struct {
 	mu sync.Mutex
 	// mu guards the field below.
-	transports map[*Transport]struct{}
+	transports map[connector]struct{}
 }
 
 func newSweeper() *sweeper {
 	s := new(sweeper)
 	s.clock.Store(1)
-	s.chores.transports = make(map[*Transport]struct{})
-	for i := range s.shards {
-		root := &s.shards[i].root
-		root.prev, root.next = root, root
-	}
+	s.chores.transports = make(map[connector]struct{})
 	return s
 }
 
-// now is the coarse time, never 0.
+// now returns the coarse time, which is never 0.
 func (s *sweeper) now() int64 { return s.clock.Load() }
 
 // run sweeps until stop is closed.
@@ -96,11 +89,11 @@ func (s *sweeper) run(stop <-chan struct{}) {
 	}
 }
 
-// sweep is called when elapsed has passed since it was called before.
+// sweep ends the waits that have timed out. elapsed is the time since the last call.
 func (s *sweeper) sweep(elapsed time.Duration) {
 	now := s.clock.Add(int64(min(elapsed, longestStep)))
-	for i := range s.shards {
-		s.shards[i].sweep(now)
+	for i := range s.wheels {
+		s.wheels[i].sweep(now)
 	}
 	if s.sweeps++; s.sweeps%idleSweeps != 0 {
 		return
@@ -112,22 +105,27 @@ func (s *sweeper) sweep(elapsed time.Duration) {
 	}
 }
 
-func (s *sweepShard) sweep(now int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for e := s.root.next; e != &s.root; e = e.next {
-		if e.onSweep != nil {
-			e.onSweep(now)
-		}
-		// Whoever works on the connection may set another deadline before this
-		// one wakes it. It finds out by asking expired, and goes on.
-		if passed(&e.deadline, now) {
-			e.conn.SetReadDeadline(aLongTimeAgo)
-		}
-		if passed(&e.writeDeadline, now) {
-			e.conn.SetWriteDeadline(aLongTimeAgo)
+// sweep ends the waits of e that have timed out, and returns the time of its next
+// call.
+func (e *sweepEntry) sweep(now int64) (next int64) {
+	next = never
+	if e.owner != nil {
+		next = e.owner.onSweep(now)
+	}
+	// The connection may get another deadline before this one wakes it. Then expired
+	// returns false, and the wait continues.
+	if passed(&e.deadline, now) {
+		e.conn.SetReadDeadline(aLongTimeAgo)
+	}
+	if passed(&e.writeDeadline, now) {
+		e.conn.SetWriteDeadline(aLongTimeAgo)
+	}
+	for _, deadline := range [...]int64{e.deadline.Load(), e.writeDeadline.Load()} {
+		if deadline != 0 {
+			next = min(next, deadline)
 		}
 	}
+	return next
 }
 
 func passed(deadline *atomic.Int64, now int64) bool {
@@ -135,86 +133,96 @@ func passed(deadline *atomic.Int64, now int64) bool {
 	return d != 0 && d <= now
 }
 
-// add puts e under the sweeper's eyes. hint spreads entries over the shards.
+// add adds e, which has no deadline yet. hint distributes entries over the wheels.
 func (s *sweeper) add(e *sweepEntry, conn net.Conn, hint uint32) {
-	shard := &s.shards[hint%uint32(len(s.shards))]
-	e.conn, e.shard = conn, shard
-	shard.mu.Lock()
-	defer shard.mu.Unlock()
-	e.prev, e.next = shard.root.prev, &shard.root
-	e.prev.next, e.next.prev = e, e
+	e.conn, e.wheel = conn, &s.wheels[hint%uint32(len(s.wheels))]
+	e.due.Store(never)
 }
 
-// remove takes e out. The connection may be closed before or after.
-func (e *sweepEntry) remove() {
-	e.shard.mu.Lock()
-	defer e.shard.mu.Unlock()
-	e.prev.next, e.next.prev = e.next, e.prev
-	e.prev, e.next = nil, nil
-}
+// remove removes e permanently. The connection may be closed before or after.
+func (e *sweepEntry) remove() { e.wheel.remove(e) }
 
-// arm sets the deadline of reading to timeout from now; a timeout of 0 means
-// none.
+// arm sets the read deadline to timeout from now; 0: none.
 func (e *sweepEntry) arm(s *sweeper, timeout time.Duration) {
 	if timeout <= 0 {
 		e.deadline.Store(0)
 		return
 	}
-	e.deadline.Store(s.now() + int64(timeout))
+	now := s.now()
+	e.deadline.Store(now + int64(timeout))
+	if e.probes {
+		timeout = min(timeout, firstProbe)
+	}
+	e.sweepBy(now + int64(timeout))
 }
 
-// disarm takes the deadline of reading back.
+// armRead sets the read deadline to a coarse time.
+func (e *sweepEntry) armRead(deadline int64) {
+	e.deadline.Store(deadline)
+	e.sweepBy(deadline)
+}
+
+// armWrite sets the write deadline.
+func (e *sweepEntry) armWrite(deadline int64) {
+	e.writeDeadline.Store(deadline)
+	e.sweepBy(deadline)
+}
+
+// disarm removes the read deadline.
 func (e *sweepEntry) disarm() { e.deadline.Store(0) }
 
-// interrupt ends every wait for the connection, whoever waits now or later, as
-// if its deadline had passed. Deadlines that are set afterwards change nothing.
+// interrupt ends all present and future waits for the connection, as if their
+// deadlines had passed, even if deadlines are set later.
 func (e *sweepEntry) interrupt() {
 	e.interrupted.Store(true)
 	e.conn.SetDeadline(aLongTimeAgo)
 }
 
-// resume ends what interrupt began.
+// resume reverts interrupt.
 func (e *sweepEntry) resume() {
 	e.interrupted.Store(false)
 	e.conn.SetDeadline(time.Time{})
 }
 
-// expired reports whether the deadline of reading has passed, or the connection
-// was interrupted. Where neither is so, a wait that ended for a deadline was
-// woken in error, and the connection is made fit for use again.
+// expired reports whether the read deadline has passed or the connection was
+// interrupted. Otherwise the wake was spurious, and expired makes the connection
+// readable again.
 func (e *sweepEntry) expired(s *sweeper) bool {
-	if passed(&e.deadline, s.now()) || e.interrupted.Load() {
-		return true
-	}
+	return passed(&e.deadline, s.now()) || e.interrupted.Load() || !e.resumeRead()
+}
+
+// resumeRead makes the connection readable again after a wake. It returns false if the
+// connection was interrupted.
+func (e *sweepEntry) resumeRead() bool {
 	e.conn.SetReadDeadline(time.Time{})
-	return e.interrupted.Load() // that may just have been taken back with it
+	return !e.interrupted.Load() // a concurrent interrupt may have set that deadline
 }
 
 // writeExpired is expired for writing.
 func (e *sweepEntry) writeExpired(s *sweeper) bool {
-	return passed(&e.writeDeadline, s.now()) || e.interrupted.Load() || !e.writeOn()
+	return passed(&e.writeDeadline, s.now()) || e.interrupted.Load() || !e.resumeWrite()
 }
 
-// writeOn makes the connection fit for writing after a wait that was ended. It
-// reports false where it was interrupted.
-func (e *sweepEntry) writeOn() bool {
+// resumeWrite makes the connection writable again after a wake. It returns false if
+// the connection was interrupted.
+func (e *sweepEntry) resumeWrite() bool {
 	e.conn.SetWriteDeadline(time.Time{})
-	return !e.interrupted.Load() // that may just have been taken back with it
+	return !e.interrupted.Load() // a concurrent interrupt may have set that deadline
 }
 
-func (s *sweeper) addTransport(t *Transport) {
+func (s *sweeper) addTransport(t connector) {
 	s.chores.mu.Lock()
 	defer s.chores.mu.Unlock()
 	s.chores.transports[t] = struct{}{}
 }
 
-func (s *sweeper) removeTransport(t *Transport) {
+func (s *sweeper) removeTransport(t connector) {
 	s.chores.mu.Lock()
 	defer s.chores.mu.Unlock()
 	delete(s.chores.transports, t)
 }
 
-func (s *sweeper) allTransports() []*Transport {
+func (s *sweeper) allTransports() []connector {
 	s.chores.mu.Lock()
 	defer s.chores.mu.Unlock()
 	return slices.Collect(maps.Keys(s.chores.transports))

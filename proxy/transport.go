@@ -2,137 +2,208 @@ package proxy
 
 import (
 	"context"
+	"math"
 	"net"
 	"sync"
 	"time"
 
+	"github.com/valyala/fasthttp"
+
 	"sluice/balancer"
+	"sluice/certificates"
 )
 
-// TransportOptions say how connections to the peers of a pool are kept. How
-// they are made is up to the route's service.
+// TransportOptions are the settings of the idle connections to the peers of a pool.
 type TransportOptions struct {
-	// IdleTimeout is how long an unused connection is kept. It should be below
-	// the time after which the peers close idle connections themselves; where a
-	// peer tells that time (Keep-Alive: timeout=5), it is honoured. Default 4 s,
-	// below what the servers of Node.js and uvicorn use.
+	// IdleTimeout is the maximum idle time of a connection. It should be shorter than
+	// that of the peers. If a peer announces its own (Keep-Alive: timeout=5), the
+	// shorter one applies.
 	IdleTimeout time.Duration
-	// MaxIdle is how many unused connections to one peer are kept. Default 512.
-	MaxIdle int
+	MaxIdle     int // idle connections for each peer
+
+	// TLS returns the TLS settings of new connections, as of their last Read; nil, or
+	// if it returns nil: no TLS. Connections with other settings are not reused.
+	TLS func() *certificates.Client
 }
 
-// Defaults of TransportOptions.
-const (
-	DefaultUpstreamIdleTimeout = 4 * time.Second
-	DefaultMaxIdle             = 512
-)
-
-func (o TransportOptions) withDefaults() TransportOptions {
-	if o.IdleTimeout <= 0 {
-		o.IdleTimeout = DefaultUpstreamIdleTimeout
-	}
-	if o.MaxIdle <= 0 {
-		o.MaxIdle = DefaultMaxIdle
-	}
-	return o
-}
-
-// A Transport owns the connections to one peer, and keeps a stack of the idle
-// ones, of which the last used is the first to be used again. It implements
-// [balancer.Transport] and is safe for concurrent use.
+// A Transport owns the connections to one peer. A fasthttp.HostClient is the pool of
+// the idle ones, in LIFO order. It implements [balancer.Transport] and is safe for
+// concurrent use.
 type Transport struct {
 	peer    *balancer.Peer
 	address string
 	options TransportOptions
 	sweeper *sweeper
+	pool    fasthttp.HostClient // of slots; it sends no requests
+	tls     peerTLS
 
 	mu sync.Mutex
-	// mu guards the fields below.
-	idle      []*upstreamConn            // oldest first
-	open      map[*upstreamConn]struct{} // idle or at work
-	drains    int                        // how often Drain was called
-	suspected time.Time                  // when Suspect was called last
-	lostFirst time.Time                  // see excuses
+	// mu guards the fields below, slot.u and upstreamConn.idleUntil. pool's own
+	// mutex may be taken while mu is held.
+	idle      int                        // number of idle connections in open
+	open      map[*upstreamConn]struct{} // idle or busy
+	drains    int                        // number of calls of Drain
+	suspected time.Time                  // of the last call of Suspect
+	lostFirst time.Time                  // see countsAsStale
 	lostLast  time.Time
 	closed    bool
 }
 
-// NewTransport returns the factory for the transports of a pool's peers, for
-// [balancer.Options].
+// NewTransport returns the transport factory of a pool, for [balancer.Options].
 func (s *Server) NewTransport(o TransportOptions) func(*balancer.Peer) balancer.Transport {
-	o = o.withDefaults()
 	return func(p *balancer.Peer) balancer.Transport {
 		t := &Transport{
 			peer: p, address: p.Address(), options: o, sweeper: s.sweeper,
+			tls:  peerTLS{peer: p, address: p.Address(), protocol: alpnHTTP1, log: s.log},
 			open: make(map[*upstreamConn]struct{}),
+		}
+		t.pool = fasthttp.HostClient{
+			Addr: t.address, MaxConns: math.MaxInt, ConnPoolStrategy: fasthttp.LIFO,
+			Dial: func(string) (net.Conn, error) { return &slot{transport: t}, nil },
 		}
 		s.sweeper.addTransport(t)
 		return t
 	}
 }
 
-// acquire returns the idle connection that was used last, or nil, for an
-// exchange whose peer was picked then.
-func (t *Transport) acquire(picked time.Time) *upstreamConn {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	last := len(t.idle) - 1
-	if last < 0 {
-		return nil
-	}
-	u := t.idle[last]
-	t.idle[last] = nil
-	t.idle = t.idle[:last]
-	t.lend(u, picked)
-	return u
+// A slot is a connection for the HostClient of a Transport. The Transport opens and
+// closes the real connection u, because HostClient has no context, one idle timeout
+// for all connections, and cannot replace a stale one.
+type slot struct {
+	net.Conn  // nil: HostClient only calls Close
+	transport *Transport
+	u         *upstreamConn // nil: none is open
+
+	// Calls of HostClient, whose connection type is internal to fasthttp.
+	release func() // makes the slot idle
+	remove  func() // removes the slot from the pool
 }
 
-// lend prepares u for an exchange. mu must be held.
-func (t *Transport) lend(u *upstreamConn, picked time.Time) {
-	u.picked = picked
+// connect implements connector.
+func (t *Transport) connect(ctx context.Context, r requirements, stale upstream) (upstream, time.Duration, error) {
+	var s *slot
+	if stale == nil {
+		s = t.acquire(r.picked)
+	} else {
+		s = t.detach(stale.(*upstreamConn))
+	}
+	u, connectTime := s.u, time.Duration(0)
+	secure := t.options.secure()
+	if u != nil && u.secure != secure {
+		s, u = t.detach(u), nil // the settings have changed
+	}
+	if u == nil {
+		start := time.Now()
+		var err error
+		if u, err = t.dial(ctx, s, r.picked, r.timeout, r.client.shard, secure); err != nil {
+			return nil, 0, err
+		}
+		connectTime = time.Since(start)
+	}
+	u.pause, u.blockedBy = r.pause, &r.client.sweepEntry
+	if !r.client.options.KeepForGoneClients {
+		u.client.Store(r.client) // to probe it
+	}
+	return u, connectTime, nil
+}
+
+// acquire returns the slot of the idle connection that was used last, or a slot
+// without a connection. picked is when the peer was picked for the exchange.
+func (t *Transport) acquire(picked time.Time) *slot {
+	for {
+		s := t.next()
+		t.mu.Lock()
+		u, others := s.u, t.idle > 0
+		if u != nil {
+			t.idle--
+			u.idleUntil = 0
+			t.lendLocked(u, picked)
+		}
+		t.mu.Unlock()
+		if u != nil || !others {
+			return s
+		}
+		s.remove() // the idle timeout of its connection has passed
+	}
+}
+
+// next returns the slot that was used last, or a new one.
+func (t *Transport) next() *slot {
+	c, err := t.pool.AcquireConn(0, true) // true: no goroutine closes idle connections
+	if err != nil {
+		panic(err) // impossible: Dial never fails and MaxConns is unlimited
+	}
+	s := c.Conn().(*slot)
+	if s.release == nil {
+		s.release = func() { t.pool.ReleaseConn(c) }
+		s.remove = func() { t.pool.CloseConn(c) }
+	}
+	return s
+}
+
+// lendLocked prepares u for an exchange.
+func (t *Transport) lendLocked(u *upstreamConn, picked time.Time) {
+	u.picked, u.complete = picked, false
 	if t.suspected.After(picked) {
 		u.wake()
 	}
 }
 
-// dial opens a new connection within timeout.
-func (t *Transport) dial(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*upstreamConn, error) {
-	dialer := net.Dialer{Timeout: timeout, ControlContext: t.peer.Control}
-	conn, err := dialer.DialContext(ctx, "tcp", t.address)
+// dial opens a new connection for s within timeout, with TLS if secure is not nil. If
+// it fails, it removes s.
+func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout time.Duration, shard uint32, secure *certificates.Client) (*upstreamConn, error) {
+	start := t.sweeper.now()
+	conn, err := dialPeer(ctx, t.sweeper, t.address, timeout, t.peer.Control)
 	t.peer.NoteRefusal(err)
 	if err != nil {
+		s.remove()
 		return nil, err
 	}
-	u, err := newUpstreamConn(t, conn.(*net.TCPConn))
+	u, err := newUpstreamConn(t, conn)
+	if err == nil && secure != nil {
+		u.secure = secure
+		left := timeout - time.Duration(t.sweeper.now()-start)
+		u.tls, err = t.tls.handshake(ctx, conn, secure, time.Now().Add(left))
+	}
+	if err == nil {
+		err = t.add(u, s, picked, shard)
+	}
 	if err != nil {
 		conn.Close()
+		s.remove()
 		return nil, err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed {
-		conn.Close()
-		return nil, net.ErrClosed
-	}
-	u.drains = t.drains
-	t.open[u] = struct{}{}
-	t.lend(u, picked)
-	t.sweeper.add(&u.sweepEntry, conn, shard)
 	return u, nil
 }
 
-// release takes back a connection whose last response ended exactly where it
-// said it would.
+// add makes u the connection of s, for an exchange.
+func (t *Transport) add(u *upstreamConn, s *slot, picked time.Time, shard uint32) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return net.ErrClosed
+	}
+	s.u, u.slot, u.drains = u, s, t.drains
+	t.open[u] = struct{}{}
+	t.lendLocked(u, picked)
+	t.sweeper.add(&u.sweepEntry, u.conn, shard)
+	return nil
+}
+
+// release makes a busy connection idle, if the transport may keep it. The last
+// response must be complete and no bytes may follow it.
 func (t *Transport) release(u *upstreamConn) {
 	u.disarm()
 	u.client.Store(nil)
-	u.request, u.body, u.response, u.rest = nil, nil, nil, nil // they belong to the exchange
+	// They belong to the exchange.
+	u.request, u.body, u.buffers, u.remainder, u.blockedBy, u.response.section = nil, nil, nil, nil, nil, nil
 	u.used = true
-	u.idleUntil = t.sweeper.now() + int64(u.idleTimeout)
 	t.mu.Lock()
-	keep := u.drains == t.drains && !t.closed && len(t.idle) < t.options.MaxIdle
+	keep := u.drains == t.drains && !t.closed && t.idle < t.options.MaxIdle
 	if keep {
-		t.idle = append(t.idle, u)
+		t.idle++
+		u.idleUntil = t.sweeper.now() + int64(u.idleTimeout)
+		u.slot.release()
 	}
 	t.mu.Unlock()
 	if !keep {
@@ -140,53 +211,72 @@ func (t *Transport) release(u *upstreamConn) {
 	}
 }
 
-// discard closes connections that are not idle, or no longer.
-func (t *Transport) discard(conns ...*upstreamConn) {
+// discard closes a busy connection and removes its slot.
+func (t *Transport) discard(u *upstreamConn) { t.detach(u).remove() }
+
+// detach closes a busy connection and returns its slot for another one.
+func (t *Transport) detach(u *upstreamConn) *slot {
 	t.mu.Lock()
-	for _, u := range conns {
-		delete(t.open, u)
-	}
+	t.forgetLocked(u)
 	t.mu.Unlock()
-	for _, u := range conns {
-		u.close()
+	u.close()
+	return u.slot
+}
+
+// forgetLocked detaches u from its slot.
+func (t *Transport) forgetLocked(u *upstreamConn) {
+	delete(t.open, u)
+	u.slot.u = nil
+	if u.idleUntil != 0 {
+		t.idle--
 	}
 }
 
-// closeIdle closes the connections that have been idle for too long. now is
-// coarse time.
+// Close closes the connection of a slot that leaves the pool. HostClient calls it.
+func (s *slot) Close() error {
+	s.transport.mu.Lock()
+	u := s.u
+	if u != nil {
+		s.transport.forgetLocked(u)
+	}
+	s.transport.mu.Unlock()
+	if u != nil {
+		u.close()
+	}
+	return nil
+}
+
+// closeIdle implements connector.
 func (t *Transport) closeIdle(now int64) {
-	t.mu.Lock()
-	kept := t.idle[:0]
 	var expired []*upstreamConn
-	for _, u := range t.idle {
-		if u.idleUntil > now {
-			kept = append(kept, u)
-		} else {
+	t.mu.Lock()
+	for u := range t.open {
+		if u.idleUntil != 0 && u.idleUntil <= now {
+			t.forgetLocked(u)
 			expired = append(expired, u)
 		}
 	}
-	clear(t.idle[len(kept):])
-	t.idle = kept
+	empty := t.idle == 0
 	t.mu.Unlock()
-	if len(expired) > 0 {
-		t.discard(expired...)
+	for _, u := range expired {
+		u.close()
+	}
+	if empty && len(expired) > 0 {
+		t.pool.CloseIdleConnections() // slots without a connection
 	}
 }
 
-// Drain closes the idle connections, and those at work as soon as their
-// exchange ends. Connections opened afterwards, should the peer come back, are
-// kept as ever.
+// Drain closes the idle connections, and the busy ones when their exchange ends. It
+// does not affect connections that are opened later, if the peer returns.
 func (t *Transport) Drain() {
 	t.mu.Lock()
-	idle := t.idle
-	t.idle = nil
 	t.drains++
 	t.mu.Unlock()
-	t.discard(idle...)
+	t.pool.CloseIdleConnections()
 }
 
-// Suspect wakes the exchanges that wait for the peer, so that those that can be
-// tried elsewhere are.
+// Suspect wakes the exchanges that wait for the peer, so that they can be retried
+// with another peer.
 func (t *Transport) Suspect() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -196,52 +286,54 @@ func (t *Transport) Suspect() {
 	}
 }
 
-// suspects reports whether the peer has begun to fail since it was picked for
-// the exchange that u works on.
+// suspects reports whether Suspect was called since the peer was picked for the
+// exchange of u.
 func (t *Transport) suspects(u *upstreamConn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.suspected.After(u.picked)
 }
 
-// A peer may close a connection that is idle at the very moment at which a
-// request is sent on it: when it restarts, or because the connection was idle for
-// long. What tells that from a peer that breaks off a request is that it is
-// found out soon, and seldom.
+// A peer may close an idle connection, because of a restart or a timeout, while a
+// request is being sent on it. In contrast to a peer that closes connections because
+// of requests, this happens soon after the start of the request, and rarely.
 const (
-	staleWithin = time.Second      // of the request
-	staleMoment = time.Second      // in which all such connections are excused…
-	staleRest   = 10 * time.Second // …if none was lost for that long before
+	staleWithin = time.Second      // from the start of the request
+	staleBurst  = time.Second      // in which all lost connections count as stale…
+	staleQuiet  = 10 * time.Second // …if none was lost for this time before
 )
 
-// excuses reports whether a connection that was used again and lost under a
-// request at the time now had been closed by then, as far as can be told.
-func (t *Transport) excuses(now time.Time) bool {
+// countsAsStale records that a reused connection was lost during a request, and
+// reports whether the peer had probably closed it before.
+func (t *Transport) countsAsStale(now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if now.Sub(t.lostLast) >= staleRest {
+	if now.Sub(t.lostLast) >= staleQuiet {
 		t.lostFirst = now
 	}
 	t.lostLast = now
-	return now.Sub(t.lostFirst) < staleMoment
+	return now.Sub(t.lostFirst) < staleBurst
 }
 
-// Close cuts every connection. An exchange on one of them fails as if the peer
-// had cut it. Closing again is harmless.
+// Close closes all connections. Their exchanges fail as if the peer had closed them.
+// It may be called again.
 func (t *Transport) Close() {
 	t.sweeper.removeTransport(t)
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
 	t.Drain()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.closed = true
 	for u := range t.open { // Drain has closed the idle ones
-		u.conn.Close() // its exchange discards it
+		u.conn.SetLinger(0) // the peer must not take the end for that of the bytes
+		u.conn.Close()      // its exchange discards it
 	}
 }
 
-// Connections returns how many connections are idle and how many at work.
+// Connections returns the number of idle and of busy connections.
 func (t *Transport) Connections() (idle, busy int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.idle), len(t.open) - len(t.idle)
+	return t.idle, len(t.open) - t.idle
 }

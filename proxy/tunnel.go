@@ -2,116 +2,120 @@ package proxy
 
 import (
 	"errors"
-	"io"
-	"net"
-	"os"
+	"sync/atomic"
 	"time"
 
 	"sluice/balancer"
+	"sluice/metrics"
+	"sluice/route"
 )
 
-// receiveTunnel passes the 101 on and then whatever comes, until both sides
-// have ended: x.from[:n] is the head and what came after it. It closes u.
-func (x *httpExchange) receiveTunnel(u *upstreamConn, headLength, n int) balancer.Outcome {
-	defer u.transport.discard(u)
-	u.client.Store(nil) // one that closes its sending side is not gone
+// receiveTunnel forwards the 101 response and then all bytes in both directions
+// until the tunnel ends. text is the head of the response. It closes u.
+func (x *httpExchange) receiveTunnel(u upstream, text []byte) balancer.Outcome {
+	defer u.finish(false)
+	up, late := u.tunnel(&x.buffers)
+	t := tunnel{client: x.client.front.tunnel(), up: up, sweeper: x.client.server.sweeper, timeouts: tunnelTimeouts(x.service.Timeouts)}
 	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.upstreamTime - x.picked.Sub(x.startTime)}
-	x.status, x.keepClient, x.begun, x.answered = x.response.Status, false, true, true
-	x.framing = framingNone
-	x.out = append(x.appendResponseHead(x.out[:0], x.from[:headLength]), x.from[headLength:n]...)
+	x.status = x.response.Status
+	x.out = x.client.front.appendHead(x.out[:0], text)
 	early := x.in[x.start+x.headLength : x.end]
 	x.bodyLength = len(early)
-	if x.toClient(x.out) != nil {
+	if x.toClient(piece{text: late}) != nil {
 		return outcome
 	}
-	t := tunnel{client: x.client, up: u, timeout: x.service.Timeouts.Tunnel}
+	x.giveBack()
 	t.run(early, &x.bytesIn, &x.bytesOut)
-	x.bytesOut += int64(n - headLength)
+	x.bytesOut += int64(len(late))
 	return outcome
 }
 
-// A tunnel carries bytes both ways after the peer has agreed to another
-// protocol, such as WebSocket (RFC 9110, section 7.8). It ends when both sides
-// have closed their sending sides, when one breaks, or when neither has sent
-// anything for the timeout. Its request is in flight all the time.
+// A tunnel forwards bytes in both directions, after a protocol switch (RFC 9110,
+// section 7.8) or for a stream. It ends when both sides have closed their sending
+// sides, when a connection breaks, or when neither has sent bytes within the timeout.
+// Its attempt stays in flight.
 type tunnel struct {
-	client  *clientConn
-	up      *upstreamConn
-	timeout time.Duration
+	client   tunnelEnd
+	up       tunnelEnd
+	sweeper  *sweeper
+	timeouts idleTimeouts
+	// requests, if not nil, counts the bytes as they are forwarded.
+	requests *metrics.Requests
+	shard    uint32
+
+	active     atomic.Int64 // coarse time of the last byte
+	halfClosed atomic.Bool
+	cutBy      atomic.Pointer[error] // why it was cut; nil: it was not
 }
 
-// run returns when the tunnel has ended. early is what the client sent ahead.
-func (t *tunnel) run(early []byte, in, out *int64) {
-	client, up := tunnelEnd{t.client.conn, &t.client.sweepEntry}, tunnelEnd{t.up.conn, &t.up.sweepEntry}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if t.write(up, early, in) {
-			t.pipe(client, up, in)
-		}
-	}()
-	t.pipe(up, client, out)
-	<-ended
-	t.client.disarm()
-	t.client.writeDeadline.Store(0)
+// idleTimeouts bound the time without a byte in either direction.
+type idleTimeouts struct {
+	open       time.Duration
+	halfClosed time.Duration // after one side has closed its sending side
 }
 
 // A tunnelEnd is one of the two connections of a tunnel.
 type tunnelEnd struct {
-	*net.TCPConn
+	wire
 	entry *sweepEntry
 }
 
-// pipe copies to the end, and passes the end on.
-func (t *tunnel) pipe(from, to tunnelEnd, copied *int64) {
-	b := relayBuffers.Get().(*buffer)
-	defer relayBuffers.Put(b)
-	sweeper := t.up.transport.sweeper
-	for {
-		t.arm()
-		n, err := from.Read(b.bytes)
-		if !t.write(to, b.bytes[:n], copied) {
-			return
-		}
-		switch {
-		case err == nil || errors.Is(err, os.ErrDeadlineExceeded) && !from.entry.expired(sweeper):
-		case err == io.EOF && to.CloseWrite() == nil:
-			return
-		default:
-			t.cut()
-			return
-		}
-	}
+// errIdle means that a tunnel has timed out.
+var errIdle = errors.New("no byte within the idle timeout")
+
+// brokenEnd is the error of the connection that broke.
+type brokenEnd struct {
+	client bool // else the peer's
+	error
 }
 
-// write writes all of b, or cuts the tunnel.
-func (t *tunnel) write(to tunnelEnd, b []byte, copied *int64) bool {
-	for len(b) > 0 {
-		t.arm()
-		n, err := to.Write(b)
-		b = b[n:]
-		*copied += int64(n)
-		switch {
-		case err == nil:
-		case errors.Is(err, os.ErrDeadlineExceeded) && (n > 0 || !to.entry.writeExpired(t.up.transport.sweeper)):
-		default:
-			t.cut()
-			return false
+func (e brokenEnd) Unwrap() error { return e.error }
+
+// run forwards until the tunnel has ended, and adds the number of bytes to in and out.
+// early is what the client sent before. cut is nil if both sides closed their sending
+// sides; else it is errIdle, a brokenEnd, or net.ErrClosed if a connection was closed
+// by another goroutine.
+func (t *tunnel) run(early []byte, in, out *int64) (cut error) {
+	t.active.Store(t.sweeper.now())
+	up := newRelay(t, t.client, t.up, in)
+	up.fromClient = true
+	down := newRelay(t, t.up, t.client, out)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if up.write(early) == nil {
+			up.run()
 		}
+	}()
+	down.run()
+	<-ended
+	for _, e := range [...]*sweepEntry{t.client.entry, t.up.entry} {
+		e.disarm()
+		e.writeDeadline.Store(0)
 	}
-	return true
+	if err := t.cutBy.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
-// arm puts the deadlines off, all of them.
-func (t *tunnel) arm() {
-	for _, e := range [...]*sweepEntry{&t.up.sweepEntry, &t.client.sweepEntry} {
-		e.arm(t.up.transport.sweeper, t.timeout)
-		e.writeDeadline.Store(e.deadline.Load())
-	}
+// cut ends both directions.
+func (t *tunnel) cut(err error) {
+	t.cutBy.CompareAndSwap(nil, &err)
+	t.up.entry.interrupt()
+	t.client.entry.interrupt()
 }
 
-// cut makes both directions end.
-func (t *tunnel) cut() {
-	t.up.interrupt()
-	t.client.interrupt()
+// left returns how long the tunnel may be idle from now on.
+func (t *tunnel) left(now int64) time.Duration {
+	timeout := t.timeouts.open
+	if t.halfClosed.Load() {
+		timeout = t.timeouts.halfClosed
+	}
+	return time.Duration(t.active.Load() + int64(timeout) - now)
+}
+
+// tunnelTimeouts returns the idle timeouts of the tunnels of a service.
+func tunnelTimeouts(t route.Timeouts) idleTimeouts {
+	return idleTimeouts{open: t.Tunnel, halfClosed: min(t.Tunnel, t.Idle)}
 }

@@ -32,7 +32,7 @@ func echoing(c *originConn) bool {
 	}
 	io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\nX: 1\r\n\r\nhello ")
 	io.Copy(c.Conn, c.Reader)
-	c.Conn.(*net.TCPConn).CloseWrite()
+	c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 	return false
 }
 
@@ -50,7 +50,7 @@ func TestTunnel(t *testing.T) {
 	if p.inflight() != 1 {
 		t.Errorf("%d in flight, want 1", p.inflight())
 	}
-	conn.(*net.TCPConn).CloseWrite() // the other direction goes on
+	closeWrite(t, conn) // the other direction goes on
 	if got, err := io.ReadAll(reader); err != nil || string(got) != "hello early late" {
 		t.Errorf("got %q, %v", got, err)
 	}
@@ -171,7 +171,7 @@ func TestUpgradeToOneOfSeveral(t *testing.T) {
 			p := startProxy(t, Options{}, origin.address())
 			conn := p.dial()
 			io.WriteString(conn, strings.Replace(upgradeRequest, "Echo", test.asked, 1))
-			conn.(*net.TCPConn).CloseWrite()
+			closeWrite(t, conn)
 			if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 101 ") || !strings.HasSuffix(string(answer), "\r\n\r\nhello") {
 				t.Errorf("got %q, %v", answer, err)
 			}

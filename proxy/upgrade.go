@@ -3,10 +3,10 @@ package proxy
 import (
 	"bytes"
 
-	"sluice/http1"
+	"sluice/proxy/http1"
 )
 
-// asksForUpgrade reports whether the peer is to be asked for another protocol.
+// asksForUpgrade reports whether the request asks for a protocol except HTTP.
 func (x *httpExchange) asksForUpgrade() bool {
 	if !x.head.Upgrade || x.head.HTTP10 {
 		return false
@@ -19,8 +19,8 @@ func (x *httpExchange) asksForUpgrade() bool {
 	return false
 }
 
-// isHTTP reports whether protocol is HTTP itself, in whatever version. An upgrade
-// to it is obsolete (RFC 9113, section 3.1) and would hide requests from sluice.
+// isHTTP reports whether protocol is any version of HTTP. An upgrade to HTTP is
+// obsolete (RFC 9113, section 3.1), and sluice could not see the requests.
 func isHTTP(protocol []byte) bool {
 	name, _, _ := bytes.Cut(protocol, slash)
 	return http1.EqualFold(name, "http") || len(name) >= 2 && http1.EqualFold(name[:2], "h2")
@@ -28,8 +28,7 @@ func isHTTP(protocol []byte) bool {
 
 var slash = []byte("/")
 
-// appendUpgrade appends the fields that ask the peer for another protocol. b is
-// the head of the request.
+// appendUpgrade appends the Upgrade and Connection fields. b is the request head.
 func (x *httpExchange) appendUpgrade(out, b []byte) []byte {
 	separator := "Upgrade: "
 	for protocol := range x.head.Elements(b, http1.NameUpgrade) {
@@ -42,8 +41,8 @@ func (x *httpExchange) appendUpgrade(out, b []byte) []byte {
 	return append(out, "\r\nConnection: Upgrade\r\n"...)
 }
 
-// switches reports whether the response agrees to nothing but what the peer was
-// asked for. b is its head.
+// switches reports whether the response, with the head b, selects only protocols that
+// the request asks for.
 func (x *httpExchange) switches(b []byte) bool {
 	if !x.upgrade || !x.response.Upgrade {
 		return false
@@ -57,7 +56,7 @@ func (x *httpExchange) switches(b []byte) bool {
 	return agreed
 }
 
-// askedFor reports whether the peer was asked for the protocol.
+// askedFor reports whether the forwarded request asks for the protocol.
 func (x *httpExchange) askedFor(protocol []byte) bool {
 	if isHTTP(protocol) {
 		return false

@@ -83,9 +83,14 @@ func TestConnectionGoesOnBehindReadBody(t *testing.T) {
 
 // idleUpstream returns the idle connections to peers.
 func (p *testProxy) idleUpstream() (conns []*upstreamConn) {
-	for _, transport := range p.sweeper.allTransports() {
+	for _, c := range p.sweeper.allTransports() {
+		transport := c.(*Transport)
 		transport.mu.Lock()
-		conns = append(conns, transport.idle...)
+		for u := range transport.open {
+			if u.idleUntil != 0 {
+				conns = append(conns, u)
+			}
+		}
 		transport.mu.Unlock()
 	}
 	return conns
@@ -134,7 +139,7 @@ func TestCutUploadIsCut(t *testing.T) {
 			p := startProxy(t, Options{}, origin.address())
 			conn := p.dial()
 			io.WriteString(conn, test.request)
-			conn.(*net.TCPConn).CloseWrite()
+			closeWrite(t, conn)
 			if err := <-result; err == nil {
 				t.Error("the peer got a complete request")
 			}

@@ -2,38 +2,35 @@ package proxy
 
 import (
 	"io"
-	"net"
 	"testing"
 	"time"
 )
 
 // What ends the wait for a peer may come before the request is sent: then the
 // wait does not begin.
-func TestRoundTripThatIsWokenBeforeItSends(t *testing.T) {
+func TestSendThatIsWokenBeforeItSends(t *testing.T) {
 	request := []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	for name, test := range map[string]struct {
-		wake func(*upstreamConn)
-		want error
+		wake     func(*upstreamConn)
+		patience time.Duration
+		want     error
 	}{
-		"by failing checks": {func(u *upstreamConn) {
-			u.leavable = true
-			u.transport.Suspect()
-		}, errSuspected},
-		"by its patience": {func(u *upstreamConn) { u.patience = time.Nanosecond }, errPatience},
+		"by failing checks": {func(u *upstreamConn) { u.transport.Suspect() }, 0, errSuspected},
+		"by its patience":   {func(u *upstreamConn) {}, time.Nanosecond, errPatience},
 	} {
 		t.Run(name, func(t *testing.T) {
 			origin := startOrigin(t, hanging)
 			p := startProxy(t, Options{}, origin.address())
 			transport := p.pool.Snapshot().All[0].Transport.(*Transport)
-			u, err := transport.dial(t.Context(), time.Now(), patience, 0)
+			u, err := transport.dial(t.Context(), transport.acquire(time.Now()), time.Now(), patience, 0, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer transport.discard(u)
 			u.arm(transport.sweeper, time.Second)
 			test.wake(u)
-			if n, sent, err := u.roundTrip(request, nil, make([]byte, 100)); n > 0 || !sent || err != test.want {
-				t.Errorf("got %d, %v, %v, want %v", n, sent, err, test.want)
+			if sent, err := u.send(&buffers{out: request}, nil, test.patience, true); !sent || err != test.want {
+				t.Errorf("got %v, %v, want %v", sent, err, test.want)
 			}
 			eventually(t, "the request has arrived", func() bool { return origin.got() == string(request) })
 		})
@@ -47,27 +44,27 @@ func TestIdleConnectionPinsNothing(t *testing.T) {
 	get(t, p, "GET")
 	var idle []*upstreamConn
 	eventually(t, "an idle connection", func() bool { idle = p.idleUpstream(); return len(idle) == 1 })
-	if u := idle[0]; u.request != nil || u.body != nil || u.response != nil || u.client.Load() != nil {
-		t.Errorf("it holds %d bytes of a request, %d of its body, %d of a response, a client: %v", cap(u.request), cap(u.body), cap(u.response), u.client.Load() != nil)
+	if u := idle[0]; u.request != nil || u.body != nil || u.buffers != nil || u.client.Load() != nil {
+		t.Errorf("it holds %d bytes of a request, %d of its body, buffers: %v, a client: %v", cap(u.request), cap(u.body), u.buffers != nil, u.client.Load() != nil)
 	}
 }
 
 // A peer may answer before it is asked, as one at its limit does when it accepts
 // a connection. Its answer is not waited for in vain where all of it has arrived
-// before roundTrip begins, so that nothing is heard of it any more.
+// before send begins, so that nothing is heard of it any more.
 func TestAnswerAtAccept(t *testing.T) {
 	const busy = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 	answered := make(chan struct{})
 	origin := startOrigin(t, func(c *originConn) bool {
 		io.WriteString(c.Conn, busy)
-		c.Conn.(*net.TCPConn).CloseWrite()
+		c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 		close(answered)
 		io.Copy(io.Discard, c.Conn)
 		return false
 	})
 	p := startProxy(t, Options{}, origin.address())
 	transport := p.pool.Snapshot().All[0].Transport.(*Transport)
-	u, err := transport.dial(t.Context(), time.Now(), patience, 0)
+	u, err := transport.dial(t.Context(), transport.acquire(time.Now()), time.Now(), patience, 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,8 +75,8 @@ func TestAnswerAtAccept(t *testing.T) {
 	u.raw.Read(func(uintptr) bool { return false }) // hears of it, and leaves it
 	u.conn.SetReadDeadline(time.Time{})
 	u.arm(transport.sweeper, time.Second)
-	response := make([]byte, 1000)
-	if n, _, err := u.roundTrip([]byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), nil, response); err != nil || string(response[:n]) != busy {
-		t.Errorf("got %q, %v", response[:n], err)
+	b := buffers{out: []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n")}
+	if _, err := u.send(&b, nil, 0, false); err != nil || string(b.from[:u.end]) != busy {
+		t.Errorf("got %q, %v", b.from[:u.end], err)
 	}
 }

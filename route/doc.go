@@ -1,35 +1,26 @@
 // Package route decides which service answers a request.
 //
-// A [Table] is built once from a list of routes and never changes; whoever
-// serves requests holds it behind an atomic pointer and swaps the pointer on
-// a reload. [Table.Match] costs one map look-up for the host and one for each
-// segment of the path that some route has, whatever the number of routes, and
-// allocates nothing.
+// A [Table] is immutable: a reload builds another one and swaps an atomic pointer.
+// [Table.Match] allocates nothing. It costs one map look-up for the host and one per
+// path segment that some route has, independent of the number of routes.
 //
 // # Order
 //
-// Routes are tried from the most to the least specific: by host (exact, then
-// the longest wildcard, then any), then by path (most segments first). A
-// route is a rule, not a virtual host: if no path of the most specific host
-// matches, the next host is asked. Two routes with the same host and path are
-// an error.
+// Hosts are matched from the most to the least specific (exact, longest wildcard, any),
+// then paths (most segments first). If no path of the most specific host matches, the
+// next host is tried. Two routes with the same host and path are an error.
 //
-// # How a path is read
+// # Paths
 //
-// A path can be written in many ways that servers take for the same one, and
-// servers differ in how many they know. So that no spelling leads past a
-// route, Match reads the path as the most liberal of them would:
+// Servers differ in the spellings of a path that they treat as equal. So that no
+// spelling bypasses a route, Match reads a path as the most liberal server does:
 //
-//   - percent-encoded octets are decoded, once, also "%2f" and "%2e";
+//   - percent-encoded octets are decoded once, "%2f" and "%2e" too;
 //   - a backslash is a slash;
-//   - parameters of a segment (from ";" to its end) are ignored, as servlet
-//     containers do;
-//   - empty segments and "." are skipped, ".." goes up one segment and never
-//     above the root.
+//   - parameters of a segment (from ";" to its end) are ignored;
+//   - empty segments and "." are skipped, ".." goes up one segment, not above the root.
 //
-// "/a/../admin", "/a/..%2fadmin", "/a/..;/admin" and "//admin" all match a
-// route for "/admin". This reading is for matching only: the request is
-// forwarded with its target byte for byte, so that a peer sees what the
-// client sent. An octet that is encoded twice ("%252e") is decoded once and
-// thus not a dot.
+// "/a/../admin", "/a/..%2fadmin", "/a/..;/admin" and "//admin" all match a route for
+// "/admin". The request is forwarded with its target unchanged. "%252e" is decoded once
+// and is not a dot.
 package route

@@ -4,12 +4,12 @@ import (
 	"fmt"
 )
 
-// Error says what is wrong with one field of one route.
+// Error describes an invalid field of a route.
 type Error struct {
-	Index  int    // position of the route in the list given to NewTable
+	Index  int    // of the route in the list given to NewTable
 	Field  string // "host", "path" or "service"
 	Value  string // as given
-	Reason string // follows the value in a sentence: "must start with a slash"
+	Reason string // such as "must start with a slash"
 }
 
 func (e *Error) Error() string {

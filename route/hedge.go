@@ -8,33 +8,32 @@ import (
 	"sluice/metrics"
 )
 
-// Hedge says when a request that only reads, and whose peer has not answered
-// yet, is sent to a second peer as well; the first answer counts ("The Tail at
-// Scale", Dean and Barroso, 2013). It is safe for concurrent use.
+// Hedge configures hedging: a read-only request without an answer goes to a second peer
+// as well, and the first answer wins ("The Tail at Scale", Dean and Barroso, 2013). It
+// is safe for concurrent use.
 type Hedge struct {
-	// After is how long the first peer is waited for. 0: as Percentile says.
+	// After is the delay before the second attempt. 0: use Percentile.
 	After time.Duration
-	// Percentile, between 0 and 1, is the share of requests that are answered
-	// within that time, by the latencies of the last ten seconds or more.
+	// Percentile, between 0 and 1, sets the delay to this percentile of the latencies
+	// of at least the last ten seconds.
 	Percentile float64
 
-	delay   atomic.Int64 // nanoseconds, by Percentile; 0: not known yet
-	renewal atomic.Int64 // when delay is to be computed anew, by the caller's clock
+	delay   atomic.Int64 // nanoseconds, by Percentile; 0: unknown
+	renewal atomic.Int64 // time of the next computation, by the caller's clock
 
 	mu sync.Mutex
 	// mu guards the field below.
 	before metrics.RequestsSnapshot // at the last renewal
 }
 
-// What a percentile is taken of.
+// Minimum time and number of requests for a percentile.
 const (
 	hedgeRenewal     = 10 * time.Second
 	hedgeMinRequests = 100
 )
 
-// Delay returns how long to wait before the second peer is asked; 0 means for
-// ever. now is any clock in nanoseconds, the same for all calls. It costs two
-// atomic loads but for once in ten seconds.
+// Delay returns the delay before the second attempt; 0 means no hedging. now is any
+// clock in nanoseconds, the same for all calls. It costs two atomic loads.
 func (h *Hedge) Delay(now int64, requests *metrics.Requests) time.Duration {
 	if h == nil {
 		return 0
@@ -59,7 +58,7 @@ func (h *Hedge) renew(requests *metrics.Requests) {
 		}
 	}
 	if window.Total() < hedgeMinRequests {
-		return // too few to tell: what was known still holds
+		return // too few: the old delay stays
 	}
 	h.before = latest
 	h.delay.Store(int64(window.Quantile(h.Percentile)))

@@ -9,9 +9,7 @@ import (
 	"strings"
 )
 
-// maxHostLen is the length of the longest host that a route with a host can
-// match: a domain name has at most 253 octets in text (RFC 1035, section
-// 2.3.4), an IPv6 literal fewer.
+// maxHostLen is the longest host that a route can match (RFC 1035, section 2.3.4).
 const maxHostLen = 253
 
 type hostKind uint8
@@ -23,10 +21,10 @@ const (
 	hostAny
 )
 
-// hostPattern is a route's host, parsed.
+// hostPattern is the parsed host of a route.
 type hostPattern struct {
 	kind hostKind
-	name string // lower-cased; of a wildcard what follows the star: ".example.com"
+	name string // in lower case; of a wildcard the part after the star: ".example.com"
 }
 
 func (h hostPattern) String() string {
@@ -36,8 +34,7 @@ func (h hostPattern) String() string {
 	return h.name
 }
 
-// compare orders patterns by how specific they are. Exact hosts are equal
-// among themselves.
+// compare orders patterns by specificity. Exact hosts are equal.
 func (h hostPattern) compare(o hostPattern) int {
 	if c := cmp.Compare(h.kind, o.kind); c != 0 || h.kind != hostWildcard {
 		return c
@@ -45,7 +42,6 @@ func (h hostPattern) compare(o hostPattern) int {
 	return cmp.Compare(strings.Count(o.name, "."), strings.Count(h.name, "."))
 }
 
-// parseHost parses the host of a route.
 func parseHost(s string) (hostPattern, error) {
 	switch {
 	case s == "":
@@ -84,36 +80,35 @@ func parseIPv6Host(s string) (hostPattern, error) {
 	return hostPattern{name: "[" + ip.String() + "]"}, nil
 }
 
-// checkDomain accepts what may stand in a Host header as a name: labels of
-// letters, digits, hyphens and underscores.
+// checkDomain accepts labels of letters, digits, hyphens and underscores.
 func checkDomain(s string) error {
 	if len(s) > maxHostLen {
-		return fmt.Errorf("has %d characters, at most %d are possible", len(s), maxHostLen)
+		return fmt.Errorf("has %d characters, the limit is %d", len(s), maxHostLen)
 	}
 	for label := range strings.SplitSeq(s, ".") {
 		switch {
 		case label == "":
 			return errors.New("has an empty label")
 		case len(label) > 63:
-			return fmt.Errorf("has a label of %d characters, at most 63 are possible", len(label))
+			return fmt.Errorf("has a label of %d characters, the limit is 63", len(label))
 		}
 		for _, c := range label {
 			switch {
 			case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '-', c == '_':
 			case c == '*':
-				return errors.New(`a star is only possible as the first label, as in "*.example.com"`)
+				return errors.New(`a star must be the first label, as in "*.example.com"`)
 			case c > 0x7f:
 				return errors.New(`must be written in ASCII, as clients send it ("xn--…")`)
 			default:
-				return fmt.Errorf("has %q in it", c)
+				return fmt.Errorf("contains %q", c)
 			}
 		}
 	}
 	return nil
 }
 
-// foldHost appends host to dst, in lower case and without port and final dot.
-// It returns nil if the result does not fit into dst's capacity or is empty.
+// foldHost appends host to dst in lower case, without port and final dot. It returns
+// nil if the result is empty or exceeds dst's capacity.
 func foldHost(dst, host []byte) []byte {
 	if i := bytes.LastIndexByte(host, ':'); i >= 0 && bytes.IndexByte(host[i:], ']') < 0 {
 		host = host[:i]

@@ -6,8 +6,7 @@ import (
 	"strings"
 )
 
-// maxSegmentLen is the length of the longest segment, decoded, that a route's
-// path may have.
+// maxSegmentLen is the longest decoded segment of a route's path.
 const maxSegmentLen = 255
 
 // node is one segment in the tree of a host's paths. The root is "/".
@@ -18,7 +17,7 @@ type node struct {
 	nearest  *Route // route, or that of the nearest ancestor that has one
 }
 
-// grow returns the node at path below n, made if need be.
+// grow returns the node at path below n, and creates it if necessary.
 func (n *node) grow(path []string) *node {
 	for _, seg := range path {
 		child := n.children[seg]
@@ -34,7 +33,7 @@ func (n *node) grow(path []string) *node {
 	return n
 }
 
-// inherit fills nearest in n and all below it.
+// inherit sets nearest in n and its descendants.
 func (n *node) inherit(from *Route) {
 	if n.nearest = n.route; n.nearest == nil {
 		n.nearest = from
@@ -44,8 +43,8 @@ func (n *node) inherit(from *Route) {
 	}
 }
 
-// parsePath splits the path of a route into its decoded segments. What would
-// mean something else once it is read as Match reads paths is refused.
+// parsePath splits a route's path into decoded segments. It rejects paths that Match
+// would read differently.
 func parsePath(s string) ([]string, error) {
 	switch {
 	case s == "":
@@ -78,10 +77,10 @@ func decodeSegment(raw string) (string, error) {
 			c = d
 			i += 2
 		} else if c <= ' ' || c == 0x7f || c == '?' || c == '#' {
-			return "", fmt.Errorf("%q cannot be in a path", c)
+			return "", fmt.Errorf("contains %q", c)
 		}
 		if c == '/' || c == '\\' || c == ';' {
-			return "", fmt.Errorf("%q cannot be in a segment of a route's path", c)
+			return "", fmt.Errorf("has %q in a segment", c)
 		}
 		b.WriteByte(c)
 	}
@@ -92,12 +91,12 @@ func decodeSegment(raw string) (string, error) {
 	case seg == "." || seg == "..":
 		return "", fmt.Errorf("has the segment %q", seg)
 	case len(seg) > maxSegmentLen:
-		return "", fmt.Errorf("has a segment of %d octets, at most %d are possible", len(seg), maxSegmentLen)
+		return "", fmt.Errorf("has a segment of %d octets, the limit is %d", len(seg), maxSegmentLen)
 	}
 	return seg, nil
 }
 
-// unhex reads the two hexadecimal digits that follow a percent sign.
+// unhex reads the two hexadecimal digits after a percent sign.
 func unhex[T string | []byte](s T) (c byte, ok bool) {
 	if len(s) < 2 {
 		return 0, false
@@ -106,7 +105,7 @@ func unhex[T string | []byte](s T) (c byte, ok bool) {
 	return hi<<4 | lo&0xf, hi|lo < 0x10
 }
 
-// hexDigit holds the value of each hexadecimal digit, 0xff for all else.
+// hexDigit maps hexadecimal digits to values, all else to 0xff.
 var hexDigit = func() (t [256]byte) {
 	for i := range t {
 		t[i] = 0xff

@@ -6,19 +6,8 @@ import (
 	"sluice/balancer"
 )
 
-// Defaults of a Service's limits, used where the configuration leaves one out.
-const (
-	DefaultConnectTimeout        = time.Second
-	DefaultResponseHeaderTimeout = 30 * time.Second
-	DefaultIdleTimeout           = 60 * time.Second
-	DefaultTunnelTimeout         = time.Hour
-	DefaultAttempts              = 2
-	DefaultRetryBodyBytes        = 64 << 10
-)
-
-// Service is where a route leads: a pool, and how requests to it are sent.
-// It is a value shared by all routes that name it and is never changed after
-// it is in a Table; a reload makes a new Service around the same Pool.
+// Service is a pool and how requests to it are sent. It does not change after it is in
+// a Table; a reload makes a new Service around the same Pool.
 type Service struct {
 	Name string
 	Pool *balancer.Pool
@@ -26,52 +15,44 @@ type Service struct {
 	Timeouts Timeouts
 	Retry    Retry
 
-	// Affinity says which requests belong together. nil: none do.
+	// Affinity is nil for a service without.
 	Affinity *Affinity
 
-	// WaitForPeer is how long a request waits for a first peer while the pool
-	// has none that is eligible. 0: not at all, the answer is 503 at once.
+	// ProxyProtocol is the version, 1 or 2, of the PROXY header at the start of each
+	// connection to a peer, for connections of listeners for TCP. 0: none.
+	ProxyProtocol byte
+
+	// WaitForPeer bounds the wait for an eligible peer. 0: answer 503 at once.
 	WaitForPeer time.Duration
+	// ConnectionWait is how long a request waits while every connection to every
+	// peer is in use (balancer.Limits.PeerConnections). 0: as for WaitForPeer.
+	ConnectionWait time.Duration
 }
 
-// Timeouts bound the parts of an exchange with a peer. All are greater
-// than 0.
+// Timeouts bound the parts of an exchange with a peer. All are above 0.
 type Timeouts struct {
-	// Connect bounds opening a connection to the peer.
+	// Connect bounds opening a connection.
 	Connect time.Duration
-	// ResponseHeader bounds the time from the end of the request to the end of
-	// the response's head, over all attempts. The answer after that is 504.
+	// ResponseHeader bounds the time from the end of the request to the end of the
+	// response head, over all attempts. After it the answer is 504.
 	ResponseHeader time.Duration
-	// Idle bounds each pause within a body, either way.
+	// Idle bounds each pause within a body, in either direction.
 	Idle time.Duration
-	// Tunnel bounds each pause of a connection that has left HTTP, such as a
-	// WebSocket: the time without a byte either way.
+	// Tunnel bounds each pause of an upgraded connection, such as a WebSocket.
 	Tunnel time.Duration
 }
 
-// Retry says how often a request may be sent.
+// Retry configures retries.
 type Retry struct {
-	// Attempts is how many peers a request is tried on in all, at least 1.
+	// Attempts is the maximum number of attempts, at least 1.
 	Attempts int
-	// PerTryTimeout bounds the wait for the response's head at one peer, for a
-	// request that may be sent twice and has an attempt left: it then goes to
-	// another one. 0: only Timeouts.ResponseHeader counts.
+	// PerTryTimeout bounds the wait for the response head of one attempt, if the
+	// request can be retried on another peer. 0: only Timeouts.ResponseHeader.
 	PerTryTimeout time.Duration
-	// BodyBytes is up to which length a request's body is kept, so that it can
-	// be sent again. A longer one is passed on while it arrives; the request is
-	// then tried again only if no connection could be made. Bodies of up to
-	// about 15 KiB that arrive with their head are always kept.
+	// BodyBytes bounds the request bodies that are buffered for a retry. A longer one
+	// is streamed; its request is retried only after a connect failure. Bodies of up
+	// to about 15 KiB that arrive with their head are always buffered.
 	BodyBytes int64
-	// Hedge, if not nil, is for requests that only read and have no body.
+	// Hedge, if not nil, is for read-only requests without a body.
 	Hedge *Hedge
-}
-
-// DefaultTimeouts returns the timeouts of a service that sets none.
-func DefaultTimeouts() Timeouts {
-	return Timeouts{
-		Connect:        DefaultConnectTimeout,
-		ResponseHeader: DefaultResponseHeaderTimeout,
-		Idle:           DefaultIdleTimeout,
-		Tunnel:         DefaultTunnelTimeout,
-	}
 }

@@ -9,13 +9,12 @@ import (
 
 // Route sends the requests that match it to a service.
 type Route struct {
-	// Host is a host name without a port ("star.example.com", "192.0.2.1",
-	// "[2001:db8::1]"), a wildcard ("*.example.com": one or more labels in the
-	// place of the star), or empty for any host. Case does not matter.
+	// Host is a host without a port ("star.example.com", "192.0.2.1",
+	// "[2001:db8::1]"), a wildcard ("*.example.com": one or more labels for the
+	// star), or empty for any host. Case does not matter.
 	Host string
-	// Path is a prefix by segment: "/api" matches "/api" and "/api/x", not
-	// "/apix". A slash at its end changes nothing, so "/api/" is "/api". Case
-	// matters. Percent-encoded octets are decoded.
+	// Path is a prefix by segment: "/api", and equally "/api/", matches "/api" and
+	// "/api/x", not "/apix". Case matters. Percent-encoded octets are decoded.
 	Path string
 
 	Service *Service
@@ -23,15 +22,14 @@ type Route struct {
 
 // Table is an immutable set of routes. It is safe for concurrent use.
 type Table struct {
-	any       *node            // routes without a host, nil if there are none
-	exact     map[string]*node // by lower-cased host, nil if there are none
+	anyHost   *node            // routes without a host, nil if there are none
+	exact     map[string]*node // by host in lower case, nil if there are none
 	wildcards map[string]*node // by suffix with its leading dot: ".example.com"
-	routes    []Route          // normalised, in the order they are tried
+	routes    []Route          // normalised, in order of precedence
 }
 
-// NewTable builds a table. Its error joins one *Error for each thing wrong
-// with any of the routes, in their order; errors.As finds the first, and the
-// joined error's Unwrap() []error all of them.
+// NewTable builds a table. Its error joins one *Error for each invalid field, in the
+// order of the routes.
 func NewTable(routes []Route) (*Table, error) {
 	t := &Table{}
 	var errs []error
@@ -41,7 +39,7 @@ func NewTable(routes []Route) (*Table, error) {
 		path []string
 	}
 	list := make([]ranked, 0, len(routes))
-	firstAt := make(map[*node]int) // where the route of a node was given
+	firstAt := make(map[*node]int) // index of a node's route
 	for i, r := range routes {
 		host, herr := parseHost(r.Host)
 		path, perr := parsePath(r.Path)
@@ -82,29 +80,22 @@ func NewTable(routes []Route) (*Table, error) {
 	return t, nil
 }
 
-// Routes returns the routes with their hosts and paths normalised, most
-// specific first: exact hosts, then wildcards (longest first), then any host;
-// longer paths before shorter ones; otherwise in the order given. The caller
-// may keep and change the slice.
+// Routes returns a copy of the routes with hosts and paths normalised, in order of
+// precedence: exact hosts, wildcards (longest first), any host; longer paths first;
+// else as given.
 func (t *Table) Routes() []Route {
 	return slices.Clone(t.routes)
 }
 
-// Match returns the most specific route for a request, or nil if there is
-// none. The host decides before the path: an exact host wins over a wildcard
-// and a longer wildcard over a shorter one; but where none of a host's paths
-// match, the less specific hosts are asked.
+// Match returns the most specific route for a request, or nil; see the package's
+// comment.
 //
-// host is the Host header's value or the authority of the request's target: a
-// port, a dot at the end and the case of letters do not matter.
+// host is the value of Host or the authority of the target: its port, a final dot and
+// case do not matter. path is the path of the target as sent; a query after it is
+// ignored. An empty path and "*" count as "/"; any other without a leading slash
+// matches nothing.
 //
-// path is the path of the request's target as it arrived, still encoded; a
-// query may follow it and is ignored. See the package's comment for how it is
-// read. A path that is empty (as in "http://host") or "*" (as in "OPTIONS *")
-// counts as "/"; any other that does not start with a slash matches nothing.
-//
-// Match allocates nothing, keeps neither slice and never panics. The Route it
-// returns must not be changed.
+// Match does not retain the slices. The caller must not change the Route.
 func (t *Table) Match(host, path []byte) *Route {
 	if len(path) == 0 || len(path) == 1 && path[0] == '*' {
 		path = rootPath
@@ -120,15 +111,15 @@ func (t *Table) Match(host, path []byte) *Route {
 			}
 		}
 	}
-	if t.any == nil {
+	if t.anyHost == nil {
 		return nil
 	}
-	return t.any.match(path)
+	return t.anyHost.match(path)
 }
 
 var rootPath = []byte{'/'}
 
-// matchHost matches against the routes that have a host. name is lower-cased.
+// matchHost matches against the routes with a host. name is in lower case.
 func (t *Table) matchHost(name, path []byte) *Route {
 	if n := t.exact[string(name)]; n != nil {
 		if r := n.match(path); r != nil {
@@ -138,7 +129,7 @@ func (t *Table) matchHost(name, path []byte) *Route {
 	if t.wildcards == nil || name[0] == '[' {
 		return nil
 	}
-	for i := 1; i < len(name); i++ { // from 1: the star stands for something
+	for i := 1; i < len(name); i++ { // from 1: the star is not empty
 		if name[i] != '.' {
 			continue
 		}
@@ -151,13 +142,13 @@ func (t *Table) matchHost(name, path []byte) *Route {
 	return nil
 }
 
-// root returns the node for the path "/" of a host, made if need be.
+// root returns the node for "/" of a host, and creates it if necessary.
 func (t *Table) root(h hostPattern) *node {
 	if h.kind == hostAny {
-		if t.any == nil {
-			t.any = new(node)
+		if t.anyHost == nil {
+			t.anyHost = new(node)
 		}
-		return t.any
+		return t.anyHost
 	}
 	m := &t.exact
 	if h.kind == hostWildcard {
@@ -181,7 +172,7 @@ func (t *Table) eachRoot(f func(*node)) {
 	for _, n := range t.wildcards {
 		f(n)
 	}
-	if t.any != nil {
-		f(t.any)
+	if t.anyHost != nil {
+		f(t.anyHost)
 	}
 }

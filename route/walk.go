@@ -5,7 +5,7 @@ const (
 	plain   = iota
 	slash   // ends a segment
 	end     // ends the path
-	special // makes the segment one that must be decoded
+	special // the segment must be decoded
 )
 
 var pathClass = func() (t [256]byte) {
@@ -15,8 +15,7 @@ var pathClass = func() (t [256]byte) {
 	return t
 }()
 
-// match returns the route for path, which starts with a slash, among those of
-// the host whose root is n.
+// match returns the route for path, which starts with a slash, below the root n.
 func (n *node) match(path []byte) *Route {
 	if n.children == nil {
 		return n.nearest
@@ -46,11 +45,11 @@ func (n *node) match(path []byte) *Route {
 // walk is a position in a tree of paths.
 type walk struct {
 	at   *node
-	past int // segments below at that the tree does not have
+	past int // further segments that are not in the tree
 }
 
-// segment moves w by one segment, decoded and without parameters. Dot
-// segments are resolved as in RFC 3986, section 5.2.4.
+// segment moves w by one decoded segment without parameters. Dot segments are resolved
+// as in RFC 3986, section 5.2.4.
 func (w *walk) segment(s []byte) {
 	if len(s) <= 2 {
 		switch string(s) {
@@ -74,11 +73,10 @@ func (w *walk) segment(s []byte) {
 	w.past++
 }
 
-// decoded moves w by the segment of path that begins at start, which may turn
-// out to be several once it is decoded. It returns where the segment ends: at
-// a slash or at the end of the path.
+// decoded moves w by the encoded segment that begins at start, which may decode to
+// several. It returns the index of its end: a slash or the end of the path.
 func (w *walk) decoded(path []byte, start int) int {
-	var buf [maxSegmentLen + 1]byte // one more than any segment in the tree
+	var buf [maxSegmentLen + 1]byte // longer than any segment in the tree
 	seg := buf[:0]
 	params := false // within ";…"
 	for i := start; ; i++ {

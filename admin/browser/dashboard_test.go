@@ -10,28 +10,28 @@ import (
 	"github.com/chromedp/chromedp/kb"
 	"github.com/hashicorp/consul/api"
 
-	"sluice/consultest"
+	"sluice/test/consultest"
 )
 
-// An operator watches the instances of a service come, fail and go.
-func TestPeersAreShownLive(t *testing.T) {
+// The page shows added, failing and removed instances without a reload.
+func TestPageShowsPeersLive(t *testing.T) {
 	t.Parallel()
 	for _, id := range []string{"live-1", "live-2"} {
 		register(t, api.AgentServiceRegistration{Name: "live", ID: id, Port: startApp(t, id), Tags: []string{"v1", "blue"}, Meta: map[string]string{"zone": "b"}})
 	}
 	g := startSluice(t, options{consul: ", probation: 0s", services: `
 services:
-  calm: { peers: ["127.0.0.1:9", "127.0.0.1:10 weight=3"] }
+  fixed: { peers: ["127.0.0.1:9", "127.0.0.1:10 weight=3"] }
   live: { consul: { service: live } }
-routes: [{ path: /, service: live }, { path: /calm, service: calm }]
+routes: [{ path: /, service: live }, { path: /fixed, service: fixed }]
 `})
 	p := open(t, g.AdminURL())
 
 	p.await("both services", func() bool { return len(p.peers()) == 4 && p.text("#ready") == "ready" })
-	if got, want := p.services(), []string{"calm", "live"}; !slices.Equal(got, want) {
+	if got, want := p.services(), []string{"fixed", "live"}; !slices.Equal(got, want) {
 		t.Errorf("services %q, want %q", got, want)
 	}
-	if got := p.peer("127.0.0.1:10"); got.Weight != "3" || got.State != "up" || got.Service != "calm" {
+	if got := p.peer("127.0.0.1:10"); got.Weight != "3" || got.State != "up" || got.Service != "fixed" {
 		t.Errorf("a static peer is shown as %+v", got)
 	}
 	if got := p.peer("live-1"); !strings.HasPrefix(got.Address, "127.0.0.1:") || got.State != "up" || got.Tags != "v1, blue, zone=b" || got.Why != "" ||
@@ -60,9 +60,9 @@ routes: [{ path: /, service: live }, { path: /calm, service: calm }]
 		return got.State == "unhealthy" && strings.Contains(got.Why, "disk is full")
 	})
 	title := "(1) sluice " + strings.TrimPrefix(g.AdminURL(), "http://")
-	p.await("what is wrong comes first", func() bool {
+	p.await("services with problems first", func() bool {
 		service := p.text("#services section")
-		return slices.Equal(p.services(), []string{"live", "calm"}) && p.peers()[0].Peer == "live-2" &&
+		return slices.Equal(p.services(), []string{"live", "fixed"}) && p.peers()[0].Peer == "live-2" &&
 			strings.Contains(service, "1 of 2 serve") && strings.Contains(service, "1 unhealthy") &&
 			evaluate[string](p, "document.title") == title
 	})
@@ -70,17 +70,17 @@ routes: [{ path: /, service: live }, { path: /calm, service: calm }]
 	check(t, "live-2", api.HealthPassing, "")
 	p.await("live-2 is up again", func() bool { got := p.peer("live-2"); return got.State == "up" && got.Why == "" })
 	deregister(t, "live-1")
-	p.await("live-1 is gone", func() bool { return p.peer("live-1") == peer{} })
+	p.await("live-1 is removed", func() bool { return p.peer("live-1") == peer{} })
 	register(t, api.AgentServiceRegistration{Name: "live", ID: "live-3", Port: startApp(t, "live-3")})
-	p.await("live-3 has come", func() bool { return p.peer("live-3").State == "up" })
+	p.await("live-3 is added", func() bool { return p.peer("live-3").State == "up" })
 	deregister(t, "live-3")
 	deregister(t, "live-2")
-	p.await("nobody is left, and what that means", func() bool {
+	p.await("a service without peers", func() bool {
 		return strings.Contains(p.text("#services section"), "No peers: requests are answered with 503.")
 	})
 }
 
-// When Consul does not answer, the page says which service's peers are old and why.
+// Without Consul, the page shows which services are stale, and why.
 func TestStaleService(t *testing.T) {
 	t.Parallel()
 	register(t, api.AgentServiceRegistration{Name: "stale", ID: "stale-1", Port: startApp(t, "stale-1")})
@@ -94,7 +94,7 @@ routes: [{ path: /, service: stale }]
 	relay.Cut()
 	p.await("it is stale, and why", func() bool {
 		text := p.text("#services section")
-		return strings.Contains(text, `consul service "stale": stale for`) && strings.Contains(text, "peers stay as they were: ")
+		return strings.Contains(text, `consul service "stale": stale for`) && strings.Contains(text, "the peers do not change: ")
 	})
 	if got := p.peer("stale-1").State; got != "up" {
 		t.Errorf("the peer is %s, want it to stay", got)
@@ -103,9 +103,8 @@ routes: [{ path: /, service: stale }]
 	p.await("it is fresh again", func() bool { return !strings.Contains(p.text("#services section"), "stale for") })
 }
 
-// When sluice is away the page says so and keeps what it knew, in a way that
-// cannot be mistaken; it goes on when sluice is back.
-func TestSluiceAway(t *testing.T) {
+// Without sluice, the page shows the last values, marked as old. It continues when sluice is back.
+func TestPageWithoutSluice(t *testing.T) {
 	t.Parallel()
 	g := startSluice(t, options{services: "services: { fixed: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /, service: fixed }]\n"})
 	p := open(t, g.AdminURL(), "net::ERR_")
@@ -113,17 +112,17 @@ func TestSluiceAway(t *testing.T) {
 	if err := g.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	p.await("it is said that what is shown is old", func() bool {
-		return p.text("#ready") == "no answer from sluice: what is shown is old" && evaluate[bool](p, `document.body.className === "old"`)
+	p.await("the values are marked as old", func() bool {
+		return p.text("#ready") == "no answer from sluice: the values are old" && evaluate[bool](p, `document.body.className === "old"`)
 	})
 	if len(p.peers()) != 1 {
-		t.Error("the peers are gone")
+		t.Error("the peers are not shown")
 	}
 	g.start(t)
-	p.await("all is as before", func() bool { return p.text("#ready") == "ready" && evaluate[bool](p, `document.body.className === ""`) })
+	p.await("the present values", func() bool { return p.text("#ready") == "ready" && evaluate[bool](p, `document.body.className === ""`) })
 }
 
-// A configuration that was refused is shown with its mistakes.
+// The page shows a refused configuration with its errors.
 func TestRefusedConfiguration(t *testing.T) {
 	t.Parallel()
 	g := startSluice(t, options{services: "services: { fixed: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /, service: fixed }]\n"})
@@ -141,15 +140,14 @@ func TestRefusedConfiguration(t *testing.T) {
 	})
 }
 
-// With a token, nothing is shown until it is given, and a reload of the page does
-// not ask for it again.
+// With a token, the page shows nothing before it has the token. It needs no second input after a reload.
 func TestToken(t *testing.T) {
 	t.Parallel()
 	file := t.TempDir() + "/token"
 	writeFile(t, file, "s3cret\n")
 	g := startSluice(t, options{admin: fmt.Sprintf("token_file: %q", file), services: "services: { fixed: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /, service: fixed }]\n"})
 	p := open(t, g.AdminURL(), "the server responded with a status of 401")
-	p.await("the token is asked for", func() bool { return p.text("#ready") == "a token is needed" && p.visible("#login") })
+	p.await("the field for the token", func() bool { return p.text("#ready") == "a token is needed" && p.visible("#login") })
 	if len(p.services()) > 0 || p.visible("#search") {
 		t.Error("something is shown without a token")
 	}
@@ -161,7 +159,7 @@ func TestToken(t *testing.T) {
 	p.typeKeys(kb.Enter)
 	p.await("it is drained", func() bool { return p.peer("127.0.0.1:9").State == "draining" })
 	p.do(chromedp.Reload())
-	p.await("the peer, without being asked again", func() bool { return len(p.peers()) == 1 && !p.visible("#login") })
+	p.await("the peer, without the field for the token", func() bool { return len(p.peers()) == 1 && !p.visible("#login") })
 	for _, path := range p.paths() {
 		if strings.Contains(path, "s3cret") {
 			t.Errorf("the token is in a URL: %s", path)
@@ -169,7 +167,7 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// Every replica is shown, and in what they differ.
+// The page shows all replicas, and their differences.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
 	o := options{

@@ -13,10 +13,10 @@ import (
 
 	"github.com/chromedp/chromedp"
 
-	"sluice/consultest"
+	"sluice/test/consultest"
 )
 
-// What all tests share; each has its own sluice and its own tab.
+// Shared by all tests. Each test has a process of sluice and a tab.
 var (
 	program  string            // sluice's binary
 	chromium context.Context   // the browser
@@ -61,8 +61,8 @@ func run(m *testing.M) (status int, err error) {
 	return m.Run(), nil // which also waits for the tests that run in parallel
 }
 
-// startChromium starts the browser with a new profile. It resolves no names and
-// calls nobody at home.
+// startChromium starts the browser with a new profile. It resolves no names and contacts no other
+// host.
 func startChromium(profile string) (stop func() error, err error) {
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.UserDataDir(profile),
@@ -89,8 +89,7 @@ func startChromium(profile string) (stop func() error, err error) {
 	}, nil
 }
 
-// noneLeft returns an error if a process still uses the profile. What was
-// killed a moment ago has some time to go.
+// noneLeft returns an error if a process still uses the profile after a short wait.
 func noneLeft(profile string) error {
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		var left []string

@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// An operator takes a peer out on the page, and back in.
+// An operator drains and enables a peer on the page.
 func TestDrainAndEnable(t *testing.T) {
 	t.Parallel()
 	for _, id := range []string{"drained-1", "drained-2"} {
@@ -23,11 +23,11 @@ routes: [{ path: /, service: drained }]
 	p.await("both peers", func() bool { return len(p.peers()) == 2 })
 
 	p.click(p.order("drained-1"))
-	p.await("it is asked whether and why", func() bool {
+	p.await("the dialog", func() bool {
 		return p.text("#drain-title") == "Drain drained-1 of drained?" && !p.visible("#drain-last")
 	})
 	p.typeKeys(kb.Escape)
-	p.await("Escape leaves it", func() bool { return !p.visible("#drain") })
+	p.await("Escape closes the dialog", func() bool { return !p.visible("#drain") })
 	if got := p.peer("drained-1").State; got != "up" {
 		t.Errorf("the peer is %s, and the question was not answered", got)
 	}
@@ -43,26 +43,26 @@ routes: [{ path: /, service: drained }]
 	}
 
 	p.click(p.order("drained-2"))
-	p.await("it is said that this is the last one", func() bool { return p.visible("#drain-last") })
+	p.await("the warning about the last peer", func() bool { return p.visible("#drain-last") })
 	p.click("#drain-cancel")
 
 	deregister(t, "drained-1")
-	p.await("the drain stands while the instance is away", func() bool {
-		return strings.Contains(p.text("#services .notes"), "Drained and not there: drained-1 at 127.0.0.1:")
+	p.await("the drain of an absent instance", func() bool {
+		return strings.Contains(p.text("#services .notes"), "Drained, not registered: drained-1 at 127.0.0.1:")
 	})
 	p.click("#services .notes button")
-	p.await("it is taken back", func() bool { return p.text("#services .notes") == "" })
+	p.await("the end of the drain", func() bool { return p.text("#services .notes") == "" })
 
 	p.click(p.order("drained-2"))
 	p.typeKeys(kb.Enter)
-	p.await("the last one is drained", func() bool { return strings.Contains(p.text("#services section"), "No peer may get requests") })
+	p.await("the last one is drained", func() bool { return strings.Contains(p.text("#services section"), "No eligible peer") })
 	p.click(p.order("drained-2"))
 	p.await("it is enabled", func() bool { got := p.peer("drained-2"); return got.State == "up" && got.Order == "Drain" })
 	g.send(t, 2)
 }
 
-// What an order fails for is said, and the page goes on.
-func TestOrderThatFails(t *testing.T) {
+// The page shows the error of a failed order.
+func TestFailedOrder(t *testing.T) {
 	t.Parallel()
 	register(t, api.AgentServiceRegistration{Name: "fleeting", ID: "fleeting-1", Port: startApp(t, "fleeting-1")})
 	register(t, api.AgentServiceRegistration{Name: "fleeting", ID: "fleeting-2", Port: startApp(t, "fleeting-2")})
@@ -71,9 +71,9 @@ func TestOrderThatFails(t *testing.T) {
 	p.await("both peers", func() bool { return len(p.peers()) == 2 })
 	p.click(p.order("fleeting-1"))
 	deregister(t, "fleeting-1")
-	p.await("it is gone", func() bool { return p.peer("fleeting-1") == peer{} })
+	p.await("the peer is removed", func() bool { return p.peer("fleeting-1") == peer{} })
 	p.typeKeys(kb.Enter)
 	p.await("the reason is in the dialog", func() bool { return p.text("#drain-problem") == `service "fleeting" has no peer "fleeting-1"` })
 	p.typeKeys(kb.Escape)
-	p.await("the page goes on", func() bool { return p.peer("fleeting-2").State == "up" && !p.visible("#drain") })
+	p.await("the page continues", func() bool { return p.peer("fleeting-2").State == "up" && !p.visible("#drain") })
 }

@@ -37,7 +37,7 @@ type page struct {
 
 // open opens a URL in a new tab of 1280×800 pixels, until t ends. The test fails
 // if the browser reports a problem, but for those about answers whose status is
-// one of allowed, or if the page asks another host.
+// one of allowed, or if the page contacts another host.
 func open(t *testing.T, address string, allowed ...string) *page {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(chromium)
@@ -69,7 +69,7 @@ func open(t *testing.T, address string, allowed ...string) *page {
 		}
 		for _, u := range p.requests {
 			if u.Host != home.Host && u.Scheme != "data" {
-				t.Errorf("the page asked another host: %s", u)
+				t.Errorf("the page contacted another host: %s", u)
 			}
 		}
 	})
@@ -96,7 +96,7 @@ func (p *page) notice(event any) {
 	}
 }
 
-// paths returns the paths and queries that were asked for since the last call.
+// paths returns the requested paths and queries since the last call.
 func (p *page) paths() (paths []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -164,7 +164,7 @@ func (p *page) retype(selector, keys string) {
 	p.typeKeys(kb.Delete + keys)
 }
 
-// rest is text, of what the page asks for every 5 s: it makes the page ask now.
+// rest is text for elements that the page updates every 5 s. It triggers the update.
 func (p *page) rest(selector string) string {
 	p.t.Helper()
 	evaluate[bool](p, "wakeRest(), true")

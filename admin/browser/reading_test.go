@@ -12,7 +12,7 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// What instances call themselves is text, whatever it looks like.
+// The names of instances are text, not HTML.
 func TestStrangeNames(t *testing.T) {
 	t.Parallel()
 	const markup = `<script>window.broken = 1</script><img src=x onerror="window.broken = 1">`
@@ -61,10 +61,10 @@ func TestFilter(t *testing.T) {
 	}
 	g := startSluice(t, options{services: services.String() + "routes: [{ path: /, service: found }]\n"})
 	p := open(t, g.AdminURL())
-	p.await("all services, of which the one with something wrong is open", func() bool {
+	p.await("all services, of which the one with problems is open", func() bool {
 		return len(p.services()) == 101 && p.services()[0] == "found" && len(p.peers()) == 2
 	})
-	if got := p.text("#summary"); !strings.HasPrefix(got, "101 services, 1 with something wrong; ") {
+	if got := p.text("#summary"); !strings.HasPrefix(got, "101 services, 1 with problems; ") {
 		t.Errorf("the summary is %q", got)
 	}
 
@@ -101,7 +101,7 @@ func TestFilter(t *testing.T) {
 	p.do(chromedp.Navigate(g.AdminURL()+"/#"), chromedp.Reload())
 	p.await("all services", func() bool { return len(p.services()) == 101 })
 	p.click("#wrong")
-	p.await("only what is wrong", func() bool { return slices.Equal(p.services(), []string{"found"}) })
+	p.await("only problems", func() bool { return slices.Equal(p.services(), []string{"found"}) })
 }
 
 // With few peers everything is open, however many services they belong to.
@@ -119,8 +119,8 @@ func TestManySmallServices(t *testing.T) {
 	p.await("all but those of a service that was closed", func() bool { return len(p.peers()) == 59 })
 }
 
-// With many services the page asks only for the peers that it shows, and leaves
-// alone what did not change.
+// With many services the page requests only the peers that it shows, and does not redraw unchanged
+// rows.
 func TestManyServices(t *testing.T) {
 	t.Parallel()
 	var services strings.Builder
@@ -143,10 +143,10 @@ func TestManyServices(t *testing.T) {
 	}
 
 	p.paths()
-	asked := func(path string) (n int) {
+	requested := func(path string) (n int) {
 		for _, got := range p.paths() {
 			if strings.HasPrefix(got, "/api/peers") && got != path {
-				t.Errorf("the page asks for %s", got)
+				t.Errorf("the page requests %s", got)
 			}
 			if got == path {
 				n++
@@ -157,11 +157,11 @@ func TestManyServices(t *testing.T) {
 	evaluate[bool](p, `changes = 0, observer = new MutationObserver(list => { changes += list.length }),
 		observer.observe(document.getElementById("services"), { subtree: true, childList: true, attributes: true, characterData: true }), true`)
 	rounds := 0
-	p.await("three rounds", func() bool { rounds += asked("/api/peers?service=s-007"); return rounds >= 3 })
+	p.await("three rounds", func() bool { rounds += requested("/api/peers?service=s-007"); return rounds >= 3 })
 	// The age of each of the 5 peers in each round, and nothing of the other 299
 	// services. A round may have been under way when the count began.
 	changes := evaluate[int](p, "changes")
-	rounds += asked("/api/peers?service=s-007")
+	rounds += requested("/api/peers?service=s-007")
 	if changes > 5*(rounds+1) {
 		t.Errorf("%d changes of the page in %d rounds in which nothing happened", changes, rounds)
 	}

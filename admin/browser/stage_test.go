@@ -13,7 +13,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/examples/sluicetest"
+	"sluice/test/sluicetest"
 )
 
 // options of a sluice that a test runs.

@@ -44,6 +44,6 @@ function render() {
   const wrong = last.services.filter(s => severity(s) < 2).length;
   const peers = last.services.reduce((n, s) => n + peersOf(s), 0), serve = last.services.reduce((n, s) => n + s.eligible, 0);
   show(byId("summary"), (shown.length < last.services.length ? number(shown.length) + " of " : "") + count(last.services.length, "service") +
-    (wrong ? ", " + number(wrong) + " with something wrong" : "") + "; " + number(serve) + " of " + number(peers) + " peers serve");
+    (wrong ? ", " + number(wrong) + " with problems" : "") + "; " + number(serve) + " of " + number(peers) + " peers serve");
   document.title = (wrong ? "(" + wrong + ") " : "") + "sluice " + location.host;
 }

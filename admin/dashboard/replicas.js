@@ -30,7 +30,7 @@ const replicaViews = new Map(), replicaNotes = new Map();
 
 function showReplicas(v) {
   const section = byId("replicas"), r = v.registration;
-  show(byId("converged"), v.converged ? "agree" : v.converged === false ? "do not agree" : "it is not known whether they agree",
+  show(byId("converged"), v.converged ? "agree" : v.converged === false ? "do not agree" : "unknown whether they agree",
     v.converged ? "state up" : v.converged === false ? "state failed" : "state stale");
   classify(section, v.converged === false ? "warn" : "");
   const notes = [...v.differences.map(d => d.summary), ...v.unknown.map(u => u.replica + ": " + u.why)];

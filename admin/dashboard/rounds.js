@@ -58,7 +58,7 @@ function showFailure(err) {
     }
     return;
   }
-  show(byId("ready"), (err.status ? err.message : "no answer from sluice") + ": what is shown is old", "state failed");
+  show(byId("ready"), (err.status ? err.message : "no answer from sluice") + ": the values are old", "state failed");
   classify(document.body, "old");
 }
 

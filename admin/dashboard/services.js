@@ -17,12 +17,12 @@ function severity(s) {
 function warningsOf(s) {
   const warnings = [], w = s.watch, error = w?.last_error ? ": " + w.last_error : "";
   if (peersOf(s) === 0) warnings.push("No peers: requests are answered with 503.");
-  else if (s.eligible === 0) warnings.push("No peer may get requests: they are answered with 503.");
-  if (s.panic) warnings.push("Panic: too few peers are eligible, so others get requests too.");
+  else if (s.eligible === 0) warnings.push("No eligible peer: requests are answered with 503.");
+  if (s.panic) warnings.push("Panic: too few eligible peers, so failing ones get requests too.");
   if (w?.state === "pending") warnings.push(w.source + ": no answer yet, for " + age(w.since) + error);
-  if (w?.state === "stale") warnings.push(w.source + ": stale for " + age(w.since) + ", peers stay as they were" + error);
-  if (w?.restored) warnings.push("Peers are those of the snapshot, which was true " + age(w.restored) + " ago.");
-  if (w?.probation) warnings.push(count(w.probation, "instance") + " on probation: the registry has lost them, and they are used until they first fail.");
+  if (w?.state === "stale") warnings.push(w.source + ": stale for " + age(w.since) + ", the peers do not change" + error);
+  if (w?.restored) warnings.push("The peers come from the snapshot, " + age(w.restored) + " old.");
+  if (w?.probation) warnings.push(count(w.probation, "instance") + " on probation: missing from the registry, used until they fail.");
   return warnings;
 }
 
@@ -128,6 +128,6 @@ class StandingDrainView {
   }
   update(d) {
     this.drain = d;
-    show(this.text, "Drained and not there: " + d.id + " at " + d.address + ", " + d.why + ", for " + age(d.since));
+    show(this.text, "Drained, not registered: " + d.id + " at " + d.address + ", " + d.why + ", for " + age(d.since));
   }
 }

@@ -5,8 +5,9 @@
 //	go run ./bench/consul                                  # 10, 100, 300 × 5 and 1,000 × 10
 //	go run ./bench/consul -services 300 -instances 5 -nodes 1
 //	go run ./bench/consul -services 1000 -instances 10 -nodes 20 -mode server
+//	go run ./bench/consul -services 10000 -instances 10 -nodes 500 -tls
 //	go run ./bench/consul -services 300 -tls               # HTTP/2
-//	go run ./bench/consul -services 300 -bare              # instances without checks
+//	go run ./bench/consul -services 300 -unchecked             # instances without checks
 //
 // The agent is a dev agent unless -mode is server: a dev agent indents its JSON,
 // which costs it about twice the time.

@@ -18,13 +18,13 @@ import (
 type options struct {
 	services, instances, nodes int
 
-	mode    string
-	tls     bool
-	bare    bool
-	changes int
-	pause   time.Duration
-	idle    time.Duration
-	profile string
+	mode      string
+	tls       bool
+	unchecked bool
+	changes   int
+	pause     time.Duration
+	idle      time.Duration
+	profile   string
 }
 
 func main() {
@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&o.nodes, "nodes", 1, "nodes that they are spread over")
 	flags.StringVar(&o.mode, "mode", "dev", "the agent: dev or server")
 	flags.BoolVar(&o.tls, "tls", false, "ask the agent over https, which means HTTP/2")
-	flags.BoolVar(&o.bare, "bare", false, "instances have no checks")
+	flags.BoolVar(&o.unchecked, "unchecked", false, "instances have no checks")
 	flags.IntVar(&o.changes, "changes", 30, "changes of each kind")
 	flags.DurationVar(&o.pause, "pause", time.Second, "between two changes")
 	flags.DurationVar(&o.idle, "idle", 20*time.Second, "how long to watch before the first change")
@@ -74,10 +74,12 @@ func run(ctx context.Context, args []string) error {
 	}
 	for _, size := range sizes {
 		r, err := measure(ctx, size)
+		if len(r.kinds) > 0 {
+			r.print(size)
+		}
 		if err != nil {
 			return fmt.Errorf("%d services × %d: %w", size.services, size.instances, err)
 		}
-		r.print(size)
 	}
 	return nil
 }
@@ -89,7 +91,7 @@ func (r result) print(o options) {
 		scheme = "https"
 	}
 	checks := "with"
-	if o.bare {
+	if o.unchecked {
 		checks = "without"
 	}
 	fmt.Printf("\n%d services × %d instances on %d nodes, %s checks, %s agent, %s\n", o.services, o.instances, o.nodes, checks, o.mode, scheme)

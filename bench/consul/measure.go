@@ -19,8 +19,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/consultest"
-	"sluice/subprocess"
+	"sluice/test/consultest"
+	"sluice/test/subprocess"
 )
 
 // result is what was measured at one size.
@@ -47,9 +47,9 @@ type set struct {
 	at      time.Time
 }
 
-// asked returns how many queries were sent that are no probes: of those there are
-// as many without changes.
-func (u usage) asked() uint64 { return u.Queries - u.Probes }
+// withoutProbes returns the number of queries without probes, whose number does not depend on
+// changes.
+func (u usage) withoutProbes() uint64 { return u.Queries - u.Probes }
 
 // setTimeout is how long a set may take to arrive.
 const setTimeout = 2 * time.Minute
@@ -92,7 +92,7 @@ func measure(ctx context.Context, o options) (result, error) {
 		return result{}, err
 	}
 	defer origin.close()
-	b := &bench{options: o, agent: agent, catalog: catalog{client: agent.Client(), instances: o.instances, nodes: o.nodes, bare: o.bare, port: origin.port}}
+	b := &bench{options: o, agent: agent, catalog: catalog{client: agent.Client(), instances: o.instances, nodes: o.nodes, unchecked: o.unchecked, port: origin.port}}
 	if err := b.catalog.fill(ctx, o.services); err != nil {
 		return result{}, fmt.Errorf("fill the catalog: %w", err)
 	}
@@ -104,7 +104,7 @@ func measure(ctx context.Context, o options) (result, error) {
 	return r, err
 }
 
-// measureSets measures discovery alone.
+// measureSets measures only discovery.
 func (b *bench) measureSets(ctx context.Context, address, ca string) (result, error) {
 	begin := time.Now()
 	stop, err := b.start(address, ca)
@@ -192,7 +192,7 @@ func (b *bench) run(ctx context.Context, begin time.Time) (result, error) {
 	if err != nil {
 		return r, err
 	}
-	r.idleQueries = float64(after.asked()-before.asked()) / b.idle.Seconds()
+	r.idleQueries = float64(after.withoutProbes()-before.withoutProbes()) / b.idle.Seconds()
 	r.idleProbes = float64(after.Probes-before.Probes) / b.idle.Seconds()
 	r.idleBytes = float64(after.BytesReceived-before.BytesReceived) / b.idle.Seconds()
 
@@ -218,7 +218,7 @@ func (b *bench) run(ctx context.Context, begin time.Time) (result, error) {
 	}
 	changes := min(b.changes, b.services)
 	for _, step := range steps {
-		if step.check && b.bare {
+		if step.check && b.unchecked {
 			continue
 		}
 		k, err := b.changeAll(ctx, step.name, changes, step.serving, step.service, step.change)
@@ -270,7 +270,7 @@ func (b *bench) changeAll(ctx context.Context, name string, n, serving int, serv
 		name:      name,
 		median:    times[len(times)/2],
 		p95:       times[len(times)*95/100],
-		queries:   float64(after.asked()-before.asked()) / float64(n),
+		queries:   float64(after.withoutProbes()-before.withoutProbes()) / float64(n),
 		bytes:     float64(after.BytesReceived-before.BytesReceived) / float64(n),
 		sluiceCPU: (after.CPU - before.CPU) / time.Duration(n),
 		consulCPU: (consulAfter - consulBefore) / time.Duration(n),
@@ -298,7 +298,7 @@ func (b *bench) next(ctx context.Context, wanted func(set) bool) (set, error) {
 	}
 }
 
-// used asks the watching process.
+// used queries the watching process.
 func (b *bench) used() (usage, error) {
 	response, err := http.Get(b.usage)
 	if err != nil {

@@ -10,15 +10,14 @@ import (
 )
 
 // origin answers for every instance of every service: instance i has the
-// address 127.0.0.(i+1), and all have the same port. It is safe for concurrent
-// use.
+// address 127.0.0.(i+1), and all have the same port. Its methods may be called
+// concurrently.
 type origin struct {
 	server http.Server
 	port   int
 }
 
-// instanceField is the field of an answer's header that says which instance
-// gave it.
+// instanceField is the header field with the instance that sent a response.
 const instanceField = "Instance"
 
 // startOrigin listens on the addresses of n instances until close.

@@ -20,7 +20,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/subprocess"
+	"sluice/test/subprocess"
 )
 
 // served is what was measured of the whole program.
@@ -118,7 +118,7 @@ func startProgram(ctx context.Context, dir, consulURL, ca string, services int) 
 		return nil, err
 	}
 	p := &program{admin: "http://" + addresses[0], web: "http://" + addresses[1], transport: &http.Transport{MaxIdleConnsPerHost: clients}}
-	p.client = &http.Client{Transport: p.transport, Timeout: 10 * time.Second}
+	p.client = &http.Client{Transport: p.transport, Timeout: time.Minute}
 	p.process, err = subprocess.Start(subprocess.Options{Program: binary, Args: []string{"run", "--config", config}, Output: os.Stderr})
 	return p, err
 }
@@ -181,7 +181,7 @@ func (p *program) until(ctx context.Context, url, host string, wanted func(*http
 	}
 }
 
-// usage reads what sluice says of itself.
+// usage reads the counters of sluice.
 func (p *program) usage() (served, error) {
 	response, err := p.client.Get(p.admin + "/metrics")
 	if err != nil {

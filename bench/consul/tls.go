@@ -14,7 +14,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"sluice/consultest"
+	"sluice/test/consultest"
 )
 
 // selfSigned writes a certificate for loopback, and its key, to dir.

@@ -20,8 +20,9 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/consul"
 	"sluice/discovery"
-	"sluice/discovery/consul"
+	consulsource "sluice/discovery/consul"
 )
 
 // watchCommand is the first argument of the process that watches.
@@ -29,7 +30,7 @@ const watchCommand = "watch"
 
 // usage is what the watching process has used since its start.
 type usage struct {
-	consul.Stats
+	consulsource.Stats
 	CPU        time.Duration
 	Goroutines int
 	HeapBytes  uint64
@@ -49,15 +50,17 @@ func watch(args []string) error {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	client, err := consul.NewClient(consul.ClientOptions{
+	log := zerolog.New(os.Stderr).Level(zerolog.WarnLevel)
+	client, err := consul.New(consul.Options{
 		Addresses: []string{*address},
 		TLS:       consul.TLSOptions{CAFile: *ca},
-		Log:       zerolog.New(os.Stderr).Level(zerolog.WarnLevel),
+		Log:       log,
 	})
 	if err != nil {
 		return err
 	}
 	defer client.Close()
+	sources := consulsource.NewSources(client, log)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -71,13 +74,13 @@ func watch(args []string) error {
 				}
 			})
 		}
-		_ = json.NewEncoder(w).Encode(used(client))
+		_ = json.NewEncoder(w).Encode(used(sources))
 	})}
 	go func() { _ = server.Serve(listener) }()
 	defer server.Close()
 	fmt.Println(listener.Addr())
 
-	m := discovery.NewManager(discovery.ManagerOptions{Sink: func(service string, set []discovery.Instance) {
+	m := discovery.NewManager(discovery.ManagerOptions{Debounce: discovery.Debounce{Quiet: 100 * time.Millisecond, MaxWait: time.Second}, Sink: func(service string, set []discovery.Instance) {
 		serving := 0
 		for _, i := range set {
 			if i.Serving() {
@@ -91,20 +94,20 @@ func watch(args []string) error {
 		_, _ = os.Stdout.Write(append(line, '\n')) // the parent died, if it fails
 	}})
 	for n := range *services {
-		m.Watch(serviceName(n), client.Source(consul.ServiceOptions{Service: serviceName(n)}))
+		m.Watch(serviceName(n), sources.Source(consulsource.ServiceOptions{Service: serviceName(n), Wait: time.Minute, MinHealthy: 1, Probation: 10 * time.Minute}))
 	}
 	_ = m.Run(ctx) // ends with ctx
 	pprof.StopCPUProfile()
 	return nil
 }
 
-func used(client *consul.Client) usage {
+func used(sources *consulsource.Sources) usage {
 	var r syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &r) // cannot fail with these arguments
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return usage{
-		Stats:      client.Stats(),
+		Stats:      sources.Stats(),
 		CPU:        time.Duration(r.Utime.Nano() + r.Stime.Nano()),
 		Goroutines: runtime.NumGoroutine(),
 		HeapBytes:  m.HeapAlloc,

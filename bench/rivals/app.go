@@ -18,21 +18,20 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// appCommand is the first argument of the process that is one instance of the
-// service.
+// appCommand is the first argument of the process of an instance.
 const appCommand = "app"
 
 // service is the name under which instances register.
 const service = "star"
 
-// work is what an instance takes for an answer.
+// work is the duration of a request in an instance.
 const work = 5 * time.Millisecond
 
-// instanceField is the field of an answer that has the instance's id.
+// instanceField is the header field with the id of the instance.
 const instanceField = "X-Instance"
 
-// tags say to the load balancers that need it what to route to the service:
-// fabio's path, Traefik's rule, and its retries and health checks.
+// tags configure the routes of load balancers that read tags: the path of fabio, and the
+// rule, retries and health checks of Traefik.
 var tags = []string{
 	"urlprefix-/",
 	"traefik.enable=true",
@@ -44,15 +43,15 @@ var tags = []string{
 	"traefik.http.services.star.loadbalancer.healthcheck.timeout=1s",
 }
 
-// app is one instance, in its own process. It registers when it starts, and again
-// on SIGUSR1. On SIGTERM it leaves.
+// app is an instance in a separate process. It registers at its start and on SIGUSR1, and
+// leaves on SIGTERM.
 type app struct {
 	id       string
 	consul   *api.Client
-	farewell time.Duration // how long it serves on after it has deregistered; 0: not at all
+	farewell time.Duration // how long it serves after it has deregistered
 }
 
-// runApp serves until the process is told to end.
+// runApp serves until SIGTERM.
 func runApp(args []string) error {
 	var a app
 	var address string
@@ -95,7 +94,7 @@ func runApp(args []string) error {
 	}
 }
 
-// register registers the instance as one that passes, and prints when.
+// register registers the instance as passing, and prints the time.
 func (a *app) register(port int) error {
 	begin := time.Now()
 	err := a.consul.Agent().ServiceRegister(&api.AgentServiceRegistration{

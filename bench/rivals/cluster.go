@@ -11,17 +11,17 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/consultest"
+	"sluice/test/consultest"
 )
 
-// cluster is a Consul as people run it: a server, and an agent beside which
-// applications and load balancers run.
+// cluster is a server of Consul, and an agent for applications and load balancers, as in
+// production.
 type cluster struct {
 	server, agent *consultest.Agent
 }
 
 func startCluster(ctx context.Context, progress io.Writer) (*cluster, error) {
-	// All that have an answer: without it Consul's DNS lists three instances.
+	// All instances: by default Consul's DNS returns three.
 	dns := map[string]any{"udp_answer_limit": 100}
 	server, err := consultest.StartAgent(ctx, consultest.Options{
 		Mode: consultest.Server, Node: "server", Progress: progress, Config: map[string]any{"dns_config": dns},
@@ -31,7 +31,7 @@ func startCluster(ctx context.Context, progress io.Writer) (*cluster, error) {
 	}
 	agent, err := consultest.StartAgent(ctx, consultest.Options{
 		Mode: consultest.Client, Node: "agent", Join: []string{server.SerfAddress()},
-		// The same node, also after its data was lost.
+		// The same node, also without its data.
 		Config: map[string]any{"dns_config": dns, "node_id": "a0000000-0000-4000-8000-000000000001"},
 	})
 	if err != nil {
@@ -42,7 +42,7 @@ func startCluster(ctx context.Context, progress io.Writer) (*cluster, error) {
 
 func (c *cluster) close() error { return errors.Join(c.agent.Close(), c.server.Close()) }
 
-// ensure starts what a scenario left stopped, and waits until all is ready.
+// ensure starts stopped agents, and waits until all are ready.
 func (c *cluster) ensure(ctx context.Context) error {
 	for _, a := range []*consultest.Agent{c.server, c.agent} {
 		if a.Process() == nil {
@@ -58,8 +58,7 @@ func (c *cluster) address() consulAddress {
 	return consulAddress{HTTP: c.agent.HTTPAddress(), DNS: c.agent.DNSAddress()}
 }
 
-// clear deregisters what is left of a scenario, and waits until the catalog has
-// nothing of it.
+// clear removes the remaining registrations of a scenario, and waits until the catalog has none.
 func (c *cluster) clear(ctx context.Context) error {
 	client, q := c.agent.Client(), (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx)
 	end := time.Now().Add(patience)

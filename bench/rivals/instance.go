@@ -12,15 +12,15 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/subprocess"
+	"sluice/test/subprocess"
 )
 
-// instance is a process that runs as an app, seen from outside.
+// instance is the process of an app.
 type instance struct {
 	id           string
 	process      *subprocess.Process
 	output       *appOutput
-	registeredAt time.Time // when its last registration began
+	registeredAt time.Time // begin of the last registration
 }
 
 // startInstance starts an app and waits until it is registered with the agent.
@@ -40,13 +40,13 @@ func startInstance(ctx context.Context, id, consul string, farewell time.Duratio
 	}
 	i := &instance{id: id, process: p, output: output}
 	if err := i.awaitRegistration(ctx); err != nil {
-		_ = p.Kill() // the error to tell is the other one
+		_ = p.Kill() // the other error is returned
 		return nil, err
 	}
 	return i, nil
 }
 
-// awaitRegistration waits for the app's next registration.
+// awaitRegistration waits for the next registration of the app.
 func (i *instance) awaitRegistration(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -60,7 +60,7 @@ func (i *instance) awaitRegistration(ctx context.Context) error {
 	}
 }
 
-// registerAgain tells the app to register, and waits until it has.
+// registerAgain makes the app register, and waits for that.
 func (i *instance) registerAgain(ctx context.Context) error {
 	if err := syscall.Kill(i.process.PID(), syscall.SIGUSR1); err != nil {
 		return fmt.Errorf("tell %s to register: %w", i.id, err)
@@ -68,15 +68,15 @@ func (i *instance) registerAgain(ctx context.Context) error {
 	return i.awaitRegistration(ctx)
 }
 
-// tellToLeave asks the app to deregister and end, and does not wait.
-func (i *instance) tellToLeave() error {
+// requestLeave makes the app deregister and end, and does not wait.
+func (i *instance) requestLeave() error {
 	if err := syscall.Kill(i.process.PID(), syscall.SIGTERM); err != nil {
 		return fmt.Errorf("tell %s to leave: %w", i.id, err)
 	}
 	return nil
 }
 
-// registeredPrefix begins the line that an app prints once it is registered.
+// registeredPrefix is the prefix of the line that an app prints after its registration.
 const registeredPrefix = "registered, begun at "
 
 func registeredLine(begin time.Time) string {
@@ -90,10 +90,9 @@ func parseRegistered(line string) (time.Time, bool) {
 	return time.Unix(0, nanos), found && err == nil
 }
 
-// appOutput reads what an app prints. The exec package calls Write from one
-// goroutine, and nobody else does.
+// appOutput reads the output of an app. Only the exec package calls Write, from one goroutine.
 type appOutput struct {
-	registered chan time.Time   // when registrations began
+	registered chan time.Time   // begins of registrations
 	rest       *subprocess.Tail // other lines
 	line       []byte           // an incomplete one
 }

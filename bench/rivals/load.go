@@ -17,26 +17,24 @@ import (
 )
 
 const (
-	// perSecond is how many requests a second a load sends.
+	// perSecond is the rate of a load.
 	perSecond = 200
-	// clientPatience is how long the client waits for an answer.
+	// clientPatience is the timeout of the client.
 	clientPatience = 5 * time.Second
 )
 
-// sample is what became of a request.
+// sample is the result of a request.
 type sample struct {
-	Due      time.Time     // when it was to be sent
-	Late     time.Duration // how much later it was
+	Due      time.Time     // scheduled time
+	Late     time.Duration // delay of the sending
 	Latency  time.Duration // from Due to the end of the answer
-	Instance string        // that answered
-	Failure  string        // "" for a whole answer with a status of 2xx; else a few words
+	Instance string        // that responded
+	Failure  string        // "" for a complete response with status 2xx
 }
 
-// load sends GETs at a steady rate, whatever becomes of earlier ones, over
-// connections that are kept. It is the client of net/http, which, as browsers do,
-// sends a GET once more when the connection that it was sent on had been used
-// before and turns out to be closed (RFC 9112, section 9.3.1). Nothing else is
-// sent twice.
+// load sends GETs at a constant rate over persistent connections, also if earlier ones have
+// not ended. Like a browser, the client of net/http repeats a GET if a reused connection is
+// closed (RFC 9112, section 9.3.1). There are no other retries.
 type load struct {
 	url       string
 	transport *http.Transport
@@ -46,7 +44,7 @@ type load struct {
 
 	mu      sync.Mutex // guards the fields below
 	samples []sample
-	first   map[string]time.Time // when an instance's first answer was complete
+	first   map[string]time.Time // time of the first complete response of an instance
 }
 
 func startLoad(url string) *load {
@@ -74,8 +72,7 @@ func startLoad(url string) *load {
 	return l
 }
 
-// stop ends the load, waits for the requests under way, and returns what became
-// of all.
+// stop ends the load, waits for the requests in flight, and returns all results.
 func (l *load) stop() []sample {
 	l.cancel()
 	l.running.Wait()
@@ -110,7 +107,7 @@ func (l *load) ask() (instance, failure string) {
 	return response.Header.Get(instanceField), ""
 }
 
-// failureOf says in a word or two why there was no whole answer.
+// failureOf returns a short reason for an error.
 func failureOf(err error) string {
 	var timeout net.Error
 	switch {
@@ -125,21 +122,19 @@ func failureOf(err error) string {
 	}
 }
 
-// firstAnswer returns when the instance's first answer was complete, or the zero
-// time.
+// firstAnswer returns the time of the first complete response of an instance, or the zero time.
 func (l *load) firstAnswer(instance string) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.first[instance]
 }
 
-// calm reports whether since then some requests were answered, none failed, and
-// every one of the instances answered.
-func (l *load) calm(since time.Time, instances []*instance) bool {
+// allAnswer reports whether all instances have answered since a time, and no request has failed.
+func (l *load) allAnswer(since time.Time, instances []*instance) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	answered := make(map[string]bool)
-	for n := len(l.samples) - 1; n >= 0; n-- { // by the end of the request: near enough to the order of Due
+	for n := len(l.samples) - 1; n >= 0; n-- { // in the order of their ends, which is close to that of Due
 		s := l.samples[n]
 		if s.Due.Add(s.Latency).Before(since) {
 			break

@@ -41,15 +41,15 @@ func TestFailuresAreToldApart(t *testing.T) {
 	if got := failureOf(timeout.Err()); got != "timeout" {
 		t.Errorf("%v: %q", timeout.Err(), got)
 	}
-	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := nobody.Addr().String()
-	nobody.Close()
+	address := closed.Addr().String()
+	closed.Close()
 	l := &load{url: "http://" + address, client: http.DefaultClient}
 	if _, failure := l.ask(); failure != "refused" {
-		t.Errorf("nobody listens: %q", failure)
+		t.Errorf("without a listener: %q", failure)
 	}
 }
 
@@ -60,7 +60,7 @@ func TestCalmNeedsAnAnswerOfEveryInstanceAndNoFailure(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		samples []sample
-		calm    bool
+		answers bool
 	}{
 		"nothing was answered":   {nil, false},
 		"both answered":          {[]sample{answer(100, "star-1", ""), answer(110, "star-2", "")}, true},
@@ -70,8 +70,8 @@ func TestCalmNeedsAnAnswerOfEveryInstanceAndNoFailure(t *testing.T) {
 		"a third one answered":   {[]sample{answer(100, "star-1", ""), answer(105, "star-3", ""), answer(110, "star-2", "")}, true},
 	} {
 		l := &load{samples: c.samples}
-		if got := l.calm(at(100), instances); got != c.calm {
-			t.Errorf("%s: calm is %v", name, got)
+		if got := l.allAnswer(at(100), instances); got != c.answers {
+			t.Errorf("%s: allAnswer is %v", name, got)
 		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"sluice/bench/machine"
-	"sluice/consultest"
+	"sluice/test/consultest"
 )
 
 func main() {
@@ -63,7 +63,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	if *documentPath != "" {
 		if err := section.Find(*documentPath); err != nil {
-			return err // not after ten minutes
+			return err // before a measurement of ten minutes
 		}
 	}
 	r, err := measure(ctx, contestants, selected)
@@ -83,7 +83,7 @@ func run(ctx context.Context, args []string) error {
 	return nil
 }
 
-// measure plays every scenario for every rival that can be had.
+// measure runs every scenario for every available rival.
 func measure(ctx context.Context, contestants []rival, selected []scenario) (r report, err error) {
 	dir, err := os.MkdirTemp("", "sluice-rivals-")
 	if err != nil {

@@ -11,20 +11,20 @@ import (
 	"time"
 )
 
-// outcome is what came of one scenario for one rival.
+// outcome is the result of a scenario for a rival.
 type outcome struct {
-	Scenario string          `json:"scenario"`
-	Rival    string          `json:"rival"`
-	Error    string          `json:"error,omitempty"` // it came to no end, for this reason
-	Requests int             `json:"requests"`
-	Failed   map[string]int  `json:"failed,omitempty"`   // by reason
-	Failing  time.Duration   `json:"failing_ns"`         // the longest from an event to the last failure before the next one
-	P99      time.Duration   `json:"p99_ns"`             // of all requests, failed ones too
-	Slowest  time.Duration   `json:"slowest_ns"`         // as well
-	Calm     bool            `json:"calm"`               // all instances answered in the end, and nothing failed
-	Joins    []time.Duration `json:"joins_ns,omitempty"` // from the registration of an instance to its first answer
-	Queries  int64           `json:"queries,omitempty"`  // to Consul, where they are counted
-	Late     time.Duration   `json:"late_ns"`            // how late the load sent a request, at most
+	Scenario  string          `json:"scenario"`
+	Rival     string          `json:"rival"`
+	Error     string          `json:"error,omitempty"` // why the scenario did not end
+	Requests  int             `json:"requests"`
+	Failed    map[string]int  `json:"failed,omitempty"`   // by reason
+	Failing   time.Duration   `json:"failing_ns"`         // longest time from an event to the last failure before the next event
+	P99       time.Duration   `json:"p99_ns"`             // of all requests, with failed ones
+	Slowest   time.Duration   `json:"slowest_ns"`         // likewise
+	Recovered bool            `json:"recovered"`          // at the end all instances answered, and no request failed
+	Joins     []time.Duration `json:"joins_ns,omitempty"` // from the registration of an instance to its first answer
+	Queries   int64           `json:"queries,omitempty"`  // to Consul; only in some scenarios
+	Late      time.Duration   `json:"late_ns"`            // longest delay of the sending of a request
 }
 
 // failed returns how many requests failed.
@@ -36,8 +36,7 @@ func (o outcome) failed() int {
 	return sum
 }
 
-// run plays a scenario for a rival. An error is only one of what both need:
-// what went wrong with the rival is in the outcome.
+// run runs a scenario for a rival. The outcome has errors of the rival; other errors are returned.
 func (s scenario) run(ctx context.Context, c *cluster, e entry) (outcome, error) {
 	o := outcome{Scenario: s.name, Rival: e.name}
 	st, err := newStage(ctx, c, e, s)
@@ -54,7 +53,7 @@ func (s scenario) run(ctx context.Context, c *cluster, e entry) (outcome, error)
 	if st.relay != nil {
 		o.Queries = st.relay.queries.Load() - before
 	}
-	o.Calm, o.Joins = st.recovered, st.joins
+	o.Recovered, o.Joins = st.recovered, st.joins
 	samples, err := st.close()
 	o.count(samples, st.begin, end, st.events)
 	if playErr != nil {

@@ -14,18 +14,18 @@ import (
 	"time"
 )
 
-// relay stands between a load balancer and Consul, and counts the queries: over
-// HTTP, and DNS over UDP. Safe for concurrent use.
+// relay forwards the queries of a load balancer to Consul, over HTTP and over DNS with UDP,
+// and counts them. Its methods may be called concurrently.
 type relay struct {
 	queries atomic.Int64
 	web     net.Listener
 	server  *http.Server
 	names   net.PacketConn // DNS
-	consul  consulAddress  // of the agent itself
+	consul  consulAddress  // of the agent
 	running sync.WaitGroup
 }
 
-// consulAddress is where an agent answers.
+// consulAddress contains the addresses of an agent.
 type consulAddress struct{ HTTP, DNS string } // "host:port"
 
 // startRelay listens on free loopback ports until close.
@@ -52,7 +52,7 @@ func startRelay(consul consulAddress) (*relay, error) {
 	return r, nil
 }
 
-// address returns where to ask instead of the agent.
+// address returns the addresses of the relay.
 func (r *relay) address() consulAddress {
 	return consulAddress{HTTP: r.web.Addr().String(), DNS: r.names.LocalAddr().String()}
 }
@@ -80,8 +80,7 @@ func (r *relay) serveNames() {
 	}
 }
 
-// answerName forwards one question and its answer. Without an answer nothing
-// comes back, as from a server that has lost the question.
+// answerName forwards a DNS question and its answer. Without an answer it sends nothing.
 func (r *relay) answerName(question []byte, from net.Addr) {
 	const timeout = 5 * time.Second
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)

@@ -20,7 +20,7 @@ func TestRelayCountsQueriesOfBothKinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer names.Close()
-	go func() { // answers with what it is asked
+	go func() { // echoes the question
 		packet := make([]byte, 512)
 		for {
 			n, from, err := names.ReadFrom(packet)

@@ -14,19 +14,19 @@ import (
 	"sluice/bench/markdown"
 )
 
-// section is where a document has the tables of the last measurement.
+// section marks the tables of the last measurement in a document.
 var section = markdown.WrittenBy("bench/rivals")
 
-// report is what a whole measurement came to.
+// report contains the results of a measurement.
 type report struct {
 	Command  string          `json:"command"`
 	Time     time.Time       `json:"time"`
-	Machine  machine.Machine `json:"machine"` // with the versions of all that took part
+	Machine  machine.Machine `json:"machine"` // with the versions of all rivals
 	LeftOut  []leftOut       `json:"left_out,omitempty"`
 	Outcomes []outcome       `json:"outcomes"`
 }
 
-// leftOut is a rival that could not be had.
+// leftOut is a rival that is not available.
 type leftOut struct {
 	Rival string `json:"rival"`
 	Why   string `json:"why"`
@@ -66,7 +66,7 @@ func (r report) markdown() string {
 	return b.String() + "\n"
 }
 
-// punctual says how well the load kept to its rate.
+// punctual describes how constant the rate of the load was.
 func (r report) punctual() string {
 	var late time.Duration
 	for _, o := range r.Outcomes {
@@ -111,12 +111,12 @@ func joinRows(outcomes []outcome) [][]string {
 	return rows
 }
 
-// failing says for how long requests failed after something happened.
+// failing describes for how long requests failed after an event.
 func (o outcome) failing() string {
 	switch {
 	case o.failed() == 0:
 		return "–"
-	case !o.Calm:
+	case !o.Recovered:
 		return "to the end"
 	default:
 		return fmt.Sprintf("%.1f", o.Failing.Seconds())

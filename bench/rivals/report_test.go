@@ -15,10 +15,10 @@ func TestReportHasATableForEachScenario(t *testing.T) {
 		Command: "go run ./bench/rivals", Machine: machine.Machine{CPU: "fast", CPUs: 2},
 		LeftOut: []leftOut{{"traefik", "build Traefik: no module proxy\nmuch more"}},
 		Outcomes: []outcome{
-			{Scenario: "join", Rival: "sluice", Requests: 2000, Calm: true, Queries: 38, P99: 7 * time.Millisecond,
+			{Scenario: "join", Rival: "sluice", Requests: 2000, Recovered: true, Queries: 38, P99: 7 * time.Millisecond,
 				Joins: []time.Duration{30 * time.Millisecond, 10 * time.Millisecond, 200 * time.Millisecond}},
-			{Scenario: "kill", Rival: "sluice", Requests: 1800, Calm: true, P99: 8 * time.Millisecond, Slowest: 1234 * time.Millisecond, Late: 25 * time.Millisecond},
-			{Scenario: "kill", Rival: "fabio", Requests: 1801, Calm: true, Failed: map[string]int{"502": 7, "cut": 9}, Failing: 1550 * time.Millisecond},
+			{Scenario: "kill", Rival: "sluice", Requests: 1800, Recovered: true, P99: 8 * time.Millisecond, Slowest: 1234 * time.Millisecond, Late: 25 * time.Millisecond},
+			{Scenario: "kill", Rival: "fabio", Requests: 1801, Recovered: true, Failed: map[string]int{"502": 7, "cut": 9}, Failing: 1550 * time.Millisecond},
 			{Scenario: "kill", Rival: "other", Requests: 1802, Failed: map[string]int{"502": 800}, Failing: 20 * time.Second},
 			{Scenario: "kill", Rival: "broken", Error: "ended by itself\nits log"},
 		},

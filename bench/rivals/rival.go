@@ -16,16 +16,16 @@ import (
 	"text/template"
 
 	"sluice/bench/machine"
-	"sluice/pinned"
+	"sluice/test/pinned"
 )
 
 //go:embed conf
 var conf embed.FS
 
-// verbatim are the files of conf that are no templates of this program.
+// verbatim are the files in conf that are not templates.
 var verbatim = []string{"upstream.ctmpl"}
 
-// settings is what the templates in conf are filled with.
+// settings is the data for the templates in conf.
 type settings struct {
 	Dir    string // of this run, with all files of conf
 	Root   bool   // running as root: nginx must not drop to a user who cannot read Dir
@@ -35,11 +35,10 @@ type settings struct {
 	Consul consulAddress
 }
 
-// rival is a load balancer that takes part, sluice among them.
+// rival is a load balancer in the comparison, also sluice.
 type rival struct {
 	name string
-	// prepare finds or builds the programs. An error says why the rival is left
-	// out.
+	// prepare finds or builds the programs. After an error the rival is left out.
 	prepare func(ctx context.Context, t tools) (entry, error)
 }
 
@@ -56,7 +55,7 @@ type command struct {
 	death syscall.Signal // see subprocess.Options
 }
 
-// tools is what prepare may use.
+// tools is the environment of prepare.
 type tools struct {
 	dir      string // for programs that are built anew each time
 	progress io.Writer
@@ -143,7 +142,7 @@ func prepareFabio(ctx context.Context, t tools) (entry, error) {
 	return entry{"fabio", version, func(s settings) []command {
 		args := []string{program, "-cfg", filepath.Join(s.Dir, "fabio.properties")}
 		if s.Root {
-			args = append(args, "-insecure") // it wants to be told that root is meant
+			args = append(args, "-insecure") // required to run as root
 		}
 		return []command{{args: args}}
 	}}, nil
@@ -161,7 +160,7 @@ func prepareTraefik(ctx context.Context, t tools) (entry, error) {
 	}}, nil
 }
 
-// build returns the program's path, and its name with its version.
+// build returns the path of the program, and its name with its version.
 func build(ctx context.Context, t tools, p pinned.Program) (path, version string, err error) {
 	if path, err = p.Binary(ctx, t.progress); err != nil {
 		return "", "", fmt.Errorf("build %s: %w", p.Title, err)
@@ -170,8 +169,8 @@ func build(ctx context.Context, t tools, p pinned.Program) (path, version string
 	return path, p.Title + " " + strings.TrimPrefix(number, "v"), err
 }
 
-// writeConf writes all files of conf, filled in, to the run's directory, and the
-// upstream that nginx has before consul-template knows of any instance.
+// writeConf writes all files of conf to the directory of the run, and the first upstream of
+// nginx, which has no instances.
 func writeConf(s settings) error {
 	files, err := conf.ReadDir("conf")
 	if err != nil {

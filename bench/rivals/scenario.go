@@ -11,22 +11,21 @@ import (
 	"time"
 )
 
-// scenario is something that happens to instances or to Consul while the load
-// goes on.
+// scenario is a sequence of events of instances or of Consul under load.
 type scenario struct {
 	name, title string
 	instances   int           // at its beginning
-	farewell    time.Duration // what instances that leave serve on for
-	counted     bool          // queries to Consul are
+	farewell    time.Duration // how long leaving instances serve
+	counted     bool          // queries to Consul are counted
 	play        func(context.Context, *stage) error
 }
 
 const (
-	joins    = 10               // instances that come and go
-	joinBy   = 15 * time.Second // what a rival gets to use a new instance
+	joins    = 10               // instances that join and leave
+	joinBy   = 15 * time.Second // limit for the first use of a new instance
 	losses   = 3                // instances that leave or die, one after the other
 	restarts = 3                // of the agent
-	recovery = 20 * time.Second // what a rival gets after the last event
+	recovery = 20 * time.Second // time for the recovery after the last event
 )
 
 var scenarios = []scenario{
@@ -36,11 +35,11 @@ var scenarios = []scenario{
 	},
 	{
 		name: "leave", title: "Three of five instances deregister, one after the other, and each stops 1 s later",
-		instances: 5, farewell: time.Second, play: playLosses((*instance).tellToLeave),
+		instances: 5, farewell: time.Second, play: playLosses((*instance).requestLeave),
 	},
 	{
 		name: "stop", title: "Three of five instances deregister and close at the same moment",
-		instances: 5, play: playLosses((*instance).tellToLeave),
+		instances: 5, play: playLosses((*instance).requestLeave),
 	},
 	{
 		name: "kill", title: "Three of five instances are killed (SIGKILL), 2 s apart",
@@ -63,7 +62,7 @@ var scenarios = []scenario{
 		instances: 4, play: playAway,
 	},
 	{
-		name: "leaderless", title: "Consul has no leader for 10 s: its server is killed, the agent goes on",
+		name: "leaderless", title: "Consul has no leader for 10 s: its server is killed, the agent runs",
 		instances: 4, play: playLeaderless,
 	},
 }
@@ -84,10 +83,10 @@ func selectScenarios(list string) ([]scenario, error) {
 	return selected, nil
 }
 
-// playJoin starts instances and lets each go again when it has been used.
+// playJoin starts instances, each of which leaves after its first use.
 func playJoin(ctx context.Context, st *stage) error {
 	for range joins {
-		// Whoever polls must not be met at the same point of its interval each time.
+		// Vary the time relative to the interval of rivals that poll.
 		if err := wait(ctx, 300*time.Millisecond+rand.N(time.Second)); err != nil {
 			return err
 		}
@@ -97,7 +96,7 @@ func playJoin(ctx context.Context, st *stage) error {
 		}
 		for st.load.firstAnswer(i.id).IsZero() {
 			if time.Since(i.registeredAt) > joinBy {
-				return fmt.Errorf("an instance is not used within %v\n%s", joinBy, st.said())
+				return fmt.Errorf("an instance is not used within %v\n%s", joinBy, st.output())
 			}
 			if err := wait(ctx, 5*time.Millisecond); err != nil {
 				return err
@@ -106,14 +105,14 @@ func playJoin(ctx context.Context, st *stage) error {
 		st.joins = append(st.joins, st.load.firstAnswer(i.id).Sub(i.registeredAt))
 		st.instances = st.instances[:len(st.instances)-1]
 		st.event()
-		if err := i.tellToLeave(); err != nil {
+		if err := i.requestLeave(); err != nil {
 			return err
 		}
 	}
 	return st.awaitRecovery(ctx)
 }
 
-// playLosses lets instances go, one after the other.
+// playLosses ends instances, one after the other.
 func playLosses(lose func(*instance) error) func(context.Context, *stage) error {
 	return func(ctx context.Context, st *stage) error {
 		for range losses {
@@ -224,11 +223,11 @@ func playLeaderless(ctx context.Context, st *stage) error {
 	return st.awaitRecovery(ctx)
 }
 
-// awaitRecovery waits until all is calm, for two seconds at least.
+// awaitRecovery waits until all instances answer, at least for two seconds.
 func (st *stage) awaitRecovery(ctx context.Context) (err error) {
 	if err := wait(ctx, 2*time.Second); err != nil {
 		return err
 	}
-	st.recovered, err = st.awaitCalm(ctx, recovery)
+	st.recovered, err = st.awaitAnswers(ctx, recovery)
 	return err
 }

@@ -10,18 +10,18 @@ import (
 	"time"
 
 	"sluice/bench/machine"
-	"sluice/subprocess"
+	"sluice/test/subprocess"
 )
 
-// patience is how long to wait for what must happen: far longer than it takes.
+// patience limits waits, far above the usual durations.
 const patience = time.Minute
 
 // stage is one scenario of one rival: its processes, the instances behind it, and
 // the load on it.
 type stage struct {
 	*cluster
-	instances []*instance // that are there: those that leave are taken out
-	relay     *relay      // between the rival and Consul; nil: it asks the agent itself
+	instances []*instance // running instances, without those that have left
+	relay     *relay      // between the rival and Consul; nil: none
 	load      *load
 
 	started   int // instances so far
@@ -30,10 +30,10 @@ type stage struct {
 	processes []program
 	all       []*instance // that were started
 
-	begin     time.Time       // from which on requests count
-	events    []time.Time     // when something happened to an instance or to Consul
+	begin     time.Time       // requests count from then on
+	events    []time.Time     // times of events of instances or of Consul
 	joins     []time.Duration // from the registration of an instance to its first answer
-	recovered bool            // all was calm at the end
+	recovered bool            // all instances answered at the end
 }
 
 // program is a process of the rival.
@@ -42,13 +42,13 @@ type program struct {
 	output *subprocess.Tail
 }
 
-// newStage starts instances, the rival and the load, and waits until all is calm.
+// newStage starts instances, the rival and the load, and waits until all instances answer.
 // The caller calls close.
 func newStage(ctx context.Context, c *cluster, e entry, s scenario) (_ *stage, err error) {
 	st := &stage{cluster: c, farewell: s.farewell}
 	defer func() {
 		if err != nil {
-			_, _ = st.close() // the error to tell is the other one
+			_, _ = st.close() // the other error is returned
 		}
 	}()
 	if st.dir, err = os.MkdirTemp("", "sluice-rivals-"); err != nil {
@@ -79,12 +79,12 @@ func newStage(ctx context.Context, c *cluster, e entry, s scenario) (_ *stage, e
 		return nil, err
 	}
 	st.load = startLoad("http://" + listen[0] + "/")
-	calm, err := st.awaitCalm(ctx, patience)
+	recovered, err := st.awaitAnswers(ctx, patience)
 	if err != nil {
 		return nil, err
 	}
-	if !calm {
-		return nil, fmt.Errorf("does not serve all %d instances within %v\n%s", len(st.instances), patience, st.said())
+	if !recovered {
+		return nil, fmt.Errorf("does not serve all %d instances within %v\n%s", len(st.instances), patience, st.output())
 	}
 	st.begin = time.Now()
 	return st, nil
@@ -107,8 +107,8 @@ func (st *stage) startRival(e entry, s settings) error {
 	return nil
 }
 
-// said returns the ends of what the rival's programs printed.
-func (st *stage) said() string {
+// output returns the last output of the programs of the rival.
+func (st *stage) output() string {
 	var text string
 	for _, p := range st.processes {
 		text += p.output.String() + "\n"
@@ -128,20 +128,20 @@ func (st *stage) start(ctx context.Context) (*instance, error) {
 	return i, nil
 }
 
-// lose takes the first instance out of those that are there.
+// lose removes the first instance from instances.
 func (st *stage) lose() *instance {
 	i := st.instances[0]
 	st.instances = st.instances[1:]
 	return i
 }
 
-// event notes that something happens now.
+// event records an event at the present time.
 func (st *stage) event() { st.events = append(st.events, time.Now()) }
 
-// awaitCalm waits until all instances that are there have answered within a
-// second in which nothing failed, and returns whether that came to be in time.
-func (st *stage) awaitCalm(ctx context.Context, limit time.Duration) (bool, error) {
-	const calm = time.Second
+// awaitAnswers waits until all running instances have answered within a second without
+// failures, and reports whether that happened before the limit.
+func (st *stage) awaitAnswers(ctx context.Context, limit time.Duration) (bool, error) {
+	const quiet = time.Second
 	for begin := time.Now(); time.Since(begin) < limit; {
 		if err := wait(ctx, 50*time.Millisecond); err != nil {
 			return false, err
@@ -153,15 +153,15 @@ func (st *stage) awaitCalm(ctx context.Context, limit time.Duration) (bool, erro
 			default:
 			}
 		}
-		if since := time.Now().Add(-calm); since.After(begin) && st.load.calm(since, st.instances) {
+		if since := time.Now().Add(-quiet); since.After(begin) && st.load.allAnswer(since, st.instances) {
 			return true, nil
 		}
 	}
 	return false, nil
 }
 
-// close ends all processes of the stage, removes what they left in the catalog,
-// and returns what became of all requests.
+// close ends all processes of the stage, removes their registrations, and returns the results
+// of all requests.
 func (st *stage) close() (samples []sample, err error) {
 	var errs []error
 	if st.load != nil {

@@ -12,9 +12,10 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/consul"
 	"sluice/discovery"
-	"sluice/discovery/discoverytest"
-	"sluice/subprocess"
+	"sluice/test/discoverytest"
+	"sluice/test/subprocess"
 )
 
 // cluster is several agents of one fake data centre, and one watched service.
@@ -43,16 +44,15 @@ func inCluster(t *testing.T, n int, f func(t *testing.T, c *cluster)) {
 		}
 		c.register("a", "b")
 		log := zerolog.New(&c.log)
-		client, err := NewClient(ClientOptions{Addresses: addresses, Log: log,
-			dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		client, err := newClient(consul.Options{Addresses: addresses, Log: log}.WithDial(
+			func(ctx context.Context, network, address string) (net.Conn, error) {
 				return pipes[address].DialContext(ctx, network, address)
-			}})
+			}))
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.manager = discovery.NewManager(discovery.ManagerOptions{
-			Debounce: discovery.Debounce{Quiet: -1, MaxWait: -1},
-			Log:      log,
+			Log: log,
 			Sink: func(string, []discovery.Instance) {
 				c.mu.Lock()
 				defer c.mu.Unlock()
@@ -75,7 +75,7 @@ func inCluster(t *testing.T, n int, f func(t *testing.T, c *cluster)) {
 	})
 }
 
-// register makes ids the instances of star at every agent.
+// register registers the instances of star at every agent.
 func (c *cluster) register(ids ...string) {
 	for _, fake := range c.agents {
 		b := bubble{Consul: fake}
@@ -93,7 +93,7 @@ func (c *cluster) status() discovery.WatchStatus {
 	return c.manager.Statuses()[0]
 }
 
-// expect checks which agent serves the watch, and its state.
+// expect checks the agent and the state of the watch.
 func (c *cluster) expect(agent int, state discovery.WatchState) {
 	c.t.Helper()
 	s := c.status()
@@ -104,7 +104,7 @@ func (c *cluster) expect(agent int, state discovery.WatchState) {
 
 var dead, hanging = discoverytest.Fault{Drop: true}, discoverytest.Fault{Hang: true}
 
-func TestDeadAgentIsLeftAtOnce(t *testing.T) {
+func TestDeadAgentIsReplacedAtOnce(t *testing.T) {
 	inCluster(t, 3, func(t *testing.T, c *cluster) {
 		c.at(10 * sec)
 		c.expect(0, discovery.WatchFresh)
@@ -115,8 +115,8 @@ func TestDeadAgentIsLeftAtOnce(t *testing.T) {
 		if s := c.status(); s.Errors != 0 {
 			t.Errorf("status %+v, want no error", s)
 		}
-		if got := strings.Count(c.log.String(), "another agent is asked"); got != 1 {
-			t.Errorf("%d lines about it, want one:\n%s", got, &c.log)
+		if got := countLines(c.log.String(), `"level":"warn"`, `"instead_of":`); got != 1 {
+			t.Errorf("%d log lines about the change, want one:\n%s", got, &c.log)
 		}
 		c.register("a", "b", "c")
 		c.at(11*sec + ms)
@@ -126,7 +126,7 @@ func TestDeadAgentIsLeftAtOnce(t *testing.T) {
 	})
 }
 
-func TestHangingAgentIsLeftWithinSeconds(t *testing.T) {
+func TestHangingAgentIsReplacedWithinSeconds(t *testing.T) {
 	for begin := range 5 {
 		inCluster(t, 2, func(t *testing.T, c *cluster) {
 			at := 10*sec + time.Duration(begin)*250*ms
@@ -138,7 +138,7 @@ func TestHangingAgentIsLeftWithinSeconds(t *testing.T) {
 	}
 }
 
-func TestAgentWithoutLeaderIsLeft(t *testing.T) {
+func TestAgentWithoutLeaderIsReplaced(t *testing.T) {
 	inCluster(t, 2, func(t *testing.T, c *cluster) {
 		c.at(10 * sec)
 		c.agents[0].Break(discoverytest.Fault{Status: 500, Body: "No cluster leader"})
@@ -147,7 +147,7 @@ func TestAgentWithoutLeaderIsLeft(t *testing.T) {
 	})
 }
 
-func TestAgentThatFailsQueriesOnlyIsLeft(t *testing.T) {
+func TestAgentThatFailsOnlyQueriesIsReplaced(t *testing.T) {
 	inCluster(t, 2, func(t *testing.T, c *cluster) {
 		c.at(10 * sec)
 		c.agents[0].Break(discoverytest.Fault{Status: 500, Body: "rpc error", Only: func(discoverytest.Request) bool { return true }})
@@ -155,7 +155,7 @@ func TestAgentThatFailsQueriesOnlyIsLeft(t *testing.T) {
 		c.expect(1, discovery.WatchFresh)
 		for after := 15 * sec; after <= 5*time.Minute; after += sec {
 			c.at(after)
-			// Its probes are answered, so now and then it is tried again.
+			// It answers probes, so it is tried again from time to time.
 			if s := c.status(); s.State != discovery.WatchFresh && time.Since(s.Since) > 3*sec {
 				t.Fatalf("after %v: status %+v", after, s)
 			}
@@ -163,7 +163,7 @@ func TestAgentThatFailsQueriesOnlyIsLeft(t *testing.T) {
 	})
 }
 
-func TestQueryThatIsWrongLeavesNoAgent(t *testing.T) {
+func TestInvalidQueryDoesNotChangeTheAgent(t *testing.T) {
 	inCluster(t, 2, func(t *testing.T, c *cluster) {
 		c.at(10 * sec)
 		for _, fake := range c.agents {
@@ -171,13 +171,13 @@ func TestQueryThatIsWrongLeavesNoAgent(t *testing.T) {
 		}
 		c.at(60 * sec)
 		c.expect(0, discovery.WatchStale)
-		if strings.Contains(c.log.String(), "another agent is asked") {
+		if countLines(c.log.String(), `"instead_of":`) > 0 {
 			t.Errorf("log:\n%s", &c.log)
 		}
 	})
 }
 
-func TestFirstAgentIsUsedAgainAfterACalm(t *testing.T) {
+func TestPreferredAgentIsUsedAgainAfterATime(t *testing.T) {
 	inCluster(t, 2, func(t *testing.T, c *cluster) {
 		c.at(10 * sec)
 		c.agents[0].Break(dead)
@@ -186,10 +186,10 @@ func TestFirstAgentIsUsedAgainAfterACalm(t *testing.T) {
 		c.at(29 * sec)
 		c.expect(1, discovery.WatchFresh)
 		n := len(c.agents[1].Requests())
-		c.at(52 * sec) // calmMin, as much again at random, two probes and the spread
+		c.at(52 * sec) // returnMin, as much again at random, two probes and the spread
 		c.expect(0, discovery.WatchFresh)
 		if got := len(c.agents[1].Requests()) - n; got > 12 {
-			t.Errorf("%d further queries to the second agent, want none but renewals: one in %v, since views may lag", got, troubledLeast)
+			t.Errorf("%d further queries to the second agent, want renewals only: one in 2 s, since views may lag", got)
 		}
 		if s := c.status(); s.Errors != 0 || s.Changes != 1 {
 			t.Errorf("status %+v", s)
@@ -197,22 +197,22 @@ func TestFirstAgentIsUsedAgainAfterACalm(t *testing.T) {
 	})
 }
 
-func TestFlappingAgentIsTrustedLessAndLess(t *testing.T) {
+func TestFlappingAgentIsUsedLessOften(t *testing.T) {
 	inCluster(t, 2, func(t *testing.T, c *cluster) {
-		for n := range 60 { // good for 30 s, dead for 30 s
+		for n := range 60 { // healthy for 30 s, dead for 30 s
 			c.at(time.Duration(n) * time.Minute)
 			c.agents[0].Heal()
 			c.at(time.Duration(n)*time.Minute + 30*sec)
 			c.agents[0].Break(dead)
 		}
-		if got := strings.Count(c.log.String(), "back at the preferred agent"); got > 2 {
+		if got := countLines(c.log.String(), `"level":"info"`, `"instead_of":`); got > 2 {
 			t.Errorf("it was used again %d times in an hour", got)
 		}
 		c.expect(1, discovery.WatchFresh)
 	})
 }
 
-func TestOnlyAgentThatHangsMakesTheWatchStale(t *testing.T) {
+func TestWatchIsStaleIfTheOnlyAgentHangs(t *testing.T) {
 	inCluster(t, 1, func(t *testing.T, c *cluster) {
 		c.at(10 * sec)
 		c.agents[0].Break(hanging)
@@ -220,13 +220,13 @@ func TestOnlyAgentThatHangsMakesTheWatchStale(t *testing.T) {
 		c.expect(0, discovery.WatchFresh)
 		c.at(16 * sec)
 		c.expect(0, discovery.WatchStale)
-		if s := c.status(); !strings.Contains(s.LastError, "silent for 3s") {
+		if s := c.status(); !strings.Contains(s.LastError, "has not answered for 3s") {
 			t.Errorf("status %+v", s)
 		}
 	})
 }
 
-func TestOnlyAgentThatRecoversIsAskedAtOnce(t *testing.T) {
+func TestOnlyAgentIsQueriedAtOnceAfterItsRecovery(t *testing.T) {
 	for n := range 10 { // whether a query hangs at that moment, or a watch waits
 		inCluster(t, 1, func(t *testing.T, c *cluster) {
 			c.at(10 * sec)
@@ -243,7 +243,7 @@ func TestOnlyAgentThatRecoversIsAskedAtOnce(t *testing.T) {
 	}
 }
 
-func TestWatchesTryAgainAsSoonAsThereIsALeader(t *testing.T) {
+func TestWatchesRetryWhenThereIsALeader(t *testing.T) {
 	for n := range 10 {
 		inCluster(t, 1, func(t *testing.T, c *cluster) {
 			c.at(10 * sec)
@@ -259,7 +259,7 @@ func TestWatchesTryAgainAsSoonAsThereIsALeader(t *testing.T) {
 	}
 }
 
-func TestViewsThatLagAfterTroubleAreBypassed(t *testing.T) {
+func TestViewsAreBypassedAfterAnOutage(t *testing.T) {
 	inCluster(t, 1, func(t *testing.T, c *cluster) {
 		c.at(10 * sec)
 		c.agents[0].Break(discoverytest.Fault{NoLeader: true})
@@ -281,13 +281,13 @@ func TestViewsThatLagAfterTroubleAreBypassed(t *testing.T) {
 		c.agents[0].Heal()
 		c.at(5 * time.Minute)
 		if requests := c.agents[0].Requests(); !view(requests[len(requests)-1]) {
-			t.Errorf("long after it views are not asked: %+v", requests[len(requests)-1])
+			t.Errorf("views are still bypassed: %+v", requests[len(requests)-1])
 		}
 	})
 }
 
-// To ask everything anew costs an agent most when it is slow because it is busy.
-func TestAShortSilenceBreaksNothingOff(t *testing.T) {
+// An agent that is slow because it is busy would have to answer all queries again.
+func TestShortHangCancelsNoQueries(t *testing.T) {
 	inCluster(t, 1, func(t *testing.T, c *cluster) {
 		c.at(10 * sec)
 		before := len(c.agents[0].Requests())
@@ -299,7 +299,7 @@ func TestAShortSilenceBreaksNothingOff(t *testing.T) {
 			c.at(from + 5*sec)
 		}
 		if after := len(c.agents[0].Requests()); after != before {
-			t.Errorf("%d queries after five short silences: want none", after-before)
+			t.Errorf("%d queries after five short hangs: want none", after-before)
 		}
 		c.expect(0, discovery.WatchFresh)
 		c.agents[0].Break(discoverytest.Fault{Hang: true})
@@ -312,7 +312,7 @@ func TestAShortSilenceBreaksNothingOff(t *testing.T) {
 	})
 }
 
-func TestAnAgentThatFlapsIsInTrouble(t *testing.T) {
+func TestFlappingAgentIsNotHealthy(t *testing.T) {
 	inCluster(t, 1, func(t *testing.T, c *cluster) {
 		c.at(10 * sec)
 		for n := range 8 {
@@ -330,8 +330,8 @@ func TestAnAgentThatFlapsIsInTrouble(t *testing.T) {
 	})
 }
 
-// A proxy in front of Consul may let only some paths through.
-func TestViewsAreAskedWhereProbesAreDenied(t *testing.T) {
+// A proxy in front of Consul may deny some paths.
+func TestViewsAreNotBypassedIfProbesAreDenied(t *testing.T) {
 	inCluster(t, 1, func(t *testing.T, c *cluster) {
 		c.agents[0].BreakProbes(403)
 		c.at(10 * time.Minute)
@@ -372,8 +372,8 @@ func TestAllAgentsDown(t *testing.T) {
 	})
 }
 
-// While servers elect a leader, the agent knows one and knows none in turn.
-func TestTheLogSaysWhatLasts(t *testing.T) {
+// During an election the agent alternates between a leader and none.
+func TestLogHasLastingConditionsOnly(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		without   time.Duration // a leader, each time
@@ -395,9 +395,9 @@ func TestTheLogSaysWhatLasts(t *testing.T) {
 			}
 			time.Sleep(10 * sec)
 			log := c.log.String()
-			bad, good := strings.Count(log, "the agent is in trouble"), strings.Count(log, "the agent is good again")
+			bad, good := countLines(log, `"condition":"degraded"`), countLines(log, `"condition":"healthy"`)
 			if bad != tt.bad || good != tt.good {
-				t.Errorf("%s: %d lines of trouble and %d of its end, want %d and %d:\n%s", tt.name, bad, good, tt.bad, tt.good, log)
+				t.Errorf("%s: %d lines with degraded and %d with healthy, want %d and %d:\n%s", tt.name, bad, good, tt.bad, tt.good, log)
 			}
 		})
 	}

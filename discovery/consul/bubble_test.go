@@ -14,17 +14,17 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
 
+	"sluice/consul"
 	"sluice/discovery"
-	"sluice/discovery/discoverytest"
-	"sluice/subprocess"
+	"sluice/test/discoverytest"
+	"sluice/test/subprocess"
 )
 
-// bubble runs a source against the fake in a synctest bubble. The debounce is
-// off, so that each change arrives when it is reported.
+// bubble runs a source with a fake Consul in virtual time, without debounce.
 type bubble struct {
 	*discoverytest.Consul
 	t       *testing.T
-	client  *Client
+	client  *testClient
 	manager *discovery.Manager
 	begin   time.Time
 	log     subprocess.Output
@@ -35,24 +35,23 @@ type bubble struct {
 }
 
 func watchInBubble(t *testing.T, o ServiceOptions, prepare func(b *bubble), f func(t *testing.T, b *bubble)) {
-	watchInBubbleAs(t, ClientOptions{}, o, prepare, f)
+	watchInBubbleAs(t, consul.Options{}, o, prepare, f)
 }
 
-// watchInBubbleAs is watchInBubble with a client of its own kind.
-func watchInBubbleAs(t *testing.T, co ClientOptions, o ServiceOptions, prepare func(b *bubble), f func(t *testing.T, b *bubble)) {
+// watchInBubbleAs is watchInBubble with options of the client.
+func watchInBubbleAs(t *testing.T, co consul.Options, o ServiceOptions, prepare func(b *bubble), f func(t *testing.T, b *bubble)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bubble{Consul: discoverytest.New(), t: t, begin: time.Now()}
 		pipe := discoverytest.ServePipe(b.Consul)
 		log := zerolog.New(&b.log).Level(zerolog.InfoLevel)
-		co.Addresses, co.Log, co.dial = []string{"http://fake"}, log, pipe.DialContext
-		client, err := NewClient(co)
+		co.Addresses, co.Log = []string{"http://fake"}, log
+		client, err := newClient(co.WithDial(pipe.DialContext))
 		if err != nil {
 			t.Fatal(err)
 		}
 		b.client = client
 		b.manager = discovery.NewManager(discovery.ManagerOptions{
-			Debounce: discovery.Debounce{Quiet: -1, MaxWait: -1},
-			Log:      log,
+			Log: log,
 			Sink: func(_ string, set []discovery.Instance) {
 				b.mu.Lock()
 				defer b.mu.Unlock()
@@ -78,7 +77,7 @@ func watchInBubbleAs(t *testing.T, co ClientOptions, o ServiceOptions, prepare f
 	})
 }
 
-// having makes the words of bubble.entries the instances at the start.
+// having sets the instances at the start, in the notation of bubble.entries.
 func having(words string) func(*bubble) {
 	return func(b *bubble) { b.set(words) }
 }
@@ -101,8 +100,8 @@ func (b *bubble) expect(d time.Duration, want ...string) {
 	b.sets = nil
 }
 
-// expectOne is expect where the moment is not fixed: exactly one set, at
-// earliest to latest after the start.
+// expectOne checks that Sink got exactly one set since the last check, from earliest to
+// latest after the start.
 func (b *bubble) expectOne(earliest, latest time.Duration, want string) {
 	b.t.Helper()
 	b.at(latest)
@@ -118,7 +117,7 @@ func (b *bubble) expectOne(earliest, latest time.Duration, want string) {
 	b.sets = nil
 }
 
-// latest returns the set that Sink got last.
+// latest returns the last set of Sink.
 func (b *bubble) latest() []discovery.Instance {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -134,7 +133,7 @@ func (b *bubble) status() discovery.WatchStatus {
 // since returns the requests after the first n.
 func (b *bubble) since(n int) []discoverytest.Request { return b.Requests()[n:] }
 
-// entries makes entries of an answer of words such as "a", "b:critical",
+// entries returns the entries of an answer. words are such as "a", "b:critical",
 // "c:maintenance" and "d:unchecked".
 func (b *bubble) entries(words string) []*api.ServiceEntry {
 	entries := []*api.ServiceEntry{}
@@ -149,10 +148,10 @@ func (b *bubble) entries(words string) []*api.ServiceEntry {
 	return entries
 }
 
-// set makes words the instances of star.
+// set sets the instances of star.
 func (b *bubble) set(words string) { b.Set("star", b.entries(words)...) }
 
-// body is an answer that lists words.
+// body returns the body of an answer.
 func (b *bubble) body(words string) string {
 	body, err := json.Marshal(b.entries(words))
 	if err != nil {

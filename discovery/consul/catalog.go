@@ -1,11 +1,11 @@
 package consul
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"path"
 	"slices"
@@ -13,47 +13,43 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
-
+	"sluice/consul"
 	"sluice/discovery"
 )
 
-// Selection picks services from the catalog by their instances.
+// Selection selects services of the catalog by their instances.
 type Selection struct {
-	Name string            // a pattern as for path.Match; empty: any name
-	Tag  string            // that an instance carries; empty: any
-	Meta map[string]string // that an instance has, all of it; without the character `
+	Name string            // pattern for path.Match; empty: any name
+	Tag  string            // of an instance; empty: any
+	Meta map[string]string // of an instance; without the character `
 
-	Datacenter string // default that of the agent
-	Namespace  string // default the client's; Consul Enterprise
-	Partition  string // default the client's; Consul Enterprise
+	Datacenter string // default: the agent's
+	Namespace  string // default: the client's; Consul Enterprise
+	Partition  string // default: the client's; Consul Enterprise
 
-	// Wait is how long a query blocks while nothing changes, at most 10 min.
-	// Default 1 min.
+	// Wait is how long a query blocks without a change, from 1 s to 10 min.
 	Wait time.Duration
 
-	// Probation is how long a service is kept that is not listed any more. Its own
-	// watch decides about its instances meanwhile. Default
-	// discovery.DefaultProbation; negative: not at all.
+	// Probation is how long a service that is no longer listed is kept. Meanwhile its
+	// own watch decides about its instances. 0: not at all.
 	Probation time.Duration
 }
 
-// InstanceFilter returns the filter, in Consul's language, that accepts the
-// instances with Meta; "" if there is none to ask for.
+// InstanceFilter returns Consul's filter expression for instances with Meta; "" without
+// Meta.
 func (s Selection) InstanceFilter() string { return s.filter("Service.Meta") }
 
-// filter compares the meta that selector names.
+// filter returns the expression for the meta at selector.
 func (s Selection) filter(selector string) string {
 	conditions := make([]string, 0, len(s.Meta))
 	for _, key := range slices.Sorted(maps.Keys(s.Meta)) {
-		// Consul's language has raw strings, as Go.
+		// Consul's expressions have raw strings like Go.
 		conditions = append(conditions, fmt.Sprintf("%s[`%s`] == `%s`", selector, key, s.Meta[key]))
 	}
 	return strings.Join(conditions, " and ")
 }
 
-// accepts reports whether a listed service is selected, as far as its name and
-// tags tell.
+// accepts reports whether a name and tags are selected.
 func (s Selection) accepts(name string, tags []string) bool {
 	if name == consulItself || s.Tag != "" && !slices.Contains(tags, s.Tag) {
 		return false
@@ -65,36 +61,39 @@ func (s Selection) accepts(name string, tags []string) bool {
 	return ok && err == nil
 }
 
-// consulItself is the service that Consul's servers register themselves as.
+// consulItself is the service of Consul's servers.
 const consulItself = "consul"
 
-// CatalogService is a service that the catalog lists.
+// catalogNeeds are the permissions for the list of services.
+const catalogNeeds = "service:read and node:read for the selected services"
+
+// CatalogService is a service in the catalog.
 type CatalogService struct {
 	Name string
-	Tags []string // of all its instances together, sorted
+	Tags []string // of all its instances, sorted
 }
 
-// CatalogStatus is how the watch of the catalog fares.
+// CatalogStatus is the status of the catalog watch.
 type CatalogStatus struct {
 	State       discovery.WatchState
 	Since       time.Time // start of State
 	LastSuccess time.Time // zero: never
 	LastChange  time.Time // of the services; zero: never
-	LastError   string    // of the last query; empty if it was answered
+	LastError   string    // of the last query; empty after a success
 	Index       uint64
-	Services    []CatalogService // selected, those on probation included
-	Probation   []string         // names of those that are not listed any more
+	Services    []CatalogService // selected, including those on probation
+	Probation   []string         // names of those that are no longer listed
 }
 
-// Catalog watches which services there are, with one blocking query on
+// Catalog watches the list of services, with one blocking query on
 // /v1/catalog/services. It is safe for concurrent use.
 //
-// What it does not see any more is not gone at once: see Selection.Probation.
-// The time runs only while Consul answers, and ACLs hide nothing.
+// A service that is no longer listed is kept for Selection.Probation. This time runs
+// only while Consul answers and ACLs hide nothing.
 type Catalog struct {
-	client    *Client
+	sources   *Sources
 	selection Selection
-	poke      chan struct{} // capacity 1: something may have to be told
+	poke      chan struct{} // capacity 1: the services may have changed
 
 	mu       sync.Mutex // guards the fields below
 	services map[string]*listing
@@ -102,48 +101,42 @@ type Catalog struct {
 	hidden   bool // ACLs filtered the last answer
 }
 
-// listing is a service that is or was listed.
+// listing is a service that is, or was, listed.
 type listing struct {
 	tags    []string
-	missing time.Time // since when it is not listed; zero: it is
+	missing time.Time // when it was first not listed; zero: it is listed
 }
 
-// Catalog returns a watch of the selected services. Run does its work. Known
-// are the names of services that were listed at another time: they are kept as if
-// they had been listed just before.
-func (c *Client) Catalog(s Selection, known ...string) *Catalog {
-	s.Probation = max(cmp.Or(s.Probation, discovery.DefaultProbation), 0)
-	w := &Catalog{client: c, selection: s, poke: make(chan struct{}, 1), services: make(map[string]*listing)}
+// Catalog returns a watch of the selected services. known are services that were listed
+// before: they are kept as if they had just been listed.
+func (c *Sources) Catalog(s Selection, known ...CatalogService) *Catalog {
+	w := &Catalog{sources: c, selection: s, poke: make(chan struct{}, 1), services: make(map[string]*listing)}
 	w.status.Since = time.Now()
-	for _, name := range known {
-		if s.accepts(name, []string{s.Tag}) {
-			w.services[name] = &listing{}
+	for _, k := range known {
+		if s.accepts(k.Name, []string{s.Tag}) {
+			w.services[k.Name] = &listing{tags: k.Tags}
 		}
 	}
 	return w
 }
 
-// Run reports the selected services, sorted by name, each time that they
-// change, for the first time when Consul has answered, until ctx ends, and
-// returns ctx's error. It may be called once.
+// Run calls changed with the selected services, sorted by name: after the first answer
+// and after each change. It returns ctx's error when ctx ends. It may be called once.
 func (w *Catalog) Run(ctx context.Context, changed func([]CatalogService)) error {
 	if _, err := path.Match(w.selection.Name, ""); err != nil {
 		return fmt.Errorf("consul catalog: pattern %q: %w", w.selection.Name, err)
 	}
-	defer w.client.begin()()
-	defer w.client.gate.join()()
-	s := scope{w.selection.Datacenter, w.selection.Namespace, w.selection.Partition}
-	f := &feed{
-		client: w.client, path: "catalog/services", options: s.options(), wait: waitOf(w.selection.Wait),
-		take: w.take, note: w.note, regressed: func() {},
-		tries: tries{agents: w.client.agents, remote: s.datacenter != ""},
-	}
-	// Its name and tags are in the answer. To compare more costs Consul a look at
-	// every instance.
-	f.options.Filter = w.selection.filter("ServiceMeta")
+	defer w.sources.client.Join()()
+	q := consul.Query{Path: "catalog/services", Needs: catalogNeeds}
+	q.Datacenter, q.Namespace, q.Partition = w.selection.Datacenter, w.selection.Namespace, w.selection.Partition
+	// Name and tags are in the answer. Consul compares meta with every instance.
+	q.Filter = w.selection.filter("ServiceMeta")
 	var running sync.WaitGroup
 	defer running.Wait()
-	running.Go(func() { f.run(ctx) })
+	running.Go(func() {
+		// ends with ctx
+		_ = w.sources.client.Follow(ctx, consul.FollowOptions{Query: q, Wait: w.selection.Wait, Read: w.take, Ended: w.note})
+	})
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -171,49 +164,53 @@ func (s CatalogService) equal(o CatalogService) bool {
 	return s.Name == o.Name && slices.Equal(s.Tags, o.Tags)
 }
 
-// Status returns a copy of what is known now.
+// Status returns a copy of the status.
 func (w *Catalog) Status() CatalogStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.status
 }
 
-// take reads an answer.
-func (w *Catalog) take(a answer) error {
+// take processes an answer.
+func (w *Catalog) take(a consul.Answer, body []byte) error {
+	var all map[string][]string
+	if err := read(bytes.NewReader(body), &all); err != nil {
+		return err
+	}
+	if all == nil {
+		return errors.New("the answer is not a list of services")
+	}
 	listed := make(map[string][]string)
-	err := readCatalog(a.body, func(name string, tags []string) {
+	for name, tags := range all {
 		if w.selection.accepts(name, tags) {
 			slices.Sort(tags)
 			listed[name] = slices.Compact(tags)
 		}
-	})
-	if err != nil {
-		return err
 	}
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	again := w.status.State == discovery.WatchStale || w.hidden // the time begins again
+	restart := w.status.State == discovery.WatchStale || w.hidden // of the time on probation
 	for name, tags := range listed {
 		w.services[name] = &listing{tags: tags}
 	}
 	for name, l := range w.services {
-		if _, ok := listed[name]; ok || a.filtered {
+		if _, ok := listed[name]; ok || a.FilteredByACL {
 			continue
 		}
-		if l.missing.IsZero() || again {
+		if l.missing.IsZero() || restart {
 			l.missing = now
 		}
 	}
-	if a.filtered && !w.hidden {
-		w.client.log.Warn().Msg("consul leaves out services of the catalog: the token lacks service:read or node:read for some")
+	if a.FilteredByACL && !w.hidden {
+		w.sources.log.Warn().Str("needs", catalogNeeds).Msg("consul: ACLs hide services of the catalog from the token")
 	}
-	w.hidden = a.filtered
-	w.status.Index = a.index
+	w.hidden = a.FilteredByACL
+	w.status.Index = a.Index
 	return nil
 }
 
-// note takes note of how a query ended.
+// note records the result of a query.
 func (w *Catalog) note(err error) {
 	now := time.Now()
 	w.mu.Lock()
@@ -235,9 +232,9 @@ func (w *Catalog) note(err error) {
 
 	switch {
 	case err != nil && before == discovery.WatchFresh:
-		w.client.log.Warn().Err(err).Msg("watch of the catalog failing: no service is added or given up")
+		w.sources.log.Warn().Err(err).Msg("catalog watch failing: no service is added or removed")
 	case err == nil && before == discovery.WatchStale:
-		w.client.log.Info().Stringer("after", now.Sub(since)).Msg("watch of the catalog recovered")
+		w.sources.log.Info().Stringer("after", now.Sub(since)).Msg("catalog watch recovered")
 	}
 	select {
 	case w.poke <- struct{}{}:
@@ -245,9 +242,9 @@ func (w *Catalog) note(err error) {
 	}
 }
 
-// present returns the services that are listed or on probation, after it gave
-// up those whose time is over. Known says that there has been an answer, next when
-// the next one is to be given up; 0: none is on probation.
+// present returns the services that are listed or on probation, after removal of those
+// whose probation is over. known says that there has been an answer, next when the next
+// probation ends; 0: there is none.
 func (w *Catalog) present(now time.Time) (services []CatalogService, known bool, next time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -274,33 +271,4 @@ func (w *Catalog) present(now time.Time) (services []CatalogService, known bool,
 	}
 	w.status.Services, w.status.Probation = services, probation
 	return services, !w.status.LastSuccess.IsZero(), next
-}
-
-var errNoCatalog = errors.New("the answer is no list of services")
-
-// readCatalog reads an answer of /v1/catalog/services. Tags may have duplicates.
-func readCatalog(r io.Reader, each func(name string, tags []string)) error {
-	d := newDecoder(r)
-	if d.PeekKind() != '{' {
-		return errNoCatalog
-	}
-	return readObject(d, func(quoted []byte) error {
-		name, err := jsontext.AppendUnquote(nil, quoted)
-		if err != nil {
-			return err
-		}
-		if err := expect(d, '['); err != nil {
-			return err
-		}
-		var tags []string
-		for d.PeekKind() == '"' {
-			tag, err := readString(d, nil)
-			if err != nil {
-				return err
-			}
-			tags = append(tags, string(tag))
-		}
-		each(string(name), tags)
-		return expect(d, ']')
-	})
 }

@@ -13,9 +13,10 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
 
-	"sluice/consultest"
+	"sluice/consul"
 	"sluice/discovery"
-	"sluice/discovery/discoverytest"
+	"sluice/test/consultest"
+	"sluice/test/discoverytest"
 )
 
 // catalogBubble watches the fake's catalog in a synctest bubble.
@@ -35,7 +36,7 @@ func watchCatalog(t *testing.T, s Selection, f func(b *catalogBubble)) {
 		b := &catalogBubble{Consul: discoverytest.New(), t: t, begin: time.Now()}
 		b.tagged("star", "web", "v1")
 		pipe := discoverytest.ServePipe(b.Consul)
-		client, err := NewClient(ClientOptions{Addresses: []string{"http://fake"}, Log: zerolog.New(&b.log), dial: pipe.DialContext})
+		client, err := newClient(consul.Options{Addresses: []string{"http://fake"}, Log: zerolog.New(&b.log)}.WithDial(pipe.DialContext))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,14 +69,14 @@ func namesOf(services []CatalogService) string {
 	return strings.Join(names, " ")
 }
 
-// tagged makes one instance of a service with tags.
+// tagged registers one instance of a service with tags.
 func (b *catalogBubble) tagged(service string, tags ...string) {
 	e := discoverytest.Instance(service, service+"-1", 80)
 	e.Service.Tags = tags
 	b.Set(service, e)
 }
 
-// forget takes services out of the catalog.
+// forget removes services from the catalog.
 func (b *catalogBubble) forget(services ...string) {
 	none := make(map[string][]*api.ServiceEntry)
 	for _, s := range services {
@@ -125,7 +126,7 @@ func TestCatalogSelects(t *testing.T) {
 	}
 }
 
-func TestCatalogServicesComeAtOnceAndGoLater(t *testing.T) {
+func TestCatalogAddsAtOnceAndRemovesAfterProbation(t *testing.T) {
 	watchCatalog(t, Selection{Tag: "web"}, func(b *catalogBubble) {
 		b.expect(sec, "0s: star")
 		b.tagged("moon", "web")
@@ -149,7 +150,7 @@ func TestCatalogServicesComeAtOnceAndGoLater(t *testing.T) {
 	})
 }
 
-func TestCatalogGivesNothingUpWhileConsulFails(t *testing.T) {
+func TestCatalogRemovesNothingWhileConsulFails(t *testing.T) {
 	for name, fault := range map[string]discoverytest.Fault{
 		"dropped connections":   {Drop: true},
 		"500":                   {Status: 500, Body: "No cluster leader"},
@@ -183,8 +184,8 @@ func TestCatalogGivesNothingUpWhileConsulFails(t *testing.T) {
 	}
 }
 
-// Nor what was missing when that began: it may be back, and nobody sees it.
-func TestCatalogDoesNotGiveUpWhatWasMissingBefore(t *testing.T) {
+// A service that was missing before the failure may be listed again.
+func TestProbationDoesNotEndWhileConsulFails(t *testing.T) {
 	for name, fault := range map[string]discoverytest.Fault{
 		"500":                  {Status: 500, Body: "No cluster leader"},
 		"everything is hidden": {Filtered: true, Body: "{}"},
@@ -208,7 +209,7 @@ func TestCatalogDoesNotGiveUpWhatWasMissingBefore(t *testing.T) {
 	}
 }
 
-func TestCatalogAsksForMetaOnTheServer(t *testing.T) {
+func TestCatalogFiltersByMetaInConsul(t *testing.T) {
 	watchCatalog(t, Selection{Meta: map[string]string{"public": `say "yes"`, "a": "b"}}, func(b *catalogBubble) {
 		time.Sleep(sec)
 		synctest.Wait()
@@ -223,8 +224,8 @@ func TestCatalogAsksForMetaOnTheServer(t *testing.T) {
 	})
 }
 
-func TestCatalogRefusesAWrongPattern(t *testing.T) {
-	client, err := NewClient(ClientOptions{})
+func TestCatalogRejectsInvalidPattern(t *testing.T) {
+	client, err := newClient(consul.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +234,7 @@ func TestCatalogRefusesAWrongPattern(t *testing.T) {
 	}
 }
 
-func TestCatalogWaitsAsLongAsItIsTold(t *testing.T) {
+func TestCatalogQueriesBlockForWait(t *testing.T) {
 	watchCatalog(t, Selection{Wait: 5 * time.Minute}, func(b *catalogBubble) {
 		b.tagged("star")
 		time.Sleep(time.Minute)
@@ -248,7 +249,7 @@ func TestCatalogWaitsAsLongAsItIsTold(t *testing.T) {
 func TestRealCatalog(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
-	client, err := NewClient(ClientOptions{Addresses: []string{agent.URL()}, Log: zerolog.New(zerolog.NewTestWriter(t))})
+	client, err := newClient(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.New(zerolog.NewTestWriter(t))})
 	must(t, err)
 	found := make(chan string, 100)
 	follow := func(s Selection) {
@@ -270,7 +271,7 @@ func TestRealCatalog(t *testing.T) {
 			select {
 			case last = <-found:
 			case <-deadline:
-				t.Fatalf("found %q last, want %q", last, want)
+				t.Fatalf("last services %q, want %q", last, want)
 			}
 		}
 	}
@@ -288,7 +289,7 @@ func TestRealCatalog(t *testing.T) {
 	must(t, agent.Client().Agent().ServiceDeregister("a"))
 	await("moon")
 
-	// The instances of a selected service are asked for by the same meta.
+	// The query for the instances filters by the same meta.
 	answer, err := client.Health(t.Context(), ServiceOptions{Service: "moon", Tags: []string{"web"},
 		Filter: Selection{Meta: map[string]string{"public": `say "yes"`}}.InstanceFilter()})
 	must(t, err)

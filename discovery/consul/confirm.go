@@ -9,17 +9,18 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"sluice/consul"
 	"sluice/discovery"
 )
 
-// fewGone is how many missing instances are asked for by their ids. Each id in a
-// filter costs Consul 2 to 5 µs for each instance of the service, and what it does
-// not list 20 to 40 µs.
-const fewGone = 4
+// maxFilterIDs is the maximum number of missing instances that are queried by id. Each
+// id in a filter costs Consul 2 to 5 µs per instance of the service; an instance in an
+// answer costs 20 to 40 µs.
+const maxFilterIDs = 4
 
-// confirmed returns answer, or what the leader answers instead: if answer takes
-// something away, or in the mode "consistent", which the streaming backend takes no
-// notice of. Forgot says that the index went backwards.
+// confirmed returns answer, or the leader's answer if answer removes instances, or in
+// the mode "consistent", which the streaming backend ignores. forgot says that the
+// index went backwards.
 func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (Answer, error) {
 	absent, loses := w.guard.Absent(answer.Instances), w.guard.Loses(time.Now(), answer.Instances, forgot)
 	consistent := w.options.Consistency == ConsistencyConsistent
@@ -30,35 +31,35 @@ func (w *watch) confirmed(ctx context.Context, answer Answer, forgot bool) (Answ
 	case len(absent) == 0:
 		return answer, nil
 	default:
-		if gone, err := w.gone(ctx, absent); gone || err != nil {
+		if gone, err := w.confirmGone(ctx, absent); gone || err != nil {
 			return answer, err
 		}
 	}
-	answer, err := w.askLeader(ctx, &w.options)
+	answer, err := w.queryLeader(ctx, &w.options)
 	if err != nil {
 		return answer, err
 	}
-	if err := w.trust(answer); err != nil {
+	if err := w.verify(answer); err != nil {
 		return answer, err
 	}
 	w.advance(answer.Index)
 	return answer, w.deselect(ctx, answer, w.guard.Loses(time.Now(), answer.Instances, forgot))
 }
 
-// deselect has the guard forget instances that Consul still has, but without the
-// tags that are asked for, or not as the filter wants them, if answer is a loss: an
-// operator moved a tag, say.
+// deselect removes from the guard's known instances those that Consul still has, but
+// without the selected tags or outside the filter, if answer is a loss. Example: an
+// operator moved a tag.
 func (w *watch) deselect(ctx context.Context, answer Answer, loses bool) error {
 	if !loses || w.options.Service == "" || len(w.options.Tags) == 0 && w.options.Filter == "" {
 		return nil
 	}
 	o := w.options
 	o.Tags, o.Filter = nil, ""
-	all, err := w.askLeader(ctx, &o)
+	all, err := w.queryLeader(ctx, &o)
 	if err != nil {
 		return err
 	}
-	if err := w.trust(all); err != nil {
+	if err := w.verify(all); err != nil {
 		return err
 	}
 	selected := make(map[discovery.Key]bool, len(answer.Instances))
@@ -71,19 +72,19 @@ func (w *watch) deselect(ctx context.Context, answer Answer, loses bool) error {
 	return nil
 }
 
-// gone reports whether the leader knows none of the missing instances, as far as
-// a query for them alone can tell. Its answer is marked if ACLs may hide one of
-// them: Consul marks what ACLs filter, before the filter expression or after it.
-func (w *watch) gone(ctx context.Context, missing []discovery.Instance) (bool, error) {
+// confirmGone reports whether the leader has none of the missing instances, with a
+// query for them only. Consul marks its answer if ACLs hide one of them, whether it
+// applies ACLs before the filter or after it.
+func (w *watch) confirmGone(ctx context.Context, missing []discovery.Instance) (bool, error) {
 	filter, ok := idFilter(w.options.Filter, missing)
 	if !ok || w.filtered || w.options.PreparedQuery != "" { // which marks every answer, or takes no filter
 		return false, nil
 	}
 	o := w.options
 	o.Filter = filter
-	answer, err := w.askLeader(ctx, &o)
+	answer, err := w.queryLeader(ctx, &o)
 	switch {
-	case denied(err): // without the filter it may be answered
+	case consul.Denied(err): // without the filter it may be answered
 		return false, nil
 	case err != nil:
 		return false, err
@@ -97,11 +98,10 @@ func (w *watch) gone(ctx context.Context, missing []discovery.Instance) (bool, e
 	}), nil
 }
 
-// idFilter returns a filter expression for those of instances that filter lets
-// through, unless there are many, or one has an id that cannot be written in an
-// expression.
+// idFilter returns filter, limited to the ids of instances. It is not ok if there are
+// too many, or an id cannot be written in an expression.
 func idFilter(filter string, instances []discovery.Instance) (expression string, ok bool) {
-	if len(instances) > fewGone {
+	if len(instances) > maxFilterIDs {
 		return "", false
 	}
 	var ids []string
@@ -119,14 +119,9 @@ func idFilter(filter string, instances []discovery.Instance) (expression string,
 	return expression, true
 }
 
-// askLeader asks, without blocking, for what the leader knows after it made sure
-// that it still is the leader. It does not wait for the token bucket, but takes
-// from it.
-func (w *watch) askLeader(ctx context.Context, o *ServiceOptions) (Answer, error) {
+// queryLeader queries, without blocking, in the mode "consistent": the leader confirms
+// that it still is the leader. It takes from the token bucket without waiting for it.
+func (w *watch) queryLeader(ctx context.Context, o *ServiceOptions) (Answer, error) {
 	w.limiter.Reserve()
-	if err := w.client.gate.enter(ctx, false); err != nil {
-		return Answer{}, err
-	}
-	defer w.client.gate.leave(false)
-	return w.queryAs(ctx, o, api.QueryOptions{RequireConsistent: true})
+	return w.query(ctx, o, api.QueryOptions{RequireConsistent: true})
 }

@@ -9,12 +9,12 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/consultest"
 	"sluice/discovery"
-	"sluice/discovery/discoverytest"
+	"sluice/test/consultest"
+	"sluice/test/discoverytest"
 )
 
-// confirmations are the filters of the consistent queries since the first n
+// confirmations returns the filters of the consistent queries after the first n
 // requests.
 func (b *bubble) confirmations(n int) (filters []string) {
 	for _, r := range b.since(n) {
@@ -25,7 +25,7 @@ func (b *bubble) confirmations(n int) (filters []string) {
 	return filters
 }
 
-func TestWhatIsMissingIsAskedForAlone(t *testing.T) {
+func TestFewMissingInstancesAreQueriedByID(t *testing.T) {
 	for _, tt := range []struct {
 		name, filter, before, after string
 		want                        []string
@@ -50,8 +50,8 @@ func TestWhatIsMissingIsAskedForAlone(t *testing.T) {
 	}
 }
 
-// The answer to a query for one instance says whether ACLs hide it.
-func TestWhatACLsHideIsNotGone(t *testing.T) {
+// The answer to a query for one instance reports whether ACLs hide it.
+func TestInstanceHiddenByACLsIsNotGone(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
 		b.expect(20*sec, "0s: a b c")
 		n := len(b.Requests())
@@ -67,7 +67,7 @@ func TestWhatACLsHideIsNotGone(t *testing.T) {
 	})
 }
 
-func TestAConsulThatRefusesTheFilterIsAskedForAll(t *testing.T) {
+func TestAllInstancesAreQueriedIfTheFilterIsRefused(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
 		b.expect(20*sec, "0s: a b c")
 		b.Break(discoverytest.Fault{Status: http.StatusBadRequest, Body: "Failed to parse",
@@ -77,8 +77,7 @@ func TestAConsulThatRefusesTheFilterIsAskedForAll(t *testing.T) {
 	})
 }
 
-// A Consul with ACLs marks the answer to a query for one instance if the token may
-// not see that one.
+// Consul marks the answer to a query for one instance if ACLs hide it.
 func TestRealACLsThatHideOneInstance(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Node: "node-1", ACLs: true})
@@ -104,7 +103,7 @@ func TestRealACLsThatHideOneInstance(t *testing.T) {
 	r.quiet()
 }
 
-// Whatever an id is, Consul must understand the filter, or not get it.
+// Consul accepts the filter for any id.
 func TestRealFilterForIDs(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Node: "node-1"})

@@ -7,44 +7,45 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/consul"
 	"sluice/discovery"
 )
 
-// datacenterCalm is how long a data centre that is preferred to the one in use
-// must have had enough instances in service before it is used again.
-const datacenterCalm = 10 * time.Second
+// datacenterStableTime is how long a preferred data centre must have enough instances
+// in service before it is used again.
+const datacenterStableTime = 10 * time.Second
 
-// datacenterPatience is how long a data centre may fail to answer, while another
-// one answers, before it counts as having no instance in service.
-const datacenterPatience = time.Minute
+// datacenterTimeout is how long a data centre may fail while another one answers until
+// it counts as having no instance in service.
+const datacenterTimeout = time.Minute
 
-// datacenters watches a service in several data centres, each as a service of
-// its own, and reports the set of one of them.
+// datacenters watches a service in several data centres, and reports the set of one of
+// them.
 type datacenters struct {
-	client  *Client
+	*Sources
 	options ServiceOptions
 	sources []*source // in order of preference
 }
 
-func newDatacenters(c *Client, o ServiceOptions) *datacenters {
-	d := &datacenters{client: c, options: o}
+func newDatacenters(c *Sources, o ServiceOptions) *datacenters {
+	d := &datacenters{Sources: c, options: o}
 	for _, name := range o.Datacenters {
 		one := o
 		one.Datacenters, one.Datacenter = nil, name
-		d.sources = append(d.sources, &source{client: c, options: one, rate: queriesPerSecond})
+		d.sources = append(d.sources, &source{c, one, consul.QueryRate})
 	}
 	return d
 }
 
-// String says what is watched, as that of a source.
+// String returns the description of the selected instances.
 func (d *datacenters) String() string { return d.options.selection() }
 
 // Run implements discovery.Source.
-func (d *datacenters) Run(ctx context.Context, report *discovery.Watch) error {
+func (d *datacenters) Run(ctx context.Context, report func(discovery.Report) []discovery.Instance) error {
 	c := &choice{
 		report:     report,
 		minHealthy: d.options.MinHealthy,
-		log:        d.client.log.With().Str("consul_service", d.options.Service).Logger(),
+		log:        d.log.With().Str("consul_service", d.options.Service).Logger(),
 		changed:    make(chan struct{}, 1),
 		used:       -1,
 	}
@@ -56,26 +57,26 @@ func (d *datacenters) Run(ctx context.Context, report *discovery.Watch) error {
 		b := &branch{choice: c, datacenter: d.options.Datacenters[n], place: n, serving: -1}
 		c.branches = append(c.branches, b)
 		running.Go(func() {
-			// It ends with ctx: the service has a name.
-			_ = s.run(ctx, b)
+			// ends with ctx: the service has a name
+			_ = s.Run(ctx, b.take)
 		})
 	}
 	return c.run(ctx)
 }
 
-// choice is the data centre in use.
+// choice chooses the data centre.
 type choice struct {
-	report     *discovery.Watch
+	report     func(discovery.Report) []discovery.Instance
 	minHealthy int
 	log        zerolog.Logger
 	branches   []*branch     // in order of preference
-	changed    chan struct{} // capacity 1: some branch has
+	changed    chan struct{} // capacity 1: a branch has changed
 
 	mu   sync.Mutex // guards the fields below and those of the branches
-	used int        // its place; -1: none yet
+	used int        // index in branches; -1: none yet
 }
 
-// branch is where the watch of one data centre reports.
+// branch is the state of one data centre.
 type branch struct {
 	*choice
 	datacenter string
@@ -83,91 +84,74 @@ type branch struct {
 
 	// The mu of choice guards the fields below.
 
-	set      []discovery.Instance
-	serving  int // in set; -1: no set yet
-	usable   int // in set
-	endpoint string
-	index    uint64
-	err      error     // of the last query; nil: it was answered
-	asked    bool      // there was a query
-	since    time.Time // when err became nil, or the first one after it had been
-	enough   time.Time // since when it answers and has minHealthy in service; zero: they are not
-	failing  bool      // it was logged
+	set             []discovery.Instance
+	serving         int // in set; -1: no set yet
+	usable          int // in set
+	endpoint        string
+	index           uint64
+	err             error     // of the last query; nil: it succeeded
+	asked           bool      // there was a query
+	since           time.Time // when err last became nil or not nil
+	sufficientSince time.Time // since when the queries succeed and minHealthy are in service; zero: they do not
+	failing         bool      // the log has the failure
 }
 
-// Instances returns those of the set in use that are of this data centre.
-func (b *branch) Instances() ([]discovery.Instance, bool) {
-	all, ok := b.report.Instances()
-	var own []discovery.Instance
-	for _, i := range all {
+// take processes a report of the data centre. It returns the instances of the set in
+// use that are in this data centre.
+func (b *branch) take(r discovery.Report) (own []discovery.Instance) {
+	if r.Known || r.Err != nil {
+		b.note(r)
+	}
+	for _, i := range b.report(discovery.Report{Doubtful: r.Doubtful}) {
 		if i.Datacenter == b.datacenter {
 			own = append(own, i)
 		}
 	}
-	return own, ok && len(own) > 0
+	return own
 }
 
-// Restore asks for the saved set, of whichever data centre.
-func (b *branch) Restore() { b.report.Restore() }
-
-// From implements reporter.
-func (b *branch) From(endpoint string) {
+// note records a report.
+func (b *branch) note(r discovery.Report) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.endpoint = endpoint
+	if r.Known {
+		b.noteSetLocked(r)
+	}
+	b.noteQueryLocked(r.Err)
+	b.mu.Unlock()
+	b.wake()
 }
 
-// Emit implements reporter.
-func (b *branch) Emit(set []discovery.Instance) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.set, b.serving, b.usable = set, serving(set), 0
-	for _, i := range set {
+func (b *branch) noteSetLocked(r discovery.Report) {
+	b.set, b.serving, b.usable = r.Set, discovery.CountServing(r.Set), 0
+	b.endpoint, b.index = r.Endpoint, r.Index
+	for _, i := range r.Set {
 		if i.Usable() {
 			b.usable++
 		}
 	}
 	switch {
 	case b.serving < b.minHealthy:
-		b.enough = time.Time{}
-	case b.enough.IsZero():
-		b.enough = time.Now()
+		b.sufficientSince = time.Time{}
+	case b.sufficientSince.IsZero():
+		b.sufficientSince = time.Now()
 	}
 }
 
-// Succeeded implements reporter.
-func (b *branch) Succeeded(index uint64) {
-	b.mu.Lock()
-	b.index = index
-	b.answered(nil)
-	b.mu.Unlock()
-	b.wake()
-}
-
-// Failed implements reporter.
-func (b *branch) Failed(err error) {
-	b.mu.Lock()
-	b.answered(err)
-	b.mu.Unlock()
-	b.wake()
-}
-
-// answered takes in how a query ended. It needs mu.
-func (b *branch) answered(err error) {
+// noteQueryLocked records the result of a query.
+func (b *branch) noteQueryLocked(err error) {
 	if !b.asked || (err == nil) != (b.err == nil) {
 		b.since = time.Now()
-		if !b.enough.IsZero() {
-			b.enough = b.since
+		if !b.sufficientSince.IsZero() {
+			b.sufficientSince = b.since
 		}
 	}
 	b.err, b.asked = err, true
 }
 
-// silent reports whether the data centre counts as having nothing in service, for
-// it cannot be reached although another one can, and if not, after what time it
-// may; 0: not as things are. What is wrong when none of them answers is wrong
-// with all. It needs mu.
-func (b *branch) silent(now time.Time) (bool, time.Duration) {
+// unreachableLocked reports whether the data centre counts as having no instance in
+// service: it fails while another one answers. Otherwise it returns after what time it
+// may; 0: it does not without a change. If all fail, the cause is not the data centre.
+func (b *branch) unreachableLocked(now time.Time) (bool, time.Duration) {
 	if b.err == nil {
 		return false, 0
 	}
@@ -176,12 +160,12 @@ func (b *branch) silent(now time.Time) (bool, time.Duration) {
 		if !o.asked || o.err != nil {
 			continue
 		}
-		// If it did not answer either until now, this one may be next to do so.
+		// The other one may have recovered just now, and this one may follow.
 		since := b.since
 		if o.since.After(since) {
 			since = o.since
 		}
-		left := datacenterPatience - now.Sub(since)
+		left := datacenterTimeout - now.Sub(since)
 		if left <= 0 {
 			return true, 0
 		}
@@ -190,7 +174,7 @@ func (b *branch) silent(now time.Time) (bool, time.Duration) {
 	return false, wait
 }
 
-// sooner returns the shorter one of two times to wait, of which 0 is none.
+// sooner returns the shorter of two times, of which 0 is none.
 func sooner(a, b time.Duration) time.Duration {
 	if a == 0 || b == 0 {
 		return max(a, b)
@@ -198,7 +182,7 @@ func sooner(a, b time.Duration) time.Duration {
 	return min(a, b)
 }
 
-// wake has the choice made again.
+// wake makes run choose again.
 func (c *choice) wake() {
 	select {
 	case c.changed <- struct{}{}:
@@ -206,33 +190,33 @@ func (c *choice) wake() {
 	}
 }
 
-// run makes the choice each time that something has changed, until ctx ends.
+// run chooses after each change, until ctx ends.
 func (c *choice) run(ctx context.Context) error {
-	calm := time.NewTimer(0)
-	defer calm.Stop()
+	returning := time.NewTimer(0)
+	defer returning.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-c.changed:
-		case <-calm.C:
+		case <-returning.C:
 		}
 		if wait := c.choose(time.Now()); wait > 0 {
-			calm.Reset(wait)
+			returning.Reset(wait)
 		}
 	}
 }
 
-// choose makes the choice and reports it. It returns when the choice may change
-// although nothing else does; 0: not at all.
+// choose chooses a data centre and reports its set. It returns after what time the
+// choice may change without another event; 0: never.
 func (c *choice) choose(now time.Time) (wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	best, wait := c.best(now)
+	best, wait := c.bestLocked(now)
 	if best < 0 {
 		for _, b := range c.branches {
 			if b.err != nil {
-				c.report.Failed(b.err)
+				c.report(discovery.Report{Err: b.err})
 				break
 			}
 		}
@@ -242,21 +226,18 @@ func (c *choice) choose(now time.Time) (wait time.Duration) {
 		if c.used >= 0 {
 			c.log.Warn().Str("datacenter", c.branches[best].datacenter).Str("instead_of", c.branches[c.used].datacenter).
 				AnErr("unreachable", c.branches[c.used].err).Int("instances", c.branches[best].serving).
-				Msg("the instances of another data centre are used from now on")
+				Msg("the instances of another data centre are used")
 		}
 		c.used = best
 	}
 	b := c.branches[best]
-	c.report.From(b.endpoint)
-	c.report.Emit(b.set)
-	c.tell(b)
+	c.report(discovery.Report{Set: b.set, Known: true, Endpoint: b.endpoint, Index: b.index, Err: c.failureLocked(b)})
 	return wait
 }
 
-// tell reports how the queries fare: those for the data centre in use, and for
-// those that are preferred to it. What fails elsewhere is in the log. It needs mu.
-func (c *choice) tell(used *branch) {
-	var failed error
+// failureLocked returns the error of the data centre in use, or of a preferred one. It
+// logs those of other data centres.
+func (c *choice) failureLocked(used *branch) (failed error) {
 	for _, b := range c.branches {
 		if b.err != nil && b.place <= used.place && failed == nil {
 			failed = b.err
@@ -266,47 +247,42 @@ func (c *choice) tell(used *branch) {
 		}
 		b.failing = b.err != nil
 		if b.failing {
-			c.log.Warn().Str("datacenter", b.datacenter).Err(b.err).Msg("a data centre in reserve cannot be watched")
+			c.log.Warn().Str("datacenter", b.datacenter).Err(b.err).Msg("watch of a less preferred data centre failing")
 		} else {
-			c.log.Info().Str("datacenter", b.datacenter).Msg("a data centre in reserve can be watched again")
+			c.log.Info().Str("datacenter", b.datacenter).Msg("watch of a less preferred data centre recovered")
 		}
 	}
-	if failed != nil {
-		c.report.Failed(failed)
-	} else {
-		c.report.Succeeded(used.index)
-	}
+	return failed
 }
 
-// best returns the place of the data centre to use, -1 while it is too early to
-// tell, and after what time that may change by itself; 0: not at all. It needs mu.
-func (c *choice) best(now time.Time) (place int, wait time.Duration) {
+// bestLocked returns the index of the data centre to use, or -1 while it is unknown,
+// and after what time it may change without another event; 0: never.
+func (c *choice) bestLocked(now time.Time) (place int, wait time.Duration) {
 	best, most := -1, -1
-	inUse := c.used >= 0 && c.branches[c.used].suffices(now)
+	inUse := c.used >= 0 && c.branches[c.used].sufficesLocked(now)
 	for n, b := range c.branches {
 		if b.serving < 0 {
 			if !b.asked && c.used < 0 {
-				return -1, 0 // its first answer is on its way
+				return -1, 0 // its first query is in flight
 			}
 			continue
 		}
-		silent, until := b.silent(now)
+		silent, until := b.unreachableLocked(now)
 		wait = sooner(wait, until)
 		serving := b.serving
 		if silent {
 			serving = 0
 		}
-		if b.suffices(now) {
-			// Back to a preferred one only after a calm; away from one at once.
-			since := now.Sub(b.enough)
-			if !inUse || c.used <= n || since >= datacenterCalm {
+		if b.sufficesLocked(now) {
+			// A preferred one is used again after a while, and left at once.
+			since := now.Sub(b.sufficientSince)
+			if !inUse || c.used <= n || since >= datacenterStableTime {
 				return n, wait
 			}
-			wait = sooner(wait, datacenterCalm-since)
+			wait = sooner(wait, datacenterStableTime-since)
 			continue
 		}
-		// With nothing in service anywhere, what was there last may still be, as may
-		// what is on probation.
+		// If none has instances in service, those on probation may still serve.
 		if serving > most || most == 0 && b.usable > c.branches[best].usable {
 			best, most = n, serving
 		}
@@ -314,9 +290,8 @@ func (c *choice) best(now time.Time) (place int, wait time.Duration) {
 	return best, wait
 }
 
-// suffices reports whether the data centre has enough instances in service. It
-// needs mu.
-func (b *branch) suffices(now time.Time) bool {
-	silent, _ := b.silent(now)
-	return !silent && !b.enough.IsZero()
+// sufficesLocked reports whether the data centre has enough instances in service.
+func (b *branch) sufficesLocked(now time.Time) bool {
+	silent, _ := b.unreachableLocked(now)
+	return !silent && !b.sufficientSince.IsZero()
 }

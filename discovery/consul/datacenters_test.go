@@ -8,12 +8,13 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/consultest"
+	"sluice/consul"
 	"sluice/discovery"
-	"sluice/discovery/discoverytest"
+	"sluice/test/consultest"
+	"sluice/test/discoverytest"
 )
 
-// setIn makes words the instances of star in a data centre.
+// setIn sets the instances of star in a data centre.
 func (b *bubble) setIn(datacenter, words string) { b.SetIn(datacenter, "star", b.entries(words)...) }
 
 // inTwo has instances in two data centres.
@@ -41,8 +42,8 @@ func TestFirstDatacenterWithEnoughInstancesIsUsed(t *testing.T) {
 		if s := b.status(); s.State != discovery.WatchFresh || !strings.Contains(s.Source, `data centres ["dc1" "dc2"]`) {
 			t.Errorf("status %+v", s)
 		}
-		if got := strings.Count(b.log.String(), "another data centre are used"); got != 2 {
-			t.Errorf("%d lines about it, want two:\n%s", got, b.log.String())
+		if got := countLines(b.log.String(), `"instead_of":`); got != 2 {
+			t.Errorf("%d log lines about changes, want two:\n%s", got, b.log.String())
 		}
 	})
 }
@@ -56,12 +57,11 @@ func TestDatacenterWithMostInstancesIsUsedIfNoneHasEnough(t *testing.T) {
 		b.setIn("dc1", "a:critical")
 		b.expect(30*sec, "30s: x")
 		b.setIn("dc1", "a b c")
-		b.expect(31*sec, "30s: a b c") // the one in use has too few: no calm
+		b.expect(31*sec, "30s: a b c") // the one in use has too few: at once
 	})
 }
 
-// What is on probation keeps no other data centre out.
-func TestInstancesOnProbationAreNotEnoughForADatacenter(t *testing.T) {
+func TestInstancesOnProbationDoNotCountForADatacenter(t *testing.T) {
 	watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
 		b.setIn("dc1", "")
@@ -76,9 +76,7 @@ func TestInstancesOnProbationAreNotEnoughForADatacenter(t *testing.T) {
 	})
 }
 
-// Nothing is in service anywhere: what is on probation is better than nothing, in
-// whichever data centre it is.
-func TestInstancesOnProbationAreBetterThanADatacenterWithNone(t *testing.T) {
+func TestInstancesOnProbationArePreferredToNone(t *testing.T) {
 	for _, preferred := range []string{"", "a:critical"} {
 		watchInBubble(t, twoDatacenters, inTwo(preferred, "x y"), func(t *testing.T, b *bubble) {
 			b.expect(sec, "0s: x y")
@@ -87,7 +85,7 @@ func TestInstancesOnProbationAreBetterThanADatacenterWithNone(t *testing.T) {
 			b.setIn("dc1", preferred+" c")
 			b.at(101 * sec)
 			if got := formatSet(b.latest()); got != strings.TrimSpace(preferred+" c") {
-				t.Errorf("the pool has %q once there is one in service", got)
+				t.Errorf("the pool has %q with one in service", got)
 			}
 		})
 	}
@@ -104,7 +102,7 @@ func TestFlappingDatacenterIsNotUsed(t *testing.T) {
 	})
 }
 
-// cut makes these data centres unreachable.
+// cut makes data centres unreachable.
 func (b *bubble) cut(datacenters ...string) {
 	b.Break(discoverytest.Fault{Status: 500, Body: "No path to datacenter", Only: func(r discoverytest.Request) bool {
 		return slices.Contains(datacenters, r.Datacenter)
@@ -121,17 +119,17 @@ func TestDatacenterThatIsUnreachableForAMinuteCountsAsEmpty(t *testing.T) {
 		}
 		b.expect(62*sec, "1m1s: x y")
 		if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, "No path to datacenter") {
-			t.Errorf("what is preferred cannot be watched: status %+v", s)
+			t.Errorf("the preferred data centre fails: status %+v", s)
 		}
-		if log := b.log.String(); !strings.Contains(log, `"unreachable":`) || strings.Count(log, "another data centre are used") != 1 {
-			t.Errorf("the log does not say once what is wrong:\n%s", log)
+		if log := b.log.String(); countLines(log, `"instead_of":`, `"unreachable":`) != 1 {
+			t.Errorf("want one log line with the error:\n%s", log)
 		}
 		b.expect(2 * time.Hour)
 		if b.Probes() > 2*3600 {
-			t.Errorf("%d probes: the agent is suspected", b.Probes())
+			t.Errorf("%d probes, want one a second at most", b.Probes())
 		}
 		b.Heal()
-		b.expectOne(2*time.Hour+datacenterCalm, 2*time.Hour+datacenterCalm+10*sec, "a b")
+		b.expectOne(2*time.Hour+datacenterStableTime, 2*time.Hour+datacenterStableTime+10*sec, "a b")
 		if s := b.status(); s.State != discovery.WatchFresh {
 			t.Errorf("status %+v", s)
 		}
@@ -139,7 +137,7 @@ func TestDatacenterThatIsUnreachableForAMinuteCountsAsEmpty(t *testing.T) {
 }
 
 func TestUnreachableDatacenterKeepsItsInstancesUnlessAnotherHasMore(t *testing.T) {
-	t.Run("nothing answers", func(t *testing.T) {
+	t.Run("none answers", func(t *testing.T) {
 		watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 			b.expect(sec, "0s: a b")
 			b.cut("dc1", "dc2")
@@ -148,7 +146,7 @@ func TestUnreachableDatacenterKeepsItsInstancesUnlessAnotherHasMore(t *testing.T
 			b.expect(3 * time.Hour)
 		})
 	})
-	t.Run("the other one answers again first", func(t *testing.T) {
+	t.Run("the other one recovers first", func(t *testing.T) {
 		watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 			b.expect(sec, "0s: a b")
 			b.cut("dc1", "dc2")
@@ -163,7 +161,7 @@ func TestUnreachableDatacenterKeepsItsInstancesUnlessAnotherHasMore(t *testing.T
 			b.expectOne(3*time.Hour+60*sec, 3*time.Hour+75*sec, "x y")
 		})
 	})
-	t.Run("the other one has nothing", func(t *testing.T) {
+	t.Run("the other one has no instance", func(t *testing.T) {
 		watchInBubble(t, twoDatacenters, inTwo("a b", "x:critical"), func(t *testing.T, b *bubble) {
 			b.expect(sec, "0s: a b")
 			b.cut("dc1")
@@ -187,7 +185,7 @@ func TestUnreachableDatacenterKeepsItsInstancesUnlessAnotherHasMore(t *testing.T
 			b.expect(45 * time.Minute)
 		})
 	})
-	t.Run("one in reserve", func(t *testing.T) {
+	t.Run("a less preferred one", func(t *testing.T) {
 		watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 			b.expect(sec, "0s: a b")
 			b.cut("dc2")
@@ -195,18 +193,18 @@ func TestUnreachableDatacenterKeepsItsInstancesUnlessAnotherHasMore(t *testing.T
 			if s := b.status(); s.State != discovery.WatchFresh {
 				t.Errorf("status %+v", s)
 			}
-			if got := strings.Count(b.log.String(), "in reserve cannot be watched"); got != 1 {
-				t.Errorf("%d lines about it, want one:\n%s", got, b.log.String())
+			if got := countLines(b.log.String(), `"level":"warn"`, `"datacenter":"dc2"`); got != 1 {
+				t.Errorf("%d log lines about dc2, want one:\n%s", got, b.log.String())
 			}
 			b.setIn("dc1", "a b:critical")
-			b.expect(11*time.Minute, "10m0s: a b:critical") // what dc2 had may not be there any more
+			b.expect(11*time.Minute, "10m0s: a b:critical") // the instances of dc2 may be gone
 			b.setIn("dc1", "a:critical b:critical")
 			b.expect(12*time.Minute, "11m0s: x y") // better than none
 		})
 	})
 }
 
-func TestDatacenterThatIsUnreachableFromTheStartIsSkipped(t *testing.T) {
+func TestDatacenterUnreachableFromTheStartIsSkipped(t *testing.T) {
 	unreachable := func(b *bubble) {
 		b.setIn("dc2", "x y")
 		b.Break(discoverytest.Fault{Status: 500, Body: "No path to datacenter", Only: func(r discoverytest.Request) bool { return r.Datacenter == "dc1" }})
@@ -219,8 +217,7 @@ func TestDatacenterThatIsUnreachableFromTheStartIsSkipped(t *testing.T) {
 	})
 }
 
-// TestRealDatacenters watches a service in two data centres that are joined
-// over the WAN.
+// TestRealDatacenters watches a service in two data centres of one WAN.
 func TestRealDatacenters(t *testing.T) {
 	t.Parallel()
 	one := consultest.Start(t, consultest.Options{Node: "node-1", WAN: true})
@@ -235,7 +232,7 @@ func TestRealDatacenters(t *testing.T) {
 	if set := r.await("x"); set[0].Datacenter != "dc2" {
 		t.Errorf("got %+v", set[0])
 	}
-	client, err := NewClient(ClientOptions{Addresses: []string{one.URL()}})
+	client, err := newClient(consul.Options{Addresses: []string{one.URL()}})
 	must(t, err)
 	defer client.Close()
 	for _, tt := range []struct {

@@ -13,7 +13,7 @@ import (
 	"sluice/discovery"
 )
 
-// serviceEntry is what counts of an api.ServiceEntry. To read all of one takes
+// serviceEntry has the used fields of an api.ServiceEntry. Decoding all of it takes
 // several times as long.
 type serviceEntry struct {
 	Node    *entryNode
@@ -21,18 +21,17 @@ type serviceEntry struct {
 	Checks  []*entryCheck
 }
 
-// address returns that of the service: "If a service address is empty, the
+// address returns the address of the service: "If a service address is empty, the
 // address of the node is used."
 func (e serviceEntry) address() string {
 	return strings.Trim(cmp.Or(e.Service.Address, e.Node.Address), "[]")
 }
 
-// serfHealth is the check with which the servers say whether they hear of a node's
-// agent.
+// serfHealth is the check by which the servers report the health of a node's agent.
 const serfHealth = "serfHealth"
 
-// unchecked reports whether checks are critical, and none of those has looked at the
-// instance: a check has an output as soon as it has run.
+// unchecked reports whether checks are critical, and none of those has run: a check
+// that has run has an output.
 func (e serviceEntry) unchecked() bool {
 	critical := false
 	for _, c := range e.Checks {
@@ -62,7 +61,7 @@ type entryPort struct {
 	Default bool
 }
 
-// port returns the one that is the default of several, or else the only one.
+// port returns the default port of several, or else the only one.
 func (s *entryService) port() int {
 	for _, p := range s.Ports {
 		if p.Default {
@@ -76,14 +75,14 @@ type entryWeights struct{ Passing, Warning int }
 
 type entryCheck struct{ CheckID, ServiceID, Name, Status, Output, Notes string }
 
-// readEntries reads an answer of /v1/health/service/SERVICE. The result is nil
-// for null.
+// readEntries decodes an answer of /v1/health/service/SERVICE. The result is nil for
+// null.
 func readEntries(r io.Reader) ([]serviceEntry, error) {
 	var entries []serviceEntry
 	return entries, read(r, &entries)
 }
 
-// shorten returns of e what readEntries would read.
+// shorten returns the fields of e that readEntries would decode.
 func shorten(e *api.ServiceEntry) serviceEntry {
 	short := serviceEntry{}
 	if e == nil {
@@ -111,18 +110,18 @@ func shorten(e *api.ServiceEntry) serviceEntry {
 	return short
 }
 
-// executed is the result of a prepared query.
-type executed struct {
+// preparedResult is the result of a prepared query.
+type preparedResult struct {
 	Nodes []serviceEntry
 	DNS   struct{ TTL string }
 }
 
-func readExecuted(r io.Reader) (executed, error) {
-	var result executed
+func readResult(r io.Reader) (preparedResult, error) {
+	var result preparedResult
 	return result, read(r, &result)
 }
 
-// read decodes one value, and what it has no field for it skips.
+// read decodes one value. It ignores unknown fields.
 func read(r io.Reader, to any) error {
 	if err := json.UnmarshalRead(r, to, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
 		return fmt.Errorf("decode the answer: %w", err)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/discovery/discoverytest"
+	"sluice/test/discoverytest"
 )
 
 func shortened(entries []*api.ServiceEntry) []serviceEntry {
@@ -23,7 +23,7 @@ func shortened(entries []*api.ServiceEntry) []serviceEntry {
 	return short
 }
 
-// FuzzReadEntries reads answers as Consul would write them, with any content.
+// FuzzReadEntries reads answers in Consul's format with any content.
 func FuzzReadEntries(f *testing.F) {
 	for _, entries := range [][]*api.ServiceEntry{
 		nil, {}, {nil},
@@ -79,7 +79,7 @@ func text(v any) string {
 	return strings.NewReplacer(":null", ":[]", ":{}", ":[]").Replace(string(b))
 }
 
-func TestReadEntriesRefusesWhatIsNoList(t *testing.T) {
+func TestReadEntriesRejectsOtherValues(t *testing.T) {
 	whole, err := json.Marshal([]*api.ServiceEntry{entry(nil)})
 	if err != nil {
 		t.Fatal(err)
@@ -99,17 +99,17 @@ func TestReadEntriesRefusesWhatIsNoList(t *testing.T) {
 	}
 }
 
-func TestReadExecuted(t *testing.T) {
+func TestReadResult(t *testing.T) {
 	e := entry(nil)
 	answer, err := json.Marshal(api.PreparedQueryExecuteResponse{Service: "star", Nodes: []api.ServiceEntry{*e}, DNS: api.QueryDNSOptions{TTL: "7s"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := readExecuted(bytes.NewReader(answer))
+	got, err := readResult(bytes.NewReader(answer))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := executed{Nodes: shortened([]*api.ServiceEntry{e})}
+	want := preparedResult{Nodes: shortened([]*api.ServiceEntry{e})}
 	want.DNS.TTL = "7s"
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %s, want %s", text(got), text(want))

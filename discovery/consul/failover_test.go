@@ -10,22 +10,23 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"sluice/consultest"
+	"sluice/consul"
 	"sluice/discovery"
+	"sluice/test/consultest"
 )
 
-// writerFunc is a log that is read as it is written.
+// writerFunc is a log output.
 type writerFunc func(line []byte) (int, error)
 
 func (f writerFunc) Write(line []byte) (int, error) { return f(line) }
 
-// freshFrom is a watch that the agent at url serves.
+// freshFrom reports whether the agent at url serves the watch.
 func freshFrom(url string) func(discovery.WatchStatus) bool {
 	return func(s discovery.WatchStatus) bool { return s.Endpoint == url && s.State == discovery.WatchFresh }
 }
 
-// TestRealAgentThatIsStopped pauses the agent in use, kills it, and starts it
-// again: the other one serves meanwhile.
+// TestRealAgentThatIsStopped pauses the agent in use, kills it, and starts it again.
+// Meanwhile the other agent serves.
 func TestRealAgentThatIsStopped(t *testing.T) {
 	t.Parallel()
 	server := consultest.Start(t, consultest.Options{Node: "server"})
@@ -39,7 +40,7 @@ func TestRealAgentThatIsStopped(t *testing.T) {
 		}
 		return zerolog.NewTestWriter(t).Write(line)
 	})
-	client, err := NewClient(ClientOptions{Addresses: []string{agent.URL(), server.URL()}, calm: time.Second, Log: zerolog.New(log)})
+	client, err := newClient(consul.Options{Addresses: []string{agent.URL(), server.URL()}, Log: zerolog.New(log)}.WithReturnAfter(time.Second))
 	must(t, err)
 	t.Cleanup(client.Close)
 	r := recordClient(t, client, ServiceOptions{Service: "star"})
@@ -62,24 +63,23 @@ func TestRealAgentThatIsStopped(t *testing.T) {
 	r.await("a b c")
 	t.Logf("a change arrived %v after the agent was killed", time.Since(begin).Round(time.Millisecond))
 	if s := r.manager.Statuses()[0]; s.Errors > 0 && !slow.Load() {
-		t.Errorf("status %+v, want no error: another agent was good all the time", s)
+		t.Errorf("status %+v, want no error: another agent was healthy", s)
 	}
 }
 
-// TestRealHalfOpenConnection makes the connections to the only agent half-open:
-// the watch notices, keeps its instances, and follows again once new connections
-// work.
+// TestRealHalfOpenConnection makes the connections to the only agent half-open. The
+// watch becomes stale, keeps its instances, and recovers with new connections.
 func TestRealHalfOpenConnection(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Node: "node-1"})
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	registerTTL(t, agent, "star", "a", 8001, nil)
-	r := watchRealClient(t, ClientOptions{Addresses: []string{relay.URL()}}, ServiceOptions{Service: "star"})
+	r := watchRealClient(t, consul.Options{Addresses: []string{relay.URL()}}, ServiceOptions{Service: "star"})
 	r.await("a")
 	r.awaitStatus("fresh", freshFrom(relay.URL()))
 	relay.Hang()
 	r.awaitStatus("stale", func(s discovery.WatchStatus) bool {
-		return s.State == discovery.WatchStale && s.Instances == 1 && strings.Contains(s.LastError, "silent for")
+		return s.State == discovery.WatchStale && s.Instances == 1 && strings.Contains(s.LastError, "has not answered for")
 	})
 	registerTTL(t, agent, "star", "b", 8002, nil)
 	r.quiet()

@@ -8,26 +8,31 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"sluice/consul"
 	"sluice/discovery"
 )
 
-// maxDetail is the length in bytes of what is kept of a text from Consul.
-const maxDetail = 200
+// InstanceOf returns the instance of an entry of /v1/health/service, which has a node
+// and a service. unusable says why it can get no traffic with any status; "": it can.
+func InstanceOf(entry *api.ServiceEntry) (i discovery.Instance, unusable string) {
+	i = instance(shorten(entry), &ServiceOptions{})
+	return i, whyUnusable(i)
+}
 
-// instances turns an answer into instances, and tells which entries cannot be.
+// instances returns the instances of an answer, and the entries that are not usable.
 func instances(entries []serviceEntry, o *ServiceOptions) ([]discovery.Instance, []Skipped) {
 	set := make([]discovery.Instance, 0, len(entries))
 	var skipped []Skipped
-	drained := make(map[discovery.Key]string) // by an operator, and why
+	drained := make(map[discovery.Key]string) // by an operator, with the detail
 	for _, entry := range entries {
 		if entry.Node == nil || entry.Service == nil {
-			skipped = append(skipped, Skipped{Why: "the entry has no node or no service"})
+			skipped = append(skipped, Skipped{Reason: "the entry has no node or no service"})
 			continue
 		}
 		entry.Checks = slices.DeleteFunc(entry.Checks, func(c *entryCheck) bool { return c == nil })
 		i := instance(entry, o)
-		if why := unusable(i); why != "" {
-			skipped = append(skipped, Skipped{ID: i.ID, Node: i.Node, Why: why})
+		if why := whyUnusable(i); why != "" {
+			skipped = append(skipped, Skipped{ID: i.ID, Node: i.Node, Reason: why})
 			continue
 		}
 		if check := maintenance(entry.Checks, api.ServiceMaintPrefix); check != nil {
@@ -35,8 +40,8 @@ func instances(entries []serviceEntry, o *ServiceOptions) ([]discovery.Instance,
 		}
 		set = append(set, i)
 	}
-	// Whoever puts a process into maintenance mode through one agent means the
-	// process, also where another agent has it registered too.
+	// Maintenance mode at one agent applies to the process, also where another agent has
+	// registered it.
 	for n := range set {
 		if detail, ok := drained[set[n].Key()]; ok {
 			set[n].Status, set[n].Weight, set[n].Detail, set[n].Unchecked = discovery.StatusMaintenance, 0, detail, false
@@ -65,8 +70,8 @@ func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 	}
 }
 
-// unusable returns why i cannot be sent traffic, or "".
-func unusable(i discovery.Instance) string {
+// whyUnusable returns why i can get no traffic, or "".
+func whyUnusable(i discovery.Instance) string {
 	switch {
 	case i.Address == "":
 		return "it has no address, nor has its node"
@@ -78,9 +83,9 @@ func unusable(i discovery.Instance) string {
 	return ""
 }
 
-// weight returns the share of traffic in a status. Consul refuses a passing
-// weight under 1, so 0 means that the answer has no weights: then its default, 1,
-// counts. A warning weight of 0 means no traffic.
+// weight returns the share of traffic in a status. Consul rejects passing weights below
+// 1, so 0 means that the answer has no weights: then the default is 1. A warning weight
+// of 0 means no traffic.
 func weight(w entryWeights, status discovery.Status, passingOnly bool) int {
 	if w.Passing <= 0 {
 		w = entryWeights{Passing: 1, Warning: 1}
@@ -94,8 +99,8 @@ func weight(w entryWeights, status discovery.Status, passingOnly bool) int {
 	return 0
 }
 
-// health returns the worst status of checks, and the reason if it is not
-// passing. Maintenance mode wins over every check; no checks are passing.
+// health returns the worst status of checks, and the reason if it is not passing.
+// Maintenance mode overrides every check. Without checks the status is passing.
 func health(checks []*entryCheck) (discovery.Status, string) {
 	if check := maintenance(checks, api.ServiceMaintPrefix); check != nil {
 		return discovery.StatusMaintenance, detail("service maintenance", check.Notes)
@@ -116,7 +121,7 @@ func health(checks []*entryCheck) (discovery.Status, string) {
 	return worst, detail(cmp.Or(reason.Name, reason.CheckID), reason.Output)
 }
 
-// checkStatus takes an unknown word for critical: no traffic on a guess.
+// checkStatus returns StatusCritical for an unknown status.
 func checkStatus(word string) discovery.Status {
 	switch word {
 	case api.HealthPassing:
@@ -127,8 +132,8 @@ func checkStatus(word string) discovery.Status {
 	return discovery.StatusCritical
 }
 
-// maintenance returns the check of a maintenance mode that is on: it is there
-// while the mode is on.
+// maintenance returns the check of a maintenance mode, which exists while the mode is
+// on.
 func maintenance(checks []*entryCheck, prefix string) *entryCheck {
 	n := slices.IndexFunc(checks, func(c *entryCheck) bool { return strings.HasPrefix(c.CheckID, prefix) })
 	if n < 0 {
@@ -137,31 +142,10 @@ func maintenance(checks []*entryCheck, prefix string) *entryCheck {
 	return checks[n]
 }
 
-// detail is one line of limited length.
+// detail returns one line of limited length.
 func detail(name, text string) string {
 	if text = strings.TrimSpace(text); text == "" {
 		return name
 	}
-	return OneLine(name + ": " + text)
-}
-
-// OneLine returns the start of a text from Consul, up to 200 bytes, without line
-// breaks.
-func OneLine(text string) string {
-	line := strings.Join(strings.Fields(text), " ")
-	if len(line) > maxDetail {
-		line = strings.ToValidUTF8(line[:maxDetail], "") + "…"
-	}
-	return line
-}
-
-// serving returns how many of set Consul wants to be used.
-func serving(set []discovery.Instance) int {
-	n := 0
-	for _, i := range set {
-		if i.Serving() {
-			n++
-		}
-	}
-	return n
+	return consul.OneLine(name + ": " + text)
 }

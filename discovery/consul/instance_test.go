@@ -9,10 +9,10 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/discovery"
-	"sluice/discovery/discoverytest"
+	"sluice/test/discoverytest"
 )
 
-// entry is a passing instance that change alters.
+// entry returns the entry of a passing instance after change.
 func entry(change func(*api.ServiceEntry)) *api.ServiceEntry {
 	e := discoverytest.Instance("star", "star-1", 8080)
 	if change != nil {
@@ -21,7 +21,7 @@ func entry(change func(*api.ServiceEntry)) *api.ServiceEntry {
 	return e
 }
 
-// listed returns entries as they are read from an answer that has them.
+// listed returns entries as read from an answer.
 func listed(t *testing.T, entries ...*api.ServiceEntry) []serviceEntry {
 	t.Helper()
 	answer, err := json.Marshal(entries)
@@ -112,7 +112,7 @@ func TestAddress(t *testing.T) {
 	}
 }
 
-func TestEntriesThatCannotBeInstancesAreSkipped(t *testing.T) {
+func TestUnusableEntriesAreSkipped(t *testing.T) {
 	set, skipped := instances(listed(t,
 		entry(func(e *api.ServiceEntry) { e.Service.Port = 0 }),
 		entry(func(e *api.ServiceEntry) { e.Service.Address, e.Node.Address = "", "" }),
@@ -122,7 +122,7 @@ func TestEntriesThatCannotBeInstancesAreSkipped(t *testing.T) {
 		entry(func(e *api.ServiceEntry) { e.Checks = append(e.Checks, nil); e.Service.ID = "good" }),
 	), &ServiceOptions{Service: "star"})
 	if len(set) != 1 || set[0].ID != "good" {
-		t.Errorf("got %v, want the good one", set)
+		t.Errorf("got %v, want the usable one", set)
 	}
 	if len(skipped) != 5 {
 		t.Errorf("skipped %v, want 5", skipped)
@@ -160,12 +160,12 @@ func TestSameIDOnTwoNodesIsOneInstance(t *testing.T) {
 
 func TestDetailIsOneShortLine(t *testing.T) {
 	got := detail("check", "HTTP GET http://10.0.0.1/: 500\n\n Output:\t"+strings.Repeat("ü", 300))
-	if strings.ContainsAny(got, "\n\t") || len(got) > maxDetail+len("…") || !strings.HasSuffix(got, "ü…") {
+	if strings.ContainsAny(got, "\n\t") || len(got) > 200+len("…") || !strings.HasSuffix(got, "ü…") {
 		t.Errorf("got %q", got)
 	}
 }
 
-// FuzzInstances gives answers of any form.
+// FuzzInstances converts answers of any form.
 func FuzzInstances(f *testing.F) {
 	good, err := json.Marshal([]*api.ServiceEntry{entry(nil)})
 	if err != nil {

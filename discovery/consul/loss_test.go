@@ -9,13 +9,14 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"sluice/consul"
 	"sluice/discovery"
-	"sluice/discovery/discoverytest"
+	"sluice/test/discoverytest"
 )
 
-// What an answer may take out of service.
+// Tests of what an answer may take out of service.
 
-func TestALossOfAllIsConfirmedAndPutOnProbation(t *testing.T) {
+func TestLossOfAllInstancesIsConfirmedAndPutsThemOnProbation(t *testing.T) {
 	watchInBubble(t, ServiceOptions{Probation: 10 * time.Minute}, having("a b"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
 		n := len(b.Requests())
@@ -41,17 +42,17 @@ func TestALossOfAllIsConfirmedAndPutOnProbation(t *testing.T) {
 			t.Errorf("status %+v", s)
 		}
 		for _, line := range []string{
-			`"instances":2,"for":"10m0s","message":"consul has lost instances: they are on probation, used until they first fail"`,
-			`"message":"no instance is on probation any more"`,
+			`"level":"warn","service":"star","source":"consul service \"star\"","instances":2`,
+			`"level":"info","service":"star","source":"consul service \"star\""`,
 		} {
-			if got := strings.Count(b.log.String(), line); got != 1 {
+			if got := countLines(b.log.String(), line); got != 1 {
 				t.Errorf("%d lines with %s, want one:\n%s", got, line, b.log.String())
 			}
 		}
 	})
 }
 
-func TestInstancesThatAWipedAgentTakesOutOneByOneComeBack(t *testing.T) {
+func TestInstancesThatAWipedAgentRemovesOneByOneComeBack(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b c")
 		b.set("b c")
@@ -65,9 +66,9 @@ func TestInstancesThatAWipedAgentTakesOutOneByOneComeBack(t *testing.T) {
 	})
 }
 
-// A snapshot of the servers was restored that is older than the registrations: the
-// agents take minutes to bring them back.
-func TestProbationLastsLongerThanConsulsAntiEntropy(t *testing.T) {
+// After the restore of a snapshot that is older than the registrations, the agents
+// register them again within minutes.
+func TestProbationLastsLongerThanAntiEntropy(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
 		b.expect(10*sec, "0s: a b")
 		b.SetIndex(7)
@@ -79,13 +80,13 @@ func TestProbationLastsLongerThanConsulsAntiEntropy(t *testing.T) {
 		b.set("a b")
 		b.at(205 * sec)
 		if got := formatSet(b.latest()); got != "a b" {
-			t.Errorf("the pool has %q when they are back", got)
+			t.Errorf("the pool has %q after they have returned", got)
 		}
 	})
 }
 
-// The leader is elected only after the servers have come back with less.
-func TestAnIndexThatGoesBackwardsIsRememberedUntilItIsConfirmed(t *testing.T) {
+// The servers elect a leader only after they have answered with a lower index.
+func TestLowerIndexIsRememberedUntilItIsConfirmed(t *testing.T) {
 	watchInBubble(t, ServiceOptions{Wait: 2 * sec}, having("a b c"), func(t *testing.T, b *bubble) {
 		b.expect(10*sec, "0s: a b c")
 		b.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader", Only: func(r discoverytest.Request) bool { return r.Consistent }})
@@ -100,7 +101,7 @@ func TestAnIndexThatGoesBackwardsIsRememberedUntilItIsConfirmed(t *testing.T) {
 	})
 }
 
-func TestTheTimeOfProbationStandsWhileConsulIsAway(t *testing.T) {
+func TestProbationTimeStopsWhileConsulFails(t *testing.T) {
 	watchInBubble(t, ServiceOptions{Probation: 90 * sec, Wait: 10 * time.Minute}, having("a b"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
 		b.set("")
@@ -113,9 +114,8 @@ func TestTheTimeOfProbationStandsWhileConsulIsAway(t *testing.T) {
 	})
 }
 
-// For a moment after an outage what Consul still lists may be what it has not come
-// to yet: the pool would be one that has stopped.
-func TestWhatGoesRightAfterAnOutageIsOnProbation(t *testing.T) {
+// Right after an outage Consul may still be removing instances one by one.
+func TestInstancesRemovedRightAfterAnOutageAreOnProbation(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
 		b.expect(10*sec, "0s: a b c")
 		b.Break(dead)
@@ -140,8 +140,8 @@ func TestWhatGoesRightAfterAnOutageIsOnProbation(t *testing.T) {
 	})
 }
 
-// An agent that the cluster does not hear of says nothing about its instances.
-func TestAnAgentThatHasFailedLeavesNoServiceWithoutInstances(t *testing.T) {
+// The failure of an agent does not show the health of its instances.
+func TestFailedAgentDoesNotEmptyAService(t *testing.T) {
 	failed := func(b *bubble, words string, nodes ...string) {
 		entries := b.entries(words)
 		for n, e := range entries {
@@ -166,8 +166,8 @@ func TestAnAgentThatHasFailedLeavesNoServiceWithoutInstances(t *testing.T) {
 	})
 }
 
-// Five stop and five start, as in a deploy that replaces all at once.
-func TestACompleteReplacementEndsProbation(t *testing.T) {
+// Five stop and five start, as in a deployment that replaces all at once.
+func TestCompleteReplacementEndsProbation(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b c")
 		b.set("")
@@ -179,8 +179,8 @@ func TestACompleteReplacementEndsProbation(t *testing.T) {
 	})
 }
 
-// An operator moves the tag to other instances: Consul still has the former ones.
-func TestWhatLosesItsTagIsNotOnProbation(t *testing.T) {
+// An operator moves the tag to other instances. Consul still has the former ones.
+func TestInstancesWithoutTheTagAreNotOnProbation(t *testing.T) {
 	tagged := func(b *bubble, words string, tags ...string) {
 		entries := b.entries(words)
 		for _, e := range entries {
@@ -201,7 +201,7 @@ func TestWhatLosesItsTagIsNotOnProbation(t *testing.T) {
 	}
 }
 
-func TestSuddenEmptyThatIsNotConfirmedIsNoEvent(t *testing.T) {
+func TestUnconfirmedLossChangesNothing(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
 		b.Break(discoverytest.Fault{Empty: true, Only: func(r discoverytest.Request) bool { return !r.Consistent }})
@@ -211,7 +211,7 @@ func TestSuddenEmptyThatIsNotConfirmedIsNoEvent(t *testing.T) {
 	})
 }
 
-func TestUnreachableConfirmationKeepsTheInstances(t *testing.T) {
+func TestFailedConfirmationChangesNothing(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
 		b.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader", Only: func(r discoverytest.Request) bool { return r.Consistent }})
@@ -223,7 +223,7 @@ func TestUnreachableConfirmationKeepsTheInstances(t *testing.T) {
 	})
 }
 
-func TestTheLastInstanceLeavesAtOnceWithoutProbation(t *testing.T) {
+func TestWithoutProbationTheLastInstanceIsRemovedAtOnce(t *testing.T) {
 	watchInBubble(t, ServiceOptions{Probation: -1}, having("a"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a")
 		b.set("")
@@ -248,10 +248,10 @@ func TestFilteredAnswerRemovesNothing(t *testing.T) {
 	})
 }
 
-func TestRemovalFromTheStreamingBackendIsConfirmed(t *testing.T) {
+func TestRemovalByTheStreamingBackendIsConfirmed(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b c")
-		// The agent's view lacks b, the servers still have it.
+		// The agent's view lacks b. The servers have it.
 		b.Break(discoverytest.Fault{Body: b.body("a c"), Only: func(r discoverytest.Request) bool { return r.Index > 0 }})
 		b.expect(20 * sec)
 		b.Heal()
@@ -261,8 +261,8 @@ func TestRemovalFromTheStreamingBackendIsConfirmed(t *testing.T) {
 	})
 }
 
-// Active checks may well use what Consul calls critical.
-func TestACriticalInstanceThatTheStreamingBackendLacksIsConfirmed(t *testing.T) {
+// With active checks, sluice may use critical instances.
+func TestRemovalOfACriticalInstanceByTheStreamingBackendIsConfirmed(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a:critical"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a:critical")
 		b.Break(discoverytest.Fault{Filtered: true, Empty: true}) // the token has lost its permissions
@@ -319,7 +319,7 @@ func TestEveryRemovalIsConfirmed(t *testing.T) {
 	}
 }
 
-func TestClientWithoutTokenPutsOnProbationWhatADenyingConsulNoLongerLists(t *testing.T) {
+func TestWithoutTokenAnEmptyAnswerPutsInstancesOnProbation(t *testing.T) {
 	denying := func(b *bubble) { b.set("a"); b.Break(discoverytest.Fault{Deny: true}) }
 	watchInBubble(t, ServiceOptions{}, denying, func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a")
@@ -328,22 +328,22 @@ func TestClientWithoutTokenPutsOnProbationWhatADenyingConsulNoLongerLists(t *tes
 	})
 }
 
-func TestClientWithoutTokenIsToldOfADenyingConsul(t *testing.T) {
+func TestMissingTokenIsLogged(t *testing.T) {
 	denying := func(b *bubble) { b.Break(discoverytest.Fault{Deny: true}) }
 	watchInBubble(t, ServiceOptions{}, denying, func(t *testing.T, b *bubble) {
 		b.expect(10*sec, "0s: ")
-		if got := strings.Count(b.log.String(), "its default policy is deny and no token is set"); got != 1 {
+		if got := countLines(b.log.String(), `"default_policy":"deny"`); got != 1 {
 			t.Errorf("%d warnings, want one:\n%s", got, b.log.String())
 		}
 	})
 }
 
-func TestTokenThatNeverSawEverythingStillFollowsWhatItSees(t *testing.T) {
+func TestWatchFollowsTheVisibleInstancesOfAFilteredService(t *testing.T) {
 	filtered := func(b *bubble) { b.Break(discoverytest.Fault{Filtered: true}) }
 	watchInBubble(t, ServiceOptions{}, filtered, func(t *testing.T, b *bubble) {
 		b.at(20 * sec)
 		if s := b.status(); s.State != discovery.WatchPending || s.Changes != 0 {
-			t.Errorf("nothing seen: %+v", s)
+			t.Errorf("empty filtered answer: %+v", s)
 		}
 		b.set("a b")
 		b.at(40 * sec)
@@ -352,23 +352,23 @@ func TestTokenThatNeverSawEverythingStillFollowsWhatItSees(t *testing.T) {
 		if s := b.status(); s.Instances != 1 || s.State != discovery.WatchFresh {
 			t.Errorf("status %+v", s)
 		}
-		if got := strings.Count(b.log.String(), "consul leaves out instances"); got != 1 {
+		if got := countLines(b.log.String(), `"needs":`); got != 1 {
 			t.Errorf("%d warnings, want one:\n%s", got, b.log.String())
 		}
 		b.set("")
 		b.at(80 * sec)
 		if s := b.status(); s.Instances != 1 || s.State != discovery.WatchStale {
-			t.Errorf("nothing seen any more: %+v", s)
+			t.Errorf("empty filtered answer after others: %+v", s)
 		}
 	})
 }
 
-func TestASourceInheritsFromOneThatSelectsTheSame(t *testing.T) {
+func TestSourceInheritsFromOneWithTheSameSelection(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a")
 		other := discoverytest.New()
 		pipe := discoverytest.ServePipe(other)
-		client, err := NewClient(ClientOptions{Addresses: []string{"http://other"}, dial: pipe.DialContext})
+		client, err := newClient(consul.Options{Addresses: []string{"http://other"}}.WithDial(pipe.DialContext))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -381,8 +381,8 @@ func TestASourceInheritsFromOneThatSelectsTheSame(t *testing.T) {
 	})
 }
 
-// consul.service was changed to another service: nothing of the old one is kept.
-func TestASourceInheritsNothingFromAnotherSelection(t *testing.T) {
+// The operator changed consul.service.
+func TestSourceInheritsNothingFromAnotherSelection(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
 		b.Break(discoverytest.Fault{Drop: true})
@@ -393,7 +393,7 @@ func TestASourceInheritsNothingFromAnotherSelection(t *testing.T) {
 	})
 }
 
-func TestAnAgentThatSweepsItsInstancesAfterAnOutageEmptiesNoPool(t *testing.T) {
+func TestAgentThatRemovesItsInstancesAfterAnOutageDoesNotEmptyThePool(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a b c"), func(t *testing.T, b *bubble) {
 		b.at(10 * sec)
 		b.Break(dead)

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestMain lets more tests run at a time than there are processors, unless the
-// command says how many: those with a real Consul wait for it most of the time.
+// TestMain runs more parallel tests than there are processors, unless the command sets the
+// number: tests with a real Consul mostly wait.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	given := false

@@ -12,11 +12,11 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/discovery"
-	"sluice/discovery/discoverytest"
+	"sluice/test/discoverytest"
 )
 
 func TestOverviewShowsEveryKindOfChange(t *testing.T) {
-	ways(t, func(t *testing.T, c *crowd) {
+	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
 		c.expect("an instance comes", soon, "service-07: a-7 b-7 c-7")
 
@@ -64,9 +64,9 @@ func TestOverviewShowsEveryKindOfChange(t *testing.T) {
 	})
 }
 
-// Checks of a node are in every instance on it.
-func TestOverviewShowsThatANodeFails(t *testing.T) {
-	ways(t, func(t *testing.T, c *crowd) {
+// The checks of a node apply to every instance on it.
+func TestOverviewShowsFailureOfANode(t *testing.T) {
+	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		want := make(map[string][]*api.ServiceEntry)
 		for service, entries := range c.entries {
 			for i, e := range entries {
@@ -93,26 +93,42 @@ func TestOverviewShowsThatANodeFails(t *testing.T) {
 			if !slices.ContainsFunc(c.sets, func(s string) bool {
 				return strings.HasPrefix(s, service+":") && strings.Contains(s, ":critical")
 			}) {
-				t.Errorf("%s: no set with the instance of the node that failed", service)
+				t.Errorf("%s: no set with the instance of the failed node", service)
 			}
 		}
 	})
 }
 
+// A check that has warned for a moment is in no list that is read later.
+func TestOverviewDoesNotShowAChangeThatIsUndone(t *testing.T) {
+	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
+		c.Break(discoverytest.Fault{Only: func(r discoverytest.Request) bool {
+			if r.Path == "/v1/health/state/warning" {
+				time.Sleep(time.Second)
+			}
+			return false
+		}})
+		c.replace("service-08", func(e *api.ServiceEntry) {
+			discoverytest.Health(e, "warning", "slow")
+			e.Service.Tags = []string{"v2"} // in the list of its node
+		})
+		c.expect("seen", soon, "service-08: a-8:warning b-8")
+		c.replace("service-08", func(e *api.ServiceEntry) { discoverytest.Health(e, "passing", "") })
+		c.expect("undone", 10*time.Second, "service-08: a-8 b-8")
+	})
+}
+
 func TestOverviewCostsFewQueries(t *testing.T) {
-	ways(t, func(t *testing.T, c *crowd) {
+	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		got := c.spent(10*time.Second, func() {
 			c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
 		})
-		// What lists the checks in a state ends with any change of a check if there
-		// is none in it. By nodes the rest is the node and the service. By names it is
-		// the names, the list, the service, and then a sweep of all services.
-		want := 2
-		if _, way, _ := c.overview().choose(); way == byNames {
-			want = 4
-			if swept := got["without news"] + 1; swept != crowdServices {
-				t.Errorf("a sweep asked for %d services, want %d", swept, crowdServices)
-			}
+		// An empty list of checks changes with any check. The other queries are for the
+		// node and, twice, for the service; with many nodes also for the names of all
+		// services and the nodes without a slot.
+		want := 3
+		if c.nodes > overviewSlots {
+			want += 1 + c.nodes - overviewSlots
 		}
 		sum := 0
 		for path, n := range got {
@@ -121,7 +137,7 @@ func TestOverviewCostsFewQueries(t *testing.T) {
 			}
 		}
 		if sum > want+1 {
-			t.Errorf("an instance that comes costs %v", got)
+			t.Errorf("a new instance costs %v", got)
 		}
 
 		idle := c.spent(5*time.Minute, func() {})
@@ -135,18 +151,17 @@ func TestOverviewCostsFewQueries(t *testing.T) {
 	})
 }
 
-// Most of what changes in a quiet fleet is the output of checks.
-func TestOutputOfChecksCostsLittle(t *testing.T) {
-	ways(t, func(t *testing.T, c *crowd) {
+// Most changes of a catalog are new outputs of checks.
+func TestOutputOfChecksCostsFewQueries(t *testing.T) {
+	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		got := c.spent(10*time.Second, func() {
 			for n := range 20 {
-				c.replace(crowdService(n), func(e *api.ServiceEntry) { discoverytest.Health(e, "passing", fmt.Sprint("uptime ", n)) })
+				c.replace(serviceName(n), func(e *api.ServiceEntry) { discoverytest.Health(e, "passing", fmt.Sprint("uptime ", n)) })
 				time.Sleep(300 * time.Millisecond)
 			}
 		})
 		for path, n := range got {
-			// Consul's fake wakes these for any check, as memdb does where a list is
-			// empty.
+			// The fake wakes these for any check, as memdb does if a list is empty.
 			if n > 0 && path != "/v1/health/state/critical" && path != "/v1/health/state/warning" {
 				t.Errorf("the output of checks costs %v", got)
 			}
@@ -154,8 +169,8 @@ func TestOutputOfChecksCostsLittle(t *testing.T) {
 	})
 }
 
-func TestOverviewThroughAnOutage(t *testing.T) {
-	ways(t, func(t *testing.T, c *crowd) {
+func TestOverviewDuringAnOutage(t *testing.T) {
+	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		c.Break(discoverytest.Fault{Status: http.StatusInternalServerError, Body: "No cluster leader"})
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
@@ -166,13 +181,13 @@ func TestOverviewThroughAnOutage(t *testing.T) {
 		}
 		before := len(c.Requests())
 		time.Sleep(60 * time.Second)
-		// Nobody but the overview asks, each of its queries every 2 s or so.
-		if n := len(c.Requests()) - before; n > 15*60 {
+		// Only the overview queries, each of its lists about once a second.
+		if n := len(c.Requests()) - before; n > (c.nodes+3)*69 {
 			t.Errorf("%d queries in a minute of an outage", n)
 		}
 		for _, r := range c.Requests()[before:] {
 			if r.Service != "" {
-				t.Fatalf("the watch of %s asks during the outage", r.Service)
+				t.Fatalf("the watch of %s queries during the outage", r.Service)
 			}
 		}
 		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
@@ -187,7 +202,7 @@ func TestOverviewThroughAnOutage(t *testing.T) {
 }
 
 func TestOverviewAfterConsulLostItsState(t *testing.T) {
-	ways(t, func(t *testing.T, c *crowd) {
+	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		c.SetIndex(2) // what blocks on a greater index does so until its wait is over
 		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
 		c.expect("index backwards", 70*time.Second, "service-07: a-7 b-7 c-7")
@@ -196,22 +211,22 @@ func TestOverviewAfterConsulLostItsState(t *testing.T) {
 	})
 }
 
-// A proxy in front of Consul may let only some paths through.
-func TestWithoutAnOverviewWatchesTakeTurns(t *testing.T) {
-	inCrowd(t, 2, func(t *testing.T, c *crowd) {
+// A proxy in front of Consul may deny some paths.
+func TestWithoutAnOverviewServicesArePolled(t *testing.T) {
+	inOverviewBubble(t, 2, func(t *testing.T, c *overviewBubble) {
 		c.Break(discoverytest.Fault{Status: http.StatusForbidden, Body: "Permission denied",
 			Only: func(r discoverytest.Request) bool { return r.Service == "" }})
 		time.Sleep(10 * time.Second)
 		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
-		c.expect("in turns", 10*time.Second, "service-07: a-7 b-7 c-7")
+		c.expect("one after the other", 10*time.Second, "service-07: a-7 b-7 c-7")
 	})
 }
 
-// Services that come and go move the rest between the two ways to wait.
+// The number of services decides how they wait.
 func TestWatchesMoveBetweenConnectionAndOverview(t *testing.T) {
-	inCrowd(t, 2, func(t *testing.T, c *crowd) {
-		for n := 20; n < crowdServices; n++ {
-			c.manager.Unwatch(crowdService(n))
+	inOverviewBubble(t, 2, func(t *testing.T, c *overviewBubble) {
+		for n := 20; n < overviewServices; n++ {
+			c.manager.Unwatch(serviceName(n))
 		}
 		time.Sleep(time.Second)
 		if s := c.client.Stats(); s.Shared || s.Watches != 20 {
@@ -220,8 +235,8 @@ func TestWatchesMoveBetweenConnectionAndOverview(t *testing.T) {
 		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
 		c.expect("on a connection of its own", soon, "service-07: a-7 b-7 c-7")
 
-		for n := 20; n < crowdServices; n++ {
-			c.manager.Watch(crowdService(n), c.client.Source(ServiceOptions{Service: crowdService(n)}))
+		for n := 20; n < overviewServices; n++ {
+			c.manager.Watch(serviceName(n), c.client.Source(ServiceOptions{Service: serviceName(n)}))
 		}
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
@@ -233,9 +248,9 @@ func TestWatchesMoveBetweenConnectionAndOverview(t *testing.T) {
 	})
 }
 
-// A node's address is that of its instances that have none.
-func TestOverviewShowsANodesNewAddress(t *testing.T) {
-	ways(t, func(t *testing.T, c *crowd) {
+// Instances without an address have that of their node.
+func TestOverviewShowsNewAddressOfANode(t *testing.T) {
+	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry {
 			n := c.instance(7, "c")
 			n.Service.Address = ""
@@ -264,10 +279,9 @@ func TestOverviewShowsANodesNewAddress(t *testing.T) {
 	})
 }
 
-// One transaction: an instance that comes shows itself in the checks, one that
-// moves does not.
-func TestOverviewShowsWhatAnotherChangeHides(t *testing.T) {
-	ways(t, func(t *testing.T, c *crowd) {
+// In one transaction, a new instance changes the checks, and a moved one does not.
+func TestOverviewShowsAllChangesOfATransaction(t *testing.T) {
+	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		moved := *c.entries["service-08"][0]
 		service := *moved.Service
 		service.Port = 9999
@@ -280,9 +294,9 @@ func TestOverviewShowsWhatAnotherChangeHides(t *testing.T) {
 	})
 }
 
-// Consul takes names of services as equal that differ in case only.
-func TestOverviewOfANameInAnotherCase(t *testing.T) {
-	ways(t, func(t *testing.T, c *crowd) {
+// Consul ignores the case of service names.
+func TestOverviewIgnoresCaseOfNames(t *testing.T) {
+	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		c.manager.Watch("shouted", c.client.Source(ServiceOptions{Service: "SERVICE-07"}))
 		c.expect("at first", time.Second, "shouted: a-7 b-7")
 		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
@@ -290,39 +304,39 @@ func TestOverviewOfANameInAnotherCase(t *testing.T) {
 	})
 }
 
-// A gateway in front of Consul may be too slow for the lists, or refuse them.
-func TestWithoutALongListWatchesTakeTurns(t *testing.T) {
+// A proxy in front of Consul may be too slow for long lists, or refuse them.
+func TestServicesArePolledIfALongListFails(t *testing.T) {
 	for name, fault := range map[string]discoverytest.Fault{
 		"504":       {Status: http.StatusGatewayTimeout, Body: "too slow"},
 		"no answer": {Hang: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ways(t, func(t *testing.T, c *crowd) {
+			fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 				fault.Only = func(r discoverytest.Request) bool {
 					return strings.HasPrefix(r.Path, "/v1/health/state") || strings.HasPrefix(r.Path, "/v1/catalog/node-services")
 				}
 				c.Break(fault)
 				time.Sleep(2 * time.Minute)
 				c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
-				c.expect("in turns", 5*time.Second, "service-07: a-7 b-7 c-7")
+				c.expect("one after the other", 5*time.Second, "service-07: a-7 b-7 c-7")
 				for _, s := range c.manager.Statuses() {
 					if s.State != discovery.WatchFresh {
-						t.Fatalf("%+v: want it fresh, since single services are answered", s)
+						t.Fatalf("%+v: want it fresh: queries for services succeed", s)
 					}
 				}
 				c.Heal()
 				time.Sleep(time.Minute)
 				idle := c.spent(time.Minute, func() {})
-				if idle["without news"]+idle["health"] > crowdServices/2 {
-					t.Errorf("after it the watches still take turns: %v", idle)
+				if idle["without news"]+idle["health"] > overviewServices/2 {
+					t.Errorf("afterwards services are still polled: %v", idle)
 				}
 			})
 		})
 	}
 }
 
-func TestInstanceWithoutChecksThatGoesIsFound(t *testing.T) {
-	ways(t, func(t *testing.T, c *crowd) {
+func TestOverviewShowsRemovalOfAnInstanceWithoutChecks(t *testing.T) {
+	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
 		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry {
 			bare := c.instance(7, "c")
 			bare.Checks = nil
@@ -334,20 +348,20 @@ func TestInstanceWithoutChecksThatGoesIsFound(t *testing.T) {
 	})
 }
 
-// Nothing is registered yet, or the token may see no node.
+// Nothing is registered, or ACLs hide all nodes.
 func TestOverviewOfAnEmptyCatalog(t *testing.T) {
 	atBusyAgent(t, 2*manyServices, 0, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
 		time.Sleep(time.Minute)
 		before := len(agent.Requests())
 		time.Sleep(time.Minute)
 		if got := len(agent.Requests()) - before; got > manyServices {
-			t.Errorf("%d queries in a minute in which nothing changes", got)
+			t.Errorf("%d queries in a minute without a change", got)
 		}
-		agent.Set(crowdService(7), discoverytest.Instance(crowdService(7), "a", 1000))
+		agent.Set(serviceName(7), discoverytest.Instance(serviceName(7), "a", 1000))
 		time.Sleep(soon)
 		synctest.Wait()
 		for _, s := range m.Statuses() {
-			if s.Service == crowdService(7) && s.Instances != 1 {
+			if s.Service == serviceName(7) && s.Instances != 1 {
 				t.Errorf("the first instance is not seen: %+v", s)
 			}
 		}

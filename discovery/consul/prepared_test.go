@@ -7,9 +7,9 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/consultest"
 	"sluice/discovery"
-	"sluice/discovery/discoverytest"
+	"sluice/test/consultest"
+	"sluice/test/discoverytest"
 )
 
 func TestPreparedQueryIsExecutedAtItsTTL(t *testing.T) {
@@ -38,7 +38,7 @@ func TestPreparedQueryIsExecutedAtItsTTL(t *testing.T) {
 					if n > 0 {
 						gap := r.Time.Sub(requests[n-1].Time)
 						if gaps[gap] = true; gap < tt.least || gap > tt.most {
-							t.Errorf("%v between two", gap)
+							t.Errorf("interval %v", gap)
 						}
 					}
 				}
@@ -55,7 +55,7 @@ func TestPreparedQueryIsExecutedAtItsTTL(t *testing.T) {
 	}
 }
 
-func TestAPreparedQueryThatFindsNothingPutsItsInstancesOnProbation(t *testing.T) {
+func TestEmptyResultPutsInstancesOnProbation(t *testing.T) {
 	watchInBubble(t, ServiceOptions{PreparedQuery: "star"}, having("a b"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
 		for n, f := range []discoverytest.Fault{{Status: 500}, {NoLeader: true, Empty: true}, {Body: "{}"}, {Body: "null"}, {Drop: true}, {Filtered: true, Empty: true}} {
@@ -74,7 +74,7 @@ func TestAPreparedQueryThatFindsNothingPutsItsInstancesOnProbation(t *testing.T)
 	})
 }
 
-func TestPreparedQueryThatTurnsToOthersBringsTheFirstNotBack(t *testing.T) {
+func TestOtherInstancesInAResultReplaceTheFirst(t *testing.T) {
 	watchInBubble(t, ServiceOptions{PreparedQuery: "star", Poll: sec}, having("a b"), func(t *testing.T, b *bubble) {
 		b.expect(sec/2, "0s: a b")
 		b.set("a:critical b:critical x")
@@ -84,8 +84,7 @@ func TestPreparedQueryThatTurnsToOthersBringsTheFirstNotBack(t *testing.T) {
 	})
 }
 
-// However seldom the query is executed otherwise, a probation ends in time.
-func TestProbationOfAPreparedQueryEndsInTime(t *testing.T) {
+func TestProbationEndsBeforeTheNextInterval(t *testing.T) {
 	o := ServiceOptions{PreparedQuery: "star", Poll: 5 * time.Minute, Probation: 30 * sec}
 	watchInBubble(t, o, having("a b"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
@@ -99,20 +98,20 @@ func TestProbationOfAPreparedQueryEndsInTime(t *testing.T) {
 	})
 }
 
-func TestCachedPreparedQuerySaysHowOldItsResultMayBe(t *testing.T) {
+func TestCachedPreparedQueryHasAMaximumAge(t *testing.T) {
 	watchInBubble(t, ServiceOptions{PreparedQuery: "star", Poll: 7 * sec, Cached: true}, having("a"), func(t *testing.T, b *bubble) {
 		b.at(sec)
 		b.SetTTL("star", "3s")
 		b.at(20 * sec)
 		for n, r := range b.Requests() {
 			if want := []time.Duration{7 * sec, 7 * sec, 3 * sec}[min(n, 2)]; r.MaxAge != want {
-				t.Errorf("request %d: at most %v old, want %v", n, r.MaxAge, want)
+				t.Errorf("request %d: max-age %v, want %v", n, r.MaxAge, want)
 			}
 		}
 	})
 }
 
-func TestUnknownPreparedQueryIsNamed(t *testing.T) {
+func TestErrorNamesAnUnknownPreparedQuery(t *testing.T) {
 	missing := func(b *bubble) { b.Break(discoverytest.Fault{Status: 404, Body: "Query not found"}) }
 	watchInBubble(t, ServiceOptions{PreparedQuery: "geo-star"}, missing, func(t *testing.T, b *bubble) {
 		b.at(sec)
@@ -154,8 +153,8 @@ func TestRealPreparedQuery(t *testing.T) {
 	})
 }
 
-// The agent's cache keeps the result of a prepared query for three days, unless
-// told how old it may be.
+// The agent caches the result of a prepared query for three days if the query has no
+// maximum age.
 func TestRealPreparedQueryFromTheCacheFollowsChanges(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Node: "node-1"})

@@ -12,16 +12,17 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
 
-	"sluice/consultest"
+	"sluice/consul"
 	"sluice/discovery"
+	"sluice/test/consultest"
 )
 
-// realCrowd watches services 0 to n-1 of a real agent, each with the instances
-// a and b, on fewer connections.
-type realCrowd struct {
+// realOverview watches services of a real agent with fewer connections than services.
+// Each has the instances a and b.
+type realOverview struct {
 	t      *testing.T
 	agent  *consultest.Agent
-	client *Client
+	client *testClient
 	nodes  int
 
 	mu   sync.Mutex
@@ -29,18 +30,18 @@ type realCrowd struct {
 	news chan struct{}                   // capacity 1
 }
 
-func watchRealCrowd(t *testing.T, o consultest.Options, connections, services, nodes int) *realCrowd {
+func watchRealOverview(t *testing.T, o consultest.Options, connections, services, nodes int) *realOverview {
 	t.Helper()
-	c := &realCrowd{t: t, nodes: nodes, sets: make(map[string][]discovery.Instance), news: make(chan struct{}, 1)}
+	c := &realOverview{t: t, nodes: nodes, sets: make(map[string][]discovery.Instance), news: make(chan struct{}, 1)}
 	c.agent = consultest.Start(t, o)
 	for n := range services {
 		c.register(n, "a", api.HealthPassing, nil)
 		c.register(n, "b", api.HealthPassing, nil)
 	}
 	var err error
-	c.client, err = NewClient(ClientOptions{
+	c.client, err = newClient(consul.Options{
 		Addresses: []string{c.url(o)}, MaxWatches: connections, Log: zerolog.New(zerolog.NewTestWriter(t)),
-		TLS: TLSOptions{CAFile: caOf(o)},
+		TLS: consul.TLSOptions{CAFile: caOf(o)},
 	})
 	must(t, err)
 	m := discovery.NewManager(discovery.ManagerOptions{Sink: func(service string, set []discovery.Instance) {
@@ -53,11 +54,11 @@ func watchRealCrowd(t *testing.T, o consultest.Options, connections, services, n
 		}
 	}})
 	for n := range services {
-		name := crowdService(n)
+		name := serviceName(n)
 		if n == 10 { // to Consul it is the same
 			name = strings.ToUpper(name)
 		}
-		m.Watch(crowdService(n), c.client.Source(ServiceOptions{Service: name, Wait: maxWait, Probation: -1}))
+		m.Watch(serviceName(n), c.client.Source(ServiceOptions{Service: name, Wait: maxWait, Probation: -1}))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var run sync.WaitGroup
@@ -73,14 +74,14 @@ func watchRealCrowd(t *testing.T, o consultest.Options, connections, services, n
 	return c
 }
 
-// register registers an instance on the node that its service is on.
-func (c *realCrowd) register(n int, id, status string, change func(*api.CatalogRegistration)) {
+// register registers an instance on the node of its service.
+func (c *realOverview) register(n int, id, status string, change func(*api.CatalogRegistration)) {
 	c.t.Helper()
 	node := n % c.nodes
-	name := crowdService(n) + "-" + id
+	name := serviceName(n) + "-" + id
 	r := &api.CatalogRegistration{
 		Node: fmt.Sprint("node-", node), Address: fmt.Sprint("10.0.0.", node+1), SkipNodeUpdate: n >= c.nodes,
-		Service: &api.AgentService{ID: name, Service: crowdService(n), Address: "127.0.0.1", Port: 1000 + n},
+		Service: &api.AgentService{ID: name, Service: serviceName(n), Address: "127.0.0.1", Port: 1000 + n},
 		Checks: api.HealthChecks{{Node: fmt.Sprint("node-", node), CheckID: name,
 			ServiceID: name, Status: status}},
 	}
@@ -91,38 +92,37 @@ func (c *realCrowd) register(n int, id, status string, change func(*api.CatalogR
 	must(c.t, err)
 }
 
-func (c *realCrowd) deregister(n int, id string) {
+func (c *realOverview) deregister(n int, id string) {
 	c.t.Helper()
 	_, err := c.agent.Client().Catalog().Deregister(&api.CatalogDeregistration{
-		Node: fmt.Sprint("node-", n%c.nodes), ServiceID: crowdService(n) + "-" + id}, nil)
+		Node: fmt.Sprint("node-", n%c.nodes), ServiceID: serviceName(n) + "-" + id}, nil)
 	must(c.t, err)
 }
 
-// await waits for the set of a service, in the notation of formatSet without
-// the service's name.
-func (c *realCrowd) await(n int, want string) {
+// await waits for the set of a service, in the notation of formatSet without the name.
+func (c *realOverview) await(n int, want string) {
 	c.t.Helper()
 	c.awaitSet(n, want, func(set []discovery.Instance) bool {
-		return strings.ReplaceAll(formatSet(set), crowdService(n)+"-", "") == want
+		return strings.ReplaceAll(formatSet(set), serviceName(n)+"-", "") == want
 	})
 }
 
-// awaitAt waits until an instance of a service is at an address.
-func (c *realCrowd) awaitAt(n int, id, address string) {
+// awaitAt waits until an instance has an address.
+func (c *realOverview) awaitAt(n int, id, address string) {
 	c.t.Helper()
 	c.awaitSet(n, id+" at "+address, func(set []discovery.Instance) bool {
 		return slices.ContainsFunc(set, func(i discovery.Instance) bool {
-			return i.ID == crowdService(n)+"-"+id && i.HostPort() == address
+			return i.ID == serviceName(n)+"-"+id && i.HostPort() == address
 		})
 	})
 }
 
-func (c *realCrowd) awaitSet(n int, want string, ok func([]discovery.Instance) bool) {
+func (c *realOverview) awaitSet(n int, want string, ok func([]discovery.Instance) bool) {
 	c.t.Helper()
 	deadline := time.After(patience)
 	for {
 		c.mu.Lock()
-		set, known := c.sets[crowdService(n)]
+		set, known := c.sets[serviceName(n)]
 		c.mu.Unlock()
 		if known && ok(set) {
 			return
@@ -130,12 +130,12 @@ func (c *realCrowd) awaitSet(n int, want string, ok func([]discovery.Instance) b
 		select {
 		case <-c.news:
 		case <-deadline:
-			c.t.Fatalf("%s: Sink got %+v last, want %s", crowdService(n), set, want)
+			c.t.Fatalf("%s: last set of Sink %+v, want %s", serviceName(n), set, want)
 		}
 	}
 }
 
-func (c *realCrowd) url(o consultest.Options) string {
+func (c *realOverview) url(o consultest.Options) string {
 	if o.TLS != nil {
 		return "https://" + c.agent.HTTPSAddress()
 	}
@@ -149,8 +149,8 @@ func caOf(o consultest.Options) string {
 	return ""
 }
 
-// goesThroughLife changes services in every way.
-func (c *realCrowd) goesThroughLife() {
+// goesThroughLife makes every kind of change.
+func (c *realOverview) goesThroughLife() {
 	c.t.Helper()
 	c.register(0, "c", api.HealthPassing, nil)
 	c.await(0, "a b c")
@@ -173,15 +173,14 @@ func (c *realCrowd) goesThroughLife() {
 	})
 	c.await(2, "a b")
 
-	// In one transaction, an instance that comes and one that moves: checks show
-	// the first one only.
+	// In one transaction, a new instance and a moved one: checks show the first one only.
 	_, _, _, err := c.agent.Client().Txn().Txn(api.TxnOps{
 		{Service: &api.ServiceTxnOp{Verb: api.ServiceSet, Node: fmt.Sprint("node-", 6%c.nodes), Service: api.AgentService{
-			ID: crowdService(6) + "-c", Service: crowdService(6), Address: "127.0.0.1", Port: 1006}}},
+			ID: serviceName(6) + "-c", Service: serviceName(6), Address: "127.0.0.1", Port: 1006}}},
 		{Check: &api.CheckTxnOp{Verb: api.CheckSet, Check: api.HealthCheck{
-			Node: fmt.Sprint("node-", 6%c.nodes), CheckID: "c6", ServiceID: crowdService(6) + "-c", Status: api.HealthPassing}}},
+			Node: fmt.Sprint("node-", 6%c.nodes), CheckID: "c6", ServiceID: serviceName(6) + "-c", Status: api.HealthPassing}}},
 		{Service: &api.ServiceTxnOp{Verb: api.ServiceSet, Node: fmt.Sprint("node-", 7%c.nodes), Service: api.AgentService{
-			ID: crowdService(7) + "-a", Service: crowdService(7), Address: "127.0.0.1", Port: 2007}}},
+			ID: serviceName(7) + "-a", Service: serviceName(7), Address: "127.0.0.1", Port: 2007}}},
 	}, nil)
 	must(c.t, err)
 	c.await(6, "a b c")
@@ -190,7 +189,7 @@ func (c *realCrowd) goesThroughLife() {
 	c.register(10, "c", api.HealthPassing, nil)
 	c.await(10, "a b c")
 
-	// A node's address is that of its instances that have none.
+	// Instances without an address have that of their node.
 	c.register(8, "n", api.HealthPassing, func(r *api.CatalogRegistration) { r.Service.Address = "" })
 	c.await(8, "a b n")
 	_, err = c.agent.Client().Catalog().Register(&api.CatalogRegistration{Node: fmt.Sprint("node-", 8%c.nodes), Address: "10.9.9.9"}, nil)
@@ -213,19 +212,14 @@ func TestRealOverview(t *testing.T) {
 	for _, tt := range []struct {
 		name                         string
 		connections, services, nodes int
-		way                          way
 	}{
-		{"by nodes, few", 16, 20, 2, byNodes},
-		{"by nodes", 30, 40, 6, byNodes},
-		{"by names", 16, 20, 10, byNames},
+		{"few nodes", 16, 20, 2},
+		{"a slot for each node", 30, 40, 6},
+		{"more nodes than slots", 16, 20, 10},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := watchRealCrowd(t, consultest.Options{}, tt.connections, tt.services, tt.nodes)
-			v := c.client.overviews.all[scope{}]
+			c := watchRealOverview(t, consultest.Options{}, tt.connections, tt.services, tt.nodes)
 			c.goesThroughLife()
-			if _, way, _ := v.choose(); way != tt.way {
-				t.Errorf("the overview goes way %d, want %d", way, tt.way)
-			}
 			if s := c.client.Stats(); s.Peak > tt.connections || s.Refused > 0 {
 				t.Errorf("%+v: want at most %d connections", s, tt.connections)
 			}
@@ -233,10 +227,10 @@ func TestRealOverview(t *testing.T) {
 	}
 }
 
-// An agent that takes fewer connections than the client would open says 429.
+// An agent that accepts fewer connections than the client opens answers 429.
 func TestRealAgentWithFewConnections(t *testing.T) {
 	t.Parallel()
-	c := watchRealCrowd(t, consultest.Options{Config: map[string]any{
+	c := watchRealOverview(t, consultest.Options{Config: map[string]any{
 		"limits": map[string]any{"http_max_conns_per_client": 14},
 	}}, 128, 60, 2)
 	c.register(7, "c", api.HealthPassing, nil)
@@ -249,12 +243,12 @@ func TestRealAgentWithFewConnections(t *testing.T) {
 	}
 }
 
-// Over TLS many queries share a connection.
+// With TLS, queries share connections.
 func TestRealAgentOverHTTP2(t *testing.T) {
 	t.Parallel()
-	authority := newAuthority(t, "test")
-	cert, key := authority.issue("agent", "127.0.0.1")
-	c := watchRealCrowd(t, consultest.Options{TLS: &consultest.TLS{CA: authority.file, Cert: cert, Key: key}}, 16, 100, 2)
+	authority := consultest.NewAuthority(t, "test")
+	cert, key := authority.Issue("agent", "127.0.0.1")
+	c := watchRealOverview(t, consultest.Options{TLS: &consultest.TLS{CA: authority.File, Cert: cert, Key: key}}, 16, 100, 2)
 	c.goesThroughLife()
 	if s := c.client.Stats(); s.Shared || s.Peak > 6 {
 		t.Errorf("%+v: want all on few connections", s)

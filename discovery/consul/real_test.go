@@ -11,15 +11,16 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
 
-	"sluice/consultest"
+	"sluice/consul"
 	"sluice/discovery"
+	"sluice/test/consultest"
 )
 
-// patience is for what a real Consul does on a busy machine. It is longer than
-// what was lost is held after an error, which may happen there.
+// patience is the timeout for changes by a real Consul on a busy machine. It is longer than
+// a probation.
 const patience = consultest.Patience
 
-// recorder keeps the last set of one watched service.
+// recorder records the last set of a service.
 type recorder struct {
 	t       *testing.T
 	manager *discovery.Manager
@@ -34,13 +35,13 @@ func watchReal(t *testing.T, agent *consultest.Agent, o ServiceOptions) *recorde
 
 func watchRealWith(t *testing.T, agent *consultest.Agent, token string, o ServiceOptions) *recorder {
 	t.Helper()
-	return watchRealClient(t, ClientOptions{Addresses: []string{agent.URL()}, Token: token}, o)
+	return watchRealClient(t, consul.Options{Addresses: []string{agent.URL()}, Token: token}, o)
 }
 
-func watchRealClient(t *testing.T, co ClientOptions, o ServiceOptions) *recorder {
+func watchRealClient(t *testing.T, co consul.Options, o ServiceOptions) *recorder {
 	t.Helper()
 	co.Log = zerolog.New(zerolog.NewTestWriter(t))
-	client, err := NewClient(co)
+	client, err := newClient(co)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,10 +49,9 @@ func watchRealClient(t *testing.T, co ClientOptions, o ServiceOptions) *recorder
 	return recordClient(t, client, o)
 }
 
-// recordClient watches o with client until t ends. Unless o says otherwise, a
-// query waits for so long that what arrives within the patience of a test did not
-// arrive because a wait was over.
-func recordClient(t *testing.T, client *Client, o ServiceOptions) *recorder {
+// recordClient watches o with client until t ends. By default, a query blocks for longer
+// than the test waits, so that no change is seen because a wait has ended.
+func recordClient(t *testing.T, client *testClient, o ServiceOptions) *recorder {
 	t.Helper()
 	o.Wait = cmp.Or(o.Wait, maxWait)
 	r := &recorder{t: t, sets: make(chan []discovery.Instance, 1000)}
@@ -81,7 +81,7 @@ func (r *recorder) await(want string) []discovery.Instance {
 				return set
 			}
 		case <-deadline:
-			r.t.Fatalf("Sink got %q last, want %q; status %+v", last, want, r.manager.Statuses())
+			r.t.Fatalf("last set of Sink %q, want %q; status %+v", last, want, r.manager.Statuses())
 		}
 	}
 }
@@ -100,7 +100,7 @@ func (r *recorder) awaitStatus(what string, ok func(discovery.WatchStatus) bool)
 	}
 }
 
-// quiet fails if Sink has got a set that await did not take.
+// quiet fails if Sink got a set that await has not taken.
 func (r *recorder) quiet() {
 	r.t.Helper()
 	select {
@@ -133,11 +133,11 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// TestRealConsul goes through an instance's life on one dev agent.
+// TestRealConsul tests the life of an instance on a dev agent.
 func TestRealConsul(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Node: "node-1"})
-	consul := agent.Client().Agent()
+	local := agent.Client().Agent()
 
 	t.Run("registration, failure, deregistration", func(t *testing.T) {
 		r := watchReal(t, agent, ServiceOptions{Service: "star"})
@@ -154,14 +154,14 @@ func TestRealConsul(t *testing.T) {
 		registerTTL(t, agent, "star", "b", 8002, nil)
 		r.await("a b")
 
-		must(t, consul.UpdateTTL("check-star-a", "refused", api.HealthCritical))
+		must(t, local.UpdateTTL("check-star-a", "refused", api.HealthCritical))
 		set = r.await("a:critical b")
 		if set[0].Detail != "Service 'star' check: refused" || set[0].Weight != 0 {
 			t.Errorf("a critical instance: %+v", set[0])
 		}
-		must(t, consul.UpdateTTL("check-star-a", "", api.HealthPassing))
+		must(t, local.UpdateTTL("check-star-a", "", api.HealthPassing))
 		r.await("a b")
-		must(t, consul.ServiceDeregister("a"))
+		must(t, local.ServiceDeregister("a"))
 		r.await("b")
 		r.quiet()
 	})
@@ -170,7 +170,7 @@ func TestRealConsul(t *testing.T) {
 		r := watchReal(t, agent, ServiceOptions{Service: "last"})
 		registerTTL(t, agent, "last", "l", 8001, nil)
 		r.await("l")
-		must(t, consul.ServiceDeregister("l"))
+		must(t, local.ServiceDeregister("l"))
 		r.await("l?")
 		registerTTL(t, agent, "last", "m", 8002, nil)
 		r.await("m")
@@ -180,17 +180,17 @@ func TestRealConsul(t *testing.T) {
 		r := watchReal(t, agent, ServiceOptions{Service: "maint"})
 		registerTTL(t, agent, "maint", "m", 8001, nil)
 		r.await("m")
-		must(t, consul.EnableServiceMaintenance("m", "disk swap"))
+		must(t, local.EnableServiceMaintenance("m", "disk swap"))
 		if set := r.await("m:maintenance"); set[0].Detail != "service maintenance: disk swap" || set[0].Weight != 0 {
 			t.Errorf("got %+v", set[0])
 		}
-		must(t, consul.DisableServiceMaintenance("m"))
+		must(t, local.DisableServiceMaintenance("m"))
 		r.await("m")
-		must(t, consul.EnableNodeMaintenance("reboot"))
+		must(t, local.EnableNodeMaintenance("reboot"))
 		if set := r.await("m:maintenance"); set[0].Detail != "node maintenance: reboot" {
 			t.Errorf("got %+v", set[0])
 		}
-		must(t, consul.DisableNodeMaintenance())
+		must(t, local.DisableNodeMaintenance())
 		r.await("m")
 	})
 
@@ -205,7 +205,7 @@ func TestRealConsul(t *testing.T) {
 				t.Errorf("passing: %+v", set[0])
 			}
 		}
-		must(t, consul.UpdateTTL("check-heavy-h", "slow", api.HealthWarning))
+		must(t, local.UpdateTTL("check-heavy-h", "slow", api.HealthWarning))
 		if set := r.await("h:warning"); set[0].Weight != 3 || set[0].Detail != "Service 'heavy' check: slow" {
 			t.Errorf("warning: %+v", set[0])
 		}
@@ -254,7 +254,7 @@ func TestRealConsul(t *testing.T) {
 	})
 
 	t.Run("health", func(t *testing.T) {
-		client, err := NewClient(ClientOptions{Addresses: []string{agent.URL()}})
+		client, err := newClient(consul.Options{Addresses: []string{agent.URL()}})
 		must(t, err)
 		defer client.Close()
 		registerTTL(t, agent, "asked", "q", 8001, nil)
@@ -267,9 +267,9 @@ func TestRealConsul(t *testing.T) {
 	})
 }
 
-// TestRealAgentThatForgetsEverything restarts a dev agent, whose catalog is
-// empty then: the instances are on probation until they have registered again.
-func TestRealAgentThatForgetsEverything(t *testing.T) {
+// TestRealAgentThatLosesItsCatalog restarts a dev agent, which empties its catalog. The
+// instances are on probation until they are registered again.
+func TestRealAgentThatLosesItsCatalog(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Node: "node-1"})
 	for n, id := range []string{"a", "b", "c"} {
@@ -290,8 +290,8 @@ func TestRealAgentThatForgetsEverything(t *testing.T) {
 	r.await("a b c")
 }
 
-// TestRealServerRestart restarts a server that keeps its data: nothing changes,
-// and changes arrive afterwards.
+// TestRealServerRestart restarts a server with its data: nothing changes, and later changes
+// arrive.
 func TestRealServerRestart(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "node-1"})
@@ -311,8 +311,8 @@ func TestRealServerRestart(t *testing.T) {
 	r.await("a b c")
 }
 
-// TestRealACLs takes permissions away from a token, and then the token itself:
-// a streaming answer is just empty then, with the index of the last change.
+// TestRealACLs removes permissions from a token, and then the token. A streaming answer is
+// empty then, with the index of the last change.
 func TestRealACLs(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Node: "node-1", ACLs: true})
@@ -346,8 +346,7 @@ func TestRealACLs(t *testing.T) {
 	r.quiet()
 }
 
-// leastPrivilege is all that watching the service star takes, as the
-// documentation shows it.
+// leastPrivilege is the policy for the service star, as in the documentation.
 func leastPrivilege(t *testing.T) string {
 	t.Helper()
 	rules, err := consultest.DocumentedPolicy("../../docs/consul.md", "## ACLs")

@@ -10,12 +10,14 @@ import (
 	"testing"
 	"time"
 
-	"sluice/consultest"
+	"sluice/consul"
 	"sluice/discovery"
-	"sluice/discovery/discoverytest"
+	"sluice/discovery/consul/overview"
+	"sluice/test/consultest"
+	"sluice/test/discoverytest"
 )
 
-// slowListener counts connections until they are closed, which takes a moment.
+// slowListener counts open connections. Its connections wait before they close.
 type slowListener struct {
 	net.Listener
 	open atomic.Int64
@@ -45,12 +47,12 @@ func (c *slowConn) Close() error {
 	return c.Conn.Close()
 }
 
-// blockedWatches are watches whose queries all block at an agent.
+// blockedWatches are watches with blocking queries.
 type blockedWatches struct {
 	*discovery.Manager
 	fake     *discoverytest.Consul
 	listener *slowListener
-	client   *Client
+	client   *testClient
 }
 
 const blocked = 20
@@ -63,7 +65,7 @@ func blockWatches(t *testing.T, wait func()) *blockedWatches {
 	server.Listener = listener
 	server.Start()
 	t.Cleanup(server.Close)
-	client, err := NewClient(ClientOptions{Addresses: []string{server.URL}})
+	client, err := newClient(consul.Options{Addresses: []string{server.URL}})
 	must(t, err)
 	m := discovery.NewManager(discovery.ManagerOptions{Sink: func(string, []discovery.Instance) {}})
 	for n := range blocked {
@@ -92,10 +94,8 @@ func blockWatches(t *testing.T, wait func()) *blockedWatches {
 	return &blockedWatches{m, fake, listener, client}
 }
 
-// An agent has none of the connections any more when Release returns, although it
-// takes its time; and later the watches go on.
 func TestReleaseWaitsUntilTheAgentHasClosedTheConnections(t *testing.T) {
-	w := blockWatches(t, func() { time.Sleep(100 * time.Millisecond) }) // it has much to do
+	w := blockWatches(t, func() { time.Sleep(100 * time.Millisecond) }) // a busy agent
 	if n := w.client.Release(w.Pause); n != 0 {
 		t.Errorf("%d connections are abandoned", n)
 	}
@@ -112,30 +112,31 @@ func TestReleaseWaitsUntilTheAgentHasClosedTheConnections(t *testing.T) {
 		return slices.ContainsFunc(w.Statuses(), func(s discovery.WatchStatus) bool { return s.Service == "s7" && s.Instances == 2 })
 	})
 	if len(w.fake.Requests()) == before {
-		t.Error("nobody has asked")
+		t.Error("no query after Resume")
 	}
 }
 
-// Connections that the agent goes on with are counted, and others do without them.
-func TestReleaseCountsWhatTheAgentGoesOnWith(t *testing.T) {
+// The next client opens fewer connections than the agent has left open.
+func TestReleaseCountsConnectionsThatTheAgentLeavesOpen(t *testing.T) {
+	t.Parallel()
 	closing := make(chan struct{})
 	w := blockWatches(t, func() { <-closing })
 	t.Cleanup(func() { close(closing) })
 	abandoned := w.client.Release(w.Pause)
-	// Those of probes too, and what net/http has dialed beyond what was needed.
+	// Including those of probes, and superfluous ones of net/http.
 	if opened := w.client.Stats().Opened; abandoned < blocked || uint64(abandoned) > opened {
 		t.Errorf("%d of %d connections are abandoned", abandoned, opened)
 	}
-	next, err := NewClient(ClientOptions{})
+	next, err := newClient(consul.Options{})
 	must(t, err)
 	most := next.Stats().Limit
-	next.Spare(abandoned)
-	if limit, short := next.Stats().Limit, next.Shortage(); limit != most-abandoned || short != abandoned {
-		t.Errorf("the next client has %d of %d connections, %d short", limit, most, short)
+	next.Reduce(abandoned)
+	if limit, short := next.Stats().Limit, next.Reduction(); limit != most-abandoned || short != abandoned {
+		t.Errorf("the next client has %d of %d connections, reduction %d", limit, most, short)
 	}
-	next.Spare(most)
-	if limit := next.Stats().Limit; limit != leastConnections {
-		t.Errorf("at least %d", limit)
+	next.Reduce(most)
+	if limit := next.Stats().Limit; limit != overview.Needed {
+		t.Errorf("lowest limit %d", limit)
 	}
 }
 

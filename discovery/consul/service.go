@@ -1,117 +1,84 @@
 package consul
 
 import (
-	"cmp"
 	"fmt"
 	"strings"
 	"time"
-
-	"sluice/discovery"
 )
 
-const (
-	defaultWait = time.Minute
-	maxWait     = 10 * time.Minute // Consul's limit
-	defaultPoll = 5 * time.Second
-)
-
-// Consistency is how current the answers to a watch must be.
+// Consistency is how current the answers of a watch must be.
 // https://developer.hashicorp.com/consul/api-docs/features/consistency
 type Consistency string
 
 const (
-	// ConsistencyDefault: the leader answers, or the agent from a stream of the
-	// servers' changes.
+	// ConsistencyDefault: the leader answers, or the agent from a view.
 	ConsistencyDefault Consistency = "default"
-	// ConsistencyStale: any server may answer, however far behind. An answer that
-	// is older than the one before is not used.
+	// ConsistencyStale: any server may answer, even if it lags. An answer that is older
+	// than the previous one is not used.
 	ConsistencyStale Consistency = "stale"
-	// ConsistencyConsistent: the leader answers once a majority of the servers has
-	// confirmed that it is the leader. An answer from the stream is only a reason
-	// to ask.
+	// ConsistencyConsistent: the leader answers after a majority of the servers has
+	// confirmed that it is the leader. An answer from a view only triggers such a
+	// query.
 	ConsistencyConsistent Consistency = "consistent"
 )
 
-// ServiceOptions says which instances of which service.
+// ServiceOptions select instances of a service.
 type ServiceOptions struct {
-	Service string // Consul's name of the service; required, or else PreparedQuery
+	Service string // Consul's name of the service; required without PreparedQuery
 
-	// PreparedQuery is the name or the id of a prepared query whose result are the
-	// instances. It decides on the service, tags, health and data centres itself:
-	// of the fields below it takes notice of Near, Consistency, Cached,
-	// Datacenter, PassingOnly and Probation. Prepared queries do not block: it is executed every TTL that it has itself (its DNS.TTL, at least
-	// a second), or else every Poll, give or take a tenth.
+	// PreparedQuery is the name or the id of a prepared query, whose result is the set
+	// of instances. The query selects service, tags, health and data centres. Of the
+	// fields below it uses Near, Consistency, Cached, Datacenter, PassingOnly and
+	// Probation. It does not block, and is executed at the interval of its own TTL
+	// (DNS.TTL, at least 1 s) or else of Poll, ± 10 %.
 	PreparedQuery string
-	Poll          time.Duration // default 5 s
+	Poll          time.Duration // at least 1 s; required with PreparedQuery
 
 	Tags       []string // an instance must have all of them
-	Filter     string   // a filter expression that Consul evaluates
-	Datacenter string   // default that of the agent
+	Filter     string   // a filter expression for Consul
+	Datacenter string   // default: the agent's
 
-	// Datacenters are several data centres in order of preference, in place of
-	// Datacenter: the instances are those of the first one that has at least
-	// MinHealthy in service, or else of the one that has the most. One that has not
-	// answered for a minute, while another one does, counts as having none.
+	// Datacenters are data centres in order of preference, in place of Datacenter. The
+	// instances are those of the first one with at least MinHealthy in service, or else
+	// of the one with the most. One that fails for a minute while another one answers
+	// counts as having none.
 	Datacenters []string
-	MinHealthy  int // default 1
+	MinHealthy  int // at least 1
 
-	Near      string // "_agent": sort by distance, which takes the answer from the servers instead of the agent's view
-	Namespace string // default the client's; Consul Enterprise
-	Partition string // default the client's; Consul Enterprise
+	Near      string // "_agent": sort by distance, which takes the answer from the servers instead of the agent's view // "_agent": sort by distance; then servers answer, not the agent's view
+	Namespace string // default: the client's; Consul Enterprise
+	Partition string // default: the client's; Consul Enterprise
 	Peer      string // a cluster peer that exports the service
 
 	Consistency Consistency // default ConsistencyDefault
-	Cached      bool        // the first answer may come from the agent's cache; not with ConsistencyConsistent
+	Cached      bool        // the first answer may be from the agent's cache; not with ConsistencyConsistent
 
-	// PassingOnly takes instances in warning out of service, instead of giving
-	// them their warning weight.
+	// PassingOnly takes instances with status warning out of service. Otherwise they
+	// have their warning weight.
 	PassingOnly bool
 
-	// Wait is how long a query blocks while nothing changes, at most 10 min.
-	// Default 1 min. A connection that hangs half-open, to an agent whose host is
-	// up, is noticed after it and a few seconds.
+	// Wait is how long a query blocks without a change, from 1 s to 10 min, Consul's
+	// limit; required. A half-open connection to an agent whose host is up is detected
+	// after Wait and a few seconds.
 	Wait time.Duration
 
-	// Probation is how long instances are used, until they first fail, that Consul
-	// has lost; see discovery.Guard. Default discovery.DefaultProbation; negative: not
-	// at all.
+	// Probation is the maximum time on probation; see discovery.Guard. 0: no probation.
 	Probation time.Duration
 }
 
-func (o ServiceOptions) withDefaults() ServiceOptions {
-	o.Wait = waitOf(o.Wait)
-	o.Probation = max(cmp.Or(o.Probation, discovery.DefaultProbation), 0)
-	o.Poll = max(cmp.Or(o.Poll, defaultPoll), time.Second)
-	o.MinHealthy = max(o.MinHealthy, 1)
+// normal returns o with a single data centre in Datacenter.
+func (o ServiceOptions) normal() ServiceOptions {
 	if len(o.Datacenters) == 1 {
 		o.Datacenter, o.Datacenters = o.Datacenters[0], nil
 	}
 	return o
 }
 
-// waitOf returns how long a query blocks for an option, 0 for the default.
-func waitOf(option time.Duration) time.Duration {
-	return min(max(cmp.Or(option, defaultWait), time.Second), maxWait)
-}
-
-// Source returns a source that watches the instances of o.Service. It may run
-// many times, one at a time.
-func (c *Client) Source(o ServiceOptions) discovery.Source {
-	o = o.withDefaults()
-	if o.PreparedQuery != "" {
-		return &prepared{source{client: c, options: o, rate: queriesPerSecond}}
-	}
-	if len(o.Datacenters) > 1 {
-		return newDatacenters(c, o)
-	}
-	return &source{client: c, options: o, rate: queriesPerSecond}
-}
-
-// String says what is watched. Two sources that select the same instances say
-// the same, whichever agents they ask.
+// String describes the selected instances. Sources with the same selection have the
+// same description, also with other agents.
 func (s *source) String() string { return s.options.selection() }
 
-// selection says which instances are selected.
+// selection describes the selected instances.
 func (o *ServiceOptions) selection() string {
 	var b strings.Builder
 	if o.PreparedQuery != "" {

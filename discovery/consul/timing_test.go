@@ -10,13 +10,14 @@ import (
 	"github.com/hashicorp/consul/api"
 	"golang.org/x/time/rate"
 
+	"sluice/consul"
 	"sluice/discovery"
-	"sluice/discovery/discoverytest"
+	"sluice/test/discoverytest"
 )
 
-// BenchmarkAnswerToSink measures the way from a change in Consul, here the fake
-// on loopback, to Sink: encoding, one answer, decoding and the hand-over; for a
-// removal also the query that confirms it.
+// BenchmarkAnswerToSink measures the time from a change in a fake Consul on loopback to
+// Sink: encoding, one answer, decoding and the hand-over; for a removal also the
+// confirmation.
 func BenchmarkAnswerToSink(b *testing.B) {
 	for _, n := range []int{3, 100, 1000} {
 		b.Run(fmt.Sprint("update/instances=", n), func(b *testing.B) {
@@ -30,14 +31,13 @@ func BenchmarkAnswerToSink(b *testing.B) {
 
 func benchmarkAnswerToSink(b *testing.B, instances int, change func(s *api.AgentService, turn int)) {
 	fake := discoverytest.Start(b)
-	client, err := NewClient(ClientOptions{Addresses: []string{fake.URL()}})
+	client, err := newClient(consul.Options{Addresses: []string{fake.URL()}})
 	if err != nil {
 		b.Fatal(err)
 	}
 	got := make(chan struct{})
 	m := discovery.NewManager(discovery.ManagerOptions{
-		Debounce: discovery.Debounce{Quiet: -1, MaxWait: -1},
-		Sink:     func(string, []discovery.Instance) { got <- struct{}{} },
+		Sink: func(string, []discovery.Instance) { got <- struct{}{} },
 	})
 	s := client.Source(ServiceOptions{Service: "star"}).(*source)
 	s.rate = rate.Inf

@@ -1,120 +1,50 @@
 package consul
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"sluice/consultest"
+	"sluice/consul"
+	"sluice/test/consultest"
 )
 
-// authority issues certificates into files.
-type authority struct {
-	t           *testing.T
-	dir         string
-	file        string // its own certificate
-	certificate *x509.Certificate
-	key         *ecdsa.PrivateKey
-	issued      int64
-}
-
-func newAuthority(t *testing.T, name string) *authority {
-	a := &authority{t: t, dir: filepath.Join(t.TempDir(), "issued")}
-	must(t, os.Mkdir(a.dir, 0o700))
-	a.certificate = &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	a.file, _, a.key = a.write("ca", a.certificate)
-	return a
-}
-
-// issue makes a certificate for names, which may be IP addresses.
-func (a *authority) issue(file string, names ...string) (certificate, key string) {
-	a.issued++
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1 + a.issued), Subject: pkix.Name{CommonName: file},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	for _, name := range names {
-		if ip := net.ParseIP(name); ip != nil {
-			template.IPAddresses = append(template.IPAddresses, ip)
-		} else {
-			template.DNSNames = append(template.DNSNames, name)
-		}
-	}
-	certificate, key, _ = a.write(file, template)
-	return certificate, key
-}
-
-// write signs template, with its own key if the authority has none yet.
-func (a *authority) write(file string, template *x509.Certificate) (certificate, keyFile string, key *ecdsa.PrivateKey) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(a.t, err)
-	signer := a.key
-	if signer == nil {
-		signer = key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, &key.PublicKey, signer)
-	must(a.t, err)
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	must(a.t, err)
-	certificate, keyFile = filepath.Join(a.dir, file+".pem"), filepath.Join(a.dir, file+"-key.pem")
-	must(a.t, os.WriteFile(certificate, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
-	must(a.t, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600))
-	return certificate, keyFile, key
-}
-
-// TestRealTLS watches a service of an agent that takes only clients with a
-// certificate.
+// TestRealTLS watches a service at an agent that requires client certificates.
 func TestRealTLS(t *testing.T) {
-	clearEnvironment(t)
-	ca, other := newAuthority(t, "Consul CA"), newAuthority(t, "Another CA")
-	server, serverKey := ca.issue("server", "server.dc1.consul")
-	client, clientKey := ca.issue("client")
-	stranger, strangerKey := other.issue("client")
+	consultest.ClearEnvironment(t)
+	ca, other := consultest.NewAuthority(t, "Consul CA"), consultest.NewAuthority(t, "Another CA")
+	server, serverKey := ca.Issue("server", "server.dc1.consul")
+	client, clientKey := ca.Issue("client")
+	stranger, strangerKey := other.Issue("client")
 	agent := consultest.Start(t, consultest.Options{
 		Node: "node-1",
-		TLS:  &consultest.TLS{CA: ca.file, Cert: server, Key: serverKey, VerifyIncoming: true},
+		TLS:  &consultest.TLS{CA: ca.File, Cert: server, Key: serverKey, VerifyIncoming: true},
 	})
 	registerTTL(t, agent, "star", "a", 8001, nil)
 	address := "https://" + agent.HTTPSAddress()
 
 	cas := filepath.Join(t.TempDir(), "ca.pem")
-	must(t, os.Link(ca.file, cas))
-	good := TLSOptions{CAFile: ca.file, CertFile: client, KeyFile: clientKey, ServerName: "server.dc1.consul"}
+	must(t, os.Link(ca.File, cas))
+	good := consul.TLSOptions{CAFile: ca.File, CertFile: client, KeyFile: clientKey, ServerName: "server.dc1.consul"}
 	for _, tt := range []struct {
 		name   string
-		change func(*TLSOptions)
+		change func(*consul.TLSOptions)
 		err    string // part of it; "": no error
 	}{
-		{"everything", func(*TLSOptions) {}, ""},
-		{"a directory of CAs", func(o *TLSOptions) { o.CAFile, o.CAPath = "", filepath.Dir(cas) }, ""},
-		{"no verification", func(o *TLSOptions) { o.CAFile, o.ServerName, o.InsecureSkipVerify = "", "", true }, ""},
-		{"an unknown CA", func(o *TLSOptions) { o.CAFile = other.file }, "unknown authority"},
-		{"the address as the name", func(o *TLSOptions) { o.ServerName = "" }, "127.0.0.1"},
-		{"another name", func(o *TLSOptions) { o.ServerName = "server.dc2.consul" }, "server.dc2.consul"},
-		// The server tells after the handshake, and the words differ.
-		{"no client certificate", func(o *TLSOptions) { o.CertFile, o.KeyFile = "", "" }, "consul"},
-		{"another CA's client certificate", func(o *TLSOptions) { o.CertFile, o.KeyFile = stranger, strangerKey }, "consul"},
+		{"everything", func(*consul.TLSOptions) {}, ""},
+		{"a directory of CAs", func(o *consul.TLSOptions) { o.CAFile, o.CAPath = "", filepath.Dir(cas) }, ""},
+		{"no verification", func(o *consul.TLSOptions) { o.CAFile, o.ServerName, o.InsecureSkipVerify = "", "", true }, ""},
+		{"an unknown CA", func(o *consul.TLSOptions) { o.CAFile = other.File }, "unknown authority"},
+		{"the address as the name", func(o *consul.TLSOptions) { o.ServerName = "" }, "127.0.0.1"},
+		{"another name", func(o *consul.TLSOptions) { o.ServerName = "server.dc2.consul" }, "server.dc2.consul"},
+		// The server rejects it after the handshake, with different texts.
+		{"no client certificate", func(o *consul.TLSOptions) { o.CertFile, o.KeyFile = "", "" }, "consul"},
+		{"another CA's client certificate", func(o *consul.TLSOptions) { o.CertFile, o.KeyFile = stranger, strangerKey }, "consul"},
 	} {
 		o := good
 		tt.change(&o)
-		answer, err := askOnce(t, ClientOptions{Addresses: []string{address}, TLS: o})
+		answer, err := askOnce(t, consul.Options{Addresses: []string{address}, TLS: o})
 		if tt.err == "" && (err != nil || formatSet(answer.Instances) != "a") {
 			t.Errorf("%s: %+v, %v", tt.name, answer, err)
 		}
@@ -123,7 +53,7 @@ func TestRealTLS(t *testing.T) {
 		}
 	}
 
-	r := watchRealClient(t, ClientOptions{Addresses: []string{address}, TLS: good}, ServiceOptions{Service: "star"})
+	r := watchRealClient(t, consul.Options{Addresses: []string{address}, TLS: good}, ServiceOptions{Service: "star"})
 	r.await("a")
 	registerTTL(t, agent, "star", "b", 8002, nil)
 	r.await("a b")
@@ -132,7 +62,7 @@ func TestRealTLS(t *testing.T) {
 
 // TestRealUnixSocket watches a service over the agent's socket.
 func TestRealUnixSocket(t *testing.T) {
-	clearEnvironment(t)
+	consultest.ClearEnvironment(t)
 	dir, err := os.MkdirTemp("", "sluice") // t.TempDir may be too long for a socket
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
@@ -140,9 +70,20 @@ func TestRealUnixSocket(t *testing.T) {
 	agent := consultest.Start(t, consultest.Options{Node: "node-1", Config: map[string]any{
 		"addresses": map[string]any{"http": "127.0.0.1 " + socket},
 	}})
-	r := watchRealClient(t, ClientOptions{Addresses: []string{socket}}, ServiceOptions{Service: "star"})
+	r := watchRealClient(t, consul.Options{Addresses: []string{socket}}, ServiceOptions{Service: "star"})
 	r.await("")
 	registerTTL(t, agent, "star", "a", 8001, nil)
 	r.await("a")
 	r.awaitStatus("served over the socket", freshFrom(socket))
+}
+
+// askOnce queries with a client of options o.
+func askOnce(t *testing.T, o consul.Options) (Answer, error) {
+	t.Helper()
+	client, err := newClient(o)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer client.Close()
+	return client.Health(t.Context(), ServiceOptions{Service: "star"})
 }

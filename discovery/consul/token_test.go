@@ -9,12 +9,13 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/consultest"
+	"sluice/consul"
 	"sluice/discovery"
-	"sluice/discovery/discoverytest"
+	"sluice/test/consultest"
+	"sluice/test/discoverytest"
 )
 
-// tokenFile is a file with a token that changes.
+// tokenFile is a token file.
 type tokenFile struct {
 	t    *testing.T
 	path string
@@ -33,15 +34,15 @@ func (f tokenFile) write(token string) {
 	}
 }
 
-// denying answers 403 to all tokens but one.
+// denying answers 403 to all other tokens.
 func denying(token string) discoverytest.Fault {
 	return discoverytest.Fault{Status: 403, Body: "ACL not found", Only: func(r discoverytest.Request) bool { return r.Token != token }}
 }
 
-func TestTokenThatIsReplacedBeforeItIsRevokedIsNoError(t *testing.T) {
-	clearEnvironment(t)
+func TestTokenReplacedBeforeItsRevocationCausesNoError(t *testing.T) {
+	consultest.ClearEnvironment(t)
 	file := newTokenFile(t, "old\n")
-	watchInBubbleAs(t, ClientOptions{TokenFile: file.path}, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+	watchInBubbleAs(t, consul.Options{TokenFile: file.path}, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a")
 		file.write("new\n")
 		b.at(1500 * ms)
@@ -54,11 +55,11 @@ func TestTokenThatIsReplacedBeforeItIsRevokedIsNoError(t *testing.T) {
 	})
 }
 
-func TestTokenThatIsRevokedBeforeItIsReplacedIsBackSoon(t *testing.T) {
-	clearEnvironment(t)
+func TestWatchRecoversAfterTheReplacementOfARevokedToken(t *testing.T) {
+	consultest.ClearEnvironment(t)
 	for n := range 10 { // at different moments of a wait
 		file := newTokenFile(t, "old")
-		watchInBubbleAs(t, ClientOptions{TokenFile: file.path}, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+		watchInBubbleAs(t, consul.Options{TokenFile: file.path}, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
 			b.expect(sec, "0s: a")
 			b.Break(denying("new"))
 			b.set("a b")
@@ -73,8 +74,8 @@ func TestTokenThatIsRevokedBeforeItIsReplacedIsBackSoon(t *testing.T) {
 	}
 }
 
-func TestTokenFileThatCannotBeReadLeavesTheTokenAsItWas(t *testing.T) {
-	clearEnvironment(t)
+func TestUnreadableTokenFileKeepsTheToken(t *testing.T) {
+	consultest.ClearEnvironment(t)
 	for name, spoil := range map[string]func(tokenFile){
 		"missing":    func(f tokenFile) { os.Remove(f.path) },
 		"empty":      func(f tokenFile) { f.write("\n") },
@@ -82,19 +83,19 @@ func TestTokenFileThatCannotBeReadLeavesTheTokenAsItWas(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := newTokenFile(t, "old")
-			watchInBubbleAs(t, ClientOptions{TokenFile: file.path}, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+			watchInBubbleAs(t, consul.Options{TokenFile: file.path}, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
 				b.Break(denying("old"))
 				b.expect(sec, "0s: a")
 				spoil(file)
 				b.at(10 * sec)
 				b.set("a b")
 				b.expect(20*sec, "10s: a b")
-				if got := strings.Count(b.log.String(), "the token's file cannot be read"); got != 1 {
+				if got := countLines(b.log.String(), `"level":"warn","file":`); got != 1 {
 					t.Errorf("%d lines about the file, want one:\n%s", got, b.log.String())
 				}
 				file.write("old")
 				b.at(30 * sec)
-				if !strings.Contains(b.log.String(), "the token's file can be read again") {
+				if countLines(b.log.String(), `"level":"info","file":`) != 1 {
 					t.Errorf("log:\n%s", b.log.String())
 				}
 			})
@@ -102,10 +103,9 @@ func TestTokenFileThatCannotBeReadLeavesTheTokenAsItWas(t *testing.T) {
 	}
 }
 
-// TestRealTokenRotation replaces the token of a watch as an operator would: a
-// new one in the file, then the old one deleted.
+// TestRealTokenRotation replaces the token in the file, and deletes the old one.
 func TestRealTokenRotation(t *testing.T) {
-	clearEnvironment(t)
+	consultest.ClearEnvironment(t)
 	agent := consultest.Start(t, consultest.Options{Node: "node-1", ACLs: true})
 	acl := agent.Client().ACL()
 	policy, old, err := agent.NewToken("sluice", leastPrivilege(t))
@@ -118,7 +118,7 @@ func TestRealTokenRotation(t *testing.T) {
 	registerTTL(t, agent, "star", "a", 8001, nil)
 	registerTTL(t, agent, "star", "b", 8002, nil)
 	file := newTokenFile(t, old.SecretID)
-	r := watchRealClient(t, ClientOptions{Addresses: []string{agent.URL()}, TokenFile: file.path}, ServiceOptions{Service: "star"})
+	r := watchRealClient(t, consul.Options{Addresses: []string{agent.URL()}, TokenFile: file.path}, ServiceOptions{Service: "star"})
 	r.await("a b")
 	r.awaitStatus("fresh", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh })
 
@@ -135,7 +135,7 @@ func TestRealTokenRotation(t *testing.T) {
 		t.Errorf("status %+v, want no error", s)
 	}
 
-	// The other way round: deleted first.
+	// Deleted before the replacement.
 	_, err = acl.TokenDelete(old.AccessorID, nil)
 	must(t, err)
 	r.awaitStatus("aware that the token is gone", func(s discovery.WatchStatus) bool {

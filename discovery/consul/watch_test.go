@@ -11,8 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/consul"
 	"sluice/discovery"
-	"sluice/discovery/discoverytest"
+	"sluice/test/discoverytest"
 )
 
 func TestChangesArriveAtOnce(t *testing.T) {
@@ -33,7 +34,7 @@ func TestChangesArriveAtOnce(t *testing.T) {
 }
 
 func TestQueryParameters(t *testing.T) {
-	watchInBubble(t, ServiceOptions{Tags: []string{"v1", "eu"}, Filter: `Node.Meta.zone == "a"`, Datacenter: "dc2", Wait: 20 * time.Minute}, having("a"), func(t *testing.T, b *bubble) {
+	watchInBubble(t, ServiceOptions{Tags: []string{"v1", "eu"}, Filter: `Node.Meta.zone == "a"`, Datacenter: "dc2", Wait: maxWait}, having("a"), func(t *testing.T, b *bubble) {
 		b.at(time.Hour)
 		requests := b.Requests()
 		for n, r := range requests {
@@ -57,7 +58,7 @@ func TestQueryParameters(t *testing.T) {
 	})
 }
 
-func TestStaleAnswerThatIsOlderIsReadAgain(t *testing.T) {
+func TestOlderStaleAnswerIsRepeated(t *testing.T) {
 	watchInBubble(t, ServiceOptions{Consistency: ConsistencyStale, Cached: true, Near: "_agent"}, having("a b"), func(t *testing.T, b *bubble) {
 		b.SetIndex(100)
 		b.expect(sec, "0s: a b")
@@ -66,7 +67,7 @@ func TestStaleAnswerThatIsOlderIsReadAgain(t *testing.T) {
 				t.Errorf("request %d: %+v", n, r)
 			}
 		}
-		// A server that lags behind does not know b yet.
+		// A lagging server does not have b yet.
 		lagging := discoverytest.Fault{Body: b.body("a"), Index: "90", Only: func(r discoverytest.Request) bool { return r.Stale }}
 		b.Break(lagging)
 		b.expect(60 * sec)
@@ -78,7 +79,7 @@ func TestStaleAnswerThatIsOlderIsReadAgain(t *testing.T) {
 	})
 }
 
-func TestConsistentModeReadsEachChangeAgain(t *testing.T) {
+func TestConsistentModeConfirmsEachChange(t *testing.T) {
 	watchInBubble(t, ServiceOptions{Consistency: ConsistencyConsistent}, having("a"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a")
 		n := len(b.Requests())
@@ -120,7 +121,7 @@ func TestErrorsKeepTheInstances(t *testing.T) {
 		{"garbage", discoverytest.Fault{Body: "<html>"}, "invalid character"},
 		{"half an answer", discoverytest.Fault{Body: `[{"Node":`}, "unexpected EOF"},
 		{"another JSON", discoverytest.Fault{Body: `{}`}, "unmarshal JSON object"},
-		{"null", discoverytest.Fault{Body: `null`}, "no list of instances"},
+		{"null", discoverytest.Fault{Body: `null`}, "not a list of instances"},
 		{"no index", discoverytest.Fault{Index: "-"}, "the answer is not Consul's"},
 		{"a broken index", discoverytest.Fault{Index: "x", Empty: true}, "the answer is not Consul's"},
 		{"no known leader", discoverytest.Fault{NoLeader: true, Empty: true}, "knows no leader"},
@@ -138,13 +139,13 @@ func TestErrorsKeepTheInstances(t *testing.T) {
 				if len(s.LastError) > 600 {
 					t.Errorf("an error of %d bytes", len(s.LastError))
 				}
-				if got := strings.Count(b.log.String(), `"message":"watch failing"`); got != 1 {
+				if got := countLines(b.log.String(), `"level":"warn"`, `"instances_in_use":2`); got != 1 {
 					t.Errorf("%d warnings, want one:\n%s", got, b.log.String())
 				}
 				b.Heal()
 				b.at(10*time.Minute + 16*sec)
 				if s := b.status(); s.State != discovery.WatchFresh || s.LastError != "" || s.Changes != 1 {
-					t.Errorf("after it: %+v", s)
+					t.Errorf("after the fault: %+v", s)
 				}
 			})
 		})
@@ -188,26 +189,24 @@ func TestRetriesBackOff(t *testing.T) {
 	})
 }
 
-// A server that does not know the next leader yet holds what it was given, while
-// others answer.
-func TestQueryThatIsHeldIsAskedAgain(t *testing.T) {
+// A server that does not know the new leader holds queries, while others answer.
+func TestHeldQueryIsRepeated(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a")
 		b.Break(discoverytest.Fault{Status: 500})
 		synctest.Wait()
-		// The query after the error is held, and so is the one after 1 s, but not the
-		// one after 3 s.
+		// The query after the error and the one after 1 s are held, the one after 3 s is not.
 		held := b.begin.Add(3 * sec)
 		b.Break(discoverytest.Fault{Hang: true, Only: func(r discoverytest.Request) bool { return r.Index == 0 && r.Time.Before(held) }})
 		b.set("a b")
 		b.expectOne(sec, 5*sec, "a b")
 		if s := b.status(); s.Errors != 1 {
-			t.Errorf("status %+v, want the one error that there was", s)
+			t.Errorf("status %+v, want one error", s)
 		}
 	})
 }
 
-func TestHalfOpenConnectionIsNoticed(t *testing.T) {
+func TestHalfOpenConnectionIsDetected(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
 		b.at(sec)
 		b.Break(discoverytest.Fault{Hang: true, Only: func(r discoverytest.Request) bool { return r.Index > 0 }})
@@ -224,7 +223,7 @@ func TestHalfOpenConnectionIsNoticed(t *testing.T) {
 	})
 }
 
-func TestIndexThatGoesBackwardsStartsAgain(t *testing.T) {
+func TestLowerIndexResetsTheIndex(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
 		b.SetIndex(1000)
 		b.expect(sec, "0s: a")
@@ -241,7 +240,7 @@ func TestIndexThatGoesBackwardsStartsAgain(t *testing.T) {
 	})
 }
 
-func TestIndexZeroMakesNoBusyLoop(t *testing.T) {
+func TestIndexZeroCausesNoBusyLoop(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
 		b.Break(discoverytest.Fault{Index: "0"}) // it does not block either
 		b.at(60 * sec)
@@ -260,35 +259,35 @@ func TestIndexZeroMakesNoBusyLoop(t *testing.T) {
 	})
 }
 
-func TestChangesWithoutEndAreLimited(t *testing.T) {
+func TestSteadyChangesAreLimited(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having(""), func(t *testing.T, b *bubble) {
 		for n := range 1000 { // 100 a second
 			b.at(time.Duration(n) * 10 * ms)
 			b.set([]string{"a", "a b"}[n%2])
 		}
-		if got, limit := len(b.Requests()), queryBurst+10*queriesPerSecond+1; got > limit || got < limit-5 {
+		if got, limit := len(b.Requests()), consul.QueryBurst+10*consul.QueryRate+1; got > limit || got < limit-5 {
 			t.Errorf("%d requests in 10 s, want about %d", got, limit)
 		}
 	})
 }
 
-func TestSkippedInstanceIsWarnedOfOnce(t *testing.T) {
+func TestSkippedInstanceIsLoggedOnce(t *testing.T) {
 	watchInBubble(t, ServiceOptions{}, having(""), func(t *testing.T, b *bubble) {
 		for n := range 3 {
 			b.Set("star", discoverytest.Instance("star", "no-port", 0), discoverytest.Instance("star", "a", 8000+n))
 			b.at(time.Duration(n+1) * sec)
 		}
-		if got := strings.Count(b.log.String(), "instance skipped: it has port 0"); got != 1 {
+		if got := countLines(b.log.String(), `"id":"no-port"`, `"reason":"it has port 0"`); got != 1 {
 			t.Errorf("%d warnings, want one:\n%s", got, b.log.String())
 		}
 	})
 }
 
-func TestMoreServicesThanWatchesTakeTurns(t *testing.T) {
+func TestOversubscribedServicesTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := discoverytest.New()
 		pipe := discoverytest.ServePipe(fake)
-		client, err := NewClient(ClientOptions{Addresses: []string{"http://fake"}, MaxWatches: 2, dial: pipe.DialContext})
+		client, err := newClient(consul.Options{Addresses: []string{"http://fake"}, MaxWatches: 2}.WithDial(pipe.DialContext))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -316,7 +315,7 @@ func TestMoreServicesThanWatchesTakeTurns(t *testing.T) {
 }
 
 func TestServiceWithoutNameEndsTheWatch(t *testing.T) {
-	client, err := NewClient(ClientOptions{})
+	client, err := newClient(consul.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -325,7 +324,7 @@ func TestServiceWithoutNameEndsTheWatch(t *testing.T) {
 	}
 }
 
-// A stream goes on when Consul has lost its leader, and says nothing of it.
+// A stream does not report the loss of the leader.
 func TestStreamWithoutALeaderIsNotFresh(t *testing.T) {
 	for name, o := range map[string]ServiceOptions{"as usual": {}, "from the cache": {Cached: true}} {
 		t.Run(name, func(t *testing.T) {
@@ -334,7 +333,7 @@ func TestStreamWithoutALeaderIsNotFresh(t *testing.T) {
 				b.Break(discoverytest.Fault{Leaderless: true})
 				b.at(12 * sec)
 				if s := b.status(); s.State != discovery.WatchFresh {
-					t.Errorf("an election makes the watch %v: %s", s.State, s.LastError)
+					t.Errorf("during an election the watch is %v: %s", s.State, s.LastError)
 				}
 				b.at(16 * sec)
 				if s := b.status(); s.State != discovery.WatchStale {
@@ -361,9 +360,9 @@ func TestStreamWithoutALeaderIsNotFresh(t *testing.T) {
 	}
 }
 
-// An agent that answers probes with 429 has not lost the leader, and must not be
-// asked more. Nor has one behind a proxy that does not let the question through.
-func TestProbesThatAreDeniedBreakNothingOff(t *testing.T) {
+// An agent that answers probes with 429, or is behind a proxy that denies them, may have a
+// leader.
+func TestDeniedProbesCancelNoQueries(t *testing.T) {
 	for _, status := range []int{403, 404, 429} {
 		watchInBubble(t, ServiceOptions{}, having("a b"), func(t *testing.T, b *bubble) {
 			b.expect(10*sec, "0s: a b")
@@ -382,13 +381,13 @@ func TestProbesThatAreDeniedBreakNothingOff(t *testing.T) {
 	}
 }
 
-// The agent's cache says how long it has been without the servers.
-func TestAnswerOfACacheThatHasLostTheServersIsNotUsed(t *testing.T) {
+// The agent's cache reports the time since its last update.
+func TestAnswerOfAnOutdatedCacheIsNotUsed(t *testing.T) {
 	watchInBubble(t, ServiceOptions{Cached: true, Near: "_agent"}, having("a b"), func(t *testing.T, b *bubble) {
 		b.expect(10*sec, "0s: a b")
 		b.Break(discoverytest.Fault{Age: "30", Empty: true})
 		b.expect(60 * sec)
-		if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, "the agent's cache has been without the servers for 30s") {
+		if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, "the agent's cache has not been updated for 30s") {
 			t.Errorf("status %+v", s)
 		}
 		b.Break(discoverytest.Fault{Age: "0"})

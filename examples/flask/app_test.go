@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"sluice/consultest"
-	"sluice/examples/sluicetest"
-	"sluice/subprocess"
+	"sluice/test/consultest"
+	"sluice/test/sluicetest"
+	"sluice/test/subprocess"
 )
 
 // envRequired makes the test fail, instead of being skipped, where Flask is not
@@ -64,7 +64,7 @@ func startApp(t *testing.T, python string, agent *consultest.Agent) (id string, 
 	return "star-" + port, p
 }
 
-// configuration is a file whose queries wait for longer than the test takes.
+// configuration writes a file with blocking queries that are longer than the test.
 func configuration(t *testing.T, agent *consultest.Agent) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
@@ -75,8 +75,7 @@ func configuration(t *testing.T, agent *consultest.Agent) string {
 	return file
 }
 
-// passing returns the ids of the instances that pass, as Consul has them; nil if it
-// does not say.
+// passing returns the ids of the passing instances in Consul, or nil after an error.
 func passing(agent *consultest.Agent) map[string]bool {
 	entries, _, err := agent.Client().Health().Service("star", "", true, nil)
 	if err != nil {
@@ -89,9 +88,9 @@ func passing(agent *consultest.Agent) map[string]bool {
 	return ids
 }
 
-// TestFlaskApps is the whole job with an application that knows nothing of
-// sluice: 503 before there is an instance, all of them served as soon as Consul
-// says that they are healthy, and one killed under load without a failed request.
+// TestFlaskApps runs sluice with unmodified applications: 503 without an instance, requests
+// to all instances when they pass in Consul, and one killed under load without a failed
+// request.
 func TestFlaskApps(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts Consul, three Flask apps and sluice")
@@ -153,8 +152,8 @@ func TestFlaskApps(t *testing.T) {
 	if count.Failed > 0 {
 		t.Errorf("%d of %d requests failed: %q", count.Failed, count.Requests, count.Failures)
 	}
-	if asked := count.Asked[victim]; asked.After(killed) {
-		t.Errorf("%s answered a request that was sent %v after it was dead", victim, asked.Sub(killed))
+	if sent := count.LastSent[victim]; sent.After(killed) {
+		t.Errorf("%s answered a request that was sent %v after it was dead", victim, sent.Sub(killed))
 	}
 	if p := peer(victim); p.Requests > out.Requests {
 		t.Errorf("%s got %d requests while it was out", victim, p.Requests-out.Requests)

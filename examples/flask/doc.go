@@ -1,3 +1,2 @@
-// Package flask holds a Python application, app.py, and the test that it is
-// served through sluice as it is.
+// Package flask contains a Python application, app.py, and a test of it with sluice.
 package flask

@@ -1,14 +1,11 @@
-// Command goapp is a small web application that registers itself in Consul, the
-// way any service behind sluice can:
+// Command goapp is a small web application that registers itself in Consul:
 //
 //	go run ./examples/goapp --port 9001
 //	go run ./examples/goapp --port 9002
 //	sluice run --service star
 //
-// Consul asks it every second whether it is healthy. On SIGTERM or Ctrl-C it
-// deregisters first, so that nobody sends it anything new, finishes what it is
-// doing, and ends. Killed with SIGKILL it cannot do that: Consul's check then
-// notices within a second.
+// Consul checks it every second. On SIGTERM or Ctrl-C it deregisters, finishes its
+// requests, and exits. After SIGKILL Consul's check fails within a second.
 package main
 
 import (
@@ -50,13 +47,13 @@ type options struct {
 	consul  string
 }
 
-// goodbye is how long the app still serves after it has deregistered: whoever
-// balances to it needs a moment to hear of it.
+// goodbye is how long the app serves after it has deregistered, until load balancers
+// see the change.
 const goodbye = time.Second
 
 // run serves until ctx ends.
 func run(ctx context.Context, o options) error {
-	// Listen before registering: whoever finds the app can reach it.
+	// Listen before registering, so that the app is reachable when it is listed.
 	listener, err := net.Listen("tcp", net.JoinHostPort(o.address, strconv.Itoa(o.port)))
 	if err != nil {
 		return err
@@ -102,9 +99,8 @@ func run(ctx context.Context, o options) error {
 	return nil
 }
 
-// register tells Consul about the app and how to check it. Consul removes the
-// registration of an app whose check has failed for DeregisterCriticalServiceAfter;
-// it waits at least a minute, whatever is asked.
+// register registers the app with a check in Consul. Consul removes the registration after
+// the check has failed for DeregisterCriticalServiceAfter, but at least a minute.
 func register(ctx context.Context, consul *api.Client, o options, id string, port int) error {
 	registration := &api.AgentServiceRegistration{
 		ID:      id,

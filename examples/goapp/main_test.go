@@ -11,7 +11,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/consultest"
+	"sluice/test/consultest"
 )
 
 // await waits until Consul lists as many instances of star as wanted, all of them

@@ -8,17 +8,16 @@ import (
 	"strings"
 	"time"
 
-	"sluice/examples/sluicetest"
+	"sluice/test/sluicetest"
 )
 
 const (
 	lookEvery   = 100 * time.Millisecond
 	looksPerSec = 20               // requests a second of the load in the background
-	consulPause = 20 * time.Second // how long a Consul that was stopped stays so
+	consulPause = 20 * time.Second // how long Consul stays stopped
 )
 
-// look explains what there is to try and prints what changes until the user has
-// seen enough.
+// look explains what to try, and prints changes until Ctrl-C.
 func look(ctx context.Context, out *printer, s *stage) error {
 	explain(out, s, s.nextPort())
 	load := sluicetest.StartLoad(s.sluice.URL(), looksPerSec)
@@ -57,7 +56,7 @@ func explain(out *printer, s *stage, nextPort string) {
 	out.line("")
 }
 
-// view prints differences between what it saw last and what it sees now.
+// view prints the differences since its last look.
 type view struct {
 	out   *printer
 	stage *stage
@@ -65,7 +64,7 @@ type view struct {
 
 	peers   map[string]sluicetest.Peer
 	watch   sluicetest.Watch
-	failed  int       // requests, as last printed
+	failed  int       // last printed number
 	revival time.Time // when to start Consul again; zero while it runs
 }
 
@@ -116,8 +115,7 @@ func (v *view) refreshPeers(ctx context.Context) (changed bool, err error) {
 	return changed, nil
 }
 
-// tendConsul notices that the user has stopped Consul and starts it again after
-// a while.
+// tendConsul starts Consul again some time after the user has stopped it.
 func (v *view) tendConsul(ctx context.Context) error {
 	if v.revival.IsZero() {
 		select {

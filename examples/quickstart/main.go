@@ -1,5 +1,4 @@
-// Command quickstart shows sluice's main job on a real Consul, on this machine,
-// with nothing to install but Go:
+// Command quickstart shows sluice with a real Consul on this machine. It needs only Go:
 //
 //	go run ./examples/quickstart          # look around; Ctrl-C ends and removes everything
 //	go run ./examples/quickstart -once    # walk through it, check every promise, end
@@ -38,8 +37,8 @@ func main() {
 	}
 }
 
-// run sets the stage, shows something on it, and clears it away, whatever
-// happened. An interrupt while the user looks around is the expected end.
+// run starts everything, shows it, and removes it, also after an error. The expected end is
+// an interrupt by the user.
 func run(ctx context.Context, out *printer, show func(context.Context, *printer, *stage) error) error {
 	s, err := newStage(ctx, out)
 	if err == nil {

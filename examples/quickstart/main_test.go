@@ -5,7 +5,6 @@ import (
 	"testing"
 )
 
-// The newcomer's first command must keep its promises.
 func TestTour(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts Consul, apps and sluice, and takes a quarter of a minute")

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// printer writes whole lines. Safe for concurrent use.
+// printer writes complete lines. Its methods may be called concurrently.
 type printer struct {
 	mu  sync.Mutex // guards out and rest
 	out io.Writer
 
-	rest string // of a line that Write got in parts
+	rest string // incomplete line of Write
 }
 
 func newPrinter(out io.Writer) *printer { return &printer{out: out} }
@@ -30,7 +30,7 @@ func (p *printer) event(format string, args ...any) {
 	p.line("%s  %s", time.Now().Format("15:04:05.000"), fmt.Sprintf(format, args...))
 }
 
-// Write prints the progress of others, indented.
+// Write prints indented progress of other packages.
 func (p *printer) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

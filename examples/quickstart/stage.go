@@ -10,12 +10,12 @@ import (
 	"strconv"
 	"time"
 
-	"sluice/consultest"
-	"sluice/examples/sluicetest"
-	"sluice/subprocess"
+	"sluice/test/consultest"
+	"sluice/test/sluicetest"
+	"sluice/test/subprocess"
 )
 
-// The ports that are used if nobody else has them.
+// The preferred ports, if they are free.
 const (
 	consulPort = 8500
 	firstApp   = 9001
@@ -23,27 +23,26 @@ const (
 	admin      = "127.0.0.1:8081"
 )
 
-// service is the apps' name in Consul, and sluice's.
+// service is the name of the service in Consul and in sluice.
 const service = "star"
 
-// stage is everything that runs.
+// stage contains all processes.
 type stage struct {
 	dir    string // programs and logs
 	consul *consultest.Agent
 	sluice *sluicetest.Sluice
 	apps   []*app
-	port   int // that the next app may have
+	port   int // of the next app, if it is free
 }
 
-// app is one of the processes that register themselves.
+// app is a process that registers in Consul.
 type app struct {
 	*subprocess.Process
 	id      string
 	address string // "host:port"
 }
 
-// newStage starts everything and says what it does. The stage is to be cleared
-// also when there is an error.
+// newStage starts all processes, and prints its steps. The caller calls clear, also after an error.
 func newStage(ctx context.Context, out *printer) (*stage, error) {
 	out.line("A real Consul, three apps that register themselves there, and sluice in front of them.\n")
 	s := &stage{port: firstApp}
@@ -75,7 +74,7 @@ func newStage(ctx context.Context, out *printer) (*stage, error) {
 	return s, s.waitServing(ctx, len(s.apps))
 }
 
-// startApp starts one more app on the next port that is free.
+// startApp starts one more app on the next free port.
 func (s *stage) startApp() (*app, error) {
 	port := s.nextPort()
 	s.port++
@@ -83,7 +82,7 @@ func (s *stage) startApp() (*app, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close() // the process has its own
+	defer log.Close() // the process has a copy
 	p, err := subprocess.Start(subprocess.Options{
 		Program: s.program("goapp"),
 		Args:    []string{"-name", service, "-port", port, "-consul", s.consul.URL()},
@@ -98,8 +97,8 @@ func (s *stage) startApp() (*app, error) {
 }
 
 func (s *stage) startSluice(ctx context.Context) error {
-	// Queries wait for longer than anybody looks, so that what sluice knows it has
-	// been told by Consul, and has not found out by asking now and then.
+	// The long wait shows that sluice gets changes from blocking queries, and not by
+	// polling.
 	configuration := filepath.Join(s.dir, "sluice.yaml")
 	text := fmt.Sprintf("consul: { addresses: [%q], wait: 10m }\nservices: { %s: { consul: {} } }\nroutes: [{ service: %s }]\n", s.consul.URL(), service, service)
 	if err := os.WriteFile(configuration, []byte(text), 0o600); err != nil {
@@ -117,7 +116,7 @@ func (s *stage) startSluice(ctx context.Context) error {
 	return err
 }
 
-// ifFree returns address, or that of any port if somebody listens there.
+// ifFree returns address, or one with a free port if it is in use.
 func ifFree(address string) string {
 	if sluicetest.IsFree(address) {
 		return address
@@ -125,7 +124,7 @@ func ifFree(address string) string {
 	return sluicetest.Any
 }
 
-// explainPorts says which ports are not the usual ones.
+// explainPorts prints which ports differ from the usual ones.
 func (s *stage) explainPorts(out *printer) {
 	for _, port := range []struct{ who, usual, now string }{
 		{"Consul", net.JoinHostPort("127.0.0.1", strconv.Itoa(consulPort)), s.consul.HTTPAddress()},
@@ -138,7 +137,7 @@ func (s *stage) explainPorts(out *printer) {
 	}
 }
 
-// waitServing waits until sluice has want peers that are up.
+// waitServing waits until want peers are up.
 func (s *stage) waitServing(ctx context.Context, want int) error {
 	return s.await(ctx, awaitTimeout, fmt.Sprintf("%d peers to be up", want), func() (bool, error) {
 		peers, err := s.sluice.Peers(ctx)
@@ -152,12 +151,11 @@ func (s *stage) waitServing(ctx context.Context, want int) error {
 	})
 }
 
-// awaitTimeout is for things that take a second or two, or more on a machine
-// with a lot of other work.
+// awaitTimeout limits steps that take a second or two, or more on a busy machine.
 const awaitTimeout = 2 * time.Minute
 
-// await asks until done says true, for as long as patience. Errors of done count
-// only when the time is up: things are being stopped and started here.
+// await calls done until it returns true, at most for patience. It returns an error of done
+// only at the end, because processes are stopped and started in between.
 func (s *stage) await(ctx context.Context, patience time.Duration, what string, done func() (bool, error)) error {
 	timeout := time.NewTimer(patience)
 	defer timeout.Stop()

@@ -9,17 +9,16 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"sluice/consultest"
-	"sluice/examples/sluicetest"
+	"sluice/test/consultest"
+	"sluice/test/sluicetest"
 )
 
 const (
-	tourRate  = 100             // requests a second all the while
-	keepGoing = 3 * time.Second // how long Consul stays away
+	tourRate  = 100             // requests per second
+	keepGoing = 3 * time.Second // how long Consul is stopped
 )
 
-// tour does the three things to try under a steady load, and one more, and
-// checks what sluice promises about each.
+// tour runs the steps of the quickstart under a constant load, and checks the result of each.
 func tour(ctx context.Context, out *printer, s *stage) error {
 	out.line("%d requests a second go through %s all the while.\n", tourRate, s.sluice.URL())
 	t := &walk{out: out, stage: s, load: sluicetest.StartLoad(s.sluice.URL(), tourRate)}
@@ -182,16 +181,15 @@ func (t *walk) startConsul(ctx context.Context) (string, error) {
 	return fmt.Sprintf("fresh %v after Consul was ready, both apps up", fresh), nil
 }
 
-// awaitAnswer waits until a has answered a request of the load. Whoever is slow
-// for a moment gets fewer requests for a while, so it matters that it answered,
-// not when.
+// awaitAnswer waits until a has answered a request of the load. A peer that was slow gets
+// fewer requests for some time, so there is no limit for the first response.
 func (t *walk) awaitAnswer(ctx context.Context, a *app) error {
 	return t.stage.await(ctx, awaitTimeout, a.id+" to answer", func() (bool, error) {
 		return t.load.Count().ByApp[a.id] > 0, nil
 	})
 }
 
-// awaitPassing waits until Consul says that a is healthy.
+// awaitPassing waits until a passes in Consul.
 func (t *walk) awaitPassing(ctx context.Context, a *app) error {
 	return t.stage.await(ctx, awaitTimeout, a.id+" to pass Consul's check", func() (bool, error) {
 		status, err := t.status(a)
@@ -199,7 +197,7 @@ func (t *walk) awaitPassing(ctx context.Context, a *app) error {
 	})
 }
 
-// status returns what Consul says of a, or "" if it does not list it.
+// status returns the status of a in Consul, or "" if it is not registered.
 func (t *walk) status(a *app) (string, error) {
 	entries, _, err := t.stage.consul.Client().Health().Service(service, "", false, nil)
 	for _, e := range entries {
@@ -230,7 +228,7 @@ func (t *walk) peer(ctx context.Context, a *app) (p sluicetest.Peer, found bool,
 	return peers[i], true, nil
 }
 
-// since is the time passed, in a precision that people read.
+// since returns the rounded time since a moment.
 func since(begin time.Time) time.Duration { return time.Since(begin).Round(time.Millisecond) }
 
 func joinLines(lines []string) string {

@@ -1,0 +1,53 @@
+package admin
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"sluice/certificates"
+)
+
+// Certificate is an element of the body of /api/certificates.
+type Certificate struct {
+	UsedBy    string    `json:"used_by"`
+	File      string    `json:"file"`
+	Trusted   bool      `json:"trusted"` // others are verified with it
+	Names     []string  `json:"names"`
+	State     string    `json:"state"` // valid, not yet valid, expiring, expired or missing
+	ValidFrom time.Time `json:"valid_from"`
+	Expires   time.Time `json:"expires"`
+	Error     string    `json:"error,omitempty"` // why the present file cannot be used: an earlier version is in use
+}
+
+func (h *handler) certificates(w http.ResponseWriter, r *http.Request) {
+	now := time.Now()
+	all := []Certificate{}
+	for _, c := range h.Certificates() {
+		d := Certificate{
+			UsedBy: c.UsedBy, File: c.File, Trusted: c.Trusted, Names: list(c.Names), State: c.State(now).String(),
+			ValidFrom: moment(c.Begin), Expires: moment(c.Expires),
+		}
+		if c.Fault != nil {
+			d.Error = c.Fault.Error()
+		}
+		all = append(all, d)
+	}
+	writeJSON(w, http.StatusOK, all)
+}
+
+// certificateProblems describes the certificates that need attention.
+func (h *handler) certificateProblems(now time.Time) (problems []string) {
+	for _, c := range h.Certificates() {
+		if state := c.State(now); state == certificates.Missing {
+			problems = append(problems, fmt.Sprintf("%s: %s is missing", c.UsedBy, c.File))
+		} else if state != certificates.Valid {
+			problems = append(problems, fmt.Sprintf("%s: %s is %s: valid from %s to %s",
+				c.UsedBy, c.File, state, c.Begin.UTC().Format(time.RFC3339), c.Expires.UTC().Format(time.RFC3339)))
+		}
+		if c.Fault != nil {
+			problems = append(problems, fmt.Sprintf("%s: %s: the latest version cannot be used: %v", c.UsedBy, c.File, c.Fault))
+		}
+	}
+	return problems
+}

@@ -1,0 +1,41 @@
+package admin
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/certificates"
+)
+
+// What is wrong with a certificate is in its own view and in /readyz, which stays
+// ready.
+func TestCertificates(t *testing.T) {
+	now := time.Now()
+	status := func(file string, begin, expires time.Time, fault error) CertificateStatus {
+		return CertificateStatus{`listener "web"`, certificates.Status{File: file, Names: []string{"a.example"}, Begin: begin, Expires: expires, Fault: fault}}
+	}
+	h := handlerOf(Options{Certificates: func() []CertificateStatus {
+		return []CertificateStatus{
+			status("/expired.pem", now.Add(-2*time.Hour), now.Add(-time.Hour), nil),
+			status("/early.pem", now.Add(time.Hour), now.Add(2*time.Hour), errors.New("no such file")),
+		}
+	}})
+	_, body := get(t, h, "/api/certificates")
+	got := decode[[]Certificate](t, body)
+	if len(got) != 2 || got[0].State != "expired" || got[1].State != "not yet valid" || got[1].Error != "no such file" ||
+		got[0].UsedBy != `listener "web"` || got[0].File != "/expired.pem" || !got[0].Expires.Equal(moment(now.Add(-time.Hour))) {
+		t.Errorf("got %s", body)
+	}
+	code, body := get(t, h, "/readyz")
+	ready := decode[Readiness](t, body)
+	if code != 200 || !ready.Ready || len(ready.Certificates) != 3 {
+		t.Fatalf("got %d %s", code, body)
+	}
+	for i, want := range []string{"/expired.pem is expired", "/early.pem is not yet valid", "no such file"} {
+		if !strings.Contains(ready.Certificates[i], want) {
+			t.Errorf("got %q, want %q", ready.Certificates[i], want)
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package fleet
+
+import "time"
+
+// Report is the result of a survey.
+type Report struct {
+	// Converged is true if all replicas agree, false if some differ, and null if none
+	// is known to differ but some did not answer. A replica that is critical in
+	// Consul counts only if it answers.
+	Converged   *bool        `json:"converged"`
+	Differences []Difference `json:"differences"`
+	Unknown     []Unknown    `json:"unknown"` // replicas that count and did not answer
+	Error       string       `json:"error"`   // of listing the replicas in Consul
+	Replicas    []Member     `json:"replicas"`
+}
+
+// Member is a replica: its registration in Consul and its own answer.
+type Member struct {
+	Name       string `json:"name"` // its id, or "id@node" if the id is not unique
+	ID         string `json:"id"`
+	Node       string `json:"node"`
+	Datacenter string `json:"datacenter,omitempty"`
+	Address    string `json:"address"` // "host:port" for clients
+	Status     string `json:"status"`  // in Consul: passing, warning, critical, maintenance, or "unregistered"
+	Detail     string `json:"detail,omitempty"`
+	Self       bool   `json:"self"`      // the replica that gives this answer
+	Duplicate  bool   `json:"duplicate"` // listed above with another agent
+
+	// From the replica's answer, else from the meta of its registration.
+
+	Host       string     `json:"host"`
+	Version    string     `json:"version"`
+	Started    *time.Time `json:"started"`
+	ConfigHash string     `json:"config_hash"`
+
+	Admin string `json:"admin"` // its admin API
+	Error string `json:"error"` // why there is no answer; empty if there is
+
+	Ready    bool      `json:"ready"`
+	Pending  []string  `json:"pending"`
+	Services []Service `json:"services"` // null without an answer
+
+	replica string // MetaReplica
+}
+
+// answered reports whether the replica answered.
+func (m *Member) answered() bool { return m.Services != nil }
+
+// counts reports whether m is a replica that clients use.
+func (m *Member) counts() bool { return !m.Duplicate && (m.answered() || m.Status != "critical") }
+
+// Kinds of differences.
+const (
+	KindConfig    = "config"    // texts of the configuration
+	KindPending   = "pending"   // values that wait for a restart
+	KindServices  = "services"  // a service that some do not have
+	KindInstances = "instances" // the instances of a service
+)
+
+// Difference is a difference between replicas.
+type Difference struct {
+	Kind    string  `json:"kind"`
+	Service string  `json:"service,omitempty"`
+	Groups  []Group `json:"groups"` // replicas by value, the largest group first
+	// Behind are the replicas without the latest change: another value from the same
+	// source has a larger index.
+	Behind  []string `json:"behind"`
+	Summary string   `json:"summary"` // for people
+}
+
+// Group is the replicas with the same value.
+type Group struct {
+	Value     string   `json:"value"` // the hash, the digest, the pending keys, or "missing"
+	Replicas  []string `json:"replicas"`
+	Index     uint64   `json:"index,omitempty"`     // the largest
+	Instances int      `json:"instances,omitempty"` // of the service
+}
+
+// Unknown is a replica whose state is not known.
+type Unknown struct {
+	Replica string `json:"replica"`
+	Why     string `json:"why"`
+}

@@ -1,0 +1,204 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"sluice/consul/registration"
+	"sluice/discovery"
+)
+
+const (
+	surveyTimeout = 4 * time.Second // for all
+	askTimeout    = 2 * time.Second // for one replica
+	maxQueries    = 8
+	// maxAnswerBytes is well above the answer of a replica with 10,000 services.
+	maxAnswerBytes = 16 << 20
+)
+
+// Survey queries all replicas. All fields must be set; it is safe for concurrent use.
+type Survey struct {
+	// Self returns this replica's own answer.
+	Self func() Replica
+	// List returns the instances of the registered service in Consul.
+	List func(ctx context.Context) ([]discovery.Instance, error)
+	// Token returns the token for the other replicas' admin APIs; "": none.
+	Token func() (string, error)
+}
+
+// Take queries every replica, for at most surveyTimeout. Errors are in the report.
+func (s Survey) Take(ctx context.Context) Report {
+	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
+	defer cancel()
+	self := s.Self()
+	var r Report
+	listed, err := s.List(ctx)
+	if err != nil {
+		r.Error = err.Error()
+	}
+	for _, i := range listed {
+		r.Replicas = append(r.Replicas, listedMember(i, self))
+	}
+	if !slices.ContainsFunc(r.Replicas, func(m Member) bool { return m.Self }) {
+		r.Replicas = append(r.Replicas, Member{Name: self.Replica, Status: "unregistered", Self: true, replica: self.Replica})
+	}
+	slices.SortFunc(r.Replicas, func(a, b Member) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Address, b.Address))
+	})
+	name(r.Replicas)
+	s.query(ctx, r.Replicas, self)
+	r.conclude()
+	return r
+}
+
+func listedMember(i discovery.Instance, self Replica) Member {
+	m := Member{
+		ID: i.ID, Node: i.Node, Datacenter: i.Datacenter, Address: i.HostPort(),
+		Status: i.Status.String(), Detail: i.Detail,
+		Host: i.Meta[registration.MetaHost], Version: i.Meta[registration.MetaVersion],
+		ConfigHash: i.Meta[registration.MetaConfig],
+		Pending:    []string{},
+		replica:    i.Meta[registration.MetaReplica],
+	}
+	m.Self = m.replica == self.Replica
+	if t, err := time.Parse(time.RFC3339, i.Meta[registration.MetaStarted]); err == nil {
+		m.Started = &t
+	}
+	if host, port, err := net.SplitHostPort(i.Meta[registration.MetaAdmin]); err == nil {
+		m.Admin = net.JoinHostPort(cmp.Or(host, i.Address), port)
+	}
+	return m
+}
+
+// name sets the names of replicas, and marks duplicates.
+func name(members []Member) {
+	ids, replicas := make(map[string]int), make(map[string]int)
+	for _, m := range members {
+		ids[m.ID]++
+	}
+	for i := range members {
+		m := &members[i]
+		if m.Name == "" {
+			m.Name = m.ID
+			if ids[m.ID] > 1 {
+				m.Name += "@" + m.Node
+			}
+		}
+		if m.replica == "" {
+			continue
+		}
+		first, again := replicas[m.replica]
+		switch {
+		case !again:
+			replicas[m.replica] = i
+		case members[first].Status == "critical" && m.Status != "critical": // left behind by a dead agent
+			members[first].Duplicate = true
+			replicas[m.replica] = i
+		default:
+			m.Duplicate = true
+		}
+	}
+}
+
+// query fills in the replicas' own answers.
+func (s Survey) query(ctx context.Context, members []Member, self Replica) {
+	turns := make(chan struct{}, maxQueries)
+	var queries sync.WaitGroup
+	token, tokenErr := s.Token()
+	transport := &http.Transport{DisableKeepAlives: true} // and no HTTP proxy
+	client := &http.Client{
+		Transport: transport,
+		Timeout:   askTimeout,
+		// A redirect could carry the token anywhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	for i := range members {
+		m := &members[i]
+		host, _, _ := net.SplitHostPort(m.Admin)
+		switch {
+		case m.Duplicate:
+			m.Error = "duplicate: the replica is also registered with another agent"
+		case m.Self:
+			m.setAnswer(self)
+		case m.replica == "":
+			m.Error = "not registered by sluice"
+		case m.Admin == "":
+			m.Error = "its registration has no address of its admin API"
+		case registration.IsLoopback(host) && m.Host != self.Host:
+			m.Error = "its admin API listens on loopback only"
+		case tokenErr != nil:
+			m.Error = tokenErr.Error()
+		default:
+			turns <- struct{}{}
+			queries.Go(func() {
+				defer func() { <-turns }()
+				answer, err := queryReplica(ctx, client, m.Admin, token)
+				if err == nil && answer.Replica != m.replica {
+					err = errors.New("another replica answers at this address")
+				}
+				if err != nil {
+					m.Error = fmt.Sprintf("admin API at %s: %v", m.Admin, err)
+					return
+				}
+				m.setAnswer(answer)
+			})
+		}
+	}
+	queries.Wait()
+}
+
+// setAnswer copies a replica's answer into m.
+func (m *Member) setAnswer(r Replica) {
+	m.Host, m.Version, m.ConfigHash, m.Ready = r.Host, r.Version, r.ConfigHash, r.Ready
+	m.Started = &r.Started
+	m.Pending = append([]string{}, r.Pending...)
+	m.Services = append([]Service{}, r.Services...)
+}
+
+func queryReplica(ctx context.Context, client *http.Client, address, token string) (Replica, error) {
+	var answer Replica
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/api/replica", nil)
+	if err != nil {
+		return answer, err
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return answer, shorten(err)
+	}
+	defer response.Body.Close()
+	switch {
+	case response.StatusCode == http.StatusUnauthorized && token == "":
+		return answer, errors.New("401 Unauthorized: it requires a token, see consul.register.replica_token_file")
+	case response.StatusCode != http.StatusOK:
+		return answer, errors.New(response.Status)
+	}
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxAnswerBytes)).Decode(&answer); err != nil {
+		return answer, fmt.Errorf("not an answer of sluice: %w", err)
+	}
+	return answer, nil
+}
+
+// shorten shortens common errors.
+func shorten(err error) error {
+	var timeout net.Error
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return errors.New("connection refused")
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return errors.New("no answer in time")
+	}
+	return err
+}

@@ -1,0 +1,200 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"sluice/consul/registration"
+	"sluice/discovery"
+	"sluice/test/consultest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// replicaAPI starts the admin API of another replica, and returns its address.
+func replicaAPI(t *testing.T, h http.HandlerFunc) string {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// replicaHandler returns the handler of a replica.
+func replicaHandler(r Replica) http.HandlerFunc {
+	return func(w http.ResponseWriter, q *http.Request) {
+		if q.URL.Path == "/api/replica" {
+			_ = json.NewEncoder(w).Encode(r)
+		}
+	}
+}
+
+// listed returns the registered instance of a replica on a host.
+func listed(id, host, admin string) discovery.Instance {
+	return discovery.Instance{
+		Service: "sluice", ID: id, Node: "n", Address: "127.0.0.1", Port: 8080,
+		Meta: map[string]string{
+			registration.MetaReplica: id, registration.MetaHost: host, registration.MetaAdmin: admin,
+			registration.MetaVersion: "v0", registration.MetaConfig: "c1", registration.MetaStarted: "2026-01-02T03:04:05Z",
+		},
+	}
+}
+
+// survey returns a survey of the listed replicas from the replica "a" on the host "web1".
+func survey(token string, list ...discovery.Instance) Survey {
+	return Survey{
+		Self: func() Replica {
+			return Replica{Replica: "a", Host: "web1", ConfigHash: "c1", Version: "v1", Ready: true}
+		},
+		List:  func(context.Context) ([]discovery.Instance, error) { return list, nil },
+		Token: func() (string, error) { return token, nil },
+	}
+}
+
+// late is the error of a replica that did not answer in time.
+const late = "no answer in time"
+
+// take surveys the listed replicas from the replica "a" on the host "web1", again if the machine
+// was too slow.
+func take(t *testing.T, token string, list ...discovery.Instance) (r Report) {
+	t.Helper()
+	consultest.Await(t, "all replicas answer in time", func() bool {
+		r = survey(token, list...).Take(t.Context())
+		return !slices.ContainsFunc(r.Replicas, func(m Member) bool { return strings.Contains(m.Error, late) })
+	})
+	return r
+}
+
+// find returns a replica of a report.
+func find(t *testing.T, r Report, name string) Member {
+	t.Helper()
+	for _, m := range r.Replicas {
+		if m.Name == name {
+			return m
+		}
+	}
+	t.Fatalf("no replica %q in %+v", name, r)
+	return Member{}
+}
+
+func TestSurveyQueriesTheOthers(t *testing.T) {
+	b := Replica{Replica: "b", Host: "web2", ConfigHash: "c1", Version: "v2", Ready: true, Services: []Service{}}
+	r := take(t, "", listed("a", "web1", "127.0.0.1:1"), listed("b", "web1", replicaAPI(t, replicaHandler(b))))
+	if r.Converged == nil || !*r.Converged || len(r.Replicas) != 2 {
+		t.Errorf("got %+v", r)
+	}
+	if m := find(t, r, "b"); m.Version != "v2" || m.Error != "" || !m.Ready || m.Self {
+		t.Errorf("b: %+v", m)
+	}
+	if m := find(t, r, "a"); !m.Self || m.Version != "v1" {
+		t.Errorf("a: %+v", m)
+	}
+}
+
+func TestSurveyHasTheErrorOfAReplica(t *testing.T) {
+	away := listed("x", "web1", "")
+	delete(away.Meta, registration.MetaAdmin)
+	stranger := listed("x", "web1", "")
+	stranger.Meta = nil
+	everywhere := listed("x", "web2", ":1") // the address of the service is loopback
+	for name, c := range map[string]struct {
+		instance discovery.Instance
+		want     string
+	}{
+		"refused":           {listed("x", "web1", "127.0.0.1:1"), "admin API at 127.0.0.1:1: connection refused"},
+		"loopback":          {listed("x", "web2", "127.0.0.1:1"), "listens on loopback only"},
+		"loopback, by name": {listed("x", "web2", "localhost:1"), "listens on loopback only"},
+		"loopback, IPv6":    {listed("x", "web2", "[::1]:1"), "listens on loopback only"},
+		"every address":     {everywhere, "listens on loopback only"},
+		"no address":        {away, "its registration has no address of its admin API"},
+		"not sluice":        {stranger, "not registered by sluice"},
+		"another":           {listed("x", "web1", replicaAPI(t, replicaHandler(Replica{Replica: "y"}))), "another replica answers at this address"},
+		"not JSON":          {listed("x", "web1", replicaAPI(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) })), "not an answer of sluice"},
+		"404":               {listed("x", "web1", replicaAPI(t, http.NotFound)), "404 Not Found"},
+		"token":             {listed("x", "web1", replicaAPI(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) })), "it requires a token, see consul.register.replica_token_file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := take(t, "", c.instance)
+			if m := find(t, r, "x"); !strings.Contains(m.Error, c.want) || m.Services != nil {
+				t.Errorf("got %+v, want %q", m, c.want)
+			}
+			if r.Converged != nil || len(r.Unknown) != 1 {
+				t.Errorf("got %+v", r)
+			}
+		})
+	}
+}
+
+// A replica that hangs delays the report, but does not prevent it.
+func TestSurveyIsBounded(t *testing.T) {
+	end := make(chan struct{})
+	address := replicaAPI(t, func(_ http.ResponseWriter, q *http.Request) {
+		select {
+		case <-end:
+		case <-q.Context().Done():
+		}
+	})
+	t.Cleanup(func() { close(end) })
+	r := survey("", listed("x", "web1", address)).Take(t.Context()) // ends because of the timeout
+	if m := find(t, r, "x"); !strings.Contains(m.Error, late) {
+		t.Errorf("got %+v", m)
+	}
+}
+
+// A registered service gets no token, unless the operator has configured one. A redirect never
+// gets it.
+func TestTokenIsSentOnlyIfConfigured(t *testing.T) {
+	for token, want := range map[string]string{"": "", "secret": "Bearer secret"} {
+		t.Run("token "+token, func(t *testing.T) {
+			sent := make(chan string, 100)
+			thief := replicaAPI(t, func(_ http.ResponseWriter, q *http.Request) {
+				sent <- "thief " + q.Header.Get("Authorization")
+			})
+			address := replicaAPI(t, func(w http.ResponseWriter, q *http.Request) {
+				sent <- q.Header.Get("Authorization")
+				http.Redirect(w, q, "http://"+thief+"/api/replica", http.StatusFound)
+			})
+			r := take(t, token, listed("x", "web1", address))
+			for range len(sent) {
+				if got := <-sent; got != want {
+					t.Errorf("%q was sent, want %q", got, want)
+				}
+			}
+			if m := find(t, r, "x"); !strings.Contains(m.Error, "302 Found") {
+				t.Errorf("got %+v", m)
+			}
+		})
+	}
+}
+
+func TestSurveyWithoutConsul(t *testing.T) {
+	s := Survey{
+		Self:  func() Replica { return Replica{Replica: "a"} },
+		List:  func(context.Context) ([]discovery.Instance, error) { return nil, errors.New("refused") },
+		Token: func() (string, error) { return "", nil },
+	}
+	r := s.Take(t.Context())
+	if r.Error != "refused" || r.Converged != nil || len(r.Replicas) != 1 || r.Replicas[0].Status != "unregistered" {
+		t.Errorf("got %+v", r)
+	}
+}
+
+// The same id on two agents counts once. Two replicas may have the same id.
+func TestNames(t *testing.T) {
+	a1, a2, b := listed("a", "web1", "127.0.0.1:1"), listed("a", "web1", "127.0.0.1:1"), listed("a", "web2", "10.0.0.1:1")
+	a1.Node, a1.Status = "dead", discovery.StatusCritical
+	a2.Node, b.Node = "live", "other"
+	b.Meta[registration.MetaReplica] = "b"
+	b.Meta[registration.MetaAdmin] = "127.0.0.1:1"
+	r := take(t, "", a1, a2, b)
+	if !find(t, r, "a@dead").Duplicate || find(t, r, "a@live").Duplicate || find(t, r, "a@other").Duplicate || find(t, r, "a@other").Self {
+		t.Errorf("got %+v", r.Replicas)
+	}
+}

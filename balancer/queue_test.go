@@ -1,0 +1,156 @@
+package balancer
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// onePlace returns a pool of n peers with one connection each, all in use.
+func onePlace(t *testing.T, n int) (*Pool, []Token) {
+	p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1, Pending: 10}})
+	p.Apply(instances(n))
+	return p, hold(t, p, n)
+}
+
+func TestConnectionsAreAwaitedInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, held := onePlace(t, 2)
+		const waiters = 6
+		var mu sync.Mutex
+		var served []int
+		for i := range waiters {
+			go func() {
+				token, err := p.AwaitConnection(t.Context(), nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				served = append(served, i)
+				mu.Unlock()
+				time.Sleep(time.Second)
+				token.Done(Outcome{})
+			}()
+			synctest.Wait() // until it waits
+		}
+		if got := p.Pending(); got != waiters {
+			t.Errorf("%d pending, want %d", got, waiters)
+		}
+		held[0].Done(Outcome{})
+		expectPick(t, p, nil, ErrConnectionsSaturated) // others wait
+		synctest.Wait()
+		if !slices.Equal(served, []int{0}) {
+			t.Errorf("%v have a connection, want 0", served)
+		}
+		start := time.Now()
+		held[1].Done(Outcome{})
+		for range 2 {
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		if !slices.Equal(served, []int{0, 1, 2, 3, 4, 5}) || time.Since(start) != 2*time.Second {
+			t.Errorf("served %v after %v, want all in order after 2s", served, time.Since(start))
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		expectPick(t, p, nil, nil)
+	})
+}
+
+func TestWaitForAConnectionEnds(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		end    func(*Pool, []Token)
+		after  time.Duration
+		err    error
+		behind error // of the request that came after
+	}{
+		{"when its time is over", func(*Pool, []Token) {}, 5 * time.Second, ErrConnectionsSaturated, ErrConnectionsSaturated},
+		{"when the peers are drained", func(p *Pool, held []Token) {
+			for _, token := range held {
+				p.SetReason(token.Peer.ID, ReasonDrain, true, "")
+			}
+		}, time.Second, ErrNoEligible, ErrNoEligible},
+		{"when checks fail", func(p *Pool, held []Token) {
+			for _, token := range held {
+				p.SetReason(token.Peer.ID, ReasonActive, true, "")
+			}
+		}, time.Second, ErrNoEligible, ErrNoEligible},
+		{"when a peer joins", func(p *Pool, _ []Token) { p.Apply(instances(3)) }, time.Second, nil, ErrConnectionsSaturated},
+		{"when more are allowed", func(p *Pool, _ []Token) { p.Reconfigure(complete(Options{Limits: Limits{PeerConnections: 2}})) }, time.Second, nil, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, held := onePlace(t, 2)
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				defer cancel()
+				time.AfterFunc(time.Second, func() { test.end(p, held) })
+				start := time.Now()
+				behind := make(chan error)
+				time.AfterFunc(time.Millisecond, func() {
+					_, err := p.AwaitConnection(ctx, nil)
+					behind <- err
+				})
+				_, err := p.AwaitConnection(ctx, nil)
+				if err != test.err || time.Since(start) != test.after {
+					t.Errorf("%v after %v, want %v after %v", err, time.Since(start), test.err, test.after)
+				}
+				if err := <-behind; err != test.behind {
+					t.Errorf("%v for the one behind, want %v", err, test.behind)
+				}
+				if got := p.Pending(); got != 0 {
+					t.Errorf("%d pending, want none", got)
+				}
+			})
+		})
+	}
+}
+
+// If the first request in the queue gives up, the next one gets the connection.
+func TestTheQueueMovesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, held := onePlace(t, 1)
+		ctx, giveUp := context.WithCancel(t.Context())
+		go p.AwaitConnection(ctx, nil)
+		synctest.Wait()
+		got := make(chan error)
+		go func() {
+			_, err := p.AwaitConnection(t.Context(), nil)
+			got <- err
+		}()
+		synctest.Wait()
+		giveUp()
+		held[0].Done(Outcome{})
+		if err := <-got; err != nil {
+			t.Error(err)
+		}
+		expectPick(t, p, nil, ErrConnectionsSaturated)
+	})
+}
+
+func TestRequestsThatWaitForAConnectionAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{Limits: Limits{PeerConnections: 1, Pending: 1}})
+		p.Apply(instances(1))
+		held := hold(t, p, 1)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			p.AwaitConnection(t.Context(), nil)
+		}()
+		synctest.Wait()
+		if _, err := p.AwaitConnection(t.Context(), nil); err != ErrTooManyPending {
+			t.Errorf("got %v, want %v", err, ErrTooManyPending)
+		}
+		held[0].Done(Outcome{})
+		<-done
+		// A waiting request is not refused when it becomes the first.
+		if got := p.Refusals(); got != [NumLimits]uint64{LimitPending: 1} {
+			t.Errorf("refusals %v, want one", got)
+		}
+	})
+}

@@ -1,0 +1,153 @@
+package certificates
+
+import (
+	"crypto/x509"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/test/testcert"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	must(t, err)
+	return data
+}
+
+func TestFilesThatCannotBeUsed(t *testing.T) {
+	dir := t.TempDir()
+	star, other := testcert.Write(t, dir, "star"), testcert.Write(t, dir, "other")
+	text, half := filepath.Join(dir, "text"), filepath.Join(dir, "half")
+	must(t, os.WriteFile(text, []byte("hello"), 0o600))
+	pem := read(t, star.Cert)
+	must(t, os.WriteFile(half, slices.Concat(pem, pem[:len(pem)/2]), 0o600))
+	large := filepath.Join(dir, "large")
+	must(t, os.WriteFile(large, make([]byte, maxFileBytes+1), 0o600))
+	empty := t.TempDir()
+	for _, test := range []struct {
+		files Files
+		want  string
+	}{
+		{Files{}, ""},
+		{Files{CA: star.Cert, Cert: star.Cert, Key: star.Key}, ""},
+		{Files{Cert: star.Cert}, "give both"},
+		{Files{Key: star.Key}, "give both"},
+		{Files{CA: dir + "/none"}, "trusted certificates: open"},
+		{Files{CA: text}, "has none in PEM format"},
+		{Files{CA: half}, "ends within a certificate"},
+		{Files{CADirectory: empty}, "has none in PEM format"},
+		{Files{CADirectory: dir}, "ends within a certificate"},
+		{Files{Cert: star.Cert, Key: star.Cert}, "certificate: " + star.Cert},
+		{Files{Cert: star.Cert, Key: other.Key}, "private key does not match"},
+		{Files{Cert: dir + "/none", Key: star.Key}, "certificate: open"},
+		{Files{Cert: half, Key: star.Key}, "ends within a certificate"},
+		{Files{Cert: large, Key: star.Key}, "larger than"},
+	} {
+		_, err := Read(test.files)
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%+v: %v, want %q", test.files, err, test.want)
+		}
+	}
+}
+
+// A follower uses changed files, and keeps the last good contents while the files
+// cannot be used.
+func TestFollow(t *testing.T) {
+	dir := t.TempDir()
+	files := testcert.Write(t, dir, "star")
+	var told []string
+	f, err := Follow(Files{Cert: files.Cert, Key: files.Key}, func(err error) {
+		if err == nil {
+			told = append(told, "used")
+		} else {
+			told = append(told, err.Error())
+		}
+	})
+	must(t, err)
+	expect := func(what string, fresh bool, news ...string) {
+		t.Helper()
+		before := f.Contents()
+		for range 2 { // reported once
+			if got := f.Read(); (got != before) != fresh || got != f.Contents() {
+				t.Errorf("%s: new contents: %v, want %v", what, got != before, fresh)
+			}
+		}
+		if !slices.EqualFunc(told, news, strings.Contains) {
+			t.Errorf("%s: told %q, want %q", what, told, news)
+		}
+		told = nil
+	}
+	expect("unchanged", false)
+	cert, key := testcert.PEM("star")
+	must(t, os.WriteFile(files.Cert, cert, 0o600))
+	expect("the key is still to come", false, "does not match")
+	must(t, os.WriteFile(files.Key, key, 0o600))
+	expect("both", true, "used")
+	must(t, os.Remove(files.Key))
+	expect("no key", false, "no such file")
+	if status := f.Statuses()[0]; status.Fault == nil {
+		t.Error("the status has no fault")
+	}
+	must(t, os.WriteFile(files.Cert, cert[:len(cert)/2], 0o600))
+	expect("half a certificate", false)
+	must(t, os.WriteFile(files.Key, key, 0o600))
+	expect("half a certificate with its key", false, "ends within a certificate")
+	must(t, os.WriteFile(files.Cert, cert, 0o600))
+	expect("as before", false, "used")
+	if status := f.Statuses()[0]; status.Fault != nil {
+		t.Errorf("the status has the fault %v", status.Fault)
+	}
+}
+
+// A chain expires with its first certificate, trusted certificates with their last.
+func TestStatuses(t *testing.T) {
+	const day = 24 * time.Hour
+	now := time.Now()
+	dir := t.TempDir()
+	long, key := testcert.PEM("star", testcert.Lasting(-day, 90*day), func(c *x509.Certificate) { c.DNSNames = []string{"a.example", "b.example"} })
+	short, _ := testcert.PEM("intermediate", testcert.Lasting(-2*day, 20*day))
+	files := Files{CA: filepath.Join(dir, "ca"), Cert: filepath.Join(dir, "cert"), Key: filepath.Join(dir, "key")}
+	must(t, os.WriteFile(files.Cert, slices.Concat(long, short), 0o600))
+	must(t, os.WriteFile(files.CA, slices.Concat(short, long), 0o600))
+	must(t, os.WriteFile(files.Key, key, 0o600))
+	f, err := Follow(files, nil)
+	must(t, err)
+	all := f.Statuses()
+	if len(all) != 2 || all[0].Trusted || !all[1].Trusted || all[0].File != files.Cert || all[1].File != files.CA {
+		t.Fatalf("got %+v", all)
+	}
+	if !slices.Equal(all[0].Names, []string{"a.example", "b.example"}) {
+		t.Errorf("names %q", all[0].Names)
+	}
+	for _, test := range []struct {
+		days      int
+		pair, CAs State
+	}{
+		{-3, NotYetValid, NotYetValid},
+		{0, Valid, Valid},
+		{12, Valid, Valid},
+		{13, Expiring, Valid}, // in the last third of 22 days
+		{19, Expiring, Valid},
+		{21, Expired, Valid},
+		{75, Expired, Valid},
+		{77, Expired, Expiring}, // in the last 14 days
+		{91, Expired, Expired},
+	} {
+		at := now.Add(time.Duration(test.days) * day)
+		if pair, cas := all[0].State(at), all[1].State(at); pair != test.pair || cas != test.CAs {
+			t.Errorf("after %d days: %s and %s, want %s and %s", test.days, pair, cas, test.pair, test.CAs)
+		}
+	}
+}

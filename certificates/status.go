@@ -1,0 +1,115 @@
+package certificates
+
+import (
+	"cmp"
+	"crypto/x509"
+	"slices"
+	"time"
+)
+
+// longestWarning is the maximum time before the end of a certificate in which its
+// state is Expiring.
+const longestWarning = 14 * 24 * time.Hour
+
+// Status describes a file of a Follower: a certificate, or trusted certificates.
+type Status struct {
+	File    string   // its path; of trusted certificates, it may be a directory
+	Trusted bool     // File has trusted certificates
+	Names   []string // of hosts in the certificate, or its subject; of trusted certificates: their subjects
+	// Begin and Expires are when the whole chain of a certificate is valid, or the
+	// trusted certificate that expires last.
+	Begin, Expires time.Time
+	Fault          error // why the present files cannot be used, so that earlier ones are; nil: they are in use
+
+	warnAt time.Time
+}
+
+// A State is the validity of a certificate at a time.
+type State uint8
+
+const (
+	Valid State = iota
+	NotYetValid
+	Expiring // within 14 days, and the last third of its life
+	Expired
+	Missing // it was not obtained yet
+)
+
+func (s State) String() string {
+	return [...]string{"valid", "not yet valid", "expiring", "expired", "missing"}[s]
+}
+
+// State returns the validity at the time now.
+func (s Status) State(now time.Time) State {
+	switch {
+	case s.Expires.IsZero():
+		return Missing
+	case now.After(s.Expires):
+		return Expired
+	case now.Before(s.Begin):
+		return NotYetValid
+	case now.After(s.warnAt):
+		return Expiring
+	}
+	return Valid
+}
+
+// Statuses returns the status of the certificate, if there is one, and of the trusted
+// certificates, if there are any, as of the last Read.
+func (f *Follower) Statuses() []Status {
+	f.mu.Lock()
+	fault := f.fault
+	f.mu.Unlock()
+	contents := f.Contents()
+	var all []Status
+	if chain := contents.chain; len(chain) > 0 {
+		s := Status{File: f.files.Cert, Names: names(chain[0]), Fault: fault}
+		s.limit(slices.MinFunc(chain, byExpiry))
+		for _, c := range chain {
+			if c.NotBefore.After(s.Begin) {
+				s.Begin = c.NotBefore
+			}
+		}
+		all = append(all, s)
+	}
+	if trusted := contents.trusted; len(trusted) > 0 {
+		s := Status{File: cmp.Or(f.files.CA, f.files.CADirectory), Trusted: true, Fault: fault}
+		for _, c := range trusted {
+			s.Names = append(s.Names, c.Subject.String())
+		}
+		s.limit(slices.MaxFunc(trusted, byExpiry))
+		all = append(all, s)
+	}
+	return all
+}
+
+func byExpiry(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) }
+
+// names returns the hosts of a certificate, or its subject if it has none.
+func names(c *x509.Certificate) []string {
+	all := slices.Clone(c.DNSNames)
+	for _, ip := range c.IPAddresses {
+		all = append(all, ip.String())
+	}
+	if len(all) == 0 {
+		all = append(all, c.Subject.String())
+	}
+	return all
+}
+
+// limit sets the times to those of c.
+func (s *Status) limit(c *x509.Certificate) {
+	s.Begin, s.Expires = c.NotBefore, c.NotAfter
+	s.warnAt = c.NotAfter.Add(-min(longestWarning, c.NotAfter.Sub(c.NotBefore)/3))
+}
+
+// StatusOf returns the status of a certificate that is not from files. source is in
+// place of the path, fault is why the latest renewal failed. Without a chain it is
+// Missing.
+func StatusOf(source string, hosts []string, chain []*x509.Certificate, fault error) Status {
+	s := Status{File: source, Names: hosts, Fault: fault}
+	if len(chain) > 0 {
+		s.limit(slices.MinFunc(chain, byExpiry))
+	}
+	return s
+}

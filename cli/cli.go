@@ -1,0 +1,104 @@
+// Package cli is sluice's command line: a file for each command.
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"sluice/config"
+)
+
+// Exit statuses.
+const (
+	exitOK     = 0
+	exitFailed = 1 // the reason is on standard error
+	exitUsage  = 2 // invalid command line
+	exitUnseen = 2 // doctor could not examine the catalog
+)
+
+// Run executes a command line, without the program's name, and returns the exit status.
+func Run(args []string, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	command, err := root.ExecuteC()
+	if err == nil {
+		return exitOK
+	}
+	if exit := new(exitError); errors.As(err, &exit) {
+		if exit.err != nil {
+			report(stderr, exit.err)
+		}
+		return exit.status
+	}
+	report(stderr, err)
+	if usage := new(usageError); errors.As(err, &usage) || !command.Runnable() {
+		fmt.Fprintf(stderr, "Run %q for help.\n", command.CommandPath()+" --help")
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// report writes err for people. Errors of a configuration begin with FILE:LINE, as
+// editors expect.
+func report(w io.Writer, err error) {
+	var mistakes config.Errors
+	if errors.As(err, &mistakes) {
+		fmt.Fprintf(w, "%v\nsluice: errors in the configuration: %d\n", err, len(mistakes))
+		return
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintln(w, "sluice: "+line)
+	}
+}
+
+// usageError is an error in the command line.
+type usageError struct{ error }
+
+func (e *usageError) Unwrap() error { return e.error }
+
+// exitError sets the exit status.
+type exitError struct {
+	status int
+	err    error // nil: already reported
+}
+
+func (e *exitError) Error() string { return fmt.Sprintf("exit status %d: %v", e.status, e.err) }
+
+func (e *exitError) Unwrap() error { return e.err }
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sluice",
+		Short: "An HTTP load balancer driven by Consul",
+		Long: "sluice is a load balancer for applications that are registered in Consul. It\n" +
+			"follows registrations, health checks and drains without a reload.\n\n" +
+			"  sluice run --service star          serve the Consul service \"star\" on :8080\n" +
+			"  sluice run --config sluice.yaml    serve the services of a file\n" +
+			"  sluice peers --watch               show the peers and their state\n" +
+			"  sluice doctor                      find problems in Consul's catalog",
+		SilenceErrors: true, // Run prints them, without the usage
+		SilenceUsage:  true,
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(newRun(), newCheck(), newPeers(), newReplicas(), newDrain(), newEnable(), newDoctor(), newVersion())
+	return root
+}
+
+func noArguments(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return &usageError{fmt.Errorf("unexpected argument %q", args[0])}
+	}
+	return nil
+}
+
+func init() {
+	zerolog.TimeFieldFormat = "2006-01-02T15:04:05.000Z07:00"
+}

@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// execute runs a command line in this process.
+func execute(t *testing.T, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	status = Run(args, &out, &errs)
+	return status, out.String(), errs.String()
+}
+
+func writeFile(t *testing.T, name, text string) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestWrongCommandLines(t *testing.T) {
+	tests := []struct {
+		args   []string
+		status int
+		stderr string
+	}{
+		{[]string{"nope"}, exitUsage, "sluice: unknown command \"nope\" for \"sluice\"\nRun \"sluice --help\" for help.\n"},
+		{[]string{"run", "--nope"}, exitUsage, "sluice: unknown flag: --nope\nRun \"sluice run --help\" for help.\n"},
+		{[]string{"run", "file"}, exitUsage, "sluice: unexpected argument \"file\"\nRun \"sluice run --help\" for help.\n"},
+		{[]string{"run"}, exitFailed, "sluice: nothing to serve: give --config FILE, or --service NAME for a service in Consul\n"},
+		{[]string{"run", "-c", "a", "--service", "b"}, exitFailed, "sluice: --service b: not allowed with --config: add the service to a\n"},
+		{[]string{"run", "-c", "/nonexistent/a"}, exitFailed, "sluice: read configuration: open /nonexistent/a: no such file or directory\n"},
+		{[]string{"check"}, exitUsage, "sluice: --config FILE is missing\nRun \"sluice check --help\" for help.\n"},
+		{[]string{"peers", "--watch", "--json"}, exitUsage, "sluice: --watch and --json exclude each other\nRun \"sluice peers --help\" for help.\n"},
+		{[]string{"drain"}, exitUsage, "sluice: name one peer\nRun \"sluice drain --help\" for help.\n"},
+		{[]string{"enable", "a", "b"}, exitUsage, "sluice: name one peer\nRun \"sluice enable --help\" for help.\n"},
+		{[]string{"doctor", "star"}, exitUsage, "sluice: unexpected argument \"star\"\nRun \"sluice doctor --help\" for help.\n"},
+		{[]string{"doctor", "--yes"}, exitUsage, "sluice: --yes and --dry-run are for --fix\nRun \"sluice doctor --help\" for help.\n"},
+		{[]string{"doctor", "--fix", "--json"}, exitUsage, "sluice: --fix --json cannot prompt: add --yes or --dry-run\nRun \"sluice doctor --help\" for help.\n"},
+		{[]string{"doctor", "--agent-address", "a"}, exitUsage, "sluice: --agent-address \"a\": want NODE=URL\nRun \"sluice doctor --help\" for help.\n"},
+		{[]string{"doctor", "--critical-for", "-1s"}, exitUsage, "sluice: --critical-for -1s: want 0 or more\nRun \"sluice doctor --help\" for help.\n"},
+		{[]string{"doctor", "--connect-timeout", "0s"}, exitUsage, "sluice: --connect-timeout 0s: want more than 0\nRun \"sluice doctor --help\" for help.\n"},
+		{[]string{"peers", "--admin", "x"}, exitUsage, "sluice: --admin \"x\": want HOST:PORT\nRun \"sluice peers --help\" for help.\n"},
+		{[]string{"peers", "--token-file", "/nonexistent/a"}, exitFailed, "sluice: --token-file: open /nonexistent/a: no such file or directory\n"},
+	}
+	for _, test := range tests {
+		status, stdout, stderr := execute(t, test.args...)
+		if status != test.status || stderr != test.stderr || stdout != "" {
+			t.Errorf("%q: status %d\n%s%s want %d\n%s", test.args, status, stdout, stderr, test.status, test.stderr)
+		}
+	}
+}
+
+func TestHelpIsNoFailure(t *testing.T) {
+	for _, args := range [][]string{{}, {"--help"}, {"help", "run"}, {"run", "--help"}, {"check", "--help"}, {"peers", "--help"}, {"doctor", "--help"}} {
+		if status, stdout, stderr := execute(t, args...); status != exitOK || stderr != "" || !strings.Contains(stdout, "Usage:") {
+			t.Errorf("%q: status %d\n%s%s", args, status, stdout, stderr)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	good := writeFile(t, "good.yaml", "services: { a: { peers: ['127.0.0.1:1'] } }\nroutes: [{ service: a }]\n")
+	status, stdout, stderr := execute(t, "check", "--config", good)
+	if want := good + " is right: listeners 1, services 1, routes 1\n"; status != exitOK || stdout != want || stderr != "" {
+		t.Errorf("status %d\n%s%s", status, stdout, stderr)
+	}
+
+	bad := writeFile(t, "bad.yaml", "log: { level: loud }\nservices: { a: { peers: ['127.0.0.1:1'] } }\nroutes: [{ service: b }]\n")
+	status, stdout, stderr = execute(t, "check", "--config", bad)
+	want := fmt.Sprintf(`%s:1: log.level: value "loud": want one of debug, info, warn, error
+%[1]s:3: routes[0].service: value "b": no such service, did you mean "a"? (known: a)
+sluice: errors in the configuration: 2
+`, bad)
+	if status != exitFailed || stdout != "" || stderr != want {
+		t.Errorf("status %d\n%s%s want\n%s", status, stdout, stderr, want)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	status, stdout, _ := execute(t, "version")
+	if status != exitOK || !strings.HasPrefix(stdout, "sluice ") || strings.Count(stdout, "\n") != 1 {
+		t.Errorf("status %d: %s", status, stdout)
+	}
+}

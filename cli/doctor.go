@@ -1,0 +1,284 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"sluice/balancer"
+	"sluice/config"
+	"sluice/consul"
+	"sluice/consul/doctor"
+	"sluice/gateway"
+)
+
+// examination is one execution of the doctor command.
+type examination struct {
+	api           // of a running sluice
+	askAdmin bool // --admin is set: sluice has to answer
+
+	in             config.Input
+	options        doctor.Options
+	agentAddresses []string // NODE=URL
+	connect        bool
+	connectTimeout time.Duration
+
+	asJSON, fix, yes, dryRun bool
+}
+
+func newDoctor() *cobra.Command {
+	e := examination{in: config.Input{Getenv: os.Getenv}}
+	command := &cobra.Command{
+		Use:   "doctor",
+		Short: "Find problems in Consul's catalog",
+		Long: "Find problems in Consul's catalog: duplicate registrations, instances on dead\n" +
+			"nodes, without a check, critical for long, with unusable addresses, and what ACLs\n" +
+			"hide. With --config also services without passing instances.\n\n" +
+			"--fix deregisters duplicates through the agent that registered them. Nothing else\n" +
+			"changes Consul.\n\n" +
+			"The exit status is 0 without errors, 1 with an error or a duplicate that could not\n" +
+			"be deregistered, and 2 if the catalog could not be examined.",
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			e.askAdmin = cmd.Flags().Changed("admin")
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			if err := e.checkFlags(gateway.IsTerminal(cmd.InOrStdin())); err != nil {
+				return err
+			}
+			failed, err := e.run(ctx, cmd.InOrStdin(), cmd.OutOrStdout())
+			switch {
+			case err != nil:
+				return &exitError{exitUnseen, err}
+			case failed:
+				return &exitError{exitFailed, nil}
+			}
+			return nil
+		},
+	}
+	flags := command.Flags()
+	flags.StringVarP(&e.in.File, "config", "c", "", "configuration `file` of sluice, for Consul's address and the services")
+	flags.StringVar(&e.in.Consul, "consul", "", "`URL` of the Consul agent (default http://127.0.0.1:8500)")
+	flags.StringVar(&e.options.Datacenter, "datacenter", "", "`name` of the data centre (default: the agent's)")
+	flags.StringArrayVar(&e.options.Services, "service", nil, "examine only the Consul service with this `name`; may be repeated")
+	flags.DurationVar(&e.options.Thresholds.CriticalFor, "critical-for", time.Hour, "report instances that are critical for longer than this")
+	flags.BoolVar(&e.connect, "connect", false, "connect to each instance in service")
+	flags.DurationVar(&e.connectTimeout, "connect-timeout", 2*time.Second, "timeout of each connection attempt")
+	flags.StringArrayVar(&e.agentAddresses, "agent-address", nil, "URL of a node's agent, as `NODE=URL`; may be repeated")
+	e.addFlags(command)
+	flags.BoolVar(&e.asJSON, "json", false, "print the report as JSON")
+	flags.BoolVar(&e.fix, "fix", false, "deregister duplicates through the agents that registered them, after a prompt for each")
+	flags.BoolVarP(&e.yes, "yes", "y", false, "with --fix: no prompts")
+	flags.BoolVar(&e.dryRun, "dry-run", false, "with --fix: show what it would do")
+	return command
+}
+
+// checkFlags checks combinations of flags, and parses --agent-address. terminal: the
+// operator can be prompted.
+func (e *examination) checkFlags(terminal bool) error {
+	asks := e.fix && !e.yes && !e.dryRun
+	switch {
+	case !e.fix && (e.yes || e.dryRun):
+		return &usageError{errors.New("--yes and --dry-run are for --fix")}
+	case asks && e.asJSON:
+		return &usageError{errors.New("--fix --json cannot prompt: add --yes or --dry-run")}
+	case asks && !terminal:
+		return &usageError{errors.New("--fix prompts, and standard input is not a terminal: add --yes or --dry-run")}
+	case e.options.Thresholds.CriticalFor < 0:
+		return &usageError{fmt.Errorf("--critical-for %v: want 0 or more", e.options.Thresholds.CriticalFor)}
+	case e.connectTimeout <= 0:
+		return &usageError{fmt.Errorf("--connect-timeout %v: want more than 0", e.connectTimeout)}
+	}
+	e.options.AgentURLs = make(map[string]string, len(e.agentAddresses))
+	for _, entry := range e.agentAddresses {
+		node, at, ok := strings.Cut(entry, "=")
+		if !ok || node == "" || at == "" {
+			return &usageError{fmt.Errorf("--agent-address %q: want NODE=URL", entry)}
+		}
+		e.options.AgentURLs[node] = at
+	}
+	return nil
+}
+
+// run examines the catalog, fixes duplicates if requested, and reports whether there
+// are errors. err is set if the catalog could not be examined.
+func (e *examination) run(ctx context.Context, in io.Reader, out io.Writer) (failed bool, err error) {
+	if err := e.configure(); err != nil {
+		return false, err
+	}
+	if err := e.askPeers(ctx); err != nil {
+		return false, err
+	}
+	if e.connect {
+		e.options.ConnectTimeout = e.connectTimeout
+	}
+	d := doctor.New(e.options)
+	defer d.Close()
+	report, err := d.Examine(ctx)
+	if err != nil {
+		return false, err
+	}
+	failed = report.Count.Errors > 0
+	if !e.asJSON {
+		if err := report.WriteText(out); err != nil {
+			return false, err
+		}
+	}
+	if e.fix {
+		done, err := e.fixAll(ctx, d, report, bufio.NewReader(in), out)
+		if err != nil {
+			return false, err
+		}
+		failed = failed || !done
+	}
+	if e.asJSON {
+		encoder := json.NewEncoder(out)
+		encoder.SetIndent("", "  ")
+		encoder.SetEscapeHTML(false)
+		err = encoder.Encode(report)
+	}
+	return failed, err
+}
+
+// configure takes Consul's address and the services from the configuration.
+func (e *examination) configure() error {
+	if e.in.File == "" {
+		if e.in.Consul != "" {
+			e.options.Consul = consul.Options{Addresses: []string{e.in.Consul}}
+		}
+		return nil
+	}
+	revision, err := e.in.Load()
+	if err != nil {
+		return err
+	}
+	c := gateway.BeforeFound(revision.Config)
+	e.options.Consul = gateway.ClientOptions(c.Consul, zerolog.Nop())
+	if e.options.Datacenter == "" {
+		e.options.Datacenter = c.Consul.Datacenter
+	}
+	routed := make(map[string]bool, len(c.Routes))
+	for _, r := range c.Routes {
+		routed[r.Service] = true
+	}
+	e.options.Configured = true
+	if c.Consul.Register != nil {
+		e.options.Own = c.Consul.Register.Service
+	}
+	for name, s := range c.Services {
+		if s.Consul != nil {
+			e.options.Uses = append(e.options.Uses, doctor.Use{
+				Name: name, Source: gateway.ServiceOptions(*s.Consul, c.Consul), Routed: routed[name],
+			})
+		}
+	}
+	if !e.askAdmin {
+		e.address = c.Admin.Address
+		if e.tokenFile == "" {
+			e.tokenFile = c.Admin.TokenFile
+		}
+	}
+	return nil
+}
+
+// askPeers reads the peers of a running sluice. Without --admin it need not answer.
+func (e *examination) askPeers(ctx context.Context) error {
+	peers, err := peersQuery{api: e.api, services: nil}.peers(ctx)
+	if err != nil {
+		if e.askAdmin {
+			return err
+		}
+		return nil
+	}
+	e.options.PeersKnown = true
+	for _, p := range peers {
+		peer := doctor.Peer{Node: p.Node, ID: p.ID, Address: p.Address, Critical: p.Status == "critical", Since: p.Since}
+		for _, reason := range p.Reasons {
+			if why, ok := strings.CutPrefix(reason, balancer.ReasonAddress.String()+": "); ok {
+				peer.Refused = why
+			}
+		}
+		e.options.Peers = append(e.options.Peers, peer)
+	}
+	return nil
+}
+
+// fixAll deregisters the duplicates of a report. done: none failed.
+func (e *examination) fixAll(ctx context.Context, d *doctor.Doctor, report *doctor.Report, in *bufio.Reader, out io.Writer) (done bool, err error) {
+	done = true
+	if !e.asJSON {
+		fmt.Fprintln(out)
+	}
+	for _, f := range report.Findings {
+		if f.Fix == nil {
+			continue
+		}
+		fixed, goOn := e.fixOne(ctx, d, f, in, out)
+		if !goOn {
+			break
+		}
+		report.Fixed = append(report.Fixed, fixed)
+		done = done && fixed.Result != doctor.ResultFailed
+		if !e.asJSON {
+			if _, err := fmt.Fprintf(out, "%s %s on node %s: %s\n", printable(f.Service), printable(f.ID), printable(f.Node), resultText(fixed)); err != nil {
+				return false, err
+			}
+		}
+	}
+	if len(report.Fixed) == 0 && !e.asJSON {
+		_, err = fmt.Fprintln(out, "No duplicate was deregistered.")
+	}
+	return done, err
+}
+
+// fixOne deregisters one duplicate, after a prompt unless --yes. goOn is false after
+// "q".
+func (e *examination) fixOne(ctx context.Context, d *doctor.Doctor, f doctor.Finding, in *bufio.Reader, out io.Writer) (fixed doctor.Fixed, goOn bool) {
+	if f.Fix.Possible && !e.yes && !e.dryRun {
+		fmt.Fprintf(out, "Deregister %s %s on node %s, %s, through %s? %s on node %s stays. [y/n/q] ", printable(f.Service), printable(f.ID),
+			printable(f.Node), printable(f.Address), printable(f.Fix.Agent), printable(f.Fix.KeepID), printable(f.Fix.KeepNode))
+		switch answer(in) {
+		case "n":
+			return f.Outcome(doctor.ResultDeclined, "declined"), true
+		case "q":
+			return doctor.Fixed{}, false
+		}
+	}
+	return d.Fix(ctx, f, e.dryRun), true
+}
+
+// answer reads y, n or q. Anything else is n, the end of the input q.
+func answer(in *bufio.Reader) string {
+	line, err := in.ReadString('\n')
+	switch word := strings.ToLower(strings.TrimSpace(line)); {
+	case word == "y" || word == "yes":
+		return "y"
+	case word == "q" || word == "quit" || err != nil:
+		return "q"
+	}
+	return "n"
+}
+
+// resultText describes the result for a duplicate.
+func resultText(f doctor.Fixed) string {
+	switch f.Result {
+	case doctor.ResultDone, doctor.ResultWould:
+		return printableLong(f.Detail)
+	case doctor.ResultDeclined:
+		return "not changed"
+	case doctor.ResultLeft:
+		return "not changed: " + printableLong(f.Detail)
+	}
+	return "FAILED: " + printableLong(f.Detail)
+}

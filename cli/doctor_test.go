@@ -1,0 +1,252 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	consulapi "github.com/hashicorp/consul/api"
+
+	"sluice/admin"
+	"sluice/config"
+	"sluice/consul"
+	"sluice/consul/doctor"
+	"sluice/test/consultest"
+)
+
+// registerStar registers an instance of star, at the address of a node.
+func registerStar(t *testing.T, agent *consultest.Agent, id string, port int, status string) {
+	t.Helper()
+	const machine = "192.0.2.77"
+	_, err := agent.Client().Catalog().Register(&consulapi.CatalogRegistration{Node: "machine", Address: machine}, nil)
+	if err == nil {
+		err = agent.Client().Agent().ServiceRegister(&consulapi.AgentServiceRegistration{
+			Name: "star", ID: id, Address: machine, Port: port,
+			Check: &consulapi.AgentServiceCheck{CheckID: "check-" + id, TTL: "1h", Status: status},
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	consultest.Await(t, id+" is in the catalog", func() bool { return strings.Contains(stars(t, agent), id) })
+}
+
+// stars returns the ids of star in the catalog.
+func stars(t *testing.T, agent *consultest.Agent) string {
+	t.Helper()
+	instances, _, err := agent.Client().Catalog().Service("star", "", &consulapi.QueryOptions{RequireConsistent: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, i := range instances {
+		ids = append(ids, i.ServiceID)
+	}
+	return strings.Join(ids, " ")
+}
+
+// nowhere is an address without a listener. Its port is not in the range from which the kernel
+// assigns ports.
+const nowhere = "127.0.0.1:1"
+
+func TestDoctor(t *testing.T) {
+	agent := consultest.Start(t, consultest.Options{Node: "a"})
+	registerStar(t, agent, "star-1", 9001, consulapi.HealthPassing)
+	examine := func(args ...string) (status int, stdout, stderr string) {
+		t.Helper()
+		return execute(t, append([]string{"doctor", "--consul", agent.URL()}, args...)...)
+	}
+
+	status, stdout, stderr := examine()
+	if status != exitOK || !strings.HasSuffix(stdout, "\nNo findings.\n") || stderr != "" {
+		t.Errorf("status %d\n%s%s", status, stdout, stderr)
+	}
+
+	file := writeFile(t, "sluice.yaml", "services: { star: { consul: { service: star } }, moon: { consul: { service: moon } } }\nroutes: [{ service: moon }]\n")
+	status, stdout, stderr = examine("--config", file)
+	if status != exitFailed || stderr != "" || !strings.Contains(stdout, "ERROR service-missing\n  moon\n") || !strings.Contains(stdout, "NOTICE unrouted\n  star\n") {
+		t.Errorf("status %d\n%s%s", status, stdout, stderr)
+	}
+	status, stdout, _ = examine("--config", file, "--service", "star")
+	if status != exitOK || strings.Contains(stdout, "moon") {
+		t.Errorf("only star: status %d\n%s", status, stdout)
+	}
+
+	if status, stdout, _ = examine("--service", "strar"); status != exitFailed || !strings.Contains(stdout, "ERROR service-missing\n  strar\n") {
+		t.Errorf("a service that is not there: status %d\n%s", status, stdout)
+	}
+
+	registerStar(t, agent, "star-2", 9001, consulapi.HealthPassing)
+	status, stdout, stderr = examine("--json", "--fix", "--dry-run")
+	var report doctor.Report
+	if err := json.Unmarshal([]byte(stdout), &report); err != nil || status != exitOK || report.Schema != doctor.SchemaVersion || report.Count.Warnings != 1 {
+		t.Fatalf("status %d, %v\n%s%s", status, err, stdout, stderr)
+	}
+	if f := report.Findings[0]; f.Code != doctor.CodeDuplicateAddress || f.ID != "star-1" || f.Severity != doctor.SeverityWarning {
+		t.Errorf("%+v", f)
+	}
+	if len(report.Fixed) != 1 || report.Fixed[0].Result != doctor.ResultWould {
+		t.Errorf("%+v", report.Fixed)
+	}
+	if got := stars(t, agent); got != "star-1 star-2" {
+		t.Fatalf("a dry run left %q", got)
+	}
+
+	status, stdout, stderr = examine("--fix")
+	if status != exitUsage || stdout != "" || !strings.Contains(stderr, "standard input is not a terminal") {
+		t.Errorf("not a terminal: status %d\n%s%s", status, stdout, stderr)
+	}
+	if got := stars(t, agent); got != "star-1 star-2" {
+		t.Fatalf("without --fix it left %q", got)
+	}
+
+	status, stdout, stderr = examine("--fix", "--yes")
+	want := "star star-1 on node a: deregistered through " + agent.URL() + ", and gone from the catalog; star-2 on node a, passing, stays\n"
+	if status != exitOK || !strings.HasSuffix(stdout, want) || stderr != "" {
+		t.Errorf("status %d\n%s%s", status, stdout, stderr)
+	}
+	if got := stars(t, agent); got != "star-2" {
+		t.Errorf("the catalog has %q", got)
+	}
+}
+
+func TestDoctorAsks(t *testing.T) {
+	agent := consultest.Start(t, consultest.Options{Node: "a"})
+	for n := range 4 {
+		registerStar(t, agent, fmt.Sprintf("star-%d", n), 9001, consulapi.HealthPassing)
+	}
+	e := examination{fix: true, options: doctor.Options{Consul: consul.Options{Addresses: []string{agent.URL()}}}}
+	e.address = nowhere
+	var out strings.Builder
+	problems, err := e.run(t.Context(), strings.NewReader("n\nyes\nq\n"), &out)
+	if err != nil || problems {
+		t.Fatalf("%v, %v\n%s", problems, err, out.String())
+	}
+	if got := stars(t, agent); got != "star-0 star-2 star-3" {
+		t.Errorf("n, y, q left %q\n%s", got, out.String())
+	}
+	if n := strings.Count(out.String(), "[y/n/q]"); n != 3 {
+		t.Errorf("%d prompts, want 3\n%s", n, out.String())
+	}
+	// The end of the input does not confirm.
+	out.Reset()
+	if _, err := e.run(t.Context(), strings.NewReader(""), &out); err != nil || stars(t, agent) != "star-0 star-2 star-3" {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+func TestDoctorGetsTimesFromARunningSluice(t *testing.T) {
+	agent := consultest.Start(t, consultest.Options{Node: "a"})
+	registerStar(t, agent, "star-1", 9001, consulapi.HealthCritical)
+	sluice := adminAPI(t, "s3cret", []admin.Peer{{
+		Service: "front", ID: "star-1", Node: "a", Address: "192.0.2.77:9001", Status: "critical", Since: time.Now().Add(-125 * time.Minute),
+		Reasons: []string{"consul: critical", "address: 192.0.2.77:9001 is sluice's own"},
+	}})
+	token := writeFile(t, "token", "s3cret\n")
+	status, stdout, stderr := execute(t, "doctor", "--consul", agent.URL(), "--admin", sluice, "--token-file", token)
+	if status != exitOK || !strings.Contains(stdout, "WARNING critical-long\n  star star-1 on node a, 192.0.2.77:9001\n    critical for at least 2h05m: ") ||
+		!strings.Contains(stdout, "WARNING refused-address\n  star star-1 on node a, 192.0.2.77:9001\n    sluice opens no connection to it: 192.0.2.77:9001 is sluice's own\n") {
+		t.Errorf("status %d\n%s%s", status, stdout, stderr)
+	}
+	status, stdout, stderr = execute(t, "doctor", "--consul", agent.URL(), "--admin", sluice, "--token-file", token, "--critical-for", "3h")
+	if status != exitOK || strings.Contains(stdout, "critical") {
+		t.Errorf("status %d\n%s%s", status, stdout, stderr)
+	}
+	if status, _, stderr = execute(t, "doctor", "--consul", agent.URL(), "--admin", nowhere); status != exitUnseen || !strings.Contains(stderr, "no sluice answers") {
+		t.Errorf("named and not there: status %d: %s", status, stderr)
+	}
+}
+
+func TestDoctorWithoutAccess(t *testing.T) {
+	t.Setenv("CONSUL_HTTP_ADDR", nowhere)
+	status, stdout, stderr := execute(t, "doctor")
+	if status != exitUnseen || stdout != "" || !strings.HasPrefix(stderr, "sluice: consul http://"+os.Getenv("CONSUL_HTTP_ADDR")+": ") {
+		t.Errorf("status %d\n%s%s", status, stdout, stderr)
+	}
+	noConsul := httptest.NewServer(http.NotFoundHandler())
+	defer noConsul.Close()
+	if status, _, stderr := execute(t, "doctor", "--consul", noConsul.URL); status != exitUnseen || !strings.Contains(stderr, "404") {
+		t.Errorf("status %d: %s", status, stderr)
+	}
+	bad := writeFile(t, "bad.yaml", "nope: 1\n")
+	if status, _, stderr := execute(t, "doctor", "--config", bad); status != exitUnseen || !strings.Contains(stderr, bad+":1: nope: ") {
+		t.Errorf("status %d: %s", status, stderr)
+	}
+}
+
+// Services of routes are required, also if the catalog provides them.
+func TestDoctorTakesServicesFromRoutes(t *testing.T) {
+	file := writeFile(t, "sluice.yaml", `
+consul: { datacenter: dc7, max_watches: 77 }
+catalog: { select: { tag: public } }
+services: { fixed: { peers: ["127.0.0.1:1"] }, star: { consul: { tags: [v1] } } }
+routes: [{ service: fixed }, { path: /moon, service: moon }]
+`)
+	e := examination{in: config.Input{File: file}}
+	if err := e.configure(); err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]doctor.Use)
+	for _, u := range e.options.Uses {
+		got[u.Name] = u
+	}
+	moon, star := got["moon"], got["star"]
+	if len(got) != 2 || !moon.Routed || moon.Source.Service != "moon" || moon.Source.Tags[0] != "public" || star.Routed || star.Source.Tags[0] != "v1" {
+		t.Errorf("%+v", got)
+	}
+	if e.options.Datacenter != "dc7" || e.options.Consul.MaxWatches != 77 || e.address != "127.0.0.1:8081" {
+		t.Errorf("%+v, admin %s", e.options, e.address)
+	}
+}
+
+// One process, registered on two agents with the default policy deny.
+func TestDoctorFixesUnderACLs(t *testing.T) {
+	server := consultest.Start(t, consultest.Options{Node: "a", ACLs: true})
+	own, err := server.NewAgentToken(t.Context(), "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := consultest.Start(t, consultest.Options{
+		Mode: consultest.Client, Node: "b", Join: []string{server.SerfAddress()},
+		ACLs: true, AgentToken: own.SecretID, Token: server.Token(),
+	})
+	registerStar(t, client, "star-1", 9001, consulapi.HealthPassing)
+	registerStar(t, server, "star-1", 9001, consulapi.HealthPassing)
+	consultest.Await(t, "both are there", func() bool { return stars(t, server) == "star-1 star-1" })
+	fix := func(name string, headings ...string) (status int, stdout, stderr string) {
+		t.Helper()
+		var rules string
+		for _, heading := range headings {
+			shown, err := consultest.DocumentedPolicy("../docs/doctor.md", heading)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rules += shown
+		}
+		_, token, err := server.NewToken(name, rules)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("CONSUL_HTTP_TOKEN_FILE", writeFile(t, "token", token.SecretID))
+		return execute(t, "doctor", "--consul", server.URL(), "--agent-address", "b="+client.URL(), "--fix", "--yes")
+	}
+
+	status, stdout, stderr := fix("looks", "## Permissions")
+	want := "star star-1 on node b: FAILED: " + client.URL() + ": 403 Forbidden"
+	if status != exitFailed || stderr != "" || !strings.Contains(stdout, want) || !strings.HasSuffix(stdout, "the token lacks service:write for \"star\"\n") {
+		t.Errorf("without the permission to write: status %d\n%s%s", status, stdout, stderr)
+	}
+	status, stdout, stderr = fix("writes", "## Permissions", "## Removing a duplicate")
+	want = "star star-1 on node b: deregistered through " + client.URL() + ", and gone from the catalog; star-1 on node a, passing, stays\n"
+	if status != exitOK || stderr != "" || !strings.HasSuffix(stdout, want) {
+		t.Errorf("with the documented policy: status %d\n%s%s", status, stdout, stderr)
+	}
+	if got := stars(t, server); got != "star-1" {
+		t.Errorf("the catalog has %q", got)
+	}
+}

@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"sluice/admin"
+	"sluice/balancer"
+	"sluice/config"
+	"sluice/discovery"
+	"sluice/test/balancertest"
+)
+
+// servePools serves the admin API with a pool for each service of the instances.
+func servePools(t *testing.T, sets ...[]discovery.Instance) (address string, pools []*balancer.Pool) {
+	t.Helper()
+	for _, set := range sets {
+		p, err := balancer.NewPool(set[0].Service, balancertest.Complete(balancer.Options{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Apply(set)
+		pools = append(pools, p)
+	}
+	server := httptest.NewServer(admin.New(admin.Options{
+		Pools: func() []*balancer.Pool { return pools }, History: new(config.History), Token: func() string { return "" },
+	}))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String(), pools
+}
+
+func instanceOf(service, id, node string, port int) discovery.Instance {
+	return discovery.Instance{Service: service, ID: id, Node: node, Address: "10.0.0.1", Port: port, Weight: 1}
+}
+
+func TestDrainAndEnableCommands(t *testing.T) {
+	star := []discovery.Instance{instanceOf("star", "star-1", "a", 1), instanceOf("star", "star", "a", 2), instanceOf("star", "star", "b", 3)}
+	moon := []discovery.Instance{instanceOf("moon", "star-1", "a", 4), instanceOf("moon", "m/1", "a", 5)}
+	address, pools := servePools(t, star, moon)
+	do := func(wantStatus int, want string, args ...string) {
+		t.Helper()
+		status, stdout, stderr := execute(t, append(args, "--admin", address)...)
+		if got := stdout + stderr; status != wantStatus || got != want {
+			t.Errorf("%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
+		}
+	}
+	do(exitOK, "moon/m/1 (10.0.0.1:5) is draining, 0 in flight: drain: by an operator\n", "drain", "m/1")
+	do(exitOK, "moon/m/1 (10.0.0.1:5) is up, 0 in flight\n", "enable", "10.0.0.1:5")
+	do(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: new disk\n", "drain", "star/star-1", "--why", "new disk")
+	do(exitOK, "moon/star-1 (10.0.0.1:4) is draining, 0 in flight: drain: by an operator\n", "drain", "star-1", "--service", "moon")
+	do(exitOK, "star/star (10.0.0.1:3) is draining, 0 in flight: drain: by an operator\n", "drain", "10.0.0.1:3")
+	do(exitFailed, "sluice: several peers match \"star-1\": use an address\nsluice:   moon/star-1  a  10.0.0.1:4\nsluice:   star/star-1  a  10.0.0.1:1\n", "enable", "star-1")
+	do(exitFailed, "sluice: no peer \"nope\": \"sluice peers\" lists all\n", "drain", "nope")
+	do(exitFailed, "sluice: no peer \"star/nope\": \"sluice peers\" lists all\n", "drain", "star/nope")
+	do(exitFailed, "sluice: admin API at "+address+": service \"star\" has no peer \"nope\"\n", "enable", "star/nope")
+
+	// Without the instance.
+	pools[0].Apply(star[1:])
+	do(exitOK, "star/star-1 (10.0.0.1:1) is not registered; it may get requests when it returns\n", "enable", "star/star-1")
+	pools[0].Apply(star)
+	do(exitOK, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n", "drain", "10.0.0.1:1")
+	pools[0].Apply(star[1:])
+	do(exitOK, "star/star-1 (10.0.0.1:1) is not registered; it may get requests when it returns\n", "enable", "star-1", "--service", "star")
+}
+
+func TestDrainWaitsForRequestsInFlight(t *testing.T) {
+	address, pools := servePools(t, []discovery.Instance{instanceOf("star", "star-1", "a", 1)})
+	token, err := pools[0].Pick(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, stdout, stderr := execute(t, "drain", "star-1", "--wait", "1ms", "--admin", address)
+	if want := "sluice: star/star-1 (10.0.0.1:1) still has 1 in flight after 1ms\n"; status != exitFailed || stderr != want {
+		t.Errorf("status %d\n%s%s want %s", status, stdout, stderr, want)
+	}
+	ended := make(chan string)
+	go func() {
+		_, stdout, stderr := execute(t, "drain", "star-1", "--wait", "1m", "--admin", address)
+		ended <- stdout + stderr
+	}()
+	token.Done(balancer.Outcome{})
+	if got, want := <-ended, "star/star-1 (10.0.0.1:1) is draining, 0 in flight: drain: by an operator\n"; got != want {
+		t.Errorf("got %s want %s", got, want)
+	}
+	if _, stdout, _ := execute(t, "drain", "--help"); !strings.Contains(stdout, "--wait time") {
+		t.Errorf("no word of --wait in\n%s", stdout)
+	}
+}

@@ -1,0 +1,382 @@
+package cli
+
+import (
+	"context"
+	"debug/elf"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"sluice/test/subprocess"
+)
+
+const patience = 60 * time.Second
+
+// releaseProgram builds the program with the command of the Dockerfile.
+func releaseProgram(t *testing.T) (path string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: this compiles everything anew, with the flags of a release")
+	}
+	path, err := release()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// releaseCommand returns the build command of the Dockerfile, without the output.
+func releaseCommand() (string, error) {
+	dockerfile, err := os.ReadFile("../Dockerfile")
+	if err != nil {
+		return "", err
+	}
+	command := regexp.MustCompile(`(?m)^RUN (.* go build .*) -o /sluice \.$`).FindSubmatch(dockerfile)
+	if command == nil {
+		return "", errors.New("the Dockerfile has no line that builds /sluice")
+	}
+	return string(command[1]), nil
+}
+
+var release = sync.OnceValues(func() (path string, err error) {
+	command, err := releaseCommand()
+	if err != nil {
+		return "", err
+	}
+	if releaseDir, err = os.MkdirTemp("", "sluice-release-"); err != nil {
+		return "", err
+	}
+	path = filepath.Join(releaseDir, "sluice")
+	build := exec.Command("sh", "-c", command+" -o "+path+" .")
+	build.Dir = ".."
+	if output, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", command, err, output)
+	}
+	return path, nil
+})
+
+var releaseDir string // of the built program
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if releaseDir != "" {
+		os.RemoveAll(releaseDir)
+	}
+	os.Exit(status)
+}
+
+// image is the content of the container image: a directory with the program and its
+// configuration.
+type image struct {
+	t    *testing.T
+	root string
+	file string // the path of the configuration outside of the image
+}
+
+func newImage(t *testing.T, configuration string) *image {
+	t.Helper()
+	program := releaseProgram(t)
+	// Not t.TempDir: the user nobody cannot enter it.
+	root, err := os.MkdirTemp("", "sluice-image-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	i := &image{t: t, root: root, file: filepath.Join(root, "etc", "sluice", "sluice.yaml")}
+	data, err := os.ReadFile(program)
+	if err == nil {
+		err = errors.Join(
+			os.Chmod(root, 0o755),
+			os.WriteFile(filepath.Join(root, "sluice"), data, 0o755),
+			os.MkdirAll(filepath.Dir(i.file), 0o755))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.configure(configuration)
+	return i
+}
+
+func (i *image) configure(text string) {
+	i.t.Helper()
+	if err := errors.Join(os.WriteFile(i.file+"~", []byte(text), 0o644), os.Rename(i.file+"~", i.file)); err != nil {
+		i.t.Fatal(err)
+	}
+}
+
+// container is a running image.
+type container struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	log    *subprocess.Output
+	exited chan struct{}
+}
+
+// run starts the image as the user nobody, with its directory as the root, and waits until it is
+// ready.
+func (i *image) run() *container {
+	i.t.Helper()
+	c := &container{t: i.t, log: new(subprocess.Output), exited: make(chan struct{})}
+	c.cmd = exec.Command("/sluice", "run", "--config", "/etc/sluice/sluice.yaml")
+	c.cmd.Dir, c.cmd.Env = "/", []string{}
+	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: i.root, Pdeathsig: syscall.SIGKILL}
+	const nobody = 65534
+	if os.Getuid() == 0 {
+		c.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	} else { // a process may change its root only in a new user namespace
+		c.cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+		c.cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Getuid(), Size: 1}}
+		c.cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: nobody, HostID: os.Getgid(), Size: 1}}
+	}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // Pdeathsig applies to the thread
+		defer runtime.UnlockOSThread()
+		err := c.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = c.cmd.Wait()
+			close(c.exited)
+		}
+	}()
+	if err := <-started; err != nil {
+		if os.Getuid() != 0 && errors.Is(err, os.ErrPermission) {
+			i.t.Skipf("this machine allows neither chroot nor user namespaces: %v", err)
+		}
+		i.t.Fatal(err)
+	}
+	i.t.Cleanup(func() {
+		_ = c.cmd.Process.Kill()
+		<-c.exited
+		if i.t.Failed() {
+			i.t.Logf("output:\n%s", c.log)
+		}
+	})
+	c.await("the listeners", func() bool { return c.address("admin") != "" && c.address("web") != "" })
+	c.await("readiness", func() bool {
+		response, err := http.Get("http://" + c.address("admin") + "/readyz")
+		if err != nil {
+			return false
+		}
+		response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	})
+	return c
+}
+
+// address returns the address of a listener from the log, or "" if it is not bound yet.
+func (c *container) address(listener string) string {
+	for line := range strings.Lines(c.log.String()) {
+		var l struct{ Message, Listener, Address string }
+		if json.Unmarshal([]byte(line), &l) == nil && l.Message == "listening" && l.Listener == listener {
+			return l.Address
+		}
+	}
+	return ""
+}
+
+// await waits until condition returns true.
+func (c *container) await(what string, condition func() bool) {
+	c.t.Helper()
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(10 * time.Millisecond) {
+		select {
+		case <-c.exited:
+			c.t.Fatalf("it ended before %s", what)
+		default:
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func (c *container) signal(s os.Signal) {
+	c.t.Helper()
+	if err := c.cmd.Process.Signal(s); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// wait returns the exit status.
+func (c *container) wait() int {
+	c.t.Helper()
+	select {
+	case <-c.exited:
+		return c.cmd.ProcessState.ExitCode()
+	case <-time.After(patience):
+		c.t.Fatal("the process does not end")
+		return -1
+	}
+}
+
+// configuration returns a configuration with a static peer and free ports.
+func configuration(peer, more string) string {
+	return fmt.Sprintf("listeners: [{ name: web, address: '127.0.0.1:0' }]\nadmin: { address: '127.0.0.1:0' }\n"+
+		"services: { a: { peers: [%q], timeouts: { response_header: 1h } } }\nroutes: [{ service: a }]\n%s", peer, more)
+}
+
+func TestReleaseIsStatic(t *testing.T) {
+	program, err := elf.Open(releaseProgram(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	for _, p := range program.Progs {
+		if p.Type == elf.PT_INTERP {
+			t.Error("the program needs a dynamic linker")
+		}
+	}
+	if program.Section(".debug_info") != nil || program.Section(".symtab") != nil {
+		t.Error("the program is not stripped")
+	}
+}
+
+// A build with the files that .dockerignore leaves knows the commit, and is not marked as modified.
+func TestImageKnowsItsVersion(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: this compiles everything anew, with the flags of a release")
+	}
+	if _, err := os.Stat(".git"); err != nil {
+		t.Skip("this is no clone of the repository")
+	}
+	context := filepath.Join(t.TempDir(), "context")
+	git := func(args ...string) string {
+		t.Helper()
+		output, err := exec.Command("git", args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("git %q: %v\n%s", args, err, output)
+		}
+		return strings.TrimSpace(string(output))
+	}
+	git("clone", "--quiet", ".", context) // as on a machine that only builds
+	commit := git("rev-parse", "--short=12", "HEAD")
+	ignored, err := os.ReadFile(".dockerignore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pattern := range strings.Lines(string(ignored)) {
+		if pattern = strings.TrimSpace(pattern); pattern == "" || pattern[0] == '#' {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(context, pattern)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	command, err := releaseCommand()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "sluice")
+	build := exec.Command("sh", "-c", command+" -o "+program+" .")
+	build.Dir = context
+	build.Env = append(os.Environ(), "GOENV=off", "GOFLAGS=") // without the settings of this machine
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", command, err, output)
+	}
+	output, err := exec.Command(program, "version").Output()
+	if version := string(output); err != nil || !strings.Contains(version, commit) || strings.Contains(version, "dirty") || strings.Contains(version, "modified") {
+		t.Errorf("%v: %s, want the unmodified commit %s", err, output, commit)
+	}
+}
+
+func TestImageServesReloadsAndStops(t *testing.T) {
+	origin := func(name string) string {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, name) }))
+		t.Cleanup(server.Close)
+		return server.Listener.Addr().String()
+	}
+	one, two := origin("one"), origin("two")
+	i := newImage(t, configuration(one, ""))
+	c := i.run()
+	get := func() string {
+		response, err := http.Get("http://" + c.address("web") + "/")
+		if err != nil {
+			return err.Error()
+		}
+		defer response.Body.Close()
+		body, _ := io.ReadAll(response.Body)
+		return string(body)
+	}
+	if got := get(); got != "one" {
+		t.Errorf("got %q", got)
+	}
+	i.configure(configuration(two, ""))
+	c.await("the other peer answers", func() bool { return get() == "two" })
+	c.signal(syscall.SIGHUP) // the file is unchanged: only the signal causes a reload
+	c.await("the reload", func() bool { return strings.Contains(c.log.String(), "configuration unchanged") })
+	i.configure("nonsense")
+	c.await("the invalid file is refused", func() bool { return strings.Contains(c.log.String(), `"in_use":`) })
+	if got := get(); got != "two" {
+		t.Errorf("got %q", got)
+	}
+	c.signal(syscall.SIGTERM)
+	if status := c.wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	if log := c.log.String(); strings.Contains(log, "panic") {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
+func TestSecondSignalCuts(t *testing.T) {
+	arrived := make(chan struct{})
+	ctx, finish := context.WithCancel(context.Background())
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(arrived)
+		<-ctx.Done()
+	}))
+	defer server.Close()
+	defer finish()
+	c := newImage(t, configuration(server.Listener.Addr().String(), "shutdown: { grace: 1h }\n")).run()
+	cut := make(chan struct{})
+	go func() {
+		defer close(cut)
+		response, err := http.Get("http://" + c.address("web") + "/")
+		if err == nil {
+			response.Body.Close()
+		}
+	}()
+	<-arrived
+	c.signal(syscall.SIGTERM)
+	c.await("it is stopping", func() bool { return strings.Contains(c.log.String(), `"connections":`) })
+	select {
+	case <-c.exited:
+		t.Fatal("the first signal did not wait for the request in flight")
+	case <-time.After(100 * time.Millisecond):
+	}
+	c.signal(syscall.SIGTERM)
+	if status := c.wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+	<-cut
+}
+
+func TestPortInUse(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	text := strings.Replace(configuration("127.0.0.1:1", ""), "127.0.0.1:0", taken.Addr().String(), 1)
+	file := writeFile(t, "a.yaml", text)
+	output, err := exec.Command(releaseProgram(t), "run", "--config", file).CombinedOutput()
+	want := fmt.Sprintf("sluice: listener \"web\": %s is in use by another process\n", taken.Addr())
+	if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != exitFailed || string(output) != want {
+		t.Errorf("%v: %s", err, output)
+	}
+}

@@ -1,0 +1,149 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice/admin"
+)
+
+// replicasQuery reads the replicas of a fleet.
+type replicasQuery struct{ api }
+
+func newReplicas() *cobra.Command {
+	var q replicasQuery
+	var v view
+	var wait time.Duration
+	command := &cobra.Command{
+		Use:   "replicas",
+		Short: "Show the replicas of sluice and whether they agree",
+		Long: "Show every sluice that is registered in Consul with the same service name, and\n" +
+			"their differences: the configuration, the services, the instances of a service. It\n" +
+			"needs consul.register.",
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if v.watch && v.asJSON || wait > 0 && (v.watch || v.asJSON) {
+				return &usageError{errors.New("--watch, --json and --wait exclude each other")}
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			if wait > 0 {
+				return q.await(ctx, cmd.OutOrStdout(), wait)
+			}
+			return v.run(ctx, cmd.OutOrStdout(), q.get, q.show)
+		},
+	}
+	q.addFlags(command)
+	v.addFlags(command)
+	command.Flags().DurationVar(&wait, "wait", 0, "wait up to this `time` until all agree, else fail")
+	return command
+}
+
+// await polls until all replicas agree.
+func (q replicasQuery) await(ctx context.Context, out io.Writer, limit time.Duration) error {
+	deadline := time.Now().Add(limit)
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		v, err := q.replicas(ctx)
+		if err != nil {
+			return err
+		}
+		converged := v.Converged != nil && *v.Converged
+		if converged || time.Now().After(deadline) {
+			if err := writeReplicas(out, v, time.Now()); err != nil || converged {
+				return err
+			}
+			return fmt.Errorf("the replicas do not agree after %s", limit)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+func (q replicasQuery) show(ctx context.Context, out io.Writer, now func() time.Time) error {
+	v, err := q.replicas(ctx)
+	if err != nil {
+		return err
+	}
+	return writeReplicas(out, v, now())
+}
+
+func (q replicasQuery) replicas(ctx context.Context) (v admin.Replicas, err error) {
+	body, err := q.get(ctx)
+	if err == nil {
+		err = q.decode(body, &v)
+	}
+	return v, err
+}
+
+func (q replicasQuery) get(ctx context.Context) ([]byte, error) {
+	return q.ask(ctx, http.MethodGet, "/api/replicas", nil)
+}
+
+func writeReplicas(out io.Writer, v admin.Replicas, now time.Time) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "REPLICA\tNODE\tADDRESS\tSTATUS\tVERSION\tUP\tCONFIG\tSERVICES\tINSTANCES\tWHY")
+	for _, m := range v.Replicas {
+		up, services, instances := "-", "-", "-"
+		if m.Started != nil {
+			up = age(now.Sub(*m.Started))
+		}
+		if m.Services != nil {
+			n := 0
+			for _, s := range m.Services {
+				n += s.Instances
+			}
+			services, instances = fmt.Sprint(len(m.Services)), fmt.Sprint(n)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			printable(m.Name), printable(m.Node), printable(m.Address), m.Status, printable(m.Version), up, printable(m.ConfigHash), services, instances, printableWhy(cmp.Or(m.Error, m.Detail)))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	_, err := io.WriteString(out, verdict(v))
+	return err
+}
+
+// verdict describes whether the replicas agree.
+func verdict(v admin.Replicas) string {
+	var b strings.Builder
+	if r := v.Registration; r.State != "registered" {
+		fmt.Fprintf(&b, "this replica is not registered (%s)", r.State)
+		if r.LastError != "" {
+			fmt.Fprintf(&b, ": %s", printable(r.LastError))
+		}
+		b.WriteByte('\n')
+	}
+	switch {
+	case v.Converged == nil:
+		b.WriteString("unknown whether they agree\n")
+	case *v.Converged:
+		b.WriteString("they agree\n")
+	default:
+		b.WriteString("they do not agree\n")
+	}
+	if v.Error != "" {
+		fmt.Fprintf(&b, "  %s\n", printable(v.Error))
+	}
+	for _, d := range v.Differences {
+		fmt.Fprintf(&b, "  %s\n", printableUpTo(d.Summary, 400))
+	}
+	return b.String()
+}

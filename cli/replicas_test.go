@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/admin"
+	"sluice/admin/fleet"
+)
+
+func TestReplicasTable(t *testing.T) {
+	now := time.Date(2024, 2, 3, 4, 5, 6, 0, time.UTC)
+	started, converged := now.Add(-26*time.Hour), false
+	v := admin.Replicas{
+		Registration: admin.Registration{State: "failing", LastError: "403 Forbidden"},
+		Report: fleet.Report{
+			Converged: &converged,
+			Replicas: []fleet.Member{
+				{Name: "sluice-a", Node: "n1", Address: "10.0.0.1:80", Status: "passing", Version: "v1", Started: &started, ConfigHash: "c1", Services: []fleet.Service{{Instances: 2}, {Instances: 3}}},
+				{Name: "sluice-b", Node: "n2\x1b[2J", Address: "10.0.0.2:80", Status: "passing", ConfigHash: "c1", Error: "connection refused"},
+			},
+			Differences: []fleet.Difference{{Summary: "the instances of \"star\" differ"}},
+		},
+	}
+	var out bytes.Buffer
+	if err := writeReplicas(&out, v, now); err != nil {
+		t.Fatal(err)
+	}
+	want := `REPLICA   NODE    ADDRESS      STATUS   VERSION  UP    CONFIG  SERVICES  INSTANCES  WHY
+sluice-a  n1      10.0.0.1:80  passing  v1       1d2h  c1      2         5          ·
+sluice-b  n2?[2J  10.0.0.2:80  passing           -     c1      -         -          connection refused
+this replica is not registered (failing): 403 Forbidden
+they do not agree
+  the instances of "star" differ
+`
+	want = strings.ReplaceAll(want, "·", "") // marks the end of a line
+	if got := out.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// --wait ends when the replicas agree, and fails after the timeout.
+func TestReplicasWait(t *testing.T) {
+	var requests atomic.Int32
+	agreeAt := int32(3)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		converged := requests.Add(1) >= agreeAt
+		_ = json.NewEncoder(w).Encode(admin.Replicas{Report: fleet.Report{Converged: &converged}})
+	}))
+	defer server.Close()
+	address := server.Listener.Addr().String()
+	if status, out, stderr := execute(t, "replicas", "--admin", address, "--wait", "1m"); status != exitOK || !strings.HasSuffix(out, "\nthey agree\n") || requests.Load() != 3 {
+		t.Errorf("status %d, %d requests\n%s%s", status, requests.Load(), out, stderr)
+	}
+	agreeAt = 1 << 30
+	if status, _, stderr := execute(t, "replicas", "--admin", address, "--wait", "1ms"); status != exitFailed || !strings.Contains(stderr, "do not agree after 1ms") {
+		t.Errorf("status %d, %s", status, stderr)
+	}
+	if status, _, _ := execute(t, "replicas", "--admin", address, "--wait", "1s", "--json"); status != exitUsage {
+		t.Errorf("--wait and --json: status %d", status)
+	}
+}

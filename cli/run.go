@@ -1,0 +1,96 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"sluice/config"
+	"sluice/gateway"
+	"sluice/proxy"
+	"sluice/proxy/handover"
+)
+
+func newRun() *cobra.Command {
+	in := config.Input{Getenv: os.Getenv}
+	var pidFile string
+	command := &cobra.Command{
+		Use:   "run (--config FILE | --service NAME)",
+		Short: "Serve requests",
+		Long: "Serve the services of a configuration file or, without one, one Consul service.\n\n" +
+			"SIGHUP reloads the file, as does a change of it. SIGTERM and SIGINT let the\n" +
+			"requests in flight finish; a second signal cuts them. SIGUSR2 replaces the process\n" +
+			"with a new one from the current binary, without losing a request.",
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd.Context(), in, pidFile, cmd.ErrOrStderr())
+		},
+	}
+	flags := command.Flags()
+	flags.StringVarP(&in.File, "config", "c", "", "configuration `file`")
+	flags.StringVar(&in.Service, "service", "", "`name` of a Consul service that gets all requests, instead of a file")
+	flags.StringVar(&in.Listen, "listen", "", "`address` for clients (default :8080)")
+	flags.StringVar(&in.Admin, "admin", "", "`address` of the admin API (default 127.0.0.1:8081)")
+	flags.StringVar(&in.Consul, "consul", "", "`URL` of the Consul agent (default http://127.0.0.1:8500)")
+	flags.StringVar(&pidFile, "pid-file", "", "`file` for the id of the serving process")
+	return command
+}
+
+// serve runs a gateway until a signal or its replacement by a new process ends it.
+func serve(ctx context.Context, in config.Input, pidFile string, log io.Writer) error {
+	// First, so that no early signal is lost.
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGUSR2, os.Interrupt)
+	defer signal.Stop(signals)
+
+	h := handover.New(pidFile, proxy.Listen)
+	defer h.Stop()
+	g, err := gateway.New(gateway.Options{
+		Input: in, Version: version(), Log: log,
+		Listen: h.Listen, Release: h.Release, Inherit: h.Inherit,
+		Serving: h.Serving, Replaced: h.Replaced(),
+	})
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan struct{})
+	var handling sync.WaitGroup
+	handling.Go(func() { handle(signals, ended, g, h, stop) })
+	err = g.Run(ctx)
+	close(ended)
+	handling.Wait()
+	return err
+}
+
+// handle handles signals until ended is closed.
+func handle(signals <-chan os.Signal, ended <-chan struct{}, g *gateway.Gateway, h *handover.Handover, stop func()) {
+	var replacing sync.WaitGroup
+	defer replacing.Wait()
+	stopping := false
+	for {
+		select {
+		case <-ended:
+			return
+		case s := <-signals:
+			switch {
+			case s == syscall.SIGHUP:
+				g.Reload()
+			case s == syscall.SIGUSR2:
+				replacing.Go(func() { g.ReplaceBy(h.Replace) })
+			case !stopping:
+				stopping = true
+				stop()
+				h.Stop()
+			default:
+				g.Cut()
+			}
+		}
+	}
+}

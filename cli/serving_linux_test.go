@@ -1,0 +1,247 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"sluice/test/consultest"
+)
+
+// serving is the release program, in processes that replace each other.
+type serving struct {
+	t             *testing.T
+	address       string // of its listener
+	admin         string
+	listeners     string // more of them; may be empty
+	configuration string // a file
+	pidFile       string
+	logFile       string
+
+	command *exec.Cmd // the first process
+	pid     int       // of the current process
+}
+
+// startServing runs the program until t ends, or until end. It adds the listeners to text.
+func startServing(t *testing.T, text string) *serving {
+	t.Helper()
+	return startListening(t, "", text)
+}
+
+// startListening is startServing with more listeners.
+func startListening(t *testing.T, listeners, text string) *serving {
+	t.Helper()
+	program := releaseProgram(t)
+	dir := t.TempDir()
+	s := &serving{
+		t: t, address: freeAddress(t), admin: freeAddress(t), listeners: listeners,
+		configuration: filepath.Join(dir, "sluice.yaml"), pidFile: filepath.Join(dir, "pid"), logFile: filepath.Join(dir, "log"),
+	}
+	s.configure(text)
+	log, err := os.Create(s.logFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close() // the process has a copy
+	s.command = exec.Command(program, "run", "--config", s.configuration, "--pid-file", s.pidFile)
+	s.command.Stdout, s.command.Stderr = log, log
+	if err := s.command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if s.pid == 0 {
+			_ = s.command.Process.Kill()
+		} else {
+			_ = syscall.Kill(s.pid, syscall.SIGTERM)
+		}
+		if t.Failed() {
+			t.Logf("log:\n%s", s.log())
+		}
+	})
+	s.pid = awaitPID(t, s.pidFile, 0)
+	return s
+}
+
+// configure writes the configuration of the next process: text with the listeners.
+func (s *serving) configure(text string) {
+	s.t.Helper()
+	text = fmt.Sprintf("listeners: [{ name: web, address: %q }%s]\nadmin: { address: %q }\naccess_log: { path: \"off\" }\n", s.address, s.listeners, s.admin) + text
+	if err := os.WriteFile(s.configuration, []byte(text), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *serving) log() string {
+	text, _ := os.ReadFile(s.logFile)
+	return string(text)
+}
+
+// replace starts a new process, and waits for the end of the old one.
+func (s *serving) replace() {
+	s.t.Helper()
+	old := s.pid
+	s.signal(syscall.SIGUSR2)
+	s.pid = awaitPID(s.t, s.pidFile, old)
+	s.awaitEnd(old)
+}
+
+func (s *serving) signal(which syscall.Signal) {
+	s.t.Helper()
+	if err := syscall.Kill(s.pid, which); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// end stops the current process, and waits for its end.
+func (s *serving) end() {
+	s.t.Helper()
+	s.signal(syscall.SIGTERM)
+	s.awaitEnd(s.pid)
+}
+
+// awaitEnd waits until a process has ended. The first one is a child of this process, the
+// others are children of their predecessors.
+func (s *serving) awaitEnd(pid int) {
+	s.t.Helper()
+	if pid == s.command.Process.Pid {
+		if err := s.command.Wait(); err != nil {
+			s.t.Fatalf("the first process ended with %v", err)
+		}
+		return
+	}
+	awaitThat(s.t, fmt.Sprintf("process %d has ended", pid), func() bool {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		// An orphan stays a zombie if no process reaps it.
+		_, rest, _ := strings.Cut(string(status), ") ")
+		return err != nil || strings.HasPrefix(rest, "Z")
+	})
+}
+
+// awaitPID waits until the file has another process than old.
+func awaitPID(t *testing.T, file string, old int) (pid int) {
+	t.Helper()
+	awaitThat(t, fmt.Sprintf("another process than %d serves", old), func() bool {
+		text, _ := os.ReadFile(file)
+		var err error
+		pid, err = strconv.Atoi(string(text))
+		return err == nil && pid != old
+	})
+	return pid
+}
+
+// awaitThat waits until condition returns true.
+func awaitThat(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	consultest.Await(t, what, condition)
+}
+
+// load sends requests continuously until stop.
+type load struct {
+	t      *testing.T
+	served atomic.Int64
+	cancel context.CancelFunc
+	ended  sync.WaitGroup
+}
+
+// lostRequest is the timeout of a client. A request takes milliseconds.
+const lostRequest = 10 * time.Second
+
+// startLoad starts clients that send one request at a time, every second client on new
+// connections. request returns a numbered request and the expected response. Any other result
+// fails t.
+func startLoad(t *testing.T, clients int, request func(number int) (r *http.Request, want string)) *load {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &load{t: t, cancel: cancel}
+	for i := range clients {
+		l.ended.Go(func() {
+			c := &loadClient{Client: http.Client{Timeout: lostRequest, Transport: &http.Transport{DisableKeepAlives: i%2 == 0}}}
+			defer c.CloseIdleConnections()
+			pace := time.NewTicker(4 * time.Millisecond)
+			defer pace.Stop()
+			for number := i; ; number += clients {
+				select {
+				case <-ctx.Done():
+					return
+				case <-pace.C:
+				}
+				r, want := request(number)
+				switch err := c.ask(r, want); {
+				case err == nil:
+					l.served.Add(1)
+				case i%2 == 1 && c.paused > shutdownIdle:
+					t.Logf("request %d came after a pause of %v, on a connection that may be closed by then: %v", number, c.paused, err)
+				default:
+					t.Errorf("request %d: %v", number, err)
+				}
+			}
+		})
+	}
+	t.Cleanup(l.stop)
+	return l
+}
+
+// shutdownIdle is the default of shutdown.idle. The connection of a client that pauses for
+// longer may be closed before its next request.
+const shutdownIdle = time.Second
+
+// loadClient records its pause before a request.
+type loadClient struct {
+	http.Client
+	last   time.Time     // time of the last response
+	paused time.Duration // from then until the last request was written
+}
+
+func (c *loadClient) ask(r *http.Request, want string) error {
+	var wrote atomic.Int64 // in nanoseconds; atomic, because the goroutine that writes may still run
+	r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+		WroteRequest: func(httptrace.WroteRequestInfo) { wrote.Store(time.Now().UnixNano()) },
+	}))
+	body, status, err := c.read(r)
+	now := time.Now()
+	if at := wrote.Load(); at != 0 {
+		c.paused = time.Unix(0, at).Sub(c.last)
+	} else {
+		c.paused = now.Sub(c.last)
+	}
+	c.last = now
+	if err == nil && (status != http.StatusOK || body != want) {
+		c.paused = 0
+		err = fmt.Errorf("%s: status %d, body %q", r.URL.Path, status, body)
+	}
+	return err
+}
+
+func (c *loadClient) read(r *http.Request) (body string, status int, err error) {
+	answer, err := c.Do(r)
+	if err != nil {
+		return "", 0, err
+	}
+	defer answer.Body.Close()
+	data, err := io.ReadAll(answer.Body)
+	return string(data), answer.StatusCode, err
+}
+
+// more waits until n more requests have been served.
+func (l *load) more(n int64) {
+	l.t.Helper()
+	before := l.served.Load()
+	awaitThat(l.t, fmt.Sprintf("%d more requests are served", n), func() bool { return l.served.Load() >= before+n })
+}
+
+func (l *load) stop() {
+	l.cancel()
+	l.ended.Wait()
+}

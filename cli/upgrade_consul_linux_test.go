@@ -1,0 +1,238 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	consulapi "github.com/hashicorp/consul/api"
+
+	"sluice/test/consultest"
+)
+
+// manyServices is a number of services for which one process has a blocking query each, and two
+// processes would have more connections than an agent accepts from one address.
+const manyServices = 115
+
+// crowd is a real agent with many services. Each has an instance that answers with the name of the
+// service.
+type crowd struct {
+	t        *testing.T
+	agent    *consultest.Agent
+	origin   *httptest.Server
+	services int
+	nodes    int // of the services
+}
+
+func startCrowd(t *testing.T, services, nodes int) *crowd {
+	t.Helper()
+	c := &crowd{t: t, agent: consultest.Start(t, consultest.Options{}), services: services, nodes: nodes}
+	c.origin = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, strings.Split(r.URL.Path, "/")[1])
+	}))
+	t.Cleanup(c.origin.Close)
+	for n := range services {
+		c.register(n, c.origin)
+	}
+	return c
+}
+
+// register registers the instance of a service.
+func (c *crowd) register(n int, at *httptest.Server) {
+	c.t.Helper()
+	address, err := netip.ParseAddrPort(strings.TrimPrefix(at.URL, "http://"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	node, name := fmt.Sprint("node-", n%c.nodes), crowdService(n)
+	_, err = c.agent.Client().Catalog().Register(&consulapi.CatalogRegistration{
+		Node: node, Address: "127.0.0.1", SkipNodeUpdate: n >= c.nodes,
+		Service: &consulapi.AgentService{ID: name, Service: name, Address: address.Addr().String(), Port: int(address.Port())},
+		Checks:  consulapi.HealthChecks{{Node: node, CheckID: name, ServiceID: name, Status: consulapi.HealthPassing}},
+	}, nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func crowdService(n int) string { return fmt.Sprintf("s%03d", n) }
+
+// configuration returns a configuration with a route /NAME to each service.
+func (c *crowd) configuration() string {
+	var services, routes strings.Builder
+	for n := range c.services {
+		name := crowdService(n)
+		fmt.Fprintf(&services, "  %s: { consul: {} }\n", name)
+		fmt.Fprintf(&routes, "  - { path: /%s, service: %s }\n", name, name)
+	}
+	return fmt.Sprintf("consul: { addresses: [%q] }\nservices:\n%sroutes:\n%s", c.agent.URL(), &services, &routes)
+}
+
+// ask returns a numbered request. Consecutive numbers are requests to different services.
+func (c *crowd) ask(s *serving) func(number int) (*http.Request, string) {
+	return func(number int) (*http.Request, string) {
+		name := crowdService(number % c.services)
+		r, err := http.NewRequest(http.MethodGet, "http://"+s.address+"/"+name, nil)
+		if err != nil {
+			panic(err)
+		}
+		return r, name
+	}
+}
+
+// ready reports whether the status of /readyz is 200.
+func (s *serving) ready() bool {
+	r, err := http.Get("http://" + s.admin + "/readyz")
+	if err != nil {
+		return false
+	}
+	r.Body.Close()
+	return r.StatusCode == http.StatusOK
+}
+
+// neighbour is another client on this machine, which sends each query to the agent on a new
+// connection. stop returns the number of refused connections.
+func (c *crowd) neighbour() (stop func() (refused int)) {
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	refused, done := 0, make(chan struct{})
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		pace := time.NewTicker(5 * time.Millisecond)
+		defer pace.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-pace.C:
+			}
+			// An agent with too many connections responds before the request, which is
+			// also an error.
+			r, err := client.Get(c.agent.URL() + "/v1/status/leader")
+			if err != nil {
+				refused++
+				continue
+			}
+			r.Body.Close()
+			if r.StatusCode != http.StatusOK {
+				refused++
+			}
+		}
+	})
+	end := sync.OnceFunc(func() {
+		close(done)
+		asking.Wait()
+	})
+	c.t.Cleanup(end)
+	return func() int { end(); return refused }
+}
+
+// Upgrades under load with so many services that the agent would not accept the connections of two
+// processes. No request fails, and the agent refuses no connection, neither of sluice nor of
+// another client.
+func TestReplaceWithManyServices(t *testing.T) {
+	for name, test := range map[string]struct {
+		services, nodes, upgrades int
+		strategy                  string // labels of a metric
+	}{
+		// Each service has a query that ends with its connection.
+		"a query for each": {manyServices, 1, 5, fmt.Sprintf(`{by="query"} %d`, manyServices)},
+		// Each node has a query that the agent continues for a minute.
+		"an overview": {160, 60, 2, `{by="overview"} 160`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := startCrowd(t, test.services, test.nodes)
+			s := startServing(t, c.configuration())
+			awaitThat(t, "readiness", s.ready)
+			l := startLoad(t, 6, c.ask(s))
+			stop := c.neighbour()
+			for range test.upgrades {
+				awaitThat(t, "a watch of each service", func() bool { return strings.Contains(s.metrics(), "sluice_consul_watches"+test.strategy) })
+				l.more(300)
+				s.replace()
+			}
+			l.more(300)
+			refused := stop()
+			l.stop()
+			t.Logf("%d requests", l.served.Load())
+			if refused > 0 {
+				t.Errorf("the agent refused the neighbour %d times", refused)
+			}
+			if n := strings.Count(s.log(), "429 Too Many Requests"); n > 0 {
+				t.Errorf("the agent refused sluice: %d lines of the log", n)
+			}
+			c.change(s)
+			s.end()
+		})
+	}
+}
+
+func (s *serving) metrics() string {
+	r, err := http.Get("http://" + s.admin + "/metrics")
+	if err != nil {
+		return ""
+	}
+	defer r.Body.Close()
+	body, _ := io.ReadAll(r.Body)
+	return string(body)
+}
+
+// change moves an instance, and waits until sluice uses the new address.
+func (c *crowd) change(s *serving) {
+	c.t.Helper()
+	moved := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "moved") }))
+	c.t.Cleanup(moved.Close)
+	c.register(7, moved)
+	awaitThat(c.t, "the new address is used", func() bool {
+		r, err := http.Get("http://" + s.address + "/" + crowdService(7))
+		if err != nil {
+			return false
+		}
+		defer r.Body.Close()
+		body, _ := io.ReadAll(r.Body)
+		return string(body) == "moved"
+	})
+}
+
+// Upgrades while Consul hangs, and then without Consul. No request fails, and the last
+// process watches Consul when it is available again.
+func TestReplaceWithoutConsul(t *testing.T) {
+	c := startCrowd(t, manyServices, 1)
+	s := startServing(t, c.configuration())
+	awaitThat(t, "readiness", s.ready)
+	l := startLoad(t, 6, c.ask(s))
+	l.more(100)
+	if err := c.agent.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	s.replace()
+	l.more(manyServices)
+	s.replace()
+	l.more(manyServices)
+	if err := c.agent.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.agent.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	s.replace()
+	l.more(manyServices)
+	if !s.ready() {
+		t.Error("not ready")
+	}
+	if err := c.agent.Launch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for n := range manyServices {
+		c.register(n, c.origin)
+	}
+	l.more(manyServices)
+	l.stop()
+	c.change(s)
+	s.end()
+}

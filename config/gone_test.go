@@ -1,0 +1,42 @@
+package config
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestMovedKeysWork(t *testing.T) {
+	want := mustParse(t, "discovery: { debounce: { quiet: 7ms }, snapshot: a, snapshot_max_age: 1h }"+someService)
+	for _, text := range []string{
+		"consul: { debounce: { quiet: 7ms }, snapshot: a, snapshot_max_age: 1h }",
+		"consul: { debounce: { quiet: 7ms }, snapshot: a }\ndiscovery: { snapshot_max_age: 1h }",
+		"consul: { debounce: &d { quiet: 7ms }, snapshot_max_age: 1h, <<: { snapshot: a } }\ndiscovery:",
+	} {
+		c, warnings, err := Input{File: "sluice.yaml"}.parse([]byte(text + someService))
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if !reflect.DeepEqual(c.Discovery, want.Discovery) || c.Discovery.Debounce.Quiet != 7*time.Millisecond {
+			t.Errorf("%s: %+v", text, c.Discovery)
+		}
+		if !slices.ContainsFunc(warnings, func(w string) bool {
+			return strings.HasSuffix(w, ":1: consul.snapshot: deprecated: use discovery.snapshot")
+		}) {
+			t.Errorf("%s: warnings %q", text, warnings)
+		}
+	}
+	for text, want := range map[string]string{
+		"consul: { snapshot: a }\ndiscovery: { snapshot: b }": "sluice.yaml:1: consul.snapshot: given twice: use only discovery.snapshot",
+		"consul:\n  debounce: { quiet: 2s }":                  "sluice.yaml:2: discovery.debounce.quiet: value \"2s\"",
+		"consul: { snapshot: a }\ndiscovery: 7":               "sluice.yaml:2: discovery: want a mapping",
+		"catalog: { debounce: {} }":                           "unknown key",
+	} {
+		if _, err := Parse("sluice.yaml", []byte(text+someService)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want one with %s", text, err, want)
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Protocols of a Listener.
+const (
+	protocolHTTP = "http"
+	// ProtocolTCP forwards the bytes of each connection to a peer, and those of the
+	// peer back.
+	ProtocolTCP = "tcp"
+)
+
+// ProxyProtocol is who sends PROXY headers.
+type ProxyProtocol struct {
+	// From are the networks of proxies. Their connections must begin with a PROXY
+	// header, those of others are as without From.
+	From []string `key:"from" format:"network" required:"yes"`
+}
+
+// ServerName sends the connections of TLS clients that ask for a server to a service.
+type ServerName struct {
+	Host    string `key:"host" required:"yes"` // as in route.Route
+	Service string `key:"service" required:"yes"`
+}
+
+// onlyTCP reports whether no listener serves requests.
+func (c *Config) onlyTCP() bool {
+	return len(c.Listeners) > 0 && !slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Protocol != ProtocolTCP })
+}
+
+// listenerProtocol checks the keys of a listener that belong to one protocol only.
+func (d *decoder) listenerProtocol(l *Listener, key string, c *Config) {
+	switch l.Protocol {
+	case protocolHTTP:
+		if len(l.SNI) > 0 {
+			d.refuse(key+".sni", "", "only with protocol: tcp; with http, routes choose by host")
+		}
+		if l.Service != "" {
+			d.refuse(key+".service", l.Service, "only with protocol: tcp; with http, routes lead to services")
+		}
+	case ProtocolTCP:
+		if l.TLS != nil {
+			d.refuse(key+".tls", "", "not with protocol: tcp, which forwards TLS to the service as it is")
+		}
+		if _, set := d.places[key+".http2"]; set {
+			d.refuse(key+".http2", "", "not with protocol: tcp, which forwards every protocol as it is")
+		}
+		if l.RedirectHTTPS != nil {
+			d.refuse(key+".redirect_https", "", "not with protocol: tcp, which has no requests")
+		}
+		if l.Service == "" && len(l.SNI) == 0 && !d.failed(key+".service") {
+			d.refuse(key+".service", "", "required with protocol: tcp, unless there is sni: the name of a service")
+		}
+		d.streamService(l.Service, key+".service", c)
+		first := make(map[string]string, len(l.SNI))
+		for i, entry := range l.SNI {
+			at := fmt.Sprintf("%s.sni[%d]", key, i)
+			if !d.failed(at) {
+				d.match(first, at, Route{Host: entry.Host, Path: "/"})
+			}
+			d.streamService(entry.Service, at+".service", c)
+		}
+	}
+}
+
+// streamService checks that the service of a listener for TCP exists.
+func (d *decoder) streamService(service, key string, c *Config) {
+	if _, ok := c.Services[service]; !ok && service != "" && !d.failed(join("services", service)) {
+		d.noService(key, service, slices.Sorted(maps.Keys(c.Services)))
+	}
+}
+
+// StreamServices returns the names of the services that l forwards connections to.
+func (l Listener) StreamServices() []string {
+	if l.Protocol != ProtocolTCP {
+		return nil
+	}
+	var names []string
+	if l.Service != "" {
+		names = append(names, l.Service)
+	}
+	for _, entry := range l.SNI {
+		names = append(names, entry.Service)
+	}
+	return names
+}
+
+// streams completes and checks the services that get connections of listeners for TCP.
+func (d *decoder) streams(c *Config) {
+	if len(c.Routes) > 0 && c.onlyTCP() {
+		d.refuse("routes", "", "without effect: no listener has protocol: http")
+	}
+	routed := make(map[string]bool, len(c.Routes))
+	for _, r := range c.Routes {
+		routed[r.Service] = true
+	}
+	streamed := make(map[string]bool)
+	for _, l := range c.Listeners {
+		for _, name := range l.StreamServices() {
+			streamed[name] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
+		if key := join("services", name) + ".proxy_protocol"; c.Services[name].ProxyProtocol != "" && (routed[name] || !streamed[name]) {
+			d.refuse(key, c.Services[name].ProxyProtocol, "only for a service of a listener with protocol: tcp that no route leads to: requests of different clients share connections")
+		}
+	}
+	for _, l := range c.Listeners {
+		for _, name := range l.StreamServices() {
+			if s, ok := c.Services[name]; ok {
+				d.streamBalance(&s, name)
+				if !routed[name] && c.Catalog == nil {
+					d.streamOnly(name)
+				}
+				c.Services[name] = s
+			}
+		}
+	}
+}
+
+// defaultStreamPolicy is Balance.Policy left out for a service of a listener for TCP:
+// the latency of connecting says little about the load of a peer, its number of
+// connections more.
+const defaultStreamPolicy = "least_conn"
+
+// streamBalance completes the policy of a service of a listener for TCP, and complains
+// about one that needs HTTP.
+func (d *decoder) streamBalance(s *Service, name string) {
+	if s.Upstream.UsesHTTP2() {
+		d.refuse(join("services", name)+".upstream.protocol", s.Upstream.Protocol, "not for a service of a listener with protocol: tcp, which forwards bytes as they are")
+	}
+	if s.Upstream.TLS != nil {
+		d.refuse(join("services", name)+".upstream.tls", "", "not for a service of a listener with protocol: tcp, which forwards TLS to the peers as it is")
+	}
+	key := join("services", name) + ".balance"
+	if _, given := d.places[key+".policy"]; !given {
+		s.Balance.Policy = defaultStreamPolicy
+	}
+	switch s.Balance.Policy {
+	case policySticky:
+		d.refuse(key+".policy", policySticky,
+			"not for a service of a listener with protocol: tcp, which has no cookies: want ewma, hash, least_conn, random or round_robin")
+	case policyHash:
+		if !slices.Contains(s.Balance.Hash.Keys, defaultHashKey) {
+			d.refuse(key+".hash.keys", "",
+				"without client_address, the only key of a connection of a listener with protocol: tcp")
+		}
+	}
+}
+
+// streamOnly complains about settings that need requests, of a service to which no
+// route leads.
+func (d *decoder) streamOnly(name string) {
+	for _, key := range []string{
+		"timeouts.response_header", "keepalive", "retry.per_try_timeout", "retry.body", "retry.hedge",
+		"health.passive.consecutive_5xx",
+	} {
+		key = join("services", name) + "." + key
+		if _, given := d.places[key]; given {
+			d.refuse(key, "", fmt.Sprintf("without effect: only listeners with protocol: tcp use service %q, and this is about requests", name))
+		}
+	}
+}

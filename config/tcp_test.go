@@ -1,0 +1,115 @@
+package config
+
+import "testing"
+
+func TestTCPListener(t *testing.T) {
+	c := mustParse(t, `
+listeners:
+  - { name: web, address: ":8080" }
+  - { name: db, address: ":5432", protocol: tcp, service: postgres }
+services:
+  star: { consul: {} }
+  postgres: { consul: {} }
+  redis: { consul: {}, balance: { policy: round_robin } }
+routes: [{ service: star }]
+`)
+	if l := c.Listeners; l[0].Protocol != "http" || l[1].Protocol != "tcp" || l[1].Service != "postgres" {
+		t.Errorf("got %+v", l)
+	}
+	for name, want := range map[string]string{"star": "ewma", "postgres": "least_conn", "redis": "round_robin"} {
+		if got := c.Services[name].Balance.Policy; got != want {
+			t.Errorf("the policy of %s is %s, want %s", name, got, want)
+		}
+	}
+}
+
+func TestTCPListenerWithoutRoutes(t *testing.T) {
+	mustParse(t, `
+listeners: [{ address: ":5432", protocol: tcp, service: postgres }]
+services: { postgres: { peers: ["127.0.0.1:1"], balance: { policy: hash } } }
+`)
+}
+
+func TestTCPRefusals(t *testing.T) {
+	const services = "services: { star: { peers: ['127.0.0.1:1'] }, db: { peers: ['127.0.0.1:2'] } }\n"
+	const routes = "routes: [{ service: star }]\n"
+	const web, db = "listeners:\n- { address: ':80' }\n", "- { address: ':5432', protocol: tcp, service: db }\n"
+	for _, test := range []struct {
+		name, text string
+		want       []string
+	}{
+		{"other protocol", web + "- { address: ':1', protocol: udp, service: db }\n" + services + routes, []string{
+			`sluice.yaml:3: listeners[1].protocol: value "udp": want one of http, tcp`}},
+		{"no service", web + "- { address: ':1', protocol: tcp }\n" + services + routes, []string{
+			`sluice.yaml:3: listeners[1].service: required with protocol: tcp, unless there is sni: the name of a service`}},
+		{"unknown service", web + "- { address: ':1', protocol: tcp, service: dp }\n" + services + routes, []string{
+			`sluice.yaml:3: listeners[1].service: value "dp": no such service, did you mean "db"? (known: db, star)`}},
+		{"service for HTTP", "listeners:\n- { address: ':80', service: db }\n" + services + routes, []string{
+			`sluice.yaml:2: listeners[0].service: value "db": only with protocol: tcp; with http, routes lead to services`}},
+		{"TLS", web + "- { address: ':1', protocol: tcp, service: db, tls: {} }\n" + services + routes, []string{
+			`sluice.yaml:3: listeners[1].tls.certificates: empty: want at least one, such as { cert: site.pem, key: site.key }`,
+			`sluice.yaml:3: listeners[1].tls: not with protocol: tcp, which forwards TLS to the service as it is`}},
+		{"routes without HTTP", "listeners:\n" + db + services + routes, []string{
+			`sluice.yaml:4: routes: without effect: no listener has protocol: http`}},
+		{"sticky", web + db + "services:\n  star: { peers: ['127.0.0.1:1'] }\n  db: { peers: ['127.0.0.1:2'], balance: { policy: sticky } }\n" + routes, []string{
+			`sluice.yaml:6: services.db.balance.policy: value "sticky": not for a service of a listener with protocol: tcp, which has no cookies: want ewma, hash, least_conn, random or round_robin`}},
+		{"HTTP/2", web + db + "services:\n  star: { peers: ['127.0.0.1:1'] }\n  db: { peers: ['127.0.0.1:2'], upstream: { protocol: h2c } }\n" + routes, []string{
+			`sluice.yaml:6: services.db.upstream.protocol: value "h2c": not for a service of a listener with protocol: tcp, which forwards bytes as they are`}},
+		{"h2c with TLS", web + "services:\n  star: { peers: ['127.0.0.1:1'], upstream: { protocol: h2c, tls: {} } }\n" + routes, []string{
+			`sluice.yaml:4: services.star.upstream.protocol: value "h2c": not with upstream.tls: h2c is HTTP/2 without TLS, h2 is HTTP/2 over TLS`}},
+		{"h2 without TLS", web + "services:\n  star: { peers: ['127.0.0.1:1'], upstream: { protocol: h2 } }\n" + routes, []string{
+			`sluice.yaml:4: services.star.upstream.protocol: value "h2": only with upstream.tls: h2 is HTTP/2 over TLS, h2c is HTTP/2 without TLS`}},
+		{"hash of a header", web + db + "services:\n  star: { peers: ['127.0.0.1:1'] }\n  db: { peers: ['127.0.0.1:2'], balance: { policy: hash, hash: { keys: [header x] } } }\n" + routes, []string{
+			`sluice.yaml:6: services.db.balance.hash.keys: without client_address, the only key of a connection of a listener with protocol: tcp`}},
+		{"settings of requests", web + db + "services:\n  star: { peers: ['127.0.0.1:1'] }\n  db:\n    peers: ['127.0.0.1:2']\n    timeouts: { response_header: 1s }\n    retry: { hedge: { after: 1s } }\n" + routes, []string{
+			`sluice.yaml:8: services.db.timeouts.response_header: without effect: only listeners with protocol: tcp use service "db", and this is about requests`,
+			`sluice.yaml:9: services.db.retry.hedge: without effect: only listeners with protocol: tcp use service "db", and this is about requests`}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := Parse("sluice.yaml", []byte(test.text))
+			diffLines(t, err, test.want)
+		})
+	}
+}
+
+func TestProxyProtocol(t *testing.T) {
+	c := mustParse(t, `
+listeners:
+  - { name: web, address: ":8080", proxy_protocol: { from: [10.0.0.0/8, "::1"] } }
+  - { name: db, address: ":5432", protocol: tcp, service: postgres }
+services: { star: { consul: {} }, postgres: { consul: {}, proxy_protocol: v2 } }
+routes: [{ service: star }]
+`)
+	if from := c.Listeners[0].ProxyProtocol.From; len(from) != 2 || c.Services["postgres"].ProxyProtocol != "v2" {
+		t.Errorf("got %v, %+v", from, c.Services["postgres"])
+	}
+	const web, routes = "listeners:\n- { address: ':80' }\n", "routes: [{ service: star }]\n"
+	for text, want := range map[string]string{
+		"listeners:\n- { address: ':80', proxy_protocol: {} }\nservices: { star: { consul: {} } }\n" + routes:              `sluice.yaml:2: listeners[0].proxy_protocol.from: required: a network such as 10.0.0.0/8 or fd00::/8, or a single IP address`,
+		"listeners:\n- { address: ':80', proxy_protocol: { from: [lan] } }\nservices: { star: { consul: {} } }\n" + routes: `sluice.yaml:2: listeners[0].proxy_protocol.from[0]: value "lan": want a network such as 10.0.0.0/8 or fd00::/8, or a single IP address`,
+		web + "services: { star: { consul: {}, proxy_protocol: v3 } }\n" + routes:                                          `sluice.yaml:3: services.star.proxy_protocol: value "v3": want one of v1, v2 (did you mean v1?)`,
+		web + "services: { star: { consul: {}, proxy_protocol: v1 } }\n" + routes:                                          `sluice.yaml:3: services.star.proxy_protocol: value "v1": only for a service of a listener with protocol: tcp that no route leads to: requests of different clients share connections`,
+		// The header would have to come before the handshake.
+		"listeners:\n- { address: ':1', protocol: tcp, service: star }\nservices:\n  star:\n    consul: {}\n    proxy_protocol: v1\n    upstream: { tls: {} }\n": `sluice.yaml:7: services.star.upstream.tls: not for a service of a listener with protocol: tcp, which forwards TLS to the peers as it is`,
+		web + "- { address: ':1', protocol: tcp, service: star }\nservices: { star: { consul: {}, proxy_protocol: v1 } }\n" + routes:                             `sluice.yaml:4: services.star.proxy_protocol: value "v1": only for a service of a listener with protocol: tcp that no route leads to: requests of different clients share connections`,
+	} {
+		_, err := Parse("sluice.yaml", []byte(text))
+		diffLines(t, err, []string{want})
+	}
+}
+
+func TestSNI(t *testing.T) {
+	const services = "services: { a: { consul: {} }, b: { consul: {}, balance: { policy: random } } }\n"
+	c := mustParse(t, "listeners: [{ address: ':1', protocol: tcp, sni: [{ host: a.example.com, service: a }, { host: '*.b.example.com', service: b }] }]\n"+services)
+	if l := c.Listeners[0]; len(l.SNI) != 2 || l.Service != "" || c.Services["a"].Balance.Policy != "least_conn" {
+		t.Errorf("got %+v, policy %s", l, c.Services["a"].Balance.Policy)
+	}
+	_, err := Parse("sluice.yaml", []byte("listeners:\n- address: ':1'\n  protocol: tcp\n  sni:\n  - { host: a.example.com, service: a }\n  - { host: A.example.com, service: b }\n  - { host: 'b:1', service: c }\n  - { service: a }\n- { address: ':2', sni: [{ host: x, service: a }] }\n"+services+"routes: [{ service: a }]\n"))
+	diffLines(t, err, []string{
+		`sluice.yaml:6: listeners[0].sni[1]: value "A.example.com/": the same as listeners[0].sni[0] at sluice.yaml:5`,
+		`sluice.yaml:7: listeners[0].sni[2].host: value "b:1": must have no port and no scheme: a route matches the host on every port`,
+		`sluice.yaml:7: listeners[0].sni[2].service: value "c": no such service, did you mean "a"? (known: a, b)`,
+		`sluice.yaml:8: listeners[0].sni[3].host: required: a text on one line`,
+		`sluice.yaml:9: listeners[1].sni: only with protocol: tcp; with http, routes choose by host`,
+	})
+}

@@ -1,0 +1,99 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"sluice/certificates"
+)
+
+// ListenerTLS configures TLS on a listener.
+type ListenerTLS struct {
+	// Certificates has at least one element. A client gets the first certificate that
+	// is valid for the requested name, or the first of all.
+	Certificates []Certificate `key:"certificates"`
+	// ClientCA is the file of the certificates that clients' certificates are verified
+	// with. Empty: clients are not asked for one.
+	ClientCA   string `key:"client_ca" format:"file"`
+	ClientAuth string `key:"client_auth" default:"required" oneof:"required|optional"`
+	ACME       *ACME  `key:"acme"` // nil: certificates from files only
+	HSTS       *HSTS  `key:"hsts"` // nil: the field of the peers is forwarded
+}
+
+// ACME obtains certificates from an authority.
+type ACME struct {
+	Names     []string `key:"names" format:"host"` // at least one
+	Directory string   `key:"directory" default:"https://acme-v02.api.letsencrypt.org/directory" format:"http_url"`
+	Email     string   `key:"email"`                                  // of the account; may be empty
+	Storage   string   `key:"storage" default:"/var/lib/sluice/acme"` // a directory
+	// CA is the file of the certificates that the TLS of Directory is verified with.
+	// Empty: the system's.
+	CA string `key:"ca" format:"file"`
+}
+
+// HSTS is the field Strict-Transport-Security of responses.
+type HSTS struct {
+	MaxAge     time.Duration `key:"max_age" default:"8760h" min:"0s" max:"87600h"`
+	Subdomains bool          `key:"subdomains" default:"false"`
+	Preload    bool          `key:"preload" default:"false"`
+}
+
+// RedirectHTTPS redirects all requests of a listener to HTTPS.
+type RedirectHTTPS struct {
+	Port int `key:"port" default:"443" min:"1" max:"65535"` // that clients connect to
+}
+
+// Certificate contains the paths of PEM files: the certificate with its intermediate
+// certificates, and its key.
+type Certificate struct {
+	Cert string `key:"cert" format:"file" required:"yes"`
+	Key  string `key:"key" format:"file" required:"yes"`
+}
+
+// listenerTLS checks that the certificates can be loaded.
+func (d *decoder) listenerTLS(t *ListenerTLS, key string) {
+	if t.ClientCA != "" {
+		if _, err := certificates.Read(certificates.Files{CA: t.ClientCA}); err != nil {
+			d.refuse(join(key, "client_ca"), t.ClientCA, "cannot be used: "+err.Error())
+		}
+	} else if t.ClientAuth == "optional" {
+		d.refuse(join(key, "client_auth"), t.ClientAuth, "only with client_ca")
+	}
+	if a := t.ACME; a != nil {
+		if len(a.Names) == 0 {
+			d.refuse(join(key, "acme.names"), "", "empty: want at least one, such as www.example.com")
+		}
+		for i, name := range a.Names {
+			if _, err := netip.ParseAddr(name); err == nil {
+				d.refuse(fmt.Sprintf("%s[%d]", join(key, "acme.names"), i), name, "want a host name: a client that connects to an IP address requests no name")
+			}
+		}
+		if a.CA != "" {
+			if _, err := certificates.Read(certificates.Files{CA: a.CA}); err != nil {
+				d.refuse(join(key, "acme.ca"), a.CA, "cannot be used: "+err.Error())
+			}
+		}
+	}
+	key = join(key, "certificates")
+	if len(t.Certificates) == 0 && t.ACME == nil && !d.failed(key) {
+		d.refuse(key, "", "empty: want at least one, such as { cert: site.pem, key: site.key }")
+	}
+	for i, c := range t.Certificates {
+		pair := fmt.Sprintf("%s[%d]", key, i)
+		if d.failed(pair) {
+			continue
+		}
+		for _, file := range []struct{ key, path string }{{"cert", c.Cert}, {"key", c.Key}} {
+			if _, err := readFile(file.path, maxFileBytes); err != nil {
+				d.refuse(join(pair, file.key), file.path, "cannot be read: "+err.Error())
+			}
+		}
+		if d.failed(pair) {
+			continue
+		}
+		if _, err := certificates.Read(certificates.Files{Cert: c.Cert, Key: c.Key}); err != nil {
+			d.refuse(join(pair, "cert"), c.Cert, "not a certificate for the key in "+c.Key+": "+err.Error())
+		}
+	}
+}

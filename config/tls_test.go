@@ -1,0 +1,56 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sluice/test/testcert"
+)
+
+func TestListenerTLS(t *testing.T) {
+	dir := t.TempDir()
+	site, other := testcert.Write(t, dir, "site"), testcert.Write(t, dir, "other")
+	text := filepath.Join(dir, "text")
+	if err := os.WriteFile(text, []byte("no certificate"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	missing := filepath.Join(dir, "missing")
+	parse := func(tls string) (*Config, error) {
+		return Parse("sluice.yaml", []byte(fmt.Sprintf(`services: { star: { peers: ["127.0.0.1:1"] } }
+routes: [{ service: star }]
+listeners:
+  - address: ":443"
+    tls: %s
+`, tls)))
+	}
+	c, err := parse(fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }, { cert: %s, key: %s }] }", site.Cert, site.Key, other.Cert, other.Key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Listeners[0].TLS.Certificates; len(got) != 2 || got[1] != (Certificate{other.Cert, other.Key}) {
+		t.Errorf("got %+v", got)
+	}
+	const key = "sluice.yaml:5: listeners[0].tls.certificates"
+	for _, test := range []struct{ tls, want string }{
+		{"{ certificates: [] }", key + `: empty: want at least one, such as { cert: site.pem, key: site.key }`},
+		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }], client_ca: %s }", site.Cert, site.Key, missing), `tls.client_ca: value "` + missing + `": cannot be used`},
+		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }], client_ca: %s }", site.Cert, site.Key, text), "has none in PEM format"},
+		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }], client_auth: optional }", site.Cert, site.Key), "only with client_ca"},
+		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }] }\n    redirect_https: {}", site.Cert, site.Key), "listeners[0].redirect_https: not on a listener with tls"},
+		{"{ acme: { names: [a.example, 192.0.2.1] } }", `sluice.yaml:5: listeners[0].tls.acme.names[1]: value "192.0.2.1": want a host name`},
+		{"{}", key + `: empty: want at least one`},
+		{"{ certificates: [{ cert: a.pem }] }", key + `[0].key: required: the path of a file`},
+		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }] }", missing, site.Key), key + `[0].cert: value "` + missing + `": cannot be read`},
+		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }] }", site.Cert, missing), key + `[0].key: value "` + missing + `": cannot be read`},
+		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }] }", text, site.Key), key + `[0].cert: value "` + text + `": not a certificate for the key in ` + site.Key},
+		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }] }", site.Cert, other.Key), "private key does not match public key"},
+		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }] }", site.Cert, dir), key + `[0].key: value "` + dir + `": cannot be read`},
+	} {
+		if _, err := parse(test.tls); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: got %v, want %q", test.tls, err, test.want)
+		}
+	}
+}

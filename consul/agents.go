@@ -1,0 +1,233 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+const (
+	// cancelAfter is how long an agent may be unreachable, or without a leader, before
+	// its queries are canceled, if no agent is better. A busy machine or an election
+	// takes less.
+	cancelAfter = 3 * time.Second
+
+	// penaltyTime is how long an agent ranks as degraded after it has failed queries,
+	// although it answers probes.
+	penaltyTime = 15 * time.Second
+
+	// A preferred agent is used again when it has been healthy for returnMin, and for
+	// twice the previous time after each failure, up to returnMax; plus a random time
+	// up to the same length, so that the replicas of a fleet do not return at the same
+	// moment.
+	returnMin = 10 * time.Second
+	returnMax = 5 * time.Minute
+)
+
+// Causes of the cancellation of queries.
+var (
+	errClosed     = errors.New("the client is closed")
+	errOtherAgent = errors.New("another agent is used")
+	errRecovered  = errors.New("the agent has recovered")
+)
+
+// agents are the agents of a client, one of which is in use. While watch runs, the
+// choice follows their conditions. It is safe for concurrent use.
+type agents struct {
+	all   []*agent // in order of preference, at least one
+	token *token
+	log   zerolog.Logger
+	alarm chan struct{} // capacity 1: requests a round of probes
+
+	returnMin time.Duration  // the constant; shorter in tests
+	random    func() float64 // Options.Random
+
+	mu          sync.Mutex // guards the fields below, and the state of every agent
+	current     *agent
+	roundDone   chan struct{} // closed, and replaced, after each round of probes
+	changed     chan struct{} // closed, and replaced, when failed queries should be retried at once
+	switched    time.Time     // when current was chosen
+	returnAfter time.Duration // for how long a preferred agent must be healthy before its use
+	spread      time.Duration // random time in addition
+}
+
+func newAgents(all []*agent, t *token, log zerolog.Logger) *agents {
+	return &agents{
+		all: all, token: t, log: log, random: rand.Float64, current: all[0], returnMin: returnMin,
+		alarm:     make(chan struct{}, 1),
+		roundDone: make(chan struct{}),
+		changed:   make(chan struct{}),
+	}
+}
+
+// upTo returns a random time below d.
+func (s *agents) upTo(d time.Duration) time.Duration { return time.Duration(s.random() * float64(d)) }
+
+// inUse returns the agent for queries.
+func (s *agents) inUse() *agent {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current
+}
+
+// lease returns the agent for one query, and a context for it that also ends when the
+// query is canceled. view says that a view may answer the query. The caller calls done
+// after the query.
+func (s *agents) lease(ctx context.Context, view bool) (a *agent, limited context.Context, done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a = s.current
+	life := a.life
+	if view {
+		life = a.views
+	}
+	limited, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(life, func() { cancel(context.Cause(life)) })
+	return a, limited, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// lastOutage returns the time of the last failed probe in an outage of the agent in
+// use.
+func (s *agents) lastOutage() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current.lastOutage
+}
+
+// healthy reports whether the last probe of the agent in use was good.
+func (s *agents) healthy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current.condition == healthy
+}
+
+// retry returns a channel that is closed when a failed query should be retried at once:
+// there is another agent, a recovery, or another token.
+func (s *agents) retry() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed
+}
+
+// suspect starts a round of probes after a query failed, perhaps because of agent a. If
+// there are other agents, it waits for the result, about a second at most. It reports
+// whether another agent is in use.
+func (s *agents) suspect(ctx context.Context, a *agent) (switched bool) {
+	// The current round may have started before the query failed.
+	for range 2 {
+		s.mu.Lock()
+		roundDone, current := s.roundDone, s.current
+		s.mu.Unlock()
+		if current != a {
+			return true
+		}
+		select {
+		case s.alarm <- struct{}{}:
+		default:
+		}
+		if len(s.all) == 1 {
+			return false
+		}
+		select {
+		case <-roundDone:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return s.inUse() != a
+}
+
+// penalize ranks agent a as degraded: it fails queries, but answers probes.
+func (s *agents) penalize(a *agent) {
+	s.mu.Lock()
+	a.penalizedUntil = time.Now().Add(penaltyTime)
+	s.mu.Unlock()
+}
+
+// preferred returns the agents before a.
+func (s *agents) preferred(a *agent) []*agent {
+	for n := range s.all {
+		if s.all[n] == a {
+			return s.all[:n]
+		}
+	}
+	return nil
+}
+
+// choose puts the best agent into use.
+func (s *agents) choose(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	current := s.current
+	best := current
+	for _, a := range s.all {
+		if a.rankLocked(now) > best.rankLocked(now) {
+			best = a
+		}
+	}
+	why := current.failureLocked(now)
+	current.meter.gate.setUnanswered(best == current && why != nil)
+	if best == current {
+		if why != nil && !current.canceled {
+			current.canceled = true
+			current.cancelQueriesLocked(current.condition == unreachable, why)
+		}
+		best = s.preferredAgainLocked(now)
+	}
+	if best == current {
+		return
+	}
+	if current.rankLocked(now) < healthy {
+		s.returnAfter = min(max(2*s.returnAfter, s.returnMin), returnMax)
+		if now.Sub(s.switched) > returnMax {
+			s.returnAfter = s.returnMin
+		}
+		s.spread = s.upTo(s.returnAfter)
+		current.cancelQueriesLocked(true, errOtherAgent)
+		s.log.Warn().Str("agent", best.url).Str("instead_of", current.url).Msg("consul: another agent is used")
+	} else {
+		current.cancelAllLocked(errOtherAgent)
+		s.log.Info().Str("agent", best.url).Str("instead_of", current.url).Msg("consul: the preferred agent is used again")
+	}
+	current.logged, best.logged = healthy, healthy
+	s.current, s.switched = best, now
+	s.signalLocked()
+}
+
+// preferredAgainLocked returns the first preferred agent that may be used again, else
+// the agent in use.
+func (s *agents) preferredAgainLocked(now time.Time) *agent {
+	for _, a := range s.preferred(s.current) {
+		if a.rankLocked(now) == healthy && now.Sub(a.since) >= s.returnAfter+s.spread {
+			return a
+		}
+	}
+	return s.current
+}
+
+// doubt returns why an answer of agent a that does not report the leader is doubtful,
+// or nil.
+func (s *agents) doubt(a *agent) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return a.failureLocked(time.Now())
+}
+
+// signal makes the loops retry failed queries at once.
+func (s *agents) signal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.signalLocked()
+}
+
+func (s *agents) signalLocked() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}

@@ -1,0 +1,38 @@
+package consul
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+)
+
+func TestAPIUsesTheSettingsOfOptions(t *testing.T) {
+	var token string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token = r.Header.Get("X-Consul-Token")
+		_, _ = w.Write([]byte(`"10.0.0.1:8300"`))
+	}))
+	defer server.Close()
+	t.Setenv("CONSUL_HTTP_ADDR", server.Listener.Addr().String())
+	t.Setenv("CONSUL_HTTP_TOKEN", "environment")
+
+	for _, test := range []struct{ token, want string }{{"", "environment"}, {"mine", "mine"}} {
+		o := Options{Token: test.token}
+		addresses, err := o.Agents()
+		if err != nil || len(addresses) != 1 {
+			t.Fatalf("Agents = %q, %v", addresses, err)
+		}
+		a, err := o.API(addresses[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Close()
+		leader, err := a.Status().Leader()
+		if err != nil || leader != "10.0.0.1:8300" || token != test.want {
+			t.Errorf("leader %q, %v, with token %q; want %q", leader, err, token, test.want)
+		}
+		if a.URL != server.URL || a.Anonymous() || a.Stats().Queries != 1 {
+			t.Errorf("URL %q, anonymous %v, %+v", a.URL, a.Anonymous(), a.Stats())
+		}
+	}
+}

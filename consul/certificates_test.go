@@ -1,0 +1,260 @@
+package consul
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"sluice/test/consultest"
+	"sluice/test/discoverytest"
+	"sluice/test/subprocess"
+)
+
+// secured is a fake that takes only clients with a certificate.
+type secured struct {
+	*discoverytest.Consul
+	t      *testing.T
+	server *httptest.Server
+	dir    string // where the client's files are
+	log    subprocess.Output
+
+	mu          sync.Mutex
+	certificate tls.Certificate
+	shown       map[int64]bool // serial numbers of the clients' certificates since the last call of taken
+	protocol    int
+}
+
+func newSecured(t *testing.T, ca *consultest.Authority, http2 bool) *secured {
+	s := &secured{Consul: discoverytest.New(), t: t, dir: t.TempDir(), shown: make(map[int64]bool)}
+	s.serve(ca)
+	clients := x509.NewCertPool()
+	trusted, err := os.ReadFile(ca.File)
+	must(t, err)
+	clients.AppendCertsFromPEM(trusted)
+	s.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		s.shown[r.TLS.PeerCertificates[0].SerialNumber.Int64()] = true
+		s.protocol = r.ProtoMajor
+		s.mu.Unlock()
+		s.ServeHTTP(w, r)
+	}))
+	s.server.EnableHTTP2 = http2
+	s.server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	config := &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients, NextProtos: []string{"http/1.1"}}
+	if http2 {
+		config.NextProtos = []string{"h2"}
+	}
+	s.server.TLS = config
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		c := config.Clone()
+		c.Certificates = []tls.Certificate{s.certificate}
+		return c, nil
+	}
+	s.server.StartTLS()
+	t.Cleanup(func() {
+		s.server.CloseClientConnections()
+		s.server.Close()
+	})
+	return s
+}
+
+// serve makes the server's certificate one of ca.
+func (s *secured) serve(ca *consultest.Authority) {
+	s.t.Helper()
+	pair, err := tls.LoadX509KeyPair(ca.Issue("server", "127.0.0.1"))
+	must(s.t, err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.certificate = pair
+}
+
+// install copies a file to the name that the client knows, in one step.
+func (s *secured) install(name, from string) {
+	s.t.Helper()
+	content, err := os.ReadFile(from)
+	must(s.t, err)
+	s.write(name, content)
+}
+
+func (s *secured) write(name string, content []byte) {
+	s.t.Helper()
+	path := filepath.Join(s.dir, name)
+	must(s.t, os.WriteFile(path+"~", content, 0o600))
+	must(s.t, os.Rename(path+"~", path))
+}
+
+func (s *secured) installPair(certificate, key string) {
+	s.install("client.pem", certificate)
+	s.install("client-key.pem", key)
+}
+
+func (s *secured) client() *Client {
+	s.t.Helper()
+	client, err := New(Options{
+		Addresses: []string{s.server.URL},
+		TLS: TLSOptions{
+			CAFile:   filepath.Join(s.dir, "ca.pem"),
+			CertFile: filepath.Join(s.dir, "client.pem"), KeyFile: filepath.Join(s.dir, "client-key.pem"),
+		},
+		Log: zerolog.New(&s.log),
+	})
+	must(s.t, err)
+	s.t.Cleanup(client.Close)
+	return client
+}
+
+// taken returns the serial numbers that clients have shown since the last call.
+func (s *secured) taken() map[int64]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	shown := s.shown
+	s.shown = make(map[int64]bool)
+	return shown
+}
+
+// ask asks c on a new connection.
+func (s *secured) ask(c *Client) error {
+	c.agents.inUse().connections.renew()
+	_, err := c.Get(s.t.Context(), Query{Path: "health/service/star"}, func(io.Reader) error { return nil })
+	return err
+}
+
+func (s *secured) expectLog(count int, line string) {
+	s.t.Helper()
+	if got := strings.Count(s.log.String(), line); got != count {
+		s.t.Errorf("%d lines %q, want %d:\n%s", got, line, count, s.log.String())
+	}
+}
+
+const (
+	kept     = "the certificates cannot be read, going on with those that were read before"
+	replaced = "other certificates are used for new connections from now on"
+)
+
+func TestNewConnectionsUseTheCertificatesOnDisk(t *testing.T) {
+	consultest.ClearEnvironment(t)
+	for name, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			ca := consultest.NewAuthority(t, "Consul CA")
+			s := newSecured(t, ca, http2)
+			s.install("ca.pem", ca.File)
+			s.installPair(ca.Issue("first"))
+			first := ca.Issued // its serial number
+			client := s.client()
+			must(t, s.ask(client))
+			s.installPair(ca.Issue("second"))
+			must(t, s.ask(client))
+			if shown := s.taken(); !shown[first] || !shown[first+1] || len(shown) != 2 {
+				t.Errorf("certificates %v were shown, want %d and the next", shown, first)
+			}
+			if want := map[bool]int{false: 1, true: 2}[http2]; s.protocol != want {
+				t.Errorf("HTTP/%d, want %d", s.protocol, want)
+			}
+			s.expectLog(1, replaced)
+			s.expectLog(0, kept)
+		})
+	}
+}
+
+func TestCertificatesThatCannotBeUsedLeaveThoseBefore(t *testing.T) {
+	consultest.ClearEnvironment(t)
+	ca := consultest.NewAuthority(t, "Consul CA")
+	for name, spoil := range map[string]func(s *secured, certificate, key string){
+		"a certificate without its key": func(s *secured, certificate, _ string) { s.install("client.pem", certificate) },
+		"a key without its certificate": func(s *secured, _, key string) { s.install("client-key.pem", key) },
+		"half a certificate": func(s *secured, certificate, _ string) {
+			content, err := os.ReadFile(certificate)
+			must(t, err)
+			s.write("client.pem", content[:len(content)/2])
+		},
+		"an empty file": func(s *secured, _, _ string) { s.write("client-key.pem", nil) },
+		"no file":       func(s *secured, _, _ string) { must(t, os.Remove(filepath.Join(s.dir, "client.pem"))) },
+		"an empty CA":   func(s *secured, _, _ string) { s.write("ca.pem", nil) },
+		"half of the CAs": func(s *secured, _, _ string) {
+			content, err := os.ReadFile(ca.File)
+			must(t, err)
+			s.write("ca.pem", slices.Concat(content, content[:len(content)/2]))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSecured(t, ca, false)
+			s.install("ca.pem", ca.File)
+			s.installPair(ca.Issue("first"))
+			first := ca.Issued // its serial number
+			client := s.client()
+			must(t, s.ask(client))
+			certificate, key := ca.Issue("second")
+			spoil(s, certificate, key)
+			for range 3 {
+				must(t, s.ask(client))
+			}
+			if shown := s.taken(); !shown[first] || len(shown) != 1 {
+				t.Errorf("certificates %v were shown, want %d alone", shown, first)
+			}
+			s.expectLog(1, kept)
+			s.expectLog(0, replaced)
+			s.install("ca.pem", ca.File)
+			s.installPair(certificate, key)
+			must(t, s.ask(client))
+			if shown := s.taken(); !shown[first+1] || len(shown) != 1 {
+				t.Errorf("certificates %v were shown, want %d alone", shown, first+1)
+			}
+			s.expectLog(1, kept)
+			s.expectLog(1, replaced)
+		})
+	}
+}
+
+// A watch goes on on the connection that it has, and survives the change of the
+// CA: first both are trusted, then the servers change, then the old one goes.
+func TestCertificatesAreReplacedWithoutLosingAWatch(t *testing.T) {
+	consultest.ClearEnvironment(t)
+	old, next := consultest.NewAuthority(t, "Old CA"), consultest.NewAuthority(t, "New CA")
+	s := newSecured(t, old, false)
+	s.install("ca.pem", old.File)
+	s.installPair(old.Issue("client"))
+	s.Set("star", discoverytest.Instance("star", "a", 80))
+	client := s.client()
+	r := follow(t, client)
+	r.await("a")
+
+	a, err := os.ReadFile(old.File)
+	must(t, err)
+	b, err := os.ReadFile(next.File)
+	must(t, err)
+	s.write("ca.pem", slices.Concat(a, b))
+	s.installPair(old.Issue("client"))
+	s.Set("star", discoverytest.Instance("star", "a", 80), discoverytest.Instance("star", "b", 81))
+	r.await("a b")
+	must(t, s.ask(client))
+	if n := r.errors.Load(); n != 0 {
+		t.Errorf("%d errors", n)
+	}
+
+	s.serve(next)
+	s.server.CloseClientConnections() // as a restart does
+	s.Set("star", discoverytest.Instance("star", "b", 81))
+	r.await("b")
+	s.write("ca.pem", b)
+	must(t, s.ask(client))
+	s.serve(old)
+	if err := s.ask(client); err == nil || !strings.Contains(err.Error(), "unknown authority") {
+		t.Errorf("error %v: the old CA is trusted still", err)
+	}
+	s.serve(next)
+	s.Set("star", discoverytest.Instance("star", "c", 82))
+	r.await("c")
+}

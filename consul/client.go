@@ -1,0 +1,236 @@
+package consul
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/certificates"
+)
+
+const (
+	// defaultMaxWatches is well below limits.http_max_conns_per_client of a stock
+	// agent: 200 connections from one client address. Above, it answers 429.
+	defaultMaxWatches = 128
+
+	dialTimeout = 5 * time.Second
+)
+
+// Options configure a client. Empty fields have the values of the environment variables
+// of Consul's own tools (CONSUL_HTTP_ADDR, CONSUL_HTTP_SSL, CONSUL_HTTP_SSL_VERIFY,
+// CONSUL_HTTP_AUTH, CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE, CONSUL_CACERT,
+// CONSUL_CAPATH, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY, CONSUL_TLS_SERVER_NAME,
+// CONSUL_NAMESPACE, CONSUL_PARTITION), else their defaults.
+type Options struct {
+	// Addresses are those of agents of one data centre, in order of preference:
+	// "http://host:port", "https://host:port", "host:port" or "unix:///path". The first
+	// healthy agent is used. Default "127.0.0.1:8500".
+	Addresses []string
+
+	Token     string // ACL token
+	TokenFile string // a file with the token, which may change at any time; overrides Token
+
+	Namespace string // Consul Enterprise
+	Partition string // Consul Enterprise
+
+	TLS TLSOptions
+
+	// MaxWatches is the maximum number of connections to an agent. Default 128.
+	MaxWatches int
+
+	Log zerolog.Logger
+
+	// Random returns numbers from 0 to 1, exclusive, that spread queries in time. It
+	// must be safe for concurrent use. Default: math/rand/v2.
+	Random func() float64
+
+	dial        dialFunc      // for tests; nil: the network
+	returnAfter time.Duration // for tests; 0: returnMin
+}
+
+// TLSOptions are the certificates for an https address. The files are read for each
+// connection, so they may be replaced at any time.
+type TLSOptions struct {
+	CAFile             string // trusted certificates, PEM
+	CAPath             string // a directory of such files
+	CertFile           string // client certificate, PEM
+	KeyFile            string // its key
+	ServerName         string // expected name of the server; default: the address
+	InsecureSkipVerify bool   // accept any certificate
+}
+
+// Client queries Consul. It is safe for concurrent use.
+type Client struct {
+	agents       *agents
+	token        *token
+	gate         *gate
+	meter        *meter
+	certificates *certificates.Client
+
+	mu      sync.Mutex // guards the fields below
+	running int        // calls of KeepProbing that are not done
+	stop    func()     // ends the probes, and waits for that
+}
+
+// New returns a client. It reads the token file and the certificates. It does not
+// connect yet.
+func New(o Options) (*Client, error) {
+	config, addresses, token, err := o.settings()
+	if err != nil {
+		return nil, err
+	}
+	maxWatches := cmp.Or(o.MaxWatches, defaultMaxWatches)
+	if maxWatches < 0 {
+		return nil, fmt.Errorf("consul: %d watches at a time: want at least 1", o.MaxWatches)
+	}
+	files, err := newCertificates(config.TLSConfig, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	meter := newMeter(newGate(forQueries(maxWatches)), maxWatches)
+	all := make([]*agent, len(addresses))
+	for n, address := range addresses {
+		if all[n], err = newAgent(*config, address, o.dial, files, meter); err != nil {
+			return nil, err
+		}
+	}
+	agents := newAgents(all, token, o.Log)
+	agents.returnMin = cmp.Or(o.returnAfter, agents.returnMin)
+	if o.Random != nil {
+		agents.random = o.Random
+	}
+	return &Client{
+		agents: agents,
+		token:  token,
+		gate:   meter.gate,
+		meter:  meter,
+
+		certificates: files,
+	}, nil
+}
+
+// settings returns the settings of o, or else of the environment. config has neither an
+// address nor a token, which each query has.
+func (o Options) settings() (*api.Config, []string, *token, error) {
+	config := api.DefaultConfig()
+	addresses := o.Addresses
+	if len(addresses) == 0 {
+		addresses = []string{defaultAddress(config)}
+	}
+	config.Namespace = cmp.Or(o.Namespace, config.Namespace)
+	config.Partition = cmp.Or(o.Partition, config.Partition)
+	config.TLSConfig = o.TLS.over(config.TLSConfig)
+
+	file := cmp.Or(o.TokenFile, config.TokenFile)
+	if o.Token != "" {
+		file = o.TokenFile // the file of the environment has another token
+	}
+	token, err := newToken(file, cmp.Or(o.Token, config.Token))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	config.Token, config.TokenFile = "", ""
+	return config, addresses, token, nil
+}
+
+// URL returns the address of the agent in use.
+func (c *Client) URL() string { return c.agents.inUse().url }
+
+// URLs returns the addresses of all agents, in order of preference.
+func (c *Client) URLs() []string {
+	urls := make([]string, len(c.agents.all))
+	for n, a := range c.agents.all {
+		urls[n] = a.url
+	}
+	return urls
+}
+
+// Stats returns the cost of the client for Consul.
+func (c *Client) Stats() Stats { return c.meter.stats() }
+
+// Certificates returns the certificates of the connections to https addresses.
+func (c *Client) Certificates() *certificates.Follower { return c.certificates.Follower }
+
+// Close closes idle connections. All queries should have returned.
+func (c *Client) Close() {
+	for _, a := range c.agents.all {
+		a.close()
+	}
+}
+
+// KeepProbing probes the agents, and so keeps the choice of the agent up to date, until
+// the caller calls done. Loop.Run calls it.
+func (c *Client) KeepProbing() (done func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running++
+	if c.running == 1 {
+		ctx, cancel := context.WithCancel(context.Background())
+		var probing sync.WaitGroup
+		probing.Go(func() { c.agents.watch(ctx) })
+		c.stop = func() {
+			cancel()
+			probing.Wait()
+		}
+	}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.running--; c.running == 0 {
+			c.stop()
+		}
+	}
+}
+
+// Changed returns a channel that is closed when a query, or the check of a
+// registration, should be repeated at once: another agent is used, an agent has
+// recovered, or the token has changed.
+func (c *Client) Changed() <-chan struct{} { return c.agents.retry() }
+
+// Healthy reports whether the agent in use is healthy according to its probes.
+func (c *Client) Healthy() bool { return c.agents.healthy() }
+
+// Jitter returns a random time below d, to spread queries.
+func (c *Client) Jitter(d time.Duration) time.Duration { return c.agents.upTo(d) }
+
+// Join counts one more loop of blocking queries until the caller calls leave; see
+// Oversubscribed.
+func (c *Client) Join() (leave func()) { return c.gate.join() }
+
+// Oversubscribed reports whether there are more loops than queries that may block at a
+// time. It returns a context that ends when this changes.
+func (c *Client) Oversubscribed() (oversubscribed bool, lasting context.Context) {
+	return c.gate.oversubscription()
+}
+
+// Capacity returns the number of queries that may be in flight, and the number of
+// loops.
+func (c *Client) Capacity() (limit, joined int) { return c.gate.size() }
+
+// Resized returns a channel that is closed when the limit of Capacity changes.
+func (c *Client) Resized() <-chan struct{} { return c.gate.sized() }
+
+// defaultAddress returns the default address of config. It replaces the name localhost,
+// which may be ::1, where a stock agent does not listen.
+func defaultAddress(config *api.Config) string {
+	if config.Address == "localhost:8500" {
+		return "127.0.0.1:8500"
+	}
+	return config.Address
+}
+
+// over returns o with env in place of its empty fields.
+func (o TLSOptions) over(env api.TLSConfig) api.TLSConfig {
+	env.CAFile = cmp.Or(o.CAFile, env.CAFile)
+	env.CAPath = cmp.Or(o.CAPath, env.CAPath)
+	env.CertFile = cmp.Or(o.CertFile, env.CertFile)
+	env.KeyFile = cmp.Or(o.KeyFile, env.KeyFile)
+	env.Address = cmp.Or(o.ServerName, env.Address)
+	env.InsecureSkipVerify = o.InsecureSkipVerify || env.InsecureSkipVerify
+	return env
+}

@@ -1,0 +1,192 @@
+package consul
+
+import (
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"log"
+	"net"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sluice/test/consultest"
+	"sluice/test/discoverytest"
+)
+
+// countInstances returns the number of instances of star that a client with options o gets.
+func countInstances(t *testing.T, o Options) (instances int, err error) {
+	t.Helper()
+	client, err := New(o)
+	if err != nil {
+		return 0, err
+	}
+	defer client.Close()
+	var list []any
+	_, err = client.Get(t.Context(), Query{Path: "health/service/star"}, func(body io.Reader) error {
+		return json.NewDecoder(body).Decode(&list)
+	})
+	return len(list), err
+}
+
+func TestClientURL(t *testing.T) {
+	consultest.ClearEnvironment(t)
+	for _, tt := range []struct {
+		address, env, ssl, want string
+	}{
+		{"", "", "", "http://127.0.0.1:8500"},
+		{"10.0.0.1:8500", "", "", "http://10.0.0.1:8500"},
+		{"https://consul.example.com", "", "", "https://consul.example.com"},
+		{"unix:///run/consul.sock", "", "", "unix:///run/consul.sock"},
+		{"", "10.0.0.2:8500", "", "http://10.0.0.2:8500"},
+		{"", "10.0.0.2:8501", "true", "https://10.0.0.2:8501"},
+		{"", "http://10.0.0.2:8501", "true", "https://10.0.0.2:8501"},
+		{"10.0.0.1:8500", "10.0.0.2:8500", "", "http://10.0.0.1:8500"},
+	} {
+		t.Setenv("CONSUL_HTTP_ADDR", tt.env)
+		t.Setenv("CONSUL_HTTP_SSL", tt.ssl)
+		var o Options
+		if tt.address != "" {
+			o.Addresses = []string{tt.address, "http://second"}
+		}
+		client, err := New(o)
+		if err != nil {
+			t.Errorf("%+v: %v", tt, err)
+			continue
+		}
+		if got := client.URL(); got != tt.want {
+			t.Errorf("%+v: got %s", tt, got)
+		}
+	}
+}
+
+func TestNewRejectsInvalidOptions(t *testing.T) {
+	consultest.ClearEnvironment(t)
+	missing := filepath.Join(t.TempDir(), "missing")
+	for name, o := range map[string]Options{
+		"scheme":     {Addresses: []string{"ftp://10.0.0.1"}},
+		"socket":     {Addresses: []string{"unix://"}},
+		"token file": {TokenFile: missing},
+		"CA":         {TLS: TLSOptions{CAFile: missing}},
+		"key":        {TLS: TLSOptions{CertFile: missing, KeyFile: missing}},
+		"watches":    {MaxWatches: -1},
+	} {
+		if _, err := New(o); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestClientToken(t *testing.T) {
+	consultest.ClearEnvironment(t)
+	fake := discoverytest.Start(t)
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("of-the-file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		options Options
+		env     string
+		want    string
+	}{
+		{Options{}, "", ""},
+		{Options{}, "of-the-environment", "of-the-environment"},
+		{Options{Token: "given"}, "of-the-environment", "given"},
+		{Options{TokenFile: file}, "of-the-environment", "of-the-file"},
+		{Options{TokenFile: file, Token: "given"}, "", "of-the-file"},
+	} {
+		t.Setenv("CONSUL_HTTP_TOKEN", tt.env)
+		tt.options.Addresses = []string{fake.URL()}
+		client, err := New(tt.options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := client.Get(t.Context(), Query{Path: "health/service/star"}, func(io.Reader) error { return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		requests := fake.Requests()
+		if got := requests[len(requests)-1].Token; got != tt.want {
+			t.Errorf("%+v: token %q, want %q", tt, got, tt.want)
+		}
+		if answer.Anonymous != (tt.want == "") {
+			t.Errorf("%+v: anonymous %v", tt, answer.Anonymous)
+		}
+		client.Close()
+	}
+}
+
+func TestClientOverUnixSocket(t *testing.T) {
+	consultest.ClearEnvironment(t)
+	dir, err := os.MkdirTemp("", "sluice") // t.TempDir may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	listener, err := net.Listen("unix", filepath.Join(dir, "consul.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake := discoverytest.New()
+	fake.Set("star", discoverytest.Instance("star", "a", 80))
+	server := httptest.NewUnstartedServer(fake)
+	server.Listener.Close()
+	server.Listener = listener
+	server.Start()
+	defer server.Close()
+	if n, err := countInstances(t, Options{Addresses: []string{"unix://" + listener.Addr().String()}}); err != nil || n != 1 {
+		t.Errorf("%d instances, %v", n, err)
+	}
+}
+
+func TestClientOverTLS(t *testing.T) {
+	consultest.ClearEnvironment(t)
+	fake := discoverytest.New()
+	fake.Set("star", discoverytest.Instance("star", "a", 80))
+	server := httptest.NewUnstartedServer(fake)
+	server.EnableHTTP2 = true
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // failed handshakes
+	server.StartTLS()
+	defer server.Close()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(ca, certificate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		tls  TLSOptions
+		ok   bool
+	}{
+		{"an unknown CA", TLSOptions{}, false},
+		{"the CA", TLSOptions{CAFile: ca}, true},
+		{"another name", TLSOptions{CAFile: ca, ServerName: "consul.example.org"}, false},
+		{"the name", TLSOptions{CAFile: ca, ServerName: "example.com"}, true},
+		{"no verification", TLSOptions{InsecureSkipVerify: true}, true},
+	} {
+		n, err := countInstances(t, Options{Addresses: []string{server.URL}, TLS: tt.tls})
+		if (err == nil) != tt.ok || tt.ok && n != 1 {
+			t.Errorf("%s: %d instances, %v", tt.name, n, err)
+		}
+	}
+	t.Setenv("CONSUL_CACERT", ca)
+	if _, err := countInstances(t, Options{Addresses: []string{server.URL}}); err != nil {
+		t.Errorf("CONSUL_CACERT: %v", err)
+	}
+}
+
+func TestErrorContainsAgent(t *testing.T) {
+	consultest.ClearEnvironment(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := "http://" + listener.Addr().String()
+	listener.Close()
+	_, err = countInstances(t, Options{Addresses: []string{url}})
+	if err == nil || !strings.Contains(err.Error(), "consul "+url+": ") || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("error %v", err)
+	}
+}

@@ -1,0 +1,160 @@
+package consul
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+)
+
+// dialingLimit bounds the requests that wait for a connection if requests share
+// connections (HTTP/2): net/http dials one for each of them, and a connection carries a
+// hundred requests.
+const dialingLimit = 2
+
+// connections are the connections to one address. All of them can be replaced at once.
+// It is safe for concurrent use.
+type connections struct {
+	transport    func(dialFunc) *http.Transport // returns a transport that dials with it
+	dial         dialFunc
+	dialing      chan struct{} // one element per request that waits for a connection
+	exclusive    chan struct{} // closed when each request needs its own connection (HTTP/1.1)
+	setExclusive func()        // closes exclusive
+
+	mu      sync.Mutex // guards the fields below
+	current *generation
+}
+
+// generation is a transport whose connections are replaced together. The mu of
+// connections guards its fields.
+type generation struct {
+	transport *http.Transport
+	requests  int  // in flight
+	replaced  bool // it gets no further requests
+	open      map[*generationConn]struct{}
+}
+
+// newConnections returns connections of transport, opened with dial. shared says that
+// requests may share connections.
+func newConnections(transport func(dialFunc) *http.Transport, dial dialFunc, shared bool) *connections {
+	c := &connections{
+		transport: transport,
+		dial:      dial,
+		dialing:   make(chan struct{}, dialingLimit),
+		exclusive: make(chan struct{}),
+	}
+	c.setExclusive = sync.OnceFunc(func() { close(c.exclusive) })
+	c.current = c.newGeneration()
+	if !shared {
+		c.setExclusive()
+	}
+	return c
+}
+
+// send sends r and calls read with the response. The connection stays in use until read
+// returns.
+func (c *connections) send(r *http.Request, read func(*http.Response) error) error {
+	g := c.enter()
+	defer c.leave(g)
+	found, err := c.waitToDial(r.Context())
+	if err != nil {
+		return err
+	}
+	defer found()
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { found() }}
+	response, err := g.transport.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
+	if err != nil {
+		return err
+	}
+	if response.ProtoMajor < 2 {
+		c.setExclusive()
+	}
+	return read(response)
+}
+
+// waitToDial waits until a request may request a connection. The caller calls found,
+// once or more often, when it has a connection or does not need one.
+func (c *connections) waitToDial(ctx context.Context) (found func(), err error) {
+	select {
+	case c.dialing <- struct{}{}:
+		return sync.OnceFunc(func() { <-c.dialing }), nil
+	case <-c.exclusive:
+		return func() {}, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (c *connections) enter() *generation {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.current.requests++
+	return c.current
+}
+
+func (c *connections) leave(g *generation) {
+	c.mu.Lock()
+	g.requests--
+	c.mu.Unlock()
+	c.sweep(g)
+}
+
+// renew replaces all connections: later requests open new ones, and the old ones are
+// closed when their requests have ended. A cancellation is not enough for shared
+// connections. A half-open one would be used again. And Consul continues a canceled
+// query, so its stream remains in use until its wait is over, and later requests hang.
+func (c *connections) renew() {
+	c.mu.Lock()
+	g := c.current
+	g.replaced = true
+	c.current = c.newGeneration()
+	c.mu.Unlock()
+	c.sweep(g)
+}
+
+// sweep closes the connections of g if it is replaced and has no requests.
+func (c *connections) sweep(g *generation) {
+	c.mu.Lock()
+	var unused []*generationConn
+	if g.replaced && g.requests == 0 {
+		for conn := range g.open {
+			unused = append(unused, conn)
+		}
+	}
+	c.mu.Unlock()
+	for _, conn := range unused {
+		conn.Close()
+	}
+}
+
+func (c *connections) newGeneration() *generation {
+	g := &generation{open: make(map[*generationConn]struct{})}
+	g.transport = c.transport(func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := c.dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		opened := &generationConn{Conn: conn, connections: c, generation: g}
+		c.mu.Lock()
+		g.open[opened] = struct{}{}
+		c.mu.Unlock()
+		c.sweep(g) // it may be replaced meanwhile
+		return opened, nil
+	})
+	return g
+}
+
+// generationConn is an open connection of a generation.
+type generationConn struct {
+	net.Conn
+	connections *connections
+	generation  *generation
+}
+
+func (c *generationConn) Close() error {
+	c.connections.mu.Lock()
+	delete(c.generation.open, c)
+	c.connections.mu.Unlock()
+	return c.Conn.Close()
+}

@@ -1,0 +1,79 @@
+package consul
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+)
+
+// A request in flight continues; later requests have another connection.
+func TestRenewClosesOldConnectionsAfterTheirRequests(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		started, finish := make(chan struct{}), make(chan struct{})
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				close(started)
+				<-finish
+			}
+			fmt.Fprint(w, r.RemoteAddr)
+		}))
+		closed := make(chan string, 10)
+		server.Config.ConnState = func(c net.Conn, s http.ConnState) {
+			if s == http.StateClosed {
+				closed <- c.RemoteAddr().String()
+			}
+		}
+		server.EnableHTTP2 = http2
+		server.StartTLS()
+		c := newConnections(func(dial dialFunc) *http.Transport {
+			transport := server.Client().Transport.(*http.Transport).Clone()
+			transport.DialContext = dial
+			return transport
+		}, (&net.Dialer{}).DialContext, true)
+		get := func(path string) string {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, nil)
+			var address []byte
+			must(t, c.send(r, func(response *http.Response) (err error) {
+				address, err = io.ReadAll(response.Body)
+				return err
+			}))
+			return string(address)
+		}
+
+		var slow, next string
+		var running sync.WaitGroup
+		running.Go(func() { slow = get("/slow") })
+		<-started
+		c.renew()
+		next = get("/")
+		select {
+		case address := <-closed:
+			t.Errorf("HTTP/2 %v: %s was closed with a request in flight", http2, address)
+		default:
+		}
+		close(finish)
+		running.Wait()
+		if gone := <-closed; gone != slow || next == slow {
+			t.Errorf("HTTP/2 %v: closed %s, and the next request was on %s; want %s closed", http2, gone, next, slow)
+		}
+		if last := get("/"); last != next {
+			t.Errorf("HTTP/2 %v: the last request was on %s, want %s", http2, last, next)
+		}
+		c.renew()
+		if gone := <-closed; gone != next {
+			t.Errorf("HTTP/2 %v: closed %s, want the idle connection %s", http2, gone, next)
+		}
+		server.Close()
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

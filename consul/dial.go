@@ -1,0 +1,21 @@
+package consul
+
+import (
+	"context"
+	"net"
+	"time"
+)
+
+// WithDial returns o with a dial function in place of the network, for tests with
+// Consul in memory, such as discoverytest.ServePipe.
+func (o Options) WithDial(dial func(ctx context.Context, network, address string) (net.Conn, error)) Options {
+	o.dial = dial
+	return o
+}
+
+// WithReturnAfter returns o with another time for which a preferred agent must be
+// healthy before it is used again (default 10 s and more), for tests.
+func (o Options) WithReturnAfter(returnAfter time.Duration) Options {
+	o.returnAfter = returnAfter
+	return o
+}

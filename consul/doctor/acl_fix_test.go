@@ -1,0 +1,156 @@
+package doctor
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	consulsource "sluice/discovery/consul"
+	"sluice/test/consultest"
+)
+
+// denyingPair starts a server and a client agent, on the nodes a and b, with default policy
+// deny, and registers star-1 with b and then with a. Each agent has its own token; that of b
+// is returned.
+func denyingPair(t *testing.T) (server, client *consultest.Agent, agentB *api.ACLToken) {
+	t.Helper()
+	server = consultest.Start(t, consultest.Options{Node: "a", ACLs: true})
+	agentB, err := server.NewAgentToken(t.Context(), "b")
+	must(t, err)
+	client = consultest.Start(t, consultest.Options{
+		Mode: consultest.Client, Node: "b", Join: []string{server.SerfAddress()},
+		ACLs: true, AgentToken: agentB.SecretID, Token: server.Token(),
+	})
+	registerTwice(t, server, client)
+	return server, client, agentB
+}
+
+// documented returns the rules below a heading of the manual.
+func documented(t *testing.T, heading string) string {
+	t.Helper()
+	rules, err := consultest.DocumentedPolicy("../../docs/doctor.md", heading)
+	must(t, err)
+	return rules
+}
+
+func TestFixOfTwoAgentsWithTheDocumentedPolicy(t *testing.T) {
+	t.Parallel()
+	look, write := documented(t, "## Permissions"), documented(t, "## Removing a duplicate")
+	if look != readPolicy {
+		t.Errorf("the manual shows\n%sand a report shows\n%s", look, readPolicy)
+	}
+	server, client, _ := denyingPair(t)
+	secret := token(t, server, "doctor", look+write)
+	d := newDoctor(t, server, map[string]string{"b": client.URL()}, func(o *Options) { o.Consul.Token = secret })
+	report := examine(t, d)
+	for _, f := range report.Findings {
+		if strings.HasPrefix(string(f.Code), "acl-") {
+			t.Errorf("the policy is not enough: %+v", f)
+		}
+	}
+	finding := one(t, report, CodeDuplicate)
+	if finding.Node != "b" || finding.Fix.KeepNode != "a" || !finding.Fix.Possible || finding.Policy != write {
+		t.Fatalf("%+v %+v", finding, finding.Fix)
+	}
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultDone {
+		t.Fatalf("%+v", fixed)
+	}
+	checkRegistered(t, server, "star-1@a")
+	must(t, client.Restart(t.Context())) // and it does not come back
+	register(t, client, "marker", 9100, api.HealthPassing)
+	awaitRegistered(t, server, "marker@b", "star-1@a")
+}
+
+// The findings name the missing permissions, and nothing is deregistered.
+func TestFixOfTwoAgentsNamesMissingPermissions(t *testing.T) {
+	t.Parallel()
+	server, client, agentB := denyingPair(t)
+	const writeStar = "service \"star\" { policy = \"write\" }\n"
+	doctor := func(name, rules string) *Doctor {
+		secret := token(t, server, name, rules)
+		return newDoctor(t, server, map[string]string{"b": client.URL()}, func(o *Options) {
+			o.Consul.Token, o.Configured = secret, true
+			o.Uses = []Use{{Name: "front", Source: consulsource.ServiceOptions{Service: "star"}, Routed: true}}
+		})
+	}
+
+	t.Run("service:write", func(t *testing.T) {
+		d := doctor("looks", readPolicy)
+		finding := one(t, examine(t, d), CodeDuplicate)
+		if !finding.Fix.Possible || finding.Policy != writeStar {
+			t.Errorf("%+v %+v", finding, finding.Fix)
+		}
+		fixed := d.Fix(t.Context(), finding, false)
+		if fixed.Result != ResultFailed || !strings.HasPrefix(fixed.Detail, client.URL()) || !strings.Contains(fixed.Detail, `the token lacks service:write for "star"`) {
+			t.Errorf("%+v", fixed)
+		}
+	})
+	t.Run("service:write for this service", func(t *testing.T) {
+		d := doctor("writes-moon", readPolicy+`service "moon" { policy = "write" }`)
+		fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicate), false)
+		if fixed.Result != ResultFailed || !strings.Contains(fixed.Detail, `the token lacks service:write for "star"`) {
+			t.Errorf("%+v", fixed)
+		}
+	})
+	t.Run("agent:read for the owner", func(t *testing.T) {
+		d := doctor("knows-agent-a", `service_prefix "" { policy = "write" } node_prefix "" { policy = "read" } agent "a" { policy = "read" }`)
+		finding := one(t, examine(t, d), CodeDuplicate)
+		if finding.Fix.Possible || !strings.Contains(finding.Fix.WhyNot, `the token lacks agent:read for "b"`) {
+			t.Errorf("%+v", finding.Fix)
+		}
+		if want := "agent \"b\" { policy = \"read\" }\n" + writeStar; finding.Policy != want {
+			t.Errorf("policy %q, want %q", finding.Policy, want)
+		}
+		if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+			t.Errorf("%+v", fixed)
+		}
+	})
+	t.Run("all that sluice itself does not need", func(t *testing.T) {
+		rules, err := consultest.DocumentedPolicy("../../docs/consul.md", "## ACLs")
+		must(t, err)
+		report := examine(t, doctor("sluice", rules))
+		one(t, report, CodeACLAgent)
+		f := one(t, report, CodeDuplicate)
+		if f.Fix.Possible || !strings.Contains(f.Fix.WhyNot, fmt.Sprintf("the token lacks agent:read for %q", f.Node)) {
+			t.Errorf("%+v %+v", f, f.Fix)
+		}
+	})
+	t.Run("node:read for the owner", func(t *testing.T) {
+		d := doctor("knows-node-a", `service_prefix "" { policy = "write" } node "a" { policy = "read" } agent_prefix "" { policy = "read" }`)
+		report := examine(t, d)
+		if f := one(t, report, CodeACLFiltered); f.Policy != readPolicy || !strings.Contains(f.Seen, "/v1/catalog/nodes") {
+			t.Errorf("%+v", f)
+		}
+		if found := report.of(CodeDuplicate); len(found) != 0 {
+			t.Errorf("%+v", found)
+		}
+	})
+	t.Run("service:read", func(t *testing.T) {
+		d := doctor("knows-nodes", `node_prefix "" { policy = "read" } agent_prefix "" { policy = "read" }`)
+		f := one(t, examine(t, d), CodeACLService)
+		if f.Service != "star" || f.Severity != SeverityError || !strings.Contains(f.Policy, `service     "star" { policy = "read" }`) {
+			t.Errorf("%+v", f)
+		}
+	})
+	checkRegistered(t, server, "star-1@a", "star-1@b")
+
+	// The agent accepts the deregistration, but may not change the catalog.
+	t.Run("node:write of the agent itself", func(t *testing.T) {
+		_, err := server.Client().ACL().TokenDelete(agentB.AccessorID, nil)
+		must(t, err)
+		d := doctor("may-all", readPolicy+writeStar)
+		d.goneTimeout = 2 * time.Second
+		fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicate), false)
+		if fixed.Result != ResultFailed || !strings.Contains(fixed.Detail, `the agent's own token (acl.tokens.agent) lacks node:write for "b"`) {
+			t.Errorf("%+v", fixed)
+		}
+		checkRegistered(t, server, "star-1@a", "star-1@b")
+		finding := one(t, examine(t, d), CodeDuplicate)
+		if finding.Node != "b" || finding.Fix.Possible || !strings.Contains(finding.Fix.WhyNot, `unless the agent's own token (acl.tokens.agent) lacks node:write for "b"`) {
+			t.Errorf("%+v %+v", finding, finding.Fix)
+		}
+	})
+}

@@ -1,0 +1,129 @@
+package doctor
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	consulsource "sluice/discovery/consul"
+	"sluice/test/consultest"
+)
+
+const rootToken = "00000000-0000-0000-0000-000000000001"
+
+// denying starts an agent with default policy deny, and registers star.
+func denying(t *testing.T) *consultest.Agent {
+	t.Helper()
+	agent := consultest.Start(t, consultest.Options{Node: "a", Token: rootToken, Config: map[string]any{"acl": map[string]any{
+		"enabled": true, "default_policy": "deny",
+		"tokens": map[string]any{"initial_management": rootToken, "agent": rootToken},
+	}}})
+	register(t, agent, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, agent, "star-1@a")
+	return agent
+}
+
+// token creates a token with a policy.
+func token(t *testing.T, agent *consultest.Agent, name, rules string) string {
+	t.Helper()
+	policy, _, err := agent.Client().ACL().PolicyCreate(&api.ACLPolicy{Name: name, Rules: rules}, nil)
+	must(t, err)
+	made, _, err := agent.Client().ACL().TokenCreate(&api.ACLToken{Description: name, Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
+	must(t, err)
+	return made.SecretID
+}
+
+func TestACLs(t *testing.T) {
+	t.Parallel()
+	agent := denying(t)
+	uses := []Use{{Name: "front", Source: consulsource.ServiceOptions{Service: "star"}, Routed: true}}
+	look := func(token string) *Report {
+		t.Helper()
+		return examine(t, newDoctor(t, agent, nil, func(o *Options) {
+			o.Consul.Token, o.Uses, o.Configured = token, uses, true
+		}))
+	}
+
+	report := look(rootToken)
+	for _, f := range report.Findings {
+		if strings.HasPrefix(string(f.Code), "acl-") || f.Severity == SeverityError {
+			t.Errorf("with every permission: %+v", f)
+		}
+	}
+
+	// The policy in the finding is sufficient.
+	report = look(token(t, agent, "sees-everything", readPolicy))
+	for _, f := range report.Findings {
+		if strings.HasPrefix(string(f.Code), "acl-") || f.Severity == SeverityError {
+			t.Errorf("with the policy shown: %+v", f)
+		}
+	}
+	if report.Agent.Token != "sees-everything" || report.Looked.Instances != 1 {
+		t.Errorf("%+v %+v", report.Agent, report.Looked)
+	}
+
+	report = look("")
+	if f := one(t, report, CodeACLAnonymous); f.Severity != SeverityError || f.Policy != readPolicy {
+		t.Errorf("%+v", f)
+	}
+	if f := one(t, report, CodeServiceMissing); !strings.Contains(f.Do, "ACLs may hide it") {
+		t.Errorf("%+v", f)
+	}
+	one(t, report, CodeACLAgent)
+
+	report = look(token(t, agent, "sees-nodes", `node_prefix "" { policy = "read" }`))
+	one(t, report, CodeACLFiltered)
+	one(t, report, CodeACLAgent)
+	f := one(t, report, CodeACLService)
+	if f.Service != "star" || f.Severity != SeverityError || !strings.Contains(f.Policy, `service     "star" { policy = "read" }`) {
+		t.Errorf("%+v", f)
+	}
+	if found := report.of(CodeServiceMissing); len(found) != 0 {
+		t.Errorf("hidden services are reported as missing: %+v", found)
+	}
+
+	brief, _, err := agent.Client().ACL().TokenCreate(&api.ACLToken{Description: "brief", ExpirationTTL: 24 * time.Hour}, nil)
+	must(t, err)
+	if f := one(t, look(brief.SecretID), CodeTokenExpires); !strings.Contains(f.Seen, `"brief"`) {
+		t.Errorf("%+v", f)
+	}
+
+	d := newDoctor(t, agent, nil, func(o *Options) { o.Consul.Token = "00000000-0000-0000-0000-00000000dead" })
+	if _, err := d.Examine(t.Context()); err == nil || !strings.Contains(err.Error(), "the token is not valid") || !strings.Contains(err.Error(), "service_prefix") {
+		t.Errorf("unknown token: %v", err)
+	}
+}
+
+func TestFixWithoutPermission(t *testing.T) {
+	t.Parallel()
+	agent := denying(t)
+	addMachine(t, agent)
+	registerAt(t, agent, machine, "star-1", 9001, api.HealthPassing)
+	registerAt(t, agent, machine, "star-2", 9001, api.HealthPassing)
+	awaitRegistered(t, agent, "star-1@a", "star-2@a")
+	reader := token(t, agent, "reads", readPolicy)
+	d := newDoctor(t, agent, nil, func(o *Options) { o.Consul.Token = reader })
+	finding := one(t, examine(t, d), CodeDuplicateAddress)
+	if finding.ID != "star-1" || !finding.Fix.Possible || finding.Policy != "service \"star\" { policy = \"write\" }\n" {
+		t.Fatalf("%+v %+v", finding, finding.Fix)
+	}
+	fixed := d.Fix(t.Context(), finding, false)
+	if fixed.Result != ResultFailed || !strings.Contains(fixed.Detail, `the token lacks service:write for "star"`) {
+		t.Errorf("%+v", fixed)
+	}
+
+	blind := token(t, agent, "knows-no-agent", `service_prefix "" { policy = "write" } node_prefix "" { policy = "read" }`)
+	d = newDoctor(t, agent, nil, func(o *Options) { o.Consul.Token = blind })
+	if f := one(t, examine(t, d), CodeDuplicateAddress); f.Fix.Possible || !strings.Contains(f.Fix.WhyNot, `the token lacks agent:read for "a"`) {
+		t.Errorf("without agent:read: %+v", f.Fix)
+	}
+
+	writer := token(t, agent, "writes", readPolicy+finding.Policy)
+	d = newDoctor(t, agent, nil, func(o *Options) { o.Consul.Token = writer })
+	if fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicateAddress), false); fixed.Result != ResultDone {
+		t.Errorf("with the policy shown: %+v", fixed)
+	}
+	checkRegistered(t, agent, "star-2@a")
+}

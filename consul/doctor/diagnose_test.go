@@ -1,0 +1,472 @@
+package doctor
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/discovery"
+	consulsource "sluice/discovery/consul"
+)
+
+var now = time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)
+
+// healthy are facts without findings: star-1 on node a and star-2 on node b.
+func healthy() *Facts {
+	return &Facts{
+		Time:  now,
+		Agent: Agent{URL: "http://127.0.0.1:8500", Node: "a", Leader: "10.0.0.1:8300", MaxConnections: 200},
+		Nodes: map[string]Node{
+			"a": {Name: "a", Address: "10.0.0.1"},
+			"b": {Name: "b", Address: "10.0.0.2"},
+			"c": {Name: "c", Address: "10.0.0.3"},
+		},
+		NodeAddresses: map[string]bool{"10.0.0.1": true, "10.0.0.2": true, "10.0.0.3": true, "10.0.0.9": true},
+		Instances:     []Instance{star(1, "a", "10.0.0.1", 80), star(2, "b", "10.0.0.2", 80)},
+	}
+}
+
+// star is a passing instance with a check.
+func star(n int, node, address string, port int) Instance {
+	return Instance{Checks: 1, Modified: uint64(n), Instance: discovery.Instance{
+		Service: "star", ID: fmt.Sprintf("star-%d", n), Node: node, Address: address, Port: port, Weight: 1,
+	}}
+}
+
+// with returns i after change.
+func (i Instance) with(change func(*Instance)) Instance {
+	change(&i)
+	return i
+}
+
+func critical(i *Instance) {
+	i.Status, i.Weight, i.Critical = discovery.StatusCritical, 0, "http: refused"
+}
+
+// brief is the compared part of a finding.
+func brief(f Finding) string {
+	s := fmt.Sprintf("%v %s", f.Severity, f.Code)
+	if subject := f.subject(); subject != "" {
+		s += " " + subject
+	}
+	if f.Fix != nil {
+		s += fmt.Sprintf("; %s@%s stays, possible %v", f.Fix.KeepID, f.Fix.KeepNode, f.Fix.Possible)
+	}
+	return s
+}
+
+func briefs(findings []Finding) []string {
+	var all []string
+	for _, f := range findings {
+		all = append(all, brief(f))
+	}
+	return all
+}
+
+func TestDiagnose(t *testing.T) {
+	add := func(more ...Instance) func(*Facts) {
+		return func(f *Facts) { f.Instances = append(f.Instances, more...) }
+	}
+	uses := func(more ...Use) func(*Facts) {
+		return func(f *Facts) {
+			f.Configured = true
+			f.Uses = append(f.Uses, Use{Name: "star", Service: "star", Routed: true, Listed: 2, Serving: 2})
+			f.Uses = append(f.Uses, more...)
+		}
+	}
+	tests := []struct {
+		name   string
+		change func(*Facts)
+		want   []string
+	}{
+		{"nothing wrong", func(*Facts) {}, nil},
+		{"no leader", func(f *Facts) { f.Agent.Leader = "" }, []string{"error no-leader"}},
+		{"no leader and no catalog", func(f *Facts) { f.Agent.Leader, f.Blind, f.Configured = "", "500", true; f.Uses = []Use{{Name: "x"}} }, []string{"error no-leader"}},
+		{"server behind", func(f *Facts) { f.Agent.LastContact = 6 * time.Second }, []string{"warning agent-behind"}},
+		{"as many connections as the agent takes", func(f *Facts) { f.MaxWatches = 200 }, []string{"warning connection-limit"}},
+		{"fewer connections than the agent takes", func(f *Facts) { f.MaxWatches = 199 }, nil},
+		{"agent without a limit", func(f *Facts) { f.MaxWatches, f.Agent.MaxConnections = 1000, 0 }, nil},
+
+		{"no token", func(f *Facts) { f.Token = Token{ACLs: true, DefaultDeny: true, Anonymous: true} }, []string{"error acl-anonymous"}},
+		{"no token and none needed", func(f *Facts) { f.Token = Token{ACLs: true, Anonymous: true} }, nil},
+		{"filtered", func(f *Facts) { f.Filtered = []string{"/v1/catalog/nodes"} }, []string{"warning acl-filtered"}},
+		{"agent does not say who it is", func(f *Facts) { f.Agent.Refused = "403" }, []string{"notice acl-agent"}},
+		{"token ends soon", func(f *Facts) { f.Token.Expires = now.Add(6 * 24 * time.Hour) }, []string{"warning acl-token-expires"}},
+		{"token ends some day", func(f *Facts) { f.Token.Expires = now.Add(8 * 24 * time.Hour) }, nil},
+
+		{"all is used", uses(), nil},
+		{"service missing", uses(Use{Name: "x", Service: "y", Routed: true}), []string{"error service-missing y"}},
+		{"service missing that no route uses", uses(Use{Name: "x", Service: "y"}), []string{"warning service-missing y", "notice unrouted y"}},
+		{"service hidden", uses(Use{Name: "x", Service: "y", Routed: true, Hidden: true}), []string{"error acl-service y"}},
+		{"service forbidden", uses(Use{Name: "x", Service: "y", Routed: true, Refused: "403", Forbidden: true}), []string{"error acl-service y"}},
+		{"service refused", uses(Use{Name: "x", Service: "y", Routed: true, Refused: "500"}), []string{"error service-refused y"}},
+		{"service without an instance in service", uses(Use{Name: "x", Service: "y", Routed: true, Listed: 3}), []string{"error service-empty y"}},
+		{"service asked for by name", func(f *Facts) { f.Uses = []Use{{Service: "y", Routed: true}} }, []string{"error service-missing y"}},
+		{"service asked for by name that no route uses", uses(Use{Service: "y", Routed: true, Listed: 1, Serving: 1}), nil},
+		{"prepared query without result", uses(Use{Name: "geo", Routed: true}), []string{"error service-missing geo"}},
+		{"service in Consul that no route uses", func(f *Facts) { f.Configured = true }, []string{"notice unused star"}},
+		{"sluice itself needs no route", func(f *Facts) { f.Configured, f.Own = true, "star" }, nil},
+		{"sidecar that no route uses", func(f *Facts) {
+			uses()(f)
+			add(star(3, "a", "10.0.0.1", 81).with(func(i *Instance) { i.Service, i.Sidecar = "star-sidecar-proxy", true }))(f)
+		}, nil},
+
+		{"port 0", add(star(3, "a", "10.0.0.1", 0).with(func(i *Instance) { i.Unusable = "it has port 0" })), []string{"error no-port star star-3 on node a, 10.0.0.1:0"}},
+		{"port 0 of what no route uses", func(f *Facts) {
+			uses()(f)
+			add(star(3, "a", "10.0.0.1", 0).with(func(i *Instance) { i.Service, i.Unusable = "batch", "it has port 0" }))(f)
+		}, []string{"notice no-port batch star-3 on node a, 10.0.0.1:0", "notice unused batch"}},
+		{"no address", add(star(3, "a", "", 0).with(func(i *Instance) { i.Unusable = "no" })), []string{"error no-address star star-3 on node a"}},
+		{"loopback elsewhere", add(star(3, "b", "127.0.0.1", 80)), []string{"error loopback-address star star-3 on node b, 127.0.0.1:80"}},
+		{"loopback elsewhere, mapped", add(star(3, "b", "::ffff:127.0.0.1", 80)), []string{"error loopback-address star star-3 on node b, [::ffff:127.0.0.1]:80"}},
+		{"loopback elsewhere, out of service", add(star(3, "b", "::1", 80).with(func(i *Instance) { i.Status, i.Weight = discovery.StatusMaintenance, 0 })), []string{"warning loopback-address star star-3 on node b, [::1]:80"}},
+		{"loopback here", add(star(3, "a", "127.0.0.1", 80)), nil},
+		{"loopback on a node of this machine", func(f *Facts) {
+			f.Nodes["b"] = Node{Name: "b", Address: "127.0.0.1"}
+			add(star(3, "b", "127.0.0.1", 80))(f)
+		}, nil},
+		{"loopback on a node of that name elsewhere", func(f *Facts) { f.Remote = true; add(star(3, "a", "127.0.0.1", 80))(f) }, []string{"error loopback-address star star-3 on node a, 127.0.0.1:80"}},
+		{"unspecified", add(star(3, "a", "0.0.0.0", 80)), []string{"error unspecified-address star star-3 on node a, 0.0.0.0:80"}},
+		{"link local", add(star(3, "a", "fe80::1", 80)), []string{"error link-local-address star star-3 on node a, [fe80::1]:80"}},
+		{"host name", add(star(3, "a", "localhost", 80)), nil},
+		{"refused by a running sluice", func(f *Facts) {
+			f.Peers = []Peer{{Node: "a", ID: "star-3", Address: "localhost:80", Refused: `127.0.0.1:80 is the listener "admin" of sluice itself`}}
+			add(star(3, "a", "localhost", 80))(f)
+		}, []string{"error refused-address star star-3 on node a, localhost:80"}},
+		{"refused, and known why anyway", func(f *Facts) {
+			f.Peers = []Peer{{Node: "b", ID: "star-3", Address: "127.0.0.1:80", Refused: "127.0.0.1 is a loopback address"}}
+			add(star(3, "b", "127.0.0.1", 80))(f)
+		}, []string{"error loopback-address star star-3 on node b, 127.0.0.1:80"}},
+		{"silent", func(f *Facts) { f.Silent = map[string]string{"10.0.0.2:80": "refused"} }, []string{"error unreachable star star-2 on node b, 10.0.0.2:80"}},
+
+		{"dead node", func(f *Facts) {
+			f.Nodes["b"] = Node{Name: "b", Address: "10.0.0.2", Liveness: NodeDead}
+			critical(&f.Instances[1])
+		}, []string{"warning dead-node star star-2 on node b, 10.0.0.2:80"}},
+		{"node without agent", func(f *Facts) { f.Nodes["b"] = Node{Name: "b", Liveness: NodeWithoutAgent} }, []string{"warning no-agent star star-2 on node b, 10.0.0.2:80"}},
+		{"node without agent, watched", func(f *Facts) { f.Nodes["b"] = Node{Name: "b", Liveness: NodeWithoutAgent, Watched: true} }, []string{"notice no-agent star star-2 on node b, 10.0.0.2:80"}},
+		{"no check", add(star(3, "a", "10.0.0.1", 81).with(func(i *Instance) { i.Checks = 0 })), []string{"warning no-check star star-3 on node a, 10.0.0.1:81"}},
+		{"critical, nobody knows since when", add(star(3, "a", "10.0.0.1", 81).with(critical)), []string{"notice critical star star-3 on node a, 10.0.0.1:81"}},
+		{"critical for an hour", func(f *Facts) {
+			f.Peers = []Peer{{Node: "a", ID: "star-3", Address: "10.0.0.1:81", Critical: true, Since: now.Add(-time.Hour)}}
+			add(star(3, "a", "10.0.0.1", 81).with(critical))(f)
+		}, []string{"warning critical-long star star-3 on node a, 10.0.0.1:81"}},
+		{"critical for less", func(f *Facts) {
+			f.Peers = []Peer{{Node: "a", ID: "star-3", Address: "10.0.0.1:81", Critical: true, Since: now.Add(-59 * time.Minute)}}
+			add(star(3, "a", "10.0.0.1", 81).with(critical))(f)
+		}, nil},
+
+		{"one address of two services", add(star(3, "a", "10.0.0.1", 80).with(func(i *Instance) { i.Service = "other" })), nil},
+		{"a port with a new owner", func(f *Facts) {
+			f.Peers = []Peer{{Node: "b", ID: "star-3", Address: "10.0.0.1:80", Critical: true, Since: now}}
+			add(star(3, "b", "10.0.0.1", 80).with(critical).with(func(i *Instance) { i.Service = "other" }))(f)
+		}, []string{"notice shared-address other star-3 on node b, 10.0.0.1:80"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			f := healthy()
+			test.change(f)
+			findings := Diagnose(f, Thresholds{CriticalFor: time.Hour})
+			if got := briefs(findings); !slices.Equal(got, test.want) {
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
+			}
+			for _, f := range findings {
+				if f.Seen == "" || f.Why == "" || f.Do == "" {
+					t.Errorf("%s lacks a text: %+v", f.Code, f)
+				}
+			}
+		})
+	}
+}
+
+func TestDuplicates(t *testing.T) {
+	// alive is an agent with registrations at 10.0.0.1:80, or at 10.0.0.9:80.
+	alive := func(ids ...string) Owner {
+		o := Owner{URL: "http://agent", Services: make(map[string]Registration)}
+		for _, id := range ids {
+			o.Services[id] = Registration{"star", "10.0.0.1:80"}
+		}
+		return o
+	}
+	moved := func() Owner {
+		return Owner{URL: "http://agent", Services: map[string]Registration{"star-1": {"star", "10.0.0.9:80"}}}
+	}
+	again := star(1, "b", "10.0.0.1", 80).with(func(i *Instance) { i.Modified = 9 }) // star-1, written later
+	both := map[string]Owner{"a": alive("star-1"), "b": alive("star-1")}
+	const possible = "star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible true"
+	tests := []struct {
+		name   string
+		change func(*Facts)
+		want   []string
+		whyNot string // of the first one
+	}{
+		{"both agents have it: the one whose address it is", func(f *Facts) { f.Owners = both }, []string{"warning duplicate " + possible}, ""},
+		{"both agents have it: the one written last", func(f *Facts) {
+			f.Owners = map[string]Owner{"a": moved(), "b": moved()}
+			f.Instances[0].Address, f.Instances[2].Address = "10.0.0.9", "10.0.0.9"
+		}, []string{"warning duplicate star star-1 on node a, 10.0.0.9:80; star-1@b stays, possible true"}, ""},
+		{"both agents have it: the one written last, the other way round", func(f *Facts) {
+			f.Owners = map[string]Owner{"a": moved(), "b": moved()}
+			f.Instances[0].Address, f.Instances[2].Address = "10.0.0.9", "10.0.0.9"
+			f.Instances[0].Modified = 10
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.9:80; star-1@a stays, possible true"}, ""},
+		{"both agents have it: the one that passes", func(f *Facts) {
+			f.Owners = both
+			f.Instances[0].Status = discovery.StatusWarning
+		}, []string{"warning duplicate star star-1 on node a, 10.0.0.1:80; star-1@b stays, possible true"}, ""},
+		{"what would stay does not pass", func(f *Facts) {
+			f.Owners = both
+			f.Instances[0].Status, f.Instances[2].Status = discovery.StatusWarning, discovery.StatusWarning
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false"}, "is warning"},
+		{"in maintenance mode", func(f *Facts) {
+			f.Owners = both
+			f.Instances[2].Status = discovery.StatusMaintenance
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false"}, "maintenance"},
+		{"its agent does not know it", func(f *Facts) {
+			f.Owners = map[string]Owner{"a": alive("star-1"), "b": alive()}
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false"}, "anti-entropy"},
+		{"its agent does not answer", func(f *Facts) {
+			f.Owners = map[string]Owner{"a": alive("star-1"), "b": {Problem: "refused"}}
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false"}, "does not answer (refused)"},
+		{"its agent was not asked", func(f *Facts) {
+			f.Owners = map[string]Owner{"a": alive("star-1")}
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false"}, "was not queried"},
+		{"its node is dead", func(f *Facts) {
+			f.Nodes["b"] = Node{Liveness: NodeDead}
+			f.Owners = map[string]Owner{"a": alive("star-1")}
+			f.Instances = slices.Delete(f.Instances, 1, 2)
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false", "warning dead-node star star-1 on node b, 10.0.0.1:80"}, "agent is dead"},
+		{"its node has no agent", func(f *Facts) {
+			f.Nodes["b"] = Node{Liveness: NodeWithoutAgent, Watched: true}
+			f.Owners = map[string]Owner{"a": alive("star-1")}
+			f.Instances = slices.Delete(f.Instances, 1, 2)
+		}, []string{"warning duplicate star star-1 on node b, 10.0.0.1:80; star-1@a stays, possible false", "notice no-agent star star-1 on node b, 10.0.0.1:80"}, "has no agent"},
+		{"another id at the address", func(f *Facts) {
+			f.Owners = map[string]Owner{"a": alive("star-1", "star-7")}
+			f.Instances[2] = star(7, "a", "10.0.0.1", 80)
+		}, []string{"warning duplicate-address star star-1 on node a, 10.0.0.1:80; star-7@a stays, possible true"}, ""},
+		{"three", func(f *Facts) {
+			f.Owners = map[string]Owner{"a": alive("star-1"), "b": alive("star-1"), "c": alive("star-1")}
+			f.Instances = append(f.Instances, star(1, "c", "10.0.0.1", 80))
+		}, []string{"warning duplicate " + possible, "warning duplicate star star-1 on node c, 10.0.0.1:80; star-1@a stays, possible true"}, ""},
+		{"loopback addresses of two machines are two processes", func(f *Facts) {
+			f.Instances = []Instance{star(1, "a", "127.0.0.1", 80), star(1, "b", "127.0.0.1", 80)}
+		}, []string{"error loopback-address star star-1 on node b, 127.0.0.1:80", "notice conflict star star-1"}, ""},
+
+		{"same id elsewhere", func(f *Facts) { f.Instances[2].Address = "10.0.0.2"; f.Instances[2].Port = 81 }, []string{"notice conflict star star-1"}, ""},
+		{"same id elsewhere, critical", func(f *Facts) {
+			f.Peers = []Peer{{Node: "b", ID: "star-1", Address: "10.0.0.2:81", Critical: true, Since: now}}
+			f.Instances[2] = star(1, "b", "10.0.0.2", 81).with(critical)
+		}, []string{"warning conflict star star-1 on node b, 10.0.0.2:81"}, ""},
+		{"id of the service on each node", func(f *Facts) {
+			for n := range f.Instances {
+				f.Instances[n].ID = "star"
+			}
+			f.Instances[2].Address, f.Instances[2].Node = "10.0.0.3", "c"
+		}, nil, ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			f := healthy()
+			f.Instances = append(f.Instances, again)
+			test.change(f)
+			findings := Diagnose(f, Thresholds{CriticalFor: time.Hour})
+			if got := briefs(findings); !slices.Equal(got, test.want) {
+				t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.want, "\n"))
+			}
+			if len(findings) > 0 && findings[0].Fix != nil && !strings.Contains(findings[0].Fix.WhyNot, test.whyNot) {
+				t.Errorf("%q, want %q", findings[0].Fix.WhyNot, test.whyNot)
+			}
+		})
+	}
+}
+
+// Registrations that may be different processes are kept: one may be the only registration
+// of a healthy instance.
+func TestDuplicatesThatMayBeDifferentProcesses(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		address  string
+		change   func(dropped *Instance)
+		findings int // of the kind
+		whyNot   string
+	}{
+		{"the address of a node", "10.0.0.1", nil, 1, ""},
+		{"a name that each machine has for itself", "localhost", nil, 0, ""},
+		{"below it", "exporter.localhost", nil, 0, ""},
+		{"a name", "exporter", nil, 1, "exporter is a name"},
+		{"a loopback address", "127.0.0.1", nil, 0, ""},
+		{"an IPv6 loopback address", "::1", nil, 0, ""},
+		{"an unspecified address", "0.0.0.0", nil, 0, ""},
+		{"a link-local address", "169.254.1.1", nil, 0, ""},
+		{"an IPv6 link-local address", "fe80::1", nil, 0, ""},
+		{"a bridge of Docker", "172.17.0.2", nil, 1, "no node of the catalog has the address 172.17.0.2"},
+		{"a bridge of Podman", "10.88.0.2", nil, 1, "no node of the catalog has the address 10.88.0.2"},
+		{"other tags", "10.0.0.1", func(i *Instance) { i.Tags = []string{"canary"} }, 1, "its tags differ"},
+		{"other meta", "10.0.0.1", func(i *Instance) { i.Meta = map[string]string{"version": "2"} }, 1, "its meta values differ"},
+		{"more checks", "10.0.0.1", func(i *Instance) { i.Checks = 2 }, 1, "its checks differ"},
+		{"other checks", "10.0.0.1", func(i *Instance) { i.CheckKinds = []string{"alive http"} }, 1, "its checks differ"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := healthy()
+			first, second := star(1, "a", test.address, 80), star(1, "b", test.address, 80)
+			if test.change != nil {
+				test.change(&second)
+			}
+			f.Instances = []Instance{first, second}
+			own := Owner{URL: "http://agent", Services: map[string]Registration{"star-1": {"star", first.address()}}}
+			f.Owners = map[string]Owner{"a": own, "b": own}
+			findings := f.duplicateFindings()
+			if len(findings) != test.findings {
+				t.Fatalf("%d findings: %+v", len(findings), findings)
+			}
+			for _, finding := range findings {
+				if finding.Fix.Possible != (test.whyNot == "") || !strings.Contains(finding.Fix.WhyNot, test.whyNot) {
+					t.Errorf("%+v, want %q", finding.Fix, test.whyNot)
+				}
+			}
+		})
+	}
+}
+
+// Containers on one machine may have the same loopback address.
+func TestTwoIDsWithOneLoopbackAddress(t *testing.T) {
+	f := healthy()
+	f.Instances = []Instance{star(1, "a", "127.0.0.1", 80), star(2, "a", "127.0.0.1", 80)}
+	f.Owners = map[string]Owner{"a": {Services: map[string]Registration{"star-1": {"star", "127.0.0.1:80"}, "star-2": {"star", "127.0.0.1:80"}}}}
+	findings := f.duplicateFindings()
+	if len(findings) != 1 || findings[0].Fix.Possible || !strings.Contains(findings[0].Fix.WhyNot, "127.0.0.1") {
+		t.Errorf("%+v", findings)
+	}
+}
+
+// The agent may have reused the id since the catalog was read.
+func TestReusedID(t *testing.T) {
+	for _, now := range []Registration{{"moon", "10.0.0.1:80"}, {"star", "10.0.0.1:81"}, {"star", "10.0.0.2:80"}} {
+		f := healthy()
+		f.Instances = []Instance{star(1, "a", "10.0.0.1", 80), star(1, "b", "10.0.0.1", 80)}
+		f.Owners = map[string]Owner{
+			"a": {Services: map[string]Registration{"star-1": {"star", "10.0.0.1:80"}}},
+			"b": {Services: map[string]Registration{"star-1": now}},
+		}
+		findings := f.duplicateFindings()
+		if len(findings) != 1 || findings[0].Node != "b" || findings[0].Fix.Possible ||
+			!strings.Contains(findings[0].Fix.WhyNot, fmt.Sprintf("its agent has this id for %s at %s", now.Service, now.Address)) {
+			t.Errorf("%+v: %+v", now, findings)
+		}
+	}
+}
+
+func TestCommandsQuoteNames(t *testing.T) {
+	f := healthy()
+	f.Nodes["it's\n$(x)"] = Node{Liveness: NodeWithoutAgent}
+	f.Instances = []Instance{star(1, "it's\n$(x)", "10.0.0.1", 80)}
+	got := Diagnose(f, Thresholds{})[0].Command
+	want := `curl -X PUT -H "X-Consul-Token: $CONSUL_HTTP_TOKEN" -d '{"Node":"it'\''s\n$(x)","ServiceID":"star-1"}' "$CONSUL_HTTP_ADDR/v1/catalog/deregister"`
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// Another agent may have the same id.
+func TestDeregistrationCommandNamesTheAgent(t *testing.T) {
+	f := healthy()
+	f.Owners = map[string]Owner{"b": {URL: "https://10.0.0.2:8501"}, "c": {URL: "http://10.0.0.3:8500", Problem: "refused"}}
+	for node, want := range map[string]string{
+		"a":   "consul services deregister -id=star-1 -http-addr=http://127.0.0.1:8500",
+		"b":   "consul services deregister -id=star-1 -http-addr=https://10.0.0.2:8501",
+		"c":   "ssh c 'consul services deregister -id=star-1'",
+		"-oX": "",
+	} {
+		if got := f.agentDeregister(star(1, node, "10.0.0.1", 80)); got != want {
+			t.Errorf("on node %s: %s", node, got)
+		}
+	}
+	f.Remote = true
+	if got := f.agentDeregister(star(1, "a", "10.0.0.1", 80)); got != "ssh a 'consul services deregister -id=star-1'" {
+		t.Errorf("on a node with that name in another data centre: %s", got)
+	}
+}
+
+func TestSelects(t *testing.T) {
+	instances := []Instance{
+		star(1, "a", "10.0.0.1", 80).with(func(i *Instance) { i.Tags = []string{"v1", "x"} }),
+		star(2, "a", "10.0.0.1", 81).with(func(i *Instance) { i.Tags, i.Status = []string{"v1"}, discovery.StatusWarning }),
+		star(3, "a", "10.0.0.1", 82).with(critical),
+		star(4, "a", "10.0.0.1", 0).with(func(i *Instance) { i.Unusable = "it has port 0" }),
+		star(5, "a", "10.0.0.1", 84).with(func(i *Instance) { i.Service = "other" }),
+	}
+	tests := []struct {
+		options         consulsource.ServiceOptions
+		listed, serving int
+	}{
+		{consulsource.ServiceOptions{Service: "star"}, 4, 2},
+		{consulsource.ServiceOptions{Service: "star", PassingOnly: true}, 4, 1},
+		{consulsource.ServiceOptions{Service: "star", Tags: []string{"v1"}}, 2, 2},
+		{consulsource.ServiceOptions{Service: "star", Tags: []string{"v1", "x"}}, 1, 1},
+		{consulsource.ServiceOptions{Service: "nope"}, 0, 0},
+	}
+	for _, test := range tests {
+		if listed, serving := selects(instances, test.options); listed != test.listed || serving != test.serving {
+			t.Errorf("%+v: %d, %d; want %d, %d", test.options, listed, serving, test.listed, test.serving)
+		}
+	}
+}
+
+// FuzzDuplicates checks these rules with any registrations of a service: one registration of
+// each process stays; another is removed only if its own agent has it, and the one that
+// stays passes.
+func FuzzDuplicates(f *testing.F) {
+	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9})
+	f.Add([]byte{0, 0, 0, 0, 16, 16, 80, 80, 255, 17})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		facts := healthy()
+		facts.Instances, facts.Owners = nil, make(map[string]Owner)
+		nodes := []string{"a", "b", "c"}
+		seen := make(map[instanceKey]bool)
+		for n, b := range data {
+			node := nodes[int(b)%len(nodes)]
+			i := star(int(b>>2)%4, node, fmt.Sprintf("10.0.0.%d", b>>4%3), 80)
+			i.Modified = uint64(n)
+			if i.Status = discovery.Status(b >> 5 % 4); i.Status >= discovery.StatusCritical {
+				i.Weight = 0
+			}
+			if seen[i.key()] {
+				continue
+			}
+			seen[i.key()] = true
+			facts.Instances = append(facts.Instances, i)
+			if facts.Owners[node].Services == nil && b&1 == 0 {
+				facts.Owners[node] = Owner{Services: map[string]Registration{i.ID: {i.Service, i.address()}}}
+			}
+			if b&8 != 0 {
+				facts.Nodes[node] = Node{Name: node, Liveness: Liveness(b % 3)}
+			}
+		}
+		processes := make(map[string]int)
+		byKey := make(map[instanceKey]Instance)
+		for _, i := range facts.Instances {
+			processes[i.address()]++
+			byKey[i.key()] = i
+		}
+		found := make(map[string]int)
+		for _, finding := range facts.duplicateFindings() {
+			found[finding.Address]++
+			keep := byKey[instanceKey{finding.Fix.KeepNode, finding.Fix.KeepID}]
+			if keep.address() != finding.Address || keep.Node == finding.Node && keep.ID == finding.ID {
+				t.Errorf("%+v: the remaining registration is %+v", finding, keep)
+			}
+			if finding.Fix.Possible && (keep.Status != discovery.StatusPassing || facts.Owners[finding.Node].Services[finding.ID] != (Registration{"star", finding.Address}) ||
+				facts.Nodes[finding.Node].Liveness != NodeAlive) {
+				t.Errorf("%+v must not be possible", finding.Fix)
+			}
+		}
+		for address, n := range processes {
+			if found[address] != n-1 {
+				t.Errorf("%s: %d registrations, %d findings", address, n, found[address])
+			}
+		}
+	})
+}

@@ -1,0 +1,320 @@
+package doctor
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"sluice/discovery"
+	"sluice/discovery/locality"
+)
+
+// place identifies a process by its address; a loopback or link-local address belongs
+// to a node.
+type place struct{ service, address, node string }
+
+func (f *Facts) placeOf(i Instance) place {
+	p := place{service: i.Service, address: i.address()}
+	if locality.Ambiguous(i.Address) {
+		p.node = f.Nodes[i.Node].Address
+	}
+	return p
+}
+
+// duplicates returns groups of registrations of a service with the same place.
+func (f *Facts) duplicates() map[place][]Instance {
+	groups := make(map[place][]Instance)
+	for _, i := range f.Instances {
+		if i.Unusable == "" {
+			p := f.placeOf(i)
+			groups[p] = append(groups[p], i)
+		}
+	}
+	maps.DeleteFunc(groups, func(_ place, group []Instance) bool { return len(group) == 1 })
+	return groups
+}
+
+// duplicateFindings are about processes with several registrations.
+func (f *Facts) duplicateFindings() []Finding {
+	var findings []Finding
+	for _, group := range f.duplicates() {
+		keep := slices.MaxFunc(group, f.compareRank)
+		for _, i := range group {
+			if i.key() != keep.key() {
+				findings = append(findings, f.duplicateFinding(i, keep))
+			}
+		}
+	}
+	return findings
+}
+
+// rank orders registrations by the state of their agents: highest if the agent is alive
+// and lists the registration.
+func (f *Facts) rank(i Instance) int {
+	owner, asked := f.Owners[i.Node]
+	answered := asked && owner.Problem == ""
+	switch f.Nodes[i.Node].Liveness {
+	case NodeAlive:
+		switch {
+		case answered && owner.has(i):
+			return 4
+		case !answered:
+			return 3
+		}
+		return 1 // its agent does not know it, and will remove it
+	case NodeWithoutAgent:
+		return 2
+	}
+	return 0
+}
+
+// compareRank orders the registrations of a process: the last is the live one.
+func (f *Facts) compareRank(a, b Instance) int {
+	home := func(i Instance) int {
+		if i.Address == f.Nodes[i.Node].Address {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(
+		cmp.Compare(f.rank(a), f.rank(b)),
+		-cmp.Compare(a.Status, b.Status), // passing is the smallest
+		cmp.Compare(home(a), home(b)),
+		cmp.Compare(a.Modified, b.Modified),
+		cmp.Compare(a.Node, b.Node),
+		cmp.Compare(a.ID, b.ID),
+	)
+}
+
+// duplicateFinding is about i; keep is the live registration of its process.
+func (f *Facts) duplicateFinding(i, keep Instance) Finding {
+	finding := Finding{
+		Severity: SeverityWarning, Code: CodeDuplicate,
+		Service: i.Service, ID: i.ID, Node: i.Node, Address: i.address(),
+		Why: "sluice has one peer for both, with the better status: an old registration may hide that the live one fails. Deregistration through one agent leaves the other registration.",
+		Fix: &Fix{KeepID: keep.ID, KeepNode: keep.Node},
+	}
+	finding.Seen = fmt.Sprintf("%s is also registered on node %s, %s", keep.ID, keep.Node, f.reason(i, keep))
+	if i.ID != keep.ID {
+		finding.Code = CodeDuplicateAddress
+		finding.Seen = fmt.Sprintf("%s on node %s has the same address, %s", keep.ID, keep.Node, f.reason(i, keep))
+		finding.Why = "One process has two peers: it gets twice its share of the requests, and a failure counts twice."
+	}
+	owner := f.Owners[i.Node]
+	finding.Fix.Agent = owner.URL
+	finding.Fix.WhyNot = f.whyNot(i, keep)
+	finding.Fix.Possible = finding.Fix.WhyNot == ""
+	if f.Token.ACLs {
+		finding.Policy = owner.Lacks + fmt.Sprintf("service %q { policy = \"write\" }\n", i.Service)
+	}
+	switch {
+	case finding.Fix.Possible:
+		finding.Do = "sluice doctor --fix deregisters it, through the agent of node " + i.Node + "."
+		finding.Command = f.agentDeregister(i)
+	case f.Nodes[i.Node].Liveness == NodeDead:
+		finding.Do = "Not fixed: " + finding.Fix.WhyNot + ". If the machine is gone for good, remove its node from the cluster."
+		finding.Command = "consul force-leave " + shellWord(i.Node)
+	case f.Nodes[i.Node].Liveness == NodeWithoutAgent:
+		finding.Do = "Not fixed: " + finding.Fix.WhyNot + ". If nothing maintains it, remove it from the catalog."
+		finding.Command = catalogDeregister(i)
+	case owner.Problem != "":
+		finding.Do = "Not fixed: " + finding.Fix.WhyNot + ". Deregister it on its node's machine, or give the agent's URL: --agent-address " + shellWord(i.Node) + "=URL."
+		finding.Command = f.agentDeregister(i)
+	case finding.Fix.WhyNot == f.doubt(i, keep):
+		finding.Do = "Not fixed: " + finding.Fix.WhyNot + ". If it is the same process, deregister this one."
+		finding.Command = f.agentDeregister(i)
+	default:
+		finding.Do = "Not fixed: " + finding.Fix.WhyNot + "."
+	}
+	return finding
+}
+
+// reason explains why keep is the live registration.
+func (f *Facts) reason(i, keep Instance) string {
+	const live = "which is the live one: "
+	mine, its := f.rank(i), f.rank(keep)
+	switch {
+	case mine == its && i.Status != keep.Status:
+		return live + "it is " + keep.Status.String() + ", this one " + i.Status.String()
+	case mine == its && i.Address == keep.Address && keep.Address == f.Nodes[keep.Node].Address && i.Address != f.Nodes[i.Node].Address:
+		return live + "the address is that of its node"
+	case mine == its:
+		return "which was written last"
+	case f.Nodes[i.Node].Liveness == NodeDead:
+		return live + "the agent of this one is dead"
+	case f.Nodes[i.Node].Liveness == NodeWithoutAgent:
+		return live + "this one has no agent"
+	case mine == 1:
+		return live + "the agent of this one does not know it"
+	}
+	return live + "its agent lists it"
+}
+
+// whyNot returns why Doctor.Fix may not deregister i, or "".
+func (f *Facts) whyNot(i, keep Instance) string {
+	owner, asked := f.Owners[i.Node]
+	switch {
+	case i.Status == discovery.StatusMaintenance:
+		return "it is in maintenance mode"
+	case f.Nodes[i.Node].Liveness == NodeDead:
+		return "its agent is dead, and would register it again if it came back"
+	case f.Nodes[i.Node].Liveness == NodeWithoutAgent:
+		return "it has no agent, and the program that wrote it into the catalog may write it again"
+	case !asked:
+		return "its agent was not queried"
+	case owner.Problem != "":
+		return "its agent does not answer (" + owner.Problem + "), and would register it again after a removal from the catalog"
+	case !owner.has(i) && owner.Services[i.ID] != Registration{}:
+		now := owner.Services[i.ID]
+		return fmt.Sprintf("its agent has this id for %s at %s", now.Service, now.Address)
+	case !owner.has(i):
+		why := "its agent does not know it, and removes it from the catalog at its next anti-entropy sync, within minutes"
+		if f.Token.ACLs {
+			why += ", unless " + agentLacks(i.Node)
+		}
+		return why
+	case keep.Status != discovery.StatusPassing:
+		return "the remaining registration, " + keep.ID + " on node " + keep.Node + ", is " + keep.Status.String()
+	}
+	return f.doubt(i, keep)
+}
+
+// doubt returns why two registrations with one address may be different processes, or
+// "". An address is known to be unique only if a node of the cluster has it: containers
+// and virtual machines often have the same addresses on many machines.
+func (f *Facts) doubt(i, keep Instance) string {
+	_, err := netip.ParseAddr(i.Address)
+	switch {
+	case err != nil:
+		return i.Address + " is a name, which may resolve differently on each machine"
+	case locality.Ambiguous(i.Address):
+		return i.Address + " may be a different process on each machine and in each container"
+	case !f.NodeAddresses[i.Address]:
+		return "no node of the catalog has the address " + i.Address + ", so several machines may have it, such as for a container"
+	}
+	for _, part := range []struct {
+		what string
+		same bool
+	}{
+		{"tags", slices.Equal(i.Tags, keep.Tags)},
+		{"meta values", maps.Equal(i.Meta, keep.Meta)},
+		{"checks", i.Checks == keep.Checks && slices.Equal(i.CheckKinds, keep.CheckKinds)},
+	} {
+		if !part.same {
+			return fmt.Sprintf("its %s differ from those of %s on node %s, so it may be another process", part.what, keep.ID, keep.Node)
+		}
+	}
+	return ""
+}
+
+// agentLacks describes the missing permission of an agent's own token. Without it the
+// agent reports success, but the catalog keeps the registration.
+func agentLacks(node string) string {
+	return fmt.Sprintf("the agent's own token (acl.tokens.agent) lacks node:write for %q", node)
+}
+
+// conflictFindings are about ids that several processes of a service have.
+func (f *Facts) conflictFindings() []Finding {
+	type name struct{ service, id string }
+	groups := make(map[name][]Instance)
+	for _, i := range f.Instances {
+		if i.Unusable == "" {
+			n := name{i.Service, i.ID}
+			groups[n] = append(groups[n], i)
+		}
+	}
+	var findings []Finding
+	for _, group := range groups {
+		places := make(map[place]bool)
+		for _, i := range group {
+			places[f.placeOf(i)] = true
+		}
+		if len(places) > 1 {
+			findings = append(findings, f.conflictFinding(group)...)
+		}
+	}
+	return findings
+}
+
+// conflictFinding distinguishes an application that moved from processes with the same
+// id.
+func (f *Facts) conflictFinding(group []Instance) []Finding {
+	slices.SortFunc(group, func(a, b Instance) int { return cmp.Compare(a.Node, b.Node) })
+	live := slices.IndexFunc(group, func(i Instance) bool { return i.Status == discovery.StatusPassing })
+	if live < 0 {
+		return nil // the failing checks are reported
+	}
+	var findings []Finding
+	for _, i := range group {
+		switch {
+		case f.Nodes[i.Node].Liveness == NodeDead:
+			return nil // reported as dead-node
+		case i.Status != discovery.StatusCritical:
+			continue
+		}
+		findings = append(findings, Finding{
+			Severity: SeverityWarning, Code: CodeConflict,
+			Service: i.Service, ID: i.ID, Node: i.Node, Address: i.address(),
+			Seen:    fmt.Sprintf("critical here, while the same id is passing at %s on node %s", group[live].address(), group[live].Node),
+			Why:     "The application may have moved and left this registration behind, or this is another process that fails.",
+			Do:      "If it moved, deregister this one through its own agent. If not, give each process a unique id.",
+			Command: f.agentDeregister(i),
+		})
+	}
+	// The default id is the service's name, for one instance per node.
+	if i := group[0]; len(findings) == 0 && i.ID != i.Service {
+		var at []string
+		for _, i := range group[:min(3, len(group))] {
+			at = append(at, fmt.Sprintf("%s on node %s", i.address(), i.Node))
+		}
+		if more := len(group) - len(at); more > 0 {
+			at = append(at, fmt.Sprintf("and %d more", more))
+		}
+		findings = append(findings, Finding{
+			Severity: SeverityNotice, Code: CodeConflict, Service: i.Service, ID: i.ID,
+			Seen: "several processes have this id: " + strings.Join(at, ", "),
+			Why:  "All of them get requests. But sluice drain and deregistration by id may affect the wrong one.",
+			Do:   "Give each process a unique id, for instance with its host name and port.",
+		})
+	}
+	return findings
+}
+
+// sharedFindings are about addresses of several services.
+func (f *Facts) sharedFindings() []Finding {
+	at := make(map[place]map[string]Instance) // by place of any service, and by service
+	for _, i := range f.Instances {
+		if i.Unusable != "" || i.Sidecar {
+			continue
+		}
+		p := f.placeOf(i)
+		p.service = ""
+		if at[p] == nil {
+			at[p] = make(map[string]Instance)
+		}
+		at[p][i.Service] = i
+	}
+	var findings []Finding
+	for _, services := range at {
+		for _, i := range services {
+			for _, other := range services {
+				// A process with two names passes or fails under both.
+				if i.Status != discovery.StatusCritical || other.Status != discovery.StatusPassing {
+					continue
+				}
+				findings = append(findings, Finding{
+					Severity: SeverityNotice, Code: CodeSharedAddress,
+					Service: i.Service, ID: i.ID, Node: i.Node, Address: i.address(),
+					Seen:    fmt.Sprintf("critical, while %s of the service %s is passing at the same address", other.ID, other.Service),
+					Why:     "The port may belong to another process now: if this registration passes again, requests for " + i.Service + " go to " + other.Service + ".",
+					Do:      "If it is a leftover, deregister it through its own agent.",
+					Command: f.agentDeregister(i),
+				})
+			}
+		}
+	}
+	return findings
+}

@@ -1,0 +1,154 @@
+package doctor
+
+import (
+	"time"
+
+	"sluice/discovery"
+	consulsource "sluice/discovery/consul"
+)
+
+// Facts are the input of Diagnose.
+type Facts struct {
+	Time      time.Time
+	Agent     Agent
+	Token     Token
+	Remote    bool            // the catalog is not of the agent's data centre
+	Blind     string          // error of reading the catalog: nothing below is set; "": none
+	Nodes     map[string]Node // by name
+	Instances []Instance      // without Consul's own service
+
+	Only     []string         // names of the examined services; empty: all
+	Filtered []string         // paths whose answers ACLs filtered
+	Owners   map[string]Owner // by node, of the nodes with duplicates
+	// NodeAddresses are the addresses of all nodes of the catalog, if there are
+	// duplicates.
+	NodeAddresses map[string]bool
+
+	Peers      []Peer // of a running sluice
+	PeersKnown bool   // it answered
+
+	Configured bool   // there is a configuration
+	Own        string // service name of sluice's own registration; needs no route
+	Uses       []Use  // its services, and those given by name
+	MaxWatches int    // connections that sluice may open to an agent; 0: unknown
+
+	// Silent has the errors of connection attempts by address; nil: none was tried.
+	Silent map[string]string
+}
+
+// Agent is the queried agent.
+type Agent struct {
+	URL        string
+	Node       string // "": unknown, see Refused
+	Datacenter string
+	Version    string
+	Server     bool
+	Leader     string // address; "": unknown
+	// LastContact is the age of a stale answer.
+	LastContact time.Duration
+	// MaxConnections is limits.http_max_conns_per_client; 0: none, or unknown.
+	MaxConnections int
+	// Refused is the error of /v1/agent/self.
+	Refused string
+}
+
+// Token is the ACL token in use.
+type Token struct {
+	ACLs        bool // Consul has ACLs enabled
+	DefaultDeny bool // the default policy is deny
+	Anonymous   bool // no token is sent
+	Name        string
+	Expires     time.Time // zero: never, or unknown
+}
+
+// Liveness is the state of a node's agent.
+type Liveness uint8
+
+const (
+	// NodeAlive: the agent answers.
+	NodeAlive Liveness = iota
+	// NodeDead: the check serfHealth fails.
+	NodeDead
+	// NodeWithoutAgent: an external node.
+	NodeWithoutAgent
+)
+
+// Node is a node of the catalog.
+type Node struct {
+	Name     string
+	Address  string
+	Liveness Liveness
+	Watched  bool   // an external node with a node check
+	Detail   string // output of serfHealth, or of that check
+}
+
+// Instance is an instance of the catalog, usable or not.
+type Instance struct {
+	discovery.Instance
+	Unusable string // why it cannot get traffic with any status; "": it can
+
+	Checks int // of the service, without maintenance mode
+	// CheckKinds are the names and types of these checks, sorted.
+	CheckKinds []string
+	Critical   string // output of the critical ones; "": none
+	// Untouched: the critical checks have not changed since their registration.
+	Untouched bool
+	Sidecar   bool   // a proxy or gateway of the mesh
+	Created   uint64 // Raft index of its registration
+	Modified  uint64 // Raft index of the last change of its registration
+}
+
+func (i Instance) key() instanceKey { return instanceKey{i.Node, i.ID} }
+
+func (i Instance) address() string {
+	if i.Address == "" {
+		return ""
+	}
+	return i.HostPort()
+}
+
+type instanceKey struct{ node, id string }
+
+// Owner is the answer of a node's agent.
+type Owner struct {
+	URL      string
+	Problem  string                  // why there is no answer; "": there is
+	Lacks    string                  // the missing ACL policy, if that is the problem
+	Services map[string]Registration // by id
+}
+
+// Registration is a service registration of an agent.
+type Registration struct {
+	Service string
+	Address string // "host:port"
+}
+
+// has reports whether the agent has registered i.
+func (o Owner) has(i Instance) bool {
+	return o.Services[i.ID] == Registration{i.Service, i.address()}
+}
+
+// Peer is an instance in a running sluice.
+type Peer struct {
+	Node, ID, Address string // "host:port"
+	Refused           string // why sluice opens no connection to it; "": it does
+	Critical          bool   // out of service because of Consul's checks
+	Since             time.Time
+}
+
+// Use is a service of the configuration, or given by name.
+type Use struct {
+	Name   string // in the configuration; "": given by name
+	Source consulsource.ServiceOptions
+	Routed bool // a route leads to it
+
+	Service  string // Consul's name; "" for a prepared query
+	Selected string // further conditions; "": none
+
+	Listed  int    // selected instances
+	Serving int    // selected instances in service
+	Hidden  bool   // ACLs filtered the answer
+	Refused string // error of the query
+	// Forbidden: a permission is missing.
+	Forbidden bool
+}

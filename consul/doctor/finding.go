@@ -1,0 +1,195 @@
+package doctor
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Severity is the effect of a finding on traffic.
+type Severity uint8
+
+const (
+	// SeverityError: requests fail or reach the wrong process, or the findings are
+	// unreliable.
+	SeverityError Severity = iota
+	// SeverityWarning: requests will fail in a foreseeable case.
+	SeverityWarning
+	// SeverityNotice: for information; often intended.
+	SeverityNotice
+)
+
+var severities = []string{"error", "warning", "notice"}
+
+func (s Severity) String() string { return severities[s] }
+
+func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+func (s *Severity) UnmarshalText(text []byte) error {
+	n := slices.Index(severities, string(text))
+	if n < 0 {
+		return fmt.Errorf("severity %q: want one of %q", text, severities)
+	}
+	*s = Severity(n)
+	return nil
+}
+
+// Code identifies a kind of finding. Codes do not change between versions.
+type Code string
+
+// The codes, as docs/doctor.md lists them.
+const (
+	CodeNoLeader        Code = "no-leader"
+	CodeAgentBehind     Code = "agent-behind"
+	CodeConnectionLimit Code = "connection-limit"
+
+	CodeACLAnonymous Code = "acl-anonymous"
+	CodeACLFiltered  Code = "acl-filtered"
+	CodeACLService   Code = "acl-service"
+	CodeACLAgent     Code = "acl-agent"
+	CodeTokenExpires Code = "acl-token-expires"
+
+	CodeServiceMissing Code = "service-missing"
+	CodeServiceEmpty   Code = "service-empty"
+	CodeServiceRefused Code = "service-refused"
+
+	CodeNoPort      Code = "no-port"
+	CodeNoAddress   Code = "no-address"
+	CodeUnspecified Code = "unspecified-address"
+	CodeLoopback    Code = "loopback-address"
+	CodeLinkLocal   Code = "link-local-address"
+	CodeRefused     Code = "refused-address"
+	CodeUnreachable Code = "unreachable"
+
+	CodeDuplicate        Code = "duplicate"
+	CodeDuplicateAddress Code = "duplicate-address"
+	CodeConflict         Code = "conflict"
+	CodeSharedAddress    Code = "shared-address"
+
+	CodeDeadNode     Code = "dead-node"
+	CodeNoAgent      Code = "no-agent"
+	CodeCriticalLong Code = "critical-long"
+	CodeCritical     Code = "critical"
+	CodeNoCheck      Code = "no-check"
+
+	CodeUnrouted Code = "unrouted"
+	CodeUnused   Code = "unused"
+)
+
+// codes are in the order of a report.
+var codes = []Code{
+	CodeNoLeader, CodeAgentBehind, CodeConnectionLimit,
+	CodeACLAnonymous, CodeACLFiltered, CodeACLService, CodeACLAgent, CodeTokenExpires,
+	CodeServiceMissing, CodeServiceEmpty, CodeServiceRefused,
+	CodeNoPort, CodeNoAddress, CodeUnspecified, CodeLoopback, CodeLinkLocal, CodeRefused, CodeUnreachable,
+	CodeDuplicate, CodeDuplicateAddress, CodeConflict, CodeSharedAddress,
+	CodeDeadNode, CodeNoAgent, CodeCriticalLong, CodeCritical, CodeNoCheck,
+	CodeUnrouted, CodeUnused,
+}
+
+// Finding is one problem.
+type Finding struct {
+	Severity Severity `json:"severity"`
+	Code     Code     `json:"code"`
+
+	Service string `json:"service,omitempty"`
+	ID      string `json:"id,omitempty"` // of the instance
+	Node    string `json:"node,omitempty"`
+	Address string `json:"address,omitempty"` // "host:port"
+
+	Seen    string `json:"seen"`              // the observation
+	Why     string `json:"why"`               // the effect
+	Do      string `json:"do"`                // the remedy
+	Command string `json:"command,omitempty"` // for a shell
+	Policy  string `json:"policy,omitempty"`  // required ACL policy, in HCL
+
+	Fix *Fix `json:"fix,omitempty"` // of a duplicate
+}
+
+// Fix is how Doctor.Fix would remove a duplicate.
+type Fix struct {
+	Possible bool   `json:"possible"`
+	WhyNot   string `json:"why_not,omitempty"` // if not Possible
+
+	Agent string `json:"agent,omitempty"` // URL of the agent that registered it
+	// The registration that stays.
+	KeepID   string `json:"keep_id"`
+	KeepNode string `json:"keep_node"`
+}
+
+func (f Finding) String() string {
+	return fmt.Sprintf("%s %s on node %s", f.Service, f.ID, f.Node)
+}
+
+// compare orders findings, the worst first.
+func compare(a, b Finding) int {
+	return cmp.Or(
+		cmp.Compare(a.Severity, b.Severity),
+		cmp.Compare(slices.Index(codes, a.Code), slices.Index(codes, b.Code)),
+		cmp.Compare(a.Service, b.Service),
+		cmp.Compare(a.ID, b.ID),
+		cmp.Compare(a.Node, b.Node),
+		cmp.Compare(a.Address, b.Address),
+		cmp.Compare(a.Seen, b.Seen),
+	)
+}
+
+// SchemaVersion is the version of a Report's JSON. It increases when a field is removed
+// or changes its meaning.
+const SchemaVersion = 1
+
+type Report struct {
+	Schema int       `json:"schema"` // SchemaVersion
+	Time   time.Time `json:"time"`
+
+	Agent    ReportedAgent `json:"agent"`
+	Looked   Looked        `json:"looked_at"`
+	Count    Count         `json:"count"`
+	Findings []Finding     `json:"findings"` // never nil
+	Fixed    []Fixed       `json:"fixes,omitempty"`
+}
+
+// ReportedAgent is the queried agent.
+type ReportedAgent struct {
+	URL        string `json:"url"`
+	Node       string `json:"node,omitempty"`
+	Datacenter string `json:"datacenter,omitempty"`
+	Version    string `json:"version,omitempty"`
+	Server     bool   `json:"server"`
+	Leader     string `json:"leader"`
+	Token      string `json:"token,omitempty"` // its description, "anonymous", or its accessor
+}
+
+// Looked is the extent and the cost of an examination.
+type Looked struct {
+	Datacenter string `json:"datacenter,omitempty"`
+	Services   int    `json:"services"`
+	Instances  int    `json:"instances"`
+	Nodes      int    `json:"nodes"`
+	Queries    uint64 `json:"queries"` // to the agent
+	Bytes      uint64 `json:"bytes"`   // received from it
+	Millis     int64  `json:"ms"`
+}
+
+// Count is the number of findings by severity.
+type Count struct {
+	Errors   int `json:"error"`
+	Warnings int `json:"warning"`
+	Notices  int `json:"notice"`
+}
+
+func count(findings []Finding) Count {
+	var c Count
+	for _, f := range findings {
+		switch f.Severity {
+		case SeverityError:
+			c.Errors++
+		case SeverityWarning:
+			c.Warnings++
+		case SeverityNotice:
+			c.Notices++
+		}
+	}
+	return c
+}

@@ -1,0 +1,161 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consul"
+)
+
+const (
+	// goneTimeout bounds the wait for a deregistration to reach the catalog.
+	goneTimeout = 15 * time.Second
+
+	// gonePoll is the interval between queries for it.
+	gonePoll = 250 * time.Millisecond
+)
+
+// Result is the result of fixing a duplicate.
+type Result string
+
+// The results.
+const (
+	ResultDone     Result = "deregistered" // and gone from the catalog
+	ResultWould    Result = "would"        // a dry run
+	ResultLeft     Result = "left"         // a fix is not possible (any more)
+	ResultDeclined Result = "declined"     // by the operator
+	ResultFailed   Result = "failed"
+)
+
+// Fixed is the result for one duplicate.
+type Fixed struct {
+	Service string `json:"service"`
+	ID      string `json:"id"`
+	Node    string `json:"node"`
+	Address string `json:"address"`
+	Result  Result `json:"result"`
+	Detail  string `json:"detail"`
+}
+
+func (f Finding) Outcome(r Result, detail string) Fixed {
+	return Fixed{Service: f.Service, ID: f.ID, Node: f.Node, Address: f.Address, Result: r, Detail: detail}
+}
+
+// Fix deregisters the duplicate of a finding through the agent that registered it, and
+// waits until it is gone from the catalog. First it queries again, in the mode
+// "consistent": the registration must still be a duplicate, and the same other one must
+// stay and be passing. With dryRun it stops there.
+func (d *Doctor) Fix(ctx context.Context, finding Finding, dryRun bool) Fixed {
+	left := func(format string, args ...any) Fixed {
+		return finding.Outcome(ResultLeft, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case finding.Fix == nil:
+		return left("it is not a duplicate")
+	case !finding.Fix.Possible:
+		return left("%s", finding.Fix.WhyNot)
+	}
+	f, err := d.again(ctx, finding.Service)
+	if err != nil {
+		return finding.Outcome(ResultFailed, "examine again: "+err.Error())
+	}
+	duplicates := f.duplicateFindings()
+	n := slices.IndexFunc(duplicates, func(now Finding) bool {
+		return now.Service == finding.Service && now.ID == finding.ID && now.Node == finding.Node && now.Address == finding.Address
+	})
+	if n < 0 {
+		return left("it is not a duplicate any more")
+	}
+	now := duplicates[n]
+	switch {
+	case !now.Fix.Possible:
+		return left("%s", now.Fix.WhyNot)
+	case now.Fix.KeepID != finding.Fix.KeepID || now.Fix.KeepNode != finding.Fix.KeepNode:
+		return left("the live registration is now %s on node %s: run the doctor again", now.Fix.KeepID, now.Fix.KeepNode)
+	}
+	stays := fmt.Sprintf("%s on node %s, passing, stays", now.Fix.KeepID, now.Fix.KeepNode)
+	if dryRun {
+		return finding.Outcome(ResultWould, fmt.Sprintf("would deregister it through %s; %s", now.Fix.Agent, stays))
+	}
+	owner, err := d.ownerOf(finding.Node, map[string]string{f.Agent.Node: ""})
+	if err != nil || owner == nil {
+		return finding.Outcome(ResultFailed, fmt.Sprintf("its agent: %v", err))
+	}
+	if err := deregister(ctx, owner, finding.ID); err != nil {
+		return finding.Outcome(ResultFailed, explainDeregister(err, owner.URL, finding))
+	}
+	if err := d.awaitGone(ctx, finding); err != nil {
+		detail := fmt.Sprintf("%s deregistered it, but %v", owner.URL, err)
+		if f.Token.ACLs && errors.Is(err, errStillListed) {
+			detail += ": it may be that " + agentLacks(finding.Node)
+		}
+		return finding.Outcome(ResultFailed, detail)
+	}
+	return finding.Outcome(ResultDone, fmt.Sprintf("deregistered through %s, and gone from the catalog; %s", owner.URL, stays))
+}
+
+// again gathers the facts of one service.
+func (d *Doctor) again(ctx context.Context, service string) (*Facts, error) {
+	look := *d // the connections are shared
+	look.consistent = true
+	look.options.Services = []string{service}
+	look.options.Uses, look.options.Configured = nil, false
+	look.options.ConnectTimeout = 0
+	f, err := look.gather(ctx)
+	if err == nil && f.Agent.Leader == "" {
+		err = errors.New("there is no leader")
+	}
+	return f, err
+}
+
+func deregister(ctx context.Context, owner *consul.API, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return owner.Agent().ServiceDeregisterOpts(id, query(ctx))
+}
+
+func explainDeregister(err error, agent string, finding Finding) string {
+	if consul.StatusCode(err) == 403 {
+		return fmt.Sprintf("%s: %v: the token lacks service:write for %q", agent, consul.Shorten(err), finding.Service)
+	}
+	return fmt.Sprintf("%s: %v", agent, consul.Shorten(err))
+}
+
+// errStillListed: the catalog lists a registration after the agent deregistered it.
+var errStillListed = errors.New("the catalog still lists it")
+
+// awaitGone waits until the catalog does not list the registration any more.
+func (d *Doctor) awaitGone(ctx context.Context, finding Finding) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, d.goneTimeout, fmt.Errorf("%w after %v", errStillListed, d.goneTimeout))
+	defer cancel()
+	tick := time.NewTicker(gonePoll)
+	defer tick.Stop()
+	unread := errors.New("no answer") // error of the latest query
+	for {
+		o := query(ctx)
+		o.Datacenter, o.RequireConsistent = d.options.Datacenter, true
+		entries, _, err := d.api.Health().Service(finding.Service, "", false, o)
+		listed := slices.ContainsFunc(entries, func(e *api.ServiceEntry) bool {
+			return e.Node != nil && e.Service != nil && e.Node.Node == finding.Node && e.Service.ID == finding.ID
+		})
+		switch {
+		case err == nil && !listed:
+			return nil
+		case err == nil || ctx.Err() == nil: // not the error of a query cut by the timeout
+			unread = err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			if unread != nil {
+				return fmt.Errorf("the catalog cannot be read: %w", consul.Shorten(unread))
+			}
+			return context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,50 @@
+package doctor
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/consul"
+)
+
+// The catalog may change between the queries.
+func TestCatalogChangesDuringTheExamination(t *testing.T) {
+	answers := map[string]string{
+		"/v1/status/leader":    `"10.0.0.1:8300"`,
+		"/v1/agent/self":       `{"Config": {"NodeName": "a", "Datacenter": "dc1", "Version": "1.22.7"}}`,
+		"/v1/catalog/services": `{"old": [], "new": [], "bare": []}`,
+		"/v1/catalog/nodes":    `[{"Node": "a", "Address": "10.0.0.1"}, {"Node": "left", "Address": "10.0.0.2"}]`,
+		"/v1/health/state/any": `[{"Node": "a", "CheckID": "serfHealth", "Status": "passing"}, {"Node": "a", "CheckID": "o", "ServiceID": "old-1", "Status": "passing"}]`,
+		// Registered after the checks were listed, at index 40, with a check.
+		"/v1/catalog/node-services/a": `{"Node": {"Node": "a", "Address": "10.0.0.1"}, "Services": [
+			{"ID": "old-1", "Service": "old", "Port": 1, "CreateIndex": 30}, {"ID": "bare-1", "Service": "bare", "Port": 2, "CreateIndex": 31},
+			{"ID": "new-1", "Service": "new", "Port": 3, "CreateIndex": 41}]}`,
+		"/v1/catalog/node-services/left": `null`,
+		"/v1/health/service/new": `[{"Node": {"Node": "a", "Address": "10.0.0.1"}, "Service": {"ID": "new-1", "Service": "new", "Port": 3, "CreateIndex": 41},
+			"Checks": [{"Node": "a", "CheckID": "serfHealth", "Status": "passing"}, {"Node": "a", "CheckID": "n", "ServiceID": "new-1", "Status": "passing"}]}]`,
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer, ok := answers[r.URL.Path]
+		if !ok {
+			http.Error(w, "ACL support disabled", http.StatusUnauthorized)
+			return
+		}
+		w.Header().Set("X-Consul-Index", "40")
+		w.Header().Set("X-Consul-KnownLeader", "true")
+		fmt.Fprint(w, answer)
+	}))
+	defer server.Close()
+	d := New(Options{Consul: consul.Options{Addresses: []string{server.URL}}, Thresholds: Thresholds{CriticalFor: time.Hour}})
+	defer d.Close()
+	report := examine(t, d)
+	if got, want := strings.Join(briefs(report.Findings), "\n"), "warning no-check bare bare-1 on node a, 10.0.0.1:2"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if report.Looked.Instances != 3 || report.Looked.Nodes != 1 || report.Looked.Queries != 9 {
+		t.Errorf("%+v", report.Looked)
+	}
+}

@@ -1,0 +1,263 @@
+package doctor
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/discovery"
+)
+
+// instanceFindings are about single instances.
+func (f *Facts) instanceFindings(t Thresholds) []Finding {
+	since := make(map[Peer]time.Time, len(f.Peers))
+	refused := make(map[Peer]string) // by id and address
+	for _, p := range f.Peers {
+		if p.Refused != "" {
+			refused[Peer{ID: p.ID, Address: p.Address}] = p.Refused
+		}
+		if p.Critical {
+			since[Peer{Node: p.Node, ID: p.ID, Address: p.Address}] = p.Since
+		}
+	}
+	var findings []Finding
+	for _, i := range f.Instances {
+		for _, rule := range []func(Instance) (Finding, bool){
+			func(i Instance) (Finding, bool) {
+				return f.addressFinding(i, refused[Peer{ID: i.ID, Address: i.address()}])
+			},
+			f.unreachableFinding,
+			f.nodeFinding,
+			checkFinding,
+			func(i Instance) (Finding, bool) {
+				at, known := since[Peer{Node: i.Node, ID: i.ID, Address: i.address()}]
+				return f.criticalFinding(i, t, at, known)
+			},
+		} {
+			if finding, wrong := rule(i); wrong {
+				finding.Service, finding.ID, finding.Node, finding.Address = i.Service, i.ID, i.Node, i.address()
+				findings = append(findings, finding)
+			}
+		}
+	}
+	return findings
+}
+
+// addressFinding is about an unusable address. refused is why a running sluice opens no
+// connection to it; "": it does, or is not known.
+func (f *Facts) addressFinding(i Instance, refused string) (Finding, bool) {
+	const register = "Register the address and port at which other machines reach the application."
+	switch {
+	case i.Address == "":
+		return Finding{
+			Severity: SeverityError, Code: CodeNoAddress,
+			Seen: "neither the instance nor its node has an address",
+			Why:  "It gets no request.",
+			Do:   register,
+		}, true
+	case i.Unusable != "" && !i.Sidecar:
+		finding := Finding{
+			Severity: SeverityError, Code: CodeNoPort,
+			Seen: i.Unusable,
+			Why:  "It gets no request. Consul stores port 0 when an application registers without a port.",
+			Do:   register,
+		}
+		if !f.routed(i.Service) {
+			finding.Severity = SeverityNotice
+			finding.Do = "Nothing, if it should get no requests. Else: r" + register[1:]
+		}
+		return finding, true
+	}
+	ip, _ := netip.ParseAddr(i.Address) // the zero Addr for a host name
+	ip = ip.Unmap()
+	severity := SeverityError
+	if !i.Serving() {
+		severity = SeverityWarning
+	}
+	switch {
+	case ip.IsUnspecified():
+		return Finding{
+			Severity: severity, Code: CodeUnspecified,
+			Seen: i.Address + " is registered, which is an address to listen on, not to connect to",
+			Why:  "A connection to it stays on the machine that opens it. sluice opens none, unless it was registered on the same machine.",
+			Do:   register,
+		}, true
+	case ip.IsLoopback() && f.elsewhere(i.Node):
+		return Finding{
+			Severity: severity, Code: CodeLoopback,
+			Seen: i.Address + " is registered, on another machine",
+			Why:  "A request to a loopback address would reach a process on sluice's machine. So sluice sends none, unless consul.allow_local is set.",
+			Do:   register + " An instance without an address has that of its node.",
+		}, true
+	case ip.IsLinkLocalUnicast():
+		return Finding{
+			Severity: severity, Code: CodeLinkLocal,
+			Seen: i.Address + " is valid only within one network segment",
+			Why:  "Other machines may not reach it, or reach another process. So sluice sends no requests there, unless it was registered on the same machine.",
+			Do:   register,
+		}, true
+	case refused != "":
+		return Finding{
+			Severity: severity, Code: CodeRefused,
+			Seen: "sluice opens no connection to it: " + refused,
+			Why:  "It gets no request. sluice refuses its own listeners, because requests could loop or reach its admin API, and loopback addresses of unknown machines.",
+			Do:   register + " If the registration is unknown, find its origin.",
+		}, true
+	}
+	return Finding{}, false
+}
+
+// routed reports whether a service has a route, or there is no configuration.
+func (f *Facts) routed(service string) bool {
+	return !f.Configured || slices.ContainsFunc(f.Uses, func(u Use) bool { return u.Routed && u.Service == service })
+}
+
+// elsewhere reports whether a node is not the machine of the queried agent.
+func (f *Facts) elsewhere(node string) bool {
+	if node == f.Agent.Node && !f.Remote {
+		return false
+	}
+	ip, err := netip.ParseAddr(f.Nodes[node].Address)
+	return err != nil || !ip.Unmap().IsLoopback()
+}
+
+// unreachableFinding is about a failed connection attempt.
+func (f *Facts) unreachableFinding(i Instance) (Finding, bool) {
+	why, silent := f.Silent[i.address()]
+	if !silent || !i.Serving() {
+		return Finding{}, false
+	}
+	return Finding{
+		Severity: SeverityError, Code: CodeUnreachable,
+		Seen: "no connection from here, although Consul says " + i.Status.String() + ": " + why,
+		Why:  "Its check runs on its own machine, requests come from this one. Attempts on it fail.",
+		Do:   "Check the address and firewalls. An application in a container may register an address that only the container's machine reaches.",
+	}, true
+}
+
+// nodeFinding is about an instance on a dead or external node.
+func (f *Facts) nodeFinding(i Instance) (Finding, bool) {
+	node := f.Nodes[i.Node]
+	switch {
+	case node.Liveness == NodeDead:
+		return Finding{
+			Severity: SeverityWarning, Code: CodeDeadNode,
+			Seen:    "the agent of its node is dead" + quoted(node.Detail),
+			Why:     "It is not checked and gets no request. Consul keeps a dead node for 72 hours.",
+			Do:      "Start the agent. If the machine is gone for good, remove its node from the cluster.",
+			Command: "consul force-leave " + shellWord(i.Node),
+		}, true
+	case node.Liveness == NodeWithoutAgent && !node.Watched:
+		return Finding{
+			Severity: SeverityWarning, Code: CodeNoAgent,
+			Seen:    "its node has no agent and no check",
+			Why:     "It was written into the catalog directly, or is a leftover. It always passes, also when the process is dead.",
+			Do:      "If something maintains it (Terraform, a script), let consul-esm check it. If not, remove it from the catalog.",
+			Command: catalogDeregister(i),
+		}, true
+	case node.Liveness == NodeWithoutAgent:
+		return Finding{
+			Severity: SeverityNotice, Code: CodeNoAgent,
+			Seen: "its node has no agent, but a check" + quoted(node.Detail),
+			Why:  "It is as up to date as the program that writes it into the catalog.",
+			Do:   "Nothing, if that is intended.",
+		}, true
+	}
+	return Finding{}, false
+}
+
+// checkFinding is about an instance without a check.
+func checkFinding(i Instance) (Finding, bool) {
+	if i.Checks > 0 || i.Sidecar {
+		return Finding{}, false
+	}
+	return Finding{
+		Severity: SeverityWarning, Code: CodeNoCheck,
+		Seen: "it was registered without a check",
+		Why:  "It passes as long as its node's agent lives, and gets requests even when the process is dead.",
+		Do:   "Register it with a check and deregister_critical_service_after, or use health.active in sluice's configuration.",
+	}, true
+}
+
+// criticalFinding is about an instance with failing checks. since is when a running
+// sluice took it out of service, if known.
+func (f *Facts) criticalFinding(i Instance, t Thresholds, since time.Time, known bool) (Finding, bool) {
+	if i.Status != discovery.StatusCritical || i.Critical == "" || f.Nodes[i.Node].Liveness == NodeDead {
+		return Finding{}, false
+	}
+	finding := Finding{
+		Severity: SeverityWarning, Code: CodeCriticalLong,
+		Why:     "It gets no request. It stays registered until it is deregistered, by hand or by deregister_critical_service_after.",
+		Do:      "Repair it, or deregister it through its own agent.",
+		Command: f.agentDeregister(i),
+	}
+	untouched := ""
+	if i.Untouched {
+		untouched = "; that check has not changed since it was registered"
+	}
+	if known {
+		age := f.Time.Sub(since)
+		if age < t.CriticalFor {
+			return Finding{}, false
+		}
+		finding.Seen = fmt.Sprintf("critical for at least %s: %s%s", duration(age), i.Critical, untouched)
+		return finding, true
+	}
+	finding.Severity, finding.Code = SeverityNotice, CodeCritical
+	finding.Seen = "critical: " + i.Critical + untouched
+	finding.Why += " Since when is unknown: Consul does not store it, and "
+	if f.PeersKnown {
+		finding.Why += "the running sluice does not have it."
+	} else {
+		finding.Why += "no running sluice answered (--admin)."
+	}
+	return finding, true
+}
+
+func duration(d time.Duration) string {
+	if d < time.Hour {
+		return d.Round(time.Second).String()
+	}
+	return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
+}
+
+func quoted(text string) string {
+	if text == "" {
+		return ""
+	}
+	return ": " + text
+}
+
+// agentDeregister is the command that deregisters i through its own agent.
+func (f *Facts) agentDeregister(i Instance) string {
+	command := "consul services deregister -id=" + shellWord(i.ID)
+	switch owner := f.Owners[i.Node]; {
+	case owner.URL != "" && owner.Problem == "":
+		return command + " -http-addr=" + shellWord(owner.URL)
+	case i.Node == f.Agent.Node && !f.Remote:
+		return command + " -http-addr=" + shellWord(f.Agent.URL)
+	case strings.HasPrefix(i.Node, "-"):
+		return "" // ssh would parse it as an option
+	}
+	return "ssh " + shellWord(i.Node) + " " + shellWord(command)
+}
+
+// catalogDeregister is the command that removes i from the catalog only.
+func catalogDeregister(i Instance) string {
+	body, _ := json.Marshal(map[string]string{"Node": i.Node, "ServiceID": i.ID}) // strings can always be encoded
+	return `curl -X PUT -H "X-Consul-Token: $CONSUL_HTTP_TOKEN" -d ` + shellWord(string(body)) + ` "$CONSUL_HTTP_ADDR/v1/catalog/deregister"`
+}
+
+// shellWord quotes s for a shell if necessary.
+func shellWord(s string) string {
+	plain := s != "" && strings.IndexFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.:/=@%+,", r))
+	}) < 0
+	if plain {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

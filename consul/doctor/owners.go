@@ -1,0 +1,176 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consul"
+	consulsource "sluice/discovery/consul"
+)
+
+// memberAlive is a member status:
+// https://developer.hashicorp.com/consul/api-docs/agent#list-members
+const memberAlive = 1
+
+// queryOwners queries the agents of the nodes with duplicates.
+func (d *Doctor) queryOwners(ctx context.Context, f *Facts) {
+	needed := make(map[string]bool)
+	for _, group := range f.duplicates() {
+		for _, i := range group {
+			if f.Nodes[i.Node].Liveness == NodeAlive {
+				needed[i.Node] = true
+			}
+		}
+	}
+	if len(needed) == 0 {
+		return
+	}
+	nodes := slices.Sorted(maps.Keys(needed))
+	f.NodeAddresses = d.nodeAddresses(ctx)
+	members, problem := d.members(ctx, f)
+	f.Owners = make(map[string]Owner, len(nodes))
+	var mu sync.Mutex // guards f.Owners and d.owners
+	_ = each(ctx, maxQueries, len(nodes), func(ctx context.Context, n int) error {
+		node := nodes[n]
+		var owner Owner
+		mu.Lock()
+		client, err := d.ownerOf(node, members)
+		mu.Unlock()
+		switch {
+		case err != nil:
+			owner.Problem = err.Error()
+		case client == nil:
+			owner.Problem = "its node is not a member of the agent's cluster" + quoted(problem)
+		default:
+			owner = queryOwner(ctx, client, f.Nodes[node])
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		f.Owners[node] = owner
+		return nil
+	})
+}
+
+// members returns the addresses of alive members by node, or why there are none. The
+// token is sent to these addresses, so they come from the member list: more programs
+// may write to the catalog.
+func (d *Doctor) members(ctx context.Context, f *Facts) (addresses map[string]string, problem string) {
+	if f.Remote {
+		return nil, "the agent belongs to another data centre"
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var members []*api.AgentMember
+	if _, err := d.api.Raw().Query("/v1/agent/members", &members, query(ctx)); err != nil {
+		return nil, consul.Shorten(err).Error()
+	}
+	if len(members) == 0 {
+		problem = "the agent lists no members, the token may lack node:read"
+	}
+	addresses = make(map[string]string, len(members))
+	for _, m := range members {
+		if m.Status == memberAlive {
+			addresses[m.Name] = m.Addr
+		}
+	}
+	if node := f.Agent.Node; node != "" {
+		addresses[node] = "" // d.api
+	}
+	return addresses, problem
+}
+
+// ownerOf returns a client of a node's agent, or nil if its address is unknown.
+func (d *Doctor) ownerOf(node string, members map[string]string) (client *consul.API, err error) {
+	if client, ok := d.owners[node]; ok {
+		return client, nil
+	}
+	at, named := d.options.AgentURLs[node]
+	if !named {
+		address, member := members[node]
+		switch {
+		case !member:
+			return nil, nil
+		case address == "":
+			return d.api, nil
+		}
+		at = agentURL(d.api.URL, address)
+	}
+	if client, err = d.options.Consul.API(at); err == nil {
+		d.owners[node] = client
+	}
+	return client, err
+}
+
+// agentURL returns the URL of the agent at address, with scheme and port of like.
+func agentURL(like, address string) string {
+	scheme, port := "http", "8500"
+	if u, err := url.Parse(like); err == nil && u.Host != "" {
+		scheme = u.Scheme
+		if p := u.Port(); p != "" {
+			port = p
+		} else if scheme == "https" {
+			port = "443"
+		} else {
+			port = "80"
+		}
+	}
+	return scheme + "://" + net.JoinHostPort(address, port)
+}
+
+// queryOwner reads the registrations of a node's agent, after checking its node.
+func queryOwner(ctx context.Context, client *consul.API, at Node) Owner {
+	node := at.Name
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	owner := Owner{URL: client.URL}
+	var s self
+	_, err := client.Raw().Query("/v1/agent/self", &s, query(ctx))
+	switch {
+	case consul.StatusCode(err) == http.StatusForbidden:
+		owner.Problem = fmt.Sprintf("%s: %v: the token lacks agent:read for %q", client.URL, consul.Shorten(err), node)
+		owner.Lacks = fmt.Sprintf("agent %q { policy = \"read\" }\n", node)
+		return owner
+	case err != nil:
+		owner.Problem = fmt.Sprintf("%s: %v", client.URL, consul.Shorten(err))
+		return owner
+	case s.Config.NodeName != node:
+		owner.Problem = fmt.Sprintf("at %s answers the agent of node %s", client.URL, s.Config.NodeName)
+		return owner
+	}
+	var services map[string]*api.AgentService
+	if _, err := client.Raw().Query("/v1/agent/services", &services, query(ctx)); err != nil {
+		owner.Problem = fmt.Sprintf("%s: %v", client.URL, consul.Shorten(err))
+		return owner
+	}
+	owner.Services = make(map[string]Registration, len(services))
+	for id, s := range services {
+		i, _ := consulsource.InstanceOf(&api.ServiceEntry{Node: &api.Node{Node: node, Address: at.Address}, Service: s})
+		owner.Services[id] = Registration{i.Service, i.HostPort()}
+	}
+	return owner
+}
+
+// nodeAddresses returns the addresses of the catalog's nodes, or nil.
+func (d *Doctor) nodeAddresses(ctx context.Context) map[string]bool {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	o := query(ctx)
+	o.Datacenter, o.RequireConsistent = d.options.Datacenter, d.consistent
+	nodes, _, err := d.api.Catalog().Nodes(o)
+	if err != nil {
+		return nil
+	}
+	addresses := make(map[string]bool, len(nodes))
+	for _, n := range nodes {
+		addresses[n.Address] = true
+	}
+	return addresses
+}

@@ -1,0 +1,438 @@
+package doctor
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consul"
+	"sluice/test/consultest"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// register registers an instance of star at 127.0.0.1.
+func register(t *testing.T, agent *consultest.Agent, id string, port int, status string) {
+	t.Helper()
+	registerAt(t, agent, "127.0.0.1", id, port, status)
+}
+
+func registerAt(t *testing.T, agent *consultest.Agent, address, id string, port int, status string) {
+	t.Helper()
+	must(t, agent.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
+		Name: "star", ID: id, Address: address, Port: port,
+		Check: &api.AgentServiceCheck{CheckID: "check-" + id, TTL: "1h", Status: status},
+	}))
+}
+
+// registered returns the instances of star as "id@node", sorted; nil on an error.
+func registered(agent *consultest.Agent) []string {
+	entries, _, err := agent.Client().Health().Service("star", "", false, &api.QueryOptions{RequireConsistent: true})
+	if err != nil {
+		return nil
+	}
+	names := []string{}
+	for _, e := range entries {
+		names = append(names, e.Service.ID+"@"+e.Node.Node)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// awaitRegistered waits for the instances of star in the catalog.
+func awaitRegistered(t *testing.T, agent *consultest.Agent, want ...string) {
+	t.Helper()
+	consultest.Await(t, fmt.Sprintf("the catalog has %q", want), func() bool {
+		got := registered(agent)
+		return got != nil && slices.Equal(got, want)
+	})
+}
+
+// checkRegistered checks the instances of star in the catalog.
+func checkRegistered(t *testing.T, agent *consultest.Agent, want ...string) {
+	t.Helper()
+	var got []string
+	consultest.Await(t, "the catalog answers", func() bool { got = registered(agent); return got != nil })
+	if !slices.Equal(got, want) {
+		t.Errorf("the catalog has %q, want %q", got, want)
+	}
+}
+
+// pair starts a dev agent and a client agent.
+func pair(t *testing.T) (server, client *consultest.Agent) {
+	t.Helper()
+	server = consultest.Start(t, consultest.Options{Node: "a"})
+	client = consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "b", Join: []string{server.SerfAddress()}})
+	consultest.Await(t, "node b is in the catalog", func() bool {
+		nodes, _, err := server.Client().Catalog().Nodes(nil)
+		return err == nil && len(nodes) == 2
+	})
+	return server, client
+}
+
+// machine is the address of a node, so that each of its ports belongs to one process.
+const machine = "192.0.2.77"
+
+func addMachine(t *testing.T, agent *consultest.Agent) {
+	t.Helper()
+	_, err := agent.Client().Catalog().Register(&api.CatalogRegistration{Node: "machine", Address: machine}, nil)
+	must(t, err)
+}
+
+// registerTwice registers star-1 on node b, whose agent is client, and then on
+// node a, as if it had moved.
+func registerTwice(t *testing.T, server, client *consultest.Agent) {
+	t.Helper()
+	addMachine(t, server)
+	registerAt(t, client, machine, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@b")
+	registerAt(t, server, machine, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@a", "star-1@b")
+}
+
+// newDoctor returns a doctor that queries agent; others are the agents of nodes.
+func newDoctor(t *testing.T, agent *consultest.Agent, others map[string]string, change func(*Options)) *Doctor {
+	t.Helper()
+	o := Options{
+		Consul:     consul.Options{Addresses: []string{agent.URL()}},
+		AgentURLs:  others,
+		Thresholds: Thresholds{CriticalFor: time.Hour},
+	}
+	if change != nil {
+		change(&o)
+	}
+	d := New(o)
+	t.Cleanup(d.Close)
+	return d
+}
+
+func examine(t *testing.T, d *Doctor) *Report {
+	t.Helper()
+	report, err := d.Examine(t.Context())
+	must(t, err)
+	return report
+}
+
+// of returns the findings with a code.
+func (r *Report) of(code Code) []Finding {
+	var findings []Finding
+	for _, f := range r.Findings {
+		if f.Code == code {
+			findings = append(findings, f)
+		}
+	}
+	return findings
+}
+
+func (r *Report) text(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	must(t, r.WriteText(&b))
+	return b.String()
+}
+
+// one returns the only finding with a code.
+func one(t *testing.T, r *Report, code Code) Finding {
+	t.Helper()
+	findings := r.of(code)
+	if len(findings) != 1 {
+		t.Fatalf("%d findings %s, want 1:\n%s", len(findings), code, r.text(t))
+	}
+	return findings[0]
+}
+
+func TestFixDeregistersThroughTheOwner(t *testing.T) {
+	t.Parallel()
+	server, client := pair(t)
+	registerTwice(t, server, client)
+
+	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
+	finding := one(t, examine(t, d), CodeDuplicate)
+	if finding.Node != "b" || finding.Fix.KeepNode != "a" || !finding.Fix.Possible || finding.Fix.Agent != client.URL() {
+		t.Fatalf("%+v %+v", finding, finding.Fix)
+	}
+	if fixed := d.Fix(t.Context(), finding, true); fixed.Result != ResultWould || !strings.Contains(fixed.Detail, client.URL()) {
+		t.Errorf("dry run: %+v", fixed)
+	}
+	checkRegistered(t, server, "star-1@a", "star-1@b") // after a dry run
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultDone {
+		t.Fatalf("%+v", fixed)
+	}
+	checkRegistered(t, server, "star-1@a")
+	// The agents' next full synchronisation would restore their registrations. A restart
+	// triggers it.
+	must(t, client.Restart(t.Context()))
+	register(t, client, "marker", 9100, api.HealthPassing)
+	awaitRegistered(t, server, "marker@b", "star-1@a")
+
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft || fixed.Detail != "it is not a duplicate any more" {
+		t.Errorf("a second time: %+v", fixed)
+	}
+	if findings := examine(t, d).of(CodeDuplicate); len(findings) != 0 {
+		t.Errorf("afterwards: %+v", findings)
+	}
+}
+
+// A registration that is removed only from the catalog returns. Therefore Fix uses the
+// owner.
+func TestRemovalFromTheCatalogDoesNotLast(t *testing.T) {
+	t.Parallel()
+	server, client := pair(t)
+	register(t, client, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@b")
+	_, err := server.Client().Catalog().Deregister(&api.CatalogDeregistration{Node: "b", ServiceID: "star-1"}, nil)
+	must(t, err)
+	awaitRegistered(t, server)
+	must(t, client.Restart(t.Context()))
+	awaitRegistered(t, server, "star-1@b")
+}
+
+func TestFixExaminesAgain(t *testing.T) {
+	t.Parallel()
+	server, client := pair(t)
+	registerTwice(t, server, client)
+	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
+	finding := one(t, examine(t, d), CodeDuplicate)
+
+	// Now another registration is the live one.
+	registerAt(t, server, machine, "star-7", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@a", "star-1@b", "star-7@a")
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft || !strings.Contains(fixed.Detail, "is now star-7 on node a") {
+		t.Errorf("%+v", fixed)
+	}
+	must(t, server.Client().Agent().ServiceDeregister("star-7"))
+	awaitRegistered(t, server, "star-1@a", "star-1@b")
+
+	// The remaining registration fails: now the other one is the live one.
+	must(t, server.Client().Agent().UpdateTTL("check-star-1", "broken", api.HealthCritical))
+	consultest.Await(t, "star-1 on node a is critical", func() bool {
+		entries, _, err := server.Client().Health().Service("star", "", true, nil)
+		return err == nil && len(entries) == 1
+	})
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+		t.Errorf("%+v", fixed)
+	}
+	// Both fail.
+	must(t, client.Client().Agent().UpdateTTL("check-star-1", "broken", api.HealthCritical))
+	consultest.Await(t, "star-1 on node b is critical", func() bool {
+		entries, _, err := server.Client().Health().Service("star", "", true, nil)
+		return err == nil && len(entries) == 0
+	})
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft || !strings.Contains(fixed.Detail, "critical") {
+		t.Errorf("%+v", fixed)
+	}
+	checkRegistered(t, server, "star-1@a", "star-1@b")
+}
+
+// Each machine has an exporter at localhost:9100, registered with its own agent.
+func TestFixKeepsLoopbackAddressesOfDifferentMachines(t *testing.T) {
+	t.Parallel()
+	server, client := pair(t)
+	for _, address := range []string{"localhost", "127.0.0.1", "172.17.0.2", "exporter"} {
+		for _, agent := range []*consultest.Agent{server, client} {
+			registerAt(t, agent, address, "star-at-"+address, 9100, api.HealthPassing)
+		}
+	}
+	all := []string{
+		"star-at-127.0.0.1@a", "star-at-127.0.0.1@b", "star-at-172.17.0.2@a", "star-at-172.17.0.2@b",
+		"star-at-exporter@a", "star-at-exporter@b", "star-at-localhost@a", "star-at-localhost@b",
+	}
+	awaitRegistered(t, server, all...)
+	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
+	findings := examine(t, d).of(CodeDuplicate)
+	if len(findings) != 4 { // here, both nodes are at 127.0.0.1
+		t.Errorf("%+v", findings)
+	}
+	for _, finding := range findings {
+		possible := *finding.Fix
+		possible.Possible, possible.WhyNot = true, ""
+		for _, fix := range []*Fix{finding.Fix, &possible} { // as somebody might say who does not look
+			finding.Fix = fix
+			if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+				t.Errorf("%+v", fixed)
+			}
+		}
+	}
+	checkRegistered(t, server, all...)
+}
+
+// Another service has reused the id of the duplicate.
+func TestFixKeepsReusedID(t *testing.T) {
+	t.Parallel()
+	server, client := pair(t)
+	registerTwice(t, server, client)
+	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
+	finding := one(t, examine(t, d), CodeDuplicate)
+	must(t, client.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "moon", ID: finding.ID, Address: machine, Port: 9001}))
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+		t.Errorf("%+v", fixed)
+	}
+	services, err := client.Client().Agent().Services()
+	must(t, err)
+	if s := services[finding.ID]; s == nil || s.Service != "moon" {
+		t.Errorf("the agent has %+v", services)
+	}
+}
+
+func TestFixRequiresTheOwnersAgent(t *testing.T) {
+	t.Parallel()
+	server, client := pair(t)
+	registerTwice(t, server, client)
+
+	// The doctor expects the agent of node b at its address and the port of the agent in
+	// use, where the agent of node a answers.
+	d := newDoctor(t, server, nil, nil)
+	finding := one(t, examine(t, d), CodeDuplicate)
+	if finding.Node != "b" || finding.Fix.Possible || !strings.Contains(finding.Fix.WhyNot, "answers the agent of node a") {
+		// Node a lists it and node b cannot be queried: a is the live one.
+		t.Fatalf("%+v %+v", finding, finding.Fix)
+	}
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+		t.Errorf("%+v", fixed)
+	}
+	checkRegistered(t, server, "star-1@a", "star-1@b")
+}
+
+// A writer to the catalog must not get the token.
+func TestTokenIsSentToMembersOnly(t *testing.T) {
+	t.Parallel()
+	server := consultest.Start(t, consultest.Options{Node: "a"})
+	register(t, server, "star-1", 9001, api.HealthPassing)
+	_, err := server.Client().Catalog().Register(&api.CatalogRegistration{
+		Node: "trap", Address: "127.0.0.1",
+		Service: &api.AgentService{Service: "star", ID: "star-1", Address: "127.0.0.1", Port: 9001},
+		Check:   &api.AgentCheck{Node: "trap", CheckID: serfHealth, Name: "Serf Health Status", Status: api.HealthPassing},
+	}, nil)
+	must(t, err)
+	awaitRegistered(t, server, "star-1@a", "star-1@trap")
+	finding := one(t, examine(t, newDoctor(t, server, nil, nil)), CodeDuplicate)
+	if finding.Node != "trap" || finding.Fix.Agent != "" || !strings.Contains(finding.Fix.WhyNot, "its node is not a member of the agent's cluster") {
+		t.Errorf("%+v %+v", finding, finding.Fix)
+	}
+}
+
+func TestDeadNode(t *testing.T) {
+	t.Parallel()
+	server, client := pair(t)
+	register(t, client, "star-1", 9001, api.HealthPassing)
+	register(t, client, "star-2", 9002, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@b", "star-2@b")
+	register(t, server, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@a", "star-1@b", "star-2@b")
+	must(t, client.Kill())
+	consultest.Await(t, "node b is known to be dead", func() bool {
+		checks, _, err := server.Client().Health().Node("b", nil)
+		return err == nil && slices.ContainsFunc(checks, func(c *api.HealthCheck) bool { return c.CheckID == serfHealth && c.Status == api.HealthCritical })
+	})
+
+	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
+	report := examine(t, d)
+	if dead := report.of(CodeDeadNode); len(dead) != 2 || dead[0].ID != "star-1" || dead[1].ID != "star-2" || dead[0].Command != "consul force-leave b" {
+		t.Errorf("%+v", dead)
+	}
+	finding := one(t, report, CodeDuplicate)
+	if finding.Node != "b" || finding.Fix.Possible || !strings.Contains(finding.Do, "its agent is dead") || finding.Command != "consul force-leave b" {
+		t.Errorf("%+v", finding)
+	}
+	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+		t.Errorf("%+v", fixed)
+	}
+	checkRegistered(t, server, "star-1@a", "star-1@b", "star-2@b")
+}
+
+func TestNoLeader(t *testing.T) {
+	t.Parallel()
+	server := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "a"})
+	register(t, server, "star-1", 9001, api.HealthPassing)
+	awaitRegistered(t, server, "star-1@a")
+	lonely := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "c", NoWait: true, Config: map[string]any{
+		"bootstrap_expect": 3, "performance": map[string]any{"raft_multiplier": 1, "rpc_hold_timeout": "500ms"},
+	}})
+	consultest.Await(t, "the second server answers", func() bool {
+		_, err := lonely.Client().Status().Leader()
+		return err == nil
+	})
+	report := examine(t, newDoctor(t, lonely, nil, nil))
+	if f := one(t, report, CodeNoLeader); f.Severity != SeverityError || report.Agent.Node != "c" {
+		t.Errorf("%+v", f)
+	}
+	// The first of several agents with a leader is queried.
+	d := newDoctor(t, server, nil, func(o *Options) { o.Consul.Addresses = []string{lonely.URL(), server.URL()} })
+	if report := examine(t, d); report.Agent.Node != "a" || len(report.of(CodeNoLeader)) != 0 {
+		t.Errorf("%+v", report.Agent)
+	}
+}
+
+func TestCatalogIsReadWithoutALeader(t *testing.T) {
+	t.Parallel()
+	config := map[string]any{"bootstrap_expect": 2, "performance": map[string]any{"raft_multiplier": 1, "rpc_hold_timeout": "500ms"}}
+	first := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "a", NoWait: true, Config: config})
+	second := consultest.Start(t, consultest.Options{Mode: consultest.Server, Node: "b", Join: []string{first.SerfAddress()}, Config: config})
+	must(t, first.WaitReady(t.Context()))
+	register(t, first, "star-1", 9001, api.HealthPassing)
+	consultest.Await(t, "the first server has the registration itself", func() bool {
+		entries, _, err := first.Client().Health().Service("star", "", false, &api.QueryOptions{AllowStale: true})
+		return err == nil && len(entries) == 1 && len(entries[0].Checks) == 2
+	})
+	must(t, second.Kill())
+	consultest.Await(t, "the leader is gone", func() bool {
+		leader, err := first.Client().Status().Leader()
+		return err == nil && leader == ""
+	})
+	report := examine(t, newDoctor(t, first, nil, nil))
+	one(t, report, CodeNoLeader)
+	if report.Looked.Instances != 1 {
+		t.Errorf("%+v\n%s", report.Looked, report.text(t))
+	}
+}
+
+func TestUnusableAddresses(t *testing.T) {
+	t.Parallel()
+	server := consultest.Start(t, consultest.Options{Node: "a"})
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	must(t, err)
+	defer listener.Close()
+	register(t, server, "star-up", listener.Addr().(*net.TCPAddr).Port, api.HealthPassing)
+	register(t, server, "star-down", unused, api.HealthPassing)
+	register(t, server, "star-critical", unused, api.HealthCritical)
+	must(t, server.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "star", ID: "star-portless"}))
+	for id, address := range map[string]string{"far-loop": "127.0.0.1", "far-local": "169.254.1.2"} {
+		_, err := server.Client().Catalog().Register(&api.CatalogRegistration{
+			Node: "outside", Address: "192.0.2.1",
+			Service: &api.AgentService{Service: "far", ID: id, Address: address, Port: 9001},
+		}, nil)
+		must(t, err)
+	}
+	awaitRegistered(t, server, "star-critical@a", "star-down@a", "star-portless@a", "star-up@a")
+	report := examine(t, newDoctor(t, server, nil, nil))
+	for code, id := range map[Code]string{CodeNoPort: "star-portless", CodeLoopback: "far-loop", CodeLinkLocal: "far-local"} {
+		if f := one(t, report, code); f.ID != id || f.Severity != SeverityError {
+			t.Errorf("%+v", f)
+		}
+	}
+	if n := len(report.of(CodeNoAgent)); n != 2 {
+		t.Errorf("%d instances on a node without an agent, want 2", n)
+	}
+	if f := report.of(CodeNoCheck); len(f) != 3 {
+		t.Errorf("without check: %+v", f)
+	}
+	if f := one(t, report, CodeCritical); f.ID != "star-critical" || !strings.Contains(f.Seen, "has not changed since it was registered") {
+		t.Errorf("%+v", f)
+	}
+
+	// A packet to a link-local address may get lost, so no error is certain.
+	connected := examine(t, newDoctor(t, server, nil, func(o *Options) { o.Services, o.ConnectTimeout = []string{"star"}, consultest.Patience }))
+	if f := one(t, connected, CodeUnreachable); f.ID != "star-down" {
+		t.Errorf("unreachable: %+v\n%s", f, connected.text(t))
+	}
+}

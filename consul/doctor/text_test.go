@@ -1,0 +1,125 @@
+package doctor
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+func TestText(t *testing.T) {
+	f := healthy()
+	f.Nodes["b"] = Node{Name: "b", Address: "10.0.0.2", Liveness: NodeDead, Detail: "gone\x1b[2J"}
+	for n := range 25 {
+		f.Instances = append(f.Instances, star(n+10, "b", "10.0.0.2", 100+n))
+	}
+	f.Token = Token{ACLs: true, DefaultDeny: true, Anonymous: true}
+	r := &Report{
+		Agent:    ReportedAgent{URL: "http://127.0.0.1:8500", Node: "a", Datacenter: "dc1", Version: "1.22.7", Leader: "10.0.0.1:8300", Token: "anonymous"},
+		Looked:   Looked{Services: 1, Instances: 27, Nodes: 2, Queries: 6, Bytes: 2000, Millis: 7},
+		Findings: Diagnose(f, Thresholds{}),
+	}
+	r.Count = count(r.Findings)
+	text := r.text(t)
+	begin := `Consul 1.22.7 at http://127.0.0.1:8500, node a of dc1, leader 10.0.0.1:8300, token "anonymous".
+Looked at 27 instances of 1 service on 2 nodes: 6 queries, 2 KB, 7 ms.
+
+ERROR acl-anonymous
+  no token was sent, and Consul's default policy is deny
+  Why: Consul shows only what the anonymous token's policy allows, and does not report
+       what it omits. The findings below may be incomplete.
+  Do:  Set a token: CONSUL_HTTP_TOKEN_FILE, CONSUL_HTTP_TOKEN, or consul.token_file in the
+       configuration. This policy shows everything.
+  ACL: service_prefix "" { policy = "read" }
+       node_prefix    "" { policy = "read" }
+       agent_prefix   "" { policy = "read" }
+
+WARNING dead-node
+  star star-10 on node b, 10.0.0.2:100
+    the agent of its node is dead: gone?[2J
+    $ consul force-leave b
+`
+	if !strings.HasPrefix(text, begin) {
+		t.Errorf("got\n%s\nwant first\n%s", text, begin)
+	}
+	for _, want := range []string{"  … and 6 more: --json shows all\n", "\n\n1 error, 26 warnings, 0 notices.\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing:\n%s", want, text)
+		}
+	}
+	for line := range strings.Lines(text) {
+		if n := utf8.RuneCountInString(line); n > textWidth+1 && !strings.HasPrefix(line, "Consul ") {
+			t.Errorf("%d characters: %s", n, line)
+		}
+	}
+}
+
+func TestReportWithoutFindings(t *testing.T) {
+	f := healthy()
+	r := &Report{Schema: SchemaVersion, Time: now, Findings: Diagnose(f, Thresholds{CriticalFor: time.Hour})}
+	if !strings.HasSuffix(r.text(t), "\nNo findings.\n") {
+		t.Error(r.text(t))
+	}
+	encoded, err := json.Marshal(r)
+	if err != nil || !strings.Contains(string(encoded), `"findings":[]`) {
+		t.Errorf("%s, %v", encoded, err)
+	}
+}
+
+func TestSeverityAsText(t *testing.T) {
+	for s := SeverityError; s <= SeverityNotice; s++ {
+		text, _ := s.MarshalText()
+		var back Severity
+		if err := back.UnmarshalText(text); err != nil || back != s {
+			t.Errorf("%s: %v, %v", text, back, err)
+		}
+	}
+	var s Severity
+	if err := s.UnmarshalText([]byte("fatal")); err == nil {
+		t.Error("no error for the severity fatal")
+	}
+}
+
+func TestShellWord(t *testing.T) {
+	for _, word := range []string{"star-1", "", "a b", "it's", "$(reboot)", "`x`", `"\`, "a\nb", "-x", "ä"} {
+		out, err := exec.CommandContext(t.Context(), "sh", "-c", "printf %s "+shellWord(word)).Output()
+		if err != nil || string(out) != word {
+			t.Errorf("%q: %q, %v", word, out, err)
+		}
+	}
+	if got := shellWord("star-1"); got != "star-1" {
+		t.Errorf("quoted without need: %s", got)
+	}
+}
+
+func TestAgentURL(t *testing.T) {
+	tests := []struct{ like, address, want string }{
+		{"http://127.0.0.1:8500", "10.0.0.2", "http://10.0.0.2:8500"},
+		{"https://consul.example.com:8501", "10.0.0.2", "https://10.0.0.2:8501"},
+		{"https://consul.example.com", "fd00::1", "https://[fd00::1]:443"},
+		{"http://consul", "10.0.0.2", "http://10.0.0.2:80"},
+		{"unix:///run/consul.sock", "10.0.0.2", "http://10.0.0.2:8500"},
+	}
+	for _, test := range tests {
+		if got := agentURL(test.like, test.address); got != test.want {
+			t.Errorf("%s: %s, want %s", test.like, got, test.want)
+		}
+	}
+}
+
+func TestEveryCodeIsDocumented(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/doctor.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[Code]bool)
+	for _, code := range codes {
+		if seen[code] || !strings.Contains(string(manual), "| `"+string(code)+"` |") {
+			t.Errorf("%s has no row, or is listed twice", code)
+		}
+		seen[code] = true
+	}
+}

@@ -1,0 +1,219 @@
+package consul
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
+
+	"sluice/test/discoverytest"
+)
+
+// follower runs Follow for the instances of star.
+type follower struct {
+	t      *testing.T
+	sets   chan string // ids in each answer
+	errors atomic.Int64
+}
+
+// idsOf returns the ids of the instances in an answer, sorted.
+func idsOf(body []byte) (string, error) {
+	var list []struct{ Service struct{ ID string } }
+	err := json.Unmarshal(body, &list)
+	ids := make([]string, len(list))
+	for n, e := range list {
+		ids[n] = e.Service.ID
+	}
+	slices.Sort(ids)
+	return strings.Join(ids, " "), err
+}
+
+// follow runs Follow until t ends.
+func follow(t *testing.T, client *Client) *follower {
+	f := &follower{t: t, sets: make(chan string, 100)}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		_ = client.Follow(ctx, FollowOptions{ // ends with ctx
+			Query: Query{Path: "health/service/star", View: true},
+			Wait:  10 * time.Minute,
+			Read: func(_ Answer, body []byte) error {
+				ids, err := idsOf(body)
+				f.sets <- ids
+				return err
+			},
+			Ended: func(err error) {
+				if err != nil {
+					f.errors.Add(1)
+				}
+			},
+		})
+	})
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+	return f
+}
+
+// await waits for an answer with the ids.
+func (f *follower) await(want string) {
+	f.t.Helper()
+	timeout := time.After(time.Minute)
+	for {
+		select {
+		case got := <-f.sets:
+			if got == want {
+				return
+			}
+		case <-timeout:
+			f.t.Fatalf("no answer with %q", want)
+		}
+	}
+}
+
+// followed records the calls of a FollowOptions for star, in virtual time.
+type followed struct {
+	*discoverytest.Consul
+	t     *testing.T
+	begin time.Time
+	mu    sync.Mutex
+	calls []string // since the last check
+}
+
+func (f *followed) record(format string, values ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, fmt.Sprintf(format, values...))
+}
+
+// expect checks the calls since the last check, until d after the start.
+func (f *followed) expect(d time.Duration, want ...string) {
+	f.t.Helper()
+	time.Sleep(time.Until(f.begin.Add(d)))
+	synctest.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !slices.Equal(f.calls, want) {
+		f.t.Errorf("by %v: calls %q, want %q", d, f.calls, want)
+	}
+	f.calls = nil
+}
+
+// set makes ids the instances of star.
+func (f *followed) set(ids ...string) {
+	var entries []*api.ServiceEntry
+	for n, id := range ids {
+		entries = append(entries, discoverytest.Instance("star", id, 8000+n))
+	}
+	f.Set("star", entries...)
+}
+
+// followStar runs do with a Follow of star. volume may be nil.
+func followStar(t *testing.T, volume *rate.Limiter, do func(f *followed)) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &followed{Consul: discoverytest.New(), t: t, begin: time.Now()}
+		f.set("a")
+		pipe := discoverytest.ServePipe(f.Consul)
+		client, err := New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop()}.WithDial(pipe.DialContext))
+		must(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() {
+			err := client.Follow(ctx, FollowOptions{
+				Query: Query{Path: "health/service/star", View: true},
+				Wait:  time.Minute,
+				Read: func(_ Answer, body []byte) error {
+					ids, err := idsOf(body)
+					f.record("read %s", ids)
+					return err
+				},
+				Ended: func(err error) {
+					if err != nil {
+						f.record("error %d", StatusCode(err))
+					}
+				},
+				Regressed: func() { f.record("regressed") },
+				Volume:    volume,
+			})
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("Follow: %v", err)
+			}
+		})
+		do(f)
+		cancel()
+		running.Wait()
+		client.Close()
+		pipe.Close()
+	})
+}
+
+func TestFollowReadsChangedAnswers(t *testing.T) {
+	followStar(t, nil, func(f *followed) {
+		f.expect(time.Second, "read a")
+		before := len(f.Requests())
+		f.expect(10 * time.Minute) // waits end without a change
+		if n := len(f.Requests()) - before; n < 9 || n > 13 {
+			t.Errorf("%d queries in ten minutes, want about one per minute", n)
+		}
+		f.set("b")
+		f.expect(601*time.Second, "read b")
+	})
+}
+
+func TestFollowReportsErrorsFromTheSecondOn(t *testing.T) {
+	followStar(t, nil, func(f *followed) {
+		f.expect(time.Second, "read a")
+		var once atomic.Bool
+		f.Break(discoverytest.Fault{Status: 500, Only: func(r discoverytest.Request) bool { return r.Service != "" && !once.Swap(true) }})
+		f.expect(2*time.Second, "read a")
+		f.Break(discoverytest.Fault{Status: 500, Body: "rpc error", Only: func(r discoverytest.Request) bool { return r.Service != "" }})
+		time.Sleep(20 * time.Second)
+		f.mu.Lock()
+		calls := f.calls
+		f.calls = nil
+		f.mu.Unlock()
+		if n := len(calls); n < 10 || n > 60 || slices.ContainsFunc(calls, func(s string) bool { return s != "error 500" }) {
+			t.Errorf("calls %q, want errors, less than one per 0.4 s", calls)
+		}
+		f.Heal()
+		f.expect(25*time.Second, "read a")
+	})
+}
+
+func TestFollowReportsLossOfState(t *testing.T) {
+	followStar(t, nil, func(f *followed) {
+		f.expect(time.Second, "read a")
+		f.SetIndex(0)
+		f.set("b")
+		f.expect(time.Minute, "read b", "regressed", "read b")
+	})
+}
+
+func TestVolumeLimitsReads(t *testing.T) {
+	const burst, perSecond = 1000, 100
+	followStar(t, rate.NewLimiter(perSecond, burst), func(f *followed) {
+		for n := range 600 {
+			f.set(fmt.Sprint(n))
+			time.Sleep(100 * time.Millisecond)
+		}
+		synctest.Wait()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		// Each answer has more than 200 bytes.
+		if n, most := len(f.calls), (burst+60*perSecond)/200; n < 3 || n > most {
+			t.Errorf("read %d answers in a minute, want 3 to %d", n, most)
+		}
+	})
+}

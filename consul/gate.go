@@ -1,0 +1,270 @@
+package consul
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// queriesPerConnection is the number of queries that share a connection of HTTP/2.
+	// Consul's server accepts 250 streams on one; then net/http opens another.
+	queriesPerConnection = 100
+
+	// minConnections is the lowest limit after answers 429, and the maximum number of
+	// queries that do not block while an agent does not answer. It is enough for an
+	// overview and another query.
+	minConnections = 8
+
+	// growInterval is the time after a 429 until the limit grows by a sixteenth, and
+	// again after the same time. Other clients at this address use the same
+	// connections, so nothing else shows that some are free.
+	growInterval = 30 * time.Second
+	// shrinkInterval is the minimum time between two reductions of the limit by answers
+	// 429: those to concurrent queries have the same cause.
+	shrinkInterval = time.Second
+)
+
+// gate limits the queries in flight, and decides whether each loop may have a blocking
+// query. It is safe for concurrent use.
+type gate struct {
+	mu sync.Mutex // guards the fields below
+
+	most        int  // the limit without answers 429
+	limit       int  // queries that may be in flight
+	nonBlocking int  // of the queries in flight
+	unanswered  bool // the agent does not answer
+	bound       int  // of nonBlocking while unanswered, and until the queries that waited are admitted; 0: none
+	used        int  // queries in flight
+	waiting     []waiting
+	changed     time.Time // last change of limit by a 429
+
+	loops          int             // loops that have joined
+	oversubscribed bool            // more loops than queries that may block
+	lasting        context.Context // ends, and is replaced, when oversubscribed changes
+	endLasting     context.CancelFunc
+	resized        chan struct{} // closed, and replaced, when limit changes
+}
+
+// waiting is a query that waits for admission.
+type waiting struct {
+	admitted chan struct{}
+	blocks   bool
+}
+
+// newGate returns a gate for a number of connections.
+func newGate(connections int) *gate {
+	g := &gate{most: connections, limit: connections, resized: make(chan struct{})}
+	g.lasting, g.endLasting = context.WithCancel(context.Background())
+	return g
+}
+
+// enter waits until a query may be in flight. blocks says whether it blocks in Consul.
+// The caller calls leave after the query.
+func (g *gate) enter(ctx context.Context, blocks bool) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	g.mu.Lock()
+	g.growLocked(time.Now())
+	if g.roomLocked(blocks) {
+		g.countLocked(blocks, 1)
+		g.mu.Unlock()
+		return nil
+	}
+	admitted := make(chan struct{})
+	g.waiting = append(g.waiting, waiting{admitted, blocks})
+	g.mu.Unlock()
+	select {
+	case <-admitted:
+		return nil
+	case <-ctx.Done():
+		g.abandon(admitted, blocks)
+		return context.Cause(ctx)
+	}
+}
+
+// tryEnter is enter for a query that does not block, without a wait. It reports whether
+// the query is admitted; if not, the caller does not call leave.
+func (g *gate) tryEnter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	room := g.roomLocked(false)
+	if room {
+		g.countLocked(false, 1)
+	}
+	return room
+}
+
+// abandon removes a query from the queue, or undoes its admission.
+func (g *gate) abandon(admitted chan struct{}, blocks bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	before := len(g.waiting)
+	g.waiting = slices.DeleteFunc(g.waiting, func(w waiting) bool { return w.admitted == admitted })
+	if len(g.waiting) == before {
+		g.countLocked(blocks, -1)
+	}
+	g.admitLocked()
+}
+
+// leave ends a query.
+func (g *gate) leave(blocks bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.countLocked(blocks, -1)
+	g.admitLocked()
+}
+
+func (g *gate) countLocked(blocks bool, n int) {
+	g.used += n
+	if !blocks {
+		g.nonBlocking += n
+	}
+}
+
+// admitLocked admits waiting queries in order of their arrival.
+func (g *gate) admitLocked() {
+	g.waiting = slices.DeleteFunc(g.waiting, func(w waiting) bool {
+		if !g.roomLocked(w.blocks) {
+			return false
+		}
+		g.countLocked(w.blocks, 1)
+		close(w.admitted)
+		return true
+	})
+	if !g.unanswered && !slices.ContainsFunc(g.waiting, func(w waiting) bool { return !w.blocks }) {
+		g.bound = 0
+	}
+}
+
+func (g *gate) roomLocked(blocks bool) bool {
+	return g.used < g.limit && (blocks || g.bound == 0 || g.nonBlocking < g.bound)
+}
+
+// setUnanswered says whether the agent in use does not answer. Queries to it would take
+// the connections of those that replace them. When it answers again, waiting queries
+// are admitted as fast as it answers.
+func (g *gate) setUnanswered(unanswered bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if unanswered == g.unanswered {
+		return
+	}
+	if g.bound = minConnections; !unanswered {
+		g.bound += g.nonBlocking // these may take long
+	}
+	g.unanswered = unanswered
+	g.admitLocked()
+}
+
+// refused lowers the limit after an answer 429.
+func (g *gate) refused() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	if now.Sub(g.changed) < shrinkInterval {
+		return
+	}
+	g.changed = now
+	g.resizeLocked(min(g.limit, max(minConnections, min(g.limit, g.used+1)*3/4)))
+}
+
+// reduction returns by how much the limit is lower than without answers 429.
+func (g *gate) reduction() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.most - g.limit
+}
+
+// reduce lowers the limit by n, like an answer 429.
+func (g *gate) reduce(n int) {
+	if n <= 0 {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.changed = time.Now()
+	g.resizeLocked(min(g.limit, max(minConnections, g.limit-n)))
+}
+
+// growLocked raises the limit some time after the last 429.
+func (g *gate) growLocked(now time.Time) {
+	if g.limit >= g.most || now.Sub(g.changed) < growInterval {
+		return
+	}
+	g.changed = now
+	g.resizeLocked(min(g.most, g.limit+max(1, g.most/16)))
+}
+
+// multiplexed raises the limit because queries share connections.
+func (g *gate) multiplexed(connections int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if most := connections * queriesPerConnection; g.most < most {
+		g.most = most
+		g.resizeLocked(most)
+	}
+}
+
+func (g *gate) resizeLocked(limit int) {
+	g.limit = limit
+	close(g.resized)
+	g.resized = make(chan struct{})
+	g.updateOversubscribedLocked()
+	g.admitLocked()
+}
+
+// sized returns a channel that is closed when the limit changes.
+func (g *gate) sized() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.resized
+}
+
+// join counts a loop until the caller calls end.
+func (g *gate) join() (end func()) {
+	g.count(1)
+	return func() { g.count(-1) }
+}
+
+func (g *gate) count(n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.loops += n
+	g.updateOversubscribedLocked()
+}
+
+// updateOversubscribedLocked decides whether there are more loops than queries that may
+// block.
+func (g *gate) updateOversubscribedLocked() {
+	room := g.limit - g.limit/16 // the rest is for queries that do not block
+	if oversubscribed := g.loops > room; oversubscribed != g.oversubscribed {
+		g.oversubscribed = oversubscribed
+		g.endLasting()
+		g.lasting, g.endLasting = context.WithCancel(context.Background())
+	}
+}
+
+// oversubscription implements Client.Oversubscribed.
+func (g *gate) oversubscription() (oversubscribed bool, lasting context.Context) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.oversubscribed, g.lasting
+}
+
+// fewLoops reports whether each loop may have four queries in flight: the agent continues
+// canceled queries, and may be slow because it is busy.
+func (g *gate) fewLoops() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return 4*g.loops <= min(g.limit, defaultMaxWatches)
+}
+
+// size returns the limit and the number of loops.
+func (g *gate) size() (limit, loops int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.limit, g.loops
+}

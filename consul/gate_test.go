@@ -1,0 +1,192 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func enter(t *testing.T, g *gate, n int) {
+	t.Helper()
+	for range n {
+		if err := g.enter(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// full reports whether g admits no further query.
+func full(g *gate) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	if g.enter(ctx, false) != nil {
+		return true
+	}
+	g.leave(false)
+	return false
+}
+
+func TestGateAdmitsInOrderOfArrival(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(2)
+		enter(t, g, 2)
+		var order []int
+		var waiting sync.WaitGroup
+		for n := range 3 {
+			waiting.Go(func() {
+				if g.enter(t.Context(), false) == nil {
+					order = append(order, n)
+					g.leave(false)
+				}
+			})
+			synctest.Wait()
+		}
+		g.leave(false)
+		waiting.Wait()
+		if len(order) != 3 || order[0] != 0 || order[1] != 1 || order[2] != 2 {
+			t.Errorf("admitted %v", order)
+		}
+	})
+}
+
+func TestGateForgetsCanceledQueries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(1)
+		enter(t, g, 1)
+		cause := errors.New("canceled")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(cause)
+		if err := g.enter(ctx, false); !errors.Is(err, cause) {
+			t.Errorf("enter: %v, want the cause", err)
+		}
+		if !full(g) {
+			t.Error("the limit is exceeded")
+		}
+		g.leave(false)
+		if full(g) {
+			t.Error("the limit has become lower")
+		}
+	})
+}
+
+func Test429LowersTheLimitForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(128)
+		time.Sleep(time.Minute)
+		enter(t, g, 100)
+		for range 30 { // concurrent ones count once
+			g.refused()
+		}
+		limit, _ := g.size()
+		if limit != 75 {
+			t.Errorf("limit after a 429 with 100 queries in flight: %d, want 75", limit)
+		}
+		if !full(g) {
+			t.Error("the limit is exceeded")
+		}
+		for range 60 {
+			time.Sleep(2 * shrinkInterval)
+			g.refused()
+		}
+		if limit, _ = g.size(); limit != minConnections {
+			t.Errorf("limit after many: %d, want %d", limit, minConnections)
+		}
+		for range 100 {
+			g.leave(false)
+		}
+		time.Sleep(growInterval)
+		enter(t, g, 1)
+		if limit, _ = g.size(); limit != minConnections+8 {
+			t.Errorf("limit some time later: %d, want %d", limit, minConnections+8)
+		}
+		for range 40 {
+			time.Sleep(growInterval)
+			g.leave(false)
+			enter(t, g, 1)
+		}
+		if limit, _ = g.size(); limit != 128 {
+			t.Errorf("limit long after: %d, want 128", limit)
+		}
+	})
+}
+
+func TestOversubscription(t *testing.T) {
+	g := newGate(128)
+	oversubscribed := func() bool { o, _ := g.oversubscription(); return o }
+	for range 120 {
+		g.join()
+	}
+	if oversubscribed() {
+		t.Error("oversubscribed by 120 loops with 128 connections")
+	}
+	_, lasting := g.oversubscription()
+	leave := g.join()
+	if !oversubscribed() || lasting.Err() == nil {
+		t.Error("not oversubscribed by 121 loops with 128 connections")
+	}
+	leave()
+	if oversubscribed() {
+		t.Error("oversubscribed after a loop has left")
+	}
+	g.refused()
+	if !oversubscribed() {
+		t.Error("not oversubscribed after a 429")
+	}
+}
+
+func TestSharedConnectionsRaiseTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(10)
+		for range 50 {
+			g.join()
+		}
+		g.multiplexed(10)
+		enter(t, g, 200)
+		if c, _ := g.oversubscription(); c {
+			t.Error("oversubscribed by 50 loops on shared connections")
+		}
+	})
+}
+
+func TestGateAdmitsFewQueriesWhileTheAgentDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(100)
+		g.setUnanswered(true)
+		enter(t, g, minConnections)
+		if !full(g) {
+			t.Error("more than minConnections are admitted")
+		}
+		const waiting = 50
+		in, out := make(chan struct{}, waiting), make(chan struct{})
+		var running sync.WaitGroup
+		for range waiting {
+			running.Go(func() {
+				if g.enter(context.Background(), false) == nil {
+					in <- struct{}{}
+					<-out
+					g.leave(false)
+				}
+			})
+		}
+		synctest.Wait()
+		if err := g.enter(t.Context(), true); err != nil || len(in) > 0 {
+			t.Errorf("blocking query: %v; %d other queries were admitted", err, len(in))
+		}
+		g.setUnanswered(false)
+		for n := range waiting {
+			synctest.Wait()
+			if got, most := len(in), n+minConnections; got > most || got == n {
+				t.Fatalf("%d are admitted after %d have left, want up to %d", got, n, most)
+			}
+			out <- struct{}{}
+		}
+		running.Wait()
+		enter(t, g, 100-minConnections-1)
+		if !full(g) {
+			t.Error("the limit has become higher")
+		}
+	})
+}

@@ -1,0 +1,150 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+)
+
+const (
+	// retrySpread spreads the queries of the loops after a change of the agent or a
+	// recovery.
+	retrySpread = 200 * time.Millisecond
+
+	// The delay after an error doubles from firstRetryDelay to maxRetryDelay, ± 50 %.
+	// This bounds the delay of a watch after a recovery that no probe has shown to
+	// 1.5 s. After 403 and 429 the maximum is maxRefusedRetryDelay: an operator has to
+	// correct the token, or Consul requires fewer queries.
+	firstRetryDelay      = 100 * time.Millisecond
+	maxRetryDelay        = time.Second
+	maxRefusedRetryDelay = 10 * time.Second
+)
+
+// Loop sends the queries of one goroutine, one after the other, and decides when and
+// where to retry after an error. It is not safe for concurrent use.
+type Loop struct {
+	client  *Client
+	options LoopOptions
+
+	agent    *agent    // of the last query
+	faults   int       // consecutive errors that may be the agent's fault
+	retries  int       // consecutive delays
+	failedAt time.Time // last error; zero: none
+}
+
+// LoopOptions configure a loop.
+type LoopOptions struct {
+	// Remote: another data centre or cluster answers the queries, so that an answer 5xx
+	// may not be the agent's fault.
+	Remote bool
+	// UserDefined: the queries contain a filter, or execute a prepared query, so that
+	// errors of one loop may not be the agent's fault.
+	UserDefined bool
+}
+
+// NewLoop returns a loop.
+func (c *Client) NewLoop(o LoopOptions) *Loop { return &Loop{client: c, options: o} }
+
+// Get is [Client.Get]. For 70 s after a failed query, blocking queries bypass the
+// agent's views, which may be out of date.
+func (l *Loop) Get(ctx context.Context, q Query, read func(io.Reader) error) (Answer, error) {
+	answer, err := l.client.get(ctx, q, l.failedAt, read)
+	l.agent = answer.agent
+	return answer, err
+}
+
+// Run calls query repeatedly until ctx ends, and returns ctx's error. It keeps the
+// choice of the agent up to date. After an error it calls query again within 0.2 s if
+// another agent is in use, or the agent has recovered. Otherwise it calls failed and
+// waits for 0.1 s, doubled with each further error up to 1 s (10 s after 403 and 429),
+// ± 50 %. A recovery, another agent or another token ends the wait.
+func (l *Loop) Run(ctx context.Context, query func(context.Context) error, failed func(error)) error {
+	defer l.client.KeepProbing()()
+	for {
+		changed := l.client.Changed()
+		err := query(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil {
+			l.faults, l.retries = 0, 0
+			continue
+		}
+		l.failedAt = time.Now()
+		delay := l.client.Jitter(retrySpread)
+		if !l.retryNow(ctx, err) {
+			failed(err)
+			delay = l.retryDelay(err)
+		}
+		if err := l.pause(ctx, delay, changed); err != nil {
+			return err
+		}
+	}
+}
+
+// retryNow reports whether to retry after err at once: with another agent, or the same
+// one after its recovery.
+func (l *Loop) retryNow(ctx context.Context, err error) bool {
+	if errors.Is(err, errOtherAgent) || errors.Is(err, errRecovered) {
+		return true
+	}
+	if l.agent == nil || !l.agentMayBeAtFault(err) {
+		return false
+	}
+	if l.faults++; l.faults >= 2 && !l.options.UserDefined {
+		l.client.agents.penalize(l.agent)
+	}
+	return l.client.agents.suspect(ctx, l.agent)
+}
+
+// agentMayBeAtFault reports whether the agent may be the cause of err, and not the
+// query, the token, or another data centre or cluster.
+func (l *Loop) agentMayBeAtFault(err error) bool {
+	if code := StatusCode(err); code > 0 {
+		return code >= http.StatusInternalServerError && !l.options.Remote || code == http.StatusTooManyRequests
+	}
+	return !Refused(err)
+}
+
+// retryDelay returns the delay after err.
+func (l *Loop) retryDelay(err error) time.Duration {
+	limit, delay := maxRetryDelay, firstRetryDelay
+	switch StatusCode(err) {
+	case http.StatusForbidden:
+		limit = maxRefusedRetryDelay
+	case http.StatusTooManyRequests:
+		limit, delay = maxRefusedRetryDelay, time.Second
+	}
+	delay = min(delay<<min(l.retries, 10), limit)
+	l.retries++
+	return delay/2 + l.client.Jitter(delay)
+}
+
+// pause waits for d after an error, or until changed is closed.
+func (l *Loop) pause(ctx context.Context, d time.Duration, changed <-chan struct{}) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-changed:
+		l.retries = 0
+		return Sleep(ctx, l.client.Jitter(retrySpread))
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Sleep waits for d. It returns the error of ctx if this ends before.
+func Sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

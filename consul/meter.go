@@ -1,0 +1,190 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// Stats are the cost of a client for Consul and its state, over all agents.
+type Stats struct {
+	Queries       uint64 // since the start, with probes
+	Probes        uint64 // of the queries
+	Errors        uint64 // queries without an answer, or with a status from 400; not canceled ones
+	BytesReceived uint64 // over all connections, with headers and TLS
+	BytesSent     uint64
+	Refused       uint64 // answers 429
+	Opened        uint64 // connections since the start
+	Connections   int    // open now
+	Peak          int    // maximum of Connections
+	Limit         int    // queries that may be in flight now; a 429 lowers it
+	Watches       int    // loops of blocking queries; see Client.Join
+	Shared        bool   // see Client.Oversubscribed
+}
+
+// meter counts the traffic of a client's transports, and reports answers 429 and the
+// use of HTTP/2 to the gate. It is safe for concurrent use.
+type meter struct {
+	gate        *gate
+	connections int // that the client may open
+
+	queries, probes, errors, received, sent, refused, opened atomic.Uint64
+
+	closed *sync.Cond // of mu: closing has decreased
+
+	mu         sync.Mutex // guards the fields below
+	open, peak int
+	releasing  bool // see Client.Release
+	closing    int  // connections that the agents have not closed yet
+	abandoned  int  // connections that the agents have not closed in time
+}
+
+// newMeter returns a meter for a number of connections.
+func newMeter(g *gate, connections int) *meter {
+	m := &meter{gate: g, connections: connections}
+	m.closed = sync.NewCond(&m.mu)
+	return m
+}
+
+func (m *meter) stats() Stats {
+	limit, loops := m.gate.size()
+	oversubscribed, _ := m.gate.oversubscription()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return Stats{
+		Queries:       m.queries.Load(),
+		Probes:        m.probes.Load(),
+		Errors:        m.errors.Load(),
+		BytesReceived: m.received.Load(),
+		BytesSent:     m.sent.Load(),
+		Refused:       m.refused.Load(),
+		Opened:        m.opened.Load(),
+		Connections:   m.open,
+		Peak:          m.peak,
+		Limit:         limit,
+		Watches:       loops,
+		Shared:        oversubscribed,
+	}
+}
+
+// dial counts the connections of next.
+func (m *meter) dial(next dialFunc) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := next(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		m.opened.Add(1)
+		m.mu.Lock()
+		m.open++
+		m.peak = max(m.peak, m.open)
+		m.mu.Unlock()
+		return &meteredConn{Conn: conn, meter: m}, nil
+	}
+}
+
+// meteredConn counts its bytes and itself.
+type meteredConn struct {
+	net.Conn
+	meter *meter
+	once  sync.Once
+}
+
+func (c *meteredConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.meter.received.Add(uint64(n))
+	return n, err
+}
+
+func (c *meteredConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.meter.sent.Add(uint64(n))
+	return n, err
+}
+
+func (c *meteredConn) Close() (err error) {
+	c.once.Do(func() {
+		if !c.closeInBackground() {
+			err = c.close()
+		}
+	})
+	return err
+}
+
+func (c *meteredConn) close() error {
+	c.meter.mu.Lock()
+	c.meter.open--
+	c.meter.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// meteredTransport counts requests, and calls the bodyReader in the context of a
+// request.
+type meteredTransport struct {
+	connections *connections
+	meter       *meter
+}
+
+type bodyKey struct{}
+
+// bodyReader reads the body of an answer.
+type bodyReader func(http.Header, io.Reader) error
+
+// withBody returns a context for a request. If the status is 200, read is called with
+// the body, and hashicorp/consul/api decodes "null": for a large answer its own decoder
+// takes several times as long.
+func withBody(ctx context.Context, read bodyReader) context.Context {
+	return context.WithValue(ctx, bodyKey{}, read)
+}
+
+func (t meteredTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	t.meter.queries.Add(1)
+	var response *http.Response
+	err := t.connections.send(r, func(answer *http.Response) error {
+		response = answer
+		t.count(answer)
+		return readBody(r.Context(), answer)
+	})
+	if response == nil && !errors.Is(r.Context().Err(), context.Canceled) {
+		t.meter.errors.Add(1)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return response, nil
+}
+
+// count records the status and the protocol of a response.
+func (t meteredTransport) count(response *http.Response) {
+	if response.StatusCode >= http.StatusBadRequest {
+		t.meter.errors.Add(1)
+	}
+	if response.ProtoMajor >= 2 {
+		t.meter.gate.multiplexed(t.meter.connections)
+	}
+	if response.StatusCode == http.StatusTooManyRequests {
+		t.meter.refused.Add(1)
+		t.meter.gate.refused()
+	}
+}
+
+// readBody calls the bodyReader of ctx, if there is one, and replaces the body by
+// "null".
+func readBody(ctx context.Context, response *http.Response) error {
+	read, ok := ctx.Value(bodyKey{}).(bodyReader)
+	if !ok || response.StatusCode != http.StatusOK {
+		return nil
+	}
+	err := read(response.Header, response.Body)
+	if err == nil {
+		_, err = io.Copy(io.Discard, response.Body)
+	}
+	response.Body.Close()
+	response.Body = io.NopCloser(strings.NewReader("null"))
+	return err
+}

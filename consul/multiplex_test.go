@@ -1,0 +1,184 @@
+package consul_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+	"sluice/discovery"
+	consulsource "sluice/discovery/consul"
+	"sluice/test/consultest"
+	"sluice/test/discoverytest"
+)
+
+// multiplexing is a fake Consul behind HTTP/2.
+type multiplexing struct {
+	*discoverytest.Consul
+	server *httptest.Server
+	client *consul.Client
+	sets   chan string // what Sink gets: "service-7: a b"
+}
+
+// startMultiplexing starts a server with a number of streams per connection (0: HTTP/1.1
+// only) and watches its services. handle wraps its handler.
+func startMultiplexing(t *testing.T, streams, services int, handle func(http.Handler) http.Handler) *multiplexing {
+	m := &multiplexing{Consul: discoverytest.New(), sets: make(chan string, 10*services)}
+	for n := range services {
+		m.list(n, "a")
+	}
+	m.server = httptest.NewUnstartedServer(handle(m.Consul))
+	m.server.EnableHTTP2 = streams > 0
+	m.server.Config.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: streams}
+	m.server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	m.server.StartTLS()
+	t.Cleanup(m.server.Close)
+	t.Cleanup(m.server.CloseClientConnections)
+	var err error
+	m.client, err = consul.New(consul.Options{
+		Addresses: []string{m.server.URL}, TLS: consul.TLSOptions{InsecureSkipVerify: true}, Log: zerolog.Nop(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	manager := discovery.NewManager(discovery.ManagerOptions{
+		Sink: func(service string, set []discovery.Instance) { m.sets <- service + ": " + ids(set) },
+	})
+	sources := consulsource.NewSources(m.client, zerolog.Nop())
+	for n := range services {
+		manager.Watch(multiplexedService(n), sources.Source(consulsource.ServiceOptions{Service: multiplexedService(n), Wait: time.Minute, Probation: time.Minute}))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = manager.Run(ctx) }) // ends with ctx
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		m.client.Close()
+	})
+	for n := range services {
+		select {
+		case <-m.sets:
+		case <-time.After(time.Minute):
+			t.Fatalf("%d first sets of %d", n, services)
+		}
+	}
+	return m
+}
+
+func multiplexedService(n int) string { return fmt.Sprint("service-", n) }
+
+func (m *multiplexing) list(n int, ids ...string) {
+	var entries []*api.ServiceEntry
+	for i, id := range ids {
+		entries = append(entries, discoverytest.Instance(multiplexedService(n), id, 8000+i))
+	}
+	m.Set(multiplexedService(n), entries...)
+}
+
+func (m *multiplexing) await(t *testing.T, want string) {
+	t.Helper()
+	select {
+	case got := <-m.sets:
+		if got != want {
+			t.Errorf("Sink got %q, want %q", got, want)
+		}
+	case <-time.After(time.Minute):
+		t.Fatalf("Sink did not get %q", want)
+	}
+}
+
+func unchanged(h http.Handler) http.Handler { return h }
+
+// net/http dials for each request that finds no connection with a free stream.
+func TestStartOverHTTP2OpensFewConnections(t *testing.T) {
+	const services, streams = 500, 100
+	m := startMultiplexing(t, streams, services, unchanged)
+	// Five are enough. Probes and superfluous dials add a few.
+	const most = 30
+	if s := m.client.Stats(); s.Shared || s.Peak > most {
+		t.Errorf("%+v: want at most %d connections at a time", s, most)
+	}
+}
+
+func TestTLSWithoutHTTP2HasOneConnectionPerQuery(t *testing.T) {
+	const services = 30
+	m := startMultiplexing(t, 0, services, unchanged)
+	for n := range services {
+		m.list(n, "a", "b")
+		m.await(t, multiplexedService(n)+": a b")
+	}
+	if s := m.client.Stats(); s.Connections < services {
+		t.Errorf("%+v: want %d connections", s, services)
+	}
+}
+
+// A Consul server continues a canceled blocking query, which uses a stream of its
+// connection until its wait is over.
+func TestQueriesAfterCancellationUseNewConnections(t *testing.T) {
+	const services, streams = 20, 100
+	var mu sync.Mutex
+	waiting := 0                     // queries
+	canceled := make(map[string]int) // queries, by connection
+	used := 0                        // queries on a connection with canceled ones
+	m := startMultiplexing(t, streams, services, func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			if canceled[r.RemoteAddr] > 0 {
+				used++
+			}
+			if r.URL.Query().Has("index") {
+				waiting++
+			}
+			mu.Unlock()
+			h.ServeHTTP(w, r)
+			mu.Lock()
+			defer mu.Unlock()
+			if r.URL.Query().Has("index") {
+				waiting--
+			}
+			if r.Context().Err() != nil {
+				canceled[r.RemoteAddr]++
+			}
+		})
+	})
+	for n := range 3 {
+		consultest.Await(t, "every watch has a blocking query", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return waiting == services
+		})
+		m.client.CancelQueries()
+		ids := []string{"a", "b", "c", "d"}[:n+2]
+		for s := range services {
+			m.list(s, ids...)
+			m.await(t, fmt.Sprintf("%s: %s", multiplexedService(s), strings.Join(ids, " ")))
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(canceled) == 0 || used > 0 {
+		t.Errorf("canceled queries by connection: %v, and %d later queries on these; want some and 0", canceled, used)
+	}
+}
+
+// ids returns the ids of set, sorted.
+func ids(set []discovery.Instance) string {
+	var ids []string
+	for _, i := range set {
+		ids = append(ids, i.ID)
+	}
+	slices.Sort(ids)
+	return strings.Join(ids, " ")
+}

@@ -1,0 +1,196 @@
+package consul
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// answerGrace is how long after the wait of a query its answer may arrive.
+const answerGrace = 10 * time.Second
+
+// repeatAfter is how long a query that does not block waits for its answer the first time.
+const repeatAfter = time.Second
+
+// Query is a query to an agent.
+type Query struct {
+	// The client sets the token. A WaitIndex above 0 makes the query block for up to
+	// WaitTime.
+	api.QueryOptions
+
+	// Path is the path of a list or an object, without "/v1/". Alternatively, Send is
+	// the call of hashicorp/consul/api that sends the query.
+	Path string
+	Send func(*api.Client, *api.QueryOptions) error
+
+	// View says that the agent may answer from a view, which a stream from the servers
+	// updates. It does so for the instances of a service.
+	View bool
+
+	// Needs are the permissions that a token needs, for the error of an answer 403.
+	Needs string
+}
+
+// Answer is the header of an answer.
+// https://developer.hashicorp.com/consul/api-docs/api-structure
+type Answer struct {
+	URL       string // of the agent
+	Anonymous bool   // without a token
+
+	Index         uint64        // X-Consul-Index
+	KnownLeader   bool          // X-Consul-KnownLeader; always false with Streaming
+	LastContact   time.Duration // X-Consul-LastContact: the age of the server's data
+	FilteredByACL bool          // X-Consul-Results-Filtered-By-ACLs: the token hides something; always false with Streaming
+	DefaultDeny   bool          // X-Consul-Default-ACL-Policy is deny
+	Age           time.Duration // of an answer from the agent's cache: since it was fetched or, in an updated cache, since updates fail
+	Streaming     bool          // X-Consul-Query-Backend: the agent answered from a view
+
+	agent  *agent
+	maxAge time.Duration // of the query
+}
+
+// Get sends q to the agent in use and calls read with the body of an answer 200. It
+// waits while the number of queries in flight is at its limit. After an answer 403 it
+// repeats q once if the token has changed.
+//
+// The error is the cause of the end of ctx or of a cancellation, a missing answer 10 s
+// after the query's wait, or one that StatusCode, Denied and Refused classify. With an
+// error the Answer has the agent only. Doubt reports whether the answer is doubtful.
+func (c *Client) Get(ctx context.Context, q Query, read func(io.Reader) error) (Answer, error) {
+	return c.get(ctx, q, time.Time{}, read)
+}
+
+// get is Get for a loop whose last query failed at a time; zero: it succeeded.
+func (c *Client) get(ctx context.Context, q Query, failed time.Time, read func(io.Reader) error) (Answer, error) {
+	blocks := q.WaitIndex > 0
+	if err := c.gate.enter(ctx, blocks); err != nil {
+		return Answer{}, err
+	}
+	defer c.gate.leave(blocks)
+	if blocks {
+		c.bypassView(&q, failed)
+	}
+	agent, ctx, done := c.agents.lease(ctx, q.View && blocks && q.Near == "")
+	defer done()
+	q.Token = c.token.current()
+	answer, err := agent.get(ctx, q, read)
+	if Forbidden(err) {
+		if now := c.token.current(); now != q.Token {
+			q.Token = now
+			answer, err = agent.get(ctx, q, read)
+		}
+	}
+	answer.URL, answer.agent, answer.Anonymous, answer.maxAge = agent.url, agent, q.Token == "", q.MaxAge
+	return answer, err
+}
+
+// Doubt returns why a is doubtful, or nil: the agent knows no leader, does not answer
+// probes, or its cache has not been updated for 3 s.
+func (c *Client) Doubt(a Answer) error {
+	switch {
+	case !a.KnownLeader && !a.Streaming:
+		return errNoLeader
+	case a.Streaming:
+		return c.agents.doubt(a.agent)
+	case a.Age >= cancelAfter && a.Age > a.maxAge:
+		return fmt.Errorf("the agent's cache has not been updated for %v", a.Age)
+	}
+	return nil
+}
+
+// get sends one query.
+func (a *agent) get(ctx context.Context, q Query, read func(io.Reader) error) (Answer, error) {
+	limited, cancel := limit(ctx, q.QueryOptions)
+	defer cancel()
+	var (
+		header  http.Header
+		readErr error
+	)
+	err := a.repeat(limited, q.QueryOptions, func(ctx context.Context) (err error) {
+		readErr = nil
+		options := q.QueryOptions.WithContext(withBody(ctx, func(h http.Header, body io.Reader) error {
+			header = h
+			readErr = read(body)
+			return nil
+		}))
+		if q.Send != nil {
+			err = q.Send(a.api, options)
+		} else {
+			var null any
+			_, err = a.api.Raw().Query("/v1/"+q.Path, &null, options)
+		}
+		return cmp.Or(err, readErr)
+	})
+	switch {
+	case ctx.Err() != nil:
+		return Answer{}, context.Cause(ctx)
+	case limited.Err() != nil:
+		err = context.Cause(limited)
+	case err == nil:
+		answer, err := parseHeader(header)
+		if err != nil {
+			return Answer{}, fmt.Errorf("consul %s: %w", a.url, err)
+		}
+		return answer, nil
+	}
+	return Answer{}, fmt.Errorf("consul %s: %w", a.url, explain(err, q.Needs))
+}
+
+// repeat calls send. While a query that does not block has no answer, it calls send again
+// after repeatAfter, and then after twice the previous time: an agent may pass a query to a
+// server that holds it for seconds, because it does not know the new leader, while
+// another server answers at once. It does not repeat if there are many loops.
+func (a *agent) repeat(ctx context.Context, q api.QueryOptions, send func(context.Context) error) error {
+	if q.WaitIndex > 0 || !a.meter.gate.fewLoops() {
+		return send(ctx)
+	}
+	for timeout := repeatAfter; ; timeout *= 2 {
+		limited, cancel := context.WithTimeout(ctx, timeout)
+		err := send(limited)
+		late := limited.Err() != nil
+		cancel()
+		if err == nil || !late || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// limit returns a context for a query, which ends when its answer is overdue.
+func limit(ctx context.Context, q api.QueryOptions) (context.Context, context.CancelFunc) {
+	timeout := answerGrace
+	if q.WaitIndex > 0 {
+		// "A small random amount of additional wait time is added to the
+		// supplied maximum wait time [...] up to wait / 16."
+		// https://developer.hashicorp.com/consul/api-docs/features/blocking
+		timeout += q.WaitTime + q.WaitTime/16
+	}
+	return context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
+}
+
+// parseHeader parses the header of an answer of a blocking endpoint.
+func parseHeader(h http.Header) (Answer, error) {
+	index, err := strconv.ParseUint(h.Get("X-Consul-Index"), 10, 64)
+	if err != nil {
+		return Answer{}, fmt.Errorf("X-Consul-Index is %q: the answer is not Consul's", h.Get("X-Consul-Index"))
+	}
+	age := uint64(0)
+	if h.Get("X-Cache") == "HIT" {
+		age, _ = strconv.ParseUint(h.Get("Age"), 10, 32)
+	}
+	lastContact, _ := strconv.ParseUint(h.Get("X-Consul-LastContact"), 10, 32) // ms; for display
+	return Answer{
+		Index:         index,
+		KnownLeader:   h.Get("X-Consul-KnownLeader") == "true",
+		Age:           time.Duration(age) * time.Second,
+		LastContact:   time.Duration(lastContact) * time.Millisecond,
+		FilteredByACL: h.Get("X-Consul-Results-Filtered-By-ACLs") == "true",
+		DefaultDeny:   h.Get("X-Consul-Default-ACL-Policy") == "deny",
+		Streaming:     h.Get("X-Consul-Query-Backend") == api.QueryBackendStreaming,
+	}, nil
+}

@@ -1,0 +1,189 @@
+package registration
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consul"
+)
+
+// agentState is the state of the registration at one agent.
+type agentState struct {
+	url      string
+	clean    bool          // it has no registration of ours
+	made     *registration // by this process, perhaps; nil: none
+	failures int           // consecutive
+	due      time.Time     // of the next check
+	report   time.Time     // of the next report to a TTL check
+	outbound string        // last known local address of packets to it
+	trouble  string        // error of deregistering other ids; "": none
+}
+
+// next returns the time of the next action.
+func (p *agentState) next() time.Time {
+	if p.reports() && p.report.Before(p.due) {
+		return p.report
+	}
+	return p.due
+}
+
+// reports reports whether the agent has a TTL check of ours.
+func (p *agentState) reports() bool {
+	return p.failures == 0 && p.made != nil && p.made.check == CheckTTL
+}
+
+// done records the result of an attempt.
+func (p *agentState) done(err error) {
+	if err == nil {
+		p.failures = 0
+		return
+	}
+	delay, limit := firstRetry, longestRetry
+	if consul.Forbidden(err) {
+		delay, limit = firstRefusedRetry, longestRefusedRetry
+	}
+	delay = min(delay<<min(p.failures, 10), limit)
+	p.failures++
+	p.due = time.Now().Add(delay/2 + rand.N(delay))
+}
+
+// define returns the registration for an agent.
+func (r *Registrar) define(p *agentState, s Settings) (registration, error) {
+	want := define(s, r.Self, p.url, func(url string) string {
+		// A failed look-up does not change the address.
+		p.outbound = cmp.Or(r.Outbound(url), p.outbound)
+		return p.outbound
+	})
+	if want.Address == "" && !isLocal(p.url) { // the default would be the agent's
+		return want, errors.New("the address of this machine for clients is unknown: set consul.register.address")
+	}
+	return want, nil
+}
+
+// ensure registers want if the agent in use has something different. others are our
+// registrations under other ids.
+func (r *Registrar) ensure(ctx context.Context, p *agentState, want registration, anew bool) (others []*api.AgentService, err error) {
+	found, err := r.Consul.Registered(ctx, p.url, MetaReplica, r.Self.Replica())
+	if err != nil {
+		return nil, err
+	}
+	why := "missing at the agent"
+	for _, s := range found {
+		if s.ID != want.ID {
+			others = append(others, s)
+			continue
+		}
+		if why = want.difference(s); why != "" {
+			why = "different at the agent: " + why
+		}
+	}
+	if why == "" && !anew && p.made != nil {
+		return others, nil
+	}
+	err = r.register(ctx, p.url, want)
+	known := p.made != nil
+	if err == nil || mayHaveTaken(err) {
+		p.made = &want
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	r.status.Registrations++
+	r.mu.Unlock()
+	if known && why == "" {
+		r.Log.Debug().Str("agent", p.url).Msg("registered in Consul again")
+	} else {
+		r.Log.Info().Str("service", want.Name).Str("id", want.ID).Str("address", want.Address).Int("port", want.Port).
+			Str("agent", p.url).Str("check", string(want.check)).Str("why", cmp.Or(why, "new process")).Msg("registered in Consul")
+	}
+	return others, nil
+}
+
+// register registers want. When ctx ends it waits up to finishTimeout for the answer:
+// the agent may complete an aborted request after the deregistration that follows.
+func (r *Registrar) register(ctx context.Context, url string, want registration) error {
+	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(finishTimeout, cancel) })
+	defer stop()
+	return r.Consul.Register(lasting, url, want.AgentServiceRegistration, want.obsolete...)
+}
+
+// mayHaveTaken reports whether an agent may have a registration in spite of an error:
+// it may have received the request.
+func mayHaveTaken(err error) bool {
+	var network *net.OpError
+	unreached := errors.As(err, &network) && network.Op == "dial"
+	return errors.Is(err, consul.ErrRegistered) || !unreached && !consul.Forbidden(err)
+}
+
+// tidy deregisters our other ids from the agent in use. A failure is retried at the
+// next check.
+func (r *Registrar) tidy(ctx context.Context, p *agentState, others []*api.AgentService) {
+	err := r.drop(ctx, p.url, others, "new id")
+	switch {
+	case ctx.Err() != nil:
+	case err == nil:
+		p.trouble = ""
+	case err.Error() != p.trouble:
+		p.trouble = err.Error()
+		r.Log.Warn().Err(err).Str("agent", p.url).Msg("cannot deregister an old id of this sluice; will retry")
+	}
+}
+
+// drop deregisters services from an agent.
+func (r *Registrar) drop(ctx context.Context, url string, services []*api.AgentService, why string) error {
+	for _, s := range services {
+		if err := r.Consul.Deregister(ctx, url, s.Service, s.ID); err != nil {
+			return err
+		}
+		r.Log.Info().Str("service", s.Service).Str("id", s.ID).Str("agent", url).Str("why", why).Msg("deregistered from Consul")
+	}
+	return nil
+}
+
+// report reports to the agent's TTL check whether this sluice serves.
+func (r *Registrar) report(ctx context.Context, url string, want registration) error {
+	status, output := api.HealthPassing, "ready"
+	if ready, missing := r.Ready(); !ready {
+		status, output = api.HealthCritical, strings.Join(missing, "\n")
+	}
+	return r.Consul.Report(ctx, url, want.Name, want.Check.CheckID, status, output)
+}
+
+// clear deregisters us from an agent that is not in use.
+func (r *Registrar) clear(ctx context.Context, p *agentState, inUse string) {
+	limited, cancel := context.WithTimeoutCause(ctx, clearTimeout, fmt.Errorf("no answer within %v", clearTimeout))
+	defer cancel()
+	found, err := r.Consul.Registered(limited, p.url, MetaReplica, r.Self.Replica())
+	if err == nil {
+		why := "consul.register was removed"
+		if inUse != "" {
+			why = "registered with another agent"
+			// The agent in use may have two addresses.
+			found = slices.DeleteFunc(found, func(s *api.AgentService) bool { return s.Meta[metaAgent] == inUse })
+		}
+		err = r.drop(limited, p.url, found, why)
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	first := p.failures == 0
+	p.done(err)
+	switch {
+	case err == nil:
+		p.clean, p.made, p.trouble = true, nil, ""
+	case p.made != nil && first:
+		r.Log.Warn().Err(err).Str("agent", p.url).Msg("cannot deregister this sluice from an agent that is not in use; will retry")
+	}
+}

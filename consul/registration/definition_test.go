@@ -1,0 +1,105 @@
+package registration
+
+import (
+	"testing"
+	"time"
+)
+
+func TestDefinitionDependsOnTheAgent(t *testing.T) {
+	const local, socket, remote = "http://127.0.0.1:8500", "unix:///run/consul.sock", "https://consul.example.com:8501"
+	outbound := func(string) string { return "10.0.0.7" }
+	for _, c := range []struct {
+		name            string
+		listener, admin string
+		settings        Settings
+		agent           string
+		// "HOST:PORT", type and target of the check, the meta of the admin API
+		id, address, check, target, meta string
+		port                             int
+	}{
+		{
+			name: "everything on this machine", listener: "[::]:8080", admin: "127.0.0.1:8081", agent: local,
+			id: "sluice-web1-8080", port: 8080, check: "http", target: "http://127.0.0.1:8081/readyz", meta: "127.0.0.1:8081",
+		},
+		{
+			name: "socket", listener: "[::]:8080", admin: "127.0.0.1:8081", agent: socket,
+			id: "sluice-web1-8080", port: 8080, check: "http", target: "http://127.0.0.1:8081/readyz", meta: "127.0.0.1:8081",
+		},
+		{
+			name: "agent elsewhere", listener: "0.0.0.0:80", admin: "127.0.0.1:8081", agent: remote,
+			id: "sluice-web1-80", address: "10.0.0.7", port: 80, check: "ttl", target: "30s", meta: "127.0.0.1:8081",
+		},
+		{
+			name: "agent elsewhere, admin API on every address", listener: "[::]:80", admin: "[::]:8081", agent: remote,
+			id: "sluice-web1-80", address: "10.0.0.7", port: 80, check: "http", target: "http://10.0.0.7:8081/readyz", meta: ":8081",
+		},
+		{
+			name: "admin API on every address", listener: "[::]:80", admin: "[::]:8081", agent: local,
+			id: "sluice-web1-80", port: 80, check: "http", target: "http://127.0.0.1:8081/readyz", meta: ":8081",
+		},
+		{
+			name: "IPv6", listener: "[fd00::1]:80", admin: "[fd00::1]:8081", agent: remote,
+			id: "sluice-web1-80", address: "fd00::1", port: 80, check: "http", target: "http://[fd00::1]:8081/readyz", meta: "[fd00::1]:8081",
+		},
+		{
+			name: "all of it set", listener: "[::]:80", admin: "127.0.0.1:8081", agent: remote,
+			settings: Settings{ID: "edge-1", Address: "edge.example.com", Port: 443, Check: Check{Type: CheckTCP, Address: "10.0.0.9:443"}},
+			id:       "edge-1", address: "edge.example.com", port: 443, check: "tcp", target: "10.0.0.9:443", meta: "127.0.0.1:8081",
+		},
+		{
+			name: "URL", listener: "[::]:80", admin: "127.0.0.1:8081", agent: remote,
+			settings: Settings{Check: Check{Type: CheckAuto, URL: "http://10.1.1.1:18081/readyz"}},
+			id:       "sluice-web1-80", address: "10.0.0.7", port: 80, check: "http", target: "http://10.1.1.1:18081/readyz", meta: "127.0.0.1:8081",
+		},
+		{
+			name: "TCP at the agent's machine", listener: "[::]:80", admin: "127.0.0.1:8081", agent: local,
+			settings: Settings{Check: Check{Type: CheckTCP}},
+			id:       "sluice-web1-80", port: 80, check: "tcp", target: "127.0.0.1:80", meta: "127.0.0.1:8081",
+		},
+		{
+			name: "no check", listener: "127.0.0.1:80", admin: "127.0.0.1:8081", agent: local,
+			settings: Settings{Check: Check{Type: CheckNone}},
+			id:       "sluice-web1-80", address: "127.0.0.1", port: 80, check: "none", meta: "127.0.0.1:8081",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			self := Self{Host: "web1", Admin: c.admin}
+			c.settings.Listener = c.listener
+			c.settings.Name, c.settings.Check.Interval, c.settings.DeregisterAfter = "sluice", 10*time.Second, time.Hour
+			r := define(c.settings, self, c.agent, outbound)
+			target := ""
+			if r.Check != nil {
+				target = r.Check.HTTP + r.Check.TCP + r.Check.TTL
+				if r.Check.DeregisterCriticalServiceAfter != "1h0m0s" || r.Check.Status != "passing" {
+					t.Errorf("check %+v", r.Check)
+				}
+			}
+			if r.ID != c.id || r.Address != c.address || r.Port != c.port || string(r.check) != c.check || target != c.target || r.Meta[MetaAdmin] != c.meta || r.Meta[metaAgent] != c.agent {
+				t.Errorf("got id %q, address %q, port %d, check %s %q, meta %v", r.ID, r.Address, r.Port, r.check, target, r.Meta)
+			}
+		})
+	}
+}
+
+func TestIDsAreValidInURLs(t *testing.T) {
+	r := define(Settings{Name: "sluice", Listener: ":1"}, Self{Host: "a/b ä`", Admin: ":2"}, "http://127.0.0.1:8500", nil)
+	if r.ID != "sluice-a-b----1" {
+		t.Errorf("got %q", r.ID)
+	}
+	if got := r.Meta[MetaReplica]; got != "a/b ä'/:2" { // it goes into a filter, between backticks
+		t.Errorf("replica %q", got)
+	}
+}
+
+func TestOutbound(t *testing.T) {
+	for url, want := range map[string]string{
+		"http://127.0.0.1:8500":   "127.0.0.1",
+		"https://127.0.0.1":       "127.0.0.1",
+		"unix:///run/consul.sock": "",
+		"http://%zz":              "",
+	} {
+		if got := Outbound(url); got != want {
+			t.Errorf("%s: got %q, want %q", url, got, want)
+		}
+	}
+}

@@ -1,0 +1,217 @@
+package registration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consul"
+)
+
+// The other agent has the registration before the previous one is asked to deregister it,
+// which is retried.
+func TestFailover(t *testing.T) {
+	inBubble(t, twoAgents, withCheck(CheckNone), func(t *testing.T, f *fake, r *Registrar, _ func()) {
+		f.take("")
+		f.set("a", func(a *fakeAgent) { a.err = errors.New("connection refused") })
+		f.use("b")
+		time.Sleep(time.Second)
+		if got := f.has("b"); got != someID {
+			t.Errorf("after a second the other agent has %q", got)
+		}
+		if s := r.Status(); !slices.Equal(s.Leftovers, []string{"a"}) || s.Agent != "b" {
+			t.Errorf("status %+v", s)
+		}
+		time.Sleep(time.Hour)
+		f.set("a", func(a *fakeAgent) { a.err = nil })
+		f.take("")
+		time.Sleep(46 * time.Second) // the longest pause
+		if got := f.has("a"); got != "" {
+			t.Errorf("the previous agent still has %q", got)
+		}
+		// And back, in this order.
+		f.take("")
+		f.use("a")
+		time.Sleep(time.Second)
+		var changes []string
+		for _, c := range f.take("") {
+			if !strings.HasPrefix(c, "look") {
+				changes = append(changes, c)
+			}
+		}
+		if want := []string{"register a", "deregister b " + someID}; !slices.Equal(changes, want) {
+			t.Errorf("got %q, want %q", changes, want)
+		}
+	})
+}
+
+// While the agent in use refuses, the previous one keeps the registration.
+func TestRegistrationIsNeverMissing(t *testing.T) {
+	inBubble(t, twoAgents, withCheck(CheckNone), func(t *testing.T, f *fake, r *Registrar, _ func()) {
+		f.set("b", func(a *fakeAgent) { a.err = errors.New("403") })
+		f.use("b")
+		time.Sleep(time.Hour)
+		if got := f.has("a"); got != someID {
+			t.Errorf("the previous agent has %q", got)
+		}
+		f.set("b", func(a *fakeAgent) { a.err = nil })
+		time.Sleep(46 * time.Second)
+		if a, b := f.has("a"), f.has("b"); a != "" || b != someID {
+			t.Errorf("the agents have %q and %q", a, b)
+		}
+	})
+}
+
+// Another id is registered before the previous one is deregistered. An agent that refuses
+// the deregistration still gets reports.
+func TestAnotherID(t *testing.T) {
+	inBubble(t, oneAgent, withCheck(CheckTTL), func(t *testing.T, f *fake, r *Registrar, _ func()) {
+		f.set("a", func(a *fakeAgent) { a.keeps = errors.New("403") })
+		f.take("")
+		s := withCheck(CheckTTL)
+		s.ID = "edge-1"
+		r.Set(s)
+		time.Sleep(time.Second)
+		if got := f.has("a"); got != "edge-1 "+someID {
+			t.Errorf("the agent has %q", got)
+		}
+		calls := f.take("")
+		if register, deregister := slices.Index(calls, "register a"), slices.Index(calls, "deregister a "+someID); register < 0 || deregister < register {
+			t.Errorf("calls %q", calls)
+		}
+		if s := r.Status(); s.State != StateRegistered || s.ID != "edge-1" || !slices.Equal(s.Leftovers, []string{"a"}) {
+			t.Errorf("status %+v", s)
+		}
+		time.Sleep(10 * time.Minute)
+		if n := len(f.take("report a passing")); n < 50 {
+			t.Errorf("%d reports in 10 minutes", n)
+		}
+		f.set("a", func(a *fakeAgent) { a.keeps = nil })
+		time.Sleep(12 * time.Second)
+		if got := f.has("a"); got != "edge-1" || len(r.Status().Leftovers) > 0 {
+			t.Errorf("the agent has %q, status %+v", got, r.Status())
+		}
+	})
+}
+
+// Registrations of other programs and other replicas are kept.
+func TestOtherRegistrationsAreKept(t *testing.T) {
+	f := func() *fake {
+		f := newFake("a", "b")
+		for n, url := range f.urls {
+			id := fmt.Sprintf("other-%d", n)
+			f.agents[url].services[id] = &api.AgentServiceRegistration{ID: id, Name: "sluice", Meta: map[string]string{MetaReplica: "web2/127.0.0.1:8081"}}
+		}
+		return f
+	}
+	inBubble(t, f, withCheck(CheckNone), func(t *testing.T, f *fake, r *Registrar, stop func()) {
+		f.use("b")
+		time.Sleep(time.Minute)
+		stop()
+		r.Leave(t.Context())
+		if a, b := f.has("a"), f.has("b"); a != "other-0" || b != "other-1" {
+			t.Errorf("the agents have %q and %q", a, b)
+		}
+	})
+}
+
+// A stop while the agent hangs is bounded, and deregisters what the agent may have
+// registered meanwhile.
+func TestStopWhileTheAgentHangs(t *testing.T) {
+	inBubble(t, oneAgent, nil, func(t *testing.T, f *fake, r *Registrar, stop func()) {
+		f.set("a", func(a *fakeAgent) { a.takes = true })
+		r.Set(withCheck(CheckNone))
+		time.Sleep(time.Second)
+		if calls := f.take("register"); len(calls) != 1 || r.Status().State != StatePending {
+			t.Errorf("calls %q, status %+v", calls, r.Status())
+		}
+		begin := time.Now()
+		stop()
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		r.Leave(ctx)
+		if took := time.Since(begin); took > finishTimeout+3*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		if calls := f.take("deregister"); len(calls) != 1 {
+			t.Errorf("got %q", calls)
+		}
+	})
+}
+
+// The agent is processing a registration when sluice stops, and would complete it after
+// the deregistration.
+func TestStopWhileTheAgentRegisters(t *testing.T) {
+	inBubble(t, oneAgent, nil, func(t *testing.T, f *fake, r *Registrar, stop func()) {
+		f.set("a", func(a *fakeAgent) { a.slow = 500 * time.Millisecond })
+		r.Set(withCheck(CheckNone))
+		for len(f.take("register")) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		stop()
+		r.Leave(t.Context())
+		time.Sleep(time.Minute)
+		if a := f.has("a"); a != "" {
+			t.Errorf("the agent has %q", a)
+		}
+	})
+}
+
+// An agent that closes the connection may have registered the service: it is asked to
+// deregister it when another agent is used, and when sluice stops.
+func TestRegistrationWithoutAnswerIsDeregistered(t *testing.T) {
+	loses := func(f *fake) { f.set("a", func(a *fakeAgent) { a.loses = true }) }
+	inBubble(t, twoAgents, nil, func(t *testing.T, f *fake, r *Registrar, _ func()) {
+		loses(f)
+		r.Set(withCheck(CheckNone))
+		time.Sleep(time.Second)
+		f.set("a", func(a *fakeAgent) { a.err = errors.New("connection refused") })
+		f.use("b")
+		time.Sleep(time.Second)
+		if s := r.Status(); s.Agent != "b" || !slices.Equal(s.Leftovers, []string{"a"}) {
+			t.Errorf("status %+v", s)
+		}
+		f.set("a", func(a *fakeAgent) { a.err = nil })
+		time.Sleep(46 * time.Second) // the longest pause
+		if a := f.has("a"); a != "" || len(r.Status().Leftovers) > 0 {
+			t.Errorf("the previous agent has %q, status %+v", a, r.Status())
+		}
+	})
+	inBubble(t, oneAgent, nil, func(t *testing.T, f *fake, r *Registrar, stop func()) {
+		loses(f)
+		r.Set(withCheck(CheckNone))
+		time.Sleep(500 * time.Millisecond)
+		stop()
+		r.Leave(t.Context())
+		if a := f.has("a"); a != "" {
+			t.Errorf("the agent still has %q", a)
+		}
+	})
+}
+
+func TestMayHaveTaken(t *testing.T) {
+	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+	for what, c := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"refused connection": {refused, false},
+		"later refusal":      {fmt.Errorf("%w: %w", consul.ErrRegistered, refused), true},
+		"reset connection":   {&net.OpError{Op: "read", Err: syscall.ECONNRESET}, true},
+		"end of connection":  {io.EOF, true},
+		"no answer in time":  {context.DeadlineExceeded, true},
+	} {
+		if got := mayHaveTaken(fmt.Errorf("consul: %w", c.err)); got != c.want {
+			t.Errorf("%s: %v", what, got)
+		}
+	}
+}

@@ -1,0 +1,264 @@
+package registration
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"sluice/consul"
+	"sluice/test/consultest"
+	"sluice/test/subprocess"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// realRegistrar is a registrar and its client.
+type realRegistrar struct {
+	*Registrar
+	t    *testing.T
+	log  *subprocess.Output
+	stop func() // ends Run and waits for that
+}
+
+var someSelf = Self{Host: "web1", Admin: "127.0.0.1:8081", Version: "v1", Started: time.Unix(1700000000, 0)}
+
+// withCheck returns settings with a type of check.
+func withCheck(t CheckType) *Settings {
+	return &Settings{Listener: "127.0.0.1:8080", Name: "sluice", Check: Check{Type: t, Interval: 10 * time.Second, Timeout: time.Second}}
+}
+
+// startReal registers with real agents until t ends.
+func startReal(t *testing.T, self Self, s *Settings, token string, addresses ...string) *realRegistrar {
+	t.Helper()
+	r := &realRegistrar{t: t, log: new(subprocess.Output)}
+	log := zerolog.New(r.log)
+	client, err := consul.New(consul.Options{Addresses: addresses, Token: token, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Registrar = New(Options{Consul: client, Self: self, Ready: func() (bool, []string) { return true, nil }, Log: log})
+	r.Set(s)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
+	r.stop = func() {
+		cancel()
+		running.Wait()
+	}
+	t.Cleanup(func() {
+		r.stop()
+		client.Close()
+		if t.Failed() {
+			t.Logf("log:\n%s", r.log)
+		}
+	})
+	return r
+}
+
+// catalog returns the instances of sluice in the catalog: "id@node status",
+// sorted.
+func catalog(agent *consultest.Agent) []string {
+	entries, _, err := agent.Client().Health().Service("sluice", "", false, nil)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var list []string
+	for _, e := range entries {
+		list = append(list, fmt.Sprintf("%s@%s %s", e.Service.ID, e.Node.Node, e.Checks.AggregatedStatus()))
+	}
+	slices.Sort(list)
+	return list
+}
+
+// awaitCatalog waits for the instances in the catalog.
+func awaitCatalog(t *testing.T, agent *consultest.Agent, want ...string) {
+	t.Helper()
+	consultest.Await(t, fmt.Sprintf("the catalog has %q", want), func() bool { return slices.Equal(catalog(agent), want) })
+}
+
+func TestRealRegistersAndLeaves(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "n"})
+	s := withCheck(CheckTTL)
+	s.Tags, s.Meta, s.ConfigHash = []string{"edge"}, map[string]string{"rack": "7"}, "abc"
+	r := startReal(t, someSelf, s, "", agent.URL())
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	entries, _, err := agent.Client().Health().Service("sluice", "edge", true, nil)
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("%d entries, %v", len(entries), err)
+	}
+	service := entries[0].Service
+	if service.Address != "127.0.0.1" || service.Port != 8080 || service.Meta["rack"] != "7" || service.Meta[MetaConfig] != "abc" || service.Meta[MetaAdmin] != "127.0.0.1:8081" {
+		t.Errorf("got %+v", service)
+	}
+	consultest.Await(t, "the status says so", func() bool { s := r.Status(); return s.State == StateRegistered && s.Check == CheckTTL })
+
+	// A new name, and with it another id.
+	edge := *s
+	edge.Name, edge.ConfigHash = "edge", "def"
+	r.Set(&edge)
+	awaitCatalog(t, agent)
+	consultest.Await(t, "the new name is there", func() bool {
+		e, _, err := agent.Client().Health().Service("edge", "", true, nil)
+		return err == nil && len(e) == 1 && e[0].Service.ID == "edge-web1-8080" && e[0].Service.Meta[MetaConfig] == "def"
+	})
+	r.Set(s)
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	r.Set(nil)
+	awaitCatalog(t, agent)
+	consultest.Await(t, "the status says so", func() bool { return r.Status().State == StateOff })
+	r.Set(s)
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+
+	r.stop()
+	r.Leave(t.Context())
+	awaitCatalog(t, agent)
+	if s := r.Status(); s.State != StateLeft {
+		t.Errorf("status %+v", s)
+	}
+}
+
+// A registration of an earlier process with another id is replaced: it has the same address
+// of the admin API.
+func TestRealTakesOver(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "n"})
+	unhurried := withCheck(CheckTTL)
+	unhurried.Check.Interval = time.Hour // it stays passing for all of the test
+	before := startReal(t, someSelf, unhurried, "", agent.URL())
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	before.stop()
+
+	other := someSelf
+	other.Admin = "127.0.0.1:9081"
+	settings := withCheck(CheckNone)
+	settings.Listener = "127.0.0.1:9080"
+	startReal(t, other, settings, "", agent.URL())
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing", "sluice-web1-9080@n passing")
+
+	after := someSelf
+	after.Version = "v2"
+	settings = withCheck(CheckTTL)
+	settings.Listener = "127.0.0.1:80"
+	startReal(t, after, settings, "", agent.URL())
+	awaitCatalog(t, agent, "sluice-web1-80@n passing", "sluice-web1-9080@n passing")
+}
+
+func TestRealAgentRestartedEmpty(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "n"})
+	startReal(t, someSelf, withCheck(CheckNone), "", agent.URL())
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	if err := agent.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	t.Logf("registered again %v after the agent was ready", time.Since(begin).Round(time.Millisecond))
+}
+
+// Later registrations, also with another type of check, change neither the status nor the
+// maintenance mode.
+func TestRealKeepsMaintenance(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "n"})
+	r := startReal(t, someSelf, withCheck(CheckTTL), "", agent.URL())
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	if err := agent.Client().Agent().EnableServiceMaintenance("sluice-web1-8080", "work"); err != nil {
+		t.Fatal(err)
+	}
+	awaitCatalog(t, agent, "sluice-web1-8080@n maintenance")
+	s := withCheck(CheckTTL)
+	s.ConfigHash = "other"
+	for _, s := range []*Settings{s, withCheck(CheckTCP)} {
+		n := r.Status().Registrations
+		r.Set(s)
+		consultest.Await(t, "it is registered again", func() bool { return r.Status().Registrations > n })
+		awaitCatalog(t, agent, "sluice-web1-8080@n maintenance")
+	}
+	checks, err := agent.Client().Agent().ChecksWithFilter("ServiceID == `sluice-web1-8080`")
+	if err != nil || len(checks) != 2 || checks["sluice-tcp:sluice-web1-8080"] == nil {
+		t.Errorf("checks %v, %v", checks, err)
+	}
+}
+
+// The first agent dies, and sluice registers with the second. After the first one is back
+// with the old registration on its disk, sluice is listed once.
+func TestRealFailoverLeavesNoDuplicate(t *testing.T) {
+	t.Parallel()
+	server := consultest.Start(t, consultest.Options{Node: "server"})
+	agent := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "agent", Join: []string{server.SerfAddress()}})
+	r := startReal(t, someSelf, withCheck(CheckNone), "", agent.URL(), server.URL())
+	awaitCatalog(t, server, "sluice-web1-8080@agent passing")
+	if err := agent.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	consultest.Await(t, "the second agent has it", func() bool { return slices.Contains(catalog(server), "sluice-web1-8080@server passing") })
+	t.Logf("registered with the second agent %v after the first one was killed", time.Since(begin).Round(time.Millisecond))
+	consultest.Await(t, "the status says so", func() bool {
+		s := r.Status()
+		return s.Agent == server.URL() && slices.Equal(s.Leftovers, []string{agent.URL()})
+	})
+	if err := agent.Launch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// Back at the first agent, if the second one was slow meanwhile.
+	consultest.Await(t, "it is listed once, at the agent in use", func() bool {
+		node := map[string]string{agent.URL(): "agent", server.URL(): "server"}[r.Status().Agent]
+		return slices.Equal(catalog(server), []string{"sluice-web1-8080@" + node + " passing"})
+	})
+	consultest.Await(t, "nothing is left over", func() bool { return len(r.Status().Leftovers) == 0 })
+}
+
+// One agent has two addresses: a registration at one is not removed through the other.
+func TestRealAgentWithTwoAddresses(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "n"})
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	r := startReal(t, someSelf, withCheck(CheckNone), "", relay.URL(), agent.URL())
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	relay.Cut()
+	consultest.Await(t, "the other address is used", func() bool { return r.Status().Agent == agent.URL() })
+	relay.Heal()
+	consultest.Await(t, "the first address has been looked at", func() bool { return len(r.Status().Leftovers) == 0 })
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	if log := r.log.String(); strings.Contains(log, "deregistered") {
+		t.Errorf("log: %s", log)
+	}
+}
+
+func TestRealACLs(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "n", ACLs: true})
+	policy, token, err := agent.NewToken("sluice", `service "sluice" { policy = "read" }`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := startReal(t, someSelf, withCheck(CheckTTL), token.SecretID, agent.URL())
+	consultest.Await(t, "the refusal is known", func() bool {
+		return strings.Contains(r.Status().LastError, `403 Forbidden: the token is not valid, or lacks service:write: service "sluice" { policy = "write" }`)
+	})
+	if policy.Rules, err = consultest.DocumentedPolicy("../../docs/consul.md", "### What a token must allow"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := agent.Client().ACL().PolicyUpdate(policy, nil); err != nil {
+		t.Fatal(err)
+	}
+	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
+	consultest.Await(t, "the log says so", func() bool { return strings.Contains(r.log.String(), `"after":`) })
+	log := r.log.String() // a refusal is logged once, and again only after another error
+	if refused := strings.Count(log, "lacks service:write"); refused == 0 || refused > 1 && refused == strings.Count(log, `"level":"warn"`) {
+		t.Errorf("log: %s", log)
+	}
+	r.stop()
+	r.Leave(t.Context())
+	awaitCatalog(t, agent)
+}

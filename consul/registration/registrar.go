@@ -1,0 +1,315 @@
+package registration
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+)
+
+const (
+	// checkInterval is the interval of comparisons with the agent in use, ± 10 %.
+	checkInterval = 10 * time.Second
+
+	// The delay after an error doubles from firstRetry to longestRetry, ± 50 %. After
+	// a refusal, which an operator has to resolve, delays are longer.
+	firstRetry          = time.Second
+	longestRetry        = 30 * time.Second
+	firstRefusedRetry   = 5 * time.Second
+	longestRefusedRetry = time.Minute
+
+	// wakeSpread spreads the requests of replicas to an agent that has recovered.
+	wakeSpread = 200 * time.Millisecond
+	// roundGap is the least time between two rounds.
+	roundGap = 500 * time.Millisecond
+
+	// clearTimeout bounds the deregistration from an agent that is not in use.
+	clearTimeout = time.Second
+	// finishTimeout bounds the wait for a running registration after its context ends.
+	finishTimeout = time.Second
+)
+
+// Consul is the part of *consul.Client that a registrar uses.
+type Consul interface {
+	URL() string                // of the agent in use
+	URLs() []string             // of all agents
+	KeepProbing() (done func()) // keeps URL up to date until done
+	Changed() <-chan struct{}   // closed when the agent or the token changes, or an agent recovers
+	Register(ctx context.Context, url string, r *api.AgentServiceRegistration, obsolete ...string) error
+	Deregister(ctx context.Context, url, service, id string) error
+	Registered(ctx context.Context, url, key, value string) ([]*api.AgentService, error)
+	Report(ctx context.Context, url, service, checkID, status, output string) error
+}
+
+// Options configure a registrar. All but Outbound must be set.
+type Options struct {
+	Consul Consul
+	Self   Self
+	// Ready reports whether this sluice serves, else what is missing: for CheckTTL.
+	Ready func() (ready bool, missing []string)
+	Log   zerolog.Logger
+
+	// Outbound is the function Outbound if nil.
+	Outbound func(agentURL string) string
+}
+
+// Registrar keeps one service registered. It is safe for concurrent use.
+type Registrar struct {
+	Options
+	poke chan struct{} // capacity 1: settings have changed
+
+	// Used by Run, and Leave after it.
+	agents []*agentState
+	inUse  string // agent of the last round; "": nothing to register
+
+	mu       sync.Mutex // guards the fields below
+	settings *Settings  // nil: nothing to register
+	active   bool       // settings were once not nil
+	status   Status
+}
+
+// New returns a registrar with nothing to register.
+func New(o Options) *Registrar {
+	if o.Outbound == nil {
+		o.Outbound = Outbound
+	}
+	r := &Registrar{Options: o, poke: make(chan struct{}, 1)}
+	for _, url := range o.Consul.URLs() {
+		r.agents = append(r.agents, &agentState{url: url})
+	}
+	r.status.Since = time.Now()
+	return r
+}
+
+// Set changes the settings; nil: register nothing.
+func (r *Registrar) Set(s *Settings) {
+	r.mu.Lock()
+	r.settings = s
+	if s != nil {
+		r.active = true
+		if r.status.State == StateOff {
+			r.status.State, r.status.Since, r.status.Service = StatePending, time.Now(), s.Name
+		}
+	}
+	r.mu.Unlock()
+	select {
+	case r.poke <- struct{}{}:
+	default:
+	}
+}
+
+func (r *Registrar) Status() Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.status
+}
+
+// Run keeps the service registered until ctx ends; Leave deregisters it. A running
+// registration may delay its return by a second. It must be called once.
+func (r *Registrar) Run(ctx context.Context) {
+	var follow func()
+	defer func() {
+		if follow != nil {
+			follow()
+		}
+	}()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	anew := true // register even without a difference
+	for {
+		select {
+		case <-r.poke:
+			anew = true
+		default:
+		}
+		changed := r.Consul.Changed() // before the round, so that no change is missed
+		begin := time.Now()
+		settings, active := r.wanted()
+		if active && follow == nil {
+			follow = r.Consul.KeepProbing()
+		}
+		next := begin.Add(time.Hour)
+		if active {
+			next = r.roundUntil(ctx, changed, settings, anew)
+		}
+		timer.Reset(max(time.Until(next), roundGap))
+		anew = false
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			continue
+		case <-r.poke:
+		case <-changed:
+		}
+		anew = true
+		if consul.Sleep(ctx, max(rand.N(wakeSpread), roundGap-time.Since(begin))) != nil {
+			return
+		}
+	}
+}
+
+// roundUntil is round, canceled when changed is closed.
+func (r *Registrar) roundUntil(ctx context.Context, changed <-chan struct{}, s *Settings, anew bool) time.Time {
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
+	watching.Go(func() {
+		select {
+		case <-changed:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return r.round(ctx, s, anew)
+}
+
+// wanted returns the settings, and whether there ever were some.
+func (r *Registrar) wanted() (*Settings, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.settings, r.active
+}
+
+// round updates every agent that is due, and returns when the next one is. With anew
+// all are due.
+func (r *Registrar) round(ctx context.Context, s *Settings, anew bool) (next time.Time) {
+	next = time.Now().Add(time.Hour)
+	inUse, done := "", s == nil // done: the agent in use is up to date
+	if s == nil {
+		r.setStatus(Status{State: StateOff})
+	} else {
+		inUse = r.Consul.URL()
+	}
+	for _, p := range r.agents {
+		if p.url == inUse {
+			r.update(ctx, p, *s, anew || inUse != r.inUse)
+			next, done = p.next(), p.failures == 0
+		}
+	}
+	r.inUse = inUse
+	if !done {
+		return next // keep the old registration until there is a new one
+	}
+	var clearing sync.WaitGroup
+	now := time.Now()
+	for _, p := range r.agents {
+		if p.url != inUse && !p.clean && (anew || !now.Before(p.due)) {
+			clearing.Go(func() { r.clear(ctx, p, inUse) })
+		}
+	}
+	clearing.Wait()
+	var leftovers []string
+	for _, p := range r.agents {
+		if p.trouble != "" || p.url != inUse && !p.clean && p.made != nil {
+			leftovers = append(leftovers, p.url)
+		}
+		if p.url != inUse && !p.clean && p.due.Before(next) {
+			next = p.due
+		}
+	}
+	r.mu.Lock()
+	r.status.Leftovers = leftovers
+	r.mu.Unlock()
+	return next
+}
+
+// update updates the registration at the agent in use.
+func (r *Registrar) update(ctx context.Context, p *agentState, s Settings, anew bool) {
+	p.clean = false
+	now := time.Now()
+	look := anew || !now.Before(p.due)
+	if !look && !(p.reports() && !now.Before(p.report)) {
+		return
+	}
+	made := p.made
+	want, err := r.define(p, s)
+	var others []*api.AgentService
+	if err == nil && look {
+		others, err = r.ensure(ctx, p, want, anew)
+	}
+	if err == nil && want.check == CheckTTL && (p.made != made || !now.Before(p.report)) {
+		if err = r.report(ctx, p.url, want); errors.Is(err, consul.ErrNotRegistered) {
+			if others, err = r.ensure(ctx, p, want, true); err == nil {
+				err = r.report(ctx, p.url, want)
+			}
+		}
+		p.report = now.Add(s.Check.Interval - s.Check.Interval/10)
+	}
+	if err == nil && look {
+		r.tidy(ctx, p, others)
+	}
+	if ctx.Err() != nil {
+		p.due = time.Now() // the result is unknown
+		return
+	}
+	if err == nil && look {
+		p.due = now.Add(checkInterval - checkInterval/10 + rand.N(checkInterval/5))
+	}
+	p.done(err)
+	status := Status{State: StateRegistered, Service: want.Name, ID: want.ID, Agent: p.url, Check: want.check}
+	if err != nil {
+		status.State, status.LastError = StateFailing, err.Error()
+	}
+	r.setStatus(status)
+}
+
+// setStatus stores and logs a status.
+func (r *Registrar) setStatus(now Status) {
+	r.mu.Lock()
+	before := r.status
+	if now.State == StateOff && before.State == StateOff {
+		r.mu.Unlock()
+		return
+	}
+	now.Registrations, now.Errors, now.Leftovers = before.Registrations, before.Errors, before.Leftovers
+	now.Since = before.Since
+	if now.State != before.State {
+		now.Since = time.Now()
+	}
+	if now.LastError != "" {
+		now.Errors++
+	}
+	r.status = now
+	r.mu.Unlock()
+	switch {
+	case now.LastError != "" && now.LastError != before.LastError:
+		r.Log.Warn().Str("service", now.Service).Str("id", now.ID).Str("error", now.LastError).
+			Msg("cannot register this sluice in Consul; it serves nevertheless")
+	case now.State == StateRegistered && before.State == StateFailing:
+		r.Log.Info().Str("service", now.Service).Str("id", now.ID).Str("agent", now.Agent).
+			Stringer("after", now.Since.Sub(before.Since)).Msg("registration in Consul recovered")
+	}
+}
+
+// Leave deregisters the service from all agents concurrently, until ctx ends. Call it
+// after Run has returned.
+func (r *Registrar) Leave(ctx context.Context) {
+	var leaving sync.WaitGroup
+	for _, p := range r.agents {
+		if p.made == nil {
+			continue
+		}
+		leaving.Go(func() {
+			event := r.Log.Info()
+			err := r.Consul.Deregister(ctx, p.url, p.made.Name, p.made.ID)
+			if err != nil {
+				event = r.Log.Warn().Err(err)
+			}
+			event.Str("service", p.made.Name).Str("id", p.made.ID).Str("agent", p.url).Bool("deregistered", err == nil).Msg("leaving Consul")
+			p.made = nil
+		})
+	}
+	leaving.Wait()
+	if before := r.Status(); before.State != StateOff {
+		before.State, before.LastError = StateLeft, ""
+		r.setStatus(before)
+	}
+}

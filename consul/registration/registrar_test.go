@@ -1,0 +1,222 @@
+package registration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// inBubble runs test with a registrar of f in virtual time.
+func inBubble(t *testing.T, f func() *fake, s *Settings, test func(t *testing.T, f *fake, r *Registrar, stop func())) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		f := f()
+		r := New(Options{Consul: f, Self: someSelf, Ready: func() (bool, []string) { return true, nil }, Log: zerolog.New(zerolog.NewTestWriter(t)), Outbound: func(string) string { return "10.0.0.7" }})
+		r.Set(s)
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { r.Run(ctx) })
+		stop := func() {
+			cancel()
+			running.Wait()
+		}
+		defer stop()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		test(t, f, r, stop)
+	})
+}
+
+const someID = "sluice-web1-8080"
+
+func oneAgent() *fake  { return newFake("a") }
+func twoAgents() *fake { return newFake("a", "b") }
+
+func TestNoRequestsWithoutSettings(t *testing.T) {
+	inBubble(t, twoAgents, nil, func(t *testing.T, f *fake, r *Registrar, stop func()) {
+		time.Sleep(24 * time.Hour)
+		if calls := f.take(""); len(calls) > 0 || r.Status().State != StateOff {
+			t.Errorf("calls %q, status %+v", calls, r.Status())
+		}
+		stop()
+		r.Leave(t.Context())
+		if calls := f.take(""); len(calls) > 0 {
+			t.Errorf("calls %q", calls)
+		}
+	})
+}
+
+func TestSteadyStateCostsOneRequestInTenSeconds(t *testing.T) {
+	inBubble(t, twoAgents, withCheck(CheckNone), func(t *testing.T, f *fake, r *Registrar, _ func()) {
+		if calls := f.take(""); !slices.Equal(calls, []string{"look a", "register a", "look b"}) {
+			t.Errorf("at the start: %q", calls)
+		}
+		time.Sleep(10 * time.Minute)
+		calls := f.take("")
+		if n := len(calls); n < 54 || n > 67 || slices.ContainsFunc(calls, func(c string) bool { return c != "look a" }) {
+			t.Errorf("in 10 minutes %d calls: %q", n, calls)
+		}
+	})
+}
+
+func TestLostRegistrationIsRepeated(t *testing.T) {
+	inBubble(t, oneAgent, withCheck(CheckNone), func(t *testing.T, f *fake, r *Registrar, _ func()) {
+		f.set("a", func(a *fakeAgent) { clear(a.services) })
+		time.Sleep(11 * time.Second)
+		if got := f.has("a"); got != someID {
+			t.Errorf("the agent has %q", got)
+		}
+	})
+}
+
+func TestChangedRegistrationIsRepaired(t *testing.T) {
+	inBubble(t, oneAgent, withCheck(CheckNone), func(t *testing.T, f *fake, r *Registrar, _ func()) {
+		f.set("a", func(a *fakeAgent) {
+			other := *a.services[someID]
+			other.Port = 1
+			a.services[someID] = &other
+		})
+		time.Sleep(11 * time.Second)
+		f.set("a", func(a *fakeAgent) {
+			if a.services[someID].Port != 8080 {
+				t.Error("it is still different")
+			}
+		})
+	})
+}
+
+func TestBackoff(t *testing.T) {
+	inBubble(t, oneAgent, withCheck(CheckNone), func(t *testing.T, f *fake, r *Registrar, _ func()) {
+		f.set("a", func(a *fakeAgent) { a.err = errors.New("connection refused") })
+		f.take("")
+		time.Sleep(20 * time.Minute)
+		// 30 s apart ± 50 % after the first few.
+		if n := len(f.take("")); n < 27 || n > 90 {
+			t.Errorf("%d attempts in 20 minutes", n)
+		}
+		s := r.Status()
+		if s.State != StateFailing || s.LastError != "connection refused" || s.Errors < 27 {
+			t.Errorf("status %+v", s)
+		}
+		f.set("a", func(a *fakeAgent) { a.err = nil })
+		f.use("a") // as the client tells when the agent answers again
+		time.Sleep(time.Second)
+		if s := r.Status(); s.State != StateRegistered || s.LastError != "" {
+			t.Errorf("after a second: %+v", s)
+		}
+	})
+}
+
+func TestTTLReportsContinue(t *testing.T) {
+	inBubble(t, twoAgents, withCheck(CheckTTL), func(t *testing.T, f *fake, r *Registrar, _ func()) {
+		f.take("")
+		// A hanging agent that may have the service does not delay reports to the one in use.
+		f.set("a", func(a *fakeAgent) { a.hangs = true })
+		f.use("b")
+		time.Sleep(10 * time.Minute)
+		f.mu.Lock()
+		var last time.Time
+		reports := 0
+		for _, c := range f.calls {
+			if !strings.HasPrefix(c.what, "report b passing") {
+				continue
+			}
+			if reports++; !last.IsZero() && c.at.Sub(last) > 12*time.Second {
+				t.Errorf("report interval %v", c.at.Sub(last))
+			}
+			last = c.at
+		}
+		f.mu.Unlock()
+		if reports < 50 || reports > 90 {
+			t.Errorf("%d reports in 10 minutes", reports)
+		}
+		f.set("b", func(a *fakeAgent) { clear(a.services) })
+		time.Sleep(11 * time.Second)
+		if got := f.has("b"); got != someID {
+			t.Errorf("after the loss, the agent has %q", got)
+		}
+	})
+}
+
+func TestTTLReportsWhatIsMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake("a")
+		r := New(Options{Consul: f, Self: someSelf, Ready: func() (bool, []string) { return false, []string{"sluice is stopping"} }})
+		r.Set(withCheck(CheckTTL))
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { r.Run(ctx) })
+		time.Sleep(time.Second)
+		cancel()
+		running.Wait()
+		if calls := f.take("report"); len(calls) == 0 || calls[0] != "report a critical sluice is stopping" {
+			t.Errorf("got %q", calls)
+		}
+	})
+}
+
+// The last outbound address is used while it cannot be determined. Without one sluice does
+// not register, since Consul would use the agent's address.
+func TestAddressForAnAgentElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake("http://consul.example.com:8500")
+		settings := withCheck(CheckNone)
+		settings.Listener = "[::]:8080"
+		var known atomic.Bool
+		r := New(Options{Consul: f, Self: someSelf, Ready: func() (bool, []string) { return true, nil }, Outbound: func(string) string {
+			if known.Load() {
+				return "10.0.0.7"
+			}
+			return ""
+		}})
+		r.Set(settings)
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { r.Run(ctx) })
+		time.Sleep(time.Minute)
+		if s := r.Status(); s.State != StateFailing || !strings.Contains(s.LastError, "set consul.register.address") || f.has(f.inUse) != "" {
+			t.Errorf("status %+v", s)
+		}
+		known.Store(true)
+		time.Sleep(time.Minute)
+		known.Store(false)
+		time.Sleep(time.Minute)
+		f.set(f.inUse, func(a *fakeAgent) {
+			if s := a.services[someID]; s == nil || s.Address != "10.0.0.7" || r.Status().Registrations != 1 {
+				t.Errorf("got %+v", s)
+			}
+		})
+		cancel()
+		running.Wait()
+	})
+}
+
+func TestChangesAreCoalesced(t *testing.T) {
+	inBubble(t, oneAgent, withCheck(CheckNone), func(t *testing.T, f *fake, r *Registrar, _ func()) {
+		f.take("")
+		for n := range 1000 {
+			s := withCheck(CheckNone)
+			s.ConfigHash = fmt.Sprint(n)
+			r.Set(s)
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		if n := len(f.take("register")); n > 4 {
+			t.Errorf("%d registrations", n)
+		}
+		f.set("a", func(a *fakeAgent) {
+			if got := a.services[someID].Meta[MetaConfig]; got != "999" {
+				t.Errorf("the last registration is %q", got)
+			}
+		})
+	})
+}

@@ -1,0 +1,48 @@
+package consul
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// An agent may register a service, and then fail to list its obsolete checks.
+func TestErrRegisteredReportsThatTheAgentHasTheService(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		fails    string // path
+		taken    bool
+		obsolete []string
+	}{
+		{"first request", "/v1/agent/service/register", false, []string{"former"}},
+		{"later request", "/v1/agent/checks", true, []string{"former"}},
+		{"no error", "/v1/agent/checks", false, nil}, // not queried
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				switch r.URL.Path {
+				case c.fails:
+					http.Error(w, "rpc error", http.StatusInternalServerError)
+				case "/v1/status/leader":
+					io.WriteString(w, `"127.0.0.1:8300"`)
+				}
+			}))
+			t.Cleanup(server.Close)
+			client, err := New(Options{Addresses: []string{server.URL}})
+			must(t, err)
+			t.Cleanup(client.Close)
+			err = client.Register(t.Context(), server.URL, &api.AgentServiceRegistration{ID: "s", Name: "s"}, c.obsolete...)
+			if wrong := c.name != "no error"; (err != nil) != wrong || errors.Is(err, ErrRegistered) != c.taken {
+				t.Errorf("error %v", err)
+			}
+			if c.taken && !strings.Contains(err.Error(), "consul "+server.URL+": 500") {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}

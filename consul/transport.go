@@ -1,0 +1,61 @@
+package consul
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// dialFunc opens a connection like net.Dialer.DialContext.
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
+// dialer returns the function that opens connections to an agent: dial, or else one for
+// the network that detects a dead host.
+func dialer(address string, dial dialFunc) (dialFunc, error) {
+	if dial == nil {
+		dial = (&net.Dialer{
+			Timeout: dialTimeout,
+			// A dead host is detected after 15 s + 3 × 5 s.
+			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
+		}).DialContext
+	}
+	path, ok := strings.CutPrefix(address, "unix://")
+	switch {
+	case !ok:
+		return dial, nil
+	case path == "":
+		return nil, errors.New("want the path of a socket")
+	}
+	return func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, "unix", path) }, nil
+}
+
+// newTransport returns a transport that keeps a connection per watch, and uses HTTP/2
+// with TLS. proxied is the TLS configuration through a proxy; the transport changes it.
+func newTransport(dial, dialTLS dialFunc, proxied *tls.Config, connections int) *http.Transport {
+	most := 0
+	if connections > 1 {
+		// net/http may dial more connections than it has requests.
+		most = forQueries(connections)
+	}
+	return &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         dial,
+		DialTLSContext:      dialTLS,
+		TLSClientConfig:     proxied,
+		TLSHandshakeTimeout: dialTimeout,
+		MaxIdleConnsPerHost: connections,
+		MaxConnsPerHost:     most,
+		DisableCompression:  true, // agents are near: compression costs them more than sending
+		IdleConnTimeout:     90 * time.Second,
+		ForceAttemptHTTP2:   true,
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
+	}
+}
+
+// forQueries returns the number of connections for queries. Probes need two while one
+// hangs.
+func forQueries(connections int) int { return max(1, connections-2) }

@@ -1,0 +1,253 @@
+package consul
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+	"sluice/discovery"
+	"sluice/discovery/consul/overview"
+	"sluice/test/consultest"
+	"sluice/test/discoverytest"
+)
+
+// manyServices is almost the maximum for one connection per service.
+const manyServices = 115
+
+// agentLimit is the number of connections that an agent accepts from one address.
+const agentLimit = 200
+
+// busyAgent counts the queries that an agent processes, including canceled ones: each
+// has a connection. A query that a view answers ends when it is canceled. One that blocks
+// at a server continues until its wait is over. While the agent is stopped, or has no
+// leader, none ends.
+type busyAgent struct {
+	*discoverytest.Consul
+
+	mu      sync.Mutex
+	stopped chan struct{} // closed when the agent resumes
+	last    discoverytest.Fault
+	now     int // queries in progress
+	most    int
+}
+
+func (a *busyAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, "/v1/status/") {
+		a.Consul.ServeHTTP(w, r)
+		return
+	}
+	a.mu.Lock()
+	a.now++
+	a.most = max(a.most, a.now)
+	a.mu.Unlock()
+	begin := time.Now()
+	a.Consul.ServeHTTP(w, r)
+	a.mu.Lock()
+	stopped, fault := a.stopped, a.last
+	a.mu.Unlock()
+	q := r.URL.Query()
+	blocks := q.Has("index") && (q.Has("near") || !strings.HasPrefix(r.URL.Path, "/v1/health/service/"))
+	select {
+	case <-stopped:
+	default:
+		if <-stopped; fault.Leaderless {
+			begin = time.Now() // the new leader starts the wait
+		}
+	}
+	if blocks && r.Context().Err() != nil {
+		wait, _ := time.ParseDuration(q.Get("wait"))
+		time.Sleep(time.Until(begin.Add(wait)))
+	}
+	a.mu.Lock()
+	a.now--
+	a.mu.Unlock()
+}
+
+// stop stops the agent with a fault: only queries that views answer end, until resume.
+func (a *busyAgent) stop(f discoverytest.Fault) (resume func()) {
+	stopped := make(chan struct{})
+	a.mu.Lock()
+	a.stopped, a.last = stopped, f
+	a.mu.Unlock()
+	a.Break(f)
+	return func() {
+		close(stopped)
+		a.Heal()
+	}
+}
+
+func (a *busyAgent) peak() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.most
+}
+
+// atBusyAgent watches services in virtual time, each with an instance on one of nodes;
+// with 0 nodes there are no instances.
+func atBusyAgent(t *testing.T, services, nodes int, f func(t *testing.T, agent *busyAgent, m *discovery.Manager)) {
+	synctest.Test(t, func(t *testing.T) {
+		agent := &busyAgent{Consul: discoverytest.New(), stopped: make(chan struct{})}
+		close(agent.stopped)
+		all := make(map[string][]*api.ServiceEntry)
+		for n := range services {
+			if nodes > 0 {
+				e := discoverytest.Instance(serviceName(n), "a", 1000+n)
+				all[serviceName(n)] = []*api.ServiceEntry{discoverytest.OnNode(e, fmt.Sprint("node-", n%nodes), fmt.Sprint("10.0.0.", n%nodes))}
+			}
+		}
+		agent.SetAll(all)
+		pipe := discoverytest.ServePipe(agent)
+		client, err := newClient(consul.Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop()}.WithDial(pipe.DialContext))
+		must(t, err)
+		m := watchMany(client, services)
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { m.Run(ctx) })
+		defer func() {
+			cancel()
+			run.Wait()
+			client.Close()
+			pipe.Close()
+			time.Sleep(2 * time.Minute) // queries in progress at the agent
+		}()
+		time.Sleep(10 * time.Second)
+		f(t, agent, m)
+		const most = 128 // the default
+		if s := client.Stats(); s.Peak > most || s.Refused > 0 {
+			t.Errorf("%+v: want at most %d connections, and none refused", s, most)
+		}
+	})
+}
+
+// The agent continues canceled queries. If too many are repeated, it refuses all clients at
+// this address.
+func TestRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		services int
+		fault    discoverytest.Fault
+	}{
+		{"one query per service, stopped", manyServices, discoverytest.Fault{Hang: true}},
+		{"one query per service, no leader", manyServices, discoverytest.Fault{Leaderless: true}},
+		{"overview, stopped", 3 * manyServices, discoverytest.Fault{Hang: true}},
+		{"overview, no leader", 3 * manyServices, discoverytest.Fault{Leaderless: true}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			atBusyAgent(t, tt.services, 60, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
+				for outage := range 4 {
+					resume := agent.stop(tt.fault)
+					time.Sleep(5 * time.Second)
+					resume()
+					time.Sleep(3 * time.Second)
+					synctest.Wait()
+					if n := notFresh(m); n > 0 {
+						t.Errorf("3 s after outage %d: %d watches are not fresh", outage, n)
+					}
+					time.Sleep(7 * time.Second)
+				}
+				if got := agent.peak(); got > agentLimit-10 {
+					t.Errorf("the agent had %d connections, want fewer than its limit of %d", got, agentLimit)
+				}
+			})
+		})
+	}
+}
+
+func TestFewQueriesGoToAnAgentThatDoesNotAnswer(t *testing.T) {
+	atBusyAgent(t, manyServices, 60, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
+		agent.Break(discoverytest.Fault{Hang: true})
+		time.Sleep(5 * time.Second)
+		before := len(agent.Requests())
+		time.Sleep(55 * time.Second)
+		// Each query fails after 10 s.
+		if got := len(agent.Requests()) - before; got > 8*overview.Needed {
+			t.Errorf("%d queries in 55 s", got)
+		}
+		agent.Heal()
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if n := notFresh(m); n > 0 {
+			t.Errorf("3 s after the outage %d watches are not fresh", n)
+		}
+	})
+}
+
+// An agent may be slow because it is busy.
+func TestManyHeldQueriesAreNotRepeated(t *testing.T) {
+	atBusyAgent(t, manyServices, 60, func(t *testing.T, agent *busyAgent, m *discovery.Manager) {
+		agent.Break(discoverytest.Fault{Status: http.StatusInternalServerError})
+		time.Sleep(sec)
+		resume := agent.stop(discoverytest.Fault{})
+		before := len(agent.Requests())
+		time.Sleep(5 * time.Second)
+		if got := len(agent.Requests()) - before; got > manyServices {
+			t.Errorf("%d queries in 5 s without an answer, want one per watch", got)
+		}
+		resume()
+		time.Sleep(3 * time.Second)
+	})
+}
+
+// watchMany watches services.
+func watchMany(client *testClient, services int) *discovery.Manager {
+	m := discovery.NewManager(discovery.ManagerOptions{Sink: func(string, []discovery.Instance) {}})
+	for n := range services {
+		m.Watch(serviceName(n), client.Source(ServiceOptions{Service: serviceName(n)}))
+	}
+	return m
+}
+
+func notFresh(m *discovery.Manager) (n int) {
+	for _, s := range m.Statuses() {
+		if s.State != discovery.WatchFresh {
+			n++
+		}
+	}
+	return n
+}
+
+func TestRealRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	client, err := newClient(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.Nop()})
+	must(t, err)
+	m := watchMany(client, manyServices)
+	ctx, cancel := context.WithCancel(context.Background())
+	var run sync.WaitGroup
+	run.Go(func() { m.Run(ctx) })
+	defer func() {
+		cancel()
+		run.Wait()
+		client.Close()
+	}()
+	fresh := func() bool { return notFresh(m) == 0 }
+	consultest.Await(t, "all fresh", fresh)
+	other := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for outage := range 3 {
+		must(t, agent.Pause())
+		consultest.Await(t, "all stale", func() bool { return notFresh(m) == manyServices })
+		must(t, agent.Resume())
+		for settled := false; !settled; settled = fresh() {
+			r, err := other.Get(agent.URL() + "/v1/agent/self")
+			must(t, err)
+			io.Copy(io.Discard, r.Body)
+			r.Body.Close()
+			if r.StatusCode != http.StatusOK {
+				t.Fatalf("outage %d: another client gets %s", outage, r.Status)
+			}
+		}
+	}
+	if s := client.Stats(); s.Refused > 0 || s.Shared {
+		t.Errorf("%+v: want none refused, and one connection per watch", s)
+	}
+}

@@ -1,0 +1,109 @@
+package overview
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// changesOf compares an answer with what l holds.
+func changesOf(t *testing.T, l *entries, answer string) string {
+	t.Helper()
+	var got []string
+	err := l.compareChecks([]byte(answer), func(o owner) { got = append(got, o.service+"@"+o.node) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(got)
+	return strings.Join(slices.Compact(got), " ")
+}
+
+func check(node, id, service string, modified int) string {
+	return fmt.Sprintf(`{"Node":%q, "CheckID":%q, "Name":"x", "Output":"a \"quoted\" [text] {", "ServiceName":%q, "ServiceTags":["v1"], "Definition":{}, "CreateIndex":1, "ModifyIndex":%d}`,
+		node, id, service, modified)
+}
+
+func answerOf(entries ...string) string { return "[" + strings.Join(entries, ",") + "]" }
+
+func TestEntriesReportChanges(t *testing.T) {
+	l := newEntries()
+	star, moon, serf := check("n1", "a", "star", 5), check("n1", "b", "moon", 6), check("n2", "serfHealth", "", 7)
+	steps := []struct{ name, answer, want string }{
+		{"the first answer is all new", answerOf(star, moon, serf), "@n2 moon@n1 star@n1"},
+		{"the same again", answerOf(star, moon, serf), ""},
+		{"another order is no change", answerOf(serf, moon, star), ""},
+		{"modified", answerOf(check("n1", "a", "star", 8), moon, serf), "star@n1"},
+		{"a check of the node", answerOf(check("n1", "a", "star", 8), moon, check("n2", "serfHealth", "", 9)), "@n2"},
+		{"gone and new", answerOf(moon, check("n2", "c", "sun", 10), check("n2", "serfHealth", "", 9)), "star@n1 sun@n2"},
+		{"the id of another service", answerOf(check("n1", "b", "mars", 11), check("n2", "c", "sun", 10), check("n2", "serfHealth", "", 9)), "mars@n1 moon@n1"},
+		{"nothing left", "[]", "@n2 mars@n1 sun@n2"},
+	}
+	for _, s := range steps {
+		if got := changesOf(t, l, s.answer); got != s.want {
+			t.Errorf("%s: got %q, want %q", s.name, got, s.want)
+		}
+	}
+	if len(l.owners) != 0 {
+		t.Errorf("%d entries are kept of an empty answer", len(l.owners))
+	}
+}
+
+// Entries that an unreadable answer does not contain are not gone.
+func TestEntriesIgnoreADamagedAnswer(t *testing.T) {
+	l := newEntries()
+	whole := answerOf(check("n1", "a", "star", 5), check("n1", "b", "moon", 6))
+	changesOf(t, l, whole)
+	damaged := []string{"null", "{}", `"x"`, `[{"Node":5}]`, "[1]", "[{},]", "[,{}]", "[{}{}]", "[{}] []", "[]]"}
+	for n := range len(whole) - 1 {
+		damaged = append(damaged, whole[:n])
+	}
+	for _, answer := range damaged {
+		if err := l.compareChecks([]byte(answer), func(o owner) { t.Errorf("%q: changed: %+v", answer, o) }); err == nil {
+			t.Errorf("no error for %q", answer)
+		}
+	}
+	if got := changesOf(t, l, whole); got != "" {
+		t.Errorf("after damaged answers changed: %q", got)
+	}
+}
+
+func TestEntriesOfANode(t *testing.T) {
+	for _, tt := range []struct{ answer, want string }{
+		{`{"Node":{"Node":"n1","ModifyIndex":3},"Services":[{"ID":"a","Service":"star","Port":1,"ModifyIndex":5},{"ID":"b","Service":"moon","ModifyIndex":6}]}`, "star moon"},
+		{`{"Services":[{"ID":"a","Service":"star","ModifyIndex":5}] , "Node":{}} `, "star"},
+		{`{"Node":null,"Services":null}`, ""},
+		{`{"Services":[]`, "decode the answer"}, {`{"Services":[]}}`, "decode the answer"}, {`{"Services":[`, "decode the answer"}, {`[]`, "decode the answer"},
+		{`{"Services":5}`, "decode the answer"}, {`{"Services":null}x`, "decode the answer"}, {`{"Services":[],"Node":{}`, "decode the answer"},
+	} {
+		var got []string
+		if err := newEntries().compareInstances([]byte(tt.answer), func(o owner) { got = append(got, o.service) }); err != nil {
+			got = []string{strings.SplitN(err.Error(), ":", 2)[0]}
+		}
+		if got := strings.Join(got, " "); got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.answer, got, tt.want)
+		}
+	}
+}
+
+// BenchmarkEntries compares the checks of 10,000 instances, of which one changes.
+func BenchmarkEntries(b *testing.B) {
+	entries := make([]string, 10_000)
+	answers := make([][]byte, 2)
+	for a := range answers {
+		for n := range entries {
+			entries[n] = check(fmt.Sprint("node-", n%50), fmt.Sprint("service:star-", n), fmt.Sprint("star-", n/10), n)
+		}
+		entries[5000+a] = check("node-x", "service:new", "star-new", 20_000)
+		answers[a] = []byte(answerOf(entries...))
+	}
+	l, turn := newEntries(), 0
+	b.SetBytes(int64(len(answers[0])))
+	b.ReportAllocs()
+	for b.Loop() {
+		turn++
+		if err := l.compareChecks(answers[turn%2], func(owner) {}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

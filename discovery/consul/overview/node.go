@@ -1,0 +1,179 @@
+package overview
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// node follows the instances on a node. Its query blocks if it has a slot. If there are
+// more nodes than slots, those that changed last have one. The others are read without
+// blocking when the index of all services has changed.
+type node struct {
+	overview *overview
+	path     string
+	end      context.CancelFunc
+	wake     chan struct{} // capacity 1: the node should be read
+
+	// Only the node's goroutine uses these fields.
+
+	due     bool // the node should be read
+	reading bool // it has an element in the overview's reads
+	blocks  bool // it has had the slot since its last query
+
+	// The mu of overview guards the fields below.
+
+	changed uint64 // the overview's clock at its last change
+	slot    bool   // its query may block
+	waiting bool   // for a slot
+}
+
+// slots returns the number of slots, by default 61: half of the connections, without
+// those of the other lists. Consul continues a canceled query, so after an outage each
+// of these counts twice.
+func (v *overview) slots() int {
+	limit, _ := v.client.Capacity()
+	return max(1, (limit-4)/2)
+}
+
+// followNodes starts the queries of added nodes and ends those of removed ones. It
+// reports whether there are more nodes than slots.
+func (v *overview) followNodes(ctx context.Context, running *sync.WaitGroup) (crowded bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	state := error(nil) // the first answer of an added node notifies its services
+	if len(v.nodes) == 0 {
+		state = errPending
+	}
+	for name := range v.addresses {
+		if v.nodes[name] == nil {
+			v.nodes[name] = v.startNode(ctx, running, name)
+			v.lists[v.nodes[name].path] = state
+		}
+	}
+	for name, n := range v.nodes {
+		if _, ok := v.addresses[name]; !ok {
+			n.end()
+			delete(v.nodes, name)
+			delete(v.lists, n.path)
+			v.nodeChangedLocked(name)
+		}
+	}
+	v.grantSlotsLocked()
+	v.updateCompleteLocked(false)
+	return len(v.nodes) > v.slots()
+}
+
+func (v *overview) startNode(ctx context.Context, running *sync.WaitGroup, name string) *node {
+	ctx, end := context.WithCancel(ctx)
+	n := &node{overview: v, path: "catalog/node-services/" + name, end: end, wake: make(chan struct{}, 1), due: true}
+	instances := newEntries()
+	read := func(body []byte) error {
+		n.due = false
+		return instances.compareInstances(body, n.noteChange)
+	}
+	running.Go(func() {
+		defer end()
+		v.follow(ctx, n.path, read, n.begin)
+		n.endRead()
+	})
+	return n
+}
+
+// noteChange records a change of an entry of n.
+func (n *node) noteChange(o owner) {
+	v := n.overview
+	v.mu.Lock()
+	if v.complete { // the first answer is no change
+		v.clock++
+		n.changed = v.clock
+	}
+	v.mu.Unlock()
+	v.changed(o)
+}
+
+// begin waits until the next query should be sent, and returns how long it may block.
+func (n *node) begin(ctx context.Context) (wait time.Duration, err error) {
+	n.endRead()
+	for {
+		if n.requestSlot() {
+			n.due = true // in case it loses the slot before the answer
+			if !n.blocks {
+				n.blocks = true // from the next query on: the index may be from before a loss of state
+				return 0, nil
+			}
+			return n.overview.wait, nil
+		}
+		n.blocks = false
+		if n.due {
+			return 0, n.beginRead(ctx)
+		}
+		select {
+		case <-n.wake:
+			n.due = true
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// beginRead waits until n may be read without blocking. endRead is called before the
+// next query, which after an error has a delay.
+func (n *node) beginRead(ctx context.Context) error {
+	select {
+	case n.overview.reads <- struct{}{}:
+		n.reading = true
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (n *node) endRead() {
+	if n.reading {
+		<-n.overview.reads
+		n.reading = false
+	}
+}
+
+// requestSlot reports whether n has a slot. A node without one gets one when it is free
+// and no waiting node has changed later. A node with a slot loses it if a waiting node
+// has changed later, or if there are fewer slots now.
+func (n *node) requestSlot() bool {
+	v := n.overview
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if n.slot {
+		taken, next := v.takenSlotsLocked()
+		n.slot = taken <= v.slots() && (next == nil || next.changed <= n.changed)
+	}
+	n.waiting = !n.slot
+	v.grantSlotsLocked()
+	return n.slot
+}
+
+// grantSlotsLocked gives free slots to waiting nodes.
+func (v *overview) grantSlotsLocked() {
+	for {
+		taken, next := v.takenSlotsLocked()
+		if next == nil || taken >= v.slots() {
+			return
+		}
+		next.slot, next.waiting = true, false
+		poke(next.wake)
+	}
+}
+
+// takenSlotsLocked returns the number of taken slots, and the waiting node that changed
+// last.
+func (v *overview) takenSlotsLocked() (taken int, next *node) {
+	for _, n := range v.nodes {
+		switch {
+		case n.slot:
+			taken++
+		case n.waiting && (next == nil || n.changed > next.changed):
+			next = n
+		}
+	}
+	return taken, next
+}

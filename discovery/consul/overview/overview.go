@@ -1,0 +1,279 @@
+// Package overview reports which services of Consul's catalog have changed, if there
+// are more services than connections. An overview follows a part of the catalog with a
+// few blocking queries, and stores only what shows a change. A subscriber queries the
+// instances of its service itself.
+package overview
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/hashicorp/consul/api"
+	"golang.org/x/time/rate"
+
+	"sluice/consul"
+)
+
+const (
+	// Queries is the maximum number of concurrent queries that do not block: for the
+	// subscribers' services, and again for the lists of an overview.
+	Queries = 16
+
+	// Needed is the number of queries in flight that an overview and another query
+	// need.
+	Needed = 8
+)
+
+// The lists of an overview are limited to volumeRate bytes a second, after volumeBurst.
+// Consul needs a quarter of a processor to write so much.
+const (
+	volumeRate  = 16 << 20
+	volumeBurst = 64 << 20
+)
+
+// Scope is a part of the catalog.
+type Scope struct{ Datacenter, Namespace, Partition string }
+
+// overview follows the names and addresses of all nodes, the instances on each node
+// (see node), and the checks in each state but passing. It is safe for concurrent use.
+type overview struct {
+	overviews *Overviews
+	client    *consul.Client
+	scope     Scope
+	wait      time.Duration // of its queries, without a change
+	volume    *rate.Limiter // bytes per second
+	reads     chan struct{} // one element per list of a node that is read without blocking
+	end       context.CancelFunc
+	ended     sync.WaitGroup
+	poke      chan struct{} // capacity 1: the nodes have changed
+
+	mu           sync.Mutex                      // guards the fields below
+	subscribers  map[string]map[*Subscriber]bool // by the service's name in lower case
+	count        int                             // of subscribers
+	addresses    map[string]string               // of all nodes, by name; nil: unknown
+	nodes        map[string]*node                // by name
+	clock        uint64                          // number of changes of instances
+	lists        map[string]error                // result of the last query, by path
+	complete     bool                            // every list has been read, and there is one for each node
+	warned       bool                            // the log has that it is incomplete
+	stateChanged chan struct{}                   // closed, and replaced, when complete or an error changes
+}
+
+// run follows the lists until ctx ends.
+func (v *overview) run(ctx context.Context) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	follow := func(path string, read func([]byte) error) {
+		v.add(path)
+		running.Go(func() { v.follow(ctx, path, read, nil) })
+	}
+	follow("catalog/nodes", v.readNodes)
+	// Consul has an index for each state.
+	for _, state := range []string{"critical", "warning"} {
+		checks := newEntries()
+		follow("health/state/"+state, func(body []byte) error { return checks.compareChecks(body, v.changed) })
+	}
+	services := false
+	for {
+		resized := v.client.Resized()
+		select {
+		case <-v.poke:
+		case <-resized:
+		case <-ctx.Done():
+			return
+		}
+		if v.followNodes(ctx, &running) && !services {
+			services = true
+			follow("catalog/services", v.readServices)
+		}
+	}
+}
+
+// follow follows a list until ctx ends. For begin see consul.FollowOptions.
+func (v *overview) follow(ctx context.Context, path string, read func([]byte) error, begin func(context.Context) (time.Duration, error)) {
+	s := v.scope
+	_ = v.client.Follow(ctx, consul.FollowOptions{ // ends with ctx
+		Query: consul.Query{
+			Path:         path,
+			QueryOptions: api.QueryOptions{Datacenter: s.Datacenter, Namespace: s.Namespace, Partition: s.Partition},
+			Needs:        "service:read and node:read for all services and nodes",
+		},
+		Wait:      v.wait,
+		Begin:     begin,
+		Read:      func(_ consul.Answer, body []byte) error { return read(body) },
+		Ended:     func(err error) { v.note(path, err) },
+		Regressed: v.allChanged,
+		Volume:    v.volume,
+	})
+}
+
+// readNodes reads the names and addresses of all nodes. The address of a node is that
+// of its instances without an address.
+func (v *overview) readNodes(body []byte) error {
+	var nodes []struct{ Node, Address string }
+	if err := decode(body, &nodes); err != nil {
+		return err
+	}
+	if nodes == nil {
+		return errors.New("the answer is not a list of nodes")
+	}
+	addresses := make(map[string]string, len(nodes))
+	for _, n := range nodes {
+		addresses[n.Node] = n.Address
+	}
+	v.mu.Lock()
+	before := v.addresses
+	v.addresses = addresses
+	for node, address := range addresses {
+		if old, ok := before[node]; ok && old != address && v.complete {
+			v.nodeChangedLocked(node)
+		}
+	}
+	v.mu.Unlock()
+	poke(v.poke)
+	return nil
+}
+
+// readServices reads nothing: the index of the names of all services changes with every
+// instance. It makes the nodes read whose queries do not block.
+func (v *overview) readServices([]byte) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, n := range v.nodes {
+		poke(n.wake)
+	}
+	return nil
+}
+
+// changed notifies the subscribers of a service or, if the owner is a node, of every
+// service on the node. It does nothing while the overview is incomplete: all
+// subscribers are notified when it is complete.
+func (v *overview) changed(o owner) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case !v.complete:
+	case o.service != "":
+		notifyAll(v.subscribers[strings.ToLower(o.service)])
+	default:
+		v.nodeChangedLocked(o.node)
+	}
+}
+
+func (v *overview) nodeChangedLocked(node string) {
+	for _, subscribers := range v.subscribers {
+		for s := range subscribers {
+			if _, on := slices.BinarySearch(s.nodes, node); on {
+				poke(s.news)
+			}
+		}
+	}
+}
+
+// allChanged notifies all subscribers.
+func (v *overview) allChanged() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.allChangedLocked()
+}
+
+func (v *overview) allChangedLocked() {
+	for _, subscribers := range v.subscribers {
+		notifyAll(subscribers)
+	}
+}
+
+// errPending is the result for a list that has not been read yet.
+var errPending = errors.New("no answer yet")
+
+// state returns whether the overview is complete and, if not, the error of a list, if
+// any.
+func (v *overview) state() (complete bool, stateChanged <-chan struct{}, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, e := range v.lists {
+		if e != nil && e != errPending {
+			err = e
+		}
+	}
+	return v.complete, v.stateChanged, err
+}
+
+// warn logs that services are polled, once while the overview is incomplete.
+func (v *overview) warn(err error) {
+	v.mu.Lock()
+	warned := v.warned
+	v.warned = true
+	v.mu.Unlock()
+	if !warned {
+		v.overviews.log.Warn().Err(cmp.Or(err, errPending)).
+			Msg("consul: the overview is incomplete: services are polled, so changes are seen late")
+	}
+}
+
+// add adds a list. The overview is incomplete until it has been read.
+func (v *overview) add(path string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.lists[path] = errPending
+	v.updateCompleteLocked(false)
+}
+
+// note records the result of a query for a list.
+func (v *overview) note(path string, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	before, ok := v.lists[path]
+	if !ok || before == nil && err == nil {
+		return
+	}
+	if err != nil {
+		err = fmt.Errorf("watch all services: %w", err)
+	}
+	v.lists[path] = err
+	v.updateCompleteLocked(err != nil && (before == nil || before == errPending))
+}
+
+// updateCompleteLocked decides whether the overview is complete. Then it notifies all
+// subscribers, because changes may have been missed. failed says that there is a new
+// error.
+func (v *overview) updateCompleteLocked(failed bool) {
+	complete := v.addresses != nil && len(v.nodes) == len(v.addresses)
+	for _, err := range v.lists {
+		complete = complete && err == nil
+	}
+	if complete == v.complete && !failed {
+		return
+	}
+	v.complete = complete
+	if complete {
+		v.warned = false
+		v.allChangedLocked()
+	}
+	close(v.stateChanged)
+	v.stateChanged = make(chan struct{})
+}
+
+// decode decodes one value. It ignores unknown fields.
+func decode(b []byte, to any) error {
+	if err := json.Unmarshal(b, to, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
+		return fmt.Errorf("decode the answer: %w", err)
+	}
+	return nil
+}
+
+// poke adds an element to a channel of capacity 1, if it is empty.
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

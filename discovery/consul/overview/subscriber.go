@@ -1,0 +1,193 @@
+package overview
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
+
+	"sluice/consul"
+)
+
+// Overviews are the overviews of a client, one per scope with subscribers. It is safe
+// for concurrent use.
+type Overviews struct {
+	client *consul.Client
+	log    zerolog.Logger
+
+	mu  sync.Mutex // guards the field below
+	all map[Scope]*overview
+}
+
+// New returns overviews of client.
+func New(client *consul.Client, log zerolog.Logger) *Overviews {
+	return &Overviews{client: client, log: log, all: make(map[Scope]*overview)}
+}
+
+// Subscriber is notified of changes of one service. It is not safe for concurrent use.
+type Subscriber struct {
+	overview *overview
+	service  string        // in lower case: Consul ignores the case of names
+	news     chan struct{} // capacity 1: the service may have changed
+	reported bool          // Wait has returned the current error
+
+	nodes []string // with instances of the service, sorted; the mu of overview guards it
+}
+
+// Subscribe returns a subscriber for a service. The first one of a scope starts an
+// overview, whose queries block for wait without a change; the last one ends it. The
+// caller calls Leave.
+func (o *Overviews) Subscribe(in Scope, service string, wait time.Duration) *Subscriber {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	v := o.all[in]
+	if v == nil {
+		v = o.start(in, wait)
+		o.all[in] = v
+	}
+	s := &Subscriber{overview: v, service: strings.ToLower(service), news: make(chan struct{}, 1)}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.subscribers[s.service] == nil {
+		v.subscribers[s.service] = make(map[*Subscriber]bool)
+	}
+	v.subscribers[s.service][s] = true
+	v.count++
+	return s
+}
+
+func (o *Overviews) start(in Scope, wait time.Duration) *overview {
+	v := &overview{
+		overviews:    o,
+		client:       o.client,
+		scope:        in,
+		wait:         wait,
+		volume:       rate.NewLimiter(volumeRate, volumeBurst),
+		reads:        make(chan struct{}, Queries),
+		poke:         make(chan struct{}, 1),
+		subscribers:  make(map[string]map[*Subscriber]bool),
+		nodes:        make(map[string]*node),
+		lists:        make(map[string]error),
+		stateChanged: make(chan struct{}),
+	}
+	ctx, end := context.WithCancel(context.Background())
+	v.end = end
+	v.ended.Go(func() { v.run(ctx) })
+	return v
+}
+
+// Leave ends s. The last subscriber ends the overview and waits for it.
+func (s *Subscriber) Leave() {
+	v, o := s.overview, s.overview.overviews
+	o.mu.Lock()
+	v.mu.Lock()
+	delete(v.subscribers[s.service], s)
+	if len(v.subscribers[s.service]) == 0 {
+		delete(v.subscribers, s.service)
+	}
+	v.count--
+	last := v.count == 0
+	v.mu.Unlock()
+	if last {
+		delete(o.all, v.scope)
+	}
+	o.mu.Unlock()
+	if last {
+		v.end()
+		v.ended.Wait()
+	}
+}
+
+// Subscribers returns the number of subscribers.
+func (o *Overviews) Subscribers() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := 0
+	for _, v := range o.all {
+		v.mu.Lock()
+		n += v.count
+		v.mu.Unlock()
+	}
+	return n
+}
+
+// Wait waits until the service should be queried: it has changed, due is over or, for a
+// subscriber without an answer (first), the overview is complete. While it is
+// incomplete, Wait returns the error, once. Then the service should be queried every
+// PollInterval, as long as the agent is healthy.
+func (s *Subscriber) Wait(ctx context.Context, first bool, due time.Duration) error {
+	v := s.overview
+	timer := time.NewTimer(due)
+	defer timer.Stop()
+	var poll <-chan time.Time // while the overview is incomplete
+	for {
+		complete, stateChanged, err := v.state()
+		switch {
+		case complete && first:
+			s.reported = false
+			select {
+			case <-s.news: // the query follows now
+			default:
+			}
+			return nil
+		case complete:
+			s.reported, poll = false, nil
+		case err != nil && !s.reported:
+			s.reported = true
+			return err
+		case poll == nil:
+			poll = time.After(PollInterval(v.client))
+		}
+		select {
+		case <-s.news:
+			if !first || complete {
+				return nil
+			}
+		case <-stateChanged:
+		case <-timer.C:
+			if complete {
+				return nil
+			}
+		case <-poll:
+			if v.client.Healthy() {
+				v.warn(err)
+				return nil
+			}
+			poll = nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// SetNodes sets the nodes, sorted, with instances of the service in the latest answer.
+// A change of one of them is a change of the service.
+func (s *Subscriber) SetNodes(nodes []string) {
+	s.overview.mu.Lock()
+	defer s.overview.mu.Unlock()
+	s.nodes = nodes
+}
+
+func notifyAll(subscribers map[*Subscriber]bool) {
+	for s := range subscribers {
+		poke(s.news)
+	}
+}
+
+const (
+	// pollEach, times the number of loops, but at least pollLeast, is the interval of
+	// polling a service.
+	pollEach  = 20 * time.Millisecond
+	pollLeast = time.Second
+)
+
+// PollInterval returns the time until the next poll of a service without an overview:
+// fifty queries a second for all services, minus up to a quarter at random.
+func PollInterval(client *consul.Client) time.Duration {
+	_, watches := client.Capacity()
+	interval := max(pollLeast, time.Duration(watches)*pollEach)
+	return interval - client.Jitter(interval/4)
+}

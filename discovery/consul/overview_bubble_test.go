@@ -1,0 +1,189 @@
+package consul
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+	"sluice/discovery"
+	"sluice/test/discoverytest"
+)
+
+// overviewBubble watches more services of a fake Consul than there are connections, in
+// virtual time. Each service has two instances, a and b.
+type overviewBubble struct {
+	*discoverytest.Consul
+	t       *testing.T
+	client  *testClient
+	manager *discovery.Manager
+	nodes   int
+	entries map[string][]*api.ServiceEntry
+
+	mu     sync.Mutex
+	sets   []string                        // of Sink since the last check: "service-1: a b"
+	latest map[string][]discovery.Instance // sets
+}
+
+const (
+	overviewServices    = 60
+	overviewConnections = 40
+	overviewSlots       = 17 // half of the connections, without those for probes and other lists
+)
+
+func inOverviewBubble(t *testing.T, nodes int, f func(t *testing.T, c *overviewBubble)) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &overviewBubble{Consul: discoverytest.New(), t: t, nodes: nodes, entries: make(map[string][]*api.ServiceEntry), latest: make(map[string][]discovery.Instance)}
+		for n := range overviewServices {
+			c.edit(serviceName(n), func([]*api.ServiceEntry) []*api.ServiceEntry {
+				return []*api.ServiceEntry{c.instance(n, "a"), c.instance(n, "b")}
+			})
+		}
+		pipe := discoverytest.ServePipe(c.Consul)
+		var err error
+		c.client, err = newClient(consul.Options{
+			Addresses: []string{"http://fake"}, MaxWatches: overviewConnections,
+			Log: zerolog.Nop(),
+		}.WithDial(pipe.DialContext))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.manager = discovery.NewManager(discovery.ManagerOptions{
+			Sink: func(service string, set []discovery.Instance) {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				c.sets = append(c.sets, service+": "+formatSet(set))
+				c.latest[service] = set
+			},
+		})
+		for n := range overviewServices {
+			c.manager.Watch(serviceName(n), c.client.Source(ServiceOptions{Service: serviceName(n)}))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { c.manager.Run(ctx) })
+		defer func() {
+			cancel()
+			run.Wait()
+			c.client.Close()
+			pipe.Close()
+			if n := c.client.Stats().OnOverview; n != 0 {
+				t.Errorf("%d watches are on an overview after the end", n)
+			}
+		}()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if len(c.sets) != overviewServices {
+			t.Fatalf("Sink got %d first sets, want %d: %q", len(c.sets), overviewServices, c.sets)
+		}
+		c.sets = nil
+		f(t, c)
+		if s := c.client.Stats(); !s.Shared || s.OnOverview != s.Watches || s.Peak > overviewConnections {
+			t.Errorf("%+v: want all on an overview, and at most %d connections", s, overviewConnections)
+		}
+	})
+}
+
+func serviceName(n int) string { return fmt.Sprintf("service-%02d", n) }
+
+func (c *overviewBubble) instance(n int, id string) *api.ServiceEntry {
+	e := discoverytest.Instance(serviceName(n), fmt.Sprintf("%s-%d", id, n), 1000+n)
+	node := (n + int(id[0])) % c.nodes
+	return discoverytest.OnNode(e, fmt.Sprint("node-", node), fmt.Sprint("10.0.0.", node))
+}
+
+// edit changes the entries of a service.
+func (c *overviewBubble) edit(service string, change func([]*api.ServiceEntry) []*api.ServiceEntry) {
+	c.entries[service] = change(slices.Clone(c.entries[service]))
+	c.Set(service, c.entries[service]...)
+}
+
+// replace changes a copy of the first entry of a service.
+func (c *overviewBubble) replace(service string, change func(*api.ServiceEntry)) {
+	c.edit(service, func(entries []*api.ServiceEntry) []*api.ServiceEntry {
+		e := *entries[0]
+		s := *e.Service
+		e.Service, e.Checks = &s, slices.Clone(e.Checks)
+		for n, check := range e.Checks {
+			copied := *check
+			e.Checks[n] = &copied
+		}
+		change(&e)
+		entries[0] = &e
+		return entries
+	})
+}
+
+// address returns the address of an instance in the latest set.
+func (c *overviewBubble) address(service, id string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, i := range c.latest[service] {
+		if i.ID == id {
+			return i.Address
+		}
+	}
+	return "none"
+}
+
+// expect checks what Sink got within d.
+func (c *overviewBubble) expect(what string, d time.Duration, want ...string) {
+	c.t.Helper()
+	time.Sleep(d)
+	synctest.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	slices.Sort(c.sets)
+	if !slices.Equal(c.sets, want) {
+		c.t.Errorf("%s: Sink got %q, want %q", what, c.sets, want)
+	}
+	c.sets = nil
+}
+
+// spent returns the number of queries within d after f, by path; "health" are those for
+// service-07, "unchanged" those for other services.
+func (c *overviewBubble) spent(d time.Duration, f func()) map[string]int {
+	time.Sleep(10 * time.Second) // late effects of an earlier step
+	synctest.Wait()
+	before := len(c.Requests())
+	f()
+	time.Sleep(d)
+	synctest.Wait()
+	count := make(map[string]int)
+	for _, r := range c.Requests()[before:] {
+		switch r.Service {
+		case "":
+			count[r.Path]++
+		case "service-07":
+			count["health"]++
+		default:
+			count["unchanged"]++
+		}
+	}
+	return count
+}
+
+// fewAndManyNodes runs f with fewer nodes than slots, and with more.
+func fewAndManyNodes(t *testing.T, f func(t *testing.T, c *overviewBubble)) {
+	for name, nodes := range map[string]int{"few nodes": 10, "many nodes": 25} {
+		t.Run(name, func(t *testing.T) {
+			inOverviewBubble(t, nodes, func(t *testing.T, c *overviewBubble) {
+				if got := len(c.slots()); got != min(nodes, overviewSlots) {
+					t.Fatalf("the queries on %d of %d nodes block", got, nodes)
+				}
+				f(t, c)
+			})
+		})
+	}
+}
+
+// soon is how long a change may take in virtual time, in which only rates, pauses and
+// waits take time.
+const soon = 300 * time.Millisecond

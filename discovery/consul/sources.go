@@ -1,0 +1,45 @@
+package consul
+
+import (
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+	"sluice/discovery"
+	"sluice/discovery/consul/overview"
+)
+
+// Sources creates the sources that share a client of Consul. It is safe for concurrent
+// use.
+type Sources struct {
+	client    *consul.Client
+	overviews *overview.Overviews
+	shared    chan struct{} // one element per query of a watch on an overview
+	log       zerolog.Logger
+}
+
+// NewSources returns sources of client.
+func NewSources(client *consul.Client, log zerolog.Logger) *Sources {
+	return &Sources{client: client, overviews: overview.New(client, log), shared: make(chan struct{}, overview.Queries), log: log}
+}
+
+// Source returns a source for the instances of o.Service. It may run several times, but
+// not concurrently.
+func (c *Sources) Source(o ServiceOptions) discovery.Source {
+	o = o.normal()
+	if o.PreparedQuery != "" {
+		return &prepared{source{c, o, consul.QueryRate}}
+	}
+	if len(o.Datacenters) > 1 {
+		return newDatacenters(c, o)
+	}
+	return &source{c, o, consul.QueryRate}
+}
+
+// Stats are the cost of the sources for Consul, with all other users of their client.
+type Stats struct {
+	consul.Stats
+	OnOverview int // of Watches, those on an overview
+}
+
+// Stats returns the cost since the start.
+func (c *Sources) Stats() Stats { return Stats{c.client.Stats(), c.overviews.Subscribers()} }

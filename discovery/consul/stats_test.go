@@ -1,0 +1,33 @@
+package consul
+
+import (
+	"testing"
+
+	"sluice/test/consultest"
+	"sluice/test/discoverytest"
+)
+
+func TestStatsMatchTheRequestsToConsul(t *testing.T) {
+	consultest.ClearEnvironment(t)
+	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
+		b.expect(10*sec, "0s: a")
+		b.Break(discoverytest.Fault{Status: 429, Only: func(r discoverytest.Request) bool { return r.Service != "" }})
+		b.at(15 * sec)
+		b.Heal()
+		b.at(30 * sec)
+		s := b.client.Stats()
+		seen, probes := b.Requests(), b.Probes()
+		if want := uint64(len(seen) + probes); s.Queries != want {
+			t.Errorf("%d queries, Consul got %d", s.Queries, want)
+		}
+		if s.Probes != uint64(probes) {
+			t.Errorf("%d probes, Consul got %d", s.Probes, probes)
+		}
+		if s.Refused == 0 || s.Errors != s.Refused || s.Errors != b.status().Errors {
+			t.Errorf("%+v: want %d errors, one per answer 429", s, b.status().Errors)
+		}
+		if s.Opened != uint64(s.Connections) || s.Opened != 2 || s.Watches != 1 || s.OnOverview != 0 {
+			t.Errorf("%+v: want one connection for the watch and one for probes", s)
+		}
+	})
+}

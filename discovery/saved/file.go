@@ -1,0 +1,162 @@
+package saved
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"sluice/discovery"
+)
+
+const (
+	version = 1
+	// maxFileBytes is more than a hundred thousand instances need.
+	maxFileBytes = 256 << 20
+)
+
+type file struct {
+	Version  int             `json:"version"`
+	Checksum string          `json:"checksum"` // of the bytes of Services
+	Services json.RawMessage `json:"services"` // an object of entries by name
+}
+
+// entry is the last known good set of one service.
+type entry struct {
+	Source    string    `json:"source"`
+	AsOf      time.Time `json:"as_of"` // last confirmation by the registry
+	Instances Set       `json:"instances"`
+}
+
+// Set is a set of instances with the encoding of the file.
+type Set []discovery.Instance
+
+// UnmarshalJSON implements json.Unmarshaler. It rejects invalid instances.
+func (s *Set) UnmarshalJSON(data []byte) error {
+	var set []discovery.Instance
+	if err := json.Unmarshal(data, &set); err != nil {
+		return err
+	}
+	for _, i := range set {
+		if i.Address == "" || i.Port < 1 || i.Port > 65535 || i.Weight < 0 || i.Weight > discovery.MaxWeight {
+			return fmt.Errorf("instance %q is invalid", i.ID)
+		}
+	}
+	*s = discovery.Normalize(set)
+	return nil
+}
+
+// errDamaged: the file cannot be used.
+var errDamaged = errors.New("the snapshot is damaged")
+
+// read returns the entries of the file, none if there is no file. The error is
+// errDamaged, or that of opening the file.
+func read(path string) (map[string]entry, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	entries, err := parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", errDamaged, path, err)
+	}
+	return entries, nil
+}
+
+func parse(data []byte) (map[string]entry, error) {
+	if len(data) > maxFileBytes {
+		return nil, fmt.Errorf("it is larger than %d bytes", maxFileBytes)
+	}
+	var f file
+	if err := json.Unmarshal(data, &f); err != nil {
+		return nil, err
+	}
+	if f.Version != version {
+		return nil, fmt.Errorf("its version is %d, this sluice reads version %d", f.Version, version)
+	}
+	if sum := checksum(f.Services); f.Checksum != sum {
+		return nil, fmt.Errorf("its checksum is %q, its content's is %q", f.Checksum, sum)
+	}
+	var entries map[string]entry
+	if err := json.Unmarshal(f.Services, &entries); err != nil {
+		return nil, err
+	}
+	return entries, nil
+}
+
+func checksum(b []byte) string {
+	sum := sha256.Sum256(b)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// format is the inverse of parse.
+func format(entries map[string]entry) ([]byte, error) {
+	services, err := json.Marshal(entries)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, `{"version":%d,"checksum":%q,"services":`, version, checksum(services))
+	b.Write(services)
+	b.WriteString("}\n")
+	return b.Bytes(), nil
+}
+
+// temporary is the name pattern of unfinished files, for os.CreateTemp and
+// filepath.Glob.
+func temporary(path string) string { return filepath.Base(path) + ".*.tmp" }
+
+// replace writes the file at path atomically.
+func replace(path string, data []byte) (err error) {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, temporary(path)) // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if _, err = f.Write(data); err != nil {
+		return err
+	}
+	if err = f.Sync(); err != nil {
+		return err
+	}
+	if err = f.Close(); err != nil {
+		return err
+	}
+	if err = os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// syncDir makes a rename in dir durable, if the system can.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, os.ErrInvalid) {
+		return err
+	}
+	return nil
+}

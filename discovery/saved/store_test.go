@@ -1,0 +1,366 @@
+package saved
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/discovery"
+)
+
+const source = `consul service "star"`
+
+// set returns two instances with all fields.
+func set(ids ...string) []discovery.Instance {
+	var set []discovery.Instance
+	for n, id := range ids {
+		set = append(set, discovery.Instance{
+			Service: "star", ID: id, Node: "n", Address: "2001:db8::1", Port: 8000 + n, NodeAddress: "10.0.0.1", Weight: 3,
+			Tags: []string{"v1"}, Meta: map[string]string{"zone": "a"}, Datacenter: "dc1",
+			Status: discovery.StatusWarning, Detail: `disk "full"`, Probation: time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC),
+		})
+	}
+	return set
+}
+
+// fixture is a store in a temporary directory, and the status of its watches.
+type fixture struct {
+	t       *testing.T
+	path    string
+	maxAge  time.Duration
+	log     bytes.Buffer
+	watches []discovery.WatchStatus
+}
+
+func newFixture(t *testing.T) *fixture {
+	return &fixture{t: t, path: filepath.Join(t.TempDir(), "snapshot.json")}
+}
+
+func (f *fixture) open() *Store {
+	f.t.Helper()
+	s, err := Open(Options{
+		Path: f.path, MaxAge: f.maxAge, Log: zerolog.New(&f.log),
+		Watches: func() []discovery.WatchStatus { return f.watches },
+	})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return s
+}
+
+// answered is the status of a watch whose registry answered at a time.
+func answered(service string, at time.Time) discovery.WatchStatus {
+	return discovery.WatchStatus{Service: service, Source: source, Endpoint: "http://c", State: discovery.WatchFresh, LastSuccess: at}
+}
+
+// saved returns a fixture whose file has the sets of star and other.
+func saved(t *testing.T, at time.Time) *fixture {
+	t.Helper()
+	f := newFixture(t)
+	f.watches = []discovery.WatchStatus{answered("star", at), answered("other", at)}
+	s := f.open()
+	s.Put("star", set("a", "b"))
+	s.Put("other", nil)
+	s.save()
+	f.watches = nil
+	if status := s.Status(); status.LastError != "" || status.Written.IsZero() {
+		t.Fatalf("status %+v", status)
+	}
+	return f
+}
+
+func TestSetsAreRestored(t *testing.T) {
+	at := time.Now().Add(-time.Hour)
+	s := saved(t, at).open()
+	got, asOf, ok := s.Get("star", source)
+	if want := set("a", "b"); !ok || !reflect.DeepEqual(got, want) || asOf.Sub(at).Abs() > time.Millisecond {
+		t.Errorf("got %+v as of %v, %v; want %+v as of %v", got, asOf, ok, want, at)
+	}
+	if got, _, ok := s.Get("other", source); !ok || len(got) != 0 {
+		t.Errorf("an empty set: %v, %v", got, ok)
+	}
+	if _, _, ok := s.Get("unknown", source); ok {
+		t.Error("an unknown service has a set")
+	}
+	if got := s.Services(); len(got) != 2 {
+		t.Errorf("services %v", got)
+	}
+}
+
+func TestSetOfAnotherSourceIsNotUsed(t *testing.T) {
+	f := saved(t, time.Now())
+	if _, _, ok := f.open().Get("star", `consul service "star", datacenter "dc2"`); ok {
+		t.Error("the set is used")
+	}
+	if !strings.Contains(f.log.String(), `"wanted":"consul service`) {
+		t.Errorf("log: %s", &f.log)
+	}
+}
+
+func TestOldSetIsNotUsed(t *testing.T) {
+	f := saved(t, time.Now().Add(-25*time.Hour))
+	f.maxAge = 24 * time.Hour
+	if _, _, ok := f.open().Get("star", source); ok {
+		t.Error("the set is used")
+	}
+	if !strings.Contains(f.log.String(), `"age":`) {
+		t.Errorf("log: %s", &f.log)
+	}
+	f.maxAge = 26 * time.Hour
+	if _, _, ok := f.open().Get("star", source); !ok {
+		t.Error("the set is not used, but is recent")
+	}
+}
+
+// damages are kinds of damage to a file.
+var damages = map[string]func([]byte) []byte{
+	"empty":           func([]byte) []byte { return nil },
+	"cut off":         func(b []byte) []byte { return b[:len(b)/2] },
+	"a changed digit": func(b []byte) []byte { return bytes.Replace(b, []byte("8001"), []byte("8002"), 1) },
+	"zeros at the end": func(b []byte) []byte {
+		return append(b[:len(b)-100], make([]byte, 100)...)
+	},
+	"another version": func(b []byte) []byte { return bytes.Replace(b, []byte(`"version":1`), []byte(`"version":2`), 1) },
+	"no JSON":         func([]byte) []byte { return []byte("<html>") },
+	"another JSON":    func([]byte) []byte { return []byte("[]") },
+	"no checksum":     func([]byte) []byte { return []byte(`{"version":1,"services":{}}`) },
+	"an invalid instance": func([]byte) []byte {
+		b, _ := format(map[string]entry{"star": {Source: source, Instances: Set{{ID: "a", Address: "x"}}}})
+		return b
+	},
+}
+
+func TestDamagedFileIsNotUsedAndRenamedByTheNextWrite(t *testing.T) {
+	for name, damage := range damages {
+		t.Run(name, func(t *testing.T) {
+			f := saved(t, time.Now())
+			intact, err := os.ReadFile(f.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			spoilt := damage(bytes.Clone(intact))
+			if err := os.WriteFile(f.path, spoilt, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := f.open()
+			if _, _, ok := s.Get("star", source); ok {
+				t.Error("its set is used")
+			}
+			if got := strings.Count(f.log.String(), `"error":"the snapshot is damaged`); got != 1 || !strings.Contains(f.log.String(), f.path) {
+				t.Errorf("log: %s", &f.log)
+			}
+
+			// Sets without an answer of a registry are not written.
+			f.watches = []discovery.WatchStatus{
+				{Service: "static", Source: "static", State: discovery.WatchFresh, LastSuccess: time.Now()},
+				{Service: "restored", Source: source, Endpoint: "http://c", State: discovery.WatchStale, Restored: time.Now()},
+			}
+			s.Put("static", set("s"))
+			s.Put("restored", set("r"))
+			s.save()
+			if got, err := os.ReadFile(f.path); err != nil || !bytes.Equal(got, spoilt) {
+				t.Errorf("the file was touched: %q, %v", got, err)
+			}
+
+			f.watches = append(f.watches, answered("star", time.Now()))
+			s.Put("star", set("c"))
+			s.save()
+			if got, err := os.ReadFile(f.path + ".damaged"); err != nil || !bytes.Equal(got, spoilt) {
+				t.Errorf("the damaged file was not kept: %q, %v", got, err)
+			}
+			again := f.open()
+			if got, _, ok := again.Get("star", source); !ok || !reflect.DeepEqual(got, set("c")) {
+				t.Errorf("the good set: %v, %v", got, ok)
+			}
+			if got := again.Services(); len(got) != 1 {
+				t.Errorf("services %v, want star only", got)
+			}
+		})
+	}
+}
+
+func TestUnconfirmedSetsKeepTheirTimes(t *testing.T) {
+	at := time.Now().Add(-time.Hour)
+	f := saved(t, at)
+	s := f.open()
+	restored := answered("star", time.Time{})
+	restored.Restored = at
+	f.watches = []discovery.WatchStatus{restored, answered("other", time.Now())}
+	s.Put("star", set("a", "b"))
+	s.Put("other", set("o"))
+	s.save()
+	again := f.open()
+	if _, asOf, ok := again.Get("star", source); !ok || asOf.Sub(at).Abs() > time.Millisecond {
+		t.Errorf("star is as of %v, %v; want %v", asOf, ok, at)
+	}
+	if _, asOf, ok := again.Get("other", source); !ok || asOf.Sub(at) < time.Minute {
+		t.Errorf("other is as of %v, %v; want now", asOf, ok)
+	}
+}
+
+func TestUnwatchedServiceIsRemoved(t *testing.T) {
+	f := newFixture(t)
+	f.watches = []discovery.WatchStatus{answered("star", time.Now()), answered("other", time.Now())}
+	s := f.open()
+	s.Put("star", set("a"))
+	s.Put("other", set("o"))
+	s.save()
+	f.watches = f.watches[:1]
+	s.Put("star", set("b"))
+	s.save()
+	if got := f.open().Services(); len(got) != 1 || got[0] != "star" {
+		t.Errorf("services %v, want star", got)
+	}
+}
+
+func TestFailedWriteKeepsTheFileAndIsReported(t *testing.T) {
+	f := saved(t, time.Now())
+	s := f.open()
+	dir := filepath.Dir(f.path)
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	f.watches = []discovery.WatchStatus{answered("star", time.Now())}
+	s.Put("star", set("c"))
+	s.save()
+	s.save()
+	if status := s.Status(); status.Errors != 2 || status.LastError == "" {
+		t.Errorf("status %+v", status)
+	}
+	if got := strings.Count(f.log.String(), `"level":"error"`); got != 1 {
+		t.Errorf("%d errors logged, want one: %s", got, &f.log)
+	}
+	if err := os.Rename(dir+".away", dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, ok := f.open().Get("star", source); !ok {
+		t.Error("the old file is gone")
+	}
+	s.save()
+	if status := s.Status(); status.Errors != 2 || status.LastError != "" || status.Written.IsZero() {
+		t.Errorf("after it: %+v", status)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(left) != 1 {
+		t.Errorf("files %v, %v; want one", left, err)
+	}
+}
+
+func TestOpenRejectsInvalidPaths(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{
+		"no directory":         filepath.Join(dir, "missing", "snapshot.json"),
+		"a file for directory": filepath.Join(file, "snapshot.json"),
+		"a directory for file": dir,
+	} {
+		if _, err := Open(Options{Path: path}); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestUnfinishedFilesAreRemoved(t *testing.T) {
+	f := saved(t, time.Now())
+	old, recent := f.path+".1.tmp", f.path+".2.tmp"
+	for _, name := range []string{old, recent} {
+		if err := os.WriteFile(name, []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hourAgo := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(old, hourAgo, hourAgo); err != nil {
+		t.Fatal(err)
+	}
+	f.open()
+	if _, err := os.Stat(old); err == nil {
+		t.Error("the old one is still there")
+	}
+	if _, err := os.Stat(recent); err != nil {
+		t.Error("the recent one, perhaps of another process, is gone")
+	}
+}
+
+func TestRunWritesAfterABurstAndAtTheEnd(t *testing.T) {
+	f := newFixture(t)
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		s := f.open()
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { s.Run(ctx) })
+		written := func(at time.Duration) time.Duration {
+			time.Sleep(time.Until(begin.Add(at)))
+			synctest.Wait()
+			if w := s.Status().Written; !w.IsZero() {
+				return w.Sub(begin)
+			}
+			return -1
+		}
+		expect := func(at, want time.Duration) {
+			t.Helper()
+			if got := written(at); got != want {
+				t.Errorf("after %v the last write was after %v, want %v", at, got, want)
+			}
+		}
+		f.watches = []discovery.WatchStatus{answered("star", time.Now())}
+		expect(time.Minute, -1)
+		s.Put("star", set("a"))
+		expect(time.Minute+900*time.Millisecond, -1)
+		s.Put("star", set("a", "b"))
+		expect(time.Minute+1899*time.Millisecond, -1)
+		expect(time.Minute+1900*time.Millisecond, time.Minute+1900*time.Millisecond)
+		for n := range 400 { // 20 s of changes without a pause
+			time.Sleep(50 * time.Millisecond)
+			s.Put("star", set("a", "b", "c")[n%3:])
+		}
+		if got := written(time.Since(begin)); got < time.Minute+10*time.Second {
+			t.Errorf("the last write was after %v", got)
+		}
+		expect(3*time.Minute, written(3*time.Minute))
+		if last := written(13 * time.Minute); last < 4*time.Minute {
+			t.Errorf("no write for ten minutes: the last was after %v", last)
+		}
+		s.Put("star", set("z"))
+		cancel()
+		run.Wait()
+		if got, _, ok := f.open().Get("star", source); !ok || !reflect.DeepEqual(got, set("z")) {
+			t.Errorf("at the end: %v, %v", got, ok)
+		}
+	})
+}
+
+func FuzzParse(f *testing.F) {
+	good, err := format(map[string]entry{"star": {Source: source, AsOf: time.Unix(1, 0), Instances: set("a")}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add(good[:len(good)-5])
+	f.Add([]byte(`{"version":1,"checksum":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","services":{}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		entries, err := parse(data)
+		if err != nil {
+			return
+		}
+		again, err := format(entries)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if twice, err := parse(again); err != nil || len(twice) != len(entries) {
+			t.Errorf("%d entries become %d, %v", len(entries), len(twice), err)
+		}
+	})
+}

@@ -1,0 +1,280 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"sluice/certificates"
+	"sluice/config"
+	"sluice/discovery"
+	consulsource "sluice/discovery/consul"
+	"sluice/healthcheck"
+	"sluice/proxy"
+	"sluice/proxy/accesslog"
+	"sluice/route"
+)
+
+// warmTimeout limits how long a reload waits for the first peers of new services before it
+// routes requests to them.
+const warmTimeout = 5 * time.Second
+
+// sourceSpec is the source of the instances of a service. Two that are deeply equal need
+// only one watch.
+type sourceSpec struct {
+	consul *consulsource.ServiceOptions // nil: the source is peers
+	peers  []string
+}
+
+func specOf(s config.Service, c config.Consul) sourceSpec {
+	if s.Consul == nil {
+		return sourceSpec{peers: s.Peers}
+	}
+	o := ServiceOptions(*s.Consul, c)
+	return sourceSpec{consul: &o}
+}
+
+// apply merges c, the configuration from the file, with all other fragments, and changes
+// the running program accordingly. After an error nothing has changed.
+func (g *Gateway) apply(ctx context.Context, c *config.Config) (err error) {
+	p := &plan{config: c}
+	defer func() {
+		if err != nil {
+			g.discard(p)
+		}
+	}()
+	if err := g.open(p); err != nil {
+		return err
+	}
+	if g.effective.Load() == nil {
+		g.expectServices(c) // late, because the old process gives its state only once
+	}
+	merged, conflicts := config.Merge(c, g.fragments(c)...)
+	for _, conflict := range conflicts {
+		g.log.Warn().Err(conflict).Msg("a part of the configuration is ignored")
+	}
+	if reflect.DeepEqual(merged, g.effective.Load()) {
+		return nil
+	}
+	p.config = merged
+	if err := g.prepare(p); err != nil {
+		return err
+	}
+	return g.carryOut(ctx, p)
+}
+
+// plan is a new configuration, with all parts whose creation can fail. None of them is
+// in use.
+type plan struct {
+	config    *config.Config
+	listeners []*listener
+	accessLog *accesslog.Logger // nil: unchanged
+	token     *adminToken       // nil: unchanged
+
+	created []*service          // new services
+	wanted  map[string]*service // all services, by name
+	specs   map[string]sourceSpec
+	health  map[string]healthcheck.Settings
+	sources map[string]discovery.Source // of services with a new source
+	table   *route.Table
+	streams []*proxy.Streams // of listeners; nil for one with routes
+
+	// Of the services that are new or changed.
+
+	certificates map[string][]certificateUse
+	upstreamTLS  map[string]*certificates.Client
+}
+
+// open opens the sockets and files of p that are not open yet.
+func (g *Gateway) open(p *plan) (err error) {
+	c, before := p.config, g.effective.Load()
+	if p.listeners, err = g.listen(c); err != nil {
+		return err
+	}
+	if before == nil || before.AccessLog != c.AccessLog {
+		if p.accessLog, err = g.openAccessLog(c.AccessLog); err != nil {
+			return err
+		}
+	}
+	// The token protects the bound address. A new address needs a restart, and the token
+	// does not change before.
+	if before == nil || g.token.Load().file != c.Admin.TokenFile && g.started.Admin.Address == c.Admin.Address {
+		p.token, err = readToken(c.Admin.TokenFile)
+	}
+	return err
+}
+
+// discard closes what open opened, if p is not applied.
+func (g *Gateway) discard(p *plan) {
+	for _, l := range p.listeners {
+		if !slices.Contains(g.allListeners(), l) {
+			l.stopCertificates()
+		}
+		if !hasSocket(g.allListeners(), l) {
+			g.options.Release(l.Listener)
+		}
+	}
+	_ = p.accessLog.Close() // nothing was written
+}
+
+// prepare completes p. It changes nothing that is in use.
+func (g *Gateway) prepare(p *plan) (err error) {
+	c := p.config
+	p.wanted = make(map[string]*service)
+	p.specs = make(map[string]sourceSpec)
+	p.health = make(map[string]healthcheck.Settings)
+	p.sources = make(map[string]discovery.Source)
+	p.certificates = make(map[string][]certificateUse)
+	p.upstreamTLS = make(map[string]*certificates.Client)
+	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
+		wanted := c.Services[name]
+		current := g.services.get(name)
+		// The files of an unchanged service are not read: they may be missing now.
+		if current == nil || !reflect.DeepEqual(current.config, wanted) {
+			if p.health[name], err = g.healthOf(name, wanted, p); err != nil {
+				return fmt.Errorf("service %q: %w", name, err)
+			}
+			if p.upstreamTLS[name], err = g.upstreamTLSOf(name, wanted, current, p); err != nil {
+				return fmt.Errorf("service %q: %w", name, err)
+			}
+		}
+		if current == nil {
+			if current, err = g.newPool(name, wanted, p.health[name]); err != nil {
+				return err
+			}
+			p.created = append(p.created, current)
+		}
+		p.wanted[name] = current
+		spec := specOf(wanted, c.Consul)
+		p.specs[name] = spec
+		if reflect.DeepEqual(spec, current.source) {
+			continue
+		}
+		if p.sources[name], err = g.newSource(name, spec); err != nil {
+			return fmt.Errorf("service %q: %w", name, err)
+		}
+	}
+	targets := make(map[string]*route.Service, len(p.wanted))
+	for name, service := range p.wanted {
+		targets[name] = service.routed(c.Services[name])
+	}
+	if p.streams, err = streamsOf(p.listeners, targets); err != nil {
+		return err
+	}
+	p.table, err = newTable(c, targets)
+	return err
+}
+
+func (g *Gateway) newSource(name string, spec sourceSpec) (discovery.Source, error) {
+	if spec.consul != nil {
+		return g.sources.Source(*spec.consul), nil
+	}
+	return discovery.NewStatic(name, spec.peers)
+}
+
+func newTable(c *config.Config, targets map[string]*route.Service) (*route.Table, error) {
+	routes := make([]route.Route, len(c.Routes))
+	for i, r := range c.Routes {
+		routes[i] = route.Route{Host: r.Host, Path: r.Path, Service: targets[r.Service]}
+	}
+	return route.NewTable(routes)
+}
+
+// carryOut changes the running program to p, in the order of the package comment.
+func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
+	c := p.config
+	for name, service := range p.wanted {
+		if service.source.zero() || reflect.DeepEqual(service.config, c.Services[name]) {
+			continue // new or unchanged
+		}
+		if err := g.configurePool(service, c.Services[name], p.health[name]); err != nil {
+			return err // impossible with a checked configuration
+		}
+	}
+	g.services.add(p.created)
+	for _, service := range p.created {
+		service.checker.Start(service.pool, p.health[service.name])
+	}
+	for name, service := range p.wanted {
+		service.config, service.source = c.Services[name], p.specs[name]
+		if uses, changed := p.certificates[name]; changed {
+			service.certificates.Store(&uses)
+			service.upstreamTLS.Store(p.upstreamTLS[name])
+		}
+	}
+	g.effective.Store(c)
+	g.logs.set(c.Log)
+	if p.token != nil {
+		g.token.Store(p.token)
+	}
+	g.useProxyOptions(p)
+	g.recheckAddressesNow()
+	g.discovery.SetDebounce(discovery.Debounce(c.Discovery.Debounce))
+	for _, name := range slices.Sorted(maps.Keys(p.sources)) {
+		g.discovery.Watch(name, p.sources[name])
+	}
+	if g.table.Load() != nil { // there may be requests
+		g.awaitFirst(ctx, p.routed(), g.waits.warm)
+	}
+	g.table.Store(p.table)
+	g.proxy.SetTable(p.table)
+	for i, l := range p.listeners {
+		l.streams.Store(p.streams[i])
+	}
+	g.useListeners(p.listeners, c)
+	for _, service := range g.services.all() {
+		if p.wanted[service.name] == nil {
+			g.discovery.Unwatch(service.name)
+			service.checker.Stop()
+			service.pool.Close()
+			g.services.retire(service)
+		}
+	}
+	return nil
+}
+
+// useProxyOptions applies the client settings and the access log of p.
+func (g *Gateway) useProxyOptions(p *plan) {
+	before := g.accessLog.Load()
+	now := cmp.Or(p.accessLog, before)
+	g.proxy.Configure(proxyOptions(p.config.Client, now))
+	if now == before {
+		return
+	}
+	g.accessLog.Store(now)
+	if err := before.CloseFor(now); err != nil {
+		g.log.Error().Err(err).Msg("access log: the last lines of the old file are lost")
+	}
+}
+
+// routed returns the new services that routes or listeners use.
+func (p *plan) routed() []*service {
+	return slices.DeleteFunc(slices.Clone(p.created), func(s *service) bool {
+		return !slices.ContainsFunc(p.config.Routes, func(r config.Route) bool { return r.Service == s.name }) &&
+			!slices.ContainsFunc(p.config.Listeners, func(l config.Listener) bool { return slices.Contains(l.StreamServices(), s.name) })
+	})
+}
+
+// zero reports whether s is the source of a service that is not in use yet.
+func (s sourceSpec) zero() bool { return s.consul == nil && s.peers == nil }
+
+// awaitFirst waits until the pools of services have their first set, at most for timeout.
+func (g *Gateway) awaitFirst(ctx context.Context, services []*service, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for _, service := range services {
+		select {
+		case <-service.first:
+		case <-ctx.Done():
+			if !closed(service.first) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				g.log.Warn().Str("service", service.name).Stringer("waited", timeout).
+					Str("missing", service.missing(g.watches()[service.name])).Msg("no peers yet")
+			}
+		}
+	}
+}

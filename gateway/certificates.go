@@ -1,0 +1,128 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"sluice/admin"
+	"sluice/certificates"
+)
+
+const (
+	// certificatesEvery is the time between two reads of the files of certificates.
+	certificatesEvery = 5 * time.Second
+
+	// warningEvery is the time between two warnings about the same certificate.
+	warningEvery = 24 * time.Hour
+)
+
+// certificateUse is a use of files of certificates.
+type certificateUse struct {
+	user string // for people: "listener …"
+	*certificates.Follower
+}
+
+// certificatesChanged returns what logs changes of the certificates of a user.
+func (g *Gateway) certificatesChanged(user string) func(error) {
+	return func(err error) {
+		if err != nil {
+			g.log.Warn().Str("used_by", user).Err(err).Msg("changed certificates cannot be used: the previous ones stay in use")
+			return
+		}
+		g.log.Info().Str("used_by", user).Msg("the certificates have changed: new connections use them")
+	}
+}
+
+// certificateUses returns all uses of files of certificates.
+func (g *Gateway) certificateUses() []certificateUse {
+	uses := []certificateUse{{"consul", g.consul.Certificates()}}
+	for _, l := range g.allListeners() {
+		if l.tls != nil {
+			uses = append(uses, l.tls.uses...)
+		}
+	}
+	for _, service := range g.services.all() {
+		uses = append(uses, *service.certificates.Load()...)
+	}
+	return uses
+}
+
+// certificateStatuses returns the state of all certificates.
+func (g *Gateway) certificateStatuses() []admin.CertificateStatus {
+	var all []admin.CertificateStatus
+	for _, l := range g.allListeners() {
+		if l.tls == nil || l.tls.acme == nil {
+			continue
+		}
+		for _, status := range l.tls.acme.Statuses() {
+			all = append(all, admin.CertificateStatus{UsedBy: fmt.Sprintf("listener %q", l.config.Name), Status: status})
+		}
+	}
+	for _, use := range g.certificateUses() {
+		for _, status := range use.Statuses() {
+			all = append(all, admin.CertificateStatus{UsedBy: use.user, Status: status})
+		}
+	}
+	return all
+}
+
+// followCertificates reads the files of certificates periodically until ctx ends, and
+// warns of certificates that are not valid or expire soon.
+func (g *Gateway) followCertificates(ctx context.Context) {
+	ticker := time.NewTicker(certificatesEvery)
+	defer ticker.Stop()
+	warned := make(map[string]time.Time)
+	for {
+		g.readCertificates()
+		g.rotateTicketKeys(time.Now())
+		g.warnOfCertificates(time.Now(), warned)
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// readCertificates reads the files of all certificates again.
+func (g *Gateway) readCertificates() {
+	for _, use := range g.certificateUses() {
+		use.Read()
+	}
+	for _, l := range g.allListeners() {
+		if l.tls != nil {
+			l.tls.update()
+		}
+	}
+}
+
+// rotateTicketKeys makes the listeners use a new key for session tickets, if it is
+// time.
+func (g *Gateway) rotateTicketKeys(now time.Time) {
+	g.tickets.rotate(now)
+	for _, l := range g.allListeners() {
+		if l.tls != nil {
+			g.tickets.use(l.tls.config)
+		}
+	}
+}
+
+// warnOfCertificates logs the certificates that are not valid or expire soon. warned
+// has the times of earlier warnings.
+func (g *Gateway) warnOfCertificates(now time.Time, warned map[string]time.Time) {
+	for _, c := range g.certificateStatuses() {
+		state := c.State(now)
+		key := c.UsedBy + c.File + state.String() + c.Expires.String()
+		if state == certificates.Valid || now.Sub(warned[key]) < warningEvery {
+			continue
+		}
+		warned[key] = now
+		event := g.log.Warn()
+		if state == certificates.Expired {
+			event = g.log.Error()
+		}
+		event.Str("used_by", c.UsedBy).Str("file", c.File).Strs("names", c.Names).
+			Time("valid_from", c.Begin).Time("expires", c.Expires).Msgf("a certificate is %s", state)
+	}
+}

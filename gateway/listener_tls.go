@@ -1,0 +1,132 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/acme"
+	"sluice/certificates"
+	"sluice/config"
+)
+
+// listenerTLS is the TLS of a listener. It follows the files of its certificates.
+type listenerTLS struct {
+	config  *tls.Config                // of every connection: it chooses current, and has the ticket keys
+	current atomic.Pointer[tls.Config] // with the certificates
+	uses    []certificateUse
+	acme    *acme.Manager // nil: none
+	http01  bool          // acme may use HTTP-01
+
+	clientAuth tls.ClientAuthType
+	protocols  []string // for ALPN
+
+	mu sync.Mutex
+	// mu guards the field below.
+	used []*certificates.Contents // of uses, in current
+}
+
+// newListenerTLS returns the TLS of a listener of c, which is bound to address; nil: it
+// has none.
+func (g *Gateway) newListenerTLS(l config.Listener, address net.Addr, c *config.Config) (*listenerTLS, error) {
+	if l.TLS == nil {
+		return nil, nil
+	}
+	t := &listenerTLS{protocols: []string{"h2", "http/1.1"}}
+	if !l.HTTP2 {
+		t.protocols = t.protocols[1:]
+	}
+	user := fmt.Sprintf("listener %q", l.Name)
+	for _, files := range l.TLS.Certificates {
+		pair, err := certificates.Follow(certificates.Files{Cert: files.Cert, Key: files.Key}, g.certificatesChanged(user))
+		if err != nil {
+			return nil, err
+		}
+		t.uses = append(t.uses, certificateUse{user, pair})
+	}
+	if l.TLS.ClientCA != "" {
+		ca, err := certificates.Follow(certificates.Files{CA: l.TLS.ClientCA}, g.certificatesChanged(user))
+		if err != nil {
+			return nil, fmt.Errorf("client_ca: %w", err)
+		}
+		t.uses = append(t.uses, certificateUse{user, ca})
+		t.clientAuth = tls.RequireAndVerifyClientCert
+		if l.TLS.ClientAuth == "optional" {
+			t.clientAuth = tls.VerifyClientCertIfGiven
+		}
+	}
+	if l.TLS.ACME != nil {
+		var err error
+		if t.acme, err = g.newACME(l, address, c); err != nil {
+			return nil, err
+		}
+		t.http01 = servesHTTP(c)
+	}
+	t.config = &tls.Config{GetConfigForClient: t.choose}
+	g.tickets.rotate(time.Now())
+	g.tickets.use(t.config)
+	t.update()
+	return t, nil
+}
+
+// suits reports whether t can be kept with the configuration c, in which its listener is
+// unchanged.
+func (t *listenerTLS) suits(c *config.Config) bool {
+	return t == nil || t.acme == nil || t.http01 == servesHTTP(c)
+}
+
+// update makes new connections use the contents of the files as they were last read.
+func (t *listenerTLS) update() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := make([]*certificates.Contents, len(t.uses))
+	for i, use := range t.uses {
+		now[i] = use.Contents()
+	}
+	if t.used != nil && slices.Equal(now, t.used) {
+		return
+	}
+	t.used = now
+	c := &tls.Config{
+		NextProtos: t.protocols,
+		ClientAuth: t.clientAuth,
+		// A resumed session would not be verified with changed trusted certificates.
+		SessionTicketsDisabled: t.clientAuth != tls.NoClientCert,
+	}
+	for _, contents := range now {
+		if contents.Certificate != nil {
+			c.Certificates = append(c.Certificates, *contents.Certificate)
+		} else {
+			c.ClientCAs = contents.Trusted
+		}
+	}
+	if t.acme != nil {
+		c.GetCertificate = t.obtained
+	}
+	t.current.Store(c)
+}
+
+// choose returns the configuration of a connection. A challenge of ACME has its own.
+func (t *listenerTLS) choose(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	if t.acme != nil && slices.Equal(hello.SupportedProtos, []string{acme.Protocol}) && t.acme.Manages(hello.ServerName) {
+		return &tls.Config{GetCertificate: t.acme.Certificate, NextProtos: hello.SupportedProtos}, nil
+	}
+	return t.current.Load(), nil
+}
+
+// obtained returns the certificate from ACME for the requested name; nil: one of the
+// files is used.
+func (t *listenerTLS) obtained(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if !t.acme.Manages(hello.ServerName) {
+		return nil, nil
+	}
+	certificate, err := t.acme.Certificate(hello)
+	if err != nil && len(t.current.Load().Certificates) > 0 {
+		return nil, nil
+	}
+	return certificate, err
+}

@@ -1,0 +1,124 @@
+package gateway
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// greeter listens as a server that says its name first, and then sends back what it
+// gets.
+func greeter(t *testing.T, name string) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				fmt.Fprintln(conn, name)
+				io.Copy(conn, conn)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// A tcpClient is a connection to a listener for TCP.
+type tcpClient struct {
+	net.Conn
+	lines *bufio.Scanner
+}
+
+func (r *running) connect(listener string) *tcpClient {
+	r.t.Helper()
+	conn, err := net.Dial("tcp", r.Address(listener).String())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	return &tcpClient{conn, bufio.NewScanner(conn)}
+}
+
+// line returns the next line; "": there is none.
+func (c *tcpClient) line() string {
+	c.lines.Scan()
+	return c.lines.Text()
+}
+
+// Listeners for TCP come, change and go; their connections stay.
+func TestTCPListenersChange(t *testing.T) {
+	text := func(listeners string, services ...string) string {
+		return "listeners: [" + listeners + "]\nadmin: { address: '127.0.0.1:0' }\naccess_log: { path: 'off' }\nshutdown: { idle: 100ms }\nservices: { " + strings.Join(services, ", ") + " }\n"
+	}
+	service := func(name, more string) string {
+		return fmt.Sprintf("%s: { peers: [%q]%s }", name, greeter(t, name), more)
+	}
+	a, b := service("a", ""), service("b", "")
+	r := start(t, text("{ name: db, address: '127.0.0.1:0', protocol: tcp, service: a }", a))
+	address := r.Address("db").String()
+	first := r.connect("db")
+	if got := first.line(); got != "a" {
+		t.Fatalf("got %q, want a", got)
+	}
+
+	change := func(text string) {
+		t.Helper()
+		before := r.history.Current().Number
+		r.write(text)
+		r.Reload()
+		r.await("it is applied", func() bool { return r.history.Current().Number > before })
+	}
+	// The service of an unchanged listener changes.
+	other := service("a", "")
+	change(text("{ name: db, address: '127.0.0.1:0', protocol: tcp, service: a }", other, b))
+	if got := r.connect("db").line(); got != "a" {
+		t.Errorf("after a change of the service: got %q, want a", got)
+	}
+	// The listener gets another service.
+	change(text("{ name: db, address: '127.0.0.1:0', protocol: tcp, service: b }", other, b))
+	if got := r.connect("db").line(); got != "b" || r.Address("db").String() != address {
+		t.Errorf("with another service: got %q at %v, want b at %s", got, r.Address("db"), address)
+	}
+	fmt.Fprintln(first, "still here")
+	if got := first.line(); got != "still here" {
+		t.Errorf("the first connection: got %q", got)
+	}
+	// It changes its protocol, and back.
+	change(text("{ name: db, address: '127.0.0.1:0' }", b) + "routes: [{ service: b }]\n")
+	plain := r.connect("db")
+	fmt.Fprint(plain, "GET / HTTP/1.0\r\n\r\n")
+	if got := plain.line(); !strings.HasPrefix(got, "HTTP/1.1 ") {
+		t.Errorf("with protocol http: got %q", got)
+	}
+	change(text("{ name: db, address: '127.0.0.1:0', protocol: tcp, service: b }", b))
+	last := r.connect("db")
+	if got := last.line(); got != "b" {
+		t.Errorf("with protocol tcp again: got %q, want b", got)
+	}
+	// It goes.
+	change(text("{ name: other, address: '127.0.0.2:0', protocol: tcp, service: b }", b))
+	if conn, err := net.Dial("tcp", address); err == nil {
+		conn.Close()
+		t.Error("a listener that was removed accepts")
+	}
+	fmt.Fprintln(last, "still here")
+	if got := last.line(); got != "still here" {
+		t.Errorf("a connection of a listener that was removed: got %q", got)
+	}
+	if got := r.connect("other").line(); got != "b" {
+		t.Errorf("a new listener: got %q, want b", got)
+	}
+}

@@ -1,0 +1,304 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sluice/admin"
+	"sluice/test/consultest"
+	"sluice/test/testcert"
+)
+
+// show makes the client use a certificate; "": none.
+func (r *running) show(cert, key string) {
+	r.t.Helper()
+	config := &tls.Config{InsecureSkipVerify: true}
+	if cert != "" {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		// Without a callback, a client keeps back what the server does not trust.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+	}
+	r.client.Transport = &http.Transport{DisableKeepAlives: true, TLSClientConfig: config}
+}
+
+// A listener with client_ca accepts clients with a certificate of it, and others only
+// if that is optional. Peers get the identity. The CA is read again.
+func TestClientCertificates(t *testing.T) {
+	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "got "+strings.Join(r.Header.Values("X-Forwarded-Client-Cert"), " and "))
+	})
+	dir := t.TempDir()
+	site := testcert.Write(t, dir, "a.example")
+	first, second := consultest.NewAuthority(t, "First CA"), consultest.NewAuthority(t, "Second CA")
+	trusted := dir + "/ca.pem"
+	trust := func(a *consultest.Authority) {
+		t.Helper()
+		data, err := os.ReadFile(a.File)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(trusted, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trust(first)
+	certificates := fmt.Sprintf("certificates: [{ cert: %q, key: %q }], client_ca: %q", site.Cert, site.Key, trusted)
+	r := start(t, fmt.Sprintf(`
+admin: { address: "127.0.0.1:0" }
+listeners:
+  - { name: required, address: "127.0.0.1:0", tls: { %s } }
+  - { name: optional, address: "127.0.0.1:0", tls: { %s, client_auth: optional } }
+`, certificates, certificates)+static("star", peer))
+
+	good, goodKey := first.Issue("good", "client.example")
+	other, otherKey := second.Issue("other")
+	expect := func(listener, what, want string) {
+		t.Helper()
+		status, body := r.getSecure(listener)
+		if want == "" && status != 0 || want != "" && (status != 200 || !strings.HasPrefix(body, "got ") || !strings.HasSuffix(body, want)) {
+			t.Errorf("%s, %s: got %d %q, want the end %q", listener, what, status, body, want)
+		}
+	}
+	const none = "got "
+	r.show("", "")
+	expect("required", "no certificate", "")
+	expect("optional", "no certificate", none)
+	r.show(good, goodKey)
+	expect("required", "a certificate", `;Subject="CN=good";DNS=client.example`)
+	expect("optional", "a certificate", `;Subject="CN=good";DNS=client.example`)
+	r.show(other, otherKey)
+	expect("required", "another CA", "")
+	expect("optional", "another CA", "")
+	trust(second)
+	r.readCertificates()
+	expect("required", "the CA has changed", `;Subject="CN=other"`)
+	r.show(good, goodKey)
+	expect("required", "the CA before", "")
+}
+
+// Clients cannot forge the identity, by HTTP/1.1 and by HTTP/2, and connections of
+// listeners with client_ca resume no session: each is verified.
+func TestIdentityCannotBeForged(t *testing.T) {
+	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		fmt.Fprintf(w, "%q %q", r.Header.Values("X-Forwarded-Client-Cert"), r.Trailer)
+	})
+	site := testcert.Write(t, t.TempDir(), "a.example")
+	authority := consultest.NewAuthority(t, "CA")
+	r := start(t, fmt.Sprintf(`
+admin: { address: "127.0.0.1:0" }
+listeners:
+  - { name: web, address: "127.0.0.1:0", tls: { certificates: [{ cert: %[1]q, key: %[2]q }] } }
+  - { name: optional, address: "127.0.0.1:0", tls: { certificates: [{ cert: %[1]q, key: %[2]q }], client_ca: %[3]q, client_auth: optional } }
+client: { trusted_proxies: [127.0.0.0/8], keep_underscores: true }
+`, site.Cert, site.Key, authority.File)+static("star", peer))
+	good, goodKey := authority.Issue("good", "client.example")
+	for _, test := range []struct {
+		listener, cert, key string
+		want                int // identities
+	}{{"web", "", "", 0}, {"web", good, goodKey, 0}, {"optional", "", "", 0}, {"optional", good, goodKey, 1}} {
+		for version := 1; version <= 2; version++ {
+			r.show(test.cert, test.key)
+			transport := r.client.Transport.(*http.Transport)
+			transport.ForceAttemptHTTP2 = version == 2
+			transport.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+			for range 2 {
+				request, err := http.NewRequest(http.MethodPost, "https://"+r.Address(test.listener).String(), io.MultiReader(strings.NewReader("body")))
+				if err != nil {
+					t.Fatal(err)
+				}
+				request.Header.Set("X-Forwarded-Client-Cert", "Hash=forged")
+				request.Header.Set("X_forwarded-client-cert", "Hash=forged")
+				request.Header.Set("Connection", "X-Forwarded-Client-Cert")
+				if version == 2 {
+					request.Header.Del("Connection")
+				}
+				request.Trailer = http.Header{"X-Forwarded-Client-Cert": {"Hash=forged"}}
+				response, err := r.client.Do(request)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, _ := io.ReadAll(response.Body)
+				response.Body.Close()
+				text := string(body)
+				if response.ProtoMajor != version || strings.Contains(text, "forged") || strings.Count(text, "Hash=") != test.want {
+					t.Errorf("%s by HTTP/%d: got %s, want %d identities", test.listener, response.ProtoMajor, text, test.want)
+				}
+				if test.listener == "optional" && response.TLS.DidResume {
+					t.Errorf("%s by HTTP/%d resumes a session", test.listener, version)
+				}
+			}
+		}
+	}
+}
+
+// Sessions are resumed after a change of the listener, with the key before, and in a
+// new process.
+func TestSessionTickets(t *testing.T) {
+	peer := serveOrigin(t, func(http.ResponseWriter, *http.Request) {})
+	site := testcert.Write(t, t.TempDir(), "a.example")
+	text := func(name string) string {
+		return fmt.Sprintf(`
+admin: { address: "127.0.0.1:0" }
+listeners: [{ name: %s, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q, key: %q }] } }]
+`, name, site.Cert, site.Key) + static("star", peer)
+	}
+	r := start(t, text("web"))
+	cache := tls.NewLRUClientSessionCache(1)
+	r.client.Transport = &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, ServerName: "a.example", ClientSessionCache: cache},
+	}
+	resumes := func(r *running, listener string) bool {
+		t.Helper()
+		response, err := r.client.Get("https://" + r.Address(listener).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		io.Copy(io.Discard, response.Body)
+		return response.TLS.DidResume
+	}
+	if resumes(r, "web") {
+		t.Error("the first connection resumes a session")
+	}
+	if !resumes(r, "web") {
+		t.Error("the second connection does not resume the session")
+	}
+	r.write(text("other"))
+	r.Reload()
+	r.await("the listener", func() bool { return r.Address("other") != nil })
+	if !resumes(r, "other") {
+		t.Error("the session is lost in a reload")
+	}
+	r.rotateTicketKeys(time.Now().Add(ticketKeyEvery))
+	if !resumes(r, "other") {
+		t.Error("the session is lost with a new key")
+	}
+	if n := len(r.state(0).TicketKeys); n != 2 {
+		t.Errorf("%d keys are handed over, want 2", n)
+	}
+	next := newRunning(t, text("web"))
+	next.run(Options{}, patience, func(g *Gateway) {
+		g.handed.TicketKeys = r.state(0).TicketKeys
+		g.adopt()
+	})
+	next.client = r.client
+	if !resumes(next, "web") {
+		t.Error("the session is lost in a new process")
+	}
+	for range maxTicketKeys {
+		now := r.tickets.all()[0].Made
+		r.rotateTicketKeys(now.Add(ticketKeyEvery))
+	}
+	if resumes(r, "other") {
+		t.Error("a session outlives its keys")
+	}
+}
+
+// Requests go to the peers over TLS. A change of the settings applies to the next
+// request, and other changes keep the connections.
+func TestTLSToPeers(t *testing.T) {
+	dir := t.TempDir()
+	files := testcert.Write(t, dir, "peer.example")
+	pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	clients := make(map[string]bool)
+	peer := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		clients[r.RemoteAddr] = true
+		fmt.Fprint(w, len(clients))
+	}))
+	peer.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	peer.Config.ErrorLog = log.New(io.Discard, "", 0)
+	peer.StartTLS()
+	defer peer.Close()
+	text := func(settings, other string) string {
+		return fmt.Sprintf(`
+listeners: [{ name: web, address: "127.0.0.1:0" }]
+admin: { address: "127.0.0.1:0" }
+services: { star: { peers: [%q], upstream: { tls: { %s } }, keepalive: { idle: 1h }, health: { passive: { consecutive_failures: 0 } }%s } }
+routes: [{ service: star }]
+`, peer.Listener.Addr(), settings, other)
+	}
+	good := fmt.Sprintf("ca: %q, server_name: peer.example", files.Cert)
+	r := start(t, text(good, ""))
+	revision := uint64(1)
+	change := func(text string) {
+		t.Helper()
+		r.write(text)
+		r.Reload()
+		revision++
+		r.awaitRevision(revision)
+	}
+	expect := func(what string, wantStatus int, wantBody string) {
+		t.Helper()
+		r.await("the end of the request before", func() bool { return r.peers()[peer.Listener.Addr().String()].Inflight == 0 })
+		if status, body := r.get("/"); status != wantStatus || !strings.Contains(body, wantBody) {
+			t.Errorf("%s: got %d %q, want %d %q", what, status, body, wantStatus, wantBody)
+		}
+	}
+	expect("verified", 200, "1")
+	expect("again", 200, "1")
+	change(text(good, ", wait_for_peer: 1s"))
+	expect("another key", 200, "1")
+	change(text("insecure: true", ""))
+	expect("other settings", 200, "2")
+	change(text(fmt.Sprintf("ca: %q, server_name: a.example", files.Cert), ""))
+	expect("another name", 502, "no TLS connection")
+	if log := r.log.String(); !strings.Contains(log, "peer.example, not a.example") {
+		t.Errorf("the log has no reason: %s", log)
+	}
+	var all []admin.Certificate
+	if r.api("/api/certificates", &all); len(all) != 1 || all[0].UsedBy != `peers of service "star"` {
+		t.Errorf("/api/certificates: %+v", all)
+	}
+}
+
+// A listener redirects to another one, which asks browsers to come there directly.
+func TestRedirectToHTTPS(t *testing.T) {
+	peer := serveOrigin(t, func(http.ResponseWriter, *http.Request) {})
+	site := testcert.Write(t, t.TempDir(), "a.example")
+	r := start(t, fmt.Sprintf(`
+admin: { address: "127.0.0.1:0" }
+listeners:
+  - { name: web, address: "127.0.0.1:0", redirect_https: { port: 8443 } }
+  - name: websecure
+    address: "127.0.0.1:0"
+    tls: { certificates: [{ cert: %q, key: %q }], hsts: { subdomains: true } }
+`, site.Cert, site.Key)+static("star", peer))
+	r.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	response, err := r.client.Get("http://" + r.Address("web").String() + "/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if got := response.Header.Get("Location"); response.StatusCode != 308 || got != "https://127.0.0.1:8443/a" {
+		t.Errorf("got %d to %s", response.StatusCode, got)
+	}
+	r.show("", "")
+	response, err = r.client.Get("https://" + r.Address("websecure").String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if got := response.Header.Get("Strict-Transport-Security"); got != "max-age=31536000; includeSubDomains" {
+		t.Errorf("got %q", got)
+	}
+}

@@ -1,0 +1,135 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/admin"
+	"sluice/test/testcert"
+)
+
+// A client gets the certificate for its server name, and the peer the header of a request over
+// HTTPS.
+func TestServesHTTPS(t *testing.T) {
+	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-Forwarded-Proto")) })
+	dir := t.TempDir()
+	a, b := testcert.Write(t, dir, "a.example"), testcert.Write(t, dir, "b.example")
+	r := start(t, fmt.Sprintf(`
+admin: { address: "127.0.0.1:0" }
+listeners:
+  - { name: web, address: "127.0.0.1:0" }
+  - name: websecure
+    address: "127.0.0.1:0"
+    tls: { certificates: [{ cert: %q, key: %q }, { cert: %q, key: %q }] }
+`, a.Cert, a.Key, b.Cert, b.Key)+static("star", peer))
+	if status, body := r.get("/"); status != 200 || body != "http" {
+		t.Errorf("without TLS: got %d %q", status, body)
+	}
+	for name, files := range map[string]testcert.Files{"a.example": a, "b.example": b} {
+		r.trust(files.Cert, name)
+		if status, body := r.getSecure("websecure"); status != 200 || body != "https" {
+			t.Errorf("%s: got %d %q", name, status, body)
+		}
+	}
+}
+
+// trust makes the client expect a certificate in file, for the name.
+func (r *running) trust(file, name string) {
+	r.t.Helper()
+	root, err := os.ReadFile(file)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(root)
+	r.client.Transport = &http.Transport{
+		DisableKeepAlives: true, ForceAttemptHTTP2: true, // it is not agreed to
+		TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: name},
+	}
+}
+
+// getSecure sends a request to a listener with TLS. Without an answer, the status is 0.
+func (r *running) getSecure(listener string) (status int, body string) {
+	r.t.Helper()
+	response, err := r.client.Get("https://" + r.Address(listener).String())
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer response.Body.Close()
+	all, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return response.StatusCode, string(all)
+}
+
+// A listener uses a changed certificate without a reload, and keeps the previous one
+// while the files cannot be used.
+func TestCertificateOfListenerChanges(t *testing.T) {
+	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {})
+	dir := t.TempDir()
+	files := testcert.Write(t, dir, "a.example")
+	r := start(t, fmt.Sprintf(`
+admin: { address: "127.0.0.1:0" }
+listeners: [{ name: websecure, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q, key: %q }] } }]
+`, files.Cert, files.Key)+static("star", peer))
+	expect := func(what, trusted string, want int) {
+		t.Helper()
+		r.readCertificates()
+		r.trust(trusted, "a.example")
+		if status, body := r.getSecure("websecure"); status != want {
+			t.Errorf("%s: got %d %s", what, status, body)
+		}
+	}
+	old := filepath.Join(dir, "old.pem")
+	if err := os.Rename(files.Cert, old); err != nil {
+		t.Fatal(err)
+	}
+	expect("no file", old, 200)
+	var ready admin.Readiness
+	if r.api("/readyz", &ready); len(ready.Certificates) != 1 || !strings.Contains(ready.Certificates[0], "no such file") {
+		t.Errorf("/readyz: %+v", ready)
+	}
+	testcert.Write(t, dir, "a.example", testcert.Lasting(-90*24*time.Hour, 24*time.Hour))
+	expect("changed", files.Cert, 200)
+	expect("the old one", old, 0)
+	var all []admin.Certificate
+	if r.api("/api/certificates", &all); len(all) != 1 || all[0].State != "expiring" || all[0].Error != "" {
+		t.Errorf("/api/certificates: %+v", all)
+	}
+}
+
+// A warning about a certificate comes once a day.
+func TestCertificateExpires(t *testing.T) {
+	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {})
+	files := testcert.Write(t, t.TempDir(), "a.example", testcert.Lasting(-time.Hour, 30*24*time.Hour))
+	r := start(t, fmt.Sprintf(`
+admin: { address: "127.0.0.1:0" }
+listeners: [{ name: websecure, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q, key: %q }] } }]
+`, files.Cert, files.Key)+static("star", peer))
+	now, warned := time.Now(), make(map[string]time.Time)
+	expect := func(after time.Duration, level string, want int) {
+		t.Helper()
+		before := r.log.String()
+		r.warnOfCertificates(now.Add(after), warned)
+		text := strings.TrimPrefix(r.log.String(), before)
+		if got := strings.Count(text, files.Cert); got != want || want > 0 && !strings.Contains(text, level) {
+			t.Errorf("after %v: %q, want %d of level %s", after, text, want, level)
+		}
+	}
+	const day = 24 * time.Hour
+	expect(10*day, "", 0)
+	expect(25*day, "warn", 1)
+	expect(25*day+time.Hour, "warn", 0)
+	expect(26*day+time.Hour, "warn", 1)
+	expect(31*day, "error", 1)
+	expect(31*day+time.Hour, "error", 0)
+}

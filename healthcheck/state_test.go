@@ -1,0 +1,30 @@
+package healthcheck
+
+import "testing"
+
+func TestThresholds(t *testing.T) {
+	a := &Active{UnhealthyThreshold: 3, HealthyThreshold: 2}
+	f := func(down bool, results, want string) {
+		t.Helper()
+		j := checkState{down: down}
+		got := ""
+		for _, r := range results {
+			j.take(r == '+', false, a)
+			if j.down {
+				got += "d"
+			} else {
+				got += "u"
+			}
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", results, got, want)
+		}
+	}
+	f(false, "+++", "uuu")
+	f(false, "---+-+++", "uudddduu")
+	f(false, "--+--+---", "uuuuuuuud")
+	f(false, "---+--++", "uudddddu")
+	// A peer that waits for its first check needs one pass, and no other peer.
+	f(true, "+-", "uu")
+	f(true, "-+-++", "ddddu")
+}

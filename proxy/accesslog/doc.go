@@ -1,0 +1,12 @@
+// Package accesslog writes one line per request, as JSON or in the combined log format.
+// docs/access-log.md describes the fields.
+//
+// [Logger.Log] encodes the entry into a buffer: it allocates nothing, waits for no
+// output and shares no lock between shards. One goroutine writes full buffers, and all
+// of them every second. When the output is too slow, lines are dropped and counted
+// ([Logger.Dropped]). Lines of one shard stay in order; those of different shards may
+// be up to a second apart.
+//
+// In both formats, what a client sends cannot break the line or the reader's terminal:
+// control characters, quotes, backslashes and invalid UTF-8 are escaped.
+package accesslog

@@ -1,0 +1,111 @@
+package accesslog
+
+import (
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// jsonLine appends e as one line of JSON.
+func jsonLine(b []byte, e *Entry, c *clock) []byte {
+	b = append(b, `{"time":"`...)
+	b = c.appendRFC3339(b, e.Time)
+	b = append(b, `","client":"`...)
+	b = appendJSON(b, octets(e.Client))
+	if e.Proto != ProtoTCP {
+		b = append(b, `","method":"`...)
+		b = appendJSON(b, e.Method)
+	}
+	if len(e.Host) > 0 {
+		b = append(b, `","host":"`...)
+		b = appendJSON(b, e.Host)
+	}
+	if e.Proto != ProtoTCP {
+		b = append(b, `","target":"`...)
+		b = appendJSON(b, e.Target)
+	}
+	b = append(b, `","proto":"`...)
+	b = appendJSON(b, octets(e.Proto))
+	b = append(b, `","status":`...)
+	b = strconv.AppendInt(b, int64(e.Status), 10)
+	b = appendMember(b, `,"grpc_status":"`, octets(e.GRPCStatus))
+	b = append(b, `,"bytes_in":`...)
+	b = strconv.AppendInt(b, e.BytesIn, 10)
+	b = append(b, `,"bytes_out":`...)
+	b = strconv.AppendInt(b, e.BytesOut, 10)
+	b = append(b, `,"duration_ms":`...)
+	b = appendMillis(b, e.Duration)
+	b = appendMember(b, `,"service":"`, octets(e.Service))
+	b = appendMember(b, `,"peer":"`, octets(e.Peer))
+	b = append(b, `,"attempts":`...)
+	b = strconv.AppendInt(b, int64(e.Attempts), 10)
+	if e.Upstream > 0 {
+		b = append(b, `,"upstream_ms":`...)
+		b = appendMillis(b, e.Upstream)
+	}
+	if e.Connect > 0 {
+		b = append(b, `,"connect_ms":`...)
+		b = appendMillis(b, e.Connect)
+	}
+	b = appendMember(b, `,"reason":"`, octets(e.Reason))
+	b = appendMember(b, `,"user_agent":"`, e.UserAgent)
+	b = appendMember(b, `,"referer":"`, e.Referer)
+	return append(b, "}\n"...)
+}
+
+// appendMember appends an optional string member. prefix ends with the opening quote.
+func appendMember(b []byte, prefix string, value []byte) []byte {
+	if len(value) == 0 {
+		return b
+	}
+	b = append(b, prefix...)
+	b = appendJSON(b, value)
+	return append(b, '"')
+}
+
+// appendMillis appends d in milliseconds with three decimals.
+func appendMillis(b []byte, d time.Duration) []byte {
+	us := max(d.Microseconds(), 0)
+	b = strconv.AppendInt(b, us/1000, 10)
+	rest := us % 1000
+	return append(b, '.', byte('0'+rest/100), byte('0'+rest/10%10), byte('0'+rest%10))
+}
+
+// appendJSON appends s as the content of a JSON string (RFC 8259, section 7).
+func appendJSON(b, s []byte) []byte {
+	for {
+		n := plainPrefix(s)
+		b = append(b, s[:n]...)
+		if s = s[n:]; len(s) == 0 {
+			return b
+		}
+		r, size := utf8.DecodeRune(s)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			b = append(b, `\ufffd`...)
+		case r < utf8.RuneSelf:
+			b = escapeJSON(b, byte(r))
+		case r <= 0x9f || r == '\u2028' || r == '\u2029':
+			b = append(b, '\\', 'u', hexDigits[r>>12], hexDigits[r>>8&0xf], hexDigits[r>>4&0xf], hexDigits[r&0xf])
+		default:
+			b = append(b, s[:size]...)
+		}
+		s = s[size:]
+	}
+}
+
+func escapeJSON(b []byte, c byte) []byte {
+	switch c {
+	case '"', '\\':
+		return append(b, '\\', c)
+	case '\n':
+		return append(b, '\\', 'n')
+	case '\r':
+		return append(b, '\\', 'r')
+	case '\t':
+		return append(b, '\\', 't')
+	}
+	return append(b, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&0xf])
+}
+
+const hexDigits = "0123456789abcdef"

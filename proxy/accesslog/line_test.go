@@ -1,0 +1,218 @@
+package accesslog
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+func lineJSON(e *Entry) string {
+	c := newClock(layoutRFC3339)
+	return string(jsonLine(nil, e, &c))
+}
+
+func lineCombined(e *Entry) string {
+	c := newClock(layoutCombined)
+	return string(combinedLine(nil, e, &c))
+}
+
+func TestJSONLine(t *testing.T) {
+	full := typical()
+	full.BytesIn, full.Connect, full.Reason, full.Attempts, full.Status = 17, 1_234_999, "upstream_timeout", 2, 504
+	for _, test := range []struct {
+		name string
+		e    *Entry
+		want string
+	}{
+		{"every field", full, `{"time":"2026-01-02T15:04:05.678Z","client":"192.0.2.17","method":"GET","host":"star.example.com",` +
+			`"target":"/api/v1/items/4711?fields=name,price&sort=-created","proto":"HTTP/1.1","status":504,"bytes_in":17,"bytes_out":5120,` +
+			`"duration_ms":12.345,"service":"star","peer":"10.0.0.7:8080","attempts":2,"upstream_ms":11.200,"connect_ms":1.234,` +
+			`"reason":"upstream_timeout","user_agent":"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36",` +
+			`"referer":"https://star.example.com/items"}` + "\n"},
+		{"gRPC", &Entry{Status: 200, GRPCStatus: "UNAVAILABLE"}, `{"time":"0001-01-01T00:00:00.000Z","client":"","method":"","target":"","proto":"","status":200,"grpc_status":"UNAVAILABLE","bytes_in":0,"bytes_out":0,"duration_ms":0.000,"attempts":0}` + "\n"},
+		{"no field", &Entry{}, `{"time":"0001-01-01T00:00:00.000Z","client":"","method":"","target":"","proto":"","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"attempts":0}` + "\n"},
+		{"time zone", &Entry{Time: time.Date(2026, 6, 30, 23, 59, 59, 999_999_999, time.FixedZone("", -3600))},
+			`{"time":"2026-07-01T00:59:59.999Z","client":"","method":"","target":"","proto":"","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"attempts":0}` + "\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := lineJSON(test.e); got != test.want {
+				t.Errorf("got  %swant %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestAppendJSONEscapes(t *testing.T) {
+	for _, test := range []struct{ in, want string }{
+		{"", ""},
+		{"plain /?&=<>~", "plain /?&=<>~"},
+		{`a"b\c`, `a\"b\\c`},
+		{"a\nb\r\tc", `a\nb\r\tc`},
+		{"\x00\x1b[31m\x7f", `\u0000\u001b[31m\u007f`},
+		{"caf\u00e9 \u65e5 \U0001F600", "caf\u00e9 \u65e5 \U0001F600"},
+		{"\u0080\u009b\u00a0", "\\u0080\\u009b\u00a0"},
+		{"\u2027\u2028\u2029\u202a", "\u2027\\u2028\\u2029\u202a"},
+		{"a\xffb", `a\ufffdb`},
+		{"\xc3", `\ufffd`},
+		{"\xe6\x97x", `\ufffd\ufffdx`},
+		{"\xed\xa0\x80", `\ufffd\ufffd\ufffd`}, // a surrogate
+		{"\xc0\xaf", `\ufffd\ufffd`},           // overlong
+		{"\ufffd", "\ufffd"},                   // the real one stays
+	} {
+		for pad := range 9 { // octets are looked at by eights
+			before, after := strings.Repeat("x", pad), strings.Repeat("y", 8-pad)
+			if got, want := string(appendJSON(nil, []byte(before+test.in+after))), before+test.want+after; got != want {
+				t.Errorf("%q: got %s, want %s", before+test.in+after, got, want)
+			}
+		}
+	}
+}
+
+func TestPlainPrefixFindsEveryOctet(t *testing.T) {
+	for c := range 256 {
+		for at := range 24 {
+			s := bytes.Repeat([]byte("~"), 24)
+			s[at] = byte(c)
+			want := len(s)
+			if c < ' ' || c == '"' || c == '\\' || c > '~' {
+				want = at
+			}
+			if got := plainPrefix(s); got != want {
+				t.Fatalf("%#x at %d: got %d", c, at, got)
+			}
+		}
+	}
+}
+
+func TestAppendMillis(t *testing.T) {
+	for _, test := range []struct {
+		d    time.Duration
+		want string
+	}{
+		{0, "0.000"},
+		{999, "0.000"},
+		{time.Microsecond, "0.001"},
+		{10*time.Microsecond + 999, "0.010"},
+		{time.Millisecond, "1.000"},
+		{90 * time.Second, "90000.000"},
+		{-time.Second, "0.000"},
+		{math.MaxInt64, "9223372036854.775"},
+	} {
+		if got := string(appendMillis(nil, test.d)); got != test.want {
+			t.Errorf("%v: got %s, want %s", test.d, got, test.want)
+		}
+	}
+}
+
+func TestCombinedLine(t *testing.T) {
+	evil := typical()
+	evil.Host = []byte("h\" service=\"x")
+	evil.Target, evil.UserAgent, evil.Referer = []byte("/\"\\\n"), []byte("x\" 200 1\xff\x7f\u00e9"), nil
+	for _, test := range []struct {
+		name string
+		e    *Entry
+		want string
+	}{
+		{"typical", typical(), `192.0.2.17 - - [02/Jan/2026:15:04:05 +0000] "GET /api/v1/items/4711?fields=name,price&sort=-created HTTP/1.1" 200 5120 ` +
+			`"https://star.example.com/items" "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36" ` +
+			`host="star.example.com" service="star" peer="10.0.0.7:8080" attempts=1 bytes_in=0 duration_ms=12.345 upstream_ms=11.200 connect_ms=- reason="-"` + "\n"},
+		{"empty", &Entry{}, `- - - [01/Jan/0001:00:00:00 +0000] "- - -" 0 0 "-" "-" ` +
+			`host="-" service="-" peer="-" attempts=0 bytes_in=0 duration_ms=0.000 upstream_ms=- connect_ms=- reason="-"` + "\n"},
+		{"gRPC", &Entry{GRPCStatus: "OK"}, `- - - [01/Jan/0001:00:00:00 +0000] "- - -" 0 0 "-" "-" ` +
+			`host="-" service="-" peer="-" attempts=0 bytes_in=0 duration_ms=0.000 upstream_ms=- connect_ms=- reason="-" grpc_status=OK` + "\n"},
+		{"injection", evil, `192.0.2.17 - - [02/Jan/2026:15:04:05 +0000] "GET /\x22\x5C\x0A HTTP/1.1" 200 5120 "-" "x\x22 200 1\xFF\x7F\xC3\xA9" ` +
+			`host="h\x22 service=\x22x" service="star" peer="10.0.0.7:8080" attempts=1 bytes_in=0 duration_ms=12.345 upstream_ms=11.200 connect_ms=- reason="-"` + "\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := lineCombined(test.e); got != test.want {
+				t.Errorf("got  %swant %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestClockFollowsTheTime(t *testing.T) {
+	c := newClock(layoutRFC3339)
+	start := time.Date(2026, 12, 31, 23, 59, 58, 0, time.UTC)
+	for i := range 40 {
+		now := start.Add(time.Duration(i*i%37) * 100 * time.Millisecond) // also backwards: shards are shared
+		if got, want := string(c.appendRFC3339(nil, now)), now.Format("2006-01-02T15:04:05.000Z"); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
+// record is a JSON line as its reader sees it.
+type record struct {
+	Time       time.Time `json:"time"`
+	Client     string    `json:"client"`
+	Method     string    `json:"method"`
+	Host       string    `json:"host"`
+	Target     string    `json:"target"`
+	Proto      string    `json:"proto"`
+	Status     int       `json:"status"`
+	BytesIn    int64     `json:"bytes_in"`
+	BytesOut   int64     `json:"bytes_out"`
+	DurationMS float64   `json:"duration_ms"`
+	Service    string    `json:"service"`
+	Peer       string    `json:"peer"`
+	Attempts   int       `json:"attempts"`
+	UpstreamMS float64   `json:"upstream_ms"`
+	ConnectMS  float64   `json:"connect_ms"`
+	Reason     string    `json:"reason"`
+	UserAgent  string    `json:"user_agent"`
+	Referer    string    `json:"referer"`
+}
+
+// valid replaces each octet that is not UTF-8, as the log does it.
+func valid(s []byte) string {
+	var b strings.Builder
+	for len(s) > 0 {
+		r, size := utf8.DecodeRune(s)
+		b.WriteRune(r)
+		s = s[size:]
+	}
+	return b.String()
+}
+
+func FuzzJSONLine(f *testing.F) {
+	f.Add([]byte("GET"), []byte("host"), []byte("/\x00\"\\"), []byte("\xff\xc3\xa9\u2028"), []byte(""), 200, int64(1), int64(2), int64(3_000_000_000), int64(1))
+	f.Add([]byte("\n"), []byte(`"}`), []byte("\xed\xa0\x80"), []byte("\x7f\u0085"), []byte("\\u"), -1, int64(-1), int64(math.MaxInt64), int64(-5), int64(0))
+	f.Fuzz(func(t *testing.T, method, host, target, agent, referer []byte, status int, in, out, duration, unix int64) {
+		e := &Entry{
+			Time: time.Unix(unix%(1<<37), duration&(1<<29)).UTC(), Client: string(host), Method: method, Host: host, Target: target, Proto: string(method),
+			UserAgent: agent, Referer: referer, Status: status, BytesIn: in, BytesOut: out,
+			Duration: time.Duration(duration), Upstream: time.Duration(duration / 2), Connect: time.Duration(duration / 3),
+			Service: string(target), Peer: string(agent), Attempts: status, Reason: string(referer),
+		}
+		line := lineJSON(e)
+		if strings.IndexByte(line, '\n') != len(line)-1 {
+			t.Fatalf("not one line: %q", line)
+		}
+		for _, c := range line[:len(line)-1] {
+			if c < ' ' || c >= 0x7f && c <= 0x9f || c == '\u2028' || c == '\u2029' {
+				t.Fatalf("%q in %q", c, line)
+			}
+		}
+		ms := func(d time.Duration) float64 { return float64(max(d, 0)/time.Microsecond) / 1000 }
+		want := record{
+			Time: e.Time.Truncate(time.Millisecond), Client: valid(host), Method: valid(method), Host: valid(host), Target: valid(target), Proto: valid(method),
+			Status: status, BytesIn: in, BytesOut: out, DurationMS: ms(e.Duration), Service: valid(target), Peer: valid(agent), Attempts: status,
+			UpstreamMS: ms(e.Upstream), ConnectMS: ms(e.Connect), Reason: valid(referer), UserAgent: valid(agent), Referer: valid(referer),
+		}
+		var got record
+		if err := json.Unmarshal([]byte(line), &got); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if got != want {
+			t.Errorf("got  %+v\nwant %+v", got, want)
+		}
+		if line := lineCombined(e); strings.IndexByte(line, '\n') != len(line)-1 || bytes.Count([]byte(line), []byte{'"'}) != 14 {
+			t.Errorf("combined: %q", line)
+		}
+	})
+}

@@ -1,0 +1,212 @@
+package accesslog
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/bits"
+	"math/rand/v2"
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+// Format is the format of a line.
+type Format string
+
+const (
+	FormatJSON     Format = "json"
+	FormatCombined Format = "combined"
+)
+
+// Options are the options of New.
+type Options struct {
+	// Path is "stdout", "stderr", "off" or a file to append to, created with mode
+	// 0640. Empty: "off".
+	Path string
+
+	// Format is FormatJSON (also when empty) or FormatCombined.
+	Format Format
+
+	// Sample is the share of requests to log, from 0 to 1, chosen at random. Requests
+	// with a status of 500 or more are always logged.
+	Sample float64
+
+	// MaxBuffered bounds the bytes that wait to be written before lines are dropped,
+	// rounded up to buffers of 64 KiB, at least one per shard. Default (0): 8 MiB.
+	MaxBuffered int
+
+	// Notify, if not nil, is called with the error when writing begins to fail, and
+	// with nil when it works again. It must not call the Logger.
+	Notify func(err error)
+}
+
+// Logger is an access log. It is safe for concurrent use. A nil Logger is off.
+type Logger struct {
+	combined  bool
+	everyLine bool
+	threshold uint64 // a random 64-bit number below it selects a line
+
+	shards    []shard // a power of two; none if the log is off
+	supply    *supply
+	writer    *writer
+	dropped   atomic.Uint64
+	successor atomic.Pointer[Logger] // gets the lines after Close; may be nil
+}
+
+const (
+	defaultMaxBuffered = 8 << 20
+	flushInterval      = time.Second
+
+	// closeTimeout bounds Close when the output blocks, such as a pipe without a
+	// reader.
+	closeTimeout = 5 * time.Second
+)
+
+// New opens the log and starts its writer, which runs until Close.
+func New(o Options) (*Logger, error) {
+	if o.Format == "" {
+		o.Format = FormatJSON
+	}
+	if o.Format != FormatJSON && o.Format != FormatCombined {
+		return nil, fmt.Errorf("access log: format %q: must be %q or %q", o.Format, FormatJSON, FormatCombined)
+	}
+	if !(o.Sample >= 0 && o.Sample <= 1) {
+		return nil, fmt.Errorf("access log: sample %v: must be from 0 to 1", o.Sample)
+	}
+	if o.MaxBuffered < 0 {
+		return nil, fmt.Errorf("access log: max buffered %d: must not be negative", o.MaxBuffered)
+	}
+	if o.MaxBuffered == 0 {
+		o.MaxBuffered = defaultMaxBuffered
+	}
+	if o.Path == "" || o.Path == "off" {
+		return &Logger{}, nil
+	}
+	out, err := openOutput(o.Path)
+	if err != nil {
+		return nil, err
+	}
+	return start(o, out), nil
+}
+
+// start makes a Logger of complete options.
+func start(o Options, out *output) *Logger {
+	l := &Logger{
+		combined:  o.Format == FormatCombined,
+		everyLine: o.Sample == 1,
+		shards:    make([]shard, shardCount()),
+	}
+	if !l.everyLine {
+		l.threshold = uint64(math.Ldexp(o.Sample, 64))
+	}
+	layout := layoutRFC3339
+	if l.combined {
+		layout = layoutCombined
+	}
+	for i := range l.shards {
+		l.shards[i].clock = newClock(layout)
+	}
+	l.supply = newSupply(max((o.MaxBuffered+bufferSize-1)/bufferSize, len(l.shards)))
+	l.writer = newWriter(l, out, o.Notify)
+	go l.writer.run()
+	return l
+}
+
+// shardCount returns a power of two, large enough that two goroutines rarely share a
+// shard.
+func shardCount() int {
+	return 1 << bits.Len(uint(min(4*runtime.GOMAXPROCS(0), 128)-1))
+}
+
+// Enabled reports whether Log may write anything.
+func (l *Logger) Enabled() bool {
+	return l != nil && len(l.shards) > 0
+}
+
+// Log writes a line for e, subject to Options.Sample. It allocates nothing and never
+// waits for the output. shard should differ between goroutines that log concurrently.
+// After Close the line is dropped.
+func (l *Logger) Log(shard uint32, e *Entry) {
+	if !l.Enabled() {
+		return
+	}
+	if !l.everyLine && e.Status < 500 && !e.Failed && rand.Uint64() >= l.threshold {
+		return
+	}
+	s := &l.shards[shard&uint32(len(l.shards)-1)]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.buf == nil {
+		if s.buf = l.supply.get(); s.buf == nil {
+			if next := l.successor.Load(); next != nil {
+				next.Log(shard, e)
+			} else {
+				l.dropped.Add(1)
+			}
+			return
+		}
+	}
+	if l.combined {
+		s.buf = combinedLine(s.buf, e, &s.clock)
+	} else {
+		s.buf = jsonLine(s.buf, e, &s.clock)
+	}
+	if len(s.buf) >= bufferFull {
+		s.handOverLocked(l.writer.full)
+	}
+}
+
+// Dropped returns the number of lines that were not written because the output was too
+// slow, failed, or was closed.
+func (l *Logger) Dropped() uint64 {
+	if l == nil {
+		return 0
+	}
+	return l.dropped.Load()
+}
+
+// Reopen opens the file again under its name, after log rotation. Later lines go to the
+// new file. On an error the open file stays in use. It does nothing for a stream.
+func (l *Logger) Reopen() error {
+	if !l.Enabled() {
+		return nil
+	}
+	reply := make(chan error, 1)
+	select {
+	case l.writer.reopen <- reply:
+		return <-reply
+	case <-l.writer.done:
+		return errors.New("access log: closed")
+	}
+}
+
+// CloseFor is Close for a log that next takes the place of: it gets the lines of
+// those who still have l, and counts the lines that l has dropped.
+func (l *Logger) CloseFor(next *Logger) error {
+	if l == nil {
+		return nil
+	}
+	l.successor.Store(next)
+	err := l.Close()
+	next.dropped.Add(l.dropped.Load())
+	return err
+}
+
+// Close writes buffered lines and closes the file. It fails when the output accepts
+// nothing for 5 seconds. It may be called again.
+func (l *Logger) Close() error {
+	if !l.Enabled() {
+		return nil
+	}
+	l.supply.close()
+	l.writer.stop()
+	timeout := time.NewTimer(closeTimeout)
+	defer timeout.Stop()
+	select {
+	case <-l.writer.done:
+		return l.writer.closeErr
+	case <-timeout.C:
+		return errors.New("access log: close: the output is blocked")
+	}
+}

@@ -1,0 +1,337 @@
+package accesslog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// fakeFile is an output in memory.
+type fakeFile struct {
+	mu    sync.Mutex // guards the fields below
+	data  []byte
+	limit int   // octets that a Write takes before it fails with err
+	err   error // nil: it never fails
+
+	block chan struct{} // if not nil, Write waits for it
+}
+
+func (f *fakeFile) Write(b []byte) (int, error) {
+	if f.block != nil {
+		<-f.block
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil {
+		f.data = append(f.data, b...)
+		return len(b), nil
+	}
+	n := min(f.limit, len(b))
+	f.data = append(f.data, b[:n]...)
+	f.limit -= n
+	return n, f.err
+}
+
+func (f *fakeFile) Close() error { return nil }
+
+func (f *fakeFile) fail(after int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.limit, f.err = after, err
+}
+
+func (f *fakeFile) lines() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.data) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(f.data), "\n"), "\n")
+}
+
+// combinedOptions make lines that are easy to compare.
+var combinedOptions = Options{Format: FormatCombined, Sample: 1, MaxBuffered: 1}
+
+func numbered(n int) *Entry { return &Entry{Client: "c", Status: n} }
+
+// numbers returns the status of each line.
+func numbers(t *testing.T, lines []string) []int {
+	t.Helper()
+	var list []int
+	for _, line := range lines {
+		fields := strings.Fields(line)
+		if len(fields) < 9 {
+			t.Fatalf("torn line %q", line)
+		}
+		n, err := strconv.Atoi(fields[8])
+		if err != nil {
+			t.Fatalf("line %q: %v", line, err)
+		}
+		list = append(list, n)
+	}
+	return list
+}
+
+func TestLinesAreWrittenWithinASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f fakeFile
+		l := start(combinedOptions, &output{file: &f})
+		defer l.Close()
+		l.Log(0, numbered(1))
+		l.Log(1, numbered(2))
+		synctest.Wait()
+		if got := f.lines(); got != nil {
+			t.Fatalf("written at once: %q", got)
+		}
+		time.Sleep(time.Second + time.Millisecond)
+		synctest.Wait()
+		if got := numbers(t, f.lines()); !slices.Equal(got, []int{1, 2}) {
+			t.Errorf("after a second: got lines %v", got)
+		}
+	})
+}
+
+func TestFullBuffersAreWrittenAtOnceAndInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f fakeFile
+		l := start(combinedOptions, &output{file: &f})
+		n := 0
+		for ; len(f.lines()) == 0; n++ {
+			l.Log(0, numbered(n))
+			if n%100 == 0 {
+				synctest.Wait()
+			}
+			if n > bufferSize {
+				t.Fatal("a full buffer is not written")
+			}
+		}
+		for range 5000 {
+			l.Log(0, numbered(n))
+			n++
+			if n%100 == 0 {
+				synctest.Wait()
+			}
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		got := numbers(t, f.lines())
+		if !slices.IsSorted(got) || len(got) != n || l.Dropped() != 0 {
+			t.Errorf("got %d lines, want %d in order; %d dropped", len(got), n, l.Dropped())
+		}
+	})
+}
+
+func TestCloseWritesBuffers(t *testing.T) {
+	var f fakeFile
+	l := start(combinedOptions, &output{file: &f})
+	for i := range 100 {
+		l.Log(uint32(i), numbered(i))
+	}
+	for range 2 {
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := numbers(t, f.lines())
+	slices.Sort(got)
+	if len(got) != 100 || got[0] != 0 || got[99] != 99 {
+		t.Errorf("got lines %v", got)
+	}
+	l.Log(0, numbered(1))
+	if n := len(f.lines()); n != 100 || l.Dropped() != 1 {
+		t.Errorf("after Close: %d lines, %d dropped, want 100 and 1", n, l.Dropped())
+	}
+}
+
+func TestSlowOutputDropsLinesAndNeverBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fakeFile{block: make(chan struct{})}
+		l := start(combinedOptions, &output{file: &f})
+		const lines = 400_000 // far more than the buffers hold
+		for i := range lines {
+			l.Log(uint32(i), numbered(i))
+		}
+		if l.Dropped() == 0 {
+			t.Fatal("no line was dropped")
+		}
+		if limit := l.supply.limit; l.supply.made.Load() > limit {
+			t.Errorf("%d buffers, at most %d are allowed", l.supply.made.Load(), limit)
+		}
+		close(f.block)
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(numbers(t, f.lines())); uint64(got)+l.Dropped() != lines {
+			t.Errorf("%d written + %d dropped, want %d in all", got, l.Dropped(), lines)
+		}
+	})
+}
+
+func TestLogRecoversAfterASlowOutput(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fakeFile{block: make(chan struct{})}
+		l := start(combinedOptions, &output{file: &f})
+		defer l.Close()
+		for i := 0; l.Dropped() == 0; i++ {
+			l.Log(uint32(i), numbered(i))
+		}
+		close(f.block)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		before := l.Dropped()
+		l.Log(0, numbered(999))
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		got := numbers(t, f.lines())
+		if got[len(got)-1] != 999 || l.Dropped() != before {
+			t.Errorf("last line %d, %d more dropped", got[len(got)-1], l.Dropped()-before)
+		}
+	})
+}
+
+func TestCloseTimesOutIfTheOutputBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fakeFile{block: make(chan struct{})}
+		l := start(combinedOptions, &output{file: &f})
+		l.Log(0, numbered(1))
+		begin := time.Now()
+		if err := l.Close(); err == nil {
+			t.Error("no error")
+		}
+		if took := time.Since(begin); took != closeTimeout {
+			t.Errorf("took %v", took)
+		}
+		close(f.block)
+	})
+}
+
+func TestOutputFailureIsNotifiedOnceAndLinesStayWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f fakeFile
+		var notes []error
+		o := combinedOptions
+		o.Notify = func(err error) { notes = append(notes, err) }
+		l := start(o, &output{file: &f})
+		second := func(n int) {
+			l.Log(0, numbered(n))
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		second(1)
+		full := errors.New("no space left")
+		f.fail(5, full)
+		second(2)
+		second(3)
+		f.fail(0, nil)
+		second(4)
+		second(5)
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		lines := f.lines()
+		if len(lines) != 4 || len(lines[1]) != 5 {
+			t.Fatalf("got %q: want a line, 5 octets of the next, and two lines", lines)
+		}
+		if got := numbers(t, slices.Delete(lines, 1, 2)); !slices.Equal(got, []int{1, 4, 5}) {
+			t.Errorf("got lines %v", got)
+		}
+		if l.Dropped() != 2 {
+			t.Errorf("%d dropped, want 2", l.Dropped())
+		}
+		if len(notes) != 2 || !errors.Is(notes[0], full) || notes[1] != nil {
+			t.Errorf("notified of %v", notes)
+		}
+	})
+}
+
+func TestLongLineIsWrittenWhole(t *testing.T) {
+	var f fakeFile
+	l := start(combinedOptions, &output{file: &f})
+	e := numbered(200)
+	e.Target = bytes.Repeat([]byte{'/'}, 3*bufferSize)
+	l.Log(0, e)
+	l.Log(0, numbered(201))
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	lines := f.lines()
+	if got := numbers(t, lines); !slices.Equal(got, []int{200, 201}) || len(lines[0]) < 3*bufferSize {
+		t.Errorf("got lines %v, the first with %d octets", got, len(lines[0]))
+	}
+	if made := l.supply.made.Load(); made > 1 {
+		t.Errorf("the grown buffer still counts: %d", made)
+	}
+}
+
+func TestSampleKeepsErrors(t *testing.T) {
+	for _, test := range []struct {
+		sample     float64
+		min, limit int
+	}{{0, 0, 0}, {0.25, 2000, 3000}, {0.999999, 9900, 10000}, {1, 10000, 10000}} {
+		t.Run(fmt.Sprint(test.sample), func(t *testing.T) {
+			var f fakeFile
+			l := start(Options{Format: FormatCombined, Sample: test.sample, MaxBuffered: 8 << 20}, &output{file: &f})
+			for i := range 10_000 {
+				l.Log(uint32(i), numbered(499))
+			}
+			for range 10 {
+				l.Log(0, numbered(500))
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			count := map[int]int{}
+			for _, n := range numbers(t, f.lines()) {
+				count[n]++
+			}
+			if count[500] != 10 || count[499] < test.min || count[499] > test.limit {
+				t.Errorf("got %v, want 10 × 500 and %d to %d × 499", count, test.min, test.limit)
+			}
+		})
+	}
+}
+
+func TestNewRejectsInvalidOptions(t *testing.T) {
+	for _, test := range []struct {
+		o    Options
+		want string
+	}{
+		{Options{Path: "stdout", Format: "xml"}, `access log: format "xml": must be "json" or "combined"`},
+		{Options{Path: "stdout", Sample: 1.5}, `access log: sample 1.5: must be from 0 to 1`},
+		{Options{Path: "stdout", Sample: -0.1}, `access log: sample -0.1: must be from 0 to 1`},
+		{Options{Path: "off", MaxBuffered: -1}, `access log: max buffered -1: must not be negative`},
+		{Options{Path: "/dev/null/x"}, `access log: open /dev/null/x: not a directory`},
+	} {
+		l, err := New(test.o)
+		if err == nil {
+			l.Close()
+			t.Errorf("%+v: no error", test.o)
+		} else if err.Error() != test.want {
+			t.Errorf("got  %s\nwant %s", err, test.want)
+		}
+	}
+}
+
+func TestOffAndNilLoggersDoNothing(t *testing.T) {
+	for _, path := range []string{"", "off", "nil"} {
+		var l *Logger
+		if path != "nil" {
+			var err error
+			if l, err = New(Options{Path: path, Sample: 1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.Log(0, numbered(500))
+		if l.Enabled() || l.Reopen() != nil || l.Close() != nil || l.Dropped() != 0 {
+			t.Errorf("path %q: does something", path)
+		}
+	}
+}

@@ -1,0 +1,156 @@
+package accesslog
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+)
+
+func TestReopenFollowsARenamedFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.log")
+	l, err := New(Options{Path: path, Format: FormatCombined, Sample: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	l.Log(0, numbered(1))
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	l.Log(0, numbered(2))
+	if err := l.Reopen(); err != nil {
+		t.Fatal(err)
+	}
+	l.Log(0, numbered(3))
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string][]int{path + ".1": {1, 2}, path: {3}} {
+		if got := numbers(t, fileLines(t, name)); !slices.Equal(got, want) {
+			t.Errorf("%s: got lines %v, want %v", filepath.Base(name), got, want)
+		}
+	}
+	if err := l.Reopen(); err == nil {
+		t.Error("Reopen after Close: no error")
+	}
+}
+
+func TestReopenKeepsTheFileIfTheNewOneCannotBeOpened(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "logs")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l, err := New(Options{Path: filepath.Join(dir, "access.log"), Format: FormatCombined, Sample: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := dir + ".moved"
+	if err := os.Rename(dir, moved); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Reopen(); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("got error %v", err)
+	}
+	l.Log(0, numbered(1))
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := numbers(t, fileLines(t, filepath.Join(moved, "access.log"))); !slices.Equal(got, []int{1}) {
+		t.Errorf("got lines %v", got)
+	}
+}
+
+func fileLines(t *testing.T, name string) []string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return (&fakeFile{data: data}).lines()
+}
+
+func TestStreamsStayOpen(t *testing.T) {
+	for _, path := range []string{"stdout", "stderr"} {
+		l, err := New(Options{Path: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(l.Reopen(), l.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stdout.Stat(); err != nil {
+		t.Errorf("stdout: %v", err)
+	}
+}
+
+// Many goroutines on the same and on other shards, a reopening and a closing
+// one: for the race detector, and no line may be lost or torn.
+func TestConcurrentUse(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.log")
+	l, err := New(Options{Path: path, Format: FormatCombined, Sample: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const goroutines, each = 8, 500
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		wg.Go(func() {
+			for i := range each {
+				l.Log(uint32(g/2), numbered(i))
+			}
+		})
+	}
+	for range 5 {
+		if err := l.Reopen(); err != nil {
+			t.Error(err)
+		}
+	}
+	wg.Wait()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(numbers(t, fileLines(t, path))); uint64(got)+l.Dropped() != goroutines*each {
+		t.Errorf("%d written, %d dropped, want %d in all", got, l.Dropped(), goroutines*each)
+	}
+}
+
+// Whoever has a log whose place another one takes loses no line.
+func TestCloseForASuccessor(t *testing.T) {
+	dir := t.TempDir()
+	open := func(name string) *Logger {
+		l, err := New(Options{Path: filepath.Join(dir, name), Format: FormatCombined, Sample: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	old, next := open("old"), open("next")
+	const lines = 1000
+	var logging sync.WaitGroup
+	half := make(chan struct{})
+	logging.Go(func() {
+		for n := range lines {
+			if n == lines/2 {
+				close(half)
+			}
+			old.Log(0, numbered(n))
+		}
+	})
+	<-half
+	if err := old.CloseFor(next); err != nil {
+		t.Fatal(err)
+	}
+	logging.Wait()
+	old.Log(0, numbered(lines))
+	if err := next.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got := append(numbers(t, fileLines(t, filepath.Join(dir, "old"))), numbers(t, fileLines(t, filepath.Join(dir, "next")))...)
+	if len(got) != lines+1 || !slices.IsSorted(got) || next.Dropped() != 0 {
+		t.Errorf("%d lines, sorted %v, %d dropped; want %d", len(got), slices.IsSorted(got), next.Dropped(), lines+1)
+	}
+}

@@ -1,0 +1,152 @@
+package accesslog
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+)
+
+// writer owns the output. One goroutine runs it.
+type writer struct {
+	log    *Logger
+	out    *output
+	notify func(error)
+
+	full   chan []byte
+	reopen chan chan error
+	stop   func() // tells run to finish
+	quit   chan struct{}
+
+	done     chan struct{} // closed when run has returned
+	closeErr error         // valid once done is closed
+
+	failing bool
+	torn    bool // the output ends within a line
+}
+
+func newWriter(l *Logger, out *output, notify func(error)) *writer {
+	w := &writer{
+		log:    l,
+		out:    out,
+		notify: notify,
+		full:   make(chan []byte, l.supply.limit),
+		reopen: make(chan chan error),
+		quit:   make(chan struct{}),
+		done:   make(chan struct{}),
+	}
+	w.stop = sync.OnceFunc(func() { close(w.quit) })
+	return w
+}
+
+func (w *writer) run() {
+	defer close(w.done)
+	tick := time.NewTicker(flushInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case b := <-w.full:
+			w.write(b)
+		case <-tick.C:
+			w.collect()
+		case reply := <-w.reopen:
+			w.flush()
+			reply <- w.out.reopen()
+		case <-w.quit:
+			w.flush()
+			w.closeErr = w.out.close()
+			return
+		}
+	}
+}
+
+// collect queues the buffers of all shards.
+func (w *writer) collect() {
+	for i := range w.log.shards {
+		s := &w.log.shards[i]
+		s.mu.Lock()
+		s.handOverLocked(w.full)
+		s.mu.Unlock()
+	}
+}
+
+// flush writes all lines logged before.
+func (w *writer) flush() {
+	w.collect()
+	for range len(w.full) {
+		w.write(<-w.full)
+	}
+}
+
+func (w *writer) write(b []byte) {
+	defer w.log.supply.put(b)
+	var err error
+	if w.torn {
+		_, err = w.out.file.Write([]byte{'\n'})
+	}
+	n := 0
+	if err == nil {
+		w.torn = false
+		if n, err = w.out.file.Write(b); n > 0 {
+			w.torn = b[n-1] != '\n'
+		}
+	}
+	if err != nil {
+		w.log.dropped.Add(uint64(bytes.Count(b[n:], []byte{'\n'})))
+	}
+	if failing := err != nil; failing != w.failing {
+		w.failing = failing
+		if w.notify != nil {
+			if err != nil {
+				err = fmt.Errorf("access log: %w", err)
+			}
+			w.notify(err)
+		}
+	}
+}
+
+type output struct {
+	path string // empty for a stream, which is neither opened nor closed
+	file io.WriteCloser
+}
+
+func openOutput(path string) (*output, error) {
+	switch path {
+	case "stdout":
+		return &output{file: os.Stdout}, nil
+	case "stderr":
+		return &output{file: os.Stderr}, nil
+	}
+	o := &output{path: path}
+	if err := o.reopen(); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+func (o *output) reopen() error {
+	if o.path == "" {
+		return nil
+	}
+	f, err := os.OpenFile(o.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+	if err != nil {
+		return fmt.Errorf("access log: %w", err)
+	}
+	if o.file != nil {
+		o.file.Close() // all lines are written
+	}
+	o.file = f
+	return nil
+}
+
+func (o *output) close() error {
+	if o.path == "" {
+		return nil
+	}
+	if err := o.file.Close(); err != nil {
+		return fmt.Errorf("access log: %w", err)
+	}
+	return nil
+}

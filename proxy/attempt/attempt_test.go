@@ -1,0 +1,226 @@
+package attempt
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/balancer"
+	"sluice/discovery"
+	"sluice/route"
+	"sluice/test/balancertest"
+)
+
+var (
+	ok         = balancer.Outcome{Class: balancer.OutcomeOK}
+	reset      = balancer.Outcome{Class: balancer.OutcomeReset}
+	refused    = balancer.Outcome{Class: balancer.OutcomeConnectFailure}
+	superseded = balancer.Outcome{Class: balancer.OutcomeSuperseded}
+
+	impatient = Result{Kind: Impatient}
+	suspected = Result{Kind: Suspected}
+)
+
+// script is an exchange that plays results, one after the other, and notes what
+// it is asked for.
+type script struct {
+	tries   []Result
+	waits   []balancer.Outcome    // of Await
+	races   [][2]balancer.Outcome // of Race
+	started bool
+	final   bool // cannot be sent again
+
+	calls []string
+	peers []*balancer.Peer
+}
+
+// next takes the first element of a list.
+func next[T any](list *[]T) T {
+	first := (*list)[0]
+	*list = (*list)[1:]
+	return first
+}
+
+func (s *script) Try(t balancer.Token) Result {
+	s.calls, s.peers = append(s.calls, "try"), append(s.peers, t.Peer)
+	return next(&s.tries)
+}
+
+func (s *script) Await() balancer.Outcome {
+	s.calls = append(s.calls, "await")
+	return next(&s.waits)
+}
+
+func (s *script) Race(second balancer.Token) (balancer.Outcome, balancer.Outcome) {
+	s.calls, s.peers = append(s.calls, "race"), append(s.peers, second.Peer)
+	outcomes := next(&s.races)
+	return outcomes[0], outcomes[1]
+}
+
+func (s *script) Leave() balancer.Outcome {
+	s.calls = append(s.calls, "leave")
+	return superseded
+}
+
+func (s *script) Replayable() bool { return !s.final }
+func (s *script) Started() bool    { return s.started }
+
+func (s *script) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
+	s.calls = append(s.calls, fmt.Sprint("wait ", timeout))
+	return context.WithTimeout(context.Background(), timeout)
+}
+
+// pool returns one with that many peers.
+func pool(t *testing.T, peers int) *balancer.Pool {
+	p, err := balancer.NewPool("star", balancertest.Complete(balancer.Options{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	var set []discovery.Instance
+	for i := range peers {
+		set = append(set, discovery.Instance{Service: "star", ID: fmt.Sprint(i), Address: "10.0.0.1", Port: 1 + i, Weight: 1})
+	}
+	p.Apply(set)
+	return p
+}
+
+func TestRun(t *testing.T) {
+	const enough = 6 // peers
+	for _, test := range []struct {
+		name     string
+		peers    int
+		attempts int
+		x        script
+		calls    string
+		want     balancer.Outcome
+		tries    int
+		err      error
+	}{
+		{"answered", enough, 3, script{tries: []Result{Ended(ok)}}, "try", ok, 1, nil},
+		{"retried", enough, 3, script{tries: []Result{Ended(reset), Ended(ok)}}, "try try", ok, 2, nil},
+		{"not replayable", enough, 3, script{final: true, tries: []Result{Ended(reset)}}, "try", reset, 1, nil},
+		{"started", enough, 3, script{started: true, tries: []Result{Ended(reset)}}, "try", reset, 1, nil},
+		{"as often as allowed", enough, 2, script{tries: []Result{Ended(reset), Ended(reset)}}, "try try", reset, 2, nil},
+		{"connect failures do not count", enough, 2,
+			script{tries: []Result{Ended(refused), Ended(refused), Ended(refused), Ended(reset), Ended(ok)}},
+			"try try try try try", ok, 5, nil},
+		{"…up to a limit", enough, 2,
+			script{tries: []Result{Ended(refused), Ended(refused), Ended(refused), Ended(refused), Ended(refused)}},
+			"try try try try try", refused, MaxTries, nil},
+		{"…and unless there is no retry", enough, 1, script{tries: []Result{Ended(refused)}}, "try", refused, 1, nil},
+		{"no peer", 0, 3, script{}, "", balancer.Outcome{}, 0, balancer.ErrNoPeers},
+		{"no other peer", 1, 3, script{tries: []Result{Ended(reset)}}, "try", reset, 1, balancer.ErrAllTried},
+
+		{"impatient, without another peer", 1, 1,
+			script{tries: []Result{impatient}, waits: []balancer.Outcome{ok}}, "try await", ok, 1, nil},
+		{"hedged, first answers", enough, 1,
+			script{tries: []Result{impatient}, races: [][2]balancer.Outcome{{ok, superseded}}}, "try race", ok, 2, nil},
+		{"hedged, second answers", enough, 1,
+			script{tries: []Result{impatient}, races: [][2]balancer.Outcome{{superseded, ok}}}, "try race", ok, 2, nil},
+		{"hedged, both fail", enough, 2,
+			script{tries: []Result{impatient, Ended(ok)}, races: [][2]balancer.Outcome{{reset, reset}}}, "try race try", ok, 3, nil},
+
+		{"suspected, left", enough, 2, script{tries: []Result{suspected, Ended(ok)}}, "try leave try", ok, 2, nil},
+		{"what was left does not count", enough, 2,
+			script{tries: []Result{suspected, Ended(reset), Ended(ok)}}, "try leave try try", ok, 3, nil},
+		{"suspected, without another peer", 1, 2,
+			script{tries: []Result{suspected}, waits: []balancer.Outcome{ok}}, "try await", ok, 1, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			service := &route.Service{Name: "star", Pool: pool(t, test.peers), Retry: route.Retry{Attempts: test.attempts}}
+			o, tries, err := Run(service, new(balancer.Query), &test.x)
+			if o != test.want || tries != test.tries || err != test.err {
+				t.Errorf("got %v, %d tries, %v, want %v, %d tries, %v", o.Class, tries, err, test.want.Class, test.tries, test.err)
+			}
+			if got := strings.Join(test.x.calls, " "); got != test.calls {
+				t.Errorf("calls %q, want %q", got, test.calls)
+			}
+			for i, p := range test.x.peers {
+				if slices.Contains(test.x.peers[:i], p) {
+					t.Errorf("a peer was tried twice")
+				}
+			}
+			for _, p := range service.Pool.Snapshot().All {
+				if n := p.Inflight(); n != 0 {
+					t.Errorf("%d tries of a peer have no end", n)
+				}
+			}
+		})
+	}
+}
+
+func TestPatience(t *testing.T) {
+	service := &route.Service{Pool: pool(t, 1)}
+	if got := Patience(service, 0, 0); got != 0 {
+		t.Errorf("%v without hedging, want none", got)
+	}
+	service.Retry.Hedge = &route.Hedge{After: time.Second}
+	if got := Patience(service, 0, 0); got != time.Second {
+		t.Errorf("%v for the first try, want a second", got)
+	}
+	if got := Patience(service, 1, 0); got != 0 {
+		t.Errorf("%v for the second try, want none", got)
+	}
+}
+
+func TestMayLeave(t *testing.T) {
+	for _, test := range []struct {
+		attempts, tries int
+		want            bool
+	}{{1, 0, false}, {2, 0, true}, {2, MaxTries - 2, true}, {2, MaxTries - 1, false}} {
+		service := &route.Service{Retry: route.Retry{Attempts: test.attempts}}
+		if got := MayLeave(service, test.tries); got != test.want {
+			t.Errorf("%d attempts, %d tries: %v", test.attempts, test.tries, got)
+		}
+	}
+}
+
+// A first peer is waited for where there is none, and a connection to one where
+// all are in use: each as long as the service says.
+func TestRunWaits(t *testing.T) {
+	const connection, peer = 2 * time.Second, 3 * time.Second
+	for _, test := range []struct {
+		name   string
+		peers  int
+		busy   bool
+		events func(p *balancer.Pool, held balancer.Token)
+		calls  string
+		after  time.Duration
+		err    error
+	}{
+		{"no peer", 0, false, func(*balancer.Pool, balancer.Token) {}, "wait 3s", peer, balancer.ErrNoPeers},
+		{"all busy", 1, true, func(*balancer.Pool, balancer.Token) {}, "wait 2s", connection, balancer.ErrConnectionsSaturated},
+		{"one becomes free", 1, true, func(_ *balancer.Pool, held balancer.Token) {
+			time.AfterFunc(time.Second, func() { held.Done(ok) })
+		}, "wait 2s try", time.Second, nil},
+		{"the busy one leaves", 1, true, func(p *balancer.Pool, _ balancer.Token) {
+			time.AfterFunc(time.Second, func() { p.Apply(nil) })
+		}, "wait 2s wait 3s", time.Second + peer, balancer.ErrNoPeers},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := pool(t, test.peers)
+				if err := p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})); err != nil {
+					t.Fatal(err)
+				}
+				var held balancer.Token
+				if test.busy {
+					held, _ = p.Pick(new(balancer.Query))
+				}
+				test.events(p, held)
+				service := &route.Service{Pool: p, WaitForPeer: peer, ConnectionWait: connection, Retry: route.Retry{Attempts: 1}}
+				x := script{tries: []Result{Ended(balancer.Outcome{})}}
+				start := time.Now()
+				_, _, err := Run(service, new(balancer.Query), &x)
+				if calls := strings.Join(x.calls, " "); err != test.err || calls != test.calls || time.Since(start) != test.after {
+					t.Errorf("%v, %q after %v; want %v, %q after %v", err, calls, time.Since(start), test.err, test.calls, test.after)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,135 @@
+package proxy
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+
+	"sluice/balancer"
+	"sluice/route"
+)
+
+// A peer may answer before it has got all of a body that is kept, and read no
+// more of it: its answer counts, however the connection ends.
+func TestEarlyAnswerToKeptBody(t *testing.T) {
+	t.Parallel()
+	const length = 8 << 20
+	byGo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(401)
+		io.WriteString(w, "who are you?")
+	}))
+	defer byGo.Close()
+	const unauthorized = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 12\r\n\r\nwho are you?"
+	goOn := make(chan struct{})
+	answers := func(then func(c *originConn)) string {
+		return startOrigin(t, func(c *originConn) bool {
+			c.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+			if _, err := http.ReadRequest(c.Reader); err != nil {
+				return false
+			}
+			io.WriteString(c.Conn, unauthorized)
+			then(c)
+			return false
+		}).address()
+	}
+	tests := map[string]string{
+		"a server of Go's": strings.TrimPrefix(byGo.URL, "http://"),
+		"closes":           answers(func(*originConn) {}),
+		"closes its sending side and reads no more": answers(func(c *originConn) {
+			c.Conn.(interface{ CloseWrite() error }).CloseWrite()
+			<-goOn
+		}),
+		"reads no more": answers(func(*originConn) { <-goOn }),
+	}
+	t.Cleanup(func() { close(goOn) })
+	for name, address := range tests {
+		for _, attempts := range []int{1, 2} {
+			t.Run(fmt.Sprint(name, ", attempts ", attempts), func(t *testing.T) {
+				p := startProxy(t, Options{}, address)
+				p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: attempts, BodyBytes: length}})
+				for range 3 {
+					conn := p.dial()
+					fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", length)
+					go io.WriteString(conn, strings.Repeat("x", length))
+					if status, body := readResponseFrom(t, bufio.NewReader(conn), "PUT"); status != 401 || body != "who are you?" {
+						t.Errorf("got %d %q", status, body)
+					}
+					conn.Close()
+				}
+				eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
+				peer := p.pool.Snapshot().All[0]
+				if outcomes := peer.Outcomes(); outcomes[balancer.OutcomeOK] != 3 || peer.Failures() > 0 {
+					t.Errorf("outcomes %v", outcomes)
+				}
+			})
+		}
+	}
+}
+
+// patientTimeouts do not come into play.
+func patientTimeouts() route.Timeouts {
+	return route.Timeouts{Connect: patience, ResponseHeader: patience, Idle: patience}
+}
+
+// A peer that begins to answer while it still reads gets the whole of a body
+// that is kept, and its connection is used again.
+func TestKeptBodyGoesOnBehindEarlyAnswer(t *testing.T) {
+	const length = 8 << 20 // more than a socket has room for at first
+	origin := startOrigin(t, func(c *originConn) bool {
+		r, err := http.ReadRequest(c.Reader)
+		if err != nil {
+			return false
+		}
+		io.WriteString(c.Conn, "HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+		n, err := io.Copy(io.Discard, r.Body)
+		last := fmt.Sprintf("%d bytes, %v", n, err)
+		_, err = fmt.Fprintf(c.Conn, "%x\r\n%s\r\n0\r\n\r\n", len(last), last)
+		return err == nil
+	})
+	p := startProxy(t, Options{}, origin.address())
+	p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 2, BodyBytes: length}})
+	conn := p.dial()
+	reader := bufio.NewReader(conn)
+	for range 3 {
+		fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", length)
+		go io.WriteString(conn, strings.Repeat("x", length))
+		if status, _ := readResponseFrom(t, reader, "PUT"); status != 103 {
+			t.Fatalf("got %d, want 103", status)
+		}
+		want := fmt.Sprintf("ok%d bytes, <nil>", length)
+		if status, body := readResponseFrom(t, reader, "PUT"); status != 200 || body != want {
+			t.Fatalf("got %d %q, want %q", status, body, want)
+		}
+	}
+	if n := origin.connections(); n != 1 {
+		t.Errorf("%d connections to the peer, want 1", n)
+	}
+}
+
+// Memory for a body that is kept is taken as its bytes come, not because a
+// client says that they will.
+func TestKeptBodyTakesMemoryAsItComes(t *testing.T) {
+	const length = 16 << 20
+	p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2, BodyBytes: length}})
+	const clients = 20
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range clients {
+		conn := p.dial()
+		fmt.Fprintf(conn, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nx", length)
+		closeWrite(t, conn)
+		io.ReadAll(conn) // until sluice has found out
+		conn.Close()
+	}
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > clients*length/8 {
+		t.Errorf("%d MiB were allocated for %d bytes", got>>20, clients)
+	}
+}

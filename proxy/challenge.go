@@ -1,0 +1,27 @@
+package proxy
+
+import (
+	"bytes"
+
+	"sluice/proxy/http1"
+)
+
+const challengePrefix = "/.well-known/acme-challenge/"
+
+// challengeReason is the reason of the response to an ACME challenge, whose text is the
+// whole body.
+const challengeReason = "acme_challenge"
+
+// challenge returns the response to a present ACME challenge (RFC 8555, section 8.3);
+// nil: the request, with the head b, is none.
+func (x *httpExchange) challenge(b []byte) *refusal {
+	answer := x.client.listener.challenge
+	if answer == nil || x.head.Method != http1.MethodGet || !bytes.HasPrefix(x.head.Path(b), []byte(challengePrefix)) {
+		return nil
+	}
+	body, ok := answer(string(x.head.Authority(b)), string(x.head.Path(b)))
+	if !ok {
+		return nil
+	}
+	return &refusal{200, challengeReason, string(body)}
+}

@@ -1,0 +1,96 @@
+package proxy
+
+import (
+	"cmp"
+	"net/netip"
+	"sync/atomic"
+)
+
+// A client is the client of an exchange, for every protocol. Its sweepEntry has the
+// deadlines of waits for the client.
+type client struct {
+	sweepEntry
+	front    front
+	server   *Server
+	listener *listener
+	shard    uint32 // for counters and logs
+
+	remote  netip.Addr
+	address string   // remote as text
+	options *Options // of the current request, see takeOptions
+	// certificate is the X-Forwarded-Client-Cert line; empty: none.
+	certificate string
+
+	gone    atomic.Bool // a probe found that the client has closed its connection
+	trusted bool        // is one of TrustedProxies
+	isHTTP2 bool        // the version of HTTP is 2, not 1.0 or 1.1
+	// mayPreface: nothing has been received on a connection without TLS, so that the
+	// client may use HTTP/2.
+	mayPreface bool
+}
+
+// protocol returns the version of HTTP, as in access logs. For HTTP/1.0 requests it is
+// HTTP/1.1.
+func (c *client) protocol() string {
+	if c.isHTTP2 {
+		return "HTTP/2.0"
+	}
+	return "HTTP/1.1"
+}
+
+// takeOptions sets the options of the next request to those of the server.
+func (c *client) takeOptions() {
+	if current := c.server.options.Load(); current != c.options {
+		c.options, c.trusted = current, contains(current.TrustedProxies, c.remote)
+	}
+}
+
+// scheme returns http or https.
+func (c *client) scheme() string {
+	if c.listener.tls != nil {
+		return "https"
+	}
+	return "http"
+}
+
+// draining reports whether the connection drains.
+func (c *client) draining() bool { return c.idleUntil() != 0 }
+
+// idleUntil returns the coarse time when a draining connection ends if it is idle;
+// 0: it does not drain.
+func (c *client) idleUntil() int64 {
+	return cmp.Or(c.server.idleUntil.Load(), c.listener.idleUntil.Load())
+}
+
+// A front is the client's side of an exchange: it provides the body of the request
+// and sends the response. Each client protocol has one front type. Heads are
+// HTTP/1.1 text with the spans of [http1]'s scanners. No other part of the package
+// knows the wire protocol of the client.
+type front interface {
+	source // of the request's body; sweepEntry.interrupt ends readBody
+	sink   // for the response's body
+
+	// begin marks the start of a request.
+	begin()
+	// keepsOpen reports whether the connection may stay open after the request.
+	keepsOpen() bool
+	// closeAfterAnswer marks the current request as the last one; an unread part of
+	// its body is discarded.
+	closeAfterAnswer()
+
+	// appendHead appends a response head in wire format, and selects the framing of
+	// the body. text is the head from the peer; the exchange's response has its spans.
+	appendHead(out, text []byte) []byte
+	// writeAnswer sends a complete response that sluice generated, as HTTP/1.1 text.
+	writeAnswer(text []byte) error
+	// waited reports whether a part of the response had to wait for the client.
+	waited() bool
+	// cut marks the response as incomplete.
+	cut()
+
+	// tunnel returns the connection for the bytes after a protocol switch.
+	tunnel() tunnelEnd
+	// isGone reports whether the client has closed its connection. It is safe for
+	// concurrent use.
+	isGone() bool
+}

@@ -1,0 +1,67 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"net/url"
+	"strings"
+	"testing"
+
+	"sluice/test/testcert"
+)
+
+func TestClientCertificateLine(t *testing.T) {
+	spiffe, err := url.Parse("spiffe://mesh/ns/default/svc/web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name   string
+		change func(*x509.Certificate)
+		want   string // after the hash; "": an error
+	}{
+		{"all", func(c *x509.Certificate) {
+			c.Subject = pkix.Name{CommonName: "web", Organization: []string{"A"}}
+			c.URIs = []*url.URL{spiffe}
+			c.DNSNames = []string{"a.example", "b.example"}
+		}, `;Subject="CN=web,O=A";URI=spiffe://mesh/ns/default/svc/web;DNS=a.example;DNS=b.example`},
+		{"characters that separate", func(c *x509.Certificate) {
+			c.Subject = pkix.Name{CommonName: `a";URI=b\`}
+			c.DNSNames = []string{`a;DNS=b`, `"`}
+		}, `;Subject="CN=a\\\"\\;URI=b\\\\";DNS="a;DNS=b";DNS="\""`},
+		{"a line end", func(c *x509.Certificate) {
+			c.Subject = pkix.Name{CommonName: "a\r\nX-Admin: 1"}
+		}, ""},
+	} {
+		text, _ := testcert.PEM("star", func(c *x509.Certificate) { c.DNSNames = nil }, test.change)
+		block, _ := pem.Decode(text)
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := clientCertificateLine(tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{certificate}}})
+		if test.want == "" {
+			if err == nil {
+				t.Errorf("%s: got %q", test.name, line)
+			}
+			continue
+		}
+		const start = "X-Forwarded-Client-Cert: Hash="
+		if got, ok := strings.CutPrefix(string(line), start); err != nil || !ok || len(got) < 64 || got[64:] != test.want+"\r\n" {
+			t.Errorf("%s: got %q, %v; want the end %q", test.name, line, err, test.want)
+		}
+	}
+}
+
+func TestImitationOfClientCertificate(t *testing.T) {
+	for name, want := range map[string]bool{
+		"X_Forwarded_Client_Cert": true, "x-forwarded_client-cert": true, "X_FORWARDED_CLIENT_CERT": true,
+		"X_Forwarded_Client_Certs": false, "X_Forwarded_Client_Cer": false, "Y_Forwarded_Client_Cert": false,
+	} {
+		if got := imitatesClientCertificate([]byte(name)); got != want {
+			t.Errorf("%s: got %v", name, got)
+		}
+	}
+}

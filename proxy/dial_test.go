@@ -1,0 +1,46 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// dialAfterPause dials a listener with a timeout of 300 ms. The first time, the process
+// stops for longer than that, in which the coarse clock advances by step.
+func dialAfterPause(t *testing.T, step time.Duration) (dials int, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const timeout = 300 * time.Millisecond
+	s := newSweeper()
+	conn, err := dialPeer(t.Context(), s, l.Addr().String(), timeout, func(context.Context, string, string, syscall.RawConn) error {
+		if dials++; dials == 1 {
+			<-time.After(timeout + 50*time.Millisecond)
+			s.clock.Add(int64(step))
+		}
+		return nil
+	})
+	if err == nil {
+		conn.Close()
+	}
+	return dials, err
+}
+
+func TestDialAfterAPauseOfTheProcess(t *testing.T) {
+	t.Parallel()
+	if _, err := dialAfterPause(t, longestStep/2); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDialTimeout(t *testing.T) {
+	t.Parallel()
+	if dials, err := dialAfterPause(t, 300*time.Millisecond); err == nil || dials != 1 {
+		t.Errorf("%d dials, error %v: want one that times out", dials, err)
+	}
+}

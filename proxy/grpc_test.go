@@ -1,0 +1,563 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	xhttp2 "golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding/gzip"
+	"google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"sluice/balancer"
+	"sluice/metrics"
+	"sluice/proxy/http1"
+	"sluice/route"
+)
+
+// A grpcOrigin is grpc-go's server. Calls of EmptyCall last until their context ends.
+type grpcOrigin struct {
+	grpc_testing.UnimplementedTestServiceServer
+	address string
+	server  *grpc.Server
+	waiting atomic.Int64 // calls of EmptyCall
+	calls   atomic.Int64 // of UnaryCall
+}
+
+func startGRPCOrigin(t *testing.T) *grpcOrigin {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &grpcOrigin{address: l.Addr().String(), server: grpc.NewServer(grpc.MaxRecvMsgSize(16 << 20))}
+	grpc_testing.RegisterTestServiceServer(o.server, o)
+	served := make(chan error, 1)
+	go func() { served <- o.server.Serve(l) }()
+	t.Cleanup(func() {
+		o.server.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return o
+}
+
+func (o *grpcOrigin) EmptyCall(ctx context.Context, _ *grpc_testing.Empty) (*grpc_testing.Empty, error) {
+	o.waiting.Add(1)
+	defer o.waiting.Add(-1)
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// UnaryCall answers with the requested status, or as many bytes as requested. It repeats the
+// metadata x_under-bin as header and trailer.
+func (o *grpcOrigin) UnaryCall(ctx context.Context, in *grpc_testing.SimpleRequest) (*grpc_testing.SimpleResponse, error) {
+	o.calls.Add(1)
+	md, _ := metadata.FromIncomingContext(ctx)
+	for _, value := range md["x_under-bin"] {
+		grpc.SetHeader(ctx, metadata.Pairs("x_under-bin", value))
+		grpc.SetTrailer(ctx, metadata.Pairs("x_under-bin", value))
+	}
+	if s := in.GetResponseStatus(); s != nil {
+		return nil, status.Error(codes.Code(s.Code), s.Message)
+	}
+	return &grpc_testing.SimpleResponse{Payload: &grpc_testing.Payload{Body: make([]byte, in.ResponseSize)}}, nil
+}
+
+func (o *grpcOrigin) StreamingOutputCall(in *grpc_testing.StreamingOutputCallRequest, stream grpc.ServerStreamingServer[grpc_testing.StreamingOutputCallResponse]) error {
+	for _, p := range in.ResponseParameters {
+		if err := stream.Send(&grpc_testing.StreamingOutputCallResponse{Payload: &grpc_testing.Payload{Body: make([]byte, p.Size)}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *grpcOrigin) StreamingInputCall(stream grpc.ClientStreamingServer[grpc_testing.StreamingInputCallRequest, grpc_testing.StreamingInputCallResponse]) error {
+	sum := int32(0)
+	for {
+		in, err := stream.Recv()
+		if err == io.EOF {
+			return stream.SendAndClose(&grpc_testing.StreamingInputCallResponse{AggregatedPayloadSize: sum})
+		}
+		if err != nil {
+			return err
+		}
+		sum += int32(len(in.Payload.Body))
+	}
+}
+
+// FullDuplexCall repeats each message.
+func (o *grpcOrigin) FullDuplexCall(stream grpc.BidiStreamingServer[grpc_testing.StreamingOutputCallRequest, grpc_testing.StreamingOutputCallResponse]) error {
+	for {
+		in, err := stream.Recv()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(&grpc_testing.StreamingOutputCallResponse{Payload: in.Payload}); err != nil {
+			return err
+		}
+	}
+}
+
+// startGRPC serves calls from the peers at addresses.
+func startGRPC(t *testing.T, addresses ...string) (*testProxy, grpc_testing.TestServiceClient) {
+	t.Helper()
+	p := startProxyToH2C(t, addresses...)
+	timeouts := patientTimeouts()
+	timeouts.Tunnel = patience
+	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 3}})
+	return p, dialGRPC(t, p.address)
+}
+
+func dialGRPC(t *testing.T, address string) grpc_testing.TestServiceClient {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)), grpc.WithDisableRetry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return grpc_testing.NewTestServiceClient(conn)
+}
+
+func patientContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func unary(requestBytes, responseBytes int) *grpc_testing.SimpleRequest {
+	return &grpc_testing.SimpleRequest{Payload: &grpc_testing.Payload{Body: make([]byte, requestBytes)}, ResponseSize: int32(responseBytes)}
+}
+
+func TestGRPCUnary(t *testing.T) {
+	p, client := startGRPC(t, startGRPCOrigin(t).address)
+	for _, bytes := range []int{0, 1, 10_000, 60_000, 3_000_000} {
+		for _, option := range []grpc.CallOption{grpc.EmptyCallOption{}, grpc.UseCompressor(gzip.Name)} {
+			got, err := client.UnaryCall(patientContext(t), unary(bytes, bytes), option)
+			if err != nil || len(got.Payload.Body) != bytes {
+				t.Errorf("%d bytes: %v", bytes, err)
+			}
+		}
+	}
+	p.expectNothingCounted()
+}
+
+func TestGRPCMetadata(t *testing.T) {
+	_, client := startGRPC(t, startGRPCOrigin(t).address)
+	var header, trailer metadata.MD
+	ctx := metadata.AppendToOutgoingContext(patientContext(t), "x_under-bin", "\x00\xff")
+	request := unary(0, 0)
+	request.ResponseStatus = &grpc_testing.EchoStatus{Code: int32(codes.NotFound), Message: "100 % é\n"}
+	_, err := client.UnaryCall(ctx, request, grpc.Header(&header), grpc.Trailer(&trailer))
+	if s := status.Convert(err); s.Code() != codes.NotFound || s.Message() != "100 % é\n" {
+		t.Errorf("got %v", err)
+	}
+	if got := append(header["x_under-bin"], trailer["x_under-bin"]...); len(got) == 0 || got[0] != "\x00\xff" {
+		t.Errorf("header %v, trailer %v", header, trailer)
+	}
+	if _, err := client.UnaryCall(ctx, unary(0, 1), grpc.Header(&header), grpc.Trailer(&trailer)); err != nil {
+		t.Error(err)
+	}
+	if len(header["x_under-bin"]) != 1 || len(trailer["x_under-bin"]) != 1 {
+		t.Errorf("header %v, trailer %v", header, trailer)
+	}
+}
+
+func TestGRPCStreams(t *testing.T) {
+	p, client := startGRPC(t, startGRPCOrigin(t).address)
+	ctx := patientContext(t)
+
+	up, err := client.StreamingInputCall(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		up.Send(&grpc_testing.StreamingInputCallRequest{Payload: &grpc_testing.Payload{Body: make([]byte, 10_000)}})
+	}
+	if sum, err := up.CloseAndRecv(); err != nil || sum.AggregatedPayloadSize != 500_000 {
+		t.Errorf("client streaming: %v, %v", sum, err)
+	}
+
+	parameters := make([]*grpc_testing.ResponseParameters, 50)
+	for i := range parameters {
+		parameters[i] = &grpc_testing.ResponseParameters{Size: int32(i * 1000)}
+	}
+	down, err := client.StreamingOutputCall(ctx, &grpc_testing.StreamingOutputCallRequest{ResponseParameters: parameters})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range parameters {
+		if got, err := down.Recv(); err != nil || len(got.Payload.Body) != i*1000 {
+			t.Fatalf("server streaming: message %d: %v", i, err)
+		}
+	}
+	if _, err := down.Recv(); err != io.EOF {
+		t.Errorf("server streaming ends with %v", err)
+	}
+
+	talk, err := client.FullDuplexCall(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range []string{"", "a", strings.Repeat("b", 100_000)} {
+		exchange(t, talk, word)
+	}
+	talk.CloseSend()
+	if _, err := talk.Recv(); err != io.EOF {
+		t.Errorf("bidi streaming ends with %v", err)
+	}
+	p.expectNothingCounted()
+}
+
+type duplex = grpc.BidiStreamingClient[grpc_testing.StreamingOutputCallRequest, grpc_testing.StreamingOutputCallResponse]
+
+// exchange sends word and expects it back.
+func exchange(t *testing.T, stream duplex, word string) {
+	t.Helper()
+	if err := stream.Send(&grpc_testing.StreamingOutputCallRequest{Payload: &grpc_testing.Payload{Body: []byte(word)}}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := stream.Recv()
+	if err != nil || string(got.Payload.Body) != word {
+		t.Fatalf("got %d bytes, %v", len(got.GetPayload().GetBody()), err)
+	}
+}
+
+// The end of a client's wait reaches the peer, and is no failure of the peer.
+func TestGRPCCancel(t *testing.T) {
+	origin := startGRPCOrigin(t)
+	p, client := startGRPC(t, origin.address)
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := client.EmptyCall(ctx, new(grpc_testing.Empty))
+		failed <- err
+	}()
+	eventually(t, "the call is at the peer", func() bool { return origin.waiting.Load() == 1 })
+	cancel()
+	if code := status.Code(<-failed); code != codes.Canceled {
+		t.Errorf("got %v", code)
+	}
+	eventually(t, "the call ends", func() bool { return origin.waiting.Load() == 0 && p.inflight() == 0 })
+	p.expectNothingCounted()
+}
+
+// A draining peer keeps its streams, and gets no new ones.
+func TestGRPCDrain(t *testing.T) {
+	first, second := startGRPCOrigin(t), startGRPCOrigin(t)
+	p, client := startGRPC(t, first.address)
+	stream, err := client.FullDuplexCall(patientContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	exchange(t, stream, "a")
+	p.setPeers(second.address)
+	for range 20 {
+		exchange(t, stream, "b")
+		if _, err := client.UnaryCall(patientContext(t), unary(10, 10)); err != nil {
+			t.Error(err)
+		}
+	}
+	stream.CloseSend()
+	if _, err := stream.Recv(); err != io.EOF {
+		t.Errorf("the stream ends with %v", err)
+	}
+	if a, b := first.calls.Load(), second.calls.Load(); a != 0 || b != 20 {
+		t.Errorf("%d calls at the draining peer, %d at the new one", a, b)
+	}
+}
+
+// The deadline of grpc-timeout ends a call with a status if the peer is silent, before its
+// response and within it. That is no failure of the peer: the client has chosen the time.
+func TestGRPCDeadlineOfSilentPeer(t *testing.T) {
+	t.Parallel()
+	for _, answers := range []bool{false, true} {
+		for _, ends := range []bool{false, true} {
+			address := startFramePeer(t, func(peer *framePeer, stream uint32) {
+				if answers {
+					peer.headers(stream, false, ":status", "200", "content-type", "application/grpc")
+					peer.WriteData(stream, false, make([]byte, 5))
+				}
+			})
+			p, _ := startGRPC(t, address)
+			c := p.dialFrames()
+			c.request(1, grpcPost+"|grpc-timeout=100m", false)
+			c.WriteData(1, ends, make([]byte, 5))
+			r := c.response(1)
+			got := r.header
+			if answers {
+				got = r.trailer
+			}
+			if r.status != "200" || !r.ended || got["grpc-status"] != "4" || got["x-sluice-reason"] != "grpc_timeout" {
+				t.Errorf("answers %v, ends %v: got %+v", answers, ends, r)
+			}
+			p.expectNothingCounted()
+		}
+	}
+}
+
+// A peer that resets a call after its deadline is not to blame.
+func TestGRPCResetAfterDeadline(t *testing.T) {
+	x := &httpExchange{client: new(client)}
+	if got := x.wakeOf(io.ErrUnexpectedEOF); got != wakeBroken {
+		t.Errorf("without a deadline: got %d", got)
+	}
+	x.deadline = time.Now()
+	if got := x.wakeOf(io.ErrUnexpectedEOF); got != wakeDeadline {
+		t.Errorf("after the deadline: got %d", got)
+	}
+	if got := x.wakeOf(http1.ErrResponse); got != wakeBroken {
+		t.Errorf("a malformed response after the deadline: got %d", got)
+	}
+}
+
+// A peer that knows the deadline may be the first that ends the call.
+func TestGRPCDeadline(t *testing.T) {
+	for _, ends := range []bool{true, false} {
+		origin := startGRPCOrigin(t)
+		p, _ := startGRPC(t, origin.address)
+		c := p.dialFrames()
+		c.request(1, grpcEmptyCall+"|grpc-timeout=100m", false)
+		c.WriteData(1, ends, make([]byte, 5)) // a message without bytes
+		r := c.response(1)
+		got := r.header
+		if r.trailer != nil {
+			got = r.trailer
+		}
+		if got["grpc-status"] != "4" || r.status != "200" {
+			t.Errorf("got %+v", r)
+		}
+		eventually(t, "the call ends", func() bool { return origin.waiting.Load() == 0 && p.inflight() == 0 })
+		p.expectNothingCounted()
+	}
+}
+
+const (
+	grpcPost      = http2Post + grpcFields
+	grpcService   = ":method=POST|:scheme=http|:authority=a|:path=/grpc.testing.TestService/"
+	grpcFields    = "|content-type=application/grpc|te=trailers"
+	grpcEmptyCall = grpcService + "EmptyCall" + grpcFields
+	grpcUnaryCall = grpcService + "UnaryCall" + grpcFields
+)
+
+// What is left of the timeout goes to the peer.
+func TestGRPCTimeoutField(t *testing.T) {
+	for value, want := range map[string]time.Duration{
+		"1H": time.Hour, "2M": 2 * time.Minute, "3S": 3 * time.Second, "4m": 4 * time.Millisecond, "5u": 5 * time.Microsecond,
+		"99999999n": 99_999_999, "99999999H": 99_999_999 * time.Second,
+		"": 0, "S": 0, "1": 0, "1s": 0, "-1S": 0, "+1S": 0, "1.5S": 0, "123456789S": 0, "0S": 0,
+	} {
+		if got := grpcTimeout([]byte(value)); got != want {
+			t.Errorf("%q: got %v, want %v", value, got, want)
+		}
+	}
+	for _, d := range []time.Duration{1, 999, time.Microsecond, time.Millisecond + 1, time.Second, 99 * time.Second, 100 * time.Second, time.Hour, 28 * time.Hour, 99_999_999 * time.Second} {
+		value := appendGRPCTimeout(nil, d)
+		if got := grpcTimeout(value); got < d || got > d+d/1000+time.Microsecond {
+			t.Errorf("%v: got %q", d, value)
+		}
+	}
+	for _, d := range []time.Duration{0, -time.Second} {
+		if got := appendGRPCTimeout(nil, d); string(got) != "1u" {
+			t.Errorf("%v: got %q", d, got)
+		}
+	}
+}
+
+// sluice's own answers are statuses of gRPC.
+func TestGRPCRefusals(t *testing.T) {
+	p, client := startGRPC(t)
+	var header metadata.MD
+	_, err := client.UnaryCall(patientContext(t), unary(0, 0), grpc.Header(&header), grpc.Trailer(&header))
+	if s := status.Convert(err); s.Code() != codes.Unavailable || s.Message() != `service "star": the service has no instances` {
+		t.Errorf("no peers: %v", err)
+	}
+	if got := header["x-sluice-reason"]; len(got) != 1 || got[0] != "no_peers" {
+		t.Errorf("reason %q", got)
+	}
+
+	stream, err := client.FullDuplexCall(patientContext(t))
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if status.Code(err) != codes.Unavailable {
+		t.Errorf("no peers, stream: %v", err)
+	}
+
+	table, err := route.NewTable([]route.Route{{Path: "/elsewhere", Service: p.service}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.SetTable(table)
+	if _, err := client.UnaryCall(patientContext(t), unary(0, 0)); status.Code(err) != codes.Unimplemented {
+		t.Errorf("no route: %v", err)
+	}
+
+	c := p.dialFrames()
+	c.request(1, grpcPost, true)
+	r := c.response(1)
+	if r.status != "200" || r.header["grpc-status"] != "12" || r.body != "" || !r.ended || r.header["content-type"] != "application/grpc" || r.header["content-length"] != "" {
+		t.Errorf("got %+v", r)
+	}
+	c.request(3, http2Post+"|content-type=application/grpc-web", true)
+	if r := c.response(3); r.status != "404" {
+		t.Errorf("gRPC-Web: got %+v", r)
+	}
+}
+
+func TestGRPCCodesOfRefusals(t *testing.T) {
+	for r, want := range map[*refusal]codes.Code{
+		refusalNoRoute: codes.Unimplemented, refusalNoPeers: codes.Unavailable, refusalNoEligible: codes.Unavailable,
+		refusalSaturated: codes.ResourceExhausted, refusalPeersFull: codes.ResourceExhausted, refusalPending: codes.ResourceExhausted,
+		refusalConnectionsFull: codes.ResourceExhausted, refusalNoDescriptors: codes.ResourceExhausted,
+		refusalConnect: codes.Unavailable, refusalReset: codes.Unavailable, refusalPeerTLS: codes.Unavailable,
+		refusalTimeout: codes.DeadlineExceeded, refusalDeadline: codes.DeadlineExceeded, refusalBodyTimeout: codes.DeadlineExceeded,
+		refusalBadResponse: codes.Internal, refusalLoop: codes.Internal,
+	} {
+		if got := codes.Code(r.grpcCode()); got != want {
+			t.Errorf("%s: got %v, want %v", r.reason, got, want)
+		}
+	}
+}
+
+// What a peer says in grpc-status is its outcome.
+func TestGRPCOutcomes(t *testing.T) {
+	origin := startGRPCOrigin(t)
+	p, client := startGRPC(t, origin.address)
+	failures := func() (n uint64) {
+		for class, count := range p.pool.Snapshot().All[0].Outcomes() {
+			if balancer.OutcomeClass(class).Failure() {
+				n += count
+			}
+		}
+		return n
+	}
+	for code := codes.OK; code <= codes.Unauthenticated; code++ {
+		before := failures()
+		request := unary(0, 0)
+		if code != codes.OK {
+			request.ResponseStatus = &grpc_testing.EchoStatus{Code: int32(code)}
+		}
+		if _, err := client.UnaryCall(t.Context(), request); status.Code(err) != code {
+			t.Errorf("%v: got %v", code, err)
+		}
+		eventually(t, "the call has ended", func() bool { return p.inflight() == 0 })
+		want := code == codes.Unknown || code == codes.DeadlineExceeded || code == codes.Internal || code == codes.Unavailable || code == codes.DataLoss
+		if got := failures() > before; got != want {
+			t.Errorf("%v: failure %v, want %v", code, got, want)
+		}
+		if name := grpcCode(code).String(); !strings.EqualFold(strings.ReplaceAll(name, "_", ""), code.String()) && code != codes.Canceled {
+			t.Errorf("%v: name %q", code, name)
+		}
+	}
+	counted := p.pool.Requests().Snapshot()
+	for code, n := range counted.GRPC {
+		if n != 1 {
+			t.Errorf("%v: counted %d times", codes.Code(code), n)
+		}
+	}
+	for class, want := range map[metrics.Class]uint64{metrics.Class2xx: 1, metrics.Class4xx: 9, metrics.Class5xx: 6, metrics.ClassAborted: 1} {
+		if got := counted.Class(class); got != want {
+			t.Errorf("%d requests are counted as %v, want %d", got, class, want)
+		}
+	}
+}
+
+// The status of an outcome selects what passive health checks count.
+func TestGRPCOutcomeStatus(t *testing.T) {
+	for code, want := range map[grpcCode]balancer.Outcome{
+		grpcUnavailable: {Class: balancer.OutcomeServerError, Status: 503},
+		4:               {Class: balancer.OutcomeServerError, Status: 504},
+		grpcInternal:    {Class: balancer.OutcomeServerError, Status: 500},
+		99:              {Class: balancer.OutcomeServerError, Status: 500},
+		5:               {Class: balancer.OutcomeOK, Status: 200},
+		grpcUnset:       {Class: balancer.OutcomeReset, Status: 200},
+	} {
+		x := &httpExchange{grpcCode: code}
+		x.response.Status = 200
+		if got := x.grpcOutcome(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200}); got != want {
+			t.Errorf("%v: got %+v, want %+v", code, got, want)
+		}
+	}
+	x := &httpExchange{grpcCode: grpcDeadlineExceeded, deadline: time.Now()}
+	if got := x.grpcOutcome(balancer.Outcome{}); got.Class != balancer.OutcomeOK {
+		t.Errorf("deadline of the client: got %+v", got)
+	}
+}
+
+// A stream that breaks off ends with a status, and is a failure of the peer.
+func TestGRPCPeerBreaksOff(t *testing.T) {
+	address := startFramePeer(t, func(peer *framePeer, stream uint32) {
+		peer.headers(stream, false, ":status", "200", "content-type", "application/grpc")
+		peer.WriteData(stream, false, []byte{0, 0, 0, 0, 0})
+		peer.WriteRSTStream(stream, 2)
+	})
+	p, _ := startGRPC(t, address)
+	c := p.dialFrames()
+	c.request(1, grpcPost, true)
+	r := c.response(1)
+	if got := bytes.Join([][]byte{[]byte(r.header["grpc-status"]), []byte(r.trailer["grpc-status"])}, nil); string(got) != "14" || !r.ended {
+		t.Errorf("got %+v", r)
+	}
+}
+
+// A unary call that the peer has not processed is sent again with its body.
+func TestGRPCUnprocessedCallIsSentAgain(t *testing.T) {
+	for name, refuse := range map[string]func(p *framePeer, stream uint32){
+		"REFUSED_STREAM": func(p *framePeer, stream uint32) { p.WriteRSTStream(stream, xhttp2.ErrCodeRefusedStream) },
+		"GOAWAY":         func(p *framePeer, stream uint32) { p.WriteGoAway(stream-1, xhttp2.ErrCodeNo, nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var refused atomic.Int64
+			address := startFramePeer(t, func(peer *framePeer, stream uint32) {
+				refused.Add(1)
+				refuse(peer, stream)
+			})
+			origin := startGRPCOrigin(t)
+			p, _ := startGRPC(t, address, origin.address)
+			c := p.dialFrames()
+			for id := uint32(1); id < 9; id += 2 {
+				// In one segment, so that the whole request arrives at once.
+				var segment bytes.Buffer
+				framer := xhttp2.NewFramer(&segment, nil)
+				framer.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.encode(grpcUnaryCall), EndHeaders: true})
+				framer.WriteData(id, true, make([]byte, 5)) // a message without bytes
+				c.conn.Write(segment.Bytes())
+				if r := c.response(id); r.header["grpc-status"]+r.trailer["grpc-status"] != "0" {
+					t.Errorf("got %+v", r)
+				}
+			}
+			if refused.Load() == 0 || origin.calls.Load() != 4 {
+				t.Errorf("%d refused, %d served", refused.Load(), origin.calls.Load())
+			}
+		})
+	}
+}
+
+// A stream whose client sends nothing at first reaches the peer.
+func TestGRPCStreamWithoutMessage(t *testing.T) {
+	p, _ := startGRPC(t, startFramePeer(t, func(peer *framePeer, stream uint32) {
+		peer.headers(stream, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "0")
+	}))
+	c := p.dialFrames()
+	c.request(1, grpcPost, false)
+	if r := c.response(1); r.header["grpc-status"] != "0" || !r.ended {
+		t.Errorf("got %+v", r)
+	}
+}

@@ -1,0 +1,269 @@
+// Package handover passes the listening sockets to a new process, so that a new binary
+// replaces the running one without a refused or reset connection.
+//
+// The old process starts the new one, which inherits the sockets, loads its
+// configuration, requests the old one's state, finds its peers, and reports that it
+// serves. Then the old process stops accepting, finishes its requests and exits. A new
+// process that fails, or takes longer than a minute, is ended, and the old one
+// continues. Meanwhile both accept from the same queue of the kernel.
+//
+// The state goes through a pipe, after the new process has requested it with one byte
+// in another pipe. Processes of older versions neither request nor send it.
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/cloudflare/tableflip"
+)
+
+// Handover is the process's part in a replacement, as the old or the new one. A process
+// can have only one that listens. It is safe for concurrent use.
+type Handover struct {
+	pidFile  string
+	listen   func(network, address string) (net.Listener, error)
+	replaced chan struct{}
+	stopped  context.Context
+	stop     context.CancelFunc
+
+	replacing sync.Mutex // locked by Replace
+	serving   atomic.Bool
+
+	mu       sync.Mutex          // guards the field below
+	upgrader *tableflip.Upgrader // nil before the first Listen
+}
+
+// New returns a handover. pidFile, if not empty, is written with the id of the serving
+// process. listen makes listeners that are not inherited; they must be TCP or Unix
+// ones.
+func New(pidFile string, listen func(network, address string) (net.Listener, error)) *Handover {
+	h := &Handover{pidFile: pidFile, listen: listen, replaced: make(chan struct{})}
+	h.stopped, h.stop = context.WithCancel(context.Background())
+	return h
+}
+
+// Listen returns the inherited listener for the address, or a new one.
+func (h *Handover) Listen(network, address string) (net.Listener, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.upgrader == nil {
+		upgrader, err := tableflip.New(tableflip.Options{PIDFile: h.pidFile})
+		if err != nil {
+			return nil, fmt.Errorf("take over from the old process: %w", err)
+		}
+		h.upgrader = upgrader
+	}
+	l, err := h.upgrader.Fds.Listener(network, address)
+	if err != nil {
+		return nil, fmt.Errorf("take over the socket for %s: %w", address, err)
+	}
+	if l != nil && listens(l) {
+		return l, nil
+	}
+	if l, err = h.listen(network, address); err != nil {
+		return nil, err
+	}
+	if err := h.upgrader.Fds.AddListener(network, address, l.(tableflip.Listener)); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("register the socket for %s: %w", address, err)
+	}
+	return l, nil
+}
+
+// Release closes an unused listener of Listen. No later process inherits it. The
+// address is free unless another process serves with the same socket.
+func (h *Handover) Release(l net.Listener) {
+	h.replacing.Lock() // wait for the result of Replace
+	defer h.replacing.Unlock()
+	defer l.Close()
+	select {
+	case <-h.replaced:
+	default:
+		if h.begun().HasParent() && !h.serving.Load() {
+			return
+		}
+		// The copy for later processes cannot be closed, but need not listen.
+		control(l, func(fd int) error { return syscall.Shutdown(fd, syscall.SHUT_RD) })
+	}
+}
+
+// listens reports whether l accepts: a process before this one may have released it.
+func listens(l net.Listener) bool {
+	on := 0
+	err := control(l, func(fd int) (err error) {
+		on, err = syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN)
+		return err
+	})
+	return err != nil || on != 0
+}
+
+// control calls f with the descriptor of l.
+func control(l net.Listener, f func(fd int) error) error {
+	conn, ok := l.(syscall.Conn)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	controlErr := raw.Control(func(fd uintptr) { err = f(int(fd)) })
+	return errors.Join(controlErr, err)
+}
+
+// Serving tells the old process, if there is one, to stop accepting.
+func (h *Handover) Serving() error {
+	if err := h.begun().Ready(); err != nil {
+		return fmt.Errorf("take over from the old process: %w", err)
+	}
+	h.serving.Store(true)
+	return nil
+}
+
+// begun returns the upgrader; nil before the first Listen.
+func (h *Handover) begun() *tableflip.Upgrader {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.upgrader
+}
+
+// The names of the new process's ends of the pipes.
+const (
+	askName  = "ask"  // to write to
+	giveName = "give" // to read from
+)
+
+// giveTimeout bounds how long a new process waits for the old one's state.
+const giveTimeout = 10 * time.Second
+
+// Inherit requests the state of the old process and returns it; the caller reads and
+// closes it. It is nil if there is none. replacing reports whether there is an old
+// process. It must be called once, after Listen.
+func (h *Handover) Inherit() (given io.ReadCloser, replacing bool, err error) {
+	upgrader := h.begun()
+	if !upgrader.HasParent() {
+		return nil, false, nil
+	}
+	ask, err := upgrader.Fds.File(askName)
+	if ask == nil || err != nil {
+		return nil, true, err
+	}
+	defer ask.Close()
+	give, err := upgrader.Fds.File(giveName)
+	if give == nil || err != nil {
+		return nil, true, err
+	}
+	if _, err := ask.Write([]byte{1}); err != nil {
+		give.Close()
+		return nil, true, fmt.Errorf("ask the old process for its state: %w", err)
+	}
+	if err := give.SetReadDeadline(time.Now().Add(giveTimeout)); err != nil {
+		give.Close()
+		return nil, true, err
+	}
+	return give, true, nil
+}
+
+const predecessorTimeout = time.Minute
+
+// ErrReplacing: another Replace is running.
+var ErrReplacing = errors.New("replace the process: a new process is already starting")
+
+// Replace starts the program with its path, arguments and environment, and returns when
+// the new process serves; then Replaced is closed. On an error this process continues.
+// If an older process still finishes its requests, Replace waits for it up to
+// predecessorTimeout.
+//
+// give writes this process's state when the new one requests it. It returns before
+// Replace does.
+func (h *Handover) Replace(give func(io.Writer) error) error {
+	upgrader := h.begun()
+	if upgrader == nil {
+		return errors.New("replace the process: it does not listen")
+	}
+	if !h.replacing.TryLock() {
+		return ErrReplacing
+	}
+	defer h.replacing.Unlock()
+	ctx, cancel := context.WithTimeout(h.stopped, predecessorTimeout)
+	defer cancel()
+	if err := upgrader.WaitForParent(ctx); err != nil {
+		return fmt.Errorf("replace the process: the process before has not ended: %w", err)
+	}
+	giving, err := startGiving(upgrader.Fds, give)
+	if err != nil {
+		return fmt.Errorf("replace the process: %w", err)
+	}
+	err = upgrader.Upgrade()
+	if gave := giving.end(); err != nil {
+		return errors.Join(fmt.Errorf("replace the process: %w", err), gave)
+	}
+	close(h.replaced)
+	return nil
+}
+
+// giving waits for the request of a new process.
+type giving struct {
+	asked, given *os.File
+	ended        chan struct{}
+	err          error // of give; valid once ended is closed
+}
+
+// startGiving adds two pipes to the files that a new process inherits, and answers with
+// give until end.
+func startGiving(fds *tableflip.Fds, give func(io.Writer) error) (*giving, error) {
+	asked, ask, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer ask.Close() // fds has a duplicate
+	take, given, err := os.Pipe()
+	if err != nil {
+		asked.Close()
+		return nil, err
+	}
+	defer take.Close()
+	g := &giving{asked: asked, given: given, ended: make(chan struct{})}
+	if err := errors.Join(fds.AddFile(askName, ask), fds.AddFile(giveName, take)); err != nil {
+		asked.Close()
+		given.Close()
+		return nil, err
+	}
+	go func() {
+		defer close(g.ended)
+		defer given.Close() // data in the pipe can still be read
+		if n, _ := asked.Read(make([]byte, 1)); n > 0 {
+			g.err = give(given)
+		}
+	}()
+	return g, nil
+}
+
+// end stops the goroutine of startGiving and returns the error of give.
+func (g *giving) end() error {
+	g.asked.Close()
+	g.given.Close() // ends a blocked write
+	<-g.ended
+	return g.err
+}
+
+func (h *Handover) Replaced() <-chan struct{} { return h.replaced }
+
+// Stop closes the sockets held for a new process: connections are refused once the
+// listeners are closed too. Replace fails after it.
+func (h *Handover) Stop() {
+	h.stop()
+	if upgrader := h.begun(); upgrader != nil {
+		upgrader.Stop()
+		<-upgrader.Exit() // its sockets are closed
+	}
+}

@@ -1,0 +1,92 @@
+package handover
+
+import (
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A process has one handover that listens, so all of it is in one test, which has
+// a process of its own. What takes two processes is tested with the program.
+func TestHandover(t *testing.T) {
+	const own = "SLUICE_TEST_HANDOVER"
+	if os.Getenv(own) == "" {
+		test := exec.Command(os.Args[0], "-test.run=^TestHandover$", "-test.count=1")
+		test.Env = append(os.Environ(), own+"=1")
+		if output, err := test.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, output)
+		}
+		return
+	}
+	h := New(filepath.Join(t.TempDir(), "pid"), net.Listen)
+	give := func(io.Writer) error { t.Error("asked"); return nil }
+	if err := h.Replace(give); err == nil || !strings.Contains(err.Error(), "does not listen") {
+		t.Errorf("replace before listening: %v", err)
+	}
+	l, err := h.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Listen("tcp", l.Addr().String()); err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("listen twice: %v", err)
+	}
+	if err := h.Replace(give); err == nil || !strings.Contains(err.Error(), "not ready") {
+		t.Errorf("replace before serving: %v", err)
+	}
+	if given, replacing, err := h.Inherit(); given != nil || replacing || err != nil {
+		t.Errorf("from nobody: %v, %v, %v", given, replacing, err)
+	}
+	if err := h.Serving(); err != nil {
+		t.Errorf("serving: %v", err)
+	}
+	select {
+	case <-h.Replaced():
+		t.Error("replaced by nobody")
+	default:
+	}
+
+	// A released socket is not kept, and its address is free.
+	other, err := h.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !listens(other) {
+		t.Error("a new listener does not listen")
+	}
+	kept, err := other.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	h.Release(other)
+	if conn, err := net.Dial("tcp", other.Addr().String()); err == nil {
+		conn.Close()
+		t.Error("the address is still open after Release")
+	}
+	if inherited, err := net.FileListener(kept); err != nil || listens(inherited) {
+		t.Errorf("what a later process gets listens: %v", err)
+	} else {
+		inherited.Close()
+	}
+	if again, err := h.Listen("tcp", other.Addr().String()); err != nil {
+		t.Errorf("listen again: %v", err)
+	} else {
+		h.Release(again)
+	}
+
+	// The socket is kept for a later process until Stop.
+	address := l.Addr().String()
+	h.Stop()
+	l.Close()
+	if conn, err := net.Dial("tcp", address); err == nil {
+		conn.Close()
+		t.Error("the address is still open after Stop")
+	}
+	if err := h.Replace(give); err == nil {
+		t.Error("replaced after Stop")
+	}
+}

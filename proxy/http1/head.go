@@ -1,0 +1,305 @@
+package http1
+
+import "bytes"
+
+// MaxFields is the maximum number of field lines of a head.
+const MaxFields = 100
+
+// Field is one field line, as positions in the bytes of the message.
+type Field struct {
+	Name Name
+	// Nominated: the sender listed the field in Connection, so it is not forwarded
+	// (RFC 9110, section 7.6.1). Fields with a [Name] are never nominated.
+	Nominated bool
+
+	start, nameEnd, end uint16
+}
+
+// Head is the common part of requests and responses: the field lines and what they say
+// about the message. Its positions are in the buffer that was scanned, which must be
+// below 64 KiB.
+type Head struct {
+	fields [MaxFields]Field
+	count  int
+	names  uint64 // bit set of the names
+
+	lineStart int // start of the current line
+	searched  int // no LF between lineStart and here
+	startLine bool
+
+	// ContentLength is -1 without the field.
+	ContentLength int64
+	Chunked       bool // Transfer-Encoding: chunked
+	Close         bool // Connection has "close"
+	KeepAlive     bool // Connection has "keep-alive"
+	// Upgrade: Connection has "upgrade" and there is an Upgrade field.
+	Upgrade bool
+	// TETrailers: TE has "trailers", so the sender accepts a trailer section.
+	TETrailers bool
+	// GRPC: Content-Type is that of gRPC: application/grpc, with any suffix such as
+	// +proto, but not that of gRPC-Web.
+	GRPC bool
+
+	connectionUpgrade, hasUpgrade bool
+	nominates                     bool
+	connectionOptions             int // elements of Connection
+}
+
+func (h *Head) reset() {
+	h.count, h.names, h.lineStart, h.searched = 0, 0, 0, 0
+	h.startLine = false
+	h.ContentLength = -1
+	h.Chunked, h.Close, h.KeepAlive, h.Upgrade, h.TETrailers, h.GRPC = false, false, false, false, false, false
+	h.connectionUpgrade, h.hasUpgrade, h.nominates = false, false, false
+	h.connectionOptions = 0
+}
+
+// Fields returns the field lines in order, valid until the next scan.
+func (h *Head) Fields() []Field { return h.fields[:h.count] }
+
+// FieldName returns the name of f as sent. b is the scanned buffer.
+func (f *Field) FieldName(b []byte) []byte { return b[f.start:f.nameEnd] }
+
+// Value returns the value of f without surrounding white space.
+func (f *Field) Value(b []byte) []byte {
+	start, end := f.valueSpan(b)
+	return b[start:end]
+}
+
+func (f *Field) valueSpan(b []byte) (start, end int) {
+	start, end = int(f.nameEnd)+1, int(f.end)-2
+	for start < end && isSpace(b[start]) {
+		start++
+	}
+	for start < end && isSpace(b[end-1]) {
+		end--
+	}
+	return start, end
+}
+
+// Line returns the start and the end of f, including its CRLF.
+func (f *Field) Line() (start, end int) { return int(f.start), int(f.end) }
+
+// Has reports whether there is a field with that name.
+func (h *Head) Has(name Name) bool { return h.names&(1<<name) != 0 }
+
+// Find returns the value of the first field with that name, or nil.
+func (h *Head) Find(b []byte, name Name) []byte {
+	if !h.Has(name) {
+		return nil
+	}
+	for i := range h.count {
+		if h.fields[i].Name == name {
+			return h.fields[i].Value(b)
+		}
+	}
+	return nil
+}
+
+// Elements yields the elements of the comma-separated list in all fields with that name
+// (RFC 9110, section 5.3).
+func (h *Head) Elements(b []byte, name Name) func(yield func([]byte) bool) {
+	return func(yield func([]byte) bool) {
+		if !h.Has(name) {
+			return
+		}
+		for i := range h.count {
+			if h.fields[i].Name != name {
+				continue
+			}
+			for element := range listElements(h.fields[i].Value(b)) {
+				if !yield(element) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// FindOther returns the value of the first field whose name in lower case is lower, or
+// nil.
+func (h *Head) FindOther(b []byte, lower string) []byte {
+	for i := range h.count {
+		if f := &h.fields[i]; EqualFold(f.FieldName(b), lower) {
+			return f.Value(b)
+		}
+	}
+	return nil
+}
+
+// nextLine returns the start and the end, without CRLF, of the next line. It is not
+// complete while its LF has not arrived. A line that ends without CR is an error.
+func (h *Head) nextLine(b []byte) (start, end int, complete bool, err error) {
+	i := bytes.IndexByte(b[h.searched:], '\n')
+	if i < 0 {
+		h.searched = len(b)
+		end = len(b)
+		if end > h.lineStart && b[end-1] == '\r' {
+			end--
+		}
+		return h.lineStart, end, false, nil
+	}
+	start, end = h.lineStart, h.searched+i-1
+	if end < start || b[end] != '\r' {
+		return start, end + 1, false, ErrLineEnd
+	}
+	h.lineStart, h.searched = end+2, end+2
+	return start, end, true, nil
+}
+
+// scanField records the field line b[start:end].
+func (h *Head) scanField(b []byte, start, end int) (*Field, error) {
+	if h.count == MaxFields {
+		return nil, ErrTooManyFields
+	}
+	if isSpace(b[start]) {
+		return nil, ErrFolded
+	}
+	colon, seen := end, uint8(0)
+	for i, c := range b[start:end] {
+		if chars[c]&charToken == 0 {
+			colon = start + i
+			break
+		}
+		seen |= chars[c]
+	}
+	if colon == start || colon == end || b[colon] != ':' {
+		return nil, ErrFieldName
+	}
+	if value := b[colon+1 : end]; !isValue(value) {
+		if bytes.IndexByte(value, '\r') >= 0 {
+			return nil, ErrLineEnd
+		}
+		return nil, ErrFieldValue
+	}
+	f := &h.fields[h.count]
+	h.count++
+	// Field by field: a composite literal would be copied.
+	f.start, f.nameEnd, f.end = uint16(start), uint16(colon), uint16(end+2)
+	f.Nominated = false
+	f.Name = NameUnderscore
+	if seen&charUnderscore == 0 {
+		f.Name = lookUpName(b[start:colon])
+	}
+	h.names |= 1 << f.Name
+	return f, nil
+}
+
+// scanCommon handles the fields that requests and responses share.
+func (h *Head) scanCommon(f *Field, value []byte) error {
+	switch f.Name {
+	case NameContentLength:
+		length, ok := parseLength(value)
+		if !ok || h.ContentLength >= 0 {
+			return ErrContentLength
+		}
+		h.ContentLength = length
+	case NameTransferEncoding:
+		if h.Chunked || !EqualFold(value, "chunked") {
+			return ErrTransferCoding
+		}
+		h.Chunked = true
+	case NameConnection:
+		return h.scanConnection(value)
+	case NameUpgrade:
+		h.hasUpgrade = h.hasUpgrade || len(value) > 0
+	case NameContentType:
+		h.GRPC = isGRPC(value)
+	case NameTE:
+		for element := range listElements(value) {
+			if EqualFold(element, "trailers") {
+				h.TETrailers = true
+			}
+		}
+	}
+	return nil
+}
+
+func (h *Head) scanConnection(value []byte) error {
+	for element := range listElements(value) {
+		// Each is compared with each field, so their number is bounded.
+		if h.connectionOptions++; h.connectionOptions > MaxFields {
+			return ErrTooManyFields
+		}
+		switch {
+		case EqualFold(element, "close"):
+			h.Close = true
+		case EqualFold(element, "keep-alive"):
+			h.KeepAlive = true
+		case EqualFold(element, "upgrade"):
+			h.connectionUpgrade = true
+		case EqualFold(element, "te"):
+		default:
+			h.nominates = true
+		}
+	}
+	return nil
+}
+
+// finish checks what needs the whole head.
+func (h *Head) finish(b []byte) error {
+	if h.Chunked && h.ContentLength >= 0 {
+		return ErrLengthAndCoding
+	}
+	h.Upgrade = h.connectionUpgrade && h.hasUpgrade
+	if h.nominates {
+		h.markNominated(b)
+	}
+	return nil
+}
+
+func (h *Head) markNominated(b []byte) {
+	for i := range h.count {
+		if h.fields[i].Name != NameConnection {
+			continue
+		}
+		for element := range listElements(h.fields[i].Value(b)) {
+			for j := range h.count {
+				if f := &h.fields[j]; f.Name == NameOther && equalFold(f.FieldName(b), element) {
+					f.Nominated = true
+				}
+			}
+		}
+	}
+}
+
+// isGRPC reports whether a Content-Type is that of gRPC.
+func isGRPC(value []byte) bool {
+	const prefix = "application/grpc"
+	if len(value) < len(prefix) || !EqualFold(value[:len(prefix)], prefix) {
+		return false
+	}
+	return len(value) == len(prefix) || bytes.IndexByte([]byte("+; \t"), value[len(prefix)]) >= 0
+}
+
+func parseLength(value []byte) (int64, bool) {
+	if len(value) == 0 || len(value) > 18 {
+		return 0, false
+	}
+	var length int64
+	for _, c := range value {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		length = length*10 + int64(c-'0')
+	}
+	return length, true
+}
+
+// listElements yields the non-empty elements of a comma-separated list (RFC 9110,
+// section 5.6.1) without surrounding white space.
+func listElements(value []byte) func(yield func([]byte) bool) {
+	return func(yield func([]byte) bool) {
+		for len(value) > 0 {
+			element := value
+			if i := bytes.IndexByte(value, ','); i >= 0 {
+				element, value = value[:i], value[i+1:]
+			} else {
+				value = nil
+			}
+			if element = trimSpace(element); len(element) > 0 && !yield(element) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,47 @@
+package http1
+
+import (
+	"bytes"
+	"iter"
+)
+
+// TrailerLines yields the field lines of a trailer section that a [ChunkScanner] has
+// accepted, each with its CRLF.
+func TrailerLines(section []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for {
+			i := bytes.IndexByte(section, '\n')
+			if i <= 1 { // the empty line
+				return
+			}
+			if !yield(section[:i+1]) {
+				return
+			}
+			section = section[i+1:]
+		}
+	}
+}
+
+// forbiddenTrailers are the names, in lower case, of fields that RFC 9110, section
+// 6.5.1 forbids in a trailer section. Fields with a [Name] are forbidden too.
+var forbiddenTrailers = []string{
+	"authorization", "cache-control", "content-encoding", "content-range",
+	"date", "expires", "if-match", "if-modified-since", "if-none-match", "if-range",
+	"if-unmodified-since", "location", "pragma", "range", "retry-after", "set-cookie",
+	"vary", "www-authenticate", "age",
+}
+
+// ForbiddenInTrailer reports whether the field of this line must be removed from a
+// trailer section. keepUnderscores: a name may have underscores, which is common in gRPC.
+func ForbiddenInTrailer(line []byte, keepUnderscores bool) bool {
+	name, _, _ := bytes.Cut(line, []byte{':'})
+	if lookUpName(name) != NameOther || !keepUnderscores && bytes.IndexByte(name, '_') >= 0 {
+		return true
+	}
+	for _, forbidden := range forbiddenTrailers {
+		if EqualFold(name, forbidden) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,46 @@
+package http1
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestTrailerLines(t *testing.T) {
+	for _, section := range [][]string{
+		{},
+		{"A: b\r\n"},
+		{"A:\r\n", "B: c\r\n", "a: d\r\n"},
+		{"a:\r\n"},
+	} {
+		var got []string
+		for line := range TrailerLines([]byte(strings.Join(section, "") + "\r\n")) {
+			got = append(got, string(line))
+		}
+		if !slices.Equal(got, section) {
+			t.Errorf("got %q, want %q", got, section)
+		}
+		for range TrailerLines([]byte(strings.Join(section, "") + "\r\n")) {
+			break // is allowed
+		}
+	}
+}
+
+func TestForbiddenInTrailer(t *testing.T) {
+	for line, want := range map[string]bool{
+		"Content-Length: 1\r\n": true, "transfer-encoding: chunked\r\n": true, "HOST: a\r\n": true, "Connection:close\r\n": true,
+		"TE: a\r\n": true, "Trailer: a\r\n": true, "Upgrade: a\r\n": true, "Cookie: a\r\n": true, "Set-Cookie: a\r\n": true,
+		"Authorization: a\r\n": true, "X-Forwarded-For: a\r\n": true, "Forwarded: a\r\n": true, "X-Real-IP: a\r\n": true, "Via: a\r\n": true,
+		"Content-Type: a\r\n": true, "Content-Encoding: a\r\n": true, "Cache-Control: a\r\n": true, "If-None-Match: a\r\n": true, "Location: a\r\n": true,
+		"Content_Length: 1\r\n": true, "X_A: 1\r\n": true, "Age: 1\r\n": true, "WWW-Authenticate: 1\r\n": true,
+		"X-Checksum: a\r\n": false, "Grpc-Status: 0\r\n": false, "Server-Timing: a\r\n": false, "ETag: \"a\"\r\n": false, "Digest: a\r\n": false,
+		"Content-Lengths: a\r\n": false, "X: Content-Length: 1\r\n": false,
+	} {
+		if got := ForbiddenInTrailer([]byte(line), false); got != want {
+			t.Errorf("%q: got %v", line, got)
+		}
+		if got := ForbiddenInTrailer([]byte(line), true); got != (want && !strings.Contains(line, "_")) {
+			t.Errorf("%q, with underscores: got %v", line, got)
+		}
+	}
+}

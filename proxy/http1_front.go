@@ -1,0 +1,287 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"sluice/proxy/http1"
+)
+
+// An http1Exchange is an exchange of a clientConn, with what its front needs during
+// the exchange. The fields without pointers come last, as in httpExchange.
+type http1Exchange struct {
+	reader  bufferedReader // of the request's body
+	body    bodyReader     // of the request
+	writer  writer         // its pace records whether the response had to wait
+	framing framing        // of the response's body
+	keep    bool           // the connection stays open after the exchange
+	surplus []byte         // bytes that were read with the end of a body
+	httpExchange
+}
+
+// framing is how the body of a response ends for the client.
+type framing uint8
+
+const (
+	framingNone    framing = iota // there is no body
+	framingLength                 // Content-Length
+	framingChunked                // chunked coding
+	framingClose                  // the end of the connection
+)
+
+var exchanges = sync.Pool{New: func() any { return new(http1Exchange) }}
+
+func acquireExchange(c *clientConn) *http1Exchange {
+	x := exchanges.Get().(*http1Exchange)
+	x.open(&c.client)
+	return x
+}
+
+func releaseExchange(x *http1Exchange) {
+	x.surplus, x.body.section = nil, nil
+	x.close()
+	exchanges.Put(x)
+}
+
+// A clientConn is the front of its exchanges.
+
+// begin implements front.
+func (c *clientConn) begin() {
+	c.phase, c.mayPreface = phaseRequest, false
+	c.disarm()
+	x := c.exchange
+	x.keep = false
+	x.writer.pace.waited = false
+	if x.streaming {
+		x.body = bodyReader{chunked: x.head.Chunked, left: max(x.head.ContentLength, 0)}
+	}
+}
+
+// keepsOpen implements front. After an unread body, the start of the next request is
+// unknown.
+func (c *clientConn) keepsOpen() bool {
+	x := c.exchange
+	return x.headLength > 0 && x.head.Persistent() && !c.draining() && x.bodyRead()
+}
+
+// readBody implements source. The first bytes may be in the exchange's buffer.
+func (c *clientConn) readBody(b *buffers, coded bool) (p piece, err error) {
+	x := c.exchange
+	text := x.in[x.start+x.headLength+x.bodyLength : x.end]
+	if len(text) > 0 {
+		p, n, err := x.body.next(text, coded)
+		x.bodyLength += n
+		return p, err
+	}
+	c.arm(c.server.sweeper, c.options.Timeouts.Body)
+	defer c.disarm()
+	for {
+		n, err := x.reader.read(c.wire, b, 0, x.body.most())
+		switch {
+		case n > 0:
+			text = b.from[:n]
+			p, n, err := x.body.next(text, coded)
+			x.surplus = bytes.Clone(text[n:])
+			return p, err
+		case err == io.EOF:
+			return p, io.ErrUnexpectedEOF
+		case !errors.Is(err, os.ErrDeadlineExceeded) || c.expired(c.server.sweeper):
+			return p, err
+		}
+	}
+}
+
+// closeAfterAnswer implements front.
+func (c *clientConn) closeAfterAnswer() { c.exchange.keep, c.linger = false, true }
+
+// takesCoded implements sink.
+func (c *clientConn) takesCoded() bool { return c.exchange.framing == framingChunked }
+
+// writeBody implements sink. It forwards the trailer section to clients that accept
+// one (RFC 9110, section 6.5.1).
+func (c *clientConn) writeBody(b *buffers, p piece) error {
+	x, out := c.exchange, b.out
+	b.out = out[:0]
+	return sendPiece(out, p, x.framing == framingChunked, x.head.TETrailers, c.send)
+}
+
+// writeAnswer implements front.
+func (c *clientConn) writeAnswer(text []byte) error {
+	c.exchange.keep = c.keepsOpen()
+	return c.send(text)
+}
+
+// waited implements front.
+func (c *clientConn) waited() bool { return c.exchange.writer.pace.waited }
+
+// send sends b to the client, encrypted if the connection uses TLS.
+func (c *clientConn) send(b []byte) error {
+	if c.tls == nil {
+		return c.sendRaw(b)
+	}
+	records := sealBuffers.Get().(*buffer)
+	defer sealBuffers.Put(records)
+	for len(b) > 0 {
+		n := min(len(b), sealBytes)
+		sealed, err := c.tls.seal(b[:n], records)
+		if err == nil {
+			err = c.sendRaw(sealed)
+		}
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// sendRaw sends b unencoded.
+func (c *clientConn) sendRaw(b []byte) error {
+	if c.reading {
+		n, err := send(uintptr(c.fd), b)
+		if n == len(b) || err != nil && err != errWouldBlock {
+			return err
+		}
+		b = b[n:]
+	}
+	_, err := c.exchange.writer.write(c.side(c.options.Timeouts.Write), b)
+	return err
+}
+
+// cut implements front. If the end of the connection marks the end of the response,
+// the connection must be reset.
+func (c *clientConn) cut() {
+	c.exchange.keep, c.cutOff = false, true
+	c.reset = c.exchange.framing == framingClose
+}
+
+// sourceSocket implements source.
+func (c *clientConn) sourceSocket() (side, *bodyReader) {
+	if c.tls != nil {
+		return side{}, nil
+	}
+	return c.side(c.options.Timeouts.Body), &c.exchange.body
+}
+
+// sinkSocket implements sink.
+func (c *clientConn) sinkSocket() (side, *pace) {
+	if c.tls != nil || c.exchange.framing != framingLength {
+		return side{}, nil
+	}
+	return c.side(c.options.Timeouts.Write), &c.exchange.writer.pace
+}
+
+func (c *clientConn) side(timeout time.Duration) side {
+	return side{raw: c.raw, entry: &c.sweepEntry, sweeper: c.server.sweeper, timeout: timeout}
+}
+
+// tunnel implements front.
+func (c *clientConn) tunnel() tunnelEnd { return tunnelEnd{c.wire, &c.sweepEntry} }
+
+// isGone implements front. A client that has closed only its sending side counts as
+// gone, as in nginx: the two cases cannot be distinguished.
+func (c *clientConn) isGone() bool {
+	if c.listener.cut.Load() {
+		return true
+	}
+	gone := false
+	return c.raw.Control(func(fd uintptr) { gone = ended(fd, c.tls != nil) }) == nil && gone
+}
+
+// chooseFraming sets the framing of the body, and keep.
+func (c *clientConn) chooseFraming() {
+	x := c.exchange
+	head := &x.response
+	x.keep = c.keepsOpen() && head.Status != 101
+	switch {
+	case head.Bodiless(x.head.Method == http1.MethodHead):
+		x.framing = framingNone
+	case !head.Chunked && head.ContentLength >= 0:
+		x.framing = framingLength
+	case x.head.HTTP10:
+		x.framing, x.keep = framingClose, false
+	default:
+		x.framing = framingChunked
+	}
+}
+
+// appendHead implements front. It copies adjacent lines at once.
+func (c *clientConn) appendHead(out, b []byte) []byte {
+	x := c.exchange
+	head := &x.response
+	if !head.Interim() {
+		c.chooseFraming()
+	}
+	out = append(out, "HTTP/1.1 "...)
+	status := head.StatusText(b)
+	out = append(out, status...)
+	if len(status) == len("200") {
+		out = append(out, ' ')
+	}
+	out = append(out, "\r\n"...)
+
+	fields := head.Fields()
+	runStart, runEnd := 0, 0
+	for i := range fields {
+		f := &fields[i]
+		start, end := f.Line()
+		if f.Name != http1.NameOther && x.dropsResponseField(f) || f.Nominated {
+			out = append(out, b[runStart:runEnd]...)
+			runStart, runEnd = end, end
+			continue
+		}
+		if runEnd == 0 {
+			runStart = start
+		}
+		runEnd = end
+	}
+	out = append(out, b[runStart:runEnd]...)
+
+	if x.service.Affinity != nil && (!head.Interim() || head.Status == 101) {
+		out = x.appendStickyCookie(out)
+	}
+	if hsts := c.listener.strictTransportSecurity; hsts != "" && !head.Interim() {
+		out = append(out, "Strict-Transport-Security: "...)
+		out = append(out, hsts...)
+		out = append(out, "\r\n"...)
+	}
+	switch {
+	case head.Interim():
+		return append(out, "\r\n"...)
+	case head.Status == 101:
+		return append(out, "Connection: Upgrade\r\n\r\n"...)
+	}
+	if x.framing == framingChunked ||
+		x.framing == framingNone && head.Chunked && x.head.Method == http1.MethodHead && !x.head.HTTP10 {
+		out = append(out, "Transfer-Encoding: chunked\r\n"...)
+	}
+	switch {
+	case !x.keep:
+		out = append(out, "Connection: close\r\n"...)
+	case x.head.HTTP10:
+		out = append(out, "Connection: keep-alive\r\n"...)
+	}
+	return append(out, "\r\n"...)
+}
+
+// dropsResponseField reports whether f is not forwarded.
+func (x *http1Exchange) dropsResponseField(f *http1.Field) bool {
+	switch f.Name {
+	case http1.NameConnection, http1.NameKeepAlive, http1.NameProxyConnection, http1.NameTE,
+		http1.NameTransferEncoding:
+		return true
+	case http1.NameStrictTransportSecurity:
+		return x.client.listener.strictTransportSecurity != ""
+	case http1.NameUpgrade:
+		return x.response.Status != 101 && x.response.Status != 426
+	case http1.NameTrailer:
+		return x.framing != framingChunked || !x.head.TETrailers
+	case http1.NameContentLength:
+		return x.response.Status == 204 || x.response.Status < 200 // RFC 9110, section 8.6
+	}
+	return false
+}

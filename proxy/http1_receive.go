@@ -1,0 +1,201 @@
+package proxy
+
+import (
+	"io"
+	"time"
+
+	"sluice/proxy/http1"
+)
+
+// await implements upstream.
+func (u *upstreamConn) await(b *buffers) error { return u.fill(b, responseBufferBytes) }
+
+// fill waits for bytes and reads them into b.from[:most]. It gives b back while it
+// waits.
+func (u *upstreamConn) fill(b *buffers, most int) error {
+	for {
+		n, err := u.reader.read(u.wire(), b, 0, most)
+		u.start, u.end = 0, n
+		switch {
+		case n > 0:
+			return nil
+		case err == io.EOF:
+			return errClosedEarly
+		case !u.wokenInError(err):
+			return err
+		}
+	}
+}
+
+// readHead implements upstream.
+func (u *upstreamConn) readHead(b *buffers, head *http1.ResponseHead) (text []byte, err error) {
+	if u.start > 0 { // after an interim response
+		u.start, u.end = 0, copy(b.from, b.from[u.start:u.end])
+	}
+	if u.end == 0 {
+		if err := u.await(b); err != nil {
+			return nil, err
+		}
+	}
+	head.Reset()
+	for {
+		n, err := head.Scan(b.from[:u.end])
+		switch {
+		case err != nil:
+			return nil, err
+		case n > 0:
+			u.start = n
+			return b.from[:n], nil
+		case u.end == responseBufferBytes:
+			return nil, errHeadTooLong
+		}
+		if n, err = u.read(b.from[u.end:responseBufferBytes]); n == 0 {
+			return nil, err
+		}
+		u.end += n
+	}
+}
+
+// read reads into b without giving buffers back.
+func (u *upstreamConn) read(b []byte) (int, error) {
+	for {
+		n, err := u.readConn(b)
+		if n > 0 || err == nil || !u.wokenInError(err) {
+			return n, err
+		}
+	}
+}
+
+// startBody implements upstream.
+func (u *upstreamConn) startBody(b *buffers, head *http1.ResponseHead, text []byte, bodiless bool) error {
+	u.begun, u.persistent = false, head.Persistent()
+	if head.KeepAlive {
+		u.keepFor(head.Find(text, http1.NameKeepAlive))
+	}
+	u.response = bodyReader{chunked: head.Chunked, left: head.ContentLength}
+	switch {
+	case bodiless:
+		u.response = bodyReader{}
+	case head.Chunked:
+		u.response.left = 0
+	case head.ContentLength >= 0:
+		return u.awaitBodyStart(b)
+	default:
+		u.persistent = false
+	}
+	if !bodiless && u.start == u.end {
+		u.acknowledge()
+	}
+	return nil
+}
+
+// keepFor applies the idle timeout that the peer announces (Keep-Alive: timeout=5),
+// less a second of margin.
+func (u *upstreamConn) keepFor(keepAlive []byte) {
+	if seconds, ok := keepAliveTimeout(keepAlive); ok {
+		announced := max(time.Duration(seconds-1)*time.Second, time.Second/2)
+		u.idleTimeout = min(u.transport.options.IdleTimeout, announced)
+	}
+}
+
+// keepAliveTimeout parses the timeout parameter of a Keep-Alive field.
+func keepAliveTimeout(value []byte) (seconds int, ok bool) {
+	const parameter = "timeout="
+	for i := 0; i+len(parameter) < len(value); i++ {
+		if !http1.EqualFold(value[i:i+len(parameter)], parameter) {
+			continue
+		}
+		for _, c := range value[i+len(parameter):] {
+			if c < '0' || c > '9' || seconds > 1e6 {
+				break
+			}
+			seconds, ok = seconds*10+int(c-'0'), true
+		}
+		return seconds, ok
+	}
+	return 0, false
+}
+
+// readBody implements source.
+func (u *upstreamConn) readBody(b *buffers, coded bool) (p piece, err error) {
+	if u.begun && u.start == u.end {
+		most := relayBufferBytes
+		if !u.response.chunked && u.response.left > 0 {
+			most = int(min(u.response.left, relayBufferBytes))
+		}
+		if err := u.fill(b, most); err != nil {
+			if err == errClosedEarly && u.response.left < 0 {
+				return piece{last: true}, nil
+			}
+			return p, err
+		}
+	}
+	u.begun = true
+	p, n, err := u.response.next(b.from[u.start:u.end], coded)
+	u.start += n
+	return p, err
+}
+
+// sourceSocket implements source.
+func (u *upstreamConn) sourceSocket() (side, *bodyReader) {
+	if u.tls != nil {
+		return side{}, nil
+	}
+	return u.sinkSide(), &u.response
+}
+
+// bodyStartTimeout bounds the delay of a response by awaitBodyStart.
+const bodyStartTimeout = 10 * time.Millisecond
+
+// awaitBodyStart waits for the body of a response with a Content-Length before any
+// byte is sent to the client: for the whole body if it fits into the buffer with the
+// head, otherwise for its first bytes, and at most for bodyStartTimeout.
+//
+// Many servers send head and body separately. If the server fails between the two,
+// the request can still be retried, or answered with a 502.
+func (u *upstreamConn) awaitBodyStart(b *buffers) error {
+	enough := u.start + int(min(u.response.left, 1))
+	if all := int64(u.start) + u.response.left; all <= responseBufferBytes {
+		enough = int(all)
+	}
+	if u.end >= enough {
+		return nil
+	}
+	u.acknowledge()
+	end := time.Now().Add(bodyStartTimeout)
+	for u.end < enough {
+		n, err := u.readBy(end, b.from[u.end:responseBufferBytes])
+		u.end += n
+		switch {
+		case n > 0:
+		case err == errPatience:
+			return nil
+		case err == io.EOF:
+			return errClosedEarly
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// acknowledge sends delayed acknowledgements. A peer that sends head and body
+// separately may delay the body until the head is acknowledged (Nagle's algorithm),
+// and the kernel delays that for up to 40 ms.
+func (u *upstreamConn) acknowledge() {
+	u.raw.Control(u.quickAck)
+}
+
+// readBy is read that fails with errPatience at the time end.
+func (u *upstreamConn) readBy(end time.Time, b []byte) (int, error) {
+	u.conn.SetReadDeadline(end)
+	n, err := u.readConn(b)
+	if err != nil && u.wokenInError(err) {
+		return n, errPatience
+	}
+	u.conn.SetReadDeadline(time.Time{})
+	if u.interrupted.Load() { // a concurrent interrupt may have set that deadline
+		u.conn.SetDeadline(aLongTimeAgo)
+	}
+	return n, err
+}

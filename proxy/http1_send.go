@@ -1,0 +1,227 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"time"
+)
+
+// send implements upstream. If no part of the request was sent, the error is errStale
+// or that of a closed socket.
+//
+// If the peer responds before it has the whole body, a goroutine continues to send
+// body.
+func (u *upstreamConn) send(b *buffers, body []byte, patience time.Duration, leavable bool) (sent bool, err error) {
+	if len(body) <= requestBufferBytes {
+		b.out, body = append(b.out, body...), nil
+	}
+	u.request, u.body, u.buffers, u.sent = b.out, body, b, false
+	if u.tls != nil {
+		if err := u.sealRequest(); err != nil {
+			return false, err
+		}
+	}
+	u.start, u.end, u.err, u.woken, u.remainder = 0, 0, nil, false, nil
+	u.patience, u.leavable = patience, leavable
+	defer func() {
+		if err != nil {
+			b.giveBack()
+			u.dropRecords()
+		}
+	}()
+	if u.patience > 0 {
+		u.conn.SetReadDeadline(time.Now().Add(u.patience))
+		defer u.conn.SetReadDeadline(time.Time{})
+	}
+	for {
+		err = u.raw.Read(u.onSocket)
+		switch {
+		case err != nil && u.wokenInError(err):
+			if waiting := u.sent && len(u.request) == 0; !waiting {
+				u.woken = true
+			} else if err := u.endOfWait(); err != nil {
+				return true, err
+			}
+		case err != nil:
+			return u.sent, err
+		case u.err != nil:
+			return u.sent, u.err
+		case len(u.request) > 0: // the socket is full
+			if u.body != nil || body == nil {
+				u.request = bytes.Clone(u.request) // b is given back
+			}
+			u.sendRemainder(u.request, u.body)
+			u.request, u.body = nil, nil
+		default:
+			return true, nil
+		}
+	}
+}
+
+// sendRemainder sends the remainder of a request in its own goroutine, because the
+// peer may respond, and read no further, before it has the whole request.
+func (u *upstreamConn) sendRemainder(request, body []byte) {
+	done, records := make(chan struct{}), u.records
+	u.remainder, u.remainderSent, u.records = done, false, nil
+	go func() {
+		defer close(done)
+		// After an error the other goroutine reads what the peer sent before.
+		if u.write(request) == nil && u.writeSealed(records, body) == nil {
+			u.remainderSent = true
+		}
+	}()
+}
+
+// allSent reports whether the whole request was sent. It is called when the response
+// is complete: see endsShortly.
+func (u *upstreamConn) allSent() bool {
+	return u.remainder == nil || endsShortly(u.remainder) && u.remainderSent
+}
+
+// endsShortly waits up to 20 ms for done: a peer may respond before the goroutine that
+// sends the request has recorded the end.
+func endsShortly(done <-chan struct{}) bool {
+	timer := time.NewTimer(20 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// receiveLast reads what the peer sent before it closed the connection fd, which may
+// be a response. It is called after a write failed.
+func (u *upstreamConn) receiveLast(fd uintptr, b *buffers) int {
+	w := u.wire()
+	w.wake()
+	n, _ := w.receive(fd, b.from[:responseBufferBytes])
+	return n
+}
+
+// waitIsOver is called before step waits, and reports whether that wait ended before
+// it began: u was woken while it sent the request. If not, it gives the buffers back.
+func (u *upstreamConn) waitIsOver() bool {
+	if u.woken {
+		u.woken = false
+		u.err = u.endOfWait()
+	}
+	if u.err == nil {
+		u.buffers.giveBack()
+	}
+	return u.err != nil
+}
+
+// step sends and receives without waiting, and reports whether raw.Read ends.
+// Otherwise it is called again when the socket is readable. It parks without a read
+// only after it has sent on a reused connection, which was quiet before: on a new one
+// the peer may have sent first.
+func (u *upstreamConn) step(fd uintptr) bool {
+	for len(u.request) > 0 {
+		if u.used && !u.sent && !u.quietNow(fd) {
+			u.err = errStale
+			return true
+		}
+		n, err := send(fd, u.request)
+		if n > 0 {
+			u.sent = true
+		}
+		u.request = u.request[n:]
+		if err != nil && err != errWouldBlock {
+			if u.sent || !u.used {
+				u.end = u.receiveLast(fd, u.buffers)
+			}
+			if u.end == 0 {
+				u.err = err
+			}
+			return true
+		}
+		if len(u.request) > 0 {
+			return true
+		}
+		if u.err = u.nextPart(); u.err != nil {
+			return true
+		}
+		if len(u.request) == 0 && u.used {
+			return u.waitIsOver()
+		}
+	}
+	u.buffers.borrow()
+	w := u.wire()
+	w.wake()
+	n, err := w.receive(fd, u.buffers.from[:responseBufferBytes])
+	switch {
+	case err == io.EOF:
+		u.err = errClosedEarly
+	case err == errWouldBlock:
+		return u.waitIsOver()
+	case err != nil:
+		u.err = err
+	case n == 0:
+		u.err = errClosedEarly
+	}
+	u.end = n
+	return true
+}
+
+// sendHead implements upstream.
+func (u *upstreamConn) sendHead(b *buffers, chunked bool) (answered, sent bool, err error) {
+	u.chunked, u.start, u.end = chunked, 0, 0
+	if u.used && !u.quiet() {
+		return false, false, errStale
+	}
+	n, err := u.writer.writeSealed(u.sinkSide(), u.tls, b.out)
+	if err != nil && (n > 0 || !u.used) {
+		u.raw.Control(func(fd uintptr) { u.end = u.receiveLast(fd, b) })
+		if u.end > 0 {
+			return true, true, nil
+		}
+	}
+	return false, n > 0 || err == nil, err
+}
+
+// takesCoded implements sink.
+func (u *upstreamConn) takesCoded() bool { return true }
+
+// writeBody implements sink.
+func (u *upstreamConn) writeBody(b *buffers, p piece) error {
+	if u.chunked && !p.coded {
+		b.borrow()
+	}
+	return sendPiece(b.out[:0], p, u.chunked, true, u.sendPiece)
+}
+
+func (u *upstreamConn) sendPiece(b []byte) error {
+	_, err := u.writer.writeSealed(u.sinkSide(), u.tls, b)
+	return err
+}
+
+// sinkSide returns the connection for writing a streamed body. Its timeout does not
+// run while the response waits for the client.
+func (u *upstreamConn) sinkSide() side {
+	return side{u.raw, &u.sweepEntry, u.transport.sweeper, u.pause, u.blockedBy}
+}
+
+// sinkSocket implements sink.
+func (u *upstreamConn) sinkSocket() (side, *pace) {
+	if u.tls != nil {
+		return side{}, nil
+	}
+	return u.sinkSide(), &u.writer.pace
+}
+
+// write writes all of b, unencoded, with the read deadline, which is that of the round trip.
+func (u *upstreamConn) write(b []byte) error {
+	u.armWrite(u.deadline.Load())
+	defer u.writeDeadline.Store(0)
+	for {
+		n, err := u.conn.Write(b)
+		b = b[n:]
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || u.writeExpired(u.transport.sweeper) {
+			return err
+		}
+	}
+}

@@ -1,0 +1,145 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"sluice/certificates"
+)
+
+// errStale means that an idle connection was closed, or had unexpected bytes, before
+// a request was sent on it.
+var errStale = errors.New("stale idle connection")
+
+// An upstreamConn is a connection to a peer. One exchange at a time uses it.
+type upstreamConn struct {
+	sweepEntry
+	transport *Transport
+	slot      *slot
+	conn      *net.TCPConn
+	raw       syscall.RawConn
+	tls       *tlsConn              // nil: no TLS
+	secure    *certificates.Client  // the settings of tls
+	onSocket  func(fd uintptr) bool // step as a value: creating it allocates
+	quickAck  func(fd uintptr)      // acknowledgeNow
+
+	client atomic.Pointer[client] // the client to probe, or nil
+	probe  clientProbe
+
+	reader      bufferedReader
+	used        bool // by an exchange before, so it may be stale
+	drains      int  // of the transport, when the connection was opened
+	idleTimeout time.Duration
+	idleUntil   int64 // coarse time, 0 while busy; guarded by transport.mu
+	complete    bool  // no exchange is in progress, and none was cut
+
+	// The state of send.
+	request []byte   // to send
+	body    []byte   // to send after request
+	records *buffer  // with TLS: the memory of request, or nil
+	sent    bool     // a part of the request was sent
+	buffers *buffers // of the exchange
+	err     error
+	woken   bool // before the whole request was sent
+
+	// The part of the request that did not fit the socket buffer.
+	remainder     chan struct{} // closed when that is sent, or cannot be; nil: there was none
+	remainderSent bool          // valid after remainder is closed
+
+	patience time.Duration // how long send waits; 0: until the deadline
+	leavable bool          // send waits no longer than the peer is trusted
+	picked   time.Time     // when the peer was, for the present exchange
+
+	// A streamed body.
+	writer    writer
+	pause     time.Duration // the longest one in taking it
+	blockedBy *sweepEntry   // of the client, see side
+	chunked   bool
+
+	// The response. Its unread bytes are at start:end in the buffers of the exchange.
+	start, end int
+	response   bodyReader
+	begun      bool // the first piece of its body was read
+	persistent bool // the connection is reusable after it
+}
+
+func newUpstreamConn(t *Transport, conn *net.TCPConn) (*upstreamConn, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	u := &upstreamConn{transport: t, conn: conn, raw: raw, quickAck: acknowledgeNow, idleTimeout: t.options.IdleTimeout}
+	u.onSocket = u.step
+	u.probes, u.owner = true, u
+	return u, nil
+}
+
+func (u *upstreamConn) wire() wire { return wire{conn: u.conn, raw: u.raw, tls: u.tls} }
+
+func (u *upstreamConn) close() {
+	u.remove()
+	if u.tls != nil && u.complete {
+		u.tls.closeNotify()
+	}
+	u.conn.Close()
+	if u.remainder != nil {
+		<-u.remainder
+	}
+}
+
+// endOfWait returns why a wait for the response ends after a wake; nil: the wake was
+// spurious.
+func (u *upstreamConn) endOfWait() error {
+	switch {
+	case u.leavable && u.transport.suspects(u):
+		return errSuspected
+	case u.patience > 0:
+		return errPatience
+	}
+	return nil
+}
+
+// waitAtMost implements upstream.
+func (u *upstreamConn) waitAtMost(timeout time.Duration) { u.arm(u.transport.sweeper, timeout) }
+
+// closedIdle implements upstream.
+func (u *upstreamConn) closedIdle(err error) (maybe, likely bool) {
+	maybe = u.used && (err == errStale || time.Since(u.picked) < staleWithin)
+	return maybe, maybe && (err == errStale || u.transport.countsAsStale(time.Now()))
+}
+
+// finish implements upstream.
+func (u *upstreamConn) finish(complete bool) {
+	u.complete = complete && u.response.ended() && u.start == u.end && (u.persistent || u.tls != nil) && u.allSent()
+	if u.complete && u.persistent {
+		u.transport.release(u)
+	} else {
+		u.transport.discard(u)
+	}
+}
+
+// tunnel implements upstream. It stops the client probe: a client may close its
+// sending side of a tunnel.
+func (u *upstreamConn) tunnel(b *buffers) (tunnelEnd, []byte) {
+	u.client.Store(nil)
+	return tunnelEnd{u.wire(), &u.sweepEntry}, b.from[u.start:u.end]
+}
+
+// quiet reports whether an idle connection is reusable: see the function quiet.
+func (u *upstreamConn) quiet() bool {
+	reusable := false
+	err := u.raw.Control(func(fd uintptr) { reusable = u.quietNow(fd) })
+	return err == nil && reusable
+}
+
+// wake ends a wait for the peer, which then calls endOfWait.
+func (u *upstreamConn) wake() { u.conn.SetReadDeadline(aLongTimeAgo) }
+
+// wokenInError reports whether err ended a wait whose deadline has not passed.
+func (u *upstreamConn) wokenInError(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) && !u.expired(u.transport.sweeper)
+}

@@ -1,0 +1,182 @@
+package http2
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/http2/hpack"
+)
+
+func fieldsOf(f *Fields) (list []hpack.HeaderField) {
+	for i := range f.list {
+		field := &f.list[i]
+		list = append(list, hpack.HeaderField{Name: string(f.nameOf(field)), Value: string(f.value(field))})
+	}
+	return list
+}
+
+func equalFields(a, b []hpack.HeaderField) bool {
+	return slices.EqualFunc(a, b, func(a, b hpack.HeaderField) bool { return a.Name == b.Name && a.Value == b.Value })
+}
+
+func randomFields(random *rand.Rand) (list []hpack.HeaderField) {
+	names := []string{":method", ":path", ":scheme", "host", "cookie", "x-a", "user-agent", "content-length", strings.Repeat("n", 100)}
+	for range random.IntN(20) {
+		value := make([]byte, random.IntN(60))
+		for i := range value {
+			value[i] = byte(random.UintN(256))
+			if random.IntN(20) > 0 {
+				value[i] = 'a' + value[i]%26
+			}
+		}
+		list = append(list, hpack.HeaderField{
+			Name: names[random.IntN(len(names))], Value: string(value), Sensitive: random.IntN(10) == 0,
+		})
+	}
+	return list
+}
+
+// The decoder agrees with the encoder of x/net, with table sizes that change.
+func TestDecodesWhatOthersEncode(t *testing.T) {
+	for seed := range uint64(50) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		var block bytes.Buffer
+		encoder, decoder := hpack.NewEncoder(&block), NewDecoder()
+		var fields Fields
+		for range 100 {
+			block.Reset()
+			if random.IntN(10) == 0 {
+				encoder.SetMaxDynamicTableSize(random.Uint32N(InitialTableBytes + 1))
+			}
+			want := randomFields(random)
+			for _, f := range want {
+				encoder.WriteField(f)
+			}
+			if err := decoder.Decode(block.Bytes(), &fields); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			if got := fieldsOf(&fields); !equalFields(got, want) {
+				t.Fatalf("seed %d: got %q, want %q", seed, got, want)
+			}
+		}
+	}
+}
+
+// Two blocks, since the first one fills the dynamic table for the second.
+func FuzzDecode(f *testing.F) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 20 {
+		var block bytes.Buffer
+		encoder := hpack.NewEncoder(&block)
+		for _, field := range randomFields(random) {
+			encoder.WriteField(field)
+		}
+		first := block.Len()
+		for _, field := range randomFields(random) {
+			encoder.WriteField(field)
+		}
+		f.Add(block.Bytes()[:first], block.Bytes()[first:])
+	}
+	f.Add([]byte{0x3f, 0xe1, 0x1f, 0x82}, []byte{0x20, 0x3f, 0xe1, 0x1f, 0x86})
+	f.Add([]byte{0x40, 0x01, 'a', 0x81, 0xff}, []byte{0xbe})
+	f.Fuzz(func(t *testing.T, first, second []byte) {
+		decoder, oracle := NewDecoder(), hpack.NewDecoder(InitialTableBytes, nil)
+		var fields Fields
+		for _, block := range [][]byte{first, second} {
+			err := decoder.Decode(block, &fields)
+			want, oracleErr := oracle.DecodeFull(block)
+			if err != nil {
+				return
+			}
+			if oracleErr != nil {
+				t.Fatalf("accepted %x as %q, other: %v", block, fieldsOf(&fields), oracleErr)
+			}
+			if got := fieldsOf(&fields); !equalFields(got, want) {
+				t.Fatalf("%x: got %q, want %q", block, got, want)
+			}
+			for i := range fields.list {
+				field := &fields.list[i]
+				n, badName := classify(fields.nameOf(field))
+				if bad := badName || !validValue(fields.value(field)); field.name != n || field.malformed != bad {
+					t.Fatalf("%q: name %d, malformed %t; want %d, %t", want[i], field.name, field.malformed, n, bad)
+				}
+			}
+		}
+	})
+}
+
+// A small block must not become a large list: CVE-2016-6581.
+func TestListIsBounded(t *testing.T) {
+	var block bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	encoder.WriteField(hpack.HeaderField{Name: "x", Value: strings.Repeat("v", 4000)})
+	bomb := append(block.Bytes(), bytes.Repeat([]byte{0x80 | staticEntries + 1}, 20)...)
+	var fields Fields
+	if err := NewDecoder().Decode(bomb, &fields); err != errListTooLong {
+		t.Errorf("indexed: got %v", err)
+	}
+	empty := append([]byte{0x40, 1, 'x', 0}, bytes.Repeat([]byte{0x80 | staticEntries + 1}, 4000)...)
+	if err := NewDecoder().Decode(empty, &fields); err != errListTooLong {
+		t.Errorf("empty values: got %v", err)
+	}
+	if cap(fields.text) > 2*MaxListBytes || len(fields.list) > MaxListBytes/fieldOverhead+1 {
+		t.Errorf("%d bytes, %d fields", cap(fields.text), len(fields.list))
+	}
+}
+
+// What the encoder writes is what others read.
+func TestOthersDecodeWhatIsEncoded(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	oracle := hpack.NewDecoder(InitialTableBytes, nil)
+	for range 500 {
+		status := 100 + random.IntN(500)
+		block := AppendStatus(nil, status)
+		want := []hpack.HeaderField{{Name: ":status", Value: fmt.Sprint(status)}}
+		names := []string{"Content-Type", "set-cookie", "X-A", "etag", strings.Repeat("N", 200)}
+		for range random.IntN(10) {
+			name, value := names[random.IntN(len(names))], strings.Repeat("v", random.IntN(300))
+			block = AppendField(block, []byte(name), []byte(value))
+			want = append(want, hpack.HeaderField{Name: strings.ToLower(name), Value: value})
+		}
+		got, err := oracle.DecodeFull(block)
+		if err != nil || !equalFields(got, want) {
+			t.Fatalf("got %q, %v; want %q", got, err, want)
+		}
+		for _, f := range got {
+			if f.Name == "set-cookie" && !f.Sensitive {
+				t.Fatal("set-cookie may be indexed")
+			}
+		}
+	}
+}
+
+func BenchmarkRequestHead(b *testing.B) {
+	var block bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	list := []hpack.HeaderField{
+		{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "127.0.0.1:8443"},
+		{Name: ":path", Value: "/small"}, {Name: "user-agent", Value: "h2load nghttp2/1.52.0"},
+	}
+	decoder, out := NewDecoder(), make([]byte, 0, 1024)
+	var fields Fields
+	for range 2 { // the second block is indexed
+		block.Reset()
+		for _, f := range list {
+			encoder.WriteField(f)
+		}
+		decoder.Decode(block.Bytes(), &fields)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := decoder.Decode(block.Bytes(), &fields); err != nil {
+			b.Fatal(err)
+		}
+		if _, _, err := fields.AppendRequest(out, true); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,227 @@
+package http2
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+)
+
+// ErrMalformed means that a message is malformed (RFC 9113, section 8.1.1): an error of
+// its stream.
+var ErrMalformed = errors.New("HTTP/2: malformed message")
+
+// A Framing is how the body of a request is announced in its HTTP/1.1 text.
+type Framing uint8
+
+const (
+	FramingNone    Framing = iota // there is no body
+	FramingLength                 // Content-Length
+	FramingChunked                // Transfer-Encoding: chunked
+)
+
+// RequestBytes returns a bound of the length of the text of AppendRequest.
+func (f *Fields) RequestBytes() int {
+	const perField, fixed = len(": \r\n"), len(" HTTP/1.1\r\ntransfer-encoding: chunked\r\ncookie: \r\n\r\n")
+	return len(f.text) + perField*len(f.list) + fixed
+}
+
+// ContentLength returns the value of Content-Length in fields that AppendRequest has
+// accepted, or -1.
+func (f *Fields) ContentLength() int64 {
+	for i := range f.list {
+		if field := &f.list[i]; field.name == nameContentLength {
+			length, err := strconv.ParseInt(string(f.value(field)), 10, 64)
+			if err != nil {
+				return -1
+			}
+			return length
+		}
+	}
+	return -1
+}
+
+func (f *Fields) value(field *Field) []byte  { return f.text[field.nameEnd:field.end] }
+func (f *Fields) nameOf(field *Field) []byte { return f.text[field.start:field.nameEnd] }
+
+// A requestHead collects what AppendRequest must know before it writes.
+type requestHead struct {
+	method, scheme, path      []byte
+	authority, host           []byte
+	protocol                  []byte
+	length                    []byte // of Content-Length, or nil
+	hasAuthority, hasProtocol bool
+	cookies                   int
+}
+
+// AppendRequest appends the request head f as HTTP/1.1 text for an http1.RequestHead.
+// ended: the request has no body. The text has one Host field. It keeps faults that have
+// a status of their own: a CONNECT request, two different hosts, or none. Everything
+// else that could be understood differently in HTTP/1.1 is ErrMalformed.
+func (f *Fields) AppendRequest(out []byte, ended bool) ([]byte, Framing, error) {
+	head, err := f.request()
+	if err != nil {
+		return out, 0, err
+	}
+	framing := FramingChunked
+	switch {
+	case ended && len(bytes.Trim(head.length, "0")) > 0:
+		return out, 0, ErrMalformed
+	case ended:
+		framing = FramingNone
+	case head.length != nil:
+		framing = FramingLength
+	}
+
+	out = append(append(out, head.method...), ' ')
+	out = append(out, head.path...)
+	out = append(out, " HTTP/1.1\r\n"...)
+	if head.hasAuthority {
+		out = appendLine(out, "host: ", head.authority)
+	}
+	if head.host != nil && !(head.hasAuthority && bytes.Equal(head.host, head.authority)) {
+		out = appendLine(out, "host: ", head.host)
+	}
+	for i := range f.list {
+		if field := &f.list[i]; field.name == nameOther || field.name == nameTE {
+			out = append(append(out, f.nameOf(field)...), ": "...)
+			out = append(append(out, f.value(field)...), "\r\n"...)
+		}
+	}
+	if head.cookies > 0 {
+		out = f.appendCookies(out)
+	}
+	switch {
+	case head.length != nil:
+		out = appendLine(out, "content-length: ", head.length)
+	case framing == FramingChunked:
+		out = append(out, "transfer-encoding: chunked\r\n"...)
+	case expectsBody(head.method):
+		out = append(out, "content-length: 0\r\n"...)
+	}
+	return append(out, "\r\n"...), framing, nil
+}
+
+func appendLine(out []byte, name string, value []byte) []byte {
+	return append(append(append(out, name...), value...), "\r\n"...)
+}
+
+// appendCookies joins the cookie fields to one (RFC 9113, section 8.2.3).
+func (f *Fields) appendCookies(out []byte) []byte {
+	separator := "cookie: "
+	for i := range f.list {
+		if field := &f.list[i]; field.name == nameCookie {
+			out = append(append(out, separator...), f.value(field)...)
+			separator = "; "
+		}
+	}
+	return append(out, "\r\n"...)
+}
+
+// request checks the fields of a request (RFC 9113, section 8.3.1).
+func (f *Fields) request() (head requestHead, err error) {
+	regular := false
+	for i := range f.list {
+		field := &f.list[i]
+		value := f.value(field)
+		var pseudo *[]byte
+		switch field.name {
+		case nameMethod:
+			pseudo = &head.method
+		case nameScheme:
+			pseudo = &head.scheme
+		case namePath:
+			pseudo = &head.path
+		case nameAuthority:
+			pseudo, head.hasAuthority = &head.authority, len(value) > 0
+		case nameProtocol:
+			pseudo, head.hasProtocol = &head.protocol, true
+		case namePseudo, nameConnectionSpecific:
+			return head, ErrMalformed
+		case nameTE:
+			if string(value) != "trailers" {
+				return head, ErrMalformed
+			}
+		case nameHost:
+			if head.host != nil {
+				return head, ErrMalformed
+			}
+			head.host = value
+		case nameCookie:
+			head.cookies++
+		case nameContentLength:
+			if !isLength(value) || head.length != nil && !bytes.Equal(head.length, value) {
+				return head, ErrMalformed
+			}
+			head.length = value
+		}
+		switch {
+		case field.malformed:
+			return head, ErrMalformed
+		case pseudo == nil:
+			regular = true
+		case regular || *pseudo != nil:
+			return head, ErrMalformed
+		default:
+			*pseudo = value
+		}
+	}
+	switch {
+	case len(head.method) == 0 || !consistsOf(head.method, charToken) || head.hasProtocol:
+		return head, ErrMalformed
+	case string(head.method) == "CONNECT":
+		if head.scheme != nil || head.path != nil || !head.hasAuthority {
+			return head, ErrMalformed
+		}
+		head.path = head.authority // for the refusal of http1
+	case string(head.scheme) != "http" && string(head.scheme) != "https", !validPath(head.path, head.method):
+		return head, ErrMalformed
+	}
+	return head, nil
+}
+
+func isLength(value []byte) bool {
+	for _, c := range value {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return len(value) > 0 && len(value) <= 18
+}
+
+// validPath reports whether path is in origin form or the asterisk (RFC 9113, section
+// 8.3.1), without characters that end it in HTTP/1.1.
+func validPath(path, method []byte) bool {
+	if len(path) == 1 && path[0] == '*' {
+		return string(method) == "OPTIONS"
+	}
+	return len(path) > 0 && path[0] == '/' && bytes.IndexByte(path, ' ') < 0 && bytes.IndexByte(path, '\t') < 0
+}
+
+// expectsBody reports whether servers expect a length for the method, even if there is
+// no body (RFC 9110, section 8.6).
+func expectsBody(method []byte) bool {
+	switch string(method) {
+	case "POST", "PUT", "PATCH":
+		return true
+	}
+	return false
+}
+
+// AppendTrailer appends a trailer section as field lines of HTTP/1.1, without the empty
+// line.
+func (f *Fields) AppendTrailer(out []byte) ([]byte, error) {
+	for i := range f.list {
+		field := &f.list[i]
+		switch field.name {
+		case nameOther, nameTE, nameHost, nameCookie, nameContentLength:
+		default:
+			return out, ErrMalformed
+		}
+		if field.malformed {
+			return out, ErrMalformed
+		}
+		out = append(append(out, f.nameOf(field)...), ": "...)
+		out = append(append(out, f.value(field)...), "\r\n"...)
+	}
+	return out, nil
+}

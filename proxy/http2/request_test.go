@@ -1,0 +1,197 @@
+package http2
+
+import (
+	"bufio"
+	"bytes"
+	"net/http"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/http2/hpack"
+
+	"sluice/proxy/http1"
+)
+
+// decoded returns the fields of "name: value" lines.
+func decoded(t testing.TB, lines string) *Fields {
+	var block bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	for line := range strings.SplitSeq(lines, "|") {
+		i := strings.Index(line[1:], "=") + 1
+		encoder.WriteField(hpack.HeaderField{Name: line[:i], Value: line[i+1:]})
+	}
+	fields := new(Fields)
+	if err := NewDecoder().Decode(block.Bytes(), fields); err != nil {
+		t.Fatal(err)
+	}
+	return fields
+}
+
+const get = ":method=GET|:scheme=https|:authority=a|:path=/p"
+
+func TestRequestAsText(t *testing.T) {
+	for _, test := range []struct {
+		fields string
+		body   bool
+		want   string // of the text; empty: malformed
+	}{
+		{get, false, "GET /p HTTP/1.1\r\nhost: a\r\n\r\n"},
+		{get + "|host=a|x=1|x=2", false, "GET /p HTTP/1.1\r\nhost: a\r\nx: 1\r\nx: 2\r\n\r\n"},
+		{get + "|te=trailers", false, "GET /p HTTP/1.1\r\nhost: a\r\nte: trailers\r\n\r\n"},
+		{get + "|cookie=a=1|x=1|cookie=b=2", false, "GET /p HTTP/1.1\r\nhost: a\r\nx: 1\r\ncookie: a=1; b=2\r\n\r\n"},
+		{":method=OPTIONS|:scheme=http|:path=*|host=a", false, "OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n"},
+		{":method=POST|:scheme=http|:path=/|:authority=a", false, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"},
+		{":method=POST|:scheme=http|:path=/|:authority=a", true, "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"},
+		{get + "|content-length=5|content-length=5", true, "GET /p HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n"},
+		{get + "|content-length=0", false, "GET /p HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"},
+		// http1 refuses these with a status.
+		{get + "|host=b", false, "GET /p HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"},
+		{":method=GET|:scheme=http|:path=/", false, "GET / HTTP/1.1\r\n\r\n"},
+		{":method=CONNECT|:authority=a:1", true, "CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\ntransfer-encoding: chunked\r\n\r\n"},
+
+		{fields: get + "|content-length=5"},
+		{fields: get + "|content-length=5|content-length=6", body: true},
+		{fields: get + "|content-length=5, 5", body: true},
+		{fields: get + "|content-length=+5", body: true},
+		{fields: get + "|content-length=", body: true},
+		{fields: get + "|content-length=1234567890123456789", body: true},
+		{fields: get + "|transfer-encoding=chunked", body: true},
+		{fields: get + "|connection=close"}, {fields: get + "|keep-alive=1"}, {fields: get + "|upgrade=h2c"},
+		{fields: get + "|proxy-connection=close"}, {fields: get + "|te=gzip"}, {fields: get + "|te=trailers, deflate"},
+		{fields: get + "|X=1"}, {fields: get + "|x y=1"}, {fields: get + "|x:=1"}, {fields: get + "|x\r\ny=1"}, {fields: get + "|=1"},
+		{fields: get + "|x=1\r\nhost: b"}, {fields: get + "|x=1\n"}, {fields: get + "|x=\x00"}, {fields: get + "|x=\r"},
+		{fields: get + "|x= 1"}, {fields: get + "|x=1\t"}, {fields: get + "|x=\x7f"},
+		{fields: get + "|:path=/q"}, {fields: get + "|:unknown=1"}, {fields: get + "|:status=200"}, {fields: get + "|:protocol=websocket"},
+		{fields: get + "|host=a|host=a"},
+		{fields: ":method=GET|:scheme=https|x=1|:path=/"},
+		{fields: ":method=GET|:scheme=https|:authority=a"}, {fields: ":method=GET|:path=/|:authority=a"}, {fields: ":scheme=https|:path=/|:authority=a"},
+		{fields: ":method=GET|:scheme=ftp|:authority=a|:path=/"},
+		{fields: ":method=GET|:scheme=http|:authority=a|:path="},
+		{fields: ":method=GET|:scheme=http|:authority=a|:path=http://b/"}, {fields: ":method=GET|:scheme=http|:authority=a|:path=b"},
+		{fields: ":method=GET|:scheme=http|:authority=a|:path=/ HTTP/1.1\r\nx: 1"}, {fields: ":method=GET|:scheme=http|:authority=a|:path=/ x"},
+		{fields: ":method=GET|:scheme=http|:authority=a|:path=*"},
+		{fields: ":method=GET /x|:scheme=http|:authority=a|:path=/"}, {fields: ":method=|:scheme=http|:authority=a|:path=/"},
+		{fields: ":method=GET|:scheme=http|:authority=a\r\nx: 1|:path=/"},
+		{fields: ":method=CONNECT|:authority=a|:scheme=http|:path=/"}, {fields: ":method=CONNECT"},
+	} {
+		text, framing, err := decoded(t, test.fields).AppendRequest(nil, !test.body)
+		if test.want == "" {
+			if err != ErrMalformed {
+				t.Errorf("%q: got %q, %v", test.fields, text, err)
+			}
+			continue
+		}
+		if err != nil || string(text) != test.want || (framing == FramingNone) == test.body {
+			t.Errorf("%q: got %q, %d, %v", test.fields, text, framing, err)
+		}
+	}
+}
+
+func TestTrailerAsText(t *testing.T) {
+	text, err := decoded(t, "x=1|grpc-status=0").AppendTrailer(nil)
+	if err != nil || string(text) != "x: 1\r\ngrpc-status: 0\r\n" {
+		t.Errorf("got %q, %v", text, err)
+	}
+	for _, fields := range []string{":path=/", "x=1|:method=GET", "connection=close", "x=1\r\ny: 2", "X=1"} {
+		if text, err := decoded(t, fields).AppendTrailer(nil); err != ErrMalformed {
+			t.Errorf("%q: got %q, %v", fields, text, err)
+		}
+	}
+}
+
+// The text means to others what the fields mean, or http1 refuses it: there is no
+// request smuggling.
+func FuzzRequest(f *testing.F) {
+	for _, fields := range []string{
+		get, get + "|host=a|x=1|x=2|cookie=a|cookie=b", ":method=POST|:scheme=http|:path=/?q|:authority=a:1|content-length=3",
+		":method=OPTIONS|:scheme=http|:path=*|host=a", get + "|te=trailers|x_y=1", get + "|host=b", ":method=CONNECT|:authority=a",
+		get + "|x=1\r\nhost: b", ":method=GET|:scheme=http|:authority=a|:path=http://b/",
+	} {
+		var block bytes.Buffer
+		encoder := hpack.NewEncoder(&block)
+		for line := range strings.SplitSeq(fields, "|") {
+			i := strings.Index(line[1:], "=") + 1
+			encoder.WriteField(hpack.HeaderField{Name: line[:i], Value: line[i+1:]})
+		}
+		f.Add(block.Bytes(), true)
+		f.Add(block.Bytes(), false)
+	}
+	f.Fuzz(func(t *testing.T, block []byte, ended bool) {
+		var fields Fields
+		if NewDecoder().Decode(block, &fields) != nil {
+			return
+		}
+		text, framing, err := fields.AppendRequest(nil, ended)
+		if err != nil {
+			return
+		}
+		if len(text) > fields.RequestBytes() {
+			t.Fatalf("%d bytes, bound %d", len(text), fields.RequestBytes())
+		}
+		if len(text) > 60<<10 {
+			return
+		}
+		var head http1.RequestHead
+		head.Reset(8 << 10)
+		n, err := head.Scan(text)
+		if err != nil {
+			return
+		}
+		if n != len(text) {
+			t.Fatalf("%q: the head ends after %d bytes", text, n)
+		}
+		if head.Chunked != (framing == FramingChunked) || ended && head.HasBody() {
+			t.Fatalf("%q: framing %d", text, framing)
+		}
+		request, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(text)))
+		if err != nil {
+			// net/http refuses some hosts, targets and lengths that http1 accepts.
+			return
+		}
+		want := make(http.Header)
+		var host, cookies []string
+		for _, field := range fieldsOf(&fields) {
+			switch field.Name {
+			case ":authority", "host":
+				if field.Value != "" {
+					host = append(host, field.Value)
+				}
+			case ":method":
+				if request.Method != field.Value {
+					t.Fatalf("%q: method %q", text, request.Method)
+				}
+			case ":path":
+				if request.RequestURI != field.Value {
+					t.Fatalf("%q: target %q", text, request.RequestURI)
+				}
+			case ":scheme":
+			case "cookie":
+				cookies = append(cookies, field.Value)
+			case "content-length":
+				want.Set("Content-Length", field.Value)
+			default:
+				want.Add(field.Name, field.Value)
+			}
+		}
+		if len(cookies) > 0 {
+			want.Set("Cookie", strings.Join(cookies, "; "))
+		}
+		for _, h := range host {
+			if h != request.Host {
+				t.Fatalf("%q: host %q, want %q", text, request.Host, host)
+			}
+		}
+		if framing == FramingNone && request.ContentLength == 0 && want.Get("Content-Length") == "" {
+			request.Header.Del("Content-Length") // of POST
+		}
+		request.Header.Del("Transfer-Encoding")
+		if len(request.Header) != len(want) {
+			t.Fatalf("%q: got %q, want %q", text, request.Header, want)
+		}
+		for name := range want {
+			if strings.Join(want[name], "\n") != strings.Join(request.Header[name], "\n") {
+				t.Fatalf("%q: got %q, want %q", text, request.Header, want)
+			}
+		}
+	})
+}

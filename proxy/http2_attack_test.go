@@ -1,0 +1,333 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	xhttp2 "golang.org/x/net/http2"
+
+	"sluice/proxy/http2"
+)
+
+// Each test sends what an attacker may send: the connection ends, no more work is done
+// than for a client that behaves, and no peer is blamed.
+
+// CVE-2023-44487.
+func TestHTTP2RapidReset(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, hanging)
+	p := startProxy(t, Options{}, origin.address())
+	c := p.dialFrames()
+	go func() {
+		for id := uint32(1); id < 100_000; id += 2 {
+			if c.request(id, http2Get, true) != nil || c.WriteRSTStream(id, xhttp2.ErrCodeCancel) != nil {
+				return
+			}
+		}
+	}()
+	most := 0
+	ended := make(chan struct{})
+	go func() { c.expectEnd(xhttp2.ErrCodeEnhanceYourCalm); close(ended) }()
+	for done := false; !done; {
+		select {
+		case <-ended:
+			done = true
+		case <-time.After(time.Millisecond):
+			most = max(most, p.inflight())
+		}
+	}
+	if most > http2Streams {
+		t.Errorf("%d requests in flight, want at most %d", most, http2Streams)
+	}
+	if n := origin.connections(); n > http2Resets+http2Streams {
+		t.Errorf("%d requests reached the peer", n)
+	}
+	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+	p.expectNothingCounted()
+}
+
+// CVE-2025-8671: the client makes the proxy reset its streams.
+func TestHTTP2MadeYouReset(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		fault func(c *frameClient, id uint32) error
+	}{
+		{"window overflow", func(c *frameClient, id uint32) error { return c.WriteWindowUpdate(id, http2.MaxWindow) }},
+		{"too much data", func(c *frameClient, id uint32) error { return c.WriteData(id, true, []byte("longer")) }},
+		{"malformed trailers", func(c *frameClient, id uint32) error { return c.request(id, "x=1\r\n", true) }},
+		{"trailers without an end", func(c *frameClient, id uint32) error { return c.request(id, "x=1", false) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			origin := startOrigin(t, hanging)
+			p := startProxy(t, Options{}, origin.address())
+			c := p.dialFrames()
+			go func() {
+				for id := uint32(1); id < 100_000; id += 2 {
+					if c.request(id, http2Post+"|content-length=3|expect=100-continue", false) != nil || test.fault(c, id) != nil {
+						return
+					}
+				}
+			}()
+			c.expectEnd(xhttp2.ErrCodeEnhanceYourCalm)
+			if n := origin.connections(); n > http2Resets+http2Streams {
+				t.Errorf("%d requests reached the peer", n)
+			}
+			eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+			p.expectNothingCounted()
+		})
+	}
+}
+
+func TestHTTP2Floods(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 1000)
+	for _, test := range []struct {
+		name  string
+		read  bool // the client reads
+		code  xhttp2.ErrCode
+		flood func(c *frameClient, i int) error
+	}{
+		{"PING", true, xhttp2.ErrCodeEnhanceYourCalm, func(c *frameClient, i int) error { return c.WritePing(false, [8]byte{}) }},
+		{"SETTINGS", true, xhttp2.ErrCodeEnhanceYourCalm, func(c *frameClient, i int) error { return c.WriteSettings() }},
+		{"PRIORITY", true, xhttp2.ErrCodeEnhanceYourCalm, func(c *frameClient, i int) error {
+			return c.WritePriority(uint32(2*i+1), xhttp2.PriorityParam{StreamDep: uint32(2*i + 3)})
+		}},
+		{"unknown frames", true, xhttp2.ErrCodeEnhanceYourCalm, func(c *frameClient, i int) error { return c.WriteRawFrame(0xee, 0, 0, []byte(long)) }},
+		{"window updates", true, xhttp2.ErrCodeEnhanceYourCalm, func(c *frameClient, i int) error { return c.WriteWindowUpdate(0, 1) }},
+		{"empty DATA", true, xhttp2.ErrCodeEnhanceYourCalm, func(c *frameClient, i int) error {
+			if i == 0 {
+				c.request(1, http2Post, false)
+			}
+			return c.WriteData(1, false, nil)
+		}},
+		{"CONTINUATION, many", true, xhttp2.ErrCodeEnhanceYourCalm, func(c *frameClient, i int) error {
+			if i == 0 {
+				return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: c.encode(http2Get), EndStream: true})
+			}
+			return c.WriteContinuation(1, false, nil)
+		}},
+		{"CONTINUATION, long", true, xhttp2.ErrCodeEnhanceYourCalm, func(c *frameClient, i int) error {
+			if i == 0 {
+				return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: c.encode(http2Get), EndStream: true})
+			}
+			return c.WriteContinuation(1, false, []byte(strings.Repeat("x", 16<<10)))
+		}},
+		// CVE-2016-6581, and many references to a long field.
+		{"HPACK bomb", true, xhttp2.ErrCodeEnhanceYourCalm, func(c *frameClient, i int) error {
+			block := c.encode(http2Get + "|x=" + strings.Repeat("v", 3500))
+			return c.WriteHeaders(xhttp2.HeadersFrameParam{
+				StreamID: uint32(2*i + 1), EndStream: true, EndHeaders: true,
+				BlockFragment: append(append([]byte(nil), block...), strings.Repeat("\xbe", 1000)...),
+			})
+		}},
+		{"malformed HPACK", true, xhttp2.ErrCodeCompression, func(c *frameClient, i int) error {
+			return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, EndStream: true, EndHeaders: true, BlockFragment: []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}})
+		}},
+		{"malformed requests", true, xhttp2.ErrCodeEnhanceYourCalm, func(c *frameClient, i int) error {
+			return c.request(uint32(2*i+1), http2Get+"|connection=close", true)
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			origin := startOrigin(t, hanging)
+			p := startProxy(t, Options{}, origin.address())
+			c := p.dialFrames()
+			go func() {
+				for i := range 1_000_000 {
+					if test.flood(c, i) != nil {
+						return
+					}
+				}
+			}()
+			c.expectEnd(test.code)
+			p.expectNothingCounted()
+		})
+	}
+}
+
+// A client that does not read the answers to its frames.
+func TestHTTP2AnswersAreNotRead(t *testing.T) {
+	p := startProxy(t, Options{})
+	c := p.dialFrames()
+	c.conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+	pings := make([]byte, 0, 17*1000)
+	for range 1000 {
+		pings = http2.AppendPing(pings, 0, []byte("12345678"))
+	}
+	for range 10_000 {
+		if _, err := c.conn.Write(pings); err != nil {
+			break
+		}
+	}
+	eventually(t, "the connection is closed", func() bool { return p.Connections() == 0 })
+}
+
+// More streams than allowed are refused, so that the client sends them again elsewhere.
+func TestHTTP2TooManyStreams(t *testing.T) {
+	origin := startOrigin(t, hanging)
+	p := startProxy(t, Options{}, origin.address())
+	c := p.dialFrames()
+	for i := range uint32(http2Streams + 1) {
+		c.request(2*i+1, http2Get, true)
+	}
+	if r := c.response(2*http2Streams + 1); r.reset != xhttp2.ErrCodeRefusedStream {
+		t.Errorf("got %+v", r)
+	}
+	eventually(t, "the others are in flight", func() bool { return p.inflight() == http2Streams })
+	for i := range uint32(http2Streams) {
+		c.WriteRSTStream(2*i+1, xhttp2.ErrCodeCancel)
+	}
+	eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+	p.expectNothingCounted()
+}
+
+// Streams count as connections for the limit of an address.
+func TestHTTP2StreamsCountAsConnections(t *testing.T) {
+	origin := startOrigin(t, hanging)
+	p := startProxy(t, Options{Limits: Limits{ConnectionsPerAddress: 3}}, origin.address())
+	c := p.dialFrames()
+	for id := uint32(1); id <= 5; id += 2 {
+		c.request(id, http2Get, true)
+	}
+	eventually(t, "three are in flight", func() bool { return p.inflight() == 3 })
+	c.request(7, http2Get, true)
+	if r := c.response(7); r.reset != xhttp2.ErrCodeRefusedStream {
+		t.Errorf("got %+v", r)
+	}
+	c.conn.Close()
+	eventually(t, "all were released", func() bool { return p.Connections() == 0 })
+	p.admission.mu.Lock()
+	defer p.admission.mu.Unlock()
+	if p.admission.open != 0 || len(p.admission.perAddress) != 0 {
+		t.Errorf("%d admitted, %v", p.admission.open, p.admission.perAddress)
+	}
+}
+
+// A client with a window of zero does not hold a peer: its response is read no further
+// than the buffers, and is reset when the client takes nothing for the write timeout.
+func TestHTTP2ZeroWindow(t *testing.T) {
+	sent := make(chan int, 1)
+	origin := startOrigin(t, func(c *originConn) bool {
+		if _, ok := c.request(); !ok {
+			return false
+		}
+		io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+		n, piece := 0, make([]byte, 64<<10)
+		for {
+			m, err := c.Conn.Write(piece)
+			if n += m; err != nil {
+				sent <- n
+				return false
+			}
+		}
+	})
+	p := startProxy(t, Options{Timeouts: Timeouts{Write: 300 * time.Millisecond}}, origin.address())
+	c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
+	c.request(1, http2Get, true)
+	if r := c.response(1); r.status != "200" || r.body != "" || r.reset != xhttp2.ErrCodeCancel {
+		t.Errorf("got %+v", r)
+	}
+	if n := <-sent; n > 50_000_000 {
+		t.Errorf("the peer sent %d bytes", n)
+	}
+	c.expectNothingOpen(p)
+	p.expectNothingCounted()
+}
+
+func (c *frameClient) expectNothingOpen(p *testProxy) {
+	eventually(c.t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+}
+
+// Slow prefaces, half frames and field blocks without an end.
+func TestHTTP2SlowFrames(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ name, sent string }{
+		{"preface", http2.Preface[:20]},
+		{"no SETTINGS", http2.Preface},
+		{"half a frame", http2.Preface + string(http2.AppendSettings(nil)) + "\x00\x00\x08\x06\x00\x00\x00\x00\x00123"},
+		{"block without an end", http2.Preface + string(http2.AppendSettings(nil)) + "\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := startProxy(t, Options{Timeouts: Timeouts{Head: 200 * time.Millisecond}})
+			conn := p.dial()
+			io.WriteString(conn, test.sent)
+			if _, err := io.Copy(io.Discard, conn); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// The preface is read in any pieces, but only as the first bytes of a connection.
+func TestHTTP2PrefaceInPieces(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, origin.address())
+	for size := 1; size < len(http2.Preface); size++ {
+		conn := p.dial()
+		c := &frameClient{Framer: xhttp2.NewFramer(conn, conn), t: t, conn: conn}
+		io.WriteString(conn, http2.Preface[:size])
+		io.WriteString(conn, http2.Preface[size:])
+		c.WriteSettings()
+		if frame, err := c.ReadFrame(); err != nil || frame.Header().Type != xhttp2.FrameSettings {
+			t.Fatalf("size %d: got %v, %v", size, frame, err)
+		}
+		conn.Close()
+	}
+	got := p.raw("GET / HTTP/1.1\r\nHost: a\r\n\r\n" + http2.Preface + string(http2.AppendSettings(nil)))
+	if !strings.Contains(got, "HTTP/1.1 405 ") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Frames that are errors of the connection.
+func TestHTTP2ConnectionErrors(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		code xhttp2.ErrCode
+		send func(c *frameClient)
+	}{
+		{"DATA on an idle stream", xhttp2.ErrCodeProtocol, func(c *frameClient) { c.WriteData(1, true, nil) }},
+		{"even id", xhttp2.ErrCodeProtocol, func(c *frameClient) { c.request(2, http2Get, true) }},
+		{"PUSH_PROMISE", xhttp2.ErrCodeProtocol, func(c *frameClient) { c.WriteRawFrame(xhttp2.FramePushPromise, 4, 1, make([]byte, 8)) }},
+		{"long frame", xhttp2.ErrCodeFrameSize, func(c *frameClient) { c.WriteRawFrame(0xee, 0, 0, make([]byte, 16385)) }},
+		{"window of the connection", xhttp2.ErrCodeFlowControl, func(c *frameClient) { c.WriteWindowUpdate(0, http2.MaxWindow) }},
+		{"initial window", xhttp2.ErrCodeFlowControl, func(c *frameClient) {
+			c.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1 << 31})
+		}},
+		{"too much data", xhttp2.ErrCodeFlowControl, func(c *frameClient) {
+			c.request(1, http2Post+"|content-length=1000000", false)
+			for range 200 {
+				c.WriteData(1, false, make([]byte, 16<<10))
+			}
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			origin := startOrigin(t, hanging)
+			p := startProxy(t, Options{}, origin.address())
+			c := p.dialFrames()
+			go test.send(c)
+			c.expectEnd(test.code)
+			p.expectNothingCounted()
+		})
+	}
+}
+
+// A client whose frames always arrive in parts, but arrive, is not a slow one.
+func TestHTTP2FramesInParts(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: 500 * time.Millisecond}}, origin.address())
+	c := p.dialFrames()
+	ping := http2.AppendPing(nil, 0, []byte("12345678"))
+	c.conn.Write(ping[:5])
+	for range 10 {
+		p.sweptFor(100 * time.Millisecond)
+		c.conn.Write(ping[5:])
+		c.conn.Write(ping[:5])
+		if _, ok := c.read().(*xhttp2.PingFrame); !ok {
+			t.Fatal("the connection has ended")
+		}
+	}
+}

@@ -1,0 +1,173 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	xhttp2 "golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"sluice/proxy/http2"
+)
+
+// A frameClient is an HTTP/2 client that sends single frames, also wrong ones.
+type frameClient struct {
+	*xhttp2.Framer
+	t       testing.TB
+	conn    net.Conn
+	encoder *hpack.Encoder
+	block   bytes.Buffer
+}
+
+// dialFrames opens a connection and exchanges SETTINGS.
+func (p *testProxy) dialFrames(settings ...xhttp2.Setting) *frameClient {
+	p.t.Helper()
+	conn, err := net.Dial("tcp", p.address)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	c := &frameClient{Framer: xhttp2.NewFramer(conn, conn), t: p.t, conn: conn}
+	c.encoder = hpack.NewEncoder(&c.block)
+	c.AllowIllegalWrites = true
+	c.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	io.WriteString(conn, http2.Preface)
+	c.WriteSettings(settings...)
+	return c
+}
+
+// encode encodes "name=value" fields that are separated by "|".
+func (c *frameClient) encode(fields string) []byte {
+	c.block.Reset()
+	for field := range strings.SplitSeq(fields, "|") {
+		i := strings.Index(field[1:], "=") + 1
+		c.encoder.WriteField(hpack.HeaderField{Name: field[:i], Value: field[i+1:]})
+	}
+	return c.block.Bytes()
+}
+
+const (
+	http2Get  = ":method=GET|:scheme=http|:authority=a|:path=/"
+	http2Post = ":method=POST|:scheme=http|:authority=a|:path=/"
+)
+
+// request opens a stream.
+func (c *frameClient) request(id uint32, fields string, ends bool) error {
+	return c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.encode(fields), EndHeaders: true, EndStream: ends})
+}
+
+// read returns the next frame that is not SETTINGS or WINDOW_UPDATE, or nil at the end
+// of the connection.
+func (c *frameClient) read() xhttp2.Frame {
+	c.t.Helper()
+	for {
+		frame, err := c.ReadFrame()
+		if err != nil {
+			if errors.Is(err, io.EOF) || strings.Contains(err.Error(), "connection reset") || errors.Is(err, io.ErrUnexpectedEOF) {
+				return nil
+			}
+			c.t.Fatalf("read a frame: %v", err)
+		}
+		switch frame.(type) {
+		case *xhttp2.SettingsFrame, *xhttp2.WindowUpdateFrame:
+		default:
+			return frame
+		}
+	}
+}
+
+// An http2Response is what a client gets on a stream.
+type http2Response struct {
+	interim []string // status codes
+	status  string
+	header  map[string]string
+	body    string
+	trailer map[string]string
+	reset   xhttp2.ErrCode
+	ended   bool // by END_STREAM
+}
+
+// response reads frames until the end of the stream, and answers PING.
+func (c *frameClient) response(id uint32) (r http2Response) {
+	c.t.Helper()
+	for {
+
+		switch f := c.read().(type) {
+		case nil:
+			c.t.Fatalf("the connection ended in stream %d: %+v", id, r)
+		case *xhttp2.MetaHeadersFrame:
+			if f.StreamID != id {
+				c.t.Fatalf("got %v", f)
+			}
+			fields := make(map[string]string)
+			for _, field := range f.RegularFields() {
+				fields[field.Name] = strings.Trim(fields[field.Name]+", "+field.Value, ", ")
+			}
+			switch status := f.PseudoValue("status"); {
+			case status == "":
+				r.trailer = fields
+			case status[0] == '1':
+				r.interim = append(r.interim, status)
+			default:
+				r.status, r.header = status, fields
+			}
+			if f.StreamEnded() {
+				r.ended = true
+				return r
+			}
+		case *xhttp2.DataFrame:
+			if f.StreamID != id {
+				c.t.Fatalf("got %v", f)
+			}
+			r.body += string(f.Data())
+			if f.StreamEnded() {
+				r.ended = true
+				return r
+			}
+		case *xhttp2.RSTStreamFrame:
+			if f.StreamID == id {
+				r.reset = f.ErrCode
+				return r
+			}
+		case *xhttp2.PingFrame:
+			c.WritePing(true, f.Data)
+		case *xhttp2.GoAwayFrame:
+			if f.ErrCode != xhttp2.ErrCodeNo {
+				c.t.Fatalf("got %v", f)
+			}
+		}
+	}
+}
+
+// expectEnd reads until the connection ends and checks the code of its GOAWAY.
+func (c *frameClient) expectEnd(code xhttp2.ErrCode) {
+	c.t.Helper()
+	got, found := xhttp2.ErrCodeNo, false
+	for {
+		frame := c.read()
+		if frame == nil {
+			break
+		}
+		if f, ok := frame.(*xhttp2.GoAwayFrame); ok {
+			got, found = f.ErrCode, true
+		}
+	}
+	if !found || got != code {
+		c.t.Errorf("the connection ended with %v (GOAWAY: %v), want %v", got, found, code)
+	}
+}
+
+// expectAlive checks that the connection still serves requests.
+func (c *frameClient) expectAlive(id uint32) {
+	c.t.Helper()
+	c.request(id, http2Get, true)
+	if r := c.response(id); r.status == "" {
+		c.t.Errorf("got %+v", r)
+	}
+}

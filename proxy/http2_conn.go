@@ -1,0 +1,332 @@
+package proxy
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"sluice/proxy/http2"
+)
+
+// Limits of an HTTP/2 connection of a client.
+const (
+	// http2Streams is the number of requests in flight: SETTINGS_MAX_CONCURRENT_STREAMS.
+	http2Streams = 100
+	// http2Window is how many bytes of bodies a client may send before they are
+	// forwarded. They are the memory of a connection for bodies.
+	http2Window = 1 << 20
+	// http2StreamWindow is the maximum of that for a stream, which grows from the
+	// initial window if the body is long.
+	http2StreamWindow = http2Window / 2
+	// http2OutputBytes is the number of unsent bytes above which no frame of a response
+	// is added.
+	http2OutputBytes = 64 << 10
+	// http2PendingControl is the number of unsent control frames above which the
+	// connection is closed: they answer frames of the client, which does not read.
+	http2PendingControl = 1000
+	// http2BlockBytes and http2Continuations bound an encoded field block.
+	http2BlockBytes    = 32 << 10
+	http2Continuations = 8
+	// http2Resets is how many more streams may end early by the client's act or fault
+	// than end well. Canceled requests cost the peers work.
+	http2Resets = 2 * http2Streams
+	// http2OverheadBytes and http2OverheadRatio bound the bytes of a client's frames
+	// beside heads and bodies, absolutely and in relation to these.
+	http2OverheadBytes = 1 << 20
+	http2OverheadRatio = 8
+	// http2EarlyReset is the age of a request after which its end counts no more in
+	// http2Resets: a client that waits so long gives up, and does not flood.
+	http2EarlyReset = time.Second
+	// http2GoAwayTimeout bounds the wait for the client's answer to a GOAWAY.
+	http2GoAwayTimeout = time.Second
+)
+
+var frameBuffers = bufferPool(2 * http2.MaxFrameBytes) // for received frames
+
+// An http2Conn is the HTTP/2 protocol of a clientConn. One goroutine reads frames and
+// waits for nothing else; each stream has a goroutine that serves its request, and
+// another one, as long as there are bytes, sends the frames of all streams.
+type http2Conn struct {
+	conn       *clientConn
+	onReadable func(fd uintptr) bool // readable as a value: creating it allocates
+	onFlush    func()                // flush as a value
+	writer     writer                // of the goroutine that sends
+
+	// The fields of the reading goroutine.
+	in         *buffer // nil while the connection waits without a part of a frame
+	start, end int     // of the unprocessed bytes in in
+	stage      http2Stage
+	decoder    *http2.Decoder
+	fields     http2.Fields
+	block      fieldBlock
+	progressed bool         // the last part of a frame or a field block has arrived since park
+	overhead   int64        // bytes of frames, less the allowed ratio of heads and bodies
+	ended      bool         // the client has closed the connection, or it is broken
+	failure    *http2.Error // of the client
+
+	work sync.WaitGroup // streams and flush
+
+	mu sync.Mutex
+	// mu guards the fields below, and those of the streams that say so.
+	streams   map[uint32]*http2Stream // that are being served
+	free      []*http2Stream          // to be reused
+	last      uint32                  // the highest id of a stream
+	open      int                     // streams that count as open for the client
+	receiving int                     // streams whose request has not arrived completely
+	resets    int                     // see http2Resets
+	canceled  []uint32                // ids of the last http2Streams streams that ended before their request did
+	cancels   int                     // number of them so far
+	out       []byte                  // frames to send
+	spare     []byte                  // memory for out
+	control   int                     // control frames in out
+	flushing  bool                    // flush runs
+	broken    bool                    // no stream can send or receive
+	queue     streamQueue             // streams with bytes to send
+	window    int64                   // bytes of bodies that the client accepts
+	initial   int64                   // window of a new stream
+	moved     int64                   // bytes of bodies in out so far
+	tableSize bool                    // the next field block acknowledges SETTINGS_HEADER_TABLE_SIZE
+	received  int64                   // bytes of bodies that the client may still send
+	owed      int64                   // bytes of bodies that were forwarded, not yet granted again
+	sentBytes int64                   // of bodies, not yet in overhead
+	partial   bool                    // a part of a frame, of a field block or of the preface has arrived
+	idle      bool                    // without a stream for idleSetDelay
+	paused    chan struct{}           // closed when a stream ends; not nil: the reader waits for it
+	goAway    goAwayPhase
+}
+
+type http2Stage uint8
+
+const (
+	stagePreface  http2Stage = iota // the preface is awaited
+	stageSettings                   // the first SETTINGS is awaited
+	stageFrames
+)
+
+type goAwayPhase uint8
+
+const (
+	goAwayNone      goAwayPhase = iota
+	goAwayAnnounced             // the client was told to open no more streams; those on the way are served
+	goAwayFinal                 // later streams are ignored
+)
+
+// fieldBlock is a field block that continues in CONTINUATION frames.
+type fieldBlock struct {
+	bytes  []byte
+	header http2.FrameHeader // of HEADERS; zero: there is none
+	frames int               // CONTINUATION frames
+}
+
+// startHTTP2 begins HTTP/2 on c. received are the bytes that have arrived.
+func (c *clientConn) startHTTP2(received []byte) {
+	h := &http2Conn{
+		conn: c, decoder: http2.NewDecoder(), resets: http2Resets,
+		window: http2.InitialWindow, initial: http2.InitialWindow, received: http2Window, partial: true,
+	}
+	h.onReadable, h.onFlush = h.readable, h.flush
+	h.in = frameBuffers.Get().(*buffer)
+	h.end = copy(h.in.bytes, received)
+	if c.tls != nil && !c.tls.suitsHTTP2() {
+		h.failure = errInadequateTLS
+	}
+	c.http2 = h
+	c.dropExchange()
+	h.out = http2.AppendSettings(h.out,
+		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Value: http2Streams},
+		http2.Setting{ID: http2.SettingMaxHeaderListSize, Value: http2BlockBytes},
+		http2.Setting{ID: http2.SettingNoPriorities, Value: 1})
+	h.out = http2.AppendWindowUpdate(h.out, 0, http2Window-http2.InitialWindow)
+	c.arm(c.server.sweeper, c.options.Timeouts.Head)
+}
+
+// serveUntilIdle serves streams. It returns true when the connection is idle, false
+// when it has ended.
+func (h *http2Conn) serveUntilIdle() bool {
+	c := h.conn
+	c.takeOptions()
+	if h.stage == stagePreface && !h.process() {
+		return h.close()
+	}
+	for {
+		if c.draining() {
+			h.beginGoAway()
+		}
+		err := c.raw.Read(h.onReadable)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			expired := c.expired(c.server.sweeper)
+			if expired {
+				c.conn.SetReadDeadline(time.Time{}) // before isOver: see wakeReader
+			}
+			if h.isOver() || c.interrupted.Load() {
+				return h.close()
+			}
+			if expired && h.onDeadline() {
+				if h.idleNow() {
+					return true
+				}
+				return h.close()
+			}
+		case err != nil || h.ended || h.failure != nil:
+			return h.close()
+		default:
+			for h.awaitSlot() {
+				if !h.process() {
+					return h.close()
+				}
+			}
+		}
+	}
+}
+
+// isOver reports whether the connection can be closed: it is broken, or the last
+// stream after GOAWAY has ended.
+func (h *http2Conn) isOver() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.broken || h.goAway == goAwayFinal && len(h.streams) == 0 && !h.flushing
+}
+
+// idleNow reports whether the connection has no stream for the idle set.
+func (h *http2Conn) idleNow() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.idle && h.goAway == goAwayNone && len(h.streams) == 0
+}
+
+// isBusyLocked reports whether the connection has streams or sends, or ends when it no
+// longer does.
+func (h *http2Conn) isBusyLocked() bool {
+	return len(h.streams) > 0 || h.flushing || h.goAway == goAwayFinal
+}
+
+// onDeadline handles a timeout of the client. It reports whether serveUntilIdle ends.
+func (h *http2Conn) onDeadline() bool {
+	c := h.conn
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.partial:
+		return true
+	case h.goAway == goAwayAnnounced:
+		h.endGoAwayLocked()
+		return false
+	case h.isBusyLocked():
+		h.dropFreeLocked()
+		c.disarm()
+		return false
+	case !h.idle:
+		h.idle = true
+		h.streams, h.out, h.spare, h.fields = nil, nil, nil, http2.Fields{}
+		h.dropFreeLocked()
+		c.arm(c.server.sweeper, max(c.options.Timeouts.Idle-idleSetDelay, sweepInterval))
+		return true
+	}
+	h.announceGoAwayLocked()
+	return false
+}
+
+// beginGoAway tells the client to open no more streams, once.
+func (h *http2Conn) beginGoAway() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.announceGoAwayLocked()
+}
+
+var goAwayPing = []byte("goaway..")
+
+// announceGoAwayLocked announces the end of the connection. A client may have sent
+// requests before it gets that; PING finds out when it has (RFC 9113, section 6.8).
+func (h *http2Conn) announceGoAwayLocked() {
+	if h.goAway != goAwayNone {
+		return
+	}
+	h.goAway = goAwayAnnounced
+	h.conn.server.http2.goAways.Add(1)
+	h.out = http2.AppendGoAway(h.out, http2.MaxWindow, http2.NoError)
+	h.out = http2.AppendPing(h.out, 0, goAwayPing)
+	h.flushLocked()
+	h.armLocked()
+}
+
+func (h *http2Conn) endGoAwayLocked() {
+	h.goAway = goAwayFinal
+	h.out = http2.AppendGoAway(h.out, h.last, http2.NoError)
+	h.flushLocked()
+	h.armLocked()
+}
+
+// armLocked sets the deadline of the connection.
+func (h *http2Conn) armLocked() {
+	c := h.conn
+	sweeper, timeouts := c.server.sweeper, &c.options.Timeouts
+	switch {
+	case h.partial: // it runs from the first byte
+	case h.goAway == goAwayAnnounced:
+		c.arm(sweeper, http2GoAwayTimeout)
+	case h.isBusyLocked():
+		h.idle = false
+		c.disarm()
+	default:
+		h.idle = false
+		c.arm(sweeper, min(idleSetDelay, timeouts.Idle))
+	}
+}
+
+// wakeReader makes the reading goroutine check whether the connection is over.
+func (h *http2Conn) wakeReader() { h.conn.conn.SetReadDeadline(aLongTimeAgo) }
+
+// close ends the connection: it tells the client why, and waits for the streams.
+// It returns false.
+func (h *http2Conn) close() bool {
+	c := h.conn
+	h.mu.Lock()
+	for _, s := range h.streams {
+		s.abortLocked()
+	}
+	switch {
+	case h.ended || h.broken:
+	case h.failure != nil:
+		c.server.http2.errors.Add(1)
+		h.out = http2.AppendGoAway(h.out, h.last, h.failure.Code)
+		c.linger = true
+	case h.goAway != goAwayFinal: // a timeout
+		h.out = http2.AppendGoAway(h.out, h.last, http2.NoError)
+		c.linger = true
+	default:
+		c.linger = true
+	}
+	h.flushLocked()
+	h.mu.Unlock()
+	if h.failure != nil {
+		c.server.log.Debug().Err(h.failure).Str("listener", c.listener.name).Str("client", c.address).Msg("HTTP/2 connection closed")
+	}
+	c.disarm()
+	h.work.Wait()
+	h.mu.Lock()
+	h.broken = true
+	h.dropFreeLocked()
+	h.mu.Unlock()
+	h.releaseInput()
+	return false
+}
+
+// releaseInput gives the memory of received frames back.
+func (h *http2Conn) releaseInput() {
+	if h.in != nil {
+		frameBuffers.Put(h.in)
+		h.in, h.start, h.end = nil, 0, 0
+	}
+}
+
+// flushLocked starts to send out.
+func (h *http2Conn) flushLocked() {
+	if h.flushing || len(h.out) == 0 || h.broken {
+		return
+	}
+	h.flushing = true
+	h.work.Add(1)
+	go h.onFlush()
+}

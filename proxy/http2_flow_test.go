@@ -1,0 +1,396 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	xhttp2 "golang.org/x/net/http2"
+
+	"sluice/proxy/http2"
+)
+
+// http2GetOf returns the fields of a GET request.
+func http2GetOf(path string) string {
+	return ":method=GET|:scheme=http|:authority=a|:path=" + path
+}
+
+// startLongOrigin starts a peer that answers /none with 204, /hang never and others with
+// a body of that length.
+func startLongOrigin(t *testing.T, length int) *origin {
+	body := strings.Repeat("x", length)
+	return startOrigin(t, func(c *originConn) bool {
+		r, ok := c.request()
+		if !ok {
+			return false
+		}
+		switch r.URL.Path {
+		case "/none":
+			_, err := io.WriteString(c.Conn, "HTTP/1.1 204 No Content\r\n\r\n")
+			return err == nil
+		case "/hang":
+			io.Copy(io.Discard, c.Conn)
+			return false
+		}
+		_, err := fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		return err == nil
+	})
+}
+
+// drain reads n bytes of bodies.
+func (c *frameClient) drain(n int) {
+	c.t.Helper()
+	for n > 0 {
+		switch f := c.read().(type) {
+		case nil:
+			c.t.Fatal("the connection has ended")
+		case *xhttp2.DataFrame:
+			n -= len(f.Data())
+		}
+	}
+}
+
+// expectAnswered sends PING and reads until its answer, the frames before which it
+// passes to check.
+func (c *frameClient) expectAnswered(check func(xhttp2.Frame)) {
+	c.t.Helper()
+	c.WritePing(false, [8]byte{1})
+	for {
+		switch f := c.read().(type) {
+		case nil:
+			c.t.Fatal("the connection has ended")
+		case *xhttp2.PingFrame:
+			if f.IsAck() {
+				return
+			}
+		default:
+			check(f)
+		}
+	}
+}
+
+// The end of a response that the client has not read yet is not lost when the connection
+// has no stream any more.
+func TestHTTP2SlowClientGetsTheEnd(t *testing.T) {
+	t.Parallel()
+	var clients []*frameClient
+	var lengths []int
+	for length := 40_000; length < 400_000; length += 20_000 {
+		p := startProxy(t, Options{}, startLongOrigin(t, length).address())
+		c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1 << 20})
+		c.WriteWindowUpdate(0, 1<<20)
+		eventually(t, "the connection is accepted", func() bool { return p.Connections() == 1 })
+		p.mu.Lock()
+		for conn := range p.conns {
+			conn.conn.SetWriteBuffer(4 << 10)
+		}
+		p.mu.Unlock()
+		c.request(1, http2GetOf("/"), true)
+		clients, lengths = append(clients, c), append(lengths, length)
+		if length+20_000 >= 400_000 {
+			p.sweptFor(5 * idleSetDelay)
+		}
+	}
+	for i, c := range clients {
+		c.conn.SetDeadline(time.Now().Add(patience / 3))
+		got, ended := 0, false
+		for !ended {
+			f, err := c.ReadFrame()
+			if err != nil {
+				t.Errorf("%d of %d bytes, then %v", got, lengths[i], err)
+				break
+			}
+			if f, ok := f.(*xhttp2.DataFrame); ok {
+				got, ended = got+len(f.Data()), f.StreamEnded()
+			}
+		}
+		if ended && got != lengths[i] {
+			t.Errorf("%d of %d bytes", got, lengths[i])
+		}
+	}
+}
+
+// A response without a body needs no window.
+func TestHTTP2ConnectionWindowHoldsOnlyBodies(t *testing.T) {
+	p := startProxy(t, Options{}, startLongOrigin(t, 1<<20).address())
+	c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 2 << 20})
+	c.request(1, http2Get, true)
+	c.drain(http2.InitialWindow)
+	c.request(3, http2GetOf("/none"), true)
+	if r := c.response(3); r.status != "204" || !r.ended {
+		t.Errorf("got %+v", r)
+	}
+	c.WriteWindowUpdate(0, 1<<20)
+	if r := c.response(1); len(r.body) != 1<<20-http2.InitialWindow || !r.ended {
+		t.Errorf("got %d bytes, %t", len(r.body), r.ended)
+	}
+}
+
+// Nothing follows the reset of a stream.
+func TestHTTP2NothingFollowsAReset(t *testing.T) {
+	p := startProxy(t, Options{}, startLongOrigin(t, 1<<20).address())
+	c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 2 << 20})
+	c.request(1, http2Get, true)
+	c.drain(http2.InitialWindow)
+	both := http2.AppendWindowUpdate(nil, 1, http2.MaxWindow)
+	c.conn.Write(http2.AppendWindowUpdate(both, 0, 1<<20))
+	reset := false
+	for range 2 {
+		c.expectAnswered(func(f xhttp2.Frame) {
+			if reset && f.Header().StreamID == 1 {
+				t.Errorf("got %v after the reset", f)
+			}
+			reset = reset || f.Header().Type == xhttp2.FrameRSTStream
+		})
+	}
+	if !reset {
+		t.Error("the stream was not reset")
+	}
+}
+
+// When the time of a draining listener is over, so are streams that wait for the client.
+func TestHTTP2DrainCutsWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name string
+		send func(c *frameClient)
+	}{
+		{"response without a window", func(c *frameClient) { c.request(1, http2Get, true) }},
+		{"half a body", func(c *frameClient) {
+			c.request(1, http2Post+"|content-length=1000000", false)
+			c.WriteData(1, false, make([]byte, 1000))
+		}},
+		{"half a small body", func(c *frameClient) {
+			c.request(1, http2Post+"|content-length=1000", false)
+			c.WriteData(1, false, make([]byte, 10))
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			origin := startLongOrigin(t, 100_000)
+			p := startProxy(t, Options{Timeouts: Timeouts{Body: time.Hour, Write: time.Hour}}, origin.address())
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			ctx, cancel := context.WithCancel(context.Background())
+			served := make(chan error, 1)
+			go func() { served <- p.ServeWith(ctx, l, ListenerOptions{Name: "drains", TLS: serverTLS(t), HTTP2: true}) }()
+			p.address = l.Addr().String()
+			c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 0})
+			test.send(c)
+			c.expectAnswered(func(xhttp2.Frame) {})
+			cancel()
+			<-served
+			p.Drain(l, 0, 500*time.Millisecond)
+			for frame := c.read(); frame != nil; frame = c.read() {
+				if f, ok := frame.(*xhttp2.PingFrame); ok {
+					c.WritePing(true, f.Data)
+				}
+			}
+			eventually(t, "the connection is closed", func() bool { return p.Connections() == 0 })
+			p.expectNothingCounted()
+		})
+	}
+}
+
+// Frames on many streams that were just reset are no error: the client did not know.
+func TestHTTP2FramesOnTheirWayToResetStreams(t *testing.T) {
+	p := startProxy(t, Options{Limits: Limits{BodyBytes: 10}})
+	c := p.dialFrames()
+	for i := range uint32(http2Streams) {
+		c.request(2*i+1, http2Post+"|content-length=1000", false)
+	}
+	for resets := 0; resets < http2Streams; {
+		if f := c.read(); f == nil {
+			t.Fatal("the connection has ended")
+		} else if f.Header().Type == xhttp2.FrameRSTStream {
+			resets++
+		}
+	}
+	for i := range uint32(http2Streams) {
+		c.WriteData(2*i+1, false, make([]byte, 10))
+	}
+	c.expectAlive(2*http2Streams + 1)
+}
+
+// A client that lowers SETTINGS_HEADER_TABLE_SIZE may require that the next field block
+// acknowledges it (RFC 7541, section 4.2).
+func TestHTTP2HeaderTableSize(t *testing.T) {
+	for _, size := range []uint32{0, 4095, 4096, 65536} {
+		p := startProxy(t, Options{}, startLongOrigin(t, 10).address())
+		c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingHeaderTableSize, Val: size})
+		c.ReadMetaHeaders = nil
+		for id := uint32(1); id < 7; id += 2 {
+			c.request(id, http2GetOf("/none"), true)
+			f, ok := c.read().(*xhttp2.HeadersFrame)
+			if !ok {
+				t.Fatalf("got %v", f)
+			}
+			if got, want := f.HeaderBlockFragment()[0] == 0x20, size < 4096 && id == 1; got != want {
+				t.Errorf("size %d, stream %d: update %t, want %t", size, id, got, want)
+			}
+		}
+	}
+}
+
+// Streams that are refused since the server has too many are no fault of the client.
+func TestHTTP2RefusedByALimitIsNoFault(t *testing.T) {
+	origin := startOrigin(t, hanging)
+	p := startProxy(t, Options{Limits: Limits{ConnectionsPerAddress: 1}}, origin.address())
+	c := p.dialFrames()
+	c.request(1, http2Get, true)
+	eventually(t, "one is in flight", func() bool { return p.inflight() == 1 })
+	for id := uint32(3); id < 2*(http2Resets+10); id += 2 {
+		c.request(id, http2Get, true)
+		if r := c.response(id); r.reset != xhttp2.ErrCodeRefusedStream {
+			t.Fatalf("stream %d: got %+v", id, r)
+		}
+	}
+	if got, want := p.HTTP2(), (HTTP2Stats{RefusedConnections: http2Resets + 9}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// A client that takes all the time, if slowly, loses no stream that waits for its turn.
+func TestHTTP2SlowClientKeepsItsStreams(t *testing.T) {
+	t.Parallel()
+	const streams = 30
+	p := startProxy(t, Options{Timeouts: Timeouts{Write: time.Second}}, startLongOrigin(t, 1<<20).address())
+	c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 2 << 20})
+	for i := range uint32(streams) {
+		c.request(2*i+1, http2Get, true)
+	}
+	c.drain(http2.InitialWindow)
+	for range 20 {
+		p.sweptFor(2 * sweepInterval)
+		c.WriteWindowUpdate(0, 1)
+	}
+	c.expectAnswered(func(f xhttp2.Frame) {
+		if f.Header().Type == xhttp2.FrameRSTStream {
+			t.Errorf("got %v", f)
+		}
+	})
+}
+
+// Requests that the client gives up after a time, as with a deadline, are no attack.
+func TestHTTP2LateCancels(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, hanging)
+	p := startProxy(t, Options{}, origin.address())
+	c := p.dialFrames()
+	id := uint32(1)
+	for range http2Resets/http2Streams + 1 {
+		for i := range uint32(http2Streams) {
+			c.request(id+2*i, http2Get, true)
+		}
+		eventually(t, "all are in flight", func() bool { return p.inflight() == http2Streams })
+		p.sweptFor(http2EarlyReset)
+		for range http2Streams {
+			c.WriteRSTStream(id, xhttp2.ErrCodeCancel)
+			id += 2
+		}
+		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+	}
+	c.expectAnswered(func(xhttp2.Frame) {})
+}
+
+// What a burst of streams counts for the limits is given back while another stream goes on.
+func TestHTTP2UnusedStreamsCountNoLonger(t *testing.T) {
+	proceed := make(chan struct{})
+	origin := startOrigin(t, func(c *originConn) bool {
+		r, err := http.ReadRequest(c.Reader)
+		if err != nil {
+			return false
+		}
+		if r.URL.Path == "/hang" {
+			return hanging(c)
+		}
+		<-proceed
+		_, err = io.WriteString(c.Conn, okResponse)
+		return err == nil
+	})
+	p := startProxy(t, Options{}, origin.address())
+	admitted := func() int {
+		p.admission.mu.Lock()
+		defer p.admission.mu.Unlock()
+		return p.admission.open
+	}
+	c := p.dialFrames()
+	c.request(1, http2GetOf("/hang"), true)
+	for id := uint32(3); id < 21; id += 2 {
+		c.request(id, http2Get, true)
+	}
+	eventually(t, "all are in flight", func() bool { return p.inflight() == 10 })
+	if n := admitted(); n != 10 {
+		t.Errorf("%d admitted", n)
+	}
+	close(proceed)
+	eventually(t, "one is in flight", func() bool { return p.inflight() == 1 })
+	eventually(t, "the others do not count", func() bool { return admitted() == 1 })
+	c.expectAnswered(func(xhttp2.Frame) {})
+}
+
+// HTTP/2 prohibits the cipher suites of TLS 1.2 without authenticated encryption.
+func TestHTTP2CipherSuites(t *testing.T) {
+	p := startProxy(t, Options{}, startLongOrigin(t, 10).address())
+	address := p.serveWith(ListenerOptions{TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"h2"}}})
+	for _, test := range []struct {
+		suites []uint16
+		code   xhttp2.ErrCode
+	}{
+		{[]uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA}, xhttp2.ErrCodeInadequateSecurity},
+		{[]uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}, xhttp2.ErrCodeNo},
+	} {
+		conn, err := tls.Dial("tcp", address, &tls.Config{
+			InsecureSkipVerify: true, NextProtos: []string{"h2"}, MaxVersion: tls.VersionTLS12, CipherSuites: test.suites,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(patience))
+		c := &frameClient{Framer: xhttp2.NewFramer(conn, conn), t: t, conn: conn}
+		io.WriteString(conn, http2.Preface)
+		c.WriteSettings()
+		if test.code == xhttp2.ErrCodeNo {
+			c.expectAnswered(func(xhttp2.Frame) {})
+		} else {
+			c.expectEnd(test.code)
+		}
+	}
+}
+
+// A client that obeys SETTINGS_MAX_HEADER_LIST_SIZE does not exceed the limit of field
+// blocks, which ends the connection.
+func TestHTTP2HeaderListSize(t *testing.T) {
+	p := startProxy(t, Options{})
+	c := p.dialFrames()
+	f, err := c.ReadFrame()
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, ok := f.(*xhttp2.SettingsFrame).Value(xhttp2.SettingMaxHeaderListSize)
+	if !ok {
+		t.Fatal("no limit is announced")
+	}
+	value := strings.Repeat("^", int(size)-300) // longer in Huffman code
+	for first, block := true, c.encode(http2Get+"|x="+value); len(block) > 0; first = false {
+		part := block[:min(len(block), http2.MaxFrameBytes)]
+		block = block[len(part):]
+		if first {
+			c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: part, EndStream: true, EndHeaders: len(block) == 0})
+		} else {
+			c.WriteContinuation(1, len(block) == 0, part)
+		}
+	}
+	if r := c.response(1); r.status != "431" {
+		t.Errorf("got %+v", r)
+	}
+}

@@ -1,0 +1,175 @@
+package proxy
+
+import (
+	"bytes"
+
+	"sluice/proxy/http1"
+	"sluice/proxy/http2"
+)
+
+// An http2Stream is the front of its exchange.
+
+// begin implements front.
+func (s *http2Stream) begin() {}
+
+// keepsOpen implements front.
+func (s *http2Stream) keepsOpen() bool { return true }
+
+// closeAfterAnswer implements front. The end of the stream does what is necessary.
+func (s *http2Stream) closeAfterAnswer() {}
+
+// readBody implements source.
+func (s *http2Stream) readBody(b *buffers, _ bool) (piece, error) {
+	timeout := s.options.Timeouts.Body
+	if x := s.exchange; x.isGRPC() {
+		timeout = max(timeout, x.service.Timeouts.Tunnel) // a stream of gRPC may be silent as long as a tunnel
+	}
+	if err := s.awaitBody(b, timeout); err != nil {
+		return piece{}, err
+	}
+	b.borrow()
+	n, last, trailer := s.takeBody(b.from)
+	return piece{text: b.from[:n], length: int64(n), last: last, trailer: trailer}, nil
+}
+
+// sourceSocket implements source.
+func (s *http2Stream) sourceSocket() (side, *bodyReader) { return side{}, nil }
+
+// sinkSocket implements sink.
+func (s *http2Stream) sinkSocket() (side, *pace) { return side{}, nil }
+
+// takesCoded implements sink.
+func (s *http2Stream) takesCoded() bool { return false }
+
+// writeBody implements sink. It forwards the trailer section to clients that accept
+// one, as in HTTP/1.1.
+func (s *http2Stream) writeBody(b *buffers, p piece) error {
+	head := b.out
+	b.out = head[:0]
+	if p.last && len(p.trailer) > 0 && s.exchange.head.TETrailers {
+		return s.send(head, p.text, appendTrailerFrames(nil, p.trailer, s.id, s.exchange.isGRPC()), true)
+	}
+	switch {
+	case len(p.text) > 0:
+	case !p.last && len(head) == 0:
+		return nil
+	case p.last && len(head) > 0:
+		head[flagsOfFrame] |= http2.FlagEndStream // of HEADERS
+	}
+	return s.send(head, p.text, nil, p.last)
+}
+
+// flagsOfFrame is the position of the flags in a frame.
+const flagsOfFrame = 4
+
+// appendTrailerFrames appends the frames of a trailer section, without fields that are allowed
+// in a head only.
+func appendTrailerFrames(out, section []byte, id uint32, keepUnderscores bool) []byte {
+	start := len(out)
+	out = append(out, make([]byte, http2.FrameHeaderBytes)...)
+	for line := range http1.TrailerLines(section) {
+		if http1.ForbiddenInTrailer(line, keepUnderscores) {
+			continue
+		}
+		out = appendFieldLine(out, line)
+	}
+	return http2.EndFieldBlock(out, start, id, true)
+}
+
+// appendFieldLine appends a field line of HTTP/1.1 as a field of HTTP/2.
+func appendFieldLine(out, line []byte) []byte {
+	name, value, _ := bytes.Cut(line, colon)
+	return http2.AppendField(out, name, bytes.Trim(value, " \t\r\n"))
+}
+
+var (
+	colon    = []byte(":")
+	hstsName = []byte("strict-transport-security")
+)
+
+// appendHead implements front.
+func (s *http2Stream) appendHead(out, text []byte) []byte {
+	x := s.exchange
+	start := len(out)
+	out = s.appendFields(out, text)
+	if x.service.Affinity != nil && !x.response.Interim() {
+		var memory [512]byte
+		if line := x.appendStickyCookie(memory[:0]); len(line) > 0 {
+			out = appendFieldLine(out, line)
+		}
+	}
+	return http2.EndFieldBlock(out, start, s.id, false)
+}
+
+// appendFields appends room for the header of a frame and the field block of the
+// response, whose head is text.
+func (s *http2Stream) appendFields(out, text []byte) []byte {
+	var room [http2.FrameHeaderBytes]byte
+	head := &s.exchange.response
+	out = http2.AppendStatus(append(out, room[:]...), head.Status)
+	fields := head.Fields()
+	for i := range fields {
+		f := &fields[i]
+		if f.Name != http1.NameOther && s.dropsField(f) || f.Nominated {
+			continue
+		}
+		out = http2.AppendField(out, f.FieldName(text), f.Value(text))
+	}
+	if hsts := s.listener.strictTransportSecurity; hsts != "" && !head.Interim() {
+		var memory [128]byte
+		out = http2.AppendField(out, hstsName, append(memory[:0], hsts...))
+	}
+	return out
+}
+
+// dropsField reports whether f is not forwarded (RFC 9113, section 8.2.2).
+func (s *http2Stream) dropsField(f *http1.Field) bool {
+	x := s.exchange
+	switch f.Name {
+	case http1.NameConnection, http1.NameKeepAlive, http1.NameProxyConnection, http1.NameTE,
+		http1.NameTransferEncoding, http1.NameUpgrade:
+		return true
+	case http1.NameStrictTransportSecurity:
+		return s.listener.strictTransportSecurity != ""
+	case http1.NameTrailer:
+		return !x.head.TETrailers
+	case http1.NameContentLength:
+		return x.response.Status == 204 || x.response.Status < 200 // RFC 9110, section 8.6
+	}
+	return false
+}
+
+// writeAnswer implements front.
+func (s *http2Stream) writeAnswer(text []byte) error {
+	x := s.exchange
+	x.response.Reset()
+	n, err := x.response.Scan(text)
+	if err != nil {
+		panic("BUG: malformed answer: " + string(text))
+	}
+	body := text[n:]
+	out := http2.EndFieldBlock(s.appendFields(text[len(text):], text), 0, s.id, len(body) == 0)
+	return s.send(out, body, nil, true)
+}
+
+// waited implements front.
+func (s *http2Stream) waited() bool { return s.delayed }
+
+// cut implements front. The end of the stream resets it, since the response has no end.
+func (s *http2Stream) cut() {}
+
+// tunnel implements front. HTTP/2 requests do not ask for another protocol.
+func (s *http2Stream) tunnel() tunnelEnd { panic("BUG: a stream has no tunnel") }
+
+// isGone implements front.
+func (s *http2Stream) isGone() bool {
+	if s.gone.Load() {
+		return true
+	}
+	c := s.conn.conn
+	if !c.isGone() {
+		return false
+	}
+	s.conn.wakeReader() // its end may have arrived together with the last frames
+	return true
+}

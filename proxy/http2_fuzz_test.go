@@ -1,0 +1,110 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	xhttp2 "golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"sluice/balancer"
+	"sluice/proxy/http2"
+)
+
+// Whatever a client sends after the preface, the connection ends with it, nothing stays
+// in flight, and a peer gets only what net/http takes for requests.
+func FuzzHTTP2(f *testing.F) {
+	seed := func(write func(c *frameClient)) {
+		var b bytes.Buffer
+		c := &frameClient{Framer: xhttp2.NewFramer(&b, nil), t: f}
+		c.encoder, c.AllowIllegalWrites = hpack.NewEncoder(&c.block), true
+		c.WriteSettings()
+		write(c)
+		f.Add(b.Bytes())
+	}
+	seed(func(c *frameClient) { c.request(1, http2Get, true); c.request(3, http2Get+"|x=1", true) })
+	seed(func(c *frameClient) {
+		c.request(1, http2Post+"|content-length=4", false)
+		c.WriteDataPadded(1, true, []byte("body"), make([]byte, 3))
+	})
+	seed(func(c *frameClient) {
+		c.request(1, http2Post, false)
+		c.WriteData(1, false, []byte("body"))
+		c.WriteRSTStream(1, xhttp2.ErrCodeCancel)
+		c.request(3, http2Post, false)
+		c.WriteData(3, false, []byte("body"))
+		c.request(3, "x=1", true)
+	})
+	seed(func(c *frameClient) {
+		block := c.encode(http2Get)
+		c.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: block[:3], EndStream: true})
+		c.WriteContinuation(1, true, block[3:])
+		c.WritePing(false, [8]byte{})
+		c.WriteWindowUpdate(0, 100)
+		c.WritePriority(5, xhttp2.PriorityParam{StreamDep: 1})
+		c.WriteGoAway(0, xhttp2.ErrCodeNo, nil)
+	})
+	seed(func(c *frameClient) {
+		c.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1})
+		c.request(1, http2Get, true)
+		c.WriteWindowUpdate(1, 1)
+	})
+
+	var malformed atomic.Value // the error of a peer that got no valid request
+	f.Add([]byte{})
+	f.Add([]byte("\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x01\x01\x01\x00\x00\x00\x01\x82")) // without END_HEADERS
+
+	origin := startOrigin(f, func(c *originConn) bool {
+		r, err := http.ReadRequest(c.Reader)
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed):
+			return false
+		default:
+			var broken *net.OpError
+			if !errors.As(err, &broken) {
+				malformed.Store(err.Error())
+			}
+			return false
+		}
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return false
+		}
+		_, err = io.WriteString(c.Conn, okResponse)
+		return err == nil
+	})
+	p := startProxy(f, Options{}, origin.address())
+	f.Fuzz(func(t *testing.T, input []byte) {
+		conn, err := net.Dial("tcp", p.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(patience))
+		io.WriteString(conn, http2.Preface)
+		conn.Write(input)
+		closeWrite(t, conn)
+		if _, err := io.Copy(io.Discard, conn); errors.As(err, new(net.Error)) && err.(net.Error).Timeout() {
+			t.Errorf("the connection does not end: %v", err)
+		}
+		conn.Close()
+		eventually(t, "the connection is closed", func() bool { return p.Connections() == 0 })
+		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+		if err := malformed.Swap(""); err != nil && err != "" {
+			t.Errorf("the peer got a malformed request: %v", err)
+		}
+		for _, peer := range p.pool.Snapshot().All {
+			for class, n := range peer.Outcomes() {
+				if class := balancer.OutcomeClass(class); n > 0 && class.Failure() {
+					t.Errorf("%d times %q is counted against the peer", n, class)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,195 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/tls"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	xhttp2 "golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"sluice/proxy/http2"
+)
+
+// A framePeer is a connection of a peer that speaks HTTP/2 frame by frame.
+type framePeer struct {
+	*xhttp2.Framer
+	net.Conn
+	block bytes.Buffer
+	hpack *hpack.Encoder
+}
+
+// framePeerOptions are what a framePeer does beside answering.
+type framePeerOptions struct {
+	settings []xhttp2.Setting
+	tls      *tls.Config                            // nil: without TLS
+	mute     func() bool                            // whether PINGs get no answer; nil: they get one
+	frame    func(p *framePeer, frame xhttp2.Frame) // gets every frame, if not nil
+	answer   func(p *framePeer, stream uint32)      // for the HEADERS of each request
+}
+
+// startFramePeer calls answer for the HEADERS of each request.
+func startFramePeer(t *testing.T, answer func(p *framePeer, stream uint32)) (address string) {
+	t.Helper()
+	return startFramePeerWith(t, framePeerOptions{answer: answer})
+}
+
+func startFramePeerWith(t *testing.T, o framePeerOptions) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if o.tls != nil {
+				conn = tls.Server(conn, o.tls)
+			}
+			go serveFrames(conn, o)
+		}
+	}()
+	return l.Addr().String()
+}
+
+func serveFrames(conn net.Conn, o framePeerOptions) {
+	defer conn.Close()
+	if _, err := io.ReadFull(conn, make([]byte, len(http2.Preface))); err != nil {
+		return
+	}
+	p := &framePeer{Framer: xhttp2.NewFramer(conn, conn), Conn: conn}
+	p.hpack = hpack.NewEncoder(&p.block)
+	p.WriteSettings(o.settings...)
+	for {
+		frame, err := p.ReadFrame()
+		if err != nil {
+			return
+		}
+		if o.frame != nil {
+			o.frame(p, frame)
+		}
+		switch frame := frame.(type) {
+		case *xhttp2.HeadersFrame:
+			o.answer(p, frame.StreamID)
+		case *xhttp2.SettingsFrame:
+			if !frame.IsAck() {
+				p.WriteSettingsAck()
+			}
+		case *xhttp2.PingFrame:
+			if o.mute == nil || !o.mute() {
+				p.WritePing(true, frame.Data)
+			}
+		}
+	}
+}
+
+// headers sends HEADERS with pairs of names and values.
+func (p *framePeer) headers(stream uint32, ends bool, fields ...string) {
+	p.block.Reset()
+	for i := 0; i < len(fields); i += 2 {
+		p.hpack.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
+	}
+	p.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: stream, BlockFragment: p.block.Bytes(), EndStream: ends, EndHeaders: true})
+}
+
+// A request that a peer has not processed is sent again, whatever its method.
+func TestUnprocessedStreamIsSentAgain(t *testing.T) {
+	for name, refuse := range map[string]func(p *framePeer, stream uint32){
+		"REFUSED_STREAM": func(p *framePeer, stream uint32) { p.WriteRSTStream(stream, xhttp2.ErrCodeRefusedStream) },
+		"GOAWAY":         func(p *framePeer, stream uint32) { p.WriteGoAway(stream-1, xhttp2.ErrCodeNo, nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var once, answered = make(chan struct{}, 1), 0
+			once <- struct{}{}
+			p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, stream uint32) {
+				select {
+				case <-once:
+					refuse(p, stream)
+				default:
+					p.headers(stream, true, ":status", "204")
+				}
+			}))
+			conn := p.dial()
+			for range 3 {
+				io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
+				if status, _ := readResponse(t, conn); status == 204 {
+					answered++
+				}
+			}
+			if answered != 3 {
+				t.Errorf("%d of 3 requests were answered", answered)
+			}
+			p.expectNothingCounted()
+		})
+	}
+}
+
+// What an HTTP/1 client would take for another response is not forwarded.
+func TestResponseOfAnotherLength(t *testing.T) {
+	const refused, cut, complete = "refused", "cut", "complete"
+	for _, test := range []struct {
+		name, method string
+		answer       func(p *framePeer, stream uint32)
+		want         string
+	}{
+		{"more data than announced", "GET", func(p *framePeer, stream uint32) {
+			p.headers(stream, false, ":status", "200", "content-length", "2")
+			p.WriteData(stream, true, []byte("okHTTP/1.1 200 OK\r\n\r\n"))
+		}, refused},
+		{"less data than announced", "GET", func(p *framePeer, stream uint32) {
+			p.headers(stream, false, ":status", "200", "content-length", "3")
+			p.WriteData(stream, true, []byte("ok"))
+		}, refused},
+		{"data for HEAD", "HEAD", func(p *framePeer, stream uint32) {
+			p.headers(stream, false, ":status", "200", "content-length", "2")
+			p.WriteData(stream, true, []byte("ok"))
+		}, refused},
+		{"CR LF in a value", "GET", func(p *framePeer, stream uint32) {
+			p.headers(stream, true, ":status", "200", "x", "a\r\nb: c")
+		}, refused},
+		{"connection-specific field", "GET", func(p *framePeer, stream uint32) {
+			p.headers(stream, true, ":status", "200", "transfer-encoding", "chunked")
+		}, refused},
+		{"status of four digits", "GET", func(p *framePeer, stream uint32) {
+			p.headers(stream, true, ":status", "2000")
+		}, refused},
+		{"reset in the body", "GET", func(p *framePeer, stream uint32) {
+			p.headers(stream, false, ":status", "200")
+			p.WriteData(stream, false, []byte("ok"))
+			p.WriteRSTStream(stream, xhttp2.ErrCodeInternal)
+		}, cut},
+		{"whole", "GET", func(p *framePeer, stream uint32) {
+			p.headers(stream, false, ":status", "103", "link", "</a>")
+			p.headers(stream, false, ":status", "200", "content-length", "2")
+			p.WriteData(stream, false, []byte("o"))
+			p.WriteDataPadded(stream, true, []byte("k"), make([]byte, 200))
+		}, complete},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := startProxyToH2C(t, startFramePeer(t, test.answer))
+			conn := p.dial()
+			io.WriteString(conn, test.method+" / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+			all, _ := io.ReadAll(conn)
+			got := cut
+			switch text := string(all); {
+			case strings.Contains(text, "HTTP/1.1 502"):
+				got = refused
+			case strings.HasSuffix(text, "\r\n\r\nok") || strings.HasSuffix(text, "0\r\n\r\n"):
+				got = complete
+			}
+			if got != test.want && !(test.want == refused && got == cut && !strings.HasSuffix(string(all), "ok")) {
+				t.Errorf("%s, want %s: %q", got, test.want, all)
+			}
+			if n := strings.Count(string(all), "HTTP/1.1 200"); n > 1 {
+				t.Errorf("%d responses: %q", n, all)
+			}
+		})
+	}
+}

@@ -1,0 +1,180 @@
+package proxy
+
+import (
+	"runtime"
+
+	"sluice/proxy/http2"
+)
+
+// A streamQueue has the streams with bytes to send. Each sends one frame in turn.
+type streamQueue struct{ first, last *http2Stream }
+
+func (q *streamQueue) push(s *http2Stream) {
+	s.next, s.queued = nil, true
+	if q.last == nil {
+		q.first = s
+	} else {
+		q.last.next = s
+	}
+	q.last = s
+}
+
+func (q *streamQueue) pop() *http2Stream {
+	s := q.first
+	if q.first = s.next; q.first == nil {
+		q.last = nil
+	}
+	s.next, s.queued = nil, false
+	return s
+}
+
+func (q *streamQueue) remove(s *http2Stream) {
+	if !s.queued {
+		return
+	}
+	var others streamQueue
+	for q.first != nil {
+		if one := q.pop(); one != s {
+			others.push(one)
+		}
+	}
+	*q = others
+}
+
+// append moves the streams of others to the end of q.
+func (q *streamQueue) append(others streamQueue) {
+	switch {
+	case q.last == nil:
+		*q = others
+	case others.first != nil:
+		q.last.next, q.last = others.first, others.last
+	}
+}
+
+// fillLocked moves frames of the streams in the queue to out, as far as there is room
+// and the client's windows allow. A stream whose own window is used up leaves the
+// queue until the client enlarges it. One that waits for the window of the connection
+// keeps its turn, and lets those pass that need none.
+func (h *http2Conn) fillLocked() {
+	var waiting streamQueue
+	for s := h.queue.first; s != nil && len(h.out) < http2OutputBytes; s = h.queue.first {
+		h.queue.pop()
+		if s.aborted {
+			continue
+		}
+		h.appendBlockLocked(s.head)
+		s.head = nil
+		n := int(min(int64(len(s.data)), http2.MaxFrameBytes, s.window, h.window))
+		if len(s.data) > 0 && n <= 0 {
+			if s.window > 0 {
+				waiting.push(s)
+			}
+			continue
+		}
+		last := n == len(s.data)
+		if n > 0 || s.endsWithData {
+			frame := http2.FrameHeader{Length: n, Type: http2.FrameData, StreamID: s.id}
+			if last && s.endsWithData {
+				frame.Flags = http2.FlagEndStream
+			}
+			h.out = append(http2.AppendFrameHeader(h.out, frame), s.data[:n]...)
+			s.data, s.moved = s.data[n:], true
+			s.window -= int64(n)
+			h.window -= int64(n)
+			h.sentBytes += int64(n)
+			h.moved += int64(n)
+		}
+		if !last {
+			h.queue.push(s)
+			continue
+		}
+		h.appendBlockLocked(s.trailerFrames)
+		s.sending = false
+		if s.ends {
+			s.endedLocked(&s.sent)
+		}
+		signal(s.waits.writable)
+	}
+	waiting.append(h.queue)
+	h.queue = waiting
+}
+
+// appendBlockLocked appends the frames of a field block, or none, to out. The encoder
+// never uses a dynamic table. But if the client has reduced its own, it expects to be
+// told so.
+func (h *http2Conn) appendBlockLocked(frames []byte) {
+	if len(frames) > 0 && h.tableSize {
+		h.tableSize = false
+		h.out = http2.AppendWithoutTable(h.out, frames)
+		return
+	}
+	h.out = append(h.out, frames...)
+}
+
+// flush sends out until it is empty. It yields first, so that the streams that can run
+// add their frames: one write for many responses.
+func (h *http2Conn) flush() {
+	defer h.work.Done()
+	runtime.Gosched()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for len(h.out) > 0 && !h.broken {
+		b := h.out
+		h.out, h.spare, h.control = h.spare[:0], nil, 0
+		h.fillLocked()
+		h.mu.Unlock()
+		err := h.send(b)
+		h.mu.Lock()
+		h.spare = b[:0]
+		if err != nil {
+			h.breakLocked()
+		}
+		h.fillLocked()
+	}
+	h.flushing = false
+	if len(h.streams) == 0 {
+		h.armLocked()
+	}
+	if h.broken || h.goAway == goAwayFinal && len(h.streams) == 0 {
+		h.wakeReader()
+	}
+}
+
+// send writes b, encrypted if the connection uses TLS.
+func (h *http2Conn) send(b []byte) error {
+	c := h.conn
+	to := c.side(c.options.Timeouts.Write)
+	if c.tls == nil {
+		_, err := h.writer.write(to, b)
+		return err
+	}
+	records := sealBuffers.Get().(*buffer)
+	defer sealBuffers.Put(records)
+	for len(b) > 0 {
+		n := min(len(b), sealBytes)
+		sealed, err := c.tls.seal(b[:n], records)
+		if err == nil {
+			_, err = h.writer.write(to, sealed)
+		}
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// breakLocked ends all streams after the connection has failed.
+func (h *http2Conn) breakLocked() {
+	h.broken, h.out = true, nil
+	for _, s := range h.streams {
+		s.abortLocked()
+	}
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,468 @@
+package proxy
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"sluice/proxy/http1"
+	"sluice/proxy/http2"
+)
+
+// An http2Stream is a stream of an http2Conn, and the front of its exchange. It is
+// reused for later streams of the connection. Except for the first one of a connection,
+// it counts as a connection for the limits of the server: a request takes as much
+// memory.
+type http2Stream struct {
+	client
+	conn     *http2Conn
+	exchange *httpExchange
+	admitted bool
+
+	onServe func() // serve as a value: creating it allocates
+	refused error  // why the request is refused, or nil
+	waits   *streamWaits
+	delayed bool // a part of the response had to wait for the client; of the sending goroutine
+
+	// conn.mu guards the fields below. id does not change while the stream is served.
+	id       uint32
+	opened   int64 // coarse time
+	aborted  bool  // by the client or by its fault, or the connection has failed
+	canceled bool  // aborted by the client
+	received bool  // the whole request has arrived
+	sent     bool  // the whole response is in conn.out
+	answered bool  // a final response has begun
+
+	// The body of the request.
+	body     byteQueue // that was not read
+	trailer  []byte    // field lines
+	expected int64     // bytes that Content-Length announces and that have not arrived; -1: unknown
+	granted  int64     // bytes that the client may send
+	limit    int64     // of granted
+	owed     int64     // bytes that were read and not granted again
+	taken    int64     // bytes that were read since limit was set
+
+	// What is being sent.
+	next          *http2Stream // in conn.queue
+	queued        bool
+	sending       bool   // send has not finished
+	moved         bool   // since send last checked
+	movedBefore   int64  // conn.moved when the write timeout was last set
+	head          []byte // frames before the data
+	data          []byte
+	endsWithData  bool
+	trailerFrames []byte // after the data
+	ends          bool   // the response ends
+	window        int64  // bytes of data that the client accepts
+}
+
+var streamExchanges = sync.Pool{New: func() any { return new(httpExchange) }}
+
+var errStreamAborted = errors.New("stream was reset")
+
+// takeStreamLocked returns an unused stream, or nil: there are too many.
+func (h *http2Conn) takeStreamLocked() *http2Stream {
+	if n := len(h.free); n > 0 {
+		s := h.free[n-1]
+		h.free = h.free[:n-1]
+		return s
+	}
+	c := h.conn
+	admitted := len(h.streams) > 0
+	if admitted && !c.server.admission.admit(c.remote, false) {
+		return nil
+	}
+	s := &http2Stream{
+		client: client{
+			server: c.server, listener: c.listener, shard: c.shard, remote: c.remote, address: c.address,
+			isHTTP2: true, certificate: c.certificate,
+		},
+		conn: h, admitted: admitted, waits: newStreamWaits(),
+	}
+	s.front, s.onServe = s, s.serve
+	c.server.sweeper.add(&s.sweepEntry, s.waits, c.shard)
+	return s
+}
+
+// dropFreeLocked releases the unused streams.
+func (h *http2Conn) dropFreeLocked() {
+	for _, s := range h.free {
+		s.remove()
+		if s.admitted {
+			s.server.admission.leave(s.remote)
+		}
+	}
+	h.free = nil
+}
+
+// prepare makes s ready for the stream id.
+func (s *http2Stream) prepare(id uint32) {
+	s.id, s.opened = id, s.server.sweeper.now()
+	s.aborted, s.canceled, s.received, s.sent, s.answered = false, false, false, false, false
+	s.trailer, s.expected = nil, -1
+	s.granted, s.limit, s.owed, s.taken = http2.InitialWindow, http2.InitialWindow, 0, 0
+	s.window = s.conn.initial
+	s.delayed, s.refused = false, nil
+	s.gone.Store(false)
+	s.exchange = streamExchanges.Get().(*httpExchange)
+	s.exchange.open(&s.client)
+}
+
+// serve serves the request of the stream.
+func (s *http2Stream) serve() {
+	defer s.conn.work.Done()
+	x := s.exchange
+	switch err := s.scan(); {
+	case err == nil:
+		x.serve()
+	case err != errStreamAborted:
+		x.begin()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			x.refuse(refusalBodyTimeout)
+		} else {
+			x.refuseMalformed(err)
+		}
+	}
+	s.release()
+	s.end()
+}
+
+// release releases the exchange.
+func (s *http2Stream) release() {
+	s.exchange.close()
+	streamExchanges.Put(s.exchange)
+	s.exchange = nil
+}
+
+// scan scans the head, and reads a body that fits the buffer of the exchange.
+func (s *http2Stream) scan() error {
+	x := s.exchange
+	if s.refused != nil {
+		return s.refused
+	}
+	n, err := x.head.Scan(x.in[:x.end])
+	if err != nil {
+		return err
+	}
+	x.headLength = n
+	if !x.head.HasBody() {
+		return nil
+	}
+	length := x.head.ContentLength
+	if length < 0 && x.head.GRPC {
+		length = s.wholeBody()
+	}
+	if most := x.client.options.Limits.BodyBytes; most > 0 && length > most {
+		return http1.ErrBodyTooLong
+	}
+	if x.streaming = true; length < 0 || x.head.ExpectContinue || length > int64(requestBufferBytes-n) {
+		return nil
+	}
+	if n+int(length) > len(x.in) {
+		x.grow()
+	}
+	for last := false; !last; {
+		if err := s.awaitBody(&x.buffers, s.options.Timeouts.Body); err != nil {
+			return err
+		}
+		var read int
+		read, last, _ = s.takeBody(x.in[x.end : n+int(length)])
+		x.end += read
+	}
+	x.bodyLength, x.streaming = int(length), false
+	return nil
+}
+
+// firstMessageWait is how long a call of gRPC waits for its first message, if it does not
+// arrive with the head: some clients write both separately.
+const firstMessageWait = 5 * time.Millisecond
+
+// wholeBody returns the length of the body of a gRPC call if the first bytes that arrive
+// are all of it, without a trailer section; else -1. So a unary call, which announces no
+// length, can be replayed.
+func (s *http2Stream) wholeBody() int64 {
+	h := s.conn
+	var late <-chan time.Time
+	for {
+		h.mu.Lock()
+		aborted, received, length, trailer := s.aborted, s.received, s.body.length(), s.trailer
+		h.mu.Unlock()
+		switch {
+		case aborted, len(trailer) > 0, length > 0 && !received:
+			return -1
+		case received:
+			return int64(length)
+		case late == nil:
+			timer := time.NewTimer(firstMessageWait)
+			defer timer.Stop()
+			late = timer.C
+		}
+		select {
+		case <-s.waits.readable:
+		case <-late:
+			return -1
+		}
+	}
+}
+
+// awaitBody waits for a part of the body, or its end. While it waits, b is given back.
+func (s *http2Stream) awaitBody(b *buffers, timeout time.Duration) error {
+	h := s.conn
+	s.arm(s.server.sweeper, timeout)
+	defer s.disarm()
+	for {
+		h.mu.Lock()
+		aborted, ready := s.aborted, s.received || !s.body.empty()
+		h.mu.Unlock()
+		switch {
+		case aborted:
+			return errStreamAborted
+		case ready:
+			return nil
+		case s.waits.readDue.Load() && s.expired(s.server.sweeper):
+			return os.ErrDeadlineExceeded
+		}
+		b.giveBack()
+		<-s.waits.readable
+	}
+}
+
+// takeBody moves bytes of the body that have arrived to b, and returns their number. At
+// the end it also returns the trailer section.
+func (s *http2Stream) takeBody(b []byte) (n int, last bool, trailer []byte) {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	n = s.body.take(b)
+	s.grantLocked(n)
+	last = s.received && s.body.empty()
+	return n, last, s.trailer
+}
+
+// grantLocked lets the client send n more bytes, which were read, and more if it uses
+// the whole window again and again.
+func (s *http2Stream) grantLocked(n int) {
+	if n == 0 {
+		return
+	}
+	h := s.conn
+	h.grantLocked(n)
+	s.owed += int64(n)
+	s.taken += int64(n)
+	if s.received || s.aborted || s.owed < s.limit/2 {
+		return
+	}
+	if s.taken >= 2*s.limit && s.limit < http2StreamWindow {
+		larger := min(2*s.limit, http2StreamWindow)
+		s.owed += larger - s.limit
+		s.limit, s.taken = larger, 0
+	}
+	h.out = http2.AppendWindowUpdate(h.out, s.id, int(s.owed))
+	s.granted += s.owed
+	s.owed = 0
+	h.flushLocked()
+}
+
+// grantLocked lets the client send n more bytes on the connection.
+func (h *http2Conn) grantLocked(n int) {
+	if h.owed += int64(n); h.owed < http2Window/2 {
+		return
+	}
+	h.out = http2.AppendWindowUpdate(h.out, 0, int(h.owed))
+	h.received += h.owed
+	h.owed = 0
+	h.flushLocked()
+}
+
+// send sends the frames of head, data, and the frames of trailer. ends: the response
+// ends with them. It waits until all are in conn.out.
+func (s *http2Stream) send(head, data, trailer []byte, ends bool) error {
+	h := s.conn
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s.aborted {
+		return errStreamAborted
+	}
+	s.head, s.data, s.trailerFrames, s.ends = head, data, trailer, ends
+	s.endsWithData = ends && len(trailer) == 0 && (len(data) > 0 || len(head) == 0)
+	s.sending, s.moved = true, true
+	s.answered = s.answered || len(head) > 0 && !s.exchange.response.Interim()
+	h.queue.push(s)
+	h.fillLocked()
+	h.flushLocked()
+	for s.sending && !s.aborted {
+		if s.moved || s.isInTurnLocked() {
+			s.moved, s.movedBefore = false, h.moved
+			s.armWrite(s.server.sweeper.now() + int64(s.options.Timeouts.Write))
+		}
+		s.delayed = true
+		h.mu.Unlock()
+		<-s.waits.writable
+		due := s.waits.writeDue.Load() && s.writeExpired(s.server.sweeper)
+		h.mu.Lock()
+		if due && s.sending && !s.moved && !s.isInTurnLocked() {
+			h.resetLocked(s, http2.Cancel)
+		}
+	}
+	s.writeDeadline.Store(0)
+	if s.sending = false; !s.aborted {
+		return nil
+	}
+	h.queue.remove(s)
+	s.head, s.data, s.trailerFrames = nil, nil, nil // they belong to the exchange
+	return errStreamAborted
+}
+
+// isInTurnLocked reports whether the stream waits for its turn only: the client has taken
+// bytes of others since the write timeout was set.
+func (s *http2Stream) isInTurnLocked() bool { return s.queued && s.conn.moved != s.movedBefore }
+
+// abortLocked ends all waits of the stream.
+func (s *http2Stream) abortLocked() {
+	if s.aborted {
+		return
+	}
+	s.aborted = true
+	if !s.options.KeepForGoneClients {
+		s.gone.Store(true)
+	}
+	s.closeLocked()
+	signal(s.waits.readable)
+	signal(s.waits.writable)
+}
+
+// endedLocked records that one direction, received or sent, has ended.
+func (s *http2Stream) endedLocked(direction *bool) {
+	if *direction = true; direction == &s.received {
+		s.conn.receiving--
+	}
+	if s.received && s.sent {
+		s.conn.open--
+	}
+}
+
+// closeLocked records that both directions have ended.
+func (s *http2Stream) closeLocked() {
+	if !s.received {
+		s.conn.receiving--
+	}
+	if !s.received || !s.sent {
+		s.received, s.sent = true, true
+		s.conn.open--
+	}
+}
+
+// resetLocked ends a stream whose request may be incomplete.
+func (h *http2Conn) resetLocked(s *http2Stream, code http2.ErrorCode) {
+	if !s.received {
+		h.noteCanceledLocked(s.id)
+	}
+	h.conn.server.http2.resetsSent.Add(1)
+	h.out = http2.AppendResetStream(h.out, s.id, code)
+	s.abortLocked()
+	h.flushLocked()
+}
+
+// end ends the stream after its request was served.
+func (s *http2Stream) end() {
+	h := s.conn
+	s.disarm()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case s.aborted:
+	case !s.sent: // the response is incomplete
+		h.resetLocked(s, http2.InternalError)
+	case !s.received: // the rest of the request is not needed
+		h.resetLocked(s, http2.NoError)
+	default:
+		h.resets = min(h.resets+1, http2Resets)
+	}
+	h.grantLocked(s.body.drop())
+	delete(h.streams, s.id)
+	s.resume()
+	if h.broken {
+		s.remove()
+		if s.admitted {
+			s.server.admission.leave(s.remote)
+		}
+	} else {
+		h.free = append(h.free, s)
+	}
+	if h.paused != nil {
+		close(h.paused)
+		h.paused = nil
+	}
+	if len(h.streams) > 0 {
+		if !h.partial && h.goAway == goAwayNone {
+			h.conn.arm(s.server.sweeper, idleSetDelay) // to drop the unused streams
+		}
+		return
+	}
+	if h.armLocked(); h.goAway == goAwayFinal && !h.flushing {
+		h.wakeReader()
+	}
+}
+
+// A byteQueue has bytes in buffers of a pool.
+type byteQueue struct {
+	segments   []*buffer
+	start, end int // of the bytes in the first segment and in the last one
+}
+
+var bodySegments = bufferPool(16 << 10)
+
+func (q *byteQueue) empty() bool { return len(q.segments) == 0 }
+
+// append appends b.
+func (q *byteQueue) append(b []byte) {
+	for len(b) > 0 {
+		if q.empty() || q.end == len(q.segments[len(q.segments)-1].bytes) {
+			q.segments = append(q.segments, bodySegments.Get().(*buffer))
+			q.end = 0
+		}
+		n := copy(q.segments[len(q.segments)-1].bytes[q.end:], b)
+		q.end += n
+		b = b[n:]
+	}
+}
+
+// take moves bytes to b and returns their number.
+func (q *byteQueue) take(b []byte) (n int) {
+	for n < len(b) && !q.empty() {
+		first := q.segments[0]
+		end := len(first.bytes)
+		if len(q.segments) == 1 {
+			end = q.end
+		}
+		moved := copy(b[n:], first.bytes[q.start:end])
+		n += moved
+		if q.start += moved; q.start == end {
+			bodySegments.Put(first)
+			q.segments = append(q.segments[:0], q.segments[1:]...)
+			q.start = 0
+		}
+	}
+	return n
+}
+
+// length returns the number of bytes.
+func (q *byteQueue) length() (n int) {
+	if q.empty() {
+		return 0
+	}
+	for _, segment := range q.segments[:len(q.segments)-1] {
+		n += len(segment.bytes)
+	}
+	return n + q.end - q.start
+}
+
+// drop removes all bytes and returns their number.
+func (q *byteQueue) drop() int {
+	n := q.length()
+	for _, segment := range q.segments {
+		bodySegments.Put(segment)
+	}
+	q.segments, q.start, q.end = q.segments[:0], 0, 0
+	return n
+}

@@ -1,0 +1,288 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/balancer"
+	"sluice/certificates"
+	"sluice/proxy/http1"
+)
+
+// http2ResponseError is the error of a malformed response.
+var http2ResponseError = http1.ErrResponse
+
+// errNoStreams is the error of a new connection to a peer that accepts no streams.
+var errNoStreams = errors.New("HTTP/2: the peer accepts no streams")
+
+// An http2Transport owns the HTTP/2 connections to one peer: few, with many streams. It
+// implements [balancer.Transport] and is safe for concurrent use.
+type http2Transport struct {
+	peer    *balancer.Peer
+	options TransportOptions
+	sweeper *sweeper
+	tls     peerTLS
+	readers sync.WaitGroup // of connections
+
+	mu sync.Mutex
+	// mu guards the fields below. A connection's mutex may be taken while it is held.
+	conns     []*http2PeerConn
+	streams   int           // of a connection, as of the last one; see connect
+	waiting   int           // requests that wait for a dial of another one
+	dials     int           // in progress
+	dialed    chan struct{} // closed when a dial ends
+	dialErr   error         // of the last dial
+	suspected time.Time     // of the last call of Suspect
+	shut      bool
+}
+
+// NewHTTP2Transport returns the transport factory of a pool whose peers use HTTP/2, for
+// [balancer.Options]: without TLS by prior knowledge, and with TLS by ALPN.
+func (s *Server) NewHTTP2Transport(o TransportOptions) func(*balancer.Peer) balancer.Transport {
+	return func(p *balancer.Peer) balancer.Transport {
+		t := &http2Transport{
+			peer: p, options: o, sweeper: s.sweeper, streams: http2PeerStreams, dialed: make(chan struct{}),
+			tls: peerTLS{peer: p, address: p.Address(), protocol: alpnHTTP2, log: s.log},
+		}
+		s.sweeper.addTransport(t)
+		return t
+	}
+}
+
+// connect implements connector. If all streams are in use, one request opens a connection,
+// and as many others wait for it as it will have streams.
+func (t *http2Transport) connect(ctx context.Context, r requirements, stale upstream) (upstream, time.Duration, error) {
+	if stale != nil {
+		stale.finish(false)
+	}
+	secure := t.options.secure()
+	start, deadline := time.Now(), t.sweeper.now()+int64(r.timeout)
+	for waited := false; ; waited = true {
+		if waited && t.sweeper.now() >= deadline {
+			return nil, 0, context.DeadlineExceeded
+		}
+		t.mu.Lock()
+		c, err := t.reserveLocked(secure)
+		if c == nil && err == nil {
+			if t.dials*t.streams <= t.waiting {
+				c, err = t.dialLocked(ctx, deadline, secure, r.client.shard)
+				waited = true
+			} else {
+				err = t.awaitDialLocked(ctx, deadline)
+			}
+		}
+		t.mu.Unlock()
+		switch {
+		case err != nil:
+			return nil, 0, err
+		case c == nil:
+			continue
+		}
+		connectTime := time.Duration(0)
+		if waited {
+			connectTime = time.Since(start)
+		}
+		u := newHTTP2Upstream(c, r)
+		u.replaces = stale != nil
+		return u, connectTime, nil
+	}
+}
+
+// reserveLocked returns a connection with a stream for the caller; nil: there is none.
+func (t *http2Transport) reserveLocked(secure *certificates.Client) (*http2PeerConn, error) {
+	if t.shut {
+		return nil, net.ErrClosed
+	}
+	for _, c := range t.conns {
+		if c.reserve(secure) {
+			return c, nil
+		}
+	}
+	return nil, nil
+}
+
+// awaitDialLocked waits for the end of a dial of another request, and returns its error. It
+// unlocks mu while it waits. The deadline is coarse time, so that a pause of the process
+// is no failure.
+func (t *http2Transport) awaitDialLocked(ctx context.Context, deadline int64) error {
+	timer := time.NewTimer(max(t.until(deadline), sweepInterval))
+	defer timer.Stop()
+	dialed := t.dialed
+	t.waiting++
+	t.mu.Unlock()
+	err := error(nil)
+	select {
+	case <-dialed:
+		t.mu.Lock()
+		t.waiting--
+		return t.dialErr
+	case <-timer.C:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	t.mu.Lock()
+	t.waiting--
+	return err
+}
+
+// until returns the time until a coarse time.
+func (t *http2Transport) until(deadline int64) time.Duration {
+	return time.Duration(deadline - t.sweeper.now())
+}
+
+// dialLocked opens a connection, with a stream for the caller. It unlocks mu meanwhile.
+func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, secure *certificates.Client, shard uint32) (*http2PeerConn, error) {
+	t.dials++
+	t.mu.Unlock()
+	c, err := t.dial(ctx, deadline, secure, shard)
+	t.mu.Lock()
+	if err == nil && !c.reserve(secure) {
+		c = nil // other requests were faster
+	}
+	t.dials--
+	if t.dialErr = err; ctx.Err() != nil {
+		t.dialErr = nil // of this request only
+	}
+	close(t.dialed)
+	t.dialed = make(chan struct{})
+	return c, err
+}
+
+// dial opens a connection and waits for its first SETTINGS, so that nothing is sent to a
+// peer that does not use HTTP/2, and no more streams than it accepts.
+func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certificates.Client, shard uint32) (*http2PeerConn, error) {
+	conn, err := dialPeer(ctx, t.sweeper, t.peer.Address(), t.until(deadline), t.peer.Control)
+	t.peer.NoteRefusal(err)
+	if err != nil {
+		return nil, err
+	}
+	c, err := t.add(ctx, conn, deadline, secure, shard)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	select {
+	case <-c.settled:
+		c.mu.Lock()
+		limit := c.limit
+		err = c.err
+		c.mu.Unlock()
+		if err == nil && limit == 0 {
+			return nil, errNoStreams // the connection closes when it was idle for some time
+		}
+		if err == nil {
+			t.mu.Lock()
+			t.streams = limit
+			t.mu.Unlock()
+			return c, nil
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = errors.New("no SETTINGS within timeouts.connect")
+		}
+		err = fmt.Errorf("HTTP/2: %w", err)
+	case <-ctx.Done():
+		conn.Close()
+		return nil, ctx.Err()
+	}
+	conn.Close() // ends read
+	t.tls.note(err)
+	return nil, err
+}
+
+// add starts HTTP/2 on conn.
+func (t *http2Transport) add(ctx context.Context, conn *net.TCPConn, deadline int64, secure *certificates.Client, shard uint32) (*http2PeerConn, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	w := wire{conn: conn, raw: raw}
+	if secure != nil {
+		if w.tls, err = t.tls.handshake(ctx, conn, secure, time.Now().Add(t.until(deadline))); err != nil {
+			return nil, err
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.shut {
+		return nil, net.ErrClosed
+	}
+	c := newHTTP2PeerConn(t, w, secure, deadline, shard)
+	t.conns = append(t.conns, c)
+	t.readers.Go(c.read)
+	return c, nil
+}
+
+// forget removes a connection that has ended.
+func (t *http2Transport) forget(c *http2PeerConn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.conns = slices.DeleteFunc(t.conns, func(other *http2PeerConn) bool { return other == c })
+}
+
+func (t *http2Transport) all() []*http2PeerConn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.conns)
+}
+
+// closeIdle implements connector.
+func (t *http2Transport) closeIdle(now int64) {
+	for _, c := range t.all() {
+		c.mu.Lock()
+		if c.lent == 0 && now-c.changed >= int64(t.options.IdleTimeout) {
+			c.retireLocked()
+		}
+		c.mu.Unlock()
+	}
+}
+
+// Drain closes the connections when their last stream ends. It does not affect
+// connections that are opened later, if the peer returns.
+func (t *http2Transport) Drain() {
+	for _, c := range t.all() {
+		c.mu.Lock()
+		c.retireLocked()
+		c.mu.Unlock()
+	}
+}
+
+// Suspect wakes the exchanges that wait for the peer, so that they can be retried with
+// another peer.
+func (t *http2Transport) Suspect() {
+	t.mu.Lock()
+	t.suspected = time.Now()
+	t.mu.Unlock()
+	for _, c := range t.all() {
+		c.mu.Lock()
+		for _, u := range c.streams {
+			signal(u.waits.readable)
+		}
+		c.mu.Unlock()
+	}
+}
+
+// suspectedSince reports whether Suspect was called after picked.
+func (t *http2Transport) suspectedSince(picked time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.suspected.After(picked)
+}
+
+// Close closes all connections, and waits for their goroutines. Their exchanges fail as if
+// the peer had closed them. It may be called again.
+func (t *http2Transport) Close() {
+	t.sweeper.removeTransport(t)
+	t.mu.Lock()
+	t.shut = true
+	t.mu.Unlock()
+	for _, c := range t.all() {
+		c.wire.conn.Close()
+	}
+	t.readers.Wait()
+}

@@ -1,0 +1,387 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	xhttp2 "golang.org/x/net/http2"
+
+	"sluice/balancer"
+	"sluice/route"
+	"sluice/test/balancertest"
+)
+
+// http2Peer returns the transport of the only peer.
+func (p *testProxy) http2Peer() *http2Transport {
+	return p.pool.Snapshot().All[0].Transport.(*http2Transport)
+}
+
+// A peer gets no more streams on a connection than its SETTINGS allow, and more
+// connections instead.
+func TestHTTP2PeerLimitsStreams(t *testing.T) {
+	const limit, requests = 2, 6
+	var mu sync.Mutex
+	open, most := make(map[*framePeer][]uint32), 0
+	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
+		settings: []xhttp2.Setting{{ID: xhttp2.SettingMaxConcurrentStreams, Val: limit}},
+		answer: func(p *framePeer, stream uint32) {
+			mu.Lock()
+			defer mu.Unlock()
+			open[p] = append(open[p], stream)
+			total := 0
+			for _, streams := range open {
+				total += len(streams)
+				most = max(most, len(streams))
+			}
+			if total < requests {
+				return
+			}
+			for p, streams := range open {
+				for _, stream := range streams {
+					p.headers(stream, true, ":status", "204")
+				}
+			}
+		},
+	}))
+	var wg sync.WaitGroup
+	for range requests {
+		wg.Go(func() {
+			if answer := p.raw("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"); !strings.Contains(answer, "204") {
+				t.Errorf("got %q", answer)
+			}
+		})
+	}
+	wg.Wait()
+	p.expectNothingCounted()
+	if most > limit {
+		t.Errorf("%d streams on a connection, allowed are %d", most, limit)
+	}
+}
+
+// A peer that cannot take a stream by HTTP/2 is a connect failure: even a POST goes to
+// another peer.
+func TestPeerWithoutHTTP2(t *testing.T) {
+	good := startH2COrigin(t, echoH2C)
+	for name, address := range map[string]string{
+		"HTTP/1.1":         startOrigin(t, answering(okResponse)).address(),
+		"closes":           startOrigin(t, func(*originConn) bool { return false }).address(),
+		"takes no streams": startFramePeerWith(t, framePeerOptions{settings: []xhttp2.Setting{{ID: xhttp2.SettingMaxConcurrentStreams, Val: 0}}}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := startProxyToH2C(t, address)
+			p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3}})
+			const request = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+			if answer := p.raw(request); !strings.Contains(answer, refusalConnect.reason) {
+				t.Errorf("got %q", answer)
+			}
+			peer := p.pool.Snapshot().All[0]
+			if n := peer.Outcomes()[balancer.OutcomeConnectFailure]; n == 0 {
+				t.Error("no connect failure was counted")
+			}
+			p.setPeers(address, good.address)
+			for range 4 {
+				if answer := p.raw(request); !strings.HasPrefix(answer, "HTTP/1.1 200") {
+					t.Errorf("with another peer: %q", answer)
+				}
+			}
+		})
+	}
+}
+
+// A connection on which nothing arrives gets a PING. If that is not answered, it gets no
+// more streams, and its streams fail after a time.
+func TestSilentPeerIsPinged(t *testing.T) {
+	for _, alive := range []bool{true, false} {
+		t.Run(fmt.Sprintf("alive %v", alive), func(t *testing.T) {
+			var first atomic.Pointer[framePeer]
+			var connections, pings atomic.Int64
+			p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
+				mute: func() bool { return !alive },
+				frame: func(p *framePeer, frame xhttp2.Frame) {
+					if _, ok := frame.(*xhttp2.PingFrame); ok {
+						pings.Add(1)
+					}
+				},
+				answer: func(p *framePeer, stream uint32) {
+					if first.CompareAndSwap(nil, p) {
+						connections.Add(1)
+						return // the first request stays without an answer
+					}
+					if p != first.Load() {
+						connections.Add(1)
+					}
+					if alive || p != first.Load() {
+						p.headers(stream, true, ":status", "204")
+					}
+				},
+			}))
+			p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1}})
+			waiting, second := p.dial(), p.dial()
+			io.WriteString(waiting, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			eventually(t, "the first request is in flight", func() bool { return first.Load() != nil })
+			p.sweeper.clock.Add(2 * int64(http2PeerSilence))
+			io.WriteString(second, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			eventually(t, "a PING", func() bool { return pings.Load() == 1 })
+			if alive {
+				if status, _ := readResponse(t, second); status != 204 {
+					t.Errorf("status %d", status)
+				}
+				if n := connections.Load(); n != 1 {
+					t.Errorf("%d connections, want 1", n)
+				}
+				return
+			}
+			p.sweeper.clock.Add(2 * int64(http2PeerSilence))
+			third := p.dial()
+			io.WriteString(third, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			if status, _ := readResponse(t, third); status != 204 {
+				t.Errorf("on another connection: status %d", status)
+			}
+			p.sweeper.clock.Add(int64(http2PeerPingTimeout))
+			for _, conn := range []io.Reader{waiting, second} {
+				b := make([]byte, 12)
+				if io.ReadFull(conn, b); string(b) != "HTTP/1.1 502" {
+					t.Errorf("a request on the silent connection: %q", b)
+				}
+			}
+			if n := pings.Load(); n != 1 {
+				t.Errorf("%d PINGs, want 1", n)
+			}
+		})
+	}
+}
+
+// Close waits for the goroutines of the connections, also for one that sends to a peer
+// that does not read.
+func TestHTTP2TransportCloseWaits(t *testing.T) {
+	block := make(chan struct{})
+	defer close(block)
+	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
+		settings: []xhttp2.Setting{{ID: xhttp2.SettingInitialWindowSize, Val: 1<<31 - 1}},
+		frame: func(p *framePeer, frame xhttp2.Frame) {
+			if _, ok := frame.(*xhttp2.SettingsFrame); ok {
+				p.WriteWindowUpdate(0, 1<<29)
+			}
+		},
+		answer: func(*framePeer, uint32) { <-block },
+	}))
+	conn := p.dial()
+	fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", 1<<30)
+	go conn.Write(make([]byte, 64<<20))
+	transport := p.http2Peer()
+	var c *http2PeerConn
+	eventually(t, "the sending goroutine is blocked", func() bool {
+		if all := transport.all(); len(all) == 1 {
+			c = all[0]
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.flushing && c.writeDeadline.Load() != 0 && len(c.out) >= http2OutputBytes
+		}
+		return false
+	})
+	transport.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.flushing || c.err == nil {
+		t.Error("a goroutine runs after Close")
+	}
+	if n := len(transport.all()); n != 0 {
+		t.Errorf("%d connections after Close", n)
+	}
+}
+
+// A request that a peer considers malformed says nothing about the peer.
+func TestRejectedRequestIsNotCounted(t *testing.T) {
+	p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, stream uint32) {
+		p.WriteRSTStream(stream, xhttp2.ErrCodeProtocol)
+	}))
+	if answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.Contains(answer, refusalBadResponse.reason) {
+		t.Errorf("got %q", answer)
+	}
+	p.expectNothingCounted()
+}
+
+// After a stream has failed, no more of its body is sent: the peer may end the
+// connection for that.
+func TestNoDataAfterReset(t *testing.T) {
+	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
+		settings: []xhttp2.Setting{{ID: xhttp2.SettingInitialWindowSize, Val: 0}},
+		answer:   func(*framePeer, uint32) {},
+	}))
+	conn := p.dial()
+	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
+	eventually(t, "the body waits for the window", func() bool {
+		for _, c := range p.http2Peer().all() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			for _, u := range c.streams {
+				if !u.sending {
+					return false
+				}
+				before := len(c.out)
+				u.failLocked(http2ResponseError)
+				u.window = 100
+				if c.fillLocked(); len(c.out) > before {
+					t.Error("DATA on a failed stream")
+				}
+				return true
+			}
+		}
+		return false
+	})
+	readResponse(t, conn)
+}
+
+// Streams of a lost connection are sent to another peer if that is safe, and fail
+// otherwise.
+func TestHTTP2ConnectionIsLost(t *testing.T) {
+	const each = 10
+	var waiting atomic.Int64
+	last := make(chan *framePeer, 1)
+	lossy := startFramePeer(t, func(p *framePeer, stream uint32) {
+		if waiting.Add(1) == 2*each {
+			last <- p
+		}
+	})
+	good := startH2COrigin(t, echoH2C)
+	p := startProxyToH2C(t, lossy)
+	var wg sync.WaitGroup
+	for _, test := range []struct{ method, want string }{{"GET", "200"}, {"POST", "502"}} {
+		for range each {
+			conn := p.dial()
+			wg.Go(func() {
+				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok", test.method)
+				b := make([]byte, len("HTTP/1.1 200"))
+				if io.ReadFull(conn, b); string(b) != "HTTP/1.1 "+test.want {
+					t.Errorf("%s: got %q", test.method, b)
+				}
+			})
+		}
+	}
+	lost := <-last
+	p.setPeers(lossy, good.address)
+	lost.Close()
+	wg.Wait()
+}
+
+// A connection that the peer has closed while it was idle loses no request.
+func TestStaleHTTP2Connection(t *testing.T) {
+	closed := make(chan struct{}, 1)
+	p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, stream uint32) {
+		p.headers(stream, true, ":status", "204")
+		p.Close()
+		closed <- struct{}{}
+	}))
+	conn := p.dial()
+	for i := range 20 {
+		io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
+		if status, _ := readResponse(t, conn); status != 204 {
+			t.Fatalf("request %d: status %d", i, status)
+		}
+		<-closed
+	}
+	p.expectNothingCounted()
+}
+
+// A peer that leaves finishes its streams.
+func TestDrainFinishesStreams(t *testing.T) {
+	begun, finish, answered := make(chan *framePeer, 1), make(chan uint32, 1), make(chan struct{}, 1)
+	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
+		frame: func(_ *framePeer, frame xhttp2.Frame) {
+			if ping, ok := frame.(*xhttp2.PingFrame); ok && ping.IsAck() {
+				answered <- struct{}{}
+			}
+		},
+		mute: func() bool { return true },
+		answer: func(p *framePeer, stream uint32) {
+			p.headers(stream, false, ":status", "200")
+			p.WriteData(stream, false, []byte("a"))
+			begun <- p
+			finish <- stream
+		},
+	}))
+	conn := p.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	peer, stream := <-begun, <-finish
+	transport := p.http2Peer()
+	p.setPeers()
+	peer.WritePing(false, [8]byte{})
+	<-answered
+	peer.WriteData(stream, true, []byte("b"))
+	all, _ := io.ReadAll(conn)
+	if text := string(all); !strings.HasSuffix(text, "0\r\n\r\n") || !strings.Contains(text, "b") {
+		t.Errorf("got %q", text)
+	}
+	eventually(t, "the connection is closed", func() bool { return len(transport.all()) == 0 })
+}
+
+// useHTTP2OverTLS makes p use HTTP/2 with any certificate for its peers.
+func (p *testProxy) useHTTP2OverTLS() {
+	p.t.Helper()
+	options := someTransport
+	options.TLS = anyCertificate
+	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewHTTP2Transport(options)})); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func TestHTTP2PeerOverTLS(t *testing.T) {
+	server := &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"h2"}}
+	http1 := server.Clone()
+	http1.NextProtos = []string{"http/1.1"}
+	silent := server.Clone()
+	silent.NextProtos = nil
+	body := strings.Repeat("x", 200_000)
+	answer := func(p *framePeer, stream uint32) {
+		p.headers(stream, false, ":status", "200")
+		for rest := body; ; rest = rest[10_000:] { // less than the windows
+			p.WriteData(stream, len(rest) == 10_000, []byte(rest[:10_000]))
+			if len(rest) == 10_000 {
+				return
+			}
+		}
+	}
+	for _, test := range []struct {
+		name   string
+		config *tls.Config
+		want   string
+	}{
+		{"h2", server, "HTTP/1.1 200"},
+		{"only http/1.1", http1, refusalPeerTLS.reason},
+		{"no ALPN", silent, refusalPeerTLS.reason},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var uploaded atomic.Int64
+			p := startProxy(t, Options{})
+			p.useHTTP2OverTLS()
+			p.setPeers(startFramePeerWith(t, framePeerOptions{tls: test.config, answer: answer, frame: func(p *framePeer, frame xhttp2.Frame) {
+				if data, ok := frame.(*xhttp2.DataFrame); ok && len(data.Data()) > 0 {
+					uploaded.Add(int64(len(data.Data())))
+					p.WriteWindowUpdate(0, uint32(len(data.Data())))
+					p.WriteWindowUpdate(data.StreamID, uint32(len(data.Data())))
+				}
+			}}))
+			for i := range 3 {
+				got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+				if !strings.Contains(got, test.want) || test.config == server && strings.Count(got, "x") < len(body) {
+					t.Errorf("request %d: %d bytes, %.200q", i, len(got), got)
+				}
+			}
+			if test.config != server {
+				if n := p.pool.Snapshot().All[0].Outcomes()[balancer.OutcomeConnectFailure]; n == 0 {
+					t.Error("no connect failure was counted")
+				}
+				return
+			}
+			if n := len(p.http2Peer().all()); n != 1 {
+				t.Errorf("%d connections, want 1", n)
+			}
+			p.expectNothingCounted()
+		})
+	}
+}

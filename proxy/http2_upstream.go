@@ -1,0 +1,362 @@
+package proxy
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/proxy/http1"
+	"sluice/proxy/http2"
+)
+
+// requestHeads are the heads of requests while they are encoded.
+var requestHeads = sync.Pool{New: func() any { return new(http1.RequestHead) }}
+
+// errUnprocessed means that the peer has certainly not processed the request: it
+// refused the stream, or its GOAWAY excludes it.
+var errUnprocessed = errors.New("the peer did not process the request")
+
+// An http2Upstream is a stream to a peer. It serves one exchange.
+type http2Upstream struct {
+	sweepEntry
+	conn     *http2PeerConn
+	client   atomic.Pointer[client] // to probe, or nil
+	probe    clientProbe
+	picked   time.Time
+	pause    time.Duration // the longest one in taking a streamed body
+	blocked  *sweepEntry   // of the client, see side
+	replaces bool          // a stream that the peer did not process
+
+	waits *streamWaits // of the goroutines that wait for the response, and that send
+
+	begun bool  // the first piece of the body was read
+	left  int64 // bytes of the body that the response announces; -1: unknown
+
+	// conn.mu guards the fields below.
+	id       uint32 // 0: not yet open
+	opened   int64  // coarse time
+	err      error  // the stream has failed
+	received bool   // the whole response has arrived
+	stopped  bool   // the peer does not need the rest of the request
+	sent     bool   // the whole request is in conn.out
+	final    bool   // the head of the final response has arrived
+	heads    []byte // of responses, as text, not yet read
+	body     byteQueue
+	trailer  []byte
+	owed     int    // bytes that were read and not granted again
+	window   int64  // bytes of the body that the peer accepts
+	data     []byte // to send
+	tail     []byte // frames after data
+	ends     bool   // the request ends with data and tail
+	sending  bool   // data or tail is not yet in conn.out
+}
+
+func newHTTP2Upstream(c *http2PeerConn, r requirements) *http2Upstream {
+	u := &http2Upstream{
+		conn: c, picked: r.picked, pause: r.pause, blocked: &r.client.sweepEntry,
+		waits: newStreamWaits(),
+	}
+	c.transport.sweeper.add(&u.sweepEntry, u.waits, r.client.shard)
+	u.probes, u.owner = true, u
+	if !r.client.options.KeepForGoneClients {
+		u.client.Store(r.client)
+	}
+	return u
+}
+
+// send implements upstream.
+func (u *http2Upstream) send(b *buffers, body []byte, patience time.Duration, leavable bool) (sent bool, err error) {
+	if err := u.open(b, body, true); err != nil {
+		return false, err
+	}
+	var impatient <-chan time.Time
+	if patience > 0 {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		impatient = timer.C
+	}
+	if err = u.awaitUntil(b, impatient, leavable); err != nil {
+		b.giveBack()
+	}
+	return err != errUnprocessed, err
+}
+
+// sendHead implements upstream.
+func (u *http2Upstream) sendHead(b *buffers, _ bool) (answered, sent bool, err error) {
+	err = u.open(b, nil, false)
+	return false, err == nil, err
+}
+
+// open opens the stream with the head b.out. whole: the request ends with body.
+func (u *http2Upstream) open(b *buffers, body []byte, whole bool) error {
+	text := b.out
+	head := requestHeads.Get().(*http1.RequestHead)
+	defer requestHeads.Put(head)
+	head.Reset(requestBufferBytes)
+	if n, err := head.Scan(text); n != len(text) || err != nil {
+		return http1.ErrMethod // impossible: the exchange wrote it
+	}
+	c := u.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil || c.goAway || c.next > http2LastID {
+		return errUnprocessed
+	}
+	// The ids of streams must rise on the wire.
+	u.id, u.opened = c.next, c.transport.sweeper.now()
+	c.next += 2
+	c.streams[u.id] = u
+	u.window = c.initial
+	start := len(c.out)
+	c.out = u.appendFields(c.out, head, text)
+	c.out = http2.EndFieldBlock(c.out, start, u.id, whole && len(body) == 0)
+	if u.sent = whole && len(body) == 0; whole && !u.sent {
+		u.data, u.ends = body, true
+		c.queueLocked(u)
+	}
+	c.flushLocked()
+	return nil
+}
+
+// appendFields appends room for the header of a frame and the field block of the
+// request, whose head is text.
+func (u *http2Upstream) appendFields(out []byte, head *http1.RequestHead, text []byte) []byte {
+	var room [http2.FrameHeaderBytes]byte
+	out = http2.AppendRequestStart(append(out, room[:]...), head.MethodName(text), u.conn.scheme(), head.Authority(text), head.Target(text))
+	fields := head.Fields()
+	for i := range fields {
+		f := &fields[i]
+		switch f.Name {
+		case http1.NameHost, http1.NameConnection, http1.NameTransferEncoding, http1.NameUpgrade, http1.NameKeepAlive, http1.NameProxyConnection:
+			continue
+		}
+		out = http2.AppendField(out, f.FieldName(text), f.Value(text))
+	}
+	return out
+}
+
+// takesCoded implements sink.
+func (u *http2Upstream) takesCoded() bool { return false }
+
+// sinkSocket implements sink.
+func (u *http2Upstream) sinkSocket() (side, *pace) { return side{}, nil }
+
+// sourceSocket implements source.
+func (u *http2Upstream) sourceSocket() (side, *bodyReader) { return side{}, nil }
+
+// writeBody implements sink. It returns when the peer's windows have allowed to take
+// all of p.
+func (u *http2Upstream) writeBody(_ *buffers, p piece) error {
+	if len(p.text) == 0 && !p.last {
+		return nil
+	}
+	c := u.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u.data, u.tail, u.ends = p.text, nil, p.last
+	if p.last && len(p.trailer) > 0 {
+		u.tail = appendTrailerFrames(nil, p.trailer, u.id, false)
+	}
+	c.queueLocked(u)
+	left := len(u.data) + 1
+	for u.sending && u.err == nil && !u.stopped {
+		if len(u.data) < left || u.blocked.writeDeadline.Load() != 0 {
+			left = len(u.data)
+			u.armWrite(c.transport.sweeper.now() + int64(u.pause))
+		}
+		c.flushLocked()
+		c.mu.Unlock()
+		<-u.waits.writable
+		expired := u.waits.writeDue.Load() && u.writeExpired(c.transport.sweeper)
+		c.mu.Lock()
+		if expired && u.sending && len(u.data) == left {
+			u.dropDataLocked()
+			u.writeDeadline.Store(0)
+			return os.ErrDeadlineExceeded
+		}
+	}
+	u.writeDeadline.Store(0)
+	c.flushLocked()
+	if u.sending {
+		u.dropDataLocked()
+		return errClosedEarly
+	}
+	return nil
+}
+
+// dropDataLocked forgets the unsent part of the body, which belongs to the exchange.
+func (u *http2Upstream) dropDataLocked() {
+	u.data, u.tail, u.sending = nil, nil, false
+	u.conn.dequeueLocked(u)
+}
+
+// await implements upstream.
+func (u *http2Upstream) await(b *buffers) error { return u.awaitUntil(b, nil, false) }
+
+// awaitUntil is await that fails with errPatience when impatient is closed or has a
+// value, and with errSuspected if leavable and the peer is suspected.
+func (u *http2Upstream) awaitUntil(b *buffers, impatient <-chan time.Time, leavable bool) error {
+	// An error that the request may have caused is an answer: see readHead.
+	return u.wait(b, func() bool { return len(u.heads) > 0 || u.err == http2ResponseError || u.err == errRejected }, impatient, leavable)
+}
+
+// wait waits until arrived, called with conn.mu held, returns true. While it waits, b is
+// given back.
+func (u *http2Upstream) wait(b *buffers, arrived func() bool, impatient <-chan time.Time, leavable bool) error {
+	c := u.conn
+	for {
+		c.mu.Lock()
+		there, err := arrived(), u.err
+		c.mu.Unlock()
+		switch {
+		case there:
+			return nil
+		case err != nil:
+			return err
+		case leavable && c.transport.suspectedSince(u.picked):
+			return errSuspected
+		case u.waits.readDue.Load() && u.expired(c.transport.sweeper):
+			return os.ErrDeadlineExceeded
+		}
+		b.giveBack()
+		select {
+		case <-u.waits.readable:
+		case <-impatient:
+			return errPatience
+		}
+	}
+}
+
+// waitAtMost implements upstream.
+func (u *http2Upstream) waitAtMost(timeout time.Duration) { u.arm(u.conn.transport.sweeper, timeout) }
+
+// readHead implements upstream.
+func (u *http2Upstream) readHead(b *buffers, head *http1.ResponseHead) (text []byte, err error) {
+	if err := u.await(b); err != nil {
+		return nil, err
+	}
+	b.borrow()
+	c := u.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(u.heads) == 0 {
+		return nil, u.err
+	}
+	n := copy(b.from[:responseBufferBytes], u.heads)
+	head.Reset()
+	length, err := head.Scan(b.from[:n])
+	switch {
+	case err != nil:
+		return nil, err
+	case length == 0 && n == responseBufferBytes:
+		return nil, errHeadTooLong
+	case length == 0 || head.Status == 101:
+		return nil, http1.ErrResponse
+	}
+	u.heads = append(u.heads[:0], u.heads[length:]...)
+	return b.from[:length], nil
+}
+
+// startBody implements upstream.
+func (u *http2Upstream) startBody(_ *buffers, head *http1.ResponseHead, _ []byte, bodiless bool) error {
+	if u.left = head.ContentLength; bodiless {
+		u.left = 0
+	}
+	return nil
+}
+
+// readBody implements source.
+func (u *http2Upstream) readBody(b *buffers, _ bool) (p piece, err error) {
+	arrived := func() bool { return u.received || !u.body.empty() }
+	if u.begun {
+		if err := u.wait(b, arrived, nil, false); err != nil {
+			return p, err
+		}
+	}
+	c := u.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !u.begun && u.err != nil && !arrived() {
+		return p, u.err
+	}
+	// The head in b.out, and its text at the start of b.from, may still be needed.
+	u.begun = true
+	b.borrow()
+	n := u.body.take(b.from)
+	u.grantLocked(n)
+	p = piece{text: b.from[:n], length: int64(n)}
+	if p.last = u.received && u.body.empty(); p.last {
+		p.trailer = u.trailer
+	}
+	if u.left >= 0 {
+		// RFC 9113, section 8.1.1: otherwise the rest would be another response for an
+		// HTTP/1 client.
+		if u.left -= p.length; u.left < 0 || p.last && u.left > 0 {
+			return p, http1.ErrResponse
+		}
+	}
+	return p, nil
+}
+
+// grantLocked lets the peer send n more bytes, which were read.
+func (u *http2Upstream) grantLocked(n int) {
+	u.owed += n
+	if u.received || u.owed < http2.InitialWindow/2 {
+		return
+	}
+	c := u.conn
+	c.out = http2.AppendWindowUpdate(c.out, u.id, u.owed)
+	u.owed = 0
+	c.flushLocked()
+}
+
+// closedIdle implements upstream.
+func (u *http2Upstream) closedIdle(err error) (maybe, likely bool) {
+	u.conn.mu.Lock()
+	defer u.conn.mu.Unlock()
+	unprocessed := err == errUnprocessed
+	maybe = !u.replaces && (unprocessed || u.conn.err != nil && u.conn.unheard && time.Since(u.picked) < staleWithin)
+	return maybe, maybe && unprocessed
+}
+
+// finish implements upstream.
+func (u *http2Upstream) finish(bool) {
+	c := u.conn
+	u.remove()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if u.sending {
+		u.dropDataLocked()
+	}
+	u.body.drop()
+	if u.id != 0 {
+		delete(c.streams, u.id)
+		if c.err == nil && u.err == nil && (!u.received || !u.sent) {
+			c.out = http2.AppendResetStream(c.out, u.id, http2.Cancel)
+			c.flushLocked()
+		}
+	}
+	if u.id != 0 && !u.received && c.err == nil && c.silentSinceLocked(u.opened) {
+		c.doubtLocked()
+	}
+	c.releasedLocked()
+}
+
+// tunnel implements upstream. It is never called: readHead refuses a 101.
+func (u *http2Upstream) tunnel(*buffers) (tunnelEnd, []byte) { panic("BUG: tunnel on a stream") }
+
+// failLocked ends the stream with err.
+func (u *http2Upstream) failLocked(err error) {
+	if u.err == nil && !(u.received && err == errClosedEarly) {
+		u.err = err
+	}
+	signal(u.waits.readable)
+	signal(u.waits.writable)
+}
+
+// onSweep implements sweepOwner.
+func (u *http2Upstream) onSweep(now int64) int64 {
+	return u.probe.sweep(&u.sweepEntry, u.client.Load(), now)
+}

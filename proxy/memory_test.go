@@ -1,0 +1,128 @@
+//go:build !race
+
+package proxy
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"runtime"
+	"testing"
+)
+
+// Who waits for a client or a peer holds little memory, whatever is waited for: a
+// buffer alone would be 16 KiB or more.
+func TestWaitingHoldsNoBuffers(t *testing.T) {
+	const (
+		conns = 200
+		limit = 25_000 // bytes for each, with stacks, and 2 KiB for the sockets of the test itself
+	)
+	const get = "GET / HTTP/1.1\r\nHost: a\r\n"
+	for _, test := range []struct {
+		name, request string
+		answer        string // of the peer, to a head
+		inflight      int
+	}{
+		{"for the rest of a head", get, "", 0},
+		{"for a small body", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc", "", 0},
+		{"for a large body", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\nabc", "", conns},
+		{"for a chunked body", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "", conns},
+		{"for a response", get + "\r\n", "", conns},
+		{"for a response after an interim one", get + "\r\n", "HTTP/1.1 103 Early Hints\r\n\r\n", conns},
+		{"for a long body", get + "\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nx", conns},
+		{"for a chunk", get + "\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", conns},
+		{"for the end of the connection", get + "\r\n", "HTTP/1.1 200 OK\r\n\r\nx", conns},
+		{"in a tunnel", get + "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", conns},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			address, end := startQuietOrigin(t, test.answer)
+			p := startProxy(t, Options{}, address)
+			defer end() // first: a tunnel is for its peer to end, too
+			before := memory()
+			for range conns {
+				conn := p.dial()
+				io.WriteString(conn, test.request)
+				if test.answer == "" {
+					continue
+				}
+				if _, err := conn.Read(make([]byte, 1000)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var each int64
+			eventually(t, "little memory", func() bool {
+				each = (memory() - before) / conns
+				return p.Connections() == conns && p.inflight() == test.inflight && each < limit
+			})
+			t.Logf("%d bytes each", each)
+		})
+	}
+}
+
+// A stream without bytes to forward holds no buffer.
+func TestIdleStreamHoldsNoBuffers(t *testing.T) {
+	const (
+		conns = 200
+		limit = 25_000 // bytes for each, with stacks, and 2 KiB for the sockets of the test itself
+	)
+	address, end := startQuietOrigin(t, "220 ready\n")
+	p := startStreams(t, Options{}, address)
+	defer end()
+	before := memory()
+	for range conns {
+		conn := p.stream()
+		io.WriteString(conn, "question\r\n\r\n")
+		if _, err := conn.Read(make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var each int64
+	eventually(t, "little memory", func() bool {
+		each = (memory() - before) / conns
+		return p.Connections() == conns && p.inflight() == conns && each < limit
+	})
+	t.Logf("%d bytes each", each)
+}
+
+// memory returns how many bytes the process uses for objects that live and for
+// stacks.
+func memory() int64 {
+	runtime.GC()
+	runtime.GC() // pools let go of their buffers at the second one
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc + stats.StackInuse)
+}
+
+// startQuietOrigin gives an answer to the head of each connection's first request
+// and is silent then, until end is called. It has one goroutine and no buffers.
+func startQuietOrigin(t *testing.T, answer string) (address string, end func()) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b := make([]byte, 1000)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			for n := 0; !bytes.Contains(b[:n], []byte("\r\n\r\n")); {
+				more, err := conn.Read(b[n:])
+				if err != nil {
+					break
+				}
+				n += more
+			}
+			io.WriteString(conn, answer)
+		}
+	}()
+	return l.Addr().String(), func() {
+		l.Close()
+		<-done
+	}
+}

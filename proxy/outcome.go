@@ -1,0 +1,83 @@
+package proxy
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"sluice/balancer"
+	"sluice/proxy/http1"
+)
+
+// The behaviour of a client must not count as a failure of the peer: otherwise a
+// few clients could cause the ejection of every peer. Therefore no timeout of the
+// peer runs while the peer may wait for the client (see upload and pace), and the
+// latency of the peer excludes the time of the client.
+
+// Errors that a request can cause at a healthy peer.
+var (
+	errHeadTooLong   = errors.New("the response head exceeds its limit") // it may repeat a part of the request
+	errOtherProtocol = errors.New("the peer switches to a protocol that the request does not offer")
+	errRejected      = errors.New("the peer considers the request malformed")
+)
+
+// delayedByClient reports whether the peer had to wait for the client. Servers
+// reset the connections of slow clients, and sluice is as slow as its client.
+func (x *httpExchange) delayedByClient() bool {
+	return x.upload.waitsForClient() || x.client.front.waited()
+}
+
+// resetOutcome returns the outcome after the peer has closed the connection early.
+func (x *httpExchange) resetOutcome() balancer.Outcome {
+	if x.delayedByClient() {
+		return balancer.Outcome{Class: balancer.OutcomeClientGone}
+	}
+	return balancer.Outcome{Class: balancer.OutcomeReset, Latency: x.latency(time.Now())}
+}
+
+// uploadOutcome returns the outcome after the body of the request could not be read.
+func (x *httpExchange) uploadOutcome() balancer.Outcome {
+	x.lastRefusal = x.upload.refusal()
+	return balancer.Outcome{Class: balancer.OutcomeClientGone}
+}
+
+// latency returns the time from the end of the request to at. 0: the peer did not
+// have the whole request.
+func (x *httpExchange) latency(at time.Time) time.Duration {
+	switch {
+	case !x.upload.started:
+		return at.Sub(x.picked)
+	case x.upload.ended.Load():
+		return max(at.Sub(x.upload.endedAt), 0)
+	}
+	return 0
+}
+
+// refusal returns the refusal for a body that could not be read, or nil if the
+// client has closed its connection.
+func (l *upload) refusal() *refusal {
+	var malformed *http1.Error
+	switch {
+	case errors.As(l.err, &malformed):
+		return refusalOf(malformed)
+	case errors.Is(l.err, os.ErrDeadlineExceeded):
+		return refusalBodyTimeout
+	}
+	return nil
+}
+
+// grpcCode returns the code that a gRPC client gets for it.
+func (l *upload) grpcCode() grpcCode {
+	if r := l.refusal(); r != nil {
+		return r.grpcCode()
+	}
+	return grpcUnavailable
+}
+
+// reason returns the reason for logs why the body could not be read.
+func (l *upload) reason() string {
+	if r := l.refusal(); r != nil {
+		return r.reason
+	}
+	return "client_gone"
+}

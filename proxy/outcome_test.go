@@ -1,0 +1,354 @@
+package proxy
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/route"
+)
+
+// Peers of TestWhatClientsDoIsNotCounted.
+
+// expecting asks for the body where the client waits for that.
+func expecting(c *originConn) bool {
+	r, err := http.ReadRequest(c.Reader)
+	if err != nil {
+		return false
+	}
+	io.WriteString(c.Conn, "HTTP/1.1 100 Continue\r\n\r\n")
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		return false
+	}
+	_, err = io.WriteString(c.Conn, okResponse)
+	return err == nil
+}
+
+// early begins its answer before it has got the body, and ends it with that.
+func early(c *originConn) bool {
+	r, err := http.ReadRequest(c.Reader)
+	if err != nil {
+		return false
+	}
+	io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		return false
+	}
+	_, err = io.WriteString(c.Conn, "0\r\n\r\n")
+	return err == nil
+}
+
+// echoes sends the body back while it comes.
+func echoes(c *originConn) bool {
+	r, err := http.ReadRequest(c.Reader)
+	if err != nil {
+		return false
+	}
+	io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+	io.Copy(c.Conn, r.Body)
+	return false
+}
+
+// longBody is more than there is room for on the way to a client that does not
+// read.
+const longBody = 32 << 20
+
+// long sends a long body, framed as the path says.
+func long(c *originConn) bool {
+	r, ok := c.request()
+	if !ok {
+		return false
+	}
+	block := strings.Repeat("x", 64<<10)
+	switch r.URL.Path {
+	case "/length":
+		fmt.Fprintf(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", longBody)
+	case "/chunked":
+		io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+		block = fmt.Sprintf("%x\r\n%s\r\n", len(block), block)
+	case "/close":
+		io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+	}
+	for range longBody / (64 << 10) {
+		if _, err := io.WriteString(c.Conn, block); err != nil {
+			return false
+		}
+	}
+	if r.URL.Path == "/chunked" {
+		io.WriteString(c.Conn, "0\r\n\r\n")
+	}
+	return false
+}
+
+// agreeing switches to a protocol whatever it was asked for.
+func agreeing(protocol string) func(*originConn) bool {
+	return func(c *originConn) bool {
+		if _, ok := c.request(); !ok {
+			return false
+		}
+		io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: "+protocol+"\r\n\r\n")
+		io.Copy(io.Discard, c)
+		return false
+	}
+}
+
+// A misdeed is what a client does after it has sent its request.
+type misdeed struct {
+	*net.TCPConn
+	t      *testing.T
+	proxy  *testProxy
+	origin *origin
+}
+
+func stall(m *misdeed)     { io.Copy(io.Discard, m) }
+func leave(m *misdeed)     { m.Close() }
+func breakOff(m *misdeed)  { m.SetLinger(0); m.Close() }
+func halfClose(m *misdeed) { m.CloseWrite(); io.Copy(io.Discard, m) }
+
+// amid waits for the response to begin.
+func amid(deed func(*misdeed)) func(*misdeed) {
+	return func(m *misdeed) {
+		m.Read(make([]byte, 1))
+		deed(m)
+	}
+}
+
+// sending sends more before the deed.
+func sending(more string, deed func(*misdeed)) func(*misdeed) {
+	return func(m *misdeed) {
+		io.WriteString(m, more)
+		deed(m)
+	}
+}
+
+// outlast neither sends nor reads, until the peer gives up.
+func outlast(m *misdeed) {
+	eventually(m.t, "the client is waited for", func() bool {
+		m.proxy.mu.Lock()
+		defer m.proxy.mu.Unlock()
+		for c := range m.proxy.conns {
+			return c.deadline.Load() != 0 || c.writeDeadline.Load() != 0
+		}
+		return false
+	})
+	m.origin.close()
+	io.Copy(io.Discard, m)
+}
+
+// stopReading reads nothing until the connection has been ended.
+func stopReading(m *misdeed) {
+	eventually(m.t, "the connection has been ended", func() bool { return m.proxy.Connections() == 0 })
+}
+
+// sendOnly sends without an end and reads nothing.
+func sendOnly(m *misdeed) {
+	block := []byte(fmt.Sprintf("%x\r\n%s\r\n", 64<<10, strings.Repeat("x", 64<<10)))
+	for {
+		if _, err := m.Write(block); err != nil {
+			return
+		}
+	}
+}
+
+// A client can not have a peer ejected that works, whatever it does or leaves
+// undone: no outcome of that speaks against the peer.
+func TestWhatClientsDoIsNotCounted(t *testing.T) {
+	const (
+		length  = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\nabc"
+		longer  = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\nabc" // spliced
+		chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+		expect  = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+		trailer = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: "
+		get     = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+		upgrade = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: "
+	)
+	short := Options{Timeouts: Timeouts{Body: time.Second, Write: time.Second}}
+	patient := Options{}
+	const shorter = 400 * time.Millisecond // than all that clients are given
+
+	type test struct {
+		name, request string
+		client        func(*misdeed)
+		peer          func(*originConn) bool
+		options       Options
+		idle          time.Duration // timeouts.idle of the service, if not the default
+	}
+	var tests []test
+	add := func(t test) { tests = append(tests, t) }
+
+	for _, body := range []struct{ name, request string }{
+		{"length", length}, {"longer", longer}, {"chunked", chunked}, {"100-continue", expect}, {"trailer", trailer},
+	} {
+		for _, peer := range []struct {
+			name  string
+			serve func(*originConn) bool
+		}{{"waits", expecting}, {"answers early", early}} {
+			name := body.name + ", peer " + peer.name + ": "
+			add(test{name + "stalls", body.request, stall, peer.serve, short, 0})
+			add(test{name + "stalls for longer than idle", body.request, stall, peer.serve, short, shorter})
+			for deed, do := range map[string]func(*misdeed){"outlasts the peer": outlast, "leaves": leave, "breaks off": breakOff, "half-closes": halfClose} {
+				add(test{name + deed, body.request, do, peer.serve, patient, 0})
+				if peer.name == "answers early" || body.name == "100-continue" {
+					add(test{name + deed + ", amid", body.request, amid(do), peer.serve, patient, 0})
+				}
+			}
+		}
+	}
+	limited := Options{Limits: Limits{BodyBytes: 100}}
+	for name, malformed := range map[string]string{
+		"malformed chunk": chunked + "x\r\n", "malformed trailer": trailer + "\n\r\n", "body over its limit": chunked + "65\r\n" + strings.Repeat("x", 0x65) + "\r\n",
+	} {
+		add(test{name, malformed, stall, expecting, limited, 0})
+		add(test{name + ", early answer", malformed, stall, early, limited, 0})
+		add(test{name + ", amid", chunked, amid(sending(strings.TrimPrefix(malformed, chunked), stall)), early, limited, 0})
+	}
+	for _, framing := range []string{"/length", "/chunked", "/close"} {
+		for _, version := range []string{"1.1", "1.0"} {
+			get := "GET " + framing + " HTTP/" + version + "\r\nHost: a\r\nConnection: close\r\n\r\n"
+			name := framing + " to HTTP/" + version + ": "
+			add(test{name + "stops reading", get, stopReading, long, short, 0})
+			add(test{name + "stops reading for longer than idle", get, stopReading, long, short, shorter})
+			for deed, do := range map[string]func(*misdeed){"outlasts the peer": outlast, "leaves": leave, "breaks off": breakOff, "half-closes": halfClose} {
+				add(test{name + deed, get, amid(do), long, patient, 0})
+			}
+		}
+	}
+	for deed, do := range map[string]func(*misdeed){"leaves": leave, "breaks off": breakOff, "half-closes": halfClose} {
+		add(test{deed + " waiting", get, do, hanging, patient, 0})
+		add(test{deed + " waiting, body sent", strings.Replace(length, "20000", "3", 1), do, hanging, patient, 0})
+		add(test{deed + " waiting, chunks sent", chunked + "0\r\n\r\n", do, hanging, patient, 0})
+		add(test{deed + " waiting for the upgrade", upgrade + "x\r\n\r\n", do, hanging, patient, 0})
+		add(test{deed + " in the tunnel", upgrade + "x\r\n\r\n", amid(do), agreeing("x"), patient, 0})
+	}
+	add(test{"sends and does not read", strings.TrimSuffix(chunked, "3\r\nabc\r\n"), sendOnly, echoes, short, shorter})
+	for _, upgrades := range [][2]string{
+		{"x\r\nUpgrade: y", "y"}, {"x\r\nUpgrade: y", "x"}, {"a, X/1 ,b", "x/1"}, {"x/2", "x"}, {"x y", "y"}, {"h2c, x", "h2c"}, {"x, h2c", "x"},
+	} {
+		add(test{"upgrade to " + upgrades[0] + ", agreed to " + upgrades[1], upgrade + upgrades[0] + "\r\n\r\n", amid(leave), agreeing(upgrades[1]), patient, 0})
+	}
+	add(test{"a target that makes a head too long", "GET /" + strings.Repeat("\"", 6000) + " HTTP/1.1\r\nHost: a\r\n\r\n", amid(leave), func(c *originConn) bool {
+		if r, ok := c.request(); ok {
+			fmt.Fprintf(c.Conn, "HTTP/1.1 302 Found\r\nLocation: %s/\r\nContent-Length: 0\r\n\r\n", strings.ReplaceAll(r.RequestURI, "\"", "%22"))
+		}
+		return false
+	}, patient, 0})
+
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			origin := startOrigin(t, test.peer)
+			p := startProxy(t, test.options, origin.address())
+			timeouts := defaultTimeouts()
+			if test.idle > 0 {
+				timeouts.Idle = test.idle
+			}
+			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+			conn := p.dial().(*net.TCPConn)
+			if _, err := io.WriteString(conn, test.request); err != nil {
+				t.Fatal(err)
+			}
+			ended := func() (n uint64) {
+				for _, outcomes := range p.pool.Snapshot().All[0].Outcomes() {
+					n += outcomes
+				}
+				return n
+			}
+			eventually(t, "the request goes to the peer", func() bool { return p.inflight() > 0 || ended() > 0 })
+			test.client(&misdeed{conn, t, p, origin})
+			conn.Close()
+			eventually(t, "the attempt has ended", func() bool { return ended() == 1 && p.inflight() == 0 })
+			p.expectNothingCounted()
+		})
+	}
+}
+
+// What a peer does by itself counts, whatever the client does at the time.
+func TestWhatPeersDoIsCounted(t *testing.T) {
+	const upload = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+	closing := func(c *originConn) bool { c.request(); return false }
+	cut := func(c *originConn) bool {
+		if _, ok := c.request(); ok {
+			io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+		}
+		return false
+	}
+	stalling := func(c *originConn) bool {
+		if _, ok := c.request(); ok {
+			io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+			io.Copy(io.Discard, c)
+		}
+		return false
+	}
+	for _, test := range []struct {
+		name, request string
+		peer          func(*originConn) bool
+	}{
+		{"closes behind an upload", upload, closing},
+		{"closes behind a small body", "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc", closing},
+		{"cuts its response", closingRequest, cut},
+		{"cuts its response to an upload", upload, cut},
+		{"stalls in its response", closingRequest, stalling},
+		{"stalls in its response to an upload", upload, stalling},
+		{"does not answer an upload", upload, hanging},
+		{"does not take an upload", "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 33554432\r\n\r\n" + strings.Repeat("x", longBody), nil},
+		{"does not take a chunked upload", "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2000000\r\n" + strings.Repeat("x", longBody), nil},
+		{"agrees to what was not asked for", closingRequest, agreeing("x")},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			peer := test.peer
+			if peer == nil {
+				ended := make(chan struct{})
+				defer close(ended)
+				peer = func(c *originConn) bool {
+					http.ReadRequest(c.Reader)
+					<-ended
+					return false
+				}
+			}
+			origin := startOrigin(t, peer)
+			p := startProxy(t, Options{}, origin.address())
+			timeouts := defaultTimeouts()
+			timeouts.Idle, timeouts.ResponseHeader = 200*time.Millisecond, 200*time.Millisecond
+			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+			conn := p.dial()
+			go io.WriteString(conn, test.request)
+			if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
+				t.Error(err)
+			}
+			io.Copy(io.Discard, conn)
+			eventually(t, "the failure is counted", func() bool { return p.pool.Snapshot().All[0].Failures() == 1 })
+		})
+	}
+}
+
+// The time that a client takes to send a request is not the peer's.
+func TestLatencyWithoutTheClientsTime(t *testing.T) {
+	t.Parallel()
+	for _, request := range []string{
+		"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n" + strings.Repeat("x", 20000),
+		"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc",
+		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+	} {
+		p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
+		conn := p.dial()
+		io.WriteString(conn, request[:len(request)-1])
+		eventually(t, "the request has reached the peer", func() bool { return p.inflight() == 1 })
+		time.Sleep(200 * time.Millisecond) // the client's time
+		start := time.Now()
+		io.WriteString(conn, request[len(request)-1:])
+		if status, _ := readResponse(t, conn); status != 200 {
+			t.Fatalf("got %d", status)
+		}
+		longest := time.Since(start)
+		eventually(t, "the attempt has ended", func() bool { return p.inflight() == 0 })
+		if got := p.pool.Snapshot().All[0].Latency(); got > longest {
+			t.Errorf("%.60q: latency %v, though the peer had the whole request for %v at most", request, got, longest)
+		}
+	}
+}

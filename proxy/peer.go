@@ -1,0 +1,117 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"sluice/balancer"
+	"sluice/proxy/http1"
+)
+
+// A connector provides the upstreams to one peer. Each peer protocol has one type of it;
+// a service's [balancer.Options.NewTransport] selects it. It is safe for concurrent
+// use.
+type connector interface {
+	balancer.Transport
+	// connect returns an upstream for one request: on an existing connection or on a
+	// new one, which took connectTime. stale, if not nil, is an upstream whose
+	// closedIdle returned true; connect finishes it, and uses a new connection.
+	connect(ctx context.Context, r requirements, stale upstream) (u upstream, connectTime time.Duration, err error)
+	// closeIdle closes the connections whose idle timeout has passed. now is coarse
+	// time.
+	closeIdle(now int64)
+}
+
+// requirements are what an exchange requires of an upstream.
+type requirements struct {
+	picked  time.Time     // when the peer was
+	timeout time.Duration // of opening a connection
+	pause   time.Duration // the longest pause in taking a streamed body
+	client  *client
+}
+
+// An upstream is the peer's side of a try. Each peer protocol has one upstream type.
+// It takes the request and provides the response, both with a head in HTTP/1.1 text.
+// The user must call finish, or pass it to connect, exactly once. No other part of the
+// package knows the wire protocol of the peer.
+type upstream interface {
+	sink   // for the body of the request
+	source // of the response's body; the first readBody does not wait
+
+	// send sends a request with the head b.out and the whole body, and waits for a
+	// response. It gives b back while it waits and if it fails. With patience above 0
+	// the wait fails with errPatience after that time; if leavable, it fails with
+	// errSuspected when health checks of the peer have begun to fail. Then await
+	// continues it. sent reports whether a part of the request may have reached the
+	// peer. body must not change until the upstream is finished.
+	send(b *buffers, body []byte, patience time.Duration, leavable bool) (sent bool, err error)
+	// sendHead sends the head b.out of a request whose body follows by writeBody.
+	// answered: the peer has responded already and takes no body.
+	sendHead(b *buffers, chunked bool) (answered, sent bool, err error)
+	// await waits for the first bytes of a response. It gives b back while it waits.
+	await(b *buffers) error
+	// waitAtMost sets the timeout of waits for the peer.
+	waitAtMost(timeout time.Duration)
+	// interrupt ends all present and future waits for the peer. It is safe for
+	// concurrent use.
+	interrupt()
+
+	// readHead reads the head of the next response, interim or final, and scans it
+	// into head. text is in b, and valid until startBody.
+	readHead(b *buffers, head *http1.ResponseHead) (text []byte, err error)
+	// startBody prepares readBody after a final response with that head. It may wait
+	// shortly for the start of the body, and then keeps text.
+	startBody(b *buffers, head *http1.ResponseHead, text []byte, bodiless bool) error
+
+	// closedIdle reports whether the peer may have closed the connection while it was
+	// idle, given err, and whether that is likely enough not to count as a failure.
+	closedIdle(err error) (maybe, likely bool)
+	// finish releases the upstream. complete: both messages are complete. Otherwise
+	// the exchange with the peer is canceled.
+	finish(complete bool)
+
+	// tunnel returns the connection for the bytes after a protocol switch, and those
+	// that were read with the head.
+	tunnel(b *buffers) (end tunnelEnd, late []byte)
+}
+
+// A wake is why a wait for a peer ended.
+type wake uint8
+
+const (
+	wakeAnswer     wake = iota // the peer has sent bytes
+	wakePatience               // it is time for a hedge
+	wakeSuspicion              // health checks of the peer have begun to fail
+	wakeRequest                // the body of the request could not be read
+	wakeClientGone             // the client has closed its connection
+	wakeDeadline               // the peer timed out
+	wakeBroken                 // the peer closed the connection, or sent a malformed response
+)
+
+// errPatience ends a wait for a hedge. The exchange on the upstream continues.
+var errPatience = errors.New("no response yet")
+
+// errSuspected ends a wait because health checks of the peer have begun to fail. The
+// exchange on the upstream continues.
+var errSuspected = errors.New("health checks of the peer fail")
+
+// wakeOf returns why a wait for the peer ended with err.
+func (x *httpExchange) wakeOf(err error) wake {
+	switch {
+	case err == nil:
+		return wakeAnswer
+	case err == errPatience:
+		return wakePatience
+	case err == errSuspected:
+		return wakeSuspicion
+	case x.upload.failed():
+		return wakeRequest
+	case x.client.gone.Load():
+		return wakeClientGone
+	case errors.Is(err, os.ErrDeadlineExceeded), !isMalformed(err) && x.deadlinePassed():
+		return wakeDeadline
+	}
+	return wakeBroken
+}

@@ -1,0 +1,127 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/balancer"
+	"sluice/certificates"
+)
+
+// Protocols of ALPN.
+const (
+	alpnHTTP1 = "http/1.1"
+	alpnHTTP2 = "h2"
+)
+
+// peerTLS is the TLS of the connections to one peer.
+type peerTLS struct {
+	peer     *balancer.Peer
+	address  string
+	protocol string // alpnHTTP1 or alpnHTTP2
+	log      zerolog.Logger
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	contents *certificates.Contents // that config has
+	config   *tls.Config            // of new connections, with the sessions of this peer; nil: see configOf
+	logged   string                 // the last error that was logged,
+	loggedAt time.Time              // and when
+}
+
+// failureEvery is the time between two log lines about the same error of a peer.
+const failureEvery = time.Minute
+
+// tlsError is an error of a TLS handshake with a peer.
+type tlsError struct{ error }
+
+func (e tlsError) Unwrap() error { return e.error }
+
+// errNoHTTP2 is the error of a handshake with a peer that does not agree to HTTP/2.
+var errNoHTTP2 = errors.New("the peer does not agree to HTTP/2 (h2 by ALPN), which upstream.protocol requires")
+
+// secure returns the TLS settings of new connections; nil: no TLS.
+func (o *TransportOptions) secure() *certificates.Client {
+	if o.TLS == nil {
+		return nil
+	}
+	return o.TLS()
+}
+
+// configOf returns the configuration for new connections to the peer. Sessions are
+// kept for each peer, because peers do not accept each other's tickets, and end when
+// the certificates change.
+func (p *peerTLS) configOf(secure *certificates.Client) (*tls.Config, error) {
+	contents := secure.Contents()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.config != nil && p.contents == contents {
+		return p.config, nil
+	}
+	config := secure.ConfigOf(contents)
+	if config.ServerName == "" {
+		host, _, err := net.SplitHostPort(p.address)
+		if err != nil {
+			return nil, err
+		}
+		config.ServerName = host
+	}
+	config.NextProtos = []string{p.protocol}
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	p.contents, p.config = contents, config
+	return config, nil
+}
+
+// handshake performs the TLS handshake on a new connection. An error was logged.
+func (p *peerTLS) handshake(ctx context.Context, conn *net.TCPConn, secure *certificates.Client, deadline time.Time) (*tlsConn, error) {
+	config, err := p.configOf(secure)
+	if err != nil {
+		return nil, err
+	}
+	socket := &tlsSocket{TCPConn: conn, handshaking: true}
+	c := &tlsConn{Conn: tls.Client(socket, config), socket: socket}
+	conn.SetDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(aLongTimeAgo) })
+	err = c.Handshake()
+	socket.handshaking = false
+	if !stop() {
+		err = context.Cause(ctx) // the server shuts down
+	}
+	conn.SetDeadline(time.Time{})
+	if p.protocol == alpnHTTP2 && (err == nil && !c.usesHTTP2() || err != nil && strings.Contains(err.Error(), alertNoProtocol)) {
+		err = errNoHTTP2
+	}
+	if err != nil {
+		p.note(fmt.Errorf("TLS handshake: %w", err))
+		return nil, tlsError{err}
+	}
+	return c, nil
+}
+
+// alertNoProtocol is in the error for the alert of a server that supports none of the
+// protocols (RFC 7301, section 3.2). crypto/tls does not export its type.
+const alertNoProtocol = "no application protocol"
+
+// note logs why no connection could be used, the same error once a minute.
+func (p *peerTLS) note(err error) {
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		err = errors.New("TLS handshake: it did not end within timeouts.connect")
+	}
+	text, now := err.Error(), time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if text == p.logged && now.Sub(p.loggedAt) < failureEvery {
+		return
+	}
+	p.logged, p.loggedAt = text, now
+	p.log.Warn().Str("service", p.peer.ID.Service).Str("peer", p.peer.ID.ID).Str("address", p.address).Err(err).Msg("no connection to a peer")
+}

@@ -1,0 +1,279 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
+	"reflect"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/balancer"
+	"sluice/certificates"
+	"sluice/test/balancertest"
+	"sluice/test/testcert"
+)
+
+// peersOverTLS reports whether the origins of a test speak TLS: those of tests whose
+// name begins so.
+func peersOverTLS(t testing.TB) bool { return strings.HasPrefix(t.Name(), "TestPeersOverTLS") }
+
+// anyCertificate are TLS settings that accept every peer.
+var anyCertificate = sync.OnceValue(func() *certificates.Client {
+	c, err := certificates.NewClient(certificates.ClientOptions{InsecureSkipVerify: true})
+	if err != nil {
+		panic(err)
+	}
+	return c
+})
+
+// transportOf returns someTransport, with TLS if the origins of the test speak it.
+func transportOf(t testing.TB) TransportOptions {
+	o := someTransport
+	if peersOverTLS(t) {
+		o.TLS = anyCertificate
+	}
+	return o
+}
+
+// originSide returns conn as an origin of the test uses it.
+func originSide(t testing.TB, conn net.Conn) net.Conn {
+	if !peersOverTLS(t) {
+		return conn
+	}
+	return tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate()}})
+}
+
+// What holds for peers over TCP holds over TLS. Left out are the tests of what is
+// below: sockets, memory, resets.
+func TestPeersOverTLS(t *testing.T) {
+	for _, test := range []func(*testing.T){
+		TestStickyCookie, TestWaitForFirstPeer, TestUpstreamConnectionsAreReused, TestStaleConnection, TestRetryWhereSafe,
+		TestRetryAfterConnectFailure, TestNoPeerAnswers, TestPerTryTimeout, TestResponseHeaderTimeoutBoundsAllTries,
+		TestKeptBodyIsSentAgain, TestInterimResponseAndNothingElse, TestMalformedTrailerEndsConnection,
+		TestPipelinedBehindChunks, TestRequestHeadAsSent, TestResponseAsSent,
+		TestPipelinedRequestsInOrder, TestStreamsAtOnce, TestCutResponseIsCut, TestRefusedResponses,
+		TestSurplusBytesReachNobody, TestHedge, TestHedgeFirstPeerWins, TestHedgeForGoneClient,
+		TestHeadWaitsForItsBody, TestHeadOfSlowBody, TestKeptBodyGoesOnBehindEarlyAnswer,
+		TestClientThatDoesNotRead, TestClientThatGoesAway, TestClientThatGoesAwayWaiting, TestClientThatWaits,
+		TestSlowBodyPutsDeadlineOff, TestForwards, TestMalformedFirstChunk, TestIdleConnectionsTimeOut,
+		TestShutdownFinishesRequests, TestPeerThatBreaksUsedConnections, TestUsedConnectionIsLostByThePeer,
+		TestRequestLeavesAPeerWhoseChecksFail, TestRequestStaysWithAPeerWhoseChecksFail,
+		TestTunnel, TestRefusedUpgrade, TestTunnelIdleTimeout,
+		TestConnectionGoesOnBehindLostUpload, TestCutUploadIsCut, TestEarlyAnswerToUpload, TestExpectContinue, TestBodyLimit,
+	} {
+		name := runtime.FuncForPC(reflect.ValueOf(test).Pointer()).Name()
+		t.Run(name[strings.LastIndexByte(name, '.')+1:], test)
+	}
+}
+
+// verifyingOrigin is a peer with a certificate for one name. It counts handshakes.
+type verifyingOrigin struct {
+	address       string
+	full, resumed atomic.Int64
+}
+
+func startVerifyingOrigin(t *testing.T, config *tls.Config) *verifyingOrigin {
+	t.Helper()
+	o := new(verifyingOrigin)
+	config.VerifyConnection = func(s tls.ConnectionState) error {
+		if s.DidResume {
+			o.resumed.Add(1)
+		} else {
+			o.full.Add(1)
+		}
+		return nil
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.address = l.Addr().String()
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer conn.Close()
+				secured := tls.Server(conn, config)
+				if _, err := secured.Read(make([]byte, 4096)); err != nil {
+					return
+				}
+				secured.Write([]byte("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"))
+				secured.CloseWrite()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		serving.Wait()
+	})
+	return o
+}
+
+// useTLS makes p use o for its peers.
+func (p *testProxy) useTLS(o certificates.ClientOptions) *certificates.Client {
+	p.t.Helper()
+	secure, err := certificates.NewClient(o)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	options := someTransport
+	options.TLS = func() *certificates.Client { return secure }
+	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(options)})); err != nil {
+		p.t.Fatal(err)
+	}
+	return secure
+}
+
+// Peers are verified by CA and name, which may be configured. A failure is a connect
+// failure with its own reason. Sessions are resumed until the certificates change.
+func TestPeerVerification(t *testing.T) {
+	dir := t.TempDir()
+	good, other := testcert.Write(t, dir, "peer.example"), testcert.Write(t, dir, "other.example")
+	pair, err := tls.LoadX509KeyPair(good.Cert, good.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{pair}}
+	const request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+	for _, test := range []struct {
+		name    string
+		options certificates.ClientOptions
+		want    string
+	}{
+		{"the right name", certificates.ClientOptions{Files: certificates.Files{CA: good.Cert}, ServerName: "peer.example"}, "200 OK"},
+		{"the address as the name", certificates.ClientOptions{Files: certificates.Files{CA: good.Cert}}, "upstream_tls_failed"},
+		{"another name", certificates.ClientOptions{Files: certificates.Files{CA: good.Cert}, ServerName: "a.example"}, "upstream_tls_failed"},
+		{"another CA", certificates.ClientOptions{Files: certificates.Files{CA: other.Cert}, ServerName: "peer.example"}, "upstream_tls_failed"},
+		{"no verification", certificates.ClientOptions{InsecureSkipVerify: true}, "200 OK"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			origin := startVerifyingOrigin(t, config.Clone())
+			p := startProxy(t, Options{})
+			p.useTLS(test.options)
+			p.setPeers(origin.address)
+			for range 3 {
+				if answer := p.raw(request); !strings.Contains(answer, test.want) {
+					t.Errorf("got %q", answer)
+				}
+			}
+			peer := p.pool.Snapshot().All[0]
+			if test.want == "200 OK" {
+				if full, resumed := origin.full.Load(), origin.resumed.Load(); full != 1 || resumed != 2 {
+					t.Errorf("%d full handshakes and %d resumed ones, want 1 and 2", full, resumed)
+				}
+			} else if n := peer.Outcomes()[balancer.OutcomeConnectFailure]; n == 0 {
+				t.Error("no connect failure was counted")
+			}
+		})
+	}
+}
+
+// A changed client certificate is shown on the next connection.
+func TestClientCertificateForPeersChanges(t *testing.T) {
+	dir := t.TempDir()
+	server := testcert.Write(t, dir, "peer.example")
+	client := testcert.Write(t, dir, "client")
+	pair, err := tls.LoadX509KeyPair(server.Cert, server.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shown atomic.Pointer[x509.Certificate]
+	config := &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert}
+	config.VerifyPeerCertificate = func(raw [][]byte, _ [][]*x509.Certificate) error {
+		c, err := x509.ParseCertificate(raw[0])
+		shown.Store(c)
+		return err
+	}
+	origin := startVerifyingOrigin(t, config)
+	p := startProxy(t, Options{})
+	secure := p.useTLS(certificates.ClientOptions{Files: certificates.Files{CA: server.Cert, Cert: client.Cert, Key: client.Key}, ServerName: "peer.example"})
+	p.setPeers(origin.address)
+	var seen []*x509.Certificate
+	for range 2 {
+		if answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.Contains(answer, "200 OK") {
+			t.Fatalf("got %q", answer)
+		}
+		seen = append(seen, shown.Load())
+		testcert.Write(t, dir, "client")
+		secure.Read()
+	}
+	if seen[0].Equal(seen[1]) {
+		t.Error("the certificate before was shown again")
+	}
+}
+
+// A peer that does not take part in the handshake costs a request no more than
+// timeouts.connect.
+func TestHandshakeWithPeerTimesOut(t *testing.T) {
+	origin := startOrigin(t, hanging)
+	p := startProxy(t, Options{})
+	p.useTLS(certificates.ClientOptions{InsecureSkipVerify: true})
+	p.setPeers(origin.address())
+	peer := p.pool.Snapshot().All[0]
+	transport := peer.Transport.(*Transport)
+	s := transport.next()
+	conn, err := net.Dial("tcp", origin.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = transport.tls.handshake(context.Background(), conn.(*net.TCPConn), transport.options.secure(), time.Now().Add(50*time.Millisecond))
+	if err == nil || !strings.Contains(err.Error(), "timeout") {
+		t.Errorf("got %v", err)
+	}
+	s.remove()
+}
+
+// A peer can tell a connection that sluice closes between requests from one that broke,
+// and from a request that sluice cuts.
+func TestPeersOverTLSGetCloseNotify(t *testing.T) {
+	for _, test := range []struct {
+		name, answer string
+		want         bool
+	}{
+		{"idle", okResponse, true},
+		{"not persistent", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", true},
+		{"malformed", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", false},
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		notified := make(chan bool, 1)
+		go func() {
+			defer close(notified)
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			received := &recorder{Conn: conn, most: 1 << 20}
+			secured := tls.Server(received, &tls.Config{Certificates: []tls.Certificate{certificate()}})
+			if _, err := secured.Read(make([]byte, 4096)); err != nil {
+				return
+			}
+			before := received.got.Len()
+			io.WriteString(secured, test.answer)
+			secured.Read(make([]byte, 1)) // returns io.EOF with and without close_notify
+			notified <- received.got.Len() > before
+		}()
+		p := startProxy(t, Options{}, l.Addr().String())
+		p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+		p.setPeers() // closes idle connections
+		if got, ok := <-notified; !ok || got != test.want {
+			t.Errorf("%s: the peer got close_notify: %v, want %v", test.name, got, test.want)
+		}
+	}
+}

@@ -1,0 +1,181 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"github.com/pires/go-proxyproto"
+)
+
+// The PROXY protocol: a proxy in front of sluice sends a header at the start of a
+// connection, before TLS, that has the addresses of its client.
+// https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt
+
+const (
+	proxyHeaderV1Bytes    = 107 // the maximum length of version 1
+	proxyHeaderV2Fixed    = 16  // the length of version 2 without addresses and extensions
+	maxProxyHeaderBytes   = proxyHeaderV2Fixed + 4<<10
+	proxyHeaderV1Start    = "PROXY "
+	proxyHeaderV2Start    = "\r\n\r\n\x00\r\nQUIT\n"
+	proxyHeaderLengthFrom = 14 // of version 2
+)
+
+var errNoProxyHeader = errors.New("no PROXY header")
+
+// proxyHeaderLength returns the length of the PROXY header at the start of b; 0: b has
+// only a part of it.
+func proxyHeaderLength(b []byte) (int, error) {
+	begins := func(start string) bool {
+		n := min(len(b), len(start))
+		return string(b[:n]) == start[:n]
+	}
+	switch {
+	case begins(proxyHeaderV1Start):
+		if end := bytes.Index(b[:min(len(b), proxyHeaderV1Bytes)], []byte("\r\n")); end >= 0 {
+			return end + 2, nil
+		}
+		if len(b) >= proxyHeaderV1Bytes {
+			return 0, errTooLong
+		}
+		return 0, nil
+	case begins(proxyHeaderV2Start):
+		if len(b) < proxyHeaderV2Fixed {
+			return 0, nil
+		}
+		n := proxyHeaderV2Fixed + int(binary.BigEndian.Uint16(b[proxyHeaderLengthFrom:]))
+		switch {
+		case n > maxProxyHeaderBytes:
+			return 0, errTooLong
+		case n > len(b):
+			return 0, nil
+		}
+		return n, nil
+	}
+	return 0, errNoProxyHeader
+}
+
+// addresses are the two ends of a client's connection.
+type addresses struct {
+	client netip.AddrPort
+	server netip.AddrPort // that the client has connected to
+}
+
+// parseProxyHeader returns the addresses in a complete PROXY header. ok is false if it
+// has none: the proxy speaks for itself, as for a health check, or does not know them.
+func parseProxyHeader(header []byte) (a addresses, ok bool, err error) {
+	h, err := proxyproto.Read(bufio.NewReader(bytes.NewReader(header)))
+	if err != nil {
+		return a, false, err
+	}
+	client, _ := h.SourceAddr.(*net.TCPAddr)
+	server, _ := h.DestinationAddr.(*net.TCPAddr)
+	if h.Command.IsLocal() || client == nil || server == nil {
+		return a, false, nil
+	}
+	return addresses{plainAddress(client), plainAddress(server)}, true, nil
+}
+
+// proxyHeader returns the PROXY header of that version for a connection. If one of its
+// addresses is IPv4 and the other IPv6, the header has no addresses.
+func proxyHeader(version byte, a addresses) []byte {
+	h := proxyproto.HeaderProxyFromAddrs(version, net.TCPAddrFromAddrPort(a.client), net.TCPAddrFromAddrPort(a.server))
+	header, err := h.Format()
+	if err != nil {
+		header, _ = (&proxyproto.Header{Version: version, Command: proxyproto.LOCAL, TransportProtocol: proxyproto.UNSPEC}).Format()
+	}
+	return header
+}
+
+// plainAddress returns the address without a zone, and an IPv4-mapped one as IPv4.
+func plainAddress(a net.Addr) netip.AddrPort {
+	tcp := a.(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(tcp.Addr().Unmap().WithZone(""), tcp.Port())
+}
+
+// An arrival is a new connection of a proxy whose PROXY header is awaited.
+type arrival struct {
+	sweepEntry
+	server   *Server
+	listener *listener
+	tcp      *net.TCPConn
+	raw      syscall.RawConn
+	from     addresses // of the proxy
+}
+
+// awaitProxyHeader serves a connection of a proxy that was admitted.
+func (s *Server) awaitProxyHeader(at *listener, conn *net.TCPConn, from addresses) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	a := &arrival{server: s, listener: at, tcp: conn, raw: raw, from: from}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return net.ErrClosed
+	}
+	s.arrivals[a] = struct{}{}
+	s.sweeper.add(&a.sweepEntry, conn, s.shards.Add(1))
+	go a.serve()
+	return nil
+}
+
+// serve reads the header and begins to serve the client.
+func (a *arrival) serve() {
+	s := a.server
+	defer s.arrivalEnded(a)
+	of, admitted, err := a.read()
+	a.remove()
+	if err == nil {
+		err = s.begin(a.listener, a.tcp, of)
+	} else {
+		s.log.Debug().Err(err).Str("listener", a.listener.name).Stringer("proxy", a.from.client.Addr()).Msg("no PROXY header was received")
+	}
+	if err != nil {
+		s.admission.leave(admitted)
+		a.tcp.Close()
+	}
+}
+
+// read returns the addresses of the client, and the address that was admitted.
+func (a *arrival) read() (of addresses, admitted netip.Addr, err error) {
+	s, proxy := a.server, a.from.client.Addr()
+	borrowed := requestBuffers.Get().(*buffer)
+	defer requestBuffers.Put(borrowed)
+	length := 0
+	header, err := lookAt(&a.sweepEntry, a.raw, s.sweeper, s.options.Load().Timeouts.Head, borrowed.bytes[:maxProxyHeaderBytes], func(b []byte) (_ bool, err error) {
+		length, err = proxyHeaderLength(b)
+		return length > 0, err
+	})
+	if err != nil {
+		return of, proxy, err
+	}
+	of, known, err := parseProxyHeader(header[:length])
+	if err == nil {
+		err = take(a.raw, header[:length])
+	}
+	switch {
+	case err != nil:
+		return of, proxy, err
+	case !known:
+		return a.from, proxy, nil
+	case !s.admission.admit(of.client.Addr(), false):
+		s.refused.Add(1)
+		return of, proxy, fmt.Errorf("too many connections of %s", of.client.Addr())
+	}
+	s.admission.leave(proxy)
+	return of, of.client.Addr(), nil
+}
+
+func (s *Server) arrivalEnded(a *arrival) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.arrivals, a)
+	s.noteDrainedLocked()
+}

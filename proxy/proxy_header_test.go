@@ -1,0 +1,275 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+
+	"sluice/route"
+)
+
+const headerV1 = "PROXY TCP4 203.0.113.7 198.51.100.1 4711 443\r\n"
+
+// headerV2 returns a PROXY header of version 2 with that client and an extension of so
+// many bytes.
+func headerV2(t *testing.T, client string, extension int) string {
+	t.Helper()
+	h := proxyproto.HeaderProxyFromAddrs(2, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(client)), net.TCPAddrFromAddrPort(netip.MustParseAddrPort("198.51.100.1:443")))
+	if extension > 0 {
+		if err := h.SetTLVs([]proxyproto.TLV{{Type: 0xE0, Value: make([]byte, extension)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := h.Format()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestProxyHeaderLength(t *testing.T) {
+	v2 := headerV2(t, "203.0.113.7:4711", 100)
+	for _, whole := range []string{headerV1, v2, "PROXY UNKNOWN\r\n"} {
+		for n := range len(whole) {
+			if got, err := proxyHeaderLength([]byte(whole[:n])); n > 0 && (got != 0 || err != nil) {
+				t.Errorf("%q: %d, %v, want more bytes", whole[:n], got, err)
+			}
+		}
+		if got, err := proxyHeaderLength([]byte(whole + "GET /")); got != len(whole) || err != nil {
+			t.Errorf("%q: %d, %v, want %d", whole, got, err, len(whole))
+		}
+	}
+	long := []byte(v2)
+	binary.BigEndian.PutUint16(long[proxyHeaderLengthFrom:], 5000)
+	for _, wrong := range []string{"GET / HTTP/1.1\r\n", "PROXx", "\r\n\r\n\x00\r\nquit\n", "PROXY " + strings.Repeat("x", 200), string(long)} {
+		if got, err := proxyHeaderLength([]byte(wrong)); err == nil {
+			t.Errorf("%q: %d, want an error", wrong, got)
+		}
+	}
+}
+
+// Whatever arrives, the length and the parser agree, and nothing panics.
+func FuzzProxyHeader(f *testing.F) {
+	f.Add([]byte(headerV1))
+	f.Add([]byte("PROXY TCP6 ::1 ::2 1 2\r\nrest"))
+	f.Add([]byte("PROXY UNKNOWN\r\n"))
+	f.Add([]byte(proxyHeaderV2Start + "\x21\x11\x00\x0c\x01\x02\x03\x04\x05\x06\x07\x08\x00\x01\x00\x02"))
+	f.Add([]byte(proxyHeaderV2Start + "\x20\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n, err := proxyHeaderLength(b)
+		if err != nil || n == 0 {
+			return
+		}
+		if n > len(b) || n > maxProxyHeaderBytes {
+			t.Fatalf("length %d of %d bytes", n, len(b))
+		}
+		if a, ok, err := parseProxyHeader(b[:n]); err == nil && ok && (!a.client.IsValid() || !a.server.IsValid()) {
+			t.Fatalf("no addresses: %+v", a)
+		}
+		rest := bytes.NewReader(b)
+		reader := bufio.NewReader(rest)
+		if _, err := proxyproto.Read(reader); err == nil {
+			if taken := len(b) - rest.Len() - reader.Buffered(); taken != n {
+				t.Fatalf("the library reads %d bytes, want %d", taken, n)
+			}
+		}
+	})
+}
+
+// serveProxies also serves p at a listener for proxies on loopback addresses.
+func (p *testProxy) serveProxies(o ListenerOptions) {
+	p.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if o.Proxies == nil {
+		o.Proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	}
+	o.Name = "proxies"
+	served := make(chan error, 1)
+	go func() { served <- p.ServeWith(context.Background(), l, o) }()
+	p.t.Cleanup(func() {
+		l.Close()
+		<-served
+	})
+	p.address = l.Addr().String()
+}
+
+// tellAddress answers with the address that sluice forwards.
+func tellAddress(c *originConn) bool {
+	r, ok := c.request()
+	if !ok {
+		return false
+	}
+	body := r.Header.Get("X-Forwarded-For")
+	io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: "+strconv.Itoa(len(body))+"\r\n\r\n"+body)
+	return true
+}
+
+func TestProxyHeaderBeforeHTTP(t *testing.T) {
+	p := startProxy(t, Options{}, startOrigin(t, tellAddress).address())
+	p.serveProxies(ListenerOptions{})
+	const request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+	for _, test := range []struct{ header, client string }{
+		{headerV1, "203.0.113.7"},
+		{"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n", "2001:db8::1"},
+		{headerV2(t, "203.0.113.8:1", 0), "203.0.113.8"},
+		{headerV2(t, "203.0.113.8:1", 3000), "203.0.113.8"},
+		// The proxy speaks for itself.
+		{"PROXY UNKNOWN\r\n", "127.0.0.1"},
+		{proxyHeaderV2Start + "\x20\x00\x00\x00", "127.0.0.1"},
+	} {
+		conn := p.stream()
+		for i := range 2 { // on one connection
+			if i == 0 {
+				io.WriteString(conn, test.header+request)
+			} else {
+				io.WriteString(conn, request)
+			}
+			if status, body := readResponse(t, conn); status != 200 || body != test.client {
+				t.Errorf("%q, request %d: %d %q, want the client %s", test.header, i, status, body, test.client)
+			}
+		}
+	}
+	// In single bytes.
+	conn := p.stream()
+	conn.SetNoDelay(true)
+	for _, b := range []byte(headerV1 + request) {
+		conn.Write([]byte{b})
+	}
+	if status, body := readResponse(t, conn); status != 200 || body != "203.0.113.7" {
+		t.Errorf("in single bytes: %d %q", status, body)
+	}
+}
+
+// A connection of a proxy without a header is closed, and so is one that does not
+// send it in time or leaves.
+func TestMissingProxyHeader(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: 200 * time.Millisecond}}, startOrigin(t, tellAddress).address())
+	p.serveProxies(ListenerOptions{})
+	for _, sent := range []string{"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "PROXY nonsense\r\n", "PROXY TCP4 ", ""} {
+		conn := p.stream()
+		io.WriteString(conn, sent)
+		if got, _ := io.ReadAll(conn); len(got) > 0 {
+			t.Errorf("%q: got %q", sent, got)
+		}
+	}
+	conn := p.stream()
+	io.WriteString(conn, "PROXY ")
+	conn.CloseWrite()
+	if got, _ := io.ReadAll(conn); len(got) > 0 {
+		t.Errorf("got %q", got)
+	}
+	eventually(t, "nothing is counted", func() bool {
+		p.admission.mu.Lock()
+		defer p.admission.mu.Unlock()
+		return p.admission.open == 0 && len(p.admission.perAddress) == 0
+	})
+}
+
+// The header of a client that is no proxy is no header.
+func TestProxyHeaderOfAnother(t *testing.T) {
+	p := startProxy(t, Options{}, startOrigin(t, tellAddress).address())
+	p.serveProxies(ListenerOptions{Proxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
+	conn := p.stream()
+	io.WriteString(conn, headerV1+"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if got, _ := io.ReadAll(conn); !strings.HasPrefix(string(got), "HTTP/1.1 400 ") {
+		t.Errorf("got %q, want 400", got)
+	}
+	conn = p.stream()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if status, body := readResponse(t, conn); status != 200 || body != "127.0.0.1" {
+		t.Errorf("without a header: %d %q", status, body)
+	}
+}
+
+// The limit of connections is that of the clients, not of the proxy.
+func TestConnectionsPerAddressBehindAProxy(t *testing.T) {
+	p := startProxy(t, Options{Limits: Limits{ConnectionsPerAddress: 1}}, startOrigin(t, tellAddress).address())
+	p.serveProxies(ListenerOptions{})
+	open := func(client string) (net.Conn, string) {
+		conn := p.stream()
+		io.WriteString(conn, "PROXY TCP4 "+client+" 198.51.100.1 4711 443\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		b := make([]byte, 12)
+		n, _ := io.ReadFull(conn, b)
+		return conn, string(b[:n])
+	}
+	first, got := open("203.0.113.1")
+	if got != "HTTP/1.1 200" {
+		t.Errorf("the first client: %q", got)
+	}
+	if _, got := open("203.0.113.2"); got != "HTTP/1.1 200" {
+		t.Errorf("another client: %q", got)
+	}
+	if _, got := open("203.0.113.1"); got != "" {
+		t.Errorf("the first client again: %q", got)
+	}
+	first.Close()
+	eventually(t, "it may connect again", func() bool { _, got := open("203.0.113.1"); return got == "HTTP/1.1 200" })
+}
+
+// Peers get a header with the addresses of the client.
+func TestProxyHeaderToPeers(t *testing.T) {
+	for version, start := range map[byte]string{1: proxyHeaderV1Start, 2: proxyHeaderV2Start} {
+		heard := make(chan *proxyproto.Header, 1)
+		origin := startOrigin(t, func(c *originConn) bool {
+			if b, err := c.Reader.Peek(len(start)); err != nil || string(b) != start {
+				t.Errorf("got %q, %v", b, err)
+			}
+			h, err := proxyproto.Read(c.Reader)
+			if err != nil {
+				t.Error(err)
+			}
+			heard <- h
+			io.Copy(c.Conn, c.Reader)
+			return false
+		})
+		p := startProxy(t, Options{}, origin.address())
+		p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, ProxyProtocol: version})
+		p.serveProxies(ListenerOptions{Streams: p.target})
+		conn := p.stream()
+		io.WriteString(conn, headerV1+"hello")
+		conn.CloseWrite()
+		if got, err := io.ReadAll(conn); err != nil || string(got) != "hello" {
+			t.Errorf("version %d: got %q, %v", version, got, err)
+		}
+		if h := <-heard; h == nil || h.SourceAddr.String() != "203.0.113.7:4711" || h.DestinationAddr.String() != "198.51.100.1:443" {
+			t.Errorf("version %d: the peer got %+v", version, h)
+		}
+	}
+}
+
+func TestProxyHeaderOfMixedAddresses(t *testing.T) {
+	for _, version := range []byte{1, 2} {
+		header := proxyHeader(version, addresses{netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("[2001:db8::1]:2")})
+		n, err := proxyHeaderLength(header)
+		if n != len(header) || err != nil {
+			t.Errorf("version %d: %q is no header: %d, %v", version, header, n, err)
+		}
+	}
+}
+
+// A server that stops closes connections that have not sent a header.
+func TestShutdownBeforeAProxyHeader(t *testing.T) {
+	p := startProxy(t, Options{}, startOrigin(t, tellAddress).address())
+	p.serveProxies(ListenerOptions{})
+	conn := p.stream()
+	eventually(t, "the header is awaited", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.arrivals) == 1
+	})
+	_ = conn // startProxy shuts the server down, and reports what does not end
+}

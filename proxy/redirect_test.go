@@ -1,0 +1,86 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"strings"
+	"testing"
+)
+
+// serveWith serves another listener of p and returns its address.
+func (p *testProxy) serveWith(o ListenerOptions) string {
+	p.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- p.ServeWith(ctx, l, o) }()
+	p.t.Cleanup(func() {
+		cancel()
+		<-served
+		l.Close()
+	})
+	return l.Addr().String()
+}
+
+func TestRedirectToHTTPS(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, origin.address())
+	for _, test := range []struct {
+		port          int
+		request, want string // want: the Location, or the reason of another answer
+	}{
+		{443, "GET /a?b=c HTTP/1.1\r\nHost: a.example\r\n", "https://a.example/a?b=c"},
+		{443, "GET / HTTP/1.1\r\nHost: a.example:8080\r\n", "https://a.example/"},
+		{8443, "POST /a HTTP/1.1\r\nHost: [::1]:80\r\nContent-Length: 0\r\n", "https://[::1]:8443/a"},
+		{443, "GET /a HTTP/1.1\r\nHost: [::1]\r\n", "https://[::1]/a"},
+		{443, "GET http://b.example?x HTTP/1.1\r\nHost: b.example\r\n", "https://b.example/?x"},
+		{443, "OPTIONS * HTTP/1.1\r\nHost: a.example\r\n", "https://a.example/"},
+		{443, "GET // HTTP/1.1\r\nHost: a.example\r\n", "https://a.example//"},
+		{443, "GET /a HTTP/1.0\r\n", "no_host"},
+	} {
+		p.address = p.serveWith(ListenerOptions{Name: "plain", HTTPSPort: test.port})
+		answer := p.raw(test.request + "Connection: close\r\n\r\n")
+		head, _, _ := strings.Cut(answer, "\r\n\r\n")
+		want := "\r\nLocation: " + test.want + "\r\n"
+		if !strings.HasPrefix(test.want, "https") {
+			want = "\r\nX-Sluice-Reason: " + test.want + "\r\n"
+		} else if !strings.HasPrefix(head, "HTTP/1.1 308 ") {
+			t.Errorf("%q: got %q", test.request, head)
+		}
+		if !strings.Contains(head+"\r\n", want) {
+			t.Errorf("%q: got %q, want %q", test.request, head, want)
+		}
+	}
+	if got := origin.got(); got != "" {
+		t.Errorf("the peer got %q", got)
+	}
+}
+
+// Every final response has the configured field once, instead of the peer's.
+func TestStrictTransportSecurity(t *testing.T) {
+	origin := startOrigin(t, func(c *originConn) bool {
+		if _, ok := c.request(); !ok {
+			return false
+		}
+		_, err := c.Conn.Write([]byte("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nStrict-Transport-Security: max-age=1\r\nContent-Length: 2\r\n\r\nok"))
+		return err == nil
+	})
+	p := startProxy(t, Options{}, origin.address())
+	const line = "Strict-Transport-Security: max-age=31536000\r\n"
+	request := "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+	if answer := p.raw(request); strings.Count(answer, "Strict-Transport-Security: max-age=1\r\n") != 1 {
+		t.Errorf("without the setting: got %q", answer)
+	}
+	p.address = p.serveWith(ListenerOptions{Name: "hsts", StrictTransportSecurity: "max-age=31536000"})
+	answer := p.raw(request)
+	if _, final, _ := strings.Cut(answer, "\r\n\r\n"); strings.Count(answer, "Strict-") != 1 || !strings.Contains(final, line) {
+		t.Errorf("with the setting: got %q", answer)
+	}
+	p.setPeers()
+	if answer := p.raw(request); !strings.HasPrefix(answer, "HTTP/1.1 503 ") || strings.Count(answer, line) != 1 {
+		t.Errorf("an own answer: got %q", answer)
+	}
+}

@@ -1,0 +1,216 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+)
+
+// A relay forwards the bytes of one direction of a tunnel. It has a buffer or a pipe
+// only while there are bytes to forward.
+type relay struct {
+	tunnel     *tunnel
+	from, to   tunnelEnd
+	fromClient bool
+	copied     *int64
+
+	buffer *buffer // nil while there are no bytes to forward
+	unsent []byte  // a part of buffer
+	full   bool    // the last read filled the buffer
+	err    error   // of from: io.EOF at its end
+	sendTo error   // of to
+
+	splicer relaySplicer
+
+	onReadable, onRoom func(fd uintptr) bool // readable and room as values: creating them allocates
+	onSocket           func(fd uintptr)      // sendNow
+}
+
+func newRelay(t *tunnel, from, to tunnelEnd, copied *int64) *relay {
+	r := &relay{tunnel: t, from: from, to: to, copied: copied}
+	r.onReadable, r.onRoom, r.onSocket = r.readable, r.room, r.sendNow
+	return r
+}
+
+// run forwards until from ends or the tunnel is cut.
+func (r *relay) run() {
+	defer r.giveBack()
+	plain := r.from.tls == nil && r.to.tls == nil
+	for {
+		err := r.from.raw.Read(r.onReadable)
+		if errors.Is(err, os.ErrDeadlineExceeded) && r.from.entry.resumeRead() {
+			continue
+		}
+		if err != nil {
+			r.broken(r.fromClient, err)
+			return
+		}
+		if r.write(r.unsent) != nil {
+			return
+		}
+		r.giveBack()
+		switch {
+		case r.err == io.EOF:
+			r.end()
+			return
+		case r.err != nil:
+			r.broken(r.fromClient, r.err)
+			return
+		case r.full && plain:
+			if client, err := r.splicer.splice(r); err != nil {
+				r.broken(client, err)
+				return
+			}
+		}
+	}
+}
+
+// readable reads and sends until from has no more bytes. It is called inside
+// RawConn.Read, and reports whether that ends: there are bytes that to does not take at
+// once, a buffer was filled, or from has ended.
+func (r *relay) readable(fd uintptr) bool {
+	r.from.wake()
+	for {
+		if r.buffer == nil {
+			r.buffer = requestBuffers.Get().(*buffer)
+		}
+		n, err := r.from.receive(fd, r.buffer.bytes)
+		switch {
+		case err == errWouldBlock:
+			r.giveBack()
+			if r.err = r.arm(r.from.entry.armRead); r.err != nil {
+				return true
+			}
+			return false
+		case err != nil:
+			r.err = err
+			return true
+		case n == 0:
+			r.err = io.EOF
+			return true
+		}
+		r.unsent, r.full = r.buffer.bytes[:n], n == len(r.buffer.bytes)
+		r.moved(0)
+		if r.to.tls == nil {
+			// This does not wait, because closing a connection waits until the
+			// calls of its RawConn.Read return.
+			r.to.raw.Control(r.onSocket)
+		}
+		if len(r.unsent) > 0 || r.full {
+			return true
+		}
+	}
+}
+
+// sendNow sends as much of unsent as the socket takes at once. write finds its errors.
+func (r *relay) sendNow(fd uintptr) {
+	n, _ := send(fd, r.unsent)
+	r.unsent = r.unsent[n:]
+	r.moved(n)
+}
+
+// write sends b. If that fails, it cuts the tunnel.
+func (r *relay) write(b []byte) (err error) {
+	if len(b) == 0 {
+		return nil
+	}
+	defer r.to.entry.writeDeadline.Store(0)
+	for r.unsent = b; len(r.unsent) > 0; {
+		if r.to.tls != nil {
+			var n int
+			r.arm(r.to.entry.armWrite)
+			n, err = r.to.write(r.unsent)
+			r.unsent = r.unsent[n:]
+			r.moved(n)
+			if errors.Is(err, os.ErrDeadlineExceeded) && n == 0 && r.tunnel.left(r.tunnel.sweeper.now()) <= 0 {
+				err = errIdle
+			}
+		} else {
+			r.sendTo = nil
+			if err = r.to.raw.Write(r.onRoom); err == nil {
+				err = r.sendTo
+			}
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) && r.to.entry.resumeWrite() {
+			continue
+		}
+		if err != nil {
+			r.broken(!r.fromClient, err)
+			return err
+		}
+	}
+	return nil
+}
+
+// room sends unsent. It is called inside RawConn.Write, and reports whether that ends.
+func (r *relay) room(fd uintptr) bool {
+	for len(r.unsent) > 0 {
+		n, err := send(fd, r.unsent)
+		r.unsent = r.unsent[n:]
+		r.moved(n)
+		switch {
+		case err == errWouldBlock:
+			r.sendTo = r.arm(r.to.entry.armWrite)
+			return r.sendTo != nil
+		case err != nil:
+			r.sendTo = err
+			return true
+		}
+	}
+	return true
+}
+
+// moved records that n bytes were sent, or that some were read.
+func (r *relay) moved(n int) {
+	*r.copied += int64(n)
+	switch t := r.tunnel; {
+	case n == 0 || t.requests == nil:
+	case r.fromClient:
+		t.requests.Transfer(t.shard, int64(n), 0)
+	default:
+		t.requests.Transfer(t.shard, 0, int64(n))
+	}
+	if now := r.tunnel.sweeper.now(); r.tunnel.active.Load() != now {
+		r.tunnel.active.Store(now)
+	}
+}
+
+// arm sets the deadline of a wait. It returns errIdle if the tunnel has timed out.
+func (r *relay) arm(set func(deadline int64)) error {
+	now := r.tunnel.sweeper.now()
+	left := r.tunnel.left(now)
+	if left <= 0 {
+		return errIdle
+	}
+	set(now + int64(left))
+	return nil
+}
+
+// end passes on that from has closed its sending side.
+func (r *relay) end() {
+	t := r.tunnel
+	t.halfClosed.Store(true)
+	if r.to.closeWrite() != nil {
+		r.broken(!r.fromClient, net.ErrClosed)
+		return
+	}
+	if now := t.sweeper.now(); t.left(now) > 0 {
+		r.to.entry.armRead(now + int64(t.left(now)))
+	}
+}
+
+// broken cuts the tunnel after an error of the client's or the peer's connection.
+func (r *relay) broken(client bool, err error) {
+	if err != errIdle && !errors.Is(err, net.ErrClosed) {
+		err = brokenEnd{client, err}
+	}
+	r.tunnel.cut(err)
+}
+
+func (r *relay) giveBack() {
+	if r.buffer != nil {
+		requestBuffers.Put(r.buffer)
+		r.buffer, r.unsent = nil, nil
+	}
+}

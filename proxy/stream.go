@@ -1,0 +1,334 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"sluice/balancer"
+	"sluice/proxy/accesslog"
+	"sluice/proxy/attempt"
+	"sluice/route"
+)
+
+// Streams says to which service the connections of a listener with protocol tcp go.
+// It does not change; a reload makes another one.
+type Streams struct {
+	// Names has the services by the server name in the ClientHello of TLS. nil: nothing
+	// is read before a peer is connected.
+	Names *route.Table
+	// Service is for all other connections. nil: they are closed.
+	Service *route.Service
+}
+
+// streamForwarded is the status of a stream in access log and metrics if a peer was
+// connected.
+const streamForwarded = 200
+
+var (
+	refusalNoServerName = &refusal{404, "no_server_name", "no service has the server name of the client"}
+	refusalNoTLS        = &refusal{400, "no_client_hello", "the client does not begin with a ClientHello of TLS"}
+	refusalHelloTimeout = &refusal{408, "client_hello_timeout", "the ClientHello did not arrive in time"}
+	refusalHelloGone    = &refusal{statusClientClosed, "client_gone", "the client left before it had sent a ClientHello"}
+	refusalStreamGone   = &refusal{statusClientClosed, "client_gone", "the client left before a peer was connected"}
+)
+
+// A stream is a connection of a client that is forwarded without knowledge of its
+// protocol. It implements [attempt.Exchange]: a try opens a connection to a peer, and
+// if that succeeds, forwards until the end.
+type stream struct {
+	sweepEntry      // of the client's connection
+	socket     wire // of the client
+	server     *Server
+	listener   *listener
+	shard      uint32
+	ends       addresses
+	address    string         // of the client, as text
+	name       string         // of the server, from the ClientHello; "": none
+	service    *route.Service // nil: none
+	query      balancer.Query
+	token      balancer.Token // of the last try
+
+	startTime   time.Time
+	tries       int
+	connected   bool
+	connectTime time.Duration
+	refusal     *refusal // of the last try
+	gone        bool     // the client has left during a wait for a peer
+	cut         error    // see tunnel.run
+	bytesIn     int64
+	bytesOut    int64
+}
+
+func newStream(s *Server, l *listener, conn *net.TCPConn, of addresses, shard uint32) (*stream, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return &stream{
+		socket: wire{conn: conn, raw: raw}, server: s, listener: l, shard: shard,
+		ends: of, address: of.client.Addr().String(), startTime: time.Now(),
+	}, nil
+}
+
+// serve forwards the connection until it ends.
+func (s *stream) serve() {
+	defer s.close()
+	if s.refusal = s.choose(); s.refusal == nil {
+		s.forward()
+	}
+	s.account()
+}
+
+// choose sets the service, or returns why there is none.
+func (s *stream) choose() *refusal {
+	streams := s.listener.streams()
+	s.service = streams.Service
+	if streams.Names == nil {
+		return nil
+	}
+	name, err := s.lookAtHello()
+	switch {
+	case err == nil:
+		s.name = name
+		if matched := streams.Names.Match([]byte(name), []byte("/")); matched != nil {
+			s.service = matched.Service
+		}
+		if s.service == nil {
+			s.sendAlert()
+			return refusalNoServerName
+		}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		s.service = nil
+		return refusalHelloTimeout
+	case err != errNoTLS && err != errTooLong:
+		s.service = nil
+		return refusalHelloGone
+	case s.service == nil:
+		return refusalNoTLS
+	}
+	return nil
+}
+
+// sendAlert tells the client that no service has its server name. It takes the
+// ClientHello first: closing a connection with unread bytes resets it, and the alert
+// would be lost.
+func (s *stream) sendAlert() {
+	borrowed := requestBuffers.Get().(*buffer)
+	defer requestBuffers.Put(borrowed)
+	_ = s.socket.raw.Control(func(fd uintptr) {
+		_, _ = receive(fd, borrowed.bytes)
+		_, _ = send(fd, unrecognizedName)
+	})
+}
+
+// lookAtHello returns the server name in the ClientHello, which stays in the socket.
+func (s *stream) lookAtHello() (string, error) {
+	borrowed := requestBuffers.Get().(*buffer)
+	defer requestBuffers.Put(borrowed)
+	hello, err := lookAt(&s.sweepEntry, s.socket.raw, s.server.sweeper, s.server.options.Load().Timeouts.Head, borrowed.bytes[:maxClientHelloBytes], wholeClientHello)
+	if err != nil {
+		return "", err
+	}
+	name, err := serverName(hello)
+	if err != nil {
+		return "", errNoTLS
+	}
+	return name, nil
+}
+
+// forward forwards the connection to a peer of the service until it ends.
+func (s *stream) forward() {
+	if s.service.Affinity != nil {
+		s.query.Hash = max(1, xxhash.Sum64String(s.address))
+	}
+	_, tries, err := attempt.Run(s.service, &s.query, s)
+	for range tries - 1 {
+		s.service.Pool.Requests().Retry(s.shard)
+	}
+	switch {
+	case s.connected:
+	case s.gone:
+		s.refusal = refusalStreamGone
+	case s.refusal == refusalConnect && len(s.service.Pool.Snapshot().Eligible) == 0:
+		s.refusal = refusalNoEligible // this failure ejected the last peer
+	case s.refusal == nil:
+		s.refusal = pickRefusal(err)
+	}
+}
+
+// Try implements [attempt.Exchange].
+func (s *stream) Try(t balancer.Token) attempt.Result {
+	s.token, s.refusal = t, nil
+	s.tries++
+	dialStart := time.Now()
+	u, err := t.Peer.Transport.(*Transport).dialStream(s.server.ctx, t.Picked(), s.service.Timeouts.Connect, s.shard)
+	if err != nil {
+		var o balancer.Outcome
+		o, s.refusal = dialFailure(err)
+		return attempt.Ended(o)
+	}
+	s.connected, s.connectTime = true, time.Since(dialStart)
+	t.Connected(s.connectTime)
+	s.sendProxyHeader(u)
+	tunnel := tunnel{
+		client: tunnelEnd{s.socket, &s.sweepEntry}, up: tunnelEnd{u.wire(), &u.sweepEntry}, sweeper: s.server.sweeper,
+		timeouts: tunnelTimeouts(s.service.Timeouts), requests: s.service.Pool.Requests(), shard: s.shard,
+	}
+	if s.cut = tunnel.run(nil, &s.bytesIn, &s.bytesOut); s.cut != nil {
+		// The end of a connection must not look like that of the bytes.
+		u.conn.SetLinger(0)
+		s.socket.conn.SetLinger(0)
+	}
+	u.finish(false)
+	return attempt.Ended(balancer.Outcome{Class: balancer.OutcomeOK})
+}
+
+// sendProxyHeader sends the PROXY header that the service asks for. If that fails, the
+// connection is broken, and the tunnel finds that.
+func (s *stream) sendProxyHeader(u *upstreamConn) {
+	if version := s.service.ProxyProtocol; version != 0 {
+		_, _ = u.conn.Write(proxyHeader(version, s.ends)) // the socket buffer is empty
+	}
+}
+
+// Replayable implements [attempt.Exchange]: before a connection to a peer is open,
+// nothing is read from the client.
+func (s *stream) Replayable() bool { return true }
+
+// Started implements [attempt.Exchange].
+func (s *stream) Started() bool { return s.connected }
+
+// Waiting implements [attempt.Exchange]. The context also ends when the server stops
+// or the client leaves.
+func (s *stream) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(s.server.ctx, timeout)
+	if s.server.options.Load().KeepForGoneClients {
+		return ctx, cancel
+	}
+	return cancelWhenGone(ctx, cancel, s.isGone)
+}
+
+// isGone records and reports whether the client has closed its connection without
+// having sent bytes, as health checks do, or has reset it. A client that has sent bytes
+// before it closed its sending side may wait for an answer.
+func (s *stream) isGone() bool {
+	gone := true // if abort has closed the connection
+	_ = s.socket.raw.Control(func(fd uintptr) { gone = ended(fd, false) })
+	s.gone = s.gone || gone
+	return gone
+}
+
+// close closes the connection.
+func (s *stream) close() {
+	s.remove()
+	s.conn.Close()
+	s.server.streamClosed(s)
+}
+
+// abort resets the connection. It is safe for concurrent use.
+func (s *stream) abort() {
+	s.socket.conn.SetLinger(0)
+	s.socket.conn.Close()
+}
+
+// account records the stream in the metrics and the access log.
+func (s *stream) account() {
+	status, reason := streamForwarded, s.cutReason()
+	if s.refusal != nil {
+		status, reason = s.refusal.status, s.refusal.reason
+	}
+	duration := time.Since(s.startTime)
+	requests := s.server.requests
+	if s.service != nil {
+		requests = s.service.Pool.Requests()
+	}
+	requests.Observe(s.shard, status, duration, 0, 0) // the tunnel has counted the bytes
+	log := s.server.options.Load().AccessLog
+	if !log.Enabled() {
+		return
+	}
+	entry := accesslog.Entry{
+		Time: s.startTime, Client: s.address, Proto: accesslog.ProtoTCP,
+		Status: status, BytesIn: s.bytesIn, BytesOut: s.bytesOut,
+		Duration: duration, Connect: s.connectTime,
+		Host: []byte(s.name), Attempts: s.tries, Reason: reason,
+	}
+	if s.service != nil {
+		entry.Service = s.service.Name
+	}
+	if s.token.Peer != nil {
+		entry.Peer = s.token.Peer.Address()
+	}
+	log.Log(s.shard, &entry)
+}
+
+// cutReason returns why the stream ended before both sides had closed their sending
+// sides; "": it did not.
+func (s *stream) cutReason() string {
+	var broken brokenEnd
+	switch {
+	case s.cut == nil:
+		return ""
+	case s.cut == errIdle:
+		return "idle_timeout"
+	case !errors.As(s.cut, &broken):
+		return "drain_timeout"
+	case broken.client:
+		return "client_gone"
+	}
+	return "upstream_reset"
+}
+
+// dialFailure classifies an error of opening a connection to a peer.
+func dialFailure(err error) (balancer.Outcome, *refusal) {
+	switch {
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.EADDRNOTAVAIL):
+		return balancer.Outcome{Class: balancer.OutcomeLocal}, refusalNoDescriptors
+	case errors.Is(err, net.ErrClosed): // the transport is closed
+		return balancer.Outcome{Class: balancer.OutcomeLocal}, refusalConnect
+	}
+	var handshake tlsError
+	if errors.As(err, &handshake) {
+		return balancer.Outcome{Class: balancer.OutcomeConnectFailure}, refusalPeerTLS
+	}
+	return balancer.Outcome{Class: balancer.OutcomeConnectFailure}, refusalConnect
+}
+
+// dialStream opens a connection for a stream. It is not in the pool, and its user must
+// call finish(false).
+func (t *Transport) dialStream(ctx context.Context, picked time.Time, timeout time.Duration, shard uint32) (*upstreamConn, error) {
+	return t.dial(ctx, &slot{transport: t, remove: func() {}}, picked, timeout, shard, nil)
+}
+
+// startStream implements begin for a listener with protocol tcp.
+func (s *Server) startStream(at *listener, conn *net.TCPConn, of addresses) error {
+	stream, err := newStream(s, at, conn, of, s.shards.Add(1))
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil { // Shutdown has closed all other connections
+		return net.ErrClosed
+	}
+	s.streams[stream] = struct{}{}
+	s.connCount.Add(1)
+	s.sweeper.add(&stream.sweepEntry, conn, stream.shard)
+	go stream.serve()
+	return nil
+}
+
+func (s *Server) streamClosed(closed *stream) {
+	s.admission.leave(closed.ends.client.Addr())
+	s.connCount.Add(-1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.streams, closed)
+	s.noteDrainedLocked()
+}

@@ -1,0 +1,456 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"sluice/balancer"
+	"sluice/proxy/accesslog"
+	"sluice/route"
+	"sluice/test/balancertest"
+)
+
+// startStreams is startProxy for connections that are forwarded as they are.
+func startStreams(t testing.TB, o Options, addresses ...string) *testProxy {
+	t.Helper()
+	p := startProxy(t, o, addresses...)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- p.ServeWith(context.Background(), l, ListenerOptions{Name: "db", Streams: p.target}) }()
+	t.Cleanup(func() {
+		l.Close()
+		<-served
+	})
+	p.address = l.Addr().String()
+	return p
+}
+
+// target sends connections to the service that setService has set.
+func (p *testProxy) target() *Streams {
+	return &Streams{Service: p.tables.Load().Match([]byte("a"), []byte("/")).Service}
+}
+
+// stream connects without TLS.
+func (p *testProxy) stream() *net.TCPConn {
+	p.t.Helper()
+	conn, err := net.Dial("tcp", p.address)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	return conn.(*net.TCPConn)
+}
+
+// greeting speaks first, and sends back what it gets until the client has said all.
+func greeting(c *originConn) bool {
+	io.WriteString(c.Conn, "220 ready\n")
+	io.Copy(c.Conn, c.Reader)
+	c.Conn.(interface{ CloseWrite() error }).CloseWrite()
+	return false
+}
+
+func TestStream(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.log")
+	log, err := accesslog.New(accesslog.Options{Path: path, Format: accesslog.FormatJSON, Sample: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	origin := startOrigin(t, greeting)
+	p := startStreams(t, Options{AccessLog: log}, origin.address())
+	conn := p.stream()
+	b := make([]byte, len("220 ready\n"))
+	if _, err := io.ReadFull(conn, b); err != nil || string(b) != "220 ready\n" {
+		t.Fatalf("got %q, %v", b, err)
+	}
+	if p.inflight() != 1 || p.Connections() != 1 {
+		t.Errorf("%d in flight, %d connections, want 1 and 1", p.inflight(), p.Connections())
+	}
+	io.WriteString(conn, "quit\n")
+	conn.CloseWrite() // the other direction goes on
+	if rest, err := io.ReadAll(conn); err != nil || string(rest) != "quit\n" {
+		t.Errorf("got %q, %v", rest, err)
+	}
+	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 && origin.open() == 0 })
+	p.expectNothingCounted()
+	if latency := p.pool.Snapshot().All[0].Latency(); latency <= 0 {
+		t.Errorf("latency %v, want that of connecting", latency)
+	}
+	if s := p.pool.Requests().Snapshot(); s.Total() != 1 || s.BytesIn != 5 || s.BytesOut != 15 {
+		t.Errorf("%d connections with %d and %d bytes, want 1 with 5 and 15", s.Total(), s.BytesIn, s.BytesOut)
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := os.ReadFile(path)
+	for _, want := range []string{`"client":"127.0.0.1","proto":"TCP","status":200,"bytes_in":5,"bytes_out":15,"duration_ms":`, `"service":"star","peer":"` + origin.address() + `","attempts":1,"connect_ms":`} {
+		if err != nil || !strings.Contains(string(line), want) {
+			t.Errorf("%s, %v: want %s", line, err, want)
+		}
+	}
+}
+
+// Connections that cannot be opened count, and another peer gets the client.
+func TestStreamToAnotherPeer(t *testing.T) {
+	origin := startOrigin(t, greeting)
+	p := startStreams(t, Options{}, nowhere[0], nowhere[1], origin.address())
+	for range 3 {
+		conn := p.stream()
+		conn.CloseWrite()
+		if got, err := io.ReadAll(conn); err != nil || string(got) != "220 ready\n" {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 })
+	failures := 0
+	for _, peer := range p.pool.Snapshot().All {
+		n := int(peer.Outcomes()[balancer.OutcomeConnectFailure])
+		if failures += n; n > 0 && peer.Address() == origin.address() {
+			t.Errorf("%d connect failures of the peer that works", n)
+		}
+	}
+	if s := p.pool.Requests().Snapshot(); failures == 0 || int(s.Retries) != failures {
+		t.Errorf("%d connect failures, %d retries", failures, s.Retries)
+	}
+
+	p.setPeers(nowhere...)
+	if got, err := io.ReadAll(p.stream()); len(got) > 0 {
+		t.Errorf("without a peer: got %q, %v", got, err)
+	}
+}
+
+func TestStreamOfManyBytes(t *testing.T) {
+	t.Parallel()
+	const size = 20 << 20
+	origin := startOrigin(t, greeting)
+	p := startStreams(t, Options{}, origin.address())
+	conn := p.stream()
+	io.ReadFull(conn, make([]byte, len("220 ready\n")))
+	sent, got := sha256.New(), sha256.New()
+	random := rand.New(rand.NewPCG(1, 2))
+	go func() {
+		for left := size; left > 0; {
+			b := make([]byte, min(left, 1+random.IntN(200_000)))
+			for i := range b {
+				b[i] = byte(random.Uint32())
+			}
+			sent.Write(b)
+			if _, err := conn.Write(b); err != nil {
+				return
+			}
+			left -= len(b)
+		}
+		conn.CloseWrite()
+	}()
+	n, err := io.Copy(got, conn)
+	if err != nil || n != size || !bytes.Equal(sent.Sum(nil), got.Sum(nil)) {
+		t.Errorf("%d bytes of %d came back, %v, or others", n, size, err)
+	}
+}
+
+func TestStreamIdleTimeout(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, greeting)
+	p := startStreams(t, Options{}, origin.address())
+	timeouts := defaultTimeouts()
+	timeouts.Tunnel = 200 * time.Millisecond
+	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+	if _, err := io.ReadAll(p.stream()); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("an idle connection ended with %v, want a reset", err)
+	}
+	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && origin.open() == 0 })
+	p.expectNothingCounted()
+}
+
+// The timeout is shorter after one side has closed its sending side.
+func TestStreamHalfClosedTimeout(t *testing.T) {
+	t.Parallel()
+	ended := make(chan struct{})
+	origin := startOrigin(t, func(c *originConn) bool {
+		io.WriteString(c.Conn, "220 ready\n")
+		<-ended // says nothing more, and does not close
+		return false
+	})
+	p := startStreams(t, Options{}, origin.address())
+	timeouts := defaultTimeouts()
+	timeouts.Idle = 200 * time.Millisecond
+	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+	open, half := p.stream(), p.stream()
+	b := make([]byte, len("220 ready\n"))
+	io.ReadFull(open, b)
+	io.ReadFull(half, b)
+	half.CloseWrite()
+	if _, err := io.ReadAll(half); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a half-closed connection ended with %v, want a reset", err)
+	}
+	eventually(t, "the other one stays", func() bool { return p.inflight() == 1 })
+	close(ended)
+	if rest, err := io.ReadAll(open); len(rest) > 0 || err != nil {
+		t.Errorf("the other one ended with %q, %v", rest, err)
+	}
+}
+
+// What breaks on one side breaks on the other, and is nobody's failure.
+func TestStreamReset(t *testing.T) {
+	ended := make(chan error, 1)
+	origin := startOrigin(t, func(c *originConn) bool {
+		line, err := c.Reader.ReadString('\n')
+		if line == "reset\n" {
+			c.Conn.(*net.TCPConn).SetLinger(0)
+			return false
+		}
+		for err == nil {
+			_, err = c.Conn.Read(make([]byte, 1))
+		}
+		ended <- err
+		return false
+	})
+	p := startStreams(t, Options{}, origin.address())
+	conn := p.stream()
+	io.WriteString(conn, "reset\n")
+	if _, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client got %v after the peer's reset", err)
+	}
+	conn = p.stream()
+	io.WriteString(conn, "stay\n")
+	eventually(t, "it has arrived", func() bool { return strings.HasSuffix(origin.got(), "stay\n") })
+	conn.SetLinger(0)
+	conn.Close()
+	if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the peer got %v after the client's reset", err)
+	}
+	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 })
+	p.expectNothingCounted()
+}
+
+// The connections of a peer that leaves go on, up to the drain timeout.
+func TestStreamsOfADrainingPeer(t *testing.T) {
+	origin, other := startOrigin(t, greeting), startOrigin(t, greeting)
+	p := startStreams(t, Options{}, origin.address())
+	conn := p.stream()
+	b := make([]byte, len("220 ready\n"))
+	io.ReadFull(conn, b)
+	p.setPeers(other.address())
+	io.WriteString(conn, "still here")
+	if _, err := io.ReadFull(conn, b); err != nil || string(b) != "still here" {
+		t.Errorf("got %q, %v", b, err)
+	}
+	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{
+		DrainTimeout: 50 * time.Millisecond, NewTransport: p.NewTransport(someTransport),
+	})); err != nil {
+		t.Fatal(err)
+	}
+	next := p.stream()
+	io.ReadFull(next, b)
+	if other.connections() != 1 {
+		t.Errorf("%d connections to the new peer, want 1", other.connections())
+	}
+	p.setPeers(origin.address())
+	if _, err := io.ReadAll(next); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a connection ended with %v, want a reset after the drain timeout", err)
+	}
+}
+
+func TestShutdownCutsStreams(t *testing.T) {
+	origin := startOrigin(t, greeting)
+	p := newUnmanagedProxy(t, Options{}, origin.address())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- p.ServeWith(context.Background(), l, ListenerOptions{Name: "db", Streams: p.target}) }()
+	p.address = l.Addr().String()
+	short, long := p.stream(), p.stream()
+	b := make([]byte, len("220 ready\n"))
+	io.ReadFull(short, b)
+	io.ReadFull(long, b)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Shutdown(ctx, 0) }()
+	if err := <-served; err != ErrServerClosed {
+		t.Error(err)
+	}
+	io.WriteString(short, "last word")
+	short.CloseWrite()
+	if got, err := io.ReadAll(short); err != nil || string(got) != "last word" {
+		t.Errorf("a connection of a server that stops: got %q, %v", got, err)
+	}
+	cancel()
+	if err := <-ended; err != context.Canceled {
+		t.Errorf("shutdown: %v", err)
+	}
+	if _, err := io.ReadAll(long); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a connection ended with %v, want a reset", err)
+	}
+	p.pool.Close()
+}
+
+func TestStreamsPerAddress(t *testing.T) {
+	origin := startOrigin(t, greeting)
+	p := startStreams(t, Options{Limits: Limits{ConnectionsPerAddress: 1}}, origin.address())
+	first := p.stream()
+	b := make([]byte, len("220 ready\n"))
+	io.ReadFull(first, b)
+	if got, err := io.ReadAll(p.stream()); len(got) > 0 {
+		t.Errorf("beyond the limit: got %q, %v", got, err)
+	}
+	if n := p.RefusedConnections(); n != 1 {
+		t.Errorf("%d refused, want 1", n)
+	}
+}
+
+// With the policy hash a client stays with its peer.
+func TestStreamsByClientAddress(t *testing.T) {
+	a, b, c := startOrigin(t, greeting), startOrigin(t, greeting), startOrigin(t, greeting)
+	p := startStreams(t, Options{}, a.address(), b.address(), c.address())
+	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{
+		Policy: balancer.PolicyHash, HashBound: 100, NewTransport: p.NewTransport(someTransport),
+	})); err != nil {
+		t.Fatal(err)
+	}
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, Affinity: &route.Affinity{
+		Keys: []route.HashKey{{Source: route.HashHeader, Name: "x"}, {Source: route.HashClientAddress}},
+	}})
+	for range 12 {
+		conn := p.stream()
+		conn.CloseWrite()
+		io.ReadAll(conn)
+	}
+	counts := []int{a.connections(), b.connections(), c.connections()}
+	if max(counts[0], counts[1], counts[2]) != 12 {
+		t.Errorf("the peers got %v connections, want 12 at one of them", counts)
+	}
+}
+
+// The end of a stream is seen also where it arrives with the last bytes.
+func TestStreamEndWithTheLastBytes(t *testing.T) {
+	origin := startOrigin(t, func(c *originConn) bool {
+		io.WriteString(c.Conn, "bye")
+		return false
+	})
+	p := startStreams(t, Options{}, origin.address())
+	for range 200 {
+		conn := p.stream()
+		io.WriteString(conn, "hello")
+		conn.CloseWrite()
+		if got, err := io.ReadAll(conn); string(got) != "bye" && !errors.Is(err, syscall.ECONNRESET) {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		conn.Close()
+	}
+	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 })
+}
+
+// A stream that is cut must not look complete to its peer.
+func TestCutStreamsResetTheirPeers(t *testing.T) {
+	ended := make(chan error, 1)
+	origin := startOrigin(t, func(c *originConn) bool {
+		io.WriteString(c.Conn, "220 ready\n")
+		_, err := io.Copy(io.Discard, c.Reader)
+		ended <- err
+		return false
+	})
+	p := startStreams(t, Options{}, origin.address())
+	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{
+		DrainTimeout: 50 * time.Millisecond, NewTransport: p.NewTransport(someTransport),
+	})); err != nil {
+		t.Fatal(err)
+	}
+	conn := p.stream()
+	io.ReadFull(conn, make([]byte, len("220 ready\n")))
+	io.WriteString(conn, "a part of a file")
+	eventually(t, "it has arrived", func() bool { return strings.HasSuffix(origin.got(), "file") })
+	p.setPeers()
+	if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("after the drain timeout the peer got %v, want a reset", err)
+	}
+}
+
+// The bytes of a stream are counted while it is open, and once.
+func TestStreamBytesAreCountedMeanwhile(t *testing.T) {
+	origin := startOrigin(t, greeting)
+	p := startStreams(t, Options{}, origin.address())
+	conn := p.stream()
+	expect := func(in, out int64) {
+		t.Helper()
+		eventually(t, "the bytes are counted", func() bool {
+			s := p.pool.Requests().Snapshot()
+			return s.BytesIn == in && s.BytesOut == out
+		})
+	}
+	io.ReadFull(conn, make([]byte, len("220 ready\n")))
+	expect(0, 10)
+	const size = 1 << 20 // moved within the kernel
+	go conn.Write(make([]byte, size))
+	if _, err := io.ReadFull(conn, make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	expect(size, 10+size)
+	if s := p.pool.Requests().Snapshot(); s.Total() != 0 {
+		t.Error("the connection has ended")
+	}
+	conn.CloseWrite()
+	io.ReadAll(conn)
+	eventually(t, "nothing is open", func() bool { return p.Connections() == 0 })
+	expect(size, 10+size)
+}
+
+// The streams of a removed listener end after grace.
+func TestDrainResetsStreams(t *testing.T) {
+	origin := startOrigin(t, greeting)
+	p := startProxy(t, Options{}, origin.address())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, leave := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- p.ServeWith(ctx, l, ListenerOptions{Name: "db", Streams: p.target}) }()
+	p.address = l.Addr().String()
+	conn := p.stream()
+	b := make([]byte, len("220 ready\n"))
+	io.ReadFull(conn, b)
+	leave()
+	<-served
+	defer l.Close()
+	p.Drain(l, 0, 100*time.Millisecond)
+	if _, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the connection ended with %v, want a reset", err)
+	}
+	eventually(t, "nothing is open", func() bool { return p.inflight() == 0 && p.Connections() == 0 && origin.open() == 0 })
+}
+
+// A client that leaves while it waits for a peer is noticed; one that waits for an answer
+// to what it has sent stays.
+func TestStreamClientLeavesWhileItWaits(t *testing.T) {
+	origin := startOrigin(t, greeting)
+	p := startStreams(t, Options{})
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: time.Hour})
+	closed, reset, stays := p.stream(), p.stream(), p.stream()
+	eventually(t, "all are accepted", func() bool { return p.Connections() == 3 })
+	io.WriteString(stays, "question")
+	stays.CloseWrite()
+	closed.Close()
+	reset.SetLinger(0)
+	reset.Close()
+	eventually(t, "two have left", func() bool { return p.Connections() == 1 })
+	p.setPeers(origin.address())
+	if got, err := io.ReadAll(stays); err != nil || string(got) != "220 ready\nquestion" {
+		t.Errorf("the one that stays: got %q, %v", got, err)
+	}
+}

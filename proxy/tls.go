@@ -1,0 +1,213 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// TLS on the sockets of this package
+//
+// crypto/tls reads from and writes to a tlsSocket. After the handshake the tlsSocket
+// never waits: a read without bytes returns an error that crypto/tls treats as
+// temporary, and the records of a write are collected and then sent like plain
+// bytes, with the same deadlines and in one call.
+
+// A tlsConn is a connection with TLS, to a client or to a peer. One goroutine at a
+// time may read, and one may write.
+type tlsConn struct {
+	*tls.Conn
+	socket *tlsSocket
+	unsent []byte  // records of write that did not fit the socket buffer
+	buffer *buffer // the memory of unsent
+	sealed int     // the number of plain bytes in unsent
+}
+
+// sealBytes is the number of bytes to encrypt at a time. With the overhead of the
+// records they fit a buffer.
+const sealBytes = 60 << 10
+
+var sealBuffers = bufferPool(64 << 10)
+
+func newTLSConn(conn *net.TCPConn, entry *sweepEntry, s *Server, config *tls.Config) *tlsConn {
+	socket := &tlsSocket{TCPConn: conn, entry: entry, sweeper: s.sweeper, handshaking: true, handshake: handshake{all: s.handshakes}}
+	return &tlsConn{Conn: tls.Server(socket, config), socket: socket}
+}
+
+// handshake performs the handshake, with the entry's deadline.
+func (t *tlsConn) handshake() error {
+	err := t.Handshake()
+	t.socket.handshaking = false
+	t.socket.handshake.end()
+	switch all := t.socket.handshake.all; {
+	case err != nil:
+		all.failed.Add(1)
+	case t.ConnectionState().DidResume:
+		all.resumed.Add(1)
+	default:
+		all.full.Add(1)
+	}
+	return err
+}
+
+// receive implements wire.receive.
+func (t *tlsConn) receive(fd uintptr, b []byte) (int, error) {
+	t.socket.fd = fd
+	n, err := t.Conn.Read(b)
+	switch {
+	case n > 0 || err == io.EOF:
+		return n, nil
+	case errors.Is(err, errNothingYet):
+		return 0, errWouldBlock
+	}
+	return 0, err
+}
+
+// seal encrypts b, at most sealBytes long, and returns the records in buffer. Pending
+// records of crypto/tls come first.
+func (t *tlsConn) seal(b []byte, buffer *buffer) ([]byte, error) {
+	t.socket.collect(buffer.bytes[:0])
+	_, err := t.Conn.Write(b)
+	return t.socket.collect(nil), err
+}
+
+// write implements wire.write.
+func (t *tlsConn) write(b []byte) (int, error) {
+	if len(t.unsent) == 0 {
+		t.buffer, t.sealed = sealBuffers.Get().(*buffer), min(len(b), sealBytes)
+		var err error
+		if t.unsent, err = t.seal(b[:t.sealed], t.buffer); err != nil {
+			return 0, err
+		}
+	}
+	n, err := t.socket.TCPConn.Write(t.unsent)
+	if t.unsent = t.unsent[n:]; len(t.unsent) > 0 {
+		return 0, err
+	}
+	sealBuffers.Put(t.buffer)
+	t.buffer = nil
+	return t.sealed, err
+}
+
+// closeNotify sends a close_notify alert if it fits the socket buffer.
+func (t *tlsConn) closeNotify() {
+	if t.Conn.CloseWrite() != nil || len(t.unsent) > 0 {
+		return
+	}
+	alert := t.socket.collect(nil)
+	if raw, err := t.socket.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { send(fd, alert) })
+	}
+}
+
+// A tlsSocket is the connection as crypto/tls sees it.
+type tlsSocket struct {
+	*net.TCPConn
+	entry       *sweepEntry // of a client; nil: a peer
+	sweeper     *sweeper    // of entry
+	handshaking bool        // reads and writes may wait
+	handshake   handshake
+	fd          uintptr // of the socket, after the handshake
+	drained     bool    // the last read emptied the socket
+
+	mu sync.Mutex
+	// mu guards the field below. The reading goroutine writes too: the response to a
+	// key update of the client.
+	records []byte // to send
+}
+
+// errNothingYet is temporary: crypto/tls does not store it.
+var errNothingYet net.Error = nothingYet{}
+
+type nothingYet struct{}
+
+func (nothingYet) Error() string   { return "nothing has arrived" }
+func (nothingYet) Timeout() bool   { return true }
+func (nothingYet) Temporary() bool { return true }
+
+// Read waits during the handshake only.
+func (s *tlsSocket) Read(b []byte) (int, error) {
+	if s.handshaking {
+		if s.entry == nil { // of a peer
+			return s.TCPConn.Read(b)
+		}
+		return s.readHandshake(b)
+	}
+	if s.drained {
+		return 0, errNothingYet
+	}
+	n, err := receive(s.fd, b)
+	s.drained = n < len(b)
+	switch {
+	case err == errWouldBlock:
+		return 0, errNothingYet
+	case n == 0 && err == nil:
+		return 0, io.EOF
+	}
+	return n, err
+}
+
+// readHandshake waits for a part of the handshake. If the time of the handshake is
+// over, it fails, so that nothing more is computed for it.
+func (s *tlsSocket) readHandshake(b []byte) (int, error) {
+	s.handshake.pause()
+	for {
+		n, err := s.TCPConn.Read(b)
+		if n > 0 {
+			s.handshake.proceed()
+			if s.entry.expired(s.sweeper) {
+				return 0, os.ErrDeadlineExceeded
+			}
+			return n, nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) || s.entry.expired(s.sweeper) {
+			return 0, err
+		}
+	}
+}
+
+// Write sends the records of the handshake and collects those after it.
+func (s *tlsSocket) Write(b []byte) (int, error) {
+	if s.handshaking {
+		return s.TCPConn.Write(b)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.records = append(s.records, b...)
+	return len(b), nil
+}
+
+// collect returns the collected records and makes next the memory of later ones. If
+// next is not nil, the returned records are copied to it and stay collected.
+func (s *tlsSocket) collect(next []byte) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	records := s.records
+	if s.records = next; next != nil {
+		s.records = append(next, records...)
+	}
+	return records
+}
+
+// SetWriteDeadline does nothing: crypto/tls sets a deadline for close_notify.
+func (s *tlsSocket) SetWriteDeadline(time.Time) error { return nil }
+
+// usesHTTP2 reports whether the client has chosen HTTP/2. Call it after the handshake.
+func (t *tlsConn) usesHTTP2() bool { return t.ConnectionState().NegotiatedProtocol == "h2" }
+
+// suitsHTTP2 reports whether HTTP/2 allows the cipher suite (RFC 9113, section 9.2.2): in
+// TLS 1.2, those of crypto/tls with ephemeral keys and authenticated encryption.
+func (t *tlsConn) suitsHTTP2() bool {
+	state := t.ConnectionState()
+	switch state.CipherSuite {
+	case tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256:
+		return true
+	}
+	return state.Version >= tls.VersionTLS13
+}

@@ -1,0 +1,98 @@
+package proxy
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+)
+
+// never is a coarse time after all others.
+const never = math.MaxInt64
+
+// wheelSlots is the number of sweep intervals that a wheel covers: 13 seconds.
+const wheelSlots = 256
+
+// A wheel is a timing wheel: it has the entries by the interval of their next sweep.
+// Extending or removing a deadline does not move an entry; the next sweep does. So an
+// entry moves at most a few times a second. An entry without a deadline is in no
+// slot.
+type wheel struct {
+	mu sync.Mutex
+	// mu guards the fields below, and those of the entries' wheelLink.
+	slots [wheelSlots]*sweepEntry
+	turn  int64 // the interval of the last sweep
+}
+
+// A wheelLink is the position of an entry in a wheel.
+type wheelLink struct {
+	wheel *wheel
+	// due is the coarse time of the next sweep; never: the entry is in no slot; 0: it
+	// was removed. Writing requires the wheel's mutex, reading does not.
+	due  atomic.Int64
+	next *sweepEntry
+	at   **sweepEntry // the pointer to the entry; nil: it is in no slot
+}
+
+// sweepBy schedules the next sweep of e for due, unless it is earlier.
+func (e *sweepEntry) sweepBy(due int64) {
+	if due >= e.due.Load() {
+		return
+	}
+	w := e.wheel
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if due < e.due.Load() {
+		w.unlinkLocked(e)
+		w.linkLocked(e, due)
+	}
+}
+
+// sweep sweeps the entries of the intervals since the last sweep.
+func (w *wheel) sweep(now int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	first := w.turn // again: entries may have been due later in that interval
+	w.turn = now / int64(sweepInterval)
+	for turn := first; turn <= w.turn; turn++ {
+		for e := w.slots[turn%wheelSlots]; e != nil; {
+			next := e.next
+			w.unlinkLocked(e)
+			// Before e reads its deadlines: a concurrent sweepBy then sees never, and
+			// waits for the mutex.
+			e.due.Store(never)
+			if due := e.sweep(now); due != never {
+				w.linkLocked(e, due)
+			}
+			e = next
+		}
+	}
+}
+
+// linkLocked puts e into the slot of the interval of due, or into the last slot if due
+// is later.
+func (w *wheel) linkLocked(e *sweepEntry, due int64) {
+	e.due.Store(due)
+	turn := min(max(due/int64(sweepInterval), w.turn), w.turn+wheelSlots-1)
+	slot := &w.slots[turn%wheelSlots]
+	if e.next = *slot; e.next != nil {
+		e.next.at = &e.next
+	}
+	*slot, e.at = e, slot
+}
+
+func (w *wheel) unlinkLocked(e *sweepEntry) {
+	if e.at == nil {
+		return
+	}
+	if *e.at = e.next; e.next != nil {
+		e.next.at = e.at
+	}
+	e.at, e.next = nil, nil
+}
+
+func (w *wheel) remove(e *sweepEntry) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.unlinkLocked(e)
+	e.due.Store(0)
+}

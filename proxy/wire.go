@@ -1,0 +1,47 @@
+package proxy
+
+import (
+	"net"
+	"syscall"
+)
+
+// A wire is a connection without or with TLS.
+type wire struct {
+	conn *net.TCPConn
+	raw  syscall.RawConn
+	tls  *tlsConn // nil: no TLS
+}
+
+// wake must be called at the start of each function call by RawConn.Read, before
+// receive: the socket may have become readable.
+func (w *wire) wake() {
+	if w.tls != nil {
+		w.tls.socket.drained = false
+	}
+}
+
+// receive is the function receive. With TLS, only errWouldBlock means that no bytes
+// are left; a short read does not.
+func (w *wire) receive(fd uintptr, b []byte) (int, error) {
+	if w.tls != nil {
+		return w.tls.receive(fd, b)
+	}
+	return receive(fd, b)
+}
+
+// write writes a part of b. After an error, the next call must begin with the
+// unwritten bytes of b.
+func (w *wire) write(b []byte) (int, error) {
+	if w.tls != nil {
+		return w.tls.write(b)
+	}
+	return w.conn.Write(b)
+}
+
+// closeWrite closes the sending side.
+func (w *wire) closeWrite() error {
+	if w.tls != nil {
+		w.tls.closeNotify()
+	}
+	return w.conn.CloseWrite()
+}

@@ -1,0 +1,168 @@
+package chaos
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"sluice/test/consultest"
+)
+
+// EnvSeeds is the environment variable with the number of seeds to run, EnvFirstSeed that with the
+// first seed.
+const (
+	EnvSeeds     = "SLUICE_CHAOS_SEEDS"
+	EnvFirstSeed = "SLUICE_CHAOS_FIRST_SEED"
+)
+
+const (
+	fewApps  = 3 // between two faults
+	moreApps = 9 // started at the end
+
+	// servedWithin is the limit for the time from the end of a fault until a new app
+	// is served, in long runs. Short runs, which may be on a busy machine, have the
+	// limit servedAtLast, which is less than a poll interval.
+	servedWithin = 2 * time.Second
+	servedAtLast = 20 * time.Second
+)
+
+// TestChaos runs all faults of each seed on one cluster. By default it runs one seed, with
+// half of the faults on each of two clusters concurrently.
+func TestChaos(t *testing.T) {
+	seeds, first := number(t, EnvSeeds, 0), number(t, EnvFirstSeed, 1)
+	var total tally
+	if seeds == 0 {
+		order := shuffled(random(first, 0))
+		half := len(order) / 2
+		t.Run(fmt.Sprintf("seed %d", first), func(t *testing.T) {
+			for n, faults := range [][]fault{order[:half], order[half:]} {
+				t.Run(fmt.Sprintf("half %d", n+1), func(t *testing.T) {
+					t.Parallel()
+					runTrial(t, faults, random(first, uint64(n+1)), servedAtLast, &total)
+				})
+			}
+		})
+	}
+	for seed := first; seed < first+seeds; seed++ {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			random := random(seed, 0)
+			runTrial(t, shuffled(random), random, servedWithin, &total)
+		})
+	}
+	t.Logf("%d seeds\n%v", max(1, seeds), &total)
+}
+
+func random(seed, stream uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, stream)) }
+
+// shuffled returns the faults in a random order.
+func shuffled(random *rand.Rand) []fault {
+	order := slices.Clone(faults)
+	random.Shuffle(len(order), func(a, b int) { order[a], order[b] = order[b], order[a] })
+	return order
+}
+
+func number(t *testing.T, env string, otherwise uint64) uint64 {
+	t.Helper()
+	text := os.Getenv(env)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		t.Fatalf("%s: %v", env, err)
+	}
+	return n
+}
+
+// trial is a sequence of faults under load.
+type trial struct {
+	*testing.T
+	random  *rand.Rand
+	cluster *cluster
+	apps    *apps
+	sluice  *sluice
+	load    *load
+}
+
+// runTrial runs the faults. After each, a new app must be served within the limit.
+func runTrial(t *testing.T, order []fault, random *rand.Rand, limit time.Duration, total *tally) {
+	begin := time.Now()
+	c := startCluster(t)
+	tr := &trial{T: t, random: random, cluster: c, apps: startApps(t, c)}
+	for range fewApps {
+		tr.apps.startPassing()
+	}
+	tr.sluice = startSluice(t, c)
+	tr.awaitCaughtUp()
+	tr.load = tr.sluice.startLoad()
+	t.Logf("%-36s after %v", "the start", time.Since(begin).Round(100*time.Millisecond))
+
+	if testing.Short() {
+		order = order[:2]
+	}
+	for _, f := range order {
+		failed := tr.load.failed.Load()
+		begin := time.Now()
+		served := tr.happen(f)
+		total.recovered(f.name, served)
+		t.Logf("%-36s failed requests: %d, new app served after %v; all in all %v", f.name,
+			tr.load.failed.Load()-failed, served.Round(time.Millisecond), time.Since(begin).Round(100*time.Millisecond))
+		if served > limit {
+			t.Errorf("%s: a new app was served after %v, want %v", f.name, served, limit)
+		}
+	}
+	// With as many apps as before, no instance is on probation.
+	for range moreApps {
+		tr.apps.startPassing()
+	}
+	tr.awaitCaughtUp()
+	consultest.Await(t, "the pool has nothing else", func() bool { return slices.Equal(tr.sluice.pool(true), tr.apps.running()) })
+	tr.load.stop()
+	total.requested(tr.load)
+	sent, failed := tr.load.sent.Load(), tr.load.failed.Load()
+	t.Logf("%d requests, %d failed, the slowest %v; total %v", sent, failed,
+		tr.load.slowest().Round(time.Millisecond), time.Since(begin).Round(100*time.Millisecond))
+	if failed > 0 {
+		t.Errorf("%d of %d requests failed", failed, sent)
+	}
+}
+
+// happen runs a fault. It returns the time from its end until a new app was served. The end is when
+// a consistent query of Consul returns exactly the running apps, with the new one.
+func (t *trial) happen(f fault) (served time.Duration) {
+	t.Helper()
+	end := f.begin(t)
+	t.apps.start()
+	t.apps.stopOldest()
+	t.last(f.lasts)
+	end()
+	right := func() bool { return t.cluster.lists(t.apps.running()) }
+	consultest.Await(t.T, f.name+": Consul is right again", right)
+	fresh := t.apps.startPassing()
+	consultest.Await(t.T, f.name+": Consul has the new app", right)
+	ended := time.Now()
+	consultest.Await(t.T, f.name+": the new app is served", func() bool { return t.load.heardOf(fresh) })
+	served = time.Since(ended)
+	t.awaitCaughtUp()
+	for len(t.apps.running()) >= fewApps {
+		t.apps.drainOldest()
+	}
+	t.awaitCaughtUp()
+	t.apps.startPassing()
+	t.awaitCaughtUp()
+	return served
+}
+
+// last waits during a fault.
+func (t *trial) last(d time.Duration) { time.Sleep(d) }
+
+// awaitCaughtUp waits until the catalog and the pool contain exactly the running apps.
+func (t *trial) awaitCaughtUp() {
+	t.Helper()
+	consultest.Await(t.T, "the catalog equals the apps", func() bool { return t.cluster.lists(t.apps.running()) })
+	consultest.Await(t.T, "the pool equals the catalog", func() bool { return slices.Equal(t.sluice.pool(false), t.apps.running()) })
+}

@@ -1,0 +1,189 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/admin"
+	"sluice/config"
+	"sluice/gateway"
+)
+
+const (
+	requestEvery = 10 * time.Millisecond
+	slowRequest  = time.Second      // is in the log
+	lostRequest  = 20 * time.Second // has failed: it takes milliseconds
+)
+
+// sluice is a running gateway, in this process.
+type sluice struct {
+	*gateway.Gateway
+	t      *testing.T
+	client *http.Client
+}
+
+func startSluice(t *testing.T, c *cluster) *sluice {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "sluice.yaml")
+	text := fmt.Sprintf(`
+listeners: [{ name: web, address: "127.0.0.1:0" }]
+admin: { address: "127.0.0.1:0" }
+access_log: { path: "off" }
+shutdown: { idle: 0s, grace: 1s }
+consul: { addresses: [%q], token_file: %q, wait: 2s }
+services: { star: { consul: {}, balance: { policy: round_robin }, timeouts: { connect: 10s } } } # the machine may be busy
+routes: [{ service: star }]
+`, c.relay.URL(), c.tokenFile)
+	must(t, os.WriteFile(file, []byte(text), 0o600))
+	log, err := os.Create(filepath.Join(t.TempDir(), "sluice.log"))
+	must(t, err)
+	g, err := gateway.New(gateway.Options{Input: config.Input{File: file}, Version: "test", Log: log})
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = g.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		if t.Failed() {
+			lines, _ := os.ReadFile(log.Name())
+			t.Logf("sluice's log:\n%s", lines)
+		}
+		log.Close()
+	})
+	// A new connection for each request: net/http repeats a GET if a reused
+	// connection is closed.
+	return &sluice{g, t, &http.Client{Timeout: lostRequest, Transport: &http.Transport{DisableKeepAlives: true}}}
+}
+
+// get sends a request once. It returns the body or the text of the error, and the time until the
+// connection was open.
+func (s *sluice) get() (answer string, connected time.Duration) {
+	begin := time.Now()
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected = time.Since(begin) }}
+	ctx := httptrace.WithClientTrace(context.Background(), trace)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Address("web").String()+"/", nil)
+	if err != nil {
+		return err.Error(), 0
+	}
+	return s.do(request), connected
+}
+
+func (s *sluice) do(request *http.Request) string {
+	response, err := s.client.Do(request)
+	if err != nil {
+		return err.Error()
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err.Error()
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Sprintf("status %d: %s", response.StatusCode, body)
+	}
+	return string(body)
+}
+
+// pool returns the sorted addresses of the peers, with the states of those that are not up.
+// It omits draining peers and, unless complete is set, peers that failed on probation.
+func (s *sluice) pool(complete bool) []string {
+	response, err := s.client.Get("http://" + s.Address("admin").String() + "/api/peers")
+	if err != nil {
+		return nil
+	}
+	defer response.Body.Close()
+	var peers []admin.Peer
+	if err := json.NewDecoder(response.Body).Decode(&peers); err != nil {
+		s.t.Error(err)
+	}
+	pool := []string{}
+	for _, p := range peers {
+		switch p.State {
+		case "up":
+			pool = append(pool, p.Address)
+		case "draining":
+		case "unhealthy":
+			if p.Probation == nil || complete {
+				pool = append(pool, p.Address+" "+p.State)
+			}
+		default:
+			pool = append(pool, p.Address+" "+p.State)
+		}
+	}
+	slices.Sort(pool)
+	return pool
+}
+
+// load sends requests continuously.
+type load struct {
+	sent, failed atomic.Int64
+	longest      atomic.Int64 // in ns
+	answered     sync.Map     // the ids of apps that have answered
+	stop         func()
+}
+
+// heardOf reports whether an app has served a request.
+func (l *load) heardOf(a *app) bool {
+	_, ok := l.answered.Load(a.id)
+	return ok
+}
+
+// slowest returns the longest duration of a request.
+func (l *load) slowest() time.Duration { return time.Duration(l.longest.Load()) }
+
+// startLoad sends about 100 requests a second until stop.
+func (s *sluice) startLoad() *load {
+	l := new(load)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		tick := time.NewTicker(requestEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			running.Go(func() { l.send(s) })
+		}
+	})
+	l.stop = sync.OnceFunc(func() {
+		cancel()
+		running.Wait()
+	})
+	s.t.Cleanup(l.stop)
+	return l
+}
+
+func (l *load) send(s *sluice) {
+	l.sent.Add(1)
+	begin := time.Now()
+	got, connected := s.get()
+	duration := time.Since(begin)
+	for longest := l.longest.Load(); int64(duration) > longest && !l.longest.CompareAndSwap(longest, int64(duration)); {
+		longest = l.longest.Load()
+	}
+	failed := !strings.HasPrefix(got, "app-")
+	if failed {
+		l.failed.Add(1)
+	} else {
+		l.answered.Store(got, true)
+	}
+	if failed || duration >= slowRequest {
+		s.t.Logf("%s: a request took %v, with %v to connect to sluice: %s", begin.UTC().Format(time.RFC3339Nano), duration, connected, got)
+	}
+}

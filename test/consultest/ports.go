@@ -1,0 +1,101 @@
+package consultest
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"testing"
+)
+
+// Agents have ports below the range from which systems assign ports (RFC 6335, section 6, and
+// ip_local_port_range of Linux). A port of that range could be assigned while its agent starts or
+// does not run.
+const firstPort, lastPort = 10000, 32767
+
+const (
+	blockSize  = 10  // ports per agent: the used ones, and the first
+	blockTries = 100 // limit of blocks that are reserved or have a port in use
+)
+
+// ports contains the ports of one agent, with the names of Consul.
+type ports struct {
+	HTTP    int `json:"http"`
+	HTTPS   int `json:"https"`
+	DNS     int `json:"dns"`
+	Server  int `json:"server"`
+	SerfLAN int `json:"serf_lan"`
+	SerfWAN int `json:"serf_wan"`
+	GRPC    int `json:"grpc"`
+	GRPCTLS int `json:"grpc_tls"`
+}
+
+// reserve returns free ports for TCP and UDP. No other process with this package uses them
+// until reserved is closed, also while the agent does not run. http is the preferred port for
+// HTTP; 0: any.
+func reserve(http int) (p ports, reserved io.Closer, err error) {
+	for try := 1; ; try++ {
+		first := firstPort + blockSize*rand.IntN((lastPort-firstPort+1)/blockSize)
+		if reserved, err = reserveBlock(first); err == nil {
+			p = portsOf(first)
+			break
+		}
+		if try == blockTries {
+			return ports{}, nil, fmt.Errorf("reserve ports: %w", err)
+		}
+	}
+	if http != 0 && free(http) == nil {
+		p.HTTP = http
+	}
+	return p, reserved, nil
+}
+
+// ReservePort returns a free port of 127.0.0.1, which stays reserved among test processes
+// until t ends. It is outside the range from which the system assigns ports.
+func ReservePort(t testing.TB) int {
+	t.Helper()
+	p, reserved, err := reserve(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { reserved.Close() })
+	return p.HTTP
+}
+
+// reserveBlock reserves the ports from first on. The process that listens on the first port has the
+// block.
+func reserveBlock(first int) (reserved io.Closer, err error) {
+	reserved, err = net.Listen("tcp4", loopback(first))
+	if err != nil {
+		return nil, err
+	}
+	for n := first + 1; n < first+blockSize; n++ {
+		if err := free(n); err != nil {
+			reserved.Close()
+			return nil, err
+		}
+	}
+	return reserved, nil
+}
+
+// portsOf returns the ports of a block, which begin after the first.
+func portsOf(first int) ports {
+	return ports{
+		HTTP: first + 1, HTTPS: first + 2, DNS: first + 3, Server: first + 4,
+		SerfLAN: first + 5, SerfWAN: first + 6, GRPC: first + 7, GRPCTLS: first + 8,
+	}
+}
+
+// free returns an error if a port is in use.
+func free(port int) error {
+	tcp, err := net.Listen("tcp4", loopback(port))
+	if err != nil {
+		return err
+	}
+	defer tcp.Close()
+	udp, err := net.ListenPacket("udp4", loopback(port))
+	if err != nil {
+		return err
+	}
+	return udp.Close()
+}

@@ -1,0 +1,87 @@
+package consultest
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+)
+
+// echo echoes each line until t ends.
+func echo(t *testing.T) string {
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				io.Copy(conn, conn)
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// say sends a line and returns the error of reading it back.
+func say(conn net.Conn, wait time.Duration) error {
+	conn.SetDeadline(time.Now().Add(wait))
+	if _, err := io.WriteString(conn, "hello\n"); err != nil {
+		return err
+	}
+	_, err := bufio.NewReader(conn).ReadString('\n')
+	return err
+}
+
+func TestRelay(t *testing.T) {
+	r := StartRelay(t, echo(t))
+	dial := func() net.Conn {
+		t.Helper()
+		conn, err := net.Dial("tcp", r.Address())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	first := dial()
+	if err := say(first, time.Minute); err != nil {
+		t.Fatalf("a working relay: %v", err)
+	}
+
+	r.Hang()
+	second := dial()
+	for _, conn := range []net.Conn{first, second} {
+		if err := say(conn, 50*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a hanging relay: %v, want a timeout", err)
+		}
+	}
+	r.Heal()
+	if err := say(first, 50*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a connection that was half-open: %v, want a timeout", err)
+	}
+	third := dial()
+	if err := say(third, time.Minute); err != nil {
+		t.Errorf("a new connection: %v", err)
+	}
+
+	r.Cut()
+	for _, conn := range []net.Conn{third, dial()} {
+		if err := say(conn, time.Minute); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a cut relay: %v, want a reset or the end", err)
+		}
+	}
+	r.Heal()
+	if err := say(dial(), time.Minute); err != nil {
+		t.Errorf("after it: %v", err)
+	}
+}

@@ -1,0 +1,230 @@
+package discoverytest
+
+import (
+	"cmp"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/consul/api"
+)
+
+const (
+	nodeServicesPath = "/v1/catalog/node-services/"
+	statePath        = "/v1/health/state/"
+)
+
+var metaFilter = regexp.MustCompile("ServiceMeta\\[`([^`]*)`\\] == `([^`]*)`")
+
+// view is the response of a path of the catalog.
+type view struct {
+	index uint64 // of the last change
+	trace string // the watched data, as JSON
+	body  any
+}
+
+// catalogPath reports whether the response of a path depends on all services.
+func catalogPath(path string) bool {
+	switch path {
+	case "/v1/catalog/services", "/v1/catalog/nodes":
+		return true
+	}
+	return strings.HasPrefix(path, nodeServicesPath) || strings.HasPrefix(path, statePath)
+}
+
+// catalog answers a query for a view. Its index changes when Consul's memdb would wake the query.
+func (c *Consul) catalog(w http.ResponseWriter, r *http.Request) {
+	request := parse("", r)
+	name := r.URL.Path
+	if request.Filter != "" {
+		name += "?" + request.Filter
+	}
+	c.mu.Lock()
+	c.requests = append(c.requests, request)
+	if c.views[name] == nil {
+		if c.views == nil {
+			c.views = make(map[string]*view)
+		}
+		c.views[name] = &view{index: c.index}
+		c.refreshLocked(name)
+	}
+	c.mu.Unlock()
+	c.block(r, request, func() reply {
+		v := *c.views[name]
+		return reply{index: v.index, send: func(f *Fault) { f.answerWith(w, r, v.index, v.body, false) }}
+	})
+}
+
+// refreshAllLocked updates the views.
+func (c *Consul) refreshAllLocked() {
+	for path := range c.views {
+		c.refreshLocked(path)
+	}
+}
+
+// refreshLocked updates a view. name is a path, perhaps with "?" and a filter expression.
+func (c *Consul) refreshLocked(name string) {
+	path, filter, _ := strings.Cut(name, "?")
+	var body, watched any
+	switch path {
+	case "/v1/catalog/services":
+		body, watched = c.serviceNamesLocked(metaOf(filter))
+	case "/v1/catalog/nodes":
+		body = c.nodesLocked()
+	default:
+		if node, ok := strings.CutPrefix(path, nodeServicesPath); ok {
+			all := c.nodeServicesLocked(node)
+			body, watched = all, all.Services
+		} else {
+			body = c.checksLocked(strings.TrimPrefix(path, statePath))
+		}
+	}
+	if watched == nil {
+		watched = body
+	}
+	trace, err := json.Marshal(watched)
+	if err != nil {
+		panic(err)
+	}
+	v := c.views[name]
+	if v.body = body; v.trace != string(trace) {
+		v.trace = string(trace)
+		v.index = c.index
+	}
+}
+
+// metaOf returns the meta in a filter expression.
+func metaOf(filter string) map[string]string {
+	meta := make(map[string]string)
+	for _, parts := range metaFilter.FindAllStringSubmatch(filter, -1) {
+		meta[parts[1]] = parts[2]
+	}
+	return meta
+}
+
+// eachLocked calls f for each complete entry, sorted by service.
+func (c *Consul) eachLocked(f func(service string, e *api.ServiceEntry)) {
+	for _, name := range slices.Sorted(maps.Keys(c.services)) {
+		for _, e := range c.services[name].entries {
+			if e != nil && e.Node != nil && e.Service != nil {
+				f(name, e)
+			}
+		}
+	}
+}
+
+// serviceNamesLocked returns the tags of the instances with meta by service, and as watched
+// data all instances without their checks.
+func (c *Consul) serviceNamesLocked(meta map[string]string) (names map[string][]string, watched []*api.AgentService) {
+	names = make(map[string][]string)
+	c.eachLocked(func(service string, e *api.ServiceEntry) {
+		watched = append(watched, e.Service)
+		for key, value := range meta {
+			if e.Service.Meta[key] != value {
+				return
+			}
+		}
+		tags := names[service]
+		if tags == nil {
+			tags = []string{}
+		}
+		for _, tag := range e.Service.Tags {
+			if !slices.Contains(tags, tag) {
+				tags = append(tags, tag)
+			}
+		}
+		names[service] = tags
+	})
+	return names, watched
+}
+
+func (c *Consul) nodesLocked() []*api.Node {
+	byName := make(map[string]*api.Node)
+	c.eachLocked(func(_ string, e *api.ServiceEntry) { byName[e.Node.Node] = e.Node })
+	nodes := []*api.Node{}
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		nodes = append(nodes, byName[name])
+	}
+	return nodes
+}
+
+func (c *Consul) nodeServicesLocked(node string) (answer api.CatalogNodeServiceList) {
+	c.eachLocked(func(_ string, e *api.ServiceEntry) {
+		if e.Node.Node == node {
+			answer.Node = e.Node
+			answer.Services = append(answer.Services, e.Service)
+		}
+	})
+	return answer
+}
+
+func (c *Consul) checksLocked(state string) []*api.HealthCheck {
+	checks := []*api.HealthCheck{}
+	seen := make(map[[2]string]bool) // each instance of a node has the checks of the node
+	c.eachLocked(func(service string, e *api.ServiceEntry) {
+		for _, check := range e.Checks {
+			id := [2]string{check.Node, check.CheckID}
+			if check.Status == state && !seen[id] {
+				seen[id] = true
+				checks = append(checks, check)
+			}
+		}
+	})
+	slices.SortStableFunc(checks, func(a, b *api.HealthCheck) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.CheckID, b.CheckID))
+	})
+	return checks
+}
+
+// stamp returns copies of entries with the index at which each service and
+// check last changed, given what there was before.
+func stamp(before, entries []*api.ServiceEntry, index uint64) []*api.ServiceEntry {
+	services := make(map[[2]string]*api.AgentService)
+	checks := make(map[[2]string]*api.HealthCheck)
+	for _, e := range before {
+		if e == nil || e.Node == nil || e.Service == nil {
+			continue
+		}
+		services[[2]string{e.Node.Node, e.Service.ID}] = e.Service
+		for _, check := range e.Checks {
+			checks[[2]string{check.Node, check.CheckID}] = check
+		}
+	}
+	stamped := make([]*api.ServiceEntry, len(entries))
+	for n, e := range entries {
+		if e == nil || e.Node == nil || e.Service == nil {
+			stamped[n] = e // a test of what is not Consul's
+			continue
+		}
+		service := *e.Service
+		if old := services[[2]string{e.Node.Node, service.ID}]; old != nil {
+			service.ModifyIndex = old.ModifyIndex
+			if !reflect.DeepEqual(*old, service) {
+				service.ModifyIndex = index
+			}
+		} else {
+			service.ModifyIndex = index
+		}
+		stamped[n] = &api.ServiceEntry{Node: e.Node, Service: &service}
+		for _, c := range e.Checks {
+			check := *c
+			if check.ServiceID != "" {
+				check.ServiceName = service.Service
+			}
+			check.ModifyIndex = index
+			if old := checks[[2]string{check.Node, check.CheckID}]; old != nil {
+				same := *old
+				same.ModifyIndex = index
+				if reflect.DeepEqual(same, check) {
+					check.ModifyIndex = old.ModifyIndex
+				}
+			}
+			stamped[n].Checks = append(stamped[n].Checks, &check)
+		}
+	}
+	return stamped
+}

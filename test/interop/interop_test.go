@@ -1,0 +1,123 @@
+package interop
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/interop"
+	"google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/orca"
+
+	"sluice/test/sluicetest"
+)
+
+// The cases are those of grpc-go's interop_test.sh that need no credentials and no access to
+// grpc-go's internal packages. A case that fails ends the process.
+func TestInterop(t *testing.T) {
+	conn, err := grpc.NewClient("passthrough:///"+startSluice(t, startServer(t), startServer(t)),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"test_backend_metrics_load_balancer": {}}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	client := grpc_testing.NewTestServiceClient(conn)
+	call := func(do func(context.Context, grpc_testing.TestServiceClient, ...grpc.CallOption)) func(context.Context) {
+		return func(ctx context.Context) { do(ctx, client) }
+	}
+	for _, c := range []struct {
+		name string
+		run  func(context.Context)
+	}{
+		{"empty_unary", call(interop.DoEmptyUnaryCall)},
+		{"large_unary", call(interop.DoLargeUnaryCall)},
+		{"client_streaming", call(interop.DoClientStreaming)},
+		{"server_streaming", call(interop.DoServerStreaming)},
+		{"ping_pong", call(interop.DoPingPong)},
+		{"empty_stream", call(interop.DoEmptyStream)},
+		{"timeout_on_sleeping_server", call(interop.DoTimeoutOnSleepingServer)},
+		{"cancel_after_begin", call(interop.DoCancelAfterBegin)},
+		{"cancel_after_first_response", call(interop.DoCancelAfterFirstResponse)},
+		{"status_code_and_message", call(interop.DoStatusCodeAndMessage)},
+		{"special_status_message", call(interop.DoSpecialStatusMessage)},
+		{"custom_metadata", call(interop.DoCustomMetadata)},
+		{"unimplemented_method", func(context.Context) { interop.DoUnimplementedMethod(t.Context(), conn) }},
+		{"unimplemented_service", func(ctx context.Context) {
+			interop.DoUnimplementedService(ctx, grpc_testing.NewUnimplementedServiceClient(conn))
+		}},
+		{"orca_per_rpc", func(ctx context.Context) { interop.DoORCAPerRPCTest(ctx, client) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fmt.Println("interop:", c.name) // known even if the process ends
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			c.run(ctx)
+		})
+	}
+}
+
+// startServer runs the server of the interoperability cases.
+func startServer(t *testing.T) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", sluicetest.Any)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(orca.CallMetricsServerOption(nil))
+	grpc_testing.RegisterTestServiceServer(server, interop.NewTestServer())
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	t.Cleanup(func() {
+		server.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return l.Addr().String()
+}
+
+// startSluice builds and runs sluice in front of peers.
+func startSluice(t *testing.T, peers ...string) (address string) {
+	t.Helper()
+	dir := t.TempDir()
+	program, file, log := filepath.Join(dir, "sluice"), filepath.Join(dir, "sluice.yaml"), filepath.Join(dir, "sluice.log")
+	build := exec.Command("go", "build", "-o", program, ".")
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	var quoted []string
+	for _, peer := range peers {
+		quoted = append(quoted, strconv.Quote(peer))
+	}
+	text := fmt.Sprintf("access_log: { path: %q }\nshutdown: { delay: 0s }\nservices:\n  test: { peers: [%s], upstream: { protocol: h2c } }\nroutes: [{ service: test }]\n",
+		filepath.Join(dir, "access.log"), strings.Join(quoted, ", "))
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := sluicetest.Start(t.Context(), sluicetest.Options{
+		Program: program, Listen: sluicetest.Any, Admin: sluicetest.Any, Args: []string{"--config", file}, Log: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("end of sluice's log:\n%s", s.LogTail(20))
+		}
+		if err := s.Stop(); err != nil {
+			t.Errorf("stop sluice: %v", err)
+		}
+	})
+	return strings.TrimPrefix(s.URL(), "http://")
+}

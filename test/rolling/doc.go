@@ -1,0 +1,36 @@
+// Package rolling tests a rolling deploy: the instances of an application are replaced
+// one after the other, with a real Consul and a whole gateway, under an open-loop load.
+// docs/rolling.md has the results.
+//
+//	go test -v ./test/rolling                             # every mode, with settings and without: 40 s
+//	go test -v -run 'TestRollingDeploy$' ./test/rolling   # with the settings of docs/rolling.md
+//	go test -v -run WithDefaults ./test/rolling           # without any setting
+//	go test -v -short ./test/rolling                      # three modes, two replacements each: 10 s
+//	SLUICE_ROLLING=long go test -v ./test/rolling         # 12 instances, longer pauses: 4 min
+//
+// The modes are the ways in which instances leave or fail:
+//
+//   - graceful: deregisters, waits, finishes its requests, closes
+//   - stop: deregisters and shuts down at once; finishes its requests
+//   - abrupt: resets its connections; deregisters 300 ms later
+//   - crash: the same, but never deregisters; Consul's check fails
+//   - hang: accepts and reads but never answers; Consul's check times out
+//   - flap: the check of one instance changes every second, while the others are replaced
+//   - slow: one of ten instances becomes 50 times slower
+//
+// # Assertions
+//
+//   - No GET fails.
+//   - A POST fails only if a part of it reached an instance that was about to die or hung, so that it
+//
+// must not be sent again (RFC 9110, section 9.2.2). The application records what
+// reached which instance.
+//   - No POST reaches two instances.
+//   - Every answer belongs to its request, and to all of its body.
+//   - Every new instance gets requests.
+//   - No GET takes much longer than Consul's check needs to find a hanging instance, relative to
+//
+// requests that bypass the gateway.
+//
+// Other times are logged and not asserted.
+package rolling

@@ -1,0 +1,300 @@
+//go:build unix
+
+package rolling
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/test/consultest"
+)
+
+// mode is a kind of leaving or misbehaviour of instances.
+type mode struct {
+	name      string
+	instances int
+	keep      int // number of instances that are not replaced
+	settings  string
+	check     time.Duration // timeout of Consul's check
+	// begin, if not nil, makes the instances misbehave until ctx ends.
+	begin func(ctx context.Context, d *deploy) error
+	// leave ends an instance, while a new one starts.
+	leave func(a *app) error
+}
+
+// patientCheck is the timeout of Consul's check in modes without a hanging instance, above
+// the delays of a busy machine.
+const patientCheck = 10 * time.Second
+
+// again returns the mode for a second attempt with a longer timeout of the check, if the
+// machine was so slow that checks of working instances timed out.
+func (m mode) again() mode {
+	m.name += "-again"
+	m.check = patientCheck
+	return m
+}
+
+func modes() []mode {
+	list := []mode{
+		{name: "graceful", instances: 4, leave: leaveGracefully},
+		{name: "stop", instances: 4, leave: func(a *app) error {
+			err := a.deregister()
+			a.stop()
+			return err
+		}},
+		{name: "abrupt", instances: 4, leave: func(a *app) error {
+			a.die()
+			time.Sleep(300 * time.Millisecond)
+			return a.deregister()
+		}},
+		{name: "crash", instances: 4, leave: func(a *app) error {
+			a.abandon()
+			a.die()
+			return nil
+		}},
+		{name: "hang", instances: 4, settings: hangSettings, check: time.Second, leave: func(a *app) error {
+			a.abandon()
+			a.hang()
+			return nil
+		}},
+		{
+			name: "flap", instances: 4, keep: 1, leave: leaveGracefully,
+			begin: func(ctx context.Context, d *deploy) error { return d.apps[0].flap(ctx) },
+		},
+		{
+			name: "slow", instances: 10, keep: 10,
+			begin: func(_ context.Context, d *deploy) error {
+				d.apps[0].work.Store(int64(50 * work))
+				return nil
+			},
+		},
+	}
+	for i := range list {
+		list[i].check = cmp.Or(list[i].check, patientCheck)
+	}
+	return list
+}
+
+// leaveGracefully deregisters, and serves until all replicas have noticed.
+func leaveGracefully(a *app) error {
+	err := a.deregister()
+	time.Sleep(500 * time.Millisecond)
+	a.stop()
+	return err
+}
+
+// pace contains the durations of the phases.
+type pace struct {
+	replaced   int           // instances per mode, at most
+	before     time.Duration // before the roll
+	pause      time.Duration // after each replacement
+	misbehaved time.Duration // the roll of a mode without replacements
+}
+
+const (
+	perSecond        = 300                    // requests in total
+	controlPerSecond = 60                     // requests to peers that never change
+	directPerSecond  = 20                     // requests to one of these peers, without the gateway
+	work             = 10 * time.Millisecond  // of an instance on a request
+	warmUp           = 500 * time.Millisecond // of the load, not counted
+	tail             = 700 * time.Millisecond // after the last replacement
+)
+
+// deploy is a mode that runs.
+type deploy struct {
+	mode
+	pace
+	t      *testing.T
+	consul *api.Client
+	ledger *ledger
+	direct string // address of an instance to which requests go without the gateway
+	apps   []*app // the current ones
+	all    []*app
+}
+
+// outcome is the result of a mode.
+type outcome struct {
+	mode
+	*ledger
+	results              []result
+	control              []result      // of requests to peers that never change
+	before, rolled, over time.Time     // when the phases began
+	replacements         []string      // ids of the new instances
+	stall                time.Duration // the longest pause of this process
+	direct               time.Duration // the longest duration of a request without the gateway
+}
+
+// start starts an instance without registering it.
+func (d *deploy) start(ttl bool) *app {
+	d.t.Helper()
+	a, err := startApp(d.consul, d.ledger, d.name, fmt.Sprintf("%s-%d", d.name, len(d.all)+1), work)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	a.ttl, a.timeout = ttl, d.check
+	d.all = append(d.all, a)
+	return a
+}
+
+// end removes all instances.
+func (d *deploy) end() {
+	for _, a := range d.all {
+		var status api.StatusError
+		if err := a.deregister(); err != nil && !errors.As(err, &status) { // it is no longer registered
+			d.t.Error(err)
+		}
+		if !a.isClosed(a.dead) {
+			a.reset()
+		}
+	}
+}
+
+// run runs the mode against the gateway at an address that routes by host.
+func (d *deploy) run(address string, ready func(service string) int) outcome {
+	t := d.t
+	o := outcome{mode: d.mode, ledger: d.ledger}
+	defer d.end()
+	for i := range d.instances {
+		a := d.start(d.begin != nil && i == 0)
+		if err := a.register(); err != nil {
+			t.Fatal(err)
+		}
+		d.apps = append(d.apps, a)
+	}
+	consultest.Await(t, "the gateway has the instances", func() bool { return ready(d.name) == d.instances })
+
+	stall := watchStalls()
+	l, control := startLoad(address, d.name, perSecond), startLoad(address, controlService, controlPerSecond)
+	direct := startLoad(d.direct, controlService, directPerSecond)
+	stopLoad := sync.OnceFunc(func() {
+		o.results, o.control = l.stop(), control.stop()
+		for _, r := range direct.stop() {
+			o.direct = max(o.direct, r.latency)
+		}
+	})
+	defer stopLoad()
+	time.Sleep(warmUp)
+	o.before = time.Now()
+	time.Sleep(d.before)
+	o.rolled = time.Now()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var behind sync.WaitGroup
+	if d.begin != nil {
+		behind.Go(func() {
+			if err := d.begin(ctx, d); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	o.replacements = d.roll()
+	if d.keep == 0 {
+		consultest.Await(t, "Consul has removed the old instances", func() bool { return d.passing() == d.instances })
+	}
+	time.Sleep(tail)
+	if d.keep > 0 {
+		time.Sleep(time.Until(o.rolled.Add(d.misbehaved)))
+	}
+	o.over = time.Now()
+	cancel()
+	behind.Wait()
+	d.killHung()
+	stopLoad()
+	o.stall = stall()
+	if unsent := l.unsent.Load(); unsent > 0 {
+		t.Logf("%s: the machine had no time for %d requests: they were not sent", d.name, unsent)
+	}
+	return o
+}
+
+// roll replaces the instances, one after the other, and returns the ids of the
+// new ones.
+func (d *deploy) roll() (replacements []string) {
+	for _, old := range d.apps[d.keep:min(d.instances, d.keep+d.replaced)] {
+		replacements = append(replacements, d.replace(old))
+		time.Sleep(d.pause)
+	}
+	return replacements
+}
+
+// replace replaces an old instance with a new one, and returns its id.
+func (d *deploy) replace(old *app) (id string) {
+	fresh := d.start(false)
+	var leaving sync.WaitGroup
+	defer leaving.Wait()
+	leaving.Go(func() {
+		if err := d.leave(old); err != nil {
+			d.t.Error(err)
+		}
+	})
+	if err := fresh.register(); err != nil {
+		d.t.Error(err)
+	}
+	consultest.Await(d.t, fresh.id+" is used", func() bool { return !d.ledger.used(fresh.id).IsZero() })
+	return fresh.id
+}
+
+// watchStalls measures pauses of this process until longest is called, which returns the
+// longest one. Time in which the process used a processor does not count.
+func watchStalls() (longest func() time.Duration) {
+	stop, result := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		const every = 20 * time.Millisecond
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		longest, last, lastUsed := time.Duration(0), time.Now(), cpuTime()
+		for {
+			select {
+			case <-stop:
+				result <- longest
+				return
+			case <-tick.C:
+				now, used := time.Now(), cpuTime()
+				if gap := now.Sub(last) - every; used-lastUsed < gap/2 {
+					longest = max(longest, gap)
+				}
+				last, lastUsed = now, used
+			}
+		}
+	}()
+	return func() time.Duration {
+		close(stop)
+		return <-result
+	}
+}
+
+// cpuTime returns the processor time that this process has used.
+func cpuTime() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		panic(err) // impossible with these arguments
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// passing returns the number of passing instances in Consul, or -1 without an answer.
+func (d *deploy) passing() int {
+	entries, _, err := d.consul.Health().Service(d.name, "", true, (&api.QueryOptions{}).WithContext(d.t.Context()))
+	if err != nil {
+		return -1
+	}
+	return len(entries)
+}
+
+// killHung kills the hanging instances, which ends their requests.
+func (d *deploy) killHung() {
+	for _, a := range d.all {
+		if a.isClosed(a.hung) {
+			a.die()
+		}
+	}
+}

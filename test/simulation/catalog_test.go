@@ -1,0 +1,253 @@
+package simulation
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sluice/discovery"
+	consulsource "sluice/discovery/consul"
+)
+
+// catalog finds services in a Consul, like package gateway. A found service is added, and one
+// that is no longer found is removed.
+type catalog struct {
+	w         *world
+	consul    *consul
+	selector  selector
+	probation time.Duration
+	stop      func() // ends watch and waits for that
+
+	// w.mu guards the fields below.
+
+	found  []string // by watch
+	news   bool     // in found
+	wanted map[*registry]*wanted
+}
+
+// wanted is the model of a service in the catalog.
+type wanted struct {
+	listed bool      // an instance of it is selected
+	since  time.Time // when that began to be so, or not to be so
+	seen   time.Time // when it was last listed for so long that it was seen
+}
+
+// selector is a part of a selection, in the language of Consul and as a function.
+type selector struct {
+	consulsource.Selection
+	name     func(string) bool
+	instance func(discovery.Instance) bool
+}
+
+var possibleSelectors = []selector{
+	{consulsource.Selection{}, anyName, anyInstance},
+	{consulsource.Selection{Name: "app-*"}, anyName, anyInstance},
+	{consulsource.Selection{Name: "app-[13]"}, func(name string) bool { return name != "app-2" }, anyInstance},
+	{consulsource.Selection{Tag: "main"}, anyName, func(i discovery.Instance) bool { return slices.Contains(i.Tags, "main") }},
+	{consulsource.Selection{Meta: map[string]string{"zone": "a"}}, anyName, func(i discovery.Instance) bool { return i.Meta["zone"] == "a" }},
+	{consulsource.Selection{Name: "app-?", Tag: "canary"}, anyName, func(i discovery.Instance) bool { return slices.Contains(i.Tags, "canary") }},
+}
+
+func anyName(string) bool { return true }
+
+func anyInstance(discovery.Instance) bool { return true }
+
+func newCatalog(w *world) *catalog {
+	c := &catalog{w: w, consul: newConsul(w), selector: possibleSelectors[0], stop: func() {}, wanted: make(map[*registry]*wanted)}
+	for _, name := range []string{"app-1", "app-2", "app-3"} {
+		r := newRegistry(w, name, c.consul)
+		r.catalog = c
+		w.registries = append(w.registries, r)
+		c.wanted[r] = &wanted{since: time.Now()}
+		for range w.random.IntN(3) {
+			r.register()
+		}
+	}
+	c.follow(c.drawSelector(), c.drawProbation())
+	return c
+}
+
+func (c *catalog) drawSelector() selector { return pick(c.w.random, possibleSelectors...) }
+
+func (c *catalog) drawProbation() time.Duration {
+	if c.w.random.IntN(4) == 0 {
+		return 0
+	}
+	return c.w.upTo(8 * time.Second)
+}
+
+// follow changes the selection. The services found before stay until Consul answers.
+func (c *catalog) follow(s selector, probation time.Duration) {
+	c.stop()
+	c.w.mu.Lock()
+	c.selector, c.probation = s, probation
+	c.selector.Probation, c.selector.Wait = probation, time.Minute
+	c.w.logf("catalog: looks for %+v", c.selector.Selection)
+	for _, r := range c.consul.registries {
+		wanted := c.wanted[r]
+		wanted.listed, wanted.since, wanted.seen = c.selects(r), time.Now(), time.Time{}
+		if slices.Contains(c.found, r.name) && c.selector.name(r.name) {
+			wanted.seen = time.Now() // it stays as if it had been listed
+		}
+	}
+	known := make([]consulsource.CatalogService, len(c.found))
+	for i, name := range c.found {
+		known[i].Name = name
+	}
+	watch := c.consul.sources.Catalog(c.selector.Selection, known...)
+	c.w.mu.Unlock()
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { watch.Run(ctx, c.note) })
+	c.stop = func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// note records the found services.
+func (c *catalog) note(services []consulsource.CatalogService) {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	c.found, c.news = nil, true
+	for _, s := range services {
+		c.found = append(c.found, s.Name)
+	}
+	c.w.logf("catalog: found %s", strings.Join(c.found, " "))
+}
+
+// selects reports whether the selection matches a registered service.
+func (c *catalog) selects(r *registry) bool {
+	return c.selector.name(r.name) && slices.ContainsFunc(r.entries, c.selector.instance)
+}
+
+// changedLocked records a change of a registry.
+func (c *catalog) changedLocked(r *registry) {
+	if w := c.wanted[r]; w != nil && w.listed != c.selects(r) {
+		w.listed, w.since = !w.listed, time.Now()
+	}
+}
+
+// applyFound applies the found services, and reports whether they have changed.
+func (c *catalog) applyFound() bool {
+	c.w.mu.Lock()
+	news, found := c.news, c.found
+	c.news = false
+	c.w.mu.Unlock()
+	if !news {
+		return false
+	}
+	for _, r := range c.consul.registries {
+		n := slices.IndexFunc(c.w.services, func(s *service) bool { return s.registry == r })
+		switch wanted := slices.Contains(found, r.name); {
+		case wanted && n < 0:
+			c.w.count("service found")
+			c.checkFound(r)
+			c.w.services = append(c.w.services, c.w.newService(r))
+		case !wanted && n >= 0:
+			c.w.count("service not listed any more")
+			c.checkGone(r)
+			c.w.retire(c.w.services[n])
+			c.w.services = slices.Delete(c.w.services, n, n+1)
+		}
+	}
+	return true
+}
+
+// look is the time for a query of the catalog.
+const look = time.Second
+
+// checkFound: a service is added only if it is listed, or was until recently.
+func (c *catalog) checkFound(r *registry) {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if w := c.wanted[r]; !w.listed && time.Since(w.since) > look {
+		c.w.violateLocked("%s: found, though it has not been listed for %v", r.name, time.Since(w.since))
+	}
+}
+
+// checkGone: a service is removed only if it was not listed during its whole probation, and
+// never while Consul fails or hides services.
+func (c *catalog) checkGone(r *registry) {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	f, now := c.consul.fault, time.Now()
+	if f.what != "" && !f.lies && c.consul.felt && now.Sub(c.consul.since) > look {
+		c.w.violateLocked("%s: given up, while Consul %s for %v", r.name, f.what, now.Sub(c.consul.since))
+	}
+	w := c.wanted[r]
+	if f.what != "" && !f.lies && w.listed && w.since.Before(c.consul.since) && c.consul.since.Sub(w.seen) < look {
+		c.w.violateLocked("%s: given up, though it was seen before Consul %s", r.name, f.what)
+	}
+	if now.Sub(w.seen) < c.probation-look && !c.consul.liedSince(now.Add(-c.probation)) {
+		c.w.violateLocked("%s: given up %v after it was listed, want %v", r.name, now.Sub(w.seen), c.probation)
+	}
+}
+
+// checkLocked: while Consul works, listed services are in use, and others are not after their
+// probation.
+func (c *catalog) checkLocked() {
+	since, solid := c.consul.solid()
+	for _, r := range c.consul.registries {
+		w := c.wanted[r]
+		from := w.since
+		if from.Before(since) {
+			from = since
+		}
+		lasting := solid && time.Since(from) > look
+		if w.listed && lasting {
+			w.seen = time.Now()
+		}
+		_, used := c.w.byName[r.name]
+		switch {
+		case w.listed && lasting && !used:
+			c.w.violateLocked("%s: not found, though it is listed for %v", r.name, time.Since(from))
+		case !w.listed && solid && time.Since(from) > max(c.probation, 0)+look && used:
+			c.w.violateLocked("%s: in use, though it is not listed for %v", r.name, time.Since(from))
+		}
+	}
+}
+
+// loseSight removes a service from the catalog just before Consul fails for longer than its
+// probation, and may add it again during the fault.
+func (c *catalog) loseSight() {
+	const probation = 5 * time.Second
+	w, random := c.w, c.w.random
+	c.follow(possibleSelectors[0], probation)
+	r := c.consul.registries[random.IntN(len(c.consul.registries))]
+	r.register()
+	w.pass(2 * look)
+	r.clear()
+	w.pass(look)
+	f := pick(random, faults...)
+	for f.lies || f.silent || f.how.Status == http.StatusTooManyRequests {
+		f = pick(random, faults...)
+	}
+	w.mu.Lock()
+	c.consul.becomeLocked(f)
+	w.mu.Unlock()
+	w.pass(2 * probation)
+	c.expect(r, true, "while Consul %s", f.what)
+	back := random.IntN(2) == 0
+	if back {
+		r.register()
+	}
+	c.consul.heal()
+	w.pass(probation - look)
+	c.expect(r, true, "as soon as Consul works")
+	w.pass(hungRecovery + probation)
+	c.expect(r, back, "in the end")
+	w.count("lost sight of a service")
+}
+
+// expect fails unless the service is in use, or not.
+func (c *catalog) expect(r *registry, want bool, when string, args ...any) {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if _, used := c.w.byName[r.name]; used != want {
+		c.w.violateLocked(r.name+": in use: %v, "+when, slices.Concat([]any{used}, args)...)
+	}
+}

@@ -1,0 +1,329 @@
+package simulation
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"sluice/balancer"
+	"sluice/proxy/attempt"
+	"sluice/route"
+)
+
+// request is a request of a client. It implements attempt.Racer.
+type request struct {
+	w       *world
+	number  int
+	service *service
+	routed  *route.Service
+	random  *rand.Rand
+	query   balancer.Query
+	begin   time.Time
+	first   time.Time     // when it got its first peer
+	sure    bool          // it has to succeed
+	leaves  time.Duration // when the client goes away; 0: it waits
+	gone    <-chan struct{}
+
+	// The goroutine that runs it uses the fields below.
+
+	idempotent bool
+	touched    bool // a peer may have seen it
+	begun      bool // the client has got something
+	answered   bool // all of it
+	tries      int
+	reached    int // tries that count
+	hedged     bool
+	left       int     // peers, because their checks failed
+	unanswered *flight // of a Try that returned before the peer answered
+	tried      map[*balancer.Peer]bool
+}
+
+// flight is a running try.
+type flight struct {
+	peer  *peer
+	token balancer.Token
+	call  call
+	begin time.Time
+	retry bool
+	// suspected is closed when the peer begins to fail its checks.
+	suspected <-chan struct{}
+}
+
+// request sends a request. If sure, it must succeed if there is a peer.
+func (w *world) request(s *service, sure bool) {
+	w.mu.Lock()
+	w.numbers.requests++
+	s.waiting++
+	r := &request{
+		w: w, number: w.numbers.requests, service: s, routed: s.routed, begin: time.Now(), sure: sure,
+		random: stream(w.seed, streamRequest, w.numbers.requests), tried: make(map[*balancer.Peer]bool),
+	}
+	w.mu.Unlock()
+	r.idempotent = r.random.IntN(4) > 0
+	r.query.Hash = s.drawHash(r.random)
+	if !sure && r.random.IntN(8) == 0 {
+		r.leaves = upTo(r.random, responseTimeout/4)
+	}
+	w.requests.Go(r.run)
+	// No two requests have the same deadlines: which of two timers fires first at
+	// the same time is left to chance.
+	time.Sleep(time.Nanosecond)
+}
+
+// drawHash returns the hash of a request: that of other requests, of a peer, or none.
+func (s *service) drawHash(random *rand.Rand) uint64 {
+	all := s.pool.Snapshot().All
+	switch {
+	case random.IntN(2) == 0:
+		return 0
+	case s.options.Policy == balancer.PolicySticky && len(all) > 0:
+		return all[random.IntN(len(all))].StickyID()
+	}
+	return 1 + random.Uint64N(8)
+}
+
+// named returns the peer of the set that the hash of a request names, if any.
+func (r *request) named() *balancer.Peer {
+	for _, actual := range r.service.pool.Snapshot().All {
+		if r.service.options.Policy == balancer.PolicySticky && actual.StickyID() == r.query.Hash {
+			return actual
+		}
+	}
+	return nil
+}
+
+func (r *request) run() {
+	gone := make(chan struct{})
+	r.gone = gone
+	if r.leaves > 0 {
+		timer := time.AfterFunc(r.leaves, func() { close(gone) })
+		defer timer.Stop()
+	}
+	outcome, tries, err := attempt.Run(r.routed, &r.query, r)
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	if r.tries == 0 {
+		r.service.waiting--
+	}
+	r.w.logf("request %d: %s after %d tries, answered: %v, error: %v", r.number, outcome.Class, tries, r.answered, err)
+	r.checkLocked(outcome, tries, err)
+}
+
+// start begins a try.
+func (r *request) start(t balancer.Token) *flight {
+	w := r.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := r.service.peers[t.Peer]
+	if r.tries > 0 && (r.begun || !r.Replayable()) {
+		w.violateLocked("request %d: sent again, though the client has had something or a peer may have done it", r.number)
+	}
+	p.inflight++
+	r.tries++
+	if r.tries == 1 {
+		r.first = time.Now()
+		r.service.waiting--
+		r.service.firsts++
+	} else {
+		r.service.retries++
+		r.service.retrying++
+	}
+	call := w.upstreams[t.Peer.Address()].answer(r.random)
+	w.logf("request %d: try %d on %s, it will be %s in %v", r.number, r.tries, p, call.outcome.Class, call.after)
+	r.service.checkTry(r, p)
+	r.tried[t.Peer] = true
+	if p.closed { // cut just now
+		call.after, call.outcome = 0, balancer.Outcome{Class: balancer.OutcomeLocal}
+	}
+	return &flight{peer: p, token: t, call: call, begin: time.Now(), retry: r.tries > 1, suspected: p.transport.suspected}
+}
+
+// end records the end of a try.
+func (r *request) end(f *flight, o balancer.Outcome) balancer.Outcome {
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	f.peer.inflight--
+	r.service.freed, r.service.freedBy = time.Now(), r
+	if f.retry {
+		r.service.retrying--
+	}
+	f.peer.ended[o.Class]++
+	if o.Class == balancer.OutcomeConnectFailure && !f.peer.probation.IsZero() {
+		f.peer.refused = true
+	}
+	switch {
+	case answers(o):
+		r.begun, r.answered = true, true
+	case o.Class != balancer.OutcomeConnectFailure && o.Class != balancer.OutcomeLocal:
+		r.touched = true
+	}
+	if f.call.partial && o.Class == f.call.outcome.Class {
+		r.begun = true
+	}
+	r.w.logf("request %d: %s from %s", r.number, o.Class, f.peer)
+	return o
+}
+
+// wait waits for the answer, at most for patience if it is positive, or until suspected or
+// dropped is closed.
+func (r *request) wait(f *flight, patience time.Duration, suspected, dropped <-chan struct{}) attempt.Result {
+	now := time.Now()
+	limit := r.begin.Add(responseTimeout)
+	// Requests that begin together, since they have waited for the same peer, do not
+	// time out together.
+	own := time.Duration(r.number)
+	if perTry := r.routed.Retry.PerTryTimeout; perTry > 0 && f.begin.Add(perTry+own).Before(limit) {
+		limit = f.begin.Add(perTry + own)
+	}
+	result := attempt.Ended(balancer.Outcome{Class: balancer.OutcomeTimeout})
+	if answer := f.begin.Add(f.call.after); f.call.after >= 0 && answer.Before(limit) {
+		limit, result.Outcome = answer, f.call.outcome
+	}
+	if patience > 0 && now.Add(patience+own).Before(limit) {
+		limit, result = now.Add(patience+own), attempt.Result{Kind: attempt.Impatient}
+	}
+	if limit.After(now) {
+		timer := time.NewTimer(limit.Sub(now))
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-f.peer.transport.closed:
+		case <-f.call.broken:
+		case <-r.gone:
+		case <-suspected:
+		case <-dropped:
+		}
+		// Of what happened at the same time, the same counts whenever it is played.
+		switch {
+		case closed(dropped):
+			return attempt.Ended(balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(f.begin)})
+		case closed(r.gone):
+			return attempt.Ended(balancer.Outcome{Class: balancer.OutcomeClientGone})
+		case closed(f.peer.transport.closed), closed(f.call.broken):
+			return attempt.Ended(balancer.Outcome{Class: balancer.OutcomeReset})
+		case closed(suspected):
+			return attempt.Result{Kind: attempt.Suspected}
+		}
+	}
+	if result.Kind == attempt.Done && result.Outcome.Class != balancer.OutcomeConnectFailure {
+		result.Outcome.Latency = time.Since(f.begin)
+	}
+	return result
+}
+
+// closed reports whether a channel, which may be nil, is closed.
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// Try implements attempt.Exchange.
+func (r *request) Try(t balancer.Token) attempt.Result {
+	before := r.tries
+	f := r.start(t)
+	var patience time.Duration
+	var suspected <-chan struct{}
+	if r.idempotent {
+		patience = attempt.Patience(r.routed, before, time.Now().UnixNano())
+		if attempt.MayLeave(r.routed, before) {
+			suspected = f.suspected
+		}
+	}
+	result := r.wait(f, patience, suspected, nil)
+	if result.Kind != attempt.Done {
+		r.unanswered = f
+		return result
+	}
+	r.count(result.Outcome)
+	return attempt.Ended(r.end(f, result.Outcome))
+}
+
+// Waiting implements attempt.Exchange.
+func (r *request) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), timeout)
+}
+
+// count records a try that counts for Retry.Attempts.
+func (r *request) count(o balancer.Outcome) {
+	if o.Class != balancer.OutcomeConnectFailure || r.routed.Retry.Attempts == 1 {
+		r.reached++
+	}
+}
+
+// Leave implements attempt.Racer.
+func (r *request) Leave() balancer.Outcome {
+	f := r.unanswered
+	r.unanswered = nil
+	r.left++
+	return r.end(f, balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(f.begin)})
+}
+
+// Await implements attempt.Racer.
+func (r *request) Await() balancer.Outcome {
+	f := r.unanswered
+	r.unanswered = nil
+	o := r.wait(f, 0, nil, nil).Outcome
+	r.count(o)
+	return r.end(f, o)
+}
+
+// Race implements attempt.Racer.
+func (r *request) Race(second balancer.Token) (firstOutcome, secondOutcome balancer.Outcome) {
+	flights := [2]*flight{r.unanswered, r.start(second)}
+	r.unanswered, r.hedged = nil, true
+	var outcomes [2]balancer.Outcome
+	var drop [2]chan struct{}
+	type result struct {
+		which int
+		o     balancer.Outcome
+	}
+	results := make(chan result, 2)
+	for i, f := range flights {
+		drop[i] = make(chan struct{})
+		go func() {
+			results <- result{i, r.wait(f, 0, nil, drop[i]).Outcome}
+		}()
+	}
+	answered := false
+	for range flights {
+		got := <-results
+		if answered { // also if both did at once
+			got.o = balancer.Outcome{Class: balancer.OutcomeSuperseded}
+		}
+		outcomes[got.which] = got.o
+		if answers(got.o) {
+			answered = true
+			close(drop[1-got.which])
+		}
+	}
+	// Both tokens are out until the race is over.
+	for i, f := range flights {
+		r.end(f, outcomes[i])
+	}
+	last := outcomes[1]
+	if last.Class == balancer.OutcomeSuperseded {
+		last = outcomes[0]
+	}
+	r.count(last)
+	return outcomes[0], outcomes[1]
+}
+
+// answers reports whether the client gets the answer of the peer.
+func answers(o balancer.Outcome) bool {
+	return o.Class == balancer.OutcomeOK || o.Class == balancer.OutcomeServerError
+}
+
+// Replayable implements attempt.Exchange.
+func (r *request) Replayable() bool {
+	if time.Since(r.begin) >= responseTimeout {
+		return false
+	}
+	return !r.touched || r.idempotent
+}
+
+// Started implements attempt.Exchange.
+func (r *request) Started() bool { return r.begun }

@@ -1,0 +1,117 @@
+package simulation
+
+import (
+	"cmp"
+	"math"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestMain limits the test to one processor, so that simultaneous events have the same order
+// in each run of a seed.
+func TestMain(m *testing.M) {
+	runtime.GOMAXPROCS(1)
+	debug.SetGCPercent(400) // runs are short and leave a lot
+	os.Exit(m.Run())
+}
+
+// simulate runs a seed.
+func simulate(t *testing.T, seed uint64) (w *world) {
+	synctest.Test(t, func(*testing.T) {
+		w = newWorld(seed)
+		w.run()
+	})
+	return w
+}
+
+// variable returns the number in an environment variable.
+func variable(t *testing.T, name string) (n uint64, ok bool) {
+	text := os.Getenv(name)
+	if text == "" {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n, true
+}
+
+func TestSeeds(t *testing.T) {
+	if seed, ok := variable(t, "SLUICE_SEED"); ok {
+		w := simulate(t, seed)
+		t.Logf("seed %d:\n%s", seed, w.chronicle(0))
+		if w.violation != "" {
+			t.Errorf("seed %d: %s", seed, w.violation)
+		}
+		return
+	}
+	seeds, ok := variable(t, "SLUICE_SEEDS")
+	switch {
+	case ok:
+	case raceEnabled:
+		seeds = 50
+	case testing.Short():
+		seeds = 200
+	default:
+		seeds = 2000
+	}
+	start := time.Now()
+	all := make(counts)
+	var firstTier lots
+	for seed := range seeds {
+		w := simulate(t, seed)
+		if w.violation != "" {
+			t.Fatalf("seed %d: %s\n%s\nAll of it: SLUICE_SEED=%d go test ./simulation -run TestSeeds -v", seed, w.violation, w.chronicle(60), seed)
+		}
+		for what, n := range w.counts {
+			all[what] += n
+		}
+		firstTier.add(w.lots)
+	}
+	t.Logf("%d seeds in %v: %v", seeds, time.Since(start).Round(time.Millisecond), all)
+	if !firstTier.fair() {
+		t.Errorf("%v requests began with the first tier, want %.0f ± %.0f", firstTier.got, firstTier.expected, 6*math.Sqrt(firstTier.variance))
+	}
+	for _, what := range happenings {
+		if all[what] == 0 && seeds >= 1000 {
+			t.Errorf("%s: never in %d seeds", what, seeds)
+		}
+	}
+}
+
+// A seed can be repeated: the same events happen at the same times, except for a few seeds,
+// because the order of simultaneous events is random. With the source of Consul there are
+// more such seeds.
+func TestSameSeedSameTrace(t *testing.T) {
+	if raceEnabled {
+		t.Skip("takes long")
+	}
+	const want = 60
+	played, differ := make(map[bool]int), make(map[bool]int) // with and without that source
+	for seed := range uint64(want) {
+		first, second := simulate(t, seed), simulate(t, seed)
+		source := len(first.consuls) > 0
+		played[source]++
+		if !slices.Equal(first.sortedTrace(), second.sortedTrace()) {
+			differ[source]++
+		}
+	}
+	t.Logf("%d of %d seeds give another trace, and %d of %d with Consul's source", differ[false], played[false], differ[true], played[true])
+	if differ[false] > 3 || differ[true] > played[true]/2 {
+		t.Error("these are too many")
+	}
+}
+
+// sortedTrace returns the trace with sorted simultaneous events.
+func (w *world) sortedTrace() []line {
+	return slices.SortedFunc(slices.Values(w.trace), func(a, b line) int {
+		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.text, b.text))
+	})
+}

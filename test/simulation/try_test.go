@@ -1,0 +1,140 @@
+package simulation
+
+import (
+	"slices"
+	"time"
+
+	"sluice/balancer"
+)
+
+// checkTry checks that a request may be sent to this peer now.
+func (s *service) checkTry(r *request, p *peer) {
+	w, now, actual := s.w, time.Now(), p.actual
+	if p.gone && p.left != now && !p.cut {
+		w.violateLocked("request %d: on %s, which has drained", r.number, p)
+	}
+	if !p.left.IsZero() && p.left != now {
+		w.violateLocked("request %d: on %s, which left %v ago", r.number, p, now.Sub(p.left))
+	}
+	if p.operator && p.operated != now {
+		w.violateLocked("request %d: on %s, which the operator drains", r.number, p)
+	}
+	if r.tried[actual] {
+		w.violateLocked("request %d: on %s twice", r.number, p)
+	}
+	s.checkTierOfTry(r, p)
+	if named := r.named(); named != nil && named != actual && s.moved != now && s.configure != now && r.tries == 1 &&
+		slices.Contains(s.pool.Snapshot().Eligible, named) && s.options.Limits.PeerRequests == 0 {
+		w.violateLocked("request %d: on %s, though it belongs to %s", r.number, p, s.peers[named])
+	}
+	if s.changed != now && s.configure != now {
+		against := ^balancer.Reason(0)
+		if s.pool.Snapshot().Panic {
+			against = balancer.ReasonRegistry | balancer.ReasonDrain
+		}
+		if actual.Has(against) && actual.Since() != now {
+			w.violateLocked("request %d: on %s, which is %v: %q", r.number, p, actual.State(), actual.Reasons())
+		}
+	}
+	if limit := s.options.Limits.PeerRequests; limit > 0 && p.inflight > limit {
+		w.violateLocked("request %d: on %s, which has %d in flight", r.number, p, p.inflight)
+	}
+	if limit := s.options.Limits.Requests; limit > 0 && s.inflight() > limit {
+		w.violateLocked("request %d: %d in flight in all", r.number, s.inflight())
+	}
+	budget := s.budget()
+	allowed := budget.MinPerSecond*(10+now.Sub(s.began).Seconds()) + budget.Ratio*float64(s.firsts) + 1
+	if float64(s.retries) > allowed {
+		w.violateLocked("%s: %d retries of %d requests", s.name, s.retries, s.firsts)
+	}
+	if s.registry.consul != nil || !s.closed.IsZero() {
+		return
+	}
+	latest := s.latest()
+	if i, listed := latest.set[actual.ID]; latest.at != now && (!listed || !s.wanted(i) && s.configure != now) {
+		w.violateLocked("request %d: on %s, the registry has %s", r.number, p, describeInstance(i))
+	}
+}
+
+func (s *service) inflight() int {
+	n := 0
+	for _, p := range s.peers {
+		n += p.inflight
+	}
+	return n
+}
+
+// checkLocked checks that a failed request could not be tried elsewhere.
+func (r *request) checkLocked(o balancer.Outcome, tries int, err error) {
+	w, s := r.w, r.service
+	if tries != r.tries {
+		w.violateLocked("request %d: %d tries, want %d", r.number, tries, r.tries)
+	}
+	snapshot := s.pool.Snapshot()
+	settled := s.changed != time.Now() && s.configure != time.Now()
+	limits := s.options.Limits
+	freed := s.freed == time.Now() && s.freedBy != r // perhaps the pool does not know yet
+	ok := true
+	switch {
+	case r.answered:
+		w.counts["request answered"]++
+	case err == nil:
+		w.counts["request failed"]++
+		if o.Class == balancer.OutcomeClientGone {
+			w.counts["client gone"]++
+			break
+		}
+		ok = r.Started() || !r.Replayable() || r.reached >= r.routed.Retry.Attempts || tries >= maxTries
+	default:
+		w.counts["request refused"]++
+		switch err {
+		case balancer.ErrNoPeers:
+			ok = len(snapshot.All) == 0 || !settled
+		case balancer.ErrNoEligible:
+			ok = len(snapshot.Eligible) == 0 || !settled
+		case balancer.ErrAllTried:
+			for _, actual := range snapshot.Eligible {
+				ok = ok && (r.tried[actual] || !settled)
+			}
+		case balancer.ErrSaturated:
+			ok = limits.Requests > 0 && (s.inflight() >= limits.Requests || freed)
+		case balancer.ErrPeersSaturated:
+			ok = limits.PeerRequests > 0
+			for _, actual := range snapshot.Eligible {
+				full := s.peers[actual].inflight >= limits.PeerRequests || r.tried[actual]
+				ok = ok && (full || freed || !settled)
+			}
+		case balancer.ErrTooManyPending:
+			ok = limits.Pending > 0 && (s.waiting >= limits.Pending || !settled)
+		case balancer.ErrTooManyRetries:
+			ok = limits.Retries > 0 && tries > 0 && (s.retrying >= limits.Retries || freed)
+		case balancer.ErrRetryBudget:
+			// What is saved up never gets less than MinPerSecond amounts to, except
+			// by retries.
+			ok = tries > 0 && float64(s.retries+1) > 10*s.budget().MinPerSecond
+		default:
+			ok = false
+		}
+		if waited := err == balancer.ErrNoPeers || err == balancer.ErrNoEligible; waited && tries == 0 && time.Since(r.begin) < r.routed.WaitForPeer {
+			ok = false
+		}
+	}
+	if !ok {
+		w.violateLocked("request %d: given up after %d tries with %s, %v", r.number, tries, o.Class, err)
+	}
+	limited := limits.Requests > 0 || limits.PeerRequests > 0
+	if r.sure && settled && !limited && len(snapshot.Eligible) > 0 && (!r.answered || o.Class != balancer.OutcomeOK) {
+		w.violateLocked("request %d: failed with %s, %v, though everything works", r.number, o.Class, err)
+	}
+	if r.hedged {
+		w.counts["hedge"]++
+	}
+	w.counts["peer left"] += r.left
+	w.counts["retry"] += max(tries-1, 0)
+	if tries > 0 && r.first != r.begin {
+		w.counts["request waited"]++
+	}
+}
+
+// maxTries limits the tries of the attempt loop.
+const maxTries = 5

@@ -1,0 +1,148 @@
+package sluicetest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Load sends requests at a constant rate, and counts the responses. Its methods may be called
+// concurrently.
+type Load struct {
+	url    string
+	client *http.Client
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	places chan struct{} // one element per request in flight
+
+	mu    sync.Mutex // guards count
+	count Count
+}
+
+// patience is the timeout of a request, far above its usual duration.
+const patience = 10 * time.Second
+
+// Count contains the counters of a load.
+type Count struct {
+	Requests int
+	Unsent   int                  // not sent, because the requests of one second were in flight
+	Failed   int                  // without a response, or with another status than 200
+	ByApp    map[string]int       // responses by name of the application
+	LastSent map[string]time.Time // when the last answered request was sent
+	Failures []string             // the first ones
+}
+
+// Since returns the difference of c and before.
+func (c Count) Since(before Count) Count {
+	d := Count{Requests: c.Requests - before.Requests, Unsent: c.Unsent - before.Unsent, Failed: c.Failed - before.Failed, ByApp: map[string]int{}, LastSent: c.LastSent}
+	for app, n := range c.ByApp {
+		if n > before.ByApp[app] {
+			d.ByApp[app] = n - before.ByApp[app]
+		}
+	}
+	d.Failures = c.Failures[min(len(before.Failures), len(c.Failures)):]
+	return d
+}
+
+// StartLoad sends perSecond requests per second to url until Stop, also if earlier ones have not
+// ended, but with at most the requests of one second in flight. The name of the application is
+// the third word of a response such as "Hello from star-9001".
+func StartLoad(url string, perSecond int) *Load {
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &Load{
+		url:    url,
+		cancel: cancel,
+		client: &http.Client{
+			Transport: &http.Transport{MaxIdleConnsPerHost: 16},
+			Timeout:   patience,
+		},
+		places: make(chan struct{}, perSecond),
+		count:  Count{ByApp: map[string]int{}, LastSent: map[string]time.Time{}},
+	}
+	l.wg.Go(func() {
+		tick := time.NewTicker(time.Second / time.Duration(perSecond))
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			select {
+			case l.places <- struct{}{}:
+				l.wg.Go(l.one)
+			default:
+				l.noteUnsent()
+			}
+		}
+	})
+	return l
+}
+
+// one sends one request. Stop waits for it.
+func (l *Load) one() {
+	defer func() { <-l.places }()
+	sent := time.Now()
+	app, err := l.ask()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count.Requests++
+	if err == nil {
+		l.count.ByApp[app]++
+		if sent.After(l.count.LastSent[app]) {
+			l.count.LastSent[app] = sent
+		}
+		return
+	}
+	l.count.Failed++
+	if len(l.count.Failures) < 10 {
+		l.count.Failures = append(l.count.Failures, fmt.Sprintf("%s %v", time.Now().Format("15:04:05.000"), err))
+	}
+}
+
+func (l *Load) noteUnsent() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count.Unsent++
+}
+
+func (l *Load) ask() (app string, err error) {
+	response, err := l.client.Get(l.url)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return "", err
+	}
+	if response.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s (%s): %s", response.Status, response.Header.Get("X-Sluice-Reason"), strings.TrimSpace(string(body)))
+	}
+	words := strings.Fields(string(body))
+	if len(words) < 3 {
+		return "", fmt.Errorf("unexpected answer %q", body)
+	}
+	return strings.TrimSuffix(words[2], ","), nil
+}
+
+// Count returns the present counters.
+func (l *Load) Count() Count {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.count
+	c.ByApp, c.LastSent = maps.Clone(c.ByApp), maps.Clone(c.LastSent)
+	return c
+}
+
+// Stop ends the load, and waits for the requests in flight.
+func (l *Load) Stop() {
+	l.cancel()
+	l.wg.Wait()
+	l.client.CloseIdleConnections()
+}

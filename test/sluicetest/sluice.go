@@ -1,0 +1,241 @@
+package sluicetest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/test/subprocess"
+)
+
+// Build compiles packages of this module, such as "sluice" or
+// "sluice/examples/goapp", into dir.
+func Build(ctx context.Context, dir string, packages ...string) error {
+	args := append([]string{"build", "-o", dir + string(os.PathSeparator)}, packages...)
+	if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s: %w\n%s", strings.Join(packages, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// Any is a loopback address with a port that the kernel chooses.
+const Any = "127.0.0.1:0"
+
+// startTimeout limits the start of sluice, far above its usual duration on a busy machine.
+const startTimeout = 2 * time.Minute
+
+// Options configures a process of sluice. Addresses are "host:port", or Any.
+type Options struct {
+	Program string   // path of the binary
+	Listen  string   // address for clients
+	Admin   string   // address of the admin API
+	Args    []string // further arguments of "sluice run"
+	Log     string   // file for its output, in JSON
+}
+
+// Sluice is a sluice process and a client of its admin API.
+type Sluice struct {
+	*subprocess.Process
+	log           string // a file
+	listen, admin string // addresses
+	client        *http.Client
+}
+
+// Start runs "sluice run" and waits until its admin API answers.
+func Start(ctx context.Context, o Options) (*Sluice, error) {
+	log, err := os.Create(o.Log)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close() // the process has a copy
+	process, err := subprocess.Start(subprocess.Options{
+		Program: o.Program,
+		Args:    append([]string{"run", "--listen", o.Listen, "--admin", o.Admin}, o.Args...),
+		Output:  log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s := &Sluice{Process: process, log: o.Log, client: &http.Client{Transport: &http.Transport{}, Timeout: 30 * time.Second}}
+	if err := s.waitAlive(ctx); err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, s.LogTail(20))
+	}
+	return s, nil
+}
+
+// waitAlive waits for the first response of the admin API. After an error the process has
+// ended.
+func (s *Sluice) waitAlive(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := s.readAddresses()
+		if err == nil {
+			err = s.get(ctx, "/healthz", nil)
+		}
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-s.Exited():
+			return fmt.Errorf("sluice ended by itself: %v", s.Err())
+		case <-ctx.Done():
+			_ = s.Kill()
+			return fmt.Errorf("sluice does not answer: %w", err)
+		case <-tick.C:
+		}
+	}
+}
+
+// readAddresses reads the addresses of the listeners from the log.
+func (s *Sluice) readAddresses() error {
+	log, err := os.ReadFile(s.log)
+	if err != nil {
+		return err
+	}
+	at := make(map[string]string)
+	for line := range bytes.Lines(log) {
+		var entry struct{ Message, Listener, Address string }
+		if json.Unmarshal(line, &entry) == nil && entry.Message == "listening" {
+			at[entry.Listener] = entry.Address
+		}
+	}
+	if s.listen, s.admin = at["web"], at["admin"]; s.listen == "" || s.admin == "" {
+		return errors.New("it does not listen yet")
+	}
+	return nil
+}
+
+// URL returns the URL for clients.
+func (s *Sluice) URL() string { return "http://" + s.listen }
+
+// AdminURL returns the base URL of the admin API.
+func (s *Sluice) AdminURL() string { return "http://" + s.admin }
+
+// Peer contains the fields of a peer in /api/peers that examples need.
+type Peer struct {
+	ID       string   `json:"id"`
+	Address  string   `json:"address"`
+	Status   string   `json:"status"`
+	State    string   `json:"state"`
+	Reasons  []string `json:"reasons"`
+	Inflight int      `json:"inflight"`
+	Requests uint64   `json:"requests"`
+	Failures uint64   `json:"failures"`
+}
+
+// Peers returns the peers of all services, in the order of the API.
+func (s *Sluice) Peers(ctx context.Context) ([]Peer, error) {
+	var peers []Peer
+	return peers, s.get(ctx, "/api/peers", &peers)
+}
+
+// Watch contains the fields of a watch in /api/services that examples need.
+type Watch struct {
+	State     string `json:"state"` // pending, fresh, stale
+	LastError string `json:"last_error"`
+}
+
+// Watch returns the state of the watch of a service.
+func (s *Sluice) Watch(ctx context.Context, service string) (Watch, error) {
+	var services []struct {
+		Service string `json:"service"`
+		Watch   *Watch `json:"watch"`
+	}
+	if err := s.get(ctx, "/api/services", &services); err != nil {
+		return Watch{}, err
+	}
+	for _, found := range services {
+		if found.Service == service && found.Watch != nil {
+			return *found.Watch, nil
+		}
+	}
+	return Watch{}, fmt.Errorf("/api/services has no watched service %q", service)
+}
+
+// get decodes a response of the admin API into v, unless v is nil.
+func (s *Sluice) get(ctx context.Context, path string, v any) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.AdminURL()+path, nil)
+	if err != nil {
+		return err
+	}
+	response, err := s.client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return fmt.Errorf("GET %s: %w", path, err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s: %s", path, response.Status, bytes.TrimSpace(body))
+	}
+	if v == nil {
+		return nil
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("GET %s: %w", path, err)
+	}
+	return nil
+}
+
+// LogTail returns the last lines of the log.
+func (s *Sluice) LogTail(lines int) string {
+	log, err := os.ReadFile(s.log)
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(strings.TrimSpace(string(log)), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// IsFree reports whether a server can listen on an address now.
+func IsFree(address string) bool {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
+}
+
+// Run builds sluice and runs it until the test ends, on free ports, with further arguments of
+// "sluice run". If the test fails, it logs the last lines of the log of sluice.
+func Run(t testing.TB, args ...string) *Sluice {
+	t.Helper()
+	dir := t.TempDir()
+	if err := Build(t.Context(), dir, "sluice"); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Start(t.Context(), Options{
+		Program: filepath.Join(dir, "sluice"), Listen: Any, Admin: Any, Args: args, Log: filepath.Join(dir, "sluice.log"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("end of sluice's log:\n%s", s.LogTail(60))
+		}
+		if err := s.Stop(); err != nil {
+			t.Errorf("stop sluice: %v", err)
+		} else if err := s.Err(); err != nil {
+			t.Errorf("sluice ended with %v", err)
+		}
+	})
+	return s
+}

@@ -1,0 +1,171 @@
+package subprocess
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience limits the wait for another process on a busy machine.
+const patience = 2 * time.Minute
+
+// envRole makes the test binary run as another program.
+const envRole = "SUBPROCESS_TEST_ROLE"
+
+// TestMain runs as the parent of TestChildDiesWithItsParent, or as the program with many
+// threads, if envRole is set.
+func TestMain(m *testing.M) {
+	switch os.Getenv(envRole) {
+	case "threads":
+		for range threads {
+			go func() {
+				runtime.LockOSThread()
+				for {
+					time.Sleep(time.Microsecond)
+				}
+			}()
+		}
+		select {}
+	case "parent":
+		p, err := Start(Options{Program: "sleep", Args: []string{"600"}})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		fmt.Println(p.PID())
+		select {}
+	}
+	os.Exit(m.Run())
+}
+
+func TestChildDiesWithItsParent(t *testing.T) {
+	parent := exec.Command(os.Args[0])
+	parent.Env = append(os.Environ(), envRole+"=parent")
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent.Process.Kill()
+	parent.Wait()
+	for end := time.Now().Add(patience); alive(pid); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			syscall.Kill(pid, syscall.SIGKILL)
+			t.Fatalf("the child %d lives after its parent was killed", pid)
+		}
+	}
+}
+
+func TestStopIsGentleFirst(t *testing.T) {
+	var out Output
+	p, err := Start(Options{Program: "sh", Args: []string{"-c", `trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.01; done`}, Output: &out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill()
+	for end := time.Now().Add(patience); !strings.Contains(out.String(), "ready"); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the shell did not start")
+		}
+	}
+	if err := p.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	<-p.Exited()
+	if exit := (*exec.ExitError)(nil); !errors.As(p.Err(), &exit) || exit.ExitCode() != 3 || !strings.Contains(out.String(), "bye") {
+		t.Errorf("ended with %v and %q, want status 3 and a farewell", p.Err(), out.String())
+	}
+	if err := p.Stop(); err != nil {
+		t.Errorf("stop of a process that has ended: %v", err)
+	}
+}
+
+const threads = 8
+
+// After Pause, no thread of the process runs.
+func TestPauseReturnsWhenEveryThreadHasStopped(t *testing.T) {
+	p, err := Start(Options{Program: os.Args[0], Env: []string{envRole + "=threads"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill()
+	for end := time.Now().Add(patience); len(threadStates(t, p.PID())) < threads; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the program did not start")
+		}
+	}
+	for range 20 {
+		if err := p.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		if states := threadStates(t, p.PID()); strings.Trim(states, "T") != "" {
+			t.Fatalf("the threads are in the states %s, want all stopped", states)
+		}
+		if err := p.Pause(); err != nil {
+			t.Errorf("a second time: %v", err)
+		}
+		if err := p.Resume(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Pause(); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("pause of a process that has ended: %v", err)
+	}
+}
+
+// threadStates returns the letters of the states of the threads of a process.
+func threadStates(t *testing.T, pid int) string {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var states strings.Builder
+	for _, file := range files {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		_, state, _ := strings.Cut(string(stat), ") ")
+		states.WriteString(state[:1])
+	}
+	return states.String()
+}
+
+func TestProgramThatDoesNotExist(t *testing.T) {
+	if _, err := Start(Options{Program: "/no/such/program"}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v, want one that says so", err)
+	}
+}
+
+// alive reports whether pid runs. A zombie does not.
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(state, "Z")
+}

@@ -1,0 +1,64 @@
+// Package testcert makes certificates for tests.
+package testcert
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// Files are those of a certificate and its key.
+type Files struct{ Cert, Key string }
+
+// Write writes a certificate for host, signed by itself, and its key to dir, over the
+// files of an earlier call. change is as in PEM.
+func Write(t testing.TB, dir, host string, change ...func(*x509.Certificate)) Files {
+	t.Helper()
+	files := Files{filepath.Join(dir, host+".pem"), filepath.Join(dir, host+".key")}
+	cert, key := PEM(host, change...)
+	for path, data := range map[string][]byte{files.Cert: cert, files.Key: key} {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
+}
+
+// Lasting is a change for PEM: the certificate is valid between two times from now.
+func Lasting(begin, end time.Duration) func(*x509.Certificate) {
+	return func(c *x509.Certificate) { c.NotBefore, c.NotAfter = time.Now().Add(begin), time.Now().Add(end) }
+}
+
+// PEM returns a certificate for host, signed by itself, and its key. Each change is
+// made to the template.
+func PEM(host string, change ...func(*x509.Certificate)) (cert, key []byte) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{host},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true,
+	}
+	for _, f := range change {
+		f(template)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		panic(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		panic(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
+}
