@@ -466,7 +466,11 @@ func TestGRPCOutcomes(t *testing.T) {
 			t.Errorf("%v: name %q", code, name)
 		}
 	}
-	counted := p.pool.Requests().Snapshot()
+	var counted metrics.RequestsSnapshot
+	eventually(t, "all calls are counted", func() bool {
+		counted = p.pool.Requests().Snapshot()
+		return counted.Total() == uint64(codes.Unauthenticated)+1
+	})
 	for code, n := range counted.GRPC {
 		if n != 1 {
 			t.Errorf("%v: counted %d times", codes.Code(code), n)

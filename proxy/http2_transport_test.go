@@ -180,7 +180,7 @@ func TestHTTP2TransportCloseWaits(t *testing.T) {
 			c = all[0]
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			return c.flushing && c.writeDeadline.Load() != 0 && len(c.out) >= http2OutputBytes
+			return c.flushing && c.writeDeadline.Load() != 0 && len(c.queue) > 0
 		}
 		return false
 	})
