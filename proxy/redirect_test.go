@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -56,6 +57,34 @@ func TestRedirectToHTTPS(t *testing.T) {
 	}
 	if got := origin.got(); got != "" {
 		t.Errorf("the peer got %q", got)
+	}
+}
+
+// A trusted proxy that terminates TLS is not redirected, since its clients would come
+// back for ever. Others cannot avoid the redirect.
+func TestRequestsOverTLSToATrustedProxyAreNotRedirected(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	for _, test := range []struct {
+		trusted, protocol string
+		status            string
+	}{
+		{"127.0.0.0/8", "X-Forwarded-Proto: https\r\n", "200"},
+		{"127.0.0.0/8", "X-Forwarded-Proto: HTTPS\r\n", "200"},
+		{"127.0.0.0/8", "X-Forwarded-Proto: https, http\r\n", "200"},
+		{"127.0.0.0/8", "X-Forwarded-Proto: http\r\n", "308"},
+		{"127.0.0.0/8", "X-Forwarded-Proto: http, https\r\n", "308"},
+		{"127.0.0.0/8", "X-Forwarded-Proto: http\r\nX-Forwarded-Proto: https\r\n", "308"},
+		{"127.0.0.0/8", "X-Forwarded-Proto: https2\r\n", "308"},
+		{"127.0.0.0/8", "X-Forwarded-Proto:\r\n", "308"},
+		{"127.0.0.0/8", "", "308"},
+		{"192.0.2.0/24", "X-Forwarded-Proto: https\r\n", "308"},
+	} {
+		p := startProxy(t, Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix(test.trusted)}}, origin.address())
+		p.address = p.serveWith(ListenerOptions{Name: "plain", HTTPSPort: 443})
+		answer := p.raw("GET / HTTP/1.1\r\nHost: a.example\r\n" + test.protocol + "Connection: close\r\n\r\n")
+		if !strings.HasPrefix(answer, "HTTP/1.1 "+test.status+" ") {
+			t.Errorf("%s, %q: got %q, want %s", test.trusted, test.protocol, answer, test.status)
+		}
 	}
 }
 

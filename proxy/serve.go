@@ -38,7 +38,7 @@ func (x *httpExchange) serve() bool {
 	if r := x.challenge(b); r != nil {
 		return x.refuse(r)
 	}
-	if c.listener.httpsPort != 0 {
+	if c.listener.httpsPort != 0 && !x.cameByHTTPS(b) {
 		return x.redirectToHTTPS()
 	}
 	matched := c.listener.table().Match(x.head.Authority(b), x.head.Path(b))

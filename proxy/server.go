@@ -210,7 +210,8 @@ type ListenerOptions struct {
 	HTTP2 bool
 	// StrictTransportSecurity is that field of responses; "": that of the peer.
 	StrictTransportSecurity string
-	// HTTPSPort is the port to which all requests are redirected; 0: none are.
+	// HTTPSPort is the port to which requests are redirected, except those that came to
+	// a trusted proxy by HTTPS; 0: none are.
 	HTTPSPort int
 	// Challenge, if not nil, returns the body of the response to a GET request for a
 	// path below /.well-known/acme-challenge/; false: the request is served as any other.
