@@ -1,0 +1,363 @@
+package proxy
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"sluice/proxy/http1"
+	"sluice/proxy/http2"
+)
+
+// frameLocked processes a frame.
+func (h *http2Conn) frameLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
+	if h.stage == stageSettings {
+		if frame.Type != http2.FrameSettings || frame.Has(http2.FlagAck) {
+			return errNoSettings
+		}
+		h.stage = stageFrames
+	}
+	if open := h.block.header.StreamID; open != 0 && (frame.Type != http2.FrameContinuation || frame.StreamID != open) {
+		return errContinuation
+	}
+	if err := frame.Check(); err != nil {
+		return err
+	}
+	switch frame.Type {
+	case http2.FrameData:
+		return h.dataLocked(frame, payload)
+	case http2.FrameHeaders:
+		return h.headersLocked(frame, payload)
+	case http2.FrameContinuation:
+		return h.continuationLocked(frame, payload)
+	case http2.FramePriority:
+		switch {
+		case frame.Length != 5:
+			return errPriorityBytes
+		case binary.BigEndian.Uint32(payload)&^(1<<31) == frame.StreamID:
+			return errDependency
+		}
+	case http2.FrameResetStream:
+		return h.resetByClientLocked(frame.StreamID)
+	case http2.FrameSettings:
+		return h.settingsLocked(frame, payload)
+	case http2.FramePing:
+		return h.pingLocked(frame, payload)
+	case http2.FrameWindowUpdate:
+		return h.windowUpdateLocked(frame.StreamID, int64(binary.BigEndian.Uint32(payload)&^(1<<31)))
+	}
+	return nil // GOAWAY, and unknown types
+}
+
+func (h *http2Conn) headersLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
+	block, dependency, err := frame.Unpad(payload)
+	switch {
+	case err != nil:
+		return err
+	case frame.StreamID%2 == 0:
+		return errStreamID
+	case dependency == frame.StreamID:
+		return errDependency
+	case frame.Has(http2.FlagEndHeaders):
+		return h.blockLocked(frame, block)
+	}
+	h.block = fieldBlock{bytes: append(h.block.bytes[:0], block...), header: *frame}
+	return nil
+}
+
+func (h *http2Conn) continuationLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
+	b := &h.block
+	switch b.frames++; {
+	case b.header.StreamID == 0:
+		return errContinuation
+	case b.frames > http2Continuations || len(b.bytes)+len(payload) > http2BlockBytes:
+		return errBlockTooLong
+	}
+	b.bytes = append(b.bytes, payload...)
+	if !frame.Has(http2.FlagEndHeaders) {
+		return nil
+	}
+	block := h.block
+	h.block = fieldBlock{}
+	return h.blockLocked(&block.header, block.bytes)
+}
+
+// blockLocked processes a complete field block. It is decoded in any case, since later
+// ones depend on it.
+func (h *http2Conn) blockLocked(frame *http2.FrameHeader, block []byte) *http2.Error {
+	if err := h.decoder.Decode(block, &h.fields); err != nil {
+		return err
+	}
+	id, ends := frame.StreamID, frame.Has(http2.FlagEndStream)
+	s := h.streams[id]
+	switch {
+	case s != nil:
+		return h.trailerLocked(s, ends)
+	case id <= h.last && slices.Contains(h.canceled, id):
+		return nil // sent before the client knew
+	case id <= h.last:
+		return errStreamEnded
+	case h.goAway == goAwayFinal:
+		return nil // the client sends it on another connection
+	}
+	h.last = id
+	if h.open >= http2Streams {
+		h.conn.server.http2.refusedStreams.Add(1)
+		h.refuseLocked(id, http2.RefusedStream)
+		return h.faultLocked()
+	}
+	if s = h.takeStreamLocked(); s != nil {
+		return h.openLocked(s, id, ends)
+	}
+	h.conn.server.http2.refusedConnections.Add(1)
+	h.refuseLocked(id, http2.RefusedStream)
+	return h.answerLocked()
+}
+
+// isIgnoredLocked reports whether id is of a stream that was opened before the client
+// knew that it must not.
+func (h *http2Conn) isIgnoredLocked(id uint32) bool {
+	return id > h.last && h.goAway == goAwayFinal
+}
+
+// refuseLocked resets a stream that is not served.
+func (h *http2Conn) refuseLocked(id uint32, code http2.ErrorCode) {
+	h.noteCanceledLocked(id)
+	h.out = http2.AppendResetStream(h.out, id, code)
+}
+
+// noteCanceledLocked notes that a stream ends before its request: the client, which may
+// have http2Streams open, may have sent more of them before it knows.
+func (h *http2Conn) noteCanceledLocked(id uint32) {
+	if len(h.canceled) < http2Streams {
+		h.canceled = append(h.canceled, id)
+	} else {
+		h.canceled[h.cancels%http2Streams] = id
+	}
+	h.cancels++
+}
+
+// openLocked starts to serve the request in fields.
+func (h *http2Conn) openLocked(s *http2Stream, id uint32, ends bool) *http2.Error {
+	s.prepare(id)
+	x := s.exchange
+	switch bytes := h.fields.RequestBytes(); {
+	case bytes > requestBufferBytes:
+		s.refused = http1.ErrHeadTooLong
+	case bytes > len(x.in):
+		x.grow()
+	}
+	if s.refused == nil {
+		text, framing, err := h.fields.AppendRequest(x.in[:0], ends)
+		if err != nil {
+			h.free = append(h.free, s)
+			s.release()
+			h.conn.server.http2.resetsSent.Add(1)
+			h.refuseLocked(id, http2.ProtocolError)
+			return h.faultLocked()
+		}
+		x.end = len(text)
+		if framing == http2.FramingLength {
+			s.expected = h.fields.ContentLength()
+		}
+	}
+	if h.streams == nil {
+		h.streams = make(map[uint32]*http2Stream)
+	}
+	h.streams[id] = s
+	h.open++
+	h.receiving++
+	h.idle = false
+	if ends {
+		s.endedLocked(&s.received)
+	}
+	if len(h.streams) == 1 && !h.partial {
+		h.armLocked()
+	}
+	h.work.Add(1)
+	go s.onServe()
+	return nil
+}
+
+// faultLocked counts a stream that ends early by the act or fault of the client.
+func (h *http2Conn) faultLocked() *http2.Error {
+	if h.resets--; h.resets < 0 {
+		return errResets
+	}
+	return h.answerLocked()
+}
+
+// answerLocked counts a frame in out that answers one of the client.
+func (h *http2Conn) answerLocked() *http2.Error {
+	if h.control++; h.control > http2PendingControl {
+		return errNotRead
+	}
+	return nil
+}
+
+// failLocked resets a stream by the fault of the client.
+func (h *http2Conn) failLocked(s *http2Stream, code http2.ErrorCode) *http2.Error {
+	h.resetLocked(s, code)
+	return h.faultLocked()
+}
+
+// trailerLocked ends a request with the trailer section in fields.
+func (h *http2Conn) trailerLocked(s *http2Stream, ends bool) *http2.Error {
+	switch {
+	case s.canceled, s.received && !s.aborted:
+		return errStreamEnded
+	case s.aborted:
+		return nil
+	case !ends || s.expected > 0 || h.fields.RequestBytes() > maxTrailerBytes:
+		return h.failLocked(s, http2.ProtocolError)
+	}
+	trailer, err := h.fields.AppendTrailer(nil)
+	if err != nil {
+		return h.failLocked(s, http2.ProtocolError)
+	}
+	s.trailer = trailer
+	s.endedLocked(&s.received)
+	signal(s.waits.readable)
+	return nil
+}
+
+func (h *http2Conn) dataLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
+	data, _, err := frame.Unpad(payload)
+	if err != nil {
+		return err
+	}
+	length := int64(frame.Length)
+	if h.received -= length; h.received < 0 {
+		return errTooMuchData
+	}
+	s := h.streams[frame.StreamID]
+	switch {
+	case h.isIgnoredLocked(frame.StreamID):
+		h.grantLocked(frame.Length)
+		return nil
+	case s == nil && frame.StreamID > h.last:
+		return errStreamID
+	case s == nil && !slices.Contains(h.canceled, frame.StreamID):
+		return errStreamEnded
+	case s != nil && (s.canceled || s.received && !s.aborted):
+		return errStreamEnded
+	case s == nil || s.aborted: // sent before the client knew
+		h.grantLocked(frame.Length)
+		return nil
+	}
+	if s.granted -= length; s.granted < 0 {
+		return errTooMuchData
+	}
+	ends := frame.Has(http2.FlagEndStream)
+	if s.expected >= 0 {
+		s.expected -= int64(len(data))
+		if s.expected < 0 || ends && s.expected > 0 {
+			h.grantLocked(frame.Length)
+			return h.failLocked(s, http2.ProtocolError)
+		}
+	}
+	if padding := frame.Length - len(data); padding > 0 {
+		s.grantLocked(padding)
+	}
+	s.body.append(data)
+	if ends {
+		s.endedLocked(&s.received)
+	}
+	signal(s.waits.readable)
+	return nil
+}
+
+func (h *http2Conn) resetByClientLocked(id uint32) *http2.Error {
+	s := h.streams[id]
+	switch {
+	case h.isIgnoredLocked(id):
+		return nil
+	case id > h.last:
+		return errStreamID
+	case s == nil || s.aborted:
+		return nil
+	}
+	s.canceled = true
+	s.server.http2.resetsReceived.Add(1)
+	s.abortLocked()
+	if early := !s.answered && h.conn.server.sweeper.now()-s.opened < int64(http2EarlyReset); !early {
+		return nil
+	}
+	if h.resets--; h.resets < 0 {
+		return errResets
+	}
+	return nil
+}
+
+func (h *http2Conn) settingsLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
+	if frame.Has(http2.FlagAck) {
+		return nil
+	}
+	for len(payload) > 0 {
+		var (
+			setting http2.Setting
+			err     *http2.Error
+		)
+		if setting, payload, err = http2.NextSetting(payload); err != nil {
+			return err
+		}
+		if setting.ID == http2.SettingHeaderTableSize && setting.Value < http2.InitialTableBytes {
+			h.tableSize = true
+		}
+		if setting.ID != http2.SettingInitialWindowSize {
+			continue
+		}
+		change := int64(setting.Value) - h.initial
+		h.initial += change
+		for _, s := range h.streams {
+			if s.window+change > http2.MaxWindow {
+				return errWindow
+			}
+			h.enlargeLocked(s, change)
+		}
+	}
+	h.out = http2.AppendSettingsAck(h.out)
+	return h.answerLocked()
+}
+
+func (h *http2Conn) pingLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
+	if frame.Has(http2.FlagAck) {
+		if h.goAway == goAwayAnnounced && string(payload) == string(goAwayPing) {
+			h.endGoAwayLocked()
+		}
+		return nil
+	}
+	h.out = http2.AppendPing(h.out, http2.FlagAck, payload)
+	return h.answerLocked()
+}
+
+func (h *http2Conn) windowUpdateLocked(id uint32, increment int64) *http2.Error {
+	switch {
+	case h.isIgnoredLocked(id):
+		return nil
+	case id > h.last:
+		return errStreamID
+	case increment == 0:
+		return errNoIncrement
+	case id == 0:
+		if h.window += increment; h.window > http2.MaxWindow {
+			return errWindow
+		}
+		return nil
+	}
+	if s := h.streams[id]; s != nil && !s.aborted {
+		return h.enlargeLocked(s, increment)
+	}
+	return nil
+}
+
+// enlargeLocked changes the window of s, and returns s to the queue if it waited for
+// that.
+func (h *http2Conn) enlargeLocked(s *http2Stream, change int64) *http2.Error {
+	if s.window += change; s.window > http2.MaxWindow {
+		return h.failLocked(s, http2.FlowControlError)
+	}
+	if s.sending && !s.queued && !s.aborted && s.window > 0 {
+		h.queue.push(s)
+	}
+	return nil
+}

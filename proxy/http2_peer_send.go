@@ -1,0 +1,121 @@
+package proxy
+
+import (
+	"errors"
+	"runtime"
+	"slices"
+
+	"sluice/proxy/http2"
+)
+
+// queueLocked puts u behind the other streams that send.
+func (c *http2PeerConn) queueLocked(u *http2Upstream) {
+	u.sending = true
+	c.queue = append(c.queue, u)
+	c.fillLocked()
+	c.flushLocked()
+}
+
+func (c *http2PeerConn) dequeueLocked(u *http2Upstream) {
+	c.queue = slices.DeleteFunc(c.queue, func(other *http2Upstream) bool { return other == u })
+}
+
+// fillLocked moves frames of the streams in the queue to out, one of each in turn, as
+// far as there is room and the peer's windows allow.
+func (c *http2PeerConn) fillLocked() {
+	for moved := true; moved; {
+		moved = false
+		kept := c.queue[:0]
+		for _, u := range c.queue {
+			if len(c.out) < http2OutputBytes && c.frameOfLocked(u) {
+				moved = true
+			}
+			if u.sending {
+				kept = append(kept, u)
+			}
+		}
+		clear(c.queue[len(kept):])
+		c.queue = kept
+	}
+}
+
+// frameOfLocked moves a frame of u to out, and reports whether it did.
+func (c *http2PeerConn) frameOfLocked(u *http2Upstream) bool {
+	if u.err != nil || u.stopped {
+		return false // the stream is closed
+	}
+	n := int(min(int64(len(u.data)), http2.MaxFrameBytes, u.window, c.window))
+	if n <= 0 && len(u.data) > 0 {
+		return false
+	}
+	last := n == len(u.data)
+	if n > 0 || u.ends && len(u.tail) == 0 {
+		frame := http2.FrameHeader{Length: n, Type: http2.FrameData, StreamID: u.id}
+		if last && u.ends && len(u.tail) == 0 {
+			frame.Flags = http2.FlagEndStream
+		}
+		c.out = append(http2.AppendFrameHeader(c.out, frame), u.data[:n]...)
+		u.data = u.data[n:]
+		u.window -= int64(n)
+		c.window -= int64(n)
+	}
+	if last {
+		c.out = append(c.out, u.tail...)
+		u.data, u.tail, u.sending = nil, nil, false
+		u.sent = u.sent || u.ends
+	}
+	signal(u.waits.writable)
+	return true
+}
+
+// flushLocked starts to send out.
+func (c *http2PeerConn) flushLocked() {
+	if c.fillLocked(); c.flushing || len(c.out) == 0 || c.err != nil {
+		return
+	}
+	c.flushing = true
+	c.work.Go(c.flush)
+}
+
+// flush sends out until it is empty. It yields first, so that the streams that can run
+// add their frames: one write for many requests.
+func (c *http2PeerConn) flush() {
+	runtime.Gosched()
+	to := side{raw: c.wire.raw, entry: &c.sweepEntry, sweeper: c.transport.sweeper, timeout: http2PeerStall}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.out) > 0 && c.err == nil {
+		b := c.out
+		c.out, c.spare = c.spare[:0], nil
+		c.mu.Unlock()
+		_, err := c.writer.writeSealed(to, c.wire.tls, b)
+		c.mu.Lock()
+		if c.spare = b[:0]; err != nil {
+			c.failLocked(errClosedEarly)
+			c.wire.conn.CloseRead() // ends read
+		}
+		c.fillLocked()
+	}
+	c.flushing = false
+}
+
+// sendGoAwayLocked sends GOAWAY if it fits the socket buffer. err is why the connection ends.
+func (c *http2PeerConn) sendGoAwayLocked(err error) {
+	if c.flushing || len(c.out) > 0 {
+		return
+	}
+	code := http2.NoError
+	var failure *http2.Error
+	if errors.As(err, &failure) {
+		code = failure.Code
+	}
+	frame := http2.AppendGoAway(nil, 0, code)
+	if c.wire.tls != nil {
+		records := sealBuffers.Get().(*buffer)
+		defer sealBuffers.Put(records)
+		if frame, err = c.wire.tls.seal(frame, records); err != nil {
+			return
+		}
+	}
+	c.wire.raw.Control(func(fd uintptr) { send(fd, frame) })
+}

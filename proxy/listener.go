@@ -1,0 +1,141 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"sluice/route"
+)
+
+// listener is a listener that is being served.
+type listener struct {
+	net.Listener
+	server  *Server
+	name    string
+	proxies []netip.Prefix  // see ListenerOptions
+	tls     *tls.Config     // nil: no TLS
+	streams func() *Streams // nil: HTTP
+
+	strictTransportSecurity string
+	http2                   bool // without TLS, clients may use HTTP/2
+	httpsPort               int  // of redirects to HTTPS; 0: none
+	challenge               func(host, path string) (body []byte, ok bool)
+
+	idleUntil atomic.Int64 // coarse time when idle connections end; 0: the listener does not drain
+	cut       atomic.Bool  // the time for its requests is over
+}
+
+// acceptGrace is how long a closing listener accepts connections, because closing
+// resets those in the backlog.
+const acceptGrace = 20 * time.Millisecond
+
+// close ends Serve after acceptGrace.
+func (l *listener) close() {
+	if l.setDeadline(time.Now().Add(acceptGrace)) != nil {
+		l.Close()
+	}
+}
+
+// setDeadline sets the deadline of Accept; zero: none.
+func (l *listener) setDeadline(t time.Time) error {
+	if d, ok := l.Listener.(interface{ SetDeadline(time.Time) error }); ok {
+		return d.SetDeadline(t)
+	}
+	return errors.ErrUnsupported
+}
+
+func (l *listener) table() *route.Table { return l.server.tables.Load() }
+
+// ErrServerClosed is what Serve returns after Shutdown.
+var ErrServerClosed = errors.New("server closed")
+
+// Serve accepts connections on l until Shutdown or until l is closed, and closes l.
+// If ctx ends first, it returns ctx's error and leaves l open. After any other error
+// of Accept, such as a lack of descriptors, it tries again. name is for logs.
+func (s *Server) Serve(ctx context.Context, l net.Listener, name string) error {
+	return s.ServeWith(ctx, l, ListenerOptions{Name: name})
+}
+
+// ListenerOptions are the settings of a listener.
+type ListenerOptions struct {
+	Name string // for logs
+	// TLS must not offer protocols except h2 and http/1.1. nil: without TLS.
+	TLS *tls.Config
+	// HTTP2: without TLS, clients may use HTTP/2. With TLS, they may if TLS offers h2.
+	HTTP2 bool
+	// StrictTransportSecurity is that field of responses; "": that of the peer.
+	StrictTransportSecurity string
+	// HTTPSPort is the port to which requests are redirected, except those that came to
+	// a trusted proxy by HTTPS; 0: none are.
+	HTTPSPort int
+	// Challenge, if not nil, returns the body of the response to a GET request for a
+	// path below /.well-known/acme-challenge/; false: the request is served as any other.
+	Challenge func(host, path string) (body []byte, ok bool)
+	// Proxies are the networks whose connections must begin with a PROXY header, which
+	// has the address of the client.
+	Proxies []netip.Prefix
+	// Streams makes the listener forward TCP. It returns where the next connection
+	// goes. nil: the listener serves HTTP.
+	Streams func() *Streams
+}
+
+// ServeWith is Serve with more options.
+func (s *Server) ServeWith(ctx context.Context, l net.Listener, o ListenerOptions) error {
+	name := o.Name
+	at := &listener{
+		Listener: l, server: s, name: name, proxies: unmapped(o.Proxies), tls: o.TLS, http2: o.HTTP2, streams: o.Streams,
+		strictTransportSecurity: o.StrictTransportSecurity, httpsPort: o.HTTPSPort, challenge: o.Challenge,
+	}
+	deferAccept(l, o.Streams == nil)
+	s.mu.Lock()
+	if s.draining.Load() {
+		s.mu.Unlock()
+		l.Close()
+		return ErrServerClosed
+	}
+	s.listeners[at] = struct{}{}
+	s.mu.Unlock()
+	defer s.listenerClosed(at)
+	left := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(left)
+		at.close()
+	})
+	defer stop()
+
+	pause := time.Duration(0)
+	for {
+		conn, err := l.Accept()
+		if err == nil {
+			pause = 0
+			s.start(at, conn)
+			continue
+		}
+		if s.draining.Load() {
+			l.Close()
+			return ErrServerClosed
+		}
+		if ctx.Err() != nil {
+			<-left
+			at.setDeadline(time.Time{})
+			return ctx.Err()
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("listener %q: %w", name, err)
+		}
+		if pause == 0 {
+			s.log.Warn().Err(err).Str("listener", name).Msg("accept failed; retrying")
+		}
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		select {
+		case <-time.After(pause):
+		case <-s.ctx.Done():
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"time"
+)
+
+// Shutdown stops accepting, waits for the requests in flight and returns when all
+// listeners and connections are closed. If ctx ends first, it closes the remaining
+// connections and returns ctx's error. It must be called once.
+//
+// A client may send a request on an idle connection while it is being closed, and
+// the request would be lost. So idle connections stay open for idleGrace, and a
+// request in this time is answered with Connection: close.
+func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
+	s.mu.Lock()
+	s.idleUntil.Store(s.sweeper.now() + int64(idleGrace))
+	s.draining.Store(true)
+	for l := range s.listeners {
+		l.close()
+	}
+	s.noteDrainedLocked()
+	for c := range s.conns {
+		c.wakeIfIdle()
+	}
+	for a := range s.arrivals {
+		a.arm(s.sweeper, max(idleGrace, 1))
+	}
+	s.idleConns.close()
+	s.mu.Unlock()
+
+	var err error
+	select {
+	case <-s.drained:
+	case <-ctx.Done():
+		err = ctx.Err()
+		s.cancel()
+		// Peers first: closing a client's connection waits for its exchange, which
+		// may wait for its peer.
+		for _, t := range s.sweeper.allTransports() {
+			t.Close()
+		}
+		s.mu.Lock()
+		for c := range s.conns {
+			c.conn.Close()
+		}
+		for c := range s.streams {
+			c.abort()
+		}
+		for a := range s.arrivals {
+			a.tcp.Close()
+		}
+		s.mu.Unlock()
+		<-s.drained
+	}
+	s.cancel()
+	close(s.stop)
+	s.background.Wait()
+	return err
+}
+
+// Drain ends the connections that were accepted on l, which must no longer be served.
+// It treats requests in flight and idle connections as Shutdown does, but does not
+// wait for them. After grace it ends the remaining requests, as if their clients had
+// closed their connections, and resets the remaining streams. It must not be called
+// after Shutdown.
+func (s *Server) Drain(l net.Listener, idleGrace, grace time.Duration) {
+	until := s.sweeper.now() + int64(idleGrace)
+	s.eachConnection(l, func(c *clientConn) {
+		c.listener.idleUntil.Store(until)
+		c.wakeIfIdle()
+		if s.idleConns.take(c) {
+			go c.continueServing()
+		}
+	})
+	s.background.Go(func() {
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
+		select {
+		case <-s.stop:
+		case <-timer.C:
+			s.eachConnection(l, func(c *clientConn) {
+				c.listener.cut.Store(true)
+				c.interrupt()
+			})
+			s.abortStreams(l)
+		}
+	})
+}
+
+// eachConnection calls do for the connections that were accepted on l.
+func (s *Server) eachConnection(l net.Listener, do func(*clientConn)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if c.listener.Listener == l {
+			do(c)
+		}
+	}
+}
+
+// abortStreams resets the streams that were accepted on l.
+func (s *Server) abortStreams(l net.Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.streams {
+		if c.listener.Listener == l {
+			c.abort()
+		}
+	}
+}
+
+// wakeIfIdle makes a connection that waits for a request check whether it drains. A
+// spurious wake of a busy connection is harmless.
+func (c *clientConn) wakeIfIdle() {
+	c.conn.SetReadDeadline(aLongTimeAgo)
+}
