@@ -17,6 +17,8 @@ import (
 const (
 	proxyArgument  = "serve-fasthttp-proxy"  // LISTEN PEER…
 	originArgument = "serve-fasthttp-origin" // LISTEN…
+	grpcArgument   = "serve-grpc-origin"     // LISTEN…
+	apartArgument  = "serve-grpc-apart"      // LISTEN…
 )
 
 // serveProxy runs the fasthttp reference proxy until it is stopped.
@@ -31,14 +33,18 @@ func serveProxy(args []string) error {
 // nginx answers at once and discards the body later, which some proxies take for the end of
 // the exchange.
 func serveOrigin(addresses []string) error {
-	server := newOrigin()
+	return serveAll(addresses, newOrigin().Serve)
+}
+
+// serveAll calls serve for a listener of each address, and returns the first error.
+func serveAll(addresses []string, serve func(net.Listener) error) error {
 	failed := make(chan error)
 	for _, address := range addresses {
 		l, err := net.Listen("tcp", address)
 		if err != nil {
 			return err
 		}
-		go func() { failed <- server.Serve(l) }()
+		go func() { failed <- serve(l) }()
 	}
 	return <-failed
 }
@@ -73,6 +79,10 @@ func serveChild(args []string) (code int, isChild bool) {
 		serve = serveProxy
 	case originArgument:
 		serve = serveOrigin
+	case grpcArgument:
+		serve = serveGRPC
+	case apartArgument:
+		serve = serveApart
 	default:
 		return 0, false
 	}

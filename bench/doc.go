@@ -9,17 +9,20 @@
 //	go run ./bench -run small -proxies before=/tmp/sluice-before,sluice
 //
 // It needs Linux, at least two cores, and the Debian packages nginx, haproxy,
-// wrk and util-linux (taskset); -profile also needs linux-perf and strace.
+// wrk, nghttp2-client (h2load) and util-linux (taskset); -profile also needs linux-perf and strace.
 //
 // # What is measured
 //
 // One proxy at a time works on its own core. The load generator (wrk) and the
 // origin (nginx on four ports, which the proxies see as four peers; a small
 // server that reads whole bodies for requests that have one) share another
-// core, so their cost does not count. The main figure is the CPU time of the
-// processes of the proxy, divided by the answered requests that wrk counts. It is
-// from the per-process CPU clock of the kernel, in nanoseconds, with ended threads.
-// It includes soft interrupts while the proxy runs, for all proxies alike.
+// core, so their cost does not count. The load of HTTP/2 and gRPC is from h2load, and that of
+// new TLS connections from this program; the peers for gRPC are this program too. With TLS,
+// all proxies use TLS 1.3 with X25519, AES-128-GCM and a P-256 certificate.
+//
+// The main figure is the CPU time of the processes of the proxy, divided by the answered
+// requests that the clients count. It is from the per-process CPU clock of the kernel, in
+// nanoseconds, with ended threads. It includes soft interrupts while the proxy runs, for all proxies alike.
 //
 // Rounds are short and alternate between the proxies, in rotated order, so
 // that other work on the machine affects all of them. Figures are

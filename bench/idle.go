@@ -45,7 +45,7 @@ func (b *bench) runIdle(ctx context.Context, w workload) (result, error) {
 
 func (b *bench) measureIdle(ctx context.Context, w workload, p *running) (idle, error) {
 	warm := workload{conns: 64, path: w.path}
-	if err := b.wrk.warmUp(ctx, warm, p.settings.Listen); err != nil {
+	if err := b.load.warmUp(ctx, warm, p.settings.Listen); err != nil {
 		return idle{}, err
 	}
 	before, err := readResident(p.process.PID())

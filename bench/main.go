@@ -132,7 +132,7 @@ func (o *options) check(rest []string) error {
 			return fmt.Errorf("there is no CPU %d here, only 0 to %d", cpu, runtime.NumCPU()-1)
 		}
 	}
-	tools := map[string]string{"nginx": "nginx", "haproxy": "haproxy", "wrk": "wrk", "taskset": "util-linux"}
+	tools := map[string]string{"nginx": "nginx", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client", "taskset": "util-linux"}
 	if o.profileDir != "" {
 		tools["perf"], tools["strace"] = "linux-perf", "strace"
 	}

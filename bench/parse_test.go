@@ -49,13 +49,13 @@ func TestParseCoreBusy(t *testing.T) {
 func TestParseLoad(t *testing.T) {
 	output := "Running 1s test\n  Latency  1.00ms\n" +
 		"bench requests=1000 duration_us=2000000 bytes=5 failed=1 status=2 timeout=3 p50_us=100 p99_us=900 p999_us=950 max_us=1000\n"
-	got, err := parseLoad(output)
+	got, err := parseWrk(output)
 	want := loadResult{
 		Requests: 1000, Bytes: 5, Took: 2 * time.Second, Failed: 1, Status: 2, Timeouts: 3,
 		P50: 100 * time.Microsecond, P99: 900 * time.Microsecond, P999: 950 * time.Microsecond, Max: time.Millisecond,
 	}
 	if err != nil || got != want {
-		t.Errorf("parseLoad = %+v, %v; want %+v", got, err, want)
+		t.Errorf("parseWrk = %+v, %v; want %+v", got, err, want)
 	}
 	if got.perSecond() != 500 || got.errors() != 6 {
 		t.Errorf("%v requests a second and %d errors; want 500 and 6", got.perSecond(), got.errors())
@@ -65,8 +65,24 @@ func TestParseLoad(t *testing.T) {
 		"no number": "bench requests=many duration_us=1\n",
 		"nothing":   "bench requests=0 duration_us=1000\n",
 	} {
-		if _, err := parseLoad(bad); err == nil {
+		if _, err := parseWrk(bad); err == nil {
 			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestParseH2load(t *testing.T) {
+	output := "finished in 2.00s, 500.00 req/s, 60.00KB/s\n" +
+		"requests: 1000 total, 1000 started, 1000 done, 990 succeeded, 10 failed, 4 errored, 1 timeout\n" +
+		"status codes: 993 2xx, 0 3xx, 2 4xx, 1 5xx\n" +
+		"traffic: 117.19KB (120000) total, 7.81KB (8000) headers (space savings 90.00%), 107.42KB (110000) data\n"
+	got, err := parseH2load(output)
+	if want := (loadResult{Requests: 1000, Bytes: 110000, Failed: 4, Status: 6, Timeouts: 1}); err != nil || got != want {
+		t.Errorf("parseH2load = %+v, %v; want %+v", got, err, want)
+	}
+	for _, bad := range []string{"", strings.ReplaceAll(output, "1000 done", "0 done"), "requests: 1 total"} {
+		if _, err := parseH2load(bad); err == nil {
+			t.Errorf("no error for %q", bad)
 		}
 	}
 }

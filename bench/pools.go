@@ -37,7 +37,7 @@ func (b *bench) runPools(ctx context.Context, w workload) (result, error) {
 			continue // other proxies have no source for Consul
 		}
 		for _, n := range []int{1, manyPools} {
-			p, registry, err := b.startPools(ctx, c, n)
+			p, registry, err := b.startPools(ctx, w, c, n)
 			if err != nil {
 				return r, err
 			}
@@ -60,7 +60,7 @@ func (b *bench) runPools(ctx context.Context, w workload) (result, error) {
 }
 
 // startPools starts c with n services, and waits for the first set of each.
-func (b *bench) startPools(ctx context.Context, c contender, n int) (*running, *registry, error) {
+func (b *bench) startPools(ctx context.Context, w workload, c contender, n int) (*running, *registry, error) {
 	registry, err := newRegistry(n, b.wide)
 	if err != nil {
 		return nil, nil, err
@@ -71,7 +71,7 @@ func (b *bench) startPools(ctx context.Context, c contender, n int) (*running, *
 		path, err := s.render("pools.yaml")
 		return []string{c.binary, "run", "--config", path}, err
 	}
-	p, err := b.start(ctx, pools, workload{})
+	p, err := b.start(ctx, pools, w)
 	if err != nil {
 		registry.close()
 		return nil, nil, err

@@ -38,18 +38,17 @@ func startProcess(name, cpus, dir string, command ...string) (*process, error) {
 	return p, nil
 }
 
-// waitServing waits until each address answers a request. It returns an error if the process
+// waitServing waits until each address answers. It returns an error if the process
 // ends, or after half a minute. A listening socket is not sufficient: nginx opens the
 // available ports, and ends some seconds later if others are in use.
-func (p *process) waitServing(ctx context.Context, addresses ...string) error {
+func (p *process) waitServing(ctx context.Context, answers probe, addresses ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for len(addresses) > 0 {
-		c, err := oneRequest(ctx, loopback, addresses[0], "/small")
+		err := answers(ctx, addresses[0])
 		if err == nil {
-			c.Close()
 			addresses = addresses[1:]
 			continue
 		}

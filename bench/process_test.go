@@ -112,7 +112,7 @@ func TestProcessThatDiesEarlyShowsItsOutput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = p.waitServing(t.Context(), address[0])
+	err = p.waitServing(t.Context(), probeHTTP1, address[0])
 	if err == nil || !strings.Contains(err.Error(), "no such option") {
 		t.Errorf("error %v lacks the output of the process", err)
 	}

@@ -107,7 +107,7 @@ func (b *bench) during(ctx context.Context, w workload, p *running, tool *exec.C
 	case <-attach.C:
 	case <-ctx.Done():
 	}
-	r, err := b.wrk.run(ctx, w, p.settings.Listen, w.roundTime(b.time))
+	r, err := b.load.run(ctx, w, p.settings.Listen, w.roundTime(b.time))
 	_ = tool.Process.Signal(os.Interrupt)
 	toolErr := tool.Wait()
 	if err != nil {

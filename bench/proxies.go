@@ -37,6 +37,9 @@ type settings struct {
 	LogSink   string // where HAProxy forwards its log, "" for no log
 	Splice    bool   // let HAProxy move bodies within the kernel
 	TCP       bool   // forward connections, without HTTP
+	TLS       bool   // to clients, with Certificate and Key
+	HTTP2     bool   // to clients
+	GRPC      bool   // to peers, without TLS
 	SmallBody string
 
 	// For conf/pools.yaml.
@@ -57,6 +60,11 @@ func (s settings) render(name string) (path string, err error) {
 	}
 	return path, f.Close()
 }
+
+// Files of the certificate, in Dir.
+func (s settings) Certificate() string { return filepath.Join(s.Dir, "localhost.pem") }
+func (s settings) Key() string         { return filepath.Join(s.Dir, "localhost.key") }
+func (s settings) Bundle() string      { return filepath.Join(s.Dir, "localhost.bundle") } // both
 
 // contender is a proxy in the comparison.
 type contender struct {
@@ -119,9 +127,9 @@ func contenders(list string, build func() (string, error)) ([]contender, error) 
 	return all, nil
 }
 
-// start runs c on the given CPUs and returns once it answers requests at
+// start runs c on the given CPUs and returns once it answers at
 // s.Listen, and at the further addresses.
-func (c contender) start(ctx context.Context, cpus string, s settings, also ...string) (*process, error) {
+func (c contender) start(ctx context.Context, cpus string, s settings, answers probe, also ...string) (*process, error) {
 	command, err := c.command(s)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.name, err)
@@ -130,7 +138,7 @@ func (c contender) start(ctx context.Context, cpus string, s settings, also ...s
 	if err != nil {
 		return nil, err
 	}
-	if err := p.waitServing(ctx, append(also, s.Listen)...); err != nil {
+	if err := p.waitServing(ctx, answers, append(slices.Clone(also), s.Listen)...); err != nil {
 		p.stop()
 		return nil, err
 	}
@@ -190,16 +198,16 @@ func startOrigin(ctx context.Context, cpus string, s settings, also []string) (*
 	s.SmallBody = strings.Repeat("x", smallBytes)
 	s.Name, s.Listen = "origin", s.Peers[0]
 	s.Peers = append(slices.Clone(s.Peers), also...)
-	return contender{name: s.Name, command: nginxCommand("origin.conf")}.start(ctx, cpus, s, s.Peers...)
+	return contender{name: s.Name, command: nginxCommand("origin.conf")}.start(ctx, cpus, s, probeHTTP1, s.Peers...)
 }
 
-// startReader runs this program as the peers of requests with a body.
-func startReader(ctx context.Context, cpus string, s settings) (*process, error) {
-	s.Name, s.Listen = "reader", s.Peers[len(s.Peers)-1]
+// startChild runs this program as peers.
+func startChild(ctx context.Context, name, argument, cpus string, s settings) (*process, error) {
+	s.Name, s.Listen = name, s.Peers[len(s.Peers)-1]
 	return contender{name: s.Name, command: func(s settings) ([]string, error) {
 		self, err := os.Executable()
-		return append([]string{self, originArgument}, s.Peers...), err
-	}}.start(ctx, cpus, s, s.Peers...)
+		return append([]string{self, argument}, s.Peers...), err
+	}}.start(ctx, cpus, s, probeConnection, s.Peers...)
 }
 
 // writeBodies makes the files that the origin serves.

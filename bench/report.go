@@ -3,9 +3,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"sluice/bench/markdown"
@@ -139,8 +141,8 @@ func (r result) loadRows() [][]string {
 		}
 		rows = append(rows, append(row,
 			fmt.Sprintf("%.0f", medianOf(s.Rounds, perSecond)),
-			fmt.Sprintf("%.2f", medianOf(s.Rounds, p50Millis)),
-			fmt.Sprintf("%.2f", medianOf(s.Rounds, p99Millis)),
+			cmp.Or(strings.TrimPrefix(fmt.Sprintf("%.2f", medianOf(s.Rounds, p50Millis)), "0.00"), "–"),
+			cmp.Or(strings.TrimPrefix(fmt.Sprintf("%.2f", medianOf(s.Rounds, p99Millis)), "0.00"), "–"),
 			fmt.Sprintf("%.1f", medianOf(s.Rounds, resident))))
 	}
 	return rows

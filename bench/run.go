@@ -33,8 +33,10 @@ type bench struct {
 	contenders []contender
 	base       settings
 	readers    []string // the peers for requests with a body
+	grpc       []string // the peers for gRPC, as grpc-go answers
+	apart      []string // the peers for gRPC that send all parts of a response apart
 	wide       []string // the peers of workloads with many pools
-	wrk        *wrk
+	load       *load
 	progress   io.Writer
 }
 
@@ -109,6 +111,9 @@ func (b *bench) runLoad(ctx context.Context, w workload) (result, error) {
 		}
 	}()
 	for _, c := range b.contenders {
+		if w.skips(c) {
+			continue
+		}
 		p, err := b.start(ctx, c, w)
 		if err != nil {
 			return r, err
@@ -123,7 +128,7 @@ func (b *bench) runLoad(ctx context.Context, w workload) (result, error) {
 // it finds to the series of r, which are in the order of all.
 func (b *bench) rounds(ctx context.Context, w workload, r *result, all []*running, measure func(*running) (round, error)) error {
 	for _, p := range all {
-		if err := b.wrk.warmUp(ctx, w, p.settings.Listen); err != nil {
+		if err := b.load.warmUp(ctx, w, p.settings.Listen); err != nil {
 			return fmt.Errorf("warm up %s: %w\n%s", p.name, err, p.process.output)
 		}
 	}
@@ -181,7 +186,13 @@ func (b *bench) start(ctx context.Context, c contender, w workload) (*running, e
 	}
 	s := b.base
 	s.Name, s.Listen, s.Admin, s.Threads = c.name, addresses[0], addresses[1], 1
-	if w.body > 0 {
+	s.TLS, s.TCP, s.HTTP2, s.GRPC = w.tls, w.tcp, w.load == loadH2, w.grpc != grpcNone
+	switch {
+	case w.grpc == grpcTogether:
+		s.Peers = b.grpc
+	case w.grpc == grpcApart:
+		s.Peers = b.apart
+	case w.body > 0:
 		s.Peers = b.readers
 	}
 	cpus := fmt.Sprint(b.proxyCore)
@@ -189,7 +200,7 @@ func (b *bench) start(ctx context.Context, c contender, w workload) (*running, e
 		s.Threads = 2
 		cpus += "," + firstCPU(b.loadCPUs)
 	}
-	p, err := c.start(ctx, cpus, s)
+	p, err := c.start(ctx, cpus, s, w.probe())
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +218,7 @@ func (b *bench) measure(ctx context.Context, w workload, p *running) (round, err
 	if err != nil {
 		return round{}, fmt.Errorf("%s: %w\n%s", p.name, err, p.process.output)
 	}
-	load, err := b.wrk.run(ctx, w, p.settings.Listen, w.roundTime(b.time))
+	load, err := b.load.run(ctx, w, p.settings.Listen, w.roundTime(b.time))
 	if err != nil {
 		return round{}, fmt.Errorf("%s: %w\n%s", p.name, err, p.process.output)
 	}
@@ -241,16 +252,19 @@ func newBench(ctx context.Context, o options, list, dir string) (b *bench, stop 
 	if err != nil {
 		return nil, nil, err
 	}
-	addresses, err := machine.FreeAddresses(9)
+	addresses, err := machine.FreeAddresses(17)
 	if err != nil {
 		return nil, nil, err
 	}
 	base := settings{Dir: dir, Root: os.Geteuid() == 0, Peers: addresses[:4], Threads: 1}
-	wide, err := wideAddresses(addresses[8])
+	wide, err := wideAddresses(addresses[16])
 	if err != nil {
 		return nil, nil, err
 	}
-	w, err := newWrk(dir, o.loadCPUs)
+	if err := writeCertificate(base); err != nil {
+		return nil, nil, err
+	}
+	w, err := newLoad(dir, o.loadCPUs)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -262,25 +276,37 @@ func newBench(ctx context.Context, o options, list, dir string) (b *bench, stop 
 		return nil, nil, err
 	}
 	base.LogSink = sink.address()
+	var origins []*process
+	stop = func() {
+		for _, p := range origins {
+			p.stop()
+		}
+		sink.close()
+	}
 	origin, err := startOrigin(ctx, o.loadCPUs, base, wide)
 	if err != nil {
-		sink.close()
+		stop()
 		return nil, nil, err
 	}
-	readers := base
-	readers.Peers = addresses[4:8]
-	reader, err := startReader(ctx, o.loadCPUs, readers)
-	if err != nil {
-		origin.stop()
-		sink.close()
-		return nil, nil, err
+	origins = append(origins, origin)
+	b = &bench{
+		options: o, contenders: all, base: base, wide: wide, load: w, progress: os.Stderr,
+		readers: addresses[4:8], grpc: addresses[8:12], apart: addresses[12:16],
 	}
-	stop = func() {
-		reader.stop()
-		origin.stop()
-		sink.close()
+	for _, child := range []struct {
+		name, argument string
+		peers          []string
+	}{{"reader", originArgument, b.readers}, {"grpc", grpcArgument, b.grpc}, {"apart", apartArgument, b.apart}} {
+		s := base
+		s.Peers = child.peers
+		p, err := startChild(ctx, child.name, child.argument, o.loadCPUs, s)
+		if err != nil {
+			stop()
+			return nil, nil, err
+		}
+		origins = append(origins, p)
 	}
-	return &bench{options: o, contenders: all, base: base, readers: readers.Peers, wide: wide, wrk: w, progress: os.Stderr}, stop, nil
+	return b, stop, nil
 }
 
 // checkQuiet warns if the machine has other work: then only the ratios are valid.

@@ -30,8 +30,10 @@ var tables = []table{
 		},
 	},
 	{
-		title:   "Latency",
-		work:    func(w workload) bool { return w.kind == kindLoad && w.path == "/small" && w.method == "" && !w.close },
+		title: "Latency",
+		work: func(w workload) bool {
+			return w.kind == kindLoad && w.path == "/small" && w.method == "" && !w.close && w.load != loadH2
+		},
 		leftOut: never,
 		columns: []column{
 			{"requests/s", "%.0f", middle(perSecond)},

@@ -27,6 +27,10 @@ type workload struct {
 	close  bool          // each request has Connection: close
 	pause  time.Duration // mean pause between two requests of a connection
 	kind   kind
+	load   loadKind
+	tls    bool // between clients and the proxy
+	grpc   grpcPeers
+	tcp    bool // connections are forwarded, without HTTP
 
 	// longer is how many times as long as others a round of it is; 0: as long. The
 	// first requests, one on each of 1,000 connections, are to be far less than one
@@ -49,6 +53,38 @@ const (
 	kindPools             // only sluice: many pools that change
 )
 
+// loadKind is what generates the load.
+type loadKind uint8
+
+const (
+	loadWrk   loadKind = iota
+	loadH2             // h2load: streamsPerConn requests at a time on each connection
+	loadDials          // a TLS handshake for each request, without a session
+)
+
+// streamsPerConn is the number of concurrent requests of a connection of [loadH2].
+const streamsPerConn = 10
+
+// grpcPeers is the kind of peers of a workload with gRPC; the proxy uses HTTP/2 to them.
+type grpcPeers uint8
+
+const (
+	grpcNone     grpcPeers = iota // no gRPC
+	grpcTogether                  // head, message and trailers of a response mostly in one segment, as grpc-go sends them
+	grpcApart                     // each in a segment of its own
+)
+
+// skips reports whether a proxy has no configuration for w.
+func (w workload) skips(c contender) bool {
+	switch c.name {
+	case "nginx":
+		return w.tcp
+	case "fasthttp":
+		return w.tcp || w.tls || w.load != loadWrk || w.grpc != grpcNone
+	}
+	return false
+}
+
 // workloads in the order in which they run.
 var workloads = []workload{
 	{name: "small", about: "64 keep-alive connections, 110-byte responses", conns: 64, path: "/small"},
@@ -60,6 +96,13 @@ var workloads = []workload{
 	{name: "get10m", about: "16 connections, responses of 10 MB", conns: 16, path: "/10m"},
 	{name: "put10m", about: "8 connections, PUT of 10 MB, 110-byte responses", conns: 8, method: "PUT", path: "/small", body: 10 * MB},
 	{name: "newconn", about: "64 clients, a new connection for each request", conns: 64, path: "/small", close: true},
+	{name: "https", about: "TLS 1.3, 64 keep-alive connections, 110-byte responses", conns: 64, path: "/small", tls: true},
+	{name: "newtls", about: "64 clients, a new TLS 1.3 connection for each request", conns: 64, path: "/small", tls: true, load: loadDials},
+	{name: "h2", about: "HTTP/2 with TLS 1.3, 10 connections of 10 streams, 110-byte responses; HTTP/1.1 to the peers", conns: 10, path: "/small", tls: true, load: loadH2},
+	{name: "h2c", about: "HTTP/2 without TLS, 10 connections of 10 streams, 110-byte responses; HTTP/1.1 to the peers", conns: 10, path: "/small", load: loadH2},
+	{name: "grpc", about: "gRPC without TLS, 10 connections of 10 unary calls; peers with grpc-go", conns: 10, path: grpcPath, load: loadH2, grpc: grpcTogether},
+	{name: "grpcapart", about: "gRPC without TLS, 10 connections of 10 unary calls; peers that send head, message and trailers apart", conns: 10, path: grpcPath, load: loadH2, grpc: grpcApart},
+	{name: "tcp", about: "forwarded TCP connections: 64 of them, requests and responses of 110 bytes", conns: 64, path: "/small", tcp: true},
 	{name: "twocores", about: "64 keep-alive connections, 110-byte responses; on one core, and on two of which load and origin share the second", conns: 64, path: "/small", kind: kindWide},
 	{name: "idle10k", about: "10,000 idle keep-alive connections (or what the limit of open files allows), each after one request", conns: 10_000, path: "/small", kind: kindIdle},
 	{name: "pools", about: "sluice only, 64 keep-alive connections: 1 unchanged pool; 1,000 pools of 10 peers, of which 100 change every second", conns: 64, path: "/small", kind: kindPools},

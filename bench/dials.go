@@ -1,0 +1,71 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"slices"
+	"sync"
+	"time"
+)
+
+// runDials sends each request of w on a new TLS connection, without a session of an earlier
+// one, which wrk would resume.
+func runDials(ctx context.Context, w workload, address string, d time.Duration) (loadResult, error) {
+	config := &tls.Config{
+		ServerName: "localhost", InsecureSkipVerify: true, // it would cost the load's CPU only
+		MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{tls.X25519},
+	}
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	var (
+		mu     sync.Mutex // guards the variables below
+		r      loadResult
+		all    []time.Duration
+		reason error
+		wg     sync.WaitGroup
+	)
+	start := time.Now()
+	for range w.conns {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				begin := time.Now()
+				err := dialOnce(ctx, config, address, w.path)
+				mu.Lock()
+				switch {
+				case err == nil:
+					r.Requests++
+					r.Bytes += smallBytes
+					all = append(all, time.Since(begin))
+				case ctx.Err() == nil:
+					r.Failed++
+					reason = err
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	r.Took = time.Since(start)
+	if r.Requests == 0 {
+		if reason != nil {
+			return r, reason
+		}
+		return r, errNothing
+	}
+	slices.Sort(all)
+	at := func(share float64) time.Duration { return all[int(share*float64(len(all)-1))] }
+	r.P50, r.P99, r.P999, r.Max = at(0.5), at(0.99), at(0.999), at(1)
+	return r, nil
+}
+
+func dialOnce(ctx context.Context, config *tls.Config, address, path string) error {
+	dialer := tls.Dialer{Config: config}
+	c, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return exchange(c, address, path)
+}
