@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"sluice/test/consultest"
 )
 
 // Under load on persistent and on new connections, a new process takes over ten times. No request
@@ -151,24 +153,8 @@ func TestReplaceWithStreams(t *testing.T) {
 	s.end()
 }
 
-// freeAddress returns a loopback address without a listener. Its port is below the range from which
-// the kernel assigns ports, so no other process gets it before it is used. The first port
-// depends on the process.
+// freeAddress returns a loopback address that no other process of tests uses until t ends.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	const firstPort, ports = 10000, 32768 - 10000
-	for range ports {
-		nextPort++
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", firstPort+nextPort%ports))
-		if err == nil {
-			defer l.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
+	return fmt.Sprintf("127.0.0.1:%d", consultest.ReservePort(t))
 }
-
-// nextPort is the next port for freeAddress, which differs between processes. Each port is
-// used once. Tests of this package do not run in parallel.
-var nextPort = os.Getpid() * 37

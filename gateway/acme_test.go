@@ -15,21 +15,11 @@ import (
 	"testing"
 
 	"sluice/admin"
+	"sluice/test/consultest"
 	"sluice/test/pinned"
 	"sluice/test/subprocess"
 	"sluice/test/testcert"
 )
-
-// freePort returns a port that nobody listens on.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
 
 // runPebble runs one of Pebble's programs until the test ends.
 func runPebble(t *testing.T, name string, arguments ...string) *subprocess.Output {
@@ -65,7 +55,8 @@ func TestACME(t *testing.T) {
 	for _, challenge := range []string{"tls-alpn-01", "http-01"} {
 		t.Run(challenge, func(t *testing.T) {
 			dir := t.TempDir()
-			dns, directory, management, plain, secure := freePort(t), freePort(t), freePort(t), freePort(t), freePort(t)
+			port := func() int { return consultest.ReservePort(t) }
+			dns, directory, management, plain, secure := port(), port(), port(), port(), port()
 			own := testcert.Write(t, dir, "localhost", func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} })
 			settings := map[string]any{
 				"listenAddress":           "127.0.0.1:" + strconv.Itoa(directory),
@@ -75,7 +66,7 @@ func TestACME(t *testing.T) {
 			}
 			listener := fmt.Sprintf("  - { name: web, address: \"127.0.0.1:%d\", redirect_https: {} }\n", plain)
 			if challenge == "http-01" {
-				settings["tlsPort"] = freePort(t) // TLS-ALPN-01 fails there
+				settings["tlsPort"] = port() // TLS-ALPN-01 fails there
 			} else {
 				listener = ""
 			}
@@ -89,7 +80,7 @@ func TestACME(t *testing.T) {
 			}
 			resolver := "127.0.0.1:" + strconv.Itoa(dns)
 			runPebble(t, "pebble-challtestsrv", "-dnsserver", resolver, "-doh", "", "-http01", "", "-https01", "", "-tlsalpn01", "",
-				"-defaultIPv6", "", "-management", "127.0.0.1:"+strconv.Itoa(freePort(t)))
+				"-defaultIPv6", "", "-management", "127.0.0.1:"+strconv.Itoa(port()))
 			log := runPebble(t, "pebble", "-config", config, "-dnsserver", resolver)
 
 			sluice := fmt.Sprintf(`

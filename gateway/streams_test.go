@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/test/consultest"
 )
 
 // greeter listens as a server that says its name first, and then sends back what it
@@ -67,8 +69,9 @@ func TestTCPListenersChange(t *testing.T) {
 		return fmt.Sprintf("%s: { peers: [%q]%s }", name, greeter(t, name), more)
 	}
 	a, b := service("a", ""), service("b", "")
-	r := start(t, text("{ name: db, address: '127.0.0.1:0', protocol: tcp, service: a }", a))
-	address := r.Address("db").String()
+	address := fmt.Sprintf("127.0.0.1:%d", consultest.ReservePort(t))
+	db := fmt.Sprintf("name: db, address: %q", address)
+	r := start(t, text("{ "+db+", protocol: tcp, service: a }", a))
 	first := r.connect("db")
 	if got := first.line(); got != "a" {
 		t.Fatalf("got %q, want a", got)
@@ -83,12 +86,12 @@ func TestTCPListenersChange(t *testing.T) {
 	}
 	// The service of an unchanged listener changes.
 	other := service("a", "")
-	change(text("{ name: db, address: '127.0.0.1:0', protocol: tcp, service: a }", other, b))
+	change(text("{ "+db+", protocol: tcp, service: a }", other, b))
 	if got := r.connect("db").line(); got != "a" {
 		t.Errorf("after a change of the service: got %q, want a", got)
 	}
 	// The listener gets another service.
-	change(text("{ name: db, address: '127.0.0.1:0', protocol: tcp, service: b }", other, b))
+	change(text("{ "+db+", protocol: tcp, service: b }", other, b))
 	if got := r.connect("db").line(); got != "b" || r.Address("db").String() != address {
 		t.Errorf("with another service: got %q at %v, want b at %s", got, r.Address("db"), address)
 	}
@@ -97,13 +100,13 @@ func TestTCPListenersChange(t *testing.T) {
 		t.Errorf("the first connection: got %q", got)
 	}
 	// It changes its protocol, and back.
-	change(text("{ name: db, address: '127.0.0.1:0' }", b) + "routes: [{ service: b }]\n")
+	change(text("{ "+db+" }", b) + "routes: [{ service: b }]\n")
 	plain := r.connect("db")
 	fmt.Fprint(plain, "GET / HTTP/1.0\r\n\r\n")
 	if got := plain.line(); !strings.HasPrefix(got, "HTTP/1.1 ") {
 		t.Errorf("with protocol http: got %q", got)
 	}
-	change(text("{ name: db, address: '127.0.0.1:0', protocol: tcp, service: b }", b))
+	change(text("{ "+db+", protocol: tcp, service: b }", b))
 	last := r.connect("db")
 	if got := last.line(); got != "b" {
 		t.Errorf("with protocol tcp again: got %q, want b", got)

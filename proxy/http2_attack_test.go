@@ -30,7 +30,10 @@ func TestHTTP2RapidReset(t *testing.T) {
 	}()
 	most := 0
 	ended := make(chan struct{})
-	go func() { c.expectEnd(xhttp2.ErrCodeEnhanceYourCalm); close(ended) }()
+	go func() {
+		defer close(ended)
+		c.expectEnd(xhttp2.ErrCodeEnhanceYourCalm)
+	}()
 	for done := false; !done; {
 		select {
 		case <-ended:

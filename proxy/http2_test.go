@@ -164,6 +164,8 @@ func TestHTTP2WrongLength(t *testing.T) {
 	for i, body := range []string{"1234567", "123456789"} {
 		id := uint32(2*i + 1)
 		c.request(id, http2Post+"|content-length=8|expect=100-continue", false)
+		// A request that is reset before it has a peer reaches none.
+		eventually(t, "the head is at the peer", func() bool { return strings.Count(origin.got(), "\r\n\r\n") == i+1 })
 		c.WriteData(id, true, []byte(body))
 		if r := c.response(id); r.reset != xhttp2.ErrCodeProtocol {
 			t.Errorf("%d bytes: got %+v", len(body), r)

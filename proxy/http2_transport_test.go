@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/balancer"
+	"sluice/proxy/http2"
 	"sluice/route"
 	"sluice/test/balancertest"
 )
@@ -110,7 +112,8 @@ func TestSilentPeerIsPinged(t *testing.T) {
 				answer: func(p *framePeer, stream uint32) {
 					if first.CompareAndSwap(nil, p) {
 						connections.Add(1)
-						return // the first request stays without an answer
+						p.headers(stream, false, ":status", "103") // all that was sent before it has arrived with it
+						return                                     // the first request stays without an answer
 					}
 					if p != first.Load() {
 						connections.Add(1)
@@ -123,7 +126,9 @@ func TestSilentPeerIsPinged(t *testing.T) {
 			p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1}})
 			waiting, second := p.dial(), p.dial()
 			io.WriteString(waiting, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-			eventually(t, "the first request is in flight", func() bool { return first.Load() != nil })
+			if status, _ := readResponse(t, waiting); status != 103 {
+				t.Fatalf("status %d", status)
+			}
 			p.sweeper.clock.Add(2 * int64(http2PeerSilence))
 			io.WriteString(second, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 			eventually(t, "a PING", func() bool { return pings.Load() == 1 })
@@ -156,8 +161,8 @@ func TestSilentPeerIsPinged(t *testing.T) {
 	}
 }
 
-// Close waits for the goroutines of the connections, also for one that sends to a peer
-// that does not read.
+// Close ends the goroutines of the connections and waits for them, also for one that sends
+// to a peer that does not read.
 func TestHTTP2TransportCloseWaits(t *testing.T) {
 	block := make(chan struct{})
 	defer close(block)
@@ -184,14 +189,20 @@ func TestHTTP2TransportCloseWaits(t *testing.T) {
 		}
 		return false
 	})
-	transport.Close()
+	// Another sending goroutine takes its time.
+	proceed, ended := make(chan struct{}), new(atomic.Bool)
+	c.work.Go(func() { <-proceed; ended.Store(true) })
+	waited := make(chan bool, 1)
+	go func() { transport.Close(); waited <- ended.Load() }()
+	eventually(t, "the connection is closed", func() bool { return len(transport.all()) == 0 })
+	close(proceed)
+	if !<-waited {
+		t.Error("a goroutine runs after Close")
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.flushing || c.err == nil {
-		t.Error("a goroutine runs after Close")
-	}
-	if n := len(transport.all()); n != 0 {
-		t.Errorf("%d connections after Close", n)
+		t.Errorf("after Close, flushing is %v, the error %v", c.flushing, c.err)
 	}
 }
 
@@ -269,23 +280,52 @@ func TestHTTP2ConnectionIsLost(t *testing.T) {
 	wg.Wait()
 }
 
-// A connection that the peer has closed while it was idle loses no request.
+// A connection that the peer has closed while it was idle gets no request, even if its
+// reading goroutine does not know that yet.
 func TestStaleHTTP2Connection(t *testing.T) {
-	closed := make(chan struct{}, 1)
-	p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, stream uint32) {
-		p.headers(stream, true, ":status", "204")
-		p.Close()
-		closed <- struct{}{}
-	}))
-	conn := p.dial()
-	for i := range 20 {
-		io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
-		if status, _ := readResponse(t, conn); status != 204 {
-			t.Fatalf("request %d: status %d", i, status)
-		}
-		<-closed
+	p := startProxyToH2C(t, nowhere[0])
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	p.expectNothingCounted()
+	defer l.Close()
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	peer, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newHTTP2PeerConn(p.http2Peer(), wire{conn: conn.(*net.TCPConn), raw: raw}, nil, 0, 0) // nothing is read
+	defer c.remove()
+	defer c.work.Wait()
+	if _, err := c.process(http2.AppendSettings(nil)); err != nil {
+		t.Fatal(err)
+	}
+	use := func() bool {
+		if !c.reserve(nil) {
+			return false
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.next += 2
+		c.releasedLocked()
+		return true
+	}
+	for range 2 {
+		if !use() {
+			t.Fatal("an idle connection is not used")
+		}
+	}
+	closeWrite(t, peer)
+	eventually(t, "its end is noticed", func() bool { return !use() })
 }
 
 // A peer that leaves finishes its streams.

@@ -189,9 +189,10 @@ func TestH2CGoAway(t *testing.T) {
 
 // A client that goes away cancels its stream, and no other.
 func TestH2CCancel(t *testing.T) {
-	canceled := make(chan struct{})
+	arrived, canceled := make(chan struct{}), make(chan struct{})
 	origin := startH2COrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
+			close(arrived)
 			<-r.Context().Done()
 			close(canceled)
 		}
@@ -199,7 +200,7 @@ func TestH2CCancel(t *testing.T) {
 	p := startProxyToH2C(t, origin.address)
 	conn := p.dial()
 	io.WriteString(conn, "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-	eventually(t, "the request is in flight", func() bool { return p.inflight() == 1 })
+	<-arrived
 	conn.Close()
 	<-canceled
 	get(t, p, "GET")
