@@ -124,6 +124,9 @@ func TestConfigurationsAreAccepted(t *testing.T) {
 		Dir: t.TempDir(), Root: os.Geteuid() == 0, Listen: "127.0.0.1:18080", Admin: "127.0.0.1:18081",
 		Peers: []string{"127.0.0.1:19001", "127.0.0.1:19002"}, Threads: 1, LogSink: "127.0.0.1:19514", SmallBody: "x",
 	}
+	if err := writeCertificate(s); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name, tool, template string
 		check                func(path string) []string
@@ -136,14 +139,21 @@ func TestConfigurationsAreAccepted(t *testing.T) {
 			if machine.Require(map[string]string{c.tool: c.tool}) != nil {
 				t.Skipf("%s is not installed", c.tool)
 			}
-			s := s
-			s.Name = c.name
-			path, err := s.render(c.template)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if out, err := exec.Command(machine.Program(c.tool), c.check(path)...).CombinedOutput(); err != nil {
-				t.Errorf("%v\n%s", err, out)
+			for _, set := range []func(*settings){
+				func(*settings) {},
+				func(s *settings) { s.TLS, s.HTTP2 = true, true },
+				func(s *settings) { s.HTTP2, s.GRPC = true, true },
+			} {
+				s := s
+				s.Name = c.name
+				set(&s)
+				path, err := s.render(c.template)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if out, err := exec.Command(machine.Program(c.tool), c.check(path)...).CombinedOutput(); err != nil {
+					t.Errorf("%+v: %v\n%s", s, err, out)
+				}
 			}
 		})
 	}
