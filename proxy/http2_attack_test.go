@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"strings"
@@ -332,5 +333,75 @@ func TestHTTP2FramesInParts(t *testing.T) {
 		if _, ok := c.read().(*xhttp2.PingFrame); !ok {
 			t.Fatal("the connection has ended")
 		}
+	}
+}
+
+// What a connection has cost is forgotten with time: one that lasts for weeks may send a
+// PING, or give up a request, now and then.
+func TestHTTP2CostsAreForgotten(t *testing.T) {
+	t.Parallel()
+	const (
+		long  = 24 * time.Hour
+		frame = 16 << 10
+	)
+	for _, test := range []struct {
+		name   string
+		period time.Duration // after which the costs are forgotten
+		cost   func(c *frameClient, id uint32) (next uint32)
+	}{
+		{"overhead", http2OverheadBytes * http2OverheadTime, func(c *frameClient, id uint32) uint32 {
+			for range http2OverheadBytes / (frame + http2.FrameHeaderBytes) {
+				c.WriteRawFrame(0xee, 0, 0, make([]byte, frame))
+			}
+			return id
+		}},
+		{"resets", http2Resets * http2ResetTime, func(c *frameClient, id uint32) uint32 {
+			for range http2Resets {
+				c.request(id, http2GetOf("/hang"), true)
+				c.WriteRSTStream(id, xhttp2.ErrCodeCancel)
+				id += 2
+			}
+			return id
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := startProxy(t, Options{Timeouts: Timeouts{Head: long, Body: long, Write: long, Idle: long}}, startLongOrigin(t, 10).address())
+			c := p.dialFrames()
+			id := uint32(1)
+			for range 3 {
+				id = test.cost(c, id)
+				c.expectAnswered(func(xhttp2.Frame) {})
+				eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+				p.sweeper.clock.Add(int64(test.period))
+				c.request(id, http2GetOf("/none"), true)
+				if r := c.response(id); r.status != "204" {
+					t.Fatalf("got %+v", r)
+				}
+				id += 2
+			}
+		})
+	}
+}
+
+// A reader that has to wait for the end of streams goes on with the frames that it has,
+// whenever that end comes.
+func TestHTTP2ReaderGoesOnAfterAPause(t *testing.T) {
+	t.Parallel()
+	const long = 24 * time.Hour
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: long, Body: long, Write: long, Idle: long}}, startLongOrigin(t, 10).address())
+	c := p.dialFrames()
+	var frames bytes.Buffer
+	batch := xhttp2.NewFramer(&frames, nil)
+	id := uint32(1)
+	for range 100 {
+		frames.Reset()
+		for range http2Streams + 20 {
+			batch.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: id, BlockFragment: c.encode(http2GetOf("/none")), EndStream: true, EndHeaders: true})
+			batch.WriteRSTStream(id, xhttp2.ErrCodeCancel)
+			id += 2
+		}
+		c.conn.Write(frames.Bytes())
+		c.expectAnswered(func(xhttp2.Frame) {})
+		p.sweeper.clock.Add(http2Resets * int64(http2ResetTime))
 	}
 }

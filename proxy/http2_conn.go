@@ -29,12 +29,16 @@ const (
 	http2BlockBytes    = 32 << 10
 	http2Continuations = 8
 	// http2Resets is how many more streams may end early by the client's act or fault
-	// than end well. Canceled requests cost the peers work.
-	http2Resets = 2 * http2Streams
+	// than end well. Canceled requests cost the peers work. One is forgotten in each
+	// http2ResetTime.
+	http2Resets    = 2 * http2Streams
+	http2ResetTime = time.Second
 	// http2OverheadBytes and http2OverheadRatio bound the bytes of a client's frames
-	// beside heads and bodies, absolutely and in relation to these.
+	// beside heads and bodies, absolutely and in relation to these. A byte is forgotten in
+	// each http2OverheadTime.
 	http2OverheadBytes = 1 << 20
 	http2OverheadRatio = 8
+	http2OverheadTime  = time.Millisecond
 	// http2EarlyReset is the age of a request after which its end counts no more in
 	// http2Resets: a client that waits so long gives up, and does not flood.
 	http2EarlyReset = time.Second
@@ -61,7 +65,8 @@ type http2Conn struct {
 	fields     http2.Fields
 	block      fieldBlock
 	progressed bool         // the last part of a frame or a field block has arrived since park
-	overhead   int64        // bytes of frames, less the allowed ratio of heads and bodies
+	overhead   leakyBucket  // bytes of frames, less the allowed ratio of heads and bodies
+	waits      bool         // in has a frame that must wait until paused is closed
 	ended      bool         // the client has closed the connection, or it is broken
 	failure    *http2.Error // of the client
 
@@ -74,7 +79,7 @@ type http2Conn struct {
 	last      uint32                  // the highest id of a stream
 	open      int                     // streams that count as open for the client
 	receiving int                     // streams whose request has not arrived completely
-	resets    int                     // see http2Resets
+	resets    leakyBucket             // see http2Resets
 	canceled  []uint32                // ids of the last http2Streams streams that ended before their request did
 	cancels   int                     // number of them so far
 	out       []byte                  // frames to send
@@ -92,7 +97,7 @@ type http2Conn struct {
 	sentBytes int64                   // of bodies, not yet in overhead
 	partial   bool                    // a part of a frame, of a field block or of the preface has arrived
 	idle      bool                    // without a stream for idleSetDelay
-	paused    chan struct{}           // closed when a stream ends; not nil: the reader waits for it
+	paused    chan struct{}           // not nil: it is closed, and set to nil, when a stream ends
 	goAway    goAwayPhase
 }
 
@@ -122,7 +127,7 @@ type fieldBlock struct {
 // startHTTP2 begins HTTP/2 on c. received are the bytes that have arrived.
 func (c *clientConn) startHTTP2(received []byte) {
 	h := &http2Conn{
-		conn: c, decoder: http2.NewDecoder(), resets: http2Resets,
+		conn: c, decoder: http2.NewDecoder(),
 		window: http2.InitialWindow, initial: http2.InitialWindow, received: http2Window, partial: true,
 	}
 	h.onReadable, h.onFlush = h.readable, h.flush
@@ -146,7 +151,7 @@ func (c *clientConn) startHTTP2(received []byte) {
 func (h *http2Conn) serveUntilIdle() bool {
 	c := h.conn
 	c.takeOptions()
-	if h.stage == stagePreface && !h.process() {
+	if h.stage == stagePreface && !h.processAll() {
 		return h.close()
 	}
 	for {
@@ -172,10 +177,8 @@ func (h *http2Conn) serveUntilIdle() bool {
 		case err != nil || h.ended || h.failure != nil:
 			return h.close()
 		default:
-			for h.awaitSlot() {
-				if !h.process() {
-					return h.close()
-				}
+			if h.waits && !h.processAll() {
+				return h.close()
 			}
 		}
 	}

@@ -180,7 +180,7 @@ func (h *http2Conn) openLocked(s *http2Stream, id uint32, ends bool) *http2.Erro
 
 // faultLocked counts a stream that ends early by the act or fault of the client.
 func (h *http2Conn) faultLocked() *http2.Error {
-	if h.resets--; h.resets < 0 {
+	if h.resets.add(1) > http2Resets {
 		return errResets
 	}
 	return h.answerLocked()
@@ -282,7 +282,7 @@ func (h *http2Conn) resetByClientLocked(id uint32) *http2.Error {
 	if early := !s.answered && h.conn.server.sweeper.now()-s.opened < int64(http2EarlyReset); !early {
 		return nil
 	}
-	if h.resets--; h.resets < 0 {
+	if h.resets.add(1) > http2Resets {
 		return errResets
 	}
 	return nil

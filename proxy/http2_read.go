@@ -44,7 +44,7 @@ func (h *http2Conn) readable(fd uintptr) bool {
 			return true
 		}
 		h.end += n
-		if !h.process() || h.isPaused() {
+		if !h.process() || h.waits {
 			return true
 		}
 		// The socket is empty: see clientConn.readable. Another read finds a client that
@@ -79,14 +79,18 @@ func (h *http2Conn) park() {
 	}
 }
 
-// process processes the frames in in. It returns false if the connection must be
-// closed: failure is set.
+// process processes the frames in in, or those before one that waits for the end of a
+// stream: see waits. It returns false if the connection must be closed: failure is set.
 func (h *http2Conn) process() bool {
+	h.waits = false
 	if h.stage == stagePreface && !h.readPreface() {
 		return h.failure == nil
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	now := h.conn.server.sweeper.now()
+	h.overhead.leak(now, http2OverheadTime)
+	h.resets.leak(now, http2ResetTime)
 	for h.failure == nil && h.end-h.start >= http2.FrameHeaderBytes {
 		frame := http2.ParseFrameHeader(h.in.bytes[h.start:])
 		if frame.Length > http2.MaxFrameBytes {
@@ -98,7 +102,7 @@ func (h *http2Conn) process() bool {
 			break
 		}
 		if frame.Type == http2.FrameHeaders && h.mustPauseLocked(frame.StreamID) {
-			h.paused = make(chan struct{})
+			h.waits, h.paused = true, make(chan struct{})
 			break
 		}
 		payload := h.in.bytes[h.start+http2.FrameHeaderBytes : end]
@@ -146,21 +150,20 @@ func (h *http2Conn) expectsBody() bool {
 	return h.receiving > 0
 }
 
-func (h *http2Conn) isPaused() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.paused != nil
-}
-
-// awaitSlot waits until no stream must wait any more, and reports whether it did.
-func (h *http2Conn) awaitSlot() bool {
-	h.mu.Lock()
-	paused := h.paused
-	h.mu.Unlock()
-	if paused != nil {
-		<-paused
+// processAll is process that also waits for the ends of streams that it needs.
+func (h *http2Conn) processAll() bool {
+	for h.process() {
+		if !h.waits {
+			return true
+		}
+		h.mu.Lock()
+		paused := h.paused
+		h.mu.Unlock()
+		if paused != nil { // else a stream has ended meanwhile
+			<-paused
+		}
 	}
-	return paused != nil
+	return false
 }
 
 // countLocked bounds the frames beside heads and bodies.
@@ -171,8 +174,7 @@ func (h *http2Conn) countLocked(frame *http2.FrameHeader) *http2.Error {
 	case http2.FrameData, http2.FrameHeaders, http2.FrameContinuation:
 		useful += int64(frame.Length)
 	}
-	h.overhead += int64(http2.FrameHeaderBytes+frame.Length) - http2OverheadRatio*useful
-	if h.overhead = max(h.overhead, 0); h.overhead > http2OverheadBytes {
+	if h.overhead.add(int64(http2.FrameHeaderBytes+frame.Length)-http2OverheadRatio*useful) > http2OverheadBytes {
 		return errFlood
 	}
 	return nil

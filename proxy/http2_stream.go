@@ -376,7 +376,7 @@ func (s *http2Stream) end() {
 	case !s.received: // the rest of the request is not needed
 		h.resetLocked(s, http2.NoError)
 	default:
-		h.resets = min(h.resets+1, http2Resets)
+		h.resets.add(-1)
 	}
 	h.grantLocked(s.body.drop())
 	delete(h.streams, s.id)
