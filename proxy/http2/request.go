@@ -50,7 +50,7 @@ type requestHead struct {
 	protocol                  []byte
 	length                    []byte // of Content-Length, or nil
 	hasAuthority, hasProtocol bool
-	cookies                   int
+	cookies                   int // that are not empty
 }
 
 // AppendRequest appends the request head f as HTTP/1.1 text for an http1.RequestHead.
@@ -105,11 +105,12 @@ func appendLine(out []byte, name string, value []byte) []byte {
 	return append(append(append(out, name...), value...), "\r\n"...)
 }
 
-// appendCookies joins the cookie fields to one (RFC 9113, section 8.2.3).
+// appendCookies joins the cookie fields to one (RFC 9113, section 8.2.3), without the empty
+// ones: white space would end the line.
 func (f *Fields) appendCookies(out []byte) []byte {
 	separator := "cookie: "
 	for i := range f.list {
-		if field := &f.list[i]; field.name == nameCookie {
+		if field := &f.list[i]; field.name == nameCookie && field.nameEnd < field.end {
 			out = append(append(out, separator...), f.value(field)...)
 			separator = "; "
 		}
@@ -147,7 +148,9 @@ func (f *Fields) request() (head requestHead, err error) {
 			}
 			head.host = value
 		case nameCookie:
-			head.cookies++
+			if len(value) > 0 {
+				head.cookies++
+			}
 		case nameContentLength:
 			if !isLength(value) || head.length != nil && !bytes.Equal(head.length, value) {
 				return head, ErrMalformed
