@@ -16,7 +16,7 @@ const challengeReason = "acme_challenge"
 // nil: the request, with the head b, is none.
 func (x *httpExchange) challenge(b []byte) *refusal {
 	answer := x.client.listener.challenge
-	if answer == nil || x.head.Method != http1.MethodGet || !bytes.HasPrefix(x.head.Path(b), []byte(challengePrefix)) {
+	if answer == nil || x.head.Method != http1.MethodGet || x.upgrade || !bytes.HasPrefix(x.head.Path(b), []byte(challengePrefix)) {
 		return nil
 	}
 	body, ok := answer(string(x.head.Authority(b)), string(x.head.Path(b)))

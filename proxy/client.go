@@ -88,8 +88,8 @@ type front interface {
 	// cut marks the response as incomplete.
 	cut()
 
-	// tunnel returns the connection for the bytes after a protocol switch.
-	tunnel() tunnelEnd
+	// tunnel returns the end of t for the bytes after a protocol switch.
+	tunnel(t *tunnel) tunnelEnd
 	// isGone reports whether the client has closed its connection. It is safe for
 	// concurrent use.
 	isGone() bool

@@ -29,7 +29,7 @@ type httpExchange struct {
 	body       []byte  // the whole body, in the buffer or in bodyBuffer
 	bodyBuffer *buffer // for a body that does not fit the buffer; else nil
 	streaming  bool    // the body is not in body
-	upgrade    bool    // the client asks for another protocol
+	upgrade    bool    // the client asks for another protocol; of HTTP/2: by an extended CONNECT
 
 	service    *route.Service
 	query      balancer.Query
@@ -61,11 +61,14 @@ type httpExchange struct {
 	grpcCode      grpcCode // of the response to a gRPC call; else grpcUnset
 	mayReplaySent bool     // the method is idempotent
 	touched       bool     // a peer may have received a part of the request
+	counted       bool     // a tunnel has counted bytesIn and bytesOut in the metrics
 
 	// Without pointers.
 	head     http1.RequestHead
 	response http1.ResponseHead
-	small    [smallRequestBytes]byte
+	// webSocketKey is valid if upgrade is set and the client uses HTTP/2.
+	webSocketKey webSocketKey
+	small        [smallRequestBytes]byte
 }
 
 // open prepares a new exchange for requests of c.

@@ -50,8 +50,9 @@ func (c grpcCode) httpStatus() int {
 	return grpcHTTPStatus[c]
 }
 
-// isGRPC reports whether the request is a gRPC call. gRPC needs HTTP/2.
-func (x *httpExchange) isGRPC() bool { return x.head.GRPC && x.client.isHTTP2 }
+// isGRPC reports whether the request is a gRPC call. gRPC needs HTTP/2. An extended
+// CONNECT is none: the status of its errors, 200, would open a tunnel.
+func (x *httpExchange) isGRPC() bool { return x.head.GRPC && x.client.isHTTP2 && !x.upgrade }
 
 // parseGRPCCode returns the code in the value of a grpc-status field; nil: there is none.
 func parseGRPCCode(value []byte) grpcCode {

@@ -180,7 +180,7 @@ func (c *clientConn) side(timeout time.Duration) side {
 }
 
 // tunnel implements front.
-func (c *clientConn) tunnel() tunnelEnd { return tunnelEnd{c.wire, &c.sweepEntry} }
+func (c *clientConn) tunnel(*tunnel) tunnelEnd { return tunnelEnd{wire: c.wire, entry: &c.sweepEntry} }
 
 // isGone implements front. A client that has closed only its sending side counts as
 // gone, as in nginx: the two cases cannot be distinguished.

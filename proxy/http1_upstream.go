@@ -126,7 +126,7 @@ func (u *upstreamConn) finish(complete bool) {
 // sending side of a tunnel.
 func (u *upstreamConn) tunnel(b *buffers) (tunnelEnd, []byte) {
 	u.client.Store(nil)
-	return tunnelEnd{u.wire(), &u.sweepEntry}, b.from[u.start:u.end]
+	return tunnelEnd{wire: u.wire(), entry: &u.sweepEntry}, b.from[u.start:u.end]
 }
 
 // quiet reports whether an idle connection is reusable: see the function quiet.

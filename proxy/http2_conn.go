@@ -141,6 +141,7 @@ func (c *clientConn) startHTTP2(received []byte) {
 	h.out = http2.AppendSettings(h.out,
 		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Value: http2Streams},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Value: http2BlockBytes},
+		http2.Setting{ID: http2.SettingEnableConnectProtocol, Value: 1},
 		http2.Setting{ID: http2.SettingNoPriorities, Value: 1})
 	h.out = http2.AppendWindowUpdate(h.out, 0, http2Window-http2.InitialWindow)
 	c.arm(c.server.sweeper, c.options.Timeouts.Head)

@@ -156,6 +156,7 @@ func (h *http2Conn) openLocked(s *http2Stream, id uint32, ends bool) *http2.Erro
 			return h.faultLocked()
 		}
 		x.end = len(text)
+		s.connect = framing == http2.FramingTunnel
 		if framing == http2.FramingLength {
 			s.expected = h.fields.ContentLength()
 		}
@@ -207,7 +208,7 @@ func (h *http2Conn) trailerLocked(s *http2Stream, ends bool) *http2.Error {
 		return errStreamEnded
 	case s.aborted:
 		return nil
-	case !ends || s.expected > 0 || h.fields.RequestBytes() > maxTrailerBytes:
+	case !ends || s.connect || s.expected > 0 || h.fields.RequestBytes() > maxTrailerBytes:
 		return h.failLocked(s, http2.ProtocolError)
 	}
 	trailer, err := h.fields.AppendTrailer(nil)

@@ -106,11 +106,15 @@ func (s *http2Stream) appendHead(out, text []byte) []byte {
 func (s *http2Stream) appendFields(out, text []byte) []byte {
 	var room [http2.FrameHeaderBytes]byte
 	head := &s.exchange.response
-	out = http2.AppendStatus(append(out, room[:]...), head.Status)
+	status := head.Status
+	if status == 101 {
+		status = 200 // RFC 8441, section 5
+	}
+	out = http2.AppendStatus(append(out, room[:]...), status)
 	fields := head.Fields()
 	for i := range fields {
 		f := &fields[i]
-		if f.Name != http1.NameOther && s.dropsField(f) || f.Nominated {
+		if f.Name != http1.NameOther && s.dropsField(f) || f.Nominated || head.Status == 101 && http1.EqualFold(f.FieldName(text), webSocketAccept) {
 			continue
 		}
 		out = http2.AppendField(out, f.FieldName(text), f.Value(text))
@@ -157,9 +161,6 @@ func (s *http2Stream) waited() bool { return s.delayed }
 
 // cut implements front. The end of the stream resets it, since the response has no end.
 func (s *http2Stream) cut() {}
-
-// tunnel implements front. HTTP/2 requests do not ask for another protocol.
-func (s *http2Stream) tunnel() tunnelEnd { panic("BUG: a stream has no tunnel") }
 
 // isGone implements front.
 func (s *http2Stream) isGone() bool {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -55,6 +56,17 @@ func FuzzHTTP2(f *testing.F) {
 		c.request(1, http2Get, true)
 		c.WriteWindowUpdate(1, 1)
 	})
+	seed(func(c *frameClient) {
+		c.request(1, http2WebSocket+"|sec-websocket-version=13", false)
+		c.WriteData(1, false, []byte("body"))
+		c.request(3, http2WebSocket, true)
+		c.WriteData(1, true, nil)
+		c.request(5, http2WebSocket, false)
+		c.request(5, "x=1", true)
+		c.request(7, strings.Replace(http2WebSocket, "websocket", "x", 1), false)
+		c.request(9, http2WebSocket, false)
+		c.WriteRSTStream(9, xhttp2.ErrCodeCancel)
+	})
 
 	var malformed atomic.Value // the error of a peer that got no valid request
 	f.Add([]byte{})
@@ -74,6 +86,11 @@ func FuzzHTTP2(f *testing.F) {
 			return false
 		}
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return false
+		}
+		if key := r.Header.Get("Sec-WebSocket-Key"); r.Header.Get("Upgrade") == "websocket" {
+			io.WriteString(c.Conn, switching(key))
+			io.Copy(c.Conn, c.Reader)
 			return false
 		}
 		_, err = io.WriteString(c.Conn, okResponse)

@@ -25,6 +25,11 @@ type http2Stream struct {
 	waits   *streamWaits
 	delayed bool // a part of the response had to wait for the client; of the sending goroutine
 
+	// connect does not change while the stream is served: the request is an extended
+	// CONNECT (RFC 8441).
+	connect  bool
+	inTunnel *tunnel // that the stream is an end of; nil: none
+
 	// conn.mu guards the fields below. id does not change while the stream is served.
 	id       uint32
 	opened   int64 // coarse time
@@ -103,7 +108,7 @@ func (s *http2Stream) prepare(id uint32) {
 	s.trailer, s.expected = nil, -1
 	s.granted, s.limit, s.owed, s.taken = http2.InitialWindow, http2.InitialWindow, 0, 0
 	s.window = s.conn.initial
-	s.delayed, s.refused = false, nil
+	s.delayed, s.refused, s.connect = false, nil, false
 	s.gone.Store(false)
 	s.exchange = streamExchanges.Get().(*httpExchange)
 	s.exchange.open(&s.client)
@@ -141,11 +146,15 @@ func (s *http2Stream) scan() error {
 	if s.refused != nil {
 		return s.refused
 	}
+	x.upgrade = s.connect
 	n, err := x.head.Scan(x.in[:x.end])
 	if err != nil {
 		return err
 	}
 	x.headLength = n
+	if x.upgrade {
+		return x.offerWebSocket()
+	}
 	if !x.head.HasBody() {
 		return nil
 	}
@@ -292,15 +301,25 @@ func (s *http2Stream) send(head, data, trailer []byte, ends bool) error {
 	h.flushLocked()
 	for s.sending && !s.aborted {
 		if s.moved || s.isInTurnLocked() {
+			if s.inTunnel != nil {
+				s.inTunnel.touch()
+			}
 			s.moved, s.movedBefore = false, h.moved
-			s.armWrite(s.server.sweeper.now() + int64(s.options.Timeouts.Write))
+			s.armWrite(s.server.sweeper.now() + int64(s.writePause()))
 		}
 		s.delayed = true
 		h.mu.Unlock()
 		<-s.waits.writable
 		due := s.waits.writeDue.Load() && s.writeExpired(s.server.sweeper)
 		h.mu.Lock()
-		if due && s.sending && !s.moved && !s.isInTurnLocked() {
+		switch {
+		case !due || !s.sending:
+		case s.interrupted.Load():
+			h.resetLocked(s, http2.Cancel)
+		case s.moved || s.isInTurnLocked():
+		case s.inTunnel != nil && s.writePause() > 0: // bytes have moved in the other direction
+			s.armWrite(s.server.sweeper.now() + int64(s.writePause()))
+		default:
 			h.resetLocked(s, http2.Cancel)
 		}
 	}
@@ -371,6 +390,8 @@ func (s *http2Stream) end() {
 	defer h.mu.Unlock()
 	switch {
 	case s.aborted:
+	case s.inTunnel != nil && (!s.sent || !s.received): // RFC 8441, section 5
+		h.resetLocked(s, http2.Cancel)
 	case !s.sent: // the response is incomplete
 		h.resetLocked(s, http2.InternalError)
 	case !s.received: // the rest of the request is not needed
@@ -378,6 +399,7 @@ func (s *http2Stream) end() {
 	default:
 		h.resets.add(-1)
 	}
+	s.inTunnel = nil
 	h.grantLocked(s.body.drop())
 	delete(h.streams, s.id)
 	s.resume()

@@ -61,6 +61,9 @@ func (t *http2Transport) connect(ctx context.Context, r requirements, stale upst
 	if stale != nil {
 		stale.finish(false)
 	}
+	if r.webSocket {
+		return nil, 0, errNoWebSocket
+	}
 	secure := t.options.secure()
 	start, deadline := time.Now(), t.sweeper.now()+int64(r.timeout)
 	for waited := false; ; waited = true {

@@ -84,6 +84,30 @@ func TestIdleStreamHoldsNoBuffers(t *testing.T) {
 	t.Logf("%d bytes each", each)
 }
 
+// A tunnel over HTTP/2 without bytes to forward holds no buffer either.
+func TestIdleHTTP2TunnelHoldsNoBuffers(t *testing.T) {
+	const (
+		tunnels = 2 * http2Streams
+		limit   = 25_000 // bytes for each, with stacks, and the connections to the peer
+	)
+	address, end := startQuietOrigin(t, "")
+	p := startProxy(t, Options{}, address)
+	defer end()
+	before := memory()
+	for range tunnels / http2Streams {
+		c := p.dialFrames()
+		for id := uint32(1); id < 2*http2Streams; id += 2 {
+			c.openTunnel(id)
+		}
+	}
+	var each int64
+	eventually(t, "little memory", func() bool {
+		each = (memory() - before) / tunnels
+		return p.inflight() == tunnels && each < limit
+	})
+	t.Logf("%d bytes each", each)
+}
+
 // memory returns how many bytes the process uses for objects that live and for
 // stacks.
 func memory() int64 {
@@ -94,8 +118,8 @@ func memory() int64 {
 	return int64(stats.HeapAlloc + stats.StackInuse)
 }
 
-// startQuietOrigin gives an answer to the head of each connection's first request
-// and is silent then, until end is called. It has one goroutine and no buffers.
+// startQuietOrigin gives an answer to the head of each connection's first request, or
+// switches to WebSocket and greets, and is silent then, until end is called. It has one goroutine and no buffers.
 func startQuietOrigin(t *testing.T, answer string) (address string, end func()) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -111,12 +135,16 @@ func startQuietOrigin(t *testing.T, answer string) (address string, end func()) 
 				return
 			}
 			defer conn.Close()
-			for n := 0; !bytes.Contains(b[:n], []byte("\r\n\r\n")); {
+			n := 0
+			for !bytes.Contains(b[:n], []byte("\r\n\r\n")) {
 				more, err := conn.Read(b[n:])
 				if err != nil {
 					break
 				}
 				n += more
+			}
+			if _, key, ok := bytes.Cut(b[:n], []byte("Sec-WebSocket-Key: ")); ok && answer == "" {
+				io.WriteString(conn, switching(string(key[:24]))+"hello ")
 			}
 			io.WriteString(conn, answer)
 		}

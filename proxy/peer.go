@@ -26,10 +26,11 @@ type connector interface {
 
 // requirements are what an exchange requires of an upstream.
 type requirements struct {
-	picked  time.Time     // when the peer was
-	timeout time.Duration // of opening a connection
-	pause   time.Duration // the longest pause in taking a streamed body
-	client  *client
+	picked    time.Time     // when the peer was
+	timeout   time.Duration // of opening a connection
+	pause     time.Duration // the longest pause in taking a streamed body
+	client    *client
+	webSocket bool // the request asks for WebSocket
 }
 
 // An upstream is the peer's side of a try. Each peer protocol has one upstream type.

@@ -36,7 +36,11 @@ func newRelay(t *tunnel, from, to tunnelEnd, copied *int64) *relay {
 // run forwards until from ends or the tunnel is cut.
 func (r *relay) run() {
 	defer r.giveBack()
-	plain := r.from.tls == nil && r.to.tls == nil
+	if r.from.stream != nil {
+		r.runFromStream()
+		return
+	}
+	plain := r.from.isPlain() && r.to.isPlain()
 	for {
 		err := r.from.raw.Read(r.onReadable)
 		if errors.Is(err, os.ErrDeadlineExceeded) && r.from.entry.resumeRead() {
@@ -92,7 +96,7 @@ func (r *relay) readable(fd uintptr) bool {
 		}
 		r.unsent, r.full = r.buffer.bytes[:n], n == len(r.buffer.bytes)
 		r.moved(0)
-		if r.to.tls == nil {
+		if r.to.isPlain() {
 			// This does not wait, because closing a connection waits until the
 			// calls of its RawConn.Read return.
 			r.to.raw.Control(r.onSocket)
@@ -117,7 +121,14 @@ func (r *relay) write(b []byte) (err error) {
 	}
 	defer r.to.entry.writeDeadline.Store(0)
 	for r.unsent = b; len(r.unsent) > 0; {
-		if r.to.tls != nil {
+		switch {
+		case r.to.stream != nil:
+			if err = r.to.stream.sendTunnel(r.unsent, false); err == nil {
+				n := len(r.unsent)
+				r.unsent = nil
+				r.moved(n)
+			}
+		case r.to.tls != nil:
 			var n int
 			r.arm(r.to.entry.armWrite)
 			n, err = r.to.write(r.unsent)
@@ -126,7 +137,7 @@ func (r *relay) write(b []byte) (err error) {
 			if errors.Is(err, os.ErrDeadlineExceeded) && n == 0 && r.tunnel.left(r.tunnel.sweeper.now()) <= 0 {
 				err = errIdle
 			}
-		} else {
+		default:
 			r.sendTo = nil
 			if err = r.to.raw.Write(r.onRoom); err == nil {
 				err = r.sendTo
@@ -165,15 +176,13 @@ func (r *relay) room(fd uintptr) bool {
 func (r *relay) moved(n int) {
 	*r.copied += int64(n)
 	switch t := r.tunnel; {
-	case n == 0 || t.requests == nil:
+	case n == 0:
 	case r.fromClient:
 		t.requests.Transfer(t.shard, int64(n), 0)
 	default:
 		t.requests.Transfer(t.shard, 0, int64(n))
 	}
-	if now := r.tunnel.sweeper.now(); r.tunnel.active.Load() != now {
-		r.tunnel.active.Store(now)
-	}
+	r.tunnel.touch()
 }
 
 // arm sets the deadline of a wait. It returns errIdle if the tunnel has timed out.

@@ -34,6 +34,10 @@ func (x *httpExchange) receiveFailed(u upstream, err error) balancer.Outcome {
 		return o
 	}
 	switch {
+	case err == errDeclined:
+		x.lastRefusal = refusalDeclined
+		x.mayReplaySent = false
+		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	case isMalformed(err), err == errHeadTooLong, err == errOtherProtocol, err == errRejected:
 		x.lastRefusal = refusalBadResponse
 		x.mayReplaySent = false // another peer would probably send the same
@@ -74,6 +78,9 @@ func (x *httpExchange) receiveFinal(u upstream, text []byte) balancer.Outcome {
 			return x.receiveFailed(u, errOtherProtocol)
 		}
 		return x.receiveFailed(u, http1.ErrResponse)
+	}
+	if x.upgrade && x.client.isHTTP2 && x.response.Status < 300 {
+		return x.receiveFailed(u, errDeclined)
 	}
 	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.latency(x.startTime.Add(x.upstreamTime))}
 	if x.response.Status >= 500 {

@@ -53,11 +53,15 @@ func (x *httpExchange) send(peer connector) (u upstream, result attempt.Result) 
 // requirements returns what the exchange requires of an upstream to a peer that was
 // picked at that time.
 func (x *httpExchange) requirements(picked time.Time) requirements {
-	return requirements{picked: picked, timeout: x.service.Timeouts.Connect, pause: x.service.Timeouts.Idle, client: x.client}
+	return requirements{picked: picked, timeout: x.service.Timeouts.Connect, pause: x.service.Timeouts.Idle, client: x.client, webSocket: x.asksForWebSocket()}
 }
 
 // connectFailed classifies an error of opening a connection.
 func (x *httpExchange) connectFailed(err error) (o balancer.Outcome) {
+	if err == errNoWebSocket {
+		x.lastRefusal = refusalNoWebSocket
+		return balancer.Outcome{Class: balancer.OutcomeClientGone}
+	}
 	o, x.lastRefusal = dialFailure(err)
 	return o
 }

@@ -20,7 +20,7 @@ func (x *httpExchange) begin() {
 	x.tries, x.status, x.bytesIn, x.bytesOut = 0, 0, int64(x.bodyLength), 0
 	x.connectTime, x.upstreamTime = 0, 0
 	x.refused, x.interrupted, x.lastRefusal = "", "", nil
-	x.begun, x.answered, x.touched = false, false, false
+	x.begun, x.answered, x.touched, x.counted = false, false, false, false
 	x.grpcCode, x.deadline = grpcUnset, time.Time{}
 	x.deadlineFirst.Store(false)
 	x.mayReplaySent = x.head.Method.Idempotent()
@@ -162,7 +162,11 @@ func (x *httpExchange) account() {
 	if x.service != nil {
 		requests = x.service.Pool.Requests()
 	}
-	requests.Observe(c.shard, x.statusForMetrics(), duration, x.bytesIn, x.bytesOut)
+	in, out := x.bytesIn, x.bytesOut
+	if x.counted {
+		in, out = 0, 0
+	}
+	requests.Observe(c.shard, x.statusForMetrics(), duration, in, out)
 	if x.grpcCode != grpcUnset {
 		requests.ObserveGRPC(c.shard, int(x.grpcCode))
 	}

@@ -177,7 +177,7 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 	t.Connected(s.connectTime)
 	s.sendProxyHeader(u)
 	tunnel := tunnel{
-		client: tunnelEnd{s.socket, &s.sweepEntry}, up: tunnelEnd{u.wire(), &u.sweepEntry}, sweeper: s.server.sweeper,
+		client: tunnelEnd{wire: s.socket, entry: &s.sweepEntry}, up: tunnelEnd{wire: u.wire(), entry: &u.sweepEntry}, sweeper: s.server.sweeper,
 		timeouts: tunnelTimeouts(s.service.Timeouts), requests: s.service.Pool.Requests(), shard: s.shard,
 	}
 	if s.cut = tunnel.run(nil, &s.bytesIn, &s.bytesOut); s.cut != nil {

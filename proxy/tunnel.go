@@ -15,7 +15,11 @@ import (
 func (x *httpExchange) receiveTunnel(u upstream, text []byte) balancer.Outcome {
 	defer u.finish(false)
 	up, late := u.tunnel(&x.buffers)
-	t := tunnel{client: x.client.front.tunnel(), up: up, sweeper: x.client.server.sweeper, timeouts: tunnelTimeouts(x.service.Timeouts)}
+	t := tunnel{
+		up: up, sweeper: x.client.server.sweeper, timeouts: tunnelTimeouts(x.service.Timeouts),
+		requests: x.service.Pool.Requests(), shard: x.client.shard,
+	}
+	t.client = x.client.front.tunnel(&t)
 	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.upstreamTime - x.picked.Sub(x.startTime)}
 	x.status = x.response.Status
 	x.out = x.client.front.appendHead(x.out[:0], text)
@@ -24,9 +28,10 @@ func (x *httpExchange) receiveTunnel(u upstream, text []byte) balancer.Outcome {
 	if x.toClient(piece{text: late}) != nil {
 		return outcome
 	}
+	x.bytesOut, x.counted = int64(len(late)), true
+	t.requests.Transfer(t.shard, 0, x.bytesOut)
 	x.giveBack()
 	t.run(early, &x.bytesIn, &x.bytesOut)
-	x.bytesOut += int64(len(late))
 	return outcome
 }
 
@@ -39,8 +44,7 @@ type tunnel struct {
 	up       tunnelEnd
 	sweeper  *sweeper
 	timeouts idleTimeouts
-	// requests, if not nil, counts the bytes as they are forwarded.
-	requests *metrics.Requests
+	requests *metrics.Requests // counts the bytes as they are forwarded
 	shard    uint32
 
 	active     atomic.Int64 // coarse time of the last byte
@@ -54,16 +58,28 @@ type idleTimeouts struct {
 	halfClosed time.Duration // after one side has closed its sending side
 }
 
-// A tunnelEnd is one of the two connections of a tunnel.
+// A tunnelEnd is one of the two ends of a tunnel: a connection, or a stream of HTTP/2.
 type tunnelEnd struct {
-	wire
-	entry *sweepEntry
+	wire                // of a connection
+	stream *http2Stream // nil: a connection
+	entry  *sweepEntry
+}
+
+// isPlain reports whether e is a connection without TLS.
+func (e *tunnelEnd) isPlain() bool { return e.stream == nil && e.tls == nil }
+
+// closeWrite closes the sending side.
+func (e *tunnelEnd) closeWrite() error {
+	if e.stream != nil {
+		return e.stream.sendTunnel(nil, true)
+	}
+	return e.wire.closeWrite()
 }
 
 // errIdle means that a tunnel has timed out.
 var errIdle = errors.New("no byte within the idle timeout")
 
-// brokenEnd is the error of the connection that broke.
+// brokenEnd is the error of the end that broke.
 type brokenEnd struct {
 	client bool // else the peer's
 	error
@@ -104,6 +120,13 @@ func (t *tunnel) cut(err error) {
 	t.cutBy.CompareAndSwap(nil, &err)
 	t.up.entry.interrupt()
 	t.client.entry.interrupt()
+}
+
+// touch records that bytes were moved.
+func (t *tunnel) touch() {
+	if now := t.sweeper.now(); t.active.Load() != now {
+		t.active.Store(now)
+	}
 }
 
 // left returns how long the tunnel may be idle from now on.

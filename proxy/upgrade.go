@@ -38,7 +38,11 @@ func (x *httpExchange) appendUpgrade(out, b []byte) []byte {
 			separator = ", "
 		}
 	}
-	return append(out, "\r\nConnection: Upgrade\r\n"...)
+	out = append(out, "\r\nConnection: Upgrade\r\n"...)
+	if x.client.isHTTP2 {
+		out = append(append(append(out, "Sec-WebSocket-Key: "...), x.webSocketKey[:]...), "\r\n"...)
+	}
+	return out
 }
 
 // switches reports whether the response, with the head b, selects only protocols that
@@ -53,7 +57,7 @@ func (x *httpExchange) switches(b []byte) bool {
 			break
 		}
 	}
-	return agreed
+	return agreed && (!x.client.isHTTP2 || x.acceptsWebSocket(b))
 }
 
 // askedFor reports whether the forwarded request asks for the protocol.

@@ -14,6 +14,7 @@ func (e *Error) Error() string { return e.text }
 var (
 	ErrMethod          = &Error{400, "bad_method", "method is not a token"}
 	ErrMethodRefused   = &Error{405, "method_refused", "CONNECT, TRACE and PRI are not served"}
+	ErrProtocolRefused = &Error{501, "protocol_refused", "an extended CONNECT is for WebSocket only"} // RFC 8441, of HTTP/2
 	ErrTarget          = &Error{400, "bad_target", "request target is malformed"}
 	ErrTargetTooLong   = &Error{414, "target_too_long", "request target is over its limit"}
 	ErrVersion         = &Error{400, "bad_version", "HTTP version is malformed"}

@@ -17,11 +17,12 @@ const (
 	FramingNone    Framing = iota // there is no body
 	FramingLength                 // Content-Length
 	FramingChunked                // Transfer-Encoding: chunked
+	FramingTunnel                 // the bytes after the head are of another protocol
 )
 
 // RequestBytes returns a bound of the length of the text of AppendRequest.
 func (f *Fields) RequestBytes() int {
-	const perField, fixed = len(": \r\n"), len(" HTTP/1.1\r\ntransfer-encoding: chunked\r\ncookie: \r\n\r\n")
+	const perField, fixed = len(": \r\n"), len(" HTTP/1.1\r\ntransfer-encoding: chunked\r\ncookie: \r\n\r\n") + len(upgradeLines)
 	return len(f.text) + perField*len(f.list) + fixed
 }
 
@@ -40,6 +41,9 @@ func (f *Fields) ContentLength() int64 {
 	return -1
 }
 
+// upgradeLines are what an extended CONNECT has in HTTP/1.1, without the protocol.
+const upgradeLines = "connection: upgrade\r\nupgrade: \r\n"
+
 func (f *Fields) value(field *Field) []byte  { return f.text[field.nameEnd:field.end] }
 func (f *Fields) nameOf(field *Field) []byte { return f.text[field.start:field.nameEnd] }
 
@@ -57,6 +61,9 @@ type requestHead struct {
 // ended: the request has no body. The text has one Host field. It keeps faults that have
 // a status of their own: a CONNECT request, two different hosts, or none. Everything
 // else that could be understood differently in HTTP/1.1 is ErrMalformed.
+//
+// The text of an extended CONNECT (RFC 8441) is a GET request with the fields Upgrade and
+// Connection, and without Sec-WebSocket-Key. No other text has them.
 func (f *Fields) AppendRequest(out []byte, ended bool) ([]byte, Framing, error) {
 	head, err := f.request()
 	if err != nil {
@@ -64,6 +71,8 @@ func (f *Fields) AppendRequest(out []byte, ended bool) ([]byte, Framing, error) 
 	}
 	framing := FramingChunked
 	switch {
+	case head.hasProtocol:
+		framing = FramingTunnel
 	case ended && len(bytes.Trim(head.length, "0")) > 0:
 		return out, 0, ErrMalformed
 	case ended:
@@ -83,6 +92,9 @@ func (f *Fields) AppendRequest(out []byte, ended bool) ([]byte, Framing, error) 
 	}
 	for i := range f.list {
 		if field := &f.list[i]; field.name == nameOther || field.name == nameTE {
+			if head.hasProtocol && string(f.nameOf(field)) == "sec-websocket-key" {
+				continue
+			}
 			out = append(append(out, f.nameOf(field)...), ": "...)
 			out = append(append(out, f.value(field)...), "\r\n"...)
 		}
@@ -91,6 +103,8 @@ func (f *Fields) AppendRequest(out []byte, ended bool) ([]byte, Framing, error) 
 		out = f.appendCookies(out)
 	}
 	switch {
+	case framing == FramingTunnel:
+		out = appendLine(append(out, "connection: upgrade\r\n"...), "upgrade: ", head.protocol)
 	case head.length != nil:
 		out = appendLine(out, "content-length: ", head.length)
 	case framing == FramingChunked:
@@ -118,7 +132,10 @@ func (f *Fields) appendCookies(out []byte) []byte {
 	return append(out, "\r\n"...)
 }
 
-// request checks the fields of a request (RFC 9113, section 8.3.1).
+var methodGet = []byte("GET")
+
+// request checks the fields of a request (RFC 9113, section 8.3.1). The method of an
+// extended CONNECT becomes GET.
 func (f *Fields) request() (head requestHead, err error) {
 	regular := false
 	for i := range f.list {
@@ -168,8 +185,14 @@ func (f *Fields) request() (head requestHead, err error) {
 			*pseudo = value
 		}
 	}
+	if head.hasProtocol { // RFC 8441, section 4. A length would be that of a body.
+		if string(head.method) != "CONNECT" || len(head.protocol) == 0 || head.length != nil {
+			return head, ErrMalformed
+		}
+		head.method = methodGet
+	}
 	switch {
-	case len(head.method) == 0 || !consistsOf(head.method, charToken) || head.hasProtocol:
+	case len(head.method) == 0 || !consistsOf(head.method, charToken):
 		return head, ErrMalformed
 	case string(head.method) == "CONNECT":
 		if head.scheme != nil || head.path != nil || !head.hasAuthority {

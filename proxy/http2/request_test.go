@@ -27,7 +27,10 @@ func decoded(t testing.TB, lines string) *Fields {
 	return fields
 }
 
-const get = ":method=GET|:scheme=https|:authority=a|:path=/p"
+const (
+	get     = ":method=GET|:scheme=https|:authority=a|:path=/p"
+	connect = ":method=CONNECT|:protocol=websocket|:scheme=https|:authority=a|:path=/p"
+)
 
 func TestRequestAsText(t *testing.T) {
 	for _, test := range []struct {
@@ -48,6 +51,19 @@ func TestRequestAsText(t *testing.T) {
 		{get + "|host=b", false, "GET /p HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"},
 		{":method=GET|:scheme=http|:path=/", false, "GET / HTTP/1.1\r\n\r\n"},
 		{":method=CONNECT|:authority=a:1", true, "CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\ntransfer-encoding: chunked\r\n\r\n"},
+		// Extended CONNECT.
+		{connect + "|x=1|sec-websocket-key=k|cookie=a", true, "GET /p HTTP/1.1\r\nhost: a\r\nx: 1\r\ncookie: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"},
+		{connect + "|te=trailers", true, "GET /p HTTP/1.1\r\nhost: a\r\nte: trailers\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"},
+		{get + "|sec-websocket-key=k", false, "GET /p HTTP/1.1\r\nhost: a\r\nsec-websocket-key: k\r\n\r\n"},
+		{fields: connect + "|content-length=5", body: true}, {fields: connect + "|content-length=0", body: true},
+		{fields: connect + "|upgrade=websocket", body: true}, {fields: connect + "|connection=upgrade", body: true},
+		{fields: ":method=CONNECT|:protocol=websocket|:scheme=https|:authority=a", body: true},
+		{fields: ":method=CONNECT|:protocol=websocket|:path=/p|:authority=a", body: true},
+		{fields: ":method=CONNECT|:protocol=websocket|:authority=a", body: true},
+		{fields: ":method=CONNECT|:protocol=|:scheme=https|:authority=a|:path=/p", body: true},
+		{fields: ":method=CONNECT|:protocol=x\r\ny: 1|:scheme=https|:authority=a|:path=/p", body: true},
+		{fields: ":method=CONNECT|:protocol=websocket|:scheme=https|:authority=a|:path=*", body: true},
+		{fields: connect + "|:protocol=websocket", body: true}, {fields: "x=1|" + connect, body: true},
 
 		{fields: get + "|content-length=5"},
 		{fields: get + "|content-length=5|content-length=6", body: true},
@@ -81,7 +97,8 @@ func TestRequestAsText(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || string(text) != test.want || (framing == FramingNone) == test.body {
+		wantTunnel := strings.HasPrefix(test.fields, connect)
+		if err != nil || string(text) != test.want || (framing == FramingNone) == test.body || (framing == FramingTunnel) != wantTunnel {
 			t.Errorf("%q: got %q, %d, %v", test.fields, text, framing, err)
 		}
 	}
@@ -106,6 +123,8 @@ func FuzzRequest(f *testing.F) {
 		get, get + "|host=a|x=1|x=2|cookie=a|cookie=b", ":method=POST|:scheme=http|:path=/?q|:authority=a:1|content-length=3",
 		":method=OPTIONS|:scheme=http|:path=*|host=a", get + "|te=trailers|x_y=1", get + "|host=b", ":method=CONNECT|:authority=a",
 		get + "|x=1\r\nhost: b", ":method=GET|:scheme=http|:authority=a|:path=http://b/",
+		connect + "|sec-websocket-key=k|te=trailers|cookie=a", ":method=CONNECT|:protocol=h2c, x|:scheme=http|:path=/|host=a|content-length=0",
+		get + "|:protocol=websocket",
 	} {
 		var block bytes.Buffer
 		encoder := hpack.NewEncoder(&block)
@@ -140,7 +159,7 @@ func FuzzRequest(f *testing.F) {
 		if n != len(text) {
 			t.Fatalf("%q: the head ends after %d bytes", text, n)
 		}
-		if head.Chunked != (framing == FramingChunked) || ended && head.HasBody() {
+		if head.Chunked != (framing == FramingChunked) || ended && head.HasBody() || head.Upgrade != (framing == FramingTunnel) {
 			t.Fatalf("%q: framing %d", text, framing)
 		}
 		request, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(text)))
@@ -157,6 +176,9 @@ func FuzzRequest(f *testing.F) {
 					host = append(host, field.Value)
 				}
 			case ":method":
+				if framing == FramingTunnel && field.Value == "CONNECT" {
+					field.Value = "GET"
+				}
 				if request.Method != field.Value {
 					t.Fatalf("%q: method %q", text, request.Method)
 				}
@@ -164,6 +186,9 @@ func FuzzRequest(f *testing.F) {
 				if request.RequestURI != field.Value {
 					t.Fatalf("%q: target %q", text, request.RequestURI)
 				}
+			case ":protocol":
+				want.Set("Upgrade", field.Value)
+				want.Set("Connection", "upgrade")
 			case ":scheme":
 			case "cookie":
 				if field.Value != "" {
@@ -172,7 +197,9 @@ func FuzzRequest(f *testing.F) {
 			case "content-length":
 				want.Set("Content-Length", field.Value)
 			default:
-				want.Add(field.Name, field.Value)
+				if framing != FramingTunnel || field.Name != "sec-websocket-key" {
+					want.Add(field.Name, field.Value)
+				}
 			}
 		}
 		if len(cookies) > 0 {
