@@ -135,11 +135,17 @@ type bodyKey struct{}
 // bodyReader reads the body of an answer.
 type bodyReader func(http.Header, io.Reader) error
 
-// withBody returns a context for a request. If the status is 200, read is called with
-// the body, and hashicorp/consul/api decodes "null": for a large answer its own decoder
-// takes several times as long.
-func withBody(ctx context.Context, read bodyReader) context.Context {
-	return context.WithValue(ctx, bodyKey{}, read)
+// withBody returns a context for a request. If the status is 200, or 404 and the request
+// may find nothing, read is called with the body, and hashicorp/consul/api decodes "null":
+// for a large answer its own decoder takes several times as long.
+func withBody(ctx context.Context, mayBeAbsent bool, read bodyReader) context.Context {
+	return context.WithValue(ctx, bodyKey{}, body{read, mayBeAbsent})
+}
+
+// body is what is done with the body of an answer.
+type body struct {
+	read        bodyReader
+	mayBeAbsent bool
 }
 
 func (t meteredTransport) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -159,9 +165,19 @@ func (t meteredTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
+// absent reports whether response says that there is nothing, to a request for which this
+// is no error.
+func absent(response *http.Response) bool {
+	if response.StatusCode != http.StatusNotFound || response.Request == nil {
+		return false
+	}
+	b, _ := response.Request.Context().Value(bodyKey{}).(body)
+	return b.mayBeAbsent
+}
+
 // count records the status and the protocol of a response.
 func (t meteredTransport) count(response *http.Response) {
-	if response.StatusCode >= http.StatusBadRequest {
+	if response.StatusCode >= http.StatusBadRequest && !absent(response) {
 		t.meter.errors.Add(1)
 	}
 	if response.ProtoMajor >= 2 {
@@ -176,11 +192,11 @@ func (t meteredTransport) count(response *http.Response) {
 // readBody calls the bodyReader of ctx, if there is one, and replaces the body by
 // "null".
 func readBody(ctx context.Context, response *http.Response) error {
-	read, ok := ctx.Value(bodyKey{}).(bodyReader)
-	if !ok || response.StatusCode != http.StatusOK {
+	b, ok := ctx.Value(bodyKey{}).(body)
+	if !ok || response.StatusCode != http.StatusOK && !(b.mayBeAbsent && response.StatusCode == http.StatusNotFound) {
 		return nil
 	}
-	err := read(response.Header, response.Body)
+	err := b.read(response.Header, response.Body)
 	if err == nil {
 		_, err = io.Copy(io.Discard, response.Body)
 	}

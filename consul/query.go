@@ -33,6 +33,10 @@ type Query struct {
 	// updates. It does so for the instances of a service.
 	View bool
 
+	// MayBeAbsent says that an answer 404 is one without content: there is nothing at
+	// Path, or Send finds nothing.
+	MayBeAbsent bool
+
 	// Needs are the permissions that a token needs, for the error of an answer 403.
 	Needs string
 }
@@ -114,7 +118,7 @@ func (a *agent) get(ctx context.Context, q Query, read func(io.Reader) error) (A
 	)
 	err := a.repeat(limited, q.QueryOptions, func(ctx context.Context) (err error) {
 		readErr = nil
-		options := q.QueryOptions.WithContext(withBody(ctx, func(h http.Header, body io.Reader) error {
+		options := q.QueryOptions.WithContext(withBody(ctx, q.MayBeAbsent, func(h http.Header, body io.Reader) error {
 			header = h
 			readErr = read(body)
 			return nil

@@ -1,0 +1,168 @@
+package consul
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// writeTimeout bounds each write. A server answers when the raft log has it.
+const writeTimeout = 10 * time.Second
+
+// KeysBelow returns the query of all keys of Consul's KV store that begin with prefix, and
+// their values. DecodeKeys reads its answers.
+func KeysBelow(prefix string) Query {
+	return Query{
+		MayBeAbsent: true,
+		Needs:       fmt.Sprintf("key:read: key_prefix %q { policy = \"read\" }", prefix),
+		Send: func(c *api.Client, q *api.QueryOptions) error {
+			_, _, err := c.KV().List(prefix, q)
+			return err
+		},
+	}
+}
+
+// DecodeKeys returns the keys in the body of an answer to KeysBelow, without directories:
+// keys that end with a slash. The error is ErrFiltered if ACLs hide a key: the rest must not
+// be taken for all.
+func DecodeKeys(a Answer, body []byte) ([]api.KVPair, error) {
+	if a.FilteredByACL {
+		return nil, ErrFiltered
+	}
+	if len(bytes.TrimSpace(body)) == 0 {
+		return nil, nil // 404
+	}
+	var all, keys []api.KVPair
+	if err := json.Unmarshal(body, &all); err != nil {
+		return nil, fmt.Errorf("the answer is not a list of keys: %w", err)
+	}
+	if all == nil {
+		return nil, errors.New("the answer is not a list of keys")
+	}
+	for _, k := range all {
+		if k.Key != "" && k.Key[len(k.Key)-1] != '/' {
+			keys = append(keys, k)
+		}
+	}
+	return keys, nil
+}
+
+// Key returns a key of Consul's KV store; nil: there is none. With an index above 0 it
+// waits, at most for wait, until the index of the key is greater. Only the leader answers,
+// so the answer has every write that has succeeded before.
+func (c *Client) Key(ctx context.Context, key string, index uint64, wait time.Duration) (*api.KVPair, Answer, error) {
+	q := Query{
+		MayBeAbsent: true,
+		Needs:       fmt.Sprintf("key:read: key %q { policy = \"read\" }", key),
+		Send: func(c *api.Client, q *api.QueryOptions) error {
+			_, _, err := c.KV().Get(key, q)
+			return err
+		},
+	}
+	q.WaitIndex, q.WaitTime = index, wait
+	var list []api.KVPair
+	a, err := c.Get(ctx, q, decoder(&list))
+	if err == nil {
+		err = c.Doubt(a)
+	}
+	if err != nil || len(list) == 0 {
+		return nil, a, err
+	}
+	return &list[0], a, nil
+}
+
+// KeyNames returns the names of the keys that begin with prefix. If separator is not
+// empty, it is the part of each name up to the next separator after prefix, once.
+func (c *Client) KeyNames(ctx context.Context, prefix, separator string) ([]string, error) {
+	q := KeysBelow(prefix)
+	q.Send = func(c *api.Client, q *api.QueryOptions) error {
+		_, _, err := c.KV().Keys(prefix, separator, q)
+		return err
+	}
+	var names []string
+	a, err := c.Get(ctx, q, decoder(&names))
+	if err == nil {
+		err = c.Doubt(a)
+	}
+	if err == nil && a.FilteredByACL {
+		err = ErrFiltered
+	}
+	return names, err
+}
+
+// decoder decodes the body of an answer into v. An answer 404 has none.
+func decoder(v any) func(io.Reader) error {
+	return func(body io.Reader) error {
+		if err := json.NewDecoder(body).Decode(v); !errors.Is(err, io.EOF) {
+			return err
+		}
+		return nil
+	}
+}
+
+// PutKey writes a key of Consul's KV store.
+func (c *Client) PutKey(ctx context.Context, pair *api.KVPair) error {
+	return c.write(ctx, keyWrite(pair.Key), func(c *api.Client, w *api.WriteOptions) error {
+		_, err := c.KV().Put(pair, w)
+		return err
+	})
+}
+
+// DeleteKey deletes a key of Consul's KV store. It is no error if there is none.
+func (c *Client) DeleteKey(ctx context.Context, key string) error {
+	return c.write(ctx, keyWrite(key), func(c *api.Client, w *api.WriteOptions) error {
+		_, err := c.KV().Delete(key, w)
+		return err
+	})
+}
+
+// DeleteKeysBelow deletes all keys that begin with prefix.
+func (c *Client) DeleteKeysBelow(ctx context.Context, prefix string) error {
+	return c.write(ctx, keyWrite(prefix), func(c *api.Client, w *api.WriteOptions) error {
+		_, err := c.KV().DeleteTree(prefix, w)
+		return err
+	})
+}
+
+func keyWrite(key string) string {
+	return fmt.Sprintf("key:write: key_prefix %q { policy = \"write\" }", key)
+}
+
+// write sends a request that changes Consul's state to the agent in use. After an answer
+// 403 it repeats it once if the token has changed. needs are the permissions that a token
+// needs. An error does not mean that nothing was changed.
+func (c *Client) write(ctx context.Context, needs string, send func(*api.Client, *api.WriteOptions) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, writeTimeout, fmt.Errorf("no answer within %v", writeTimeout))
+	defer cancel()
+	if err := c.gate.enter(ctx, false); err != nil {
+		return err
+	}
+	defer c.gate.leave(false)
+	agent, limited, done := c.agents.lease(ctx, false)
+	defer done()
+	try := func(token string) error {
+		return send(agent.api, (&api.WriteOptions{Token: token}).WithContext(limited))
+	}
+	token := c.token.current()
+	err := try(token)
+	if Forbidden(err) {
+		if now := c.token.current(); now != token {
+			err = try(now)
+		}
+	}
+	switch {
+	case err == nil:
+		return nil
+	case limited.Err() != nil:
+		err = context.Cause(limited)
+	default:
+		err = explain(err, needs)
+	}
+	return fmt.Errorf("consul %s: %w", agent.url, err)
+}

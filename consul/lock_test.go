@@ -1,0 +1,158 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/test/consultest"
+)
+
+const lockKey = "sluice/locks/a"
+
+// realClient returns a client of agent.
+func realClient(t *testing.T, agent *consultest.Agent, token string) *Client {
+	t.Helper()
+	c, err := New(Options{Addresses: []string{agent.URL()}, Token: token, Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := c.KeepProbing()
+	t.Cleanup(func() {
+		done()
+		c.Close()
+	})
+	return c
+}
+
+// lockLater requests the lock in the background.
+func lockLater(t *testing.T, c *Client, ctx context.Context) <-chan *Lock {
+	t.Helper()
+	got := make(chan *Lock, 1)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l, err := c.Lock(ctx, lockKey)
+		if err != nil && ctx.Err() == nil {
+			t.Error(err)
+		}
+		got <- l
+	}()
+	t.Cleanup(func() { <-ended })
+	return got
+}
+
+// awaitSessions waits until Consul has n sessions.
+func awaitSessions(t *testing.T, agent *consultest.Agent, n int) {
+	t.Helper()
+	consultest.Await(t, "the sessions", func() bool {
+		sessions, _, err := agent.Client().Session().List(nil)
+		return err == nil && len(sessions) == n
+	})
+}
+
+// One holds the lock, the next one gets it when it is free, and nothing is left.
+func TestLock(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{ACLs: true})
+	_, token, err := agent.NewToken("locks", `
+		key_prefix "sluice/" { policy = "write" }
+		session_prefix "" { policy = "write" }`)
+	must(t, err)
+	a, b := realClient(t, agent, token.SecretID), realClient(t, agent, token.SecretID)
+	first, err := a.Lock(t.Context(), lockKey)
+	must(t, err)
+	second := lockLater(t, b, t.Context())
+	awaitSessions(t, agent, 2)
+	select {
+	case <-second:
+		t.Fatal("two hold the lock")
+	case <-time.After(2 * lockDelay): // a lock that were free would be taken by then
+	}
+	must(t, first.Unlock(t.Context()))
+	if first.Held.Err() == nil {
+		t.Error("Held goes on after Unlock")
+	}
+	l := <-second
+	if l == nil {
+		t.Fatal("no lock")
+	}
+	must(t, l.Unlock(t.Context()))
+	awaitSessions(t, agent, 0)
+	pair, _, err := a.Key(t.Context(), lockKey, 0, 0)
+	must(t, err)
+	if pair != nil {
+		t.Errorf("the key is left: %+v", pair)
+	}
+	_, err = realClient(t, agent, "").Lock(t.Context(), lockKey)
+	if !Forbidden(err) {
+		t.Errorf("without a token: %v", err)
+	}
+}
+
+// Who waits no longer leaves no session, which would be in the way of others.
+func TestLockThatIsNotAwaited(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	c := realClient(t, agent, "")
+	held, err := c.Lock(t.Context(), lockKey)
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	second := lockLater(t, c, ctx)
+	awaitSessions(t, agent, 2)
+	cancel()
+	if <-second != nil {
+		t.Error("two hold the lock")
+	}
+	awaitSessions(t, agent, 1)
+	must(t, held.Unlock(t.Context()))
+}
+
+// A lock outlives the TTL of its session while its holder lives, and ends with it.
+func TestLockOfADeadProcess(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the end of a session, 20 s")
+	}
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	c := realClient(t, agent, "")
+	dead, err := c.Lock(t.Context(), lockKey)
+	must(t, err)
+	second := lockLater(t, c, t.Context())
+	session, _, err := agent.Client().Session().Info(dead.session, nil)
+	must(t, err)
+	if session.TTL != lockTTL.String() || len(session.NodeChecks) > 0 {
+		t.Errorf("the session depends on more than its TTL: %+v", session)
+	}
+	dead.stop(nil) // no renewal, and no Unlock
+	l := <-second
+	if l == nil {
+		t.Fatal("no lock")
+	}
+	must(t, dead.Unlock(t.Context())) // of a process that was asleep: it frees nothing
+	pair, _, err := c.Key(t.Context(), lockKey, 0, 0)
+	must(t, err)
+	if pair == nil || pair.Session != l.session {
+		t.Errorf("the lock is gone: %+v", pair)
+	}
+	must(t, l.Unlock(t.Context()))
+}
+
+// The holder is told that its session has ended.
+func TestLostLock(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	c := realClient(t, agent, "")
+	l, err := c.Lock(t.Context(), lockKey)
+	must(t, err)
+	_, err = agent.Client().Session().Destroy(l.session, nil)
+	must(t, err)
+	<-l.Held.Done()
+	if cause := context.Cause(l.Held); !errors.Is(cause, ErrLockLost) {
+		t.Errorf("the cause is %v", cause)
+	}
+	must(t, l.Unlock(t.Context()))
+}
