@@ -17,7 +17,7 @@ type Certificate struct {
 	State     string    `json:"state"` // valid, not yet valid, expiring, expired or missing
 	ValidFrom time.Time `json:"valid_from"`
 	Expires   time.Time `json:"expires"`
-	Error     string    `json:"error,omitempty"` // why the present file cannot be used: an earlier version is in use
+	Error     string    `json:"error,omitempty"` // why the present version cannot be used: an earlier one is in use
 }
 
 func (h *handler) certificates(w http.ResponseWriter, r *http.Request) {

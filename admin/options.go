@@ -79,7 +79,7 @@ type Options struct {
 	// malformed.
 	Unrouted *metrics.Requests
 
-	// Certificates returns the state of all certificates that are read from files.
+	// Certificates returns the state of all certificates.
 	Certificates func() []CertificateStatus
 
 	// Health returns the health check counters by service.

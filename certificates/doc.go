@@ -1,4 +1,4 @@
-// Package certificates reads certificates from files in PEM format, and reads them
-// again while the program runs: short-lived certificates are renewed on disk. Files
-// that cannot be used never replace those that were read before.
+// Package certificates reads certificates in PEM format from files and from the keys of a
+// key-value store, again and again while the program runs: short-lived certificates are
+// renewed. What cannot be used never replaces what was read before.
 package certificates

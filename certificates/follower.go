@@ -1,9 +1,20 @@
 package certificates
 
 import (
+	"crypto/tls"
 	"sync"
 	"sync/atomic"
 )
+
+// A Source has certificates that change while the program runs. It is safe for concurrent
+// use.
+type Source interface {
+	// Certificates returns those in use, in order of preference. They are never changed.
+	Certificates() []*tls.Certificate
+	Statuses() []Status
+	// Refresh looks for changes that the source is not told about.
+	Refresh()
+}
 
 // A Follower has the contents of files, as of their last good version. It is safe for
 // concurrent use.
@@ -41,6 +52,17 @@ func Follow(files Files, changed func(error)) (*Follower, error) {
 
 // Contents returns the contents of the last good Read.
 func (f *Follower) Contents() *Contents { return f.contents.Load() }
+
+// Certificates implements Source.
+func (f *Follower) Certificates() []*tls.Certificate {
+	if c := f.Contents().Certificate; c != nil {
+		return []*tls.Certificate{c}
+	}
+	return nil
+}
+
+// Refresh implements Source.
+func (f *Follower) Refresh() { f.Read() }
 
 // Read reads the files and returns the contents in use. If the files cannot be read or
 // do not fit together, the previous contents stay in use: the files may be in the

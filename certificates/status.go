@@ -11,9 +11,9 @@ import (
 // state is Expiring.
 const longestWarning = 14 * 24 * time.Hour
 
-// Status describes a file of a Follower: a certificate, or trusted certificates.
+// Status describes a certificate of a Follower or a Collection, or trusted certificates.
 type Status struct {
-	File    string   // its path; of trusted certificates, it may be a directory
+	File    string   // its path or key; of trusted certificates, it may be a directory
 	Trusted bool     // File has trusted certificates
 	Names   []string // of hosts in the certificate, or its subject; of trusted certificates: their subjects
 	// Begin and Expires are when the whole chain of a certificate is valid, or the
@@ -63,13 +63,8 @@ func (f *Follower) Statuses() []Status {
 	contents := f.Contents()
 	var all []Status
 	if chain := contents.chain; len(chain) > 0 {
-		s := Status{File: f.files.Cert, Names: names(chain[0]), Fault: fault}
-		s.limit(slices.MinFunc(chain, byExpiry))
-		for _, c := range chain {
-			if c.NotBefore.After(s.Begin) {
-				s.Begin = c.NotBefore
-			}
-		}
+		s := chainStatus(f.files.Cert, chain)
+		s.Fault = fault
 		all = append(all, s)
 	}
 	if trusted := contents.trusted; len(trusted) > 0 {
@@ -81,6 +76,22 @@ func (f *Follower) Statuses() []Status {
 		all = append(all, s)
 	}
 	return all
+}
+
+// chainStatus returns the status of the certificate in file; an empty chain: it is Missing.
+func chainStatus(file string, chain []*x509.Certificate) Status {
+	s := Status{File: file}
+	if len(chain) == 0 {
+		return s
+	}
+	s.Names = names(chain[0])
+	s.limit(slices.MinFunc(chain, byExpiry))
+	for _, c := range chain {
+		if c.NotBefore.After(s.Begin) {
+			s.Begin = c.NotBefore
+		}
+	}
+	return s
 }
 
 func byExpiry(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"strings"
 
@@ -55,6 +56,13 @@ func (d *decoder) consul(c *Consul, tls bool) {
 	}
 	if c.Token != "" && c.TokenFile != "" {
 		d.refuse("consul.token", "", "give either consul.token or consul.token_file, not both")
+	}
+	if dir := c.CertificatesDir; dir != "" {
+		if info, err := os.Stat(dir); err != nil {
+			d.refuse("consul.certificates_dir", dir, "cannot be used: "+err.Error())
+		} else if !info.IsDir() {
+			d.refuse("consul.certificates_dir", dir, "want a directory")
+		}
 	}
 	if c.Register != nil {
 		d.register(c.Register)

@@ -128,6 +128,9 @@ type Consul struct {
 	// AllowLocal accepts loopback, link-local and unspecified addresses of instances
 	// on other machines.
 	AllowLocal bool `key:"allow_local" default:"false"`
+	// CertificatesDir is a directory for copies of the certificates in Consul's KV store,
+	// for a start without Consul. Empty: none.
+	CertificatesDir string `key:"certificates_dir"`
 	// Register configures the registration of sluice. nil: sluice is not registered.
 	Register *ConsulRegister `key:"register"`
 }

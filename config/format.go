@@ -93,6 +93,10 @@ var formats = map[string]format{
 		"HOST:PORT, an IPv6 address in brackets, the port from 1 to 65535",
 		isTarget,
 	},
+	"kv_prefix": {
+		"a prefix of keys such as certs/web, of up to 128 letters, digits, '.', '_', '-' or '/', without a slash at its start and end",
+		regexp.MustCompile(`^[A-Za-z0-9._-]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9._-])?$`).MatchString,
+	},
 	"http_url": {
 		"http://HOST:PORT/PATH or https://HOST:PORT/PATH",
 		isHTTPURL,

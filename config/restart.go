@@ -18,6 +18,7 @@ var restarts = []struct{ key, why string }{
 	{"consul.namespace", consulClient},
 	{"consul.partition", consulClient},
 	{"consul.max_watches", consulClient},
+	{"consul.certificates_dir", "the files are read at the start"},
 	{"health.max_checks", "the checks of all services share workers"},
 }
 

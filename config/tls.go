@@ -45,11 +45,12 @@ type RedirectHTTPS struct {
 	Port int `key:"port" default:"443" min:"1" max:"65535"` // that clients connect to
 }
 
-// Certificate contains the paths of PEM files: the certificate with its intermediate
-// certificates, and its key.
+// Certificate contains either the paths of PEM files, the certificate with its
+// intermediate certificates and its key, or the prefix of keys in Consul.
 type Certificate struct {
-	Cert string `key:"cert" format:"file" required:"yes"`
-	Key  string `key:"key" format:"file" required:"yes"`
+	Cert     string `key:"cert" format:"file"`
+	Key      string `key:"key" format:"file"`
+	ConsulKV string `key:"consul_kv" format:"kv_prefix"` // without a slash at its end; empty: files
 }
 
 // listenerTLS checks that the certificates can be loaded.
@@ -85,7 +86,17 @@ func (d *decoder) listenerTLS(t *ListenerTLS, key string) {
 		if d.failed(pair) {
 			continue
 		}
+		if c.ConsulKV != "" {
+			if c.Cert != "" || c.Key != "" {
+				d.refuse(join(pair, "consul_kv"), c.ConsulKV, "not together with cert and key: write two entries")
+			}
+			continue
+		}
 		for _, file := range []struct{ key, path string }{{"cert", c.Cert}, {"key", c.Key}} {
+			if file.path == "" {
+				d.refuse(join(pair, file.key), "", "required: "+formats["file"].want+", or give consul_kv instead of cert and key")
+				continue
+			}
 			if _, err := readFile(file.path, maxFileBytes); err != nil {
 				d.refuse(join(pair, file.key), file.path, "cannot be read: "+err.Error())
 			}

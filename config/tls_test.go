@@ -30,8 +30,11 @@ listeners:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := c.Listeners[0].TLS.Certificates; len(got) != 2 || got[1] != (Certificate{other.Cert, other.Key}) {
+	if got := c.Listeners[0].TLS.Certificates; len(got) != 2 || got[1] != (Certificate{Cert: other.Cert, Key: other.Key}) {
 		t.Errorf("got %+v", got)
+	}
+	if _, err := parse("{ certificates: [{ consul_kv: certs/web }] }"); err != nil {
+		t.Error(err)
 	}
 	const key = "sluice.yaml:5: listeners[0].tls.certificates"
 	for _, test := range []struct{ tls, want string }{
@@ -43,6 +46,9 @@ listeners:
 		{"{ acme: { names: [a.example, 192.0.2.1] } }", `sluice.yaml:5: listeners[0].tls.acme.names[1]: value "192.0.2.1": want a host name`},
 		{"{}", key + `: empty: want at least one`},
 		{"{ certificates: [{ cert: a.pem }] }", key + `[0].key: required: the path of a file`},
+		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s, consul_kv: certs }] }", site.Cert, site.Key), `sluice.yaml:5: listeners[0].tls.certificates[0].consul_kv: value "certs": not together with cert and key`},
+		{"{ certificates: [{ consul_kv: certs/ }] }", key + `[0].consul_kv: value "certs/": want a prefix of keys such as certs/web`},
+		{"{ certificates: [{}] }", key + `[0].cert: required: the path of a file, or give consul_kv`},
 		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }] }", missing, site.Key), key + `[0].cert: value "` + missing + `": cannot be read`},
 		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }] }", site.Cert, missing), key + `[0].key: value "` + missing + `": cannot be read`},
 		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }] }", text, site.Key), key + `[0].cert: value "` + text + `": not a certificate for the key in ` + site.Key},

@@ -119,6 +119,7 @@ func (g *Gateway) discard(p *plan) {
 			g.options.Release(l.Listener)
 		}
 	}
+	g.kvCertificates.retain(g.allListeners())
 	_ = p.accessLog.Close() // nothing was written
 }
 
@@ -220,6 +221,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	}
 	if g.table.Load() != nil { // there may be requests
 		g.awaitFirst(ctx, p.routed(), g.waits.warm)
+		g.awaitCertificates(ctx, p.listeners, g.waits.warm)
 	}
 	g.table.Store(p.table)
 	g.proxy.SetTable(p.table)
@@ -227,6 +229,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		l.streams.Store(p.streams[i])
 	}
 	g.useListeners(p.listeners, c)
+	g.kvCertificates.retain(p.listeners)
 	for _, service := range g.services.all() {
 		if p.wanted[service.name] == nil {
 			g.discovery.Unwatch(service.name)

@@ -17,10 +17,10 @@ const (
 	warningEvery = 24 * time.Hour
 )
 
-// certificateUse is a use of files of certificates.
+// certificateUse is a use of certificates.
 type certificateUse struct {
 	user string // for people: "listener …"
-	*certificates.Follower
+	certificates.Source
 }
 
 // certificatesChanged returns what logs changes of the certificates of a user.
@@ -34,7 +34,7 @@ func (g *Gateway) certificatesChanged(user string) func(error) {
 	}
 }
 
-// certificateUses returns all uses of files of certificates.
+// certificateUses returns all uses of certificates, except by ACME.
 func (g *Gateway) certificateUses() []certificateUse {
 	uses := []certificateUse{{"consul", g.consul.Certificates()}}
 	for _, l := range g.allListeners() {
@@ -67,12 +67,17 @@ func (g *Gateway) certificateStatuses() []admin.CertificateStatus {
 	return all
 }
 
-// followCertificates reads the files of certificates periodically until ctx ends, and
-// warns of certificates that are not valid or expire soon.
+// followCertificates reads the files of certificates periodically from g.warm until ctx
+// ends, and warns of certificates that are not valid or expire soon.
 func (g *Gateway) followCertificates(ctx context.Context) {
 	ticker := time.NewTicker(certificatesEvery)
 	defer ticker.Stop()
 	warned := make(map[string]time.Time)
+	select {
+	case <-g.warm: // those in Consul are not known before
+	case <-ctx.Done():
+		return
+	}
 	for {
 		g.readCertificates()
 		g.rotateTicketKeys(time.Now())
@@ -85,16 +90,12 @@ func (g *Gateway) followCertificates(ctx context.Context) {
 	}
 }
 
-// readCertificates reads the files of all certificates again.
+// readCertificates reads the files of all certificates again, and reviews the others.
 func (g *Gateway) readCertificates() {
 	for _, use := range g.certificateUses() {
-		use.Read()
+		use.Refresh()
 	}
-	for _, l := range g.allListeners() {
-		if l.tls != nil {
-			l.tls.update()
-		}
-	}
+	g.updateTLS()
 }
 
 // rotateTicketKeys makes the listeners use a new key for session tickets, if it is

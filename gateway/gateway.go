@@ -78,7 +78,8 @@ type Gateway struct {
 	proxy     *proxy.Server
 	table     atomic.Pointer[route.Table] // that of the proxy, for the admin API
 
-	tickets ticketKeys
+	kvCertificates *kvCertificates
+	tickets        ticketKeys
 
 	mu        sync.Mutex  // guards the field below
 	listeners []*listener // for clients; the slice is replaced, not changed
@@ -142,6 +143,7 @@ func New(o Options) (_ *Gateway, err error) {
 		return nil, fmt.Errorf("consul: %w", err)
 	}
 	g.sources = consulsource.NewSources(g.consul, g.log)
+	g.kvCertificates = newKVCertificates(g.consul, g.log, c.Consul.CertificatesDir, g.consulWait, g.updateTLS)
 	g.journal = newJournal(g.log)
 	g.health = healthcheck.NewMonitor(healthcheck.Options{MaxChecks: c.Health.MaxChecks})
 	g.proxy = proxy.NewServer(proxyOptions(c.Client, nil), g.log)
@@ -206,10 +208,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 				<-background.Done() // without accepting clients
 				return
 			}
+			g.awaitCertificates(background, g.allListeners(), g.waits.start)
 		} else {
 			begin := time.Now()
 			g.awaitCatalog(background, g.waits.start)
 			g.awaitFirst(background, g.services.all(), g.waits.start-time.Since(begin))
+			g.awaitCertificates(background, g.allListeners(), g.waits.start-time.Since(begin))
 		}
 		if g.options.Serving == nil || g.stopping.Load() {
 			return // if this process stops, the old one continues
@@ -297,11 +301,20 @@ func (g *Gateway) release(ctx context.Context) {
 	for _, service := range g.services.all() {
 		service.pool.Close()
 	}
+	g.kvCertificates.retain(nil)
 	g.consul.Close()
 	if err := g.accessLog.Load().Close(); err != nil {
 		g.log.Error().Err(err).Msg("access log")
 	}
 	g.Cut()
+}
+
+// consulWait returns how long a blocking query to Consul blocks without a change.
+func (g *Gateway) consulWait() time.Duration {
+	if c := g.effective.Load(); c != nil {
+		return c.Consul.Wait
+	}
+	return g.started.Consul.Wait
 }
 
 // deliver passes the set of a service to its pool. The discovery manager makes one call at a

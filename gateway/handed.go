@@ -30,6 +30,9 @@ type handed struct {
 	// TicketKeys are secret. The state is passed through a pipe only.
 	TicketKeys []ticketKey `json:"ticket_keys,omitempty"`
 
+	// KVCertificates are keys of certificates in Consul, by prefix. They are secret too.
+	KVCertificates map[string]map[string]string `json:"kv_certificates,omitempty"`
+
 	// Short is the number of connections to Consul that the new process must not open
 	// for a while: those that the agent still counts, and those that it has refused to
 	// the old process.
@@ -78,6 +81,7 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 	resume := func() {
 		g.consul.Reduce(abandoned)
 		g.discovery.Resume()
+		g.kvCertificates.resume()
 	}
 	var once sync.Once // resume, or the end of this process
 	err := replace(func(w io.Writer) error {
@@ -101,11 +105,16 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 
 // pauseConsul ends the watches and closes their connections: the agent might not accept
 // those of two processes. It returns the number of connections that the agent still counts.
-func (g *Gateway) pauseConsul() (abandoned int) { return g.consul.Release(g.discovery.Pause) }
+func (g *Gateway) pauseConsul() (abandoned int) {
+	return g.consul.Release(func() {
+		g.kvCertificates.pause()
+		g.discovery.Pause()
+	})
+}
 
 // state returns the state for a new process.
 func (g *Gateway) state(abandoned int) handed {
-	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all()}
+	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), KVCertificates: g.kvCertificates.handed()}
 	for _, w := range g.discovery.Handed() {
 		h.Services[w.Service] = handedService{Watch: &handedWatch{
 			Source: w.Source, Instances: w.Instances, Known: w.Known, Fresh: w.Fresh,
@@ -170,6 +179,8 @@ func (g *Gateway) adopt() {
 	g.consul.Reduce(g.handed.Short)
 	g.tickets.adopt(g.handed.TicketKeys)
 	g.rotateTicketKeys(time.Now())
+	g.kvCertificates.adopt(g.handed.KVCertificates)
+	g.updateTLS()
 	sets, drains := 0, 0
 	for _, service := range g.services.all() {
 		h := g.handed.Services[service.name]

@@ -134,6 +134,7 @@ func (g *Gateway) useListeners(all []*listener, c *config.Config) {
 	before := g.listeners
 	g.listeners = all
 	g.mu.Unlock()
+	g.updateTLS() // with what has changed since their creation
 	g.tellMachine()
 	if before == nil {
 		return // Run serves them

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"slices"
@@ -14,20 +15,24 @@ import (
 	"sluice/config"
 )
 
-// listenerTLS is the TLS of a listener. It follows the files of its certificates.
+// listenerTLS is the TLS of a listener. It follows its certificates.
 type listenerTLS struct {
 	config  *tls.Config                // of every connection: it chooses current, and has the ticket keys
 	current atomic.Pointer[tls.Config] // with the certificates
 	uses    []certificateUse
-	acme    *acme.Manager // nil: none
-	http01  bool          // acme may use HTTP-01
+	pairs   []certificates.Source  // of uses, those with the certificates of the listener, in order of preference
+	kv      []*kvPrefix            // of pairs, those in Consul
+	ca      *certificates.Follower // of uses, that of client_ca; nil: none
+	acme    *acme.Manager          // nil: none
+	http01  bool                   // acme may use HTTP-01
 
 	clientAuth tls.ClientAuthType
 	protocols  []string // for ALPN
 
 	mu sync.Mutex
-	// mu guards the field below.
-	used []*certificates.Contents // of uses, in current
+	// mu guards the fields below.
+	used        []*tls.Certificate // in current
+	usedTrusted *x509.CertPool
 }
 
 // newListenerTLS returns the TLS of a listener of c, which is bound to address; nil: it
@@ -41,12 +46,22 @@ func (g *Gateway) newListenerTLS(l config.Listener, address net.Addr, c *config.
 		t.protocols = t.protocols[1:]
 	}
 	user := fmt.Sprintf("listener %q", l.Name)
+	add := func(s certificates.Source) {
+		t.uses = append(t.uses, certificateUse{user, s})
+		t.pairs = append(t.pairs, s)
+	}
 	for _, files := range l.TLS.Certificates {
+		if files.ConsulKV != "" {
+			p := g.kvCertificates.follow(files.ConsulKV)
+			t.kv = append(t.kv, p)
+			add(p)
+			continue
+		}
 		pair, err := certificates.Follow(certificates.Files{Cert: files.Cert, Key: files.Key}, g.certificatesChanged(user))
 		if err != nil {
 			return nil, err
 		}
-		t.uses = append(t.uses, certificateUse{user, pair})
+		add(pair)
 	}
 	if l.TLS.ClientCA != "" {
 		ca, err := certificates.Follow(certificates.Files{CA: l.TLS.ClientCA}, g.certificatesChanged(user))
@@ -54,6 +69,7 @@ func (g *Gateway) newListenerTLS(l config.Listener, address net.Addr, c *config.
 			return nil, fmt.Errorf("client_ca: %w", err)
 		}
 		t.uses = append(t.uses, certificateUse{user, ca})
+		t.ca = ca
 		t.clientAuth = tls.RequireAndVerifyClientCert
 		if l.TLS.ClientAuth == "optional" {
 			t.clientAuth = tls.VerifyClientCertIfGiven
@@ -79,30 +95,31 @@ func (t *listenerTLS) suits(c *config.Config) bool {
 	return t == nil || t.acme == nil || t.http01 == servesHTTP(c)
 }
 
-// update makes new connections use the contents of the files as they were last read.
+// update makes new connections use the certificates as they were last read.
 func (t *listenerTLS) update() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now := make([]*certificates.Contents, len(t.uses))
-	for i, use := range t.uses {
-		now[i] = use.Contents()
+	var now []*tls.Certificate
+	for _, p := range t.pairs {
+		now = append(now, p.Certificates()...)
 	}
-	if t.used != nil && slices.Equal(now, t.used) {
+	var trusted *x509.CertPool
+	if t.ca != nil {
+		trusted = t.ca.Contents().Trusted
+	}
+	if t.current.Load() != nil && slices.Equal(now, t.used) && trusted == t.usedTrusted {
 		return
 	}
-	t.used = now
+	t.used, t.usedTrusted = now, trusted
 	c := &tls.Config{
 		NextProtos: t.protocols,
 		ClientAuth: t.clientAuth,
+		ClientCAs:  trusted,
 		// A resumed session would not be verified with changed trusted certificates.
 		SessionTicketsDisabled: t.clientAuth != tls.NoClientCert,
 	}
-	for _, contents := range now {
-		if contents.Certificate != nil {
-			c.Certificates = append(c.Certificates, *contents.Certificate)
-		} else {
-			c.ClientCAs = contents.Trusted
-		}
+	for _, certificate := range now {
+		c.Certificates = append(c.Certificates, *certificate)
 	}
 	if t.acme != nil {
 		c.GetCertificate = t.obtained

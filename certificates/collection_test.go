@@ -1,0 +1,159 @@
+package certificates
+
+import (
+	"crypto/x509"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/test/testcert"
+)
+
+// combined returns a certificate and its key in one text.
+func combined(host string, change ...func(*x509.Certificate)) string {
+	cert, key := testcert.PEM(host, change...)
+	return string(cert) + string(key)
+}
+
+// inUse returns the keys whose version in texts is in use.
+func inUse(c *Collection, texts ...map[string]string) (names []string) {
+	good := c.Good()
+	for _, text := range texts {
+		for name, value := range text {
+			if good[name] == value {
+				names = append(names, name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// The keys are laid out as fabio, Traefik or ACME clients do.
+func TestPairs(t *testing.T) {
+	keys := map[string]string{
+		"a.pem": "1", "b-cert.pem": "2", "b-key.pem": "3", "x/c.crt": "4", "x/c.key": "5", "0/certFile": "6", "0/keyFile": "7", "certFile": "8",
+		"d-key.pem": "9", "notes": "10", "a.json": "11",
+	}
+	got := make(map[string]string)
+	for name, p := range pairsOf(keys) {
+		got[name] = p.text.cert + " " + p.text.key + p.missing
+	}
+	want := map[string]string{
+		"a.pem": "1 1", "b-cert.pem": "2 3", "x/c.crt": "4 5", "0/certFile": "6 7", "certFile": "8 keyFile", "d-cert.pem": " 9d-cert.pem",
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+// A version that is not valid yet waits for its time; an expired one is used only if there
+// is nothing better.
+func TestCollectionKeepsWhatIsValid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const hour = time.Hour
+		var told []string
+		c := NewCollection(CollectionOptions{Source: "kv:certs", Changed: func(err error) {
+			if err == nil {
+				told = append(told, "used")
+			} else {
+				told = append(told, "error")
+			}
+		}})
+		if s := c.Statuses(); len(s) != 1 || s[0].State(time.Now()) != Missing || s[0].Fault == nil {
+			t.Errorf("before the first answer: %+v", s)
+		}
+		expired := map[string]string{"a.pem": combined("a", testcert.Lasting(-2*hour, -hour))}
+		now := map[string]string{"a.pem": combined("a", testcert.Lasting(-hour, 24*hour))}
+		later := map[string]string{"a.pem": combined("a", testcert.Lasting(hour, 48*hour))}
+		expect := func(what string, want map[string]string, news ...string) {
+			t.Helper()
+			c.Refresh()
+			if !maps.Equal(c.Good(), want) {
+				t.Errorf("%s: another version is in use", what)
+			}
+			if !slices.Equal(told, news) {
+				t.Errorf("%s: told %q, want %q", what, told, news)
+			}
+			told = nil
+		}
+		c.Update(expired)
+		expect("an expired one alone", expired, "used")
+		c.Update(now)
+		expect("a valid one", now, "used")
+		c.Update(expired)
+		expect("an expired one", now, "error")
+		c.Update(later)
+		expect("one of later", now, "error")
+		time.Sleep(2 * hour)
+		expect("at its time", later, "used")
+		c.Update(map[string]string{"a.pem": "text"})
+		expect("no certificate", later, "error")
+		c.Update(later)
+		expect("as before", later, "used")
+	})
+}
+
+// A certificate whose keys are gone stays until others are valid for all of its names.
+func TestCollectionWithoutKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		both := func(c *x509.Certificate) { c.DNSNames = []string{"a.example", "b.example"} }
+		one := map[string]string{"one.pem": combined("one", both)}
+		half := map[string]string{"half.pem": combined("*.example", func(c *x509.Certificate) { c.DNSNames = []string{"a.example"} })}
+		rest := map[string]string{"rest.pem": combined("*.example")}
+		c := NewCollection(CollectionOptions{Source: "kv:certs"})
+		c.Update(one)
+		c.Update(nil)
+		if n := len(c.Certificates()); n != 1 {
+			t.Errorf("without keys: %d certificates", n)
+		}
+		if good := c.Good(); len(good) != 0 {
+			t.Errorf("keys that are gone are good: %q", good)
+		}
+		c.Update(half)
+		if n := len(c.Certificates()); n != 2 {
+			t.Errorf("with one name: %d certificates", n)
+		}
+		maps.Copy(half, rest)
+		c.Update(half)
+		if n := len(c.Certificates()); n != 2 || !slices.Equal(inUse(c, half), []string{"half.pem", "rest.pem"}) {
+			t.Errorf("with both names: %d certificates, in use %q", n, inUse(c, half))
+		}
+		c.Update(one)
+		time.Sleep(25 * time.Hour)
+		c.Update(nil)
+		if s := c.Statuses(); len(c.Certificates()) != 0 || len(s) != 1 || s[0].Fault == nil {
+			t.Errorf("expired and gone: %+v", s)
+		}
+	})
+}
+
+func TestCopy(t *testing.T) {
+	dir := t.TempDir()
+	c := CopyIn(dir, "consul_kv:certs/web")
+	if keys, err := c.Load(); keys != nil || err != nil {
+		t.Errorf("no file: %q, %v", keys, err)
+	}
+	keys := map[string]string{"a.pem": "1\n", "b/c.pem": "2"}
+	must(t, c.Save(keys))
+	must(t, c.Save(nil)) // keeps them
+	if got, err := c.Load(); err != nil || !maps.Equal(got, keys) {
+		t.Errorf("got %q, %v", got, err)
+	}
+	files, err := os.ReadDir(dir)
+	must(t, err)
+	if len(files) != 1 {
+		t.Errorf("files %v", files)
+	}
+	must(t, os.WriteFile(filepath.Join(dir, files[0].Name()), []byte("{"), 0o600))
+	if _, err := c.Load(); err == nil {
+		t.Error("a damaged file is no error")
+	}
+	if err := CopyIn(filepath.Join(dir, "none"), "a").Save(keys); err == nil {
+		t.Error("no directory is no error")
+	}
+}

@@ -1,0 +1,252 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/admin"
+	"sluice/test/consultest"
+	"sluice/test/testcert"
+)
+
+// kvCertificate writes a certificate for host to Consul, in one key, and returns its serial
+// number.
+func kvCertificate(t *testing.T, agent *consultest.Agent, key, host string, change ...func(*x509.Certificate)) (serial string) {
+	t.Helper()
+	number := time.Now().UnixNano()
+	change = append(change, func(c *x509.Certificate) { c.SerialNumber.SetInt64(number) })
+	cert, private := testcert.PEM(host, change...)
+	put(t, agent, key, string(cert)+string(private))
+	return fmt.Sprint(number)
+}
+
+func put(t *testing.T, agent *consultest.Agent, key, value string) {
+	t.Helper()
+	if _, err := agent.Client().KV().Put(&api.KVPair{Key: key, Value: []byte(value)}, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// served returns the serial number of the certificate that a client gets; "": none.
+func (r *running) served(listener, host string) (serial string) {
+	r.t.Helper()
+	conn, err := tls.Dial("tcp", r.Address(listener).String(), &tls.Config{ServerName: host, InsecureSkipVerify: true})
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	return conn.ConnectionState().PeerCertificates[0].SerialNumber.String()
+}
+
+// awaitServed waits until clients get the certificate. Polls of files are too rare for this.
+func (r *running) awaitServed(what, listener, host, serial string) {
+	r.t.Helper()
+	consultest.AwaitPromptly(r.t, what, func() bool { return r.served(listener, host) == serial })
+}
+
+func (r *running) certificates() map[string]admin.Certificate {
+	r.t.Helper()
+	var all []admin.Certificate
+	r.api("/api/certificates", &all)
+	byFile := make(map[string]admin.Certificate)
+	for _, c := range all {
+		byFile[c.File] = c
+	}
+	return byFile
+}
+
+// One query follows a prefix for several listeners. A change is in use at once. What cannot
+// be used is told everywhere, and does not replace what can.
+func TestCertificatesFromConsul(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	first := kvCertificate(t, agent, "certs/web/a.example.pem", "a.example")
+	kvCertificate(t, agent, "certs/web2/a.example.pem", "a.example")
+	put(t, agent, "certs/web/notes.txt", "not a certificate")
+	r := start(t, fmt.Sprintf(`
+admin: { address: "127.0.0.1:0" }
+consul: { addresses: [%q], wait: 10m }
+listeners:
+  - { name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: certs/web }] } }
+  - { name: other, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: certs/web }] } }
+`, agent.URL())+static("star", serveOrigin(t, func(http.ResponseWriter, *http.Request) {})))
+	for _, listener := range []string{"web", "other"} { // from the first connection on
+		if got := r.served(listener, "a.example"); got != first {
+			t.Errorf("%s serves %q, want %q", listener, got, first)
+		}
+	}
+	if _, loops := r.consul.Capacity(); loops != 1 {
+		t.Errorf("%d loops follow the prefix", loops)
+	}
+	second := kvCertificate(t, agent, "certs/web/a.example.pem", "a.example")
+	r.awaitServed("the changed certificate", "web", "a.example", second)
+	r.awaitServed("the changed certificate", "other", "a.example", second)
+
+	// In two keys, which never arrive at the same time.
+	cert, key := testcert.PEM("b.example", func(c *x509.Certificate) { c.SerialNumber.SetInt64(7) })
+	put(t, agent, "certs/web/b/certFile", string(cert))
+	fault := func(file, want string) {
+		t.Helper()
+		consultest.AwaitPromptly(t, file+": "+want, func() bool {
+			return strings.Contains(r.certificates()[file].Error, want)
+		})
+	}
+	fault("consul_kv:certs/web/b/certFile", "there is no key b/keyFile")
+	put(t, agent, "certs/web/b/keyFile", string(key))
+	r.awaitServed("the second certificate", "web", "b.example", "7")
+
+	const a = "consul_kv:certs/web/a.example.pem"
+	for _, test := range []struct{ value, want string }{
+		{"hello", "failed to find any PEM data"},
+		{string(cert), "found a certificate rather than a key"},
+		{string(cert[:len(cert)-30]), "ends within a certificate"},
+		{"", "failed to find any PEM data"},
+	} {
+		put(t, agent, "certs/web/a.example.pem", test.value)
+		fault(a, test.want)
+		if got := r.served("web", "a.example"); got != second {
+			t.Errorf("%q: %q is served, want %q", test.value, got, second)
+		}
+	}
+	kvCertificate(t, agent, "certs/web/a.example.pem", "a.example", testcert.Lasting(-2*time.Hour, -time.Hour))
+	fault(a, "has expired")
+	if _, err := agent.Client().KV().DeleteTree("certs/web", nil); err != nil {
+		t.Fatal(err)
+	}
+	fault(a, "its key is gone")
+	for host, serial := range map[string]string{"a.example": second, "b.example": "7"} {
+		if got := r.served("web", host); got != serial {
+			t.Errorf("without keys, %s has %q, want %q", host, got, serial)
+		}
+	}
+	if c := r.certificates()[a]; c.State != "valid" || !slices.Equal(c.Names, []string{"a.example"}) {
+		t.Errorf("/api/certificates: %+v", c)
+	}
+	if text := r.text("/readyz"); !strings.Contains(text, a) {
+		t.Errorf("/readyz: %s", text)
+	}
+	if text := r.text("/metrics"); !strings.Contains(text, `sluice_certificate_file_error{file="`+a+`",used_by="listener \"web\""} 1`) {
+		t.Errorf("no metric of the fault:\n%s", text)
+	}
+	if !strings.Contains(r.log.String(), "its key is gone") {
+		t.Error("no line of the fault in the log")
+	}
+	// Another certificate for the same name takes the place of one that is gone.
+	third := kvCertificate(t, agent, "certs/web/new.pem", "a.example")
+	r.awaitServed("the new key", "web", "a.example", third)
+	if c, there := r.certificates()[a]; there {
+		t.Errorf("the replaced certificate is still listed: %+v", c)
+	}
+}
+
+func (r *running) text(path string) string {
+	r.t.Helper()
+	request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("admin").String()+path, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	_, body := r.do(request)
+	return body
+}
+
+// What is known stays in use while Consul is away or hides keys. A new process has it from
+// the old one, a restarted one from the copy.
+func TestCertificatesWhileConsulIsAway(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{ACLs: true})
+	_, token, err := agent.NewToken("certificates", `
+		key_prefix "certs/web/" { policy = "read" }
+		key "certs/web/hidden.pem" { policy = "deny" }`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	first := kvCertificate(t, agent, "certs/web/a.pem", "a.example")
+	dir := t.TempDir()
+	text := fmt.Sprintf(`
+admin: { address: "127.0.0.1:0" }
+consul: { addresses: [%q], wait: 10m, token: %q, certificates_dir: %q }
+listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: certs/web }] } }]
+`, relay.URL(), token.SecretID, dir) + static("star", serveOrigin(t, func(http.ResponseWriter, *http.Request) {}))
+	r := start(t, text)
+	r.awaitServed("the certificate", "web", "a.example", first)
+	const file = "consul_kv:certs/web/a.pem"
+
+	// ACLs hide a key: the others must not be taken for all.
+	put(t, agent, "certs/web/hidden.pem", "hidden")
+	r.await("the fault", func() bool { return strings.Contains(r.certificates()[file].Error, "filtered by ACLs") })
+	if got := r.served("web", "a.example"); got != first {
+		t.Errorf("hidden: %q is served, want %q", got, first)
+	}
+	if _, err := agent.Client().KV().Delete("certs/web/hidden.pem", nil); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the end of the fault", func() bool { return r.certificates()[file].Error == "" })
+
+	var copies []string
+	r.await("the copy", func() bool {
+		copies, err = filepath.Glob(filepath.Join(dir, "*.json"))
+		return err == nil && len(copies) == 1
+	})
+	if info, err := os.Stat(copies[0]); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the copy has the mode %v, %v", info.Mode(), err)
+	}
+	relay.Cut()
+	restarted := startWithin(t, text, patience)
+	if got := restarted.served("web", "a.example"); got != first {
+		t.Errorf("after a restart %q is served, want %q", got, first)
+	}
+	next := newRunning(t, strings.Replace(text, fmt.Sprintf("certificates_dir: %q", dir), "", 1))
+	next.run(Options{}, time.Millisecond, func(g *Gateway) {
+		g.handed.KVCertificates = r.state(0).KVCertificates
+		g.adopt()
+	})
+	if got := next.served("web", "a.example"); got != first {
+		t.Errorf("in a new process %q is served, want %q", got, first)
+	}
+	relay.Heal()
+	second := kvCertificate(t, agent, "certs/web/a.pem", "a.example")
+	for _, r := range []*running{r, restarted, next} {
+		consultest.Await(t, "the certificate after the recovery", func() bool { return r.served("web", "a.example") == second })
+	}
+}
+
+// A reload follows other prefixes, and serves clients with them at once.
+func TestCertificatesOfAnotherPrefix(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	one := kvCertificate(t, agent, "one/a.pem", "a.example")
+	two := kvCertificate(t, agent, "two/a.pem", "a.example")
+	peer := serveOrigin(t, func(http.ResponseWriter, *http.Request) {})
+	text := func(prefix string) string {
+		return fmt.Sprintf(`
+admin: { address: "127.0.0.1:0" }
+consul: { addresses: [%q] }
+listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: %s }] } }]
+`, agent.URL(), prefix) + static("star", peer)
+	}
+	r := start(t, text("one"))
+	for i, test := range []struct{ prefix, serial string }{{"one", one}, {"two", two}, {"one", one}} {
+		if i > 0 {
+			r.write(text(test.prefix))
+			r.Reload()
+			r.awaitRevision(uint64(i + 1))
+		}
+		if got := r.served("web", "a.example"); got != test.serial {
+			t.Errorf("%s: %q is served, want %q", test.prefix, got, test.serial)
+		}
+		if _, loops := r.consul.Capacity(); loops != 1 {
+			t.Errorf("%s: %d loops", test.prefix, loops)
+		}
+	}
+}
