@@ -67,12 +67,15 @@ type http2PeerConn struct {
 	err      error            // the connection has failed or was closed
 	out      []byte           // frames to send
 	spare    []byte           // memory for out
+	control  int              // frames in out that answer the peer
 	flushing bool             // flush runs
 	queue    []*http2Upstream // streams with bytes to send
 	window   int64            // bytes of bodies that the peer accepts
 	initial  int64            // window of a new stream
-	received int64            // bytes of bodies to grant on the connection
-	heard    int64            // coarse time when bytes last arrived
+	// tableSize: the next field block acknowledges SETTINGS_HEADER_TABLE_SIZE.
+	tableSize bool
+	received  int64 // bytes of bodies to grant on the connection
+	heard     int64 // coarse time when bytes last arrived
 }
 
 // newHTTP2PeerConn returns a connection that has sent its preface. Its user calls read. The

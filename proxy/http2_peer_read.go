@@ -121,6 +121,7 @@ func (c *http2PeerConn) frameLocked(frame *http2.FrameHeader, payload []byte) *h
 	case http2.FramePing:
 		if !frame.Has(http2.FlagAck) {
 			c.out = http2.AppendPing(c.out, http2.FlagAck, payload)
+			return c.answerLocked()
 		}
 	case http2.FrameGoAway:
 		c.goAwayLocked(binary.BigEndian.Uint32(payload) &^ (1 << 31))
@@ -182,6 +183,9 @@ func (c *http2PeerConn) dataLocked(frame *http2.FrameHeader, payload []byte) *ht
 	case u.received || !u.final:
 		return errStreamEnded
 	}
+	if u.granted -= frame.Length; u.granted < 0 {
+		return errTooMuchData
+	}
 	u.body.append(data)
 	u.received = frame.Has(http2.FlagEndStream)
 	u.grantLocked(frame.Length - len(data))
@@ -235,6 +239,8 @@ func (c *http2PeerConn) settingsLocked(frame *http2.FrameHeader, payload []byte)
 		switch setting.ID {
 		case http2.SettingMaxConcurrentStreams:
 			c.limit = int(min(setting.Value, http2PeerStreams))
+		case http2.SettingHeaderTableSize:
+			c.tableSize = c.tableSize || setting.Value < http2.InitialTableBytes
 		case http2.SettingInitialWindowSize:
 			change := int64(setting.Value) - c.initial
 			c.initial += change
@@ -246,6 +252,14 @@ func (c *http2PeerConn) settingsLocked(frame *http2.FrameHeader, payload []byte)
 		}
 	}
 	c.out = http2.AppendSettingsAck(c.out)
+	return c.answerLocked()
+}
+
+// answerLocked counts a frame in out that answers one of the peer.
+func (c *http2PeerConn) answerLocked() *http2.Error {
+	if c.control++; c.control > http2PendingControl {
+		return errNotRead
+	}
 	return nil
 }
 

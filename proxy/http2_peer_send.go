@@ -60,12 +60,23 @@ func (c *http2PeerConn) frameOfLocked(u *http2Upstream) bool {
 		c.window -= int64(n)
 	}
 	if last {
-		c.out = append(c.out, u.tail...)
+		c.appendBlockLocked(u.tail)
 		u.data, u.tail, u.sending = nil, nil, false
 		u.sent = u.sent || u.ends
 	}
 	signal(u.waits.writable)
 	return true
+}
+
+// appendBlockLocked appends the frames of a field block, or none, to out. If the peer has
+// reduced its table, it expects to be told so, as in [http2Conn.appendBlockLocked].
+func (c *http2PeerConn) appendBlockLocked(frames []byte) {
+	if len(frames) > 0 && c.tableSize {
+		c.tableSize = false
+		c.out = http2.AppendWithoutTable(c.out, frames)
+		return
+	}
+	c.out = append(c.out, frames...)
 }
 
 // flushLocked starts to send out.
@@ -86,7 +97,7 @@ func (c *http2PeerConn) flush() {
 	defer c.mu.Unlock()
 	for len(c.out) > 0 && c.err == nil {
 		b := c.out
-		c.out, c.spare = c.spare[:0], nil
+		c.out, c.spare, c.control = c.spare[:0], nil, 0
 		c.mu.Unlock()
 		_, err := c.writer.writeSealed(to, c.wire.tls, b)
 		c.mu.Lock()

@@ -376,10 +376,10 @@ func TestHTTP2PeerOverTLS(t *testing.T) {
 	http1.NextProtos = []string{"http/1.1"}
 	silent := server.Clone()
 	silent.NextProtos = nil
-	body := strings.Repeat("x", 200_000)
+	body := strings.Repeat("x", 60_000)
 	answer := func(p *framePeer, stream uint32) {
 		p.headers(stream, false, ":status", "200")
-		for rest := body; ; rest = rest[10_000:] { // less than the windows
+		for rest := body; ; rest = rest[10_000:] { // less than the window
 			p.WriteData(stream, len(rest) == 10_000, []byte(rest[:10_000]))
 			if len(rest) == 10_000 {
 				return

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"sync"
@@ -45,6 +46,7 @@ type http2Upstream struct {
 	heads    []byte // of responses, as text, not yet read
 	body     byteQueue
 	trailer  []byte
+	granted  int    // bytes that the peer may send
 	owed     int    // bytes that were read and not granted again
 	window   int64  // bytes of the body that the peer accepts
 	data     []byte // to send
@@ -108,10 +110,15 @@ func (u *http2Upstream) open(b *buffers, body []byte, whole bool) error {
 	u.id, u.opened = c.next, c.transport.sweeper.now()
 	c.next += 2
 	c.streams[u.id] = u
-	u.window = c.initial
+	u.window, u.granted = c.initial, http2.InitialWindow
 	start := len(c.out)
 	c.out = u.appendFields(c.out, head, text)
 	c.out = http2.EndFieldBlock(c.out, start, u.id, whole && len(body) == 0)
+	if c.tableSize {
+		frames := bytes.Clone(c.out[start:])
+		c.out = c.out[:start]
+		c.appendBlockLocked(frames)
+	}
 	if u.sent = whole && len(body) == 0; whole && !u.sent {
 		u.data, u.ends = body, true
 		c.queueLocked(u)
@@ -308,6 +315,7 @@ func (u *http2Upstream) grantLocked(n int) {
 	}
 	c := u.conn
 	c.out = http2.AppendWindowUpdate(c.out, u.id, u.owed)
+	u.granted += u.owed
 	u.owed = 0
 	c.flushLocked()
 }

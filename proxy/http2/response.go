@@ -11,7 +11,7 @@ func (f *Fields) AppendResponse(out []byte) ([]byte, error) {
 	for i := 1; i < len(f.list); i++ {
 		field := &f.list[i]
 		switch field.name {
-		case nameOther, nameContentLength, nameCookie:
+		case nameOther, nameContentLength, nameCookie, nameHost:
 		default:
 			return out, ErrMalformed
 		}
