@@ -38,7 +38,7 @@ const startTimeout = 2 * time.Minute
 // Options configures a process of sluice. Addresses are "host:port", or Any.
 type Options struct {
 	Program string   // path of the binary
-	Listen  string   // address for clients
+	Listen  string   // address for clients; empty: the configuration has a listener "web"
 	Admin   string   // address of the admin API
 	Args    []string // further arguments of "sluice run"
 	Log     string   // file for its output, in JSON
@@ -47,9 +47,9 @@ type Options struct {
 // Sluice is a sluice process and a client of its admin API.
 type Sluice struct {
 	*subprocess.Process
-	log           string // a file
-	listen, admin string // addresses
-	client        *http.Client
+	log    string            // a file
+	at     map[string]string // addresses by listener
+	client *http.Client
 }
 
 // Start runs "sluice run" and waits until its admin API answers.
@@ -59,11 +59,11 @@ func Start(ctx context.Context, o Options) (*Sluice, error) {
 		return nil, err
 	}
 	defer log.Close() // the process has a copy
-	process, err := subprocess.Start(subprocess.Options{
-		Program: o.Program,
-		Args:    append([]string{"run", "--listen", o.Listen, "--admin", o.Admin}, o.Args...),
-		Output:  log,
-	})
+	args := []string{"run", "--admin", o.Admin}
+	if o.Listen != "" {
+		args = append(args, "--listen", o.Listen)
+	}
+	process, err := subprocess.Start(subprocess.Options{Program: o.Program, Args: append(args, o.Args...), Output: log})
 	if err != nil {
 		return nil, err
 	}
@@ -106,24 +106,28 @@ func (s *Sluice) readAddresses() error {
 	if err != nil {
 		return err
 	}
-	at := make(map[string]string)
+	s.at = make(map[string]string)
 	for line := range bytes.Lines(log) {
 		var entry struct{ Message, Listener, Address string }
 		if json.Unmarshal(line, &entry) == nil && entry.Message == "listening" {
-			at[entry.Listener] = entry.Address
+			s.at[entry.Listener] = entry.Address
 		}
 	}
-	if s.listen, s.admin = at["web"], at["admin"]; s.listen == "" || s.admin == "" {
+	if s.Address("web") == "" || s.Address("admin") == "" {
 		return errors.New("it does not listen yet")
 	}
 	return nil
 }
 
+// Address returns the address of a listener, which has the name web without a configuration of
+// listeners.
+func (s *Sluice) Address(listener string) string { return s.at[listener] }
+
 // URL returns the URL for clients.
-func (s *Sluice) URL() string { return "http://" + s.listen }
+func (s *Sluice) URL() string { return "http://" + s.Address("web") }
 
 // AdminURL returns the base URL of the admin API.
-func (s *Sluice) AdminURL() string { return "http://" + s.admin }
+func (s *Sluice) AdminURL() string { return "http://" + s.Address("admin") }
 
 // Peer contains the fields of a peer in /api/peers that examples need.
 type Peer struct {

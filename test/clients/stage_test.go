@@ -1,0 +1,183 @@
+package clients
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
+
+	"sluice/examples/grpc/helloworld"
+	"sluice/test/consultest"
+	"sluice/test/sluicetest"
+)
+
+// stage is a sluice with a listener with TLS, peers with HTTP/1.1 for all paths but those of
+// gRPC, and peers with gRPC.
+type stage struct {
+	address string // of the listener, for clients without a certificate
+	mutual  string // of another one, for clients with a certificate
+	ca      string // file of the authority of all certificates
+	cert    string // file of the certificate of the listener
+	client  struct{ cert, key string }
+}
+
+const configuration = `
+access_log: { path: %q }
+shutdown: { delay: 0s }
+listeners:
+  - { name: web, address: "127.0.0.1:0", tls: { certificates: [{ cert: %[2]q, key: %[3]q }] } }
+  - { name: mutual, address: "127.0.0.1:0", tls: { certificates: [{ cert: %[2]q, key: %[3]q }], client_ca: %[4]q } }
+services:
+  site: { peers: [%[5]q, %[6]q] }
+  greeter: { peers: [%[7]q, %[8]q], upstream: { protocol: h2c } }
+routes:
+  - { path: /helloworld.Greeter, service: greeter }
+  - { path: /grpc.health.v1.Health, service: greeter }
+  - { path: /grpc.reflection.v1.ServerReflection, service: greeter }
+  - { path: /grpc.reflection.v1alpha.ServerReflection, service: greeter }
+  - { service: site }
+`
+
+// start runs all of the stage until the test ends.
+func start(t *testing.T) *stage {
+	t.Helper()
+	authority := consultest.NewAuthority(t, "Test CA")
+	s := &stage{ca: authority.File}
+	cert, key := authority.Issue("site", "127.0.0.1", "site.example")
+	s.cert = cert
+	s.client.cert, s.client.key = authority.Issue("client", "client.example")
+
+	dir := t.TempDir()
+	program, file, log := filepath.Join(dir, "sluice"), filepath.Join(dir, "sluice.yaml"), filepath.Join(dir, "sluice.log")
+	build := exec.Command("go", "build", "-o", program, ".")
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	text := fmt.Sprintf(configuration, filepath.Join(dir, "access.log"), cert, key, s.ca,
+		startSite(t), startSite(t), startGreeter(t), startGreeter(t))
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sluice, err := sluicetest.Start(t.Context(), sluicetest.Options{
+		Program: program, Admin: sluicetest.Any, Args: []string{"--config", file}, Log: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("end of sluice's log:\n%s", sluice.LogTail(20))
+		}
+		if err := sluice.Stop(); err != nil {
+			t.Errorf("stop sluice: %v", err)
+		}
+	})
+	s.address, s.mutual = sluice.Address("web"), sluice.Address("mutual")
+	return s
+}
+
+// url returns the URL of a path.
+func (s *stage) url(path string) string { return "https://" + s.address + path }
+
+// startSite runs a peer with HTTP/1.1.
+func startSite(t *testing.T) (address string) {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprint(w, "<!doctype html><title>Site</title><script src=/script.js></script>")
+	})
+	mux.HandleFunc("GET /script.js", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/javascript")
+		fmt.Fprint(w, "globalThis.loaded = true")
+	})
+	mux.HandleFunc("GET /favicon.ico", http.NotFound)
+	mux.HandleFunc("GET /hello", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "Hello") })
+	mux.HandleFunc("GET /identity", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(w, r.Header.Get("X-Forwarded-Client-Cert"))
+	})
+	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body) // first: net/http loses what is read after the first write
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		w.Write(body)
+	})
+	mux.HandleFunc("GET /trailer", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Trailer", "X-Sum")
+		fmt.Fprintln(w, "te:", r.Header.Get("TE"))
+		w.Header().Set("X-Sum", "7")
+	})
+	l, err := net.Listen("tcp", sluicetest.Any)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: mux}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	t.Cleanup(func() {
+		server.Close()
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+	return l.Addr().String()
+}
+
+// startGreeter runs a peer with gRPC, health and reflection.
+func startGreeter(t *testing.T) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", sluicetest.Any)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	helloworld.RegisterGreeterServer(server, greeter{})
+	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
+	reflection.Register(server)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	t.Cleanup(func() {
+		server.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return l.Addr().String()
+}
+
+// greeter greets who has a name, in a stream once for each letter of it.
+type greeter struct {
+	helloworld.UnimplementedGreeterServer
+}
+
+func (greeter) SayHello(_ context.Context, in *helloworld.HelloRequest) (*helloworld.HelloReply, error) {
+	if in.Name == "" {
+		return nil, status.Error(codes.InvalidArgument, "nobody to greet")
+	}
+	return &helloworld.HelloReply{Message: "Hello " + in.Name}, nil
+}
+
+func (greeter) SayHelloStreamReply(in *helloworld.HelloRequest, stream grpc.ServerStreamingServer[helloworld.HelloReply]) error {
+	for letter := range strings.SplitSeq(in.Name, "") {
+		if err := stream.Send(&helloworld.HelloReply{Message: "Hello " + letter}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
