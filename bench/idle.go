@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
@@ -27,6 +28,9 @@ const settle = 10 * time.Second
 func (b *bench) runIdle(ctx context.Context, w workload) (result, error) {
 	r := result{Workload: w.name, About: w.about, work: w}
 	for _, c := range b.contenders {
+		if w.skips(c) {
+			continue
+		}
 		p, err := b.start(ctx, c, w)
 		if err != nil {
 			return r, err
@@ -44,7 +48,7 @@ func (b *bench) runIdle(ctx context.Context, w workload) (result, error) {
 }
 
 func (b *bench) measureIdle(ctx context.Context, w workload, p *running) (idle, error) {
-	warm := workload{conns: 64, path: w.path}
+	warm := workload{conns: 64, path: w.path, tls: w.tls}
 	if err := b.load.warmUp(ctx, warm, p.settings.Listen); err != nil {
 		return idle{}, err
 	}
@@ -52,7 +56,7 @@ func (b *bench) measureIdle(ctx context.Context, w workload, p *running) (idle, 
 	if err != nil {
 		return idle{}, err
 	}
-	conns, err := openIdle(ctx, min(w.conns, int(b.files)-2000), p.settings.Listen, w.path)
+	conns, err := openIdle(ctx, min(w.conns, int(b.files)-2000), p.settings.Listen, w)
 	defer func() {
 		for _, c := range conns {
 			c.Close()
@@ -72,9 +76,9 @@ func (b *bench) measureIdle(ctx context.Context, w workload, p *running) (idle, 
 	return idle{Connections: len(conns), Before: before, During: during}, err
 }
 
-// openIdle opens n connections, sends one request on each and leaves them open.
+// openIdle opens n connections, sends one request of w on each and leaves them open.
 // It returns those that it opened, also on an error.
-func openIdle(ctx context.Context, n int, address, path string) ([]net.Conn, error) {
+func openIdle(ctx context.Context, n int, address string, w workload) ([]net.Conn, error) {
 	const parallel, clients = 64, 16
 	var (
 		mu       sync.Mutex // guards conns and firstErr
@@ -94,7 +98,7 @@ func openIdle(ctx context.Context, n int, address, path string) ([]net.Conn, err
 			for i := range turns {
 				// Proxies limit the connections of a client, so there are several clients.
 				client := net.IPv4(127, 0, 0, byte(2+i%clients))
-				c, err := oneRequest(ctx, client, address, path)
+				c, err := oneRequest(ctx, client, address, w)
 				mu.Lock()
 				if err == nil {
 					conns = append(conns, c)
@@ -112,15 +116,18 @@ func openIdle(ctx context.Context, n int, address, path string) ([]net.Conn, err
 
 var loopback = net.IPv4(127, 0, 0, 1)
 
-// oneRequest connects from the IP address client, gets path, and returns the
-// open connection.
-func oneRequest(ctx context.Context, client net.IP, address, path string) (net.Conn, error) {
+// oneRequest connects from the IP address client, sends a request of w, and returns
+// the open connection.
+func oneRequest(ctx context.Context, client net.IP, address string, w workload) (net.Conn, error) {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: client}}
 	c, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	if err := exchange(c, address, path); err != nil {
+	if w.tls {
+		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true}) // the certificate is that of writeCertificate
+	}
+	if err := exchange(c, address, w.path); err != nil {
 		c.Close()
 		return nil, err
 	}

@@ -16,7 +16,7 @@ type probe func(ctx context.Context, address string) error
 
 // probeHTTP1 expects the answer of an origin.
 func probeHTTP1(ctx context.Context, address string) error {
-	c, err := oneRequest(ctx, loopback, address, "/small")
+	c, err := oneRequest(ctx, loopback, address, workload{path: "/small"})
 	if err != nil {
 		return err
 	}

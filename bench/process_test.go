@@ -187,7 +187,7 @@ func TestFasthttpProxyAndOrigin(t *testing.T) {
 			t.Errorf("POST of %d bytes: %d of them were not read", size, body.Len())
 		}
 	}
-	if conns, err := openIdle(t.Context(), 100, proxyListener.Addr().String(), "/small"); err != nil || len(conns) != 100 {
+	if conns, err := openIdle(t.Context(), 100, proxyListener.Addr().String(), workload{path: "/small"}); err != nil || len(conns) != 100 {
 		t.Errorf("opened %d idle connections, want 100: %v", len(conns), err)
 	} else {
 		for _, c := range conns {

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -259,14 +258,4 @@ func (s *logSink) address() string { return s.listener.Addr().String() }
 func (s *logSink) close() {
 	_ = s.listener.Close()
 	s.wg.Wait()
-}
-
-// buildSluice builds this module's main package, with symbols for profiles.
-func buildSluice(ctx context.Context, dir string) (string, error) {
-	path := filepath.Join(dir, "sluice")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "sluice")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build sluice: %w\n%s", err, out)
-	}
-	return path, nil
 }

@@ -246,7 +246,7 @@ func (b *bench) measure(ctx context.Context, w workload, p *running) (round, err
 func newBench(ctx context.Context, o options, list, dir string) (b *bench, stop func(), err error) {
 	build := func() (string, error) {
 		fmt.Fprintln(os.Stderr, "building sluice")
-		return buildSluice(ctx, dir)
+		return machine.BuildSluice(ctx, dir)
 	}
 	all, err := contenders(list, build)
 	if err != nil {

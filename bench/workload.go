@@ -105,6 +105,7 @@ var workloads = []workload{
 	{name: "tcp", about: "forwarded TCP connections: 64 of them, requests and responses of 110 bytes", conns: 64, path: "/small", tcp: true},
 	{name: "twocores", about: "64 keep-alive connections, 110-byte responses; on one core, and on two of which load and origin share the second", conns: 64, path: "/small", kind: kindWide},
 	{name: "idle10k", about: "10,000 idle keep-alive connections (or what the limit of open files allows), each after one request", conns: 10_000, path: "/small", kind: kindIdle},
+	{name: "idletls10k", about: "10,000 idle connections with TLS 1.3, each after one request", conns: 10_000, path: "/small", tls: true, kind: kindIdle},
 	{name: "pools", about: "sluice only, 64 keep-alive connections: 1 unchanged pool; 1,000 pools of 10 peers, of which 100 change every second", conns: 64, path: "/small", kind: kindPools},
 }
 

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"sluice/bench/machine"
 	"sluice/test/subprocess"
 )
 
@@ -90,9 +90,9 @@ func (b *bench) measureServed(ctx context.Context, dir, consulURL, ca string) (s
 
 // startProgram builds sluice and starts it.
 func startProgram(ctx context.Context, dir, consulURL, ca string, services int) (*program, error) {
-	binary := filepath.Join(dir, "sluice")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "sluice").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("go build sluice: %w\n%s", err, out)
+	binary, err := machine.BuildSluice(ctx, dir)
+	if err != nil {
+		return nil, err
 	}
 	ports, err := listenAll(2)
 	if err != nil {

@@ -5,8 +5,21 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 )
+
+// BuildSluice builds this module's main package in dir as it is released, but with
+// symbols for profiles, and returns the path of the program.
+func BuildSluice(ctx context.Context, dir string) (string, error) {
+	path := filepath.Join(dir, "sluice")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", path, "sluice")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build sluice: %w\n%s", err, out)
+	}
+	return path, nil
+}
 
 // Program finds a program that may live outside an ordinary user's PATH.
 func Program(name string) string {

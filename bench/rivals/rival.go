@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -94,9 +93,9 @@ func rivalNames() []string {
 }
 
 func prepareSluice(ctx context.Context, t tools) (entry, error) {
-	path := filepath.Join(t.dir, "sluice")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", path, "sluice").CombinedOutput(); err != nil {
-		return entry{}, fmt.Errorf("go build sluice: %w\n%s", err, out)
+	path, err := machine.BuildSluice(ctx, t.dir)
+	if err != nil {
+		return entry{}, err
 	}
 	return entry{"sluice", "sluice, this source tree", func(s settings) []command {
 		return []command{{args: []string{path, "run", "--config", filepath.Join(s.Dir, "sluice.yaml")}}}
