@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"syscall"
-	"time"
 )
 
 // errTooLong means that a prelude exceeds its limit.
@@ -15,10 +14,9 @@ var errTooLong = errors.New("too long")
 // a PROXY header or a ClientHello. lookAt leaves it in the socket, so that what follows
 // it is not lost, and what reads it next finds it.
 //
-// lookAt waits up to timeout until complete returns true or an error for the bytes that
-// have arrived, at most len(b), and returns them.
-func lookAt(e *sweepEntry, raw syscall.RawConn, s *sweeper, timeout time.Duration, b []byte, complete func([]byte) (bool, error)) (prelude []byte, err error) {
-	e.arm(s, timeout)
+// lookAt waits until complete returns true or an error for the bytes that have arrived, at
+// most len(b), and returns them. The caller has set the deadline of e.
+func lookAt(e *sweepEntry, raw syscall.RawConn, s *sweeper, b []byte, complete func([]byte) (bool, error)) (prelude []byte, err error) {
 	defer e.disarm()
 	n := 0
 	onReadable := func(fd uintptr) bool {

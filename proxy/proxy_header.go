@@ -122,8 +122,20 @@ func (s *Server) awaitProxyHeader(at *listener, conn *net.TCPConn, from addresse
 	}
 	s.arrivals[a] = struct{}{}
 	s.sweeper.add(&a.sweepEntry, conn, s.shards.Add(1))
+	a.arm(s.sweeper, s.options.Load().Timeouts.Head)
+	if s.draining.Load() { // Shutdown has bounded all other arrivals
+		a.boundLocked(s.idleUntil.Load())
+	}
 	go a.serve()
 	return nil
+}
+
+// boundLocked makes the wait for the header end at the coarse time until, or earlier. The
+// caller holds the mutex of the server.
+func (a *arrival) boundLocked(until int64) {
+	if a.deadline.Load() > until {
+		a.armRead(max(until, 1))
+	}
 }
 
 // serve reads the header and begins to serve the client.
@@ -149,7 +161,7 @@ func (a *arrival) read() (of addresses, admitted netip.Addr, err error) {
 	borrowed := requestBuffers.Get().(*buffer)
 	defer requestBuffers.Put(borrowed)
 	length := 0
-	header, err := lookAt(&a.sweepEntry, a.raw, s.sweeper, s.options.Load().Timeouts.Head, borrowed.bytes[:maxProxyHeaderBytes], func(b []byte) (_ bool, err error) {
+	header, err := lookAt(&a.sweepEntry, a.raw, s.sweeper, borrowed.bytes[:maxProxyHeaderBytes], func(b []byte) (_ bool, err error) {
 		length, err = proxyHeaderLength(b)
 		return length > 0, err
 	})

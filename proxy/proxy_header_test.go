@@ -273,3 +273,58 @@ func TestShutdownBeforeAProxyHeader(t *testing.T) {
 	})
 	_ = conn // startProxy shuts the server down, and reports what does not end
 }
+
+// The header of a connection is awaited no longer than a drain waits for requests: also if
+// the drain begins before the wait, and if it is that of one listener.
+func TestProxyHeaderWhileDraining(t *testing.T) {
+	t.Parallel()
+	const short, long = 100 * time.Millisecond, 24 * time.Hour
+	for name, drain := range map[string]struct {
+		before, after func(p *testProxy, l net.Listener)
+	}{
+		"server, before the wait": {before: func(p *testProxy, _ net.Listener) {
+			p.idleUntil.Store(p.sweeper.now() + int64(short))
+			p.draining.Store(true)
+		}},
+		"listener":                {after: func(p *testProxy, l net.Listener) { p.Drain(l, short, long) }},
+		"listener, after its end": {after: func(p *testProxy, l net.Listener) { p.Drain(l, long, short) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := startProxy(t, Options{Timeouts: Timeouts{Head: long}}, startOrigin(t, tellAddress).address())
+			p.serveProxies(ListenerOptions{})
+			var l net.Listener
+			eventually(t, "the listener is served", func() bool {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				for at := range p.listeners {
+					if at.Addr().String() == p.address {
+						l = at.Listener
+					}
+				}
+				return l != nil
+			})
+			if drain.before != nil {
+				drain.before(p, l)
+			}
+			conn := p.stream()
+			io.WriteString(conn, "PROXY ")
+			if drain.after != nil {
+				eventually(t, "the header is awaited", func() bool {
+					p.mu.Lock()
+					defer p.mu.Unlock()
+					return len(p.arrivals) == 1
+				})
+				drain.after(p, l)
+			}
+			if got, _ := io.ReadAll(conn); len(got) > 0 {
+				t.Errorf("got %q", got)
+			}
+			eventually(t, "the wait has ended", func() bool {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				return len(p.arrivals) == 0
+			})
+		})
+	}
+}

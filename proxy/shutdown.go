@@ -25,7 +25,7 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 		c.wakeIfIdle()
 	}
 	for a := range s.arrivals {
-		a.arm(s.sweeper, max(idleGrace, 1))
+		a.boundLocked(s.idleUntil.Load())
 	}
 	s.idleConns.close()
 	s.mu.Unlock()
@@ -74,12 +74,14 @@ func (s *Server) Drain(l net.Listener, idleGrace, grace time.Duration) {
 			go c.continueServing()
 		}
 	})
+	s.eachArrival(l, func(a *arrival) { a.boundLocked(until) })
 	s.background.Go(func() {
 		timer := time.NewTimer(grace)
 		defer timer.Stop()
 		select {
 		case <-s.stop:
 		case <-timer.C:
+			s.eachArrival(l, func(a *arrival) { a.tcp.Close() })
 			s.eachConnection(l, func(c *clientConn) {
 				c.listener.cut.Store(true)
 				c.interrupt()
@@ -96,6 +98,18 @@ func (s *Server) eachConnection(l net.Listener, do func(*clientConn)) {
 	for c := range s.conns {
 		if c.listener.Listener == l {
 			do(c)
+		}
+	}
+}
+
+// eachArrival calls do for the connections that were accepted on l and have not sent their
+// PROXY header.
+func (s *Server) eachArrival(l net.Listener, do func(*arrival)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a := range s.arrivals {
+		if a.listener.Listener == l {
+			do(a)
 		}
 	}
 }

@@ -131,7 +131,8 @@ func (s *stream) sendAlert() {
 func (s *stream) lookAtHello() (string, error) {
 	borrowed := requestBuffers.Get().(*buffer)
 	defer requestBuffers.Put(borrowed)
-	hello, err := lookAt(&s.sweepEntry, s.socket.raw, s.server.sweeper, s.server.options.Load().Timeouts.Head, borrowed.bytes[:maxClientHelloBytes], wholeClientHello)
+	s.arm(s.server.sweeper, s.server.options.Load().Timeouts.Head)
+	hello, err := lookAt(&s.sweepEntry, s.socket.raw, s.server.sweeper, borrowed.bytes[:maxClientHelloBytes], wholeClientHello)
 	if err != nil {
 		return "", err
 	}
