@@ -7,6 +7,7 @@ replace sluice => ../../
 require (
 	github.com/chromedp/cdproto v0.159.0
 	github.com/chromedp/chromedp v0.22.1
+	github.com/coder/websocket v1.8.15
 	github.com/hashicorp/consul/api v1.34.5
 	sluice v0.0.0
 )
