@@ -158,16 +158,26 @@ type load struct {
 // lostRequest is the timeout of a client. A request takes milliseconds.
 const lostRequest = 10 * time.Second
 
-// startLoad starts clients that send one request at a time, every second client on new
+// startLoad starts clients of HTTP/1.1 that send one request at a time, every second client on new
 // connections. request returns a numbered request and the expected response. Any other result
 // fails t.
 func startLoad(t *testing.T, clients int, request func(number int) (r *http.Request, want string)) *load {
+	t.Helper()
+	return startLoadOn(t, clients, func(i int) (http.RoundTripper, bool) {
+		return &http.Transport{DisableKeepAlives: i%2 == 0}, i%2 == 1
+	}, request)
+}
+
+// startLoadOn is startLoad with a transport for each client. kept reports whether the client uses a
+// connection for more than one request.
+func startLoadOn(t *testing.T, clients int, transport func(client int) (on http.RoundTripper, kept bool), request func(number int) (r *http.Request, want string)) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{t: t, cancel: cancel}
 	for i := range clients {
 		l.ended.Go(func() {
-			c := &loadClient{Client: http.Client{Timeout: lostRequest, Transport: &http.Transport{DisableKeepAlives: i%2 == 0}}}
+			on, kept := transport(i)
+			c := &loadClient{Client: http.Client{Timeout: lostRequest, Transport: on}}
 			defer c.CloseIdleConnections()
 			pace := time.NewTicker(4 * time.Millisecond)
 			defer pace.Stop()
@@ -181,7 +191,7 @@ func startLoad(t *testing.T, clients int, request func(number int) (r *http.Requ
 				switch err := c.ask(r, want); {
 				case err == nil:
 					l.served.Add(1)
-				case i%2 == 1 && c.paused > shutdownIdle:
+				case kept && c.paused > shutdownIdle:
 					t.Logf("request %d came after a pause of %v, on a connection that may be closed by then: %v", number, c.paused, err)
 				default:
 					t.Errorf("request %d: %v", number, err)

@@ -3,16 +3,12 @@
 package rolling
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
-	"net"
 	"net/http"
-	"strings"
+	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,47 +16,97 @@ import (
 
 // kind is a kind of request.
 type kind struct {
-	method string
-	length int  // of the body
-	fresh  bool // on a new connection; otherwise on a persistent one
+	protocol protocol
+	method   string // of HTTP, or one of the gRPC methods below
+	length   int    // of the body, or of each message
+	fresh    bool   // on a new connection; otherwise on a persistent one
 }
 
+// Methods of gRPC.
+const (
+	unary        = "unary"
+	clientStream = "client stream"
+	serverStream = "server stream"
+	bidiStream   = "bidi stream"
+)
+
 func (k kind) String() string {
-	connection := "keep-alive"
-	if k.fresh {
-		connection = "fresh"
+	b := k.method
+	if k.protocol != plain {
+		b = fmt.Sprintf("%s, %s", k.protocol, k.method)
 	}
 	switch {
 	case k.length >= 1000:
-		return fmt.Sprintf("%s %d kB, %s", k.method, k.length/1000, connection)
+		b += fmt.Sprintf(" %d kB", k.length/1000)
 	case k.length > 0:
-		return fmt.Sprintf("%s %d B, %s", k.method, k.length, connection)
+		b += fmt.Sprintf(" %d B", k.length)
 	}
-	return fmt.Sprintf("%s, %s", k.method, connection)
+	if k.fresh {
+		return b + ", fresh"
+	}
+	return b + ", keep-alive"
+}
+
+// isGRPC reports whether it is a call of gRPC.
+func (k kind) isGRPC() bool { return k.protocol == grpcH2 || k.protocol == grpcH2C }
+
+// repeatable reports whether the request may be sent twice.
+func (k kind) repeatable() bool { return k.method == http.MethodGet }
+
+// once reports whether the request must not reach two instances. The GET that begins a WebSocket may.
+func (k kind) once() bool { return !k.repeatable() && k.protocol != wss }
+
+// path returns the target of a request.
+func (k kind) path(id int) string {
+	if k.isGRPC() {
+		return grpcService + strconv.Itoa(id)
+	}
+	return "/" + strconv.Itoa(id)
+}
+
+// mix is the order of kinds of requests in a load, which repeats.
+type mix []kind
+
+// kinds returns the different kinds.
+func (m mix) kinds() (kinds []kind) {
+	for _, k := range m {
+		if !slices.Contains(kinds, k) {
+			kinds = append(kinds, k)
+		}
+	}
+	return kinds
 }
 
 var (
-	getKept    = kind{"GET", 0, false}
-	getFresh   = kind{"GET", 0, true}
-	postKept   = kind{"POST", 200, false}
-	postFresh  = kind{"POST", 200, true}
-	largeKept  = kind{"POST", 100_000, false}
-	largeFresh = kind{"POST", 100_000, true}
+	getKept    = kind{plain, "GET", 0, false}
+	getFresh   = kind{plain, "GET", 0, true}
+	postKept   = kind{plain, "POST", 200, false}
+	postFresh  = kind{plain, "POST", 200, true}
+	largeKept  = kind{plain, "POST", 100_000, false}
+	largeFresh = kind{plain, "POST", 100_000, true}
 
-	kinds = []kind{getKept, getFresh, postKept, postFresh, largeKept, largeFresh}
-	// mix is their order, which repeats.
-	mix = []kind{
+	plainMix = mix{
 		getKept, postKept, getFresh, getKept, postFresh, getKept, postKept, getFresh, getKept, largeKept,
 		getKept, postKept, getFresh, getKept, postFresh, getKept, postKept, getFresh, getKept, largeFresh,
+	}
+	// httpMix has all protocols of HTTP.
+	httpMix = mix{
+		{https, "GET", 0, false}, {h2, "GET", 0, false}, {h2, "POST", 200, false}, {h2c, "GET", 0, false}, {https, "POST", 200, false},
+		{h2, "GET", 0, true}, {h2, "POST", 100_000, false}, {https, "GET", 0, true}, {h2c, "POST", 200, false}, getKept,
+		{h2, "GET", 0, false}, {https, "POST", 100_000, false}, {h2, "POST", 200, true}, {h2c, "POST", 100_000, false}, postKept,
+	}
+	grpcMix = mix{
+		{grpcH2C, unary, 200, false}, {grpcH2, unary, 200, false}, {grpcH2, bidiStream, 200, false}, {grpcH2, unary, 0, false},
+		{grpcH2C, serverStream, 200, false}, {grpcH2, unary, 100_000, false}, {grpcH2C, bidiStream, 5_000, false}, {grpcH2C, unary, 0, false},
+		{grpcH2, clientStream, 5_000, false}, {grpcH2C, unary, 200, true}, {grpcH2, serverStream, 0, true}, {grpcH2C, clientStream, 200, false},
 	}
 )
 
 // requestTimeout is the timeout of a client.
 const requestTimeout = 35 * time.Second
 
-// maxInFlight limits the requests in flight to those of a second. On an overloaded machine
-// more would accumulate.
-const maxInFlight = perSecond
+// maxInFlight limits the requests in flight. On an overloaded machine more would accumulate.
+const maxInFlight = 300
 
 // result is the result of a request.
 type result struct {
@@ -74,28 +120,26 @@ type result struct {
 // load sends requests at a constant rate, also if earlier ones have not ended. The client
 // does not retry.
 type load struct {
-	address, host string
-	body          []byte // the body of a request is a prefix of it
-	cancel        context.CancelFunc
-	running       sync.WaitGroup
-	inFlight      atomic.Int64
-	unsent        atomic.Int64 // requests that were not sent because of maxInFlight
+	senders  map[protocol]sender
+	cancel   context.CancelFunc
+	running  sync.WaitGroup
+	inFlight atomic.Int64
+	unsent   atomic.Int64 // requests that were not sent because of maxInFlight
 
-	mu      sync.Mutex // guards the fields below
-	idle    []*clientConn
+	mu      sync.Mutex // guards the field below
 	results []result
 }
 
-// clientConn is a connection to the gateway.
-type clientConn struct {
-	net.Conn
-	reader *bufio.Reader
-}
-
-// startLoad sends perSecond requests a second to a host at an address.
-func startLoad(address, host string, perSecond int) *load {
+// startLoad sends perSecond requests a second.
+func startLoad(to target, m mix, perSecond int) *load {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &load{address: address, host: host, body: bytes.Repeat([]byte("0123456789abcdef"), 100_000/16+1), cancel: cancel}
+	l := &load{senders: make(map[protocol]sender), cancel: cancel}
+	body := bytes.Repeat([]byte("0123456789abcdef"), 100_000/16+1)
+	for _, k := range m {
+		if l.senders[k.protocol] == nil {
+			l.senders[k.protocol] = to.sender(k.protocol, body)
+		}
+	}
 	l.running.Go(func() {
 		start := time.Now()
 		timer := time.NewTimer(0)
@@ -115,7 +159,7 @@ func startLoad(address, host string, perSecond int) *load {
 			l.inFlight.Add(1)
 			l.running.Go(func() {
 				defer l.inFlight.Add(-1)
-				l.one(id, mix[id%len(mix)], due)
+				l.one(id, m[id%len(m)], due)
 			})
 		}
 	})
@@ -126,83 +170,16 @@ func startLoad(address, host string, perSecond int) *load {
 func (l *load) stop() []result {
 	l.cancel()
 	l.running.Wait()
-	for _, conn := range l.idle {
-		conn.Close()
+	for _, s := range l.senders {
+		s.close()
 	}
 	return l.results
 }
 
 func (l *load) one(id int, k kind, due time.Time) {
-	err := l.send(id, k, due.Add(requestTimeout))
+	err := l.senders[k.protocol].send(id, k, due.Add(requestTimeout))
 	latency := time.Since(due)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.results = append(l.results, result{id, k, due, latency, err})
-}
-
-func (l *load) send(id int, k kind, deadline time.Time) error {
-	conn, err := l.conn(k, deadline)
-	if err != nil {
-		return err
-	}
-	keep, err := l.exchange(conn, id, k)
-	if err != nil || !keep {
-		conn.Close()
-		return err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.idle = append(l.idle, conn)
-	return nil
-}
-
-// conn returns a connection for a request of the kind.
-func (l *load) conn(k kind, deadline time.Time) (*clientConn, error) {
-	l.mu.Lock()
-	if last := len(l.idle) - 1; !k.fresh && last >= 0 {
-		conn := l.idle[last]
-		l.idle = l.idle[:last]
-		l.mu.Unlock()
-		return conn, conn.SetDeadline(deadline)
-	}
-	l.mu.Unlock()
-	conn, err := net.DialTimeout("tcp", l.address, time.Until(deadline))
-	if err != nil {
-		return nil, err
-	}
-	return &clientConn{conn, bufio.NewReader(conn)}, conn.SetDeadline(deadline)
-}
-
-// exchange sends a request, and checks that the response belongs to it. keep reports whether the
-// connection can be reused.
-func (l *load) exchange(conn *clientConn, id int, k kind) (keep bool, err error) {
-	var request bytes.Buffer
-	fmt.Fprintf(&request, "%s /%d HTTP/1.1\r\nHost: %s\r\n", k.method, id, l.host)
-	if k.fresh {
-		request.WriteString("Connection: close\r\n")
-	}
-	if k.method == http.MethodPost {
-		fmt.Fprintf(&request, "Content-Length: %d\r\n", k.length)
-	}
-	request.WriteString("\r\n")
-	body := l.body[:k.length]
-	request.Write(body)
-	_, sendErr := conn.Write(request.Bytes())
-
-	response, err := http.ReadResponse(conn.reader, &http.Request{Method: k.method}) // also after an incomplete request
-	if err != nil {
-		return false, errors.Join(fmt.Errorf("no answer: %w", err), sendErr)
-	}
-	answer, err := io.ReadAll(response.Body)
-	if err != nil {
-		return false, fmt.Errorf("half an answer: %w", err)
-	}
-	if response.StatusCode != http.StatusOK {
-		return false, fmt.Errorf("%s (%s)", response.Status, response.Header.Get("X-Sluice-Reason"))
-	}
-	_, got, _ := strings.Cut(strings.TrimSpace(string(answer)), " ")
-	if want := fmt.Sprintf("%d %d %d", id, len(body), crc32.ChecksumIEEE(body)); got != want {
-		return false, fmt.Errorf("answer %q, want %q", got, want)
-	}
-	return !response.Close && !k.fresh && sendErr == nil, nil
 }

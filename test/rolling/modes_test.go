@@ -19,6 +19,7 @@ import (
 
 // mode is a kind of leaving or misbehaviour of instances.
 type mode struct {
+	traffic
 	name      string
 	instances int
 	keep      int // number of instances that are not replaced
@@ -34,32 +35,20 @@ type mode struct {
 // the delays of a busy machine.
 const patientCheck = 10 * time.Second
 
-// again returns the mode for a second attempt with a longer timeout of the check, if the
+// withPatience returns the mode for a second attempt with a longer timeout of the check, if the
 // machine was so slow that checks of working instances timed out.
-func (m mode) again() mode {
+func (m mode) withPatience() mode {
 	m.name += "-again"
 	m.check = patientCheck
 	return m
 }
 
-func modes() []mode {
+func modes(with traffic) []mode {
 	list := []mode{
 		{name: "graceful", instances: 4, leave: leaveGracefully},
-		{name: "stop", instances: 4, leave: func(a *app) error {
-			err := a.deregister()
-			a.stop()
-			return err
-		}},
-		{name: "abrupt", instances: 4, leave: func(a *app) error {
-			a.die()
-			time.Sleep(300 * time.Millisecond)
-			return a.deregister()
-		}},
-		{name: "crash", instances: 4, leave: func(a *app) error {
-			a.abandon()
-			a.die()
-			return nil
-		}},
+		{name: "stop", instances: 4, leave: leaveAtOnce},
+		{name: "abrupt", instances: 4, leave: leaveAbruptly},
+		{name: "crash", instances: 4, leave: crash},
 		{name: "hang", instances: 4, settings: hangSettings, check: time.Second, leave: func(a *app) error {
 			a.abandon()
 			a.hang()
@@ -78,6 +67,7 @@ func modes() []mode {
 		},
 	}
 	for i := range list {
+		list[i].traffic = with
 		list[i].check = cmp.Or(list[i].check, patientCheck)
 	}
 	return list
@@ -91,21 +81,40 @@ func leaveGracefully(a *app) error {
 	return err
 }
 
+// leaveAtOnce deregisters, and stops without waiting.
+func leaveAtOnce(a *app) error {
+	err := a.deregister()
+	a.stop()
+	return err
+}
+
+// leaveAbruptly dies, and is deregistered later.
+func leaveAbruptly(a *app) error {
+	a.die()
+	time.Sleep(300 * time.Millisecond)
+	return a.deregister()
+}
+
+// crash dies. Consul's check finds it.
+func crash(a *app) error {
+	a.abandon()
+	a.die()
+	return nil
+}
+
 // pace contains the durations of the phases.
 type pace struct {
 	replaced   int           // instances per mode, at most
 	before     time.Duration // before the roll
 	pause      time.Duration // after each replacement
 	misbehaved time.Duration // the roll of a mode without replacements
+	again      time.Duration // for so long, the instances are replaced again and again
 }
 
 const (
-	perSecond        = 300                    // requests in total
-	controlPerSecond = 60                     // requests to peers that never change
-	directPerSecond  = 20                     // requests to one of these peers, without the gateway
-	work             = 10 * time.Millisecond  // of an instance on a request
-	warmUp           = 500 * time.Millisecond // of the load, not counted
-	tail             = 700 * time.Millisecond // after the last replacement
+	work   = 10 * time.Millisecond  // of an instance on a request
+	warmUp = 500 * time.Millisecond // of the load, not counted
+	tail   = 700 * time.Millisecond // after the last replacement
 )
 
 // deploy is a mode that runs.
@@ -135,7 +144,7 @@ type outcome struct {
 // start starts an instance without registering it.
 func (d *deploy) start(ttl bool) *app {
 	d.t.Helper()
-	a, err := startApp(d.consul, d.ledger, d.name, fmt.Sprintf("%s-%d", d.name, len(d.all)+1), work)
+	a, err := startApp(d.consul, d.ledger, d.peers, d.name, fmt.Sprintf("%s-%d", d.name, len(d.all)+1), work)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -151,14 +160,14 @@ func (d *deploy) end() {
 		if err := a.deregister(); err != nil && !errors.As(err, &status) { // it is no longer registered
 			d.t.Error(err)
 		}
-		if !a.isClosed(a.dead) {
-			a.reset()
+		if !isClosed(a.dead) {
+			a.end()
 		}
 	}
 }
 
-// run runs the mode against the gateway at an address that routes by host.
-func (d *deploy) run(address string, ready func(service string) int) outcome {
+// run runs the mode against the gateway.
+func (d *deploy) run(g *runningGateway) outcome {
 	t := d.t
 	o := outcome{mode: d.mode, ledger: d.ledger}
 	defer d.end()
@@ -169,11 +178,11 @@ func (d *deploy) run(address string, ready func(service string) int) outcome {
 		}
 		d.apps = append(d.apps, a)
 	}
-	consultest.Await(t, "the gateway has the instances", func() bool { return ready(d.name) == d.instances })
+	consultest.Await(t, "the gateway has the instances", func() bool { return g.added.of(d.name) == d.instances })
 
 	stall := watchStalls()
-	l, control := startLoad(address, d.name, perSecond), startLoad(address, controlService, controlPerSecond)
-	direct := startLoad(d.direct, controlService, directPerSecond)
+	l, control := startLoad(g.target(d.name), d.mix, d.perSecond), startLoad(g.target(controlService), plainMix, d.control)
+	direct := startLoad(target{address: d.direct, host: controlService}, plainMix, d.control/3)
 	stopLoad := sync.OnceFunc(func() {
 		o.results, o.control = l.stop(), control.stop()
 		for _, r := range direct.stop() {
@@ -219,16 +228,21 @@ func (d *deploy) run(address string, ready func(service string) int) outcome {
 // roll replaces the instances, one after the other, and returns the ids of the
 // new ones.
 func (d *deploy) roll() (replacements []string) {
-	for _, old := range d.apps[d.keep:min(d.instances, d.keep+d.replaced)] {
-		replacements = append(replacements, d.replace(old))
-		time.Sleep(d.pause)
+	for begin := time.Now(); ; {
+		for i := d.keep; i < min(d.instances, d.keep+d.replaced); i++ {
+			d.apps[i] = d.replace(d.apps[i])
+			replacements = append(replacements, d.apps[i].id)
+			time.Sleep(d.pause)
+		}
+		if time.Since(begin) >= d.again || d.t.Failed() {
+			return replacements
+		}
 	}
-	return replacements
 }
 
-// replace replaces an old instance with a new one, and returns its id.
-func (d *deploy) replace(old *app) (id string) {
-	fresh := d.start(false)
+// replace replaces an old instance with a new one.
+func (d *deploy) replace(old *app) (fresh *app) {
+	fresh = d.start(false)
 	var leaving sync.WaitGroup
 	defer leaving.Wait()
 	leaving.Go(func() {
@@ -240,7 +254,7 @@ func (d *deploy) replace(old *app) (id string) {
 		d.t.Error(err)
 	}
 	consultest.Await(d.t, fresh.id+" is used", func() bool { return !d.ledger.used(fresh.id).IsZero() })
-	return fresh.id
+	return fresh
 }
 
 // watchStalls measures pauses of this process until longest is called, which returns the
@@ -293,7 +307,7 @@ func (d *deploy) passing() int {
 // killHung kills the hanging instances, which ends their requests.
 func (d *deploy) killHung() {
 	for _, a := range d.all {
-		if a.isClosed(a.hung) {
+		if isClosed(a.hung) && !isClosed(a.dead) {
 			a.die()
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -23,19 +25,23 @@ import (
 	"sluice/config"
 	"sluice/gateway"
 	"sluice/test/consultest"
+	"sluice/test/testcert"
 )
 
-// Settings that lose no request: see docs/rolling.md.
+// Settings that lose no request: see docs/rolling.md. %s is for further keys of retry.
 const (
 	lossless = `
-    retry: { attempts: 3 }
+    retry: { attempts: 3%s }
     health: { passive: { consecutive_failures: 3, ejection: 2s, max_ejected: 50% } }
 `
 	hangSettings = `
-    retry: { attempts: 4, per_try_timeout: 1s, hedge: { after: 100ms } }
+    retry: { attempts: 4, per_try_timeout: 1s, hedge: { after: 100ms }%s }
     health: { passive: { consecutive_failures: 3, ejection: 2s, max_ejected: 50% } }
 `
 )
+
+// patientConnect is for a machine that has little time for many handshakes at once.
+const patientConnect = "    timeouts: { connect: 10s }\n"
 
 // controlService has peers that do not change. The latency of its requests shows the load of
 // the machine.
@@ -48,52 +54,130 @@ const maxLatency = 4 * time.Second
 // TestRollingDeploy is described in the package comment.
 func TestRollingDeploy(t *testing.T) {
 	t.Parallel()
-	testRolling(t, func(m mode) string { return cmp.Or(m.settings, lossless) })
+	testRolling(t, plainTraffic, lossless)
 }
 
 // TestRollingDeployWithDefaults is the same with default settings.
 func TestRollingDeployWithDefaults(t *testing.T) {
 	t.Parallel()
-	testRolling(t, func(mode) string { return "" })
+	testRolling(t, plainTraffic, "")
 }
 
-func testRolling(t *testing.T, settings func(mode) string) {
-	p := pace{replaced: 4, before: 1500 * time.Millisecond, pause: 300 * time.Millisecond, misbehaved: 4 * time.Second}
-	list := modes()
+// TestRollingDeployHTTPS is the same with clients of HTTPS, HTTP/2 and HTTP/1.1.
+func TestRollingDeployHTTPS(t *testing.T) {
+	t.Parallel()
+	testRollingTogether(t, traffic{http1Peers, httpMix, 30, 15})
+}
+
+// TestRollingDeployHTTP2 is TestRollingDeployHTTPS with HTTP/2 over TLS to the instances.
+func TestRollingDeployHTTP2(t *testing.T) {
+	t.Parallel()
+	testRollingTogether(t, traffic{http2Peers, httpMix, 30, 15})
+}
+
+// TestRollingDeployGRPC is the same with calls of gRPC. Streams of an instance that leaves
+// are not cut.
+func TestRollingDeployGRPC(t *testing.T) {
+	t.Parallel()
+	testRollingTogether(t, traffic{grpcPeers, grpcMix, 24, 15})
+}
+
+// traffic is a load, and the protocol of the instances that serve it.
+type traffic struct {
+	peers     peerProtocol
+	mix       mix
+	perSecond int // requests in total
+	control   int // requests a second to peers that never change
+}
+
+var plainTraffic = traffic{http1Peers, plainMix, 300, 60}
+
+// paceOf returns the pace of modes, and the modes.
+func paceOf(list []mode) (pace, []mode) {
 	switch {
 	case os.Getenv("SLUICE_ROLLING") == "long":
-		p = pace{replaced: 12, before: 10 * time.Second, pause: time.Second, misbehaved: 20 * time.Second}
 		for i := range list {
 			if list[i].instances == 4 {
 				list[i].instances = 12
 			}
 		}
+		return pace{replaced: 12, before: 10 * time.Second, pause: time.Second, misbehaved: 20 * time.Second}, list
 	case testing.Short():
-		p = pace{replaced: 2, before: 500 * time.Millisecond, pause: 100 * time.Millisecond}
 		list = slices.DeleteFunc(list, func(m mode) bool { return !slices.Contains([]string{"stop", "abrupt", "hang"}, m.name) })
+		return pace{replaced: 2, before: 500 * time.Millisecond, pause: 100 * time.Millisecond}, list
 	}
+	return pace{replaced: 4, before: 1500 * time.Millisecond, pause: 300 * time.Millisecond, misbehaved: 4 * time.Second}, list
+}
 
-	agent := consultest.Start(t, consultest.Options{})
-	control := startControl(t)
-	g := startGateway(t, agent, list, settings, control)
+// testRolling runs one mode after the other, so that their latencies can be compared.
+func testRolling(t *testing.T, with traffic, settings string) {
+	p, list := paceOf(modes(with))
+	if settings == "" {
+		for i := range list {
+			list[i].settings = ""
+		}
+	}
+	r := startRolls(t, p, list, settings)
 	var outcomes []outcome
 	var uses []use
 	for _, m := range list {
-		run := func(m mode) (outcome, use) {
-			registered := watchRegistry(t, agent.Client(), m.name)
-			d := &deploy{mode: m, pace: p, t: t, consul: agent.Client(), ledger: newLedger(), direct: control[0]}
-			o := d.run(g.Address("web").String(), g.added.of)
-			return o, useOf(o, registered(), g.added.times())
-		}
-		o, u := run(m)
-		if o.slowness() > m.check/2 && m.check < patientCheck {
-			t.Logf("%s: the machine made a hundredth of a second's work last %v, and Consul's check waits for %v: once more", m.name, o.slowness(), m.check)
-			o, u = run(m.again())
-		}
+		o, u := r.run(t, m)
 		outcomes, uses = append(outcomes, o), append(uses, u)
-		o.check(t, g)
 	}
 	t.Logf("\n%s\n%s", table(outcomes), useTable(uses))
+}
+
+// testRollingTogether runs all modes at the same time, except slow.
+func testRollingTogether(t *testing.T, with traffic) {
+	p, list := paceOf(modes(with))
+	list = slices.DeleteFunc(list, func(m mode) bool { return m.name == "slow" })
+	p.misbehaved = 0
+	for i := range list {
+		list[i].settings = cmp.Or(list[i].settings, lossless) + patientConnect
+	}
+	r := startRolls(t, p, list, lossless)
+	outcomes := make([]outcome, len(list))
+	var running sync.WaitGroup
+	for i, m := range list { // t.Parallel would limit how many run
+		running.Go(func() {
+			t.Run(m.name, func(t *testing.T) { outcomes[i], _ = r.run(t, m) })
+		})
+	}
+	running.Wait()
+	t.Logf("\n%s", table(outcomes))
+}
+
+// rolls runs modes against one gateway.
+type rolls struct {
+	pace    pace
+	agent   *consultest.Agent
+	control []string // addresses of the instances that never change
+	gateway *runningGateway
+}
+
+func startRolls(t *testing.T, p pace, list []mode, settings string) *rolls {
+	t.Helper()
+	r := &rolls{pace: p, agent: consultest.Start(t, consultest.Options{}), control: startControl(t)}
+	r.gateway = startGateway(t, r, list, settings)
+	return r
+}
+
+// run runs a mode, checks its outcome, and logs it.
+func (r *rolls) run(t *testing.T, m mode) (outcome, use) {
+	t.Helper()
+	run := func(m mode) (outcome, use) {
+		registered := watchRegistry(t, r.agent.Client(), m.name)
+		d := &deploy{mode: m, pace: r.pace, t: t, consul: r.agent.Client(), ledger: newLedger(), direct: r.control[0]}
+		o := d.run(r.gateway)
+		return o, useOf(o, registered(), r.gateway.added.times())
+	}
+	o, u := run(m)
+	if o.slowness() > m.check/2 && m.check < patientCheck {
+		t.Logf("%s: the machine made a hundredth of a second's work last %v, and Consul's check waits for %v: once more", m.name, o.slowness(), m.check)
+		o, u = run(m.withPatience())
+	}
+	o.check(t, r.gateway)
+	return o, u
 }
 
 // slowness returns the longest duration of 10 ms of work on the machine.
@@ -115,20 +199,20 @@ func (o outcome) check(t *testing.T, g *runningGateway) {
 		reached := o.visited(r.id)
 		var problem string
 		switch {
-		case r.err != nil && r.kind.method == "GET":
+		case r.err != nil && r.kind.repeatable():
 			problem = "failed"
-		case r.err != nil && !o.lost(r.id) && !o.crossed(g.peerOf(o.name, r.id), r.due):
+		case r.err != nil && !o.lost(r.id) && !o.crossed(g.peerOf(o.name, r.kind.path(r.id)), r.due):
 			problem = "failed, though it had reached no instance that died or hung"
-		case r.kind.method == "GET" && r.latency > o.mode.check+maxLatency+10*o.slowness():
+		case r.kind.repeatable() && r.latency > o.mode.check+maxLatency+10*o.slowness():
 			problem = fmt.Sprintf("latency %v", r.latency.Round(time.Millisecond))
-		case r.kind.method == "POST" && len(reached) > 1:
+		case r.kind.once() && len(reached) > 1:
 			problem = "was sent twice"
 		default:
 			continue
 		}
 		if wrong++; wrong <= shown {
 			t.Errorf("%s: %s (id %d, %s after the roll began) %s: %v; it reached %v\n%s", o.name, r.kind, r.id,
-				r.due.Sub(o.rolled).Round(time.Millisecond), problem, r.err, reached, g.accessLogOf(o.name, r.id))
+				r.due.Sub(o.rolled).Round(time.Millisecond), problem, r.err, reached, g.accessLogOf(o.name, r.kind.path(r.id)))
 		}
 	}
 	if wrong > shown {
@@ -140,12 +224,12 @@ func (o outcome) check(t *testing.T, g *runningGateway) {
 func startControl(t *testing.T) (addresses []string) {
 	t.Helper()
 	for i := range 2 {
-		a, err := startApp(nil, newLedger(), controlService, fmt.Sprintf("%s-%d", controlService, i+1), work)
+		a, err := startApp(nil, newLedger(), http1Peers, controlService, fmt.Sprintf("%s-%d", controlService, i+1), work)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(a.stop)
-		addresses = append(addresses, a.listener.Addr().String())
+		addresses = append(addresses, a.address())
 	}
 	return addresses
 }
@@ -155,20 +239,44 @@ type runningGateway struct {
 	*gateway.Gateway
 	t     *testing.T
 	dir   string
+	trust *x509.CertPool // the certificate of its clients
 	added *additions
 }
 
-func startGateway(t *testing.T, agent *consultest.Agent, list []mode, settings func(mode) string, control []string) *runningGateway {
+func startGateway(t *testing.T, r *rolls, list []mode, settings string) *runningGateway {
 	t.Helper()
-	g := &runningGateway{t: t, dir: t.TempDir(), added: &additions{known: make(map[string]time.Time), count: make(map[string]int)}}
+	g := &runningGateway{
+		t: t, dir: t.TempDir(), trust: x509.NewCertPool(),
+		added: &additions{known: make(map[string]time.Time), count: make(map[string]int)},
+	}
+	control := r.control
+	hosts := []string{controlService}
+	for _, m := range list {
+		hosts = append(hosts, m.name, m.withPatience().name)
+	}
+	files := testcert.Write(t, g.dir, controlService, func(c *x509.Certificate) { c.DNSNames = hosts })
+	pem, err := os.ReadFile(files.Cert)
+	if err != nil || !g.trust.AppendCertsFromPEM(pem) {
+		t.Fatal("the certificate cannot be read: ", err)
+	}
+	streams := ""
+	for _, m := range list {
+		if m.peers.stream {
+			streams += fmt.Sprintf("  - { name: %s, address: '127.0.0.1:0', protocol: tcp, service: %s }\n", m.name, m.name)
+		}
+	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "listeners: [{ name: web, address: '127.0.0.1:0' }]\nadmin: { address: '127.0.0.1:0' }\n")
-	fmt.Fprintf(&text, "access_log: { path: %q }\nlog: { format: json }\nconsul: { addresses: [%q] }\n", g.accessLog(), agent.URL())
-	services := fmt.Sprintf("services:\n  %s: { peers: [%q, %q] }\n", controlService, control[0], control[1])
+	fmt.Fprintf(&text, "listeners:\n  - { name: web, address: '127.0.0.1:0' }\n  - { name: websecure, address: '127.0.0.1:0', tls: { certificates: [{ cert: %q, key: %q }] } }\n%sadmin: { address: '127.0.0.1:0' }\n", files.Cert, files.Key, streams)
+	fmt.Fprintf(&text, "access_log: { path: %q }\nlog: { format: json }\nconsul: { addresses: [%q] }\n", g.accessLog(), r.agent.URL())
+	services := fmt.Sprintf("services:\n  %s:\n    peers: [%q, %q]\n%s", controlService, control[0], control[1], patientConnect)
 	routes := fmt.Sprintf("routes:\n  - { host: %s, service: %s }\n", controlService, controlService)
 	for _, m := range list {
-		for _, m := range []mode{m, m.again()} {
-			services += fmt.Sprintf("  %s:\n    consul: {}\n%s", m.name, settings(m))
+		for _, m := range []mode{m, m.withPatience()} {
+			services += fmt.Sprintf("  %s:\n    consul: {}\n%s%s", m.name, m.peers.upstream,
+				strings.ReplaceAll(cmp.Or(m.settings, settings), "%s", m.peers.retry))
+			if m.peers.stream {
+				continue
+			}
 			routes += fmt.Sprintf("  - { host: %s, service: %s }\n", m.name, m.name)
 		}
 	}
@@ -177,7 +285,6 @@ func startGateway(t *testing.T, agent *consultest.Agent, list []mode, settings f
 	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var err error
 	g.Gateway, err = gateway.New(gateway.Options{Input: config.Input{File: file}, Version: "test", Log: g.added})
 	if err != nil {
 		t.Fatal(err)
@@ -200,23 +307,39 @@ func startGateway(t *testing.T, agent *consultest.Agent, list []mode, settings f
 
 func (g *runningGateway) accessLog() string { return filepath.Join(g.dir, "access.log") }
 
+// target returns where a load of a service goes.
+func (g *runningGateway) target(service string) target {
+	stream := ""
+	if l := g.Address(service); l != nil {
+		stream = l.String()
+	}
+	return target{
+		stream:  stream,
+		address: g.Address("web").String(), secure: g.Address("websecure").String(),
+		tls: &tls.Config{RootCAs: g.trust, ServerName: service}, host: service,
+	}
+}
+
 // peerOf returns the address of the last peer of a request, from the access log.
-func (g *runningGateway) peerOf(service string, id int) string {
+func (g *runningGateway) peerOf(service, path string) string {
 	var entry struct{ Peer string }
-	_ = json.Unmarshal([]byte(g.accessLogOf(service, id)), &entry)
+	_ = json.Unmarshal([]byte(g.accessLogOf(service, path)), &entry)
 	return entry.Peer
 }
 
 // accessLogOf returns the line of a request in the access log.
-func (g *runningGateway) accessLogOf(service string, id int) string {
+func (g *runningGateway) accessLogOf(service, path string) string {
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		data, err := os.ReadFile(g.accessLog())
 		if err != nil {
 			return err.Error()
 		}
 		for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
+			if !bytes.Contains(lines.Bytes(), []byte(path)) {
+				continue
+			}
 			var entry struct{ Host, Target string }
-			if json.Unmarshal(lines.Bytes(), &entry) == nil && entry.Host == service && entry.Target == fmt.Sprintf("/%d", id) {
+			if json.Unmarshal(lines.Bytes(), &entry) == nil && entry.Host == service && entry.Target == path {
 				return lines.Text()
 			}
 		}
@@ -260,6 +383,15 @@ func (a *additions) times() map[string]time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return maps.Clone(a.known)
+}
+
+// forget drops the log.
+func (a *additions) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.log = bytes.Buffer{}
+	clear(a.known)
+	clear(a.count)
 }
 
 func (a *additions) text() string {

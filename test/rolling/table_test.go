@@ -31,7 +31,7 @@ func table(outcomes []outcome) string {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "mode\trequests\tsent\tfailed\tof these lost\tcalm p50\tp99\tmax\troll p50\tp99\tmax ms\t")
 	for _, o := range outcomes {
-		for _, k := range kinds {
+		for _, k := range o.mix.kinds() {
 			fmt.Fprintln(w, o.row(k.String(), o.results, func(other kind) bool { return other == k }))
 		}
 		fmt.Fprintln(w, o.row("all", o.results, func(kind) bool { return true }))
@@ -81,7 +81,7 @@ type use struct {
 // useOf returns the use of instances from the times of their first answers and of their
 // addition to the pool.
 func useOf(o outcome, registered, inPool map[string]time.Time) use {
-	u := use{mode: o.name, gap: time.Duration(o.mode.instances) * time.Second / perSecond}
+	u := use{mode: o.name, gap: time.Duration(o.mode.instances) * time.Second / time.Duration(o.perSecond)}
 	for _, id := range o.replacements {
 		at := registered[id]
 		if at.IsZero() || inPool[id].IsZero() || o.used(id).IsZero() {
