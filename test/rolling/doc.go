@@ -2,11 +2,12 @@
 // one after the other, with a real Consul and a whole gateway, under an open-loop load.
 // docs/rolling.md has the results.
 //
-//	go test -v ./test/rolling                             # every mode, with settings and without: 40 s
+//	go test -v ./test/rolling                             # everything: 1 min
 //	go test -v -run 'TestRollingDeploy$' ./test/rolling   # with the settings of docs/rolling.md
 //	go test -v -run WithDefaults ./test/rolling           # without any setting
 //	go test -v -short ./test/rolling                      # three modes, two replacements each: 10 s
 //	SLUICE_ROLLING=long go test -v ./test/rolling         # 12 instances, longer pauses: 4 min
+//	SLUICE_ROLLING_SOAK=10m go test -v -run Soak -timeout 20m ./test/rolling
 //
 // The modes are the ways in which instances leave or fail:
 //
@@ -21,16 +22,17 @@
 // # Assertions
 //
 //   - No GET fails.
-//   - A POST fails only if a part of it reached an instance that was about to die or hung, so that it
-//
-// must not be sent again (RFC 9110, section 9.2.2). The application records what
-// reached which instance.
-//   - No POST reaches two instances.
+//   - A POST or a call of gRPC fails only if a part of it reached an instance that was about to die or
+//     hung, so that it must not be sent again (RFC 9110, section 9.2.2). The application records what
+//     reached which instance.
+//   - No POST and no call reaches two instances.
 //   - Every answer belongs to its request, and to all of its body.
 //   - Every new instance gets requests.
 //   - No GET takes much longer than Consul's check needs to find a hanging instance, relative to
+//     requests that bypass the gateway.
 //
-// requests that bypass the gateway.
+// TestRollingDeployHTTPS, -HTTP2 and -GRPC are the same for other protocols, with all modes at the same time.
+// TestSoak replaces the instances of all protocols again and again.
 //
 // Other times are logged and not asserted.
 package rolling
