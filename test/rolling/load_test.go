@@ -103,7 +103,7 @@ var (
 )
 
 // requestTimeout is the timeout of a client.
-const requestTimeout = 35 * time.Second
+const requestTimeout = 2 * time.Minute
 
 // maxInFlight limits the requests in flight. On an overloaded machine more would accumulate.
 const maxInFlight = 300

@@ -40,8 +40,11 @@ const (
 `
 )
 
-// patientConnect is for a machine that has little time for many handshakes at once.
-const patientConnect = "    timeouts: { connect: 10s }\n"
+// These are for a machine that has too much to do: what it delays is not cut.
+const (
+	clientPatience  = "client: { timeouts: { head: 2m, body: 2m, write: 2m } }\n"
+	servicePatience = "    timeouts: { connect: 30s, response_header: 2m }\n    drain: { timeout: 10m }\n"
+)
 
 // controlService has peers that do not change. The latency of its requests shows the load of
 // the machine.
@@ -133,7 +136,7 @@ func testRollingTogether(t *testing.T, with traffic) {
 	list = slices.DeleteFunc(list, func(m mode) bool { return m.name == "slow" })
 	p.misbehaved = 0
 	for i := range list {
-		list[i].settings = cmp.Or(list[i].settings, lossless) + patientConnect
+		list[i].settings = cmp.Or(list[i].settings, lossless) + servicePatience
 	}
 	r := startRolls(t, p, list, lossless)
 	outcomes := make([]outcome, len(list))
@@ -268,7 +271,7 @@ func startGateway(t *testing.T, r *rolls, list []mode, settings string) *running
 	var text strings.Builder
 	fmt.Fprintf(&text, "listeners:\n  - { name: web, address: '127.0.0.1:0' }\n  - { name: websecure, address: '127.0.0.1:0', tls: { certificates: [{ cert: %q, key: %q }] } }\n%sadmin: { address: '127.0.0.1:0' }\n", files.Cert, files.Key, streams)
 	fmt.Fprintf(&text, "access_log: { path: %q }\nlog: { format: json }\nconsul: { addresses: [%q] }\n", g.accessLog(), r.agent.URL())
-	services := fmt.Sprintf("services:\n  %s:\n    peers: [%q, %q]\n%s", controlService, control[0], control[1], patientConnect)
+	services := fmt.Sprintf("services:\n  %s:\n    peers: [%q, %q]\n%s", controlService, control[0], control[1], servicePatience)
 	routes := fmt.Sprintf("routes:\n  - { host: %s, service: %s }\n", controlService, controlService)
 	for _, m := range list {
 		for _, m := range []mode{m, m.withPatience()} {
@@ -280,7 +283,7 @@ func startGateway(t *testing.T, r *rolls, list []mode, settings string) *running
 			routes += fmt.Sprintf("  - { host: %s, service: %s }\n", m.name, m.name)
 		}
 	}
-	text.WriteString(services + routes)
+	text.WriteString(clientPatience + services + routes)
 	file := filepath.Join(g.dir, "sluice.yaml")
 	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
 		t.Fatal(err)

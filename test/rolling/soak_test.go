@@ -42,7 +42,7 @@ func TestSoak(t *testing.T) {
 	}
 	for i := range list {
 		list[i].instances, list[i].check = 4, patientCheck
-		if list[i].settings = patientConnect; !list[i].peers.stream {
+		if list[i].settings = servicePatience; !list[i].peers.stream {
 			list[i].settings += hangSettings
 		}
 	}
