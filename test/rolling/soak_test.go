@@ -42,8 +42,8 @@ func TestSoak(t *testing.T) {
 	}
 	for i := range list {
 		list[i].instances, list[i].check = 4, patientCheck
-		if list[i].settings = servicePatience; !list[i].peers.stream {
-			list[i].settings += hangSettings
+		if list[i].settings = hangSettings + servicePatience; list[i].peers.stream {
+			list[i].settings = "    drain: { timeout: 10m }\n" // without what is about requests
 		}
 	}
 	r := startRolls(t, pace{}, list, "")
