@@ -54,6 +54,16 @@ func (c grpcCode) httpStatus() int {
 // CONNECT is none: the status of its errors, 200, would open a tunnel.
 func (x *httpExchange) isGRPC() bool { return x.head.GRPC && x.client.isHTTP2 && !x.upgrade }
 
+// grpcInText reports whether a head that cannot be scanned is that of a gRPC call.
+func grpcInText(text []byte) bool {
+	for line := range http1.TrailerLines(text) {
+		if name, value, _ := bytes.Cut(line, colon); http1.EqualFold(name, "content-type") {
+			return http1.IsGRPC(bytes.Trim(value, " \t\r\n"))
+		}
+	}
+	return false
+}
+
 // parseGRPCCode returns the code in the value of a grpc-status field; nil: there is none.
 func parseGRPCCode(value []byte) grpcCode {
 	if value == nil {

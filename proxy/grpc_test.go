@@ -420,8 +420,21 @@ func TestGRPCRefusals(t *testing.T) {
 	if r.status != "200" || r.header["grpc-status"] != "12" || r.body != "" || !r.ended || r.header["content-type"] != "application/grpc" || r.header["content-length"] != "" {
 		t.Errorf("got %+v", r)
 	}
-	c.request(3, http2Post+"|content-type=application/grpc-web", true)
-	if r := c.response(3); r.status != "404" {
+	for i, fields := range []string{
+		strings.Repeat("|x="+strings.Repeat("v", 3900), 5), // too long for a buffer
+		strings.Repeat("|x=1", 101),                        // too many
+		"|y=" + strings.Repeat("v", 16<<10),                // in one field
+	} {
+		for j, call := range []string{grpcPost + fields, strings.Replace(grpcPost, "|content-type=", fields+"|content-type=", 1)} {
+			id := uint32(101 + 4*i + 2*j)
+			c.request(id, call, true)
+			if r := c.response(id); r.status != "200" || r.header["grpc-status"] != "8" || !r.ended {
+				t.Errorf("stream %d, a head that is too long: got %+v", id, r)
+			}
+		}
+	}
+	c.request(203, http2Post+"|content-type=application/grpc-web", true)
+	if r := c.response(203); r.status != "404" {
 		t.Errorf("gRPC-Web: got %+v", r)
 	}
 }

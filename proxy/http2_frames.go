@@ -143,6 +143,7 @@ func (h *http2Conn) openLocked(s *http2Stream, id uint32, ends bool) *http2.Erro
 	switch bytes := h.fields.RequestBytes(); {
 	case bytes > requestBufferBytes:
 		s.refused = http1.ErrHeadTooLong
+		x.head.GRPC = http1.IsGRPC(h.fields.Find("content-type"))
 	case bytes > len(x.in):
 		x.grow()
 	}

@@ -149,6 +149,7 @@ func (s *http2Stream) scan() error {
 	x.upgrade = s.connect
 	n, err := x.head.Scan(x.in[:x.end])
 	if err != nil {
+		x.head.GRPC = x.head.GRPC || grpcInText(x.in[:x.end]) // the scan has not seen all fields
 		return err
 	}
 	x.headLength = n

@@ -204,7 +204,7 @@ func (h *Head) scanCommon(f *Field, value []byte) error {
 	case NameUpgrade:
 		h.hasUpgrade = h.hasUpgrade || len(value) > 0
 	case NameContentType:
-		h.GRPC = isGRPC(value)
+		h.GRPC = IsGRPC(value)
 	case NameTE:
 		for element := range listElements(value) {
 			if EqualFold(element, "trailers") {
@@ -263,8 +263,8 @@ func (h *Head) markNominated(b []byte) {
 	}
 }
 
-// isGRPC reports whether a Content-Type is that of gRPC.
-func isGRPC(value []byte) bool {
+// IsGRPC reports whether a Content-Type is that of gRPC.
+func IsGRPC(value []byte) bool {
 	const prefix = "application/grpc"
 	if len(value) < len(prefix) || !EqualFold(value[:len(prefix)], prefix) {
 		return false

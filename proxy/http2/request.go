@@ -44,6 +44,17 @@ func (f *Fields) ContentLength() int64 {
 // upgradeLines are what an extended CONNECT has in HTTP/1.1, without the protocol.
 const upgradeLines = "connection: upgrade\r\nupgrade: \r\n"
 
+// Find returns the value of the first field with that name in lower case; nil: there is
+// none. It is valid until the next Decode.
+func (f *Fields) Find(name string) []byte {
+	for i := range f.list {
+		if field := &f.list[i]; string(f.nameOf(field)) == name {
+			return f.value(field)
+		}
+	}
+	return nil
+}
+
 func (f *Fields) value(field *Field) []byte  { return f.text[field.nameEnd:field.end] }
 func (f *Fields) nameOf(field *Field) []byte { return f.text[field.start:field.nameEnd] }
 
