@@ -1,9 +1,12 @@
-"""A gRPC service that registers itself in Consul, with a health check by grpc.health.v1.
+r"""A gRPC service that registers itself in Consul, with a health check by grpc.health.v1.
 
     apt-get install python3-grpcio python3-protobuf
     python3 examples/grpc/greeter.py 9001
     python3 examples/grpc/greeter.py 9002
     sluice run --config examples/grpc/sluice.yaml
+
+After SIGTERM it deregisters, goes on for a second (or for as many as its second
+argument says, or until another SIGTERM), and finishes its calls.
 
 Nothing in here knows about sluice. Consul is expected on 127.0.0.1:8500, or
 where the environment variable CONSUL_HTTP_ADDR ("host:port") says.
@@ -33,9 +36,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 ADDRESS = '127.0.0.1'
 SERVICE = 'helloworld.Greeter'
 
-# How long the service goes on after it has deregistered, until load balancers
-# see the change; then, how long calls may take to finish. In seconds.
-GOODBYE = 1
+# How long calls may take to finish, in seconds.
 GRACE = 30
 
 
@@ -75,11 +76,14 @@ def consul(path, body=None):
 
 def main():
     port = int(sys.argv[1])
+    # How long the service goes on after it has deregistered, until load
+    # balancers see the change.
+    goodbye = float(sys.argv[2]) if len(sys.argv) > 2 else 1
     name = 'greeter-%d' % port
 
-    stopping = threading.Event()
+    signals = threading.Semaphore(0)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, lambda *_: signals.release())
 
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=10))
     helloworld_pb2_grpc.add_GreeterServicer_to_server(Greeter(name), server)
@@ -101,9 +105,12 @@ def main():
     })
     print(name, 'serves and is registered', flush=True)
 
-    stopping.wait()
-    consul('deregister/' + name)
-    threading.Event().wait(GOODBYE)
+    signals.acquire()
+    try:
+        consul('deregister/' + name)
+    except OSError as error:
+        print('deregister %s: %s; its check will notice' % (name, error), flush=True)
+    signals.acquire(timeout=goodbye)
     server.stop(GRACE).wait()
 
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/hashicorp/consul/api"
@@ -55,7 +56,7 @@ func TestGreeters(t *testing.T) {
 		t.Parallel()
 		program := python(t)
 		testGreeters(t, func(port string) subprocess.Options {
-			return subprocess.Options{Program: program, Args: []string{"greeter.py", port}, Env: []string{"PYTHONDONTWRITEBYTECODE=1"}}
+			return subprocess.Options{Program: program, Args: []string{"greeter.py", port, "600"}, Env: []string{"PYTHONDONTWRITEBYTECODE=1"}}
 		})
 	})
 	t.Run("Go", func(t *testing.T) {
@@ -65,7 +66,7 @@ func TestGreeters(t *testing.T) {
 			t.Fatal(err)
 		}
 		testGreeters(t, func(port string) subprocess.Options {
-			return subprocess.Options{Program: filepath.Join(dir, "grpc"), Args: []string{"-port", port}}
+			return subprocess.Options{Program: filepath.Join(dir, "grpc"), Args: []string{"-port", port, "-goodbye", "10m"}}
 		})
 	})
 }
@@ -87,8 +88,9 @@ func testGreeters(t *testing.T, program func(port string) subprocess.Options) {
 	for i, old := range ids {
 		ids[i] = s.start()
 		consultest.Await(t, ids[i]+" answers", func() bool { return load.count().byName[ids[i]] > 0 })
-		s.stop(old)
+		s.terminate(old)
 		consultest.Await(t, old+" is gone", func() bool { return s.peer(old).ID == "" })
+		s.stop(old)
 	}
 	count := load.stop()
 	t.Logf("%d calls: %v", count.calls, count.byName)
@@ -103,6 +105,7 @@ func testGreeters(t *testing.T, program func(port string) subprocess.Options) {
 		t.Errorf("after the crash of %s: %+v", ids[0], count)
 	}
 	for _, id := range ids[1:] {
+		s.terminate(id)
 		s.stop(id)
 	}
 	s.expectNone(client) // the last one is on probation until a connection fails
@@ -159,7 +162,23 @@ func (s *stage) start() (id string) {
 	return id
 }
 
-// stop ends a greeter by SIGTERM.
+// terminate sends SIGTERM to a greeter, and waits until it has deregistered.
+func (s *stage) terminate(id string) {
+	s.t.Helper()
+	process, err := os.FindProcess(s.greeters[id].PID())
+	if err == nil {
+		err = process.Signal(syscall.SIGTERM)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	consultest.Await(s.t, id+" has deregistered", func() bool {
+		services, err := s.agent.Client().Agent().Services()
+		return err == nil && services[id] == nil
+	})
+}
+
+// stop ends a greeter that has deregistered by a second SIGTERM.
 func (s *stage) stop(id string) {
 	s.t.Helper()
 	if err := s.greeters[id].Stop(); err != nil {

@@ -6,8 +6,8 @@
 //	sluice run --config examples/grpc/sluice.yaml
 //	grpcurl -plaintext -d '{"name": "you"}' -import-path examples/grpc -proto helloworld.proto 127.0.0.1:8080 helloworld.Greeter/SayHello
 //
-// Consul checks it every second. On SIGTERM or Ctrl-C it deregisters, finishes its
-// calls, and exits.
+// Consul checks it every second. On SIGTERM or Ctrl-C it deregisters, goes on for a second
+// (-goodbye, or until another signal), finishes its calls, and exits.
 package main
 
 import (
@@ -36,11 +36,10 @@ import (
 func main() {
 	port := flag.Int("port", 0, "port to listen on; 0 is any free one")
 	consul := flag.String("consul", "", "Consul's URL (default $CONSUL_HTTP_ADDR or http://127.0.0.1:8500)")
+	goodbye := flag.Duration("goodbye", time.Second, "how long to go on after it has deregistered, until load balancers see the change")
 	flag.Parse()
 
-	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer cancel()
-	if err := run(ctx, *port, *consul); err != nil {
+	if err := run(*port, *consul, *goodbye); err != nil {
 		fmt.Fprintln(os.Stderr, "grpc:", err)
 		os.Exit(1)
 	}
@@ -50,14 +49,13 @@ const (
 	address = "127.0.0.1"
 	service = "greeter" // in Consul
 
-	// goodbye is how long the service goes on after it has deregistered, until load
-	// balancers see the change; grace is how long calls may take to finish then.
-	goodbye = time.Second
-	grace   = 30 * time.Second
+	grace = 30 * time.Second // for calls to finish
 )
 
-// run serves until ctx ends.
-func run(ctx context.Context, port int, consulURL string) error {
+// run serves until a signal comes.
+func run(port int, consulURL string, goodbye time.Duration) error {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	// Listen before registering, so that the service is reachable when it is listed.
 	listener, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(port)))
 	if err != nil {
@@ -81,7 +79,7 @@ func run(ctx context.Context, port int, consulURL string) error {
 	if err != nil {
 		return err
 	}
-	if err := register(ctx, consul, id, port); err != nil {
+	if err := register(consul, id, port); err != nil {
 		return err
 	}
 	fmt.Println(id, "serves and is registered")
@@ -89,12 +87,15 @@ func run(ctx context.Context, port int, consulURL string) error {
 	select {
 	case err := <-served:
 		return err
-	case <-ctx.Done():
+	case <-signals:
 	}
 	if err := consul.Agent().ServiceDeregister(id); err != nil {
 		fmt.Fprintf(os.Stderr, "grpc: deregister %s: %v; Consul's check will notice\n", id, err)
 	}
-	<-time.After(goodbye)
+	select {
+	case <-signals:
+	case <-time.After(goodbye):
+	}
 	cut := time.AfterFunc(grace, server.Stop)
 	defer cut.Stop()
 	server.GracefulStop()
@@ -103,7 +104,7 @@ func run(ctx context.Context, port int, consulURL string) error {
 
 // register registers the service with a check by Consul, which removes it after the check has
 // failed for a minute.
-func register(ctx context.Context, consul *api.Client, id string, port int) error {
+func register(consul *api.Client, id string, port int) error {
 	at := net.JoinHostPort(address, strconv.Itoa(port))
 	registration := &api.AgentServiceRegistration{
 		ID:      id,
@@ -117,8 +118,7 @@ func register(ctx context.Context, consul *api.Client, id string, port int) erro
 			DeregisterCriticalServiceAfter: "1m",
 		},
 	}
-	options := api.ServiceRegisterOpts{}.WithContext(ctx)
-	if err := consul.Agent().ServiceRegisterOpts(registration, options); err != nil {
+	if err := consul.Agent().ServiceRegister(registration); err != nil {
 		return fmt.Errorf("register %s in Consul: %w", id, err)
 	}
 	return nil
