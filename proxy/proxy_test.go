@@ -157,6 +157,13 @@ func (p *testProxy) sweptFor(d time.Duration) {
 	eventually(p.t, "the sweeper's clock goes on", func() bool { return p.sweeper.now()-start >= int64(d) })
 }
 
+// skip lets d pass on the sweeper's clock, and the sweeper act on it.
+func (p *testProxy) skip(d time.Duration) {
+	p.t.Helper()
+	p.sweeper.clock.Add(int64(d))
+	p.sweptFor(2 * sweepInterval)
+}
+
 func (p *testProxy) setPeers(addresses ...string) {
 	p.t.Helper()
 	var set []discovery.Instance
