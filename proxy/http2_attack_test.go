@@ -328,8 +328,7 @@ func TestHTTP2FramesInParts(t *testing.T) {
 	c.conn.Write(ping[:5])
 	for range 5 {
 		p.skip(40 * time.Second)
-		c.conn.Write(ping[5:])
-		c.conn.Write(ping[:5])
+		c.conn.Write(append(ping[5:len(ping):len(ping)], ping[:5]...))
 		if _, ok := c.read().(*xhttp2.PingFrame); !ok {
 			t.Fatal("the connection has ended")
 		}

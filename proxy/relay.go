@@ -196,17 +196,18 @@ func (r *relay) arm(set func(deadline int64)) error {
 	return nil
 }
 
-// end passes on that from has closed its sending side.
+// end passes on that from has closed its sending side. The other side then has the whole
+// timeout to answer that.
 func (r *relay) end() {
 	t := r.tunnel
+	t.touch()
 	t.halfClosed.Store(true)
 	if r.to.closeWrite() != nil {
 		r.broken(!r.fromClient, net.ErrClosed)
 		return
 	}
-	if now := t.sweeper.now(); t.left(now) > 0 {
-		r.to.entry.armRead(now + int64(t.left(now)))
-	}
+	now := t.sweeper.now()
+	r.to.entry.armRead(now + int64(t.left(now)))
 }
 
 // broken cuts the tunnel after an error of the client's or the peer's connection.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -180,11 +181,13 @@ func TestStreamIdleTimeout(t *testing.T) {
 func TestStreamHalfClosedTimeout(t *testing.T) {
 	t.Parallel()
 	ended := make(chan struct{})
+	end := sync.OnceFunc(func() { close(ended) })
 	origin := startOrigin(t, func(c *originConn) bool {
 		io.WriteString(c.Conn, "220 ready\n")
 		<-ended // says nothing more, and does not close
 		return false
 	})
+	t.Cleanup(end)
 	p := startStreams(t, Options{}, origin.address())
 	timeouts := defaultTimeouts()
 	timeouts.Idle = 200 * time.Millisecond
@@ -198,9 +201,52 @@ func TestStreamHalfClosedTimeout(t *testing.T) {
 		t.Errorf("a half-closed connection ended with %v, want a reset", err)
 	}
 	eventually(t, "the other one stays", func() bool { return p.inflight() == 1 })
-	close(ended)
+	end()
 	if rest, err := io.ReadAll(open); len(rest) > 0 || err != nil {
 		t.Errorf("the other one ended with %q, %v", rest, err)
+	}
+}
+
+// The shorter timeout begins when the side closes, also if the connection was silent before.
+func TestStreamHalfClosesAfterAPause(t *testing.T) {
+	t.Parallel()
+	answers := startOrigin(t, func(c *originConn) bool {
+		io.WriteString(c.Conn, "220 ready\n")
+		io.Copy(io.Discard, c.Reader)
+		io.WriteString(c.Conn, "bye")
+		return false
+	})
+	proceed := make(chan struct{})
+	end := sync.OnceFunc(func() { close(proceed) })
+	silent := startOrigin(t, func(c *originConn) bool {
+		io.WriteString(c.Conn, "220 ready\n")
+		<-proceed
+		return false
+	})
+	t.Cleanup(end)
+	p := startStreams(t, Options{})
+	timeouts := defaultTimeouts()
+	timeouts.Tunnel = 10_000 * time.Hour
+	p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 1}})
+	pause := 2 * timeouts.Idle
+	for _, origin := range []*origin{answers, silent} {
+		p.setPeers(origin.address())
+		conn := p.stream()
+		if _, err := io.ReadFull(conn, make([]byte, len("220 ready\n"))); err != nil {
+			t.Fatal(err)
+		}
+		p.skip(pause)
+		conn.CloseWrite()
+		if origin == answers {
+			if got, err := io.ReadAll(conn); err != nil || string(got) != "bye" {
+				t.Errorf("got %q, %v", got, err)
+			}
+			continue
+		}
+		eventually(t, "the peer's side is timed", func() bool {
+			p.skip(pause)
+			return p.Connections() == 0
+		})
 	}
 }
 

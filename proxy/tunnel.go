@@ -55,7 +55,7 @@ type tunnel struct {
 // idleTimeouts bound the time without a byte in either direction.
 type idleTimeouts struct {
 	open       time.Duration
-	halfClosed time.Duration // after one side has closed its sending side
+	halfClosed time.Duration // after one side has closed its sending side, which counts as a byte
 }
 
 // A tunnelEnd is one of the two ends of a tunnel: a connection, or a stream of HTTP/2.
