@@ -42,7 +42,7 @@ const (
 
 // These are for a machine that has too much to do: what it delays is not cut.
 const (
-	clientPatience  = "client: { timeouts: { head: 2m, body: 2m, write: 2m } }\n"
+	clientPatience  = "client: { timeouts: { head: 2m, body: 2m, write: 2m, idle: 1h } }\n" // a client reuses each idle connection
 	servicePatience = "    timeouts: { connect: 30s, response_header: 2m }\n    drain: { timeout: 10m }\n"
 )
 
