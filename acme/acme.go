@@ -1,6 +1,7 @@
 // Package acme obtains certificates by ACME (RFC 8555) and renews them, with certmagic.
-// Certificates, keys and the account are in a directory, which processes and replicas
-// may share: one of them orders, and each of them answers the challenges.
+// Certificates, keys and the account are in a directory or in Consul's KV store, which
+// processes and replicas may share: one of them orders, and each of them answers the
+// challenges.
 package acme
 
 import (
@@ -21,6 +22,7 @@ import (
 	"go.uber.org/zap"
 
 	"sluice/certificates"
+	"sluice/consul"
 )
 
 // Protocol is the ALPN protocol of the challenge TLS-ALPN-01 (RFC 8737).
@@ -34,7 +36,11 @@ type Options struct {
 	Names     []string // of hosts, a certificate for each
 	Directory string   // URL of the authority
 	Email     string   // of the account; may be empty
-	Storage   string   // directory of certificates, keys and the account
+	Storage   string   // directory of certificates, keys and the account; with Consul: of copies, "" for none
+	// Consul, if not nil, has the certificates, keys and the account in its KV store, below
+	// Prefix. It must not be closed before Close.
+	Consul *consul.Client
+	Prefix string // without a slash at its end
 	// Trusted verifies the TLS of Directory; nil: the system's certificates.
 	Trusted *x509.CertPool
 	// HTTP: requests for ChallengePath of some listener reach HTTPChallenge. Otherwise
@@ -53,6 +59,7 @@ type Manager struct {
 	cache  *certmagic.Cache
 	config *certmagic.Config
 	issuer *certmagic.ACMEIssuer
+	consul *consulStorage // nil: a directory
 
 	ctx   context.Context // of orders and renewals; ends with Close
 	close func()
@@ -69,11 +76,17 @@ func New(o Options) *Manager {
 		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return m.config, nil },
 		Logger:           zap.NewNop(), // see note
 	})
-	m.config = certmagic.New(m.cache, certmagic.Config{
-		Storage: &certmagic.FileStorage{Path: o.Storage},
-		OnEvent: m.note,
-		Logger:  zap.NewNop(),
-	})
+	settings := certmagic.Config{OnEvent: m.note, Logger: zap.NewNop()}
+	if o.Consul == nil {
+		settings.Storage = &certmagic.FileStorage{Path: o.Storage}
+	} else {
+		m.consul = newConsulStorage(o.Consul, o.Prefix, o.Log)
+		settings.Storage = m.consul
+		if o.Storage != "" {
+			settings.LocalCache = &certmagic.FileStorage{Path: o.Storage}
+		}
+	}
+	m.config = certmagic.New(m.cache, settings)
 	m.issuer = certmagic.NewACMEIssuer(m.config, certmagic.ACMEIssuer{
 		CA: o.Directory, TestCA: o.Directory, Email: o.Email, Agreed: true, TrustedRoots: o.Trusted,
 		DisableHTTPChallenge: !o.HTTP,
@@ -84,10 +97,13 @@ func New(o Options) *Manager {
 	})
 	m.config.Issuers = []certmagic.Issuer{m.issuer}
 	var cancel context.CancelFunc
-	m.ctx, cancel = context.WithCancel(context.Background())
+	m.ctx, cancel = context.WithCancel(patiently(context.Background()))
 	m.close = sync.OnceFunc(func() {
 		cancel()
 		m.cache.Stop()
+		if m.consul != nil {
+			m.consul.close()
+		}
 	})
 	return m
 }
@@ -126,8 +142,11 @@ func (m *Manager) HTTPChallenge(host, path string) (body []byte, ok bool) {
 	if !m.Manages(name) {
 		return nil, false
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+	defer cancel()
 	w := answer{header: make(http.Header), status: http.StatusOK}
 	r := &http.Request{Method: http.MethodGet, Host: host, URL: &url.URL{Path: path}, Header: make(http.Header)}
+	r = r.WithContext(ctx)
 	if !m.issuer.HandleHTTPChallenge(&w, r) || w.status != http.StatusOK {
 		return nil, false
 	}
@@ -179,7 +198,11 @@ func (m *Manager) Statuses() []certificates.Status {
 				chain = []*x509.Certificate{c.Leaf}
 			}
 		}
-		all = append(all, certificates.StatusOf("acme:"+name, []string{name}, chain, m.failures[name]))
+		fault := m.failures[name]
+		if fault == nil && m.consul != nil {
+			fault = m.consul.fault()
+		}
+		all = append(all, certificates.StatusOf("acme:"+name, []string{name}, chain, fault))
 	}
 	return all
 }

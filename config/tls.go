@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"time"
@@ -25,12 +26,19 @@ type ListenerTLS struct {
 type ACME struct {
 	Names     []string `key:"names" format:"host"` // at least one
 	Directory string   `key:"directory" default:"https://acme-v02.api.letsencrypt.org/directory" format:"http_url"`
-	Email     string   `key:"email"`                                  // of the account; may be empty
-	Storage   string   `key:"storage" default:"/var/lib/sluice/acme"` // a directory
+	Email     string   `key:"email"` // of the account; may be empty
+	// Storage is a directory. With ConsulKV it has copies, or is empty for none.
+	Storage string `key:"storage"`
+	// ConsulKV is the prefix of the keys in Consul that replicas share, without a slash
+	// at its end. Empty: none.
+	ConsulKV string `key:"consul_kv" format:"kv_prefix"`
 	// CA is the file of the certificates that the TLS of Directory is verified with.
 	// Empty: the system's.
 	CA string `key:"ca" format:"file"`
 }
+
+// defaultStorage is the default of ACME.Storage without ConsulKV.
+const defaultStorage = "/var/lib/sluice/acme"
 
 // HSTS is the field Strict-Transport-Security of responses.
 type HSTS struct {
@@ -63,6 +71,9 @@ func (d *decoder) listenerTLS(t *ListenerTLS, key string) {
 		d.refuse(join(key, "client_auth"), t.ClientAuth, "only with client_ca")
 	}
 	if a := t.ACME; a != nil {
+		if a.ConsulKV == "" {
+			a.Storage = cmp.Or(a.Storage, defaultStorage)
+		}
 		if len(a.Names) == 0 {
 			d.refuse(join(key, "acme.names"), "", "empty: want at least one, such as www.example.com")
 		}

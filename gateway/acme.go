@@ -17,6 +17,9 @@ func (g *Gateway) newACME(l config.Listener, address net.Addr, c *config.Config)
 		Names: settings.Names, Directory: settings.Directory, Email: settings.Email, Storage: settings.Storage,
 		HTTP: servesHTTP(c), Listener: address.(*net.TCPAddr), Log: g.log,
 	}
+	if settings.ConsulKV != "" {
+		o.Consul, o.Prefix = g.consul, settings.ConsulKV
+	}
 	if settings.CA != "" {
 		contents, err := certificates.Read(certificates.Files{CA: settings.CA})
 		if err != nil {

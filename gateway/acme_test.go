@@ -2,96 +2,38 @@ package gateway
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
 	"sluice/admin"
 	"sluice/test/consultest"
-	"sluice/test/pinned"
-	"sluice/test/subprocess"
-	"sluice/test/testcert"
 )
-
-// runPebble runs one of Pebble's programs until the test ends.
-func runPebble(t *testing.T, name string, arguments ...string) *subprocess.Output {
-	t.Helper()
-	program := pinned.Program{
-		Name: name, Title: "Pebble", Module: "github.com/letsencrypt/pebble/v2",
-		Package: "github.com/letsencrypt/pebble/v2/cmd/" + name, Dir: "test/pebble",
-	}
-	binary, err := program.Binary(t.Context(), os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := new(subprocess.Output)
-	command := exec.Command(binary, arguments...)
-	command.Stdout, command.Stderr = log, log
-	command.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=20")
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		command.Process.Kill()
-		command.Wait()
-		if t.Failed() {
-			t.Logf("%s: %s", name, log)
-		}
-	})
-	return log
-}
 
 // Certificates are obtained by either challenge, from a real ACME server, and are
 // loaded from the storage after a restart.
 func TestACME(t *testing.T) {
 	for _, challenge := range []string{"tls-alpn-01", "http-01"} {
 		t.Run(challenge, func(t *testing.T) {
-			dir := t.TempDir()
-			port := func() int { return consultest.ReservePort(t) }
-			dns, directory, management, plain, secure := port(), port(), port(), port(), port()
-			own := testcert.Write(t, dir, "localhost", func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)} })
-			settings := map[string]any{
-				"listenAddress":           "127.0.0.1:" + strconv.Itoa(directory),
-				"managementListenAddress": "127.0.0.1:" + strconv.Itoa(management),
-				"certificate":             own.Cert, "privateKey": own.Key,
-				"httpPort": plain, "tlsPort": secure,
-			}
+			plain, secure := consultest.ReservePort(t), consultest.ReservePort(t)
+			p := pebble{plain: plain, secure: secure}
 			listener := fmt.Sprintf("  - { name: web, address: \"127.0.0.1:%d\", redirect_https: {} }\n", plain)
 			if challenge == "http-01" {
-				settings["tlsPort"] = port() // TLS-ALPN-01 fails there
+				p.secure = consultest.ReservePort(t) // TLS-ALPN-01 fails there
 			} else {
 				listener = ""
 			}
-			text, err := json.Marshal(map[string]any{"pebble": settings})
-			if err != nil {
-				t.Fatal(err)
-			}
-			config := filepath.Join(dir, "pebble.json")
-			if err := os.WriteFile(config, text, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			resolver := "127.0.0.1:" + strconv.Itoa(dns)
-			runPebble(t, "pebble-challtestsrv", "-dnsserver", resolver, "-doh", "", "-http01", "", "-https01", "", "-tlsalpn01", "",
-				"-defaultIPv6", "", "-management", "127.0.0.1:"+strconv.Itoa(port()))
-			log := runPebble(t, "pebble", "-config", config, "-dnsserver", resolver)
-
+			p.start(t)
 			sluice := fmt.Sprintf(`
 admin: { address: "127.0.0.1:0" }
 listeners:
 %s  - name: websecure
     address: "127.0.0.1:%d"
     tls: { acme: { names: [a.example], directory: "https://127.0.0.1:%d/dir", storage: %q, ca: %q } }
-`, listener, secure, directory, filepath.Join(dir, "acme"), own.Cert) +
+`, listener, secure, p.directory, filepath.Join(t.TempDir(), "acme"), p.ca) +
 				static("star", serveOrigin(t, func(http.ResponseWriter, *http.Request) {}))
-			eventuallyListens(t, directory)
 			obtained := func(r *running) (serial string) {
 				t.Helper()
 				r.await("the certificate", func() bool {
@@ -111,14 +53,14 @@ listeners:
 			if r.api("/api/certificates", &all); len(all) != 1 || all[0].State != "valid" {
 				t.Errorf("/api/certificates: %+v", all)
 			}
-			orders := strings.Count(log.String(), "POST /order-plz")
+			orders := strings.Count(p.log.String(), "POST /order-plz")
 			r.stop()
 			r.awaitEnd()
 			r = start(t, sluice)
 			if second := obtained(r); second != first {
 				t.Error("another certificate after a restart")
 			}
-			if n := strings.Count(log.String(), "POST /order-plz"); n != orders {
+			if n := strings.Count(p.log.String(), "POST /order-plz"); n != orders {
 				t.Errorf("%d orders after a restart", n-orders)
 			}
 		})
@@ -151,17 +93,4 @@ listeners:
 			t.Errorf("after %d reloads, HTTP-01 is used: %v", i, got)
 		}
 	}
-}
-
-// eventuallyListens waits until a program listens on the port.
-func eventuallyListens(t *testing.T, port int) {
-	t.Helper()
-	r := &running{t: t}
-	r.await("the ACME server", func() bool {
-		conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	})
 }

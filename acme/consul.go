@@ -1,0 +1,277 @@
+package acme
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+)
+
+const (
+	// maxReads is the maximum number of reads in flight. Anyone can cause them by requests
+	// for challenges, and they must not take the connections of the watches.
+	maxReads = 8
+	// readTimeout bounds a read outside of orders and renewals.
+	readTimeout = 5 * time.Second
+	// unlockTimeout bounds the release of the locks at the end.
+	unlockTimeout = 2 * time.Second
+
+	// The pause after an error of an order or renewal doubles from firstPause to maxPause.
+	firstPause = 100 * time.Millisecond
+	maxPause   = 10 * time.Second
+)
+
+// consulStorage is a certmagic.Storage in Consul's KV store, which replicas share. The
+// value of a key is that of certmagic, as it is; its flags are the time of the last change in
+// milliseconds since 1970. It is safe for concurrent use.
+//
+// Operations with a context of patiently are repeated until they succeed: certmagic would
+// give up an order if Consul is away.
+type consulStorage struct {
+	client      *consul.Client
+	prefix      string
+	log         zerolog.Logger
+	reads       chan struct{} // one element for each read in flight
+	stopProbing func()
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	locks  map[string]*consul.Lock // that are held, by name
+	closed bool
+	err    error // of the last operation; nil: it succeeded
+}
+
+// newConsulStorage returns the storage below prefix. The caller must call close.
+func newConsulStorage(client *consul.Client, prefix string, log zerolog.Logger) *consulStorage {
+	return &consulStorage{
+		client: client, prefix: prefix, log: log, reads: make(chan struct{}, maxReads),
+		stopProbing: client.KeepProbing(), locks: make(map[string]*consul.Lock),
+	}
+}
+
+type patience struct{}
+
+// patiently returns a context of operations that are repeated until they succeed, or ctx
+// ends.
+func patiently(ctx context.Context) context.Context { return context.WithValue(ctx, patience{}, true) }
+
+// key returns the key in Consul.
+func (s *consulStorage) key(key string) string { return path.Join(s.prefix, key) }
+
+// do calls operation, once or until it succeeds.
+func (s *consulStorage) do(ctx context.Context, operation func(context.Context) error) error {
+	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+		changed := s.client.Changed()
+		err := operation(ctx)
+		if errors.Is(err, fs.ErrNotExist) {
+			s.note(nil)
+			return err
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		s.note(err)
+		if err == nil || ctx.Value(patience{}) == nil || consul.Denied(err) && !mayPass(err) {
+			return err
+		}
+		timer := time.NewTimer(pause/2 + s.client.Jitter(pause))
+		select {
+		case <-timer.C:
+		case <-changed:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// mayPass reports whether an operator or time may end the refusal err.
+func mayPass(err error) bool { return consul.Forbidden(err) || consul.StatusCode(err) == 429 }
+
+// note logs and records the first error, and its end.
+func (s *consulStorage) note(err error) {
+	s.mu.Lock()
+	before := s.err
+	s.err = err
+	s.mu.Unlock()
+	if err != nil && before == nil {
+		s.log.Warn().Err(err).Str("keys", s.prefix).Msg("acme: the storage in Consul cannot be used: certificates stay in use, but are not renewed")
+	} else if err == nil && before != nil {
+		s.log.Info().Str("keys", s.prefix).Msg("acme: the storage in Consul can be used again")
+	}
+}
+
+// fault returns the error of the last operation.
+func (s *consulStorage) fault() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// read calls operation as do does, with few others at the same time.
+func (s *consulStorage) read(ctx context.Context, operation func(context.Context) error) error {
+	if ctx.Value(patience{}) == nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, readTimeout)
+		defer cancel()
+	}
+	select {
+	case s.reads <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-s.reads }()
+	return s.do(ctx, operation)
+}
+
+// get returns the pair of a key. The error is fs.ErrNotExist if there is none.
+func (s *consulStorage) get(ctx context.Context, key string) (pair *api.KVPair, err error) {
+	err = s.read(ctx, func(ctx context.Context) (err error) {
+		if pair, _, err = s.client.Key(ctx, s.key(key), 0, 0); err == nil && pair == nil {
+			err = fs.ErrNotExist
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.key(key), err)
+	}
+	return pair, nil
+}
+
+// Load implements certmagic.Storage.
+func (s *consulStorage) Load(ctx context.Context, key string) ([]byte, error) {
+	pair, err := s.get(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return pair.Value, nil
+}
+
+// Store implements certmagic.Storage.
+func (s *consulStorage) Store(ctx context.Context, key string, value []byte) error {
+	pair := &api.KVPair{Key: s.key(key), Value: value, Flags: uint64(time.Now().UnixMilli())}
+	return s.do(ctx, func(ctx context.Context) error { return s.client.PutKey(ctx, pair) })
+}
+
+// Delete implements certmagic.Storage.
+func (s *consulStorage) Delete(ctx context.Context, key string) error {
+	return s.do(ctx, func(ctx context.Context) error {
+		if err := s.client.DeleteKey(ctx, s.key(key)); err != nil {
+			return err
+		}
+		return s.client.DeleteKeysBelow(ctx, s.key(key)+"/")
+	})
+}
+
+// Exists implements certmagic.Storage.
+func (s *consulStorage) Exists(ctx context.Context, key string) bool {
+	_, err := s.Stat(ctx, key)
+	return err == nil
+}
+
+// List implements certmagic.Storage.
+func (s *consulStorage) List(ctx context.Context, directory string, recursive bool) (keys []string, err error) {
+	below, separator := s.key(directory)+"/", "/"
+	if recursive {
+		separator = ""
+	}
+	var names []string
+	err = s.read(ctx, func(ctx context.Context) (err error) {
+		if names, err = s.client.KeyNames(ctx, below, separator); err == nil && len(names) == 0 {
+			err = fs.ErrNotExist
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", below, err)
+	}
+	for _, name := range names {
+		keys = append(keys, path.Join(directory, strings.TrimPrefix(name, below)))
+	}
+	return keys, nil
+}
+
+// Stat implements certmagic.Storage.
+func (s *consulStorage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
+	pair, err := s.get(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err = s.List(ctx, key, false); err == nil {
+			return certmagic.KeyInfo{Key: key}, nil
+		}
+	}
+	if err != nil {
+		return certmagic.KeyInfo{}, err
+	}
+	return certmagic.KeyInfo{
+		Key: key, Modified: time.UnixMilli(int64(pair.Flags)), Size: int64(len(pair.Value)), IsTerminal: true,
+	}, nil
+}
+
+// Lock implements certmagic.Locker, by a session of its own.
+func (s *consulStorage) Lock(ctx context.Context, name string) error {
+	var lock *consul.Lock
+	err := s.do(ctx, func(ctx context.Context) (err error) {
+		lock, err = s.client.Lock(ctx, s.key("locks/"+certmagic.StorageKeys.Safe(name)))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if !s.closed {
+		s.locks[name] = lock
+		s.mu.Unlock()
+		return nil
+	}
+	s.mu.Unlock()
+	return errors.Join(errors.New("acme: the storage is closed"), lock.Unlock(context.WithoutCancel(ctx)))
+}
+
+// Unlock implements certmagic.Locker. It is no error if close has freed the lock.
+func (s *consulStorage) Unlock(ctx context.Context, name string) error {
+	s.mu.Lock()
+	lock := s.locks[name]
+	delete(s.locks, name)
+	s.mu.Unlock()
+	if lock == nil {
+		return nil
+	}
+	return s.unlock(ctx, name, lock)
+}
+
+func (s *consulStorage) unlock(ctx context.Context, name string, lock *consul.Lock) error {
+	if errors.Is(context.Cause(lock.Held), consul.ErrLockLost) {
+		s.log.Warn().Str("lock", name).Msg("acme: the lock was lost during its use: another replica may have done the same")
+	}
+	return lock.Unlock(ctx)
+}
+
+// close frees the locks, so that other replicas need not wait for their end. Later calls of
+// Lock fail.
+func (s *consulStorage) close() {
+	s.mu.Lock()
+	held := s.locks
+	s.locks, s.closed = make(map[string]*consul.Lock), true
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), unlockTimeout)
+	defer cancel()
+	var running sync.WaitGroup
+	for name, lock := range held {
+		running.Go(func() {
+			if err := s.unlock(ctx, name, lock); err != nil {
+				s.log.Warn().Err(err).Str("lock", name).Msg("acme: the lock cannot be freed: it ends by itself")
+			}
+		})
+	}
+	running.Wait()
+	s.stopProbing()
+}

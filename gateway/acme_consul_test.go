@@ -1,0 +1,124 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"sluice/test/consultest"
+)
+
+// replicaOf returns the configuration of a sluice with certificates by ACME in Consul.
+// settings are those of consul. plain and secure are the ports of its listeners; without
+// plain it uses TLS-ALPN-01 only.
+func (p *pebble) replicaOf(settings string, plain, secure int, peer string) string {
+	listeners := ""
+	if plain > 0 {
+		listeners = fmt.Sprintf("  - { name: web, address: \"127.0.0.1:%d\", redirect_https: {} }\n", plain)
+	}
+	return fmt.Sprintf(`
+admin: { address: "127.0.0.1:0" }
+consul: { %s }
+listeners:
+%s  - name: websecure
+    address: "127.0.0.1:%d"
+    tls: { acme: { names: [a.example], directory: "https://127.0.0.1:%d/dir", consul_kv: sluice/acme, ca: %q } }
+`, settings, listeners, secure, p.directory, p.ca) + static("star", peer)
+}
+
+// awaitObtained waits until the certificate is served, and returns its serial number.
+func (r *running) awaitObtained(what string) (serial string) {
+	r.t.Helper()
+	consultest.Await(r.t, what, func() bool {
+		serial = r.served("websecure", "a.example")
+		return serial != ""
+	})
+	return serial
+}
+
+// issued returns how many certificates the server has issued.
+func (p *pebble) issued() int { return strings.Count(p.log.String(), "Issued certificate serial") }
+
+// Two replicas that start at the same time have one certificate, which one of them has
+// ordered. A third one that comes later orders nothing.
+func TestReplicasOrderOnce(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	port := func() int { return consultest.ReservePort(t) }
+	peer := serveOrigin(t, func(http.ResponseWriter, *http.Request) {})
+	p := &pebble{plain: port(), secure: port()}
+	p.start(t)
+	settings := fmt.Sprintf("addresses: [%q]", agent.URL())
+	one := start(t, p.replicaOf(settings, 0, p.secure, peer)) // gets all challenges
+	two := start(t, p.replicaOf(settings, 0, port(), peer))
+	first := one.awaitObtained("a certificate")
+	if second := two.awaitObtained("the same certificate"); second != first {
+		t.Errorf("the replicas have the certificates %s and %s", first, second)
+	}
+	three := start(t, p.replicaOf(settings, 0, port(), peer))
+	if third := three.awaitObtained("the certificate of the others"); third != first {
+		t.Errorf("a later replica has the certificate %s, want %s", third, first)
+	}
+	if n := p.issued(); n != 1 {
+		t.Errorf("%d certificates were issued", n)
+	}
+	consultest.Await(t, "no lock is left", func() bool {
+		keys, _, err := agent.Client().KV().Keys("sluice/acme/locks/", "", nil)
+		sessions, _, sessionsErr := agent.Client().Session().List(nil)
+		return err == nil && sessionsErr == nil && len(keys)+len(sessions) == 0
+	})
+}
+
+// A replica that cannot order, since its token may only read, answers the HTTP-01
+// challenges of another one. When it may write, it uses the other's certificate.
+func TestHTTPChallengeAtAnotherReplica(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{ACLs: true})
+	rules, err := consultest.DocumentedPolicy("../docs/tls.md", "### Storage in Consul")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, may, err := agent.NewToken("orders", rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, mayRead, err := agent.NewToken("reads", `key_prefix "sluice/acme/" { policy = "read" }`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "token")
+	write := func(token string) {
+		t.Helper()
+		if err := os.WriteFile(file+"~", []byte(token), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(file+"~", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(mayRead.SecretID)
+	port := func() int { return consultest.ReservePort(t) }
+	peer := serveOrigin(t, func(http.ResponseWriter, *http.Request) {})
+	p := &pebble{plain: port(), secure: port()} // TLS-ALPN-01 fails
+	p.start(t)
+	answers := start(t, p.replicaOf(fmt.Sprintf("addresses: [%q], token_file: %q", agent.URL(), file), p.plain, port(), peer))
+	orders := start(t, p.replicaOf(fmt.Sprintf("addresses: [%q], token: %q", agent.URL(), may.SecretID), port(), port(), peer))
+	first := orders.awaitObtained("a certificate by the answer of the other replica")
+	if serial := answers.served("websecure", "a.example"); serial != "" {
+		t.Errorf("the replica without permission has the certificate %s", serial)
+	}
+	if c := answers.certificates()["acme:a.example"]; c.State != "missing" || !strings.Contains(c.Error, "403") {
+		t.Errorf("without permission: %+v", c)
+	}
+	write(may.SecretID)
+	if second := answers.awaitObtained("the certificate of the other replica"); second != first {
+		t.Errorf("the replicas have the certificates %s and %s", first, second)
+	}
+	if n := p.issued(); n != 1 {
+		t.Errorf("%d certificates were issued: %s", n, strconv.Quote(p.log.String()))
+	}
+}
