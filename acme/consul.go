@@ -41,20 +41,28 @@ type consulStorage struct {
 	client      *consul.Client
 	prefix      string
 	log         zerolog.Logger
-	reads       chan struct{} // one element for each read in flight
+	reading     chan struct{} // one element for each read in flight
 	stopProbing func()
 
 	mu sync.Mutex
 	// mu guards the fields below.
 	locks  map[string]*consul.Lock // that are held, by name
 	closed bool
-	err    error // of the last operation; nil: it succeeded
+	errs   [2]error // of the last read and the last change; nil: it succeeded
 }
+
+// access is the kind of an operation. A token may be enough for one and not for the other.
+type access uint8
+
+const (
+	reads access = iota
+	changes
+)
 
 // newConsulStorage returns the storage below prefix. The caller must call close.
 func newConsulStorage(client *consul.Client, prefix string, log zerolog.Logger) *consulStorage {
 	return &consulStorage{
-		client: client, prefix: prefix, log: log, reads: make(chan struct{}, maxReads),
+		client: client, prefix: prefix, log: log, reading: make(chan struct{}, maxReads),
 		stopProbing: client.KeepProbing(), locks: make(map[string]*consul.Lock),
 	}
 }
@@ -69,18 +77,18 @@ func patiently(ctx context.Context) context.Context { return context.WithValue(c
 func (s *consulStorage) key(key string) string { return path.Join(s.prefix, key) }
 
 // do calls operation, once or until it succeeds.
-func (s *consulStorage) do(ctx context.Context, operation func(context.Context) error) error {
+func (s *consulStorage) do(ctx context.Context, a access, operation func(context.Context) error) error {
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		changed := s.client.Changed()
 		err := operation(ctx)
 		if errors.Is(err, fs.ErrNotExist) {
-			s.note(nil)
+			s.note(a, nil)
 			return err
 		}
 		if ctx.Err() != nil {
 			return err
 		}
-		s.note(err)
+		s.note(a, err)
 		if err == nil || ctx.Value(patience{}) == nil || consul.Denied(err) && !mayPass(err) {
 			return err
 		}
@@ -97,24 +105,25 @@ func (s *consulStorage) do(ctx context.Context, operation func(context.Context) 
 // mayPass reports whether an operator or time may end the refusal err.
 func mayPass(err error) bool { return consul.Forbidden(err) || consul.StatusCode(err) == 429 }
 
-// note logs and records the first error, and its end.
-func (s *consulStorage) note(err error) {
+// note records the result of an operation, and logs when errors begin and end.
+func (s *consulStorage) note(a access, err error) {
 	s.mu.Lock()
-	before := s.err
-	s.err = err
+	before := errors.Join(s.errs[:]...)
+	s.errs[a] = err
+	now := errors.Join(s.errs[:]...)
 	s.mu.Unlock()
-	if err != nil && before == nil {
+	if now != nil && before == nil {
 		s.log.Warn().Err(err).Str("keys", s.prefix).Msg("acme: the storage in Consul cannot be used: certificates stay in use, but are not renewed")
-	} else if err == nil && before != nil {
+	} else if now == nil && before != nil {
 		s.log.Info().Str("keys", s.prefix).Msg("acme: the storage in Consul can be used again")
 	}
 }
 
-// fault returns the error of the last operation.
+// fault returns why the storage cannot be used, or nil.
 func (s *consulStorage) fault() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.err
+	return errors.Join(s.errs[:]...)
 }
 
 // read calls operation as do does, with few others at the same time.
@@ -125,12 +134,12 @@ func (s *consulStorage) read(ctx context.Context, operation func(context.Context
 		defer cancel()
 	}
 	select {
-	case s.reads <- struct{}{}:
+	case s.reading <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { <-s.reads }()
-	return s.do(ctx, operation)
+	defer func() { <-s.reading }()
+	return s.do(ctx, reads, operation)
 }
 
 // get returns the pair of a key. The error is fs.ErrNotExist if there is none.
@@ -159,12 +168,12 @@ func (s *consulStorage) Load(ctx context.Context, key string) ([]byte, error) {
 // Store implements certmagic.Storage.
 func (s *consulStorage) Store(ctx context.Context, key string, value []byte) error {
 	pair := &api.KVPair{Key: s.key(key), Value: value, Flags: uint64(time.Now().UnixMilli())}
-	return s.do(ctx, func(ctx context.Context) error { return s.client.PutKey(ctx, pair) })
+	return s.do(ctx, changes, func(ctx context.Context) error { return s.client.PutKey(ctx, pair) })
 }
 
 // Delete implements certmagic.Storage.
 func (s *consulStorage) Delete(ctx context.Context, key string) error {
-	return s.do(ctx, func(ctx context.Context) error {
+	return s.do(ctx, changes, func(ctx context.Context) error {
 		if err := s.client.DeleteKey(ctx, s.key(key)); err != nil {
 			return err
 		}
@@ -219,7 +228,7 @@ func (s *consulStorage) Stat(ctx context.Context, key string) (certmagic.KeyInfo
 // Lock implements certmagic.Locker, by a session of its own.
 func (s *consulStorage) Lock(ctx context.Context, name string) error {
 	var lock *consul.Lock
-	err := s.do(ctx, func(ctx context.Context) (err error) {
+	err := s.do(ctx, changes, func(ctx context.Context) (err error) {
 		lock, err = s.client.Lock(ctx, s.key("locks/"+certmagic.StorageKeys.Safe(name)))
 		return err
 	})

@@ -181,6 +181,10 @@ func TestOrdersWaitForConsul(t *testing.T) {
 	if err := <-loaded; !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("an order: %v", err)
 	}
+	if s.fault() == nil {
+		t.Error("a read hides that nothing could be stored")
+	}
+	must(t, s.Store(patiently(t.Context()), "b", nil))
 	if err := s.fault(); err != nil {
 		t.Errorf("the fault is still told: %v", err)
 	}

@@ -70,7 +70,7 @@ func (g *Gateway) certificateStatuses() []admin.CertificateStatus {
 // followCertificates reads the files of certificates periodically from g.warm until ctx
 // ends, and warns of certificates that are not valid or expire soon.
 func (g *Gateway) followCertificates(ctx context.Context) {
-	ticker := time.NewTicker(certificatesEvery)
+	ticker := time.NewTicker(g.waits.certificates)
 	defer ticker.Stop()
 	warned := make(map[string]time.Time)
 	select {

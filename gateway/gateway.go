@@ -107,11 +107,12 @@ type Gateway struct {
 
 // waits limit how long a gateway waits. Tests change them before Run.
 type waits struct {
-	start      time.Duration // startTimeout
-	warm       time.Duration // warmTimeout
-	applyFound time.Duration // applyFoundRetry
-	takeover   time.Duration // takeoverTimeout
-	paused     time.Duration // pauseTimeout
+	certificates time.Duration // certificatesEvery
+	start        time.Duration // startTimeout
+	warm         time.Duration // warmTimeout
+	applyFound   time.Duration // applyFoundRetry
+	takeover     time.Duration // takeoverTimeout
+	paused       time.Duration // pauseTimeout
 }
 
 // New loads the configuration, opens the logs, binds the listeners and creates everything
@@ -134,7 +135,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g := &Gateway{
 		options: o, started: c, logs: newLogWriter(o.Log, c.Log), reload: make(chan struct{}, 1), becameReady: make(chan struct{}),
 		warm: make(chan struct{}), failed: make(chan error, 1),
-		waits: waits{startTimeout, warmTimeout, applyFoundRetry, takeoverTimeout, pauseTimeout},
+		waits: waits{certificatesEvery, startTimeout, warmTimeout, applyFoundRetry, takeoverTimeout, pauseTimeout},
 	}
 	g.log = g.logs.logger()
 	g.warn(revision)

@@ -40,7 +40,11 @@ func put(t *testing.T, agent *consultest.Agent, key, value string) {
 // served returns the serial number of the certificate that a client gets; "": none.
 func (r *running) served(listener, host string) (serial string) {
 	r.t.Helper()
-	conn, err := tls.Dial("tcp", r.Address(listener).String(), &tls.Config{ServerName: host, InsecureSkipVerify: true})
+	return servedAt(r.Address(listener).String(), host)
+}
+
+func servedAt(address, host string) (serial string) {
+	conn, err := tls.Dial("tcp", address, &tls.Config{ServerName: host, InsecureSkipVerify: true})
 	if err != nil {
 		return ""
 	}
@@ -48,10 +52,18 @@ func (r *running) served(listener, host string) (serial string) {
 	return conn.ConnectionState().PeerCertificates[0].SerialNumber.String()
 }
 
-// awaitServed waits until clients get the certificate. Polls of files are too rare for this.
+// startWithoutPolls is start for a gateway that is told about every change, or misses it.
+func startWithoutPolls(t *testing.T, text string) *running {
+	t.Helper()
+	r := newRunning(t, text)
+	r.run(Options{}, patience, func(g *Gateway) { g.waits.certificates = time.Hour })
+	return r
+}
+
+// awaitServed waits until clients get the certificate.
 func (r *running) awaitServed(what, listener, host, serial string) {
 	r.t.Helper()
-	consultest.AwaitPromptly(r.t, what, func() bool { return r.served(listener, host) == serial })
+	consultest.Await(r.t, what, func() bool { return r.served(listener, host) == serial })
 }
 
 func (r *running) certificates() map[string]admin.Certificate {
@@ -73,7 +85,7 @@ func TestCertificatesFromConsul(t *testing.T) {
 	first := kvCertificate(t, agent, "certs/web/a.example.pem", "a.example")
 	kvCertificate(t, agent, "certs/web2/a.example.pem", "a.example")
 	put(t, agent, "certs/web/notes.txt", "not a certificate")
-	r := start(t, fmt.Sprintf(`
+	r := startWithoutPolls(t, fmt.Sprintf(`
 admin: { address: "127.0.0.1:0" }
 consul: { addresses: [%q], wait: 10m }
 listeners:
@@ -97,7 +109,7 @@ listeners:
 	put(t, agent, "certs/web/b/certFile", string(cert))
 	fault := func(file, want string) {
 		t.Helper()
-		consultest.AwaitPromptly(t, file+": "+want, func() bool {
+		consultest.Await(t, file+": "+want, func() bool {
 			return strings.Contains(r.certificates()[file].Error, want)
 		})
 	}
@@ -178,7 +190,7 @@ admin: { address: "127.0.0.1:0" }
 consul: { addresses: [%q], wait: 10m, token: %q, certificates_dir: %q }
 listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: certs/web }] } }]
 `, relay.URL(), token.SecretID, dir) + static("star", serveOrigin(t, func(http.ResponseWriter, *http.Request) {}))
-	r := start(t, text)
+	r := startWithoutPolls(t, text)
 	r.awaitServed("the certificate", "web", "a.example", first)
 	const file = "consul_kv:certs/web/a.pem"
 
@@ -235,7 +247,7 @@ consul: { addresses: [%q] }
 listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: %s }] } }]
 `, agent.URL(), prefix) + static("star", peer)
 	}
-	r := start(t, text("one"))
+	r := startWithoutPolls(t, text("one"))
 	for i, test := range []struct{ prefix, serial string }{{"one", one}, {"two", two}, {"one", one}} {
 		if i > 0 {
 			r.write(text(test.prefix))
