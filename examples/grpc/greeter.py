@@ -21,9 +21,9 @@ The modules *_pb2.py and *_pb2_grpc.py are generated, in this directory:
 
 import json
 import os
+import queue
 import signal
 import sys
-import threading
 import urllib.request
 from concurrent import futures
 
@@ -81,9 +81,9 @@ def main():
     goodbye = float(sys.argv[2]) if len(sys.argv) > 2 else 1
     name = 'greeter-%d' % port
 
-    signals = threading.Semaphore(0)
+    signals = queue.SimpleQueue()  # unlike others, it may be used in a handler of signals
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: signals.release())
+        signal.signal(number, lambda received, _: signals.put(received))
 
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=10))
     helloworld_pb2_grpc.add_GreeterServicer_to_server(Greeter(name), server)
@@ -105,12 +105,15 @@ def main():
     })
     print(name, 'serves and is registered', flush=True)
 
-    signals.acquire()
+    signals.get()
     try:
         consul('deregister/' + name)
     except OSError as error:
         print('deregister %s: %s; its check will notice' % (name, error), flush=True)
-    signals.acquire(timeout=goodbye)
+    try:
+        signals.get(timeout=goodbye)
+    except queue.Empty:
+        pass
     server.stop(GRACE).wait()
 
 
