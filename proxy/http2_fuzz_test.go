@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,7 +20,8 @@ import (
 )
 
 // Whatever a client sends after the preface, the connection ends with it, nothing stays
-// in flight, and a peer gets only what net/http takes for requests.
+// in flight, and a peer gets only what net/http takes for requests. If x/net reads the
+// frames to their end, each whole request of a peer is one that x/net finds in them.
 func FuzzHTTP2(f *testing.F) {
 	seed := func(write func(c *frameClient)) {
 		var b bytes.Buffer
@@ -72,6 +74,9 @@ func FuzzHTTP2(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte("\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x01\x01\x01\x00\x00\x00\x01\x82")) // without END_HEADERS
 
+	var arrived sync.Map          // the whole requests that a peer got, as text
+	sent := make(map[string]bool) // so far: a canceled request may arrive late
+	unread := 0                   // the cases to come whose peers may get what x/net did not read
 	origin := startOrigin(f, func(c *originConn) bool {
 		r, err := http.ReadRequest(c.Reader)
 		switch {
@@ -85,9 +90,11 @@ func FuzzHTTP2(f *testing.F) {
 			}
 			return false
 		}
-		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
 			return false
 		}
+		arrived.Store(requestText(r.Method, r.RequestURI, r.Host, body), nil)
 		if key := r.Header.Get("Sec-WebSocket-Key"); r.Header.Get("Upgrade") == "websocket" {
 			io.WriteString(c.Conn, switching(key))
 			io.Copy(c.Conn, c.Reader)
@@ -97,7 +104,14 @@ func FuzzHTTP2(f *testing.F) {
 		return err == nil
 	})
 	p := startProxy(f, Options{}, origin.address())
+	var mu sync.Mutex // the cases of a plain test run may be parallel
 	f.Fuzz(func(t *testing.T, input []byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		const late = 3
+		if unread--; !addRequests(sent, input) {
+			unread = late
+		}
 		conn, err := net.Dial("tcp", p.address)
 		if err != nil {
 			t.Fatal(err)
@@ -113,6 +127,11 @@ func FuzzHTTP2(f *testing.F) {
 		conn.Close()
 		eventually(t, "the connection is closed", func() bool { return p.Connections() == 0 })
 		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+		for text := range arrived.Range {
+			if arrived.Delete(text); !sent[text.(string)] && unread <= 0 {
+				t.Errorf("the peer got %q, which was not sent", text)
+			}
+		}
 		if err := malformed.Swap(""); err != nil && err != "" {
 			t.Errorf("the peer got a malformed request: %v", err)
 		}
@@ -124,4 +143,56 @@ func FuzzHTTP2(f *testing.F) {
 			}
 		}
 	})
+}
+
+// requestText returns what identifies a request.
+func requestText(method, target, host string, body []byte) string {
+	return method + " " + target + " " + host + "\n" + string(body)
+}
+
+// addRequests adds the whole requests that x/net finds in frames, and reports whether it
+// read them to the end.
+func addRequests(to map[string]bool, frames []byte) bool {
+	type request struct {
+		method, target, host string
+		body                 []byte
+	}
+	open := make(map[uint32]*request)
+	framer := xhttp2.NewFramer(io.Discard, bytes.NewReader(frames))
+	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	for {
+		frame, err := framer.ReadFrame()
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return true
+		case errors.As(err, new(xhttp2.StreamError)):
+			continue
+		case err != nil:
+			return false
+		}
+		id, ends := frame.Header().StreamID, false
+		r := open[id]
+		switch f := frame.(type) {
+		case *xhttp2.MetaHeadersFrame:
+			if ends = f.StreamEnded(); r == nil {
+				r = &request{method: f.PseudoValue("method"), target: f.PseudoValue("path"), host: f.PseudoValue("authority")}
+				for _, field := range f.RegularFields() {
+					if field.Name == "host" && r.host == "" {
+						r.host = field.Value
+					}
+				}
+				if f.PseudoValue("protocol") != "" { // a tunnel, which HTTP/1.1 opens with GET
+					to[requestText("GET", r.target, r.host, nil)] = true
+				}
+				open[id] = r
+			}
+		case *xhttp2.DataFrame:
+			if ends = f.StreamEnded(); r != nil {
+				r.body = append(r.body, f.Data()...)
+			}
+		}
+		if ends && r != nil {
+			to[requestText(r.method, r.target, r.host, r.body)] = true
+		}
+	}
 }
