@@ -69,6 +69,8 @@ type http2PeerConn struct {
 	spare    []byte           // memory for out
 	control  int              // frames in out that answer the peer
 	flushing bool             // flush runs
+	written  uint32           // the peer can know streams below this id only
+	taken    uint32           // flush writes the requests of the streams from written to below this id
 	queue    []*http2Upstream // streams with bytes to send
 	window   int64            // bytes of bodies that the peer accepts
 	initial  int64            // window of a new stream
@@ -182,7 +184,9 @@ func (c *http2PeerConn) retireLocked() {
 	}
 }
 
-// failLocked ends the connection and its streams with err.
+// failLocked ends the connection and its streams with err. Those whose requests have not
+// been written end with errUnprocessed: another peer can have them, also with methods that
+// are not idempotent. Those whose requests are being written are left to flush.
 func (c *http2PeerConn) failLocked(err error) {
 	if c.err == nil {
 		c.err = err
@@ -191,8 +195,13 @@ func (c *http2PeerConn) failLocked(err error) {
 		c.ready = true
 		close(c.settled)
 	}
-	for _, u := range c.streams {
-		u.failLocked(err)
+	for id, u := range c.streams {
+		switch {
+		case id < c.written:
+			u.failLocked(err)
+		case id >= c.taken:
+			u.failLocked(errUnprocessed)
+		}
 	}
 }
 

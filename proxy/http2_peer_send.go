@@ -98,10 +98,15 @@ func (c *http2PeerConn) flush() {
 	for len(c.out) > 0 && c.err == nil {
 		b := c.out
 		c.out, c.spare, c.control = c.spare[:0], nil, 0
+		c.taken = c.next
 		c.mu.Unlock()
-		_, err := c.writer.writeSealed(to, c.wire.tls, b)
+		n, err := c.writer.writeSealed(to, c.wire.tls, b)
 		c.mu.Lock()
-		if c.spare = b[:0]; err != nil {
+		if c.spare = b[:0]; n > 0 {
+			c.written = c.taken
+		}
+		c.taken = c.written
+		if err != nil || c.err != nil {
 			c.failLocked(errClosedEarly)
 			c.wire.conn.CloseRead() // ends read
 		}

@@ -206,6 +206,55 @@ func TestHTTP2TransportCloseWaits(t *testing.T) {
 	}
 }
 
+// A request that waited behind others when the connection broke is sent again, also if its
+// method is not idempotent.
+func TestUnsentRequestIsSentAgain(t *testing.T) {
+	broken := make(chan struct{})
+	var first atomic.Bool
+	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
+		settings: []xhttp2.Setting{{ID: xhttp2.SettingInitialWindowSize, Val: 1<<31 - 1}},
+		frame: func(p *framePeer, frame xhttp2.Frame) {
+			if _, ok := frame.(*xhttp2.SettingsFrame); ok {
+				p.WriteWindowUpdate(0, 1<<29)
+			}
+		},
+		answer: func(p *framePeer, stream uint32) {
+			if first.CompareAndSwap(false, true) {
+				<-broken // reads no more
+				p.Conn.(*net.TCPConn).SetLinger(0)
+				p.Close()
+				return
+			}
+			p.headers(stream, true, ":status", "200")
+		},
+	}))
+	large := p.dial()
+	fmt.Fprintf(large, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", 1<<30)
+	go large.Write(make([]byte, 64<<20))
+	opened := func(what string, condition func(c *http2PeerConn) bool) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			all := p.http2Peer().all()
+			if len(all) != 1 {
+				return false
+			}
+			all[0].mu.Lock()
+			defer all[0].mu.Unlock()
+			return condition(all[0])
+		})
+	}
+	opened("the connection is full", func(c *http2PeerConn) bool {
+		return c.flushing && c.writeDeadline.Load() != 0 && len(c.queue) > 0
+	})
+	small := p.dial()
+	io.WriteString(small, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
+	opened("the request waits", func(c *http2PeerConn) bool { return len(c.streams) == 2 })
+	close(broken)
+	if status, _ := readResponse(t, small); status != 200 {
+		t.Errorf("got %d", status)
+	}
+}
+
 // A request that a peer considers malformed says nothing about the peer.
 func TestRejectedRequestIsNotCounted(t *testing.T) {
 	p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, stream uint32) {

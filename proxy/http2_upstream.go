@@ -16,7 +16,7 @@ import (
 var requestHeads = sync.Pool{New: func() any { return new(http1.RequestHead) }}
 
 // errUnprocessed means that the peer has certainly not processed the request: it
-// refused the stream, or its GOAWAY excludes it.
+// refused the stream, its GOAWAY excludes it, or the request was not sent.
 var errUnprocessed = errors.New("the peer did not process the request")
 
 // An http2Upstream is a stream to a peer. It serves one exchange.
