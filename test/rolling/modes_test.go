@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -117,6 +118,9 @@ const (
 	tail   = 700 * time.Millisecond // after the last replacement
 )
 
+// deploys is the number of deploys that have begun.
+var deploys atomic.Int64
+
 // deploy is a mode that runs.
 type deploy struct {
 	mode
@@ -125,6 +129,7 @@ type deploy struct {
 	consul *api.Client
 	ledger *ledger
 	direct string // address of an instance to which requests go without the gateway
+	number int64  // of this deploy: no other one has instances with the same ids
 	apps   []*app // the current ones
 	all    []*app
 }
@@ -144,7 +149,7 @@ type outcome struct {
 // start starts an instance without registering it.
 func (d *deploy) start(ttl bool) *app {
 	d.t.Helper()
-	a, err := startApp(d.consul, d.ledger, d.peers, d.name, fmt.Sprintf("%s-%d", d.name, len(d.all)+1), work)
+	a, err := startApp(d.consul, d.ledger, d.peers, d.name, fmt.Sprintf("%s-%d-%d", d.name, d.number, len(d.all)+1), work)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -170,6 +175,7 @@ func (d *deploy) end() {
 func (d *deploy) run(g *runningGateway) outcome {
 	t := d.t
 	o := outcome{mode: d.mode, ledger: d.ledger}
+	d.number = deploys.Add(1)
 	defer d.end()
 	for i := range d.instances {
 		a := d.start(d.begin != nil && i == 0)
@@ -178,7 +184,7 @@ func (d *deploy) run(g *runningGateway) outcome {
 		}
 		d.apps = append(d.apps, a)
 	}
-	consultest.Await(t, "the gateway has the instances", func() bool { return g.added.of(d.name) == d.instances })
+	consultest.Await(t, "the gateway has the instances", func() bool { return g.added.has(d.apps) })
 
 	stall := watchStalls()
 	l, control := startLoad(g.target(d.name), d.mix, d.perSecond), startLoad(g.target(controlService), plainMix, d.control)
