@@ -96,6 +96,9 @@ func TestHTTP2Floods(t *testing.T) {
 	}{
 		{"PING", true, xhttp2.ErrCodeEnhanceYourCalm, func(c *frameClient, i int) error { return c.WritePing(false, [8]byte{}) }},
 		{"SETTINGS", true, xhttp2.ErrCodeEnhanceYourCalm, func(c *frameClient, i int) error { return c.WriteSettings() }},
+		{"settings in a frame", true, xhttp2.ErrCodeEnhanceYourCalm, func(c *frameClient, i int) error {
+			return c.WriteSettings(make([]xhttp2.Setting, 101)...)
+		}},
 		{"PRIORITY", true, xhttp2.ErrCodeEnhanceYourCalm, func(c *frameClient, i int) error {
 			return c.WritePriority(uint32(2*i+1), xhttp2.PriorityParam{StreamDep: uint32(2*i + 3)})
 		}},

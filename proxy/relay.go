@@ -188,12 +188,16 @@ func (r *relay) moved(n int) {
 // arm sets the deadline of a wait. It returns errIdle if the tunnel has timed out.
 func (r *relay) arm(set func(deadline int64)) error {
 	now := r.tunnel.sweeper.now()
-	left := r.tunnel.left(now)
-	if left <= 0 {
-		return errIdle
+	for {
+		left := r.tunnel.left(now)
+		if left <= 0 {
+			return errIdle
+		}
+		set(now + int64(left))
+		if r.tunnel.left(now) >= left {
+			return nil
+		} // else the other direction has ended meanwhile, which shortens the timeout
 	}
-	set(now + int64(left))
-	return nil
 }
 
 // end passes on that from has closed its sending side. The other side then has the whole

@@ -104,12 +104,13 @@ func ParseFrameHeader(b []byte) FrameHeader {
 }
 
 var (
-	errPadding   = &Error{ProtocolError, "padding is longer than its frame"}
-	errShort     = &Error{FrameSizeError, "frame is too short for its fields"}
-	errOnStream  = &Error{ProtocolError, "frame of a connection has a stream"}
-	errNoStream  = &Error{ProtocolError, "frame of a stream has no stream"}
-	errFrameSize = &Error{FrameSizeError, "frame has an invalid length"}
-	errPush      = &Error{ProtocolError, "PUSH_PROMISE from a client"}
+	errPadding         = &Error{ProtocolError, "padding is longer than its frame"}
+	errShort           = &Error{FrameSizeError, "frame is too short for its fields"}
+	errOnStream        = &Error{ProtocolError, "frame of a connection has a stream"}
+	errNoStream        = &Error{ProtocolError, "frame of a stream has no stream"}
+	errFrameSize       = &Error{FrameSizeError, "frame has an invalid length"}
+	errTooManySettings = &Error{EnhanceYourCalm, "more than 100 settings in a frame"}
+	errPush            = &Error{ProtocolError, "PUSH_PROMISE from a client"}
 )
 
 // Check checks what a client may send: the length of a frame of fixed length, and
@@ -135,8 +136,11 @@ func (h *FrameHeader) Check() *Error {
 		if h.StreamID != 0 {
 			return errOnStream
 		}
-		if h.Length%6 != 0 || h.Has(FlagAck) && h.Length != 0 {
+		if h.Length%settingBytes != 0 || h.Has(FlagAck) && h.Length != 0 {
 			return errFrameSize
+		}
+		if h.Length > maxSettings*settingBytes {
+			return errTooManySettings
 		}
 	case FramePing:
 		if h.StreamID != 0 {
@@ -185,6 +189,13 @@ func (h *FrameHeader) Unpad(payload []byte) (content []byte, dependency uint32, 
 	return payload[:len(payload)-padding], dependency, nil
 }
 
+const (
+	settingBytes = 6
+	// maxSettings is the number of settings in a frame that is still served: each may
+	// change the window of every stream. There are seven.
+	maxSettings = 100
+)
+
 // A Setting is an element of a SETTINGS frame.
 type Setting struct {
 	ID    SettingID
@@ -209,7 +220,7 @@ func NextSetting(payload []byte) (s Setting, rest []byte, err *Error) {
 	case s.ID == SettingMaxFrameSize && (s.Value < 1<<14 || s.Value > 1<<24-1):
 		err = errFrameSetting
 	}
-	return s, payload[6:], err
+	return s, payload[settingBytes:], err
 }
 
 // AppendFrameHeader appends the header of a frame.
@@ -220,7 +231,7 @@ func AppendFrameHeader(out []byte, h FrameHeader) []byte {
 
 // AppendSettings appends a SETTINGS frame.
 func AppendSettings(out []byte, settings ...Setting) []byte {
-	out = AppendFrameHeader(out, FrameHeader{Length: 6 * len(settings), Type: FrameSettings})
+	out = AppendFrameHeader(out, FrameHeader{Length: settingBytes * len(settings), Type: FrameSettings})
 	for _, s := range settings {
 		out = binary.BigEndian.AppendUint16(out, uint16(s.ID))
 		out = binary.BigEndian.AppendUint32(out, s.Value)
