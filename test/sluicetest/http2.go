@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 http.ClientConn opens its connections itself; this client begins HTTP/2 on those of Dial.
+
 package sluicetest
 
 import (
