@@ -62,6 +62,18 @@ func ReservePort(t testing.TB) int {
 	return p.HTTP
 }
 
+// Listen listens on a port of 127.0.0.1 that the system assigns to nobody. After the end of the
+// listener, checks of Consul may still connect to the port: they reach no other test.
+func Listen() (*net.TCPListener, error) {
+	for try := 1; ; try++ {
+		port := firstPort + rand.IntN(lastPort-firstPort+1)
+		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+		if err == nil || try == blockTries {
+			return l, err
+		}
+	}
+}
+
 // reserveBlock reserves the ports from first on. The process that listens on the first port has the
 // block.
 func reserveBlock(first int) (reserved io.Closer, err error) {

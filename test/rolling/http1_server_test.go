@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"sluice/test/consultest"
 )
 
 // lastAccepts is how long an instance accepts connections before it closes its listener, so it can
@@ -38,7 +40,7 @@ type http1Server struct {
 }
 
 func startHTTP1(i instance) (server, error) {
-	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	listener, err := consultest.Listen()
 	if err != nil {
 		return nil, err
 	}

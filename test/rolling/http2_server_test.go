@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"sync"
 
+	"sluice/test/consultest"
 	"sluice/test/testcert"
 )
 
@@ -90,7 +91,7 @@ type trackedListener struct {
 }
 
 func listenTracked() (*trackedListener, error) {
-	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	l, err := consultest.Listen()
 	return &trackedListener{TCPListener: l, conns: make(map[*trackedConn]bool)}, err
 }
 
