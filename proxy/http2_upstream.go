@@ -266,10 +266,31 @@ func (u *http2Upstream) readHead(b *buffers, head *http1.ResponseHead) (text []b
 	return b.from[:length], nil
 }
 
-// startBody implements upstream.
+// startBody implements upstream. It waits for a body with a Content-Length as
+// [upstreamConn.awaitBodyStart] does.
 func (u *http2Upstream) startBody(_ *buffers, head *http1.ResponseHead, _ []byte, bodiless bool) error {
 	if u.left = head.ContentLength; bodiless {
 		u.left = 0
+	}
+	if u.left <= 0 {
+		return nil
+	}
+	enough := 1
+	if u.left <= responseBufferBytes {
+		enough = int(u.left)
+	}
+	arrived := func() bool { return u.received || u.body.length() >= enough }
+	u.conn.mu.Lock()
+	there := arrived()
+	u.conn.mu.Unlock()
+	if there {
+		return nil
+	}
+	timer := time.NewTimer(bodyStartTimeout)
+	defer timer.Stop()
+	var none buffers // the head is in those of the exchange
+	if err := u.wait(&none, arrived, timer.C, false); err != errPatience {
+		return err
 	}
 	return nil
 }

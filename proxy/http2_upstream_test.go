@@ -11,8 +11,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"sluice/balancer"
+	"sluice/proxy/http1"
 	"sluice/route"
 	"sluice/test/balancertest"
 )
@@ -267,4 +270,46 @@ func TestH2CBothSides(t *testing.T) {
 		t.Errorf("without a body: %v, trailer %v, header %v", err, response.Trailer, response.Header)
 	}
 	p.expectNothingCounted()
+}
+
+// A response with a Content-Length waits for its body, as with HTTP/1.1: if the peer fails
+// before, the request can still be sent to another one.
+func TestHTTP2ResponseWaitsForItsBody(t *testing.T) {
+	const length, soon = 4, bodyStartTimeout / 2
+	for _, test := range []struct {
+		name     string
+		happens  func(u *http2Upstream)
+		bodiless bool
+		err      error
+		after    time.Duration
+	}{
+		{"the peer fails", func(u *http2Upstream) { u.failLocked(errClosedEarly) }, false, errClosedEarly, soon},
+		{"the body arrives", func(u *http2Upstream) { u.body.append(make([]byte, length)) }, false, nil, soon},
+		{"the response is too short", func(u *http2Upstream) { u.received = true }, false, nil, soon},
+		{"a part arrives", func(u *http2Upstream) { u.body.append(make([]byte, 1)) }, false, nil, bodyStartTimeout},
+		{"nothing happens", func(*http2Upstream) {}, false, nil, bodyStartTimeout},
+		{"there is no body", func(*http2Upstream) {}, true, nil, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				u := &http2Upstream{conn: new(http2PeerConn), waits: newStreamWaits()}
+				begin := time.Now()
+				var peer sync.WaitGroup
+				defer peer.Wait()
+				peer.Go(func() {
+					time.Sleep(soon)
+					u.conn.mu.Lock()
+					defer u.conn.mu.Unlock()
+					test.happens(u)
+					signal(u.waits.readable)
+				})
+				var head http1.ResponseHead
+				head.ContentLength = length
+				err := u.startBody(nil, &head, nil, test.bodiless)
+				if after := time.Since(begin); err != test.err || after != test.after {
+					t.Errorf("%v after %v, want %v after %v", err, after, test.err, test.after)
+				}
+			})
+		})
+	}
 }

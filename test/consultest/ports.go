@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"testing"
 )
 
@@ -62,17 +63,24 @@ func ReservePort(t testing.TB) int {
 	return p.HTTP
 }
 
-// Listen listens on a port of 127.0.0.1 that the system assigns to nobody. After the end of the
-// listener, checks of Consul may still connect to the port: they reach no other test.
+// Listen listens on a port of 127.0.0.1 that the system assigns to nobody, and that it has not
+// returned before. After the end of the listener, checks of Consul may still connect to the port:
+// they reach no other test, and no later listener of this one. It is safe for concurrent use.
 func Listen() (*net.TCPListener, error) {
 	for try := 1; ; try++ {
 		port := firstPort + rand.IntN(lastPort-firstPort+1)
+		if _, used := usedPorts.LoadOrStore(port, true); used {
+			continue
+		}
 		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 		if err == nil || try == blockTries {
 			return l, err
 		}
 	}
 }
+
+// usedPorts are the ports that Listen has tried.
+var usedPorts sync.Map
 
 // reserveBlock reserves the ports from first on. The process that listens on the first port has the
 // block.
