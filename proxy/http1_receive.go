@@ -144,8 +144,9 @@ func (u *upstreamConn) sourceSocket() (side, *bodyReader) {
 	return u.sinkSide(), &u.response
 }
 
-// bodyStartTimeout bounds the delay of a response by awaitBodyStart.
-const bodyStartTimeout = 10 * time.Millisecond
+// bodyStartTimeout bounds the delay of a response by awaitBodyStart. A client can do little
+// with a head alone, and a peer without a processor may need some time between the two.
+const bodyStartTimeout = 100 * time.Millisecond
 
 // awaitBodyStart waits for the body of a response with a Content-Length before any
 // byte is sent to the client: for the whole body if it fits into the buffer with the
