@@ -181,12 +181,13 @@ func (g *runningGateway) quiet(t *testing.T) (l leftovers) {
 	return l
 }
 
-// goroutines returns the number of goroutines, without those of connections to Consul: some of them are
-// kept for later queries.
+// goroutines returns the number of goroutines, without those of connections to Consul and to instances of
+// controlService: some of them are kept for later requests.
 func goroutines() int {
 	stacks := make([]byte, 4<<20)
 	text := string(stacks[:runtime.Stack(stacks, true)])
-	return strings.Count(text, "\n\n") + 1 - strings.Count(text, "created by net/http.(*Transport).dialConn")
+	kept := strings.Count(text, "created by net/http.(*Transport).dialConn") + strings.Count(text, ".(*http1Server).serve(")
+	return strings.Count(text, "\n\n") + 1 - kept
 }
 
 // ask decodes an answer of the admin API.
