@@ -12,6 +12,7 @@ import (
 	"context"
 	"sluice/admin/fleet"
 	"sluice/balancer"
+	"sluice/catalog/claim"
 	"sluice/config"
 	"sluice/consul/registration"
 	"sluice/discovery"
@@ -91,6 +92,15 @@ func newPool(t testing.TB, name string, set ...discovery.Instance) *balancer.Poo
 	return p
 }
 
+// divide makes the instance a of a pool the group canary.
+func divide(t testing.TB, p *balancer.Pool) {
+	t.Helper()
+	isA := func(i *discovery.Instance) bool { return i.ID == "a" }
+	if err := p.Reconfigure(balancertest.Complete(balancer.Options{Groups: []balancer.GroupSelector{{Name: "canary", Match: isA}}})); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // pick starts an attempt.
 func pick(t testing.TB, p *balancer.Pool) balancer.Token {
 	t.Helper()
@@ -126,6 +136,9 @@ func complete(o Options) Options {
 	if o.History == nil {
 		o.History = new(config.History)
 	}
+	if o.Sources == nil {
+		o.Sources = func() []SourceStatus { return nil }
+	}
 	if o.Pools == nil {
 		o.Pools = func() []*balancer.Pool { return nil }
 	}
@@ -143,6 +156,9 @@ func complete(o Options) Options {
 	}
 	if o.ConsulStats == nil {
 		o.ConsulStats = func() consulsource.Stats { return consulsource.Stats{} }
+	}
+	if o.Tags == nil {
+		o.Tags = func() []claim.Problem { return nil }
 	}
 	if o.Catalog == nil {
 		o.Catalog = func() (consulsource.CatalogStatus, bool) { return consulsource.CatalogStatus{}, false }

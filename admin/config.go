@@ -5,17 +5,39 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"sluice/config"
 )
 
+// Revision is an applied configuration.
 type Revision struct {
-	Number  uint64    `json:"number"` // from 1 in each process
-	Time    time.Time `json:"time"`
-	Source  string    `json:"source"` // the file, or "command line"
-	Hash    string    `json:"hash"`   // of the file's text
-	Pending []string  `json:"pending"`
+	Number  uint64          `json:"number"` // never used twice with the same history
+	Time    time.Time       `json:"time"`
+	Source  string          `json:"source"` // the file, or "command line"
+	Hash    string          `json:"hash"`   // of the configuration in canonical form: equal on replicas with the same documents
+	Reason  string          `json:"reason"`
+	Sources []SourceInUse   `json:"sources"`
+	Pending []string        `json:"pending"`
+	Changes []config.Change `json:"changes"` // from the revision before, secrets masked
+}
+
+// SourceInUse is a source of documents in a revision.
+type SourceInUse struct {
+	Name     string `json:"name"`
+	Kind     string `json:"kind"`
+	Revision string `json:"revision"` // the source's own: a hash of files, an index of Consul
+	Pinned   uint64 `json:"pinned"`   // the revision that a rollback took the documents from; 0: it is what the source says
+}
+
+// Source is the present state of a source of documents.
+type Source struct {
+	SourceInUse
+	State   string    `json:"state"`   // in_use, pinned, refused (it says what cannot be used), stale (it cannot be read), waiting (it never could)
+	Offered string    `json:"offered"` // the source's own revision of what it says now; empty: not known
+	Since   time.Time `json:"since"`   // when it became readable or unreadable
+	Errors  []string  `json:"errors"`
 }
 
 // AppliedConfig is the body of /api/config.
@@ -23,6 +45,7 @@ type AppliedConfig struct {
 	Revision
 	Config  *config.Config `json:"config"` // keys as in the file, defaults written out, secrets masked
 	Reloads Reloads        `json:"reloads"`
+	States  []Source       `json:"states"` // of the sources now
 }
 
 // RevisionConfig is the body of /api/config/history/{number}.
@@ -46,7 +69,58 @@ type Refusal struct {
 }
 
 func describeRevision(r config.Revision) Revision {
-	return Revision{r.Number, moment(r.Time), r.Source, r.Hash, list(r.Pending)}
+	d := Revision{r.Number, moment(r.Time), r.Source, r.Hash, r.Reason, []SourceInUse{}, list(r.Pending), list(r.Diff)}
+	for _, s := range r.Sources {
+		d.Sources = append(d.Sources, describeSource(s))
+	}
+	return d
+}
+
+func describeSource(s config.Source) SourceInUse {
+	d := SourceInUse{Name: s.Name, Kind: s.Kind, Revision: s.Revision}
+	if s.Pin != nil {
+		d.Pinned = s.Pin.Number
+	}
+	return d
+}
+
+// States of a source.
+const (
+	sourceInUse   = "in_use"
+	sourcePinned  = "pinned"
+	sourceRefused = "refused"
+	sourceStale   = "stale"
+	sourceWaiting = "waiting"
+)
+
+func describeStatus(s SourceStatus) Source {
+	d := Source{SourceInUse: describeSource(s.Source), Offered: s.Offered, Since: moment(s.Since), State: sourceInUse, Errors: []string{}}
+	if s.Source.Pin != nil {
+		d.State = sourcePinned
+	}
+	if s.Refused != nil {
+		d.State, d.Errors = sourceRefused, linesOf(s.Refused.Err)
+	}
+	if s.Stale != nil {
+		d.State = sourceStale
+		if s.Unused {
+			d.State = sourceWaiting
+		}
+		d.Errors = append(d.Errors, linesOf(s.Stale)...)
+	}
+	return d
+}
+
+// linesOf returns the texts of an error and of the others that it joins.
+func linesOf(err error) (lines []string) {
+	var several config.Errors
+	if !errors.As(err, &several) {
+		return []string{err.Error()}
+	}
+	for _, err := range several {
+		lines = append(lines, err.Error())
+	}
+	return lines
 }
 
 func describeReloads(r config.Reloads) Reloads {
@@ -54,24 +128,22 @@ func describeReloads(r config.Reloads) Reloads {
 	if r.Last == nil {
 		return d
 	}
-	d.LastError = &Refusal{Time: moment(r.Last.Time), Source: r.Last.Source}
-	var several config.Errors
-	if errors.As(r.Last.Err, &several) {
-		for _, err := range several {
-			d.LastError.Errors = append(d.LastError.Errors, err.Error())
-		}
-	} else {
-		d.LastError.Errors = []string{r.Last.Err.Error()}
-	}
+	d.LastError = &Refusal{moment(r.Last.Time), r.Last.Source, linesOf(r.Last.Err)}
 	return d
 }
 
 func (h *handler) config(w http.ResponseWriter, r *http.Request) {
 	current := h.History.Current()
+	states := []Source{}
+	for _, s := range h.Sources() {
+		states = append(states, describeStatus(s))
+	}
+	w.Header().Set("ETag", `"`+current.Hash+`"`)
 	writeJSON(w, http.StatusOK, AppliedConfig{
 		Revision: describeRevision(current),
 		Config:   current.Config,
 		Reloads:  describeReloads(h.History.Reloads()),
+		States:   states,
 	})
 }
 
@@ -84,14 +156,88 @@ func (h *handler) configHistory(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *handler) configRevision(w http.ResponseWriter, r *http.Request) {
-	number, err := strconv.ParseUint(r.PathValue("number"), 10, 64)
-	if err == nil {
-		for _, rev := range h.History.Revisions() {
-			if rev.Number == number {
-				writeJSON(w, http.StatusOK, RevisionConfig{describeRevision(rev), rev.Config})
-				return
-			}
+	revision, ok := h.revision(w, r.PathValue("number"))
+	if ok {
+		writeJSON(w, http.StatusOK, RevisionConfig{describeRevision(revision), revision.Config})
+	}
+}
+
+// configDiff answers /api/config/diff/{from}/{to} with the differences.
+func (h *handler) configDiff(w http.ResponseWriter, r *http.Request) {
+	from, ok := h.revision(w, r.PathValue("from"))
+	if !ok {
+		return
+	}
+	if to, ok := h.revision(w, r.PathValue("to")); ok {
+		writeJSON(w, http.StatusOK, list(config.Diff(from.Config, to.Config)))
+	}
+}
+
+// revision returns the revision with a number, with its configuration, or answers that this is
+// not possible.
+func (h *handler) revision(w http.ResponseWriter, number string) (config.Revision, bool) {
+	n, err := strconv.ParseUint(number, 10, 64)
+	revision, kept := h.History.Revision(n)
+	if err != nil || !kept {
+		writeError(w, http.StatusNotFound, fmt.Sprintf("no revision %q", number))
+		return revision, false
+	}
+	if revision.Config == nil { // of an earlier process
+		if revision.Config, err = h.Rebuild(revision); err != nil {
+			writeError(w, http.StatusConflict, fmt.Sprintf("revision %d is not valid any more: %v", n, err))
+			return revision, false
 		}
 	}
-	writeError(w, http.StatusNotFound, fmt.Sprintf("no revision %q", r.PathValue("number")))
+	return revision, true
+}
+
+// Errors of Options.RollBack.
+var (
+	ErrNoRevision = errors.New("no revision")
+	ErrNoHistory  = errors.New("config.history is not set: a rollback would not outlive the process")
+	ErrTakeover   = errors.New("a new process is about to take over")
+	ErrChanged    = errors.New("the configuration in use is another one")
+	ErrInvalid    = errors.New("cannot use revision")
+)
+
+// rollback answers POST /api/config/rollback?number=N with the new revision. ?why= is kept
+// with it. The field If-Match has the hash of the configuration that the client has seen
+// (RFC 9110, section 13.1.1; without it 428 of RFC 6585).
+func (h *handler) rollback(w http.ResponseWriter, r *http.Request) {
+	number, err := strconv.ParseUint(r.URL.Query().Get("number"), 10, 64)
+	why := r.URL.Query().Get("why")
+	match := r.Header.Get("If-Match")
+	switch {
+	case err != nil:
+		writeError(w, http.StatusBadRequest, "number: want that of a revision")
+		return
+	case !isWhy(why):
+		writeError(w, http.StatusBadRequest, fmt.Sprintf("why: want up to %d bytes of printable text", maxWhy))
+		return
+	case match == "":
+		writeError(w, http.StatusPreconditionRequired, `If-Match: want the hash of the configuration in use, in quotes, from /api/config`)
+		return
+	}
+	revision, err := h.RollBack(r.Context(), number, strings.Trim(strings.TrimSpace(match), `"`), why)
+	if err != nil {
+		writeError(w, rollbackStatus(err), err.Error())
+		return
+	}
+	h.Log.Info().Uint64("number", number).Uint64("revision", revision.Number).Str("client", r.RemoteAddr).Str("why", why).Msg("an operator's rollback")
+	w.Header().Set("ETag", `"`+revision.Hash+`"`)
+	writeJSON(w, http.StatusOK, describeRevision(revision))
+}
+
+func rollbackStatus(err error) int {
+	switch {
+	case errors.Is(err, ErrNoRevision):
+		return http.StatusNotFound
+	case errors.Is(err, ErrChanged):
+		return http.StatusPreconditionFailed
+	case errors.Is(err, ErrInvalid):
+		return http.StatusUnprocessableEntity
+	case errors.Is(err, ErrNoHistory), errors.Is(err, ErrTakeover):
+		return http.StatusConflict
+	}
+	return http.StatusServiceUnavailable
 }

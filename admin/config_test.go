@@ -2,6 +2,9 @@ package admin
 
 import (
 	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -18,15 +21,68 @@ const (
 
 func TestRoutesInTheOrderTheyAreTried(t *testing.T) {
 	star, origin := &route.Service{Name: "star"}, &route.Service{Name: "origin"}
-	table, err := route.NewTable([]route.Route{{Path: "/", Service: origin}, {Host: "*.Example.com", Path: "/", Service: star}, {Path: "/api/", Service: star}})
+	table, err := route.NewTable([]route.Route{
+		{Path: "/", Service: origin, Origin: "a.yaml:1"},
+		{Host: "*.Example.com", Path: "/", Service: star, Priority: 3, Class: route.ClassTag},
+		{Path: "/api/", Service: star, Conditions: route.Conditions{Methods: []string{"PUT", "GET"}}, Listeners: []string{"web"}},
+		{HostRegexp: "^a", Path: "^/b$", PathMatch: route.PathRegexp, Service: star, Class: route.ClassTraefik, Priority: 7},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := handlerOf(Options{Table: func() *route.Table { return table }})
 	got := getJSON[[]Route](t, h, "/api/routes")
-	want := []Route{{"*.example.com", "/", "star"}, {"", "/api", "star"}, {"", "/", "origin"}}
-	if !slices.Equal(got, want) {
+	want := []Route{
+		{Host: "*.example.com", Path: "/", Match: "prefix", Service: "star", Priority: 3, Class: "tag"},
+		{HostRegexp: "^a", Path: "^/b$", Match: "regexp", Service: "star", Priority: 7, Class: "traefik"},
+		{Path: "/api", Match: "prefix", Service: "star", Class: "document", Listeners: []string{"web"}, Conditions: []string{"listener is web", "method is GET or PUT"}},
+		{Path: "/", Match: "prefix", Service: "origin", Class: "document", Origin: "a.yaml:1"},
+	}
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestRouteExplainsEveryCandidate(t *testing.T) {
+	service := func(name string) *route.Service { return &route.Service{Name: name} }
+	table, err := route.NewTable([]route.Route{
+		{Path: "/", Service: service("rest")},
+		{Host: "a.example", Path: "/api", Service: service("api")},
+		{Host: "a.example", Path: "/api", Service: service("canary"), Conditions: route.Conditions{
+			Headers: []route.Value{{Name: "X-Canary", Text: "1"}}, Clients: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}},
+		{Host: "a.example", Path: "/api", Service: service("secure"), Conditions: route.Conditions{Scheme: "https", Queries: []route.Value{{Name: "v", Text: "a b"}}, Methods: []string{"PUT"}}},
+		{Host: "a.example", Path: "/other", Service: service("other")},
+		{Host: "b.example", Path: "/", Service: service("b"), Listeners: []string{"internal"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := handlerOf(Options{Table: func() *route.Table { return table }})
+	for _, test := range []struct{ query, want string }{
+		{"url=http://A.example:80/x/../api/", "secure condition method is PUT; canary condition header x-canary is \"1\"; api chosen; rest later; 1 path, 1 host, /api"},
+		{"url=http://a.example/api&header=x-CANARY:+1&client=10.0.0.1", "secure condition method is PUT; canary chosen; api later; rest later; 1 path, 1 host, /api"},
+		{"url=http://a.example/api&header=x-canary:1&client=192.0.2.1", "secure condition method is PUT; canary condition client is in 10.0.0.0/8; api chosen; rest later; 1 path, 1 host, /api"},
+		{"url=https://a.example/api%3Fv=a%2520b&method=PUT", "secure chosen; canary condition header x-canary is \"1\"; api later; rest later; 1 path, 1 host, /api"},
+		{"url=http://x/&header=Host:+b.example&listener=internal", "b chosen; rest later; 0 path, 4 host, /"},
+		{"url=http://b.example/&all=true", "other host; secure host; canary host; api host; b condition listener is internal; rest chosen; 0 path, 4 host, /"},
+	} {
+		got := ""
+		answer := getJSON[RouteAnswer](t, h, "/api/route?"+test.query)
+		for _, c := range answer.Candidates {
+			got += strings.TrimSpace(c.Service+" "+c.Outcome+" "+c.Failing) + "; "
+			if c.Outcome == "chosen" && c.Service != answer.Route.Service {
+				t.Errorf("%s: the route is %+v", test.query, answer.Route)
+			}
+		}
+		got += fmt.Sprintf("%d path, %d host, %s", answer.OtherPath, answer.OtherHost, answer.Path)
+		if got != test.want {
+			t.Errorf("%s:\n got  %s\n want %s", test.query, got, test.want)
+		}
+	}
+	for _, query := range []string{"", "url=/api", "url=ftp://a/", "url=http://a/&header=x", "url=http://a/&client=a"} {
+		if status, body := get(t, h, "/api/route?"+query); status != 400 || !strings.Contains(body, "want ") {
+			t.Errorf("%s: got %d %s", query, status, body)
+		}
 	}
 }
 

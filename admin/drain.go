@@ -18,11 +18,16 @@ const maxWhy = 200
 // drain answers POST /api/peers/{service}/{id}/drain. ?why= is shown with the peer.
 func (h *handler) drain(w http.ResponseWriter, r *http.Request) {
 	why := r.URL.Query().Get("why")
-	if len(why) > maxWhy || strings.ContainsFunc(why, func(c rune) bool { return !unicode.IsPrint(c) }) {
+	if !isWhy(why) {
 		writeError(w, http.StatusBadRequest, fmt.Sprintf("why: want up to %d bytes of printable text", maxWhy))
 		return
 	}
 	h.operate(w, r, true, cmp.Or(why, "by an operator"))
+}
+
+// isWhy reports whether an operator's reason may be kept and shown.
+func isWhy(why string) bool {
+	return len(why) <= maxWhy && !strings.ContainsFunc(why, func(c rune) bool { return !unicode.IsPrint(c) })
 }
 
 // enable answers POST /api/peers/{service}/{id}/enable.

@@ -11,8 +11,8 @@ import (
 // everyPath contains the paths, and whether they need a token.
 var everyPath = map[string]bool{
 	"/": false, "/healthz": false, "/readyz": false,
-	"/api": true, "/api/peers": true, "/api/services": true, "/api/routes": true,
-	"/api/config": true, "/api/config/history": true, "/api/config/history/1": true,
+	"/api": true, "/api/peers": true, "/api/services": true, "/api/routes": true, "/api/route": true, "/api/tags": true,
+	"/api/config": true, "/api/config/history": true, "/api/config/history/1": true, "/api/config/diff/1/1": true,
 	"/consul": true, "/consul/star": true, "/metrics": true,
 	"/api/certificates": true, "/api/catalog": true, "/api/replica": true, "/api/replicas": true,
 	"/debug/pprof/": true, "/debug/pprof/heap": true, "/debug/pprof/cmdline": true,
@@ -55,7 +55,7 @@ func TestOtherSitesGetNothingWithoutAToken(t *testing.T) {
 
 func TestHandlerWithEmptyViews(t *testing.T) {
 	h := handlerOf(Options{})
-	for _, path := range []string{"/api", "/api/peers", "/api/services", "/api/routes", "/api/config/history", "/consul"} {
+	for _, path := range []string{"/api", "/api/peers", "/api/services", "/api/routes", "/api/tags", "/api/config/history", "/consul"} {
 		if status, body := get(t, h, path); status != http.StatusOK || body != "[]\n" {
 			t.Errorf("%s: got %d %q", path, status, body)
 		}

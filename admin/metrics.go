@@ -74,6 +74,11 @@ var (
 	panicDesc    = describe("panic", "1 while failing peers get requests too, because too few are eligible; else 0.", "service")
 	tierShare    = describe("tier_share", "Share of a service's requests that a tier gets, 0 to 1; tier 0 is the first.", "service", "tier")
 
+	groupAttempts  = describe("group_attempts_total", "Finished attempts on the peers of a group by class of their status; one without an answer is 5xx.", "service", "group", "class")
+	groupDuration  = describe("group_attempt_duration_seconds", "Time from the pick of a peer of a group to its response head.", "service", "group")
+	groupFallbacks = describe("group_fallbacks_total", "Attempts that found no peer in a group and went to its fallback.", "service", "group")
+	groupEligible  = describe("group_peers_eligible", "Peers of a group that get requests.", "service", "group")
+
 	peerInflight = describe("peer_requests_in_flight", "Attempts in flight to a peer.", "service", "node", "id", "address")
 	peerAttempts = describe("peer_attempts_total", "Finished attempts on a peer by outcome.", "service", "node", "id", "address", "outcome")
 	peerLatency  = describe("peer_latency_seconds", "Peak-sensitive moving average of the time to a peer's response head.", "service", "node", "id", "address")
@@ -88,6 +93,7 @@ var (
 	discoveryIndex     = describe("discovery_index", "Index of the registry's last answer.", "service")
 	discoveryInstances = describe("discovery_instances", "Instances in the last set from the registry.", "service")
 	discoveryProbation = describe("discovery_probation_instances", "Instances that the registry has lost and that are used until they fail.", "service")
+	discoveryInvalid   = describe("discovery_invalid", "Entries of the registry that cannot be used.", "service")
 	discoveryRestored  = describe("discovery_restored", "1 if the instances come from the snapshot, because the registry has not answered since the start; else 0.", "service")
 	discoverySuccess   = describe("discovery_last_success_timestamp_seconds", "When the registry last answered, as Unix time.", "service")
 	discoveryChange    = describe("discovery_last_change_timestamp_seconds", "When a changed set was last applied, as Unix time.", "service")
@@ -108,6 +114,7 @@ var (
 	configRevision = describe("config_revision", "Number of the configuration in use.")
 	configApplied  = describe("config_last_applied_timestamp_seconds", "When the configuration in use was applied, as Unix time.")
 	configOK       = describe("config_last_reload_successful", "0 if the latest configuration was refused, else 1.")
+	configSources  = describe("config_source_state", "1 for the state of a source of the configuration, 0 for the others.", "source", "state")
 	configReloads  = describe("config_reloads_total", "Configurations loaded, by result.", "result")
 
 	snapshotWritten = describe("snapshot_last_write_timestamp_seconds", "When the snapshot was last written, as Unix time.")
@@ -145,6 +152,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, r := range c.h.readings() {
 		c.requests(e, r)
 		c.peers(e, r)
+		c.groups(e, r)
 	}
 	unrouted := c.h.Unrouted.Snapshot()
 	for class := range metrics.Class(metrics.NumClasses) {
@@ -196,14 +204,31 @@ func (c *collector) requests(e emitter, r *reading) {
 	e.counter(sentBytes, float64(r.requests.BytesOut), r.service)
 	e.gauge(inflightDesc, float64(r.inflight()), r.service)
 
+	c.histogram(e, requestDuration, &r.requests, r.service)
+}
+
+// histogram sends the latencies of requests.
+func (c *collector) histogram(e emitter, d *prometheus.Desc, requests *metrics.RequestsSnapshot, labels ...string) {
 	cumulative, total := make(map[float64]uint64, len(c.bounds)), uint64(0)
-	for i, n := range r.requests.Buckets() {
+	for i, n := range requests.Buckets() {
 		total += n
 		if i < len(c.bounds) {
 			cumulative[c.bounds[i]] = total
 		}
 	}
-	e.ch <- prometheus.MustNewConstHistogram(requestDuration, total, r.requests.Latency.Seconds(), cumulative, r.service)
+	e.ch <- prometheus.MustNewConstHistogram(d, total, requests.Latency.Seconds(), cumulative, labels...)
+}
+
+func (c *collector) groups(e emitter, r *reading) {
+	for i := range r.groups {
+		g := &r.groups[i]
+		for class := range metrics.Class(metrics.NumClasses) {
+			e.counter(groupAttempts, float64(g.attempts.Class(class)), r.service, g.name, class.String())
+		}
+		c.histogram(e, groupDuration, &g.attempts, r.service, g.name)
+		e.counter(groupFallbacks, float64(g.fallbacks), r.service, g.name)
+		e.gauge(groupEligible, float64(g.eligible), r.service, g.name)
+	}
 }
 
 func (c *collector) peers(e emitter, r *reading) {
@@ -253,6 +278,7 @@ func (c *collector) discovery(e emitter, s discovery.WatchStatus) {
 	e.gauge(discoveryIndex, float64(s.Index), s.Service)
 	e.gauge(discoveryInstances, float64(s.Instances), s.Service)
 	e.gauge(discoveryProbation, float64(s.Probation), s.Service)
+	e.gauge(discoveryInvalid, float64(len(s.Invalid)), s.Service)
 	e.gauge(discoveryRestored, number(!s.Restored.IsZero()), s.Service)
 	e.timestamp(discoverySuccess, s.LastSuccess, s.Service)
 	e.timestamp(discoveryChange, s.LastChange, s.Service)
@@ -280,6 +306,12 @@ func (c *collector) config(e emitter) {
 	e.gauge(configRevision, float64(current.Number))
 	e.timestamp(configApplied, current.Time)
 	e.gauge(configOK, number(reloads.Last == nil))
+	for _, s := range c.h.Sources() {
+		source := describeStatus(s)
+		for _, state := range []string{sourceInUse, sourcePinned, sourceRefused, sourceStale, sourceWaiting} {
+			e.gauge(configSources, number(source.State == state), source.Name, state)
+		}
+	}
 	e.counter(configReloads, float64(reloads.Applied), "applied")
 	e.counter(configReloads, float64(reloads.Refused), "refused")
 }

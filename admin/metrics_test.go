@@ -17,6 +17,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/certificates"
+	"sluice/config"
 	"sluice/consul"
 	"sluice/consul/registration"
 	"sluice/discovery"
@@ -32,6 +33,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 	bad := instance("star", "b", "10.0.0.2")
 	bad.Status = discovery.StatusCritical
 	pool := newPool(t, "star", instance("star", "a", "10.0.0.1"), bad)
+	divide(t, pool)
 	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200, Latency: time.Millisecond})
 	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeConnectFailure, Latency: time.Millisecond})
 	flying := pick(t, pool)
@@ -53,9 +55,12 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		Version: "1.2.3",
 		Pools:   poolsOf(pool),
 		History: past,
+		Sources: func() []SourceStatus {
+			return []SourceStatus{{Source: config.Source{Name: "consul_kv:sluice/"}, Stale: errors.New("no answer")}}
+		},
 		Watches: func() []discovery.WatchStatus {
 			return []discovery.WatchStatus{
-				{Service: "star", State: discovery.WatchFresh, Index: 42, Instances: 2, Probation: 1, Restored: time.Unix(700, 0), LastSuccess: time.Unix(1000, 5e8), LastChange: time.Unix(900, 0), Queries: 9, Errors: 3, Changes: 2},
+				{Service: "star", State: discovery.WatchFresh, Index: 42, Instances: 2, Probation: 1, Invalid: make([]discovery.Invalid, 5), Restored: time.Unix(700, 0), LastSuccess: time.Unix(1000, 5e8), LastChange: time.Unix(900, 0), Queries: 9, Errors: 3, Changes: 2},
 				{Service: "never"},
 			}
 		},
@@ -137,6 +142,7 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_consul_watches{by="overview"} 11`,
 		`sluice_discovery_restored{service="star"} 1`,
 		`sluice_discovery_probation_instances{service="star"} 1`,
+		`sluice_discovery_invalid{service="star"} 5`,
 		`sluice_requests_total{class="2xx",service="star"} 2`,
 		`sluice_requests_total{class="5xx",service="star"} 1`,
 		`sluice_requests_total{class="aborted",service="star"} 1`,
@@ -164,6 +170,14 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_peers_eligible{service="star"} 1`,
 		`sluice_panic{service="star"} 0`,
 		`sluice_tier_share{service="star",tier="0"} 1`,
+		`sluice_group_attempts_total{class="2xx",group="canary",service="star"} 1`,
+		`sluice_group_attempts_total{class="5xx",group="canary",service="star"} 1`,
+		`sluice_group_attempts_total{class="5xx",group="rest",service="star"} 0`,
+		`sluice_group_attempt_duration_seconds_count{group="canary",service="star"} 2`,
+		`sluice_group_attempt_duration_seconds_sum{group="canary",service="star"} 0.002`,
+		`sluice_group_fallbacks_total{group="rest",service="star"} 0`,
+		`sluice_group_peers_eligible{group="canary",service="star"} 1`,
+		`sluice_group_peers_eligible{group="rest",service="star"} 0`,
 		`sluice_peer_requests_in_flight{address="10.0.0.1:80",id="a",node="n",service="star"} 1`,
 		`sluice_peer_attempts_total{address="10.0.0.1:80",id="a",node="n",outcome="ok",service="star"} 1`,
 		`sluice_peer_attempts_total{address="10.0.0.1:80",id="a",node="n",outcome="connect_failure",service="star"} 1`,
@@ -180,6 +194,8 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_discovery_changes_total{service="star"} 2`,
 		`sluice_config_revision 2`,
 		`sluice_config_last_reload_successful 0`,
+		`sluice_config_source_state{source="consul_kv:sluice/",state="stale"} 1`,
+		`sluice_config_source_state{source="consul_kv:sluice/",state="in_use"} 0`,
 		`sluice_config_reloads_total{result="applied"} 2`,
 		`sluice_config_reloads_total{result="refused"} 1`,
 		`sluice_client_connections 3`,

@@ -9,6 +9,7 @@ import (
 
 	"sluice/admin/fleet"
 	"sluice/balancer"
+	"sluice/catalog/claim"
 	"sluice/certificates"
 	"sluice/config"
 	"sluice/consul/registration"
@@ -43,6 +44,16 @@ type Options struct {
 	// History is the history of configurations.
 	History *config.History
 
+	// Sources returns the state of the sources of the configuration.
+	Sources func() []SourceStatus
+
+	// Rebuild returns the configuration of a revision of an earlier process.
+	Rebuild func(config.Revision) (*config.Config, error)
+
+	// RollBack applies the documents of the revision with a number again, if the
+	// configuration in use has the hash match. why is for people.
+	RollBack func(ctx context.Context, number uint64, match, why string) (config.Revision, error)
+
 	// Consul queries the instances of a service, given by sluice's name for it, with
 	// the selection of its watch. The error is ErrNotInConsul for a service from
 	// another source.
@@ -51,6 +62,8 @@ type Options struct {
 	// ConsulStats returns the counters of Consul's client.
 	ConsulStats func() consulsource.Stats
 
+	// Tags returns the tags of instances that are not used as they are.
+	Tags func() []claim.Problem
 	// Catalog returns the state of the catalog watch; false: not configured.
 	Catalog func() (consulsource.CatalogStatus, bool)
 
@@ -79,6 +92,15 @@ type Options struct {
 	// malformed.
 	Unrouted *metrics.Requests
 
+	// Splits returns the state of every split of a service with the share of one group.
+	Splits func() []SplitState
+	// GiveShare sets such a share in place of the configuration's, and reports whether
+	// the service has one.
+	GiveShare func(service string, share float64, why string) bool
+	// ReleaseShare returns a service to the share of the configuration, and reports
+	// whether it had another.
+	ReleaseShare func(service string) bool
+
 	// Certificates returns the state of all certificates.
 	Certificates func() []CertificateStatus
 
@@ -97,6 +119,16 @@ type Options struct {
 
 	// Log gets errors that no client sees, and orders.
 	Log zerolog.Logger
+}
+
+// SourceStatus is the state of a source of documents.
+type SourceStatus struct {
+	Source  config.Source // in use
+	Unused  bool          // it has no documents in use
+	Offered string        // its own revision of what it says now; empty: not known
+	Since   time.Time     // when Stale became what it is
+	Stale   error         // why it cannot be read; nil: it can
+	Refused *config.Refusal
 }
 
 // CertificateStatus is the state of a certificate, and its use.

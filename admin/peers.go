@@ -18,6 +18,7 @@ type Peer struct {
 	Datacenter string            `json:"datacenter,omitempty"`
 	Address    string            `json:"address"` // "host:port"
 	Weight     int               `json:"weight"`
+	Group      string            `json:"group,omitempty"` // of the service, if it has groups
 	Tags       []string          `json:"tags"`
 	Meta       map[string]string `json:"meta,omitempty"`
 	Status     string            `json:"status"` // in the registry: passing, warning, critical, maintenance
@@ -41,6 +42,7 @@ func describePeer(service string, v balancer.PeerView) Peer {
 		Datacenter: i.Datacenter,
 		Address:    p.Address(),
 		Weight:     v.Weight(),
+		Group:      groupName(p.Group()),
 		Tags:       list(i.Tags),
 		Meta:       i.Meta,
 		Status:     i.Status.String(),
@@ -54,6 +56,14 @@ func describePeer(service string, v balancer.PeerView) Peer {
 		Since:      moment(v.Since()),
 		Probation:  optionalMoment(i.Probation),
 	}
+}
+
+// groupName returns the name of g, or "" for nil.
+func groupName(g *balancer.Group) string {
+	if g == nil {
+		return ""
+	}
+	return g.Name()
 }
 
 // peers answers /api/peers. ?service= and ?state= select, and may be repeated.
@@ -89,9 +99,9 @@ func (h *handler) sortedPools() []*balancer.Pool {
 }
 
 // list replaces nil by an empty slice, for [] in JSON instead of null.
-func list(s []string) []string {
+func list[T any](s []T) []T {
 	if s == nil {
-		return []string{}
+		return []T{}
 	}
 	return s
 }

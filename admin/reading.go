@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"slices"
+
 	"sluice/balancer"
 	"sluice/metrics"
 )
@@ -15,6 +17,7 @@ type reading struct {
 	eligible int
 	panic    bool
 	tiers    []balancer.Tier // of the pool in use
+	groups   []groupReading
 	drains   []balancer.StandingDrain
 	peers    []peerReading // in the set, then draining; no two with the same labels
 }
@@ -25,6 +28,14 @@ type peerReading struct {
 	state    balancer.State
 	inflight int
 	outcomes [balancer.NumOutcomes]uint64
+}
+
+// groupReading is the counters of a group.
+type groupReading struct {
+	name            string
+	peers, eligible int
+	attempts        metrics.RequestsSnapshot
+	fallbacks       uint64
 }
 
 // peerLabels identify a peer of a service.
@@ -57,6 +68,9 @@ func (r *reading) add(pool *balancer.Pool) {
 	if len(s.All) > 0 || r.tiers == nil { // a draining pool has no tiers
 		r.tiers, r.policy = s.Tiers, s.Policy
 	}
+	for _, part := range s.Groups {
+		r.addGroup(part)
+	}
 	r.drains = append(r.drains, pool.StandingDrains()...)
 	known := make(map[peerLabels]int, len(r.peers))
 	for i, p := range r.peers {
@@ -76,6 +90,19 @@ func (r *reading) add(pool *balancer.Pool) {
 			r.peers[i].outcomes[class] += n
 		}
 	}
+}
+
+func (r *reading) addGroup(part *balancer.Part) {
+	i := slices.IndexFunc(r.groups, func(g groupReading) bool { return g.name == part.Group.Name() })
+	if i < 0 {
+		i = len(r.groups)
+		r.groups = append(r.groups, groupReading{name: part.Group.Name()})
+	}
+	g := &r.groups[i]
+	g.peers += len(part.All)
+	g.eligible += len(part.Eligible)
+	addRequests(&g.attempts, part.Group.Attempts().Snapshot())
+	g.fallbacks += part.Group.Fallbacks()
 }
 
 func (r *reading) inflight() int {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice/discovery"
+	"sluice/metrics"
 )
 
 // Service is an element of /api/services.
@@ -17,6 +18,7 @@ type Service struct {
 	Eligible int            `json:"eligible"` // peers that get requests
 	Panic    bool           `json:"panic"`    // failing peers get requests too
 	Tiers    []Tier         `json:"tiers"`    // one if none are configured
+	Groups   []Group        `json:"groups,omitempty"`
 	Inflight int            `json:"inflight"`
 	Requests uint64         `json:"requests"` // that ended, since the start
 	P50MS    float64        `json:"p50_ms"`   // estimates over all of them
@@ -29,6 +31,27 @@ type Tier struct {
 	Peers    int     `json:"peers"`
 	Eligible int     `json:"eligible"`
 	Share    float64 `json:"share"` // of the requests, 0 to 1
+}
+
+// Group is a group of a service's peers. Attempts are those that ended, on all routes.
+type Group struct {
+	Group     string  `json:"group"`
+	Peers     int     `json:"peers"`
+	Eligible  int     `json:"eligible"`
+	Attempts  uint64  `json:"attempts"`
+	Errors    uint64  `json:"errors"` // attempts with a status of 5xx or without an answer
+	P50MS     float64 `json:"p50_ms"` // estimates over all attempts
+	P99MS     float64 `json:"p99_ms"`
+	Fallbacks uint64  `json:"fallbacks"` // attempts that found no peer here and went to the fallback
+}
+
+func describeGroup(g *groupReading) Group {
+	return Group{
+		Group: g.name, Peers: g.peers, Eligible: g.eligible,
+		Attempts: g.attempts.Total(), Errors: g.attempts.Class(metrics.Class5xx),
+		P50MS: millis(g.attempts.Quantile(0.5)), P99MS: millis(g.attempts.Quantile(0.99)),
+		Fallbacks: g.fallbacks,
+	}
 }
 
 // StandingDrain is an operator's drain of an absent instance.
@@ -56,10 +79,18 @@ type Watch struct {
 	Queries     uint64     `json:"queries"`
 	Errors      uint64     `json:"errors"`
 	Changes     uint64     `json:"changes"`
+	Invalid     []Invalid  `json:"invalid"` // entries of the registry that cannot be used
+}
+
+// Invalid is an entry of a registry that cannot be used.
+type Invalid struct {
+	Key    string `json:"key"`
+	Reason string `json:"reason"`
+	InUse  bool   `json:"in_use"` // its last usable value is
 }
 
 func describeWatch(s discovery.WatchStatus) *Watch {
-	return &Watch{
+	w := &Watch{
 		Source:      s.Source,
 		Endpoint:    s.Endpoint,
 		State:       s.State.String(),
@@ -74,7 +105,12 @@ func describeWatch(s discovery.WatchStatus) *Watch {
 		Queries:     s.Queries,
 		Errors:      s.Errors,
 		Changes:     s.Changes,
+		Invalid:     []Invalid{},
 	}
+	for _, i := range s.Invalid {
+		w.Invalid = append(w.Invalid, Invalid(i))
+	}
+	return w
 }
 
 // moment returns t in UTC, truncated to milliseconds.
@@ -119,6 +155,9 @@ func describeService(r *reading) Service {
 	}
 	for _, t := range r.tiers {
 		s.Tiers = append(s.Tiers, Tier(t))
+	}
+	for i := range r.groups {
+		s.Groups = append(s.Groups, describeGroup(&r.groups[i]))
 	}
 	for _, d := range r.drains {
 		s.StandingDrains = append(s.StandingDrains, StandingDrain{d.ID.ID, d.Node, d.ID.Address, d.Why, moment(d.Since)})

@@ -2,13 +2,94 @@ package admin
 
 import (
 	"maps"
+	"reflect"
+	"slices"
 	"testing"
 	"time"
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/route"
 	"sluice/test/balancertest"
 )
+
+// Groups are beside each other, in the services and in the routes; each peer names its own.
+func TestGroups(t *testing.T) {
+	pool := newPool(t, "star", instance("star", "a", "10.0.0.1"), instance("star", "b", "10.0.0.2"))
+	divide(t, pool)
+	canary, rest := pool.Group("canary"), pool.Group(balancer.RestGroup)
+	q := &balancer.Query{Group: canary.ID(), Fallback: rest.ID()}
+	try := func(o balancer.Outcome) {
+		t.Helper()
+		token, err := pool.Pick(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token.Done(o)
+	}
+	try(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200, Latency: 4 * time.Millisecond})
+	try(balancer.Outcome{Class: balancer.OutcomeServerError, Status: 500, Latency: 4 * time.Millisecond})
+	q.Tried.Add(pool.Snapshot().All[0])
+	try(balancer.Outcome{Class: balancer.OutcomeClientGone})
+
+	service := &route.Service{Name: "star", Pool: pool}
+	table, err := route.NewTable([]route.Route{
+		{Path: "/", Service: service, Split: &route.Split{Shares: []route.Share{{Group: canary, Size: .05}}, Rest: rest, Fallback: rest}},
+		{Path: "/canary", Service: service, Split: route.ToGroup(canary)},
+		{Path: "/all", Service: service},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := handlerOf(Options{Pools: poolsOf(pool), Table: func() *route.Table { return table }, History: history(t, firstConfig)})
+	groups := getJSON[[]Service](t, h, "/api/services")[0].Groups
+	want := []Group{
+		{Group: "canary", Peers: 1, Eligible: 1, Attempts: 2, Errors: 1, P50MS: 3.75, P99MS: 4.975, Fallbacks: 1},
+		{Group: "rest", Peers: 1, Eligible: 1, Attempts: 1, P50MS: .05, P99MS: .099},
+	}
+	if !slices.Equal(groups, want) {
+		t.Fatalf("groups %+v, want %+v", groups, want)
+	}
+	for _, p := range getJSON[[]Peer](t, h, "/api/peers") {
+		if want := map[string]string{"a": "canary", "b": "rest"}[p.ID]; p.Group != want {
+			t.Errorf("peer %s: group %q, want %q", p.ID, p.Group, want)
+		}
+	}
+	byUser := route.Split{Shares: []route.Share{{Group: canary, Size: .5}}, Rest: rest, Key: route.SplitKey{Source: route.SplitHeader, Header: "x-user"}}
+	byAddress := byUser
+	byAddress.Key = route.SplitKey{Source: route.SplitClientAddress}
+	explained, err := route.NewTable([]route.Route{
+		{Path: "/cookie", Service: service, Split: &route.Split{Shares: byUser.Shares, Rest: rest}},
+		{Path: "/user", Service: service, Split: &byUser},
+		{Path: "/address", Service: service, Split: &byAddress},
+		{Path: "/canary", Service: service, Split: route.ToGroup(canary)},
+		{Path: "/all", Service: service},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asks := handlerOf(Options{Pools: poolsOf(pool), Table: func() *route.Table { return explained }})
+	for query, want := range map[string]string{
+		"/all": "", "/canary": "canary", "/cookie": "", "/user": "", "/address": "",
+		"/cookie&header=Cookie:+a=b%3B+sluice_client=x":   byUser.Group([]byte("x")).Name(),
+		"/cookie&header=Cookie:+a=b%3B+sluice_client=abc": byUser.Group([]byte("abc")).Name(),
+		"/user&header=X-User:+x":                          byUser.Group([]byte("x")).Name(),
+		"/address&client=10.0.0.7":                        byUser.Group([]byte("10.0.0.7")).Name(),
+	} {
+		if got := getJSON[RouteAnswer](t, asks, "/api/route?url=http://a"+query); got.Group != want {
+			t.Errorf("%s: group %q, want %q", query, got.Group, want)
+		}
+	}
+	splits := map[string]*Split{
+		"/":       {Groups: []Share{{.05, groups[0]}, {.95, groups[1]}}, Key: "cookie", Fallback: "rest"},
+		"/canary": {Groups: []Share{{1, groups[0]}}, Key: "none"},
+	}
+	for _, r := range getJSON[[]Route](t, h, "/api/routes") {
+		if !reflect.DeepEqual(r.Split, splits[r.Path]) {
+			t.Errorf("route %s: split %+v, want %+v", r.Path, r.Split, splits[r.Path])
+		}
+	}
+}
 
 func TestServices(t *testing.T) {
 	bad := instance("star", "b", "10.0.0.2")
@@ -32,6 +113,7 @@ func TestServices(t *testing.T) {
 			return []discovery.WatchStatus{{
 				Service: "star", Source: "consul", Endpoint: "http://c", State: discovery.WatchStale, Since: since, Index: 42, Instances: 2, Probation: 1,
 				LastSuccess: since, Restored: since, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2,
+				Invalid: []discovery.Invalid{{Key: "/star/a", Reason: "empty", InUse: true}},
 			}}
 		},
 		History: history(t, "services: { star: { consul: {}, balance: { policy: round_robin } }, origin: { peers: ['127.0.0.1:1'] } }\nroutes: [ { service: star } ]"),
@@ -55,8 +137,8 @@ func TestServices(t *testing.T) {
 		t.Errorf("last success %v, last change %v, restored %v", w.LastSuccess, w.LastChange, w.Restored)
 	}
 	w.LastSuccess, w.Restored = nil, nil
-	want := Watch{Source: "consul", Endpoint: "http://c", State: "stale", Since: since, Index: 42, Instances: 2, Probation: 1, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2}
-	if w != want {
+	want := Watch{Source: "consul", Endpoint: "http://c", State: "stale", Since: since, Index: 42, Instances: 2, Probation: 1, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2, Invalid: []Invalid{{"/star/a", "empty", true}}}
+	if !reflect.DeepEqual(w, want) {
 		t.Errorf("watch: got %+v, want %+v", w, want)
 	}
 }

@@ -197,6 +197,9 @@ func describe(u discovery.Update) string {
 	if u.Old.Weight != u.New.Weight {
 		parts = append(parts, fmt.Sprintf("weight %d → %d", u.Old.Weight, u.New.Weight))
 	}
+	if u.Old.Priority != u.New.Priority {
+		parts = append(parts, fmt.Sprintf("priority %d → %d", u.Old.Priority, u.New.Priority))
+	}
 	if !slices.Equal(u.Old.Tags, u.New.Tags) {
 		parts = append(parts, "tags")
 	}
@@ -226,19 +229,20 @@ func describe(u discovery.Update) string {
 func (p *Pool) publishLocked() {
 	warming := p.endWarmingLocked()
 	prev := p.snapshot.Load()
-	next := build(prev, &p.options, &p.inflight, sorted(p.peers), sorted(p.draining), time.Now())
-	for _, peer := range next.Eligible {
+	next := build(prev, &p.options, p.currentGroupsLocked(), &p.inflight, sorted(p.peers), sorted(p.draining), time.Now())
+	p.retallyLocked(prev, next)
+	for _, peer := range next.used {
 		peer.resume()
 	}
 	p.storeLocked(next)
-	for _, peer := range prev.Eligible {
-		peer.eligible = false
+	for _, peer := range prev.used {
+		peer.used = false
 	}
-	for _, peer := range next.Eligible {
-		peer.eligible = true
+	for _, peer := range next.used {
+		peer.used = true
 	}
-	for _, peer := range prev.Eligible {
-		if !peer.eligible {
+	for _, peer := range prev.used {
+		if !peer.used {
 			peer.quiesce()
 		}
 	}
@@ -253,6 +257,20 @@ func (p *Pool) publishLocked() {
 	}
 	p.scheduleWarmingLocked(warming)
 	p.flushLocked()
+}
+
+// retallyLocked makes the attempts on each peer count for its group in next.
+func (p *Pool) retallyLocked(prev, next *Snapshot) {
+	if prev.Groups != nil && next.Groups == nil {
+		for _, peer := range next.All {
+			peer.retally(func(t *tally) { t.group = nil })
+		}
+	}
+	for _, part := range next.Groups {
+		for _, peer := range part.All {
+			peer.retally(func(t *tally) { t.group = part.Group })
+		}
+	}
 }
 
 func (p *Pool) storeLocked(next *Snapshot) {

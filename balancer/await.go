@@ -28,7 +28,7 @@ func (p *Pool) Await(ctx context.Context, q *Query) (Token, error) {
 // AwaitConnection is [Pool.Pick] for a request that would rather wait than fail
 // while every connection is in use (Limits.PeerConnections). Requests get the
 // connections that become free in the order in which they came, and before those
-// that do not wait. It returns with [ErrConnectionsSaturated] when ctx ends, and
+// that do not wait; each group has its own order. It returns with [ErrConnectionsSaturated] when ctx ends, and
 // at once with any other error. Limits.Pending bounds those that wait, as in Await.
 func (p *Pool) AwaitConnection(ctx context.Context, q *Query) (Token, error) {
 	defer p.pending.Add(-1)
@@ -41,11 +41,11 @@ func (p *Pool) AwaitConnection(ctx context.Context, q *Query) (Token, error) {
 		query.first = true
 	}
 	ready := make(chan struct{}, 1)
-	p.queue.join(ready)
-	defer p.queue.leave(ready)
+	p.queue.join(query.Group, ready)
+	defer p.queue.leave(query.Group, ready)
 	for {
 		changed := p.Changed()
-		if p.queue.isFirst(ready) {
+		if p.queue.isFirst(query.Group, ready) {
 			if t, err := p.Pick(&query); err != ErrConnectionsSaturated {
 				return t, err
 			}

@@ -43,7 +43,7 @@ func churn(p *Pool, o Options, set []discovery.Instance, random *rand.Rand, stop
 		default:
 		}
 		i := &set[random.IntN(len(set))]
-		switch random.IntN(8) {
+		switch random.IntN(9) {
 		case 0:
 			p.SetReason(i.Key(), ReasonDrain, true, "")
 		case 1:
@@ -56,6 +56,8 @@ func churn(p *Pool, o Options, set []discovery.Instance, random *rand.Rand, stop
 			p.SetReasons(ReasonActive, verdicts...)
 		case 3:
 			o.Policy = Policies()[random.IntN(len(pickers))]
+			o.Groups = byTag([]string{"a", "b", "c"}[:random.IntN(4)]...)
+			o.Subset = Subset{Size: 3 * random.IntN(2), Replicas: 1}
 			if err := p.Reconfigure(complete(o)); err != nil {
 				panic(err)
 			}
@@ -63,6 +65,8 @@ func churn(p *Pool, o Options, set []discovery.Instance, random *rand.Rand, stop
 			i.Status = discovery.Status(random.IntN(4))
 		case 5:
 			i.Weight = random.IntN(20)
+		case 6:
+			i.Tags = [][]string{{"a"}, {"b"}, {"a", "c"}, nil}[random.IntN(4)]
 		default:
 			random.Shuffle(len(set), func(a, b int) { set[a], set[b] = set[b], set[a] })
 		}
@@ -92,6 +96,7 @@ func TestChurn(t *testing.T) {
 	p := newTestPool(t, o)
 	set := instances(12)
 	p.Apply(set)
+	groups := []GroupID{0, p.Group("a").ID(), p.Group("b").ID(), p.Group("c").ID(), p.Group(RestGroup).ID()}
 
 	stop := make(chan struct{})
 	var writers, readers sync.WaitGroup
@@ -105,7 +110,7 @@ func TestChurn(t *testing.T) {
 		readers.Go(func() {
 			var held []Token
 			for range picks {
-				var q Query
+				q := Query{Group: groups[random.IntN(len(groups))], Fallback: groups[random.IntN(len(groups))]}
 				token, err := p.Pick(&q)
 				if err != nil {
 					if len(held) > 0 { // let drains end
@@ -156,6 +161,17 @@ func TestChurn(t *testing.T) {
 	}
 	if n := afterDrain.Load(); n != 0 {
 		t.Errorf("%d peers were in use when they had drained", n)
+	}
+	var counted uint64
+	for name, g := range p.groups {
+		if n := g.inflight.Load(); n != 0 {
+			t.Errorf("group %s: %d in flight", name, n)
+		}
+		attempts := g.attempts.Snapshot()
+		counted += attempts.Total()
+	}
+	if counted == 0 || counted > requests {
+		t.Errorf("the groups have %d of %d attempts", counted, requests)
 	}
 	if picked.Load() == 0 {
 		t.Error("nothing was picked")

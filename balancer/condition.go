@@ -11,6 +11,7 @@ import (
 type condition struct {
 	instance  discovery.Instance
 	usual     int // last weight above 0 from the registry
+	group     int // index of Snapshot.Groups
 	override  int // weight of a critical instance under ActiveOverridesRegistry; else 0
 	reasons   Reason
 	why       [numReasons]string // for each bit of reasons
@@ -70,6 +71,7 @@ func (c *condition) setInstance(i discovery.Instance, o *Options) {
 		c.failed = ""
 	}
 	c.instance, c.override = i, 0
+	c.group = groupOf(&i, o.Groups)
 	if i.Weight > 0 {
 		c.usual = i.Weight
 	}

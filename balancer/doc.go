@@ -24,6 +24,12 @@
 // counters, connections and reasons survive every other change of the set, and a change
 // of its own weight, tags or health. The same id at a new address is another peer.
 //
+// # Groups
+//
+// A [Group] is a view of a pool: a part of its peers, from which a [Query] may pick. A
+// peer has one state, one transport and one set of counters, whichever view it was
+// picked from.
+//
 // # Policies
 //
 // A [Policy] chooses among the eligible peers of a snapshot. Each is one file behind

@@ -31,7 +31,8 @@ type hashed struct {
 	members    []hashedMember // as in table.addresses
 	candidates []candidate
 	bound      float64
-	inflight   *atomic.Int64 // of the whole pool
+	inflight   *atomic.Int64 // of the whole pool or group
+	own        int64         // 1 if inflight does not include the request to pick for
 }
 
 type hashedMember struct {
@@ -48,7 +49,7 @@ func newHashed(l *pickerInput) picker {
 	}
 	h := &hashed{
 		table: l.tables.get(addresses, weights), members: make([]hashedMember, len(l.all)),
-		candidates: l.candidates, bound: l.hashBound, inflight: l.inflight,
+		candidates: l.candidates, bound: l.hashBound, inflight: l.inflight, own: l.own,
 	}
 	total := totalWeight(l.candidates)
 	next := 0 // candidates are in the order of all
@@ -65,7 +66,7 @@ func newHashed(l *pickerInput) picker {
 }
 
 func (h *hashed) pick(q Query, _ int64, _ *atomic.Uint64) *Peer {
-	inflight := float64(h.inflight.Load()) // this request included
+	inflight := float64(h.inflight.Load() + h.own)
 	if q.Hash == 0 {
 		q.Hash = q.random.uint64()
 	}

@@ -82,21 +82,23 @@ func (c *latencyCounters) count(o Outcome) {
 }
 
 func (p *Peer) measureLatencies(on bool) {
-	switch {
-	case !on:
-		p.latencies.Store(nil)
-	case p.latencies.Load() == nil:
-		p.latencies.Store(new(latencyCounters))
-	}
+	p.retally(func(t *tally) {
+		switch {
+		case !on:
+			t.latencies = nil
+		case t.latencies == nil:
+			t.latencies = new(latencyCounters)
+		}
+	})
 }
 
 // Latencies returns the latencies of the peer's answers below status 500; nothing while
 // Options.MeasureLatencies is off.
 func (p *Peer) Latencies() Latencies {
 	var l Latencies
-	if counters := p.latencies.Load(); counters != nil {
-		for i := range counters {
-			l[i] = counters[i].Load()
+	if t := p.tally.Load(); t != nil && t.latencies != nil {
+		for i := range t.latencies {
+			l[i] = t.latencies[i].Load()
 		}
 	}
 	return l

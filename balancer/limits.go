@@ -90,11 +90,12 @@ type terms struct {
 	perPeer     int   // attempts in flight on one peer: the lower one of two limits
 	perPeerKind Limit // which of the two
 	counted     bool  // requests in flight are counted for the whole pool
+	byGroup     bool  // and for each group
 	budget      budgetTerms
 }
 
 func newTerms(o *Options) terms {
-	t := terms{Limits: o.Limits, counted: o.Limits.Requests > 0 || o.Policy == PolicyHash, budget: newBudgetTerms(o.RetryBudget)}
+	t := terms{Limits: o.Limits, counted: o.Limits.Requests > 0 || o.Policy == PolicyHash, byGroup: o.Policy == PolicyHash && len(o.Groups) > 0, budget: newBudgetTerms(o.RetryBudget)}
 	for _, limit := range []*int{&t.Requests, &t.PeerRequests, &t.PeerConnections, &t.Pending, &t.Retries} {
 		if *limit == 0 {
 			*limit = quiesced - 1

@@ -41,8 +41,14 @@ type Options struct {
 	StickyKey string
 	// Tiers divide the peers by priority: the first tier gets all requests while
 	// enough of it is eligible, the surplus goes to the second, and so on. A peer
-	// belongs to the first tier that selects it, else to a last one. Default: one.
+	// belongs to the first tier that selects it, else to a last one. A tier is divided
+	// further by discovery.Instance.Priority. Default: one.
 	Tiers []Selector
+	// Groups divide the peers for Query.Group. They are views of one pool: [Group] says
+	// what each has of its own. Within a group, policy, tiers and Subset work as in the
+	// whole pool, so a replica may use Subset.Size peers of each group, and others of
+	// the whole. Panic is that of the whole pool. Default: none.
+	Groups []GroupSelector
 	// Overprovisioning is the load that a tier can take, as a multiple of its load with all
 	// peers eligible: 1 or more. With 1.4, as in Envoy, requests overflow when less than 71 %
 	// of a tier's capacity is eligible.
@@ -117,5 +123,5 @@ func (o Options) check() error {
 	if o.RetryBudget == nil {
 		return errors.New("no retry budget")
 	}
-	return errors.Join(o.SlowStart.check(), checkTiers(o.Tiers, o.Overprovisioning), o.Subset.check(), o.Limits.check(), o.RetryBudget.check())
+	return errors.Join(o.SlowStart.check(), checkTiers(o.Tiers, o.Overprovisioning), checkGroups(o.Groups), o.Subset.check(), o.Limits.check(), o.RetryBudget.check())
 }

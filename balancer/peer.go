@@ -32,17 +32,17 @@ type Peer struct {
 	cutTimer   *time.Timer // runs while the peer is leaving
 	departures int32       // times it left
 	drained    bool        // EventDrained was sent for an operator's drain
-	eligible   bool        // in the current snapshot
+	used       bool        // in the current snapshot
 	stickyID   atomic.Uint64
 	// The first 128 bytes end here. Picks read and every request writes the next.
 
 	// load is the number of requests in flight, and the bit quiesced: one word, so
 	// that acquire and quiesce exclude each other without a lock.
-	load      atomic.Int64
-	latency   estimate
-	measured  atomic.Int64                    // latency ignores attempts that started earlier, by nanotime
-	streak    atomic.Uint64                   // consecutive failures; see Streak.pack
-	latencies atomic.Pointer[latencyCounters] // nil if not measured
+	load     atomic.Int64
+	latency  estimate
+	measured atomic.Int64          // latency ignores attempts that started earlier, by nanotime
+	streak   atomic.Uint64         // consecutive failures; see Streak.pack
+	tally    atomic.Pointer[tally] // nil if nothing is counted
 	// lastFailure is when streak last grew, by nanotime.
 	lastFailure atomic.Int64
 	_           [128 - 8 - 24 - 8 - 8 - 8 - 8]byte

@@ -109,7 +109,7 @@ func BenchmarkBuild(b *testing.B) {
 	forEachPool(b, func(b *testing.B, p *Pool, _ []discovery.Instance) {
 		all := p.Snapshot().All
 		for b.Loop() {
-			build(p.Snapshot(), &p.options, &p.inflight, all, nil, time.Time{})
+			build(p.Snapshot(), &p.options, p.currentGroupsLocked(), &p.inflight, all, nil, time.Time{})
 		}
 	})
 }

@@ -70,7 +70,8 @@ type pickerInput struct {
 
 	all       []*Peer // candidates and peers that are not eligible, sorted
 	hashBound float64
-	inflight  *atomic.Int64 // attempts in flight to the whole pool
+	inflight  *atomic.Int64 // attempts in flight to the whole pool or group
+	own       int64         // 1 if inflight does not include the request to pick for
 	tables    *maglevs
 }
 

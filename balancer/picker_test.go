@@ -3,6 +3,7 @@ package balancer
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -269,11 +270,13 @@ func TestPickDoesNotAllocate(t *testing.T) {
 					RetryBudget:      ampleRetries,
 					OnFailure:        func(*Peer, Outcome, Streak) {},
 					MeasureLatencies: n == 10,
+					Groups:           byTag("a")[:n%2],
 				})
+				a, rest := p.Group("a").ID(), p.Group(RestGroup).ID()
 				p.Apply(withWeights(set...))
 				t.Run(fmt.Sprintf("%s/%s/%d", policy, name, n), func(t *testing.T) {
 					if allocs := testing.AllocsPerRun(200, func() {
-						q := Query{Hash: 1}
+						q := Query{Hash: 1, Group: a, Fallback: rest}
 						token, _ := p.Pick(&q)
 						token.Done(Outcome{Class: OutcomeOK, Latency: ms})
 						q.Tried.Add(token.Peer)
@@ -286,6 +289,15 @@ func TestPickDoesNotAllocate(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// The compiler keeps structs of up to four words and four fields in registers. A larger Token
+// makes a pick a third slower.
+func TestTokenStaysInRegisters(t *testing.T) {
+	const most = 4
+	if token := reflect.TypeFor[Token](); token.Size() > most*unsafe.Sizeof(uintptr(0)) || token.NumField() > most {
+		t.Errorf("%d bytes in %d fields", token.Size(), token.NumField())
 	}
 }
 

@@ -45,6 +45,7 @@ type Pool struct {
 	options  Options
 	set      []discovery.Instance
 	peers    map[discovery.Key]*Peer         // in the set
+	groups   map[string]*Group               // also former ones
 	draining map[discovery.Key]*Peer         // left the set, not retired yet
 	drains   map[discovery.Key]StandingDrain // by an operator, of instances in the set too
 	failing  []*Peer                         // began to fail since the last flush
@@ -69,13 +70,14 @@ func NewPool(name string, o Options) (*Pool, error) {
 		mayConnect: o.MayConnect,
 
 		peers:    make(map[discovery.Key]*Peer),
+		groups:   make(map[string]*Group),
 		draining: make(map[discovery.Key]*Peer),
 		drains:   make(map[discovery.Key]StandingDrain),
 		drained:  make(chan struct{}),
 	}
 	p.setOptionsLocked(o)
 	p.cursor.Store(p.random.uint64())
-	s := build(&Snapshot{}, &o, &p.inflight, nil, nil, time.Time{})
+	s := build(&Snapshot{}, &o, p.currentGroupsLocked(), &p.inflight, nil, nil, time.Time{})
 	p.budget.open(s.terms.budget, nanotime())
 	p.snapshot.Store(s)
 	return p, nil
@@ -110,7 +112,7 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 	retry := query.Tried.Len() > 0
 	now := nanotime()
 	s := p.snapshot.Load()
-	if p.queue.length.Load() > 0 && !query.first && s.terms.perPeerKind == LimitPeerConnections {
+	if p.queue.length.Load() > 0 && !query.first && s.terms.perPeerKind == LimitPeerConnections && p.queue.waitsFor(query.Group) {
 		return Token{}, p.refuse(LimitPeerConnections)
 	}
 	h, err := p.admit(&s.terms, retry, now) // first: a refused attempt does not move the cursor
@@ -118,10 +120,23 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 		return Token{}, err
 	}
 	for {
-		peer := s.picker.pick(query, now, &p.cursor)
+		part, cursor := &s.Part, &p.cursor
+		if query.Group != 0 {
+			if part = s.part(query.Group); part.Group != nil {
+				cursor = &part.Group.cursor
+			}
+		}
+		peer := part.picker.pick(query, now, cursor)
 		if peer == nil {
+			if query.Fallback != 0 {
+				if part.Group != nil {
+					part.Group.fallbacks.Add(1)
+				}
+				query.Group, query.Fallback, query.Client = query.Fallback, 0, 0
+				continue
+			}
 			p.unadmit(h)
-			return Token{}, s.refusal()
+			return Token{}, part.refusal()
 		}
 		if !peer.acquire(s.terms.perPeer) {
 			if peer.isQuiesced() {
@@ -129,7 +144,7 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 				s = p.snapshot.Load()
 				continue
 			}
-			if peer = s.acquireOther(query, now, &p.cursor); peer == nil {
+			if peer = part.acquireOther(query, s.terms.perPeer, now, cursor); peer == nil {
 				p.unadmit(h)
 				if query.first { // it has been refused before
 					return Token{}, limitErrors[s.terms.perPeerKind]
@@ -140,7 +155,13 @@ func (p *Pool) Pick(q *Query) (Token, error) {
 		if !retry {
 			p.budget.deposit(s.terms.budget, now)
 		}
-		return Token{Peer: peer, start: now, holds: h}, nil
+		t := Token{Peer: peer, start: now, marks: marks{h, query.Group, query.Client}}
+		if s.terms.byGroup {
+			if t.group = peer.Group(); t.group != nil {
+				t.group.inflight.Add(1)
+			}
+		}
+		return t, nil
 	}
 }
 

@@ -21,7 +21,15 @@ type Query struct {
 	Tried TriedSet
 
 	random source // the pool's
-	first  bool   // the request is the first in the pool's queue
+	// Group is where to pick; 0 is the whole pool.
+	Group GroupID
+	// Fallback is picked from where Group has no eligible peer that is not in Tried; 0
+	// is none.
+	Fallback GroupID
+	// Client identifies the client that a split has assigned to Group, for
+	// [Group.OnFailure]; 0 if none has.
+	Client uint32
+	first  bool // the request is the first in its line of the pool's queue
 }
 
 const maxTried = 4

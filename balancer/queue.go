@@ -6,58 +6,84 @@ import (
 	"sync/atomic"
 )
 
-// A queue is the requests that wait for a connection, in the order in which they
-// came. Each is known by a channel with room for one value, and gets one when it
-// should try to pick. The zero value is empty.
+// A queue is the requests that wait for a connection: a line for each group, and one
+// for the whole pool, in the order in which they came. A request is known by a channel
+// with room for one value, and gets one when it should try to pick. The zero value is
+// empty.
 type queue struct {
-	length atomic.Int64
+	length atomic.Int64 // of all lines
 	mu     sync.Mutex
 	// mu guards the field below.
+	lines []line // those that were ever used
+}
+
+type line struct {
+	group   GroupID
 	waiters []chan<- struct{}
 }
 
-// join puts a request at the end. A connection that becomes free after join
-// wakes the first one.
-func (q *queue) join(w chan<- struct{}) {
+func (q *queue) lineLocked(group GroupID) *line {
+	i := slices.IndexFunc(q.lines, func(l line) bool { return l.group == group })
+	if i < 0 {
+		i = len(q.lines)
+		q.lines = append(q.lines, line{group: group})
+	}
+	return &q.lines[i]
+}
+
+// join puts a request at the end of a line. A connection that becomes free after join
+// wakes the first of each line.
+func (q *queue) join(group GroupID, w chan<- struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.waiters = append(q.waiters, w)
-	q.length.Store(int64(len(q.waiters)))
+	l := q.lineLocked(group)
+	l.waiters = append(l.waiters, w)
+	q.length.Add(1)
 }
 
 // leave takes a request out. The one that is the first then tries to pick, since
 // several connections may have become free.
-func (q *queue) leave(w chan<- struct{}) {
+func (q *queue) leave(group GroupID, w chan<- struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	i := slices.Index(q.waiters, w)
-	q.waiters = slices.Delete(q.waiters, i, i+1)
-	q.length.Store(int64(len(q.waiters)))
+	l := q.lineLocked(group)
+	i := slices.Index(l.waiters, w)
+	l.waiters = slices.Delete(l.waiters, i, i+1)
+	q.length.Add(-1)
 	if i == 0 {
-		q.wakeLocked()
+		l.wake()
 	}
 }
 
-// isFirst reports whether no request came before this one.
-func (q *queue) isFirst(w chan<- struct{}) bool {
+// isFirst reports whether no request of the line came before this one.
+func (q *queue) isFirst(group GroupID, w chan<- struct{}) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.waiters[0] == w
+	return q.lineLocked(group).waiters[0] == w
 }
 
-// wake makes the first request try to pick.
+// waitsFor reports whether a request of the line waits.
+func (q *queue) waitsFor(group GroupID) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.lineLocked(group).waiters) > 0
+}
+
+// wake makes the first request of each line try to pick.
 func (q *queue) wake() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.wakeLocked()
+	for i := range q.lines {
+		q.lines[i].wake()
+	}
 }
 
-func (q *queue) wakeLocked() {
-	if len(q.waiters) == 0 {
+func (l *line) wake() {
+	if len(l.waiters) == 0 {
 		return
 	}
 	select {
-	case q.waiters[0] <- struct{}{}:
+	case l.waiters[0] <- struct{}{}:
 	default: // it has yet to try
 	}
 }

@@ -150,15 +150,28 @@ type tierPeers struct {
 	eligible []*Peer // of all, in the same order
 }
 
-// byTier divides peers among the tiers of selectors, and one more.
+// byTier divides peers among the tiers of selectors, and one more. A tier whose instances have
+// different priorities is divided further, the smallest priority first.
 func byTier(all, eligible []*Peer, selectors []Selector) []tierPeers {
-	if len(selectors) == 0 {
-		return []tierPeers{{all, eligible}}
-	}
-	tiers := make([]tierPeers, len(selectors)+1)
-	for _, p := range all {
+	priorities := make([][]int, len(selectors)+1) // by tier, sorted
+	place := make([]int, len(all))                // tier of a peer
+	for n, p := range all {
 		i := p.condition.Load().instance
-		t := &tiers[tierOf(&i, selectors)]
+		tier := tierOf(&i, selectors)
+		place[n] = tier
+		if at, known := slices.BinarySearch(priorities[tier], i.Priority); !known {
+			priorities[tier] = slices.Insert(priorities[tier], at, i.Priority)
+		}
+	}
+	first, count := make([]int, len(priorities)), 0 // of a tier's parts
+	for tier := range priorities {
+		first[tier] = count
+		count += max(1, len(priorities[tier]))
+	}
+	tiers := make([]tierPeers, count)
+	for n, p := range all {
+		at, _ := slices.BinarySearch(priorities[place[n]], p.condition.Load().instance.Priority)
+		t := &tiers[first[place[n]]+at]
 		t.all = append(t.all, p)
 		if len(eligible) > 0 && eligible[0] == p {
 			t.eligible = append(t.eligible, p)

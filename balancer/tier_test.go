@@ -226,6 +226,48 @@ func TestTheTierOfAHashIsTheSameEachTime(t *testing.T) {
 	}
 }
 
+// Priorities of the registry make tiers without selectors, and divide those of selectors.
+func TestPriorities(t *testing.T) {
+	p := newTestPool(t, Options{PanicThreshold: .5})
+	set := tagged(4, 2, "main")
+	for n := range set {
+		set[n].Priority = 10 + n%2*10 // 10, 20, 10, 20
+	}
+	p.Apply(set)
+	one := Tier{Peers: 2, Eligible: 2}
+	first := Tier{Peers: 2, Eligible: 2, Share: 1}
+	if got := p.Snapshot().Tiers; !slices.Equal(got, []Tier{first, one}) {
+		t.Errorf("tiers %+v", got)
+	}
+	if got := sharesOf(t, p, 1000); got[0]+got[2] != 1 {
+		t.Errorf("the smaller priority gets %v of the requests, want all", got[0]+got[2])
+	}
+	p.SetReason(set[0].Key(), ReasonActive, true, "")
+	p.SetReason(set[2].Key(), ReasonActive, true, "") // half of the peers, and the other half has room
+	expectEligible(t, p, false, 1, 3)
+	if got := sharesOf(t, p, 1000); got[1]+got[3] != 1 {
+		t.Errorf("the larger priority gets %v of the requests, want all", got[1]+got[3])
+	}
+	p.SetReason(set[0].Key(), ReasonActive, false, "")
+	if got := p.Snapshot().Tiers[0].Share; math.Abs(got-.7) > .001 {
+		t.Errorf("with half of its peers the first tier has the share %v, want 0.7", got)
+	}
+	changed := slices.Clone(set)
+	for n := range changed {
+		changed[n].Priority = 20
+	}
+	p.Apply(changed)
+	if got := p.Snapshot().Tiers; !slices.Equal(got, []Tier{{Peers: 4, Eligible: 3, Share: 1}}) {
+		t.Errorf("with one priority: tiers %+v", got)
+	}
+
+	p = newTestPool(t, backups(Options{}))
+	p.Apply(set) // 2 and 3 are the main ones
+	if got, one := p.Snapshot().Tiers, (Tier{Peers: 1, Eligible: 1}); !slices.Equal(got, []Tier{{Peers: 1, Eligible: 1, Share: 1}, one, one, one}) {
+		t.Errorf("with a selector: tiers %+v", got)
+	}
+}
+
 // As long as another tier has room, unfit peers stay unused.
 func TestNoPanicWhileAnotherTierHasRoom(t *testing.T) {
 	p := newTestPool(t, backups(Options{PanicThreshold: .5}))

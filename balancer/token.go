@@ -12,8 +12,16 @@ type Token struct {
 	// Peer is the peer to use.
 	Peer *Peer
 
-	start int64 // time of the pick, by nanotime
-	holds holds
+	start int64  // time of the pick, by nanotime
+	group *Group // whose attempts in flight include this one; nil: none
+	marks        // Token has four words in four fields, so that it stays in registers
+}
+
+// marks are what the pick has noted.
+type marks struct {
+	holds    holds
+	assigned GroupID // Query.Group
+	client   uint32  // Query.Client, if the peer is of the group that the split chose
 }
 
 // Picked returns the time of the pick.
@@ -31,8 +39,11 @@ func (t Token) Done(o Outcome) {
 	} else if p.streak.Load() != 0 {
 		p.endStreak(t.start, t.start+int64(o.Latency))
 	}
-	if counters := p.latencies.Load(); counters != nil {
-		counters.count(o)
+	if tally := p.tally.Load(); tally != nil {
+		tally.count(o, t.start)
+		if t.client != 0 && o.Class.Failure() {
+			tally.group.failed(t)
+		}
 	}
 	if t.start >= p.measured.Load() {
 		p.measure(o, t.start+int64(o.Latency))
@@ -40,6 +51,9 @@ func (t Token) Done(o Outcome) {
 	p.outcomes[o.Class].Add(1)
 	if t.holds != 0 {
 		p.pool.dismiss(t.holds)
+	}
+	if t.group != nil { // also if the options at the pick did not count in holds yet
+		t.group.inflight.Add(-1)
 	}
 	p.release()
 	if p.pool.queue.length.Load() > 0 {
@@ -55,8 +69,8 @@ func (t Token) Connected(latency time.Duration) {
 		p.endStreak(t.start, t.start+int64(latency))
 	}
 	o := Outcome{Class: OutcomeOK, Latency: latency}
-	if counters := p.latencies.Load(); counters != nil {
-		counters.count(o)
+	if tally := p.tally.Load(); tally != nil {
+		tally.count(o, t.start)
 	}
 	if t.start >= p.measured.Load() {
 		p.measure(o, t.start+int64(latency))

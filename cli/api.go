@@ -22,6 +22,7 @@ import (
 type api struct {
 	address   string
 	tokenFile string // "": no token
+	match     string // hash of the configuration that an order is about; "": any
 }
 
 func (a *api) addFlags(c *cobra.Command) {
@@ -80,6 +81,9 @@ func (a api) request(ctx context.Context, method, path string, query url.Values)
 	request, err := http.NewRequestWithContext(ctx, method, u, nil)
 	if err != nil {
 		return nil, err
+	}
+	if a.match != "" {
+		request.Header.Set("If-Match", `"`+a.match+`"`)
 	}
 	if a.tokenFile != "" {
 		token, err := os.ReadFile(a.tokenFile)

@@ -82,13 +82,14 @@ func newRoot() *cobra.Command {
 			"  sluice run --service star          serve the Consul service \"star\" on :8080\n" +
 			"  sluice run --config sluice.yaml    serve the services of a file\n" +
 			"  sluice peers --watch               show the peers and their state\n" +
+			"  sluice route URL                   show which route a request would get, and why\n" +
 			"  sluice doctor                      find problems in Consul's catalog",
 		SilenceErrors: true, // Run prints them, without the usage
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newRun(), newCheck(), newPeers(), newReplicas(), newDrain(), newEnable(), newDoctor(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newConfig(), newPeers(), newRoute(), newReplicas(), newDrain(), newEnable(), newDoctor(), newVersion())
 	return root
 }
 

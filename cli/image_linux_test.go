@@ -231,6 +231,7 @@ func configuration(peer, more string) string {
 }
 
 func TestReleaseIsStatic(t *testing.T) {
+	t.Parallel()
 	program, err := elf.Open(releaseProgram(t))
 	if err != nil {
 		t.Fatal(err)
@@ -295,6 +296,7 @@ func TestImageKnowsItsVersion(t *testing.T) {
 }
 
 func TestImageServesReloadsAndStops(t *testing.T) {
+	t.Parallel()
 	origin := func(name string) string {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, name) }))
 		t.Cleanup(server.Close)

@@ -17,6 +17,7 @@ import (
 // A new process continues the registration of the old one, which passes all the time. The last
 // process removes it.
 func TestRegistrationOutlivesAnUpgrade(t *testing.T) {
+	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
 	origin := httptest.NewServer(http.NotFoundHandler())
 	defer origin.Close()

@@ -47,6 +47,7 @@ they do not agree
 
 // --wait ends when the replicas agree, and fails after the timeout.
 func TestReplicasWait(t *testing.T) {
+	t.Parallel()
 	var requests atomic.Int32
 	agreeAt := int32(3)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -136,6 +136,7 @@ func (c *crowd) neighbour() (stop func() (refused int)) {
 // processes. No request fails, and the agent refuses no connection, neither of sluice nor of
 // another client.
 func TestReplaceWithManyServices(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		services, nodes, upgrades int
 		strategy                  string // labels of a metric
@@ -202,6 +203,7 @@ func (c *crowd) change(s *serving) {
 // Upgrades while Consul hangs, and then without Consul. No request fails, and the last
 // process watches Consul when it is available again.
 func TestReplaceWithoutConsul(t *testing.T) {
+	t.Parallel()
 	c := startCrowd(t, manyServices, 1)
 	s := startServing(t, c.configuration())
 	awaitThat(t, "readiness", s.ready)

@@ -18,6 +18,7 @@ import (
 // Under load on persistent and on new connections, a new process takes over ten times. No request
 // fails, and no connection is refused or reset.
 func TestReplaceUnderLoad(t *testing.T) {
+	t.Parallel()
 	upgrades := 10
 	if testing.Short() {
 		upgrades = 3
@@ -59,6 +60,7 @@ func static(url string) string {
 
 // A new process with an invalid configuration changes nothing.
 func TestReplaceByBrokenProcess(t *testing.T) {
+	t.Parallel()
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") }))
 	defer origin.Close()
 	s := startServing(t, static(origin.URL))
@@ -75,6 +77,7 @@ func TestReplaceByBrokenProcess(t *testing.T) {
 
 // Inherited listeners are also protected from requests to peers.
 func TestNoRequestReachesAnInheritedListener(t *testing.T) {
+	t.Parallel()
 	s := startServing(t, static("http://127.0.0.1:1"))
 	for _, own := range []string{s.admin, s.address} {
 		s.configure(static("http://" + own))

@@ -31,6 +31,7 @@ import (
 // streams that are open when an upgrade begins go on in the old process, which ends with the last of
 // them.
 func TestReplaceUnderLoadOfAllProtocols(t *testing.T) {
+	t.Parallel()
 	const upgrades = 10
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(w, r.Body)

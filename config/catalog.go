@@ -5,11 +5,73 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"sluice/catalog/native"
 )
 
-// Catalog adds services from Consul that the file does not name.
+// Catalog adds services from Consul that the file does not name, and routes that tags of
+// instances ask for.
 type Catalog struct {
 	Select CatalogSelect `key:"select"`
+	// Tags are the dialects in which tags may ask for routes; empty: none. With it, only
+	// services that have a tag of one of them are added.
+	Tags []string `key:"tags" oneof:"sluice|fabio|traefik"`
+	// Listeners are the names of those whose requests routes of tags may match; empty: all
+	// with protocol http.
+	Listeners []string       `key:"listeners"`
+	Fabio     CatalogFabio   `key:"fabio"`
+	Traefik   CatalogTraefik `key:"traefik"`
+	// Claims are what services may claim by tags; empty: every exact host that no route of
+	// an operator has.
+	Claims   []Claim `key:"claims"`
+	Insecure bool    `key:"insecure" default:"false"` // tags may ask for TLS without verification
+}
+
+// CatalogFabio is how fabio's tags are read.
+type CatalogFabio struct {
+	Prefix string `key:"prefix" default:"urlprefix-" format:"tag_prefix"`
+}
+
+// CatalogTraefik is how Traefik's tags are read.
+type CatalogTraefik struct {
+	Prefix      string `key:"prefix" default:"traefik" format:"name"`
+	Exposed     bool   `key:"exposed" default:"false"`            // also services without the tag PREFIX.enable=true
+	DefaultRule string `key:"default_rule" format:"traefik_rule"` // empty: traefik.DefaultRule
+}
+
+// Claim is what services may claim by tags.
+type Claim struct {
+	Service string `key:"service" format:"pattern" required:"yes"` // pattern for the name in Consul, as in path.Match
+	// Hosts are hosts, wildcards such as *.example.com for all hosts below, or "*" for all
+	// routes, also those without a host. {service} stands for the name of the service.
+	Hosts    []string `key:"hosts" format:"claimed_host"`
+	Paths    []string `key:"paths" format:"path"`                        // prefixes by segment; empty: all
+	Priority int      `key:"priority" default:"0" min:"0" max:"1000000"` // highest of the routes
+}
+
+// Dialects of [Catalog.Tags].
+const (
+	DialectSluice = "sluice"
+	DialectFabio  = "fabio"
+)
+
+// Reads reports whether tags of a dialect are read.
+func (c *Catalog) Reads(dialect string) bool { return c != nil && slices.Contains(c.Tags, dialect) }
+
+// TagPrefixes returns the beginnings of the tags that may ask for routes, in lower case.
+func (c *Catalog) TagPrefixes() []string {
+	var prefixes []string
+	for _, dialect := range c.Tags {
+		switch dialect {
+		case DialectSluice:
+			prefixes = append(prefixes, native.Prefix)
+		case DialectFabio:
+			prefixes = append(prefixes, strings.ToLower(c.Fabio.Prefix))
+		case DialectTraefik:
+			prefixes = append(prefixes, strings.ToLower(c.Traefik.Prefix)+".")
+		}
+	}
+	return prefixes
 }
 
 // CatalogSelect selects services, and the instances of them. All conditions that are
@@ -83,7 +145,7 @@ func (c *Config) Found(services []FoundService, filter string) (f Fragment, skip
 // foundService returns a service with the defaults that selects instances by c.Catalog
 // and by filter.
 func (c *Config) foundService(filter string) Service {
-	d := &decoder{places: make(map[string]place)}
+	d := newDecoder("")
 	s := Service{Consul: new(ConsulService)}
 	d.value(nil, reflect.ValueOf(s.Consul).Elem(), "", rules{})
 	source := s.Consul

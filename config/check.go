@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -21,22 +22,29 @@ const (
 )
 
 // complete sets the defaults that depend on other keys, and checks rules that involve
-// several keys. It also runs after the decoder has recorded errors; then some values
+// several keys. It also runs after the decoders have recorded errors; then some values
 // are zero.
-func (d *decoder) complete(c *Config, tls bool) {
+func (w *whole) complete(tls bool) {
+	c := w.config
 	if b := c.Discovery.Debounce; b.Quiet > b.MaxWait {
-		d.fail(d.place("discovery.debounce"), "discovery.debounce.quiet", formatDuration(b.Quiet),
+		w.fail(w.place("discovery.debounce"), "discovery.debounce.quiet", formatDuration(b.Quiet),
 			"want at most discovery.debounce.max_wait, which is "+formatDuration(b.MaxWait))
 	}
-	d.consul(&c.Consul, tls)
-	d.listeners(c)
+	w.consul(&c.Consul, tls)
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		s := c.Services[name]
-		d.service(&s, name, c)
+		w.service(&s, name, c)
 		c.Services[name] = s
 	}
-	d.routes(c)
-	d.streams(c)
+	w.addServices()
+	w.awaitServices()
+	w.listeners(c)
+	if c.Catalog != nil {
+		w.routeListeners(c.Catalog.Listeners, "catalog", c)
+	}
+	w.needRoutes()
+	w.addRoutes()
+	w.streams()
 }
 
 func (d *decoder) consul(c *Consul, tls bool) {
@@ -130,15 +138,7 @@ func collide(a, b string) bool {
 
 func (d *decoder) service(s *Service, name string, c *Config) {
 	key := join("services", name)
-	switch {
-	case s.Consul != nil && len(s.Peers) > 0:
-		d.fail(d.place(key+".peers"), key, "", "has two sources, consul and peers: want one")
-	case s.Consul == nil && len(s.Peers) == 0 && !d.failed(key):
-		d.refuse(key, "", `no source: want "consul: { service: NAME }" or "peers: [HOST:PORT, …]"`)
-	}
-	if s.Consul != nil {
-		d.consulService(s.Consul, join(key, "consul"), name, &c.Consul)
-	}
+	d.sources(s, key, name, &c.Consul)
 	d.health(s, key+".health")
 	if t := s.Upstream.TLS; t != nil && (t.Cert == "") != (t.Key == "") {
 		d.refuse(key+".upstream.tls", "", "give both cert and key, or neither")
@@ -150,6 +150,7 @@ func (d *decoder) service(s *Service, name string, c *Config) {
 		d.refuse(key+".upstream.protocol", ProtocolH2, "only with upstream.tls: h2 is HTTP/2 over TLS, h2c is HTTP/2 without TLS")
 	}
 	d.balance(&s.Balance, key+".balance")
+	d.groups(s, key)
 	first := make(map[string]string, len(s.Peers))
 	for i, peer := range s.Peers {
 		d.once(first, peerAddress(peer), fmt.Sprintf("%s.peers[%d]", key, i), peer)
@@ -178,6 +179,13 @@ func (d *decoder) consulService(s *ConsulService, key, name string, consul *Cons
 	for i, datacenter := range s.Datacenters {
 		d.once(first, datacenter, fmt.Sprintf("%s.datacenters[%d]", key, i), datacenter)
 	}
+	switch {
+	case !s.Spill:
+	case len(s.Datacenters) < 2:
+		d.refuse(join(key, "spill"), "true", "only with several datacenters")
+	case s.MinHealthy > 1:
+		d.refuse(join(key, "min_healthy"), "", "without effect: with spill all data centres are used")
+	}
 	if len(s.Datacenters) == 0 && consul.Datacenter != "" {
 		s.Datacenters = []string{consul.Datacenter}
 	}
@@ -196,29 +204,54 @@ func (d *decoder) failed(key string) bool {
 	})
 }
 
-func (d *decoder) routes(c *Config) {
-	names := slices.Sorted(maps.Keys(c.Services))
-	if len(names) == 0 && c.Catalog == nil && !d.failed("services") {
-		d.refuse("services", "", `empty: want at least one, such as "star: { consul: { service: star } }"`)
+// needRoutes checks that there is something to serve, or may be.
+func (w *whole) needRoutes() {
+	c := w.config
+	if c.Catalog != nil || len(c.Dynamic) > 0 {
+		return
 	}
-	if len(c.Routes) == 0 && c.Catalog == nil && !d.failed("routes") && !c.onlyTCP() {
-		d.refuse("routes", "", `empty: want at least one, such as "- { path: /, service: star }"`)
+	if len(c.Services) == 0 && !w.failed("services") {
+		w.refuse("services", "", `empty: want at least one, such as "star: { consul: { service: star } }"`)
 	}
-	first := make(map[string]string, len(c.Routes))
-	for i := range c.Routes {
-		r := &c.Routes[i]
+	if len(c.Routes) == 0 && !w.failed("routes") && !c.onlyTCP() {
+		w.refuse("routes", "", `empty: want at least one, such as "- { path: /, service: star }"`)
+	}
+}
+
+// routes checks the routes of a document to the services of c. unindexed counts the regular
+// expressions of all documents: see routeChecks. It returns, by index, the requests of each
+// valid route: see match.
+func (d *decoder) routes(c *Config, routes []Route, unindexed map[string]int) (requests map[int]string) {
+	requests = make(map[int]string, len(routes))
+	checks := newRouteChecks()
+	checks.unindexed = unindexed
+	for i := range routes {
+		r := &routes[i]
 		key := fmt.Sprintf("routes[%d]", i)
+		r.Origin = d.place(key).origin
 		if !d.failed(key) {
-			d.match(first, key, *r)
+			if text := d.match(checks, key, *r); text != "" {
+				requests[i] = text
+			}
+			d.actions(&r.Actions, r.Match, key)
+			if r.Service == "" && r.Redirect == nil {
+				d.refuse(key+".service", "", "required, except with redirect: "+rules{}.want(reflect.TypeFor[string]()))
+			}
 		}
-		if _, ok := c.Services[r.Service]; ok || r.Service == "" || d.failed(join("services", r.Service)) {
+		d.routeListeners(r.Listeners, key, c)
+		s, ok := c.Services[r.Service]
+		if ok && !d.awaited[r.Service] {
+			d.routeGroups(r, &s, key)
+		}
+		if ok || r.Service == "" || d.failed(join("services", r.Service)) {
 			continue
 		}
 		if c.Catalog != nil && formats["name"].ok(r.Service) {
 			continue // the catalog may have it
 		}
-		d.noService(key+".service", r.Service, names)
+		d.noService(key+".service", r.Service, slices.Sorted(maps.Keys(c.Services)))
 	}
+	return requests
 }
 
 // noService records an error for the name of a service that does not exist.
@@ -233,30 +266,51 @@ func (d *decoder) noService(key, service string, names []string) {
 	d.refuse(key, service, want)
 }
 
-// match checks that the route table accepts the host and the path of a route, and that
-// no other route matches the same requests.
-func (d *decoder) match(first map[string]string, key string, r Route) {
-	requests, err := requestsOf(r)
+// match checks that the route table accepts a route, and that no other route matches the
+// same requests, which it returns as route.Checked.Key.
+func (d *decoder) match(checks *routeChecks, key string, r Route) (requests string) {
+	checked, err := route.Check(r.Target())
 	if err == nil {
-		d.once(first, requests, key, r.Host+r.Path)
-		return
+		d.once(checks.first, checked.Key, key, cmp.Or(r.Host, r.HostRegexp)+r.Path)
+		if checks.full(checked) {
+			d.refuse(key, "", tooManyRegexps(checked))
+		}
+		return checked.Key
 	}
 	for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
 		var wrong *route.Error
 		if errors.As(err, &wrong) {
-			field := join(key, wrong.Field)
-			d.refuse(field, wrong.Value, wrong.Reason)
+			d.refuse(join(key, wrong.Field), wrong.Value, wrong.Reason)
+		}
+	}
+	return ""
+}
+
+// routeListeners checks that the listeners of a route exist and serve requests.
+func (d *decoder) routeListeners(names []string, key string, c *Config) {
+	for i, name := range names {
+		if want := c.wantListener(name); want != "" && !d.failed("listeners") {
+			d.refuse(fmt.Sprintf("%s.listeners[%d]", key, i), name, want)
 		}
 	}
 }
 
-// requestsOf returns the normalized host and path: equal for two routes that match the
-// same requests.
-func requestsOf(r Route) (string, error) {
-	table, err := route.NewTable([]route.Route{{Host: r.Host, Path: r.Path, Service: &route.Service{}}})
-	if err != nil {
-		return "", err
+// wantListener returns why routes cannot have a listener, or "".
+func (c *Config) wantListener(name string) string {
+	var known []string
+	for _, l := range c.Listeners {
+		switch {
+		case l.Protocol != protocolHTTP && l.Name == name:
+			return "has protocol: tcp, which has no routes"
+		case l.Name == name:
+			return ""
+		case l.Protocol == protocolHTTP:
+			known = append(known, l.Name)
+		}
 	}
-	normal := table.Routes()[0]
-	return normal.Host + normal.Path, nil
+	want := "no such listener"
+	if word := suggest(name, known); word != "" {
+		want += fmt.Sprintf(", did you mean %q?", word)
+	}
+	return want + " (known: " + strings.Join(known, ", ") + ")"
 }

@@ -12,6 +12,9 @@ import "time"
 //	oneof    the allowed words, separated by "|"
 //	format   the rule for a text, in format.go
 //
+// A field with the key "-" is not in the file. The keys of an embedded struct are those of
+// the struct that contains it.
+//
 // A field without a default is optional and empty, unless check.go sets it. A change
 // takes effect when the file is loaded again, except for the keys in restart.go.
 type Config struct {
@@ -21,8 +24,10 @@ type Config struct {
 	Listeners []Listener         `key:"listeners"` // empty: one with the name "web" and the address ":8080"
 	Client    Client             `key:"client"`
 	Discovery Discovery          `key:"discovery"`
+	Live      Live               `key:"config"`
 	Consul    Consul             `key:"consul"`
 	Catalog   *Catalog           `key:"catalog"`                // nil: only the services in Services
+	Dynamic   []Dynamic          `key:"dynamic"`                // more sources of Services and Routes
 	Services  map[string]Service `key:"services" format:"name"` // by name in sluice
 	Routes    []Route            `key:"routes"`
 	Shutdown  Shutdown           `key:"shutdown"`
@@ -92,6 +97,13 @@ type ClientLimits struct {
 	Body                  Size `key:"body" default:"0" min:"0" max:"1024GiB"`                     // of a request body; 0: no limit
 }
 
+// Live configures the handling of configurations.
+type Live struct {
+	// History is the file with the applied configurations, or a directory for it. Empty:
+	// they are kept in memory, and a rollback is not possible.
+	History string `key:"history"`
+}
+
 // Discovery configures the handling of instances from all registries.
 type Discovery struct {
 	Debounce Debounce `key:"debounce"`
@@ -145,10 +157,14 @@ type ConsulTLS struct {
 	SkipVerify bool   `key:"skip_verify" default:"false"`
 }
 
-// Service configures a set of peers and the requests to them. It has one source: Consul
-// or Peers.
+// Service configures a set of peers and the requests to them. It has one source: Consul,
+// Etcd, DNS, ConsulKV, File or Peers.
 type Service struct {
 	Consul      *ConsulService `key:"consul"`
+	Etcd        *EtcdService   `key:"etcd"`
+	DNS         *DNSService    `key:"dns"`
+	ConsulKV    *KVService     `key:"consul_kv"`
+	File        string         `key:"file" format:"file"` // with the instances, as discovery.ParseValues reads it
 	Peers       []string       `key:"peers" format:"peer"`
 	Balance     Balance        `key:"balance"`
 	Timeouts    Timeouts       `key:"timeouts"`
@@ -162,6 +178,10 @@ type Service struct {
 	// each connection of a listener for TCP. Empty: none.
 	ProxyProtocol string        `key:"proxy_protocol" oneof:"v1|v2"`
 	Health        ServiceHealth `key:"health"`
+	// Groups divide the instances; see Group.
+	Groups map[string]Group `key:"groups" format:"name"`
+	Split  Split            `key:"split" format:"split"` // of routes with neither group nor split
+	Judge  *Judge           `key:"judge"`                // of Split; nil: none
 }
 
 // ConsulService selects instances in Consul: those of a service, or those that a
@@ -177,9 +197,10 @@ type ConsulService struct {
 
 	Datacenters []string `key:"datacenters"` // in order of preference; empty: consul.datacenter
 	MinHealthy  int      `key:"min_healthy" default:"1" min:"1" max:"100000"`
-	Namespace   string   `key:"namespace"` // empty: consul.namespace; Consul Enterprise
-	Partition   string   `key:"partition"` // empty: consul.partition; Consul Enterprise
-	Peer        string   `key:"peer"`      // name of the peered cluster that exports the service
+	Spill       bool     `key:"spill" default:"false"` // use all Datacenters, each as a tier
+	Namespace   string   `key:"namespace"`             // empty: consul.namespace; Consul Enterprise
+	Partition   string   `key:"partition"`             // empty: consul.partition; Consul Enterprise
+	Peer        string   `key:"peer"`                  // name of the peered cluster that exports the service
 
 	Consistency string `key:"consistency" oneof:"default|stale|consistent"` // empty: consul.consistency; not empty after loading
 	Cached      bool   `key:"cached" default:"false"`
@@ -257,14 +278,6 @@ type Limits struct {
 // Drain configures the removal of a peer.
 type Drain struct {
 	Timeout time.Duration `key:"timeout" default:"30s" min:"1ms" max:"24h"` // for requests in flight
-}
-
-// Route sends the requests for a host and a path to a service. The most specific route
-// wins; the order in the list does not matter.
-type Route struct {
-	Host    string `key:"host"`             // as in route.Route; empty: any
-	Path    string `key:"path" default:"/"` // as in route.Route
-	Service string `key:"service" required:"yes"`
 }
 
 // Shutdown configures the steps after SIGTERM.

@@ -3,7 +3,9 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
+	"sync"
 	"unicode"
 
 	"go.yaml.in/yaml/v3"
@@ -17,6 +19,16 @@ type decoder struct {
 	places  map[string]place      // by path of the key
 	errs    Errors
 	old     Errors // keys of earlier versions that are accepted
+	part    bool   // the tree is a document of a source, not the configuration file
+
+	awaited map[string]bool // services that a source may define that is not known yet
+
+	conditions, conditionsDepth int // see enterConditions
+}
+
+// newDecoder returns a decoder for the tree of file.
+func newDecoder(file string) *decoder {
+	return &decoder{file: file, origins: make(map[*yaml.Node]string), places: make(map[string]place)}
 }
 
 // place is the place of a key in the input.
@@ -61,6 +73,9 @@ func (d *decoder) place(key string) place {
 	}
 }
 
+// noKey is the key of fields that are not in the file.
+const noKey = "-"
+
 // value decodes n into v. If n is nil, the key is absent, and v becomes its default.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, key string, r rules) {
 	n = present(n)
@@ -100,7 +115,7 @@ func present(n *yaml.Node) *yaml.Node {
 func (d *decoder) scalar(n *yaml.Node, v reflect.Value, key string, r rules) {
 	text := r.fallback
 	if n == nil {
-		if text == "" && v.Kind() == reflect.String {
+		if text == "" { // optional, or reported as missing
 			return
 		}
 	} else if n.Kind != yaml.ScalarNode {
@@ -183,14 +198,20 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, key string) {
 	if !ok {
 		return
 	}
+	if v.Type() == conditionsType {
+		defer func() { d.conditionsDepth-- }()
+		if !d.enterConditions(d.placeOf(n), key) {
+			return
+		}
+	}
 	values := make(map[string]pair, len(pairs))
 	for _, p := range pairs {
 		values[p.name] = p
 	}
-	known := make([]string, v.NumField())
-	for i := range v.NumField() {
-		field := v.Type().Field(i)
-		name := field.Tag.Get("key")
+	fields := keyFields(v.Type())
+	known := make([]string, len(fields))
+	for i, field := range fields {
+		name, at := field.Tag.Get("key"), v.FieldByIndex(field.Index)
 		known[i] = name
 		p, given := values[name]
 		fieldKey := join(key, name)
@@ -198,8 +219,8 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, key string) {
 			d.places[fieldKey] = d.placeOf(p.key)
 		}
 		mistakes := len(d.errs)
-		d.value(p.value, v.Field(i), fieldKey, rulesOf(field.Tag))
-		if field.Tag.Get("required") != "" && v.Field(i).IsZero() && len(d.errs) == mistakes {
+		d.value(p.value, at, fieldKey, rulesOf(field.Tag))
+		if field.Tag.Get("required") != "" && at.IsZero() && len(d.errs) == mistakes {
 			at := d.placeOf(n)
 			if given {
 				at = d.placeOf(p.key)
@@ -222,12 +243,37 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, key string) {
 			continue
 		}
 		want := "unknown key"
+		if d.part && key == "" && slices.Contains(topKeys, p.name) {
+			want = "only in the configuration file"
+		}
 		if word := suggest(p.name, known); word != "" {
 			want += fmt.Sprintf(", did you mean %q?", word)
 		}
 		d.fail(d.placeOf(p.key), join(key, p.name), "", want+" (allowed here: "+strings.Join(known, ", ")+")")
 	}
 }
+
+// keyFields returns the fields of a struct that have keys, also those of embedded structs. The
+// caller must not change them.
+func keyFields(t reflect.Type) []reflect.StructField {
+	if fields, ok := fieldsByType.Load(t); ok {
+		return fields.([]reflect.StructField)
+	}
+	fields := slices.DeleteFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool { return f.Anonymous || f.Tag.Get("key") == noKey })
+	fieldsByType.Store(t, fields)
+	return fields
+}
+
+// fieldsByType has the results of keyFields: a configuration has thousands of equal structs.
+var fieldsByType sync.Map
+
+// topKeys are the keys of the configuration file.
+var topKeys = func() (keys []string) {
+	for f := range reflect.TypeFor[Config]().Fields() {
+		keys = append(keys, f.Tag.Get("key"))
+	}
+	return keys
+}()
 
 // pair is an entry of a mapping.
 type pair struct {

@@ -30,8 +30,8 @@ func encode(v reflect.Value, mask bool) *yaml.Node {
 		return encode(v.Elem(), mask)
 	case reflect.Struct:
 		n := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
-		for i := range v.NumField() {
-			field, f := v.Type().Field(i), v.Field(i)
+		for _, field := range keyFields(v.Type()) {
+			f := v.FieldByIndex(field.Index)
 			if f.IsZero() && (f.Kind() == reflect.Pointer || f.Kind() == reflect.Slice || f.Kind() == reflect.Map || f.Kind() == reflect.String) {
 				continue
 			}

@@ -89,11 +89,13 @@ func TestKeysOfCredentialsAreSecrets(t *testing.T) {
 		case reflect.Map:
 			walk(typ.Elem(), key+".NAME")
 		case reflect.Struct:
-			for i := range typ.NumField() {
-				walk(typ.Field(i).Type, join(key, typ.Field(i).Tag.Get("key")))
+			for _, f := range keyFields(typ) {
+				if f.Type != reflect.PointerTo(typ) && f.Type != reflect.SliceOf(typ) {
+					walk(f.Type, join(key, f.Tag.Get("key")))
+				}
 			}
 		default:
-			if credential.MatchString(key) {
+			if credential.MatchString(key) && !strings.HasSuffix(key, ".response_headers[]") { // those are names
 				found++
 				if typ != secretType {
 					t.Errorf("%s is a %s", key, typ)
@@ -125,7 +127,8 @@ func TestEncodedConfigurationLoadsAgain(t *testing.T) {
 	want := *c
 	want.Consul.Token = "***"
 	for _, text := range []string{string(shown), string(asJSON)} { // JSON is YAML
-		if got := mustParse(t, text); !reflect.DeepEqual(got, &want) {
+		got := mustParse(t, text)
+		if !reflect.DeepEqual(withoutOrigins(got), withoutOrigins(&want)) {
 			t.Errorf("got  %+v\nwant %+v", got, want)
 		}
 	}

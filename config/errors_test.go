@@ -24,12 +24,12 @@ routes:
 `))
 	want := []string{
 		`sluice.yaml:1: log.level: value "inof": want one of debug, info, warn, error (did you mean info?)`,
-		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, admin, listeners, client, discovery, consul, catalog, services, routes, shutdown, health)`,
-		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, prepared_query, poll, tags, filter, passing_only, datacenters, min_healthy, namespace, partition, peer, consistency, cached, probation)`,
+		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, admin, listeners, client, discovery, config, consul, catalog, dynamic, services, routes, shutdown, health)`,
+		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, prepared_query, poll, tags, filter, passing_only, datacenters, min_healthy, spill, namespace, partition, peer, consistency, cached, probation)`,
 		`sluice.yaml:7: services.star.timeouts.connect: value "5": want a duration with a unit (ms, s, m, h), from 1ms to 10m`,
 		`sluice.yaml:8: services.star.retry.attempts: value "9": want a whole number from 1 to 5`,
 		`sluice.yaml:9: services.star: given twice, first in line 5`,
-		`sluice.yaml:11: services.empty: no source: want "consul: { service: NAME }" or "peers: [HOST:PORT, …]"`,
+		`sluice.yaml:11: services.empty: no source: want "consul: { service: NAME }", "etcd: { endpoints: [URL, …], prefix: /NAME/ }", "dns: { name: NAME, server: HOST:PORT }", "consul_kv: { key: KEY }", "file: PATH" or "peers: [HOST:PORT, …]"`,
 		`sluice.yaml:13: routes[0].host: value "http://star.example.com": must have no port and no scheme: a route matches the host on every port`,
 		`sluice.yaml:14: routes[1].path: value "api": must start with a slash`,
 		`sluice.yaml:14: routes[1].service: value "sta": no such service, did you mean "star"? (known: empty, star)`,
@@ -74,7 +74,7 @@ func TestRefusals(t *testing.T) {
 		{"tab", "log:\n\tlevel: info\n", []string{`sluice.yaml:2: not valid YAML: found character that cannot start any token`}},
 		{"two documents", tail + "---\nlog: {}\n", []string{`sluice.yaml:4: a second document: a file contains one configuration`}},
 		{"a list", "- a\n", []string{`sluice.yaml:1: want a mapping of keys to values, not a list`}},
-		{"later feature", "registry: {}" + tail, []string{`sluice.yaml:1: registry: unknown key (allowed here: log, access_log, admin, listeners, client, discovery, consul, catalog, services, routes, shutdown, health)`}},
+		{"later feature", "registry: {}" + tail, []string{`sluice.yaml:1: registry: unknown key (allowed here: log, access_log, admin, listeners, client, discovery, config, consul, catalog, dynamic, services, routes, shutdown, health)`}},
 		{"twice", "log: {}\nlog: {}" + tail, []string{`sluice.yaml:2: log: given twice, first in line 1`}},
 		{"no name", "? [a]\n: b" + tail, []string{`sluice.yaml:1: want a name before the colon`}},
 		{"scalar for mapping", "log: debug" + tail, []string{`sluice.yaml:1: log: want a mapping of keys to values, not a single value`}},
@@ -133,9 +133,9 @@ func TestRefusals(t *testing.T) {
 			`sluice.yaml:1: services.a/b: value "a/b": ` + name,
 			`sluice.yaml:2: routes[0].service: value "a": no such service`}},
 		{"two sources", "services:\n  star:\n    consul: {}\n    peers: ['a:1']" + route, []string{
-			`sluice.yaml:4: services.star: has two sources, consul and peers: want one`}},
+			`sluice.yaml:4: services.star: has several sources, consul and peers: want one`}},
 		{"no source", "services:\n  star:\n    balance: {}" + route, []string{
-			`sluice.yaml:2: services.star: no source: want "consul: { service: NAME }" or "peers: [HOST:PORT, …]"`}},
+			`sluice.yaml:2: services.star: no source: want "consul: { service: NAME }", "etcd: { endpoints: [URL, …], prefix: /NAME/ }", "dns: { name: NAME, server: HOST:PORT }", "consul_kv: { key: KEY }", "file: PATH" or "peers: [HOST:PORT, …]"`}},
 		{"policy", "services:\n  star:\n    consul: {}\n    balance: { policy: roundrobin }" + route, []string{
 			`sluice.yaml:4: services.star.balance.policy: value "roundrobin": want one of ewma, hash, least_conn, random, round_robin, sticky (did you mean round_robin?)`}},
 		{"boolean", "services:\n  star:\n    consul: { passing_only: yes }" + route, []string{
@@ -149,7 +149,21 @@ func TestRefusals(t *testing.T) {
 		{"route twice", "services: { star: { consul: {} } }\nroutes:\n- { host: a.b, service: star }\n- { host: A.b., path: /, service: star }", []string{
 			`sluice.yaml:4: routes[1]: value "A.b./": the same as routes[0] at sluice.yaml:3`}},
 		{"route without service", "services: { star: { consul: {} } }\nroutes: [{ path: / }]", []string{
-			`sluice.yaml:2: routes[0].service: required: a text on one line`}},
+			`sluice.yaml:2: routes[0].service: required, except with redirect: a text on one line`}},
+		{"actions", "services: { star: { consul: {} } }\nroutes:\n- service: star\n  strip_prefix: api\n- path: /b\n  service: star\n  add_prefix: /a/../b\n- path: /c\n  redirect: { to: \"//$host\" }\n- path: /d\n  redirect: { to: /x, code: 304 }\n- path: /e\n  service: star\n  host_header: a b\n  rewrite: { regexp: ^/(.*)$, to: /$2 }\n  request_headers:\n    set: { X-A: a }\n- path: /f\n  service: star\n  response_headers: { remove: [content-length] }", []string{
+			`sluice.yaml:4: routes[0].strip_prefix: value "api": must start with a slash`,
+			`sluice.yaml:7: routes[1].add_prefix: value "/a/../b": has an empty segment or a dot segment`,
+			`sluice.yaml:9: routes[2].redirect.to: value "//$host": must start with http://, https://, $scheme:// or one slash`,
+			`sluice.yaml:11: routes[3].redirect.code: value "304": want 301, 302, 303, 307 or 308`,
+			`sluice.yaml:14: routes[4].host_header: value "a b": want "peer", or HOST or HOST:PORT, an IPv6 address in brackets`,
+			`sluice.yaml:15: routes[4].rewrite.to: value "/$2": $2: there is no such group in the regular expression`,
+			`sluice.yaml:20: routes[5].response_headers.remove: value "content-length": cannot be edited: it frames the body`}},
+		{"values of actions", "services: { star: { consul: {} } }\nroutes: [{ service: star, body_limit: 0, request_headers: { set: { X Y: a } } }]", []string{
+			`sluice.yaml:2: routes[0].request_headers.set.X Y: value "X Y": want a name without spaces, such as X-Canary`,
+			`sluice.yaml:2: routes[0].body_limit: value "0": want a number of bytes or a size such as 64KiB or 10MiB, from 1 to 1024GiB`}},
+		{"edits", "services: { star: { consul: {} } }\nroutes:\n- service: star\n  request_headers:\n    set: { Host: a }\n  response_headers:\n    add: { X-A: $nothing }", []string{
+			`sluice.yaml:5: routes[0].request_headers.set.Host: cannot be edited: it is edited by host_header`,
+			`sluice.yaml:7: routes[0].response_headers.add.X-A: $nothing is not a variable: want one of $authority, $client_address, $host, $method, $path, $query, $scheme, $user, or $$ for a dollar sign`}},
 		{"an error in an alias", "services:\n  a: { peers: ['a:1'], timeouts: &t { connect: 0s } }\n  b: { peers: ['a:1'], timeouts: *t }\nroutes: [{ service: a }]", []string{
 			`sluice.yaml:2: services.a.timeouts.connect: value "0s": want a duration with a unit (ms, s, m, h), from 1ms to 10m`,
 			`sluice.yaml:2: services.b.timeouts.connect: value "0s": want a duration with a unit (ms, s, m, h), from 1ms to 10m`}},

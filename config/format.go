@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"sluice/catalog/traefik"
 	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/route"
@@ -19,11 +20,13 @@ type format struct {
 	ok   func(string) bool // reports whether a text, which is not empty, is allowed
 }
 
+var isName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`).MatchString
+
 // formats are the rules for the tag "format".
 var formats = map[string]format{
 	"name": {
 		"a name of up to 128 letters, digits, '.', '_' or '-' that starts with a letter or digit",
-		regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`).MatchString,
+		isName,
 	},
 	"listen": {
 		`HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535`,
@@ -49,6 +52,18 @@ var formats = map[string]format{
 		"HOST or HOST:PORT, an IPv6 address in brackets",
 		isAuthority,
 	},
+	"method": {
+		"a method in upper case, such as GET",
+		regexp.MustCompile(`^[A-Z][A-Z0-9_-]*$`).MatchString,
+	},
+	"token": {
+		"a name without spaces, such as X-Canary",
+		regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$").MatchString,
+	},
+	"parameter": {
+		"a name, decoded, such as version",
+		func(s string) bool { return s != "" },
+	},
 	"header": {
 		`"NAME: VALUE"`,
 		func(s string) bool { _, _, ok := Header(s); return ok },
@@ -73,6 +88,18 @@ var formats = map[string]format{
 		`"KEY=VALUE"`,
 		func(s string) bool { return strings.Index(s, "=") > 0 },
 	},
+	"tag_prefix": {
+		"printable text without blanks",
+		regexp.MustCompile(`^[!-~]+$`).MatchString,
+	},
+	"traefik_rule": {
+		"text with places such as {{ .Name }}, {{ normalize .Name }} and {{ index .Labels \"TAG\" }}",
+		func(s string) bool { _, err := traefik.ParseDefaultRule(s); return err == nil },
+	},
+	"claimed_host": {
+		`a host, a wildcard such as *.example.com, or "*"; {service} stands for the name of the service`,
+		isClaimedHost,
+	},
 	"catalog_meta": {
 		`"KEY=VALUE", without the character "` + "`" + `"`,
 		isCatalogMeta,
@@ -87,7 +114,7 @@ var formats = map[string]format{
 	},
 	"host": {
 		"a host name or an IP address, without a port",
-		isHost,
+		discovery.IsHost,
 	},
 	"target": {
 		"HOST:PORT, an IPv6 address in brackets, the port from 1 to 65535",
@@ -96,6 +123,42 @@ var formats = map[string]format{
 	"kv_prefix": {
 		"a prefix of keys such as certs/web, of up to 128 letters, digits, '.', '_', '-' or '/', without a slash at its start and end",
 		regexp.MustCompile(`^[A-Za-z0-9._-]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9._-])?$`).MatchString,
+	},
+	"etcd": {
+		"http://HOST:PORT or https://HOST:PORT",
+		isEtcdURL,
+	},
+	"etcd_prefix": {
+		"the start of keys, such as /nodes/, of up to 512 bytes",
+		func(s string) bool { return len(s) <= 512 },
+	},
+	"etcd_key": {
+		"a key, of up to 512 bytes, that does not end with a slash",
+		func(s string) bool { return len(s) <= 512 && !strings.HasSuffix(s, "/") },
+	},
+	"dns_name": {
+		"a name such as _star._tcp.example.com, of up to 253 letters, digits, '-', '_' or '.'",
+		isDNSName,
+	},
+	"dns_server": {
+		"HOST:PORT, or HOST for port 53, an IPv6 address in brackets",
+		isDNSServer,
+	},
+	"consul_key": {
+		"a key, of up to 512 bytes, without a slash at its start and end",
+		isConsulKey,
+	},
+	"kv_key": {
+		"a key such as sluice/edge.yaml, of up to 128 letters, digits, '.', '_', '-' or '/'",
+		regexp.MustCompile(`^[A-Za-z0-9._-]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9._-])?$`).MatchString,
+	},
+	"kv_tree": {
+		"a prefix of keys such as sluice/, of up to 128 letters, digits, '.', '_', '-' or '/'",
+		regexp.MustCompile(`^[A-Za-z0-9._-]([A-Za-z0-9._/-]{0,125}[A-Za-z0-9._-])?/?$`).MatchString,
+	},
+	"files": {
+		"the path of a file, or of files of one directory with * for any letters, such as routes.d/*.yaml",
+		isFiles,
 	},
 	"http_url": {
 		"http://HOST:PORT/PATH or https://HOST:PORT/PATH",
@@ -108,6 +171,26 @@ var formats = map[string]format{
 	"hash_key": {
 		`client_address, path, "header NAME", "cookie NAME" or "query NAME"`,
 		func(s string) bool { _, err := route.ParseHashKey(s); return err == nil },
+	},
+	"split_key": {
+		`cookie, "header NAME", client_address or none`,
+		func(s string) bool { _, err := route.ParseSplitKey(s); return err == nil },
+	},
+	"split": {
+		"the name of a group with its share from 0% to 100%, or key, or fallback",
+		isName,
+	},
+	"text": {
+		"a text on one line",
+		func(string) bool { return true },
+	},
+	"quotable": {
+		`printable ASCII without '"' and '\'`,
+		regexp.MustCompile(`^[ !#-\[\]-~]+$`).MatchString,
+	},
+	"rate_key": {
+		`client_address, "header NAME" or route`,
+		isRateKey,
 	},
 	"cookie": {
 		"the name of a cookie: letters, digits, '.', '_' and '-'",
@@ -126,13 +209,13 @@ var formats = map[string]format{
 // isAuthority reports whether s is allowed as the Host of a request.
 func isAuthority(s string) bool {
 	if host, port, err := net.SplitHostPort(s); err == nil {
-		return isHost(host) && isPort(port, 1)
+		return discovery.IsHost(host) && isPort(port, 1)
 	}
 	if ip, ok := strings.CutPrefix(s, "["); ok {
 		ip, ok = strings.CutSuffix(ip, "]")
-		return ok && isHost(ip)
+		return ok && discovery.IsHost(ip)
 	}
-	return isHostName(s)
+	return discovery.IsHostName(s)
 }
 
 func isListenAddress(s string) bool {
@@ -140,20 +223,20 @@ func isListenAddress(s string) bool {
 	if err != nil {
 		return false
 	}
-	return isPort(port, 0) && (host == "" || isHost(host))
+	return isPort(port, 0) && (host == "" || discovery.IsHost(host))
 }
 
 // isTarget reports whether s is an address to connect to.
 func isTarget(s string) bool {
 	host, port, err := net.SplitHostPort(s)
-	return err == nil && isHost(host) && isPort(port, 1)
+	return err == nil && discovery.IsHost(host) && isPort(port, 1)
 }
 
 // isHTTPURL reports whether s is a URL for HTTP or HTTPS without credentials.
 func isHTTPURL(s string) bool {
 	u, err := url.Parse(s)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.User == nil && u.Fragment == "" &&
-		isHost(u.Hostname()) && (u.Port() == "" || isPort(u.Port(), 1))
+		discovery.IsHost(u.Hostname()) && (u.Port() == "" || isPort(u.Port(), 1))
 }
 
 // isPeer reports whether the static source accepts s and the host is valid.
@@ -162,7 +245,7 @@ func isPeer(s string) bool {
 		return false
 	}
 	host, port, err := net.SplitHostPort(peerAddress(s))
-	return err == nil && isHost(host) && isPort(port, 1)
+	return err == nil && discovery.IsHost(host) && isPort(port, 1)
 }
 
 // peerAddress returns the address of a peer, without its weight.
@@ -175,37 +258,6 @@ func peerAddress(s string) string {
 func isPort(s string, least uint64) bool {
 	n, err := strconv.ParseUint(s, 10, 16)
 	return err == nil && n >= least && s == strconv.FormatUint(n, 10)
-}
-
-// isHost reports whether s is an IP address or a host name.
-func isHost(s string) bool {
-	if _, err := netip.ParseAddr(s); err == nil {
-		return true
-	}
-	return isHostName(s)
-}
-
-// isHostName reports whether s is a host name as in RFC 1123, section 2.1. It also
-// allows the underscore, which is common in internal names.
-func isHostName(s string) bool {
-	s = strings.TrimSuffix(s, ".")
-	if len(s) == 0 || len(s) > 253 {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if len(label) == 0 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for _, c := range []byte(label) {
-			if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
-				return false
-			}
-		}
-	}
-	// The last label of a name is not a number: "1.2.3" and "300.1.1.1" are mistyped
-	// addresses.
-	last := s[strings.LastIndexByte(s, '.')+1:]
-	return strings.Trim(last, "0123456789") != ""
 }
 
 // Network parses a prefix or an IP address.

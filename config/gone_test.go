@@ -15,11 +15,13 @@ func TestMovedKeysWork(t *testing.T) {
 		"consul: { debounce: { quiet: 7ms }, snapshot: a }\ndiscovery: { snapshot_max_age: 1h }",
 		"consul: { debounce: &d { quiet: 7ms }, snapshot_max_age: 1h, <<: { snapshot: a } }\ndiscovery:",
 	} {
-		c, warnings, err := Input{File: "sluice.yaml"}.parse([]byte(text + someService))
+		in := Input{File: "sluice.yaml"}
+		built, err := in.Build([]Source{in.FileSource(text + someService)})
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
 		}
+		c, warnings := built.Config, built.Warnings
 		if !reflect.DeepEqual(c.Discovery, want.Discovery) || c.Discovery.Debounce.Quiet != 7*time.Millisecond {
 			t.Errorf("%s: %+v", text, c.Discovery)
 		}

@@ -6,16 +6,24 @@ import (
 	"time"
 )
 
-// Revision is a loaded configuration. In a History only its Hash changes, if another text
-// gives the same configuration.
+// Revision is an applied configuration. In a History only its Sources change, if
+// other texts give the same configuration.
 type Revision struct {
-	Number uint64    // from 1 in each process; 0 before it is applied
+	// Number is at least 1 and never used twice, also by later processes with the same
+	// history.
+	Number uint64
 	Time   time.Time // when sluice applied it
 	Source string    // the file, or "command line"
-	Hash   string    // of the bytes of the file
+	// Hash is that of the configuration in canonical form. It is equal on all replicas
+	// with the same documents.
+	Hash    string
+	Reason  string   // why it was applied, such as "start" or "changed: consul_kv:sluice/"
+	Sources []Source // the documents, of the file first
+	// Diff lists the differences from the revision before. Secrets are masked.
+	Diff []Change
+	// Config is what the documents say, with all defaults; nil for a revision of an
+	// earlier process.
 	Config *Config
-	// Warnings lists accepted keys of earlier versions, each with its file and line.
-	Warnings []string
 	// Pending lists the keys whose new values take effect at the next start.
 	Pending []string
 }
@@ -38,37 +46,84 @@ type Reloads struct {
 const keepRevisions = 50
 
 // History contains the latest applied revisions, and counts loads. The zero value is
-// empty. Its methods may be called concurrently.
+// empty. Its methods may be called concurrently, but Applied, Resume and Keep by one goroutine.
 type History struct {
 	mu sync.Mutex // guards the fields below
 
 	revisions []Revision // oldest first, at most keepRevisions
 	reloads   Reloads
+	file      *historyFile // nil: the revisions end with the process
 }
 
-// Applied sets the number and the time of r, adds it, and returns it.
-func (h *History) Applied(r Revision) Revision {
+// Applied sets the number and the time of r, adds it, and returns it. standing are the
+// refusals of sources that still offer what was refused.
+func (h *History) Applied(r Revision, standing ...Refusal) Revision {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.reloads.Applied++
-	h.reloads.Last = nil
-	r.Number, r.Time = h.reloads.Applied, time.Now()
-	if len(h.revisions) == keepRevisions {
+	h.standLocked(standing)
+	r.Number, r.Time = h.lastLocked().Number+1, time.Now()
+	if len(h.revisions) >= keepRevisions {
 		h.revisions = slices.Delete(h.revisions, 0, 1)
 	}
 	h.revisions = append(h.revisions, r)
+	file, revisions := h.file, slices.Clone(h.revisions)
+	h.mu.Unlock()
+	if file != nil {
+		file.save(revisions) // a slow disk does not delay readers
+	}
 	return r
 }
 
-// Unchanged records a load, of a text with that hash, that gave the configuration in use.
-// It ends an earlier refusal.
-func (h *History) Unchanged(hash string) {
+// Unchanged records a load of other documents that gave the configuration in use.
+func (h *History) Unchanged(sources []Source, standing ...Refusal) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.reloads.Last = nil
+	h.standLocked(standing)
 	if last := len(h.revisions) - 1; last >= 0 {
-		h.revisions[last].Hash = hash
+		h.revisions[last].Sources = sources
 	}
+}
+
+// Stand records the refusals of sources that still offer what was refused.
+func (h *History) Stand(standing ...Refusal) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.standLocked(standing)
+}
+
+func (h *History) standLocked(standing []Refusal) {
+	h.reloads.Last = nil
+	if n := len(standing); n > 0 {
+		h.reloads.Last = &standing[n-1]
+	}
+}
+
+// Resume says that the latest revision, of an earlier process, is in use again, with the
+// configuration c of these sources.
+func (h *History) Resume(c *Config, sources []Source) Revision {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.reloads.Applied++
+	last := &h.revisions[len(h.revisions)-1]
+	last.Config, last.Sources, last.Pending = c, sources, nil
+	return *last
+}
+
+// Adopt takes over the revisions of another process if its latest is newer, and reports
+// whether it is.
+func (h *History) Adopt(other *History) bool {
+	if other.Current().Number <= h.Current().Number {
+		return false
+	}
+	revisions := other.Revisions()
+	slices.Reverse(revisions)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.revisions = revisions
+	if h.file != nil {
+		h.file.replace = true
+	}
+	return true
 }
 
 // Refused records that a configuration from source was not applied.
@@ -79,14 +134,37 @@ func (h *History) Refused(source string, err error) {
 	h.reloads.Last = &Refusal{Time: time.Now(), Source: source, Err: err}
 }
 
-// Current returns the revision in use, or the zero value before the first.
+// Current returns the latest revision, or the zero value before the first. It is the one in
+// use after Applied or Resume.
 func (h *History) Current() Revision {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.lastLocked()
+}
+
+func (h *History) lastLocked() Revision {
 	if len(h.revisions) == 0 {
 		return Revision{}
 	}
 	return h.revisions[len(h.revisions)-1]
+}
+
+// Revision returns the revision with a number, if it is kept.
+func (h *History) Revision(number uint64) (Revision, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i := slices.IndexFunc(h.revisions, func(r Revision) bool { return r.Number == number })
+	if i < 0 {
+		return Revision{}, false
+	}
+	return h.revisions[i], true
+}
+
+// Permanent reports whether the revisions outlive the process: see Keep.
+func (h *History) Permanent() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.file != nil
 }
 
 // Revisions returns the latest revisions, newest first.

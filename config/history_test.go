@@ -29,8 +29,8 @@ func TestHistoryHasTheLatestRefusal(t *testing.T) {
 	if r := h.Reloads(); r.Applied != 1 || r.Refused != 1 || r.Last == nil || r.Last.Err.Error() != "bad" {
 		t.Errorf("after a refusal: %+v", r)
 	}
-	h.Unchanged("two") // another text with the same configuration
-	if r := h.Current(); r.Hash != "two" || r.Number != 1 {
+	h.Unchanged([]Source{{Name: "two"}}) // another text with the same configuration
+	if r := h.Current(); r.Sources[0].Name != "two" || r.Number != 1 {
 		t.Errorf("after Unchanged: %+v", r)
 	}
 	if r := h.Reloads(); r.Last != nil || r.Refused != 1 {

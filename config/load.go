@@ -41,53 +41,104 @@ func (in Input) Source() string {
 	return in.File
 }
 
-// Load reads, decodes and checks a configuration. It returns all errors in it as Errors.
-// History.Applied sets the number and the time of the revision.
-func (in Input) Load() (*Revision, error) {
-	var data []byte
-	switch {
-	case in.File == "" && in.Service == "":
-		return nil, errors.New("nothing to serve: give --config FILE, or --service NAME for a service in Consul")
-	case in.File != "" && in.Service != "":
-		return nil, fmt.Errorf("--service %s: not allowed with --config: add the service to %s", in.Service, in.File)
-	case in.File != "":
-		var err error
-		if data, err = readFile(in.File, maxFileBytes); err != nil {
-			return nil, fmt.Errorf("read configuration: %w", err)
-		}
-	}
-	c, warnings, err := in.parse(data)
+// Load reads the configuration file and the dynamic files that it names, and builds a
+// configuration without the documents of registries.
+func (in Input) Load() (*Built, error) {
+	text, err := in.Read()
 	if err != nil {
 		return nil, err
 	}
-	return &Revision{Source: in.Source(), Hash: hashOf(data), Config: c, Warnings: warnings}, nil
+	sources := []Source{in.FileSource(text)}
+	built, err := in.Build(sources)
+	if err != nil {
+		return nil, err
+	}
+	files := 0
+	for _, y := range built.Config.Dynamic {
+		if y.Kind() == KindFile {
+			s, err := ReadFiles(y.File)
+			if err != nil {
+				return nil, fmt.Errorf("read configuration: %w", err)
+			}
+			sources = append(sources, s)
+			files++
+		}
+	}
+	if files == 0 {
+		return built, nil
+	}
+	return in.Build(sources)
+}
+
+// Read returns the text of the configuration file, or "" without one.
+func (in Input) Read() (string, error) {
+	switch {
+	case in.File == "" && in.Service == "":
+		return "", errors.New("nothing to serve: give --config FILE, or --service NAME for a service in Consul")
+	case in.File != "" && in.Service != "":
+		return "", fmt.Errorf("--service %s: not allowed with --config: add the service to %s", in.Service, in.File)
+	case in.File == "":
+		return "", nil
+	}
+	data, err := readFile(in.File, maxFileBytes)
+	if err != nil {
+		return "", fmt.Errorf("read configuration: %w", err)
+	}
+	return string(data), nil
 }
 
 // Parse decodes and checks the text of a configuration file, without flags and
 // environment. Errors are of type Errors and contain the name.
 func Parse(name string, data []byte) (*Config, error) {
-	c, _, err := Input{File: name}.parse(data)
-	return c, err
+	in := Input{File: name}
+	built, err := in.Build([]Source{in.FileSource(string(data))})
+	if err != nil {
+		return nil, err
+	}
+	return built.Config, nil
 }
 
-func (in Input) parse(data []byte) (c *Config, warnings []string, err error) {
-	d := &decoder{file: in.Source(), origins: map[*yaml.Node]string{}, places: map[string]place{}}
-	root := d.document(data)
+// Built is a configuration that is put together from documents.
+type Built struct {
+	Config *Config
+	// Hash is that of the configuration in canonical form: see canonicalHash.
+	Hash string
+	// Warnings lists accepted keys of earlier versions, each with its file and line.
+	Warnings []string
+	// Shadowed are the services and routes that are not used, because a source with
+	// precedence has them too.
+	Shadowed Errors
+	// Missing are the names of the dynamic sources that sources did not contain. Services
+	// that they may define have no peers.
+	Missing []string
+}
+
+// Build decodes and checks a whole configuration: the file, with the flags and the
+// environment, which is the first source, and the documents of the sources that it names
+// under "dynamic", in any order. Other sources have no effect. It depends on nothing else
+// but the files that the configuration names, and returns all errors as Errors.
+func (in Input) Build(sources []Source) (*Built, error) {
+	d := newDecoder(in.Source())
+	root := d.document([]byte(sources[0].Documents[0].Text))
 	if len(d.errs) > 0 {
-		return nil, nil, d.errs
+		return nil, d.errs
 	}
 	d.move(root)
 	in.override(d, root)
-	c = new(Config)
+	c := new(Config)
 	d.value(root, reflect.ValueOf(c).Elem(), "", rules{})
-	d.complete(c, in.tls())
-	if len(d.errs) > 0 {
-		return nil, nil, d.errs.sorted()
+	d.dynamic(c)
+	w := &whole{decoder: d, config: c}
+	w.addFragments(sources[1:])
+	w.complete(in.tls())
+	if errs := w.errors(); len(errs) > 0 {
+		return nil, errs
 	}
-	for _, key := range d.old.sorted() {
-		warnings = append(warnings, key.Error())
+	built := &Built{Config: c, Hash: canonicalHash(c), Shadowed: w.shadowed, Missing: w.missing}
+	for _, key := range w.old() {
+		built.Warnings = append(built.Warnings, key.Error())
 	}
-	return c, warnings, nil
+	return built, nil
 }
 
 // document parses data into a mapping node, which is empty for an empty file.
@@ -150,5 +201,8 @@ func readFile(path string, maxBytes int64) ([]byte, error) {
 // hashOf returns the first bytes of the SHA-256 of data, in hexadecimal.
 func hashOf(data []byte) string {
 	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:6])
+	return hex.EncodeToString(sum[:hashBytes])
 }
+
+// hashBytes is the length of a hash that people compare.
+const hashBytes = 6

@@ -1,9 +1,12 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
+
+	"sluice/route"
 )
 
 // Fragment contains the services and routes that one origin adds to a configuration. They
@@ -16,12 +19,13 @@ type Fragment struct {
 
 // Merge returns c with the services and routes of the fragments. c has precedence over
 // the fragments, and an earlier fragment over a later one. Merge omits a later service
-// with the same name, a later route for the same requests, and a route without a service,
-// and returns an error for each in conflicts. It changes neither c nor the fragments.
+// with the same name, a later route for the same requests, and a route whose service,
+// group or listener does not exist, and returns an error for each in conflicts. It changes neither
+// c nor the fragments.
 func Merge(c *Config, fragments ...Fragment) (merged *Config, conflicts Errors) {
 	copied := *c
 	services := make(map[string]string) // the origin of each
-	routes := make(map[string]string)
+	checks := newRouteChecks()
 	copied.Services, copied.Routes = make(map[string]Service), nil
 	fragments = slices.Insert(slices.Clone(fragments), 0, Fragment{Origin: "the file", Services: c.Services, Routes: c.Routes})
 	refuse := func(f Fragment, key, want string) {
@@ -39,19 +43,37 @@ func Merge(c *Config, fragments ...Fragment) (merged *Config, conflicts Errors) 
 	for _, f := range fragments {
 		for i, r := range f.Routes {
 			key := fmt.Sprintf("routes[%d]", i)
-			requests, err := requestsOf(r)
-			first, taken := routes[requests]
+			r.Origin = cmp.Or(r.Origin, f.Origin)
+			checked, err := route.Check(r.Target())
+			first, taken := checks.first[checked.Key]
+			listener, wantListener := c.missingListener(r)
 			switch {
 			case err != nil:
 				refuse(f, key, err.Error())
 			case taken:
 				refuse(f, key, "ignored: "+first+" has a route for the same requests")
-			case services[r.Service] == "":
+			case services[r.Service] == "" && (r.Service != "" || r.Redirect == nil):
 				refuse(f, key+".service", fmt.Sprintf("ignored: there is no service %q", r.Service))
+			case missingGroup(r, copied.Services[r.Service]) != "":
+				refuse(f, key, fmt.Sprintf("ignored: the service %q has no group %q", r.Service, missingGroup(r, copied.Services[r.Service])))
+			case wantListener != "":
+				refuse(f, key+".listeners", fmt.Sprintf("ignored: listener %q: %s", listener, wantListener))
+			case checks.full(checked):
+				refuse(f, key, "ignored: "+tooManyRegexps(checked))
 			default:
-				routes[requests], copied.Routes = f.Origin, append(copied.Routes, r)
+				checks.first[checked.Key], copied.Routes = f.Origin, append(copied.Routes, r)
 			}
 		}
 	}
 	return &copied, conflicts
+}
+
+// missingListener returns the first listener of r that is missing, and why.
+func (c *Config) missingListener(r Route) (name, want string) {
+	for _, name := range r.Listeners {
+		if want := c.wantListener(name); want != "" {
+			return name, want
+		}
+	}
+	return "", ""
 }

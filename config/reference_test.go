@@ -27,11 +27,18 @@ func keysOf(t reflect.Type, key string, r rules) []keyFacts {
 		facts[0].allowed = "a list; each: " + facts[0].allowed
 		return facts
 	case reflect.Map:
-		return keysOf(t.Elem(), join(key, "NAME"), r)
+		return keysOf(t.Elem(), join(key, "NAME"), rules{})
 	case reflect.Struct:
 		var all []keyFacts
-		for i := range t.NumField() {
-			f := t.Field(i)
+		for _, f := range keyFields(t) {
+			switch f.Type {
+			case reflect.PointerTo(t):
+				all = append(all, keyFacts{join(key, f.Tag.Get("key")), "", "the keys of `" + key + "`", "live"})
+				continue
+			case reflect.SliceOf(t):
+				all = append(all, keyFacts{join(key, f.Tag.Get("key")), "", "a list; each: the keys of `" + key + "`", "live"})
+				continue
+			}
 			all = append(all, keysOf(f.Type, join(key, f.Tag.Get("key")), rulesOf(f.Tag))...)
 		}
 		return all
@@ -84,7 +91,7 @@ func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
 
 // Each YAML block of these documents is a complete configuration.
 func TestReferenceExamplesLoad(t *testing.T) {
-	for _, document := range []string{"configuration.md", "health.md", "consul.md", "tcp.md"} {
+	for _, document := range []string{"configuration.md", "health.md", "consul.md", "tcp.md", "routes.md", "groups.md", "actions.md", "sources.md"} {
 		text, err := os.ReadFile("../docs/" + document)
 		if err != nil {
 			t.Fatal(err)

@@ -56,11 +56,11 @@ func (d *decoder) listenerProtocol(l *Listener, key string, c *Config) {
 			d.refuse(key+".service", "", "required with protocol: tcp, unless there is sni: the name of a service")
 		}
 		d.streamService(l.Service, key+".service", c)
-		first := make(map[string]string, len(l.SNI))
+		checks := newRouteChecks()
 		for i, entry := range l.SNI {
 			at := fmt.Sprintf("%s.sni[%d]", key, i)
 			if !d.failed(at) {
-				d.match(first, at, Route{Host: entry.Host, Path: "/"})
+				d.match(checks, at, Route{Host: entry.Host, Path: "/"})
 			}
 			d.streamService(entry.Service, at+".service", c)
 		}
@@ -90,9 +90,10 @@ func (l Listener) StreamServices() []string {
 }
 
 // streams completes and checks the services that get connections of listeners for TCP.
-func (d *decoder) streams(c *Config) {
+func (w *whole) streams() {
+	c := w.config
 	if len(c.Routes) > 0 && c.onlyTCP() {
-		d.refuse("routes", "", "without effect: no listener has protocol: http")
+		w.refuse("routes", "", "without effect: no listener has protocol: http")
 	}
 	routed := make(map[string]bool, len(c.Routes))
 	for _, r := range c.Routes {
@@ -106,12 +107,13 @@ func (d *decoder) streams(c *Config) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		if key := join("services", name) + ".proxy_protocol"; c.Services[name].ProxyProtocol != "" && (routed[name] || !streamed[name]) {
-			d.refuse(key, c.Services[name].ProxyProtocol, "only for a service of a listener with protocol: tcp that no route leads to: requests of different clients share connections")
+			w.ownerOf(name).refuse(key, c.Services[name].ProxyProtocol, "only for a service of a listener with protocol: tcp that no route leads to: requests of different clients share connections")
 		}
 	}
 	for _, l := range c.Listeners {
 		for _, name := range l.StreamServices() {
 			if s, ok := c.Services[name]; ok {
+				d := w.ownerOf(name)
 				d.streamBalance(&s, name)
 				if !routed[name] && c.Catalog == nil {
 					d.streamOnly(name)

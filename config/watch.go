@@ -20,8 +20,12 @@ const (
 // also reads the file every 10 seconds, because some file systems send no notifications
 // (network mounts, single files mounted into a container).
 type Watcher struct {
-	File string
-	// Hash is the hash of the revision in use. Run compares the file with it.
+	// File is the path of the file. With Pattern it is a pattern as of [Dynamic], and the
+	// Watcher detects changes of all files that match.
+	File    string
+	Pattern bool
+	// Hash is the hash of what was read last: see [Source.Revision]. Run compares the
+	// file with it.
 	Hash string
 	// Changed is called after each change, in the goroutine of Run. It is also called
 	// when the file becomes unreadable.
@@ -101,8 +105,14 @@ func (w *Watcher) follow(notifier *fsnotify.Watcher) {
 		return
 	}
 	current := map[string]bool{filepath.Dir(w.File): true}
-	if target, err := filepath.EvalSymlinks(w.File); err == nil {
-		current[filepath.Dir(target)] = true
+	names := []string{w.File}
+	if w.Pattern {
+		names, _ = matching(w.File) // after an error the directory is the only place to watch
+	}
+	for _, name := range names {
+		if target, err := filepath.EvalSymlinks(name); err == nil {
+			current[filepath.Dir(target)] = true
+		}
 	}
 	for dir := range w.watched {
 		if !current[dir] {
@@ -129,6 +139,13 @@ func (w *Watcher) problem(err error) {
 
 // read returns the hash of the file, or the text of the error of reading it.
 func (w *Watcher) read() string {
+	if w.Pattern {
+		s, err := ReadFiles(w.File)
+		if err != nil {
+			return err.Error()
+		}
+		return s.Revision
+	}
 	data, err := readFile(w.File, maxFileBytes)
 	if err != nil {
 		return err.Error()

@@ -71,6 +71,7 @@ type Client struct {
 	gate         *gate
 	meter        *meter
 	certificates *certificates.Client
+	lockTTL      time.Duration
 
 	mu      sync.Mutex // guards the fields below
 	running int        // calls of KeepProbing that are not done
@@ -105,10 +106,11 @@ func New(o Options) (*Client, error) {
 		agents.random = o.Random
 	}
 	return &Client{
-		agents: agents,
-		token:  token,
-		gate:   meter.gate,
-		meter:  meter,
+		agents:  agents,
+		token:   token,
+		gate:    meter.gate,
+		meter:   meter,
+		lockTTL: lockTTL,
 
 		certificates: files,
 	}, nil

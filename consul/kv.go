@@ -28,7 +28,20 @@ func KeysBelow(prefix string) Query {
 	}
 }
 
-// DecodeKeys returns the keys in the body of an answer to KeysBelow, without directories:
+// OneKey returns the query of a key of Consul's KV store, and its value. DecodeKeys reads its
+// answers.
+func OneKey(key string) Query {
+	return Query{
+		MayBeAbsent: true,
+		Needs:       fmt.Sprintf("key:read: key %q { policy = \"read\" }", key),
+		Send: func(c *api.Client, q *api.QueryOptions) error {
+			_, _, err := c.KV().Get(key, q)
+			return err
+		},
+	}
+}
+
+// DecodeKeys returns the keys in the body of an answer to KeysBelow or OneKey, without directories:
 // keys that end with a slash. The error is ErrFiltered if ACLs hide a key: the rest must not
 // be taken for all.
 func DecodeKeys(a Answer, body []byte) ([]api.KVPair, error) {
@@ -57,14 +70,7 @@ func DecodeKeys(a Answer, body []byte) ([]api.KVPair, error) {
 // waits, at most for wait, until the index of the key is greater. Only the leader answers,
 // so the answer has every write that has succeeded before.
 func (c *Client) Key(ctx context.Context, key string, index uint64, wait time.Duration) (*api.KVPair, Answer, error) {
-	q := Query{
-		MayBeAbsent: true,
-		Needs:       fmt.Sprintf("key:read: key %q { policy = \"read\" }", key),
-		Send: func(c *api.Client, q *api.QueryOptions) error {
-			_, _, err := c.KV().Get(key, q)
-			return err
-		},
-	}
+	q := OneKey(key)
 	q.WaitIndex, q.WaitTime = index, wait
 	var list []api.KVPair
 	a, err := c.Get(ctx, q, decoder(&list))

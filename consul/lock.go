@@ -15,8 +15,8 @@ const (
 	// lockTTL is the TTL of the session of a lock, the shortest that Consul accepts. A
 	// session that is not renewed ends after twice this time at the latest.
 	lockTTL = 10 * time.Second
-	// lockRenewal is the time between two renewals.
-	lockRenewal = lockTTL / 3
+	// lockRenewals is the number of renewals in this time.
+	lockRenewals = 3
 	// lockDelay is how long nobody gets a lock whose session has ended without Unlock.
 	// Its holder, which may not know that yet, has this time to notice.
 	lockDelay = time.Second
@@ -126,9 +126,10 @@ func (l *Lock) awaitFree(ctx context.Context) error {
 // newSession creates a session that ends by its TTL only: the health of the agent's node
 // says nothing about this process.
 func (c *Client) newSession(ctx context.Context, key string) (id string, err error) {
+	ttl := c.lockTTL
 	err = c.write(ctx, sessionWrite, func(c *api.Client, w *api.WriteOptions) (err error) {
 		id, _, err = c.Session().CreateNoChecks(&api.SessionEntry{
-			Name: "sluice: lock " + key, TTL: lockTTL.String(), LockDelay: lockDelay, Behavior: api.SessionBehaviorDelete,
+			Name: "sluice: lock " + key, TTL: ttl.String(), LockDelay: lockDelay, Behavior: api.SessionBehaviorDelete,
 		}, w)
 		return err
 	})
@@ -139,7 +140,7 @@ const sessionWrite = `session:write for the agent's node: session_prefix "" { po
 
 // renew renews the session until Held ends.
 func (l *Lock) renew() {
-	for Sleep(l.Held, lockRenewal) == nil {
+	for Sleep(l.Held, l.client.lockTTL/lockRenewals) == nil {
 		err := l.client.write(l.Held, sessionWrite, func(c *api.Client, w *api.WriteOptions) error {
 			entry, _, err := c.Session().Renew(l.session, w)
 			if err == nil && entry == nil {

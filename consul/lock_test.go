@@ -113,18 +113,16 @@ func TestLockThatIsNotAwaited(t *testing.T) {
 
 // A lock outlives the TTL of its session while its holder lives, and ends with it.
 func TestLockOfADeadProcess(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for the end of a session, 20 s")
-	}
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
+	agent := consultest.Start(t, consultest.Options{Config: map[string]any{"session_ttl_min": "1s"}})
 	c := realClient(t, agent, "")
+	c.lockTTL = 2 * time.Second
 	dead, err := c.Lock(t.Context(), lockKey)
 	must(t, err)
 	second := lockLater(t, c, t.Context())
 	session, _, err := agent.Client().Session().Info(dead.session, nil)
 	must(t, err)
-	if session.TTL != lockTTL.String() || len(session.NodeChecks) > 0 {
+	if session.TTL != c.lockTTL.String() || len(session.NodeChecks) > 0 {
 		t.Errorf("the session depends on more than its TTL: %+v", session)
 	}
 	dead.stop(nil) // no renewal, and no Unlock

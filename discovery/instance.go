@@ -65,11 +65,18 @@ type Instance struct {
 	// Weight is the share of traffic with this Status; 0: no traffic.
 	Weight int    `json:"weight"`
 	Status Status `json:"status"`
+	// Priority divides the instances into tiers: requests go to those with the smallest
+	// Priority while these have room. 0 or more.
+	Priority int `json:"priority,omitempty"`
 	// Detail is the name of the check that is not passing and the start of its output,
 	// in one line. It is empty for a passing instance.
 	Detail string `json:"detail,omitempty"`
 
 	Datacenter string `json:"datacenter,omitempty"`
+
+	// Kind is empty for a service, and else what the entry is instead, such as
+	// "connect-proxy": a sidecar, which has the tags of its service.
+	Kind string `json:"kind,omitempty"`
 
 	// Unchecked says that Status is critical without a result of a check: none has run
 	// since the registration, or the agent that runs the checks is unreachable.
@@ -114,8 +121,8 @@ func (i Instance) Usable() bool { return i.Serving() || !i.Probation.IsZero() }
 func (i Instance) Equal(o Instance) bool {
 	return i.Service == o.Service && i.ID == o.ID && i.Node == o.Node &&
 		i.Address == o.Address && i.Port == o.Port && i.NodeAddress == o.NodeAddress &&
-		i.Weight == o.Weight && i.Status == o.Status && i.Detail == o.Detail &&
-		i.Datacenter == o.Datacenter && i.Unchecked == o.Unchecked && i.Probation.Equal(o.Probation) &&
+		i.Weight == o.Weight && i.Status == o.Status && i.Priority == o.Priority && i.Detail == o.Detail &&
+		i.Datacenter == o.Datacenter && i.Kind == o.Kind && i.Unchecked == o.Unchecked && i.Probation.Equal(o.Probation) &&
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)
 }
 

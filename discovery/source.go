@@ -22,9 +22,20 @@ type Report struct {
 	// Set it concerns a part of the service that Set lacks.
 	Err error
 
+	// Invalid lists the entries of the registry that cannot be used, with a Set; sorted by
+	// key.
+	Invalid []Invalid
+
 	// Doubtful says that a saved set has precedence over the answer: the answer is the
 	// first one and has no instance in service.
 	Doubtful bool
+}
+
+// Invalid is an entry of a registry that cannot be used.
+type Invalid struct {
+	Key    string // of the entry in the registry
+	Reason string
+	InUse  bool // an earlier value of the entry is in use
 }
 
 // Source finds the instances of one service.

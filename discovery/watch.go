@@ -50,6 +50,10 @@ type WatchStatus struct {
 	Instances int    // in the last set
 	Probation int    // of them, those on probation; see Instance.Probation
 
+	// Invalid lists the entries of the registry that the last set lacks, or has with an
+	// earlier value. It must not be changed.
+	Invalid []Invalid
+
 	// Restored is the time when the last set was current, if it is from the Manager's
 	// Fallback; zero if the source has reported it.
 	Restored time.Time
@@ -106,6 +110,7 @@ func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 	if r.Known {
 		w.status.Restored, w.status.Endpoint = time.Time{}, r.Endpoint
 		w.origin = w.status.Source
+		w.status.Invalid = r.Invalid
 		w.setLatestLocked(set)
 	}
 	switch {

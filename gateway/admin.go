@@ -20,9 +20,13 @@ func (g *Gateway) newAdmin() *http.Server {
 		Snapshot:         g.snapshotStatus,
 		Table:            g.table.Load,
 		History:          &g.history,
+		Sources:          g.sourceStatuses,
+		Rebuild:          g.rebuild,
+		RollBack:         g.RollBack,
 		Consul:           g.askConsul,
 		ConsulStats:      g.sources.Stats,
 		Catalog:          g.finder.status,
+		Tags:             g.tags.problems,
 		Registration:     func() registration.Status { return g.registrar.Status() },
 		Replica:          g.replicaView,
 		Replicas:         g.surveyFleet,
@@ -33,6 +37,9 @@ func (g *Gateway) newAdmin() *http.Server {
 		Unrouted:         g.proxy.Unrouted(),
 		AccessLogDropped: func() uint64 { return g.accessLog.Load().Dropped() },
 		Certificates:     g.certificateStatuses,
+		Splits:           g.splitStates,
+		GiveShare:        g.giveShare,
+		ReleaseShare:     g.shares.release,
 		Health:           g.services.health,
 		Checks:           g.health.Load,
 		Token:            func() string { return g.token.Load().value },
@@ -47,10 +54,17 @@ func (g *Gateway) newAdmin() *http.Server {
 	}
 }
 
-// askConsul queries the instances of a service whose source is Consul.
+// askConsul queries the instances of a service whose source is Consul: its catalog, or a key.
 func (g *Gateway) askConsul(ctx context.Context, name string) (admin.ConsulAnswer, error) {
 	config := g.effective.Load()
 	service, ok := config.Services[name]
+	if ok && service.ConsulKV != nil {
+		set, answer, err := g.kvSources.Read(ctx, name, service.ConsulKV.Key)
+		if err != nil {
+			return admin.ConsulAnswer{}, err
+		}
+		return admin.ConsulAnswer{Instances: set, Index: answer.Index, KnownLeader: answer.KnownLeader, LastContact: answer.LastContact}, nil
+	}
 	if !ok || service.Consul == nil {
 		return admin.ConsulAnswer{}, admin.ErrNotInConsul
 	}

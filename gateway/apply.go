@@ -14,6 +14,10 @@ import (
 	"sluice/config"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
+	dnssource "sluice/discovery/dns"
+	etcdsource "sluice/discovery/etcd"
+	filesource "sluice/discovery/file"
+	kvsource "sluice/discovery/kv"
 	"sluice/healthcheck"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
@@ -27,19 +31,34 @@ const warmTimeout = 5 * time.Second
 // sourceSpec is the source of the instances of a service. Two that are deeply equal need
 // only one watch.
 type sourceSpec struct {
-	consul *consulsource.ServiceOptions // nil: the source is peers
-	peers  []string
+	consul *consulsource.ServiceOptions
+	etcd   *etcdsource.Options
+	dns    *dnssource.Options
+	kv     *kvsource.Options
+	file   string
+	peers  []string // without the others
 }
 
 func specOf(s config.Service, c config.Consul) sourceSpec {
-	if s.Consul == nil {
-		return sourceSpec{peers: s.Peers}
+	switch {
+	case s.Consul != nil:
+		o := ServiceOptions(*s.Consul, c)
+		return sourceSpec{consul: &o}
+	case s.Etcd != nil:
+		o := etcdOptions(*s.Etcd)
+		return sourceSpec{etcd: &o}
+	case s.DNS != nil:
+		o := dnsOptions(*s.DNS)
+		return sourceSpec{dns: &o}
+	case s.ConsulKV != nil:
+		return sourceSpec{kv: &kvsource.Options{Key: s.ConsulKV.Key, Wait: c.Wait, Probation: *s.ConsulKV.Probation}}
+	case s.File != "":
+		return sourceSpec{file: s.File}
 	}
-	o := ServiceOptions(*s.Consul, c)
-	return sourceSpec{consul: &o}
+	return sourceSpec{peers: s.Peers}
 }
 
-// apply merges c, the configuration from the file, with all other fragments, and changes
+// apply merges c, the configuration from the documents, with all other fragments, and changes
 // the running program accordingly. After an error nothing has changed.
 func (g *Gateway) apply(ctx context.Context, c *config.Config) (err error) {
 	p := &plan{config: c}
@@ -52,20 +71,25 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) (err error) {
 		return err
 	}
 	if g.effective.Load() == nil {
-		g.expectServices(c) // late, because the old process gives its state only once
+		c = g.expectServices() // late, because the old process gives its state only once
 	}
-	merged, conflicts := config.Merge(c, g.fragments(c)...)
+	divided, fragments, profiles := g.fragments(c)
+	merged, conflicts := config.Merge(divided, fragments...)
 	for _, conflict := range conflicts {
 		g.log.Warn().Err(conflict).Msg("a part of the configuration is ignored")
 	}
-	if reflect.DeepEqual(merged, g.effective.Load()) {
-		return nil
+	p.config = g.shares.applyTo(merged)
+	if !reflect.DeepEqual(p.config, g.effective.Load()) {
+		if err := g.prepare(p); err != nil {
+			return err
+		}
+		if err := g.carryOut(ctx, p); err != nil {
+			return err
+		}
 	}
-	p.config = merged
-	if err := g.prepare(p); err != nil {
-		return err
-	}
-	return g.carryOut(ctx, p)
+	g.shares.applied(merged)
+	g.tags.applied(profiles)
+	return nil
 }
 
 // plan is a new configuration, with all parts whose creation can fail. None of them is
@@ -76,13 +100,16 @@ type plan struct {
 	accessLog *accesslog.Logger // nil: unchanged
 	token     *adminToken       // nil: unchanged
 
-	created []*service          // new services
-	wanted  map[string]*service // all services, by name
-	specs   map[string]sourceSpec
-	health  map[string]healthcheck.Settings
-	sources map[string]discovery.Source // of services with a new source
-	table   *route.Table
-	streams []*proxy.Streams // of listeners; nil for one with routes
+	created  []*service          // new services
+	wanted   map[string]*service // all services, by name
+	specs    map[string]sourceSpec
+	health   map[string]healthcheck.Settings
+	sources  map[string]discovery.Source // of services with a new source
+	table    *route.Table
+	limiters limiters
+	forwards forwards
+	users    userFiles
+	streams  []*proxy.Streams // of listeners; nil for one with routes
 
 	// Of the services that are new or changed.
 
@@ -167,21 +194,40 @@ func (g *Gateway) prepare(p *plan) (err error) {
 	if p.streams, err = streamsOf(p.listeners, targets); err != nil {
 		return err
 	}
-	p.table, err = newTable(c, targets)
+	p.table, err = g.newTable(p, targets)
 	return err
 }
 
 func (g *Gateway) newSource(name string, spec sourceSpec) (discovery.Source, error) {
-	if spec.consul != nil {
+	switch {
+	case spec.consul != nil:
 		return g.sources.Source(*spec.consul), nil
+	case spec.etcd != nil:
+		return g.etcdSources.Source(name, *spec.etcd)
+	case spec.dns != nil:
+		return dnssource.NewSource(name, *spec.dns), nil
+	case spec.kv != nil:
+		return g.kvSources.Source(name, *spec.kv), nil
+	case spec.file != "":
+		return filesource.NewSource(name, filesource.Options{Path: spec.file, Watch: g.watchPeers}), nil
 	}
 	return discovery.NewStatic(name, spec.peers)
 }
 
-func newTable(c *config.Config, targets map[string]*route.Service) (*route.Table, error) {
+func (g *Gateway) newTable(p *plan, targets map[string]*route.Service) (*route.Table, error) {
+	c := p.config
+	p.limiters, p.users, p.forwards = make(limiters), make(userFiles), make(forwards)
 	routes := make([]route.Route, len(c.Routes))
 	for i, r := range c.Routes {
-		routes[i] = route.Route{Host: r.Host, Path: r.Path, Service: targets[r.Service]}
+		routes[i] = r.Target()
+		if target := targets[r.Service]; target != nil { // else the route redirects
+			routes[i].Service = withSettings(target, r)
+			routes[i].Split = splitOf(r, c.Services[r.Service], target)
+		}
+		var err error
+		if routes[i].Actions, err = g.actionsOf(r, p); err != nil {
+			return nil, fmt.Errorf("route %d: %w", i+1, err)
+		}
 	}
 	return route.NewTable(routes)
 }
@@ -224,6 +270,10 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		g.awaitCertificates(ctx, p.listeners, g.waits.warm)
 	}
 	g.table.Store(p.table)
+	g.limiters = p.limiters
+	g.forwards.closeWithout(p.forwards)
+	g.forwards = p.forwards
+	g.users.Store(&p.users)
 	g.proxy.SetTable(p.table)
 	for i, l := range p.listeners {
 		l.streams.Store(p.streams[i])
@@ -233,6 +283,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	for _, service := range g.services.all() {
 		if p.wanted[service.name] == nil {
 			g.discovery.Unwatch(service.name)
+			g.tags.forget(service.name)
 			service.checker.Stop()
 			service.pool.Close()
 			g.services.retire(service)
@@ -264,7 +315,7 @@ func (p *plan) routed() []*service {
 }
 
 // zero reports whether s is the source of a service that is not in use yet.
-func (s sourceSpec) zero() bool { return s.consul == nil && s.peers == nil }
+func (s sourceSpec) zero() bool { return reflect.ValueOf(s).IsZero() }
 
 // awaitFirst waits until the pools of services have their first set, at most for timeout.
 func (g *Gateway) awaitFirst(ctx context.Context, services []*service, timeout time.Duration) {

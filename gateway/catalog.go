@@ -84,6 +84,11 @@ func (f *finder) found(services []consulsource.CatalogService) {
 	f.mu.Lock()
 	f.services, f.answered = services, true
 	f.mu.Unlock()
+	f.poke()
+}
+
+// poke makes the goroutine that reloads apply what was found.
+func (f *finder) poke() {
 	select {
 	case f.changed <- struct{}{}:
 	default:
@@ -132,6 +137,7 @@ func (g *Gateway) applyFound(ctx context.Context) bool {
 			g.finder.lastError = text
 			g.log.Error().Err(err).Stringer("again_in", g.waits.applyFound).Msg("catalog: the found services cannot be used")
 		}
+		g.tags.release()
 		return false
 	}
 	g.finder.lastError = ""
@@ -143,14 +149,16 @@ func (g *Gateway) applyFound(ctx context.Context) bool {
 }
 
 // fragments returns the parts of the configuration that are not in the file.
-func (g *Gateway) fragments(c *config.Config) []config.Fragment {
+// changed is c with the groups that their routes need. profiles are those for tags.applied.
+func (g *Gateway) fragments(c *config.Config) (changed *config.Config, fragments []config.Fragment, profiles map[string]string) {
 	services, _ := g.finder.list()
 	f, skipped := foundFragment(c, services)
 	if len(skipped) > 0 && !slices.Equal(skipped, g.finder.skipped) {
 		g.log.Warn().Strs("services", skipped).Msg("catalog: services with names that are not allowed")
 	}
 	g.finder.skipped = skipped
-	return []config.Fragment{f}
+	changed, routes, profiles := g.tagRoutes(c, f)
+	return changed, []config.Fragment{f, routes}, profiles
 }
 
 // foundFragment returns the fragment of services found in the catalog.

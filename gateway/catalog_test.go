@@ -37,6 +37,7 @@ func tagged(t *testing.T, consul *discoverytest.Consul, service, address string,
 }
 
 func TestServicesAreFoundInTheCatalog(t *testing.T) {
+	t.Parallel()
 	consul := discoverytest.Start(t)
 	tagged(t, consul, "moon", origin(t, "moon"), "web")
 	tagged(t, consul, "hidden", origin(t, "hidden"))

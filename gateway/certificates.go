@@ -3,6 +3,8 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"sluice/admin"
@@ -37,6 +39,10 @@ func (g *Gateway) certificatesChanged(user string) func(error) {
 // certificateUses returns all uses of certificates, except by ACME.
 func (g *Gateway) certificateUses() []certificateUse {
 	uses := []certificateUse{{"consul", g.consul.Certificates()}}
+	clusters := g.etcd.Certificates()
+	for _, endpoints := range slices.Sorted(maps.Keys(clusters)) {
+		uses = append(uses, certificateUse{"etcd " + endpoints, clusters[endpoints]})
+	}
 	for _, l := range g.allListeners() {
 		if l.tls != nil {
 			uses = append(uses, l.tls.uses...)
@@ -67,12 +73,12 @@ func (g *Gateway) certificateStatuses() []admin.CertificateStatus {
 	return all
 }
 
-// followCertificates reads the files of certificates periodically from g.warm until ctx
+// followCertificates reads the files of certificates and users periodically from g.warm until ctx
 // ends, and warns of certificates that are not valid or expire soon.
 func (g *Gateway) followCertificates(ctx context.Context) {
 	ticker := time.NewTicker(g.waits.certificates)
 	defer ticker.Stop()
-	warned := make(map[string]time.Time)
+	warned, faults := make(map[string]time.Time), make(map[string]string)
 	select {
 	case <-g.warm: // those in Consul are not known before
 	case <-ctx.Done():
@@ -80,6 +86,7 @@ func (g *Gateway) followCertificates(ctx context.Context) {
 	}
 	for {
 		g.readCertificates()
+		g.readUsers(faults)
 		g.rotateTicketKeys(time.Now())
 		g.warnOfCertificates(time.Now(), warned)
 		select {

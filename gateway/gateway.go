@@ -19,8 +19,11 @@ import (
 	"sluice/consul/registration"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
+	etcdsource "sluice/discovery/etcd"
+	kvsource "sluice/discovery/kv"
 	"sluice/discovery/locality"
 	"sluice/discovery/saved"
+	"sluice/etcd"
 	"sluice/healthcheck"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
@@ -60,26 +63,50 @@ type Gateway struct {
 	log     zerolog.Logger
 	started *config.Config // the first configuration, with the values in use of keys that need a restart
 	history config.History
+	first   firstConfiguration
+
+	// What the configuration file says, for the goroutine that reloads.
+
+	file    config.Source
+	fileErr error            // why it cannot be read
+	offered []config.Dynamic // the dynamic sources that it names
+
+	documents *documents
+	refusals  refusals
+	notes     string        // the latest warnings about the configuration, as logged
+	settled   chan struct{} // closed when the dynamic sources have said something, and it is applied
+	orders    chan order
 	// effective is the configuration in use: the latest of history, merged with the
 	// services found in the catalog.
 	effective atomic.Pointer[config.Config]
 	finder    *finder
+	shares    *shares
+	tags      *tags
 
-	accessLog atomic.Pointer[accesslog.Logger]
-	journal   *journal
-	consul    *consul.Client
-	sources   *consulsource.Sources
-	discovery *discovery.Manager
-	snapshot  *saved.Store // nil: no snapshot is configured
-	health    *healthcheck.Monitor
-	registrar *registration.Registrar
-	machine   *locality.Machine
-	services  services
-	proxy     *proxy.Server
-	table     atomic.Pointer[route.Table] // that of the proxy, for the admin API
+	accessLog   atomic.Pointer[accesslog.Logger]
+	journal     *journal
+	consul      *consul.Client
+	sources     *consulsource.Sources
+	kvSources   *kvsource.Sources
+	etcd        *etcd.Clusters
+	etcdSources *etcdsource.Sources
+	discovery   *discovery.Manager
+	snapshot    *saved.Store // nil: no snapshot is configured
+	health      *healthcheck.Monitor
+	registrar   *registration.Registrar
+	machine     *locality.Machine
+	services    services
+	proxy       *proxy.Server
+	table       atomic.Pointer[route.Table] // that of the proxy, for the admin API
+	limiters    limiters                    // of the table; of the goroutine that applies configurations
+	forwards    forwards                    // likewise
+	users       atomic.Pointer[userFiles]   // of the table
 
 	kvCertificates *kvCertificates
 	tickets        ticketKeys
+
+	trialsMu sync.Mutex // guards the field below
+	trials   []*trial   // of services with a judge; the slice is replaced, not changed
 
 	mu        sync.Mutex  // guards the field below
 	listeners []*listener // for clients; the slice is replaced, not changed
@@ -113,6 +140,7 @@ type waits struct {
 	applyFound   time.Duration // applyFoundRetry
 	takeover     time.Duration // takeoverTimeout
 	paused       time.Duration // pauseTimeout
+	judge        time.Duration // judgeInterval
 }
 
 // New loads the configuration, opens the logs, binds the listeners and creates everything
@@ -127,24 +155,28 @@ func New(o Options) (_ *Gateway, err error) {
 	if o.Release == nil {
 		o.Release = func(l net.Listener) { _ = l.Close() }
 	}
-	revision, err := o.Input.Load()
-	if err != nil {
+	g := &Gateway{
+		options: o, reload: make(chan struct{}, 1), orders: make(chan order), becameReady: make(chan struct{}),
+		warm: make(chan struct{}), failed: make(chan error, 1), settled: make(chan struct{}),
+		waits: waits{certificatesEvery, startTimeout, warmTimeout, applyFoundRetry, takeoverTimeout, pauseTimeout, judgeInterval},
+	}
+	g.users.Store(new(userFiles))
+	if err := g.readFirst(); err != nil {
 		return nil, err
 	}
-	c := revision.Config
-	g := &Gateway{
-		options: o, started: c, logs: newLogWriter(o.Log, c.Log), reload: make(chan struct{}, 1), becameReady: make(chan struct{}),
-		warm: make(chan struct{}), failed: make(chan error, 1),
-		waits: waits{certificatesEvery, startTimeout, warmTimeout, applyFoundRetry, takeoverTimeout, pauseTimeout},
-	}
+	c := g.first.built.Config
+	g.started, g.logs = c, newLogWriter(o.Log, c.Log)
 	g.log = g.logs.logger()
-	g.warn(revision)
 	g.cut, g.Cut = context.WithCancel(context.Background())
 	if g.consul, err = consul.New(ClientOptions(c.Consul, g.log)); err != nil {
 		return nil, fmt.Errorf("consul: %w", err)
 	}
 	g.sources = consulsource.NewSources(g.consul, g.log)
+	g.etcd = etcd.NewClusters(func(endpoints string, err error) { g.certificatesChanged("etcd " + endpoints)(err) })
+	g.etcdSources = etcdsource.NewSources(g.etcd, g.log)
+	g.kvSources = kvsource.NewSources(g.consul, g.log)
 	g.kvCertificates = newKVCertificates(g.consul, g.log, c.Consul.CertificatesDir, g.consulWait, g.updateTLS)
+	g.documents = newDocuments(g.newDocumentSource, g.log)
 	g.journal = newJournal(g.log)
 	g.health = healthcheck.NewMonitor(healthcheck.Options{MaxChecks: c.Health.MaxChecks})
 	g.proxy = proxy.NewServer(proxyOptions(c.Client, nil), g.log)
@@ -158,6 +190,8 @@ func New(o Options) (_ *Gateway, err error) {
 		Log:      g.log,
 	})
 	g.finder = newFinder(g)
+	g.shares = newShares()
+	g.tags = newTags(g.finder.poke)
 	g.admin = g.newAdmin()
 	g.machine = locality.New()
 	g.machine.Ask(c.Consul.Addresses)
@@ -172,7 +206,7 @@ func New(o Options) (_ *Gateway, err error) {
 	}
 	g.adopt()
 	g.registrar = g.newRegistrar()
-	g.registerAs(g.history.Applied(*revision))
+	g.recordFirst()
 	return g, nil
 }
 
@@ -193,6 +227,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	running.Go(func() { g.becomeReady(background) })
 	running.Go(func() { g.reloads(background) })
 	running.Go(func() { g.recheckAddresses(background) })
+	running.Go(func() { g.judge(background) })
 	running.Go(func() { g.followCertificates(background) })
 	if g.options.Input.File != "" {
 		running.Go(func() { g.watchFile(background) })
@@ -209,11 +244,14 @@ func (g *Gateway) Run(ctx context.Context) error {
 				<-background.Done() // without accepting clients
 				return
 			}
+			g.tags.await(background, g.waits.start)
 			g.awaitCertificates(background, g.allListeners(), g.waits.start)
 		} else {
 			begin := time.Now()
-			g.awaitCatalog(background, g.waits.start)
+			g.awaitDocuments(background, g.waits.start)
+			g.awaitCatalog(background, g.waits.start-time.Since(begin))
 			g.awaitFirst(background, g.services.all(), g.waits.start-time.Since(begin))
+			g.tags.await(background, g.waits.start-time.Since(begin))
 			g.awaitCertificates(background, g.allListeners(), g.waits.start-time.Since(begin))
 		}
 		if g.options.Serving == nil || g.stopping.Load() {
@@ -235,6 +273,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	g.shutdown(leave, stop, &running)
 	g.serving.Wait()
+	g.forwards.closeWithout(nil)
 	g.log.Info().Msg("stopped")
 	return err
 }
@@ -322,7 +361,7 @@ func (g *Gateway) consulWait() time.Duration {
 // time.
 func (g *Gateway) deliver(name string, set []discovery.Instance) {
 	if service := g.services.get(name); service != nil {
-		service.apply(set)
+		g.tags.take(name, set, service.apply)
 	}
 	if g.snapshot != nil {
 		g.snapshot.Put(name, set)
@@ -333,11 +372,23 @@ func (g *Gateway) deliver(name string, set []discovery.Instance) {
 func (g *Gateway) watchFile(ctx context.Context) {
 	w := config.Watcher{
 		File:    g.options.Input.File,
-		Hash:    g.history.Current().Hash,
+		Hash:    g.first.fileHash,
 		Changed: g.Reload,
 		Problem: func(err error) {
 			g.log.Warn().Err(err).Str("file", g.options.Input.File).
 				Msg("the file system does not report changes: sluice reads the configuration file every 10 seconds")
+		},
+	}
+	w.Run(ctx)
+}
+
+// watchPeers calls changed after each change of a file with peers, until ctx ends.
+func (g *Gateway) watchPeers(ctx context.Context, path string, changed func()) {
+	w := config.Watcher{
+		File:    path,
+		Changed: changed,
+		Problem: func(err error) {
+			g.log.Warn().Err(err).Str("file", path).Msg("the file system does not report changes: sluice reads the file with peers every 10 seconds")
 		},
 	}
 	w.Run(ctx)

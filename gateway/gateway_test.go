@@ -22,10 +22,12 @@ import (
 	"sluice/config"
 	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/parallel"
 	"sluice/test/subprocess"
 )
 
 func TestMain(m *testing.M) {
+	parallel.SetDefault(6)
 	// fasthttp, a dependency of accesslog and proxy, never ends this goroutine.
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),

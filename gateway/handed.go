@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice/admin"
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/discovery"
@@ -27,8 +28,13 @@ type handed struct {
 	Services map[string]handedService `json:"services"`
 	Catalog  *handedCatalog           `json:"catalog,omitempty"`
 
+	Shares map[string]admin.GivenShare `json:"shares,omitempty"` // by service
+
 	// TicketKeys are secret. The state is passed through a pipe only.
 	TicketKeys []ticketKey `json:"ticket_keys,omitempty"`
+
+	// History has the applied configurations, whose documents may be secret.
+	History *config.History `json:"history,omitempty"`
 
 	// KVCertificates are keys of certificates in Consul, by prefix. They are secret too.
 	KVCertificates map[string]map[string]string `json:"kv_certificates,omitempty"`
@@ -82,6 +88,8 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 		g.consul.Reduce(abandoned)
 		g.discovery.Resume()
 		g.kvCertificates.resume()
+		g.documents.resume()
+		g.Reload()
 	}
 	var once sync.Once // resume, or the end of this process
 	err := replace(func(w io.Writer) error {
@@ -108,13 +116,14 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 func (g *Gateway) pauseConsul() (abandoned int) {
 	return g.consul.Release(func() {
 		g.kvCertificates.pause()
+		g.documents.pause()
 		g.discovery.Pause()
 	})
 }
 
 // state returns the state for a new process.
 func (g *Gateway) state(abandoned int) handed {
-	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), KVCertificates: g.kvCertificates.handed()}
+	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), History: &g.history, KVCertificates: g.kvCertificates.handed(), Shares: g.shares.all()}
 	for _, w := range g.discovery.Handed() {
 		h.Services[w.Service] = handedService{Watch: &handedWatch{
 			Source: w.Source, Instances: w.Instances, Known: w.Known, Fresh: w.Fresh,
@@ -157,10 +166,13 @@ func (g *Gateway) inherit() {
 	}
 }
 
-// expectServices sets, at the start, the services that the old process or an earlier one
-// found in the catalog.
-func (g *Gateway) expectServices(c *config.Config) {
+// expectServices gets the state of the old process, and sets the services that it or an
+// earlier one found in the catalog. It returns the configuration to start with.
+func (g *Gateway) expectServices() *config.Config {
 	g.inherit()
+	g.shares.inherit(g.handed.Shares)
+	g.adoptHistory()
+	c := g.first.built.Config
 	if g.snapshot != nil {
 		g.finder.expectNames(g.snapshot.Services())
 	}
@@ -172,6 +184,7 @@ func (g *Gateway) expectServices(c *config.Config) {
 	if c.Catalog == nil {
 		g.finder.setApplied()
 	}
+	return c
 }
 
 // adopt sets the state of services to that of the old process.

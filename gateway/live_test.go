@@ -57,6 +57,7 @@ func (r *running) load(name string) (stop func() (requests int)) {
 
 // Listeners are added, renamed and removed during requests to them and to others.
 func TestListenersChangeUnderLoad(t *testing.T) {
+	t.Parallel()
 	a := origin(t, "a")
 	const web, second = "{ name: web, address: '127.0.0.1:0' }", "{ name: second, address: '127.0.0.2:0' }"
 	r := start(t, listening(a, web))

@@ -18,6 +18,9 @@ import (
 	"sluice/consul"
 	"sluice/consul/registration"
 	consulsource "sluice/discovery/consul"
+	dnssource "sluice/discovery/dns"
+	etcdsource "sluice/discovery/etcd"
+	"sluice/etcd"
 	"sluice/healthcheck"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
@@ -115,6 +118,7 @@ func ServiceOptions(s config.ConsulService, c config.Consul) consulsource.Servic
 		PassingOnly:   s.PassingOnly,
 		Datacenters:   s.Datacenters,
 		MinHealthy:    s.MinHealthy,
+		Spill:         s.Spill,
 		Namespace:     s.Namespace,
 		Partition:     s.Partition,
 		Peer:          s.Peer,
@@ -125,19 +129,43 @@ func ServiceOptions(s config.ConsulService, c config.Consul) consulsource.Servic
 	}
 }
 
+// etcdCluster returns the options of a cluster of etcd.
+func etcdCluster(e config.EtcdCluster) etcd.Options {
+	o := etcd.Options{Endpoints: strings.Join(e.Endpoints, ","), User: e.User, PasswordFile: e.PasswordFile}
+	if e.TLS != nil {
+		o.TLS = etcd.TLS(*e.TLS)
+	}
+	return o
+}
+
+// dnsOptions returns the options of the source of a service in DNS.
+func dnsOptions(d config.DNSService) dnssource.Options {
+	return dnssource.Options{Name: d.Name, Type: dnssource.Type(d.Type), Port: d.Port, Servers: d.Servers, Probation: d.Probation}
+}
+
+// etcdOptions returns the options of the source of a service in etcd.
+func etcdOptions(e config.EtcdService) etcdsource.Options {
+	return etcdsource.Options{Cluster: etcdCluster(e.EtcdCluster), Prefix: e.Prefix, Key: e.Key, Probation: e.Probation}
+}
+
 // selectionOf returns the catalog selection of c, or nil.
 func selectionOf(c *config.Config) *consulsource.Selection {
 	if c.Catalog == nil {
 		return nil
 	}
 	want := c.Catalog.Select
+	var prefixes []string
+	if len(c.Catalog.Tags) > 0 {
+		prefixes = c.Catalog.TagPrefixes()
+	}
 	return &consulsource.Selection{
-		Name:       want.Name,
-		Tag:        want.Tag,
-		Meta:       metaOf(want.Meta),
-		Datacenter: c.Consul.Datacenter,
-		Wait:       c.Consul.Wait,
-		Probation:  c.Consul.Probation,
+		Name:        want.Name,
+		Tag:         want.Tag,
+		Meta:        metaOf(want.Meta),
+		TagPrefixes: prefixes,
+		Datacenter:  c.Consul.Datacenter,
+		Wait:        c.Consul.Wait,
+		Probation:   c.Consul.Probation,
 	}
 }
 
@@ -162,6 +190,7 @@ func (g *Gateway) poolOptions(s config.Service, checker *healthcheck.Checker, he
 		HashBound:        hashBound(s.Balance.Hash),
 		Tiers:            tiersOf(s.Balance.Tiers),
 		Overprovisioning: float64(s.Balance.Overprovisioning),
+		Groups:           groupsOf(s.Groups),
 		Subset:           subsetOf(s.Balance.Subset),
 		StickyKey:        string(s.Balance.Sticky.Secret),
 		Limits: balancer.Limits{

@@ -103,5 +103,5 @@ routes: [{ service: star }]
 	}
 	r.write(text + "\n# again\n")
 	r.Reload()
-	r.await("the log has the keys again", func() bool { return strings.Count(r.log.String(), want) == 2 })
+	r.await("the log has the keys again", func() bool { return strings.Count(r.log.String(), want) >= 2 })
 }

@@ -63,6 +63,10 @@ func (g *Gateway) progress(waited time.Duration) progress {
 		p.wait = inTime
 		p.missing = append(p.missing, "catalog: "+g.catalogMissing())
 	}
+	for _, missing := range g.documents.missing(g.history.Current().Sources) {
+		p.wait = p.wait || inTime
+		p.missing = append(p.missing, missing)
+	}
 	for _, service := range g.services.all() {
 		watch := watches[service.name]
 		if closed(service.first) {

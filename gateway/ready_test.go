@@ -30,6 +30,7 @@ func (r *running) progressAfter(waited time.Duration) (ready bool, missing strin
 }
 
 func TestReadyWithoutAServiceThatItsRegistryRefuses(t *testing.T) {
+	t.Parallel()
 	for name, refusal := range map[string]discoverytest.Fault{
 		"a status below 500":  {Status: http.StatusBadRequest, Body: "no such thing"},
 		"a forbidden service": {Status: http.StatusForbidden, Body: "Permission denied"},
@@ -83,6 +84,7 @@ func TestReadinessWaitsForAServiceWithoutAnAnswer(t *testing.T) {
 // Without an answer from Consul and without a snapshot, a replica is not ready, even if other
 // services have static peers.
 func TestNotReadyWithoutAnyAnswer(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]discoverytest.Fault{
 		"away":        {Drop: true},
 		"no leader":   {NoLeader: true},

@@ -26,6 +26,7 @@ func instances(t *testing.T, agent *consultest.Agent, service string) []*api.Ser
 // The registration exists while the gateway serves, changes with the configuration, and is
 // removed at the beginning of a stop, before the listeners close.
 func TestRegistersItselfInConsul(t *testing.T) {
+	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
 	text := fmt.Sprintf("shutdown: { delay: 10m }\nconsul: { addresses: [%q], register: { service: NAME, tags: [edge], check: { interval: 1s, timeout: 1m } } }\n", agent.URL()) +
 		static("a", origin(t, "a"))
@@ -48,7 +49,7 @@ func TestRegistersItselfInConsul(t *testing.T) {
 		return len(instances(t, agent, "edge")) == 1 && len(instances(t, agent, "sluice")) == 0
 	})
 	hash := r.history.Current().Hash
-	r.write("# The same in other words.\n" + preamble + strings.ReplaceAll(text, "NAME", "edge"))
+	r.write(strings.ReplaceAll(text, "NAME", "edge") + "health: { max_checks: 7 }\n")
 	r.await("the registration has the new hash", func() bool {
 		e := instances(t, agent, "edge")
 		now := r.history.Current().Hash
@@ -65,6 +66,7 @@ func TestRegistersItselfInConsul(t *testing.T) {
 // With a token that may not register, sluice serves and names the missing permission. With
 // the documented policy it registers, and lists the fleet.
 func TestRegistrationNeedsAPermission(t *testing.T) {
+	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
 	var rules [2]string
 	for n, heading := range []string{"## ACLs", "### What a token must allow"} {

@@ -2,7 +2,10 @@ package gateway
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,19 +25,28 @@ func (g *Gateway) Reload() {
 	}
 }
 
-// reloads carries out requested reloads, and applies changes of the catalog, one at a time,
-// until ctx ends.
+// reloads carries out requested reloads and orders, and applies changes of the dynamic sources
+// and of the catalog, one at a time, until ctx ends.
 func (g *Gateway) reloads(ctx context.Context) {
 	defer func() { g.finder.stop() }()
+	defer g.documents.end()
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	for {
 		g.finder.follow(ctx, g.history.Current().Config)
+		g.followDocuments(ctx)
 		select {
 		case <-g.reload:
 			g.reloadNow(ctx)
 			continue
+		case <-g.documents.changed:
+			g.consider(ctx, false)
+			continue
+		case o := <-g.orders:
+			o.carryOut(ctx)
+			continue
 		case <-g.finder.changed:
+		case <-g.shares.changed:
 		case <-retry.C:
 		case <-ctx.Done():
 			return
@@ -56,49 +68,162 @@ func (g *Gateway) reloadNow(ctx context.Context) {
 	} else {
 		g.log.Error().Err(err).Msg("admin token: cannot be read again, the old one stays in use")
 	}
-	revision, err := g.options.Input.Load()
-	if err == nil {
-		err = g.use(ctx, revision)
+	g.notes = "" // who asks for a reload sees the warnings again
+	if g.readFile() {
+		g.followDocuments(ctx)
+		if silent := g.documents.await(ctx, g.waits.warm); len(silent) > 0 {
+			g.log.Warn().Strs("sources", silent).Stringer("waited", g.waits.warm).Msg("dynamic sources have not answered yet")
+		}
 	}
-	if err != nil {
-		g.refuse(err)
+	g.documents.reread()
+	g.consider(ctx, true)
+}
+
+// readFile reads the configuration file, and reports whether it names other dynamic sources
+// than before.
+func (g *Gateway) readFile() (others bool) {
+	text, err := g.options.Input.Read()
+	if g.fileErr = err; err != nil {
+		return false
+	}
+	file := g.options.Input.FileSource(text)
+	if file.Revision == g.file.Revision {
+		return false
+	}
+	g.file = file
+	built, err := g.options.Input.Build([]config.Source{file})
+	if err != nil || reflect.DeepEqual(built.Config.Dynamic, g.offered) {
+		return false
+	}
+	g.offered = built.Config.Dynamic
+	return true
+}
+
+// followDocuments follows the dynamic sources that the file names, and those in use.
+func (g *Gateway) followDocuments(ctx context.Context) {
+	current := g.history.Current()
+	g.documents.follow(ctx, slices.Concat(g.offered, current.Config.Dynamic), current.Sources)
+	g.settle(ctx)
+}
+
+// settle closes settled once all dynamic sources have reported and nothing waits to be
+// applied.
+func (g *Gateway) settle(ctx context.Context) {
+	if !closed(g.settled) && len(g.documents.changed) == 0 && len(g.documents.await(ctx, 0)) == 0 {
+		close(g.settled)
 	}
 }
 
-// refuse logs and records that the configuration was not applied.
-func (g *Gateway) refuse(err error) {
-	source := g.options.Input.Source()
-	g.history.Refused(source, err)
-	g.log.Error().Str("source", source).Strs("errors", strings.Split(err.Error(), "\n")).
-		Uint64("in_use", g.history.Current().Number).Msg("configuration refused, the one in use stays")
-}
-
-// warn logs the keys of earlier versions in r.
-func (g *Gateway) warn(r *config.Revision) {
-	if len(r.Warnings) > 0 {
-		g.log.Warn().Str("source", r.Source).Strs("keys", r.Warnings).Msg("the configuration has keys of an earlier version")
+// awaitDocuments waits until what the dynamic sources say is in use, at most for timeout.
+func (g *Gateway) awaitDocuments(ctx context.Context, timeout time.Duration) {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-g.settled:
+	case <-timer.C:
+		g.log.Warn().Strs("missing", g.documents.missing(g.history.Current().Sources)).Stringer("waited", timeout).
+			Msg("not all dynamic sources have answered: what they said last is in use")
+	case <-ctx.Done():
 	}
 }
 
-// use applies a revision, but not the first.
-func (g *Gateway) use(ctx context.Context, r *config.Revision) error {
-	g.warn(r)
-	if reflect.DeepEqual(r.Config, g.history.Current().Config) {
-		g.history.Unchanged(r.Hash)
-		g.registerAs(g.history.Current())
-		g.log.Info().Str("source", r.Source).Msg("configuration unchanged")
-		return nil
+// consider applies what the file and the dynamic sources say, as far as it is valid. With
+// reload, somebody has asked for it.
+func (g *Gateway) consider(ctx context.Context, reload bool) {
+	if g.documents.isPaused() {
+		return // a new process takes over
 	}
-	if err := g.apply(ctx, r.Config); err != nil {
+	current := g.history.Current()
+	used, number := current.Sources, current.Number
+	latest := slices.Insert(g.documents.latest(), 0, g.file)
+	errs := config.Choose(config.Wanted(latest, used), used, func(sources []config.Source) error {
+		built, err := g.options.Input.Build(sources)
+		if err != nil {
+			return err
+		}
+		return g.use(ctx, built, sources, "")
+	})
+	if reload && len(errs) == 0 && g.fileErr == nil && g.history.Current().Number == number {
+		g.log.Info().Str("source", g.options.Input.Source()).Msg("configuration unchanged")
+	}
+	if g.fileErr != nil {
+		errs = maps.Clone(errs)
+		if errs == nil {
+			errs = make(map[string]error)
+		}
+		errs[g.file.Name] = g.fileErr
+	}
+	g.refuse(errs, reload)
+}
+
+// refuse logs and records what sources offer and is not used. What was refused before for the
+// same reason is told again only if it is the file, after a request to reload it.
+func (g *Gateway) refuse(errs map[string]error, reload bool) {
+	told := g.refusals.set(errs)
+	if reload && errs[g.file.Name] != nil && !slices.Contains(told, g.file.Name) {
+		told = append(told, g.file.Name)
+	}
+	for _, source := range told {
+		g.history.Refused(source, errs[source])
+		g.log.Error().Str("source", source).Strs("errors", strings.Split(errs[source].Error(), "\n")).
+			Uint64("in_use", g.history.Current().Number).Msg("configuration refused, the one in use stays")
+	}
+	g.history.Stand(g.refusals.standing()...)
+}
+
+// warn logs keys of earlier versions, and what sources with precedence hide, once.
+func (g *Gateway) warn(b *config.Built) {
+	notes := fmt.Sprint(b.Warnings, b.Shadowed)
+	if notes == g.notes {
+		return
+	}
+	g.notes = notes
+	if len(b.Warnings) > 0 {
+		g.log.Warn().Str("source", g.options.Input.Source()).Strs("keys", b.Warnings).Msg("the configuration has keys of an earlier version")
+	}
+	for _, shadowed := range b.Shadowed {
+		g.log.Warn().Err(shadowed).Msg("a part of the configuration is not used")
+	}
+}
+
+// use applies a configuration, but not the first. reason is why; empty: its sources have
+// changed.
+func (g *Gateway) use(ctx context.Context, b *config.Built, sources []config.Source, reason string) error {
+	current := g.history.Current()
+	sources = b.Config.Named(sources)
+	g.warn(b)
+	released := config.Released(current.Sources, sources)
+	if err := g.apply(ctx, b.Config); err != nil {
 		return err
 	}
-	r.Pending = config.NeedRestart(g.started, r.Config)
-	applied, effective := g.history.Applied(*r), g.effective.Load()
+	if reason == "" && len(released) == 0 && config.Equal(b.Config, current.Config) {
+		g.history.Unchanged(sources)
+		return nil
+	}
+	switch changed := config.Changed(current.Sources, sources); {
+	case reason != "":
+	case len(released) > 0:
+		reason = "pin released: " + strings.Join(released, ", ")
+	default:
+		reason = "changed: " + strings.Join(changed, ", ")
+	}
+	r := g.revision(b, sources, reason)
+	r.Diff = config.Diff(current.Config, b.Config)
+	r.Pending = config.NeedRestart(g.started, b.Config)
+	if g.documents.isPaused() {
+		return nil // the new process has the history; if it does not serve, this one reloads
+	}
+	applied, effective := g.history.Applied(r), g.effective.Load()
 	g.registerAs(applied)
-	g.log.Info().Uint64("number", applied.Number).Str("source", r.Source).Str("hash", r.Hash).
+	g.log.Info().Uint64("number", applied.Number).Str("source", r.Source).Str("reason", reason).Str("hash", r.Hash).
 		Int("services", len(effective.Services)).Int("routes", len(effective.Routes)).Msg("configuration applied")
 	for _, key := range r.Pending {
 		g.log.Warn().Str("key", key).Str("reason", config.RestartReason(key)).Msg("the new value of this key takes effect at the next start")
 	}
 	return nil
+}
+
+// revision returns a revision that is not applied yet.
+func (g *Gateway) revision(b *config.Built, sources []config.Source, reason string) config.Revision {
+	return config.Revision{Source: g.options.Input.Source(), Hash: b.Hash, Reason: reason, Sources: sources, Config: b.Config}
 }

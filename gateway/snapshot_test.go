@@ -30,6 +30,7 @@ func (r *running) end() {
 }
 
 func TestStartWithoutConsulServesTheSnapshot(t *testing.T) {
+	t.Parallel()
 	for name, away := range map[string]discoverytest.Fault{
 		"refusing":       {Drop: true},
 		"hanging":        {Hang: true},

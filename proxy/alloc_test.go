@@ -21,6 +21,7 @@ import (
 
 	"sluice/proxy/accesslog"
 	"sluice/proxy/http2"
+	"sluice/route"
 )
 
 // A request in steady state allocates nothing in the whole process: not in the
@@ -54,6 +55,45 @@ func TestRequestDoesNotAllocate(t *testing.T) {
 			wantNoAllocations(t, conn, roundTrip)
 		})
 	}
+}
+
+// That holds for a split too, whose clients get a cookie or have one.
+func TestSplitRequestDoesNotAllocate(t *testing.T) {
+	for name, field := range map[string]string{"new client": "", "with the cookie": "Cookie: sluice_client=3w5e11264sgsf\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			p, _ := startSplit(t, route.Split{}, 1)
+			p.setPeers(startRawOrigin(t, []string{okResponse}))
+			p.setSplit(route.Split{Fallback: p.pool.Group("rest")}, 1)
+			conn := p.dial()
+			request, response := []byte("GET / HTTP/1.1\r\nHost: a\r\n"+field+"\r\n"), make([]byte, 1024)
+			wantNoAllocations(t, conn, func() {
+				if _, err := conn.Write(request); err != nil {
+					t.Fatal(err)
+				}
+				for end := 0; !bytes.HasSuffix(response[:end], []byte("ok")); {
+					n, err := conn.Read(response[end:])
+					if err != nil {
+						t.Fatal(err)
+					}
+					end += n
+				}
+			})
+		})
+	}
+}
+
+// Edits of paths and fields do not allocate either.
+func TestEditsDoNotAllocate(t *testing.T) {
+	p := startProxy(t, Options{}, startRawOrigin(t, []string{okResponse}))
+	p.setActions(&route.Actions{
+		Path:            pathEdits(t, route.PathOptions{Strip: "/api", Add: "/v1"}),
+		Host:            "app.internal",
+		RequestHeaders:  headerEdits(t, map[string]string{"X-A": "$host $path"}, nil, "Cookie"),
+		ResponseHeaders: headerEdits(t, nil, nil, "Server"),
+	})
+	conn := p.dial()
+	request, response := []byte("GET /api/x?q HTTP/1.1\r\nHost: a\r\nCookie: a\r\n\r\n"), make([]byte, len(okResponse))
+	wantNoAllocations(t, conn, func() { sendAndReceive(t, conn, request, response) })
 }
 
 // That holds for HTTP/2 too. The client sends the same frames again, with another id.

@@ -26,10 +26,17 @@ var (
 	refusalMaxForwards      = &refusal{200, "max_forwards", "the request was not to be forwarded any further"}
 	refusalLoop             = &refusal{400, "loop", fmt.Sprintf("the request has come through sluice %d times: a route leads back", maxHops)}
 	refusalHTTPS            = &refusal{308, "https_redirect", "the same URL is served over HTTPS"}
+	refusalClientDenied     = &refusal{403, "client_denied", "the route is not for this client's address"}
+	refusalUnauthorized     = &refusal{401, "unauthorized", "the route requires a user and a password"}
+	refusalAuthBusy         = &refusal{503, "auth_busy", "too many passwords are being verified"}
+	refusalAuthUnavailable  = &refusal{503, "auth_unavailable", "the authentication server of the route has not answered"}
+	refusalRateLimited      = &refusal{429, "rate_limited", "there are more requests than the route allows"}
+	refusalRedirectLoop     = &refusal{508, "redirect_loop", "the route redirects this URL to itself"}
 	refusalNoHost           = &refusal{400, "no_host", "the request names no host, so that there is no HTTPS URL for it"}
 	refusalNoRoute          = &refusal{404, "no_route", "no route leads from this host and path to a service"}
 	refusalNoPeers          = &refusal{503, "no_peers", "the service has no instances"}
 	refusalNoEligible       = &refusal{503, "no_eligible_peer", "every instance of the service is unhealthy or draining"}
+	refusalNoGroup          = &refusal{503, "group_empty", "no instance of the service's group that the request is for is healthy, and it has no fallback that could take it"}
 	refusalSaturated        = &refusal{503, "too_many_requests", "as many requests to the service are in flight as it is allowed"}
 	refusalPeersFull        = &refusal{503, "peers_saturated", "as many requests are in flight to each of the service's instances as it is allowed"}
 	refusalConnectionsFull  = &refusal{503, "connections_saturated", "every connection that there may be to the service's instances is in use, and none became free in time"}
@@ -52,8 +59,12 @@ func refusalOf(err *http1.Error) *refusal {
 	return &refusal{err.Status, err.Reason, err.Error()}
 }
 
-// pickRefusal returns the refusal for an error of the first pick.
-func pickRefusal(err error) *refusal {
+// pickRefusal returns the refusal for an error of the first pick. inGroup: it was to pick
+// from a group.
+func pickRefusal(err error, inGroup bool) *refusal {
+	if inGroup && (err == balancer.ErrNoPeers || err == balancer.ErrNoEligible) {
+		return refusalNoGroup
+	}
 	switch err {
 	case balancer.ErrNoPeers:
 		return refusalNoPeers

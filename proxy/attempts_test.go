@@ -141,6 +141,7 @@ func TestNoPeerAnswers(t *testing.T) {
 // A peer that accepts a request and never answers costs one try, where the
 // request may be sent twice.
 func TestPerTryTimeout(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		method  string
 		timeout time.Duration // what counts for a request that must not be sent twice

@@ -143,6 +143,7 @@ func TestHeadWaitsForItsBody(t *testing.T) {
 
 // A body that comes slowly does not keep its head back for long.
 func TestHeadOfSlowBody(t *testing.T) {
+	t.Parallel()
 	proceed := make(chan struct{})
 	for _, start := range []string{"", "ab"} {
 		origin := startOrigin(t, func(c *originConn) bool {

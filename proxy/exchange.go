@@ -32,7 +32,12 @@ type httpExchange struct {
 	upgrade    bool    // the client asks for another protocol; of HTTP/2: by an extended CONNECT
 
 	service    *route.Service
+	actions    *route.Actions // of the route; nil: none
+	target     []byte         // after the edits of the path; empty: as the client sent it
+	authorized []byte         // field lines of the authentication server
+	user       string         // who sent the request, if the route authenticates
 	query      balancer.Query
+	newClient  uint64 // the id that the client gets in route.SplitCookieName; 0: none
 	token      balancer.Token
 	tries      int
 	unanswered upstream  // of a try that returned before the peer answered
@@ -47,6 +52,7 @@ type httpExchange struct {
 
 	begun    bool // a byte of a response was sent
 	answered bool // a byte of the final response was sent
+	stripped bool // the route has removed its prefix from the path
 
 	// For the access log and the metrics.
 	startTime     time.Time
@@ -80,7 +86,7 @@ func (x *httpExchange) open(c *client) {
 
 // close releases what the exchange holds.
 func (x *httpExchange) close() {
-	x.client, x.service, x.token = nil, nil, balancer.Token{}
+	x.client, x.service, x.actions, x.token = nil, nil, nil, balancer.Token{}
 	x.dropBody()
 	x.dropLarge()
 	x.giveBack()

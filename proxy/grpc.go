@@ -211,7 +211,7 @@ func (r *refusal) grpcCode() grpcCode {
 		return grpcInternal
 	}
 	switch r.status {
-	case 308:
+	case 301, 302, 303, 307, 308:
 		return grpcFailedPrecondition
 	case 400:
 		return grpcInternal // as gRPC's clients
@@ -221,7 +221,7 @@ func (r *refusal) grpcCode() grpcCode {
 		return grpcPermissionDenied
 	case 408, 504:
 		return grpcDeadlineExceeded
-	case 413, 414, 431:
+	case 413, 414, 429, 431:
 		return grpcResourceExhausted
 	case 502, 503:
 		return grpcUnavailable

@@ -122,8 +122,7 @@ func (r *rival) run() {
 			return
 		}
 		stop := context.AfterFunc(r.ctx, r.up.interrupt)
-		r.borrow()
-		r.out = x.appendRequestHead(r.out[:0])
+		x.writeRequestHead(&r.buffers, r.token.Peer)
 		r.up.waitAtMost(x.tryTimeout())
 		_, r.err = r.up.send(&r.buffers, nil, 0, false)
 		if !stop() || r.err == nil {

@@ -244,6 +244,10 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 	if x.service.Affinity != nil && (!head.Interim() || head.Status == 101) {
 		out = x.appendStickyCookie(out)
 	}
+	if x.newClient != 0 && (!head.Interim() || head.Status == 101) {
+		out = append(out, "Set-Cookie: "...)
+		out = append(x.appendSplitCookie(out), "\r\n"...)
+	}
 	if hsts := c.listener.strictTransportSecurity; hsts != "" && !head.Interim() {
 		out = append(out, "Strict-Transport-Security: "...)
 		out = append(out, hsts...)

@@ -83,8 +83,9 @@ func appendFieldLine(out, line []byte) []byte {
 }
 
 var (
-	colon    = []byte(":")
-	hstsName = []byte("strict-transport-security")
+	colon         = []byte(":")
+	hstsName      = []byte("strict-transport-security")
+	setCookieName = []byte("set-cookie")
 )
 
 // appendHead implements front.
@@ -97,6 +98,10 @@ func (s *http2Stream) appendHead(out, text []byte) []byte {
 		if line := x.appendStickyCookie(memory[:0]); len(line) > 0 {
 			out = appendFieldLine(out, line)
 		}
+	}
+	if x.newClient != 0 && (!x.response.Interim() || x.response.Status == 101) {
+		var memory [128]byte
+		out = http2.AppendField(out, setCookieName, x.appendSplitCookie(memory[:0]))
 	}
 	return http2.EndFieldBlock(out, start, s.id, false)
 }

@@ -60,23 +60,12 @@ func (c *http2PeerConn) frameOfLocked(u *http2Upstream) bool {
 		c.window -= int64(n)
 	}
 	if last {
-		c.appendBlockLocked(u.tail)
+		c.out = appendBlock(c.out, u.tail, &c.tableSize)
 		u.data, u.tail, u.sending = nil, nil, false
 		u.sent = u.sent || u.ends
 	}
 	signal(u.waits.writable)
 	return true
-}
-
-// appendBlockLocked appends the frames of a field block, or none, to out. If the peer has
-// reduced its table, it expects to be told so, as in [http2Conn.appendBlockLocked].
-func (c *http2PeerConn) appendBlockLocked(frames []byte) {
-	if len(frames) > 0 && c.tableSize {
-		c.tableSize = false
-		c.out = http2.AppendWithoutTable(c.out, frames)
-		return
-	}
-	c.out = append(c.out, frames...)
 }
 
 // flushLocked starts to send out.

@@ -62,7 +62,7 @@ func (h *http2Conn) fillLocked() {
 		if s.aborted {
 			continue
 		}
-		h.appendBlockLocked(s.head)
+		h.out = appendBlock(h.out, s.head, &h.tableSize)
 		s.head = nil
 		n := int(min(int64(len(s.data)), http2.MaxFrameBytes, s.window, h.window))
 		if len(s.data) > 0 && n <= 0 {
@@ -88,7 +88,7 @@ func (h *http2Conn) fillLocked() {
 			h.queue.push(s)
 			continue
 		}
-		h.appendBlockLocked(s.trailerFrames)
+		h.out = appendBlock(h.out, s.trailerFrames, &h.tableSize)
 		s.sending = false
 		if s.ends {
 			s.endedLocked(&s.sent)
@@ -99,16 +99,15 @@ func (h *http2Conn) fillLocked() {
 	h.queue = waiting
 }
 
-// appendBlockLocked appends the frames of a field block, or none, to out. The encoder
-// never uses a dynamic table. But if the client has reduced its own, it expects to be
-// told so.
-func (h *http2Conn) appendBlockLocked(frames []byte) {
-	if len(frames) > 0 && h.tableSize {
-		h.tableSize = false
-		h.out = http2.AppendWithoutTable(h.out, frames)
-		return
+// appendBlock appends the frames of a field block, or none, to out. The encoder never uses
+// a dynamic table. But if the other side has reduced its own, it expects to be told so in
+// the next block.
+func appendBlock(out, frames []byte, reduced *bool) []byte {
+	if len(frames) > 0 && *reduced {
+		*reduced = false
+		return http2.AppendWithoutTable(out, frames)
 	}
-	h.out = append(h.out, frames...)
+	return append(out, frames...)
 }
 
 // flush sends out until it is empty. It yields first, so that the streams that can run
@@ -123,7 +122,7 @@ func (h *http2Conn) flush() {
 		h.out, h.spare, h.control = h.spare[:0], nil, 0
 		h.fillLocked()
 		h.mu.Unlock()
-		err := h.send(b)
+		_, err := h.writer.writeSealed(h.conn.side(h.conn.options.Timeouts.Write), h.conn.tls, b)
 		h.mu.Lock()
 		h.spare = b[:0]
 		if err != nil {
@@ -138,30 +137,6 @@ func (h *http2Conn) flush() {
 	if h.broken || h.goAway == goAwayFinal && len(h.streams) == 0 {
 		h.wakeReader()
 	}
-}
-
-// send writes b, encrypted if the connection uses TLS.
-func (h *http2Conn) send(b []byte) error {
-	c := h.conn
-	to := c.side(c.options.Timeouts.Write)
-	if c.tls == nil {
-		_, err := h.writer.write(to, b)
-		return err
-	}
-	records := sealBuffers.Get().(*buffer)
-	defer sealBuffers.Put(records)
-	for len(b) > 0 {
-		n := min(len(b), sealBytes)
-		sealed, err := c.tls.seal(b[:n], records)
-		if err == nil {
-			_, err = h.writer.write(to, sealed)
-		}
-		if err != nil {
-			return err
-		}
-		b = b[n:]
-	}
-	return nil
 }
 
 // breakLocked ends all streams after the connection has failed.

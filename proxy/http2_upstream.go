@@ -4,16 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 )
-
-// requestHeads are the heads of requests while they are encoded.
-var requestHeads = sync.Pool{New: func() any { return new(http1.RequestHead) }}
 
 // errUnprocessed means that the peer has certainly not processed the request: it
 // refused the stream, its GOAWAY excludes it, or the request was not sent.
@@ -93,13 +89,6 @@ func (u *http2Upstream) sendHead(b *buffers, _ bool) (answered, sent bool, err e
 
 // open opens the stream with the head b.out. whole: the request ends with body.
 func (u *http2Upstream) open(b *buffers, body []byte, whole bool) error {
-	text := b.out
-	head := requestHeads.Get().(*http1.RequestHead)
-	defer requestHeads.Put(head)
-	head.Reset(requestBufferBytes)
-	if n, err := head.Scan(text); n != len(text) || err != nil {
-		return http1.ErrMethod // impossible: the exchange wrote it
-	}
 	c := u.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -112,12 +101,11 @@ func (u *http2Upstream) open(b *buffers, body []byte, whole bool) error {
 	c.streams[u.id] = u
 	u.window, u.granted = c.initial, http2.InitialWindow
 	start := len(c.out)
-	c.out = u.appendFields(c.out, head, text)
+	c.out = u.appendFields(c.out, b.out)
 	c.out = http2.EndFieldBlock(c.out, start, u.id, whole && len(body) == 0)
 	if c.tableSize {
 		frames := bytes.Clone(c.out[start:])
-		c.out = c.out[:start]
-		c.appendBlockLocked(frames)
+		c.out = appendBlock(c.out[:start], frames, &c.tableSize)
 	}
 	if u.sent = whole && len(body) == 0; whole && !u.sent {
 		u.data, u.ends = body, true
@@ -128,20 +116,35 @@ func (u *http2Upstream) open(b *buffers, body []byte, whole bool) error {
 }
 
 // appendFields appends room for the header of a frame and the field block of the
-// request, whose head is text.
-func (u *http2Upstream) appendFields(out []byte, head *http1.RequestHead, text []byte) []byte {
+// request, whose head the exchange wrote as text. It may have more fields than a head
+// that is received.
+func (u *http2Upstream) appendFields(out, text []byte) []byte {
 	var room [http2.FrameHeaderBytes]byte
-	out = http2.AppendRequestStart(append(out, room[:]...), head.MethodName(text), u.conn.scheme(), head.Authority(text), head.Target(text))
-	fields := head.Fields()
-	for i := range fields {
-		f := &fields[i]
-		switch f.Name {
+	line, fields := cutLine(text)
+	method, line, _ := bytes.Cut(line, space)
+	target, _, _ := bytes.Cut(line, space)
+	out = http2.AppendRequestStart(append(out, room[:]...), method, u.conn.scheme(), hostOf(fields), target)
+	for len(fields) > len("\r\n") {
+		line, fields = cutLine(fields)
+		name, _, _ := bytes.Cut(line, colon)
+		switch http1.NameOf(name) {
 		case http1.NameHost, http1.NameConnection, http1.NameTransferEncoding, http1.NameUpgrade, http1.NameKeepAlive, http1.NameProxyConnection:
 			continue
 		}
-		out = http2.AppendField(out, f.FieldName(text), f.Value(text))
+		out = appendFieldLine(out, line)
 	}
 	return out
+}
+
+// hostOf returns the value of the Host line among lines.
+func hostOf(lines []byte) []byte {
+	for len(lines) > len("\r\n") {
+		var line []byte
+		if line, lines = cutLine(lines); hasName(line, "host") {
+			return bytes.Trim(line[len("host:"):], " \t\r\n")
+		}
+	}
+	return nil
 }
 
 // takesCoded implements sink.
@@ -289,10 +292,12 @@ func (u *http2Upstream) startBody(_ *buffers, head *http1.ResponseHead, _ []byte
 	timer := time.NewTimer(bodyStartTimeout)
 	defer timer.Stop()
 	var none buffers // the head is in those of the exchange
-	if err := u.wait(&none, arrived, timer.C, false); err != errPatience {
+	switch err := u.wait(&none, arrived, timer.C, false); err {
+	case errPatience, os.ErrDeadlineExceeded: // the head was in time
+		return nil
+	default:
 		return err
 	}
-	return nil
 }
 
 // readBody implements source.

@@ -288,11 +288,16 @@ func TestHTTP2ResponseWaitsForItsBody(t *testing.T) {
 		{"the response is too short", func(u *http2Upstream) { u.received = true }, false, nil, soon},
 		{"a part arrives", func(u *http2Upstream) { u.body.append(make([]byte, 1)) }, false, nil, bodyStartTimeout},
 		{"nothing happens", func(*http2Upstream) {}, false, nil, bodyStartTimeout},
+		{"the timeout of the head ends", func(u *http2Upstream) {
+			u.armRead(u.conn.transport.sweeper.now())
+			u.waits.readDue.Store(true)
+		}, false, nil, soon},
 		{"there is no body", func(*http2Upstream) {}, true, nil, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				u := &http2Upstream{conn: new(http2PeerConn), waits: newStreamWaits()}
+				u := &http2Upstream{conn: &http2PeerConn{transport: &http2Transport{sweeper: newSweeper()}}, waits: newStreamWaits()}
+				u.conn.transport.sweeper.add(&u.sweepEntry, u.waits, 0)
 				begin := time.Now()
 				var peer sync.WaitGroup
 				defer peer.Wait()
@@ -311,5 +316,19 @@ func TestHTTP2ResponseWaitsForItsBody(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A request with the maximum number of fields reaches peers with HTTP/2 too.
+func TestManyFieldsToHTTP2Peers(t *testing.T) {
+	origin := startH2COrigin(t, echoRequest)
+	p := startProxyToH2C(t, origin.address)
+	for _, a := range []*route.Actions{nil, visibleEdits(t)} {
+		p.setActions(a)
+		conn := p.dial()
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n"+strings.Repeat("X-A: 1\r\n", 99)+"\r\n")
+		if status, body := readResponse(t, conn); status != 200 || strings.Count(body, "X-A: 1") != 99 {
+			t.Errorf("got %d %q", status, body)
+		}
 	}
 }

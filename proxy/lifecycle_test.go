@@ -20,6 +20,7 @@ import (
 )
 
 func TestSlowClients(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	const short = 60 * time.Millisecond
 	for _, test := range []struct {
@@ -276,6 +277,7 @@ func (l *failingListener) Accept() (net.Conn, error) {
 
 // A client that goes away while it waits for its response frees the peer.
 func TestClientThatGoesAwayWaiting(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, first string
 		keep        bool

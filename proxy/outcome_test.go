@@ -158,6 +158,7 @@ func sendOnly(m *misdeed) {
 // A client can not have a peer ejected that works, whatever it does or leaves
 // undone: no outcome of that speaks against the peer.
 func TestWhatClientsDoIsNotCounted(t *testing.T) {
+	t.Parallel()
 	const (
 		length  = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\nabc"
 		longer  = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\nabc" // spliced

@@ -53,6 +53,7 @@ func originSide(t testing.TB, conn net.Conn) net.Conn {
 // What holds for peers over TCP holds over TLS. Left out are the tests of what is
 // below: sockets, memory, resets.
 func TestPeersOverTLS(t *testing.T) {
+	t.Parallel()
 	for _, test := range []func(*testing.T){
 		TestStickyCookie, TestWaitForFirstPeer, TestUpstreamConnectionsAreReused, TestStaleConnection, TestRetryWhereSafe,
 		TestRetryAfterConnectFailure, TestNoPeerAnswers, TestPerTryTimeout, TestResponseHeaderTimeoutBoundsAllTries,

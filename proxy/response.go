@@ -73,7 +73,10 @@ func (x *httpExchange) receiveFinal(u upstream, text []byte) balancer.Outcome {
 	if x.response.Status == 101 {
 		switch {
 		case x.switches(text):
-			return x.receiveTunnel(u, text)
+			if err := x.writeResponseHead(text); err != nil {
+				return x.receiveFailed(u, err)
+			}
+			return x.receiveTunnel(u)
 		case x.upgrade:
 			return x.receiveFailed(u, errOtherProtocol)
 		}
@@ -93,8 +96,11 @@ func (x *httpExchange) receiveFinal(u upstream, text []byte) balancer.Outcome {
 	if err := u.startBody(&x.buffers, &x.response, text, x.response.Bodiless(x.head.Method == http1.MethodHead)); err != nil {
 		return x.receiveFailed(u, err)
 	}
-	x.out = x.client.front.appendHead(x.out[:0], text) // before the body overwrites it
-	err := x.relay(u)
+	err := x.writeResponseHead(text) // before the body overwrites it
+	if err != nil {
+		return x.receiveFailed(u, err)
+	}
+	err = x.relay(u)
 	if err != nil && !x.answered {
 		x.bytesOut = 0
 		return x.receiveFailed(u, err)

@@ -4,12 +4,24 @@ import (
 	"strconv"
 	"time"
 
+	"sluice/balancer"
 	"sluice/proxy/http1"
 )
 
+// writeRequestHead writes the head for the peer to b.out, with the edits of the route. It
+// may overwrite b.from.
+func (x *httpExchange) writeRequestHead(b *buffers, peer *balancer.Peer) {
+	b.borrow()
+	if x.actions == nil {
+		b.out = x.appendRequestHead(b.out[:0], peer)
+		return
+	}
+	b.out = x.appendEditedRequest(b.out[:0], x.appendRequestHead(b.from[:0], peer), peer)
+}
+
 // appendRequestHead appends the head for the peer. It copies adjacent lines at once,
 // without the hop-by-hop fields and those that sluice writes.
-func (x *httpExchange) appendRequestHead(out []byte) []byte {
+func (x *httpExchange) appendRequestHead(out []byte, peer *balancer.Peer) []byte {
 	b, head := x.in[x.start:x.end], &x.head
 	out = append(out, head.MethodName(b)...)
 	out = append(out, ' ')
@@ -30,7 +42,7 @@ func (x *httpExchange) appendRequestHead(out []byte) []byte {
 		if len(authority) > 0 {
 			out = append(out, authority...)
 		} else {
-			out = append(out, x.token.Peer.Address()...)
+			out = append(out, peer.Address()...)
 		}
 		out = append(out, "\r\n"...)
 	}

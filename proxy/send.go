@@ -68,8 +68,7 @@ func (x *httpExchange) connectFailed(err error) (o balancer.Outcome) {
 
 // sendOn sends the request on u and waits for a response.
 func (x *httpExchange) sendOn(u upstream) (sent bool, err error) {
-	x.borrow()
-	x.out = x.appendRequestHead(x.out[:0])
+	x.writeRequestHead(&x.buffers, x.token.Peer)
 	if x.streaming {
 		return x.upload.start(u)
 	}

@@ -15,8 +15,9 @@ import (
 func (x *httpExchange) begin() {
 	x.client.front.begin()
 	x.startTime = time.Now()
-	x.service, x.token = nil, balancer.Token{}
-	x.query = balancer.Query{}
+	x.service, x.actions, x.token = nil, nil, balancer.Token{}
+	x.target, x.stripped, x.user = x.target[:0], false, ""
+	x.query, x.newClient = balancer.Query{}, 0
 	x.tries, x.status, x.bytesIn, x.bytesOut = 0, 0, int64(x.bodyLength), 0
 	x.connectTime, x.upstreamTime = 0, 0
 	x.refused, x.interrupted, x.lastRefusal = "", "", nil
@@ -41,13 +42,21 @@ func (x *httpExchange) serve() bool {
 	if c.listener.httpsPort != 0 && !x.cameByHTTPS(b) {
 		return x.redirectToHTTPS()
 	}
-	matched := c.listener.table().Match(x.head.Authority(b), x.head.Path(b))
+	matched := c.listener.table().Match(x.head.Authority(b), x.head.Path(b), (*routedRequest)(x))
 	if matched == nil {
 		return x.refuse(refusalNoRoute)
 	}
-	x.service = matched.Service
+	x.service, x.actions = matched.Service, matched.Actions
 	if r := x.notForwarded(b); r != nil {
 		return x.refuse(r)
+	}
+	if x.actions != nil {
+		if done, ok := x.act(b); done {
+			return ok
+		}
+	}
+	if s := matched.Split; s != nil {
+		x.chooseGroup(s, b)
 	}
 	if a := x.service.Affinity; a != nil {
 		x.query.Hash = x.affinity(a, b)
@@ -74,7 +83,7 @@ func (x *httpExchange) serve() bool {
 	case outcome.Class == balancer.OutcomeClientGone, err != nil && c.gone.Load():
 		x.status, x.interrupted = statusClientClosed, "client_gone"
 	case err != nil:
-		return x.refuse(pickRefusal(err))
+		return x.refuse(pickRefusal(err, x.query.Group != 0))
 	}
 	x.account()
 	return x.interrupted == ""
@@ -197,6 +206,9 @@ func (x *httpExchange) account() {
 	}
 	if x.token.Peer != nil {
 		entry.Peer = x.token.Peer.Address()
+		if g := x.token.Peer.Group(); g != nil {
+			entry.Group = g.Name()
+		}
 	}
 	log.Log(c.shard, &entry)
 }

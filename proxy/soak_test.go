@@ -29,7 +29,7 @@ import (
 
 // soakDuration is how long TestSoak lasts; the environment variable SLUICE_SOAK
 // changes it.
-const soakDuration = 10 * time.Second
+const soakDuration = 6 * time.Second
 
 // TestSoak has clients of all kinds at work, good, bad, slow and gone, while
 // peers crash, come back and are replaced. No good request may fail, and

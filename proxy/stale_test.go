@@ -71,6 +71,7 @@ func TestPeerThatBreaksUsedConnections(t *testing.T) {
 // Where the peer has begun to answer, or has had the request for long, its
 // connection had not been closed before.
 func TestUsedConnectionIsLostByThePeer(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, body string
 		then       func(c *originConn)

@@ -96,7 +96,7 @@ func (s *stream) choose() *refusal {
 	switch {
 	case err == nil:
 		s.name = name
-		if matched := streams.Names.Match([]byte(name), []byte("/")); matched != nil {
+		if matched := streams.Names.Match([]byte(name), []byte("/"), nil); matched != nil {
 			s.service = matched.Service
 		}
 		if s.service == nil {
@@ -159,7 +159,7 @@ func (s *stream) forward() {
 	case s.refusal == refusalConnect && len(s.service.Pool.Snapshot().Eligible) == 0:
 		s.refusal = refusalNoEligible // this failure ejected the last peer
 	case s.refusal == nil:
-		s.refusal = pickRefusal(err)
+		s.refusal = pickRefusal(err, false)
 	}
 }
 

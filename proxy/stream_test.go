@@ -42,7 +42,7 @@ func startStreams(t testing.TB, o Options, addresses ...string) *testProxy {
 
 // target sends connections to the service that setService has set.
 func (p *testProxy) target() *Streams {
-	return &Streams{Service: p.tables.Load().Match([]byte("a"), []byte("/")).Service}
+	return &Streams{Service: p.tables.Load().Match([]byte("a"), []byte("/"), nil).Service}
 }
 
 // stream connects without TLS.

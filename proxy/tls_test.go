@@ -60,6 +60,7 @@ func closeWrite(t testing.TB, conn net.Conn) {
 // What holds for HTTP/1.1 over TCP holds over TLS. Left out are the tests of what
 // is below: sockets, memory, handing over.
 func TestOverTLS(t *testing.T) {
+	t.Parallel()
 	for _, test := range []func(*testing.T){
 		TestNoRoute, TestAnswerAsJSON, TestMaxForwardsZero, TestStickyCookie, TestStickyCookieAndInterimResponses,
 		TestWaitForFirstPeer, TestUpstreamConnectionsAreReused, TestStaleConnection, TestRetryWhereSafe,

@@ -10,9 +10,9 @@ import (
 	"sluice/route"
 )
 
-// receiveTunnel forwards the 101 response and then all bytes in both directions
-// until the tunnel ends. text is the head of the response. It closes u.
-func (x *httpExchange) receiveTunnel(u upstream, text []byte) balancer.Outcome {
+// receiveTunnel forwards the 101 response, whose head is x.out, and then all bytes in both
+// directions until the tunnel ends. It closes u.
+func (x *httpExchange) receiveTunnel(u upstream) balancer.Outcome {
 	defer u.finish(false)
 	up, late := u.tunnel(&x.buffers)
 	t := tunnel{
@@ -22,7 +22,6 @@ func (x *httpExchange) receiveTunnel(u upstream, text []byte) balancer.Outcome {
 	t.client = x.client.front.tunnel(&t)
 	outcome := balancer.Outcome{Class: balancer.OutcomeOK, Status: x.response.Status, Latency: x.upstreamTime - x.picked.Sub(x.startTime)}
 	x.status = x.response.Status
-	x.out = x.client.front.appendHead(x.out[:0], text)
 	early := x.in[x.start+x.headLength : x.end]
 	x.bodyLength = len(early)
 	if x.toClient(piece{text: late}) != nil {

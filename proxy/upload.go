@@ -160,7 +160,7 @@ func peerError(err error) error {
 // forward sends the body.
 func (l *upload) forward() error {
 	x, from := l.x, l.x.client.front
-	limit := x.client.options.Limits.BodyBytes
+	limit := x.bodyLimit()
 	for {
 		p, err := from.readBody(&l.buffers, l.up.takesCoded())
 		if err != nil {

@@ -12,8 +12,24 @@ func TestMatchDoesNotAllocate(t *testing.T) {
 		{"none", "/"},
 	} {
 		host, path := []byte(request[0]), []byte(request[1])
-		if n := testing.AllocsPerRun(100, func() { tab.Match(host, path) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { tab.Match(host, path, nil) }); n != 0 {
 			t.Errorf("host %q path %q: %v allocations", host, path, n)
+		}
+	}
+}
+
+// That holds for conditions, string prefixes and regular expressions too.
+func TestMatchOfEveryShapeDoesNotAllocate(t *testing.T) {
+	for _, s := range shapes {
+		tab := s.table(t, 1000)
+		hostText, pathText, r := s.request(1000)
+		host, path := []byte(hostText), []byte(pathText)
+		steady := newSteadyRequest(r)
+		if tab.Match(host, path, steady) == nil {
+			t.Errorf("%s: no route", s.name)
+		}
+		if n := testing.AllocsPerRun(100, func() { tab.Match(host, path, steady) }); n != 0 {
+			t.Errorf("%s: %v allocations", s.name, n)
 		}
 	}
 }

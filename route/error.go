@@ -7,7 +7,7 @@ import (
 // Error describes an invalid field of a route.
 type Error struct {
 	Index  int    // of the route in the list given to NewTable
-	Field  string // "host", "path" or "service"
+	Field  string // the key of the configuration: "host", "path", "when.header.X-Canary"
 	Value  string // as given
 	Reason string // such as "must start with a slash"
 }
@@ -19,28 +19,19 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("route %d: %s %q: %s", e.Index+1, e.Field, e.Value, e.Reason)
 }
 
-func appendErrors(errs []error, i int, r Route, host, path, service error) []error {
-	if host != nil {
-		errs = append(errs, &Error{Index: i, Field: "host", Value: r.Host, Reason: host.Error()})
-	}
-	if path != nil {
-		errs = append(errs, &Error{Index: i, Field: "path", Value: r.Path, Reason: path.Error()})
-	}
-	if service != nil {
-		errs = append(errs, &Error{Index: i, Field: "service", Reason: service.Error()})
-	}
-	return errs
+// at returns e for the route at that index.
+func (e Error) at(index int) error {
+	e.Index = index
+	return &e
 }
 
-func duplicateError(i, first int, r Route) error {
+func duplicateError(first int, r *Route) Error {
 	host := "any host"
-	if r.Host != "" {
+	switch {
+	case r.Host != "":
 		host = fmt.Sprintf("host %q", r.Host)
+	case r.HostRegexp != "":
+		host = fmt.Sprintf("hosts %q", r.HostRegexp)
 	}
-	return &Error{
-		Index:  i,
-		Field:  "path",
-		Value:  r.Path,
-		Reason: fmt.Sprintf("the same host and path as route %d (%s)", first+1, host),
-	}
+	return Error{Field: "path", Value: r.Path, Reason: fmt.Sprintf("matches the same requests as route %d (%s)", first+1, host)}
 }

@@ -1,6 +1,8 @@
 package route
 
 import (
+	"math/rand/v2"
+	"strings"
 	"testing"
 )
 
@@ -16,10 +18,47 @@ func FuzzMatch(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, host, path []byte) {
 		for _, tab := range []*Table{tab, partial} {
-			got, want := tab.Match(host, path), naiveMatch(tab, string(host), string(path))
-			if (got == nil) != (want == nil) || got != nil && *got != *want {
+			got, want := tab.Match(host, path, nil), naiveMatch(tab, string(host), string(path), nil)
+			if got != want {
 				t.Errorf("host %q path %q: got %+v, want %+v", host, path, got, want)
 			}
+		}
+	})
+}
+
+// The fuzzer chooses a request and the seed of a table with every kind of route.
+func FuzzMatchEverything(f *testing.F) {
+	f.Add(uint64(1), "a.b", "/a/..%2fab;x/1?v=1", "GET", "v=1&w=%32", "c=1; d=2", "1")
+	f.Add(uint64(2), "X.A.B:80", "/abc/", "POST", "a+b=1", "d=", "")
+	f.Add(uint64(3), "[::1]", `/a\b/%ff`, "HEAD", "%76=12&=", "c", "12")
+	f.Fuzz(func(t *testing.T, seed uint64, host, path, method, query, cookie, header string) {
+		s := source{rand.New(rand.NewPCG(seed, 3))}
+		table := s.table(t, 1+s.IntN(20))
+		r := s.request()
+		r.method, r.query = method, query
+		r.fields = append(r.fields, "cookie: "+cookie, "x-a: "+header)
+		want := naiveMatch(table, host, path, r)
+		if got := table.Match([]byte(host), []byte(path), r); got != want {
+			t.Errorf("host %q path %q %+v: got %+v, want %+v", host, path, r, got, want)
+		}
+		checkExplanation(t, table, host, path, r, want)
+	})
+}
+
+// Every match of an expression begins and ends with its literals.
+func FuzzLiteralEnds(f *testing.F) {
+	f.Add("^/a(b|c)d?$", "/abd")
+	f.Add(`^(x)y[a-z]*\.(b)$`, "xy.b")
+	f.Add("(?i)^A|^/b$", "a")
+	f.Add("^/\ufffd.$", "/\xffa")
+	f.Fuzz(func(t *testing.T, expression, text string) {
+		re, err := compileRegexp(expression)
+		if err != nil || !re.MatchString(text) {
+			return
+		}
+		prefix, suffix := literalEnds(expression)
+		if !strings.HasPrefix(text, prefix) || !strings.HasSuffix(text, suffix) {
+			t.Errorf("%q matches %q, and has the literals %q and %q", expression, text, prefix, suffix)
 		}
 	})
 }
@@ -32,7 +71,7 @@ func FuzzNewTable(f *testing.F) {
 		f.Add(seed[0], seed[1])
 	}
 	f.Fuzz(func(t *testing.T, host, path string) {
-		tab, err := NewTable([]Route{{host, path, &Service{}}})
+		tab, err := NewTable([]Route{{Host: host, Path: path, Service: &Service{}}})
 		if err != nil {
 			return
 		}
@@ -44,7 +83,7 @@ func FuzzNewTable(f *testing.F) {
 				return
 			}
 		}
-		if tab.Match([]byte(request), []byte(path)) == nil {
+		if tab.Match([]byte(request), []byte(path), nil) == nil {
 			t.Errorf("host %q, path %q: does not match %+v", request, path, r)
 		}
 	})

@@ -18,28 +18,54 @@ type hostKind uint8
 const (
 	hostExact hostKind = iota
 	hostWildcard
+	hostRegexp
 	hostAny
 )
 
 // hostPattern is the parsed host of a route.
 type hostPattern struct {
 	kind hostKind
-	name string // in lower case; of a wildcard the part after the star: ".example.com"
+	// name is in lower case. Of a wildcard it is the part after the star,
+	// ".example.com", of hostRegexp the expression.
+	name string
+	// suffix is, of hostRegexp, what every host ends with that the expression matches,
+	// from a dot on; it may be empty.
+	suffix string
 }
 
 func (h hostPattern) String() string {
-	if h.kind == hostWildcard {
+	switch h.kind {
+	case hostWildcard:
 		return "*" + h.name
+	case hostRegexp:
+		return "~" + h.name
 	}
 	return h.name
 }
 
-// compare orders patterns by specificity. Exact hosts are equal.
+// regexpHost returns the pattern of a valid regular expression.
+func regexpHost(expression string) hostPattern {
+	h := hostPattern{kind: hostRegexp, name: expression}
+	_, literal := literalEnds(expression)
+	if i := strings.IndexByte(literal, '.'); i >= 0 {
+		h.suffix = literal[i:]
+	}
+	return h
+}
+
+// compare orders patterns by specificity: exact hosts, which are equal, wildcards by their
+// labels, regular expressions by their length, any host.
 func (h hostPattern) compare(o hostPattern) int {
-	if c := cmp.Compare(h.kind, o.kind); c != 0 || h.kind != hostWildcard {
+	if c := cmp.Compare(h.kind, o.kind); c != 0 {
 		return c
 	}
-	return cmp.Compare(strings.Count(o.name, "."), strings.Count(h.name, "."))
+	switch h.kind {
+	case hostWildcard:
+		return cmp.Compare(strings.Count(o.name, "."), strings.Count(h.name, "."))
+	case hostRegexp:
+		return cmp.Compare(len(o.name), len(h.name))
+	}
+	return 0
 }
 
 func parseHost(s string) (hostPattern, error) {

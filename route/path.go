@@ -1,8 +1,10 @@
 package route
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -11,10 +13,11 @@ const maxSegmentLen = 255
 
 // node is one segment in the tree of a host's paths. The root is "/".
 type node struct {
+	scope    // of the routes for this path and all below it
 	parent   *node
 	children map[string]*node
-	route    *Route // of exactly this path, or nil
-	nearest  *Route // route, or that of the nearest ancestor that has one
+	exact    *scope // of those for exactly this path; nil: there are none
+	partials *radix // of those for the starts of a segment below; nil: there are none
 }
 
 // grow returns the node at path below n, and creates it if necessary.
@@ -33,14 +36,100 @@ func (n *node) grow(path []string) *node {
 	return n
 }
 
-// inherit sets nearest in n and its descendants.
-func (n *node) inherit(from *Route) {
-	if n.nearest = n.route; n.nearest == nil {
-		n.nearest = from
+// scopeOf returns the scope of a path below the root n, and creates it if necessary.
+func (n *node) scopeOf(p *pathPattern) *scope {
+	n = n.grow(p.segments)
+	switch {
+	case p.match == PathExact:
+		if n.exact == nil {
+			n.exact = new(scope)
+		}
+		return n.exact
+	case p.partial == "":
+		return &n.scope
 	}
-	for _, child := range n.children {
-		child.inherit(n.nearest)
+	if n.partials == nil {
+		n.partials = new(radix)
 	}
+	return &n.partials.grow(p.partial).scope
+}
+
+// settle completes the scopes of n and its descendants.
+func (n *node) settle(parent *scope) {
+	n.scope.settle(parent)
+	if n.exact != nil {
+		n.exact.settle(&n.scope)
+	}
+	below := &n.scope
+	if n.partials != nil {
+		n.partials.settle(&n.scope)
+	}
+	for seg, child := range n.children {
+		if n.partials != nil {
+			below = findRadix(n.partials, seg)
+		}
+		child.settle(below)
+	}
+}
+
+// pathPattern is the parsed path of a route.
+type pathPattern struct {
+	match PathMatch
+	text  string // normalised
+	// segments and partial are where the routes' tree has it: a path that matches
+	// begins with these segments, and with the start of a further one.
+	segments []string
+	partial  string
+	regexp   *regexp.Regexp // of PathRegexp
+}
+
+func parsePattern(match PathMatch, s string) (p pathPattern, err error) {
+	p.match = match
+	switch match {
+	case "", PathPrefix, PathExact:
+		p.match = cmp.Or(match, PathPrefix)
+		p.segments, err = parsePath(s)
+	case PathStringPrefix:
+		if s == "" || strings.HasSuffix(s, "/") {
+			return parsePattern(PathPrefix, s)
+		}
+		cut := strings.LastIndexByte(s, '/') + 1
+		if p.segments, err = parsePath(s[:cut]); err != nil {
+			return p, err
+		}
+		p.partial, err = decodeOctets(s[cut:])
+	case PathRegexp:
+		if p.regexp, err = compileRegexp(s); err == nil {
+			literal, _ := literalEnds(s)
+			p.segments, p.partial = splitLiteral(literal)
+			p.text = s
+		}
+		return p, err
+	default:
+		return p, fmt.Errorf("want %s, %s, %s or %s", PathPrefix, PathExact, PathStringPrefix, PathRegexp)
+	}
+	p.text = "/" + strings.Join(p.segments, "/")
+	if p.partial != "" {
+		p.text = strings.TrimSuffix(p.text, "/") + "/" + p.partial
+	}
+	return p, err
+}
+
+// matches reports whether p matches a path, which is in the form of appendNormal.
+func (p *pathPattern) matches(path []byte) bool {
+	whole := path
+	if len(path) > 1 {
+		path = path[:len(path)-1]
+	}
+	switch p.match {
+	case PathExact:
+		return string(path) == p.text
+	case PathStringPrefix:
+		return len(path) >= len(p.text) && string(path[:len(p.text)]) == p.text
+	case PathRegexp:
+		return p.regexp.Match(path) || p.regexp.Match(whole)
+	}
+	return p.text == "/" || len(whole) > len(p.text) && string(whole[:len(p.text)]) == p.text && whole[len(p.text)] == '/'
 }
 
 // parsePath splits a route's path into decoded segments. It rejects paths that Match
@@ -66,6 +155,19 @@ func parsePath(s string) ([]string, error) {
 }
 
 func decodeSegment(raw string) (string, error) {
+	seg, err := decodeOctets(raw)
+	switch {
+	case err != nil:
+	case seg == "":
+		err = errors.New("has an empty segment")
+	case seg == "." || seg == "..":
+		err = fmt.Errorf("has the segment %q", seg)
+	}
+	return seg, err
+}
+
+// decodeOctets decodes a segment, or the start of one.
+func decodeOctets(raw string) (string, error) {
 	var b strings.Builder
 	for i := 0; i < len(raw); i++ {
 		c := raw[i]
@@ -84,16 +186,10 @@ func decodeSegment(raw string) (string, error) {
 		}
 		b.WriteByte(c)
 	}
-	seg := b.String()
-	switch {
-	case seg == "":
-		return "", errors.New("has an empty segment")
-	case seg == "." || seg == "..":
-		return "", fmt.Errorf("has the segment %q", seg)
-	case len(seg) > maxSegmentLen:
-		return "", fmt.Errorf("has a segment of %d octets, the limit is %d", len(seg), maxSegmentLen)
+	if b.Len() > maxSegmentLen {
+		return "", fmt.Errorf("has a segment of %d octets, the limit is %d", b.Len(), maxSegmentLen)
 	}
-	return seg, nil
+	return b.String(), nil
 }
 
 // unhex reads the two hexadecimal digits after a percent sign.

@@ -1,31 +1,30 @@
 package route
 
 import (
-	"cmp"
 	"errors"
-	"slices"
-	"strings"
+	"fmt"
 )
-
-// Route sends the requests that match it to a service.
-type Route struct {
-	// Host is a host without a port ("star.example.com", "192.0.2.1",
-	// "[2001:db8::1]"), a wildcard ("*.example.com": one or more labels for the
-	// star), or empty for any host. Case does not matter.
-	Host string
-	// Path is a prefix by segment: "/api", and equally "/api/", matches "/api" and
-	// "/api/x", not "/apix". Case matters. Percent-encoded octets are decoded.
-	Path string
-
-	Service *Service
-}
 
 // Table is an immutable set of routes. It is safe for concurrent use.
 type Table struct {
-	anyHost   *node            // routes without a host, nil if there are none
-	exact     map[string]*node // by host in lower case, nil if there are none
-	wildcards map[string]*node // by suffix with its leading dot: ".example.com"
-	routes    []Route          // normalised, in order of precedence
+	anyHost   *root            // routes without a host, nil if there are none
+	exact     map[string]*root // by host in lower case, nil if there are none
+	wildcards map[string]*root // by suffix with its leading dot: ".example.com"
+	// patterns has regular expressions by what the host ends with, from a dot on; ""
+	// for those without such a text.
+	patterns map[string]*root
+	// testsHost: there are tests that read the host.
+	testsHost bool
+	entries   []*entry // in order of precedence
+}
+
+// root is the tree of the paths of a host.
+type root struct {
+	node
+	host hostPattern
+	best int32 // the smallest rank in the tree
+	// rest is the smallest rank in the trees that Match visits after this one.
+	rest int32
 }
 
 // NewTable builds a table. Its error joins one *Error for each invalid field, in the
@@ -33,146 +32,241 @@ type Table struct {
 func NewTable(routes []Route) (*Table, error) {
 	t := &Table{}
 	var errs []error
-	type ranked struct {
-		Route
-		host hostPattern
-		path []string
-	}
-	list := make([]ranked, 0, len(routes))
-	firstAt := make(map[*node]int) // index of a node's route
+	first := make(map[string]int, len(routes)) // index of a key's route
+	unindexed := make(map[string]int)
 	for i, r := range routes {
-		host, herr := parseHost(r.Host)
-		path, perr := parsePath(r.Path)
-		var serr error
-		if r.Service == nil {
-			serr = errors.New("is missing")
+		e, wrong := compile(r)
+		if r.Service == nil && (r.Actions == nil || r.Actions.Redirect == nil) {
+			wrong = append(wrong, &Error{Field: "service", Reason: "is missing"})
 		}
-		if herr != nil || perr != nil || serr != nil {
-			errs = appendErrors(errs, i, r, herr, perr, serr)
+		for _, err := range wrong {
+			errs = append(errs, err.at(i))
+		}
+		if len(wrong) > 0 {
 			continue
 		}
-		n := t.root(host).grow(path)
-		if first, taken := firstAt[n]; taken {
-			errs = append(errs, duplicateError(i, first, r))
+		key := e.key()
+		if other, taken := first[key]; taken {
+			errs = append(errs, duplicateError(other, &r).at(i))
 			continue
 		}
-		firstAt[n] = i
-		r.Host, r.Path = host.String(), "/"+strings.Join(path, "/")
-		route := &Route{r.Host, r.Path, r.Service}
-		n.route = route
-		list = append(list, ranked{*route, host, path})
+		first[key] = i
+		if host := e.unindexed(); host != "" {
+			if unindexed[host]++; unindexed[host] == MaxUnindexed+1 {
+				errs = append(errs, unindexedError(e).at(i))
+			}
+		}
+		t.entries = append(t.entries, e)
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-
-	t.eachRoot(func(n *node) { n.inherit(nil) })
-	slices.SortStableFunc(list, func(a, b ranked) int {
-		return cmp.Or(
-			a.host.compare(b.host),
-			cmp.Compare(len(b.path), len(a.path)),
-		)
-	})
-	t.routes = make([]Route, len(list))
-	for i := range list {
-		t.routes[i] = list[i].Route
+	rank(t.entries)
+	for _, e := range t.entries {
+		t.add(e)
 	}
+	t.settle()
 	return t, nil
 }
 
-// Routes returns a copy of the routes with hosts and paths normalised, in order of
-// precedence: exact hosts, wildcards (longest first), any host; longer paths first;
-// else as given.
-func (t *Table) Routes() []Route {
-	return slices.Clone(t.routes)
+func unindexedError(e *entry) Error {
+	err := Error{Field: "path", Value: e.path.text}
+	if e.path.match != PathRegexp {
+		err = Error{Field: "host_regexp", Value: e.host.name}
+	}
+	err.Reason = fmt.Sprintf("the limit is %d regular expressions without a text that every match begins with (^/text), or for hosts ends with (\\.text$)", MaxUnindexed)
+	return err
 }
 
-// Match returns the most specific route for a request, or nil; see the package's
-// comment.
-//
-// host is the value of Host or the authority of the target: its port, a final dot and
-// case do not matter. path is the path of the target as sent; a query after it is
-// ignored. An empty path and "*" count as "/"; any other without a leading slash
-// matches nothing.
-//
-// Match does not retain the slices. The caller must not change the Route.
-func (t *Table) Match(host, path []byte) *Route {
-	if len(path) == 0 || len(path) == 1 && path[0] == '*' {
-		path = rootPath
+// add puts e, which has its rank, into the trees.
+func (t *Table) add(e *entry) {
+	if e.hostTest != nil {
+		e.tests = append(e.tests, *e.hostTest)
 	}
-	if path[0] != '/' {
-		return nil
+	e.tests = append(e.conditions[:len(e.conditions):len(e.conditions)], e.tests...)
+	if e.path.match == PathRegexp {
+		e.tests = append(e.tests, test{kind: testPath, paths: []pathPattern{e.path}})
 	}
-	if t.exact != nil || t.wildcards != nil {
-		var buf [maxHostLen]byte
-		if name := foldHost(buf[:0], host); len(name) > 0 {
-			if r := t.matchHost(name, path); r != nil {
-				return r
+	t.testsHost = t.testsHost || e.tests.readsHost()
+	e.root = t.root(e.host)
+	e.root.best = min(e.root.best, e.rank)
+	scope := e.root.scopeOf(&e.path)
+	scope.added = append(scope.added, e)
+}
+
+// readsHost reports whether a test reads the host.
+func (p program) readsHost() bool {
+	for i := range p {
+		if p[i].kind == testHost {
+			return true
+		}
+		for _, one := range p[i].any {
+			if one.readsHost() {
+				return true
 			}
 		}
 	}
-	if t.anyHost == nil {
-		return nil
-	}
-	return t.anyHost.match(path)
+	return false
 }
 
-var rootPath = []byte{'/'}
-
-// matchHost matches against the routes with a host. name is in lower case.
-func (t *Table) matchHost(name, path []byte) *Route {
-	if n := t.exact[string(name)]; n != nil {
-		if r := n.match(path); r != nil {
-			return r
-		}
-	}
-	if t.wildcards == nil || name[0] == '[' {
-		return nil
-	}
-	for i := 1; i < len(name); i++ { // from 1: the star is not empty
-		if name[i] != '.' {
-			continue
-		}
-		if n := t.wildcards[string(name[i:])]; n != nil {
-			if r := n.match(path); r != nil {
-				return r
-			}
-		}
-	}
-	return nil
-}
-
-// root returns the node for "/" of a host, and creates it if necessary.
-func (t *Table) root(h hostPattern) *node {
-	if h.kind == hostAny {
+// root returns the tree of a host, and creates it if necessary.
+func (t *Table) root(h hostPattern) *root {
+	m, key := &t.exact, h.name
+	switch h.kind {
+	case hostAny:
 		if t.anyHost == nil {
-			t.anyHost = new(node)
+			t.anyHost = &root{host: h, best: noRank}
 		}
 		return t.anyHost
-	}
-	m := &t.exact
-	if h.kind == hostWildcard {
+	case hostWildcard:
 		m = &t.wildcards
+	case hostRegexp:
+		m, key = &t.patterns, h.suffix
 	}
 	if *m == nil {
-		*m = make(map[string]*node)
+		*m = make(map[string]*root)
 	}
-	n := (*m)[h.name]
+	n := (*m)[key]
 	if n == nil {
-		n = new(node)
-		(*m)[h.name] = n
+		n = &root{host: h, best: noRank}
+		(*m)[key] = n
 	}
 	return n
 }
 
-func (t *Table) eachRoot(f func(*node)) {
-	for _, n := range t.exact {
-		f(n)
-	}
-	for _, n := range t.wildcards {
-		f(n)
-	}
+// settle completes the trees.
+func (t *Table) settle() {
+	last := int32(noRank) // of the trees after all wildcards
 	if t.anyHost != nil {
-		f(t.anyHost)
+		t.anyHost.settle(nil)
+		t.anyHost.rest = noRank
+		last = t.anyHost.best
+	}
+	for _, r := range t.patterns {
+		r.settle(nil)
+		last = min(last, r.best)
+	}
+	for _, r := range t.patterns {
+		r.rest = last // possibly of this one, which costs only time
+	}
+	for suffix, r := range t.wildcards {
+		r.settle(nil)
+		r.rest = min(last, t.bestWildcard(suffix[1:]))
+	}
+	for host, r := range t.exact {
+		r.settle(nil)
+		r.rest = min(last, t.bestWildcard(host))
+	}
+}
+
+// bestWildcard returns the smallest rank of the wildcards that match a host.
+func (t *Table) bestWildcard(host string) int32 {
+	best := int32(noRank)
+	for i := 1; i < len(host) && host[0] != '['; i++ {
+		if host[i] == '.' {
+			if r := t.wildcards[host[i:]]; r != nil {
+				best = min(best, r.best)
+			}
+		}
+	}
+	return best
+}
+
+// Routes returns the routes with hosts and paths normalised, in order of precedence. The
+// caller must not change what they refer to.
+func (t *Table) Routes() []Route {
+	routes := make([]Route, len(t.entries))
+	for i, e := range t.entries {
+		routes[i] = e.route
+	}
+	return routes
+}
+
+// Match returns the first route, in the order of Routes, that matches a request, or nil;
+// see the package's comment.
+//
+// host is the value of Host or the authority of the target: its port, a final dot and
+// case do not matter. path is the path of the target as sent; a query after it is
+// ignored. An empty path and "*" count as "/"; any other without a leading slash
+// matches nothing. r is for conditions and listeners; if it is nil, none that reads it
+// holds.
+//
+// Match does not retain its arguments. The caller must not change the Route.
+func (t *Table) Match(host, path []byte, r Request) *Route {
+	if path = targetPath(path); path == nil {
+		return nil
+	}
+	m := matching{path: path, request: r, rank: noRank}
+	t.match(&m, host)
+	m.giveBack()
+	if m.best == nil {
+		return nil
+	}
+	return &m.best.route
+}
+
+var rootPath = []byte{'/'}
+
+// targetPath returns the path to compare of a target, or nil if no route can match it.
+func targetPath(path []byte) []byte {
+	switch {
+	case len(path) == 0 || len(path) == 1 && path[0] == '*':
+		return rootPath
+	case path[0] != '/':
+		return nil
+	}
+	return path
+}
+
+// match visits the trees that fit a host.
+func (t *Table) match(m *matching, host []byte) {
+	if t.exact != nil || t.wildcards != nil || t.testsHost {
+		var buf [maxHostLen]byte
+		if name := foldHost(buf[:0], host); len(name) > 0 && t.matchHost(m, name) {
+			return
+		}
+	}
+	if r := t.anyHost; r != nil && r.best < m.rank {
+		m.visit(r.find(m.path))
+	}
+}
+
+// matchHost visits the trees with a host, and reports whether no further one can have a
+// better route. name is in lower case.
+func (t *Table) matchHost(m *matching, name []byte) bool {
+	if t.testsHost {
+		m.keepHost(name)
+	}
+	if r := t.exact[string(name)]; r != nil {
+		if m.visit(r.find(m.path)); m.rank < r.rest {
+			return true
+		}
+	}
+	if t.wildcards != nil && name[0] != '[' {
+		for i := 1; i < len(name); i++ { // from 1: the star is not empty
+			if name[i] != '.' {
+				continue
+			}
+			if r := t.wildcards[string(name[i:])]; r != nil && r.best < m.rank {
+				if m.visit(r.find(m.path)); m.rank < r.rest {
+					return true
+				}
+			}
+		}
+	}
+	if t.patterns != nil {
+		for i, c := range name {
+			if c == '.' {
+				t.matchPattern(m, name[i:])
+			}
+		}
+		t.matchPattern(m, nil)
+	}
+	return false
+}
+
+func (t *Table) matchPattern(m *matching, suffix []byte) {
+	if r := t.patterns[string(suffix)]; r != nil && r.best < m.rank {
+		m.visit(r.find(m.path))
 	}
 }

@@ -25,7 +25,7 @@ func table(t testing.TB, pairs ...string) *Table {
 
 // match returns the name that table gave to the route found, "-" for none.
 func match(tab *Table, host, path string) string {
-	r := tab.Match([]byte(host), []byte(path))
+	r := tab.Match([]byte(host), []byte(path), nil)
 	if r == nil {
 		return "-"
 	}
@@ -66,19 +66,22 @@ func TestMatchPath(t *testing.T) {
 	}
 }
 
+// spellingsOfAdmin are paths that some server takes for /admin or a path below it.
+var spellingsOfAdmin = []string{
+	"/admin", "/admin/", "//admin", "///admin//", "/./admin", "/.//./admin", "/%61dmin", "/%61%64%6d%69%6E",
+	"/a/../admin", "/a/..//admin", "/a/b/../../admin", "/../admin", "/../../admin",
+	"/a/..%2fadmin", "/a/..%2Fadmin", "/a%2f..%2fadmin", "/a/%2e%2e/admin", "/a/%2e%2E%2fadmin", "/a/.%2e/admin", "/%2fadmin",
+	`/a/..\admin`, `/a\..\admin`, "/a/..%5cadmin", "/a/..;/admin", "/a/..;x=y/admin", "/a/..%3bx/admin",
+	"/admin;x=y", "/admin;x=y/z", "/;x/admin", "/.;/admin", "/x;a/../admin", "/a;x%2f..%2fadmin", "/x;a/..;b/admin;c", "/%2e/admin",
+	"/none/at/all/../../../admin", "/none%2fat%2f..%2f..%2fadmin", "/admin/x/..", "/admin/./", "/admin?/../a", "/admin#/../a",
+	"/" + strings.Repeat("x", 400) + "%20/../admin",
+}
+
 // Spellings of a path that some server takes for /admin must not reach the
 // route for everything else, and the other way round.
 func TestMatchPathSpellingsDoNotSlipAroundARoute(t *testing.T) {
 	tab := table(t, " /", " /a", " /admin")
-	for _, path := range []string{
-		"/admin", "/admin/", "//admin", "///admin//", "/./admin", "/.//./admin", "/%61dmin", "/%61%64%6d%69%6E",
-		"/a/../admin", "/a/..//admin", "/a/b/../../admin", "/../admin", "/../../admin",
-		"/a/..%2fadmin", "/a/..%2Fadmin", "/a%2f..%2fadmin", "/a/%2e%2e/admin", "/a/%2e%2E%2fadmin", "/a/.%2e/admin", "/%2fadmin",
-		`/a/..\admin`, `/a\..\admin`, "/a/..%5cadmin", "/a/..;/admin", "/a/..;x=y/admin", "/a/..%3bx/admin",
-		"/admin;x=y", "/admin;x=y/z", "/;x/admin", "/.;/admin", "/x;a/../admin", "/a;x%2f..%2fadmin", "/x;a/..;b/admin;c", "/%2e/admin",
-		"/none/at/all/../../../admin", "/none%2fat%2f..%2f..%2fadmin", "/admin/x/..", "/admin/./", "/admin?/../a", "/admin#/../a",
-		"/" + strings.Repeat("x", 400) + "%20/../admin",
-	} {
+	for _, path := range spellingsOfAdmin {
 		if got := match(tab, "", path); got != " /admin" {
 			t.Errorf("path %q: got %q, want the route for /admin", path, got)
 		}
@@ -89,6 +92,24 @@ func TestMatchPathSpellingsDoNotSlipAroundARoute(t *testing.T) {
 	} {
 		if got := match(tab, "", path); got != " /" {
 			t.Errorf("path %q: got %q, want the route for /", path, got)
+		}
+	}
+}
+
+// What a walk found below one segment does not count below another.
+func TestMatchForgetsTheSegmentsThatDotsRemove(t *testing.T) {
+	tab := newTable(t, []Route{
+		{Path: "/st", PathMatch: PathStringPrefix, Service: &Service{Name: "string"}},
+		{Path: "/b", Service: &Service{Name: "b"}},
+		{Path: "/c", PathMatch: PathExact, Service: &Service{Name: "c"}},
+		{Path: "/", Service: &Service{Name: "root"}},
+	})
+	for path, want := range map[string]string{
+		"/stx/../b/x": "b", "/stx/../b": "b", "/stx/../x": "root", "/x/../sty/z": "string", "/stx/../c": "c", "/stx/../c/x": "root", "/c/x/..": "c",
+		"/stx/y/../..": "root", "/b/x/../../stx": "string",
+	} {
+		if got := match(tab, "", path); got != want {
+			t.Errorf("%q goes to %s, want %s", path, got, want)
 		}
 	}
 }
@@ -187,51 +208,51 @@ func TestNewTableNamesEveryError(t *testing.T) {
 		routes []Route
 		want   []string
 	}{
-		{"no slash", []Route{{"", "api", svc}}, []string{`route 1: path "api": must start with a slash`}},
-		{"no path", []Route{{"", "", svc}}, []string{`route 1: path: is missing; "/" matches every path`}},
-		{"no service", []Route{{"", "/", nil}}, []string{`route 1: service: is missing`}},
-		{"several", []Route{{"a b", "x", nil}, {"", "/", svc}}, []string{
+		{"no slash", []Route{{Host: "", Path: "api", Service: svc}}, []string{`route 1: path "api": must start with a slash`}},
+		{"no path", []Route{{Host: "", Path: "", Service: svc}}, []string{`route 1: path: is missing; "/" matches every path`}},
+		{"no service", []Route{{Host: "", Path: "/", Service: nil}}, []string{`route 1: service: is missing`}},
+		{"several", []Route{{Host: "a b", Path: "x", Service: nil}, {Host: "", Path: "/", Service: svc}}, []string{
 			`route 1: host "a b": contains ' '`,
 			`route 1: path "x": must start with a slash`,
 			`route 1: service: is missing`,
 		}},
-		{"duplicate", []Route{{"A.b", "/x", svc}, {"", "/x", svc}, {"a.B.", "/%78/", svc}}, []string{
-			`route 3: path "/%78/": the same host and path as route 1 (host "a.B.")`,
+		{"duplicate", []Route{{Host: "A.b", Path: "/x", Service: svc}, {Host: "", Path: "/x", Service: svc}, {Host: "a.B.", Path: "/%78/", Service: svc}}, []string{
+			`route 3: path "/%78/": matches the same requests as route 1 (host "a.B.")`,
 		}},
-		{"duplicate any host", []Route{{"", "/", svc}, {"", "/", svc}}, []string{
-			`route 2: path "/": the same host and path as route 1 (any host)`,
+		{"duplicate any host", []Route{{Host: "", Path: "/", Service: svc}, {Host: "", Path: "/", Service: svc}}, []string{
+			`route 2: path "/": matches the same requests as route 1 (any host)`,
 		}},
-		{"star alone", []Route{{"*", "/", svc}}, []string{`route 1: host "*": leave the host empty to match any host`}},
-		{"bad wildcard", []Route{{"*example.com", "/", svc}}, []string{
+		{"star alone", []Route{{Host: "*", Path: "/", Service: svc}}, []string{`route 1: host "*": leave the host empty to match any host`}},
+		{"bad wildcard", []Route{{Host: "*example.com", Path: "/", Service: svc}}, []string{
 			`route 1: host "*example.com": a wildcard is "*." and a domain, as in "*.example.com"`,
 		}},
-		{"star inside", []Route{{"a.*.com", "/", svc}, {"*.*.com", "/", svc}}, []string{
+		{"star inside", []Route{{Host: "a.*.com", Path: "/", Service: svc}, {Host: "*.*.com", Path: "/", Service: svc}}, []string{
 			`route 1: host "a.*.com": a star must be the first label, as in "*.example.com"`,
 			`route 2: host "*.*.com": a star must be the first label, as in "*.example.com"`,
 		}},
-		{"empty label", []Route{{"a..b", "/", svc}, {".", "/", svc}, {"*.", "/", svc}}, []string{
+		{"empty label", []Route{{Host: "a..b", Path: "/", Service: svc}, {Host: ".", Path: "/", Service: svc}, {Host: "*.", Path: "/", Service: svc}}, []string{
 			`route 1: host "a..b": has an empty label`,
 			`route 2: host ".": has an empty label`,
 			`route 3: host "*.": a wildcard is "*." and a domain, as in "*.example.com"`,
 		}},
-		{"port", []Route{{"a:80", "/", svc}, {"http://a", "/", svc}}, []string{
+		{"port", []Route{{Host: "a:80", Path: "/", Service: svc}, {Host: "http://a", Path: "/", Service: svc}}, []string{
 			`route 1: host "a:80": must have no port and no scheme: a route matches the host on every port`,
 			`route 2: host "http://a": must have no port and no scheme: a route matches the host on every port`,
 		}},
-		{"IPv6", []Route{{"::1", "/", svc}, {"[::1", "/", svc}, {"[1.2.3.4]", "/", svc}, {"[fe80::1%eth0]", "/", svc}, {"[::1]:80", "/", svc}}, []string{
+		{"IPv6", []Route{{Host: "::1", Path: "/", Service: svc}, {Host: "[::1", Path: "/", Service: svc}, {Host: "[1.2.3.4]", Path: "/", Service: svc}, {Host: "[fe80::1%eth0]", Path: "/", Service: svc}, {Host: "[::1]:80", Path: "/", Service: svc}}, []string{
 			`route 1: host "::1": an IPv6 address must be in brackets`,
 			`route 2: host "[::1": must be an IPv6 address in brackets without a port`,
 			`route 3: host "[1.2.3.4]": "1.2.3.4" is not an IPv6 address`,
 			`route 4: host "[fe80::1%eth0]": "fe80::1%eth0" is not an IPv6 address`,
 			`route 5: host "[::1]:80": must be an IPv6 address in brackets without a port`,
 		}},
-		{"not ASCII", []Route{{"bücher.example", "/", svc}}, []string{
+		{"not ASCII", []Route{{Host: "bücher.example", Path: "/", Service: svc}}, []string{
 			`route 1: host "bücher.example": must be written in ASCII, as clients send it ("xn--…")`,
 		}},
-		{"long host", []Route{{strings.Repeat("a", 64) + ".b", "/", svc}}, []string{
+		{"long host", []Route{{Host: strings.Repeat("a", 64) + ".b", Path: "/", Service: svc}}, []string{
 			`route 1: host "` + strings.Repeat("a", 64) + `.b": has a label of 64 characters, the limit is 63`,
 		}},
-		{"segments", []Route{{"", "/a//b", svc}, {"", "//", svc}, {"", "/a/../b", svc}, {"", "/%2e", svc}, {"", "/a%2fb", svc}, {"", "/a;b", svc}, {"", `/a\b`, svc}}, []string{
+		{"segments", []Route{{Host: "", Path: "/a//b", Service: svc}, {Host: "", Path: "//", Service: svc}, {Host: "", Path: "/a/../b", Service: svc}, {Host: "", Path: "/%2e", Service: svc}, {Host: "", Path: "/a%2fb", Service: svc}, {Host: "", Path: "/a;b", Service: svc}, {Host: "", Path: `/a\b`, Service: svc}}, []string{
 			`route 1: path "/a//b": has an empty segment`,
 			`route 2: path "//": has an empty segment`,
 			`route 3: path "/a/../b": has the segment ".."`,
@@ -240,13 +261,13 @@ func TestNewTableNamesEveryError(t *testing.T) {
 			`route 6: path "/a;b": has ';' in a segment`,
 			`route 7: path "/a\\b": has '\\' in a segment`,
 		}},
-		{"octets", []Route{{"", "/a?b", svc}, {"", "/a b", svc}, {"", "/a%2", svc}, {"", "/a%zz/x", svc}}, []string{
+		{"octets", []Route{{Host: "", Path: "/a?b", Service: svc}, {Host: "", Path: "/a b", Service: svc}, {Host: "", Path: "/a%2", Service: svc}, {Host: "", Path: "/a%zz/x", Service: svc}}, []string{
 			`route 1: path "/a?b": contains '?'`,
 			`route 2: path "/a b": contains ' '`,
 			`route 3: path "/a%2": "%2" is not a percent-encoded octet`,
 			`route 4: path "/a%zz/x": "%zz" is not a percent-encoded octet`,
 		}},
-		{"long segment", []Route{{"", "/" + strings.Repeat("a", 256), svc}}, []string{
+		{"long segment", []Route{{Host: "", Path: "/" + strings.Repeat("a", 256), Service: svc}}, []string{
 			`route 1: path "/` + strings.Repeat("a", 256) + `": has a segment of 256 octets, the limit is 255`,
 		}},
 	} {
@@ -263,7 +284,7 @@ func TestNewTableNamesEveryError(t *testing.T) {
 }
 
 func TestErrorSaysWhichRouteAndField(t *testing.T) {
-	_, err := NewTable([]Route{{"", "/", &Service{}}, {"", "x", &Service{}}})
+	_, err := NewTable([]Route{{Host: "", Path: "/", Service: &Service{}}, {Host: "", Path: "x", Service: &Service{}}})
 	var e *Error
 	if !errors.As(err, &e) {
 		t.Fatalf("%T is not an *Error", err)

@@ -15,10 +15,10 @@ var pathClass = func() (t [256]byte) {
 	return t
 }()
 
-// match returns the route for path, which starts with a slash, below the root n.
-func (n *node) match(path []byte) *Route {
-	if n.children == nil {
-		return n.nearest
+// find returns the scope of path, which starts with a slash, below the root n.
+func (n *node) find(path []byte) *scope {
+	if n.children == nil && n.partials == nil && n.exact == nil {
+		return &n.scope
 	}
 	w := walk{at: n}
 	i := 1
@@ -36,7 +36,7 @@ func (n *node) match(path []byte) *Route {
 			w.segment(path[start:i])
 		}
 		if i >= len(path) || pathClass[path[i]] == end {
-			return w.at.nearest
+			return w.scope()
 		}
 		start = i + 1
 	}
@@ -44,8 +44,20 @@ func (n *node) match(path []byte) *Route {
 
 // walk is a position in a tree of paths.
 type walk struct {
-	at   *node
-	past int // further segments that are not in the tree
+	at      *node
+	past    int    // further segments that are not in the tree
+	partial *scope // of the first of them in at.partials; nil: at has none
+}
+
+// scope returns the scope of the position.
+func (w *walk) scope() *scope {
+	switch {
+	case w.past > 0 && w.partial != nil:
+		return w.partial
+	case w.past == 0 && w.at.exact != nil:
+		return w.at.exact
+	}
+	return &w.at.scope
 }
 
 // segment moves w by one decoded segment without parameters. Dot segments are resolved
@@ -68,6 +80,9 @@ func (w *walk) segment(s []byte) {
 		if child := w.at.children[string(s)]; child != nil {
 			w.at = child
 			return
+		}
+		if w.partial = nil; w.at.partials != nil {
+			w.partial = findRadix(w.at.partials, s)
 		}
 	}
 	w.past++

@@ -8,7 +8,7 @@ const stateOrder = ["unhealthy", "ejected", "draining", "warming", "up"];
 
 const isDrained = p => p.reasons.some(r => r === "drain" || r.startsWith("drain: "));
 const hasLeft = p => p.reasons.includes("removed from the set");
-const details = p => [...p.tags, ...Object.entries(p.meta ?? {}).map(([key, value]) => key + "=" + value)].join(", ");
+const details = p => [...(p.group ? ["group " + p.group] : []), ...p.tags, ...Object.entries(p.meta ?? {}).map(([key, value]) => key + "=" + value)].join(", ");
 const peerKey = p => [p.node, p.id, p.address].join("\n");
 
 // Columns: title, width, text, class.

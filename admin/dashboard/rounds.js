@@ -74,9 +74,14 @@ async function rest() {
     return; // the rounds tell what is wrong
   }
   const refused = config.reloads.last_error;
+  const pinned = config.sources.filter(s => s.pinned).map(s => s.name + " to revision " + s.pinned);
+  const stale = config.states.filter(s => s.state === "stale" || s.state === "waiting").map(s => s.name + ": " + s.errors.join("; "));
   show(byId("config"), "configuration " + config.number + (config.source ? " from " + config.source : "") +
+    (pinned.length ? "; pinned by a rollback: " + pinned.join(", ") : "") +
     (config.pending.length ? "; waits for a restart: " + config.pending.join(", ") : "") +
-    (refused ? "; a newer one was refused: " + refused.errors.join("; ") : ""), refused ? "failed" : config.pending.length ? "stale" : "faint");
+    (stale.length ? "; a source cannot be read: " + stale.join(", ") : "") +
+    (refused ? "; a newer one was refused: " + refused.errors.join("; ") : ""),
+    refused ? "failed" : config.pending.length || pinned.length || stale.length ? "stale" : "faint");
   if (showIf(byId("replicas"), Boolean(replicas))) showReplicas(replicas);
 }
 

@@ -32,6 +32,13 @@ function tiersOf(s) {
   return s.tiers.map((t, i) => "tier " + (i + 1) + ": " + t.eligible + " of " + t.peers + " serve, " + number(t.share * 100) + "% of the requests").join("; ");
 }
 
+// groupsOf describes the groups of a service, beside each other.
+function groupsOf(s) {
+  return (s.groups ?? []).map(g => "group " + g.group + ": " + g.eligible + " of " + g.peers + " serve, " + count(g.attempts, "attempt") +
+    (g.attempts ? ", " + number(g.errors / g.attempts * 100, 2) + "% errors, p50 " + number(g.p50_ms, 1) + ", p99 " + number(g.p99_ms, 1) + " ms" : "") +
+    (g.fallbacks ? ", " + count(g.fallbacks, "fallback") : "")).join("; ");
+}
+
 // What stands beside the name: text, class. Numbers of peers by state are the
 // second.
 const serviceColumns = [
@@ -58,11 +65,12 @@ class ServiceView {
     this.states = stateOrder.slice(0, -1).map(state => element("span", { class: state }));
     const [serve, ...others] = this.cells, counts = element("span", { class: "counts" }, ...this.states);
     this.tiers = element("p", { class: "more" });
+    this.groups = element("p", { class: "more" });
     this.notes = element("ul", { class: "notes" });
     this.noteViews = new Map();
     this.drainViews = new Map();
     this.root = element("section", { class: "service", "aria-labelledby": id },
-      element("div", { class: "line" }, element("h2", {}, this.button), serve, counts, ...others), this.notes, this.tiers);
+      element("div", { class: "line" }, element("h2", {}, this.button), serve, counts, ...others), this.notes, this.tiers, this.groups);
     this.requests = new Rate();
     this.peers = new Map();
   }
@@ -79,6 +87,8 @@ class ServiceView {
     classify(this.root, "service " + ["bad", "warn", ""][severity(s)]);
     const tiers = tiersOf(s);
     if (showIf(this.tiers, tiers !== "")) show(this.tiers, tiers);
+    const groups = groupsOf(s);
+    if (showIf(this.groups, groups !== "")) show(this.groups, groups);
     arrange(this.notes, [
       ...followNotes(this.noteViews, warningsOf(s)),
       ...follow(this.drainViews, s.standing_drains.map(d => ({ ...d, service: s.service })), peerKey, () => new StandingDrainView()),

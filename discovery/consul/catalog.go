@@ -22,6 +22,9 @@ type Selection struct {
 	Name string            // pattern for path.Match; empty: any name
 	Tag  string            // of an instance; empty: any
 	Meta map[string]string // of an instance; without the character `
+	// TagPrefixes, if there are any, are beginnings of tags in lower case, one of which a
+	// tag of the service must have; case does not matter.
+	TagPrefixes []string
 
 	Datacenter string // default: the agent's
 	Namespace  string // default: the client's; Consul Enterprise
@@ -54,11 +57,19 @@ func (s Selection) accepts(name string, tags []string) bool {
 	if name == consulItself || s.Tag != "" && !slices.Contains(tags, s.Tag) {
 		return false
 	}
+	if len(s.TagPrefixes) > 0 && !slices.ContainsFunc(tags, s.hasPrefix) {
+		return false
+	}
 	if s.Name == "" {
 		return true
 	}
 	ok, err := path.Match(s.Name, name)
 	return ok && err == nil
+}
+
+func (s Selection) hasPrefix(tag string) bool {
+	tag = strings.ToLower(strings.TrimSpace(tag))
+	return slices.ContainsFunc(s.TagPrefixes, func(prefix string) bool { return strings.HasPrefix(tag, prefix) })
 }
 
 // consulItself is the service of Consul's servers.
@@ -113,7 +124,7 @@ func (c *Sources) Catalog(s Selection, known ...CatalogService) *Catalog {
 	w := &Catalog{sources: c, selection: s, poke: make(chan struct{}, 1), services: make(map[string]*listing)}
 	w.status.Since = time.Now()
 	for _, k := range known {
-		if s.accepts(k.Name, []string{s.Tag}) {
+		if s.accepts(k.Name, append([]string{s.Tag}, s.TagPrefixes...)) { // its tags may be unknown
 			w.services[k.Name] = &listing{tags: k.Tags}
 		}
 	}
@@ -131,6 +142,10 @@ func (w *Catalog) Run(ctx context.Context, changed func([]CatalogService)) error
 	q.Datacenter, q.Namespace, q.Partition = w.selection.Datacenter, w.selection.Namespace, w.selection.Partition
 	// Name and tags are in the answer. Consul compares meta with every instance.
 	q.Filter = w.selection.filter("ServiceMeta")
+	if len(w.selection.TagPrefixes) > 0 {
+		// Sidecars have the tags of their services.
+		q.Filter = strings.Join(slices.DeleteFunc([]string{q.Filter, `ServiceKind == ""`}, func(s string) bool { return s == "" }), " and ")
+	}
 	var running sync.WaitGroup
 	defer running.Wait()
 	running.Go(func() {

@@ -20,7 +20,7 @@ const datacenterStableTime = 10 * time.Second
 const datacenterTimeout = time.Minute
 
 // datacenters watches a service in several data centres, and reports the set of one of
-// them.
+// them, or with ServiceOptions.Spill of all.
 type datacenters struct {
 	*Sources
 	options ServiceOptions
@@ -48,6 +48,8 @@ func (d *datacenters) Run(ctx context.Context, report func(discovery.Report) []d
 		log:        d.log.With().Str("consul_service", d.options.Service).Logger(),
 		changed:    make(chan struct{}, 1),
 		used:       -1,
+		spill:      d.options.Spill,
+		begin:      time.Now(),
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -69,6 +71,8 @@ type choice struct {
 	report     func(discovery.Report) []discovery.Instance
 	minHealthy int
 	log        zerolog.Logger
+	spill      bool          // all are used
+	begin      time.Time     // of the watch
 	branches   []*branch     // in order of preference
 	changed    chan struct{} // capacity 1: a branch has changed
 
@@ -212,6 +216,9 @@ func (c *choice) run(ctx context.Context) error {
 func (c *choice) choose(now time.Time) (wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.spill {
+		return c.combineLocked(now)
+	}
 	best, wait := c.bestLocked(now)
 	if best < 0 {
 		for _, b := range c.branches {

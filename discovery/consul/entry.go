@@ -48,12 +48,12 @@ func (e serviceEntry) unchecked() bool {
 type entryNode struct{ Node, Address, Datacenter string }
 
 type entryService struct {
-	ID, Service, Address string
-	Port                 int
-	Ports                []entryPort
-	Tags                 []string
-	Meta                 map[string]string
-	Weights              entryWeights
+	Kind, ID, Service, Address string
+	Port                       int
+	Ports                      []entryPort
+	Tags                       []string
+	Meta                       map[string]string
+	Weights                    entryWeights
 }
 
 type entryPort struct {
@@ -93,7 +93,7 @@ func shorten(e *api.ServiceEntry) serviceEntry {
 	}
 	if s := e.Service; s != nil {
 		short.Service = &entryService{
-			ID: s.ID, Service: s.Service, Address: s.Address, Port: s.Port,
+			Kind: string(s.Kind), ID: s.ID, Service: s.Service, Address: s.Address, Port: s.Port,
 			Tags: s.Tags, Meta: s.Meta, Weights: entryWeights(s.Weights),
 		}
 		for _, p := range s.Ports {

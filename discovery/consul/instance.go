@@ -66,6 +66,7 @@ func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 		Status:      status,
 		Detail:      detail,
 		Datacenter:  entry.Node.Datacenter,
+		Kind:        s.Kind,
 		Unchecked:   status == discovery.StatusCritical && entry.unchecked(),
 	}
 }

@@ -33,7 +33,7 @@ type Skipped struct {
 
 // Health queries once, without blocking, all instances of o.Service, or the result of
 // o.PreparedQuery. Of several data centres it returns the answer of the one that a new
-// source would use.
+// source would use or, with o.Spill, those of all as one.
 func Health(ctx context.Context, client *consul.Client, o ServiceOptions) (Answer, error) {
 	o = o.normal()
 	if len(o.Datacenters) == 0 || o.PreparedQuery != "" {
@@ -47,6 +47,11 @@ func Health(ctx context.Context, client *consul.Client, o ServiceOptions) (Answe
 			firstErr = cmp.Or(firstErr, err)
 			continue
 		}
+		if o.Spill {
+			answer.Instances = append(answer.Instances, best.Instances...)
+			best = answer
+			continue
+		}
 		n := discovery.CountServing(answer.Instances)
 		if n >= o.MinHealthy {
 			return answer, nil
@@ -55,7 +60,7 @@ func Health(ctx context.Context, client *consul.Client, o ServiceOptions) (Answe
 			best, most = answer, n
 		}
 	}
-	if most < 0 {
+	if most < 0 && firstErr != nil {
 		return Answer{}, firstErr
 	}
 	return best, nil

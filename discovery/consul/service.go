@@ -44,6 +44,10 @@ type ServiceOptions struct {
 	// counts as having none.
 	Datacenters []string
 	MinHealthy  int // at least 1
+	// Spill uses the instances of all Datacenters, each with the place of its data centre
+	// as discovery.Instance.Priority. Then MinHealthy has no effect, and a data centre that
+	// fails keeps its instances.
+	Spill bool
 
 	Near      string // "_agent": sort by distance, which takes the answer from the servers instead of the agent's view // "_agent": sort by distance; then servers answer, not the agent's view
 	Namespace string // default: the client's; Consul Enterprise
@@ -91,6 +95,9 @@ func (o *ServiceOptions) selection() string {
 	}
 	if len(o.Datacenters) > 0 {
 		fmt.Fprintf(&b, ", data centres %q", o.Datacenters)
+		if o.Spill {
+			b.WriteString(" together")
+		}
 	}
 	for _, p := range []struct{ name, value string }{
 		{"filter", o.Filter}, {"data centre", o.Datacenter}, {"namespace", o.Namespace}, {"partition", o.Partition}, {"peer", o.Peer},

@@ -47,6 +47,10 @@ func combinedLine(b []byte, e *Entry, c *clock) []byte {
 		b = append(b, " grpc_status="...)
 		b = appendCombined(b, octets(e.GRPCStatus))
 	}
+	if e.Group != "" {
+		b = append(b, " group="...)
+		b = appendCombined(b, octets(e.Group))
+	}
 	return append(b, '\n')
 }
 

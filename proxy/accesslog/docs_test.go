@@ -10,7 +10,7 @@ import (
 func TestDocumentationListsTheKeys(t *testing.T) {
 	full := typical()
 	full.BytesIn, full.Connect, full.Reason = 1, 1, "reason"
-	full.GRPCStatus = "UNAVAILABLE"
+	full.GRPCStatus, full.Group = "UNAVAILABLE", "canary"
 	var want []string
 	for _, key := range regexp.MustCompile(`[{,]"(\w+)":`).FindAllStringSubmatch(lineJSON(full), -1) {
 		want = append(want, key[1])

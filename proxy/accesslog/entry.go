@@ -29,6 +29,7 @@ type Entry struct {
 
 	Service  string
 	Peer     string
+	Group    string // of the peer; empty: its service has no groups
 	Attempts int
 	Reason   string
 

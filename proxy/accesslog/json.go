@@ -37,6 +37,7 @@ func jsonLine(b []byte, e *Entry, c *clock) []byte {
 	b = appendMillis(b, e.Duration)
 	b = appendMember(b, `,"service":"`, octets(e.Service))
 	b = appendMember(b, `,"peer":"`, octets(e.Peer))
+	b = appendMember(b, `,"group":"`, octets(e.Group))
 	b = append(b, `,"attempts":`...)
 	b = strconv.AppendInt(b, int64(e.Attempts), 10)
 	if e.Upstream > 0 {

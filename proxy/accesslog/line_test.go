@@ -34,6 +34,7 @@ func TestJSONLine(t *testing.T) {
 			`"reason":"upstream_timeout","user_agent":"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36",` +
 			`"referer":"https://star.example.com/items"}` + "\n"},
 		{"gRPC", &Entry{Status: 200, GRPCStatus: "UNAVAILABLE"}, `{"time":"0001-01-01T00:00:00.000Z","client":"","method":"","target":"","proto":"","status":200,"grpc_status":"UNAVAILABLE","bytes_in":0,"bytes_out":0,"duration_ms":0.000,"attempts":0}` + "\n"},
+		{"group", &Entry{Peer: "a:1", Group: "canary"}, `{"time":"0001-01-01T00:00:00.000Z","client":"","method":"","target":"","proto":"","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"peer":"a:1","group":"canary","attempts":0}` + "\n"},
 		{"no field", &Entry{}, `{"time":"0001-01-01T00:00:00.000Z","client":"","method":"","target":"","proto":"","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"attempts":0}` + "\n"},
 		{"time zone", &Entry{Time: time.Date(2026, 6, 30, 23, 59, 59, 999_999_999, time.FixedZone("", -3600))},
 			`{"time":"2026-07-01T00:59:59.999Z","client":"","method":"","target":"","proto":"","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"attempts":0}` + "\n"},
@@ -124,6 +125,8 @@ func TestCombinedLine(t *testing.T) {
 			`host="-" service="-" peer="-" attempts=0 bytes_in=0 duration_ms=0.000 upstream_ms=- connect_ms=- reason="-"` + "\n"},
 		{"gRPC", &Entry{GRPCStatus: "OK"}, `- - - [01/Jan/0001:00:00:00 +0000] "- - -" 0 0 "-" "-" ` +
 			`host="-" service="-" peer="-" attempts=0 bytes_in=0 duration_ms=0.000 upstream_ms=- connect_ms=- reason="-" grpc_status=OK` + "\n"},
+		{"group", &Entry{Group: "canary"}, `- - - [01/Jan/0001:00:00:00 +0000] "- - -" 0 0 "-" "-" ` +
+			`host="-" service="-" peer="-" attempts=0 bytes_in=0 duration_ms=0.000 upstream_ms=- connect_ms=- reason="-" group=canary` + "\n"},
 		{"injection", evil, `192.0.2.17 - - [02/Jan/2026:15:04:05 +0000] "GET /\x22\x5C\x0A HTTP/1.1" 200 5120 "-" "x\x22 200 1\xFF\x7F\xC3\xA9" ` +
 			`host="h\x22 service=\x22x" service="star" peer="10.0.0.7:8080" attempts=1 bytes_in=0 duration_ms=12.345 upstream_ms=11.200 connect_ms=- reason="-"` + "\n"},
 	} {
@@ -160,6 +163,7 @@ type record struct {
 	DurationMS float64   `json:"duration_ms"`
 	Service    string    `json:"service"`
 	Peer       string    `json:"peer"`
+	Group      string    `json:"group"`
 	Attempts   int       `json:"attempts"`
 	UpstreamMS float64   `json:"upstream_ms"`
 	ConnectMS  float64   `json:"connect_ms"`
@@ -187,7 +191,7 @@ func FuzzJSONLine(f *testing.F) {
 			Time: time.Unix(unix%(1<<37), duration&(1<<29)).UTC(), Client: string(host), Method: method, Host: host, Target: target, Proto: string(method),
 			UserAgent: agent, Referer: referer, Status: status, BytesIn: in, BytesOut: out,
 			Duration: time.Duration(duration), Upstream: time.Duration(duration / 2), Connect: time.Duration(duration / 3),
-			Service: string(target), Peer: string(agent), Attempts: status, Reason: string(referer),
+			Service: string(target), Peer: string(agent), Group: string(host), Attempts: status, Reason: string(referer),
 		}
 		line := lineJSON(e)
 		if strings.IndexByte(line, '\n') != len(line)-1 {
@@ -201,7 +205,7 @@ func FuzzJSONLine(f *testing.F) {
 		ms := func(d time.Duration) float64 { return float64(max(d, 0)/time.Microsecond) / 1000 }
 		want := record{
 			Time: e.Time.Truncate(time.Millisecond), Client: valid(host), Method: valid(method), Host: valid(host), Target: valid(target), Proto: valid(method),
-			Status: status, BytesIn: in, BytesOut: out, DurationMS: ms(e.Duration), Service: valid(target), Peer: valid(agent), Attempts: status,
+			Status: status, BytesIn: in, BytesOut: out, DurationMS: ms(e.Duration), Service: valid(target), Peer: valid(agent), Group: valid(host), Attempts: status,
 			UpstreamMS: ms(e.Upstream), ConnectMS: ms(e.Connect), Reason: valid(referer), UserAgent: valid(agent), Referer: valid(referer),
 		}
 		var got record

@@ -179,7 +179,7 @@ func (h *Head) scanField(b []byte, start, end int) (*Field, error) {
 	f.Nominated = false
 	f.Name = NameUnderscore
 	if seen&charUnderscore == 0 {
-		f.Name = lookUpName(b[start:colon])
+		f.Name = NameOf(b[start:colon])
 	}
 	h.names |= 1 << f.Name
 	return f, nil

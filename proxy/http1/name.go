@@ -84,7 +84,8 @@ var namesByLength = func() (table [32][]knownName) {
 	return table
 }()
 
-func lookUpName(name []byte) Name {
+// NameOf returns the Name of a field name in any case. It never returns NameUnderscore.
+func NameOf(name []byte) Name {
 	if len(name) >= len(namesByLength) {
 		return NameOther
 	}

@@ -13,12 +13,12 @@ func TestLookUpName(t *testing.T) {
 				t.Errorf("%q is among the names of %d octets", known.lower, length)
 			}
 			for _, name := range []string{known.lower, strings.ToUpper(known.lower), strings.ToUpper(known.lower[:1]) + known.lower[1:]} {
-				if got := lookUpName([]byte(name)); got != known.name {
+				if got := NameOf([]byte(name)); got != known.name {
 					t.Errorf("%s: got %d, want %d", name, got, known.name)
 				}
 			}
 			for _, name := range []string{known.lower + "x", "x" + known.lower, known.lower[1:], strings.Replace(known.lower, "e", "x", 1)} {
-				if got := lookUpName([]byte(name)); got == known.name && name != known.lower {
+				if got := NameOf([]byte(name)); got == known.name && name != known.lower {
 					t.Errorf("%s: taken for %s", name, known.lower)
 				}
 			}
@@ -31,7 +31,7 @@ func TestLookUpName(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"", "x", strings.Repeat("x", 31), strings.Repeat("x", 32), strings.Repeat("x", 1000)} {
-		if got := lookUpName([]byte(name)); got != NameOther {
+		if got := NameOf([]byte(name)); got != NameOther {
 			t.Errorf("%q: got %d", name, got)
 		}
 	}

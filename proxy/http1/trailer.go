@@ -35,7 +35,7 @@ var forbiddenTrailers = []string{
 // trailer section. keepUnderscores: a name may have underscores, which is common in gRPC.
 func ForbiddenInTrailer(line []byte, keepUnderscores bool) bool {
 	name, _, _ := bytes.Cut(line, []byte{':'})
-	if lookUpName(name) != NameOther || !keepUnderscores && bytes.IndexByte(name, '_') >= 0 {
+	if NameOf(name) != NameOther || !keepUnderscores && bytes.IndexByte(name, '_') >= 0 {
 		return true
 	}
 	for _, forbidden := range forbiddenTrailers {

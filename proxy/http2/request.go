@@ -106,8 +106,7 @@ func (f *Fields) AppendRequest(out []byte, ended bool) ([]byte, Framing, error) 
 			if head.hasProtocol && string(f.nameOf(field)) == "sec-websocket-key" {
 				continue
 			}
-			out = append(append(out, f.nameOf(field)...), ": "...)
-			out = append(append(out, f.value(field)...), "\r\n"...)
+			out = f.appendField(out, field)
 		}
 	}
 	if head.cookies > 0 {
@@ -128,6 +127,12 @@ func (f *Fields) AppendRequest(out []byte, ended bool) ([]byte, Framing, error) 
 
 func appendLine(out []byte, name string, value []byte) []byte {
 	return append(append(append(out, name...), value...), "\r\n"...)
+}
+
+// appendField appends a field as a line.
+func (f *Fields) appendField(out []byte, field *Field) []byte {
+	out = append(append(out, f.nameOf(field)...), ": "...)
+	return append(append(out, f.value(field)...), "\r\n"...)
 }
 
 // appendCookies joins the cookie fields to one (RFC 9113, section 8.2.3), without the empty
@@ -257,8 +262,7 @@ func (f *Fields) AppendTrailer(out []byte) ([]byte, error) {
 		if field.malformed {
 			return out, ErrMalformed
 		}
-		out = append(append(out, f.nameOf(field)...), ": "...)
-		out = append(append(out, f.value(field)...), "\r\n"...)
+		out = f.appendField(out, field)
 	}
 	return out, nil
 }

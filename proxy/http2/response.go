@@ -18,8 +18,7 @@ func (f *Fields) AppendResponse(out []byte) ([]byte, error) {
 		if field.malformed {
 			return out, ErrMalformed
 		}
-		out = append(append(out, f.nameOf(field)...), ": "...)
-		out = append(append(out, f.value(field)...), "\r\n"...)
+		out = f.appendField(out, field)
 	}
 	return append(out, "\r\n"...), nil
 }

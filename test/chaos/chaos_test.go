@@ -30,17 +30,20 @@ const (
 	servedAtLast = 20 * time.Second
 )
 
+// clusters is how many clusters share the faults of the one seed that runs by default.
+const clusters = 3
+
 // TestChaos runs all faults of each seed on one cluster. By default it runs one seed, with
-// half of the faults on each of two clusters concurrently.
+// the faults shared among clusters that run concurrently.
 func TestChaos(t *testing.T) {
 	seeds, first := number(t, EnvSeeds, 0), number(t, EnvFirstSeed, 1)
 	var total tally
 	if seeds == 0 {
 		order := shuffled(random(first, 0))
-		half := len(order) / 2
 		t.Run(fmt.Sprintf("seed %d", first), func(t *testing.T) {
-			for n, faults := range [][]fault{order[:half], order[half:]} {
-				t.Run(fmt.Sprintf("half %d", n+1), func(t *testing.T) {
+			for n := range clusters {
+				faults := order[n*len(order)/clusters : (n+1)*len(order)/clusters]
+				t.Run(fmt.Sprintf("cluster %d", n+1), func(t *testing.T) {
 					t.Parallel()
 					runTrial(t, faults, random(first, uint64(n+1)), servedAtLast, &total)
 				})

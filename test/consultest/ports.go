@@ -63,6 +63,13 @@ func ReservePort(t testing.TB) int {
 	return p.HTTP
 }
 
+// ReserveBlock returns the first of nine free ports of 127.0.0.1 in a row, as ReservePort does,
+// until reserved is closed.
+func ReserveBlock() (first int, reserved io.Closer, err error) {
+	p, reserved, err := reserve(0)
+	return p.HTTP, reserved, err
+}
+
 // Listen listens on a port of 127.0.0.1 that the system assigns to nobody, and that it has not
 // returned before. After the end of the listener, checks of Consul may still connect to the port:
 // they reach no other test, and no later listener of this one. It is safe for concurrent use.

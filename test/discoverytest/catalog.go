@@ -72,7 +72,7 @@ func (c *Consul) refreshLocked(name string) {
 	var body, watched any
 	switch path {
 	case "/v1/catalog/services":
-		body, watched = c.serviceNamesLocked(metaOf(filter))
+		body, watched = c.serviceNamesLocked(metaOf(filter), strings.Contains(filter, `ServiceKind == ""`))
 	case "/v1/catalog/nodes":
 		body = c.nodesLocked()
 	default:
@@ -118,11 +118,15 @@ func (c *Consul) eachLocked(f func(service string, e *api.ServiceEntry)) {
 }
 
 // serviceNamesLocked returns the tags of the instances with meta by service, and as watched
-// data all instances without their checks.
-func (c *Consul) serviceNamesLocked(meta map[string]string) (names map[string][]string, watched []*api.AgentService) {
+// data all instances without their checks. plain leaves out what is not a service itself,
+// such as sidecars.
+func (c *Consul) serviceNamesLocked(meta map[string]string, plain bool) (names map[string][]string, watched []*api.AgentService) {
 	names = make(map[string][]string)
 	c.eachLocked(func(service string, e *api.ServiceEntry) {
 		watched = append(watched, e.Service)
+		if plain && e.Service.Kind != api.ServiceKindTypical {
+			return
+		}
 		for key, value := range meta {
 			if e.Service.Meta[key] != value {
 				return

@@ -26,6 +26,7 @@ type mode struct {
 	keep      int // number of instances that are not replaced
 	settings  string
 	check     time.Duration // timeout of Consul's check
+	patient   bool          // with servicePatience
 	// begin, if not nil, makes the instances misbehave until ctx ends.
 	begin func(ctx context.Context, d *deploy) error
 	// leave ends an instance, while a new one starts.
@@ -36,12 +37,21 @@ type mode struct {
 // the delays of a busy machine.
 const patientCheck = 10 * time.Second
 
-// withPatience returns the mode for a second attempt with a longer timeout of the check, if the
-// machine was so slow that checks of working instances timed out.
+// withPatience returns the mode for a second run with longer timeouts, if the machine was so
+// slow that those of working instances may have ended.
 func (m mode) withPatience() mode {
 	m.name += "-again"
 	m.check = patientCheck
+	m.patient = true
 	return m
+}
+
+// shortest returns the shortest timeout of working instances.
+func (m mode) shortest() time.Duration {
+	if m.patient {
+		return m.check
+	}
+	return min(m.check, time.Second) // the default for opening a connection
 }
 
 func modes(with traffic) []mode {

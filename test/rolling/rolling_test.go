@@ -109,7 +109,7 @@ func paceOf(list []mode) (pace, []mode) {
 		list = slices.DeleteFunc(list, func(m mode) bool { return !slices.Contains([]string{"stop", "abrupt", "hang"}, m.name) })
 		return pace{replaced: 2, before: 500 * time.Millisecond, pause: 100 * time.Millisecond}, list
 	}
-	return pace{replaced: 4, before: 1500 * time.Millisecond, pause: 300 * time.Millisecond, misbehaved: 4 * time.Second}, list
+	return pace{replaced: 3, before: time.Second, pause: 300 * time.Millisecond, misbehaved: 4 * time.Second}, list
 }
 
 // testRolling runs one mode after the other, so that their latencies can be compared.
@@ -136,7 +136,7 @@ func testRollingTogether(t *testing.T, with traffic) {
 	list = slices.DeleteFunc(list, func(m mode) bool { return m.name == "slow" })
 	p.misbehaved = 0
 	for i := range list {
-		list[i].settings = cmp.Or(list[i].settings, lossless) + servicePatience
+		list[i].patient = true
 	}
 	r := startRolls(t, p, list, lossless)
 	outcomes := make([]outcome, len(list))
@@ -175,8 +175,8 @@ func (r *rolls) run(t *testing.T, m mode) (outcome, use) {
 		return o, useOf(o, registered(), r.gateway.added.times())
 	}
 	o, u := run(m)
-	if o.slowness() > m.check/2 && m.check < patientCheck {
-		t.Logf("%s: the machine made a hundredth of a second's work last %v, and Consul's check waits for %v: once more", m.name, o.slowness(), m.check)
+	if o.slowness() > m.shortest()/2 && m.shortest() < patientCheck {
+		t.Logf("%s: the machine made a hundredth of a second's work last %v, and a timeout is %v: once more", m.name, o.slowness(), m.shortest())
 		o, u = run(m.withPatience())
 	}
 	o.check(t, r.gateway)
@@ -277,6 +277,9 @@ func startGateway(t *testing.T, r *rolls, list []mode, settings string) *running
 		for _, m := range []mode{m, m.withPatience()} {
 			services += fmt.Sprintf("  %s:\n    consul: {}\n%s%s", m.name, m.peers.upstream,
 				strings.ReplaceAll(cmp.Or(m.settings, settings), "%s", m.peers.retry))
+			if m.patient {
+				services += servicePatience
+			}
 			if m.peers.stream {
 				continue
 			}

@@ -45,7 +45,9 @@ func (s *service) checkSnapshot() {
 		w.violateLocked("%s: the last peer is ejected", s.name)
 	}
 	s.checkTiers(free, inPanic)
-	if n := s.pool.Pending(); n != s.waiting || n > 0 && len(snapshot.Eligible) > 0 {
+	s.checkGroups()
+	grouped := len(s.options.Groups) > 0 // a request may wait for a peer of its group
+	if n := s.pool.Pending(); n != s.waiting || n > 0 && len(snapshot.Eligible) > 0 && !grouped {
 		w.violateLocked("%s: %d requests wait for a peer, want %d; %d are eligible", s.name, n, s.waiting, len(snapshot.Eligible))
 	}
 }

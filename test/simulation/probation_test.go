@@ -123,6 +123,9 @@ func (c *consul) checkProbation(p *peer) {
 			end = works
 		}
 	}
+	if end.Before(p.service.began) {
+		end = p.service.began // it begins with the last known set
+	}
 	if late := time.Since(end); late > recovery {
 		c.w.violateLocked("%s: still on probation %v after it should not be", p, late)
 	}

@@ -18,11 +18,14 @@ type request struct {
 	routed  *route.Service
 	random  *rand.Rand
 	query   balancer.Query
-	begin   time.Time
-	first   time.Time     // when it got its first peer
-	sure    bool          // it has to succeed
-	leaves  time.Duration // when the client goes away; 0: it waits
-	gone    <-chan struct{}
+	group   string // that of query; "": the whole pool
+	// fallback is that of query; "": none.
+	fallback string
+	begin    time.Time
+	first    time.Time     // when it got its first peer
+	sure     bool          // it has to succeed
+	leaves   time.Duration // when the client goes away; 0: it waits
+	gone     <-chan struct{}
 
 	// The goroutine that runs it uses the fields below.
 
@@ -61,6 +64,7 @@ func (w *world) request(s *service, sure bool) {
 	w.mu.Unlock()
 	r.idempotent = r.random.IntN(4) > 0
 	r.query.Hash = s.drawHash(r.random)
+	r.drawGroup()
 	if !sure && r.random.IntN(8) == 0 {
 		r.leaves = upTo(r.random, responseTimeout/4)
 	}

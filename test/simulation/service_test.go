@@ -103,6 +103,7 @@ func (s *service) draw() {
 	}
 	s.drawTiers(random)
 	s.drawSubset(random)
+	s.drawGroups(random)
 	s.options.DrainTimeout = upTo(random, maxDrainTimeout)
 	s.options.SlowStart, s.options.PanicThreshold = balancer.SlowStart{Aggression: 1, MinWeight: .1}, 0
 	if random.IntN(4) == 0 {

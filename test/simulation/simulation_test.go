@@ -60,7 +60,7 @@ func TestSeeds(t *testing.T) {
 	case testing.Short():
 		seeds = 200
 	default:
-		seeds = 2000
+		seeds = 1000
 	}
 	start := time.Now()
 	all := make(counts)
@@ -68,7 +68,7 @@ func TestSeeds(t *testing.T) {
 	for seed := range seeds {
 		w := simulate(t, seed)
 		if w.violation != "" {
-			t.Fatalf("seed %d: %s\n%s\nAll of it: SLUICE_SEED=%d go test ./simulation -run TestSeeds -v", seed, w.violation, w.chronicle(60), seed)
+			t.Fatalf("seed %d: %s\n%s\nAll of it: SLUICE_SEED=%d go test ./test/simulation -run TestSeeds -v", seed, w.violation, w.chronicle(60), seed)
 		}
 		for what, n := range w.counts {
 			all[what] += n

@@ -167,7 +167,7 @@ func (s *service) checkShares(room []float64, tiers []balancer.Tier) {
 // checkTierOfTry: a request goes to a tier without a share only after all peers of the tiers
 // above it. First attempts are counted, to be compared with the shares.
 func (s *service) checkTierOfTry(r *request, p *peer) {
-	if len(s.tiers) == 0 || s.moved == time.Now() || s.configure == time.Now() {
+	if len(s.tiers) == 0 || r.group != "" || s.moved == time.Now() || s.configure == time.Now() {
 		return
 	}
 	snapshot := s.pool.Snapshot()

@@ -23,7 +23,8 @@ func (s *service) checkTry(r *request, p *peer) {
 		w.violateLocked("request %d: on %s twice", r.number, p)
 	}
 	s.checkTierOfTry(r, p)
-	if named := r.named(); named != nil && named != actual && s.moved != now && s.configure != now && r.tries == 1 &&
+	s.checkGroupOfTry(r, p)
+	if named := r.named(); named != nil && named != actual && s.moved != now && s.configure != now && r.tries == 1 && r.group == "" &&
 		slices.Contains(s.pool.Snapshot().Eligible, named) && s.options.Limits.PeerRequests == 0 {
 		w.violateLocked("request %d: on %s, though it belongs to %s", r.number, p, s.peers[named])
 	}
@@ -70,7 +71,8 @@ func (r *request) checkLocked(o balancer.Outcome, tries int, err error) {
 	if tries != r.tries {
 		w.violateLocked("request %d: %d tries, want %d", r.number, tries, r.tries)
 	}
-	snapshot := s.pool.Snapshot()
+	parts, untried := r.parts(), r.untried()
+	last := parts[len(parts)-1]
 	settled := s.changed != time.Now() && s.configure != time.Now()
 	limits := s.options.Limits
 	freed := s.freed == time.Now() && s.freedBy != r // perhaps the pool does not know yet
@@ -89,19 +91,17 @@ func (r *request) checkLocked(o balancer.Outcome, tries int, err error) {
 		w.counts["request refused"]++
 		switch err {
 		case balancer.ErrNoPeers:
-			ok = len(snapshot.All) == 0 || !settled
+			ok = len(last.All) == 0 && len(untried) == 0 || !settled
 		case balancer.ErrNoEligible:
-			ok = len(snapshot.Eligible) == 0 || !settled
+			ok = len(last.Eligible) == 0 && len(untried) == 0 || !settled
 		case balancer.ErrAllTried:
-			for _, actual := range snapshot.Eligible {
-				ok = ok && (r.tried[actual] || !settled)
-			}
+			ok = len(untried) == 0 || !settled
 		case balancer.ErrSaturated:
 			ok = limits.Requests > 0 && (s.inflight() >= limits.Requests || freed)
 		case balancer.ErrPeersSaturated:
 			ok = limits.PeerRequests > 0
-			for _, actual := range snapshot.Eligible {
-				full := s.peers[actual].inflight >= limits.PeerRequests || r.tried[actual]
+			for _, actual := range untried {
+				full := s.peers[actual].inflight >= limits.PeerRequests
 				ok = ok && (full || freed || !settled)
 			}
 		case balancer.ErrTooManyPending:
@@ -123,7 +123,7 @@ func (r *request) checkLocked(o balancer.Outcome, tries int, err error) {
 		w.violateLocked("request %d: given up after %d tries with %s, %v", r.number, tries, o.Class, err)
 	}
 	limited := limits.Requests > 0 || limits.PeerRequests > 0
-	if r.sure && settled && !limited && len(snapshot.Eligible) > 0 && (!r.answered || o.Class != balancer.OutcomeOK) {
+	if r.sure && settled && !limited && len(untried) > 0 && (!r.answered || o.Class != balancer.OutcomeOK) {
 		w.violateLocked("request %d: failed with %s, %v, though everything works", r.number, o.Class, err)
 	}
 	if r.hedged {

@@ -1,0 +1,146 @@
+package admin
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"sluice/route"
+)
+
+// RouteAnswer is the body of /api/route: which route a request would get, and why.
+type RouteAnswer struct {
+	Host string `json:"host"` // as routes compare it
+	Path string `json:"path"`
+	// Route is the chosen one; null: none, so that the answer is 404.
+	Route *Route `json:"route"`
+	// Group is the group of the service's peers that the request would get; empty: the
+	// route has no split, or the request says nothing of what the split goes by.
+	Group string `json:"group,omitempty"`
+	// Candidates are the routes whose host and path match, in order; with ?all=true all.
+	Candidates []Candidate `json:"candidates"`
+	// OtherPath and OtherHost count the routes that do not match for this reason.
+	OtherPath int `json:"other_path"`
+	OtherHost int `json:"other_host"`
+}
+
+// Candidate is a route, and why it gets the request or not.
+type Candidate struct {
+	Route
+	Place   int    `json:"place"`             // in /api/routes, from 1
+	Outcome string `json:"outcome"`           // chosen, later, condition, path, host
+	Failing string `json:"failing,omitempty"` // the first condition that does not hold
+}
+
+// route answers /api/route?method=&url=&header=&client=&listener=&all=.
+func (h *handler) route(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	request, err := newImagined(query)
+	if err != nil {
+		writeError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	x := h.Table().Explain([]byte(request.url.Host), []byte(request.url.EscapedPath()), request)
+	readings := h.readingsByName()
+	answer := RouteAnswer{Host: x.Host, Path: x.Path, Candidates: []Candidate{}}
+	for i, v := range x.Verdicts {
+		switch v.Outcome {
+		case route.OutcomeHost:
+			answer.OtherHost++
+		case route.OutcomePath:
+			answer.OtherPath++
+		}
+		if query.Get("all") != "true" && (v.Outcome == route.OutcomeHost || v.Outcome == route.OutcomePath) {
+			continue
+		}
+		c := Candidate{Route: describeRoute(v.Route, readings[v.Route.ServiceName()]), Place: i + 1, Outcome: string(v.Outcome), Failing: v.Failing}
+		if v.Outcome == route.OutcomeChosen {
+			answer.Route, answer.Group = &c.Route, request.group(v.Route.Split)
+		}
+		answer.Candidates = append(answer.Candidates, c)
+	}
+	writeJSON(w, http.StatusOK, answer)
+}
+
+// imagined is a request that nobody sent. It implements [route.Request].
+type imagined struct {
+	method, listener string
+	url              *url.URL
+	client           netip.Addr
+	fields           [][2]string // names in lower case
+}
+
+func newImagined(query url.Values) (*imagined, error) {
+	r := &imagined{method: query.Get("method"), listener: query.Get("listener")}
+	if r.method == "" {
+		r.method = http.MethodGet
+	}
+	var err error
+	if r.url, err = url.Parse(query.Get("url")); err != nil || r.url.Scheme != "http" && r.url.Scheme != "https" || r.url.Host == "" {
+		return nil, fmt.Errorf("url %q: want http://HOST/PATH or https://HOST/PATH", query.Get("url"))
+	}
+	if text := query.Get("client"); text != "" {
+		if r.client, err = netip.ParseAddr(text); err != nil {
+			return nil, fmt.Errorf("client %q: want an IP address", text)
+		}
+		r.client = r.client.Unmap().WithZone("")
+	}
+	for _, line := range query["header"] {
+		name, value, ok := strings.Cut(line, ":")
+		if !ok || name == "" || strings.ContainsAny(name, " \t") {
+			return nil, fmt.Errorf(`header %q: want "NAME: VALUE"`, line)
+		}
+		if name = strings.ToLower(name); name == "host" {
+			r.url.Host = strings.Trim(value, " \t")
+			continue
+		}
+		r.fields = append(r.fields, [2]string{name, strings.Trim(value, " \t")})
+	}
+	return r, nil
+}
+
+// group returns the name of the group that the request gets by s, which may be nil; "" if
+// there is no split, or by chance.
+func (r *imagined) group(s *route.Split) string {
+	if s == nil {
+		return ""
+	}
+	var client []byte
+	switch s.Key.Source {
+	case route.SplitCookie:
+		line, _ := r.Field("cookie", 0)
+		cookies, _ := http.ParseCookie(string(line)) // none if they are malformed
+		for _, c := range cookies {
+			if c.Name == route.SplitCookieName {
+				client = []byte(c.Value)
+			}
+		}
+	case route.SplitHeader:
+		client, _ = r.Field(s.Key.Header, 0)
+	case route.SplitClientAddress:
+		if r.client.IsValid() {
+			client = []byte(r.client.String())
+		}
+	}
+	if len(client) == 0 && len(s.Shares) > 0 {
+		return ""
+	}
+	return s.Group(client).Name()
+}
+
+func (r *imagined) Method() []byte     { return []byte(r.method) }
+func (r *imagined) Query() []byte      { return []byte(r.url.RawQuery) }
+func (r *imagined) Scheme() string     { return r.url.Scheme }
+func (r *imagined) Client() netip.Addr { return r.client }
+func (r *imagined) Listener() string   { return r.listener }
+
+func (r *imagined) Field(name string, from int) ([]byte, int) {
+	for i := from; i < len(r.fields); i++ {
+		if r.fields[i][0] == name {
+			return []byte(r.fields[i][1]), i + 1
+		}
+	}
+	return nil, -1
+}

@@ -1,0 +1,217 @@
+package balancer
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"sync/atomic"
+
+	"sluice/discovery"
+	"sluice/metrics"
+)
+
+// RestGroup is the name of the group of all instances that no selector selects. A pool
+// has it if it has any group.
+const RestGroup = "rest"
+
+// GroupSelector names a group of a pool and selects its instances: those that meet every
+// condition and that no earlier group has.
+type GroupSelector struct {
+	Name string // not empty, and not RestGroup
+	Selector
+	// Match must hold too, if it is not nil. It is called once per version of an
+	// instance, with the pool's mutex held: it must not block or call the pool.
+	Match func(*discovery.Instance) bool
+}
+
+func (s *GroupSelector) selects(i *discovery.Instance) bool {
+	return s.Selector.selects(i) && (s.Match == nil || s.Match(i))
+}
+
+func checkGroups(groups []GroupSelector) error {
+	names := make(map[string]bool)
+	for i := range groups {
+		switch name := groups[i].Name; {
+		case name == "" || name == RestGroup:
+			return fmt.Errorf("group %q: this name is not allowed", name)
+		case names[name]:
+			return errors.New("two groups with the name " + name)
+		default:
+			names[name] = true
+		}
+	}
+	return nil
+}
+
+// groupOf returns the index of i's group; len(groups) is RestGroup.
+func groupOf(i *discovery.Instance, groups []GroupSelector) int {
+	for n := range groups {
+		if groups[n].selects(i) {
+			return n
+		}
+	}
+	return len(groups)
+}
+
+// GroupID identifies a group within its pool. 0 is the whole pool.
+type GroupID uint16
+
+// maxGroups is how many groups a pool can distinguish over its life, former ones
+// included. Further ones are the whole pool.
+const maxGroups = math.MaxUint16
+
+// Group is a part of the peers of a pool. It is a view: peers, their health, connections
+// and counters, and all limits, belong to the pool. Its own are the counters of its
+// attempts, its turns of round robin, and the order of the requests that wait for one
+// of its connections. They survive every change of the options.
+//
+// Its methods are safe for concurrent use.
+type Group struct {
+	id       GroupID
+	name     string
+	attempts *metrics.Requests
+
+	onFailure atomic.Pointer[func(client uint64)]
+
+	fallbacks atomic.Uint64
+	_         [128 - 8]byte
+	cursor    atomic.Uint64 // as Pool.cursor
+	_         [128 - 8]byte
+	inflight  atomic.Int64 // attempts on its peers, with PolicyHash
+	_         [128 - 8]byte
+}
+
+// ID returns the group's number for [Query.Group].
+func (g *Group) ID() GroupID { return g.id }
+
+func (g *Group) Name() string { return g.name }
+
+// Attempts returns the counters of the attempts on peers that were in the group, by
+// whichever route they came. An attempt without an answer counts as status 502, or 504
+// after a timeout. Attempts that a client or another peer ended count as
+// [metrics.ClassAborted]; those that a local limit or a stale connection ended do not
+// count. The sizes of bodies, retries and codes of gRPC are those of the service only.
+func (g *Group) Attempts() *metrics.Requests { return g.attempts }
+
+// Fallbacks returns how many picks found no peer in the group and went to
+// Query.Fallback.
+func (g *Group) Fallbacks() uint64 { return g.fallbacks.Load() }
+
+// OnFailure sets what gets the client of each failed attempt that a split assigned to the
+// group; nil is nothing. It runs in [Token.Done], and must be quick.
+func (g *Group) OnFailure(f func(client uint64)) {
+	if f == nil {
+		g.onFailure.Store(nil)
+		return
+	}
+	g.onFailure.Store(&f)
+}
+
+// failed passes the client of a failed attempt on, unless its peer has another group by now.
+func (g *Group) failed(t Token) {
+	if g == nil || g.id != t.assigned {
+		return
+	}
+	if f := g.onFailure.Load(); f != nil {
+		(*f)(uint64(t.client))
+	}
+}
+
+// count counts an attempt that began at start.
+func (g *Group) count(o Outcome, start int64) {
+	var status int
+	switch o.Class {
+	case OutcomeOK:
+		if o.Status == 0 && o.Latency == 0 {
+			return // the end of a stream, which Token.Connected has counted
+		}
+		status = max(o.Status, 200)
+	case OutcomeServerError:
+		status = o.Status
+	case OutcomeConnectFailure, OutcomeReset:
+		status = 502
+	case OutcomeTimeout:
+		status = 504
+	case OutcomeClientGone, OutcomeSuperseded:
+		status = metrics.StatusClientClosedRequest
+	default:
+		return
+	}
+	g.attempts.Observe(uint32(start), status, o.Latency, 0, 0) // concurrent attempts begin at different times
+}
+
+// Group returns the group with that name. It is the same one for as long as the pool
+// exists, also before and after the options have it. Meanwhile its peers are those of
+// the whole pool: a request that was routed just before a change does not fail.
+func (p *Pool) Group(name string) *Group {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.groupLocked(name)
+}
+
+func (p *Pool) groupLocked(name string) *Group {
+	g := p.groups[name]
+	if g == nil {
+		g = &Group{name: name, attempts: metrics.NewRequests()}
+		if n := len(p.groups) + 1; n <= maxGroups {
+			g.id = GroupID(n)
+		}
+		g.cursor.Store(p.random.uint64())
+		p.groups[name] = g
+	}
+	return g
+}
+
+// currentGroupsLocked returns the groups of the options, and RestGroup; nil without
+// groups.
+func (p *Pool) currentGroupsLocked() []*Group {
+	if len(p.options.Groups) == 0 {
+		return nil
+	}
+	groups := make([]*Group, 0, len(p.options.Groups)+1)
+	for i := range p.options.Groups {
+		groups = append(groups, p.groupLocked(p.options.Groups[i].Name))
+	}
+	return append(groups, p.groupLocked(RestGroup))
+}
+
+// tally is where the attempts on a peer are counted, besides the peer itself. It is
+// immutable, but for its counters.
+type tally struct {
+	latencies *latencyCounters // nil if not measured
+	group     *Group           // nil without groups
+}
+
+func (t *tally) count(o Outcome, start int64) {
+	if t.latencies != nil {
+		t.latencies.count(o)
+	}
+	if t.group != nil {
+		t.group.count(o, start)
+	}
+}
+
+// Group returns the group of the peer, or nil if its pool has no groups.
+func (p *Peer) Group() *Group {
+	if t := p.tally.Load(); t != nil {
+		return t.group
+	}
+	return nil
+}
+
+// retally changes where attempts on the peer are counted. Writers only.
+func (p *Peer) retally(change func(*tally)) {
+	var next tally
+	if t := p.tally.Load(); t != nil {
+		next = *t
+	}
+	before := next
+	if change(&next); next == before {
+		return
+	}
+	if next == (tally{}) {
+		p.tally.Store(nil)
+		return
+	}
+	p.tally.Store(&next)
+}

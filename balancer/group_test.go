@@ -1,0 +1,394 @@
+package balancer
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/discovery"
+	"sluice/metrics"
+)
+
+// withTags returns one instance per element, with these comma-separated tags.
+func withTags(tags ...string) []discovery.Instance {
+	set := instances(len(tags))
+	for i, list := range tags {
+		if list != "" {
+			set[i].Tags = strings.Split(list, ",")
+		}
+	}
+	return set
+}
+
+// byTag returns a group for each tag, with the tag's name.
+func byTag(tags ...string) []GroupSelector {
+	var groups []GroupSelector
+	for _, tag := range tags {
+		groups = append(groups, GroupSelector{Name: tag, Selector: Selector{Tags: []string{tag}}})
+	}
+	return groups
+}
+
+// in returns a query of the group with that name.
+func in(p *Pool, group string) *Query { return &Query{Group: p.Group(group).ID()} }
+
+// members returns the numbers of the eligible instances of each group.
+func members(p *Pool) map[string][]int {
+	groups := make(map[string][]int)
+	for _, part := range p.Snapshot().Groups {
+		groups[part.Group.Name()] = nil
+		for _, peer := range part.Eligible {
+			groups[part.Group.Name()] = append(groups[part.Group.Name()], peer.Instance().Port-10000)
+		}
+	}
+	return groups
+}
+
+func expectMembers(t *testing.T, p *Pool, want map[string][]int) {
+	t.Helper()
+	if got := members(p); !maps.EqualFunc(got, want, slices.Equal) {
+		t.Errorf("groups %v, want %v", got, want)
+	}
+	for name, numbers := range want {
+		picked := make(map[int]bool)
+		for range 300 {
+			token, err := p.Pick(in(p, name))
+			if err != nil {
+				break
+			}
+			picked[token.Peer.Instance().Port-10000] = true
+			token.Done(Outcome{})
+		}
+		if got := slices.Sorted(maps.Keys(picked)); !slices.Equal(got, numbers) {
+			t.Errorf("group %s: picked %v, want %v", name, got, numbers)
+		}
+	}
+}
+
+// An instance belongs to the first group that selects it. Its tags decide anew whenever
+// they change, and the options whenever they do; the peers stay the same ones.
+func TestGroups(t *testing.T) {
+	o := Options{Policy: PolicyRandom, Groups: byTag("a", "b"), NewTransport: newTestTransport}
+	p := newTestPool(t, o)
+	p.Apply(withTags("a", "b", "a,b", "", "c"))
+	before := p.Snapshot().All
+	held := mustPick(t, p, in(p, "b"))
+	expectMembers(t, p, map[string][]int{"a": {0, 2}, "b": {1}, "rest": {3, 4}})
+	p.Apply(withTags("a", "b", "b", "a", "c"))
+	expectMembers(t, p, map[string][]int{"a": {0, 3}, "b": {1, 2}, "rest": {4}})
+
+	o.Groups = append(byTag("c"), GroupSelector{Name: "b", Match: func(i *discovery.Instance) bool { return i.Port >= 10003 }})
+	if err := p.Reconfigure(complete(o)); err != nil {
+		t.Fatal(err)
+	}
+	expectMembers(t, p, map[string][]int{"c": {4}, "b": {3}, "rest": {0, 1, 2}})
+	if got := held.Peer.Group().Name(); got != RestGroup {
+		t.Errorf("the peer is in %q", got)
+	}
+	if n := held.Peer.Inflight(); n != 1 || !slices.Equal(p.Snapshot().All, before) {
+		t.Errorf("the peers are others, or the one with a request has %d", n)
+	}
+	held.Done(Outcome{})
+
+	if err := p.Reconfigure(complete(Options{NewTransport: newTestTransport})); err != nil {
+		t.Fatal(err)
+	}
+	if p.Snapshot().Groups != nil || held.Peer.Group() != nil {
+		t.Error("there are groups after the last was removed")
+	}
+	mustPick(t, p, in(p, "b")).Done(Outcome{}) // routed just before
+}
+
+func TestGroupNames(t *testing.T) {
+	for _, groups := range [][]GroupSelector{byTag(""), byTag("rest"), byTag("a", "b", "a")} {
+		if _, err := NewPool("star", complete(Options{Groups: groups})); err == nil {
+			t.Errorf("%v: no error", groups)
+		}
+	}
+}
+
+// A group that the pool does not have is the whole pool.
+func TestUnknownGroupIsTheWholePool(t *testing.T) {
+	p := newTestPool(t, Options{Groups: byTag("a")})
+	p.Apply(withTags("", ""))
+	expectPick(t, p, in(p, "b"), nil)
+	expectPick(t, p, in(p, "a"), ErrNoPeers)
+	if first := p.Group("a"); p.Group("a") != first || first.ID() == p.Group("b").ID() {
+		t.Error("groups are not told apart by name")
+	}
+}
+
+// A pick never leaves its group, unless it has a fallback.
+func TestPicksStayInTheirGroup(t *testing.T) {
+	p := newTestPool(t, Options{Groups: byTag("a"), RetryBudget: ampleRetries})
+	set := withTags("a", "", "")
+	p.Apply(set)
+	q := in(p, "a")
+	q.Tried.Add(peerOf(t, p, set[0]))
+	expectPick(t, p, q, ErrAllTried)
+	p.SetReason(set[0].Key(), ReasonEjected, true, "")
+	expectPick(t, p, in(p, "a"), ErrNoEligible)
+	p.Apply(set[1:])
+	expectPick(t, p, in(p, "a"), ErrNoPeers)
+
+	fallback := in(p, "a")
+	fallback.Fallback = p.Group(RestGroup).ID()
+	expectPick(t, p, fallback, nil)
+	p.Apply(set)
+	p.SetReason(set[0].Key(), ReasonEjected, true, "")
+	expectPick(t, p, fallback, nil)
+	p.SetReason(set[0].Key(), ReasonEjected, false, "")
+	for range 100 {
+		token := mustPick(t, p, fallback)
+		if token.Peer.Group().Name() != "a" {
+			t.Fatal("the fallback is used although the group has a peer")
+		}
+		token.Done(Outcome{})
+	}
+	fallback.Tried.Add(peerOf(t, p, set[0]))
+	expectPick(t, p, fallback, nil)
+	if n := p.Group("a").Fallbacks(); n != 3 {
+		t.Errorf("%d fallbacks are counted, want 3", n)
+	}
+	p.SetReason(set[1].Key(), ReasonEjected, true, "")
+	p.SetReason(set[2].Key(), ReasonEjected, true, "")
+	expectPick(t, p, fallback, ErrNoEligible)
+}
+
+// A group without a healthy peer is empty while enough of the pool is healthy. In panic,
+// each group uses its failing peers.
+func TestPanicIsOfTheWholePool(t *testing.T) {
+	p := newTestPool(t, Options{Groups: byTag("a"), PanicThreshold: .5})
+	set := withTags("a", "", "", "")
+	p.Apply(set)
+	p.SetReason(set[0].Key(), ReasonActive, true, "")
+	expectMembers(t, p, map[string][]int{"a": nil, "rest": {1, 2, 3}})
+	p.SetReason(set[1].Key(), ReasonActive, true, "")
+	p.SetReason(set[2].Key(), ReasonActive, true, "")
+	expectMembers(t, p, map[string][]int{"a": {0}, "rest": {1, 2, 3}})
+}
+
+// Tiers share the requests of a group by what is eligible of it.
+func TestTiersOfAGroup(t *testing.T) {
+	p := newTestPool(t, Options{Groups: byTag("a"), Tiers: []Selector{{Tags: []string{"near"}}}, PanicThreshold: 1})
+	set := withTags("a,near", "a", "near", "")
+	p.Apply(set)
+	share := func(group string) float64 { return p.Snapshot().part(p.Group(group).ID()).Tiers[0].Share }
+	if share("a") != 1 || share(RestGroup) != 1 {
+		t.Errorf("shares of the first tier: %v and %v, want 1", share("a"), share(RestGroup))
+	}
+	p.SetReason(set[0].Key(), ReasonActive, true, "")
+	if share("a") != 0 || share(RestGroup) != 1 {
+		t.Errorf("shares of the first tier: %v and %v, want 0 and 1", share("a"), share(RestGroup))
+	}
+	token := mustPick(t, p, in(p, "a"))
+	if token.Peer != peerOf(t, p, set[1]) {
+		t.Errorf("picked %v", token.Peer)
+	}
+	token.Done(Outcome{})
+}
+
+// Each group has a subset of its own, and a peer is in use if any part of the pool uses
+// it.
+func TestSubsetsOfGroups(t *testing.T) {
+	p := newTestPool(t, Options{Groups: byTag("a"), Subset: Subset{Size: 2, Replicas: 1}, NewTransport: newTestTransport})
+	p.Apply(withTags("", "", "", "", "a", "a", "a"))
+	s := p.Snapshot()
+	used := slices.Clone(s.Eligible)
+	for _, part := range s.Groups {
+		if len(part.Eligible) != 2 {
+			t.Errorf("group %s uses %d peers, want 2", part.Group.Name(), len(part.Eligible))
+		}
+		used = append(used, part.Eligible...)
+	}
+	for _, peer := range s.All {
+		if peer.Used() != slices.Contains(used, peer) {
+			t.Errorf("%v: used %v", peer, peer.Used())
+		}
+	}
+}
+
+func TestGroupsTakeTheirOwnTurns(t *testing.T) {
+	p := newTestPool(t, Options{Policy: PolicyRoundRobin, Groups: byTag("a")})
+	p.Apply(withTags("a", "a", "a", ""))
+	turns := make(map[*Peer]int)
+	for range 30 {
+		token := mustPick(t, p, in(p, "a"))
+		turns[token.Peer]++
+		token.Done(Outcome{})
+		mustPick(t, p, nil).Done(Outcome{})
+		mustPick(t, p, in(p, RestGroup)).Done(Outcome{})
+	}
+	for peer, n := range turns {
+		if n != 10 {
+			t.Errorf("%v: %d turns of 30, want 10", peer, n)
+		}
+	}
+}
+
+// A session keeps its peer only while it is in the group of the request.
+func TestASessionFollowsItsGroup(t *testing.T) {
+	p := newTestPool(t, Options{Policy: PolicySticky, Groups: byTag("a")})
+	set := withTags("a", "a", "", "")
+	p.Apply(set)
+	for _, test := range []struct {
+		group string
+		stays bool
+	}{{"a", true}, {RestGroup, false}} {
+		q := in(p, test.group)
+		q.Hash = peerOf(t, p, set[1]).StickyID()
+		token := mustPick(t, p, q)
+		if (token.Peer.StickyID() == q.Hash) != test.stays || token.Peer.Group().Name() != test.group {
+			t.Errorf("group %s: picked %v", test.group, token.Peer)
+		}
+		token.Done(Outcome{})
+	}
+}
+
+// In a group, no peer has more than its share of the requests that the group's peers
+// have in flight, whichever way they came.
+func TestHashesOfAGroupAreBounded(t *testing.T) {
+	p := newTestPool(t, Options{Policy: PolicyHash, HashBound: 1.25, Groups: byTag("a")})
+	p.Apply(withTags("a", "a", "", "", "", ""))
+	var held []Token
+	q := in(p, "a")
+	q.Hash = 4711
+	for range 400 {
+		held = append(held, mustPick(t, p, q))
+	}
+	for _, peer := range p.Snapshot().part(q.Group).All {
+		if n := peer.Inflight(); n < 140 || n > 260 {
+			t.Errorf("%v has %d of 400 requests", peer, n)
+		}
+	}
+	for range 600 {
+		held = append(held, mustPick(t, p, nil))
+	}
+	inflight := 0
+	for _, peer := range p.Snapshot().part(q.Group).All {
+		inflight += peer.Inflight()
+	}
+	if n := p.Group("a").inflight.Load(); n != int64(inflight) {
+		t.Errorf("%d are counted for the group, its peers have %d", n, inflight)
+	}
+	for _, token := range held {
+		token.Done(Outcome{})
+	}
+	if a, rest := p.Group("a").inflight.Load(), p.Group(RestGroup).inflight.Load(); a != 0 || rest != 0 {
+		t.Errorf("%d and %d are counted when none is in flight", a, rest)
+	}
+}
+
+func TestAttemptsOfAGroup(t *testing.T) {
+	p := newTestPool(t, Options{Groups: byTag("a")})
+	p.Apply(withTags("a", ""))
+	for _, o := range []Outcome{
+		{Class: OutcomeOK, Status: 204, Latency: time.Millisecond},
+		{Class: OutcomeOK, Status: 404}, // before the end of the request
+		{Class: OutcomeServerError, Status: 500, Latency: time.Millisecond},
+		{Class: OutcomeConnectFailure, Latency: time.Millisecond},
+		{Class: OutcomeTimeout, Latency: time.Second},
+		{Class: OutcomeReset},
+		{Class: OutcomeClientGone},
+		{Class: OutcomeSuperseded, Latency: time.Second},
+		{Class: OutcomeStale},
+		{Class: OutcomeLocal},
+	} {
+		mustPick(t, p, in(p, "a")).Done(o)
+	}
+	stream := mustPick(t, p, in(p, "a"))
+	stream.Connected(time.Millisecond)
+	stream.Done(Outcome{Class: OutcomeOK})
+	attempts := p.Group("a").Attempts().Snapshot()
+	var got [metrics.NumClasses]uint64
+	for class := range got {
+		got[class] = attempts.Class(metrics.Class(class))
+	}
+	if want := [metrics.NumClasses]uint64{metrics.Class2xx: 2, metrics.Class4xx: 1, metrics.Class5xx: 4, metrics.ClassAborted: 2}; got != want {
+		t.Errorf("attempts by class %v, want %v", got, want)
+	}
+	if want := 2*time.Second + 4*time.Millisecond; attempts.Latency != want {
+		t.Errorf("latency %v, want %v", attempts.Latency, want)
+	}
+	rest := p.Group(RestGroup).Attempts().Snapshot()
+	if n := rest.Total(); n != 0 {
+		t.Errorf("%d attempts of the rest", n)
+	}
+	// Attempts count for the group of their peer, also without a group in the query.
+	for range 50 {
+		mustPick(t, p, nil).Done(Outcome{Class: OutcomeOK, Status: 200})
+	}
+	attempts, rest = p.Group("a").Attempts().Snapshot(), p.Group(RestGroup).Attempts().Snapshot()
+	if a, b := attempts.Total(), rest.Total(); a+b != 59 || b == 0 {
+		t.Errorf("%d and %d attempts, want 59 together", a, b)
+	}
+}
+
+// Requests that wait for a connection to a peer of one group do not hold up those of
+// another.
+func TestGroupsWaitInTheirOwnLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestPool(t, Options{Groups: byTag("a"), Limits: Limits{PeerConnections: 1}})
+		p.Apply(withTags("a", ""))
+		a := mustPick(t, p, in(p, "a"))
+		ctx, cancel := context.WithCancel(t.Context())
+		waited := make(chan error)
+		go func() {
+			token, err := p.AwaitConnection(ctx, in(p, "a"))
+			if err == nil {
+				token.Done(Outcome{})
+			}
+			waited <- err
+		}()
+		synctest.Wait()
+		expectPick(t, p, in(p, RestGroup), nil)
+		rest := mustPick(t, p, in(p, RestGroup))
+		expectPick(t, p, in(p, RestGroup), ErrConnectionsSaturated)
+		rest.Done(Outcome{})
+		expectPick(t, p, in(p, "a"), ErrConnectionsSaturated)
+		synctest.Wait()
+		a.Done(Outcome{})
+		if err := <-waited; err != nil {
+			t.Errorf("the request that waited: %v", err)
+		}
+		cancel()
+		if n := p.queue.length.Load(); n != 0 {
+			t.Errorf("%d still wait", n)
+		}
+	})
+}
+
+// A group learns of the failed attempts of clients that a split has assigned to it, and of no
+// others.
+func TestGroupOnFailure(t *testing.T) {
+	p := newTestPool(t, Options{Policy: PolicyRandom, Groups: byTag("a", "empty"), NewTransport: newTestTransport})
+	p.Apply(withTags("a", ""))
+	var got []uint64
+	a, rest := p.Group("a"), p.Group(RestGroup)
+	a.OnFailure(func(client uint64) { got = append(got, client) })
+	try := func(q Query, class OutcomeClass) {
+		t.Helper()
+		token, err := p.Pick(&q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token.Done(Outcome{Class: class})
+	}
+	try(Query{Group: a.ID(), Client: 1}, OutcomeReset)
+	try(Query{Group: a.ID(), Client: 2}, OutcomeServerError)
+	try(Query{Group: a.ID(), Client: 3}, OutcomeOK)
+	try(Query{Group: a.ID(), Client: 4}, OutcomeClientGone)
+	try(Query{Group: a.ID()}, OutcomeReset) // by a rule
+	try(Query{Group: rest.ID(), Client: 6}, OutcomeReset)
+	try(Query{Group: p.Group("empty").ID(), Fallback: a.ID(), Client: 7}, OutcomeReset)
+	try(Query{Client: 8}, OutcomeReset)
+	a.OnFailure(nil)
+	try(Query{Group: a.ID(), Client: 9}, OutcomeReset)
+	if !slices.Equal(got, []uint64{1, 2}) {
+		t.Errorf("the group learns of %v, want 1 and 2", got)
+	}
+}

@@ -1,0 +1,294 @@
+package claim
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"sluice/catalog"
+	"sluice/catalog/fabio"
+	"sluice/catalog/native"
+	"sluice/catalog/traefik"
+	"sluice/config"
+)
+
+// instance returns an instance with tags in all dialects.
+func instance(service, id string, weight int, tags ...string) Instance {
+	in := catalog.Instance{Service: service, Port: 80, Tags: tags}
+	return Instance{ID: id, Node: "n", Weight: weight, Readings: []Reading{
+		{config.DialectSluice, native.Read(in)},
+		{config.DialectFabio, fabio.Read(in, fabio.Options{})},
+		{config.DialectTraefik, traefik.Read(in, traefik.Options{})},
+	}}
+}
+
+func service(name string, instances ...Instance) Service {
+	return Service{Name: name, InConsul: name, Instances: instances}
+}
+
+// lines returns the routes as "SERVICE HOST PATH", with the tags of their group.
+func lines(r Result) (list []string) {
+	for _, route := range r.Routes {
+		line := fmt.Sprintf("%s %s%s", route.Service, route.Host+route.HostRegexp, route.Path)
+		if route.StripPrefix != "" {
+			line += " strip=" + route.StripPrefix
+		}
+		if route.Priority != 0 {
+			line += fmt.Sprintf(" priority=%d", route.Priority)
+		}
+		if route.Members != "" {
+			line += fmt.Sprintf(" %q", r.Groups[route.Service][route.Members].Tags)
+		}
+		list = append(list, line)
+	}
+	slices.Sort(list)
+	return list
+}
+
+func allRules() Rules { return Rules{AllListeners: true, Listeners: []string{"web"}} }
+
+func TestResolve(t *testing.T) {
+	claims := func(list ...config.Claim) Rules {
+		rules := allRules()
+		rules.Claims = list
+		return rules
+	}
+	reserved := allRules()
+	reserved.Reserved = map[string]bool{"file.example.com": true}
+	everything := config.Claim{Service: "*", Hosts: []string{AnyHost}}
+	limited := Rules{Listeners: []string{"internal"}}
+	for _, test := range []struct {
+		name     string
+		rules    Rules
+		holders  map[string]string
+		services []Service
+		routes   []string
+		problems []string // SERVICE: part of the reason
+	}{
+		{name: "nothing"},
+		{
+			name: "exact hosts are free", rules: allRules(),
+			services: []Service{service("a", instance("a", "a1", 1, "urlprefix-h/x", "sluice.route=g"))},
+			routes:   []string{"a g/", "a h/x"},
+		},
+		{
+			name: "wide routes need a claim", rules: allRules(),
+			services: []Service{service("a", instance("a", "a1", 1, "urlprefix-/x", "urlprefix-*.h/", "urlprefix-a*b/", "urlprefix-ok/"))},
+			routes:   []string{"a ok/"},
+			problems: []string{"a: without an exact host", "a: without an exact host", "a: without an exact host"},
+		},
+		{
+			name: "a claim for everything", rules: claims(everything),
+			services: []Service{service("a", instance("a", "a1", 1, "urlprefix-/x", "urlprefix-*.h/", "urlprefix-a*b/"))},
+			routes:   []string{"a *.h/", "a /x", `a ^a.*b$/`},
+		},
+		{
+			name: "claims by name", rules: claims(config.Claim{Service: "team-*", Hosts: []string{"{service}.example.com", "*.t.example.com"}}),
+			services: []Service{
+				service("team-a", instance("team-a", "1", 1, "urlprefix-TEAM-A.example.com/", "urlprefix-x.t.example.com/", "urlprefix-*.t.example.com/", "urlprefix-t.example.com/", "urlprefix-/")),
+				service("other", instance("other", "2", 1, "urlprefix-other.example.com/")),
+			},
+			routes:   []string{"team-a *.t.example.com/", "team-a team-a.example.com/", "team-a x.t.example.com/"},
+			problems: []string{"other: no claim", "team-a: no claim", "team-a: no claim"},
+		},
+		{
+			name: "claims with paths", rules: claims(config.Claim{Service: "a", Hosts: []string{"h"}, Paths: []string{"/a"}}),
+			services: []Service{service("a", instance("a", "1", 1, "urlprefix-h/a/", "urlprefix-h/a", "urlprefix-h/ab", "sluice.route=h/a/b", "sluice.route=h/a/../b", "sluice.route=h/a.* match=regexp"))},
+			routes:   []string{"a h/a/", "a h/a/b"},
+			problems: []string{"a: path", "a: no claim", "a: no claim", "a: no claim"},
+		},
+		{
+			name: "a host of the file", rules: reserved,
+			services: []Service{service("a", instance("a", "1", 1, "urlprefix-FILE.example.com/x", "urlprefix-h/"))},
+			routes:   []string{"a h/"},
+			problems: []string{"a: operator's own routes"},
+		},
+		{
+			name: "a route of the file", rules: Rules{AllListeners: true, Claims: []config.Claim{everything}, Taken: map[string]string{"/x": "sluice.yaml:3"}},
+			services: []Service{service("a", instance("a", "1", 1, "sluice.route=/x", "sluice.route=/y"))},
+			routes:   []string{"a /y"},
+			problems: []string{"a: for the same requests: sluice.yaml:3"},
+		},
+		{
+			name: "priorities", rules: claims(config.Claim{Service: "a", Hosts: []string{"h"}, Priority: 5}),
+			services: []Service{service("a", instance("a", "1", 1, "sluice.route=h/a priority=9", "sluice.route=h/b priority=-9"))},
+			routes:   []string{"a h/a priority=5", "a h/b priority=-9"},
+			problems: []string{"a: priorities up to 5"},
+		},
+		{
+			name: "listeners", rules: limited,
+			services: []Service{service("a", instance("a", "1", 1, "sluice.route=h/a", "sluice.route=h/b listener=internal", "sluice.route=h/c listener=web", "sluice.route=h/d listeners=web,internal"))},
+			routes:   []string{"a h/a", "a h/b", "a h/d"},
+			problems: []string{"a: no listener", "a: no listener"},
+		},
+		{
+			name: "two services: the smaller name", rules: allRules(),
+			services: []Service{service("b", instance("b", "b1", 1, "urlprefix-h/")), service("a", instance("a", "a1", 1, "sluice.route=H."))},
+			routes:   []string{"a H./"},
+			problems: []string{"b: the service a has a route"},
+		},
+		{
+			name: "two services: the holder", rules: allRules(), holders: map[string]string{"h/": "b"},
+			services: []Service{service("b", instance("b", "b1", 1, "urlprefix-h/")), service("a", instance("a", "a1", 9, "urlprefix-h/"))},
+			routes:   []string{"b h/"},
+			problems: []string{"a: the service b has a route"},
+		},
+		{
+			name: "one route in two dialects", rules: allRules(),
+			services: []Service{service("a", instance("a", "1", 1, "urlprefix-h/", "sluice.route=h/"))},
+			routes:   []string{"a h/"},
+		},
+		{
+			name: "one route with other options", rules: allRules(),
+			services: []Service{service("a", instance("a", "1", 1, "urlprefix-h/ strip=/x", "sluice.route=h/"))},
+			routes:   []string{"a h/"},
+			problems: []string{"a: another tag of the instance"},
+		},
+		{
+			name: "a release: the old options", rules: allRules(),
+			services: []Service{service("a", instance("a", "1", 1, "urlprefix-h/x strip=/x"), instance("a", "2", 1, "urlprefix-h/x strip=/x"), instance("a", "3", 1, "urlprefix-h/x"))},
+			routes:   []string{`a h/x strip=/x ["urlprefix-h/x strip=/x"]`},
+			problems: []string{"a: more instances"},
+		},
+		{
+			name: "a release: the new options", rules: allRules(),
+			services: []Service{service("a", instance("a", "1", 0, "urlprefix-h/x strip=/x"), instance("a", "3", 1, "urlprefix-h/x"))},
+			routes:   []string{`a h/x ["urlprefix-h/x"]`},
+			problems: []string{"a: more instances"},
+		},
+		{
+			name: "a release: a new route", rules: allRules(),
+			services: []Service{service("a", instance("a", "1", 1, "urlprefix-h/x"), instance("a", "2", 1, "urlprefix-h/x", "urlprefix-h/y"), instance("a", "3", 1))},
+			routes:   []string{`a h/x ["urlprefix-h/x" "urlprefix-h/y"]`, `a h/y ["urlprefix-h/x" "urlprefix-h/y"]`},
+		},
+		{
+			name: "another protocol", rules: allRules(),
+			services: []Service{service("a", instance("a", "1", 1, "urlprefix-h/ proto=https"), instance("a", "2", 1, "urlprefix-h/ proto=https"), instance("a", "3", 1, "urlprefix-h/", "urlprefix-g/"))},
+			routes:   []string{`a h/ ["urlprefix-h/ proto=https"]`},
+			problems: []string{"a: other settings", "a: other settings"},
+		},
+		{
+			name: "insecure", rules: allRules(),
+			services: []Service{service("a", instance("a", "1", 1, "urlprefix-h/ proto=https tlsskipverify=true"))},
+			problems: []string{"a: catalog.insecure"},
+		},
+		{
+			name: "a key that no route has", rules: allRules(),
+			services: []Service{service("a", instance("a", "1", 1, "sluice.route=h/ colour=red", "sluice.route=h/b"))},
+			routes:   []string{"a h/b"},
+			problems: []string{"a: colour: unknown key"},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := Resolve(test.services, test.rules, test.holders)
+			if got := lines(r); !slices.Equal(got, test.routes) {
+				t.Errorf("the routes are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(test.routes, "\n"))
+			}
+			slices.SortStableFunc(r.Problems, func(a, b Problem) int { return strings.Compare(a.Service, b.Service) })
+			for i, p := range r.Problems {
+				if i >= len(test.problems) {
+					t.Errorf("one more problem: %+v", p)
+					continue
+				}
+				name, reason, _ := strings.Cut(test.problems[i], ": ")
+				if p.Service != strings.TrimSuffix(name, ":") || !strings.Contains(p.Reason, reason) || len(p.Instances) == 0 {
+					t.Errorf("the problem is %+v, want %s", p, test.problems[i])
+				}
+			}
+			if len(r.Problems) < len(test.problems) {
+				t.Errorf("the problems are %+v, want %q", r.Problems, test.problems)
+			}
+		})
+	}
+}
+
+// A route whose restriction is not understood exists, and denies every request.
+func TestClosedRoutes(t *testing.T) {
+	for _, tag := range []string{
+		"urlprefix-h/admin allow=ip:localhost", "sluice.route=h/admin allow=localhost", "sluice.route=h/admin allow=10.0.0.0/8 colour=red",
+	} {
+		r := Resolve([]Service{service("a", instance("a", "1", 1, "urlprefix-h/", tag))}, allRules(), nil)
+		if len(r.Routes) != 2 || len(r.Problems) != 1 || r.Problems[0].Harmless {
+			t.Errorf("%s: the routes are %q, the problems %+v", tag, lines(r), r.Problems)
+			continue
+		}
+		admin := r.Routes[slices.IndexFunc(r.Routes, func(r Route) bool { return r.Path != "/" })]
+		if admin.Path != "/admin" || !slices.Equal(admin.Deny, []string{"0.0.0.0/0", "::/0"}) || admin.StripPrefix != "" {
+			t.Errorf("%s: the route is open: %+v", tag, admin)
+		}
+	}
+}
+
+func TestSettings(t *testing.T) {
+	services := []Service{service("a", instance("a", "1", 1, "urlprefix-h/ proto=grpc")), service("b", instance("b", "2", 1, "urlprefix-g/ proto=grpc"))}
+	rules := allRules()
+	rules.Defined = map[string]bool{"b": true}
+	r := Resolve(services, rules, nil)
+	if got := r.Settings["a"].String(); got != `{"upstream":{"protocol":"h2c"}}` {
+		t.Errorf("the settings of a are %s", got)
+	}
+	if got := lines(r); !slices.Equal(got, []string{"a h/", "b g/"}) {
+		t.Errorf("the routes are %q", got)
+	}
+}
+
+// TestOrderHasNoEffect resolves the same services and instances in many orders.
+func TestOrderHasNoEffect(t *testing.T) {
+	var services []Service
+	for s := range 4 {
+		name := fmt.Sprintf("s%d", s)
+		var instances []Instance
+		for i := range 5 {
+			tags := []string{"urlprefix-h/" + name, fmt.Sprintf("urlprefix-h/x strip=/%d", i%3), fmt.Sprintf("urlprefix-h%d/", (s+i)%3)}
+			instances = append(instances, instance(name, fmt.Sprintf("%s-%d", name, i), 1, tags...))
+		}
+		services = append(services, service(name, instances...))
+	}
+	want := Resolve(services, allRules(), nil)
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 20 {
+		shuffled := slices.Clone(services)
+		random.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+		for i := range shuffled {
+			shuffled[i].Instances = slices.Clone(shuffled[i].Instances)
+			random.Shuffle(len(shuffled[i].Instances), func(a, b int) {
+				list := shuffled[i].Instances
+				list[a], list[b] = list[b], list[a]
+			})
+		}
+		got := Resolve(shuffled, allRules(), nil)
+		if !reflect.DeepEqual(got.Routes, want.Routes) || !reflect.DeepEqual(got.Groups, want.Groups) || !maps.Equal(got.Holders, want.Holders) {
+			t.Fatalf("in another order\n%q\ninstead of\n%q", lines(got), lines(want))
+		}
+	}
+}
+
+// Each instance belongs to the group of its own tags: the first, in the order of names, whose
+// tags it has.
+func TestGroups(t *testing.T) {
+	tags := [][]string{{"urlprefix-h/a"}, {"urlprefix-h/a", "urlprefix-h/b"}, {"urlprefix-h/a", "urlprefix-h/b", "urlprefix-h/c"}, {"urlprefix-h/c"}}
+	var instances []Instance
+	for i, list := range tags {
+		instances = append(instances, instance("s", fmt.Sprint(i), 1, list...))
+	}
+	groups := Resolve([]Service{service("s", instances...)}, allRules(), nil).Groups["s"]
+	if len(groups) != len(tags) {
+		t.Fatalf("%d groups: %v", len(groups), groups)
+	}
+	for _, list := range tags {
+		for _, name := range slices.Sorted(maps.Keys(groups)) {
+			has := func(tag string) bool { return slices.Contains(list, tag) }
+			if slices.ContainsFunc(groups[name].Tags, func(tag string) bool { return !has(tag) }) {
+				continue
+			}
+			if !slices.Equal(groups[name].Tags, list) {
+				t.Errorf("an instance with %q is in the group of %q", list, groups[name].Tags)
+			}
+			break
+		}
+	}
+}

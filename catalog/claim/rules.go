@@ -1,0 +1,132 @@
+package claim
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"sluice/config"
+	"sluice/route"
+)
+
+// AnyHost is an entry of [config.Claim.Hosts] for all hosts, also for routes without one.
+const AnyHost = "*"
+
+// Rules say what services may claim.
+type Rules struct {
+	// Claims, if there are any, are all that services may claim.
+	Claims []config.Claim
+	// Reserved are the hosts of routes of operators, in lower case. A service may have
+	// a route for one of them only with a claim that names it.
+	Reserved map[string]bool
+	// Taken are the origins of the routes of operators, by route.Checked.Key.
+	Taken map[string]string
+	// Insecure says that tags may ask for TLS without verification.
+	Insecure bool
+	// Listeners are those whose requests the routes may match.
+	Listeners []string
+	// AllListeners says that Listeners has every listener.
+	AllListeners bool
+	// Defined are the services of operators, whose settings tags do not change.
+	Defined map[string]bool
+	// Divided are the services for which an operator has defined groups.
+	Divided map[string]bool
+}
+
+// allow returns the highest priority that service may use for r, or why it may not have it.
+func (u *Rules) allow(service string, r config.Route) (priority int, refused string) {
+	host := strings.TrimSuffix(strings.ToLower(r.Host), ".")
+	wide := host == "" || strings.HasPrefix(host, "*.")
+	found, named := false, false
+	for _, c := range u.Claims {
+		if ok, err := path.Match(c.Service, service); !ok || err != nil {
+			continue
+		}
+		byName, covered := covers(c, service, host)
+		if !covered || !coversPath(c.Paths, r) {
+			continue
+		}
+		if !found || c.Priority > priority {
+			priority = c.Priority
+		}
+		found, named = true, named || byName
+	}
+	switch {
+	case u.Reserved[host] && !named:
+		return 0, fmt.Sprintf("the host %s belongs to the operator's own routes: want an entry of catalog.claims that names it", host)
+	case found:
+		return priority, ""
+	case len(u.Claims) > 0:
+		return 0, "the service has no claim to this: want an entry of catalog.claims for the host and the path"
+	case r.HostRegexp != "" || wide:
+		return 0, "a route without an exact host could take requests of other services: want an entry of catalog.claims, such as { service: " +
+			service + ", hosts: ['" + orAny(host) + "'] }"
+	}
+	return 0, ""
+}
+
+func orAny(host string) string {
+	if host == "" {
+		return AnyHost
+	}
+	return host
+}
+
+// covers reports whether a claim covers a host, and whether it names it or a wildcard above it.
+// host is "" for a route without one, and for one with a pattern.
+func covers(c config.Claim, service, host string) (byName, covered bool) {
+	for _, claimed := range c.Hosts {
+		claimed = strings.TrimSuffix(strings.ToLower(strings.ReplaceAll(claimed, "{service}", service)), ".")
+		switch suffix, wildcard := strings.CutPrefix(claimed, "*"); {
+		case claimed == AnyHost:
+			covered = true
+		case host == "":
+		case claimed == host, wildcard && strings.HasSuffix(host, suffix):
+			return true, true
+		}
+	}
+	return false, covered
+}
+
+// coversPath reports whether all paths of r are below one of paths, or paths is empty.
+func coversPath(paths []string, r config.Route) bool {
+	if len(paths) == 0 {
+		return true
+	}
+	if r.Match == string(route.PathRegexp) {
+		return false
+	}
+	for _, claimed := range paths {
+		claimed = strings.TrimSuffix(claimed, "/")
+		below := strings.HasPrefix(r.Path, claimed+"/")
+		if below || claimed == "" || r.Path == claimed && r.Match != string(route.PathStringPrefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// listeners limits r to the listeners that it may have. reason says what it loses, and harmless
+// that it keeps some.
+func (u *Rules) listeners(r *config.Route) (reason string, harmless bool) {
+	if len(r.Listeners) == 0 {
+		if !u.AllListeners {
+			r.Listeners = u.Listeners
+		}
+		return "", true
+	}
+	var allowed, other []string
+	for _, name := range r.Listeners {
+		if slices.Contains(u.Listeners, name) {
+			allowed = append(allowed, name)
+		} else {
+			other = append(other, name)
+		}
+	}
+	if len(other) == 0 {
+		return "", true
+	}
+	r.Listeners = allowed
+	return "no listener for tags has the name " + strings.Join(other, " or ") + ": want " + strings.Join(u.Listeners, " or "), len(allowed) > 0
+}

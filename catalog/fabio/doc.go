@@ -1,0 +1,6 @@
+// Package fabio reads the tags by which services announce routes to fabio:
+//
+//	urlprefix-HOST/PATH OPTION …
+//
+// https://fabiolb.net/quickstart/ describes them. Differences are in docs/fabio.md.
+package fabio

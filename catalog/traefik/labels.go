@@ -1,0 +1,142 @@
+package traefik
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"sluice/catalog"
+)
+
+// label is a tag KEY=VALUE.
+type label struct {
+	tag     string
+	path    []string // of the key after the prefix, in lower case
+	written []string // the same in the case of the tag
+	value   string
+}
+
+// labels returns the tags with the prefix, in the order of their keys. Of several with one
+// key the last counts, as in Traefik.
+func labels(tags []string, prefix string, reading *catalog.Reading) []label {
+	var list []label
+	last := make(map[string]int)
+	for _, tag := range tags {
+		key, value, found := strings.Cut(tag, "=")
+		key = strings.TrimSpace(key)
+		rest, ours := strings.CutPrefix(strings.ToLower(key), prefix+".")
+		if !ours || len(rest) > len(key) {
+			continue
+		}
+		reading.Tags = append(reading.Tags, tag)
+		if c := catalog.Check(tag); c != nil {
+			reading.Complain(*c)
+			continue
+		}
+		if !found {
+			reading.Complain(catalog.Complaint{Tag: tag, Harmless: true, Want: "has no value: want KEY=VALUE"})
+			continue
+		}
+		written := strings.Split(key[len(key)-len(rest):], ".")
+		one := label{tag, strings.Split(rest, "."), written, strings.TrimSpace(value)}
+		if n, twice := last[rest]; twice {
+			if list[n].value != one.value {
+				reading.Complain(catalog.Complaint{Tag: list[n].tag, Harmless: true, Want: "ignored: a later tag of the instance has the same key"})
+			}
+			list[n] = one
+			continue
+		}
+		last[rest] = len(list)
+		list = append(list, one)
+	}
+	slices.SortStableFunc(list, func(a, b label) int { return cmp.Compare(a.tag, b.tag) })
+	return list
+}
+
+// part is a router, a middleware or a service, with the tags that make it.
+type part struct {
+	name   string
+	labels []label // path: what follows the name
+}
+
+func (p *part) tags() []string {
+	tags := make([]string, len(p.labels))
+	for i, l := range p.labels {
+		tags[i] = l.tag
+	}
+	return tags
+}
+
+// get returns the value at a path below the part.
+func (p *part) get(path ...string) (string, bool) {
+	l := p.find(path...)
+	if l == nil {
+		return "", false
+	}
+	return l.value, true
+}
+
+func (p *part) find(path ...string) *label {
+	for i := range p.labels {
+		if slices.Equal(p.labels[i].path, path) {
+			return &p.labels[i]
+		}
+	}
+	return nil
+}
+
+// parts are the routers, middlewares and services for HTTP of an instance, by name.
+type parts struct {
+	routers, middlewares, services map[string]*part
+
+	streams bool   // there are routers or services for TCP or UDP
+	enable  *label // nil: there is no such tag
+}
+
+func partsOf(list []label, reading *catalog.Reading) parts {
+	p := parts{routers: make(map[string]*part), middlewares: make(map[string]*part), services: make(map[string]*part)}
+	byKind := map[string]map[string]*part{"routers": p.routers, "middlewares": p.middlewares, "services": p.services}
+	for _, l := range list {
+		switch l.path[0] {
+		case "enable":
+			p.enable = &l
+			continue
+		case "consulcatalog":
+			if l.value != "false" {
+				reading.Complain(catalog.Complaint{Tag: l.tag, Harmless: true, Want: "sluice has no such setting: ignored"})
+			}
+			continue
+		case "tcp", "udp":
+			p.streams = true
+			reading.Complain(catalog.Complaint{Tag: l.tag, Want: "routes for " + strings.ToUpper(l.path[0]) +
+				" are not in tags: want a listener in the file with protocol: tcp"})
+			continue
+		case "http":
+			if len(l.path) < 4 || byKind[l.path[1]] == nil || l.path[2] == "" {
+				reading.Complain(catalog.Complaint{Tag: l.tag, Want: "unknown key: want http.routers, http.middlewares or http.services, each with .NAME.OPTION"})
+				continue
+			}
+		default:
+			reading.Complain(catalog.Complaint{Tag: l.tag, Want: fmt.Sprintf("unknown key %q: want http, tcp, udp or enable", l.path[0])})
+			continue
+		}
+		of, name := byKind[l.path[1]], l.path[2]
+		if of[name] == nil {
+			of[name] = &part{name: name}
+		}
+		of[name].labels = append(of[name].labels, label{l.tag, l.path[3:], l.written[3:], l.value})
+	}
+	return p
+}
+
+// list splits a value at commas.
+func list(value string) []string {
+	var items []string
+	for item := range strings.SplitSeq(value, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			items = append(items, item)
+		}
+	}
+	return items
+}

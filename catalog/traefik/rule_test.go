@@ -1,0 +1,338 @@
+package traefik
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// ruleTests are rules with the conditions of their alternatives, of which some have an error
+// "COLUMN: TEXT" or are never met, and the error of the whole rule.
+var ruleTests = []struct{ rule, alternatives, err string }{
+	// The documented rules.
+	{"Host(`example.com`)", `{"host":"example.com"}`, ``},
+	{"Host(`*.example.com`)", `{"host_regexp":"^[^.]+\\.example\\.com$"}`, ``},
+	{"Host(`*`)", `{}`, ``},
+	{"HostRegexp(`^.+\\.example\\.com$`)", `{"host_regexp":"^.+\\.example\\.com$"}`, ``},
+	{"HostRegexp(`^example\\.(com|org)$`)", `{"host_regexp":"^example\\.(com|org)$"}`, ``},
+	{"HostRegexp(`(?i)^example\\.com$`)", `{"host_regexp":"(?i)^example\\.com$"}`, ``},
+	{"HostRegexp(`[a-z]+\\.traefik\\.com`)", `{"host_regexp":"[a-z]+\\.traefik\\.com"}`, ``},
+	{"HostRegexp(`{subdomain:[a-z]+}.traefik.com`)", ``, "1: HostRegexp: placeholders are of version 2: want `^(?:[a-z]+)\\.traefik\\.com$`"},
+	{"Path(`/products`)", `{"match":"exact","path":"/products"}`, ``},
+	{"Path(`/route/{id}`)", ``, "1: Path: placeholders are of version 2: want PathRegexp(`^/route/[^/]+`)"},
+	{"PathPrefix(`/products`)", `{"match":"string_prefix","path":"/products"}`, ``},
+	{"PathPrefix(`/`)", `{}`, ``},
+	{"PathPrefix(`/foo`, `/bar`)", `{"match":"string_prefix","path":"/foo"} {"match":"string_prefix","path":"/bar"}`, ``},
+	{"PathRegexp(`\\.(jpeg|jpg|png)$`)", `{"match":"regexp","path":"\\.(jpeg|jpg|png)$"}`, ``},
+	{"PathRegexp(`^/products/(shoes|socks)/[0-9]+$`)", `{"match":"regexp","path":"^/products/(shoes|socks)/[0-9]+$"}`, ``},
+	{"PathRegexp(`(?i)^/products`)", `{"match":"regexp","path":"(?i)^/products"}`, ``},
+	{"Method(`OPTIONS`)", `{"methods":["OPTIONS"]}`, ``},
+	{"Header(`Content-Type`, `application/yaml`)", `{"when":{"header":{"content-type":"application/yaml"}}}`, ``},
+	{"HeaderRegexp(`Content-Type`, `^application/(json|yaml)$`)", `{"when":{"header":{"content-type":"~^application/(json|yaml)$"}}}`, ``},
+	{"HeaderRegexp(`X-User-Role`, `admin`)", `{"when":{"header":{"x-user-role":"~admin"}}}`, ``},
+	{"Query(`mobile`, `true`)", `{"when":{"query":{"mobile":"true"}}}`, ``},
+	{"Query(`mobile`)", `{"when":{"query":{"mobile":"~^$"}}}`, ``},
+	{"QueryRegexp(`mobile`, `^(true|yes)$`)", `{"when":{"query":{"mobile":"~^(true|yes)$"}}}`, ``},
+	{"QueryRegexp(`mobile`, `^.*$`)", `{"when":{"query":{"mobile":"~^.*$"}}}`, ``},
+	{"QueryRegexp(`mobile`)", `{"when":{"query":{"mobile":"~^$"}}}`, ``},
+	{"ClientIP(`10.76.105.11`)", `{"when":{"client":["10.76.105.11"]}}`, ``},
+	{"ClientIP(`192.168.1.0/24`)", `{"when":{"client":["192.168.1.0/24"]}}`, ``},
+	{"ClientIP(`::1`)", `{"when":{"client":["::1"]}}`, ``},
+	{"ClientIP(`fe80::/10`)", `{"when":{"client":["fe80::/10"]}}`, ``},
+	{"Host(`foobar.traefik.com`)", `{"host":"foobar.traefik.com"}`, ``},
+	{"Host(`traefik.example.com`) && (PathPrefix(`/api`) || PathPrefix(`/dashboard`))", `{"host":"traefik.example.com","match":"string_prefix","path":"/api"} {"host":"traefik.example.com","match":"string_prefix","path":"/dashboard"}`, ``},
+	{"Host(`example.com`) && Path(`/blog`)", `{"host":"example.com","match":"exact","path":"/blog"}`, ``},
+	{"(Host(`example.com`) && Path(`/blog`)) || Host(`blog.example.org`)", `{"host":"example.com","match":"exact","path":"/blog"} {"host":"blog.example.org"}`, ``},
+	{"Host(`example.com`) && PathRegexp(`^/users/[a-zA-Z0-9_-]+/orders/[a-zA-Z0-9_-]+$`)", `{"host":"example.com","match":"regexp","path":"^/users/[a-zA-Z0-9_-]+/orders/[a-zA-Z0-9_-]+$"}`, ``},
+	{"Host(`example.com`) && Path(`/users/{userId}/orders/{orderId}`)", ``, "24: Path: placeholders are of version 2: want PathRegexp(`^/users/[^/]+/orders/[^/]+`)"},
+	{"Host(`api.docker.localhost`) && PathPrefix(`/api`)", `{"host":"api.docker.localhost","match":"string_prefix","path":"/api"}`, ``},
+	{"Path(`/myapi`) || Path(`/login`) || Path(`/callback`)", `{"match":"exact","path":"/myapi"} {"match":"exact","path":"/login"} {"match":"exact","path":"/callback"}`, ``},
+	{"PathPrefix(`/api`) && HeaderRegexp(`X-User-Role`, `admin`)", `{"match":"string_prefix","path":"/api","when":{"header":{"x-user-role":"~admin"}}}`, ``},
+
+	// TestMuxer.
+	{``, ``, `1: not a rule: expected operand, found 'EOF'`},
+	{`rulewithnotmatcher`, ``, "1: want matchers such as Host(`example.com`), joined by &&, || and !"},
+	{`Host(example.com)`, ``, `6: want a text in backticks or double quotes`},
+	{"Host(`127.0.0.1`)", `{"host":"127.0.0.1"}`, ``},
+	{"Host(`10::10`)", `{"host":"[10::10]"}`, ``},
+	{"Host(`localhost`) && PathPrefix(`/css`)", `{"host":"localhost","match":"string_prefix","path":"/css"}`, ``},
+	{"Host(`example.com`) || Host(`example.org`)", `{"host":"example.com"} {"host":"example.org"}`, ``},
+	{`Host("example.com") || (Host("example.org") && Path("/css"))`, `{"host":"example.com"} {"host":"example.org","match":"exact","path":"/css"}`, ``},
+	{`Host("example.com") || Host("example.org") && Path("/css")`, `{"host":"example.com"} {"host":"example.org","match":"exact","path":"/css"}`, ``},
+	{`(Host("example.com") || Host("example.org")) && Path("/css")`, `{"host":"example.com","match":"exact","path":"/css"} {"host":"example.org","match":"exact","path":"/css"}`, ``},
+	{`(Host("example.com") && Path("/js")) || ((Host("example.org")) && Path("/css"))`, `{"host":"example.com","match":"exact","path":"/js"} {"host":"example.org","match":"exact","path":"/css"}`, ``},
+	{`PATHPREFIX("/css")`, `{"match":"string_prefix","path":"/css"}`, ``},
+	{`pathprefix("/css")`, `{"match":"string_prefix","path":"/css"}`, ``},
+	{`PathPrefix("/css")`, `{"match":"string_prefix","path":"/css"}`, ``},
+	{`Pathprefix("/css")`, `{"match":"string_prefix","path":"/css"}`, ``},
+	{`!Host("example.com")`, `2: !Host needs a Host in the same alternative: routes have no condition for other hosts`, ``},
+	{`!(Host("example.com") || Host("example.org"))`, `3: !Host needs a Host in the same alternative: routes have no condition for other hosts`, ``},
+	{`!(Host("example.com") && Path("/css"))`, `3: !Host needs a Host in the same alternative: routes have no condition for other hosts 26: !Path needs a Path in the same alternative: routes have no condition for other paths`, ``},
+	{`!(Host("example.com") && !Path("/css"))`, `3: !Host needs a Host in the same alternative: routes have no condition for other hosts {"match":"exact","path":"/css"}`, ``},
+	{`!Host("example.com") || !Path("/css")`, `2: !Host needs a Host in the same alternative: routes have no condition for other hosts 26: !Path needs a Path in the same alternative: routes have no condition for other paths`, ``},
+	{`!(!(Host("example.com") && Pathprefix("/css")))`, `{"host":"example.com","match":"string_prefix","path":"/css"}`, ``},
+	{`!Host("example.com") && Pathprefix("/css")`, `2: !Host needs a Host in the same alternative: routes have no condition for other hosts`, ``},
+
+	// The tests of the matchers.
+	{"ClientIP(`1`)", ``, `1: ClientIP: want an address or a network`},
+	{`ClientIP()`, ``, `1: ClientIP has 0 arguments: want 1`},
+	{"ClientIP(``)", ``, `10: want a text that is not empty`},
+	{"ClientIP(`127.0.0.1`, `192.168.1.0/24`)", `{"when":{"client":["127.0.0.1"]}} {"when":{"client":["192.168.1.0/24"]}}`, ``},
+	{"ClientIP(`192.168.1.7/24`)", `{"when":{"client":["192.168.1.0/24"]}}`, ``},
+	{`Method()`, ``, `1: Method has 0 arguments: want 1`},
+	{"Method(``)", ``, `8: want a text that is not empty`},
+	{"Method(`GET`, `POST`)", `{"methods":["GET"]} {"methods":["POST"]}`, ``},
+	{"Method(`get`)", `{"methods":["GET"]}`, ``},
+	{`Host()`, ``, `1: Host has 0 arguments: want 1`},
+	{"Host(``)", ``, `6: want a text that is not empty`},
+	{"Host(`🦭.com`)", ``, `1: Host: want a name in ASCII (for other letters the form xn--…)`},
+	{"Host(`example.com`, `example.org`)", `{"host":"example.com"} {"host":"example.org"}`, ``},
+	{"Host(`example.com.`)", `{"host":"example.com"}`, ``},
+	{"Host(`EXAMPLE.COM`)", `{"host":"example.com"}`, ``},
+	{"Host(`xn--9t9h.com`)", `{"host":"xn--9t9h.com"}`, ``},
+	{`HostRegexp()`, ``, `1: HostRegexp has 0 arguments: want 1`},
+	{"HostRegexp(``)", ``, `12: want a text that is not empty`},
+	{"HostRegexp(`🦭.com`)", ``, `1: HostRegexp: want a pattern in ASCII`},
+	{"HostRegexp(`(example.com`)", ``, "1: HostRegexp: want a regular expression in Go's syntax: error parsing regexp: missing closing ): `(example.com`"},
+	{"HostRegexp(`example.com`, `example.org`)", ``, `1: HostRegexp has 2 arguments: want 1`},
+	{"HostRegexp(`^[a-zA-Z-]+\\.com$`)", `{"host_regexp":"^[a-zA-Z-]+\\.com$"}`, ``},
+	{"HostRegexp(`{domain:[a-zA-Z-]+\\.com}`)", ``, "1: HostRegexp: placeholders are of version 2: want `^(?:[a-zA-Z-]+\\.com)$`"},
+	{"HostRegexp(`\\p{Greek}+`)", `{"host_regexp":"\\p{Greek}+"}`, ``},
+	{`Path()`, ``, `1: Path has 0 arguments: want 1`},
+	{"Path(``)", ``, `6: want a text that is not empty`},
+	{"Path(`css`)", ``, `1: Path: want a path that begins with /`},
+	{"Path(`/css`, `/js`)", `{"match":"exact","path":"/css"} {"match":"exact","path":"/js"}`, ``},
+	{"Path(`/css`)", `{"match":"exact","path":"/css"}`, ``},
+	{"PathRegexp(`/(css`)", ``, "1: PathRegexp: want a regular expression in Go's syntax: error parsing regexp: missing closing ): `/(css`"},
+	{"PathRegexp(`/css`, `/js`)", ``, `1: PathRegexp has 2 arguments: want 1`},
+	{"PathRegexp(`^/(css|js)`)", `{"match":"regexp","path":"^/(css|js)"}`, ``},
+	{`PathRegexp("/{path:(css|js)}")`, ``, "1: PathRegexp: placeholders are of version 2: want `^/(?:(css|js))$`"},
+	{"PathRegexp(`^/x{2,3}$`)", `{"match":"regexp","path":"^/x{2,3}$"}`, ``},
+	{"PathPrefix(`css`)", ``, `1: PathPrefix: want a path that begins with /`},
+	{"PathPrefix(`/css`, `/js`)", `{"match":"string_prefix","path":"/css"} {"match":"string_prefix","path":"/js"}`, ``},
+	{`Header()`, ``, `1: Header has 0 arguments: want 2`},
+	{"Header(`X-Forwarded-Host`)", ``, `1: Header has 1 arguments: want 2`},
+	{"Header(`X-Forwarded-Host`, ``)", ``, `28: want a text that is not empty`},
+	{"Header(``, `example.com`)", ``, `8: want a text that is not empty`},
+	{"Header(`X-Forwarded-Host`, `example.com`, `example.org`)", ``, `1: Header has 3 arguments: want 2`},
+	{"Header(`X-Forwarded-Proto`, `https`)", `{"when":{"header":{"x-forwarded-proto":"https"}}}`, ``},
+	{"Header(`x-forwarded-proto`, `https`)", `{"when":{"header":{"x-forwarded-proto":"https"}}}`, ``},
+	{"Header(`X-Text`, `~tilde`)", `{"when":{"header":{"x-text":"~^~tilde$"}}}`, ``},
+	{"Header(`X-Text`, `*`)", `{"when":{"header":{"x-text":"~^\\*$"}}}`, ``},
+	{"HeaderRegexp(`X-Forwarded-Proto`, `^https?$`)", `{"when":{"header":{"x-forwarded-proto":"~^https?$"}}}`, ``},
+	{"HeaderRegexp(`X-Forwarded-Proto`, `http{secure:s?}`)", ``, "1: HeaderRegexp: placeholders are of version 2: want `^http(?:s?)$`"},
+	{"HeaderRegexp(`X-Forwarded-Host`,`(example.com`)", ``, "1: HeaderRegexp: want a regular expression in Go's syntax: error parsing regexp: missing closing ): `(example.com`"},
+	{`Query()`, ``, `1: Query has 0 arguments: want 1 or 2`},
+	{"Query(``)", ``, `7: want a text that is not empty`},
+	{"Query(`q`, ``)", ``, `12: want a text that is not empty`},
+	{"Query(`q`, `traefik`)", `{"when":{"query":{"q":"traefik"}}}`, ``},
+	{"Query(`q`, `traefik`, `proxy`)", ``, `1: Query has 3 arguments: want 1 or 2`},
+	{"QueryRegexp(`q`, `(a`)", ``, "1: QueryRegexp: want a regular expression in Go's syntax: error parsing regexp: missing closing ): `(a`"},
+
+	// The grammar.
+	{`m`, ``, "1: want matchers such as Host(`example.com`), joined by &&, || and !"},
+	{`m()`, ``, `1: unknown matcher m`},
+	{"Host(`1`) &&", ``, `13: not a rule: expected operand, found 'EOF'`},
+	{"Host(`1`) ||", ``, `13: not a rule: expected operand, found 'EOF'`},
+	{"Host(`1)", ``, `6: not a rule: raw string literal not terminated`},
+	{"Host(`1`))", ``, `10: not a rule: expected 'EOF', found ')'`},
+	{"(Host(`1`)", ``, `11: not a rule: expected ')', found newline`},
+	{"(Host(`1`))", `{"host":"1"}`, ``},
+	{"HOST(`1`)", `{"host":"1"}`, ``},
+	{"hOST(`1`)", ``, `1: unknown matcher hOST`},
+	{"W(`1`)", ``, `1: unknown matcher W`},
+	{"Headers(`X-A`, `b`)", ``, `1: Headers is of version 2: want Header`},
+	{"HostHeader(`h`)", ``, `1: HostHeader is of version 2: want Host`},
+	{"Host(`a`) & Host(`b`)", ``, "1: want matchers such as Host(`example.com`), joined by &&, || and !"},
+	{"Host(`a`) == Host(`b`)", ``, "1: want matchers such as Host(`example.com`), joined by &&, || and !"},
+	{"-Host(`a`)", ``, "1: want matchers such as Host(`example.com`), joined by &&, || and !"},
+	{"Host(`a`)(`b`)", ``, "1: want a matcher such as Host(`example.com`)"},
+	{"x.Host(`a`)", ``, "1: want a matcher such as Host(`example.com`)"},
+	{`Host('a')`, ``, `6: want a text in backticks or double quotes`},
+	{`Host(1)`, ``, `6: want a text in backticks or double quotes`},
+	{"Host(`a` + `b`)", ``, `6: want a text in backticks or double quotes`},
+	{`Host(a...)`, ``, `6: want a text in backticks or double quotes`},
+	{"Host(`a`...)", ``, `1: Host has 1 arguments: want 1`},
+	{`func() bool { return true }()`, ``, "1: want a matcher such as Host(`example.com`)"},
+	{"Host(`a`) /* comment */ && Path(`/b`)", `{"host":"a","match":"exact","path":"/b"}`, ``},
+	{`Host("a\nb")`, ``, `1: Host: want printable text`},
+	{`Host("\xff")`, ``, `1: Host: want a name in ASCII (for other letters the form xn--…)`},
+
+	// Combinations.
+	{"Host(`a`) && Host(`a`)", `{"host":"a"}`, ``},
+	{"Host(`a`) && Host(`b`)", `never`, ``},
+	{"Host(`a`) && !Host(`b`)", `{"host":"a"}`, ``},
+	{"Host(`a`) && !Host(`a`)", `never`, ``},
+	{"Host(`a.b`) && Host(`*.b`)", `{"host":"a.b"}`, ``},
+	{"Host(`a.b`) && HostRegexp(`^a`)", `{"host":"a.b"}`, ``},
+	{"Host(`a.b`) && !HostRegexp(`^a`)", `never`, ``},
+	{"Host(`a.b`) && HostRegexp(`^c`)", `never`, ``},
+	{"HostRegexp(`^a`) && HostRegexp(`b$`)", `21: two patterns for the host: want one`, ``},
+	{"HostRegexp(`^a`) && HostRegexp(`^a`)", `{"host_regexp":"^a"}`, ``},
+	{"Host(`*`) && Path(`/a`)", `{"match":"exact","path":"/a"}`, ``},
+	{"!Host(`*`) && Path(`/a`)", `never`, ``},
+	{"Host(`*.a`) && Host(`b.a`)", `{"host":"b.a"}`, ``},
+	{"Host(`*.foo.*`)", ``, `1: Host: want a name, *.NAME or *`},
+	{"PathPrefix(`/a`) && PathPrefix(`/a/b`)", `{"match":"string_prefix","path":"/a/b"}`, ``},
+	{"PathPrefix(`/a/b`) && PathPrefix(`/a`)", `{"match":"string_prefix","path":"/a/b"}`, ``},
+	{"PathPrefix(`/a`) && PathPrefix(`/b`)", `never`, ``},
+	{"PathPrefix(`/a`) && !PathPrefix(`/a/b`)", `22: !PathPrefix within a PathPrefix: want a route of its own for /a/b`, ``},
+	{"PathPrefix(`/a`) && !PathPrefix(`/b`)", `{"match":"string_prefix","path":"/a"}`, ``},
+	{"PathPrefix(`/a/b`) && !PathPrefix(`/a`)", `never`, ``},
+	{"PathPrefix(`/a`) && Path(`/a/b`)", `{"match":"exact","path":"/a/b"}`, ``},
+	{"PathPrefix(`/a`) && Path(`/b`)", `never`, ``},
+	{"Path(`/a`) && PathRegexp(`a$`)", `{"match":"exact","path":"/a"}`, ``},
+	{"Path(`/a`) && !PathRegexp(`a$`)", `never`, ``},
+	{"PathPrefix(`/a`) && PathRegexp(`x$`)", `21: two conditions for the path that sluice cannot combine: want one PathRegexp`, ``},
+	{"PathPrefix(`/`) && !Path(`/metrics`)", `21: !Path needs a Path in the same alternative: routes have no condition for other paths`, ``},
+	{"PathPrefix(`/`) && PathRegexp(`x$`)", `{"match":"regexp","path":"x$"}`, ``},
+	{"!PathPrefix(`/`)", `never`, ``},
+	{"Method(`GET`) && Method(`POST`)", `never`, ``},
+	{"Method(`GET`) || Method(`POST`)", `{"methods":["GET"]} {"methods":["POST"]}`, ``},
+	{"Method(`GET`) && !Method(`POST`)", `{"methods":["GET"]}`, ``},
+	{"Method(`GET`) && !Method(`GET`)", `never`, ``},
+	{"!Method(`GET`)", `2: !Method needs a Method in the same alternative: want the allowed methods`, ``},
+	{"Header(`A`, `b`) && Header(`A`, `c`)", `{"when":{"any":[{"header":{"a":"c"}}],"header":{"a":"b"}}}`, ``},
+	{"Header(`A`, `b`) && Header(`a`, `b`)", `{"when":{"header":{"a":"b"}}}`, ``},
+	{"Header(`A`, `b`) && Header(`A`, `c`) && Header(`A`, `d`)", `41: more than two conditions for the same header: want one pattern`, ``},
+	{"!Header(`A`, `b`)", `{"when":{"not":{"header":{"a":"b"}}}}`, ``},
+	{"!Header(`A`, `b`) && !Header(`A`, `c.d`)", `{"when":{"not":{"header":{"a":"~(?:^b$)|(?:^c\\.d$)"}}}}`, ``},
+	{"!HeaderRegexp(`A`, `b`) && !Header(`A`, `c`)", `{"when":{"not":{"header":{"a":"~(?:b)|(?:^c$)"}}}}`, ``},
+	{"!Header(`A`, `b`, `c`)", ``, `2: Header has 3 arguments: want 2`},
+	{"!Query(`a`)", `{"when":{"not":{"query":{"a":"~^$"}}}}`, ``},
+	{"Query(`a`, `b`) && !Query(`c`, `d`)", `{"when":{"not":{"query":{"c":"d"}},"query":{"a":"b"}}}`, ``},
+	{"ClientIP(`10.0.0.0/8`) && ClientIP(`10.0.0.0/8`)", `{"when":{"client":["10.0.0.0/8"]}}`, ``},
+	{"ClientIP(`10.0.0.0/8`) && ClientIP(`10.1.0.0/16`)", `27: two conditions for the client: want one network`, ``},
+	{"ClientIP(`10.0.0.0/8`) && !ClientIP(`10.1.0.0/16`) && !ClientIP(`10.2.0.0/16`)", `{"when":{"client":["10.0.0.0/8"],"not":{"client":["10.1.0.0/16","10.2.0.0/16"]}}}`, ``},
+	{"!ClientIP(`10.1.0.0/16`, `10.2.0.0/16`)", `{"when":{"not":{"client":["10.1.0.0/16","10.2.0.0/16"]}}}`, ``},
+	{"!Host(`a`, `b`) && Path(`/x`)", `2: !Host needs a Host in the same alternative: routes have no condition for other hosts`, ``},
+	{"Host(`a`, `b`) && PathPrefix(`/x`, `/y`)", `{"host":"a","match":"string_prefix","path":"/x"} {"host":"a","match":"string_prefix","path":"/y"} {"host":"b","match":"string_prefix","path":"/x"} {"host":"b","match":"string_prefix","path":"/y"}`, ``},
+}
+
+func TestRules(t *testing.T) {
+	for _, test := range ruleTests {
+		terms, err := parseRule(test.rule)
+		if got := textOf(err); got != test.err {
+			t.Errorf("%s has the error %q, want %q", test.rule, got, test.err)
+		}
+		var alternatives []string
+		for _, term := range terms {
+			keys, never, err := keysOf(term)
+			switch {
+			case err != nil:
+				alternatives = append(alternatives, textOf(err))
+			case never:
+				alternatives = append(alternatives, "never")
+			default:
+				alternatives = append(alternatives, keys.String())
+			}
+		}
+		if got := strings.Join(alternatives, " "); got != test.alternatives {
+			t.Errorf("%s means %s, want %s", test.rule, got, test.alternatives)
+		}
+	}
+}
+
+// textOf returns an error of a rule as "COLUMN: TEXT".
+func textOf(err error) string {
+	var wrong *ruleError
+	if !errors.As(err, &wrong) {
+		return ""
+	}
+	return fmt.Sprintf("%d: %s", wrong.column, wrong.want)
+}
+
+func TestRuleLimits(t *testing.T) {
+	repeat := func(n int, sep string) string {
+		return strings.TrimSuffix(strings.Repeat("Host(`a`)"+sep, n), sep)
+	}
+	pairs := strings.TrimSuffix(strings.Repeat("(Host(`a`)||Host(`b`))&&", 7), "&&")
+	for _, test := range []struct{ rule, want string }{
+		{repeat(maxMatchers, "||"), ""},
+		{repeat(maxMatchers+1, "||"), "at most 64"},
+		{repeat(maxMatchers, "&&"), ""},
+		{repeat(maxMatchers+1, "&&"), "at most 64 matchers"},
+		{pairs, "at most 64 alternatives"}, // 2 to the power of 7
+		{strings.TrimSuffix(pairs, "&&(Host(`a`)||Host(`b`))"), ""},
+		{"Host(`a`" + strings.Repeat(",`a`", maxTerms) + ")", "at most 64 alternatives"},
+		{"Path(`/" + strings.Repeat("x", maxRule) + "`)", "too long"},
+		{strings.Repeat("(", 500) + "Host(`a`)" + strings.Repeat(")", 500), ""},
+		{strings.Repeat("!", 501) + "Host(`a`)", ""},
+	} {
+		terms, err := parseRule(test.rule)
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%.40s…: %d alternatives and the error %v, want %q", test.rule, len(terms), err, test.want)
+		}
+	}
+}
+
+// truth evaluates a rule for one request.
+type truth map[string]bool // by matcher
+
+func (v truth) anyOf(terms []term) bool {
+	for _, term := range terms {
+		all := true
+		for _, m := range term {
+			all = all && v[m.values[0]] != m.not
+		}
+		if all {
+			return true
+		}
+	}
+	return false
+}
+
+// TestNormalForm compares the alternatives of rules with the rules, for all combinations of
+// the truth of their matchers.
+func TestNormalForm(t *testing.T) {
+	for rule, want := range map[string]func(a, b, c bool) bool{
+		"Host(`a`) && Host(`b`) || Host(`c`)":       func(a, b, c bool) bool { return a && b || c },
+		"Host(`a`) && (Host(`b`) || Host(`c`))":     func(a, b, c bool) bool { return a && (b || c) },
+		"!(Host(`a`) && (Host(`b`) || Host(`c`)))":  func(a, b, c bool) bool { return !(a && (b || c)) },
+		"!(Host(`a`) || !(Host(`b`) && Host(`c`)))": func(a, b, c bool) bool { return !(a || !(b && c)) },
+		"!!Host(`a`) || !Host(`b`) && !!!Host(`c`)": func(a, b, c bool) bool { return a || !b && !c },
+		"!(!Host(`a`) && !Host(`b`)) && !Host(`c`)": func(a, b, c bool) bool { return (a || b) && !c },
+	} {
+		terms, err := parseRule(rule)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for bits := range 8 {
+			a, b, c := bits&1 != 0, bits&2 != 0, bits&4 != 0
+			if got := (truth{"a": a, "b": b, "c": c}).anyOf(terms); got != want(a, b, c) {
+				t.Errorf("%s with %t, %t, %t is %t", rule, a, b, c, got)
+			}
+		}
+	}
+}
+
+// FuzzRule checks that a rule has bounded alternatives of printable conditions, and that
+// errors are within the rule.
+func FuzzRule(f *testing.F) {
+	for _, test := range ruleTests {
+		f.Add(test.rule)
+	}
+	f.Fuzz(func(t *testing.T, rule string) {
+		terms, err := parseRule(rule)
+		var wrong *ruleError
+		if err != nil && (!errors.As(err, &wrong) || wrong.column < 0 || wrong.column > len(rule)+1) {
+			t.Fatalf("%q: the error is %#v", rule, err)
+		}
+		if err != nil && terms != nil {
+			t.Fatalf("%q: alternatives beside the error %v", rule, err)
+		}
+		if len(terms) > maxTerms {
+			t.Fatalf("%q: %d alternatives", rule, len(terms))
+		}
+		for _, term := range terms {
+			keys, _, err := keysOf(term)
+			if err != nil && (!errors.As(err, &wrong) || wrong.column < 1 || wrong.column > len(rule)) {
+				t.Fatalf("%q: the error of an alternative is %#v", rule, err)
+			}
+			if err == nil && strings.ContainsFunc(keys.String(), func(r rune) bool { return r < 0x20 }) {
+				t.Fatalf("%q: control characters in %s", rule, keys)
+			}
+		}
+	})
+}

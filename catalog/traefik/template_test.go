@@ -1,0 +1,32 @@
+package traefik
+
+import "testing"
+
+func TestTemplate(t *testing.T) {
+	label := func(name string) string { return map[string]string{"host": "a b", "x.y": "z"}[name] }
+	for text, want := range map[string]string{
+		"":                                       "",
+		"Host(`a`)":                              "Host(`a`)",
+		DefaultRule:                              "Host(`my-service`)",
+		"{{.Name}}-{{ .Name }}":                  "my service-my service",
+		"{{- normalize .Name -}}":                "my-service",
+		`{{ index .Labels "x.y" }}`:              "z",
+		"{{ index .Labels `host` }}":             "a b",
+		`{{ normalize (index .Labels "host") }}`: "a-b",
+		`<{{ index .Labels "none" }}>`:           "<>",
+	} {
+		template, err := ParseDefaultRule(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if got := template.expand("my service", label); got != want {
+			t.Errorf("%s: got %q, want %q", text, got, want)
+		}
+	}
+	for _, text := range []string{"{{", "{{ .Name", "{{ }}", "{{ .Names }}", "{{ printf .Name }}", "{{ index .Labels }}", `{{ (index .Labels "a" }}`, `{{ index .Labels "a") }}`, "{{ if .Name }}a{{ end }}"} {
+		if _, err := ParseDefaultRule(text); err == nil {
+			t.Errorf("%s: no error", text)
+		}
+	}
+}

@@ -1,0 +1,176 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"sluice/admin"
+	"sluice/config"
+)
+
+func newConfig() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "config",
+		Short: "Show the applied configurations, and go back to one",
+		Args:  noArguments,
+		RunE: func(*cobra.Command, []string) error {
+			return &usageError{errors.New("want history, diff or rollback")}
+		},
+	}
+	command.AddCommand(newConfigHistory(), newConfigDiff(), newConfigRollback())
+	return command
+}
+
+func newConfigHistory() *cobra.Command {
+	var a api
+	command := &cobra.Command{
+		Use:   "history",
+		Short: "List the applied configurations, the newest first",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			body, err := a.ask(cmd.Context(), http.MethodGet, "/api/config/history", nil)
+			if err != nil {
+				return err
+			}
+			var revisions []admin.Revision
+			if err := a.decode(body, &revisions); err != nil {
+				return err
+			}
+			return writeRevisions(cmd.OutOrStdout(), revisions)
+		},
+	}
+	a.addFlags(command)
+	return command
+}
+
+func writeRevisions(out io.Writer, revisions []admin.Revision) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NUMBER\tTIME\tHASH\tREASON")
+	for _, r := range revisions {
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\n", r.Number, r.Time.Local().Format("2006-01-02 15:04:05"), r.Hash, printable(r.Reason))
+		for _, s := range r.Sources {
+			if s.Pinned > 0 {
+				fmt.Fprintf(w, "\t\t\t  %s is pinned to revision %d\n", printable(s.Name), s.Pinned)
+			}
+		}
+	}
+	return w.Flush()
+}
+
+func newConfigDiff() *cobra.Command {
+	var a api
+	command := &cobra.Command{
+		Use:   "diff A B",
+		Short: "Show the differences between two applied configurations",
+		Long:  "Show the differences between two applied configurations, which have the numbers A\nand B, key by key. Secrets are masked.",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return &usageError{errors.New("name two revisions by their numbers")}
+			}
+			return numbersIn(args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			body, err := a.ask(cmd.Context(), http.MethodGet, "/api/config/diff/"+args[0]+"/"+args[1], nil)
+			if err != nil {
+				return err
+			}
+			var changes []config.Change
+			if err := a.decode(body, &changes); err != nil {
+				return err
+			}
+			return writeChanges(cmd.OutOrStdout(), changes)
+		},
+	}
+	a.addFlags(command)
+	return command
+}
+
+// numbersIn returns an error if one of the arguments is no number of a revision.
+func numbersIn(args []string) error {
+	for _, arg := range args {
+		if _, err := strconv.ParseUint(arg, 10, 64); err != nil {
+			return &usageError{fmt.Errorf("%q: want the number of a revision", arg)}
+		}
+	}
+	return nil
+}
+
+func writeChanges(out io.Writer, changes []config.Change) error {
+	for _, c := range changes {
+		if _, err := fmt.Fprintln(out, printable(c.String())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rollback is the command of that name.
+type rollback struct {
+	api
+	why string
+}
+
+func newConfigRollback() *cobra.Command {
+	var r rollback
+	command := &cobra.Command{
+		Use:   "rollback NUMBER",
+		Short: "Use the documents of an earlier configuration again",
+		Long: "Use the documents of an earlier configuration again, as a new one. A source that says\n" +
+			"something else now is pinned to them until it changes, also after a restart. It\n" +
+			"affects this replica only.",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return &usageError{errors.New("name one revision by its number")}
+			}
+			return numbersIn(args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return r.carryOut(cmd.Context(), args[0], cmd.OutOrStdout())
+		},
+	}
+	r.addFlags(command)
+	command.Flags().StringVar(&r.why, "why", "", "`reason` to keep with the new configuration")
+	return command
+}
+
+func (r *rollback) carryOut(ctx context.Context, number string, out io.Writer) error {
+	body, err := r.ask(ctx, http.MethodGet, "/api/config", nil)
+	if err != nil {
+		return err
+	}
+	var current admin.Revision
+	if err := r.decode(body, &current); err != nil {
+		return err
+	}
+	r.match = current.Hash
+	query := url.Values{"number": {number}}
+	if r.why != "" {
+		query.Set("why", r.why)
+	}
+	if body, err = r.ask(ctx, http.MethodPost, "/api/config/rollback", query); err != nil {
+		return err
+	}
+	var done admin.Revision
+	if err := r.decode(body, &done); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(out, "revision %d is in use: %s\n", done.Number, printable(done.Reason)); err != nil {
+		return err
+	}
+	for _, s := range done.Sources {
+		if s.Pinned > 0 {
+			if _, err := fmt.Fprintf(out, "%s is pinned to its documents of revision %d until it changes\n", printable(s.Name), s.Pinned); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

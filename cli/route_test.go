@@ -1,0 +1,74 @@
+package cli
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"sluice/admin"
+)
+
+func TestRoute(t *testing.T) {
+	var asked *http.Request
+	answer := admin.RouteAnswer{
+		Route: &admin.Route{Service: "star", Origin: "sluice.yaml:12"},
+		Candidates: []admin.Candidate{
+			{Route: admin.Route{Host: "a.example", Path: "/api", Match: "prefix", Service: "canary", Origin: "sluice.yaml:10"}, Place: 1,
+				Outcome: "condition", Failing: `header x-canary is "1"`},
+			{Route: admin.Route{HostRegexp: "^a\\.", Path: "^/api", Match: "regexp", Service: "star", Origin: "sluice.yaml:12", Priority: 2}, Place: 3, Outcome: "chosen"},
+			{Route: admin.Route{Path: "/", Match: "prefix", Service: "evil\x1b[2J", Class: "tag"}, Place: 7, Outcome: "later"},
+			{Route: admin.Route{Path: "/x", Match: "exact", Service: "x"}, Place: 8, Outcome: "path"},
+		},
+		OtherHost: 4, OtherPath: 1,
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = r
+		_ = json.NewEncoder(w).Encode(answer)
+	}))
+	defer server.Close()
+	address := server.Listener.Addr().String()
+
+	status, stdout, stderr := execute(t, "route", "POST", "http://a.example/api?x=1", "-H", "X-Canary: 2", "-H", "A: b", "--client", "10.0.0.1",
+		"--listener", "web", "--all", "--admin", address)
+	want := `service star, by the route at sluice.yaml:12
+
+PLACE  HOST       PATH   MATCH   PRIORITY  SERVICE   ORIGIN          RESULT
+1      a.example  /api   prefix  0         canary    sluice.yaml:10  only if header x-canary is "1"
+3      ~^a\.      ^/api  regexp  2         star      sluice.yaml:12  chosen
+7      any        /      prefix  0         evil?[2J                  matches, but a route before it is chosen
+8      any        /x     exact   0         x                         other path
+
+routes that do not match: 4 for other hosts, 1 for other paths
+`
+	if status != exitOK || stdout != want {
+		t.Errorf("status %d\n%s%s\nwant\n%s", status, stdout, stderr, want)
+	}
+	query := asked.URL.Query()
+	if got := asked.URL.Path + query.Get("method") + query.Get("url") + strings.Join(query["header"], "|") + query.Get("client") + query.Get("listener") + query.Get("all"); got != "/api/routePOSThttp://a.example/api?x=1X-Canary: 2|A: b10.0.0.1webtrue" {
+		t.Errorf("asked %s", got)
+	}
+
+	answer.Group = "canary"
+	if _, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address); !strings.HasPrefix(stdout, "service star, group canary, by the route at ") {
+		t.Errorf("got %s", stdout)
+	}
+	answer.Group, answer.Route.Split = "", &admin.Split{}
+	if _, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address); !strings.HasPrefix(stdout, "service star, one of its groups by chance, by the route at ") {
+		t.Errorf("got %s", stdout)
+	}
+	answer.Route, answer.Candidates, answer.OtherPath = nil, nil, 0
+	status, stdout, stderr = execute(t, "route", "http://b.example/", "--admin", address)
+	if status != exitFailed || stdout != "\nroutes that do not match: 4 for other hosts\n" || stderr != "sluice: no route matches: sluice answers 404\n" {
+		t.Errorf("status %d\n%s%s", status, stdout, stderr)
+	}
+	if query := asked.URL.Query(); query.Get("method") != "GET" {
+		t.Errorf("asked for method %q", query.Get("method"))
+	}
+	for _, arguments := range [][]string{{}, {"GET", "http://a", "b"}} {
+		if status, _, _ := execute(t, append([]string{"route", "--admin", address}, arguments...)...); status != exitUsage {
+			t.Errorf("%q: status %d", arguments, status)
+		}
+	}
+}

@@ -1,0 +1,173 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+
+	"sluice/route"
+)
+
+// Actions are the keys of a route for what happens to its requests and their responses,
+// besides that a service answers them.
+type Actions struct {
+	StripPrefix     string         `key:"strip_prefix"` // as in route.PathOptions
+	AddPrefix       string         `key:"add_prefix"`   // likewise
+	Rewrite         *Rewrite       `key:"rewrite"`
+	Redirect        *Redirect      `key:"redirect"`    // such a route may have no service
+	HostHeader      string         `key:"host_header"` // "peer", an authority, or empty: that of the client
+	RequestHeaders  *HeaderEdits   `key:"request_headers"`
+	ResponseHeaders *HeaderEdits   `key:"response_headers"`
+	Timeouts        *RouteTimeouts `key:"timeouts"`
+	Retry           *RouteRetry    `key:"retry"`
+	BodyLimit       *Size          `key:"body_limit" min:"1" max:"1024GiB"` // nil: client.limits.body
+	RateLimit       *RateLimit     `key:"rate_limit"`
+	Allow           []string       `key:"allow" format:"network"` // of clients; empty: all
+	Deny            []string       `key:"deny" format:"network"`  // has precedence over Allow
+	BasicAuth       *BasicAuth     `key:"basic_auth"`
+	ForwardAuth     *ForwardAuth   `key:"forward_auth"`
+}
+
+// ForwardAuth asks a server about each request.
+type ForwardAuth struct {
+	URL             Location      `key:"url" format:"http_url" required:"yes"`
+	ResponseHeaders []string      `key:"response_headers" format:"token"` // of the answer, for peers
+	Timeout         time.Duration `key:"timeout" default:"5s" min:"1ms" max:"1m"`
+}
+
+// BasicAuth requires a password.
+type BasicAuth struct {
+	UsersFile string `key:"users_file" format:"file" required:"yes"` // in the format of htpasswd
+	Realm     string `key:"realm" default:"restricted" format:"quotable"`
+}
+
+// RateLimit limits the requests for each key.
+type RateLimit struct {
+	Rate  int           `key:"rate" min:"1" max:"1000000" required:"yes"`
+	Per   time.Duration `key:"per" default:"1s" min:"1ms" max:"24h"`
+	Burst int           `key:"burst" default:"0" min:"0" max:"1000000"` // 0: Rate; not 0 after loading
+	Key   string        `key:"key" default:"client_address" format:"rate_key"`
+}
+
+// PerRoute reports whether all requests of the route have one limit together.
+func (l *RateLimit) PerRoute() bool { return l.Key == keyOfRoute }
+
+const keyOfRoute = "route"
+
+// isRateKey reports whether s is allowed as [RateLimit.Key].
+func isRateKey(s string) bool {
+	key, err := route.ParseHashKey(s)
+	return s == keyOfRoute || err == nil && (key.Source == route.HashClientAddress || key.Source == route.HashHeader)
+}
+
+// HostOfPeer is the value of [Actions.HostHeader] for the address of the peer.
+const HostOfPeer = "peer"
+
+// Rewrite replaces paths that match a regular expression.
+type Rewrite struct {
+	Regexp string `key:"regexp" format:"regexp" required:"yes"`
+	To     string `key:"to" required:"yes"` // as in route.PathOptions
+}
+
+// Redirect answers requests with another URL.
+type Redirect struct {
+	To   string `key:"to" required:"yes"` // as in route.NewRedirect
+	Code int    `key:"code" default:"308" min:"301" max:"308"`
+}
+
+// HeaderEdits edit the fields of a message, as in route.NewHeaderEdits. A value may be a
+// credential.
+type HeaderEdits struct {
+	Set    map[string]Secret `key:"set" format:"token"`
+	Add    map[string]Secret `key:"add" format:"token"`
+	Remove []string          `key:"remove" format:"token"`
+}
+
+// Lists returns the arguments of route.NewHeaderEdits.
+func (e *HeaderEdits) Lists() (set, add map[string]string, remove []string) {
+	return texts(e.Set), texts(e.Add), e.Remove
+}
+
+func texts(values map[string]Secret) map[string]string {
+	all := make(map[string]string, len(values))
+	for name, value := range values {
+		all[name] = string(value)
+	}
+	return all
+}
+
+// RouteTimeouts replace those of the service; nil: they do not.
+type RouteTimeouts struct {
+	Connect        *time.Duration `key:"connect" min:"1ms" max:"10m"`
+	ResponseHeader *time.Duration `key:"response_header" min:"1ms" max:"24h"`
+	Idle           *time.Duration `key:"idle" min:"1ms" max:"24h"`
+	Tunnel         *time.Duration `key:"tunnel" min:"1s" max:"720h"`
+}
+
+// RouteRetry replaces parts of the service's [Retry]; nil: it does not. The budget is that
+// of the service.
+type RouteRetry struct {
+	Attempts      *int           `key:"attempts" min:"1" max:"5"`
+	PerTryTimeout *time.Duration `key:"per_try_timeout" min:"0s" max:"1h"`
+	Body          *Size          `key:"body" min:"0" max:"16MiB"`
+}
+
+// maxFill is the longest time in which an empty bucket of a rate limit may become full.
+const maxFill = 365 * 24 * time.Hour
+
+// actions checks what the rules of single keys do not.
+func (d *decoder) actions(a *Actions, match, key string) {
+	_, err := route.NewPathEdits(a.PathOptions(match))
+	if wrong, ok := errors.AsType[*route.PathError](err); ok {
+		d.refuse(join(key, wrong.Key), wrong.Value, wrong.Err.Error())
+	}
+	if a.Redirect != nil {
+		if code := a.Redirect.Code; !slices.Contains(route.RedirectCodes, code) {
+			d.refuse(join(key, "redirect.code"), strconv.Itoa(code), "want 301, 302, 303, 307 or 308")
+		} else if _, err := route.NewRedirect(a.Redirect.To, code); err != nil {
+			d.refuse(join(key, "redirect.to"), a.Redirect.To, err.Error())
+		}
+	}
+	if a.HostHeader != "" && a.HostHeader != HostOfPeer && !isAuthority(a.HostHeader) {
+		d.refuse(join(key, "host_header"), a.HostHeader, `want "peer", or `+formats["authority"].want)
+	}
+	if l := a.RateLimit; l != nil {
+		l.Burst = cmp.Or(l.Burst, l.Rate)
+		if fill := float64(l.Per) / float64(max(l.Rate, 1)) * float64(l.Burst); fill > float64(maxFill) {
+			d.refuse(join(key, "rate_limit.burst"), strconv.Itoa(l.Burst), "want a burst that the rate allows again within a year")
+		}
+	}
+	if a.ForwardAuth != nil {
+		_, err := route.NewHeaderEdits(nil, nil, a.ForwardAuth.ResponseHeaders)
+		if wrong, ok := errors.AsType[*route.FieldError](err); ok {
+			d.refuse(join(key, "forward_auth.response_headers"), wrong.Name, wrong.Err.Error())
+		}
+	}
+	d.headerEdits(a.RequestHeaders, join(key, "request_headers"))
+	d.headerEdits(a.ResponseHeaders, join(key, "response_headers"))
+}
+
+func (d *decoder) headerEdits(e *HeaderEdits, key string) {
+	if e == nil {
+		return
+	}
+	_, err := route.NewHeaderEdits(e.Lists())
+	if wrong, ok := errors.AsType[*route.FieldError](err); ok {
+		at, value := join(key, wrong.List), wrong.Name
+		if wrong.List != "remove" {
+			at, value = join(at, wrong.Name), "" // it may be a credential
+		}
+		d.refuse(at, value, wrong.Err.Error())
+	}
+}
+
+// PathOptions returns the edits of the path for a route whose match is that.
+func (a *Actions) PathOptions(match string) route.PathOptions {
+	o := route.PathOptions{Strip: a.StripPrefix, StripString: match == string(route.PathStringPrefix), Add: a.AddPrefix}
+	if a.Rewrite != nil {
+		o.Rewrite, o.To = a.Rewrite.Regexp, a.Rewrite.To
+	}
+	return o
+}

@@ -1,0 +1,234 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// file returns the configuration file of a test as a source.
+func file(text string) Source { return Input{File: "sluice.yaml"}.FileSource(text) }
+
+// keys returns the tree below sluice/ in Consul. pairs alternates keys and values.
+func keys(pairs ...string) Source {
+	s := Source{Name: "consul_kv:sluice/", Kind: KindConsulKV}
+	for i := 0; i < len(pairs); i += 2 {
+		s.Documents = append(s.Documents, TreeDocument(KindConsulKV, "sluice/"+pairs[i], pairs[i], pairs[i+1]))
+	}
+	return s
+}
+
+// files returns the files routes.d/*.yaml. pairs alternates names and texts.
+func files(pairs ...string) Source {
+	s := Source{Name: "routes.d/*.yaml", Kind: KindFile}
+	for i := 0; i < len(pairs); i += 2 {
+		s.Documents = append(s.Documents, Document{Name: "routes.d/" + pairs[i], Text: pairs[i+1]})
+	}
+	return s
+}
+
+func build(sources ...Source) (*Built, error) { return Input{File: "sluice.yaml"}.Build(sources) }
+
+const dynamicFile = `dynamic: [{ file: "routes.d/*.yaml" }, { consul_kv: { prefix: sluice } }]
+`
+
+func TestDocumentsOfAllSourcesMakeOneConfiguration(t *testing.T) {
+	b, err := build(
+		file(dynamicFile+"services: { a: { peers: ['127.0.0.1:1'] } }\nroutes: [{ service: b }]"),
+		files("b.yaml", "services: { b: { peers: ['127.0.0.1:2'], timeouts: { connect: 2s } } }\nroutes: [{ path: /c, service: c }]"),
+		keys("services/c", "127.0.0.1:3\n\n 127.0.0.1:4 weight=2 \n", "x.json", `{"routes": [{"path": "/a", "service": "a"}]}`),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := mustParse(t, `services:
+  a: { peers: ['127.0.0.1:1'] }
+  b: { peers: ['127.0.0.1:2'], timeouts: { connect: 2s } }
+  c: { peers: ['127.0.0.1:3', '127.0.0.1:4 weight=2'] }
+routes: [{ service: b }, { path: /c, service: c }, { path: /a, service: a }]
+`)
+	if !reflect.DeepEqual(b.Config.Services, want.Services) || !reflect.DeepEqual(routesWithoutOrigins(b.Config.Routes), routesWithoutOrigins(want.Routes)) {
+		t.Errorf("got  %+v\nwant %+v", b.Config, want)
+	}
+	for i, origin := range []string{"sluice.yaml:3", "routes.d/b.yaml:2", "consul_kv:sluice/x.json:1"} {
+		if got := b.Config.Routes[i].Origin; got != origin {
+			t.Errorf("route %d is from %s, want %s", i, got, origin)
+		}
+	}
+	if len(b.Missing)+len(b.Shadowed)+len(b.Warnings) > 0 {
+		t.Errorf("missing %q, shadowed %v, warnings %q", b.Missing, b.Shadowed, b.Warnings)
+	}
+}
+
+// Each error names its document and line.
+func TestErrorsInDocuments(t *testing.T) {
+	const good = "services: { a: { peers: ['127.0.0.1:1'] } }\nroutes: [{ service: a }]\n"
+	for what, test := range map[string]struct {
+		sources []Source
+		want    []string // beginnings of the errors
+	}{
+		"unknown key":               {[]Source{keys("a.yaml", "\nservices: { b: { peer: x } }")}, []string{`consul_kv:sluice/a.yaml:2: services.b.peer: unknown key, did you mean "peers"?`}},
+		"key of the file":           {[]Source{keys("a.yaml", "routes: []\nlisteners: []")}, []string{"consul_kv:sluice/a.yaml:2: listeners: only in the configuration file (allowed here: services, routes)"}},
+		"not YAML":                  {[]Source{keys("a.yaml", "a: [\n")}, []string{"consul_kv:sluice/a.yaml:"}},
+		"not a mapping":             {[]Source{keys("a.json", "[]")}, []string{"consul_kv:sluice/a.json:1: want a mapping"}},
+		"no such service":           {[]Source{files("b.yaml", "routes:\n - { path: /x, service: aa }"), keys()}, []string{`routes.d/b.yaml:2: routes[0].service: value "aa": no such service, did you mean "a"?`}},
+		"twice in files":            {[]Source{files("b.yaml", "\nservices: { a: { peers: ['127.0.0.1:9'] } }")}, []string{"routes.d/b.yaml:2: services.a: the same as services.a at sluice.yaml:2"}},
+		"twice in a tree":           {[]Source{keys("b.yaml", "services: { b: { peers: ['127.0.0.1:9'] } }", "services/b", "127.0.0.1:9")}, []string{"consul_kv:sluice/services/b:1: services.b: the same as services.b at consul_kv:sluice/b.yaml:1"}},
+		"route twice":               {[]Source{keys("b.yaml", "routes: [{ path: /x, service: a }]", "c.yaml", "routes:\n- { path: /x/, service: a }")}, []string{"consul_kv:sluice/c.yaml:2: routes[0]: the same as routes[0] at consul_kv:sluice/b.yaml:1"}},
+		"route twice in a document": {[]Source{keys("b.yaml", "routes: [{ path: /x, service: a }, { path: /x, service: a }]")}, []string{`consul_kv:sluice/b.yaml:1: routes[1]: value "/x": the same as routes[0]`}},
+		"unknown short form":        {[]Source{keys("service/b", "127.0.0.1:9")}, []string{"consul_kv:sluice/service/b:1: want a key that ends in .yaml, .yml or .json, or services/NAME"}},
+		"empty short form":          {[]Source{keys("services/b", " \n")}, []string{"consul_kv:sluice/services/b:1: empty: want the addresses of peers"}},
+		"wrong peer":                {[]Source{keys("services/b", "127.0.0.1:9\nx")}, []string{`consul_kv:sluice/services/b:2: services.b.peers[1]: value "x"`}},
+		"name of a short form":      {[]Source{keys("services/b b", "127.0.0.1:9")}, []string{`consul_kv:sluice/services/b b:1: services.b b: value "b b": want a name`}},
+		"two sources":               {[]Source{keys("a.yaml", "x: 1"), files("a.yaml", "y: 1")}, []string{"routes.d/a.yaml:1: y: unknown key", "consul_kv:sluice/a.yaml:1: x: unknown key"}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			_, err := build(append([]Source{file(dynamicFile + good)}, test.sources...)...)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			got := strings.Split(err.Error(), "\n")
+			if len(got) != len(test.want) {
+				t.Fatalf("got %d errors:\n%v\nwant %q", len(got), err, test.want)
+			}
+			for i, want := range test.want {
+				if !strings.HasPrefix(got[i], want) {
+					t.Errorf("got  %s\nwant %s", got[i], want)
+				}
+			}
+		})
+	}
+}
+
+func TestErrorsOfDynamicSources(t *testing.T) {
+	for text, want := range map[string]string{
+		"dynamic: [{}]": "dynamic[0]: want exactly one of file, consul_kv and etcd",
+		"dynamic: [{ file: a, consul_kv: { key: b } }]":                          "dynamic[0]: want exactly one of file, consul_kv and etcd",
+		"dynamic: [{ consul_kv: {} }]":                                           "dynamic[0].consul_kv: want exactly one of key and prefix",
+		"dynamic: [{ consul_kv: { key: a, prefix: b } }]":                        "dynamic[0].consul_kv: want exactly one of key and prefix",
+		"dynamic: [{ file: 'a*/b' }]":                                            `dynamic[0].file: value "a*/b": want the path of a file`,
+		"dynamic: [{ file: '[' }]":                                               `dynamic[0].file: value "[": want the path of a file`,
+		"dynamic: [{ file: sluice.yaml }]":                                       "this is the configuration file",
+		"dynamic: [{ file: a.yaml }, { file: a.yaml }]":                          "the same as dynamic[0]",
+		"dynamic: [{ consul_kv: { prefix: /a } }]":                               `dynamic[0].consul_kv.prefix: value "/a"`,
+		"dynamic: [{ consul_kv: { prefix: a } }, { consul_kv: { prefix: a/ } }]": "the same as dynamic[0]",
+	} {
+		if _, err := build(file(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", text, err, want)
+		}
+	}
+}
+
+// The file has precedence over Consul. What is hidden is told, with both places.
+func TestHigherLevelsShadowLowerOnes(t *testing.T) {
+	b, err := build(
+		file(dynamicFile+"services: { a: { peers: ['127.0.0.1:1'] } }\nroutes: [{ service: a }]"),
+		keys("a.yaml", "services:\n  a: { peers: ['127.0.0.1:9'] }\n  b: { peers: ['127.0.0.1:2'] }\nroutes:\n  - { service: b }\n  - { path: /b, service: b }"),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Config.Services["a"].Peers; got[0] != "127.0.0.1:1" || len(b.Config.Routes) != 2 || b.Config.Routes[0].Service != "a" {
+		t.Errorf("a has the peers %q, routes %+v", got, b.Config.Routes)
+	}
+	want := []string{
+		"consul_kv:sluice/a.yaml:2: services.a: not used: services.a at sluice.yaml:2 has precedence",
+		"consul_kv:sluice/a.yaml:5: routes[0]: not used: routes[0] at sluice.yaml:3 has precedence",
+	}
+	if got := strings.Split(b.Shadowed.Error(), "\n"); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// While a source is not known, the services that it may define have no peers.
+func TestServicesOfAnUnknownSourceAreAwaited(t *testing.T) {
+	text := dynamicFile + "listeners: [{ address: ':1' }, { address: ':2', protocol: tcp, service: s }]\nroutes: [{ service: a }]"
+	b, err := build(file(text), files())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(b.Missing, []string{"consul_kv:sluice/"}) || len(b.Config.Routes) != 1 {
+		t.Errorf("missing %q, routes %+v", b.Missing, b.Config.Routes)
+	}
+	for _, name := range []string{"a", "s"} {
+		if s, ok := b.Config.Services[name]; !ok || s.Consul != nil || s.Peers != nil || s.Retry.Attempts != 2 {
+			t.Errorf("service %s: %v %+v", name, ok, s)
+		}
+	}
+	if _, err := build(file(text), files(), keys()); err == nil || !strings.Contains(err.Error(), `sluice.yaml:3: routes[0].service: value "a": no such service`) {
+		t.Errorf("with all sources: %v", err)
+	}
+}
+
+// The settings for TCP of a service are checked and completed where it is defined.
+func TestStreamServiceInADocument(t *testing.T) {
+	const listeners = dynamicFile + "listeners: [{ address: ':2', protocol: tcp, service: s }]\n"
+	b, err := build(file(listeners), files(), keys("services/s", "127.0.0.1:1"))
+	if err != nil || b.Config.Services["s"].Balance.Policy != defaultStreamPolicy {
+		t.Fatalf("%v, policy %+v", err, b)
+	}
+	b, err = build(file(listeners), files(), keys("s.yaml", "services: { s: { peers: ['127.0.0.1:1'], balance: { policy: random } } }"))
+	if err != nil || b.Config.Services["s"].Balance.Policy != "random" {
+		t.Fatalf("%v, policy %+v", err, b)
+	}
+	_, err = build(file(listeners), files(), keys("s.yaml", "services:\n  s:\n    peers: ['127.0.0.1:1']\n    keepalive: { max: 1 }"))
+	if err == nil || !strings.HasPrefix(err.Error(), "consul_kv:sluice/s.yaml:4: services.s.keepalive: without effect") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// The hash says whether two replicas have the same configuration.
+func TestCanonicalHash(t *testing.T) {
+	hash := func(sources ...Source) string {
+		t.Helper()
+		b, err := build(sources...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b.Hash
+	}
+	const services = "services: { a: { peers: ['127.0.0.1:1'] }, b: { peers: ['127.0.0.1:2'] } }\n"
+	want := hash(file(services + "routes: [{ service: a }]"))
+	for _, same := range []string{
+		"# A comment.\nroutes: [{ path: /, service: a }]\n" + services,
+		services + "admin: { address: '127.0.0.1:7' }\nconsul: { addresses: ['http://127.0.0.1:7'], token: x }\nroutes: [{ service: a }]",
+		"services: { b: { peers: ['127.0.0.1:2'] }, a: { peers: ['127.0.0.1:1'], timeouts: { connect: 1s } } }\nroutes: [{ service: a }]",
+	} {
+		if got := hash(file(same)); got != want {
+			t.Errorf("%s: got %s, want %s", same, got, want)
+		}
+	}
+	for _, other := range []string{
+		services + "routes: [{ service: b }]",
+		services + "routes: [{ service: a, path: /a }]",
+		services + "routes: [{ service: a }]\nconsul: { datacenter: x }",
+		strings.Replace(services, "127.0.0.1:2", "127.0.0.1:3", 1) + "routes: [{ service: a }]",
+	} {
+		if hash(file(other)) == want {
+			t.Errorf("%s: the same hash", other)
+		}
+	}
+	one := hash(file(dynamicFile+services), files(), keys("a.yaml", "routes: [{ service: a }, { path: /b, service: b }]"))
+	if two := hash(file(dynamicFile+services), files(), keys("a.yaml", "routes: [{ service: a }]", "b.yaml", "routes: [{ path: /b, service: b }]")); one != two {
+		t.Errorf("in two documents %s, in one %s", two, one)
+	}
+}
+
+func TestLoadReadsDynamicFiles(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(dir, "routes.d"), 0o700))
+	write(t, filepath.Join(dir, "sluice.yaml"), "dynamic: [{ file: '"+dir+"/routes.d/*.yaml' }]\nroutes: [{ service: a }]")
+	write(t, filepath.Join(dir, "routes.d", ".a.yaml"), "not valid")
+	write(t, filepath.Join(dir, "routes.d", "a.yaml"), "services: { a: { peers: ['127.0.0.1:1'] } }")
+	in := Input{File: filepath.Join(dir, "sluice.yaml")}
+	b, err := in.Load()
+	if err != nil || len(b.Config.Services) != 1 {
+		t.Errorf("%+v, %v", b, err)
+	}
+	must(t, os.RemoveAll(filepath.Join(dir, "routes.d")))
+	if _, err := in.Load(); err == nil || !strings.Contains(err.Error(), "no such file or directory") {
+		t.Errorf("without the directory: %v", err)
+	}
+}

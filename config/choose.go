@@ -1,0 +1,178 @@
+package config
+
+import "slices"
+
+// Choose finds out which documents can be used. It calls try with those that are wanted, all
+// together. If that fails it tries each source whose documents differ from base beside those
+// of the others, and keeps what succeeds. It returns the error of each other source. The
+// file is the first in want and in base.
+func Choose(want, base []Source, try func([]Source) error) (refused map[string]error) {
+	err := try(want)
+	if err == nil {
+		return nil
+	}
+	differ := slices.DeleteFunc(slices.Clone(want), func(s Source) bool {
+		before, known := find(base, s.Name)
+		return known && equal(s, before)
+	})
+	switch len(differ) {
+	case 0: // something else has changed, such as a file that the configuration names
+		return map[string]error{want[0].Name: err}
+	case 1:
+		return map[string]error{differ[0].Name: err}
+	}
+	refused = make(map[string]error)
+	for _, s := range differ {
+		next := replace(base, s)
+		if err := try(next); err != nil {
+			refused[s.Name] = err
+		} else {
+			base = next
+		}
+	}
+	return refused
+}
+
+// Wanted returns what each source of latest and used offers: what it says now, or what is in
+// use if that is pinned or if it says nothing. The file is the first in all lists; used may be
+// empty.
+func Wanted(latest, used []Source) []Source {
+	want := make([]Source, 0, max(len(latest), len(used)))
+	for _, l := range latest {
+		u, known := find(used, l.Name)
+		if !known || u.Pin == nil {
+			want = append(want, l)
+			continue
+		}
+		says := l.Hash()
+		switch u.Pin.Against {
+		case says:
+			want = append(want, u)
+		case "":
+			if says == u.Hash() {
+				want = append(want, l)
+				continue
+			}
+			u.Pin = &Pin{Number: u.Pin.Number, Against: says}
+			want = append(want, u)
+		default:
+			want = append(want, l)
+		}
+	}
+	for _, u := range used {
+		if _, says := find(latest, u.Name); !says {
+			want = append(want, u)
+		}
+	}
+	return want
+}
+
+// equal reports whether two sources of the same name have the same documents and pins.
+func equal(a, b Source) bool {
+	return slices.Equal(a.Documents, b.Documents) && (a.Pin == nil) == (b.Pin == nil) && (a.Pin == nil || *a.Pin == *b.Pin)
+}
+
+// Named returns the file, the first of sources, and those that c names, in its order.
+func (c *Config) Named(sources []Source) []Source {
+	list := sources[:1:1]
+	for _, y := range c.Dynamic {
+		if s, known := find(sources[1:], y.Name()); known {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+func find(sources []Source, name string) (Source, bool) {
+	i := slices.IndexFunc(sources, func(s Source) bool { return s.Name == name })
+	if i < 0 {
+		return Source{}, false
+	}
+	return sources[i], true
+}
+
+// replace returns a copy of sources with s in place of the one with its name.
+func replace(sources []Source, s Source) []Source {
+	list := slices.Clone(sources)
+	if i := slices.IndexFunc(list, func(old Source) bool { return old.Name == s.Name }); i >= 0 {
+		list[i] = s
+		return list
+	}
+	return append(list, s)
+}
+
+// RollBack returns the sources with the documents of the revision with a number, then. A
+// source that says something else now is pinned to them: see Pin. latest is what the sources
+// say now.
+func RollBack(number uint64, then, latest []Source) []Source {
+	list := make([]Source, len(then))
+	for i, s := range then {
+		s.Pin = nil
+		if l, says := find(latest, s.Name); !says {
+			s.Pin = &Pin{Number: number}
+		} else if now := l.Hash(); now != s.Hash() {
+			s.Pin = &Pin{Number: number, Against: now}
+		} else {
+			s.Revision = l.Revision
+		}
+		list[i] = s
+	}
+	return list
+}
+
+// Changed returns the names of the sources whose documents differ before and now, or that are
+// new or gone.
+func Changed(before, now []Source) (names []string) {
+	for _, n := range now {
+		if b, known := find(before, n.Name); !known || !slices.Equal(b.Documents, n.Documents) {
+			names = append(names, n.Name)
+		}
+	}
+	for _, b := range before {
+		if _, known := find(now, b.Name); !known {
+			names = append(names, b.Name)
+		}
+	}
+	return names
+}
+
+// Released returns the names of the sources that had a pin before and have none now.
+func Released(before, now []Source) (names []string) {
+	for _, s := range before {
+		if n, known := find(now, s.Name); s.Pin != nil && known && n.Pin == nil {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+// Start returns the configuration of a new process, from what the sources say and what an
+// earlier process used: all together if that is valid. Otherwise the file must be valid, or
+// the error is returned, and a source whose documents are refused has those that the earlier
+// process used, if they are valid.
+func (in Input) Start(latest, used []Source) (built *Built, chosen []Source, refused map[string]error, err error) {
+	try := func(sources []Source) error {
+		b, err := in.Build(sources)
+		if err == nil {
+			built, chosen = b, b.Config.Named(sources)
+		}
+		return err
+	}
+	if len(used) > 0 && used[0].Name != latest[0].Name {
+		used = nil // of another configuration file
+	}
+	want := Wanted(latest, used)
+	if try(want) == nil {
+		return built, chosen, nil, nil
+	}
+	if err := try(want[:1]); err != nil {
+		return nil, nil, nil, err
+	}
+	refused = Choose(want, want[:1:1], try)
+	for _, u := range used[min(1, len(used)):] {
+		if refused[u.Name] != nil {
+			_ = try(replace(chosen, u)) // if this fails too, the source has no documents
+		}
+	}
+	return built, chosen, refused, nil
+}

@@ -1,0 +1,198 @@
+package config
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// choosing is the state of a process that follows sources.
+type choosing struct {
+	t    *testing.T
+	used []Source
+	c    *Config
+}
+
+// offer lets the sources say something, and returns the names of those that are refused.
+func (p *choosing) offer(latest ...Source) (refused []string) {
+	p.t.Helper()
+	errs := Choose(Wanted(latest, p.used), p.used, p.try)
+	return slices.Sorted(maps.Keys(errs))
+}
+
+func (p *choosing) try(sources []Source) error {
+	b, err := build(sources...)
+	if err == nil {
+		p.used, p.c = b.Config.Named(sources), b.Config
+	}
+	return err
+}
+
+// services returns the names of the services in use.
+func (p *choosing) services() string {
+	return strings.Join(slices.Sorted(maps.Keys(p.c.Services)), " ")
+}
+
+func (p *choosing) pins() (names []string) {
+	for _, s := range p.used {
+		if s.Pin != nil {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+func (p *choosing) expect(what, services string, pins ...string) {
+	p.t.Helper()
+	if got := p.services(); got != services || !slices.Equal(p.pins(), pins) {
+		p.t.Errorf("%s: services %q, pins %q, want %q, %q", what, got, p.pins(), services, pins)
+	}
+}
+
+// service returns a document with a service that has a name.
+func service(name string) string { return "services: { " + name + ": { peers: ['127.0.0.1:1'] } }\n" }
+
+const (
+	fileName = "sluice.yaml"
+	kvName   = "consul_kv:sluice/"
+	bad      = "nonsense"
+)
+
+// A source that offers something invalid stays as it is, and the others change.
+func TestChooseTakesWhatIsValid(t *testing.T) {
+	p := &choosing{t: t}
+	if refused := p.offer(file(dynamicFile+service("a")), files(), keys("x.yaml", service("b"))); refused != nil {
+		t.Fatal(refused)
+	}
+	p.expect("at first", "a b")
+
+	if refused := p.offer(file(dynamicFile+service("a2")), files("x.yaml", service("c")), keys("x.yaml", bad)); !slices.Equal(refused, []string{kvName}) {
+		t.Errorf("refused %q", refused)
+	}
+	p.expect("with a bad tree", "a2 b c")
+
+	if refused := p.offer(file(bad), files("x.yaml", service("d")), keys("x.yaml", service("e"))); !slices.Equal(refused, []string{fileName}) {
+		t.Errorf("refused %q", refused)
+	}
+	p.expect("with a bad file", "a2 d e")
+
+	// Each of them is valid only with the other.
+	latest := []Source{file(dynamicFile + "routes: [{ service: g }]"), files(), keys("x.yaml", service("g"), "y.yaml", "routes: [{ path: /a2, service: g }]")}
+	if refused := p.offer(latest...); refused != nil {
+		t.Errorf("refused %q", refused)
+	}
+	p.expect("both", "g")
+	if refused := p.offer(latest[0], latest[1], keys("x.yaml", service("f"))); !slices.Equal(refused, []string{kvName}) {
+		t.Errorf("refused %q", refused)
+	}
+	p.expect("a service of a route is gone", "g")
+
+	p.offer(latest[0], latest[1]) // Consul is away
+	p.expect("without an answer", "g")
+	p.offer(file(service("a")+"routes: [{ service: a }]"), latest[1], latest[2])
+	p.expect("the file names no other source", "a")
+}
+
+// A rollback holds until the source says something else.
+func TestRollBackPinsSources(t *testing.T) {
+	f := file(dynamicFile + service("a"))
+	first := []Source{f, files(), keys("x.yaml", service("b"))}
+	second := []Source{f, files(), keys("x.yaml", service("bad-idea"))}
+	p := &choosing{t: t}
+	p.offer(first...)
+	then := p.used
+	p.offer(second...)
+	if err := p.try(RollBack(1, then, second)); err != nil {
+		t.Fatal(err)
+	}
+	p.expect("after the rollback", "a b", kvName)
+	if p.used[0].Pin != nil {
+		t.Error("the file, which is the same in both, is pinned")
+	}
+	pinned := p.used
+
+	p.offer(second...)
+	p.expect("the same again", "a b", kvName)
+	p.offer(second[:2]...)
+	p.expect("Consul is away", "a b", kvName)
+	again := keys("x.yaml", service("bad-idea"))
+	again.Revision = "another index"
+	p.offer(file(dynamicFile+service("a2")), files(), again)
+	p.expect("the same text is written again, and the file changes", "a2 b", kvName)
+
+	if refused := p.offer(f, files(), keys("x.yaml", bad)); !slices.Equal(refused, []string{kvName}) {
+		t.Errorf("refused %q", refused)
+	}
+	p.expect("the new text is not valid", "a b", kvName)
+	before := p.used
+	p.offer(f, files(), keys("x.yaml", service("c")))
+	p.expect("a new text", "a c")
+	if got := Released(before, p.used); !slices.Equal(got, []string{kvName}) {
+		t.Errorf("released %q", got)
+	}
+
+	// The pinned text itself ends the pin too.
+	p.used = pinned
+	p.offer(first...)
+	p.expect("the source says the pinned text", "a b")
+}
+
+// The present text of a source that cannot be read is found out later.
+func TestRollBackWithoutTheSource(t *testing.T) {
+	f := file(dynamicFile + service("a"))
+	then := []Source{f, files(), keys("x.yaml", service("b"))}
+	p := &choosing{t: t}
+	if err := p.try(RollBack(1, then, []Source{f, files()})); err != nil {
+		t.Fatal(err)
+	}
+	p.expect("after the rollback", "a b", kvName)
+	p.offer(f, files(), keys("x.yaml", service("c")))
+	p.expect("the first answer", "a b", kvName)
+	p.offer(f, files(), keys("x.yaml", service("d")))
+	p.expect("a change", "a d")
+
+	p.try(RollBack(1, then, []Source{f, files()}))
+	p.offer(then...)
+	p.expect("the first answer is the same", "a b")
+}
+
+func TestStart(t *testing.T) {
+	f := file(dynamicFile + service("a"))
+	used := []Source{f, files("x.yaml", service("f")), keys("x.yaml", service("b"))}
+	in := Input{File: fileName}
+	for what, test := range map[string]struct {
+		latest, used []Source
+		services     string
+		refused      []string
+		fails        bool
+	}{
+		"at the first start":                    {[]Source{f, files()}, nil, "a", nil, false},
+		"Consul is away":                        {[]Source{f, files()}, used, "a b", nil, false},
+		"a bad file":                            {[]Source{file(bad)}, used, "", nil, true},
+		"another bad file":                      {[]Source{f, files("x.yaml", bad)}, used, "a b f", []string{"routes.d/*.yaml"}, false},
+		"another configuration file":            {[]Source{{Name: "other.yaml", Kind: KindFile, Documents: []Document{{"other.yaml", "", service("o") + "routes: [{ service: o }]"}}}}, used, "o", nil, false},
+		"the old documents do not fit any more": {[]Source{file(dynamicFile + service("a") + "routes: [{ service: gone }]"), files()}, nil, "a gone", nil, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			b, chosen, refused, err := in.Start(test.latest, test.used)
+			if (err != nil) != test.fails {
+				t.Fatal(err)
+			}
+			if err != nil {
+				return
+			}
+			p := &choosing{t, chosen, b.Config}
+			p.expect(what, test.services)
+			if got := slices.Sorted(maps.Keys(refused)); !slices.Equal(got, test.refused) {
+				t.Errorf("refused %q, want %q", got, test.refused)
+			}
+		})
+	}
+	pinned := slices.Clone(used)
+	pinned[2].Pin = &Pin{Number: 1, Against: "x"}
+	if _, chosen, _, err := in.Start([]Source{f, files()}, pinned); err != nil || !reflect.DeepEqual(chosen[2], pinned[2]) {
+		t.Errorf("a pin does not survive: %+v, %v", chosen, err)
+	}
+}

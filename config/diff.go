@@ -1,0 +1,179 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Change is a difference between two configurations at a key. A value that is not there is
+// empty. Secrets are masked.
+type Change struct {
+	Key    string `json:"key"`
+	Before string `json:"before,omitempty"`
+	After  string `json:"after,omitempty"`
+}
+
+// String returns "KEY: BEFORE -> AFTER", "KEY: added AFTER" or "KEY: removed BEFORE".
+func (c Change) String() string {
+	switch {
+	case c.Before == "":
+		return c.Key + ": added " + c.After
+	case c.After == "":
+		return c.Key + ": removed " + c.Before
+	case c.Before == c.After:
+		return c.Key + ": changed (the value is secret)"
+	}
+	return c.Key + ": " + c.Before + " -> " + c.After
+}
+
+// Diff returns the differences between two configurations, sorted by key. An entry of a list
+// of mappings is found by its name or, for a route, by its requests; not by its index.
+func Diff(a, b *Config) []Change {
+	a, b = withoutEqual(a, b)
+	var changes []Change
+	d := differ{add: func(c Change) { changes = append(changes, c) }}
+	d.compare("", encode(reflect.ValueOf(*a), false), encode(reflect.ValueOf(*b), false),
+		encode(reflect.ValueOf(*a), true), encode(reflect.ValueOf(*b), true))
+	slices.SortStableFunc(changes, func(a, b Change) int { return strings.Compare(a.Key, b.Key) })
+	return changes
+}
+
+// withoutEqual returns copies of a and b without the services and most of the routes that are
+// equal: there may be thousands.
+func withoutEqual(a, b *Config) (*Config, *Config) {
+	x, y := *a, *b
+	x.Routes, y.Routes = routesWithoutOrigins(a.Routes), routesWithoutOrigins(b.Routes)
+	x.Services, y.Services = maps.Clone(a.Services), maps.Clone(b.Services)
+	for name, s := range a.Services {
+		if other, ok := b.Services[name]; ok && reflect.DeepEqual(s, other) {
+			delete(x.Services, name)
+			delete(y.Services, name)
+		}
+	}
+	for len(x.Routes) > 0 && len(y.Routes) > 0 && reflect.DeepEqual(x.Routes[0], y.Routes[0]) {
+		x.Routes, y.Routes = x.Routes[1:], y.Routes[1:]
+	}
+	for n, m := len(x.Routes), len(y.Routes); n > 0 && m > 0 && reflect.DeepEqual(x.Routes[n-1], y.Routes[m-1]); n, m = n-1, m-1 {
+		x.Routes, y.Routes = x.Routes[:n-1], y.Routes[:m-1]
+	}
+	return &x, &y
+}
+
+// differ compares trees. Each tree comes twice: as it is, and with secrets masked, with the
+// same entries.
+type differ struct{ add func(Change) }
+
+func (d differ) compare(key string, a, b, maskedA, maskedB *yaml.Node) {
+	if a == nil || b == nil || a.Kind != b.Kind || a.Kind == yaml.ScalarNode {
+		if !sameTree(a, b) {
+			d.add(Change{key, flow(maskedA), flow(maskedB)})
+		}
+		return
+	}
+	if a.Kind == yaml.SequenceNode && !(keyed(a) && keyed(b)) {
+		if !sameTree(a, b) {
+			d.add(Change{key, flow(maskedA), flow(maskedB)})
+		}
+		return
+	}
+	before, after := entriesOf(a, maskedA), entriesOf(b, maskedB)
+	names := make(map[string]bool, len(before)+len(after))
+	for name := range before {
+		names[name] = true
+	}
+	for name := range after {
+		names[name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		entryKey := join(key, name)
+		if a.Kind == yaml.SequenceNode {
+			entryKey = key + "[" + name + "]"
+		}
+		x, y := before[name], after[name]
+		d.compare(entryKey, x.node, y.node, x.masked, y.masked)
+	}
+}
+
+// entry is a value in a tree, as it is and masked.
+type entry struct{ node, masked *yaml.Node }
+
+// entriesOf returns the values of a mapping, or of a list of mappings, by name.
+func entriesOf(n, masked *yaml.Node) map[string]entry {
+	all := make(map[string]entry)
+	if n.Kind == yaml.SequenceNode {
+		for i, item := range n.Content {
+			name := identityOf(item)
+			for second := 2; all[name].node != nil; second++ {
+				name = fmt.Sprintf("%s #%d", identityOf(item), second)
+			}
+			all[name] = entry{item, masked.Content[i]}
+		}
+		return all
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		all[n.Content[i].Value] = entry{n.Content[i+1], masked.Content[i+1]}
+	}
+	return all
+}
+
+// keyed reports whether all entries of a list are mappings.
+func keyed(n *yaml.Node) bool {
+	return !slices.ContainsFunc(n.Content, func(item *yaml.Node) bool { return item.Kind != yaml.MappingNode })
+}
+
+// identityOf returns what tells an entry of a list from others: the name, or what it matches.
+func identityOf(n *yaml.Node) string {
+	var parts []string
+	for _, key := range []string{"name", "listeners", "host", "host_regexp", "path", "match", "methods", "when", "file", "consul_kv"} {
+		if i := index(n, key); i >= 0 {
+			if value := n.Content[i+1]; key == "match" && value.Value == "prefix" {
+				continue // the default
+			} else if value.Kind == yaml.ScalarNode {
+				parts = append(parts, value.Value)
+			} else {
+				parts = append(parts, flow(value))
+			}
+			if key == "name" {
+				break
+			}
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+// sameTree reports whether two trees have the same values.
+func sameTree(a, b *yaml.Node) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Kind == b.Kind && a.Value == b.Value && slices.EqualFunc(a.Content, b.Content, sameTree)
+}
+
+// flow returns a tree on one line.
+func flow(n *yaml.Node) string {
+	if n == nil {
+		return ""
+	}
+	if n.Kind == yaml.ScalarNode {
+		if n.Value == "" {
+			return `""`
+		}
+		return n.Value
+	}
+	var parts []string
+	if n.Kind == yaml.SequenceNode {
+		for _, item := range n.Content {
+			parts = append(parts, flow(item))
+		}
+		return "[" + strings.Join(parts, ", ") + "]"
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		parts = append(parts, n.Content[i].Value+": "+flow(n.Content[i+1]))
+	}
+	return "{" + strings.Join(parts, ", ") + "}"
+}

@@ -1,0 +1,51 @@
+package config
+
+import (
+	"reflect"
+	"testing"
+)
+
+func TestDiffNamesKeys(t *testing.T) {
+	before := mustParse(t, `
+consul: { token: s3cret }
+listeners: [{ name: web, address: ":1" }, { name: old, address: ":2" }]
+services:
+  a: { peers: ["127.0.0.1:1"], timeouts: { connect: 2s } }
+  b: { peers: ["127.0.0.1:2"] }
+routes: [{ host: a.example, service: a }, { host: b.example, service: b }, { service: a }]
+`)
+	after := mustParse(t, `
+consul: { token: other-s3cret }
+listeners: [{ name: new, address: ":3" }, { name: web, address: ":4" }]
+services:
+  a: { peers: ["127.0.0.1:1", "127.0.0.1:3"], timeouts: { connect: 3s } }
+  c: { peers: ["127.0.0.1:4"] }
+routes: [{ service: c }, { host: a.example, service: a }]
+`)
+	var got []string
+	for _, c := range Diff(before, after) {
+		if len(c.String()) < 100 { // not whole services and listeners
+			got = append(got, c.String())
+		} else {
+			got = append(got, c.Key)
+		}
+	}
+	want := []string{
+		"consul.token: changed (the value is secret)",
+		"listeners[new]: added {name: new, address: :3, protocol: http, http2: true}",
+		"listeners[old]: removed {name: old, address: :2, protocol: http, http2: true}",
+		"listeners[web].address: :1 -> :4",
+		"routes[/].service: a -> c",
+		"routes[b.example /]: removed {host: b.example, path: /, match: prefix, priority: 0, service: b}",
+		"services.a.peers: [127.0.0.1:1] -> [127.0.0.1:1, 127.0.0.1:3]",
+		"services.a.timeouts.connect: 2s -> 3s",
+		"services.b",
+		"services.c",
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got:\n%q\nwant:\n%q", got, want)
+	}
+	if changes := Diff(before, before); len(changes) > 0 {
+		t.Errorf("the same: %v", changes)
+	}
+}

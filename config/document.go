@@ -1,0 +1,274 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// fragment is what a document contains, with the decoder that knows the lines of its keys.
+type fragment struct {
+	*decoder
+	level int // index in levels
+	parts parts
+}
+
+// parts are the keys of a document.
+type parts struct {
+	Services map[string]Service `key:"services" format:"name"`
+	Routes   []Route            `key:"routes"`
+}
+
+// decodeDocument decodes a document of a source. The fragment's errs has all errors.
+func decodeDocument(doc Document, level int) *fragment {
+	f := &fragment{decoder: newDecoder(doc.Name), level: level}
+	f.part = true
+	var root *yaml.Node
+	if doc.Short != "" {
+		root = f.short(doc)
+	} else {
+		root = f.document([]byte(doc.Text))
+	}
+	if len(f.errs) == 0 {
+		f.value(root, reflect.ValueOf(&f.parts).Elem(), "", rules{})
+	}
+	return f
+}
+
+// A shortForm is a key in a tree whose value is no document. It returns the document that
+// the value stands for.
+type shortForm struct {
+	folder string // the key is folder/NAME
+	want   string // what the value is, for errors
+	expand func(name *yaml.Node, lines []*yaml.Node) *yaml.Node
+}
+
+var shortForms = []shortForm{
+	{"services", "the addresses of peers, one on each line", func(name *yaml.Node, lines []*yaml.Node) *yaml.Node {
+		return mappingNode("services", mappingOf(name, mappingNode("peers", listNode(lines))))
+	}},
+}
+
+// short returns the document that a short form stands for.
+func (f *fragment) short(doc Document) *yaml.Node {
+	folder, name, _ := strings.Cut(doc.Short, "/")
+	i := slices.IndexFunc(shortForms, func(s shortForm) bool { return s.folder == folder })
+	if i < 0 || name == "" || strings.Contains(name, "/") {
+		var allowed []string
+		for _, s := range shortForms {
+			allowed = append(allowed, s.folder+"/NAME")
+		}
+		f.fail(place{origin: atLine(doc.Name, 1), line: 1}, "", "",
+			"want a key that ends in .yaml, .yml or .json, or "+strings.Join(allowed, " or "))
+		return nil
+	}
+	var lines []*yaml.Node
+	number := 0
+	for line := range strings.Lines(doc.Text) {
+		number++
+		if line = strings.TrimSpace(line); line != "" {
+			n := textNode(line)
+			n.Line = number
+			lines = append(lines, n)
+		}
+	}
+	if len(lines) == 0 {
+		f.fail(place{origin: atLine(doc.Name, 1), line: 1}, "", "", "empty: want "+shortForms[i].want)
+		return nil
+	}
+	key := textNode(name)
+	key.Line = 1
+	return shortForms[i].expand(key, lines)
+}
+
+// mappingNode returns a mapping with one entry.
+func mappingNode(name string, value *yaml.Node) *yaml.Node {
+	key := textNode(name)
+	key.Line = 1
+	return mappingOf(key, value)
+}
+
+func mappingOf(key, value *yaml.Node) *yaml.Node {
+	return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1, Content: []*yaml.Node{key, value}}
+}
+
+func listNode(items []*yaml.Node) *yaml.Node {
+	return &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Line: 1, Content: items}
+}
+
+// whole puts the fragments of a configuration together.
+type whole struct {
+	*decoder // of the file
+	config   *Config
+	// fragments are those of the documents, by level and then by source.
+	fragments []*fragment
+	missing   []string // sources that are not known yet
+
+	owners   map[string]*fragment // of services; nil for those of the file
+	shadowed Errors
+}
+
+// addServices adds the services of the documents to those of the file. The first has
+// precedence if its level is higher; at the same level the second is an error.
+func (w *whole) addServices() {
+	c := w.config
+	w.owners = make(map[string]*fragment)
+	if c.Services == nil && len(w.fragments) > 0 {
+		c.Services = make(map[string]Service)
+	}
+	for _, f := range w.fragments {
+		for _, name := range slices.Sorted(maps.Keys(f.parts.Services)) {
+			key := join("services", name)
+			if _, taken := c.Services[name]; !taken {
+				s := f.parts.Services[name]
+				f.service(&s, name, c)
+				c.Services[name], w.owners[name] = s, f
+				continue
+			}
+			level, at := 0, w.place(key)
+			if owner := w.owners[name]; owner != nil {
+				level, at = owner.level, owner.place(key)
+			}
+			w.second(f, key, key, level, at.origin)
+		}
+	}
+}
+
+// second records that what f has at key is there before, with the key first at origin, in a
+// source of a level.
+func (w *whole) second(f *fragment, key, first string, level int, origin string) {
+	if level == f.level {
+		f.refuse(key, "", "the same as "+first+" at "+origin)
+		return
+	}
+	at := f.place(key)
+	w.shadowed = append(w.shadowed, &Error{Origin: at.origin, line: at.line, Key: key, Want: "not used: " + first + " at " + origin + " has precedence"})
+}
+
+// addRoutes adds the routes of the documents to those of the file, and checks all.
+func (w *whole) addRoutes() {
+	c := w.config
+	unindexed := make(map[string]int)
+	own := w.routes(c, c.Routes, unindexed)
+	if len(w.fragments) == 0 {
+		return
+	}
+	type first struct {
+		of    *fragment // nil: the file
+		level int
+		key   string
+	}
+	seen := make(map[string]first, len(own))
+	for i, requests := range own {
+		seen[requests] = first{nil, 0, fmt.Sprintf("routes[%d]", i)}
+	}
+	for _, f := range w.fragments {
+		accepted := f.routes(c, f.parts.Routes, unindexed)
+		for _, i := range slices.Sorted(maps.Keys(accepted)) {
+			requests, key := accepted[i], fmt.Sprintf("routes[%d]", i)
+			switch before, taken := seen[requests]; {
+			case !taken:
+				seen[requests] = first{f, f.level, key}
+				c.Routes = append(c.Routes, f.parts.Routes[i])
+			case before.of == f: // routes has recorded it
+			case before.of == nil:
+				w.second(f, key, before.key, before.level, w.place(before.key).origin)
+			default:
+				w.second(f, key, before.key, before.level, before.of.place(before.key).origin)
+			}
+		}
+	}
+}
+
+// awaitServices adds a service without peers for each name that nothing defines, if a
+// source that may define it is not known yet. Requests get 503 until then: without their
+// routes they would go to the service of a less specific route.
+func (w *whole) awaitServices() {
+	if len(w.missing) == 0 {
+		return
+	}
+	c, awaited := w.config, make(map[string]bool)
+	w.awaited = awaited
+	for _, f := range w.fragments {
+		f.awaited = awaited
+	}
+	await := func(name string) {
+		if _, ok := c.Services[name]; ok || !formats["name"].ok(name) || c.Catalog != nil {
+			return
+		}
+		if c.Services == nil {
+			c.Services = make(map[string]Service)
+		}
+		d := newDecoder("")
+		var s Service
+		d.value(nil, reflect.ValueOf(&s).Elem(), "", rules{})
+		d.service(&s, name, c) // that it has no source is meant
+		c.Services[name], awaited[name] = s, true
+	}
+	for _, r := range c.Routes {
+		await(r.Service)
+	}
+	for _, f := range w.fragments {
+		for _, r := range f.parts.Routes {
+			await(r.Service)
+		}
+	}
+	for _, l := range c.Listeners {
+		for _, name := range l.StreamServices() {
+			await(name)
+		}
+	}
+}
+
+// ownerOf returns the decoder that knows the lines of a service.
+func (w *whole) ownerOf(service string) *decoder {
+	if f := w.owners[service]; f != nil {
+		return f.decoder
+	}
+	return w.decoder
+}
+
+// errors returns the errors of all fragments, those of the file first.
+func (w *whole) errors() Errors {
+	all := w.errs.sorted()
+	for _, f := range w.fragments {
+		all = append(all, f.errs.sorted()...)
+	}
+	return all
+}
+
+// addFragments decodes the documents of the sources that the configuration names.
+func (w *whole) addFragments(sources []Source) {
+	type leveled struct {
+		level int
+		Source
+	}
+	var all []leveled
+	for _, y := range w.config.Dynamic {
+		i := slices.IndexFunc(sources, func(s Source) bool { return s.Name == y.Name() })
+		if i < 0 {
+			w.missing = append(w.missing, y.Name())
+			continue
+		}
+		all = append(all, leveled{slices.Index(levels, y.Kind()), sources[i]})
+	}
+	slices.SortStableFunc(all, func(a, b leveled) int { return a.level - b.level })
+	for _, s := range all {
+		for _, doc := range s.Documents {
+			w.fragments = append(w.fragments, decodeDocument(doc, s.level))
+		}
+	}
+}
+
+// old returns the keys of earlier versions in all fragments.
+func (w *whole) old() Errors {
+	all := w.decoder.old.sorted()
+	for _, f := range w.fragments {
+		all = append(all, f.decoder.old.sorted()...)
+	}
+	return all
+}

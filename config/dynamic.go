@@ -1,0 +1,128 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Dynamic is a source of documents. A document has the keys services and routes of the
+// configuration file, and no other one. It has exactly one of the fields.
+type Dynamic struct {
+	// File is the path of a file, or a pattern for files of one directory, as in
+	// filepath.Match: routes.d/*.yaml.
+	File     string           `key:"file" format:"files"`
+	ConsulKV *DynamicConsulKV `key:"consul_kv"`
+	Etcd     *DynamicEtcd     `key:"etcd"`
+}
+
+// DynamicConsulKV names one document, or a tree of documents, in Consul's KV store.
+type DynamicConsulKV struct {
+	Key string `key:"key" format:"kv_key"` // one document
+	// Prefix selects all keys below it: documents, whose names end in .yaml, .yml or
+	// .json, and short forms. It ends with a slash after loading.
+	Prefix string `key:"prefix" format:"kv_tree"`
+	// AllowEmpty says that the removal of the last key is meant. Otherwise the last
+	// documents stay in use.
+	AllowEmpty bool `key:"allow_empty" default:"false"`
+}
+
+// KindConsulKV is the kind of a [DynamicConsulKV], and the start of the names of its documents.
+const KindConsulKV = "consul_kv"
+
+// KindEtcd is the kind of a [DynamicEtcd], and the start of the names of its documents.
+const KindEtcd = "etcd"
+
+// levels are the kinds of sources, those with precedence first. In all sources of a level
+// together, each service and each route is there once.
+var levels = []string{KindFile, KindConsulKV, KindEtcd}
+
+// Kind returns the kind of the source, which is the key of its field.
+func (y Dynamic) Kind() string {
+	switch {
+	case y.ConsulKV != nil:
+		return KindConsulKV
+	case y.Etcd != nil:
+		return KindEtcd
+	}
+	return KindFile
+}
+
+// Name returns the name of the source, which differs from those of all others: the pattern
+// of files, "consul_kv:" and the key or the prefix, or "etcd:" and the prefix.
+func (y Dynamic) Name() string {
+	if kv := y.ConsulKV; kv != nil {
+		return KindConsulKV + ":" + kv.Key + kv.Prefix
+	}
+	if y.Etcd != nil {
+		return KindEtcd + ":" + y.Etcd.Prefix
+	}
+	return y.File
+}
+
+// dynamic completes and checks the sources of documents.
+func (d *decoder) dynamic(c *Config) {
+	first := make(map[string]string, len(c.Dynamic))
+	for i := range c.Dynamic {
+		y := &c.Dynamic[i]
+		key := fmt.Sprintf("dynamic[%d]", i)
+		if d.failed(key) {
+			continue
+		}
+		set := 0
+		for _, is := range []bool{y.File != "", y.ConsulKV != nil, y.Etcd != nil} {
+			if is {
+				set++
+			}
+		}
+		if set != 1 {
+			d.refuse(key, "", "want exactly one of file, consul_kv and etcd")
+			continue
+		}
+		if y.Etcd != nil {
+			d.dynamicEtcd(y.Etcd, key+".etcd")
+		}
+		if kv := y.ConsulKV; kv != nil {
+			if (kv.Key == "") == (kv.Prefix == "") {
+				d.refuse(key+".consul_kv", "", "want exactly one of key and prefix")
+				continue
+			}
+			if kv.Prefix != "" {
+				kv.Prefix = strings.TrimSuffix(kv.Prefix, "/") + "/"
+			}
+		}
+		if y.Name() == d.file {
+			d.refuse(key, y.Name(), "this is the configuration file")
+		}
+		d.once(first, y.Name(), key, y.Name())
+	}
+}
+
+// isFiles reports whether s is a pattern for files of one directory.
+func isFiles(s string) bool {
+	_, err := filepath.Match(s, "")
+	return err == nil && !strings.HasSuffix(s, "/") && !strings.ContainsAny(filepath.Dir(s), "*?[")
+}
+
+// TreeDocument returns the document in the key below a tree of documents; rest is the part
+// of its key after the prefix.
+func TreeDocument(kind, key, rest, text string) Document {
+	doc := Document{Name: kind + ":" + key, Text: text}
+	if !isDocumentName(rest) {
+		doc.Short = rest
+	}
+	return doc
+}
+
+// IsInstance reports whether the key below a tree of documents in etcd is an instance: it is
+// neither a document nor a short form. rest is the part of its key after the prefix.
+func IsInstance(rest string) bool {
+	folder, _, below := strings.Cut(rest, "/")
+	return !isDocumentName(rest) && !(below && slices.ContainsFunc(shortForms, func(s shortForm) bool { return s.folder == folder }))
+}
+
+// isDocumentName reports whether the value of a key in a tree is a document.
+func isDocumentName(key string) bool {
+	return strings.HasSuffix(key, ".yaml") || strings.HasSuffix(key, ".yml") || strings.HasSuffix(key, ".json")
+}

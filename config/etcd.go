@@ -1,0 +1,122 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"path"
+	"reflect"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// EtcdCluster is how to connect to etcd.
+type EtcdCluster struct {
+	Endpoints    []string `key:"endpoints" format:"etcd" required:"yes"` // all with the same scheme
+	User         string   `key:"user"`                                   // empty: without authentication
+	PasswordFile string   `key:"password_file" format:"file"`
+	TLS          *EtcdTLS `key:"tls"` // nil: the defaults
+}
+
+// EtcdService selects instances in etcd: each key that begins with a prefix is one, or a
+// single key is.
+type EtcdService struct {
+	EtcdCluster
+	Prefix string `key:"prefix" format:"etcd_prefix"`
+	Key    string `key:"key" format:"etcd_key"`
+
+	// Probation is how long an instance that etcd has lost stays in use, if it does not
+	// fail. 0: it is removed at once.
+	Probation time.Duration `key:"probation" default:"10m" min:"0s" max:"24h"`
+}
+
+// defaultEtcdProbation is the default of EtcdService.Probation.
+const defaultEtcdProbation = 10 * time.Minute
+
+// EtcdTLS configures TLS for https endpoints of etcd. Its files are in PEM format.
+type EtcdTLS struct {
+	CA         string `key:"ca" format:"file"` // trusted certificates; empty: the system's
+	Cert       string `key:"cert" format:"file"`
+	Key        string `key:"key" format:"file"`
+	ServerName string `key:"server_name"` // empty: the host of the endpoint
+	Insecure   bool   `key:"insecure" default:"false"`
+}
+
+// isEtcdURL reports whether s is http://HOST:PORT or https://HOST:PORT.
+func isEtcdURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && isHTTPURL(s) && u.Port() != "" && u.Path == "" && u.RawQuery == "" && !u.ForceQuery && !strings.Contains(s, ",")
+}
+
+// DynamicEtcd names the keys in etcd that begin with a prefix: documents, whose names end in
+// .yaml, .yml or .json, short forms, and instances of one service.
+type DynamicEtcd struct {
+	EtcdCluster
+	Prefix string `key:"prefix" format:"etcd_prefix" required:"yes"`
+	// Service is the name of the service of the instances; "": the last part of Prefix
+	// between slashes. Not empty after loading.
+	Service string `key:"service" format:"name"`
+}
+
+// dynamicEtcd completes and checks e.
+func (d *decoder) dynamicEtcd(e *DynamicEtcd, key string) {
+	d.etcdCluster(&e.EtcdCluster, key)
+	if e.Service == "" {
+		e.Service = path.Base("/" + e.Prefix)
+		if !formats["name"].ok(e.Service) {
+			e.Service = KindEtcd
+		}
+	}
+}
+
+// Instances returns the document that the instances below the prefix stand for: a service
+// that watches them, and a route for all requests.
+func (e *DynamicEtcd) Instances() Document {
+	service := EtcdService{EtcdCluster: e.EtcdCluster, Prefix: e.Prefix, Probation: defaultEtcdProbation}
+	root := mappingNode("services", mappingOf(textNode(e.Service), mappingNode(KindEtcd, encode(reflect.ValueOf(service), false))))
+	root.Content = append(root.Content, textNode("routes"), listNode([]*yaml.Node{mappingNode("service", textNode(e.Service))}))
+	text, err := yaml.Marshal(root)
+	if err != nil {
+		panic(fmt.Sprintf("BUG: config: %v", err))
+	}
+	return Document{Name: KindEtcd + ":" + e.Prefix, Text: string(text)}
+}
+
+// etcdService checks which keys may be set together, and that the files can be read.
+func (d *decoder) etcdService(e *EtcdService, key string) {
+	if (e.Prefix == "") == (e.Key == "") && !d.failed(join(key, "prefix")) && !d.failed(join(key, "key")) {
+		d.refuse(key, "", `want either prefix, such as "/nodes/", or key`)
+	}
+	d.etcdCluster(&e.EtcdCluster, key)
+}
+
+// etcdCluster checks the keys of a connection to etcd.
+func (d *decoder) etcdCluster(e *EtcdCluster, key string) {
+	secure := false
+	for i, endpoint := range e.Endpoints {
+		scheme, _, _ := strings.Cut(endpoint, "://")
+		if i > 0 && secure != (scheme == "https") {
+			d.refuse(join(key, "endpoints"), endpoint, "want http or https for all endpoints")
+			break
+		}
+		secure = scheme == "https"
+	}
+	if (e.User == "") != (e.PasswordFile == "") {
+		d.refuse(join(key, "user"), e.User, "give both user and password_file, or neither")
+	}
+	if file := e.PasswordFile; file != "" {
+		if _, err := os.ReadFile(file); err != nil {
+			d.refuse(join(key, "password_file"), file, "cannot be read: "+err.Error())
+		}
+	}
+	if t := e.TLS; t != nil {
+		if !secure && len(e.Endpoints) > 0 {
+			d.refuse(join(key, "tls"), "", "only with endpoints that begin with https://")
+		}
+		if (t.Cert == "") != (t.Key == "") {
+			d.refuse(join(key, "tls"), "", "give both cert and key, or neither")
+		}
+	}
+}

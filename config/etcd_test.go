@@ -1,0 +1,94 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestEtcdService(t *testing.T) {
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := mustParse(t, `
+services:
+  star: { etcd: { endpoints: ["http://127.0.0.1:2379"], prefix: /nodes/ } }
+  moon:
+    etcd:
+      endpoints: ["https://a.example:2379", "https://b.example:2379"]
+      key: /moon/ip_port
+      user: sluice
+      password_file: `+password+`
+      tls: { ca: ca.pem, cert: c.pem, key: k.pem, server_name: etcd, insecure: true }
+      probation: 0s
+routes: [{ service: star }]`)
+	want := &EtcdService{EtcdCluster: EtcdCluster{Endpoints: []string{"http://127.0.0.1:2379"}}, Prefix: "/nodes/", Probation: 10 * time.Minute}
+	if got := c.Services["star"].Etcd; !reflect.DeepEqual(got, want) {
+		t.Errorf("star %+v, want %+v", got, want)
+	}
+	want = &EtcdService{Key: "/moon/ip_port", EtcdCluster: EtcdCluster{
+		Endpoints: []string{"https://a.example:2379", "https://b.example:2379"},
+		User:      "sluice", PasswordFile: password, TLS: &EtcdTLS{"ca.pem", "c.pem", "k.pem", "etcd", true},
+	}}
+	if got := c.Services["moon"].Etcd; !reflect.DeepEqual(got, want) {
+		t.Errorf("moon %+v, want %+v", got, want)
+	}
+}
+
+func TestEtcdRefusals(t *testing.T) {
+	for etcd, want := range map[string]string{
+		`{ prefix: / }`: "etcd.endpoints: required",
+		`{ endpoints: ["127.0.0.1:2379"], prefix: / }`:                              "want http://HOST:PORT or https://HOST:PORT",
+		`{ endpoints: ["http://h"], prefix: / }`:                                    "want http://HOST:PORT",
+		`{ endpoints: ["http://h:1/x"], prefix: / }`:                                "want http://HOST:PORT",
+		`{ endpoints: ["http://h:1"] }`:                                             `services.star.etcd: want either prefix, such as "/nodes/", or key`,
+		`{ endpoints: ["http://h:1"], prefix: /a/, key: /b }`:                       `services.star.etcd: want either prefix`,
+		`{ endpoints: ["http://h:1"], key: /b/ }`:                                   "does not end with a slash",
+		`{ endpoints: ["http://h:1", "https://h:2"], prefix: / }`:                   "want http or https for all endpoints",
+		`{ endpoints: ["http://h:1"], prefix: /, user: u }`:                         "give both user and password_file, or neither",
+		`{ endpoints: ["http://h:1"], prefix: /, user: u, password_file: /none/x }`: "password_file: value \"/none/x\": cannot be read",
+		`{ endpoints: ["http://h:1"], prefix: /, tls: {} }`:                         "only with endpoints that begin with https://",
+		`{ endpoints: ["https://h:1"], prefix: /, tls: { cert: c.pem } }`:           "give both cert and key, or neither",
+	} {
+		_, err := Parse("sluice.yaml", []byte("services:\n  star:\n    etcd: "+etcd+"\nroutes: [{ service: star }]"))
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "sluice.yaml:3: ") {
+			t.Errorf("%s: %v, want sluice.yaml:3: … %s", etcd, err, want)
+		}
+	}
+}
+
+func TestDynamicEtcd(t *testing.T) {
+	in := Input{File: "sluice.yaml"}
+	text := `dynamic:
+- etcd: { endpoints: ["http://127.0.0.1:2379"], prefix: /test/ }
+- etcd: { endpoints: ["http://127.0.0.1:2379"], prefix: / }
+- etcd: { endpoints: ["http://127.0.0.1:2379"], prefix: teams/a, service: shop }
+`
+	built, err := in.Build([]Source{in.FileSource(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, y := range built.Config.Dynamic {
+		names = append(names, y.Name()+" "+y.Etcd.Service)
+	}
+	if want := []string{"etcd:/test/ test", "etcd:/ etcd", "etcd:teams/a shop"}; !reflect.DeepEqual(names, want) {
+		t.Errorf("%q, want %q", names, want)
+	}
+	doc := built.Config.Dynamic[0].Etcd.Instances()
+	built, err = in.Build([]Source{in.FileSource(text), {Name: "etcd:/test/", Kind: KindEtcd, Documents: []Document{doc}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := built.Config.Services["test"].Etcd; s == nil || s.Prefix != "/test/" || s.Probation != 10*time.Minute || len(built.Config.Routes) != 1 {
+		t.Errorf("%+v, routes %+v", s, built.Config.Routes)
+	}
+	_, err = Parse("sluice.yaml", []byte("dynamic: [{ etcd: { endpoints: [\"http://h:1\"] } }]"))
+	if err == nil || !strings.Contains(err.Error(), "dynamic[0].etcd.prefix: required") {
+		t.Errorf("without a prefix: %v", err)
+	}
+}

@@ -1,0 +1,193 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice/balancer"
+)
+
+// Group selects the instances of a service that meet all of its conditions. At least one
+// is set. An instance belongs to the first group, in the order of their names, that
+// selects it, and else to the group balancer.RestGroup.
+type Group struct {
+	Tags []string          `key:"tags"`               // all of them
+	Meta map[string]string `key:"meta" format:"text"` // all of these keys with these values
+}
+
+// Split divides clients among groups of a service. Its keys are names of groups, whose
+// values are shares, and those below.
+type Split map[string]string
+
+// Judge moves the share of the one group of a service's Split: to 0 if the group fails more
+// often than the rest, and else through Steps.
+type Judge struct {
+	Act string `key:"act" default:"rollback" oneof:"rollback|report"` // report: only say what it finds
+	// Steps are growing shares. Empty: the share grows by the configuration only.
+	Steps   []Ratio       `key:"steps" min:"0.0001" max:"1"`
+	Step    time.Duration `key:"step" default:"10m" min:"10s" max:"720h"`    // shortest time between two steps
+	MaxWait time.Duration `key:"max_wait" default:"1h" min:"0s" max:"8760h"` // longer than Step, until it says why the next step waits
+}
+
+// Keys of a Split that are not groups.
+const (
+	splitKey      = "key"      // what identifies a client, as in route.ParseSplitKey
+	splitFallback = "fallback" // the group that gets the requests to an empty one
+)
+
+// defaultSplitKey is the default of splitKey.
+const defaultSplitKey = "cookie"
+
+// Share is the part of a Split that one group gets.
+type Share struct {
+	Group string
+	Size  float64 // from 0 to 1
+}
+
+// Shares returns the shares by group name, in this order, without that of the rest.
+func (s Split) Shares() []Share {
+	var shares []Share
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		if name != splitKey && name != splitFallback {
+			_, size, _ := parseScalar(s[name], ratioType) // valid: the loader checks it
+			shares = append(shares, Share{name, size})
+		}
+	}
+	return shares
+}
+
+// Key returns what identifies a client, in the form of route.ParseSplitKey.
+func (s Split) Key() string {
+	if key := s[splitKey]; key != "" {
+		return key
+	}
+	return defaultSplitKey
+}
+
+// Fallback returns the name of the group that gets the requests to an empty one, or "".
+func (s Split) Fallback() string { return s[splitFallback] }
+
+// groups checks the groups of a service and the split of its routes.
+func (d *decoder) groups(s *Service, key string) {
+	first := make(map[string]string, len(s.Groups))
+	for _, name := range slices.Sorted(maps.Keys(s.Groups)) {
+		group, g := join(key, "groups."+name), s.Groups[name]
+		switch {
+		case name == balancer.RestGroup || name == splitKey || name == splitFallback:
+			d.refuse(group, name, "this name has a meaning of its own: want another")
+		case reflect.DeepEqual(g, Group{}):
+			if !d.failed(group) {
+				d.refuse(group, "", "without a condition: want tags or meta; the instances that no group selects are the group "+balancer.RestGroup)
+			}
+		default:
+			d.once(first, fmt.Sprint(g), group, "")
+		}
+	}
+	d.split(s.Split, s, join(key, "split"))
+	d.judge(s, join(key, "judge"))
+}
+
+// judge checks the judge of a service.
+func (d *decoder) judge(s *Service, key string) {
+	if s.Judge == nil {
+		return
+	}
+	if len(s.Split.Shares()) != 1 {
+		d.refuse(key, "", "needs a split of the service with the share of one group")
+	}
+	for i, step := range s.Judge.Steps {
+		if at := fmt.Sprintf("%s.steps[%d]", key, i); i > 0 && step <= s.Judge.Steps[i-1] && !d.failed(at) {
+			d.refuse(at, percent(float64(step)), "want more than the step before")
+		}
+	}
+}
+
+// WithShare returns the split with another share of its one group.
+func (s Split) WithShare(share float64) Split {
+	changed := maps.Clone(s)
+	changed[s.Shares()[0].Group] = strconv.FormatFloat(share, 'g', -1, 64)
+	return changed
+}
+
+// split checks a split of the requests to s.
+func (d *decoder) split(split Split, s *Service, key string) {
+	sum := 0.
+	share := rules{min: "0", max: "1"}
+	for _, name := range slices.Sorted(maps.Keys(split)) {
+		at, text := join(key, name), split[name]
+		switch name {
+		case splitKey:
+			if f := formats["split_key"]; !f.ok(text) {
+				d.refuse(at, text, "want "+f.want)
+			}
+		case splitFallback:
+			d.groupOf(s, at, text, true)
+		case balancer.RestGroup:
+			d.refuse(at, text, "not a share: this group gets what the others leave")
+		default:
+			size, ok := share.parse(text, ratioType)
+			if !ok {
+				d.refuse(at, text, "want "+share.want(ratioType))
+				continue
+			}
+			sum += size.Float()
+			d.groupOf(s, at, name, false)
+		}
+	}
+	if sum > 1+1e-9 {
+		d.refuse(key, "", fmt.Sprintf("the shares add up to %s, want at most 100%%", percent(sum)))
+	}
+	if len(split) > 0 && len(split.Shares()) == 0 && !d.failed(key) {
+		d.refuse(key, "", "without a share: want at least one, such as \"canary: 5%\"")
+	}
+}
+
+func percent(share float64) string { return fmt.Sprintf("%.4g%%", 100*share) }
+
+// groupOf checks the name of a group of s. rest: RestGroup is allowed, if there are
+// groups.
+func (d *decoder) groupOf(s *Service, key, name string, rest bool) {
+	if _, known := s.Groups[name]; known || rest && name == balancer.RestGroup && len(s.Groups) > 0 {
+		return
+	}
+	names := slices.Sorted(maps.Keys(s.Groups))
+	if len(names) == 0 {
+		d.refuse(key, name, "the service has no groups")
+		return
+	}
+	if rest {
+		names = append(names, balancer.RestGroup)
+	}
+	d.refuse(key, name, "no such group (known: "+strings.Join(names, ", ")+")")
+}
+
+// routeGroups checks the group and the split of a route to s.
+func (d *decoder) routeGroups(r *Route, s *Service, key string) {
+	if r.Group != "" {
+		if len(r.Split) > 0 {
+			d.refuse(join(key, "group"), r.Group, "not with split: want one of them")
+		}
+		d.groupOf(s, join(key, "group"), r.Group, true)
+	}
+	d.split(r.Split, s, join(key, "split"))
+}
+
+// missingGroup returns the first group of a route that s, its service, does not have, or
+// "".
+func missingGroup(r Route, s Service) string {
+	names := []string{r.Group, r.Split.Fallback()}
+	for _, share := range r.Split.Shares() {
+		names = append(names, share.Group)
+	}
+	for _, name := range names {
+		if _, known := s.Groups[name]; name != "" && !known && (name != balancer.RestGroup || len(s.Groups) == 0) {
+			return name
+		}
+	}
+	return ""
+}

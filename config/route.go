@@ -1,0 +1,165 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+
+	"sluice/route"
+)
+
+// Route sends the requests that match it to a service. The order of routes is that of a
+// route.Table.
+type Route struct {
+	Host       string      `key:"host"`        // as in route.Route; empty: any
+	HostRegexp string      `key:"host_regexp"` // instead of Host
+	Path       string      `key:"path" default:"/"`
+	Match      string      `key:"match" default:"prefix" oneof:"prefix|exact|string_prefix|regexp"` // how Path is compared
+	Methods    []string    `key:"methods" format:"method"`                                          // empty: all
+	When       *Conditions `key:"when"`                                                             // nil: no further conditions
+	Listeners  []string    `key:"listeners"`                                                        // names; empty: all with protocol http
+	Priority   int         `key:"priority" default:"0" min:"-1000000" max:"1000000"`
+	Service    string      `key:"service"`              // empty only with Redirect
+	Group      string      `key:"group"`                // the only group that gets requests; empty: by Split
+	Split      Split       `key:"split" format:"split"` // empty: the service's
+	Actions
+
+	// Origin is the place of the route, for people: "sluice.yaml:12". Merge sets an
+	// empty one to that of the fragment.
+	Origin string `key:"-"`
+	// Dialect is that of the tags that ask for the route; empty: an operator wrote it.
+	Dialect string `key:"-"`
+}
+
+// DialectTraefik is the [Route.Dialect] whose priorities compete with the lengths of rules.
+const DialectTraefik = "traefik"
+
+// Conditions are what a request must fulfil beside host, path and method. All set keys
+// must hold.
+type Conditions struct {
+	// Header, Query and Cookie have the names with conditions as in route.ParseValue.
+	Header map[string]string `key:"header" format:"token"`
+	Query  map[string]string `key:"query" format:"parameter"`
+	Cookie map[string]string `key:"cookie" format:"token"`
+	Scheme string            `key:"scheme" oneof:"http|https"`
+	Client []string          `key:"client" format:"network"`
+	Not    *Conditions       `key:"not"` // none of these holds
+	Any    []Conditions      `key:"any"` // one of these holds
+
+	// More has conditions of the rules in tags, which have no key.
+	More *route.Conditions `key:"-"`
+}
+
+// Limits of conditions. An alias can make many out of a few lines.
+const (
+	maxConditionsDepth = 8
+	maxConditions      = 256 // of a route
+)
+
+var conditionsType = reflect.TypeFor[Conditions]()
+
+// enterConditions counts conditions, and reports whether they are within the limits.
+func (d *decoder) enterConditions(p place, key string) bool {
+	if d.conditionsDepth == 0 {
+		d.conditions = 0
+	}
+	d.conditions++
+	d.conditionsDepth++
+	switch {
+	case d.conditionsDepth > maxConditionsDepth:
+		d.fail(p, key, "", fmt.Sprintf("nested too deeply: want at most %d levels of not and any", maxConditionsDepth))
+		return false
+	case d.conditions == maxConditions+1:
+		d.fail(p, key, "", fmt.Sprintf("too many conditions: want at most %d for a route", maxConditions))
+	}
+	return d.conditions <= maxConditions
+}
+
+// Target returns r for a route table, without its service.
+func (r Route) Target() route.Route {
+	t := route.Route{
+		Host: r.Host, HostRegexp: r.HostRegexp, Path: r.Path, PathMatch: route.PathMatch(r.Match),
+		Listeners: r.Listeners, Priority: r.Priority, Origin: r.Origin,
+	}
+	if r.When != nil {
+		t.Conditions = r.When.target()
+	}
+	if len(r.Methods) > 0 {
+		t.Conditions.Methods = r.Methods
+	}
+	switch r.Dialect {
+	case "":
+	case DialectTraefik:
+		t.Class = route.ClassTraefik
+	default:
+		t.Class = route.ClassTag
+	}
+	return t
+}
+
+func (c *Conditions) target() (t route.Conditions) {
+	if c.More != nil {
+		t = *c.More
+	}
+	t.Headers = append(values(c.Header), t.Headers...)
+	t.Queries = append(values(c.Query), t.Queries...)
+	t.Cookies = append(values(c.Cookie), t.Cookies...)
+	t.Scheme = cmp.Or(c.Scheme, t.Scheme)
+	for _, s := range c.Client {
+		if network, ok := Network(s); ok { // always: the decoder checks it
+			t.Clients = append(t.Clients, unmapped(network))
+		}
+	}
+	if c.Not != nil {
+		not := c.Not.target()
+		t.Not = &not
+	}
+	for i := range c.Any {
+		t.Any = append(t.Any, c.Any[i].target())
+	}
+	return t
+}
+
+// values returns conditions in the order of their names.
+func values(table map[string]string) (list []route.Value) {
+	for _, name := range slices.Sorted(maps.Keys(table)) {
+		list = append(list, route.ParseValue(name, table[name]))
+	}
+	return list
+}
+
+// unmapped returns a network of IPv4 addresses that are mapped to IPv6 as one of IPv4.
+func unmapped(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p
+}
+
+// routeChecks are the checks that involve several routes.
+type routeChecks struct {
+	first     map[string]string // where the first route for the same requests is
+	unindexed map[string]int    // number of regular expressions by host
+}
+
+func newRouteChecks() *routeChecks {
+	return &routeChecks{first: make(map[string]string), unindexed: make(map[string]int)}
+}
+
+// full reports whether there are too many regular expressions for one more like checked.
+func (c *routeChecks) full(checked route.Checked) bool {
+	if checked.Unindexed == "" {
+		return false
+	}
+	c.unindexed[checked.Unindexed]++
+	return c.unindexed[checked.Unindexed] > route.MaxUnindexed
+}
+
+// tooManyRegexps is the error for a route for which full is true.
+func tooManyRegexps(checked route.Checked) string {
+	return fmt.Sprintf("want at most %d regular expressions for %q without a text that every match begins with, such as ^/api, "+
+		`or for hosts ends with, such as \.example\.com$: sluice must try them one by one`, route.MaxUnindexed, checked.Unindexed)
+}

@@ -1,0 +1,111 @@
+package config
+
+import (
+	"net"
+	"strings"
+	"time"
+
+	"sluice/discovery"
+)
+
+// DNSService selects instances in DNS.
+type DNSService struct {
+	Name    string   `key:"name" format:"dns_name" required:"yes"` // absolute
+	Type    string   `key:"type" default:"srv" oneof:"srv|a|aaaa|ip"`
+	Port    int      `key:"port" default:"0" min:"0" max:"65535"` // with addresses; SRV records have one
+	Server  string   `key:"server" format:"dns_server"`           // empty after loading: see Servers
+	Servers []string `key:"servers" format:"dns_server"`          // in order of preference; with a port and not empty after loading
+
+	// Probation is how long an instance that DNS has lost stays in use, if it does not
+	// fail. 0: it is removed at once.
+	Probation time.Duration `key:"probation" default:"10m" min:"0s" max:"24h"`
+}
+
+// KVService selects the instances in the value of a key of Consul's KV store.
+type KVService struct {
+	Key       string         `key:"key" format:"consul_key" required:"yes"`
+	Probation *time.Duration `key:"probation" min:"0s" max:"24h"` // nil: consul.probation; not nil after loading
+}
+
+// sources checks that a service has one source of instances, and completes it.
+func (d *decoder) sources(s *Service, key, name string, consul *Consul) {
+	var set []string
+	for _, source := range []struct {
+		key string
+		set bool
+	}{
+		{"consul", s.Consul != nil}, {"etcd", s.Etcd != nil}, {"dns", s.DNS != nil}, {"consul_kv", s.ConsulKV != nil},
+		{"file", s.File != ""}, {"peers", len(s.Peers) > 0},
+	} {
+		if source.set {
+			set = append(set, source.key)
+		}
+	}
+	switch {
+	case len(set) > 1:
+		d.fail(d.place(join(key, set[len(set)-1])), key, "", "has several sources, "+strings.Join(set, " and ")+": want one")
+	case len(set) == 0 && !d.failed(key):
+		d.refuse(key, "", `no source: want "consul: { service: NAME }", "etcd: { endpoints: [URL, …], prefix: /NAME/ }", `+
+			`"dns: { name: NAME, server: HOST:PORT }", "consul_kv: { key: KEY }", "file: PATH" or "peers: [HOST:PORT, …]"`)
+	}
+	if s.Consul != nil {
+		d.consulService(s.Consul, join(key, "consul"), name, consul)
+	}
+	if s.Etcd != nil {
+		d.etcdService(s.Etcd, join(key, "etcd"))
+	}
+	if s.DNS != nil {
+		d.dnsService(s.DNS, join(key, "dns"))
+	}
+	if s.ConsulKV != nil && s.ConsulKV.Probation == nil {
+		s.ConsulKV.Probation = &consul.Probation
+	}
+}
+
+// dnsService checks which keys may be set together, and sets Servers.
+func (d *decoder) dnsService(s *DNSService, key string) {
+	switch {
+	case d.failed(join(key, "type")) || d.failed(join(key, "port")):
+	case s.Type == "srv" && s.Port != 0:
+		d.refuse(join(key, "port"), "", "not with type srv, whose records have ports")
+	case s.Type != "srv" && s.Port == 0:
+		d.refuse(key, "", "port is missing: type "+s.Type+" has no ports")
+	}
+	switch {
+	case d.failed(join(key, "server")) || d.failed(join(key, "servers")):
+		return
+	case (s.Server == "") == (len(s.Servers) == 0):
+		d.refuse(key, "", `want either server, such as "127.0.0.1:8600", or servers`)
+		return
+	case s.Server != "":
+		s.Servers, s.Server = []string{s.Server}, ""
+	}
+	first := make(map[string]string, len(s.Servers))
+	for i, server := range s.Servers {
+		s.Servers[i] = withPort(server)
+		d.once(first, s.Servers[i], join(key, "servers"), server)
+	}
+}
+
+// dnsPort is the port of a DNS server: RFC 1035, section 4.2.
+const dnsPort = "53"
+
+// withPort returns HOST:PORT for HOST or HOST:PORT.
+func withPort(server string) string {
+	if _, _, err := net.SplitHostPort(server); err == nil {
+		return server
+	}
+	return net.JoinHostPort(strings.Trim(server, "[]"), dnsPort)
+}
+
+func isDNSServer(s string) bool { return isTarget(withPort(s)) }
+
+// isDNSName reports whether s is a name to query, absolute, with or without a dot at its end.
+func isDNSName(s string) bool {
+	return len(s) <= 253 && discovery.IsHostName(s)
+}
+
+// isConsulKey reports whether s is a key of Consul's KV store with a value.
+func isConsulKey(s string) bool {
+	return len(s) <= 512 && !strings.HasPrefix(s, "/") && !strings.HasSuffix(s, "/")
+}

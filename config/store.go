@@ -1,0 +1,210 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Limits of the file of a history. The newest revision is kept in any case.
+const (
+	maxHistoryBytes  = 8 << 20
+	keepHistoryBytes = 6 << 20           // after old revisions are removed
+	maxHistoryLines  = 2 * keepRevisions // then those that a History does not keep are removed
+)
+
+// record is a revision in a file, one line of JSON. Its documents may contain secrets.
+type record struct {
+	Number  uint64    `json:"number"`
+	Time    time.Time `json:"time"`
+	Source  string    `json:"source"`
+	Hash    string    `json:"hash"`
+	Reason  string    `json:"reason"`
+	Sources []Source  `json:"sources"`
+	Diff    []Change  `json:"diff,omitempty"`
+	Pending []string  `json:"pending,omitempty"`
+}
+
+// historyFile is the file of a history: one revision on each line, the oldest first. A new
+// one is appended; now and then the file is replaced by one without the oldest.
+type historyFile struct {
+	mu sync.Mutex // guards the fields below, and writes
+
+	path    string
+	failed  func(error) // is told why revisions cannot be written, or nil once they can again
+	failing bool        // the last write has failed
+	lines   int         // in the file
+	size    int
+	replace bool // the file has to be replaced: its end is not that of a revision
+}
+
+// Keep makes the history permanent: its revisions begin with those in the file path, and
+// Applied adds to them. failed is told why revisions cannot be written, and nil when they
+// are again. A directory in place of the file means history.jsonl in it. It must be called
+// before the first revision is applied.
+//
+// After an error the file is not readable, and the next revision replaces it. A last line
+// that is cut off is no error: the process that wrote it has crashed.
+func (h *History) Keep(path string, failed func(error)) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		path = filepath.Join(path, "history.jsonl")
+	}
+	f := &historyFile{path: path, failed: failed, replace: true}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	revisions, decodeErr := decodeHistory(path, data)
+	if err = errors.Join(err, decodeErr); err == nil && len(data) > 0 {
+		f.lines, f.size, f.replace = bytes.Count(data, []byte{'\n'}), len(data), data[len(data)-1] != '\n'
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.revisions, h.file = revisions, f
+	return err
+}
+
+func decodeHistory(file string, data []byte) (revisions []Revision, err error) {
+	number := 0
+	for line := range bytes.Lines(data) {
+		number++
+		var r record
+		if err := json.Unmarshal(line, &r); err != nil {
+			if !bytes.HasSuffix(line, []byte("\n")) {
+				break // the write was cut off
+			}
+			return nil, fmt.Errorf("%s:%d: not a revision: %w", file, number, err)
+		}
+		if len(r.Sources) == 0 || len(r.Sources[0].Documents) != 1 {
+			return nil, fmt.Errorf("%s:%d: not a revision: it has no configuration file", file, number)
+		}
+		if n := len(revisions); n > 0 && revisions[n-1].Number >= r.Number {
+			return nil, fmt.Errorf("%s:%d: revision %d comes after %d", file, number, r.Number, revisions[n-1].Number)
+		}
+		revisions = append(revisions, revisionOf(r))
+	}
+	if n := len(revisions); n > keepRevisions {
+		revisions = revisions[n-keepRevisions:]
+	}
+	return revisions, nil
+}
+
+func revisionOf(r record) Revision {
+	return Revision{Number: r.Number, Time: r.Time, Source: r.Source, Hash: r.Hash, Reason: r.Reason, Sources: r.Sources, Diff: r.Diff, Pending: r.Pending}
+}
+
+func recordOf(r Revision) record {
+	return record{r.Number, r.Time, r.Source, r.Hash, r.Reason, r.Sources, r.Diff, r.Pending}
+}
+
+// encodeHistory returns the lines of the newest revisions that fit into the limit.
+func encodeHistory(revisions []Revision) ([]byte, error) {
+	var lines [][]byte
+	size := 0
+	for _, r := range slices.Backward(revisions) {
+		line, err := encodeRevision(r)
+		if err != nil {
+			return nil, err
+		}
+		if size += len(line); size > keepHistoryBytes && len(lines) > 0 {
+			break
+		}
+		lines = append(lines, line)
+	}
+	slices.Reverse(lines)
+	return bytes.Join(lines, nil), nil
+}
+
+func encodeRevision(r Revision) ([]byte, error) {
+	line, err := json.Marshal(recordOf(r))
+	if err != nil {
+		return nil, fmt.Errorf("revision %d: %w", r.Number, err)
+	}
+	return append(line, '\n'), nil
+}
+
+// save writes the last revision. The others are in the file, unless it is to be replaced.
+func (f *historyFile) save(revisions []Revision) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	err := f.write(revisions)
+	if err != nil || f.failing {
+		f.failed(err)
+	}
+	f.failing, f.replace = err != nil, err != nil
+}
+
+func (f *historyFile) write(revisions []Revision) error {
+	line, err := encodeRevision(revisions[len(revisions)-1])
+	if err != nil {
+		return err
+	}
+	if !f.replace && f.lines < maxHistoryLines && f.size+len(line) <= maxHistoryBytes {
+		f.lines, f.size = f.lines+1, f.size+len(line)
+		return appendTo(f.path, line)
+	}
+	data, err := encodeHistory(revisions)
+	if err != nil {
+		return err
+	}
+	f.lines, f.size = bytes.Count(data, []byte{'\n'}), len(data)
+	return replaceFile(f.path, data)
+}
+
+// appendTo adds a line to a file that exists, and waits until it is on the disk.
+func appendTo(path string, line []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(line)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// replaceFile writes a file that only its owner can read. A reader, and a process after a
+// crash, finds the old text or the new one.
+func replaceFile(file string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*") // with mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails after the rename
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), file)
+}
+
+// MarshalJSON returns the revisions for another process. They may contain secrets.
+func (h *History) MarshalJSON() ([]byte, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	records := make([]record, len(h.revisions))
+	for i, r := range h.revisions {
+		records[i] = recordOf(r)
+	}
+	return json.Marshal(records)
+}
+
+// UnmarshalJSON replaces the revisions by those of another process.
+func (h *History) UnmarshalJSON(data []byte) error {
+	var records []record
+	if err := json.Unmarshal(data, &records); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.revisions = nil
+	for _, r := range records {
+		h.revisions = append(h.revisions, revisionOf(r))
+	}
+	return nil
+}

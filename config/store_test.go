@@ -1,0 +1,187 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// kept returns a history that a file keeps.
+func kept(t *testing.T, path string) *History {
+	t.Helper()
+	h := new(History)
+	if err := h.Keep(path, func(err error) { t.Errorf("failed: %v", err) }); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func revisionWith(text string) Revision {
+	return Revision{Source: fileName, Hash: "h", Reason: "test", Sources: []Source{file(text)}, Diff: []Change{{"a", "b", "c"}}, Pending: []string{"p"}}
+}
+
+func numbers(h *History) (list []uint64) {
+	for _, r := range h.Revisions() {
+		list = append(list, r.Number)
+	}
+	return list
+}
+
+func TestHistoryOutlivesTheProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history")
+	h := kept(t, path)
+	first := h.Applied(revisionWith("one"))
+	second := revisionWith("two")
+	second.Sources = append(second.Sources, keys("services/a", "127.0.0.1:1"))
+	second.Sources[1].Pin = &Pin{Number: 1, Against: "abc"}
+	second = h.Applied(second)
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+
+	again := kept(t, path)
+	for i, want := range []Revision{second, first} {
+		got := again.Revisions()[i]
+		if !got.Time.Equal(want.Time) {
+			t.Errorf("time %v, want %v", got.Time, want.Time)
+		}
+		got.Time = want.Time
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got  %+v\nwant %+v", got, want)
+		}
+	}
+	if third := again.Applied(revisionWith("three")); third.Number != 3 {
+		t.Errorf("the third has the number %d", third.Number)
+	}
+	if got := numbers(kept(t, path)); !reflect.DeepEqual(got, []uint64{3, 2, 1}) {
+		t.Errorf("numbers %d", got)
+	}
+	if left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".*")); len(left) > 0 || err != nil {
+		t.Errorf("left %q, %v", left, err)
+	}
+}
+
+func TestHistoryInADirectory(t *testing.T) {
+	dir := t.TempDir()
+	kept(t, dir).Applied(revisionWith("one"))
+	if _, err := os.Stat(filepath.Join(dir, "history.jsonl")); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whatever a crash leaves of the last line, the revisions before it remain, and the next one
+// is written.
+func TestHistoryWithATornLine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history")
+	h := kept(t, path)
+	h.Applied(revisionWith("one"))
+	h.Applied(revisionWith("two"))
+	data, err := os.ReadFile(path)
+	must(t, err)
+	end := bytes.IndexByte(data, '\n') + 1
+	for _, length := range []int{end + 1, end + 20, len(data) - 1} {
+		must(t, os.WriteFile(path, data[:length], 0o600))
+		h := kept(t, path)
+		before := numbers(h)
+		want := []uint64{1}
+		if length == len(data)-1 { // only the line break is missing
+			want = []uint64{2, 1}
+		}
+		if !reflect.DeepEqual(before, want) {
+			t.Errorf("%d bytes: revisions %d", length, before)
+		}
+		r := h.Applied(revisionWith("three"))
+		if got := numbers(kept(t, path)); len(got) != len(want)+1 || got[0] != r.Number {
+			t.Errorf("%d bytes: then revisions %d", length, got)
+		}
+	}
+}
+
+func TestHistoryThatCannotBeRead(t *testing.T) {
+	good, err := encodeRevision(Revision{Number: 7, Sources: []Source{file("x")}})
+	must(t, err)
+	for _, text := range []string{"nonsense\n", `{"number":1}` + "\n", string(good) + string(good)} {
+		path := filepath.Join(t.TempDir(), "history")
+		must(t, os.WriteFile(path, []byte(text), 0o600))
+		h := new(History)
+		if err := h.Keep(path, func(error) {}); err == nil || !strings.HasPrefix(err.Error(), path+":") {
+			t.Errorf("%s: %v", text, err)
+		}
+		h.Applied(revisionWith("one"))
+		if got := numbers(kept(t, path)); !reflect.DeepEqual(got, []uint64{1}) {
+			t.Errorf("%s: then revisions %d", text, got)
+		}
+	}
+}
+
+// The file stays within its limits, and the newest revision is always in it.
+func TestHistoryIsBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history")
+	h := kept(t, path)
+	for range 3 * keepRevisions {
+		h.Applied(revisionWith("x"))
+		data, err := os.ReadFile(path)
+		must(t, err)
+		if lines := bytes.Count(data, []byte("\n")); lines > maxHistoryLines {
+			t.Fatalf("%d lines", lines)
+		}
+	}
+	if got := numbers(kept(t, path)); len(got) != keepRevisions || got[0] != 3*keepRevisions {
+		t.Errorf("%d revisions, the first %d", len(got), got[0])
+	}
+	large := strings.Repeat("x", 3<<20)
+	for range 4 {
+		h.Applied(revisionWith(large))
+		if info, err := os.Stat(path); err != nil || info.Size() > maxHistoryBytes {
+			t.Fatalf("%v bytes, %v", info.Size(), err)
+		}
+	}
+	h.Applied(revisionWith(strings.Repeat("x", maxHistoryBytes)))
+	if got := numbers(kept(t, path)); len(got) != 1 || got[0] != 3*keepRevisions+5 {
+		t.Errorf("revisions %d", got)
+	}
+}
+
+// A disk that fails is told once, and so is that it works again; then nothing is missing.
+func TestHistoryThatCannotBeWritten(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "missing")
+	path := filepath.Join(dir, "history")
+	var told []error
+	h := new(History)
+	must(t, h.Keep(path, func(err error) { told = append(told, err) }))
+	h.Applied(revisionWith("one"))
+	if h.Applied(revisionWith("two")); len(told) != 2 || told[1] == nil || !errors.Is(told[0], os.ErrNotExist) {
+		t.Fatalf("told %v", told)
+	}
+	must(t, os.Mkdir(dir, 0o700))
+	if h.Applied(revisionWith("three")); len(told) != 3 || told[2] != nil {
+		t.Errorf("told %v", told)
+	}
+	if got := numbers(kept(t, path)); !reflect.DeepEqual(got, []uint64{3, 2, 1}) {
+		t.Errorf("revisions %d", got)
+	}
+}
+
+func TestHistoryIsHandedOver(t *testing.T) {
+	old, h := new(History), new(History)
+	for i := range 3 {
+		old.Applied(revisionWith(fmt.Sprint(i)))
+	}
+	data, err := json.Marshal(old)
+	must(t, err)
+	received := new(History)
+	must(t, json.Unmarshal(data, received))
+	if !h.Adopt(received) || h.Adopt(received) {
+		t.Error("want it adopted once")
+	}
+	r := h.Resume(new(Config), []Source{file("x")})
+	if r.Number != 3 || h.Applied(revisionWith("y")).Number != 4 {
+		t.Errorf("resumed %d", r.Number)
+	}
+}

@@ -1,0 +1,88 @@
+package config
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+
+	"sluice/catalog"
+)
+
+func TestDecodeRoute(t *testing.T) {
+	r, err := DecodeRoute(catalog.Keys{
+		"host": "h", "path": "/api", "match": "string_prefix", "strip_prefix": "/api", "listeners": []string{"web"},
+		"when":  catalog.Keys{"header": catalog.Keys{"x-a": "1"}, "any": []catalog.Keys{{"scheme": "https"}}},
+		"retry": catalog.Keys{"attempts": "3"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Host != "h" || r.Match != "string_prefix" || r.StripPrefix != "/api" || r.When.Header["x-a"] != "1" ||
+		r.When.Any[0].Scheme != "https" || *r.Retry.Attempts != 3 || r.Listeners[0] != "web" {
+		t.Errorf("the route is %+v", r)
+	}
+	if r, err := DecodeRoute(catalog.Keys{"path": "/"}); err != nil || r.Match != "prefix" {
+		t.Errorf("without more keys: %+v, %v: want the defaults", r, err)
+	}
+	for _, test := range []struct {
+		keys catalog.Keys
+		want string
+	}{
+		{catalog.Keys{"colour": "red"}, "colour: unknown key"},
+		{catalog.Keys{"strip_prefix": "api"}, `strip_prefix: value "api": must start with a slash`},
+		{catalog.Keys{"match": "glob"}, "match: value"},
+		{catalog.Keys{"when": catalog.Keys{"colour": "red"}}, "when.colour: unknown key"},
+		{catalog.Keys{"when": "x"}, "when: want a mapping"},
+		{catalog.Keys{"redirect": catalog.Keys{"to": "javascript:x"}}, "redirect.to"},
+		// A text is never more than a text.
+		{catalog.Keys{"<<": catalog.Keys{"host": "h"}}, "unknown key"},
+		{catalog.Keys{"path": "/\nhost: other"}, ""},
+		{catalog.Keys{"host": "&a *a"}, ""},
+	} {
+		r, err := DecodeRoute(test.keys)
+		if err == nil && (test.want != "" || r.Host == "other") || err != nil && (!strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n")) {
+			t.Errorf("%s: %+v, the error is %v, want %q", test.keys, r, err, test.want)
+		}
+	}
+}
+
+func TestDecodeService(t *testing.T) {
+	c := mustParse(t, "catalog: { tags: [fabio] }")
+	found, _ := c.Found([]FoundService{{Name: "star"}}, "")
+	star := found.Services["star"]
+	s, err := DecodeService(star, catalog.Keys{
+		"upstream": catalog.Keys{"protocol": "h2", "tls": catalog.Keys{"server_name": "s"}},
+		"balance":  catalog.Keys{"policy": "sticky", "sticky": catalog.Keys{"cookie": "c"}},
+		"health":   catalog.Keys{"active": catalog.Keys{"type": "http", "path": "/up", "interval": "5s"}},
+	}, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Upstream.Protocol != ProtocolH2 || s.Upstream.TLS.ServerName != "s" || s.Balance.Sticky.Cookie != "c" ||
+		s.Health.Active.Path != "/up" || s.Consul.Service != "star" || s.Retry != star.Retry {
+		t.Errorf("the service is %+v", s)
+	}
+	if same, err := DecodeService(star, catalog.Keys{"upstream": catalog.Keys{}}, c); err != nil || !reflect.DeepEqual(same, star) {
+		t.Errorf("without settings: %+v, %v, want %+v", same, err, star)
+	}
+	for want, keys := range map[string]catalog.Keys{
+		"retry: tags cannot set this": {"retry": catalog.Keys{"attempts": "3"}},
+		"upstream.protocol":           {"upstream": catalog.Keys{"protocol": "h2"}}, // without tls
+		"balance.policy: value":       {"balance": catalog.Keys{"policy": "magic"}},
+	} {
+		if _, err := DecodeService(star, keys, c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: the error is %v, want %q", keys, err, want)
+		}
+	}
+}
+
+func TestClaimedHosts(t *testing.T) {
+	for host, ok := range map[string]bool{
+		"*": true, "h": true, "*.example.com": true, "{service}.example.com": true, "*.{service}.example.com": true,
+		"a.*.com": false, "*x.com": false, "h/": false, "h:80": false, "a b": false,
+	} {
+		if isClaimedHost(host) != ok {
+			t.Errorf("%q: want %t", host, ok)
+		}
+	}
+}

@@ -1,0 +1,122 @@
+package consul
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consul"
+	"sluice/discovery"
+	"sluice/test/consultest"
+	"sluice/test/discoverytest"
+)
+
+var spillingDatacenters = ServiceOptions{Datacenters: []string{"dc1", "dc2"}, MinHealthy: 1, Spill: true}
+
+// priorities returns "id^priority" of the last set that Sink got.
+func (b *bubble) priorities() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var words []string
+	for _, i := range b.last {
+		words = append(words, fmt.Sprintf("%s^%d", i.ID, i.Priority))
+	}
+	return strings.Join(words, " ")
+}
+
+func TestAllDatacentersAreUsed(t *testing.T) {
+	watchInBubble(t, spillingDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b x y")
+		if got := b.priorities(); got != "a^0 b^0 x^1 y^1" {
+			t.Errorf("priorities %q", got)
+		}
+		if s := b.status(); s.State != discovery.WatchFresh || !strings.Contains(s.Source, `data centres ["dc1" "dc2"] together`) {
+			t.Errorf("status %+v", s)
+		}
+		b.setIn("dc2", "x y z")
+		b.expect(2*sec, "1s: a b x y z")
+		b.setIn("dc1", "a b:critical")
+		b.expect(3*sec, "2s: a b:critical x y z")
+		b.setIn("dc1", "a b")
+		b.expect(20*sec, "3s: a b x y z")
+		b.setIn("dc1", "") // lost: on probation, like in one data centre
+		b.expect(21*sec, "20s: a? b? x y z")
+	})
+}
+
+// An unreachable data centre keeps its instances, whatever the other one does.
+func TestUnreachableDatacenterKeepsItsInstancesIfAllAreUsed(t *testing.T) {
+	watchInBubble(t, spillingDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a b x y")
+		for n, datacenter := range []string{"dc1", "dc2"} {
+			b.cut(datacenter)
+			b.expect(time.Duration(n+1) * time.Hour)
+			if s := b.status(); s.State != discovery.WatchStale || !strings.Contains(s.LastError, "No path to datacenter") {
+				t.Errorf("without %s: status %+v", datacenter, s)
+			}
+			b.Heal()
+		}
+		b.at(2*time.Hour + time.Minute)
+		b.cut("dc1")
+		b.setIn("dc2", "x")
+		b.expect(3*time.Hour, "2h1m0s: a b x")
+		b.Heal()
+		b.expect(4 * time.Hour)
+		if s := b.status(); s.State != discovery.WatchFresh {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+// One that is unreachable from the start does not delay the others, and joins later.
+func TestUnreachableFromTheStartIfAllAreUsed(t *testing.T) {
+	for name, fault := range map[string]discoverytest.Fault{"refusing": {Status: 500, Body: "No path to datacenter"}, "hanging": {Hang: true}} {
+		t.Run(name, func(t *testing.T) {
+			unreachable := func(b *bubble) {
+				b.setIn("dc2", "x y")
+				fault.Only = func(r discoverytest.Request) bool { return r.Datacenter == "dc1" }
+				b.Break(fault)
+			}
+			watchInBubble(t, spillingDatacenters, unreachable, func(t *testing.T, b *bubble) {
+				b.expectOne(0, 2*sec, "x y")
+				b.setIn("dc1", "a b")
+				b.Heal()
+				b.expectOne(2*sec, 30*sec, "a b x y")
+			})
+		})
+	}
+}
+
+// TestRealDatacentersTogether watches a service in two data centres of one WAN.
+func TestRealDatacentersTogether(t *testing.T) {
+	t.Parallel()
+	one := consultest.Start(t, consultest.Options{Node: "node-1", WAN: true})
+	two := consultest.Start(t, consultest.Options{Node: "node-2", WAN: true, Datacenter: "dc2",
+		Config: map[string]any{"retry_join_wan": []string{one.WANAddress()}, "retry_interval_wan": "1s"}})
+	registerTTL(t, one, "star", "a", 8001, nil)
+	registerTTL(t, two, "star", "x", 8002, nil)
+	o := ServiceOptions{Service: "star", Datacenters: []string{"dc1", "dc2"}, Spill: true}
+	r := watchReal(t, one, o)
+	set := r.await("a x")
+	for n, datacenter := range []string{"dc1", "dc2"} {
+		if i := set[n]; i.Datacenter != datacenter || i.Priority != n {
+			t.Errorf("got %+v", i)
+		}
+	}
+	client, err := newClient(consul.Options{Addresses: []string{one.URL()}})
+	must(t, err)
+	defer client.Close()
+	answer, err := client.Health(t.Context(), o)
+	if err != nil || formatSet(discovery.Normalize(answer.Instances)) != "a x" {
+		t.Errorf("%+v, %v", answer, err)
+	}
+	registerTTL(t, two, "star", "y", 8003, nil)
+	r.await("a x y")
+	must(t, two.Kill())
+	r.awaitStatus("stale", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchStale && s.Instances == 3 })
+	must(t, one.Client().Agent().UpdateTTL("check-star-a", "refused", api.HealthCritical))
+	r.await("a:critical x y")
+}

@@ -1,0 +1,35 @@
+// Package dns watches the instances of a service in DNS: SRV, A or AAAA records, such as those of
+// Consul's DNS server.
+//
+// # Queries
+//
+// sluice queries its servers itself, in their order, and not through the resolver of the system:
+// that hides the TTL of records, and over UDP it gets a part of them. Consul's server cuts
+// answers to fit in a datagram, and does not say so (the flag TC of RFC 1035, section 4.1.1, is
+// clear). So queries use TCP (RFC 7766), one kept connection for each server; UDP with an EDNS
+// size of 1232 (RFC 6891) only while a server refuses TCP. In a datagram that may be cut, the
+// absence of an instance means little: it counts after 8 answers in a row.
+//
+// A query is repeated after the smallest TTL of the records that were used, 1 s at least and
+// 5 min at most, ± 10 %.
+//
+// # What DNS may take out of service
+//
+// The rules are those of [discovery.Guard]. An error, a timeout, SERVFAIL, REFUSED and an answer
+// that cannot be understood change nothing. An answer that lacks instances is confirmed at once,
+// by another server if there is one: an instance is gone if both lack it. NXDOMAIN, an answer
+// without records (NODATA) and the SRV target "." (RFC 2782) are confirmed by three more such
+// answers, after 1, 2 and 4 s: Consul answers NXDOMAIN also if its token for DNS may not read the
+// service.
+//
+// # Instances
+//
+// An SRV record is an instance for each address of its target: the IPv4 addresses, or if there
+// are none the IPv6 addresses. Its id is TARGET:PORT, so the order of records has no meaning. Of
+// a record without an address in the answer, the target is queried; while this fails its last
+// addresses stay in use. Records with a smaller priority are preferred: see
+// [discovery.Instance.Priority]. If all records of a priority have the weight 0, each has 1; else
+// one with 0 gets no traffic, as Consul means it.
+//
+// The id of an A or AAAA record is ADDRESS:PORT.
+package dns

@@ -1,0 +1,197 @@
+package dns
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"sluice/discovery"
+)
+
+// lookup finds the instances that DNS has. It is not safe for concurrent use.
+type lookup struct {
+	resolver
+	service string
+	options Options
+	targets map[string]*target // of SRV records whose answer has no address
+}
+
+// targetsTimeout limits the queries of the targets of one answer.
+const targetsTimeout = 5 * time.Second
+
+// target is a target of SRV records that is queried itself.
+type target struct {
+	addresses []netip.Addr // the last ones
+	until     time.Time    // when they are queried again
+	used      bool         // in the last answer
+}
+
+// found is what DNS has.
+type found struct {
+	set      []discovery.Instance // normalised
+	from     *server
+	ttl      time.Duration
+	absent   string // why there are no instances; empty: there are
+	mayBeCut bool   // there may be more instances
+	missing  error  // of records that the set lacks; nil: none
+}
+
+// find queries the instances. elsewhere, if not nil, is the server to ask last. The error means
+// that nothing is known.
+func (l *lookup) find(ctx context.Context, elsewhere *server) (found, error) {
+	var f found
+	var err error
+	if l.options.Type == SRV {
+		f, err = l.findServices(ctx, elsewhere)
+	} else {
+		f, err = l.findAddresses(ctx, elsewhere)
+	}
+	if err == nil && len(f.set) == 0 && f.absent == "" {
+		err = f.missing // there are records, and none of them is an instance
+	}
+	f.set = discovery.Normalize(f.set)
+	return f, err
+}
+
+// findAddresses queries A and AAAA records.
+func (l *lookup) findAddresses(ctx context.Context, elsewhere *server) (f found, err error) {
+	f.ttl = maxInterval
+	for _, kind := range l.options.Type.kinds() {
+		a, err := l.records(ctx, l.options.Name, kind, elsewhere)
+		if err != nil {
+			return found{}, err
+		}
+		f.from, f.ttl, f.mayBeCut = a.from, min(f.ttl, a.ttl), f.mayBeCut || a.mayBeCut
+		for _, address := range addressesOf(a.records, kind) {
+			i := discovery.Instance{Service: l.service, Address: address.String(), Port: l.options.Port, Weight: 1}
+			i.ID = i.HostPort()
+			f.set = append(f.set, i)
+		}
+		if f.absent == "" {
+			f.absent = a.absent
+		}
+	}
+	if len(f.set) > 0 {
+		f.absent = ""
+	}
+	return f, nil
+}
+
+// findServices queries SRV records and the addresses of their targets.
+func (l *lookup) findServices(ctx context.Context, elsewhere *server) (found, error) {
+	a, err := l.records(ctx, l.options.Name, dnsmessage.TypeSRV, elsewhere)
+	if err != nil {
+		return found{}, err
+	}
+	f := found{from: a.from, ttl: a.ttl, absent: a.absent, mayBeCut: a.mayBeCut}
+	if len(a.records) == 1 && a.records[0].target == "" {
+		f.absent = l.options.Name + `: the target is ".": the service is not available`
+		return f, nil
+	}
+	weighted := make(map[uint16]bool) // priorities with a weight above 0
+	for _, r := range a.records {
+		if r.weight > 0 {
+			weighted[r.priority] = true
+		}
+	}
+	for _, t := range l.targets {
+		t.used = false
+	}
+	asking := time.Now().Add(targetsTimeout)
+	for _, r := range a.records {
+		addresses, ttl, err := l.addressesOf(ctx, r, a.additional, asking)
+		if ctx.Err() != nil {
+			return found{}, ctx.Err()
+		}
+		if err != nil && f.missing == nil {
+			f.missing = fmt.Errorf("SRV record of %s: %w", l.options.Name, err)
+		}
+		f.ttl = min(f.ttl, ttl)
+		weight := int(r.weight)
+		if !weighted[r.priority] {
+			weight = 1
+		}
+		for _, address := range addresses {
+			f.set = append(f.set, discovery.Instance{
+				Service: l.service, ID: targetID(r.target, r.port), Address: address.String(), Port: int(r.port),
+				Weight: weight, Priority: int(r.priority),
+			})
+		}
+	}
+	for name, t := range l.targets {
+		if !t.used {
+			delete(l.targets, name)
+		}
+	}
+	return f, nil
+}
+
+// targetID is the id of the instances of an SRV record.
+func targetID(target string, port uint16) string {
+	return net.JoinHostPort(target, strconv.Itoa(int(port)))
+}
+
+// addressesOf returns the addresses of an SRV record: those in the answer, or else those that
+// its target has in a query of its own, which is not sent after the time asking. The error says
+// what is wrong; then the addresses are the last ones.
+func (l *lookup) addressesOf(ctx context.Context, r record, additional []record, asking time.Time) ([]netip.Addr, time.Duration, error) {
+	if r.port == 0 || !discovery.IsHostName(r.target) {
+		return nil, maxInterval, fmt.Errorf("target %q, port %d: want a host name and a port", r.target, r.port)
+	}
+	var own []record
+	ttl := maxInterval
+	for _, a := range additional {
+		if a.name == r.target {
+			own, ttl = append(own, a), min(ttl, a.ttl)
+		}
+	}
+	for _, kind := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA} {
+		if list := addressesOf(own, kind); len(list) > 0 {
+			return list, ttl, nil
+		}
+	}
+	t := l.targets[r.target]
+	if t == nil {
+		t = &target{}
+		l.targets[r.target] = t
+	}
+	t.used = true
+	now := time.Now()
+	if left := t.until.Sub(now); left > 0 {
+		return t.addresses, left, nil
+	}
+	if now.After(asking) {
+		return t.addresses, minInterval, errNotAsked
+	}
+	list, ttl, err := l.addresses(ctx, r.target)
+	if err != nil {
+		return t.addresses, minInterval, err
+	}
+	t.addresses, t.until = list, now.Add(max(ttl, minInterval))
+	return list, ttl, nil
+}
+
+var errNotAsked = fmt.Errorf("there was no time to query the target within %v", targetsTimeout)
+
+// remember records the addresses that instances of an earlier run have, for targets whose query
+// fails.
+func (l *lookup) remember(known []discovery.Instance) {
+	for _, i := range known {
+		host, _, err := net.SplitHostPort(i.ID)
+		address, addressErr := netip.ParseAddr(i.Address)
+		if err != nil || addressErr != nil || l.options.Type != SRV {
+			continue
+		}
+		t := l.targets[host]
+		if t == nil {
+			t = &target{}
+			l.targets[host] = t
+		}
+		t.addresses = append(t.addresses, address)
+	}
+}

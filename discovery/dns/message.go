@@ -1,0 +1,210 @@
+package dns
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// datagramBytes is the size of UDP answers that queries ask for: it fits in a packet of every
+// network. https://www.dnsflagday.net/2020/
+const datagramBytes = 1232
+
+// question is a query for the records of one type that a name has.
+type question struct {
+	name string // absolute, in lower case
+	kind dnsmessage.Type
+}
+
+// newQuestion returns the question for the records of a name. A name is absolute, with or
+// without a dot at its end: there is no list of domains to search.
+func newQuestion(name string, kind dnsmessage.Type) question {
+	return question{normal(name) + ".", kind}
+}
+
+// normal returns a name in lower case, without the dot at its end.
+func normal(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
+
+// pack returns the message of a query. edns asks for answers of up to datagramBytes.
+func (q question) pack(id uint16, edns bool) ([]byte, error) {
+	name, err := dnsmessage.NewName(q.name)
+	if err != nil {
+		return nil, fmt.Errorf("name %q: %w", q.name, err)
+	}
+	m := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: id, RecursionDesired: true},
+		Questions: []dnsmessage.Question{{Name: name, Type: q.kind, Class: dnsmessage.ClassINET}},
+	}
+	if edns {
+		var h dnsmessage.ResourceHeader
+		if err := h.SetEDNS0(datagramBytes, dnsmessage.RCodeSuccess, false); err != nil {
+			return nil, err
+		}
+		m.Additionals = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.OPTResource{}}}
+	}
+	return m.Pack()
+}
+
+// reply is an answer that says what records there are: RFC 1035, section 4.
+type reply struct {
+	answers    []record
+	additional []record      // addresses only
+	nxdomain   bool          // the name does not exist
+	negative   time.Duration // how long it is known that records do not exist: RFC 2308, section 5
+	mayBeCut   bool          // there may be more records
+}
+
+// record is an A, AAAA, CNAME or SRV record.
+type record struct {
+	name string // see normal
+	kind dnsmessage.Type
+	ttl  time.Duration
+
+	address                netip.Addr // A, AAAA
+	target                 string     // CNAME, SRV; see normal: empty is the root
+	priority, weight, port uint16     // SRV
+}
+
+var (
+	errNotAnswer = errors.New("not an answer to the query")
+	errRefuses   = errors.New("the server answers")
+	errReferral  = errors.New("the server refers to other servers, and does not resolve names itself")
+)
+
+// parse reads a message. It returns errNotAnswer for one that does not answer q with this id,
+// and another error for one that cannot be understood, or that says that the server has failed.
+func (q question) parse(message []byte, id uint16) (*reply, error) {
+	var p dnsmessage.Parser
+	h, err := p.Start(message)
+	if err != nil || !h.Response || h.ID != id {
+		return nil, errNotAnswer
+	}
+	questions, err := p.AllQuestions()
+	if err != nil {
+		return nil, fmt.Errorf("the answer is damaged: %w", err)
+	}
+	if !q.asked(h.RCode, questions) {
+		return nil, errNotAnswer
+	}
+	r := &reply{mayBeCut: h.Truncated}
+	code, referral := h.RCode, false
+	for _, read := range []func() error{
+		func() (err error) { r.answers, err = records(&p, p.AnswerHeader, p.SkipAnswer, nil); return err },
+		func() (err error) { r.negative, referral, err = authority(&p); return err },
+		func() (err error) {
+			r.additional, err = records(&p, p.AdditionalHeader, p.SkipAdditional, &code)
+			return err
+		},
+	} {
+		if err := read(); err != nil {
+			return nil, fmt.Errorf("the answer is damaged: %w", err)
+		}
+	}
+	switch {
+	case code == dnsmessage.RCodeNameError:
+		r.nxdomain = true
+	case code != dnsmessage.RCodeSuccess:
+		return nil, fmt.Errorf("%w %s", errRefuses, strings.ToUpper(strings.TrimPrefix(code.String(), "RCode")))
+	case referral && len(r.answers) == 0:
+		return nil, errReferral
+	}
+	return r, nil
+}
+
+// asked reports whether questions are those of an answer to q. A server that fails may leave
+// the question out.
+func (q question) asked(code dnsmessage.RCode, questions []dnsmessage.Question) bool {
+	if len(questions) == 0 {
+		return code != dnsmessage.RCodeSuccess && code != dnsmessage.RCodeNameError
+	}
+	a := questions[0]
+	return len(questions) == 1 && a.Class == dnsmessage.ClassINET && a.Type == q.kind && normal(a.Name.String()) == normal(q.name)
+}
+
+// records reads a section. Records of other types are left out. code gets the upper bits of the
+// result from an OPT record: RFC 6891, section 6.1.3.
+func records(p *dnsmessage.Parser, next func() (dnsmessage.ResourceHeader, error), skip func() error, code *dnsmessage.RCode) ([]record, error) {
+	var list []record
+	for {
+		h, err := next()
+		if errors.Is(err, dnsmessage.ErrSectionDone) {
+			return list, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		r := record{name: normal(h.Name.String()), kind: h.Type, ttl: ttlOf(h.TTL)}
+		known, err := h.Class == dnsmessage.ClassINET, error(nil)
+		switch {
+		case h.Type == dnsmessage.TypeOPT && code != nil:
+			*code, known = h.ExtendedRCode(*code), false
+		case !known:
+		case h.Type == dnsmessage.TypeA:
+			var a dnsmessage.AResource
+			a, err = p.AResource()
+			r.address = netip.AddrFrom4(a.A)
+		case h.Type == dnsmessage.TypeAAAA:
+			var a dnsmessage.AAAAResource
+			a, err = p.AAAAResource()
+			r.address = netip.AddrFrom16(a.AAAA).Unmap()
+		case h.Type == dnsmessage.TypeCNAME:
+			var c dnsmessage.CNAMEResource
+			c, err = p.CNAMEResource()
+			r.target = normal(c.CNAME.String())
+		case h.Type == dnsmessage.TypeSRV:
+			var s dnsmessage.SRVResource
+			s, err = p.SRVResource()
+			r.target, r.priority, r.weight, r.port = normal(s.Target.String()), s.Priority, s.Weight, s.Port
+		default:
+			known = false
+		}
+		if !known {
+			err = skip()
+		}
+		if err != nil {
+			return nil, err
+		}
+		if known {
+			list = append(list, r)
+		}
+	}
+}
+
+// authority reads the authority section. negative is the time of RFC 2308, section 5. referral
+// says that it names other servers in place of an answer: section 2.2.
+func authority(p *dnsmessage.Parser) (negative time.Duration, referral bool, err error) {
+	start := false
+	for {
+		h, err := p.AuthorityHeader()
+		switch {
+		case errors.Is(err, dnsmessage.ErrSectionDone):
+			return negative, referral && !start, nil
+		case err != nil:
+			return 0, false, err
+		case h.Type == dnsmessage.TypeSOA:
+			soa, err := p.SOAResource()
+			if err != nil {
+				return 0, false, err
+			}
+			negative, start = min(ttlOf(h.TTL), ttlOf(soa.MinTTL)), true
+			continue
+		case h.Type == dnsmessage.TypeNS:
+			referral = true
+		}
+		if err := p.SkipAuthority(); err != nil {
+			return 0, false, err
+		}
+	}
+}
+
+// ttlOf returns a TTL. One with the highest bit counts as 0: RFC 2181, section 8.
+func ttlOf(seconds uint32) time.Duration {
+	if seconds > 1<<31-1 {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
+}

@@ -1,0 +1,62 @@
+package dns
+
+import (
+	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// Whatever a server sends, parse returns; and what it accepts answers the question.
+func FuzzParse(f *testing.F) {
+	q := newQuestion("_star._tcp.example", dnsmessage.TypeSRV)
+	query, err := q.pack(7, true)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(query)
+	name := dnsmessage.MustNewName(q.name)
+	h := dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET, TTL: 1 << 31}
+	m := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: 7, Response: true},
+		Questions: []dnsmessage.Question{{Name: name, Type: dnsmessage.TypeSRV, Class: dnsmessage.ClassINET}},
+		Answers: []dnsmessage.Resource{
+			{Header: h, Body: &dnsmessage.SRVResource{Priority: 1, Weight: 2, Port: 80, Target: dnsmessage.MustNewName("a.example.")}},
+			{Header: h, Body: &dnsmessage.CNAMEResource{CNAME: name}},
+			{Header: h, Body: &dnsmessage.TXTResource{TXT: []string{"text"}}},
+		},
+		Additionals: []dnsmessage.Resource{
+			{Header: h, Body: &dnsmessage.AResource{A: [4]byte{10, 0, 0, 1}}},
+			{Header: h, Body: &dnsmessage.AAAAResource{}},
+		},
+	}
+	whole, err := m.Pack()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	f.Add(whole[:len(whole)/2])
+	refer(&m)
+	refers, _ := m.Pack()
+	f.Add(refers)
+	f.Fuzz(func(t *testing.T, message []byte) {
+		r, err := q.parse(message, 7)
+		if (r == nil) != (err != nil) {
+			t.Fatalf("%v, %v", r, err)
+		}
+		if err != nil {
+			return
+		}
+		if len(r.answers)+len(r.additional) > len(message)/11 { // the smallest record
+			t.Errorf("%d octets contain %d records", len(message), len(r.answers)+len(r.additional))
+		}
+		for _, record := range append(r.answers, r.additional...) {
+			if record.ttl < 0 || len(record.name) > 255 || len(record.target) > 255 {
+				t.Errorf("%+v", record)
+			}
+		}
+		var a answer
+		if owner, err := a.read(r, normal(q.name), q.kind); err == nil && len(a.records) > 0 && a.records[0].name != owner {
+			t.Errorf("the records of %s: %+v", owner, a.records)
+		}
+	})
+}

@@ -1,0 +1,264 @@
+package dns
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"sluice/discovery"
+)
+
+const (
+	// The time between two queries is the TTL, within these limits.
+	minInterval, maxInterval = time.Second, 5 * time.Minute
+
+	// maxAbsence limits the time between two queries while there are no instances: the
+	// first one is needed soon.
+	maxAbsence = 10 * time.Second
+
+	// confirmations is how often the answer that there are no instances is confirmed, the
+	// first time after firstConfirmation, then after twice the previous time.
+	confirmations     = 3
+	firstConfirmation = time.Second
+
+	// After an error the time doubles from minInterval to maxRetry.
+	maxRetry = 5 * time.Second
+
+	// maxUnseen is in how many answers in a row, which may be cut, an instance is absent
+	// until it counts as missing.
+	maxUnseen = 8
+)
+
+// Type is the type of the records.
+type Type string
+
+// Values of Type.
+const (
+	SRV  Type = "srv"
+	A    Type = "a"
+	AAAA Type = "aaaa"
+	IP   Type = "ip" // A and AAAA
+)
+
+// kinds returns the types of address records.
+func (t Type) kinds() []dnsmessage.Type {
+	switch t {
+	case A:
+		return []dnsmessage.Type{dnsmessage.TypeA}
+	case AAAA:
+		return []dnsmessage.Type{dnsmessage.TypeAAAA}
+	}
+	return []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA}
+}
+
+// Options select the instances of a service.
+type Options struct {
+	Name    string   // absolute: there is no list of domains to search
+	Type    Type     // of the records
+	Port    int      // of the instances; not with SRV records, which have one
+	Servers []string // "host:port", in order of preference; at least one
+
+	// Probation is the maximum time on probation; see discovery.Guard. 0: no probation.
+	Probation time.Duration
+}
+
+// NewSource returns a source for a service of sluice. It may run several times, but not
+// concurrently.
+func NewSource(service string, o Options) discovery.Source {
+	var d net.Dialer
+	return &source{service: service, options: o, dial: d.DialContext}
+}
+
+type source struct {
+	service string
+	options Options
+	dial    dialer
+}
+
+// String describes the records. Sources with the same records have the same description, also
+// with other servers.
+func (s *source) String() string {
+	text := fmt.Sprintf("dns %s %q", strings.ToUpper(string(s.options.Type)), normal(s.options.Name))
+	if s.options.Port != 0 {
+		text += fmt.Sprintf(", port %d", s.options.Port)
+	}
+	return text
+}
+
+// Run implements discovery.Source.
+func (s *source) Run(ctx context.Context, report func(discovery.Report) []discovery.Instance) error {
+	w := s.newWatch(report)
+	defer w.close()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+		}
+		timer.Reset(w.poll(ctx))
+	}
+}
+
+// watch is one run of a source. Only its goroutine uses it.
+type watch struct {
+	lookup
+	report func(discovery.Report) []discovery.Instance
+	guard  discovery.Guard
+
+	accepted bool                  // an answer was accepted
+	doubts   int                   // answers in a row that there are no instances
+	failures int                   // in a row
+	known    []discovery.Instance  // of the last accepted answer
+	unseen   map[discovery.Key]int // in answers in a row
+}
+
+func (s *source) newWatch(report func(discovery.Report) []discovery.Instance) *watch {
+	w := &watch{
+		lookup: lookup{service: s.service, options: s.options, targets: make(map[string]*target)},
+		report: report,
+		// Consul's DNS leaves out critical instances.
+		guard: discovery.Guard{Probation: s.options.Probation, PassingOnly: true},
+	}
+	for _, address := range s.options.Servers {
+		w.servers = append(w.servers, &server{address: address, dial: s.dial})
+	}
+	return w
+}
+
+// poll queries once, reports the result, and returns the time until the next query.
+func (w *watch) poll(ctx context.Context) time.Duration {
+	f, err := w.find(ctx, nil)
+	if ctx.Err() != nil {
+		return 0
+	}
+	if err != nil {
+		return w.failed(err)
+	}
+	if !w.accepted {
+		w.inherit(f.set)
+	}
+	if f.absent != "" && len(w.guard.Absent(nil)) > 0 {
+		if w.doubts++; w.doubts <= confirmations {
+			return w.doubted(f)
+		}
+	}
+	if f.absent == "" && f.mayBeCut {
+		f.set = w.complete(f.set)
+	} else {
+		w.unseen = nil
+	}
+	if f.absent == "" && len(w.guard.Absent(f.set)) > 0 {
+		if f, err = w.confirm(ctx, f); ctx.Err() != nil {
+			return 0
+		}
+		if err != nil {
+			return w.failed(fmt.Errorf("confirm the answer: %w", err))
+		}
+	}
+	return w.accept(f)
+}
+
+// inherit gives the guard the set in use before the first answer: of another source with the
+// same records, or a saved one. If there is no instance in service, the report is doubtful, so
+// that a saved set is loaded.
+func (w *watch) inherit(set []discovery.Instance) {
+	known := w.report(discovery.Report{Doubtful: discovery.CountServing(set) == 0})
+	if known == nil {
+		return
+	}
+	w.guard.Inherit(known)
+	w.known = slices.DeleteFunc(slices.Clone(known), func(i discovery.Instance) bool { return !i.Probation.IsZero() })
+	w.remember(known)
+	w.accepted = true
+}
+
+// failed reports an error.
+func (w *watch) failed(err error) time.Duration {
+	w.guard.Failed(time.Now())
+	w.doubts = 0
+	w.report(discovery.Report{Err: err})
+	wait := min(minInterval<<min(w.failures, 5), maxRetry)
+	w.failures++
+	return spread(wait, wait)
+}
+
+// doubted reports that DNS has no instances, before that is confirmed.
+func (w *watch) doubted(f found) time.Duration {
+	w.guard.Failed(time.Now())
+	w.report(discovery.Report{Err: fmt.Errorf("%s (from %s, answer %d of %d before the known instances count as lost)",
+		f.absent, f.from.address, w.doubts, confirmations+1)})
+	return firstConfirmation << (w.doubts - 1)
+}
+
+// confirm repeats the query of an answer that lacks instances, at another server if there is
+// one. An instance is missing if both answers lack it.
+func (w *watch) confirm(ctx context.Context, first found) (found, error) {
+	again, err := w.find(ctx, first.from)
+	if err != nil || again.absent != "" {
+		return first, err
+	}
+	listed := make(map[discovery.Key]bool, len(again.set))
+	for _, i := range again.set {
+		listed[i.Key()] = true
+	}
+	for _, i := range first.set {
+		if !listed[i.Key()] {
+			again.set = append(again.set, i)
+		}
+	}
+	again.set = discovery.Normalize(again.set)
+	return again, nil
+}
+
+// complete adds the known instances to a set that may be cut, unless they are absent for the
+// maxUnseen-th time.
+func (w *watch) complete(set []discovery.Instance) []discovery.Instance {
+	listed := make(map[discovery.Key]bool, len(set))
+	for _, i := range set {
+		listed[i.Key()] = true
+	}
+	unseen := make(map[discovery.Key]int)
+	for _, i := range w.known {
+		key := i.Key()
+		if listed[key] {
+			continue
+		}
+		if unseen[key] = w.unseen[key] + 1; unseen[key] < maxUnseen {
+			set = append(set, i)
+		}
+	}
+	w.unseen = unseen
+	return discovery.Normalize(set)
+}
+
+// accept reports an answer.
+func (w *watch) accept(f found) time.Duration {
+	w.accepted, w.doubts, w.failures, w.known = true, 0, 0, f.set
+	now := time.Now()
+	set := w.guard.Accept(now, f.set, false)
+	w.report(discovery.Report{Set: set, Known: true, Endpoint: f.from.address, Err: f.missing})
+	longest := maxInterval
+	if f.absent != "" {
+		longest = maxAbsence
+	}
+	wait := min(max(f.ttl, minInterval), longest)
+	wait = spread(wait, wait/5)
+	if expiry, ok := w.guard.Expiry(); ok {
+		wait = min(wait, max(expiry.Sub(now), 10*time.Millisecond))
+	}
+	return wait
+}
+
+// spread returns a random time of which d is the middle and width the range.
+func spread(d, width time.Duration) time.Duration {
+	return d - width/2 + rand.N(cmp.Or(width, 1))
+}

@@ -1,0 +1,582 @@
+package dns
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"sluice/discovery"
+	"sluice/test/dnstest"
+)
+
+// watched is a watch of servers in memory, in a bubble of synctest.
+type watched struct {
+	t       *testing.T
+	manager *discovery.Manager
+	mu      sync.Mutex
+	set     []discovery.Instance
+	end     func()
+}
+
+// watchServers watches o until the bubble's function calls end. The servers are ns0, ns1, ….
+func watchServers(t *testing.T, o Options, servers ...*dnstest.Server) *watched {
+	t.Helper()
+	byAddress := make(map[string]*dnstest.Server)
+	for n, s := range servers {
+		address := fmt.Sprintf("ns%d:53", n)
+		byAddress[address] = s
+		o.Servers = append(o.Servers, address)
+	}
+	if o.Name == "" {
+		o.Name, o.Type = "_star._tcp.example", SRV
+	}
+	w := &watched{t: t}
+	w.manager = discovery.NewManager(discovery.ManagerOptions{Sink: func(_ string, set []discovery.Instance) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.set = set
+	}})
+	w.manager.Watch("star", &source{service: "star", options: o, dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		return byAddress[address].Dial(ctx, network, address)
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = w.manager.Run(ctx) })
+	w.end = func() {
+		cancel()
+		running.Wait()
+	}
+	synctest.Wait()
+	return w
+}
+
+// expect checks the set: "ID=ADDRESS:PORT" with weight and priority if they are not 1, and "?"
+// for one on probation.
+func (w *watched) expect(want string) {
+	w.t.Helper()
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if got := format(w.set); got != want {
+		w.t.Errorf("the set is %q, want %q; %+v", got, want, w.manager.Statuses())
+	}
+}
+
+func format(set []discovery.Instance) string {
+	var words []string
+	for _, i := range set {
+		word := i.ID
+		if i.HostPort() != i.ID {
+			word += "=" + i.HostPort()
+		}
+		if i.Weight != 1 {
+			word += fmt.Sprintf("*%d", i.Weight)
+		}
+		if i.Priority != 1 && !strings.Contains(i.ID, i.Address) {
+			word += fmt.Sprintf("^%d", i.Priority)
+		}
+		if !i.Probation.IsZero() {
+			word += "?"
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, " ")
+}
+
+// failing checks that the last query has failed with an error that contains text.
+func (w *watched) failing(text string) {
+	w.t.Helper()
+	synctest.Wait()
+	if s := w.manager.Statuses()[0]; !strings.Contains(s.LastError, text) || text == "" && s.LastError != "" {
+		w.t.Errorf("the last error is %q, want %q", s.LastError, text)
+	}
+}
+
+// srv returns an SRV record of the service, with its address.
+func srv(target, address string, change ...func(*dnstest.Record)) []dnstest.Record {
+	r := dnstest.Record{Name: "_star._tcp.example", Target: target, Priority: 1, Weight: 1, Port: 80}
+	for _, c := range change {
+		c(&r)
+	}
+	if address == "" {
+		return []dnstest.Record{r}
+	}
+	return []dnstest.Record{r, {Name: "glue." + target, Address: address, TTL: r.TTL}}
+}
+
+func ttl(seconds uint32) func(*dnstest.Record) { return func(r *dnstest.Record) { r.TTL = seconds } }
+
+func zone(records ...[]dnstest.Record) (all []dnstest.Record) {
+	for _, r := range records {
+		all = append(all, r...)
+	}
+	return all
+}
+
+func TestSRV(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := dnstest.New()
+		s.Set(zone(srv("b.example", "10.0.0.2"), srv("A.example", "10.0.0.1", func(r *dnstest.Record) { r.Weight = 5 }))...)
+		w := watchServers(t, Options{}, s)
+		defer w.end()
+		w.expect("a.example:80=10.0.0.1:80*5 b.example:80=10.0.0.2:80")
+		// The order has no meaning; an addition counts after the TTL, which is 0.
+		s.Set(zone(srv("a.example", "10.0.0.1", func(r *dnstest.Record) { r.Weight = 5 }), srv("b.example", "10.0.0.2"), srv("c.example", "10.0.0.3"))...)
+		time.Sleep(1100 * time.Millisecond)
+		w.expect("a.example:80=10.0.0.1:80*5 b.example:80=10.0.0.2:80 c.example:80=10.0.0.3:80")
+		if status := w.manager.Statuses()[0]; status.Changes != 2 || status.Endpoint != "ns0:53" || status.Source != `dns SRV "_star._tcp.example"` {
+			t.Errorf("status %+v", status)
+		}
+		// A removal counts after it is confirmed.
+		queries, _ := s.Queries("tcp")
+		s.Set(srv("c.example", "10.0.0.3")...)
+		time.Sleep(1100 * time.Millisecond)
+		w.expect("c.example:80=10.0.0.3:80")
+		if now, connections := s.Queries("tcp"); now != queries+2 || connections != 1 {
+			t.Errorf("%d queries after %d, %d connections", now, queries, connections)
+		}
+	})
+}
+
+func TestWeightsAndPriorities(t *testing.T) {
+	at := func(priority, weight uint16) func(*dnstest.Record) {
+		return func(r *dnstest.Record) { r.Priority, r.Weight = priority, weight }
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := dnstest.New()
+		s.Set(zone(
+			srv("a.example", "10.0.0.1", at(1, 0)), srv("b.example", "10.0.0.2", at(1, 3)), // 0 beside others: no traffic
+			srv("c.example", "10.0.0.3", at(2, 0)), srv("d.example", "10.0.0.4", at(2, 0)), // only 0: 1 each
+		)...)
+		w := watchServers(t, Options{}, s)
+		defer w.end()
+		w.expect("a.example:80=10.0.0.1:80*0 b.example:80=10.0.0.2:80*3 c.example:80=10.0.0.3:80^2 d.example:80=10.0.0.4:80^2")
+	})
+}
+
+func TestAddresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := dnstest.New()
+		s.Set(
+			dnstest.Record{Name: "www.example", Target: "web.example", Alias: true},
+			dnstest.Record{Name: "web.example", Address: "10.0.0.1"},
+			dnstest.Record{Name: "web.example", Address: "10.0.0.2"},
+			dnstest.Record{Name: "web.example", Address: "fd00::1"},
+			dnstest.Record{Name: "six.example", Address: "fd00::6"},
+		)
+		for _, test := range []struct {
+			name string
+			kind Type
+			want string
+		}{
+			{"WWW.example.", A, "10.0.0.1:8080 10.0.0.2:8080"},
+			{"www.example", AAAA, "[fd00::1]:8080"},
+			{"www.example", IP, "10.0.0.1:8080 10.0.0.2:8080 [fd00::1]:8080"},
+			{"six.example", IP, "[fd00::6]:8080"},
+			{"six.example", A, ""},
+		} {
+			w := watchServers(t, Options{Name: test.name, Type: test.kind, Port: 8080}, s)
+			w.expect(test.want)
+			w.end()
+		}
+	})
+}
+
+func TestAliases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := dnstest.New()
+		var chain []dnstest.Record
+		for n := range 10 {
+			chain = append(chain, dnstest.Record{Name: fmt.Sprintf("a%d.example", n), Target: fmt.Sprintf("a%d.example", n+1), Alias: true})
+		}
+		chain = append(chain, dnstest.Record{Name: "a10.example", Address: "10.0.0.1"}, dnstest.Record{Name: "loop.example", Target: "loop.example", Alias: true})
+		s.Set(chain...)
+		for name, want := range map[string]string{"a2.example": "10.0.0.1:80", "a1.example": "", "loop.example": ""} {
+			w := watchServers(t, Options{Name: name, Type: A, Port: 80}, s)
+			w.expect(want)
+			if want == "" {
+				w.failing("more than 8 CNAME records")
+			}
+			w.end()
+		}
+	})
+}
+
+func TestIntervalIsTheTTL(t *testing.T) {
+	for seconds, want := range map[uint32]time.Duration{0: time.Second, 30: 30 * time.Second, 86400: 5 * time.Minute, 1 << 31: time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			s := dnstest.New()
+			s.Set(srv("a.example", "10.0.0.1", ttl(seconds))...)
+			w := watchServers(t, Options{}, s)
+			defer w.end()
+			for n := 1; n < 5; n++ {
+				if queries, _ := s.Queries("tcp"); queries != n {
+					t.Errorf("TTL %d: %d queries, want %d", seconds, queries, n)
+				}
+				begin := time.Now()
+				for queries := n; queries == n; queries, _ = s.Queries("tcp") {
+					time.Sleep(10 * time.Millisecond)
+				}
+				if waited := time.Since(begin); waited < want*9/10-20*time.Millisecond || waited > want*11/10+20*time.Millisecond {
+					t.Errorf("TTL %d: the next query after %v", seconds, waited)
+				}
+				synctest.Wait()
+			}
+		})
+	}
+}
+
+// NXDOMAIN, NODATA and the target "." count after three confirmations; then the instances are on
+// probation.
+func TestAbsence(t *testing.T) {
+	for what, records := range map[string][]dnstest.Record{
+		"NXDOMAIN":     nil,
+		"no SRV":       {{Name: "_star._tcp.example", Address: "10.0.0.1"}},
+		"not availabl": {{Name: "_star._tcp.example", Target: "."}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := dnstest.New()
+			both := zone(srv("a.example", "10.0.0.1"), srv("b.example", "10.0.0.2"))
+			s.Set(both...)
+			w := watchServers(t, Options{Probation: time.Minute}, s)
+			defer w.end()
+			const all, lost = "a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80", "a.example:80=10.0.0.1:80? b.example:80=10.0.0.2:80?"
+			w.expect(all)
+
+			s.Set(records...) // but only for a moment
+			time.Sleep(3 * time.Second)
+			w.expect(all)
+			w.failing(what)
+			s.Set(both...)
+			time.Sleep(3 * time.Second)
+			w.expect(all)
+			w.failing("")
+
+			s.Set(records...)
+			time.Sleep(6900 * time.Millisecond) // the first within 1.1 s, then after 1, 2 and 4 s
+			w.expect(all)
+			time.Sleep(1300 * time.Millisecond)
+			w.expect(lost)
+			w.failing("")
+			time.Sleep(2 * time.Minute)
+			w.expect("")
+			s.Set(srv("c.example", "10.0.0.3")...)
+			time.Sleep(12 * time.Second)
+			w.expect("c.example:80=10.0.0.3:80")
+		})
+	}
+}
+
+// Nothing that a server does wrong changes the set, and another server is asked.
+func TestFailures(t *testing.T) {
+	failures := map[string]struct {
+		begin func(*dnstest.Server)
+		want  string
+	}{
+		"SERVFAIL":     {func(s *dnstest.Server) { s.Fail(dnsmessage.RCodeServerFailure) }, "SERVERFAILURE"},
+		"REFUSED":      {func(s *dnstest.Server) { s.Fail(dnsmessage.RCodeRefused) }, "REFUSED"},
+		"silent":       {func(s *dnstest.Server) { s.Freeze(true) }, "no answer within 2s"},
+		"nonsense":     {func(s *dnstest.Server) { s.Change(func(*dnsmessage.Message) []byte { return []byte("HTTP/1.1 400") }) }, "not an answer"},
+		"nothing":      {func(s *dnstest.Server) { s.Change(func(*dnsmessage.Message) []byte { return []byte{} }) }, "not an answer"},
+		"another id":   {func(s *dnstest.Server) { s.Change(changed(func(m *dnsmessage.Message) { m.ID++ })) }, "not an answer"},
+		"a query":      {func(s *dnstest.Server) { s.Change(changed(func(m *dnsmessage.Message) { m.Response = false })) }, "not an answer"},
+		"no question":  {func(s *dnstest.Server) { s.Change(changed(func(m *dnsmessage.Message) { m.Questions = nil })) }, "not an answer"},
+		"another type": {func(s *dnstest.Server) { s.Change(changed(func(m *dnsmessage.Message) { m.Questions[0].Type = 1 })) }, "not an answer"},
+		"cut in half": {func(s *dnstest.Server) {
+			s.Change(func(m *dnsmessage.Message) []byte { b, _ := m.Pack(); return b[:len(b)-5] })
+		}, "damaged"},
+		"BADVERS":    {func(s *dnstest.Server) { s.Change(changed(extended)) }, "answers"},
+		"a referral": {func(s *dnstest.Server) { s.Change(changed(refer)) }, "refers"},
+		"no host":    {func(s *dnstest.Server) { s.Set(srv("not a host.example", "10.0.0.1")...) }, "want a host name"},
+		"no port": {func(s *dnstest.Server) {
+			s.Set(srv("c.example", "10.0.0.3", func(r *dnstest.Record) { r.Port = 0 })...)
+		}, "want a host name and a port"},
+		"no address": {func(s *dnstest.Server) { s.Set(srv("c.example", "")...) }, "c.example has no address"},
+		"only an alias": {func(s *dnstest.Server) {
+			s.Set(dnstest.Record{Name: "_star._tcp.example", Target: "_star._tcp.example", Alias: true})
+		}, "CNAME"},
+	}
+	for name, failure := range failures {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := dnstest.New()
+				records := srv("a.example", "10.0.0.1")
+				s.Set(records...)
+				w := watchServers(t, Options{}, s)
+				w.expect("a.example:80=10.0.0.1:80")
+				failure.begin(s)
+				time.Sleep(time.Hour)
+				w.expect("a.example:80=10.0.0.1:80")
+				w.failing(failure.want)
+				s.Change(nil)
+				s.Freeze(false)
+				s.Set(zone(records, srv("b.example", "10.0.0.2"))...)
+				time.Sleep(10 * time.Second)
+				w.expect("a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80")
+				w.failing("")
+				w.end()
+
+				// With a second server, the first one's failure is not seen.
+				if strings.HasPrefix(name, "no ") && name != "no question" || name == "only an alias" {
+					return // an answer, though not one to use
+				}
+				second := dnstest.New()
+				second.Set(records...)
+				w = watchServers(t, Options{}, s, second)
+				defer w.end()
+				failure.begin(s)
+				second.Set(zone(records, srv("c.example", "10.0.0.3"), srv("b.example", "10.0.0.2"))...)
+				time.Sleep(10 * time.Second)
+				w.expect("a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80 c.example:80=10.0.0.3:80")
+				w.failing("")
+			})
+		})
+	}
+}
+
+// changed returns a change of answers.
+func changed(change func(*dnsmessage.Message)) func(*dnsmessage.Message) []byte {
+	return func(m *dnsmessage.Message) []byte {
+		change(m)
+		bytes, err := m.Pack()
+		if err != nil {
+			panic(err)
+		}
+		return bytes
+	}
+}
+
+func extended(m *dnsmessage.Message) {
+	var h dnsmessage.ResourceHeader
+	_ = h.SetEDNS0(1232, 16, false)
+	m.Additionals = append(m.Additionals, dnsmessage.Resource{Header: h, Body: &dnsmessage.OPTResource{}})
+}
+
+func refer(m *dnsmessage.Message) {
+	name := dnsmessage.MustNewName("example.")
+	m.Answers, m.Additionals = nil, nil
+	m.Authorities = []dnsmessage.Resource{{Header: dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET}, Body: &dnsmessage.NSResource{NS: name}}}
+}
+
+// A server that is silent is asked last for a while, so it does not delay each query.
+func TestSilentServerIsAskedLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := dnstest.New(), dnstest.New()
+		first.Freeze(true)
+		second.Set(srv("a.example", "10.0.0.1")...)
+		w := watchServers(t, Options{}, first, second)
+		defer w.end()
+		time.Sleep(25 * time.Second)
+		w.expect("a.example:80=10.0.0.1:80")
+		if queries, _ := first.Queries("tcp"); queries != 1 {
+			t.Errorf("the silent server got %d queries", queries)
+		}
+		first.Freeze(false)
+		first.Set(zone(srv("a.example", "10.0.0.1"), srv("b.example", "10.0.0.2"))...)
+		time.Sleep(15 * time.Second)
+		w.expect("a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80")
+	})
+}
+
+// A slow server is waited for, but not for longer than 2 s.
+func TestSlowServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := dnstest.New()
+		s.Set(srv("a.example", "10.0.0.1")...)
+		s.Delay(1900 * time.Millisecond)
+		w := watchServers(t, Options{}, s)
+		defer w.end()
+		time.Sleep(2 * time.Second)
+		w.expect("a.example:80=10.0.0.1:80")
+		s.Set(srv("b.example", "10.0.0.2")...)
+		time.Sleep(10 * time.Second)
+		w.expect("b.example:80=10.0.0.2:80")
+		s.Delay(2100 * time.Millisecond)
+		s.Set(srv("a.example", "10.0.0.1")...)
+		time.Sleep(time.Minute)
+		w.expect("b.example:80=10.0.0.2:80")
+		w.failing("no answer within 2s")
+		s.Delay(0)
+		time.Sleep(10 * time.Second)
+		w.expect("a.example:80=10.0.0.1:80")
+	})
+}
+
+// A removal needs both servers: one of them may lag.
+func TestRemovalIsConfirmedElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := dnstest.New(), dnstest.New()
+		both := zone(srv("a.example", "10.0.0.1"), srv("b.example", "10.0.0.2"))
+		first.Set(both...)
+		second.Set(both...)
+		w := watchServers(t, Options{}, first, second)
+		defer w.end()
+		first.Set(srv("a.example", "10.0.0.1")...)
+		time.Sleep(time.Minute)
+		w.expect("a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80")
+		second.Freeze(true) // nobody confirms but the first one
+		time.Sleep(time.Minute)
+		w.expect("a.example:80=10.0.0.1:80")
+	})
+}
+
+// A connection that the server has closed is replaced, without an error.
+func TestConnectionIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := dnstest.New()
+		s.Set(srv("a.example", "10.0.0.1")...)
+		w := watchServers(t, Options{}, s)
+		defer w.end()
+		for range 5 {
+			s.Disconnect()
+			time.Sleep(1200 * time.Millisecond)
+		}
+		synctest.Wait()
+		if status := w.manager.Statuses()[0]; status.Errors > 0 || status.Queries < 5 {
+			t.Errorf("%+v", status)
+		}
+		if queries, connections := s.Queries("tcp"); connections < 5 || queries < connections {
+			t.Errorf("%d queries on %d connections", queries, connections)
+		}
+	})
+}
+
+// Where TCP is refused the answer is a datagram. One that is cut removes nothing.
+func TestUDP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := dnstest.New()
+		s.RefuseTCP(true)
+		var records []dnstest.Record
+		var all []string
+		for n := range 30 {
+			target := fmt.Sprintf("host-%02d.example", n)
+			records = append(records, srv(target, fmt.Sprintf("10.0.0.%d", n))...)
+			all = append(all, fmt.Sprintf("%s:80=10.0.0.%d:80", target, n))
+		}
+		s.Set(records...)
+		turn, lost := 0, false
+		s.Change(changed(func(m *dnsmessage.Message) { // as Consul does: without the flag TC
+			if lost = !lost; lost {
+				m.ID++ // a forged datagram
+				return
+			}
+			turn++
+			shift := turn * 7 % len(m.Answers)
+			m.Answers = append(m.Answers[shift:], m.Answers[:shift]...)[:19]
+			m.Additionals = append(m.Additionals[shift:], m.Additionals[:shift]...)[:19]
+		}))
+		w := watchServers(t, Options{}, s)
+		defer w.end()
+		time.Sleep(time.Minute)
+		w.expect(strings.Join(all, " "))
+		if status := w.manager.Statuses()[0]; status.Errors > 0 {
+			t.Errorf("forged datagrams count: %+v", status)
+		}
+		// Small answers are whole.
+		s.Change(nil)
+		s.Set(records[:4]...)
+		time.Sleep(2 * time.Second)
+		w.expect(strings.Join(all[:2], " "))
+		if queries, connections := s.Queries("udp"); queries == 0 || connections > 0 {
+			t.Errorf("%d datagrams, %d connections", queries, connections)
+		}
+	})
+}
+
+// Targets without an address in the answer are queried, at their own TTL, and keep their last
+// address while that fails.
+func TestTargets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := dnstest.New()
+		records := zone(srv("a.example", ""), srv("b.example", "10.0.0.2"), []dnstest.Record{{Name: "a.example", Address: "10.0.0.1", TTL: 20}})
+		s.Set(records...)
+		w := watchServers(t, Options{}, s)
+		defer w.end()
+		w.expect("a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80")
+		records[3].Address = "10.0.0.9"
+		s.Set(records...)
+		time.Sleep(15 * time.Second)
+		w.expect("a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80")
+		time.Sleep(10 * time.Second)
+		w.expect("a.example:80=10.0.0.9:80 b.example:80=10.0.0.2:80")
+		s.Set(records[:3]...)
+		time.Sleep(time.Hour)
+		w.expect("a.example:80=10.0.0.9:80 b.example:80=10.0.0.2:80")
+		w.failing("a.example has no address")
+		s.Set(records[1:3]...)
+		time.Sleep(2 * time.Second)
+		w.expect("b.example:80=10.0.0.2:80")
+		w.failing("")
+	})
+}
+
+// The instances of an earlier process stay in use while their targets cannot be resolved.
+func TestInheritedSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := dnstest.New()
+		s.Set(zone(srv("a.example", ""), srv("b.example", "10.0.0.2"))...)
+		known := []discovery.Instance{
+			{Service: "star", ID: "a.example:80", Address: "10.0.0.1", Port: 80, Weight: 1, Priority: 1},
+			{Service: "star", ID: "c.example:80", Address: "10.0.0.3", Port: 80, Weight: 1, Priority: 1},
+		}
+		var last discovery.Report
+		o := Options{Name: "_star._tcp.example", Type: SRV, Servers: []string{"ns0:53"}}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- (&source{service: "star", options: o, dial: s.Dial}).Run(ctx, func(r discovery.Report) []discovery.Instance {
+				if r.Known || r.Err != nil {
+					last = r
+				}
+				return known
+			})
+		}()
+		synctest.Wait()
+		if got, want := format(last.Set), "a.example:80=10.0.0.1:80 b.example:80=10.0.0.2:80"; got != want || last.Err == nil {
+			t.Errorf("the first report has %q, want %q; %v", got, want, last.Err)
+		}
+		cancel()
+		if err := <-ended; err != context.Canceled {
+			t.Errorf("Run returned %v", err)
+		}
+	})
+}
+
+func TestHostileAnswersAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := dnstest.New()
+		var records []dnstest.Record
+		for n := range 1000 { // each target needs a query, which has no answer
+			records = append(records, srv(fmt.Sprintf("t%d.example", n), "")...)
+		}
+		s.Set(records...)
+		asked := 0 // for the SRV records
+		s.Change(func(m *dnsmessage.Message) []byte {
+			if m.Questions[0].Type != dnsmessage.TypeSRV {
+				return nil
+			}
+			asked++
+			bytes, _ := m.Pack()
+			return bytes
+		})
+		w := watchServers(t, Options{}, s)
+		defer w.end()
+		begin := time.Now()
+		time.Sleep(time.Minute)
+		if queries, _ := s.Queries("tcp"); queries > 60 {
+			t.Errorf("%d queries in %v", queries, time.Since(begin))
+		}
+		synctest.Wait()
+		if asked < 4 {
+			t.Errorf("the records were queried %d times in %v: the targets delay that", asked, time.Since(begin))
+		}
+		w.expect("")
+	})
+}

@@ -1,0 +1,304 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/goleak"
+
+	"sluice/discovery"
+	"sluice/etcd"
+	"sluice/test/consultest"
+	"sluice/test/etcdtest"
+	"sluice/test/parallel"
+	"sluice/test/subprocess"
+)
+
+func TestMain(m *testing.M) {
+	parallel.SetDefault(8)
+	goleak.VerifyTestMain(m)
+}
+
+// watched is a source that a manager runs.
+type watched struct {
+	t       *testing.T
+	manager *discovery.Manager
+	log     subprocess.Output
+
+	mu   sync.Mutex
+	sets []string // what Sink got: "a:127.0.0.1:80 b:…", "?" after an instance on probation
+}
+
+// watchService runs a source of the keys below /star/ until the test ends. saved is the set of
+// the snapshot.
+func watchService(t *testing.T, o Options, saved ...discovery.Instance) *watched {
+	t.Helper()
+	w := &watched{t: t}
+	log := zerolog.New(&w.log)
+	sources := NewSources(etcd.NewClusters(func(string, error) {}), log)
+	source, err := sources.Source("star", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.manager = discovery.NewManager(discovery.ManagerOptions{
+		Sink: func(_ string, set []discovery.Instance) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.sets = append(w.sets, format(set))
+		},
+		Fallback: func(string, string) ([]discovery.Instance, time.Time, bool) { return saved, time.Now(), saved != nil },
+		Log:      log,
+	})
+	w.manager.Watch("star", source)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { w.manager.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		if t.Failed() {
+			t.Logf("sets %q\n%s", w.sets, &w.log)
+		}
+	})
+	return w
+}
+
+func format(set []discovery.Instance) string {
+	var all []string
+	for _, i := range set {
+		text := i.ID + "=" + i.HostPort()
+		if i.Weight != 1 {
+			text += fmt.Sprintf("*%d", i.Weight)
+		}
+		if !i.Probation.IsZero() {
+			text += "?"
+		}
+		all = append(all, text)
+	}
+	return strings.Join(all, " ")
+}
+
+// await waits until the last set is want.
+func (w *watched) await(want string) {
+	w.t.Helper()
+	consultest.Await(w.t, fmt.Sprintf("the set %q", want), func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return len(w.sets) > 0 && w.sets[len(w.sets)-1] == want
+	})
+}
+
+// awaitStatus waits until the status of the watch meets a condition.
+func (w *watched) awaitStatus(what string, ok func(discovery.WatchStatus) bool) discovery.WatchStatus {
+	w.t.Helper()
+	var s discovery.WatchStatus
+	consultest.Await(w.t, what, func() bool {
+		s = w.manager.Statuses()[0]
+		return ok(s)
+	})
+	return s
+}
+
+func put(t *testing.T, c *clientv3.Client, key, value string) {
+	t.Helper()
+	if _, err := c.Put(t.Context(), key, value); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func del(t *testing.T, c *clientv3.Client, key string) {
+	t.Helper()
+	if _, err := c.Delete(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// at returns options for the keys below /star/ of a cluster.
+func at(c *etcdtest.Cluster) Options {
+	return Options{Cluster: etcd.Options{Endpoints: strings.Join(c.Endpoints(), ",")}, Prefix: "/star/", Probation: time.Minute}
+}
+
+func TestInstancesOfAPrefix(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	client := c.Client(t)
+	w := watchService(t, at(c))
+	w.await("") // an absent prefix is an empty service
+	put(t, client, "/star/a", `{"host":"127.0.0.1","port":81}`)
+	w.await("a=127.0.0.1:81")
+	put(t, client, "/star/b", "127.0.0.1:82")
+	put(t, client, "/star/c/d", "127.0.0.1_83")
+	put(t, client, "/star", "127.0.0.1:84")    // outside of the prefix
+	put(t, client, "/stars/e", "127.0.0.1:85") // outside of the prefix
+	w.await("a=127.0.0.1:81 b=127.0.0.1:82 c/d=127.0.0.1:83")
+	put(t, client, "/star/b", `{"host":"127.0.0.1","port":82,"weight":3}`)
+	w.await("a=127.0.0.1:81 b=127.0.0.1:82*3 c/d=127.0.0.1:83")
+	put(t, client, "/star/b", "127.0.0.1:92") // another instance in its place
+	w.await("a=127.0.0.1:81 b=127.0.0.1:92 c/d=127.0.0.1:83")
+	del(t, client, "/star/a")
+	w.await("b=127.0.0.1:92 c/d=127.0.0.1:83")
+	s := w.awaitStatus("the watch is fresh", func(s discovery.WatchStatus) bool { return s.State == discovery.WatchFresh })
+	if s.Source != `etcd prefix "/star/"` || s.Index == 0 || "http://"+s.Endpoint != c.Endpoints()[0] {
+		t.Errorf("status %+v", s)
+	}
+}
+
+func TestInstanceOfAKey(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	client := c.Client(t)
+	put(t, client, "/metis/via", "127.0.0.1_80")
+	put(t, client, "/metis/via2", "127.0.0.1_81")
+	o := at(c)
+	o.Prefix, o.Key, o.Probation = "", "/metis/via", 0
+	w := watchService(t, o)
+	w.await("via=127.0.0.1:80")
+	del(t, client, "/metis/via")
+	w.await("")
+}
+
+// A value that cannot be used leaves the last usable one, and the others count.
+func TestBadValueKeepsTheLastGoodOne(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	client := c.Client(t)
+	put(t, client, "/star/a", "127.0.0.1:81")
+	put(t, client, "/star/b", "nonsense")
+	w := watchService(t, at(c))
+	w.await("a=127.0.0.1:81")
+	put(t, client, "/star/a", "{host:127.0.0.1 port:81}") // as a shell without quotes makes it
+	put(t, client, "/star/c", "127.0.0.1:83")
+	w.await("a=127.0.0.1:81 c=127.0.0.1:83")
+	s := w.awaitStatus("two invalid values", func(s discovery.WatchStatus) bool { return len(s.Invalid) == 2 })
+	if a := s.Invalid[0]; a.Key != "/star/a" || !a.InUse || !strings.Contains(a.Reason, "JSON") {
+		t.Errorf("%+v", a)
+	}
+	if b := s.Invalid[1]; b.Key != "/star/b" || b.InUse || !strings.Contains(b.Reason, "HOST:PORT") {
+		t.Errorf("%+v", b)
+	}
+	if s.State != discovery.WatchFresh {
+		t.Errorf("the watch is %v", s.State)
+	}
+	put(t, client, "/star/a", "127.0.0.1:91")
+	del(t, client, "/star/b")
+	w.await("a=127.0.0.1:91 c=127.0.0.1:83")
+	w.awaitStatus("no invalid value", func(s discovery.WatchStatus) bool { return len(s.Invalid) == 0 })
+	if n := strings.Count(w.log.String(), "a value cannot be used"); n != 2 {
+		t.Errorf("%d lines in the log about 2 values", n)
+	}
+}
+
+// The last instance is used until it fails, and leaves when another one comes.
+func TestLastInstanceIsOnProbation(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	client := c.Client(t)
+	put(t, client, "/star/a", "127.0.0.1:81")
+	w := watchService(t, at(c))
+	w.await("a=127.0.0.1:81")
+	del(t, client, "/star/a")
+	w.await("a=127.0.0.1:81?")
+	put(t, client, "/star/b", "127.0.0.1:82")
+	w.await("b=127.0.0.1:82")
+}
+
+// Probation ends in time, although nothing changes in etcd.
+func TestProbationEnds(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	client := c.Client(t)
+	put(t, client, "/star/a", "127.0.0.1:81")
+	o := at(c)
+	o.Probation = time.Second
+	w := watchService(t, o)
+	w.await("a=127.0.0.1:81")
+	del(t, client, "/star/a")
+	w.await("")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !slices.Contains(w.sets, "a=127.0.0.1:81?") {
+		t.Errorf("sets %q: no probation", w.sets)
+	}
+}
+
+func TestExpiredLeaseRemovesTheInstance(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	client := c.Client(t)
+	put(t, client, "/star/a", "127.0.0.1:81")
+	lease, err := client.Grant(t.Context(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Put(t.Context(), "/star/b", "127.0.0.1:82", clientv3.WithLease(lease.ID)); err != nil {
+		t.Fatal(err)
+	}
+	w := watchService(t, at(c))
+	w.await("a=127.0.0.1:81")
+}
+
+// Instances stay through every outage; those that a restored backup lacks are on probation.
+func TestOutagesRemoveNothing(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	m, client := c.Members[0], c.Client(t)
+	put(t, client, "/star/a", "127.0.0.1:81")
+	if err := m.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	backup := m.Save(t)
+	if err := m.Launch(); err != nil {
+		t.Fatal(err)
+	}
+	c.Await(t)
+	put(t, client, "/star/b", "127.0.0.1:82")
+	w := watchService(t, at(c))
+	w.await("a=127.0.0.1:81 b=127.0.0.1:82")
+	if err := m.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitStatus("the watch is stale", func(s discovery.WatchStatus) bool {
+		return s.State == discovery.WatchStale && strings.Contains(s.LastError, "connection refused")
+	})
+	m.Restore(t, backup)
+	if err := m.Launch(); err != nil {
+		t.Fatal(err)
+	}
+	w.await("a=127.0.0.1:81 b=127.0.0.1:82?")
+	m.Kill()
+	m.Restore(t, "")
+	if err := m.Launch(); err != nil {
+		t.Fatal(err)
+	}
+	w.await("a=127.0.0.1:81? b=127.0.0.1:82?")
+	c.Await(t)
+	put(t, client, "/star/a", "127.0.0.1:81")
+	put(t, client, "/star/c", "127.0.0.1:83")
+	w.await("a=127.0.0.1:81 c=127.0.0.1:83") // as many as before: the loss is over
+}
+
+// A saved set is used while etcd is away, and when it has nothing.
+func TestStartWithASavedSet(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	m, client := c.Members[0], c.Client(t)
+	if err := m.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	w := watchService(t, at(c), discovery.Instance{Service: "star", ID: "a", Address: "127.0.0.1", Port: 81, Weight: 1})
+	w.await("a=127.0.0.1:81")
+	if err := m.Launch(); err != nil {
+		t.Fatal(err)
+	}
+	w.await("a=127.0.0.1:81?")
+	c.Await(t)
+	put(t, client, "/star/b", "127.0.0.1:82")
+	w.await("b=127.0.0.1:82")
+}

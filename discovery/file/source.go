@@ -1,0 +1,121 @@
+// Package file watches the instances of a service in a file. [discovery.ParseValues] defines its
+// text.
+//
+// A file that cannot be read, and one whose text is not valid, change nothing. If a text lacks
+// instances that were there, the file is read once more after [settleTime]: a program may be
+// writing it. The empty list [] takes all instances out of service.
+package file
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"sluice/discovery"
+)
+
+// maxBytes is the maximum length of a file.
+const maxBytes = 8 << 20
+
+// settleTime is how long a text that lacks instances must stay the same.
+const settleTime = 300 * time.Millisecond
+
+// Options select the instances of a service.
+type Options struct {
+	Path string
+	// Watch calls changed after each change of the file, and once after its start, until
+	// ctx ends. Calls of changed do not overlap.
+	Watch func(ctx context.Context, path string, changed func())
+}
+
+// NewSource returns a source for a service of sluice. It may run several times, but not
+// concurrently.
+func NewSource(service string, o Options) discovery.Source {
+	return &source{service: service, options: o}
+}
+
+type source struct {
+	service string
+	options Options
+}
+
+// String describes the file.
+func (s *source) String() string { return fmt.Sprintf("file %q", s.options.Path) }
+
+// Run implements discovery.Source.
+func (s *source) Run(ctx context.Context, report func(discovery.Report) []discovery.Instance) error {
+	w := &watch{source: s, report: report}
+	w.changed(ctx)
+	s.options.Watch(ctx, s.options.Path, func() { w.changed(ctx) })
+	return ctx.Err()
+}
+
+// watch is one run of a source.
+type watch struct {
+	*source
+	report func(discovery.Report) []discovery.Instance
+	// guard has no probation: an operator has removed the instances, and the text is whole.
+	guard     discovery.Guard
+	inherited bool
+}
+
+// changed reads the file and reports the result.
+func (w *watch) changed(ctx context.Context) {
+	set, err := w.read(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		w.guard.Failed(time.Now())
+		w.report(discovery.Report{Err: err})
+		return
+	}
+	w.report(discovery.Report{Set: w.guard.Accept(time.Now(), set, false), Known: true, Endpoint: w.options.Path})
+}
+
+// read returns the instances in the file.
+func (w *watch) read(ctx context.Context) ([]discovery.Instance, error) {
+	text, err := readFile(w.options.Path)
+	for err == nil {
+		var list []discovery.Instance
+		if list, err = discovery.ParseValues(w.service, text); err != nil {
+			break
+		}
+		set := discovery.Normalize(list)
+		if !w.inherited {
+			w.inherited = true
+			w.guard.Inherit(w.report(discovery.Report{Doubtful: discovery.CountServing(set) == 0}))
+		}
+		if len(w.guard.Absent(set)) == 0 {
+			return set, nil
+		}
+		select {
+		case <-time.After(settleTime):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		var again []byte
+		if again, err = readFile(w.options.Path); err == nil && bytes.Equal(again, text) {
+			return set, nil
+		}
+		text = again
+	}
+	return nil, fmt.Errorf("file %s cannot be used, its last usable text stays in use: %w", w.options.Path, err)
+}
+
+// readFile returns the text of a file of up to maxBytes.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
+	if err == nil && len(text) > maxBytes {
+		err = fmt.Errorf("longer than %d MiB", maxBytes>>20)
+	}
+	return text, err
+}

@@ -1,0 +1,167 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/discovery"
+)
+
+// watched is a watch of a file in a bubble of synctest.
+type watched struct {
+	t       *testing.T
+	path    string
+	changes chan struct{} // of the file
+
+	mu   sync.Mutex
+	last discovery.Report
+	set  []discovery.Instance // in use
+}
+
+func watchFile(t *testing.T, inUse []discovery.Instance, text string) *watched {
+	w := &watched{t: t, path: filepath.Join(t.TempDir(), "peers"), changes: make(chan struct{}), set: inUse}
+	w.write(text)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		err := NewSource("star", Options{Path: w.path, Watch: func(ctx context.Context, path string, changed func()) {
+			for {
+				select {
+				case <-w.changes:
+					changed()
+				case <-ctx.Done():
+					return
+				}
+			}
+		}}).Run(ctx, w.report)
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("Run returned %v", err)
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+	return w
+}
+
+func (w *watched) report(r discovery.Report) []discovery.Instance {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r.Known || r.Err != nil {
+		w.last = r
+	}
+	if r.Known {
+		w.set = r.Set
+	}
+	return w.set
+}
+
+func (w *watched) inUse() []discovery.Instance {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.set
+}
+
+func (w *watched) write(text string) {
+	w.t.Helper()
+	if err := os.WriteFile(w.path, []byte(text), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// change writes the file, and tells the source so.
+func (w *watched) change(text string) {
+	w.t.Helper()
+	w.write(text)
+	w.changes <- struct{}{}
+}
+
+// expect waits for the confirmation of a text and checks the set in use, and that the last error
+// contains text.
+func (w *watched) expect(want, failure string) {
+	w.t.Helper()
+	time.Sleep(2 * settleTime)
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var ids []string
+	for _, i := range w.set {
+		ids = append(ids, i.ID)
+	}
+	got := ""
+	if w.last.Err != nil {
+		got = w.last.Err.Error()
+	}
+	if strings.Join(ids, " ") != want || !strings.Contains(got, failure) || failure == "" && got != "" {
+		w.t.Errorf("the set is %q, want %q; the error %q, want %q", ids, want, got, failure)
+	}
+}
+
+func TestFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watchFile(t, nil, "a:80\nb:80")
+		w.expect("a:80 b:80", "")
+		w.change(`["a:80", "b:80", {"host": "c", "port": 80}]`)
+		w.expect("a:80 b:80 c:80", "")
+		for text, failure := range map[string]string{"": "empty", `["a:80", `: "not a valid JSON list", "a:80\nb": "line 2", strings.Repeat("#", maxBytes+1): "longer than 8 MiB"} {
+			w.change(text)
+			w.expect("a:80 b:80 c:80", failure)
+			w.expect("a:80 b:80 c:80", w.path)
+		}
+		if err := os.Remove(w.path); err != nil {
+			t.Fatal(err)
+		}
+		w.changes <- struct{}{}
+		w.expect("a:80 b:80 c:80", "no such file")
+		w.change("a:80")
+		w.expect("a:80", "")
+		w.change("[]")
+		w.expect("", "")
+		w.change("d:80")
+		w.expect("d:80", "")
+	})
+}
+
+// A removal counts when the file has stayed the same for a while.
+func TestFileThatIsBeingWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watchFile(t, nil, "a:80\nb:80\nc:80")
+		w.expect("a:80 b:80 c:80", "")
+		w.change("a:80")
+		for _, text := range []string{"a:80\nb:80", "a:80\nb", "a:80\nb:80\nc:80"} {
+			time.Sleep(settleTime / 2)
+			synctest.Wait()
+			if set := w.inUse(); len(set) != 3 {
+				t.Errorf("the set is %v", set)
+			}
+			w.write(text)
+		}
+		w.expect("a:80 b:80 c:80", "")
+		w.change("a:80")
+		time.Sleep(settleTime / 2)
+		w.write("")
+		w.expect("a:80 b:80 c:80", "empty")
+	})
+}
+
+// The set of an earlier process stays in use until the file has another one.
+func TestInheritedSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watchFile(t, []discovery.Instance{{Service: "star", ID: "a:80", Address: "a", Port: 80, Weight: 1}}, "")
+		w.expect("a:80", "empty")
+		w.change("b:80")
+		synctest.Wait()
+		if set := w.inUse(); len(set) != 1 || set[0].ID != "a:80" {
+			t.Errorf("the set is %v", set)
+		}
+		w.expect("b:80", "")
+	})
+}

@@ -1,0 +1,205 @@
+package document
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/config"
+	"sluice/discovery"
+	"sluice/etcd"
+)
+
+const (
+	// lostFor is how long a key that a cluster has forgotten counts: one whose backup is
+	// restored, or that was created anew.
+	lostFor = 10 * time.Minute
+
+	// again is the time between attempts to use certificates that cannot be read.
+	again = 5 * time.Second
+)
+
+// Etcd follows the keys in etcd that begin with a prefix. Documents are read when they have not
+// changed for a short time, as in ConsulKV. While there is an instance, or was one in its key,
+// there is the document Spec.Instances: the instances themselves are the matter of the service.
+//
+// A deleted key is meant, also the last one: the events of a watch are committed, and lists are
+// linearizable.
+type Etcd struct {
+	Clusters *etcd.Clusters
+	Options  etcd.Options
+	Spec     config.DynamicEtcd
+	Name     string // of the source
+	Had      bool   // there were documents before Run
+	Log      zerolog.Logger
+}
+
+// Run implements Source.
+func (e *Etcd) Run(ctx context.Context, report func(Report)) error {
+	cluster, err := e.Clusters.Cluster(e.Options)
+	for err != nil {
+		report(Report{Err: err})
+		select {
+		case <-time.After(again):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		cluster, err = e.Clusters.Cluster(e.Options)
+	}
+	t := newTree(e, report)
+	return cluster.Follow(ctx, etcd.FollowOptions{
+		Range: etcd.Range{Prefix: e.Spec.Prefix}, Read: t.read,
+		Failed: func(err error) {
+			t.failing = true
+			report(Report{Err: err})
+		},
+	})
+}
+
+// tree is one run of Etcd. Only its goroutine uses it.
+type tree struct {
+	*Etcd
+	report func(Report)
+
+	before    map[string]etcd.Entry // of the last view
+	lost      map[string]lostKey
+	instances map[string]bool // keys of instances: whether there was a usable value
+
+	known    bool
+	said     config.Source // the last report
+	failing  bool          // an error was reported since
+	problem  string        // why no instance is usable, as last reported
+	changing time.Time     // since when the documents differ from said; zero: they do not
+	last     config.Source // of the last view
+	moved    time.Time     // when last last changed
+}
+
+func newTree(e *Etcd, report func(Report)) *tree {
+	return &tree{Etcd: e, report: report, lost: make(map[string]lostKey)}
+}
+
+// lostKey is a key that the cluster has forgotten.
+type lostKey struct {
+	etcd.Entry
+	until time.Time
+}
+
+// read reports a view, now or after a short time.
+func (t *tree) read(v etcd.View) (next time.Duration) {
+	now := time.Now()
+	entries := t.withLost(v, now)
+	said, problem := t.documents(v.Revision, entries)
+	if !slices.Equal(said.Documents, t.last.Documents) {
+		t.last, t.moved = said, now
+	}
+	switch {
+	case !t.known || t.failing || t.hasInstances(said) != t.hasInstances(t.said):
+	case slices.Equal(said.Documents, t.said.Documents):
+		t.changing = time.Time{}
+		t.tell(problem)
+		return 0
+	default:
+		if t.changing.IsZero() {
+			t.changing = t.moved
+		}
+		if wait := min(settleTime-now.Sub(t.moved), settleTimeMax-now.Sub(t.changing)); wait > 0 {
+			return wait
+		}
+	}
+	t.known, t.failing, t.said, t.problem, t.changing = true, false, said, "", time.Time{}
+	t.report(Report{Said: said})
+	t.tell(problem)
+	return 0
+}
+
+// tell reports that no instance is usable, or that this is over.
+func (t *tree) tell(problem string) {
+	switch {
+	case problem == t.problem:
+	case problem == "":
+		t.report(Report{Said: t.said})
+	default:
+		t.report(Report{Err: errors.New(problem)})
+	}
+	t.problem = problem
+}
+
+// hasInstances reports whether s has the document of the instances.
+func (t *tree) hasInstances(s config.Source) bool {
+	name := t.Spec.Instances().Name
+	return slices.ContainsFunc(s.Documents, func(d config.Document) bool { return d.Name == name })
+}
+
+// withLost returns the entries of v, and those that the cluster has forgotten.
+func (t *tree) withLost(v etcd.View, now time.Time) map[string]etcd.Entry {
+	if v.Forgot {
+		for key, entry := range t.before {
+			if _, there := v.Entries[key]; !there {
+				t.lost[key] = lostKey{entry, now.Add(lostFor)}
+			}
+		}
+		if len(t.lost) > 0 {
+			t.Log.Warn().Str("source", t.Name).Strs("keys", slices.Sorted(maps.Keys(t.lost))).Stringer("for", lostFor).
+				Msg("etcd has lost its state: the missing keys still count")
+		}
+	}
+	t.before = maps.Clone(v.Entries)
+	maps.DeleteFunc(t.lost, func(key string, l lostKey) bool {
+		_, there := v.Entries[key]
+		return there || !now.Before(l.until)
+	})
+	if len(t.lost) == 0 {
+		return v.Entries
+	}
+	entries := maps.Clone(v.Entries)
+	for key, l := range t.lost {
+		entries[key] = l.Entry
+	}
+	return entries
+}
+
+// documents returns what the entries say. problem is why none of the instances is usable; "" if
+// there is one, or there is none at all.
+func (t *tree) documents(revision int64, entries map[string]etcd.Entry) (said config.Source, problem string) {
+	said = config.Source{Name: t.Name, Kind: config.KindEtcd, Revision: strconv.FormatInt(revision, 10)}
+	instances, usable := make(map[string]bool), false
+	for _, key := range slices.Sorted(maps.Keys(entries)) {
+		rest, value := key[len(t.Spec.Prefix):], entries[key].Value
+		if !config.IsInstance(rest) {
+			said.Documents = append(said.Documents, config.TreeDocument(config.KindEtcd, key, rest, string(value)))
+			continue
+		}
+		if rest == "" && len(value) == 0 {
+			continue // a directory, as some programs make them
+		}
+		// At the start an earlier process may have seen a usable value.
+		was, seen := t.instances[key]
+		was = was || !t.known && !seen && t.Had
+		_, err := discovery.ParseValue(t.Spec.Service, rest, value)
+		if err != nil && !was {
+			problem = fmt.Sprintf("etcd:%s: %v", key, err)
+			if !seen {
+				t.Log.Warn().Str("source", t.Name).Str("etcd_key", key).Err(err).Msg("etcd: a value cannot be used")
+			}
+		}
+		instances[key] = err == nil || was
+		usable = usable || instances[key]
+	}
+	t.instances = instances
+	if usable {
+		return t.withInstances(said), ""
+	}
+	return said, problem
+}
+
+// withInstances returns said with the document of the instances.
+func (t *tree) withInstances(said config.Source) config.Source {
+	said.Documents = append(said.Documents, t.Spec.Instances())
+	return said
+}

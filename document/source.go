@@ -1,0 +1,23 @@
+package document
+
+import (
+	"context"
+
+	"sluice/config"
+)
+
+// Report is what a source says, or why that is not known.
+type Report struct {
+	Said config.Source // if Err is nil
+	// Err is why the documents are not known, or must not be believed. Those of the last
+	// report without an error stay in use.
+	Err error
+}
+
+// Source is a source of documents.
+type Source interface {
+	// Run follows the source until ctx ends, and returns ctx's error. It calls report, one
+	// call at a time, with what the source says at first, after each change and after each
+	// failure; also several times with the same.
+	Run(ctx context.Context, report func(Report)) error
+}

@@ -1,0 +1,182 @@
+package gateway
+
+import (
+	"reflect"
+	"time"
+
+	"sluice/auth"
+	"sluice/config"
+	"sluice/ratelimit"
+	"sluice/route"
+)
+
+// limiters are the rate limits of routes. Those of a route that stays with the same
+// settings go on with the tokens that they have.
+type limiters map[limiterID]*ratelimit.Limiter
+
+type limiterID struct {
+	requests string // that the route matches
+	settings config.RateLimit
+}
+
+// of returns the limiter of a route, which it takes from before or creates.
+func (l limiters) of(r config.Route, before limiters) (*ratelimit.Limiter, error) {
+	checked, err := route.Check(r.Target())
+	if err != nil {
+		return nil, err
+	}
+	id := limiterID{checked.Key, *r.RateLimit}
+	if l[id] = before[id]; l[id] == nil {
+		l[id] = ratelimit.New(r.RateLimit.Rate, r.RateLimit.Per, r.RateLimit.Burst)
+	}
+	return l[id], nil
+}
+
+// userFiles are the files of users in use, by path.
+type userFiles map[string]*auth.Users
+
+// of returns the users of a file, which it takes from before or reads: a file in use may
+// be missing now.
+func (f userFiles) of(path string, before userFiles) (_ *auth.Users, err error) {
+	if f[path] = before[path]; f[path] == nil {
+		f[path], err = auth.OpenUsers(path)
+	}
+	return f[path], err
+}
+
+// forwards are the clients of authentication servers, by their settings.
+type forwards map[forwardID]*auth.Forward
+
+type forwardID struct {
+	url     config.Location
+	timeout time.Duration
+}
+
+// of returns the client with the settings of a, which it takes from before or creates.
+func (f forwards) of(a *config.ForwardAuth, before forwards) *auth.Forward {
+	id := forwardID{a.URL, a.Timeout}
+	if f[id] == nil {
+		f[id] = before[id]
+	}
+	if f[id] == nil {
+		f[id] = auth.NewForward(string(a.URL), a.Timeout)
+	}
+	return f[id]
+}
+
+// closeWithout closes the clients that are not in next.
+func (f forwards) closeWithout(next forwards) {
+	for id, client := range f {
+		if next[id] == nil {
+			client.Close()
+		}
+	}
+}
+
+// readUsers reads the files of users again. faults has what was logged, by path.
+func (g *Gateway) readUsers(faults map[string]string) {
+	for path, users := range *g.users.Load() {
+		changed, err := users.Refresh()
+		if err == nil {
+			delete(faults, path)
+		}
+		switch {
+		case err != nil && faults[path] != err.Error():
+			faults[path] = err.Error()
+			g.log.Warn().Str("file", path).Err(err).Msg("the file of users cannot be used: the previous users stay in use")
+		case changed:
+			g.log.Info().Str("file", path).Msg("the file of users has changed")
+		}
+	}
+}
+
+// actionsOf returns the actions of a route; nil: it has none. It adds what outlives the
+// configuration to p.
+func (g *Gateway) actionsOf(r config.Route, p *plan) (*route.Actions, error) {
+	var a route.Actions
+	var err error
+	if a.Path, err = route.NewPathEdits(r.PathOptions(r.Match)); err != nil {
+		return nil, err
+	}
+	if r.Redirect != nil {
+		if a.Redirect, err = route.NewRedirect(r.Redirect.To, r.Redirect.Code); err != nil {
+			return nil, err
+		}
+	}
+	if a.HostOfPeer = r.HostHeader == config.HostOfPeer; !a.HostOfPeer {
+		a.Host = r.HostHeader
+	}
+	for _, part := range []struct {
+		from *config.HeaderEdits
+		to   *route.HeaderEdits
+	}{{r.RequestHeaders, &a.RequestHeaders}, {r.ResponseHeaders, &a.ResponseHeaders}} {
+		if part.from == nil {
+			continue
+		}
+		if *part.to, err = route.NewHeaderEdits(part.from.Lists()); err != nil {
+			return nil, err
+		}
+	}
+	if len(r.Allow)+len(r.Deny) > 0 {
+		a.Access = route.NewAccess(networks(r.Allow), networks(r.Deny))
+	}
+	if r.BasicAuth != nil {
+		users, err := p.users.of(r.BasicAuth.UsersFile, *g.users.Load())
+		if err != nil {
+			return nil, err
+		}
+		a.BasicAuth = &route.BasicAuth{Users: users, Realm: r.BasicAuth.Realm}
+	}
+	if r.ForwardAuth != nil {
+		a.ForwardAuth = &route.ForwardAuth{Forward: p.forwards.of(r.ForwardAuth, g.forwards)}
+		if a.ForwardAuth.Copied, err = route.NewHeaderEdits(nil, nil, r.ForwardAuth.ResponseHeaders); err != nil {
+			return nil, err
+		}
+	}
+	if r.RateLimit != nil {
+		limiter, err := p.limiters.of(r, g.limiters)
+		if err != nil {
+			return nil, err
+		}
+		a.RateLimit = &route.RateLimit{Limiter: limiter, PerRoute: r.RateLimit.PerRoute()}
+		if !a.RateLimit.PerRoute {
+			a.RateLimit.Key, _ = route.ParseHashKey(r.RateLimit.Key) // valid: the loader checks it
+		}
+	}
+	if r.BodyLimit != nil {
+		a.BodyLimit = int64(*r.BodyLimit)
+	}
+	if reflect.DeepEqual(a, route.Actions{}) {
+		return nil, nil
+	}
+	return &a, nil
+}
+
+// withSettings returns s with the timeouts and the retries of r, which replace its own.
+func withSettings(s *route.Service, r config.Route) *route.Service {
+	if r.Timeouts == nil && r.Retry == nil {
+		return s
+	}
+	own := *s
+	if t := r.Timeouts; t != nil {
+		replace(&own.Timeouts.Connect, t.Connect)
+		replace(&own.Timeouts.ResponseHeader, t.ResponseHeader)
+		replace(&own.Timeouts.Idle, t.Idle)
+		replace(&own.Timeouts.Tunnel, t.Tunnel)
+	}
+	if t := r.Retry; t != nil {
+		replace(&own.Retry.Attempts, t.Attempts)
+		replace(&own.Retry.PerTryTimeout, t.PerTryTimeout)
+		if t.Body != nil {
+			own.Retry.BodyBytes = int64(*t.Body)
+		}
+	}
+	return &own
+}
+
+// replace sets a value, if there is another one.
+func replace[T any](value, by *T) {
+	if by != nil {
+		*value = *by
+	}
+}

@@ -1,0 +1,189 @@
+package gateway
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/config"
+	"sluice/route"
+)
+
+// Every key of a route reaches the proxy.
+func TestActionsOfRoutes(t *testing.T) {
+	t.Parallel()
+	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Server", "peer")
+		fmt.Fprintf(w, "%s %s %s", r.RequestURI, r.Host, r.Header.Get("X-Client"))
+	})
+	r := start(t, preamble+`
+services: { a: { peers: ["`+peer+`"] } }
+routes:
+- service: a
+- path: /api
+  service: a
+  strip_prefix: /api
+  add_prefix: /v1
+  host_header: app.internal
+  request_headers: { set: { X-Client: "$client_address" } }
+  response_headers: { remove: [Server] }
+- { path: /peer, service: a, host_header: peer, rewrite: { regexp: "^/(.*)$", to: "/x/$1" } }
+- { path: /old, redirect: { to: "https://$host/new", code: 301 } }
+- { path: /small, service: a, body_limit: 1 }
+`)
+	for target, want := range map[string]string{
+		"/":      "/ " + r.Address("web").String() + " ",
+		"/api/x": "/v1/x app.internal 127.0.0.1",
+		"/peer":  "/x/peer " + peer + " ",
+	} {
+		if status, body := r.get(target); status != 200 || body != want {
+			t.Errorf("%s: got %d %q, want %q", target, status, body, want)
+		}
+	}
+	r.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	for target, want := range map[string]string{"/old": "301 https://127.0.0.1/new", "/api": "200 ", "/small": "413 "} {
+		body := io.LimitReader(zeros{}, 2)
+		response, err := r.client.Post("http://"+r.Address("web").String()+target, "", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if got := fmt.Sprint(response.StatusCode, " ", response.Header.Get("Location")); got != want || response.Header.Get("Server") == "peer" && target == "/api" {
+			t.Errorf("POST %s: got %q, %v, want %q", target, got, response.Header, want)
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+// The settings of a route replace those of its service, key by key.
+func TestSettingsOfRoutes(t *testing.T) {
+	service := &route.Service{
+		Name:     "a",
+		Timeouts: route.Timeouts{Connect: 1, ResponseHeader: 2, Idle: 3, Tunnel: 4},
+		Retry:    route.Retry{Attempts: 2, PerTryTimeout: 5, BodyBytes: 6},
+	}
+	before := *service
+	if got := withSettings(service, config.Route{}); got != service {
+		t.Error("a route without settings has a service of its own")
+	}
+	five, hour, none := 5, time.Hour, config.Size(0)
+	got := withSettings(service, config.Route{Actions: config.Actions{
+		Timeouts: &config.RouteTimeouts{Idle: &hour}, Retry: &config.RouteRetry{Attempts: &five, Body: &none},
+	}})
+	want := before
+	want.Timeouts.Idle, want.Retry.Attempts, want.Retry.BodyBytes = hour, 5, 0
+	if *got != want || *service != before {
+		t.Errorf("got %+v, want %+v", *got, want)
+	}
+}
+
+// The tokens of a rate limit outlive a reload, unless the limit or what it is for changes.
+func TestRateLimitsOutliveReloads(t *testing.T) {
+	t.Parallel()
+	peer := origin(t, "a")
+	text := func(limit, path, others string) string {
+		return preamble + "services: { a: { peers: ['" + peer + "'] } }\nroutes: [{ path: " + path + ", service: a, rate_limit: " + limit + " }" + others + "]\n"
+	}
+	const daily = "{ rate: 1, per: 24h, burst: 2, key: route }"
+	r := start(t, text(daily, "/x", ""))
+	expect := func(what string, want ...int) {
+		t.Helper()
+		for _, status := range want {
+			if got, _ := r.get("/x"); got != status {
+				t.Errorf("%s: status %d, want %d", what, got, status)
+			}
+		}
+	}
+	expect("at first", 200, 200, 429)
+	r.write(text(daily, "/x", ", { path: /y, service: a, add_prefix: /z }"))
+	r.awaitRevision(2)
+	expect("another route is new", 429)
+	r.write(text(daily[:len(daily)-2]+", per: 24h }", "/x", ""))
+	r.await("the file with an error is seen", func() bool { return strings.Contains(r.log.String(), "given twice") })
+	expect("a refused file", 429)
+	r.write(text("{ rate: 1, per: 24h, burst: 1, key: route }", "/x", ""))
+	r.awaitRevision(3)
+	expect("another burst", 200, 429)
+	r.write(text("{ rate: 1, per: 24h, burst: 1, key: route }", "/", ""))
+	r.awaitRevision(4)
+	expect("another path", 200, 429)
+}
+
+// A changed file of users is used without a reload. One with an error is not.
+func TestUsersOfRoutes(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "users")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(file+".new", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const secret = ":{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n" // its hash
+	write("ann" + secret)
+	r := newRunning(t, preamble+"services: { a: { peers: ['"+origin(t, "a")+"'] } }\nroutes: [{ service: a, basic_auth: { users_file: "+file+" } }]\n")
+	r.run(Options{}, patience, func(g *Gateway) { g.waits.certificates = 10 * time.Millisecond })
+	statusFor := func(name string) int {
+		request, err := http.NewRequest("GET", "http://"+r.Address("web").String(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.SetBasicAuth(name, "secret")
+		status, _ := r.do(request)
+		return status
+	}
+	if ann, bob := statusFor("ann"), statusFor("bob"); ann != 200 || bob != 401 {
+		t.Errorf("status %d for ann, %d for bob", ann, bob)
+	}
+	write("bob" + secret)
+	r.await("the new user is known", func() bool { return statusFor("bob") == 200 })
+	if ann := statusFor("ann"); ann != 401 {
+		t.Errorf("status %d for a removed user", ann)
+	}
+	write("ann:secret")
+	r.await("the fault is logged", func() bool { return strings.Contains(r.log.String(), "file of users cannot be used") })
+	if bob := statusFor("bob"); bob != 200 {
+		t.Errorf("status %d after a fault", bob)
+	}
+}
+
+// The client of an authentication server outlives a reload, and ends when no route has it.
+func TestForwardAuthOfRoutes(t *testing.T) {
+	t.Parallel()
+	server := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-User", "ann")
+		if r.Header.Get("X-Forwarded-Uri") != "/open" {
+			w.WriteHeader(http.StatusForbidden)
+		}
+	})
+	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-User")) })
+	text := preamble + "services: { a: { peers: ['" + peer + "'] } }\nroutes: [{ service: a ACTION }]\n"
+	with := strings.Replace(text, "ACTION", ", forward_auth: { url: 'http://"+server+"/', response_headers: [X-User] }", 1)
+	r := start(t, with)
+	for revision := uint64(2); revision < 4; revision++ {
+		if status, body := r.get("/open"); status != 200 || body != "ann" {
+			t.Errorf("got %d %q", status, body)
+		}
+		if status, _ := r.get("/closed"); status != 403 {
+			t.Errorf("status %d", status)
+		}
+		r.write(with + strings.Repeat("# again\n", int(revision)) + "shutdown: { idle: " + fmt.Sprint(revision) + "s }\n")
+		r.awaitRevision(revision)
+	}
+	r.write(strings.Replace(text, "ACTION", "", 1))
+	r.awaitRevision(4)
+	if status, body := r.get("/closed"); status != 200 || body != "" {
+		t.Errorf("without the action: %d %q", status, body)
+	}
+}

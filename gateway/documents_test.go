@@ -1,0 +1,250 @@
+package gateway
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/admin"
+	"sluice/test/consultest"
+)
+
+// treeBelow is the configuration of a gateway that follows the keys below sluice/.
+func treeBelow(agent string, more string) string {
+	return fmt.Sprintf("consul: { addresses: [%q], wait: 10m }\ndynamic: [{ consul_kv: { prefix: sluice/ } }]\n", agent) + preamble + more
+}
+
+// serving returns a document with a service that has one peer, and a route for its path.
+func serving(name, peer string) string {
+	return fmt.Sprintf("services: { %s: { peers: [%q] } }\nroutes: [{ path: /%s, service: %s }]\n", name, peer, name, name)
+}
+
+// applied is what /api/config shows.
+type applied struct {
+	admin.Revision
+	Reloads admin.Reloads
+	States  []admin.Source
+}
+
+func (r *running) applied() (a applied) {
+	r.t.Helper()
+	r.api("/api/config", &a)
+	return a
+}
+
+// awaitBody waits until the answer to a request has a body.
+func (r *running) awaitBody(path, want string) {
+	r.t.Helper()
+	r.await(path+" is answered by "+want, func() bool { _, body := r.get(path); return body == want })
+}
+
+// awaitState waits until a source has a state, and returns it.
+func (r *running) awaitState(source, state string) (found admin.Source) {
+	r.t.Helper()
+	r.await(source+" is "+state, func() bool {
+		for _, s := range r.applied().States {
+			if s.Name == source {
+				found = s
+			}
+		}
+		return found.State == state
+	})
+	return found
+}
+
+func TestDynamicFilesAreFollowed(t *testing.T) {
+	t.Parallel()
+	a, b := origin(t, "a"), origin(t, "b")
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pattern := dir + "/*.yaml"
+	write("a.yaml", serving("a", a))
+	r := start(t, fmt.Sprintf("dynamic: [{ file: %q }]\n", pattern)+preamble)
+	if status, body := r.get("/a"); status != 200 || body != "a" {
+		t.Fatalf("at the start: %d %q", status, body)
+	}
+	pool := r.services.get("a").pool
+	write("b.yaml", serving("b", b))
+	r.awaitBody("/b", "b")
+
+	write("b.yaml", strings.Replace(serving("b", b), "peers", "pears", 1))
+	if s := r.awaitState(pattern, "refused"); len(s.Errors) != 1 || !strings.HasPrefix(s.Errors[0], dir+"/b.yaml:1: services.b.pears: unknown key") {
+		t.Errorf("errors %q", s.Errors)
+	}
+	if last := r.applied().Reloads.LastError; last == nil || last.Source != pattern {
+		t.Errorf("last error %+v", last)
+	}
+	if _, body := r.get("/b"); body != "b" {
+		t.Errorf("/b: %q", body)
+	}
+	if err := os.Remove(filepath.Join(dir, "b.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the route is removed", func() bool { status, _ := r.get("/b"); return status == 404 })
+	if s := r.awaitState(pattern, "in_use"); len(s.Errors) != 0 {
+		t.Errorf("errors %q", s.Errors)
+	}
+	if r.services.get("a").pool != pool {
+		t.Error("the pool of the other service was replaced")
+	}
+}
+
+// A tree in Consul is in use from the first request on, and followed. A bad one changes
+// nothing, and does not keep the file from changing.
+func TestConsulTreeIsFollowed(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	a, b := origin(t, "a"), origin(t, "b")
+	put(t, agent, "sluice/a.yaml", serving("a", a))
+	put(t, agent, "sluice/services/short", b)
+	r := start(t, treeBelow(agent.URL(), "routes: [{ path: /short, service: short }]"))
+	for path, want := range map[string]string{"/a": "a", "/short": "b"} {
+		if status, body := r.get(path); status != 200 || body != want {
+			t.Errorf("%s at the start: %d %q", path, status, body)
+		}
+	}
+	pool := r.services.get("a").pool
+	put(t, agent, "sluice/services/short", a)
+	r.awaitBody("/short", "a")
+	put(t, agent, "sluice/b.json", `{"services": {"b": {"peers": ["`+b+`"]}}, "routes": [{"path": "/b", "service": "b"}]}`)
+	r.awaitBody("/b", "b")
+
+	put(t, agent, "sluice/b.json", "{\n\"services\": {\"b\": 7}}")
+	s := r.awaitState("consul_kv:sluice/", "refused")
+	if want := "consul_kv:sluice/b.json:2: services.b: want a mapping"; len(s.Errors) == 0 || !strings.HasPrefix(s.Errors[0], want) {
+		t.Errorf("errors %q, want %s", s.Errors, want)
+	}
+	if s.Offered == s.Revision || s.Offered == "" {
+		t.Errorf("revision %s in use, %s offered", s.Revision, s.Offered)
+	}
+	r.write(treeBelow(agent.URL(), "routes: [{ path: /short, service: short }, { path: /more, service: short }]"))
+	r.awaitBody("/more", "a")
+	if _, body := r.get("/b"); body != "b" {
+		t.Errorf("/b: %q", body)
+	}
+	put(t, agent, "sluice/b.json", "{}")
+	r.await("the route is removed", func() bool { status, _ := r.get("/b"); return status == 404 })
+	r.awaitState("consul_kv:sluice/", "in_use")
+	if r.services.get("a").pool != pool {
+		t.Error("the pool of an unchanged service was replaced")
+	}
+}
+
+// All keys of a transaction take effect together.
+func TestConsulTransactionIsSeenWhole(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	a := origin(t, "a")
+	const keys = 20
+	transaction := func(round int) {
+		t.Helper()
+		var ops api.KVTxnOps
+		for n := range keys { // each document is valid only with the next one
+			text := fmt.Sprintf("services: { s%d-%d: { peers: [%q] } }\nroutes: [{ path: /%d, service: s%d-%d }]", n, round, a, n, (n+1)%keys, round)
+			ops = append(ops, &api.KVTxnOp{Verb: api.KVSet, Key: fmt.Sprintf("sluice/%d.yaml", n), Value: []byte(text)})
+		}
+		if ok, response, _, err := agent.Client().KV().Txn(ops, nil); err != nil || !ok {
+			t.Fatalf("%+v, %v", response, err)
+		}
+	}
+	transaction(0)
+	r := start(t, treeBelow(agent.URL(), ""))
+	for round := 1; round <= 10; round++ {
+		transaction(round)
+		name := fmt.Sprintf("s0-%d", round)
+		r.await(name, func() bool { return r.services.get(name) != nil })
+	}
+	r.await("only the last round is in use", func() bool { return len(r.services.all()) == keys })
+	if got := r.history.Reloads(); got.Refused != 0 {
+		t.Errorf("%d refused: %v", got.Refused, got.Last)
+	}
+}
+
+// What Consul does not say, or does not show, removes nothing.
+func TestConsulTreeThatDisappears(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{ACLs: true})
+	a := origin(t, "a")
+	rules := `key_prefix "sluice/" { policy = "read" }`
+	policy, token, err := agent.NewToken("sluice", rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, agent, "sluice/a.yaml", serving("a", a))
+	put(t, agent, "sluice/b.yaml", "")
+	text := strings.Replace(treeBelow(agent.URL(), ""), "wait: 10m", "token: "+token.SecretID+", wait: 1s", 1)
+	r := start(t, text)
+	if _, body := r.get("/a"); body != "a" {
+		t.Fatalf("at the start: %q", body)
+	}
+	serves := func(when string) {
+		t.Helper()
+		if status, body := r.get("/a"); body != "a" {
+			t.Errorf("%s: %d %q", when, status, body)
+		}
+	}
+	setRules := func(rules string) {
+		t.Helper()
+		policy.Rules = rules
+		if _, _, err := agent.Client().ACL().PolicyUpdate(policy, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	setRules(rules + `key "sluice/a.yaml" { policy = "deny" }`)
+	if s := r.awaitState("consul_kv:sluice/", "stale"); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], "filtered by ACLs") {
+		t.Errorf("errors %q", s.Errors)
+	}
+	serves("a key is hidden")
+	setRules(rules)
+	r.awaitState("consul_kv:sluice/", "in_use")
+
+	if _, err := agent.Client().KV().DeleteTree("sluice/", nil); err != nil {
+		t.Fatal(err)
+	}
+	if s := r.awaitState("consul_kv:sluice/", "stale"); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], "allow_empty") {
+		t.Errorf("errors %q", s.Errors)
+	}
+	serves("all keys are deleted")
+	r.write(strings.Replace(text, "prefix: sluice/", "prefix: sluice/, allow_empty: true", 1))
+	r.await("the route is removed", func() bool { status, _ := r.get("/a"); return status == 404 })
+	r.awaitState("consul_kv:sluice/", "in_use")
+	put(t, agent, "sluice/a.yaml", serving("a", a))
+	r.awaitBody("/a", "a")
+}
+
+// A first start without Consul: routes to services that only Consul's store can define are
+// there, without peers. Nothing falls through to another route.
+func TestStartWithoutConsul(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	relay.Cut()
+	a, b := origin(t, "a"), origin(t, "b")
+	put(t, agent, "sluice/services/a", a)
+	r := startWithin(t, treeBelow(relay.URL(), fmt.Sprintf("services: { b: { peers: [%q] } }\nroutes: [{ path: /a, service: a }, { service: b }]", b)), time.Millisecond)
+	if status, _ := r.get("/a"); status != 503 {
+		t.Errorf("/a: %d", status)
+	}
+	if _, body := r.get("/"); body != "b" {
+		t.Errorf("/: %q", body)
+	}
+	var v admin.Readiness
+	if status := r.api("/readyz", &v); status != 503 || !slices.ContainsFunc(v.Missing, func(m string) bool { return strings.HasPrefix(m, "dynamic source consul_kv:sluice/: ") }) {
+		t.Errorf("readyz: %d %+v", status, v)
+	}
+	r.awaitState("consul_kv:sluice/", "waiting")
+	relay.Heal()
+	r.awaitBody("/a", "a")
+	r.await("readiness", func() bool { return r.api("/readyz", &v) == 200 })
+}

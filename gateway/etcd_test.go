@@ -1,0 +1,202 @@
+package gateway
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"sluice/test/etcdtest"
+)
+
+// below is the configuration of a gateway that follows the keys below /test/.
+func below(c *etcdtest.Cluster) string {
+	return fmt.Sprintf("dynamic: [{ etcd: { endpoints: [%q], prefix: /test/ } }]\n", c.Endpoints()[0])
+}
+
+// node returns a value for a peer, as the documentation shows it.
+func node(t *testing.T, address string) string {
+	t.Helper()
+	return fmt.Sprintf(`{"host":"127.0.0.1","port":%d}`, port(t, address))
+}
+
+func putKey(t *testing.T, c *clientv3.Client, key, value string, options ...clientv3.OpOption) {
+	t.Helper()
+	if _, err := c.Put(t.Context(), key, value, options...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func deleteKey(t *testing.T, c *clientv3.Client, key string) {
+	t.Helper()
+	if _, err := c.Delete(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *running) awaitStatus(path string, want int) {
+	r.t.Helper()
+	r.await(fmt.Sprintf("%s gets %d", path, want), func() bool { status, _ := r.get(path); return status == want })
+}
+
+// A key makes a request succeed that got 404 before, and its end makes it get 404 again.
+func TestKeyInEtcdIsServed(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	client := c.Client(t)
+	a, b := origin(t, "a"), origin(t, "b")
+	r := start(t, below(c))
+	if status, _ := r.get("/aa/d"); status != 404 {
+		t.Fatalf("status %d without a key", status)
+	}
+	putKey(t, client, "/test/node", node(t, a))
+	r.awaitBody("/aa/d", "a")
+	deleteKey(t, client, "/test/node")
+	r.awaitStatus("/aa/d", 404)
+
+	lease, err := client.Grant(t.Context(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	putKey(t, client, "/test/node", node(t, b), clientv3.WithLease(lease.ID))
+	r.awaitBody("/aa/d", "b")
+	r.awaitStatus("/aa/d", 404)
+
+	// Several keys are peers of one service, and a change of peers is no new configuration.
+	putKey(t, client, "/test/node", node(t, a))
+	r.awaitBody("/aa/d", "a")
+	number := r.applied().Number
+	putKey(t, client, "/test/other", node(t, b))
+	r.awaitBody("/aa/d", "b")
+	putKey(t, client, "/test/node", "{host:127.0.0.1 port:6699}") // the last good value stays
+	r.awaitBody("/aa/d", "a")
+	r.await("the bad value is shown", func() bool { return len(r.watches()["test"].Invalid) == 1 })
+	if now := r.applied().Number; now != number {
+		t.Errorf("revision %d, then %d", number, now)
+	}
+	deleteKey(t, client, "/test/node")
+	deleteKey(t, client, "/test/other")
+	r.awaitStatus("/aa/d", 404)
+}
+
+// A first value that cannot be used makes no route, and /api/config says why.
+func TestBadFirstKeyInEtcd(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	client := c.Client(t)
+	a := origin(t, "a")
+	r := start(t, below(c))
+	putKey(t, client, "/test/node", "nonsense")
+	s := r.awaitState("etcd:/test/", "stale")
+	if !strings.Contains(strings.Join(s.Errors, " "), `etcd:/test/node: "nonsense": want`) {
+		t.Errorf("%+v", s)
+	}
+	if status, _ := r.get("/aa/d"); status != 404 {
+		t.Errorf("status %d", status)
+	}
+	putKey(t, client, "/test/node", node(t, a))
+	r.awaitBody("/aa/d", "a")
+	r.awaitState("etcd:/test/", "in_use")
+}
+
+// Documents below the prefix are services and routes as in a file.
+func TestDocumentsInEtcd(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	client := c.Client(t)
+	a, b := origin(t, "a"), origin(t, "b")
+	putKey(t, client, "/test/a.yaml", serving("a", a))
+	r := start(t, below(c))
+	if status, body := r.get("/a"); status != 200 || body != "a" {
+		t.Fatalf("at the start: %d %q", status, body)
+	}
+	putKey(t, client, "/test/b.yaml", serving("b", b))
+	r.awaitBody("/b", "b")
+	putKey(t, client, "/test/b.yaml", strings.Replace(serving("b", b), "peers", "pears", 1))
+	if s := r.awaitState("etcd:/test/", "refused"); len(s.Errors) != 1 || !strings.HasPrefix(s.Errors[0], "etcd:/test/b.yaml:1: services.b.pears: unknown key") {
+		t.Errorf("errors %q", s.Errors)
+	}
+	if _, body := r.get("/b"); body != "b" {
+		t.Errorf("/b: %q", body)
+	}
+	putKey(t, client, "/test/node", node(t, a)) // another kind of key, while a document is refused
+	deleteKey(t, client, "/test/b.yaml")
+	r.awaitStatus("/b/x", 200) // by the route of node
+	r.awaitBody("/else", "a")
+}
+
+// Neither the death of etcd nor an emptied one changes what is served.
+func TestEtcdFails(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	m, client := c.Members[0], c.Client(t)
+	a, b := origin(t, "a"), origin(t, "b")
+	putKey(t, client, "/test/node", node(t, a))
+	putKey(t, client, "/test/b.yaml", serving("b", b))
+	r := start(t, below(c))
+	check := func(when string) {
+		t.Helper()
+		for path, want := range map[string]string{"/aa/d": "a", "/b": "b"} {
+			if status, body := r.get(path); status != 200 || body != want {
+				t.Errorf("%s: %s gets %d %q", when, path, status, body)
+			}
+		}
+	}
+	check("at the start")
+	if err := m.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitState("etcd:/test/", "stale")
+	check("etcd is dead")
+	m.Restore(t, "")
+	if err := m.Launch(); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the loss is noticed", func() bool { return strings.Contains(r.log.String(), "etcd has lost its state") })
+	r.awaitState("etcd:/test/", "in_use")
+	check("etcd is empty")
+	c.Await(t)
+	putKey(t, client, "/test/c", node(t, b))
+	r.awaitBody("/aa/d", "b")
+	if status, body := r.get("/b"); status != 200 || body != "b" {
+		t.Errorf("after a new key: %d %q", status, body)
+	}
+}
+
+// A start without etcd uses the snapshot; the new process of an upgrade gets the set.
+func TestServiceInEtcdWithoutEtcd(t *testing.T) {
+	t.Parallel()
+	c := etcdtest.Start(t, etcdtest.Options{})
+	m, client := c.Members[0], c.Client(t)
+	putKey(t, client, "/star/a", node(t, origin(t, "a")))
+	text := fmt.Sprintf("discovery: { snapshot: %q }\nservices: { star: { etcd: { endpoints: [%q], prefix: /star/ } } }\nroutes: [{ service: star }]\n",
+		filepath.Join(t.TempDir(), "snapshot"), c.Endpoints()[0])
+	r := start(t, text)
+	if status, body := r.get("/"); status != 200 || body != "a" {
+		t.Fatalf("%d %q", status, body)
+	}
+	r.stop()
+	<-r.ended
+	if err := m.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	r = start(t, text)
+	r.awaitBody("/", "a")
+	if err := m.Launch(); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the watch is fresh", func() bool { return r.watches()["star"].Restored.IsZero() })
+	if err := m.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	defer m.Resume()
+	s := r.succeed(text, nil, patience)
+	if err := <-s.outcome; err != nil {
+		t.Fatal(err)
+	}
+	if status, body := s.get("/"); status != 200 || body != "a" {
+		t.Errorf("the new process, while etcd is frozen: %d %q", status, body)
+	}
+}

@@ -1,0 +1,47 @@
+package gateway
+
+import (
+	"maps"
+	"slices"
+
+	"sluice/balancer"
+	"sluice/config"
+	"sluice/route"
+)
+
+// groupsOf returns the groups of a service in the order in which they select instances.
+func groupsOf(groups map[string]config.Group) []balancer.GroupSelector {
+	var selectors []balancer.GroupSelector
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		selectors = append(selectors, balancer.GroupSelector{
+			Name:     name,
+			Selector: balancer.Selector{Tags: groups[name].Tags, Meta: groups[name].Meta},
+		})
+	}
+	return selectors
+}
+
+// splitOf returns how the requests of a route to target are divided among the groups of
+// target, whose configuration is s; nil: not at all.
+func splitOf(r config.Route, s config.Service, target *route.Service) *route.Split {
+	if r.Group != "" {
+		return route.ToGroup(target.Pool.Group(r.Group))
+	}
+	from := r.Split
+	judged := false
+	if len(from) == 0 {
+		from, judged = s.Split, s.Judge != nil
+	}
+	if len(from) == 0 {
+		return nil
+	}
+	split := &route.Split{Rest: target.Pool.Group(balancer.RestGroup), Seed: target.Name, Judged: judged}
+	split.Key, _ = route.ParseSplitKey(from.Key()) // valid: the loader checks it
+	for _, share := range from.Shares() {
+		split.Shares = append(split.Shares, route.Share{Group: target.Pool.Group(share.Group), Size: share.Size})
+	}
+	if fallback := from.Fallback(); fallback != "" {
+		split.Fallback = target.Pool.Group(fallback)
+	}
+	return split
+}

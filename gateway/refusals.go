@@ -1,0 +1,53 @@
+package gateway
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/config"
+)
+
+var errNoAnswer = errors.New("no answer yet")
+
+// refusals are what sources offer and sluice does not use, by source. Its methods may be
+// called concurrently.
+type refusals struct {
+	mu       sync.Mutex
+	bySource map[string]config.Refusal // guarded by mu
+}
+
+// all returns a copy.
+func (r *refusals) all() map[string]config.Refusal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.bySource)
+}
+
+// standing returns all, the latest last.
+func (r *refusals) standing() []config.Refusal {
+	list := slices.Collect(maps.Values(r.all()))
+	slices.SortFunc(list, func(a, b config.Refusal) int { return a.Time.Compare(b.Time) })
+	return list
+}
+
+// set replaces the refusals by those for these errors, and returns the sources with another
+// error than before, sorted.
+func (r *refusals) set(errs map[string]error) (fresh []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := make(map[string]config.Refusal, len(errs))
+	for _, source := range slices.Sorted(maps.Keys(errs)) {
+		before, known := r.bySource[source]
+		if known && before.Err.Error() == errs[source].Error() {
+			now[source] = before
+			continue
+		}
+		now[source] = config.Refusal{Time: time.Now(), Source: source, Err: errs[source]}
+		fresh = append(fresh, source)
+	}
+	r.bySource = now
+	return fresh
+}

@@ -1,0 +1,178 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sluice/admin"
+	"sluice/test/consultest"
+)
+
+// rollBack sends an order to the admin API.
+func (r *running) rollBack(number uint64, match string) (status int, done admin.Revision) {
+	r.t.Helper()
+	request, err := http.NewRequest(http.MethodPost, fmt.Sprintf("http://%s/api/config/rollback?number=%d&why=test", r.Address("admin"), number), nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if match != "" {
+		request.Header.Set("If-Match", `"`+match+`"`)
+	}
+	response, err := r.client.Do(request)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	_ = json.NewDecoder(response.Body).Decode(&done) // another shape after an error
+	return response.StatusCode, done
+}
+
+// restart ends r, and starts a gateway with the same file.
+func (r *running) restart() *running {
+	r.t.Helper()
+	r.stop()
+	<-r.ended
+	again := newRunning(r.t, "")
+	again.file = r.file
+	again.run(Options{}, patience, func(*Gateway) {})
+	return again
+}
+
+// A rollback pins the tree in Consul until it changes, also after a restart and while Consul
+// is away.
+func TestRollBack(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	a, b, c := origin(t, "a"), origin(t, "b"), origin(t, "c")
+	history := filepath.Join(t.TempDir(), "history")
+	text := fmt.Sprintf("config: { history: %s }\n", history) + treeBelow(relay.URL(), "")
+	serving := func(peer string) string { return serving("s", peer) }
+	put(t, agent, "sluice/s.yaml", serving(a))
+	r := start(t, text)
+	r.awaitBody("/s", "a")
+	first := r.applied()
+	put(t, agent, "sluice/s.yaml", serving(b))
+	r.awaitBody("/s", "b")
+	r.await("the second revision", func() bool { return r.applied().Number == first.Number+1 })
+	second := r.applied()
+
+	if status, _ := r.rollBack(first.Number, ""); status != http.StatusPreconditionRequired {
+		t.Errorf("without If-Match: %d", status)
+	}
+	if status, _ := r.rollBack(first.Number, first.Hash); status != http.StatusPreconditionFailed {
+		t.Errorf("with an old hash: %d", status)
+	}
+	if status, _ := r.rollBack(99, second.Hash); status != http.StatusNotFound {
+		t.Errorf("to an unknown revision: %d", status)
+	}
+	status, done := r.rollBack(first.Number, second.Hash)
+	if status != http.StatusOK || done.Number != second.Number+1 || done.Hash != first.Hash || done.Reason != fmt.Sprintf("rollback to %d: test", first.Number) {
+		t.Fatalf("%d %+v", status, done)
+	}
+	if _, body := r.get("/s"); body != "a" {
+		t.Errorf("after the rollback: %q", body)
+	}
+	r.awaitState("consul_kv:sluice/", "pinned")
+
+	// An edit of the file and the same text again release nothing.
+	put(t, agent, "sluice/s.yaml", serving(b)+"\n")
+	r.awaitBody("/s", "b")
+	if status, done = r.rollBack(first.Number, r.applied().Hash); status != http.StatusOK {
+		t.Fatalf("the second rollback: %d", status)
+	}
+	r.write(text + "routes: [{ path: /more, service: s }]")
+	r.awaitBody("/more", "a")
+
+	r = r.restart()
+	r.awaitBody("/s", "a")
+	r.awaitState("consul_kv:sluice/", "pinned")
+	if got := r.applied(); got.Number <= done.Number || !slices.ContainsFunc(got.Sources, func(s admin.SourceInUse) bool { return s.Pinned == first.Number }) {
+		t.Errorf("after a restart: %+v", got.Revision)
+	}
+	relay.Cut()
+	number := r.applied().Number
+	r = r.restart()
+	if _, body := r.get("/s"); body != "a" {
+		t.Errorf("after a restart without Consul: %q", body)
+	}
+	if got := r.applied().Number; got != number {
+		t.Errorf("a restart with the same configuration makes revision %d of %d", got, number)
+	}
+	relay.Heal()
+
+	// A bad text does not end the pin, a good one does.
+	put(t, agent, "sluice/s.yaml", "nonsense")
+	r.awaitState("consul_kv:sluice/", "refused")
+	if _, body := r.get("/s"); body != "a" {
+		t.Errorf("with a bad text: %q", body)
+	}
+	put(t, agent, "sluice/s.yaml", serving(c))
+	r.awaitBody("/s", "c")
+	r.awaitState("consul_kv:sluice/", "in_use")
+	if got := r.applied().Reason; got != "pin released: consul_kv:sluice/" {
+		t.Errorf("reason %q", got)
+	}
+	if info, err := os.Stat(history); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("history: %v, %v", info, err)
+	}
+}
+
+func TestRollBackOfTheFile(t *testing.T) {
+	t.Parallel()
+	a, b := origin(t, "a"), origin(t, "b")
+	head := fmt.Sprintf("config: { history: %s }\n", t.TempDir())
+	r := start(t, head+static("a", a))
+	r.write(head + static("b", b))
+	r.awaitRevision(2)
+	if status, done := r.rollBack(1, r.applied().Hash); status != http.StatusOK || done.Sources[0].Pinned != 1 {
+		t.Fatalf("%d %+v", status, done)
+	}
+	if _, body := r.get("/"); body != "a" {
+		t.Errorf("after the rollback: %q", body)
+	}
+	r.Reload()
+	r = r.restart()
+	if _, body := r.get("/"); body != "a" {
+		t.Errorf("after a restart: %q", body)
+	}
+	r.write(head + static("b", b) + "# Another text.\n")
+	r.awaitBody("/", "b")
+
+	r.write(static("a", a))
+	r.awaitBody("/", "a")
+	r = r.restart()
+	if status, _ := r.rollBack(1, r.applied().Hash); status != http.StatusConflict && status != http.StatusNotFound {
+		t.Errorf("without a history: %d", status)
+	}
+}
+
+// A new process has the number, the history and the documents of the old one, also if nothing
+// is on the disk.
+func TestNewProcessHasTheHistory(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	a := origin(t, "a")
+	put(t, agent, "sluice/s.yaml", serving("s", a))
+	old := start(t, treeBelow(agent.URL(), ""))
+	old.awaitBody("/s", "a")
+	old.await("the revision", func() bool { return old.history.Current().Number == 2 })
+	var state strings.Builder
+	if err := json.NewEncoder(&state).Encode(old.state(0)); err != nil {
+		t.Fatal(err)
+	}
+	var h handed
+	if err := json.Unmarshal([]byte(state.String()), &h); err != nil {
+		t.Fatal(err)
+	}
+	revisions := h.History.Revisions()
+	if len(revisions) != 2 || revisions[0].Number != 2 || len(revisions[0].Sources) != 2 || revisions[0].Sources[1].Documents[0].Text != serving("s", a) {
+		t.Errorf("got %+v", revisions)
+	}
+}

@@ -1,0 +1,120 @@
+package gateway
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"sluice/catalog/claim"
+	"sluice/config"
+	"sluice/route"
+)
+
+// tagRoutes returns the routes that tags ask for. It changes the services of found, which were
+// found in the catalog, as tags ask for, and returns c with the groups that the routes need.
+// profiles are those for tags.applied.
+func (g *Gateway) tagRoutes(c *config.Config, found config.Fragment) (changed *config.Config, routes config.Fragment, profiles map[string]string) {
+	routes.Origin = "tags in Consul's catalog"
+	g.tags.use(c)
+	all, _ := config.Merge(c, found)
+	services, profiles := g.tags.snapshot(all)
+	inUse := g.tags.last()
+	result := claim.Resolve(services, g.tagRules(c), inUse.Holders)
+	for _, name := range slices.Sorted(maps.Keys(result.Settings)) {
+		service, ok := found.Services[name]
+		if !ok {
+			continue // an operator's
+		}
+		service, err := config.DecodeService(service, result.Settings[name], c)
+		if err != nil {
+			result.Problems = append(result.Problems, claim.Problem{Service: name, Reason: "the settings cannot be used: " + err.Error()})
+			continue
+		}
+		found.Services[name] = service
+	}
+	g.tags.resolved(result)
+	for _, r := range result.Routes {
+		r.Group = r.Members
+		routes.Routes = append(routes.Routes, r.Route)
+	}
+	divided := groupsFor(result, inUse)
+	if len(divided) == 0 {
+		return c, routes, profiles
+	}
+	copied := *c
+	copied.Services = maps.Clone(c.Services)
+	for name, groups := range divided {
+		of := copied.Services
+		if _, ok := found.Services[name]; ok {
+			of = found.Services
+		}
+		service, ok := of[name]
+		if !ok {
+			continue
+		}
+		service.Groups = maps.Clone(service.Groups)
+		if service.Groups == nil {
+			service.Groups = make(map[string]config.Group, len(groups))
+		}
+		for group, selector := range groups {
+			service.Groups[group] = config.Group{Tags: selector.Tags, Meta: selector.Meta}
+		}
+		of[name] = service
+	}
+	return &copied, routes, profiles
+}
+
+// tagRules returns what tags may claim.
+func (g *Gateway) tagRules(c *config.Config) claim.Rules {
+	rules := claim.Rules{Reserved: make(map[string]bool), Defined: make(map[string]bool), Divided: make(map[string]bool)}
+	for name, service := range c.Services {
+		rules.Defined[name] = true
+		rules.Divided[name] = len(service.Groups) > 0
+	}
+	rules.Taken = make(map[string]string, len(c.Routes))
+	for _, r := range c.Routes {
+		if checked, err := route.Check(r.Target()); err == nil { // always: the loader checks it
+			rules.Taken[checked.Key] = r.Origin
+		}
+		if r.Host != "" {
+			rules.Reserved[strings.TrimSuffix(strings.ToLower(r.Host), ".")] = true
+		}
+	}
+	if c.Catalog != nil {
+		rules.Claims, rules.Insecure = c.Catalog.Claims, c.Catalog.Insecure
+		rules.Listeners, rules.AllListeners = c.TagListeners()
+	}
+	return rules
+}
+
+// last returns the result in use.
+func (t *tags) last() claim.Result {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.inUse
+}
+
+// problems returns the tags that are not used as they are.
+func (t *tags) problems() []claim.Problem { return t.last().Problems }
+
+// resolved records a result, which is in use after applied.
+func (t *tags) resolved(r claim.Result) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.latest = r
+}
+
+// groupsFor returns the groups of r, and those of the result in use: its routes need them until
+// they are replaced.
+func groupsFor(r, inUse claim.Result) map[string]map[string]claim.Group {
+	all := make(map[string]map[string]claim.Group)
+	for _, groups := range []map[string]map[string]claim.Group{r.Groups, inUse.Groups} {
+		for service, of := range groups {
+			if all[service] == nil {
+				all[service] = make(map[string]claim.Group)
+			}
+			maps.Copy(all[service], of)
+		}
+	}
+	return all
+}

@@ -1,0 +1,410 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sluice/catalog"
+	"sluice/catalog/claim"
+	"sluice/catalog/fabio"
+	"sluice/catalog/native"
+	"sluice/catalog/traefik"
+	"sluice/config"
+	"sluice/discovery"
+)
+
+// tags reads routes from the tags of instances. It has the sets that the pools have, so that
+// tags cost no query of their own.
+//
+// A change of tags takes effect in this order: routes for the new tags, then requests to the
+// instances that have them. Until then a pool keeps the instances that it had. So an instance
+// gets no request by a route that it did not ask for.
+type tags struct {
+	changed func() // tells the goroutine that reloads
+
+	mu       sync.Mutex // guards the fields below, and is held while sets are passed to pools
+	services map[string]*taggedService
+	waiting  int           // services whose tags have no effect yet
+	quiet    chan struct{} // closed when waiting is 0
+	dialects dialects
+	latest   claim.Result // not in use yet
+	inUse    claim.Result
+}
+
+// taggedService is a service whose instances have tags of the dialects, or had some.
+type taggedService struct {
+	set     []discovery.Instance // the latest
+	passed  []discovery.Instance // what the pool has
+	apply   func([]discovery.Instance)
+	profile string               // of set, for comparison
+	used    map[string]bool      // profiles of instances for which there are routes
+	waits   bool                 // set has profiles for which there are no routes yet
+	kept    []discovery.Instance // that passed has beside set
+	settles bool                 // until then, the pool stays as it is: there may be requests by the former routes
+	until   time.Time
+	read    map[string]reread // by id and address
+}
+
+// reread is what the tags of an instance were read as.
+type reread struct {
+	profile  string
+	readings []claim.Reading
+}
+
+// dialects are the configured dialects.
+type dialects struct {
+	catalog  *config.Catalog // nil: none
+	text     string          // of catalog, for comparison
+	rule     *traefik.Template
+	prefixes []string
+	own      bool // sluice's own tags
+	dc       string
+}
+
+func newTags(changed func()) *tags {
+	t := &tags{changed: changed, services: make(map[string]*taggedService), quiet: make(chan struct{})}
+	close(t.quiet)
+	return t
+}
+
+// use sets the dialects. It may be called at any time, with a call of applied after it.
+func (t *tags) use(c *config.Config) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d := dialects{catalog: c.Catalog, dc: c.Consul.Datacenter}
+	if d.catalog != nil {
+		d.prefixes = d.catalog.TagPrefixes()
+		d.own = d.catalog.Reads(config.DialectSluice)
+		d.text = fmt.Sprintf("%q %+v %+v %s", d.catalog.Tags, d.catalog.Fabio, d.catalog.Traefik, d.dc)
+		if text := d.catalog.Traefik.DefaultRule; text != "" {
+			d.rule, _ = traefik.ParseDefaultRule(text) // valid: the loader checks it
+		}
+	}
+	changed := d.text != t.dialects.text
+	t.dialects = d
+	if !changed {
+		return
+	}
+	for _, s := range t.services {
+		s.read, s.used = nil, nil
+		s.profile = t.profileOf(s.set)
+		t.wait(s, true)
+	}
+}
+
+// take passes a set of a service to apply, at once or after there are routes for its tags.
+func (t *tags) take(name string, set []discovery.Instance, apply func([]discovery.Instance)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.services[name]
+	if s == nil {
+		s = &taggedService{}
+		t.services[name] = s
+	}
+	s.set, s.apply = set, apply
+	if profile := t.profileOf(set); profile != s.profile || s.settles {
+		s.profile, s.settles = profile, false
+		t.wait(s, true)
+		t.changed()
+	}
+	t.pass(s)
+}
+
+// wait records whether the tags of a service have no effect yet.
+func (t *tags) wait(s *taggedService, waits bool) {
+	if s.waits == waits {
+		return
+	}
+	s.waits = waits
+	if waits {
+		if t.waiting++; t.waiting == 1 {
+			t.quiet = make(chan struct{})
+		}
+	} else if t.waiting--; t.waiting == 0 {
+		close(t.quiet)
+	}
+}
+
+// pass passes the latest set to the pool, or what of it can be used with the present routes.
+func (t *tags) pass(s *taggedService) {
+	set := s.set
+	s.kept = nil
+	if (s.waits || s.settles) && len(s.used) > 0 {
+		set = t.usable(s)
+	}
+	s.passed = set
+	s.apply(set)
+}
+
+// usable returns the latest set without instances with tags for which there are no routes yet:
+// of these, the ones that the pool has stay as they were. If none of the instances with the same
+// tags is usable any more, those of the pool stay: without them, their routes would have no
+// peers.
+func (t *tags) usable(s *taggedService) []discovery.Instance {
+	before := make(map[discovery.Key]*discovery.Instance, len(s.passed))
+	for i := range s.passed {
+		before[s.passed[i].Key()] = &s.passed[i]
+	}
+	set := make([]discovery.Instance, 0, len(s.set))
+	served := make(map[string]bool)
+	for _, i := range s.set {
+		if !s.used[t.profile(&i)] {
+			old := before[i.Key()]
+			if old == nil {
+				continue
+			}
+			i.Tags, i.Meta, i.Kind = old.Tags, old.Meta, old.Kind
+		}
+		if i.Usable() {
+			served[t.profile(&i)] = true
+		}
+		set = append(set, i)
+	}
+	if !slices.ContainsFunc(s.set, discovery.Instance.Usable) {
+		return s.set // there is nothing to wait for
+	}
+	for i := range s.passed {
+		old := &s.passed[i]
+		if !old.Usable() || served[t.profile(old)] {
+			continue
+		}
+		s.kept = append(s.kept, *old)
+	}
+	return with(set, s.kept)
+}
+
+// with returns set with the instances of kept, also instead of those with the same keys.
+func with(set, kept []discovery.Instance) []discovery.Instance {
+	if len(kept) == 0 {
+		return set
+	}
+	all := slices.Clone(kept)
+	for _, i := range set {
+		if !slices.ContainsFunc(kept, func(k discovery.Instance) bool { return k.Key() == i.Key() }) {
+			all = append(all, i)
+		}
+	}
+	return discovery.Normalize(all)
+}
+
+// forget removes a service.
+func (t *tags) forget(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.services[name]; s != nil {
+		t.wait(s, false)
+		delete(t.services, name)
+	}
+}
+
+// profile returns the tags of the dialects of an instance as a text: equal for instances that
+// ask for the same.
+func (t *tags) profile(i *discovery.Instance) string {
+	if i.Kind != "" || len(t.dialects.prefixes) == 0 {
+		return ""
+	}
+	var list []string
+	for _, tag := range i.Tags {
+		lower := strings.ToLower(strings.TrimSpace(tag))
+		if slices.ContainsFunc(t.dialects.prefixes, func(p string) bool { return strings.HasPrefix(lower, p) }) {
+			list = append(list, tag)
+		}
+	}
+	if t.dialects.own {
+		for key, value := range i.Meta {
+			if strings.HasPrefix(key, native.MetaRoute) {
+				list = append(list, key+"="+value)
+			}
+		}
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	slices.Sort(list)
+	return fmt.Sprintf("%q %d", list, i.Port)
+}
+
+// profileOf returns the profiles of a set as a text. If there are several, it has their
+// weights, which decide between them.
+func (t *tags) profileOf(set []discovery.Instance) string {
+	weights := make(map[string]int)
+	for i := range set {
+		weights[t.profile(&set[i])] += weightOf(&set[i])
+	}
+	if len(weights) == 1 {
+		for profile := range weights {
+			return profile
+		}
+	}
+	var b strings.Builder
+	for _, profile := range slices.Sorted(maps.Keys(weights)) {
+		fmt.Fprintf(&b, "%d %s\n", weights[profile], profile)
+	}
+	return b.String()
+}
+
+// weightOf returns the share of traffic that an instance gets at present.
+func weightOf(i *discovery.Instance) int {
+	if !i.Usable() {
+		return 0
+	}
+	return max(1, i.Weight)
+}
+
+// snapshot returns the services of c with what their tags ask for, and the profiles that
+// these have, for applied.
+func (t *tags) snapshot(c *config.Config) (services []claim.Service, profiles map[string]string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.settle()
+	profiles = make(map[string]string)
+	for name, s := range t.services {
+		configured, ok := c.Services[name]
+		if !ok || configured.Consul == nil {
+			continue
+		}
+		profiles[name] = s.profile
+		if s.profile == "" && len(s.kept) == 0 {
+			continue
+		}
+		in := configured.Consul.Service
+		if in == "" {
+			in = name
+		}
+		service := claim.Service{Name: name, InConsul: in}
+		read := make(map[string]reread, len(s.set))
+		for i := range s.set {
+			instance := &s.set[i]
+			key := instance.ID + " " + instance.HostPort()
+			one, profile := s.read[key], t.profile(instance)
+			if one.profile != profile || one.readings == nil {
+				one = reread{profile, t.dialects.readings(in, instance)}
+			}
+			read[key] = one
+			service.Instances = append(service.Instances, claim.Instance{
+				ID: instance.ID, Node: instance.Node, Weight: weightOf(instance), Meta: instance.Meta, Readings: one.readings,
+			})
+		}
+		for i := range s.kept {
+			if old := &s.kept[i]; read[old.ID+" "+old.HostPort()].readings == nil {
+				service.Instances = append(service.Instances, claim.Instance{
+					ID: old.ID, Node: old.Node, Meta: old.Meta, Readings: t.dialects.readings(in, old),
+				})
+			}
+		}
+		s.read = read
+		services = append(services, service)
+	}
+	return services, profiles
+}
+
+// readings returns what the tags of an instance ask for, in the order of precedence.
+func (d *dialects) readings(service string, i *discovery.Instance) []claim.Reading {
+	list := []claim.Reading{}
+	if i.Kind != "" || d.catalog == nil {
+		return list
+	}
+	in := catalog.Instance{Service: service, Port: i.Port, Tags: i.Tags, Meta: i.Meta}
+	if d.own {
+		list = append(list, claim.Reading{Dialect: config.DialectSluice, Reading: native.Read(in)})
+	}
+	if d.catalog.Reads(config.DialectFabio) {
+		dc := d.dc
+		if dc == "" {
+			dc = i.Datacenter
+		}
+		list = append(list, claim.Reading{Dialect: config.DialectFabio, Reading: fabio.Read(in, fabio.Options{Prefix: d.catalog.Fabio.Prefix, Datacenter: dc})})
+	}
+	if d.catalog.Reads(config.DialectTraefik) {
+		o := traefik.Options{Prefix: d.catalog.Traefik.Prefix, Exposed: d.catalog.Traefik.Exposed, DefaultRule: d.rule}
+		list = append(list, claim.Reading{Dialect: config.DialectTraefik, Reading: traefik.Read(in, o)})
+	}
+	return list
+}
+
+// settling is how long a pool stays as it is after its routes have changed: longer than a
+// request is between its route and its peer.
+const settling = 100 * time.Millisecond
+
+// applied says that the routes for these profiles are in use. The instances that have waited
+// for them are passed after the time settling.
+func (t *tags) applied(profiles map[string]string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.inUse = t.latest
+	for name, profile := range profiles {
+		s := t.services[name]
+		if s == nil || s.profile != profile || !s.waits {
+			continue
+		}
+		t.wait(s, false)
+		if len(s.used) == 0 {
+			t.usedBy(s)
+			t.pass(s)
+			continue
+		}
+		s.settles, s.until = true, time.Now().Add(settling)
+		time.AfterFunc(settling, t.changed)
+	}
+}
+
+// usedBy records the profiles for which there are routes.
+func (t *tags) usedBy(s *taggedService) {
+	s.used = make(map[string]bool)
+	for i := range s.set {
+		if profile := t.profile(&s.set[i]); profile != "" || s.profile != "" {
+			s.used[profile] = true
+		}
+	}
+}
+
+// settle passes the sets of services whose routes have been in use for long enough. Routes of
+// instances that are no longer kept must then be resolved again.
+func (t *tags) settle() {
+	now := time.Now()
+	for _, s := range t.services {
+		if !s.settles || now.Before(s.until) {
+			continue
+		}
+		s.settles = false
+		t.usedBy(s)
+		if len(s.kept) > 0 {
+			t.wait(s, true)
+		}
+		s.kept, s.passed = nil, s.set
+		s.apply(s.set)
+	}
+}
+
+// release passes the instances that wait, because their routes cannot be used for now.
+func (t *tags) release() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.services {
+		if s.waits || s.settles {
+			used := s.used
+			s.used = nil
+			t.pass(s)
+			s.used = used
+		}
+	}
+}
+
+// await waits until the tags of all known instances have effect, at most for timeout.
+func (t *tags) await(ctx context.Context, timeout time.Duration) {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	t.mu.Lock()
+	quiet := t.quiet
+	t.mu.Unlock()
+	select {
+	case <-quiet:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

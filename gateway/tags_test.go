@@ -1,0 +1,227 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/admin"
+	"sluice/balancer"
+	"sluice/test/discoverytest"
+)
+
+// withTags returns an instance at address.
+func withTags(t *testing.T, service, id, address string, tags ...string) *api.ServiceEntry {
+	t.Helper()
+	e := discoverytest.Instance(service, id, port(t, address))
+	e.Service.Tags = tags
+	return e
+}
+
+// ask asks the proxy for a URL without its scheme: "host/path".
+func (r *running) ask(url string) (status int, body string) {
+	r.t.Helper()
+	host, path, _ := strings.Cut(url, "/")
+	request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("web").String()+"/"+path, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if host != "" {
+		request.Host = host
+	}
+	return r.do(request)
+}
+
+func TestRoutesFromTags(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	names := func(w http.ResponseWriter, name string) { fmt.Fprint(w, name) }
+	address := func(name string) string {
+		return serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { names(w, name+" "+r.URL.Path) })
+	}
+	consul.Set("star", withTags(t, "star", "star-1", address("star"), "v1",
+		"urlprefix-/star", "urlprefix-star.example.com/", "urlprefix-*.star.example.com/"))
+	consul.Set("moon", withTags(t, "moon", "moon-1", address("moon"),
+		"traefik.enable=true", "traefik.http.routers.moon.rule=Host(`moon.example.com`) && PathPrefix(`/m`)"))
+	consul.Set("sun", withTags(t, "sun", "sun-1", address("sun"), "sluice.route=sun.example.com/s"))
+	consul.Set("evil", withTags(t, "evil", "evil-1", address("evil"),
+		"urlprefix-/x\thttp://192.0.2.1/\nroute\tdel\tstar", "urlprefix-star.example.com/", "urlprefix-fixed.example.com/", "urlprefix-/",
+		"traefik.enable=true", "traefik.http.routers.moon.rule=Host(`moon.example.com`) && PathPrefix(`/m`)",
+		"traefik.http.routers.b.rule=Host(`broken.example.com`", "traefik.http.services.star.loadbalancer.server.port=1",
+		"sluice.route=sun.example.com/s service=star", "urlprefix-evil.example.com/"))
+	consul.Set("plain", withTags(t, "plain", "plain-1", address("plain"), "v1"))
+	sidecar := withTags(t, "star-sidecar-proxy", "star-sidecar-proxy-1", address("sidecar"), "urlprefix-sidecar.example.com/")
+	sidecar.Service.Kind = api.ServiceKindConnectProxy
+	consul.Set("star-sidecar-proxy", sidecar)
+	r := start(t, fmt.Sprintf(`
+consul: { addresses: [%q] }
+catalog:
+  tags: [sluice, fabio, traefik]
+  claims:
+    - { service: star, hosts: ["*"] }
+    - { service: "*", hosts: ["{service}.example.com"] }
+services: { fixed: { peers: [%q] } }
+routes: [{ host: fixed.example.com, service: fixed }]
+`, consul.URL(), address("fixed")))
+	for url, want := range map[string]string{
+		"/star/x":                 "200 star /star/x",
+		"other/starx":             "200 star /starx", // a prefix of characters
+		"star.example.com/y":      "200 star /y",
+		"a.b.star.example.com/":   "200 star /",
+		"moon.example.com/m/1":    "200 moon /m/1",
+		"moon.example.com/n":      "404",
+		"sun.example.com/s/x":     "200 sun /s/x",
+		"sun.example.com/sx":      "404",
+		"fixed.example.com/":      "200 fixed /",
+		"evil.example.com/":       "200 evil /",
+		"broken.example.com/":     "404",
+		"sidecar.example.com/":    "404",
+		"other.example.com/plain": "404",
+	} {
+		status, body := r.ask(url)
+		if got := fmt.Sprintf("%d %s", status, body); got != want && !strings.HasPrefix(got, want+" ") {
+			t.Errorf("%s: %s, want %s", url, got, want)
+		}
+	}
+	if got := r.serviceNames(); !slices.Equal(got, []string{"evil", "fixed", "moon", "star", "sun"}) {
+		t.Errorf("the services are %q", got)
+	}
+	var problems []admin.TagProblem
+	if r.api("/api/tags", &problems); len(problems) < 7 {
+		t.Errorf("%d problems of evil, want one for each bad tag: %+v", len(problems), problems)
+	}
+	for _, p := range problems {
+		if p.Service != "evil" || !slices.Equal(p.Instances, []string{"evil-1"}) || p.Tag == "" || p.Reason == "" {
+			t.Errorf("a problem of another service: %+v", p)
+		}
+	}
+}
+
+func TestTagsChange(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	first, second := origin(t, "first"), origin(t, "second")
+	consul.Set("star", withTags(t, "star", "star-1", first, "urlprefix-h/a"))
+	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [fabio] }", consul.URL()))
+	serves := func(url, name string) func() bool {
+		return func() bool { status, body := r.ask(url); return status == http.StatusOK && body == name }
+	}
+	if !serves("h/a", "first")() {
+		t.Fatal("h/a is not served")
+	}
+	consul.Set("star", withTags(t, "star", "star-1", first, "urlprefix-h/a", "urlprefix-h/b"))
+	r.await("h/b is served", serves("h/b", "first"))
+	consul.Set("star", withTags(t, "star", "star-1", first, "urlprefix-h/b"))
+	r.await("h/a is gone", func() bool { status, _ := r.ask("h/a"); return status == http.StatusNotFound })
+	// The last instance leaves its route when it fails, not when it is gone.
+	consul.Set("star", discoverytest.Health(withTags(t, "star", "star-1", first, "urlprefix-h/b"), api.HealthCritical, "down"))
+	r.await("h/b has no peer", func() bool { status, _ := r.ask("h/b"); return status == http.StatusServiceUnavailable })
+	consul.Set("moon", withTags(t, "moon", "moon-1", second, "urlprefix-h/b", "urlprefix-h/c"))
+	r.await("h/c is served", serves("h/c", "second"))
+	if status, _ := r.ask("h/b"); status != http.StatusServiceUnavailable {
+		t.Errorf("h/b: status %d: want star to keep its route", status)
+	}
+	consul.Set("star")
+	r.await("moon has h/b", serves("h/b", "second"))
+}
+
+func TestDialectsChange(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	consul.Set("star", withTags(t, "star", "star-1", origin(t, "star"), "urlprefix-fabio/", "sluice.route=own/",
+		"traefik.enable=true", "traefik.http.routers.star.rule=Host(`traefik`)"))
+	text := func(tags string) string {
+		return fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [%s] }\nservices: { star: { consul: {} } }\n", consul.URL(), tags)
+	}
+	hosts := map[string]string{"sluice": "own/", "fabio": "fabio/", "traefik": "traefik/"}
+	var r *running
+	for _, tags := range []string{"fabio", "fabio, traefik", "sluice", "sluice, fabio, traefik", ""} {
+		if r == nil {
+			r = start(t, text(tags))
+		} else {
+			r.write(text(tags))
+		}
+		for dialect, url := range hosts {
+			want := http.StatusNotFound
+			if strings.Contains(tags, dialect) {
+				want = http.StatusOK
+			}
+			r.await(fmt.Sprintf("with the dialects %q, %s has the status %d", tags, url, want), func() bool { status, _ := r.ask(url); return status == want })
+		}
+	}
+}
+
+// TestTagsOfARelease replaces the instances of a service by ones with other tags, and back. A
+// route that all of them have must never fail, and one that only some have must go to these, and
+// to nobody else.
+func TestTagsOfARelease(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	versions := []string{"a", "b"}
+	instance := func(n int) *api.ServiceEntry {
+		version := versions[n/2%2]
+		address := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/both" && r.URL.Path != "/"+version {
+				http.Error(w, "this is version "+version, http.StatusTeapot)
+			}
+		})
+		return withTags(t, "star", fmt.Sprintf("star-%d", n), address, "urlprefix-h/both", "urlprefix-h/"+version)
+	}
+	set := []*api.ServiceEntry{instance(0), instance(1)}
+	consul.Set("star", set...)
+	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [fabio] }", consul.URL()))
+	if status, body := r.ask("h/a"); status != http.StatusOK {
+		t.Fatalf("h/a: %d %s", status, body)
+	}
+	stop := make(chan struct{})
+	var asking sync.WaitGroup
+	for path, allowed := range map[string][]int{
+		"h/both": {http.StatusOK},
+		"h/a":    {http.StatusOK, http.StatusNotFound, http.StatusServiceUnavailable},
+		"h/b":    {http.StatusOK, http.StatusNotFound, http.StatusServiceUnavailable},
+	} {
+		asking.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				begin := time.Now()
+				status, body := r.ask(path)
+				if !slices.Contains(allowed, status) && time.Since(begin) < settling {
+					t.Errorf("%s, request %d: %d %s", path, n, status, body)
+					return
+				}
+			}
+		})
+	}
+	defer asking.Wait()
+	defer close(stop)
+	pool := r.services.get("star").pool
+	for n := 2; n < 14; n++ {
+		set = append(slices.Clone(set), instance(n))
+		together := n%3 == 0 // the old instance leaves when the new one comes
+		if together {
+			set = set[1:]
+		}
+		consul.Set("star", set...)
+		id := fmt.Sprintf("star-%d", n)
+		r.await(id+" is used", func() bool {
+			return slices.ContainsFunc(pool.Snapshot().All, func(p *balancer.Peer) bool { return p.Instance().ID == id })
+		})
+		if !together {
+			set = slices.Clone(set[1:])
+			consul.Set("star", set...)
+		}
+		r.await("two instances are used", func() bool { return len(pool.Snapshot().All) == 2 })
+		path := "h/" + versions[n/2%2]
+		r.await(path+" is served", func() bool { status, _ := r.ask(path); return status == http.StatusOK })
+	}
+}

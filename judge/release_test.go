@@ -1,0 +1,295 @@
+package judge
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// service is a simulated service in the middle of a release. Each client has a point from
+// 0 to 1 and uses the canary while that is below the share.
+type service struct {
+	random *rand.Rand
+	points []float64
+	broken []bool // clients that fail half of the time, with both versions
+
+	everywhere float64 // share of requests that fail with both versions
+	extra      float64 // share of requests that fail with the canary only
+
+	share            float64
+	now              time.Time
+	canary, baseline Counts
+	canaryFailures   int
+}
+
+func newService(seed uint64, clients int, brokenShare, everywhere, extra float64) *service {
+	s := &service{random: rand.New(rand.NewPCG(seed, 1)), everywhere: everywhere, extra: extra}
+	for range clients {
+		s.points = append(s.points, s.random.Float64())
+		s.broken = append(s.broken, s.random.Float64() < brokenShare)
+	}
+	return s
+}
+
+// request is a request of a random client.
+func (s *service) request(r *Release) {
+	n := s.random.IntN(len(s.points))
+	canary := s.points[n] < s.share
+	failed := s.random.Float64() < s.everywhere || s.broken[n] && s.random.IntN(2) == 0 || canary && s.random.Float64() < s.extra
+	arm := &s.baseline
+	if canary {
+		arm = &s.canary
+	}
+	arm.Requests++
+	if failed {
+		arm.Failures++
+		r.Failed(uint64(n)+1, canary, s.share)
+		if canary {
+			s.canaryFailures++
+		}
+	}
+}
+
+func (s *service) observe() Observation {
+	return Observation{Time: s.now, Share: s.share, Canary: s.canary, Baseline: s.baseline, Judges: 1}
+}
+
+// run runs a release through steps of 10 minutes at perSecond requests. It returns what ended it.
+func (s *service) run(settings Settings, perSecond int) Decision {
+	s.share = settings.Steps[0]
+	r := NewRelease(settings, s.observe())
+	for range 4 * 600 {
+		for range perSecond {
+			s.request(r)
+		}
+		s.now = s.now.Add(time.Second)
+		switch d := r.Look(s.observe()); d.Verdict {
+		case Rollback:
+			return d
+		case Advance:
+			if s.share = d.Share; s.share == 1 {
+				return d
+			}
+		}
+	}
+	return Decision{Wait, s.share, "the release has not ended"}
+}
+
+var settings = Settings{Steps: []float64{0.05, 0.25, 0.5, 1}, Step: 10 * time.Minute, MaxWait: time.Hour}
+
+// Canaries that are no worse are not rolled back: 1 in 1,000 at most, whatever fails. Failures
+// of single clients, which go on, do not count again.
+func TestFalseRollbacks(t *testing.T) {
+	releases := 1000
+	if testing.Short() {
+		releases = 100
+	}
+	for name, make := range map[string]func(seed uint64) *service{
+		"broken clients":     func(seed uint64) *service { return newService(seed, 2000, 0.01, 0.001, 0) },
+		"few clients":        func(seed uint64) *service { return newService(seed, 200, 0.05, 0, 0) },
+		"nothing ever fails": func(seed uint64) *service { return newService(seed, 2000, 0, 0, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rollbacks, unfinished := 0, 0
+			for seed := range releases {
+				switch d := make(uint64(seed)).run(settings, 10); {
+				case d.Verdict == Rollback:
+					rollbacks++
+					t.Logf("seed %d: %s", seed, d.Reason)
+				case d.Share < 1:
+					unfinished++
+				}
+			}
+			t.Logf("%d releases: %d rolled back, %d not complete after 40 minutes", releases, rollbacks, unfinished)
+			// Of seeds that are fixed, so it is the same each time.
+			if rollbacks > max(1, releases/1000) {
+				t.Errorf("%d of %d rolled back, want 1 in 1,000", rollbacks, releases)
+			}
+		})
+	}
+}
+
+// Failures by the test's own null hypothesis, without end.
+func TestEvidenceIsAWagerAtFairOdds(t *testing.T) {
+	const players, failures = 3000, 500
+	random := rand.New(rand.NewPCG(7, 7))
+	for _, share := range []float64{0.01, 0.05, 0.5, 0.9} {
+		reached := 0
+		for range players {
+			var e Evidence
+			for range failures {
+				if e.Add(random.Float64() < share, share); e.Value() >= 100 {
+					reached++
+					break
+				}
+			}
+		}
+		if got := float64(reached) / players; got > 0.01 {
+			t.Errorf("share %v: %v of the players win a hundredfold, want at most 0.01", share, got)
+		}
+	}
+}
+
+// Worse canaries are rolled back, after few failed requests.
+func TestWorseCanariesAreRolledBack(t *testing.T) {
+	for _, test := range []struct {
+		clients, perSecond int
+		extra              float64
+		failed             int // median of failed requests of the canary until the rollback
+	}{
+		{2000, 100, 1, 12}, {2000, 100, 0.5, 12}, {2000, 100, 0.05, 20},
+		{20_000, 1000, 0.05, 20}, {20_000, 1000, 0.01, 50},
+	} {
+		const releases = 40
+		var failed []int
+		for seed := range releases {
+			s := newService(uint64(seed), test.clients, 0.01, 0.001, test.extra)
+			if d := s.run(settings, test.perSecond); d.Verdict != Rollback {
+				t.Errorf("seed %d: %d clients, %v extra failures: %+v", seed, test.clients, test.extra, d)
+			}
+			failed = append(failed, s.canaryFailures)
+		}
+		slices.Sort(failed)
+		t.Logf("%d clients, %d requests a second, %v extra failures: %d failed requests at the median, %d at most",
+			test.clients, test.perSecond, test.extra, failed[releases/2], failed[releases-1])
+		if failed[releases/2] > test.failed {
+			t.Errorf("%d clients, %v extra failures: %d failed requests at the median, want at most %d", test.clients, test.extra, failed[releases/2], test.failed)
+		}
+	}
+}
+
+// look returns the decision after a step's time, for counts since the begin.
+func look(t *testing.T, s Settings, change func(r *Release, o *Observation)) Decision {
+	t.Helper()
+	first := Observation{Time: time.Unix(1000, 0), Share: 0.05, Canary: Counts{7000, 70}, Baseline: Counts{90_000, 900}, Judges: 1}
+	r := NewRelease(s, first)
+	o := first
+	o.Time = o.Time.Add(s.Step)
+	o.Canary.Requests += minRequests
+	o.Baseline.Requests += 20 * minRequests
+	change(r, &o)
+	return r.Look(o)
+}
+
+// fail adds failures of clients, which are new.
+func fail(r *Release, o *Observation, canary bool, clients int) {
+	for range clients {
+		client := uint64(len(r.failed) + 1)
+		r.Failed(client, canary, o.Share)
+		if canary {
+			o.Canary.Failures++
+		} else {
+			o.Baseline.Failures++
+		}
+	}
+}
+
+func TestLook(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(r *Release, o *Observation)
+		want   Verdict
+		share  float64
+		reason string
+	}{
+		{"all is well", func(*Release, *Observation) {}, Advance, 0.25, "0 % of 500 requests of the canary fail"},
+		{"too early", func(_ *Release, o *Observation) { o.Time = o.Time.Add(-time.Second) }, Continue, 0, ""},
+		{"silence", func(_ *Release, o *Observation) { o.Canary.Requests-- }, Continue, 0, ""},
+		{"silence for long", func(_ *Release, o *Observation) {
+			o.Canary.Requests--
+			o.Time = o.Time.Add(2 * time.Hour)
+		}, Wait, 0.05, "the canary had 499 requests"},
+		{"no step is left", func(_ *Release, o *Observation) { o.Share = 1 }, Continue, 0, ""},
+		{"the share has just changed", func(_ *Release, o *Observation) { o.Share = 0.1 }, Continue, 0, ""},
+		{"worse", func(r *Release, o *Observation) { fail(r, o, true, 6) }, Rollback, 0, "1.2 % of 500 requests fail, 0 % of 10000 requests of the baseline"},
+		{"worse, before the step is over", func(r *Release, o *Observation) {
+			fail(r, o, true, 6)
+			o.Time = o.Time.Add(1 - settings.Step)
+		}, Rollback, 0, ""},
+		{"both fail", func(r *Release, o *Observation) {
+			fail(r, o, true, 6)
+			fail(r, o, false, 120)
+		}, Advance, 0.25, ""},
+		{"worse, in panic", func(r *Release, o *Observation) {
+			fail(r, o, true, 6)
+			o.Blind = "panic"
+			o.Time = o.Time.Add(2 * time.Hour)
+		}, Wait, 0.05, "panic"},
+		{"suspicious", func(r *Release, o *Observation) { fail(r, o, true, 3) }, Continue, 0, ""},
+		{"few clients", func(r *Release, o *Observation) {
+			fail(r, o, true, minFailingClients-1)
+			r.evidence.logs[0] = 100
+		}, Continue, 0, ""},
+		{"one client without end", func(r *Release, o *Observation) {
+			for range 1000 {
+				r.Failed(4711, true, o.Share)
+			}
+			o.Canary.Failures += 400
+		}, Advance, 0.25, ""},
+		{"enough for one replica of two", func(r *Release, o *Observation) {
+			fail(r, o, true, minFailingClients)
+			o.Judges = 1000
+		}, Continue, 0, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := look(t, settings, test.change)
+			if got.Verdict != test.want || got.Share != test.share || !strings.Contains(got.Reason, test.reason) {
+				t.Errorf("got %+v, want %v, share %v, %q", got, test.want, test.share, test.reason)
+			}
+		})
+	}
+}
+
+// A verdict is returned once.
+func TestVerdictsAreReturnedOnce(t *testing.T) {
+	for _, failing := range []int{0, 6} {
+		look(t, settings, func(r *Release, o *Observation) {
+			fail(r, o, true, failing)
+			o.Canary.Requests--
+			o.Time = o.Time.Add(2 * time.Hour)
+			if d := r.Look(*o); d.Verdict == Continue {
+				t.Fatalf("%d failing: nothing at the first look", failing)
+			}
+			o.Time = o.Time.Add(time.Minute)
+			if d := r.Look(*o); d.Verdict != Continue {
+				t.Errorf("%d failing: again: %+v", failing, d)
+			}
+		})
+	}
+}
+
+// Without keys of clients each failure counts.
+func TestFailuresWithoutAKey(t *testing.T) {
+	d := look(t, settings, func(r *Release, o *Observation) {
+		for range 6 {
+			r.Failed(0, true, o.Share)
+			o.Canary.Failures++
+		}
+	})
+	if d.Verdict != Rollback {
+		t.Errorf("got %+v", d)
+	}
+}
+
+// The memory of clients is bounded, and an arm that is certain proves nothing.
+func TestBounds(t *testing.T) {
+	r := NewRelease(settings, Observation{})
+	for client := range uint64(maxClients + 10) {
+		r.Failed(client+1, true, 1)
+		r.Failed(client+1, false, 0)
+	}
+	if len(r.failed) != maxClients || r.Evidence() != 1 {
+		t.Errorf("%d clients, evidence %v", len(r.failed), r.Evidence())
+	}
+	var e Evidence
+	for range 100_000 {
+		e.Add(true, 0.001)
+	}
+	if v := e.Value(); math.IsInf(v, 0) || math.IsNaN(v) || v < enough {
+		t.Errorf("evidence %v", v)
+	}
+}

@@ -1,0 +1,319 @@
+package proxy
+
+import (
+	"cmp"
+	"crypto/tls"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/auth"
+	"sluice/ratelimit"
+	"sluice/route"
+)
+
+// echoRequest answers with what a peer got: a line for the request, one for Host, and one
+// for each field.
+func echoRequest(w http.ResponseWriter, r *http.Request) {
+	io.Copy(io.Discard, r.Body)
+	w.Header().Set("X-Peer", "secret")
+	w.Header().Add("X-Twice", "1")
+	w.Header().Add("X-Twice", "2")
+	lines := []string{r.Method + " " + r.RequestURI, "Host: " + r.Host}
+	for name, values := range r.Header {
+		for _, value := range values {
+			lines = append(lines, name+": "+value)
+		}
+	}
+	slices.Sort(lines[2:])
+	io.WriteString(w, strings.Join(lines, "\n")+"\n")
+}
+
+// A testFront is a way to send requests to a testProxy.
+type testFront struct {
+	name, url string
+	client    *http.Client
+}
+
+// fronts returns one front for each protocol of clients.
+func (p *testProxy) fronts() []testFront {
+	secure := p.serveWith(ListenerOptions{Name: "secure", HTTP2: true, TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"h2", "http/1.1"}}})
+	var all []testFront
+	for _, front := range []struct {
+		name, url string
+		configure func(*http.Protocols)
+	}{
+		{"HTTP/1", "http://" + p.address, func(p *http.Protocols) { p.SetHTTP1(true) }},
+		{"HTTP/1 over TLS", "https://" + secure, func(p *http.Protocols) { p.SetHTTP1(true) }},
+		{"HTTP/2", "http://" + p.address, func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) }},
+		{"HTTP/2 over TLS", "https://" + secure, func(p *http.Protocols) { p.SetHTTP2(true) }},
+	} {
+		transport := &http.Transport{Protocols: new(http.Protocols), TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+		front.configure(transport.Protocols)
+		client := &http.Client{Transport: transport, Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		p.t.Cleanup(client.CloseIdleConnections)
+		all = append(all, testFront{front.name, front.url, client})
+	}
+	return all
+}
+
+// ask sends a request with that raw target, and returns the response with its body.
+func (f *testFront) ask(t testing.TB, method, target, body string, fields ...string) (*http.Response, string) {
+	t.Helper()
+	r, err := http.NewRequest(method, f.url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.URL.Opaque, r.Host = target, "shop.example"
+	for _, field := range fields {
+		name, value, _ := strings.Cut(field, ": ")
+		r.Header.Add(name, value)
+	}
+	response, err := f.client.Do(r)
+	if err != nil {
+		t.Fatalf("%s: %s %s: %v", f.name, method, target, err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatalf("%s: %s %s: %v", f.name, method, target, err)
+	}
+	return response, string(text)
+}
+
+// setActions makes one route for all requests.
+func (p *testProxy) setActions(a *route.Actions) {
+	p.t.Helper()
+	p.setRoutes(route.Route{Path: "/", Service: p.service, Actions: a})
+}
+
+func (p *testProxy) setRoutes(routes ...route.Route) {
+	p.t.Helper()
+	table, err := route.NewTable(routes)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.SetTable(table)
+}
+
+func headerEdits(t testing.TB, set, add map[string]string, remove ...string) route.HeaderEdits {
+	t.Helper()
+	e, err := route.NewHeaderEdits(set, add, remove)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func pathEdits(t testing.TB, o route.PathOptions) route.PathEdits {
+	t.Helper()
+	e, err := route.NewPathEdits(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func redirect(t testing.TB, to string, code int) *route.Redirect {
+	t.Helper()
+	r, err := route.NewRedirect(to, code)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// access returns one for networks; "": none.
+func access(allow, deny string) *route.Access {
+	parse := func(s string) []netip.Prefix {
+		if s == "" {
+			return nil
+		}
+		return []netip.Prefix{netip.MustParsePrefix(s)}
+	}
+	return route.NewAccess(parse(allow), parse(deny))
+}
+
+// exhausted returns l with an empty bucket of the key, and 100 tokens for others, for a day.
+func exhausted(l route.RateLimit, key string) *route.RateLimit {
+	const tokens = 100
+	l.Limiter = ratelimit.New(1, 24*time.Hour, tokens)
+	for l.Take([]byte(key), time.Now()) == 0 {
+	}
+	return &l
+}
+
+// Actions do the same whatever the protocols of client and peer are.
+func TestActions(t *testing.T) {
+	t.Parallel()
+	type pairs = map[string]string
+	headers := route.Actions{
+		RequestHeaders: headerEdits(t, pairs{"X-Set": "$method $scheme://$host$path?$query $client_address", "X-Forwarded-Proto": "gopher"},
+			pairs{"X-Add": "more"}, "Cookie", "X-Gone"),
+		ResponseHeaders: headerEdits(t, pairs{"X-Peer": "public", "X-New": "$$"}, pairs{"X-Twice": "3"}, "Content-Type"),
+	}
+	file := filepath.Join(t.TempDir(), "users")
+	if err := os.WriteFile(file, []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	users, err := auth.OpenUsers(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	password := route.Actions{
+		BasicAuth:      &route.BasicAuth{Users: users, Realm: "the shop"},
+		RequestHeaders: headerEdits(t, pairs{"X-User": "$user"}, nil, "Authorization"),
+	}
+	right := base64.StdEncoding.EncodeToString([]byte("ann:secret"))
+	rewrite := route.Actions{Path: pathEdits(t, route.PathOptions{Rewrite: "^/a/([^/]*)/(.*)$", To: "/$2/${1}x?from=a"})}
+	for _, test := range []struct {
+		name           string
+		actions        route.Actions
+		method, target string // GET, /
+		body           string
+		fields         []string
+		status         int      // 200
+		reason         string   // of an answer of sluice's own
+		want, absent   []string // lines of what the peer got
+		answer         []string // fields of the response; one that ends with a colon is not there
+	}{
+		{name: "no edits", want: []string{"GET /", "Host: shop.example"}, answer: []string{"X-Peer: secret"}},
+		{
+			name: "fields", actions: headers, target: "/p/%41?q=%42&r",
+			fields: []string{"X-Set: forged", "x-set: again", "X-Add: one", "X-Gone: 1", "Cookie: a=b", "X-Kept: $host"},
+			want:   []string{"GET /p/%41?q=%42&r", "X-Set: GET SCHEME://shop.example/p/%41?q=%42&r 127.0.0.1", "X-Add: more", "X-Add: one", "X-Kept: $host", "X-Forwarded-Proto: gopher"},
+			absent: []string{"X-Set: forged", "X-Set: again", "Cookie: a=b", "X-Gone: 1", "X-Forwarded-Proto: SCHEME"},
+			answer: []string{"X-Peer: public", "X-New: $", "X-Twice: 1, 2, 3", "Content-Type:"},
+		},
+		{name: "fields, POST", actions: headers, method: "POST", body: "body", want: []string{"POST /", "Content-Length: 4"}, answer: []string{"X-Peer: public"}},
+		{name: "fields, HEAD", actions: headers, method: "HEAD", answer: []string{"X-Peer: public", "X-New: $"}},
+		{
+			name: "strip", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api/"})}, target: "/api/x%2fy/?q=/api",
+			fields: []string{"X-Forwarded-Prefix: /forged"}, want: []string{"GET /x%2fy/?q=/api", "X-Forwarded-Prefix: /api"}, absent: []string{"X-Forwarded-Prefix: /forged"},
+		},
+		{name: "strip all", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api"})}, target: "/api?q", want: []string{"GET /?q"}},
+		{
+			name: "strip nothing", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api"})}, target: "/apix",
+			fields: []string{"X-Forwarded-Prefix: /other"}, want: []string{"GET /apix", "X-Forwarded-Prefix: /other"},
+		},
+		{name: "strip a string", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api", StripString: true})}, target: "/apix/y", want: []string{"GET /x/y"}},
+		{name: "strip, encoded", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api"})}, target: "/%61pi/x", status: 400, reason: "unsafe_path"},
+		{name: "add", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Add: "/v1/"})}, target: "/x/?q", want: []string{"GET /v1/x/?q"}},
+		{name: "add, dot segments", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Add: "/v1"})}, target: "/x/..%2f../secret", status: 400, reason: "unsafe_path"},
+		{name: "strip and add", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api", Add: "/v1"})}, target: "/api/x", want: []string{"GET /v1/x"}},
+		{name: "rewrite", actions: rewrite, target: "/a/one/two%2f?q=1", want: []string{"GET /two%2f/onex?from=a&q=1"}},
+		{name: "rewrite, no match", actions: rewrite, target: "/b/one?q=1", want: []string{"GET /b/one?q=1"}},
+		{name: "rewrite, dot segments", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Rewrite: "^/a/(.*)$", To: "/b/.$1"})}, target: "/a/.", status: 400, reason: "unsafe_path"},
+		{name: "rewrite, too long", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Rewrite: "^/(.*)$", To: "/$1$1$1"})}, target: "/" + strings.Repeat("x", 6000), status: 414, reason: "target_too_long"},
+		{name: "host", actions: route.Actions{Host: "app.internal:81"}, want: []string{"Host: app.internal:81", "X-Forwarded-Host: shop.example"}},
+		{name: "host of the peer", actions: route.Actions{HostOfPeer: true}, want: []string{"Host: PEER", "X-Forwarded-Host: shop.example"}},
+		{
+			name: "redirect", actions: route.Actions{Redirect: redirect(t, "https://www.example/new$path", 301)}, target: "/a%20b?q=1", status: 301, reason: "redirect",
+			answer: []string{"Location: https://www.example/new/a%20b?q=1"},
+		},
+		{
+			name: "redirect, other query", actions: route.Actions{Redirect: redirect(t, "/new?from=$host", 302)}, target: "/?q=1", method: "POST", body: "x", status: 302, reason: "redirect",
+			answer: []string{"Location: /new?from=shop.example"},
+		},
+		{
+			name: "redirect, stripped", actions: route.Actions{Redirect: redirect(t, "/$path", 307), Path: pathEdits(t, route.PathOptions{Strip: "/a"})}, target: "/a/x", status: 307, reason: "redirect",
+			answer: []string{"Location: /x"},
+		},
+		{name: "redirect to itself", actions: route.Actions{Redirect: redirect(t, "$scheme://$authority$path", 308)}, target: "/x?q=1", want: []string{"GET /x?q=1"}},
+		{name: "allowed", actions: route.Actions{Access: access("127.0.0.0/8", "")}, want: []string{"GET /"}},
+		{name: "not allowed", actions: route.Actions{Access: access("10.0.0.0/8", "")}, fields: []string{"X-Forwarded-For: 10.0.0.1"}, status: 403, reason: "client_denied"},
+		{name: "denied", actions: route.Actions{Access: access("", "::ffff:127.0.0.0/104")}, method: "POST", body: strings.Repeat("x", 100_000), status: 403, reason: "client_denied"},
+		{name: "limited", actions: route.Actions{RateLimit: exhausted(route.RateLimit{PerRoute: true}, "")}, status: 429, reason: "rate_limited"},
+		{name: "limited address", actions: route.Actions{RateLimit: exhausted(route.RateLimit{}, "\x7f\x00\x00\x01")}, status: 429, reason: "rate_limited"},
+		{
+			name: "limited key", actions: route.Actions{RateLimit: exhausted(route.RateLimit{Key: route.HashKey{Source: route.HashHeader, Name: "x-key"}}, "a")},
+			fields: []string{"X-Key: a"}, status: 429, reason: "rate_limited",
+		},
+		{
+			name: "another key", actions: route.Actions{RateLimit: exhausted(route.RateLimit{Key: route.HashKey{Source: route.HashHeader, Name: "x-key"}}, "a")},
+			fields: []string{"X-Key: b"}, want: []string{"GET /"},
+		},
+		{name: "no password", actions: password, status: 401, reason: "unauthorized", answer: []string{`Www-Authenticate: Basic realm="the shop", charset="UTF-8"`}},
+		{name: "wrong password", actions: password, fields: []string{"Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte("ann:wrong"))}, status: 401, reason: "unauthorized"},
+		{name: "password", actions: password, method: "POST", body: "body", fields: []string{"Authorization: basic " + right}, want: []string{"POST /", "X-User: ann"}, absent: []string{"Authorization: basic " + right}},
+		{name: "two passwords", actions: password, fields: []string{"Authorization: Basic " + right, "Authorization: Basic " + right}, status: 401, reason: "unauthorized"},
+		{name: "another scheme", actions: password, fields: []string{"Authorization: Bearer " + right}, status: 401, reason: "unauthorized"},
+		{name: "no base64", actions: password, fields: []string{"Authorization: Basic !" + right}, status: 401, reason: "unauthorized"},
+		{name: "body within the limit", actions: route.Actions{BodyLimit: 4}, method: "POST", body: "body", want: []string{"POST /"}},
+		{name: "body too long", actions: route.Actions{BodyLimit: 4}, method: "POST", body: "body!", status: 413, reason: "body_too_long"},
+		{name: "large body too long", actions: route.Actions{BodyLimit: 4}, method: "POST", body: strings.Repeat("x", 100_000), status: 413, reason: "body_too_long"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, peers := range []string{"HTTP/1 peers", "HTTP/2 peers"} {
+				var p *testProxy
+				var peer string
+				if peers == "HTTP/1 peers" {
+					origin := httptest.NewServer(http.HandlerFunc(echoRequest))
+					defer origin.Close()
+					peer = origin.Listener.Addr().String()
+					p = startProxy(t, Options{}, peer)
+				} else {
+					peer = startH2COrigin(t, echoRequest).address
+					p = startProxyToH2C(t, peer)
+				}
+				p.setActions(&test.actions)
+				for _, front := range p.fronts() {
+					what := front.name + ", " + peers
+					method := cmp.Or(test.method, "GET")
+					scheme, _, _ := strings.Cut(front.url, ":")
+					for range 2 { // the connection stays in order
+						response, body := front.ask(t, method, cmp.Or(test.target, "/"), test.body, test.fields...)
+						if response.StatusCode != cmp.Or(test.status, 200) || response.Header.Get("X-Sluice-Reason") != test.reason {
+							t.Errorf("%s: got %d %q, want %d %q", what, response.StatusCode, response.Header.Get("X-Sluice-Reason"), cmp.Or(test.status, 200), test.reason)
+						}
+						if seconds, _ := strconv.Atoi(response.Header.Get("Retry-After")); test.status == 429 && (seconds < 1 || seconds > 86400) {
+							t.Errorf("%s: Retry-After is %q", what, response.Header.Get("Retry-After"))
+						}
+						lines := strings.Split(body, "\n")
+						place := strings.NewReplacer("SCHEME", scheme, "PEER", peer)
+						for _, line := range test.want {
+							if line = place.Replace(line); !slices.Contains(lines, line) {
+								t.Errorf("%s: the peer did not get %q:\n%s", what, line, body)
+							}
+						}
+						for _, line := range test.absent {
+							if line = place.Replace(line); slices.Contains(lines, line) {
+								t.Errorf("%s: the peer got %q:\n%s", what, line, body)
+							}
+						}
+						for _, field := range test.answer {
+							name, value, _ := strings.Cut(field, ":")
+							if got := strings.Join(response.Header.Values(name), ", "); got != strings.TrimSpace(value) {
+								t.Errorf("%s: the response has %s: %q, want %q", what, name, got, value)
+							}
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+// A route that only redirects needs no service.
+func TestRedirectWithoutService(t *testing.T) {
+	p := startProxy(t, Options{})
+	p.setRoutes(route.Route{Path: "/", Actions: &route.Actions{Redirect: redirect(t, "$scheme://$authority/to", 303)}})
+	for _, front := range p.fronts() {
+		for target, want := range map[string]string{"/x": "303 redirect", "/to": "508 redirect_loop"} {
+			response, _ := front.ask(t, "GET", target, "")
+			if got := fmt.Sprint(response.StatusCode, " ", response.Header.Get("X-Sluice-Reason")); got != want {
+				t.Errorf("%s, %s: got %s, want %s", front.name, target, got, want)
+			}
+		}
+	}
+}

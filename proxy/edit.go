@@ -1,0 +1,169 @@
+package proxy
+
+import (
+	"bytes"
+
+	"sluice/balancer"
+	"sluice/proxy/http1"
+	"sluice/route"
+)
+
+// appendEditedRequest appends text, a request head that sluice wrote, with the edits of
+// the route.
+func (x *httpExchange) appendEditedRequest(out, text []byte, peer *balancer.Peer) []byte {
+	a := x.actions
+	line, fields := cutLine(text)
+	if len(x.target) == 0 {
+		out = append(out, line...)
+	} else {
+		out = append(append(out, x.head.MethodName(x.in[x.start:x.end])...), ' ')
+		out = append(append(out, x.target...), " HTTP/1.1\r\n"...)
+	}
+	host := a.Host
+	if a.HostOfPeer {
+		host = peer.Address()
+	}
+	if host != "" {
+		out = append(append(append(out, "Host: "...), host...), "\r\n"...)
+	}
+	if x.stripped {
+		start := len(out)
+		out = append(append(append(out, "X-Forwarded-Prefix: "...), a.Path.Stripped()...), "\r\n"...)
+		if drops(&a.RequestHeaders, out[start:]) {
+			out = out[:start]
+		}
+	}
+	for rest := fields; len(rest) > len("\r\n"); {
+		line, rest = cutLine(rest)
+		switch {
+		case host != "" && hasName(line, "host"):
+		case x.stripped && !x.client.trusted && hasName(line, "x-forwarded-prefix"):
+		case drops(&a.RequestHeaders, line):
+		case a.ForwardAuth != nil && drops(&a.ForwardAuth.Copied, line):
+		default:
+			out = append(out, line...)
+		}
+	}
+	if a.ForwardAuth != nil {
+		for rest := x.authorized; len(rest) > 0; {
+			if line, rest = cutLine(rest); !drops(&a.RequestHeaders, line) {
+				out = append(out, line...)
+			}
+		}
+	}
+	return x.appendAdded(out, &a.RequestHeaders)
+}
+
+// maxEditedHead bounds a response head after edits: positions in a head have 16 bits.
+const maxEditedHead = 60 << 10
+
+// writeResponseHead writes the head of a response, with the edits of the route, to x.out
+// in the wire format of the client. text is the head from the peer.
+func (x *httpExchange) writeResponseHead(text []byte) error {
+	if x.actions == nil || x.actions.ResponseHeaders.Empty() {
+		x.out = x.client.front.appendHead(x.out[:0], text)
+		return nil
+	}
+	memory := requestBuffers.Get().(*buffer)
+	defer requestBuffers.Put(memory)
+	line, fields := cutLine(text)
+	edited := x.appendEditedFields(append(memory.bytes[:0], line...), fields, &x.actions.ResponseHeaders)
+	if len(edited) > maxEditedHead {
+		return errHeadTooLong
+	}
+	x.response.Reset()
+	if n, err := x.response.Scan(edited); err != nil || n != len(edited) {
+		return errHeadTooLong // it has too many fields now
+	}
+	x.out = x.client.front.appendHead(x.out[:0], edited)
+	return nil
+}
+
+// appendEditedFields appends field lines, which end with an empty line, after the edits e.
+func (x *httpExchange) appendEditedFields(out, fields []byte, e *route.HeaderEdits) []byte {
+	for len(fields) > len("\r\n") {
+		var line []byte
+		if line, fields = cutLine(fields); !drops(e, line) {
+			out = append(out, line...)
+		}
+	}
+	return x.appendAdded(out, e)
+}
+
+// appendAdded appends the field lines that e adds, and an empty line.
+func (x *httpExchange) appendAdded(out []byte, e *route.HeaderEdits) []byte {
+	for i := range e.Added {
+		f := &e.Added[i]
+		out = append(append(out, f.Name...), ": "...)
+		start := len(out)
+		out = f.Value.Append(out, x)
+		clean(out[start:])
+		out = append(out, "\r\n"...)
+	}
+	return append(out, "\r\n"...)
+}
+
+// drops reports whether e removes a field line.
+func drops(e *route.HeaderEdits, line []byte) bool {
+	for _, name := range e.Dropped {
+		if hasName(line, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasName reports whether a field line has that name in lower case.
+func hasName(line []byte, name string) bool {
+	return len(line) > len(name) && line[len(name)] == ':' && http1.EqualFold(line[:len(name)], name)
+}
+
+// cutLine returns the first line of text with its CRLF, and what follows.
+func cutLine(text []byte) (line, rest []byte) {
+	n := bytes.IndexByte(text, '\n') + 1
+	return text[:n], text[n:]
+}
+
+// clean replaces control characters by spaces, so that a value cannot end its line. No
+// value of a variable contains any.
+func clean(value []byte) {
+	for i, c := range value {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			value[i] = ' '
+		}
+	}
+}
+
+// Variable implements [route.Values].
+func (x *httpExchange) Variable(v route.Variable) []byte {
+	b := x.in[x.start:x.end]
+	switch v {
+	case route.VariableAuthority:
+		return x.head.Authority(b)
+	case route.VariableClientAddress:
+		return x.clientAddress(b)
+	case route.VariableHost:
+		return withoutPort(x.head.Authority(b))
+	case route.VariableMethod:
+		return x.head.MethodName(b)
+	case route.VariablePath:
+		path, _, _ := bytes.Cut(x.sentTarget(b), questionMark)
+		return path
+	case route.VariableQuery:
+		_, query, _ := bytes.Cut(x.sentTarget(b), questionMark)
+		return query
+	case route.VariableScheme:
+		return []byte((*routedRequest)(x).Scheme())
+	case route.VariableUser:
+		return []byte(x.user)
+	}
+	return nil
+}
+
+// sentTarget returns the target that peers get, from the path on.
+func (x *httpExchange) sentTarget(b []byte) []byte {
+	if len(x.target) > 0 {
+		return x.target
+	}
+	return x.head.OriginTarget(b)
+}

@@ -1,0 +1,136 @@
+package proxy
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+
+	"sluice/auth"
+	"sluice/proxy/http1"
+)
+
+// maxAuthFields is the maximum number of fields in an answer of an authentication server.
+const maxAuthFields = 80
+
+// authorize asks the authentication server of the route whether the request, whose head is
+// b, is allowed. If not, done is true: the request is answered, and ok reports whether the
+// client got the answer.
+func (x *httpExchange) authorize(b []byte) (done, ok bool) {
+	f := x.actions.ForwardAuth
+	x.giveBack()
+	ctx, end := x.Waiting(f.Timeout())
+	answer, err := f.Ask(ctx, x.authHeader(b))
+	end()
+	switch {
+	case x.client.gone.Load():
+		x.status, x.interrupted = statusClientClosed, "client_gone"
+		x.account()
+		return true, false
+	case err != nil:
+		return true, x.refuse(refusalAuthUnavailable)
+	case !answer.Allows():
+		return true, x.passDenial(answer)
+	}
+	x.authorized = x.authorized[:0]
+	for _, name := range f.Copied.Dropped {
+		for _, value := range answer.Header.Values(name) {
+			x.authorized = append(append(x.authorized, name...), ": "...)
+			start := len(x.authorized)
+			x.authorized = append(x.authorized, value...)
+			clean(x.authorized[start:])
+			x.authorized = append(x.authorized, "\r\n"...)
+		}
+	}
+	if len(x.authorized) > maxEditedHead {
+		return true, x.refuse(refusalAuthUnavailable)
+	}
+	return false, false
+}
+
+// authHeader returns the fields of the question: those of the request that would be
+// forwarded, without those about its body, and what the request is for.
+func (x *httpExchange) authHeader(b []byte) http.Header {
+	header := make(http.Header)
+	var seen forwardedFields
+	fields := x.head.Fields()
+	for i := range fields {
+		f := &fields[i]
+		switch f.Name {
+		case http1.NameHost, http1.NameContentLength, http1.NameExpect, http1.NameTrailer, http1.NameMaxForwards, http1.NameGRPCTimeout:
+			continue
+		}
+		if f.Nominated || f.Name != http1.NameOther && x.dropsRequestField(f, &seen) {
+			continue
+		}
+		header.Add(string(f.FieldName(b)), string(f.Value(b)))
+	}
+	if !x.head.Has(http1.NameUserAgent) {
+		header["User-Agent"] = nil // else net/http adds one
+	}
+	header.Set("X-Forwarded-Method", string(x.head.MethodName(b)))
+	header.Set("X-Forwarded-Uri", string(x.head.OriginTarget(b)))
+	header.Set("X-Forwarded-Host", string(x.head.Authority(b)))
+	header.Set("X-Forwarded-Proto", (*routedRequest)(x).Scheme())
+	header.Set("X-Forwarded-For", string(x.clientAddress(b)))
+	header.Add("Via", "1.1 sluice") // a loop must end
+	return header
+}
+
+// passDenial answers the request with the answer of the authentication server, and reports
+// whether the client got it.
+func (x *httpExchange) passDenial(answer *auth.Answer) bool {
+	r := &refusal{answer.Status, "auth_denied", "the authentication server of the route does not allow the request"}
+	if x.isGRPC() {
+		return x.refuse(r)
+	}
+	c := x.client
+	keep := c.front.keepsOpen()
+	var head fasthttp.ResponseHeader
+	head.DisableNormalizing()
+	head.SetNoDefaultContentType(true)
+	head.SetStatusCode(answer.Status)
+	count := 0
+	for name, values := range answer.Header {
+		if !passesDenial(name) {
+			continue
+		}
+		for _, value := range values {
+			if count++; count > maxAuthFields {
+				return x.refuse(refusalAuthUnavailable)
+			}
+			text := []byte(value)
+			clean(text)
+			head.Add(name, string(text))
+		}
+	}
+	head.Set("X-Sluice-Reason", r.reason)
+	if !keep {
+		head.Set("Connection", "close")
+	}
+	head.SetContentLength(len(answer.Body))
+	x.status, x.refused = r.status, r.reason
+	x.borrow()
+	x.out = head.AppendBytes(x.out[:0])
+	if x.head.Method != http1.MethodHead {
+		x.out = append(x.out, answer.Body...)
+		x.bytesOut = int64(len(answer.Body))
+	}
+	err := c.front.writeAnswer(x.out)
+	if err != nil || !keep {
+		c.front.closeAfterAnswer()
+	}
+	x.account()
+	return err == nil
+}
+
+// passesDenial reports whether clients get a field of an answer.
+func passesDenial(name string) bool {
+	switch http1.NameOf([]byte(name)) {
+	case http1.NameConnection, http1.NameKeepAlive, http1.NameProxyConnection, http1.NameTE, http1.NameTransferEncoding,
+		http1.NameUpgrade, http1.NameTrailer, http1.NameContentLength, http1.NameHTTP2Settings,
+		http1.NameProxyAuthenticate, http1.NameProxyAuthorization:
+		return false
+	}
+	return !strings.HasPrefix(name, "X-Sluice-")
+}

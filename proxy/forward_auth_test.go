@@ -1,0 +1,108 @@
+package proxy
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/auth"
+	"sluice/route"
+)
+
+// An authentication server allows and denies requests, whatever the protocol of the client
+// is. Nothing passes without its permission.
+func TestForwardAuth(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		uri := r.Header.Get("X-Forwarded-Uri")
+		w.Header().Set("X-Asked", fmt.Sprint(r.Method, " ", r.Header.Get("X-Forwarded-Method"), " ", r.Header.Get("X-Forwarded-Host"), uri, " ", r.Header.Get("X-Forwarded-For"),
+			" ", r.ContentLength, " ", r.Header.Get("Content-Type"), r.Header.Get("Cookie")))
+		switch {
+		case strings.HasPrefix(uri, "/allowed"):
+			w.Header().Set("X-User", "ann")
+			w.Header().Add("X-Group", "a")
+			w.Header().Add("X-Group", "b")
+			w.Header().Set("X-Other", "secret")
+			w.WriteHeader(204)
+		case strings.HasPrefix(uri, "/silent"):
+			<-r.Context().Done()
+		case strings.HasPrefix(uri, "/long"):
+			w.Write(make([]byte, 100_000))
+		case strings.HasPrefix(uri, "/cut"):
+			w.Header().Set("Content-Length", "10")
+			w.WriteHeader(401)
+		case strings.HasPrefix(uri, "/login"):
+			w.Header().Set("Set-Cookie", "a=b")
+			w.Header().Set("Location", "https://login.example/")
+			w.WriteHeader(302)
+		case strings.HasPrefix(uri, "/nobody"): // allowed without a name
+		default:
+			w.Header().Set("X-Sluice-Attempts", "1")
+			w.WriteHeader(403)
+			fmt.Fprint(w, "no")
+		}
+	}))
+	defer server.Close()
+	var served atomic.Int64
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		served.Add(1)
+		echoRequest(w, r)
+	}))
+	defer origin.Close()
+	p := startProxy(t, Options{}, origin.Listener.Addr().String())
+	actions := func(url string, timeout time.Duration) *route.Actions {
+		f := auth.NewForward(url, timeout)
+		t.Cleanup(f.Close)
+		return &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f, Copied: headerEdits(t, nil, nil, "X-User", "X-Group")}}
+	}
+	p.setRoutes(
+		route.Route{Path: "/", Service: p.service, Actions: actions(server.URL, patience)},
+		route.Route{Path: "/silent", Service: p.service, Actions: actions(server.URL, 20*time.Millisecond)},
+		route.Route{Path: "/gone", Service: p.service, Actions: actions("http://"+nowhere[0], patience)},
+	)
+	forged := []string{"X-User: forged", "x-group: forged", "X-Forwarded-Uri: /allowed", "X-Forwarded-For: 192.0.2.1", "Cookie: c=d"}
+	for _, front := range p.fronts() {
+		for _, test := range []struct {
+			method, target, body string
+			status               int
+			reason, want         string // want: a line for the peer, a field, or the body
+		}{
+			{"GET", "/allowed?q", "", 200, "", "X-User: ann"},
+			{"POST", "/allowed", "body", 200, "", "X-Group: b"},
+			{"POST", "/allowed", strings.Repeat("x", 300_000), 200, "", "X-User: ann"},
+			{"GET", "/nobody", "", 200, "", ""},
+			{"GET", "/x?q=1", "", 403, "auth_denied", "X-Asked: GET GET shop.example/x?q=1 127.0.0.1 0 c=d"},
+			{"POST", "/x", strings.Repeat("x", 300_000), 403, "auth_denied", "no"},
+			{"HEAD", "/x", "", 403, "auth_denied", ""},
+			{"GET", "/login", "", 302, "auth_denied", "Location: https://login.example/"},
+			{"GET", "/silent", "", 503, "auth_unavailable", ""},
+			{"GET", "/long", "", 503, "auth_unavailable", ""},
+			{"GET", "/cut", "", 503, "auth_unavailable", ""},
+			{"GET", "/gone", "", 503, "auth_unavailable", ""},
+		} {
+			for range 2 {
+				before := served.Load()
+				response, body := front.ask(t, test.method, test.target, test.body, forged...)
+				what := fmt.Sprintf("%s: %s %s", front.name, test.method, test.target)
+				if response.StatusCode != test.status || response.Header.Get("X-Sluice-Reason") != test.reason {
+					t.Errorf("%s: got %d %q, want %d %q", what, response.StatusCode, response.Header.Get("X-Sluice-Reason"), test.status, test.reason)
+				}
+				if passed := served.Load() > before; passed != (test.status == 200) {
+					t.Errorf("%s: the peer was asked: %v", what, passed)
+				}
+				if strings.Contains(strings.ToLower(body), "-user: forged") || strings.Contains(body, "-Group: forged") || strings.Contains(body, "X-Other") {
+					t.Errorf("%s: the peer got\n%s", what, body)
+				}
+				name, value, _ := strings.Cut(cmp.Or(test.want, ": "), ": ")
+				if got := response.Header.Get(name); got != value && !strings.Contains(body, test.want) {
+					t.Errorf("%s: no %q in\n%v\n%s", what, test.want, response.Header, body)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,123 @@
+package proxy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"sluice/route"
+)
+
+// startConditional is startProxy with a route for each of the conditions, on the path
+// /NUMBER, and no other one.
+func startConditional(t *testing.T, o Options, conditions ...route.Conditions) *testProxy {
+	t.Helper()
+	p := startProxy(t, o, startOrigin(t, answering(okResponse)).address())
+	var routes []route.Route
+	for i, c := range conditions {
+		routes = append(routes, route.Route{Path: fmt.Sprintf("/%d", i), Conditions: c, Service: p.service})
+	}
+	table, err := route.NewTable(routes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.SetTable(table)
+	return p
+}
+
+func (p *testProxy) wantRouted(want bool, request string) {
+	p.t.Helper()
+	answer := p.raw(request + "Host: a\r\nConnection: close\r\n\r\n")
+	status := "HTTP/1.1 404 "
+	if want {
+		status = "HTTP/1.1 200 "
+	}
+	if !strings.HasPrefix(answer, status) {
+		p.t.Errorf("%q: got %.30q", request, answer)
+	}
+}
+
+func TestConditionsOfRequests(t *testing.T) {
+	p := startConditional(t, Options{},
+		route.Conditions{Methods: []string{"GET", "PATCH"}},
+		route.Conditions{Headers: []route.Value{{Name: "X-A", Text: "1"}}},
+		route.Conditions{Queries: []route.Value{{Name: "v", Text: "a b"}}},
+		route.Conditions{Cookies: []route.Value{{Name: "c", Kind: route.ValueMatches, Text: "^[0-9]+$"}}},
+		route.Conditions{Scheme: "http", Clients: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
+		route.Conditions{Scheme: "https"},
+		route.Conditions{Headers: []route.Value{{Name: "X-Forwarded-For", Kind: route.ValuePresent}}},
+		route.Conditions{Headers: []route.Value{{Name: "x_a", Kind: route.ValuePresent}}},
+	)
+	for _, test := range []struct {
+		want    bool
+		request string
+	}{
+		{true, "GET /0 HTTP/1.1\r\n"},
+		{false, "DELETE /0 HTTP/1.1\r\n"},
+		{true, "PATCH /0 HTTP/1.1\r\nContent-Length: 0\r\n"},
+		{true, "GET /1 HTTP/1.1\r\nx-a: 2\r\nX-A:  1 \r\n"},
+		{false, "GET /1 HTTP/1.1\r\nX-A: 2\r\nX-AB: 1\r\n"},
+		{true, "GET /2?v=x&v=a%20b HTTP/1.1\r\n"},
+		{true, "GET http://a/2?v=a+b HTTP/1.1\r\n"},
+		{false, "GET /2?vv=a+b HTTP/1.1\r\n"},
+		{true, "GET /3 HTTP/1.1\r\nCookie: a=1\r\nCookie: b=2; c=3\r\n"},
+		{false, "GET /3 HTTP/1.1\r\nCookie: c=x; C=1\r\n"},
+		{true, "GET /4 HTTP/1.1\r\n"},
+		{false, "GET /5 HTTP/1.1\r\nX-Forwarded-Proto: https\r\n"},
+		{false, "GET /6 HTTP/1.1\r\nX-Forwarded-For: 192.0.2.1\r\n"},
+		{false, "GET /7 HTTP/1.1\r\nx_a: 1\r\n"},
+	} {
+		p.wantRouted(test.want, test.request)
+	}
+}
+
+func TestConditionsBehindProxies(t *testing.T) {
+	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	p := startConditional(t, Options{TrustedProxies: loopback, KeepUnderscores: true},
+		route.Conditions{Scheme: "https"},
+		route.Conditions{Clients: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
+		route.Conditions{Headers: []route.Value{{Name: "X-Forwarded-For", Kind: route.ValuePresent}, {Name: "x_a", Kind: route.ValuePresent}}},
+		route.Conditions{Clients: loopback},
+	)
+	for _, test := range []struct {
+		want    bool
+		request string
+	}{
+		{true, "GET /0 HTTP/1.1\r\nX-Forwarded-Proto: https\r\n"},
+		{false, "GET /0 HTTP/1.1\r\nX-Forwarded-Proto: http\r\n"},
+		{false, "GET /0 HTTP/1.1\r\n"},
+		{true, "GET /1 HTTP/1.1\r\nX-Forwarded-For: 198.51.100.1, 192.0.2.1\r\n"},
+		{true, "GET /1 HTTP/1.1\r\nX-Forwarded-For: ::ffff:192.0.2.1\r\n"},
+		{false, "GET /1 HTTP/1.1\r\nX-Forwarded-For: 192.0.2.1, 198.51.100.1\r\n"},
+		{false, "GET /1 HTTP/1.1\r\n"},
+		{true, "GET /2 HTTP/1.1\r\nX-Forwarded-For: 192.0.2.1\r\nx_a: 1\r\n"},
+		{true, "GET /3 HTTP/1.1\r\n"},
+		{true, "GET /3 HTTP/1.1\r\nX-Forwarded-For: nonsense\r\n"},
+	} {
+		p.wantRouted(test.want, test.request)
+	}
+}
+
+func TestRouteOfOneListener(t *testing.T) {
+	p := startConditional(t, Options{})
+	for _, test := range []struct {
+		listener string
+		want     bool
+	}{{"other", false}, {"test", true}} {
+		table, err := route.NewTable([]route.Route{{Path: "/", Listeners: []string{test.listener}, Service: p.service}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.SetTable(table)
+		p.wantRouted(test.want, "GET / HTTP/1.1\r\n")
+	}
+}
+
+// Only a trusted proxy may say what the client uses.
+func TestOverTLSConditions(t *testing.T) {
+	p := startConditional(t, Options{}, route.Conditions{Scheme: "https"}, route.Conditions{Scheme: "http"})
+	p.wantRouted(true, "GET /0 HTTP/1.1\r\n")
+	p.wantRouted(true, "GET /0 HTTP/1.1\r\nX-Forwarded-Proto: http\r\n")
+	p.wantRouted(false, "GET /1 HTTP/1.1\r\nX-Forwarded-Proto: http\r\n")
+}

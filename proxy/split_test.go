@@ -1,0 +1,210 @@
+package proxy
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/cookiejar"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"sluice/balancer"
+	"sluice/discovery"
+	"sluice/metrics"
+	"sluice/proxy/accesslog"
+	"sluice/route"
+	"sluice/test/balancertest"
+)
+
+// startSplit starts a proxy with two peers that answer with their number. Peer 0 is the
+// canary, which has this share, and peer 1 the rest.
+func startSplit(t testing.TB, s route.Split, canary float64) (p *testProxy, origins [2]*origin) {
+	t.Helper()
+	var addresses []string
+	for i := range origins {
+		origins[i] = startOrigin(t, answering(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d", i)))
+		addresses = append(addresses, origins[i].address())
+	}
+	p = startProxy(t, Options{}, addresses...)
+	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{
+		NewTransport: p.NewTransport(transportOf(t)),
+		Groups: []balancer.GroupSelector{{
+			Name: "canary", Match: func(i *discovery.Instance) bool { return i.HostPort() == addresses[0] },
+		}},
+	})); err != nil {
+		t.Fatal(err)
+	}
+	p.setSplit(s, canary)
+	return p, origins
+}
+
+// setSplit routes all requests by s, with this share of the canary.
+func (p *testProxy) setSplit(s route.Split, canary float64) {
+	p.t.Helper()
+	s.Shares = []route.Share{{Group: p.pool.Group("canary"), Size: canary}}
+	s.Rest, s.Seed = p.pool.Group("rest"), "star"
+	table, err := route.NewTable([]route.Route{{Path: "/", Service: p.service, Split: &s}})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.SetTable(table)
+}
+
+var newClientCookie = regexp.MustCompile(`\r\nSet-Cookie: sluice_client=([0-9a-z]{1,13}); Path=/; HttpOnly; SameSite=Lax\r\n`)
+
+// A client without the cookie gets one, and with it stays in its group while shares
+// grow; each group has clients.
+func TestSplitByCookie(t *testing.T) {
+	p, _ := startSplit(t, route.Split{}, .5)
+	inGroup := make(map[string][]string) // cookies by peer
+	for range 60 {
+		answer, peer := p.get("/")
+		cookie := newClientCookie.FindStringSubmatch(answer)
+		if cookie == nil {
+			t.Fatalf("no new cookie in %q", answer)
+		}
+		inGroup[peer] = append(inGroup[peer], cookie[1])
+	}
+	// By chance a group has none of 60 clients once in 10¹⁷ runs.
+	if len(inGroup["0"]) == 0 || len(inGroup["1"]) == 0 {
+		t.Errorf("%d and %d clients", len(inGroup["0"]), len(inGroup["1"]))
+	}
+	expect := func(client, want string) {
+		t.Helper()
+		answer, peer := p.get("/", "Cookie: a=b; sluice_client="+client)
+		if peer != want || strings.Contains(answer, "Set-Cookie") {
+			t.Errorf("client of peer %s: got %q", want, answer)
+		}
+	}
+	for peer, clients := range inGroup {
+		for _, client := range clients {
+			expect(client, peer)
+		}
+	}
+	p.setSplit(route.Split{}, .8)
+	for _, client := range inGroup["0"] {
+		expect(client, "0")
+	}
+	p.setSplit(route.Split{}, 0)
+	for _, client := range inGroup["0"] {
+		expect(client, "1")
+	}
+}
+
+// The same holds for clients with HTTP/2.
+func TestSplitByCookieOverHTTP2(t *testing.T) {
+	p, _ := startSplit(t, route.Split{}, .5)
+	for range 10 {
+		jar, _ := cookiejar.New(nil)
+		transport := &http.Transport{Protocols: new(http.Protocols)}
+		transport.Protocols.SetUnencryptedHTTP2(true)
+		client := &http.Client{Transport: transport, Jar: jar}
+		var first string
+		for i := range 10 {
+			response, err := client.Get("http://" + p.address + "/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			body := make([]byte, 1)
+			response.Body.Read(body)
+			response.Body.Close()
+			if i == 0 {
+				first = string(body)
+			}
+			if got := len(response.Cookies()); response.ProtoMajor != 2 || string(body) != first || (got == 1) != (i == 0) {
+				t.Fatalf("request %d: HTTP/%d, peer %s, %d new cookies; the first one had peer %s", i, response.ProtoMajor, body, got, first)
+			}
+		}
+		transport.CloseIdleConnections()
+	}
+}
+
+func TestSplitByOtherKeys(t *testing.T) {
+	byUser, err := route.ParseSplitKey("header X-User")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _ := startSplit(t, route.Split{Key: byUser}, .5)
+	reached := make(map[string]bool)
+	for user := range 60 {
+		field := fmt.Sprintf("X-User: %d", user)
+		answer, peer := p.get("/", field)
+		if _, again := p.get("/", field); again != peer || strings.Contains(answer, "Set-Cookie") {
+			t.Errorf("user %d: peer %s, then %s; %q", user, peer, again, answer)
+		}
+		reached[peer] = true
+	}
+	if len(reached) != 2 {
+		t.Errorf("peers %v were reached, want both", reached)
+	}
+	p.setSplit(route.Split{Key: route.SplitKey{Source: route.SplitClientAddress}}, .5)
+	_, first := p.get("/")
+	for range 20 {
+		if _, peer := p.get("/"); peer != first {
+			t.Fatal("the same address is in two groups")
+		}
+	}
+	p.setSplit(route.Split{Key: route.SplitKey{Source: route.SplitNone}}, .5)
+	clear(reached)
+	eventually(t, "both peers are reached", func() bool { // the draw is not seeded
+		_, peer := p.get("/")
+		reached[peer] = true
+		return len(reached) == 2
+	})
+}
+
+// A request for a group without a usable peer fails with a reason of its own, unless
+// there is a fallback, which also gets the retry after the group's only peer failed.
+func TestEmptyGroup(t *testing.T) {
+	p, origins := startSplit(t, route.Split{}, 1)
+	canary := p.pool.Group("canary")
+	fallback := route.Split{Fallback: p.pool.Group("rest")}
+	origins[0].close()
+	p.setSplit(fallback, 1)
+	for range 10 {
+		if _, peer := p.get("/"); peer != "1" {
+			t.Error("the peer that is gone has answered")
+		}
+	}
+	// The peer may have had a connection that it closes, which is no failure.
+	attempts := canary.Attempts().Snapshot()
+	if failed := attempts.Class(metrics.Class5xx); failed == 0 || failed != attempts.Total() || canary.Fallbacks() != 10 {
+		t.Errorf("%d of %d attempts failed and %d fell back; want all, and 10", failed, attempts.Total(), canary.Fallbacks())
+	}
+	p.setPeers(origins[1].address())
+	for range 10 {
+		p.get("/")
+	}
+	if n := canary.Fallbacks(); n != 20 {
+		t.Errorf("%d fallbacks, want 20", n)
+	}
+	p.setSplit(route.Split{}, 1)
+	answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	if !strings.HasPrefix(answer, "HTTP/1.1 503 ") || !strings.Contains(answer, "X-Sluice-Reason: group_empty\r\n") {
+		t.Errorf("got %q", answer)
+	}
+	p.setSplit(route.Split{}, 0)
+	p.get("/")
+}
+
+func TestAccessLogNamesTheGroup(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.log")
+	log, err := accesslog.New(accesslog.Options{Path: path, Format: accesslog.FormatJSON, Sample: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _ := startSplit(t, route.Split{}, 1)
+	o := *p.options.Load()
+	o.AccessLog = log
+	p.Configure(o)
+	p.get("/")
+	eventually(t, "the request is logged, and its connection closed", func() bool { return p.Connections() == 0 })
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := os.ReadFile(path); err != nil || !strings.Contains(string(line), `,"group":"canary",`) {
+		t.Errorf("got %s, %v", line, err)
+	}
+}

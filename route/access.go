@@ -1,0 +1,46 @@
+package route
+
+import (
+	"net/netip"
+
+	"sluice/ratelimit"
+)
+
+// Access says which clients may use a route, by their addresses.
+type Access struct {
+	allow, deny networks
+}
+
+// NewAccess returns the access of clients in one of the networks of allow, which are all
+// if there are none, and in none of deny.
+func NewAccess(allow, deny []netip.Prefix) *Access {
+	return &Access{newNetworks(unmapped(allow)), newNetworks(unmapped(deny))}
+}
+
+// unmapped returns networks of IPv4 addresses that are mapped to IPv6 as those of IPv4.
+func unmapped(prefixes []netip.Prefix) []netip.Prefix {
+	const mapped = 128 - 32
+	all := make([]netip.Prefix, len(prefixes))
+	for i, p := range prefixes {
+		if all[i] = p; p.Addr().Is4In6() && p.Bits() >= mapped {
+			all[i] = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mapped)
+		}
+	}
+	return all
+}
+
+// Allows reports whether a client, whose address is neither mapped nor has a zone, may
+// use the route.
+func (a *Access) Allows(client netip.Addr) bool {
+	return !a.deny.contains(client) && (len(a.allow) == 0 || a.allow.contains(client))
+}
+
+// RateLimit limits the requests of a route.
+type RateLimit struct {
+	*ratelimit.Limiter
+	// PerRoute: all requests share one bucket.
+	PerRoute bool
+	// Key is what else has buckets of its own: each client address, IPv6 addresses by
+	// their /64, or each value of a header field. Requests without the field share one.
+	Key HashKey
+}

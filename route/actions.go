@@ -1,0 +1,47 @@
+package route
+
+import "sluice/auth"
+
+// Actions are what a route does with its requests and their responses, besides sending
+// the requests to a service. They do not change after they are in a Table, and are safe
+// for concurrent use. The zero value does nothing.
+type Actions struct {
+	// Access, if not nil, restricts the clients.
+	Access *Access
+	// RateLimit, if not nil, limits the rate of requests.
+	RateLimit *RateLimit
+	// BasicAuth, if not nil, requires a password.
+	BasicAuth *BasicAuth
+	// ForwardAuth, if not nil, asks a server about each request.
+	ForwardAuth *ForwardAuth
+	// Redirect, if not nil, answers the requests. One whose URL would be that of its
+	// target goes to the service.
+	Redirect *Redirect
+	// Path edits the path that peers get.
+	Path PathEdits
+	// Host is the Host that peers get. "": that of the client.
+	Host string
+	// HostOfPeer: peers get their own address as Host.
+	HostOfPeer bool
+	// RequestHeaders edits the requests that peers get, with the fields that sluice
+	// writes.
+	RequestHeaders HeaderEdits
+	// ResponseHeaders edits the final responses of peers, not those that sluice makes.
+	ResponseHeaders HeaderEdits
+	// BodyLimit bounds the bytes of a request's body. 0: no limit.
+	BodyLimit int64
+}
+
+// BasicAuth requires that a request has the password of a user (RFC 7617).
+type BasicAuth struct {
+	*auth.Users
+	// Realm is what the password is for, for people, without quotes and backslashes.
+	Realm string
+}
+
+// ForwardAuth asks a server whether a request is allowed.
+type ForwardAuth struct {
+	*auth.Forward
+	// Copied drops the fields of the client that peers get from the server's answer.
+	Copied HeaderEdits
+}

@@ -1,0 +1,176 @@
+package route
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+// someValues are the values of variables in tests.
+type someValues map[Variable]string
+
+func (s someValues) Variable(v Variable) []byte { return []byte(s[v]) }
+
+func TestTemplate(t *testing.T) {
+	values := someValues{VariableHost: "a.example", VariablePath: "/p", VariableScheme: "https"}
+	for _, test := range []struct{ text, want string }{
+		{"", ""},
+		{"plain", "plain"},
+		{"$scheme://$host$path", "https://a.example/p"},
+		{"${host}x$$y$$$host", "a.examplex$y$a.example"},
+		{"$query", ""},
+	} {
+		tpl, err := ParseTemplate(test.text, NoGroups)
+		if got := string(tpl.Append(nil, values)); err != nil || got != test.want {
+			t.Errorf("%q: got %q, %v, want %q", test.text, got, err, test.want)
+		}
+	}
+	for text, want := range map[string]string{
+		"a\r\nb":   "contains '\\r'",
+		"a\x00":    "contains '\\x00'",
+		"a\x7f":    "contains",
+		"$nothing": "$nothing is not a variable",
+		"$":        "$ is not a variable",
+		"a$ b":     "$ is not a variable",
+		"${host":   `has no "}"`,
+		"${}":      "is not a variable",
+		"$3":       "no such group",
+		"${12}":    "no such group",
+		"$HOST":    "is not a variable",
+	} {
+		if _, err := ParseTemplate(text, 2); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestHeaderEditsThatAreNotAllowed(t *testing.T) {
+	for _, name := range []string{
+		"Connection", "KEEP-ALIVE", "Transfer-Encoding", "Content-Length", "Upgrade", "TE", "Trailer", "Host", "Expect", "Via",
+		"Proxy-Connection", "HTTP2-Settings", "Sec-WebSocket-Accept", "X-Sluice-Reason", "Grpc-Status", "Max-Forwards", "", "a b", "a:", "a\r\n",
+	} {
+		one := map[string]string{name: "x"}
+		for list, err := range map[string]error{
+			"set":    second(NewHeaderEdits(one, nil, nil)),
+			"add":    second(NewHeaderEdits(nil, one, nil)),
+			"remove": second(NewHeaderEdits(nil, nil, []string{name})),
+		} {
+			wrong := new(FieldError)
+			if !errors.As(err, &wrong) || wrong.List != list || wrong.Name != name {
+				t.Errorf("%s %q: %v", list, name, err)
+			}
+		}
+	}
+	for _, test := range []struct{ set, remove []string }{
+		{[]string{"X-A", "x-a"}, nil}, {[]string{"X-A"}, []string{"x-A"}}, {nil, []string{"X-A", "X-A"}},
+	} {
+		set := make(map[string]string)
+		for _, name := range test.set {
+			set[name] = ""
+		}
+		if _, err := NewHeaderEdits(set, nil, test.remove); err == nil {
+			t.Errorf("set %q, remove %q: no error", test.set, test.remove)
+		}
+	}
+	for _, value := range []string{"a\nb", "$0", "${0}", "$1"} {
+		if _, err := NewHeaderEdits(map[string]string{"X-A": value}, nil, nil); err == nil {
+			t.Errorf("the value %q: no error", value)
+		}
+	}
+}
+
+func second[A any](_ A, err error) error { return err }
+
+func TestPathEditsThatAreNotAllowed(t *testing.T) {
+	for _, o := range []PathOptions{
+		{Strip: "api"}, {Strip: "/a//b"}, {Strip: "/a/../b"}, {Strip: "/a/."}, {Strip: "/a%20"}, {Strip: "/a;b"}, {Strip: "/ä"}, {Strip: "/a b"}, {Strip: "/a?"},
+		{Add: "v1"}, {Add: "/.."}, {Add: "/a\r\n"},
+		{Rewrite: "("}, {To: "/x"}, {Rewrite: "x"}, {Rewrite: "x", To: "y"}, {Rewrite: "(x)", To: "$1"}, {Rewrite: "x", To: "/$1"}, {Rewrite: "x", To: "/$host"},
+		{Rewrite: "x", To: "/a b"}, {Rewrite: "x", To: "/#"}, {Rewrite: "x", To: "/\x00"},
+	} {
+		wrong := new(PathError)
+		if _, err := NewPathEdits(o); !errors.As(err, &wrong) {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+}
+
+func TestPathEdits(t *testing.T) {
+	for _, test := range []struct {
+		o          PathOptions
+		path, want string // want: the target with the query "?q", or the error
+		stripped   bool
+	}{
+		{PathOptions{Strip: "/api"}, "/api", "/?q", true},
+		{PathOptions{Strip: "/api"}, "/api/", "/?q", true},
+		{PathOptions{Strip: "/api"}, "/api//x", "//x?q", true},
+		{PathOptions{Strip: "/api"}, "/apix", "/apix?q", false},
+		{PathOptions{Strip: "/api"}, "", "/?q", false},
+		{PathOptions{Strip: "/api"}, "/x/api", "/x/api?q", false},
+		{PathOptions{Strip: "/api"}, "/api%2fx", ErrEncodedPrefix.Error(), false},
+		{PathOptions{Strip: "/api"}, "/api;v=1/x", ErrEncodedPrefix.Error(), false},
+		{PathOptions{Strip: "/api"}, `/api\x`, ErrEncodedPrefix.Error(), false},
+		{PathOptions{Strip: "/api"}, "//api/x", ErrEncodedPrefix.Error(), false},
+		{PathOptions{Strip: "/api"}, "/./api/x", ErrEncodedPrefix.Error(), false},
+		{PathOptions{Strip: "/api"}, "/%61pi", ErrEncodedPrefix.Error(), false},
+		{PathOptions{Strip: "/api"}, "/%2561pi", "/%2561pi?q", false},
+		{PathOptions{Strip: "/api"}, "/api/%2561/", "/%2561/?q", true},
+		{PathOptions{Strip: "/a/b"}, "/a%2fb/c", ErrEncodedPrefix.Error(), false},
+		{PathOptions{Strip: "/api", StripString: true}, "/apix", "/x?q", true},
+		{PathOptions{Strip: "/api", StripString: true}, "/api%78", ErrEncodedPrefix.Error(), false},
+		{PathOptions{Add: "/v1"}, "/x", "/v1/x?q", false},
+		{PathOptions{Add: "/v1"}, "", "/v1/?q", false},
+		{PathOptions{Add: "/v1"}, "/../x", ErrDotSegment.Error(), false},
+		{PathOptions{Add: "/v1"}, "/x/%2E%2e/y", ErrDotSegment.Error(), false},
+		{PathOptions{Add: "/v1"}, "/x/..;a/y", ErrDotSegment.Error(), false},
+		{PathOptions{Add: "/v1"}, `/x\..\y`, ErrDotSegment.Error(), false},
+		{PathOptions{Add: "/v1"}, "/x..", "/v1/x..?q", false},
+		{PathOptions{Add: "/v1"}, "/.x/...", "/v1/.x/...?q", false},
+		{PathOptions{Rewrite: "^/a(/x)?/(.*)$", To: "/b$1/$2"}, "/a/c%2fd", "/b/c%2fd?q", false},
+		{PathOptions{Rewrite: "a+", To: "/$0"}, "/xaax", "/aa?q", false},
+		{PathOptions{Rewrite: "a", To: "/b?c=d"}, "/xax", "/b?c=d&q", false},
+		{PathOptions{Rewrite: "^/(.*)$", To: "/.$1"}, "/.", ErrDotSegment.Error(), false},
+		{PathOptions{Strip: "/a", Add: "/b", Rewrite: "^/b/(.*)$", To: "/c/$1"}, "/a/x", "/c/x?q", true},
+	} {
+		e, err := NewPathEdits(test.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		target, stripped, err := e.Append([]byte("GET "), []byte(test.path), []byte("?q"))
+		got := strings.TrimPrefix(string(target), "GET ")
+		if err != nil {
+			got = err.Error()
+		}
+		if got != test.want || stripped != test.stripped {
+			t.Errorf("%+v, %q: got %q, %v, want %q, %v", test.o, test.path, got, stripped, test.want, test.stripped)
+		}
+	}
+}
+
+func TestRedirects(t *testing.T) {
+	values := someValues{VariableHost: "a.example", VariablePath: "//evil.example", VariableQuery: "q=1", VariableScheme: "http"}
+	for to, want := range map[string]string{
+		"https://$host$path":  "https://a.example//evil.example?q=1",
+		"/x$path":             "/x//evil.example?q=1",
+		"/$path":              "/evil.example?q=1",
+		"/?$query&a":          "/?q=1&a",
+		"https://b.example/?": "https://b.example/?",
+		"/#top":               "/#top",
+	} {
+		r, err := NewRedirect(to, 301)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(r.Append(nil, values)); got != want {
+			t.Errorf("%q: got %q, want %q", to, got, want)
+		}
+	}
+	for _, to := range []string{"", "x", "$path", "//$host", "ftp://a", "/$0", "https://a b", "/\r\n"} {
+		if _, err := NewRedirect(to, 301); err == nil {
+			t.Errorf("%q: no error", to)
+		}
+	}
+	if _, err := NewRedirect("/", 304); err == nil {
+		t.Error("304: no error")
+	}
+}

@@ -1,0 +1,131 @@
+package route
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// HeaderEdits are edits of the field lines of a message: first lines are removed, then
+// others are added. The zero value does nothing.
+type HeaderEdits struct {
+	// Dropped are the names, in lower case, of the lines to remove.
+	Dropped []string
+	// Added are the lines to add, in order.
+	Added []FieldLine
+}
+
+// FieldLine is a field line.
+type FieldLine struct {
+	Name  string
+	Value Template
+}
+
+// NewHeaderEdits returns edits that replace all lines with the names in set, add those of
+// add, and remove those with the names in remove. The values are templates. A *FieldError
+// says which name or value is invalid.
+func NewHeaderEdits(set, add map[string]string, remove []string) (HeaderEdits, error) {
+	var e HeaderEdits
+	removed := make(map[string]bool, len(remove)+len(set))
+	drop := func(list, name string) error {
+		lower := strings.ToLower(name)
+		if why := fixedField(lower); why != nil {
+			return &FieldError{list, name, why}
+		}
+		if removed[lower] {
+			return &FieldError{list, name, errors.New("is set or removed twice")}
+		}
+		removed[lower] = true
+		e.Dropped = append(e.Dropped, lower)
+		return nil
+	}
+	for _, name := range remove {
+		if err := drop("remove", name); err != nil {
+			return HeaderEdits{}, err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(set)) {
+		if err := drop("set", name); err != nil {
+			return HeaderEdits{}, err
+		}
+		if err := e.append("set", name, set[name]); err != nil {
+			return HeaderEdits{}, err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(add)) {
+		if why := fixedField(strings.ToLower(name)); why != nil {
+			return HeaderEdits{}, &FieldError{"add", name, why}
+		}
+		if err := e.append("add", name, add[name]); err != nil {
+			return HeaderEdits{}, err
+		}
+	}
+	return e, nil
+}
+
+func (e *HeaderEdits) append(list, name, value string) error {
+	t, err := ParseTemplate(strings.Trim(value, " \t"), NoGroups)
+	if err != nil {
+		return &FieldError{list, name, err}
+	}
+	e.Added = append(e.Added, FieldLine{name, t})
+	return nil
+}
+
+// Empty reports whether e does nothing.
+func (e *HeaderEdits) Empty() bool { return len(e.Dropped) == 0 && len(e.Added) == 0 }
+
+// FieldError is an edit that is not allowed.
+type FieldError struct {
+	List string // "set", "add" or "remove"
+	Name string // of the field
+	Err  error
+}
+
+func (e *FieldError) Error() string { return fmt.Sprintf("%s: %q: %v", e.List, e.Name, e.Err) }
+
+// Unwrap returns e.Err.
+func (e *FieldError) Unwrap() error { return e.Err }
+
+// fixedFields are the names of fields that no edit may touch, in lower case, with the
+// reasons. A name that ends with a hyphen is a prefix.
+var fixedFields = map[string]string{
+	"connection":          "belongs to one connection",
+	"http2-settings":      "belongs to one connection",
+	"keep-alive":          "belongs to one connection",
+	"proxy-authenticate":  "belongs to one connection",
+	"proxy-authorization": "belongs to one connection",
+	"proxy-connection":    "belongs to one connection",
+	"te":                  "belongs to one connection",
+	"upgrade":             "belongs to one connection",
+
+	"content-length":    "frames the body",
+	"trailer":           "frames the body",
+	"transfer-encoding": "frames the body",
+	"expect":            "frames the body",
+
+	"grpc-message": "is the status of a gRPC call",
+	"grpc-status":  "is the status of a gRPC call",
+	"grpc-timeout": "is written by sluice",
+	"host":         "is edited by host_header",
+	"max-forwards": "is written by sluice",
+	"via":          "shows sluice that a request comes back",
+
+	"sec-websocket-": "belongs to the handshake of WebSocket",
+	"x-sluice-":      "is written by sluice",
+}
+
+// fixedField returns why a field, whose name is in lower case, may not be edited, or nil.
+func fixedField(lower string) error {
+	if !isToken(lower) {
+		return errors.New("is not the name of a header field")
+	}
+	for name, why := range fixedFields {
+		if lower == name || strings.HasSuffix(name, "-") && strings.HasPrefix(lower, name) {
+			return errors.New("cannot be edited: it " + why)
+		}
+	}
+	return nil
+}

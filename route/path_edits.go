@@ -1,0 +1,248 @@
+package route
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// PathEdits are edits of the path that peers get, in the order of the fields. The zero
+// value does nothing. They change the path as sent: what they keep stays encoded as it is.
+type PathEdits struct {
+	strip        string // without a slash at its end
+	stripsString bool
+	add          string // likewise
+	rewrite      *regexp.Regexp
+	to           Template
+}
+
+// PathOptions describe PathEdits.
+type PathOptions struct {
+	// Strip is a prefix to remove, such as "/api".
+	Strip string
+	// StripString: Strip is a prefix of the text, not of the segments: "/api" is one of
+	// "/apix" too.
+	StripString bool
+	// Add is a prefix to add.
+	Add string
+	// Rewrite is a regular expression. A path that it matches becomes To, a template
+	// with its groups only, which may have a query.
+	Rewrite, To string
+}
+
+// NewPathEdits checks o. A *PathError says what is invalid.
+func NewPathEdits(o PathOptions) (PathEdits, error) {
+	e := PathEdits{
+		strip: strings.TrimSuffix(o.Strip, "/"), stripsString: o.StripString,
+		add: strings.TrimSuffix(o.Add, "/"),
+	}
+	if err := checkPrefix(o.Strip); err != nil {
+		return PathEdits{}, &PathError{"strip_prefix", o.Strip, err}
+	}
+	if err := checkPrefix(o.Add); err != nil {
+		return PathEdits{}, &PathError{"add_prefix", o.Add, err}
+	}
+	if o.Rewrite == "" && o.To == "" {
+		return e, nil
+	}
+	var err error
+	if e.rewrite, err = regexp.Compile(o.Rewrite); err != nil || o.Rewrite == "" {
+		return PathEdits{}, &PathError{"rewrite.regexp", o.Rewrite, errors.New("is not a regular expression in Go's syntax (RE2)")}
+	}
+	if e.to, err = ParseTemplate(o.To, e.rewrite.NumSubexp()); err == nil {
+		err = checkRewritten(&e.to)
+	}
+	if err != nil {
+		return PathEdits{}, &PathError{"rewrite.to", o.To, err}
+	}
+	return e, nil
+}
+
+// PathError is an invalid part of PathOptions.
+type PathError struct {
+	Key   string // as in the configuration: "strip_prefix", …
+	Value string
+	Err   error
+}
+
+func (e *PathError) Error() string { return fmt.Sprintf("%s %q: %v", e.Key, e.Value, e.Err) }
+
+// Unwrap returns e.Err.
+func (e *PathError) Unwrap() error { return e.Err }
+
+// checkPrefix accepts a path without an octet that has another spelling.
+func checkPrefix(s string) error {
+	switch {
+	case s == "":
+		return nil
+	case s[0] != '/':
+		return errors.New("must start with a slash")
+	}
+	if i := strings.IndexFunc(s, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune(`%\;?#`, c) }); i >= 0 {
+		return fmt.Errorf("contains %q: want printable ASCII without %% \\ ; ? #", s[i])
+	}
+	if !literal([]byte(s)) || strings.HasSuffix(s, "/..") || strings.HasSuffix(s, "/.") {
+		return errors.New("has an empty segment or a dot segment")
+	}
+	return nil
+}
+
+// checkRewritten accepts a template that makes a target in origin form of any groups.
+func checkRewritten(t *Template) error {
+	for i, p := range t.parts {
+		if i == 0 && !strings.HasPrefix(p.text, "/") {
+			return errors.New("must start with a slash")
+		}
+		if p.variable > variableGroup {
+			return errors.New("may contain groups of the regular expression, such as $1, and no other variables")
+		}
+		if j := strings.IndexFunc(p.text, func(c rune) bool { return c <= ' ' || c > '~' || c == '#' }); j >= 0 {
+			return fmt.Errorf("contains %q: want printable ASCII without spaces and #", p.text[j])
+		}
+	}
+	if len(t.parts) == 0 {
+		return errors.New("must start with a slash")
+	}
+	return nil
+}
+
+// Empty reports whether e does nothing.
+func (e *PathEdits) Empty() bool { return e.strip == "" && e.add == "" && e.rewrite == nil }
+
+// Stripped returns the prefix that e removes, without a slash at its end; "": none.
+func (e *PathEdits) Stripped() string { return e.strip }
+
+// Errors of [PathEdits.Append]: the path can be read in two ways, of which servers choose
+// either, so that the result could name something outside of what the route is for.
+var (
+	// ErrDotSegment means that the path has a segment "..", in any spelling.
+	ErrDotSegment = errors.New(`the path has a segment ".."`)
+	// ErrEncodedPrefix means that the path begins with the prefix to remove only after
+	// it is decoded.
+	ErrEncodedPrefix = errors.New("the path begins with the prefix in another spelling")
+)
+
+// Append appends the edited target of a request. path is the path as sent, query the
+// query with its question mark, or empty.
+func (e *PathEdits) Append(out, path, query []byte) (target []byte, stripped bool, err error) {
+	if len(path) == 0 {
+		path = rootPath
+	}
+	if climbs(path) {
+		return out, false, ErrDotSegment
+	}
+	rest, stripped, err := e.stripFrom(path)
+	if err != nil {
+		return out, false, err
+	}
+	start := len(out)
+	out = append(append(out, e.add...), rest...)
+	if e.rewrite != nil {
+		path := out[start:]
+		if groups := e.rewrite.FindSubmatchIndex(path); groups != nil {
+			rewritten := e.to.appendGroups(nil, nil, path, groups)
+			out = append(out[:start], rewritten...)
+		}
+	}
+	path, own, _ := bytes.Cut(out[start:], []byte("?"))
+	if climbs(path) {
+		return out[:start], false, ErrDotSegment
+	}
+	if len(query) > 1 && own != nil {
+		out = append(append(out, '&'), query[1:]...)
+	} else {
+		out = append(out, query...)
+	}
+	return out, stripped, nil
+}
+
+// stripFrom returns path without the prefix, if it has it.
+func (e *PathEdits) stripFrom(path []byte) (rest []byte, stripped bool, err error) {
+	if e.strip == "" {
+		return path, false, nil
+	}
+	if rest, ok := bytes.CutPrefix(path, []byte(e.strip)); ok {
+		switch {
+		case len(rest) == 0:
+			return rootPath, true, nil
+		case rest[0] == '/':
+			return rest, true, nil
+		case e.stripsString && pathClass[rest[0]] == plain:
+			return append([]byte{'/'}, rest...), true, nil
+		}
+	}
+	if !literal(path) && e.hasDecoded(path) {
+		return nil, false, ErrEncodedPrefix
+	}
+	return path, false, nil
+}
+
+// literal reports whether path has only one reading: no octet is encoded, and no segment
+// is empty, begins with a dot, or has parameters. The last one may be empty.
+func literal(path []byte) bool {
+	for i, c := range path {
+		if pathClass[c] == special || c == '/' && i+1 < len(path) && (path[i+1] == '/' || path[i+1] == '.') {
+			return false
+		}
+	}
+	return true
+}
+
+// hasDecoded reports whether the decoded path begins with the prefix.
+func (e *PathEdits) hasDecoded(path []byte) bool {
+	decoded := []byte{'/'}
+	for segment := range decodedSegments(path) {
+		decoded = append(append(decoded, segment...), '/')
+	}
+	if !e.stripsString {
+		return bytes.HasPrefix(decoded, []byte(e.strip+"/"))
+	}
+	return bytes.HasPrefix(decoded, []byte(e.strip))
+}
+
+// climbs reports whether path has a segment "..", in any spelling that some server reads.
+func climbs(path []byte) bool {
+	if literal(path) {
+		return false
+	}
+	for segment := range decodedSegments(path) {
+		if string(segment) == ".." {
+			return true
+		}
+	}
+	return false
+}
+
+// decodedSegments yields the segments of path as Match reads them, without empty ones and
+// ".". It keeps "..".
+func decodedSegments(path []byte) func(yield func([]byte) bool) {
+	return func(yield func([]byte) bool) {
+		var segment []byte
+		params := false // within ";…"
+		for i := 0; i <= len(path); i++ {
+			c := byte('/') // after the last
+			if i < len(path) {
+				c = path[i]
+			}
+			if c == '%' {
+				if d, ok := unhex(path[i+1:]); ok {
+					c = d
+					i += 2
+				}
+			}
+			switch {
+			case c == '/' || c == '\\':
+				if len(segment) > 0 && string(segment) != "." && !yield(segment) {
+					return
+				}
+				segment, params = segment[:0], false
+			case c == ';':
+				params = true
+			case !params:
+				segment = append(segment, c)
+			}
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package route
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+
+	"github.com/cespare/xxhash/v2"
+
+	"sluice/balancer"
+)
+
+// Split divides the requests of a route among groups of the service's peers. It does not
+// change after it is in a Table, and is safe for concurrent use.
+//
+// Each client has a point from 0 to 1, a hash of the seed and the client's key. The first
+// share owns the points from 0 to its size, the next one those that follow, and Rest what
+// is left. So a larger share of a single group takes clients from Rest only, a smaller
+// one gives some back, and replicas agree on each client.
+type Split struct {
+	// Shares are the groups other than Rest.
+	Shares []Share
+	Rest   *balancer.Group
+	// Fallback gets the requests to a group without a usable peer, and those whose
+	// group has no other peer for a retry. nil: none.
+	Fallback *balancer.Group
+	Key      SplitKey
+	// Seed makes splits independent of each other; usually the service's name.
+	Seed string
+	// Judged passes clients on to [balancer.Group.OnFailure].
+	Judged bool
+}
+
+// Share is the part of the clients that one group gets.
+type Share struct {
+	Group *balancer.Group
+	Size  float64 // from 0 to 1
+}
+
+// ToGroup returns a split that sends every request to one group.
+func ToGroup(group *balancer.Group) *Split {
+	return &Split{Rest: group, Key: SplitKey{Source: SplitNone}}
+}
+
+// SplitKey is what identifies a client. A request without it has a random point.
+type SplitKey struct {
+	Source SplitSource
+	Header string // with SplitHeader: the name in lower case
+}
+
+// SplitSource is the kind of a SplitKey.
+type SplitSource uint8
+
+const (
+	// SplitCookie is the cookie SplitCookieName, which sluice sets.
+	SplitCookie SplitSource = iota
+	// SplitHeader is the value of the first field of that name.
+	SplitHeader
+	// SplitClientAddress is the client's IP address, as HashClientAddress.
+	SplitClientAddress
+	// SplitNone is nothing: each request has a random point.
+	SplitNone
+)
+
+// SplitCookieName is the name of the cookie with 64 random bits that identifies a client,
+// for all services of a host.
+const SplitCookieName = "sluice_client"
+
+var splitKeys = map[string]SplitSource{"cookie": SplitCookie, "client_address": SplitClientAddress, "none": SplitNone}
+
+// ParseSplitKey reads a key of the configuration: "cookie", "header NAME",
+// "client_address" or "none".
+func ParseSplitKey(s string) (SplitKey, error) {
+	if name, ok := strings.CutPrefix(s, "header "); ok && isToken(name) {
+		return SplitKey{SplitHeader, strings.ToLower(name)}, nil
+	}
+	source, known := splitKeys[s]
+	if !known {
+		return SplitKey{}, fmt.Errorf(`split key %q: want "cookie", "header NAME", "client_address" or "none"`, s)
+	}
+	return SplitKey{Source: source}, nil
+}
+
+// String returns the key in the form of ParseSplitKey.
+func (k SplitKey) String() string {
+	for name, source := range splitKeys {
+		if source == k.Source {
+			return name
+		}
+	}
+	return "header " + k.Header
+}
+
+// Group returns the group of the client with that key; an empty one is a random client.
+// It allocates nothing.
+func (s *Split) Group(key []byte) *balancer.Group {
+	group, _ := s.Assign(key)
+	return group
+}
+
+// Assign is Group, and also returns a number above 0 that identifies the client, or 0
+// without shares.
+func (s *Split) Assign(key []byte) (group *balancer.Group, client uint64) {
+	if len(s.Shares) == 0 {
+		return s.Rest, 0
+	}
+	if len(key) > 0 {
+		client = s.hash(key)
+	} else {
+		client = rand.Uint64()
+	}
+	point := float64(client>>11) / (1 << 53)
+	client = max(client, 1)
+	for i := range s.Shares {
+		if point -= s.Shares[i].Size; point < 0 {
+			return s.Shares[i].Group, client
+		}
+	}
+	return s.Rest, client
+}
+
+func (s *Split) hash(key []byte) uint64 {
+	var d xxhash.Digest
+	d.ResetWithSeed(xxhash.Sum64String(s.Seed))
+	_, _ = d.Write(key) // never fails
+	return d.Sum64()
+}

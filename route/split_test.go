@@ -1,0 +1,148 @@
+package route
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"strconv"
+	"testing"
+
+	"sluice/balancer"
+	"sluice/test/balancertest"
+)
+
+// clients returns the keys of n clients, the same ones in each run.
+func clients(n int) [][]byte {
+	random := rand.New(rand.NewPCG(4711, 0))
+	keys := make([][]byte, n)
+	for i := range keys {
+		keys[i] = strconv.AppendUint(nil, random.Uint64(), 36)
+	}
+	return keys
+}
+
+// groups are the first, the second and the third group of a pool, and its rest.
+var groups = func() (list [4]*balancer.Group) {
+	pool, err := balancer.NewPool("star", balancertest.Complete(balancer.Options{}))
+	if err != nil {
+		panic(err)
+	}
+	for i := range list {
+		list[i] = pool.Group(strconv.Itoa(i))
+	}
+	return list
+}()
+
+// split returns one with these sizes of shares, of the first groups; the last is the rest.
+func split(seed string, sizes ...float64) *Split {
+	s := &Split{Rest: groups[3], Seed: seed}
+	for i, size := range sizes {
+		s.Shares = append(s.Shares, Share{Group: groups[i], Size: size})
+	}
+	return s
+}
+
+// Each group gets its share of the clients, by random keys and by similar ones.
+func TestSharesOfASplit(t *testing.T) {
+	const n = 20000
+	random := clients(n)
+	kinds := map[string]func(i int) []byte{
+		"random":    func(i int) []byte { return random[i] },
+		"addresses": func(i int) []byte { return fmt.Appendf(nil, "10.0.%d.%d", i/256, i%256) },
+	}
+	for _, sizes := range [][]float64{{0}, {.05}, {.5}, {1}, {.01, .3}, {.25, .25, .5}} {
+		for name, key := range kinds {
+			s := split("star", sizes...)
+			got := make(map[*balancer.Group]float64)
+			for i := range n {
+				got[s.Group(key(i))]++
+			}
+			left := 1.0
+			for i, size := range append(sizes, 0) {
+				group := groups[i]
+				if i == len(sizes) {
+					group, size = groups[3], left
+				}
+				left -= size
+				// Six standard deviations.
+				if most := 6 * math.Sqrt(n*size*(1-min(size, 1))); math.Abs(got[group]-n*size) > most+.5 {
+					t.Errorf("%v, %s: group %s has %v of %d, want %v", sizes, name, group.Name(), got[group], n, n*size)
+				}
+			}
+		}
+	}
+}
+
+// A larger share takes clients from the rest and moves no other; a smaller one gives
+// some back.
+func TestALargerShareMovesClientsOneWay(t *testing.T) {
+	before := split("star", 0)
+	for share := .01; share <= 1; share += .01 {
+		after := split("star", share)
+		for _, client := range clients(2000) {
+			was, is := before.Group(client), after.Group(client)
+			if was == groups[0] && is != groups[0] {
+				t.Fatalf("at %v a client left the group whose share has grown", share)
+			}
+		}
+		before = after
+	}
+}
+
+func TestReplicasAgreeOnClients(t *testing.T) {
+	same, others := 0, 0
+	a, b, other := split("star", .3), split("star", .3), split("moon", .3)
+	for _, client := range clients(2000) {
+		if a.Group(client) != b.Group(client) {
+			t.Fatal("two replicas disagree")
+		}
+		if a.Group(client) == groups[0] {
+			if same++; other.Group(client) == groups[0] {
+				others++
+			}
+		}
+	}
+	// 600 ± 20; another seed has 30 % of them.
+	if share := float64(others) / float64(same); share < .2 || share > .4 {
+		t.Errorf("a split with another seed has %v of the same clients, want about 0.3", share)
+	}
+	if got := ToGroup(groups[2]).Group([]byte("x")); got != groups[2] {
+		t.Errorf("group %s, want that of the route", got.Name())
+	}
+}
+
+func TestSplitDoesNotAllocate(t *testing.T) {
+	s, client := split("star", .05), []byte("3w5e11264sgsf")
+	if n := testing.AllocsPerRun(100, func() { s.Group(client) }); n != 0 {
+		t.Errorf("%v allocations, want 0", n)
+	}
+}
+
+func TestParseSplitKey(t *testing.T) {
+	for text, want := range map[string]SplitKey{
+		"cookie": {Source: SplitCookie}, "client_address": {Source: SplitClientAddress}, "none": {Source: SplitNone},
+		"header X-User": {SplitHeader, "x-user"},
+	} {
+		if got, err := ParseSplitKey(text); got != want || err != nil {
+			t.Errorf("%q: %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "header", "header ", "header a b", "cookie x", "Cookie", "query x"} {
+		if got, err := ParseSplitKey(text); err == nil {
+			t.Errorf("%q: %v, want an error", text, got)
+		}
+	}
+	if got := (SplitKey{SplitHeader, "x-user"}).String(); got != "header x-user" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Requests without a key are divided too. The draw is not seeded, so the test asks for each
+// group once and for no shares.
+func TestSplitWithoutAKey(t *testing.T) {
+	s := split("star", .5)
+	for _, want := range []*balancer.Group{groups[0], groups[3], groups[0]} {
+		for s.Group(nil) != want {
+		}
+	}
+}
