@@ -88,15 +88,32 @@ func (c *realOverview) register(n int, id, status string, change func(*api.Catal
 	if change != nil {
 		change(r)
 	}
-	_, err := c.agent.Client().Catalog().Register(r, nil)
-	must(c.t, err)
+	c.write(func() error {
+		_, err := c.agent.Client().Catalog().Register(r, nil)
+		return err
+	})
 }
 
 func (c *realOverview) deregister(n int, id string) {
 	c.t.Helper()
-	_, err := c.agent.Client().Catalog().Deregister(&api.CatalogDeregistration{
-		Node: fmt.Sprint("node-", n%c.nodes), ServiceID: serviceName(n) + "-" + id}, nil)
-	must(c.t, err)
+	c.write(func() error {
+		_, err := c.agent.Client().Catalog().Deregister(&api.CatalogDeregistration{
+			Node: fmt.Sprint("node-", n%c.nodes), ServiceID: serviceName(n) + "-" + id}, nil)
+		return err
+	})
+}
+
+// write changes the catalog. The agent counts the test's connections and those of the
+// watches against one limit, so it may refuse the test's: write tries until it succeeds.
+func (c *realOverview) write(change func() error) {
+	c.t.Helper()
+	consultest.Await(c.t, "the agent changes its catalog", func() bool {
+		err := change()
+		if err != nil {
+			c.t.Log(err)
+		}
+		return err == nil
+	})
 }
 
 // await waits for the set of a service, in the notation of formatSet without the name.
