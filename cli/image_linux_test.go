@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/test/parallel"
 	"sluice/test/subprocess"
 )
 
@@ -72,6 +73,7 @@ var release = sync.OnceValues(func() (path string, err error) {
 var releaseDir string // of the built program
 
 func TestMain(m *testing.M) {
+	parallel.SetDefault(4)
 	status := m.Run()
 	if releaseDir != "" {
 		os.RemoveAll(releaseDir)

@@ -107,61 +107,74 @@ func must(t *testing.T, err error) {
 
 const serviceName = "_star._tcp.service.consul"
 
-// All of 30 instances arrive, and stay through every fault of the server.
+// All of 30 instances arrive, and stay while the server does not answer.
+func TestConsulDNSOutages(t *testing.T) {
+	t.Parallel()
+	for name, outage := range map[string]func(*testing.T, *consultest.Agent, *consultest.Relay, *followed){
+		"messages are lost": func(_ *testing.T, _ *consultest.Agent, relay *consultest.Relay, f *followed) {
+			relay.Hang()
+			f.await(ports(30, ""), "no answer within 2s")
+			relay.Heal()
+		},
+		"connections are refused": func(_ *testing.T, _ *consultest.Agent, relay *consultest.Relay, f *followed) {
+			relay.Cut()
+			f.await(ports(30, ""), relay.Address())
+			relay.Heal()
+		},
+		"the agent hangs": func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay, f *followed) {
+			must(t, agent.Pause())
+			f.await(ports(30, ""), "no answer within 2s")
+			must(t, agent.Resume())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			agent := consultest.Start(t, consultest.Options{})
+			relay := consultest.StartRelay(t, agent.DNSAddress())
+			for n := range 30 {
+				register(t, agent, 8000+n)
+			}
+			f := follow(t, Options{Name: serviceName, Type: SRV, Servers: []string{relay.Address()}, Probation: time.Hour})
+			f.await(ports(30, ""), "")
+			f.mu.Lock()
+			if i := f.set[0]; i.Address != "127.0.0.1" || i.Priority != 1 || i.ID != fmt.Sprintf("7f000001.addr.dc1.consul:%d", i.Port) {
+				t.Errorf("%+v", i)
+			}
+			f.mu.Unlock()
+			outage(t, agent, relay, f)
+			f.await(ports(30, ""), "")
+			for n := 2; n < 30; n++ {
+				must(t, agent.Client().Agent().ServiceDeregister(fmt.Sprint(8000+n)))
+			}
+			f.await(ports(2, ""), "")
+		})
+	}
+}
+
+// Weights and checks arrive, and no instance is lost with the agent's data.
 func TestConsulDNS(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
-	relay := consultest.StartRelay(t, agent.DNSAddress())
-	for n := range 30 {
-		register(t, agent, 8000+n)
-	}
-	direct := follow(t, Options{Name: serviceName, Type: SRV, Servers: []string{agent.DNSAddress()}, Probation: time.Hour})
-	f := follow(t, Options{Name: serviceName, Type: SRV, Servers: []string{relay.Address()}, Probation: time.Hour})
-	direct.await(ports(30, ""), "")
-	f.await(ports(30, ""), "")
-	f.mu.Lock()
-	if i := f.set[0]; i.Address != "127.0.0.1" || i.Priority != 1 || i.ID != fmt.Sprintf("7f000001.addr.dc1.consul:%d", i.Port) {
-		t.Errorf("%+v", i)
-	}
-	f.mu.Unlock()
-
-	relay.Hang()
-	f.await(ports(30, ""), "no answer within 2s")
-	relay.Heal()
-	f.await(ports(30, ""), "")
-	relay.Cut()
-	f.await(ports(30, ""), relay.Address())
-	relay.Heal()
-	f.await(ports(30, ""), "")
-
-	must(t, agent.Pause())
-	direct.await(ports(30, ""), "no answer within 2s")
-	must(t, agent.Resume())
-	direct.await(ports(30, ""), "")
-
-	local := agent.Client().Agent()
-	for n := 2; n < 30; n++ {
-		must(t, local.ServiceDeregister(fmt.Sprint(8000+n)))
-	}
-	direct.await(ports(2, ""), "")
+	register(t, agent, 8000)
 	register(t, agent, 8001, func(r *api.AgentServiceRegistration) {
 		r.Weights = &api.AgentWeights{Passing: 7, Warning: 3}
 	})
-	direct.await([]string{"8000", "8001*7"}, "")
+	f := follow(t, Options{Name: serviceName, Type: SRV, Servers: []string{agent.DNSAddress()}, Probation: time.Hour})
+	f.await([]string{"8000", "8001*7"}, "")
+	local := agent.Client().Agent()
 	must(t, local.UpdateTTL("8001", "slow", api.HealthWarning))
-	direct.await([]string{"8000", "8001*3"}, "")
+	f.await([]string{"8000", "8001*3"}, "")
 	must(t, local.UpdateTTL("8000", "dead", api.HealthCritical))
-	direct.await([]string{"8001*3"}, "")
+	f.await([]string{"8001*3"}, "")
 	must(t, local.UpdateTTL("8000", "", api.HealthPassing))
-	direct.await([]string{"8000", "8001*3"}, "")
+	f.await([]string{"8000", "8001*3"}, "")
 
 	must(t, agent.Kill())
-	direct.await([]string{"8000", "8001*3"}, agent.DNSAddress())
+	f.await([]string{"8000", "8001*3"}, agent.DNSAddress())
 	must(t, agent.Launch(t.Context())) // a dev agent has lost its data
-	direct.await([]string{"8000?", "8001*3?"}, "")
+	f.await([]string{"8000?", "8001*3?"}, "")
 	register(t, agent, 8000)
 	register(t, agent, 8001)
-	direct.await(ports(2, ""), "")
 	f.await(ports(2, ""), "")
 }
 

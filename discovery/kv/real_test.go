@@ -153,45 +153,58 @@ func TestAbsentKey(t *testing.T) {
 // While Consul is away, and when it comes back without its data, the instances stay in use.
 func TestOutages(t *testing.T) {
 	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	relay := consultest.StartRelay(t, agent.HTTPAddress())
-	put(t, agent, "via", "10.0.0.1:80\n10.0.0.2:80")
-	w := watchKey(t, relay.URL(), "", Options{Key: "via", Probation: time.Hour, Wait: 5 * time.Second})
-	const both = "10.0.0.1:80 10.0.0.2:80"
-	w.await(both, "")
+	const both, three = "10.0.0.1:80 10.0.0.2:80", "10.0.0.1:80 10.0.0.2:80 10.0.0.3:80"
+	putThree := func(agent *consultest.Agent) { put(t, agent, "via", strings.ReplaceAll(three, " ", "\n")) }
+	for name, outage := range map[string]func(*testing.T, *consultest.Agent, *consultest.Relay, *watched){
+		"connections are refused": func(t *testing.T, agent *consultest.Agent, relay *consultest.Relay, w *watched) {
+			relay.Cut()
+			w.await(both, "consul")
+			relay.Heal()
+			w.await(both, "")
+		},
+		"connections hang": func(t *testing.T, agent *consultest.Agent, relay *consultest.Relay, w *watched) {
+			relay.Hang()
+			putThree(agent)
+			relay.Heal() // connections that hang stay so
+			w.await(three, "")
+		},
+		"the agent hangs": func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay, w *watched) {
+			must(t, agent.Pause())
+			w.await(both, "consul")
+			must(t, agent.Resume())
+			w.await(both, "")
+			putThree(agent)
+			w.await(three, "")
+		},
+		"the agent loses its data": func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay, w *watched) {
+			for n := range 20 { // so that the index of the new Consul is smaller
+				put(t, agent, "other", fmt.Sprint(n))
+			}
+			must(t, agent.Kill())
+			w.await(both, "consul")
+			must(t, agent.Launch(t.Context()))
+			w.await("10.0.0.1:80? 10.0.0.2:80?", "")
+			putThree(agent)
+			w.await(three, "")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			agent := consultest.Start(t, consultest.Options{})
+			relay := consultest.StartRelay(t, agent.HTTPAddress())
+			put(t, agent, "via", strings.ReplaceAll(both, " ", "\n"))
+			w := watchKey(t, relay.URL(), "", Options{Key: "via", Probation: time.Hour, Wait: time.Second})
+			w.await(both, "")
+			outage(t, agent, relay, w)
+		})
+	}
+}
 
-	relay.Cut()
-	w.await(both, "consul")
-	relay.Heal()
-	w.await(both, "")
-
-	relay.Hang()
-	put(t, agent, "via", "10.0.0.1:80\n10.0.0.2:80\n10.0.0.3:80")
-	relay.Heal() // connections that hang stay so
-	w.await(both+" 10.0.0.3:80", "")
-
-	if err := agent.Pause(); err != nil {
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
 		t.Fatal(err)
 	}
-	w.await(both+" 10.0.0.3:80", "consul")
-	if err := agent.Resume(); err != nil {
-		t.Fatal(err)
-	}
-	w.await(both+" 10.0.0.3:80", "")
-
-	for n := range 20 { // so that the index of the new Consul is smaller
-		put(t, agent, "other", fmt.Sprint(n))
-	}
-	if err := agent.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	w.await(both+" 10.0.0.3:80", "consul")
-	if err := agent.Launch(t.Context()); err != nil { // a dev agent has lost its data
-		t.Fatal(err)
-	}
-	w.await("10.0.0.1:80? 10.0.0.2:80? 10.0.0.3:80?", "")
-	put(t, agent, "via", "10.0.0.1:80\n10.0.0.2:80\n10.0.0.3:80")
-	w.await(both+" 10.0.0.3:80", "")
 }
 
 // A token that may not read the key takes nothing out of service.
