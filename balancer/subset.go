@@ -15,8 +15,8 @@ import (
 // All replicas place the peers on the same circle, by a hash of the address. The
 // replicas start at points of equal distance, and each uses the next Size eligible
 // peers. So the numbers of replicas that use two peers differ by at most one. One peer
-// more or less changes one peer of a subset, or two while others are not eligible. The
-// algorithm of the book can change whole subsets (P. Ward, P. Wankadia, K. Guliani,
+// more or less changes at most two peers of a subset. The algorithm of the book can
+// change whole subsets (P. Ward, P. Wankadia, K. Guliani,
 // "Reinventing Backend Subsetting at Google", ACM Queue 20(2), 2022).
 type Subset struct {
 	// Size is the number of peers to use. 0: all.

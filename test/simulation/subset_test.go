@@ -52,7 +52,7 @@ func (s *service) checkSubsets(all, usable, used [][]*balancer.Peer) {
 }
 
 // checkStable: an unusable peer is replaced by another one until it is usable again. A
-// joining or leaving peer changes at most one used peer, or two if some are unusable.
+// joining or leaving peer changes at most two used peers.
 func (s *service) checkStable(tier int, before, now choice) {
 	replaced := without(before.used, now.used)
 	moved := len(without(before.all, now.all)) + len(without(now.all, before.all))
@@ -63,10 +63,7 @@ func (s *service) checkStable(tier int, before, now choice) {
 			turned++
 		}
 	}
-	if len(now.usable) < len(now.all) {
-		moved *= 2 // see balancer.Subset
-	}
-	if allowed := turned + moved; len(replaced) > allowed {
+	if allowed := turned + 2*moved; len(replaced) > allowed {
 		s.w.violateLocked("%s: %d peers of a subset in tier %d are others, allowed are %d", s.name, len(replaced), tier, allowed)
 	}
 }
