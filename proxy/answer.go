@@ -22,33 +22,33 @@ type refusal struct {
 var (
 	refusalTooManyConnections = &refusal{503, "too_many_connections", "sluice, or one client, has too many connections"}
 
-	refusalNoDescriptors    = &refusal{503, "no_descriptors", "sluice has no descriptor or port left for a connection to the service's instance"}
-	refusalMaxForwards      = &refusal{200, "max_forwards", "the request was not to be forwarded any further"}
+	refusalNoDescriptors    = &refusal{503, "no_descriptors", "sluice has no file descriptor or local port left for a connection to the service's instance"}
+	refusalMaxForwards      = &refusal{200, "max_forwards", "Max-Forwards is 0: the request ends here"}
 	refusalLoop             = &refusal{400, "loop", fmt.Sprintf("the request has come through sluice %d times: a route leads back", maxHops)}
 	refusalHTTPS            = &refusal{308, "https_redirect", "the same URL is served over HTTPS"}
 	refusalClientDenied     = &refusal{403, "client_denied", "the route is not for this client's address"}
 	refusalUnauthorized     = &refusal{401, "unauthorized", "the route requires a user and a password"}
 	refusalAuthBusy         = &refusal{503, "auth_busy", "too many passwords are being verified"}
 	refusalAuthUnavailable  = &refusal{503, "auth_unavailable", "the authentication server of the route has not answered"}
-	refusalRateLimited      = &refusal{429, "rate_limited", "there are more requests than the route allows"}
+	refusalRateLimited      = &refusal{429, "rate_limited", "the request exceeds the route's rate limit"}
 	refusalRedirectLoop     = &refusal{508, "redirect_loop", "the route redirects this URL to itself"}
 	refusalNoHost           = &refusal{400, "no_host", "the request names no host, so that there is no HTTPS URL for it"}
 	refusalNoRoute          = &refusal{404, "no_route", "no route leads from this host and path to a service"}
 	refusalNoPeers          = &refusal{503, "no_peers", "the service has no instances"}
 	refusalNoEligible       = &refusal{503, "no_eligible_peer", "every instance of the service is unhealthy or draining"}
-	refusalNoGroup          = &refusal{503, "group_empty", "no instance of the service's group that the request is for is healthy, and it has no fallback that could take it"}
-	refusalSaturated        = &refusal{503, "too_many_requests", "as many requests to the service are in flight as it is allowed"}
-	refusalPeersFull        = &refusal{503, "peers_saturated", "as many requests are in flight to each of the service's instances as it is allowed"}
-	refusalConnectionsFull  = &refusal{503, "connections_saturated", "every connection that there may be to the service's instances is in use, and none became free in time"}
-	refusalPending          = &refusal{503, "too_many_pending", "no instance of the service can take the request now, and as many requests wait for one as may"}
+	refusalNoGroup          = &refusal{503, "group_empty", "the request's group has no healthy instance, and neither has its fallback"}
+	refusalSaturated        = &refusal{503, "too_many_requests", "the service has reached its limit of requests in flight"}
+	refusalPeersFull        = &refusal{503, "peers_saturated", "every instance of the service has reached its limit of requests in flight"}
+	refusalConnectionsFull  = &refusal{503, "connections_saturated", "every instance of the service has reached its limit of connections, and no connection became free in time"}
+	refusalPending          = &refusal{503, "too_many_pending", "no instance of the service can take the request now, and the service has reached its limit of waiting requests"}
 	refusalConnect          = &refusal{502, "connect_failed", "no connection to the service's instance could be made"}
 	refusalPeerTLS          = &refusal{502, "upstream_tls_failed", "no TLS connection to the service's instance could be made: the log has the reason"}
-	refusalReset            = &refusal{502, "upstream_reset", "the service's instance broke off the connection before it answered"}
+	refusalReset            = &refusal{502, "upstream_reset", "the service's instance closed the connection before it answered"}
 	refusalBadResponse      = &refusal{502, "bad_response", "the service's instance sent a malformed response"}
 	refusalDeclined         = &refusal{502, "upgrade_declined", "the service's instance answered as if no WebSocket was asked for"}
 	refusalNoWebSocket      = &refusal{501, "no_websocket", "the service's instances use HTTP/2, and sluice forwards WebSocket over HTTP/1.1 only"}
 	refusalTimeout          = &refusal{504, "upstream_timeout", "the service's instance did not answer in time"}
-	refusalDeadline         = &refusal{504, "grpc_timeout", "the time of the request's grpc-timeout is over"}
+	refusalDeadline         = &refusal{504, "grpc_timeout", "the request's grpc-timeout has passed"}
 	refusalBodyTimeout      = &refusal{408, "body_timeout", "the request's body did not arrive in time"}
 	refusalTooManyAddresses = &refusal{400, "too_many_addresses", fmt.Sprintf("X-Forwarded-For has more than %d addresses", maxAddresses)}
 
