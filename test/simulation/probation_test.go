@@ -114,8 +114,11 @@ func (c *consul) checkProbation(p *peer) {
 		return
 	}
 	end := p.probation.Add(c.probation)
-	if works.After(p.probation) {
-		end = works.Add(c.probation) // it stood while Consul failed
+	// The time stands while Consul fails, and starts again with a source.
+	for _, again := range []time.Time{works, p.service.sourced} {
+		if late := again.Add(c.probation); again.After(p.probation) && late.After(end) {
+			end = late
+		}
 	}
 	if since, ok := p.service.registry.serving[p.actual.ID]; ok {
 		end = since
@@ -123,8 +126,8 @@ func (c *consul) checkProbation(p *peer) {
 			end = works
 		}
 	}
-	if end.Before(p.service.began) {
-		end = p.service.began // it begins with the last known set
+	if end.Before(p.service.sourced) {
+		end = p.service.sourced // a source begins with the last known set
 	}
 	if late := time.Since(end); late > recovery {
 		c.w.violateLocked("%s: still on probation %v after it should not be", p, late)

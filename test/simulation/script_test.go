@@ -37,6 +37,9 @@ func (w *world) act() {
 		w.catalog.follow(w.catalog.drawSelector(), w.catalog.drawProbation())
 	case n < 987:
 		w.log("%s: another source", s.name)
+		w.mu.Lock()
+		s.sourced = time.Now()
+		w.mu.Unlock()
 		w.manager.Watch(s.name, s.registry.source(s))
 	default:
 		// The service is renamed, say, and named again: another pool for the same

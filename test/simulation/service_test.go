@@ -36,6 +36,7 @@ type service struct {
 	settings  healthcheck.Settings
 	routed    *route.Service
 	began     time.Time
+	sourced   time.Time // when its source last began
 	closed    time.Time // zero: in use
 	reports   []report  // of the scripted source, where they differ from the one before
 	peers     map[*balancer.Peer]*peer
@@ -65,7 +66,7 @@ func (w *world) newService(r *registry) *service {
 	number := w.numbers.pools
 	w.mu.Unlock()
 	s := &service{
-		w: w, name: r.name, registry: r, began: time.Now(), configure: time.Now(),
+		w: w, name: r.name, registry: r, began: time.Now(), sourced: time.Now(), configure: time.Now(),
 		random: locked(stream(w.seed, streamPool, number)),
 		peers:  make(map[*balancer.Peer]*peer),
 		drains: make(map[discovery.Key]bool),
