@@ -105,6 +105,9 @@ func (m *Manager) Run(ctx context.Context) error {
 func (m *Manager) Watch(service string, s Source) {
 	w := &watch{manager: m, source: s}
 	w.status = WatchStatus{Service: service, Source: name{s}.String(), Since: time.Now()}
+	if _, static := s.(*Static); static {
+		w.settled = make(chan struct{})
+	}
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -125,6 +128,29 @@ func (m *Manager) Unwatch(service string) {
 	if w := m.watches[service]; w != nil {
 		m.retireLocked(w)
 		delete(m.watches, service)
+	}
+}
+
+// AwaitStatic waits until Sink has got the set of every [Static] source that is watched
+// now, or ctx ends. Without Run, and while m is paused, it returns at once. Sink must not
+// call it.
+func (m *Manager) AwaitStatic(ctx context.Context) {
+	m.mu.Lock()
+	var pending []chan struct{}
+	if m.running && !m.paused {
+		for _, w := range m.watches {
+			if w.settled != nil {
+				pending = append(pending, w.settled)
+			}
+		}
+	}
+	m.mu.Unlock()
+	for _, settled := range pending {
+		select {
+		case <-settled:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -204,6 +230,9 @@ func (m *Manager) handOver(ctx context.Context, timer *time.Timer) {
 		w.status.LastChange = now
 		m.mu.Unlock()
 		m.sink(w.status.Service, set)
+		m.mu.Lock()
+		w.settleLocked()
+		m.mu.Unlock()
 	}
 }
 
@@ -218,7 +247,7 @@ func (m *Manager) scheduleLocked(w *watch) {
 	case equalSets(w.applied, w.latest):
 		m.queue.remove(w)
 		return
-	case takesAway(w.applied, w.latest), w.waiting.Equal(w.changed) && w.changed.Sub(w.batched) >= m.debounce.Quiet:
+	case w.settled != nil, takesAway(w.applied, w.latest), w.waiting.Equal(w.changed) && w.changed.Sub(w.batched) >= m.debounce.Quiet:
 		w.due = w.changed
 	default:
 		w.due = w.changed.Add(m.debounce.Quiet)
@@ -249,6 +278,10 @@ func (m *Manager) inheritLocked(w, old *watch) {
 func (m *Manager) retireLocked(w *watch) {
 	w.retired = true
 	m.queue.remove(w)
+	if w.settled != nil {
+		close(w.settled)
+		w.settled = nil
+	}
 	if w.cancel != nil {
 		w.cancel()
 	}

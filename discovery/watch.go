@@ -64,6 +64,7 @@ type WatchStatus struct {
 type watch struct {
 	manager *Manager
 	source  Source
+	settled chan struct{} // for Manager.AwaitStatic; nil if the source is not Static
 
 	// The manager's mu guards the fields below.
 
@@ -72,6 +73,8 @@ type watch struct {
 	retired  bool        // no longer the manager's watch of this service
 	restored bool        // the fallback was called
 	cancel   context.CancelFunc
+
+	reported bool // the source has reported a set
 
 	known   bool       // latest is a set, which may be empty
 	origin  string     // the name of the source of latest
@@ -112,12 +115,22 @@ func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 		w.origin = w.status.Source
 		w.status.Invalid = r.Invalid
 		w.setLatestLocked(set)
+		w.reported = true
+		w.settleLocked()
 	}
 	switch {
 	case r.Err != nil:
 		w.failedLocked(r.Err, now)
 	case r.Known:
 		w.succeededLocked(r.Index, now)
+	}
+}
+
+// settleLocked closes settled if Sink has got the set of a static source.
+func (w *watch) settleLocked() {
+	if w.settled != nil && w.reported && !w.manager.queue.has(w) {
+		close(w.settled)
+		w.settled = nil
 	}
 }
 

@@ -267,6 +267,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	}
 	if g.table.Load() != nil { // there may be requests
 		g.awaitFirst(ctx, p.routed(), g.waits.warm)
+		g.awaitStatic(ctx, g.waits.warm)
 		g.awaitCertificates(ctx, p.listeners, g.waits.warm)
 	}
 	g.table.Store(p.table)
@@ -316,6 +317,13 @@ func (p *plan) routed() []*service {
 
 // zero reports whether s is the source of a service that is not in use yet.
 func (s sourceSpec) zero() bool { return reflect.ValueOf(s).IsZero() }
+
+// awaitStatic waits until the pools have the peers of the configuration, at most for timeout.
+func (g *Gateway) awaitStatic(ctx context.Context, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	g.discovery.AwaitStatic(ctx)
+}
 
 // awaitFirst waits until the pools of services have their first set, at most for timeout.
 func (g *Gateway) awaitFirst(ctx context.Context, services []*service, timeout time.Duration) {

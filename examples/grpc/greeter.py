@@ -21,7 +21,7 @@ The modules *_pb2.py and *_pb2_grpc.py are generated, in this directory:
 
 import json
 import os
-import queue
+import select
 import signal
 import sys
 import urllib.request
@@ -37,7 +37,7 @@ ADDRESS = '127.0.0.1'
 SERVICE = 'helloworld.Greeter'
 
 # How long calls may take to finish, in seconds.
-GRACE = 30
+GRACE = 10
 
 
 class Greeter(helloworld_pb2_grpc.GreeterServicer):
@@ -81,9 +81,13 @@ def main():
     goodbye = float(sys.argv[2]) if len(sys.argv) > 2 else 1
     name = 'greeter-%d' % port
 
-    signals = queue.SimpleQueue()  # unlike others, it may be used in a handler of signals
+    # A signal writes a byte. A wait for the byte cannot miss a signal that comes
+    # just before it begins; a wait that a signal has to interrupt can.
+    signals, written = os.pipe()
+    os.set_blocking(written, False)
+    signal.set_wakeup_fd(written)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _: signals.put(received))
+        signal.signal(number, lambda *_: None)
 
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=10))
     helloworld_pb2_grpc.add_GreeterServicer_to_server(Greeter(name), server)
@@ -105,15 +109,12 @@ def main():
     })
     print(name, 'serves and is registered', flush=True)
 
-    signals.get()
+    os.read(signals, 1)
     try:
         consul('deregister/' + name)
     except OSError as error:
         print('deregister %s: %s; its check will notice' % (name, error), flush=True)
-    try:
-        signals.get(timeout=goodbye)
-    except queue.Empty:
-        pass
+    select.select([signals], [], [], goodbye)
     server.stop(GRACE).wait()
 
 

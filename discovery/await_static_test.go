@@ -1,0 +1,58 @@
+package discovery
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A configuration is in effect when AwaitStatic returns: no static set waits for its
+// debounce, even one that replaces another source's.
+func TestAwaitStatic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got []string
+		m := NewManager(ManagerOptions{
+			Debounce: Debounce{Quiet: time.Minute, MaxWait: time.Hour},
+			Sink: func(_ string, set []Instance) {
+				time.Sleep(time.Second) // a slow one
+				got = append(got, describe(set))
+			},
+		})
+		static := func(peers ...string) *Static {
+			s, err := NewStatic("star", peers)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		m.Watch("star", static("a:1"))
+		m.AwaitStatic(t.Context()) // without Run
+		ctx, cancel := context.WithCancel(t.Context())
+		defer synctest.Wait()
+		defer cancel()
+		go m.Run(ctx)
+		synctest.Wait()
+
+		for _, peers := range [][]string{{"a:1"}, {"b:1"}, {"b:1", "c:1"}, {"b:1", "c:1"}, {"b:1", "c:1", "d:1"}} {
+			m.Watch("star", static(peers...))
+			begin := time.Now()
+			m.AwaitStatic(ctx)
+			if want := describe(static(peers...).set); got == nil || got[len(got)-1] != want {
+				t.Errorf("Sink has got %q, want %q last", got, want)
+			}
+			if took := time.Since(begin); took > 2*time.Second {
+				t.Errorf("%v: it waited %v, Sink takes a second", peers, took)
+			}
+		}
+		if want := []string{"a:1", "b:1", "b:1 c:1", "b:1 c:1 d:1"}; !slices.Equal(got, want) {
+			t.Errorf("Sink has got %q, want %q", got, want)
+		}
+
+		m.Watch("star", newScripted()) // never reports
+		m.Watch("sun", static("e:1"))
+		m.Unwatch("sun")
+		m.AwaitStatic(ctx)
+	})
+}
