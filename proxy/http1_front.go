@@ -241,10 +241,10 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 	}
 	out = append(out, b[runStart:runEnd]...)
 
-	if x.service.Affinity != nil && (!head.Interim() || head.Status == 101) {
+	if x.service.Affinity != nil && !head.Interim() {
 		out = x.appendStickyCookie(out)
 	}
-	if x.newClient != 0 && (!head.Interim() || head.Status == 101) {
+	if x.newClient != 0 && !head.Interim() {
 		out = append(out, "Set-Cookie: "...)
 		out = append(x.appendSplitCookie(out), "\r\n"...)
 	}

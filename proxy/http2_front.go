@@ -99,7 +99,7 @@ func (s *http2Stream) appendHead(out, text []byte) []byte {
 			out = appendFieldLine(out, line)
 		}
 	}
-	if x.newClient != 0 && (!x.response.Interim() || x.response.Status == 101) {
+	if x.newClient != 0 && !x.response.Interim() {
 		var memory [128]byte
 		out = http2.AppendField(out, setCookieName, x.appendSplitCookie(memory[:0]))
 	}
