@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,7 +23,9 @@ import (
 
 // Whatever a client sends after the preface, the connection ends with it, nothing stays
 // in flight, and a peer gets only what net/http takes for requests. If x/net reads the
-// frames to their end, each whole request of a peer is one that x/net finds in them.
+// frames to their end, each whole request of a peer is one that x/net finds in them, with
+// its fields and trailers. The client gets frames that x/net takes for responses, and from a
+// peer the whole one that it sent.
 func FuzzHTTP2(f *testing.F) {
 	seed := func(write func(c *frameClient)) {
 		var b bytes.Buffer
@@ -70,6 +74,30 @@ func FuzzHTTP2(f *testing.F) {
 		c.WriteRSTStream(9, xhttp2.ErrCodeCancel)
 	})
 
+	seed(func(c *frameClient) {
+		// Fields that end at sluice, or pose as its own.
+		c.request(1, http2Get+"|te=trailers|cookie=a=1|x=2|cookie=|cookie=b=2|x=1|via=1.1 a|accept=a|accept=b|pragma=no-cache", true)
+		c.request(3, http2Get+"|x-forwarded-for=6.6.6.6|x_forwarded_for=6.6.6.6|x-forwarded-proto=https|x-forwarded-host=evil|forwarded=for=6.6.6.6|"+
+			"x-real-ip=6.6.6.6|x-sluice-attempts=9|proxy-authorization=a|http2-settings=b|x_y=1|x-forwarded-client-cert=a|x_forwarded_client-cert=a|max-forwards=7|host=a", true)
+		c.request(5, strings.Replace(http2Get, "GET", "HEAD", 1)+"|te=trailers|host=a|x=", true)
+		c.request(7, strings.Replace(http2Get, "GET", "OPTIONS", 1)+"|max-forwards=7|x-y=\xff", true)
+		c.request(9, http2Post+"|expect=100-continue|trailer=x-t", false)
+		c.request(9, "x-t=1|host=b|content-length=9|x-t=2|x_t=3|content-type=a|te=trailers|x-forwarded-for=6.6.6.6|set-cookie=a", true)
+		c.request(11, http2Post+"|content-length=4|te=trailers", false)
+		c.WriteData(11, false, []byte("body"))
+		c.request(11, "x-t=1", true)
+	})
+	seed(func(c *frameClient) {
+		grpc := http2Post + "|content-type=application/grpc+proto|te=trailers|grpc-timeout=10S|x_y=1|x_forwarded_client_cert=a"
+		c.request(1, grpc, false)
+		c.WriteData(1, true, []byte("\x00\x00\x00\x00\x01a"))
+		c.request(3, grpc, false)
+		c.WriteData(3, false, []byte("\x00\x00\x00\x00\x01a"))
+		c.request(3, "x-t=1|x_t=1|grpc-status=0", true)
+		c.request(5, grpc+"|content-type=text/plain", true)
+		c.request(7, http2WebSocket+"|content-type=application/grpc|te=trailers|x_y=1|cookie=a|cookie=b", false)
+	})
+
 	var malformed atomic.Value // the error of a peer that got no valid request
 	f.Add([]byte{})
 	f.Add([]byte("\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x01\x01\x01\x00\x00\x00\x01\x82")) // without END_HEADERS
@@ -94,13 +122,13 @@ func FuzzHTTP2(f *testing.F) {
 		if err != nil {
 			return false
 		}
-		arrived.Store(requestText(r.Method, r.RequestURI, r.Host, body), nil)
+		arrived.Store(requestText(r, body), nil)
 		if key := r.Header.Get("Sec-WebSocket-Key"); r.Header.Get("Upgrade") == "websocket" {
 			io.WriteString(c.Conn, switching(key))
 			io.Copy(c.Conn, c.Reader)
 			return false
 		}
-		_, err = io.WriteString(c.Conn, okResponse)
+		_, err = io.WriteString(c.Conn, answerWithTrailer)
 		return err == nil
 	})
 	p := startProxy(f, Options{}, origin.address())
@@ -109,7 +137,8 @@ func FuzzHTTP2(f *testing.F) {
 		mu.Lock()
 		defer mu.Unlock()
 		const late = 3
-		if unread--; !addRequests(sent, input) {
+		streams, whole := addRequests(sent, input)
+		if unread--; !whole {
 			unread = late
 		}
 		conn, err := net.Dial("tcp", p.address)
@@ -120,11 +149,16 @@ func FuzzHTTP2(f *testing.F) {
 		conn.SetDeadline(time.Now().Add(patience))
 		io.WriteString(conn, http2.Preface)
 		conn.Write(input)
-		closeWrite(t, conn)
-		if _, err := io.Copy(io.Discard, conn); errors.As(err, new(net.Error)) && err.(net.Error).Timeout() {
+		var received bytes.Buffer
+		if len(input)%4 > 0 {
+			awaitAnswers(conn, &received, streams)
+		}
+		closeWrite(t, conn) // requests without an answer are dropped
+		if _, err := io.Copy(&received, conn); errors.As(err, new(net.Error)) && err.(net.Error).Timeout() {
 			t.Errorf("the connection does not end: %v", err)
 		}
 		conn.Close()
+		checkResponses(t, received.Bytes(), streams)
 		eventually(t, "the connection is closed", func() bool { return p.Connections() == 0 })
 		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
 		for text := range arrived.Range {
@@ -145,54 +179,260 @@ func FuzzHTTP2(f *testing.F) {
 	})
 }
 
-// requestText returns what identifies a request.
-func requestText(method, target, host string, body []byte) string {
-	return method + " " + target + " " + host + "\n" + string(body)
+// requestText returns what identifies a request that arrived at a peer.
+func requestText(r *http.Request, body []byte) string {
+	m := wireMessage{method: r.Method, target: r.RequestURI, body: string(body)}
+	m.fields = append(wireFields(r.Header), wireField{"host", r.Host})
+	for _, f := range wireFields(r.Trailer) {
+		if f.isForbiddenTrailer() || f.isHarmlessTrailer() {
+			m.trailers = append(m.trailers, f)
+		}
+	}
+	return http2Text(&m)
 }
 
-// addRequests adds the whole requests that x/net finds in frames, and reports whether it
-// read them to the end.
-func addRequests(to map[string]bool, frames []byte) bool {
-	type request struct {
-		method, target, host string
-		body                 []byte
+// wireFields returns the fields of a header.
+func wireFields(header http.Header) (fields []wireField) {
+	for name, values := range header {
+		for _, value := range values {
+			fields = append(fields, wireField{strings.ToLower(name), value})
+		}
 	}
-	open := make(map[uint32]*request)
+	return fields
+}
+
+// http2Text returns m as text in which the order of fields with different names does not
+// matter. It does not contain what depends on how the body arrives, and on when.
+func http2Text(m *wireMessage) string {
+	lines := []string{m.method + " " + m.target}
+	for _, f := range m.fields {
+		switch {
+		case f.is("Content-Length", "Expect", "Trailer", "X-Sluice-Attempts"):
+		case f.is("Cache-Control") && len(m.values("Pragma")) > 0: // net/http adds one
+		case f.is("Max-Forwards") && m.method == "OPTIONS":
+		case f.is("Grpc-Timeout") && m.isGRPC():
+		case f.is("Sec-WebSocket-Key") && len(m.values("Upgrade")) > 0:
+		default:
+			lines = append(lines, f.name+": "+f.value)
+		}
+	}
+	slices.SortStableFunc(lines[1:], func(a, b string) int {
+		nameOfA, _, _ := strings.Cut(a, ":")
+		nameOfB, _, _ := strings.Cut(b, ":")
+		return strings.Compare(nameOfA, nameOfB)
+	})
+	lines = append(lines, "", m.body)
+	trailers := len(lines)
+	for _, f := range m.trailers {
+		lines = append(lines, f.name+": "+f.value)
+	}
+	slices.Sort(lines[trailers:])
+	return strings.Join(lines, "\n")
+}
+
+// isGRPC reports whether a request of HTTP/2 is a gRPC call.
+func (m *wireMessage) isGRPC() bool {
+	types := m.values("Content-Type")
+	return len(types) > 0 && grpcTypePattern.MatchString(types[len(types)-1]) && len(m.values("Upgrade")) == 0
+}
+
+var grpcTypePattern = regexp.MustCompile("^(?i:application/grpc)(?:[+; \t]|$)")
+
+// An http2Exchange is a request that x/net finds in frames, as a peer must get it.
+type http2Exchange struct {
+	wireMessage
+	isTunnel, takesTrailers bool
+}
+
+// awaitAnswers reads until all complete requests have their answers, and no longer than
+// some time: answers may wait for windows.
+func awaitAnswers(conn net.Conn, received *bytes.Buffer, streams map[uint32]*http2Exchange) {
+	const most = 50 * time.Millisecond
+	waiting := 0
+	for _, x := range streams {
+		if x.complete {
+			waiting++
+		}
+	}
+	conn.SetReadDeadline(time.Now().Add(most))
+	defer conn.SetReadDeadline(time.Now().Add(patience))
+	framer := xhttp2.NewFramer(io.Discard, io.TeeReader(conn, received))
+	for waiting > 0 {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			return
+		}
+		_, reset := frame.(*xhttp2.RSTStreamFrame)
+		data, isData := frame.(*xhttp2.DataFrame)
+		head, isHead := frame.(*xhttp2.HeadersFrame)
+		if x := streams[frame.Header().StreamID]; x != nil && x.complete && (reset || isData && data.StreamEnded() || isHead && head.StreamEnded()) {
+			waiting--
+		}
+	}
+}
+
+// newHTTP2Exchange returns the request with the head f, without its body.
+func newHTTP2Exchange(f *xhttp2.MetaHeadersFrame) *http2Exchange {
+	x := &http2Exchange{isTunnel: f.PseudoValue("protocol") != ""}
+	x.method, x.target = f.PseudoValue("method"), f.PseudoValue("path")
+	host := f.PseudoValue("authority")
+	if x.isTunnel { // which HTTP/1.1 opens with GET
+		x.method = "GET"
+		x.fields = append(x.fields, wireField{"upgrade", f.PseudoValue("protocol")}, wireField{"connection", "Upgrade"})
+	}
+	for _, field := range f.RegularFields() {
+		if field.Name == "content-type" {
+			x.fields = append(x.fields, wireField{field.Name, field.Value})
+		}
+	}
+	var cookies []string
+	for _, field := range f.RegularFields() {
+		f := wireField{field.Name, field.Value}
+		switch {
+		case f.is("Content-Type"):
+		case f.is("Host"):
+			if host == "" {
+				host = f.value
+			}
+		case f.is("Cookie"):
+			if f.value != "" {
+				cookies = append(cookies, f.value)
+			}
+		case f.is("TE"):
+			if x.takesTrailers = true; !x.isTunnel {
+				x.fields = append(x.fields, f, wireField{"connection", "TE"})
+			}
+		case f.is("HTTP2-Settings", "Proxy-Authorization", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto",
+			"X-Real-IP", "Forwarded"), equalASCII(strings.ReplaceAll(f.name, "_", "-"), "X-Forwarded-Client-Cert"):
+		case strings.Contains(f.name, "_") && !x.isGRPC():
+		default:
+			x.fields = append(x.fields, f)
+		}
+	}
+	if len(cookies) > 0 {
+		x.fields = append(x.fields, wireField{"cookie", strings.Join(cookies, "; ")})
+	}
+	x.fields = append(x.fields, wireField{"host", host}, wireField{"x-forwarded-for", "127.0.0.1"}, wireField{"x-forwarded-host", host},
+		wireField{"x-forwarded-proto", "http"}, wireField{"via", "2.0 sluice"})
+	return x
+}
+
+// addRequests adds the whole requests that x/net finds in frames, as peers must get them,
+// and reports whether it read the frames to their end. streams are the requests whose heads
+// it found.
+func addRequests(to map[string]bool, frames []byte) (streams map[uint32]*http2Exchange, whole bool) {
+	streams = make(map[uint32]*http2Exchange)
 	framer := xhttp2.NewFramer(io.Discard, bytes.NewReader(frames))
 	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	for {
 		frame, err := framer.ReadFrame()
 		switch {
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return true
+			return streams, true
 		case errors.As(err, new(xhttp2.StreamError)):
 			continue
 		case err != nil:
-			return false
+			return streams, false
 		}
 		id, ends := frame.Header().StreamID, false
-		r := open[id]
+		x := streams[id]
 		switch f := frame.(type) {
 		case *xhttp2.MetaHeadersFrame:
-			if ends = f.StreamEnded(); r == nil {
-				r = &request{method: f.PseudoValue("method"), target: f.PseudoValue("path"), host: f.PseudoValue("authority")}
-				for _, field := range f.RegularFields() {
-					if field.Name == "host" && r.host == "" {
-						r.host = field.Value
-					}
-				}
-				if f.PseudoValue("protocol") != "" { // a tunnel, which HTTP/1.1 opens with GET
-					to[requestText("GET", r.target, r.host, nil)] = true
-				}
-				open[id] = r
+			ends = f.StreamEnded()
+			if x != nil {
+				x.addTrailers(f)
+				break
+			}
+			x = newHTTP2Exchange(f)
+			streams[id] = x
+			if x.isTunnel {
+				to[http2Text(&x.wireMessage)] = true
 			}
 		case *xhttp2.DataFrame:
-			if ends = f.StreamEnded(); r != nil {
-				r.body = append(r.body, f.Data()...)
+			if ends = f.StreamEnded(); x != nil {
+				x.body += string(f.Data())
 			}
 		}
-		if ends && r != nil {
-			to[requestText(r.method, r.target, r.host, r.body)] = true
+		if ends && x != nil {
+			x.complete = true
+			to[http2Text(&x.wireMessage)] = true
 		}
 	}
 }
+
+// addTrailers adds those that certainly reach a peer: HTTP/1.1 has none after a body with
+// a length.
+func (x *http2Exchange) addTrailers(f *xhttp2.MetaHeadersFrame) {
+	for _, field := range f.RegularFields() {
+		if f := (wireField{field.Name, field.Value}); f.isHarmlessTrailer() && len(x.values("Content-Length")) == 0 {
+			x.trailers = append(x.trailers, f)
+		}
+	}
+}
+
+// checkResponses checks the frames that a client got for streams, up to where the
+// connection ended: those of peers are answerWithTrailer, or a part of it.
+func checkResponses(t *testing.T, received []byte, streams map[uint32]*http2Exchange) {
+	framer := xhttp2.NewFramer(io.Discard, bytes.NewReader(received))
+	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	answers := make(map[uint32]*wireMessage)
+	for {
+		frame, err := framer.ReadFrame()
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return
+		case err != nil:
+			t.Errorf("the client got malformed frames: %v (%v)", err, framer.ErrorDetail())
+			return
+		}
+		id := frame.Header().StreamID
+		answer := answers[id]
+		switch f := frame.(type) {
+		case *xhttp2.MetaHeadersFrame:
+			switch {
+			case answer == nil:
+				answer = &wireMessage{status: f.PseudoValue("status"), fields: regularFields(f)}
+				answers[id] = answer
+			case answer.complete, f.PseudoValue("status") != "", !f.StreamEnded():
+				t.Errorf("stream %d: %v after %+v", id, f, answer)
+			default:
+				answer.trailers = regularFields(f)
+			}
+			answer.complete = f.StreamEnded()
+		case *xhttp2.DataFrame:
+			if answer == nil || answer.complete {
+				t.Errorf("stream %d: %v after %+v", id, f, answer)
+				return
+			}
+			answer.body += string(f.Data())
+			answer.complete = f.StreamEnded()
+		default:
+			continue
+		}
+		if x := streams[id]; answer.complete && x != nil && len(answer.values("X-Answer")) > 0 {
+			body, trailers := "ok", []wireField(nil)
+			if x.method == "HEAD" {
+				body = ""
+			} else if x.takesTrailers {
+				trailers = []wireField{{"x-t", "1"}, {"grpc-status", "0"}}
+				if x.isGRPC() {
+					trailers = slices.Insert(trailers, 1, wireField{"x_t", "2"})
+				}
+			}
+			if answer.status != "200" || len(answer.fields) != 2 || answer.fields[1] != (wireField{"x-answer", "1"}) || answer.body != body || !slices.Equal(answer.trailers, trailers) {
+				t.Errorf("stream %d: %+v", id, answer)
+			}
+		}
+	}
+}
+
+func regularFields(f *xhttp2.MetaHeadersFrame) (fields []wireField) {
+	for _, field := range f.RegularFields() {
+		fields = append(fields, wireField{field.Name, field.Value})
+	}
+	return fields
+}
+
+// answerWithTrailer is a response with fields that end at sluice.
+const answerWithTrailer = "HTTP/1.1 200 OK\r\nConnection: X-Gone\r\nX-Gone: 1\r\nX-First: 1\r\nTransfer-Encoding: chunked\r\nX-Answer: 1\r\n\r\n" +
+	"1\r\no\r\n1;x\r\nk\r\n0\r\nX-T: 1\r\nContent-Length: 9\r\nX_T: 2\r\nGrpc-Status: 0\r\n\r\n"
