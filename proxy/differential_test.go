@@ -172,7 +172,7 @@ type testimony struct {
 func startWitness(t testing.TB) *witness {
 	w := &witness{}
 	w.origin = startOrigin(t, func(c *originConn) bool {
-		r, err := readWitnessed(c.Reader)
+		r, err := readWitnessed(c.Reader, 1)
 		if err != nil {
 			if err != io.EOF {
 				io.WriteString(c.Conn, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
@@ -200,8 +200,9 @@ func startWitness(t testing.TB) *witness {
 }
 
 // readWitnessed reads a request whatever its target is, which net/http would
-// not.
-func readWitnessed(reader *bufio.Reader) (*http.Request, error) {
+// not. Its body may take up to mostBytes from the reader that follow the request, and
+// cannot have more bytes of trailers.
+func readWitnessed(reader *bufio.Reader, mostBytes int) (*http.Request, error) {
 	line, err := reader.ReadString('\n')
 	if err != nil {
 		return nil, err
@@ -211,7 +212,7 @@ func readWitnessed(reader *bufio.Reader) (*http.Request, error) {
 		return nil, fmt.Errorf("request line %q", line)
 	}
 	// Of a *bufio.Reader that is large enough, ReadRequest takes no copy.
-	joined := bufio.NewReaderSize(io.MultiReader(strings.NewReader(parts[0]+" / "+parts[2]+"\r\n"), reader), 1)
+	joined := bufio.NewReaderSize(io.MultiReader(strings.NewReader(parts[0]+" / "+parts[2]+"\r\n"), reader), mostBytes)
 	r, err := http.ReadRequest(joined)
 	if err != nil {
 		return nil, fmt.Errorf("read request: %w", err)
