@@ -41,6 +41,8 @@ type Options struct {
 	// Prefix. It must not be closed before Close.
 	Consul *consul.Client
 	Prefix string // without a slash at its end
+	// Cipher encrypts the values in Consul; nil: they are in plain text.
+	Cipher *certificates.Cipher
 	// Trusted verifies the TLS of Directory; nil: the system's certificates.
 	Trusted *x509.CertPool
 	// HTTP: requests for ChallengePath of some listener reach HTTPChallenge. Otherwise
@@ -61,8 +63,9 @@ type Manager struct {
 	issuer *certmagic.ACMEIssuer
 	consul *consulStorage // nil: a directory
 
-	ctx   context.Context // of orders and renewals; ends with Close
-	close func()
+	ctx     context.Context // of orders and renewals; ends with Close
+	close   func()
+	running sync.WaitGroup
 
 	mu sync.Mutex
 	// mu guards the field below.
@@ -80,7 +83,7 @@ func New(o Options) *Manager {
 	if o.Consul == nil {
 		settings.Storage = &certmagic.FileStorage{Path: o.Storage}
 	} else {
-		m.consul = newConsulStorage(o.Consul, o.Prefix, o.Log)
+		m.consul = newConsulStorage(o.Consul, o.Prefix, o.Cipher, o.Log)
 		settings.Storage = m.consul
 		if o.Storage != "" {
 			settings.LocalCache = &certmagic.FileStorage{Path: o.Storage}
@@ -100,6 +103,7 @@ func New(o Options) *Manager {
 	m.ctx, cancel = context.WithCancel(patiently(context.Background()))
 	m.close = sync.OnceFunc(func() {
 		cancel()
+		m.running.Wait()
 		m.cache.Stop()
 		if m.consul != nil {
 			m.consul.close()
@@ -109,8 +113,16 @@ func New(o Options) *Manager {
 }
 
 // Start loads the certificates, orders the missing ones, and renews all, in the
-// background until Close. Failed orders are repeated after growing pauses.
+// background until Close. Failed orders are repeated after growing pauses. With a Cipher, it
+// encrypts what is in Consul in plain text or with an old key.
 func (m *Manager) Start() error {
+	if m.consul != nil && m.consul.cipher != nil {
+		m.running.Go(func() {
+			if err := m.consul.encryptAll(m.ctx); err != nil && m.ctx.Err() == nil {
+				m.log.Warn().Err(err).Msg("acme: not all values in Consul are encrypted with the first key")
+			}
+		})
+	}
 	if err := m.config.ManageAsync(m.ctx, m.names); err != nil {
 		return fmt.Errorf("acme: %w", err)
 	}

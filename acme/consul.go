@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
 
+	"sluice/certificates"
 	"sluice/consul"
 )
 
@@ -32,14 +33,15 @@ const (
 )
 
 // consulStorage is a certmagic.Storage in Consul's KV store, which replicas share. The
-// value of a key is that of certmagic, as it is; its flags are the time of the last change in
-// milliseconds since 1970. It is safe for concurrent use.
+// value of a key is that of certmagic, encrypted by cipher; its flags are the time of the last
+// change in milliseconds since 1970. It is safe for concurrent use.
 //
 // Operations with a context of patiently are repeated until they succeed: certmagic would
 // give up an order if Consul is away.
 type consulStorage struct {
 	client      *consul.Client
 	prefix      string
+	cipher      *certificates.Cipher // nil: values are not encrypted
 	log         zerolog.Logger
 	reading     chan struct{} // one element for each read in flight
 	stopProbing func()
@@ -60,9 +62,9 @@ const (
 )
 
 // newConsulStorage returns the storage below prefix. The caller must call close.
-func newConsulStorage(client *consul.Client, prefix string, log zerolog.Logger) *consulStorage {
+func newConsulStorage(client *consul.Client, prefix string, cipher *certificates.Cipher, log zerolog.Logger) *consulStorage {
 	return &consulStorage{
-		client: client, prefix: prefix, log: log, reading: make(chan struct{}, maxReads),
+		client: client, prefix: prefix, cipher: cipher, log: log, reading: make(chan struct{}, maxReads),
 		stopProbing: client.KeepProbing(), locks: make(map[string]*consul.Lock),
 	}
 }
@@ -89,7 +91,7 @@ func (s *consulStorage) do(ctx context.Context, a access, operation func(context
 			return err
 		}
 		s.note(a, err)
-		if err == nil || ctx.Value(patience{}) == nil || consul.Denied(err) && !mayPass(err) {
+		if err == nil || ctx.Value(patience{}) == nil || errors.Is(err, certificates.ErrSealed) || consul.Denied(err) && !mayPass(err) {
 			return err
 		}
 		timer := time.NewTimer(pause/2 + s.client.Jitter(pause))
@@ -142,23 +144,69 @@ func (s *consulStorage) read(ctx context.Context, operation func(context.Context
 	return s.do(ctx, reads, operation)
 }
 
-// get returns the pair of a key. The error is fs.ErrNotExist if there is none.
-func (s *consulStorage) get(ctx context.Context, key string) (pair *api.KVPair, err error) {
+// get returns the pair of a key, with its decrypted value. old: it must be encrypted anew. The
+// error is fs.ErrNotExist if there is none.
+func (s *consulStorage) get(ctx context.Context, key string) (pair *api.KVPair, old bool, err error) {
 	err = s.read(ctx, func(ctx context.Context) (err error) {
-		if pair, _, err = s.client.Key(ctx, s.key(key), 0, 0); err == nil && pair == nil {
-			err = fs.ErrNotExist
+		pair, _, err = s.client.Key(ctx, s.key(key), 0, 0)
+		switch {
+		case err != nil:
+			return err
+		case pair == nil:
+			return fs.ErrNotExist
 		}
+		pair.Value, old, err = s.cipher.Open(key, pair.Value)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.key(key), err)
+		return nil, false, fmt.Errorf("%s: %w", s.key(key), err)
 	}
-	return pair, nil
+	return pair, old, nil
 }
+
+// encryptAll encrypts all values that the first key has not encrypted. It leaves out those
+// that are changed meanwhile: another replica has encrypted them.
+func (s *consulStorage) encryptAll(ctx context.Context) error {
+	keys, err := s.List(ctx, "", true)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	count := 0
+	var errs []error
+	for _, key := range keys {
+		if strings.HasPrefix(key, locks) {
+			continue
+		}
+		pair, old, err := s.get(ctx, key)
+		if err == nil && old {
+			pair.Value = s.cipher.Seal(key, pair.Value)
+			err = s.do(ctx, changes, func(ctx context.Context) error {
+				replaced, err := s.client.ReplaceKey(ctx, pair)
+				if replaced {
+					count++
+				}
+				return err
+			})
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	if count > 0 {
+		s.log.Info().Str("keys", s.prefix).Int("values", count).Msg("acme: values in Consul are now encrypted with the first key")
+	}
+	return errors.Join(errs...)
+}
+
+// locks is the directory of the locks.
+const locks = "locks/"
 
 // Load implements certmagic.Storage.
 func (s *consulStorage) Load(ctx context.Context, key string) ([]byte, error) {
-	pair, err := s.get(ctx, key)
+	pair, _, err := s.get(ctx, key)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +215,7 @@ func (s *consulStorage) Load(ctx context.Context, key string) ([]byte, error) {
 
 // Store implements certmagic.Storage.
 func (s *consulStorage) Store(ctx context.Context, key string, value []byte) error {
-	pair := &api.KVPair{Key: s.key(key), Value: value, Flags: uint64(time.Now().UnixMilli())}
+	pair := &api.KVPair{Key: s.key(key), Value: s.cipher.Seal(key, value), Flags: uint64(time.Now().UnixMilli())}
 	return s.do(ctx, changes, func(ctx context.Context) error { return s.client.PutKey(ctx, pair) })
 }
 
@@ -211,7 +259,7 @@ func (s *consulStorage) List(ctx context.Context, directory string, recursive bo
 
 // Stat implements certmagic.Storage.
 func (s *consulStorage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
-	pair, err := s.get(ctx, key)
+	pair, _, err := s.get(ctx, key)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err = s.List(ctx, key, false); err == nil {
 			return certmagic.KeyInfo{Key: key}, nil
@@ -229,7 +277,7 @@ func (s *consulStorage) Stat(ctx context.Context, key string) (certmagic.KeyInfo
 func (s *consulStorage) Lock(ctx context.Context, name string) error {
 	var lock *consul.Lock
 	err := s.do(ctx, changes, func(ctx context.Context) (err error) {
-		lock, err = s.client.Lock(ctx, s.key("locks/"+certmagic.StorageKeys.Safe(name)))
+		lock, err = s.client.Lock(ctx, s.key(locks+certmagic.StorageKeys.Safe(name)))
 		return err
 	})
 	if err != nil {

@@ -2,11 +2,16 @@ package acme
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,8 +19,10 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
 
+	"sluice/certificates"
 	"sluice/consul"
 	"sluice/test/consultest"
+	"sluice/test/testcert"
 )
 
 // newClient returns a client of the agent at url.
@@ -32,9 +39,27 @@ func newClient(t *testing.T, url, token string) *consul.Client {
 // newStorage returns a storage with a client of its own.
 func newStorage(t *testing.T, url, token string) *consulStorage {
 	t.Helper()
-	s := newConsulStorage(newClient(t, url, token), "sluice/acme", zerolog.Nop())
+	return newEncryptedStorage(t, url, token, nil)
+}
+
+func newEncryptedStorage(t *testing.T, url, token string, cipher *certificates.Cipher) *consulStorage {
+	t.Helper()
+	s := newConsulStorage(newClient(t, url, token), "sluice/acme", cipher, zerolog.Nop())
 	t.Cleanup(s.close)
 	return s
+}
+
+// newCipher returns one with new keys, of which the first encrypts. It names their files.
+func newCipher(t *testing.T, files ...string) (*certificates.Cipher, []string) {
+	t.Helper()
+	key := make([]byte, 32)
+	rand.Read(key)
+	file := filepath.Join(t.TempDir(), "key")
+	must(t, os.WriteFile(file, []byte(base64.StdEncoding.EncodeToString(key)), 0o600))
+	files = append([]string{file}, files...)
+	cipher, err := certificates.ReadCipher(files)
+	must(t, err)
+	return cipher, files
 }
 
 func must(t *testing.T, err error) {
@@ -53,8 +78,11 @@ func TestConsulStorage(t *testing.T) {
 	_, token, err := agent.NewToken("acme", rules)
 	must(t, err)
 	ctx := t.Context()
+	cipher, _ := newCipher(t)
+	encrypted := newEncryptedStorage(t, agent.URL(), token.SecretID, cipher)
+	encrypted.prefix += "/encrypted"
 	for name, s := range map[string]certmagic.Storage{
-		"consul": newStorage(t, agent.URL(), token.SecretID), "directory": &certmagic.FileStorage{Path: t.TempDir()},
+		"consul": newStorage(t, agent.URL(), token.SecretID), "encrypted": encrypted, "directory": &certmagic.FileStorage{Path: t.TempDir()},
 	} {
 		missing := func(what string, err error) {
 			t.Helper()
@@ -108,6 +136,145 @@ func TestConsulStorage(t *testing.T) {
 	other := newStorage(t, agent.URL(), "")
 	if err := other.Store(ctx, "a", nil); !consul.Forbidden(err) || !consul.Forbidden(other.fault()) {
 		t.Errorf("without a token: %v", err)
+	}
+}
+
+// Values that are in plain text, or encrypted with an old key, are read and encrypted anew.
+// Nothing below the prefix shows them then, and a storage without the key cannot read them.
+func TestEncryptionInConsul(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	ctx := t.Context()
+	first, files := newCipher(t)
+	second, _ := newCipher(t, files...)
+	plain := newStorage(t, agent.URL(), "")
+	expect := func(s *consulStorage, key, want string) {
+		t.Helper()
+		if value, err := s.Load(ctx, key); err != nil || string(value) != want {
+			t.Errorf("%s: got %q, %v", key, value, err)
+		}
+	}
+	refused := func(s *consulStorage, key string) {
+		t.Helper()
+		if value, err := s.Load(patiently(ctx), key); !errors.Is(err, certificates.ErrSealed) || errors.Is(err, fs.ErrNotExist) || s.fault() == nil {
+			t.Errorf("%s: got %q, %v", key, value, err)
+		}
+	}
+	stored := func() map[string]*api.KVPair {
+		t.Helper()
+		pairs, _, err := agent.Client().KV().List("sluice/acme/", nil)
+		must(t, err)
+		all := make(map[string]*api.KVPair)
+		for _, pair := range pairs {
+			all[strings.TrimPrefix(pair.Key, "sluice/acme/")] = pair
+		}
+		return all
+	}
+	must(t, plain.Store(ctx, "a/b.key", []byte("secret b")))
+	must(t, plain.Store(ctx, "a/c.key", []byte("secret c")))
+	must(t, plain.Lock(ctx, "one"))
+	before := stored()
+
+	a := newEncryptedStorage(t, agent.URL(), "", first)
+	expect(a, "a/b.key", "secret b")
+	must(t, a.Store(ctx, "a/d.key", []byte("secret d")))
+	must(t, a.encryptAll(ctx))
+	must(t, newEncryptedStorage(t, agent.URL(), "", first).encryptAll(ctx)) // changes nothing
+	for key, pair := range stored() {
+		if strings.Contains(string(pair.Value), "secret") {
+			t.Errorf("%s is in plain text", key)
+		}
+		if old := before[key]; old != nil && (old.Flags != pair.Flags || strings.HasPrefix(key, locks) && old.ModifyIndex != pair.ModifyIndex) {
+			t.Errorf("%s: got %+v, want %+v", key, pair, old)
+		}
+	}
+	must(t, plain.Unlock(ctx, "one"))
+	expect(a, "a/b.key", "secret b")
+	expect(a, "a/d.key", "secret d")
+	refused(plain, "a/b.key")
+
+	b := newEncryptedStorage(t, agent.URL(), "", second)
+	expect(b, "a/c.key", "secret c")
+	expect(a, "a/c.key", "secret c")
+	withFirst := stored()
+	must(t, b.encryptAll(ctx))
+	for key, pair := range stored() {
+		if pair.ModifyIndex == withFirst[key].ModifyIndex {
+			t.Errorf("%s has the old key", key)
+		}
+	}
+	expect(b, "a/c.key", "secret c")
+	refused(a, "a/c.key")
+
+	// A value of another name.
+	_, err := agent.Client().KV().Put(&api.KVPair{Key: "sluice/acme/a/b.key", Value: stored()["a/c.key"].Value}, nil)
+	must(t, err)
+	refused(b, "a/b.key")
+	if err := b.encryptAll(ctx); !errors.Is(err, certificates.ErrSealed) {
+		t.Errorf("a value that cannot be read: %v", err)
+	}
+}
+
+// A manager encrypts what it finds. One that cannot read it says so, and orders nothing.
+func TestManagerEncrypts(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	start := func(cipher *certificates.Cipher) *Manager {
+		m := New(Options{
+			Names: []string{"a.example"}, Directory: "https://127.0.0.1:1/dir", Consul: newClient(t, agent.URL(), ""), Prefix: "sluice/acme",
+			Cipher: cipher, Listener: l.Addr().(*net.TCPAddr), Log: zerolog.Nop(),
+		})
+		t.Cleanup(m.Close)
+		must(t, m.Start())
+		return m
+	}
+	awaitStatus := func(what string, m *Manager, holds func(certificates.Status) bool) {
+		t.Helper()
+		consultest.Await(t, what, func() bool {
+			all := m.Statuses()
+			return len(all) == 1 && holds(all[0])
+		})
+	}
+	inUse := func(s certificates.Status) bool { return !s.Expires.IsZero() && s.Fault == nil }
+	files := testcert.Write(t, t.TempDir(), "a.example")
+	s := newStorage(t, agent.URL(), "")
+	m := New(Options{Names: []string{"a.example"}, Directory: "https://127.0.0.1:1/dir", Storage: t.TempDir(), Listener: l.Addr().(*net.TCPAddr), Log: zerolog.Nop()})
+	defer m.Close()
+	issuer := m.issuer.IssuerKey()
+	for key, file := range map[string]string{
+		certmagic.StorageKeys.SiteCert(issuer, "a.example"): files.Cert, certmagic.StorageKeys.SitePrivateKey(issuer, "a.example"): files.Key,
+	} {
+		text, err := os.ReadFile(file)
+		must(t, err)
+		must(t, s.Store(t.Context(), key, text))
+	}
+	must(t, s.Store(t.Context(), certmagic.StorageKeys.SiteMeta(issuer, "a.example"), []byte(`{"sans":["a.example"]}`)))
+
+	cipher, _ := newCipher(t)
+	m = start(cipher)
+	awaitStatus("the certificate in plain text is in use", m, inUse)
+	consultest.Await(t, "all values are encrypted", func() bool {
+		pairs, _, err := agent.Client().KV().List("sluice/acme/certificates/", nil)
+		return err == nil && len(pairs) == 3 && !slices.ContainsFunc(pairs, func(pair *api.KVPair) bool {
+			return strings.Contains(string(pair.Value), "BEGIN") || strings.Contains(string(pair.Value), "sans")
+		})
+	})
+	m.Close()
+	m = start(cipher)
+	awaitStatus("the encrypted certificate is in use", m, inUse)
+	m.Close()
+	other, _ := newCipher(t)
+	for _, wrong := range []*certificates.Cipher{nil, other} {
+		m := start(wrong)
+		awaitStatus("the certificate cannot be read", m, func(s certificates.Status) bool { return errors.Is(s.Fault, certificates.ErrSealed) })
+		m.Close()
+	}
+	keys, _, err := agent.Client().KV().Keys("sluice/acme/", "", nil)
+	if err != nil || len(keys) != 3 {
+		t.Errorf("got keys %q, %v", keys, err) // of an account, if there was an order
 	}
 }
 

@@ -32,6 +32,9 @@ type ACME struct {
 	// ConsulKV is the prefix of the keys in Consul that replicas share, without a slash
 	// at its end. Empty: none.
 	ConsulKV string `key:"consul_kv" format:"kv_prefix"`
+	// EncryptionKeys are files with keys for the values in Consul. The first one encrypts,
+	// all decrypt. None: the values are in plain text.
+	EncryptionKeys []string `key:"encryption_keys" format:"file"`
 	// CA is the file of the certificates that the TLS of Directory is verified with.
 	// Empty: the system's.
 	CA string `key:"ca" format:"file"`
@@ -80,6 +83,14 @@ func (d *decoder) listenerTLS(t *ListenerTLS, key string) {
 		for i, name := range a.Names {
 			if _, err := netip.ParseAddr(name); err == nil {
 				d.refuse(fmt.Sprintf("%s[%d]", join(key, "acme.names"), i), name, "want a host name: a client that connects to an IP address requests no name")
+			}
+		}
+		if len(a.EncryptionKeys) > 0 && a.ConsulKV == "" {
+			d.refuse(join(key, "acme.encryption_keys"), a.EncryptionKeys[0], "only with consul_kv: a directory is not encrypted")
+		}
+		for i, file := range a.EncryptionKeys {
+			if _, err := certificates.ReadCipher([]string{file}); err != nil {
+				d.refuse(fmt.Sprintf("%s[%d]", join(key, "acme.encryption_keys"), i), file, "cannot be used: "+err.Error())
 			}
 		}
 		if a.CA != "" {

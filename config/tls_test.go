@@ -44,6 +44,8 @@ listeners:
 		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }], client_auth: optional }", site.Cert, site.Key), "only with client_ca"},
 		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s }] }\n    redirect_https: {}", site.Cert, site.Key), "listeners[0].redirect_https: not on a listener with tls"},
 		{"{ acme: { names: [a.example, 192.0.2.1] } }", `sluice.yaml:5: listeners[0].tls.acme.names[1]: value "192.0.2.1": want a host name`},
+		{"{ acme: { names: [a.example], encryption_keys: [a.key] } }", `sluice.yaml:5: listeners[0].tls.acme.encryption_keys: value "a.key": only with consul_kv`},
+		{"{ acme: { names: [a.example], consul_kv: a, encryption_keys: [" + text + "] } }", `listeners[0].tls.acme.encryption_keys[0]: value "` + text + `": cannot be used: ` + text + `: want a key of 32 bytes in base64`},
 		{"{}", key + `: empty: want at least one`},
 		{"{ certificates: [{ cert: a.pem }] }", key + `[0].key: required: the path of a file`},
 		{fmt.Sprintf("{ certificates: [{ cert: %s, key: %s, consul_kv: certs }] }", site.Cert, site.Key), `sluice.yaml:5: listeners[0].tls.certificates[0].consul_kv: value "certs": not together with cert and key`},

@@ -120,6 +120,15 @@ func (c *Client) PutKey(ctx context.Context, pair *api.KVPair) error {
 	})
 }
 
+// ReplaceKey writes a key of Consul's KV store if its ModifyIndex is still that of pair.
+func (c *Client) ReplaceKey(ctx context.Context, pair *api.KVPair) (replaced bool, err error) {
+	err = c.write(ctx, keyWrite(pair.Key), func(c *api.Client, w *api.WriteOptions) (err error) {
+		replaced, _, err = c.KV().CAS(pair, w)
+		return err
+	})
+	return replaced, err
+}
+
 // DeleteKey deletes a key of Consul's KV store. It is no error if there is none.
 func (c *Client) DeleteKey(ctx context.Context, key string) error {
 	return c.write(ctx, keyWrite(key), func(c *api.Client, w *api.WriteOptions) error {

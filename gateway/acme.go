@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"fmt"
 	"net"
 	"slices"
 
@@ -19,6 +20,11 @@ func (g *Gateway) newACME(l config.Listener, address net.Addr, c *config.Config)
 	}
 	if settings.ConsulKV != "" {
 		o.Consul, o.Prefix = g.consul, settings.ConsulKV
+		cipher, err := certificates.ReadCipher(settings.EncryptionKeys)
+		if err != nil {
+			return nil, fmt.Errorf("acme.encryption_keys: %w", err)
+		}
+		o.Cipher = cipher
 	}
 	if settings.CA != "" {
 		contents, err := certificates.Read(certificates.Files{CA: settings.CA})

@@ -76,7 +76,7 @@ func startProcess(t *testing.T, text string) {
 func (p *pebble) issued() int { return strings.Count(p.log.String(), "Issued certificate serial") }
 
 // Two replicas that start at the same time have one certificate, which one of them has
-// ordered. A third one that comes later orders nothing.
+// ordered. A third one that comes later orders nothing. All values are encrypted.
 func TestReplicasOrderOnce(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
@@ -86,18 +86,35 @@ func TestReplicasOrderOnce(t *testing.T) {
 	p.start(t)
 	settings := fmt.Sprintf("addresses: [%q]", agent.URL())
 	two, three := port(), port()
-	startProcess(t, p.replicaOf(settings, 0, p.secure, peer)) // gets all challenges
-	start(t, p.replicaOf(settings, 0, two, peer))
+	key := filepath.Join(t.TempDir(), "acme.key")
+	if err := os.WriteFile(key, []byte("YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE="), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	replica := func(port int) string {
+		text := p.replicaOf(settings, 0, port, peer)
+		return strings.Replace(text, "consul_kv: sluice/acme", fmt.Sprintf("consul_kv: sluice/acme, encryption_keys: [%q]", key), 1)
+	}
+	startProcess(t, replica(p.secure)) // gets all challenges
+	start(t, replica(two))
 	first := awaitObtained(t, "a certificate", p.secure)
 	if second := awaitObtained(t, "the same certificate", two); second != first {
 		t.Errorf("the replicas have the certificates %s and %s", first, second)
 	}
-	start(t, p.replicaOf(settings, 0, three, peer))
+	start(t, replica(three))
 	if third := awaitObtained(t, "the certificate of the others", three); third != first {
 		t.Errorf("a later replica has the certificate %s, want %s", third, first)
 	}
 	if n := p.issued(); n != 1 {
 		t.Errorf("%d certificates were issued", n)
+	}
+	pairs, _, err := agent.Client().KV().List("sluice/acme/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pair := range pairs {
+		if text := string(pair.Value); strings.Contains(text, "BEGIN") || strings.Contains(text, "{") && strings.Contains(text, "a.example") {
+			t.Errorf("%s is in plain text: %q", pair.Key, text)
+		}
 	}
 	consultest.Await(t, "no lock is left", func() bool {
 		keys, _, err := agent.Client().KV().Keys("sluice/acme/locks/", "", nil)
