@@ -158,7 +158,10 @@ func complete(o Options) Options {
 		o.ConsulStats = func() consulsource.Stats { return consulsource.Stats{} }
 	}
 	if o.Tags == nil {
-		o.Tags = func() []claim.Problem { return nil }
+		o.Tags = func() claim.Result { return claim.Result{} }
+	}
+	if o.Effective == nil {
+		o.Effective = func() *config.Config { return nil }
 	}
 	if o.Catalog == nil {
 		o.Catalog = func() (consulsource.CatalogStatus, bool) { return consulsource.CatalogStatus{}, false }

@@ -62,8 +62,12 @@ type Options struct {
 	// ConsulStats returns the counters of Consul's client.
 	ConsulStats func() consulsource.Stats
 
-	// Tags returns the tags of instances that are not used as they are.
-	Tags func() []claim.Problem
+	// Effective returns the configuration in use, with what was found in registries.
+	Effective func() *config.Config
+
+	// Tags returns the routes that tags of instances ask for, and the tags that are not
+	// used as they are.
+	Tags func() claim.Result
 	// Catalog returns the state of the catalog watch; false: not configured.
 	Catalog func() (consulsource.CatalogStatus, bool)
 

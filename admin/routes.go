@@ -1,9 +1,12 @@
 package admin
 
 import (
+	"encoding/json"
 	"net/http"
 	"slices"
 
+	"sluice/catalog/claim"
+	"sluice/config"
 	"sluice/route"
 )
 
@@ -20,6 +23,17 @@ type Route struct {
 	Origin     string   `json:"origin"`          // the place: "sluice.yaml:12"
 	Service    string   `json:"service"`         // empty: none
 	Split      *Split   `json:"split,omitempty"` // null: all peers of the service
+
+	// Actions has the keys of the configuration file; absent: none.
+	Actions json.RawMessage `json:"actions,omitempty"`
+	// AskedBy has the tag that asks for the route; absent: an operator wrote it.
+	AskedBy *TagAsk `json:"asked_by,omitempty"`
+	// WonAgainst are tags that ask for the same requests, and do not get them.
+	WonAgainst []TagAsk `json:"won_against,omitempty"`
+	// Problems are about tags of the route that are not used as they are.
+	Problems []TagProblem `json:"problems,omitempty"`
+	// Unused is true for what a tag asks for and does not get. Problems say why.
+	Unused bool `json:"unused,omitempty"`
 }
 
 // Split is how the clients of a route are divided among groups.
@@ -67,7 +81,7 @@ func groupOf(service *reading, name string) Group {
 func describeRoute(r *route.Route, service *reading) Route {
 	return Route{
 		Host: r.Host, HostRegexp: r.HostRegexp, Path: r.Path, Match: string(r.PathMatch), Conditions: r.Requirements(),
-		Listeners: r.Listeners, Priority: r.Priority, Class: r.Class.String(), Origin: r.Origin, Service: r.Service.Name,
+		Listeners: r.Listeners, Priority: r.Priority, Class: r.Class.String(), Origin: r.Origin, Service: r.ServiceName(),
 		Split: describeSplit(r.Split, service),
 	}
 }
@@ -81,11 +95,93 @@ func (h *handler) readingsByName() map[string]*reading {
 	return readings
 }
 
+// routes answers /api/routes: the table, and then what tags ask for and do not get.
 func (h *handler) routes(w http.ResponseWriter, r *http.Request) {
 	routes := []Route{}
 	readings := h.readingsByName()
-	for _, route := range h.Table().Routes() {
-		routes = append(routes, describeRoute(&route, readings[route.ServiceName()]))
+	configured := make(map[string]config.Route)
+	if c := h.Effective(); c != nil {
+		for _, r := range c.Routes {
+			configured[keyOf(r.Target())] = r
+		}
 	}
-	writeJSON(w, http.StatusOK, routes)
+	tags := h.Tags()
+	origins := newOrigins(tags)
+	for _, route := range h.Table().Routes() {
+		d := describeRoute(&route, readings[route.ServiceName()])
+		key := keyOf(route)
+		d.Actions = config.ActionsJSON(configured[key].Actions)
+		origins.explain(&d, key)
+		routes = append(routes, d)
+	}
+	writeJSON(w, http.StatusOK, append(routes, origins.unused()...))
+}
+
+// keyOf returns the key of the requests that a valid route matches.
+func keyOf(r route.Route) string {
+	checked, _ := route.Check(r) // it is in the table
+	return checked.Key
+}
+
+// origins explain routes by the tags that ask for them.
+type origins struct {
+	routes   map[string]*claim.Route // by key
+	tagged   map[[2]string]bool      // service and tag of a route in use
+	problems map[[2]string][]TagProblem
+	all      []claim.Problem
+}
+
+func newOrigins(tags claim.Result) *origins {
+	o := &origins{
+		routes: make(map[string]*claim.Route), tagged: make(map[[2]string]bool),
+		problems: make(map[[2]string][]TagProblem), all: tags.Problems,
+	}
+	for i := range tags.Routes {
+		o.routes[tags.Routes[i].Key] = &tags.Routes[i]
+	}
+	for _, p := range tags.Problems {
+		if p.Harmless && p.Winner == nil {
+			of := [2]string{p.Service, p.Tag}
+			o.problems[of] = append(o.problems[of], describeProblem(p))
+		}
+	}
+	return o
+}
+
+// explain says which tag asks for the route with a key, what it won against, and what of its
+// tags is not used.
+func (o *origins) explain(d *Route, key string) {
+	route := o.routes[key]
+	if route == nil || route.Service != d.Service || d.Class == "document" {
+		return
+	}
+	ask := describeAsk(route.By)
+	d.AskedBy = &ask
+	for _, lost := range route.Over {
+		d.WonAgainst = append(d.WonAgainst, describeAsk(lost))
+	}
+	for _, tag := range route.Tags {
+		of := [2]string{route.Service, tag}
+		o.tagged[of] = true
+		d.Problems = append(d.Problems, o.problems[of]...)
+	}
+}
+
+// unused returns what tags ask for and do not get, after explain for each route of the table.
+func (o *origins) unused() (routes []Route) {
+	for _, p := range o.all {
+		if p.Harmless && p.Winner == nil && o.tagged[[2]string{p.Service, p.Tag}] {
+			continue // it is shown with its route
+		}
+		var d Route
+		if p.Wanted != nil {
+			target := p.Wanted.Target()
+			d = describeRoute(&target, nil)
+			d.Actions = config.ActionsJSON(p.Wanted.Actions)
+		}
+		ask := describeAsk(p.Ask)
+		d.Service, d.AskedBy, d.Unused, d.Problems = p.Service, &ask, true, []TagProblem{describeProblem(p)}
+		routes = append(routes, d)
+	}
+	return routes
 }

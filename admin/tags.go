@@ -1,22 +1,44 @@
 package admin
 
-import "net/http"
+import (
+	"net/http"
+
+	"sluice/catalog/claim"
+)
 
 // TagProblem is an element of /api/tags: a tag that is not used as it is, or not at all.
 type TagProblem struct {
+	TagAsk
+	Kind     string  `json:"kind"`             // bad, refused, conflict, different
+	Column   int     `json:"column,omitempty"` // of the first wrong byte, from 1
+	Reason   string  `json:"reason"`
+	Harmless bool    `json:"harmless"`          // the route exists, without what the reason names
+	LostTo   *TagAsk `json:"lost_to,omitempty"` // that has the route instead
+}
+
+// TagAsk is what instances of a service ask for with a tag.
+type TagAsk struct {
 	Service   string   `json:"service"`
-	Instances []string `json:"instances"` // ids, at most 10
+	Instances []string `json:"instances"` // ids
 	Dialect   string   `json:"dialect"`   // sluice, fabio, traefik
 	Tag       string   `json:"tag"`
-	Column    int      `json:"column,omitempty"` // of the first wrong byte, from 1
-	Reason    string   `json:"reason"`
-	Harmless  bool     `json:"harmless"` // the route exists, without what the reason names
+}
+
+func describeAsk(a claim.Ask) TagAsk { return TagAsk{a.Service, list(a.IDs()), a.Dialect, a.Tag} }
+
+func describeProblem(p claim.Problem) TagProblem {
+	d := TagProblem{TagAsk: describeAsk(p.Ask), Kind: string(p.Kind), Column: p.Column, Reason: p.Reason, Harmless: p.Harmless}
+	if p.Winner != nil {
+		winner := describeAsk(*p.Winner)
+		d.LostTo = &winner
+	}
+	return d
 }
 
 func (h *handler) tags(w http.ResponseWriter, _ *http.Request) {
 	problems := []TagProblem{}
-	for _, p := range h.Tags() {
-		problems = append(problems, TagProblem{p.Service, list(p.Instances), p.Dialect, p.Tag, p.Column, p.Reason, p.Harmless})
+	for _, p := range h.Tags().Problems {
+		problems = append(problems, describeProblem(p))
 	}
 	writeJSON(w, http.StatusOK, problems)
 }

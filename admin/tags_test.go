@@ -1,21 +1,105 @@
 package admin
 
 import (
+	"encoding/json"
 	"reflect"
 	"testing"
 
 	"sluice/catalog/claim"
+	"sluice/config"
+	"sluice/route"
+)
+
+var (
+	starAsks = claim.Ask{Service: "star", Instances: []claim.Named{{ID: "star-1", Node: "a"}, {ID: "star-1", Node: "b"}, {ID: "star-2", Node: "a"}}, Dialect: "fabio", Tag: "urlprefix-h/ weight=x"}
+	evilAsks = claim.Ask{Service: "evil", Instances: []claim.Named{{ID: "evil-1"}}, Dialect: "fabio", Tag: "urlprefix-h/"}
+
+	starAsked = TagAsk{"star", []string{"star-1", "star-2"}, "fabio", "urlprefix-h/ weight=x"}
+	evilAsked = TagAsk{"evil", []string{"evil-1"}, "fabio", "urlprefix-h/"}
 )
 
 func TestTagProblems(t *testing.T) {
-	h := handlerOf(Options{Tags: func() []claim.Problem {
-		return []claim.Problem{{Service: "star", Instances: []string{"star-1"}, Dialect: "fabio", Tag: "urlprefix-", Column: 3, Reason: "has no route"}, {Harmless: true}}
+	h := handlerOf(Options{Tags: func() claim.Result {
+		return claim.Result{Problems: []claim.Problem{
+			{Ask: starAsks, Kind: claim.KindBad, Column: 3, Reason: "has no route"},
+			{Ask: evilAsks, Kind: claim.KindConflict, Harmless: true, Winner: &starAsks},
+		}}
 	}})
 	want := []TagProblem{
-		{Service: "star", Instances: []string{"star-1"}, Dialect: "fabio", Tag: "urlprefix-", Column: 3, Reason: "has no route"},
-		{Instances: []string{}, Harmless: true},
+		{TagAsk: starAsked, Kind: "bad", Column: 3, Reason: "has no route"},
+		{TagAsk: evilAsked, Kind: "conflict", Harmless: true, LostTo: &starAsked},
 	}
 	if got := getJSON[[]TagProblem](t, h, "/api/tags"); !reflect.DeepEqual(got, want) {
 		t.Errorf("the problems are %+v, want %+v", got, want)
+	}
+}
+
+// TestRoutesOfTags has a route of a tag with everything, one of the file, and tags that get
+// nothing.
+func TestRoutesOfTags(t *testing.T) {
+	wanted := config.Route{Host: "h", Path: "/", Match: "prefix", Dialect: "fabio"}
+	used := wanted
+	used.Service, used.Actions = "star", config.Actions{StripPrefix: "/x", Redirect: &config.Redirect{To: "/y", Code: 302}}
+	file := config.Route{Path: "/", Match: "prefix", Service: "rest"}
+	targets := []route.Route{used.Target(), file.Target()}
+	targets[0].Service, targets[1].Service = &route.Service{Name: "star"}, &route.Service{Name: "rest"}
+	table, err := route.NewTable(targets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := keyOf(used.Target())
+	h := handlerOf(Options{
+		Table:     func() *route.Table { return table },
+		Effective: func() *config.Config { return &config.Config{Routes: []config.Route{file, used}} },
+		Tags: func() claim.Result {
+			return claim.Result{
+				Routes: []claim.Route{{Route: used, Key: key, By: starAsks, Tags: []string{"other", starAsks.Tag}, Over: []claim.Ask{evilAsks}}},
+				Problems: []claim.Problem{
+					{Ask: starAsks, Kind: claim.KindBad, Reason: "not a number", Harmless: true},
+					{Ask: evilAsks, Kind: claim.KindConflict, Reason: "star has it", Wanted: &wanted, Winner: &starAsks},
+					{Ask: claim.Ask{Service: "evil", Tag: "urlprefix-"}, Kind: claim.KindBad, Reason: "no route", Harmless: true},
+				},
+			}
+		},
+	})
+	want := []Route{
+		{
+			Host: "h", Path: "/", Match: "prefix", Class: "tag", Service: "star", Actions: json.RawMessage(`{"strip_prefix":"/x","redirect":{"to":"/y","code":302}}`),
+			AskedBy: &starAsked, WonAgainst: []TagAsk{evilAsked},
+			Problems: []TagProblem{{TagAsk: starAsked, Kind: "bad", Reason: "not a number", Harmless: true}},
+		},
+		{Path: "/", Match: "prefix", Class: "document", Service: "rest"},
+		{
+			Host: "h", Path: "/", Match: "prefix", Class: "tag", Service: "evil", AskedBy: &evilAsked, Unused: true,
+			Problems: []TagProblem{{TagAsk: evilAsked, Kind: "conflict", Reason: "star has it", LostTo: &starAsked}},
+		},
+		{
+			Service: "evil", AskedBy: &TagAsk{"evil", []string{}, "", "urlprefix-"}, Unused: true,
+			Problems: []TagProblem{{TagAsk: TagAsk{"evil", []string{}, "", "urlprefix-"}, Kind: "bad", Reason: "no route", Harmless: true}},
+		},
+	}
+	got := getJSON[[]Route](t, h, "/api/routes")
+	for i := range got {
+		if len(got[i].Actions) > 0 { // the answer is indented
+			var value any
+			if err := json.Unmarshal(got[i].Actions, &value); err != nil {
+				t.Fatal(err)
+			}
+			if i > 0 {
+				t.Errorf("route %d has actions: %s", i, got[i].Actions)
+				continue
+			}
+			var same any
+			if err := json.Unmarshal(want[i].Actions, &same); err != nil || !reflect.DeepEqual(value, same) {
+				t.Errorf("the actions are %s, want %s (%v)", got[i].Actions, want[i].Actions, err)
+			}
+			got[i].Actions, want[i].Actions = nil, nil
+		}
+		if i >= len(want) || !reflect.DeepEqual(got[i], want[i]) {
+			t.Errorf("route %d is %+v, want %+v", i, got[i], want[min(i, len(want)-1)])
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("%d routes, want %d", len(got), len(want))
 	}
 }

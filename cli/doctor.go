@@ -44,7 +44,8 @@ func newDoctor() *cobra.Command {
 		Short: "Find problems in Consul's catalog",
 		Long: "Find problems in Consul's catalog: duplicate registrations, instances on dead\n" +
 			"nodes, without a check, critical for long, with unusable addresses, and what ACLs\n" +
-			"hide. With --config also services without passing instances.\n\n" +
+			"hide. With --config also services without passing instances, and tags whose routes\n" +
+			"are not used.\n\n" +
 			"--fix deregisters duplicates through the agent that registered them. Nothing else\n" +
 			"changes Consul.\n\n" +
 			"The exit status is 0 without errors, 1 with an error or a duplicate that could not\n" +
@@ -172,7 +173,7 @@ func (e *examination) configure() error {
 	for _, r := range c.Routes {
 		routed[r.Service] = true
 	}
-	e.options.Configured = true
+	e.options.Configured, e.options.Config = true, revision.Config
 	if c.Consul.Register != nil {
 		e.options.Own = c.Consul.Register.Service
 	}

@@ -23,6 +23,18 @@ func (c Config) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
+// ActionsJSON returns actions with the keys of the file; nil: there are none. Secrets are
+// masked.
+func ActionsJSON(a Actions) json.RawMessage {
+	n := encode(reflect.ValueOf(a), true)
+	if len(n.Content) == 0 {
+		return nil
+	}
+	var b bytes.Buffer
+	writeJSON(&b, n)
+	return b.Bytes()
+}
+
 // encode is the inverse of the decoder. It omits empty fields.
 func encode(v reflect.Value, mask bool) *yaml.Node {
 	switch v.Kind() {

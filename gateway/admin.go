@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/admin"
+	"sluice/catalog/claim"
 	"sluice/consul/registration"
 	consulsource "sluice/discovery/consul"
 )
@@ -26,7 +27,8 @@ func (g *Gateway) newAdmin() *http.Server {
 		Consul:           g.askConsul,
 		ConsulStats:      g.sources.Stats,
 		Catalog:          g.finder.status,
-		Tags:             g.tags.problems,
+		Tags:             func() claim.Result { return g.tags.present(g.history.Current().Config, g.effective.Load()) },
+		Effective:        g.effective.Load,
 		Registration:     func() registration.Status { return g.registrar.Status() },
 		Replica:          g.replicaView,
 		Replicas:         g.surveyFleet,

@@ -3,11 +3,9 @@ package gateway
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"sluice/catalog/claim"
 	"sluice/config"
-	"sluice/route"
 )
 
 // tagRoutes returns the routes that tags ask for. It changes the services of found, which were
@@ -19,7 +17,7 @@ func (g *Gateway) tagRoutes(c *config.Config, found config.Fragment) (changed *c
 	all, _ := config.Merge(c, found)
 	services, profiles := g.tags.snapshot(all)
 	inUse := g.tags.last()
-	result := claim.Resolve(services, g.tagRules(c), inUse.Holders)
+	result := claim.Resolve(services, claim.NewRules(c), inUse.Holders)
 	for _, name := range slices.Sorted(maps.Keys(result.Settings)) {
 		service, ok := found.Services[name]
 		if !ok {
@@ -27,7 +25,7 @@ func (g *Gateway) tagRoutes(c *config.Config, found config.Fragment) (changed *c
 		}
 		service, err := config.DecodeService(service, result.Settings[name], c)
 		if err != nil {
-			result.Problems = append(result.Problems, claim.Problem{Service: name, Reason: "the settings cannot be used: " + err.Error()})
+			result.Problems = append(result.Problems, claim.Problem{Ask: claim.Ask{Service: name}, Kind: claim.KindBad, Reason: "the settings cannot be used: " + err.Error()})
 			continue
 		}
 		found.Services[name] = service
@@ -64,29 +62,6 @@ func (g *Gateway) tagRoutes(c *config.Config, found config.Fragment) (changed *c
 	return &copied, routes, profiles
 }
 
-// tagRules returns what tags may claim.
-func (g *Gateway) tagRules(c *config.Config) claim.Rules {
-	rules := claim.Rules{Reserved: make(map[string]bool), Defined: make(map[string]bool), Divided: make(map[string]bool)}
-	for name, service := range c.Services {
-		rules.Defined[name] = true
-		rules.Divided[name] = len(service.Groups) > 0
-	}
-	rules.Taken = make(map[string]string, len(c.Routes))
-	for _, r := range c.Routes {
-		if checked, err := route.Check(r.Target()); err == nil { // always: the loader checks it
-			rules.Taken[checked.Key] = r.Origin
-		}
-		if r.Host != "" {
-			rules.Reserved[strings.TrimSuffix(strings.ToLower(r.Host), ".")] = true
-		}
-	}
-	if c.Catalog != nil {
-		rules.Claims, rules.Insecure = c.Catalog.Claims, c.Catalog.Insecure
-		rules.Listeners, rules.AllListeners = c.TagListeners()
-	}
-	return rules
-}
-
 // last returns the result in use.
 func (t *tags) last() claim.Result {
 	t.mu.Lock()
@@ -94,8 +69,26 @@ func (t *tags) last() claim.Result {
 	return t.inUse
 }
 
-// problems returns the tags that are not used as they are.
-func (t *tags) problems() []claim.Problem { return t.last().Problems }
+// present returns the result in use with the instances of now: one with the same tags as others
+// changes no route.
+func (t *tags) present(documents, effective *config.Config) claim.Result {
+	t.mu.Lock()
+	services, inUse := t.asking(effective), t.inUse
+	for i, s := range services {
+		if t.services[s.Name].waits {
+			services[i] = t.services[s.Name].inUse
+		}
+	}
+	services = slices.DeleteFunc(services, func(s claim.Service) bool { return s.Name == "" })
+	t.mu.Unlock()
+	result := claim.Resolve(services, claim.NewRules(documents), inUse.Holders)
+	for _, p := range inUse.Problems {
+		if len(p.Instances) == 0 { // it is not of Resolve
+			result.Problems = append(result.Problems, p)
+		}
+	}
+	return result
+}
 
 // resolved records a result, which is in use after applied.
 func (t *tags) resolved(r claim.Result) {

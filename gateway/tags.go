@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -9,11 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"sluice/catalog"
 	"sluice/catalog/claim"
-	"sluice/catalog/fabio"
-	"sluice/catalog/native"
-	"sluice/catalog/traefik"
 	"sluice/config"
 	"sluice/discovery"
 )
@@ -31,7 +28,7 @@ type tags struct {
 	services map[string]*taggedService
 	waiting  int           // services whose tags have no effect yet
 	quiet    chan struct{} // closed when waiting is 0
-	dialects dialects
+	reader   claim.Reader
 	latest   claim.Result // not in use yet
 	inUse    claim.Result
 }
@@ -48,22 +45,14 @@ type taggedService struct {
 	settles bool                 // until then, the pool stays as it is: there may be requests by the former routes
 	until   time.Time
 	read    map[string]reread // by id and address
+	latest  claim.Service     // as last resolved
+	inUse   claim.Service     // as the routes in use were resolved
 }
 
 // reread is what the tags of an instance were read as.
 type reread struct {
 	profile  string
 	readings []claim.Reading
-}
-
-// dialects are the configured dialects.
-type dialects struct {
-	catalog  *config.Catalog // nil: none
-	text     string          // of catalog, for comparison
-	rule     *traefik.Template
-	prefixes []string
-	own      bool // sluice's own tags
-	dc       string
 }
 
 func newTags(changed func()) *tags {
@@ -76,17 +65,9 @@ func newTags(changed func()) *tags {
 func (t *tags) use(c *config.Config) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	d := dialects{catalog: c.Catalog, dc: c.Consul.Datacenter}
-	if d.catalog != nil {
-		d.prefixes = d.catalog.TagPrefixes()
-		d.own = d.catalog.Reads(config.DialectSluice)
-		d.text = fmt.Sprintf("%q %+v %+v %s", d.catalog.Tags, d.catalog.Fabio, d.catalog.Traefik, d.dc)
-		if text := d.catalog.Traefik.DefaultRule; text != "" {
-			d.rule, _ = traefik.ParseDefaultRule(text) // valid: the loader checks it
-		}
-	}
-	changed := d.text != t.dialects.text
-	t.dialects = d
+	reader := claim.NewReader(c)
+	changed := !reader.Same(t.reader)
+	t.reader = reader
 	if !changed {
 		return
 	}
@@ -153,7 +134,7 @@ func (t *tags) usable(s *taggedService) []discovery.Instance {
 	set := make([]discovery.Instance, 0, len(s.set))
 	served := make(map[string]bool)
 	for _, i := range s.set {
-		if !s.used[t.profile(&i)] {
+		if !s.used[t.reader.Profile(&i)] {
 			old := before[i.Key()]
 			if old == nil {
 				continue
@@ -161,7 +142,7 @@ func (t *tags) usable(s *taggedService) []discovery.Instance {
 			i.Tags, i.Meta, i.Kind = old.Tags, old.Meta, old.Kind
 		}
 		if i.Usable() {
-			served[t.profile(&i)] = true
+			served[t.reader.Profile(&i)] = true
 		}
 		set = append(set, i)
 	}
@@ -170,7 +151,7 @@ func (t *tags) usable(s *taggedService) []discovery.Instance {
 	}
 	for i := range s.passed {
 		old := &s.passed[i]
-		if !old.Usable() || served[t.profile(old)] {
+		if !old.Usable() || served[t.reader.Profile(old)] {
 			continue
 		}
 		s.kept = append(s.kept, *old)
@@ -202,39 +183,12 @@ func (t *tags) forget(name string) {
 	}
 }
 
-// profile returns the tags of the dialects of an instance as a text: equal for instances that
-// ask for the same.
-func (t *tags) profile(i *discovery.Instance) string {
-	if i.Kind != "" || len(t.dialects.prefixes) == 0 {
-		return ""
-	}
-	var list []string
-	for _, tag := range i.Tags {
-		lower := strings.ToLower(strings.TrimSpace(tag))
-		if slices.ContainsFunc(t.dialects.prefixes, func(p string) bool { return strings.HasPrefix(lower, p) }) {
-			list = append(list, tag)
-		}
-	}
-	if t.dialects.own {
-		for key, value := range i.Meta {
-			if strings.HasPrefix(key, native.MetaRoute) {
-				list = append(list, key+"="+value)
-			}
-		}
-	}
-	if len(list) == 0 {
-		return ""
-	}
-	slices.Sort(list)
-	return fmt.Sprintf("%q %d", list, i.Port)
-}
-
 // profileOf returns the profiles of a set as a text. If there are several, it has their
 // weights, which decide between them.
 func (t *tags) profileOf(set []discovery.Instance) string {
 	weights := make(map[string]int)
 	for i := range set {
-		weights[t.profile(&set[i])] += weightOf(&set[i])
+		weights[t.reader.Profile(&set[i])] += claim.WeightOf(&set[i])
 	}
 	if len(weights) == 1 {
 		for profile := range weights {
@@ -248,14 +202,6 @@ func (t *tags) profileOf(set []discovery.Instance) string {
 	return b.String()
 }
 
-// weightOf returns the share of traffic that an instance gets at present.
-func weightOf(i *discovery.Instance) int {
-	if !i.Usable() {
-		return 0
-	}
-	return max(1, i.Weight)
-}
-
 // snapshot returns the services of c with what their tags ask for, and the profiles that
 // these have, for applied.
 func (t *tags) snapshot(c *config.Config) (services []claim.Service, profiles map[string]string) {
@@ -264,67 +210,49 @@ func (t *tags) snapshot(c *config.Config) (services []claim.Service, profiles ma
 	t.settle()
 	profiles = make(map[string]string)
 	for name, s := range t.services {
+		if configured, ok := c.Services[name]; ok && configured.Consul != nil {
+			profiles[name] = s.profile
+		}
+	}
+	services = t.asking(c)
+	for _, s := range services {
+		t.services[s.Name].latest = s
+	}
+	return services, profiles
+}
+
+// asking returns the services of c with what their tags ask for.
+func (t *tags) asking(c *config.Config) (services []claim.Service) {
+	for name, s := range t.services {
 		configured, ok := c.Services[name]
-		if !ok || configured.Consul == nil {
+		if !ok || configured.Consul == nil || s.profile == "" && len(s.kept) == 0 {
 			continue
 		}
-		profiles[name] = s.profile
-		if s.profile == "" && len(s.kept) == 0 {
-			continue
-		}
-		in := configured.Consul.Service
-		if in == "" {
-			in = name
-		}
-		service := claim.Service{Name: name, InConsul: in}
+		service := claim.Service{Name: name, InConsul: cmp.Or(configured.Consul.Service, name)}
 		read := make(map[string]reread, len(s.set))
 		for i := range s.set {
 			instance := &s.set[i]
 			key := instance.ID + " " + instance.HostPort()
-			one, profile := s.read[key], t.profile(instance)
+			one, profile := s.read[key], t.reader.Profile(instance)
 			if one.profile != profile || one.readings == nil {
-				one = reread{profile, t.dialects.readings(in, instance)}
+				one = reread{profile, t.reader.Read(service.InConsul, instance)}
 			}
 			read[key] = one
 			service.Instances = append(service.Instances, claim.Instance{
-				ID: instance.ID, Node: instance.Node, Weight: weightOf(instance), Meta: instance.Meta, Readings: one.readings,
+				ID: instance.ID, Node: instance.Node, Weight: claim.WeightOf(instance), Meta: instance.Meta, Readings: one.readings,
 			})
 		}
 		for i := range s.kept {
 			if old := &s.kept[i]; read[old.ID+" "+old.HostPort()].readings == nil {
 				service.Instances = append(service.Instances, claim.Instance{
-					ID: old.ID, Node: old.Node, Meta: old.Meta, Readings: t.dialects.readings(in, old),
+					ID: old.ID, Node: old.Node, Meta: old.Meta, Readings: t.reader.Read(service.InConsul, old),
 				})
 			}
 		}
 		s.read = read
 		services = append(services, service)
 	}
-	return services, profiles
-}
-
-// readings returns what the tags of an instance ask for, in the order of precedence.
-func (d *dialects) readings(service string, i *discovery.Instance) []claim.Reading {
-	list := []claim.Reading{}
-	if i.Kind != "" || d.catalog == nil {
-		return list
-	}
-	in := catalog.Instance{Service: service, Port: i.Port, Tags: i.Tags, Meta: i.Meta}
-	if d.own {
-		list = append(list, claim.Reading{Dialect: config.DialectSluice, Reading: native.Read(in)})
-	}
-	if d.catalog.Reads(config.DialectFabio) {
-		dc := d.dc
-		if dc == "" {
-			dc = i.Datacenter
-		}
-		list = append(list, claim.Reading{Dialect: config.DialectFabio, Reading: fabio.Read(in, fabio.Options{Prefix: d.catalog.Fabio.Prefix, Datacenter: dc})})
-	}
-	if d.catalog.Reads(config.DialectTraefik) {
-		o := traefik.Options{Prefix: d.catalog.Traefik.Prefix, Exposed: d.catalog.Traefik.Exposed, DefaultRule: d.rule}
-		list = append(list, claim.Reading{Dialect: config.DialectTraefik, Reading: traefik.Read(in, o)})
-	}
-	return list
+	return services
 }
 
 // settling is how long a pool stays as it is after its routes have changed: longer than a
@@ -339,7 +267,11 @@ func (t *tags) applied(profiles map[string]string) {
 	t.inUse = t.latest
 	for name, profile := range profiles {
 		s := t.services[name]
-		if s == nil || s.profile != profile || !s.waits {
+		if s == nil {
+			continue
+		}
+		s.inUse = s.latest
+		if s.profile != profile || !s.waits {
 			continue
 		}
 		t.wait(s, false)
@@ -357,7 +289,7 @@ func (t *tags) applied(profiles map[string]string) {
 func (t *tags) usedBy(s *taggedService) {
 	s.used = make(map[string]bool)
 	for i := range s.set {
-		if profile := t.profile(&s.set[i]); profile != "" || s.profile != "" {
+		if profile := t.reader.Profile(&s.set[i]); profile != "" || s.profile != "" {
 			s.used[profile] = true
 		}
 	}

@@ -103,6 +103,44 @@ routes: [{ host: fixed.example.com, service: fixed }]
 	}
 }
 
+// TestTagsInTheAPI shows where a route comes from, and what a tag did not get.
+func TestTagsInTheAPI(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	address := origin(t, "star")
+	star := withTags(t, "star", "star-1", address, "urlprefix-h/x strip=/x")
+	consul.Set("moon", withTags(t, "moon", "moon-1", address, "urlprefix-h/x"))
+	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [fabio] }", consul.URL()))
+	shown := func() string {
+		var routes []admin.Route
+		r.api("/api/routes", &routes)
+		var lines []string
+		for _, route := range routes {
+			if route.AskedBy == nil {
+				return "a route of no tag: " + route.Origin // for a moment, while it changes
+			}
+			line := fmt.Sprintf("%s%s %s %q %s", route.Host, route.Path, route.AskedBy.Service, route.AskedBy.Instances, route.Actions)
+			for _, lost := range route.WonAgainst {
+				line += " won against " + lost.Service
+			}
+			if route.Unused {
+				line += " lost to " + route.Problems[0].LostTo.Service
+			}
+			lines = append(lines, strings.Join(strings.Fields(line), " "))
+		}
+		return strings.Join(lines, "; ")
+	}
+	shows := func(want string) { t.Helper(); r.await("the routes are "+want, func() bool { return shown() == want }) }
+	shows(`h/x moon ["moon-1"]`)
+	consul.Set("star", star)
+	shows(`h/x moon ["moon-1"] won against star; h/x star ["star-1"] { "strip_prefix": "/x" } lost to moon`)
+	// One instance more with the same tags changes no route.
+	consul.Set("star", star, withTags(t, "star", "star-2", origin(t, "star"), "urlprefix-h/x strip=/x"))
+	shows(`h/x moon ["moon-1"] won against star; h/x star ["star-1" "star-2"] { "strip_prefix": "/x" } lost to moon`)
+	consul.Set("moon", withTags(t, "moon", "moon-1", address, "urlprefix-h/x/y"))
+	shows(`h/x/y moon ["moon-1"]; h/x star ["star-1" "star-2"] { "strip_prefix": "/x" }`)
+}
+
 func TestTagsChange(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)

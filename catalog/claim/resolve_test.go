@@ -223,6 +223,72 @@ func TestClosedRoutes(t *testing.T) {
 	}
 }
 
+// What asks for the same requests is told with both sides, and each problem has its kind.
+func TestAsks(t *testing.T) {
+	rules := allRules()
+	rules.Taken = map[string]string{"f/": "sluice.yaml:3"}
+	rules.Claims = []config.Claim{{Service: "[ab]*", Hosts: []string{"h", "f"}}}
+	on := func(i Instance, node string) Instance { i.Node = node; return i }
+	r := Resolve([]Service{
+		service("a", instance("a", "a2", 1, "urlprefix-h/ strip=/x"), on(instance("a", "a1", 1, "urlprefix-h/"), "m"), instance("a", "a1", 1, "urlprefix-h/"), instance("a", "a3", 1, "urlprefix-h/ weight=x")),
+		service("b", instance("b", "b1", 1, "sluice.route=h/ timeout=1s"), instance("b", "b2", 1, "sluice.route=h/ timeout=1s")),
+		service("b0", instance("b0", "b3", 1, "urlprefix-f/", "urlprefix-h:x:y/")),
+		service("c", instance("c", "c1", 1, "urlprefix-h/")),
+	}, rules, nil)
+	named := func(list ...string) (all []Named) {
+		for _, id := range list {
+			all = append(all, Named{id, "n"})
+		}
+		return all
+	}
+	usual := Ask{"a", []Named{{"a1", "m"}, {"a1", "n"}, {"a3", "n"}}, "fabio", "urlprefix-h/"}
+	other := Ask{"a", named("a2"), "fabio", "urlprefix-h/ strip=/x"}
+	lost := Ask{"b", named("b1", "b2"), "sluice", "sluice.route=h/ timeout=1s"}
+	if len(r.Routes) != 1 {
+		t.Fatalf("the routes are %q", lines(r))
+	}
+	if got := r.Routes[0]; !reflect.DeepEqual(got.By, usual) || !reflect.DeepEqual(got.Over, []Ask{other, lost}) || got.Key == "" {
+		t.Errorf("the route %q is of %+v and over %+v, want %+v and %+v", got.Key, got.By, got.Over, usual, []Ask{other, lost})
+	}
+	if got := r.Routes[0].By.IDs(); !slices.Equal(got, []string{"a1", "a3"}) {
+		t.Errorf("the ids are %q", got)
+	}
+	type brief struct {
+		tag, wanted string
+		kind        Kind
+		winner      *Ask
+	}
+	want := map[brief]bool{
+		{"urlprefix-h/ weight=x", "", KindBad, nil}:                false,
+		{"urlprefix-h/ strip=/x", "h/", KindDifferent, &usual}:     false,
+		{"urlprefix-h:x:y/", "", KindBad, nil}:                     false,
+		{"sluice.route=h/ timeout=1s", "h/", KindConflict, &usual}: false,
+		{"urlprefix-f/", "f/", KindConflict, nil}:                  false,
+		{"urlprefix-h/", "h/", KindRefused, nil}:                   false,
+	}
+	for _, p := range r.Problems {
+		b := brief{tag: p.Tag, kind: p.Kind}
+		if p.Wanted != nil {
+			b.wanted = p.Wanted.Host + p.Wanted.Path
+			if p.Wanted.Service != p.Service {
+				t.Errorf("what %s wants is of %s", p.Service, p.Wanted.Service)
+			}
+		}
+		if p.Winner != nil && reflect.DeepEqual(*p.Winner, usual) {
+			b.winner = &usual
+		}
+		if seen, ok := want[b]; !ok || seen {
+			t.Errorf("another problem: %+v", p)
+		}
+		want[b] = true
+	}
+	for b, seen := range want {
+		if !seen {
+			t.Errorf("no problem of the kind %s about %s", b.kind, b.tag)
+		}
+	}
+}
+
 func TestSettings(t *testing.T) {
 	services := []Service{service("a", instance("a", "1", 1, "urlprefix-h/ proto=grpc")), service("b", instance("b", "2", 1, "urlprefix-g/ proto=grpc"))}
 	rules := allRules()

@@ -34,6 +34,30 @@ type Rules struct {
 	Divided map[string]bool
 }
 
+// NewRules returns the rules of a configuration as operators wrote it, without what was found
+// in the registry.
+func NewRules(c *config.Config) Rules {
+	rules := Rules{Reserved: make(map[string]bool), Defined: make(map[string]bool), Divided: make(map[string]bool)}
+	for name, service := range c.Services {
+		rules.Defined[name] = true
+		rules.Divided[name] = len(service.Groups) > 0
+	}
+	rules.Taken = make(map[string]string, len(c.Routes))
+	for _, r := range c.Routes {
+		if checked, err := route.Check(r.Target()); err == nil { // always: the loader checks it
+			rules.Taken[checked.Key] = r.Origin
+		}
+		if r.Host != "" {
+			rules.Reserved[strings.TrimSuffix(strings.ToLower(r.Host), ".")] = true
+		}
+	}
+	if c.Catalog != nil {
+		rules.Claims, rules.Insecure = c.Catalog.Claims, c.Catalog.Insecure
+		rules.Listeners, rules.AllListeners = c.TagListeners()
+	}
+	return rules
+}
+
 // allow returns the highest priority that service may use for r, or why it may not have it.
 func (u *Rules) allow(service string, r config.Route) (priority int, refused string) {
 	host := strings.TrimSuffix(strings.ToLower(r.Host), ".")

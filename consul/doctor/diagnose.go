@@ -23,12 +23,16 @@ type Thresholds struct {
 
 // Diagnose returns the findings, the worst first. It is pure.
 func Diagnose(f *Facts, t Thresholds) []Finding {
+	resolved := *f
+	f = &resolved
+	f.tags = f.resolveTags()
 	findings := append(f.agentFindings(), f.tokenFindings()...)
 	rules := []func() []Finding{
 		f.useFindings,
 		f.duplicateFindings,
 		f.conflictFindings,
 		f.sharedFindings,
+		f.tags.findings,
 		func() []Finding { return f.instanceFindings(t) },
 	}
 	if f.Blind != "" {
@@ -131,6 +135,7 @@ func (f *Facts) useFindings() []Finding {
 	var findings []Finding
 	used := make(map[string]bool)
 	for _, u := range f.Uses {
+		u.Routed = u.Routed || f.tags.routed[u.Service]
 		used[u.Service] = used[u.Service] || u.Routed && u.Name != ""
 		if finding, wrong := u.finding(f); wrong {
 			findings = append(findings, finding)
@@ -149,7 +154,7 @@ func (f *Facts) useFindings() []Finding {
 	}
 	found := make(map[string]int)
 	for _, i := range f.Instances {
-		if !used[i.Service] && !i.Sidecar && i.Service != f.Own {
+		if !used[i.Service] && !i.Sidecar && i.Service != f.Own && !f.tags.routed[i.Service] {
 			found[i.Service]++
 		}
 	}

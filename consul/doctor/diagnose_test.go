@@ -409,8 +409,8 @@ func TestSelects(t *testing.T) {
 		{consulsource.ServiceOptions{Service: "nope"}, 0, 0},
 	}
 	for _, test := range tests {
-		if listed, serving := selects(instances, test.options); listed != test.listed || serving != test.serving {
-			t.Errorf("%+v: %d, %d; want %d, %d", test.options, listed, serving, test.listed, test.serving)
+		if selected, serving := selects(instances, test.options); len(selected) != test.listed || serving != test.serving {
+			t.Errorf("%+v: %d, %d; want %d, %d", test.options, len(selected), serving, test.listed, test.serving)
 		}
 	}
 }

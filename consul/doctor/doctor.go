@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/config"
 	"sluice/consul"
 )
 
@@ -24,7 +25,8 @@ type Options struct {
 
 	Uses       []Use // services of the configuration; only Name, Source and Routed are read
 	Configured bool
-	Own        string // service name of sluice's own registration; "": none
+	Config     *config.Config // as operators wrote it; nil: tags are not examined
+	Own        string         // service name of sluice's own registration; "": none
 
 	Peers      []Peer // of a running sluice
 	PeersKnown bool

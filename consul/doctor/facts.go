@@ -3,6 +3,7 @@ package doctor
 import (
 	"time"
 
+	"sluice/config"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
 )
@@ -27,13 +28,18 @@ type Facts struct {
 	Peers      []Peer // of a running sluice
 	PeersKnown bool   // it answered
 
-	Configured bool   // there is a configuration
+	Configured bool // there is a configuration
+	// Config is that configuration as operators wrote it; nil: none. Only what it says
+	// about routes of tags is read.
+	Config     *config.Config
 	Own        string // service name of sluice's own registration; needs no route
 	Uses       []Use  // its services, and those given by name
 	MaxWatches int    // connections that sluice may open to an agent; 0: unknown
 
 	// Silent has the errors of connection attempts by address; nil: none was tried.
 	Silent map[string]string
+
+	tags tagged // of Diagnose
 }
 
 // Agent is the queried agent.
@@ -151,4 +157,5 @@ type Use struct {
 	Refused string // error of the query
 	// Forbidden: a permission is missing.
 	Forbidden bool
+	Instances []Instance // selected ones
 }

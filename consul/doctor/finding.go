@@ -67,6 +67,11 @@ const (
 	CodeConflict         Code = "conflict"
 	CodeSharedAddress    Code = "shared-address"
 
+	CodeTagBad      Code = "tag-bad"
+	CodeTagConflict Code = "tag-conflict"
+	CodeTagRefused  Code = "tag-refused"
+	CodeTagsDiffer  Code = "tags-differ"
+
 	CodeDeadNode     Code = "dead-node"
 	CodeNoAgent      Code = "no-agent"
 	CodeCriticalLong Code = "critical-long"
@@ -84,6 +89,7 @@ var codes = []Code{
 	CodeServiceMissing, CodeServiceEmpty, CodeServiceRefused,
 	CodeNoPort, CodeNoAddress, CodeUnspecified, CodeLoopback, CodeLinkLocal, CodeRefused, CodeUnreachable,
 	CodeDuplicate, CodeDuplicateAddress, CodeConflict, CodeSharedAddress,
+	CodeTagBad, CodeTagConflict, CodeTagRefused, CodeTagsDiffer,
 	CodeDeadNode, CodeNoAgent, CodeCriticalLong, CodeCritical, CodeNoCheck,
 	CodeUnrouted, CodeUnused,
 }

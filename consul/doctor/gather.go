@@ -43,7 +43,7 @@ func (d *Doctor) gather(ctx context.Context) (*Facts, error) {
 	f := &Facts{
 		Nodes: make(map[string]Node), Only: d.options.Services,
 		Peers: d.options.Peers, PeersKnown: d.options.PeersKnown,
-		Configured: d.options.Configured, Own: d.options.Own, MaxWatches: d.options.Consul.MaxWatches,
+		Configured: d.options.Configured, Config: d.options.Config, Own: d.options.Own, MaxWatches: d.options.Consul.MaxWatches,
 	}
 	f.Agent.URL, f.Agent.Leader = d.api.URL, leader
 	if err := d.queryAgent(ctx, f); err != nil {

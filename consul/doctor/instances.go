@@ -112,7 +112,7 @@ func (f *Facts) addressFinding(i Instance, refused string) (Finding, bool) {
 
 // routed reports whether a service has a route, or there is no configuration.
 func (f *Facts) routed(service string) bool {
-	return !f.Configured || slices.ContainsFunc(f.Uses, func(u Use) bool { return u.Routed && u.Service == service })
+	return !f.Configured || f.tags.routed[service] || slices.ContainsFunc(f.Uses, func(u Use) bool { return u.Routed && u.Service == service })
 }
 
 // elsewhere reports whether a node is not the machine of the queried agent.

@@ -32,7 +32,8 @@ func (d *Doctor) queryUses(ctx context.Context, f *Facts) {
 	_ = each(ctx, maxQueries, len(f.Uses), func(ctx context.Context, n int) error {
 		u := &f.Uses[n]
 		if d.listed(u.Source, f.Agent.Datacenter) {
-			u.Listed, u.Serving = selects(f.Instances, u.Source)
+			u.Instances, u.Serving = selects(f.Instances, u.Source)
+			u.Listed = len(u.Instances)
 		}
 		if u.Listed == 0 {
 			d.queryUse(ctx, u)
@@ -50,18 +51,18 @@ func (d *Doctor) listed(o consulsource.ServiceOptions, agents string) bool {
 		cmp.Or(o.Partition, d.options.Consul.Partition) == d.options.Consul.Partition
 }
 
-// selects counts the instances that o selects, and those in service.
-func selects(instances []Instance, o consulsource.ServiceOptions) (listed, serving int) {
+// selects returns the instances that o selects, and the number of those in service.
+func selects(instances []Instance, o consulsource.ServiceOptions) (selected []Instance, serving int) {
 	for _, i := range instances {
 		if i.Service != o.Service || slices.ContainsFunc(o.Tags, func(tag string) bool { return !slices.Contains(i.Tags, tag) }) {
 			continue
 		}
-		listed++
+		selected = append(selected, i)
 		if i.Unusable == "" && i.Serving() && !(o.PassingOnly && i.Status == discovery.StatusWarning) {
 			serving++
 		}
 	}
-	return listed, serving
+	return selected, serving
 }
 
 func (d *Doctor) queryUse(ctx context.Context, u *Use) {
@@ -75,6 +76,7 @@ func (d *Doctor) queryUse(ctx context.Context, u *Use) {
 	u.Listed, u.Hidden = answer.Listed, answer.FilteredByACL
 	for _, i := range answer.Instances {
 		u.Service = i.Service // which a prepared query decides
+		u.Instances = append(u.Instances, Instance{Instance: i})
 		if i.Serving() {
 			u.Serving++
 		}

@@ -1,0 +1,109 @@
+package claim
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"sluice/catalog"
+	"sluice/catalog/fabio"
+	"sluice/catalog/native"
+	"sluice/catalog/traefik"
+	"sluice/config"
+	"sluice/discovery"
+)
+
+// Reader reads the tags of instances in the configured dialects. It does not change, and is
+// safe for concurrent use. The zero value reads none.
+type Reader struct {
+	catalog  *config.Catalog // nil: no dialect
+	text     string          // of all of it, for comparison
+	rule     *traefik.Template
+	prefixes []string
+	own      bool // sluice's own tags
+	dc       string
+}
+
+// NewReader returns the reader of a valid configuration.
+func NewReader(c *config.Config) Reader {
+	r := Reader{catalog: c.Catalog, dc: c.Consul.Datacenter}
+	if r.catalog == nil {
+		return r
+	}
+	r.prefixes = r.catalog.TagPrefixes()
+	r.own = r.catalog.Reads(config.DialectSluice)
+	r.text = fmt.Sprintf("%q %+v %+v %s", r.catalog.Tags, r.catalog.Fabio, r.catalog.Traefik, r.dc)
+	if text := r.catalog.Traefik.DefaultRule; text != "" {
+		r.rule, _ = traefik.ParseDefaultRule(text) // valid: the loader checks it
+	}
+	return r
+}
+
+// Same reports whether r and o read the same from every instance.
+func (r Reader) Same(o Reader) bool { return r.text == o.text }
+
+// Reads reports whether the reader reads any dialect.
+func (r Reader) Reads() bool { return len(r.prefixes) > 0 }
+
+// Asks reports whether a tag is one of a dialect.
+func (r Reader) Asks(tag string) bool {
+	tag = strings.ToLower(strings.TrimSpace(tag))
+	return slices.ContainsFunc(r.prefixes, func(prefix string) bool { return strings.HasPrefix(tag, prefix) })
+}
+
+// Profile returns the tags of the dialects of an instance as a text: equal for instances of
+// a service that ask for the same, and empty for those that ask for nothing.
+func (r Reader) Profile(i *discovery.Instance) string {
+	if i.Kind != "" || !r.Reads() {
+		return ""
+	}
+	var list []string
+	for _, tag := range i.Tags {
+		if r.Asks(tag) {
+			list = append(list, tag)
+		}
+	}
+	if r.own {
+		for key, value := range i.Meta {
+			if strings.HasPrefix(key, native.MetaRoute) {
+				list = append(list, key+"="+value)
+			}
+		}
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	slices.Sort(list)
+	return fmt.Sprintf("%q %d", list, i.Port)
+}
+
+// Read returns what the tags of an instance ask for, in the order of precedence. service is
+// its name in Consul. The result is never nil.
+func (r Reader) Read(service string, i *discovery.Instance) []Reading {
+	list := []Reading{}
+	if i.Kind != "" || r.catalog == nil {
+		return list
+	}
+	in := catalog.Instance{Service: service, Port: i.Port, Tags: i.Tags, Meta: i.Meta}
+	if r.own {
+		list = append(list, Reading{config.DialectSluice, native.Read(in)})
+	}
+	if r.catalog.Reads(config.DialectFabio) {
+		o := fabio.Options{Prefix: r.catalog.Fabio.Prefix, Datacenter: cmp.Or(r.dc, i.Datacenter)}
+		list = append(list, Reading{config.DialectFabio, fabio.Read(in, o)})
+	}
+	if r.catalog.Reads(config.DialectTraefik) {
+		o := traefik.Options{Prefix: r.catalog.Traefik.Prefix, Exposed: r.catalog.Traefik.Exposed, DefaultRule: r.rule}
+		list = append(list, Reading{config.DialectTraefik, traefik.Read(in, o)})
+	}
+	return list
+}
+
+// WeightOf returns the share of traffic that an instance gets at present.
+func WeightOf(i *discovery.Instance) int {
+	if !i.Usable() {
+		return 0
+	}
+	return max(1, i.Weight)
+}

@@ -1,0 +1,315 @@
+package claim
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"sluice/catalog"
+	"sluice/config"
+	"sluice/route"
+)
+
+// asked is a route that an instance asks for.
+type asked struct {
+	dialect string
+	route   catalog.Route
+	decoded config.Route
+	key     string // of what it matches
+	text    string // of all of it
+}
+
+// member is an instance with the routes that it may have.
+type member struct {
+	Instance
+	settings string // text of its settings
+	routes   map[string]asked
+	tags     []string // of all dialects
+}
+
+// resolver resolves the routes of one service.
+type resolver struct {
+	service  Service
+	rules    *Rules
+	decoded  decodings
+	problems *problems
+
+	settings catalog.Keys     // below services.NAME; nil: none
+	groups   map[string]Group // nil: none
+}
+
+func newResolver(s Service, rules *Rules, decoded decodings) *resolver {
+	return &resolver{service: s, rules: rules, decoded: decoded, problems: newProblems()}
+}
+
+// decodings are checked routes, by the text of their keys.
+type decodings map[string]decoding
+
+type decoding struct {
+	route config.Route
+	key   string
+	wrong string
+}
+
+// add records a problem of a route.
+func (r *resolver) add(kind Kind, a asked, reason string, harmless bool, instances ...Named) {
+	p := Problem{Ask: askOf(r.service.Name, instances, a), Kind: kind, Reason: reason, Harmless: harmless}
+	if a.key != "" {
+		p.Wanted = &a.decoded
+	}
+	r.problems.add(p)
+}
+
+// complain records a problem of a tag of an instance.
+func (r *resolver) complain(i Instance, dialect, tag string, column int, reason string, harmless bool) {
+	r.problems.add(Problem{Ask: Ask{r.service.Name, []Named{i.named()}, dialect, tag}, Kind: KindBad, Column: column, Reason: reason, Harmless: harmless})
+}
+
+func (i Instance) named() Named { return Named{i.ID, i.Node} }
+
+// resolve returns the routes that the service wants to have.
+func (r *resolver) resolve() []*want {
+	members := make([]member, 0, len(r.service.Instances))
+	for _, i := range r.service.Instances {
+		members = append(members, r.member(i))
+	}
+	slices.SortFunc(members, func(a, b member) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Node, b.Node)) })
+	r.settle(members)
+	variants := make(map[string]map[string]*variant) // by key and text
+	for i := range members {
+		for key, a := range members[i].routes {
+			if variants[key] == nil {
+				variants[key] = make(map[string]*variant)
+			}
+			v := variants[key][a.text]
+			if v == nil {
+				v = &variant{asked: a}
+				variants[key][a.text] = v
+			}
+			v.weight += members[i].Weight
+			v.members = append(v.members, i)
+			v.names = append(v.names, members[i].named())
+		}
+	}
+	var list []*want
+	divided := false
+	for _, key := range slices.Sorted(maps.Keys(variants)) {
+		w, chosen := r.choose(variants[key])
+		switch {
+		case len(chosen.members) == len(members):
+		case r.rules.Divided[r.service.Name]:
+			r.add(KindDifferent, w.asked, "not all instances of the service have this route, but it has groups of its own: all of them get the requests", true, w.members...)
+		default:
+			divided = true
+			w.group = largest(members, chosen.members)
+		}
+		list = append(list, w)
+	}
+	if !divided {
+		return list
+	}
+	groups, ok := groupsOf(members)
+	if !ok {
+		for _, w := range list {
+			r.add(KindDifferent, w.asked, fmt.Sprintf("the instances of the service have more than %d different sets of routes", maxGroups), false, w.members...)
+		}
+		return nil
+	}
+	r.groups = groups
+	return list
+}
+
+// choose returns the route that the service wants to have of several with the same key.
+func (r *resolver) choose(variants map[string]*variant) (*want, *variant) {
+	chosen := heaviest(variants)
+	w := &want{asked: chosen.asked, service: r.service.Name, used: chosen.decoded, members: chosen.names}
+	w.used.Service, w.used.Dialect = r.service.Name, chosen.dialect
+	w.used.Origin = origin(w)
+	winner := w.ask()
+	for _, text := range slices.Sorted(maps.Keys(variants)) {
+		v := variants[text]
+		if v == chosen {
+			continue
+		}
+		w.over = append(w.over, askOf(r.service.Name, v.names, v.asked))
+		r.problems.add(Problem{
+			Ask: w.over[len(w.over)-1], Kind: KindDifferent, Harmless: true, Wanted: &v.decoded, Winner: &winner,
+			Reason: "more instances of the service ask for this route with other options: it gets no requests for it until they are fewer",
+		})
+	}
+	return w, chosen
+}
+
+// member returns an instance with the routes that it may have.
+func (r *resolver) member(i Instance) member {
+	m := member{Instance: i, routes: make(map[string]asked)}
+	settings := make(catalog.Keys)
+	for _, reading := range i.Readings {
+		m.tags = append(m.tags, reading.Tags...)
+		for _, c := range reading.Complaints {
+			r.complain(i, reading.Dialect, c.Tag, c.Column, c.Want, c.Harmless)
+		}
+		for key, value := range reading.Service {
+			if known, both := settings[key]; both && fmt.Sprint(known) != fmt.Sprint(value) {
+				r.complain(i, reading.Dialect, reading.Tags[0], 0, "tags of two dialects ask for another "+key+": the first one counts", true)
+				continue
+			}
+			settings[key] = value
+		}
+		for _, route := range reading.Routes {
+			r.route(&m, asked{dialect: reading.Dialect, route: route})
+		}
+	}
+	if m.settings = settings.String(); r.rules.Defined[r.service.Name] {
+		m.settings = "{}"
+	}
+	m.tags = catalog.SortedTags(m.tags...)
+	return m
+}
+
+// route adds a route to an instance, if the service may have it.
+func (r *resolver) route(m *member, a asked) {
+	problem := func(kind Kind, reason string, harmless bool) { r.add(kind, a, reason, harmless, m.named()) }
+	d := r.decoded.of(a.route)
+	if d.wrong != "" && !a.route.Closed && restricts(a.route.Keys) {
+		problem(KindBad, d.wrong+"; the route denies every request", false)
+		a.route = a.route.Deny()
+		d = r.decoded.of(a.route)
+	}
+	if d.wrong != "" {
+		problem(KindBad, d.wrong, false)
+		return
+	}
+	a.decoded, a.key = d.route, d.key
+	a.decoded.Service, a.decoded.Dialect = r.service.Name, a.dialect
+	priority, refused := r.rules.allow(r.service.InConsul, d.route)
+	if refused != "" {
+		problem(KindRefused, refused, false)
+		return
+	}
+	if reason, harmless := r.rules.listeners(&a.decoded); reason != "" {
+		if problem(KindRefused, reason, harmless); !harmless {
+			return
+		}
+	}
+	if a.decoded.Priority = a.route.Priority; !a.route.Ranked && a.decoded.Priority > priority {
+		problem(KindRefused, fmt.Sprintf("the claim of the service allows priorities up to %d: this one counts", priority), true)
+		a.decoded.Priority = priority
+	}
+	a.text = fmt.Sprintf("%s %d %t %t", a.route.Keys, a.decoded.Priority, a.route.Ranked, a.route.Closed)
+	if known, twice := m.routes[a.key]; twice {
+		if known.text != a.text {
+			problem(KindBad, "another tag of the instance is a route for the same requests: "+catalog.Shorten(tagOf(known.route)), false)
+		}
+		return
+	}
+	m.routes[a.key] = a
+}
+
+// restricts reports whether a route is to be for some clients only.
+func restricts(keys catalog.Keys) bool {
+	return slices.ContainsFunc([]string{"allow", "deny", "basic_auth", "forward_auth"}, func(key string) bool { return keys[key] != nil })
+}
+
+// of checks the keys of a route as those in a file.
+func (l decodings) of(asked catalog.Route) decoding {
+	text := asked.Keys.String()
+	if d, known := l[text]; known {
+		return d
+	}
+	var d decoding
+	if decoded, err := config.DecodeRoute(asked.Keys); err != nil {
+		d.wrong = err.Error()
+	} else if checked, err := route.Check(decoded.Target()); err != nil {
+		var list []string
+		for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
+			if wrong, ok := errors.AsType[*route.Error](err); ok {
+				list = append(list, fmt.Sprintf("%s %q: %s", wrong.Field, wrong.Value, wrong.Reason))
+			}
+		}
+		d.wrong = strings.Join(list, "; ")
+	} else {
+		d.route, d.key = decoded, checked.Key
+	}
+	l[text] = d
+	return d
+}
+
+// variant is what some instances of a service ask for with one route.
+type variant struct {
+	asked
+	weight  int
+	members []int // indexes
+	names   []Named
+}
+
+// heaviest returns the variant with the most weight, and of several the one with the smallest
+// text: all replicas choose the same one.
+func heaviest(variants map[string]*variant) *variant {
+	var chosen *variant
+	for _, text := range slices.Sorted(maps.Keys(variants)) {
+		if v := variants[text]; chosen == nil || v.weight > chosen.weight {
+			chosen = v
+		}
+	}
+	return chosen
+}
+
+// settle decides the settings of a service: those that most of its instances with routes ask
+// for. The others lose their routes.
+func (r *resolver) settle(members []member) {
+	weights := make(map[string]int)
+	for _, m := range members {
+		if len(m.routes) > 0 {
+			weights[m.settings] += m.Weight
+		}
+	}
+	chosen := ""
+	for _, text := range slices.Sorted(maps.Keys(weights)) {
+		if chosen == "" || weights[text] > weights[chosen] {
+			chosen = text
+		}
+	}
+	settled := false
+	for i := range members {
+		m := &members[i]
+		switch {
+		case len(m.routes) == 0:
+		case m.settings != chosen:
+			r.drop(m, KindDifferent, "more instances of the service ask for other settings, which the service has only once")
+		case !r.rules.Insecure && strings.Contains(chosen, `"insecure":"true"`):
+			r.drop(m, KindRefused, "TLS without verification needs catalog.insecure: true in the file, or the service there with upstream.tls")
+		case !settled:
+			settled = true
+			settings := make(catalog.Keys)
+			for _, reading := range m.Readings {
+				for key, value := range reading.Service {
+					if _, known := settings[key]; !known {
+						settings[key] = value
+					}
+				}
+			}
+			r.settings = settings.Clone()
+		}
+	}
+}
+
+// drop takes its routes from an instance.
+func (r *resolver) drop(m *member, kind Kind, reason string) {
+	for _, key := range slices.Sorted(maps.Keys(m.routes)) {
+		r.add(kind, m.routes[key], reason, false, m.named())
+	}
+	m.routes = nil
+}
+
+// origin says for people where a route comes from.
+func origin(w *want) string {
+	from := w.members[0].ID
+	if n := len(w.members) - 1; n > 0 {
+		from += fmt.Sprintf(" and %d more", n)
+	}
+	return fmt.Sprintf("tag %s of %s", catalog.Shorten(tagOf(w.route)), from)
+}

@@ -1,0 +1,189 @@
+package doctor
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"sluice/catalog/claim"
+	"sluice/config"
+)
+
+// tagged are the services whose tags ask for routes, as sluice sees them, and what they get.
+// The zero value is for a configuration without tags.
+type tagged struct {
+	instances map[string]map[claim.Named]Instance // by sluice's name of the service
+	result    claim.Result
+	routed    map[string]bool // services of Consul that a tag gives a route
+}
+
+// resolveTags resolves the tags of the services of the configuration, and of those that sluice
+// would find in the catalog.
+func (f *Facts) resolveTags() tagged {
+	t := tagged{instances: make(map[string]map[claim.Named]Instance), routed: make(map[string]bool)}
+	if f.Config == nil || !claim.NewReader(f.Config).Reads() {
+		return t
+	}
+	reader := claim.NewReader(f.Config)
+	services := make(map[string]*claim.Service)
+	asks := make(map[string]bool)
+	add := func(name, inConsul string, i Instance) {
+		if i.Unusable != "" {
+			return
+		}
+		if services[name] == nil {
+			services[name] = &claim.Service{Name: name, InConsul: inConsul}
+			t.instances[name] = make(map[claim.Named]Instance)
+		}
+		t.instances[name][claim.Named{ID: i.ID, Node: i.Node}] = i
+		services[name].Instances = append(services[name].Instances, claim.Instance{
+			ID: i.ID, Node: i.Node, Weight: claim.WeightOf(&i.Instance), Meta: i.Meta, Readings: reader.Read(inConsul, &i.Instance),
+		})
+		asks[name] = asks[name] || reader.Profile(&i.Instance) != ""
+	}
+	configured := map[string]bool{f.Own: true} // by the name in Consul
+	for _, u := range f.Uses {
+		if u.Name == "" {
+			continue
+		}
+		configured[u.Service], configured[u.Name] = true, true
+		for _, i := range u.Instances {
+			add(u.Name, cmp.Or(u.Service, u.Name), i)
+		}
+	}
+	for _, i := range f.Instances {
+		if !configured[i.Service] && found(f.Config.Catalog, i) {
+			add(i.Service, i.Service, i)
+		}
+	}
+	var list []claim.Service
+	for name, s := range services {
+		if asks[name] {
+			list = append(list, *s)
+		}
+	}
+	t.result = claim.Resolve(list, claim.NewRules(f.Config), nil)
+	for _, r := range t.result.Routes {
+		for _, i := range t.instances[r.By.Service] {
+			t.routed[i.Service] = true
+		}
+	}
+	return t
+}
+
+// found reports whether catalog.select selects an instance.
+func found(c *config.Catalog, i Instance) bool {
+	want := c.Select
+	if ok, err := path.Match(cmp.Or(want.Name, "*"), i.Service); !ok || err != nil {
+		return false
+	}
+	for _, entry := range want.Meta {
+		key, value, _ := strings.Cut(entry, "=")
+		if known, ok := i.Meta[key]; !ok || known != value {
+			return false
+		}
+	}
+	return want.Tag == "" || slices.Contains(i.Tags, want.Tag)
+}
+
+// findings are about tags that ask for routes, one for each instance.
+func (t tagged) findings() (findings []Finding) {
+	for _, p := range t.result.Problems {
+		finding := tagFinding(p)
+		for _, named := range p.Instances {
+			findings = append(findings, finding.about(t.instances[p.Service][named]))
+		}
+	}
+	return append(findings, t.different()...)
+}
+
+// about returns f as a finding about i.
+func (f Finding) about(i Instance) Finding {
+	f.Service, f.ID, f.Node, f.Address = i.Service, i.ID, i.Node, i.address()
+	return f
+}
+
+// tagFinding returns the finding of a problem, without its instance.
+func tagFinding(p claim.Problem) Finding {
+	at := ""
+	if p.Column > 0 {
+		at = fmt.Sprintf(", column %d", p.Column)
+	}
+	f := Finding{Severity: SeverityError, Seen: fmt.Sprintf("tag %q%s: %s", p.Tag, at, p.Reason)}
+	switch {
+	case p.Kind == claim.KindConflict && p.Winner != nil:
+		f.Code = CodeTagConflict
+		f.Seen = fmt.Sprintf("tag %q asks for the same requests as tag %q of the service %s", p.Tag, p.Winner.Tag, p.Winner.Service)
+		f.Why = "One of the two services gets all of these requests: the one that has the route keeps it, and at the start of sluice the one with the smaller name gets it."
+		f.Do = "Remove the tag from the service that should not have the requests, and allow the route to the other one only: catalog.claims."
+	case p.Kind == claim.KindConflict:
+		f.Severity, f.Code = SeverityWarning, CodeTagConflict
+		f.Why = "The route of the file gets these requests, the tag none."
+		f.Do = "Remove the tag, or the route from the file."
+	case p.Kind == claim.KindRefused:
+		f.Severity, f.Code = SeverityWarning, CodeTagRefused
+		f.Why = "The configuration does not allow this to the service: the tag makes no route."
+		if p.Harmless {
+			f.Severity = SeverityNotice
+			f.Why = "The configuration does not allow this to the service: the route exists without it."
+		}
+		f.Do = "If the service may have it, allow it in the section catalog of the file. If not, remove the tag."
+	case p.Kind == claim.KindDifferent:
+		f.Severity, f.Code = SeverityNotice, CodeTagsDiffer
+		f.Why = "The instance gets no requests by this route until more instances ask for the same as it does."
+		f.Do = "Nothing during a release. Else register all instances with the same tags."
+	case p.Harmless:
+		f.Severity, f.Code = SeverityNotice, CodeTagBad
+		f.Why = "The route exists without what the tag asks for here."
+		f.Do = "Correct the tag, or set this in the file."
+	default:
+		f.Code = CodeTagBad
+		f.Why = "The tag makes no route, or one that denies every request if it was to be for some clients only."
+		f.Do = "Correct the tag and register the instance again."
+	}
+	return f
+}
+
+// maxLacking is the number of routes that a finding names.
+const maxLacking = 3
+
+// different returns findings about instances without routes that others of their service
+// have.
+func (t tagged) different() (findings []Finding) {
+	lacking := make(map[string]map[claim.Named][]string)
+	for _, route := range t.result.Routes {
+		if route.Members == "" {
+			continue
+		}
+		for named := range t.instances[route.By.Service] {
+			asks := slices.Contains(route.By.Instances, named) ||
+				slices.ContainsFunc(route.Over, func(a claim.Ask) bool { return a.Service == route.By.Service && slices.Contains(a.Instances, named) })
+			if asks || t.instances[route.By.Service][named].Kind != "" {
+				continue
+			}
+			if lacking[route.By.Service] == nil {
+				lacking[route.By.Service] = make(map[claim.Named][]string)
+			}
+			of := lacking[route.By.Service]
+			of[named] = append(of[named], route.Host+route.HostRegexp+route.Path)
+		}
+	}
+	for service, of := range lacking {
+		for named, routes := range of {
+			slices.Sort(routes)
+			text := strings.Join(routes[:min(len(routes), maxLacking)], ", ")
+			if more := len(routes) - maxLacking; more > 0 {
+				text += fmt.Sprintf(" and %d more", more)
+			}
+			findings = append(findings, Finding{
+				Severity: SeverityNotice, Code: CodeTagsDiffer,
+				Seen: "no tag for " + text + ", which other instances of the service ask for",
+				Why:  "It gets no requests by these routes. The other instances get all of them.",
+				Do:   "Nothing during a release. Else register all instances with the same tags.",
+			}.about(t.instances[service][named]))
+		}
+	}
+	return findings
+}

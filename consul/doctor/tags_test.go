@@ -1,0 +1,145 @@
+package doctor
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"sluice/config"
+	consulsource "sluice/discovery/consul"
+)
+
+// asking returns an instance of a service with tags, on node a.
+func asking(service string, n int, tags ...string) Instance {
+	i := star(n, "a", "10.0.0.1", 8000+n)
+	i.Service, i.ID, i.Tags = service, fmt.Sprintf("%s-%d", service, n), tags
+	return i
+}
+
+func TestTagFindings(t *testing.T) {
+	const catalog = "catalog: { tags: [fabio, sluice], claims: [{ service: '*', hosts: [h, file, '{service}'] }] }\n"
+	for _, test := range []struct {
+		name      string
+		config    string
+		instances []Instance
+		uses      []Use
+		want      []string // SEVERITY CODE SUBJECT: part of what was seen
+	}{
+		{
+			name: "no tags in the configuration", config: "services: { x: { peers: ['127.0.0.1:1'] } }\nroutes: [{ path: /, service: x }]",
+			instances: []Instance{asking("moon", 1, "urlprefix-h:x:y/")},
+			want:      []string{"notice unused moon: no route leads to it"},
+		},
+		{name: "a good tag is a route", config: catalog, instances: []Instance{asking("moon", 1, "urlprefix-h/")}},
+		{
+			name: "bad tags, per instance", config: catalog,
+			instances: []Instance{asking("moon", 1, "urlprefix-h/ weight=x"), asking("moon", 2, "urlprefix-h/ weight=x"), asking("sun", 1, "urlprefix-h?/", "urlprefix-sun/")},
+			want: []string{
+				`error tag-bad sun sun-1 on node a, 10.0.0.1:8001: tag "urlprefix-h?/": the host h? is a pattern`,
+				`notice tag-bad moon moon-1 on node a, 10.0.0.1:8001: tag "urlprefix-h/ weight=x", column 14: not a number`,
+				`notice tag-bad moon moon-2 on node a, 10.0.0.1:8002: tag "urlprefix-h/ weight=x", column 14: not a number`,
+			},
+		},
+		{
+			name: "a restriction that is not understood", config: catalog,
+			instances: []Instance{asking("moon", 1, "urlprefix-h/ allow=x")},
+			want:      []string{`error tag-bad moon moon-1 on node a, 10.0.0.1:8001: the route denies every request`},
+		},
+		{
+			name: "two services", config: catalog,
+			instances: []Instance{asking("moon", 1, "urlprefix-h/"), asking("sun", 1, "sluice.route=H"), asking("sun", 2, "sluice.route=H")},
+			want: []string{
+				`error tag-conflict sun sun-1 on node a, 10.0.0.1:8001: tag "sluice.route=H" asks for the same requests as tag "urlprefix-h/" of the service moon`,
+				`error tag-conflict sun sun-2 on node a, 10.0.0.1:8002: of the service moon`,
+				"notice unused sun: 2 instances",
+			},
+		},
+		{
+			name: "a route of the file", config: catalog + "services: { x: { peers: ['127.0.0.1:1'] } }\nroutes: [{ host: file, service: x }]",
+			instances: []Instance{asking("moon", 1, "urlprefix-file/", "urlprefix-h/")},
+			want:      []string{`warning tag-conflict moon moon-1 on node a, 10.0.0.1:8001: the operator has a route for the same requests`},
+		},
+		{
+			name: "no claim", config: catalog,
+			instances: []Instance{asking("moon", 1, "urlprefix-other/", "urlprefix-moon/")},
+			want:      []string{`warning tag-refused moon moon-1 on node a, 10.0.0.1:8001: tag "urlprefix-other/": the service has no claim`},
+		},
+		{
+			name: "a priority", config: catalog,
+			instances: []Instance{asking("moon", 1, "sluice.route=moon/ priority=1")},
+			want:      []string{`notice tag-refused moon moon-1 on node a, 10.0.0.1:8001: priorities up to 0`},
+		},
+		{
+			name: "other options", config: catalog,
+			instances: []Instance{asking("moon", 1, "urlprefix-h/"), asking("moon", 2, "urlprefix-h/"), asking("moon", 3, "urlprefix-h/ strip=/x")},
+			want:      []string{`notice tags-differ moon moon-3 on node a, 10.0.0.1:8003: tag "urlprefix-h/ strip=/x": more instances`},
+		},
+		{
+			name: "other routes", config: catalog,
+			instances: []Instance{
+				asking("moon", 1, "urlprefix-h/a", "urlprefix-h/b", "urlprefix-h/c", "urlprefix-h/d", "urlprefix-h/e"),
+				asking("moon", 2, "urlprefix-h/a"), asking("moon", 3),
+			},
+			want: []string{
+				"notice tags-differ moon moon-2 on node a, 10.0.0.1:8002: no tag for h/b, h/c, h/d and 1 more,",
+				"notice tags-differ moon moon-3 on node a, 10.0.0.1:8003: no tag for h/a, h/b, h/c and 2 more,",
+			},
+		},
+		{
+			name: "only the selected services", config: strings.Replace(catalog, "tags:", "select: { name: 'm*', tag: live, meta: [team=a] }, tags:", 1),
+			instances: []Instance{
+				asking("moon", 1, "urlprefix-h?/", "live").with(func(i *Instance) { i.Meta = map[string]string{"team": "a"} }),
+				asking("moon", 2, "urlprefix-h?/", "live"), asking("moon", 3, "urlprefix-h?/").with(func(i *Instance) { i.Meta = map[string]string{"team": "a"} }),
+				asking("sun", 1, "urlprefix-h?/", "live").with(func(i *Instance) { i.Meta = map[string]string{"team": "a"} }),
+			},
+			want: []string{
+				`error tag-bad moon moon-1 on node a, 10.0.0.1:8001: the host h?`,
+				"notice unused moon: 3 instances", "notice unused sun: 1 instance",
+			},
+		},
+		{
+			name: "a service of the file, with the name and the instances that the file says", config: catalog,
+			instances: []Instance{asking("moon", 1, "urlprefix-h?/"), asking("moon", 2, "urlprefix-h?/", "live", "urlprefix-h/")},
+			uses: []Use{{
+				Name: "file", Service: "moon", Source: consulsource.ServiceOptions{Service: "moon", Tags: []string{"live"}}, Listed: 1, Serving: 1,
+				Instances: []Instance{asking("moon", 2, "urlprefix-h?/", "live", "urlprefix-h/")},
+			}},
+			want: []string{`error tag-bad moon moon-2 on node a, 10.0.0.1:8002: the host h?`},
+		},
+		{
+			name: "a sidecar", config: catalog,
+			instances: []Instance{asking("moon", 1, "urlprefix-h/"), asking("moon-sidecar-proxy", 1, "urlprefix-h/").with(func(i *Instance) { i.Kind, i.Sidecar = "connect-proxy", true })},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, err := config.Parse("sluice.yaml", []byte(test.config))
+			if err != nil {
+				t.Fatal(err)
+			}
+			facts := healthy()
+			facts.Configured, facts.Config, facts.Instances, facts.Uses = true, c, test.instances, test.uses
+			findings := Diagnose(facts, Thresholds{})
+			for n, finding := range findings {
+				if finding.Why == "" || finding.Do == "" {
+					t.Errorf("%s: no reason or no remedy: %+v", brief(finding), finding)
+				}
+				if n >= len(test.want) {
+					t.Errorf("one more finding: %s: %s", brief(finding), finding.Seen)
+					continue
+				}
+				what, seen, _ := strings.Cut(test.want[n], ": ")
+				if brief(finding) != what || !strings.Contains(finding.Seen, seen) {
+					t.Errorf("the finding is %s: %s, want %s", brief(finding), finding.Seen, test.want[n])
+				}
+			}
+			if len(findings) < len(test.want) {
+				t.Errorf("the findings are %q, want %q", briefs(findings), test.want)
+			}
+			slices.Reverse(facts.Instances)
+			if again := Diagnose(facts, Thresholds{}); !slices.Equal(briefs(again), briefs(findings)) {
+				t.Errorf("in another order, the findings are %q, not %q", briefs(again), briefs(findings))
+			}
+		})
+	}
+}
