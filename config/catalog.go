@@ -25,6 +25,8 @@ type Catalog struct {
 	// an operator has.
 	Claims   []Claim `key:"claims"`
 	Insecure bool    `key:"insecure" default:"false"` // tags may ask for TLS without verification
+	// ForwardAuth are the URLs of authentication servers that tags may name; empty: none.
+	ForwardAuth []Location `key:"forward_auth" format:"http_url"`
 }
 
 // CatalogFabio is how fabio's tags are read.

@@ -289,6 +289,35 @@ func TestAsks(t *testing.T) {
 	}
 }
 
+// A tag makes sluice ask no URL that the operator has not named.
+func TestForwardAuth(t *testing.T) {
+	for url, allowed := range map[string]bool{
+		"http://auth/verify": true, "http://auth/verify?x=y": false, "http://auth/": false, "http://127.0.0.1:8500/v1/kv/x": false, "http://AUTH/verify": false,
+	} {
+		rules := allRules()
+		rules.ForwardAuth = []config.Location{"http://other/", "http://auth/verify"}
+		for _, tags := range [][]string{
+			{"sluice.route=h/ strip=/x forward_auth.url=" + url},
+			{"traefik.enable=true", "traefik.http.routers.r.rule=Host(`h`)", "traefik.http.routers.r.middlewares=m", "traefik.http.middlewares.m.forwardauth.address=" + url},
+		} {
+			r := Resolve([]Service{service("a", instance("a", "1", 1, tags...))}, rules, nil)
+			if len(r.Routes) != 1 {
+				t.Fatalf("%s: the routes are %q, the problems %+v", url, lines(r), r.Problems)
+			}
+			asks, denies := r.Routes[0].ForwardAuth != nil, slices.Equal(r.Routes[0].Deny, []string{"0.0.0.0/0", "::/0"})
+			if asks != allowed || denies == allowed {
+				t.Errorf("%q: the server is asked: %t, every request is denied: %t; want the first to be %t", tags, asks, denies, allowed)
+			}
+			refused := slices.ContainsFunc(r.Problems, func(p Problem) bool {
+				return p.Kind == KindRefused && !p.Harmless && strings.Contains(p.Reason, "catalog.forward_auth")
+			})
+			if refused == allowed {
+				t.Errorf("%q: the problems are %+v", tags, r.Problems)
+			}
+		}
+	}
+}
+
 func TestSettings(t *testing.T) {
 	services := []Service{service("a", instance("a", "1", 1, "urlprefix-h/ proto=grpc")), service("b", instance("b", "2", 1, "urlprefix-g/ proto=grpc"))}
 	rules := allRules()

@@ -24,6 +24,8 @@ type Rules struct {
 	Taken map[string]string
 	// Insecure says that tags may ask for TLS without verification.
 	Insecure bool
+	// ForwardAuth are the URLs of authentication servers that tags may name.
+	ForwardAuth []config.Location
 	// Listeners are those whose requests the routes may match.
 	Listeners []string
 	// AllListeners says that Listeners has every listener.
@@ -52,7 +54,7 @@ func NewRules(c *config.Config) Rules {
 		}
 	}
 	if c.Catalog != nil {
-		rules.Claims, rules.Insecure = c.Catalog.Claims, c.Catalog.Insecure
+		rules.Claims, rules.Insecure, rules.ForwardAuth = c.Catalog.Claims, c.Catalog.Insecure, c.Catalog.ForwardAuth
 		rules.Listeners, rules.AllListeners = c.TagListeners()
 	}
 	return rules
@@ -129,6 +131,16 @@ func coversPath(paths []string, r config.Route) bool {
 		}
 	}
 	return false
+}
+
+// forwardAuth returns why r may not ask its authentication server; empty: it may, or it asks
+// none. The server need not be one of the service, so a tag could make sluice send requests to
+// any address that sluice reaches.
+func (u *Rules) forwardAuth(r config.Route) (refused string) {
+	if r.ForwardAuth == nil || slices.Contains(u.ForwardAuth, r.ForwardAuth.URL) {
+		return ""
+	}
+	return fmt.Sprintf("forward_auth.url %s is not in catalog.forward_auth of the file, which has the URLs that tags may name; the route denies every request", r.ForwardAuth.URL)
 }
 
 // listeners limits r to the listeners that it may have. reason says what it loses, and harmless

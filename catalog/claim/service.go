@@ -183,6 +183,11 @@ func (r *resolver) route(m *member, a asked) {
 		problem(KindBad, d.wrong, false)
 		return
 	}
+	if reason := r.rules.forwardAuth(d.route); reason != "" {
+		problem(KindRefused, reason, false)
+		a.route = a.route.Deny()
+		d = r.decoded.of(a.route)
+	}
 	a.decoded, a.key = d.route, d.key
 	a.decoded.Service, a.decoded.Dialect = r.service.Name, a.dialect
 	priority, refused := r.rules.allow(r.service.InConsul, d.route)
