@@ -14,9 +14,9 @@ import (
 
 // replicaView describes this replica.
 func (g *Gateway) replicaView() fleet.Replica {
-	self, revision := g.registrar.Self, g.history.Current()
+	self, revision := g.replica, g.history.Current()
 	view := fleet.Replica{
-		Replica:    self.Replica(),
+		Replica:    g.registrar.Self.Owner.Value,
 		Host:       self.Host,
 		Version:    self.Version,
 		Started:    self.Started.UTC().Truncate(time.Millisecond),

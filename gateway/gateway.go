@@ -94,6 +94,7 @@ type Gateway struct {
 	snapshot    *saved.Store // nil: no snapshot is configured
 	health      *healthcheck.Monitor
 	registrar   *registration.Registrar
+	replica     registration.Replica // this process
 	machine     *locality.Machine
 	services    services
 	proxy       *proxy.Server

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"regexp"
@@ -271,6 +272,8 @@ func registrationSettings(r config.Revision, listener string) *registration.Sett
 	if c == nil {
 		return nil
 	}
+	meta := map[string]string{registration.MetaConfig: r.Hash}
+	maps.Copy(meta, metaOf(c.Meta))
 	return &registration.Settings{
 		Listener: listener,
 		Name:     c.Service,
@@ -278,16 +281,17 @@ func registrationSettings(r config.Revision, listener string) *registration.Sett
 		Address:  c.Address,
 		Port:     c.Port,
 		Tags:     c.Tags,
-		Meta:     metaOf(c.Meta),
+		Meta:     meta,
 		Check: registration.Check{
 			Type:     registration.CheckType(c.Check.Type),
+			Name:     "sluice serves",
+			Path:     "/readyz",
 			URL:      string(c.Check.URL),
 			Address:  c.Check.Address,
 			Interval: c.Check.Interval,
 			Timeout:  c.Check.Timeout,
 		},
 		DeregisterAfter: c.DeregisterCriticalAfter,
-		ConfigHash:      r.Hash,
 	}
 }
 

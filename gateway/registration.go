@@ -12,13 +12,13 @@ import (
 // leaveTimeout limits how long a stop waits until the registration is removed from Consul.
 const leaveTimeout = 3 * time.Second
 
-// newRegistrar returns the registrar, which registers sluice in Consul if that is
+// newRegistrar sets replica, and returns the registrar, which registers sluice in Consul if that is
 // configured. The listeners must be bound.
 func (g *Gateway) newRegistrar() *registration.Registrar {
-	self := registration.Self{Version: g.options.Version, Started: time.Now()}
-	self.Host, _ = os.Hostname() // without a name it is empty
-	self.Admin = g.adminListener.Addr().String()
-	return registration.New(registration.Options{Consul: g.consul, Self: self, Ready: g.readiness, Log: g.log})
+	g.replica = registration.Replica{Admin: g.adminListener.Addr().String(), Version: g.options.Version, Started: time.Now()}
+	g.replica.Host, _ = os.Hostname() // without a name it is empty
+	ready := func(context.Context) (bool, []string) { return g.readiness() }
+	return registration.New(registration.Options{Consul: g.consul, Self: g.replica.Self(), Ready: ready, Log: g.log})
 }
 
 // registerAs applies the registration settings of r.

@@ -63,8 +63,8 @@ func (r *Registrar) define(p *agentState, s Settings) (registration, error) {
 		p.outbound = cmp.Or(r.Outbound(url), p.outbound)
 		return p.outbound
 	})
-	if want.Address == "" && !isLocal(p.url) { // the default would be the agent's
-		return want, errors.New("the address of this machine for clients is unknown: set consul.register.address")
+	if want.Address == "" && !IsLocal(p.url) { // the default would be the agent's
+		return want, errors.New("the address of this machine for clients is unknown: set consul.register.address, or --address of sluice register")
 	}
 	return want, nil
 }
@@ -72,7 +72,7 @@ func (r *Registrar) define(p *agentState, s Settings) (registration, error) {
 // ensure registers want if the agent in use has something different. others are our
 // registrations under other ids.
 func (r *Registrar) ensure(ctx context.Context, p *agentState, want registration, anew bool) (others []*api.AgentService, err error) {
-	found, err := r.Consul.Registered(ctx, p.url, MetaReplica, r.Self.Replica())
+	found, err := r.Consul.Registered(ctx, p.url, r.Self.Owner.Key, r.Self.Owner.Value)
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +88,16 @@ func (r *Registrar) ensure(ctx context.Context, p *agentState, want registration
 	}
 	if why == "" && !anew && p.made != nil {
 		return others, nil
+	}
+	if want.Check != nil {
+		// A service that the agent has lost may not work now.
+		ready, _ := r.Ready(ctx)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if !ready {
+			want.Check.Status = api.HealthCritical
+		}
 	}
 	err = r.register(ctx, p.url, want)
 	known := p.made != nil
@@ -137,7 +147,7 @@ func (r *Registrar) tidy(ctx context.Context, p *agentState, others []*api.Agent
 		p.trouble = ""
 	case err.Error() != p.trouble:
 		p.trouble = err.Error()
-		r.Log.Warn().Err(err).Str("agent", p.url).Msg("cannot deregister an old id of this sluice; will retry")
+		r.Log.Warn().Err(err).Str("agent", p.url).Msg("cannot deregister an old id; will retry")
 	}
 }
 
@@ -152,11 +162,14 @@ func (r *Registrar) drop(ctx context.Context, url string, services []*api.AgentS
 	return nil
 }
 
-// report reports to the agent's TTL check whether this sluice serves.
+// report reports to the agent's TTL check whether the service works.
 func (r *Registrar) report(ctx context.Context, url string, want registration) error {
 	status, output := api.HealthPassing, "ready"
-	if ready, missing := r.Ready(); !ready {
+	if ready, missing := r.Ready(ctx); !ready {
 		status, output = api.HealthCritical, strings.Join(missing, "\n")
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
 	return r.Consul.Report(ctx, url, want.Name, want.Check.CheckID, status, output)
 }
@@ -165,9 +178,9 @@ func (r *Registrar) report(ctx context.Context, url string, want registration) e
 func (r *Registrar) clear(ctx context.Context, p *agentState, inUse string) {
 	limited, cancel := context.WithTimeoutCause(ctx, clearTimeout, fmt.Errorf("no answer within %v", clearTimeout))
 	defer cancel()
-	found, err := r.Consul.Registered(limited, p.url, MetaReplica, r.Self.Replica())
+	found, err := r.Consul.Registered(limited, p.url, r.Self.Owner.Key, r.Self.Owner.Value)
 	if err == nil {
-		why := "consul.register was removed"
+		why := "no longer configured"
 		if inUse != "" {
 			why = "registered with another agent"
 			// The agent in use may have two addresses.
@@ -184,6 +197,6 @@ func (r *Registrar) clear(ctx context.Context, p *agentState, inUse string) {
 	case err == nil:
 		p.clean, p.made, p.trouble = true, nil, ""
 	case p.made != nil && first:
-		r.Log.Warn().Err(err).Str("agent", p.url).Msg("cannot deregister this sluice from an agent that is not in use; will retry")
+		r.Log.Warn().Err(err).Str("agent", p.url).Msg("cannot deregister from an agent that is not in use; will retry")
 	}
 }

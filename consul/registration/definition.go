@@ -14,28 +14,22 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// Keys of the meta of a registration. Package fleet reads them.
-const (
-	MetaReplica = "sluice-replica" // owner: Self.Replica
-	MetaHost    = "sluice-host"    // the machine's name
-	MetaAdmin   = "sluice-admin"   // "host:port" of the admin API; no host: that of the service
-	MetaVersion = "sluice-version" // of the program
-	MetaStarted = "sluice-started" // start of the process, RFC 3339
-	MetaConfig  = "sluice-config"  // hash of the configuration's text
-	metaAgent   = "sluice-agent"   // URL of the agent
-)
+// metaAgent is the key of the meta with the URL of the agent that has the registration.
+const metaAgent = "sluice-agent"
 
-// CheckType is the kind of Consul's check of sluice.
+// CheckType is the kind of Consul's check.
 type CheckType string
 
 const (
-	// CheckAuto: CheckHTTP if the agent can reach the admin API, else CheckTTL.
+	// CheckAuto: CheckHTTP if the agent can reach Self.Checked, else CheckTTL.
 	CheckAuto CheckType = "auto"
-	// CheckHTTP: the agent requests /readyz.
+	// CheckHTTP: the agent sends a GET.
 	CheckHTTP CheckType = "http"
-	// CheckTCP: the agent connects to the first listener.
+	// CheckTCP: the agent connects to the service.
 	CheckTCP CheckType = "tcp"
-	// CheckTTL: sluice reports to the agent.
+	// CheckGRPC: the agent calls grpc.health.v1.
+	CheckGRPC CheckType = "grpc"
+	// CheckTTL: the registrar reports to the agent.
 	CheckTTL CheckType = "ttl"
 	// CheckNone: the service is passing until it is deregistered.
 	CheckNone CheckType = "none"
@@ -43,49 +37,52 @@ const (
 
 // Settings configure a registration. They do not change.
 type Settings struct {
-	Listener string // "host:port" where the first listener is bound
+	Listener string // "host:port" where the service listens
 
 	Name    string // of the service
-	ID      string // default: Name, the machine's name and the port of the first listener
-	Address string // default: the first listener's; if that is unspecified, the node's or the outbound address
-	Port    int    // default: the first listener's
+	ID      string // default: Name, the machine's name and the listener's port
+	Address string // default: the listener's; if that is unspecified, the node's or the outbound address
+	Port    int    // default: the listener's
 	Tags    []string
 	Meta    map[string]string
+	Weight  int // while the check passes; 0: Consul's default, 1
 	Check   Check
 
 	// DeregisterAfter is the time with a critical check after which Consul deregisters
 	// the service; at least 1 min, or 0: never.
 	DeregisterAfter time.Duration
-
-	ConfigHash string // of the configuration in use
 }
 
 // Check configures the check.
 type Check struct {
 	Type     CheckType
-	URL      string        // for CheckHTTP; default: the admin API's /readyz
+	Name     string
+	URL      string        // for CheckHTTP; default: Path at Self.Checked
+	Path     string        // for CheckHTTP, with query
+	Service  string        // for CheckGRPC; "": the whole server
+	TLS      bool          // for CheckHTTP without URL and CheckGRPC: TLS with any certificate
 	Address  string        // "host:port", for CheckTCP; default: the service's
 	Interval time.Duration // between checks; with CheckTTL, between reports
-	Timeout  time.Duration // for CheckHTTP and CheckTCP
+	Timeout  time.Duration // for CheckHTTP, CheckTCP and CheckGRPC
 }
 
-// Self describes this process.
+// Self describes who registers. It does not change.
 type Self struct {
-	Host    string // the machine's name
-	Admin   string // bound "host:port" of the admin API
-	Version string
-	Started time.Time
+	Host    string            // the machine's name, for the default id
+	Owner   Owner             // identifies who registers
+	Checked string            // "host:port" that the agent asks with CheckHTTP and CheckGRPC
+	Meta    map[string]string // of each registration, besides Settings.Meta
 }
 
-// Replica identifies this replica. It is the same over restarts and upgrades: the
-// machine's name and the address of the admin API.
-func (s Self) Replica() string { return strings.ReplaceAll(s.Host, "`", "'") + "/" + s.Admin }
+// Owner is the entry of the meta that identifies who registers. It is the same over
+// restarts. Neither key nor value contains `.
+type Owner struct{ Key, Value string }
 
 // ttlFactor is the TTL in report intervals.
 const ttlFactor = 3
 
 // checkTypes are all types of checks.
-var checkTypes = []CheckType{CheckHTTP, CheckTCP, CheckTTL}
+var checkTypes = []CheckType{CheckHTTP, CheckTCP, CheckGRPC, CheckTTL}
 
 // checkID returns the id of a check. Types have different ids: an agent that gets
 // another type of check under the same id runs both.
@@ -100,7 +97,7 @@ type registration struct {
 
 // define returns the registration for the agent at agentURL.
 func define(s Settings, self Self, agentURL string, outbound func(agentURL string) string) registration {
-	local := isLocal(agentURL)
+	local := IsLocal(agentURL)
 	host, portText, _ := net.SplitHostPort(s.Listener)
 	listenerPort, _ := strconv.Atoi(portText)
 	r := &api.AgentServiceRegistration{
@@ -109,18 +106,10 @@ func define(s Settings, self Self, agentURL string, outbound func(agentURL strin
 		Address: s.Address,
 		Port:    cmp.Or(s.Port, listenerPort),
 		Tags:    slices.Clone(s.Tags),
-		Meta: map[string]string{
-			MetaReplica: self.Replica(),
-			MetaHost:    self.Host,
-			MetaAdmin:   self.Admin,
-			MetaVersion: self.Version,
-			MetaStarted: self.Started.UTC().Format(time.RFC3339),
-			MetaConfig:  s.ConfigHash,
-			metaAgent:   agentURL,
-		},
+		Meta:    map[string]string{self.Owner.Key: self.Owner.Value, metaAgent: agentURL},
 	}
 	if r.ID == "" {
-		r.ID = s.Name + "-" + idPart(self.Host) + "-" + portText
+		r.ID = s.Name + "-" + IDPart(self.Host) + "-" + portText
 	}
 	if r.Address == "" && !isEvery(host) {
 		r.Address = host
@@ -128,14 +117,15 @@ func define(s Settings, self Self, agentURL string, outbound func(agentURL strin
 	if r.Address == "" && !local {
 		r.Address = outbound(agentURL) // a local agent's default, the node's, is this machine
 	}
-	adminHost, adminPort, _ := net.SplitHostPort(self.Admin)
-	if isEvery(adminHost) {
-		r.Meta[MetaAdmin] = ":" + adminPort
+	if s.Weight > 0 {
+		r.Weights = &api.AgentWeights{Passing: s.Weight, Warning: 1}
 	}
+	maps.Copy(r.Meta, self.Meta)
 	maps.Copy(r.Meta, s.Meta)
 
 	t := s.Check.Type
-	reachable := local || isEvery(adminHost) || !IsLoopback(adminHost)
+	checkedHost, checkedPort, _ := net.SplitHostPort(self.Checked)
+	reachable := local || isEvery(checkedHost) || !IsLoopback(checkedHost)
 	switch {
 	case t != CheckAuto && t != "":
 	case reachable || s.Check.URL != "":
@@ -145,9 +135,16 @@ func define(s Settings, self Self, agentURL string, outbound func(agentURL strin
 	}
 	// near is the address of listeners that listen on every address.
 	near := cmp.Or(r.Address, "127.0.0.1")
+	if isEvery(checkedHost) {
+		checkedHost = near
+		if local {
+			checkedHost = "127.0.0.1"
+		}
+	}
+	checked := net.JoinHostPort(checkedHost, checkedPort)
 	c := &api.AgentServiceCheck{
 		CheckID: checkID(r.ID, t),
-		Name:    "sluice serves",
+		Name:    s.Check.Name,
 		// For a new check; an existing one keeps its status.
 		Status: api.HealthPassing,
 	}
@@ -156,25 +153,28 @@ func define(s Settings, self Self, agentURL string, outbound func(agentURL strin
 	}
 	switch t {
 	case CheckHTTP:
-		if isEvery(adminHost) {
-			adminHost = near
-			if local {
-				adminHost = "127.0.0.1"
-			}
+		scheme := "http"
+		if s.Check.TLS {
+			scheme, c.TLSSkipVerify = "https", true
 		}
-		c.HTTP = cmp.Or(s.Check.URL, "http://"+net.JoinHostPort(adminHost, adminPort)+"/readyz")
+		c.HTTP = cmp.Or(s.Check.URL, scheme+"://"+checked+s.Check.Path)
 	case CheckTCP:
 		c.TCP = cmp.Or(s.Check.Address, net.JoinHostPort(near, strconv.Itoa(r.Port)))
+	case CheckGRPC:
+		c.GRPC, c.GRPCUseTLS, c.TLSSkipVerify = checked, s.Check.TLS, s.Check.TLS
+		if s.Check.Service != "" {
+			c.GRPC += "/" + s.Check.Service
+		}
 	case CheckTTL:
 		c.TTL = (ttlFactor * s.Check.Interval).String()
 	}
-	if t == CheckHTTP || t == CheckTCP {
+	if t == CheckHTTP || t == CheckTCP || t == CheckGRPC {
 		c.Interval, c.Timeout = s.Check.Interval.String(), s.Check.Timeout.String()
 	}
 	if t != CheckNone {
 		r.Check = c
 	}
-	d := registration{AgentServiceRegistration: r, check: t}
+	d := registration{AgentServiceRegistration: r, check: t, obsolete: []string{"service:" + r.ID}} // Consul's default id
 	for _, other := range checkTypes {
 		if other != t {
 			d.obsolete = append(d.obsolete, checkID(r.ID, other))
@@ -196,12 +196,14 @@ func (r registration) difference(s *api.AgentService) string {
 		return "tags"
 	case !maps.Equal(s.Meta, r.Meta):
 		return "meta"
+	case r.Weights != nil && s.Weights != *r.Weights:
+		return "weight"
 	}
 	return ""
 }
 
-// idPart makes s safe for an id, which is part of URLs.
-func idPart(s string) string {
+// IDPart makes s safe for an id, which is part of URLs.
+func IDPart(s string) string {
 	return strings.Map(func(c rune) rune {
 		switch {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.', c == '_', c == '-':
@@ -211,8 +213,8 @@ func idPart(s string) string {
 	}, s)
 }
 
-// isLocal reports whether the agent's address is on this machine.
-func isLocal(agentURL string) bool {
+// IsLocal reports whether the agent's address is on this machine.
+func IsLocal(agentURL string) bool {
 	u, err := url.Parse(agentURL)
 	return err == nil && (u.Scheme == "unix" || IsLoopback(u.Hostname()))
 }

@@ -1,8 +1,11 @@
 package registration
 
 import (
+	"net"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/consul/api"
 )
 
 func TestDefinitionDependsOnTheAgent(t *testing.T) {
@@ -63,8 +66,9 @@ func TestDefinitionDependsOnTheAgent(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			self := Self{Host: "web1", Admin: c.admin}
+			self := Replica{Host: "web1", Admin: c.admin}.Self()
 			c.settings.Listener = c.listener
+			c.settings.Check.Path = "/readyz"
 			c.settings.Name, c.settings.Check.Interval, c.settings.DeregisterAfter = "sluice", 10*time.Second, time.Hour
 			r := define(c.settings, self, c.agent, outbound)
 			target := ""
@@ -82,7 +86,7 @@ func TestDefinitionDependsOnTheAgent(t *testing.T) {
 }
 
 func TestIDsAreValidInURLs(t *testing.T) {
-	r := define(Settings{Name: "sluice", Listener: ":1"}, Self{Host: "a/b ä`", Admin: ":2"}, "http://127.0.0.1:8500", nil)
+	r := define(Settings{Name: "sluice", Listener: ":1"}, Replica{Host: "a/b ä`", Admin: ":2"}.Self(), "http://127.0.0.1:8500", nil)
 	if r.ID != "sluice-a-b----1" {
 		t.Errorf("got %q", r.ID)
 	}
@@ -100,6 +104,36 @@ func TestOutbound(t *testing.T) {
 	} {
 		if got := Outbound(url); got != want {
 			t.Errorf("%s: got %q, want %q", url, got, want)
+		}
+	}
+}
+
+func TestChecksOfAnApplication(t *testing.T) {
+	const local, remote = "http://127.0.0.1:8500", "https://consul.example.com:8501"
+	for _, c := range []struct {
+		check   Check
+		address string
+		agent   string
+		target  string // of the check
+	}{
+		{Check{Type: CheckHTTP, Path: "/health?full=1"}, "", local, "http://127.0.0.1:5000/health?full=1"},
+		{Check{Type: CheckHTTP, Path: "/", TLS: true}, "10.0.0.9", local, "https://10.0.0.9:5000/"},
+		{Check{Type: CheckHTTP, Path: "/"}, "", remote, "http://10.0.0.7:5000/"},
+		{Check{Type: CheckGRPC}, "", local, "127.0.0.1:5000"},
+		{Check{Type: CheckGRPC, Service: "a.B", TLS: true}, "fd00::1", remote, "[fd00::1]:5000/a.B"},
+	} {
+		listener := net.JoinHostPort(c.address, "5000")
+		r := define(Settings{Name: "star", Listener: listener, Weight: 7, Check: c.check}, Self{Host: "web1", Checked: listener}, c.agent,
+			func(string) string { return "10.0.0.7" })
+		if got := r.Check.HTTP + r.Check.GRPC; got != c.target || r.Check.GRPCUseTLS != (c.check.TLS && c.check.Type == CheckGRPC) || r.Check.TLSSkipVerify != c.check.TLS {
+			t.Errorf("%+v, %q, %s: %+v", c.check, c.address, c.agent, r.Check)
+		}
+		same := &api.AgentService{Service: "star", Address: r.Address, Port: 5000, Meta: r.Meta, Weights: api.AgentWeights{Passing: 7, Warning: 1}}
+		if why := r.difference(same); why != "" {
+			t.Errorf("different: %s", why)
+		}
+		if same.Weights.Passing = 1; r.difference(same) != "weight" {
+			t.Errorf("another weight is no difference")
 		}
 	}
 }

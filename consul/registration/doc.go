@@ -1,11 +1,11 @@
-// Package registration registers this sluice as a service in Consul and keeps it
-// registered.
+// Package registration registers a service in Consul and keeps it registered: this
+// sluice, or an application (package app).
 //
 // A [Registrar] compares the registration with the agent in use every ten seconds, and
 // at once after a change of agent or token, and registers again what is missing or
 // different. Then it deregisters the service from other agents, so that it is listed
 // once and never missing.
 //
-// The meta of a registration identifies its owner ([MetaReplica]). So a process also
+// The meta of a registration identifies its owner ([Owner]). So a process also
 // finds the registrations of its predecessors: crashed, replaced, or with another id.
 package registration

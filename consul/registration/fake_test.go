@@ -22,6 +22,7 @@ type fake struct {
 	inUse   string
 	changed chan struct{}
 	calls   []call
+	sick    bool // the service
 }
 
 type fakeAgent struct {
@@ -47,6 +48,13 @@ func newFake(urls ...string) *fake {
 		f.agents[url] = &fakeAgent{services: make(map[string]*api.AgentServiceRegistration)}
 	}
 	return f
+}
+
+// ready is Options.Ready.
+func (f *fake) ready(context.Context) (bool, []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.sick, nil
 }
 
 func (f *fake) URL() string {

@@ -27,15 +27,15 @@ type realRegistrar struct {
 	stop func() // ends Run and waits for that
 }
 
-var someSelf = Self{Host: "web1", Admin: "127.0.0.1:8081", Version: "v1", Started: time.Unix(1700000000, 0)}
+var someSelf = Replica{Host: "web1", Admin: "127.0.0.1:8081", Version: "v1", Started: time.Unix(1700000000, 0)}
 
 // withCheck returns settings with a type of check.
 func withCheck(t CheckType) *Settings {
-	return &Settings{Listener: "127.0.0.1:8080", Name: "sluice", Check: Check{Type: t, Interval: 10 * time.Second, Timeout: time.Second}}
+	return &Settings{Listener: "127.0.0.1:8080", Name: "sluice", Check: Check{Type: t, Path: "/readyz", Interval: 10 * time.Second, Timeout: time.Second}}
 }
 
 // startReal registers with real agents until t ends.
-func startReal(t *testing.T, self Self, s *Settings, token string, addresses ...string) *realRegistrar {
+func startReal(t *testing.T, self Replica, s *Settings, token string, addresses ...string) *realRegistrar {
 	t.Helper()
 	r := &realRegistrar{t: t, log: new(subprocess.Output)}
 	log := zerolog.New(r.log)
@@ -43,7 +43,7 @@ func startReal(t *testing.T, self Self, s *Settings, token string, addresses ...
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Registrar = New(Options{Consul: client, Self: self, Ready: func() (bool, []string) { return true, nil }, Log: log})
+	r.Registrar = New(Options{Consul: client, Self: self.Self(), Ready: func(context.Context) (bool, []string) { return true, nil }, Log: log})
 	r.Set(s)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -87,7 +87,7 @@ func TestRealRegistersAndLeaves(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Node: "n"})
 	s := withCheck(CheckTTL)
-	s.Tags, s.Meta, s.ConfigHash = []string{"edge"}, map[string]string{"rack": "7"}, "abc"
+	s.Tags, s.Meta = []string{"edge"}, map[string]string{"rack": "7", MetaConfig: "abc"}
 	r := startReal(t, someSelf, s, "", agent.URL())
 	awaitCatalog(t, agent, "sluice-web1-8080@n passing")
 	entries, _, err := agent.Client().Health().Service("sluice", "edge", true, nil)
@@ -102,7 +102,7 @@ func TestRealRegistersAndLeaves(t *testing.T) {
 
 	// A new name, and with it another id.
 	edge := *s
-	edge.Name, edge.ConfigHash = "edge", "def"
+	edge.Name, edge.Meta = "edge", map[string]string{MetaConfig: "def"}
 	r.Set(&edge)
 	awaitCatalog(t, agent)
 	consultest.Await(t, "the new name is there", func() bool {
@@ -176,7 +176,7 @@ func TestRealKeepsMaintenance(t *testing.T) {
 	}
 	awaitCatalog(t, agent, "sluice-web1-8080@n maintenance")
 	s := withCheck(CheckTTL)
-	s.ConfigHash = "other"
+	s.Meta = map[string]string{MetaConfig: "other"}
 	for _, s := range []*Settings{s, withCheck(CheckTCP)} {
 		n := r.Status().Registrations
 		r.Set(s)

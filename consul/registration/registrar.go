@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -51,8 +52,9 @@ type Consul interface {
 type Options struct {
 	Consul Consul
 	Self   Self
-	// Ready reports whether this sluice serves, else what is missing: for CheckTTL.
-	Ready func() (ready bool, missing []string)
+	// Ready reports whether the service works, else what is missing: for CheckTTL, and for
+	// the first status of other checks. When ctx ends it returns at once, with any result.
+	Ready func(ctx context.Context) (ready bool, missing []string)
 	Log   zerolog.Logger
 
 	// Outbound is the function Outbound if nil.
@@ -62,7 +64,8 @@ type Options struct {
 // Registrar keeps one service registered. It is safe for concurrent use.
 type Registrar struct {
 	Options
-	poke chan struct{} // capacity 1: settings have changed
+	poke       chan struct{} // capacity 1: settings have changed
+	registered chan struct{} // closed when an agent has the registration for the first time
 
 	// Used by Run, and Leave after it.
 	agents []*agentState
@@ -71,6 +74,7 @@ type Registrar struct {
 	mu       sync.Mutex // guards the fields below
 	settings *Settings  // nil: nothing to register
 	active   bool       // settings were once not nil
+	once     bool       // registered is closed
 	status   Status
 }
 
@@ -79,7 +83,7 @@ func New(o Options) *Registrar {
 	if o.Outbound == nil {
 		o.Outbound = Outbound
 	}
-	r := &Registrar{Options: o, poke: make(chan struct{}, 1)}
+	r := &Registrar{Options: o, poke: make(chan struct{}, 1), registered: make(chan struct{})}
 	for _, url := range o.Consul.URLs() {
 		r.agents = append(r.agents, &agentState{url: url})
 	}
@@ -109,6 +113,10 @@ func (r *Registrar) Status() Status {
 	defer r.mu.Unlock()
 	return r.status
 }
+
+// Registered returns a channel that is closed when an agent has the registration for the
+// first time.
+func (r *Registrar) Registered() <-chan struct{} { return r.registered }
 
 // Run keeps the service registered until ctx ends; Leave deregisters it. A running
 // registration may delay its return by a second. It must be called once.
@@ -278,19 +286,28 @@ func (r *Registrar) setStatus(now Status) {
 		now.Errors++
 	}
 	r.status = now
+	if now.State == StateRegistered && !r.once {
+		r.once = true
+		close(r.registered)
+	}
 	r.mu.Unlock()
 	switch {
 	case now.LastError != "" && now.LastError != before.LastError:
 		r.Log.Warn().Str("service", now.Service).Str("id", now.ID).Str("error", now.LastError).
-			Msg("cannot register this sluice in Consul; it serves nevertheless")
+			Msg("cannot register in Consul, will retry; the service runs nevertheless")
 	case now.State == StateRegistered && before.State == StateFailing:
 		r.Log.Info().Str("service", now.Service).Str("id", now.ID).Str("agent", now.Agent).
 			Stringer("after", now.Since.Sub(before.Since)).Msg("registration in Consul recovered")
 	}
 }
 
+// Listed reports whether an agent may have the registration. Call it after Run has returned.
+func (r *Registrar) Listed() bool {
+	return slices.ContainsFunc(r.agents, func(p *agentState) bool { return p.made != nil })
+}
+
 // Leave deregisters the service from all agents concurrently, until ctx ends. Call it
-// after Run has returned.
+// after Run has returned, and again if it is still listed.
 func (r *Registrar) Leave(ctx context.Context) {
 	var leaving sync.WaitGroup
 	for _, p := range r.agents {
@@ -304,7 +321,9 @@ func (r *Registrar) Leave(ctx context.Context) {
 				event = r.Log.Warn().Err(err)
 			}
 			event.Str("service", p.made.Name).Str("id", p.made.ID).Str("agent", p.url).Bool("deregistered", err == nil).Msg("leaving Consul")
-			p.made = nil
+			if err == nil {
+				p.made = nil
+			}
 		})
 	}
 	leaving.Wait()

@@ -20,7 +20,7 @@ func inBubble(t *testing.T, f func() *fake, s *Settings, test func(t *testing.T,
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		f := f()
-		r := New(Options{Consul: f, Self: someSelf, Ready: func() (bool, []string) { return true, nil }, Log: zerolog.New(zerolog.NewTestWriter(t)), Outbound: func(string) string { return "10.0.0.7" }})
+		r := New(Options{Consul: f, Self: someSelf.Self(), Ready: f.ready, Log: zerolog.New(zerolog.NewTestWriter(t)), Outbound: func(string) string { return "10.0.0.7" }})
 		r.Set(s)
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
@@ -150,7 +150,7 @@ func TestTTLReportsContinue(t *testing.T) {
 func TestTTLReportsWhatIsMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake("a")
-		r := New(Options{Consul: f, Self: someSelf, Ready: func() (bool, []string) { return false, []string{"sluice is stopping"} }})
+		r := New(Options{Consul: f, Self: someSelf.Self(), Ready: func(context.Context) (bool, []string) { return false, []string{"sluice is stopping"} }})
 		r.Set(withCheck(CheckTTL))
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
@@ -172,7 +172,7 @@ func TestAddressForAnAgentElsewhere(t *testing.T) {
 		settings := withCheck(CheckNone)
 		settings.Listener = "[::]:8080"
 		var known atomic.Bool
-		r := New(Options{Consul: f, Self: someSelf, Ready: func() (bool, []string) { return true, nil }, Outbound: func(string) string {
+		r := New(Options{Consul: f, Self: someSelf.Self(), Ready: func(context.Context) (bool, []string) { return true, nil }, Outbound: func(string) string {
 			if known.Load() {
 				return "10.0.0.7"
 			}
@@ -205,7 +205,7 @@ func TestChangesAreCoalesced(t *testing.T) {
 		f.take("")
 		for n := range 1000 {
 			s := withCheck(CheckNone)
-			s.ConfigHash = fmt.Sprint(n)
+			s.Meta = map[string]string{MetaConfig: fmt.Sprint(n)}
 			r.Set(s)
 			time.Sleep(time.Millisecond)
 		}
@@ -218,5 +218,46 @@ func TestChangesAreCoalesced(t *testing.T) {
 				t.Errorf("the last registration is %q", got)
 			}
 		})
+	})
+}
+
+// A service that does not work is not registered as passing.
+func TestLostServiceThatDoesNotWorkIsCritical(t *testing.T) {
+	inBubble(t, oneAgent, withCheck(CheckHTTP), func(t *testing.T, f *fake, r *Registrar, _ func()) {
+		status := func() (s string) {
+			f.set("a", func(a *fakeAgent) {
+				if registered := a.services[someID]; registered != nil {
+					s = registered.Check.Status
+				}
+			})
+			return s
+		}
+		if s := status(); s != "passing" {
+			t.Errorf("at the start: %q", s)
+		}
+		f.set("a", func(a *fakeAgent) {
+			f.sick = true
+			clear(a.services)
+		})
+		time.Sleep(11 * time.Second)
+		if s := status(); s != "critical" {
+			t.Errorf("after the loss: %q", s)
+		}
+	})
+}
+
+func TestLeaveCanBeRepeated(t *testing.T) {
+	inBubble(t, oneAgent, withCheck(CheckNone), func(t *testing.T, f *fake, r *Registrar, stop func()) {
+		stop()
+		f.set("a", func(a *fakeAgent) { a.err = errors.New("connection refused") })
+		r.Leave(t.Context())
+		if !r.Listed() {
+			t.Error("it is no longer listed")
+		}
+		f.set("a", func(a *fakeAgent) { a.err = nil })
+		r.Leave(t.Context())
+		if r.Listed() || f.has("a") != "" {
+			t.Errorf("the agent has %q", f.has("a"))
+		}
 	})
 }
