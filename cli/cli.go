@@ -83,13 +83,14 @@ func newRoot() *cobra.Command {
 			"  sluice run --config sluice.yaml    serve the services of a file\n" +
 			"  sluice peers --watch               show the peers and their state\n" +
 			"  sluice route URL                   show which route a request would get, and why\n" +
-			"  sluice doctor                      find problems in Consul's catalog",
+			"  sluice doctor                      find problems in Consul's catalog\n" +
+			"  sluice register … -- COMMAND       run an app that is registered in Consul",
 		SilenceErrors: true, // Run prints them, without the usage
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newRun(), newCheck(), newConfig(), newPeers(), newRoute(), newReplicas(), newDrain(), newEnable(), newDoctor(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newConfig(), newPeers(), newRoute(), newReplicas(), newRegister(), newDrain(), newEnable(), newDoctor(), newVersion())
 	return root
 }
 

@@ -73,6 +73,7 @@ var release = sync.OnceValues(func() (path string, err error) {
 var releaseDir string // of the built program
 
 func TestMain(m *testing.M) {
+	playRole()
 	parallel.SetDefault(4)
 	status := m.Run()
 	if releaseDir != "" {

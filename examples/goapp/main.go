@@ -1,11 +1,12 @@
-// Command goapp is a small web application that registers itself in Consul:
+// Command goapp is a small web application that registers itself in Consul, with package app:
 //
 //	go run ./examples/goapp --port 9001
 //	go run ./examples/goapp --port 9002
 //	sluice run --service star
 //
 // Consul checks it every second. On SIGTERM or Ctrl-C it deregisters, finishes its
-// requests, and exits. After SIGKILL Consul's check fails within a second.
+// requests, and exits. After SIGKILL Consul's check fails within a second. It also runs
+// without Consul, and is registered when Consul is there.
 package main
 
 import (
@@ -21,7 +22,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/app"
+	"sluice/consul"
 )
 
 func main() {
@@ -47,13 +51,8 @@ type options struct {
 	consul  string
 }
 
-// goodbye is how long the app serves after it has deregistered, until load balancers
-// see the change.
-const goodbye = time.Second
-
 // run serves until ctx ends.
 func run(ctx context.Context, o options) error {
-	// Listen before registering, so that the app is reachable when it is listed.
 	listener, err := net.Listen("tcp", net.JoinHostPort(o.address, strconv.Itoa(o.port)))
 	if err != nil {
 		return err
@@ -65,28 +64,34 @@ func run(ctx context.Context, o options) error {
 	go func() { served <- server.Serve(listener) }()
 	defer server.Close()
 
-	config := api.DefaultConfig() // reads CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, …
+	var client consul.Options // of the environment: CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, …
 	if o.consul != "" {
-		config.Address = o.consul
+		client.Addresses = []string{o.consul}
 	}
-	consul, err := api.NewClient(config)
+	registration, err := app.New(app.Options{
+		Name: o.name, ID: id, Address: o.address, Port: port,
+		Check:           app.Check{Type: app.HTTP, Path: "/health", Interval: time.Second, Timeout: 5 * time.Second},
+		DeregisterAfter: time.Minute,
+		Drain:           time.Second, // until load balancers have noticed
+		Consul:          client,
+		Log:             zerolog.New(zerolog.ConsoleWriter{Out: os.Stderr}).Level(zerolog.InfoLevel).With().Timestamp().Logger(),
+	})
 	if err != nil {
 		return err
 	}
-	if err := register(ctx, consul, o, id, port); err != nil {
-		return err
-	}
-	fmt.Printf("%s serves http://%s and is registered\n", id, listener.Addr())
-
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	fmt.Printf("%s serves http://%s\n", id, listener.Addr())
+	left := make(chan error, 1)
+	go func() { left <- registration.Run(ctx) }()
 	select {
-	case err := <-served:
+	case err := <-served: // it cannot serve any more
+		leave()
+		registration.Cut() // no drain
+		<-left
 		return err
-	case <-ctx.Done():
+	case <-left: // it is deregistered, and the drain is over
 	}
-	if err := consul.Agent().ServiceDeregister(id); err != nil {
-		fmt.Fprintf(os.Stderr, "goapp: deregister %s: %v; Consul's check will notice\n", id, err)
-	}
-	<-time.After(goodbye)
 	finish, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := server.Shutdown(finish); err != nil {
@@ -98,29 +103,6 @@ func run(ctx context.Context, o options) error {
 	fmt.Println(id, "has ended")
 	return nil
 }
-
-// register registers the app with a check in Consul. Consul removes the registration after
-// the check has failed for DeregisterCriticalServiceAfter, but at least a minute.
-func register(ctx context.Context, consul *api.Client, o options, id string, port int) error {
-	registration := &api.AgentServiceRegistration{
-		ID:      id,
-		Name:    o.name,
-		Address: o.address,
-		Port:    port,
-		Check: &api.AgentServiceCheck{
-			HTTP:                           fmt.Sprintf("http://%s/health", net.JoinHostPort(o.address, strconv.Itoa(port))),
-			Interval:                       "1s",
-			Timeout:                        "5s",
-			DeregisterCriticalServiceAfter: "5s",
-		},
-	}
-	options := api.ServiceRegisterOpts{}.WithContext(ctx)
-	if err := consul.Agent().ServiceRegisterOpts(registration, options); err != nil {
-		return fmt.Errorf("register %s in Consul: %w", id, err)
-	}
-	return nil
-}
-
 func handler(id string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {

@@ -82,7 +82,7 @@ func (s *http1Sender) exchange(conn *http1Conn, id int, k kind) (keep bool, err 
 	if k.fresh {
 		request.WriteString("Connection: close\r\n")
 	}
-	if k.method == http.MethodPost {
+	if k.method == http.MethodPost || k.length > 0 {
 		fmt.Fprintf(&request, "Content-Length: %d\r\n", k.length)
 	}
 	request.WriteString("\r\n")

@@ -44,9 +44,13 @@ func startHTTP1(i instance) (server, error) {
 	if err != nil {
 		return nil, err
 	}
+	return serveHTTP1(i, listener), nil
+}
+
+func serveHTTP1(i instance, listener *net.TCPListener) *http1Server {
 	s := &http1Server{instance: i, listener: listener, conns: make(map[*net.TCPConn]bool)}
 	s.running.Go(s.accept)
-	return s, nil
+	return s
 }
 
 func (s *http1Server) address() string { return s.listener.Addr().String() }

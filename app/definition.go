@@ -1,0 +1,112 @@
+package app
+
+import (
+	"cmp"
+	"net"
+	"strconv"
+	"strings"
+
+	"sluice/consul/registration"
+	"sluice/healthcheck"
+)
+
+// metaApp is the key of the meta that identifies the application over restarts, also under
+// another id.
+const metaApp = "sluice-app"
+
+// self describes the application on a machine to a registrar.
+func (o Options) self(host string) registration.Self {
+	return registration.Self{
+		Host:    host,
+		Owner:   registration.Owner{Key: metaApp, Value: o.defaultID(host)},
+		Checked: o.listener(),
+	}
+}
+
+// listener is "host:port". The host is empty if the application may listen on any address.
+func (o Options) listener() string { return net.JoinHostPort(o.Address, strconv.Itoa(o.Port)) }
+
+// defaultID is the same over restarts. An address is unique for more than a machine's name:
+// an application may run once on each of several addresses.
+func (o Options) defaultID(host string) string {
+	return o.Name + "-" + registration.IDPart(cmp.Or(o.Address, host, "localhost")) + "-" + strconv.Itoa(o.Port)
+}
+
+// settings are those of the registration.
+func (o Options) settings(host string) *registration.Settings {
+	kind := registration.CheckType(o.Check.Type)
+	if o.Check.TTL {
+		kind = registration.CheckTTL
+	}
+	return &registration.Settings{
+		Listener: o.listener(),
+		Name:     o.Name,
+		ID:       cmp.Or(o.ID, o.defaultID(host)),
+		Tags:     o.Tags,
+		Meta:     o.Meta,
+		Weight:   o.Weight,
+		Check: registration.Check{
+			Type:     kind,
+			Name:     o.checkName(),
+			Path:     o.Check.Path,
+			Service:  o.Check.Service,
+			TLS:      o.Check.TLS,
+			Interval: o.Check.Interval,
+			Timeout:  o.Check.Timeout,
+		},
+		DeregisterAfter: o.DeregisterAfter,
+	}
+}
+
+// checkName is what Consul's user interface shows.
+func (o Options) checkName() string {
+	if probe := o.probe(); probe != nil {
+		return probe.String()
+	}
+	return "process"
+}
+
+// probe returns a probe that does what Consul's check does; nil: none.
+func (o Options) probe() healthcheck.Probe {
+	tls := anyCertificate
+	if !o.Check.TLS {
+		tls = nil
+	}
+	switch o.Check.Type {
+	case TCP:
+		return healthcheck.NewTCP(healthcheck.TCPOptions{})
+	case HTTP:
+		accepted, err := healthcheck.ParseStatuses("2xx")
+		if err != nil {
+			panic("BUG: " + err.Error())
+		}
+		return healthcheck.NewHTTP(healthcheck.HTTPOptions{Method: "GET", Path: o.Check.Path, Status: accepted, TLS: tls})
+	case GRPC:
+		return healthcheck.NewGRPC(healthcheck.GRPCOptions{Service: o.Check.Service, TLS: tls})
+	}
+	return nil
+}
+
+// checkedAddress returns where probes find the application. agents are the URLs of Consul.
+func (o Options) checkedAddress(agents []string) string {
+	host := o.Address
+	for _, url := range agents {
+		if host == "" && !registration.IsLocal(url) {
+			host = registration.Outbound(url) // the address that is registered
+		}
+	}
+	return net.JoinHostPort(cmp.Or(host, "127.0.0.1"), strconv.Itoa(o.Port))
+}
+
+// onlyHere returns an agent on another machine if the address is for this machine only.
+func (o Options) onlyHere(agents []string) string {
+	if !registration.IsLoopback(strings.TrimSuffix(o.Address, ".")) {
+		return ""
+	}
+	for _, url := range agents {
+		if !registration.IsLocal(url) {
+			return url
+		}
+	}
+	return ""
+}

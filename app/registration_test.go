@@ -1,0 +1,278 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"sluice/consul"
+	"sluice/test/consultest"
+	"sluice/test/subprocess"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// running is a registration whose Run runs.
+type running struct {
+	*Registration
+	log   *subprocess.Output
+	leave func()        // ends its context
+	ended chan struct{} // closed when Run has returned
+	err   error         // of Run
+}
+
+// start runs the registration of an application at an address until t ends.
+func start(t *testing.T, consulURL, address string, o Options) *running {
+	t.Helper()
+	r := &running{log: new(subprocess.Output), ended: make(chan struct{})}
+	o.Name, o.Consul, o.Log = "star", consul.Options{Addresses: []string{consulURL}}, zerolog.New(r.log)
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Address = host
+	fmt.Sscan(port, &o.Port)
+	if r.Registration, err = New(o); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.leave = cancel
+	go func() {
+		defer close(r.ended)
+		r.err = r.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		r.Cut()
+		<-r.ended
+		if t.Failed() {
+			t.Logf("log:\n%s", r.log)
+		}
+	})
+	return r
+}
+
+// isRegistered reports whether Registered is closed.
+func (r *running) isRegistered() bool {
+	select {
+	case <-r.Registered():
+		return true
+	default:
+		return false
+	}
+}
+
+// origin is an HTTP server that can be sick.
+type origin struct {
+	*httptest.Server
+	sick  atomic.Bool
+	asked atomic.Int64
+}
+
+func startOrigin(t *testing.T) *origin {
+	o := new(origin)
+	o.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		o.asked.Add(1)
+		if o.sick.Load() {
+			http.Error(w, "sick", http.StatusServiceUnavailable)
+		}
+	}))
+	t.Cleanup(o.Close)
+	return o
+}
+
+func (o *origin) address() string { return o.Listener.Addr().String() }
+
+// entries returns the instances of star with their checks, except serfHealth.
+func entries(agent *consultest.Agent) []*api.ServiceEntry {
+	list, _, err := agent.Client().Health().Service("star", "", false, nil)
+	if err != nil {
+		return nil
+	}
+	return list
+}
+
+// awaitStatus waits until there is one instance, with this status.
+func awaitStatus(t *testing.T, agent *consultest.Agent, status string) *api.ServiceEntry {
+	t.Helper()
+	var e *api.ServiceEntry
+	consultest.Await(t, "one instance is "+status, func() bool {
+		list := entries(agent)
+		if len(list) != 1 || list[0].Checks.AggregatedStatus() != status {
+			return false
+		}
+		e = list[0]
+		return true
+	})
+	return e
+}
+
+func awaitNone(t *testing.T, agent *consultest.Agent) {
+	t.Helper()
+	consultest.Await(t, "Consul has no instance", func() bool {
+		list, _, err := agent.Client().Health().Service("star", "", false, nil)
+		return err == nil && len(list) == 0
+	})
+}
+
+var healthCheck = Check{Type: HTTP, Path: "/health", Timeout: 30 * time.Second}
+
+// The application is registered when it passes its check, and deregistered before the drain.
+func TestRegistersAndLeaves(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	o := startOrigin(t)
+	o.sick.Store(true)
+	r := start(t, agent.URL(), o.address(), Options{
+		Tags: []string{"v1", "b"}, Meta: map[string]string{"zone": "a"}, Weight: 7, Drain: time.Hour, Check: healthCheck,
+	})
+	consultest.Await(t, "the check is repeated", func() bool { return o.asked.Load() > 3 })
+	if list := entries(agent); len(list) > 0 || r.isRegistered() {
+		t.Errorf("it is registered before it works: %v", list)
+	}
+	o.sick.Store(false)
+	e := awaitStatus(t, agent, api.HealthPassing)
+	<-r.Registered()
+	s := e.Service
+	if s.ID != r.ID() || s.Address != "127.0.0.1" || strings.Join(s.Tags, " ") != "v1 b" || s.Meta["zone"] != "a" || s.Weights.Passing != 7 {
+		t.Errorf("registered %+v", s)
+	}
+
+	r.leave()
+	awaitNone(t, agent)
+	select {
+	case <-r.ended:
+		t.Error("Run has returned before the end of the drain")
+	default:
+	}
+	r.Cut()
+	<-r.ended
+	if r.err != nil {
+		t.Errorf("Run: %v", r.err)
+	}
+}
+
+// The agent has lost the registration. It gets one with the present status.
+func TestAgentRestartedEmpty(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	o := startOrigin(t)
+	check := healthCheck
+	check.Interval = time.Hour
+	start(t, agent.URL(), o.address(), Options{Check: check})
+	awaitStatus(t, agent, api.HealthPassing)
+	for _, status := range []string{api.HealthPassing, api.HealthCritical} {
+		o.sick.Store(status == api.HealthCritical)
+		if err := agent.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		awaitStatus(t, agent, status)
+	}
+}
+
+// Without Consul the application is not registered, and Run goes on.
+func TestConsulIsAwayAtTheStart(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	relay.Cut()
+	r := start(t, relay.URL(), startOrigin(t).address(), Options{Check: healthCheck, Drain: time.Hour})
+	consultest.Await(t, "the log says so", func() bool {
+		return strings.Contains(r.log.String(), "cannot register in Consul, will retry; the service runs nevertheless")
+	})
+	relay.Heal()
+	awaitStatus(t, agent, api.HealthPassing)
+
+	// At the end, too: it tries for a while.
+	relay.Cut()
+	r.leave()
+	consultest.Await(t, "the first try fails", func() bool { return strings.Contains(r.log.String(), `"deregistered":false`) })
+	relay.Heal()
+	awaitNone(t, agent)
+}
+
+// With TTL, the process checks the application, and reports.
+func TestTTLReportsTheCheck(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	o := startOrigin(t)
+	check := Check{Type: HTTP, TTL: true, Interval: time.Second, Timeout: time.Second}
+	start(t, agent.URL(), o.address(), Options{Check: check})
+	awaitStatus(t, agent, api.HealthPassing)
+	o.sick.Store(true)
+	consultest.Await(t, "it is critical, with the answer", func() bool {
+		checks, err := agent.Client().Agent().Checks() // the catalog has the output later
+		for _, c := range checks {
+			if c.Status == api.HealthCritical && strings.Contains(c.Output, "http GET /: status 503") {
+				return true
+			}
+		}
+		if err == nil {
+			t.Logf("checks %+v", checks)
+		}
+		return false
+	})
+	o.sick.Store(false)
+	awaitStatus(t, agent, api.HealthPassing)
+}
+
+func TestGRPCCheck(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	listener, err := consultest.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, state := grpc.NewServer(), health.NewServer()
+	grpc_health_v1.RegisterHealthServer(server, state)
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(listener) })
+	defer serving.Wait()
+	defer server.Stop()
+	state.SetServingStatus("a.B", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	r := start(t, agent.URL(), listener.Addr().String(), Options{Check: Check{Type: GRPC, Service: "a.B", Interval: time.Second, Timeout: 30 * time.Second}})
+	consultest.Await(t, "the log says what the check answered", func() bool { return strings.Contains(r.log.String(), "NOT_SERVING") })
+	state.SetServingStatus("a.B", grpc_health_v1.HealthCheckResponse_SERVING)
+	awaitStatus(t, agent, api.HealthPassing)
+	state.SetServingStatus("a.B", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	awaitStatus(t, agent, api.HealthCritical)
+}
+
+// The error says what the check answered last.
+func TestStartTimeout(t *testing.T) {
+	t.Parallel()
+	o := startOrigin(t)
+	o.sick.Store(true)
+	r := start(t, "http://127.0.0.1:1", o.address(), Options{Check: healthCheck, StartTimeout: time.Second})
+	<-r.ended
+	if r.err == nil || !strings.Contains(r.err.Error(), `the app has not passed its check "http GET /health" at `+o.address()+" within 1s: ") {
+		t.Errorf("error %v", r.err)
+	}
+}
+
+// The context may end before the application works.
+func TestLeavesBeforeItWorks(t *testing.T) {
+	t.Parallel()
+	o := startOrigin(t)
+	o.sick.Store(true)
+	r := start(t, "http://127.0.0.1:1", o.address(), Options{Check: healthCheck, Drain: time.Hour})
+	r.leave()
+	<-r.ended
+	if r.err != nil {
+		t.Errorf("Run: %v", r.err)
+	}
+}

@@ -1,0 +1,188 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"sluice/app"
+	"sluice/consul"
+	"sluice/gateway"
+)
+
+// registering is one execution of the register command.
+type registering struct {
+	options     app.Options
+	stopTimeout time.Duration
+	log         zerolog.Logger
+
+	// Flags that options have in another form.
+	http            string
+	tcp, grpc       bool
+	meta            []string
+	deregisterAfter time.Duration
+	consul          string
+	logFormat       string
+}
+
+func newRegister() *cobra.Command {
+	r := new(registering)
+	command := &cobra.Command{
+		Use:   "register --name NAME --port PORT [flags] -- COMMAND [ARGUMENT…]",
+		Short: "Run an app and keep it registered in Consul",
+		Long: "Run an app in any language, and register it in Consul when it passes its check.\n" +
+			"It is registered again if Consul loses it, and deregistered when it ends. Consul\n" +
+			"may be away, also at the start: the app runs.\n\n" +
+			"After SIGTERM, SIGINT or SIGQUIT sluice deregisters the app, waits for the drain,\n" +
+			"and passes the signal on; SIGKILL follows after the stop timeout. A second signal\n" +
+			"ends the drain, a third one kills. Other signals are passed on at once.\n\n" +
+			"The exit status is that of the app, or 128 and the number of the signal that\n" +
+			"ended it; 1 if it did not pass its check in time; 126 or 127 if it cannot be\n" +
+			"started. docs/register.md tells more.",
+		Example: "  sluice register --name star --port 5000 --http /health -- gunicorn -b :5000 app:app\n" +
+			"  sluice register --name greeter --port 50051 --grpc -- ./greeter\n" +
+			"  sluice register --name worker --port 7000 --ttl --tag v2 --meta zone=a -- ./worker",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := r.translate(args, cmd.ErrOrStderr()); err != nil {
+				return err
+			}
+			return r.run(cmd.Context(), args, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	o, flags := &r.options, command.Flags()
+	flags.SetInterspersed(false) // the app's flags are not these
+	flags.SortFlags = false
+	flags.StringVar(&o.Name, "name", "", "`name` of the service")
+	flags.IntVar(&o.Port, "port", 0, "`port` that the app listens on")
+	flags.StringVar(&o.Address, "address", "", "`address` for clients (default: what the agent advertises; with an agent\non another machine, the local address of the connection to it)")
+	flags.StringVar(&o.ID, "id", "", "`id` of the instance (default NAME-ADDRESS-PORT, without an address NAME-HOST-PORT)")
+	flags.StringArrayVar(&o.Tags, "tag", nil, "`tag` of the instance; may be repeated")
+	flags.StringArrayVar(&r.meta, "meta", nil, "meta of the instance, as `KEY=VALUE`; may be repeated")
+	flags.IntVar(&o.Weight, "weight", 1, "`weight` of the instance, up to 65535")
+	flags.StringVar(&r.http, "http", "", "check: a GET of this `path` is answered with a status from 200 to 299")
+	flags.BoolVar(&r.tcp, "tcp", false, "check: the port accepts connections (the default)")
+	flags.BoolVar(&r.grpc, "grpc", false, "check: grpc.health.v1 answers SERVING")
+	flags.StringVar(&o.Check.Service, "grpc-service", "", "`service` that --grpc asks for (default: the whole server)")
+	flags.BoolVar(&o.Check.TLS, "tls", false, "--http and --grpc use TLS, with any certificate")
+	flags.BoolVar(&o.Check.TTL, "ttl", false, "sluice checks and reports to the agent, which need not reach the app;\nalone: the app is well while it lives")
+	flags.DurationVar(&o.Check.Interval, "interval", 0, "`time` between checks (default 2s, with --ttl 10s)")
+	flags.DurationVar(&o.Check.Timeout, "timeout", app.DefaultTimeout, "`time` for a check")
+	flags.DurationVar(&r.deregisterAfter, "deregister-after", app.DefaultDeregisterAfter, "Consul deregisters the app after this `time` with a critical check, at least 1m; 0: never")
+	flags.DurationVar(&o.StartTimeout, "start-timeout", time.Minute, "`time` until the check passes, else the app is stopped; 0: for ever")
+	flags.DurationVar(&o.Drain, "drain", 5*time.Second, "`time` between the deregistration and the signal to the app")
+	flags.DurationVar(&r.stopTimeout, "stop-timeout", 20*time.Second, "`time` between the signal and SIGKILL")
+	flags.StringVar(&r.consul, "consul", "", "`URL` of the Consul agent (default $CONSUL_HTTP_ADDR or http://127.0.0.1:8500); CONSUL_HTTP_TOKEN\nand the other variables of Consul's tools count too")
+	flags.StringVar(&r.logFormat, "log", "console", "`format` of sluice's own lines on standard error: console, json or off")
+	return command
+}
+
+// translate sets the options from the other flags.
+func (r *registering) translate(command []string, log io.Writer) error {
+	o := &r.options
+	var wrong []error
+	if o.Name == "" {
+		wrong = append(wrong, errors.New("--name is missing"))
+	}
+	if o.Port == 0 {
+		wrong = append(wrong, errors.New("--port is missing"))
+	}
+	if len(command) == 0 {
+		wrong = append(wrong, errors.New(`the command of the app is missing: put it at the end, after "--"`))
+	}
+	var checks []string
+	if r.http != "" {
+		checks, o.Check.Type, o.Check.Path = append(checks, "--http"), app.HTTP, r.http
+	}
+	if r.tcp {
+		checks, o.Check.Type = append(checks, "--tcp"), app.TCP
+	}
+	if r.grpc {
+		checks, o.Check.Type = append(checks, "--grpc"), app.GRPC
+	}
+	if len(checks) > 1 {
+		wrong = append(wrong, fmt.Errorf("%s: want one of them", strings.Join(checks, " and ")))
+	}
+	if o.Check.Service != "" && !r.grpc {
+		wrong = append(wrong, errors.New("--grpc-service is for --grpc"))
+	}
+	for _, entry := range r.meta {
+		key, value, ok := strings.Cut(entry, "=")
+		if _, twice := o.Meta[key]; !ok || twice {
+			wrong = append(wrong, fmt.Errorf("--meta %q: want KEY=VALUE, each key once", entry))
+			continue
+		}
+		if o.Meta == nil {
+			o.Meta = make(map[string]string)
+		}
+		o.Meta[key] = value
+	}
+	if o.DeregisterAfter = r.deregisterAfter; r.deregisterAfter == 0 {
+		o.DeregisterAfter = -1
+	}
+	if r.deregisterAfter < 0 || r.stopTimeout < 0 {
+		wrong = append(wrong, errors.New("--deregister-after and --stop-timeout: want 0 or more"))
+	}
+	if r.consul != "" {
+		o.Consul = consul.Options{Addresses: []string{r.consul}}
+	}
+	switch r.logFormat {
+	case "console":
+		log = zerolog.ConsoleWriter{Out: log, TimeFormat: "15:04:05.000", NoColor: !gateway.IsTerminal(log)}
+	case "json":
+	case "off":
+		log = io.Discard
+	default:
+		wrong = append(wrong, fmt.Errorf("--log %q: want console, json or off", r.logFormat))
+	}
+	if len(wrong) > 0 {
+		return &usageError{errors.Join(wrong...)}
+	}
+	r.log = zerolog.New(log).Level(zerolog.InfoLevel).With().Timestamp().Logger()
+	o.Log = r.log
+	return nil
+}
+
+// run runs the app until it has ended. The error has its exit status.
+func (r *registering) run(ctx context.Context, command []string, in io.Reader, out, errors io.Writer) error {
+	// First, so that no early signal is lost.
+	signals := make(chan os.Signal, 8)
+	notify(signals)
+	defer signal.Stop(signals)
+
+	registration, err := app.New(r.options)
+	if err != nil {
+		return &usageError{err}
+	}
+	program, err := startChild(command, in, out, errors)
+	if err != nil {
+		return &exitError{startFailure(err), fmt.Errorf("the app cannot be started: %w", err)}
+	}
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	left := make(chan error, 1)
+	go func() { left <- registration.Run(ctx) }()
+	s := &supervision{registering: r, registration: registration, program: program, leave: leave, left: left}
+	return s.run(signals)
+}
+
+// notify delivers the signals that the command handles, except those that its parent ignores
+// for it, as nohup does.
+func notify(signals chan<- os.Signal) {
+	for _, s := range []syscall.Signal{
+		syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT,
+		syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGTTIN, syscall.SIGTTOU,
+	} {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
+}

@@ -1,0 +1,322 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	consulapi "github.com/hashicorp/consul/api"
+
+	"sluice/test/consultest"
+	"sluice/test/subprocess"
+)
+
+// envRole makes the test binary run as another program: "sluice", or an app.
+const envRole = "CLI_TEST_ROLE"
+
+// playRole runs the program that envRole names, if any.
+func playRole() {
+	switch os.Getenv(envRole) {
+	case "sluice":
+		os.Exit(Run(os.Args[1:], os.Stdout, os.Stderr))
+	case "app":
+		runApp(os.Args[1])
+	}
+}
+
+// runApp serves HTTP on an address. It writes each signal that it gets, and ends with status 7
+// after SIGTERM, SIGINT and SIGQUIT.
+func runApp(address string) {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	go http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }))
+	fmt.Println("process", os.Getpid())
+	for {
+		s := (<-signals).(syscall.Signal)
+		fmt.Println("got", s)
+		if s == syscall.SIGTERM || s == syscall.SIGINT || s == syscall.SIGQUIT {
+			os.Exit(7)
+		}
+	}
+}
+
+// registered is a running "sluice register".
+type registered struct {
+	t       *testing.T
+	command *exec.Cmd
+	port    string
+	output  *subprocess.Output // of it and of the app
+	ended   chan struct{}
+}
+
+// startRegister runs an app, and registers it in Consul until t ends. %APP% in the command
+// is one that runs runApp, %PORT% its port.
+func startRegister(t *testing.T, consulURL string, flags, command []string) *registered {
+	t.Helper()
+	r := &registered{t: t, port: strconv.Itoa(consultest.ReservePort(t)), output: new(subprocess.Output), ended: make(chan struct{})}
+	args := append([]string{"register", "--name", "star", "--port", r.port, "--address", "127.0.0.1", "--consul", consulURL, "--timeout", "30s"}, flags...)
+	args = append(args, "--")
+	for _, part := range command {
+		part = strings.ReplaceAll(part, "%PORT%", r.port)
+		if part == "%APP%" {
+			args = append(args, "env", envRole+"=app", os.Args[0], "127.0.0.1:"+r.port)
+			continue
+		}
+		args = append(args, strings.ReplaceAll(part, "%APP%", fmt.Sprintf("%s=app %s 127.0.0.1:%s", envRole, os.Args[0], r.port)))
+	}
+	r.command = exec.Command(os.Args[0], args...)
+	r.command.Env = append(os.Environ(), envRole+"=sluice")
+	r.command.Stdout, r.command.Stderr = r.output, r.output
+	if err := r.command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(r.ended)
+		_ = r.command.Wait() // ProcessState says more
+	}()
+	t.Cleanup(func() {
+		_ = r.command.Process.Kill() // the app ends with it
+		<-r.ended
+		if t.Failed() {
+			t.Logf("output:\n%s", r.output)
+		}
+	})
+	return r
+}
+
+// id is that of the registration.
+func (r *registered) id() string { return "star-127.0.0.1-" + r.port }
+
+func (r *registered) signal(s syscall.Signal) {
+	r.t.Helper()
+	if err := r.command.Process.Signal(s); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// awaitOutput waits until the output has a text.
+func (r *registered) awaitOutput(text string) {
+	r.t.Helper()
+	awaitThat(r.t, "the output has "+text, func() bool {
+		select {
+		case <-r.ended:
+			if !strings.Contains(r.output.String(), text) {
+				r.t.Fatalf("it has ended, and the output lacks %q", text)
+			}
+		default:
+		}
+		return strings.Contains(r.output.String(), text)
+	})
+}
+
+// awaitStatus waits until it ends, with this status.
+func (r *registered) awaitStatus(want int) {
+	r.t.Helper()
+	<-r.ended
+	if got := r.command.ProcessState.ExitCode(); got != want {
+		r.t.Errorf("exit status %d, want %d", got, want)
+	}
+}
+
+// appPID returns the id of the process of the app.
+func (r *registered) appPID() (pid int) {
+	r.t.Helper()
+	r.awaitOutput("process ")
+	_, text, _ := strings.Cut(r.output.String(), "process ")
+	fmt.Sscan(text, &pid)
+	return pid
+}
+
+// answers reports whether the app answers.
+func (r *registered) answers() bool {
+	response, err := http.Get("http://127.0.0.1:" + r.port)
+	if err != nil {
+		return false
+	}
+	response.Body.Close()
+	return true
+}
+
+// passingStars returns the ids of the instances in Consul that pass.
+func passingStars(t *testing.T, agent *consultest.Agent) (ids []string) {
+	t.Helper()
+	entries, _, err := agent.Client().Health().Service("star", "", true, (&consulapi.QueryOptions{}).WithContext(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		ids = append(ids, e.Service.ID)
+	}
+	return ids
+}
+
+func awaitStars(t *testing.T, agent *consultest.Agent, want string) {
+	t.Helper()
+	awaitThat(t, fmt.Sprintf("Consul has %q", want), func() bool { return strings.Join(passingStars(t, agent), " ") == want })
+}
+
+const noConsul = "http://127.0.0.1:1"
+
+// The app keeps serving during the drain. A second signal ends the drain.
+func TestRegisterDeregistersBeforeTheAppStops(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	r := startRegister(t, agent.URL(), []string{"--http", "/", "--drain", "1h"}, []string{"%APP%"})
+	awaitStars(t, agent, r.id())
+	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2} {
+		r.signal(s)
+		r.awaitOutput("got " + s.String())
+	}
+	r.signal(syscall.SIGTERM)
+	awaitStars(t, agent, "")
+	r.awaitOutput("drain")
+	if !r.answers() || strings.Contains(r.output.String(), "got terminated") {
+		t.Errorf("the app has been stopped before the end of the drain")
+	}
+	r.signal(syscall.SIGTERM)
+	r.awaitStatus(7)
+	r.awaitOutput("got terminated")
+}
+
+func TestRegisterEndsAfterTheDrain(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	r := startRegister(t, agent.URL(), []string{"--drain", "10ms"}, []string{"%APP%"})
+	awaitStars(t, agent, r.id())
+	r.signal(syscall.SIGINT)
+	r.awaitStatus(7)
+	r.awaitOutput("got interrupt")
+	awaitStars(t, agent, "")
+}
+
+func TestRegisterAfterACrash(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	r := startRegister(t, agent.URL(), []string{"--drain", "1h"}, []string{"%APP%"})
+	awaitStars(t, agent, r.id())
+	if err := syscall.Kill(r.appPID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitStatus(128 + int(syscall.SIGKILL))
+	if ids := passingStars(t, agent); len(ids) > 0 {
+		t.Errorf("Consul still has %q", ids)
+	}
+}
+
+// Consul's absence does not matter to the app.
+func TestRegisterPassesTheStatusOn(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		command []string
+		status  int
+		says    string
+	}{
+		{[]string{"sh", "-c", "exit 3"}, 3, "the app has ended by itself"},
+		{[]string{"true"}, 0, ""},
+		{[]string{"sh", "-c", "kill -KILL $$"}, 137, ""},
+		{[]string{"/no/such/program"}, exitNotFound, "the app cannot be started"},
+		{[]string{"/"}, exitNotExecutable, "the app cannot be started"},
+		{[]string{"env", "sh", "-c", "echo all of it; echo errors too >&2"}, 0, "all of it\nerrors too\n"},
+	} {
+		r := startRegister(t, noConsul, []string{"--ttl"}, c.command)
+		r.awaitStatus(c.status)
+		if !strings.Contains(r.output.String(), c.says) {
+			t.Errorf("%q: the output lacks %q", c.command, c.says)
+		}
+	}
+}
+
+func TestRegisterPassesTheInputOn(t *testing.T) {
+	t.Parallel()
+	command := exec.Command(os.Args[0], "register", "--name", "star", "--port", "1", "--ttl", "--consul", noConsul, "--log", "off", "cat", "-u")
+	command.Env = append(os.Environ(), envRole+"=sluice")
+	command.Stdin = strings.NewReader("hello\n")
+	if out, err := command.CombinedOutput(); err != nil || string(out) != "hello\n" {
+		t.Errorf("got %q, %v", out, err)
+	}
+}
+
+// An app that does not end is killed: after the stop timeout, or by a further signal.
+func TestRegisterKills(t *testing.T) {
+	t.Parallel()
+	deaf := []string{"sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"}
+	r := startRegister(t, noConsul, []string{"--ttl", "--stop-timeout", "100ms"}, deaf)
+	r.awaitOutput("ready")
+	r.signal(syscall.SIGTERM)
+	r.awaitStatus(128 + int(syscall.SIGKILL))
+
+	r = startRegister(t, noConsul, []string{"--ttl", "--stop-timeout", "1h"}, deaf)
+	r.awaitOutput("ready")
+	awaitThat(t, "a further signal kills", func() bool {
+		_ = r.command.Process.Signal(syscall.SIGTERM) // it may have ended
+		return strings.Contains(r.output.String(), "another signal kills the app")
+	})
+	r.awaitStatus(128 + int(syscall.SIGKILL))
+}
+
+// A shell ends at once, without the app that it has started.
+func TestRegisterEndsWhatAShellHasStarted(t *testing.T) {
+	t.Parallel()
+	r := startRegister(t, noConsul, []string{"--drain", "10ms"}, []string{"sh", "-c", "%APP%; true"})
+	r.awaitOutput("process")
+	r.signal(syscall.SIGTERM)
+	r.awaitStatus(128 + int(syscall.SIGTERM))
+	if r.answers() || !strings.Contains(r.output.String(), "got terminated") {
+		t.Error("the app runs, or was killed")
+	}
+}
+
+// If sluice is killed, the app ends too: a new one can use its port.
+func TestRegisterIsKilled(t *testing.T) {
+	t.Parallel()
+	r := startRegister(t, noConsul, nil, []string{"%APP%"})
+	r.awaitOutput("process")
+	if err := r.command.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitOutput("got terminated")
+}
+
+func TestRegisterStopsAnAppThatDoesNotPassItsCheck(t *testing.T) {
+	t.Parallel()
+	r := startRegister(t, noConsul, []string{"--start-timeout", "200ms", "--http", "/"}, []string{"sleep", "600"})
+	r.awaitStatus(exitFailed)
+	if want := fmt.Sprintf("sluice: the app has not passed its check \"http GET /\" at 127.0.0.1:%s within 200ms: ", r.port); !strings.Contains(r.output.String(), want) {
+		t.Errorf("the output lacks %q", want)
+	}
+}
+
+func TestRegisterRefusals(t *testing.T) {
+	t.Parallel()
+	someFlags := []string{"--name", "star", "--port", "5000"}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "sluice: --name is missing\nsluice: --port is missing\nsluice: the command of the app is missing"},
+		{append(someFlags, "--http", "/", "--tcp", "--", "true"), "--http and --tcp: want one of them"},
+		{append(someFlags, "--meta", "a", "--", "true"), `--meta "a": want KEY=VALUE`},
+		{append(someFlags, "--grpc-service", "a", "--", "true"), "--grpc-service is for --grpc"},
+		{append(someFlags, "--log", "xml", "--", "true"), `--log "xml": want console, json or off`},
+		{[]string{"--name", "a b", "--port", "70000", "--", "true"}, `sluice: name "a b": want`},
+		{append(someFlags, "--deregister-after", "1s", "--", "true"), "deregister after 1s: want at least 1m0s"},
+	} {
+		var out strings.Builder
+		if status := Run(append([]string{"register"}, c.args...), io.Discard, &out); status != exitUsage || !strings.Contains(out.String(), c.want) {
+			t.Errorf("%q: status %d, %q", c.args, status, out.String())
+		}
+	}
+}
