@@ -39,7 +39,7 @@ type running struct {
 func start(t *testing.T, consulURL, address string, o Options) *running {
 	t.Helper()
 	r := &running{log: new(subprocess.Output), ended: make(chan struct{})}
-	o.Name, o.Consul, o.Log = "star", consul.Options{Addresses: []string{consulURL}}, zerolog.New(r.log)
+	o.Name, o.Consul.Addresses, o.Log = "star", []string{consulURL}, zerolog.New(r.log)
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
@@ -250,6 +250,25 @@ func TestGRPCCheck(t *testing.T) {
 	awaitStatus(t, agent, api.HealthPassing)
 	state.SetServingStatus("a.B", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 	awaitStatus(t, agent, api.HealthCritical)
+}
+
+// docs/register.md says what a token must allow.
+func TestACLs(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{ACLs: true})
+	rules, err := consultest.DocumentedPolicy("../docs/register.md", "## Consul")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, token, err := agent.NewToken("app", rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, agent.URL(), startOrigin(t).address(), Options{Check: healthCheck, Consul: consul.Options{Token: token.SecretID}})
+	awaitStatus(t, agent, api.HealthPassing)
+	r.leave()
+	<-r.ended
+	awaitNone(t, agent)
 }
 
 // The error says what the check answered last.

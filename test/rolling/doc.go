@@ -32,6 +32,7 @@
 //     requests that bypass the gateway.
 //
 // TestRollingDeployHTTPS, -HTTP2 and -GRPC are the same for other protocols, with all modes at the same time.
+// TestRollingDeployOfRegisteredApps replaces apps that "sluice register" runs; none of its requests may fail.
 // TestSoak replaces the instances of all protocols again and again.
 //
 // Other times are logged and not asserted.
