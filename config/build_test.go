@@ -187,7 +187,7 @@ func TestCanonicalHash(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return b.Hash
+		return b.Hash()
 	}
 	const services = "services: { a: { peers: ['127.0.0.1:1'] }, b: { peers: ['127.0.0.1:2'] } }\n"
 	want := hash(file(services + "routes: [{ service: a }]"))

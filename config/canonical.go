@@ -34,16 +34,16 @@ func canonicalHash(c *Config) string {
 // writeCanonical writes a value and its name.
 func writeCanonical(w *bufio.Writer, v reflect.Value, name string) {
 	w.WriteByte('{')
-	writeQuoted(w, name)
+	writeText(w, name)
 	switch v.Kind() {
 	case reflect.Pointer:
 		if !v.IsNil() {
 			writeCanonical(w, v.Elem(), "")
 		}
 	case reflect.Struct:
-		for _, field := range keyFields(v.Type()) {
-			if f := v.FieldByIndex(field.Index); !f.IsZero() {
-				writeCanonical(w, f, field.Tag.Get("key"))
+		for _, field := range objectOf(v.Type()).fields {
+			if f := v.FieldByIndex(field.index); !f.IsZero() {
+				writeCanonical(w, f, field.name)
 			}
 		}
 	case reflect.Slice:
@@ -59,28 +59,13 @@ func writeCanonical(w *bufio.Writer, v reflect.Value, name string) {
 			writeCanonical(w, table[name], name)
 		}
 	default:
-		writeQuoted(w, formatScalar(v))
+		writeText(w, formatScalar(v))
 	}
 	w.WriteByte('}')
 }
 
-// writeQuoted writes a text so that its end is certain.
-func writeQuoted(w *bufio.Writer, text string) {
-	_, _ = w.Write(strconv.AppendQuote(w.AvailableBuffer(), text)) // to a hash, which accepts everything
-}
-
-// Equal reports whether a and b are the same configuration, also if a key has moved to another
-// line or document.
-func Equal(a, b *Config) bool {
-	x, y := *a, *b
-	x.Routes, y.Routes = routesWithoutOrigins(a.Routes), routesWithoutOrigins(b.Routes)
-	return reflect.DeepEqual(x, y)
-}
-
-func routesWithoutOrigins(routes []Route) []Route {
-	routes = slices.Clone(routes)
-	for i := range routes {
-		routes[i].Origin = ""
-	}
-	return routes
+// writeText writes a text so that its end is certain. A hash accepts everything.
+func writeText(w *bufio.Writer, text string) {
+	_, _ = w.Write(append(strconv.AppendInt(w.AvailableBuffer(), int64(len(text)), 10), ':'))
+	_, _ = w.WriteString(text)
 }

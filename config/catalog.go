@@ -147,16 +147,15 @@ func (c *Config) Found(services []FoundService, filter string) (f Fragment, skip
 // foundService returns a service with the defaults that selects instances by c.Catalog
 // and by filter.
 func (c *Config) foundService(filter string) Service {
-	d := newDecoder("")
 	s := Service{Consul: new(ConsulService)}
-	d.value(nil, reflect.ValueOf(s.Consul).Elem(), "", rules{})
+	setDefault(reflect.ValueOf(s.Consul).Elem(), nil)
 	source := s.Consul
-	d.value(nil, reflect.ValueOf(&s).Elem(), "", rules{})
+	setDefault(reflect.ValueOf(&s).Elem(), nil)
 	s.Consul = source
 	if tag := c.Catalog.Select.Tag; tag != "" {
 		s.Consul.Tags = []string{tag}
 	}
 	s.Consul.Filter = filter
-	d.service(&s, "", c)
+	newDecoder("").service(&s, "", &c.Consul)
 	return s
 }

@@ -24,16 +24,15 @@ const (
 // complete sets the defaults that depend on other keys, and checks rules that involve
 // several keys. It also runs after the decoders have recorded errors; then some values
 // are zero.
-func (w *whole) complete(tls bool) {
+func (w *whole) complete() {
 	c := w.config
 	if b := c.Discovery.Debounce; b.Quiet > b.MaxWait {
 		w.fail(w.place("discovery.debounce"), "discovery.debounce.quiet", formatDuration(b.Quiet),
 			"want at most discovery.debounce.max_wait, which is "+formatDuration(b.MaxWait))
 	}
-	w.consul(&c.Consul, tls)
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		s := c.Services[name]
-		w.service(&s, name, c)
+		w.service(&s, name, &c.Consul)
 		c.Services[name] = s
 	}
 	w.addServices()
@@ -136,9 +135,9 @@ func collide(a, b string) bool {
 	return hostA == hostB || wildcard(hostA) || wildcard(hostB)
 }
 
-func (d *decoder) service(s *Service, name string, c *Config) {
+func (d *decoder) service(s *Service, name string, consul *Consul) {
 	key := join("services", name)
-	d.sources(s, key, name, &c.Consul)
+	d.sources(s, key, name, consul)
 	d.health(s, key+".health")
 	if t := s.Upstream.TLS; t != nil && (t.Cert == "") != (t.Key == "") {
 		d.refuse(key+".upstream.tls", "", "give both cert and key, or neither")
@@ -218,40 +217,41 @@ func (w *whole) needRoutes() {
 	}
 }
 
-// routes checks the routes of a document to the services of c. unindexed counts the regular
-// expressions of all documents: see routeChecks. It returns, by index, the requests of each
-// valid route: see match.
-func (d *decoder) routes(c *Config, routes []Route, unindexed map[string]int) (requests map[int]string) {
-	requests = make(map[int]string, len(routes))
-	checks := newRouteChecks()
-	checks.unindexed = unindexed
+// checkRoutes checks what depends on nothing but the route itself, and sets checked.
+func (d *decoder) checkRoutes(routes []Route) {
 	for i := range routes {
-		r := &routes[i]
-		key := fmt.Sprintf("routes[%d]", i)
-		r.Origin = d.place(key).origin
-		if !d.failed(key) {
-			if text := d.match(checks, key, *r); text != "" {
-				requests[i] = text
-			}
-			d.actions(&r.Actions, r.Match, key)
-			if r.Service == "" && r.Redirect == nil {
-				d.refuse(key+".service", "", "required, except with redirect: "+rules{}.want(reflect.TypeFor[string]()))
-			}
-		}
-		d.routeListeners(r.Listeners, key, c)
-		s, ok := c.Services[r.Service]
-		if ok && !d.awaited[r.Service] {
-			d.routeGroups(r, &s, key)
-		}
-		if ok || r.Service == "" || d.failed(join("services", r.Service)) {
+		r, key := &routes[i], routeAt{index: i}.key()
+		if d.failed(key) {
 			continue
 		}
-		if c.Catalog != nil && formats["name"].ok(r.Service) {
-			continue // the catalog may have it
+		r.checked = d.match(key, *r)
+		d.actions(&r.Actions, r.Match, key)
+		if r.Service == "" && r.Redirect == nil {
+			d.refuse(key+".service", "", "required, except with redirect: "+(&rules{}).want(reflect.TypeFor[string]()))
 		}
-		d.noService(key+".service", r.Service, slices.Sorted(maps.Keys(c.Services)))
 	}
-	return requests
+}
+
+// references checks what a route of a document refers to: listeners, and the service and its
+// groups.
+func (d *decoder) references(r *Route, at routeAt, c *Config) {
+	if len(r.Listeners) > 0 {
+		d.routeListeners(r.Listeners, at.key(), c)
+	}
+	if _, ok := c.Services[r.Service]; ok || r.Service == "" {
+		if ok && r.divides() && !d.awaited[r.Service] {
+			s := c.Services[r.Service]
+			d.routeGroups(r, &s, at.key())
+		}
+		return
+	}
+	if d.failed(join("services", r.Service)) {
+		return
+	}
+	if c.Catalog != nil && formats["name"].ok(r.Service) {
+		return // the catalog may have it
+	}
+	d.noService(at.key()+".service", r.Service, slices.Sorted(maps.Keys(c.Services)))
 }
 
 // noService records an error for the name of a service that does not exist.
@@ -266,16 +266,11 @@ func (d *decoder) noService(key, service string, names []string) {
 	d.refuse(key, service, want)
 }
 
-// match checks that the route table accepts a route, and that no other route matches the
-// same requests, which it returns as route.Checked.Key.
-func (d *decoder) match(checks *routeChecks, key string, r Route) (requests string) {
+// match checks that the route table accepts a route; nil: it does not.
+func (d *decoder) match(key string, r Route) *route.Checked {
 	checked, err := route.Check(r.Target())
 	if err == nil {
-		d.once(checks.first, checked.Key, key, cmp.Or(r.Host, r.HostRegexp)+r.Path)
-		if checks.full(checked) {
-			d.refuse(key, "", tooManyRegexps(checked))
-		}
-		return checked.Key
+		return checked
 	}
 	for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
 		var wrong *route.Error
@@ -283,7 +278,7 @@ func (d *decoder) match(checks *routeChecks, key string, r Route) (requests stri
 			d.refuse(join(key, wrong.Field), wrong.Value, wrong.Reason)
 		}
 	}
-	return ""
+	return nil
 }
 
 // routeListeners checks that the listeners of a route exist and serve requests.

@@ -5,18 +5,16 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
-	"unicode"
 
 	"go.yaml.in/yaml/v3"
 )
 
 // decoder turns a YAML tree into a Config. It continues after an error, so that it finds
-// all of them, and records the place of each key for the checks in complete.
+// all of them, and finds the place of each key for the checks in complete.
 type decoder struct {
 	file    string
 	origins map[*yaml.Node]string // of nodes from flags and the environment
-	places  map[string]place      // by path of the key
+	root    func() *yaml.Node     // the tree; nil: there is none
 	errs    Errors
 	old     Errors // keys of earlier versions that are accepted
 	part    bool   // the tree is a document of a source, not the configuration file
@@ -28,7 +26,13 @@ type decoder struct {
 
 // newDecoder returns a decoder for the tree of file.
 func newDecoder(file string) *decoder {
-	return &decoder{file: file, origins: make(map[*yaml.Node]string), places: make(map[string]place)}
+	return &decoder{file: file, origins: make(map[*yaml.Node]string)}
+}
+
+// decode decodes root into v.
+func (d *decoder) decode(root *yaml.Node, v reflect.Value) {
+	d.root = func() *yaml.Node { return root }
+	d.value(root, v, nil, &rules{})
 }
 
 // place is the place of a key in the input.
@@ -61,43 +65,56 @@ func (d *decoder) placeOf(n *yaml.Node) place {
 
 // place returns the place of key, or of the nearest key above it.
 func (d *decoder) place(key string) place {
-	for {
-		if p, ok := d.places[key]; ok {
-			return p
-		}
-		cut := strings.LastIndexAny(key, ".[")
-		if cut < 0 {
-			return d.placeOf(nil)
-		}
-		key = key[:cut]
-	}
+	at, _ := d.find(key)
+	return d.placeOf(at)
+}
+
+// given reports whether key is in the tree.
+func (d *decoder) given(key string) bool {
+	_, whole := d.find(key)
+	return whole
 }
 
 // noKey is the key of fields that are not in the file.
 const noKey = "-"
 
-// value decodes n into v. If n is nil, the key is absent, and v becomes its default.
-func (d *decoder) value(n *yaml.Node, v reflect.Value, key string, r rules) {
-	n = present(n)
-	if n != nil {
-		if _, known := d.places[key]; !known {
-			d.places[key] = d.placeOf(n)
-		}
+// value decodes n into v. If n is nil, the key is absent, and v becomes its default. After an
+// error it is zero.
+func (d *decoder) value(n *yaml.Node, v reflect.Value, key *keyPath, r *rules) {
+	if n = present(n); n == nil {
+		setDefault(v, r)
+		return
 	}
 	switch v.Kind() {
 	case reflect.Struct:
 		d.object(n, v, key)
 	case reflect.Pointer: // optional: absent is nil
-		if n != nil {
-			v.Set(reflect.New(v.Type().Elem()))
-			d.value(n, v.Elem(), key, r)
-		}
+		v.Set(reflect.New(v.Type().Elem()))
+		d.value(n, v.Elem(), key, r)
 	case reflect.Slice:
 		d.list(n, v, key, r)
 	case reflect.Map:
 		d.table(n, v, key, r)
 	default:
 		d.scalar(n, v, key, r)
+	}
+}
+
+// setDefault sets v to the value of an absent key.
+func setDefault(v reflect.Value, r *rules) {
+	switch v.Kind() {
+	case reflect.Struct:
+		v.Set(objectOf(v.Type()).absent)
+	case reflect.Pointer, reflect.Slice, reflect.Map: // optional
+	default:
+		if r.fallback == "" { // optional, or reported as missing
+			return
+		}
+		parsed, ok := r.parse(r.fallback, v.Type())
+		if !ok {
+			panic(fmt.Sprintf("BUG: config: default %q of a %s is not allowed", r.fallback, v.Type()))
+		}
+		v.Set(parsed)
 	}
 }
 
@@ -112,125 +129,130 @@ func present(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-func (d *decoder) scalar(n *yaml.Node, v reflect.Value, key string, r rules) {
-	text := r.fallback
-	if n == nil {
-		if text == "" { // optional, or reported as missing
-			return
-		}
-	} else if n.Kind != yaml.ScalarNode {
-		d.fail(d.placeOf(n), key, "", "want "+r.want(v.Type())+", not a "+kindOf(n))
+func (d *decoder) scalar(n *yaml.Node, v reflect.Value, key *keyPath, r *rules) {
+	v.SetZero()
+	if n.Kind != yaml.ScalarNode {
+		d.fail(d.placeOf(n), key.String(), "", "want "+r.want(v.Type())+", not a "+kindOf(n))
 		return
-	} else if !plainTags[n.ShortTag()] {
-		d.fail(d.placeOf(n), key, "", fmt.Sprintf("tag %s: want %s", n.Tag, r.want(v.Type())))
-		return
-	} else {
-		text = n.Value
 	}
-	parsed, ok := r.parse(text, v.Type())
-	if ok {
+	if !plainTags[n.ShortTag()] {
+		d.fail(d.placeOf(n), key.String(), "", fmt.Sprintf("tag %s: want %s", n.Tag, r.want(v.Type())))
+		return
+	}
+	if v.Kind() == reflect.String && r.allow(n.Value) {
+		v.SetString(n.Value)
+		return
+	}
+	if parsed, ok := r.parse(n.Value, v.Type()); ok {
 		v.Set(parsed)
 		return
 	}
-	if n == nil {
-		panic(fmt.Sprintf("BUG: config: default %q of %s is not allowed", text, key))
-	}
 	want := "want " + r.want(v.Type())
-	text = masked(text, v.Type())
+	text := masked(n.Value, v.Type())
 	if word := suggest(text, r.oneof); word != "" {
 		want += fmt.Sprintf(" (did you mean %s?)", word)
 	}
 	p := d.placeOf(n)
-	d.errs = append(d.errs, &Error{Origin: p.origin, line: p.line, Key: key, Value: quote(text), Want: want})
+	d.errs = append(d.errs, &Error{Origin: p.origin, line: p.line, Key: key.String(), Value: quote(text), Want: want})
 }
 
 // plainTags are the allowed YAML tags of scalars. The decoder uses the text as it is in
 // the file: "tags: [1.0]" is the text "1.0".
 var plainTags = map[string]bool{"!!str": true, "!!int": true, "!!float": true, "!!bool": true, "!!timestamp": true}
 
-func (d *decoder) list(n *yaml.Node, v reflect.Value, key string, r rules) {
-	if n == nil {
-		return
-	}
+func (d *decoder) list(n *yaml.Node, v reflect.Value, key *keyPath, r *rules) {
 	if n.Kind != yaml.SequenceNode {
-		d.fail(d.placeOf(n), key, "", "want a list, such as [a, b], not a "+kindOf(n))
+		d.fail(d.placeOf(n), key.String(), "", "want a list, such as [a, b], not a "+kindOf(n))
 		return
 	}
-	list := reflect.MakeSlice(v.Type(), 0, len(n.Content))
-	r.fallback = ""
+	if len(n.Content) == 0 {
+		return
+	}
+	of := *r
+	of.fallback = ""
+	list, length := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)), 0
 	for i, item := range n.Content {
-		itemKey := fmt.Sprintf("%s[%d]", key, i)
-		element := reflect.New(v.Type().Elem()).Elem()
+		at := &keyPath{above: key, item: true, index: i}
 		if item = present(item); item == nil || item.Kind == yaml.ScalarNode && item.Value == "" {
-			d.fail(d.placeOf(n.Content[i]), itemKey, "", "empty: write a value, or remove the entry")
+			d.fail(d.placeOf(n.Content[i]), at.String(), "", "empty: write a value, or remove the entry")
 			continue
 		}
-		d.value(item, element, itemKey, r)
-		list = reflect.Append(list, element)
+		d.value(item, list.Index(length), at, &of)
+		length++
 	}
-	if list.Len() > 0 {
-		v.Set(list)
+	if length > 0 {
+		v.Set(list.Slice(0, length))
 	}
 }
 
-func (d *decoder) table(n *yaml.Node, v reflect.Value, key string, r rules) {
+func (d *decoder) table(n *yaml.Node, v reflect.Value, key *keyPath, r *rules) {
 	pairs, ok := d.pairs(n, key)
 	if !ok || len(pairs) == 0 {
 		return
 	}
 	table := reflect.MakeMapWithSize(v.Type(), len(pairs))
 	for _, p := range pairs {
-		entryKey := join(key, p.name)
+		at := &keyPath{above: key, name: p.name}
 		if f := formats[r.format]; p.name == "" || !f.ok(p.name) {
-			d.fail(d.placeOf(p.key), entryKey, p.name, "want "+f.want)
+			d.fail(d.placeOf(p.key), at.String(), p.name, "want "+f.want)
 			continue
 		}
-		d.places[entryKey] = d.placeOf(p.key)
 		entry := reflect.New(v.Type().Elem()).Elem()
-		d.value(p.value, entry, entryKey, rules{})
+		d.value(p.value, entry, at, &rules{})
 		table.SetMapIndex(reflect.ValueOf(p.name), entry)
 	}
 	v.Set(table)
 }
 
-func (d *decoder) object(n *yaml.Node, v reflect.Value, key string) {
+func (d *decoder) object(n *yaml.Node, v reflect.Value, key *keyPath) {
 	pairs, ok := d.pairs(n, key)
 	if !ok {
+		v.SetZero()
 		return
 	}
-	if v.Type() == conditionsType {
+	switch v.Type() {
+	case conditionsType:
 		defer func() { d.conditionsDepth-- }()
-		if !d.enterConditions(d.placeOf(n), key) {
+		if !d.enterConditions(n, key) {
 			return
 		}
+	case routeType:
+		defer func() { v.Addr().Interface().(*Route).Origin = d.placeOf(n).origin }()
 	}
-	values := make(map[string]pair, len(pairs))
-	for _, p := range pairs {
-		values[p.name] = p
-	}
-	fields := keyFields(v.Type())
-	known := make([]string, len(fields))
-	for i, field := range fields {
-		name, at := field.Tag.Get("key"), v.FieldByIndex(field.Index)
-		known[i] = name
-		p, given := values[name]
-		fieldKey := join(key, name)
-		if given {
-			d.places[fieldKey] = d.placeOf(p.key)
+	o := objectOf(v.Type())
+	v.Set(o.absent)
+	known := 0
+	for i := range o.fields {
+		f := &o.fields[i]
+		p := slices.IndexFunc(pairs, func(p pair) bool { return p.name == f.name })
+		if p >= 0 {
+			known++
+		} else if !f.required {
+			continue
 		}
-		mistakes := len(d.errs)
-		d.value(p.value, at, fieldKey, rulesOf(field.Tag))
-		if field.Tag.Get("required") != "" && at.IsZero() && len(d.errs) == mistakes {
-			at := d.placeOf(n)
-			if given {
-				at = d.placeOf(p.key)
+		at := &keyPath{above: key, name: f.name}
+		mistakes, value := len(d.errs), v.FieldByIndex(f.index)
+		if p >= 0 {
+			d.value(pairs[p].value, value, at, &f.rules)
+		}
+		if f.required && value.IsZero() && len(d.errs) == mistakes {
+			where := d.placeOf(n)
+			if p >= 0 {
+				where = d.placeOf(pairs[p].key)
 			}
-			d.fail(at, fieldKey, "", "required: "+rulesOf(field.Tag).want(field.Type))
+			d.fail(where, at.String(), "", "required: "+f.rules.want(value.Type()))
 		}
-		delete(values, name)
 	}
+	if known < len(pairs) {
+		d.unknown(pairs, o, key.String())
+	}
+}
+
+// unknown records the pairs of a mapping that are no keys of o.
+func (d *decoder) unknown(pairs []pair, o *object, key string) {
+	known := o.names()
 	for _, p := range pairs {
-		if _, unknown := values[p.name]; !unknown {
+		if slices.Contains(known, p.name) {
 			continue
 		}
 		if why := goneKey(join(key, p.name)); why != "" {
@@ -253,20 +275,6 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, key string) {
 	}
 }
 
-// keyFields returns the fields of a struct that have keys, also those of embedded structs. The
-// caller must not change them.
-func keyFields(t reflect.Type) []reflect.StructField {
-	if fields, ok := fieldsByType.Load(t); ok {
-		return fields.([]reflect.StructField)
-	}
-	fields := slices.DeleteFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool { return f.Anonymous || f.Tag.Get("key") == noKey })
-	fieldsByType.Store(t, fields)
-	return fields
-}
-
-// fieldsByType has the results of keyFields: a configuration has thousands of equal structs.
-var fieldsByType sync.Map
-
 // topKeys are the keys of the configuration file.
 var topKeys = func() (keys []string) {
 	for f := range reflect.TypeFor[Config]().Fields() {
@@ -274,6 +282,35 @@ var topKeys = func() (keys []string) {
 	}
 	return keys
 }()
+
+// names are the names of a mapping. Those of small ones are only in its pairs.
+type names map[string]bool
+
+func newNames(size int) names {
+	if size <= 16 {
+		return nil
+	}
+	return make(names, size)
+}
+
+func (n names) add(name string) {
+	if n != nil {
+		n[name] = true
+	}
+}
+
+// has reports whether name was added. all are the pairs with the names that were added.
+func (n names) has(name string, all []pair) bool {
+	if n != nil {
+		return n[name]
+	}
+	return slices.ContainsFunc(all, func(p pair) bool { return p.name == name })
+}
+
+// lineOf returns the line of the pair with a name.
+func lineOf(name string, all []pair) int {
+	return all[slices.IndexFunc(all, func(p pair) bool { return p.name == name })].key.Line
+}
 
 // pair is an entry of a mapping.
 type pair struct {
@@ -283,34 +320,32 @@ type pair struct {
 
 // pairs returns the entries of the mapping n and of the mappings that it merges ("<<"),
 // each name once, or false if n is not a mapping.
-func (d *decoder) pairs(n *yaml.Node, key string) ([]pair, bool) {
-	if n == nil {
-		return nil, true
-	}
+func (d *decoder) pairs(n *yaml.Node, key *keyPath) ([]pair, bool) {
 	if n.Kind != yaml.MappingNode {
-		d.fail(d.placeOf(n), key, "", "want a mapping of keys to values, not a "+kindOf(n))
+		d.fail(d.placeOf(n), key.String(), "", "want a mapping of keys to values, not a "+kindOf(n))
 		return nil, false
 	}
-	var all, merged []pair
-	lines := make(map[string]int, len(n.Content)/2)
+	all := make([]pair, 0, len(n.Content)/2)
+	var merged []pair
+	given := newNames(len(n.Content) / 2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, value := n.Content[i], n.Content[i+1]
 		name := present(k)
 		switch {
 		case name == nil || name.Kind != yaml.ScalarNode:
-			d.fail(d.placeOf(k), key, "", "want a name before the colon")
+			d.fail(d.placeOf(k), key.String(), "", "want a name before the colon")
 		case name.ShortTag() == "!!merge":
 			merged = append(merged, d.merge(value, key)...)
-		case lines[name.Value] != 0:
-			d.fail(d.placeOf(k), join(key, name.Value), "", fmt.Sprintf("given twice, first in line %d", lines[name.Value]))
+		case given.has(name.Value, all):
+			d.fail(d.placeOf(k), join(key.String(), name.Value), "", fmt.Sprintf("given twice, first in line %d", lineOf(name.Value, all)))
 		default:
-			lines[name.Value] = k.Line
+			given.add(name.Value)
 			all = append(all, pair{name.Value, k, value})
 		}
 	}
 	for _, p := range merged {
-		if lines[p.name] == 0 { // a direct entry wins, then the first merged one
-			lines[p.name] = p.key.Line
+		if !given.has(p.name, all) { // a direct entry wins, then the first merged one
+			given.add(p.name)
 			all = append(all, p)
 		}
 	}
@@ -319,7 +354,7 @@ func (d *decoder) pairs(n *yaml.Node, key string) ([]pair, bool) {
 
 // merge returns the entries of n, the value of "<<": a mapping or a list of mappings.
 // A merged mapping may not merge others, so there is no cycle.
-func (d *decoder) merge(n *yaml.Node, key string) []pair {
+func (d *decoder) merge(n *yaml.Node, key *keyPath) []pair {
 	n = present(n)
 	sources := []*yaml.Node{n}
 	if n != nil && n.Kind == yaml.SequenceNode {
@@ -329,13 +364,13 @@ func (d *decoder) merge(n *yaml.Node, key string) []pair {
 	for _, source := range sources {
 		source = present(source)
 		if source == nil || source.Kind != yaml.MappingNode {
-			d.fail(d.placeOf(n), join(key, "<<"), "", "want an alias of a mapping, such as *defaults")
+			d.fail(d.placeOf(n), join(key.String(), "<<"), "", "want an alias of a mapping, such as *defaults")
 			continue
 		}
 		for i := 0; i+1 < len(source.Content); i += 2 {
 			k := source.Content[i]
 			if k.Kind != yaml.ScalarNode || k.ShortTag() == "!!merge" {
-				d.fail(d.placeOf(k), join(key, "<<"), "", "a merged mapping may contain only plain keys")
+				d.fail(d.placeOf(k), join(key.String(), "<<"), "", "a merged mapping may contain only plain keys")
 				continue
 			}
 			all = append(all, pair{k.Value, k, source.Content[i+1]})
@@ -353,15 +388,4 @@ func kindOf(n *yaml.Node) string {
 		return "list"
 	}
 	return "single value"
-}
-
-// join appends name to the path of a key. It quotes long and unprintable names.
-func join(key, name string) string {
-	if len(name) > 80 || strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) }) {
-		name = quote(name)
-	}
-	if key == "" {
-		return name
-	}
-	return key + "." + name
 }

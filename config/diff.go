@@ -35,19 +35,49 @@ func (c Change) String() string {
 // of mappings is found by its name or, for a route, by its requests; not by its index.
 func Diff(a, b *Config) []Change {
 	a, b = withoutEqual(a, b)
-	var changes []Change
-	d := differ{add: func(c Change) { changes = append(changes, c) }}
-	d.compare("", encode(reflect.ValueOf(*a), false), encode(reflect.ValueOf(*b), false),
-		encode(reflect.ValueOf(*a), true), encode(reflect.ValueOf(*b), true))
+	return diff(a, b)
+}
+
+// manyChanges is the number of services or routes from which on a Summary only counts them.
+const manyChanges = 500
+
+// Summary is as Diff, but only counts the services, or the routes, that differ if they are
+// many.
+func Summary(a, b *Config) []Change {
+	a, b = withoutEqual(a, b)
+	var counted []Change
+	count := func(key string, before, after int) bool {
+		if max(before, after) <= manyChanges {
+			return false
+		}
+		counted = append(counted, Change{key, fmt.Sprintf("%d others", before), fmt.Sprintf("%d others", after)})
+		return true
+	}
+	if count("services", len(a.Services), len(b.Services)) {
+		a.Services, b.Services = nil, nil
+	}
+	if count("routes", len(a.Routes), len(b.Routes)) {
+		a.Routes, b.Routes = nil, nil
+	}
+	return sortedChanges(append(diff(a, b), counted...))
+}
+
+func sortedChanges(changes []Change) []Change {
 	slices.SortStableFunc(changes, func(a, b Change) int { return strings.Compare(a.Key, b.Key) })
 	return changes
 }
 
-// withoutEqual returns copies of a and b without the services and most of the routes that are
-// equal: there may be thousands.
+func diff(a, b *Config) (changes []Change) {
+	d := differ{add: func(c Change) { changes = append(changes, c) }}
+	d.compare("", encode(reflect.ValueOf(*a), false), encode(reflect.ValueOf(*b), false),
+		encode(reflect.ValueOf(*a), true), encode(reflect.ValueOf(*b), true))
+	return sortedChanges(changes)
+}
+
+// withoutEqual returns copies of a and b without the services and routes that are equal: there
+// may be thousands.
 func withoutEqual(a, b *Config) (*Config, *Config) {
 	x, y := *a, *b
-	x.Routes, y.Routes = routesWithoutOrigins(a.Routes), routesWithoutOrigins(b.Routes)
 	x.Services, y.Services = maps.Clone(a.Services), maps.Clone(b.Services)
 	for name, s := range a.Services {
 		if other, ok := b.Services[name]; ok && reflect.DeepEqual(s, other) {
@@ -55,13 +85,36 @@ func withoutEqual(a, b *Config) (*Config, *Config) {
 			delete(y.Services, name)
 		}
 	}
-	for len(x.Routes) > 0 && len(y.Routes) > 0 && reflect.DeepEqual(x.Routes[0], y.Routes[0]) {
-		x.Routes, y.Routes = x.Routes[1:], y.Routes[1:]
-	}
-	for n, m := len(x.Routes), len(y.Routes); n > 0 && m > 0 && reflect.DeepEqual(x.Routes[n-1], y.Routes[m-1]); n, m = n-1, m-1 {
-		x.Routes, y.Routes = x.Routes[:n-1], y.Routes[:m-1]
+	others, equal := routesNotIn(a.Routes, b.Routes)
+	x.Routes, y.Routes = others, nil
+	for i, r := range b.Routes {
+		if !equal[i] {
+			y.Routes = append(y.Routes, r)
+		}
 	}
 	return &x, &y
+}
+
+// routesNotIn returns the routes of a that are not in b, and the indices of those of b that are
+// in a. Those without a valid match are in neither.
+func routesNotIn(a, b []Route) (others []Route, in map[int]bool) {
+	places := make(map[string]int, len(b)) // by the requests of the routes
+	for i, r := range b {
+		if r.checked != nil {
+			places[r.checked.Key] = i
+		}
+	}
+	in = make(map[int]bool)
+	for _, r := range a {
+		if r.checked != nil {
+			if i, there := places[r.checked.Key]; there && equalRoutes(&r, &b[i]) {
+				in[i] = true
+				continue
+			}
+		}
+		others = append(others, r)
+	}
+	return others, in
 }
 
 // differ compares trees. Each tree comes twice: as it is, and with secrets masked, with the

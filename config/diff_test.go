@@ -1,7 +1,9 @@
 package config
 
 import (
+	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -47,5 +49,25 @@ routes: [{ service: c }, { host: a.example, service: a }]
 	}
 	if changes := Diff(before, before); len(changes) > 0 {
 		t.Errorf("the same: %v", changes)
+	}
+}
+
+// Of many routes that differ a summary has the number, and of everything else what Diff has.
+func TestSummaryCountsManyChanges(t *testing.T) {
+	many := func(path string, n int) *Config {
+		var text strings.Builder
+		text.WriteString("log: { level: " + path + " }\nservices: { a: { peers: ['127.0.0.1:1'] } }\nroutes:\n- { service: a }\n")
+		for i := range n {
+			fmt.Fprintf(&text, "- { path: /%s%d, service: a }\n", path, i)
+		}
+		return mustParse(t, text.String())
+	}
+	few, some := many("info", 500), many("warn", 3)
+	if got, want := fmt.Sprint(Summary(few, some)), fmt.Sprint(Diff(few, some)); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	got := fmt.Sprint(Summary(many("info", 600), some))
+	if want := "[log.level: info -> warn routes: 600 others -> 3 others]"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }

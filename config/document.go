@@ -1,7 +1,7 @@
 package config
 
 import (
-	"fmt"
+	"cmp"
 	"maps"
 	"reflect"
 	"slices"
@@ -23,20 +23,39 @@ type parts struct {
 	Routes   []Route            `key:"routes"`
 }
 
-// decodeDocument decodes a document of a source. The fragment's errs has all errors.
-func decodeDocument(doc Document, level int) *fragment {
-	f := &fragment{decoder: newDecoder(doc.Name), level: level}
+// decodeDocument decodes a document of a source, and checks what depends on nothing else but
+// consul. The fragment's errs has all errors.
+func decodeDocument(doc Document, consul *Consul) *fragment {
+	f := &fragment{decoder: newDecoder(doc.Name)}
 	f.part = true
-	var root *yaml.Node
-	if doc.Short != "" {
-		root = f.short(doc)
-	} else {
-		root = f.document([]byte(doc.Text))
+	if root := f.tree(doc); len(f.errs) == 0 {
+		f.decode(root, reflect.ValueOf(&f.parts).Elem())
 	}
-	if len(f.errs) == 0 {
-		f.value(root, reflect.ValueOf(&f.parts).Elem(), "", rules{})
+	// The tree is ten times as large as the text, and only errors need it again.
+	f.root = func() *yaml.Node { return newDecoder(doc.Name).tree(doc) }
+	for _, name := range slices.Sorted(maps.Keys(f.parts.Services)) {
+		s := f.parts.Services[name]
+		f.service(&s, name, consul)
+		f.parts.Services[name] = s
 	}
+	f.checkRoutes(f.parts.Routes)
 	return f
+}
+
+// tree parses a document.
+func (d *decoder) tree(doc Document) *yaml.Node {
+	if doc.Short != "" {
+		return d.expand(doc)
+	}
+	return d.document([]byte(doc.Text))
+}
+
+// in returns a copy of f for one configuration, in which further errors can be recorded.
+func (f *fragment) in(level int) *fragment {
+	copied, d := *f, *f.decoder
+	d.errs = slices.Clone(d.errs)
+	copied.decoder, copied.level = &d, level
+	return &copied
 }
 
 // A shortForm is a key in a tree whose value is no document. It returns the document that
@@ -53,8 +72,8 @@ var shortForms = []shortForm{
 	}},
 }
 
-// short returns the document that a short form stands for.
-func (f *fragment) short(doc Document) *yaml.Node {
+// expand returns the document that a short form stands for.
+func (d *decoder) expand(doc Document) *yaml.Node {
 	folder, name, _ := strings.Cut(doc.Short, "/")
 	i := slices.IndexFunc(shortForms, func(s shortForm) bool { return s.folder == folder })
 	if i < 0 || name == "" || strings.Contains(name, "/") {
@@ -62,7 +81,7 @@ func (f *fragment) short(doc Document) *yaml.Node {
 		for _, s := range shortForms {
 			allowed = append(allowed, s.folder+"/NAME")
 		}
-		f.fail(place{origin: atLine(doc.Name, 1), line: 1}, "", "",
+		d.fail(place{origin: atLine(doc.Name, 1), line: 1}, "", "",
 			"want a key that ends in .yaml, .yml or .json, or "+strings.Join(allowed, " or "))
 		return nil
 	}
@@ -77,7 +96,7 @@ func (f *fragment) short(doc Document) *yaml.Node {
 		}
 	}
 	if len(lines) == 0 {
-		f.fail(place{origin: atLine(doc.Name, 1), line: 1}, "", "", "empty: want "+shortForms[i].want)
+		d.fail(place{origin: atLine(doc.Name, 1), line: 1}, "", "", "empty: want "+shortForms[i].want)
 		return nil
 	}
 	key := textNode(name)
@@ -124,9 +143,7 @@ func (w *whole) addServices() {
 		for _, name := range slices.Sorted(maps.Keys(f.parts.Services)) {
 			key := join("services", name)
 			if _, taken := c.Services[name]; !taken {
-				s := f.parts.Services[name]
-				f.service(&s, name, c)
-				c.Services[name], w.owners[name] = s, f
+				c.Services[name], w.owners[name] = f.parts.Services[name], f
 				continue
 			}
 			level, at := 0, w.place(key)
@@ -149,36 +166,49 @@ func (w *whole) second(f *fragment, key, first string, level int, origin string)
 	w.shadowed = append(w.shadowed, &Error{Origin: at.origin, line: at.line, Key: key, Want: "not used: " + first + " at " + origin + " has precedence"})
 }
 
+// routeAt is the place of a route.
+type routeAt struct {
+	of    *fragment
+	index int
+}
+
+func (r routeAt) key() string { return item("routes", r.index) }
+
 // addRoutes adds the routes of the documents to those of the file, and checks all.
 func (w *whole) addRoutes() {
 	c := w.config
-	unindexed := make(map[string]int)
-	own := w.routes(c, c.Routes, unindexed)
-	if len(w.fragments) == 0 {
-		return
-	}
-	type first struct {
-		of    *fragment // nil: the file
-		level int
-		key   string
-	}
-	seen := make(map[string]first, len(own))
-	for i, requests := range own {
-		seen[requests] = first{nil, 0, fmt.Sprintf("routes[%d]", i)}
-	}
+	file := &fragment{decoder: w.decoder, parts: parts{Routes: c.Routes}}
+	file.checkRoutes(c.Routes)
+	unindexed := make(unindexed)
+	total := len(c.Routes)
 	for _, f := range w.fragments {
-		accepted := f.routes(c, f.parts.Routes, unindexed)
-		for _, i := range slices.Sorted(maps.Keys(accepted)) {
-			requests, key := accepted[i], fmt.Sprintf("routes[%d]", i)
-			switch before, taken := seen[requests]; {
+		total += len(f.parts.Routes)
+	}
+	first := make(map[string]routeAt, total) // by the requests of the routes
+	if total > len(c.Routes) {
+		c.Routes = slices.Grow(c.Routes, total-len(c.Routes))
+	}
+	for _, f := range slices.Insert(slices.Clone(w.fragments), 0, file) {
+		for i := range f.parts.Routes {
+			r, at := &f.parts.Routes[i], routeAt{f, i}
+			f.references(r, at, c)
+			if r.checked == nil {
+				continue
+			}
+			if unindexed.full(r.checked) {
+				f.refuse(at.key(), "", tooManyRegexps(r.checked))
+			}
+			before, taken := first[r.checked.Key]
+			switch {
 			case !taken:
-				seen[requests] = first{f, f.level, key}
-				c.Routes = append(c.Routes, f.parts.Routes[i])
-			case before.of == f: // routes has recorded it
-			case before.of == nil:
-				w.second(f, key, before.key, before.level, w.place(before.key).origin)
+				first[r.checked.Key] = at
+				if f != file {
+					c.Routes = append(c.Routes, *r)
+				}
+			case before.of == f:
+				f.refuse(at.key(), cmp.Or(r.Host, r.HostRegexp)+r.Path, "the same as "+before.key()+" at "+f.place(before.key()).origin)
 			default:
-				w.second(f, key, before.key, before.level, before.of.place(before.key).origin)
+				w.second(f, at.key(), before.key(), before.of.level, before.of.place(before.key()).origin)
 			}
 		}
 	}
@@ -203,10 +233,9 @@ func (w *whole) awaitServices() {
 		if c.Services == nil {
 			c.Services = make(map[string]Service)
 		}
-		d := newDecoder("")
 		var s Service
-		d.value(nil, reflect.ValueOf(&s).Elem(), "", rules{})
-		d.service(&s, name, c) // that it has no source is meant
+		setDefault(reflect.ValueOf(&s).Elem(), nil)
+		newDecoder("").service(&s, name, &c.Consul) // that it has no source is meant
 		c.Services[name], awaited[name] = s, true
 	}
 	for _, r := range c.Routes {
@@ -241,8 +270,8 @@ func (w *whole) errors() Errors {
 	return all
 }
 
-// addFragments decodes the documents of the sources that the configuration names.
-func (w *whole) addFragments(sources []Source) {
+// addFragments adds the documents of the sources that the configuration names.
+func (w *whole) addFragments(sources []Source, decoded *Decoded) {
 	type leveled struct {
 		level int
 		Source
@@ -257,9 +286,14 @@ func (w *whole) addFragments(sources []Source) {
 		all = append(all, leveled{slices.Index(levels, y.Kind()), sources[i]})
 	}
 	slices.SortStableFunc(all, func(a, b leveled) int { return a.level - b.level })
+	var documents []Document
 	for _, s := range all {
-		for _, doc := range s.Documents {
-			w.fragments = append(w.fragments, decodeDocument(doc, s.level))
+		documents = append(documents, s.Documents...)
+	}
+	fragments := decoded.fragments(documents, &w.config.Consul)
+	for _, s := range all {
+		for range s.Documents {
+			w.fragments, fragments = append(w.fragments, fragments[0].in(s.level)), fragments[1:]
 		}
 	}
 }

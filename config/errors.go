@@ -3,7 +3,6 @@ package config
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -81,5 +80,5 @@ func quote(s string) string {
 
 // atLine returns the origin of a line of file.
 func atLine(file string, line int) string {
-	return fmt.Sprintf("%s:%d", file, line)
+	return file + ":" + strconv.Itoa(line)
 }

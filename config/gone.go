@@ -59,7 +59,7 @@ func (d *decoder) move(root *yaml.Node) {
 	if consul == nil || consul.Kind != yaml.MappingNode {
 		return
 	}
-	pairs, _ := d.pairs(consul, "consul")
+	pairs, _ := d.pairs(consul, &keyPath{name: "consul"})
 	for _, p := range pairs {
 		to := moved["consul."+p.name]
 		if to == "" || present(p.value) == nil {
@@ -75,7 +75,7 @@ func (d *decoder) move(root *yaml.Node) {
 		if discovery == nil {
 			continue // the decoder refuses it
 		}
-		if given, _ := d.pairs(discovery, "discovery"); slices.ContainsFunc(given, func(q pair) bool { return q.name == p.name }) {
+		if given, _ := d.pairs(discovery, &keyPath{name: "discovery"}); slices.ContainsFunc(given, func(q pair) bool { return q.name == p.name }) {
 			d.fail(d.placeOf(p.key), "consul."+p.name, "", "given twice: use only "+to)
 			continue
 		}

@@ -177,9 +177,15 @@ func (d *decoder) routeGroups(r *Route, s *Service, key string) {
 	d.split(r.Split, s, join(key, "split"))
 }
 
-// missingGroup returns the first group of a route that s, its service, does not have, or
-// "".
-func missingGroup(r Route, s Service) string {
+// divides reports whether a route names groups of its service.
+func (r *Route) divides() bool { return r.Group != "" || len(r.Split) > 0 }
+
+// missingGroup returns the first group of a route that its service does not have, or "".
+func missingGroup(r *Route, services map[string]Service) string {
+	if !r.divides() {
+		return ""
+	}
+	s := services[r.Service]
 	names := []string{r.Group, r.Split.Fallback()}
 	for _, share := range r.Split.Shares() {
 		names = append(names, share.Group)

@@ -28,6 +28,9 @@ type Input struct {
 	Admin   string // --admin
 	Consul  string // --consul
 
+	// Decoded keeps documents between calls of Build, which is then faster. nil: none.
+	Decoded *Decoded
+
 	// Getenv returns the value of an environment variable, like os.Getenv. nil: the
 	// environment has no effect.
 	Getenv func(string) string
@@ -101,8 +104,6 @@ func Parse(name string, data []byte) (*Config, error) {
 // Built is a configuration that is put together from documents.
 type Built struct {
 	Config *Config
-	// Hash is that of the configuration in canonical form: see canonicalHash.
-	Hash string
 	// Warnings lists accepted keys of earlier versions, each with its file and line.
 	Warnings []string
 	// Shadowed are the services and routes that are not used, because a source with
@@ -112,6 +113,9 @@ type Built struct {
 	// that they may define have no peers.
 	Missing []string
 }
+
+// Hash returns the hash of the configuration in canonical form: see canonicalHash.
+func (b *Built) Hash() string { return canonicalHash(b.Config) }
 
 // Build decodes and checks a whole configuration: the file, with the flags and the
 // environment, which is the first source, and the documents of the sources that it names
@@ -126,15 +130,16 @@ func (in Input) Build(sources []Source) (*Built, error) {
 	d.move(root)
 	in.override(d, root)
 	c := new(Config)
-	d.value(root, reflect.ValueOf(c).Elem(), "", rules{})
+	d.decode(root, reflect.ValueOf(c).Elem())
 	d.dynamic(c)
 	w := &whole{decoder: d, config: c}
-	w.addFragments(sources[1:])
-	w.complete(in.tls())
+	w.consul(&c.Consul, in.tls())
+	w.addFragments(sources[1:], in.Decoded)
+	w.complete()
 	if errs := w.errors(); len(errs) > 0 {
 		return nil, errs
 	}
-	built := &Built{Config: c, Hash: canonicalHash(c), Shadowed: w.shadowed, Missing: w.missing}
+	built := &Built{Config: c, Shadowed: w.shadowed, Missing: w.missing}
 	for _, key := range w.old() {
 		built.Warnings = append(built.Warnings, key.Error())
 	}

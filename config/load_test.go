@@ -23,11 +23,9 @@ func mustParse(t *testing.T, text string) *Config {
 	return c
 }
 
-// withoutOrigins removes the places of routes from c.
+// withoutOrigins removes the places of routes from c, which can then be compared deeply.
 func withoutOrigins(c *Config) *Config {
-	for i := range c.Routes {
-		c.Routes[i].Origin = ""
-	}
+	c.Routes = routesWithoutOrigins(c.Routes)
 	return c
 }
 

@@ -25,7 +25,7 @@ type Fragment struct {
 func Merge(c *Config, fragments ...Fragment) (merged *Config, conflicts Errors) {
 	copied := *c
 	services := make(map[string]string) // the origin of each
-	checks := newRouteChecks()
+	unindexed := make(unindexed)
 	copied.Services, copied.Routes = make(map[string]Service), nil
 	fragments = slices.Insert(slices.Clone(fragments), 0, Fragment{Origin: "the file", Services: c.Services, Routes: c.Routes})
 	refuse := func(f Fragment, key, want string) {
@@ -40,36 +40,47 @@ func Merge(c *Config, fragments ...Fragment) (merged *Config, conflicts Errors) 
 			services[name], copied.Services[name] = f.Origin, f.Services[name]
 		}
 	}
+	total := 0
+	for _, f := range fragments {
+		total += len(f.Routes)
+	}
+	first := make(map[string]string, total) // the origin of each, by the requests of the routes
+	copied.Routes = make([]Route, 0, total)
 	for _, f := range fragments {
 		for i, r := range f.Routes {
-			key := fmt.Sprintf("routes[%d]", i)
 			r.Origin = cmp.Or(r.Origin, f.Origin)
+			refuse := func(key, want string) { refuse(f, item("routes", i)+key, want) }
 			checked, err := route.Check(r.Target())
-			first, taken := checks.first[checked.Key]
-			listener, wantListener := c.missingListener(r)
+			if err != nil {
+				refuse("", err.Error())
+				continue
+			}
+			before, taken := first[checked.Key]
+			listener, wantListener := c.missingListener(&r)
 			switch {
-			case err != nil:
-				refuse(f, key, err.Error())
 			case taken:
-				refuse(f, key, "ignored: "+first+" has a route for the same requests")
+				refuse("", "ignored: "+before+" has a route for the same requests")
 			case services[r.Service] == "" && (r.Service != "" || r.Redirect == nil):
-				refuse(f, key+".service", fmt.Sprintf("ignored: there is no service %q", r.Service))
-			case missingGroup(r, copied.Services[r.Service]) != "":
-				refuse(f, key, fmt.Sprintf("ignored: the service %q has no group %q", r.Service, missingGroup(r, copied.Services[r.Service])))
+				refuse(".service", fmt.Sprintf("ignored: there is no service %q", r.Service))
+			case missingGroup(&r, copied.Services) != "":
+				refuse("", fmt.Sprintf("ignored: the service %q has no group %q", r.Service, missingGroup(&r, copied.Services)))
 			case wantListener != "":
-				refuse(f, key+".listeners", fmt.Sprintf("ignored: listener %q: %s", listener, wantListener))
-			case checks.full(checked):
-				refuse(f, key, "ignored: "+tooManyRegexps(checked))
+				refuse(".listeners", fmt.Sprintf("ignored: listener %q: %s", listener, wantListener))
+			case unindexed.full(checked):
+				refuse("", "ignored: "+tooManyRegexps(checked))
 			default:
-				checks.first[checked.Key], copied.Routes = f.Origin, append(copied.Routes, r)
+				first[checked.Key], copied.Routes = f.Origin, append(copied.Routes, r)
 			}
 		}
+	}
+	if len(copied.Routes) == 0 {
+		copied.Routes = nil
 	}
 	return &copied, conflicts
 }
 
 // missingListener returns the first listener of r that is missing, and why.
-func (c *Config) missingListener(r Route) (name, want string) {
+func (c *Config) missingListener(r *Route) (name, want string) {
 	for _, name := range r.Listeners {
 		if want := c.wantListener(name); want != "" {
 			return name, want

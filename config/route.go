@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"slices"
 
+	"go.yaml.in/yaml/v3"
+
 	"sluice/route"
 )
 
@@ -32,7 +34,13 @@ type Route struct {
 	Origin string `key:"-"`
 	// Dialect is that of the tags that ask for the route; empty: an operator wrote it.
 	Dialect string `key:"-"`
+
+	// checked is set if the route is from a document and valid by itself. The route does not
+	// change after that.
+	checked *route.Checked `key:"-"`
 }
+
+var routeType = reflect.TypeFor[Route]()
 
 // DialectTraefik is the [Route.Dialect] whose priorities compete with the lengths of rules.
 const DialectTraefik = "traefik"
@@ -62,7 +70,7 @@ const (
 var conditionsType = reflect.TypeFor[Conditions]()
 
 // enterConditions counts conditions, and reports whether they are within the limits.
-func (d *decoder) enterConditions(p place, key string) bool {
+func (d *decoder) enterConditions(n *yaml.Node, key *keyPath) bool {
 	if d.conditionsDepth == 0 {
 		d.conditions = 0
 	}
@@ -70,10 +78,10 @@ func (d *decoder) enterConditions(p place, key string) bool {
 	d.conditionsDepth++
 	switch {
 	case d.conditionsDepth > maxConditionsDepth:
-		d.fail(p, key, "", fmt.Sprintf("nested too deeply: want at most %d levels of not and any", maxConditionsDepth))
+		d.fail(d.placeOf(n), key.String(), "", fmt.Sprintf("nested too deeply: want at most %d levels of not and any", maxConditionsDepth))
 		return false
 	case d.conditions == maxConditions+1:
-		d.fail(p, key, "", fmt.Sprintf("too many conditions: want at most %d for a route", maxConditions))
+		d.fail(d.placeOf(n), key.String(), "", fmt.Sprintf("too many conditions: want at most %d for a route", maxConditions))
 	}
 	return d.conditions <= maxConditions
 }
@@ -82,7 +90,7 @@ func (d *decoder) enterConditions(p place, key string) bool {
 func (r Route) Target() route.Route {
 	t := route.Route{
 		Host: r.Host, HostRegexp: r.HostRegexp, Path: r.Path, PathMatch: route.PathMatch(r.Match),
-		Listeners: r.Listeners, Priority: r.Priority, Origin: r.Origin,
+		Listeners: r.Listeners, Priority: r.Priority, Origin: r.Origin, Checked: r.checked,
 	}
 	if r.When != nil {
 		t.Conditions = r.When.target()
@@ -139,27 +147,20 @@ func unmapped(p netip.Prefix) netip.Prefix {
 	return p
 }
 
-// routeChecks are the checks that involve several routes.
-type routeChecks struct {
-	first     map[string]string // where the first route for the same requests is
-	unindexed map[string]int    // number of regular expressions by host
-}
-
-func newRouteChecks() *routeChecks {
-	return &routeChecks{first: make(map[string]string), unindexed: make(map[string]int)}
-}
+// unindexed counts regular expressions, by [route.Checked.Unindexed].
+type unindexed map[string]int
 
 // full reports whether there are too many regular expressions for one more like checked.
-func (c *routeChecks) full(checked route.Checked) bool {
+func (u unindexed) full(checked *route.Checked) bool {
 	if checked.Unindexed == "" {
 		return false
 	}
-	c.unindexed[checked.Unindexed]++
-	return c.unindexed[checked.Unindexed] > route.MaxUnindexed
+	u[checked.Unindexed]++
+	return u[checked.Unindexed] > route.MaxUnindexed
 }
 
 // tooManyRegexps is the error for a route for which full is true.
-func tooManyRegexps(checked route.Checked) string {
+func tooManyRegexps(checked *route.Checked) string {
 	return fmt.Sprintf("want at most %d regular expressions for %q without a text that every match begins with, such as ^/api, "+
 		`or for hosts ends with, such as \.example\.com$: sluice must try them one by one`, route.MaxUnindexed, checked.Unindexed)
 }

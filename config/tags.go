@@ -63,18 +63,18 @@ func DecodeService(s Service, keys catalog.Keys, c *Config) (Service, error) {
 			s.Health = set.Health
 		}
 	}
-	d.service(&s, "", c)
+	d.service(&s, "", &c.Consul)
 	return s, d.short()
 }
 
 // decodeKeys decodes keys into the struct that to points to.
 func decodeKeys(keys catalog.Keys, to any) (*decoder, error) {
-	d := &decoder{places: make(map[string]place)}
+	d := newDecoder("")
 	var n yaml.Node
 	if err := n.Encode(keys); err != nil {
 		return nil, fmt.Errorf("cannot be used: %w", err)
 	}
-	d.value(&n, reflect.ValueOf(to).Elem(), "", rules{})
+	d.decode(&n, reflect.ValueOf(to).Elem())
 	return d, d.short()
 }
 

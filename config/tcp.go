@@ -46,7 +46,7 @@ func (d *decoder) listenerProtocol(l *Listener, key string, c *Config) {
 		if l.TLS != nil {
 			d.refuse(key+".tls", "", "not with protocol: tcp, which forwards TLS to the service as it is")
 		}
-		if _, set := d.places[key+".http2"]; set {
+		if d.given(key + ".http2") {
 			d.refuse(key+".http2", "", "not with protocol: tcp, which forwards every protocol as it is")
 		}
 		if l.RedirectHTTPS != nil {
@@ -56,11 +56,13 @@ func (d *decoder) listenerProtocol(l *Listener, key string, c *Config) {
 			d.refuse(key+".service", "", "required with protocol: tcp, unless there is sni: the name of a service")
 		}
 		d.streamService(l.Service, key+".service", c)
-		checks := newRouteChecks()
+		first := make(map[string]string, len(l.SNI))
 		for i, entry := range l.SNI {
 			at := fmt.Sprintf("%s.sni[%d]", key, i)
 			if !d.failed(at) {
-				d.match(checks, at, Route{Host: entry.Host, Path: "/"})
+				if checked := d.match(at, Route{Host: entry.Host, Path: "/"}); checked != nil {
+					d.once(first, checked.Key, at, entry.Host+"/")
+				}
 			}
 			d.streamService(entry.Service, at+".service", c)
 		}
@@ -139,7 +141,7 @@ func (d *decoder) streamBalance(s *Service, name string) {
 		d.refuse(join("services", name)+".upstream.tls", "", "not for a service of a listener with protocol: tcp, which forwards TLS to the peers as it is")
 	}
 	key := join("services", name) + ".balance"
-	if _, given := d.places[key+".policy"]; !given {
+	if !d.given(key + ".policy") {
 		s.Balance.Policy = defaultStreamPolicy
 	}
 	switch s.Balance.Policy {
@@ -162,7 +164,7 @@ func (d *decoder) streamOnly(name string) {
 		"health.passive.consecutive_5xx",
 	} {
 		key = join("services", name) + "." + key
-		if _, given := d.places[key]; given {
+		if d.given(key) {
 			d.refuse(key, "", fmt.Sprintf("without effect: only listeners with protocol: tcp use service %q, and this is about requests", name))
 		}
 	}

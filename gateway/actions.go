@@ -93,6 +93,9 @@ func (g *Gateway) readUsers(faults map[string]string) {
 // actionsOf returns the actions of a route; nil: it has none. It adds what outlives the
 // configuration to p.
 func (g *Gateway) actionsOf(r config.Route, p *plan) (*route.Actions, error) {
+	if reflect.ValueOf(&r.Actions).Elem().IsZero() {
+		return nil, nil
+	}
 	var a route.Actions
 	var err error
 	if a.Path, err = route.NewPathEdits(r.PathOptions(r.Match)); err != nil {

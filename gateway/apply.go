@@ -79,7 +79,7 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) (err error) {
 		g.log.Warn().Err(conflict).Msg("a part of the configuration is ignored")
 	}
 	p.config = g.shares.applyTo(merged)
-	if !reflect.DeepEqual(p.config, g.effective.Load()) {
+	if !config.Identical(p.config, g.effective.Load()) {
 		if err := g.prepare(p); err != nil {
 			return err
 		}

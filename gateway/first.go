@@ -81,13 +81,13 @@ func (g *Gateway) recordFirst() {
 	}
 	g.warn(f.built)
 	samePins := len(config.Released(last.Sources, f.sources)) == 0
-	if last.Number > 0 && last.Hash == f.built.Hash && samePins {
+	if last.Number > 0 && last.Hash == f.built.Hash() && samePins {
 		g.registerAs(g.history.Resume(f.built.Config, f.sources))
 	} else {
 		r := g.revision(f.built, f.sources, "start")
 		if last.Number > 0 {
 			if before, err := g.options.Input.Build(last.Sources); err == nil { // an earlier version may have had other keys
-				r.Diff = config.Diff(before.Config, f.built.Config)
+				r.Diff = config.Summary(before.Config, f.built.Config)
 			}
 		}
 		g.registerAs(g.history.Applied(r))

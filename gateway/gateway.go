@@ -153,6 +153,9 @@ func New(o Options) (_ *Gateway, err error) {
 	if o.Listen == nil {
 		o.Listen = proxy.Listen
 	}
+	if o.Input.Decoded == nil {
+		o.Input.Decoded = new(config.Decoded)
+	}
 	if o.Release == nil {
 		o.Release = func(l net.Listener) { _ = l.Close() }
 	}

@@ -207,11 +207,17 @@ func (g *Gateway) use(ctx context.Context, b *config.Built, sources []config.Sou
 	default:
 		reason = "changed: " + strings.Join(changed, ", ")
 	}
+	g.record(b, sources, reason)
+	return nil
+}
+
+// record adds a configuration that is in use to the history.
+func (g *Gateway) record(b *config.Built, sources []config.Source, reason string) {
 	r := g.revision(b, sources, reason)
-	r.Diff = config.Diff(current.Config, b.Config)
+	r.Diff = config.Summary(g.history.Current().Config, b.Config)
 	r.Pending = config.NeedRestart(g.started, b.Config)
 	if g.documents.isPaused() {
-		return nil // the new process has the history; if it does not serve, this one reloads
+		return // the new process has the history; if it does not serve, this one reloads
 	}
 	applied, effective := g.history.Applied(r), g.effective.Load()
 	g.registerAs(applied)
@@ -220,10 +226,9 @@ func (g *Gateway) use(ctx context.Context, b *config.Built, sources []config.Sou
 	for _, key := range r.Pending {
 		g.log.Warn().Str("key", key).Str("reason", config.RestartReason(key)).Msg("the new value of this key takes effect at the next start")
 	}
-	return nil
 }
 
 // revision returns a revision that is not applied yet.
 func (g *Gateway) revision(b *config.Built, sources []config.Source, reason string) config.Revision {
-	return config.Revision{Source: g.options.Input.Source(), Hash: b.Hash, Reason: reason, Sources: sources, Config: b.Config}
+	return config.Revision{Source: g.options.Input.Source(), Hash: b.Hash(), Reason: reason, Sources: sources, Config: b.Config}
 }

@@ -14,10 +14,18 @@ import (
 func (g *Gateway) tagRoutes(c *config.Config, found config.Fragment) (changed *config.Config, routes config.Fragment, profiles map[string]string) {
 	routes.Origin = "tags in Consul's catalog"
 	g.tags.use(c)
-	all, _ := config.Merge(c, found)
+	all := c.Services
+	if len(found.Services) > 0 { // none of them is in c
+		all = maps.Clone(found.Services)
+		maps.Copy(all, c.Services)
+	}
 	services, profiles := g.tags.snapshot(all)
 	inUse := g.tags.last()
-	result := claim.Resolve(services, claim.NewRules(c), inUse.Holders)
+	var rules claim.Rules
+	if len(services) > 0 {
+		rules = claim.NewRules(c)
+	}
+	result := claim.Resolve(services, rules, inUse.Holders)
 	for _, name := range slices.Sorted(maps.Keys(result.Settings)) {
 		service, ok := found.Services[name]
 		if !ok {
@@ -73,7 +81,7 @@ func (t *tags) last() claim.Result {
 // changes no route.
 func (t *tags) present(documents, effective *config.Config) claim.Result {
 	t.mu.Lock()
-	services, inUse := t.asking(effective), t.inUse
+	services, inUse := t.asking(effective.Services), t.inUse
 	for i, s := range services {
 		if t.services[s.Name].waits {
 			services[i] = t.services[s.Name].inUse

@@ -202,29 +202,29 @@ func (t *tags) profileOf(set []discovery.Instance) string {
 	return b.String()
 }
 
-// snapshot returns the services of c with what their tags ask for, and the profiles that
-// these have, for applied.
-func (t *tags) snapshot(c *config.Config) (services []claim.Service, profiles map[string]string) {
+// snapshot returns the services with what their tags ask for, and the profiles that these
+// have, for applied.
+func (t *tags) snapshot(all map[string]config.Service) (services []claim.Service, profiles map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.settle()
 	profiles = make(map[string]string)
 	for name, s := range t.services {
-		if configured, ok := c.Services[name]; ok && configured.Consul != nil {
+		if configured, ok := all[name]; ok && configured.Consul != nil {
 			profiles[name] = s.profile
 		}
 	}
-	services = t.asking(c)
+	services = t.asking(all)
 	for _, s := range services {
 		t.services[s.Name].latest = s
 	}
 	return services, profiles
 }
 
-// asking returns the services of c with what their tags ask for.
-func (t *tags) asking(c *config.Config) (services []claim.Service) {
+// asking returns the services with what their tags ask for.
+func (t *tags) asking(all map[string]config.Service) (services []claim.Service) {
 	for name, s := range t.services {
-		configured, ok := c.Services[name]
+		configured, ok := all[name]
 		if !ok || configured.Consul == nil || s.profile == "" && len(s.kept) == 0 {
 			continue
 		}

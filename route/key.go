@@ -10,7 +10,7 @@ import (
 // literal text, because each request for the host must try them one by one.
 const MaxUnindexed = 200
 
-// Checked is what [Check] finds out about a route.
+// Checked is what [Check] finds out about a route. It does not change.
 type Checked struct {
 	Route Route // normalised
 	// Key is the same for routes that match the same requests.
@@ -18,16 +18,37 @@ type Checked struct {
 	// Unindexed, if not empty, is the host whose requests must try the regular
 	// expression of this route, or "*" for all hosts; see MaxUnindexed.
 	Unindexed string
+
+	entry *entry // in no table
 }
 
 // Check checks a route, except its service. Its error joins an *Error for each invalid
 // field.
-func Check(r Route) (Checked, error) {
+func Check(r Route) (*Checked, error) {
+	if r.Checked != nil {
+		return r.Checked, nil
+	}
 	e, errs := compile(r)
 	if len(errs) > 0 {
-		return Checked{}, joinErrors(errs)
+		return nil, joinErrors(errs)
 	}
-	return Checked{Route: e.route, Key: e.key(), Unindexed: e.unindexed()}, nil
+	return &Checked{Route: e.route, Key: e.key(), Unindexed: e.unindexed(), entry: e}, nil
+}
+
+// entryOf returns a route for one table, and its Checked.Key.
+func entryOf(r Route) (*entry, string, []*Error) {
+	if r.Checked == nil {
+		e, errs := compile(r)
+		if len(errs) > 0 {
+			return nil, "", errs
+		}
+		return e, e.key(), nil
+	}
+	e := *r.Checked.entry
+	normal := e.route
+	e.route = r
+	e.route.Host, e.route.Path, e.route.PathMatch = normal.Host, normal.Path, normal.PathMatch
+	return &e, r.Checked.Key, nil
 }
 
 func joinErrors(errs []*Error) error {

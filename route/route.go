@@ -26,6 +26,10 @@ type Route struct {
 	// Origin says where the route comes from, for people: "sluice.yaml:12".
 	Origin string
 
+	// Checked, if not nil, is what Check has found out about a route that differs from this
+	// one only in the fields from Priority on. NewTable does not compile it again.
+	Checked *Checked
+
 	// Service may be nil if Actions redirect every request.
 	Service *Service
 	// Split chooses a group of the service's peers. nil: any peer.

@@ -35,7 +35,7 @@ func NewTable(routes []Route) (*Table, error) {
 	first := make(map[string]int, len(routes)) // index of a key's route
 	unindexed := make(map[string]int)
 	for i, r := range routes {
-		e, wrong := compile(r)
+		e, key, wrong := entryOf(r)
 		if r.Service == nil && (r.Actions == nil || r.Actions.Redirect == nil) {
 			wrong = append(wrong, &Error{Field: "service", Reason: "is missing"})
 		}
@@ -45,7 +45,6 @@ func NewTable(routes []Route) (*Table, error) {
 		if len(wrong) > 0 {
 			continue
 		}
-		key := e.key()
 		if other, taken := first[key]; taken {
 			errs = append(errs, duplicateError(other, &r).at(i))
 			continue

@@ -1,0 +1,62 @@
+package config
+
+import (
+	"reflect"
+	"runtime"
+	"sync"
+)
+
+// Decoded keeps the documents of the last two configurations that were built, so that a build
+// decodes only those that differ. The zero value is empty. It may be used concurrently.
+type Decoded struct {
+	mu sync.Mutex // guards the fields below
+
+	consul       *Consul // of the configuration: defaults of services
+	last, before map[Document]*fragment
+}
+
+// fragments returns the decoded documents, which must not be changed.
+func (d *Decoded) fragments(documents []Document, consul *Consul) []*fragment {
+	list := make([]*fragment, len(documents))
+	if d == nil {
+		decodeAll(documents, list, consul)
+		return list
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !reflect.DeepEqual(d.consul, consul) {
+		copied := *consul
+		d.consul, d.last, d.before = &copied, nil, nil
+	}
+	for i, doc := range documents {
+		if list[i] = d.last[doc]; list[i] == nil {
+			list[i] = d.before[doc]
+		}
+	}
+	decodeAll(documents, list, d.consul)
+	d.last, d.before = make(map[Document]*fragment, len(documents)), d.last
+	for i, doc := range documents {
+		d.last[doc] = list[i]
+	}
+	return list
+}
+
+// decodeAll decodes the documents that are nil in list, on all processors.
+func decodeAll(documents []Document, list []*fragment, consul *Consul) {
+	next := make(chan int)
+	var running sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(documents)) {
+		running.Go(func() {
+			for i := range next {
+				list[i] = decodeDocument(documents[i], consul)
+			}
+		})
+	}
+	for i := range documents {
+		if list[i] == nil {
+			next <- i
+		}
+	}
+	close(next)
+	running.Wait()
+}

@@ -1,0 +1,66 @@
+package config
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+)
+
+// Whatever was built before, a build with kept documents gives the same configuration or the
+// same errors as one without.
+func TestDecodedDocumentsAreTheSame(t *testing.T) {
+	const seed = 12
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, seed))
+	texts := []string{
+		"services: { a: { peers: ['127.0.0.1:1'] } }\nroutes: [{ path: /a, service: a }]",
+		"services: { a: { consul: { service: x } } }\nroutes:\n- { path: /a, service: a, rate_limit: { rate: 5 } }\n- { path: /b, service: a }",
+		"services: { b: { peers: ['127.0.0.1:2'], groups: { g: { tags: [x] } } } }\nroutes: [{ path: /b, service: b, split: { g: 5% } }]",
+		"routes: [{ path: /a, service: b, group: g }, { path: /c, listeners: [web], service: a }]",
+		"routes: [{ path: '^/(', match: regexp, service: a }, { path: /d, service: missing }]",
+		"services: { c: { peers: [wrong], color: red } }", "nonsense", "",
+	}
+	decoded := new(Decoded)
+	valid := 0
+	for round := range 500 {
+		f := file(fmt.Sprintf("consul: { probation: %dm, datacenter: dc%d }\ndynamic: [{ consul_kv: { prefix: sluice } }, { file: a.yaml }]\nservices: { z: { peers: ['127.0.0.1:9'] } }",
+			1+random.IntN(2), random.IntN(2)))
+		sources := []Source{f, keys("1.yaml", texts[random.IntN(len(texts))], "2.yaml", texts[random.IntN(len(texts))])}
+		if random.IntN(2) == 0 {
+			sources = append(sources, Source{Name: "a.yaml", Kind: KindFile, Documents: []Document{{Name: "a.yaml", Text: texts[random.IntN(len(texts))]}}})
+		}
+		fresh, freshErr := Input{File: "sluice.yaml"}.Build(sources)
+		kept, keptErr := Input{File: "sluice.yaml", Decoded: decoded}.Build(sources)
+		if fmt.Sprint(freshErr) != fmt.Sprint(keptErr) {
+			t.Fatalf("round %d: errors\n%v\nwithout kept documents\n%v", round, keptErr, freshErr)
+		}
+		if freshErr != nil {
+			continue
+		}
+		valid++
+		if !Identical(fresh.Config, kept.Config) || fresh.Hash() != kept.Hash() || fmt.Sprint(fresh.Shadowed) != fmt.Sprint(kept.Shadowed) {
+			t.Fatalf("round %d: %+v\nwithout kept documents %+v", round, kept.Config, fresh.Config)
+		}
+	}
+	if valid < 50 || valid == 500 {
+		t.Errorf("%d of 500 are valid", valid)
+	}
+}
+
+// A document that has not changed is not decoded again.
+func TestUnchangedDocumentIsKept(t *testing.T) {
+	in := Input{File: "sluice.yaml", Decoded: new(Decoded)}
+	f := file("dynamic: [{ consul_kv: { prefix: sluice } }]")
+	a := "services: { a: { peers: ['127.0.0.1:1'] } }\nroutes: [{ path: /a, service: a }]"
+	var before *Config
+	for round := range 3 {
+		built, err := in.Build([]Source{f, keys("a.yaml", a, "b.yaml", fmt.Sprintf("routes: [{ path: /b%d, service: a }]", round))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := built.Config; before != nil && (c.Routes[0].checked != before.Routes[0].checked || c.Routes[1].checked == before.Routes[1].checked) {
+			t.Errorf("round %d: the changed document must be decoded again, and no other", round)
+		}
+		before = built.Config
+	}
+}

@@ -1,0 +1,100 @@
+package config
+
+import (
+	"strconv"
+	"strings"
+	"unicode"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// keyPath is the path of a key while it is decoded. Only errors need its text.
+type keyPath struct {
+	above *keyPath // nil: the file
+	name  string
+	item  bool // of a list, with an index instead of a name
+	index int
+}
+
+// String returns a text such as services.star.peers[0].
+func (k *keyPath) String() string {
+	switch {
+	case k == nil:
+		return ""
+	case k.item:
+		return item(k.above.String(), k.index)
+	}
+	return join(k.above.String(), k.name)
+}
+
+// item returns the path of an entry of the list key.
+func item(key string, index int) string { return key + "[" + strconv.Itoa(index) + "]" }
+
+// join appends name to the path of a key. It quotes long and unprintable names.
+func join(key, name string) string {
+	if len(name) > 80 || strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		name = quote(name)
+	}
+	if key == "" {
+		return name
+	}
+	return key + "." + name
+}
+
+// find returns the node at the path key, or that of the nearest key above it, or nil if there is
+// none. whole reports whether it is that of key. The node of an entry of a mapping is its name.
+func (d *decoder) find(key string) (at *yaml.Node, whole bool) {
+	if d.root == nil {
+		return nil, false
+	}
+	errs := d.errs // pairs has recorded its errors before
+	defer func() { d.errs = errs }()
+	return d.findBelow(present(d.root()), key)
+}
+
+func (d *decoder) findBelow(n *yaml.Node, key string) (at *yaml.Node, whole bool) {
+	if n == nil || key == "" {
+		return n, n != nil && key == ""
+	}
+	if n.Kind == yaml.SequenceNode && key[0] == '[' {
+		number, rest, _ := strings.Cut(key[1:], "]")
+		i, err := strconv.Atoi(number)
+		if err != nil || i >= len(n.Content) {
+			return nil, false
+		}
+		entry := present(n.Content[i])
+		if entry == nil {
+			return nil, false
+		}
+		return nearest(entry)(d.findBelow(entry, strings.TrimPrefix(rest, ".")))
+	}
+	if n.Kind != yaml.MappingNode {
+		return nil, false
+	}
+	pairs, _ := d.pairs(n, nil)
+	for _, p := range pairs {
+		rest, found := strings.CutPrefix(key, join("", p.name))
+		switch {
+		case !found || p.name == "":
+		case rest == "":
+			return p.key, true
+		case rest[0] == '.' || rest[0] == '[':
+			below, all := nearest(p.key)(d.findBelow(present(p.value), strings.TrimPrefix(rest, ".")))
+			if all {
+				return below, true
+			}
+			at = below
+		}
+	}
+	return at, false
+}
+
+// nearest returns a function that replaces no node by n.
+func nearest(n *yaml.Node) func(*yaml.Node, bool) (*yaml.Node, bool) {
+	return func(at *yaml.Node, whole bool) (*yaml.Node, bool) {
+		if at == nil {
+			return n, false
+		}
+		return at, whole
+	}
+}

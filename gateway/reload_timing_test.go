@@ -1,0 +1,148 @@
+//go:build unix
+
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"sluice/config"
+	"sluice/document"
+	"sluice/test/subprocess"
+)
+
+// silent is a source of documents whose reports a benchmark makes.
+type silent struct{}
+
+func (silent) Run(ctx context.Context, _ func(document.Report)) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// BenchmarkReload is everything from the bytes of changed documents to the table that is in
+// use, with 10,000 routes to 1,000 services. cpu-ms is the time of all processors, also of the
+// garbage collector; record-cpu-ms is that for the history, after the table is in use.
+func BenchmarkReload(b *testing.B) {
+	cpu := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	for _, shape := range []struct {
+		name      string
+		documents int
+		route     string // the format of a route: its host, its path, the round, and its service
+		changed   string // "all" documents, "one"; or "line": one route of one document
+	}{
+		{"one_document/all_routes", 1, "{ host: h%d.example.com, path: /p%d/%d, service: s%d }", "all"},
+		{"one_document/one_route", 1, "{ host: h%d.example.com, path: /p%d/%d, service: s%d }", "line"},
+		{"100_documents/all", 100, "{ host: h%d.example.com, path: /p%d/%d, service: s%d }", "all"},
+		{"100_documents/one", 100, "{ host: h%d.example.com, path: /p%d/%d, service: s%d }", "one"},
+		{"one_document/all_regexps", 1, "{ host: h%d.example.com, path: '^/p%d/%d/[0-9]+$', match: regexp, service: s%d }", "all"},
+		{"100_documents/one_of_regexps", 100, "{ host: h%d.example.com, path: '^/p%d/%d/[0-9]+$', match: regexp, service: s%d }", "one"},
+	} {
+		b.Run(shape.name, func(b *testing.B) {
+			g := newReloading(b)
+			const routes = 10_000
+			documents := func(round int) (list []config.Document) {
+				var text strings.Builder
+				for d := range shape.documents {
+					text.Reset()
+					text.WriteString("routes:\n")
+					of := routes / shape.documents
+					for i := d * of; i < (d+1)*of; i++ {
+						r := round
+						if shape.changed == "one" && d != shape.documents/2 || shape.changed == "line" && i != routes/2 {
+							r = 0
+						}
+						text.WriteString("  - ")
+						fmt.Fprintf(&text, shape.route, i%1000, i, r, i%1000)
+						text.WriteByte('\n')
+					}
+					list = append(list, config.Document{Name: fmt.Sprintf("consul_kv:sluice/%03d.yaml", d), Text: text.String()})
+				}
+				return list
+			}
+			var inUse, recorded time.Duration
+			apply := func(round int) {
+				g.report(documents(round))
+				sources := append([]config.Source{g.file}, g.documents.latest()...)
+				runtime.GC()
+				before := cpu()
+				b.StartTimer()
+				built, err := g.options.Input.Build(sources)
+				if err == nil {
+					err = g.apply(b.Context(), built.Config)
+				}
+				b.StopTimer()
+				if err != nil || len(g.table.Load().Routes()) != routes {
+					b.Fatal(err)
+				}
+				inUse += cpu() - before
+				before = cpu()
+				number := g.history.Current().Number
+				g.record(built, sources, "changed")
+				recorded += cpu() - before
+				if g.history.Current().Number != number+1 {
+					b.Fatal("not recorded")
+				}
+			}
+			b.StopTimer()
+			apply(1)
+			b.ResetTimer()
+			inUse, recorded = 0, 0
+			for round := 2; round < b.N+2; round++ {
+				apply(round)
+			}
+			b.ReportMetric(inUse.Seconds()*1000/float64(b.N), "cpu-ms/op")
+			b.ReportMetric(recorded.Seconds()*1000/float64(b.N), "record-cpu-ms/op")
+		})
+	}
+}
+
+// reloading is a gateway that does not run: the benchmark makes its reports.
+type reloading struct {
+	*Gateway
+	b *testing.B
+}
+
+func newReloading(b *testing.B) *reloading {
+	b.Helper()
+	file := filepath.Join(b.TempDir(), "sluice.yaml")
+	var text strings.Builder
+	text.WriteString(preamble + "dynamic: [{ consul_kv: { prefix: sluice/ } }]\nservices:\n")
+	for i := range 1000 {
+		fmt.Fprintf(&text, "  s%d: { peers: ['127.0.0.1:1'] }\n", i)
+	}
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	g, err := New(Options{Input: config.Input{File: file}, Version: "test", Log: new(subprocess.Output)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	g.documents.newSource = func(config.Dynamic, bool) document.Source { return silent{} }
+	g.followDocuments(b.Context())
+	b.Cleanup(func() {
+		g.documents.end()
+		_ = g.proxy.Shutdown(context.Background(), 0) // it has no clients
+		g.release(context.Background())
+	})
+	return &reloading{g, b}
+}
+
+// report says that the tree has these documents.
+func (r *reloading) report(list []config.Document) {
+	r.documents.report(r.documents.sources[0], document.Report{Said: config.Source{
+		Name: "consul_kv:sluice/", Kind: config.KindConsulKV, Documents: list,
+	}})
+}
