@@ -23,7 +23,9 @@ func (x *httpExchange) begin() {
 	x.refused, x.interrupted, x.lastRefusal = "", "", nil
 	x.begun, x.answered, x.touched, x.counted = false, false, false, false
 	x.grpcCode, x.deadline = grpcUnset, time.Time{}
-	x.deadlineFirst.Store(false)
+	if x.deadlineFirst.Load() { // cheaper than a store
+		x.deadlineFirst.Store(false)
+	}
 	x.mayReplaySent = x.head.Method.Idempotent()
 	x.upload.reset(x)
 	body := x.start + x.headLength
