@@ -1,0 +1,136 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/test/consultest"
+)
+
+// repeat sends requests for a path over one persistent connection until stop, and reports each that
+// fails.
+func (r *running) repeat(path string) (stop func() (requests uint64)) {
+	url := "http://" + r.Address("web").String() + path
+	ctx, cancel := context.WithCancel(context.Background())
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{}}
+	var requests uint64
+	var running sync.WaitGroup
+	running.Go(func() {
+		defer client.CloseIdleConnections()
+		for ctx.Err() == nil {
+			response, err := client.Get(url)
+			if err != nil {
+				r.t.Errorf("%s: request %d: %v", path, requests, err)
+				return
+			}
+			body, err := io.ReadAll(response.Body)
+			response.Body.Close()
+			if requests++; err != nil || response.StatusCode != http.StatusOK {
+				r.t.Errorf("%s: request %d: %d %q, %v", path, requests, response.StatusCode, body, err)
+			}
+		}
+	})
+	return func() uint64 {
+		cancel()
+		running.Wait()
+		return requests
+	}
+}
+
+// The configuration file, a document in a file and one in Consul change ten times a second. No
+// request fails, and the service that does not change keeps its peer, its connections and its
+// counters.
+func TestReloadsUnderLoad(t *testing.T) {
+	t.Parallel()
+	const rounds = 30
+	var connections atomic.Int64
+	kept := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "kept") }))
+	kept.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	kept.Start()
+	t.Cleanup(kept.Close)
+	peers := []string{origin(t, "even"), origin(t, "odd")}
+
+	agent := consultest.Start(t, consultest.Options{})
+	document := filepath.Join(t.TempDir(), "document.yaml")
+	changing := func(name string, round int) string {
+		return serving(name, peers[round%2]) + fmt.Sprintf("# %d\n", round)
+	}
+	writeDocument := func(round int) {
+		t.Helper()
+		if err := os.WriteFile(document+"~", []byte(changing("file", round)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(document+"~", document); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := func(round int) string {
+		return fmt.Sprintf("consul: { addresses: [%q] }\ndynamic: [{ file: %q }, { consul_kv: { prefix: sluice/ } }]\n", agent.URL(), document) + preamble +
+			fmt.Sprintf("services: { kept: { peers: [%q], keepalive: { idle: 1h } } }\nroutes: [{ service: kept }, { path: /round%d, service: kept }]\n",
+				kept.Listener.Addr(), round)
+	}
+	writeDocument(0)
+	put(t, agent, "sluice/kv.yaml", changing("kv", 0))
+	r := start(t, text(0))
+	r.awaitBody("/kv", "even")
+	pool := r.services.get("kept").pool
+	peer := pool.Snapshot().All[0]
+	first := r.history.Current().Number
+	before := peer.Requests()
+
+	stop := []func() uint64{r.repeat("/"), r.repeat("/other"), r.repeat("/file"), r.repeat("/kv")}
+	pace := time.NewTicker(100 * time.Millisecond)
+	defer pace.Stop()
+	for round := 1; round <= rounds; round++ {
+		<-pace.C
+		writeDocument(round)
+		put(t, agent, "sluice/kv.yaml", changing("kv", round))
+		r.write(text(round))
+		r.Reload()
+		r.await("the file is in use", func() bool {
+			routes := r.effective.Load().Routes
+			return strings.Contains(fmt.Sprint(routes[0].Path, routes[1].Path), fmt.Sprintf("/round%d", round))
+		})
+	}
+	r.awaitBody("/file", "even")
+	r.awaitBody("/kv", "even")
+	requests := make([]uint64, len(stop))
+	for i := range stop {
+		if requests[i] = stop[i](); requests[i] < rounds {
+			t.Errorf("%d requests are no load", requests[i])
+		}
+	}
+	t.Logf("%d requests, %d revisions, %d connections to the peer that stays", requests, r.history.Current().Number-first, connections.Load())
+	if got := r.history.Current().Number - first; got < rounds {
+		t.Errorf("%d revisions, want %d", got, rounds)
+	}
+	if got := r.history.Reloads(); got.Refused != 0 {
+		t.Errorf("%d refused: %v", got.Refused, got.Last)
+	}
+	if r.services.get("kept").pool != pool || pool.Snapshot().All[0] != peer {
+		t.Error("the peer was replaced")
+	}
+	r.await("the last request has ended", func() bool { return peer.Inflight() == 0 })
+	if got, want := peer.Requests()-before, requests[0]+requests[1]; got != want {
+		t.Errorf("the peer has counted %d requests of %d", got, want)
+	}
+	// Two requests at a time; a client may have the answer before the connection is free again.
+	if got := connections.Load(); got > 8 {
+		t.Errorf("%d connections to the peer: they were not kept", got)
+	}
+}
