@@ -1,0 +1,120 @@
+package gateway
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/test/consultest"
+)
+
+// While Consul is away, and when it comes back without its data, its last documents stay in use,
+// and everybody is told. The file can change meanwhile, and Consul's documents afterwards.
+func TestConsulOutagesKeepTheDocuments(t *testing.T) {
+	t.Parallel()
+	must := func(t *testing.T, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	type outage struct {
+		mode         consultest.Mode
+		begin, end   func(*testing.T, *consultest.Agent, *consultest.Relay)
+		losesItsData bool
+	}
+	for name, o := range map[string]outage{
+		"connections are refused": {
+			begin: func(_ *testing.T, _ *consultest.Agent, relay *consultest.Relay) { relay.Cut() },
+			end:   func(_ *testing.T, _ *consultest.Agent, relay *consultest.Relay) { relay.Heal() },
+		},
+		"connections hang": {
+			begin: func(_ *testing.T, _ *consultest.Agent, relay *consultest.Relay) { relay.Hang() },
+			end:   func(_ *testing.T, _ *consultest.Agent, relay *consultest.Relay) { relay.Heal() },
+		},
+		"the agent hangs": {
+			begin: func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Pause()) },
+			end:   func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Resume()) },
+		},
+		"the agent is killed": {
+			mode:  consultest.Server,
+			begin: func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Kill()) },
+			end:   func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Launch(t.Context())) },
+		},
+		"the agent loses its data": {
+			begin:        func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Kill()) },
+			end:          func(t *testing.T, agent *consultest.Agent, _ *consultest.Relay) { must(t, agent.Launch(t.Context())) },
+			losesItsData: true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const source = "consul_kv:sluice/"
+			agent := consultest.Start(t, consultest.Options{Mode: o.mode})
+			relay := consultest.StartRelay(t, agent.HTTPAddress())
+			for range 20 { // so that the index of a new Consul is smaller
+				put(t, agent, "other", "x")
+			}
+			a, b := origin(t, "a"), origin(t, "b")
+			put(t, agent, "sluice/a.yaml", serving("a", a))
+			put(t, agent, "sluice/services/short", a)
+			text := strings.Replace(treeBelow(relay.URL(), "routes: [{ path: /short, service: short }"), "wait: 10m", "wait: 1s", 1)
+			r := start(t, text+"]")
+			r.awaitBody("/a", "a")
+			r.awaitState(source, "in_use")
+			number, pool := r.applied().Number, r.services.get("a").pool
+			serves := func(when string) {
+				t.Helper()
+				for _, path := range []string{"/a", "/short"} {
+					if status, body := r.get(path); status != 200 || body != "a" {
+						t.Errorf("%s: %s is answered by %d %q", when, path, status, body)
+					}
+				}
+			}
+			o.begin(t, agent, relay)
+			stale := r.awaitState(source, "stale")
+			if len(stale.Errors) != 1 || stale.Revision == "" {
+				t.Errorf("%+v", stale)
+			}
+			serves("without Consul")
+			r.await("the log says so", func() bool {
+				return strings.Contains(r.log.String(), "a source of the configuration cannot be read: what it said last stays in use")
+			})
+			if !strings.Contains(r.metrics(), `sluice_config_source_state{source="`+source+`",state="stale"} 1`) {
+				t.Error("the metrics do not say so")
+			}
+			if got := r.applied(); got.Number != number || got.Reloads.Refused != 0 {
+				t.Errorf("revision %d of %d, %d refused", got.Number, number, got.Reloads.Refused)
+			}
+			r.write(text + ", { path: /more, service: short }]")
+			r.awaitBody("/more", "a")
+
+			o.end(t, agent, relay)
+			if o.losesItsData {
+				r.await("the loss is told", func() bool {
+					stale := r.awaitState(source, "stale")
+					return strings.Contains(strings.Join(stale.Errors, ""), "empty, although it was not before")
+				})
+				serves("after the loss")
+				ok, response, _, err := agent.Client().KV().Txn(api.KVTxnOps{
+					{Verb: api.KVSet, Key: "sluice/services/short", Value: []byte(a)},
+					{Verb: api.KVSet, Key: "sluice/a.yaml", Value: []byte(serving("a", a))},
+				}, nil)
+				if err != nil || !ok {
+					t.Fatalf("%+v, %v", response, err)
+				}
+			}
+			r.awaitState(source, "in_use")
+			r.await("the log says that it is over", func() bool {
+				return strings.Contains(r.log.String(), "the source of the configuration can be read again")
+			})
+			serves("with Consul")
+			if r.services.get("a").pool != pool {
+				t.Error("the pool was replaced")
+			}
+			put(t, agent, "sluice/services/short", b)
+			r.awaitBody("/short", "b")
+		})
+	}
+}
