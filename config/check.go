@@ -178,6 +178,9 @@ func (d *decoder) consulService(s *ConsulService, key, name string, consul *Cons
 	for i, datacenter := range s.Datacenters {
 		d.once(first, datacenter, fmt.Sprintf("%s.datacenters[%d]", key, i), datacenter)
 	}
+	if s.Nearest && len(s.Datacenters) < 2 {
+		d.refuse(join(key, "nearest"), "true", "only with several datacenters")
+	}
 	switch {
 	case !s.Spill:
 	case len(s.Datacenters) < 2:

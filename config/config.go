@@ -197,10 +197,11 @@ type ConsulService struct {
 
 	Datacenters []string `key:"datacenters"` // in order of preference; empty: consul.datacenter
 	MinHealthy  int      `key:"min_healthy" default:"1" min:"1" max:"100000"`
-	Spill       bool     `key:"spill" default:"false"` // use all Datacenters, each as a tier
-	Namespace   string   `key:"namespace"`             // empty: consul.namespace; Consul Enterprise
-	Partition   string   `key:"partition"`             // empty: consul.partition; Consul Enterprise
-	Peer        string   `key:"peer"`                  // name of the peered cluster that exports the service
+	Spill       bool     `key:"spill" default:"false"`   // use all Datacenters, each as a tier
+	Nearest     bool     `key:"nearest" default:"false"` // order Datacenters by distance
+	Namespace   string   `key:"namespace"`               // empty: consul.namespace; Consul Enterprise
+	Partition   string   `key:"partition"`               // empty: consul.partition; Consul Enterprise
+	Peer        string   `key:"peer"`                    // name of the peered cluster that exports the service
 
 	Consistency string `key:"consistency" oneof:"default|stale|consistent"` // empty: consul.consistency; not empty after loading
 	Cached      bool   `key:"cached" default:"false"`

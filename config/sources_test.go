@@ -16,7 +16,7 @@ services:
   via: { consul_kv: { key: metis/via_ip_port } }
   own: { consul_kv: { key: own, probation: 1s } }
   list: { file: peers.json }
-  wide: { consul: { datacenters: [dc1, dc2], spill: true } }
+  wide: { consul: { datacenters: [dc1, dc2], spill: true, nearest: true } }
 routes: [{ service: star }]`)
 	for name, want := range map[string]*DNSService{
 		"star": {Name: "_star._tcp.service.consul", Type: "srv", Servers: []string{"127.0.0.1:8600"}, Probation: 10 * time.Minute},
@@ -29,7 +29,7 @@ routes: [{ service: star }]`)
 	if via, own := c.Services["via"].ConsulKV, c.Services["own"].ConsulKV; via.Key != "metis/via_ip_port" || *via.Probation != 3*time.Minute || *own.Probation != time.Second {
 		t.Errorf("%+v, %+v", via, own)
 	}
-	if wide := c.Services["wide"].Consul; !wide.Spill || len(wide.Datacenters) != 2 {
+	if wide := c.Services["wide"].Consul; !wide.Spill || !wide.Nearest || len(wide.Datacenters) != 2 {
 		t.Errorf("%+v", wide)
 	}
 	if got := c.Services["list"].File; got != "peers.json" {
@@ -49,6 +49,7 @@ func TestSourcesAreChecked(t *testing.T) {
 		"dns: { name: a.example, server: a, type: a }":                 "services.star.dns: port is missing",
 		"dns: { name: a.example, server: a, type: mx }":                "services.star.dns.type",
 		"consul: { spill: true }":                                      "services.star.consul.spill: value \"true\": only with several datacenters",
+		"consul: { datacenters: [a], nearest: true }":                  "services.star.consul.nearest: value \"true\": only with several datacenters",
 		"consul: { datacenters: [a, b], spill: true, min_healthy: 2 }": "services.star.consul.min_healthy: without effect",
 		"consul_kv: {}":                "services.star.consul_kv.key: required",
 		"consul_kv: { key: /a }":       `services.star.consul_kv.key: value "/a": want a key`,

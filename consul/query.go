@@ -37,6 +37,10 @@ type Query struct {
 	// Path, or Send finds nothing.
 	MayBeAbsent bool
 
+	// WithoutIndex says that answers have no header of a blocking endpoint. Answer has the
+	// agent only.
+	WithoutIndex bool
+
 	// Needs are the permissions that a token needs, for the error of an answer 403.
 	Needs string
 }
@@ -136,6 +140,8 @@ func (a *agent) get(ctx context.Context, q Query, read func(io.Reader) error) (A
 		return Answer{}, context.Cause(ctx)
 	case limited.Err() != nil:
 		err = context.Cause(limited)
+	case err == nil && q.WithoutIndex:
+		return Answer{}, nil
 	case err == nil:
 		answer, err := parseHeader(header)
 		if err != nil {

@@ -120,6 +120,7 @@ func ServiceOptions(s config.ConsulService, c config.Consul) consulsource.Servic
 		Datacenters:   s.Datacenters,
 		MinHealthy:    s.MinHealthy,
 		Spill:         s.Spill,
+		Nearest:       s.Nearest,
 		Namespace:     s.Namespace,
 		Partition:     s.Partition,
 		Peer:          s.Peer,

@@ -127,10 +127,17 @@ routes: [{ service: star }, { path: /via, service: via }, { path: /list, service
 }
 
 // With spill, requests go to the next data centre while the first one has no room, and come
-// back at once.
+// back at once. The first one is that of the list or the nearest one.
 func TestSpill(t *testing.T) {
 	t.Parallel()
+	for _, settings := range []string{"datacenters: [dc1, dc2], spill: true", "datacenters: [dc2, dc1], spill: true, nearest: true"} {
+		t.Run(settings, func(t *testing.T) { testSpill(t, settings) })
+	}
+}
+
+func testSpill(t *testing.T, settings string) {
 	consul := discoverytest.Start(t)
+	consul.SetDistances(discoverytest.Distance{Datacenter: "dc1", Seconds: []float64{0}}, discoverytest.Distance{Datacenter: "dc2", Seconds: []float64{0.01}})
 	a, b := origin(t, "a"), origin(t, "b")
 	far := discoverytest.Instance("star", "b", port(t, b))
 	far.Node.Datacenter = "dc2"
@@ -139,7 +146,7 @@ func TestSpill(t *testing.T) {
 		consul.SetIn("dc1", "star", discoverytest.Health(discoverytest.Instance("star", "a", port(t, a)), status, "its output"))
 	}
 	set(api.HealthPassing)
-	r := start(t, "consul: { addresses: ["+consul.URL()+"] }\nservices: { star: { consul: { datacenters: [dc1, dc2], spill: true } } }\nroutes: [{ service: star }]")
+	r := start(t, "consul: { addresses: ["+consul.URL()+"] }\nservices: { star: { consul: { "+settings+" } } }\nroutes: [{ service: star }]")
 	tiers := func() []admin.Tier {
 		var services []admin.Service
 		r.api("/api/services", &services)

@@ -1,7 +1,9 @@
 package consul
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +51,7 @@ func (d *datacenters) Run(ctx context.Context, report func(discovery.Report) []d
 		changed:    make(chan struct{}, 1),
 		used:       -1,
 		spill:      d.options.Spill,
+		ordered:    !d.options.Nearest,
 		begin:      time.Now(),
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -56,12 +59,15 @@ func (d *datacenters) Run(ctx context.Context, report func(discovery.Report) []d
 	var running sync.WaitGroup
 	defer running.Wait()
 	for n, s := range d.sources {
-		b := &branch{choice: c, datacenter: d.options.Datacenters[n], place: n, serving: -1}
+		b := &branch{choice: c, datacenter: d.options.Datacenters[n], listed: n, place: n, serving: -1}
 		c.branches = append(c.branches, b)
 		running.Go(func() {
 			// ends with ctx: the service has a name
 			_ = s.Run(ctx, b.take)
 		})
+	}
+	if d.options.Nearest {
+		running.Go(func() { d.nearness.follow(ctx, c.reorder) })
 	}
 	return c.run(ctx)
 }
@@ -73,21 +79,23 @@ type choice struct {
 	log        zerolog.Logger
 	spill      bool          // all are used
 	begin      time.Time     // of the watch
-	branches   []*branch     // in order of preference
-	changed    chan struct{} // capacity 1: a branch has changed
+	changed    chan struct{} // capacity 1: a branch or the order has changed
 
-	mu   sync.Mutex // guards the fields below and those of the branches
-	used int        // index in branches; -1: none yet
+	mu       sync.Mutex // guards the fields below and those of the branches
+	branches []*branch  // in order of preference; changed by reorder only
+	ordered  bool       // the order is known
+	used     int        // index in branches; -1: none yet
 }
 
 // branch is the state of one data centre.
 type branch struct {
 	*choice
 	datacenter string
-	place      int
+	listed     int // its place in the configuration
 
 	// The mu of choice guards the fields below.
 
+	place           int // in branches
 	set             []discovery.Instance
 	serving         int // in set; -1: no set yet
 	usable          int // in set
@@ -194,6 +202,27 @@ func (c *choice) wake() {
 	}
 }
 
+// reorder changes the order of preference to that of the data centres in order. The others
+// come last, as they are listed.
+func (c *choice) reorder(order []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	branches := slices.SortedFunc(slices.Values(c.branches), func(a, b *branch) int { return cmp.Compare(a.listed, b.listed) })
+	nearestFirst(branches, func(b *branch) string { return b.datacenter }, order)
+	if c.ordered && slices.Equal(branches, c.branches) {
+		return
+	}
+	c.ordered = true
+	if c.used >= 0 {
+		c.used = slices.Index(branches, c.branches[c.used])
+	}
+	for n, b := range branches {
+		b.place = n
+	}
+	c.branches = branches
+	c.wake()
+}
+
 // run chooses after each change, until ctx ends.
 func (c *choice) run(ctx context.Context) error {
 	returning := time.NewTimer(0)
@@ -216,6 +245,9 @@ func (c *choice) run(ctx context.Context) error {
 func (c *choice) choose(now time.Time) (wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if left := c.begin.Add(combineWait).Sub(now); !c.ordered && left > 0 {
+		return left
+	}
 	if c.spill {
 		return c.combineLocked(now)
 	}

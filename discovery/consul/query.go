@@ -41,6 +41,16 @@ func Health(ctx context.Context, client *consul.Client, o ServiceOptions) (Answe
 	}
 	var best Answer
 	most, firstErr := -1, error(nil)
+	if o.Nearest {
+		distances, err := readDistances(ctx, client)
+		if err != nil {
+			return Answer{}, err
+		}
+		var order distanceOrder
+		order.note(distances)
+		o.Datacenters = slices.Clone(o.Datacenters)
+		nearestFirst(o.Datacenters, func(name string) string { return name }, order.names)
+	}
 	for _, o.Datacenter = range o.Datacenters {
 		answer, err := query(ctx, client.Get, &o, api.QueryOptions{})
 		if err != nil {

@@ -48,8 +48,11 @@ type ServiceOptions struct {
 	// as discovery.Instance.Priority. Then MinHealthy has no effect, and a data centre that
 	// fails keeps its instances.
 	Spill bool
+	// Nearest orders Datacenters by their distance from the agent's, nearest first. Those
+	// whose distance is unknown come last.
+	Nearest bool
 
-	Near      string // "_agent": sort by distance, which takes the answer from the servers instead of the agent's view // "_agent": sort by distance; then servers answer, not the agent's view
+	Near      string // "_agent": sort by distance, which takes the answer from the servers instead of the agent\'s view
 	Namespace string // default: the client's; Consul Enterprise
 	Partition string // default: the client's; Consul Enterprise
 	Peer      string // a cluster peer that exports the service
@@ -97,6 +100,9 @@ func (o *ServiceOptions) selection() string {
 		fmt.Fprintf(&b, ", data centres %q", o.Datacenters)
 		if o.Spill {
 			b.WriteString(" together")
+		}
+		if o.Nearest {
+			b.WriteString(", the nearest first")
 		}
 	}
 	for _, p := range []struct{ name, value string }{

@@ -13,13 +13,14 @@ import (
 type Sources struct {
 	client    *consul.Client
 	overviews *overview.Overviews
+	nearness  *nearness
 	shared    chan struct{} // one element per query of a watch on an overview
 	log       zerolog.Logger
 }
 
 // NewSources returns sources of client.
 func NewSources(client *consul.Client, log zerolog.Logger) *Sources {
-	return &Sources{client: client, overviews: overview.New(client, log), shared: make(chan struct{}, overview.Queries), log: log}
+	return &Sources{client: client, overviews: overview.New(client, log), nearness: newNearness(client, log), shared: make(chan struct{}, overview.Queries), log: log}
 }
 
 // Source returns a source for the instances of o.Service. It may run several times, but

@@ -8,7 +8,7 @@ import (
 )
 
 // combineWait is how long after the start the first set waits for the answers of all data
-// centres.
+// centres, and for their order.
 const combineWait = time.Second
 
 // combineLocked reports the instances of all data centres, each with the place of its data

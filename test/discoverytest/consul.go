@@ -54,6 +54,7 @@ type Consul struct {
 	probeStatus int              // of the responses to probes; 0: 200
 	probes      int              // queries for the leader
 	views       map[string]*view // that have been queried, by path
+	distances   []Distance
 }
 
 type service struct {

@@ -1,0 +1,214 @@
+package consul
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/consul"
+	"sluice/discovery"
+	"sluice/test/consultest"
+	"sluice/test/discoverytest"
+)
+
+var (
+	nearestDatacenter  = ServiceOptions{Datacenters: []string{"dc3", "dc2", "dc1"}, MinHealthy: 1, Nearest: true}
+	nearestDatacenters = ServiceOptions{Datacenters: []string{"dc3", "dc2", "dc1"}, MinHealthy: 1, Nearest: true, Spill: true}
+)
+
+// far sets the distances of dc2 and dc3 from dc1, the agent's.
+func (b *bubble) far(dc2, dc3 time.Duration) {
+	b.SetDistances(discoverytest.Distance{Datacenter: "dc1", Seconds: []float64{0}},
+		discoverytest.Distance{Datacenter: "dc3", Seconds: []float64{dc3.Seconds()}}, discoverytest.Distance{Datacenter: "dc2", Seconds: []float64{dc2.Seconds()}})
+}
+
+// inThree has an instance in each of three data centres.
+func inThree(dc2, dc3 time.Duration) func(*bubble) {
+	return func(b *bubble) {
+		b.far(dc2, dc3)
+		b.setIn("dc1", "a")
+		b.setIn("dc2", "m")
+		b.setIn("dc3", "x")
+	}
+}
+
+// expectPriorities checks the last set of Sink.
+func (b *bubble) expectPriorities(d time.Duration, want string) {
+	b.t.Helper()
+	b.at(d)
+	if got := b.priorities(); got != want {
+		b.t.Errorf("after %v got %q, want %q", d, got, want)
+	}
+}
+
+func TestNearestDatacenterIsUsed(t *testing.T) {
+	watchInBubble(t, nearestDatacenter, inThree(20*ms, 10*ms), func(t *testing.T, b *bubble) {
+		b.expect(sec, "0s: a") // the agent's own
+		if s := b.status(); !strings.Contains(s.Source, `data centres ["dc3" "dc2" "dc1"], the nearest first`) {
+			t.Errorf("status %+v", s)
+		}
+		b.setIn("dc1", "a:critical")
+		b.expect(2*sec, "1s: x")
+		b.far(10*ms, 20*ms)
+		b.expect(85 * sec)
+		b.expect(95*sec, "1m30s: m") // the third reading
+		if log := b.log.String(); !strings.Contains(log, `"datacenter":"dc2","instead_of":"dc3"`) {
+			t.Errorf("the log has no change from dc3 to dc2:\n%s", log)
+		}
+		b.setIn("dc1", "a")
+		b.expect(110*sec, "1m45s: a")
+		if n := countLines(b.log.String(), `"message":"data centres are ordered by distance"`); n != 2 {
+			t.Errorf("%d log lines about the order, want 2:\n%s", n, b.log.String())
+		}
+	})
+}
+
+// Distances that differ little, or not for long, change nothing.
+func TestOrderOfDatacentersDoesNotFlap(t *testing.T) {
+	watchInBubble(t, nearestDatacenters, inThree(10*ms, 12*ms), func(t *testing.T, b *bubble) {
+		const order = "a^0 m^1 x^2"
+		b.expectPriorities(sec, order)
+		b.far(12*ms, 10*ms)
+		b.expectPriorities(10*time.Minute, order)
+		for n := range 10 { // two of three readings
+			b.far(20*ms, 10*ms)
+			b.expectPriorities(10*time.Minute+time.Duration(n)*90*sec+75*sec, order)
+			b.far(10*ms, 12*ms)
+			b.expectPriorities(10*time.Minute+time.Duration(n+1)*90*sec, order)
+		}
+		b.far(20*ms, 10*ms)
+		b.expectPriorities(30*time.Minute, "a^0 m^2 x^1")
+		b.SetDistances(discoverytest.Distance{Datacenter: "dc1", Seconds: []float64{0}}) // the others are gone from the gossip
+		b.expectPriorities(40*time.Minute, "a^0 m^2 x^1")
+	})
+}
+
+// The order is that of the list until the distances are known, and stays when they cannot
+// be read.
+func TestUnknownDistances(t *testing.T) {
+	refused := discoverytest.Fault{Status: 500, Body: "no", Only: func(r discoverytest.Request) bool { return strings.HasSuffix(r.Path, "/datacenters") }}
+	prepare := func(b *bubble) {
+		inThree(20*ms, 10*ms)(b)
+		b.Break(refused)
+	}
+	watchInBubble(t, nearestDatacenters, prepare, func(t *testing.T, b *bubble) {
+		b.expect(990 * ms)
+		b.expectPriorities(2*sec, "a^2 m^1 x^0")
+		b.Heal()
+		b.expectPriorities(6*sec, "a^0 m^2 x^1")
+		b.Break(refused)
+		b.expectPriorities(time.Hour, "a^0 m^2 x^1")
+		if s := b.status(); s.State != discovery.WatchFresh {
+			t.Errorf("status %+v", s)
+		}
+	})
+	// Only that of dc2 is known at first.
+	prepare = func(b *bubble) {
+		inThree(20*ms, 10*ms)(b)
+		b.SetDistances(discoverytest.Distance{Datacenter: "dc1", Seconds: []float64{0}}, discoverytest.Distance{Datacenter: "dc2", Seconds: []float64{0.02}}, discoverytest.Distance{Datacenter: "dc3"})
+	}
+	watchInBubble(t, nearestDatacenters, prepare, func(t *testing.T, b *bubble) {
+		b.expectPriorities(sec, "a^0 m^1 x^2")
+		b.far(20*ms, 10*ms)
+		b.expectPriorities(5*time.Minute, "a^0 m^2 x^1")
+	})
+}
+
+// All watches share the readings.
+func TestReadingsOfDistancesAreShared(t *testing.T) {
+	watchInBubble(t, nearestDatacenters, inThree(20*ms, 10*ms), func(t *testing.T, b *bubble) {
+		b.at(7 * sec)
+		other := nearestDatacenters
+		other.Service = "other"
+		b.manager.Watch("other", b.client.Source(other))
+		b.at(10 * time.Minute)
+		var times []time.Duration
+		for _, r := range b.Requests() {
+			if strings.HasSuffix(r.Path, "/datacenters") {
+				times = append(times, r.Time.Sub(b.begin))
+			}
+		}
+		if len(times) != 2*21 {
+			t.Errorf("%d queries in 10 minutes: %v", len(times), times)
+		}
+	})
+}
+
+func TestDistances(t *testing.T) {
+	distances := func(names ...string) map[string]time.Duration {
+		all := make(map[string]time.Duration)
+		for _, word := range names {
+			name, distance, _ := strings.Cut(word, "=")
+			d, err := time.ParseDuration(distance)
+			must(t, err)
+			all[name] = d
+		}
+		return all
+	}
+	var o distanceOrder
+	for n, step := range []struct{ reading, want string }{
+		{"a=0s b=10ms c=5ms", "a c b"},
+		{"a=0s b=2ms c=5ms", "a c b"}, {"a=0s b=2ms c=5ms", "a c b"}, {"a=0s b=4.5ms c=5ms", "a c b"}, // interrupted
+		{"b=2ms c=5ms", "a c b"}, {"b=2ms c=5ms", "a c b"}, {"b=2ms c=5ms", "a b c"},
+		{"b=1ms c=0.1ms", "a b c"}, {"b=1ms c=0.1ms", "a b c"}, {"b=1ms c=0.1ms", "a b c"}, {"b=1ms c=0.1ms", "a b c"}, // less than a millisecond
+		{"d=1ms b=100ms c=90ms", "a b c d"}, {"d=1ms", "a b c d"}, {"d=1ms", "a d c b"},
+	} {
+		before := slices.Clone(o.names)
+		if changed := o.note(distances(strings.Fields(step.reading)...)); strings.Join(o.names, " ") != step.want || changed == slices.Equal(before, o.names) {
+			t.Errorf("step %d: got %q, %v, want %q", n, o.names, changed, step.want)
+		}
+	}
+}
+
+// The distance is the median of those between all servers.
+func TestDistanceIsTheMedian(t *testing.T) {
+	f := discoverytest.Start(t)
+	f.SetDistances(discoverytest.Distance{Datacenter: "dc1", Seconds: []float64{0, 0.001}}, discoverytest.Distance{Datacenter: "dc2", Seconds: []float64{0.1, 0.2, 5}})
+	client, err := newClient(consul.Options{Addresses: []string{f.URL()}})
+	must(t, err)
+	defer client.Close()
+	got, err := readDistances(t.Context(), client.Client)
+	if err != nil || len(got) != 2 || got["dc1"] != 0 || got["dc2"].Round(ms) != 200*ms {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+// TestRealNearestDatacenter has the same configuration in two data centres of one WAN. Each
+// prefers its own, and the token may read the service only.
+func TestRealNearestDatacenter(t *testing.T) {
+	t.Parallel()
+	one := consultest.Start(t, consultest.Options{Node: "node-1", WAN: true})
+	two := consultest.Start(t, consultest.Options{Node: "node-2", WAN: true, Datacenter: "dc2",
+		Config: map[string]any{"retry_join_wan": []string{one.WANAddress()}, "retry_interval_wan": "1s"}})
+	registerTTL(t, one, "star", "a", 8001, nil)
+	registerTTL(t, two, "star", "x", 8002, nil)
+	for _, agent := range []*consultest.Agent{one, two} {
+		consultest.Await(t, "the distances are known", func() bool {
+			client, err := newClient(consul.Options{Addresses: []string{agent.URL()}})
+			must(t, err)
+			defer client.Close()
+			distances, err := readDistances(t.Context(), client.Client)
+			return err == nil && len(distances) == 2
+		})
+	}
+	for _, list := range [][]string{{"dc1", "dc2"}, {"dc2", "dc1"}} {
+		o := ServiceOptions{Service: "star", Datacenters: list, MinHealthy: 1, Nearest: true}
+		watchReal(t, one, o).await("a")
+		watchReal(t, two, o).await("x")
+		o.Spill = true
+		for n, set := range [][]discovery.Instance{watchReal(t, one, o).await("a x"), watchReal(t, two, o).await("a x")} {
+			if set[n].Priority != 0 || set[1-n].Priority != 1 {
+				t.Errorf("%q at agent %d: got %+v", list, n, set)
+			}
+		}
+		client, err := newClient(consul.Options{Addresses: []string{two.URL()}})
+		must(t, err)
+		o.Spill = false
+		answer, err := client.Health(t.Context(), o)
+		if err != nil || formatSet(discovery.Normalize(answer.Instances)) != "x" {
+			t.Errorf("%+v, %v", answer, err)
+		}
+		client.Close()
+	}
+}
