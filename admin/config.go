@@ -21,6 +21,7 @@ type Revision struct {
 	Sources []SourceInUse   `json:"sources"`
 	Pending []string        `json:"pending"`
 	Changes []config.Change `json:"changes"` // from the revision before, secrets masked
+	Given   bool            `json:"given"`   // only a share has changed, by a judge or an operator: the documents are those of the revision before
 }
 
 // SourceInUse is a source of documents in a revision.
@@ -69,7 +70,7 @@ type Refusal struct {
 }
 
 func describeRevision(r config.Revision) Revision {
-	d := Revision{r.Number, moment(r.Time), r.Source, r.Hash, r.Reason, []SourceInUse{}, list(r.Pending), list(r.Diff)}
+	d := Revision{r.Number, moment(r.Time), r.Source, r.Hash, r.Reason, []SourceInUse{}, list(r.Pending), list(r.Diff), r.Given}
 	for _, s := range r.Sources {
 		d.Sources = append(d.Sources, describeSource(s))
 	}

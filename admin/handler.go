@@ -48,8 +48,10 @@ func New(o Options) http.Handler {
 	order := func(path string, f http.HandlerFunc) { mux.Handle(path, h.order(h.authorized(f))) }
 	order("/api/peers/{service}/{id}/drain", h.drain)
 	order("/api/peers/{service}/{id}/enable", h.enable)
-	order("/api/shares/{service}", h.giveShare)
-	order("/api/shares/{service}/release", h.releaseShare)
+	order("/api/shares/{service}", h.setShare)
+	for _, verb := range []ShareVerb{SharePause, ShareResume, ShareRelease} {
+		order("/api/shares/{service}/"+string(verb), h.changeShare(verb))
+	}
 	order("/api/config/rollback", h.rollback)
 	guarded("/metrics", h.newMetrics().ServeHTTP)
 	guarded("/debug/pprof/", pprof.Index)

@@ -98,12 +98,9 @@ type Options struct {
 
 	// Splits returns the state of every split of a service with the share of one group.
 	Splits func() []SplitState
-	// GiveShare sets such a share in place of the configuration's, and reports whether
-	// the service has one.
-	GiveShare func(service string, share float64, why string) bool
-	// ReleaseShare returns a service to the share of the configuration, and reports
-	// whether it had another.
-	ReleaseShare func(service string) bool
+	// OrderShare carries out an order about such a share. The error is one of those of
+	// ShareOrder.
+	OrderShare func(ShareOrder) error
 
 	// Certificates returns the state of all certificates.
 	Certificates func() []CertificateStatus

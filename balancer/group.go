@@ -71,7 +71,7 @@ type Group struct {
 	name     string
 	attempts *metrics.Requests
 
-	onFailure atomic.Pointer[func(client uint64)]
+	onDone atomic.Pointer[func(client uint64, o Outcome)]
 
 	fallbacks atomic.Uint64
 	_         [128 - 8]byte
@@ -97,23 +97,24 @@ func (g *Group) Attempts() *metrics.Requests { return g.attempts }
 // Query.Fallback.
 func (g *Group) Fallbacks() uint64 { return g.fallbacks.Load() }
 
-// OnFailure sets what gets the client of each failed attempt that a split assigned to the
-// group; nil is nothing. It runs in [Token.Done], and must be quick.
-func (g *Group) OnFailure(f func(client uint64)) {
+// OnDone sets what gets the client and the outcome of each attempt that a split assigned to the
+// group, as far as [Query].Client names clients; nil is nothing. It runs in [Token.Done], and must
+// be quick.
+func (g *Group) OnDone(f func(client uint64, o Outcome)) {
 	if f == nil {
-		g.onFailure.Store(nil)
+		g.onDone.Store(nil)
 		return
 	}
-	g.onFailure.Store(&f)
+	g.onDone.Store(&f)
 }
 
-// failed passes the client of a failed attempt on, unless its peer has another group by now.
-func (g *Group) failed(t Token) {
+// done passes on the client of an attempt, unless its peer has another group by now.
+func (g *Group) done(t Token, o Outcome) {
 	if g == nil || g.id != t.assigned {
 		return
 	}
-	if f := g.onFailure.Load(); f != nil {
-		(*f)(uint64(t.client))
+	if f := g.onDone.Load(); f != nil {
+		(*f)(uint64(t.client), o)
 	}
 }
 

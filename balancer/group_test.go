@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -362,14 +363,13 @@ func TestGroupsWaitInTheirOwnLines(t *testing.T) {
 	})
 }
 
-// A group learns of the failed attempts of clients that a split has assigned to it, and of no
-// others.
-func TestGroupOnFailure(t *testing.T) {
+// A group learns of the attempts of clients that a split has assigned to it, and of no others.
+func TestGroupOnDone(t *testing.T) {
 	p := newTestPool(t, Options{Policy: PolicyRandom, Groups: byTag("a", "empty"), NewTransport: newTestTransport})
 	p.Apply(withTags("a", ""))
-	var got []uint64
+	var got []string
 	a, rest := p.Group("a"), p.Group(RestGroup)
-	a.OnFailure(func(client uint64) { got = append(got, client) })
+	a.OnDone(func(client uint64, o Outcome) { got = append(got, fmt.Sprint(client, o.Class)) })
 	try := func(q Query, class OutcomeClass) {
 		t.Helper()
 		token, err := p.Pick(&q)
@@ -386,9 +386,10 @@ func TestGroupOnFailure(t *testing.T) {
 	try(Query{Group: rest.ID(), Client: 6}, OutcomeReset)
 	try(Query{Group: p.Group("empty").ID(), Fallback: a.ID(), Client: 7}, OutcomeReset)
 	try(Query{Client: 8}, OutcomeReset)
-	a.OnFailure(nil)
+	a.OnDone(nil)
 	try(Query{Group: a.ID(), Client: 9}, OutcomeReset)
-	if !slices.Equal(got, []uint64{1, 2}) {
-		t.Errorf("the group learns of %v, want 1 and 2", got)
+	want := []string{"1 reset", "2 server error", "3 ok", "4 client gone"}
+	if !slices.Equal(got, want) {
+		t.Errorf("the group learns of %q, want %q", got, want)
 	}
 }

@@ -50,7 +50,7 @@ type Outcome struct {
 	Class OutcomeClass
 	// Status is the peer's status code, 0 without an answer.
 	Status int
-	// Latency is the time from the pick to the response header, to the failure, or
-	// for a TCP stream to the established connection. 0: not measured.
+	// Latency is the time from the pick to the response header, to the failure, until the
+	// client left, or for a TCP stream to the established connection. 0: not measured.
 	Latency time.Duration
 }

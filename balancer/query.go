@@ -27,7 +27,7 @@ type Query struct {
 	// is none.
 	Fallback GroupID
 	// Client identifies the client that a split has assigned to Group, for
-	// [Group.OnFailure]; 0 if none has.
+	// [Group.OnDone]; 0 if none has.
 	Client uint32
 	first  bool // the request is the first in its line of the pool's queue
 }

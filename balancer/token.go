@@ -41,8 +41,8 @@ func (t Token) Done(o Outcome) {
 	}
 	if tally := p.tally.Load(); tally != nil {
 		tally.count(o, t.start)
-		if t.client != 0 && o.Class.Failure() {
-			tally.group.failed(t)
+		if t.client != 0 {
+			tally.group.done(t, o)
 		}
 	}
 	if t.start >= p.measured.Load() {

@@ -90,7 +90,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newRun(), newCheck(), newConfig(), newPeers(), newRoute(), newReplicas(), newRegister(), newDrain(), newEnable(), newDoctor(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newConfig(), newPeers(), newRoute(), newReplicas(), newShares(), newRegister(), newDrain(), newEnable(), newDoctor(), newVersion())
 	return root
 }
 

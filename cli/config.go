@@ -55,7 +55,7 @@ func writeRevisions(out io.Writer, revisions []admin.Revision) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NUMBER\tTIME\tHASH\tREASON")
 	for _, r := range revisions {
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\n", r.Number, r.Time.Local().Format("2006-01-02 15:04:05"), r.Hash, printable(r.Reason))
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\n", r.Number, r.Time.Local().Format("2006-01-02 15:04:05"), r.Hash, printableWhy(r.Reason))
 		for _, s := range r.Sources {
 			if s.Pinned > 0 {
 				fmt.Fprintf(w, "\t\t\t  %s is pinned to revision %d\n", printable(s.Name), s.Pinned)

@@ -107,6 +107,8 @@ func TestErrorsOfDynamicSources(t *testing.T) {
 		"dynamic: [{}]": "dynamic[0]: want exactly one of file, consul_kv and etcd",
 		"dynamic: [{ file: a, consul_kv: { key: b } }]":                          "dynamic[0]: want exactly one of file, consul_kv and etcd",
 		"dynamic: [{ consul_kv: {} }]":                                           "dynamic[0].consul_kv: want exactly one of key and prefix",
+		"dynamic: [{ consul_kv: { prefix: a } }]\nconsul: { shares: a/b }":       `dynamic[0].consul_kv.prefix: value "a/": has keys in common with consul.shares`,
+		"dynamic: [{ consul_kv: { prefix: a/b/c } }]\nconsul: { shares: a/b }":   `dynamic[0].consul_kv.prefix: value "a/b/c/": has keys in common with consul.shares`,
 		"dynamic: [{ consul_kv: { key: a, prefix: b } }]":                        "dynamic[0].consul_kv: want exactly one of key and prefix",
 		"dynamic: [{ file: 'a*/b' }]":                                            `dynamic[0].file: value "a*/b": want the path of a file`,
 		"dynamic: [{ file: '[' }]":                                               `dynamic[0].file: value "[": want the path of a file`,

@@ -143,6 +143,9 @@ type Consul struct {
 	// CertificatesDir is a directory for copies of the certificates in Consul's KV store,
 	// for a start without Consul. Empty: none.
 	CertificatesDir string `key:"certificates_dir"`
+	// Shares is the prefix of the keys in Consul's KV store by which replicas share what their
+	// judges and operators decide, without a slash at its end. Empty: each is on its own.
+	Shares string `key:"shares" format:"kv_prefix"`
 	// Register configures the registration of sluice. nil: sluice is not registered.
 	Register *ConsulRegister `key:"register"`
 }

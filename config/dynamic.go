@@ -90,6 +90,9 @@ func (d *decoder) dynamic(c *Config) {
 			}
 			if kv.Prefix != "" {
 				kv.Prefix = strings.TrimSuffix(kv.Prefix, "/") + "/"
+				if shares := c.Consul.Shares + "/"; shares != "/" && (strings.HasPrefix(shares, kv.Prefix) || strings.HasPrefix(kv.Prefix, shares)) {
+					d.refuse(key+".consul_kv.prefix", kv.Prefix, "has keys in common with consul.shares, "+c.Consul.Shares+", which are no documents")
+				}
 			}
 		}
 		if y.Name() == d.file {

@@ -25,13 +25,15 @@ type Group struct {
 type Split map[string]string
 
 // Judge moves the share of the one group of a service's Split: to 0 if the group fails more
-// often than the rest, and else through Steps.
+// often than the rest or is slower, and else through Steps.
 type Judge struct {
 	Act string `key:"act" default:"rollback" oneof:"rollback|report"` // report: only say what it finds
 	// Steps are growing shares. Empty: the share grows by the configuration only.
 	Steps   []Ratio       `key:"steps" min:"0.0001" max:"1"`
 	Step    time.Duration `key:"step" default:"10m" min:"10s" max:"720h"`    // shortest time between two steps
 	MaxWait time.Duration `key:"max_wait" default:"1h" min:"0s" max:"8760h"` // longer than Step, until it says why the next step waits
+	// Slower is how much slower than the rest the group may be. 0: its latency is not judged.
+	Slower Ratio `key:"slower" default:"50%" min:"0" max:"100"`
 }
 
 // Keys of a Split that are not groups.
@@ -102,7 +104,7 @@ func (d *decoder) judge(s *Service, key string) {
 	}
 	for i, step := range s.Judge.Steps {
 		if at := fmt.Sprintf("%s.steps[%d]", key, i); i > 0 && step <= s.Judge.Steps[i-1] && !d.failed(at) {
-			d.refuse(at, percent(float64(step)), "want more than the step before")
+			d.refuse(at, Percent(float64(step)), "want more than the step before")
 		}
 	}
 }
@@ -140,14 +142,25 @@ func (d *decoder) split(split Split, s *Service, key string) {
 		}
 	}
 	if sum > 1+1e-9 {
-		d.refuse(key, "", fmt.Sprintf("the shares add up to %s, want at most 100%%", percent(sum)))
+		d.refuse(key, "", fmt.Sprintf("the shares add up to %s, want at most 100%%", Percent(sum)))
 	}
 	if len(split) > 0 && len(split.Shares()) == 0 && !d.failed(key) {
 		d.refuse(key, "", "without a share: want at least one, such as \"canary: 5%\"")
 	}
 }
 
-func percent(share float64) string { return fmt.Sprintf("%.4g%%", 100*share) }
+// Percent returns a share for people, such as 5%.
+func Percent(share float64) string { return fmt.Sprintf("%.4g%%", 100*share) }
+
+// ParseShare reads a share as in the file: 0.05 or 5%.
+func ParseShare(text string) (float64, error) {
+	limits := rules{min: "0", max: "1"}
+	size, ok := limits.parse(text, ratioType)
+	if !ok {
+		return 0, fmt.Errorf("share %q: want %s", text, limits.want(ratioType))
+	}
+	return size.Float(), nil
+}
 
 // groupOf checks the name of a group of s. rest: RestGroup is allowed, if there are
 // groups.

@@ -26,6 +26,9 @@ type Revision struct {
 	Config *Config
 	// Pending lists the keys whose new values take effect at the next start.
 	Pending []string
+	// Given says that the documents are those of the revision before: a judge or an operator has
+	// changed a share.
+	Given bool
 }
 
 // Refusal is a configuration that was not applied.
@@ -42,11 +45,32 @@ type Reloads struct {
 	Last    *Refusal // of the latest load; nil if it succeeded
 }
 
-// keepRevisions is the number of revisions in a History.
-const keepRevisions = 50
+// keepRevisions is the number of revisions in a History, and keepGiven that of the Given ones
+// among them: shares may change often, and must not drive out the documents.
+const (
+	keepRevisions = 50
+	keepGiven     = 10
+)
+
+// newest returns the revisions to keep.
+func newest(revisions []Revision) []Revision {
+	given := 0
+	for _, r := range revisions {
+		if r.Given {
+			given++
+		}
+	}
+	revisions = slices.DeleteFunc(revisions, func(r Revision) bool {
+		if r.Given {
+			given--
+		}
+		return r.Given && given >= keepGiven
+	})
+	return revisions[max(0, len(revisions)-keepRevisions):]
+}
 
 // History contains the latest applied revisions, and counts loads. The zero value is
-// empty. Its methods may be called concurrently, but Applied, Resume and Keep by one goroutine.
+// empty. Its methods may be called concurrently, but Applied, Given, Resume and Keep by one goroutine.
 type History struct {
 	mu sync.Mutex // guards the fields below
 
@@ -61,11 +85,22 @@ func (h *History) Applied(r Revision, standing ...Refusal) Revision {
 	h.mu.Lock()
 	h.reloads.Applied++
 	h.standLocked(standing)
+	return h.addUnlock(r)
+}
+
+// Given adds a revision with the documents of the latest: the shares have changed. It must not be
+// the first.
+func (h *History) Given(reason string, diff []Change) Revision {
+	h.mu.Lock()
+	r := h.lastLocked()
+	r.Reason, r.Diff, r.Given = reason, diff, true
+	return h.addUnlock(r)
+}
+
+// addUnlock adds a revision, unlocks mu, and then writes the file.
+func (h *History) addUnlock(r Revision) Revision {
 	r.Number, r.Time = h.lastLocked().Number+1, time.Now()
-	if len(h.revisions) >= keepRevisions {
-		h.revisions = slices.Delete(h.revisions, 0, 1)
-	}
-	h.revisions = append(h.revisions, r)
+	h.revisions = newest(append(h.revisions, r))
 	file, revisions := h.file, slices.Clone(h.revisions)
 	h.mu.Unlock()
 	if file != nil {

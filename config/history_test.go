@@ -2,6 +2,8 @@ package config
 
 import (
 	"errors"
+	"fmt"
+	"path/filepath"
 	"testing"
 )
 
@@ -40,5 +42,35 @@ func TestHistoryHasTheLatestRefusal(t *testing.T) {
 	h.Applied(Revision{})
 	if r := h.Reloads(); r.Last != nil || r.Applied != 2 || r.Refused != 2 {
 		t.Errorf("after Applied: %+v", r)
+	}
+}
+
+// Revisions of given shares do not drive out the documents, here and in the file.
+func TestGivenSharesAreFew(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history")
+	h := kept(t, path)
+	for i := range 60 {
+		h.Applied(revisionWith(fmt.Sprint(i)))
+	}
+	var last Revision
+	for i := range 70 {
+		last = h.Given(fmt.Sprint("share ", i), []Change{{"a", "1%", "2%"}})
+	}
+	if last.Number != 130 || !last.Given || last.Sources[0].Documents[0].Text != "59" || len(last.Diff) != 1 {
+		t.Errorf("the last: %+v", last)
+	}
+	if n := h.Reloads().Applied; n != 60 {
+		t.Errorf("%d reloads are counted, want 60", n)
+	}
+	for name, history := range map[string]*History{"here": h, "in the file": kept(t, path)} {
+		given := 0
+		for _, r := range history.Revisions() {
+			if r.Given {
+				given++
+			}
+		}
+		if n := len(history.Revisions()); given != keepGiven || n < keepRevisions-keepGiven || history.Current().Reason != "share 69" {
+			t.Errorf("%s: %d revisions, %d of given shares, the last %q", name, n, given, history.Current().Reason)
+		}
 	}
 }

@@ -20,6 +20,7 @@ var restarts = []struct{ key, why string }{
 	{"consul.partition", consulClient},
 	{"consul.max_watches", consulClient},
 	{"consul.certificates_dir", "the files are read at the start"},
+	{"consul.shares", "the prefix is read at the start"},
 	{"health.max_checks", "the checks of all services share workers"},
 }
 

@@ -30,6 +30,7 @@ type record struct {
 	Sources []Source  `json:"sources"`
 	Diff    []Change  `json:"diff,omitempty"`
 	Pending []string  `json:"pending,omitempty"`
+	Given   bool      `json:"given,omitempty"`
 }
 
 // historyFile is the file of a history: one revision on each line, the oldest first. A new
@@ -90,18 +91,15 @@ func decodeHistory(file string, data []byte) (revisions []Revision, err error) {
 		}
 		revisions = append(revisions, revisionOf(r))
 	}
-	if n := len(revisions); n > keepRevisions {
-		revisions = revisions[n-keepRevisions:]
-	}
-	return revisions, nil
+	return newest(revisions), nil
 }
 
 func revisionOf(r record) Revision {
-	return Revision{Number: r.Number, Time: r.Time, Source: r.Source, Hash: r.Hash, Reason: r.Reason, Sources: r.Sources, Diff: r.Diff, Pending: r.Pending}
+	return Revision{Number: r.Number, Time: r.Time, Source: r.Source, Hash: r.Hash, Reason: r.Reason, Sources: r.Sources, Diff: r.Diff, Pending: r.Pending, Given: r.Given}
 }
 
 func recordOf(r Revision) record {
-	return record{r.Number, r.Time, r.Source, r.Hash, r.Reason, r.Sources, r.Diff, r.Pending}
+	return record{r.Number, r.Time, r.Source, r.Hash, r.Reason, r.Sources, r.Diff, r.Pending, r.Given}
 }
 
 // encodeHistory returns the lines of the newest revisions that fit into the limit.

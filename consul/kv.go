@@ -120,13 +120,24 @@ func (c *Client) PutKey(ctx context.Context, pair *api.KVPair) error {
 	})
 }
 
-// ReplaceKey writes a key of Consul's KV store if its ModifyIndex is still that of pair.
+// ReplaceKey writes a key of Consul's KV store if its ModifyIndex is still that of pair; 0: if
+// there is no such key.
 func (c *Client) ReplaceKey(ctx context.Context, pair *api.KVPair) (replaced bool, err error) {
 	err = c.write(ctx, keyWrite(pair.Key), func(c *api.Client, w *api.WriteOptions) (err error) {
 		replaced, _, err = c.KV().CAS(pair, w)
 		return err
 	})
 	return replaced, err
+}
+
+// DeleteKeyIf deletes a key of Consul's KV store if it has not changed since it had pair's
+// ModifyIndex. It reports whether it did.
+func (c *Client) DeleteKeyIf(ctx context.Context, pair *api.KVPair) (done bool, err error) {
+	err = c.write(ctx, keyWrite(pair.Key), func(c *api.Client, w *api.WriteOptions) (err error) {
+		done, _, err = c.KV().DeleteCAS(pair, w)
+		return err
+	})
+	return done, err
 }
 
 // DeleteKey deletes a key of Consul's KV store. It is no error if there is none.

@@ -87,7 +87,13 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) (err error) {
 			return err
 		}
 	}
-	g.shares.applied(merged)
+	g.configured.Store(merged)
+	ended := g.shares.applied(merged)
+	for service := range ended {
+		delete(g.recorded, service) // the configuration's revision says it
+	}
+	g.sharing.retract(ended)
+	g.sharing.reconsider()
 	g.tags.applied(profiles)
 	return nil
 }

@@ -81,7 +81,8 @@ func (g *Gateway) recordFirst() {
 	}
 	g.warn(f.built)
 	samePins := len(config.Released(last.Sources, f.sources)) == 0
-	if last.Number > 0 && last.Hash == f.built.Hash() && samePins {
+	sameShares := !last.Given || len(g.shares.all()) > 0 // those of an old process
+	if last.Number > 0 && last.Hash == f.built.Hash() && samePins && sameShares {
 		g.registerAs(g.history.Resume(f.built.Config, f.sources))
 	} else {
 		r := g.revision(f.built, f.sources, "start")

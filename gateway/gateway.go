@@ -14,6 +14,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/admin"
 	"sluice/config"
 	"sluice/consul"
 	"sluice/consul/registration"
@@ -79,9 +80,13 @@ type Gateway struct {
 	// effective is the configuration in use: the latest of history, merged with the
 	// services found in the catalog.
 	effective atomic.Pointer[config.Config]
-	finder    *finder
-	shares    *shares
-	tags      *tags
+	// configured is effective without given shares.
+	configured atomic.Pointer[config.Config]
+	finder     *finder
+	shares     *shares
+	recorded   map[string]admin.GivenShare // those of shares that the history has; of the goroutine that applies configurations
+	sharing    *sharing                    // nil: each replica judges on its own
+	tags       *tags
 
 	accessLog   atomic.Pointer[accesslog.Logger]
 	journal     *journal
@@ -142,6 +147,7 @@ type waits struct {
 	takeover     time.Duration // takeoverTimeout
 	paused       time.Duration // pauseTimeout
 	judge        time.Duration // judgeInterval
+	judgeWarmUp  time.Duration // judgeWarmUp
 }
 
 // New loads the configuration, opens the logs, binds the listeners and creates everything
@@ -162,7 +168,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g := &Gateway{
 		options: o, reload: make(chan struct{}, 1), orders: make(chan order), becameReady: make(chan struct{}),
 		warm: make(chan struct{}), failed: make(chan error, 1), settled: make(chan struct{}),
-		waits: waits{certificatesEvery, startTimeout, warmTimeout, applyFoundRetry, takeoverTimeout, pauseTimeout, judgeInterval},
+		waits: waits{certificatesEvery, startTimeout, warmTimeout, applyFoundRetry, takeoverTimeout, pauseTimeout, judgeInterval, judgeWarmUp},
 	}
 	g.users.Store(new(userFiles))
 	if err := g.readFirst(); err != nil {
@@ -210,6 +216,7 @@ func New(o Options) (_ *Gateway, err error) {
 	}
 	g.adopt()
 	g.registrar = g.newRegistrar()
+	g.sharing = g.newSharing(c.Consul.Shares)
 	g.recordFirst()
 	return g, nil
 }
@@ -231,6 +238,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	running.Go(func() { g.becomeReady(background) })
 	running.Go(func() { g.reloads(background) })
 	running.Go(func() { g.recheckAddresses(background) })
+	g.sharing.resume()
 	running.Go(func() { g.judge(background) })
 	running.Go(func() { g.followCertificates(background) })
 	if g.options.Input.File != "" {
@@ -254,6 +262,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 			begin := time.Now()
 			g.awaitDocuments(background, g.waits.start)
 			g.awaitCatalog(background, g.waits.start-time.Since(begin))
+			g.sharing.await(background, g.waits.start-time.Since(begin))
 			g.awaitFirst(background, g.services.all(), g.waits.start-time.Since(begin))
 			g.tags.await(background, g.waits.start-time.Since(begin))
 			g.awaitCertificates(background, g.allListeners(), g.waits.start-time.Since(begin))
@@ -346,6 +355,7 @@ func (g *Gateway) release(ctx context.Context) {
 		service.pool.Close()
 	}
 	g.kvCertificates.retain(nil)
+	g.sharing.pause()
 	g.consul.Close()
 	if err := g.accessLog.Load().Close(); err != nil {
 		g.log.Error().Err(err).Msg("access log")

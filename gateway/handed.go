@@ -88,6 +88,7 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 		g.consul.Reduce(abandoned)
 		g.discovery.Resume()
 		g.kvCertificates.resume()
+		g.sharing.resume()
 		g.documents.resume()
 		g.Reload()
 	}
@@ -116,6 +117,7 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 func (g *Gateway) pauseConsul() (abandoned int) {
 	return g.consul.Release(func() {
 		g.kvCertificates.pause()
+		g.sharing.pause()
 		g.documents.pause()
 		g.discovery.Pause()
 	})
@@ -171,6 +173,7 @@ func (g *Gateway) inherit() {
 func (g *Gateway) expectServices() *config.Config {
 	g.inherit()
 	g.shares.inherit(g.handed.Shares)
+	g.recorded = g.shares.all()
 	g.adoptHistory()
 	c := g.first.built.Config
 	if g.snapshot != nil {

@@ -1,44 +1,22 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"slices"
-	"sync"
 	"time"
 
 	"sluice/admin"
-	"sluice/balancer"
 	"sluice/config"
-	"sluice/discovery"
 	"sluice/judge"
-	"sluice/metrics"
 )
 
-// judgeInterval is the time between two looks at a release.
-const judgeInterval = time.Second
-
-// byJudge and byOperator are values of admin.GivenShare.By.
 const (
-	byJudge    = "judge"
-	byOperator = "operator"
+	// judgeInterval is the time between two looks at a release.
+	judgeInterval = time.Second
+	// judgeWarmUp is how long latencies do not count after a new instance of a canary.
+	judgeWarmUp = 30 * time.Second
 )
-
-// trial is a service with a judge.
-type trial struct {
-	service  *service
-	settings judge.Settings
-	group    string // of the canary
-	canary   *balancer.Group
-	rest     *balancer.Group
-
-	mu sync.Mutex // guards the fields below
-	// release is nil while the canary has no share.
-	release *judge.Release
-	share   float64
-	begun   time.Time
-	known   map[discovery.Key]bool // instances of the canary in this release
-	verdict string
-}
 
 // judge looks at all releases until ctx ends.
 func (g *Gateway) judge(ctx context.Context) {
@@ -63,8 +41,8 @@ func (g *Gateway) trialsInUse() []*trial {
 	return slices.Clone(g.trials)
 }
 
-// updateTrials follows the configuration in use. A trial goes on if its settings and its group are the
-// same.
+// updateTrials follows the configuration in use. A trial goes on if its settings and its split are the
+// same, but for the share.
 func (g *Gateway) updateTrials() {
 	c := g.effective.Load()
 	g.trialsMu.Lock()
@@ -75,46 +53,23 @@ func (g *Gateway) updateTrials() {
 		if s.Judge == nil {
 			continue
 		}
-		settings, group := judgeSettings(s.Judge), s.Split.Shares()[0].Group
-		i := slices.IndexFunc(g.trials, func(t *trial) bool {
-			return t.service == service && t.group == group && t.settings.Equal(settings)
-		})
+		i := slices.IndexFunc(g.trials, func(t *trial) bool { return t.fits(service, s) })
 		if i >= 0 {
 			next = append(next, g.trials[i])
 			continue
 		}
-		t := &trial{service: service, settings: settings, group: group,
-			canary: service.pool.Group(group), rest: service.pool.Group(balancer.RestGroup)}
+		t := newTrial(service, s, g.waits.judgeWarmUp)
 		next, created = append(next, t), append(created, t)
 	}
 	for _, t := range g.trials {
 		if !slices.Contains(next, t) {
-			t.canary.OnFailure(nil)
-			t.rest.OnFailure(nil)
+			t.stop()
 		}
 	}
 	for _, t := range created { // the groups may be those of one that ended
-		t.canary.OnFailure(func(client uint64) { t.failed(client, true) })
-		t.rest.OnFailure(func(client uint64) { t.failed(client, false) })
+		t.start()
 	}
 	g.trials = next
-}
-
-func judgeSettings(j *config.Judge) judge.Settings {
-	s := judge.Settings{Step: j.Step, MaxWait: j.MaxWait}
-	for _, step := range j.Steps {
-		s.Steps = append(s.Steps, float64(step))
-	}
-	return s
-}
-
-// failed adds a failed attempt of a client.
-func (t *trial) failed(client uint64, canary bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.release != nil {
-		t.release.Failed(client, canary, t.share)
-	}
 }
 
 // look judges a release by what has happened until now.
@@ -123,13 +78,18 @@ func (g *Gateway) look(t *trial, now time.Time) {
 	if !ok || s.Judge == nil || len(s.Split.Shares()) != 1 {
 		return
 	}
-	d := t.look(s.Split.Shares()[0].Size, now)
-	if d.Verdict == judge.Continue {
-		return
-	}
 	given, _ := g.shares.of(t.service.name)
-	acts := s.Judge.Act == "rollback" && given.By != byOperator && d.Verdict != judge.Wait
-	if d.Verdict == judge.Advance && (!acts || given.Share == d.Share) {
+	share := s.Split.Shares()[0].Size
+	if given.By == admin.ByJudge && given.Share == 0 && share > 0 {
+		return // the rollback is not applied yet
+	}
+	may := s.Judge.Act == "rollback" && given.By != admin.ByOperator
+	d := t.look(share, g.sharing.judges(), may, now)
+	acts := may && (d.Verdict == judge.Advance || d.Verdict == judge.Rollback)
+	switch {
+	case d.Verdict == judge.Continue:
+		return
+	case d.Verdict == judge.Advance && (!acts || given.Share == d.Share || !g.sharing.leads()):
 		return // up to others, or not applied yet
 	}
 	event := g.log.Info()
@@ -138,64 +98,42 @@ func (g *Gateway) look(t *trial, now time.Time) {
 	}
 	event.Str("service", t.service.name).Str("group", t.group).Stringer("verdict", d.Verdict).Float64("share", d.Share).
 		Bool("acts", acts).Str("why", d.Reason).Msg("judge of a split")
-	if acts {
-		configured := s.Split
-		if given.By != "" {
-			configured = s.Split.WithShare(given.Configured)
-		}
-		g.shares.give(t.service.name, configured, d.Share, byJudge, d.Reason)
+	if !acts {
+		return
 	}
+	order, ok := g.newShare(t.service.name, d.Share, admin.ByJudge, d.Reason)
+	if !ok {
+		return // the configuration has just changed
+	}
+	if d.Verdict == judge.Advance && g.sharing != nil {
+		g.sharing.propose(t.service.name, order)
+		return
+	}
+	g.give(t.service.name, order, admin.ByJudge)
 }
 
-// look returns the decision at a time. A release begins when the canary gets a share, and when all of
-// its instances are new.
-func (t *trial) look(share float64, now time.Time) judge.Decision {
-	snapshot := t.service.pool.Snapshot()
-	o := judge.Observation{
-		Time: now, Share: share, Judges: 1,
-		Canary: countsOf(t.canary), Baseline: countsOf(t.rest),
+// newShare returns a given share of a service, if its split has the share of one group.
+func (g *Gateway) newShare(service string, share float64, by, why string) (given admin.GivenShare, ok bool) {
+	own := g.configuredSplit(service).Shares()
+	if len(own) != 1 {
+		return given, false
 	}
-	var instances []discovery.Key
-	for _, part := range snapshot.Groups {
-		switch {
-		case part.Group == t.canary:
-			for _, p := range part.All {
-				instances = append(instances, p.ID)
-			}
-		case part.Group == t.rest && len(part.Eligible) < 2:
-			o.Blind = "the rest has fewer than 2 peers in use"
-		}
-	}
-	if snapshot.Panic {
-		o.Blind = "the service is in panic"
-	}
-
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if share == 0 {
-		t.release, t.share = nil, 0
-		return judge.Decision{}
-	}
-	isNew := func(k discovery.Key) bool { return !t.known[k] }
-	if t.release == nil || len(instances) > 0 && len(t.known) > 0 && !slices.ContainsFunc(instances, func(k discovery.Key) bool { return !isNew(k) }) {
-		t.release, t.begun, t.known, t.verdict = judge.NewRelease(t.settings, o), now, make(map[discovery.Key]bool), ""
-	}
-	for _, k := range instances {
-		t.known[k] = true
-	}
-	t.share = share
-	d := t.release.Look(o)
-	if d.Verdict != judge.Continue {
-		t.verdict = d.Reason
-	}
-	return d
+	return admin.GivenShare{
+		Group: own[0].Group, Share: share, Configured: own[0].Size, By: by, Why: why,
+		Since: time.Now().UTC().Truncate(time.Millisecond), Replica: g.replicaName(),
+	}, true
 }
 
-// countsOf returns the attempts of a group.
-func countsOf(g *balancer.Group) judge.Counts {
-	s := g.Attempts().Snapshot()
-	aborted := s.Class(metrics.ClassAborted)
-	return judge.Counts{Requests: s.Total() - aborted, Failures: s.Class(metrics.Class5xx)}
+// give uses a given share, here at once, and then in all replicas that share theirs. by says whose
+// order it is.
+func (g *Gateway) give(service string, given admin.GivenShare, by string) {
+	g.shares.give(service, given)
+	g.sharing.publish(service, given, by)
+}
+
+// configuredSplit returns the split of a service in the configuration, without given shares.
+func (g *Gateway) configuredSplit(service string) config.Split {
+	return g.configured.Load().Services[service].Split
 }
 
 // splitStates returns the state of every split of a service with one group, for the admin API.
@@ -212,36 +150,56 @@ func (g *Gateway) splitStates() []admin.SplitState {
 			continue
 		}
 		s := admin.SplitState{Service: service.name, Group: all[0].Group, Share: all[0].Size, Configured: all[0].Size}
-		if order, ok := given[service.name]; ok {
+		order, ok := given[service.name]
+		if ok {
 			s.Configured, s.Given = order.Configured, &order
 		}
 		if t := trials[service.name]; t != nil {
 			s.Judge = t.state()
+			s.Judge.Paused = order.By == admin.ByOperator
 		}
+		s.Shared = g.sharing.state(service.name)
 		states = append(states, s)
 	}
 	return states
 }
 
-func (t *trial) state() *admin.JudgeState {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.release == nil {
-		return &admin.JudgeState{Verdict: t.verdict}
+// orderShare carries out an operator's order about the split of a service.
+func (g *Gateway) orderShare(o admin.ShareOrder) error {
+	s := g.effective.Load().Services[o.Service]
+	all := s.Split.Shares()
+	given, isGiven := g.shares.of(o.Service)
+	switch {
+	case len(all) != 1:
+		return admin.ErrNoSplit
+	case o.Group != "" && o.Group != all[0].Group:
+		return admin.ErrNoGroup
+	case o.Verb == admin.ShareRelease:
+		if !isGiven {
+			return admin.ErrNotGiven
+		}
+		g.shares.release(o.Service)
+		g.sharing.withdraw(o.Service)
+		return nil
+	case o.Verb != admin.ShareSet && s.Judge == nil:
+		return admin.ErrNoJudge
+	case o.Verb == admin.ShareResume && given.By != admin.ByOperator:
+		return admin.ErrNotPaused
 	}
-	return &admin.JudgeState{Since: t.begun, Evidence: t.release.Evidence(), Verdict: t.verdict}
-}
-
-// giveShare sets the share of the one group of a service's split, by an operator.
-func (g *Gateway) giveShare(service string, share float64, why string) bool {
-	s := g.effective.Load().Services[service]
-	if len(s.Split.Shares()) != 1 {
-		return false
+	order, ok := g.newShare(o.Service, all[0].Size, admin.ByOperator, o.Why)
+	if !ok {
+		return admin.ErrNoSplit
 	}
-	configured := s.Split
-	if given, ok := g.shares.of(service); ok {
-		configured = s.Split.WithShare(given.Configured)
+	switch o.Verb {
+	case admin.ShareSet:
+		order.Share = o.Share
+	case admin.SharePause:
+		if isGiven {
+			order.Share = given.Share // it may not be applied yet
+		}
+	case admin.ShareResume:
+		order.Share, order.By, order.Why = given.Share, admin.ByJudge, cmp.Or(o.Why, "resumed by an operator")
 	}
-	g.shares.give(service, configured, share, byOperator, why)
-	return true
+	g.give(o.Service, order, admin.ByOperator)
+	return nil
 }

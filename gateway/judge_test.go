@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"sluice/admin"
+	"sluice/balancer"
+	"sluice/judge"
 	"sluice/test/discoverytest"
 )
 
@@ -48,7 +51,7 @@ routes: [{ service: star }]
 `, consul.URL(), share, judge)
 	}
 	c.running = newRunning(t, c.text("50%", judge))
-	c.run(Options{}, patience, func(g *Gateway) { g.waits.judge = time.Millisecond })
+	c.run(Options{}, patience, func(g *Gateway) { g.waits.judge, g.waits.judgeWarmUp = time.Millisecond, 0 })
 	return c
 }
 
@@ -128,8 +131,12 @@ func TestJudgeRollsBack(t *testing.T) {
 	if s := c.split(); s.Share != 0 {
 		t.Errorf("after a refused reload the share is %v", s.Share)
 	}
+	c.await("the history says why", func() bool {
+		r := c.history.Current()
+		return r.Given && r.Number == 2 && r.Reason == "judge: services.star.split.canary: 50% -> 0%: "+s.Judge.Verdict && len(r.Diff) == 1
+	})
 	c.write(c.text("50%", "step: 20m"))
-	c.awaitRevision(2)
+	c.awaitRevision(3)
 	if s := c.split(); s.Share != 0 {
 		t.Errorf("after a reload the share is %v", s.Share)
 	}
@@ -138,7 +145,7 @@ func TestJudgeRollsBack(t *testing.T) {
 	c.await("the share is that of the configuration", func() bool { s := c.split(); return s.Share == 0.4 && s.Given == nil })
 }
 
-// An operator's share holds until it is released, whatever the judge finds.
+// An operator's share holds until it is released, whatever the judge finds. Then the judge acts on that.
 func TestOperatorOverrulesTheJudge(t *testing.T) {
 	t.Parallel()
 	c := startCanary(t, "step: 10m")
@@ -148,13 +155,92 @@ func TestOperatorOverrulesTheJudge(t *testing.T) {
 	if s := c.split(); s.Share != 0.6 || s.Given.By != "operator" || s.Given.Why != "known failures" {
 		t.Errorf("%+v, %+v", s, s.Given)
 	}
+	c.failing.Store(false)
+	c.order("star/release", http.StatusOK)
+	c.await("the judge acts on what it has found", func() bool { s := c.split(); return s.Share == 0 && s.Given.By == "judge" })
 	c.order("star/release", http.StatusOK)
 	c.await("the share is that of the configuration", func() bool { s := c.split(); return s.Share == 0.5 && s.Given == nil })
 
 	c.order("star/release", http.StatusNotFound)
+	c.order("star/resume", http.StatusConflict)
+	c.order("star?share=0.1&group=moon", http.StatusNotFound)
 	c.order("moon?share=0.1", http.StatusNotFound)
 	for _, bad := range []string{"star", "star?share=", "star?share=1.1", "star?share=-1", "star?share=NaN", "star?share=5%25", "star?share=0.1&why=%0a"} {
 		c.order(bad, http.StatusBadRequest)
+	}
+}
+
+// A paused judge changes nothing until it is resumed. Then it acts on what it has found.
+func TestOperatorPausesTheJudge(t *testing.T) {
+	t.Parallel()
+	c := startCanary(t, "step: 10m")
+	c.order("star/pause?why=we+look+at+it", http.StatusOK)
+	c.failUntilVerdict()
+	if s := c.split(); s.Share != 0.5 || !s.Judge.Paused || s.Given.Why != "we look at it" {
+		t.Errorf("%+v, %+v, %+v", s, s.Judge, s.Given)
+	}
+	c.order("star/resume", http.StatusOK)
+	c.await("the canary has no share", func() bool { return c.split().Share == 0 })
+	if s := c.split(); s.Judge.Paused || s.Given.By != "judge" {
+		t.Errorf("%+v, %+v", s.Judge, s.Given)
+	}
+	c.order("star/pause", http.StatusOK)
+	if s := c.split(); s.Given.Share != 0 || !s.Judge.Paused {
+		t.Errorf("after a rollback: %+v", s.Given)
+	}
+}
+
+// latencies passes attempts of n new clients, which take so long, to the judge.
+func (c *canaryRun) latencies(n int, canary bool, latency time.Duration) {
+	trial := c.trialsInUse()[0]
+	a := &trial.rest
+	if canary {
+		a = &trial.canary
+	}
+	for range n {
+		c.clients++
+		trial.done(a, uint64(c.clients), balancer.Outcome{Class: balancer.OutcomeOK, Status: http.StatusOK, Latency: latency})
+	}
+}
+
+// A canary that is slower than allowed loses its share.
+func TestJudgeFindsSlowCanaries(t *testing.T) {
+	t.Parallel()
+	c := startCanary(t, "slower: 30%")
+	c.await("the judge has seen the release", func() bool { return judging(c.split()) })
+	trial := c.trialsInUse()[0]
+	c.latencies(200, false, 100*time.Millisecond)
+	c.await("the judge knows what is slow", func() bool { return trial.rest.limit.Load() == int64(100*time.Millisecond) })
+	c.latencies(200, true, 120*time.Millisecond)
+	if s := c.split(); s.Judge.SlowEvidence != 1 || s.Judge.P90MS != 120 || s.Judge.RestP90MS != 100 {
+		t.Errorf("as slow as allowed: %+v", s.Judge)
+	}
+	c.latencies(200, true, 140*time.Millisecond)
+	c.await("the canary has no share", func() bool { return c.split().Share == 0 })
+	if why := c.split().Given.Why; !strings.Contains(why, "90 % of the requests take up to 140ms, 100ms with the baseline") {
+		t.Errorf("why: %s", why)
+	}
+}
+
+// Nothing is slow while an instance of the canary is new, or if latency is not judged.
+func TestLatencyThatDoesNotCount(t *testing.T) {
+	t.Parallel()
+	c := startCanary(t, "slower: 0")
+	c.await("the judge has seen the release", func() bool { return judging(c.split()) })
+	cold := &trial{settings: judge.Settings{Slower: 0.5}, warmUp: time.Minute, warmFrom: time.Unix(1000, 0)}
+	for at, want := range map[int64]int64{1059: math.MaxInt64, 1060: 100} {
+		o := judge.Observation{Time: time.Unix(at, 0), CanaryP90: 300, BaselineP90: 100}
+		if cold.updateLimits(&o); cold.rest.limit.Load() != want || (o.CanaryP90 == 0) != (want != 100) {
+			t.Errorf("after %d s: limit %d, %v", at-1000, cold.rest.limit.Load(), o.CanaryP90)
+		}
+	}
+	c.latencies(200, false, 100*time.Millisecond)
+	c.latencies(200, true, time.Second)
+	c.look(c.trialsInUse()[0], time.Now())
+	c.latencies(200, true, time.Second)
+	c.look(c.trialsInUse()[0], time.Now())
+	if s := c.split(); s.Judge.SlowEvidence != 1 || s.Given != nil {
+		t.Errorf("%+v", s.Judge)
 	}
 }
 

@@ -21,6 +21,9 @@ func (g *Gateway) newRegistrar() *registration.Registrar {
 	return registration.New(registration.Options{Consul: g.consul, Self: g.replica.Self(), Ready: ready, Log: g.log})
 }
 
+// replicaName returns the name of this replica for others.
+func (g *Gateway) replicaName() string { return g.registrar.Self.Owner.Value }
+
 // registerAs applies the registration settings of r.
 func (g *Gateway) registerAs(r config.Revision) {
 	g.registrar.Set(registrationSettings(r, g.allListeners()[0].Addr().String()))

@@ -52,6 +52,7 @@ func (g *Gateway) reloads(ctx context.Context) {
 			return
 		}
 		if g.applyFound(ctx) {
+			g.recordShares()
 			retry.Stop()
 		} else {
 			retry.Reset(g.waits.applyFound)

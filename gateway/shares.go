@@ -1,9 +1,10 @@
 package gateway
 
 import (
+	"fmt"
 	"maps"
+	"slices"
 	"sync"
-	"time"
 
 	"sluice/admin"
 	"sluice/config"
@@ -41,12 +42,20 @@ func (s *shares) applyTo(c *config.Config) *config.Config {
 	return &changed
 }
 
-// applied forgets the shares that c, which is in use now, does not have. Before, a refused
-// configuration would end them.
-func (s *shares) applied(c *config.Config) {
+// applied forgets the shares that c, which is in use now, does not have, and returns them. Before, a
+// refused configuration would end them.
+func (s *shares) applied(c *config.Config) (ended map[string]admin.GivenShare) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.given, func(name string, given admin.GivenShare) bool { return !fits(given, c.Services[name].Split) })
+	ended = make(map[string]admin.GivenShare)
+	maps.DeleteFunc(s.given, func(name string, given admin.GivenShare) bool {
+		ends := !fits(given, c.Services[name].Split)
+		if ends {
+			ended[name] = given
+		}
+		return ends
+	})
+	return ended
 }
 
 // fits reports whether a share was given in place of that of a split.
@@ -55,11 +64,10 @@ func fits(given admin.GivenShare, split config.Split) bool {
 	return len(configured) == 1 && configured[0].Group == given.Group && configured[0].Size == given.Configured
 }
 
-// give sets the share of a service. configured is its split without given shares.
-func (s *shares) give(service string, configured config.Split, share float64, by, why string) {
-	own := configured.Shares()[0]
+// give sets the share of a service.
+func (s *shares) give(service string, given admin.GivenShare) {
 	s.mu.Lock()
-	s.given[service] = admin.GivenShare{Group: own.Group, Share: share, Configured: own.Size, By: by, Why: why, Since: time.Now()}
+	s.given[service] = given
 	s.mu.Unlock()
 	s.announce()
 }
@@ -103,4 +111,49 @@ func (s *shares) inherit(given map[string]admin.GivenShare) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	maps.Copy(s.given, given)
+}
+
+// recordShares makes a revision of each given share that has changed, and is in use now.
+func (g *Gateway) recordShares() {
+	if g.documents.isPaused() {
+		return // a new process takes over, and has the history
+	}
+	now := g.shares.all()
+	for _, service := range slices.Sorted(maps.Keys(now)) {
+		given, before := now[service], g.recorded[service]
+		if sameShare(given, before) {
+			continue
+		}
+		if before.By == "" {
+			before.Share = given.Configured
+		}
+		g.recordShare(service, given, before.Share)
+	}
+	for _, service := range slices.Sorted(maps.Keys(g.recorded)) {
+		if before := g.recorded[service]; now[service].By == "" {
+			given := before
+			given.Share, given.By, given.Why = before.Configured, admin.ByOperator, "that of the configuration again"
+			g.recordShare(service, given, before.Share)
+		}
+	}
+	g.recorded = now
+}
+
+func (g *Gateway) recordShare(service string, given admin.GivenShare, before float64) {
+	change := config.Change{
+		Key:    "services." + service + ".split." + given.Group,
+		Before: config.Percent(before), After: config.Percent(given.Share),
+	}
+	by := given.By
+	if given.Replica != g.replicaName() && given.Replica != "" {
+		by += " of " + given.Replica
+	}
+	reason := fmt.Sprintf("%s: %s", by, change)
+	if change.Before == change.After {
+		reason = fmt.Sprintf("%s: %s: %s stays", by, change.Key, change.After)
+	}
+	if given.Why != "" {
+		reason += ": " + given.Why
+	}
+	g.history.Given(reason, []config.Change{change})
 }

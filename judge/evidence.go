@@ -36,3 +36,31 @@ func (e *Evidence) Value() float64 {
 	}
 	return sum / float64(len(e.logs))
 }
+
+// maxClients bounds the clients that a sample remembers.
+const maxClients = 100_000
+
+// A sample counts each client once, by the first time when something befalls it.
+type sample struct {
+	evidence Evidence
+	counted  map[uint64]struct{} // at most maxClients; later ones do not count
+	clients  [2]int              // on the baseline, on the canary
+}
+
+func newSample() sample { return sample{counted: make(map[uint64]struct{})} }
+
+// add adds what befell a client; 0: it is unknown, and counts each time.
+func (s *sample) add(client uint64, canary bool, share float64) {
+	if client != 0 {
+		if _, again := s.counted[client]; again || len(s.counted) == maxClients {
+			return
+		}
+		s.counted[client] = struct{}{}
+	}
+	if canary {
+		s.clients[1]++
+	} else {
+		s.clients[0]++
+	}
+	s.evidence.Add(canary, share)
+}

@@ -2,6 +2,7 @@ package judge
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -16,10 +17,11 @@ const (
 	minFailingClients = 5     // of the canary, for a rollback
 	minRatio          = 1.5   // of the canary's failures per request to the baseline's, for a rollback
 	minExcess         = 0.001 // failures per request of the canary above those of the baseline, for a rollback
+	minSlowClients    = 10    // of the canary, for a rollback because it is slow
 	minRequests       = 500   // to the canary in a step, before the next
 
-	// maxClients bounds the clients that a release remembers.
-	maxClients = 100_000
+	// SlowQuantile is the quantile of the baseline's latencies above which a request is slow.
+	SlowQuantile = 0.9
 )
 
 // Settings configure the judge of a service.
@@ -32,11 +34,29 @@ type Settings struct {
 	// MaxWait is how long after Step a release may wait for the next step, before the judge
 	// says why it waits.
 	MaxWait time.Duration
+	// Slower is how much slower than the baseline the canary may be: with 0.5 it may take
+	// half as long again. 0: its latency is not judged.
+	Slower float64
+}
+
+// Limits returns the latencies above which a request to the canary and to the baseline is slow, if
+// the SlowQuantile of the baseline is p90, or 0 if that is not known. Without a limit it returns the
+// greatest duration.
+func (s Settings) Limits(p90 time.Duration) (canary, baseline time.Duration) {
+	if s.Slower == 0 || p90 == 0 {
+		return math.MaxInt64, math.MaxInt64
+	}
+	return s.tolerated(p90), p90
+}
+
+// tolerated returns the latency that the canary may have where the baseline has this one.
+func (s Settings) tolerated(latency time.Duration) time.Duration {
+	return time.Duration((1 + s.Slower) * float64(latency))
 }
 
 // Equal reports whether both settings are the same.
 func (s Settings) Equal(o Settings) bool {
-	return slices.Equal(s.Steps, o.Steps) && s.Step == o.Step && s.MaxWait == o.MaxWait
+	return slices.Equal(s.Steps, o.Steps) && s.Step == o.Step && s.MaxWait == o.MaxWait && s.Slower == o.Slower
 }
 
 // Counts are attempts and failures of an arm.
@@ -55,6 +75,8 @@ type Observation struct {
 	Time             time.Time
 	Share            float64 // of the canary, now
 	Canary, Baseline Counts  // since any fixed time
+	// CanaryP90 and BaselineP90 are the SlowQuantile of recent latencies; 0: not known.
+	CanaryP90, BaselineP90 time.Duration
 	// Judges is the number of replicas that judge this release, each by its own requests; at
 	// least 1. Each needs as many times the evidence.
 	Judges int
@@ -87,75 +109,63 @@ type Decision struct {
 // It is not safe for concurrent use.
 type Release struct {
 	settings Settings
-	evidence Evidence
-	failed   map[uint64]struct{} // clients with a failure
-	full     bool                // failed has maxClients
-
-	failing [2]int // clients whose first failure fell on the baseline, on the canary
+	failures sample // of clients with a failure
+	slow     sample // of clients with a slow request, since the share changed
 
 	begin     Observation // the first look
 	step      Observation // the first look since the share changed
+	shares    float64     // number of shares that the canary has had
 	said      bool        // Wait was returned in this step
 	concluded bool        // Rollback was returned
 }
 
 // NewRelease returns the test of a release that begins with what first says.
 func NewRelease(s Settings, first Observation) *Release {
-	return &Release{settings: s, failed: make(map[uint64]struct{}), begin: first, step: first}
+	return &Release{settings: s, failures: newSample(), slow: newSample(), begin: first, step: first, shares: 1}
 }
 
 // Failed adds a failure of an attempt that a split of that share assigned. client is a hash of the
 // key by which clients are assigned; 0: there is none, and each failure counts.
 func (r *Release) Failed(client uint64, canary bool, share float64) {
-	if client != 0 {
-		if _, again := r.failed[client]; again || r.full {
-			return
-		}
-		r.failed[client] = struct{}{}
-		r.full = len(r.failed) == maxClients
-	}
-	if canary {
-		r.failing[1]++
-	} else {
-		r.failing[0]++
-	}
-	r.evidence.Add(canary, share)
+	r.failures.add(client, canary, share)
 }
 
-// Evidence returns the evidence against the canary: 1 is none.
-func (r *Release) Evidence() float64 { return r.evidence.Value() }
+// Slow adds an attempt that took longer than its arm's limit: see [Settings.Limits]. The other
+// parameters are those of Failed.
+func (r *Release) Slow(client uint64, canary bool, share float64) { r.slow.add(client, canary, share) }
 
-// Look decides by all failures so far and by o. It returns Rollback and Wait once: a rolled back
+// Evidence returns the evidence that the canary fails more often: 1 is none.
+func (r *Release) Evidence() float64 { return r.failures.evidence.Value() }
+
+// SlowEvidence returns the evidence that the canary is slower than allowed: 1 is none.
+func (r *Release) SlowEvidence() float64 { return r.slow.evidence.Value() }
+
+// Reconsider makes Look return Rollback again. It is for a caller that has not acted on it, and can
+// now.
+func (r *Release) Reconsider() { r.concluded = false }
+
+// Look decides by all attempts so far and by o. It returns Rollback and Wait once: a rolled back
 // release is over.
 func (r *Release) Look(o Observation) Decision {
 	if o.Share != r.step.Share {
 		r.step, r.said = o, false
+		r.slow = newSample()
+		r.shares++
 	}
-	canary, baseline := o.Canary.minus(r.begin.Canary), o.Baseline.minus(r.begin.Baseline)
-	evidence := r.evidence.Value()
-	worse := evidence >= enough*float64(max(o.Judges, 1)) && r.failing[1] >= minFailingClients &&
-		canary.rate() >= minRatio*baseline.rate() && canary.rate() >= baseline.rate()+minExcess
-	switch {
-	case r.concluded:
+	if r.concluded {
 		return Decision{}
-	case worse && o.Blind == "":
+	}
+	if why := r.worse(o); why != "" && o.Blind == "" {
 		r.concluded = true
-		return Decision{Rollback, 0, fmt.Sprintf("%s fail, %s of the baseline; evidence %.2g", describe(canary), describe(baseline), evidence)}
+		return Decision{Rollback, 0, why}
 	}
 	next, ok := r.next(o.Share)
 	if !ok || o.Time.Sub(r.step.Time) < r.settings.Step {
 		return Decision{}
 	}
-	inStep := o.Canary.minus(r.step.Canary).Requests
-	why := ""
-	switch {
-	case o.Blind != "":
-		why = o.Blind
-	case inStep < minRequests:
-		why = fmt.Sprintf("the canary had %d requests since the last step, want %d", inStep, minRequests)
-	case evidence >= doubtful:
-		why = fmt.Sprintf("%s of the canary fail, %s of the baseline; evidence %.2g, want less than %d", describe(canary), describe(baseline), evidence, doubtful)
-	default:
+	why := r.obstacle(o)
+	if why == "" {
+		canary, baseline := r.counts(o)
 		return Decision{Advance, next, fmt.Sprintf("%s of the canary fail, %s of the baseline", describe(canary), describe(baseline))}
 	}
 	if r.said || o.Time.Sub(r.step.Time) < r.settings.Step+r.settings.MaxWait {
@@ -163,6 +173,47 @@ func (r *Release) Look(o Observation) Decision {
 	}
 	r.said = true
 	return Decision{Wait, o.Share, why}
+}
+
+// counts returns the attempts in this release.
+func (r *Release) counts(o Observation) (canary, baseline Counts) {
+	return o.Canary.minus(r.begin.Canary), o.Baseline.minus(r.begin.Baseline)
+}
+
+// worse returns why the canary is worse, or "".
+func (r *Release) worse(o Observation) string {
+	canary, baseline := r.counts(o)
+	need := enough * float64(max(o.Judges, 1))
+	if evidence := r.Evidence(); evidence >= need && r.failures.clients[1] >= minFailingClients &&
+		canary.rate() >= minRatio*baseline.rate() && canary.rate() >= baseline.rate()+minExcess {
+		return fmt.Sprintf("%s fail, %s of the baseline; evidence %.2g", describe(canary), describe(baseline), evidence)
+	}
+	// The test of latency begins again with each share, since a version may be slow only under
+	// load. Its nth test needs n(n+1) times the evidence: the sum of all 1/(n(n+1)) is 1.
+	need *= r.shares * (r.shares + 1)
+	if evidence := r.SlowEvidence(); evidence >= need && r.slow.clients[1] >= minSlowClients &&
+		o.BaselineP90 > 0 && o.CanaryP90 > r.settings.tolerated(o.BaselineP90) {
+		return fmt.Sprintf("90 %% of the requests take up to %v, %v with the baseline; evidence %.2g", rounded(o.CanaryP90), rounded(o.BaselineP90), evidence)
+	}
+	return ""
+}
+
+// obstacle returns why the next step has to wait, or "".
+func (r *Release) obstacle(o Observation) string {
+	canary, baseline := r.counts(o)
+	inStep := o.Canary.minus(r.step.Canary).Requests
+	switch {
+	case o.Blind != "":
+		return o.Blind
+	case inStep < minRequests:
+		return fmt.Sprintf("the canary had %d requests since the last step, want %d", inStep, minRequests)
+	case r.Evidence() >= doubtful:
+		return fmt.Sprintf("%s of the canary fail, %s of the baseline; evidence %.2g, want less than %d", describe(canary), describe(baseline), r.Evidence(), doubtful)
+	case r.SlowEvidence() >= doubtful:
+		return fmt.Sprintf("90 %% of the requests take up to %v, %v with the baseline; evidence %.2g, want less than %d",
+			rounded(o.CanaryP90), rounded(o.BaselineP90), r.SlowEvidence(), doubtful)
+	}
+	return ""
 }
 
 // next returns the first step above share.
@@ -177,4 +228,13 @@ func (r *Release) next(share float64) (step float64, ok bool) {
 
 func describe(c Counts) string {
 	return fmt.Sprintf("%.3g %% of %d requests", 100*c.rate(), c.Requests)
+}
+
+// rounded returns a latency with at most three digits, for people.
+func rounded(d time.Duration) time.Duration {
+	unit := time.Duration(1)
+	for d/unit >= 1000 {
+		unit *= 10
+	}
+	return d.Round(unit)
 }

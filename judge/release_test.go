@@ -18,6 +18,7 @@ type service struct {
 
 	everywhere float64 // share of requests that fail with both versions
 	extra      float64 // share of requests that fail with the canary only
+	timed      *timing // nil: latencies are not simulated
 
 	share            float64
 	now              time.Time
@@ -44,6 +45,9 @@ func (s *service) request(r *Release) {
 		arm = &s.canary
 	}
 	arm.Requests++
+	if s.timed != nil && !failed {
+		s.time(r, n, canary)
+	}
 	if failed {
 		arm.Failures++
 		r.Failed(uint64(n)+1, canary, s.share)
@@ -54,7 +58,11 @@ func (s *service) request(r *Release) {
 }
 
 func (s *service) observe() Observation {
-	return Observation{Time: s.now, Share: s.share, Canary: s.canary, Baseline: s.baseline, Judges: 1}
+	o := Observation{Time: s.now, Share: s.share, Canary: s.canary, Baseline: s.baseline, Judges: 1}
+	if s.timed != nil {
+		o.CanaryP90, o.BaselineP90 = s.timed.p90[0], s.timed.p90[1]
+	}
+	return o
 }
 
 // run runs a release through steps of 10 minutes at perSecond requests. It returns what ended it.
@@ -66,6 +74,9 @@ func (s *service) run(settings Settings, perSecond int) Decision {
 			s.request(r)
 		}
 		s.now = s.now.Add(time.Second)
+		if s.timed != nil && s.now.Unix()%20 == 0 {
+			s.measure(settings)
+		}
 		switch d := r.Look(s.observe()); d.Verdict {
 		case Rollback:
 			return d
@@ -178,7 +189,7 @@ func look(t *testing.T, s Settings, change func(r *Release, o *Observation)) Dec
 // fail adds failures of clients, which are new.
 func fail(r *Release, o *Observation, canary bool, clients int) {
 	for range clients {
-		client := uint64(len(r.failed) + 1)
+		client := uint64(len(r.failures.counted) + 1)
 		r.Failed(client, canary, o.Share)
 		if canary {
 			o.Canary.Failures++
@@ -222,7 +233,7 @@ func TestLook(t *testing.T) {
 		{"suspicious", func(r *Release, o *Observation) { fail(r, o, true, 3) }, Continue, 0, ""},
 		{"few clients", func(r *Release, o *Observation) {
 			fail(r, o, true, minFailingClients-1)
-			r.evidence.logs[0] = 100
+			r.failures.evidence.logs[0] = 100
 		}, Continue, 0, ""},
 		{"one client without end", func(r *Release, o *Observation) {
 			for range 1000 {
@@ -282,8 +293,8 @@ func TestBounds(t *testing.T) {
 		r.Failed(client+1, true, 1)
 		r.Failed(client+1, false, 0)
 	}
-	if len(r.failed) != maxClients || r.Evidence() != 1 {
-		t.Errorf("%d clients, evidence %v", len(r.failed), r.Evidence())
+	if len(r.failures.counted) != maxClients || r.Evidence() != 1 {
+		t.Errorf("%d clients, evidence %v", len(r.failures.counted), r.Evidence())
 	}
 	var e Evidence
 	for range 100_000 {

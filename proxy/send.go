@@ -115,7 +115,7 @@ func (x *httpExchange) endedOtherwise(err error) (o balancer.Outcome, ended bool
 	case wakeRequest:
 		return x.uploadOutcome(), true
 	case wakeClientGone:
-		return balancer.Outcome{Class: balancer.OutcomeClientGone}, true
+		return balancer.Outcome{Class: balancer.OutcomeClientGone, Latency: x.latency(time.Now())}, true
 	case wakeDeadline:
 		if x.deadlineFirst.Load() || x.deadlinePassed() {
 			x.lastRefusal = refusalDeadline

@@ -27,7 +27,7 @@ type Split struct {
 	Key      SplitKey
 	// Seed makes splits independent of each other; usually the service's name.
 	Seed string
-	// Judged passes clients on to [balancer.Group.OnFailure].
+	// Judged passes clients on to [balancer.Group.OnDone].
 	Judged bool
 }
 

@@ -1,0 +1,214 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice/admin"
+	"sluice/config"
+)
+
+func newShares() *cobra.Command {
+	var q sharesQuery
+	var v view
+	command := &cobra.Command{
+		Use:   "shares",
+		Short: "Show the splits of services and their judges, and set shares",
+		Long: "Show the splits of the services of a running sluice that have the share of one\n" +
+			"group, and what their judges find. FAILING and SLOWER are the evidence that the\n" +
+			"group fails more often than the rest, and that it is slower: 1 is none, 1000 is\n" +
+			"enough for a rollback.",
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if v.watch && v.asJSON {
+				return &usageError{errors.New("--watch and --json exclude each other")}
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return v.run(ctx, cmd.OutOrStdout(), q.get, q.show)
+		},
+	}
+	q.addFlags(command)
+	v.addFlags(command)
+	command.AddCommand(newSharesSet(), newSharesPause(), newSharesResume(), newSharesClear())
+	return command
+}
+
+// sharesQuery reads the splits of a running sluice.
+type sharesQuery struct{ api }
+
+func (q sharesQuery) get(ctx context.Context) ([]byte, error) {
+	return q.ask(ctx, http.MethodGet, "/api/shares", nil)
+}
+
+func (q sharesQuery) show(ctx context.Context, out io.Writer, now func() time.Time) error {
+	body, err := q.get(ctx)
+	if err != nil {
+		return err
+	}
+	var splits []admin.SplitState
+	if err := q.decode(body, &splits); err != nil {
+		return err
+	}
+	return writeShares(out, splits, now())
+}
+
+func writeShares(out io.Writer, splits []admin.SplitState, now time.Time) error {
+	if len(splits) == 0 {
+		_, err := fmt.Fprintln(out, "no service has a split with the share of one group")
+		return err
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "SERVICE\tGROUP\tSHARE\tCONFIGURED\tSET BY\tFOR\tJUDGE\tFAILING\tSLOWER\tWHY")
+	for _, s := range splits {
+		by, since, judge, failing, slower, why := "-", "-", "none", "-", "-", ""
+		if j := s.Judge; j != nil {
+			judge, why = "idle", j.Verdict
+			if !j.Since.IsZero() {
+				judge, failing, slower = "judges", evidence(j.Evidence), evidence(j.SlowEvidence)
+			}
+			if j.Paused {
+				judge = "paused"
+			}
+		}
+		if given := s.Given; given != nil {
+			by, since, why = given.By, age(now.Sub(given.Since)), cmp.Or(given.Why, why)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(s.Service), printable(s.Group),
+			config.Percent(s.Share), config.Percent(s.Configured), printable(by), since, judge, failing, slower, printableWhy(why))
+	}
+	return table.Flush()
+}
+
+func evidence(e float64) string { return strconv.FormatFloat(e, 'g', 2, 64) }
+
+// sharesOrder is an order about the split of a service.
+type sharesOrder struct {
+	api
+	path  string // after that of the service, such as /pause
+	query url.Values
+	why   string
+}
+
+func newSharesSet() *cobra.Command {
+	o := sharesOrder{query: url.Values{}}
+	command := &cobra.Command{
+		Use:   "set SERVICE [GROUP] SHARE",
+		Short: "Set the share of a group, such as 5%",
+		Long: "Set the share of the one group of a service's split, such as 5% or 0.05. GROUP\n" +
+			"refuses the order if the split has another one.\n\n" +
+			"While it is set, the judge of the service changes nothing. It lasts until \"sluice\n" +
+			"shares clear\" or \"resume\", or until the configuration has another share. With\n" +
+			"consul.shares it is for all replicas, else for this one until a restart.",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 2 || len(args) > 3 {
+				return &usageError{errors.New("want SERVICE, perhaps GROUP, and SHARE")}
+			}
+			share, err := config.ParseShare(args[len(args)-1])
+			if err != nil {
+				return &usageError{err}
+			}
+			o.query.Set("share", strconv.FormatFloat(share, 'g', -1, 64))
+			if len(args) == 3 {
+				o.query.Set("group", args[1])
+			}
+			return nil
+		},
+	}
+	return o.complete(command)
+}
+
+func newSharesPause() *cobra.Command {
+	o := sharesOrder{path: "/pause", query: url.Values{}}
+	return o.complete(&cobra.Command{
+		Use:   "pause SERVICE",
+		Short: "Pause the judge of a service: the share stays as it is",
+		Long: "Pause the judge of a service: it says what it finds, and the share stays as it is\n" +
+			"until \"sluice shares resume\".",
+		Args: oneService,
+	})
+}
+
+func newSharesResume() *cobra.Command {
+	o := sharesOrder{path: "/resume", query: url.Values{}}
+	return o.complete(&cobra.Command{
+		Use:   "resume SERVICE",
+		Short: "Let the judge of a service go on",
+		Long:  "Let the judge of a service go on with the present share. It acts on what it has found.",
+		Args:  oneService,
+	})
+}
+
+func newSharesClear() *cobra.Command {
+	o := sharesOrder{path: "/release", query: url.Values{}}
+	return o.complete(&cobra.Command{
+		Use:   "clear SERVICE",
+		Short: "Return to the share of the configuration",
+		Long: "Return to the share of the configuration, whoever has set another one: an operator\n" +
+			"or the judge. If the share was 0, a new release begins.",
+		Args: oneService,
+	})
+}
+
+func oneService(_ *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return &usageError{errors.New("name one service")}
+	}
+	return nil
+}
+
+// complete completes c, which carries out o.
+func (o *sharesOrder) complete(c *cobra.Command) *cobra.Command {
+	o.addFlags(c)
+	c.Flags().StringVar(&o.why, "why", "", "`reason` to keep with the share")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if o.why != "" {
+			o.query.Set("why", o.why)
+		}
+		body, err := o.ask(cmd.Context(), http.MethodPost, "/api/shares/"+url.PathEscape(args[0])+o.path, o.query)
+		if err != nil {
+			return err
+		}
+		var splits []admin.SplitState
+		if err := o.decode(body, &splits); err != nil {
+			return err
+		}
+		i := slices.IndexFunc(splits, func(s admin.SplitState) bool { return s.Service == args[0] })
+		if i < 0 {
+			return fmt.Errorf("admin API at %s: its answer lacks the service %q", o.address, args[0])
+		}
+		return writeShare(cmd.OutOrStdout(), splits[i])
+	}
+	return c
+}
+
+// writeShare writes the share that a split has, or gets in a moment.
+func writeShare(out io.Writer, s admin.SplitState) error {
+	line := fmt.Sprintf("%s: %s gets %s", printable(s.Service), printable(s.Group), config.Percent(s.Configured))
+	if given := s.Given; given != nil {
+		line = fmt.Sprintf("%s: %s gets %s, set by %s, configured %s", printable(s.Service), printable(s.Group),
+			config.Percent(given.Share), printable(given.By), config.Percent(given.Configured))
+		if given.Why != "" {
+			line += ": " + printableWhy(given.Why)
+		}
+	}
+	if s.Judge != nil && s.Judge.Paused {
+		line += " (the judge is paused)"
+	}
+	_, err := fmt.Fprintln(out, line)
+	return err
+}

@@ -1,0 +1,110 @@
+package cli
+
+import (
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"sluice/admin"
+	"sluice/config"
+)
+
+// serveShares serves the admin API with the splits that it returns, and the orders that it gets.
+func serveShares(t *testing.T) (address string, splits *[]admin.SplitState, last *admin.ShareOrder) {
+	t.Helper()
+	splits, last = new([]admin.SplitState), new(admin.ShareOrder)
+	server := httptest.NewServer(admin.New(admin.Options{
+		Splits: func() []admin.SplitState { return *splits },
+		OrderShare: func(o admin.ShareOrder) error {
+			if *last = o; o.Service != "star" {
+				return admin.ErrNoSplit
+			}
+			if o.Verb == admin.ShareResume {
+				return admin.ErrNotPaused
+			}
+			return nil
+		},
+		History: new(config.History), Token: func() string { return "" },
+	}))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String(), splits, last
+}
+
+func TestSharesCommand(t *testing.T) {
+	address, splits, _ := serveShares(t)
+	show := func(want string, args ...string) {
+		t.Helper()
+		status, stdout, stderr := execute(t, append([]string{"shares", "--admin", address}, args...)...)
+		if status != exitOK || stdout != want || stderr != "" {
+			t.Errorf("status %d\n%s%s want\n%s", status, stdout, stderr, want)
+		}
+	}
+	show("no service has a split with the share of one group\n")
+	now := time.Now()
+	*splits = []admin.SplitState{
+		{Service: "moon", Group: "new", Share: 0.001, Configured: 0.001},
+		{
+			Service: "star", Group: "canary", Configured: 0.05,
+			Given: &admin.GivenShare{By: admin.ByJudge, Why: "5 % of 100 requests fail", Since: now.Add(-time.Hour - time.Minute)},
+			Judge: &admin.JudgeState{},
+		},
+		{
+			Service: "sun", Group: "canary", Share: 0.25, Configured: 0.25,
+			Judge: &admin.JudgeState{Since: now, Evidence: 0.123, SlowEvidence: 4321, Verdict: "it\nwaits"},
+		},
+		{
+			Service: "venus", Group: "canary", Share: 0.5, Configured: 0.25, Given: &admin.GivenShare{Share: 0.5, By: admin.ByOperator, Since: now},
+			Judge: &admin.JudgeState{Since: now, Evidence: 1, SlowEvidence: 1, Paused: true},
+		},
+	}
+	show(`SERVICE  GROUP   SHARE  CONFIGURED  SET BY    FOR   JUDGE   FAILING  SLOWER   WHY
+moon     new     0.1%   0.1%        -         -     none    -        -        
+star     canary  0%     5%          judge     1h1m  idle    -        -        5 % of 100 requests fail
+sun      canary  25%    25%         -         -     judges  0.12     4.3e+03  it?waits
+venus    canary  50%    25%         operator  0s    paused  1        1        
+`)
+	if status, stdout, _ := execute(t, "shares", "--json", "--admin", address); status != exitOK || stdout[0] != '[' {
+		t.Errorf("status %d\n%s", status, stdout)
+	}
+}
+
+func TestSharesOrders(t *testing.T) {
+	address, splits, last := serveShares(t)
+	*splits = []admin.SplitState{{Service: "star", Group: "canary", Share: 0.05, Configured: 0.05}}
+	do := func(wantStatus int, wantOrder admin.ShareOrder, want string, args ...string) {
+		t.Helper()
+		*last = admin.ShareOrder{}
+		status, stdout, stderr := execute(t, append(append([]string{"shares"}, args...), "--admin", address)...)
+		if got := stdout + stderr; status != wantStatus || got != want {
+			t.Errorf("%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
+		}
+		if *last != wantOrder {
+			t.Errorf("%q: order %+v, want %+v", args, *last, wantOrder)
+		}
+	}
+	do(exitOK, admin.ShareOrder{Service: "star", Verb: admin.ShareRelease}, "star: canary gets 5%\n", "clear", "star")
+	(*splits)[0].Given = &admin.GivenShare{Group: "canary", Share: 0.1, Configured: 0.05, By: admin.ByOperator, Why: "the database\tis ready"}
+	(*splits)[0].Judge = &admin.JudgeState{Paused: true}
+	const line = "star: canary gets 10%, set by operator, configured 5%: the database?is ready (the judge is paused)\n"
+	do(exitOK, admin.ShareOrder{Service: "star", Verb: admin.ShareSet, Share: 0.1}, line, "set", "star", "10%")
+	do(exitOK, admin.ShareOrder{Service: "star", Verb: admin.ShareSet, Share: 0.005, Group: "canary", Why: "a b"}, line,
+		"set", "star", "canary", "0.005", "--why", "a b")
+	do(exitOK, admin.ShareOrder{Service: "star", Verb: admin.SharePause, Why: "look"}, line, "pause", "star", "--why", "look")
+	api := "sluice: admin API at " + address + ": "
+	do(exitFailed, admin.ShareOrder{Service: "star", Verb: admin.ShareResume}, api+"service \"star\": the judge is not paused\n", "resume", "star")
+	do(exitFailed, admin.ShareOrder{Service: "a/b", Verb: admin.SharePause},
+		api+"service \"a/b\": no service with this name and a split that has the share of one group\n", "pause", "a/b")
+
+	const help = "Run \"sluice shares set --help\" for help.\n"
+	for share, want := range map[string]string{
+		"5%%":  "share \"5%%\": want a number from 0 to 1, or a percentage",
+		"101%": "share \"101%\": want a number from 0 to 1, or a percentage",
+		"-1%":  "unknown shorthand flag: '1' in -1%",
+		"":     "share \"\": want a number from 0 to 1, or a percentage",
+	} {
+		do(exitUsage, admin.ShareOrder{}, "sluice: "+want+"\n"+help, "set", "star", share)
+	}
+	do(exitUsage, admin.ShareOrder{}, "sluice: want SERVICE, perhaps GROUP, and SHARE\n"+help, "set", "star")
+	do(exitUsage, admin.ShareOrder{}, "sluice: name one service\nRun \"sluice shares clear --help\" for help.\n", "clear")
+	do(exitUsage, admin.ShareOrder{}, "sluice: unexpected argument \"star\"\nRun \"sluice shares --help\" for help.\n", "star")
+}

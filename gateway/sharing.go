@@ -1,0 +1,514 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/admin"
+	"sluice/config"
+	"sluice/consul"
+)
+
+// sharing makes replicas agree about given shares, by keys of Consul's KV store below a prefix:
+//
+//	PREFIX/shares/SERVICE   the given share of a service, as JSON
+//	PREFIX/judges/REPLICA   a lock that the replica holds while it judges
+//
+// All replicas follow these keys. Each may roll back, which takes effect at its own place at once.
+// Only the one with the oldest lock moves a share on, and only by a write that Consul accepts
+// if nobody has changed the share before. So without Consul no share grows.
+//
+// Its methods may be called concurrently, also on a nil sharing: then each replica is on its own.
+type sharing struct {
+	sharingOptions
+	wake  chan struct{} // capacity 1: orders has changed
+	first chan struct{} // closed when Consul has answered
+
+	mu sync.Mutex // guards the fields below
+
+	stop     func() // ends all goroutines, and waits for that; nil: none runs
+	answered bool
+	failure  error // of the last query
+	index    uint64
+	known    map[string]sharedShare // what Consul has, by service
+	locks    int                    // of replicas that judge
+	oldest   bool                   // that of this one is the oldest
+	orders   map[string]*shareOrder // what Consul does not have yet, by service
+}
+
+type sharingOptions struct {
+	client *consul.Client
+	prefix string
+	judge  string // the name of this process as a judge: no other has it
+	log    zerolog.Logger
+	shares *shares
+	wait   func() time.Duration // of blocking queries
+	// split returns the split of a service in the configuration, without given shares.
+	split func(service string) config.Split
+	// judging reports whether this replica judges a service.
+	judging func() bool
+}
+
+// sharedShare is a given share in Consul.
+type sharedShare struct {
+	admin.GivenShare
+	index uint64 // of its last change
+}
+
+// shareOrder is a change of a key, which is repeated until Consul has it, or until it has become
+// void.
+type shareOrder struct {
+	given *admin.GivenShare // nil: the key is deleted
+	// yields says that an operator's share makes the order void.
+	yields bool
+	// onlyAt, if not nil, is the index of the key that the order is about: it is void if the key
+	// has changed.
+	onlyAt *uint64
+	// ended, if not nil, is the share that the order is about: it is void if the key has another.
+	ended *admin.GivenShare
+
+	accepted bool   // by Consul; the watch has not shown it yet
+	before   uint64 // with accepted: the index of the key before
+}
+
+const (
+	// attendInterval is how often a replica without a lock tries to get one.
+	attendInterval = time.Second
+	// publishRetry is the delay after a failed write.
+	publishRetry = time.Second
+	// unlockTimeout bounds the last write of a process.
+	unlockTimeout = time.Second
+)
+
+func newSharing(o sharingOptions) *sharing {
+	return &sharing{sharingOptions: o, wake: make(chan struct{}, 1), first: make(chan struct{}), orders: make(map[string]*shareOrder)}
+}
+
+// resume begins to follow Consul, if that is not done yet.
+func (s *sharing) resume() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stop != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		defer s.client.Join()()
+		_ = s.client.Follow(ctx, consul.FollowOptions{ // ends with ctx
+			Query: consul.KeysBelow(s.prefix + "/"),
+			Read:  s.read,
+			Ended: s.ended,
+			Begin: func(context.Context) (time.Duration, error) { return s.wait(), nil },
+		})
+	})
+	running.Go(func() { s.attend(ctx) })
+	running.Go(func() { s.write(ctx) })
+	s.stop = func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// pause ends what resume began. From then on no share grows.
+func (s *sharing) pause() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	stop := s.stop
+	s.stop, s.answered = nil, false
+	s.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+}
+
+// await waits until Consul has answered, at most for timeout.
+func (s *sharing) await(ctx context.Context, timeout time.Duration) {
+	if s == nil {
+		return
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-s.first:
+	case <-timer.C:
+		s.log.Warn().Stringer("waited", timeout).Msg("the shared shares are not known: those of the configuration are in use until Consul answers")
+	case <-ctx.Done():
+	}
+}
+
+// judges returns the number of replicas that judge, at least 1.
+func (s *sharing) judges() int {
+	if s == nil {
+		return 1
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(1, s.locks)
+}
+
+// leads reports whether this replica may move shares on.
+func (s *sharing) leads() bool {
+	if s == nil {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.answered && s.failure == nil && s.oldest
+}
+
+// state returns the state of a service's given share, for the admin API.
+func (s *sharing) state(service string) *admin.SharedState {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.orders[service]
+	state := &admin.SharedState{Judges: max(1, s.locks), Leads: s.oldest, Pending: o != nil && !o.accepted}
+	if s.failure != nil {
+		state.Error = s.failure.Error()
+	}
+	return state
+}
+
+// publish passes a given share on to all replicas. That of a judge yields to an operator's that
+// this replica does not know yet; by says who has given it.
+func (s *sharing) publish(service string, given admin.GivenShare, by string) {
+	s.order(service, &shareOrder{given: &given, yields: by == admin.ByJudge})
+}
+
+// withdraw ends the given share of a service in all replicas.
+func (s *sharing) withdraw(service string) { s.order(service, &shareOrder{}) }
+
+// retract ends given shares in all replicas that this one no longer has: the configuration has
+// changed.
+func (s *sharing) retract(ended map[string]admin.GivenShare) {
+	for service, given := range ended {
+		s.order(service, &shareOrder{ended: &given})
+	}
+}
+
+// propose passes a given share on, and uses it, if Consul accepts it before anybody has changed the
+// share.
+func (s *sharing) propose(service string, given admin.GivenShare) {
+	s.mu.Lock()
+	index, pending := s.known[service].index, s.orders[service] != nil
+	s.mu.Unlock()
+	if !pending {
+		s.order(service, &shareOrder{given: &given, onlyAt: &index})
+	}
+}
+
+func (s *sharing) order(service string, o *shareOrder) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	s.orders[service] = o
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// reconsider uses the shares in Consul that fit the configuration, which has changed.
+func (s *sharing) reconsider() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	usable := maps.Clone(s.known)
+	for service := range s.orders {
+		delete(usable, service)
+	}
+	s.mu.Unlock()
+	for service, given := range usable {
+		s.adopt(service, given.GivenShare)
+	}
+}
+
+// adopt uses a share in Consul, if it is one in place of the configuration's.
+func (s *sharing) adopt(service string, given admin.GivenShare) {
+	now, ok := s.shares.of(service)
+	if !fits(given, s.split(service)) || ok && sameShare(now, given) {
+		return
+	}
+	s.shares.give(service, given)
+	s.log.Info().Str("service", service).Str("group", given.Group).Float64("share", given.Share).
+		Str("by", given.By).Str("replica", given.Replica).Str("why", given.Why).Msg("a share of another replica is in use")
+}
+
+func sameShare(a, b admin.GivenShare) bool {
+	sameTime := a.Since.Equal(b.Since)
+	a.Since, b.Since = time.Time{}, time.Time{}
+	return sameTime && a == b
+}
+
+func (s *sharing) key(service string) string { return s.prefix + "/shares/" + service }
+
+func (s *sharing) lockKey() string { return s.prefix + "/judges/" + s.judge }
+
+// read takes an answer of Consul.
+func (s *sharing) read(a consul.Answer, body []byte) error {
+	list, err := consul.DecodeKeys(a, body)
+	if err != nil {
+		return fmt.Errorf("keys below %s/: %w", s.prefix, err)
+	}
+	next := make(map[string]sharedShare)
+	var locks []api.KVPair
+	for _, pair := range list {
+		switch kind, name, _ := strings.Cut(pair.Key[len(s.prefix)+1:], "/"); {
+		case kind == "shares":
+			if shared, err := decodeShare(pair); err == nil {
+				next[name] = shared
+			} else {
+				s.log.Warn().Err(err).Msg("a shared share cannot be used")
+			}
+		case kind == "judges" && pair.Session != "":
+			locks = append(locks, pair)
+		}
+	}
+	s.use(a.Index, next, locks)
+	return nil
+}
+
+func decodeShare(pair api.KVPair) (sharedShare, error) {
+	shared := sharedShare{index: pair.ModifyIndex}
+	err := json.Unmarshal(pair.Value, &shared.GivenShare)
+	if err == nil && !(shared.Share >= 0 && shared.Share <= 1) {
+		err = fmt.Errorf("share %v: want a number from 0 to 1", shared.Share)
+	}
+	if err != nil {
+		return shared, fmt.Errorf("consul_kv:%s: %w", pair.Key, err)
+	}
+	return shared, nil
+}
+
+// use makes next what Consul has. A share that is gone is released, unless Consul has lost its
+// state: then it is written again.
+func (s *sharing) use(index uint64, next map[string]sharedShare, locks []api.KVPair) {
+	s.mu.Lock()
+	lost := index < s.index
+	var gone []string
+	for service, o := range s.orders {
+		if lost {
+			o.accepted = false
+		}
+		shared, there := next[service]
+		if o.accepted && (shared.index > o.before || o.given == nil && !there) {
+			delete(s.orders, service)
+		}
+	}
+	for service := range s.known {
+		if _, still := next[service]; !still && s.orders[service] == nil {
+			gone = append(gone, service)
+		}
+	}
+	s.known, s.index = next, index
+	s.locks, s.oldest = len(locks), false
+	oldest := uint64(0)
+	for _, l := range locks {
+		if oldest == 0 || l.CreateIndex < oldest {
+			oldest, s.oldest = l.CreateIndex, l.Key == s.lockKey()
+		}
+	}
+	if !s.answered {
+		s.answered = true
+		if !closed(s.first) {
+			defer close(s.first)
+		}
+	}
+	s.mu.Unlock()
+	for _, service := range gone {
+		given, ok := s.shares.of(service)
+		switch {
+		case !ok:
+		case lost:
+			s.publish(service, given, given.By)
+		default:
+			s.shares.release(service)
+			s.log.Info().Str("service", service).Msg("the given share has ended: that of the configuration is in use")
+		}
+	}
+	s.reconsider()
+}
+
+// ended records the result of a query.
+func (s *sharing) ended(err error) {
+	s.mu.Lock()
+	before := s.failure
+	s.failure = err
+	s.mu.Unlock()
+	switch {
+	case err == nil && before != nil:
+		s.log.Info().Msg("the shared shares are followed again")
+	case err != nil && before == nil:
+		s.log.Warn().Err(err).Msg("the shared shares cannot be followed: this replica judges on its own, and no share grows")
+	}
+}
+
+// attend holds a lock while this replica judges, until ctx ends.
+func (s *sharing) attend(ctx context.Context) {
+	failing := false
+	for {
+		if s.judging() {
+			lock, err := s.client.Lock(ctx, s.lockKey())
+			if err == nil {
+				s.hold(ctx, lock)
+			} else if !failing && ctx.Err() == nil {
+				s.log.Warn().Err(err).Msg("this replica cannot register as a judge: it moves no share on, and others do not count it")
+			}
+			failing = err != nil
+		}
+		if consul.Sleep(ctx, attendInterval+s.client.Jitter(attendInterval/10)) != nil {
+			return
+		}
+	}
+}
+
+// hold keeps a lock while it is held and needed.
+func (s *sharing) hold(ctx context.Context, lock *consul.Lock) {
+	needed := time.NewTicker(attendInterval)
+	defer needed.Stop()
+	for s.judging() {
+		select {
+		case <-needed.C:
+			continue
+		case <-lock.Held.Done():
+		case <-ctx.Done():
+		}
+		break
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
+	defer cancel()
+	_ = lock.Unlock(ctx) // else it ends by its TTL
+}
+
+// write carries out orders until ctx ends.
+func (s *sharing) write(ctx context.Context) {
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	failing := false
+	for {
+		select {
+		case <-s.wake:
+		case <-retry.C:
+		case <-ctx.Done():
+			return
+		}
+		s.mu.Lock()
+		orders := maps.Clone(s.orders)
+		maps.DeleteFunc(orders, func(_ string, o *shareOrder) bool { return o.accepted })
+		s.mu.Unlock()
+		var failure error
+		for service, o := range orders {
+			if err := s.carryOut(ctx, service, o); err != nil {
+				failure = err
+				retry.Reset(publishRetry)
+			}
+		}
+		if failure != nil && !failing && ctx.Err() == nil {
+			s.log.Warn().Err(failure).Msg("a given share cannot be passed on: it is in use here only, until Consul accepts it")
+		}
+		failing = failure != nil
+	}
+}
+
+// carryOut changes the key of a service, unless the order is void.
+func (s *sharing) carryOut(ctx context.Context, service string, o *shareOrder) error {
+	for {
+		pair, _, err := s.client.Key(ctx, s.key(service), 0, 0)
+		if err != nil {
+			return s.failed(service, o, err)
+		}
+		now := sharedShare{}
+		if pair == nil {
+			pair = &api.KVPair{Key: s.key(service)}
+		} else if now, err = decodeShare(*pair); err != nil {
+			now = sharedShare{index: pair.ModifyIndex} // it is replaced
+		}
+		if s.isVoid(o, now, service) {
+			s.done(service, o)
+			s.reconsider()
+			return nil
+		}
+		accepted := false
+		if o.given == nil {
+			accepted, err = s.client.DeleteKeyIf(ctx, pair)
+		} else {
+			pair.Value, _ = json.Marshal(o.given) // cannot fail
+			accepted, err = s.client.ReplaceKey(ctx, pair)
+		}
+		if err != nil {
+			return s.failed(service, o, err)
+		}
+		if accepted {
+			if o.onlyAt != nil {
+				s.shares.give(service, *o.given)
+			}
+			s.mu.Lock()
+			o.accepted, o.before = true, pair.ModifyIndex
+			s.mu.Unlock()
+			return nil
+		}
+	}
+}
+
+// isVoid reports whether an order has become void by what Consul has now.
+func (s *sharing) isVoid(o *shareOrder, now sharedShare, service string) bool {
+	switch {
+	case o.onlyAt != nil:
+		return *o.onlyAt != now.index
+	case o.ended != nil:
+		return !sameShare(*o.ended, now.GivenShare)
+	case o.given == nil:
+		return now.index == 0
+	}
+	return o.yields && now.By == admin.ByOperator && fits(now.GivenShare, s.split(service))
+}
+
+// failed returns err. A share that may grow only if Consul agrees does not.
+func (s *sharing) failed(service string, o *shareOrder, err error) error {
+	if o.onlyAt != nil {
+		s.done(service, o)
+	}
+	return err
+}
+
+// done removes an order, unless another one has replaced it.
+func (s *sharing) done(service string, o *shareOrder) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.orders[service] == o {
+		delete(s.orders, service)
+	}
+}
+
+// newSharing returns the sharing below a prefix of Consul's KV store, or nil without one.
+func (g *Gateway) newSharing(prefix string) *sharing {
+	if prefix == "" {
+		return nil
+	}
+	return newSharing(sharingOptions{
+		client: g.consul, prefix: prefix, judge: fmt.Sprintf("%s/%d", g.replicaName(), os.Getpid()),
+		log:    g.log.With().Str("keys", "consul_kv:"+prefix).Logger(),
+		shares: g.shares, wait: g.consulWait, split: g.configuredSplit,
+		judging: func() bool { return len(g.trialsInUse()) > 0 },
+	})
+}

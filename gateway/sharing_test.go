@@ -1,0 +1,269 @@
+package gateway
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/admin"
+	"sluice/test/consultest"
+)
+
+// sharers start replicas that share what their judges and operators decide.
+type sharers struct {
+	t      *testing.T
+	agent  *consultest.Agent
+	peers  string // the file with the instances
+	canary *canaryRun
+}
+
+func newSharers(t *testing.T) *sharers {
+	t.Helper()
+	s := &sharers{t: t, agent: consultest.Start(t, consultest.Options{}), peers: filepath.Join(t.TempDir(), "peers"), canary: &canaryRun{}}
+	var instances []string
+	addresses := []string{origin(t, "old"), origin(t, "old"), serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
+		if s.canary.failing.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		io.WriteString(w, "canary")
+	})}
+	for i, address := range addresses {
+		instances = append(instances, fmt.Sprintf(`{"host":"127.0.0.1","port":%d,"tags":["v%d"]}`, port(t, address), i/2+1))
+	}
+	if err := os.WriteFile(s.peers, []byte("["+strings.Join(instances, ",")+"]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// text is a configuration.
+func (s *sharers) text(consul, share, judge string) string {
+	return preamble + fmt.Sprintf(`
+consul: { addresses: [%q], shares: edge/canary }
+services:
+  star:
+    file: %s
+    health: { passive: { consecutive_failures: 0, consecutive_5xx: 0 } }
+    groups: { canary: { tags: [v2] } }
+    split: { canary: %s, key: header X-User }
+    judge: { %s }
+routes: [{ service: star }]
+`, consul, s.peers, share, judge)
+}
+
+// replica starts one.
+func (s *sharers) replica(consul, judge string) *canaryRun {
+	s.t.Helper()
+	c := &canaryRun{running: newRunning(s.t, s.text(consul, "50%", judge))}
+	c.run(Options{}, patience, func(g *Gateway) { g.waits.judge = time.Millisecond })
+	return c
+}
+
+// fail makes a replica's judge find that the canary fails.
+func (s *sharers) fail(c *canaryRun) {
+	s.t.Helper()
+	s.canary.failing.Store(true)
+	c.failUntilVerdict()
+}
+
+// awaitShare waits until a replica uses a share that was given by by.
+func (c *canaryRun) awaitShare(share float64, by string) {
+	c.t.Helper()
+	c.await(fmt.Sprintf("share %v by %q", share, by), func() bool {
+		s := c.split()
+		return s.Share == share && (by == "" && s.Given == nil || s.Given != nil && s.Given.By == by)
+	})
+}
+
+// awaitJudges waits until a replica knows the number of judges.
+func (c *canaryRun) awaitJudges(n int) {
+	c.t.Helper()
+	c.await(fmt.Sprintf("%d judges", n), func() bool { return c.split().Shared.Judges == n && c.split().Shared.Error == "" })
+}
+
+// What a judge or an operator decides at one replica is in use at all, also at later ones.
+func TestReplicasShareShares(t *testing.T) {
+	t.Parallel()
+	s := newSharers(t)
+	a, b := s.replica(s.agent.URL(), "step: 10m"), s.replica(s.agent.URL(), "step: 10m")
+	a.awaitJudges(2)
+	b.awaitJudges(2)
+	if x, y := a.split().Shared.Leads, b.split().Shared.Leads; x == y {
+		t.Errorf("the first leads: %v, the second: %v", x, y)
+	}
+
+	a.order("star?share=0.6&why=more", http.StatusOK)
+	b.awaitShare(0.6, admin.ByOperator)
+	if given := b.split().Given; given.Why != "more" || given.Replica != a.replicaName() || given.Configured != 0.5 {
+		t.Errorf("at the other: %+v", given)
+	}
+	b.order("star/resume", http.StatusOK)
+	a.awaitShare(0.6, admin.ByJudge)
+	b.order("star/release", http.StatusOK)
+	a.awaitShare(0.5, "")
+	b.awaitShare(0.5, "")
+
+	s.fail(a)
+	a.awaitShare(0, admin.ByJudge)
+	b.awaitShare(0, admin.ByJudge)
+	if why, verdict := b.split().Given.Why, a.split().Judge.Verdict; why != verdict || verdict == "" {
+		t.Errorf("at the other: %q, want %q", why, verdict)
+	}
+	b.await("its history says so", func() bool {
+		return strings.HasPrefix(b.history.Current().Reason, "judge of "+a.replicaName()+": services.star.split.canary: 50% -> 0%: ")
+	})
+	later := s.replica(s.agent.URL(), "step: 10m")
+	later.awaitShare(0, admin.ByJudge)
+
+	// Who changes the configuration has the last word, for all.
+	a.write(s.text(s.agent.URL(), "40%", "step: 10m"))
+	a.awaitShare(0.4, "")
+	b.awaitShare(0.5, "")
+	a.await("Consul has no share", func() bool {
+		pair, _, err := s.agent.Client().KV().Get("edge/canary/shares/star", nil)
+		return err == nil && pair == nil
+	})
+}
+
+// Only one replica moves a share on.
+func TestOneReplicaMovesSharesOn(t *testing.T) {
+	t.Parallel()
+	s := newSharers(t)
+	const judge = "steps: [50%, 75%, 100%], step: 10m"
+	a := s.replica(s.agent.URL(), judge)
+	a.await("the first leads", func() bool { return a.split().Shared.Leads })
+	relay := consultest.StartRelay(t, s.agent.HTTPAddress())
+	b := s.replica(relay.URL(), judge)
+	b.awaitJudges(2)
+	a.awaitJudges(2)
+	for _, c := range []*canaryRun{a, b} {
+		c.await("the judge has seen the release", func() bool { return judging(c.split()) })
+		for range 600 {
+			c.trialsInUse()[0].canary.group.Attempts().Observe(0, http.StatusOK, time.Millisecond, 0, 0)
+		}
+	}
+	later := func(d time.Duration) time.Time { return time.Now().Add(d) }
+	b.look(b.trialsInUse()[0], later(11*time.Minute))
+	if b.sharing.leads() || len(b.sharing.orders) > 0 {
+		t.Error("the second replica moves the share on")
+	}
+	a.look(a.trialsInUse()[0], later(11*time.Minute))
+	b.awaitShare(0.75, admin.ByJudge)
+	a.awaitShare(0.75, admin.ByJudge)
+
+	// The next in age takes over.
+	a.stop()
+	<-a.ended
+	b.await("the other leads", func() bool { return b.split().Shared.Leads })
+
+	// Without Consul no share grows.
+	relay.Cut()
+	b.await("Consul is away", func() bool { return b.split().Shared.Error != "" })
+	advance := func() {
+		for range 600 {
+			b.trialsInUse()[0].canary.group.Attempts().Observe(0, http.StatusOK, time.Millisecond, 0, 0)
+		}
+		b.look(b.trialsInUse()[0], later(20*time.Minute)) // a new share
+		b.look(b.trialsInUse()[0], later(40*time.Minute))
+	}
+	advance()
+	if got := b.split(); got.Share != 0.75 || got.Shared.Pending {
+		t.Errorf("without Consul: %+v, %+v", got, got.Shared)
+	}
+	relay.Heal()
+	b.await("Consul is back", func() bool { return b.split().Shared.Error == "" })
+	advance()
+	b.awaitShare(1, admin.ByJudge)
+}
+
+// A rollback takes effect without Consul, and reaches the others later. An operator who has overruled
+// all judges meanwhile stays.
+func TestRollbacksWithoutConsul(t *testing.T) {
+	t.Parallel()
+	for _, overruled := range []bool{false, true} {
+		t.Run(fmt.Sprint(overruled), func(t *testing.T) {
+			t.Parallel()
+			s := newSharers(t)
+			relay := consultest.StartRelay(t, s.agent.HTTPAddress())
+			a, b := s.replica(relay.URL(), "step: 10m"), s.replica(s.agent.URL(), "step: 10m")
+			a.awaitJudges(2)
+			relay.Cut()
+			s.fail(a)
+			a.awaitShare(0, admin.ByJudge)
+			if got := a.split(); !got.Shared.Pending {
+				t.Errorf("without Consul: %+v", got.Shared)
+			}
+			if got := b.split(); got.Given != nil {
+				t.Errorf("the other has %+v", got.Given)
+			}
+			if overruled {
+				b.order("star?share=0.3", http.StatusOK)
+				b.await("Consul has it", func() bool { return !b.split().Shared.Pending })
+			}
+			relay.Heal()
+			share, by := 0.0, admin.ByJudge
+			if overruled {
+				share, by = 0.3, admin.ByOperator
+			}
+			a.awaitShare(share, by)
+			b.awaitShare(share, by)
+			a.await("nothing is left to do", func() bool { return !a.split().Shared.Pending })
+		})
+	}
+}
+
+// What Consul has may be nonsense, and may be deleted by hand.
+func TestKeysOfShares(t *testing.T) {
+	t.Parallel()
+	s := newSharers(t)
+	a := s.replica(s.agent.URL(), "act: report")
+	a.awaitJudges(1)
+	const key = "edge/canary/shares/star"
+	put(t, s.agent, key, `{"group":"canary","share":2,"configured":0.5}`)
+	a.await("the log says so", func() bool { return strings.Contains(a.log.String(), "want a number from 0 to 1") })
+	a.order("star?share=0.1", http.StatusOK)
+	a.await("Consul has it", func() bool {
+		pair, _, err := s.agent.Client().KV().Get(key, nil)
+		return err == nil && strings.Contains(string(pair.Value), `"share":0.1`) && !a.split().Shared.Pending
+	})
+	put(t, s.agent, key, `{"group":"other","share":0.3,"configured":0.5,"by":"operator"}`)
+	put(t, s.agent, key, `{"group":"canary","share":0.2,"configured":0.5,"by":"operator"}`)
+	a.awaitShare(0.2, admin.ByOperator)
+	a.await("the watch has it", func() bool {
+		a.sharing.mu.Lock()
+		defer a.sharing.mu.Unlock()
+		return a.sharing.known["star"].Share == 0.2 && len(a.sharing.orders) == 0
+	})
+	if _, err := s.agent.Client().KV().Delete(key, nil); err != nil {
+		t.Fatal(err)
+	}
+	a.awaitShare(0.5, "")
+}
+
+// When Consul loses its state, what was given stays, and is written again.
+func TestSharesOutliveConsulsState(t *testing.T) {
+	given := admin.GivenShare{Group: "canary", Share: 0, Configured: 0.5, By: admin.ByJudge}
+	s := newSharing(sharingOptions{shares: newShares(), log: zerolog.Nop()})
+	s.shares.give("star", given)
+	s.known = map[string]sharedShare{"star": {given, 900}}
+	s.index, s.answered = 1000, true
+	close(s.first)
+	s.use(5, map[string]sharedShare{}, []api.KVPair{})
+	if _, ok := s.shares.of("star"); !ok || s.orders["star"] == nil || s.orders["star"].given.Share != 0 {
+		t.Errorf("orders %+v", s.orders)
+	}
+	s.orders = map[string]*shareOrder{}
+	s.known = map[string]sharedShare{"star": {given, 6}}
+	s.use(7, map[string]sharedShare{}, nil)
+	if _, ok := s.shares.of("star"); ok {
+		t.Error("a deleted key does not end the share")
+	}
+}
