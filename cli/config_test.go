@@ -1,0 +1,98 @@
+package cli
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/admin"
+	"sluice/config"
+)
+
+// configServer answers as the admin API of a sluice with three revisions, the last with a pin.
+type configServer struct {
+	asked  []string // method, URL and If-Match of each request
+	status int      // of a rollback
+	error  string   // then
+}
+
+func (s *configServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.asked = append(s.asked, strings.TrimSpace(r.Method+" "+strings.TrimSuffix(r.URL.String(), "?")+" "+r.Header.Get("If-Match")))
+	begin := time.Date(2026, 11, 21, 9, 0, 0, 0, time.Local)
+	revisions := []admin.Revision{
+		{Number: 12, Time: begin.Add(2 * time.Minute), Hash: "5c2e99d1f0aa", Reason: "rollback to 3: search\x1b[2J fails", Sources: []admin.SourceInUse{
+			{Name: "sluice.yaml"}, {Name: "consul_kv:sluice/", Pinned: 3}}},
+		{Number: 11, Time: begin.Add(time.Minute), Hash: "8a11d03c7e21", Reason: "changed: consul_kv:sluice/"},
+		{Number: 3, Time: begin, Hash: "5c2e99d1f0aa", Reason: "start"},
+	}
+	var answer any
+	switch {
+	case r.URL.Path == "/api/config/history":
+		answer = revisions
+	case r.URL.Path == "/api/config":
+		answer = revisions[1]
+	case r.URL.Path == "/api/config/diff/3/11":
+		answer = []config.Change{{Key: "services.search.timeouts.connect", Before: "1s", After: "2s"}, {Key: "routes[/a]", After: "{path: /a}"}, {Key: "consul.token", Before: "***", After: "***"}}
+	case r.URL.Path == "/api/config/rollback" && s.status == http.StatusOK:
+		answer = revisions[0]
+	default:
+		w.WriteHeader(s.status)
+		answer = map[string]string{"error": s.error}
+	}
+	_ = json.NewEncoder(w).Encode(answer)
+}
+
+func TestConfigCommands(t *testing.T) {
+	s := &configServer{status: http.StatusOK}
+	server := httptest.NewServer(s)
+	defer server.Close()
+	do := func(wantStatus int, want string, args ...string) {
+		t.Helper()
+		status, stdout, stderr := execute(t, append(args, "--admin", server.Listener.Addr().String())...)
+		if got := stdout + stderr; status != wantStatus || got != want {
+			t.Errorf("%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
+		}
+	}
+	do(exitOK, `NUMBER  TIME                 HASH          REASON
+12      2026-11-21 09:02:00  5c2e99d1f0aa  rollback to 3: search?[2J fails
+                                             consul_kv:sluice/ is pinned to revision 3
+11      2026-11-21 09:01:00  8a11d03c7e21  changed: consul_kv:sluice/
+3       2026-11-21 09:00:00  5c2e99d1f0aa  start
+`, "config", "history")
+	do(exitOK, "services.search.timeouts.connect: 1s -> 2s\nroutes[/a]: added {path: /a}\nconsul.token: changed (the value is secret)\n", "config", "diff", "3", "11")
+
+	s.asked = nil
+	do(exitOK, "revision 12 is in use: rollback to 3: search?[2J fails\nconsul_kv:sluice/ is pinned to its documents of revision 3 until it changes\n",
+		"config", "rollback", "3", "--why", "search fails")
+	if got, want := strings.Join(s.asked, "\n"), "GET /api/config\nPOST /api/config/rollback?number=3&why=search+fails \"8a11d03c7e21\""; got != want {
+		t.Errorf("asked\n%s\nwant\n%s", got, want)
+	}
+
+	// Another operator was faster, and a revision that is not kept.
+	s.status, s.error = http.StatusPreconditionFailed, "the configuration has changed: it has the hash 5c2e99d1f0aa"
+	do(exitFailed, "sluice: admin API at "+server.Listener.Addr().String()+": "+s.error+"\n", "config", "rollback", "3")
+	s.status, s.error = http.StatusNotFound, "no revision 7"
+	do(exitFailed, "sluice: admin API at "+server.Listener.Addr().String()+": no revision 7\n", "config", "diff", "7", "11")
+}
+
+func TestConfigCommandsNameWhatTheyWant(t *testing.T) {
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"config"}, "want history, diff or rollback"},
+		{[]string{"config", "diff", "1"}, "name two revisions by their numbers"},
+		{[]string{"config", "diff", "1", "two"}, `"two": want the number of a revision`},
+		{[]string{"config", "rollback"}, "name one revision by its number"},
+		{[]string{"config", "rollback", "-1"}, ""},
+		{[]string{"config", "rollback", "latest"}, `"latest": want the number of a revision`},
+		{[]string{"config", "history", "3"}, ""},
+	} {
+		if status, stdout, stderr := execute(t, test.args...); status != exitUsage || !strings.Contains(stderr, test.want) {
+			t.Errorf("%q: status %d\n%s%s want %s", test.args, status, stdout, stderr, test.want)
+		}
+	}
+}
