@@ -18,6 +18,7 @@ import (
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
 	"sluice/discovery/saved"
+	"sluice/events"
 	"sluice/healthcheck"
 	"sluice/metrics"
 	"sluice/proxy"
@@ -138,6 +139,9 @@ func complete(o Options) Options {
 	}
 	if o.Sources == nil {
 		o.Sources = func() []SourceStatus { return nil }
+	}
+	if o.Events == nil {
+		o.Events = events.New()
 	}
 	if o.Pools == nil {
 		o.Pools = func() []*balancer.Pool { return nil }

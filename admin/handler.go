@@ -11,15 +11,17 @@ import (
 	"net/http/pprof"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 )
 
 type handler struct {
 	Options
+	eventStreams atomic.Int32 // open streams of events
 }
 
 // New returns the handler of the admin listener.
 func New(o Options) http.Handler {
-	h := &handler{o}
+	h := &handler{Options: o}
 	mux := http.NewServeMux()
 	open := func(path string, f http.HandlerFunc) { mux.Handle(path, readOnly(f)) }
 	guarded := func(path string, f http.HandlerFunc) { mux.Handle(path, readOnly(h.authorized(f))) }
@@ -34,6 +36,7 @@ func New(o Options) http.Handler {
 	guarded("/api/catalog", h.catalog)
 	guarded("/api/replica", h.replica)
 	guarded("/api/replicas", h.replicas)
+	guarded("/api/events", h.events)
 	guarded("/api/route", h.route)
 	guarded("/api/routes", h.routes)
 	guarded("/api/shares", h.shares)

@@ -277,7 +277,7 @@ func TestLabelsThatAreNotUTF8DoNotInvalidateTheScrape(t *testing.T) {
 func TestMetricsFollowPrometheusConventions(t *testing.T) {
 	o, _ := busy(t)
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(&collector{&handler{complete(o)}, metrics.BucketBounds()})
+	registry.MustRegister(&collector{&handler{Options: complete(o)}, metrics.BucketBounds()})
 	problems, err := testutil.GatherAndLint(registry)
 	if err != nil {
 		t.Fatal(err)
@@ -321,7 +321,7 @@ type documented struct{ name, kind, labels, help string }
 func TestDocumentationListsEveryMetric(t *testing.T) {
 	o, _ := busy(t)
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(&collector{&handler{complete(o)}, metrics.BucketBounds()})
+	registry.MustRegister(&collector{&handler{Options: complete(o)}, metrics.BucketBounds()})
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
 	"sluice/discovery/saved"
+	"sluice/events"
 	"sluice/healthcheck"
 	"sluice/metrics"
 	"sluice/proxy"
@@ -113,6 +114,9 @@ type Options struct {
 
 	// AccessLogDropped returns the number of dropped access log lines.
 	AccessLogDropped func() uint64
+
+	// Events is the feed of what happened.
+	Events *events.Feed
 
 	// Token returns the token required as "Authorization: Bearer …", except for /,
 	// /healthz and /readyz; "": none. It may change.

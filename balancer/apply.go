@@ -176,14 +176,15 @@ func (p *Pool) joinLocked(i discovery.Instance) {
 		peer.Transport = p.options.NewTransport(peer)
 	}
 	p.peers[id] = peer
-	p.noteLocked(peer, EventAdded, strings.Join(peer.Reasons(), "; "))
+	reasons := peer.Reasons()
+	p.queueLocked(Event{Peer: peer, Kind: EventAdded, Detail: strings.Join(reasons, "; "), Reasons: reasons})
 }
 
 func (p *Pool) updateLocked(u discovery.Update) {
 	peer := p.peers[u.New.Key()]
 	was, is := p.changeLocked(peer, func(c *condition) { c.setInstance(u.New, &p.options) })
 	if what := describe(u); what != "" {
-		p.noteLocked(peer, EventUpdated, what)
+		p.queueLocked(Event{Peer: peer, Kind: EventUpdated, Was: was.state(), Detail: what, Update: u})
 	}
 	p.noteStateLocked(peer, was, is)
 }

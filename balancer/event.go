@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"sluice/discovery"
 )
 
 // EventKind is what happened to a peer.
@@ -50,18 +52,26 @@ type Event struct {
 	Pool   string
 	Peer   *Peer // nil for EventPanic and EventPanicOver
 	Kind   EventKind
+	Was    State  // of the peer before EventState or EventUpdated
 	State  State  // of the peer, right after the change
 	Detail string // may be empty
+
+	Reasons []string         // of the peer, right after EventAdded or EventState; see Peer.Reasons
+	Update  discovery.Update // of EventUpdated
 }
 
 // noteLocked queues an event for flushLocked.
 func (p *Pool) noteLocked(peer *Peer, kind EventKind, detail string) {
+	p.queueLocked(Event{Peer: peer, Kind: kind, Detail: detail})
+}
+
+func (p *Pool) queueLocked(e Event) {
 	if p.options.Notify == nil {
 		return
 	}
-	e := Event{Time: time.Now(), Pool: p.name, Peer: peer, Kind: kind, Detail: detail}
-	if peer != nil {
-		e.State = peer.State()
+	e.Time, e.Pool = time.Now(), p.name
+	if e.Peer != nil {
+		e.State = e.Peer.State()
 	}
 	p.events = append(p.events, e)
 }
@@ -87,11 +97,11 @@ func (p *Pool) noteStateLocked(peer *Peer, was, is *condition) {
 	if was.state() == is.state() {
 		return
 	}
-	detail := was.state().String() + " → " + is.state().String()
-	if reasons := peer.Reasons(); reasons != nil {
+	detail, reasons := was.state().String()+" → "+is.state().String(), peer.Reasons()
+	if reasons != nil {
 		detail += ": " + strings.Join(reasons, "; ")
 	}
-	p.noteLocked(peer, EventState, detail)
+	p.queueLocked(Event{Peer: peer, Kind: EventState, Was: was.state(), Detail: detail, Reasons: reasons})
 }
 
 // flushLocked notifies the transports of peers that began to fail, and sends the queued

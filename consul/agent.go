@@ -58,6 +58,8 @@ func (c condition) String() string {
 	return [...]string{"unreachable", "degraded", "healthy"}[c]
 }
 
+var errLeaderless = errors.New("it knows no leader")
+
 // newAgent returns the agent at an address, with the other settings of config.
 func newAgent(config api.Config, address string, dial dialFunc, c *certificates.Client, m *meter) (*agent, error) {
 	config.Address = address
@@ -112,7 +114,7 @@ func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, er
 	case err == nil && leader != "":
 		return healthy, nil
 	case err == nil:
-		return degraded, errors.New("it knows no leader")
+		return degraded, errLeaderless
 	case StatusCode(err) > 0:
 		return degraded, Shorten(err)
 	case ctx.Err() != nil:

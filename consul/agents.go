@@ -3,11 +3,14 @@ package consul
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"sluice/events"
 )
 
 const (
@@ -38,10 +41,11 @@ var (
 // agents are the agents of a client, one of which is in use. While watch runs, the
 // choice follows their conditions. It is safe for concurrent use.
 type agents struct {
-	all   []*agent // in order of preference, at least one
-	token *token
-	log   zerolog.Logger
-	alarm chan struct{} // capacity 1: requests a round of probes
+	all    []*agent // in order of preference, at least one
+	token  *token
+	log    zerolog.Logger
+	events *events.Feed  // may be nil
+	alarm  chan struct{} // capacity 1: requests a round of probes
 
 	returnMin time.Duration  // the constant; shorter in tests
 	random    func() float64 // Options.Random
@@ -192,9 +196,13 @@ func (s *agents) choose(now time.Time) {
 		s.spread = s.upTo(s.returnAfter)
 		current.cancelQueriesLocked(true, errOtherAgent)
 		s.log.Warn().Str("agent", best.url).Str("instead_of", current.url).Msg("consul: another agent is used")
+		s.events.Add(events.Event{Kind: events.KindAgentChanged, Level: events.Warning,
+			Text: fmt.Sprintf("The Consul agent %s is used instead of %s, which fails", best.url, current.url)})
 	} else {
 		current.cancelAllLocked(errOtherAgent)
 		s.log.Info().Str("agent", best.url).Str("instead_of", current.url).Msg("consul: the preferred agent is used again")
+		s.events.Add(events.Event{Kind: events.KindAgentChanged,
+			Text: fmt.Sprintf("The preferred Consul agent %s is used again, instead of %s", best.url, current.url)})
 	}
 	current.logged, best.logged = healthy, healthy
 	s.current, s.switched = best, now

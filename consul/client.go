@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/certificates"
+	"sluice/events"
 )
 
 const (
@@ -43,7 +44,8 @@ type Options struct {
 	// MaxWatches is the maximum number of connections to an agent. Default 128.
 	MaxWatches int
 
-	Log zerolog.Logger
+	Log    zerolog.Logger
+	Events *events.Feed // gets what happens to the agents; may be nil
 
 	// Random returns numbers from 0 to 1, exclusive, that spread queries in time. It
 	// must be safe for concurrent use. Default: math/rand/v2.
@@ -101,6 +103,7 @@ func New(o Options) (*Client, error) {
 		}
 	}
 	agents := newAgents(all, token, o.Log)
+	agents.events = o.Events
 	agents.returnMin = cmp.Or(o.returnAfter, agents.returnMin)
 	if o.Random != nil {
 		agents.random = o.Random

@@ -2,8 +2,12 @@ package consul
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
+
+	"sluice/events"
 )
 
 const (
@@ -165,8 +169,14 @@ func (s *agents) logConditionLocked(a *agent, now time.Time, err error) {
 		return
 	case a.condition == healthy && steady:
 		s.log.Info().Str("agent", a.url).Stringer("condition", a.condition).Msg("consul: the agent has recovered")
+		s.events.Add(events.Event{Kind: events.KindAgentRecovered, Text: fmt.Sprintf("The Consul agent %s has recovered", a.url)})
 	case a.condition < healthy && (steady || a.logged == healthy && a.inOutageLocked(now)):
 		s.log.Warn().Str("agent", a.url).Stringer("condition", a.condition).Err(err).Msg("consul: the agent fails")
+		failed := events.Event{Kind: events.KindAgentFails, Level: events.Warning, Text: fmt.Sprintf("The Consul agent %s is %s: %v", a.url, a.condition, err)}
+		if errors.Is(err, errLeaderless) {
+			failed.Kind = events.KindNoLeader
+		}
+		s.events.Add(failed)
 	default:
 		return
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"sluice/events"
 )
 
 // Debounce configures the batching of additions and updates. Removals never wait.
@@ -35,7 +37,8 @@ type ManagerOptions struct {
 	// nor call the manager. May be nil.
 	Fallback func(service, source string) (set []Instance, asOf time.Time, ok bool)
 
-	Log zerolog.Logger
+	Log    zerolog.Logger
+	Events *events.Feed // gets what happens to the watches; may be nil
 }
 
 // fallbackAfter is how long a watch without a set waits for its source.
@@ -47,6 +50,7 @@ type Manager struct {
 	sink     func(service string, set []Instance)
 	fallback func(service, source string) ([]Instance, time.Time, bool)
 	log      zerolog.Logger
+	events   *events.Feed
 	wake     chan struct{} // capacity 1: the queue or starting has changed
 	sources  sync.WaitGroup
 	pausing  sync.Mutex // one Pause or Resume at a time
@@ -66,6 +70,7 @@ func NewManager(o ManagerOptions) *Manager {
 		sink:     o.Sink,
 		fallback: o.Fallback,
 		log:      o.Log,
+		events:   o.Events,
 		wake:     make(chan struct{}, 1),
 		debounce: o.Debounce,
 		watches:  make(map[string]*watch),

@@ -26,6 +26,9 @@ type Report struct {
 	// key.
 	Invalid []Invalid
 
+	// Reset says that the registry has lost its state: its index went backwards.
+	Reset bool
+
 	// Doubtful says that a saved set has precedence over the answer: the answer is the
 	// first one and has no instance in service.
 	Doubtful bool

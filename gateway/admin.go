@@ -43,16 +43,19 @@ func (g *Gateway) newAdmin() *http.Server {
 		OrderShare:       g.orderShare,
 		Health:           g.services.health,
 		Checks:           g.health.Load,
+		Events:           g.events,
 		Token:            func() string { return g.token.Load().value },
 		Log:              g.log,
 	})
-	return &http.Server{
+	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          stdlog.New(g.log.With().Str("listener", "admin").Logger(), "", 0),
 	}
+	server.RegisterOnShutdown(g.events.Close) // else Shutdown would wait for the streams
+	return server
 }
 
 // askConsul queries the instances of a service whose source is Consul: its catalog, or a key.

@@ -9,6 +9,7 @@ import (
 
 	"sluice/config"
 	consulsource "sluice/discovery/consul"
+	"sluice/events"
 )
 
 // finder finds services in Consul's catalog. Only the goroutine that reloads calls its
@@ -144,8 +145,19 @@ func (g *Gateway) applyFound(ctx context.Context) bool {
 	now := g.effective.Load()
 	if added, removed := onlyIn(now, before), onlyIn(before, now); len(added)+len(removed) > 0 {
 		g.log.Info().Strs("added", added).Strs("gone", removed).Int("services", len(now.Services)).Msg("services found in the catalog")
+		g.tellFound(added, removed)
 	}
 	return true
+}
+
+// tellFound adds to the feed which services Consul's catalog has and has no more.
+func (g *Gateway) tellFound(added, removed []string) {
+	for _, name := range added {
+		g.events.Add(events.Event{Kind: events.KindAdded, Service: name, Text: "The service " + name + " was found in Consul's catalog"})
+	}
+	for _, name := range removed {
+		g.events.Add(events.Event{Kind: events.KindRemoved, Service: name, Text: "The service " + name + " is not in Consul's catalog any more"})
+	}
 }
 
 // fragments returns the parts of the configuration that are not in the file.

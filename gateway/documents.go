@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"slices"
 	"sync"
@@ -12,12 +13,14 @@ import (
 	"sluice/admin"
 	"sluice/config"
 	"sluice/document"
+	"sluice/events"
 )
 
 // documents follows the dynamic sources of the configuration. Its methods may be called
 // concurrently, but follow by one goroutine.
 type documents struct {
 	newSource func(y config.Dynamic, had bool) document.Source
+	events    *events.Feed
 	log       zerolog.Logger
 	changed   chan struct{} // capacity 1: a source has reported something new
 
@@ -41,8 +44,8 @@ type followed struct {
 	since time.Time     // when err became what it is
 }
 
-func newDocuments(newSource func(config.Dynamic, bool) document.Source, log zerolog.Logger) *documents {
-	return &documents{newSource: newSource, log: log, changed: make(chan struct{}, 1)}
+func newDocuments(newSource func(config.Dynamic, bool) document.Source, feed *events.Feed, log zerolog.Logger) *documents {
+	return &documents{newSource: newSource, events: feed, log: log, changed: make(chan struct{}, 1)}
 }
 
 // follow follows these sources and no others. used are the documents in use.
@@ -110,8 +113,11 @@ func (d *documents) report(f *followed, r document.Report) {
 	switch {
 	case r.Err != nil && f.err == nil:
 		d.log.Warn().Err(r.Err).Str("source", name).Msg("a source of the configuration cannot be read: what it said last stays in use")
+		d.events.Add(events.Event{Kind: events.KindSourceFails, Level: events.Warning,
+			Text: fmt.Sprintf("The source %s of the configuration cannot be read, what it said last stays in use: %v", name, r.Err)})
 	case r.Err == nil && f.err != nil:
 		d.log.Info().Str("source", name).Msg("the source of the configuration can be read again")
+		d.events.Add(events.Event{Kind: events.KindSourceWorks, Text: fmt.Sprintf("The source %s of the configuration can be read again", name)})
 	}
 	if (r.Err == nil) != (f.err == nil) || f.since.IsZero() {
 		f.since = time.Now()

@@ -91,7 +91,9 @@ func (g *Gateway) recordFirst() {
 				r.Diff = config.Summary(before.Config, f.built.Config)
 			}
 		}
-		g.registerAs(g.history.Applied(r))
+		applied := g.history.Applied(r)
+		g.registerAs(applied)
+		g.tellApplied(applied)
 	}
 	g.refuse(f.refused, false)
 	if slices.ContainsFunc(f.sources, func(s config.Source) bool { return s.Pin != nil }) {

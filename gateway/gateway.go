@@ -25,6 +25,7 @@ import (
 	"sluice/discovery/locality"
 	"sluice/discovery/saved"
 	"sluice/etcd"
+	"sluice/events"
 	"sluice/healthcheck"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
@@ -89,6 +90,7 @@ type Gateway struct {
 	tags       *tags
 
 	accessLog   atomic.Pointer[accesslog.Logger]
+	events      *events.Feed
 	journal     *journal
 	consul      *consul.Client
 	sources     *consulsource.Sources
@@ -178,16 +180,20 @@ func New(o Options) (_ *Gateway, err error) {
 	g.started, g.logs = c, newLogWriter(o.Log, c.Log)
 	g.log = g.logs.logger()
 	g.cut, g.Cut = context.WithCancel(context.Background())
-	if g.consul, err = consul.New(ClientOptions(c.Consul, g.log)); err != nil {
+	g.events = events.New()
+	clientOptions := ClientOptions(c.Consul, g.log)
+	clientOptions.Events = g.events
+	if g.consul, err = consul.New(clientOptions); err != nil {
 		return nil, fmt.Errorf("consul: %w", err)
 	}
 	g.sources = consulsource.NewSources(g.consul, g.log)
+	g.sources.Events = g.events
 	g.etcd = etcd.NewClusters(func(endpoints string, err error) { g.certificatesChanged("etcd " + endpoints)(err) })
 	g.etcdSources = etcdsource.NewSources(g.etcd, g.log)
 	g.kvSources = kvsource.NewSources(g.consul, g.log)
 	g.kvCertificates = newKVCertificates(g.consul, g.log, c.Consul.CertificatesDir, g.consulWait, g.updateTLS)
-	g.documents = newDocuments(g.newDocumentSource, g.log)
-	g.journal = newJournal(g.log)
+	g.documents = newDocuments(g.newDocumentSource, g.events, g.log)
+	g.journal = newJournal(g.events, g.log)
 	g.health = healthcheck.NewMonitor(healthcheck.Options{MaxChecks: c.Health.MaxChecks})
 	g.proxy = proxy.NewServer(proxyOptions(c.Client, nil), g.log)
 	if g.snapshot, err = g.openSnapshot(c.Discovery); err != nil {
@@ -198,9 +204,10 @@ func New(o Options) (_ *Gateway, err error) {
 		Sink:     g.deliver,
 		Fallback: g.restore,
 		Log:      g.log,
+		Events:   g.events,
 	})
 	g.finder = newFinder(g)
-	g.shares = newShares()
+	g.shares = newShares(g.events)
 	g.tags = newTags(g.finder.poke)
 	g.admin = g.newAdmin()
 	g.machine = locality.New()
@@ -282,6 +289,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case err = <-g.failed:
 	case <-g.options.Replaced:
 		g.log.Info().Msg("replaced by a new process")
+		g.events.Add(events.Event{Kind: events.KindReplaced, Text: "A new process serves: this one finishes its requests"})
 		g.leaveAdmin()
 	}
 	g.shutdown(leave, stop, &running)
@@ -317,6 +325,7 @@ func (g *Gateway) shutdown(leave func(), stop context.CancelFunc, running *sync.
 	}
 	g.log.Info().Stringer("delay", settings.Delay).Stringer("grace", settings.Grace).
 		Int("connections", g.proxy.Connections()).Msg("stopping")
+	g.events.Add(events.Event{Kind: events.KindStopping, Text: "sluice stops: it finishes its requests"})
 	leave()
 	if settings.Delay > 0 && !g.replaced {
 		delay := time.NewTimer(settings.Delay)

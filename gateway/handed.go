@@ -16,6 +16,7 @@ import (
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
 	"sluice/discovery/saved"
+	"sluice/events"
 )
 
 // handedVersion is the version of the format of handed. A process ignores a state of another
@@ -29,6 +30,8 @@ type handed struct {
 	Catalog  *handedCatalog           `json:"catalog,omitempty"`
 
 	Shares map[string]admin.GivenShare `json:"shares,omitempty"` // by service
+
+	Events []events.Event `json:"events,omitempty"` // oldest first
 
 	// TicketKeys are secret. The state is passed through a pipe only.
 	TicketKeys []ticketKey `json:"ticket_keys,omitempty"`
@@ -126,6 +129,7 @@ func (g *Gateway) pauseConsul() (abandoned int) {
 // state returns the state for a new process.
 func (g *Gateway) state(abandoned int) handed {
 	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), History: &g.history, KVCertificates: g.kvCertificates.handed(), Shares: g.shares.all()}
+	h.Events, _ = g.events.Read(events.Filter{}, events.ID{})
 	for _, w := range g.discovery.Handed() {
 		h.Services[w.Service] = handedService{Watch: &handedWatch{
 			Source: w.Source, Instances: w.Instances, Known: w.Known, Fresh: w.Fresh,
@@ -172,6 +176,7 @@ func (g *Gateway) inherit() {
 // earlier one found in the catalog. It returns the configuration to start with.
 func (g *Gateway) expectServices() *config.Config {
 	g.inherit()
+	g.tellStarted()
 	g.shares.inherit(g.handed.Shares)
 	g.recorded = g.shares.all()
 	g.adoptHistory()
@@ -188,6 +193,16 @@ func (g *Gateway) expectServices() *config.Config {
 		g.finder.setApplied()
 	}
 	return c
+}
+
+// tellStarted begins the feed, with the events of the old process.
+func (g *Gateway) tellStarted() {
+	g.events.Adopt(g.handed.Events)
+	started := events.Event{Kind: events.KindStarted, Text: "sluice " + g.options.Version + " has started"}
+	if g.takingOver {
+		started.Text += " in place of another process"
+	}
+	g.events.Add(started)
 }
 
 // adopt sets the state of services to that of the old process.
@@ -208,6 +223,7 @@ func (g *Gateway) adopt() {
 			Endpoint: w.Endpoint, LastSuccess: w.LastSuccess, Restored: w.Restored,
 		}) {
 			sets++
+			g.journal.inherit(w.Instances)
 		}
 	}
 	if g.handed.Version != 0 {

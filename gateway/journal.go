@@ -1,45 +1,77 @@
 package gateway
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"github.com/rs/zerolog"
 
 	"sluice/balancer"
+	"sluice/discovery"
+	"sluice/events"
 )
 
-// journal logs the events of peers, one line each. Pools call note with their mutex held, so
-// note does not block: a slow log must not delay requests.
+// journal adds the events of peers to the feed, and logs them, one line each. Pools call note
+// with their mutex held, so note does not block: a slow log must not delay requests.
 type journal struct {
-	log    zerolog.Logger
-	events chan balancer.Event
-	lost   atomic.Uint64 // events that were dropped because the channel was full
-	stop   chan struct{} // closed to end run
-	done   chan struct{} // closed when run has ended
+	feed  *events.Feed
+	log   zerolog.Logger
+	queue chan balancer.Event // for the log
+	lost  atomic.Uint64       // events that were dropped because the channel was full
+	stop  chan struct{}       // closed to end run
+	done  chan struct{}       // closed when run has ended
+
+	mu        sync.Mutex             // guards the field below
+	inherited map[discovery.Key]bool // instances whose peers the old process had
 }
 
 // journalSize is the number of events that wait for the log.
 const journalSize = 4096
 
 // newJournal starts a journal. It must be closed.
-func newJournal(log zerolog.Logger) *journal {
+func newJournal(feed *events.Feed, log zerolog.Logger) *journal {
 	j := &journal{
-		log:    log,
-		events: make(chan balancer.Event, journalSize),
-		stop:   make(chan struct{}),
-		done:   make(chan struct{}),
+		feed:  feed,
+		log:   log,
+		queue: make(chan balancer.Event, journalSize),
+		stop:  make(chan struct{}),
+		done:  make(chan struct{}),
+
+		inherited: make(map[discovery.Key]bool),
 	}
 	go j.run()
 	return j
 }
 
-// note queues e for the log. It may be called concurrently, and has no effect after close.
+// note adds e to the feed, and queues it for the log. It may be called concurrently. After close
+// nothing is logged.
 func (j *journal) note(e balancer.Event) {
+	if f, ok := feedEvent(e); ok && !(e.Kind == balancer.EventAdded && j.hadBefore(e.Peer.ID)) {
+		j.feed.Add(f)
+	}
 	select {
-	case j.events <- e:
+	case j.queue <- e:
 	default:
 		j.lost.Add(1)
 	}
+}
+
+// inherit says that the old process had these instances: their peers do not join.
+func (j *journal) inherit(set []discovery.Instance) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, i := range set {
+		j.inherited[i.Key()] = true
+	}
+}
+
+// hadBefore reports whether the old process had an instance, once.
+func (j *journal) hadBefore(id discovery.Key) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	had := j.inherited[id]
+	delete(j.inherited, id)
+	return had
 }
 
 // close writes the queued events, and ends the journal.
@@ -52,12 +84,12 @@ func (j *journal) run() {
 	defer close(j.done)
 	for {
 		select {
-		case e := <-j.events:
+		case e := <-j.queue:
 			j.write(e)
 		case <-j.stop:
 			for {
 				select {
-				case e := <-j.events:
+				case e := <-j.queue:
 					j.write(e)
 				default:
 					return

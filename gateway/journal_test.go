@@ -11,6 +11,7 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/events"
 	"sluice/test/balancertest"
 	"sluice/test/subprocess"
 )
@@ -30,7 +31,7 @@ func peerOf(t *testing.T) *balancer.Peer {
 func TestJournalWritesOneLineForEachEvent(t *testing.T) {
 	peer := peerOf(t)
 	var log subprocess.Output
-	j := newJournal(zerolog.New(&log))
+	j := newJournal(events.New(), zerolog.New(&log))
 	j.note(balancer.Event{Pool: "star", Peer: peer, Kind: balancer.EventAdded})
 	j.note(balancer.Event{Pool: "star", Peer: peer, Kind: balancer.EventState, State: balancer.StateUnhealthy, Detail: "up → unhealthy"})
 	j.note(balancer.Event{Pool: "star", Peer: peer, Kind: balancer.EventCut, State: balancer.StateDraining})
@@ -57,7 +58,7 @@ func TestEveryKindOfEventHasAMessage(t *testing.T) {
 func TestJournalDoesNotWaitForTheLog(t *testing.T) {
 	peer := peerOf(t)
 	reader, writer := io.Pipe() // without reads until below
-	j := newJournal(zerolog.New(writer))
+	j := newJournal(events.New(), zerolog.New(writer))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

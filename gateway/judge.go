@@ -3,11 +3,13 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
 	"sluice/admin"
 	"sluice/config"
+	"sluice/events"
 	"sluice/judge"
 )
 
@@ -92,12 +94,14 @@ func (g *Gateway) look(t *trial, now time.Time) {
 	case d.Verdict == judge.Advance && (!acts || given.Share == d.Share || !g.sharing.leads()):
 		return // up to others, or not applied yet
 	}
-	event := g.log.Info()
+	event, level := g.log.Info(), events.Info
 	if d.Verdict == judge.Rollback {
-		event = g.log.Warn()
+		event, level = g.log.Warn(), events.Warning
 	}
 	event.Str("service", t.service.name).Str("group", t.group).Stringer("verdict", d.Verdict).Float64("share", d.Share).
 		Bool("acts", acts).Str("why", d.Reason).Msg("judge of a split")
+	g.events.Add(events.Event{Kind: events.KindShareVerdict, Level: level, Service: t.service.name,
+		Text: fmt.Sprintf("The judge of the group %s says %s%s", t.group, d.Verdict, because(d.Reason))})
 	if !acts {
 		return
 	}

@@ -3,9 +3,11 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"sluice/discovery"
+	"sluice/events"
 )
 
 const (
@@ -31,6 +33,7 @@ func (g *Gateway) becomeReady(ctx context.Context) {
 				event = g.log.Warn().Strs("missing", p.missing)
 			}
 			event.Int("services", len(g.services.all())).Msg("ready")
+			g.tellReady(p.missing)
 			return
 		}
 		select {
@@ -39,6 +42,15 @@ func (g *Gateway) becomeReady(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// tellReady adds to the feed that this process is ready, although something is missing.
+func (g *Gateway) tellReady(missing []string) {
+	ready := events.Event{Kind: events.KindReady, Text: "sluice is ready"}
+	if len(missing) > 0 {
+		ready.Level, ready.Text = events.Warning, ready.Text+", but "+strings.Join(missing, "; ")
+	}
+	g.events.Add(ready)
 }
 
 // progress is how much of its start this process has done.

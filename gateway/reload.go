@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/config"
+	"sluice/events"
 )
 
 // Reload requests that the configuration is loaded again and applied. After an error nothing
@@ -168,6 +169,8 @@ func (g *Gateway) refuse(errs map[string]error, reload bool) {
 		g.history.Refused(source, errs[source])
 		g.log.Error().Str("source", source).Strs("errors", strings.Split(errs[source].Error(), "\n")).
 			Uint64("in_use", g.history.Current().Number).Msg("configuration refused, the one in use stays")
+		g.events.Add(events.Event{Kind: events.KindRejected, Level: events.Warning, Revision: g.history.Current().Number,
+			Text: fmt.Sprintf("The configuration was refused, revision %d stays in use: %s", g.history.Current().Number, strings.ReplaceAll(errs[source].Error(), "\n", "; "))})
 	}
 	g.history.Stand(g.refusals.standing()...)
 }
@@ -224,9 +227,19 @@ func (g *Gateway) record(b *config.Built, sources []config.Source, reason string
 	g.registerAs(applied)
 	g.log.Info().Uint64("number", applied.Number).Str("source", r.Source).Str("reason", reason).Str("hash", r.Hash).
 		Int("services", len(effective.Services)).Int("routes", len(effective.Routes)).Msg("configuration applied")
+	g.tellApplied(applied)
 	for _, key := range r.Pending {
 		g.log.Warn().Str("key", key).Str("reason", config.RestartReason(key)).Msg("the new value of this key takes effect at the next start")
 	}
+}
+
+// tellApplied adds the application of a revision to the feed.
+func (g *Gateway) tellApplied(r config.Revision) {
+	text := fmt.Sprintf("Revision %d of the configuration was applied: %s", r.Number, r.Reason)
+	if len(r.Diff) > 0 {
+		text += fmt.Sprintf(", differences: %d", len(r.Diff))
+	}
+	g.events.Add(events.Event{Kind: events.KindApplied, Revision: r.Number, Text: text})
 }
 
 // revision returns a revision that is not applied yet.

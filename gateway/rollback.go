@@ -6,6 +6,7 @@ import (
 
 	"sluice/admin"
 	"sluice/config"
+	"sluice/events"
 )
 
 // order is an order of an operator about the configuration, for the goroutine that reloads.
@@ -59,7 +60,10 @@ func (g *Gateway) rollBack(ctx context.Context, number uint64, match, why string
 		return current, fmt.Errorf("%w %d: %w", admin.ErrInvalid, number, err)
 	}
 	g.refuse(nil, false)
-	return g.history.Current(), nil
+	revision := g.history.Current()
+	g.events.Add(events.Event{Kind: events.KindRolledBack, Revision: revision.Number,
+		Text: fmt.Sprintf("An operator has returned to revision %d of the configuration%s", number, because(why))})
+	return revision, nil
 }
 
 // rebuild returns the configuration of a revision of an earlier process.

@@ -76,6 +76,9 @@ func TestRollBack(t *testing.T) {
 	if status != http.StatusOK || done.Number != second.Number+1 || done.Hash != first.Hash || done.Reason != fmt.Sprintf("rollback to %d: test", first.Number) {
 		t.Fatalf("%d %+v", status, done)
 	}
+	if line := fmt.Sprintf("info config.rolled_back: An operator has returned to revision %d of the configuration: test", first.Number); !slices.Contains(told(r.events), line) {
+		t.Errorf("the feed lacks %q:\n%s", line, strings.Join(told(r.events), "\n"))
+	}
 	if _, body := r.get("/s"); body != "a" {
 		t.Errorf("after the rollback: %q", body)
 	}

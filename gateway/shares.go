@@ -8,19 +8,21 @@ import (
 
 	"sluice/admin"
 	"sluice/config"
+	"sluice/events"
 )
 
 // shares are shares of splits that a judge or an operator has set in place of those of the
 // configuration. It is safe for concurrent use.
 type shares struct {
 	changed chan struct{} // capacity 1: the configuration must be applied again
+	events  *events.Feed
 
 	mu    sync.Mutex // guards the field below
 	given map[string]admin.GivenShare
 }
 
-func newShares() *shares {
-	return &shares{changed: make(chan struct{}, 1), given: make(map[string]admin.GivenShare)}
+func newShares(feed *events.Feed) *shares {
+	return &shares{changed: make(chan struct{}, 1), events: feed, given: make(map[string]admin.GivenShare)}
 }
 
 // applyTo returns c with the given shares, except for services whose split is another one in c: who
@@ -52,6 +54,7 @@ func (s *shares) applied(c *config.Config) (ended map[string]admin.GivenShare) {
 		ends := !fits(given, c.Services[name].Split)
 		if ends {
 			ended[name] = given
+			s.tellReleased(name, "the configuration has another split")
 		}
 		return ends
 	})
@@ -67,9 +70,19 @@ func fits(given admin.GivenShare, split config.Split) bool {
 // give sets the share of a service.
 func (s *shares) give(service string, given admin.GivenShare) {
 	s.mu.Lock()
+	before := s.given[service]
 	s.given[service] = given
 	s.mu.Unlock()
+	if !sameShare(given, before) {
+		s.events.Add(events.Event{Kind: events.KindShareGiven, Service: service,
+			Text: fmt.Sprintf("The share of the group %s is %.4g %%, by the %s%s", given.Group, 100*given.Share, given.By, because(given.Why))})
+	}
 	s.announce()
+}
+
+// tellReleased adds to the feed that the share of a service is that of the configuration.
+func (s *shares) tellReleased(service, why string) {
+	s.events.Add(events.Event{Kind: events.KindShareEnded, Service: service, Text: "The share is that of the configuration again" + because(why)})
 }
 
 // release returns a service to the share of the configuration, and reports whether it had another.
@@ -79,6 +92,7 @@ func (s *shares) release(service string) bool {
 	delete(s.given, service)
 	s.mu.Unlock()
 	if had {
+		s.tellReleased(service, "the given one was released")
 		s.announce()
 	}
 	return had

@@ -251,7 +251,7 @@ func TestKeysOfShares(t *testing.T) {
 // When Consul loses its state, what was given stays, and is written again.
 func TestSharesOutliveConsulsState(t *testing.T) {
 	given := admin.GivenShare{Group: "canary", Share: 0, Configured: 0.5, By: admin.ByJudge}
-	s := newSharing(sharingOptions{shares: newShares(), log: zerolog.Nop()})
+	s := newSharing(sharingOptions{shares: newShares(nil), log: zerolog.Nop()})
 	s.shares.give("star", given)
 	s.known = map[string]sharedShare{"star": {given, 900}}
 	s.index, s.answered = 1000, true

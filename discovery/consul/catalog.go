@@ -15,6 +15,7 @@ import (
 
 	"sluice/consul"
 	"sluice/discovery"
+	"sluice/events"
 )
 
 // Selection selects services of the catalog by their instances.
@@ -248,8 +249,12 @@ func (w *Catalog) note(err error) {
 	switch {
 	case err != nil && before == discovery.WatchFresh:
 		w.sources.log.Warn().Err(err).Msg("catalog watch failing: no service is added or removed")
+		w.sources.Events.Add(events.Event{Kind: events.KindCatalogFails, Level: events.Warning,
+			Text: fmt.Sprintf("Consul's catalog cannot be read, no service is added or removed: %v", err)})
 	case err == nil && before == discovery.WatchStale:
 		w.sources.log.Info().Stringer("after", now.Sub(since)).Msg("catalog watch recovered")
+		w.sources.Events.Add(events.Event{Kind: events.KindCatalogWorks,
+			Text: fmt.Sprintf("Consul's catalog can be read again, after %s", now.Sub(since).Round(time.Millisecond))})
 	}
 	select {
 	case w.poke <- struct{}{}:

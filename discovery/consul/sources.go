@@ -6,6 +6,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/discovery/consul/overview"
+	"sluice/events"
 )
 
 // Sources creates the sources that share a client of Consul. It is safe for concurrent
@@ -16,6 +17,9 @@ type Sources struct {
 	nearness  *nearness
 	shared    chan struct{} // one element per query of a watch on an overview
 	log       zerolog.Logger
+
+	// Events gets what happens to the catalog. It may be nil, and is set before the first use.
+	Events *events.Feed
 }
 
 // NewSources returns sources of client.

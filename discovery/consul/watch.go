@@ -173,7 +173,7 @@ func (w *watch) accept(answer Answer, forgot bool) {
 	}
 	w.warnSkipped(answer.Skipped)
 	set := w.guard.Accept(time.Now(), answer.Instances, forgot)
-	w.report(discovery.Report{Set: set, Known: true, Endpoint: answer.URL, Index: answer.Index})
+	w.report(discovery.Report{Set: set, Known: true, Endpoint: answer.URL, Index: answer.Index, Reset: forgot})
 }
 
 // mayBeFiltered reports whether ACLs may have emptied an empty answer: Consul does not

@@ -101,7 +101,7 @@ func (w *watch) read(v etcd.View) time.Duration {
 	}
 	now := time.Now()
 	set = w.guard.Accept(now, discovery.Normalize(set), v.Forgot)
-	w.report(discovery.Report{Set: set, Known: true, Endpoint: v.Member, Index: uint64(v.Revision), Invalid: invalid})
+	w.report(discovery.Report{Set: set, Known: true, Endpoint: v.Member, Index: uint64(v.Revision), Invalid: invalid, Reset: v.Forgot})
 	w.accepted = true
 	if expiry, ok := w.guard.Expiry(); ok {
 		return max(expiry.Sub(now), 10*time.Millisecond)

@@ -188,8 +188,8 @@ func (w *watch) ended(err error) {
 		w.report(discovery.Report{Err: w.fault})
 	default:
 		set := w.guard.Accept(time.Now(), w.set, w.forgot)
+		w.report(discovery.Report{Set: set, Known: true, Endpoint: w.answer.URL, Index: w.answer.Index, Reset: w.forgot})
 		w.forgot, w.last = false, w.answer.Index
-		w.report(discovery.Report{Set: set, Known: true, Endpoint: w.answer.URL, Index: w.answer.Index})
 	}
 }
 

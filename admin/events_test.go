@@ -1,0 +1,291 @@
+package admin
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/events"
+)
+
+// feedOf returns a feed with an event for each text, of the service "star".
+func feedOf(texts ...string) *events.Feed {
+	f := events.New()
+	for _, text := range texts {
+		f.Add(events.Event{Kind: events.KindJoined, Service: "star", Text: text})
+	}
+	return f
+}
+
+func textsOf(list []events.Event) string {
+	var texts []string
+	for _, e := range list {
+		texts = append(texts, e.Text)
+	}
+	return strings.Join(texts, "; ")
+}
+
+func TestEventsAsAList(t *testing.T) {
+	feed := feedOf("one", "two")
+	feed.Add(events.Event{Kind: events.KindApplied, Revision: 3, Text: "<three>"})
+	h := handlerOf(Options{Events: feed})
+	all := getJSON[[]events.Event](t, h, "/api/events?format=json")
+	if textsOf(all) != "one; two; <three>" || all[0].Service != "star" || all[2].Revision != 3 {
+		t.Fatalf("got %+v", all)
+	}
+	for query, want := range map[string]string{
+		"service=star":                "one; two",
+		"service=origin":              "",
+		"kind=peer&kind=config":       "one; two; <three>",
+		"kind=config.applied":         "<three>",
+		"limit=2":                     "two; <three>",
+		"limit=9":                     "one; two; <three>",
+		"after=" + all[0].ID.String(): "two; <three>",
+		"limit=1&service=star&after=" + all[0].ID.String(): "two",
+	} {
+		if got := textsOf(getJSON[[]events.Event](t, h, "/api/events?format=json&"+query)); got != want {
+			t.Errorf("%s: got %q, want %q", query, got, want)
+		}
+	}
+	status, body := get(t, h, "/api/events", "Accept", "application/json", "Last-Event-ID", all[1].ID.String())
+	if got := textsOf(decode[[]events.Event](t, body)); status != http.StatusOK || got != "<three>" {
+		t.Errorf("status %d, %s", status, body)
+	}
+	if _, body := get(t, handlerOf(Options{}), "/api/events?format=json"); strings.TrimSpace(body) != "[]" {
+		t.Errorf("without events: %s", body)
+	}
+}
+
+func TestEventsRefuseBadQueries(t *testing.T) {
+	h := handlerOf(Options{})
+	for query, want := range map[string]string{
+		"kind=peers":    `kind "peers": want one of peer.joined, `,
+		"kind=":         `kind "": want one of`,
+		"limit=0":       `limit "0": want a number of events`,
+		"limit=many":    `limit "many": want a number of events`,
+		"after=yes":     `event id "yes": want START-NUMBER`,
+		"format=ndjson": `format "ndjson": want json or sse`,
+	} {
+		status, body := get(t, h, "/api/events?"+query)
+		if got := errorOf(t, body); status != http.StatusBadRequest || !strings.HasPrefix(got, want) {
+			t.Errorf("%s: status %d, %s", query, status, got)
+		}
+	}
+	if status, _ := ask(t, h, http.MethodPost, "/api/events"); status != http.StatusMethodNotAllowed {
+		t.Errorf("POST: status %d", status)
+	}
+	if status, _ := get(t, handlerOf(Options{Token: func() string { return "secret" }}), "/api/events"); status != http.StatusUnauthorized {
+		t.Errorf("without the token: status %d", status)
+	}
+}
+
+// stream is an open stream of events.
+type stream struct {
+	t        *testing.T
+	response *http.Response
+	lines    *bufio.Scanner
+}
+
+// openStream opens a stream. It must be closed.
+func openStream(t *testing.T, server *httptest.Server, query string, header ...string) *stream {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/api/events"+query, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		request.Header.Set(header[i], header[i+1])
+	}
+	response, err := server.Client().Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := response.Header.Get("Content-Type"); response.StatusCode != http.StatusOK || got != "text/event-stream" {
+		t.Fatalf("status %d, %s", response.StatusCode, got)
+	}
+	return &stream{t, response, bufio.NewScanner(response.Body)}
+}
+
+// next returns the next lines up to an empty one.
+func (s *stream) next() (message string) {
+	s.t.Helper()
+	for s.lines.Scan() && s.lines.Text() != "" {
+		message += s.lines.Text() + "\n"
+	}
+	return message
+}
+
+// event returns the next event.
+func (s *stream) event() events.Event {
+	s.t.Helper()
+	message := s.next()
+	_, data, found := strings.Cut(message, "data: ")
+	if !found {
+		s.t.Fatalf("no event: %q", message)
+	}
+	e := decode[events.Event](s.t, data)
+	if id, _, _ := strings.Cut(message, "\n"); e.ID != (events.ID{}) && id != "id: "+e.ID.String() {
+		s.t.Errorf("%s of the event %+v", id, e)
+	}
+	return e
+}
+
+func newEventServer(t *testing.T, feed *events.Feed) *httptest.Server {
+	server := httptest.NewServer(handlerOf(Options{Events: feed}))
+	t.Cleanup(func() {
+		feed.Close()
+		server.Close()
+	})
+	return server
+}
+
+func TestEventsAsAStream(t *testing.T) {
+	t.Parallel()
+	feed := feedOf("one", "two")
+	server := newEventServer(t, feed)
+	s := openStream(t, server, "")
+	defer s.response.Body.Close()
+	if got := s.next(); got != "retry: 1000\n" {
+		t.Errorf("first message: %q", got)
+	}
+	one := s.event()
+	if two := s.event(); one.Text != "one" || two.Text != "two" {
+		t.Errorf("got %+v, %+v", one, two)
+	}
+	feed.Add(events.Event{Kind: events.KindLeft, Service: "star", Text: "a\nb <c>"})
+	if e := s.event(); e.Text != "a\nb <c>" || e.Kind != events.KindLeft {
+		t.Errorf("got %+v", e)
+	}
+
+	resumed := openStream(t, server, "?kind=peer.left", "Last-Event-ID", one.ID.String())
+	defer resumed.response.Body.Close()
+	resumed.next()
+	if e := resumed.event(); e.Kind != events.KindLeft {
+		t.Errorf("after %s: %+v", one.ID, e)
+	}
+	feed.Close()
+	if got := resumed.next(); got != "" || resumed.lines.Err() != nil {
+		t.Errorf("after the end of the feed: %q, %v", got, resumed.lines.Err())
+	}
+}
+
+func TestTooManyStreamsOfEventsAreRefused(t *testing.T) {
+	t.Parallel()
+	server := newEventServer(t, events.New())
+	for range maxEventStreams {
+		defer openStream(t, server, "").response.Body.Close()
+	}
+	response, err := server.Client().Get(server.URL + "/api/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, _ := io.ReadAll(response.Body)
+	if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" || !strings.Contains(string(body), "100 streams") {
+		t.Errorf("status %d, %s", response.StatusCode, body)
+	}
+}
+
+// streamOf runs the handler of a stream on one end of a pipe, and returns the other one, and what
+// waits for the end of the handler.
+func streamOf(ctx context.Context, feed *events.Feed) (client net.Conn, ended func()) {
+	client, conn := net.Pipe()
+	listener := &oneConn{conn: conn, done: make(chan struct{})}
+	served := make(chan struct{})
+	handled := make(chan struct{})
+	h := handlerOf(Options{Events: feed})
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(handled)
+		h.ServeHTTP(w, r)
+	})}
+	go func() {
+		defer close(served)
+		_ = server.Serve(listener)
+	}()
+	context.AfterFunc(ctx, func() {
+		server.Close()
+		client.Close()
+	})
+	return client, func() {
+		<-handled
+		server.Close()
+		<-served
+	}
+}
+
+// oneConn is a listener with one connection.
+type oneConn struct {
+	conn net.Conn
+	done chan struct{}
+}
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	if c := l.conn; c != nil {
+		l.conn = nil
+		return c, nil
+	}
+	<-l.done
+	return nil, net.ErrClosed
+}
+
+func (l *oneConn) Close() error {
+	select {
+	case <-l.done:
+	default:
+		close(l.done)
+	}
+	return nil
+}
+
+func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }
+
+func TestStreamsOfEventsHaveHeartbeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		client, ended := streamOf(ctx, events.New())
+		fmt.Fprintf(client, "GET /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+		begin := time.Now()
+		lines := bufio.NewScanner(client)
+		beats := 0
+		for beats < 3 && lines.Scan() {
+			if lines.Text() == ":" {
+				beats++
+			}
+		}
+		if got := time.Since(begin); got != 3*EventsHeartbeat {
+			t.Errorf("3 heartbeats took %s", got)
+		}
+		cancel()
+		ended()
+	})
+}
+
+// A client that does not read is cut, and does not delay who adds events.
+func TestSlowClientIsCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		feed := events.New()
+		client, ended := streamOf(ctx, feed)
+		fmt.Fprintf(client, "GET /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+		begin := time.Now()
+		for i := range 2 * events.Capacity {
+			feed.Add(events.Event{Kind: events.KindJoined, Text: fmt.Sprint(i)})
+		}
+		if got := time.Since(begin); got != 0 {
+			t.Errorf("to add events took %s", got)
+		}
+		ended()
+		if got := time.Since(begin); got != eventsPatience {
+			t.Errorf("the client was cut after %s", got)
+		}
+	})
+}

@@ -1,0 +1,162 @@
+package events
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+const (
+	// Capacity is the number of events that a feed keeps.
+	Capacity = 10000
+	// Retention is how long a feed keeps an event.
+	Retention = time.Hour
+)
+
+// Feed keeps the latest events. Its methods may be called concurrently, also those of a nil
+// feed, which keeps nothing.
+type Feed struct {
+	start uint64 // of the ids
+
+	mu sync.Mutex // guards the fields below
+
+	ring    []Event // grows up to Capacity; the event at position p is in ring[p%Capacity]
+	oldest  uint64  // position of the oldest event
+	next    uint64  // position of the next event
+	number  uint64  // of the latest event of this process
+	changed chan struct{}
+	waiting bool // a reader waits for changed
+	closed  bool
+}
+
+// New returns an empty feed.
+func New() *Feed {
+	return &Feed{start: uint64(time.Now().UnixMilli()), changed: make(chan struct{})}
+}
+
+// Add adds e as the latest event, and sets its id, its time, and its level if it has none. It
+// does not wait for readers.
+func (f *Feed) Add(e Event) {
+	if f == nil {
+		return
+	}
+	e = bounded(e)
+	if e.Level == "" {
+		e.Level = Info
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.number++
+	e.ID, e.Time = ID{f.start, f.number}, time.Now().UTC().Truncate(time.Millisecond)
+	f.addLocked(e)
+	f.wakeLocked()
+}
+
+func (f *Feed) addLocked(e Event) {
+	f.forgetLocked(e.Time)
+	if len(f.ring) < Capacity {
+		f.ring = append(f.ring, e)
+	} else {
+		f.ring[f.next%Capacity] = e
+	}
+	f.next++
+	f.oldest = max(f.oldest, f.next-min(f.next, Capacity))
+}
+
+// forgetLocked forgets the events that are too old.
+func (f *Feed) forgetLocked(now time.Time) {
+	for f.oldest < f.next && now.Sub(f.atLocked(f.oldest).Time) >= Retention {
+		*f.atLocked(f.oldest) = Event{}
+		f.oldest++
+	}
+}
+
+func (f *Feed) atLocked(position uint64) *Event { return &f.ring[position%Capacity] }
+
+// wakeLocked wakes the readers that wait.
+func (f *Feed) wakeLocked() {
+	if f.waiting {
+		f.waiting = false
+		close(f.changed)
+		f.changed = make(chan struct{})
+	}
+}
+
+// Adopt puts the events of the process before this one, oldest first, before those of this
+// process. It must be called before Add.
+func (f *Feed) Adopt(earlier []Event) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, e := range earlier {
+		if e.ID.Start != f.start {
+			f.addLocked(bounded(e))
+		}
+	}
+}
+
+// Close ends the readers after their last event. Later events are kept nevertheless.
+func (f *Feed) Close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	f.wakeLocked()
+}
+
+// Read returns the kept events that filter selects, oldest first, and a reader of those that
+// follow. after, if not zero, is the latest event that the caller knows: the events begin
+// with the next one.
+func (f *Feed) Read(filter Filter, after ID) ([]Event, *Reader) {
+	r := &Reader{feed: f, filter: filter}
+	f.mu.Lock()
+	f.forgetLocked(time.Now())
+	begin, lost := f.oldest, ""
+	if after != (ID{}) {
+		begin, lost = f.afterLocked(after)
+	}
+	r.position = begin
+	end := f.next
+	f.mu.Unlock()
+	var kept []Event
+	if lost != "" {
+		kept = append(kept, skipped(lost))
+	}
+	for r.position < end {
+		kept = append(kept, r.take()...)
+	}
+	return kept, r
+}
+
+// afterLocked returns the position after the event with an id. lost says what is missing; it
+// is empty if nothing is.
+func (f *Feed) afterLocked(id ID) (position uint64, lost string) {
+	known := false // an event of the same process
+	position = f.oldest
+	for p := f.oldest; p < f.next; p++ {
+		switch e := f.atLocked(p); {
+		case e.ID.Start != id.Start:
+		case e.ID.Number <= id.Number:
+			position, known = p+1, true
+		case !known && e.ID.Number > id.Number+1:
+			return p, missing(e.ID.Number - id.Number - 1)
+		default:
+			return p, ""
+		}
+	}
+	switch {
+	case known:
+		return position, ""
+	case id.Start != f.start:
+		return position, "Events may be missing: sluice has started again"
+	case id.Number < f.number:
+		return position, missing(f.number - id.Number)
+	}
+	return f.next, ""
+}
+
+func missing(n uint64) string {
+	return fmt.Sprintf("%d earlier events of all kinds are not kept any more", n)
+}
+
+func skipped(text string) Event {
+	return Event{Time: time.Now().UTC(), Kind: KindSkipped, Level: Warning, Text: text}
+}

@@ -1,0 +1,368 @@
+package events
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode/utf8"
+)
+
+func texts(list []Event) string {
+	var all []string
+	for _, e := range list {
+		all = append(all, e.Text)
+	}
+	return strings.Join(all, "; ")
+}
+
+func kept(f *Feed, filter Filter, after ID) []Event {
+	list, _ := f.Read(filter, after)
+	return list
+}
+
+func TestFeedKeepsEventsInOrder(t *testing.T) {
+	f := New()
+	for i := range 3 {
+		f.Add(Event{Kind: KindJoined, Text: fmt.Sprint(i)})
+	}
+	list := kept(f, Filter{}, ID{})
+	if got := texts(list); got != "0; 1; 2" {
+		t.Fatalf("got %s", got)
+	}
+	for i, e := range list {
+		if e.ID != (ID{f.start, uint64(i) + 1}) || e.Level != Info || e.Time.IsZero() || e.Time.Location() != time.UTC {
+			t.Errorf("event %d: %+v", i, e)
+		}
+	}
+	var none *Feed
+	none.Add(Event{Kind: KindJoined})
+}
+
+func TestFeedIsBounded(t *testing.T) {
+	f := New()
+	for i := range 2*Capacity + 1 {
+		f.Add(Event{Kind: KindJoined, Text: fmt.Sprint(i)})
+	}
+	list := kept(f, Filter{}, ID{})
+	if len(list) != Capacity || list[0].Text != fmt.Sprint(Capacity+1) || list[Capacity-1].Text != fmt.Sprint(2*Capacity) {
+		t.Errorf("%d events, from %s to %s", len(list), list[0].Text, list[len(list)-1].Text)
+	}
+	if len(f.ring) != Capacity {
+		t.Errorf("the ring has %d places", len(f.ring))
+	}
+}
+
+func TestFeedForgetsAfterAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New()
+		f.Add(Event{Kind: KindJoined, Text: "old"})
+		time.Sleep(Retention - time.Second)
+		f.Add(Event{Kind: KindLeft, Text: "new"})
+		if got := texts(kept(f, Filter{}, ID{})); got != "old; new" {
+			t.Errorf("before an hour: %s", got)
+		}
+		time.Sleep(time.Second)
+		if got := texts(kept(f, Filter{}, ID{})); got != "new" {
+			t.Errorf("after an hour: %s", got)
+		}
+		if f.ring[0].Text != "" {
+			t.Error("the text of a forgotten event is still in memory")
+		}
+		if got := texts(kept(f, Filter{}, ID{f.start, 1})); got != "new" {
+			t.Errorf("after the forgotten event: %s", got)
+		}
+		time.Sleep(Retention)
+		if got := kept(f, Filter{}, ID{}); len(got) != 0 {
+			t.Errorf("after two hours: %v", got)
+		}
+		if got := texts(kept(f, Filter{}, ID{f.start, 1})); got != "1 earlier events of all kinds are not kept any more" {
+			t.Errorf("a reader that knows only the first event: %s", got)
+		}
+	})
+}
+
+func TestFeedResumesAfterAnEvent(t *testing.T) {
+	old := New()
+	old.start = 7
+	for i := range 5 {
+		old.Add(Event{Kind: KindJoined, Text: fmt.Sprintf("old %d", i+1)})
+	}
+	f := New()
+	f.Adopt(kept(old, Filter{}, ID{7, 2}))
+	for i := range 3 {
+		f.Add(Event{Kind: KindJoined, Text: fmt.Sprintf("new %d", i+1)})
+	}
+	for _, c := range []struct {
+		after ID
+		want  string
+	}{
+		{ID{}, "old 3; old 4; old 5; new 1; new 2; new 3"},
+		{ID{f.start, 1}, "new 2; new 3"},
+		{ID{f.start, 3}, ""},
+		{ID{f.start, 9}, ""},
+		{ID{7, 4}, "old 5; new 1; new 2; new 3"},
+		{ID{7, 2}, "old 3; old 4; old 5; new 1; new 2; new 3"},
+		{ID{7, 9}, "new 1; new 2; new 3"}, // it came after the old process gave its events
+		{ID{7, 1}, "1 earlier events of all kinds are not kept any more; old 3; old 4; old 5; new 1; new 2; new 3"},
+		{ID{6, 1}, "Events may be missing: sluice has started again; old 3; old 4; old 5; new 1; new 2; new 3"},
+	} {
+		if got := texts(kept(f, Filter{}, c.after)); got != c.want {
+			t.Errorf("after %s: got %q, want %q", c.after, got, c.want)
+		}
+	}
+}
+
+func TestFilterSelects(t *testing.T) {
+	f := New()
+	f.Add(Event{Kind: KindJoined, Service: "star", Text: "1"})
+	f.Add(Event{Kind: KindEjected, Service: "origin", Text: "2"})
+	f.Add(Event{Kind: KindApplied, Text: "3"})
+	for _, c := range []struct {
+		filter Filter
+		want   string
+	}{
+		{Filter{Services: []string{"star"}}, "1"},
+		{Filter{Services: []string{"star", "origin"}}, "1; 2"},
+		{Filter{Kinds: []string{"peer"}}, "1; 2"},
+		{Filter{Kinds: []string{"peer.ejected", "config"}}, "2; 3"},
+		{Filter{Services: []string{"star"}, Kinds: []string{"config"}}, ""},
+	} {
+		if got := texts(kept(f, c.filter, ID{})); got != c.want {
+			t.Errorf("%v: got %q, want %q", c.filter, got, c.want)
+		}
+		if got := c.filter.UnknownKind(); got != "" {
+			t.Errorf("%v: %q is not known", c.filter, got)
+		}
+	}
+	for _, unknown := range []string{"pee", "peer.", "peer.joine", ""} {
+		if (Filter{Kinds: []string{"peer", unknown}}).UnknownKind() != unknown && unknown != "" {
+			t.Errorf("%q is known", unknown)
+		}
+	}
+}
+
+func TestReaderWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New()
+		f.Add(Event{Kind: KindJoined, Text: "before"})
+		ctx, cancel := context.WithCancel(t.Context())
+		_, reader := f.Read(Filter{Services: []string{"star"}}, ID{})
+		var got []string
+		var err error
+		var reading sync.WaitGroup
+		reading.Go(func() {
+			for {
+				var list []Event
+				if list, err = reader.Next(ctx); err != nil {
+					return
+				}
+				got = append(got, texts(list))
+			}
+		})
+		synctest.Wait()
+		f.Add(Event{Kind: KindJoined, Service: "origin", Text: "other"})
+		synctest.Wait()
+		f.Add(Event{Kind: KindJoined, Service: "star", Text: "one"})
+		synctest.Wait()
+		f.Add(Event{Kind: KindJoined, Service: "star", Text: "two"})
+		synctest.Wait()
+		cancel()
+		reading.Wait()
+		if want := "[one two]"; fmt.Sprint(got) != want || !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v, %v, want %s", got, err, want)
+		}
+	})
+}
+
+func TestCloseEndsReadersAfterTheLastEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New()
+		_, early := f.Read(Filter{}, ID{})
+		var got []Event
+		var err error
+		var reading sync.WaitGroup
+		reading.Go(func() {
+			for err == nil {
+				var list []Event
+				list, err = early.Next(t.Context())
+				got = append(got, list...)
+			}
+		})
+		synctest.Wait()
+		f.Add(Event{Kind: KindStopping, Text: "last"})
+		f.Close()
+		reading.Wait()
+		if texts(got) != "last" || !errors.Is(err, ErrClosed) {
+			t.Errorf("got %q, %v", texts(got), err)
+		}
+		f.Add(Event{Kind: KindReplaced, Text: "later"})
+		if got := texts(kept(f, Filter{}, ID{})); got != "last; later" {
+			t.Errorf("after Close: %s", got)
+		}
+	})
+}
+
+// A reader that does not read costs those who add nothing, and learns what it has missed.
+func TestSlowReaderSkips(t *testing.T) {
+	f := New()
+	f.Add(Event{Kind: KindJoined, Text: "first"})
+	_, slow := f.Read(Filter{}, ID{})
+	for i := range Capacity + 5 {
+		f.Add(Event{Kind: KindJoined, Text: fmt.Sprint(i)})
+	}
+	list, err := slow.Next(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list[0].Kind != KindSkipped || list[0].ID != (ID{}) || list[0].Text != "5 earlier events of all kinds are not kept any more" || list[1].Text != "5" {
+		t.Errorf("got %+v, %+v", list[0], list[1])
+	}
+	if text, err := json.Marshal(list[0]); err != nil || strings.Contains(string(text), `"id"`) {
+		t.Errorf("an event without an id: %s, %v", text, err)
+	}
+}
+
+func TestLongTextsAreShortened(t *testing.T) {
+	f := New()
+	long := strings.Repeat("ü€", 10000)
+	f.Add(Event{Kind: KindUnhealthy, Service: long, Peer: long, Address: long, Node: long, Text: "x" + long})
+	e := kept(f, Filter{}, ID{})[0]
+	for _, text := range []string{e.Service, e.Peer, e.Address, e.Node, e.Text} {
+		if len(text) > maxText || len(text) < maxText-8 || !utf8.ValidString(text) || !strings.HasSuffix(text, "…") {
+			t.Errorf("%d bytes: %q", len(text), text)
+		}
+	}
+}
+
+func TestMemoryIsBounded(t *testing.T) {
+	memory := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := memory()
+	f := New()
+	for i := range 3 * Capacity {
+		f.Add(Event{Kind: KindUnhealthy, Service: "star", Text: fmt.Sprint(i, strings.Repeat("x", 4096))})
+	}
+	if grown, most := int64(memory())-int64(before), int64(Capacity*(maxText+400)); grown > most {
+		t.Errorf("the feed has %d bytes, want at most %d", grown, most)
+	}
+	runtime.KeepAlive(f)
+}
+
+func TestIDsAreTexts(t *testing.T) {
+	id := ID{1763726578123, 42}
+	if got, err := ParseID(id.String()); got != id || err != nil || id.String() != "1763726578123-42" {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for _, text := range []string{"", "-", "1", "1-", "-1", "1-2-3", "a-1", "1-b", " 1-2", "99999999999999999999-1"} {
+		if id, err := ParseID(text); err == nil || id != (ID{}) {
+			t.Errorf("%q: %v, %v", text, id, err)
+		}
+	}
+	var e Event
+	if err := json.Unmarshal([]byte(`{"id":"5-6"}`), &e); err != nil || e.ID != (ID{5, 6}) {
+		t.Errorf("got %v, %v", e.ID, err)
+	}
+}
+
+// Every kind is in the list of kinds, because a filter must know it, and in the docs.
+func TestKindsAreKnown(t *testing.T) {
+	source, err := os.ReadFile("kind.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs, err := os.ReadFile("../docs/http-api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if declared := strings.Count(string(source), ` Kind = "`); declared != len(kinds) {
+		t.Errorf("%d kinds are declared, and %d in the list", declared, len(kinds))
+	}
+	seen := make(map[Kind]bool)
+	for _, k := range Kinds() {
+		if seen[k] || k.Group() == string(k) {
+			t.Errorf("%q", k)
+		}
+		if !strings.Contains(string(docs), "`"+string(k)+"`") {
+			t.Errorf("docs/http-api.md lacks %q", k)
+		}
+		seen[k] = true
+	}
+}
+
+// While many add and read, each reader sees the events of each adder in order, and knows
+// exactly how many it has missed.
+func TestChurn(t *testing.T) {
+	const adders, each, readers = 4, 8000, 6
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	f := New()
+	var adding, reading sync.WaitGroup
+	for a := range adders {
+		adding.Go(func() {
+			for i := range each {
+				f.Add(Event{Kind: KindJoined, Service: fmt.Sprint(a), Text: fmt.Sprint(i)})
+			}
+		})
+	}
+	for r := range readers {
+		random := rand.New(rand.NewPCG(seed, uint64(r)))
+		_, reader := f.Read(Filter{}, ID{})
+		reading.Go(func() {
+			var last uint64
+			for {
+				list, err := reader.Next(t.Context())
+				if err != nil {
+					if last != adders*each || !errors.Is(err, ErrClosed) {
+						t.Errorf("reader %d ended at event %d: %v", r, last, err)
+					}
+					return
+				}
+				for _, e := range list {
+					switch {
+					case e.Kind == KindSkipped:
+						var n uint64
+						if _, err := fmt.Sscan(e.Text, &n); err != nil {
+							t.Error(err)
+						}
+						last += n
+					case last == 0:
+						last = e.ID.Number // events before its begin
+					case e.ID.Number != last+1:
+						t.Errorf("reader %d got event %d after %d", r, e.ID.Number, last)
+						return
+					default:
+						last++
+					}
+				}
+				if random.IntN(4) == 0 { // resume elsewhere
+					var kept []Event
+					kept, reader = f.Read(Filter{}, ID{f.start, last})
+					for _, e := range kept {
+						if e.Kind != KindSkipped {
+							last = e.ID.Number
+						}
+					}
+				}
+			}
+		})
+	}
+	adding.Wait()
+	f.Close()
+	reading.Wait()
+	if got := len(kept(f, Filter{}, ID{})); got != Capacity {
+		t.Errorf("%d events are kept", got)
+	}
+}

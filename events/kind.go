@@ -1,0 +1,114 @@
+package events
+
+import (
+	"slices"
+	"strings"
+)
+
+// Kind is what happened: the group of what it happened to, a dot, and a word.
+type Kind string
+
+// Kinds of events of a peer.
+const (
+	KindJoined    Kind = "peer.joined"    // it is in the set of its service
+	KindLeft      Kind = "peer.left"      // it is not any more, and drains
+	KindUnhealthy Kind = "peer.unhealthy" // the registry's checks or active checks fail
+	KindEjected   Kind = "peer.ejected"   // requests fail
+	KindRecovered Kind = "peer.recovered" // it gets requests again
+	KindWarm      Kind = "peer.warm"      // its slow start is over
+	KindDraining  Kind = "peer.draining"  // an operator drains it
+	KindEnabled   Kind = "peer.enabled"   // an operator has ended the drain
+	KindDrained   Kind = "peer.drained"   // it drains, and has no request in flight any more
+	KindCut       Kind = "peer.cut"       // its requests in flight did not end in time
+	KindWeight    Kind = "peer.weight"    // the registry has changed its weight
+	KindChanged   Kind = "peer.changed"   // the registry has changed its tags, meta or status
+	KindProbation Kind = "peer.probation" // the registry has lost it: it is used until it fails
+	KindListed    Kind = "peer.listed"    // the registry lists it again
+	KindForbidden Kind = "peer.forbidden" // no request may go to its address
+)
+
+// Kinds of events of a service.
+const (
+	KindAdded     Kind = "service.added"      // found in the catalog
+	KindRemoved   Kind = "service.removed"    // no longer in the catalog
+	KindPanic     Kind = "service.panic"      // failing peers get requests too
+	KindPanicOver Kind = "service.panic_over" // the panic has ended
+	KindFailing   Kind = "service.failing"    // its registry cannot be read: the set does not change
+	KindRefused   Kind = "service.refused"    // its registry refuses the query
+	KindReadable  Kind = "service.readable"   // its registry can be read again
+	KindSaved     Kind = "service.saved"      // its set is that of the snapshot
+	KindReset     Kind = "service.reset"      // the registry's index went backwards: it has lost its state
+)
+
+// Kinds of events of Consul's agents.
+const (
+	KindAgentFails     Kind = "consul.agent_fails"     // no answer, or an error
+	KindNoLeader       Kind = "consul.no_leader"       // the agent's servers have no leader
+	KindAgentRecovered Kind = "consul.agent_recovered" // it answers again, with a leader
+	KindAgentChanged   Kind = "consul.agent_changed"   // another agent is used
+	KindCatalogFails   Kind = "consul.catalog_fails"   // no service is added or removed
+	KindCatalogWorks   Kind = "consul.catalog_works"   // the catalog can be read again
+)
+
+// Kinds of events of the configuration.
+const (
+	KindApplied      Kind = "config.applied"
+	KindRejected     Kind = "config.refused"      // the configuration in use stays
+	KindRolledBack   Kind = "config.rolled_back"  // an operator has returned to an earlier revision
+	KindSourceFails  Kind = "config.source_fails" // what the source said last stays in use
+	KindSourceWorks  Kind = "config.source_works"
+	KindShareGiven   Kind = "split.given"    // an operator or a judge has set the share of a group
+	KindShareEnded   Kind = "split.released" // the share is that of the configuration again
+	KindShareVerdict Kind = "split.verdict"  // what a judge has found
+)
+
+// Kinds of events of sluice itself.
+const (
+	KindStarted  Kind = "sluice.started"
+	KindReady    Kind = "sluice.ready"
+	KindReplaced Kind = "sluice.replaced" // a new process serves
+	KindStopping Kind = "sluice.stopping"
+	KindSkipped  Kind = "feed.skipped" // the reader lacks events
+)
+
+var kinds = []Kind{
+	KindJoined, KindLeft, KindUnhealthy, KindEjected, KindRecovered, KindWarm, KindDraining, KindEnabled,
+	KindDrained, KindCut, KindWeight, KindChanged, KindProbation, KindListed, KindForbidden,
+	KindAdded, KindRemoved, KindPanic, KindPanicOver, KindFailing, KindRefused, KindReadable, KindSaved, KindReset,
+	KindAgentFails, KindNoLeader, KindAgentRecovered, KindAgentChanged, KindCatalogFails, KindCatalogWorks,
+	KindApplied, KindRejected, KindRolledBack, KindSourceFails, KindSourceWorks,
+	KindShareGiven, KindShareEnded, KindShareVerdict,
+	KindStarted, KindReady, KindReplaced, KindStopping, KindSkipped,
+}
+
+// Kinds returns all kinds.
+func Kinds() []Kind { return slices.Clone(kinds) }
+
+// Group returns the part of k before the dot.
+func (k Kind) Group() string {
+	group, _, _ := strings.Cut(string(k), ".")
+	return group
+}
+
+// Filter selects events. Empty lists select all.
+type Filter struct {
+	Services []string
+	Kinds    []string // kinds, or groups of kinds
+}
+
+// UnknownKind returns the first of f.Kinds that is neither a kind nor a group; "" if all are known.
+func (f Filter) UnknownKind() string {
+	for _, wanted := range f.Kinds {
+		if !slices.ContainsFunc(kinds, func(k Kind) bool { return wanted == string(k) || wanted == k.Group() }) {
+			return wanted
+		}
+	}
+	return ""
+}
+
+// matches reports whether f selects e. KindSkipped concerns every reader.
+func (f Filter) matches(e *Event) bool {
+	return e.Kind == KindSkipped ||
+		(len(f.Services) == 0 || slices.Contains(f.Services, e.Service)) &&
+			(len(f.Kinds) == 0 || slices.Contains(f.Kinds, string(e.Kind)) || slices.Contains(f.Kinds, e.Kind.Group()))
+}
