@@ -47,6 +47,26 @@ func (a api) ask(ctx context.Context, method, path string, query url.Values) ([]
 	if err != nil {
 		return nil, err
 	}
+	response, err := a.send(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 256<<20))
+	if err != nil {
+		return nil, fmt.Errorf("admin API at %s: %w", a.address, err)
+	}
+	return body, nil
+}
+
+// refusal is an answer of the admin API with another status than 200.
+type refusal struct {
+	status int
+	error
+}
+
+// send returns an answer with status 200. Its body must be closed.
+func (a api) send(request *http.Request) (*http.Response, error) {
 	transport := &http.Transport{DisableKeepAlives: true}
 	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil {
@@ -59,17 +79,13 @@ func (a api) ask(ctx context.Context, method, path string, query url.Values) ([]
 		}
 		return nil, fmt.Errorf("admin API at %s: %w", a.address, err)
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 256<<20))
-	if err != nil {
-		return nil, fmt.Errorf("admin API at %s: %w", a.address, err)
-	}
 	if response.StatusCode != http.StatusOK {
+		defer response.Body.Close()
 		var failure struct{ Error string }
-		_ = json.Unmarshal(body, &failure) // an error of another program may not be JSON
-		return nil, fmt.Errorf("admin API at %s: %s", a.address, cmp.Or(failure.Error, response.Status))
+		_ = json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&failure) // an error of another program may not be JSON
+		return nil, refusal{response.StatusCode, fmt.Errorf("admin API at %s: %s", a.address, cmp.Or(failure.Error, response.Status))}
 	}
-	return body, nil
+	return response, nil
 }
 
 func (a api) request(ctx context.Context, method, path string, query url.Values) (*http.Request, error) {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -12,7 +13,9 @@ import (
 	"syscall"
 	"testing"
 
+	"sluice/events"
 	"sluice/test/consultest"
+	"sluice/test/subprocess"
 )
 
 // Under load on persistent and on new connections, a new process takes over ten times. No request
@@ -71,6 +74,37 @@ func TestReplaceByBrokenProcess(t *testing.T) {
 	awaitThat(t, "the log has the failure", func() bool { return strings.Contains(s.log(), `"level":"error"`) })
 	if r, err := http.Get("http://" + s.address + "/"); err != nil || r.StatusCode != 200 {
 		t.Errorf("the old process does not serve: %v, %v", r, err)
+	}
+	s.end()
+}
+
+// "events --follow" goes on with the new process, and no event is lost or twice.
+func TestFollowEventsAcrossReplacements(t *testing.T) {
+	t.Parallel()
+	s := startServing(t, static("http://127.0.0.1:1"))
+	var out, problems subprocess.Output
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	root := newRoot()
+	root.SetArgs([]string{"events", "--follow", "--json", "--kind", "sluice", "--kind", "config", "--admin", s.admin})
+	root.SetOut(&out)
+	root.SetErr(&problems)
+	go func() { ended <- root.ExecuteContext(ctx) }()
+	count := func(kind events.Kind) int { return strings.Count(out.String(), string(kind)) }
+	awaitThat(t, "the first process is followed", func() bool { return count(events.KindReady) == 1 })
+	for n := range 3 {
+		s.replace()
+		awaitThat(t, "the new process is followed", func() bool { return count(events.KindReady) == n+2 })
+	}
+	s.configure(static("http://127.0.0.1:2"))
+	s.signal(syscall.SIGHUP)
+	awaitThat(t, "the new configuration", func() bool { return count(events.KindApplied) == 2 })
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if started, first := count(events.KindStarted), strings.Count(out.String(), ": start\""); started != 4 || first != 1 || problems.String() != "" {
+		t.Errorf("%d starts, %d first configurations, %s:\n%s", started, first, problems.String(), out.String())
 	}
 	s.end()
 }

@@ -1,0 +1,194 @@
+package cli
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice/admin"
+	"sluice/events"
+)
+
+const (
+	// eventsRetry is the time between two attempts to follow events again.
+	eventsRetry = 500 * time.Millisecond
+
+	// eventsSilence is how long a stream may have no byte: three heartbeats.
+	eventsSilence = 3 * admin.EventsHeartbeat
+)
+
+// eventsQuery reads the events of a running sluice.
+type eventsQuery struct {
+	api
+	services []string // empty: all
+	kinds    []string // empty: all
+	limit    int      // of the kept events; 0: all
+	asJSON   bool
+	out      io.Writer
+
+	last string // id of the latest event
+}
+
+func newEvents() *cobra.Command {
+	var q eventsQuery
+	var follow bool
+	command := &cobra.Command{
+		Use:   "events",
+		Short: "Show what has happened in the last hour",
+		Long: "Show what has happened in a running sluice in the last hour: to peers, services,\n" +
+			"the configuration, and Consul. With --follow, also what happens from now on, until\n" +
+			"Ctrl-C, across restarts and replacements of sluice.",
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if q.limit < 0 {
+				return &usageError{fmt.Errorf("--limit %d: want at least 1", q.limit)}
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			q.out = cmd.OutOrStdout()
+			if follow {
+				return q.follow(ctx, cmd.ErrOrStderr())
+			}
+			return q.list(ctx)
+		},
+	}
+	q.addFlags(command)
+	flags := command.Flags()
+	flags.BoolVarP(&follow, "follow", "f", false, "go on with what happens, until Ctrl-C")
+	flags.StringArrayVar(&q.services, "service", nil, "only events of this `service`; may be repeated")
+	flags.StringArrayVar(&q.kinds, "kind", nil, "only events of this `kind`, such as peer.ejected, or of a group of kinds, such as peer; may be repeated")
+	flags.IntVar(&q.limit, "limit", 0, "begin with the latest `n` events instead of the last hour")
+	flags.BoolVar(&q.asJSON, "json", false, "print the API's answer; with --follow one object on each line")
+	return command
+}
+
+func (q *eventsQuery) values(format string) url.Values {
+	values := url.Values{"service": q.services, "kind": q.kinds, "format": {format}}
+	if q.limit > 0 && q.last == "" { // later, nothing is left out
+		values.Set("limit", fmt.Sprint(q.limit))
+	}
+	return values
+}
+
+// list writes the events that sluice has kept.
+func (q *eventsQuery) list(ctx context.Context) error {
+	body, err := q.ask(ctx, http.MethodGet, "/api/events", q.values("json"))
+	if err != nil {
+		return err
+	}
+	if q.asJSON {
+		_, err = q.out.Write(body)
+		return err
+	}
+	var list []events.Event
+	if err := q.decode(body, &list); err != nil {
+		return err
+	}
+	for _, e := range list {
+		if err := q.write(e); err != nil {
+			return err
+		}
+	}
+	if len(list) == 0 {
+		_, err = fmt.Fprintln(q.out, "no events")
+	}
+	return err
+}
+
+func (q *eventsQuery) write(e events.Event) error {
+	mark := " "
+	if e.Level == events.Warning {
+		mark = "!"
+	}
+	_, err := fmt.Fprintf(q.out, "%s %s %-18s %-12s %s\n", e.Time.Local().Format("15:04:05"), mark, printable(string(e.Kind)), printable(cmp.Or(e.Service, "-")), printableLong(e.Text))
+	return err
+}
+
+// follow writes the kept events and those that follow, until ctx ends. After the first answer it
+// asks again if sluice does not answer, and goes on after the latest event. It writes to
+// problems when the stream is interrupted.
+func (q *eventsQuery) follow(ctx context.Context, problems io.Writer) error {
+	for answered, interrupted := false, false; ; {
+		again, err := q.stream(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case !again, err != nil && !answered:
+			return err
+		case err != nil && !interrupted:
+			fmt.Fprintf(problems, "sluice: %v; asking again until Ctrl-C\n", err)
+		}
+		answered, interrupted = true, err != nil
+		select {
+		case <-time.After(eventsRetry):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// stream writes the events of one answer. again reports whether asking again may help; err is nil
+// if there was an answer, and it has ended.
+func (q *eventsQuery) stream(ctx context.Context) (again bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	silence := time.AfterFunc(eventsSilence, cancel)
+	defer silence.Stop()
+	request, err := q.request(ctx, http.MethodGet, "/api/events", q.values("sse"))
+	if err != nil {
+		return false, err
+	}
+	if q.last != "" {
+		request.Header.Set("Last-Event-ID", q.last)
+	}
+	response, err := q.send(request)
+	if err != nil {
+		answer := refusal{}
+		return !errors.As(err, &answer) || answer.status >= http.StatusInternalServerError, err
+	}
+	defer response.Body.Close()
+	lines := bufio.NewScanner(response.Body)
+	id, data := "", ""
+	for lines.Scan() {
+		silence.Reset(eventsSilence)
+		name, value, _ := strings.Cut(lines.Text(), ": ")
+		switch {
+		case name == "id":
+			id = value
+		case name == "data":
+			data = value
+		case name == "" && data != "": // the end of an event
+			if err := q.writeData(data); err != nil {
+				return false, err
+			}
+			data, q.last = "", cmp.Or(id, q.last)
+		}
+	}
+	return true, nil // what was cut off comes again
+}
+
+// writeData writes an event as the API has sent it.
+func (q *eventsQuery) writeData(data string) error {
+	if q.asJSON {
+		_, err := fmt.Fprintln(q.out, data)
+		return err
+	}
+	var e events.Event
+	if err := json.Unmarshal([]byte(data), &e); err != nil {
+		return fmt.Errorf("admin API at %s: not an event: %w", q.address, err)
+	}
+	return q.write(e)
+}

@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/events"
+	"sluice/test/consultest"
+	"sluice/test/subprocess"
+)
+
+var someEvents = []events.Event{
+	{ID: events.ID{Start: 5, Number: 1}, Time: time.Unix(1000, 0), Kind: events.KindJoined, Level: events.Info, Service: "star", Peer: "a", Text: "a joined"},
+	{ID: events.ID{Start: 5, Number: 2}, Time: time.Unix(1001, 0), Kind: events.KindEjected, Level: events.Warning, Service: "star", Peer: "a", Text: "a is ejected\x1b[2J"},
+	{ID: events.ID{Start: 5, Number: 3}, Time: time.Unix(1002, 0), Kind: events.KindApplied, Level: events.Info, Text: "applied"},
+}
+
+// line returns the line of an event.
+func line(e events.Event, rest string) string { return e.Time.Local().Format("15:04:05") + rest + "\n" }
+
+func TestEventsAsLines(t *testing.T) {
+	t.Parallel()
+	var query atomic.Value
+	list := someEvents
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query.Store(r.URL.RequestURI())
+		_ = json.NewEncoder(w).Encode(list)
+	}))
+	defer server.Close()
+	address := server.Listener.Addr().String()
+	status, out, stderr := execute(t, "events", "--admin", address, "--service", "star", "--kind", "peer", "--kind", "config.applied", "--limit", "9")
+	want := line(someEvents[0], "   peer.joined        star         a joined") +
+		line(someEvents[1], " ! peer.ejected       star         a is ejected?[2J") +
+		line(someEvents[2], "   config.applied     -            applied")
+	if status != exitOK || out != want {
+		t.Errorf("status %d, %s\n%swant\n%s", status, stderr, out, want)
+	}
+	if got := query.Load(); got != "/api/events?format=json&kind=peer&kind=config.applied&limit=9&service=star" {
+		t.Errorf("asked for %s", got)
+	}
+	if _, out, _ := execute(t, "events", "--admin", address, "--json"); !strings.HasPrefix(out, `[{"id":"5-1",`) {
+		t.Errorf("--json: %s", out)
+	}
+	list = nil
+	if _, out, _ := execute(t, "events", "--admin", address); out != "no events\n" {
+		t.Errorf("without events: %s", out)
+	}
+}
+
+// followUntil runs a command until its output has a text, and returns the output and what it
+// returned.
+func followUntil(t *testing.T, text string, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	var out, problems subprocess.Output
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	root := newRoot()
+	root.SetArgs(append([]string{"events", "--follow"}, args...))
+	root.SetOut(&out)
+	root.SetErr(&problems)
+	go func() { ended <- root.ExecuteContext(ctx) }()
+	consultest.Await(t, text, func() bool { return strings.Contains(out.String(), text) })
+	cancel()
+	err = <-ended
+	return out.String(), problems.String(), err
+}
+
+// An interrupted stream continues after the latest event, also if sluice does not answer for a
+// while.
+func TestFollowContinues(t *testing.T) {
+	t.Parallel()
+	var requests atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		request, last, limit := requests.Add(1), r.Header.Get("Last-Event-ID"), r.URL.Query().Get("limit")
+		switch {
+		case request == 1 && last == "" && limit == "1":
+			text, _ := json.Marshal(someEvents[0])
+			fmt.Fprintf(w, "retry: 1000\n\nid: 5-1\ndata: %s\n\n:\n\nid: 5-9\ndata: {", text) // cut in the middle of an event
+		case request == 2 && last == "5-1":
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprint(w, `{"error": "too many"}`)
+		case request == 3 && last == "5-1" && limit == "":
+			text, _ := json.Marshal(someEvents[2])
+			fmt.Fprintf(w, "id: 5-3\ndata: %s\n\n", text)
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		default:
+			t.Errorf("request %d: %s, limit %q", request, last, limit)
+		}
+	}))
+	defer server.Close()
+	address := server.Listener.Addr().String()
+	stdout, stderr, err := followUntil(t, "applied", "--admin", address, "--limit", "1")
+	want := line(someEvents[0], "   peer.joined        star         a joined") + line(someEvents[2], "   config.applied     -            applied")
+	if stdout != want || err != nil {
+		t.Errorf("got %v\n%swant\n%s", err, stdout, want)
+	}
+	if want := "sluice: admin API at " + address + ": too many; asking again until Ctrl-C\n"; stderr != want {
+		t.Errorf("got %q, want %q", stderr, want)
+	}
+}
+
+func TestFollowFailsAtOnce(t *testing.T) {
+	t.Parallel()
+	if status, _, stderr := execute(t, "events", "--follow", "--admin", "127.0.0.1:1"); status != exitFailed || !strings.Contains(stderr, "is it running?") {
+		t.Errorf("without sluice: status %d, %s", status, stderr)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprint(w, `{"error": "kind \"x\""}`)
+	}))
+	defer server.Close()
+	if status, _, stderr := execute(t, "events", "--follow", "--admin", server.Listener.Addr().String()); status != exitFailed || !strings.Contains(stderr, `kind "x"`) {
+		t.Errorf("refused: status %d, %s", status, stderr)
+	}
+	for _, args := range [][]string{{"star"}, {"--limit", "-1"}} {
+		if status, _, _ := execute(t, append([]string{"events"}, args...)...); status != exitUsage {
+			t.Errorf("%v: status %d", args, status)
+		}
+	}
+}
