@@ -87,7 +87,7 @@ func (g *Group) ID() GroupID { return g.id }
 func (g *Group) Name() string { return g.name }
 
 // Attempts returns the counters of the attempts on peers that were in the group, by
-// whichever route they came. An attempt without an answer counts as status 502, or 504
+// whichever route they came, without copies; see [Pool.PickMirror]. An attempt without an answer counts as status 502, or 504
 // after a timeout. Attempts that a client or another peer ended count as
 // [metrics.ClassAborted]; those that a local limit or a stale connection ended do not
 // count. The sizes of bodies, retries and codes of gRPC are those of the service only.
@@ -183,12 +183,12 @@ type tally struct {
 	group     *Group           // nil without groups
 }
 
-func (t *tally) count(o Outcome, start int64) {
+func (t *tally) count(o Outcome, of Token) {
 	if t.latencies != nil {
 		t.latencies.count(o)
 	}
-	if t.group != nil {
-		t.group.count(o, start)
+	if t.group != nil && of.holds != holdsCopy {
+		t.group.count(o, of.start)
 	}
 }
 

@@ -114,6 +114,7 @@ type holds uint8
 const (
 	holdsRequest holds = 1 << iota
 	holdsRetry
+	holdsCopy // with no other
 )
 
 // admit counts an attempt, or returns the error of the pool's limit that forbids it.

@@ -140,7 +140,7 @@ func (part *Part) acquireOther(q Query, limit int, now int64, cursor *atomic.Uin
 		start := q.random.below(len(peers))
 		for i := range min(len(peers), maxLooks) {
 			p := peers[(start+i)%len(peers)]
-			if p.load.Load() < int64(limit) && !q.Tried.Has(p) && p.acquire(limit) {
+			if withoutCopies(p.load.Load()) < int64(limit) && !q.Tried.Has(p) && p.acquire(limit) {
 				return p
 			}
 		}

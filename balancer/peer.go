@@ -12,6 +12,13 @@ import (
 // while the peer may get no requests.
 const quiesced = 1 << 40
 
+// Above the bit quiesced, Peer.load counts how many of the requests in flight are copies.
+const (
+	copyShift    = 41
+	oneCopy      = 1 << copyShift
+	inflightMask = oneCopy - 1
+)
+
 // maxWeight is the largest weight of an instance.
 const maxWeight = 65535
 
@@ -36,8 +43,9 @@ type Peer struct {
 	stickyID   atomic.Uint64
 	// The first 128 bytes end here. Picks read and every request writes the next.
 
-	// load is the number of requests in flight, and the bit quiesced: one word, so
-	// that acquire and quiesce exclude each other without a lock.
+	// load is the number of requests in flight, the bit quiesced, and how many of the
+	// requests are copies: one word, so that acquire and quiesce exclude each other
+	// without a lock.
 	load     atomic.Int64
 	latency  estimate
 	measured atomic.Int64          // latency ignores attempts that started earlier, by nanotime
@@ -79,7 +87,10 @@ func (p *Peer) Reasons() []string { return p.condition.Load().reasonLines() }
 func (p *Peer) Has(r Reason) bool { return p.condition.Load().reasons&r != 0 }
 
 // Inflight returns the number of requests in flight.
-func (p *Peer) Inflight() int { return int(p.load.Load() &^ quiesced) }
+func (p *Peer) Inflight() int { return int(p.inflight() &^ quiesced) }
+
+// inflight returns the number of requests in flight, with the bit quiesced.
+func (p *Peer) inflight() int64 { return p.load.Load() & inflightMask }
 
 // Requests returns the number of finished attempts.
 func (p *Peer) Requests() uint64 {
@@ -119,13 +130,17 @@ func (p *Peer) String() string {
 }
 
 // acquire counts a request in flight; false if the peer is quiesced or at its limit.
+// Copies in flight do not count against the limit.
 func (p *Peer) acquire(limit int) bool {
-	if p.load.Add(1) <= int64(limit) {
+	if n := p.load.Add(1); n <= int64(limit) || withoutCopies(n) <= int64(limit) {
 		return true
 	}
 	p.release()
 	return false
 }
+
+// withoutCopies returns a load without the copies.
+func withoutCopies(load int64) int64 { return load&inflightMask - load>>copyShift }
 
 // release undoes acquire. After the last request of a quiesced peer it calls
 // Pool.onIdle.

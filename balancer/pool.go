@@ -38,6 +38,8 @@ type Pool struct {
 	pending  atomic.Int64 // requests waiting for a peer or a connection
 	refusals [NumLimits]atomic.Uint64
 
+	copyCursor atomic.Uint64 // as cursor, for copies: those of clients keep their turns
+
 	mayConnect func(discovery.Instance, netip.AddrPort) error
 
 	// mu guards the fields below and some of Peer.
@@ -77,6 +79,7 @@ func NewPool(name string, o Options) (*Pool, error) {
 	}
 	p.setOptionsLocked(o)
 	p.cursor.Store(p.random.uint64())
+	p.copyCursor.Store(p.random.uint64())
 	s := build(&Snapshot{}, &o, p.currentGroupsLocked(), &p.inflight, nil, nil, time.Time{})
 	p.budget.open(s.terms.budget, nanotime())
 	p.snapshot.Store(s)

@@ -40,7 +40,7 @@ func (t Token) Done(o Outcome) {
 		p.endStreak(t.start, t.start+int64(o.Latency))
 	}
 	if tally := p.tally.Load(); tally != nil {
-		tally.count(o, t.start)
+		tally.count(o, t)
 		if t.client != 0 {
 			tally.group.done(t, o)
 		}
@@ -49,13 +49,18 @@ func (t Token) Done(o Outcome) {
 		p.measure(o, t.start+int64(o.Latency))
 	}
 	p.outcomes[o.Class].Add(1)
-	if t.holds != 0 {
-		p.pool.dismiss(t.holds)
-	}
 	if t.group != nil { // also if the options at the pick did not count in holds yet
 		t.group.inflight.Add(-1)
 	}
-	p.release()
+	switch t.holds {
+	case 0:
+		p.release()
+	case holdsCopy:
+		p.releaseCopy()
+	default:
+		p.pool.dismiss(t.holds)
+		p.release()
+	}
 	if p.pool.queue.length.Load() > 0 {
 		p.pool.queue.wake()
 	}
@@ -70,7 +75,7 @@ func (t Token) Connected(latency time.Duration) {
 	}
 	o := Outcome{Class: OutcomeOK, Latency: latency}
 	if tally := p.tally.Load(); tally != nil {
-		tally.count(o, t.start)
+		tally.count(o, t)
 	}
 	if t.start >= p.measured.Load() {
 		p.measure(o, t.start+int64(latency))

@@ -1,0 +1,53 @@
+package balancer
+
+// PickMirror is [Pool.Pick] for a copy of a request, whose answer nobody waits for. It
+// picks from q.Group only, among the peers that are below the limits; a service at
+// Limits.Requests gets no copy.
+//
+// A copy takes nothing from requests: it counts in none of the Limits, neither for nor
+// against the retry budget, takes no turn of round robin, and does not count as an attempt
+// on a group or of its client. It does count for the peer: its requests in
+// flight, outcomes, latency and passive health are true, whoever finds out.
+func (p *Pool) PickMirror(q Query) (Token, error) {
+	q.random = p.random
+	now := nanotime()
+	s := p.snapshot.Load()
+	if s.terms.counted && p.inflight.Load() >= int64(s.terms.Requests) {
+		return Token{}, ErrSaturated
+	}
+	part := &s.Part
+	if q.Group != 0 {
+		part = s.part(q.Group)
+	}
+	for range maxTried {
+		peer := part.picker.pick(q, now, &p.copyCursor)
+		if peer == nil {
+			break
+		}
+		if peer.acquireCopy(s.terms.perPeer) {
+			return Token{Peer: peer, start: now, marks: marks{holds: holdsCopy}}, nil
+		}
+		q.Tried.Add(peer)
+	}
+	if q.Tried.Len() > 0 {
+		return Token{}, limitErrors[s.terms.perPeerKind]
+	}
+	return Token{}, part.refusal()
+}
+
+// acquireCopy counts a copy in flight; false if the peer is quiesced or, with all of its
+// copies, at its limit.
+func (p *Peer) acquireCopy(limit int) bool {
+	if p.load.Add(1+oneCopy)&inflightMask <= int64(limit) {
+		return true
+	}
+	p.releaseCopy()
+	return false
+}
+
+// releaseCopy undoes acquireCopy.
+func (p *Peer) releaseCopy() {
+	if p.load.Add(-1-oneCopy) == quiesced {
+		p.pool.onIdle(p)
+	}
+}

@@ -1,0 +1,158 @@
+package balancer
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+)
+
+// mustPickMirror picks a peer for a copy.
+func mustPickMirror(t *testing.T, p *Pool, q Query) Token {
+	t.Helper()
+	token, err := p.PickMirror(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// Copies in flight, as many as can be, take no place from requests, and no more are sent to
+// a peer that has no place left.
+func TestCopiesTakeNoPlace(t *testing.T) {
+	for name, limits := range map[string]Limits{
+		"requests":              {Requests: 2},
+		"requests of a peer":    {PeerRequests: 2},
+		"connections of a peer": {PeerConnections: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newTestPool(t, Options{Limits: limits})
+			p.Apply(instances(1))
+			var held []Token
+			for range 2 {
+				held = append(held, mustPickMirror(t, p, Query{}))
+			}
+			if n := p.Snapshot().All[0].Inflight(); n != 2 {
+				t.Errorf("%d in flight, want 2", n)
+			}
+			for range 2 {
+				held = append(held, mustPick(t, p, nil))
+			}
+			if token, err := p.PickMirror(Query{}); err == nil {
+				t.Error("a copy was sent to a service without a place")
+				token.Done(Outcome{})
+			}
+			if _, err := p.Pick(nil); err == nil {
+				t.Error("more requests than the limit")
+			}
+			for _, token := range held {
+				token.Done(Outcome{})
+			}
+			if load, inflight := p.Snapshot().All[0].load.Load(), p.inflight.Load(); load != 0 || inflight != 0 {
+				t.Errorf("%d and %d in flight at the end", load, inflight)
+			}
+			refused := uint64(0)
+			for _, n := range p.Refusals() {
+				refused += n
+			}
+			if refused != 1 {
+				t.Errorf("%d refusals, want that of the request", refused)
+			}
+		})
+	}
+}
+
+// A copy leaves a peer's share of the turns, its group's counters and the retry budget alone,
+// and counts for the peer.
+func TestCopiesCountForThePeerOnly(t *testing.T) {
+	p := newTestPool(t, Options{Policy: PolicyRoundRobin, Groups: byTag("a"), RetryBudget: &RetryBudget{Ratio: 1}})
+	p.Apply(withTags("a", "a", ""))
+	var clients []uint64
+	p.Group("a").OnDone(func(client uint64, _ Outcome) { clients = append(clients, client) })
+	q := Query{Group: p.Group("a").ID()}
+	got := make(map[*Peer]int)
+	before := p.budget.balance.Load()
+	for range 20 {
+		copied := mustPickMirror(t, p, Query{Group: q.Group, Client: 7})
+		if copied.Peer.Group().Name() != "a" {
+			t.Fatalf("a copy for group a went to %v", copied.Peer)
+		}
+		copied.Done(Outcome{Class: OutcomeServerError, Status: 500, Latency: time.Millisecond})
+	}
+	if n := p.Group("a").Attempts().Snapshot(); n.Total() != 0 || len(clients) != 0 {
+		t.Errorf("copies count as %d attempts on their group and %d of clients", n.Total(), len(clients))
+	}
+	if now := p.budget.balance.Load(); now > before {
+		t.Errorf("copies added %d to the retry budget", now-before)
+	}
+	for range 20 {
+		mustPickMirror(t, p, q).Done(Outcome{Latency: time.Millisecond})
+		token := mustPick(t, p, &q)
+		got[token.Peer]++
+		token.Done(Outcome{Latency: time.Millisecond})
+	}
+	for peer, n := range got {
+		if n != 10 {
+			t.Errorf("%v got %d of 20 requests, want half", peer, n)
+		}
+		if o := peer.Outcomes(); o[OutcomeServerError] != 10 || o[OutcomeOK] != 20 {
+			t.Errorf("%v has the outcomes %v, want those of copies too", peer, o)
+		}
+	}
+}
+
+// The failures of copies eject a peer as those of requests do.
+func TestCopiesFailForThePeer(t *testing.T) {
+	streak := 0
+	p := newTestPool(t, Options{OnFailure: func(_ *Peer, _ Outcome, s Streak) { streak = max(streak, s.Connect) }})
+	p.Apply(instances(1))
+	for range 3 {
+		mustPickMirror(t, p, Query{}).Done(Outcome{Class: OutcomeConnectFailure})
+	}
+	if streak != 3 {
+		t.Errorf("a streak of %d failures, want 3", streak)
+	}
+}
+
+func TestPickMirrorWithoutPeers(t *testing.T) {
+	p := newTestPool(t, Options{Groups: byTag("a")})
+	if _, err := p.PickMirror(Query{}); !errors.Is(err, ErrNoPeers) {
+		t.Errorf("without peers: %v", err)
+	}
+	p.Apply(withTags(""))
+	if _, err := p.PickMirror(Query{Group: p.Group("a").ID()}); !errors.Is(err, ErrNoPeers) {
+		t.Errorf("for an empty group: %v", err)
+	}
+}
+
+// Requests never find a place taken by a copy, whatever runs at the same time.
+func TestCopiesBesideRequests(t *testing.T) {
+	p := newTestPool(t, Options{Limits: Limits{PeerRequests: 1}})
+	p.Apply(instances(1))
+	stop := make(chan struct{})
+	var copying sync.WaitGroup
+	for range 3 {
+		copying.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if token, err := p.PickMirror(Query{}); err == nil {
+					token.Done(Outcome{})
+				}
+			}
+		})
+	}
+	for range 20_000 {
+		token, err := p.Pick(nil)
+		if err != nil {
+			t.Errorf("a request without another one in flight: %v", err)
+			break
+		}
+		token.Done(Outcome{})
+	}
+	close(stop)
+	copying.Wait()
+}
