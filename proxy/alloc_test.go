@@ -274,3 +274,13 @@ func startRawOrigin(t *testing.T, answer []string) (address string) {
 	})
 	return l.Addr().String()
 }
+
+// A mirror costs nothing where it does not get a copy.
+func TestNotCopiedRequestDoesNotAllocate(t *testing.T) {
+	p := startProxy(t, Options{}, startRawOrigin(t, []string{okResponse}))
+	mt := startMirror(t, p, route.Mirror{Share: 1e-12}, nil, p.NewTransport(someTransport))
+	conn := p.dial()
+	request, response := []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), make([]byte, len(okResponse))
+	wantNoAllocations(t, conn, func() { sendAndReceive(t, conn, request, response) })
+	mt.expectDropped(nil)
+}

@@ -137,7 +137,7 @@ func (x *httpExchange) dropsRequestField(f *http1.Field, seen *forwardedFields) 
 	case http1.NameXForwardedProto:
 		seen.proto = trusted
 		return !trusted
-	case http1.NameXForwardedPort, http1.NameXRealIP, http1.NameForwarded:
+	case http1.NameXForwardedPort, http1.NameXRealIP, http1.NameForwarded, http1.NameXSluiceMirror:
 		return !trusted
 	}
 	return false

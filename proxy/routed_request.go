@@ -35,7 +35,7 @@ func (r *routedRequest) ignores(f *http1.Field) bool {
 	case http1.NameXForwardedClientCert:
 		return true
 	case http1.NameXForwardedFor, http1.NameXForwardedHost, http1.NameXForwardedProto, http1.NameXForwardedPort,
-		http1.NameXRealIP, http1.NameForwarded:
+		http1.NameXRealIP, http1.NameForwarded, http1.NameXSluiceMirror:
 		return !r.client.trusted
 	case http1.NameUnderscore:
 		return !r.client.options.KeepUnderscores

@@ -71,6 +71,9 @@ func (x *httpExchange) serve() bool {
 		x.account()
 		return false
 	}
+	if matched.Mirror != nil {
+		x.copyTo(matched.Mirror, b)
+	}
 	outcome, tries, err := attempt.Run(x.service, &x.query, x)
 	for range tries - 1 {
 		x.service.Pool.Requests().Retry(c.shard)

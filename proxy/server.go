@@ -78,6 +78,7 @@ type Server struct {
 	stop   chan struct{} // closed to end the background goroutines
 
 	background sync.WaitGroup
+	copies     sync.WaitGroup // of requests; each begins while a connection of a client is open
 
 	admission  admission
 	handshakes *handshakes

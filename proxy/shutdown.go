@@ -8,7 +8,8 @@ import (
 
 // Shutdown stops accepting, waits for the requests in flight and returns when all
 // listeners and connections are closed. If ctx ends first, it closes the remaining
-// connections and returns ctx's error. It must be called once.
+// connections and returns ctx's error. It must be called once. It waits only a second for
+// copies of requests, after all else.
 //
 // A client may send a request on an idle connection while it is being closed, and
 // the request would be lost. So idle connections stay open for idleGrace, and a
@@ -35,12 +36,9 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 	case <-s.drained:
 	case <-ctx.Done():
 		err = ctx.Err()
-		s.cancel()
 		// Peers first: closing a client's connection waits for its exchange, which
 		// may wait for its peer.
-		for _, t := range s.sweeper.allTransports() {
-			t.Close()
-		}
+		s.cutPeers()
 		s.mu.Lock()
 		for c := range s.conns {
 			c.conn.Close()
@@ -54,10 +52,19 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 		s.mu.Unlock()
 		<-s.drained
 	}
+	s.awaitCopies(ctx)
 	s.cancel()
 	close(s.stop)
 	s.background.Wait()
 	return err
+}
+
+// cutPeers ends all exchanges with peers.
+func (s *Server) cutPeers() {
+	s.cancel()
+	for _, t := range s.sweeper.allTransports() {
+		t.Close()
+	}
 }
 
 // Drain ends the connections that were accepted on l, which must no longer be served.

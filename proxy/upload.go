@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/proxy/http1"
+	"sluice/route"
 )
 
 // An upload forwards the body of a request while it arrives, in its own goroutine,
@@ -17,6 +18,7 @@ type upload struct {
 	x       *httpExchange
 	up      upstream
 	started bool
+	copy    *mirrored // that gets the body too; nil: none
 	buffers buffers
 	done    chan struct{}
 	read    atomic.Bool // the whole body was read from the client; set before its last bytes are sent
@@ -73,6 +75,7 @@ func (l *upload) start(u upstream) (sent bool, err error) {
 // client's connection is closed after the response.
 func (l *upload) wait() {
 	if !l.started {
+		l.dropCopy()
 		return
 	}
 	c := l.x.client
@@ -87,8 +90,17 @@ func (l *upload) wait() {
 		}
 		<-l.done
 	}
+	l.dropCopy()
 	if !l.read.Load() {
 		c.front.closeAfterAnswer()
+	}
+}
+
+// dropCopy drops the copy of a request whose body was not forwarded to its end.
+func (l *upload) dropCopy() {
+	if l.copy != nil {
+		l.copy.drop(route.DroppedBodyIncomplete)
+		l.copy = nil
 	}
 }
 
@@ -161,17 +173,24 @@ func peerError(err error) error {
 func (l *upload) forward() error {
 	x, from := l.x, l.x.client.front
 	limit := x.bodyLimit()
+	coded := l.up.takesCoded() && l.copy == nil
 	for {
-		p, err := from.readBody(&l.buffers, l.up.takesCoded())
+		p, err := from.readBody(&l.buffers, coded)
 		if err != nil {
 			return err
 		}
 		if x.bytesIn += p.length; limit > 0 && x.bytesIn > limit {
 			return http1.ErrBodyTooLong
 		}
+		if l.copy != nil {
+			l.copy = l.copy.add(p)
+		}
 		l.read.Store(p.last)
 		if err := l.up.writeBody(&l.buffers, p); err != nil || p.last {
 			return peerError(err)
+		}
+		if l.copy != nil {
+			continue
 		}
 		switch done, sourceFailed, err := spliceBody(&l.buffers, l.up, from, &x.bytesIn, &l.read); {
 		case sourceFailed:

@@ -34,6 +34,8 @@ type Route struct {
 	Service *Service
 	// Split chooses a group of the service's peers. nil: any peer.
 	Split *Split
+	// Mirror, if not nil, sends copies of some requests elsewhere.
+	Mirror *Mirror
 	// Actions is nil for a route without.
 	Actions *Actions
 }

@@ -35,6 +35,7 @@ const (
 	NameXForwardedProto
 	NameXRealIP
 	NameXSluiceAttempts
+	NameXSluiceMirror
 	// NameUnderscore is any name with an underscore. CGI cannot tell it from the same
 	// name with hyphens, so it could imitate a field that sluice sets.
 	NameUnderscore
@@ -78,6 +79,7 @@ var namesByLength = func() (table [32][]knownName) {
 		{"x-forwarded-proto", NameXForwardedProto},
 		{"x-real-ip", NameXRealIP},
 		{"x-sluice-attempts", NameXSluiceAttempts},
+		{"x-sluice-mirror", NameXSluiceMirror},
 	} {
 		table[len(known.lower)] = append(table[len(known.lower)], known)
 	}

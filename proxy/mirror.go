@@ -1,0 +1,203 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/balancer"
+	"sluice/proxy/http1"
+	"sluice/route"
+)
+
+// A mirrored is a copy of a request on its way to a mirror. It is an exchange of its own, in
+// its own goroutine, whose client is nobody: no request waits for it, or shares memory with
+// it.
+type mirrored struct {
+	httpExchange
+	sender client // what peers learn about the client of the request
+	front  mirrorFront
+	mirror *route.Mirror
+}
+
+// copies are unused. sender.front never changes, because the sweeper may read it late.
+var copies = sync.Pool{New: func() any {
+	m := new(mirrored)
+	m.sender.front = &m.front
+	return m
+}}
+
+// copyTo copies the request, whose head is b, to the mirror of its route if it is selected.
+// A body that the client still sends is copied as it is forwarded: see upload.
+func (x *httpExchange) copyTo(to *route.Mirror, b []byte) {
+	if !to.Copies.Select(to.Share) {
+		return
+	}
+	length := x.head.ContentLength
+	if !x.streaming {
+		length = int64(len(x.body))
+	}
+	switch {
+	case x.client.trusted && x.head.Has(http1.NameXSluiceMirror):
+		to.Copies.Skip(route.DroppedMirrored)
+	case x.upgrade, x.streaming && x.isGRPC():
+		to.Copies.Skip(route.DroppedProtocol)
+	case length > to.BodyBytes:
+		to.Copies.Skip(route.DroppedBodyTooLong)
+	case to.Copies.Begin(to.InFlight):
+		m := x.copyHead(to, b)
+		if x.streaming {
+			x.upload.copy = m
+			return
+		}
+		m.body = append(m.body, x.body...)
+		m.start()
+	}
+}
+
+// copyHead returns a copy of the request without its body.
+func (x *httpExchange) copyHead(to *route.Mirror, b []byte) *mirrored {
+	m, from := copies.Get().(*mirrored), x.client
+	c := &m.sender
+	c.server, c.listener, c.shard = from.server, from.listener, from.shard
+	c.remote, c.address, c.certificate, c.isHTTP2 = from.remote, from.address, from.certificate, from.isHTTP2
+	m.mirror = to
+	m.open(c)
+	if x.headLength > len(m.in) {
+		m.grow()
+	}
+	m.end = copy(m.in, b[:x.headLength])
+	m.head, m.headLength = x.head, m.end
+	m.begin()
+	m.body = nil
+	m.service, m.actions = to.Service, to.Actions
+	m.target, m.stripped = append(m.target, x.target...), x.stripped
+	m.authorized, m.user, m.deadline = slices.Clone(x.authorized), x.user, x.deadline
+	if to.Group != nil {
+		m.query.Group = to.Group.ID()
+	}
+	if a := to.Service.Affinity; a != nil && a.Cookie == "" {
+		m.query.Hash = m.affinity(a, m.in[:m.end])
+	}
+	return m
+}
+
+// add adds a piece of the body, and starts the copy after the last one. It returns m, or nil
+// if m is started or dropped.
+func (m *mirrored) add(p piece) *mirrored {
+	if int64(len(m.body))+p.length > m.mirror.BodyBytes {
+		m.drop(route.DroppedBodyTooLong)
+		return nil
+	}
+	if m.body = append(m.body, p.text...); p.last {
+		m.start()
+		return nil
+	}
+	return m
+}
+
+// start sends the copy. The client's connection must be open still, so that Shutdown waits.
+func (m *mirrored) start() {
+	m.sender.server.copies.Add(1)
+	go m.run()
+}
+
+// drop releases a copy that is not sent.
+func (m *mirrored) drop(why route.Dropped) {
+	m.mirror.Copies.Drop(why)
+	m.release()
+}
+
+func (m *mirrored) release() {
+	m.close()
+	m.body, m.mirror = nil, nil
+	copies.Put(m)
+}
+
+// run makes one attempt.
+func (m *mirrored) run() {
+	defer m.sender.server.copies.Done()
+	t, err := m.service.Pool.PickMirror(m.query)
+	if err != nil {
+		m.drop(route.DroppedNoPeer)
+		return
+	}
+	m.front = mirrorFront{left: maxMirrorAnswer, until: time.Now().Add(m.service.Timeouts.ResponseHeader + m.service.Timeouts.Idle)}
+	o := m.Try(t).Outcome
+	t.Done(o)
+	status, answered := m.result(o)
+	m.mirror.Copies.End(m.sender.shard, status, o.Latency, answered)
+	m.release()
+}
+
+// result returns the status for metrics after the outcome of the attempt.
+func (m *mirrored) result(o balancer.Outcome) (status int, answered bool) {
+	switch {
+	case o.Class == balancer.OutcomeOK, o.Class == balancer.OutcomeServerError:
+		return o.Status, true
+	case m.lastRefusal != nil:
+		return m.lastRefusal.status, false
+	case o.Class == balancer.OutcomeTimeout:
+		return refusalTimeout.status, false
+	}
+	return refusalReset.status, false
+}
+
+// maxMirrorAnswer bounds the bytes of an answer that are read so that its connection can be
+// used again.
+const maxMirrorAnswer = 1 << 20
+
+// errAnswerDropped ends the reading of an answer that is long, or takes long.
+var errAnswerDropped = errors.New("the rest of the answer is not needed")
+
+// A mirrorFront takes the answer to a copy, and drops it.
+type mirrorFront struct {
+	left  int64     // bytes to read
+	until time.Time // when to read no more
+}
+
+func (f *mirrorFront) begin()                                 {}
+func (f *mirrorFront) keepsOpen() bool                        { return true }
+func (f *mirrorFront) closeAfterAnswer()                      {}
+func (f *mirrorFront) appendHead(out, _ []byte) []byte        { return out }
+func (f *mirrorFront) writeAnswer([]byte) error               { return nil }
+func (f *mirrorFront) waited() bool                           { return false }
+func (f *mirrorFront) cut()                                   {}
+func (f *mirrorFront) tunnel(*tunnel) tunnelEnd               { panic("BUG: a copy asks for no upgrade") }
+func (f *mirrorFront) isGone() bool                           { return false }
+func (f *mirrorFront) takesCoded() bool                       { return true }
+func (f *mirrorFront) sinkSocket() (side, *pace)              { return side{}, nil }
+func (f *mirrorFront) sourceSocket() (side, *bodyReader)      { return side{}, nil }
+func (f *mirrorFront) readBody(*buffers, bool) (piece, error) { panic("BUG: a copy has its body") }
+
+// writeBody implements sink.
+func (f *mirrorFront) writeBody(b *buffers, p piece) error {
+	b.out = b.out[:0]
+	if f.left -= p.length; !p.last && (f.left < 0 || time.Now().After(f.until)) {
+		return errAnswerDropped
+	}
+	return nil
+}
+
+// copiesGrace is how long copies may go on when nothing else is left to wait for.
+const copiesGrace = time.Second
+
+// awaitCopies waits for the copies in flight, for copiesGrace or until ctx ends. Then it cuts
+// them. No connection of a client is open.
+func (s *Server) awaitCopies(ctx context.Context) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.copies.Wait()
+	}()
+	ctx, cancel := context.WithTimeout(ctx, copiesGrace)
+	defer cancel()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		s.cutPeers()
+		<-ended
+	}
+}

@@ -1,0 +1,506 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/balancer"
+	"sluice/discovery"
+	"sluice/proxy/http1"
+	"sluice/route"
+	"sluice/test/balancertest"
+)
+
+// A mirrorTest is a proxy whose requests are copied to another service.
+type mirrorTest struct {
+	*testProxy
+	mirror *balancer.Pool
+	copies *route.Copies
+}
+
+// startMirror starts a proxy in front of origin that copies requests to a mirror at these
+// addresses, whose requests are those of m.
+func startMirror(t testing.TB, p *testProxy, m route.Mirror, actions *route.Actions, newTransport func(*balancer.Peer) balancer.Transport, mirrors ...string) *mirrorTest {
+	t.Helper()
+	pool, err := balancer.NewPool("next", balancertest.Complete(balancer.Options{NewTransport: newTransport}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set []discovery.Instance
+	for _, address := range mirrors {
+		host, port, _ := net.SplitHostPort(address)
+		n, _ := strconv.Atoi(port)
+		set = append(set, discovery.Instance{Service: "next", ID: address, Address: host, Port: n, Weight: 1})
+	}
+	pool.Apply(set)
+	// It runs after Shutdown of p, or where p fails.
+	t.Cleanup(pool.Close)
+	mt := &mirrorTest{p, pool, route.NewCopies("star", "next", "")}
+	mt.setMirror(m, actions)
+	return mt
+}
+
+// setMirror sets the mirror of all requests. What m leaves open allows everything.
+func (p *mirrorTest) setMirror(m route.Mirror, actions *route.Actions) {
+	p.t.Helper()
+	if m.Share == 0 {
+		m.Share = 1
+	}
+	if m.InFlight == 0 {
+		m.InFlight = 1000
+	}
+	if m.Service == nil {
+		m.Service = &route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1}}
+	}
+	m.Service.Name, m.Service.Pool = "next", p.mirror
+	m.Actions, m.Copies = route.MirrorActions(actions, "star"), p.copies
+	p.setRoutes(route.Route{Path: "/", Service: p.service, Actions: actions, Mirror: &m})
+}
+
+// ended waits until so many copies were sent, and none is in flight.
+func (p *mirrorTest) ended(sent int) {
+	p.t.Helper()
+	eventually(p.t, fmt.Sprintf("%d copies", sent), func() bool {
+		return p.copies.InFlight() == 0 && p.sent() >= sent
+	})
+	if n := p.sent(); n != sent {
+		p.t.Errorf("%d copies were sent, want %d", n, sent)
+	}
+}
+
+func (p *mirrorTest) sent() int {
+	answers := p.copies.Answers().Snapshot()
+	return int(answers.Total())
+}
+
+// expectDropped checks how many copies were dropped, by reason.
+func (p *mirrorTest) expectDropped(want map[route.Dropped]uint64) {
+	p.t.Helper()
+	for why, n := range p.copies.Dropped() {
+		if n != want[route.Dropped(why)] {
+			p.t.Errorf("%d copies dropped by %v, want %d", n, route.Dropped(why), want[route.Dropped(why)])
+		}
+	}
+}
+
+// sight is what a server got.
+type sight struct{ request, body, mark string }
+
+// recording answers with 200, and passes on what it got.
+func recording(t testing.TB, got chan<- sight) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Errorf("body: %v", err)
+		}
+		got <- sight{
+			fmt.Sprintf("%s %s %s %s %s", r.Method, r.URL, r.Host, r.Header.Get("X-Mine"), r.Header.Get("X-Forwarded-For")),
+			string(body), r.Header.Get(route.MirrorField),
+		}
+		w.Write(body)
+	}
+}
+
+// A copy has the method, target, fields and body that the peer of the service gets, over all
+// protocols and for all ways in which a body arrives.
+func TestCopyIsIdentical(t *testing.T) {
+	for _, protocol := range []string{"HTTP/1", "HTTP/2"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			got, copied := make(chan sight, 1), make(chan sight, 1)
+			origin := httptest.NewServer(recording(t, got))
+			defer origin.Close()
+			var mirror string
+			p := startProxy(t, Options{}, strings.TrimPrefix(origin.URL, "http://"))
+			p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 20 << 10}})
+			newTransport := p.NewTransport(someTransport)
+			if protocol == "HTTP/2" {
+				mirror, newTransport = startH2COrigin(t, recording(t, copied)).address, p.NewHTTP2Transport(someTransport)
+			} else {
+				server := httptest.NewServer(recording(t, copied))
+				defer server.Close()
+				mirror = strings.TrimPrefix(server.URL, "http://")
+			}
+			const most = 200 << 10
+			mt := startMirror(t, p, route.Mirror{BodyBytes: most}, &route.Actions{
+				Path: pathEdits(t, route.PathOptions{Strip: "/api", Add: "/v1"}), Host: "app.internal",
+				RequestHeaders:  headerEdits(t, map[string]string{"X-Mine": "$host $path"}, nil),
+				ResponseHeaders: headerEdits(t, map[string]string{"X-Theirs": "1"}, nil),
+			}, newTransport, mirror)
+			sent, tooLong := 0, uint64(0)
+			for _, client := range []*http.Client{{Transport: new(http.Transport), Timeout: patience}, http2Client(t)} {
+				defer client.CloseIdleConnections()
+				for _, length := range []int{0, 1, 1000, 15 << 10, 19 << 10, 21 << 10, 100 << 10, most, most + 1, 1 << 20} {
+					for _, chunked := range []bool{false, true} {
+						want := strings.Repeat("0123456789", (length+9)/10)[:length]
+						var body io.Reader = strings.NewReader(want)
+						if chunked {
+							body = io.MultiReader(body)
+						}
+						request, _ := http.NewRequest("PUT", "http://"+p.address+"/api/x%20y?q=1", body)
+						request.Header.Set("X-Mine", "from the client")
+						request.Header.Set(route.MirrorField, "forged")
+						response, err := client.Do(request)
+						if err != nil {
+							t.Fatal(err)
+						}
+						answer, err := io.ReadAll(response.Body)
+						response.Body.Close()
+						original := <-got
+						if err != nil || string(answer) != want || original.body != want || original.mark != "" || response.Header.Get("X-Theirs") != "1" {
+							t.Fatalf("%d bytes, chunked %v: answer of %d bytes, %v; the peer got %q, mark %q", length, chunked, len(answer), err, original.request, original.mark)
+						}
+						if length > most {
+							tooLong++
+							continue
+						}
+						sent++
+						c := <-copied
+						if c.request != original.request || c.body != want || c.mark != "star" {
+							t.Errorf("%d bytes, chunked %v: the mirror got %q, %d bytes, mark %q, the peer %q", length, chunked, c.request, len(c.body), c.mark, original.request)
+						}
+						if want := "PUT /v1/x%20y?q=1 app.internal " + "127.0.0.1"; !strings.HasPrefix(c.request, "PUT /v1/x%20y?q=1 app.internal ") || !strings.HasSuffix(c.request, " 127.0.0.1") {
+							t.Errorf("the mirror got %q, want %q", c.request, want)
+						}
+					}
+				}
+			}
+			mt.ended(sent)
+			mt.expectDropped(map[route.Dropped]uint64{route.DroppedBodyTooLong: tooLong})
+			if n := mt.copies.Failed(); n != 0 {
+				t.Errorf("%d copies failed", n)
+			}
+		})
+	}
+}
+
+// Whatever a mirror does, clients get the answers of the service at once, and not more copies
+// than allowed are in flight.
+func TestMirrorDisturbsNobody(t *testing.T) {
+	for name, test := range map[string]struct {
+		mirror        func(*originConn) bool // nil: nobody listens
+		sent, dropped int
+		hangs         bool
+		failed        uint64
+	}{
+		"dead":      {nil, 20, 0, false, 20},
+		"hanging":   {hanging, 0, 17, true, 0},
+		"resetting": {func(c *originConn) bool { c.request(); return false }, 20, 0, false, 20},
+		"failing":   {answering("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"), 20, 0, false, 0},
+		"no HTTP":   {answering("no HTTP\r\n\r\n"), 20, 0, false, 20},
+		"cut": {func(c *originConn) bool {
+			c.request()
+			io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"+strings.Repeat("x", 50000))
+			return false
+		}, 20, 0, false, 20},
+		"switches": {answering("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"), 20, 0, false, 20},
+		"interim":  {answering("HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + okResponse), 20, 0, false, 0},
+		"much":     {answering("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 100_000)), 20, 0, false, 0},
+		"silent":   {func(c *originConn) bool { io.Copy(io.Discard, c.Conn); return false }, 0, 17, true, 0},
+		"half a head": {func(c *originConn) bool {
+			c.request()
+			io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\n")
+			io.Copy(io.Discard, c.Conn)
+			return false
+		}, 0, 17, true, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			service := startOrigin(t, answering(okResponse))
+			p := startProxy(t, Options{}, service.address())
+			address, mirror := nowhere[0], (*origin)(nil)
+			if test.mirror != nil {
+				mirror = startOrigin(t, test.mirror)
+				address = mirror.address()
+			}
+			mt := startMirror(t, p, route.Mirror{InFlight: 3, BodyBytes: 100}, nil, p.NewTransport(someTransport), address)
+			conn := p.dial()
+			for i := range 20 {
+				io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
+				if status, body := readResponse(t, conn); status != 200 || body != "ok" {
+					t.Fatalf("request %d: %d %q", i, status, body)
+				}
+				if !test.hangs {
+					eventually(t, "the end of the copy", func() bool { return mt.copies.InFlight() == 0 })
+				}
+			}
+			if test.hangs {
+				if n := mt.copies.InFlight(); n != 3 {
+					t.Errorf("%d copies in flight, want 3", n)
+				}
+				mirror.close()
+				eventually(t, "the end of the copies", func() bool { return mt.copies.InFlight() == 0 })
+			} else {
+				mt.ended(test.sent)
+				if n := mt.copies.Failed(); n != test.failed {
+					t.Errorf("%d copies failed, want %d", n, test.failed)
+				}
+			}
+			mt.expectDropped(map[route.Dropped]uint64{route.DroppedInFlight: uint64(test.dropped)})
+			requests := p.pool.Requests().Snapshot()
+			if requests.Total() != 20 || requests.Class(2) != 20 {
+				eventually(t, "20 counted requests", func() bool { requests = p.pool.Requests().Snapshot(); return requests.Total() == 20 })
+			}
+			if requests.Retries != 0 {
+				t.Errorf("%d retries", requests.Retries)
+			}
+			p.expectNothingCounted()
+			if others := mt.mirror.Requests().Snapshot(); others.Total() != 0 {
+				t.Errorf("copies count as %d requests to their service", others.Total())
+			}
+		})
+	}
+}
+
+// The peer of a mirror has the outcomes of copies.
+func TestCopiesCountForTheirPeer(t *testing.T) {
+	p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
+	mt := startMirror(t, p, route.Mirror{}, nil, p.NewTransport(someTransport), nowhere[0])
+	for range 4 {
+		p.get("/")
+	}
+	mt.ended(4)
+	if o := mt.mirror.Snapshot().All[0].Outcomes(); o[balancer.OutcomeConnectFailure] != 4 {
+		t.Errorf("outcomes %v, want 4 connect failures", o)
+	}
+	if answers := mt.copies.Answers().Snapshot(); answers.Class(5-1) != 4 {
+		t.Errorf("statuses %v, want 4 times 5xx", answers.Ended)
+	}
+}
+
+// The share of copies is exact within a few requests, also of those to every second URL.
+func TestShareOfCopies(t *testing.T) {
+	p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
+	paths := make(chan string, 2000)
+	mirror := startOrigin(t, func(c *originConn) bool {
+		r, ok := c.request()
+		if ok {
+			paths <- r.URL.Path
+			io.WriteString(c.Conn, okResponse)
+		}
+		return ok
+	})
+	mt := startMirror(t, p, route.Mirror{Share: .05}, nil, p.NewTransport(someTransport), mirror.address())
+	conn := p.dial()
+	for i := range 2000 {
+		fmt.Fprintf(conn, "GET /%d HTTP/1.1\r\nHost: a\r\n\r\n", i%2)
+		readResponse(t, conn)
+	}
+	eventually(t, "the end of the copies", func() bool { return mt.copies.InFlight() == 0 })
+	close(paths)
+	n := make(map[string]int)
+	for path := range paths {
+		n[path]++
+	}
+	for _, path := range []string{"/0", "/1"} {
+		if n[path] < 48 || n[path] > 52 {
+			t.Errorf("%d of 1000 requests to %s were copied, want 50 ± 2", n[path], path)
+		}
+	}
+}
+
+func TestCopiesWithoutAPeer(t *testing.T) {
+	p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
+	mt := startMirror(t, p, route.Mirror{}, nil, p.NewTransport(someTransport))
+	p.get("/")
+	mt.ended(0)
+	mt.expectDropped(map[route.Dropped]uint64{route.DroppedNoPeer: 1})
+}
+
+// Upgrades, streams of gRPC and copies are not copied, and neither is a body that no peer got.
+func TestNotCopied(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}, origin.address())
+	mirror := startOrigin(t, answering(okResponse))
+	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, nil, p.NewTransport(someTransport), mirror.address())
+
+	p.get("/", "Connection: upgrade", "Upgrade: websocket")
+	mt.expectDropped(map[route.Dropped]uint64{route.DroppedProtocol: 1})
+
+	answer, _ := p.get("/", "X-Sluice-Mirror: other")
+	if !strings.Contains(origin.got(), "\r\nX-Sluice-Mirror: other\r\n") {
+		t.Errorf("a trusted proxy's mark was removed; answer %q", answer)
+	}
+	mt.expectDropped(map[route.Dropped]uint64{route.DroppedProtocol: 1, route.DroppedMirrored: 1})
+
+	conn := p.dial()
+	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+	eventually(t, "a copy waits for the body", func() bool { return strings.Contains(origin.got(), "abc") && mt.copies.InFlight() == 1 })
+	conn.Close()
+	mt.ended(0)
+	mt.expectDropped(map[route.Dropped]uint64{route.DroppedProtocol: 1, route.DroppedMirrored: 1, route.DroppedBodyIncomplete: 1})
+	if got := mirror.got(); got != "" {
+		t.Errorf("the mirror got %q", got)
+	}
+}
+
+// A body that no peer takes, since none can be connected to, is not copied.
+func TestNotCopiedWithoutAService(t *testing.T) {
+	p := startProxy(t, Options{}, nowhere[0])
+	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, nil, p.NewTransport(someTransport), nowhere[1])
+	conn := p.dial()
+	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+	if status, _ := readResponse(t, conn); status != 502 {
+		t.Errorf("status %d", status)
+	}
+	mt.ended(0)
+	mt.expectDropped(map[route.Dropped]uint64{route.DroppedBodyIncomplete: 1})
+}
+
+// An answer without an end is read no further than a bounded number of bytes.
+func TestEndlessAnswerToACopy(t *testing.T) {
+	p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
+	mirror := startOrigin(t, func(c *originConn) bool {
+		c.request()
+		io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\n\r\n")
+		for part := make([]byte, 1<<16); ; {
+			if _, err := c.Conn.Write(part); err != nil {
+				return false
+			}
+		}
+	})
+	mt := startMirror(t, p, route.Mirror{}, nil, p.NewTransport(someTransport), mirror.address())
+	p.get("/")
+	mt.ended(1)
+	if mt.copies.Failed() != 0 {
+		t.Error("the answer counts as none")
+	}
+	eventually(t, "its connection is closed", func() bool { return mirror.open() == 0 })
+}
+
+// Shutdown waits shortly for copies, and cuts those that hang.
+func TestShutdownCutsCopies(t *testing.T) {
+	t.Parallel()
+	for name, proceeds := range map[string]bool{"hanging": false, "slow": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			arrived, proceed := make(chan struct{}), make(chan struct{})
+			mirror := startOrigin(t, func(c *originConn) bool {
+				if _, ok := c.request(); !ok {
+					return false
+				}
+				close(arrived)
+				if proceeds {
+					<-proceed
+					io.WriteString(c.Conn, okResponse)
+				}
+				io.Copy(io.Discard, c.Conn)
+				return false
+			})
+			p := newUnmanagedProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
+			mt := startMirror(t, p, route.Mirror{}, nil, p.NewTransport(someTransport), mirror.address())
+			p.get("/")
+			<-arrived
+			ended := make(chan error, 1)
+			go func() { ended <- p.Shutdown(context.Background(), 0) }()
+			close(proceed)
+			if err := <-ended; err != nil {
+				t.Errorf("shutdown: %v", err)
+			}
+			if n := mt.copies.InFlight(); n != 0 {
+				t.Errorf("%d copies in flight after the shutdown", n)
+			}
+			if failed := mt.copies.Failed(); (failed == 0) != proceeds {
+				t.Errorf("%d copies failed", failed)
+			}
+			p.pool.Close()
+		})
+	}
+}
+
+// Copies of unary calls of gRPC are sent, those of streams are not.
+func TestCopiesOfGRPC(t *testing.T) {
+	got := make(chan sight, 8)
+	origin := startH2COrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Grpc-Status", "0")
+	})
+	mirror := startH2COrigin(t, recording(t, got))
+	p := startProxyToH2C(t, origin.address)
+	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, nil, p.NewHTTP2Transport(someTransport), mirror.address)
+	call := func(body io.Reader) {
+		t.Helper()
+		request, _ := http.NewRequest("POST", "http://"+p.address+"/service/method", body)
+		request.Header.Set("Content-Type", "application/grpc")
+		request.Header.Set("TE", "trailers")
+		response, err := http2Client(t).Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, response.Body)
+		response.Body.Close()
+	}
+	call(strings.NewReader("whole"))
+	if c := <-got; c.body != "whole" {
+		t.Errorf("the mirror got %q", c.body)
+	}
+	reader, writer := io.Pipe()
+	go func() {
+		io.WriteString(writer, "first")
+		eventually(t, "the stream is not copied", func() bool { return mt.copies.Dropped()[route.DroppedProtocol] == 1 })
+		writer.Close()
+	}()
+	call(reader)
+	mt.ended(1)
+	mt.expectDropped(map[route.Dropped]uint64{route.DroppedProtocol: 1})
+}
+
+// Changes of the mirror under load fail no request, and lose no copy.
+func TestMirrorChangesUnderLoad(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
+	mirrors := []string{startOrigin(t, answering(okResponse)).address(), nowhere[0]}
+	mt := startMirror(t, p, route.Mirror{BodyBytes: 10}, nil, p.NewTransport(someTransport), mirrors...)
+	ended := make(chan error, 4)
+	for range cap(ended) {
+		go func() {
+			client := &http.Client{Transport: new(http.Transport), Timeout: patience}
+			defer client.CloseIdleConnections()
+			for range 200 {
+				response, err := client.Post("http://"+p.address+"/", "", strings.NewReader("body"))
+				if err != nil || response.StatusCode != 200 {
+					ended <- fmt.Errorf("%v, %v", response, err)
+					return
+				}
+				io.Copy(io.Discard, response.Body)
+				response.Body.Close()
+			}
+			ended <- nil
+		}()
+	}
+	for i, left := 0, cap(ended); left > 0; i++ {
+		select {
+		case err := <-ended:
+			left--
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(time.Millisecond):
+			mt.setMirror(route.Mirror{Share: []float64{1, .5, 1e-9}[i%3], BodyBytes: int64(i % 2 * 10), InFlight: int64(1 + i%5)}, nil)
+		}
+	}
+	eventually(t, "the end of the copies", func() bool { return mt.copies.InFlight() == 0 })
+}
+
+// The fields that a route compares do not include a mark that a client has forged.
+func TestForgedMarkMatchesNoRoute(t *testing.T) {
+	p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
+	condition := route.Conditions{Headers: []route.Value{route.ParseValue("X-Sluice-Mirror", "*")}}
+	p.setRoutes(route.Route{Path: "/", Service: p.service, Conditions: condition})
+	if answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nX-Sluice-Mirror: star\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 404 ") {
+		t.Errorf("got %q", answer)
+	}
+	if http1.NameOf([]byte(route.MirrorField)) != http1.NameXSluiceMirror {
+		t.Error("the scanner does not know the mark")
+	}
+}

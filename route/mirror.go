@@ -1,0 +1,49 @@
+package route
+
+import (
+	"slices"
+	"strings"
+
+	"sluice/balancer"
+)
+
+// Mirror sends copies of some requests of a route to another service or group, and drops
+// the answers. It does not change after it is in a Table, but for Copies, and is safe for
+// concurrent use.
+type Mirror struct {
+	// Service gets the copies. Its retries, affinity by cookie and waits for a peer do not
+	// apply.
+	Service *Service
+	Group   *balancer.Group // of Service; nil: all peers
+	Share   float64         // of the requests, 0 to 1
+	// BodyBytes bounds the body of a request that is copied.
+	BodyBytes int64
+	// InFlight bounds the copies in flight, of Copies together.
+	InFlight int64
+	Actions  *Actions // from MirrorActions
+	Copies   *Copies
+}
+
+// MirrorField is the name of the field that marks a copy. Its value is the name of the
+// service that the request is for.
+const MirrorField = "X-Sluice-Mirror"
+
+// MirrorActions returns the part of a, which may be nil, that edits the requests that peers
+// get, and the mark of a copy of a request for a service.
+func MirrorActions(a *Actions, service string) *Actions {
+	var copied Actions
+	if a != nil {
+		copied = Actions{
+			ForwardAuth: a.ForwardAuth, Path: a.Path, Host: a.Host, HostOfPeer: a.HostOfPeer,
+			RequestHeaders: HeaderEdits{slices.Clone(a.RequestHeaders.Dropped), slices.Clone(a.RequestHeaders.Added)},
+		}
+	}
+	mark, err := ParseTemplate(strings.ReplaceAll(service, "$", "$$"), NoGroups)
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	edits := &copied.RequestHeaders
+	edits.Dropped = append(edits.Dropped, strings.ToLower(MirrorField))
+	edits.Added = append(edits.Added, FieldLine{MirrorField, mark})
+	return &copied
+}
