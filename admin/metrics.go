@@ -79,6 +79,12 @@ var (
 	groupFallbacks = describe("group_fallbacks_total", "Attempts that found no peer in a group and went to its fallback.", "service", "group")
 	groupEligible  = describe("group_peers_eligible", "Peers of a group that get requests.", "service", "group")
 
+	mirrorRequests = describe("mirror_requests_total", "Copies of requests that were sent and have ended, by class of the status; one without an answer is 5xx.", "service", "mirror", "group", "class")
+	mirrorDuration = describe("mirror_request_duration_seconds", "Time from the pick of a peer for a copy to its response head.", "service", "mirror", "group")
+	mirrorFailures = describe("mirror_failures_total", "Copies of requests that were sent and got no complete answer.", "service", "mirror", "group")
+	mirrorDropped  = describe("mirror_dropped_total", "Requests that were selected for a copy and not sent, by reason.", "service", "mirror", "group", "reason")
+	mirrorInFlight = describe("mirror_requests_in_flight", "Copies of requests in flight.", "service", "mirror", "group")
+
 	peerInflight = describe("peer_requests_in_flight", "Attempts in flight to a peer.", "service", "node", "id", "address")
 	peerAttempts = describe("peer_attempts_total", "Finished attempts on a peer by outcome.", "service", "node", "id", "address", "outcome")
 	peerLatency  = describe("peer_latency_seconds", "Peak-sensitive moving average of the time to a peer's response head.", "service", "node", "id", "address")
@@ -154,6 +160,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		c.peers(e, r)
 		c.groups(e, r)
 	}
+	c.mirrors(e)
 	unrouted := c.h.Unrouted.Snapshot()
 	for class := range metrics.Class(metrics.NumClasses) {
 		e.counter(unroutedTotal, float64(unrouted.Class(class)), class.String())

@@ -26,6 +26,7 @@ import (
 	"sluice/healthcheck"
 	"sluice/metrics"
 	"sluice/proxy"
+	"sluice/route"
 )
 
 // busy returns options with a value for each metric.
@@ -49,11 +50,26 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 	unrouted := metrics.NewRequests()
 	unrouted.Observe(0, 404, time.Millisecond, 0, 0)
 
+	copies := route.NewCopies("star", "star", "canary")
+	copies.Begin(2)
+	copies.Begin(2)
+	copies.End(0, 502, 2*time.Millisecond, false)
+	copies.Skip(route.DroppedProtocol)
+	target := &route.Service{Name: "star", Pool: pool}
+	mirror := &route.Mirror{Service: target, Share: .5, Copies: copies}
+	table, err := route.NewTable([]route.Route{
+		{Path: "/", Service: target, Mirror: mirror}, {Path: "/a", Service: target, Mirror: mirror}, {Path: "/b", Service: target},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
 	past := history(t, firstConfig, secondConfig)
 	past.Refused("sluice.yaml", os.ErrPermission)
 	return Options{
 		Version: "1.2.3",
 		Pools:   poolsOf(pool),
+		Table:   func() *route.Table { return table },
 		History: past,
 		Sources: func() []SourceStatus {
 			return []SourceStatus{{Source: config.Source{Name: "consul_kv:sluice/"}, Stale: errors.New("no answer")}}
@@ -178,6 +194,13 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_group_fallbacks_total{group="rest",service="star"} 0`,
 		`sluice_group_peers_eligible{group="canary",service="star"} 1`,
 		`sluice_group_peers_eligible{group="rest",service="star"} 0`,
+		`sluice_mirror_requests_total{class="5xx",group="canary",mirror="star",service="star"} 1`,
+		`sluice_mirror_requests_total{class="2xx",group="canary",mirror="star",service="star"} 0`,
+		`sluice_mirror_request_duration_seconds_sum{group="canary",mirror="star",service="star"} 0.002`,
+		`sluice_mirror_failures_total{group="canary",mirror="star",service="star"} 1`,
+		`sluice_mirror_dropped_total{group="canary",mirror="star",reason="protocol",service="star"} 1`,
+		`sluice_mirror_dropped_total{group="canary",mirror="star",reason="no_peer",service="star"} 0`,
+		`sluice_mirror_requests_in_flight{group="canary",mirror="star",service="star"} 1`,
 		`sluice_peer_requests_in_flight{address="10.0.0.1:80",id="a",node="n",service="star"} 1`,
 		`sluice_peer_attempts_total{address="10.0.0.1:80",id="a",node="n",outcome="ok",service="star"} 1`,
 		`sluice_peer_attempts_total{address="10.0.0.1:80",id="a",node="n",outcome="connect_failure",service="star"} 1`,

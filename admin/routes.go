@@ -23,6 +23,7 @@ type Route struct {
 	Origin     string   `json:"origin"`          // the place: "sluice.yaml:12"
 	Service    string   `json:"service"`         // empty: none
 	Split      *Split   `json:"split,omitempty"` // null: all peers of the service
+	Mirror     *Mirror  `json:"mirror,omitempty"`
 
 	// Actions has the keys of the configuration file; absent: none.
 	Actions json.RawMessage `json:"actions,omitempty"`
@@ -82,7 +83,7 @@ func describeRoute(r *route.Route, service *reading) Route {
 	return Route{
 		Host: r.Host, HostRegexp: r.HostRegexp, Path: r.Path, Match: string(r.PathMatch), Conditions: r.Requirements(),
 		Listeners: r.Listeners, Priority: r.Priority, Class: r.Class.String(), Origin: r.Origin, Service: r.ServiceName(),
-		Split: describeSplit(r.Split, service),
+		Split: describeSplit(r.Split, service), Mirror: describeMirror(r.Mirror),
 	}
 }
 

@@ -33,10 +33,15 @@ func TestGroups(t *testing.T) {
 	try(balancer.Outcome{Class: balancer.OutcomeClientGone})
 
 	service := &route.Service{Name: "star", Pool: pool}
+	redirect, err := route.NewRedirect("https://$host/", 301)
+	if err != nil {
+		t.Fatal(err)
+	}
 	table, err := route.NewTable([]route.Route{
 		{Path: "/", Service: service, Split: &route.Split{Shares: []route.Share{{Group: canary, Size: .05}}, Rest: rest, Fallback: rest}},
 		{Path: "/canary", Service: service, Split: route.ToGroup(canary)},
 		{Path: "/all", Service: service},
+		{Path: "/redirected", Actions: &route.Actions{Redirect: redirect}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -171,7 +171,9 @@ func (e *examination) configure() error {
 	}
 	routed := make(map[string]bool, len(c.Routes))
 	for _, r := range c.Routes {
-		routed[r.Service] = true
+		for _, name := range r.ServiceNames() {
+			routed[name] = true
+		}
 	}
 	e.options.Configured, e.options.Config = true, revision.Config
 	if c.Consul.Register != nil {

@@ -101,7 +101,11 @@ func writeRoute(out io.Writer, answer admin.RouteAnswer) error {
 		case r.Split != nil:
 			group = ", one of its groups by chance"
 		}
-		fmt.Fprintf(out, "service %s%s, by the route at %s\n\n", printable(r.Service), group, printable(r.Origin))
+		fmt.Fprintf(out, "service %s%s, by the route at %s\n", printable(r.Service), group, printable(r.Origin))
+		if m := r.Mirror; m != nil {
+			fmt.Fprintf(out, "copies of %.4g %% of the requests go to %s\n", 100*m.Share, printable(mirrorName(m)))
+		}
+		fmt.Fprintln(out)
 	}
 	if len(answer.Candidates) > 0 {
 		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -133,6 +137,14 @@ func writeRoute(out io.Writer, answer admin.RouteAnswer) error {
 	}
 	_, err := fmt.Fprintf(out, "\nroutes that do not match: %s\n", strings.Join(others, ", "))
 	return err
+}
+
+// mirrorName names the target of copies for people.
+func mirrorName(m *admin.Mirror) string {
+	if m.Group == "" {
+		return "service " + m.Service
+	}
+	return "service " + m.Service + ", group " + m.Group
 }
 
 // resultOf describes for people why a route gets the request or not.

@@ -58,6 +58,10 @@ routes that do not match: 4 for other hosts, 1 for other paths
 	if _, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address); !strings.HasPrefix(stdout, "service star, one of its groups by chance, by the route at ") {
 		t.Errorf("got %s", stdout)
 	}
+	answer.Route.Mirror = &admin.Mirror{Service: "next", Group: "v2", Share: .05}
+	if _, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address); !strings.Contains(stdout, "\ncopies of 5 % of the requests go to service next, group v2\n\nPLACE") {
+		t.Errorf("got %s", stdout)
+	}
 	answer.Route, answer.Candidates, answer.OtherPath = nil, nil, 0
 	status, stdout, stderr = execute(t, "route", "http://b.example/", "--admin", address)
 	if status != exitFailed || stdout != "\nroutes that do not match: 4 for other hosts\n" || stderr != "sluice: no route matches: sluice answers 404\n" {

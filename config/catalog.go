@@ -136,8 +136,10 @@ func (c *Config) Found(services []FoundService, filter string) (f Fragment, skip
 		}
 	}
 	for _, r := range c.Routes {
-		if _, ok := c.Services[r.Service]; !ok {
-			add(r.Service)
+		for _, name := range r.ServiceNames() {
+			if _, ok := c.Services[name]; !ok && name != "" {
+				add(name)
+			}
 		}
 	}
 	slices.Sort(skipped)

@@ -235,11 +235,14 @@ func (d *decoder) checkRoutes(routes []Route) {
 	}
 }
 
-// references checks what a route of a document refers to: listeners, and the service and its
+// references checks what a route of a document refers to: listeners, and the services and their
 // groups.
 func (d *decoder) references(r *Route, at routeAt, c *Config) {
 	if len(r.Listeners) > 0 {
 		d.routeListeners(r.Listeners, at.key(), c)
+	}
+	if r.Mirror != nil {
+		d.mirror(r, join(at.key(), "mirror"), c)
 	}
 	if _, ok := c.Services[r.Service]; ok || r.Service == "" {
 		if ok && r.divides() && !d.awaited[r.Service] {

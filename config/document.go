@@ -238,13 +238,16 @@ func (w *whole) awaitServices() {
 		newDecoder("").service(&s, name, &c.Consul) // that it has no source is meant
 		c.Services[name], awaited[name] = s, true
 	}
-	for _, r := range c.Routes {
-		await(r.Service)
-	}
-	for _, f := range w.fragments {
-		for _, r := range f.parts.Routes {
-			await(r.Service)
+	awaitRoutes := func(routes []Route) {
+		for i := range routes {
+			for _, name := range routes[i].ServiceNames() {
+				await(name)
+			}
 		}
+	}
+	awaitRoutes(c.Routes)
+	for _, f := range w.fragments {
+		awaitRoutes(f.parts.Routes)
 	}
 	for _, l := range c.Listeners {
 		for _, name := range l.StreamServices() {

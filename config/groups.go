@@ -193,6 +193,12 @@ func (d *decoder) routeGroups(r *Route, s *Service, key string) {
 // divides reports whether a route names groups of its service.
 func (r *Route) divides() bool { return r.Group != "" || len(r.Split) > 0 }
 
+// hasGroup reports whether s has a group with that name; "" is none.
+func (s *Service) hasGroup(name string) bool {
+	_, known := s.Groups[name]
+	return known || name == "" || name == balancer.RestGroup && len(s.Groups) > 0
+}
+
 // missingGroup returns the first group of a route that its service does not have, or "".
 func missingGroup(r *Route, services map[string]Service) string {
 	if !r.divides() {
@@ -204,7 +210,7 @@ func missingGroup(r *Route, services map[string]Service) string {
 		names = append(names, share.Group)
 	}
 	for _, name := range names {
-		if _, known := s.Groups[name]; name != "" && !known && (name != balancer.RestGroup || len(s.Groups) == 0) {
+		if !s.hasGroup(name) {
 			return name
 		}
 	}

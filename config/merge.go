@@ -20,8 +20,8 @@ type Fragment struct {
 // Merge returns c with the services and routes of the fragments. c has precedence over
 // the fragments, and an earlier fragment over a later one. Merge omits a later service
 // with the same name, a later route for the same requests, and a route whose service,
-// group or listener does not exist, and returns an error for each in conflicts. It changes neither
-// c nor the fragments.
+// group or listener does not exist, and returns an error for each in conflicts. Of a route it
+// omits a mirror whose service or group does not exist. It changes neither c nor the fragments.
 func Merge(c *Config, fragments ...Fragment) (merged *Config, conflicts Errors) {
 	copied := *c
 	services := make(map[string]string) // the origin of each
@@ -69,6 +69,10 @@ func Merge(c *Config, fragments ...Fragment) (merged *Config, conflicts Errors) 
 			case unindexed.full(checked):
 				refuse("", "ignored: "+tooManyRegexps(checked))
 			default:
+				if missing := missingMirror(&r, copied.Services); missing != "" {
+					refuse(".mirror", "ignored: "+missing)
+					r.Mirror = nil
+				}
 				first[checked.Key], copied.Routes = f.Origin, append(copied.Routes, r)
 			}
 		}

@@ -27,6 +27,7 @@ type Route struct {
 	Service    string      `key:"service"`              // empty only with Redirect
 	Group      string      `key:"group"`                // the only group that gets requests; empty: by Split
 	Split      Split       `key:"split" format:"split"` // empty: the service's
+	Mirror     *Mirror     `key:"mirror"`
 	Actions
 
 	// Origin is the place of the route, for people: "sluice.yaml:12". Merge sets an

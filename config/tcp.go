@@ -99,7 +99,9 @@ func (w *whole) streams() {
 	}
 	routed := make(map[string]bool, len(c.Routes))
 	for _, r := range c.Routes {
-		routed[r.Service] = true
+		for _, name := range r.ServiceNames() {
+			routed[name] = true
+		}
 	}
 	streamed := make(map[string]bool)
 	for _, l := range c.Listeners {

@@ -113,6 +113,7 @@ type plan struct {
 	sources  map[string]discovery.Source // of services with a new source
 	table    *route.Table
 	limiters limiters
+	mirrors  mirrors
 	forwards forwards
 	users    userFiles
 	streams  []*proxy.Streams // of listeners; nil for one with routes
@@ -222,7 +223,7 @@ func (g *Gateway) newSource(name string, spec sourceSpec) (discovery.Source, err
 
 func (g *Gateway) newTable(p *plan, targets map[string]*route.Service) (*route.Table, error) {
 	c := p.config
-	p.limiters, p.users, p.forwards = make(limiters), make(userFiles), make(forwards)
+	p.limiters, p.mirrors, p.users, p.forwards = make(limiters), make(mirrors), make(userFiles), make(forwards)
 	routes := make([]route.Route, len(c.Routes))
 	for i, r := range c.Routes {
 		routes[i] = r.Target()
@@ -234,6 +235,7 @@ func (g *Gateway) newTable(p *plan, targets map[string]*route.Service) (*route.T
 		if routes[i].Actions, err = g.actionsOf(r, p); err != nil {
 			return nil, fmt.Errorf("route %d: %w", i+1, err)
 		}
+		routes[i].Mirror = g.mirrorOf(r, routes[i].Actions, targets, p)
 	}
 	return route.NewTable(routes)
 }
@@ -277,7 +279,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		g.awaitCertificates(ctx, p.listeners, g.waits.warm)
 	}
 	g.table.Store(p.table)
-	g.limiters = p.limiters
+	g.limiters, g.mirrors = p.limiters, p.mirrors
 	g.forwards.closeWithout(p.forwards)
 	g.forwards = p.forwards
 	g.users.Store(&p.users)

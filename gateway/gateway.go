@@ -107,6 +107,7 @@ type Gateway struct {
 	proxy       *proxy.Server
 	table       atomic.Pointer[route.Table] // that of the proxy, for the admin API
 	limiters    limiters                    // of the table; of the goroutine that applies configurations
+	mirrors     mirrors                     // likewise
 	forwards    forwards                    // likewise
 	users       atomic.Pointer[userFiles]   // of the table
 

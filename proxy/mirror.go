@@ -78,7 +78,7 @@ func (x *httpExchange) copyHead(to *route.Mirror, b []byte) *mirrored {
 	if to.Group != nil {
 		m.query.Group = to.Group.ID()
 	}
-	if a := to.Service.Affinity; a != nil && a.Cookie == "" {
+	if a := to.Service.Affinity; a != nil {
 		m.query.Hash = m.affinity(a, m.in[:m.end])
 	}
 	return m

@@ -58,10 +58,10 @@ func (p *mirrorTest) setMirror(m route.Mirror, actions *route.Actions) {
 	if m.InFlight == 0 {
 		m.InFlight = 1000
 	}
-	if m.Service == nil {
-		m.Service = &route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1}}
-	}
-	m.Service.Name, m.Service.Pool = "next", p.mirror
+	m.Service = route.MirrorService(&route.Service{
+		Name: "next", Pool: p.mirror, Timeouts: patientTimeouts(), Affinity: &route.Affinity{Cookie: "c"},
+		Retry: route.Retry{Attempts: 3, Hedge: &route.Hedge{After: time.Millisecond}},
+	})
 	m.Actions, m.Copies = route.MirrorActions(actions, "star"), p.copies
 	p.setRoutes(route.Route{Path: "/", Service: p.service, Actions: actions, Mirror: &m})
 }

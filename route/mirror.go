@@ -11,9 +11,7 @@ import (
 // the answers. It does not change after it is in a Table, but for Copies, and is safe for
 // concurrent use.
 type Mirror struct {
-	// Service gets the copies. Its retries, affinity by cookie and waits for a peer do not
-	// apply.
-	Service *Service
+	Service *Service        // from MirrorService
 	Group   *balancer.Group // of Service; nil: all peers
 	Share   float64         // of the requests, 0 to 1
 	// BodyBytes bounds the body of a request that is copied.
@@ -27,6 +25,17 @@ type Mirror struct {
 // MirrorField is the name of the field that marks a copy. Its value is the name of the
 // service that the request is for.
 const MirrorField = "X-Sluice-Mirror"
+
+// MirrorService returns s with the settings for copies: one attempt, without a hedge, and
+// without a cookie that would be for another service's peers.
+func MirrorService(s *Service) *Service {
+	own := *s
+	own.Retry = Retry{Attempts: 1}
+	if own.Affinity != nil && own.Affinity.Cookie != "" {
+		own.Affinity = nil
+	}
+	return &own
+}
 
 // MirrorActions returns the part of a, which may be nil, that edits the requests that peers
 // get, and the mark of a copy of a request for a service.

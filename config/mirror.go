@@ -1,0 +1,70 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Mirror sends copies of some requests of a route to another service or group, and drops the
+// answers. Service or Group is set.
+type Mirror struct {
+	Service  string `key:"service"` // empty: that of the route
+	Group    string `key:"group"`   // of the service; empty: all peers
+	Share    Ratio  `key:"share" default:"100%" min:"0" max:"1"`
+	Body     Size   `key:"body" default:"64KiB" min:"0" max:"16MiB"` // longest one that is copied
+	InFlight int    `key:"in_flight" default:"100" min:"1" max:"10000"`
+}
+
+// mirrorTo returns the name of the service that gets the copies.
+func (r *Route) mirrorTo() string { return cmp.Or(r.Mirror.Service, r.Service) }
+
+// ServiceNames returns the names of the services that r needs; some may be "".
+func (r *Route) ServiceNames() (names [2]string) {
+	names[0] = r.Service
+	if r.Mirror != nil {
+		names[1] = r.Mirror.Service
+	}
+	return names
+}
+
+// mirror checks the mirror of a route, which is not nil.
+func (d *decoder) mirror(r *Route, key string, c *Config) {
+	m := r.Mirror
+	switch {
+	case d.failed(key):
+		return
+	case r.Service == "":
+		d.refuse(key, "", "only with a service: the route redirects every request")
+		return
+	case m.Service == "" && m.Group == "":
+		d.refuse(key, "", `want the service or the group that gets the copies, such as "mirror: { service: star-next, share: 5% }"`)
+		return
+	}
+	name := r.mirrorTo()
+	switch s, ok := c.Services[name]; {
+	case ok && m.Group != "" && !d.awaited[name]:
+		d.groupOf(&s, key+".group", m.Group, true)
+	case ok || m.Service == "" || d.failed(join("services", name)):
+	case c.Catalog != nil && formats["name"].ok(name): // the catalog may have it
+	default:
+		d.noService(key+".service", name, slices.Sorted(maps.Keys(c.Services)))
+	}
+}
+
+// missingMirror returns why the mirror of r cannot be used, if its service or group is not in
+// services, or "".
+func missingMirror(r *Route, services map[string]Service) string {
+	if r.Mirror == nil {
+		return ""
+	}
+	s, ok := services[r.mirrorTo()]
+	if !ok {
+		return fmt.Sprintf("there is no service %q", r.mirrorTo())
+	}
+	if s.hasGroup(r.Mirror.Group) {
+		return ""
+	}
+	return fmt.Sprintf("the service %q has no group %q", r.mirrorTo(), r.Mirror.Group)
+}

@@ -1,0 +1,42 @@
+package gateway
+
+import (
+	"cmp"
+
+	"sluice/config"
+	"sluice/route"
+)
+
+// mirrors are the counters of copies. They go on in the next configuration that has copies of
+// the same service for the same service or group.
+type mirrors map[mirrorID]*route.Copies
+
+type mirrorID struct{ from, to, group string }
+
+// of returns the counters for id, which it takes from before or creates.
+func (m mirrors) of(id mirrorID, before mirrors) *route.Copies {
+	if m[id] == nil {
+		m[id] = before[id]
+	}
+	if m[id] == nil {
+		m[id] = route.NewCopies(id.from, id.to, id.group)
+	}
+	return m[id]
+}
+
+// mirrorOf returns the mirror of a route with these actions; nil: it has none.
+func (g *Gateway) mirrorOf(r config.Route, actions *route.Actions, targets map[string]*route.Service, p *plan) *route.Mirror {
+	if r.Mirror == nil || targets[r.Service] == nil {
+		return nil
+	}
+	to := targets[cmp.Or(r.Mirror.Service, r.Service)]
+	m := &route.Mirror{
+		Service: route.MirrorService(to), Share: float64(r.Mirror.Share), BodyBytes: int64(r.Mirror.Body), InFlight: int64(r.Mirror.InFlight),
+		Actions: route.MirrorActions(actions, r.Service),
+		Copies:  p.mirrors.of(mirrorID{r.Service, to.Name, r.Mirror.Group}, g.mirrors),
+	}
+	if r.Mirror.Group != "" {
+		m.Group = to.Pool.Group(r.Mirror.Group)
+	}
+	return m
+}

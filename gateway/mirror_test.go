@@ -1,0 +1,106 @@
+package gateway
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"sluice/admin"
+	"sluice/test/discoverytest"
+)
+
+// Mirrors of a configuration send copies to services and groups, change live without a failed
+// request, and keep their counters as long as a route has the same mirror.
+func TestMirrorsOfRoutes(t *testing.T) {
+	t.Parallel()
+	marks := make(chan string, 100)
+	next := serveOrigin(t, func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		marks <- r.Method + " " + r.URL.Path + " " + r.Host + " " + r.Header.Get("X-Sluice-Mirror") + " " + r.Header.Get("X-Mine") + " " + string(body)
+	})
+	peer := origin(t, "star")
+	text := func(mirror string) string {
+		return fmt.Sprintf("%s\nservices: { star: { peers: [%q] }, star-next: { peers: [%q] } }\n", preamble, peer, next) +
+			"routes: [{ path: /api, service: star, strip_prefix: /api, request_headers: { set: { X-Mine: $path } }, host_header: star.internal" + mirror + " }, { path: /, service: star }]\n"
+	}
+	r := start(t, text(", mirror: { service: star-next }"))
+	mirror := func() *admin.Mirror {
+		var routes []admin.Route
+		r.api("/api/routes", &routes)
+		return routes[0].Mirror
+	}
+	post := func() {
+		t.Helper()
+		response, err := r.client.Post("http://"+r.Address("web").String()+"/api/x", "", strings.NewReader("body"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if answer, err := io.ReadAll(response.Body); err != nil || string(answer) != "star" {
+			t.Fatalf("got %q, %v", answer, err)
+		}
+	}
+	post()
+	if got := <-marks; got != "POST /x star.internal star /x body" {
+		t.Errorf("the mirror got %q", got)
+	}
+	r.await("the copy ends", func() bool { m := mirror(); return m.Sent == 1 && m.InFlight == 0 })
+	if m := mirror(); m.Service != "star-next" || m.Share != 1 || m.BodyBytes != 64<<10 || m.Limit != 100 || m.Errors != 0 || len(m.Dropped) != 0 {
+		t.Errorf("the API has %+v", *m)
+	}
+
+	stop := r.load("web")
+	r.write(text(", mirror: { service: star-next, share: 0 }"))
+	r.awaitRevision(2)
+	post()
+	if m := mirror(); m.Sent != 1 || m.Share != 0 {
+		t.Errorf("with a share of 0: %+v", *m)
+	}
+	r.write(text(", mirror: { service: star-next, body: 3 }"))
+	r.awaitRevision(3)
+	post()
+	if m := mirror(); m.Sent != 1 || m.Dropped["body_too_long"] != 1 {
+		t.Errorf("with a body of at most 3: %+v", *m)
+	}
+	if !strings.Contains(r.metrics(), `sluice_mirror_dropped_total{group="",mirror="star-next",reason="body_too_long",service="star"} 1`) {
+		t.Error("the metrics do not have it")
+	}
+	r.write(text(""))
+	r.awaitRevision(4)
+	post()
+	if mirror() != nil || strings.Contains(r.metrics(), "sluice_mirror") {
+		t.Error("the mirror is not gone")
+	}
+	if stop() == 0 {
+		t.Error("no requests")
+	}
+}
+
+// A group of the route's own service can be the mirror.
+func TestMirrorToAGroup(t *testing.T) {
+	t.Parallel()
+	addresses := []string{origin(t, "rest"), origin(t, "canary")}
+	consul := discoverytest.Start(t)
+	versions(t, consul, addresses, "v1 v2")
+	r := start(t, fmt.Sprintf(`%s
+consul: { addresses: [%q] }
+services: { star: { consul: {}, groups: { canary: { tags: [v2] } } } }
+routes: [{ service: star, group: rest, mirror: { group: canary } }]
+`, preamble, consul.URL()))
+	for range 10 {
+		if status, body := r.get("/"); status != 200 || body != "rest" {
+			t.Errorf("got %d %q", status, body)
+		}
+	}
+	r.await("ten copies", func() bool { return r.peers()[addresses[1]].Requests == 10 })
+	if n := r.peers()[addresses[0]].Requests; n != 10 {
+		t.Errorf("the peer of the group rest got %d requests", n)
+	}
+	var services []admin.Service
+	r.api("/api/services", &services)
+	if canary := services[0].Groups[0]; canary.Group != "canary" || canary.Attempts != 0 {
+		t.Errorf("copies count for the group: %+v", canary)
+	}
+}
