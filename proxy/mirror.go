@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -128,7 +129,7 @@ func (m *mirrored) run() {
 	o := m.Try(t).Outcome
 	t.Done(o)
 	status, answered := m.result(o)
-	m.mirror.Copies.End(m.sender.shard, status, o.Latency, answered)
+	m.mirror.Copies.End(m.sender.shard, status, cmp.Or(o.Latency, time.Since(t.Picked())), answered)
 	m.release()
 }
 
