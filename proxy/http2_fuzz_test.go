@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -86,6 +87,14 @@ func FuzzHTTP2(f *testing.F) {
 		c.request(11, http2Post+"|content-length=4|te=trailers", false)
 		c.WriteData(11, false, []byte("body"))
 		c.request(11, "x-t=1", true)
+	})
+	seed(func(c *frameClient) { // whole for a peer, without the end of the stream
+		c.request(1, http2Post+"|content-length=0", false)
+		c.request(3, http2Post+"|content-length=4", false)
+		c.WriteData(3, false, []byte("body"))
+		c.request(5, http2Post+"|content-length=0|te=trailers", false)
+		c.WriteData(5, false, []byte("body"))
+		c.WriteData(3, false, []byte("body"))
 	})
 	seed(func(c *frameClient) {
 		grpc := http2Post + "|content-type=application/grpc+proto|te=trailers|grpc-timeout=10S|x_y=1|x_forwarded_client_cert=a"
@@ -355,11 +364,24 @@ func addRequests(to map[string]bool, frames []byte) (streams map[uint32]*http2Ex
 				x.body += string(f.Data())
 			}
 		}
-		if ends && x != nil {
-			x.complete = true
+		if x == nil {
+			continue
+		}
+		x.complete = x.complete || ends
+		if ends || x.hasWholeBody() {
 			to[http2Text(&x.wireMessage)] = true
 		}
 	}
+}
+
+// hasWholeBody reports whether the body is as long as announced. A peer with HTTP/1.1 has the
+// whole request then, and the end of the stream is still to come.
+func (x *http2Exchange) hasWholeBody() bool {
+	for _, value := range x.values("Content-Length") {
+		length, err := strconv.Atoi(value)
+		return err == nil && length == len(x.body)
+	}
+	return false
 }
 
 // addTrailers adds those that certainly reach a peer: HTTP/1.1 has none after a body with
