@@ -66,6 +66,9 @@ func (r *Registration) ID() string {
 	return r.options.settings(r.registrar.Self.Host).ID
 }
 
+// CheckedAddress returns the "host:port" where Run expects the application.
+func (r *Registration) CheckedAddress() string { return r.options.checkedAddress(r.client.URLs()) }
+
 // Registered returns a channel that is closed when Consul has the registration for the first
 // time.
 func (r *Registration) Registered() <-chan struct{} { return r.registrar.Registered() }
@@ -83,7 +86,10 @@ func (r *Registration) Run(ctx context.Context) error {
 	if err := r.start(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
+	var reaching sync.WaitGroup
+	reaching.Go(func() { r.reach(ctx) })
 	r.registrar.Run(ctx)
+	reaching.Wait()
 	if r.registrar.Listed() {
 		r.leave()
 		r.drain()
@@ -118,23 +124,20 @@ func (r *Registration) start(ctx context.Context) error {
 		}
 		if text := failure.Error(); text != said && time.Since(begin) > quietStart {
 			said = text
-			r.options.Log.Info().Stringer("check", r.probe).Str("address", r.checked()).Str("answer", text).
+			r.options.Log.Info().Stringer("check", r.probe).Str("address", r.CheckedAddress()).Str("answer", text).
 				Msg("the app does not pass its check yet; it is registered when it does")
 		}
 		if consul.Sleep(limited, pause) != nil && ctx.Err() == nil {
-			return fmt.Errorf("the app has not passed its check %q at %s within %v: %w", r.probe, r.checked(), r.options.StartTimeout, failure)
+			return fmt.Errorf("the app has not passed its check %q at %s within %v: %w", r.probe, r.CheckedAddress(), r.options.StartTimeout, failure)
 		}
 	}
 }
-
-// checked returns "host:port" of the application for the probe.
-func (r *Registration) checked() string { return r.options.checkedAddress(r.client.URLs()) }
 
 // ask checks the application once.
 func (r *Registration) ask(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, r.options.Check.Timeout)
 	defer cancel()
-	return r.probe.Check(ctx, healthcheck.Target{Address: r.checked()})
+	return r.probe.Check(ctx, healthcheck.Target{Address: r.CheckedAddress()})
 }
 
 // works tells a registrar whether the application works.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -44,7 +45,9 @@ func start(t *testing.T, consulURL, address string, o Options) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Address = host
+	if o.Address = host; host == "0.0.0.0" {
+		o.Address = ""
+	}
 	fmt.Sscan(port, &o.Port)
 	if r.Registration, err = New(o); err != nil {
 		t.Fatal(err)
@@ -250,6 +253,39 @@ func TestGRPCCheck(t *testing.T) {
 	awaitStatus(t, agent, api.HealthPassing)
 	state.SetServingStatus("a.B", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
 	awaitStatus(t, agent, api.HealthCritical)
+}
+
+// The agent advertises 127.0.0.2, and checks at 127.0.0.1. An application that listens
+// there only is registered, and warned.
+func TestAppThatClientsDoNotReach(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("127.0.0.2 is an address of every Linux")
+	}
+	agent := consultest.Start(t, consultest.Options{Config: map[string]any{"bind_addr": "127.0.0.2"}})
+	for address, reached := range map[string]bool{"127.0.0.1:0": false, "0.0.0.0:0": true} {
+		listener, err := net.Listen("tcp4", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := httptest.NewUnstartedServer(http.NotFoundHandler())
+		server.Listener.Close()
+		server.Listener = listener
+		server.Start()
+		defer server.Close()
+		_, port, _ := net.SplitHostPort(listener.Addr().String())
+		r := start(t, agent.URL(), "0.0.0.0:"+port, Options{})
+		<-r.Registered()
+		if !reached {
+			consultest.Await(t, "the log says so", func() bool {
+				return strings.Contains(r.log.String(), `"address":"127.0.0.2:`+port+`","answer":"connect: connection refused"`)
+			})
+		}
+		r.reach(t.Context()) // once more, to its end
+		if warned := strings.Contains(r.log.String(), "the app does not answer at"); warned == reached {
+			t.Errorf("at %s it was warned: %v", address, warned)
+		}
+	}
 }
 
 // docs/register.md says what a token must allow.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -46,8 +47,8 @@ func newRegister() *cobra.Command {
 			"and passes the signal on; SIGKILL follows after the stop timeout. A second signal\n" +
 			"ends the drain, a third one kills. Other signals are passed on at once.\n\n" +
 			"The exit status is that of the app, or 128 and the number of the signal that\n" +
-			"ended it; 1 if it did not pass its check in time; 126 or 127 if it cannot be\n" +
-			"started. docs/register.md tells more.",
+			"ended it; 1 if its port is in use, or if it did not pass its check in time; 126 or\n" +
+			"127 if it cannot be started. docs/register.md tells more.",
 		Example: "  sluice register --name star --port 5000 --http /health -- gunicorn -b :5000 app:app\n" +
 			"  sluice register --name greeter --port 50051 --grpc -- ./greeter\n" +
 			"  sluice register --name worker --port 7000 --ttl --tag v2 --meta zone=a -- ./worker",
@@ -162,6 +163,9 @@ func (r *registering) run(ctx context.Context, command []string, in io.Reader, o
 	if err != nil {
 		return &usageError{err}
 	}
+	if err := r.checkPort(registration.CheckedAddress()); err != nil {
+		return err
+	}
 	program, err := startChild(command, in, out, errors)
 	if err != nil {
 		return &exitError{startFailure(err), fmt.Errorf("the app cannot be started: %w", err)}
@@ -172,6 +176,23 @@ func (r *registering) run(ctx context.Context, command []string, in io.Reader, o
 	go func() { left <- registration.Run(ctx) }()
 	s := &supervision{registering: r, registration: registration, program: program, leave: leave, left: left}
 	return s.run(signals)
+}
+
+// checkPort refuses a port at which another process listens: that one would pass the check of
+// the app, and the end of the app would deregister it.
+func (r *registering) checkPort(address string) error {
+	if r.options.Check.TTL && r.options.Check.Type == "" {
+		return nil
+	}
+	conn, err := net.DialTimeout("tcp", address, time.Second)
+	if err != nil {
+		return nil
+	}
+	defer conn.Close()
+	if conn.LocalAddr().String() == conn.RemoteAddr().String() { // it has met itself
+		return nil
+	}
+	return fmt.Errorf("another process listens at %s already: want a free port", address)
 }
 
 // notify delivers the signals that the command handles, except those that its parent ignores

@@ -205,14 +205,15 @@ func TestRegisterEndsAfterTheDrain(t *testing.T) {
 func TestRegisterAfterACrash(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
-	r := startRegister(t, agent.URL(), []string{"--drain", "1h"}, []string{"%APP%"})
+	r := startRegister(t, agent.URL(), []string{"--drain", "1h", "--interval", "1h"}, []string{"%APP%"})
 	awaitStars(t, agent, r.id())
 	if err := syscall.Kill(r.appPID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	r.awaitStatus(128 + int(syscall.SIGKILL))
-	if ids := passingStars(t, agent); len(ids) > 0 {
-		t.Errorf("Consul still has %q", ids)
+	services, err := agent.Client().Agent().Services()
+	if err != nil || len(services) > 0 {
+		t.Errorf("Consul still has %v, %v", services, err)
 	}
 }
 
@@ -297,6 +298,21 @@ func TestRegisterStopsAnAppThatDoesNotPassItsCheck(t *testing.T) {
 	if want := fmt.Sprintf("sluice: the app has not passed its check \"http GET /\" at 127.0.0.1:%s within 200ms: ", r.port); !strings.Contains(r.output.String(), want) {
 		t.Errorf("the output lacks %q", want)
 	}
+}
+
+// The app of a used port would fail, and its end would deregister the one that uses it.
+func TestRegisterRefusesAUsedPort(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	r := startRegister(t, agent.URL(), nil, []string{"%APP%"})
+	awaitStars(t, agent, r.id())
+	command := exec.Command(os.Args[0], "register", "--name", "star", "--port", r.port, "--address", "127.0.0.1", "--consul", agent.URL(), "false")
+	command.Env = append(os.Environ(), envRole+"=sluice")
+	out, err := command.CombinedOutput()
+	if want := "sluice: another process listens at 127.0.0.1:" + r.port + " already: want a free port\n"; command.ProcessState.ExitCode() != exitFailed || string(out) != want {
+		t.Errorf("got %q, %v", out, err)
+	}
+	awaitStars(t, agent, r.id())
 }
 
 func TestRegisterRefusals(t *testing.T) {

@@ -1,0 +1,66 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consul"
+	"sluice/healthcheck"
+)
+
+const (
+	// reachTries limits the queries for the advertised address, with reachPause before each:
+	// the catalog has a registration a moment after the agent.
+	reachTries = 10
+	reachPause = 500 * time.Millisecond
+)
+
+// reach warns if the application does not answer at the address that the agent advertises,
+// where clients look for it: it may listen on 127.0.0.1 only, where checks find it. Without
+// the permission to read that address it says nothing.
+func (r *Registration) reach(ctx context.Context) {
+	if r.options.Address != "" || r.probe == nil || ctx.Err() != nil {
+		return
+	}
+	select {
+	case <-r.Registered():
+	case <-ctx.Done():
+		return
+	}
+	for range reachTries {
+		if consul.Sleep(ctx, reachPause) != nil {
+			return
+		}
+		host := r.advertised(ctx)
+		if host == "" {
+			continue
+		}
+		address := net.JoinHostPort(host, strconv.Itoa(r.options.Port))
+		limited, cancel := context.WithTimeout(ctx, r.options.Check.Timeout)
+		defer cancel()
+		if err := r.probe.Check(limited, healthcheck.Target{Address: address}); err != nil && ctx.Err() == nil {
+			r.options.Log.Warn().Str("address", address).Str("answer", err.Error()).
+				Msg("the app does not answer at the address that the agent advertises to clients: it must listen there, or needs another address (--address)")
+		}
+		return
+	}
+}
+
+// advertised returns the address at which Consul lists the application; "": not yet known.
+func (r *Registration) advertised(ctx context.Context) string {
+	q := consul.Query{Path: "health/service/" + r.options.Name}
+	q.Filter = "Service.ID == `" + r.ID() + "`"
+	var entries []*api.ServiceEntry
+	_, err := r.client.Get(ctx, q, func(body io.Reader) error { return json.NewDecoder(body).Decode(&entries) })
+	if err != nil || len(entries) == 0 {
+		return ""
+	}
+	return cmp.Or(entries[0].Service.Address, entries[0].Node.Address)
+}
