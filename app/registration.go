@@ -21,6 +21,11 @@ const (
 	// quietStart is how long a check may fail at the start before the log says so.
 	quietStart = 2 * time.Second
 
+	// There are many applications: queries to the servers of Consul are rare, and those to
+	// the agent tell that it has lost the registration.
+	probeInterval = 30 * time.Second
+	checkInterval = 3 * time.Second
+
 	// leaveTimeout limits the deregistration, leaveRetry is the time between its tries.
 	leaveTimeout = 5 * time.Second
 	leaveRetry   = 500 * time.Millisecond
@@ -44,7 +49,7 @@ func New(o Options) (*Registration, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	o.Consul.Log = o.Log
+	o.Consul.Log, o.Consul.ProbeInterval = o.Log, probeInterval
 	client, err := consul.New(o.Consul)
 	if err != nil {
 		return nil, err
@@ -52,7 +57,7 @@ func New(o Options) (*Registration, error) {
 	host, _ := os.Hostname() // without a name it is empty
 	r := &Registration{options: o, client: client, probe: o.probe(), isCut: make(chan struct{})}
 	r.cut = sync.OnceFunc(func() { close(r.isCut) })
-	r.registrar = registration.New(registration.Options{Consul: client, Self: o.self(host), Ready: r.works, Log: o.Log})
+	r.registrar = registration.New(registration.Options{Consul: client, Self: o.self(host), Ready: r.works, Log: o.Log, CheckInterval: checkInterval})
 	r.registrar.Set(o.settings(host))
 	if url := o.onlyHere(client.URLs()); url != "" {
 		o.Log.Warn().Str("address", o.Address).Str("agent", url).

@@ -47,8 +47,9 @@ type agents struct {
 	events *events.Feed  // may be nil
 	alarm  chan struct{} // capacity 1: requests a round of probes
 
-	returnMin time.Duration  // the constant; shorter in tests
-	random    func() float64 // Options.Random
+	probeInterval time.Duration  // Options.ProbeInterval
+	returnMin     time.Duration  // the constant; shorter in tests
+	random        func() float64 // Options.Random
 
 	mu          sync.Mutex // guards the fields below, and the state of every agent
 	current     *agent
@@ -61,7 +62,7 @@ type agents struct {
 
 func newAgents(all []*agent, t *token, log zerolog.Logger) *agents {
 	return &agents{
-		all: all, token: t, log: log, random: rand.Float64, current: all[0], returnMin: returnMin,
+		all: all, token: t, log: log, random: rand.Float64, current: all[0], probeInterval: defaultProbeInterval, returnMin: returnMin,
 		alarm:     make(chan struct{}, 1),
 		roundDone: make(chan struct{}),
 		changed:   make(chan struct{}),
@@ -132,10 +133,7 @@ func (s *agents) suspect(ctx context.Context, a *agent) (switched bool) {
 		if current != a {
 			return true
 		}
-		select {
-		case s.alarm <- struct{}{}:
-		default:
-		}
+		s.raiseAlarm()
 		if len(s.all) == 1 {
 			return false
 		}
@@ -146,6 +144,14 @@ func (s *agents) suspect(ctx context.Context, a *agent) (switched bool) {
 		}
 	}
 	return s.inUse() != a
+}
+
+// raiseAlarm starts a round of probes, without waiting for it.
+func (s *agents) raiseAlarm() {
+	select {
+	case s.alarm <- struct{}{}:
+	default:
+	}
 }
 
 // penalize ranks agent a as degraded: it fails queries, but answers probes.

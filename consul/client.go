@@ -44,6 +44,10 @@ type Options struct {
 	// MaxWatches is the maximum number of connections to an agent. Default 128.
 	MaxWatches int
 
+	// ProbeInterval is the interval of probes of a healthy agent, which a server answers.
+	// Without other agents a longer one only delays that a hang is noticed. Default 1.25 s.
+	ProbeInterval time.Duration
+
 	Log    zerolog.Logger
 	Events *events.Feed // gets what happens to the agents; may be nil
 
@@ -104,6 +108,7 @@ func New(o Options) (*Client, error) {
 	}
 	agents := newAgents(all, token, o.Log)
 	agents.events = o.Events
+	agents.probeInterval = cmp.Or(o.ProbeInterval, agents.probeInterval)
 	agents.returnMin = cmp.Or(o.returnAfter, agents.returnMin)
 	if o.Random != nil {
 		agents.random = o.Random

@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// probeInterval is the interval of probes of the agent in use. It bounds how late a
-	// hang is noticed.
-	probeInterval = 1250 * time.Millisecond
+	// defaultProbeInterval is the interval of probes of the agent in use. It bounds how late
+	// a hang is noticed.
+	defaultProbeInterval = 1250 * time.Millisecond
 	// probeIntervalUnhealthy is the interval while the agent in use is not healthy. It
 	// bounds how late a recovery is noticed.
 	probeIntervalUnhealthy = 500 * time.Millisecond
@@ -187,7 +187,7 @@ func (s *agents) logConditionLocked(a *agent, now time.Time, err error) {
 func (s *agents) pause() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	every := probeInterval
+	every := s.probeInterval
 	if s.current.rankLocked(time.Now()) < healthy {
 		every = probeIntervalUnhealthy
 	}

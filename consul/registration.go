@@ -108,6 +108,9 @@ func (c *Client) atAgent(ctx context.Context, url, service string, do func(conte
 			client = a.probeAPI
 		}
 		err := do(ctx, client.Agent(), q)
+		if err != nil && StatusCode(err) == 0 && a == c.agents.inUse() {
+			c.agents.raiseAlarm() // so that Changed tells of the recovery
+		}
 		switch {
 		case err == nil:
 			return nil

@@ -6,9 +6,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"sluice/test/consultest"
 )
 
 // An agent may register a service, and then fail to list its obsolete checks.
@@ -45,4 +49,37 @@ func TestErrRegisteredReportsThatTheAgentHasTheService(t *testing.T) {
 			}
 		})
 	}
+}
+
+// With rare probes, a failed request to register is what tells of an outage, and so Changed
+// of its end.
+func TestFailedRegistrationTellsOfTheRecovery(t *testing.T) {
+	var down atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if down.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		io.WriteString(w, `"127.0.0.1:8300"`)
+	}))
+	t.Cleanup(server.Close)
+	client, err := New(Options{Addresses: []string{server.URL}, ProbeInterval: time.Hour})
+	must(t, err)
+	t.Cleanup(client.Close)
+	t.Cleanup(client.KeepProbing())
+	consultest.Await(t, "a probe", func() bool { return client.Stats().Probes > 0 })
+	down.Store(true)
+	if err := client.Register(t.Context(), server.URL, &api.AgentServiceRegistration{ID: "s", Name: "s"}); err == nil {
+		t.Error("no error")
+	}
+	consultest.Await(t, "the agent is not healthy", func() bool { return !client.Healthy() })
+	changed := client.Changed()
+	down.Store(false)
+	consultest.Await(t, "the recovery is told", func() bool {
+		select {
+		case <-changed:
+			return true
+		default:
+			return false
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package registration
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -15,8 +16,8 @@ import (
 )
 
 const (
-	// checkInterval is the interval of comparisons with the agent in use, ± 10 %.
-	checkInterval = 10 * time.Second
+	// defaultCheckInterval is the interval of comparisons with the agent in use, ± 10 %.
+	defaultCheckInterval = 10 * time.Second
 
 	// The delay after an error doubles from firstRetry to longestRetry, ± 50 %. After
 	// a refusal, which an operator has to resolve, delays are longer.
@@ -48,7 +49,7 @@ type Consul interface {
 	Report(ctx context.Context, url, service, checkID, status, output string) error
 }
 
-// Options configure a registrar. All but Outbound must be set.
+// Options configure a registrar. All but the last two must be set.
 type Options struct {
 	Consul Consul
 	Self   Self
@@ -57,6 +58,9 @@ type Options struct {
 	Ready func(ctx context.Context) (ready bool, missing []string)
 	Log   zerolog.Logger
 
+	// CheckInterval is the interval of comparisons with the agent in use, ± 10 %. They cost
+	// the servers of Consul nothing. Default 10 s.
+	CheckInterval time.Duration
 	// Outbound is the function Outbound if nil.
 	Outbound func(agentURL string) string
 }
@@ -83,6 +87,7 @@ func New(o Options) *Registrar {
 	if o.Outbound == nil {
 		o.Outbound = Outbound
 	}
+	o.CheckInterval = cmp.Or(o.CheckInterval, defaultCheckInterval)
 	r := &Registrar{Options: o, poke: make(chan struct{}, 1), registered: make(chan struct{})}
 	for _, url := range o.Consul.URLs() {
 		r.agents = append(r.agents, &agentState{url: url})
@@ -259,7 +264,7 @@ func (r *Registrar) update(ctx context.Context, p *agentState, s Settings, anew 
 		return
 	}
 	if err == nil && look {
-		p.due = now.Add(checkInterval - checkInterval/10 + rand.N(checkInterval/5))
+		p.due = now.Add(r.CheckInterval - r.CheckInterval/10 + rand.N(r.CheckInterval/5))
 	}
 	p.done(err)
 	status := Status{State: StateRegistered, Service: want.Name, ID: want.ID, Agent: p.url, Check: want.check}

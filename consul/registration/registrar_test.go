@@ -68,6 +68,20 @@ func TestSteadyStateCostsOneRequestInTenSeconds(t *testing.T) {
 	})
 }
 
+func TestCheckInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := oneAgent()
+		r := New(Options{Consul: f, Self: someSelf.Self(), Ready: f.ready, CheckInterval: time.Minute})
+		r.Set(withCheck(CheckNone))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		r.Run(ctx)
+		if n := len(f.take("look")); n < 54 || n > 68 {
+			t.Errorf("in an hour it looked %d times", n)
+		}
+	})
+}
+
 func TestLostRegistrationIsRepeated(t *testing.T) {
 	inBubble(t, oneAgent, withCheck(CheckNone), func(t *testing.T, f *fake, r *Registrar, _ func()) {
 		f.set("a", func(a *fakeAgent) { clear(a.services) })
