@@ -260,13 +260,18 @@ func (d *decoder) references(r *Route, at routeAt, c *Config) {
 	d.noService(at.key()+".service", r.Service, slices.Sorted(maps.Keys(c.Services)))
 }
 
+// maxKnown is the number of names that an error lists.
+const maxKnown = 20
+
 // noService records an error for the name of a service that does not exist.
 func (d *decoder) noService(key, service string, names []string) {
 	want := "no such service"
 	if word := suggest(service, names); word != "" {
 		want += fmt.Sprintf(", did you mean %q?", word)
 	}
-	if len(names) > 0 {
+	if more := len(names) - maxKnown; more > 0 {
+		want += fmt.Sprintf(" (known: %s and %d more)", strings.Join(names[:maxKnown], ", "), more)
+	} else if len(names) > 0 {
 		want += " (known: " + strings.Join(names, ", ") + ")"
 	}
 	d.refuse(key, service, want)

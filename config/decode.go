@@ -15,9 +15,11 @@ type decoder struct {
 	file    string
 	origins map[*yaml.Node]string // of nodes from flags and the environment
 	root    func() *yaml.Node     // the tree; nil: there is none
-	errs    Errors
-	old     Errors // keys of earlier versions that are accepted
-	part    bool   // the tree is a document of a source, not the configuration file
+	// mappings are those of the tree that errors were about.
+	mappings map[*yaml.Node]map[string]pair
+	errs     Errors
+	old      Errors // keys of earlier versions that are accepted
+	part     bool   // the tree is a document of a source, not the configuration file
 
 	awaited map[string]bool // services that a source may define that is not known yet
 

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -31,14 +32,14 @@ func decodeDocument(doc Document, consul *Consul) *fragment {
 	if root := f.tree(doc); len(f.errs) == 0 {
 		f.decode(root, reflect.ValueOf(&f.parts).Elem())
 	}
-	// The tree is ten times as large as the text, and only errors need it again.
-	f.root = func() *yaml.Node { return newDecoder(doc.Name).tree(doc) }
 	for _, name := range slices.Sorted(maps.Keys(f.parts.Services)) {
 		s := f.parts.Services[name]
 		f.service(&s, name, consul)
 		f.parts.Services[name] = s
 	}
 	f.checkRoutes(f.parts.Routes)
+	// The tree is ten times as large as the text, and only errors need it again.
+	f.root, f.mappings = func() *yaml.Node { return newDecoder(doc.Name).tree(doc) }, nil
 	return f
 }
 
@@ -53,7 +54,7 @@ func (d *decoder) tree(doc Document) *yaml.Node {
 // in returns a copy of f for one configuration, in which further errors can be recorded.
 func (f *fragment) in(level int) *fragment {
 	copied, d := *f, *f.decoder
-	d.errs = slices.Clone(d.errs)
+	d.errs, d.root = slices.Clone(d.errs), sync.OnceValue(d.root)
 	copied.decoder, copied.level = &d, level
 	return &copied
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -173,5 +174,18 @@ func TestRefusals(t *testing.T) {
 			_, err := Parse("sluice.yaml", []byte(test.text))
 			diffLines(t, err, test.want)
 		})
+	}
+}
+
+// An error with thousands of names would not be read, and there may be one for each route.
+func TestErrorListsFewNames(t *testing.T) {
+	var text strings.Builder
+	text.WriteString("services:\n")
+	for i := range 30 {
+		fmt.Fprintf(&text, "  service%02d: { peers: ['127.0.0.1:1'] }\n", i)
+	}
+	_, err := Parse("sluice.yaml", []byte(text.String()+"routes: [{ service: other }]"))
+	if err == nil || !strings.HasSuffix(err.Error(), "service18, service19 and 10 more)") {
+		t.Errorf("got %v", err)
 	}
 }

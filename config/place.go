@@ -30,9 +30,9 @@ func (k *keyPath) String() string {
 // item returns the path of an entry of the list key.
 func item(key string, index int) string { return key + "[" + strconv.Itoa(index) + "]" }
 
-// join appends name to the path of a key. It quotes long and unprintable names.
+// join appends name to the path of a key. It quotes names that are long, empty or not printable.
 func join(key, name string) string {
-	if len(name) > 80 || strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) }) {
+	if name == "" || len(name) > 80 || strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) }) {
 		name = quote(name)
 	}
 	if key == "" {
@@ -71,22 +71,40 @@ func (d *decoder) findBelow(n *yaml.Node, key string) (at *yaml.Node, whole bool
 	if n.Kind != yaml.MappingNode {
 		return nil, false
 	}
-	pairs, _ := d.pairs(n, nil)
-	for _, p := range pairs {
-		rest, found := strings.CutPrefix(key, join("", p.name))
-		switch {
-		case !found || p.name == "":
-		case rest == "":
+	entries := d.entries(n)
+	for end := 1; end <= len(key); end++ { // a name may have dots
+		if end < len(key) && key[end] != '.' && key[end] != '[' {
+			continue
+		}
+		p, found := entries[key[:end]]
+		if !found {
+			continue
+		}
+		if end == len(key) {
 			return p.key, true
-		case rest[0] == '.' || rest[0] == '[':
-			below, all := nearest(p.key)(d.findBelow(present(p.value), strings.TrimPrefix(rest, ".")))
-			if all {
-				return below, true
-			}
-			at = below
+		}
+		if at, whole = nearest(p.key)(d.findBelow(present(p.value), strings.TrimPrefix(key[end:], "."))); whole {
+			break
 		}
 	}
-	return at, false
+	return at, whole
+}
+
+// entries returns the entries of a mapping by their names as in join.
+func (d *decoder) entries(n *yaml.Node) map[string]pair {
+	if entries, known := d.mappings[n]; known {
+		return entries
+	}
+	pairs, _ := d.pairs(n, nil)
+	entries := make(map[string]pair, len(pairs))
+	for _, p := range pairs {
+		entries[join("", p.name)] = p
+	}
+	if d.mappings == nil {
+		d.mappings = make(map[*yaml.Node]map[string]pair)
+	}
+	d.mappings[n] = entries
+	return entries
 }
 
 // nearest returns a function that replaces no node by n.

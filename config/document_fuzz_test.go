@@ -1,0 +1,91 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// fuzzedTree returns a tree in Consul: text has documents and short forms, each after a line
+// "== KEY".
+func fuzzedTree(text string) Source {
+	s := Source{Name: "consul_kv:sluice/", Kind: KindConsulKV}
+	for part := range strings.SplitSeq("\n"+text, "\n== ") {
+		key, value, _ := strings.Cut(part, "\n")
+		if key == "" || slices.ContainsFunc(s.Documents, func(d Document) bool { return d.Name == "consul_kv:sluice/"+key }) {
+			continue
+		}
+		s.Documents = append(s.Documents, TreeDocument(KindConsulKV, "sluice/"+key, key, value))
+	}
+	return s
+}
+
+// FuzzDocuments: no tree makes a build panic, each line of an error names a document, its line
+// and, but for those of the YAML parser, a key. A refused tree leaves what is used as it is. An
+// accepted one is the same when it is built again from kept documents, and when it is written
+// as one document.
+func FuzzDocuments(f *testing.F) {
+	f.Add("== a.yaml\nservices: { a: { peers: ['127.0.0.1:1'] } }\nroutes: [{ path: /a, service: a }]\n== services/b\n10.0.0.1:80 weight=3\n10.0.0.2:80\n")
+	f.Add("== a.json\n{\"services\": {\"a\": {\"peers\": [\"127.0.0.1:1\"]}},\n \"routes\": [{\"path\": \"/a\", \"service\": \"star\", \"when\": {\"any\": [{\"header\": {\"X\": \"~a\"}}]}}]}")
+	f.Add("== a.yaml\nroutes: [{ path: /, service: star }]\n== b.yaml\nroutes: [{ path: /b, service: b }, { path: /b, service: b }]")
+	f.Add("== a.yaml\nservices: { star: { peers: ['127.0.0.1:2'] }, c: { consul: {}, groups: { g: { tags: [x] } } } }\nroutes: [{ path: /c, service: c, split: { g: 5%, key: client_address } }]")
+	f.Add("== a.yaml\nlisteners: []\nservices: { a: &a { <<: *a }, b: { peers: [x] } }")
+	f.Add("== a.yaml\nservices: &s\n  a: &p { peers: ['127.0.0.1:1'] }\n  a.b: *p\nroutes:\n- &r { path: /a, service: a, rate_limit: { rate: 1 } }\n- { <<: *r, path: /b }")
+	f.Add("== a.yaml\n? [a]\n: b\n--- \n...\n== services/\n== services/x/y\nz\n== other\n")
+	f.Add("== a.yaml\nroutes:\n- { path: '^/(', match: regexp, service: star }\n- { host: '*', path: /x, service: gone }\n-\n- null\n- { path: /x, methods: [get], listeners: [nope], service: star }")
+	f.Add("== a.yaml\n\"\\0\": 1\nservices: { \"a\\nb\": 1, 'a[0].b': 2 }\nroutes: 7")
+	f.Add("== a.json\n{\"\": 0}")
+
+	main := file("dynamic: [{ consul_kv: { prefix: sluice } }]\nservices: { star: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /star, service: star }]\n")
+	good := keys("good.yaml", "services: { good: { peers: ['127.0.0.1:8'] } }\nroutes: [{ path: /good, service: good }]")
+	f.Fuzz(func(t *testing.T, text string) {
+		in := Input{File: "sluice.yaml", Decoded: new(Decoded)}
+		before, err := in.Build([]Source{main, good})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tree := fuzzedTree(text)
+		built, err := in.Build([]Source{main, tree})
+		if _, again := in.Build([]Source{main, tree}); fmt.Sprint(again) != fmt.Sprint(err) {
+			t.Fatalf("first %v\nthen %v", err, again)
+		}
+		if err != nil {
+			for _, e := range err.(Errors) {
+				i := slices.IndexFunc(tree.Documents, func(d Document) bool { return strings.HasPrefix(e.Origin, d.Name) })
+				whole := strings.HasPrefix(e.Want, "not valid YAML") || strings.HasPrefix(e.Want, "want a key that ends in") ||
+					strings.HasPrefix(e.Want, "empty: want") || strings.HasPrefix(e.Want, "a second document") || strings.HasPrefix(e.Want, "want a mapping of keys") ||
+					strings.HasPrefix(e.Want, "want a name before") || strings.HasPrefix(e.Want, "tag ")
+				if i < 0 || strings.Contains(e.Error(), "\n") || e.Key == "" && !whole {
+					t.Errorf("error %q does not name its place: document %d, key %q", e, i, e.Key)
+				}
+				if e.line == 0 && !whole {
+					t.Errorf("error %q has no line", e)
+				}
+			}
+			if after, err := in.Build([]Source{main, good}); err != nil || !Identical(after.Config, before.Config) {
+				t.Errorf("after a refused tree %+v, %v", after, err)
+			}
+			return
+		}
+		c := built.Config
+		if again, err := in.Build([]Source{main, tree}); err != nil || !Identical(again.Config, c) {
+			t.Errorf("again %+v, %v", again, err)
+		}
+		written, err := yaml.Marshal(encode(reflect.ValueOf(parts{c.Services, c.Routes}), false))
+		if err != nil {
+			t.Fatal(err)
+		}
+		one := file("dynamic: [{ consul_kv: { prefix: sluice } }]\n" + string(written))
+		again, err := in.Build([]Source{one})
+		if err != nil {
+			t.Fatalf("%v\nwritten:\n%s", err, written)
+		}
+		if !Equal(again.Config, c) || again.Hash() != built.Hash() {
+			t.Errorf("again %+v\nfirst %+v\nwritten:\n%s", again.Config, c, written)
+		}
+	})
+}
