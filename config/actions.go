@@ -73,9 +73,23 @@ type Rewrite struct {
 
 // Redirect answers requests with another URL.
 type Redirect struct {
-	To   string `key:"to" required:"yes"` // as in route.NewRedirect
-	Code int    `key:"code" default:"308" min:"301" max:"308"`
+	// Regexp, if it is not empty, is as in route.NewRegexpRedirect. A route with it needs
+	// a service.
+	Regexp string `key:"regexp" format:"regexp"`
+	To     string `key:"to" required:"yes"` // as in route.NewRedirect
+	Code   int    `key:"code" default:"308" min:"301" max:"308"`
 }
+
+// Target returns r for a route table.
+func (r *Redirect) Target() (*route.Redirect, error) {
+	if r.Regexp != "" {
+		return route.NewRegexpRedirect(r.Regexp, r.To, r.Code)
+	}
+	return route.NewRedirect(r.To, r.Code)
+}
+
+// needsService reports whether not every request is redirected.
+func (a *Actions) needsService() bool { return a.Redirect == nil || a.Redirect.Regexp != "" }
 
 // HeaderEdits edit the fields of a message, as in route.NewHeaderEdits. A value may be a
 // credential.
@@ -126,7 +140,7 @@ func (d *decoder) actions(a *Actions, match, key string) {
 	if a.Redirect != nil {
 		if code := a.Redirect.Code; !slices.Contains(route.RedirectCodes, code) {
 			d.refuse(join(key, "redirect.code"), strconv.Itoa(code), "want 301, 302, 303, 307 or 308")
-		} else if _, err := route.NewRedirect(a.Redirect.To, code); err != nil {
+		} else if _, err := a.Redirect.Target(); err != nil {
 			d.refuse(join(key, "redirect.to"), a.Redirect.To, err.Error())
 		}
 	}

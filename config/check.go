@@ -229,7 +229,7 @@ func (d *decoder) checkRoutes(routes []Route) {
 		}
 		r.checked = d.match(key, *r)
 		d.actions(&r.Actions, r.Match, key)
-		if r.Service == "" && r.Redirect == nil {
+		if r.Service == "" && r.needsService() {
 			d.refuse(key+".service", "", "required, except with redirect: "+(&rules{}).want(reflect.TypeFor[string]()))
 		}
 	}

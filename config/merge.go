@@ -60,7 +60,7 @@ func Merge(c *Config, fragments ...Fragment) (merged *Config, conflicts Errors) 
 			switch {
 			case taken:
 				refuse("", "ignored: "+before+" has a route for the same requests")
-			case services[r.Service] == "" && (r.Service != "" || r.Redirect == nil):
+			case services[r.Service] == "" && (r.Service != "" || r.needsService()):
 				refuse(".service", fmt.Sprintf("ignored: there is no service %q", r.Service))
 			case missingGroup(&r, copied.Services) != "":
 				refuse("", fmt.Sprintf("ignored: the service %q has no group %q", r.Service, missingGroup(&r, copied.Services)))

@@ -102,7 +102,7 @@ func (g *Gateway) actionsOf(r config.Route, p *plan) (*route.Actions, error) {
 		return nil, err
 	}
 	if r.Redirect != nil {
-		if a.Redirect, err = route.NewRedirect(r.Redirect.To, r.Redirect.Code); err != nil {
+		if a.Redirect, err = r.Redirect.Target(); err != nil {
 			return nil, err
 		}
 	}

@@ -95,10 +95,13 @@ func (x *httpExchange) editPath(b []byte) *refusal {
 	return nil
 }
 
-// redirection returns the URL to which the request is redirected; nil: it would be the URL
-// of the request.
+// redirection returns the URL to which the request is redirected; nil: it is not, or it
+// would be the URL of the request.
 func (x *httpExchange) redirection(b []byte) []byte {
 	location := x.actions.Redirect.Append(nil, x)
+	if len(location) == 0 {
+		return nil
+	}
 	clean(location)
 	own := append([]byte((*routedRequest)(x).Scheme()), "://"...)
 	own = append(own, x.head.Authority(b)...)

@@ -124,6 +124,15 @@ func pathEdits(t testing.TB, o route.PathOptions) route.PathEdits {
 	return e
 }
 
+func redirectByPattern(t testing.TB, expression, to string) *route.Redirect {
+	t.Helper()
+	r, err := route.NewRegexpRedirect(expression, to, 302)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 func redirect(t testing.TB, to string, code int) *route.Redirect {
 	t.Helper()
 	r, err := route.NewRedirect(to, code)
@@ -229,6 +238,11 @@ func TestActions(t *testing.T) {
 			name: "redirect, stripped", actions: route.Actions{Redirect: redirect(t, "/$path", 307), Path: pathEdits(t, route.PathOptions{Strip: "/a"})}, target: "/a/x", status: 307, reason: "redirect",
 			answer: []string{"Location: /x"},
 		},
+		{
+			name: "redirect by pattern", actions: route.Actions{Redirect: redirectByPattern(t, `^https?://([^/]*)/a/old/(.*)$`, "https://$1/$2"), Path: pathEdits(t, route.PathOptions{Strip: "/a"})},
+			target: "/a/old/x?q=1", status: 302, reason: "redirect", answer: []string{"Location: https://shop.example/x?q=1"},
+		},
+		{name: "no redirect by pattern", actions: route.Actions{Redirect: redirectByPattern(t, "/old/", "/new/")}, target: "/x?q=1", want: []string{"GET /x?q=1"}},
 		{name: "redirect to itself", actions: route.Actions{Redirect: redirect(t, "$scheme://$authority$path", 308)}, target: "/x?q=1", want: []string{"GET /x?q=1"}},
 		{name: "allowed", actions: route.Actions{Access: access("127.0.0.0/8", "")}, want: []string{"GET /"}},
 		{name: "not allowed", actions: route.Actions{Access: access("10.0.0.0/8", "")}, fields: []string{"X-Forwarded-For: 10.0.0.1"}, status: 403, reason: "client_denied"},

@@ -154,6 +154,8 @@ func (x *httpExchange) Variable(v route.Variable) []byte {
 		return query
 	case route.VariableScheme:
 		return []byte((*routedRequest)(x).Scheme())
+	case route.VariableTarget:
+		return x.head.OriginTarget(b)
 	case route.VariableUser:
 		return []byte(x.user)
 	}

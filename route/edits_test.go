@@ -170,6 +170,36 @@ func TestRedirects(t *testing.T) {
 			t.Errorf("%q: no error", to)
 		}
 	}
+	for _, test := range []struct{ expression, to, path, want string }{
+		{"^http://(.*)$", "https://$1", "/x", "https://a.example:81/x?q=1"},
+		{"^http://(.*)$", "https://$host$path", "/x", "https://a.example/edited"},
+		{"^https://(.*)$", "https://$1", "/x", ""},
+		{"/old/(x)?([^?]*)", "/new/${2}-$1", "/old/y", "/new/y-"},
+		{"^([^?]*)/$", "$1", "/x/", ""}, // the URL has a query
+		{`^([^?]*)/(\?.*)?$`, "$1$2", "/x/", "http://a.example:81/x?q=1"},
+		{`q=(.*)$`, "$1", "/x", ""},            // no URL
+		{`q=(.*)$`, "javascript:$1", "/x", ""}, // neither
+		{`81(.*)`, "$1", "//evil.example", "/evil.example?q=1"},
+		{`81(.*)`, "$1", `/\evil.example`, "/evil.example?q=1"},
+		{"(.*)", strings.Repeat("$1", 100), "/" + strings.Repeat("x", 1<<10), ""}, // too long
+	} {
+		values[VariableAuthority], values[VariablePath], values[VariableTarget] = "a.example:81", "/edited", test.path+"?q=1"
+		r, err := NewRegexpRedirect(test.expression, test.to, 302)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(r.Append(nil, values)); got != test.want {
+			t.Errorf("%s, %s: %s becomes %q, want %q", test.expression, test.to, test.path, got, test.want)
+		}
+	}
+	for _, test := range [][2]string{{"(", "/"}, {"", "/"}, {"a", "/$1"}, {"a", "/ b"}, {strings.Repeat("a", 5000), "/"}} {
+		if _, err := NewRegexpRedirect(test[0], test[1], 302); err == nil {
+			t.Errorf("%.10q, %q: no error", test[0], test[1])
+		}
+	}
+	if _, err := NewRegexpRedirect("a", "/", 200); err == nil {
+		t.Error("200: no error")
+	}
 	if _, err := NewRedirect("/", 304); err == nil {
 		t.Error("304: no error")
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -11,6 +12,7 @@ import (
 // Redirect answers requests with another URL.
 type Redirect struct {
 	code       int
+	regexp     *regexp.Regexp // of URLs that are redirected; nil: all
 	to         Template
 	keepsQuery bool
 }
@@ -18,43 +20,90 @@ type Redirect struct {
 // RedirectCodes are the statuses of a Redirect.
 var RedirectCodes = []int{301, 302, 303, 307, 308}
 
+// maxLocation is the length of a URL that a redirect with a regular expression may make.
+const maxLocation = 16 << 10
+
 // NewRedirect returns a redirect to the URL that the template to makes: an absolute one
 // for HTTP, or one that begins with a slash. If to has no query, that of the request is
 // added.
 func NewRedirect(to string, code int) (*Redirect, error) {
-	if !slices.Contains(RedirectCodes, code) {
-		return nil, fmt.Errorf("%d is not the status of a redirect", code)
-	}
-	t, err := ParseTemplate(to, NoGroups)
+	t, err := redirectTo(to, code, NoGroups)
 	if err != nil {
 		return nil, err
-	}
-	if i := strings.IndexFunc(to, func(c rune) bool { return c <= ' ' || c > '~' }); i >= 0 {
-		return nil, fmt.Errorf("contains %q: want printable ASCII without spaces", to[i])
 	}
 	absolute := strings.HasPrefix(to, "http://") || strings.HasPrefix(to, "https://") || strings.HasPrefix(to, "$scheme://") || strings.HasPrefix(to, "${scheme}://")
 	if !absolute && (!strings.HasPrefix(to, "/") || strings.HasPrefix(to, "//")) {
 		return nil, errors.New("must start with http://, https://, $scheme:// or one slash")
 	}
-	return &Redirect{code, t, !strings.ContainsAny(to, "?#")}, nil
+	return &Redirect{code: code, to: t, keepsQuery: !strings.ContainsAny(to, "?#")}, nil
+}
+
+// NewRegexpRedirect returns a redirect of the requests in whose URL, with scheme, authority,
+// path and query as sent, the regular expression is found. to may have its groups.
+func NewRegexpRedirect(expression, to string, code int) (*Redirect, error) {
+	re, err := compileRegexp(expression)
+	if err != nil {
+		return nil, fmt.Errorf("the regular expression %w", err)
+	}
+	t, err := redirectTo(to, code, re.NumSubexp())
+	if err != nil {
+		return nil, err
+	}
+	return &Redirect{code: code, regexp: re, to: t}, nil
+}
+
+func redirectTo(to string, code, groups int) (Template, error) {
+	if !slices.Contains(RedirectCodes, code) {
+		return Template{}, fmt.Errorf("%d is not the status of a redirect", code)
+	}
+	if i := strings.IndexFunc(to, func(c rune) bool { return c <= ' ' || c > '~' }); i >= 0 {
+		return Template{}, fmt.Errorf("contains %q: want printable ASCII without spaces", to[i])
+	}
+	return ParseTemplate(to, groups)
 }
 
 // Code returns the status.
 func (r *Redirect) Code() int { return r.code }
 
-// Append appends the URL for a request.
+// Append appends the URL for a request. It appends nothing for one that is not redirected:
+// the regular expression does not match its URL, or the groups make no URL for HTTP, or one
+// of more than 16 KiB.
 func (r *Redirect) Append(out []byte, values Values) []byte {
 	start := len(out)
+	if r.regexp != nil {
+		url := appendURL(nil, values)
+		groups := r.regexp.FindSubmatchIndex(url)
+		if groups == nil {
+			return out
+		}
+		out = r.to.appendGroups(out, values, url, groups)
+		if made := out[start:]; len(made) > maxLocation ||
+			!bytes.HasPrefix(made, []byte("http://")) && !bytes.HasPrefix(made, []byte("https://")) && !bytes.HasPrefix(made, []byte("/")) {
+			return out[:start]
+		}
+		return withoutSlashes(out, start)
+	}
 	out = r.to.Append(out, values)
 	if r.keepsQuery {
 		if query := values.Variable(VariableQuery); len(query) > 0 && bytes.IndexByte(out[start:], '?') < 0 {
 			out = append(append(out, '?'), query...)
 		}
 	}
-	// A URL that begins with two slashes names a host, which a path could choose.
-	// Browsers read a backslash as a slash.
+	return withoutSlashes(out, start)
+}
+
+// withoutSlashes makes a URL that begins with two slashes one that begins with one: it would
+// name a host, which a path could choose. Browsers read a backslash as a slash.
+func withoutSlashes(out []byte, start int) []byte {
 	for len(out) > start+1 && out[start] == '/' && (out[start+1] == '/' || out[start+1] == '\\') {
 		out = append(out[:start+1], out[start+2:]...)
 	}
 	return out
+}
+
+// appendURL appends the URL of a request.
+func appendURL(out []byte, values Values) []byte {
+	out = append(append(out, values.Variable(VariableScheme)...), "://"...)
+	out = append(out, values.Variable(VariableAuthority)...)
+	return append(out, values.Variable(VariableTarget)...)
 }

@@ -41,6 +41,8 @@ const (
 	VariableScheme
 	// VariableUser is the name by which the client was authenticated, or empty.
 	VariableUser
+	// VariableTarget is the path with the query, as sent. Templates have no name for it.
+	VariableTarget
 )
 
 var variableNames = map[string]Variable{

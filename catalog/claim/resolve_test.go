@@ -14,6 +14,7 @@ import (
 	"sluice/catalog/native"
 	"sluice/catalog/traefik"
 	"sluice/config"
+	"sluice/route"
 )
 
 // instance returns an instance with tags in all dialects.
@@ -39,6 +40,9 @@ func lines(r Result) (list []string) {
 		}
 		if route.Priority != 0 {
 			line += fmt.Sprintf(" priority=%d", route.Priority)
+		}
+		if len(route.Listeners) > 0 {
+			line += fmt.Sprintf(" at %s", route.Listeners)
 		}
 		if route.Members != "" {
 			line += fmt.Sprintf(" %q", r.Groups[route.Service][route.Members].Tags)
@@ -108,6 +112,45 @@ func TestResolve(t *testing.T) {
 			problems: []string{"a: operator's own routes"},
 		},
 		{
+			name: "a host of the file, in another spelling", rules: reserved,
+			services: []Service{service("a", instance("a", "1", 1, "sluice.route=FILE.example.com./x", "sluice.route=FILE.Example.com/y", "sluice.route=file.example.com./z"))},
+			problems: []string{"a: operator's own routes", "a: operator's own routes", "a: operator's own routes"},
+		},
+		{
+			name: "a host of the file, with a claim that names it",
+			rules: Rules{AllListeners: true, Reserved: reserved.Reserved, Claims: []config.Claim{
+				everything, {Service: "a", Hosts: []string{"file.example.com"}}, {Service: "b", Hosts: []string{"*.example.com"}}}},
+			services: []Service{
+				service("a", instance("a", "1", 1, "urlprefix-file.example.com/a")), service("b", instance("b", "2", 1, "urlprefix-file.example.com/b")),
+				service("c", instance("c", "3", 1, "urlprefix-file.example.com/c", "urlprefix-other.example.com/")),
+			},
+			routes:   []string{"a file.example.com/a", "b file.example.com/b", "c other.example.com/"},
+			problems: []string{"c: operator's own routes"},
+		},
+		{
+			name: "a pattern that is no prefix", rules: claims(config.Claim{Service: "a", Hosts: []string{"h"}, Paths: []string{"/a"}}),
+			services: []Service{service("a", instance("a", "1", 1, "traefik.enable=true", "traefik.http.routers.r.rule=Host(`h`) && PathRegexp(`/a/x`)"))},
+			problems: []string{"a: no claim"},
+		},
+		{
+			name: "the highest of several priorities",
+			rules: claims(config.Claim{Service: "a", Hosts: []string{"h"}, Priority: 5}, config.Claim{Service: "a", Hosts: []string{"h"}, Priority: 7},
+				config.Claim{Service: "a", Hosts: []string{"h"}, Priority: 6}, config.Claim{Service: "b", Hosts: []string{"h"}, Priority: 9}),
+			services: []Service{service("a", instance("a", "1", 1, "sluice.route=h/a priority=7"))},
+			routes:   []string{"a h/a priority=7"},
+		},
+		{
+			name: "settings of a service of the file do not count", rules: Rules{AllListeners: true, Defined: map[string]bool{"a": true}},
+			services: []Service{service("a", instance("a", "1", 1, "urlprefix-h/ proto=https"), instance("a", "2", 1, "urlprefix-h/ proto=https"), instance("a", "3", 1, "urlprefix-g/"))},
+			routes:   []string{`a g/ ["urlprefix-g/"]`, `a h/ ["urlprefix-h/ proto=https"]`},
+		},
+		{
+			name: "a service with groups of the file", rules: Rules{AllListeners: true, Divided: map[string]bool{"a": true}},
+			services: []Service{service("a", instance("a", "1", 1, "urlprefix-h/"), instance("a", "2", 1))},
+			routes:   []string{"a h/"},
+			problems: []string{"a: it has groups of its own"},
+		},
+		{
 			name: "a route of the file", rules: Rules{AllListeners: true, Claims: []config.Claim{everything}, Taken: map[string]string{"/x": "sluice.yaml:3"}},
 			services: []Service{service("a", instance("a", "1", 1, "sluice.route=/x", "sluice.route=/y"))},
 			routes:   []string{"a /y"},
@@ -122,7 +165,7 @@ func TestResolve(t *testing.T) {
 		{
 			name: "listeners", rules: limited,
 			services: []Service{service("a", instance("a", "1", 1, "sluice.route=h/a", "sluice.route=h/b listener=internal", "sluice.route=h/c listener=web", "sluice.route=h/d listeners=web,internal"))},
-			routes:   []string{"a h/a", "a h/b", "a h/d"},
+			routes:   []string{"a h/a at [internal]", "a h/b at [internal]", "a h/d at [internal]"},
 			problems: []string{"a: no listener", "a: no listener"},
 		},
 		{
@@ -203,6 +246,40 @@ func TestResolve(t *testing.T) {
 				t.Errorf("the problems are %+v, want %q", r.Problems, test.problems)
 			}
 		})
+	}
+}
+
+// The rules are those of the configuration.
+func TestNewRules(t *testing.T) {
+	c, err := config.Parse("sluice.yaml", []byte(`
+listeners: [{ name: web, address: ":80" }, { name: internal, address: ":81" }]
+catalog:
+  tags: [fabio]
+  listeners: [internal]
+  insecure: true
+  forward_auth: ["http://auth/"]
+  claims: [{ service: a, hosts: [h] }]
+services: { x: { peers: ["127.0.0.1:1"], groups: { g: { tags: [g] } } }, y: { peers: ["127.0.0.1:1"] } }
+routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := func(r config.Route) string {
+		checked, err := route.Check(r.Target())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return checked.Key
+	}
+	want := Rules{
+		Claims: []config.Claim{{Service: "a", Hosts: []string{"h"}}}, Reserved: map[string]bool{"h": true}, Insecure: true,
+		ForwardAuth: []config.Location{"http://auth/"}, Listeners: []string{"internal"},
+		Defined: map[string]bool{"x": true, "y": true}, Divided: map[string]bool{"x": true, "y": false},
+		Taken: map[string]string{key(c.Routes[0]): "sluice.yaml:10", key(c.Routes[1]): "sluice.yaml:10"},
+	}
+	if got := NewRules(c); !reflect.DeepEqual(got, want) {
+		t.Errorf("the rules are %+v, want %+v", got, want)
 	}
 }
 

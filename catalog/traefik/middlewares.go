@@ -1,6 +1,7 @@
 package traefik
 
 import (
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -129,9 +130,74 @@ func (e *effects) redirectScheme(kind label, options *part) {
 	}
 }
 
-func (e *effects) redirectRegexp(kind label, _ *part) {
-	e.refuse(kind, "sluice redirects to a URL of $scheme, $host and $path, not by a pattern: want redirectscheme, or a route with redirect in the file")
+// redirectRegexp makes a redirect of what the pattern matches first. Traefik replaces the
+// match within the URL, sluice the whole URL: so the pattern gets groups for the rest.
+func (e *effects) redirectRegexp(kind label, options *part) {
+	e.only(options, "regex", "replacement", "permanent")
+	l, ok := e.required(kind, options, "regex")
+	if !ok {
+		return
+	}
+	re, err := regexp.Compile(l.value)
+	if err != nil {
+		e.refuse(l, "want a regular expression in Go's syntax: "+err.Error())
+		return
+	}
+	if e.step != 0 {
+		e.refuse(l, "sluice redirects by the URL that the client sent: want the middleware before those that change the path")
+		return
+	}
+	if e.keys["redirect"] != nil {
+		e.refuse(l, "two redirects by pattern: want one, or a router of its own for the other one")
+		return
+	}
+	replacement, _ := options.get("replacement")
+	const before = 2 // the groups before those of re, of which the second is the match
+	redirect := catalog.Keys{
+		"regexp": "^(.*?)(" + l.value + ")(.*)$",
+		"to":     fmt.Sprintf("${1}%s${%d}", template(replacement, re, before), before+re.NumSubexp()+1),
+		"code":   "307",
+	}
+	if permanent, _ := options.get("permanent"); permanent == "true" {
+		redirect["code"] = "308"
+	}
+	e.keys["redirect"] = redirect
 }
+
+// template returns a replacement in the form of [regexp.Regexp.Expand] as a template of sluice,
+// for an expression with so many groups before those of re, the last of which is all of re. A name that re does not
+// have is empty, as in Go.
+func template(replacement string, re *regexp.Regexp, before int) string {
+	var b strings.Builder
+	for replacement != "" {
+		text, after, found := strings.Cut(replacement, "$")
+		b.WriteString(text)
+		if !found {
+			break
+		}
+		name := word.FindString(after)
+		rest := after[len(name):]
+		if inner, closed, ok := strings.Cut(strings.TrimPrefix(after, "{"), "}"); strings.HasPrefix(after, "{") && ok && word.FindString(inner) == inner {
+			name, rest = inner, closed
+		}
+		switch group, err := strconv.Atoi(name); {
+		case strings.HasPrefix(after, "$"):
+			b.WriteString("$$")
+			rest = after[1:]
+		case name == "":
+			b.WriteString("$$")
+		case err == nil && group <= re.NumSubexp():
+			fmt.Fprintf(&b, "${%d}", group+before)
+		case err != nil && re.SubexpIndex(name) > 0:
+			fmt.Fprintf(&b, "${%d}", re.SubexpIndex(name)+before)
+		}
+		replacement = rest
+	}
+	return b.String()
+}
+
+// word is what may follow "$" in a replacement.
+var word = regexp.MustCompile(`^[\p{L}\p{Nd}_]+`)
 
 func (e *effects) stripPrefix(kind label, options *part) {
 	e.only(options, "prefixes", "forceslash")

@@ -256,9 +256,59 @@ var tagTests = []struct {
 			`traefik.http.middlewares.test-redirectregex.redirectregex.regex=^http://localhost/(.*)`,
 			`traefik.http.middlewares.test-redirectregex.redirectregex.replacement=http://mydomain/${1}`,
 		},
+		[]string{
+			`9 {"host":"a","redirect":{"code":"307","regexp":"^(.*?)(^http://localhost/(.*))(.*)$","to":"${1}http://mydomain/${3}${4}"}}`,
+		}, ``,
+		[]string{},
+	},
+	{
+		`redirectregex, permanent, with a slash at the end, then a prefix is stripped`, []string{
+			"traefik.http.routers.r.rule=Host(`a`)",
+			`traefik.http.routers.r.middlewares=slash,strip`,
+			`traefik.http.middlewares.slash.redirectregex.regex=^(https?://[^/]+/dash)$`,
+			`traefik.http.middlewares.slash.redirectregex.replacement=$1/`,
+			`traefik.http.middlewares.slash.redirectregex.permanent=true`,
+			`traefik.http.middlewares.strip.stripprefix.prefixes=/dash`,
+		},
+		[]string{
+			`9 {"host":"a","redirect":{"code":"308","regexp":"^(.*?)(^(https?://[^/]+/dash)$)(.*)$","to":"${1}${3}/${4}"},"strip_prefix":"/dash"}`,
+		}, ``,
+		[]string{},
+	},
+	{
+		`redirectregex with names and dollars`, []string{
+			"traefik.http.routers.r.rule=Host(`a`)",
+			`traefik.http.routers.r.middlewares=m`,
+			`traefik.http.middlewares.m.redirectregex.regex=(?P<name>b)|c`,
+			`traefik.http.middlewares.m.redirectregex.replacement=${name}x$name/$0-$1x${9}$$1$-${a-b}$`,
+		},
+		[]string{
+			`9 {"host":"a","redirect":{"code":"307","regexp":"^(.*?)((?P\u003cname\u003eb)|c)(.*)$","to":"${1}${3}x${3}/${2}-$$1$$-$${a-b}$$${4}"}}`,
+		}, ``,
+		[]string{},
+	},
+	{
+		`redirectregex after stripprefix`, []string{
+			"traefik.http.routers.r.rule=Host(`a`)",
+			`traefik.http.routers.r.middlewares=strip,m`,
+			`traefik.http.middlewares.strip.stripprefix.prefixes=/x`,
+			`traefik.http.middlewares.m.redirectregex.regex=b`,
+		},
 		[]string{}, ``,
 		[]string{
-			`0: sluice redirects to a URL of $scheme, $host and $path, not by a pattern: want redirectscheme, or a route with redirect in the file`,
+			`0: sluice redirects by the URL that the client sent: want the middleware before those that change the path`,
+		},
+	},
+	{
+		`redirectregex twice`, []string{
+			"traefik.http.routers.r.rule=Host(`a`)",
+			`traefik.http.routers.r.middlewares=m,n`,
+			`traefik.http.middlewares.m.redirectregex.regex=b`,
+			`traefik.http.middlewares.n.redirectregex.regex=c`,
+		},
+		[]string{}, ``,
+		[]string{
+			`0: two redirects by pattern: want one, or a router of its own for the other one`,
 		},
 	},
 	{
@@ -617,13 +667,13 @@ var tagTests = []struct {
 			"traefik.http.routers.r.rule=Host(`a`)",
 			`traefik.http.routers.r.middlewares=a,b`,
 			`traefik.http.middlewares.a.ipallowlist.sourcerange=10.0.0.0/8`,
-			`traefik.http.middlewares.b.redirectregex.regex=x`,
+			`traefik.http.middlewares.b.redirectregex.regex=(`,
 		},
 		[]string{
 			`closed 9 {"deny":["0.0.0.0/0","::/0"],"host":"a"}`,
 		}, ``,
 		[]string{
-			`0: sluice redirects to a URL of $scheme, $host and $path, not by a pattern: want redirectscheme, or a route with redirect in the file`,
+			"0: want a regular expression in Go's syntax: error parsing regexp: missing closing ): `(`",
 		},
 	},
 	{

@@ -160,7 +160,7 @@ func (t tagged) different() (findings []Finding) {
 		for named := range t.instances[route.By.Service] {
 			asks := slices.Contains(route.By.Instances, named) ||
 				slices.ContainsFunc(route.Over, func(a claim.Ask) bool { return a.Service == route.By.Service && slices.Contains(a.Instances, named) })
-			if asks || t.instances[route.By.Service][named].Kind != "" {
+			if asks {
 				continue
 			}
 			if lacking[route.By.Service] == nil {

@@ -108,6 +108,11 @@ func TestTagFindings(t *testing.T) {
 			want: []string{`error tag-bad moon moon-2 on node a, 10.0.0.1:8002: the host h?`},
 		},
 		{
+			name: "an instance without a port", config: catalog,
+			instances: []Instance{asking("moon", 1, "urlprefix-h/"), asking("moon", 2, "urlprefix-h?/").with(func(i *Instance) { i.Port, i.Unusable = 0, "no port" })},
+			want:      []string{"error no-port moon moon-2 on node a, 10.0.0.1:0: no port"},
+		},
+		{
 			name: "a sidecar", config: catalog,
 			instances: []Instance{asking("moon", 1, "urlprefix-h/"), asking("moon-sidecar-proxy", 1, "urlprefix-h/").with(func(i *Instance) { i.Kind, i.Sidecar = "connect-proxy", true })},
 		},

@@ -1,0 +1,73 @@
+package traefik
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"sluice/catalog"
+	"sluice/route"
+)
+
+// requestOf has the parts of a URL.
+type requestOf string
+
+func (u requestOf) Variable(v route.Variable) []byte {
+	scheme, rest, _ := strings.Cut(string(u), "://")
+	at := strings.IndexByte(rest, '/')
+	switch v {
+	case route.VariableScheme:
+		return []byte(scheme)
+	case route.VariableAuthority:
+		return []byte(rest[:at])
+	case route.VariableTarget:
+		return []byte(rest[at:])
+	}
+	return nil
+}
+
+// TestRedirectRegexp compares redirects with what Traefik does: it replaces the matches in the
+// URL with regexp.ReplaceAllString.
+func TestRedirectRegexp(t *testing.T) {
+	for _, test := range [][2]string{ // some from Traefik's documentation and issues
+		{`^http://localhost/(.*)`, `http://mydomain/${1}`},
+		{`^https?://(?:www\.)?(.+)`, `https://$1`},
+		{`^https?://www\.(.*)`, `https://${1}`},
+		{`^(https?://[^/]+/[a-z0-9_]+)$`, `${1}/`},
+		{`^https://(.*)/.well-known/(?:card|cal)dav`, `https://${1}/remote.php/dav`},
+		{`(?i)HTTP://A\.example(:\d+)?`, `https://b.example$1`},
+		{`^http://(?P<host>[^/]+)/(?P<path>.*)$`, `https://${host}/x/$path`},
+		{`example/old|example/older`, `example/new`},
+		{`/old/?`, `/new/$0`},
+		{`\?.*$`, ``},
+		{`^(.*)$`, `$1$$2$x$`},
+		{`[0-9]+`, `$0$0`},
+	} {
+		tags := []string{
+			"traefik.enable=true", "traefik.http.routers.r.rule=Host(`a`)", "traefik.http.routers.r.middlewares=m",
+			"traefik.http.middlewares.m.redirectregex.regex=" + test[0], "traefik.http.middlewares.m.redirectregex.replacement=" + test[1],
+		}
+		r := Read(catalog.Instance{Service: "s", Port: 80, Tags: tags}, Options{})
+		if len(r.Routes) != 1 {
+			t.Fatalf("%q makes no route: %v", test, r.Complaints)
+		}
+		keys := r.Routes[0].Keys["redirect"].(catalog.Keys)
+		redirect, err := route.NewRegexpRedirect(keys["regexp"].(string), keys["to"].(string), 307)
+		if err != nil {
+			t.Fatalf("%q: %v", test, err)
+		}
+		re := regexp.MustCompile(test[0])
+		for _, url := range []string{
+			"http://localhost/", "http://localhost/a/b?c=d", "https://www.a.example/x", "http://a.example:81/dash", "http://www.example/old/x", "https://example/older",
+			"https://cloud.example/.well-known/caldav", "http://A.example/?x", "https://a.example/y/old/", "http://example/7",
+		} {
+			want := ""
+			if re.MatchString(url) {
+				want = re.ReplaceAllString(url, test[1])
+			}
+			if got := string(redirect.Append(nil, requestOf(url))); got != want {
+				t.Errorf("%q: %s becomes %q, in Traefik %q", test, url, got, want)
+			}
+		}
+	}
+}
