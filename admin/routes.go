@@ -153,7 +153,7 @@ func newOrigins(tags claim.Result) *origins {
 // tags is not used.
 func (o *origins) explain(d *Route, key string) {
 	route := o.routes[key]
-	if route == nil || route.Service != d.Service || d.Class == "document" {
+	if route == nil || route.Service != d.Service {
 		return
 	}
 	ask := describeAsk(route.By)

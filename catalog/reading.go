@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"sluice/route"
 )
 
 // Keys are keys of the configuration file with their values: strings, lists of strings, lists
@@ -42,6 +44,8 @@ type Route struct {
 	// Keys are the keys of a route in the configuration file, except service, group,
 	// split and priority.
 	Keys Keys
+	// More are conditions that have no key; nil: none. They do not change.
+	More *route.Conditions
 	// Priority is that of the route in its dialect.
 	Priority int
 	// Ranked says that Priority follows Traefik's rule: routes are compared by Priority

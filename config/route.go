@@ -58,7 +58,8 @@ type Conditions struct {
 	Not    *Conditions       `key:"not"` // none of these holds
 	Any    []Conditions      `key:"any"` // one of these holds
 
-	// More has conditions of the rules in tags, which have no key.
+	// More has conditions of the rules in tags, which have no key: hosts and paths, and
+	// below Not also methods.
 	More *route.Conditions `key:"-"`
 }
 
@@ -124,6 +125,12 @@ func (c *Conditions) target() (t route.Conditions) {
 	}
 	if c.Not != nil {
 		not := c.Not.target()
+		if more := t.Not; more != nil {
+			not.Methods = append(not.Methods, more.Methods...)
+			not.Hosts = append(not.Hosts, more.Hosts...)
+			not.HostRegexps = append(not.HostRegexps, more.HostRegexps...)
+			not.Paths = append(not.Paths, more.Paths...)
+		}
 		t.Not = &not
 	}
 	for i := range c.Any {

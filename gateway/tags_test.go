@@ -13,6 +13,9 @@ import (
 
 	"sluice/admin"
 	"sluice/balancer"
+	"sluice/catalog/claim"
+	"sluice/config"
+	"sluice/discovery"
 	"sluice/test/discoverytest"
 )
 
@@ -141,6 +144,46 @@ func TestTagsInTheAPI(t *testing.T) {
 	shows(`h/x/y moon ["moon-1"]; h/x star ["star-1" "star-2"] { "strip_prefix": "/x" }`)
 }
 
+// TestPresentTags compares what is shown with what is in use: new tags are shown with their
+// routes, and other instances with the same tags at once.
+func TestPresentTags(t *testing.T) {
+	c, err := config.Parse("sluice.yaml", []byte("catalog: { tags: [fabio] }\nservices: { star: { consul: {} } }"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := newTags(func() {})
+	all.use(c)
+	instance := func(id, tag string) discovery.Instance {
+		return discovery.Instance{Service: "star", ID: id, Address: "192.0.2.1", Port: 80, Weight: 1, Tags: []string{tag}}
+	}
+	take := func(set ...discovery.Instance) { all.take("star", set, func([]discovery.Instance) {}) }
+	shows := func(want string) {
+		t.Helper()
+		got := ""
+		for _, r := range all.present(c, c).Routes {
+			got += fmt.Sprintf("%s %q;", r.Path, r.By.IDs())
+		}
+		if got != want {
+			t.Errorf("the routes are %s, want %s", got, want)
+		}
+	}
+	resolve := func() {
+		services, profiles := all.snapshot(c.Services)
+		all.resolved(claim.Resolve(services, claim.NewRules(c), nil))
+		all.applied(profiles)
+	}
+	take(instance("a", "urlprefix-h/x"))
+	shows("")
+	resolve()
+	shows(`/x ["a"];`)
+	take(instance("a", "urlprefix-h/x"), instance("b", "urlprefix-h/x"))
+	shows(`/x ["a" "b"];`)
+	take(instance("c", "urlprefix-h/y"))
+	shows(`/x ["a"];`)
+	resolve()
+	shows(`/x ["a" "b"];/y ["c"];`) // the pool keeps a and b for a moment
+}
+
 func TestTagsChange(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)
@@ -174,12 +217,15 @@ func TestDialectsChange(t *testing.T) {
 	consul := discoverytest.Start(t)
 	consul.Set("star", withTags(t, "star", "star-1", origin(t, "star"), "urlprefix-fabio/", "sluice.route=own/",
 		"traefik.enable=true", "traefik.http.routers.star.rule=Host(`traefik`)"))
+	consul.Set("moon", withTags(t, "moon", "moon-1", origin(t, "moon"), "traefik.http.routers.moon.rule=Host(`exposed`)"))
 	text := func(tags string) string {
-		return fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [%s] }\nservices: { star: { consul: {} } }\n", consul.URL(), tags)
+		exposed := strings.Contains(tags, "exposed")
+		return fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [%s], traefik: { exposed: %t } }\nservices: { star: { consul: {} }, moon: { consul: {} } }\n",
+			consul.URL(), strings.TrimSuffix(tags, " # exposed"), exposed)
 	}
-	hosts := map[string]string{"sluice": "own/", "fabio": "fabio/", "traefik": "traefik/"}
+	hosts := map[string]string{"sluice": "own/", "fabio": "fabio/", "traefik": "traefik/", "exposed": "exposed/"}
 	var r *running
-	for _, tags := range []string{"fabio", "fabio, traefik", "sluice", "sluice, fabio, traefik", ""} {
+	for _, tags := range []string{"", "fabio", "fabio, traefik", "traefik # exposed", "traefik", "sluice", "sluice, fabio, traefik", ""} {
 		if r == nil {
 			r = start(t, text(tags))
 		} else {

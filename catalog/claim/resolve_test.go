@@ -395,6 +395,31 @@ func TestForwardAuth(t *testing.T) {
 	}
 }
 
+// Conditions of Traefik's rules that no key of a route can say are in the route, and two routes
+// that only they tell apart are two.
+func TestNegations(t *testing.T) {
+	rule := func(name, rule string) string { return "traefik.http.routers." + name + ".rule=" + rule }
+	r := Resolve([]Service{service("a", instance("a", "1", 1, "traefik.enable=true",
+		rule("x", "Host(`h`) && !PathPrefix(`/metrics`) && !Method(`PUT`) && !Header(`X-A`, `1`) && !PathRegexp(`x$`)"),
+		rule("y", "Host(`h`) && PathRegexp(`^/a`) && PathRegexp(`b$`) && !Path(`/ab`)"),
+		rule("z", "Host(`h`) && PathRegexp(`^/a`) && PathRegexp(`c$`)"),
+	))}, allRules(), nil)
+	var got []string
+	for _, one := range r.Routes {
+		target := one.Target()
+		got = append(got, target.Path+" "+strings.Join(target.Requirements(), ", "))
+	}
+	slices.Sort(got)
+	want := []string{
+		`/ method is not PUT, header x-a is not "1", path is not /metrics* or ~x$`,
+		"^/a path is ~b$, path is not /ab",
+		"^/a path is ~c$",
+	}
+	if !slices.Equal(got, want) || len(r.Problems) > 0 {
+		t.Errorf("the routes are\n%s\nwant\n%s\nwith the problems %+v", strings.Join(got, "\n"), strings.Join(want, "\n"), r.Problems)
+	}
+}
+
 func TestSettings(t *testing.T) {
 	services := []Service{service("a", instance("a", "1", 1, "urlprefix-h/ proto=grpc")), service("b", instance("b", "2", 1, "urlprefix-g/ proto=grpc"))}
 	rules := allRules()

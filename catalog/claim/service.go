@@ -2,6 +2,7 @@ package claim
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -204,7 +205,7 @@ func (r *resolver) route(m *member, a asked) {
 		problem(KindRefused, fmt.Sprintf("the claim of the service allows priorities up to %d: this one counts", priority), true)
 		a.decoded.Priority = priority
 	}
-	a.text = fmt.Sprintf("%s %d %t %t", a.route.Keys, a.decoded.Priority, a.route.Ranked, a.route.Closed)
+	a.text = fmt.Sprintf("%s %d %t %t", textOf(a.route), a.decoded.Priority, a.route.Ranked, a.route.Closed)
 	if known, twice := m.routes[a.key]; twice {
 		if known.text != a.text {
 			problem(KindBad, "another tag of the instance is a route for the same requests: "+catalog.Shorten(tagOf(known.route)), false)
@@ -221,14 +222,14 @@ func restricts(keys catalog.Keys) bool {
 
 // of checks the keys of a route as those in a file.
 func (l decodings) of(asked catalog.Route) decoding {
-	text := asked.Keys.String()
+	text := textOf(asked)
 	if d, known := l[text]; known {
 		return d
 	}
 	var d decoding
 	if decoded, err := config.DecodeRoute(asked.Keys); err != nil {
 		d.wrong = err.Error()
-	} else if checked, err := route.Check(decoded.Target()); err != nil {
+	} else if checked, err := route.Check(withMore(&decoded, asked.More)); err != nil {
 		var list []string
 		for _, err := range err.(interface{ Unwrap() []error }).Unwrap() {
 			if wrong, ok := errors.AsType[*route.Error](err); ok {
@@ -241,6 +242,29 @@ func (l decodings) of(asked catalog.Route) decoding {
 	}
 	l[text] = d
 	return d
+}
+
+// textOf returns the keys and conditions of a route as a text.
+func textOf(r catalog.Route) string {
+	if r.More == nil {
+		return r.Keys.String()
+	}
+	more, err := json.Marshal(r.More)
+	if err != nil {
+		panic("BUG: claim: " + err.Error()) // texts and networks always have JSON
+	}
+	return r.Keys.String() + string(more)
+}
+
+// withMore adds conditions without keys to r, and returns r for a route table.
+func withMore(r *config.Route, more *route.Conditions) route.Route {
+	if more != nil {
+		if r.When == nil {
+			r.When = new(config.Conditions)
+		}
+		r.When.More = more
+	}
+	return r.Target()
 }
 
 // variant is what some instances of a service ask for with one route.

@@ -369,7 +369,7 @@ func (e *effects) retry(kind label, options *part) {
 }
 
 func (e *effects) compress(kind label, _ *part) {
-	e.ignore(kind, "sluice does not compress: ignored")
+	e.ignore(kind, "sluice does not compress: ignored; want the application to compress")
 }
 
 func (e *effects) buffering(_ label, options *part) {

@@ -125,7 +125,7 @@ func (r *reader) router(router *part) {
 	}
 	tags := catalog.SortedTags(e.tags...)
 	for _, term := range terms {
-		match, never, err := keysOf(term)
+		match, more, never, err := keysOf(term)
 		if err != nil {
 			r.complainRule(rule, err)
 			continue
@@ -135,7 +135,7 @@ func (r *reader) router(router *part) {
 			continue
 		}
 		for _, keys := range e.routes(match, rule) {
-			route := catalog.Route{Tags: tags, Name: router.name, Keys: keys, Priority: priority, Ranked: true}
+			route := catalog.Route{Tags: tags, Name: router.name, Keys: keys, More: more, Priority: priority, Ranked: true}
 			if e.closed {
 				route = route.Deny()
 			}

@@ -591,7 +591,7 @@ var tagTests = []struct {
 			`9 {"host":"a"}`,
 		}, ``,
 		[]string{
-			`0: sluice does not compress: ignored`,
+			`0: sluice does not compress: ignored; want the application to compress`,
 		},
 	},
 	{
@@ -826,13 +826,13 @@ var tagTests = []struct {
 	},
 	{
 		`one alternative is bad`, []string{
-			"traefik.http.routers.r.rule=Host(`a`) || !Host(`b`)",
+			"traefik.http.routers.r.rule=Host(`a`) || PathRegexp(`b`) && PathRegexp(`c`) && PathRegexp(`d`)",
 		},
 		[]string{
-			`23 {"host":"a"}`,
+			`66 {"host":"a"}`,
 		}, ``,
 		[]string{
-			`43: !Host needs a Host in the same alternative: routes have no condition for other hosts`,
+			`80: more than two conditions for the path: want one PathRegexp`,
 		},
 	},
 	{

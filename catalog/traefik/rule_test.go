@@ -3,6 +3,7 @@ package traefik
 import (
 	"errors"
 	"fmt"
+	"sluice/route"
 	"strings"
 	"testing"
 )
@@ -66,13 +67,13 @@ var ruleTests = []struct{ rule, alternatives, err string }{
 	{`pathprefix("/css")`, `{"match":"string_prefix","path":"/css"}`, ``},
 	{`PathPrefix("/css")`, `{"match":"string_prefix","path":"/css"}`, ``},
 	{`Pathprefix("/css")`, `{"match":"string_prefix","path":"/css"}`, ``},
-	{`!Host("example.com")`, `2: !Host needs a Host in the same alternative: routes have no condition for other hosts`, ``},
-	{`!(Host("example.com") || Host("example.org"))`, `3: !Host needs a Host in the same alternative: routes have no condition for other hosts`, ``},
-	{`!(Host("example.com") && Path("/css"))`, `3: !Host needs a Host in the same alternative: routes have no condition for other hosts 26: !Path needs a Path in the same alternative: routes have no condition for other paths`, ``},
-	{`!(Host("example.com") && !Path("/css"))`, `3: !Host needs a Host in the same alternative: routes have no condition for other hosts {"match":"exact","path":"/css"}`, ``},
-	{`!Host("example.com") || !Path("/css")`, `2: !Host needs a Host in the same alternative: routes have no condition for other hosts 26: !Path needs a Path in the same alternative: routes have no condition for other paths`, ``},
+	{`!Host("example.com")`, `{} if host is not example.com`, ``},
+	{`!(Host("example.com") || Host("example.org"))`, `{} if host is not example.com or example.org`, ``},
+	{`!(Host("example.com") && Path("/css"))`, `{} if host is not example.com {} if path is not /css`, ``},
+	{`!(Host("example.com") && !Path("/css"))`, `{} if host is not example.com {"match":"exact","path":"/css"}`, ``},
+	{`!Host("example.com") || !Path("/css")`, `{} if host is not example.com {} if path is not /css`, ``},
 	{`!(!(Host("example.com") && Pathprefix("/css")))`, `{"host":"example.com","match":"string_prefix","path":"/css"}`, ``},
-	{`!Host("example.com") && Pathprefix("/css")`, `2: !Host needs a Host in the same alternative: routes have no condition for other hosts`, ``},
+	{`!Host("example.com") && Pathprefix("/css")`, `{"match":"string_prefix","path":"/css"} if host is not example.com`, ``},
 
 	// The tests of the matchers.
 	{"ClientIP(`1`)", ``, `1: ClientIP: want an address or a network`},
@@ -168,7 +169,7 @@ var ruleTests = []struct{ rule, alternatives, err string }{
 	{"Host(`a.b`) && HostRegexp(`^a`)", `{"host":"a.b"}`, ``},
 	{"Host(`a.b`) && !HostRegexp(`^a`)", `never`, ``},
 	{"Host(`a.b`) && HostRegexp(`^c`)", `never`, ``},
-	{"HostRegexp(`^a`) && HostRegexp(`b$`)", `21: two patterns for the host: want one`, ``},
+	{"HostRegexp(`^a`) && HostRegexp(`b$`)", `{"host_regexp":"^a"} if host is ~b$`, ``},
 	{"HostRegexp(`^a`) && HostRegexp(`^a`)", `{"host_regexp":"^a"}`, ``},
 	{"Host(`*`) && Path(`/a`)", `{"match":"exact","path":"/a"}`, ``},
 	{"!Host(`*`) && Path(`/a`)", `never`, ``},
@@ -177,22 +178,22 @@ var ruleTests = []struct{ rule, alternatives, err string }{
 	{"PathPrefix(`/a`) && PathPrefix(`/a/b`)", `{"match":"string_prefix","path":"/a/b"}`, ``},
 	{"PathPrefix(`/a/b`) && PathPrefix(`/a`)", `{"match":"string_prefix","path":"/a/b"}`, ``},
 	{"PathPrefix(`/a`) && PathPrefix(`/b`)", `never`, ``},
-	{"PathPrefix(`/a`) && !PathPrefix(`/a/b`)", `22: !PathPrefix within a PathPrefix: want a route of its own for /a/b`, ``},
+	{"PathPrefix(`/a`) && !PathPrefix(`/a/b`)", `{"match":"string_prefix","path":"/a"} if path is not /a/b*`, ``},
 	{"PathPrefix(`/a`) && !PathPrefix(`/b`)", `{"match":"string_prefix","path":"/a"}`, ``},
 	{"PathPrefix(`/a/b`) && !PathPrefix(`/a`)", `never`, ``},
 	{"PathPrefix(`/a`) && Path(`/a/b`)", `{"match":"exact","path":"/a/b"}`, ``},
 	{"PathPrefix(`/a`) && Path(`/b`)", `never`, ``},
 	{"Path(`/a`) && PathRegexp(`a$`)", `{"match":"exact","path":"/a"}`, ``},
 	{"Path(`/a`) && !PathRegexp(`a$`)", `never`, ``},
-	{"PathPrefix(`/a`) && PathRegexp(`x$`)", `21: two conditions for the path that sluice cannot combine: want one PathRegexp`, ``},
-	{"PathPrefix(`/`) && !Path(`/metrics`)", `21: !Path needs a Path in the same alternative: routes have no condition for other paths`, ``},
+	{"PathPrefix(`/a`) && PathRegexp(`x$`)", `{"match":"string_prefix","path":"/a"} if path is ~x$`, ``},
+	{"PathPrefix(`/`) && !Path(`/metrics`)", `{} if path is not /metrics`, ``},
 	{"PathPrefix(`/`) && PathRegexp(`x$`)", `{"match":"regexp","path":"x$"}`, ``},
 	{"!PathPrefix(`/`)", `never`, ``},
 	{"Method(`GET`) && Method(`POST`)", `never`, ``},
 	{"Method(`GET`) || Method(`POST`)", `{"methods":["GET"]} {"methods":["POST"]}`, ``},
 	{"Method(`GET`) && !Method(`POST`)", `{"methods":["GET"]}`, ``},
 	{"Method(`GET`) && !Method(`GET`)", `never`, ``},
-	{"!Method(`GET`)", `2: !Method needs a Method in the same alternative: want the allowed methods`, ``},
+	{"!Method(`GET`)", `{} if method is not GET`, ``},
 	{"Header(`A`, `b`) && Header(`A`, `c`)", `{"when":{"any":[{"header":{"a":"c"}}],"header":{"a":"b"}}}`, ``},
 	{"Header(`A`, `b`) && Header(`a`, `b`)", `{"when":{"header":{"a":"b"}}}`, ``},
 	{"Header(`A`, `b`) && Header(`A`, `c`) && Header(`A`, `d`)", `41: more than two conditions for the same header: want one pattern`, ``},
@@ -206,7 +207,7 @@ var ruleTests = []struct{ rule, alternatives, err string }{
 	{"ClientIP(`10.0.0.0/8`) && ClientIP(`10.1.0.0/16`)", `27: two conditions for the client: want one network`, ``},
 	{"ClientIP(`10.0.0.0/8`) && !ClientIP(`10.1.0.0/16`) && !ClientIP(`10.2.0.0/16`)", `{"when":{"client":["10.0.0.0/8"],"not":{"client":["10.1.0.0/16","10.2.0.0/16"]}}}`, ``},
 	{"!ClientIP(`10.1.0.0/16`, `10.2.0.0/16`)", `{"when":{"not":{"client":["10.1.0.0/16","10.2.0.0/16"]}}}`, ``},
-	{"!Host(`a`, `b`) && Path(`/x`)", `2: !Host needs a Host in the same alternative: routes have no condition for other hosts`, ``},
+	{"!Host(`a`, `b`) && Path(`/x`)", `{"match":"exact","path":"/x"} if host is not a or b`, ``},
 	{"Host(`a`, `b`) && PathPrefix(`/x`, `/y`)", `{"host":"a","match":"string_prefix","path":"/x"} {"host":"a","match":"string_prefix","path":"/y"} {"host":"b","match":"string_prefix","path":"/x"} {"host":"b","match":"string_prefix","path":"/y"}`, ``},
 }
 
@@ -218,20 +219,29 @@ func TestRules(t *testing.T) {
 		}
 		var alternatives []string
 		for _, term := range terms {
-			keys, never, err := keysOf(term)
+			keys, more, never, err := keysOf(term)
 			switch {
 			case err != nil:
 				alternatives = append(alternatives, textOf(err))
 			case never:
 				alternatives = append(alternatives, "never")
 			default:
-				alternatives = append(alternatives, keys.String())
+				alternatives = append(alternatives, keys.String()+moreText(more))
 			}
 		}
 		if got := strings.Join(alternatives, " "); got != test.alternatives {
 			t.Errorf("%s means %s, want %s", test.rule, got, test.alternatives)
 		}
 	}
+}
+
+// moreText returns conditions for people.
+func moreText(more *route.Conditions) string {
+	if more == nil {
+		return ""
+	}
+	r := route.Route{Path: "/", Conditions: *more}
+	return " if " + strings.Join(r.Requirements(), " and ")
 }
 
 // textOf returns an error of a rule as "COLUMN: TEXT".
@@ -326,7 +336,7 @@ func FuzzRule(f *testing.F) {
 			t.Fatalf("%q: %d alternatives", rule, len(terms))
 		}
 		for _, term := range terms {
-			keys, _, err := keysOf(term)
+			keys, _, _, err := keysOf(term)
 			if err != nil && (!errors.As(err, &wrong) || wrong.column < 1 || wrong.column > len(rule)) {
 				t.Fatalf("%q: the error of an alternative is %#v", rule, err)
 			}

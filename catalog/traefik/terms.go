@@ -2,16 +2,19 @@ package traefik
 
 import (
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 
 	"sluice/catalog"
+	"sluice/route"
 )
 
 // match collects the conditions of a term in the keys of a route.
 type match struct {
 	keys catalog.Keys
+	more route.Conditions
 	host string // exact host in lower case; empty: none
 	path matcher
 
@@ -19,9 +22,9 @@ type match struct {
 	err   *ruleError
 }
 
-// keysOf returns the conditions of t as keys of a route. never says that no request meets
-// them.
-func keysOf(t term) (keys catalog.Keys, never bool, err error) {
+// keysOf returns the conditions of t as keys of a route, and those that have no key; nil:
+// none. never says that no request meets them.
+func keysOf(t term) (keys catalog.Keys, more *route.Conditions, never bool, err error) {
 	m := &match{keys: make(catalog.Keys)}
 	// Exact hosts and paths first: they decide other matchers of the same kind at once.
 	for _, first := range []string{"Host", "Path", "PathPrefix", "", "!"} {
@@ -39,9 +42,20 @@ func keysOf(t term) (keys catalog.Keys, never bool, err error) {
 		}
 	}
 	if m.err != nil {
-		return nil, false, m.err
+		return nil, nil, false, m.err
 	}
-	return m.keys, m.never, nil
+	if !reflect.DeepEqual(m.more, route.Conditions{}) {
+		more = &m.more
+	}
+	return m.keys, more, m.never, nil
+}
+
+// not returns the conditions of which none may hold.
+func (m *match) not() *route.Conditions {
+	if m.more.Not == nil {
+		m.more.Not = new(route.Conditions)
+	}
+	return m.more.Not
 }
 
 func (m *match) fail(one matcher, want string) {
@@ -94,10 +108,15 @@ func (m *match) addHost(one matcher) {
 		if fits.MatchString(strings.Trim(m.host, "[]")) == one.not && fits.MatchString(m.host) == one.not {
 			m.never = true
 		}
+	case one.not && one.name == "Host" && !wildcard:
+		m.not().Hosts = append(m.not().Hosts, host)
 	case one.not:
-		m.fail(one, "!"+one.name+" needs a Host in the same alternative: routes have no condition for other hosts")
-	case other && known != pattern:
-		m.fail(one, "two patterns for the host: want one")
+		m.not().HostRegexps = append(m.not().HostRegexps, pattern)
+	case other && known == pattern:
+	case other && m.more.HostRegexps == nil:
+		m.more.HostRegexps = []string{pattern}
+	case other:
+		m.fail(one, "more than two patterns for the host: want two")
 	default:
 		m.keys["host_regexp"] = pattern
 	}
@@ -112,7 +131,7 @@ func (m *match) addPath(one matcher) {
 	known := m.path
 	switch {
 	case known.name == "" && one.not:
-		m.fail(one, "!"+one.name+" needs a Path in the same alternative: routes have no condition for other paths")
+		m.not().Paths = append(m.not().Paths, pathOf(one))
 	case known.name == "":
 		m.setPath(one)
 	case known.name == "Path":
@@ -129,18 +148,28 @@ func (m *match) addPath(one matcher) {
 		case strings.HasPrefix(mine, value):
 			m.never = true
 		case longer:
-			m.fail(one, "!PathPrefix within a PathPrefix: want a route of its own for "+value)
+			m.not().Paths = append(m.not().Paths, pathOf(one))
 		}
 	case known.name == one.name && known.values[0] == value && !one.not:
+	case one.not:
+		m.not().Paths = append(m.not().Paths, pathOf(one))
+	case m.more.Paths == nil:
+		m.more.Paths = []route.Path{pathOf(one)}
 	default:
-		m.fail(one, "two conditions for the path that sluice cannot combine: want one PathRegexp")
+		m.fail(one, "more than two conditions for the path: want one PathRegexp")
 	}
+}
+
+// pathOf returns the path of a matcher.
+func pathOf(one matcher) route.Path {
+	kinds := map[string]route.PathMatch{"Path": route.PathExact, "PathPrefix": route.PathStringPrefix, "PathRegexp": route.PathRegexp}
+	return route.Path{Match: kinds[one.name], Text: one.values[0]}
 }
 
 func (m *match) setPath(one matcher) {
 	m.path = one
-	m.keys["path"] = one.values[0]
-	m.keys["match"] = map[string]string{"Path": "exact", "PathPrefix": "string_prefix", "PathRegexp": "regexp"}[one.name]
+	path := pathOf(one)
+	m.keys["path"], m.keys["match"] = path.Text, string(path.Match)
 }
 
 // fitsPath reports whether one, without its negation, accepts a path.
@@ -160,7 +189,7 @@ func (m *match) addMethod(one matcher) {
 	known, _ := m.keys["methods"].([]string)
 	switch {
 	case one.not && known == nil:
-		m.fail(one, "!Method needs a Method in the same alternative: want the allowed methods")
+		m.not().Methods = append(m.not().Methods, method)
 	case one.not:
 		m.never = m.never || slices.Contains(known, method)
 	case known == nil:
