@@ -143,6 +143,9 @@ func complete(o Options) Options {
 	if o.Events == nil {
 		o.Events = events.New()
 	}
+	if o.Splits == nil {
+		o.Splits = func() []SplitState { return nil }
+	}
 	if o.Pools == nil {
 		o.Pools = func() []*balancer.Pool { return nil }
 	}

@@ -85,6 +85,10 @@ var (
 	mirrorDropped  = describe("mirror_dropped_total", "Requests that were selected for a copy and not sent, by reason.", "service", "mirror", "group", "reason")
 	mirrorInFlight = describe("mirror_requests_in_flight", "Copies of requests in flight.", "service", "mirror", "group")
 
+	splitShare    = describe("split_share", "Share of a group in the split of a service, 0 to 1.", "service", "group")
+	splitGiven    = describe("split_given", "1 if the share was set in place of the configuration's, by the judge or an operator; else 0.", "service", "group", "by")
+	judgeEvidence = describe("judge_evidence", "Evidence that a group fails more often than the rest, or is slower: 1 is none, 1000 is enough; 0 without a release.", "service", "group", "of")
+
 	peerInflight = describe("peer_requests_in_flight", "Attempts in flight to a peer.", "service", "node", "id", "address")
 	peerAttempts = describe("peer_attempts_total", "Finished attempts on a peer by outcome.", "service", "node", "id", "address", "outcome")
 	peerLatency  = describe("peer_latency_seconds", "Peak-sensitive moving average of the time to a peer's response head.", "service", "node", "id", "address")
@@ -161,6 +165,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		c.groups(e, r)
 	}
 	c.mirrors(e)
+	c.splits(e)
 	unrouted := c.h.Unrouted.Snapshot()
 	for class := range metrics.Class(metrics.NumClasses) {
 		e.counter(unroutedTotal, float64(unrouted.Class(class)), class.String())
@@ -235,6 +240,19 @@ func (c *collector) groups(e emitter, r *reading) {
 		c.histogram(e, groupDuration, &g.attempts, r.service, g.name)
 		e.counter(groupFallbacks, float64(g.fallbacks), r.service, g.name)
 		e.gauge(groupEligible, float64(g.eligible), r.service, g.name)
+	}
+}
+
+func (c *collector) splits(e emitter) {
+	for _, s := range c.h.Splits() {
+		e.gauge(splitShare, s.Share, s.Service, s.Group)
+		for _, by := range []string{ByJudge, ByOperator} {
+			e.gauge(splitGiven, number(s.Given != nil && s.Given.By == by), s.Service, s.Group, by)
+		}
+		if s.Judge != nil {
+			e.gauge(judgeEvidence, s.Judge.Evidence, s.Service, s.Group, "failures")
+			e.gauge(judgeEvidence, s.Judge.SlowEvidence, s.Service, s.Group, "latency")
+		}
 	}
 }
 

@@ -109,6 +109,12 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 			return registration.Status{State: registration.StateRegistered, Service: "sluice", Registrations: 41, Errors: 42}
 		},
 		Snapshot: func() saved.Status { return saved.Status{Written: time.Unix(800, 0), Errors: 4} },
+		Splits: func() []SplitState {
+			return []SplitState{
+				{Service: "star", Group: "canary", Share: 0.25, Given: &GivenShare{By: ByJudge}, Judge: &JudgeState{Evidence: 72, SlowEvidence: 73}},
+				{Service: "moon", Group: "new", Share: 0.5},
+			}
+		},
 	}, pool
 }
 
@@ -201,6 +207,13 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_mirror_dropped_total{group="canary",mirror="star",reason="protocol",service="star"} 1`,
 		`sluice_mirror_dropped_total{group="canary",mirror="star",reason="no_peer",service="star"} 0`,
 		`sluice_mirror_requests_in_flight{group="canary",mirror="star",service="star"} 1`,
+		`sluice_split_share{group="canary",service="star"} 0.25`,
+		`sluice_split_share{group="new",service="moon"} 0.5`,
+		`sluice_split_given{by="judge",group="canary",service="star"} 1`,
+		`sluice_split_given{by="operator",group="canary",service="star"} 0`,
+		`sluice_split_given{by="judge",group="new",service="moon"} 0`,
+		`sluice_judge_evidence{group="canary",of="failures",service="star"} 72`,
+		`sluice_judge_evidence{group="canary",of="latency",service="star"} 73`,
 		`sluice_peer_requests_in_flight{address="10.0.0.1:80",id="a",node="n",service="star"} 1`,
 		`sluice_peer_attempts_total{address="10.0.0.1:80",id="a",node="n",outcome="ok",service="star"} 1`,
 		`sluice_peer_attempts_total{address="10.0.0.1:80",id="a",node="n",outcome="connect_failure",service="star"} 1`,

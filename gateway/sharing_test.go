@@ -21,13 +21,19 @@ import (
 type sharers struct {
 	t      *testing.T
 	agent  *consultest.Agent
+	token  string // for Consul
 	peers  string // the file with the instances
 	canary *canaryRun
 }
 
 func newSharers(t *testing.T) *sharers {
 	t.Helper()
-	s := &sharers{t: t, agent: consultest.Start(t, consultest.Options{}), peers: filepath.Join(t.TempDir(), "peers"), canary: &canaryRun{}}
+	return newSharersOf(t, consultest.Options{})
+}
+
+func newSharersOf(t *testing.T, o consultest.Options) *sharers {
+	t.Helper()
+	s := &sharers{t: t, agent: consultest.Start(t, o), peers: filepath.Join(t.TempDir(), "peers"), canary: &canaryRun{}}
 	var instances []string
 	addresses := []string{origin(t, "old"), origin(t, "old"), serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
 		if s.canary.failing.Load() {
@@ -47,7 +53,7 @@ func newSharers(t *testing.T) *sharers {
 // text is a configuration.
 func (s *sharers) text(consul, share, judge string) string {
 	return preamble + fmt.Sprintf(`
-consul: { addresses: [%q], shares: edge/canary }
+consul: { addresses: [%q], token: %q, shares: edge/canary }
 services:
   star:
     file: %s
@@ -56,7 +62,7 @@ services:
     split: { canary: %s, key: header X-User }
     judge: { %s }
 routes: [{ service: star }]
-`, consul, s.peers, share, judge)
+`, consul, s.token, s.peers, share, judge)
 }
 
 // replica starts one.
@@ -87,6 +93,41 @@ func (c *canaryRun) awaitShare(share float64, by string) {
 func (c *canaryRun) awaitJudges(n int) {
 	c.t.Helper()
 	c.await(fmt.Sprintf("%d judges", n), func() bool { return c.split().Shared.Judges == n && c.split().Shared.Error == "" })
+}
+
+// The permissions in the documentation are enough to share shares. Without those for sessions a
+// replica moves no share on, and says so.
+func TestDocumentedPolicyOfShares(t *testing.T) {
+	t.Parallel()
+	s := newSharersOf(t, consultest.Options{ACLs: true})
+	rules, err := consultest.DocumentedPolicy("../docs/groups.md", "### Several replicas")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sessions := range []bool{true, false} {
+		if !sessions {
+			rules, _, _ = strings.Cut(rules, "session_prefix")
+		}
+		_, token, err := s.agent.NewToken(fmt.Sprint("sluice-", sessions), rules)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.token = token.SecretID
+		a := s.replica(s.agent.URL(), "step: 10m")
+		if sessions {
+			a.await("it leads", func() bool { return a.split().Shared.Leads })
+		} else {
+			a.await("the log says what is missing", func() bool {
+				return strings.Contains(a.log.String(), "cannot register as a judge") && strings.Contains(a.log.String(), "session:write")
+			})
+		}
+		a.order("star?share=0.2", http.StatusOK)
+		a.await("Consul has the share", func() bool {
+			return a.split().Share == 0.2 && !a.split().Shared.Pending && a.split().Shared.Error == ""
+		})
+		a.order("star/release", http.StatusOK)
+		a.await("Consul has no share", func() bool { return !a.split().Shared.Pending })
+	}
 }
 
 // What a judge or an operator decides at one replica is in use at all, also at later ones.
