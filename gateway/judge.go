@@ -94,6 +94,11 @@ func (g *Gateway) look(t *trial, now time.Time) {
 	case d.Verdict == judge.Advance && (!acts || given.Share == d.Share || !g.sharing.leads()):
 		return // up to others, or not applied yet
 	}
+	order, ok := g.newShare(t.service.name, d.Share, admin.ByJudge, d.Reason)
+	proposes := acts && d.Verdict == judge.Advance && g.sharing != nil
+	if !ok || proposes && !g.sharing.propose(t.service.name, order) {
+		return // the configuration has just changed, or the other replicas have not agreed to the last proposal
+	}
 	event, level := g.log.Info(), events.Info
 	if d.Verdict == judge.Rollback {
 		event, level = g.log.Warn(), events.Warning
@@ -102,18 +107,9 @@ func (g *Gateway) look(t *trial, now time.Time) {
 		Bool("acts", acts).Str("why", d.Reason).Msg("judge of a split")
 	g.events.Add(events.Event{Kind: events.KindShareVerdict, Level: level, Service: t.service.name,
 		Text: fmt.Sprintf("The judge of the group %s says %s%s", t.group, d.Verdict, because(d.Reason))})
-	if !acts {
-		return
+	if acts && !proposes && g.shares.judged(t.service.name, order) {
+		g.sharing.publish(t.service.name, order, true)
 	}
-	order, ok := g.newShare(t.service.name, d.Share, admin.ByJudge, d.Reason)
-	if !ok {
-		return // the configuration has just changed
-	}
-	if d.Verdict == judge.Advance && g.sharing != nil {
-		g.sharing.propose(t.service.name, order)
-		return
-	}
-	g.give(t.service.name, order, admin.ByJudge)
 }
 
 // newShare returns a given share of a service, if its split has the share of one group.
@@ -126,13 +122,6 @@ func (g *Gateway) newShare(service string, share float64, by, why string) (given
 		Group: own[0].Group, Share: share, Configured: own[0].Size, By: by, Why: why,
 		Since: time.Now().UTC().Truncate(time.Millisecond), Replica: g.replicaName(),
 	}, true
-}
-
-// give uses a given share, here at once, and then in all replicas that share theirs. by says whose
-// order it is.
-func (g *Gateway) give(service string, given admin.GivenShare, by string) {
-	g.shares.give(service, given)
-	g.sharing.publish(service, given, by)
 }
 
 // configuredSplit returns the split of a service in the configuration, without given shares.
@@ -204,6 +193,7 @@ func (g *Gateway) orderShare(o admin.ShareOrder) error {
 	case admin.ShareResume:
 		order.Share, order.By, order.Why = given.Share, admin.ByJudge, cmp.Or(o.Why, "resumed by an operator")
 	}
-	g.give(o.Service, order, admin.ByOperator)
+	g.shares.give(o.Service, order)
+	g.sharing.publish(o.Service, order, false)
 	return nil
 }

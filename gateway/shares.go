@@ -68,9 +68,19 @@ func fits(given admin.GivenShare, split config.Split) bool {
 }
 
 // give sets the share of a service.
-func (s *shares) give(service string, given admin.GivenShare) {
+func (s *shares) give(service string, given admin.GivenShare) { s.set(service, given, true) }
+
+// judged is give for the verdict of a judge. It reports false, and changes nothing, if an operator
+// has set the share meanwhile.
+func (s *shares) judged(service string, given admin.GivenShare) bool { return s.set(service, given, false) }
+
+func (s *shares) set(service string, given admin.GivenShare, overrules bool) bool {
 	s.mu.Lock()
 	before := s.given[service]
+	if before.By == admin.ByOperator && !overrules {
+		s.mu.Unlock()
+		return false
+	}
 	s.given[service] = given
 	s.mu.Unlock()
 	if !sameShare(given, before) {
@@ -78,6 +88,7 @@ func (s *shares) give(service string, given admin.GivenShare) {
 			Text: fmt.Sprintf("The share of the group %s is %.4g %%, by the %s%s", given.Group, 100*given.Share, given.By, because(given.Why))})
 	}
 	s.announce()
+	return true
 }
 
 // tellReleased adds to the feed that the share of a service is that of the configuration.

@@ -43,6 +43,7 @@ type sharing struct {
 	locks    int                    // of replicas that judge
 	oldest   bool                   // that of this one is the oldest
 	orders   map[string]*shareOrder // what Consul does not have yet, by service
+	proposed map[string]time.Time   // when this replica last proposed a share, by service
 }
 
 type sharingOptions struct {
@@ -83,6 +84,8 @@ type shareOrder struct {
 const (
 	// attendInterval is how often a replica without a lock tries to get one.
 	attendInterval = time.Second
+	// proposeInterval is the shortest time between two proposals for a service: one may fail.
+	proposeInterval = 10 * time.Second
 	// publishRetry is the delay after a failed write.
 	publishRetry = time.Second
 	// unlockTimeout bounds the last write of a process.
@@ -90,7 +93,7 @@ const (
 )
 
 func newSharing(o sharingOptions) *sharing {
-	return &sharing{sharingOptions: o, wake: make(chan struct{}, 1), first: make(chan struct{}), orders: make(map[string]*shareOrder)}
+	return &sharing{sharingOptions: o, wake: make(chan struct{}, 1), first: make(chan struct{}), orders: make(map[string]*shareOrder), proposed: make(map[string]time.Time)}
 }
 
 // resume begins to follow Consul, if that is not done yet.
@@ -186,10 +189,10 @@ func (s *sharing) state(service string) *admin.SharedState {
 	return state
 }
 
-// publish passes a given share on to all replicas. That of a judge yields to an operator's that
-// this replica does not know yet; by says who has given it.
-func (s *sharing) publish(service string, given admin.GivenShare, by string) {
-	s.order(service, &shareOrder{given: &given, yields: by == admin.ByJudge})
+// publish passes a given share on to all replicas. If it yields, one that an operator has set and
+// this replica does not know yet stays.
+func (s *sharing) publish(service string, given admin.GivenShare, yields bool) {
+	s.order(service, &shareOrder{given: &given, yields: yields})
 }
 
 // withdraw ends the given share of a service in all replicas.
@@ -204,14 +207,19 @@ func (s *sharing) retract(ended map[string]admin.GivenShare) {
 }
 
 // propose passes a given share on, and uses it, if Consul accepts it before anybody has changed the
-// share.
-func (s *sharing) propose(service string, given admin.GivenShare) {
+// share. It reports false if it is too soon for another proposal.
+func (s *sharing) propose(service string, given admin.GivenShare) bool {
 	s.mu.Lock()
-	index, pending := s.known[service].index, s.orders[service] != nil
+	index := s.known[service].index
+	soon := s.orders[service] != nil || time.Since(s.proposed[service]) < proposeInterval
+	if !soon {
+		s.proposed[service] = time.Now()
+	}
 	s.mu.Unlock()
-	if !pending {
+	if !soon {
 		s.order(service, &shareOrder{given: &given, onlyAt: &index})
 	}
+	return !soon
 }
 
 func (s *sharing) order(service string, o *shareOrder) {
@@ -340,7 +348,7 @@ func (s *sharing) use(index uint64, next map[string]sharedShare, locks []api.KVP
 		switch {
 		case !ok:
 		case lost:
-			s.publish(service, given, given.By)
+			s.publish(service, given, given.By == admin.ByJudge)
 		default:
 			s.shares.release(service)
 			s.log.Info().Str("service", service).Msg("the given share has ended: that of the configuration is in use")
@@ -460,7 +468,7 @@ func (s *sharing) carryOut(ctx context.Context, service string, o *shareOrder) e
 		}
 		if accepted {
 			if o.onlyAt != nil {
-				s.shares.give(service, *o.given)
+				s.shares.judged(service, *o.given)
 			}
 			s.mu.Lock()
 			o.accepted, o.before = true, pair.ModifyIndex

@@ -221,8 +221,33 @@ func TestOneReplicaMovesSharesOn(t *testing.T) {
 	}
 	relay.Heal()
 	b.await("Consul is back", func() bool { return b.split().Shared.Error == "" })
-	advance()
-	b.awaitShare(1, admin.ByJudge)
+	b.await("the next share is in use", func() bool {
+		advance() // a write may fail
+		b.sharing.mu.Lock()
+		clear(b.sharing.proposed)
+		b.sharing.mu.Unlock()
+		s := b.split()
+		return s.Share == 1 && s.Given.By == admin.ByJudge
+	})
+}
+
+// A replica that has just proposed a share waits with the next proposal. A verdict changes nothing
+// if an operator has just set the share.
+func TestProposalsAndVerdictsYield(t *testing.T) {
+	s := newSharing(sharingOptions{shares: newShares(events.New()), log: zerolog.Nop()})
+	for i, want := range []bool{true, false} {
+		if got := s.propose("star", admin.GivenShare{}); got != want {
+			t.Errorf("proposal %d: %v", i+1, got)
+		}
+		clear(s.orders)
+	}
+	s.shares.give("star", admin.GivenShare{Share: 0.3, By: admin.ByOperator})
+	if s.shares.judged("star", admin.GivenShare{By: admin.ByJudge}) {
+		t.Error("the verdict counts")
+	}
+	if got, _ := s.shares.of("star"); got.Share != 0.3 {
+		t.Errorf("%+v", got)
+	}
 }
 
 // A rollback takes effect without Consul, and reaches the others later. An operator who has overruled
