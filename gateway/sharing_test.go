@@ -200,6 +200,18 @@ func TestOneReplicaMovesSharesOn(t *testing.T) {
 	b.awaitShare(0.75, admin.ByJudge)
 	a.awaitShare(0.75, admin.ByJudge)
 
+	// A proposal about a share that has changed since is void.
+	known := uint64(1)
+	b.sharing.order("star", &shareOrder{given: &admin.GivenShare{Group: "canary", Share: 0.9, Configured: 0.5, By: admin.ByJudge}, onlyAt: &known})
+	b.await("the proposal is void", func() bool {
+		b.sharing.mu.Lock()
+		defer b.sharing.mu.Unlock()
+		return b.sharing.orders["star"] == nil
+	})
+	if got := b.split().Share; got != 0.75 {
+		t.Errorf("after a void proposal: %v", got)
+	}
+
 	// The next in age takes over.
 	a.stop()
 	<-a.ended
@@ -332,4 +344,25 @@ func TestSharesOutliveConsulsState(t *testing.T) {
 	if _, ok := s.shares.of("star"); ok {
 		t.Error("a deleted key does not end the share")
 	}
+}
+
+// An upgrade keeps what is shared, and the new process judges in place of the old one.
+func TestAnUpgradeKeepsSharedShares(t *testing.T) {
+	t.Parallel()
+	s := newSharers(t)
+	a := s.replica(s.agent.URL(), "step: 10m")
+	a.await("the old process leads", func() bool { return a.split().Shared.Leads })
+	a.order("star?share=0.2&why=small", http.StatusOK)
+	a.await("Consul has it", func() bool { return a.split().Share == 0.2 && !a.split().Shared.Pending })
+	next := a.succeed(s.text(s.agent.URL(), "50%", "step: 10m"), nil, patience)
+	if err := <-next.outcome; err != nil {
+		t.Fatal(err)
+	}
+	b := &canaryRun{running: next.running}
+	if got := b.split(); got.Share != 0.2 || got.Given == nil || got.Given.Why != "small" {
+		t.Errorf("after the upgrade: %+v", got)
+	}
+	b.await("the new process leads", func() bool { return b.split().Shared.Leads && b.split().Shared.Error == "" })
+	b.order("star/release", http.StatusOK)
+	b.awaitShare(0.5, "")
 }
