@@ -72,7 +72,9 @@ func (s *shares) give(service string, given admin.GivenShare) { s.set(service, g
 
 // judged is give for the verdict of a judge. It reports false, and changes nothing, if an operator
 // has set the share meanwhile.
-func (s *shares) judged(service string, given admin.GivenShare) bool { return s.set(service, given, false) }
+func (s *shares) judged(service string, given admin.GivenShare) bool {
+	return s.set(service, given, false)
+}
 
 func (s *shares) set(service string, given admin.GivenShare, overrules bool) bool {
 	s.mu.Lock()

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/admin"
+	"sluice/events"
 	"sluice/test/consultest"
 )
 
