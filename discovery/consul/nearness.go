@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -36,11 +35,10 @@ type nearness struct {
 	log    zerolog.Logger
 
 	reading chan struct{} // capacity 1: has an element during a reading
-	// Who has put the element guards the field below.
-	read time.Time // when the latest reading began
-
-	mu    sync.Mutex // guards the field below
-	order distanceOrder
+	// Who has put the element guards the fields below.
+	read    time.Time // when the latest reading began
+	failing bool      // it has failed
+	order   distanceOrder
 }
 
 func newNearness(client *consul.Client, log zerolog.Logger) *nearness {
@@ -76,26 +74,36 @@ func (n *nearness) latest(ctx context.Context) []string {
 		return nil
 	}
 	defer func() { <-n.reading }()
-	n.mu.Lock()
-	known := n.order.names != nil
-	n.mu.Unlock()
-	if now := time.Now(); n.read.IsZero() || now.Sub(n.read) >= nearnessEvery || !known && now.Sub(n.read) >= nearnessRetry {
+	every := nearnessEvery
+	if n.order.names == nil {
+		every = nearnessRetry
+	}
+	if now := time.Now(); now.Sub(n.read) >= every {
 		n.read = now
 		distances, err := readDistances(ctx, n.client)
-		if err != nil && ctx.Err() == nil {
-			n.log.Warn().Err(err).Msg("the distances of data centres cannot be read: their order stays the same")
+		if ctx.Err() != nil {
+			n.read = time.Time{} // of another watch, it may succeed
+			return nil
 		}
+		n.noteError(err)
 		n.note(distances)
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	return n.order.names
+}
+
+// noteError logs when failures begin and end.
+func (n *nearness) noteError(err error) {
+	switch {
+	case err != nil && !n.failing:
+		n.log.Warn().Err(err).Msg("the distances of data centres cannot be read: their order stays the same")
+	case err == nil && n.failing:
+		n.log.Info().Msg("the distances of data centres are read again")
+	}
+	n.failing = err != nil
 }
 
 // note processes a reading.
 func (n *nearness) note(distances map[string]time.Duration) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	if len(distances) == 0 || !n.order.note(distances) {
 		return
 	}
@@ -155,8 +163,8 @@ func (o *distanceOrder) contradicted() bool {
 }
 
 // readDistances returns the estimated round-trip times from the agent's data centre, which has
-// 0: the median of those between the servers of both, by their network coordinates. So all
-// agents of a data centre agree. It leaves out data centres without coordinates.
+// 0: the median of those between the servers of both, by their network coordinates. So it
+// hardly depends on the agent. It leaves out data centres without coordinates.
 func readDistances(ctx context.Context, client *consul.Client) (map[string]time.Duration, error) {
 	var names []string // the agent's first
 	if err := readList(ctx, client, "catalog/datacenters", &names); err != nil {

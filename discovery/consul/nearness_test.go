@@ -102,6 +102,10 @@ func TestUnknownDistances(t *testing.T) {
 		if s := b.status(); s.State != discovery.WatchFresh {
 			t.Errorf("status %+v", s)
 		}
+		log := b.log.String()
+		if failed, again := countLines(log, "cannot be read: their order"), countLines(log, "are read again"); failed != 2 || again != 1 {
+			t.Errorf("the log tells %d failures and %d recoveries:\n%s", failed, again, log)
+		}
 	})
 	// Only that of dc2 is known at first.
 	prepare = func(b *bubble) {
@@ -174,8 +178,37 @@ func TestDistanceIsTheMedian(t *testing.T) {
 	}
 }
 
+// The distances need no permission.
+func TestRealDistancesWithoutPermissions(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{ACLs: true})
+	_, token, err := agent.NewToken("nothing", "")
+	must(t, err)
+	for _, secret := range []string{"", token.SecretID} {
+		client, err := newClient(consul.Options{Addresses: []string{agent.URL()}, Token: secret})
+		must(t, err)
+		distances, err := readDistances(t.Context(), client.Client)
+		if err != nil || len(distances) != 1 || distances["dc1"] != 0 {
+			t.Errorf("got %v, %v", distances, err)
+		}
+		client.Close()
+	}
+}
+
+// An agent without coordinates refuses to tell them.
+func TestRealDistancesWithoutCoordinates(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Config: map[string]any{"disable_coordinates": true}})
+	client, err := newClient(consul.Options{Addresses: []string{agent.URL()}})
+	must(t, err)
+	defer client.Close()
+	if distances, err := readDistances(t.Context(), client.Client); err == nil || !strings.Contains(err.Error(), "Coordinate support disabled") {
+		t.Errorf("got %v, %v", distances, err)
+	}
+}
+
 // TestRealNearestDatacenter has the same configuration in two data centres of one WAN. Each
-// prefers its own, and the token may read the service only.
+// prefers its own.
 func TestRealNearestDatacenter(t *testing.T) {
 	t.Parallel()
 	one := consultest.Start(t, consultest.Options{Node: "node-1", WAN: true})
