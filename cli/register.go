@@ -155,7 +155,7 @@ func (r *registering) translate(command []string, log io.Writer) error {
 // run runs the app until it has ended. The error has its exit status.
 func (r *registering) run(ctx context.Context, command []string, in io.Reader, out, errors io.Writer) error {
 	// First, so that no early signal is lost.
-	signals := make(chan os.Signal, 8)
+	signals := make(chan os.Signal, 32)
 	notify(signals)
 	defer signal.Stop(signals)
 
@@ -199,7 +199,7 @@ func (r *registering) checkPort(address string) error {
 // for it, as nohup does.
 func notify(signals chan<- os.Signal) {
 	for _, s := range []syscall.Signal{
-		syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT,
+		syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGCHLD,
 		syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGTTIN, syscall.SIGTTOU,
 	} {
 		if !signal.Ignored(s) {

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	consulapi "github.com/hashicorp/consul/api"
+	"golang.org/x/sys/unix"
 
 	"sluice/test/consultest"
 	"sluice/test/subprocess"
@@ -26,6 +27,10 @@ const envRole = "CLI_TEST_ROLE"
 func playRole() {
 	switch os.Getenv(envRole) {
 	case "sluice":
+		// As the first process of a container, it adopts processes.
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			fmt.Println(err)
+		}
 		os.Exit(Run(os.Args[1:], os.Stdout, os.Stderr))
 	case "app":
 		runApp(os.Args[1])
@@ -289,6 +294,19 @@ func TestRegisterIsKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.awaitOutput("got terminated")
+}
+
+// What the app has left to the first process of a container does not stay as a zombie.
+func TestRegisterBuriesWhatItAdopts(t *testing.T) {
+	t.Parallel()
+	r := startRegister(t, noConsul, []string{"--ttl"}, []string{"sh", "-c", "(sleep 0.1 & echo process $!); exec sleep 600"})
+	orphan := r.appPID()
+	awaitThat(t, "the orphan is gone", func() bool {
+		_, err := os.Stat(fmt.Sprintf("/proc/%d", orphan))
+		return err != nil
+	})
+	r.signal(syscall.SIGTERM)
+	r.awaitStatus(128 + int(syscall.SIGTERM))
 }
 
 func TestRegisterStopsAnAppThatDoesNotPassItsCheck(t *testing.T) {

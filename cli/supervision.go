@@ -48,6 +48,9 @@ func (s *supervision) run(signals <-chan os.Signal) error {
 func (s *supervision) handle(received syscall.Signal) {
 	switch received {
 	case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
+	case syscall.SIGCHLD:
+		s.program.bury()
+		return
 	default:
 		s.program.signal(received)
 		return
