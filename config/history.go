@@ -21,8 +21,8 @@ type Revision struct {
 	Sources []Source // the documents, of the file first
 	// Diff lists the differences from the revision before. Secrets are masked.
 	Diff []Change
-	// Config is what the documents say, with all defaults; nil for a revision of an
-	// earlier process.
+	// Config is what the documents say, with all defaults; nil for a revision of an earlier
+	// process, and for an old one if there are many routes: Build returns it.
 	Config *Config
 	// Pending lists the keys whose new values take effect at the next start.
 	Pending []string
@@ -52,8 +52,21 @@ const (
 	keepGiven     = 10
 )
 
+// keepRoutes is the number of routes up to which the revisions of a History have their Config:
+// 10,000 routes need some megabytes.
+const keepRoutes = 50_000
+
 // newest returns the revisions to keep.
 func newest(revisions []Revision) []Revision {
+	routes := 0
+	for i, r := range slices.Backward(revisions) {
+		if r.Config == nil {
+			continue
+		}
+		if routes += len(r.Config.Routes); routes > keepRoutes && i < len(revisions)-1 {
+			revisions[i].Config = nil
+		}
+	}
 	given := 0
 	for _, r := range revisions {
 		if r.Given {

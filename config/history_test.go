@@ -74,3 +74,25 @@ func TestGivenSharesAreFew(t *testing.T) {
 		}
 	}
 }
+
+// The latest revision keeps its Config, older ones up to a number of routes.
+func TestHistoryForgetsOldRoutes(t *testing.T) {
+	var h History
+	large := &Config{Routes: make([]Route, keepRoutes/2)}
+	for range 3 {
+		h.Applied(Revision{Config: large})
+	}
+	kept := func() (kept []bool) {
+		for _, r := range h.Revisions() {
+			kept = append(kept, r.Config != nil)
+		}
+		return kept
+	}
+	if got, want := fmt.Sprint(kept()), "[true true false]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	h.Applied(Revision{Config: &Config{Routes: make([]Route, keepRoutes+1)}})
+	if got, want := fmt.Sprint(kept()), "[true false false false]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
