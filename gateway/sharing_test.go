@@ -194,7 +194,7 @@ func TestOneReplicaMovesSharesOn(t *testing.T) {
 	}
 	later := func(d time.Duration) time.Time { return time.Now().Add(d) }
 	b.look(b.trialsInUse()[0], later(11*time.Minute))
-	if b.sharing.leads() || len(b.sharing.orders) > 0 {
+	if s := b.split().Shared; s.Leads || s.Pending {
 		t.Error("the second replica moves the share on")
 	}
 	a.look(a.trialsInUse()[0], later(11*time.Minute))
