@@ -43,6 +43,7 @@ func open(t *testing.T, address string, allowed ...string) *page {
 	ctx, cancel := chromedp.NewContext(chromium)
 	t.Cleanup(cancel)
 	p := &page{t: t, ctx: ctx}
+	allowed = append(allowed, "/readyz: Failed to load resource: the server responded with a status of 503") // not ready yet
 	if err := chromedp.Listen(ctx, p.notice); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +87,7 @@ func (p *page) notice(event any) {
 			p.requests = append(p.requests, u)
 		}
 	case *log.EventEntryAdded:
-		p.problems = append(p.problems, fmt.Sprintf("%s: %s", e.Entry.Level, e.Entry.Text))
+		p.problems = append(p.problems, fmt.Sprintf("%s: %s: %s", e.Entry.Level, e.Entry.URL, e.Entry.Text))
 	case *runtime.EventExceptionThrown:
 		p.problems = append(p.problems, "exception: "+e.ExceptionDetails.Text+" "+e.ExceptionDetails.Exception.Description)
 	case *runtime.EventConsoleAPICalled:

@@ -191,12 +191,12 @@ routes: [{ path: /, service: one }]
 		}
 		role := strings.Trim(string(node.Role.Value), `"`)
 		roles[role]++
-		named := slices.Contains([]string{"button", "link", "searchbox", "checkbox", "textbox", "table", "region", "navigation"}, role)
+		named := slices.Contains([]string{"button", "link", "searchbox", "checkbox", "combobox", "textbox", "table", "region", "navigation"}, role)
 		if named && (node.Name == nil || string(node.Name.Value) == `""`) {
 			t.Errorf("a %s has no name", role)
 		}
 	}
-	for role, want := range map[string]int{"button": 5, "table": 2, "columnheader": 26, "searchbox": 1, "checkbox": 1, "heading": 3, "link": 6} {
+	for role, want := range map[string]int{"button": 5, "table": 2, "columnheader": 26, "searchbox": 1, "combobox": 1, "checkbox": 1, "heading": 4, "link": 6} {
 		if roles[role] != want {
 			t.Errorf("%d times the role %s, want %d: %v", roles[role], role, want, roles)
 		}
@@ -207,7 +207,7 @@ routes: [{ path: /, service: one }]
 		p.await("all peers", func() bool { return len(p.peers()) == 3 })
 		p.fits(width)
 		var reached []string
-		for range 13 {
+		for range 14 {
 			p.typeKeys(kb.Tab)
 			reached = append(reached, evaluate[string](p, `(e => {
 				const box = e.getBoundingClientRect();
@@ -216,7 +216,7 @@ routes: [{ path: /, service: one }]
 			})(document.activeElement)`))
 		}
 		want := []string{
-			"peers", "services", "routes", "configuration", "Consul", "metrics", "Filter services and peers", "wrong",
+			"peers", "services", "routes", "configuration", "Consul", "metrics", "Filter services and peers", "wrong", "Show what happened to",
 			"one", "Drain 127.0.0.1:11", "Drain 127.0.0.1:12", "two", "Drain 127.0.0.1:13",
 		}
 		if !slices.Equal(reached, want) {

@@ -2,7 +2,13 @@
 
 // A round of questions begins this long after the one before, in ms, and later
 // if the answers take long: asking never takes more than a fifth of the time.
-const roundEvery = 1000, restEvery = 5000, patience = 10000;
+// While the feed is live, an event makes the next round come at once, and
+// without one only counters change.
+const patience = 10000;
+let roundEvery = () => live ? 2000 : 1000, restEvery = () => live ? 15000 : 5000;
+
+// However many events there are, this much time is between two rounds, in ms.
+const breath = 100;
 
 class Refused extends Error {
   constructor(status, message) {
@@ -39,7 +45,7 @@ async function round() {
   show(byId("ready"), !ready.ready ? "not ready: " + missing : missing ? "ready, but " + missing : "ready", "state " + (ready.ready ? "ready" : "failed"));
   classify(document.body, "");
   byId("login").hidden = true;
-  byId("search").hidden = false;
+  byId("search").hidden = byId("happened").hidden = false;
   render();
   if (!connected) {
     connected = true;
@@ -86,20 +92,27 @@ async function rest() {
 }
 
 // repeat does work again and again while the page is seen. What it returns makes
-// the next time come at once.
+// the next time come at once; its soon does, too, but leaves the pause for which
+// the cost of the work asks.
 function repeat(work, every) {
-  let woken = false, resume;
+  let woken = false, hurry = false, earliest = 0, resume;
   (async () => {
     for (;;) {
-      woken = false;
+      woken = hurry = false;
       const begin = performance.now();
       if (!document.hidden) await work().catch(console.error);
-      const pause = Math.max(every, 4 * (performance.now() - begin));
-      if (!woken) await new Promise(done => setTimeout(resume = done, pause));
+      const end = performance.now(), least = Math.max(breath, 4 * (end - begin));
+      earliest = end + least;
+      if (!woken) await new Promise(done => setTimeout(resume = done, hurry ? least : Math.max(every(), least)));
     }
   })();
-  return () => {
+  const now = () => {
     woken = true;
     resume?.();
   };
+  now.soon = () => {
+    if (!hurry && resume) setTimeout(resume, Math.max(0, earliest - performance.now()));
+    hurry = true;
+  };
+  return now;
 }

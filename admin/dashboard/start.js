@@ -11,8 +11,9 @@ byId("search").addEventListener("submit", event => event.preventDefault());
 byId("filter").value = decodeURIComponent(location.hash.slice(1));
 byId("search").addEventListener("input", () => {
   const text = byId("filter").value;
-  history.replaceState(null, "", text ? "#" + encodeURIComponent(text) : location.pathname);
+  history.replaceState(null, "", text ? "#" + encodeURIComponent(text) : location.pathname + location.search);
   render();
+  renderHappened();
   wake();
 });
 addEventListener("keydown", event => {
@@ -29,3 +30,4 @@ addEventListener("visibilitychange", () => {
   wake();
   wakeRest();
 });
+followFeed();
