@@ -143,9 +143,12 @@ func (g *Gateway) splitStates() []admin.SplitState {
 			continue
 		}
 		s := admin.SplitState{Service: service.name, Group: all[0].Group, Share: all[0].Size, Configured: all[0].Size}
+		if own := g.configuredSplit(service.name).Shares(); len(own) == 1 {
+			s.Configured = own[0].Size // also while the share in use is still a given one
+		}
 		order, ok := given[service.name]
 		if ok {
-			s.Configured, s.Given = order.Configured, &order
+			s.Given = &order
 		}
 		if t := trials[service.name]; t != nil {
 			s.Judge = t.state()

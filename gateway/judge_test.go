@@ -172,6 +172,9 @@ func TestOperatorOverrulesTheJudge(t *testing.T) {
 	c.order("star/release", http.StatusOK)
 	c.await("the judge acts on what it has found", func() bool { s := c.split(); return s.Share == 0 && s.Given.By == "judge" })
 	c.order("star/release", http.StatusOK)
+	if s := c.split(); s.Configured != 0.5 {
+		t.Errorf("after a release %v is configured", s.Configured) // although 0 may be in use still
+	}
 	c.await("the share is that of the configuration", func() bool { s := c.split(); return s.Share == 0.5 && s.Given == nil })
 
 	c.order("star/release", http.StatusNotFound)
