@@ -184,7 +184,7 @@ func (r *registering) checkPort(address string) error {
 	if r.options.Check.TTL && r.options.Check.Type == "" {
 		return nil
 	}
-	conn, err := net.DialTimeout("tcp", address, time.Second)
+	conn, err := net.DialTimeout("tcp", address, 5*time.Second)
 	if err != nil {
 		return nil
 	}
