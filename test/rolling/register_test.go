@@ -4,6 +4,7 @@ package rolling
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -56,14 +57,14 @@ func startRegistered(t *testing.T, consulURL, service string) *registeredApp {
 	return a
 }
 
-// TestRollingDeployOfRegisteredApps replaces ten apps that know nothing of Consul, with
-// default settings. No request fails, whatever its method.
+// TestRollingDeployOfRegisteredApps replaces ten apps that know nothing of Consul, two at a
+// time, with default settings. No request fails, whatever its method.
 func TestRollingDeployOfRegisteredApps(t *testing.T) {
 	t.Parallel()
 	m := mode{traffic: traffic{http1Peers, methodMix, 240, 0}, name: "registered", instances: 10, patient: true}
 	replaced := m.instances
 	if testing.Short() {
-		replaced = 3
+		replaced = 4
 	}
 	r := startRolls(t, pace{}, []mode{m}, "")
 	start := func() *registeredApp { return startRegistered(t, r.agent.URL(), m.name) }
@@ -83,17 +84,22 @@ func TestRollingDeployOfRegisteredApps(t *testing.T) {
 	defer stopLoad()
 	begin := time.Now()
 	var leaving sync.WaitGroup
-	for _, old := range apps[:replaced] {
-		fresh := start()
-		awaitUse(fresh)
-		leaving.Go(func() {
-			if err := old.Stop(); err != nil {
-				t.Error(err)
-			}
-			if err := old.Err(); err != nil {
-				t.Errorf("%s: %v", old.id, err)
-			}
-		})
+	for pair := range slices.Chunk(apps[:replaced], 2) {
+		var fresh []*registeredApp
+		for range pair {
+			fresh = append(fresh, start())
+		}
+		for i, old := range pair {
+			awaitUse(fresh[i])
+			leaving.Go(func() {
+				if err := old.Stop(); err != nil {
+					t.Error(err)
+				}
+				if err := old.Err(); err != nil {
+					t.Errorf("%s: %v", old.id, err)
+				}
+			})
+		}
 	}
 	leaving.Wait()
 	took := time.Since(begin)
