@@ -109,6 +109,9 @@ func (g *Gateway) look(t *trial, now time.Time) {
 		Text: fmt.Sprintf("The judge of the group %s says %s%s", t.group, d.Verdict, because(d.Reason))})
 	if acts && !proposes && g.shares.judged(t.service.name, order) {
 		g.sharing.publish(t.service.name, order, true)
+		if d.Verdict == judge.Rollback {
+			t.end()
+		}
 	}
 }
 

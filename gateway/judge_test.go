@@ -30,6 +30,14 @@ type canaryRun struct {
 
 func startCanary(t *testing.T, judge string) *canaryRun {
 	t.Helper()
+	c := newCanary(t, judge)
+	c.run(Options{}, patience, func(g *Gateway) { g.waits.judge, g.waits.judgeWarmUp = time.Millisecond, 0 })
+	return c
+}
+
+// newCanary returns one that does not run yet.
+func newCanary(t *testing.T, judge string) *canaryRun {
+	t.Helper()
 	consul := discoverytest.Start(t)
 	c := &canaryRun{}
 	canary := serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -53,7 +61,6 @@ routes: [{ service: star }]
 `, consul.URL(), share, judge)
 	}
 	c.running = newRunning(t, c.text("50%", judge))
-	c.run(Options{}, patience, func(g *Gateway) { g.waits.judge, g.waits.judgeWarmUp = time.Millisecond, 0 })
 	return c
 }
 
@@ -294,5 +301,28 @@ func TestJudgeAdvances(t *testing.T) {
 	after := &canaryRun{running: next.running}
 	if s := after.split(); s.Share != 0.75 || s.Given == nil || s.Given.By != "judge" {
 		t.Errorf("after an upgrade: %+v", s)
+	}
+}
+
+// A release that the judge has rolled back is over, also if nobody has looked while the canary had no
+// share.
+func TestARolledBackReleaseIsOver(t *testing.T) {
+	t.Parallel()
+	c := newCanary(t, "step: 10m")
+	c.run(Options{}, patience, func(g *Gateway) { g.waits.judge = time.Hour })
+	c.updateTrials()
+	trial := c.trialsInUse()[0]
+	c.look(trial, time.Now())
+	c.failing.Store(true)
+	for range 60 {
+		c.request()
+	}
+	c.look(trial, time.Now())
+	c.await("the canary has no share", func() bool { return c.split().Share == 0 })
+	c.order("star/release", http.StatusOK)
+	c.await("the share is that of the configuration", func() bool { return c.split().Share == 0.5 })
+	c.look(trial, time.Now())
+	if s := c.split(); s.Given != nil || s.Judge.Evidence != 1 {
+		t.Errorf("%+v, %+v", s.Given, s.Judge)
 	}
 }

@@ -130,8 +130,7 @@ func (t *trial) look(share float64, judges int, may bool, now time.Time) judge.D
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if share == 0 {
-		t.release, t.share = nil, 0
-		t.setLimits(0)
+		t.endLocked()
 		return judge.Decision{}
 	}
 	isNew := func(k discovery.Key) bool { return !t.known[k] }
@@ -155,6 +154,19 @@ func (t *trial) look(share float64, judges int, may bool, now time.Time) judge.D
 		t.verdict = d.Reason
 	}
 	return d
+}
+
+// end ends the release: the canary has no share, or is about to have none. The next look at a share
+// begins another.
+func (t *trial) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.endLocked()
+}
+
+func (t *trial) endLocked() {
+	t.release, t.share = nil, 0
+	t.setLimits(0)
 }
 
 // updateLimits sets what is slow by what o says. While an instance of the canary is new, its caches
