@@ -59,7 +59,7 @@ func (p *mirrorTest) setMirror(m route.Mirror, actions *route.Actions) {
 		m.InFlight = 1000
 	}
 	m.Service = route.MirrorService(&route.Service{
-		Name: "next", Pool: p.mirror, Timeouts: patientTimeouts(), Affinity: &route.Affinity{Cookie: "c"},
+		Name: "next", Pool: p.mirror, Timeouts: route.Timeouts{Connect: patience, ResponseHeader: time.Hour, Idle: time.Hour}, Affinity: &route.Affinity{Cookie: "c"},
 		Retry: route.Retry{Attempts: 3, Hedge: &route.Hedge{After: time.Millisecond}},
 	})
 	m.Actions, m.Copies = route.MirrorActions(actions, "star"), p.copies
