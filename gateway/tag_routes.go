@@ -21,11 +21,7 @@ func (g *Gateway) tagRoutes(c *config.Config, found config.Fragment) (changed *c
 	}
 	services, profiles := g.tags.snapshot(all)
 	inUse := g.tags.last()
-	var rules claim.Rules
-	if len(services) > 0 {
-		rules = claim.NewRules(c)
-	}
-	result := claim.Resolve(services, rules, inUse.Holders)
+	result := g.tags.resolve(services, c)
 	for _, name := range slices.Sorted(maps.Keys(result.Settings)) {
 		service, ok := found.Services[name]
 		if !ok {
@@ -96,6 +92,19 @@ func (t *tags) present(documents, effective *config.Config) claim.Result {
 		}
 	}
 	return result
+}
+
+// resolve resolves what services ask for, with the rules of documents. Only the goroutine that
+// reloads calls it.
+func (t *tags) resolve(services []claim.Service, documents *config.Config) claim.Result {
+	if len(services) == 0 {
+		return claim.Resolve(nil, claim.Rules{}, nil)
+	}
+	if t.documents != documents {
+		rules := claim.NewRules(documents)
+		t.documents, t.rules = documents, &rules
+	}
+	return t.resolver.Resolve(services, t.rules, t.last().Holders)
 }
 
 // resolved records a result, which is in use after applied.

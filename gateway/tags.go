@@ -24,6 +24,11 @@ import (
 type tags struct {
 	changed func() // tells the goroutine that reloads
 
+	// Of resolve.
+	resolver  claim.Resolver
+	documents *config.Config // as in the last call
+	rules     *claim.Rules   // of documents
+
 	mu       sync.Mutex // guards the fields below, and is held while sets are passed to pools
 	services map[string]*taggedService
 	waiting  int           // services whose tags have no effect yet
@@ -45,6 +50,7 @@ type taggedService struct {
 	settles bool                 // until then, the pool stays as it is: there may be requests by the former routes
 	until   time.Time
 	read    map[string]reread // by id and address
+	asked   *claim.Service    // what set and kept ask for; nil: not known yet
 	latest  claim.Service     // as last resolved
 	inUse   claim.Service     // as the routes in use were resolved
 }
@@ -72,7 +78,7 @@ func (t *tags) use(c *config.Config) {
 		return
 	}
 	for _, s := range t.services {
-		s.read, s.used = nil, nil
+		s.read, s.used, s.asked = nil, nil, nil
 		s.profile = t.profileOf(s.set)
 		t.wait(s, true)
 	}
@@ -87,7 +93,7 @@ func (t *tags) take(name string, set []discovery.Instance, apply func([]discover
 		s = &taggedService{}
 		t.services[name] = s
 	}
-	s.set, s.apply = set, apply
+	s.set, s.apply, s.asked = set, apply, nil
 	if profile := t.profileOf(set); profile != s.profile || s.settles {
 		s.profile, s.settles = profile, false
 		t.wait(s, true)
@@ -114,7 +120,9 @@ func (t *tags) wait(s *taggedService, waits bool) {
 // pass passes the latest set to the pool, or what of it can be used with the present routes.
 func (t *tags) pass(s *taggedService) {
 	set := s.set
-	s.kept = nil
+	if s.kept != nil {
+		s.kept, s.asked = nil, nil
+	}
 	if (s.waits || s.settles) && len(s.used) > 0 {
 		set = t.usable(s)
 	}
@@ -154,7 +162,7 @@ func (t *tags) usable(s *taggedService) []discovery.Instance {
 		if !old.Usable() || served[t.reader.Profile(old)] {
 			continue
 		}
-		s.kept = append(s.kept, *old)
+		s.kept, s.asked = append(s.kept, *old), nil
 	}
 	return with(set, s.kept)
 }
@@ -229,6 +237,10 @@ func (t *tags) asking(all map[string]config.Service) (services []claim.Service) 
 			continue
 		}
 		service := claim.Service{Name: name, InConsul: cmp.Or(configured.Consul.Service, name)}
+		if s.asked != nil && s.asked.InConsul == service.InConsul {
+			services = append(services, *s.asked)
+			continue
+		}
 		read := make(map[string]reread, len(s.set))
 		for i := range s.set {
 			instance := &s.set[i]
@@ -249,7 +261,7 @@ func (t *tags) asking(all map[string]config.Service) (services []claim.Service) 
 				})
 			}
 		}
-		s.read = read
+		s.read, s.asked = read, &service
 		services = append(services, service)
 	}
 	return services
@@ -308,7 +320,7 @@ func (t *tags) settle() {
 		if len(s.kept) > 0 {
 			t.wait(s, true)
 		}
-		s.kept, s.passed = nil, s.set
+		s.kept, s.asked, s.passed = nil, nil, s.set
 		s.apply(s.set)
 	}
 }

@@ -9,9 +9,44 @@ import (
 	"sluice/config"
 )
 
-// Resolve decides which routes are used. holders are those of the last result: of two services
-// that ask for the same route, the one that has it keeps it.
+// Resolver resolves again and again. Services whose instances are the same slice as the last
+// time, with the same rules, cost almost nothing. It is not safe for concurrent use; the zero
+// value is ready.
+type Resolver struct {
+	rules    *Rules
+	services map[string]resolved // by name
+}
+
+// resolved is what a service wants, as long as nothing about it changes. It is not written
+// again.
+type resolved struct {
+	service  Service
+	wants    []*want
+	problems []Problem
+	settings catalog.Keys
+	groups   map[string]Group
+}
+
+// is reports whether r is the result of s.
+func (r *resolved) is(s Service) bool {
+	return r.service.InConsul == s.InConsul && len(s.Instances) > 0 && len(r.service.Instances) == len(s.Instances) &&
+		&r.service.Instances[0] == &s.Instances[0]
+}
+
+// Resolve resolves once.
 func Resolve(services []Service, rules Rules, holders map[string]string) Result {
+	return new(Resolver).Resolve(services, &rules, holders)
+}
+
+// Resolve decides which routes are used. holders are those of the last result: of two services
+// that ask for the same route, the one that has it keeps it. Neither services nor rules may be
+// written later.
+func (m *Resolver) Resolve(services []Service, rules *Rules, holders map[string]string) Result {
+	if rules != m.rules {
+		m.rules, m.services = rules, nil
+	}
+	before := m.services
+	m.services = make(map[string]resolved, len(services))
 	result := Result{
 		Settings: make(map[string]catalog.Keys), Groups: make(map[string]map[string]Group), Holders: make(map[string]string),
 	}
@@ -19,17 +54,23 @@ func Resolve(services []Service, rules Rules, holders map[string]string) Result 
 	wanted := make(map[string][]*want)
 	decoded := make(decodings)
 	for _, s := range services {
-		r := newResolver(s, &rules, decoded)
-		for _, w := range r.resolve() {
+		one, known := before[s.Name]
+		if !known || !one.is(s) {
+			r := newResolver(s, rules, decoded)
+			one = resolved{service: s, wants: r.resolve(), settings: r.settings, groups: r.groups}
+			one.problems = r.problems.list()
+		}
+		m.services[s.Name] = one
+		for _, w := range one.wants {
 			wanted[w.key] = append(wanted[w.key], w)
 		}
-		if r.settings != nil {
-			result.Settings[s.Name] = r.settings
+		if one.settings != nil {
+			result.Settings[s.Name] = one.settings
 		}
-		if r.groups != nil {
-			result.Groups[s.Name] = r.groups
+		if one.groups != nil {
+			result.Groups[s.Name] = one.groups
 		}
-		result.Problems = append(result.Problems, r.problems.list()...)
+		result.Problems = append(result.Problems, one.problems...)
 	}
 	lost := newProblems()
 	for _, key := range slices.Sorted(maps.Keys(wanted)) {

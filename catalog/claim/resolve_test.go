@@ -420,6 +420,38 @@ func TestNegations(t *testing.T) {
 	}
 }
 
+// TestResolveAgain changes services one by one: the result is that of a new resolver.
+func TestResolveAgain(t *testing.T) {
+	const seed = 7
+	random := rand.New(rand.NewPCG(seed, seed))
+	rules := []*Rules{{AllListeners: true}, {AllListeners: true, Claims: []config.Claim{{Service: "s[0-2]", Hosts: []string{"*"}}}}}
+	some := func(name string) Service {
+		var instances []Instance
+		for i := range 1 + random.IntN(3) {
+			tags := []string{fmt.Sprintf("urlprefix-h%d/", random.IntN(4)), fmt.Sprintf("urlprefix-%s/ strip=/%d", name, random.IntN(2)), "urlprefix-x:y:z/"}
+			instances = append(instances, instance(name, fmt.Sprintf("%s-%d", name, i), 1+random.IntN(2), tags...))
+		}
+		return service(name, instances...)
+	}
+	services := make([]Service, 5)
+	for i := range services {
+		services[i] = some(fmt.Sprintf("s%d", i))
+	}
+	var again Resolver
+	holders := make(map[string]string)
+	for round := range 300 {
+		changed := random.IntN(len(services))
+		services[changed] = some(services[changed].Name)
+		used := rules[round/20%2]
+		asked := slices.DeleteFunc(slices.Clone(services), func(Service) bool { return random.IntN(8) == 0 })
+		got, want := again.Resolve(asked, used, holders), Resolve(asked, *used, holders)
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("seed %d, round %d: the routes are\n%q\nof a new resolver\n%q", seed, round, lines(got), lines(want))
+		}
+		holders = got.Holders
+	}
+}
+
 func TestSettings(t *testing.T) {
 	services := []Service{service("a", instance("a", "1", 1, "urlprefix-h/ proto=grpc")), service("b", instance("b", "2", 1, "urlprefix-g/ proto=grpc"))}
 	rules := allRules()
