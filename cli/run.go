@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"sluice/gateway"
 	"sluice/proxy"
 	"sluice/proxy/handover"
+	"sluice/systemd"
 )
 
 func newRun() *cobra.Command {
@@ -48,12 +50,21 @@ func serve(ctx context.Context, in config.Input, pidFile string, log io.Writer) 
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGUSR2, os.Interrupt)
 	defer signal.Stop(signals)
 
-	h := handover.New(pidFile, proxy.Listen)
+	manager, err := systemd.New()
+	if err != nil {
+		return err
+	}
+	h := handover.New(pidFile, func(name, network, address string) (net.Listener, error) {
+		if l, err := manager.TakeSocket(name, address); l != nil || err != nil {
+			return l, err
+		}
+		return proxy.Listen(network, address)
+	})
 	defer h.Stop()
 	g, err := gateway.New(gateway.Options{
 		Input: in, Version: version(), Log: log,
 		Listen: h.Listen, Release: h.Release, Inherit: h.Inherit,
-		Serving: h.Serving, Replaced: h.Replaced(),
+		Serving: h.Serving, Replaced: h.Replaced(), Systemd: manager,
 	})
 	if err != nil {
 		return err

@@ -43,6 +43,15 @@ func startServing(t *testing.T, text string) *serving {
 // startListening is startServing with more listeners.
 func startListening(t *testing.T, listeners, text string) *serving {
 	t.Helper()
+	s := newServing(t, listeners, text)
+	s.start()
+	s.pid = awaitPID(t, s.pidFile, 0)
+	return s
+}
+
+// newServing is startListening without a start.
+func newServing(t *testing.T, listeners, text string) *serving {
+	t.Helper()
 	program := releaseProgram(t)
 	dir := t.TempDir()
 	s := &serving{
@@ -50,28 +59,32 @@ func startListening(t *testing.T, listeners, text string) *serving {
 		configuration: filepath.Join(dir, "sluice.yaml"), pidFile: filepath.Join(dir, "pid"), logFile: filepath.Join(dir, "log"),
 	}
 	s.configure(text)
+	s.command = exec.Command(program, "run", "--config", s.configuration, "--pid-file", s.pidFile)
+	return s
+}
+
+// start starts the first process. It ends with the test.
+func (s *serving) start() {
+	s.t.Helper()
 	log, err := os.Create(s.logFile)
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	defer log.Close() // the process has a copy
-	s.command = exec.Command(program, "run", "--config", s.configuration, "--pid-file", s.pidFile)
 	s.command.Stdout, s.command.Stderr = log, log
 	if err := s.command.Start(); err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	s.t.Cleanup(func() {
 		if s.pid == 0 {
 			_ = s.command.Process.Kill()
 		} else {
 			_ = syscall.Kill(s.pid, syscall.SIGTERM)
 		}
-		if t.Failed() {
-			t.Logf("log:\n%s", s.log())
+		if s.t.Failed() {
+			s.t.Logf("log:\n%s", s.log())
 		}
 	})
-	s.pid = awaitPID(t, s.pidFile, 0)
-	return s
 }
 
 // configure writes the configuration of the next process: text with the listeners.

@@ -30,6 +30,7 @@ import (
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
 	"sluice/route"
+	"sluice/systemd"
 )
 
 // startTimeout limits how long sluice waits at the start for the first set of each service
@@ -42,8 +43,8 @@ type Options struct {
 	Version string    // of the program, for metrics
 	Log     io.Writer // receives the log; os.Stderr if nil
 
-	// Listen binds an address; proxy.Listen if nil.
-	Listen func(network, address string) (net.Listener, error)
+	// Listen binds the address of the listener of that name; proxy.Listen if nil.
+	Listen func(name, network, address string) (net.Listener, error)
 	// Release closes a listener from Listen that a later configuration does not have;
 	// its Close if nil.
 	Release func(net.Listener)
@@ -56,6 +57,8 @@ type Options struct {
 	// Replaced is closed when a new process has taken over the listeners. Run then
 	// ends as if its context had ended, but without shutdown.delay.
 	Replaced <-chan struct{}
+
+	Systemd *systemd.Manager // nil: it did not start this process
 }
 
 // Gateway is a running sluice. Its methods may be called concurrently.
@@ -160,7 +163,7 @@ func New(o Options) (_ *Gateway, err error) {
 		o.Log = os.Stderr
 	}
 	if o.Listen == nil {
-		o.Listen = proxy.Listen
+		o.Listen = func(_, network, address string) (net.Listener, error) { return proxy.Listen(network, address) }
 	}
 	if o.Input.Decoded == nil {
 		o.Input.Decoded = new(config.Decoded)
@@ -226,6 +229,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.registrar = g.newRegistrar()
 	g.sharing = g.newSharing(c.Consul.Shares)
 	g.recordFirst()
+	g.warnOfSockets()
 	return g, nil
 }
 
@@ -243,7 +247,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 	for _, l := range g.listeners {
 		g.serve(l)
 	}
+	if !g.takingOver {
+		g.options.Systemd.Lead(false)
+	}
 	running.Go(func() { g.becomeReady(background) })
+	running.Go(func() { g.feedWatchdog(background) })
 	running.Go(func() { g.reloads(background) })
 	running.Go(func() { g.recheckAddresses(background) })
 	g.sharing.resume()
@@ -279,6 +287,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 			return // if this process stops, the old one continues
 		}
 		g.served.Store(true)
+		if g.takingOver {
+			g.options.Systemd.Lead(true) // before the old process ends
+		}
 		if err := g.options.Serving(); err != nil {
 			g.log.Error().Err(err).Msg("cannot tell the old process to stop")
 		}
@@ -289,6 +300,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-g.failed:
 	case <-g.options.Replaced:
+		g.options.Systemd.Leave()
 		g.log.Info().Msg("replaced by a new process")
 		g.events.Add(events.Event{Kind: events.KindReplaced, Text: "A new process serves: this one finishes its requests"})
 		g.leaveAdmin()
@@ -324,6 +336,7 @@ func (g *Gateway) shutdown(leave func(), stop context.CancelFunc, running *sync.
 	if g.takingOver && !g.served.Load() {
 		g.replaced = true // the old process serves clients
 	}
+	g.options.Systemd.Stopping(leaveTimeout + settings.Delay + settings.Idle + settings.Grace + stopMargin)
 	g.log.Info().Stringer("delay", settings.Delay).Stringer("grace", settings.Grace).
 		Int("connections", g.proxy.Connections()).Msg("stopping")
 	g.events.Add(events.Event{Kind: events.KindStopping, Text: "sluice stops: it finishes its requests"})

@@ -58,7 +58,7 @@ func (g *Gateway) Address(name string) net.Addr {
 // bound.
 func (g *Gateway) listen(c *config.Config) (all []*listener, err error) {
 	if g.adminListener == nil {
-		if g.adminListener, err = g.options.Listen("tcp", c.Admin.Address); err != nil {
+		if g.adminListener, err = g.options.Listen(adminName, "tcp", c.Admin.Address); err != nil {
 			err = fmt.Errorf("listener %q: %w", adminName, g.explain(c.Admin.Address, err))
 		}
 	}
@@ -93,7 +93,7 @@ func (g *Gateway) listen(c *config.Config) (all []*listener, err error) {
 		if all[i] != nil {
 			continue
 		}
-		l, err := g.options.Listen("tcp", wanted.Address)
+		l, err := g.options.Listen(wanted.Name, "tcp", wanted.Address)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("listener %q: %w", wanted.Name, g.explain(wanted.Address, err)))
 			continue

@@ -26,8 +26,10 @@ const (
 // becomeReady waits until this process is ready. It stays ready when a reload adds services.
 func (g *Gateway) becomeReady(ctx context.Context) {
 	for begin := time.Now(); ; {
-		if p := g.progress(time.Since(begin)); p.ready() {
+		p := g.progress(time.Since(begin))
+		if p.ready() {
 			close(g.becameReady)
+			g.options.Systemd.Ready(g.status())
 			event := g.log.Info()
 			if len(p.missing) > 0 {
 				event = g.log.Warn().Strs("missing", p.missing)
@@ -36,6 +38,7 @@ func (g *Gateway) becomeReady(ctx context.Context) {
 			g.tellReady(p.missing)
 			return
 		}
+		g.options.Systemd.Waiting(p.missing)
 		select {
 		case <-time.After(readyEvery):
 		case <-ctx.Done():

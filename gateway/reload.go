@@ -62,6 +62,8 @@ func (g *Gateway) reloads(ctx context.Context) {
 }
 
 func (g *Gateway) reloadNow(ctx context.Context) {
+	g.options.Systemd.Reloading()
+	defer func() { g.options.Systemd.Reloaded(g.status()) }()
 	if err := g.accessLog.Load().Reopen(); err != nil {
 		g.log.Error().Err(err).Msg("access log: cannot be opened again, the old file stays in use")
 	}

@@ -30,7 +30,7 @@ import (
 // can have only one that listens. It is safe for concurrent use.
 type Handover struct {
 	pidFile  string
-	listen   func(network, address string) (net.Listener, error)
+	listen   func(name, network, address string) (net.Listener, error)
 	replaced chan struct{}
 	stopped  context.Context
 	stop     context.CancelFunc
@@ -45,14 +45,15 @@ type Handover struct {
 // New returns a handover. pidFile, if not empty, is written with the id of the serving
 // process. listen makes listeners that are not inherited; they must be TCP or Unix
 // ones.
-func New(pidFile string, listen func(network, address string) (net.Listener, error)) *Handover {
+func New(pidFile string, listen func(name, network, address string) (net.Listener, error)) *Handover {
 	h := &Handover{pidFile: pidFile, listen: listen, replaced: make(chan struct{})}
 	h.stopped, h.stop = context.WithCancel(context.Background())
 	return h
 }
 
-// Listen returns the inherited listener for the address, or a new one.
-func (h *Handover) Listen(network, address string) (net.Listener, error) {
+// Listen returns the inherited listener for the address, or a new one. name is that of the
+// listener in the configuration.
+func (h *Handover) Listen(name, network, address string) (net.Listener, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.upgrader == nil {
@@ -69,7 +70,7 @@ func (h *Handover) Listen(network, address string) (net.Listener, error) {
 	if l != nil && listens(l) {
 		return l, nil
 	}
-	if l, err = h.listen(network, address); err != nil {
+	if l, err = h.listen(name, network, address); err != nil {
 		return nil, err
 	}
 	if err := h.upgrader.Fds.AddListener(network, address, l.(tableflip.Listener)); err != nil {

@@ -22,16 +22,16 @@ func TestHandover(t *testing.T) {
 		}
 		return
 	}
-	h := New(filepath.Join(t.TempDir(), "pid"), net.Listen)
+	h := New(filepath.Join(t.TempDir(), "pid"), func(_, network, address string) (net.Listener, error) { return net.Listen(network, address) })
 	give := func(io.Writer) error { t.Error("asked"); return nil }
 	if err := h.Replace(give); err == nil || !strings.Contains(err.Error(), "does not listen") {
 		t.Errorf("replace before listening: %v", err)
 	}
-	l, err := h.Listen("tcp", "127.0.0.1:0")
+	l, err := h.Listen("web", "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Listen("tcp", l.Addr().String()); err == nil || !strings.Contains(err.Error(), "address already in use") {
+	if _, err := h.Listen("web", "tcp", l.Addr().String()); err == nil || !strings.Contains(err.Error(), "address already in use") {
 		t.Errorf("listen twice: %v", err)
 	}
 	if err := h.Replace(give); err == nil || !strings.Contains(err.Error(), "not ready") {
@@ -50,7 +50,7 @@ func TestHandover(t *testing.T) {
 	}
 
 	// A released socket is not kept, and its address is free.
-	other, err := h.Listen("tcp", "localhost:0")
+	other, err := h.Listen("web", "tcp", "localhost:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestHandover(t *testing.T) {
 	} else {
 		inherited.Close()
 	}
-	if again, err := h.Listen("tcp", other.Addr().String()); err != nil {
+	if again, err := h.Listen("web", "tcp", other.Addr().String()); err != nil {
 		t.Errorf("listen again: %v", err)
 	} else {
 		h.Release(again)

@@ -1,0 +1,234 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// serviceManager receives what the processes of a service send to systemd.
+type serviceManager struct {
+	t       *testing.T
+	address string
+
+	mu       sync.Mutex // guards the field below
+	messages []string
+}
+
+func startServiceManager(t *testing.T) *serviceManager {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sluice-") // not t.TempDir: the address of a socket is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &serviceManager{t: t, address: filepath.Join(dir, "notify")}
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.address, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var receiving sync.WaitGroup
+	receiving.Go(func() {
+		for message := make([]byte, 64<<10); ; {
+			n, err := socket.Read(message)
+			if err != nil {
+				return
+			}
+			m.mu.Lock()
+			m.messages = append(m.messages, string(message[:n]))
+			m.mu.Unlock()
+		}
+	})
+	t.Cleanup(func() {
+		socket.Close()
+		receiving.Wait()
+		os.RemoveAll(dir)
+		if t.Failed() {
+			t.Logf("messages: %q", m.since(0))
+		}
+	})
+	return m
+}
+
+// since returns the messages from number n on.
+func (m *serviceManager) since(n int) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.messages[n:])
+}
+
+// await waits for a message with all these parts, from number n on, and returns it and the number of
+// the next one.
+func (m *serviceManager) await(n int, parts ...string) (message string, next int) {
+	m.t.Helper()
+	awaitThat(m.t, fmt.Sprintf("a message has %q", parts), func() bool {
+		for i, received := range m.since(n) {
+			if !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(received, p) }) {
+				message, next = received, n+i+1
+				return true
+			}
+		}
+		return false
+	})
+	return message, next
+}
+
+// activate makes systemd start the command: with sockets, and with more of the environment. The
+// program learns its own process id, which is that of the shell, in $$.
+func (m *serviceManager) activate(command *exec.Cmd, names string, sockets []*os.File, environment ...string) {
+	shell := exec.Command("sh", append([]string{"-c", `export LISTEN_PID=$$ WATCHDOG_PID=$$; exec "$0" "$@"`}, command.Args...)...)
+	shell.ExtraFiles = sockets
+	shell.Env = append(append(os.Environ(), "NOTIFY_SOCKET="+m.address, "LISTEN_FDNAMES="+names, fmt.Sprintf("LISTEN_FDS=%d", len(sockets))), environment...)
+	*command = *shell
+}
+
+// listenFile returns a listening socket, as systemd has one.
+func listenFile(t *testing.T, network, address string) *os.File {
+	t.Helper()
+	l, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	file, err := l.(interface{ File() (*os.File, error) }).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	return file
+}
+
+// systemd opens the socket, and is told of the start, a reload, another process, and the stop.
+func TestUnderSystemd(t *testing.T) {
+	t.Parallel()
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
+	defer origin.Close()
+	m := startServiceManager(t)
+	s := newServing(t, "", static(origin.URL))
+	m.activate(s.command, "web:spare", []*os.File{listenFile(t, "tcp", s.address), listenFile(t, "tcp", "127.0.0.1:0")}, "WATCHDOG_USEC=300000")
+	s.start()
+	get := func() {
+		t.Helper()
+		r, err := http.Get("http://" + s.address + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		if body, err := io.ReadAll(r.Body); string(body) != "ok" {
+			t.Errorf("%d %s, %v", r.StatusCode, body, err)
+		}
+	}
+	_, n := m.await(0, "READY=1\nSTATUS=Serves")
+	if r, err := http.Get("http://" + s.admin + "/readyz"); err != nil || r.StatusCode != http.StatusOK {
+		t.Errorf("READY=1, but /readyz: %v, %v", r, err)
+	}
+	get()
+	m.await(n, "WATCHDOG=1")
+	if log := s.log(); !strings.Contains(log, `"sockets":["spare (127.0.0.1:`) {
+		t.Error("no warning of the socket without a listener")
+	}
+	s.pid = awaitPID(t, s.pidFile, 0)
+
+	s.signal(syscall.SIGHUP)
+	reloading, n := m.await(n, "RELOADING=1")
+	if !regexp.MustCompile(`^RELOADING=1\nMONOTONIC_USEC=\d+$`).MatchString(reloading) {
+		t.Errorf("got %q", reloading)
+	}
+	_, n = m.await(n, "READY=1")
+	s.configure("nonsense")
+	s.signal(syscall.SIGHUP)
+	_, n = m.await(n, "READY=1", "is refused")
+	s.configure(static(origin.URL))
+	s.signal(syscall.SIGHUP)
+	awaitThat(t, "the configuration is valid again", func() bool {
+		all := m.since(n)
+		last := slices.IndexFunc(all, func(message string) bool {
+			return strings.HasPrefix(message, "READY=1") && !strings.Contains(message, "refused")
+		})
+		return last >= 0
+	})
+
+	first := s.pid
+	n = len(m.since(0))
+	s.replace()
+	if first == s.pid {
+		t.Fatal("the process is the same")
+	}
+	_, n = m.await(n, "MAINPID="+strconv.Itoa(s.pid))
+	m.await(n, "READY=1")
+	get()
+	m.await(len(m.since(0)), "WATCHDOG=1") // of the new process: the old one has ended
+	if slices.ContainsFunc(m.since(0), func(message string) bool { return strings.Contains(message, "STOPPING=1") }) {
+		t.Error("the old process reports a stop, but the service goes on")
+	}
+
+	s.end()
+	m.await(0, "STOPPING=1", "EXTEND_TIMEOUT_USEC=44000000")
+	// Connections wait in systemd's socket for the next start.
+	conn, err := net.Dial("tcp", s.address)
+	if err != nil {
+		t.Fatalf("systemd's socket has ended with the process: %v", err)
+	}
+	conn.Close()
+}
+
+// A process that is not ready does not say so, but what it waits for.
+func TestSystemdWaitsForReadiness(t *testing.T) {
+	t.Parallel()
+	m := startServiceManager(t)
+	s := newServing(t, "", "consul: { addresses: ['http://127.0.0.1:1'] }\nservices: { star: { consul: { service: star } } }\nroutes: [{ service: star }]\n")
+	m.activate(s.command, "", nil)
+	s.start()
+	m.await(0, `STATUS=Waits for service "star": `, "connection refused")
+	s.pid = awaitPID(t, s.pidFile, 0)
+	s.signal(syscall.SIGHUP)
+	awaitThat(t, "it is reloaded", func() bool { return strings.Contains(s.log(), "configuration unchanged") })
+	s.end()
+	m.await(0, "STOPPING=1")
+	for _, message := range m.since(0) {
+		if strings.Contains(message, "READY=1") || strings.Contains(message, "RELOADING=1") || strings.Contains(message, "WATCHDOG=1") {
+			t.Errorf("got %q", message)
+		}
+	}
+}
+
+func TestWrongSocketsOfSystemd(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "sluice-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	m := startServiceManager(t)
+	s := newServing(t, "", static("http://127.0.0.1:1"))
+	other := freeAddress(t)
+	_, port, _ := net.SplitHostPort(s.address)
+	for _, c := range []struct {
+		network, address, want string
+	}{
+		{"tcp", other, fmt.Sprintf("listener \"web\": systemd opens %s for this listener: the configuration must have the same port, or 0, not %s", other, port)},
+		{"unix", filepath.Join(dir, "s"), `systemd: socket "web": want a listening TCP socket: it is a unix socket`},
+	} {
+		command := exec.Command(s.command.Path, s.command.Args[1:]...)
+		m.activate(command, "web", []*os.File{listenFile(t, c.network, c.address)})
+		stuck := time.AfterFunc(patience, func() { _ = command.Process.Kill() })
+		output, err := command.CombinedOutput()
+		stuck.Stop()
+		if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != exitFailed || !strings.Contains(string(output), c.want) {
+			t.Errorf("%v: %s, want %s", err, output, c.want)
+		}
+	}
+}

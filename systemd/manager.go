@@ -1,0 +1,191 @@
+package systemd
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+)
+
+// Manager is systemd, as the environment of this process describes it. A nil Manager is
+// none. A message that cannot be sent is dropped: systemd then reports a timeout. Its methods
+// may be called concurrently.
+type Manager struct {
+	watchdog time.Duration // 0: none
+
+	mu      sync.Mutex // guards the fields below
+	main    bool       // this process is the main process of the service
+	ready   bool
+	status  string
+	sockets []socket // not yet taken
+}
+
+// New takes the sockets of systemd. It must be called once in a process, before others use the
+// environment: it removes the variables that concern this process only, and leaves those for a
+// process that replaces it.
+func New() (*Manager, error) {
+	watchdog, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		return nil, fmt.Errorf("systemd: %w", err)
+	}
+	if watchdog == 0 {
+		_ = os.Unsetenv("WATCHDOG_USEC") // of another process
+	}
+	_ = os.Unsetenv("WATCHDOG_PID") // a process that replaces this one has another
+	sockets, err := inherit()
+	if err != nil {
+		return nil, fmt.Errorf("systemd: %w", err)
+	}
+	return &Manager{watchdog: watchdog, sockets: sockets}, nil
+}
+
+// Lead makes this process send messages. replaces reports whether it replaces another one:
+// systemd then follows this process.
+func (m *Manager) Lead(replaces bool) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.main = true
+	if replaces {
+		m.send(fmt.Sprintf("MAINPID=%d", os.Getpid()))
+	}
+	m.sendState()
+}
+
+// Leave ends the messages: another process has replaced this one.
+func (m *Manager) Leave() {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.main = false
+}
+
+// Waiting sets what the start waits for.
+func (m *Manager) Waiting(missing []string) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if status := "Waits for " + strings.Join(missing, "; "); status != m.status {
+		m.status = status
+		m.sendState()
+	}
+}
+
+// Ready ends the start.
+func (m *Manager) Ready(status string) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ready, m.status = true, status
+	m.sendState()
+}
+
+// Reloading begins a reload.
+func (m *Manager) Reloading() {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ready {
+		m.send(daemon.SdNotifyReloading, strings.TrimSpace(daemon.SdNotifyMonotonicUsec()))
+	}
+}
+
+// Reloaded ends a reload.
+func (m *Manager) Reloaded(status string) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ready {
+		m.status = status
+		m.sendState()
+	}
+}
+
+// Stopping begins the stop, which takes at most the given time.
+func (m *Manager) Stopping(within time.Duration) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ready = false
+	m.send(daemon.SdNotifyStopping, "STATUS=Stopping", fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", within.Microseconds()))
+}
+
+// Watchdog returns how long systemd waits for Alive before it restarts the service; 0: it does
+// not.
+func (m *Manager) Watchdog() time.Duration {
+	if m == nil {
+		return 0
+	}
+	return m.watchdog
+}
+
+// Alive tells systemd's watchdog that this process works.
+func (m *Manager) Alive() {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.send(daemon.SdNotifyWatchdog)
+}
+
+// TakeSocket returns systemd's socket for a listener, or nil if there is none. It has the
+// listener's name, and the port of the address, HOST:PORT, unless that is 0.
+func (m *Manager) TakeSocket(name, address string) (net.Listener, error) {
+	if m == nil {
+		return nil, nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.take(name, address)
+}
+
+// Unused returns the sockets that no listener has taken.
+func (m *Manager) Unused() (all []string) {
+	if m == nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.sockets {
+		all = append(all, fmt.Sprintf("%s (%s)", s.name, s.listener.Addr()))
+	}
+	return all
+}
+
+// sendState sends the status, and whether this process is ready. The caller holds mu.
+func (m *Manager) sendState() {
+	if m.ready {
+		m.send(daemon.SdNotifyReady, "STATUS="+m.status)
+	} else if m.status != "" {
+		m.send("STATUS=" + m.status)
+	}
+}
+
+// send sends assignments in one message. The caller holds mu, so messages keep their order.
+func (m *Manager) send(assignments ...string) {
+	if m.main {
+		for i, a := range assignments {
+			assignments[i] = strings.ReplaceAll(a, "\n", " ")
+		}
+		_, _ = daemon.SdNotify(false, strings.Join(assignments, "\n"))
+	}
+}
