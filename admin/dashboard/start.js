@@ -24,8 +24,8 @@ addEventListener("keydown", event => {
 });
 
 show(byId("host"), location.host);
-const wake = repeat(round, roundEvery);
-const wakeRest = repeat(rest, restEvery);
+const wake = repeat(round, () => roundEvery());
+const wakeRest = repeat(rest, () => restEvery());
 addEventListener("visibilitychange", () => {
   wake();
   wakeRest();
