@@ -255,7 +255,7 @@ func TestImageKnowsItsVersion(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: this compiles everything anew, with the flags of a release")
 	}
-	if _, err := os.Stat(".git"); err != nil {
+	if _, err := os.Stat("../.git"); err != nil {
 		t.Skip("this is no clone of the repository")
 	}
 	context := filepath.Join(t.TempDir(), "context")
@@ -267,9 +267,9 @@ func TestImageKnowsItsVersion(t *testing.T) {
 		}
 		return strings.TrimSpace(string(output))
 	}
-	git("clone", "--quiet", ".", context) // as on a machine that only builds
+	git("clone", "--quiet", "..", context) // as on a machine that only builds
 	commit := git("rev-parse", "--short=12", "HEAD")
-	ignored, err := os.ReadFile(".dockerignore")
+	ignored, err := os.ReadFile("../.dockerignore")
 	if err != nil {
 		t.Fatal(err)
 	}
