@@ -1,0 +1,69 @@
+package deploy
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"sluice/config"
+)
+
+// Each file has one configuration of sluice, which is valid.
+func TestConfigurations(t *testing.T) {
+	for _, c := range []struct {
+		file string
+		path []string
+	}{
+		{"compose.yaml", []string{"configs", "sluice", "content"}},
+		{"kubernetes.yaml", []string{"data", "sluice.yaml"}},
+	} {
+		file, err := os.Open(c.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		found := 0
+		for documents := yaml.NewDecoder(file); ; {
+			var document any
+			if err := documents.Decode(&document); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatalf("%s: %v", c.file, err)
+			}
+			for _, key := range c.path {
+				keys, _ := document.(map[string]any)
+				document = keys[key]
+			}
+			if text, ok := document.(string); ok {
+				found++
+				check(t, c.file, text)
+			}
+		}
+		if found != 1 {
+			t.Errorf("%s has %d configurations of sluice", c.file, found)
+		}
+	}
+}
+
+func check(t *testing.T, from, text string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "sluice.yaml")
+	token := filepath.Join(t.TempDir(), "token")
+	text = strings.ReplaceAll(text, "/etc/sluice-token/token", token)
+	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), os.WriteFile(token, []byte("t"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	in := config.Input{File: file, Getenv: func(string) string { return "" }}
+	read, err := in.Read()
+	if err != nil {
+		t.Fatalf("%s: %v", from, err)
+	}
+	if _, err := in.Build([]config.Source{in.FileSource(read)}); err != nil {
+		t.Errorf("%s: %v", from, err)
+	}
+}
