@@ -50,6 +50,20 @@ func TestConfigurations(t *testing.T) {
 	}
 }
 
+// The configuration in the job of Nomad is valid. The job itself is not checked.
+func TestNomad(t *testing.T) {
+	job, err := os.ReadFile("sluice.nomad.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(job), "<<EOT\n")
+	text, _, found := strings.Cut(text, "\nEOT\n")
+	if !found {
+		t.Fatal("the job has no template")
+	}
+	check(t, "sluice.nomad.hcl", text)
+}
+
 func check(t *testing.T, from, text string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
