@@ -14,19 +14,6 @@ job "sluice" {
       port "admin" { static = 8081 }
     }
 
-    # Nomad asks /readyz, and Consul's DNS has the replicas that are ready.
-    service {
-      name = "sluice"
-      port = "http"
-      check {
-        type     = "http"
-        port     = "admin"
-        path     = "/readyz"
-        interval = "2s"
-        timeout  = "1s"
-      }
-    }
-
     task "sluice" {
       driver       = "docker"
       kill_timeout = "45s" # longer than shutdown.delay, idle and grace
@@ -42,9 +29,10 @@ job "sluice" {
         destination = "local/sluice.yaml"
         change_mode = "noop"
         data        = <<EOT
-# The check comes from the agent of Consul on this machine.
 admin: { address: "127.0.0.1:8081" }
-consul: { addresses: ["http://127.0.0.1:8500"] }
+# sluice registers itself with the agent of this machine, which asks /readyz. A check of Nomad
+# would ask the machine's address, where the admin API is not.
+consul: { addresses: ["http://127.0.0.1:8500"], register: {} }
 shutdown: { delay: 3s, grace: 30s }
 services:
   star: { consul: { service: star } }
