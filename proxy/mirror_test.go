@@ -296,10 +296,9 @@ func TestShareOfCopies(t *testing.T) {
 		readResponse(t, conn)
 	}
 	eventually(t, "the end of the copies", func() bool { return mt.copies.InFlight() == 0 })
-	close(paths)
 	n := make(map[string]int)
-	for path := range paths {
-		n[path]++
+	for range len(paths) {
+		n[<-paths]++
 	}
 	for _, path := range []string{"/0", "/1"} {
 		if n[path] < 48 || n[path] > 52 {
