@@ -142,6 +142,9 @@ func TestNoPeerAnswers(t *testing.T) {
 // request may be sent twice.
 func TestPerTryTimeout(t *testing.T) {
 	t.Parallel()
+	// Enough for the good peer on a busy machine: if its try times out, the last one goes to
+	// the hanging peer.
+	const perTry = 2 * time.Second
 	for _, test := range []struct {
 		method  string
 		timeout time.Duration // what counts for a request that must not be sent twice
@@ -154,7 +157,7 @@ func TestPerTryTimeout(t *testing.T) {
 			p := startProxy(t, Options{}, hung.address(), good.address())
 			timeouts := defaultTimeouts()
 			timeouts.ResponseHeader = test.timeout
-			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 2, PerTryTimeout: 100 * time.Millisecond}})
+			p.setService(route.Service{Timeouts: timeouts, Retry: route.Retry{Attempts: 2, PerTryTimeout: perTry}})
 			conn := p.dial()
 			for range 2 { // one of the two goes to the hanging peer first
 				fmt.Fprintf(conn, "%s / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", test.method)
