@@ -154,11 +154,6 @@ func (r *registering) translate(command []string, log io.Writer) error {
 
 // run runs the app until it has ended. The error has its exit status.
 func (r *registering) run(ctx context.Context, command []string, in io.Reader, out, errors io.Writer) error {
-	// First, so that no early signal is lost.
-	signals := make(chan os.Signal, 32)
-	notify(signals)
-	defer signal.Stop(signals)
-
 	registration, err := app.New(r.options)
 	if err != nil {
 		return &usageError{err}
@@ -166,8 +161,13 @@ func (r *registering) run(ctx context.Context, command []string, in io.Reader, o
 	if err := r.checkPort(registration.CheckedAddress()); err != nil {
 		return err
 	}
+	// From before the start of the app until the end of this process: no signal is lost, and
+	// none changes the exit status, which is that of the app.
+	signals := make(chan os.Signal, 32)
+	notify(signals)
 	program, err := startChild(command, in, out, errors)
 	if err != nil {
+		signal.Stop(signals)
 		return &exitError{startFailure(err), fmt.Errorf("the app cannot be started: %w", err)}
 	}
 	ctx, leave := context.WithCancel(ctx)
