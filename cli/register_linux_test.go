@@ -240,7 +240,8 @@ func TestRegisterPassesTheStatusOn(t *testing.T) {
 		{[]string{"sh", "-c", "kill -KILL $$"}, 137, ""},
 		{[]string{"/no/such/program"}, exitNotFound, "the app cannot be started"},
 		{[]string{"/"}, exitNotExecutable, "the app cannot be started"},
-		{[]string{"env", "sh", "-c", "echo all of it; echo errors too >&2"}, 0, "all of it\nerrors too\n"},
+		{[]string{"env", "sh", "-c", "echo all of it"}, 0, "all of it\n"},
+		{[]string{"env", "sh", "-c", "echo errors too >&2"}, 0, "errors too\n"},
 	} {
 		r := startRegister(t, noConsul, []string{"--ttl"}, c.command)
 		r.awaitStatus(c.status)
