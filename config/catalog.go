@@ -84,6 +84,19 @@ type CatalogSelect struct {
 	Meta []string `key:"meta" format:"catalog_meta"`
 }
 
+// MetaOf returns the meta of entries of the form KEY=VALUE, nil for none.
+func MetaOf(entries []string) map[string]string {
+	var meta map[string]string
+	for _, entry := range entries {
+		if meta == nil {
+			meta = make(map[string]string, len(entries))
+		}
+		key, value, _ := strings.Cut(entry, "=")
+		meta[key] = value
+	}
+	return meta
+}
+
 // isPattern reports whether s is a pattern for path.Match.
 func isPattern(s string) bool {
 	_, err := path.Match(s, "")

@@ -163,25 +163,12 @@ func selectionOf(c *config.Config) *consulsource.Selection {
 	return &consulsource.Selection{
 		Name:        want.Name,
 		Tag:         want.Tag,
-		Meta:        metaOf(want.Meta),
+		Meta:        config.MetaOf(want.Meta),
 		TagPrefixes: prefixes,
 		Datacenter:  c.Consul.Datacenter,
 		Wait:        c.Consul.Wait,
 		Probation:   c.Consul.Probation,
 	}
-}
-
-// metaOf splits entries of the form KEY=VALUE. It returns nil for none.
-func metaOf(entries []string) map[string]string {
-	var meta map[string]string
-	for _, entry := range entries {
-		if meta == nil {
-			meta = make(map[string]string, len(entries))
-		}
-		key, value, _ := strings.Cut(entry, "=")
-		meta[key] = value
-	}
-	return meta
 }
 
 // poolOptions returns the options of the pool of a service.
@@ -274,7 +261,7 @@ func registrationSettings(r config.Revision, listener string) *registration.Sett
 		return nil
 	}
 	meta := map[string]string{registration.MetaConfig: r.Hash}
-	maps.Copy(meta, metaOf(c.Meta))
+	maps.Copy(meta, config.MetaOf(c.Meta))
 	return &registration.Settings{
 		Listener: listener,
 		Name:     c.Service,

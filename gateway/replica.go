@@ -15,7 +15,7 @@ import (
 func tiersOf(tiers []config.Tier) []balancer.Selector {
 	var selectors []balancer.Selector
 	for _, t := range tiers {
-		s := balancer.Selector{Tags: t.Tags, Meta: metaOf(t.Meta)}
+		s := balancer.Selector{Tags: t.Tags, Meta: config.MetaOf(t.Meta)}
 		for _, node := range t.Nodes {
 			if node == config.LocalNode {
 				node, _ = os.Hostname() // "" selects no peer

@@ -3,12 +3,12 @@ package doctor
 import (
 	"cmp"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
 	"sluice/catalog/claim"
 	"sluice/config"
+	consulsource "sluice/discovery/consul"
 )
 
 // tagged are the services whose tags ask for routes, as sluice sees them, and what they get.
@@ -26,7 +26,7 @@ func (f *Facts) resolveTags() tagged {
 	if f.Config == nil || !claim.NewReader(f.Config).Reads() {
 		return t
 	}
-	reader := claim.NewReader(f.Config)
+	reader, selected := claim.NewReader(f.Config), selectionOf(f.Config.Catalog)
 	services := make(map[string]*claim.Service)
 	asks := make(map[string]bool)
 	add := func(name, inConsul string, i Instance) {
@@ -54,7 +54,7 @@ func (f *Facts) resolveTags() tagged {
 		}
 	}
 	for _, i := range f.Instances {
-		if !configured[i.Service] && found(f.Config.Catalog, i) {
+		if !configured[i.Service] && selected.Selects(&i.Instance) {
 			add(i.Service, i.Service, i)
 		}
 	}
@@ -73,19 +73,9 @@ func (f *Facts) resolveTags() tagged {
 	return t
 }
 
-// found reports whether catalog.select selects an instance.
-func found(c *config.Catalog, i Instance) bool {
-	want := c.Select
-	if ok, err := path.Match(cmp.Or(want.Name, "*"), i.Service); !ok || err != nil {
-		return false
-	}
-	for _, entry := range want.Meta {
-		key, value, _ := strings.Cut(entry, "=")
-		if known, ok := i.Meta[key]; !ok || known != value {
-			return false
-		}
-	}
-	return want.Tag == "" || slices.Contains(i.Tags, want.Tag)
+// selectionOf returns what sluice would look for in the catalog.
+func selectionOf(c *config.Catalog) consulsource.Selection {
+	return consulsource.Selection{Name: c.Select.Name, Tag: c.Select.Tag, Meta: config.MetaOf(c.Select.Meta)}
 }
 
 // findings are about tags that ask for routes, one for each instance.

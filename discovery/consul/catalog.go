@@ -53,6 +53,16 @@ func (s Selection) filter(selector string) string {
 	return strings.Join(conditions, " and ")
 }
 
+// Selects reports whether an instance of the data centre is selected.
+func (s Selection) Selects(i *discovery.Instance) bool {
+	for key, value := range s.Meta {
+		if known, ok := i.Meta[key]; !ok || known != value {
+			return false
+		}
+	}
+	return s.accepts(i.Service, i.Tags)
+}
+
 // accepts reports whether a name and tags are selected.
 func (s Selection) accepts(name string, tags []string) bool {
 	if name == consulItself || s.Tag != "" && !slices.Contains(tags, s.Tag) {

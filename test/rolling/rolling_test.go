@@ -43,7 +43,8 @@ const (
 // These are for a machine that has too much to do: what it delays is not cut.
 const (
 	clientPatience  = "client: { timeouts: { head: 2m, body: 2m, write: 2m, idle: 1h } }\n" // a client reuses each idle connection
-	servicePatience = "    timeouts: { connect: 30s, response_header: 2m }\n    drain: { timeout: 10m }\n"
+	servicePatience = "    timeouts: { connect: 30s, response_header: 2m }\n" + streamPatience
+	streamPatience  = "    drain: { timeout: 10m }\n" // the same without what is about requests
 )
 
 // controlService has peers that do not change. The latency of its requests shows the load of
@@ -274,14 +275,19 @@ func startGateway(t *testing.T, r *rolls, list []mode, settings string) *running
 	services := fmt.Sprintf("services:\n  %s:\n    peers: [%q, %q]\n%s", controlService, control[0], control[1], servicePatience)
 	routes := fmt.Sprintf("routes:\n  - { host: %s, service: %s }\n", controlService, controlService)
 	for _, m := range list {
-		for _, m := range []mode{m, m.withPatience()} {
+		variants := []mode{m}
+		if !m.patient {
+			variants = append(variants, m.withPatience())
+		}
+		for _, m := range variants {
 			services += fmt.Sprintf("  %s:\n    consul: {}\n%s%s", m.name, m.peers.upstream,
 				strings.ReplaceAll(cmp.Or(m.settings, settings), "%s", m.peers.retry))
+			if m.peers.stream {
+				services += streamPatience
+				continue
+			}
 			if m.patient {
 				services += servicePatience
-			}
-			if m.peers.stream {
-				continue
 			}
 			routes += fmt.Sprintf("  - { host: %s, service: %s }\n", m.name, m.name)
 		}

@@ -42,9 +42,9 @@ func TestSoak(t *testing.T) {
 		{name: "tcp", traffic: traffic{streamPeers, tunnels(tcp), 20, 15}, leave: leaveGracefully},
 	}
 	for i := range list {
-		list[i].instances, list[i].check = 4, patientCheck
-		if list[i].settings = hangSettings + servicePatience; list[i].peers.stream {
-			list[i].settings = "    drain: { timeout: 10m }\n" // without what is about requests
+		list[i].instances, list[i].check, list[i].patient = 4, patientCheck, true
+		if !list[i].peers.stream {
+			list[i].settings = hangSettings
 		}
 	}
 	r := startRolls(t, pace{}, list, "")
