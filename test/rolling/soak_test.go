@@ -60,9 +60,10 @@ func TestSoak(t *testing.T) {
 	if after.heap > before.heap+soakHeap {
 		t.Errorf("the heap has grown from %d to %d KiB", before.heap>>10, after.heap>>10)
 	}
-	if after.goroutines > before.goroutines {
-		all := make([]byte, 1<<20)
-		t.Errorf("there were %d goroutines, and now there are %d:\n%s", before.goroutines, after.goroutines, all[:runtime.Stack(all, true)])
+	for started, n := range after.goroutines {
+		if n > before.goroutines[started] {
+			t.Errorf("there were %d goroutines of %s, and now there are %d", before.goroutines[started], started, n)
+		}
 	}
 }
 
@@ -138,13 +139,13 @@ func (r *rolls) reload(t *testing.T, ctx context.Context) {
 
 // leftovers is what a gateway without clients uses, with the test.
 type leftovers struct {
-	goroutines  int
+	goroutines  map[string]int // by what started them
 	heap        uint64 // bytes
 	descriptors int
 }
 
 func (l leftovers) String() string {
-	return fmt.Sprintf("%d goroutines, a heap of %d KiB, %d descriptors", l.goroutines, l.heap>>10, l.descriptors)
+	return fmt.Sprintf("%d goroutines, a heap of %d KiB, %d descriptors", sum(l.goroutines), l.heap>>10, l.descriptors)
 }
 
 // quiet waits until no request is in flight, and the number of goroutines falls no more, and returns what is
@@ -166,10 +167,10 @@ func (g *runningGateway) quiet(t *testing.T) (l leftovers) {
 	http.DefaultClient.CloseIdleConnections()
 	for least, unchanged := 1<<30, 0; unchanged < 20; unchanged++ { // two seconds, in which timers of a second end
 		time.Sleep(100 * time.Millisecond)
-		if n := goroutines(); n < least {
-			least, unchanged = n, 0
+		if now := goroutines(); sum(now) < least {
+			least, unchanged = sum(now), 0
+			l.goroutines = now
 		}
-		l.goroutines = least
 	}
 	runtime.GC()
 	runtime.GC() // empties the pools of package sync
@@ -181,13 +182,37 @@ func (g *runningGateway) quiet(t *testing.T) (l leftovers) {
 	return l
 }
 
-// goroutines returns the number of goroutines, without those of connections to Consul and to instances of
-// controlService: some of them are kept for later requests.
-func goroutines() int {
+// goroutines returns the number of goroutines by what started them, without those of connections to Consul
+// and to instances of controlService: some of them are kept for later requests.
+func goroutines() map[string]int {
 	stacks := make([]byte, 4<<20)
-	text := string(stacks[:runtime.Stack(stacks, true)])
-	kept := strings.Count(text, "created by net/http.(*Transport).dialConn") + strings.Count(text, ".(*http1Server).serve(")
-	return strings.Count(text, "\n\n") + 1 - kept
+	started := make(map[string]int)
+	for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+		lines := strings.Split(strings.TrimSpace(stack), "\n")
+		if len(lines) < 3 || strings.Contains(stack, ".(*http1Server).serve(") {
+			continue
+		}
+		// The last two lines are "created by FUNCTION in goroutine N" and its place; before them is the
+		// function that was started.
+		by, _, _ := strings.Cut(strings.TrimPrefix(lines[len(lines)-2], "created by "), " in goroutine ")
+		first := lines[1]
+		if len(lines) > 4 {
+			first = lines[len(lines)-4]
+		}
+		if by != "net/http.(*Transport).dialConn" {
+			function, _, _ := strings.Cut(first, "(0x")
+			started[by+" -> "+function]++
+		}
+	}
+	return started
+}
+
+// sum returns the number of all goroutines.
+func sum(started map[string]int) (n int) {
+	for _, of := range started {
+		n += of
+	}
+	return n
 }
 
 // ask decodes an answer of the admin API.
