@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -31,27 +32,21 @@ func newConfig() *cobra.Command {
 
 func newConfigHistory() *cobra.Command {
 	var a api
+	var v view
 	command := &cobra.Command{
 		Use:   "history",
 		Short: "List the applied configurations, the newest first",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			body, err := a.ask(cmd.Context(), http.MethodGet, "/api/config/history", nil)
-			if err != nil {
-				return err
-			}
-			var revisions []admin.Revision
-			if err := a.decode(body, &revisions); err != nil {
-				return err
-			}
-			return writeRevisions(cmd.OutOrStdout(), revisions)
+			return look(cmd, v, query[[]admin.Revision]{api: &a, path: "/api/config/history", write: writeRevisions})
 		},
 	}
 	a.addFlags(command)
+	v.addFlags(command)
 	return command
 }
 
-func writeRevisions(out io.Writer, revisions []admin.Revision) error {
+func writeRevisions(out io.Writer, revisions []admin.Revision, _ time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NUMBER\tTIME\tHASH\tREASON")
 	for _, r := range revisions {
@@ -67,6 +62,7 @@ func writeRevisions(out io.Writer, revisions []admin.Revision) error {
 
 func newConfigDiff() *cobra.Command {
 	var a api
+	var v view
 	command := &cobra.Command{
 		Use:   "diff A B",
 		Short: "Show the differences between two applied configurations",
@@ -78,18 +74,11 @@ func newConfigDiff() *cobra.Command {
 			return numbersIn(args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			body, err := a.ask(cmd.Context(), http.MethodGet, "/api/config/diff/"+args[0]+"/"+args[1], nil)
-			if err != nil {
-				return err
-			}
-			var changes []config.Change
-			if err := a.decode(body, &changes); err != nil {
-				return err
-			}
-			return writeChanges(cmd.OutOrStdout(), changes)
+			return look(cmd, v, query[[]config.Change]{api: &a, path: "/api/config/diff/" + args[0] + "/" + args[1], write: writeChanges})
 		},
 	}
 	a.addFlags(command)
+	v.addJSONFlag(command)
 	return command
 }
 
@@ -103,7 +92,7 @@ func numbersIn(args []string) error {
 	return nil
 }
 
-func writeChanges(out io.Writer, changes []config.Change) error {
+func writeChanges(out io.Writer, changes []config.Change, _ time.Time) error {
 	for _, c := range changes {
 		if _, err := fmt.Fprintln(out, printable(c.String())); err != nil {
 			return err

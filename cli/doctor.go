@@ -197,7 +197,7 @@ func (e *examination) configure() error {
 
 // askPeers reads the peers of a running sluice. Without --admin it need not answer.
 func (e *examination) askPeers(ctx context.Context) error {
-	peers, err := peersQuery{api: e.api, services: nil}.peers(ctx)
+	peers, err := peersOf(&e.api).get(ctx)
 	if err != nil {
 		if e.askAdmin {
 			return err

@@ -118,11 +118,11 @@ func writeState(out io.Writer, p admin.Peer) error {
 
 // find returns the peer; for enable of an absent one, only service and id.
 func (o *order) find(ctx context.Context) (admin.Peer, error) {
-	q := peersQuery{api: o.api}
+	q := peersOf(&o.api)
 	if o.service != "" {
-		q.services = []string{o.service}
+		q = peersOf(&o.api, o.service)
 	}
-	peers, err := q.peers(ctx)
+	peers, err := q.get(ctx)
 	if err != nil {
 		return admin.Peer{}, err
 	}
@@ -151,9 +151,9 @@ func (o *order) await(ctx context.Context, out io.Writer, done admin.Operated) e
 	deadline := time.Now().Add(o.wait)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	q := peersQuery{api: o.api, services: []string{done.Service}}
+	q := peersOf(&o.api, done.Service)
 	for {
-		peers, err := q.peers(ctx)
+		peers, err := q.get(ctx)
 		if err != nil {
 			return err
 		}

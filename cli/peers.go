@@ -1,16 +1,10 @@
 package cli
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -19,53 +13,24 @@ import (
 	"sluice/admin"
 )
 
-// peersQuery reads the peers of a running sluice.
-type peersQuery struct {
-	api
-	services []string // empty: all
-}
-
 func newPeers() *cobra.Command {
-	var q peersQuery
+	var a api
 	var v view
 	command := &cobra.Command{
 		Use:   "peers [SERVICE…]",
 		Short: "Show the peers of a running sluice",
 		Long: "Show the peers of a running sluice, or of some services: state, reasons, requests\n" +
 			"in flight and in total, failures, latency.",
-		RunE: func(cmd *cobra.Command, services []string) error {
-			q.services = services
-			if v.watch && v.asJSON {
-				return &usageError{errors.New("--watch and --json exclude each other")}
-			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			return v.run(ctx, cmd.OutOrStdout(), q.get, q.show)
-		},
+		RunE: func(cmd *cobra.Command, services []string) error { return look(cmd, v, peersOf(&a, services...)) },
 	}
-	q.addFlags(command)
+	a.addFlags(command)
 	v.addFlags(command)
 	return command
 }
 
-func (q peersQuery) show(ctx context.Context, out io.Writer, now func() time.Time) error {
-	peers, err := q.peers(ctx)
-	if err != nil {
-		return err
-	}
-	return writePeers(out, peers, now())
-}
-
-func (q peersQuery) peers(ctx context.Context) (peers []admin.Peer, err error) {
-	body, err := q.get(ctx)
-	if err == nil {
-		err = q.decode(body, &peers)
-	}
-	return peers, err
-}
-
-func (q peersQuery) get(ctx context.Context) ([]byte, error) {
-	return q.ask(ctx, http.MethodGet, "/api/peers", url.Values{"service": q.services})
+// peersOf asks for the peers of services, or of all.
+func peersOf(a *api, services ...string) query[[]admin.Peer] {
+	return query[[]admin.Peer]{api: a, path: "/api/peers", query: url.Values{"service": services}, write: writePeers}
 }
 
 func writePeers(out io.Writer, peers []admin.Peer, now time.Time) error {

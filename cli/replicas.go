@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/signal"
 	"strings"
@@ -19,11 +18,8 @@ import (
 	"sluice/admin"
 )
 
-// replicasQuery reads the replicas of a fleet.
-type replicasQuery struct{ api }
-
 func newReplicas() *cobra.Command {
-	var q replicasQuery
+	var a api
 	var v view
 	var wait time.Duration
 	command := &cobra.Command{
@@ -34,30 +30,31 @@ func newReplicas() *cobra.Command {
 			"needs consul.register.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if v.watch && v.asJSON || wait > 0 && (v.watch || v.asJSON) {
+			q := query[admin.Replicas]{api: &a, path: "/api/replicas", write: writeReplicas}
+			if wait == 0 {
+				return look(cmd, v, q)
+			}
+			if v.watch || v.asJSON {
 				return &usageError{errors.New("--watch, --json and --wait exclude each other")}
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			if wait > 0 {
-				return q.await(ctx, cmd.OutOrStdout(), wait)
-			}
-			return v.run(ctx, cmd.OutOrStdout(), q.get, q.show)
+			return awaitAgreement(ctx, cmd.OutOrStdout(), q, wait)
 		},
 	}
-	q.addFlags(command)
+	a.addFlags(command)
 	v.addFlags(command)
 	command.Flags().DurationVar(&wait, "wait", 0, "wait up to this `time` until all agree, else fail")
 	return command
 }
 
-// await polls until all replicas agree.
-func (q replicasQuery) await(ctx context.Context, out io.Writer, limit time.Duration) error {
+// awaitAgreement polls until all replicas agree.
+func awaitAgreement(ctx context.Context, out io.Writer, q query[admin.Replicas], limit time.Duration) error {
 	deadline := time.Now().Add(limit)
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		v, err := q.replicas(ctx)
+		v, err := q.get(ctx)
 		if err != nil {
 			return err
 		}
@@ -74,26 +71,6 @@ func (q replicasQuery) await(ctx context.Context, out io.Writer, limit time.Dura
 		case <-tick.C:
 		}
 	}
-}
-
-func (q replicasQuery) show(ctx context.Context, out io.Writer, now func() time.Time) error {
-	v, err := q.replicas(ctx)
-	if err != nil {
-		return err
-	}
-	return writeReplicas(out, v, now())
-}
-
-func (q replicasQuery) replicas(ctx context.Context) (v admin.Replicas, err error) {
-	body, err := q.get(ctx)
-	if err == nil {
-		err = q.decode(body, &v)
-	}
-	return v, err
-}
-
-func (q replicasQuery) get(ctx context.Context) ([]byte, error) {
-	return q.ask(ctx, http.MethodGet, "/api/replicas", nil)
 }
 
 func writeReplicas(out io.Writer, v admin.Replicas, now time.Time) error {

@@ -1,17 +1,13 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -20,21 +16,21 @@ import (
 	"sluice/admin"
 )
 
-// routeQuery asks a running sluice which route a request would get.
-type routeQuery struct {
-	api
+// routeRequest is the request whose route is asked for.
+type routeRequest struct {
 	method, url      string
 	headers          []string
 	client, listener string
-	all              bool
+	all              bool // also the routes for other hosts and paths
 }
 
 // errNoRoute is the error for a request without a route.
 var errNoRoute = errors.New("no route matches: sluice answers 404")
 
 func newRoute() *cobra.Command {
-	var q routeQuery
-	var asJSON bool
+	var a api
+	var r routeRequest
+	var v view
 	command := &cobra.Command{
 		Use:   "route [METHOD] URL",
 		Short: "Show which route a request would get, and why",
@@ -46,53 +42,34 @@ func newRoute() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch len(args) {
 			case 1:
-				q.method, q.url = http.MethodGet, args[0]
+				r.method, r.url = http.MethodGet, args[0]
 			case 2:
-				q.method, q.url = args[0], args[1]
+				r.method, r.url = args[0], args[1]
 			default:
 				return &usageError{errors.New("want a URL, or a method and a URL")}
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			return view{asJSON: asJSON}.run(ctx, cmd.OutOrStdout(), q.get, q.show)
+			return look(cmd, v, query[admin.RouteAnswer]{api: &a, path: "/api/route", query: r.values(), write: writeRoute})
 		},
 	}
-	q.addFlags(command)
+	a.addFlags(command)
+	v.addFlags(command)
 	flags := command.Flags()
-	flags.StringArrayVarP(&q.headers, "header", "H", nil, "header `field` of the request, \"NAME: VALUE\"; may be repeated")
-	flags.StringVar(&q.client, "client", "", "`address` of the client")
-	flags.StringVar(&q.listener, "listener", "", "`name` of the listener that gets the request")
-	flags.BoolVar(&q.all, "all", false, "show the routes for other hosts and paths too")
-	flags.BoolVar(&asJSON, "json", false, "print the API's answer")
+	flags.StringArrayVarP(&r.headers, "header", "H", nil, "header `field` of the request, \"NAME: VALUE\"; may be repeated")
+	flags.StringVar(&r.client, "client", "", "`address` of the client")
+	flags.StringVar(&r.listener, "listener", "", "`name` of the listener that gets the request")
+	flags.BoolVar(&r.all, "all", false, "show the routes for other hosts and paths too")
 	return command
 }
 
-func (q routeQuery) get(ctx context.Context) ([]byte, error) {
-	return q.ask(ctx, http.MethodGet, "/api/route", url.Values{
-		"method": {q.method}, "url": {q.url}, "header": q.headers, "client": {q.client}, "listener": {q.listener},
-		"all": {strconv.FormatBool(q.all)},
-	})
+func (r routeRequest) values() url.Values {
+	return url.Values{
+		"method": {r.method}, "url": {r.url}, "header": r.headers, "client": {r.client}, "listener": {r.listener},
+		"all": {strconv.FormatBool(r.all)},
+	}
 }
 
-func (q routeQuery) show(ctx context.Context, out io.Writer, _ func() time.Time) error {
-	body, err := q.get(ctx)
-	if err != nil {
-		return err
-	}
-	var answer admin.RouteAnswer
-	if err := q.decode(body, &answer); err != nil {
-		return err
-	}
-	if err := writeRoute(out, answer); err != nil {
-		return err
-	}
-	if answer.Route == nil {
-		return errNoRoute
-	}
-	return nil
-}
-
-func writeRoute(out io.Writer, answer admin.RouteAnswer) error {
+// writeRoute returns errNoRoute if there is no route.
+func writeRoute(out io.Writer, answer admin.RouteAnswer, _ time.Time) error {
 	if r := answer.Route; r != nil {
 		group := ""
 		switch {
@@ -132,11 +109,13 @@ func writeRoute(out io.Writer, answer admin.RouteAnswer) error {
 	if answer.OtherPath > 0 {
 		others = append(others, fmt.Sprintf("%d for other paths", answer.OtherPath))
 	}
-	if len(others) == 0 {
-		return nil
+	if len(others) > 0 {
+		fmt.Fprintf(out, "\nroutes that do not match: %s\n", strings.Join(others, ", "))
 	}
-	_, err := fmt.Fprintf(out, "\nroutes that do not match: %s\n", strings.Join(others, ", "))
-	return err
+	if answer.Route == nil {
+		return errNoRoute
+	}
+	return nil
 }
 
 // mirrorName names the target of copies for people.

@@ -2,17 +2,13 @@ package cli
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"os/signal"
 	"slices"
 	"strconv"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -23,7 +19,7 @@ import (
 )
 
 func newShares() *cobra.Command {
-	var q sharesQuery
+	var a api
 	var v view
 	command := &cobra.Command{
 		Use:   "shares",
@@ -34,37 +30,13 @@ func newShares() *cobra.Command {
 			"enough for a rollback.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if v.watch && v.asJSON {
-				return &usageError{errors.New("--watch and --json exclude each other")}
-			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			return v.run(ctx, cmd.OutOrStdout(), q.get, q.show)
+			return look(cmd, v, query[[]admin.SplitState]{api: &a, path: "/api/shares", write: writeShares})
 		},
 	}
-	q.addFlags(command)
+	a.addFlags(command)
 	v.addFlags(command)
 	command.AddCommand(newSharesSet(), newSharesPause(), newSharesResume(), newSharesClear())
 	return command
-}
-
-// sharesQuery reads the splits of a running sluice.
-type sharesQuery struct{ api }
-
-func (q sharesQuery) get(ctx context.Context) ([]byte, error) {
-	return q.ask(ctx, http.MethodGet, "/api/shares", nil)
-}
-
-func (q sharesQuery) show(ctx context.Context, out io.Writer, now func() time.Time) error {
-	body, err := q.get(ctx)
-	if err != nil {
-		return err
-	}
-	var splits []admin.SplitState
-	if err := q.decode(body, &splits); err != nil {
-		return err
-	}
-	return writeShares(out, splits, now())
 }
 
 func writeShares(out io.Writer, splits []admin.SplitState, now time.Time) error {

@@ -2,50 +2,88 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 )
 
-// view is the output of a command: a table, once or repeatedly, or JSON.
+// view is how a command that looks at a running sluice shows what it finds: a table, once
+// or repeatedly, or the answer of the API.
 type view struct{ watch, asJSON bool }
 
 func (v *view) addFlags(c *cobra.Command) {
 	flags := c.Flags()
 	flags.BoolVarP(&v.watch, "watch", "w", false, "repeat every second, until Ctrl-C")
-	flags.BoolVar(&v.asJSON, "json", false, "print the API's answer")
+	v.addJSONFlag(c)
 }
 
-// run writes the answer of get, or the table of show.
-func (v view) run(ctx context.Context, out io.Writer, get func(context.Context) ([]byte, error), show showFunc) error {
-	switch {
+func (v *view) addJSONFlag(c *cobra.Command) {
+	c.Flags().BoolVar(&v.asJSON, "json", false, "print the API's answer")
+}
+
+// query is a question to the admin API. T is what the answer decodes into.
+type query[T any] struct {
+	*api
+	path  string // escaped
+	query url.Values
+	write func(out io.Writer, answer T, now time.Time) error // writes the table
+}
+
+func (q query[T]) get(ctx context.Context) (T, error) {
+	var answer T
+	body, err := q.ask(ctx, http.MethodGet, q.path, q.query)
+	if err == nil {
+		err = q.decode(body, &answer)
+	}
+	return answer, err
+}
+
+// look shows the answer of q as v wants it, for cmd, until a signal ends the command.
+func look[T any](cmd *cobra.Command, v view, q query[T]) error {
+	if v.watch && v.asJSON {
+		return &usageError{errors.New("--watch and --json exclude each other")}
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	show := func(out io.Writer) error {
+		answer, err := q.get(ctx)
+		if err != nil {
+			return err
+		}
+		return q.write(out, answer, time.Now())
+	}
+	switch out := cmd.OutOrStdout(); {
 	case v.asJSON:
-		body, err := get(ctx)
+		body, err := q.ask(ctx, http.MethodGet, q.path, q.query)
 		if err == nil {
 			_, err = out.Write(body)
 		}
 		return err
 	case v.watch:
 		return redraw(ctx, out, show)
+	default:
+		return show(out)
 	}
-	return show(ctx, out, time.Now)
 }
-
-// showFunc writes a table once.
-type showFunc func(ctx context.Context, out io.Writer, now func() time.Time) error
 
 // redraw writes a table every second until ctx ends. Errors are shown and do not end
 // it.
-func redraw(ctx context.Context, out io.Writer, show showFunc) error {
+func redraw(ctx context.Context, out io.Writer, show func(io.Writer) error) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		var screen strings.Builder
 		screen.WriteString("\x1b[H\x1b[2J") // cursor home, clear
-		if err := show(ctx, &screen, time.Now); ctx.Err() != nil {
+		if err := show(&screen); ctx.Err() != nil {
 			return nil
 		} else if err != nil {
 			fmt.Fprintf(&screen, "%v\n", err)
