@@ -140,7 +140,7 @@ func (r *rolls) reload(t *testing.T, ctx context.Context) {
 // leftovers is what a gateway without clients uses, with the test.
 type leftovers struct {
 	goroutines  map[string]int // by what started them
-	heap        uint64 // bytes
+	heap        uint64         // bytes
 	descriptors int
 }
 
