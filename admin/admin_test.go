@@ -2,7 +2,6 @@ package admin
 
 import (
 	"encoding/json"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -32,8 +31,8 @@ func get(t testing.TB, h http.Handler, path string, header ...string) (int, stri
 	return ask(t, h, http.MethodGet, path, header...)
 }
 
-// ask sends a request with header fields as alternating names and values. It is from this machine
-// if path is not a URL.
+// ask sends a request with header fields as alternating names and values, and checks the answer
+// against openapi.yaml. The request is from this machine if path is not a URL.
 func ask(t testing.TB, h http.Handler, method, path string, header ...string) (int, string) {
 	t.Helper()
 	r := httptest.NewRequest(method, path, nil)
@@ -43,13 +42,16 @@ func ask(t testing.TB, h http.Handler, method, path string, header ...string) (i
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
+	w := answerOf(h, r)
+	checkAnswer(t, method, path, w.Code, w.Header(), w.Body.Bytes())
+	return w.Code, w.Body.String()
+}
+
+// answerOf returns the answer of h to a request.
+func answerOf(h http.Handler, r *http.Request) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
-	body, err := io.ReadAll(w.Result().Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return w.Code, string(body)
+	return w
 }
 
 // getJSON decodes the response to a request, which must succeed.
@@ -144,7 +146,7 @@ func complete(o Options) Options {
 		o.Events = events.New()
 	}
 	if o.Splits == nil {
-		o.Splits = func() []SplitState { return nil }
+		o.Splits = func() []SplitState { return []SplitState{} }
 	}
 	if o.Pools == nil {
 		o.Pools = func() []*balancer.Pool { return nil }
@@ -177,7 +179,7 @@ func complete(o Options) Options {
 		o.Registration = func() registration.Status { return registration.Status{} }
 	}
 	if o.Replica == nil {
-		o.Replica = func() fleet.Replica { return fleet.Replica{} }
+		o.Replica = func() fleet.Replica { return fleet.Replica{Pending: []string{}, Services: []fleet.Service{}} }
 	}
 	if o.Replicas == nil {
 		o.Replicas = func(context.Context) fleet.Report { return fleet.Report{} }

@@ -21,10 +21,21 @@ type handler struct {
 
 // New returns the handler of the admin listener.
 func New(o Options) http.Handler {
-	h := &handler{Options: o}
 	mux := http.NewServeMux()
-	open := func(path string, f http.HandlerFunc) { mux.Handle(path, readOnly(f)) }
-	guarded := func(path string, f http.HandlerFunc) { mux.Handle(path, readOnly(h.authorized(f))) }
+	for path, f := range (&handler{Options: o}).endpoints() {
+		mux.Handle(path, f)
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, http.StatusNotFound, "no such path: "+r.URL.Path)
+	})
+	return mux
+}
+
+// endpoints returns the handlers by path. openapi.yaml describes each of them.
+func (h *handler) endpoints() map[string]http.HandlerFunc {
+	all := make(map[string]http.HandlerFunc)
+	open := func(path string, f http.HandlerFunc) { all[path] = readOnly(f) }
+	guarded := func(path string, f http.HandlerFunc) { all[path] = readOnly(h.authorized(f)) }
 
 	open("/healthz", h.healthz)
 	open("/readyz", h.readyz)
@@ -48,7 +59,7 @@ func New(o Options) http.Handler {
 	guarded("/api/config/diff/{from}/{to}", h.configDiff)
 	guarded("/consul", h.consulAll)
 	guarded("/consul/{service}", h.consulOne)
-	order := func(path string, f http.HandlerFunc) { mux.Handle(path, h.order(h.authorized(f))) }
+	order := func(path string, f http.HandlerFunc) { all[path] = h.order(h.authorized(f)) }
 	order("/api/peers/{service}/{id}/drain", h.drain)
 	order("/api/peers/{service}/{id}/enable", h.enable)
 	order("/api/shares/{service}", h.setShare)
@@ -60,11 +71,8 @@ func New(o Options) http.Handler {
 	guarded("/debug/pprof/", pprof.Index)
 	guarded("/debug/pprof/profile", pprof.Profile)
 	guarded("/debug/pprof/trace", pprof.Trace)
-
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, http.StatusNotFound, "no such path: "+r.URL.Path)
-	})
-	return mux
+	guarded("/api/openapi.json", h.openAPI)
+	return all
 }
 
 // readOnly rejects all methods except GET and HEAD.

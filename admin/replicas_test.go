@@ -17,9 +17,11 @@ func TestReplicas(t *testing.T) {
 	converged := false
 	o := Options{
 		Registration: func() registration.Status { return status },
-		Replica:      func() fleet.Replica { return fleet.Replica{Replica: "web1/127.0.0.1:8081"} },
+		Replica: func() fleet.Replica {
+			return fleet.Replica{Replica: "web1/127.0.0.1:8081", Pending: []string{}, Services: []fleet.Service{}}
+		},
 		Replicas: func(context.Context) fleet.Report {
-			return fleet.Report{Converged: &converged, Replicas: []fleet.Member{{ID: "a"}}}
+			return fleet.Report{Converged: &converged, Differences: []fleet.Difference{}, Unknown: []fleet.Unknown{}, Replicas: []fleet.Member{{ID: "a", Status: "passing"}}}
 		},
 	}
 	h := handlerOf(o)

@@ -57,7 +57,7 @@ func TestRoutesOfTags(t *testing.T) {
 				Problems: []claim.Problem{
 					{Ask: starAsks, Kind: claim.KindBad, Reason: "not a number", Harmless: true},
 					{Ask: evilAsks, Kind: claim.KindConflict, Reason: "star has it", Wanted: &wanted, Winner: &starAsks},
-					{Ask: claim.Ask{Service: "evil", Tag: "urlprefix-"}, Kind: claim.KindBad, Reason: "no route", Harmless: true},
+					{Ask: claim.Ask{Service: "evil", Dialect: "fabio", Tag: "urlprefix-"}, Kind: claim.KindBad, Reason: "no route", Harmless: true},
 				},
 			}
 		},
@@ -74,8 +74,8 @@ func TestRoutesOfTags(t *testing.T) {
 			Problems: []TagProblem{{TagAsk: evilAsked, Kind: "conflict", Reason: "star has it", LostTo: &starAsked}},
 		},
 		{
-			Service: "evil", AskedBy: &TagAsk{"evil", []string{}, "", "urlprefix-"}, Unused: true,
-			Problems: []TagProblem{{TagAsk: TagAsk{"evil", []string{}, "", "urlprefix-"}, Kind: "bad", Reason: "no route", Harmless: true}},
+			Service: "evil", AskedBy: &TagAsk{"evil", []string{}, "fabio", "urlprefix-"}, Unused: true,
+			Problems: []TagProblem{{TagAsk: TagAsk{"evil", []string{}, "fabio", "urlprefix-"}, Kind: "bad", Reason: "no route", Harmless: true}},
 		},
 	}
 	got := getJSON[[]Route](t, h, "/api/routes")

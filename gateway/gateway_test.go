@@ -158,18 +158,15 @@ func (r *running) do(request *http.Request) (status int, body string) {
 	return response.StatusCode, string(data)
 }
 
-// api queries the admin API and decodes the response into v.
+// api queries the admin API, checks the response against its OpenAPI document, and decodes it
+// into v.
 func (r *running) api(path string, v any) (status int) {
 	r.t.Helper()
-	request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("admin").String()+path, nil)
-	if err != nil {
-		r.t.Fatal(err)
+	answer := r.askAdmin(http.MethodGet, path)
+	if err := json.Unmarshal(answer.Body, v); err != nil {
+		r.t.Fatalf("%s: %v\n%s", path, err, answer.Body)
 	}
-	status, body := r.do(request)
-	if err := json.Unmarshal([]byte(body), v); err != nil {
-		r.t.Fatalf("%s: %v\n%s", path, err, body)
-	}
-	return status
+	return answer.Status
 }
 
 // peers returns the peers of the admin API by address.

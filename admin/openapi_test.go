@@ -1,0 +1,246 @@
+package admin
+
+import (
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"sluice/admin/fleet"
+	"sluice/config"
+	"sluice/events"
+	"sluice/test/openapitest"
+)
+
+// document returns openapi.yaml as it is served.
+func document(t testing.TB) *openapitest.Document {
+	t.Helper()
+	d, err := parsedDocument()
+	if err != nil {
+		t.Fatalf("openapi.yaml: %v", err)
+	}
+	return d
+}
+
+var parsedDocument = sync.OnceValues(func() (*openapitest.Document, error) {
+	request, _ := http.NewRequest(http.MethodGet, "http://127.0.0.1/api/openapi.json", nil)
+	w := answerOf(New(complete(Options{Version: "v1.2.3"})), request)
+	return openapitest.Parse(w.Body.Bytes())
+})
+
+// checkAnswer checks an answer against openapi.yaml.
+func checkAnswer(t testing.TB, method, path string, status int, header http.Header, body []byte) {
+	t.Helper()
+	target, err := url.Parse(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := document(t).Check(openapitest.Answer{Method: method, URL: target, Status: status, Header: header, Body: body}); err != nil {
+		t.Error(err)
+	}
+}
+
+// goTypes has the Go type of the body of each operation that answers with JSON.
+var goTypes = map[string]any{
+	"GET /healthz":                          Health{},
+	"GET /readyz":                           Readiness{},
+	"GET /api":                              []Peer{},
+	"GET /api/peers":                        []Peer{},
+	"POST /api/peers/{service}/{id}/drain":  Operated{},
+	"POST /api/peers/{service}/{id}/enable": Operated{},
+	"GET /api/services":                     []Service{},
+	"GET /api/events":                       []events.Event{},
+	"GET /api/routes":                       []Route{},
+	"GET /api/route":                        RouteAnswer{},
+	"GET /api/tags":                         []TagProblem{},
+	"GET /api/shares":                       []SplitState{},
+	"POST /api/shares/{service}":            []SplitState{},
+	"POST /api/shares/{service}/pause":      []SplitState{},
+	"POST /api/shares/{service}/resume":     []SplitState{},
+	"POST /api/shares/{service}/release":    []SplitState{},
+	"GET /api/config":                       AppliedConfig{},
+	"GET /api/config/history":               []Revision{},
+	"GET /api/config/history/{number}":      RevisionConfig{},
+	"GET /api/config/diff/{from}/{to}":      []config.Change{},
+	"POST /api/config/rollback":             Revision{},
+	"GET /api/certificates":                 []Certificate{},
+	"GET /api/catalog":                      Catalog{},
+	"GET /api/replicas":                     Replicas{},
+	"GET /api/replica":                      fleet.Replica{},
+	"GET /consul":                           []Comparison{},
+	"GET /consul/{service}":                 Comparison{},
+	"GET /api/openapi.json":                 map[string]any{},
+}
+
+// The schemas of openapi.yaml have the members of the Go types that are encoded, also those that
+// no answer of a test has.
+func TestOpenAPIHasEveryMember(t *testing.T) {
+	d := document(t)
+	types := openapitest.Types{Document: d, Names: map[reflect.Type]string{
+		reflect.TypeFor[fleet.Service](): "ReplicaService",
+		reflect.TypeFor[fleet.Group]():   "ReplicaGroup",
+	}}
+	for _, o := range d.Operations() {
+		v, ok := goTypes[o.String()]
+		if ok != o.HasJSON() {
+			t.Errorf("%s: openapi.yaml has a JSON schema of its status 200: %t, goTypes above has its type: %t", o, o.HasJSON(), ok)
+			continue
+		}
+		if ok {
+			for _, difference := range types.Compare(o, v) {
+				t.Error(difference)
+			}
+		}
+	}
+}
+
+// Every path of the handler is in openapi.yaml with its method and token, and the reverse.
+func TestOpenAPIHasEveryEndpoint(t *testing.T) {
+	const token = "s3cret"
+	d := document(t)
+	h := &handler{Options: complete(Options{Token: func() string { return token }})}
+	mux := http.NewServeMux()
+	missing := make(map[string]bool)
+	for path, f := range h.endpoints() {
+		mux.Handle(path, f)
+		missing[path] = true
+	}
+	for _, o := range d.Operations() {
+		path := regexp.MustCompile(`\{[a-z]+\}`).ReplaceAllString(o.Path, "1")
+		request, err := http.NewRequest(o.Method, "http://127.0.0.1:8081"+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, pattern := mux.Handler(request)
+		if pattern == "" {
+			t.Errorf("openapi.yaml has %s, which handler.go does not", o)
+			continue
+		}
+		delete(missing, pattern)
+
+		// Without the token, no handler does anything.
+		if w := answerOf(mux, request); w.Code == http.StatusMethodNotAllowed || (w.Code == http.StatusUnauthorized) != o.Guarded {
+			t.Errorf("%s: openapi.yaml says that it needs a token: %t; without one the answer is %d %s", o, o.Guarded, w.Code, w.Body)
+		}
+		other := map[string]string{http.MethodGet: http.MethodPost, http.MethodPost: http.MethodGet}[o.Method]
+		request.Method = other
+		documented := slices.ContainsFunc(d.Operations(), func(p *openapitest.Operation) bool { return p.Path == o.Path && p.Method == other })
+		if w := answerOf(mux, request); (w.Code != http.StatusMethodNotAllowed) != documented {
+			t.Errorf("%s %s: openapi.yaml has it: %t; the answer is %d %s", other, o.Path, documented, w.Code, w.Body)
+		}
+	}
+	for path := range missing {
+		t.Errorf("handler.go has the path %s, openapi.yaml has not: add it, its schemas, and its type to goTypes", path)
+	}
+}
+
+// Every parameter that a handler reads from the query is in openapi.yaml, and the reverse.
+func TestOpenAPIHasEveryParameter(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := make(map[string]bool)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		for _, found := range regexp.MustCompile(`(?:Query\(\)|\bquery|\bvalues)(?:\.Get\(|\[)"([^"]+)"`).FindAllSubmatch(text, -1) {
+			read[string(found[1])] = true
+		}
+	}
+	documented := document(t).QueryParameters("/debug/pprof/") // those are read by net/http/pprof
+	for name := range read {
+		if !slices.Contains(documented, name) {
+			t.Errorf("a handler reads the parameter %q, which openapi.yaml does not have", name)
+		}
+	}
+	for _, name := range documented {
+		if !read[name] {
+			t.Errorf("openapi.yaml has the parameter %q, which no handler reads", name)
+		}
+	}
+}
+
+func TestOpenAPIHasEveryKindOfEvent(t *testing.T) {
+	var want []string
+	for _, kind := range events.Kinds() {
+		want = append(want, string(kind))
+	}
+	if got := document(t).Values("Event", "kind"); !slices.Equal(got, want) {
+		t.Errorf("openapi.yaml has the kinds\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestOpenAPINamesTheVersion(t *testing.T) {
+	served := getJSON[struct {
+		Info struct{ Version string }
+	}](t, handlerOf(Options{Version: "v1.2.3"}), "/api/openapi.json")
+	if served.Info.Version != "v1.2.3" {
+		t.Errorf("got %+v", served)
+	}
+	if other := getJSON[struct {
+		Info struct{ Version string }
+	}](t, handlerOf(Options{Version: "v1.2.4"}), "/api/openapi.json"); other.Info.Version != "v1.2.4" {
+		t.Errorf("got %+v", other)
+	}
+}
+
+// docs/http-api.md lists the endpoints of openapi.yaml, and describes every member and parameter.
+func TestOpenAPIAgreesWithTheManual(t *testing.T) {
+	text, err := os.ReadFile("../docs/http-api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manual := string(text)
+	_, table, _ := strings.Cut(manual, "| path | answer |\n|---|---|\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	listed := make(map[string]bool)
+	for row := range strings.Lines(table) {
+		cell, _, _ := strings.Cut(strings.TrimPrefix(row, "| "), " |")
+		method, last := "GET", ""
+		for _, code := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cell, -1) {
+			path := code[1]
+			if order, ok := strings.CutPrefix(path, "POST "); ok {
+				method, path = "POST", order
+			}
+			if end, ok := strings.CutPrefix(path, "…"); ok { // in place of the last word, or after a parameter
+				if !strings.HasSuffix(last, "}") {
+					last = last[:strings.LastIndex(last, "/")]
+				}
+				path = last + end
+			}
+			last = path
+			listed[method+" "+path] = true
+		}
+	}
+	d := document(t)
+	for _, o := range d.Operations() {
+		if !listed[o.String()] && !strings.HasPrefix(o.Path, "/debug/pprof/") {
+			t.Errorf("the table of docs/http-api.md lacks %s", o)
+		}
+		delete(listed, o.String())
+	}
+	for name := range listed {
+		t.Errorf("the table of docs/http-api.md has %s, openapi.yaml has not", name)
+	}
+	words := make(map[string]bool)
+	for _, word := range regexp.MustCompile(`[A-Za-z0-9_]+`).FindAllString(manual, -1) {
+		words[word] = true
+	}
+	for _, name := range append(d.Members(), d.QueryParameters("/debug/pprof/")...) {
+		if !words[name] {
+			t.Errorf("docs/http-api.md does not say what %s is", name)
+		}
+	}
+}

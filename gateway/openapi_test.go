@@ -1,0 +1,203 @@
+package gateway
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/admin"
+	"sluice/test/consultest"
+	"sluice/test/openapitest"
+	"sluice/test/testcert"
+)
+
+// openAPI is the description of the admin API.
+var openAPI = sync.OnceValues(func() (*openapitest.Document, error) {
+	text, err := os.ReadFile("../admin/openapi.yaml")
+	if err != nil {
+		return nil, err
+	}
+	return openapitest.Parse(text)
+})
+
+// askAdmin sends a request to the admin API, and checks the answer against its OpenAPI document.
+// Header fields are alternating names and values.
+func (r *running) askAdmin(method, path string, header ...string) openapitest.Answer {
+	r.t.Helper()
+	document, err := openAPI()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	request, err := http.NewRequest(method, "http://"+r.Address("admin").String()+path, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		request.Header.Set(header[i], header[i+1])
+	}
+	response, err := r.client.Do(request)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	answer := openapitest.Answer{Method: method, URL: request.URL, Status: response.StatusCode, Header: response.Header}
+	if answer.Body, err = io.ReadAll(response.Body); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := document.Check(answer); err != nil {
+		r.t.Error(err)
+	}
+	return answer
+}
+
+// Every operation of the OpenAPI document is carried out by a gateway with a real Consul, and what it
+// answers is what the document says.
+func TestAnswersAreThoseOfTheOpenAPIDocument(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t, consultest.Options{})
+	register := func(id, address string, check *api.AgentServiceCheck, tags ...string) {
+		t.Helper()
+		service, _, _ := strings.Cut(id, "-")
+		err := consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
+			Name: service, ID: id, Address: "127.0.0.1", Port: port(t, address), Tags: tags, Meta: map[string]string{"zone": "a"}, Check: check,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	register("star-1", origin(t, "1"), nil, "v1", "urlprefix-star.example.com/ strip=/x")
+	register("star-2", origin(t, "2"), nil, "v2")
+	register("star-3", origin(t, "3"), &api.AgentServiceCheck{TTL: "1h"}, "v1") // critical
+	register("evil-1", origin(t, "evil"), nil, "urlprefix-star.example.com/", "urlprefix-x/ weight=x", "urlprefix-no.example.org/")
+	files := testcert.Write(t, t.TempDir(), "www.example.com")
+	r := start(t, fmt.Sprintf(`
+listeners:
+  - { name: web, address: "127.0.0.1:0" }
+  - { name: websecure, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q, key: %q }] } }
+admin: { address: "127.0.0.1:0" }
+access_log: { path: "off" }
+config: { history: %q }
+consul: { addresses: [%q], register: { service: sluice } }
+catalog: { tags: [fabio], claims: [{ service: "*", hosts: ["*.example.com"] }] }
+services:
+  star:
+    consul: {}
+    groups: { canary: { tags: [v2] } }
+    split: { canary: 50%%, key: header X-User }
+    judge: { act: rollback }
+  origin: { peers: [%q, "127.0.0.1:1 weight=3"] }
+routes:
+  - { host: www.example.com, path: /star, service: star, mirror: { service: origin }, request_headers: { set: { X-A: b } } }
+  - { path: /, methods: [GET], service: origin }
+`, files.Cert, files.Key, t.TempDir()+"/history.jsonl", consul.URL(), origin(t, "origin")))
+	r.await("the registration and the routes of tags", func() bool {
+		var replicas admin.Replicas
+		var routes []admin.Route
+		r.api("/api/replicas", &replicas)
+		r.api("/api/routes", &routes)
+		return replicas.Registration.State == "registered" && len(replicas.Replicas) == 1 && slices.ContainsFunc(routes, func(r admin.Route) bool { return len(r.WonAgainst) > 0 })
+	})
+	for _, user := range []string{"a", "b", "c", "d"} {
+		request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("web").String()+"/star", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Host = "www.example.com"
+		request.Header.Set("X-User", user)
+		r.do(request)
+	}
+	r.get("/")
+
+	document, err := openAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	carriedOut := make(map[string]bool)
+	ask := func(operation, path string, status int, header ...string) {
+		t.Helper()
+		method, template, _ := strings.Cut(operation, " ")
+		if path == "" {
+			path = template
+		}
+		answer := r.askAdmin(method, path, append(header, "Accept", "application/json")...)
+		if answer.Status != status {
+			t.Errorf("%s %s: %d, want %d: %s", method, path, answer.Status, status, answer.Body)
+		}
+		if status == http.StatusOK {
+			carriedOut[operation] = true
+		}
+	}
+	gets := func() {
+		t.Helper()
+		for _, o := range document.Operations() {
+			if o.Method == http.MethodGet && !strings.Contains(o.Path, "{") && o.Path != "/api/route" && !strings.HasPrefix(o.Path, "/debug/") {
+				ask(o.String(), "", http.StatusOK)
+			}
+		}
+	}
+	gets()
+	ask("GET /api/peers", "/api/peers?service=star&state=up&state=unhealthy", 200)
+	ask("GET /api/peers", "/api/peers?service=x", 404)
+	ask("GET /api/events", "/api/events?service=star&kind=peer&limit=3&format=json", 200)
+	ask("GET /api/events", "/api/events?kind=x", 400)
+	ask("GET /api/route", "/api/route?url=http://www.example.com/star&header=X-User:a&client=10.0.0.1&listener=web&method=GET&all=true", 200)
+	ask("GET /api/route", "/api/route?url=http://star.example.com/", 200)
+	ask("GET /api/route", "/api/route?url=x", 400)
+	ask("GET /consul/{service}", "/consul/star", 200)
+	ask("GET /consul/{service}", "/consul/origin", 404)
+	ask("POST /api/peers/{service}/{id}/drain", "/api/peers/star/star-1/drain?why=disk&node=&address=", 200)
+	ask("POST /api/peers/{service}/{id}/drain", "/api/peers/star/star-9/drain", 404)
+	ask("POST /api/peers/{service}/{id}/drain", "/api/peers/star/star-1/drain?why=%00", 400)
+	ask("POST /api/shares/{service}", "/api/shares/star?share=0.1&group=canary&why=more", 200)
+	ask("POST /api/shares/{service}", "/api/shares/star?share=2", 400)
+	ask("POST /api/shares/{service}", "/api/shares/origin?share=0", 404)
+	r.await("the share is in use", func() bool { c := r.history.Current(); return c.Number >= 2 && c.Given })
+	gets()
+	ask("POST /api/shares/{service}/pause", "/api/shares/star/pause", 200)
+	ask("POST /api/shares/{service}/resume", "/api/shares/star/resume", 200)
+	ask("POST /api/shares/{service}/resume", "/api/shares/star/resume", 409)
+	ask("POST /api/shares/{service}/release", "/api/shares/star/release?why=done", 200)
+	r.await("the share is released", func() bool { c := r.history.Current(); return c.Number >= 3 && c.Given })
+	ask("GET /api/config/history/{number}", "/api/config/history/1", 200)
+	ask("GET /api/config/history/{number}", "/api/config/history/99", 404)
+	ask("GET /api/config/diff/{from}/{to}", "/api/config/diff/1/2", 200)
+	ask("POST /api/config/rollback", "/api/config/rollback?number=1&why=back", 428)
+	ask("POST /api/config/rollback", "/api/config/rollback?number=1", 412, "If-Match", `"x"`)
+	ask("POST /api/config/rollback", "/api/config/rollback?number=x", 400)
+	ask("POST /api/config/rollback", "/api/config/rollback?number=1&why=back", 200, "If-Match", r.askAdmin("GET", "/api/config").Header.Get("ETag"))
+	ask("GET /debug/pprof/", "/debug/pprof/", 200)
+	ask("GET /debug/pprof/{profile}", "/debug/pprof/goroutine?debug=1", 200)
+	ask("GET /debug/pprof/{profile}", "/debug/pprof/allocs", 200)
+	ask("GET /debug/pprof/{profile}", "/debug/pprof/nothing", 404)
+	ask("GET /debug/pprof/profile", "/debug/pprof/profile?seconds=1", 200)
+	ask("GET /debug/pprof/trace", "/debug/pprof/trace?seconds=0.1", 200)
+	if err := consul.Client().Agent().ServiceDeregister("star-1"); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the drain outlives the instance", func() bool {
+		var services []admin.Service
+		r.api("/api/services", &services)
+		return slices.ContainsFunc(services, func(s admin.Service) bool { return len(s.StandingDrains) == 1 })
+	})
+	gets()
+	ask("POST /api/peers/{service}/{id}/enable", "/api/peers/star/star-1/enable", 200)
+	if err := consul.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	ask("GET /consul/{service}", "/consul/star", 502)
+	r.await("the outage is seen", func() bool { return r.watchOf("star").LastError != "" })
+	gets()
+
+	for _, o := range document.Operations() {
+		if !carriedOut[o.String()] {
+			t.Errorf("this test asks %s for no answer with the status 200: add a request", o)
+		}
+	}
+}
