@@ -21,6 +21,7 @@ type Service struct {
 	Groups   []Group        `json:"groups,omitempty"`
 	Inflight int            `json:"inflight"`
 	Requests uint64         `json:"requests"` // that ended, since the start
+	Errors   uint64         `json:"errors"`   // of Requests: those answered with a status of 5xx
 	P50MS    float64        `json:"p50_ms"`   // estimates over all of them
 	P99MS    float64        `json:"p99_ms"`
 
@@ -147,6 +148,7 @@ func describeService(r *reading) Service {
 		Panic:    r.panic,
 		Inflight: r.inflight(),
 		Requests: r.requests.Total(),
+		Errors:   r.requests.Class(metrics.Class5xx),
 		P50MS:    millis(r.requests.Quantile(0.5)),
 		P99MS:    millis(r.requests.Quantile(0.99)),
 

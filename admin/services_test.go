@@ -134,7 +134,7 @@ func TestServices(t *testing.T) {
 	if want := (map[string]int{"up": 1, "warming": 0, "ejected": 0, "unhealthy": 1, "draining": 1}); !maps.Equal(s.Peers, want) {
 		t.Errorf("peers: got %v, want %v", s.Peers, want)
 	}
-	if s.Policy != "round_robin" || s.Eligible != 1 || s.Inflight != 2 || s.Requests != 2 || s.P50MS <= 2 || s.P99MS > 5 {
+	if s.Policy != "round_robin" || s.Eligible != 1 || s.Inflight != 2 || s.Requests != 2 || s.Errors != 1 || s.P50MS <= 2 || s.P99MS > 5 {
 		t.Errorf("got %+v", s)
 	}
 	w := *s.Watch
