@@ -158,7 +158,11 @@ func TestFoundServicesAreUsedDespiteErrorsOfOthers(t *testing.T) {
 			certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 			ca := filepath.Join(t.TempDir(), "ca.pem")
 			put := func() {
-				if err := os.WriteFile(ca, certificate, 0o600); err != nil {
+				// As a whole: a file that is read while it is written would be another error.
+				if err := os.WriteFile(ca+".new", certificate, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Rename(ca+".new", ca); err != nil {
 					t.Fatal(err)
 				}
 			}
