@@ -3,6 +3,8 @@ package cli
 import (
 	"bytes"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,7 +34,7 @@ func TestWrongCommandLines(t *testing.T) {
 		status int
 		stderr string
 	}{
-		{[]string{"nope"}, exitUsage, "sluice: unknown command \"nope\" for \"sluice\"\nRun \"sluice --help\" for help.\n"},
+		{[]string{"unlike"}, exitUsage, "sluice: unknown command \"unlike\" for \"sluice\"\nRun \"sluice --help\" for help.\n"},
 		{[]string{"run", "--nope"}, exitUsage, "sluice: unknown flag: --nope\nRun \"sluice run --help\" for help.\n"},
 		{[]string{"run", "file"}, exitUsage, "sluice: unexpected argument \"file\"\nRun \"sluice run --help\" for help.\n"},
 		{[]string{"run"}, exitFailed, "sluice: nothing to serve: give --config FILE, or --service NAME for a service in Consul\n"},
@@ -64,6 +66,35 @@ func TestHelpIsNoFailure(t *testing.T) {
 		if status, stdout, stderr := execute(t, args...); status != exitOK || stderr != "" || !strings.Contains(stdout, "Usage:") {
 			t.Errorf("%q: status %d\n%s%s", args, status, stdout, stderr)
 		}
+	}
+}
+
+// A shell asks the running sluice for the names of services.
+func TestCompletion(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `[{"service":"moon"},{"service":"star"}]`)
+	}))
+	address := server.Listener.Addr().String()
+	complete := func(args ...string) (names string) {
+		t.Helper()
+		status, stdout, stderr := execute(t, append([]string{"__complete"}, args...)...)
+		names, found := strings.CutSuffix(stdout, ":4\n") // no names of files
+		if status != exitOK || !found {
+			t.Errorf("%q: status %d\n%s%s", args, status, stdout, stderr)
+		}
+		return names
+	}
+	for _, args := range [][]string{{"peers", "--admin", address, ""}, {"peers", "moon", "--admin", address, ""}, {"shares", "pause", "--admin", address, ""}} {
+		if names := complete(args...); names != "moon\nstar\n" {
+			t.Errorf("%q: %q", args, names)
+		}
+	}
+	if names := complete("shares", "pause", "moon", "--admin", address, ""); names != "" {
+		t.Errorf("a second service: %q", names)
+	}
+	server.Close()
+	if names := complete("peers", "--admin", address, ""); names != "" {
+		t.Errorf("without sluice: %q", names)
 	}
 }
 

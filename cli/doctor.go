@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/balancer"
+	"sluice/cli/terminal"
 	"sluice/config"
 	"sluice/consul"
 	"sluice/consul/doctor"
@@ -277,11 +278,11 @@ func answer(in *bufio.Reader) string {
 func resultText(f doctor.Fixed) string {
 	switch f.Result {
 	case doctor.ResultDone, doctor.ResultWould:
-		return printableLong(f.Detail)
+		return terminal.PrintableLong(f.Detail)
 	case doctor.ResultDeclined:
 		return "not changed"
 	case doctor.ResultLeft:
-		return "not changed: " + printableLong(f.Detail)
+		return "not changed: " + terminal.PrintableLong(f.Detail)
 	}
-	return "FAILED: " + printableLong(f.Detail)
+	return "FAILED: " + terminal.PrintableLong(f.Detail)
 }

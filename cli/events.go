@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/admin"
+	"sluice/cli/terminal"
 	"sluice/events"
 )
 
@@ -113,7 +114,7 @@ func (q *eventsQuery) write(e events.Event) error {
 	if e.Level == events.Warning {
 		mark = "!"
 	}
-	_, err := fmt.Fprintf(q.out, "%s %s %-18s %-12s %s\n", e.Time.Local().Format("15:04:05"), mark, printable(string(e.Kind)), printable(cmp.Or(e.Service, "-")), printableLong(e.Text))
+	_, err := fmt.Fprintf(q.out, "%s %s %-18s %-12s %s\n", e.Time.Local().Format("15:04:05"), mark, printable(string(e.Kind)), printable(cmp.Or(e.Service, "-")), terminal.PrintableLong(e.Text))
 	return err
 }
 

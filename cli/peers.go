@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/admin"
+	"sluice/cli/terminal"
 )
 
 func newPeers() *cobra.Command {
@@ -21,7 +22,8 @@ func newPeers() *cobra.Command {
 		Short: "Show the peers of a running sluice",
 		Long: "Show the peers of a running sluice, or of some services: state, reasons, requests\n" +
 			"in flight and in total, failures, latency.",
-		RunE: func(cmd *cobra.Command, services []string) error { return look(cmd, v, peersOf(&a, services...)) },
+		ValidArgsFunction: completeServices(&a, 0),
+		RunE:              func(cmd *cobra.Command, services []string) error { return look(cmd, v, peersOf(&a, services...)) },
 	}
 	a.addFlags(command)
 	v.addFlags(command)
@@ -42,56 +44,15 @@ func writePeers(out io.Writer, peers []admin.Peer, now time.Time) error {
 	fmt.Fprintln(table, "SERVICE\tPEER\tADDRESS\tSTATE\tFOR\tWEIGHT\tINFLIGHT\tREQUESTS\tFAILURES\tLATENCY\tWHY")
 	for _, p := range peers {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n",
-			printable(p.Service), printable(p.ID), p.Address, p.State, age(now.Sub(p.Since)), p.Weight,
-			p.Inflight, p.Requests, p.Failures, latency(p.LatencyMS), printableWhy(strings.Join(p.Reasons, ", ")))
+			printable(p.Service), printable(p.ID), p.Address, p.State, terminal.Age(now.Sub(p.Since)), p.Weight,
+			p.Inflight, p.Requests, p.Failures, terminal.Milliseconds(p.LatencyMS), printableWhy(strings.Join(p.Reasons, ", ")))
 	}
 	return table.Flush()
 }
 
 // printable replaces control characters in s, and shortens it to 100 characters.
-func printable(s string) string {
-	return printableUpTo(s, 100)
-}
+func printable(s string) string { return terminal.Printable(s, 100) }
 
 // printableWhy is printable with 200 characters: the end of a check's output often has
 // the cause.
-func printableWhy(s string) string {
-	return printableUpTo(s, 200)
-}
-
-func printableUpTo(s string, most int) string {
-	if r := []rune(s); len(r) > most {
-		s = string(r[:most-1]) + "…"
-	}
-	return printableLong(s)
-}
-
-// printableLong replaces control characters, which could control the terminal.
-func printableLong(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s)
-}
-
-// age formats a duration in its largest two units: "3d4h", "5m12s", "7s".
-func age(d time.Duration) string {
-	d = max(0, d.Truncate(time.Second))
-	const day = 24 * time.Hour
-	switch {
-	case d >= day:
-		return fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour)
-	case d >= time.Hour:
-		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
-	}
-	return d.String()
-}
-
-func latency(ms float64) string {
-	if ms == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%.1fms", ms)
-}
+func printableWhy(s string) string { return terminal.Printable(s, 200) }

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/admin"
+	"sluice/cli/terminal"
 )
 
 func newReplicas() *cobra.Command {
@@ -79,7 +80,7 @@ func writeReplicas(out io.Writer, v admin.Replicas, now time.Time) error {
 	for _, m := range v.Replicas {
 		up, services, instances := "-", "-", "-"
 		if m.Started != nil {
-			up = age(now.Sub(*m.Started))
+			up = terminal.Age(now.Sub(*m.Started))
 		}
 		if m.Services != nil {
 			n := 0
@@ -120,7 +121,7 @@ func verdict(v admin.Replicas) string {
 		fmt.Fprintf(&b, "  %s\n", printable(v.Error))
 	}
 	for _, d := range v.Differences {
-		fmt.Fprintf(&b, "  %s\n", printableUpTo(d.Summary, 400))
+		fmt.Fprintf(&b, "  %s\n", terminal.Printable(d.Summary, 400))
 	}
 	return b.String()
 }

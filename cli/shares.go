@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/admin"
+	"sluice/cli/terminal"
 	"sluice/config"
 )
 
@@ -58,7 +59,7 @@ func writeShares(out io.Writer, splits []admin.SplitState, now time.Time) error 
 			}
 		}
 		if given := s.Given; given != nil {
-			by, since, why = given.By, age(now.Sub(given.Since)), cmp.Or(given.Why, why)
+			by, since, why = given.By, terminal.Age(now.Sub(given.Since)), cmp.Or(given.Why, why)
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(s.Service), printable(s.Group),
 			config.Percent(s.Share), config.Percent(s.Configured), printable(by), since, judge, failing, slower, printableWhy(why))
@@ -146,6 +147,7 @@ func oneService(_ *cobra.Command, args []string) error {
 // complete completes c, which carries out o.
 func (o *sharesOrder) complete(c *cobra.Command) *cobra.Command {
 	o.addFlags(c)
+	c.ValidArgsFunction = completeServices(&o.api, 1)
 	c.Flags().StringVar(&o.why, "why", "", "`reason` to keep with the share")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if o.why != "" {

@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/admin"
+	"sluice/events"
+	"sluice/test/consultest"
+	"sluice/test/subprocess"
+)
+
+// openTerminal returns the two ends of a terminal of 100 by 30 characters: what a program
+// uses, and what a user does.
+func openTerminal(t *testing.T) (program, user *os.File) {
+	t.Helper()
+	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { user.Close() })
+	number, err := unix.IoctlGetInt(int(user.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(user.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err == nil {
+		err = unix.IoctlSetWinsize(int(user.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 30, Col: 100})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { program.Close() })
+	return program, user
+}
+
+func TestTopInATerminal(t *testing.T) {
+	t.Parallel()
+	answers := map[string]any{
+		"/api/services": []admin.Service{{Service: "star", Peers: map[string]int{"up": 1}, Eligible: 1}},
+		"/api/peers":    []admin.Peer{{Service: "star", ID: "star-1", Address: "10.0.0.1:80", State: "up", Used: true}},
+		"/api/events":   []events.Event{{Text: "star-1 joined"}},
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = json.NewEncoder(w).Encode(answers[r.URL.Path])
+	}))
+	defer server.Close()
+
+	program, user := openTerminal(t)
+	var seen subprocess.Output
+	go func() {
+		buffer := make([]byte, 4096)
+		for {
+			n, err := user.Read(buffer)
+			_, _ = seen.Write(buffer[:n])
+			if err != nil {
+				return // the terminal is closed
+			}
+		}
+	}()
+	root := newRoot()
+	root.SetArgs([]string{"top", "--admin", server.Listener.Addr().String()})
+	root.SetIn(program)
+	root.SetOut(program)
+	ended := make(chan error, 1)
+	go func() { ended <- root.ExecuteContext(t.Context()) }()
+	sees := func(text string) {
+		t.Helper()
+		consultest.Await(t, text+" is on the screen", func() bool { return strings.Contains(seen.String(), text) })
+	}
+	press := func(keys string) {
+		t.Helper()
+		if _, err := user.WriteString(keys); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sees("star-1 joined")
+	press("\r")
+	sees("10.0.0.1:80")
+	press("q")
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTopNeedsATerminal(t *testing.T) {
+	t.Parallel()
+	status, _, stderr := execute(t, "top")
+	if want := "sluice: top needs a terminal: \"sluice peers\" writes to files and pipes\n"; status != exitFailed || stderr != want {
+		t.Errorf("status %d, %s", status, stderr)
+	}
+}
