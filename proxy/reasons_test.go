@@ -1,0 +1,106 @@
+package proxy
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// docs/reasons.md has a heading for each reason of the code, and no other one. The overviews in
+// docs/requests.md and docs/tcp.md name each reason.
+func TestReasonsAreDocumented(t *testing.T) {
+	t.Parallel()
+	read := func(name string) string {
+		text, err := os.ReadFile("../docs/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	var inText []string
+	for _, found := range regexp.MustCompile("(?m)^### `([a-z0-9_]+)`$").FindAllStringSubmatch(read("reasons.md"), -1) {
+		inText = append(inText, found[1])
+	}
+	overview := read("requests.md") + read("tcp.md")
+	inCode := reasonsOf(t, ".", "http1")
+	for _, reason := range inCode {
+		if !slices.Contains(inText, reason) {
+			t.Errorf("docs/reasons.md has no heading for %s", reason)
+		}
+		if !strings.Contains(overview, "`"+reason+"`") {
+			t.Errorf("neither docs/requests.md nor docs/tcp.md names %s", reason)
+		}
+	}
+	for n, reason := range inText {
+		if !slices.Contains(inCode, reason) {
+			t.Errorf("docs/reasons.md has a heading for %s, which no code gives", reason)
+		}
+		if slices.Contains(inText[:n], reason) {
+			t.Errorf("docs/reasons.md has two headings for %s", reason)
+		}
+	}
+}
+
+// reasonsOf returns the reasons in the source text of packages: those of refusals and of errors of
+// package http1, of cut exchanges (the field interrupted), and what cutReason returns.
+func reasonsOf(t *testing.T, dirs ...string) []string {
+	var reasons []string
+	add := func(e ast.Expr) {
+		if e, ok := e.(*ast.Ident); ok && e.Name == "challengeReason" {
+			reasons = append(reasons, challengeReason)
+		}
+		if e, ok := e.(*ast.BasicLit); ok && e.Kind == token.STRING {
+			if reason, err := strconv.Unquote(e.Value); err == nil && reason != "" {
+				reasons = append(reasons, reason)
+			}
+		}
+	}
+	for _, dir := range dirs {
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range files {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.CompositeLit:
+					if name, ok := n.Type.(*ast.Ident); ok && (name.Name == "refusal" || name.Name == "Error") && len(n.Elts) == 3 {
+						add(n.Elts[1])
+					}
+				case *ast.AssignStmt:
+					for i, left := range n.Lhs {
+						if field, ok := left.(*ast.SelectorExpr); ok && field.Sel.Name == "interrupted" && i < len(n.Rhs) {
+							add(n.Rhs[i])
+						}
+					}
+				case *ast.FuncDecl:
+					if n.Name.Name == "cutReason" {
+						ast.Inspect(n, func(n ast.Node) bool {
+							if r, ok := n.(*ast.ReturnStmt); ok && len(r.Results) == 1 {
+								add(r.Results[0])
+							}
+							return true
+						})
+					}
+				}
+				return true
+			})
+		}
+	}
+	slices.Sort(reasons)
+	return slices.Compact(reasons)
+}

@@ -1,0 +1,274 @@
+//go:build unix
+
+package docs
+
+import (
+	"bytes"
+	"encoding/base64"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/cli"
+	"sluice/test/testcert"
+)
+
+var update = flag.Bool("update", false, "write what commands print into the pages, where it differs")
+
+// TestCommands runs the console and sh blocks of all pages.
+func TestCommands(t *testing.T) {
+	for _, program := range []string{"bash", "curl", "jq"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("the commands of the pages need %s: %v", program, err)
+		}
+	}
+	names, err := pages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		steps, err := readPage(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slices.ContainsFunc(steps, func(s step) bool { return s.runs() }) {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				runPage(t, name, steps)
+			})
+		}
+	}
+}
+
+// TestMarked finds commands in blocks without a language, which the tests would not run.
+func TestMarked(t *testing.T) {
+	t.Parallel()
+	names, err := pages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := regexp.MustCompile(`(?m)^(\$|sluice|curl|consul|etcdctl|jq|go (run|test)) .*`)
+	for _, name := range names {
+		steps, err := readPage(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range steps {
+			if found := commands.FindString(s.text); s.kind == "" && found != "" {
+				t.Errorf("%s:%d: a block with the command %q is neither console nor sh", name, s.line, found)
+			}
+		}
+	}
+}
+
+// runs: the step is a block of commands, and no illustration.
+func (s step) runs() bool {
+	return slices.Contains([]string{"console", "sh", "bash"}, s.kind) && s.illustration == ""
+}
+
+func runPage(t *testing.T, name string, steps []step) {
+	s := newSession(t, steps)
+	var corrections []correction
+	for _, part := range steps {
+		switch {
+		case part.kind == "consul":
+			s.startConsul(part.text)
+		case part.kind == "setup":
+			if output, status := s.run(s.background(part.text)); status != 0 {
+				t.Fatalf("%s:%d: the commands ended with status %d and printed\n%s", name, part.line, status, output)
+			}
+		case part.file != "":
+			file := filepath.Join(s.dir, part.file)
+			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, []byte(s.ports.real(part.text)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		case part.runs():
+			commands, err := part.commands()
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			for _, c := range commands {
+				if strings.TrimSpace(c.text) == "" {
+					continue
+				}
+				printed, ok := s.command(name, part, c)
+				if !ok && *update && part.kind == "console" {
+					corrections = append(corrections, correction{c, printed})
+				} else if !ok {
+					return
+				}
+			}
+		}
+	}
+	if len(corrections) > 0 {
+		correct(t, name, corrections)
+	}
+}
+
+// replaced are commands that need the repository, or ports that the test cannot choose.
+var replaced = strings.NewReplacer("go run ./examples/goapp", "goapp", "consul agent -dev", "true")
+
+// command runs a command of a block, and reports whether it did what the page shows.
+func (s *session) command(name string, block step, c command) (printed []string, ok bool) {
+	s.t.Helper()
+	text := replaced.Replace(c.text)
+	if block.background {
+		text = "terminal " + text
+	}
+	deadline := time.Now().Add(patience)
+	if *update {
+		deadline = time.Now().Add(patience / 3)
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	before := s.status
+	for {
+		s.status = before
+		output, status := s.run(s.background(text))
+		printed = strings.Split(strings.TrimSuffix(output, "\n"), "\n")
+		if block.kind != "console" {
+			if status != 0 {
+				s.t.Errorf("%s:%d: %s\nended with status %d and printed\n%s", name, c.line, c.text, status, output)
+			}
+			return printed, status == 0
+		}
+		err := differ(c.shown, printed)
+		if err == nil {
+			return printed, true
+		}
+		if time.Now().After(deadline) {
+			s.t.Errorf("%s:%d: %s\nprints\n%s\nand not what the page shows, %v", name, c.line, c.text, output, err)
+			return printed, false
+		}
+		<-tick.C
+	}
+}
+
+// correction is what a command printed, where the page shows something else.
+type correction struct {
+	command command
+	printed []string
+}
+
+// correct writes corrections into a page.
+func correct(t *testing.T, name string, corrections []correction) {
+	file := filepath.Join(repository, name)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(text), "\n")
+	for _, c := range slices.Backward(corrections) {
+		first := c.command.line + strings.Count(c.command.text, "\n")
+		lines = slices.Replace(lines, first, first+len(c.command.shown), c.printed...)
+	}
+	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestConfigurations checks the yaml blocks of all pages as sluice check does. A block that is not
+// right as it is may lack services and routes: it gets the simplest ones.
+func TestConfigurations(t *testing.T) {
+	names, err := pages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := make(map[string][]step)
+	for _, name := range names {
+		if blocks[name], err = readPage(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := t.TempDir()
+	t.Chdir(dir)
+	writeReferenced(t, dir)
+	for _, name := range names {
+		for _, block := range blocks[name] {
+			if block.kind != "yaml" || block.illustration != "" {
+				continue
+			}
+			err := check(t, block.text)
+			if err != nil {
+				err = check(t, block.complete())
+			}
+			if err != nil {
+				t.Errorf("%s:%d: %v", name, block.line, err)
+			}
+		}
+	}
+}
+
+// check runs sluice check. Warnings are errors: pages show no keys of earlier versions.
+func check(t *testing.T, text string) error {
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = strings.ReplaceAll(text, "/etc/sluice/", dir+"/")
+	if err := os.WriteFile("sluice.yaml", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	if status := cli.Run([]string{"check", "--config", "sluice.yaml"}, &stdout, &stderr); status != 0 || stderr.Len() > 0 {
+		return fmt.Errorf("sluice check ends with status %d:\n%s%s", status, &stdout, &stderr)
+	}
+	return nil
+}
+
+// writeReferenced writes the files that the pages name.
+func writeReferenced(t *testing.T, dir string) {
+	cert, key := testcert.PEM("www.example.com")
+	write(t, dir, "site.pem", string(cert)+string(key)) // as HAProxy wants it
+	write(t, dir, "site.key", string(key))
+	write(t, dir, "internal.pem", string(cert))
+	write(t, dir, "clients.pem", string(cert))
+	write(t, dir, "acme-1.key", base64.StdEncoding.EncodeToString(make([]byte, 32)))
+	if err := os.Mkdir(filepath.Join(dir, "routes.d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// complete returns a block of keys as a whole configuration. A part has the indentation of the
+// configuration.
+func (s step) complete() string {
+	const listeners, services, routes = "listeners", "services", "routes"
+	text, has := s.text, func(key string) bool {
+		return strings.HasPrefix(s.text, key+":") || strings.Contains(s.text, "\n"+key+":")
+	}
+	switch s.part {
+	case "listener":
+		text = "listeners:\n  - name: web\n    address: \":8443\"\n" + s.text
+		has = func(key string) bool { return key == listeners }
+	case "service":
+		text = "services:\n  star:\n    peers: [\"127.0.0.1:9001\"]\n" + s.text
+		has = func(key string) bool { return key == services }
+	case "route":
+		text = "routes:\n  - service: star\n" + s.text
+		has = func(key string) bool { return key == routes }
+	}
+	if !has(services) {
+		text += "services: { star: { peers: [\"127.0.0.1:9001\"] } }\n"
+	}
+	if !has(routes) {
+		text += "routes: [{ service: " + firstService(text) + " }]\n"
+	}
+	return text
+}
+
+// firstService returns the name of the first service of a configuration.
+func firstService(text string) string {
+	_, after, _ := strings.Cut("\n"+text, "\nservices:")
+	name, _, _ := strings.Cut(strings.TrimLeft(after, " {\n"), ":")
+	return name
+}

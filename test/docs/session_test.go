@@ -1,0 +1,288 @@
+//go:build unix
+
+package docs
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"sluice/test/consultest"
+	"sluice/test/sluicetest"
+)
+
+const (
+	// patience is how long a command may print something else than the page shows.
+	patience = 30 * time.Second
+	// hostname is the name of this machine in the pages.
+	hostname = "web1"
+)
+
+// session is the shell of a page. Its variables, jobs and directory stay from one command to the
+// next.
+type session struct {
+	t      *testing.T
+	dir    string // the directory of the page
+	own    string // files of the session itself
+	stdin  io.WriteCloser
+	ended  *bufio.Scanner // a line with the status of each command that has ended
+	status int            // of the last command
+	ports  *ports
+
+	commands int // that have run
+}
+
+// prelude are functions for the commands of a page.
+const prelude = `
+trap 'trap "" TERM; kill 0' EXIT # the background ends with the shell
+# await COMMAND…: repeats it until its status is 0, for at most a minute.
+await() {
+	local end=$((SECONDS + 60))
+	until "$@" >/dev/null 2>&1; do
+		((SECONDS < end)) || { echo "this does not happen: $*"; "$@"; return 1; }
+		sleep 0.05
+	done
+}
+# terminal COMMAND…: runs it outside of the jobs of this shell. process PATTERN prints its id.
+terminal() { (exec "$@" >>"$DOCS_LOG" 2>&1 & echo "$! $*" >>"$DOCS_LOG.processes"); }
+process() { sed -n "s/ .*$1.*//p" "$DOCS_LOG.processes"; }
+`
+
+// newSession starts a shell for the steps of a page. It ends with the test, and its processes too.
+func newSession(t *testing.T, steps []step) *session {
+	s := &session{t: t, dir: t.TempDir(), own: t.TempDir(), ports: newPorts(t, steps)}
+	bin := filepath.Join(s.own, "bin")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, role := range []string{"sluice", "app"} {
+		if err := os.Symlink(self, filepath.Join(bin, role)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// curl shows its progress unless it writes to a terminal.
+	if err := os.WriteFile(filepath.Join(s.own, ".curlrc"), []byte("silent\nshow-error\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	writeReferenced(t, s.dir)
+	for _, s := range steps {
+		if strings.Contains(s.text, "goapp") && s.illustration == "" {
+			program, err := goapp(t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(program, filepath.Join(bin, "goapp")); err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+	}
+
+	shell := exec.Command("bash", "--noprofile", "--norc")
+	shell.Dir = s.dir
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "CONSUL_") {
+			shell.Env = append(shell.Env, v)
+		}
+	}
+	shell.Env = append(shell.Env, "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+s.own, "NO_COLOR=1", "DOCS_LOG="+s.log(),
+		envListen+"="+s.ports.real("127.0.0.1:8080"), envAdmin+"="+s.ports.real("127.0.0.1:8081"))
+	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if s.stdin, err = shell.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	statuses, err := shell.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ended = bufio.NewScanner(statuses)
+	if err := shell.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			log, _ := os.ReadFile(s.log())
+			t.Logf("what ran in the background printed:\n%s", log[max(0, len(log)-4000):])
+		}
+		s.end(shell)
+	})
+	s.run(prelude)
+	return s
+}
+
+// end ends the processes of the session: with SIGTERM, then with SIGKILL. The shell ends because its
+// input has, also when the test binary dies.
+func (s *session) end(shell *exec.Cmd) {
+	s.stdin.Close()
+	_ = shell.Wait()
+	group := -shell.Process.Pid
+	_ = syscall.Kill(group, syscall.SIGTERM)
+	deadline := time.Now().Add(10 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for syscall.Kill(group, 0) == nil {
+		if time.Now().After(deadline) {
+			_ = syscall.Kill(group, syscall.SIGKILL)
+		}
+		<-tick.C
+	}
+}
+
+// log is the file of what commands in the background print.
+func (s *session) log() string { return filepath.Join(s.own, "background.log") }
+
+// run runs text in the shell, and returns its output and status.
+func (s *session) run(text string) (output string, status int) {
+	s.t.Helper()
+	text = s.ports.real(text)
+	// What runs on in the background keeps its output file.
+	s.commands++
+	script, out := filepath.Join(s.own, "script"), filepath.Join(s.own, fmt.Sprintf("output-%d", s.commands))
+	// The command finds the status of the previous one in $?.
+	if err := os.WriteFile(script, fmt.Appendf(nil, "(exit %d)\n%s\n", s.status, text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	fmt.Fprintf(s.stdin, ". %s >%s 2>&1 </dev/null; echo $?\n", script, out)
+	if !s.ended.Scan() {
+		s.t.Fatalf("the shell has ended: %v, by: %s", s.ended.Err(), text)
+	}
+	var err error
+	if s.status, err = strconv.Atoi(s.ended.Text()); err != nil {
+		s.t.Fatal(err)
+	}
+	printed, err := os.ReadFile(out)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return s.ports.shown(string(printed)), s.status
+}
+
+var inBackground = regexp.MustCompile(`(?m)&( *#.*)?$`)
+
+// background returns commands with their output in the log, if they end with &.
+func (s *session) background(text string) string {
+	return inBackground.ReplaceAllStringFunc(text, func(end string) string {
+		if strings.HasPrefix(end, "&&") {
+			return end
+		}
+		return ">>" + s.log() + " 2>&1 " + end
+	})
+}
+
+// startConsul starts a Consul, whose port in the page is given.
+func (s *session) startConsul(port string) {
+	s.t.Helper()
+	program, err := consultest.Binary(s.t.Context(), nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.Symlink(program, filepath.Join(s.own, "bin", "consul")); err != nil {
+		s.t.Fatal(err)
+	}
+	agent := consultest.Start(s.t, consultest.Options{Node: "node-1"})
+	_, real, _ := strings.Cut(agent.HTTPAddress(), ":")
+	s.ports.add(port, real)
+	s.run("export CONSUL_HTTP_ADDR=" + agent.URL())
+}
+
+// goapp returns the path of the example, built once.
+func goapp(t *testing.T) (string, error) {
+	buildGoapp.Do(func() {
+		goappErr = sluicetest.Build(context.WithoutCancel(t.Context()), programs, "sluice/examples/goapp")
+	})
+	return filepath.Join(programs, "goapp"), goappErr
+}
+
+var (
+	buildGoapp sync.Once
+	goappErr   error
+)
+
+// ports are the free ports that a session uses for those of its page.
+type ports struct {
+	toReal, toShown map[string]string
+	host            string
+}
+
+// shownPort finds ports in what pages show.
+var shownPort = regexp.MustCompile(`(?:127\.0\.0\.1|localhost|\[::1\]|[" ]):(\d{4,5})\b|--?port[ =](\d{4,5})\b`)
+
+// anyPort finds ports in commands of a setup.
+var anyPort = regexp.MustCompile(`\b([89]\d{3}|[1-6]\d{4})\b`)
+
+// word finds what may be a port, anywhere, as in star-9001.
+var word = regexp.MustCompile(`\b\d{4,5}\b`)
+
+// newPorts reserves a free port for each port in what is run of a page, in the same order, because
+// sluice sorts peers by it.
+func newPorts(t *testing.T, steps []step) *ports {
+	p := &ports{toReal: make(map[string]string), toShown: make(map[string]string)}
+	p.host, _ = os.Hostname()
+	shown := []string{"8080", "8081"}
+	for _, s := range steps {
+		if s.illustration != "" || s.kind == "yaml" && s.file == "" {
+			continue
+		}
+		for _, found := range shownPort.FindAllStringSubmatch(s.text, -1) {
+			shown = append(shown, found[1]+found[2])
+		}
+		if s.kind == "setup" {
+			shown = append(shown, anyPort.FindAllString(s.text, -1)...)
+		}
+	}
+	slices.SortFunc(shown, func(a, b string) int { return cmp.Or(len(a)-len(b), strings.Compare(a, b)) })
+	shown = slices.Compact(shown)
+	const block = 9 // ports of consultest.ReserveBlock
+	var free []int
+	for range (len(shown) + block - 1) / block {
+		first, reserved, err := consultest.ReserveBlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { reserved.Close() })
+		for n := range block {
+			free = append(free, first+n)
+		}
+	}
+	slices.Sort(free)
+	for n, port := range shown {
+		p.add(port, strconv.Itoa(free[n]))
+	}
+	return p
+}
+
+func (p *ports) add(shown, real string) { p.toReal[shown], p.toShown[real] = real, shown }
+
+// real returns text of the page with the ports of the session.
+func (p *ports) real(text string) string { return replace(word, text, p.toReal) }
+
+// shown returns output of the session with the ports of the page, and its name for the machine.
+func (p *ports) shown(text string) string {
+	return replace(word, strings.ReplaceAll(text, p.host, hostname), p.toShown)
+}
+
+func replace(words *regexp.Regexp, text string, by map[string]string) string {
+	return words.ReplaceAllStringFunc(text, func(w string) string {
+		if other := by[w]; other != "" {
+			return other
+		}
+		return w
+	})
+}
