@@ -10,6 +10,7 @@ import (
 
 	"context"
 	"sluice/admin/fleet"
+	"sluice/admin/series"
 	"sluice/balancer"
 	"sluice/catalog/claim"
 	"sluice/config"
@@ -145,11 +146,14 @@ func complete(o Options) Options {
 	if o.Events == nil {
 		o.Events = events.New()
 	}
-	if o.Splits == nil {
-		o.Splits = func() []SplitState { return []SplitState{} }
-	}
 	if o.Pools == nil {
 		o.Pools = func() []*balancer.Pool { return nil }
+	}
+	if o.Series == nil {
+		o.Series = series.NewRecorder(o.Pools)
+	}
+	if o.Splits == nil {
+		o.Splits = func() []SplitState { return []SplitState{} }
 	}
 	if o.Watches == nil {
 		o.Watches = func() []discovery.WatchStatus { return nil }

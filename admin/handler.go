@@ -48,6 +48,7 @@ func (h *handler) endpoints() map[string]http.HandlerFunc {
 	guarded("/api/replica", h.replica)
 	guarded("/api/replicas", h.replicas)
 	guarded("/api/events", h.events)
+	guarded("/api/series", h.series)
 	guarded("/api/route", h.route)
 	guarded("/api/routes", h.routes)
 	guarded("/api/shares", h.shares)
@@ -139,11 +140,17 @@ func carries(r *http.Request, token string) bool {
 	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
-func writeJSON(w http.ResponseWriter, status int, v any) {
+// writeJSON answers with v, indented for people.
+func writeJSON(w http.ResponseWriter, status int, v any) { encodeJSON(w, status, v, "  ") }
+
+// writeCompactJSON answers with v, for long lists of numbers.
+func writeCompactJSON(w http.ResponseWriter, status int, v any) { encodeJSON(w, status, v, "") }
+
+func encodeJSON(w http.ResponseWriter, status int, v any, indent string) {
 	var body bytes.Buffer
 	enc := json.NewEncoder(&body)
 	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
+	enc.SetIndent("", indent)
 	if err := enc.Encode(v); err != nil {
 		writeError(w, http.StatusInternalServerError, fmt.Sprintf("encode the answer: %v", err))
 		return

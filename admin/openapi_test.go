@@ -56,6 +56,7 @@ var goTypes = map[string]any{
 	"POST /api/peers/{service}/{id}/enable": Operated{},
 	"GET /api/services":                     []Service{},
 	"GET /api/events":                       []events.Event{},
+	"GET /api/series":                       SeriesAnswer{},
 	"GET /api/routes":                       []Route{},
 	"GET /api/route":                        RouteAnswer{},
 	"GET /api/tags":                         []TagProblem{},

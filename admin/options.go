@@ -8,6 +8,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/admin/fleet"
+	"sluice/admin/series"
 	"sluice/balancer"
 	"sluice/catalog/claim"
 	"sluice/certificates"
@@ -117,6 +118,9 @@ type Options struct {
 
 	// Events is the feed of what happened.
 	Events *events.Feed
+
+	// Series are the samples of what services did.
+	Series *series.Recorder
 
 	// Token returns the token required as "Authorization: Bearer …", except for /,
 	// /healthz and /readyz; "": none. It may change.

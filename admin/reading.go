@@ -13,6 +13,7 @@ type reading struct {
 	policy   balancer.Policy
 	requests metrics.RequestsSnapshot
 	refusals [balancer.NumLimits]uint64
+	retries  int // that the budget of the pool in use allows now
 	pending  int
 	eligible int
 	panic    bool
@@ -66,7 +67,7 @@ func (r *reading) add(pool *balancer.Pool) {
 	r.eligible += len(s.Eligible)
 	r.panic = r.panic || s.Panic
 	if len(s.All) > 0 || r.tiers == nil { // a draining pool has no tiers
-		r.tiers, r.policy = s.Tiers, s.Policy
+		r.tiers, r.policy, r.retries = s.Tiers, s.Policy, pool.RetriesLeft()
 	}
 	for _, part := range s.Groups {
 		r.addGroup(part)

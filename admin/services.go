@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/metrics"
 )
@@ -24,6 +25,12 @@ type Service struct {
 	Errors   uint64         `json:"errors"`   // of Requests: those answered with a status of 5xx
 	P50MS    float64        `json:"p50_ms"`   // estimates over all of them
 	P99MS    float64        `json:"p99_ms"`
+
+	Retries          uint64            `json:"retries"`      // attempts after the first of a request
+	RetriesLeft      int               `json:"retries_left"` // that the retry budget allows now
+	Refusals         map[string]uint64 `json:"refusals"`     // attempts refused by a limit, without those that are 0
+	Ejections        uint64            `json:"ejections"`
+	EjectionsRefused uint64            `json:"ejections_refused"` // because too many peers were ejected
 
 	StandingDrains []StandingDrain `json:"standing_drains"`
 }
@@ -131,9 +138,14 @@ func (h *handler) services(w http.ResponseWriter, r *http.Request) {
 		watches[w.Service] = describeWatch(w)
 	}
 	services := []Service{}
+	health := h.Health()
 	for _, reading := range h.readings() {
 		s := describeService(reading)
 		s.Watch = watches[s.Service]
+		s.EjectionsRefused = health[s.Service].Refused
+		for _, n := range health[s.Service].Ejections {
+			s.Ejections += n
+		}
 		services = append(services, s)
 	}
 	writeJSON(w, http.StatusOK, services)
@@ -152,8 +164,17 @@ func describeService(r *reading) Service {
 		P50MS:    millis(r.requests.Quantile(0.5)),
 		P99MS:    millis(r.requests.Quantile(0.99)),
 
+		Retries:     r.requests.Retries,
+		RetriesLeft: r.retries,
+		Refusals:    map[string]uint64{},
+
 		Tiers:          []Tier{},
 		StandingDrains: []StandingDrain{},
+	}
+	for limit, n := range r.refusals {
+		if n > 0 {
+			s.Refusals[label(balancer.Limit(limit))] = n
+		}
 	}
 	for _, t := range r.tiers {
 		s.Tiers = append(s.Tiers, Tier(t))

@@ -9,6 +9,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/healthcheck"
 	"sluice/route"
 	"sluice/test/balancertest"
 )
@@ -106,6 +107,19 @@ func TestServices(t *testing.T) {
 	defer pick(t, star).Done(balancer.Outcome{})
 	star.Requests().Observe(0, 200, 4*time.Millisecond, 0, 10)
 	star.Requests().Observe(1, 503, 4*time.Millisecond, 0, 10)
+	star.Requests().Retry(0)
+	var again balancer.Query
+	again.Tried.Add(star.Snapshot().All[1])
+	for star.RetriesLeft() > 0 {
+		token, err := star.Pick(&again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token.Done(balancer.Outcome{})
+	}
+	if _, err := star.Pick(&again); err == nil {
+		t.Fatal("the retry budget is not used up")
+	}
 
 	gone := newPool(t, "star", instance("star", "old", "10.0.0.9")) // an earlier pool of that name
 	defer pick(t, gone).Done(balancer.Outcome{})
@@ -120,6 +134,9 @@ func TestServices(t *testing.T) {
 				LastSuccess: since, Restored: since, LastError: "connection refused", Queries: 9, Errors: 3, Changes: 2,
 				Invalid: []discovery.Invalid{{Key: "/star/a", Reason: "empty", InUse: true}},
 			}}
+		},
+		Health: func() map[string]healthcheck.Stats {
+			return map[string]healthcheck.Stats{"star": {Ejections: [healthcheck.NumCauses]uint64{2, 3}, Refused: 7}}
 		},
 		History: history(t, "services: { star: { consul: {}, balance: { policy: round_robin } }, origin: { peers: ['127.0.0.1:1'] } }\nroutes: [ { service: star } ]"),
 	})
@@ -136,6 +153,9 @@ func TestServices(t *testing.T) {
 	}
 	if s.Policy != "round_robin" || s.Eligible != 1 || s.Inflight != 2 || s.Requests != 2 || s.Errors != 1 || s.P50MS <= 2 || s.P99MS > 5 {
 		t.Errorf("got %+v", s)
+	}
+	if s.Retries != 1 || s.Refusals["retry_budget"] != 1 || len(s.Refusals) != 1 || s.Ejections != 5 || s.EjectionsRefused != 7 {
+		t.Errorf("retries, refusals, ejections: got %+v", s)
 	}
 	w := *s.Watch
 	if w.LastSuccess == nil || !w.LastSuccess.Equal(since) || w.LastChange != nil || w.Restored == nil || !w.Restored.Equal(since) {

@@ -74,6 +74,12 @@ func (b *budget) withdraw(t budgetTerms, now int64) bool {
 	return false
 }
 
+// left returns how many retries can be withdrawn now.
+func (b *budget) left(t budgetTerms, now int64) int {
+	b.decay(t, now)
+	return int(max(0, b.balance.Load()) / retryPrice)
+}
+
 func (b *budget) refund() { b.balance.Add(retryPrice) }
 
 func (b *budget) decay(t budgetTerms, now int64) {

@@ -50,8 +50,14 @@ func TestRetriesAreAShareOfTheRequests(t *testing.T) {
 			t.Errorf("%d retries before any request, want 0", got)
 		}
 		requests(t, p, 1001)
+		if got := p.RetriesLeft(); got != 200 {
+			t.Errorf("%d retries are left after 1001 requests, want 200", got)
+		}
 		if got := retries(t, p); got != 200 {
 			t.Errorf("%d retries after 1001 requests, want 200", got)
+		}
+		if got := p.RetriesLeft(); got != 0 {
+			t.Errorf("%d retries are left after all of them, want 0", got)
 		}
 		// If all attempts fail, one in five requests is retried.
 		var first, again int

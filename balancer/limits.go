@@ -160,6 +160,9 @@ func (p *Pool) dismiss(h holds) {
 	}
 }
 
+// RetriesLeft returns how many retries the retry budget allows now.
+func (p *Pool) RetriesLeft() int { return p.budget.left(p.snapshot.Load().terms.budget, nanotime()) }
+
 // refuse counts a refusal by l and returns its error.
 func (p *Pool) refuse(l Limit) error {
 	p.refusals[l].Add(1)

@@ -44,6 +44,7 @@ func (g *Gateway) newAdmin() *http.Server {
 		Health:           g.services.health,
 		Checks:           g.health.Load,
 		Events:           g.events,
+		Series:           g.series,
 		Token:            func() string { return g.token.Load().value },
 		Log:              g.log,
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/admin"
+	"sluice/admin/series"
 	"sluice/config"
 	"sluice/consul"
 	"sluice/consul/registration"
@@ -94,6 +95,7 @@ type Gateway struct {
 
 	accessLog   atomic.Pointer[accesslog.Logger]
 	events      *events.Feed
+	series      *series.Recorder
 	journal     *journal
 	consul      *consul.Client
 	sources     *consulsource.Sources
@@ -213,6 +215,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.finder = newFinder(g)
 	g.shares = newShares(g.events)
 	g.tags = newTags(g.finder.poke)
+	g.series = series.NewRecorder(g.services.pools)
 	g.admin = g.newAdmin()
 	g.machine = locality.New()
 	g.machine.Ask(c.Consul.Addresses)
@@ -256,6 +259,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	running.Go(func() { g.recheckAddresses(background) })
 	g.sharing.resume()
 	running.Go(func() { g.judge(background) })
+	running.Go(func() { g.series.Run(background) })
 	running.Go(func() { g.followCertificates(background) })
 	if g.options.Input.File != "" {
 		running.Go(func() { g.watchFile(background) })

@@ -59,7 +59,7 @@ func (t *Types) compare(at string, schema map[string]any, typ reflect.Type) (dif
 		want = "string"
 	default:
 		want = map[reflect.Kind]string{
-			reflect.Bool: "boolean", reflect.String: "string", reflect.Float64: "number", reflect.Int: "integer", reflect.Int64: "integer",
+			reflect.Bool: "boolean", reflect.String: "string", reflect.Float64: "number", reflect.Float32: "number", reflect.Uint16: "integer", reflect.Uint32: "integer", reflect.Int: "integer", reflect.Int64: "integer",
 			reflect.Uint64: "integer", reflect.Slice: "array", reflect.Map: "object", reflect.Struct: "object",
 		}[typ.Kind()]
 	}

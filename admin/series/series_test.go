@@ -1,0 +1,145 @@
+package series
+
+import (
+	"slices"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/balancer"
+	"sluice/discovery"
+	"sluice/test/balancertest"
+)
+
+func newPool(t testing.TB, name string, ids ...string) *balancer.Pool {
+	t.Helper()
+	p, err := balancer.NewPool(name, balancertest.Complete(balancer.Options{DrainTimeout: time.Minute}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	var set []discovery.Instance
+	for _, id := range ids {
+		set = append(set, discovery.Instance{Service: name, ID: id, Node: "n", Address: "10.0.0.1", Port: 80, Weight: 1})
+	}
+	p.Apply(set)
+	return p
+}
+
+// A sample has what happened in its interval, over all pools of a service.
+func TestSamples(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		star, next := newPool(t, "star", "a", "b"), newPool(t, "star", "c")
+		star.Requests().Observe(0, 200, time.Millisecond, 0, 0) // before the first sample
+		pools := []*balancer.Pool{star, newPool(t, "moon")}
+		r := NewRecorder(func() []*balancer.Pool { return pools })
+		begin := moment(time.Now())
+		r.begin(begin)
+		for range 98 {
+			star.Requests().Observe(0, 200, 2*time.Millisecond, 0, 0)
+		}
+		star.Requests().Observe(1, 503, 2*time.Second, 0, 0)
+		star.Requests().Observe(1, 502, 2*time.Second, 0, 0)
+		star.Requests().Retry(0)
+		star.SetReason(star.View().Peers[0].Peer.Instance().Key(), balancer.ReasonActive, true, "")
+		r.sample(begin.Add(5 * time.Second))
+
+		pools = append(pools, next) // both exist while the service is replaced
+		next.Requests().Observe(0, 200, time.Millisecond, 0, 0)
+		r.sample(begin.Add(10 * time.Second))
+		pools = []*balancer.Pool{next, newPool(t, "sun")}
+		r.sample(begin.Add(15 * time.Second))
+
+		got := r.Read(time.Time{}, "star", "moon", "sun")
+		want := []Sample{
+			{Requests: 100, Errors: 2, Retries: 1, P50: 1.765, P99: 1750, Peers: [5]uint16{1, 0, 0, 0, 1}},
+			{Requests: 1, P50: .75, P99: .995, Peers: [5]uint16{2, 0, 0, 0, 1}},
+			{Peers: [5]uint16{1}},
+		}
+		if !slices.Equal(got.Services[0], want) {
+			t.Errorf("star: %+v\nwant %+v", got.Services[0], want)
+		}
+		if len(got.Services[1]) != 0 || !slices.Equal(got.Services[2], []Sample{{}}) {
+			t.Errorf("of a service that has gone %+v, of a new one %+v", got.Services[1], got.Services[2])
+		}
+		for i, limit := range got.Limits {
+			if want := begin.Add(time.Duration(i) * Interval); !limit.Equal(want) {
+				t.Errorf("limit %d is %v, want %v", i, limit, want)
+			}
+		}
+		later := r.Read(got.Limits[1], "star", "sun")
+		if !slices.Equal(later.Limits, got.Limits[1:]) || !slices.Equal(later.Services[0], want[1:]) || len(later.Services[1]) != 1 {
+			t.Errorf("after the first sample: %+v", later)
+		}
+		if last := r.Read(got.Limits[3], "star"); len(last.Limits) != 1 || len(last.Services[0]) != 0 {
+			t.Errorf("after the last sample: %+v", last)
+		}
+	})
+}
+
+// Samples of 15 minutes are kept, also those of a service that came later.
+func TestOldSamplesAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old, late := newPool(t, "old"), newPool(t, "late")
+		pools := []*balancer.Pool{old}
+		r := NewRecorder(func() []*balancer.Pool { return pools })
+		begin := moment(time.Now())
+		r.begin(begin)
+		for n := 1; n <= 2*Length+7; n++ {
+			if n == Length {
+				pools = append(pools, late)
+			}
+			for range n {
+				old.Requests().Observe(0, 200, 0, 0, 0)
+				late.Requests().Observe(0, 200, 0, 0, 0)
+			}
+			r.sample(begin.Add(time.Duration(n) * Interval))
+		}
+		got := r.Read(time.Time{}, "old", "late")
+		if len(got.Limits) != Length+1 || !got.Limits[0].Equal(begin.Add((Length+7)*Interval)) || !got.Limits[Length].Equal(begin.Add((2*Length+7)*Interval)) {
+			t.Fatalf("%d limits, from %v", len(got.Limits), got.Limits[0].Sub(begin))
+		}
+		for s, samples := range got.Services {
+			if len(samples) != Length {
+				t.Fatalf("%d samples", len(samples))
+			}
+			for i, sample := range samples {
+				if want := uint32(Length + 8 + i); sample.Requests != want {
+					t.Errorf("service %d, sample %d has %d requests, want %d", s, i, sample.Requests, want)
+				}
+			}
+		}
+	})
+}
+
+// Run takes a sample in each interval.
+func TestRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool := newPool(t, "star", "a")
+		r := NewRecorder(func() []*balancer.Pool { return []*balancer.Pool{pool} })
+		go r.Run(t.Context()) // the bubble waits for it
+		time.Sleep(3*Interval + Interval/2)
+		if s := r.Read(time.Time{}, "star"); len(s.Limits) != 4 || len(s.Services[0]) != 3 {
+			t.Errorf("after three intervals: %+v", s)
+		}
+	})
+}
+
+// The samples of 1,000 services with 10 peers each.
+func BenchmarkSample(b *testing.B) {
+	var pools []*balancer.Pool
+	for n := range 1000 {
+		ids := make([]string, 10)
+		for i := range ids {
+			ids[i] = strconv.Itoa(i)
+		}
+		pools = append(pools, newPool(b, strconv.Itoa(n), ids...))
+	}
+	r := NewRecorder(func() []*balancer.Pool { return pools })
+	r.begin(time.Now())
+	b.ReportAllocs()
+	for b.Loop() {
+		r.sample(time.Now())
+	}
+}
