@@ -13,7 +13,8 @@ var (
 	dashboardFiles embed.FS
 
 	dashboardStyle  = dashboardText("style.css")
-	dashboardScript = dashboardText("elements.js", "peers.js", "services.js", "list.js", "rounds.js", "replicas.js", "orders.js", "happened.js", "start.js")
+	dashboardScript = dashboardText("elements.js", "address.js", "peers.js", "series.js", "charts.js", "consul.js", "services.js", "list.js",
+		"routes.js", "revisions.js", "rounds.js", "replicas.js", "orders.js", "happened.js", "start.js")
 
 	// dashboardPage contains styles and scripts, so that a browser never combines
 	// two versions.

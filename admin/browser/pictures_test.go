@@ -5,11 +5,14 @@ import (
 	"context"
 	"fmt"
 	"image/png"
+	"math"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
@@ -17,7 +20,8 @@ import (
 )
 
 // envPictures names the directory that TestPictures writes to, for the documents and for
-// people to look at. Without it the pictures are only made.
+// people to look at; the charts then have the samples of 5 minutes. Without it the pictures are
+// only made.
 const envPictures = "SLUICE_PICTURES"
 
 // The page is shown whole with few and with many services, in light and dark, and on a
@@ -25,8 +29,11 @@ const envPictures = "SLUICE_PICTURES"
 func TestPictures(t *testing.T) {
 	t.Parallel()
 	dir := os.Getenv(envPictures)
+	history := 1 // samples in the charts
 	if dir == "" {
 		dir = t.TempDir()
+	} else {
+		history = 60
 	}
 	few := startScene(t)
 	p := open(t, few.AdminURL())
@@ -36,13 +43,37 @@ func TestPictures(t *testing.T) {
 			strings.Contains(told, "star-9003") && strings.Contains(told, "cart-9012")
 	})
 	p.await("the configuration", func() bool { return strings.Contains(p.text("#config"), "configuration 1") })
-	// The file of a test has a name of no use to readers.
-	evaluate[bool](p, `document.querySelector("#config").textContent = "configuration 1 from sluice.yaml", true`)
+	for samples := 1; samples <= history; samples += 5 {
+		p.await("the charts", func() bool {
+			return evaluate[int](p, `seriesByService.get("star")?.times.length ?? 0`) > samples
+		})
+	}
+	few.write(t, strings.ReplaceAll(few.read(t), "search: { consul: {} }", "search: { consul: {}, balance: { policy: least_conn } }"))
+	p.await("the new configuration", func() bool { return strings.Contains(p.text("#config"), "configuration 2") })
 	for _, picture := range []struct {
-		name          string
+		name, query   string
 		scheme        string
 		width, height int64
-	}{{"page", "light", 1280, 1000}, {"page-dark", "dark", 1280, 1000}, {"page-phone", "light", 390, 844}} {
+		ready         func() bool
+	}{
+		{"page", "", "light", 1280, 1000, nil},
+		{"page-dark", "?consul=star", "dark", 1280, 1000, func() bool { return strings.Contains(p.text("#services"), "agree on") }},
+		{"page-phone", "", "light", 390, 844, nil},
+		{"page-phone-dark", "?consul=star&happened=config#star", "dark", 390, 2400, func() bool { return strings.Contains(p.text("#services"), "agree on") }},
+		{"routes", "?view=routes&url=http://www.example.com/cart/7", "light", 1280, 700, func() bool { return p.visible("#verdict") }},
+		{"routes-phone", "?view=routes&url=http://www.example.com/cart/7", "dark", 390, 1400, func() bool { return p.visible("#verdict") }},
+		{"configuration", "?view=configuration", "light", 1280, 500, func() bool { return len(p.texts("#revisions > li")) == 2 }},
+	} {
+		p.do(chromedp.EmulateViewport(picture.width, picture.height), chromedp.Navigate("about:blank"), chromedp.Navigate(few.AdminURL()+"/"+picture.query))
+		p.await("the page", func() bool {
+			return p.text("#ready") == "ready" && strings.Contains(p.text("#config"), "configuration") && (picture.ready == nil || picture.ready())
+		})
+		p.await("the charts", func() bool {
+			return !p.visible("#services") || evaluate[bool](p, `[...document.querySelectorAll(".charts path.up")].some(e => e.getAttribute("d"))`)
+		})
+		// The file of a test has a name of no use to readers.
+		evaluate[bool](p, `((texts, at) => { while (at = texts.nextNode()) at.data = at.data.replace(/\S*\/sluice\.yaml/g, "sluice.yaml"); return true })(
+			document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT))`)
 		p.photograph(filepath.Join(dir, picture.name+".png"), picture.scheme, picture.width, picture.height)
 	}
 
@@ -51,46 +82,53 @@ func TestPictures(t *testing.T) {
 	for n := range 1000 {
 		fmt.Fprintf(&text, "  service-%03d: { peers: [\"127.0.0.1:9\", \"127.0.0.1:10\"] }\n", n)
 	}
-	many := open(t, startSluice(t, options{services: text.String() + "routes: [{ service: service-000 }]\n"}).AdminURL())
-	many.await("all services", func() bool { return len(many.services()) == 1000 && len(many.events()) > 0 })
+	many := open(t, startSluice(t, options{services: text.String() + "routes: [{ service: service-000 }]\n"}).AdminURL()+"/?open=service-002")
+	many.await("all services, and the charts of one", func() bool {
+		return len(many.services()) == 1000 && len(many.events()) > 0 &&
+			evaluate[bool](many, `document.querySelector(".charts path.up")?.getAttribute("d").length > 0`)
+	})
 	many.photograph(filepath.Join(dir, "page-1000.png"), "light", 1280, 1000)
+	many.photograph(filepath.Join(dir, "page-1000-dark.png"), "dark", 1280, 1000)
+	many.photograph(filepath.Join(dir, "page-1000-phone.png"), "light", 390, 844)
 }
 
 // startScene starts sluice with five services: in one a check fails, in one a peer is drained.
+// They get requests until t ends.
 func startScene(t *testing.T) *gateway {
 	t.Helper()
 	for _, i := range []struct {
 		service string
 		ports   []int
 		tag     string
-	}{{"star", []int{9001, 9002, 9003}, "v2"}, {"cart", []int{9011, 9012}, "v1"}, {"search", []int{9021}, "v7"}, {"login", []int{9031}, "v3"}} {
+	}{{"star", []int{9001, 9002, 9003}, "v2"}, {"star", []int{9004}, "v3"}, {"cart", []int{9011, 9012}, "v1"}, {"search", []int{9021}, "v7"}, {"login", []int{9031}, "v3"}} {
 		for _, port := range i.ports {
 			id := fmt.Sprint(i.service, "-", port)
 			register(t, api.AgentServiceRegistration{Name: i.service, ID: id, Port: startApp(t, id), Tags: []string{i.tag}, Meta: map[string]string{"zone": "b"}})
 		}
 	}
+	failing := startStatus(t, http.StatusInternalServerError)
 	g := startSluice(t, options{services: fmt.Sprintf(`
+config: { history: %q }
 services:
-  star: { consul: {} }
+  star: { consul: {}, groups: { canary: { tags: [v3] } } }
   cart: { consul: {} }
   search: { consul: {} }
   login: { consul: {} }
-  legacy: { peers: ["127.0.0.1:%d", "127.0.0.1:%d weight=2"] }
+  legacy: { peers: ["127.0.0.1:%d", "%s weight=2"], health: { passive: { consecutive_failures: 0 } } }
 routes:
   - { path: /cart, service: cart }
-  - { path: /search, service: search }
+  - { path: /search, service: search, when: { header: { X-Search: v7 } } }
   - { path: /login, service: login }
-  - { path: /legacy, service: legacy }
-  - { service: star }
-`, startApp(t, "legacy-1"), startApp(t, "legacy-2"))})
-	g.send(t, 40)
-	for _, path := range []string{"/cart", "/search", "/legacy", "/login"} {
-		for range 10 {
-			if _, _, err := fetch(g.URL() + path); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+  - { host: legacy.example.com, path: /, service: legacy }
+  - { service: star, split: { canary: 10%% } }
+`, t.TempDir(), startApp(t, "legacy-1"), strings.TrimPrefix(failing, "http://"))})
+	load, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	t.Cleanup(func() { stop(); <-done })
+	go func() {
+		defer close(done)
+		sendAround(load, g.URL())
+	}()
 	check(t, "star-9003", api.HealthCritical, "Get \"http://127.0.0.1:9003/health\": connect: connection refused")
 	answer, err := http.Post(g.AdminURL()+"/api/peers/cart/cart-9012/drain", "", nil)
 	if err != nil {
@@ -101,6 +139,33 @@ routes:
 		t.Fatalf("drain: %s", answer.Status)
 	}
 	return g
+}
+
+// sendAround sends requests until ctx ends, sometimes more and sometimes fewer.
+func sendAround(ctx context.Context, url string) {
+	random := rand.New(rand.NewPCG(1, 2)) // the pictures differ anyway: the numbers are those of the machine
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for range int(1.5 + math.Sin(float64(n)/300) + random.Float64()) {
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, url+[]string{"/", "/", "/", "/cart", "/search", "/login"}[random.IntN(6)], nil)
+			if err != nil {
+				return
+			}
+			r.Header.Set("X-Search", "v7")
+			if random.IntN(8) == 0 {
+				r.Host = "legacy.example.com"
+			}
+			if answer, err := http.DefaultClient.Do(r); err == nil {
+				answer.Body.Close()
+			}
+		}
+	}
 }
 
 // photograph writes a picture of what a window of that size shows.

@@ -120,6 +120,14 @@ func startApp(t *testing.T, name string) int {
 	return n
 }
 
+// startStatus runs an app that answers with a status until t ends, and returns its URL.
+func startStatus(t *testing.T, status int) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
 // register registers an instance that passes its check, until t ends.
 func register(t *testing.T, r api.AgentServiceRegistration) {
 	t.Helper()

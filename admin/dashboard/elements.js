@@ -59,8 +59,9 @@ function follow(views, items, keyOf, make) {
 
 const formats = [0, 1, 2].map(digits => new Intl.NumberFormat("en", { maximumFractionDigits: digits }));
 const number = (n, digits = 0) => formats[digits].format(n);
+const percent = share => number(share * 100, 1) + "%";
 const zero = n => n ? "number" : "number zero";
-const count = (n, noun) => number(n) + " " + noun + (n === 1 ? "" : "s");
+const count = (n, noun, nouns = noun + "s") => number(n) + " " + (n === 1 ? noun : nouns);
 
 function age(since) {
   const s = Math.max(0, Math.round((Date.now() - Date.parse(since)) / 1000));
@@ -77,5 +78,32 @@ class Rate {
     const rate = this.count <= counter ? (counter - this.count) * 1000 / (now - this.at) : 0;
     [this.count, this.at] = [counter, now];
     return rate;
+  }
+}
+
+// Tables whose rows become blocks on a narrow screen. A column is its title, and the text and
+// the class of an item's cell.
+
+function tableHead(columns) {
+  return element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, ...columns.map(([title, , className]) =>
+    element("th", { role: "columnheader", scope: "col", class: className?.({}).startsWith("number") ? "number" : "" }, title))));
+}
+
+// RowView is an item's row, and below it why it is as it is, if whyOf says something.
+class RowView {
+  constructor(columns, whyOf) {
+    [this.columns, this.whyOf] = [columns, whyOf];
+    this.cells = columns.map(([title], i) => element("td", { role: "cell", ...(i && { "data-title": title }) }));
+    this.root = element("tbody", { role: "rowgroup" }, element("tr", { role: "row" }, ...this.cells));
+  }
+
+  update(item) {
+    this.columns.forEach(([, text, className], i) => show(this.cells[i], text(item), className?.(item) ?? ""));
+    const why = this.whyOf?.(item) ?? "";
+    if (why && !this.why) {
+      this.why = element("td", { role: "cell", colspan: this.columns.length, class: "stale" });
+      this.root.append(element("tr", { role: "row", class: "reasons" }, this.why));
+    }
+    if (this.why && showIf(this.why.parentNode, why !== "")) show(this.why, why);
   }
 }

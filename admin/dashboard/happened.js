@@ -10,26 +10,19 @@ let happened = [], latestEvent = ""; // oldest first; the id of the latest
 let eventCount = 0; // so far, for keys
 const happenedViews = new Map();
 
-// What is shown is part of the address: a group of kinds, and whether all are shown.
-const address = new URLSearchParams(location.search);
-byId("happened-group").value = address.get("happened") ?? "";
-let allEvents = address.has("all");
-
-function remember() {
-  const now = new URLSearchParams();
-  if (byId("happened-group").value) now.set("happened", byId("happened-group").value);
-  if (allEvents) now.set("all", "");
-  const query = String(now).replace(/=$/, "");
-  history.replaceState(null, "", location.pathname + (query && "?" + query) + location.hash);
-}
+let allEvents;
+onAddress(() => {
+  byId("happened-group").value = address.get("happened") ?? "";
+  allEvents = address.has("all");
+});
 
 byId("happened-group").addEventListener("change", () => {
-  remember();
+  remember("happened", byId("happened-group").value);
   renderHappened();
 });
 byId("happened-all").addEventListener("click", () => {
   allEvents = !allEvents;
-  remember();
+  remember("all", allEvents);
   renderHappened();
 });
 
@@ -68,6 +61,7 @@ function take(list) {
     .filter(e => Date.parse(e.time) > hourAgo).slice(-keptEvents);
   renderHappened();
   wake.soon();
+  wakeConsul.soon();
   if (list.some(e => /^(config|split|sluice)\./.test(e.kind))) wakeRest.soon();
 }
 

@@ -7,6 +7,11 @@ const fewPeers = 200, maxOpened = 20;
 let last = { services: [], peers: new Map() }; // of the latest round; peers by service
 const serviceViews = new Map();
 const chosen = new Map(); // services that were opened (true) or closed by hand
+onAddress(() => {
+  chosen.clear();
+  for (const name of address.getAll("open")) chosen.set(name, true);
+  for (const name of address.getAll("closed")) chosen.set(name, false);
+});
 
 const words = () => byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
 const hasAll = (text, words) => words.every(word => text.includes(word));

@@ -9,6 +9,7 @@ const stateOrder = ["unhealthy", "ejected", "draining", "warming", "up"];
 const isDrained = p => p.reasons.some(r => r === "drain" || r.startsWith("drain: "));
 const hasLeft = p => p.reasons.includes("removed from the set");
 const details = p => [...(p.group ? ["group " + p.group] : []), ...p.tags, ...Object.entries(p.meta ?? {}).map(([key, value]) => key + "=" + value)].join(", ");
+const whyOf = p => [...p.reasons, ...(p.probation ? ["held: missing from the registry for " + age(p.probation) + ", used until it fails"] : [])].join("; ");
 const peerKey = p => [p.node, p.id, p.address].join("\n");
 
 // Columns: title, width, text, class.
@@ -64,7 +65,8 @@ class PeerView {
       show(cell, cut ? text.slice(0, longest) + "…" : text, className(p));
       if (cut || cell.title) cell.title = cut ? text : "";
     });
-    if (showIf(this.reasons, p.reasons.length > 0)) show(this.why, p.reasons.join("; "), p.state);
+    const why = whyOf(p);
+    if (showIf(this.reasons, why !== "")) show(this.why, why, p.state);
     if (showIf(this.button, !hasLeft(p))) {
       show(this.button, isDrained(p) ? "Enable" : "Drain");
       const label = (isDrained(p) ? "Enable " : "Drain ") + p.id;

@@ -17,9 +17,9 @@ class Refused extends Error {
   }
 }
 
-async function ask(path, method = "GET") {
+async function ask(path, method = "GET", headers = {}) {
   const token = sessionStorage.getItem("token");
-  const answer = await fetch(path, { method, headers: token ? { Authorization: "Bearer " + token } : {}, signal: AbortSignal.timeout(patience) });
+  const answer = await fetch(path, { method, headers: { ...headers, ...(token && { Authorization: "Bearer " + token }) }, signal: AbortSignal.timeout(patience) });
   const body = await answer.json();
   if (!answer.ok && path !== "readyz") throw new Refused(answer.status, body.error);
   return body;
@@ -45,11 +45,13 @@ async function round() {
   show(byId("ready"), !ready.ready ? "not ready: " + missing : missing ? "ready, but " + missing : "ready", "state " + (ready.ready ? "ready" : "failed"));
   classify(document.body, "");
   byId("login").hidden = true;
-  byId("search").hidden = byId("happened").hidden = false;
+  byId("happened").hidden = false;
+  showIf(byId("search"), currentView() !== "configuration");
   render();
   if (!connected) {
     connected = true;
     wakeRest();
+    wakeSeries();
   }
 }
 
@@ -68,13 +70,18 @@ function showFailure(err) {
   classify(document.body, "old");
 }
 
-// rest asks for what changes seldom: the configuration, and whether the replicas
-// agree.
+let shares = new Map(); // the shares of groups and their judges, by service
+
+// rest asks for what changes seldom: the configuration, shares, whether the replicas
+// agree, and what the views of routes and of the configuration show.
 async function rest() {
   if (!connected) return;
   let config, replicas;
   try {
     config = await ask("api/config");
+    shares = Map.groupBy(await ask("api/shares"), s => s.service);
+    if (currentView() === "routes") await routesRound();
+    if (currentView() === "configuration") await revisionsRound(config);
     if (config.config.consul?.register) replicas = await ask("api/replicas");
   } catch {
     return; // the rounds tell what is wrong
@@ -88,7 +95,7 @@ async function rest() {
     (stale.length ? "; a source cannot be read: " + stale.join(", ") : "") +
     (refused ? "; a newer one was refused: " + refused.errors.join("; ") : ""),
     refused ? "failed" : config.pending.length || pinned.length || stale.length ? "stale" : "faint");
-  if (showIf(byId("replicas"), Boolean(replicas))) showReplicas(replicas);
+  if (showIf(byId("replicas"), Boolean(replicas) && currentView() === "services")) showReplicas(replicas);
 }
 
 // repeat does work again and again while the page is seen. What it returns makes

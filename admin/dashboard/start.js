@@ -7,27 +7,34 @@ byId("login").addEventListener("submit", event => {
 });
 byId("search").addEventListener("submit", event => event.preventDefault());
 
-// The filter is part of the address, so that it can be passed on.
-byId("filter").value = decodeURIComponent(location.hash.slice(1));
+onAddress(() => {
+  byId("filter").value = decodeURIComponent(location.hash.slice(1));
+  byId("wrong").checked = address.has("wrong");
+});
 byId("search").addEventListener("input", () => {
-  const text = byId("filter").value;
-  history.replaceState(null, "", text ? "#" + encodeURIComponent(text) : location.pathname + location.search);
+  remember("wrong", byId("wrong").checked);
   render();
   renderHappened();
+  renderRoutes();
   wake();
 });
 addEventListener("keydown", event => {
-  if (event.key === "/" && !event.target.closest("input, dialog")) {
+  if (event.key === "/" && !event.target.closest("input, textarea, select, dialog")) {
     event.preventDefault();
     byId("filter").focus();
   }
 });
 
 show(byId("host"), location.host);
+showView();
 const wake = repeat(round, () => roundEvery());
 const wakeRest = repeat(rest, () => restEvery());
+const wakeSeries = repeat(seriesRound, () => seriesEvery);
+const wakeConsul = repeat(consulRound, () => consulEvery);
 addEventListener("visibilitychange", () => {
   wake();
   wakeRest();
+  wakeSeries();
+  wakeConsul();
 });
 followFeed();

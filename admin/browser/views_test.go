@@ -1,0 +1,238 @@
+package browser
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"github.com/hashicorp/consul/api"
+)
+
+// texts returns the texts of all elements that match, as they are seen.
+func (p *page) texts(selector string) []string {
+	p.t.Helper()
+	return evaluate[[]string](p, `[...document.querySelectorAll(`+quote(selector)+`)].map(e => e.innerText)`)
+}
+
+// fillIn writes a value into a field.
+func (p *page) fillIn(selector, value string) {
+	p.t.Helper()
+	evaluate[bool](p, `(e => { e.value = `+quote(value)+`; return e.dispatchEvent(new Event("input", { bubbles: true })) })(document.querySelector(`+quote(selector)+`))`)
+}
+
+// The charts of a service in the window show its samples, as a picture and in numbers. A page
+// that is opened later has them all.
+func TestCharts(t *testing.T) {
+	t.Parallel()
+	ok, bad := startApp(t, "ok"), 0
+	app := startStatus(t, http.StatusInternalServerError)
+	if _, err := fmt.Sscanf(app, "http://127.0.0.1:%d", &bad); err != nil {
+		t.Fatal(err)
+	}
+	g := startSluice(t, options{services: fmt.Sprintf(`
+services:
+  drawn: { peers: ["127.0.0.1:%d"] }
+  failing: { peers: ["127.0.0.1:%d"], health: { passive: { consecutive_failures: 0 } } }
+routes: [{ path: /failing, service: failing }, { service: drawn }]
+`, ok, bad)})
+	g.send(t, 20)
+	for range 5 {
+		if status, _, err := fetch(g.URL() + "/failing"); err != nil || status != http.StatusInternalServerError {
+			t.Fatalf("%d, %v", status, err)
+		}
+	}
+	p := open(t, g.AdminURL())
+	caption := func(service, chart int) string {
+		texts := p.texts(fmt.Sprintf("#services section:nth-child(%d) figure:nth-child(%d) figcaption", service, chart))
+		return strings.Join(texts, "")
+	}
+	drawn := func() bool {
+		return strings.HasPrefix(caption(1, 1), "Requests ") && strings.Contains(caption(1, 1), "/s, most ") && caption(1, 2) == "Errors none" &&
+			strings.HasPrefix(caption(1, 3), "Latency p50 ") && caption(1, 4) == "Peers 1 up" &&
+			strings.HasSuffix(caption(2, 2), "100% of 5 requests")
+	}
+	p.await("the charts", drawn)
+	if got := p.texts("#services svg"); len(got) != 8 {
+		t.Errorf("%d pictures", len(got))
+	}
+	if !evaluate[bool](p, `document.querySelector("#services path.busy").getAttribute("d").startsWith("M")`) {
+		t.Error("nothing is drawn")
+	}
+	p.click("#services section:nth-child(2) .panels summary")
+	p.await("the numbers", func() bool {
+		return strings.Contains(strings.Join(p.texts("#services section:nth-child(2) .panels tbody td"), "|"), "|5|5|0|")
+	})
+
+	p.do(chromedp.Reload())
+	p.await("the same after a reload", drawn)
+	for _, path := range p.paths() {
+		if path == "/api/series" || strings.HasPrefix(path, "/api/series?") && !strings.Contains(path, "service=") {
+			t.Errorf("the page asks for all services: %s", path)
+		}
+	}
+	for _, width := range []int64{1280, 400} {
+		p.do(chromedp.EmulateViewport(width, 800))
+		p.fits(width)
+	}
+}
+
+// Consul's own view of a service is beside the pool's, and a difference is marked. That it is
+// open is in the address.
+func TestConsulBesideThePool(t *testing.T) {
+	t.Parallel()
+	register(t, api.AgentServiceRegistration{Name: "beside", ID: "beside-1", Port: startApp(t, "beside-1"), Tags: []string{"v1"}})
+	g := startSluice(t, options{services: `
+discovery: { debounce: { quiet: 1m, max_wait: 5m } }
+services:
+  beside: { consul: { service: beside } }
+  fixed: { peers: ["127.0.0.1:9"] }
+routes: [{ service: beside }]
+`})
+	p := open(t, g.AdminURL())
+	p.await("the peer", func() bool { return p.peer("beside-1").State == "up" })
+	if got := p.texts("#services section:last-child summary"); len(got) != 1 {
+		t.Errorf("a static service has %q", got)
+	}
+	p.click("#services section:first-child summary")
+	says := "#services .panels [role=status]"
+	p.await("they agree", func() bool { return strings.HasPrefix(p.text(says), "Consul and the pool agree on 1 instance; ") })
+	if got := evaluate[string](p, "location.search"); got != "?consul=beside" {
+		t.Errorf("the query of the address is %q", got)
+	}
+	// An addition that soon follows another one is not applied for a minute.
+	for _, id := range []string{"beside-2", "beside-3"} {
+		register(t, api.AgentServiceRegistration{Name: "beside", ID: id, Port: startApp(t, id)})
+	}
+	p.do(chromedp.Reload())
+	p.await("the difference", func() bool { return strings.Contains(p.text(says), " among 3 instances (marked with ≠); ") })
+	different := 0
+	for n := range 2 {
+		row := strings.Join(p.texts(fmt.Sprintf("#services .panels table[aria-label^=Consul] tbody:nth-of-type(%d) td", n+1)), "|")
+		if strings.HasPrefix(row, "beside-3|127.0.0.1:") && strings.HasSuffix(row, "|passing|1|||not there|||only in Consul") {
+			different++
+		}
+	}
+	if different != 1 {
+		t.Errorf("%d rows say that beside-3 is only in Consul: %q", different, p.text("#services .panels table"))
+	}
+	for _, width := range []int64{1280, 400} {
+		p.do(chromedp.EmulateViewport(width, 800))
+		p.fits(width)
+	}
+}
+
+// The page says what would happen to a request, and why no other route and peer gets it. The
+// request is in the address.
+func TestRoutesOnThePage(t *testing.T) {
+	t.Parallel()
+	g := startSluice(t, options{services: `
+services:
+  one: { peers: ["127.0.0.1:11", "127.0.0.1:12"], balance: { policy: round_robin } }
+  two: { peers: ["127.0.0.1:13"] }
+routes:
+  - { host: www.example.com, path: /, service: two, when: { header: { X-Canary: "1" } } }
+  - { host: www.example.com, path: /, service: one }
+  - { host: other.example.com, path: /, service: two }
+  - { path: /, service: two }
+`})
+	p := open(t, g.AdminURL())
+	p.await("all peers", func() bool { return len(p.peers()) == 3 })
+	p.click("#views a:nth-child(2)")
+	p.await("the routes", func() bool { return len(p.texts("#routes tbody")) == 4 && !p.visible("#services") })
+	p.click("#request [name=url]")
+	p.typeKeys("www.example.com/x" + kb.Enter)
+	p.await("the answer", func() bool {
+		return strings.HasPrefix(p.text("#verdict-title"), "It goes to service one, by route 2 (") &&
+			strings.Contains(p.text("#verdict"), "Its peer is one of 2, chosen by round robin when the request comes: 127.0.0.1:11, 127.0.0.1:12.")
+	})
+	outcomes := strings.Join(p.texts("#routes td:last-child"), "|")
+	if outcomes != `only if header x-canary is "1"|✓ chosen|other host|matches, but a route before it is chosen` {
+		t.Errorf("the routes say %q", outcomes)
+	}
+	p.fillIn("#request [name=header]", "X-Other: a\nX-Canary: 1\n")
+	p.click("#request .main")
+	answered := func() bool {
+		return strings.HasPrefix(p.text("#verdict-title"), "It goes to service two, by route 1 (") && strings.Contains(p.text("#verdict"), "Its peer is 127.0.0.1:13 at 127.0.0.1:13.")
+	}
+	p.await("the answer with the header", answered)
+	const query = "?view=routes&url=http%3A%2F%2Fwww.example.com%2Fx&header=X-Other%3A+a&header=X-Canary%3A+1"
+	if got := evaluate[string](p, "location.search"); got != query {
+		t.Errorf("the query of the address is %q", got)
+	}
+	p.do(chromedp.Reload())
+	p.await("the same after a reload", answered)
+	p.retype("#filter", "other.example")
+	p.await("one route", func() bool { return len(p.texts("#routes tbody")) == 1 && p.text("#routes-count") == "1 of 4 routes" })
+	p.retype("#filter", "")
+	for _, width := range []int64{1280, 400} {
+		p.do(chromedp.EmulateViewport(width, 800))
+		p.fits(width)
+	}
+	p.click("#request-clear")
+	p.await("no answer", func() bool { return !p.visible("#verdict") && evaluate[string](p, "location.search") == "?view=routes" })
+	p.click("#views a:nth-child(1)")
+	p.await("the services", func() bool { return len(p.peers()) == 3 && !p.visible("#routes") })
+	evaluate[bool](p, "history.back(), true")
+	p.await("the routes again", func() bool { return p.visible("#routes") && len(p.texts("#routes tbody")) == 4 })
+}
+
+// A request that cannot be described gets the API's reason.
+func TestBadRequestOnThePage(t *testing.T) {
+	t.Parallel()
+	g := startSluice(t, options{services: "services: { fixed: { peers: ['127.0.0.1:9'] } }\nroutes: [{ path: /only, service: fixed }]\n"})
+	p := open(t, g.AdminURL()+"/?view=routes&url=http://a/&client=here", "the server responded with a status of 400")
+	p.await("the reason", func() bool { return p.text("#verdict-title") == `client "here": want an IP address` })
+	p.fillIn("#request [name=client]", "")
+	p.click("#request .main")
+	p.await("no route", func() bool { return p.text("#verdict-title") == "No route matches: sluice answers 404." })
+}
+
+// The page shows earlier configurations and their differences, and rolls back.
+func TestConfigurationOnThePage(t *testing.T) {
+	t.Parallel()
+	g := startSluice(t, options{services: fmt.Sprintf("config: { history: %q }\n", t.TempDir()) + `
+services: { fixed: { peers: ["127.0.0.1:11"], balance: { policy: round_robin } } }
+routes: [{ service: fixed }]
+`})
+	p := open(t, g.AdminURL()+"/?view=configuration", "the server responded with a status of 412")
+	p.await("the first revision", func() bool { return len(p.texts("#revisions > li")) == 1 && !p.visible("#search") })
+	g.write(t, strings.ReplaceAll(g.read(t), "round_robin", "random"))
+	p.await("the second one, and what differs", func() bool {
+		return len(p.texts("#revisions > li")) == 2 && strings.Contains(p.text("#revisions > li"), "in use") &&
+			p.text("#compare") == "changed services.fixed.balance.policy round_robin random"
+	})
+	p.click("#revisions summary")
+	p.await("what has changed in the latest one", func() bool {
+		return p.text("#revisions > li .changes") == "changed services.fixed.balance.policy round_robin random"
+	})
+
+	p.click(`#revisions button[aria-label="Roll back to revision 1"]`)
+	p.await("the question", func() bool {
+		return p.text("#rollback-title") == "Roll back to revision 1?" && p.text("#rollback-changes") == "changed services.fixed.balance.policy random round_robin"
+	})
+	p.typeKeys("it was better" + kb.Enter)
+	p.await("a third revision, which is the first one", func() bool {
+		latest := p.text("#revisions > li")
+		return !p.visible("#rollback") && strings.HasPrefix(latest, "Revision 3") && strings.Contains(latest, "it was better") &&
+			p.text("#compare") == "changed services.fixed.balance.policy random round_robin" && strings.Contains(p.text("#sources"), "pinned to revision 1")
+	})
+	p.choose("#compare-from", "1")
+	p.await("no difference", func() bool {
+		return p.text("#compare") == "no difference" && evaluate[string](p, "location.search") == "?view=configuration&from=1"
+	})
+
+	p.click(`#revisions button[aria-label="Roll back to revision 2"]`)
+	evaluate[bool](p, `rollback.hash = "0", true`)
+	p.typeKeys(kb.Enter)
+	p.await("another one is in use", func() bool {
+		return p.text("#rollback-problem") == "The configuration has changed meanwhile: close this and look again."
+	})
+	p.typeKeys(kb.Escape)
+	for _, width := range []int64{1280, 400} {
+		p.do(chromedp.EmulateViewport(width, 800))
+		p.fits(width)
+	}
+}
