@@ -32,6 +32,8 @@ type Config struct {
 	Routes    []Route            `key:"routes"`
 	Shutdown  Shutdown           `key:"shutdown"`
 	Health    Health             `key:"health"`
+
+	hidden []hiddenValue `key:"-"`
 }
 
 // Log configures the log of sluice on standard error.

@@ -21,6 +21,11 @@ type decoder struct {
 	old      Errors // keys of earlier versions that are accepted
 	part     bool   // the tree is a document of a source, not the configuration file
 
+	// getenv returns the value of a variable of the environment, or "". nil: the tree may not
+	// contain any: who writes documents must not read the environment of the process.
+	getenv func(string) string
+	hidden []hiddenKey
+
 	awaited map[string]bool // services that a source may define that is not known yet
 
 	conditions, conditionsDepth int // see enterConditions
@@ -49,7 +54,7 @@ func (d *decoder) refuse(key, value, want string) { d.fail(d.place(key), key, va
 // fail is refuse with another place.
 func (d *decoder) fail(p place, key, value, want string) {
 	if value != "" {
-		value = quote(value)
+		value = quote(d.textOf(key, value))
 	}
 	d.errs = append(d.errs, &Error{Origin: p.origin, Key: key, Value: value, Want: want, line: p.line})
 }
@@ -141,15 +146,22 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, key *keyPath, r *rules) 
 		d.fail(d.placeOf(n), key.String(), "", fmt.Sprintf("tag %s: want %s", n.Tag, r.want(v.Type())))
 		return
 	}
-	if v.Kind() == reflect.String && r.allow(n.Value) {
-		v.SetString(n.Value)
+	value, fromVariables, ok := d.text(n, key, func(s string) string { return masked(s, v.Type()) })
+	if !ok {
 		return
 	}
-	if parsed, ok := r.parse(n.Value, v.Type()); ok {
+	if v.Kind() == reflect.String && r.allow(value) {
+		v.SetString(value)
+		return
+	}
+	if parsed, ok := r.parse(value, v.Type()); ok {
 		v.Set(parsed)
 		return
 	}
 	want := "want " + r.want(v.Type())
+	if fromVariables {
+		want += ", which the environment does not give"
+	}
 	text := masked(n.Value, v.Type())
 	if word := suggest(text, r.oneof); word != "" {
 		want += fmt.Sprintf(" (did you mean %s?)", word)
@@ -219,7 +231,11 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, key *keyPath) {
 			return
 		}
 	case routeType:
-		defer func() { v.Addr().Interface().(*Route).Origin = d.placeOf(n).origin }()
+		before := len(d.hidden)
+		defer func() {
+			r := v.Addr().Interface().(*Route)
+			r.Origin, r.hidden = d.placeOf(n).origin, d.hiddenBelow(key, before)
+		}()
 	}
 	o := objectOf(v.Type())
 	v.Set(o.absent)

@@ -160,9 +160,10 @@ func entriesOf(n, masked *yaml.Node) map[string]entry {
 	all := make(map[string]entry)
 	if n.Kind == yaml.SequenceNode {
 		for i, item := range n.Content {
-			name := identityOf(item)
+			identity := identityOf(masked.Content[i])
+			name := identity
 			for second := 2; all[name].node != nil; second++ {
-				name = fmt.Sprintf("%s #%d", identityOf(item), second)
+				name = fmt.Sprintf("%s #%d", identity, second)
 			}
 			all[name] = entry{item, masked.Content[i]}
 		}

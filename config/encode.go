@@ -35,6 +35,8 @@ func ActionsJSON(a Actions) json.RawMessage {
 	return b.Bytes()
 }
 
+var configType = reflect.TypeFor[Config]()
+
 // encode is the inverse of the decoder. It omits empty fields.
 func encode(v reflect.Value, mask bool) *yaml.Node {
 	switch v.Kind() {
@@ -48,6 +50,13 @@ func encode(v reflect.Value, mask bool) *yaml.Node {
 				continue
 			}
 			n.Content = append(n.Content, textNode(field.Tag.Get("key")), encode(f, mask))
+		}
+		switch {
+		case !mask:
+		case v.Type() == configType:
+			hide(n, v.Interface().(Config).hidden)
+		case v.Type() == routeType && v.CanAddr():
+			hide(n, v.Addr().Interface().(*Route).hidden)
 		}
 		return n
 	case reflect.Slice:

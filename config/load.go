@@ -10,6 +10,7 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -123,6 +124,10 @@ func (b *Built) Hash() string { return canonicalHash(b.Config) }
 // but the files that the configuration names, and returns all errors as Errors.
 func (in Input) Build(sources []Source) (*Built, error) {
 	d := newDecoder(in.Source())
+	d.getenv = in.Getenv
+	if d.getenv == nil {
+		d.getenv = func(string) string { return "" }
+	}
 	root := d.document([]byte(sources[0].Documents[0].Text))
 	if len(d.errs) > 0 {
 		return nil, d.errs
@@ -131,6 +136,7 @@ func (in Input) Build(sources []Source) (*Built, error) {
 	in.override(d, root)
 	c := new(Config)
 	d.decode(root, reflect.ValueOf(c).Elem())
+	c.hidden = slices.DeleteFunc(d.hiddenBelow(nil, 0), func(g hiddenValue) bool { return g.path[0] == "routes" }) // see Route
 	d.dynamic(c)
 	w := &whole{decoder: d, config: c}
 	w.consul(&c.Consul, in.tls())

@@ -39,6 +39,7 @@ type Route struct {
 	// checked is set if the route is from a document and valid by itself. The route does not
 	// change after that.
 	checked *route.Checked `key:"-"`
+	hidden  []hiddenValue  `key:"-"`
 }
 
 var routeType = reflect.TypeFor[Route]()

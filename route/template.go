@@ -56,6 +56,9 @@ var variableNames = map[string]Variable{
 	"user":           VariableUser,
 }
 
+// IsVariable reports whether a Template can contain the variable name.
+func IsVariable(name string) bool { return variableNames[name] != variableNone }
+
 const variablesWanted = "$authority, $client_address, $host, $method, $path, $query, $scheme, $user"
 
 // Values are the values of variables for one request.

@@ -1,0 +1,155 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"sluice/route"
+)
+
+// A hiddenValue contains variables of the environment. Its text in the file is shown in its
+// place, since a variable may contain a secret.
+type hiddenValue struct {
+	path []string // of names and indices, below the Config or the Route
+	text string   // with secrets masked
+}
+
+// hiddenKey is a key whose value contains variables.
+type hiddenKey struct {
+	key  *keyPath
+	text string // as in hiddenValue
+}
+
+// resolve returns text with the variables of the environment replaced: ${NAME}, or
+// ${NAME:-DEFAULT} for one that may be unset or empty. $${ stands for ${. The variables of a
+// request, which a route.Template has, are left as they are. replaced reports whether
+// there were others.
+func (d *decoder) resolve(text string) (resolved string, replaced bool, err error) {
+	var b strings.Builder
+	for {
+		start := strings.Index(text, "${")
+		if start < 0 {
+			b.WriteString(text)
+			return b.String(), replaced, nil
+		}
+		before, after := text[:start], text[start+len("${"):]
+		name := environmentName(after)
+		if name == "" || route.IsVariable(name) {
+			b.WriteString(before + "${")
+			text = after
+			continue
+		}
+		if escaped, ok := strings.CutSuffix(before, "$"); ok {
+			b.WriteString(escaped + "${")
+			text = after
+			continue
+		}
+		inner, rest, closed := strings.Cut(after, "}")
+		fallback, hasFallback := strings.CutPrefix(inner[len(name):], ":-")
+		if !closed || inner != name && !hasFallback || strings.Contains(fallback, "${") {
+			return "", false, fmt.Errorf(`want ${%s} or ${%s:-DEFAULT}, or $${ for the text "${"`, name, name)
+		}
+		if d.getenv == nil {
+			return "", false, fmt.Errorf(`only the configuration file can contain variables of the environment such as ${%s}; $${ stands for the text "${"`, name)
+		}
+		value := d.getenv(name)
+		if value == "" && !hasFallback {
+			return "", false, fmt.Errorf("the environment has no variable %s, or it is empty: set it, or write ${%s:-DEFAULT}", name, name)
+		}
+		if value == "" {
+			value = fallback
+		}
+		b.WriteString(before + value)
+		text, replaced = rest, true
+	}
+}
+
+// environmentName returns the name of a variable that s begins with, or "".
+func environmentName(s string) string {
+	n := 0
+	for n < len(s) && (s[n] >= 'a' && s[n] <= 'z' || s[n] >= 'A' && s[n] <= 'Z' || s[n] == '_' || n > 0 && s[n] >= '0' && s[n] <= '9') {
+		n++
+	}
+	return s[:n]
+}
+
+// text returns the text of the scalar n, of a type whose secrets mask masks, or false after an
+// error.
+func (d *decoder) text(n *yaml.Node, key *keyPath, mask func(string) string) (text string, fromVariables, ok bool) {
+	if _, foreign := d.origins[n]; foreign || !strings.Contains(n.Value, "${") {
+		return n.Value, false, true
+	}
+	text, fromVariables, err := d.resolve(n.Value)
+	if err != nil {
+		d.fail(d.placeOf(n), key.String(), mask(n.Value), err.Error())
+		return "", false, false
+	}
+	if fromVariables {
+		d.hidden = append(d.hidden, hiddenKey{key, mask(n.Value)})
+	}
+	return text, fromVariables, true
+}
+
+// textOf returns what is shown of the value of a key.
+func (d *decoder) textOf(key, value string) string {
+	for _, g := range d.hidden {
+		if g.key.String() == key {
+			return g.text
+		}
+	}
+	return value
+}
+
+// below returns the names and indices of k below above.
+func (k *keyPath) below(above *keyPath) []string {
+	if k == above {
+		return nil
+	}
+	name := k.name
+	if k.item {
+		name = strconv.Itoa(k.index)
+	}
+	return append(k.above.below(above), name)
+}
+
+// hiddenBelow returns the values below a key, of those from the index first on.
+func (d *decoder) hiddenBelow(key *keyPath, first int) []hiddenValue {
+	var all []hiddenValue
+	for _, g := range d.hidden[first:] {
+		all = append(all, hiddenValue{g.key.below(key), g.text})
+	}
+	return all
+}
+
+// hide replaces the values that contain variables in an encoded tree.
+func hide(n *yaml.Node, values []hiddenValue) {
+	for _, g := range values {
+		if at := descend(n, g.path); at != nil {
+			*at = *textNode(g.text)
+		}
+	}
+}
+
+// descend returns the scalar at a path of an encoded tree, or nil: a check has moved it.
+func descend(n *yaml.Node, path []string) *yaml.Node {
+	if len(path) == 0 {
+		if n.Kind != yaml.ScalarNode {
+			return nil
+		}
+		return n
+	}
+	if n.Kind == yaml.SequenceNode {
+		i, err := strconv.Atoi(path[0])
+		if err != nil || i >= len(n.Content) {
+			return nil
+		}
+		return descend(n.Content[i], path[1:])
+	}
+	if i := index(n, path[0]); i >= 0 {
+		return descend(n.Content[i+1], path[1:])
+	}
+	return nil
+}
