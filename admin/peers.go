@@ -16,7 +16,8 @@ type Peer struct {
 	ID         string            `json:"id"`
 	Node       string            `json:"node"`
 	Datacenter string            `json:"datacenter,omitempty"`
-	Address    string            `json:"address"` // "host:port"
+	Address    string            `json:"address"`               // "host:port"
+	AddressTag string            `json:"address_tag,omitempty"` // if Address is a tagged address of Consul
 	Weight     int               `json:"weight"`
 	Group      string            `json:"group,omitempty"` // of the service, if it has groups
 	Tags       []string          `json:"tags"`
@@ -41,6 +42,7 @@ func describePeer(service string, v balancer.PeerView) Peer {
 		Node:       i.Node,
 		Datacenter: i.Datacenter,
 		Address:    p.Address(),
+		AddressTag: i.AddressTag,
 		Weight:     v.Weight(),
 		Group:      groupName(p.Group()),
 		Tags:       list(i.Tags),

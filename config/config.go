@@ -199,6 +199,7 @@ type ConsulService struct {
 	Tags        []string `key:"tags"`   // an instance must have all of them
 	Filter      string   `key:"filter"` // expression in Consul's filter language
 	PassingOnly bool     `key:"passing_only" default:"false"`
+	Address     string   `key:"address" format:"name"` // tag of the addresses to use; empty: the usual ones
 
 	Datacenters []string `key:"datacenters"` // in order of preference; empty: consul.datacenter
 	MinHealthy  int      `key:"min_healthy" default:"1" min:"1" max:"100000"`

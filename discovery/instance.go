@@ -54,6 +54,8 @@ type Instance struct {
 	Node    string `json:"node,omitempty"`
 	Address string `json:"address"` // host name or IP address, without port or brackets
 	Port    int    `json:"port"`    // 1 to 65535
+	// AddressTag is the tag of Address, if it is one of several tagged addresses.
+	AddressTag string `json:"address_tag,omitempty"`
 
 	// NodeAddress is the address of the instance's machine, if the registry has it. A
 	// loopback Address refers to that machine.
@@ -120,7 +122,7 @@ func (i Instance) Usable() bool { return i.Serving() || !i.Probation.IsZero() }
 // equals an empty one.
 func (i Instance) Equal(o Instance) bool {
 	return i.Service == o.Service && i.ID == o.ID && i.Node == o.Node &&
-		i.Address == o.Address && i.Port == o.Port && i.NodeAddress == o.NodeAddress &&
+		i.Address == o.Address && i.Port == o.Port && i.AddressTag == o.AddressTag && i.NodeAddress == o.NodeAddress &&
 		i.Weight == o.Weight && i.Status == o.Status && i.Priority == o.Priority && i.Detail == o.Detail &&
 		i.Datacenter == o.Datacenter && i.Kind == o.Kind && i.Unchecked == o.Unchecked && i.Probation.Equal(o.Probation) &&
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)

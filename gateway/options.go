@@ -117,6 +117,7 @@ func ServiceOptions(s config.ConsulService, c config.Consul) consulsource.Servic
 		Tags:          s.Tags,
 		Filter:        s.Filter,
 		PassingOnly:   s.PassingOnly,
+		Address:       s.Address,
 		Datacenters:   s.Datacenters,
 		MinHealthy:    s.MinHealthy,
 		Spill:         s.Spill,

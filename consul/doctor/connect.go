@@ -19,7 +19,7 @@ func tryAll(ctx context.Context, instances []Instance, timeout time.Duration) ma
 	tried := make(map[string]bool)
 	for _, i := range instances {
 		if i.Unusable == "" && i.Serving() {
-			tried[i.address()] = true
+			tried[i.contact()] = true
 		}
 	}
 	addresses := slices.Collect(maps.Keys(tried))

@@ -118,6 +118,11 @@ func TestDiagnose(t *testing.T) {
 			uses()(f)
 			add(star(3, "a", "10.0.0.1", 0).with(func(i *Instance) { i.Service, i.Unusable = "batch", "it has port 0" }))(f)
 		}, []string{"notice no-port batch star-3 on node a, 10.0.0.1:0", "notice unused batch"}},
+		{"no tagged address", add(star(3, "a", "10.0.0.1", 81).with(func(i *Instance) { i.Contact, i.LacksTag = "10.0.0.1:81", "wan" })), []string{"warning no-tagged-address star star-3 on node a, 10.0.0.1:81"}},
+		{"a refused tagged address", func(f *Facts) {
+			add(star(3, "a", "10.0.0.1", 81).with(func(i *Instance) { i.Contact = "192.0.2.1:81" }))(f)
+			f.Peers = []Peer{{Node: "a", ID: "star-3", Address: "192.0.2.1:81", Refused: "no"}}
+		}, []string{"error refused-address star star-3 on node a, 10.0.0.1:81"}},
 		{"no address", add(star(3, "a", "", 0).with(func(i *Instance) { i.Unusable = "no" })), []string{"error no-address star star-3 on node a"}},
 		{"loopback elsewhere", add(star(3, "b", "127.0.0.1", 80)), []string{"error loopback-address star star-3 on node b, 127.0.0.1:80"}},
 		{"loopback elsewhere, mapped", add(star(3, "b", "::ffff:127.0.0.1", 80)), []string{"error loopback-address star star-3 on node b, [::ffff:127.0.0.1]:80"}},

@@ -23,7 +23,7 @@ func (g *gathering) add(entries []*api.ServiceEntry) {
 			}
 		}
 		g.addNode(e.Node, ofNode)
-		i := instanceOf(e)
+		i := instanceOf(e, g.doctor.addressTag(e.Service.Service))
 		g.mu.Lock()
 		g.facts.Instances = append(g.facts.Instances, i)
 		g.mu.Unlock()
@@ -55,12 +55,21 @@ func nodeOf(n *api.Node, checks api.HealthChecks) Node {
 	return node
 }
 
-func instanceOf(e *api.ServiceEntry) Instance {
+// instanceOf returns the instance of an entry, to which sluice connects at the address with a
+// tag; "": the registered one.
+func instanceOf(e *api.ServiceEntry, tag string) Instance {
 	i := Instance{
 		Sidecar: e.Service.Kind != api.ServiceKindTypical,
 		Created: e.Service.CreateIndex, Modified: e.Service.ModifyIndex,
 	}
-	i.Instance, i.Unusable = consulsource.InstanceOf(e)
+	i.Instance, i.Unusable = consulsource.InstanceOf(e, "")
+	if tag != "" {
+		used, _ := consulsource.InstanceOf(e, tag)
+		i.Contact, i.LacksTag = used.HostPort(), ""
+		if used.AddressTag == "" {
+			i.LacksTag = tag
+		}
+	}
 	var critical []string
 	i.Untouched = true
 	for _, c := range e.Checks {

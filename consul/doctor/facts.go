@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"time"
 
 	"sluice/config"
@@ -93,6 +94,11 @@ type Instance struct {
 	discovery.Instance
 	Unusable string // why it cannot get traffic with any status; "": it can
 
+	// Contact is the address to which sluice connects, if the configuration names a tagged one;
+	// LacksTag is its tag if there is none with it, so that Contact is the registered one.
+	Contact  string
+	LacksTag string
+
 	Checks int // of the service, without maintenance mode
 	// CheckKinds are the names and types of these checks, sorted.
 	CheckKinds []string
@@ -112,6 +118,9 @@ func (i Instance) address() string {
 	}
 	return i.HostPort()
 }
+
+// contact returns the address to which sluice connects.
+func (i Instance) contact() string { return cmp.Or(i.Contact, i.address()) }
 
 type instanceKey struct{ node, id string }
 

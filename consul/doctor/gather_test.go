@@ -8,8 +8,30 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
 	"sluice/consul"
+	consulsource "sluice/discovery/consul"
 )
+
+// sluice connects to the address that the configuration names.
+func TestInstanceWithATaggedAddress(t *testing.T) {
+	d := New(Options{Uses: []Use{{Source: consulsource.ServiceOptions{Service: "star", Address: "wan"}}}})
+	defer d.Close()
+	e := &api.ServiceEntry{Node: &api.Node{Node: "a", Address: "10.0.0.1"}, Service: &api.AgentService{
+		ID: "star-1", Service: "star", Port: 80, TaggedAddresses: map[string]api.ServiceAddress{"wan": {Address: "192.0.2.1", Port: 443}},
+	}}
+	if i := instanceOf(e, d.addressTag("star")); i.contact() != "192.0.2.1:443" || i.address() != "10.0.0.1:80" || i.LacksTag != "" {
+		t.Errorf("%+v", i)
+	}
+	if i := instanceOf(e, d.addressTag("other")); i.contact() != "10.0.0.1:80" || i.LacksTag != "" {
+		t.Errorf("another service: %+v", i)
+	}
+	e.Service.TaggedAddresses = nil
+	if i := instanceOf(e, d.addressTag("star")); i.contact() != "10.0.0.1:80" || i.LacksTag != "wan" {
+		t.Errorf("without it: %+v", i)
+	}
+}
 
 // The catalog may change between the queries.
 func TestCatalogChangesDuringTheExamination(t *testing.T) {

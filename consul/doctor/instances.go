@@ -27,13 +27,14 @@ func (f *Facts) instanceFindings(t Thresholds) []Finding {
 	for _, i := range f.Instances {
 		for _, rule := range []func(Instance) (Finding, bool){
 			func(i Instance) (Finding, bool) {
-				return f.addressFinding(i, refused[Peer{ID: i.ID, Address: i.address()}])
+				return f.addressFinding(i, refused[Peer{ID: i.ID, Address: i.contact()}])
 			},
+			taggedAddressFinding,
 			f.unreachableFinding,
 			f.nodeFinding,
 			checkFinding,
 			func(i Instance) (Finding, bool) {
-				at, known := since[Peer{Node: i.Node, ID: i.ID, Address: i.address()}]
+				at, known := since[Peer{Node: i.Node, ID: i.ID, Address: i.contact()}]
 				return f.criticalFinding(i, t, at, known)
 			},
 		} {
@@ -110,6 +111,16 @@ func (f *Facts) addressFinding(i Instance, refused string) (Finding, bool) {
 	return Finding{}, false
 }
 
+// taggedAddressFinding is about a tagged address that is missing.
+func taggedAddressFinding(i Instance) (Finding, bool) {
+	return Finding{
+		Severity: SeverityWarning, Code: CodeNoTaggedAddress,
+		Seen: fmt.Sprintf("it has no address with the tag %q", i.LacksTag),
+		Why:  "The configuration asks for this address. sluice connects to " + i.contact() + ", which it may not reach.",
+		Do:   "Register the service with TaggedAddresses. If it has no address of its own, those of its node count.",
+	}, i.LacksTag != "" && !i.Sidecar && i.Unusable == ""
+}
+
 // routed reports whether a service has a route, or there is no configuration.
 func (f *Facts) routed(service string) bool {
 	return !f.Configured || f.tags.routed[service] || slices.ContainsFunc(f.Uses, func(u Use) bool { return u.Routed && u.Service == service })
@@ -126,7 +137,7 @@ func (f *Facts) elsewhere(node string) bool {
 
 // unreachableFinding is about a failed connection attempt.
 func (f *Facts) unreachableFinding(i Instance) (Finding, bool) {
-	why, silent := f.Silent[i.address()]
+	why, silent := f.Silent[i.contact()]
 	if !silent || !i.Serving() {
 		return Finding{}, false
 	}

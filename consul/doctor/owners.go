@@ -152,7 +152,7 @@ func queryOwner(ctx context.Context, client *consul.API, at Node) Owner {
 	}
 	owner.Services = make(map[string]Registration, len(services))
 	for id, s := range services {
-		i, _ := consulsource.InstanceOf(&api.ServiceEntry{Node: &api.Node{Node: node, Address: at.Address}, Service: s})
+		i, _ := consulsource.InstanceOf(&api.ServiceEntry{Node: &api.Node{Node: node, Address: at.Address}, Service: s}, "")
 		owner.Services[id] = Registration{i.Service, i.HostPort()}
 	}
 	return owner

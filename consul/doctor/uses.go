@@ -83,6 +83,15 @@ func (d *Doctor) queryUse(ctx context.Context, u *Use) {
 	}
 }
 
+// addressTag returns the tag of the addresses by which the configuration uses a service.
+func (d *Doctor) addressTag(service string) string {
+	i := slices.IndexFunc(d.options.Uses, func(u Use) bool { return u.Source.Service == service && u.Source.PreparedQuery == "" })
+	if i < 0 {
+		return ""
+	}
+	return d.options.Uses[i].Source.Address
+}
+
 // selected describes the conditions of o other than the name.
 func selected(o consulsource.ServiceOptions) string {
 	var words []string

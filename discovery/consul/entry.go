@@ -54,6 +54,8 @@ type entryService struct {
 	Tags                       []string
 	Meta                       map[string]string
 	Weights                    entryWeights
+
+	tag string // of Address, if it is a tagged address
 }
 
 type entryPort struct {
@@ -75,11 +77,70 @@ type entryWeights struct{ Passing, Warning int }
 
 type entryCheck struct{ CheckID, ServiceID, Name, Status, Output, Notes string }
 
-// readEntries decodes an answer of /v1/health/service/SERVICE. The result is nil for
-// null.
-func readEntries(r io.Reader) ([]serviceEntry, error) {
+// taggedEntry is a serviceEntry with tagged addresses, which most services do not need.
+type taggedEntry struct {
+	Node *struct {
+		entryNode
+		TaggedAddresses map[string]string
+	}
+	Service *struct {
+		entryService
+		TaggedAddresses map[string]api.ServiceAddress
+	}
+	Checks []*entryCheck
+}
+
+// at returns the entry with the address that has the tag.
+func (e taggedEntry) at(tag string) serviceEntry {
+	chosen := serviceEntry{Checks: e.Checks}
+	if e.Node != nil {
+		chosen.Node = &e.Node.entryNode
+	}
+	if e.Service != nil {
+		chosen.Service = &e.Service.entryService
+	}
+	if e.Node != nil && e.Service != nil {
+		chosen.choose(tag, e.Service.TaggedAddresses, e.Node.TaggedAddresses)
+	}
+	return chosen
+}
+
+// choose makes the tagged address that of the service: the service's, or else, as in
+// Consul's DNS, the node's, if the service has no address of its own. Without both, the
+// address stays what it is.
+func (e serviceEntry) choose(tag string, ofService map[string]api.ServiceAddress, ofNode map[string]string) {
+	s := e.Service
+	if at := ofService[tag]; at.Address != "" {
+		s.Address, s.tag = at.Address, tag
+		if at.Port != 0 {
+			s.Port, s.Ports = at.Port, nil
+		}
+	} else if address := ofNode[tag]; address != "" && s.Address == "" {
+		s.Address, s.tag = address, tag
+	}
+}
+
+// readEntries decodes an answer of /v1/health/service/SERVICE, with the addresses that
+// have the tag; "": the usual ones. The result is nil for null.
+func readEntries(r io.Reader, tag string) ([]serviceEntry, error) {
 	var entries []serviceEntry
-	return entries, read(r, &entries)
+	if tag == "" {
+		return entries, read(r, &entries)
+	}
+	var tagged []taggedEntry
+	err := read(r, &tagged)
+	return allAt(tagged, tag), err
+}
+
+func allAt(tagged []taggedEntry, tag string) []serviceEntry {
+	if tagged == nil {
+		return nil
+	}
+	entries := make([]serviceEntry, len(tagged))
+	for i, e := range tagged {
+		entries[i] = e.at(tag)
+	}
+	return entries
 }
 
 // shorten returns the fields of e that readEntries would decode.
@@ -116,9 +177,18 @@ type preparedResult struct {
 	DNS   struct{ TTL string }
 }
 
-func readResult(r io.Reader) (preparedResult, error) {
+// readResult decodes the result of a prepared query, with addresses as readEntries does.
+func readResult(r io.Reader, tag string) (preparedResult, error) {
 	var result preparedResult
-	return result, read(r, &result)
+	if tag == "" {
+		return result, read(r, &result)
+	}
+	var tagged struct {
+		Nodes []taggedEntry
+		DNS   struct{ TTL string }
+	}
+	err := read(r, &tagged)
+	return preparedResult{allAt(tagged.Nodes, tag), tagged.DNS}, err
 }
 
 // read decodes one value. It ignores unknown fields.

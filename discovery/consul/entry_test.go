@@ -59,7 +59,7 @@ func FuzzReadEntries(f *testing.F) {
 		if json.Unmarshal(answer, &entries) != nil {
 			return
 		}
-		got, err := readEntries(bytes.NewReader(answer))
+		got, err := readEntries(bytes.NewReader(answer), "")
 		if err != nil {
 			t.Fatalf("%s: %v", answer, err)
 		}
@@ -85,16 +85,16 @@ func TestReadEntriesRejectsOtherValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range whole {
-		if got, err := readEntries(bytes.NewReader(whole[:n])); err == nil {
+		if got, err := readEntries(bytes.NewReader(whole[:n]), ""); err == nil {
 			t.Errorf("no error for %q: %v", whole[:n], got)
 		}
 	}
 	for _, answer := range []string{"{}", "5", `"x"`, "[1]", "[] []", "[]x", `[{"Node":5}]`, `[{"Service":{"Port":"x"}}]`, `[{"Checks":{}}]`} {
-		if got, err := readEntries(strings.NewReader(answer)); err == nil {
+		if got, err := readEntries(strings.NewReader(answer), ""); err == nil {
 			t.Errorf("no error for %q: %v", answer, got)
 		}
 	}
-	if got, err := readEntries(strings.NewReader("null")); got != nil || err != nil {
+	if got, err := readEntries(strings.NewReader("null"), ""); got != nil || err != nil {
 		t.Errorf("null: got %v, %v", got, err)
 	}
 }
@@ -105,7 +105,7 @@ func TestReadResult(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := readResult(bytes.NewReader(answer))
+	got, err := readResult(bytes.NewReader(answer), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func BenchmarkReadEntries(b *testing.B) {
 	b.SetBytes(int64(len(answer)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := readEntries(bytes.NewReader(answer)); err != nil {
+		if _, err := readEntries(bytes.NewReader(answer), ""); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -13,9 +13,14 @@ import (
 )
 
 // InstanceOf returns the instance of an entry of /v1/health/service, which has a node
-// and a service. unusable says why it can get no traffic with any status; "": it can.
-func InstanceOf(entry *api.ServiceEntry) (i discovery.Instance, unusable string) {
-	i = instance(shorten(entry), &ServiceOptions{})
+// and a service, for [ServiceOptions.Address]. unusable says why it can get no traffic with
+// any status; "": it can.
+func InstanceOf(entry *api.ServiceEntry, address string) (i discovery.Instance, unusable string) {
+	short := shorten(entry)
+	if address != "" {
+		short.choose(address, entry.Service.TaggedAddresses, entry.Node.TaggedAddresses)
+	}
+	i = instance(short, &ServiceOptions{})
 	return i, whyUnusable(i)
 }
 
@@ -58,6 +63,7 @@ func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 		ID:          s.ID,
 		Node:        entry.Node.Node,
 		Address:     entry.address(),
+		AddressTag:  s.tag,
 		Port:        s.port(),
 		NodeAddress: entry.Node.Address,
 		Tags:        s.Tags,

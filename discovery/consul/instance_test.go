@@ -28,7 +28,7 @@ func listed(t *testing.T, entries ...*api.ServiceEntry) []serviceEntry {
 	if err != nil {
 		t.Fatal(err)
 	}
-	read, err := readEntries(bytes.NewReader(answer))
+	read, err := readEntries(bytes.NewReader(answer), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +112,51 @@ func TestAddress(t *testing.T) {
 	}
 }
 
+func TestTaggedAddress(t *testing.T) {
+	const own, node = "10.0.0.1", "10.9.9.9"
+	for _, tt := range []struct {
+		name, service string
+		ofService     map[string]api.ServiceAddress
+		ofNode        map[string]string
+		want, tag     string
+	}{
+		{"of the service", own, map[string]api.ServiceAddress{"wan": {Address: "192.0.2.1", Port: 443}, "lan": {Address: "10.0.0.2", Port: 1}}, map[string]string{"wan": "192.0.2.9"}, "192.0.2.1:443", "wan"},
+		{"without a port", own, map[string]api.ServiceAddress{"wan": {Address: "2001:db8::1"}}, nil, "[2001:db8::1]:8080", "wan"},
+		{"of the node", "", map[string]api.ServiceAddress{"lan": {Address: own}}, map[string]string{"wan": "192.0.2.9"}, "192.0.2.9:8080", "wan"},
+		{"of the node of a service with an address", own, nil, map[string]string{"wan": "192.0.2.9"}, own + ":8080", ""},
+		{"of neither, own", own, map[string]api.ServiceAddress{"lan": {Address: "10.0.0.2", Port: 1}}, nil, own + ":8080", ""},
+		{"of neither", "", nil, map[string]string{"lan": "10.0.0.3"}, node + ":8080", ""},
+		{"empty", own, map[string]api.ServiceAddress{"wan": {Port: 443}}, map[string]string{"wan": ""}, own + ":8080", ""},
+	} {
+		e := entry(func(e *api.ServiceEntry) {
+			e.Service.Address, e.Node.Address = tt.service, node
+			e.Service.TaggedAddresses, e.Node.TaggedAddresses = tt.ofService, tt.ofNode
+		})
+		answer, err := json.Marshal([]*api.ServiceEntry{e, nil, {Node: e.Node}, {Service: e.Service}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries, err := readEntries(bytes.NewReader(answer), "wan")
+		if err != nil {
+			t.Fatal(err)
+		}
+		set, skipped := instances(entries, &ServiceOptions{Service: "star", Address: "wan"})
+		if len(set) != 1 || len(skipped) != 3 || set[0].HostPort() != tt.want || set[0].AddressTag != tt.tag || set[0].NodeAddress != node || set[0].ID != "star-1" {
+			t.Errorf("%s: got %+v, skipped %v, want %s, tag %q", tt.name, set, skipped, tt.want, tt.tag)
+		}
+		if i, unusable := InstanceOf(e, "wan"); unusable != "" || !i.Equal(set[0]) {
+			t.Errorf("%s: %+v is not %+v", tt.name, i, set[0])
+		}
+	}
+	if got, err := readEntries(strings.NewReader("null"), "wan"); got != nil || err != nil {
+		t.Errorf("null: got %v, %v", got, err)
+	}
+	got, err := readResult(strings.NewReader(`{"Nodes": [{"Node": {"Address": "10.9.9.9", "TaggedAddresses": {"wan": "192.0.2.9"}}, "Service": {"Port": 80}}], "DNS": {"TTL": "7s"}}`), "wan")
+	if err != nil || got.DNS.TTL != "7s" || len(got.Nodes) != 1 || got.Nodes[0].address() != "192.0.2.9" {
+		t.Errorf("prepared query: %+v, %v", got, err)
+	}
+}
+
 func TestUnusableEntriesAreSkipped(t *testing.T) {
 	set, skipped := instances(listed(t,
 		entry(func(e *api.ServiceEntry) { e.Service.Port = 0 }),
@@ -175,7 +220,7 @@ func FuzzInstances(f *testing.F) {
 	f.Add([]byte(`[{"Node":null}]`))
 	f.Add([]byte(`[{"Node":{},"Service":{"Port":-1},"Checks":[null,{"CheckID":"_service_maintenance:"}]}]`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		entries, err := readEntries(bytes.NewReader(body))
+		entries, err := readEntries(bytes.NewReader(body), "")
 		if err != nil {
 			return
 		}

@@ -64,6 +64,28 @@ func TestOverviewShowsEveryKindOfChange(t *testing.T) {
 	})
 }
 
+// A node's tagged address is that of its instances without an address.
+func TestOverviewShowsTaggedAddressesOfANode(t *testing.T) {
+	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
+		alone := c.instance(7, "c")
+		discoverytest.OnNode(alone, "node-alone", "10.0.0.99")
+		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, alone) })
+		c.expect("an instance on a new node", 4*time.Second, "service-07: a-7 b-7 c-7")
+		spent := c.spent(5*time.Second, func() {
+			c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry {
+				moved, node := *e[2], *e[2].Node
+				node.TaggedAddresses = map[string]string{"wan": "192.0.2.1"}
+				moved.Node = &node
+				e[2] = &moved
+				return e
+			})
+		})
+		if spent["health"] == 0 {
+			t.Errorf("the service was not queried: %v", spent)
+		}
+	})
+}
+
 // The checks of a node apply to every instance on it.
 func TestOverviewShowsFailureOfANode(t *testing.T) {
 	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {

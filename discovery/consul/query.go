@@ -112,9 +112,9 @@ func query(ctx context.Context, get get, o *ServiceOptions, q api.QueryOptions) 
 		},
 	}, func(body io.Reader) (err error) {
 		if o.PreparedQuery == "" {
-			result.Nodes, err = readEntries(body)
+			result.Nodes, err = readEntries(body, o.Address)
 		} else {
-			result, err = readResult(body)
+			result, err = readResult(body, o.Address)
 		}
 		return err
 	})

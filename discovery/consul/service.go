@@ -28,15 +28,19 @@ type ServiceOptions struct {
 
 	// PreparedQuery is the name or the id of a prepared query, whose result is the set
 	// of instances. The query selects service, tags, health and data centres. Of the
-	// fields below it uses Near, Consistency, Cached, Datacenter, PassingOnly and
+	// fields below it uses Address, Near, Consistency, Cached, Datacenter, PassingOnly and
 	// Probation. It does not block, and is executed at the interval of its own TTL
 	// (DNS.TTL, at least 1 s) or else of Poll, ± 10 %.
 	PreparedQuery string
 	Poll          time.Duration // at least 1 s; required with PreparedQuery
 
-	Tags       []string // an instance must have all of them
-	Filter     string   // a filter expression for Consul
-	Datacenter string   // default: the agent's
+	Tags   []string // an instance must have all of them
+	Filter string   // a filter expression for Consul
+	// Address is the tag of the addresses to use, such as "wan": that of the service or, if
+	// the service has no address of its own, that of its node. Instances without it have
+	// their usual address.
+	Address    string
+	Datacenter string // default: the agent's
 
 	// Datacenters are data centres in order of preference, in place of Datacenter. The
 	// instances are those of the first one with at least MinHealthy in service, or else
@@ -106,7 +110,7 @@ func (o *ServiceOptions) selection() string {
 		}
 	}
 	for _, p := range []struct{ name, value string }{
-		{"filter", o.Filter}, {"data centre", o.Datacenter}, {"namespace", o.Namespace}, {"partition", o.Partition}, {"peer", o.Peer},
+		{"filter", o.Filter}, {"address", o.Address}, {"data centre", o.Datacenter}, {"namespace", o.Namespace}, {"partition", o.Partition}, {"peer", o.Peer},
 	} {
 		if p.value != "" {
 			fmt.Fprintf(&b, ", %s %q", p.name, p.value)

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/test/discoverytest"
@@ -394,6 +396,27 @@ func TestAnswerOfAnOutdatedCacheIsNotUsed(t *testing.T) {
 		b.at(70 * sec)
 		if s := b.status(); s.State != discovery.WatchFresh {
 			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+// An instance whose tagged address changes is another one: requests in flight to the old
+// address must not be counted for the new one.
+func TestTaggedAddressMoves(t *testing.T) {
+	at := func(b *bubble, wan string) {
+		e := b.entries("a")
+		e[0].Service.TaggedAddresses = map[string]api.ServiceAddress{"wan": {Address: wan, Port: 443}}
+		b.Set("star", e...)
+	}
+	watchInBubble(t, ServiceOptions{Address: "wan"}, func(b *bubble) { at(b, "192.0.2.1") }, func(t *testing.T, b *bubble) {
+		b.at(0)
+		before := b.latest()
+		at(b, "192.0.2.2")
+		b.at(time.Hour)
+		after := b.latest()
+		if len(before) != 1 || len(after) != 1 || before[0].HostPort() != "192.0.2.1:443" || after[0].HostPort() != "192.0.2.2:443" ||
+			after[0].AddressTag != "wan" || before[0].ID != after[0].ID || before[0].Key() == after[0].Key() {
+			t.Errorf("before %+v, after %+v", before, after)
 		}
 	})
 }

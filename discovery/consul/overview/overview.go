@@ -116,9 +116,12 @@ func (v *overview) follow(ctx context.Context, path string, read func([]byte) er
 }
 
 // readNodes reads the names and addresses of all nodes. The address of a node is that
-// of its instances without an address.
+// of its instances without an address, and so are its tagged addresses.
 func (v *overview) readNodes(body []byte) error {
-	var nodes []struct{ Node, Address string }
+	var nodes []struct {
+		Node, Address   string
+		TaggedAddresses jsontext.Value
+	}
 	if err := decode(body, &nodes); err != nil {
 		return err
 	}
@@ -127,7 +130,7 @@ func (v *overview) readNodes(body []byte) error {
 	}
 	addresses := make(map[string]string, len(nodes))
 	for _, n := range nodes {
-		addresses[n.Node] = n.Address
+		addresses[n.Node] = n.Address + string(n.TaggedAddresses)
 	}
 	v.mu.Lock()
 	before := v.addresses
