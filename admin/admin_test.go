@@ -194,6 +194,9 @@ func complete(o Options) Options {
 	if o.Connections == nil {
 		o.Connections = func() int { return 0 }
 	}
+	if o.EndedConnections == nil {
+		o.EndedConnections = func() proxy.EndedConnections { return proxy.EndedConnections{} }
+	}
 	if o.HTTP2 == nil {
 		o.HTTP2 = func() proxy.HTTP2Stats { return proxy.HTTP2Stats{} }
 	}

@@ -144,8 +144,9 @@ var (
 	certificateExpires = describe("certificate_expiry_timestamp_seconds", "When a certificate expires, as Unix time: the first of its chain, or the last of trusted ones.", "used_by", "file")
 	certificateFault   = describe("certificate_file_error", "1 if the present file cannot be used, so that an earlier version is in use; else 0.", "used_by", "file")
 
-	connectionsOpen = describe("client_connections", "Open client connections.")
-	logDropped      = describe("access_log_dropped_lines_total", "Access log lines dropped because the output was too slow or failed.")
+	connectionsOpen  = describe("client_connections", "Open client connections.")
+	connectionsEnded = describe("client_connections_ended_total", "Client connections that reached a limit of client.connections.", "reason")
+	logDropped       = describe("access_log_dropped_lines_total", "Access log lines dropped because the output was too slow or failed.")
 )
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
@@ -195,6 +196,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	e.counter(http2Ended, float64(http2.Errors), "error")
 	c.certificates(e)
 	e.gauge(connectionsOpen, float64(c.h.Connections()))
+	ended := c.h.EndedConnections()
+	e.counter(connectionsEnded, float64(ended.MaxRequests), "max_requests")
+	e.counter(connectionsEnded, float64(ended.MaxAge), "max_age")
 	e.counter(logDropped, float64(c.h.AccessLogDropped()))
 }
 

@@ -82,6 +82,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		},
 		Ready:            func() (bool, []string) { return false, []string{"never"} },
 		Connections:      func() int { return 3 },
+		EndedConnections: func() proxy.EndedConnections { return proxy.EndedConnections{MaxRequests: 72, MaxAge: 73} },
 		Unrouted:         unrouted,
 		AccessLogDropped: func() uint64 { return 11 },
 		HTTP2: func() proxy.HTTP2Stats {

@@ -91,6 +91,8 @@ type Options struct {
 	// Handshakes returns the TLS handshakes of clients.
 	Handshakes func() proxy.HandshakeStats
 
+	// EndedConnections returns the connections of clients that reached their limits.
+	EndedConnections func() proxy.EndedConnections
 	// HTTP2 returns what ended HTTP/2 streams and connections of clients early.
 	HTTP2 func() proxy.HTTP2Stats
 

@@ -73,8 +73,9 @@ type Listener struct {
 
 // Client limits the clients of all listeners.
 type Client struct {
-	Timeouts ClientTimeouts `key:"timeouts"`
-	Limits   ClientLimits   `key:"limits"`
+	Timeouts    ClientTimeouts    `key:"timeouts"`
+	Limits      ClientLimits      `key:"limits"`
+	Connections ClientConnections `key:"connections"`
 	// TrustedProxies are the networks whose X-Forwarded-*, X-Real-IP and Forwarded
 	// fields sluice uses and forwards. It removes these fields from all other requests.
 	TrustedProxies     []string `key:"trusted_proxies" format:"network"`
@@ -95,8 +96,17 @@ type ClientTimeouts struct {
 type ClientLimits struct {
 	Connections           int  `key:"connections" default:"0" min:"0" max:"10000000"`             // 0: half of the file descriptors of the process
 	ConnectionsPerAddress int  `key:"connections_per_address" default:"0" min:"0" max:"10000000"` // per IPv4 address or IPv6 /64 network; 0: half of Connections
+	Head                  Size `key:"head" default:"16KiB" min:"1KiB" max:"60KiB"`                // of a request head
+	Fields                int  `key:"fields" default:"100" min:"10" max:"1000"`                   // of a request head
 	Target                Size `key:"target" default:"8KiB" min:"256B" max:"16KiB"`               // of the request target
 	Body                  Size `key:"body" default:"0" min:"0" max:"1024GiB"`                     // of a request body; 0: no limit
+}
+
+// ClientConnections limit how long a client uses a connection, so that its next one may reach
+// another replica.
+type ClientConnections struct {
+	MaxRequests int           `key:"max_requests" default:"0" min:"0" max:"1000000000"` // 0: no limit
+	MaxAge      time.Duration `key:"max_age" default:"0s" min:"0s" max:"720h"`          // 0: no limit
 }
 
 // Live configures the handling of configurations.
@@ -253,6 +263,9 @@ type Keepalive struct {
 	// announces its timeout, sluice uses that.
 	Idle time.Duration `key:"idle" default:"4s" min:"100ms" max:"1h"`
 	Max  int           `key:"max" default:"512" min:"1" max:"100000"`
+	// MaxRequests and MaxAge end a connection, also one that is never idle. 0: no limit.
+	MaxRequests int           `key:"max_requests" default:"0" min:"0" max:"1000000000"`
+	MaxAge      time.Duration `key:"max_age" default:"0s" min:"0s" max:"720h"`
 }
 
 // Retry limits retries, each of which uses another peer.
@@ -272,7 +285,7 @@ type Hedge struct {
 	Percentile Ratio         `key:"percentile" default:"0" min:"0" max:"1"` // of the latencies of at least the last ten seconds
 }
 
-// Limits limit the load of a service's pool. 0 means no limit.
+// Limits limit the load of a service's pool, and what its peers answer. 0 means no limit.
 type Limits struct {
 	Requests           int           `key:"requests" default:"0" min:"0" max:"10000000"`             // attempts in flight
 	RequestsPerPeer    int           `key:"requests_per_peer" default:"0" min:"0" max:"10000000"`    // attempts in flight to one peer
@@ -280,6 +293,9 @@ type Limits struct {
 	ConnectionWait     time.Duration `key:"connection_wait" default:"1s" min:"0s" max:"1m"`          // for a connection to a peer at its limit
 	Pending            int           `key:"pending" default:"1024" min:"0" max:"10000000"`           // requests that wait for a peer or a connection
 	Retries            int           `key:"retries" default:"0" min:"0" max:"10000000"`              // attempts in flight beyond the first
+
+	ResponseHead   Size `key:"response_head" default:"16KiB" min:"1KiB" max:"60KiB"` // of a response
+	ResponseFields int  `key:"response_fields" default:"100" min:"10" max:"1000"`    // in the head of a response
 }
 
 // Drain configures the removal of a peer.

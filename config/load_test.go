@@ -38,7 +38,7 @@ var (
 		Subset:           Subset{Replica: -1},
 	}
 	defaultRetry  = Retry{Attempts: 2, Body: 64 << 10, Budget: 0.2, MinPerSecond: 10}
-	defaultLimits = Limits{ConnectionWait: time.Second, Pending: 1024}
+	defaultLimits = Limits{ConnectionWait: time.Second, Pending: 1024, ResponseHead: 16 << 10, ResponseFields: 100}
 	defaultHealth = ServiceHealth{Passive: Passive{
 		ConsecutiveFailures: 5, Interval: 10 * time.Second,
 		Ejection: 10 * time.Second, MaxEjection: 5 * time.Minute, MaxEjected: 0.5,
@@ -54,7 +54,7 @@ func TestParseFillsDefaults(t *testing.T) {
 		Listeners: []Listener{{Name: "web", Address: ":8080", Protocol: "http", HTTP2: true}},
 		Client: Client{
 			Timeouts: ClientTimeouts{Head: 10 * time.Second, Body: 30 * time.Second, Write: time.Minute, Idle: 75 * time.Second},
-			Limits:   ClientLimits{Target: 8 << 10},
+			Limits:   ClientLimits{Head: 16 << 10, Fields: 100, Target: 8 << 10},
 		},
 		Consul: Consul{
 			Addresses: []string{"http://127.0.0.1:8500"},
@@ -91,7 +91,8 @@ listeners:
   - { address: "[::1]:81" }
 client:
   timeouts: { head: 1s, body: 2s, write: 3s, idle: 4s }
-  limits: { connections: 100, connections_per_address: 10, target: 4KiB, body: 10MB }
+  limits: { connections: 100, connections_per_address: 10, head: 60KiB, fields: 1000, target: 4KiB, body: 10MB }
+  connections: { max_requests: 1000, max_age: 10m }
   trusted_proxies: [10.0.0.0/8, "::1"]
   forwarded: true
   keep_for_gone_clients: true
@@ -113,13 +114,13 @@ discovery:
   debounce: { quiet: 0s, max_wait: 2s }
 services:
   star:
-    consul: { service: Star, tags: [v1, 2], filter: 'Service.Meta.a == "b"', passing_only: true, probation: 0s,
+    consul: { service: Star, tags: [v1, 2], filter: 'Service.Meta.a == "b"', passing_only: true, address: wan, probation: 0s,
       datacenters: [dc2, dc1], min_healthy: 3, namespace: team, partition: part, peer: cluster-2, consistency: stale, cached: true }
     balance: { policy: round_robin }
     timeouts: { connect: 250ms, response_header: 1m30s, idle: 1h, tunnel: 2h }
-    keepalive: { idle: 1m, max: 8 }
+    keepalive: { idle: 1m, max: 8, max_requests: 100, max_age: 1h }
     retry: { attempts: 1, per_try_timeout: 2s, body: 1MiB, budget: 10%, min_per_second: 3, hedge: { after: 1s, percentile: 95% } }
-    limits: { requests: 100, requests_per_peer: 20, connections_per_peer: 10, connection_wait: 2s, pending: 30, retries: 40 }
+    limits: { requests: 100, requests_per_peer: 20, connections_per_peer: 10, connection_wait: 2s, pending: 30, retries: 40, response_head: 32KiB, response_fields: 200 }
     wait_for_peer: 2s
     drain: { timeout: 5m }
     health: { active: { type: tcp }, passive: { ejection: 1s }, slow_start: 10s }
@@ -146,7 +147,8 @@ health: { max_checks: 9 }
 		Listeners: []Listener{{Name: "web", Address: ":80", Protocol: "http", HTTP2: true}, {Name: "[::1]:81", Address: "[::1]:81", Protocol: "http", HTTP2: true}},
 		Client: Client{
 			Timeouts:       ClientTimeouts{Head: time.Second, Body: 2 * time.Second, Write: 3 * time.Second, Idle: 4 * time.Second},
-			Limits:         ClientLimits{Connections: 100, ConnectionsPerAddress: 10, Target: 4096, Body: 10_000_000},
+			Limits:         ClientLimits{Connections: 100, ConnectionsPerAddress: 10, Head: 60 << 10, Fields: 1000, Target: 4096, Body: 10_000_000},
+			Connections:    ClientConnections{MaxRequests: 1000, MaxAge: 10 * time.Minute},
 			TrustedProxies: []string{"10.0.0.0/8", "::1"}, Forwarded: true, KeepForGoneClients: true, KeepUnderscores: true,
 		},
 		Consul: Consul{
@@ -161,14 +163,14 @@ health: { max_checks: 9 }
 		Services: map[string]Service{
 			"star": {
 				Consul: &ConsulService{Service: "Star", Poll: 5 * time.Second, Tags: []string{"v1", "2"}, Filter: `Service.Meta.a == "b"`,
-					PassingOnly: true, Datacenters: []string{"dc2", "dc1"}, MinHealthy: 3, Namespace: "team", Partition: "part",
+					PassingOnly: true, Address: "wan", Datacenters: []string{"dc2", "dc1"}, MinHealthy: 3, Namespace: "team", Partition: "part",
 					Peer: "cluster-2", Consistency: "stale", Cached: true, Probation: new(time.Duration(0))},
 				Balance:     starBalance,
 				Timeouts:    Timeouts{Connect: 250 * time.Millisecond, ResponseHeader: 90 * time.Second, Idle: time.Hour, Tunnel: 2 * time.Hour},
-				Keepalive:   Keepalive{Idle: time.Minute, Max: 8},
+				Keepalive:   Keepalive{Idle: time.Minute, Max: 8, MaxRequests: 100, MaxAge: time.Hour},
 				Upstream:    Upstream{Protocol: "http1"},
 				Retry:       Retry{Attempts: 1, PerTryTimeout: 2 * time.Second, Body: 1 << 20, Budget: 0.1, MinPerSecond: 3, Hedge: Hedge{After: time.Second, Percentile: 0.95}},
-				Limits:      Limits{Requests: 100, RequestsPerPeer: 20, ConnectionsPerPeer: 10, ConnectionWait: 2 * time.Second, Pending: 30, Retries: 40},
+				Limits:      Limits{Requests: 100, RequestsPerPeer: 20, ConnectionsPerPeer: 10, ConnectionWait: 2 * time.Second, Pending: 30, Retries: 40, ResponseHead: 32 << 10, ResponseFields: 200},
 				WaitForPeer: 2 * time.Second,
 				Drain:       Drain{Timeout: 5 * time.Minute},
 				Health:      starHealth,

@@ -34,6 +34,7 @@ func (g *Gateway) newAdmin() *http.Server {
 		Replicas:         g.surveyFleet,
 		Ready:            g.readiness,
 		Connections:      g.proxy.Connections,
+		EndedConnections: g.proxy.EndedConnections,
 		Handshakes:       g.proxy.Handshakes,
 		HTTP2:            g.proxy.HTTP2,
 		Unrouted:         g.proxy.Unrouted(),

@@ -38,9 +38,12 @@ func proxyOptions(c config.Client, accessLog *accesslog.Logger) proxy.Options {
 		Limits: proxy.Limits{
 			Connections:           connections,
 			ConnectionsPerAddress: cmp.Or(c.Limits.ConnectionsPerAddress, (connections+1)/2),
+			HeadBytes:             int(c.Limits.Head),
+			Fields:                c.Limits.Fields,
 			TargetBytes:           int(c.Limits.Target),
 			BodyBytes:             int64(c.Limits.Body),
 		},
+		Connections:        proxy.ConnectionLimits(c.Connections),
 		TrustedProxies:     networks(c.TrustedProxies),
 		Forwarded:          c.Forwarded,
 		KeepForGoneClients: c.KeepForGoneClients,
@@ -84,7 +87,11 @@ func (g *Gateway) newTransport(s config.Service, secure func() *certificates.Cli
 }
 
 func transportOptions(s config.Service, secure func() *certificates.Client) proxy.TransportOptions {
-	return proxy.TransportOptions{IdleTimeout: s.Keepalive.Idle, MaxIdle: s.Keepalive.Max, TLS: secure}
+	return proxy.TransportOptions{
+		IdleTimeout: s.Keepalive.Idle, MaxIdle: s.Keepalive.Max, TLS: secure,
+		HeadBytes: int(s.Limits.ResponseHead), Fields: s.Limits.ResponseFields,
+		Connections: proxy.ConnectionLimits{MaxRequests: s.Keepalive.MaxRequests, MaxAge: s.Keepalive.MaxAge},
+	}
 }
 
 // ClientOptions returns the options of the client of Consul.

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"sluice/balancer"
+	"sluice/proxy/http1"
 	"sluice/route"
 	"sluice/test/balancertest"
 )
@@ -115,7 +116,7 @@ func TestClientAddressBehindProxies(t *testing.T) {
 		t.Helper()
 		x.client.trusted = trusted
 		head := []byte("GET / HTTP/1.1\r\nHost: a\r\n" + strings.Join(append(lines, ""), "\r\n") + "\r\n")
-		x.head.Reset(1000)
+		x.head.Reset(1000, http1.UsualFields)
 		if n, err := x.head.Scan(head); n != len(head) || err != nil {
 			t.Fatalf("%d, %v", n, err)
 		}
@@ -228,7 +229,7 @@ func TestAffinityDoesNotAllocate(t *testing.T) {
 	x := &httpExchange{client: &client{address: "10.0.0.1", trusted: true, options: &Options{
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 	}}}
-	x.head.Reset(1000)
+	x.head.Reset(1000, http1.UsualFields)
 	if _, err := x.head.Scan(head); err != nil {
 		t.Fatal(err)
 	}

@@ -45,6 +45,7 @@ var (
 	refusalPeerTLS          = &refusal{502, "upstream_tls_failed", "no TLS connection to the service's instance could be made: the log has the reason"}
 	refusalReset            = &refusal{502, "upstream_reset", "the service's instance closed the connection before it answered"}
 	refusalBadResponse      = &refusal{502, "bad_response", "the service's instance sent a malformed response"}
+	refusalLongResponse     = &refusal{502, "response_head_too_long", "the service's instance sent a response head over its limit"}
 	refusalDeclined         = &refusal{502, "upgrade_declined", "the service's instance answered as if no WebSocket was asked for"}
 	refusalNoWebSocket      = &refusal{501, "no_websocket", "the service's instances use HTTP/2, and sluice forwards WebSocket over HTTP/1.1 only"}
 	refusalTimeout          = &refusal{504, "upstream_timeout", "the service's instance did not answer in time"}

@@ -8,8 +8,8 @@ import (
 // Sizes of buffers in bytes.
 const (
 	smallRequestBytes   = 2 << 10  // most requests
-	requestBufferBytes  = 16 << 10 // the head of a request, and a small body
-	responseBufferBytes = 16 << 10 // the head of a response and the start of its body
+	requestBufferBytes  = 16 << 10 // a usual head of a request, and a small body
+	responseBufferBytes = 16 << 10 // a usual head of a response and the start of its body
 	outputBufferBytes   = 20 << 10 // a forwarded head and a small body
 	relayBufferBytes    = 64 << 10 // a part of a body
 )
@@ -22,7 +22,7 @@ func bufferPool(size int) *sync.Pool {
 
 var (
 	requestBuffers = bufferPool(requestBufferBytes) // for requests over smallRequestBytes
-	bodyBuffers    = bufferPool(relayBufferBytes)   // for whole bodies, so that they can be replayed
+	bodyBuffers    = bufferPool(relayBufferBytes)   // for whole bodies, so that they can be replayed, and for longer heads
 )
 
 // A scratch has the memory of buffers. It contains no pointer, so that the garbage

@@ -22,6 +22,7 @@ type clientConn struct {
 	wire
 	exchange *http1Exchange // nil if no byte of a request has arrived
 	http2    *http2Conn     // not nil: the protocol is HTTP/2
+	lifetime lifetime
 
 	fd       int32 // valid while the connection is open
 	arrived  int32 // in phaseBody: bytes of the request when the deadline was set
@@ -52,6 +53,8 @@ func newClientConn(s *Server, l *listener, conn *net.TCPConn, remote netip.Addr,
 	c := &clientConn{
 		client: client{server: s, listener: l, shard: shard, remote: remote, address: remote.String()},
 		wire:   wire{conn: conn, raw: raw},
+
+		lifetime: newLifetime(s.sweeper, shard),
 	}
 	if err := raw.Control(func(fd uintptr) { c.fd = int32(fd) }); err != nil {
 		return nil, err

@@ -71,7 +71,7 @@ func (x *httpExchange) writeResponseHead(text []byte) error {
 	if len(edited) > maxEditedHead {
 		return errHeadTooLong
 	}
-	x.response.Reset()
+	x.response.Reset(x.response.MaxFields())
 	if n, err := x.response.Scan(edited); err != nil || n != len(edited) {
 		return errHeadTooLong // it has too many fields now
 	}

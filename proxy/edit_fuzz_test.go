@@ -25,7 +25,7 @@ func FuzzEdits(f *testing.F) {
 		x := new(httpExchange)
 		x.in, x.end = []byte(text), len(text)
 		x.client = &client{listener: &listener{}, address: "192.0.2.1"}
-		x.head.Reset(8 << 10)
+		x.head.Reset(8<<10, http1.UsualFields)
 		n, err := x.head.Scan(x.in)
 		if err != nil || n == 0 {
 			t.Skip()
@@ -61,7 +61,7 @@ func FuzzEdits(f *testing.F) {
 
 		// What a strict server reads.
 		var head http1.RequestHead
-		head.Reset(8 << 10)
+		head.Reset(8<<10, http1.UsualFields)
 		whole := append([]byte("GET / HTTP/1.1\r\n"), got...)
 		if n, err := head.Scan(whole); err == http1.ErrTooManyFields {
 			t.Skip()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +23,7 @@ type httpExchange struct {
 	// The request: in[start:end] begins with its head. It does not move while the
 	// request is served.
 	in         []byte  // small, or the bytes of large
-	large      *buffer // from requestBuffers; else nil
+	large      *buffer // see growTo; nil: none
 	start, end int
 	headLength int     // 0: the head is incomplete
 	bodyLength int     // of the part of the body that is in the buffer
@@ -69,7 +70,7 @@ type httpExchange struct {
 	touched       bool     // a peer may have received a part of the request
 	counted       bool     // a tunnel has counted bytesIn and bytesOut in the metrics
 
-	// Without pointers.
+	// Without pointers, except those to unusually many fields.
 	head     http1.RequestHead
 	response http1.ResponseHead
 	// webSocketKey is valid if upgrade is set and the client uses HTTP/2.
@@ -98,7 +99,7 @@ func (x *httpExchange) bodyRead() bool { return !x.streaming || x.upload.read.Lo
 
 func (x *httpExchange) resetRequest() {
 	x.client.takeOptions()
-	x.head.Reset(x.client.options.Limits.TargetBytes)
+	x.head.Reset(x.client.options.Limits.TargetBytes, x.client.options.Limits.Fields)
 	x.headLength, x.bodyLength, x.streaming, x.upgrade = 0, 0, false, false
 }
 
@@ -109,7 +110,7 @@ func (x *http1Exchange) next() {
 		x.dropLarge()
 		x.start, x.end = 0, 0
 		if len(x.surplus) > len(x.in) {
-			x.grow()
+			x.growTo(len(x.surplus))
 		}
 		x.end = copy(x.in, x.surplus)
 		x.surplus = nil
@@ -129,18 +130,27 @@ func (x *httpExchange) dropBody() {
 	x.bodyBuffer = nil
 }
 
-// grow moves the request to a large buffer.
-func (x *httpExchange) grow() {
-	x.large = requestBuffers.Get().(*buffer)
-	copy(x.large.bytes, x.in[:x.end])
-	x.in = x.large.bytes
+// growTo moves the request to a buffer of at least that many bytes, up to relayBufferBytes.
+func (x *httpExchange) growTo(bytes int) {
+	larger := poolOfRequests(bytes).Get().(*buffer)
+	copy(larger.bytes, x.in[:x.end])
+	x.dropLarge()
+	x.large, x.in = larger, larger.bytes
 }
 
 func (x *httpExchange) dropLarge() {
 	if x.large != nil {
-		requestBuffers.Put(x.large)
+		poolOfRequests(len(x.large.bytes)).Put(x.large)
 		x.large, x.in = nil, x.small[:]
 	}
+}
+
+// poolOfRequests returns the pool of buffers for requests of that many bytes.
+func poolOfRequests(bytes int) *sync.Pool {
+	if bytes > requestBufferBytes {
+		return bodyBuffers
+	}
+	return requestBuffers
 }
 
 // space returns the free part of the buffer, which is never empty.
@@ -150,7 +160,7 @@ func (x *httpExchange) space() []byte {
 		x.start = 0
 	}
 	if x.end == len(x.in) {
-		x.grow()
+		x.growTo(len(x.in) + 1)
 	}
 	return x.in[x.end:]
 }

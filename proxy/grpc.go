@@ -207,7 +207,7 @@ func (r *refusal) grpcCode() grpcCode {
 		return grpcUnimplemented
 	case refusalTooManyConnections, refusalNoDescriptors, refusalSaturated, refusalPeersFull, refusalConnectionsFull, refusalPending:
 		return grpcResourceExhausted
-	case refusalBadResponse:
+	case refusalBadResponse, refusalLongResponse:
 		return grpcInternal
 	}
 	switch r.status {

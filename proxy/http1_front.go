@@ -53,6 +53,7 @@ func releaseExchange(x *http1Exchange) {
 func (c *clientConn) begin() {
 	c.phase, c.mayPreface = phaseRequest, false
 	c.disarm()
+	c.server.ended.count(c.lifetime.begin(c.server.sweeper, &c.options.Connections))
 	x := c.exchange
 	x.keep = false
 	x.writer.pace.waited = false
@@ -65,7 +66,7 @@ func (c *clientConn) begin() {
 // unknown.
 func (c *clientConn) keepsOpen() bool {
 	x := c.exchange
-	return x.headLength > 0 && x.head.Persistent() && !c.draining() && x.bodyRead()
+	return x.headLength > 0 && x.head.Persistent() && !c.lifetime.over && !c.draining() && x.bodyRead()
 }
 
 // readBody implements source. The first bytes may be in the exchange's buffer.

@@ -37,19 +37,22 @@ func (u *upstreamConn) readHead(b *buffers, head *http1.ResponseHead) (text []by
 			return nil, err
 		}
 	}
-	head.Reset()
+	limit := u.transport.options.HeadBytes
+	head.Reset(u.transport.options.Fields)
 	for {
-		n, err := head.Scan(b.from[:u.end])
+		n, err := head.Scan(b.from[:min(u.end, limit)])
 		switch {
+		case err == http1.ErrTooManyFields:
+			return nil, errHeadTooLong
 		case err != nil:
 			return nil, err
 		case n > 0:
 			u.start = n
 			return b.from[:n], nil
-		case u.end == responseBufferBytes:
+		case u.end >= limit:
 			return nil, errHeadTooLong
 		}
-		if n, err = u.read(b.from[u.end:responseBufferBytes]); n == 0 {
+		if n, err = u.read(b.from[u.end:max(limit, responseBufferBytes)]); n == 0 {
 			return nil, err
 		}
 		u.end += n
@@ -155,8 +158,9 @@ const bodyStartTimeout = 100 * time.Millisecond
 // Many servers send head and body separately. If the server fails between the two,
 // the request can still be retried, or answered with a 502.
 func (u *upstreamConn) awaitBodyStart(b *buffers) error {
+	room := max(responseBufferBytes, u.start+1)
 	enough := u.start + int(min(u.response.left, 1))
-	if all := int64(u.start) + u.response.left; all <= responseBufferBytes {
+	if all := int64(u.start) + u.response.left; all <= int64(room) {
 		enough = int(all)
 	}
 	if u.end >= enough {
@@ -165,7 +169,7 @@ func (u *upstreamConn) awaitBodyStart(b *buffers) error {
 	u.acknowledge()
 	end := time.Now().Add(bodyStartTimeout)
 	for u.end < enough {
-		n, err := u.readBy(end, b.from[u.end:responseBufferBytes])
+		n, err := u.readBy(end, b.from[u.end:room])
 		u.end += n
 		switch {
 		case n > 0:

@@ -35,7 +35,8 @@ type upstreamConn struct {
 	drains      int  // of the transport, when the connection was opened
 	idleTimeout time.Duration
 	idleUntil   int64 // coarse time, 0 while busy; guarded by transport.mu
-	complete    bool  // no exchange is in progress, and none was cut
+	lifetime    lifetime
+	complete    bool // no exchange is in progress, and none was cut
 
 	// The state of send.
 	request []byte   // to send

@@ -25,8 +25,9 @@ const (
 	// http2PendingControl is the number of unsent control frames above which the
 	// connection is closed: they answer frames of the client, which does not read.
 	http2PendingControl = 1000
-	// http2BlockBytes and http2Continuations bound an encoded field block.
-	http2BlockBytes    = 32 << 10
+	// http2ListBytes is the limit of a field list if that of heads is not higher, and
+	// http2Continuations that of the frames of a field block.
+	http2ListBytes     = 32 << 10
 	http2Continuations = 8
 	// http2Resets is how many more streams may end early by the client's act or fault
 	// than end well. Canceled requests cost the peers work. One is forgotten in each
@@ -46,6 +47,12 @@ const (
 	http2GoAwayTimeout = time.Second
 )
 
+// maxListBytes returns the limit of a field list for heads with these limits.
+func maxListBytes(headBytes, fields int) int {
+	const overhead = 32 // of a field: RFC 9113, section 6.5.2
+	return max(http2ListBytes, headBytes+overhead*fields)
+}
+
 var frameBuffers = bufferPool(2 * http2.MaxFrameBytes) // for received frames
 
 // An http2Conn is the HTTP/2 protocol of a clientConn. One goroutine reads frames and
@@ -58,17 +65,18 @@ type http2Conn struct {
 	writer     writer                // of the goroutine that sends
 
 	// The fields of the reading goroutine.
-	in         *buffer // nil while the connection waits without a part of a frame
-	start, end int     // of the unprocessed bytes in in
-	stage      http2Stage
-	decoder    *http2.Decoder
-	fields     http2.Fields
-	block      fieldBlock
-	progressed bool         // the last part of a frame or a field block has arrived since park
-	overhead   leakyBucket  // bytes of frames, less the allowed ratio of heads and bodies
-	waits      bool         // in has a frame that must wait until paused is closed
-	ended      bool         // the client has closed the connection, or it is broken
-	failure    *http2.Error // of the client
+	in           *buffer // nil while the connection waits without a part of a frame
+	start, end   int     // of the unprocessed bytes in in
+	stage        http2Stage
+	decoder      *http2.Decoder
+	fields       http2.Fields
+	block        fieldBlock
+	maxListBytes int          // of a block, encoded
+	progressed   bool         // the last part of a frame or a field block has arrived since park
+	overhead     leakyBucket  // bytes of frames, less the allowed ratio of heads and bodies
+	waits        bool         // in has a frame that must wait until paused is closed
+	ended        bool         // the client has closed the connection, or it is broken
+	failure      *http2.Error // of the client
 
 	work sync.WaitGroup // streams and flush
 
@@ -126,8 +134,9 @@ type fieldBlock struct {
 
 // startHTTP2 begins HTTP/2 on c. received are the bytes that have arrived.
 func (c *clientConn) startHTTP2(received []byte) {
+	listBytes := maxListBytes(c.options.Limits.HeadBytes, c.options.Limits.Fields)
 	h := &http2Conn{
-		conn: c, decoder: http2.NewDecoder(),
+		conn: c, decoder: http2.NewDecoder(max(listBytes, http2.UsualListBytes)), maxListBytes: listBytes,
 		window: http2.InitialWindow, initial: http2.InitialWindow, received: http2Window, partial: true,
 	}
 	h.onReadable, h.onFlush = h.readable, h.flush
@@ -140,7 +149,7 @@ func (c *clientConn) startHTTP2(received []byte) {
 	c.dropExchange()
 	h.out = http2.AppendSettings(h.out,
 		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Value: http2Streams},
-		http2.Setting{ID: http2.SettingMaxHeaderListSize, Value: http2BlockBytes},
+		http2.Setting{ID: http2.SettingMaxHeaderListSize, Value: uint32(listBytes)},
 		http2.Setting{ID: http2.SettingEnableConnectProtocol, Value: 1},
 		http2.Setting{ID: http2.SettingNoPriorities, Value: 1})
 	h.out = http2.AppendWindowUpdate(h.out, 0, http2Window-http2.InitialWindow)

@@ -69,7 +69,7 @@ func (h *http2Conn) continuationLocked(frame *http2.FrameHeader, payload []byte)
 	switch b.frames++; {
 	case b.header.StreamID == 0:
 		return errContinuation
-	case b.frames > http2Continuations || len(b.bytes)+len(payload) > http2BlockBytes:
+	case b.frames > http2Continuations || len(b.bytes)+len(payload) > h.maxListBytes:
 		return errBlockTooLong
 	}
 	b.bytes = append(b.bytes, payload...)
@@ -141,11 +141,11 @@ func (h *http2Conn) openLocked(s *http2Stream, id uint32, ends bool) *http2.Erro
 	s.prepare(id)
 	x := s.exchange
 	switch bytes := h.fields.RequestBytes(); {
-	case bytes > requestBufferBytes:
+	case bytes > s.options.Limits.HeadBytes:
 		s.refused = http1.ErrHeadTooLong
 		x.head.GRPC = http1.IsGRPC(h.fields.Find("content-type"))
 	case bytes > len(x.in):
-		x.grow()
+		x.growTo(bytes)
 	}
 	if s.refused == nil {
 		text, framing, err := h.fields.AppendRequest(x.in[:0], ends)
@@ -174,6 +174,10 @@ func (h *http2Conn) openLocked(s *http2Stream, id uint32, ends bool) *http2.Erro
 	}
 	if len(h.streams) == 1 && !h.partial {
 		h.armLocked()
+	}
+	if reached := h.conn.lifetime.begin(s.server.sweeper, &s.options.Connections); reached != limitNone {
+		s.server.ended.count(reached)
+		h.announceGoAwayLocked()
 	}
 	h.work.Add(1)
 	go s.onServe()

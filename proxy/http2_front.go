@@ -151,7 +151,7 @@ func (s *http2Stream) dropsField(f *http1.Field) bool {
 // writeAnswer implements front.
 func (s *http2Stream) writeAnswer(text []byte) error {
 	x := s.exchange
-	x.response.Reset()
+	x.response.Reset(http1.UsualFields)
 	n, err := x.response.Scan(text)
 	if err != nil {
 		panic("BUG: malformed answer: " + string(text))

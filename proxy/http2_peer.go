@@ -46,10 +46,11 @@ type http2PeerConn struct {
 	settled   chan struct{}        // closed when the first SETTINGS has arrived, or the connection has failed
 
 	// The fields of the reading goroutine.
-	reader  bufferedReader
-	decoder *http2.Decoder
-	fields  http2.Fields
-	block   fieldBlock
+	reader       bufferedReader
+	decoder      *http2.Decoder
+	fields       http2.Fields
+	block        fieldBlock
+	maxListBytes int // of a block, encoded
 
 	mu sync.Mutex
 	// mu guards the fields below, and those of the streams that say so.
@@ -78,15 +79,18 @@ type http2PeerConn struct {
 	tableSize bool
 	received  int64 // bytes of bodies to grant on the connection
 	heard     int64 // coarse time when bytes last arrived
+	lifetime  lifetime
 }
 
 // newHTTP2PeerConn returns a connection that has sent its preface. Its user calls read. The
 // first SETTINGS must arrive before the coarse time deadline.
 func newHTTP2PeerConn(t *http2Transport, w wire, secure *certificates.Client, deadline int64, shard uint32) *http2PeerConn {
 	now := t.sweeper.now()
+	listBytes := max(http2.UsualListBytes, maxListBytes(t.options.HeadBytes, t.options.Fields))
 	c := &http2PeerConn{
-		transport: t, wire: w, secure: secure, decoder: http2.NewDecoder(), streams: make(map[uint32]*http2Upstream),
+		transport: t, wire: w, secure: secure, decoder: http2.NewDecoder(listBytes), maxListBytes: listBytes, streams: make(map[uint32]*http2Upstream),
 		settled: make(chan struct{}), next: 1, window: http2.InitialWindow, initial: http2.InitialWindow, changed: now, heard: now,
+		lifetime: newLifetime(t.sweeper, shard),
 	}
 	c.onCheck = c.checkLocked
 	t.sweeper.add(&c.sweepEntry, w.conn, shard)
@@ -94,7 +98,7 @@ func newHTTP2PeerConn(t *http2Transport, w wire, secure *certificates.Client, de
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.out = append(c.out, http2.Preface...)
-	c.out = http2.AppendSettings(c.out, http2.Setting{ID: http2.SettingEnablePush}, http2.Setting{ID: http2.SettingMaxHeaderListSize, Value: http2.MaxListBytes})
+	c.out = http2.AppendSettings(c.out, http2.Setting{ID: http2.SettingEnablePush}, http2.Setting{ID: http2.SettingMaxHeaderListSize, Value: uint32(listBytes)})
 	c.out = http2.AppendWindowUpdate(c.out, 0, http2PeerWindow-http2.InitialWindow)
 	c.flushLocked()
 	return c
@@ -129,6 +133,9 @@ func (c *http2PeerConn) reserve(secure *certificates.Client) bool {
 		c.changed = now
 	}
 	c.lent++
+	if c.lifetime.begin(c.transport.sweeper, &c.transport.options.Connections) != limitNone {
+		c.retired = true // the stream is the last one
+	}
 	return true
 }
 

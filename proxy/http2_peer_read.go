@@ -105,7 +105,7 @@ func (c *http2PeerConn) frameLocked(frame *http2.FrameHeader, payload []byte) *h
 		switch block.frames++; {
 		case block.header.StreamID == 0:
 			return errContinuation
-		case block.frames > http2Continuations || len(block.bytes)+len(payload) > http2BlockBytes:
+		case block.frames > http2Continuations || len(block.bytes)+len(payload) > c.maxListBytes:
 			return errBlockTooLong
 		}
 		block.bytes = append(block.bytes, payload...)
@@ -154,7 +154,7 @@ func (c *http2PeerConn) blockLocked(frame *http2.FrameHeader, block []byte) *htt
 		status := len(u.heads) + len("HTTP/1.1 ")
 		u.heads, err = c.fields.AppendResponse(u.heads)
 		u.final = err == nil && u.heads[status] != '1'
-		if ends && !u.final || len(u.heads) > http2BlockBytes {
+		if ends && !u.final || len(u.heads) > c.maxListBytes {
 			err = http2.ErrMalformed
 		}
 	}

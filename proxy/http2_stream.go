@@ -170,7 +170,7 @@ func (s *http2Stream) scan() error {
 		return nil
 	}
 	if n+int(length) > len(x.in) {
-		x.grow()
+		x.growTo(n + int(length))
 	}
 	for last := false; !last; {
 		if err := s.awaitBody(&x.buffers, s.options.Timeouts.Body); err != nil {

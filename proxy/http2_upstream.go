@@ -254,13 +254,16 @@ func (u *http2Upstream) readHead(b *buffers, head *http1.ResponseHead) (text []b
 	if len(u.heads) == 0 {
 		return nil, u.err
 	}
-	n := copy(b.from[:responseBufferBytes], u.heads)
-	head.Reset()
+	options := &c.transport.options
+	n := copy(b.from[:options.HeadBytes], u.heads)
+	head.Reset(options.Fields)
 	length, err := head.Scan(b.from[:n])
 	switch {
+	case err == http1.ErrTooManyFields:
+		return nil, errHeadTooLong
 	case err != nil:
 		return nil, err
-	case length == 0 && n == responseBufferBytes:
+	case length == 0 && n == options.HeadBytes:
 		return nil, errHeadTooLong
 	case length == 0 || head.Status == 101:
 		return nil, http1.ErrResponse

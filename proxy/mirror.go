@@ -67,7 +67,7 @@ func (x *httpExchange) copyHead(to *route.Mirror, b []byte) *mirrored {
 	m.mirror = to
 	m.open(c)
 	if x.headLength > len(m.in) {
-		m.grow()
+		m.growTo(x.headLength)
 	}
 	m.end = copy(m.in, b[:x.headLength])
 	m.head, m.headLength = x.head, m.end

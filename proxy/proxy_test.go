@@ -23,6 +23,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/proxy/http1"
 	"sluice/route"
 	"sluice/test/balancertest"
 )
@@ -101,12 +102,12 @@ func newTestServer(o Options) *Server {
 	t.Write, t.Idle = cmp.Or(t.Write, time.Minute), cmp.Or(t.Idle, time.Minute)
 	l.Connections = cmp.Or(l.Connections, HalfOfDescriptors())
 	l.ConnectionsPerAddress = cmp.Or(l.ConnectionsPerAddress, l.Connections)
-	l.TargetBytes = cmp.Or(l.TargetBytes, 8<<10)
+	l.TargetBytes, l.HeadBytes, l.Fields = cmp.Or(l.TargetBytes, 8<<10), cmp.Or(l.HeadBytes, 16<<10), cmp.Or(l.Fields, http1.UsualFields)
 	return NewServer(o, zerolog.Nop())
 }
 
 // someTransport keeps connections for as long as most servers do at least.
-var someTransport = TransportOptions{IdleTimeout: 4 * time.Second, MaxIdle: 512}
+var someTransport = TransportOptions{IdleTimeout: 4 * time.Second, MaxIdle: 512, HeadBytes: 16 << 10, Fields: http1.UsualFields}
 
 // defaultTimeouts are those of services, but for that of connecting: a machine
 // that stands still for a second is no peer that cannot be connected to.

@@ -39,7 +39,9 @@ func (x *httpExchange) receiveFailed(u upstream, err error) balancer.Outcome {
 		x.mayReplaySent = false
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	case isMalformed(err), err == errHeadTooLong, err == errOtherProtocol, err == errRejected:
-		x.lastRefusal = refusalBadResponse
+		if x.lastRefusal = refusalBadResponse; err == errHeadTooLong {
+			x.lastRefusal = refusalLongResponse
+		}
 		x.mayReplaySent = false // another peer would probably send the same
 		if !isMalformed(err) {
 			return balancer.Outcome{Class: balancer.OutcomeClientGone}

@@ -22,8 +22,8 @@ func (x *httpExchange) scan() scanResult {
 	}
 	limits := &x.client.options.Limits
 	if x.headLength == 0 {
-		n, err := x.head.Scan(x.in[x.start:x.end])
-		if err == nil && n == 0 && x.end-x.start == requestBufferBytes {
+		n, err := x.head.Scan(x.in[x.start:min(x.end, x.start+limits.HeadBytes)])
+		if err == nil && n == 0 && x.end-x.start >= limits.HeadBytes {
 			err = http1.ErrHeadTooLong
 		}
 		if err != nil {
@@ -65,13 +65,13 @@ func (x *httpExchange) scan() scanResult {
 
 // scanPreface scans the preface of HTTP/2, which is no valid request of HTTP/1.
 func (x *httpExchange) scanPreface() scanResult {
-	b := x.in[x.start:x.end]
+	b, limits := x.in[x.start:x.end], &x.client.options.Limits
 	n := min(len(b), len(http2.Preface))
 	switch {
 	case string(b[:n]) != http2.Preface[:n]:
 		return scanRefused
 	case n < len(http2.Preface):
-		x.head.Reset(x.client.options.Limits.TargetBytes)
+		x.head.Reset(limits.TargetBytes, limits.Fields)
 		return scanIncomplete
 	}
 	return scanHTTP2

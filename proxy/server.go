@@ -20,8 +20,9 @@ import (
 type Options struct {
 	AccessLog *accesslog.Logger // nil: none
 
-	Timeouts Timeouts
-	Limits   Limits
+	Timeouts    Timeouts
+	Limits      Limits
+	Connections ConnectionLimits
 
 	// TrustedProxies are the networks whose X-Forwarded-*, Forwarded and X-Real-IP
 	// fields are forwarded. These fields of other clients are dropped.
@@ -52,13 +53,19 @@ type Limits struct {
 	// TrustedProxies.
 	ConnectionsPerAddress int
 
+	HeadBytes   int   // of a request head, at most MaxHeadBytes
+	Fields      int   // field lines of a request head
 	TargetBytes int   // of a request target
 	BodyBytes   int64 // of a request body; 0: no limit
 }
 
+// MaxHeadBytes bounds the limits of heads: positions in a head have 16 bits, and a head
+// fits a buffer.
+const MaxHeadBytes = 60 << 10
+
 func (o Options) complete() bool {
 	t, l := o.Timeouts, o.Limits
-	return min(t.Head, t.Body, t.Write, t.Idle) > 0 && min(l.Connections, l.ConnectionsPerAddress, l.TargetBytes) > 0
+	return min(t.Head, t.Body, t.Write, t.Idle) > 0 && min(l.Connections, l.ConnectionsPerAddress, l.TargetBytes, l.HeadBytes, l.Fields) > 0 && l.HeadBytes <= MaxHeadBytes
 }
 
 // A Server accepts client connections and serves their requests with its route
@@ -83,6 +90,7 @@ type Server struct {
 	admission  admission
 	handshakes *handshakes
 	http2      http2Counters
+	ended      endedCounters
 	connCount  atomic.Int64
 	refused    atomic.Uint64
 	lingering  atomic.Int64 // connections in lingerForAnswer
@@ -129,7 +137,7 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 }
 
 // Configure sets the options of new requests and connections. All timeouts and
-// limits are required, except Limits.BodyBytes.
+// limits are required, except Limits.BodyBytes and Connections.
 func (s *Server) Configure(o Options) {
 	if !o.complete() {
 		panic(fmt.Sprintf("BUG: proxy: incomplete options %+v", o))

@@ -21,6 +21,13 @@ type TransportOptions struct {
 	IdleTimeout time.Duration
 	MaxIdle     int // idle connections for each peer
 
+	HeadBytes int // of a response head, at most MaxHeadBytes
+	Fields    int // field lines of a response head
+
+	// Connections bound the use of a connection, so that new ones reach what is now behind
+	// the peer's address. A connection at a limit closes after its last request.
+	Connections ConnectionLimits
+
 	// TLS returns the TLS settings of new connections, as of their last Read; nil, or
 	// if it returns nil: no TLS. Connections with other settings are not reused.
 	TLS func() *certificates.Client
@@ -117,6 +124,7 @@ func (t *Transport) acquire(picked time.Time) *slot {
 		if u != nil {
 			t.idle--
 			u.idleUntil = 0
+			u.lifetime.begin(t.sweeper, &t.options.Connections)
 			t.lendLocked(u, picked)
 		}
 		t.mu.Unlock()
@@ -186,6 +194,8 @@ func (t *Transport) add(u *upstreamConn, s *slot, picked time.Time, shard uint32
 	s.u, u.slot, u.drains = u, s, t.drains
 	t.open[u] = struct{}{}
 	t.lendLocked(u, picked)
+	u.lifetime = newLifetime(t.sweeper, shard)
+	u.lifetime.begin(t.sweeper, &t.options.Connections)
 	t.sweeper.add(&u.sweepEntry, u.conn, shard)
 	return nil
 }
@@ -199,7 +209,7 @@ func (t *Transport) release(u *upstreamConn) {
 	u.request, u.body, u.buffers, u.remainder, u.blockedBy, u.response.section = nil, nil, nil, nil, nil, nil
 	u.used = true
 	t.mu.Lock()
-	keep := u.drains == t.drains && !t.closed && t.idle < t.options.MaxIdle
+	keep := u.drains == t.drains && !t.closed && t.idle < t.options.MaxIdle && !u.lifetime.over
 	if keep {
 		t.idle++
 		u.idleUntil = t.sweeper.now() + int64(u.idleTimeout)

@@ -16,7 +16,7 @@ func BenchmarkScanRequest(b *testing.B) {
 	b.ReportAllocs()
 	var head RequestHead
 	for b.Loop() {
-		head.Reset(8 << 10)
+		head.Reset(8<<10, UsualFields)
 		if n, err := head.Scan(sampleRequest); n != len(sampleRequest) || err != nil {
 			b.Fatal(n, err)
 		}
@@ -44,7 +44,7 @@ func BenchmarkScanResponse(b *testing.B) {
 	b.ReportAllocs()
 	var head ResponseHead
 	for b.Loop() {
-		head.Reset()
+		head.Reset(UsualFields)
 		if n, err := head.Scan(sampleResponse); n != len(sampleResponse) || err != nil {
 			b.Fatal(n, err)
 		}

@@ -39,7 +39,7 @@ type reading struct {
 // readRequest scans b as it arrives by the feeding, until that comes to something.
 func readRequest(b []byte, feeding ...int) reading {
 	var head RequestHead
-	head.Reset(testTargetBytes)
+	head.Reset(testTargetBytes, UsualFields)
 	for _, n := range feeding {
 		here := exactly(b, n)
 		if length, err := head.Scan(here); err != nil {
@@ -55,7 +55,7 @@ const testTargetBytes = 8 << 10
 
 func readResponse(b []byte, feeding ...int) reading {
 	var head ResponseHead
-	head.Reset()
+	head.Reset(UsualFields)
 	for _, n := range feeding {
 		here := exactly(b, n)
 		if length, err := head.Scan(here); err != nil {

@@ -64,7 +64,7 @@ func FuzzRequestHead(f *testing.F) {
 			return
 		}
 		var head RequestHead
-		head.Reset(testTargetBytes)
+		head.Reset(testTargetBytes, UsualFields)
 		head.Scan(b)
 		if end := bytes.Index(bytes.TrimPrefix(b, []byte("\r\n")), []byte("\r\n\r\n")) + 4; whole.length != end && whole.length != end+2 {
 			t.Fatalf("length %d, but the first empty line ends at %d", whole.length, end)
@@ -229,7 +229,7 @@ func FuzzResponseHead(f *testing.F) {
 			return
 		}
 		var head ResponseHead
-		head.Reset()
+		head.Reset(UsualFields)
 		head.Scan(b)
 		if end := bytes.Index(b, []byte("\r\n\r\n")) + 4; whole.length != end {
 			t.Fatalf("length %d, but the first empty line ends at %d", whole.length, end)

@@ -2,8 +2,9 @@ package http1
 
 import "bytes"
 
-// MaxFields is the maximum number of field lines of a head.
-const MaxFields = 100
+// UsualFields is the number of field lines for which a head has room. More take memory of
+// their own.
+const UsualFields = 100
 
 // Field is one field line, as positions in the bytes of the message.
 type Field struct {
@@ -19,9 +20,11 @@ type Field struct {
 // about the message. Its positions are in the buffer that was scanned, which must be
 // below 64 KiB.
 type Head struct {
-	fields [MaxFields]Field
-	count  int
-	names  uint64 // bit set of the names
+	more      []Field // all fields, if they are more than UsualFields
+	usual     [UsualFields]Field
+	count     int
+	maxFields int
+	names     uint64 // bit set of the names
 
 	lineStart int // start of the current line
 	searched  int // no LF between lineStart and here
@@ -45,7 +48,8 @@ type Head struct {
 	connectionOptions             int // elements of Connection
 }
 
-func (h *Head) reset() {
+func (h *Head) reset(maxFields int) {
+	h.more, h.maxFields = nil, maxFields
 	h.count, h.names, h.lineStart, h.searched = 0, 0, 0, 0
 	h.startLine = false
 	h.ContentLength = -1
@@ -55,7 +59,15 @@ func (h *Head) reset() {
 }
 
 // Fields returns the field lines in order, valid until the next scan.
-func (h *Head) Fields() []Field { return h.fields[:h.count] }
+func (h *Head) Fields() []Field {
+	if h.more != nil {
+		return h.more
+	}
+	return h.usual[:h.count]
+}
+
+// MaxFields returns the limit of the number of field lines.
+func (h *Head) MaxFields() int { return h.maxFields }
 
 // FieldName returns the name of f as sent. b is the scanned buffer.
 func (f *Field) FieldName(b []byte) []byte { return b[f.start:f.nameEnd] }
@@ -88,9 +100,9 @@ func (h *Head) Find(b []byte, name Name) []byte {
 	if !h.Has(name) {
 		return nil
 	}
-	for i := range h.count {
-		if h.fields[i].Name == name {
-			return h.fields[i].Value(b)
+	for i, fields := 0, h.Fields(); i < len(fields); i++ {
+		if fields[i].Name == name {
+			return fields[i].Value(b)
 		}
 	}
 	return nil
@@ -103,11 +115,11 @@ func (h *Head) Elements(b []byte, name Name) func(yield func([]byte) bool) {
 		if !h.Has(name) {
 			return
 		}
-		for i := range h.count {
-			if h.fields[i].Name != name {
+		for _, f := range h.Fields() {
+			if f.Name != name {
 				continue
 			}
-			for element := range listElements(h.fields[i].Value(b)) {
+			for element := range listElements(f.Value(b)) {
 				if !yield(element) {
 					return
 				}
@@ -119,8 +131,8 @@ func (h *Head) Elements(b []byte, name Name) func(yield func([]byte) bool) {
 // FindOther returns the value of the first field whose name in lower case is lower, or
 // nil.
 func (h *Head) FindOther(b []byte, lower string) []byte {
-	for i := range h.count {
-		if f := &h.fields[i]; EqualFold(f.FieldName(b), lower) {
+	for i, fields := 0, h.Fields(); i < len(fields); i++ {
+		if f := &fields[i]; EqualFold(f.FieldName(b), lower) {
 			return f.Value(b)
 		}
 	}
@@ -149,7 +161,7 @@ func (h *Head) nextLine(b []byte) (start, end int, complete bool, err error) {
 
 // scanField records the field line b[start:end].
 func (h *Head) scanField(b []byte, start, end int) (*Field, error) {
-	if h.count == MaxFields {
+	if h.count == h.maxFields {
 		return nil, ErrTooManyFields
 	}
 	if isSpace(b[start]) {
@@ -172,8 +184,7 @@ func (h *Head) scanField(b []byte, start, end int) (*Field, error) {
 		}
 		return nil, ErrFieldValue
 	}
-	f := &h.fields[h.count]
-	h.count++
+	f := h.nextField()
 	// Field by field: a composite literal would be copied.
 	f.start, f.nameEnd, f.end = uint16(start), uint16(colon), uint16(end+2)
 	f.Nominated = false
@@ -183,6 +194,19 @@ func (h *Head) scanField(b []byte, start, end int) (*Field, error) {
 	}
 	h.names |= 1 << f.Name
 	return f, nil
+}
+
+// nextField returns the place of another field.
+func (h *Head) nextField() *Field {
+	h.count++
+	if h.count <= UsualFields {
+		return &h.usual[h.count-1]
+	}
+	if h.more == nil {
+		h.more = append(make([]Field, 0, min(h.maxFields, 2*UsualFields)), h.usual[:]...)
+	}
+	h.more = append(h.more, Field{})
+	return &h.more[h.count-1]
 }
 
 // scanCommon handles the fields that requests and responses share.
@@ -218,7 +242,7 @@ func (h *Head) scanCommon(f *Field, value []byte) error {
 func (h *Head) scanConnection(value []byte) error {
 	for element := range listElements(value) {
 		// Each is compared with each field, so their number is bounded.
-		if h.connectionOptions++; h.connectionOptions > MaxFields {
+		if h.connectionOptions++; h.connectionOptions > UsualFields {
 			return ErrTooManyFields
 		}
 		switch {
@@ -249,13 +273,14 @@ func (h *Head) finish(b []byte) error {
 }
 
 func (h *Head) markNominated(b []byte) {
-	for i := range h.count {
-		if h.fields[i].Name != NameConnection {
+	fields := h.Fields()
+	for i := range fields {
+		if fields[i].Name != NameConnection {
 			continue
 		}
-		for element := range listElements(h.fields[i].Value(b)) {
-			for j := range h.count {
-				if f := &h.fields[j]; f.Name == NameOther && equalFold(f.FieldName(b), element) {
+		for element := range listElements(fields[i].Value(b)) {
+			for j := range fields {
+				if f := &fields[j]; f.Name == NameOther && equalFold(f.FieldName(b), element) {
 					f.Nominated = true
 				}
 			}

@@ -48,9 +48,10 @@ type RequestHead struct {
 // has 17 bytes.
 const maxRestOfRequestLine = 64
 
-// Reset prepares h for another request. maxTargetBytes limits the request target.
-func (h *RequestHead) Reset(maxTargetBytes int) {
-	h.reset()
+// Reset prepares h for another request, with limits of the request target and of the number of
+// field lines.
+func (h *RequestHead) Reset(maxTargetBytes, maxFields int) {
+	h.reset(maxFields)
 	h.Method, h.HTTP10, h.ExpectContinue = MethodOther, false, false
 	h.methodEnd, h.start, h.targetStart, h.targetEnd, h.pathStart, h.pathEnd, h.hostStart, h.hostEnd = 0, 0, 0, 0, 0, 0, 0, 0
 	h.hasHost, h.hasAbsoluteForm = false, false

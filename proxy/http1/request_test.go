@@ -103,7 +103,7 @@ func TestRefusedRequestHeads(t *testing.T) {
 		{"escape in value", get + "X: a\x1bb\r\n\r\n", ErrFieldValue},
 		{"DEL in value", get + "X: a\x7f\r\n\r\n", ErrFieldValue},
 		{"control far into a value", get + "X: " + strings.Repeat("a", 100) + "\x1f" + strings.Repeat("a", 100) + "\r\n\r\n", ErrFieldValue},
-		{"101 fields", get + strings.Repeat("X: a\r\n", MaxFields) + "\r\n", ErrTooManyFields},
+		{"101 fields", get + strings.Repeat("X: a\r\n", UsualFields) + "\r\n", ErrTooManyFields},
 
 		// Host.
 		{"no Host", "GET / HTTP/1.1\r\nX: a\r\n\r\n", ErrHost},
@@ -150,7 +150,7 @@ func TestRefusedRequestHeads(t *testing.T) {
 
 		{"another expectation", post + "Expect: 200-ok\r\n\r\n", ErrExpectation},
 		{"more expectations", post + "Expect: 100-continue, x\r\n\r\n", ErrExpectation},
-		{"more nominations than fields", get + "Connection: " + strings.Repeat("a,", MaxFields+1) + "\r\n\r\n", ErrTooManyFields},
+		{"more nominations than fields", get + "Connection: " + strings.Repeat("a,", UsualFields+1) + "\r\n\r\n", ErrTooManyFields},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := []byte(test.head)
@@ -217,8 +217,8 @@ func TestAcceptedRequestHeads(t *testing.T) {
 			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\n" + token + "_=1"},
 		{"any octet but controls in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: !\t\"#:;<=>?@[\\]{|}~\x80\xa0\xff\r\n\r\n",
 			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\nX=!\t\"#:;<=>?@[\\]{|}~\x80\xa0\xff"},
-		{"100 fields", "GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X: a\r\n", MaxFields-1) + "\r\n",
-			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a" + strings.Repeat("\nX=a", MaxFields-1)},
+		{"100 fields", "GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X: a\r\n", UsualFields-1) + "\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a" + strings.Repeat("\nX=a", UsualFields-1)},
 		{"long value", "GET / HTTP/1.1\r\nHost: a\r\nX: " + long + "\r\n\r\n",
 			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\nX=" + long},
 
@@ -247,8 +247,8 @@ func TestAcceptedRequestHeads(t *testing.T) {
 			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\nX-A=1 nominated\nConnection=,x-b,, X-A\t,host,via,x-forwarded-for,te\nX-B=2 nominated\nConnection=x-c\nx-C=3 nominated\nX-D=4\nX-A=5 nominated"},
 		{"names are nominated in ASCII", "GET / HTTP/1.1\r\nHost: a\r\nConnection: \u212a\r\nK: 1\r\n\r\n",
 			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\nConnection=\u212a\nK=1"},
-		{"as many nominations as fields", "GET / HTTP/1.1\r\nHost: a\r\nConnection: " + strings.Repeat("a,", MaxFields) + "\r\nA: 1\r\n\r\n",
-			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\nConnection=" + strings.Repeat("a,", MaxFields) + "\nA=1 nominated"},
+		{"as many nominations as fields", "GET / HTTP/1.1\r\nHost: a\r\nConnection: " + strings.Repeat("a,", UsualFields) + "\r\nA: 1\r\n\r\n",
+			"GET target=/ origin=/ path=/ authority=a 1.1 persistent\nHost=a\nConnection=" + strings.Repeat("a,", UsualFields) + "\nA=1 nominated"},
 		{"upgrade", "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\r\n",
 			"GET target=/ origin=/ path=/ authority=a 1.1 persistent keep-alive upgrade\nHost=a\nUpgrade=websocket\nConnection=keep-alive, Upgrade"},
 		{"upgrade to nothing", "GET / HTTP/1.1\r\nHost: a\r\nUpgrade:\r\nConnection: upgrade\r\n\r\n",
@@ -307,9 +307,9 @@ func TestRequestHeadReset(t *testing.T) {
 	var used RequestHead
 	for _, first := range heads {
 		for _, second := range heads {
-			used.Reset(testTargetBytes)
+			used.Reset(testTargetBytes, UsualFields)
 			used.Scan([]byte(first))
-			used.Reset(testTargetBytes)
+			used.Reset(testTargetBytes, UsualFields)
 			b := []byte(second)
 			length, err := used.Scan(b)
 			got := reading{length, err, ""}
@@ -334,7 +334,7 @@ func TestMethods(t *testing.T) {
 		{"get", MethodOther, false}, {"GETS", MethodOther, false}, {"BREW", MethodOther, false},
 	} {
 		var head RequestHead
-		head.Reset(testTargetBytes)
+		head.Reset(testTargetBytes, UsualFields)
 		head.Scan(fmt.Appendf(nil, "%s / HTTP/1.1\r\nHost: a\r\n\r\n", test.name))
 		if head.Method != test.method || head.Method.Idempotent() != test.idempotent {
 			t.Errorf("%s: got %d, idempotent %v", test.name, head.Method, head.Method.Idempotent())
@@ -342,10 +342,58 @@ func TestMethods(t *testing.T) {
 	}
 }
 
+// More fields than usual are found like others, in their order, and a copy of the head has them.
+func TestManyFields(t *testing.T) {
+	for _, n := range []int{UsualFields, UsualFields + 1, 2*UsualFields + 1, 1000} {
+		var b strings.Builder
+		b.WriteString("GET / HTTP/1.1\r\nConnection: x-1, x-998\r\n")
+		for i := 1; i < n-2; i++ {
+			fmt.Fprintf(&b, "X-%d: %d\r\n", i, i)
+		}
+		b.WriteString("User-Agent: me\r\nHost: a\r\n\r\n")
+		text := []byte(b.String())
+		var head RequestHead
+		head.Reset(testTargetBytes, n)
+		for end := 1; ; end += 100 { // in parts
+			got, err := head.Scan(text[:min(end, len(text))])
+			if err != nil {
+				t.Fatalf("%d fields: %v", n, err)
+			}
+			if got == len(text) {
+				break
+			}
+		}
+		first := head
+		head.Reset(testTargetBytes, n)
+		if _, err := head.Scan([]byte("GET / HTTP/1.1\r\nHost: other\r\n" + strings.Repeat("Y: y\r\n", n-1) + "\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		fields := first.Fields()
+		if len(fields) != n || string(first.Find(text, NameUserAgent)) != "me" || string(first.Authority(text)) != "a" {
+			t.Fatalf("%d fields: got %d", n, len(fields))
+		}
+		for i := 1; i < n-2; i++ {
+			f := &fields[i]
+			if name := fmt.Sprint("X-", i); string(f.FieldName(text)) != name || string(f.Value(text)) != fmt.Sprint(i) || f.Nominated != (i == 1 || i == 998) {
+				t.Fatalf("field %d of %d: %s: %s, nominated %v", i, n, f.FieldName(text), f.Value(text), f.Nominated)
+			}
+		}
+		if n > 3 {
+			if last := fmt.Sprint("x-", n-3); string(first.FindOther(text, last)) != fmt.Sprint(n-3) {
+				t.Errorf("%d fields: no %s", n, last)
+			}
+		}
+		head.Reset(testTargetBytes, n-1)
+		if _, err := head.Scan(text); err != ErrTooManyFields {
+			t.Errorf("%d fields, %d are allowed: %v", n, n-1, err)
+		}
+	}
+}
+
 func TestFindField(t *testing.T) {
 	b := []byte("GET / HTTP/1.1\r\nX-One: 1\r\nHost: a\r\nx-one: 2\r\nUser-Agent: me\r\nEmpty:\r\n\r\n")
 	var head RequestHead
-	head.Reset(testTargetBytes)
+	head.Reset(testTargetBytes, UsualFields)
 	if _, err := head.Scan(b); err != nil {
 		t.Fatal(err)
 	}

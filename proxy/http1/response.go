@@ -10,14 +10,14 @@ type ResponseHead struct {
 	lineEnd uint16 // of the status line, before its CRLF
 }
 
-// Reset prepares h for another response.
-func (h *ResponseHead) Reset() {
-	h.reset()
+// Reset prepares h for another response, with a limit of the number of field lines.
+func (h *ResponseHead) Reset(maxFields int) {
+	h.reset(maxFields)
 	h.Status, h.HTTP10, h.lineEnd = 0, false, 0
 }
 
 // Scan continues with the head at the start of b: see [RequestHead.Scan]. The only
-// error is [ErrResponse].
+// errors are [ErrTooManyFields] and [ErrResponse].
 func (h *ResponseHead) Scan(b []byte) (int, error) {
 	for {
 		start, end, complete, err := h.nextLine(b)
@@ -43,6 +43,9 @@ func (h *ResponseHead) Scan(b []byte) (int, error) {
 			f, err := h.scanField(b, start, end)
 			if err == nil && f.Name != NameOther {
 				err = h.scanCommon(f, f.Value(b))
+			}
+			if err == ErrTooManyFields {
+				return 0, err
 			}
 			if err != nil {
 				return 0, ErrResponse

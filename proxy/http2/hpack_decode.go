@@ -8,14 +8,12 @@ const InitialTableBytes = 4096
 // section 4.1).
 const fieldOverhead = 32
 
-// MaxListBytes is the largest field list that a decoder accepts, by the size of
-// SETTINGS_MAX_HEADER_LIST_SIZE. A larger one is an error of the connection: a few
-// indexed fields can make a list of megabytes.
-const MaxListBytes = 64 << 10
+// UsualListBytes is a limit of a field list that is enough for most heads.
+const UsualListBytes = 64 << 10
 
 var (
 	errHPACK       = &Error{CompressionError, "malformed field block"}
-	errListTooLong = &Error{EnhanceYourCalm, "field list exceeds 64 KiB"}
+	errListTooLong = &Error{EnhanceYourCalm, "field list is too long"}
 )
 
 // A Field is a decoded field, as positions in the text of its Fields.
@@ -34,6 +32,8 @@ type Fields struct {
 
 // A Decoder decodes the field blocks of a connection, in their order.
 type Decoder struct {
+	maxListBytes int
+
 	limit int // of size
 	size  int // of the dynamic table, with the overhead of its entries
 	// The dynamic table: a ring of entries from the oldest to the newest, with positions
@@ -43,8 +43,12 @@ type Decoder struct {
 	store        []byte
 }
 
-// NewDecoder returns the decoder of a new connection.
-func NewDecoder() *Decoder { return &Decoder{limit: InitialTableBytes} }
+// NewDecoder returns the decoder of a new connection. maxListBytes is the largest field list
+// that it accepts, by the size of SETTINGS_MAX_HEADER_LIST_SIZE. A larger one is an error of
+// the connection: a few indexed fields can make a list of megabytes.
+func NewDecoder(maxListBytes int) *Decoder {
+	return &Decoder{maxListBytes: maxListBytes, limit: InitialTableBytes}
+}
 
 // Decode decodes a complete field block into f. After an error the decoder is unusable.
 // A malformed field is not an error here: see AppendRequest and AppendTrailer.
@@ -82,7 +86,7 @@ func (d *Decoder) Decode(block []byte, f *Fields) *Error {
 			}
 		}
 		last := &f.list[len(f.list)-1]
-		if f.size += int(last.end-last.start) + fieldOverhead; f.size > MaxListBytes {
+		if f.size += int(last.end-last.start) + fieldOverhead; f.size > d.maxListBytes {
 			return errListTooLong
 		}
 	}

@@ -45,7 +45,7 @@ func TestDecodesWhatOthersEncode(t *testing.T) {
 	for seed := range uint64(50) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		var block bytes.Buffer
-		encoder, decoder := hpack.NewEncoder(&block), NewDecoder()
+		encoder, decoder := hpack.NewEncoder(&block), NewDecoder(UsualListBytes)
 		var fields Fields
 		for range 100 {
 			block.Reset()
@@ -99,7 +99,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte{0x3f, 0xe1, 0x1f, 0x82}, []byte{0x20, 0x3f, 0xe1, 0x1f, 0x86})
 	f.Add([]byte{0x40, 0x01, 'a', 0x81, 0xff}, []byte{0xbe})
 	f.Fuzz(func(t *testing.T, first, second []byte) {
-		decoder, oracle := NewDecoder(), hpack.NewDecoder(InitialTableBytes, nil)
+		decoder, oracle := NewDecoder(UsualListBytes), hpack.NewDecoder(InitialTableBytes, nil)
 		var fields Fields
 		for _, block := range [][]byte{first, second} {
 			err := decoder.Decode(block, &fields)
@@ -137,14 +137,14 @@ func TestListIsBounded(t *testing.T) {
 	encoder.WriteField(hpack.HeaderField{Name: "x", Value: strings.Repeat("v", 4000)})
 	bomb := append(block.Bytes(), bytes.Repeat([]byte{0x80 | staticEntries + 1}, 20)...)
 	var fields Fields
-	if err := NewDecoder().Decode(bomb, &fields); err != errListTooLong {
+	if err := NewDecoder(UsualListBytes).Decode(bomb, &fields); err != errListTooLong {
 		t.Errorf("indexed: got %v", err)
 	}
 	empty := append([]byte{0x40, 1, 'x', 0}, bytes.Repeat([]byte{0x80 | staticEntries + 1}, 4000)...)
-	if err := NewDecoder().Decode(empty, &fields); err != errListTooLong {
+	if err := NewDecoder(UsualListBytes).Decode(empty, &fields); err != errListTooLong {
 		t.Errorf("empty values: got %v", err)
 	}
-	if cap(fields.text) > 2*MaxListBytes || len(fields.list) > MaxListBytes/fieldOverhead+1 {
+	if cap(fields.text) > 2*UsualListBytes || len(fields.list) > UsualListBytes/fieldOverhead+1 {
 		t.Errorf("%d bytes, %d fields", cap(fields.text), len(fields.list))
 	}
 }
@@ -182,7 +182,7 @@ func BenchmarkRequestHead(b *testing.B) {
 		{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "127.0.0.1:8443"},
 		{Name: ":path", Value: "/small"}, {Name: "user-agent", Value: "h2load nghttp2/1.52.0"},
 	}
-	decoder, out := NewDecoder(), make([]byte, 0, 1024)
+	decoder, out := NewDecoder(UsualListBytes), make([]byte, 0, 1024)
 	var fields Fields
 	for range 2 { // the second block is indexed
 		block.Reset()

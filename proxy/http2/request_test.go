@@ -21,7 +21,7 @@ func decoded(t testing.TB, lines string) *Fields {
 		encoder.WriteField(hpack.HeaderField{Name: line[:i], Value: line[i+1:]})
 	}
 	fields := new(Fields)
-	if err := NewDecoder().Decode(block.Bytes(), fields); err != nil {
+	if err := NewDecoder(UsualListBytes).Decode(block.Bytes(), fields); err != nil {
 		t.Fatal(err)
 	}
 	return fields
@@ -137,7 +137,7 @@ func FuzzRequest(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, block []byte, ended bool) {
 		var fields Fields
-		if NewDecoder().Decode(block, &fields) != nil {
+		if NewDecoder(UsualListBytes).Decode(block, &fields) != nil {
 			return
 		}
 		text, framing, err := fields.AppendRequest(nil, ended)
@@ -151,7 +151,7 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		var head http1.RequestHead
-		head.Reset(8 << 10)
+		head.Reset(8<<10, http1.UsualFields)
 		n, err := head.Scan(text)
 		if err != nil {
 			return

@@ -1,0 +1,271 @@
+package proxy
+
+import (
+	"bufio"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	xhttp2 "golang.org/x/net/http2"
+
+	"sluice/balancer"
+	"sluice/proxy/http2"
+	"sluice/test/balancertest"
+)
+
+// exchangeOn sends a request on a connection of its own, and returns whether the response
+// announces the end of it.
+func exchangeOn(t *testing.T, w io.Writer, r *bufio.Reader, path string) (status int, closes bool) {
+	t.Helper()
+	io.WriteString(w, "GET "+path+" HTTP/1.1\r\nHost: a\r\n\r\n")
+	response, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(response.Body); err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, response.Close
+}
+
+// answerOK answers each request.
+func answerOK(c *originConn) bool {
+	if _, ok := c.request(); !ok {
+		return false
+	}
+	_, err := io.WriteString(c.Conn, okResponse)
+	return err == nil
+}
+
+// The request that reaches the limit is the last one of its connection, also if sluice
+// answers it.
+func TestMaxRequestsOfAConnection(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, answerOK)
+	p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 3}}, origin.address())
+	for i, last := range []string{"/", "*"} { // "*" is malformed for GET
+		conn := p.dial()
+		reader := bufio.NewReader(conn)
+		for n := range 3 {
+			path := "/"
+			if n == 2 {
+				path = last
+			}
+			status, closes := exchangeOn(t, conn, reader, path)
+			if closes != (n == 2) || (status == 200) != (path == "/") {
+				t.Errorf("request %d: status %d, the connection ends: %v", n+1, status, closes)
+			}
+		}
+		if n, err := reader.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("after the last response: %d, %v", n, err)
+		}
+		if got, want := p.EndedConnections(), (EndedConnections{MaxRequests: uint64(i) + 1}); got != want {
+			t.Errorf("%+v", got)
+		}
+	}
+}
+
+// A request in flight when the age is reached is finished, and the next one is the last.
+func TestMaxAgeOfAConnection(t *testing.T) {
+	t.Parallel()
+	arrived, proceed := make(chan struct{}), make(chan struct{})
+	origin := startOrigin(t, func(c *originConn) bool {
+		if _, ok := c.request(); !ok {
+			return false
+		}
+		arrived <- struct{}{}
+		<-proceed
+		_, err := io.WriteString(c.Conn, okResponse)
+		return err == nil
+	})
+	const age = time.Hour
+	p := startProxy(t, Options{
+		Connections: ConnectionLimits{MaxAge: age},
+		Timeouts:    Timeouts{Idle: 2 * age, Body: 2 * age, Write: 2 * age, Head: 2 * age},
+	}, origin.address())
+	service := *p.service
+	service.Timeouts.ResponseHeader, service.Timeouts.Idle = 2*age, 2*age
+	p.setService(service)
+	conn := p.dial()
+	reader := bufio.NewReader(conn)
+	answer := func(pass time.Duration) (closes bool) {
+		go func() {
+			<-arrived
+			p.sweeper.clock.Add(int64(pass))
+			proceed <- struct{}{}
+		}()
+		status, closes := exchangeOn(t, conn, reader, "/")
+		if status != 200 {
+			t.Errorf("status %d", status)
+		}
+		return closes
+	}
+	if answer(0) {
+		t.Error("the first response ends the connection")
+	}
+	if answer(age) {
+		t.Error("a connection that was young when the request arrived ends with its response")
+	}
+	if !answer(0) {
+		t.Error("an old connection stays open")
+	}
+	if n, err := reader.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("after the last response: %d, %v", n, err)
+	}
+	if got, want := p.EndedConnections(), (EndedConnections{MaxAge: 1}); got != want {
+		t.Errorf("%+v", got)
+	}
+}
+
+// HTTP/2 clients are told before the connection ends; what they have sent is served.
+func TestMaxRequestsOfAnHTTP2Connection(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, answerOK)
+	p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 2}}, origin.address())
+	c := p.dialFrames()
+	c.request(1, http2Get, true)
+	if r := c.response(1); r.status != "200" {
+		t.Fatalf("%+v", r)
+	}
+	c.request(3, http2Get, true)
+	c.request(5, http2Get, true) // before the client knows
+	var ended []uint32
+	var goAways []*xhttp2.GoAwayFrame
+	for frame := c.read(); frame != nil; frame = c.read() {
+		switch f := frame.(type) {
+		case *xhttp2.DataFrame:
+			if f.StreamEnded() {
+				ended = append(ended, f.StreamID)
+			}
+		case *xhttp2.PingFrame:
+			c.WritePing(true, f.Data)
+		case *xhttp2.GoAwayFrame:
+			goAways = append(goAways, f)
+			if f.ErrCode != xhttp2.ErrCodeNo {
+				t.Errorf("got %v", f)
+			}
+		}
+	}
+	slices.Sort(ended)
+	if !slices.Equal(ended, []uint32{3, 5}) || len(goAways) != 2 {
+		t.Fatalf("the streams %v ended, and there were %d GOAWAY", ended, len(goAways))
+	}
+	if goAways[0].LastStreamID != http2.MaxWindow {
+		t.Errorf("got %v", goAways[0])
+	}
+	if got, want := p.EndedConnections(), (EndedConnections{MaxRequests: 1}); got != want {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Clients that keep their connections lose no request, also none that cannot be sent twice.
+func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, answerOK)
+	p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 4}}, origin.address())
+	for name, client := range map[string]*http.Client{"HTTP/1": {Transport: new(http.Transport), Timeout: patience}, "HTTP/2": http2Client(t)} {
+		const clients, requests = 4, 50
+		before := p.EndedConnections().MaxRequests
+		var wg sync.WaitGroup
+		for range clients {
+			wg.Go(func() {
+				for range requests {
+					r, err := client.Post("http://"+p.address, "text/plain", io.MultiReader(strings.NewReader("x"))) // cannot be sent again
+					if err != nil {
+						t.Errorf("%s: %v", name, err)
+						return
+					}
+					io.Copy(io.Discard, r.Body)
+					r.Body.Close()
+					if r.StatusCode != 200 {
+						t.Errorf("%s: %s", name, r.Status)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		client.CloseIdleConnections()
+		if p.EndedConnections().MaxRequests == before {
+			t.Errorf("%s: no connection has reached its limit", name)
+		}
+	}
+}
+
+// Connections to peers end with the request that reaches a limit; no request fails.
+func TestLimitedConnectionsToPeers(t *testing.T) {
+	const age = time.Hour
+	for name, test := range map[string]struct {
+		limits ConnectionLimits
+		opened int // by 10 requests, before each of which half the age passes
+	}{
+		"requests": {ConnectionLimits{MaxRequests: 5}, 2},
+		"age":      {ConnectionLimits{MaxAge: age}, 4}, // each for three requests
+		"none":     {ConnectionLimits{}, 1},
+	} {
+		for _, protocol := range []string{"HTTP/1", "HTTP/2"} {
+			t.Run(name+" "+protocol, func(t *testing.T) {
+				t.Parallel()
+				long := 1000 * age
+				p := startProxy(t, Options{Timeouts: Timeouts{Idle: long, Head: long, Body: long, Write: long}})
+				options := transportOf(t)
+				factory, address, opened := p.NewTransport, "", func() int { return 0 }
+				if protocol == "HTTP/2" {
+					origin := startH2COrigin(t, func(http.ResponseWriter, *http.Request) {})
+					options = someTransport
+					factory, address, opened = p.NewHTTP2Transport, origin.address, func() int { return int(origin.opened.Load()) }
+				} else {
+					origin := startOrigin(t, answerOK)
+					address, opened = origin.address(), func() int {
+						origin.mu.Lock()
+						defer origin.mu.Unlock()
+						return origin.accepted
+					}
+				}
+				options.Connections, options.IdleTimeout = test.limits, long
+				if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: factory(options)})); err != nil {
+					t.Fatal(err)
+				}
+				p.setPeers(address)
+				conn := p.dial()
+				reader := bufio.NewReader(conn)
+				for n := range 10 {
+					p.sweeper.clock.Add(int64(age / 2))
+					if status, _ := exchangeOn(t, conn, reader, "/"); status != 200 {
+						t.Errorf("request %d: status %d", n+1, status)
+					}
+				}
+				if n := opened(); n != test.opened {
+					t.Errorf("%d connections, want %d", n, test.opened)
+				}
+			})
+		}
+	}
+}
+
+// Connections that begin together end at times that are spread over a tenth of the limit.
+func TestLimitsOfConnectionsDiffer(t *testing.T) {
+	const limit, connections = 10_000, 100
+	values := []int64{limit * 9 / 10, limit}
+	for n := range uint32(connections) {
+		l := lifetime{number: 4_000_000_000 + n} // the number overflows meanwhile
+		values = append(values, l.earlier(limit))
+	}
+	slices.Sort(values)
+	if values[0] < limit*9/10 || values[len(values)-1] > limit {
+		t.Errorf("from %d to %d", values[0], values[len(values)-1])
+	}
+	for i := range values[1:] {
+		if gap := values[i+1] - values[i]; gap > 3*limit/10/connections {
+			t.Errorf("no connection between %d and %d", values[i], values[i+1])
+		}
+	}
+	for _, small := range []int64{1, 5} {
+		if l := (lifetime{number: 7}); l.earlier(small) != small {
+			t.Errorf("the limit %d becomes %d", small, l.earlier(small))
+		}
+	}
+}
