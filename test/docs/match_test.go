@@ -19,7 +19,7 @@ var varying = []struct {
 	{regexp.MustCompile(`\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b`), "<time>"},
 	{regexp.MustCompile(`\b\d\d/[A-Z][a-z]{2}/\d{4}[: ]\d\d:\d\d:\d\d( [+-]\d{4})?`), "<time>"},
 	{regexp.MustCompile(`\b\d\d:\d\d:\d\d(\.\d+)?\b`), "<time>"},
-	{regexp.MustCompile(`\b(\d+(\.\d+)?(ns|µs|ms|s|m|h))+\b`), "<duration>"},
+	{regexp.MustCompile(`\b\d+\.\d+(µs|ms|s)\b`), "<duration>"},
 	{regexp.MustCompile(`\b\d+(\.\d+)? (ms|KB|queries)\b`), "<number> $2"},
 	{regexp.MustCompile(`\bprocess \d+`), "process <id>"},
 	{regexp.MustCompile(`\b\d{13}-\d+\b`), "<id>"},
@@ -28,7 +28,7 @@ var varying = []struct {
 }
 
 // varyingColumns are the columns of tables with such values.
-var varyingColumns = []string{"INFLIGHT", "REQUESTS", "FAILURES", "LATENCY", "PID"}
+var varyingColumns = []string{"FOR", "INFLIGHT", "REQUESTS", "FAILURES", "LATENCY", "UP"}
 
 var columnGap = regexp.MustCompile(` {2,}`)
 
@@ -117,7 +117,8 @@ func TestDiffer(t *testing.T) {
 		{"a (b) .", "a (b) x", false},
 		{"404 Not Found: no", "503 Service Unavailable: no", false},
 		{"at 2026-11-20T20:40:03Z", "at 2026-11-21T21:41:04.5Z", true},
-		{"12:33:04.626 INF for 10s", "01:02:03.1 INF for 1m2s", true},
+		{"12:33:04.626 INF took 1.5ms", "01:02:03.1 INF took 20.5ms", true},
+		{"connect: 1s", "connect: 3s", false},
 		{"12:33:04.626 INF", "01:02:03.1 WRN", false},
 		{"from star-9001, process 29048", "from star-9001, process 1", true},
 		{"from star-9001, process 29048", "from star-9002, process 29048", false},
