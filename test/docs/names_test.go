@@ -1,0 +1,114 @@
+//go:build unix
+
+package docs
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"sluice/cli"
+)
+
+// textOf returns the text of a file of the repository.
+func textOf(t *testing.T, name string) string {
+	text, err := os.ReadFile(filepath.Join(repository, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// forEach calls check with the first group of each match in the pages.
+func forEach(t *testing.T, pattern string, check func(found string) error) {
+	names, err := pages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		for n, line := range strings.Split(textOf(t, name), "\n") {
+			for _, found := range regexp.MustCompile(pattern).FindAllStringSubmatch(line, -1) {
+				if err := check(found[1]); err != nil {
+					t.Errorf("%s:%d: %v", name, n+1, err)
+				}
+			}
+		}
+	}
+}
+
+// Pages name only metrics that docs/metrics.md lists, as a test of package admin has it.
+func TestMetricsExist(t *testing.T) {
+	t.Parallel()
+	var listed []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `(sluice_[a-z0-9_]+)` ").FindAllStringSubmatch(textOf(t, "docs/metrics.md"), -1) {
+		listed = append(listed, row[1])
+	}
+	others := []string{"sluice_peer", "sluice_client", "sluice_route", "sluice_route_"} // cookies, and keys of Consul's meta
+	forEach(t, `\b(sluice_[a-z0-9_]+)`, func(name string) error {
+		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+			if family, ok := strings.CutSuffix(name, suffix); ok && slices.Contains(listed, family) {
+				return nil
+			}
+		}
+		begins := func(metric string) bool { return strings.HasPrefix(metric, name) }
+		if strings.HasSuffix(name, "_") && slices.ContainsFunc(listed, begins) { // as in sluice_mirror_…
+			return nil
+		}
+		if !slices.Contains(listed, name) && !slices.Contains(others, name) {
+			return fmt.Errorf("docs/metrics.md does not list %s", name)
+		}
+		return nil
+	})
+}
+
+// Pages name only endpoints that the API describes, as a test of package admin has it.
+func TestEndpointsExist(t *testing.T) {
+	t.Parallel()
+	var described []*regexp.Regexp
+	for _, path := range regexp.MustCompile(`(?m)^  (/\S*):$`).FindAllStringSubmatch(textOf(t, "admin/openapi.yaml"), -1) {
+		described = append(described, regexp.MustCompile("^"+regexp.MustCompile(`\{[a-z]+\}`).ReplaceAllString(path[1], `[^/]+`)+"$"))
+	}
+	forEach(t, "(?:`|GET |POST |127\\.0\\.0\\.1:[0-9]+)(/(?:api/[a-z]{3,}|consul/[a-zA-Z]+|debug/pprof)[^`'? ]*)", func(path string) error {
+		if !slices.ContainsFunc(described, func(r *regexp.Regexp) bool { return r.MatchString(path) }) {
+			return fmt.Errorf("the API has no %s", path)
+		}
+		return nil
+	})
+}
+
+// Pages name only commands and flags that sluice has, also where they are not run.
+func TestCommandsExist(t *testing.T) {
+	forEach(t, "(?:`|^\\$ )sluice ([^`]+)", func(text string) error {
+		words := strings.Fields(text)
+		if end := slices.Index(words, "--"); end >= 0 {
+			words = words[:end]
+		}
+		command := 0 // number of words that name it
+		for command < len(words) && regexp.MustCompile(`^[a-z]+$`).MatchString(words[command]) {
+			command++
+		}
+		var help bytes.Buffer
+		for ; command > 0; command-- { // the last words may be arguments
+			help.Reset()
+			if status := cli.Run(append([]string{"help"}, words[:command]...), &help, &help); status == 0 &&
+				strings.Contains(help.String(), "\n  sluice "+strings.Join(words[:command], " ")) {
+				break
+			}
+		}
+		if command == 0 {
+			return fmt.Errorf("there is no command sluice %s", text)
+		}
+		for _, word := range words[command:] {
+			flag, _, _ := strings.Cut(strings.TrimRight(word, ".,;:"), "=")
+			if strings.HasPrefix(flag, "--") && !strings.Contains(help.String(), flag+" ") && !strings.Contains(help.String(), flag+"\n") {
+				return fmt.Errorf("sluice %s has no flag %s", strings.Join(words[:command], " "), flag)
+			}
+		}
+		return nil
+	})
+}
