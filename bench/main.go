@@ -88,7 +88,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer stop()
-	d := document{command: "go run ./bench " + strings.Join(args, " "), time: time.Now().UTC(), machine: machine.Describe(machine.FirstLine(ctx, machine.Program("nginx"), "-v"), machine.FirstLine(ctx, machine.Program("haproxy"), "-v"))}
+	d := document{command: "go run ./bench " + strings.Join(args, " "), time: time.Now().UTC(), machine: machine.Describe(machine.Commit(ctx), machine.FirstLine(ctx, machine.Program("nginx"), "-v"), machine.FirstLine(ctx, machine.Program("haproxy"), "-v"))}
 	fmt.Printf("%s; proxy on CPU %d, load and origin on CPU %s; medians of %d rounds of %v\n\n",
 		d.machine, b.proxyCore, b.loadCPUs, b.roundCount, b.time)
 	runErr := b.runs(ctx, &d)

@@ -49,6 +49,11 @@ func Require(tools map[string]string) error {
 		strings.Join(missing, ", "), strings.Join(packages, " "))
 }
 
+// Commit returns "sluice" and the commit that BuildSluice builds, with "-dirty" if files differ from it.
+func Commit(ctx context.Context) string {
+	return "sluice " + FirstLine(ctx, "git", "describe", "--always", "--dirty")
+}
+
 // FirstLine runs a command and returns the first line that it prints.
 func FirstLine(ctx context.Context, command ...string) string {
 	out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput()

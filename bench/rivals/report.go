@@ -43,7 +43,7 @@ func (r report) writeJSON(path string) error {
 // markdown has a table for each scenario.
 func (r report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n```sh\n%s\n```\n\nOn %s; %s. %s\n", r.Command, r.Time.Format(time.DateOnly), r.Machine, r.punctual())
+	fmt.Fprintf(&b, "\n<!-- illustration: takes ten minutes -->\n```sh\n%s\n```\n\nOn %s; %s. %s\n", r.Command, r.Time.Format(time.DateOnly), r.Machine, r.punctual())
 	for _, l := range r.LeftOut {
 		fmt.Fprintf(&b, "\n**Left out: %s.** %s\n", l.Rival, firstLine(l.Why))
 	}

@@ -97,7 +97,7 @@ func prepareSluice(ctx context.Context, t tools) (entry, error) {
 	if err != nil {
 		return entry{}, err
 	}
-	return entry{"sluice", "sluice, this source tree", func(s settings) []command {
+	return entry{"sluice", machine.Commit(ctx), func(s settings) []command {
 		return []command{{args: []string{path, "run", "--config", filepath.Join(s.Dir, "sluice.yaml")}}}
 	}}, nil
 }
