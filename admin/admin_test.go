@@ -197,6 +197,15 @@ func complete(o Options) Options {
 	if o.EndedConnections == nil {
 		o.EndedConnections = func() proxy.EndedConnections { return proxy.EndedConnections{} }
 	}
+	if o.ConnectionLimit == nil {
+		o.ConnectionLimit = func() int { return 0 }
+	}
+	if o.Refused == nil {
+		o.Refused = func() uint64 { return 0 }
+	}
+	if o.TagProblems == nil {
+		o.TagProblems = func() []claim.Problem { return nil }
+	}
 	if o.HTTP2 == nil {
 		o.HTTP2 = func() proxy.HTTP2Stats { return proxy.HTTP2Stats{} }
 	}

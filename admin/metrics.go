@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/balancer"
+	"sluice/catalog/claim"
 	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/metrics"
@@ -127,6 +128,10 @@ var (
 	configSources  = describe("config_source_state", "1 for the state of a source of the configuration, 0 for the others.", "source", "state")
 	configReloads  = describe("config_reloads_total", "Configurations loaded, by result.", "result")
 
+	configInfo = describe("config_info", "Always 1; the label is the hash of the configuration in use, equal on replicas with the same documents.", "hash")
+
+	tagProblems = describe("tag_problems", "Tags of instances that are not used as they are, by why, and by whether the route exists nevertheless.", "kind", "harmless")
+
 	snapshotWritten = describe("snapshot_last_write_timestamp_seconds", "When the snapshot was last written, as Unix time.")
 	snapshotErrors  = describe("snapshot_errors_total", "Failed attempts to write the snapshot.")
 
@@ -144,9 +149,11 @@ var (
 	certificateExpires = describe("certificate_expiry_timestamp_seconds", "When a certificate expires, as Unix time: the first of its chain, or the last of trusted ones.", "used_by", "file")
 	certificateFault   = describe("certificate_file_error", "1 if the present file cannot be used, so that an earlier version is in use; else 0.", "used_by", "file")
 
-	connectionsOpen  = describe("client_connections", "Open client connections.")
-	connectionsEnded = describe("client_connections_ended_total", "Client connections that reached a limit of client.connections.", "reason")
-	logDropped       = describe("access_log_dropped_lines_total", "Access log lines dropped because the output was too slow or failed.")
+	connectionsOpen    = describe("client_connections", "Open client connections.")
+	connectionsEnded   = describe("client_connections_ended_total", "Client connections that reached a limit of client.connections.", "reason")
+	connectionsLimit   = describe("client_connections_limit", "Limit of open client connections.")
+	connectionsRefused = describe("client_connections_refused_total", "Client connections that a limit of connections refused.")
+	logDropped         = describe("access_log_dropped_lines_total", "Access log lines dropped because the output was too slow or failed.")
 )
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
@@ -195,10 +202,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	e.counter(http2Ended, float64(http2.GoAways), "drain")
 	e.counter(http2Ended, float64(http2.Errors), "error")
 	c.certificates(e)
+	c.tags(e)
 	e.gauge(connectionsOpen, float64(c.h.Connections()))
 	ended := c.h.EndedConnections()
 	e.counter(connectionsEnded, float64(ended.MaxRequests), "max_requests")
 	e.counter(connectionsEnded, float64(ended.MaxAge), "max_age")
+	e.gauge(connectionsLimit, float64(c.h.ConnectionLimit()))
+	e.counter(connectionsRefused, float64(c.h.Refused()))
 	e.counter(logDropped, float64(c.h.AccessLogDropped()))
 }
 
@@ -341,8 +351,27 @@ func (c *collector) config(e emitter) {
 			e.gauge(configSources, number(source.State == state), source.Name, state)
 		}
 	}
+	if current.Hash != "" {
+		e.gauge(configInfo, 1, current.Hash)
+	}
 	e.counter(configReloads, float64(reloads.Applied), "applied")
 	e.counter(configReloads, float64(reloads.Refused), "refused")
+}
+
+func (c *collector) tags(e emitter) {
+	type effect struct {
+		kind     claim.Kind
+		harmless bool
+	}
+	count := make(map[effect]int)
+	for _, p := range c.h.TagProblems() {
+		count[effect{p.Kind, p.Harmless}]++
+	}
+	for _, kind := range claim.Kinds() {
+		for _, harmless := range []bool{false, true} {
+			e.gauge(tagProblems, float64(count[effect{kind, harmless}]), string(kind), strconv.FormatBool(harmless))
+		}
+	}
 }
 
 func (c *collector) certificates(e emitter) {

@@ -16,6 +16,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"sluice/balancer"
+	"sluice/catalog/claim"
 	"sluice/certificates"
 	"sluice/config"
 	"sluice/consul"
@@ -83,6 +84,11 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		Ready:            func() (bool, []string) { return false, []string{"never"} },
 		Connections:      func() int { return 3 },
 		EndedConnections: func() proxy.EndedConnections { return proxy.EndedConnections{MaxRequests: 72, MaxAge: 73} },
+		ConnectionLimit:  func() int { return 74 },
+		Refused:          func() uint64 { return 75 },
+		TagProblems: func() []claim.Problem {
+			return []claim.Problem{{Kind: claim.KindConflict}, {Kind: claim.KindConflict}, {Kind: claim.KindBad, Harmless: true}}
+		},
 		Unrouted:         unrouted,
 		AccessLogDropped: func() uint64 { return 11 },
 		HTTP2: func() proxy.HTTP2Stats {
@@ -235,7 +241,14 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_config_source_state{source="consul_kv:sluice/",state="in_use"} 0`,
 		`sluice_config_reloads_total{result="applied"} 2`,
 		`sluice_config_reloads_total{result="refused"} 1`,
+		`sluice_config_info{hash="0123"} 1`,
+		`sluice_tag_problems{harmless="false",kind="conflict"} 2`,
+		`sluice_tag_problems{harmless="true",kind="bad"} 1`,
+		`sluice_tag_problems{harmless="false",kind="bad"} 0`,
+		`sluice_tag_problems{harmless="false",kind="different"} 0`,
 		`sluice_client_connections 3`,
+		`sluice_client_connections_limit 74`,
+		`sluice_client_connections_refused_total 75`,
 		`sluice_health_checks_total{result="passed",service="star"} 21`,
 		`sluice_health_checks_total{result="failed",service="star"} 22`,
 		`sluice_ejections_refused_total{service="star"} 23`,

@@ -70,6 +70,8 @@ type Options struct {
 	// Tags returns the routes that tags of instances ask for, and the tags that are not
 	// used as they are.
 	Tags func() claim.Result
+	// TagProblems returns the problems of Tags, without the instances of now. It takes less time.
+	TagProblems func() []claim.Problem
 	// Catalog returns the state of the catalog watch; false: not configured.
 	Catalog func() (consulsource.CatalogStatus, bool)
 
@@ -87,6 +89,10 @@ type Options struct {
 
 	// Connections returns the number of open client connections.
 	Connections func() int
+	// ConnectionLimit returns the limit of Connections.
+	ConnectionLimit func() int
+	// Refused returns the number of client connections that a limit refused.
+	Refused func() uint64
 
 	// Handshakes returns the TLS handshakes of clients.
 	Handshakes func() proxy.HandshakeStats

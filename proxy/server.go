@@ -153,6 +153,9 @@ func (s *Server) SetTable(t *route.Table) { s.tables.Store(t) }
 // Connections returns the number of open client connections.
 func (s *Server) Connections() int { return int(s.connCount.Load()) }
 
+// ConnectionLimit returns the limit of open client connections.
+func (s *Server) ConnectionLimit() int { return s.options.Load().Limits.Connections }
+
 // RefusedConnections returns the number of connections that exceeded a limit.
 func (s *Server) RefusedConnections() uint64 { return s.refused.Load() }
 

@@ -93,6 +93,9 @@ const (
 	KindDifferent Kind = "different"
 )
 
+// Kinds returns all kinds.
+func Kinds() []Kind { return []Kind{KindBad, KindRefused, KindConflict, KindDifferent} }
+
 // Problem is a tag that is not used as it is, or not at all.
 type Problem struct {
 	Ask
