@@ -1,0 +1,236 @@
+package observability
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"sluice/test/consultest"
+	"sluice/test/sluicetest"
+	"sluice/test/testcert"
+)
+
+// Every metric, label and fixed value that a rule or a panel names is there in a running sluice.
+func TestExpressionsNameWhatThereIs(t *testing.T) {
+	w := scrape(t)
+	w.addRecorded(t)
+	for _, e := range expressionsOf(t) {
+		for _, problem := range w.check(e.text) {
+			t.Errorf("%s: %s\n%s", e.at, problem, e.text)
+		}
+	}
+}
+
+// What the test above finds.
+func TestCheckFindsWhatIsNotThere(t *testing.T) {
+	w := world{"a": {"state": {"up": true}, "job": {}}, "b": {"job": {}}}
+	for expr, want := range map[string]string{
+		`sum by (job) (rate(a{state="up"}[5m])) / on (job) b`: "",
+		`a{state=~"up|down"}`:           `a has no state="down", but ["up"]`,
+		`c > 1`:                         "there is no metric c",
+		`a{service="x"}`:                "a has no label service",
+		`sum by (service) (a)`:          "the label service is on no metric of a",
+		`a and on (service) b`:          "the label service is on no metric of a\nthe label service is on no metric of b",
+		`sum by (state) (b) + sum(a)`:   "the label state is on no metric of b",
+		`sum(a`:                         "1:6: parse error: unclosed left parenthesis",
+		`quantile_over_time(.9, a[5m])`: "",
+	} {
+		if got := strings.Join(w.check(expr), "\n"); got != want {
+			t.Errorf("%s: got %q, want %q", expr, got, want)
+		}
+	}
+}
+
+// scrape returns the metrics of a sluice that has one of everything.
+func scrape(t *testing.T) world {
+	t.Helper()
+	consul := consultest.Start(t, consultest.Options{})
+	for _, tag := range []string{"v1", "v2"} {
+		if err := consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "star", ID: tag, Port: 1, Tags: []string{tag}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := t.TempDir()
+	files := testcert.Write(t, dir, "www.example.com")
+	file := filepath.Join(dir, "sluice.yaml")
+	text := fmt.Sprintf(`
+listeners:
+  - { name: web, address: "127.0.0.1:0" }
+  - { name: websecure, address: "127.0.0.1:0", tls: { certificates: [{ cert: %q, key: %q }] } }
+consul: { addresses: [%q], register: {} }
+services:
+  star:
+    consul: {}
+    groups: { canary: { tags: [v2] } }
+    split: { canary: 5%%, key: cookie }
+    judge: { act: rollback }
+routes: [{ service: star, mirror: { service: star, group: canary } }]
+`, files.Cert, files.Key, consul.URL())
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(dir, "sluice")
+	build := exec.Command("go", "build", "-o", program, ".")
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	s, err := sluicetest.Start(t.Context(), sluicetest.Options{
+		Program: program, Admin: sluicetest.Any, Args: []string{"--config", file}, Log: filepath.Join(dir, "log"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("end of sluice's log:\n%s", s.LogTail(20))
+		}
+		_ = s.Stop()
+	})
+	var families map[string]*dto.MetricFamily
+	consultest.Await(t, "sluice has peers, is registered, and judges", func() bool {
+		response, err := http.Get(s.AdminURL() + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		reader := expfmt.NewTextParser(model.UTF8Validation)
+		if families, err = reader.TextToMetricFamilies(response.Body); err != nil {
+			t.Fatal(err)
+		}
+		return families["sluice_registered"] != nil && families["sluice_peer_attempts_total"] != nil && families["sluice_judge_evidence"] != nil
+	})
+	w := world{"up": {"job": {}, "instance": {}}}
+	for name, family := range families {
+		seen := map[string]map[string]bool{"job": {}, "instance": {}} // Prometheus adds them
+		for _, m := range family.Metric {
+			for _, l := range m.Label {
+				if seen[l.GetName()] == nil {
+					seen[l.GetName()] = make(map[string]bool)
+				}
+				seen[l.GetName()][l.GetValue()] = true
+			}
+		}
+		w[name] = seen
+		if family.GetType() == dto.MetricType_HISTOGRAM {
+			w[name+"_sum"], w[name+"_count"] = seen, seen
+			buckets := map[string]map[string]bool{"le": {}}
+			for label, values := range seen {
+				buckets[label] = values
+			}
+			w[name+"_bucket"] = buckets
+			delete(w, name)
+		}
+	}
+	return w
+}
+
+// Each alert says what is wrong and what to do, and names a page of the manual that is there.
+func TestAlertsSayWhatToDo(t *testing.T) {
+	names := make(map[string]bool)
+	for _, r := range rulesOf(t, "alerts.yml") {
+		if r.Alert == "" || names[r.Alert] {
+			t.Errorf("%q is there twice, or has no name", r.Alert)
+		}
+		names[r.Alert] = true
+		if s := r.Labels["severity"]; s != "critical" && s != "warning" {
+			t.Errorf("%s has the severity %q", r.Alert, s)
+		}
+		if r.Annotations["summary"] == "" || r.Annotations["action"] == "" || len(r.Annotations) != 3 {
+			t.Errorf("%s: want summary, action and docs, got %q", r.Alert, r.Annotations)
+		}
+		page, anchor, _ := strings.Cut(r.Annotations["docs"], "#")
+		text, err := os.ReadFile(filepath.Join("../..", page))
+		if err != nil {
+			t.Errorf("%s: docs: %v", r.Alert, err)
+			continue
+		}
+		if anchor != "" && !hasHeading(string(text), anchor) {
+			t.Errorf("%s: %s has no heading %s", r.Alert, page, anchor)
+		}
+	}
+	manual, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range names {
+		if !strings.Contains(string(manual), "`"+name+"`") {
+			t.Errorf("docs/metrics.md lacks the alert %s", name)
+		}
+	}
+	for _, found := range regexp.MustCompile("`(Sluice[A-Z]\\w+)`").FindAllStringSubmatch(string(manual), -1) {
+		if !names[found[1]] {
+			t.Errorf("docs/metrics.md has the alert %s, alerts.yml has not", found[1])
+		}
+	}
+}
+
+// hasHeading reports whether a link of GitHub to a heading leads somewhere.
+func hasHeading(text, anchor string) bool {
+	for line := range strings.Lines(text) {
+		if heading, ok := strings.CutPrefix(strings.TrimLeft(line, "#"), " "); ok && strings.HasPrefix(line, "#") {
+			slug := regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(strings.TrimSpace(heading)), "")
+			if strings.ReplaceAll(slug, " ", "-") == anchor {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// The panels of the dashboard have what they need, and none covers another.
+func TestDashboardIsComplete(t *testing.T) {
+	d := readDashboard(t)
+	if d.UID == "" || len(d.Panels) == 0 {
+		t.Fatalf("got %+v", d)
+	}
+	ids, cells := make(map[int]bool), make(map[[2]int]string)
+	for _, p := range d.Panels {
+		if p.ID == 0 || ids[p.ID] || p.Title == "" {
+			t.Errorf("panel %d %q: want an id of its own and a title", p.ID, p.Title)
+		}
+		ids[p.ID] = true
+		if p.Type == "row" {
+			continue
+		}
+		if len(p.Targets) == 0 || p.Description == "" || p.FieldConfig.Defaults.Unit == "" {
+			t.Errorf("panel %q: want a query, a description and a unit", p.Title)
+		}
+		for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
+			for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
+				if other := cells[[2]int{x, y}]; other != "" || x >= 24 {
+					t.Fatalf("panel %q is outside, or covers %q", p.Title, other)
+				}
+				cells[[2]int{x, y}] = p.Title
+			}
+		}
+	}
+}
+
+// Prometheus' own tool evaluates the rules: alerts_test.yml says which fire when.
+func TestRulesWithPromtool(t *testing.T) {
+	tool, err := exec.LookPath("promtool")
+	if err != nil {
+		if os.Getenv("SLUICE_REQUIRE_PROMTOOL") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	for _, args := range [][]string{{"check", "config", "prometheus.yml"}, {"test", "rules", "alerts_test.yml"}} {
+		command := exec.Command(tool, args...)
+		command.Dir = directory
+		if out, err := command.CombinedOutput(); err != nil {
+			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+}
