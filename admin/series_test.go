@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,9 +17,11 @@ import (
 func TestSeries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		star, late := newPool(t, "star", instance("star", "a", "10.0.0.1")), newPool(t, "late")
-		pools := []*balancer.Pool{star}
-		recorder := series.NewRecorder(func() []*balancer.Pool { return pools })
-		h := handlerOf(Options{Pools: func() []*balancer.Pool { return pools }, Series: recorder})
+		var inUse atomic.Pointer[[]*balancer.Pool]
+		inUse.Store(&[]*balancer.Pool{star})
+		pools := func() []*balancer.Pool { return *inUse.Load() }
+		recorder := series.NewRecorder(pools)
+		h := handlerOf(Options{Pools: pools, Series: recorder})
 		go recorder.Run(t.Context()) // the bubble waits for it
 		synctest.Wait()
 		begin := time.Now()
@@ -26,7 +29,7 @@ func TestSeries(t *testing.T) {
 		star.Requests().Observe(0, 503, 4*time.Millisecond, 0, 0)
 		star.Requests().Retry(0)
 		time.Sleep(series.Interval + time.Second)
-		pools = append(pools, late)
+		inUse.Store(&[]*balancer.Pool{star, late})
 		time.Sleep(series.Interval)
 
 		got := getJSON[SeriesAnswer](t, h, "/api/series")

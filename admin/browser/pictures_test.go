@@ -20,8 +20,8 @@ import (
 )
 
 // envPictures names the directory that TestPictures writes to, for the documents and for
-// people to look at; the charts then have the samples of 5 minutes. Without it the pictures are
-// only made.
+// people to look at; the charts then have the samples of 14 minutes. Without it the pictures
+// are only made.
 const envPictures = "SLUICE_PICTURES"
 
 // The page is shown whole with few and with many services, in light and dark, and on a
@@ -33,7 +33,7 @@ func TestPictures(t *testing.T) {
 	if dir == "" {
 		dir = t.TempDir()
 	} else {
-		history = 60
+		history = 170
 	}
 	few := startScene(t)
 	p := open(t, few.AdminURL())
@@ -68,12 +68,10 @@ func TestPictures(t *testing.T) {
 		p.await("the page", func() bool {
 			return p.text("#ready") == "ready" && strings.Contains(p.text("#config"), "configuration") && (picture.ready == nil || picture.ready())
 		})
-		p.await("the charts", func() bool {
-			return !p.visible("#services") || evaluate[bool](p, `[...document.querySelectorAll(".charts path.up")].some(e => e.getAttribute("d"))`)
+		p.await("events, charts and rates", func() bool {
+			return !p.visible("#services") || len(p.events()) > 0 &&
+				evaluate[bool](p, `[...document.querySelectorAll(".charts path.up")].some(e => e.getAttribute("d")) && last.services.some(s => s.rate)`)
 		})
-		// The file of a test has a name of no use to readers.
-		evaluate[bool](p, `((texts, at) => { while (at = texts.nextNode()) at.data = at.data.replace(/\S*\/sluice\.yaml/g, "sluice.yaml"); return true })(
-			document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT))`)
 		p.photograph(filepath.Join(dir, picture.name+".png"), picture.scheme, picture.width, picture.height)
 	}
 
@@ -84,7 +82,7 @@ func TestPictures(t *testing.T) {
 	}
 	many := open(t, startSluice(t, options{services: text.String() + "routes: [{ service: service-000 }]\n"}).AdminURL()+"/?open=service-002")
 	many.await("all services, and the charts of one", func() bool {
-		return len(many.services()) == 1000 && len(many.events()) > 0 &&
+		return len(many.services()) == 1000 && len(many.events()) > 0 && strings.Contains(many.text("#config"), "configuration 1") &&
 			evaluate[bool](many, `document.querySelector(".charts path.up")?.getAttribute("d").length > 0`)
 	})
 	many.photograph(filepath.Join(dir, "page-1000.png"), "light", 1280, 1000)
@@ -110,7 +108,7 @@ func startScene(t *testing.T) *gateway {
 	g := startSluice(t, options{services: fmt.Sprintf(`
 config: { history: %q }
 services:
-  star: { consul: {}, groups: { canary: { tags: [v3] } } }
+  star: { consul: {}, groups: { canary: { tags: [v3] } }, split: { canary: 10%% } }
   cart: { consul: {} }
   search: { consul: {} }
   login: { consul: {} }
@@ -120,7 +118,7 @@ routes:
   - { path: /search, service: search, when: { header: { X-Search: v7 } } }
   - { path: /login, service: login }
   - { host: legacy.example.com, path: /, service: legacy }
-  - { service: star, split: { canary: 10%% } }
+  - { service: star }
 `, t.TempDir(), startApp(t, "legacy-1"), strings.TrimPrefix(failing, "http://"))})
 	load, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -179,6 +177,9 @@ func (p *page) photograph(file, scheme string, width, height int64) {
 	p.check(err)
 	p.do(chromedp.EmulateViewport(width, height))
 	p.fits(width)
+	// The file of a test has a name of no use to readers.
+	evaluate[bool](p, `((texts, at) => { while (at = texts.nextNode()) at.data = at.data.replace(/[^\s(]*\/sluice\.yaml/g, "sluice.yaml"); return true })(
+		document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT))`)
 	picture, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
 	p.check(err)
 	decoded, err := png.Decode(bytes.NewReader(picture))

@@ -236,3 +236,53 @@ routes: [{ service: fixed }]
 		p.fits(width)
 	}
 }
+
+// Sentences above the peers tell of groups, shares, their judge, retries, refusals and ejections.
+func TestSentencesAboutAService(t *testing.T) {
+	t.Parallel()
+	register(t, api.AgentServiceRegistration{Name: "worded", ID: "worded-1", Port: startApp(t, "worded-1"), Tags: []string{"v1"}})
+	kill, address := serve(t, "127.0.0.1:0")
+	kill()
+	var port int
+	if _, err := fmt.Sscanf(address, "127.0.0.1:%d", &port); err != nil {
+		t.Fatal(err)
+	}
+	register(t, api.AgentServiceRegistration{Name: "worded", ID: "worded-2", Port: port, Tags: []string{"v2"}})
+	g := startSluice(t, options{services: `
+services:
+  worded:
+    consul: {}
+    groups: { canary: { tags: [v2] } }
+    split: { canary: 100% }
+    judge: { act: report }
+    retry: { budget: 0%, min_per_second: 0 }
+    health: { passive: { consecutive_failures: 3, max_ejected: 100% } }
+routes: [{ service: worded }]
+`})
+	p := open(t, g.AdminURL())
+	facts := func() string { return p.text("#services ul.more") }
+	p.await("the judge", func() bool {
+		return strings.Contains(facts(), " It gets 100% of the clients. Its judge has watched it for ")
+	})
+	for range 20 {
+		if _, _, err := fetch(g.URL()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.await("what was refused and ejected", func() bool {
+		return strings.Contains(facts(), " by retry budget.") && strings.Contains(facts(), "1 ejection.") && p.peer("worded-2").State == "ejected"
+	})
+	answer, err := http.Post(g.AdminURL()+"/api/shares/worded?share=0.25&why=careful", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	p.await("the operator's share", func() bool {
+		return strings.Contains(facts(), "It gets 25% of the clients, and 100% in the configuration: set by an operator ") &&
+			strings.Contains(facts(), " ago: careful. Its judge is paused by an operator.")
+	})
+	for _, width := range []int64{1280, 400} {
+		p.do(chromedp.EmulateViewport(width, 800))
+		p.fits(width)
+	}
+}

@@ -34,7 +34,7 @@ const routeColumns = [
   ["only if", r => (r.conditions ?? []).join("; "), () => "long"],
   ["goes to", targetOf, () => "long"],
   ["from", r => r.asked_by ? "tag " + r.asked_by.tag + " of " + r.asked_by.service : r.origin, () => "long faint"],
-  ["the request", outcomeOf, r => "long" + (verdicts.get(r.place)?.outcome === "chosen" ? " state up" : " faint")],
+  ["result", outcomeOf, r => "long" + (verdicts.get(r.place)?.outcome === "chosen" ? " state up" : " faint")],
 ];
 const routeViews = new Map(), verdictViews = new Map();
 const problemsOf = r => (r.problems ?? []).map(p => p.reason).join("; ");
