@@ -15,8 +15,8 @@
 // change of Consul takes a moment to arrive.
 //
 // In place of go run ./examples/goapp the test runs goapp, and in place of consul agent -dev nothing.
-// The ports of a page, such as 8080, become free ones: the test changes them in commands and
-// files, and back in what commands print.
+// The ports of a page, such as 8080, become free ones, and /etc/sluice and /var/lib/sluice
+// directories of the test: it changes them in commands and files, and back in what commands print.
 //
 // Further comments, each of which is for the next block unless it says otherwise:
 //
@@ -27,6 +27,8 @@
 //	<!-- file: sluice.yaml -->       the block is a file of this name
 //	<!-- background -->              each command of the block runs in a terminal of its own: in a setup,
 //	                                 kill $(process 'port 9001') ends it
+//	<!-- serves -->                  the command runs on when it has printed what the page shows
+//	<!-- signal: TERM -->            it gets this signal, and the block is what it prints then
 //	<!-- part: listener -->          the block has keys of a listener, a service or a route
 //
 // go test ./test/docs -update writes what commands print into the pages, where it differs.

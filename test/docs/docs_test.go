@@ -24,11 +24,6 @@ var update = flag.Bool("update", false, "write what commands print into the page
 
 // TestCommands runs the console and sh blocks of all pages.
 func TestCommands(t *testing.T) {
-	for _, program := range []string{"bash", "curl", "jq"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("the commands of the pages need %s: %v", program, err)
-		}
-	}
 	names, err := pages()
 	if err != nil {
 		t.Fatal(err)
@@ -41,8 +36,21 @@ func TestCommands(t *testing.T) {
 		if slices.ContainsFunc(steps, func(s step) bool { return s.runs() }) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
+				require(t, steps)
 				runPage(t, name, steps)
 			})
+		}
+	}
+}
+
+// require skips the test of a page if a program that its commands need is not installed.
+func require(t *testing.T, steps []step) {
+	for _, program := range []string{"bash", "curl", "jq", "openssl", "python3"} {
+		_, err := exec.LookPath(program)
+		if err != nil && slices.ContainsFunc(steps, func(s step) bool {
+			return program == "bash" || (s.runs() || s.kind == "setup") && strings.Contains(s.text, program)
+		}) {
+			t.Skipf("the commands of the page need %s: %v", program, err)
 		}
 	}
 }
@@ -92,6 +100,10 @@ func runPage(t *testing.T, name string, steps []step) {
 			if err := os.WriteFile(file, []byte(s.ports.real(part.text)), 0o600); err != nil {
 				t.Fatal(err)
 			}
+		case part.serves:
+			s.serve(name, part)
+		case part.signal != "":
+			s.signal(name, part)
 		case part.runs():
 			commands, err := part.commands()
 			if err != nil {
@@ -112,6 +124,48 @@ func runPage(t *testing.T, name string, steps []step) {
 	}
 	if len(corrections) > 0 {
 		correct(t, name, corrections)
+	}
+}
+
+// serve starts the command of a block, and waits until it has printed what the page shows.
+func (s *session) serve(name string, block step) {
+	s.t.Helper()
+	commands, err := block.commands()
+	if err != nil || len(commands) != 1 {
+		s.t.Fatalf("%s:%d: one command can serve, not %d: %v", name, block.line, len(commands), err)
+	}
+	s.served, s.shown = filepath.Join(s.own, "served"), 0
+	s.run(": >" + s.served + "; " + commands[0].text + " >>" + s.served + " 2>&1 & served=$!")
+	s.awaitServed(name, commands[0].line, commands[0].shown)
+}
+
+// signal sends a signal to what serve has started, and waits until it has ended, and has printed what the
+// page shows.
+func (s *session) signal(name string, block step) {
+	s.t.Helper()
+	s.run("kill -" + block.signal + " $served; wait $served")
+	s.awaitServed(name, block.line, append([]string{"…"}, block.lines()...))
+}
+
+// awaitServed waits until what runs on has printed lines, and anything else after them.
+func (s *session) awaitServed(name string, line int, shown []string) {
+	s.t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
+		output, err := os.ReadFile(s.served)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		printed := s.ports.shown(string(output[s.shown:]))
+		err = differ(append(slices.Clone(shown), "…"), strings.Split(strings.TrimSuffix(printed, "\n"), "\n"))
+		if err == nil {
+			s.shown = len(output)
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s:%d: it prints\n%s\nand not what the page shows, %v", name, line, printed, err)
+		}
 	}
 }
 

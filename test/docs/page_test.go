@@ -34,13 +34,15 @@ type step struct {
 	file         string // its name in the directory of the page
 	part         string // what its keys belong to
 	background   bool   // its commands run side by side
+	serves       bool   // its command runs on
+	signal       string // what the command that runs on gets; the block is what it prints then
 }
 
 func (s step) lines() []string { return strings.Split(strings.TrimSuffix(s.text, "\n"), "\n") }
 
 var (
 	fence   = regexp.MustCompile("^( *)```([a-z]*)$")
-	comment = regexp.MustCompile(`^ *<!-- (illustration|consul|setup|file|background|part)(?:: (.*?))?( -->)?$`)
+	comment = regexp.MustCompile(`^ *<!-- (illustration|consul|setup|file|background|part|serves|signal)(?:: (.*?))?( -->)?$`)
 )
 
 // readPage returns the steps of a page in their order.
@@ -65,6 +67,10 @@ func readPage(name string) ([]step, error) {
 				next.part = value
 			case "background":
 				next.background = true
+			case "serves":
+				next.serves = true
+			case "signal":
+				next.signal = value
 			case "consul":
 				steps = append(steps, step{line: n + 1, kind: key, text: value})
 			case "setup":

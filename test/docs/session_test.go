@@ -43,6 +43,9 @@ type session struct {
 	ports  *ports
 
 	commands int // that have run
+
+	served string // file with the output of a command that runs on
+	shown  int    // bytes of it that were compared
 }
 
 // prelude are functions for the commands of a page.
@@ -64,6 +67,10 @@ process() { sed -n "s/ .*$1.*//p" "$DOCS_LOG.processes"; }
 // newSession starts a shell for the steps of a page. It ends with the test, and its processes too.
 func newSession(t *testing.T, steps []step) *session {
 	s := &session{t: t, dir: t.TempDir(), own: t.TempDir(), ports: newPorts(t, steps)}
+	s.ports.state, s.ports.files = filepath.Join(s.own, "state"), s.dir
+	if err := os.Mkdir(s.ports.state, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	bin := filepath.Join(s.own, "bin")
 	self, err := os.Executable()
 	if err != nil {
@@ -102,7 +109,7 @@ func newSession(t *testing.T, steps []step) *session {
 			shell.Env = append(shell.Env, v)
 		}
 	}
-	shell.Env = append(shell.Env, "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+s.own, "NO_COLOR=1", "DOCS_LOG="+s.log(),
+	shell.Env = append(shell.Env, "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+s.own, "NO_COLOR=1", "PYTHONUNBUFFERED=1", "DOCS_LOG="+s.log(),
 		envListen+"="+s.ports.real("127.0.0.1:8080"), envAdmin+"="+s.ports.real("127.0.0.1:8081"))
 	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if s.stdin, err = shell.StdinPipe(); err != nil {
@@ -215,10 +222,12 @@ var (
 	goappErr   error
 )
 
-// ports are the free ports that a session uses for those of its page.
+// ports are the free ports that a session uses for those of its page, and its directories.
 type ports struct {
 	toReal, toShown map[string]string
 	host            string
+	state           string // the directory that is /var/lib/sluice in the page
+	files           string // the directory that is /etc/sluice in the page
 }
 
 // shownPort finds ports in what pages show.
@@ -270,12 +279,16 @@ func newPorts(t *testing.T, steps []step) *ports {
 
 func (p *ports) add(shown, real string) { p.toReal[shown], p.toShown[real] = real, shown }
 
-// real returns text of the page with the ports of the session.
-func (p *ports) real(text string) string { return replace(word, text, p.toReal) }
+// real returns text of the page with the ports and the directories of the session.
+func (p *ports) real(text string) string {
+	text = replace(word, text, p.toReal)
+	return strings.NewReplacer("/var/lib/sluice", p.state, "/etc/sluice", p.files).Replace(text)
+}
 
 // shown returns output of the session with the ports of the page, and its name for the machine.
 func (p *ports) shown(text string) string {
-	return replace(word, strings.ReplaceAll(text, p.host, hostname), p.toShown)
+	text = replace(word, strings.ReplaceAll(text, p.host, hostname), p.toShown)
+	return strings.NewReplacer(p.state, "/var/lib/sluice", p.files, "/etc/sluice").Replace(text)
 }
 
 func replace(words *regexp.Regexp, text string, by map[string]string) string {
