@@ -55,7 +55,7 @@ func serve(ctx context.Context, in config.Input, pidFile string, log io.Writer) 
 		return err
 	}
 	h := handover.New(pidFile, func(name, network, address string) (net.Listener, error) {
-		if l, err := manager.TakeSocket(name, address); l != nil || err != nil {
+		if l, err := manager.TakeSocket(name, network, address); l != nil || err != nil {
 			return l, err
 		}
 		return proxy.Listen(network, address)

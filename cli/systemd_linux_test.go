@@ -103,6 +103,9 @@ func listenFile(t *testing.T, network, address string) *os.File {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	if l, ok := l.(*net.UnixListener); ok {
+		l.SetUnlinkOnClose(false)
+	}
 	file, err := l.(interface{ File() (*os.File, error) }).File()
 	if err != nil {
 		t.Fatal(err)
@@ -215,12 +218,12 @@ func TestWrongSocketsOfSystemd(t *testing.T) {
 	m := startServiceManager(t)
 	s := newServing(t, "", static("http://127.0.0.1:1"))
 	other := freeAddress(t)
-	_, port, _ := net.SplitHostPort(s.address)
 	for _, c := range []struct {
 		network, address, want string
 	}{
-		{"tcp", other, fmt.Sprintf("listener \"web\": systemd opens %s for this listener: the configuration must have the same port, or 0, not %s", other, port)},
-		{"unix", filepath.Join(dir, "s"), `systemd: socket "web": want a listening TCP socket: it is a unix socket`},
+		{"tcp", other, fmt.Sprintf("listener \"web\": systemd opens %s for this listener: the configuration must have the same port, or 0, or the same path, not %s", other, s.address)},
+		{"unix", filepath.Join(dir, "s"), fmt.Sprintf("listener \"web\": systemd opens %s for this listener", filepath.Join(dir, "s"))},
+		{"unixpacket", filepath.Join(dir, "p"), `systemd: socket "web": want a listening TCP or unix socket: it is a unixpacket socket`},
 	} {
 		command := exec.Command(s.command.Path, s.command.Args[1:]...)
 		m.activate(command, "web", []*os.File{listenFile(t, c.network, c.address)})

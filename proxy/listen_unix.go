@@ -15,8 +15,11 @@ const keepAlive = 60 * time.Second
 
 // Listen is net.Listen for clients. Connections inherit the keep-alive options of the
 // listener, which saves Go four system calls for each. Multipath TCP is off, since it
-// slows down accepting.
+// slows down accepting. With the network "unix" it is ListenSocket.
 func Listen(network, address string) (net.Listener, error) {
+	if network == "unix" {
+		return ListenSocket(address)
+	}
 	config := net.ListenConfig{
 		KeepAlive: -1, // set on the listener below
 		Control: func(_, _ string, raw syscall.RawConn) error {

@@ -148,14 +148,15 @@ func (m *Manager) Alive() {
 }
 
 // TakeSocket returns systemd's socket for a listener, or nil if there is none. It has the
-// listener's name, and the port of the address, HOST:PORT, unless that is 0.
-func (m *Manager) TakeSocket(name, address string) (net.Listener, error) {
+// listener's name and, with the network "unix", its path; with "tcp", the port of the address,
+// HOST:PORT, unless that is 0.
+func (m *Manager) TakeSocket(name, network, address string) (net.Listener, error) {
 	if m == nil {
 		return nil, nil
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.take(name, address)
+	return m.take(name, network, address)
 }
 
 // Unused returns the sockets that no listener has taken.

@@ -16,18 +16,18 @@ type socket struct {
 	listener net.Listener
 }
 
-// inherit takes the sockets of systemd. They must be listening TCP sockets.
+// inherit takes the sockets of systemd. They must be listening TCP or unix sockets.
 func inherit() (sockets []socket, err error) {
 	var errs []error
 	for _, file := range activation.Files(true) {
 		l, err := net.FileListener(file)
 		file.Close() // l has a duplicate
-		if err == nil && l.Addr().Network() != "tcp" {
+		if err == nil && !slices.Contains([]string{"tcp", "unix"}, l.Addr().Network()) {
 			l.Close()
 			err = fmt.Errorf("it is a %s socket", l.Addr().Network())
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("socket %q: want a listening TCP socket: %w", file.Name(), err))
+			errs = append(errs, fmt.Errorf("socket %q: want a listening TCP or unix socket: %w", file.Name(), err))
 			continue
 		}
 		sockets = append(sockets, socket{file.Name(), l})
@@ -36,25 +36,31 @@ func inherit() (sockets []socket, err error) {
 }
 
 // take is TakeSocket. The caller holds mu.
-func (m *Manager) take(name, address string) (net.Listener, error) {
-	_, wanted, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
+func (m *Manager) take(name, network, address string) (net.Listener, error) {
 	var others []string
 	for i, s := range m.sockets {
 		if s.name != name {
 			continue
 		}
-		if _, port, _ := net.SplitHostPort(s.listener.Addr().String()); wanted == "0" || port == wanted {
+		if a := s.listener.Addr(); a.Network() == network && suits(a, address) {
 			m.sockets = slices.Delete(m.sockets, i, i+1)
 			return s.listener, nil
 		}
 		others = append(others, s.listener.Addr().String())
 	}
 	if others != nil {
-		return nil, fmt.Errorf("systemd opens %s for this listener: the configuration must have the same port, or 0, not %s",
-			strings.Join(others, ", "), wanted)
+		return nil, fmt.Errorf("systemd opens %s for this listener: the configuration must have the same port, or 0, or the same path, not %s",
+			strings.Join(others, ", "), address)
 	}
 	return nil, nil
+}
+
+// suits reports whether a bound address is the wanted one: a path, or a port, of which 0 is any.
+func suits(bound net.Addr, wanted string) bool {
+	if bound.Network() == "unix" {
+		return bound.String() == wanted
+	}
+	_, port, _ := net.SplitHostPort(bound.String())
+	_, wantedPort, err := net.SplitHostPort(wanted)
+	return err == nil && (wantedPort == "0" || port == wantedPort)
 }

@@ -63,7 +63,8 @@ func (h *Handover) Listen(name, network, address string) (net.Listener, error) {
 		}
 		h.upgrader = upgrader
 	}
-	l, err := h.upgrader.Fds.Listener(network, address)
+	kind := kindOf(network)
+	l, err := h.upgrader.Fds.Listener(kind, address)
 	if err != nil {
 		return nil, fmt.Errorf("take over the socket for %s: %w", address, err)
 	}
@@ -73,11 +74,20 @@ func (h *Handover) Listen(name, network, address string) (net.Listener, error) {
 	if l, err = h.listen(name, network, address); err != nil {
 		return nil, err
 	}
-	if err := h.upgrader.Fds.AddListener(network, address, l.(tableflip.Listener)); err != nil {
+	if err := h.upgrader.Fds.AddListener(kind, address, l.(tableflip.Listener)); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("register the socket for %s: %w", address, err)
 	}
 	return l, nil
+}
+
+// kindOf returns the name of a network for tableflip, which would remove the files of its network
+// "unix" when a process ends: also one that never served, and those that systemd has made.
+func kindOf(network string) string {
+	if network == "unix" {
+		return "unix socket"
+	}
+	return network
 }
 
 // Release closes an unused listener of Listen. No later process inherits it. The

@@ -1,0 +1,107 @@
+package proxy
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// socketPath returns a path that is short enough for a unix socket.
+func socketPath(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sluice-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "s")
+}
+
+func TestSocketReplacesAnAbandonedOne(t *testing.T) {
+	path := socketPath(t)
+	for range 3 {
+		l, err := ListenSocket(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode() != os.ModeSocket|0o600 {
+			t.Errorf("the file has %v, %v", info.Mode(), err)
+		}
+		if conn, err := net.Dial("unix", path); err != nil {
+			t.Error(err)
+		} else {
+			conn.Close()
+		}
+		l.Close()
+		if _, err := os.Lstat(path); err != nil { // as after a crash
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestSocketOfAnotherProcessStays(t *testing.T) {
+	path := socketPath(t)
+	first, err := ListenSocket(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if l, err := ListenSocket(path); err == nil || err.Error() != path+" is in use by another process" {
+		t.Errorf("got %v, %v", l, err)
+	}
+	if conn, err := net.Dial("unix", path); err != nil {
+		t.Errorf("the first one is gone: %v", err)
+	} else {
+		conn.Close()
+	}
+}
+
+func TestSocketReplacesNoOtherFile(t *testing.T) {
+	path := socketPath(t)
+	for what, make := range map[string]func() error{
+		"file":      func() error { return os.WriteFile(path, []byte("kept"), 0o600) },
+		"directory": func() error { return os.Mkdir(path, 0o700) },
+		"link":      func() error { return os.Symlink("/dev/null", path) },
+	} {
+		if err := make(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ListenSocket(path); err == nil || !strings.Contains(err.Error(), "is not a socket: remove it") {
+			t.Errorf("%s: %v", what, err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// Of many that find an abandoned socket at the same time, exactly one gets the path.
+func TestManyTakeAnAbandonedSocket(t *testing.T) {
+	path := socketPath(t)
+	for range 20 {
+		var binding sync.WaitGroup
+		got := make(chan net.Listener, 8)
+		for range cap(got) {
+			binding.Go(func() {
+				if l, err := ListenSocket(path); err == nil {
+					got <- l
+				}
+			})
+		}
+		binding.Wait()
+		close(got)
+		if len(got) != 1 {
+			t.Fatalf("%d have it", len(got))
+		}
+		l := <-got
+		if conn, err := net.Dial("unix", path); err != nil {
+			t.Error(err)
+		} else {
+			conn.Close()
+		}
+		l.Close()
+	}
+}
