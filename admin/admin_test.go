@@ -227,8 +227,8 @@ func complete(o Options) Options {
 	if o.AccessLogDropped == nil {
 		o.AccessLogDropped = func() uint64 { return 0 }
 	}
-	if o.Token == nil {
-		o.Token = func() string { return "" }
+	if o.Tokens == nil {
+		o.Tokens = func() Tokens { return Tokens{} }
 	}
 	return o
 }

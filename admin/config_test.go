@@ -139,7 +139,7 @@ func TestConfigHistory(t *testing.T) {
 }
 
 func TestSecretsAreMasked(t *testing.T) {
-	h := handlerOf(Options{History: history(t, firstConfig, secondConfig), Token: func() string { return "admin-s3cret" }})
+	h := handlerOf(Options{History: history(t, firstConfig, secondConfig), Tokens: func() Tokens { return Tokens{Operate: "admin-s3cret"} }})
 	for path := range everyPath {
 		_, body := get(t, h, path, "Authorization", "Bearer admin-s3cret")
 		if strings.Contains(body, "s3cret") {

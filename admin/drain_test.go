@@ -110,7 +110,7 @@ func TestADrainOfAnAbsentInstanceIsListedAndEnded(t *testing.T) {
 func TestRefusedOrders(t *testing.T) {
 	token := ""
 	pool := newPool(t, "star", instance("star", "a", "10.0.0.1"))
-	h := handlerOf(Options{Pools: poolsOf(pool), Token: func() string { return token }})
+	h := handlerOf(Options{Pools: poolsOf(pool), Tokens: func() Tokens { return Tokens{Operate: token} }})
 	const path = "/api/peers/star/a/drain"
 	expect := func(what string, want, got int, body string) {
 		t.Helper()

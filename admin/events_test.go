@@ -82,7 +82,7 @@ func TestEventsRefuseBadQueries(t *testing.T) {
 	if status, _ := ask(t, h, http.MethodPost, "/api/events"); status != http.StatusMethodNotAllowed {
 		t.Errorf("POST: status %d", status)
 	}
-	if status, _ := get(t, handlerOf(Options{Token: func() string { return "secret" }}), "/api/events"); status != http.StatusUnauthorized {
+	if status, _ := get(t, handlerOf(Options{Tokens: func() Tokens { return Tokens{Operate: "secret"} }}), "/api/events"); status != http.StatusUnauthorized {
 		t.Errorf("without the token: status %d", status)
 	}
 }

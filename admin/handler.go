@@ -2,15 +2,10 @@ package admin
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/pprof"
-	"net/netip"
-	"strings"
 	"sync/atomic"
 )
 
@@ -35,7 +30,7 @@ func New(o Options) http.Handler {
 func (h *handler) endpoints() map[string]http.HandlerFunc {
 	all := make(map[string]http.HandlerFunc)
 	open := func(path string, f http.HandlerFunc) { all[path] = readOnly(f) }
-	guarded := func(path string, f http.HandlerFunc) { all[path] = readOnly(h.authorized(f)) }
+	guarded := func(path string, f http.HandlerFunc) { all[path] = readOnly(h.authorized(scopeLook, f)) }
 
 	open("/healthz", h.healthz)
 	open("/readyz", h.readyz)
@@ -60,7 +55,7 @@ func (h *handler) endpoints() map[string]http.HandlerFunc {
 	guarded("/api/config/diff/{from}/{to}", h.configDiff)
 	guarded("/consul", h.consulAll)
 	guarded("/consul/{service}", h.consulOne)
-	order := func(path string, f http.HandlerFunc) { all[path] = h.order(h.authorized(f)) }
+	order := func(path string, f http.HandlerFunc) { all[path] = h.order(h.authorized(scopeOperate, f)) }
 	order("/api/peers/{service}/{id}/drain", h.drain)
 	order("/api/peers/{service}/{id}/enable", h.enable)
 	order("/api/shares/{service}", h.setShare)
@@ -69,9 +64,10 @@ func (h *handler) endpoints() map[string]http.HandlerFunc {
 	}
 	order("/api/config/rollback", h.rollback)
 	guarded("/metrics", h.newMetrics().ServeHTTP)
-	guarded("/debug/pprof/", pprof.Index)
-	guarded("/debug/pprof/profile", pprof.Profile)
-	guarded("/debug/pprof/trace", pprof.Trace)
+	profile := func(path string, f http.HandlerFunc) { all[path] = readOnly(h.authorized(scopeOperate, f)) }
+	profile("/debug/pprof/", pprof.Index) // they cost time and show memory
+	profile("/debug/pprof/profile", pprof.Profile)
+	profile("/debug/pprof/trace", pprof.Trace)
 	guarded("/api/openapi.json", h.openAPI)
 	return all
 }
@@ -86,58 +82,6 @@ func readOnly(next http.HandlerFunc) http.HandlerFunc {
 		}
 		next(w, r)
 	}
-}
-
-// authorized requires the token if there is one (RFC 6750, section 2.1). Without one it
-// accepts any request except those that a browser sends for a page of another site.
-func (h *handler) authorized(next http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		token := h.Token()
-		switch {
-		case token != "" && !carries(r, token):
-			w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
-			writeError(w, http.StatusUnauthorized, "a valid token is required: Authorization: Bearer …")
-		case token == "" && !isLiteral(r.Host):
-			// The name may belong to another site (DNS rebinding).
-			writeError(w, http.StatusForbidden, fmt.Sprintf("host %q: without a token, use an IP address or localhost", r.Host))
-		case token == "" && isEmbedded(r):
-			writeError(w, http.StatusForbidden, "without a token, requests from pages of other sites are refused")
-		default:
-			next(w, r)
-		}
-	}
-}
-
-// isLiteral reports whether a Host field is an IP address or localhost, with or without
-// a port.
-func isLiteral(host string) bool {
-	name, _, err := net.SplitHostPort(host)
-	if err != nil {
-		name = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	}
-	_, err = netip.ParseAddr(name)
-	return err == nil || strings.EqualFold(name, "localhost")
-}
-
-// isEmbedded reports whether a browser sends the request for a page of another origin,
-// other than by following a link. The page cannot read the answer, but could start
-// profiles.
-func isEmbedded(r *http.Request) bool {
-	switch r.Header.Get("Sec-Fetch-Site") {
-	case "", "none", "same-origin":
-		return false
-	}
-	return r.Header.Get("Sec-Fetch-Dest") != "document"
-}
-
-// carries reports whether r has the token, in constant time.
-func carries(r *http.Request, token string) bool {
-	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return false
-	}
-	a, b := sha256.Sum256([]byte(strings.TrimSpace(given))), sha256.Sum256([]byte(token))
-	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
 
 // writeJSON answers with v, indented for people.

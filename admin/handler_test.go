@@ -22,7 +22,7 @@ var everyPath = map[string]bool{
 // machine nor cause work.
 func TestOtherSitesGetNothingWithoutAToken(t *testing.T) {
 	token := ""
-	h := handlerOf(Options{Token: func() string { return token }, History: history(t, firstConfig)})
+	h := handlerOf(Options{Tokens: func() Tokens { return Tokens{Operate: token} }, History: history(t, firstConfig)})
 	for path, guarded := range everyPath {
 		for _, test := range []struct {
 			what, url string
@@ -112,7 +112,7 @@ func TestHeadersOfAnswers(t *testing.T) {
 
 func TestTokenGuardsAllButHealthAndThePage(t *testing.T) {
 	token := "s3cret"
-	h := handlerOf(Options{Token: func() string { return token }})
+	h := handlerOf(Options{Tokens: func() Tokens { return Tokens{Operate: token} }})
 	for path, guarded := range everyPath {
 		for _, test := range []struct {
 			header string
@@ -164,7 +164,7 @@ func TestReadiness(t *testing.T) {
 }
 
 func TestProfiles(t *testing.T) {
-	h := handlerOf(Options{Token: func() string { return "secret" }})
+	h := handlerOf(Options{Tokens: func() Tokens { return Tokens{Operate: "secret"} }})
 	for _, path := range []string{"/debug/pprof/", "/debug/pprof/goroutine?debug=1"} {
 		r := httptest.NewRequest("GET", path, nil)
 		w := httptest.NewRecorder()

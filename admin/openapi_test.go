@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"os"
@@ -103,9 +104,11 @@ func TestOpenAPIHasEveryMember(t *testing.T) {
 
 // Every path of the handler is in openapi.yaml with its method and token, and the reverse.
 func TestOpenAPIHasEveryEndpoint(t *testing.T) {
-	const token = "s3cret"
+	const token, look = "s3cret", "scraper"
 	d := document(t)
-	h := &handler{Options: complete(Options{Token: func() string { return token }})}
+	h := &handler{Options: complete(Options{Tokens: func() Tokens { return Tokens{Operate: token, Look: look} }})}
+	gone, leave := context.WithCancel(t.Context())
+	leave() // a stream has no end
 	mux := http.NewServeMux()
 	missing := make(map[string]bool)
 	for path, f := range h.endpoints() {
@@ -128,6 +131,11 @@ func TestOpenAPIHasEveryEndpoint(t *testing.T) {
 		// Without the token, no handler does anything.
 		if w := answerOf(mux, request); w.Code == http.StatusMethodNotAllowed || (w.Code == http.StatusUnauthorized) != o.Guarded {
 			t.Errorf("%s: openapi.yaml says that it needs a token: %t; without one the answer is %d %s", o, o.Guarded, w.Code, w.Body)
+		}
+		looking := request.Clone(gone)
+		looking.Header.Set("Authorization", "Bearer "+look)
+		if w := answerOf(mux, looking); strings.Contains(w.Header().Get("WWW-Authenticate"), "insufficient_scope") != o.Operates {
+			t.Errorf("%s: openapi.yaml says that it needs the token for orders: %t; with the other the answer is %d %s", o, o.Operates, w.Code, w.Body)
 		}
 		other := map[string]string{http.MethodGet: http.MethodPost, http.MethodPost: http.MethodGet}[o.Method]
 		request.Method = other

@@ -130,9 +130,9 @@ type Options struct {
 	// Series are the samples of what services did.
 	Series *series.Recorder
 
-	// Token returns the token required as "Authorization: Bearer …", except for /,
-	// /healthz and /readyz; "": none. It may change.
-	Token func() string
+	// Tokens returns the tokens, one of which is required as "Authorization: Bearer …",
+	// except for /, /healthz and /readyz. They may change.
+	Tokens func() Tokens
 
 	// Log gets errors that no client sees, and orders.
 	Log zerolog.Logger

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,18 +17,22 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"sluice/certificates"
 )
 
 // api is the admin API of a running sluice.
 type api struct {
-	address   string
+	address   string // HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:PATH
+	caFile    string // of trusted certificates; "": the system's
 	tokenFile string // "": no token
 	match     string // hash of the configuration that an order is about; "": any
 }
 
 func (a *api) addFlags(c *cobra.Command) {
 	flags := c.Flags()
-	flags.StringVar(&a.address, "admin", "127.0.0.1:8081", "`address` of the admin API")
+	flags.StringVar(&a.address, "admin", "127.0.0.1:8081", "`address` of the admin API: HOST:PORT, https://HOST:PORT or unix:PATH")
+	flags.StringVar(&a.caFile, "ca-file", "", "`file` of certificates to trust, for https (default: the system's)")
 	flags.StringVar(&a.tokenFile, "token-file", "", "`file` with the token of the admin API")
 }
 
@@ -67,34 +72,84 @@ type refusal struct {
 
 // send returns an answer with status 200. Its body must be closed.
 func (a api) send(request *http.Request) (*http.Response, error) {
-	transport := &http.Transport{DisableKeepAlives: true}
+	transport, err := a.transport()
+	if err != nil {
+		return nil, err
+	}
 	response, err := (&http.Client{Transport: transport}).Do(request)
 	if err != nil {
-		var cause *url.Error
-		if errors.As(err, &cause) {
-			err = cause.Err // without the URL
-		}
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, fmt.Errorf("no sluice answers at %s: is it running? (--admin sets the address)", a.address)
-		}
-		return nil, fmt.Errorf("admin API at %s: %w", a.address, err)
+		return nil, a.explain(err)
 	}
 	if response.StatusCode != http.StatusOK {
 		defer response.Body.Close()
+		body, _ := io.ReadAll(io.LimitReader(response.Body, 1<<20)) // what there is
 		var failure struct{ Error string }
-		_ = json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&failure) // an error of another program may not be JSON
+		_ = json.Unmarshal(body, &failure)                                     // an error of another program may not be JSON
+		if strings.Contains(string(body), "HTTP request to an HTTPS server") { // Go's answer
+			failure.Error = "it uses TLS: --admin https://" + request.URL.Host
+		}
 		return nil, refusal{response.StatusCode, fmt.Errorf("admin API at %s: %s", a.address, cmp.Or(failure.Error, response.Status))}
 	}
 	return response, nil
 }
 
-func (a api) request(ctx context.Context, method, path string, query url.Values) (*http.Request, error) {
-	host, port, err := net.SplitHostPort(a.address)
-	if err != nil {
-		return nil, &usageError{fmt.Errorf("--admin %q: want HOST:PORT", a.address)}
+// explain describes the usual errors of a request.
+func (a api) explain(err error) error {
+	var cause *url.Error
+	if errors.As(err, &cause) {
+		err = cause.Err // without the URL
 	}
-	u := "http://" + net.JoinHostPort(cmp.Or(host, "127.0.0.1"), port) + path + "?" + query.Encode()
-	request, err := http.NewRequestWithContext(ctx, method, u, nil)
+	var untrusted *tls.CertificateVerificationError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("no sluice answers at %s: is it running? (--admin sets the address)", a.address)
+	case errors.As(err, &untrusted):
+		return fmt.Errorf("admin API at %s: %w (--ca-file has the certificates to trust)", a.address, err)
+	}
+	return fmt.Errorf("admin API at %s: %w", a.address, err)
+}
+
+// transport returns what carries a request to the address.
+func (a api) transport() (*http.Transport, error) {
+	transport := &http.Transport{DisableKeepAlives: true}
+	if path, ok := strings.CutPrefix(a.address, "unix:"); ok {
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		}
+	}
+	client, err := certificates.NewClient(certificates.ClientOptions{Files: certificates.Files{CA: a.caFile}})
+	if err != nil {
+		return nil, fmt.Errorf("--ca-file: %w", err)
+	}
+	transport.TLSClientConfig = client.Config()
+	return transport, nil
+}
+
+// base returns the URL of the admin API.
+func (a api) base() (string, error) {
+	if path, ok := strings.CutPrefix(a.address, "unix:"); ok && path != "" {
+		return "http://localhost", nil
+	}
+	scheme, authority, given := strings.Cut(a.address, "://")
+	if !given {
+		scheme, authority = "http", a.address
+	}
+	host, port, err := net.SplitHostPort(strings.TrimSuffix(authority, "/"))
+	if err != nil || port == "" || scheme != "http" && scheme != "https" {
+		return "", &usageError{fmt.Errorf("--admin %q: want HOST:PORT, https://HOST:PORT or unix:PATH", a.address)}
+	}
+	if a.caFile != "" && scheme != "https" {
+		return "", &usageError{errors.New("--ca-file: only with --admin https://HOST:PORT")}
+	}
+	return scheme + "://" + net.JoinHostPort(cmp.Or(host, "127.0.0.1"), port), nil
+}
+
+func (a api) request(ctx context.Context, method, path string, query url.Values) (*http.Request, error) {
+	base, err := a.base()
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequestWithContext(ctx, method, base+path+"?"+query.Encode(), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -50,7 +50,11 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"doctor", "--agent-address", "a"}, exitUsage, "sluice: --agent-address \"a\": want NODE=URL\nRun \"sluice doctor --help\" for help.\n"},
 		{[]string{"doctor", "--critical-for", "-1s"}, exitUsage, "sluice: --critical-for -1s: want 0 or more\nRun \"sluice doctor --help\" for help.\n"},
 		{[]string{"doctor", "--connect-timeout", "0s"}, exitUsage, "sluice: --connect-timeout 0s: want more than 0\nRun \"sluice doctor --help\" for help.\n"},
-		{[]string{"peers", "--admin", "x"}, exitUsage, "sluice: --admin \"x\": want HOST:PORT\nRun \"sluice peers --help\" for help.\n"},
+		{[]string{"peers", "--admin", "x"}, exitUsage, "sluice: --admin \"x\": want HOST:PORT, https://HOST:PORT or unix:PATH\nRun \"sluice peers --help\" for help.\n"},
+		{[]string{"peers", "--admin", "ftp://a:1"}, exitUsage, "sluice: --admin \"ftp://a:1\": want HOST:PORT, https://HOST:PORT or unix:PATH\nRun \"sluice peers --help\" for help.\n"},
+		{[]string{"peers", "--ca-file", "a.pem"}, exitUsage, "sluice: --ca-file: only with --admin https://HOST:PORT\nRun \"sluice peers --help\" for help.\n"},
+		{[]string{"peers", "--admin", "https://127.0.0.1:1", "--ca-file", "/nonexistent/a"}, exitFailed, "sluice: --ca-file: trusted certificates: open /nonexistent/a: no such file or directory\n"},
+		{[]string{"peers", "--admin", "unix:/nonexistent/a"}, exitFailed, "sluice: no sluice answers at unix:/nonexistent/a: is it running? (--admin sets the address)\n"},
 		{[]string{"peers", "--token-file", "/nonexistent/a"}, exitFailed, "sluice: --token-file: open /nonexistent/a: no such file or directory\n"},
 	}
 	for _, test := range tests {

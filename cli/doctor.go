@@ -189,6 +189,9 @@ func (e *examination) configure() error {
 	}
 	if !e.askAdmin {
 		e.address = c.Admin.Address
+		if c.Admin.TLS != nil {
+			e.address = "https://" + e.address
+		}
 		if e.tokenFile == "" {
 			e.tokenFile = c.Admin.TokenFile
 		}

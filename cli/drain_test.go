@@ -24,7 +24,7 @@ func servePools(t *testing.T, sets ...[]discovery.Instance) (address string, poo
 		pools = append(pools, p)
 	}
 	server := httptest.NewServer(admin.New(admin.Options{
-		Pools: func() []*balancer.Pool { return pools }, History: new(config.History), Token: func() string { return "" },
+		Pools: func() []*balancer.Pool { return pools }, History: new(config.History), Tokens: func() admin.Tokens { return admin.Tokens{} },
 	}))
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().String(), pools

@@ -24,7 +24,7 @@ func serveShares(t *testing.T) (address string, splits *[]admin.SplitState, last
 			}
 			return nil
 		},
-		History: new(config.History), Token: func() string { return "" },
+		History: new(config.History), Tokens: func() admin.Tokens { return admin.Tokens{} },
 	}))
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().String(), splits, last

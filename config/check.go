@@ -117,15 +117,41 @@ func (d *decoder) listeners(c *Config) {
 		}
 		d.listenerProtocol(l, key, c)
 	}
-	if a := c.Admin; a.TokenFile == "" && a.Address != "" && !isLoopback(a.Address) {
+	d.admin(c)
+}
+
+// admin checks rules of the admin API that involve several keys.
+func (d *decoder) admin(c *Config) {
+	a := c.Admin
+	network, _ := Endpoint(a.Address)
+	switch {
+	case network == NetworkUnix:
+		if r := c.Consul.Register; r != nil && r.Check.Type == "http" && r.Check.URL == "" {
+			d.refuse("consul.register.check.type", "http", "the admin API is a unix socket, which Consul cannot ask: give check.url, or use type: ttl")
+		}
+	case a.TokenFile == "" && a.Address != "" && !isLoopback(a.Address):
 		d.refuse("admin.address", a.Address,
 			"reachable from other machines: set admin.token_file too, or use a loopback address such as 127.0.0.1:8081")
 	}
+	d.socket(a.Socket, "admin.socket", a.Address)
+	if a.TLS != nil {
+		if network == NetworkUnix {
+			d.refuse("admin.tls", "", "not with a unix socket, which only programs of this machine reach")
+		}
+		d.certificatePair("admin.tls", a.TLS.Cert, a.TLS.Key)
+	}
+	if a.ReadTokenFile != "" && a.TokenFile == "" {
+		d.refuse("admin.read_token_file", a.ReadTokenFile, "only with admin.token_file, the token of those who may do more than read")
+	}
 }
 
-// collide reports whether two listeners cannot be open at the same time: they have the
-// same port, and the same host or one that means all addresses.
+// collide reports whether two listeners cannot be open at the same time: they are the same
+// unix socket, or have the same port, and the same host or one that means all addresses.
 func collide(a, b string) bool {
+	if network, path := Endpoint(a); network == NetworkUnix {
+		other, otherPath := Endpoint(b)
+		return other == network && otherPath == path
+	}
 	hostA, portA, errA := net.SplitHostPort(a)
 	hostB, portB, errB := net.SplitHostPort(b)
 	if errA != nil || errB != nil || portA != portB || portA == "0" {

@@ -51,10 +51,22 @@ type AccessLog struct {
 
 // Admin is the listener of the admin API.
 type Admin struct {
-	Address string `key:"address" default:"127.0.0.1:8081" format:"listen"`
+	Address string    `key:"address" default:"127.0.0.1:8081" format:"listen_or_socket"`
+	Socket  Socket    `key:"socket"` // only if Address is a unix socket
+	TLS     *AdminTLS `key:"tls"`    // nil: without TLS
 	// TokenFile contains the bearer token that all requests must have, except those
-	// for /healthz and /readyz. It is required if Address is not a loopback address.
+	// for /healthz and /readyz. It is required if other machines reach Address.
 	TokenFile string `key:"token_file"`
+	// ReadTokenFile contains a bearer token for requests that only read. It requires
+	// TokenFile. Empty: none.
+	ReadTokenFile string `key:"read_token_file"`
+}
+
+// AdminTLS configures TLS of the admin API. Its files are in PEM format: the certificate
+// with its intermediate certificates, and its key.
+type AdminTLS struct {
+	Cert string `key:"cert" format:"file" required:"yes"`
+	Key  string `key:"key" format:"file" required:"yes"`
 }
 
 // Listener is an address on which sluice serves clients.

@@ -120,6 +120,29 @@ func TestRefusals(t *testing.T) {
 			`sluice.yaml:2: discovery.debounce.quiet: value "2s": want at most discovery.debounce.max_wait, which is 1s`}},
 		{"admin for everybody", `admin: { address: ":8081" }` + tail, []string{
 			`sluice.yaml:1: admin.address: value ":8081": reachable from other machines: set admin.token_file too, or use a loopback address such as 127.0.0.1:8081`}},
+		{"admin address", `admin: { address: "unix:run/a" }` + tail, []string{
+			`sluice.yaml:1: admin.address: value "unix:run/a": ` + listen + `; or unix:/PATH`}},
+		{"admin socket", `admin: { address: "unix:/run/a/", socket: { mode: "9" } }` + tail, []string{
+			`sluice.yaml:1: admin.address: value "unix:/run/a/": ` + listen + `; or unix:/PATH`,
+			`sluice.yaml:1: admin.socket.mode: value "9": want permissions in octal, such as 0660`}},
+		{"admin socket of nobody", `admin: { address: "unix:/run/a", socket: { user: no-such-user, group: no-such-group } }` + tail, []string{
+			`sluice.yaml:1: admin.socket.user: value "no-such-user": this machine has no such user: user: unknown user no-such-user`,
+			`sluice.yaml:1: admin.socket.group: value "no-such-group": this machine has no such group: group: unknown group no-such-group`}},
+		{"admin socket without one", `admin: { socket: { mode: 0660 } }` + tail, []string{
+			`sluice.yaml:1: admin.socket.mode: value "0660": only with the address of a unix socket, such as unix:/run/sluice/admin.sock`}},
+		{"admin tls", `admin: { tls: { cert: a.pem } }` + tail, []string{
+			`sluice.yaml:1: admin.tls.key: required: the path of a file`,
+			`sluice.yaml:1: admin.tls.cert: value "a.pem": cannot be read: open a.pem: no such file or directory`}},
+		{"admin tls on a socket", `admin: { address: "unix:/run/a", tls: {} }` + tail, []string{
+			`sluice.yaml:1: admin.tls.cert: required: the path of a file`,
+			`sluice.yaml:1: admin.tls.key: required: the path of a file`,
+			`sluice.yaml:1: admin.tls: not with a unix socket, which only programs of this machine reach`}},
+		{"admin socket that Consul asks", "admin: { address: 'unix:/run/a' }\nconsul: { register: { check: { type: http } } }" + tail, []string{
+			`sluice.yaml:2: consul.register.check.type: value "http": the admin API is a unix socket, which Consul cannot ask: give check.url, or use type: ttl`}},
+		{"only a token for looking", "admin: { read_token_file: a }" + tail, []string{
+			`sluice.yaml:1: admin.read_token_file: value "a": only with admin.token_file, the token of those who may do more than read`}},
+		{"certificates of replicas", "consul: { register: { replica_tls: { ca: /nonexistent } } }" + tail, []string{
+			`sluice.yaml:1: consul.register.replica_tls.ca: value "/nonexistent": cannot be used: trusted certificates: open /nonexistent: no such file or directory`}},
 		{"listener without address", "listeners: [{ name: web }]" + tail, []string{`sluice.yaml:1: listeners[0].address: required: ` + listen[5:]}},
 		{"listener address", `listeners: [{ address: "80" }]` + tail, []string{`sluice.yaml:1: listeners[0].address: value "80": ` + listen}},
 		{"listener port", `listeners: [{ address: ":65536" }]` + tail, []string{`sluice.yaml:1: listeners[0].address: value ":65536": ` + listen}},

@@ -32,6 +32,14 @@ var formats = map[string]format{
 		`HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535`,
 		isListenAddress,
 	},
+	"listen_or_socket": {
+		`HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535; or unix:/PATH`,
+		func(s string) bool { return isListenAddress(s) || isSocket(s) },
+	},
+	"file_mode": {
+		"permissions in octal, such as 0660",
+		func(s string) bool { _, err := parseMode(s); return err == nil },
+	},
 	"peer": {
 		`"HOST:PORT" or "HOST:PORT weight=N", an IPv6 address in brackets, the port from 1 to 65535, the weight from 0 to 65535`,
 		isPeer,

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"sluice/certificates"
 )
 
 // ConsulRegister configures the registration of sluice in Consul.
@@ -24,6 +26,15 @@ type ConsulRegister struct {
 	// ReplicaTokenFile contains the bearer token that sluice sends to the admin API
 	// of the other replicas. Empty: none.
 	ReplicaTokenFile string `key:"replica_token_file" format:"file"`
+	// ReplicaTLS is for the admin API of the other replicas. With it, those without TLS are
+	// not asked.
+	ReplicaTLS *ReplicaTLS `key:"replica_tls"`
+}
+
+// ReplicaTLS is how sluice verifies the certificates of the other replicas' admin APIs.
+type ReplicaTLS struct {
+	CA         string `key:"ca" format:"file"`          // trusted certificates; empty: the system's
+	ServerName string `key:"server_name" format:"host"` // in the certificates; empty: the host of the address
 }
 
 // ConsulCheck configures the check by which Consul finds out whether sluice serves.
@@ -55,6 +66,11 @@ func (d *decoder) register(r *ConsulRegister) {
 		if only.value != "" && !strings.Contains(only.types, r.Check.Type) {
 			d.refuse(key+".check."+only.key, only.value,
 				"not allowed with type: "+r.Check.Type+": want type "+strings.ReplaceAll(only.types, " ", " or "))
+		}
+	}
+	if t := r.ReplicaTLS; t != nil && t.CA != "" {
+		if _, err := certificates.Read(certificates.Files{CA: t.CA}); err != nil {
+			d.refuse(key+".replica_tls.ca", t.CA, "cannot be used: "+err.Error())
 		}
 	}
 	first := make(map[string]string, len(r.Meta))

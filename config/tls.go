@@ -117,17 +117,27 @@ func (d *decoder) listenerTLS(t *ListenerTLS, key string) {
 		for _, file := range []struct{ key, path string }{{"cert", c.Cert}, {"key", c.Key}} {
 			if file.path == "" {
 				d.refuse(join(pair, file.key), "", "required: "+formats["file"].want+", or give consul_kv instead of cert and key")
-				continue
-			}
-			if _, err := readFile(file.path, maxFileBytes); err != nil {
-				d.refuse(join(pair, file.key), file.path, "cannot be read: "+err.Error())
 			}
 		}
-		if d.failed(pair) {
+		d.certificatePair(pair, c.Cert, c.Key)
+	}
+}
+
+// certificatePair checks that the files of the mapping at a key can be loaded. An empty path is
+// an error that is already recorded.
+func (d *decoder) certificatePair(at, cert, key string) {
+	for _, file := range []struct{ key, path string }{{"cert", cert}, {"key", key}} {
+		if file.path == "" {
 			continue
 		}
-		if _, err := certificates.Read(certificates.Files{Cert: c.Cert, Key: c.Key}); err != nil {
-			d.refuse(join(pair, "cert"), c.Cert, "not a certificate for the key in "+c.Key+": "+err.Error())
+		if _, err := readFile(file.path, maxFileBytes); err != nil {
+			d.refuse(join(at, file.key), file.path, "cannot be read: "+err.Error())
 		}
+	}
+	if d.failed(at) {
+		return
+	}
+	if _, err := certificates.Read(certificates.Files{Cert: cert, Key: key}); err != nil {
+		d.refuse(join(at, "cert"), cert, "not a certificate for the key in "+key+": "+err.Error())
 	}
 }

@@ -2,18 +2,31 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
 	stdlog "log"
 	"net/http"
+	"os"
+	"strings"
 	"time"
 
 	"sluice/admin"
 	"sluice/catalog/claim"
+	"sluice/certificates"
+	"sluice/config"
 	"sluice/consul/registration"
 	consulsource "sluice/discovery/consul"
 )
 
-// newAdmin returns the server of the admin API.
-func (g *Gateway) newAdmin() *http.Server {
+// newAdmin returns the server of the admin API, and sets adminCertificate.
+func (g *Gateway) newAdmin(secure *config.AdminTLS) (_ *http.Server, err error) {
+	if secure != nil {
+		files := certificates.Files{Cert: secure.Cert, Key: secure.Key}
+		if g.adminCertificate, err = certificates.Follow(files, g.certificatesChanged(adminUser)); err != nil {
+			return nil, fmt.Errorf("admin.tls: %w", err)
+		}
+	}
 	handler := admin.New(admin.Options{
 		Version:          g.options.Version,
 		Pools:            g.services.pools,
@@ -49,7 +62,7 @@ func (g *Gateway) newAdmin() *http.Server {
 		Checks:           g.health.Load,
 		Events:           g.events,
 		Series:           g.series,
-		Token:            func() string { return g.token.Load().value },
+		Tokens:           func() admin.Tokens { return g.tokens.Load().Tokens },
 		Log:              g.log,
 	})
 	server := &http.Server{
@@ -60,7 +73,77 @@ func (g *Gateway) newAdmin() *http.Server {
 		ErrorLog:          stdlog.New(g.log.With().Str("listener", "admin").Logger(), "", 0),
 	}
 	server.RegisterOnShutdown(g.events.Close) // else Shutdown would wait for the streams
-	return server
+	return server, nil
+}
+
+// adminUser is the admin API as a user of certificates.
+const adminUser = "admin API"
+
+// serveAdmin serves the admin API: at once, or, if this process replaces another one,
+// when it serves clients.
+func (g *Gateway) serveAdmin() {
+	l := g.adminListener
+	if g.adminCertificate != nil {
+		l = tls.NewListener(l, &tls.Config{
+			NextProtos: []string{"http/1.1"},
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+				return g.adminCertificate.Contents().Certificate, nil
+			},
+		})
+	}
+	g.log.Info().Str("listener", adminName).Str("address", endpoint(l.Addr())).Msg("listening")
+	g.serving.Go(func() {
+		if g.takingOver {
+			if <-g.warm; !g.served.Load() {
+				return
+			}
+		}
+		if err := g.admin.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			g.fail(fmt.Errorf("admin listener %s: %w", endpoint(l.Addr()), err))
+		}
+	})
+}
+
+// adminTokens are the tokens of the admin API, and the files that contain them.
+type adminTokens struct {
+	admin.Tokens
+	operateFile, lookFile string // empty: no token
+}
+
+func readTokens(operateFile, lookFile string) (t *adminTokens, err error) {
+	t = &adminTokens{operateFile: operateFile, lookFile: lookFile}
+	if t.Operate, err = readToken("admin.token_file", operateFile); err != nil {
+		return nil, err
+	}
+	if t.Look, err = readToken("admin.read_token_file", lookFile); err != nil {
+		return nil, err
+	}
+	if t.Look == t.Operate && t.Look != "" {
+		return nil, errors.New("admin.read_token_file: it has the token of admin.token_file: want another one")
+	}
+	return t, nil
+}
+
+// readToken returns the token in the file that is the value of key; "" if file is empty.
+func readToken(key, file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", key, err)
+	}
+	token := strings.TrimSpace(string(data))
+	if token == "" {
+		return "", fmt.Errorf("%s: %s is empty", key, file)
+	}
+	return token, nil
+}
+
+// isAdmin reports whether c is for the bound listener of the admin API: its tokens and
+// permissions protect that, and do not change while another address waits for a restart.
+func (g *Gateway) isAdmin(c config.Admin) bool {
+	return c.Address == g.started.Admin.Address && (c.TLS == nil) == (g.started.Admin.TLS == nil)
 }
 
 // askConsul queries the instances of a service whose source is Consul: its catalog, or a key.

@@ -104,7 +104,7 @@ type plan struct {
 	config    *config.Config
 	listeners []*listener
 	accessLog *accesslog.Logger // nil: unchanged
-	token     *adminToken       // nil: unchanged
+	tokens    *adminTokens      // nil: unchanged
 
 	created  []*service          // new services
 	wanted   map[string]*service // all services, by name
@@ -135,10 +135,9 @@ func (g *Gateway) open(p *plan) (err error) {
 			return err
 		}
 	}
-	// The token protects the bound address. A new address needs a restart, and the token
-	// does not change before.
-	if before == nil || g.token.Load().file != c.Admin.TokenFile && g.started.Admin.Address == c.Admin.Address {
-		p.token, err = readToken(c.Admin.TokenFile)
+	now := g.tokens.Load()
+	if now == nil || g.isAdmin(c.Admin) && (now.operateFile != c.Admin.TokenFile || now.lookFile != c.Admin.ReadTokenFile) {
+		p.tokens, err = readTokens(c.Admin.TokenFile, c.Admin.ReadTokenFile)
 	}
 	return err
 }
@@ -262,10 +261,13 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 			service.upstreamTLS.Store(p.upstreamTLS[name])
 		}
 	}
-	g.effective.Store(c)
+	before := g.effective.Swap(c)
 	g.logs.set(c.Log)
-	if p.token != nil {
-		g.token.Store(p.token)
+	if p.tokens != nil {
+		g.tokens.Store(p.tokens)
+	}
+	if before != nil && before.Admin.Socket != c.Admin.Socket && g.isAdmin(c.Admin) {
+		g.permitAgain(g.adminListener, c.Admin.Socket)
 	}
 	g.useProxyOptions(p)
 	g.recheckAddressesNow()

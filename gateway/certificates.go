@@ -43,6 +43,9 @@ func (g *Gateway) certificateUses() []certificateUse {
 	for _, endpoints := range slices.Sorted(maps.Keys(clusters)) {
 		uses = append(uses, certificateUse{"etcd " + endpoints, clusters[endpoints]})
 	}
+	if g.adminCertificate != nil {
+		uses = append(uses, certificateUse{adminUser, g.adminCertificate})
+	}
 	for _, l := range g.allListeners() {
 		if l.tls != nil {
 			uses = append(uses, l.tls.uses...)

@@ -2,12 +2,14 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"os"
 	"strings"
 	"time"
 
 	"sluice/admin/fleet"
+	"sluice/certificates"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
 )
@@ -47,7 +49,7 @@ func (g *Gateway) replicaView() fleet.Replica {
 
 // surveyFleet queries all replicas, and compares them.
 func (g *Gateway) surveyFleet(ctx context.Context) fleet.Report {
-	return fleet.Survey{Self: g.replicaView, List: g.listReplicas, Token: g.replicaToken}.Take(ctx)
+	return fleet.Survey{Self: g.replicaView, List: g.listReplicas, Token: g.replicaToken, TLS: g.replicaTLS}.Take(ctx)
 }
 
 // listReplicas returns the instances of the service that sluice registers in Consul.
@@ -70,4 +72,20 @@ func (g *Gateway) replicaToken() (string, error) {
 		return "", fmt.Errorf("consul.register.replica_token_file: %w", err)
 	}
 	return strings.TrimSpace(string(data)), nil
+}
+
+// replicaTLS reads how the certificates of the other replicas' admin APIs are verified; nil: by
+// the system's.
+func (g *Gateway) replicaTLS() (*tls.Config, error) {
+	c := g.history.Current().Config.Consul.Register
+	if c == nil || c.ReplicaTLS == nil {
+		return nil, nil
+	}
+	client, err := certificates.NewClient(certificates.ClientOptions{
+		Files: certificates.Files{CA: c.ReplicaTLS.CA}, ServerName: c.ReplicaTLS.ServerName,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("consul.register.replica_tls: %w", err)
+	}
+	return client.Config(), nil
 }

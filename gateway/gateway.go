@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +15,7 @@ import (
 
 	"sluice/admin"
 	"sluice/admin/series"
+	"sluice/certificates"
 	"sluice/config"
 	"sluice/consul"
 	"sluice/consul/registration"
@@ -125,12 +125,13 @@ type Gateway struct {
 	mu        sync.Mutex  // guards the field below
 	listeners []*listener // for clients; the slice is replaced, not changed
 
-	adminListener net.Listener
-	admin         *http.Server
-	token         atomic.Pointer[adminToken]
-	serving       sync.WaitGroup // goroutines that serve listeners
-	warm          chan struct{}  // closed when clients may be served
-	failed        chan error     // capacity 1: the error that ends Run
+	adminListener    net.Listener
+	adminCertificate *certificates.Follower // nil: without TLS
+	admin            *http.Server
+	tokens           atomic.Pointer[adminTokens]
+	serving          sync.WaitGroup // goroutines that serve listeners
+	warm             chan struct{}  // closed when clients may be served
+	failed           chan error     // capacity 1: the error that ends Run
 
 	becameReady chan struct{} // closed when this process is ready: see progress
 	stopping    atomic.Bool
@@ -216,7 +217,9 @@ func New(o Options) (_ *Gateway, err error) {
 	g.shares = newShares(g.events)
 	g.tags = newTags(g.finder.poke)
 	g.series = series.NewRecorder(g.services.pools)
-	g.admin = g.newAdmin()
+	if g.admin, err = g.newAdmin(c.Admin.TLS); err != nil {
+		return nil, err
+	}
 	g.machine = locality.New()
 	g.machine.Ask(c.Consul.Addresses)
 	defer func() {
@@ -448,25 +451,4 @@ func (g *Gateway) openAccessLog(a config.AccessLog) (*accesslog.Logger, error) {
 			}
 		},
 	})
-}
-
-// adminToken is the token of the admin API.
-type adminToken struct {
-	file  string // empty: no token is required
-	value string
-}
-
-func readToken(file string) (*adminToken, error) {
-	if file == "" {
-		return &adminToken{}, nil
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("admin.token_file: %w", err)
-	}
-	token := strings.TrimSpace(string(data))
-	if token == "" {
-		return nil, fmt.Errorf("admin.token_file: %s is empty", file)
-	}
-	return &adminToken{file, token}, nil
 }

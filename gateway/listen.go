@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"sync/atomic"
@@ -58,7 +58,12 @@ func (g *Gateway) Address(name string) net.Addr {
 // bound.
 func (g *Gateway) listen(c *config.Config) (all []*listener, err error) {
 	if g.adminListener == nil {
-		if g.adminListener, err = g.options.Listen(adminName, "tcp", c.Admin.Address); err != nil {
+		network, address := config.Endpoint(c.Admin.Address)
+		g.adminListener, err = g.options.Listen(adminName, network, address)
+		if err == nil {
+			err = permit(g.adminListener, c.Admin.Socket)
+		}
+		if err != nil {
 			err = fmt.Errorf("listener %q: %w", adminName, g.explain(c.Admin.Address, err))
 		}
 	}
@@ -105,7 +110,12 @@ func (g *Gateway) listen(c *config.Config) (all []*listener, err error) {
 
 // explain describes the usual errors of binding an address.
 func (g *Gateway) explain(address string, err error) error {
+	network, path := config.Endpoint(address)
 	switch {
+	case network == config.NetworkUnix && errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%s: the directory %s does not exist", address, filepath.Dir(path))
+	case network == config.NetworkUnix:
+		return err
 	case errors.Is(err, syscall.EADDRINUSE):
 		_, port, _ := net.SplitHostPort(address)
 		for _, l := range g.allListeners() {
@@ -189,22 +199,6 @@ func (g *Gateway) serve(l *listener) {
 		}
 		if err := g.proxy.ServeWith(ctx, l.Listener, options); ctx.Err() == nil && !errors.Is(err, proxy.ErrServerClosed) {
 			g.fail(err)
-		}
-	})
-}
-
-// serveAdmin serves the admin API: at once, or, if this process replaces another one,
-// when it serves clients.
-func (g *Gateway) serveAdmin() {
-	g.log.Info().Str("listener", adminName).Stringer("address", g.adminListener.Addr()).Msg("listening")
-	g.serving.Go(func() {
-		if g.takingOver {
-			if <-g.warm; !g.served.Load() {
-				return
-			}
-		}
-		if err := g.admin.Serve(g.adminListener); !errors.Is(err, http.ErrServerClosed) {
-			g.fail(fmt.Errorf("admin listener %s: %w", g.adminListener.Addr(), err))
 		}
 	})
 }

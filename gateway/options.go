@@ -263,7 +263,8 @@ func hedgeOf(c config.Hedge) *route.Hedge {
 }
 
 // registrationSettings returns the settings of the registration of sluice, or nil for none.
-func registrationSettings(r config.Revision, listener string) *registration.Settings {
+// secure: the admin API uses TLS.
+func registrationSettings(r config.Revision, listener string, secure bool) *registration.Settings {
 	c := r.Config.Consul.Register
 	if c == nil {
 		return nil
@@ -282,6 +283,7 @@ func registrationSettings(r config.Revision, listener string) *registration.Sett
 			Type:     registration.CheckType(c.Check.Type),
 			Name:     "sluice serves",
 			Path:     "/readyz",
+			TLS:      secure,
 			URL:      string(c.Check.URL),
 			Address:  c.Check.Address,
 			Interval: c.Check.Interval,

@@ -15,7 +15,7 @@ const leaveTimeout = 3 * time.Second
 // newRegistrar sets replica, and returns the registrar, which registers sluice in Consul if that is
 // configured. The listeners must be bound.
 func (g *Gateway) newRegistrar() *registration.Registrar {
-	g.replica = registration.Replica{Admin: g.adminListener.Addr().String(), Version: g.options.Version, Started: time.Now()}
+	g.replica = registration.Replica{Admin: endpoint(g.adminListener.Addr()), TLS: g.started.Admin.TLS != nil, Version: g.options.Version, Started: time.Now()}
 	g.replica.Host, _ = os.Hostname() // without a name it is empty
 	ready := func(context.Context) (bool, []string) { return g.readiness() }
 	return registration.New(registration.Options{Consul: g.consul, Self: g.replica.Self(), Ready: ready, Log: g.log})
@@ -26,7 +26,7 @@ func (g *Gateway) replicaName() string { return g.registrar.Self.Owner.Value }
 
 // registerAs applies the registration settings of r.
 func (g *Gateway) registerAs(r config.Revision) {
-	g.registrar.Set(registrationSettings(r, g.allListeners()[0].Addr().String()))
+	g.registrar.Set(registrationSettings(r, g.allListeners()[0].Addr().String(), g.replica.TLS))
 }
 
 // register keeps sluice registered in Consul once it is ready and warm is closed. leave ends

@@ -15,7 +15,7 @@ import (
 
 // Reload requests that the configuration is loaded again and applied. After an error nothing
 // changes, and the log, the admin API and a metric report it. A reload also opens the file
-// of the access log again, and reads the admin token again.
+// of the access log again, and reads the tokens of the admin API again.
 //
 // Reload does not wait for the reload, which may take seconds until new services have peers.
 // Requests during a reload cause one more reload.
@@ -67,10 +67,11 @@ func (g *Gateway) reloadNow(ctx context.Context) {
 	if err := g.accessLog.Load().Reopen(); err != nil {
 		g.log.Error().Err(err).Msg("access log: cannot be opened again, the old file stays in use")
 	}
-	if token, err := readToken(g.token.Load().file); err == nil {
-		g.token.Store(token)
+	tokens := g.tokens.Load()
+	if again, err := readTokens(tokens.operateFile, tokens.lookFile); err == nil {
+		g.tokens.Store(again)
 	} else {
-		g.log.Error().Err(err).Msg("admin token: cannot be read again, the old one stays in use")
+		g.log.Error().Err(err).Msg("the tokens of the admin API cannot be read again: the old ones stay in use")
 	}
 	g.notes = "" // who asks for a reload sees the warnings again
 	if g.readFile() {

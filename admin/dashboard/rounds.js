@@ -21,8 +21,21 @@ async function ask(path, method = "GET", headers = {}) {
   const token = sessionStorage.getItem("token");
   const answer = await fetch(path, { method, headers: { ...headers, ...(token && { Authorization: "Bearer " + token }) }, signal: AbortSignal.timeout(patience) });
   const body = await answer.json();
+  if (answer.headers.get("WWW-Authenticate")?.includes("insufficient_scope")) askForOperator();
   if (!answer.ok && path !== "readyz") throw new Refused(answer.status, body.error);
   return body;
+}
+
+let wantsOperator = false; // an order needs another token than the one that looks
+
+// askForOperator asks for a token that may give orders.
+function askForOperator() {
+  wantsOperator = true;
+  document.querySelector("dialog[open]")?.close();
+  show(byId("problem"), "This token is only for looking. Enter the token for orders, and repeat the order.");
+  byId("problem").hidden = byId("login").hidden = false;
+  byId("token").value = "";
+  byId("token").focus();
 }
 
 let connected = false; // the latest round was answered
@@ -44,7 +57,7 @@ async function round() {
   const missing = ready.missing.join("; ");
   show(byId("ready"), !ready.ready ? "not ready: " + missing : missing ? "ready, but " + missing : "ready", "state " + (ready.ready ? "ready" : "failed"));
   classify(document.body, "");
-  byId("login").hidden = true;
+  byId("login").hidden = !wantsOperator;
   byId("happened").hidden = false;
   showIf(byId("search"), currentView() !== "configuration");
   render();

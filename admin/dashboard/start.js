@@ -3,6 +3,8 @@
 byId("login").addEventListener("submit", event => {
   event.preventDefault();
   sessionStorage.setItem("token", byId("token").value);
+  wantsOperator = false;
+  byId("problem").hidden = true;
   wake();
 });
 byId("search").addEventListener("submit", event => event.preventDefault());

@@ -33,7 +33,7 @@ type Member struct {
 	Started    *time.Time `json:"started"`
 	ConfigHash string     `json:"config_hash"`
 
-	Admin string `json:"admin"` // its admin API
+	Admin string `json:"admin"` // its admin API: "host:port", "https://host:port" or "unix:PATH"
 	Error string `json:"error"` // why there is no answer; empty if there is
 
 	Ready    bool      `json:"ready"`

@@ -3,6 +3,7 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -34,6 +36,9 @@ type Survey struct {
 	List func(ctx context.Context) ([]discovery.Instance, error)
 	// Token returns the token for the other replicas' admin APIs; "": none.
 	Token func() (string, error)
+	// TLS returns how their certificates are verified; nil: by the system's, and replicas
+	// without TLS are asked too.
+	TLS func() (*tls.Config, error)
 }
 
 // Take queries every replica, for at most surveyTimeout. Errors are in the report.
@@ -74,11 +79,33 @@ func listedMember(i discovery.Instance, self Replica) Member {
 	if t, err := time.Parse(time.RFC3339, i.Meta[registration.MetaStarted]); err == nil {
 		m.Started = &t
 	}
-	if host, port, err := net.SplitHostPort(i.Meta[registration.MetaAdmin]); err == nil {
-		m.Admin = net.JoinHostPort(cmp.Or(host, i.Address), port)
-	}
+	m.Admin = adminAddress(i.Meta[registration.MetaAdmin], i.Address)
 	return m
 }
+
+// adminAddress returns the address of the admin API that a replica has registered, for a service
+// at the given host. It is "" if there is none.
+func adminAddress(registered, service string) string {
+	if strings.HasPrefix(registered, unix) {
+		return registered
+	}
+	rest, secure := strings.CutPrefix(registered, https)
+	host, port, err := net.SplitHostPort(rest)
+	if err != nil {
+		return ""
+	}
+	address := net.JoinHostPort(cmp.Or(host, service), port)
+	if secure {
+		return https + address
+	}
+	return address
+}
+
+// What addresses of admin APIs begin with, if they have not just a host and a port.
+const (
+	https = "https://"
+	unix  = "unix:"
+)
 
 // name sets the names of replicas, and marks duplicates.
 func name(members []Member) {
@@ -115,7 +142,8 @@ func (s Survey) query(ctx context.Context, members []Member, self Replica) {
 	turns := make(chan struct{}, maxQueries)
 	var queries sync.WaitGroup
 	token, tokenErr := s.Token()
-	transport := &http.Transport{DisableKeepAlives: true} // and no HTTP proxy
+	verified, tlsErr := s.TLS()
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: verified} // and no HTTP proxy
 	client := &http.Client{
 		Transport: transport,
 		Timeout:   askTimeout,
@@ -124,7 +152,8 @@ func (s Survey) query(ctx context.Context, members []Member, self Replica) {
 	}
 	for i := range members {
 		m := &members[i]
-		host, _, _ := net.SplitHostPort(m.Admin)
+		at, secure := strings.CutPrefix(m.Admin, https)
+		host, _, _ := net.SplitHostPort(at)
 		switch {
 		case m.Duplicate:
 			m.Error = "duplicate: the replica is also registered with another agent"
@@ -134,10 +163,16 @@ func (s Survey) query(ctx context.Context, members []Member, self Replica) {
 			m.Error = "not registered by sluice"
 		case m.Admin == "":
 			m.Error = "its registration has no address of its admin API"
+		case strings.HasPrefix(m.Admin, unix):
+			m.Error = "its admin API is a unix socket"
 		case registration.IsLoopback(host) && m.Host != self.Host:
 			m.Error = "its admin API listens on loopback only"
 		case tokenErr != nil:
 			m.Error = tokenErr.Error()
+		case tlsErr != nil:
+			m.Error = tlsErr.Error()
+		case verified != nil && !secure:
+			m.Error = "its admin API does not use TLS, which consul.register.replica_tls requires"
 		default:
 			turns <- struct{}{}
 			queries.Go(func() {
@@ -167,7 +202,10 @@ func (m *Member) setAnswer(r Replica) {
 
 func queryReplica(ctx context.Context, client *http.Client, address, token string) (Replica, error) {
 	var answer Replica
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/api/replica", nil)
+	if !strings.HasPrefix(address, https) {
+		address = "http://" + address
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address+"/api/replica", nil)
 	if err != nil {
 		return answer, err
 	}
@@ -194,7 +232,10 @@ func queryReplica(ctx context.Context, client *http.Client, address, token strin
 // shorten shortens common errors.
 func shorten(err error) error {
 	var timeout net.Error
+	var untrusted *tls.CertificateVerificationError
 	switch {
+	case errors.As(err, &untrusted):
+		return fmt.Errorf("%w: see consul.register.replica_tls", untrusted)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return errors.New("connection refused")
 	case errors.As(err, &timeout) && timeout.Timeout():

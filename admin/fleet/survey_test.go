@@ -2,12 +2,17 @@ package fleet
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -55,6 +60,7 @@ func survey(token string, list ...discovery.Instance) Survey {
 		},
 		List:  func(context.Context) ([]discovery.Instance, error) { return list, nil },
 		Token: func() (string, error) { return token, nil },
+		TLS:   func() (*tls.Config, error) { return nil, nil },
 	}
 }
 
@@ -179,6 +185,7 @@ func TestSurveyWithoutConsul(t *testing.T) {
 		Self:  func() Replica { return Replica{Replica: "a"} },
 		List:  func(context.Context) ([]discovery.Instance, error) { return nil, errors.New("refused") },
 		Token: func() (string, error) { return "", nil },
+		TLS:   func() (*tls.Config, error) { return nil, nil },
 	}
 	r := s.Take(t.Context())
 	if r.Error != "refused" || r.Converged != nil || len(r.Replicas) != 1 || r.Replicas[0].Status != "unregistered" {
@@ -196,5 +203,53 @@ func TestNames(t *testing.T) {
 	r := take(t, "", a1, a2, b)
 	if !find(t, r, "a@dead").Duplicate || find(t, r, "a@live").Duplicate || find(t, r, "a@other").Duplicate || find(t, r, "a@other").Self {
 		t.Errorf("got %+v", r.Replicas)
+	}
+}
+
+// A replica with TLS is asked by HTTPS, and its certificate is verified. With settings for that,
+// one without TLS gets no request, and no token.
+func TestSurveyWithTLS(t *testing.T) {
+	var asked atomic.Int32
+	handler := func(w http.ResponseWriter, q *http.Request) {
+		asked.Add(1)
+		replicaHandler(Replica{Replica: "b", Services: []Service{}})(w, q)
+	}
+	secure := httptest.NewUnstartedServer(http.HandlerFunc(handler))
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	plain := httptest.NewServer(http.HandlerFunc(handler))
+	defer plain.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(secure.Certificate())
+
+	for _, c := range []struct {
+		name, admin string
+		tls         *tls.Config
+		asked       int32
+		want        string // part of the error; "": it answers
+	}{
+		{"trusted", "https://" + secure.Listener.Addr().String(), &tls.Config{RootCAs: roots}, 1, ""},
+		{"without TLS", plain.Listener.Addr().String(), nil, 1, ""},
+		{"not trusted", "https://" + secure.Listener.Addr().String(), nil, 0, "see consul.register.replica_tls"},
+		{"another name", "https://" + secure.Listener.Addr().String(), &tls.Config{RootCAs: roots, ServerName: "other.example"}, 0, "other.example"},
+		{"TLS is required", plain.Listener.Addr().String(), &tls.Config{RootCAs: roots}, 0, "does not use TLS, which consul.register.replica_tls requires"},
+		{"a unix socket", "unix:/run/admin.sock", nil, 0, "its admin API is a unix socket"},
+		{"nothing", "https://", nil, 0, "no address of its admin API"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var r Report
+			s := survey("s3cret", listed("b", "web1", c.admin))
+			s.TLS = func() (*tls.Config, error) { return c.tls.Clone(), nil }
+			consultest.Await(t, "an answer in time", func() bool {
+				asked.Store(0)
+				r = s.Take(t.Context())
+				return !slices.ContainsFunc(r.Replicas, func(m Member) bool { return strings.Contains(m.Error, late) })
+			})
+			m := find(t, r, "b")
+			if (m.Error == "") != (c.want == "") || !strings.Contains(m.Error, c.want) || asked.Load() != c.asked {
+				t.Errorf("asked %d times, %+v", asked.Load(), m)
+			}
+		})
 	}
 }

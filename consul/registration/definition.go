@@ -70,7 +70,7 @@ type Check struct {
 type Self struct {
 	Host    string            // the machine's name, for the default id
 	Owner   Owner             // identifies who registers
-	Checked string            // "host:port" that the agent asks with CheckHTTP and CheckGRPC
+	Checked string            // "host:port" that the agent asks with CheckHTTP and CheckGRPC; "": it can ask nothing
 	Meta    map[string]string // of each registration, besides Settings.Meta
 }
 
@@ -125,7 +125,7 @@ func define(s Settings, self Self, agentURL string, outbound func(agentURL strin
 
 	t := s.Check.Type
 	checkedHost, checkedPort, _ := net.SplitHostPort(self.Checked)
-	reachable := local || isEvery(checkedHost) || !IsLoopback(checkedHost)
+	reachable := self.Checked != "" && (local || isEvery(checkedHost) || !IsLoopback(checkedHost))
 	switch {
 	case t != CheckAuto && t != "":
 	case reachable || s.Check.URL != "":
@@ -154,7 +154,7 @@ func define(s Settings, self Self, agentURL string, outbound func(agentURL strin
 	switch t {
 	case CheckHTTP:
 		scheme := "http"
-		if s.Check.TLS {
+		if s.Check.TLS && s.Check.URL == "" {
 			scheme, c.TLSSkipVerify = "https", true
 		}
 		c.HTTP = cmp.Or(s.Check.URL, scheme+"://"+checked+s.Check.Path)

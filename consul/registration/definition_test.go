@@ -2,6 +2,7 @@ package registration
 
 import (
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ func TestDefinitionDependsOnTheAgent(t *testing.T) {
 	for _, c := range []struct {
 		name            string
 		listener, admin string
+		tls             bool
 		settings        Settings
 		agent           string
 		// "HOST:PORT", type and target of the check, the meta of the admin API
@@ -55,6 +57,20 @@ func TestDefinitionDependsOnTheAgent(t *testing.T) {
 			id:       "sluice-web1-80", address: "10.0.0.7", port: 80, check: "http", target: "http://10.1.1.1:18081/readyz", meta: "127.0.0.1:8081",
 		},
 		{
+			name: "TLS", listener: "[::]:80", admin: "[::]:8081", tls: true, agent: remote,
+			settings: Settings{Check: Check{TLS: true}},
+			id:       "sluice-web1-80", address: "10.0.0.7", port: 80, check: "http", target: "https://10.0.0.7:8081/readyz", meta: "https://:8081",
+		},
+		{
+			name: "TLS and a URL", listener: "[::]:80", admin: "127.0.0.1:8081", tls: true, agent: local,
+			settings: Settings{Check: Check{TLS: true, URL: "http://10.1.1.1:18081/readyz"}},
+			id:       "sluice-web1-80", port: 80, check: "http", target: "http://10.1.1.1:18081/readyz", meta: "https://127.0.0.1:8081",
+		},
+		{
+			name: "unix socket", listener: "[::]:80", admin: "unix:/run/admin.sock", agent: local,
+			id: "sluice-web1-80", port: 80, check: "ttl", target: "30s", meta: "unix:/run/admin.sock",
+		},
+		{
 			name: "TCP at the agent's machine", listener: "[::]:80", admin: "127.0.0.1:8081", agent: local,
 			settings: Settings{Check: Check{Type: CheckTCP}},
 			id:       "sluice-web1-80", port: 80, check: "tcp", target: "127.0.0.1:80", meta: "127.0.0.1:8081",
@@ -66,7 +82,7 @@ func TestDefinitionDependsOnTheAgent(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			self := Replica{Host: "web1", Admin: c.admin}.Self()
+			self := Replica{Host: "web1", Admin: c.admin, TLS: c.tls}.Self()
 			c.settings.Listener = c.listener
 			c.settings.Check.Path = "/readyz"
 			c.settings.Name, c.settings.Check.Interval, c.settings.DeregisterAfter = "sluice", 10*time.Second, time.Hour
@@ -74,6 +90,9 @@ func TestDefinitionDependsOnTheAgent(t *testing.T) {
 			target := ""
 			if r.Check != nil {
 				target = r.Check.HTTP + r.Check.TCP + r.Check.TTL
+				if r.Check.TLSSkipVerify != strings.HasPrefix(target, "https:") {
+					t.Errorf("check %+v", r.Check)
+				}
 				if r.Check.DeregisterCriticalServiceAfter != "1h0m0s" || r.Check.Status != "passing" {
 					t.Errorf("check %+v", r.Check)
 				}

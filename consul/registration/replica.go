@@ -10,7 +10,7 @@ import (
 const (
 	MetaReplica = "sluice-replica" // owner: the machine's name and the address of the admin API
 	MetaHost    = "sluice-host"    // the machine's name
-	MetaAdmin   = "sluice-admin"   // "host:port" of the admin API; no host: that of the service
+	MetaAdmin   = "sluice-admin"   // "host:port" of the admin API, with TLS "https://host:port", or "unix:PATH"; no host: that of the service
 	MetaVersion = "sluice-version" // of the program
 	MetaStarted = "sluice-started" // start of the process, RFC 3339
 	MetaConfig  = "sluice-config"  // hash of the configuration's text: in Settings.Meta
@@ -19,7 +19,8 @@ const (
 // Replica describes a process of sluice.
 type Replica struct {
 	Host    string // the machine's name
-	Admin   string // bound "host:port" of the admin API
+	Admin   string // bound address of the admin API: "host:port" or "unix:PATH"
+	TLS     bool   // the admin API uses TLS
 	Version string
 	Started time.Time
 }
@@ -27,12 +28,17 @@ type Replica struct {
 // Self describes the replica to a registrar. Its owner is the same over restarts and upgrades.
 func (r Replica) Self() Self {
 	owner := Owner{MetaReplica, strings.ReplaceAll(r.Host, "`", "'") + "/" + r.Admin}
-	admin := r.Admin
-	if host, port, _ := net.SplitHostPort(r.Admin); isEvery(host) {
+	admin, checked := r.Admin, r.Admin
+	if strings.HasPrefix(r.Admin, "unix:") {
+		checked = "" // Consul cannot ask it
+	} else if host, port, _ := net.SplitHostPort(r.Admin); isEvery(host) {
 		admin = ":" + port
 	}
+	if r.TLS {
+		admin = "https://" + admin
+	}
 	return Self{
-		Host: r.Host, Owner: owner, Checked: r.Admin,
+		Host: r.Host, Owner: owner, Checked: checked,
 		Meta: map[string]string{
 			MetaHost:    r.Host,
 			MetaAdmin:   admin,

@@ -28,6 +28,7 @@ type Document struct {
 type Operation struct {
 	Method, Path string
 	Guarded      bool // it needs a token
+	Operates     bool // it needs the token for orders
 
 	names     *regexp.Regexp // matches its paths
 	query     []string       // names of parameters
@@ -116,6 +117,10 @@ func (d *Document) operation(c *jsonschema.Compiler, method, path string, item, 
 		security, _ = d.root["security"].([]any)
 	}
 	operation.Guarded = len(security) > 0
+	for _, requirement := range security {
+		roles, _ := requirement.(map[string]any)["token"].([]any)
+		operation.Operates = operation.Operates || slices.Contains(roles, any("operate"))
+	}
 
 	var inPath []string
 	both, _ := item["parameters"].([]any)

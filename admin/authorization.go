@@ -1,0 +1,96 @@
+package admin
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// Tokens are the bearer tokens of the admin API.
+type Tokens struct {
+	Operate string // allows everything; "": no request needs a token
+	Look    string // allows requests that only read; "": none. It differs from Operate
+}
+
+// scope is what a request may do.
+type scope int
+
+const (
+	scopeNothing scope = iota
+	scopeLook
+	scopeOperate
+)
+
+// authorized requires a token that allows need, if there is one (RFC 6750, section 2.1).
+// Without one it accepts any request except those that a browser sends for a page of
+// another site.
+func (h *handler) authorized(need scope, next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		tokens := h.Tokens()
+		open, given := tokens.Operate == "", tokens.scopeOf(r)
+		switch {
+		case !open && given == scopeNothing:
+			w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
+			writeError(w, http.StatusUnauthorized, "a valid token is required: Authorization: Bearer …")
+		case !open && given < need:
+			w.Header().Set("WWW-Authenticate", `Bearer realm="sluice", error="insufficient_scope", scope="operate"`)
+			writeError(w, http.StatusForbidden, "this token is only for looking (admin.read_token_file): the token of admin.token_file is required")
+		case open && !isLiteral(r.Host):
+			// The name may belong to another site (DNS rebinding).
+			writeError(w, http.StatusForbidden, fmt.Sprintf("host %q: without a token, use an IP address or localhost", r.Host))
+		case open && isEmbedded(r):
+			writeError(w, http.StatusForbidden, "without a token, requests from pages of other sites are refused")
+		default:
+			next(w, r)
+		}
+	}
+}
+
+// scopeOf returns what the token of r allows. It compares in constant time.
+func (t Tokens) scopeOf(r *http.Request) scope {
+	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return scopeNothing
+	}
+	given = strings.TrimSpace(given)
+	look, operate := isToken(given, t.Look), isToken(given, t.Operate)
+	switch {
+	case operate:
+		return scopeOperate
+	case look:
+		return scopeLook
+	}
+	return scopeNothing
+}
+
+// isToken reports whether given is the token, in constant time. No text is an empty token.
+func isToken(given, token string) bool {
+	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(token))
+	return subtle.ConstantTimeCompare(a[:], b[:]) == 1 && token != ""
+}
+
+// isLiteral reports whether a Host field is an IP address or localhost, with or without
+// a port.
+func isLiteral(host string) bool {
+	name, _, err := net.SplitHostPort(host)
+	if err != nil {
+		name = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	}
+	_, err = netip.ParseAddr(name)
+	return err == nil || strings.EqualFold(name, "localhost")
+}
+
+// isEmbedded reports whether a browser sends the request for a page of another origin,
+// other than by following a link. The page cannot read the answer, but could start
+// profiles.
+func isEmbedded(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "none", "same-origin":
+		return false
+	}
+	return r.Header.Get("Sec-Fetch-Dest") != "document"
+}

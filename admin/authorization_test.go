@@ -1,0 +1,63 @@
+package admin
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// everyOrder contains paths of orders.
+var everyOrder = []string{
+	"/api/peers/star/a/drain", "/api/peers/star/a/enable", "/api/config/rollback",
+	"/api/shares/star", "/api/shares/star/pause", "/api/shares/star/resume", "/api/shares/star/release",
+}
+
+// The token for looking reads everything but profiles, and gives no orders.
+func TestTokenForLooking(t *testing.T) {
+	h := handlerOf(Options{
+		Tokens: func() Tokens { return Tokens{Operate: "s3cret", Look: "scraper"} }, History: history(t, firstConfig),
+	})
+	ask := func(method, path, token string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(method, path, nil)
+		r.Header.Set("Authorization", "Bearer "+token)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	refused := func(w *httptest.ResponseRecorder) bool {
+		return w.Code == http.StatusForbidden && strings.Contains(w.Header().Get("WWW-Authenticate"), `error="insufficient_scope", scope="operate"`)
+	}
+	for path, guarded := range everyPath {
+		if w, want := ask("GET", path, "scraper"), strings.HasPrefix(path, "/debug/"); refused(w) != want || w.Code == http.StatusUnauthorized {
+			t.Errorf("%s with the token for looking: %d %s", path, w.Code, w.Body)
+		}
+		if w := ask("GET", path, "s3cret"); w.Code == http.StatusUnauthorized || w.Code == http.StatusForbidden {
+			t.Errorf("%s with the token for everything: %d %s", path, w.Code, w.Body)
+		}
+		if w := ask("GET", path, "s"); (w.Code == http.StatusUnauthorized) != guarded {
+			t.Errorf("%s with another token: %d %s", path, w.Code, w.Body)
+		}
+	}
+	for _, path := range everyOrder {
+		if w := ask("POST", path, "scraper"); !refused(w) {
+			t.Errorf("%s with the token for looking: %d %s", path, w.Code, w.Body)
+		}
+		if w := ask("POST", path, "s3cre"); w.Code != http.StatusUnauthorized {
+			t.Errorf("%s with another token: %d %s", path, w.Code, w.Body)
+		}
+	}
+	if w := ask("POST", everyOrder[0], "s3cret"); w.Code != http.StatusNotFound { // there is no such service
+		t.Errorf("%s with the token for everything: %d %s", everyOrder[0], w.Code, w.Body)
+	}
+}
+
+// No text is the token of a file that is not configured.
+func TestNoTokenIsNoText(t *testing.T) {
+	h := handlerOf(Options{Tokens: func() Tokens { return Tokens{Operate: "s3cret"} }})
+	for _, header := range []string{"Bearer", "Bearer ", "Bearer  "} {
+		if status, body := get(t, h, "/api", "Authorization", header); status != http.StatusUnauthorized {
+			t.Errorf("%q: %d %s", header, status, body)
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package cli
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// newSocketServing returns the program with an admin API on a unix socket, which has not started, and
+// the path of the socket.
+func newSocketServing(t *testing.T) (s *serving, path string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sluice-") // not t.TempDir: the address of a socket is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s, path = newServing(t, "", static("http://127.0.0.1:1")), filepath.Join(dir, "admin.sock")
+	s.admin = "unix:" + path
+	s.configure(static("http://127.0.0.1:1"))
+	return s, path
+}
+
+// checkAdmin checks that the admin API answers commands, and that its file is the one of before, if
+// there was one.
+func (s *serving) checkAdmin(before os.FileInfo) (now os.FileInfo) {
+	s.t.Helper()
+	if status, stdout, stderr := execute(s.t, "peers", "--admin", s.admin); status != exitOK || !strings.Contains(stdout, "127.0.0.1:1") {
+		s.t.Errorf("status %d: %s%s", status, stdout, stderr)
+	}
+	now, err := os.Stat(strings.TrimPrefix(s.admin, "unix:"))
+	if err != nil || before != nil && !os.SameFile(before, now) {
+		s.t.Errorf("another file: %v, %v", now, err)
+	}
+	return now
+}
+
+// Processes that replace each other pass the socket on, and one that fails does not remove it. After a
+// crash the next process takes its place.
+func TestAdminSocketIsPassedOn(t *testing.T) {
+	t.Parallel()
+	s, path := newSocketServing(t)
+	s.start()
+	s.pid = awaitPID(t, s.pidFile, 0)
+	file := s.checkAdmin(nil)
+	for range 2 {
+		s.replace()
+		s.checkAdmin(file)
+	}
+	good, err := os.ReadFile(s.configuration)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.configuration, append(good, "nonsense: 1\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.signal(syscall.SIGUSR2)
+	awaitThat(t, "the new process fails", func() bool { return strings.Contains(s.log(), "the new process does not serve") })
+	s.checkAdmin(file)
+	if err := os.WriteFile(s.configuration, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.signal(syscall.SIGKILL)
+	s.awaitEnd(s.pid)
+	awaitThat(t, "nothing listens after the crash", func() bool { // its last thread may still end
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+
+	again := newServing(t, "", "")
+	again.admin = s.admin
+	again.configure(static("http://127.0.0.1:1"))
+	again.start()
+	again.pid = awaitPID(t, again.pidFile, 0)
+	again.checkAdmin(nil)
+	again.end()
+}
+
+// systemd opens the socket of the admin API, and keeps it.
+func TestAdminSocketOfSystemd(t *testing.T) {
+	t.Parallel()
+	m := startServiceManager(t)
+	s, path := newSocketServing(t)
+	m.activate(s.command, "admin", []*os.File{listenFile(t, "unix", path)})
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	s.pid = awaitPID(t, s.pidFile, 0)
+	file := s.checkAdmin(nil)
+	s.replace()
+	s.checkAdmin(file)
+	if file.Mode().Perm() != 0o640 {
+		t.Errorf("the file has %v", file.Mode())
+	}
+	s.end()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatalf("systemd's socket has ended with the process: %v", err)
+	}
+	conn.Close()
+}

@@ -1,0 +1,83 @@
+package cli
+
+import (
+	"encoding/pem"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sluice/admin"
+	"sluice/balancer"
+	"sluice/config"
+)
+
+// emptyAPI is the handler of an admin API without services. It wants the token s3cret for orders,
+// and scraper for looking.
+func emptyAPI() http.Handler {
+	return admin.New(admin.Options{
+		Pools:   func() []*balancer.Pool { return nil },
+		History: new(config.History),
+		Tokens:  func() admin.Tokens { return admin.Tokens{Operate: "s3cret", Look: "scraper"} },
+	})
+}
+
+func TestCommandsThroughAUnixSocket(t *testing.T) {
+	dir, err := os.MkdirTemp("", "sluice-") // not t.TempDir: the address of a socket is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "admin.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(emptyAPI())
+	server.Listener.Close()
+	server.Listener = l
+	server.Start()
+	look := writeFile(t, "look", "scraper\n")
+	if status, stdout, stderr := execute(t, "peers", "--admin", "unix:"+path, "--token-file", look); status != exitOK || stdout != "no peers\n" {
+		t.Errorf("status %d\n%s%s", status, stdout, stderr)
+	}
+	server.Close()
+	os.WriteFile(path, nil, 0o600)
+	want := "sluice: no sluice answers at unix:" + path + ": is it running? (--admin sets the address)\n"
+	if status, _, stderr := execute(t, "peers", "--admin", "unix:"+path); status != exitFailed || stderr != want {
+		t.Errorf("status %d\n%s", status, stderr)
+	}
+}
+
+func TestCommandsByHTTPS(t *testing.T) {
+	server := httptest.NewUnstartedServer(emptyAPI())
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	defer server.Close()
+	address := server.Listener.Addr().String()
+	ca := writeFile(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
+	look, operate := writeFile(t, "look", "scraper\n"), writeFile(t, "operate", "s3cret\n")
+	for _, c := range []struct {
+		args   []string
+		status int
+		want   string // part of what is printed
+	}{
+		{[]string{"peers", "--admin", "https://" + address, "--ca-file", ca, "--token-file", look}, exitOK, "no peers\n"},
+		{[]string{"peers", "--admin", "https://" + address + "/", "--ca-file", ca, "--token-file", operate}, exitOK, "no peers\n"},
+		{[]string{"peers", "--admin", "https://" + address, "--ca-file", ca}, exitFailed, "a valid token is required"},
+		{[]string{"enable", "star/a", "--admin", "https://" + address, "--ca-file", ca, "--token-file", look}, exitFailed, "this token is only for looking"},
+		{[]string{"enable", "star/a", "--admin", "https://" + address, "--ca-file", ca, "--token-file", operate}, exitFailed, `no service "star"`},
+		{[]string{"peers", "--admin", "https://" + address}, exitFailed, "(--ca-file has the certificates to trust)\n"},
+		{[]string{"peers", "--admin", address}, exitFailed, "admin API at " + address + ": it uses TLS: --admin https://" + address + "\n"},
+		{[]string{"peers", "--admin", "http://" + address}, exitFailed, "it uses TLS: --admin https://" + address + "\n"},
+	} {
+		if status, stdout, stderr := execute(t, c.args...); status != c.status || !strings.Contains(stdout+stderr, c.want) {
+			t.Errorf("%q: status %d\n%s%s", c.args, status, stdout, stderr)
+		}
+	}
+}

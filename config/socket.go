@@ -1,0 +1,120 @@
+package config
+
+import (
+	"fmt"
+	"io/fs"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// The networks of Endpoint.
+const (
+	NetworkTCP  = "tcp"
+	NetworkUnix = "unix"
+)
+
+// maxSocketPath is the number of bytes that every supported kernel accepts.
+const maxSocketPath = 103
+
+// Endpoint returns the network of an address, and the address in it: the path of unix:/PATH,
+// or HOST:PORT.
+func Endpoint(address string) (network, at string) {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		return NetworkUnix, filepath.Clean(path)
+	}
+	return NetworkTCP, address
+}
+
+// isSocket reports whether s is unix:/PATH.
+func isSocket(s string) bool {
+	network, path := Endpoint(s)
+	return network == NetworkUnix && filepath.IsAbs(path) && path != "/" && !strings.HasSuffix(s, "/") && len(path) <= maxSocketPath
+}
+
+// Socket says who may connect to a unix socket.
+type Socket struct {
+	// Mode is the permissions of the file, in octal. Empty: 0660 with Group, else 0600.
+	Mode  string `key:"mode" format:"file_mode"`
+	User  string `key:"user"`  // name or number; empty: that of the process
+	Group string `key:"group"` // likewise
+}
+
+// Permissions returns the mode of the file and its owner; -1: that of the process.
+func (s Socket) Permissions() (mode fs.FileMode, uid, gid int, err error) {
+	text := s.Mode
+	switch {
+	case text == "" && s.Group != "":
+		text = "0660"
+	case text == "":
+		text = "0600"
+	}
+	if mode, err = parseMode(text); err != nil {
+		return 0, 0, 0, err
+	}
+	if uid, err = s.userID(); err != nil {
+		return 0, 0, 0, err
+	}
+	gid, err = s.groupID()
+	return mode, uid, gid, err
+}
+
+func (s Socket) userID() (int, error) {
+	if s.User == "" {
+		return -1, nil
+	}
+	if n, err := strconv.ParseUint(s.User, 10, 31); err == nil {
+		return int(n), nil
+	}
+	u, err := user.Lookup(s.User)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(u.Uid)
+}
+
+func (s Socket) groupID() (int, error) {
+	if s.Group == "" {
+		return -1, nil
+	}
+	if n, err := strconv.ParseUint(s.Group, 10, 31); err == nil {
+		return int(n), nil
+	}
+	g, err := user.LookupGroup(s.Group)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(g.Gid)
+}
+
+// parseMode returns permissions in octal.
+func parseMode(s string) (fs.FileMode, error) {
+	n, err := strconv.ParseUint(s, 8, 32)
+	if err == nil && n > 0o777 {
+		err = fmt.Errorf("%s: more than 0777", s)
+	}
+	return fs.FileMode(n), err
+}
+
+// socket checks s, which is at key and belongs to address.
+func (d *decoder) socket(s Socket, key, address string) {
+	network, _ := Endpoint(address)
+	for _, field := range []struct {
+		key, value string
+		parse      func() (int, error)
+	}{
+		{"mode", s.Mode, func() (int, error) { return 0, nil }}, // its format is checked
+		{"user", s.User, s.userID},
+		{"group", s.Group, s.groupID},
+	} {
+		if field.value == "" {
+			continue
+		}
+		if network != NetworkUnix {
+			d.refuse(join(key, field.key), field.value, "only with the address of a unix socket, such as unix:/run/sluice/admin.sock")
+		} else if _, err := field.parse(); err != nil {
+			d.refuse(join(key, field.key), field.value, "this machine has no such "+field.key+": "+err.Error())
+		}
+	}
+}

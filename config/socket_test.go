@@ -1,0 +1,47 @@
+package config
+
+import (
+	"io/fs"
+	"testing"
+)
+
+func TestEndpoint(t *testing.T) {
+	for address, want := range map[string][2]string{
+		"127.0.0.1:8081":     {NetworkTCP, "127.0.0.1:8081"},
+		":8081":              {NetworkTCP, ":8081"},
+		"unix:/run/a.sock":   {NetworkUnix, "/run/a.sock"},
+		"unix:///run/a.sock": {NetworkUnix, "/run/a.sock"},
+	} {
+		if network, at := Endpoint(address); network != want[0] || at != want[1] {
+			t.Errorf("%s: got %s %s", address, network, at)
+		}
+	}
+	for a, others := range map[string]map[string]bool{
+		"unix:/run/a": {"unix:/run/a": true, "unix://run/a": true, "unix:/run/b": false, ":80": false},
+		":80":         {"unix:/run/a": false},
+	} {
+		for b, want := range others {
+			if collide(a, b) != want {
+				t.Errorf("%s and %s: want %v", a, b, want)
+			}
+		}
+	}
+}
+
+func TestPermissions(t *testing.T) {
+	for _, c := range []struct {
+		socket   Socket
+		mode     fs.FileMode
+		uid, gid int
+	}{
+		{Socket{}, 0o600, -1, -1},
+		{Socket{Group: "7"}, 0o660, -1, 7},
+		{Socket{Mode: "0666", User: "root"}, 0o666, 0, -1},
+		{Socket{Mode: "600", User: "5", Group: "7"}, 0o600, 5, 7},
+	} {
+		mode, uid, gid, err := c.socket.Permissions()
+		if mode != c.mode || uid != c.uid || gid != c.gid || err != nil {
+			t.Errorf("%+v: got %o %d %d %v", c.socket, mode, uid, gid, err)
+		}
+	}
+}

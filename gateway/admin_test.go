@@ -1,0 +1,176 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sluice/test/testcert"
+)
+
+// writeToken writes the file of a token.
+func writeToken(t *testing.T, name, token string) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// statusOf sends a request to the admin API at base and returns the status; 0: no answer.
+func (r *running) statusOf(method, url, token string) int {
+	r.t.Helper()
+	request, err := http.NewRequest(method, url, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	response, err := r.client.Do(request)
+	if err != nil {
+		r.t.Log(err)
+		return 0
+	}
+	defer response.Body.Close()
+	io.Copy(io.Discard, response.Body)
+	return response.StatusCode
+}
+
+// The admin API follows its certificate, as listeners do, and /api/certificates shows it.
+func TestAdminWithTLS(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	files := testcert.Write(t, dir, "admin.example")
+	text := fmt.Sprintf("listeners: [{ address: '127.0.0.1:0' }]\naccess_log: { path: 'off' }\nadmin: { address: '127.0.0.1:0', tls: { cert: %q, key: %q } }\n", files.Cert, files.Key) +
+		static("star", "127.0.0.1:1")
+	r := start(t, text)
+	url := "https://" + r.Address("admin").String() + "/api/certificates"
+	r.trust(files.Cert, "admin.example")
+	if got := r.statusOf("GET", url, ""); got != http.StatusOK {
+		t.Errorf("got %d", got)
+	}
+	if got := r.statusOf("GET", strings.Replace(url, "https", "http", 1), ""); got != http.StatusBadRequest {
+		t.Errorf("without TLS: got %d", got)
+	}
+	if all := r.certificateStatuses(); len(all) != 1 || all[0].UsedBy != adminUser || all[0].File != files.Cert {
+		t.Errorf("certificates: %+v", all)
+	}
+	testcert.Write(t, dir, "admin.example")
+	r.readCertificates() // as it does every few seconds
+	r.trust(files.Cert, "admin.example")
+	if got := r.statusOf("GET", url, ""); got != http.StatusOK {
+		t.Errorf("after the certificate has changed: %d", got)
+	}
+	if err := os.WriteFile(files.Cert, []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.readCertificates()
+	if got := r.statusOf("GET", url, ""); got != http.StatusOK {
+		t.Errorf("with a certificate that cannot be used: %d", got)
+	}
+}
+
+// The tokens change with the configuration and with their files. They do not while another address
+// waits for a restart.
+func TestAdminTokens(t *testing.T) {
+	t.Parallel()
+	operate, look, other := writeToken(t, "operate", "s3cret"), writeToken(t, "look", "scraper"), writeToken(t, "other", "other")
+	of := func(admin string) string {
+		return "listeners: [{ address: '127.0.0.1:0' }]\naccess_log: { path: 'off' }\nadmin: { " + admin + " }\n" + static("star", "127.0.0.1:1")
+	}
+	r := start(t, of("address: '127.0.0.1:0', token_file: "+operate))
+	base := "http://" + r.Address("admin").String()
+	check := func(what string, token string, see, drain int) {
+		t.Helper()
+		if got := r.statusOf("GET", base+"/metrics", token); got != see {
+			t.Errorf("%s, token %q: looking %d, want %d", what, token, got, see)
+		}
+		if got := r.statusOf("POST", base+"/api/peers/star/127.0.0.1:1/drain", token); got != drain {
+			t.Errorf("%s, token %q: drain %d, want %d", what, token, got, drain)
+		}
+	}
+	change := func(text string) {
+		t.Helper()
+		number := r.history.Current().Number
+		r.write(text)
+		r.reloadNow(t.Context())
+		if r.history.Current().Number == number {
+			t.Errorf("refused:\n%s", r.log)
+		}
+	}
+	check("one token", "s3cret", 200, 200)
+	check("one token", "scraper", 401, 401)
+	change(of("address: '127.0.0.1:0', token_file: " + operate + ", read_token_file: " + look))
+	check("two tokens", "s3cret", 200, 200)
+	check("two tokens", "scraper", 200, 403)
+	check("two tokens", "other", 401, 401)
+	if err := os.WriteFile(look, []byte("scraper2"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.reloadNow(t.Context())
+	check("a new token", "scraper", 401, 401)
+	check("a new token", "scraper2", 200, 403)
+	if err := os.WriteFile(look, []byte("s3cret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.reloadNow(t.Context())
+	check("twice the same token", "scraper2", 200, 403)
+	if log := r.log.String(); !strings.Contains(log, "admin.read_token_file: it has the token of admin.token_file") {
+		t.Errorf("log:\n%s", log)
+	}
+	change(of("address: '127.0.0.1:1', token_file: " + other))
+	check("another address waits", "other", 401, 401)
+	check("another address waits", "s3cret", 200, 200)
+	change(of("address: '127.0.0.1:0', token_file: " + other))
+	check("no other address waits", "other", 200, 200)
+}
+
+// The admin API listens on a unix socket, whose permissions follow the configuration.
+func TestAdminOnAUnixSocket(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "sluice-") // not t.TempDir: the address of a socket is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "admin.sock")
+	of := func(socket string) string {
+		return fmt.Sprintf("listeners: [{ address: '127.0.0.1:0' }]\naccess_log: { path: 'off' }\nadmin: { address: 'unix:%s', socket: { %s } }\n", path, socket) +
+			static("star", "127.0.0.1:1")
+	}
+	r := start(t, of(""))
+	r.client.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}
+	mode := func(want os.FileMode) {
+		t.Helper()
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+			t.Errorf("got %v, %v", info.Mode(), err)
+		}
+	}
+	mode(0o600)
+	for host, want := range map[string]int{"localhost": 200, "127.0.0.1:8081": 200, "evil.example": 403} {
+		if got := r.statusOf("GET", "http://"+host+"/api/peers", ""); got != want {
+			t.Errorf("host %s: got %d, want %d", host, got, want)
+		}
+	}
+	for _, step := range []struct {
+		socket string
+		want   os.FileMode
+	}{{"mode: 0666", 0o666}, {"group: '" + fmt.Sprint(os.Getgid()) + "'", 0o660}, {"", 0o600}} {
+		r.write(of(step.socket))
+		r.reloadNow(t.Context())
+		mode(step.want)
+	}
+	if self := r.replicaName(); !strings.HasSuffix(self, "/unix:"+path) {
+		t.Errorf("this replica is %q", self)
+	}
+}
