@@ -212,7 +212,9 @@ func TestLimitedConnectionsToPeers(t *testing.T) {
 				long := 1000 * age
 				p := startProxy(t, Options{Timeouts: Timeouts{Idle: long, Head: long, Body: long, Write: long}})
 				options := transportOf(t)
-				factory, address, opened := p.NewTransport, "", func() int { return 0 }
+				factory := p.NewTransport
+				var address string
+				var opened func() int
 				if protocol == "HTTP/2" {
 					origin := startH2COrigin(t, func(http.ResponseWriter, *http.Request) {})
 					options = someTransport
