@@ -155,6 +155,12 @@ func complete(o Options) Options {
 	if o.Splits == nil {
 		o.Splits = func() []SplitState { return []SplitState{} }
 	}
+	if o.LogLevel == nil {
+		o.LogLevel = func() LogLevel { return LogLevel{Level: "info", Configured: "info"} }
+	}
+	if o.Orders == nil {
+		o.Orders = balancertest.Obey(o.Pools)
+	}
 	if o.Watches == nil {
 		o.Watches = func() []discovery.WatchStatus { return nil }
 	}

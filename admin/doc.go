@@ -1,5 +1,5 @@
 // Package admin serves the state of a running sluice to operators and monitoring
-// systems, and lets operators drain and enable peers. docs/http-api.md and
+// systems, and carries out their orders. docs/http-api.md and
 // docs/metrics.md describe every answer.
 //
 // It reads what other packages publish: snapshots, statuses, counters. Only /consul and

@@ -6,8 +6,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/balancer"
+	"sluice/discovery"
+	"sluice/orders"
 )
 
 // post sends a POST request from this machine.
@@ -165,4 +168,74 @@ func TestHostsThatNeedNoToken(t *testing.T) {
 			t.Errorf("%q: %v, want %v", host, got, want)
 		}
 	}
+}
+
+func TestAWeightInPlaceOfTheRegistrys(t *testing.T) {
+	pool := newPool(t, "star", instance("star", "a", "10.0.0.1"), instance("star", "b", "10.0.0.2"))
+	h := handlerOf(Options{Pools: poolsOf(pool)})
+	status, body := post(t, h, "/api/peers/star/a/weight?weight=5&why=bigger&by=root@vm&for=1h")
+	p := decode[Operated](t, body).Peer
+	if status != http.StatusOK || p == nil || p.Weight != 5 || p.State != "up" || len(p.Reasons) != 0 || len(p.Orders) != 1 {
+		t.Fatalf("got %d %s", status, body)
+	}
+	if o := p.Orders[0]; o.Kind != orders.Weight || o.Weight != 5 || o.Why != "bigger" || o.By != "root@vm" || o.Until.Sub(o.Since).Round(time.Minute) != time.Hour {
+		t.Errorf("got %+v", o)
+	}
+	for _, query := range []string{"", "?weight=0", "?weight=65536", "?weight=x", "?weight=5&for=x", "?weight=5&for=1ms", "?weight=5&for=-1h", "?weight=5&by=a%1b"} {
+		if status, body := post(t, h, "/api/peers/star/b/weight"+query); status != http.StatusBadRequest || errorOf(t, body) == "" {
+			t.Errorf("%q: got %d %s", query, status, body)
+		}
+	}
+	if status, body := post(t, h, "/api/peers/star/a/weight/release"); status != http.StatusOK || decode[Operated](t, body).Peer.Weight != 1 {
+		t.Errorf("release: got %d %s", status, body)
+	}
+	for _, p := range getJSON[[]Peer](t, h, "/api/peers") {
+		if p.Weight != 1 || len(p.Orders) != 0 {
+			t.Errorf("afterwards %+v", p)
+		}
+	}
+}
+
+func TestADrainOfANode(t *testing.T) {
+	a, b, c, d := instance("star", "a", "10.0.0.1"), instance("star", "b", "10.0.0.2"), instance("moon", "c", "10.0.0.1"), instance("moon", "d", "10.0.0.4")
+	b.Node, d.Datacenter = "m", "dc2" // d is on another node n
+	star := newPool(t, "star", a, b)
+	h := handlerOf(Options{Pools: poolsOf(star, newPool(t, "moon", c, d))})
+	draining := func(want ...string) {
+		t.Helper()
+		if got := ids(getJSON[[]Peer](t, h, "/api/peers?state=draining")); !slices.Equal(got, append([]string{}, want...)) {
+			t.Errorf("draining %q, want %q", got, want)
+		}
+	}
+	for path, want := range map[string]int{"x/drain": http.StatusNotFound, "n/drain": http.StatusConflict, "x/enable": http.StatusNotFound, "n/drain?datacenter=dc3": http.StatusNotFound} {
+		if status, body := post(t, h, "/api/nodes/"+path); status != want || errorOf(t, body) == "" {
+			t.Errorf("%s: got %d %s", path, status, body)
+		}
+	}
+	draining()
+	status, body := post(t, h, "/api/nodes/n/drain?datacenter=dc2&why=disk")
+	if got := decode[OperatedNode](t, body); status != http.StatusOK || got.Node != "n" || got.Datacenter != "dc2" || len(got.Peers) != 1 || !slices.Equal(got.Peers[0].Reasons, []string{"drain: node n: disk"}) {
+		t.Errorf("got %d %s", status, body)
+	}
+	draining("d")
+	post(t, h, "/api/nodes/m/drain")
+	draining("d", "b")
+	e := instance("star", "e", "10.0.0.5")
+	e.Node = "m"
+	star.Apply([]discovery.Instance{a, b, e})
+	draining("d", "b", "e")
+	if status, body := post(t, h, "/api/peers/star/b/enable"); status != http.StatusConflict || !strings.Contains(errorOf(t, body), "its node is drained: node m: by an operator") {
+		t.Errorf("enable of one peer: got %d %s", status, body)
+	}
+	post(t, h, "/api/peers/star/b/drain")
+	if status, body := post(t, h, "/api/peers/star/b/enable"); status != http.StatusOK || decode[Operated](t, body).Peer.State != "draining" {
+		t.Errorf("the end of its own drain: got %d %s", status, body)
+	}
+	all := getJSON[orders.Status](t, h, "/api/orders")
+	if len(all.Orders) != 2 || all.Shared || all.Saved || all.Orders[0].Node != "m" || all.Orders[1].Datacenter != "dc2" {
+		t.Errorf("orders %+v", all)
+	}
+	post(t, h, "/api/nodes/m/enable")
+	post(t, h, "/api/nodes/n/enable")
+	draining()
 }

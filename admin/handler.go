@@ -47,6 +47,9 @@ func (h *handler) endpoints() map[string]http.HandlerFunc {
 	guarded("/api/route", h.route)
 	guarded("/api/routes", h.routes)
 	guarded("/api/shares", h.shares)
+	guarded("/api/orders", h.orders)
+	guarded("/api/log", h.logLevel)
+	guarded("/api/ready", h.ready)
 	guarded("/api/tags", h.tags)
 	guarded("/api/certificates", h.certificates)
 	guarded("/api/config", h.config)
@@ -58,6 +61,13 @@ func (h *handler) endpoints() map[string]http.HandlerFunc {
 	order := func(path string, f http.HandlerFunc) { all[path] = h.order(h.authorized(scopeOperate, f)) }
 	order("/api/peers/{service}/{id}/drain", h.drain)
 	order("/api/peers/{service}/{id}/enable", h.enable)
+	order("/api/peers/{service}/{id}/weight", h.setWeight)
+	order("/api/peers/{service}/{id}/weight/release", h.releaseWeight)
+	order("/api/nodes/{node}/drain", h.drainNode)
+	order("/api/nodes/{node}/enable", h.enableNode)
+	order("/api/ready/off", h.readyOff)
+	order("/api/ready/on", h.readyOn)
+	order("/api/log/{level}", h.setLogLevel)
 	order("/api/shares/{service}", h.setShare)
 	for _, verb := range []ShareVerb{SharePause, ShareResume, ShareRelease} {
 		order("/api/shares/{service}/"+string(verb), h.changeShare(verb))

@@ -29,12 +29,15 @@ func (h *handler) healthz(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *handler) readyz(w http.ResponseWriter, r *http.Request) {
-	var answer Readiness
-	status := http.StatusOK
-	answer.Ready, answer.Missing = h.Ready()
+	answer, status := h.describeReadiness(), http.StatusOK
 	if !answer.Ready {
 		status = http.StatusServiceUnavailable
 	}
+	writeJSON(w, status, answer)
+}
+
+func (h *handler) describeReadiness() (answer Readiness) {
+	answer.Ready, answer.Missing = h.Ready()
 	for _, w := range h.Watches() {
 		if !w.Restored.IsZero() {
 			answer.Restored = append(answer.Restored, w.Service)
@@ -42,5 +45,5 @@ func (h *handler) readyz(w http.ResponseWriter, r *http.Request) {
 	}
 	answer.Missing, answer.Restored = list(answer.Missing), list(answer.Restored)
 	answer.Certificates = list(h.certificateProblems(time.Now()))
-	writeJSON(w, status, answer)
+	return answer
 }

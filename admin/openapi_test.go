@@ -16,6 +16,7 @@ import (
 	"sluice/admin/fleet"
 	"sluice/config"
 	"sluice/events"
+	"sluice/orders"
 	"sluice/test/openapitest"
 )
 
@@ -49,35 +50,45 @@ func checkAnswer(t testing.TB, method, path string, status int, header http.Head
 
 // goTypes has the Go type of the body of each operation that answers with JSON.
 var goTypes = map[string]any{
-	"GET /healthz":                          Health{},
-	"GET /readyz":                           Readiness{},
-	"GET /api":                              []Peer{},
-	"GET /api/peers":                        []Peer{},
-	"POST /api/peers/{service}/{id}/drain":  Operated{},
-	"POST /api/peers/{service}/{id}/enable": Operated{},
-	"GET /api/services":                     []Service{},
-	"GET /api/events":                       []events.Event{},
-	"GET /api/series":                       SeriesAnswer{},
-	"GET /api/routes":                       []Route{},
-	"GET /api/route":                        RouteAnswer{},
-	"GET /api/tags":                         []TagProblem{},
-	"GET /api/shares":                       []SplitState{},
-	"POST /api/shares/{service}":            []SplitState{},
-	"POST /api/shares/{service}/pause":      []SplitState{},
-	"POST /api/shares/{service}/resume":     []SplitState{},
-	"POST /api/shares/{service}/release":    []SplitState{},
-	"GET /api/config":                       AppliedConfig{},
-	"GET /api/config/history":               []Revision{},
-	"GET /api/config/history/{number}":      RevisionConfig{},
-	"GET /api/config/diff/{from}/{to}":      []config.Change{},
-	"POST /api/config/rollback":             Revision{},
-	"GET /api/certificates":                 []Certificate{},
-	"GET /api/catalog":                      Catalog{},
-	"GET /api/replicas":                     Replicas{},
-	"GET /api/replica":                      fleet.Replica{},
-	"GET /consul":                           []Comparison{},
-	"GET /consul/{service}":                 Comparison{},
-	"GET /api/openapi.json":                 map[string]any{},
+	"GET /healthz":                                  Health{},
+	"GET /readyz":                                   Readiness{},
+	"GET /api":                                      []Peer{},
+	"GET /api/peers":                                []Peer{},
+	"POST /api/peers/{service}/{id}/drain":          Operated{},
+	"POST /api/peers/{service}/{id}/enable":         Operated{},
+	"POST /api/peers/{service}/{id}/weight":         Operated{},
+	"POST /api/peers/{service}/{id}/weight/release": Operated{},
+	"POST /api/nodes/{node}/drain":                  OperatedNode{},
+	"POST /api/nodes/{node}/enable":                 OperatedNode{},
+	"GET /api/orders":                               orders.Status{},
+	"GET /api/ready":                                Readiness{},
+	"POST /api/ready/off":                           Readiness{},
+	"POST /api/ready/on":                            Readiness{},
+	"GET /api/log":                                  LogLevel{},
+	"POST /api/log/{level}":                         LogLevel{},
+	"GET /api/services":                             []Service{},
+	"GET /api/events":                               []events.Event{},
+	"GET /api/series":                               SeriesAnswer{},
+	"GET /api/routes":                               []Route{},
+	"GET /api/route":                                RouteAnswer{},
+	"GET /api/tags":                                 []TagProblem{},
+	"GET /api/shares":                               []SplitState{},
+	"POST /api/shares/{service}":                    []SplitState{},
+	"POST /api/shares/{service}/pause":              []SplitState{},
+	"POST /api/shares/{service}/resume":             []SplitState{},
+	"POST /api/shares/{service}/release":            []SplitState{},
+	"GET /api/config":                               AppliedConfig{},
+	"GET /api/config/history":                       []Revision{},
+	"GET /api/config/history/{number}":              RevisionConfig{},
+	"GET /api/config/diff/{from}/{to}":              []config.Change{},
+	"POST /api/config/rollback":                     Revision{},
+	"GET /api/certificates":                         []Certificate{},
+	"GET /api/catalog":                              Catalog{},
+	"GET /api/replicas":                             Replicas{},
+	"GET /api/replica":                              fleet.Replica{},
+	"GET /consul":                                   []Comparison{},
+	"GET /consul/{service}":                         Comparison{},
+	"GET /api/openapi.json":                         map[string]any{},
 }
 
 // The schemas of openapi.yaml have the members of the Go types that are encoded, also those that
@@ -85,8 +96,11 @@ var goTypes = map[string]any{
 func TestOpenAPIHasEveryMember(t *testing.T) {
 	d := document(t)
 	types := openapitest.Types{Document: d, Names: map[reflect.Type]string{
-		reflect.TypeFor[fleet.Service](): "ReplicaService",
-		reflect.TypeFor[fleet.Group]():   "ReplicaGroup",
+		reflect.TypeFor[orders.Status]():  "Orders",
+		reflect.TypeFor[orders.Listed]():  "ListedOrder",
+		reflect.TypeFor[orders.Invalid](): "InvalidOrder",
+		reflect.TypeFor[fleet.Service]():  "ReplicaService",
+		reflect.TypeFor[fleet.Group]():    "ReplicaGroup",
 	}}
 	for _, o := range d.Operations() {
 		v, ok := goTypes[o.String()]

@@ -20,6 +20,7 @@ import (
 	"sluice/events"
 	"sluice/healthcheck"
 	"sluice/metrics"
+	"sluice/orders"
 	"sluice/proxy"
 	"sluice/route"
 )
@@ -111,6 +112,15 @@ type Options struct {
 	// OrderShare carries out an order about such a share. The error is one of those of
 	// ShareOrder.
 	OrderShare func(ShareOrder) error
+
+	// Orders are what operators have ordered about peers.
+	Orders *orders.Store
+	// TurnReady makes sluice not ready, or ready again, by an operator's order.
+	TurnReady func(off bool, why, by string)
+	// LogLevel returns the level of the log.
+	LogLevel func() LogLevel
+	// SetLogLevel replaces the level of the configuration; "": no longer.
+	SetLogLevel func(level, by string)
 
 	// Certificates returns the state of all certificates.
 	Certificates func() []CertificateStatus

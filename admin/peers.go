@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/orders"
 )
 
 // Peer is an element of /api/peers: the state of one moment, with counters.
@@ -19,7 +20,8 @@ type Peer struct {
 	Address    string            `json:"address"`               // "host:port"
 	AddressTag string            `json:"address_tag,omitempty"` // if Address is a tagged address of Consul
 	Weight     int               `json:"weight"`
-	Group      string            `json:"group,omitempty"` // of the service, if it has groups
+	Orders     []orders.Order    `json:"orders,omitempty"` // of operators, about the peer or its node
+	Group      string            `json:"group,omitempty"`  // of the service, if it has groups
 	Tags       []string          `json:"tags"`
 	Meta       map[string]string `json:"meta,omitempty"`
 	Status     string            `json:"status"` // in the registry: passing, warning, critical, maintenance
@@ -34,8 +36,15 @@ type Peer struct {
 	Probation  *time.Time        `json:"probation,omitempty"` // since when the registry has lost it
 }
 
-func describePeer(service string, v balancer.PeerView) Peer {
+func describePeer(service string, v balancer.PeerView, set orders.Set) Peer {
 	i, p := v.Instance(), v.Peer
+	var ordered []orders.Order
+	drain, weight := set.Of(i)
+	for _, o := range []*orders.Order{drain, weight} {
+		if o != nil {
+			ordered = append(ordered, *o)
+		}
+	}
 	return Peer{
 		Service:    service,
 		ID:         i.ID,
@@ -44,6 +53,7 @@ func describePeer(service string, v balancer.PeerView) Peer {
 		Address:    p.Address(),
 		AddressTag: i.AddressTag,
 		Weight:     v.Weight(),
+		Orders:     ordered,
 		Group:      groupName(p.Group()),
 		Tags:       list(i.Tags),
 		Meta:       i.Meta,
@@ -79,13 +89,13 @@ func (h *handler) peers(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	peers := []Peer{}
+	peers, set := []Peer{}, h.Orders.Set()
 	for _, pool := range pools {
 		if len(services) > 0 && !slices.Contains(services, pool.Name()) {
 			continue
 		}
 		for _, peer := range pool.View().Peers {
-			p := describePeer(pool.Name(), peer)
+			p := describePeer(pool.Name(), peer, set)
 			if len(states) == 0 || slices.Contains(states, p.State) {
 				peers = append(peers, p)
 			}

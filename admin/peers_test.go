@@ -9,6 +9,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/orders"
 	"sluice/test/balancertest"
 )
 
@@ -32,12 +33,12 @@ func TestPeersHasEachPeerWithItsState(t *testing.T) {
 	flying := pick(t, pool)
 	before := time.Now()
 	pool.Apply([]discovery.Instance{up, critical, drained})
-	pool.SetReason(drained.Key(), balancer.ReasonDrain, true, "by an operator")
+	balancertest.Drain(pool, "by an operator", drained.Key())
 	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200, Latency: 20 * time.Millisecond})
 	pick(t, pool).Done(balancer.Outcome{Class: balancer.OutcomeTimeout, Latency: 20 * time.Millisecond})
 	second := pick(t, pool)
 
-	h := handlerOf(Options{Pools: poolsOf(pool)})
+	h := handlerOf(Options{Pools: poolsOf(pool), Orders: orders.New(orders.Options{})})
 	for _, path := range []string{"/api", "/api/peers"} {
 		got := getJSON[[]Peer](t, h, path)
 		if len(got) != 4 {

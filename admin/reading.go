@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"sluice/balancer"
+	"sluice/discovery"
 	"sluice/metrics"
 )
 
@@ -19,8 +20,8 @@ type reading struct {
 	panic    bool
 	tiers    []balancer.Tier // of the pool in use
 	groups   []groupReading
-	drains   []balancer.StandingDrain
-	peers    []peerReading // in the set, then draining; no two with the same labels
+	peers    []peerReading    // in the set, then draining; no two with the same labels
+	present  []*balancer.Peer // in the set
 }
 
 type peerReading struct {
@@ -64,6 +65,7 @@ func (r *reading) add(pool *balancer.Pool) {
 	r.pending += pool.Pending()
 	view := pool.View()
 	s := view.Snapshot
+	r.present = append(r.present, s.All...)
 	r.eligible += len(s.Eligible)
 	r.panic = r.panic || s.Panic
 	if len(s.All) > 0 || r.tiers == nil { // a draining pool has no tiers
@@ -72,7 +74,6 @@ func (r *reading) add(pool *balancer.Pool) {
 	for _, part := range s.Groups {
 		r.addGroup(part)
 	}
-	r.drains = append(r.drains, pool.StandingDrains()...)
 	known := make(map[peerLabels]int, len(r.peers))
 	for i, p := range r.peers {
 		known[p.labels] = i
@@ -91,6 +92,11 @@ func (r *reading) add(pool *balancer.Pool) {
 			r.peers[i].outcomes[class] += n
 		}
 	}
+}
+
+// has reports whether an instance is in the set.
+func (r *reading) has(k discovery.Key) bool {
+	return slices.ContainsFunc(r.present, func(p *balancer.Peer) bool { return p.ID == k })
 }
 
 func (r *reading) addGroup(part *balancer.Part) {

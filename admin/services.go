@@ -7,6 +7,7 @@ import (
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/metrics"
+	"sluice/orders"
 )
 
 // Service is an element of /api/services.
@@ -32,7 +33,7 @@ type Service struct {
 	Ejections        uint64            `json:"ejections"`
 	EjectionsRefused uint64            `json:"ejections_refused"` // because too many peers were ejected
 
-	StandingDrains []StandingDrain `json:"standing_drains"`
+	StandingDrains []orders.Order `json:"standing_drains"` // of absent instances
 }
 
 type Tier struct {
@@ -60,15 +61,6 @@ func describeGroup(g *groupReading) Group {
 		P50MS: millis(g.attempts.Quantile(0.5)), P99MS: millis(g.attempts.Quantile(0.99)),
 		Fallbacks: g.fallbacks,
 	}
-}
-
-// StandingDrain is an operator's drain of an absent instance.
-type StandingDrain struct {
-	ID      string    `json:"id"`
-	Node    string    `json:"node"`
-	Address string    `json:"address"`
-	Why     string    `json:"why"`
-	Since   time.Time `json:"since"`
 }
 
 // Watch is the state of a service's discovery.
@@ -137,11 +129,16 @@ func (h *handler) services(w http.ResponseWriter, r *http.Request) {
 	for _, w := range h.Watches() {
 		watches[w.Service] = describeWatch(w)
 	}
-	services := []Service{}
+	services, all := []Service{}, h.Orders.Set().All()
 	health := h.Health()
 	for _, reading := range h.readings() {
 		s := describeService(reading)
 		s.Watch = watches[s.Service]
+		for _, o := range all {
+			if o.Kind == orders.Drain && o.Service == s.Service && !reading.has(o.Peer()) {
+				s.StandingDrains = append(s.StandingDrains, o)
+			}
+		}
 		s.EjectionsRefused = health[s.Service].Refused
 		for _, n := range health[s.Service].Ejections {
 			s.Ejections += n
@@ -169,7 +166,7 @@ func describeService(r *reading) Service {
 		Refusals:    map[string]uint64{},
 
 		Tiers:          []Tier{},
-		StandingDrains: []StandingDrain{},
+		StandingDrains: []orders.Order{},
 	}
 	for limit, n := range r.refusals {
 		if n > 0 {
@@ -181,9 +178,6 @@ func describeService(r *reading) Service {
 	}
 	for i := range r.groups {
 		s.Groups = append(s.Groups, describeGroup(&r.groups[i]))
-	}
-	for _, d := range r.drains {
-		s.StandingDrains = append(s.StandingDrains, StandingDrain{d.ID.ID, d.Node, d.ID.Address, d.Why, moment(d.Since)})
 	}
 	count := r.states()
 	for _, state := range peerStates {

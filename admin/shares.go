@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"sluice/orders"
 )
 
 // Values of GivenShare.By.
@@ -82,6 +84,12 @@ var (
 	ErrNoJudge   = errors.New("the service has no judge")
 	ErrNotPaused = errors.New("the judge is not paused")
 )
+
+// maxWhy bounds an operator's reason in bytes.
+const maxWhy = orders.MaxText
+
+// isWhy reports whether an operator's reason may be kept and shown.
+func isWhy(why string) bool { return orders.IsText(why) }
 
 // shares answers GET /api/shares.
 func (h *handler) shares(w http.ResponseWriter, _ *http.Request) {

@@ -48,27 +48,28 @@ func (p *Pool) applyLocked(set []discovery.Instance) discovery.Changes {
 // SetReason sets or clears reason r of the peer id. why is a short cause for people and
 // may be empty. It reports whether the pool knows the peer.
 //
-// r is a single bit that the caller owns; [ReasonRegistry] and [ReasonAddress] belong to
-// the pool. After SetReason has set a reason, no request starts on the peer, except in
-// panic (Options.PanicThreshold), from which [ReasonDrain] excludes it.
-//
-// [ReasonDrain] stays until it is cleared, even if the instance leaves the set and
-// returns. It can be cleared while the instance is absent; see [Pool.StandingDrains].
+// r is a single bit that the caller owns; those of reasonsOfPool belong to the pool. After
+// SetReason has set a reason, no request starts on the peer, except in panic
+// (Options.PanicThreshold).
 func (p *Pool) SetReason(id discovery.Key, r Reason, down bool, why string) bool {
-	if r&(ReasonRegistry|ReasonAddress) != 0 {
-		panic("BUG: ReasonRegistry and ReasonAddress are for Pool.Apply to set")
-	}
+	mustBeCallers(r)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	peer := p.peers[id]
-	if peer == nil && r == ReasonDrain {
-		peer = p.draining[id] // it may return
-	}
 	if peer == nil {
-		return r == ReasonDrain && !down && p.forgetDrainLocked(id)
+		return false
 	}
 	p.applyVerdictsLocked(r, Verdict{peer, down, why})
 	return true
+}
+
+// reasonsOfPool are those that Apply and SetOrders set.
+const reasonsOfPool = ReasonRegistry | ReasonAddress | ReasonDrain
+
+func mustBeCallers(r Reason) {
+	if r&reasonsOfPool != 0 {
+		panic("BUG: " + (r & reasonsOfPool).String() + " is for the pool to set")
+	}
 }
 
 // Verdict sets or clears a reason of one peer; see [Pool.SetReasons].
@@ -82,9 +83,7 @@ type Verdict struct {
 // peers of other pools and on peers that have drained, and returns the number of the
 // others.
 func (p *Pool) SetReasons(r Reason, verdicts ...Verdict) int {
-	if r&(ReasonRegistry|ReasonAddress) != 0 {
-		panic("BUG: ReasonRegistry and ReasonAddress are for Pool.Apply to set")
-	}
+	mustBeCallers(r)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := make([]Verdict, 0, len(verdicts))
@@ -106,23 +105,12 @@ func (p *Pool) applyVerdictsLocked(r Reason, verdicts ...Verdict) {
 				c.fail(v.Why)
 			}
 		})
-		switch {
-		case r&ReasonDrain == 0:
-		case v.Down:
-			p.rememberDrainLocked(v.Peer, v.Why)
-		default:
-			p.forgetDrainLocked(v.Peer.ID)
-			v.Peer.drained = false
-		}
 		p.noteStateLocked(v.Peer, was, is)
 		differs = differs || is.eligible() != was.eligible() || is.usableInPanic() != was.usableInPanic()
 	}
 	if differs {
 		p.publishLocked()
 		return
-	}
-	for _, v := range verdicts {
-		p.finishDrainsLocked(v.Peer)
 	}
 	p.flushLocked()
 }
@@ -150,7 +138,7 @@ func (p *Pool) joinLocked(i discovery.Instance) {
 		peer.cutTimer.Stop()
 		peer.name(p.stickyKey())
 		p.changeLocked(peer, func(c *condition) {
-			c.leaving = false
+			c.leaving, c.orders = false, p.orders(i)
 			c.setInstance(i, &p.options)
 		})
 		p.noteLocked(peer, EventAdded, "returned while draining")
@@ -162,13 +150,10 @@ func (p *Pool) joinLocked(i discovery.Instance) {
 	peer.name(p.stickyKey())
 	peer.condition.Store(&condition{leaving: true, since: time.Now()})
 	p.changeLocked(peer, func(c *condition) {
-		c.leaving = false
+		c.leaving, c.orders = false, p.orders(i)
 		c.setInstance(i, &p.options)
 		if p.options.MustPassFirst || p.options.ActiveOverridesRegistry {
 			c.awaitCheck()
-		}
-		if d, standing := p.drains[id]; standing {
-			c.setReason(ReasonDrain, true, d.Why)
 		}
 	})
 	peer.measureLatencies(p.options.MeasureLatencies)
@@ -182,7 +167,10 @@ func (p *Pool) joinLocked(i discovery.Instance) {
 
 func (p *Pool) updateLocked(u discovery.Update) {
 	peer := p.peers[u.New.Key()]
-	was, is := p.changeLocked(peer, func(c *condition) { c.setInstance(u.New, &p.options) })
+	was, is := p.changeLocked(peer, func(c *condition) {
+		c.orders = p.orders(u.New)
+		c.setInstance(u.New, &p.options)
+	})
 	if what := describe(u); what != "" {
 		p.queueLocked(Event{Peer: peer, Kind: EventUpdated, Was: was.state(), Detail: what, Update: u})
 	}

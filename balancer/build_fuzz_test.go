@@ -47,7 +47,7 @@ func FuzzPool(f *testing.F) {
 					set[n] = i
 				}
 			case 6, 7:
-				if r, down := ReasonActive<<(argument%3), argument&16 != 0; exists && p.SetReason(i.Key(), r, down, "") {
+				if r, down := ReasonActive<<(argument%3), argument&16 != 0; exists && setReason(p, i.Key(), r, down, "") {
 					reasons[i.Key()] &^= r
 					if down {
 						reasons[i.Key()] |= r

@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -36,6 +37,7 @@ func (s *strictTransport) use() {
 // churn changes a pool at random until stop is closed.
 func churn(p *Pool, o Options, set []discovery.Instance, random *rand.Rand, stop <-chan struct{}) {
 	set = slices.Clone(set)
+	drained := make(map[discovery.Key]bool)
 	for {
 		select {
 		case <-stop:
@@ -44,10 +46,10 @@ func churn(p *Pool, o Options, set []discovery.Instance, random *rand.Rand, stop
 		}
 		i := &set[random.IntN(len(set))]
 		switch random.IntN(9) {
-		case 0:
-			p.SetReason(i.Key(), ReasonDrain, true, "")
-		case 1:
-			p.SetReason(i.Key(), ReasonDrain, false, "")
+		case 0, 1:
+			drained[i.Key()] = !drained[i.Key()]
+			orders := maps.Clone(drained)
+			p.SetOrders(func(i discovery.Instance) Orders { return Orders{Drain: orders[i.Key()]} })
 		case 2:
 			var verdicts []Verdict
 			for _, peer := range p.Snapshot().All {
@@ -212,14 +214,14 @@ func TestNoRequestStartsOnADrainedPeer(t *testing.T) {
 		})
 	}
 	for range rounds {
-		p.SetReason(target.ID, ReasonDrain, true, "")
+		setReason(p, target.ID, ReasonDrain, true, "")
 		for target.Inflight() > 0 {
 			time.Sleep(time.Microsecond)
 		}
 		down.Store(true)
 		p.SetReason(set[1].Key(), ReasonActive, false, "") // a concurrent writer
 		down.Store(false)
-		p.SetReason(target.ID, ReasonDrain, false, "")
+		setReason(p, target.ID, ReasonDrain, false, "")
 	}
 	close(stop)
 	readers.Wait()

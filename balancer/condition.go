@@ -10,6 +10,7 @@ import (
 // stores a changed copy.
 type condition struct {
 	instance  discovery.Instance
+	orders    Orders
 	usual     int // last weight above 0 from the registry
 	group     int // index of Snapshot.Groups
 	override  int // weight of a critical instance under ActiveOverridesRegistry; else 0
@@ -23,13 +24,10 @@ type condition struct {
 	warmFrom  time.Time          // start of slow start; zero for a peer that is warm or not eligible
 }
 
-// weight returns the peer's weight, from 0 to maxWeight.
-func (c *condition) weight() int {
+// registryWeight returns the peer's weight without an operator's order, from 0 to maxWeight.
+func (c *condition) registryWeight() int {
 	return min(max(c.instance.Weight, c.override, 0), maxWeight)
 }
-
-// usualWeight returns the weight of the peer when it is healthy, 1 if it is unknown.
-func (c *condition) usualWeight() int { return min(max(c.usual, 1), maxWeight) }
 
 // eligible reports whether the peer may get requests.
 func (c *condition) eligible() bool { return c.reasons == 0 && !c.leaving }
@@ -64,9 +62,10 @@ func (c *condition) state() State {
 	return StateUp
 }
 
-// setInstance stores the registry's data and sets the reasons that follow from it.
+// setInstance stores the registry's data and sets the reasons that follow from it and from the
+// operator's orders.
 func (c *condition) setInstance(i discovery.Instance, o *Options) {
-	before := c.weight()
+	before := c.registryWeight()
 	if !i.Probation.Equal(c.instance.Probation) {
 		c.failed = ""
 	}
@@ -75,6 +74,7 @@ func (c *condition) setInstance(i discovery.Instance, o *Options) {
 	if i.Weight > 0 {
 		c.usual = i.Weight
 	}
+	weightless := i.Weight <= 0 && c.orders.Weight == 0
 	switch {
 	case c.onProbation():
 		c.setReason(ReasonRegistry, c.failed != "", c.probationLine())
@@ -84,17 +84,18 @@ func (c *condition) setInstance(i discovery.Instance, o *Options) {
 	case o.ActiveOverridesRegistry && i.Status == discovery.StatusCritical:
 		c.override = max(before, 1)
 		c.setReason(ReasonRegistry, false, "")
-	case i.Status >= discovery.StatusCritical, i.Weight <= 0 && i.Status != discovery.StatusPassing:
+	case i.Status >= discovery.StatusCritical, weightless && i.Status != discovery.StatusPassing:
 		why := i.Status.String()
 		if i.Detail != "" {
 			why += ": " + i.Detail
 		}
 		c.setReason(ReasonRegistry, true, why)
-	case i.Weight <= 0:
+	case weightless:
 		c.setReason(ReasonRegistry, true, "weight 0")
 	default:
 		c.setReason(ReasonRegistry, false, "")
 	}
+	c.setReason(ReasonDrain, c.orders.Drain, c.orders.Why)
 	c.checkAddress(o)
 }
 
@@ -177,6 +178,7 @@ func (p *Pool) changeLocked(peer *Peer, f func(*condition)) (was, is *condition)
 	case failed && !c.failing():
 		peer.resetLatency()
 	}
+	peer.drained = peer.drained && c.reasons&ReasonDrain != 0
 	peer.condition.Store(&c)
 	if c.refused != "" && c.refused != was.refused {
 		p.noteLocked(peer, EventRefused, c.refused)

@@ -210,7 +210,7 @@ func TestAnOperatorDrainsAPeer(t *testing.T) {
 		p.Apply(instances(1))
 		token := mustPick(t, p, nil)
 		peer := token.Peer
-		p.SetReason(peer.ID, ReasonDrain, true, "")
+		setReason(p, peer.ID, ReasonDrain, true, "")
 		if _, err := p.Pick(nil); err != ErrNoEligible {
 			t.Errorf("Pick = %v, want %v", err, ErrNoEligible)
 		}
@@ -223,9 +223,9 @@ func TestAnOperatorDrainsAPeer(t *testing.T) {
 		if tr := transportOf(peer); tr.drains.Load() != 1 || tr.closes.Load() != 0 {
 			t.Errorf("%d drains, %d closes, want 1, 0", tr.drains.Load(), tr.closes.Load())
 		}
-		p.SetReason(peer.ID, ReasonDrain, false, "")
+		setReason(p, peer.ID, ReasonDrain, false, "")
 		mustPick(t, p, nil).Done(Outcome{})
-		p.SetReason(peer.ID, ReasonDrain, true, "")
+		setReason(p, peer.ID, ReasonDrain, true, "")
 		want := []string{
 			"state star-0000: up: draining → up",
 			"state star-0000: draining: up → draining: drain",

@@ -41,10 +41,10 @@ func TestEachChangeHasAnEventInOrder(t *testing.T) {
 	p.SetReason(b.Key(), ReasonEjected, true, "5 failures in a row")
 	p.SetReason(b.Key(), ReasonEjected, true, "6 failures in a row")
 	expect("state star-0001: ejected: up → ejected: ejected: 5 failures in a row")
-	p.SetReason(b.Key(), ReasonDrain, true, "")
-	p.SetReason(b.Key(), ReasonDrain, true, "again")
+	setReason(p, b.Key(), ReasonDrain, true, "")
+	setReason(p, b.Key(), ReasonDrain, true, "again")
 	expect("state star-0001: draining: ejected → draining: ejected: 6 failures in a row; drain", "drained star-0001: draining")
-	p.SetReason(b.Key(), ReasonDrain, false, "")
+	setReason(p, b.Key(), ReasonDrain, false, "")
 	p.SetReason(b.Key(), ReasonEjected, false, "")
 	expect("state star-0001: ejected: draining → ejected: ejected: 6 failures in a row", "state star-0001: up: ejected → up")
 

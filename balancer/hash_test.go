@@ -134,7 +134,7 @@ func TestEjectionDoesNotReshuffle(t *testing.T) {
 			p.SetReason(set[3].Key(), ReasonEjected, down, "")
 		},
 		"drained": func(p *Pool, set []discovery.Instance, down bool) {
-			p.SetReason(set[3].Key(), ReasonDrain, down, "")
+			setReason(p, set[3].Key(), ReasonDrain, down, "")
 		},
 		"critical": func(p *Pool, set []discovery.Instance, down bool) {
 			set = slices.Clone(set)

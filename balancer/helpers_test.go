@@ -22,6 +22,21 @@ func instance(n, weight int) discovery.Instance {
 	}
 }
 
+// setReason is Pool.SetReason; with ReasonDrain it is an operator's order beside the earlier ones.
+func setReason(p *Pool, id discovery.Key, r Reason, down bool, why string) bool {
+	if r != ReasonDrain {
+		return p.SetReason(id, r, down, why)
+	}
+	earlier := p.orders
+	p.SetOrders(func(i discovery.Instance) Orders {
+		if i.Key() == id {
+			return Orders{Drain: down, Why: why}
+		}
+		return earlier(i)
+	})
+	return true
+}
+
 // instances returns n instances of weight 1.
 func instances(n int) []discovery.Instance {
 	set := make([]discovery.Instance, n)

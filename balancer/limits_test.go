@@ -66,7 +66,7 @@ func TestARefusedPickDoesNotCount(t *testing.T) {
 	for range 3 { // with a budget for one
 		expectPick(t, p, &q, ErrAllTried)
 	}
-	p.SetReason(token.Peer.ID, ReasonDrain, true, "")
+	setReason(p, token.Peer.ID, ReasonDrain, true, "")
 	expectPick(t, p, nil, ErrNoEligible)
 	token.Done(Outcome{})
 	if p.inflight.Load() != 0 || p.retries.Load() != 0 {

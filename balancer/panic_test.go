@@ -46,12 +46,12 @@ func TestPanicUsesFailingPeers(t *testing.T) {
 	p := newTestPool(t, Options{PanicThreshold: .5, NewTransport: newTestTransport, Notify: got.notify})
 	set := instances(4)
 	p.Apply(set)
-	setReason := func(n int, r Reason, down bool) { p.SetReason(set[n].Key(), r, down, "") }
-	setReason(0, ReasonActive, true)
-	setReason(1, ReasonEjected, true)
+	setReasonOf := func(n int, r Reason, down bool) { setReason(p, set[n].Key(), r, down, "") }
+	setReasonOf(0, ReasonActive, true)
+	setReasonOf(1, ReasonEjected, true)
 	expectEligible(t, p, false, 2, 3) // half is enough
 	got.take()
-	setReason(2, ReasonActive, true)
+	setReasonOf(2, ReasonActive, true)
 	expectEligible(t, p, true, 0, 1, 2, 3)
 	want := []string{"state star-0002: unhealthy: up → unhealthy: active", "panic: 1 of 4 peers are healthy"}
 	if e := got.take(); !slices.Equal(e, want) {
@@ -60,10 +60,10 @@ func TestPanicUsesFailingPeers(t *testing.T) {
 	if peer := peerOf(t, p, set[0]); peer.State() != StateUnhealthy || peer.Reasons() == nil {
 		t.Errorf("state %v, reasons %q: panic does not make a peer healthy", peer.State(), peer.Reasons())
 	}
-	setReason(3, ReasonActive, true) // no healthy peer
+	setReasonOf(3, ReasonActive, true) // no healthy peer
 	expectEligible(t, p, true, 0, 1, 2, 3)
-	setReason(3, ReasonActive, false)
-	setReason(2, ReasonActive, false)
+	setReasonOf(3, ReasonActive, false)
+	setReasonOf(2, ReasonActive, false)
 	expectEligible(t, p, false, 2, 3)
 	want = []string{
 		"state star-0003: unhealthy: up → unhealthy: active", "state star-0003: up: unhealthy → up",
@@ -84,25 +84,25 @@ func TestPanicDoesNotUseDrainedAndUncheckedPeers(t *testing.T) {
 	set[2].Weight = 0
 	p.Apply(set)
 	expectEligible(t, p, false) // no peer has passed
-	setReason := func(n int, r Reason, down bool) { p.SetReason(set[n].Key(), r, down, "") }
+	setReasonOf := func(n int, r Reason, down bool) { setReason(p, set[n].Key(), r, down, "") }
 	for n := range 6 {
-		setReason(n, ReasonActive, false)
+		setReasonOf(n, ReasonActive, false)
 	}
 	expectEligible(t, p, false, 3, 4, 5)
-	setReason(3, ReasonDrain, true)
-	setReason(4, ReasonActive, true)
+	setReasonOf(3, ReasonDrain, true)
+	setReasonOf(4, ReasonActive, true)
 	expectEligible(t, p, false, 5) // 1 of 2
-	setReason(5, ReasonEjected, true)
+	setReasonOf(5, ReasonEjected, true)
 	expectEligible(t, p, true, 4, 5)
 	drained := transportOf(peerOf(t, p, set[4])).drains.Load()
-	setReason(4, ReasonDrain, true) // during panic
+	setReasonOf(4, ReasonDrain, true) // during panic
 	expectEligible(t, p, true, 5)
 	if transportOf(peerOf(t, p, set[4])).drains.Load() != drained+1 {
 		t.Error("a peer drained in panic keeps its connections")
 	}
-	setReason(4, ReasonDrain, false)
+	setReasonOf(4, ReasonDrain, false)
 	expectEligible(t, p, true, 4, 5)
-	setReason(6, ReasonActive, true) // its first check fails
+	setReasonOf(6, ReasonActive, true) // its first check fails
 	expectEligible(t, p, true, 4, 5)
 	p.Apply(set[:5])
 	expectEligible(t, p, true, 4)

@@ -46,12 +46,12 @@ type Pool struct {
 	mu       sync.Mutex
 	options  Options
 	set      []discovery.Instance
-	peers    map[discovery.Key]*Peer         // in the set
-	groups   map[string]*Group               // also former ones
-	draining map[discovery.Key]*Peer         // left the set, not retired yet
-	drains   map[discovery.Key]StandingDrain // by an operator, of instances in the set too
-	failing  []*Peer                         // began to fail since the last flush
-	events   []Event                         // not sent yet
+	peers    map[discovery.Key]*Peer // in the set
+	groups   map[string]*Group       // also former ones
+	draining map[discovery.Key]*Peer // left the set, not retired yet
+	orders   func(discovery.Instance) Orders
+	failing  []*Peer // began to fail since the last flush
+	events   []Event // not sent yet
 	closed   bool
 	drained  chan struct{} // closed when the pool is closed and nothing drains
 
@@ -74,7 +74,7 @@ func NewPool(name string, o Options) (*Pool, error) {
 		peers:    make(map[discovery.Key]*Peer),
 		groups:   make(map[string]*Group),
 		draining: make(map[discovery.Key]*Peer),
-		drains:   make(map[discovery.Key]StandingDrain),
+		orders:   func(discovery.Instance) Orders { return Orders{} },
 		drained:  make(chan struct{}),
 	}
 	p.setOptionsLocked(o)

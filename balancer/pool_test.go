@@ -189,7 +189,7 @@ func TestEachReasonHasItsOwner(t *testing.T) {
 	}
 	set := func(r Reason, down bool, why string) {
 		t.Helper()
-		if !p.SetReason(i.Key(), r, down, why) {
+		if !setReason(p, i.Key(), r, down, why) {
 			t.Error("SetReason does not know the peer")
 		}
 	}

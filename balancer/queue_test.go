@@ -72,7 +72,7 @@ func TestWaitForAConnectionEnds(t *testing.T) {
 		{"when its time is over", func(*Pool, []Token) {}, 5 * time.Second, ErrConnectionsSaturated, ErrConnectionsSaturated},
 		{"when the peers are drained", func(p *Pool, held []Token) {
 			for _, token := range held {
-				p.SetReason(token.Peer.ID, ReasonDrain, true, "")
+				setReason(p, token.Peer.ID, ReasonDrain, true, "")
 			}
 		}, time.Second, ErrNoEligible, ErrNoEligible},
 		{"when checks fail", func(p *Pool, held []Token) {

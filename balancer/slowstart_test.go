@@ -142,7 +142,7 @@ func TestAPeerThatReturnsWarmsAgain(t *testing.T) {
 	for what, away := range map[string]func(p *Pool, i discovery.Instance, away bool){
 		"ejected": func(p *Pool, i discovery.Instance, away bool) { p.SetReason(i.Key(), ReasonEjected, away, "") },
 		"checked": func(p *Pool, i discovery.Instance, away bool) { p.SetReason(i.Key(), ReasonActive, away, "") },
-		"drained": func(p *Pool, i discovery.Instance, away bool) { p.SetReason(i.Key(), ReasonDrain, away, "") },
+		"drained": func(p *Pool, i discovery.Instance, away bool) { setReason(p, i.Key(), ReasonDrain, away, "") },
 		"critical": func(p *Pool, i discovery.Instance, away bool) {
 			if away {
 				i.Status = discovery.StatusCritical

@@ -37,7 +37,7 @@ const (
 	ReasonActive
 	// ReasonEjected: too many requests failed. Owned by outlier detection.
 	ReasonEjected
-	// ReasonDrain: an operator drains the peer. Owned by the admin API.
+	// ReasonDrain: an operator drains the peer. Owned by the pool; see Pool.SetOrders.
 	ReasonDrain
 	// ReasonAddress: Options.MayConnect refuses the address. Owned by the pool.
 	ReasonAddress

@@ -16,7 +16,7 @@ func TestOnlyFailingChecksMakeAPeerSuspect(t *testing.T) {
 		}
 	}
 	reason := func(r Reason) func(*Pool, []discovery.Instance) {
-		return func(p *Pool, set []discovery.Instance) { p.SetReason(set[0].Key(), r, true, "") }
+		return func(p *Pool, set []discovery.Instance) { setReason(p, set[0].Key(), r, true, "") }
 	}
 	for _, test := range []struct {
 		name   string
@@ -31,7 +31,7 @@ func TestOnlyFailingChecksMakeAPeerSuspect(t *testing.T) {
 		{"ejected", reason(ReasonEjected), 0},
 		{"operator", reason(ReasonDrain), 0},
 		{"active check, drained before", func(p *Pool, set []discovery.Instance) {
-			p.SetReason(set[0].Key(), ReasonDrain, true, "")
+			setReason(p, set[0].Key(), ReasonDrain, true, "")
 			p.SetReason(set[0].Key(), ReasonActive, true, "")
 		}, 1},
 		{"another output of the same check", func(p *Pool, set []discovery.Instance) {

@@ -15,6 +15,7 @@ import (
 	"sluice/admin"
 	"sluice/balancer"
 	"sluice/config"
+	"sluice/orders"
 )
 
 // emptyAPI is the handler of an admin API without services. It wants the token s3cret for orders,
@@ -24,6 +25,7 @@ func emptyAPI() http.Handler {
 		Pools:   func() []*balancer.Pool { return nil },
 		History: new(config.History),
 		Tokens:  func() admin.Tokens { return admin.Tokens{Operate: "s3cret", Look: "scraper"} },
+		Orders:  orders.New(orders.Options{}),
 	})
 }
 

@@ -9,7 +9,9 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"os/user"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -17,57 +19,106 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/admin"
+	"sluice/discovery"
 )
 
-// order is a command of an operator about a peer.
+// order is a command of an operator about a peer, or about a node.
 type order struct {
 	api
-	verb    string // as in the admin API: drain, enable
-	peer    string // its id, its address, or "service/id"
-	service string // "": any
+	path    string     // in the admin API, after that of the peer: drain, enable, weight, weight/release
+	peer    string     // its id, its address, or "service/id"
+	node    string     // in place of a peer; "": a peer
+	service string     // of the peer; "": any
+	query   url.Values // of the terms
 	why     string
+	lasts   time.Duration // 0: until it is ended
 	wait    time.Duration // for its requests in flight; 0: none
 }
 
 func newDrain() *cobra.Command {
-	o := order{verb: "drain"}
+	o := order{path: "drain"}
 	command := o.command(&cobra.Command{
-		Use:   "drain PEER",
-		Short: "Drain a peer: it gets no new requests",
+		Use:   "drain PEER | --node NODE",
+		Short: "Drain a peer or a node: no new requests",
 		Long: "Drain a peer of a running sluice: it gets no new requests, and those in flight go\n" +
-			"on. PEER is its id, its address or SERVICE/ID.\n\n" +
-			"The drain lasts until \"sluice enable\", also when the instance deregisters and\n" +
-			"returns. It survives an upgrade by SIGUSR2, not a restart. It affects this replica\n" +
-			"only: consul maint takes an instance out of all replicas.",
+			"on. PEER is its id, its address or SERVICE/ID. With --node, all peers of a node are\n" +
+			"drained, also those that are registered later.\n\n" +
+			"The drain lasts until \"sluice enable\" or for the time of --for, also when the\n" +
+			"instance deregisters and returns. It survives an upgrade by SIGUSR2, and a restart\n" +
+			"with admin.orders or consul.orders. With consul.orders it reaches all replicas.\n" +
+			"\"sluice orders\" shows all drains.",
 	})
-	command.Flags().StringVar(&o.why, "why", "", "`reason` to show with the peer")
+	o.addTerms(command)
+	o.addNode(command)
 	command.Flags().DurationVar(&o.wait, "wait", 0, "wait up to this `time` until no request is in flight, else fail")
 	return command
 }
 
 func newEnable() *cobra.Command {
-	o := order{verb: "enable"}
-	return o.command(&cobra.Command{
-		Use:   "enable PEER",
-		Short: "End the drain of a peer",
-		Long: "End the drain of a peer: it gets requests again unless it has another reason\n" +
-			"against it. PEER is its id, its address or SERVICE/ID; the last also works while the\n" +
-			"instance is not registered.",
+	o := order{path: "enable"}
+	command := o.command(&cobra.Command{
+		Use:   "enable PEER | --node NODE",
+		Short: "End the drain of a peer or a node",
+		Long: "End the drain of a peer or a node: it gets requests again unless it has another\n" +
+			"reason against it. PEER is its id, its address or SERVICE/ID; the last also works\n" +
+			"while the instance is not registered.",
 	})
+	o.addNode(command)
+	return command
+}
+
+func newWeight() *cobra.Command {
+	o := order{path: "weight"}
+	command := o.command(&cobra.Command{
+		Use:   "weight PEER WEIGHT | weight PEER clear",
+		Short: "Set the weight of a peer in place of the registry's",
+		Long: "Set the weight of a peer of a running sluice, from 1 to 65535, in place of that in\n" +
+			"the registry. \"clear\" returns to the registry's. PEER is its id, its address or\n" +
+			"SERVICE/ID. The weight lasts as long as a drain does: see \"sluice drain --help\".",
+	})
+	command.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) != 2 {
+			return &usageError{errors.New("want PEER, and WEIGHT or clear")}
+		}
+		if args[1] == "clear" {
+			o.path += "/release"
+			return nil
+		}
+		if weight, err := strconv.Atoi(args[1]); err != nil || weight < 1 || weight > discovery.MaxWeight {
+			return &usageError{fmt.Errorf("weight %q: want a number from 1 to %d, or clear", args[1], discovery.MaxWeight)}
+		}
+		o.query.Set("weight", args[1])
+		return nil
+	}
+	o.addTerms(command)
+	return command
 }
 
 // command completes c, which executes o.
 func (o *order) command(c *cobra.Command) *cobra.Command {
+	o.query = url.Values{}
 	c.Args = func(_ *cobra.Command, args []string) error {
-		if len(args) != 1 {
+		if len(args) != 1 && o.node == "" {
 			return &usageError{errors.New("name one peer")}
+		}
+		if len(args) > 0 && o.node != "" {
+			return &usageError{errors.New("name a peer or a node, not both")}
 		}
 		return nil
 	}
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		o.peer = args[0]
+		if len(args) > 0 {
+			o.peer = args[0]
+		}
+		if o.lasts != 0 {
+			o.query.Set("for", o.lasts.String())
+		}
+		o.query.Set("by", operator())
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
+		if o.node != "" {
+			return o.carryOutForNode(ctx, cmd.OutOrStdout())
+		}
 		return o.carryOut(ctx, cmd.OutOrStdout())
 	}
 	o.addFlags(c)
@@ -75,19 +126,37 @@ func (o *order) command(c *cobra.Command) *cobra.Command {
 	return c
 }
 
+func (o *order) addTerms(c *cobra.Command) {
+	c.Flags().StringVar(&o.why, "why", "", "`reason` to show with the peer")
+	c.Flags().DurationVar(&o.lasts, "for", 0, "end it by itself after this `time`, such as 30m")
+}
+
+func (o *order) addNode(c *cobra.Command) {
+	c.Flags().StringVar(&o.node, "node", "", "all peers that are registered with this `node`, in place of one peer")
+}
+
+// operator returns who runs this command, for people: USER@HOST. It is no proof.
+func operator() string {
+	name := os.Getenv("SUDO_USER")
+	if u, err := user.Current(); name == "" && err == nil {
+		name = u.Username
+	}
+	host, _ := os.Hostname() // without a name it is empty
+	return printable(strings.Trim(name+"@"+host, "@"))
+}
+
 func (o *order) carryOut(ctx context.Context, out io.Writer) error {
 	p, err := o.find(ctx)
 	if err != nil {
 		return err
 	}
-	path := "/api/peers/" + url.PathEscape(p.Service) + "/" + url.PathEscape(p.ID) + "/" + o.verb
-	query := url.Values{}
+	path := "/api/peers/" + url.PathEscape(p.Service) + "/" + url.PathEscape(p.ID) + "/" + o.path
 	for name, value := range map[string]string{"node": p.Node, "address": p.Address, "why": o.why} {
 		if value != "" {
-			query.Set(name, value)
+			o.query.Set(name, value)
 		}
 	}
-	body, err := o.ask(ctx, http.MethodPost, path, query)
+	body, err := o.ask(ctx, http.MethodPost, path, o.query)
 	if err != nil {
 		return err
 	}
@@ -96,14 +165,62 @@ func (o *order) carryOut(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	if o.wait > 0 {
-		return o.await(ctx, out, done)
+		peers, err := o.await(ctx, printable(done.Service)+"/"+printable(done.ID)+" ("+done.Address+")", func(p *admin.Peer) bool {
+			return p.Service == done.Service && p.ID == done.ID && p.Node == done.Node && p.Address == done.Address
+		})
+		if err != nil {
+			return err
+		}
+		done.Peer = &admin.Peer{Service: done.Service, ID: done.ID, Address: done.Address, State: "gone"}
+		if len(peers) > 0 {
+			done.Peer = &peers[len(peers)-1]
+		}
 	}
 	if done.Peer == nil {
 		_, err = fmt.Fprintf(out, "%s/%s (%s) is not registered; it may get requests when it returns\n",
 			printable(done.Service), printable(done.ID), done.Address)
+	} else {
+		err = writeState(out, *done.Peer)
+	}
+	return errors.Join(err, writePending(out, done.Acceptance))
+}
+
+func (o *order) carryOutForNode(ctx context.Context, out io.Writer) error {
+	if o.why != "" {
+		o.query.Set("why", o.why)
+	}
+	body, err := o.ask(ctx, http.MethodPost, "/api/nodes/"+url.PathEscape(o.node)+"/"+o.path, o.query)
+	if err != nil {
 		return err
 	}
-	return writeState(out, *done.Peer)
+	var done admin.OperatedNode
+	if err := o.decode(body, &done); err != nil {
+		return err
+	}
+	if o.wait > 0 {
+		if done.Peers, err = o.await(ctx, "node "+printable(o.node), func(p *admin.Peer) bool {
+			return p.Node == done.Node && p.Datacenter == done.Datacenter
+		}); err != nil {
+			return err
+		}
+	}
+	for _, p := range done.Peers {
+		if err := writeState(out, p); err != nil {
+			return err
+		}
+	}
+	if len(done.Peers) == 0 {
+		fmt.Fprintf(out, "no peer is registered with the node %s\n", printable(o.node))
+	}
+	return writePending(out, done.Acceptance)
+}
+
+// writePending says that other replicas do not have an order yet.
+func writePending(out io.Writer, a admin.Acceptance) (err error) {
+	if a.Shared && a.Pending != "" {
+		_, err = fmt.Fprintf(out, "other replicas do not know it yet: %s\n", printableWhy(a.Pending))
+	}
+	return err
 }
 
 // writeState writes the state of a peer.
@@ -116,7 +233,10 @@ func writeState(out io.Writer, p admin.Peer) error {
 	return err
 }
 
-// find returns the peer; for enable of an absent one, only service and id.
+// ends reports whether o ends another order, of a peer that may be absent.
+func (o *order) ends() bool { return o.path == "enable" || o.path == "weight/release" }
+
+// find returns the peer; to end the order about an absent one, only service and id.
 func (o *order) find(ctx context.Context) (admin.Peer, error) {
 	q := peersOf(&o.api)
 	if o.service != "" {
@@ -138,42 +258,39 @@ func (o *order) find(ctx context.Context) (admin.Peer, error) {
 			message += fmt.Sprintf("\n  %s/%s  %s  %s", printable(p.Service), printable(p.ID), printable(p.Node), p.Address)
 		}
 		return admin.Peer{}, errors.New(message)
-	case o.verb == "enable" && o.service != "":
+	case o.ends() && o.service != "":
 		return admin.Peer{Service: o.service, ID: strings.TrimPrefix(o.peer, o.service+"/")}, nil
 	}
-	if service, id, ok := strings.Cut(o.peer, "/"); ok && o.verb == "enable" {
+	if service, id, ok := strings.Cut(o.peer, "/"); ok && o.ends() {
 		return admin.Peer{Service: service, ID: id}, nil
 	}
 	return admin.Peer{}, fmt.Errorf("no peer %q: \"sluice peers\" lists all", o.peer)
 }
 
-func (o *order) await(ctx context.Context, out io.Writer, done admin.Operated) error {
+// await waits until no request is in flight on the peers that f selects, and returns these.
+func (o *order) await(ctx context.Context, what string, f func(*admin.Peer) bool) ([]admin.Peer, error) {
 	deadline := time.Now().Add(o.wait)
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	q := peersOf(&o.api, done.Service)
 	for {
-		peers, err := q.get(ctx)
+		peers, err := peersOf(&o.api).get(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
+		peers = slices.DeleteFunc(peers, func(p admin.Peer) bool { return !f(&p) })
 		inflight := 0
-		last := admin.Peer{Service: done.Service, ID: done.ID, Address: done.Address, State: "gone"}
 		for _, p := range peers {
-			if p.ID == done.ID && p.Node == done.Node && p.Address == done.Address {
-				last = p
-				inflight += p.Inflight
-			}
+			inflight += p.Inflight
 		}
 		if inflight == 0 {
-			return writeState(out, last)
+			return peers, nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s/%s (%s) still has %d in flight after %s", printable(done.Service), printable(done.ID), done.Address, inflight, o.wait)
+			return nil, fmt.Errorf("%s still has %d in flight after %s", what, inflight, o.wait)
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		case <-tick.C:
 		}
 	}

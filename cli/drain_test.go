@@ -2,6 +2,7 @@ package cli
 
 import (
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -25,6 +26,7 @@ func servePools(t *testing.T, sets ...[]discovery.Instance) (address string, poo
 	}
 	server := httptest.NewServer(admin.New(admin.Options{
 		Pools: func() []*balancer.Pool { return pools }, History: new(config.History), Tokens: func() admin.Tokens { return admin.Tokens{} },
+		Orders: balancertest.Obey(func() []*balancer.Pool { return pools }),
 	}))
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().String(), pools
@@ -86,4 +88,31 @@ func TestDrainWaitsForRequestsInFlight(t *testing.T) {
 	if _, stdout, _ := execute(t, "drain", "--help"); !strings.Contains(stdout, "--wait time") {
 		t.Errorf("no word of --wait in\n%s", stdout)
 	}
+}
+
+func TestDrainsOfNodesWeightsAndOrders(t *testing.T) {
+	first, second := instanceOf("star", "star-1", "a", 1), instanceOf("star", "star-2", "b", 2)
+	address, _ := servePools(t, []discovery.Instance{first, second}, []discovery.Instance{instanceOf("moon", "m", "b", 3)})
+	do := func(wantStatus int, want string, args ...string) {
+		t.Helper()
+		status, stdout, stderr := execute(t, append(args, "--admin", address)...)
+		if got := stdout + stderr; status != wantStatus || !regexp.MustCompile("^"+want+"$").MatchString(got) {
+			t.Errorf("%q: status %d\n%s want %d\n%s", args, status, got, wantStatus, want)
+		}
+	}
+	do(exitOK, "no orders\n", "orders")
+	do(exitOK, `moon/m .10.0.0.1:3. is draining, 0 in flight: drain: node b: new disks\nstar/star-2 .10.0.0.1:2. is draining, 0 in flight: drain: node b: new disks\n`,
+		"drain", "--node", "b", "--why", "new disks", "--wait", "1m")
+	do(exitOK, `star/star-1 .10.0.0.1:1. is up, 0 in flight\n`, "weight", "star-1", "5", "--for", "30m")
+	do(exitOK, `ORDER +ABOUT +NODE +FOR +ENDS IN +BY +REPLICAS +WHY\ndrain +all its peers +b +[0-9]+s +- +.+@.+ +this one +new disks\nweight 5 +star/star-1 .10.0.0.1:1. +a +[0-9]+s +(30m0s|2[0-9]m.+) +.+@.+ +this one +\n`, "orders")
+	do(exitOK, `(?s)SERVICE.*star-1 +10.0.0.1:1 +up +[0-9]+s +5 .*`, "peers")
+	do(exitFailed, `sluice: admin API at .*: its node is drained: node b: new disks .POST /api/nodes/b/enable ends it.\n`, "enable", "star-2")
+	do(exitOK, `(?s).*star/star-2 .10.0.0.1:2. is up, 0 in flight\n`, "enable", "--node", "b")
+	do(exitOK, `star/star-1 .10.0.0.1:1. is up, 0 in flight\n`, "weight", "star-1", "clear")
+	do(exitOK, "no orders\n", "orders")
+	do(exitFailed, `sluice: admin API at .*: no peer is registered with a node "x"\n`, "drain", "--node", "x")
+	do(exitUsage, `(?s).*name a peer or a node, not both.*`, "drain", "star-1", "--node", "b")
+	do(exitUsage, `(?s).*name one peer.*`, "drain")
+	do(exitUsage, `(?s).*want a number from 1 to 65535, or clear.*`, "weight", "star-1", "0")
+	do(exitFailed, `(?s).*for: want a duration from 1s.*`, "drain", "star-1", "--for", "1ms")
 }

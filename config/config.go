@@ -1,6 +1,11 @@
 package config
 
-import "time"
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
 
 // Config is a complete configuration: all defaults are set, all values are checked.
 //
@@ -60,6 +65,9 @@ type Admin struct {
 	// ReadTokenFile contains a bearer token for requests that only read. It requires
 	// TokenFile. Empty: none.
 	ReadTokenFile string `key:"read_token_file"`
+	// Orders is the file with operators' orders about peers, which so survive a restart. Empty:
+	// none.
+	Orders string `key:"orders" format:"file"`
 }
 
 // AdminTLS configures TLS of the admin API. Its files are in PEM format: the certificate
@@ -170,8 +178,29 @@ type Consul struct {
 	// Shares is the prefix of the keys in Consul's KV store by which replicas share what their
 	// judges and operators decide, without a slash at its end. Empty: each is on its own.
 	Shares string `key:"shares" format:"kv_prefix"`
+	// Orders is the prefix of the keys in Consul's KV store by which replicas share operators'
+	// orders about peers. Empty: see OrdersPrefix.
+	Orders string `key:"orders" format:"kv_prefix"`
 	// Register configures the registration of sluice. nil: sluice is not registered.
 	Register *ConsulRegister `key:"register"`
+}
+
+// OrdersPrefix returns the prefix of the keys by which replicas share orders about peers: with
+// Register each fleet has its own. Empty: each replica is on its own.
+func (c *Consul) OrdersPrefix() string {
+	switch {
+	case c.Orders == "off":
+		return ""
+	case c.Orders == "" && c.Register != nil:
+		return "sluice-orders/" + c.Register.Service
+	}
+	return c.Orders
+}
+
+// IsLogLevel reports whether s is a value of Log.Level.
+func IsLogLevel(s string) bool {
+	field, _ := reflect.TypeFor[Log]().FieldByName("Level")
+	return slices.Contains(strings.Split(field.Tag.Get("oneof"), "|"), s)
 }
 
 // ConsulTLS configures TLS for https addresses of Consul.

@@ -90,8 +90,10 @@ func (d *decoder) dynamic(c *Config) {
 			}
 			if kv.Prefix != "" {
 				kv.Prefix = strings.TrimSuffix(kv.Prefix, "/") + "/"
-				if shares := c.Consul.Shares + "/"; shares != "/" && (strings.HasPrefix(shares, kv.Prefix) || strings.HasPrefix(kv.Prefix, shares)) {
-					d.refuse(key+".consul_kv.prefix", kv.Prefix, "has keys in common with consul.shares, "+c.Consul.Shares+", which are no documents")
+				for _, other := range []struct{ key, prefix string }{{"consul.shares", c.Consul.Shares}, {"consul.orders", c.Consul.OrdersPrefix()}} {
+					if below := other.prefix + "/"; below != "/" && (strings.HasPrefix(below, kv.Prefix) || strings.HasPrefix(kv.Prefix, below)) {
+						d.refuse(key+".consul_kv.prefix", kv.Prefix, "has keys in common with "+other.key+", "+other.prefix+", which are no documents")
+					}
 				}
 			}
 		}

@@ -10,6 +10,7 @@ import (
 var restarts = []struct{ key, why string }{
 	{"admin.address", "it identifies a replica, in Consul and for other replicas"},
 	{"admin.tls", "other replicas and Consul ask by HTTP or HTTPS as it was registered; a change of the files takes effect without a restart"},
+	{"admin.orders", "the file is read at the start"},
 	{"config.history", "the file is read at the start"},
 	{"discovery.snapshot", "the file is read at the start"},
 	{"discovery.snapshot_max_age", "the file is read at the start"},
@@ -22,6 +23,7 @@ var restarts = []struct{ key, why string }{
 	{"consul.max_watches", consulClient},
 	{"consul.certificates_dir", "the files are read at the start"},
 	{"consul.shares", "the prefix is read at the start"},
+	{"consul.orders", "the prefix is read at the start"},
 	{"health.max_checks", "the checks of all services share workers"},
 }
 

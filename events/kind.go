@@ -62,11 +62,20 @@ const (
 	KindShareVerdict Kind = "split.verdict"  // what a judge has found
 )
 
+// Kinds of events of operators' orders about peers and nodes.
+const (
+	KindOrderGiven   Kind = "order.given"
+	KindOrderEnded   Kind = "order.ended"
+	KindOrderExpired Kind = "order.expired"
+)
+
 // Kinds of events of sluice itself.
 const (
 	KindStarted  Kind = "sluice.started"
 	KindReady    Kind = "sluice.ready"
-	KindReplaced Kind = "sluice.replaced" // a new process serves
+	KindNotReady Kind = "sluice.not_ready" // an operator has ordered it
+	KindLogLevel Kind = "sluice.log_level" // an operator has set the level of the log
+	KindReplaced Kind = "sluice.replaced"  // a new process serves
 	KindStopping Kind = "sluice.stopping"
 	KindSkipped  Kind = "feed.skipped" // the reader lacks events
 )
@@ -78,7 +87,8 @@ var kinds = []Kind{
 	KindAgentFails, KindNoLeader, KindAgentRecovered, KindAgentChanged, KindCatalogFails, KindCatalogWorks,
 	KindApplied, KindRejected, KindRolledBack, KindSourceFails, KindSourceWorks,
 	KindShareGiven, KindShareEnded, KindShareVerdict,
-	KindStarted, KindReady, KindReplaced, KindStopping, KindSkipped,
+	KindOrderGiven, KindOrderEnded, KindOrderExpired,
+	KindStarted, KindReady, KindNotReady, KindLogLevel, KindReplaced, KindStopping, KindSkipped,
 }
 
 // Kinds returns all kinds.

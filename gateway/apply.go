@@ -252,6 +252,9 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	}
 	g.services.add(p.created)
 	for _, service := range p.created {
+		g.obey(service) // orders may have changed since
+	}
+	for _, service := range p.created {
 		service.checker.Start(service.pool, p.health[service.name])
 	}
 	for name, service := range p.wanted {
@@ -262,7 +265,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		}
 	}
 	before := g.effective.Swap(c)
-	g.logs.set(c.Log)
+	g.useLog(c.Log)
 	if p.tokens != nil {
 		g.tokens.Store(p.tokens)
 	}

@@ -78,10 +78,10 @@ func TestFeedTellsWhatHappensToPeers(t *testing.T) {
 		"warning service.panic: Panic, failing peers get requests too: 1 of 2 peers are healthy")
 	reason(b, balancer.ReasonEjected, false, "")
 	expect("return", "info peer.recovered: b is up, it was ejected", "info service.panic_over: The panic is over: 2 of 2 peers are healthy")
-	reason(b, balancer.ReasonDrain, true, "deploy")
+	balancertest.Drain(pool, "deploy", b.Key())
 	expect("drain", "info peer.draining: b is draining, it was up: drain: deploy",
 		"info peer.drained: b has drained: no request is in flight")
-	reason(b, balancer.ReasonDrain, false, "")
+	balancertest.Drain(pool, "")
 	expect("the end of the drain", "info peer.enabled: b is up, it was draining")
 	lost := a
 	lost.Probation = time.Unix(1000, 0)

@@ -27,6 +27,9 @@ func (g *Gateway) replicaView() fleet.Replica {
 		Services:   []fleet.Service{},
 	}
 	view.Ready, _ = g.readiness()
+	if g.orders.Shares() {
+		view.Orders = g.orders.Set().Digest()
+	}
 	watches := g.watches()
 	for _, service := range g.services.all() {
 		peers := service.pool.Snapshot().All

@@ -28,6 +28,7 @@ import (
 	"sluice/etcd"
 	"sluice/events"
 	"sluice/healthcheck"
+	"sluice/orders"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
 	"sluice/route"
@@ -81,7 +82,7 @@ type Gateway struct {
 	refusals  refusals
 	notes     string        // the latest warnings about the configuration, as logged
 	settled   chan struct{} // closed when the dynamic sources have said something, and it is applied
-	orders    chan order
+	rollbacks chan order
 	// effective is the configuration in use: the latest of history, merged with the
 	// services found in the catalog.
 	effective atomic.Pointer[config.Config]
@@ -91,6 +92,7 @@ type Gateway struct {
 	shares     *shares
 	recorded   map[string]admin.GivenShare // those of shares that the history has; of the goroutine that applies configurations
 	sharing    *sharing                    // nil: each replica judges on its own
+	orders     *orders.Store
 	tags       *tags
 
 	accessLog   atomic.Pointer[accesslog.Logger]
@@ -122,8 +124,9 @@ type Gateway struct {
 	trialsMu sync.Mutex // guards the field below
 	trials   []*trial   // of services with a judge; the slice is replaced, not changed
 
-	mu        sync.Mutex  // guards the field below
-	listeners []*listener // for clients; the slice is replaced, not changed
+	mu         sync.Mutex  // guards the fields below
+	listeners  []*listener // for clients; the slice is replaced, not changed
+	byOperator byOperator
 
 	adminListener    net.Listener
 	adminCertificate *certificates.Follower // nil: without TLS
@@ -175,7 +178,7 @@ func New(o Options) (_ *Gateway, err error) {
 		o.Release = func(l net.Listener) { _ = l.Close() }
 	}
 	g := &Gateway{
-		options: o, reload: make(chan struct{}, 1), orders: make(chan order), becameReady: make(chan struct{}),
+		options: o, reload: make(chan struct{}, 1), rollbacks: make(chan order), becameReady: make(chan struct{}),
 		warm: make(chan struct{}), failed: make(chan error, 1), settled: make(chan struct{}),
 		waits: waits{certificatesEvery, startTimeout, warmTimeout, applyFoundRetry, takeoverTimeout, pauseTimeout, judgeInterval, judgeWarmUp},
 	}
@@ -215,6 +218,7 @@ func New(o Options) (_ *Gateway, err error) {
 	})
 	g.finder = newFinder(g)
 	g.shares = newShares(g.events)
+	g.orders = g.newOrders(c)
 	g.tags = newTags(g.finder.poke)
 	g.series = series.NewRecorder(g.services.pools)
 	if g.admin, err = g.newAdmin(c.Admin.TLS); err != nil {
@@ -261,6 +265,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	running.Go(func() { g.reloads(background) })
 	running.Go(func() { g.recheckAddresses(background) })
 	g.sharing.resume()
+	g.orders.Resume()
 	running.Go(func() { g.judge(background) })
 	running.Go(func() { g.series.Run(background) })
 	running.Go(func() { g.followCertificates(background) })
@@ -286,6 +291,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 			g.awaitDocuments(background, g.waits.start)
 			g.awaitCatalog(background, g.waits.start-time.Since(begin))
 			g.sharing.await(background, g.waits.start-time.Since(begin))
+			g.orders.AwaitFirst(background, g.waits.start-time.Since(begin))
 			g.awaitFirst(background, g.services.all(), g.waits.start-time.Since(begin))
 			g.tags.await(background, g.waits.start-time.Since(begin))
 			g.awaitCertificates(background, g.allListeners(), g.waits.start-time.Since(begin))
@@ -386,6 +392,7 @@ func (g *Gateway) release(ctx context.Context) {
 	}
 	g.kvCertificates.retain(nil)
 	g.sharing.pause()
+	g.orders.Pause()
 	g.consul.Close()
 	if err := g.accessLog.Load().Close(); err != nil {
 		g.log.Error().Err(err).Msg("access log")

@@ -11,12 +11,12 @@ import (
 	"time"
 
 	"sluice/admin"
-	"sluice/balancer"
 	"sluice/config"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
 	"sluice/discovery/saved"
 	"sluice/events"
+	"sluice/orders"
 )
 
 // handedVersion is the version of the format of handed. A process ignores a state of another
@@ -30,6 +30,9 @@ type handed struct {
 	Catalog  *handedCatalog           `json:"catalog,omitempty"`
 
 	Shares map[string]admin.GivenShare `json:"shares,omitempty"` // by service
+	Orders *orders.State               `json:"orders,omitempty"` // nil: those of handedService
+
+	ByOperator byOperator `json:"by_operator,omitzero"`
 
 	Events []events.Event `json:"events,omitempty"` // oldest first
 
@@ -50,8 +53,8 @@ type handed struct {
 
 // handedService is the state of a service.
 type handedService struct {
-	Watch  *handedWatch             `json:"watch,omitempty"` // nil: the peers are in the configuration
-	Drains []balancer.StandingDrain `json:"drains,omitempty"`
+	Watch  *handedWatch  `json:"watch,omitempty"` // nil: the peers are in the configuration
+	Drains []handedDrain `json:"drains,omitempty"`
 }
 
 // handedWatch is a discovery.Handed.
@@ -108,6 +111,7 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 	})
 	if err != nil {
 		once.Do(resume)
+		g.orders.Resume()
 		g.log.Error().Err(err).Msg("the new process does not serve: this one continues")
 		return
 	}
@@ -121,6 +125,7 @@ func (g *Gateway) pauseConsul() (abandoned int) {
 	return g.consul.Release(func() {
 		g.kvCertificates.pause()
 		g.sharing.pause()
+		g.orders.Pause()
 		g.documents.pause()
 		g.discovery.Pause()
 	})
@@ -129,6 +134,8 @@ func (g *Gateway) pauseConsul() (abandoned int) {
 // state returns the state for a new process.
 func (g *Gateway) state(abandoned int) handed {
 	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), History: &g.history, KVCertificates: g.kvCertificates.handed(), Shares: g.shares.all()}
+	standing := g.orders.State()
+	h.Orders, h.ByOperator = &standing, g.ordered()
 	h.Events, _ = g.events.Read(events.Filter{}, events.ID{})
 	for _, w := range g.discovery.Handed() {
 		h.Services[w.Service] = handedService{Watch: &handedWatch{
@@ -138,7 +145,7 @@ func (g *Gateway) state(abandoned int) handed {
 	}
 	for _, service := range g.services.all() {
 		s := h.Services[service.name]
-		s.Drains = service.pool.Drains()
+		s.Drains = handedDrains(g.orders.Set(), service.name)
 		h.Services[service.name] = s
 	}
 	if closed(g.finder.applied) {
@@ -177,6 +184,8 @@ func (g *Gateway) inherit() {
 func (g *Gateway) expectServices() *config.Config {
 	g.inherit()
 	g.tellStarted()
+	g.setOrdered(func(o *byOperator) { *o = g.handed.ByOperator })
+	g.adoptOrders()
 	g.shares.inherit(g.handed.Shares)
 	g.recorded = g.shares.all()
 	g.adoptHistory()
@@ -212,11 +221,9 @@ func (g *Gateway) adopt() {
 	g.rotateTicketKeys(time.Now())
 	g.kvCertificates.adopt(g.handed.KVCertificates)
 	g.updateTLS()
-	sets, drains := 0, 0
+	sets := 0
 	for _, service := range g.services.all() {
 		h := g.handed.Services[service.name]
-		service.pool.AdoptDrains(h.Drains)
-		drains += len(h.Drains)
 		if w := h.Watch; w != nil && g.discovery.Adopt(discovery.Handed{
 			Service: service.name, Source: w.Source,
 			Instances: w.Instances, Known: w.Known, Fresh: w.Fresh,
@@ -227,7 +234,7 @@ func (g *Gateway) adopt() {
 		}
 	}
 	if g.handed.Version != 0 {
-		g.log.Info().Int("sets", sets).Int("drains", drains).Msg("state of the old process adopted")
+		g.log.Info().Int("sets", sets).Int("orders", len(g.orders.Set().All())).Msg("state of the old process adopted")
 	}
 }
 

@@ -158,6 +158,23 @@ routes:
 	ask("POST /api/peers/{service}/{id}/drain", "/api/peers/star/star-1/drain?why=disk&node=&address=", 200)
 	ask("POST /api/peers/{service}/{id}/drain", "/api/peers/star/star-9/drain", 404)
 	ask("POST /api/peers/{service}/{id}/drain", "/api/peers/star/star-1/drain?why=%00", 400)
+	ask("POST /api/peers/{service}/{id}/weight", "/api/peers/star/star-2/weight?weight=5&for=1h&why=bigger&by=root@vm", 200)
+	ask("POST /api/peers/{service}/{id}/weight", "/api/peers/star/star-2/weight?weight=0", 400)
+	ask("POST /api/nodes/{node}/drain", "/api/nodes/nope/drain", 404)
+	node := r.peer("star-2").Node
+	ask("POST /api/nodes/{node}/drain", "/api/nodes/"+node+"/drain?datacenter=dc1&why=disks", 200)
+	ask("POST /api/peers/{service}/{id}/enable", "/api/peers/star/star-2/enable", 409)
+	ask("POST /api/ready/off", "/api/ready/off?why=tests&by=root@vm", 200)
+	ask("POST /api/log/{level}", "/api/log/debug?by=root@vm", 200)
+	ask("POST /api/log/{level}", "/api/log/loud", 400)
+	ask("GET /readyz", "", http.StatusServiceUnavailable)
+	for _, path := range []string{"/api/peers", "/api/orders", "/api/ready", "/api/log", "/api/replica"} {
+		ask("GET "+path, "", http.StatusOK)
+	}
+	ask("POST /api/log/{level}", "/api/log/release", 200)
+	ask("POST /api/ready/on", "/api/ready/on", 200)
+	ask("POST /api/nodes/{node}/enable", "/api/nodes/"+node+"/enable", 200)
+	ask("POST /api/peers/{service}/{id}/weight/release", "/api/peers/star/star-2/weight/release", 200)
 	ask("POST /api/shares/{service}", "/api/shares/star?share=0.1&group=canary&why=more", 200)
 	ask("POST /api/shares/{service}", "/api/shares/star?share=2", 400)
 	ask("POST /api/shares/{service}", "/api/shares/origin?share=0", 404)

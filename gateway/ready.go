@@ -136,5 +136,9 @@ func (g *Gateway) readiness() (ready bool, missing []string) {
 	if g.stopping.Load() {
 		return false, []string{"sluice is stopping"}
 	}
-	return closed(g.becameReady), g.progress(0).missing
+	missing = g.progress(0).missing
+	if o := g.ordered().NotReady; o != nil {
+		return false, append([]string{"an operator has made sluice not ready, since " + o.Since.Format(time.RFC3339) + because(o.Why)}, missing...)
+	}
+	return closed(g.becameReady), missing
 }

@@ -43,7 +43,7 @@ func (g *Gateway) reloads(ctx context.Context) {
 		case <-g.documents.changed:
 			g.consider(ctx, false)
 			continue
-		case o := <-g.orders:
+		case o := <-g.rollbacks:
 			o.carryOut(ctx)
 			continue
 		case <-g.finder.changed:

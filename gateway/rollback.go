@@ -26,7 +26,7 @@ func (g *Gateway) RollBack(ctx context.Context, number uint64, match, why string
 		revision, err = g.rollBack(ctx, number, match, why)
 	}}
 	select {
-	case g.orders <- o:
+	case g.rollbacks <- o:
 	case <-ctx.Done():
 		return revision, ctx.Err()
 	}

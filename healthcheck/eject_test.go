@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/discovery"
+	"sluice/test/balancertest"
 )
 
 // Outcomes.
@@ -228,9 +230,11 @@ func TestMaxEjectedIsAShareOfUsablePeers(t *testing.T) {
 		f := newFixture(t, passiveSettings(), Options{})
 		defer f.close()
 		f.Apply(instances(10))
+		var drained []discovery.Key
 		for n := range 8 {
-			f.SetReason(instance(n).Key(), balancer.ReasonDrain, true, "")
+			drained = append(drained, instance(n).Key())
 		}
+		balancertest.Drain(f.Pool, "", drained...)
 		f.fail(8, 5, refused)
 		f.fail(9, 5, refused)
 		if f.eligible() != 1 {
@@ -250,7 +254,7 @@ func TestAPeerWithoutNewRequestsIsNotEjected(t *testing.T) {
 			token, _ := f.pick(0)
 			held = append(held, token)
 		}
-		f.SetReason(instance(0).Key(), balancer.ReasonDrain, true, "")
+		balancertest.Drain(f.Pool, "", instance(0).Key())
 		for _, token := range held {
 			token.Done(refused)
 		}
@@ -268,7 +272,7 @@ func TestEjectedPeersReturnIfNoOtherIsLeft(t *testing.T) {
 		defer f.close()
 		f.Apply(instances(2))
 		f.fail(0, 5, refused)
-		f.SetReason(instance(1).Key(), balancer.ReasonDrain, true, "")
+		balancertest.Drain(f.Pool, "", instance(1).Key())
 		synctest.Wait()
 		if f.eligible() != 1 {
 			t.Errorf("%d eligible, want the one that was ejected", f.eligible())

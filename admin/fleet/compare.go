@@ -32,6 +32,7 @@ func (r *Report) conclude() {
 	// The registration's meta has the hash too.
 	r.compare(Difference{Kind: KindConfig}, all, each(all, func(m *Member) item { return item{value: m.ConfigHash} }))
 	r.comparePending(known)
+	r.compareOrders(known)
 	r.compareServices(known)
 	converged := len(r.Differences) == 0
 	if !converged || len(r.Unknown) == 0 && r.Error == "" {
@@ -132,6 +133,12 @@ func (r *Report) comparePending(members []*Member) {
 	r.Differences = append(r.Differences, d)
 }
 
+// compareOrders compares the orders of the replicas that share them.
+func (r *Report) compareOrders(members []*Member) {
+	sharing := slices.DeleteFunc(slices.Clone(members), func(m *Member) bool { return m.Orders == "" })
+	r.compare(Difference{Kind: KindOrders}, sharing, each(sharing, func(m *Member) item { return item{value: m.Orders} }))
+}
+
 // compareServices compares the services of members in linear time.
 func (r *Report) compareServices(members []*Member) {
 	services := make(map[string][]item) // by service, an item per member
@@ -162,7 +169,7 @@ func (d Difference) summary() string {
 	for i, g := range d.Groups {
 		who := strings.Join(g.Replicas, ", ")
 		switch {
-		case d.Kind == KindConfig:
+		case d.Kind == KindConfig, d.Kind == KindOrders:
 			parts[i] = fmt.Sprintf("%s: %s", who, g.Value)
 		case d.Kind == KindPending && g.Value == "":
 			parts[i] = who + ": nothing"
@@ -179,6 +186,7 @@ func (d Difference) summary() string {
 	line := map[string]string{
 		KindConfig:    "the configuration differs",
 		KindPending:   "a restart is needed",
+		KindOrders:    "operators' orders differ",
 		KindServices:  fmt.Sprintf("not all have the service %q", d.Service),
 		KindInstances: fmt.Sprintf("the instances of %q differ", d.Service),
 	}[d.Kind] + ": " + strings.Join(parts, "; ")

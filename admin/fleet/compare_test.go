@@ -12,6 +12,13 @@ func member(name, config string, services ...Service) Member {
 	return Member{Name: name, Status: "passing", ConfigHash: config, Services: append([]Service{}, services...)}
 }
 
+// ordered returns a replica with this digest of orders.
+func ordered(name, orders string) Member {
+	m := member(name, "c1")
+	m.Orders = orders
+	return m
+}
+
 func star(digest string, index uint64) Service {
 	return Service{Service: "star", Source: "consul", Digest: digest, Index: index, Instances: 2}
 }
@@ -40,6 +47,8 @@ func TestConclusions(t *testing.T) {
 		summaries []string
 		behind    []string
 	}{
+		{name: "orders", members: []Member{ordered("a", "o1"), ordered("b", "o1"), ordered("c", "")}, want: "true"},
+		{name: "other orders", members: []Member{ordered("a", "o1"), ordered("b", "o2")}, want: "false", summaries: []string{"operators' orders differ: a: o1; b: o2"}},
 		{name: "one replica", members: []Member{member("a", "c1", star("d1", 7))}, want: "true"},
 		{name: "the same", members: []Member{member("a", "c1", star("d1", 7)), member("b", "c1", star("d1", 7))}, want: "true"},
 		{name: "an index that moved for nothing", members: []Member{member("a", "c1", star("d1", 7)), member("b", "c1", star("d1", 70))}, want: "true"},

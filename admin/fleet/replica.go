@@ -21,7 +21,8 @@ type Replica struct {
 	ConfigHash string    `json:"config_hash"` // of the text of the configuration in use
 	Pending    []string  `json:"pending"`     // keys that wait for a restart
 	Ready      bool      `json:"ready"`
-	Services   []Service `json:"services"` // sorted by name
+	Orders     string    `json:"orders,omitempty"` // digest of operators' orders; empty: it does not share them
+	Services   []Service `json:"services"`         // sorted by name
 }
 
 // Service is the state of a service in a replica.

@@ -38,6 +38,7 @@ type Member struct {
 
 	Ready    bool      `json:"ready"`
 	Pending  []string  `json:"pending"`
+	Orders   string    `json:"orders,omitempty"`
 	Services []Service `json:"services"` // null without an answer
 
 	replica string // MetaReplica
@@ -53,6 +54,7 @@ func (m *Member) counts() bool { return !m.Duplicate && (m.answered() || m.Statu
 const (
 	KindConfig    = "config"    // texts of the configuration
 	KindPending   = "pending"   // values that wait for a restart
+	KindOrders    = "orders"    // orders of operators about peers
 	KindServices  = "services"  // a service that some do not have
 	KindInstances = "instances" // the instances of a service
 )

@@ -197,6 +197,7 @@ func (m *Member) setAnswer(r Replica) {
 	m.Host, m.Version, m.ConfigHash, m.Ready = r.Host, r.Version, r.ConfigHash, r.Ready
 	m.Started = &r.Started
 	m.Pending = append([]string{}, r.Pending...)
+	m.Orders = r.Orders
 	m.Services = append([]Service{}, r.Services...)
 }
 

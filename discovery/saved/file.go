@@ -120,8 +120,9 @@ func format(entries map[string]entry) ([]byte, error) {
 // filepath.Glob.
 func temporary(path string) string { return filepath.Base(path) + ".*.tmp" }
 
-// replace writes the file at path atomically.
-func replace(path string, data []byte) (err error) {
+// Replace writes the file at path atomically: a reader, and a process after a crash, finds the old
+// content or the new one. Only its owner can read it.
+func Replace(path string, data []byte) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, temporary(path)) // mode 0600
 	if err != nil {

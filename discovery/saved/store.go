@@ -232,5 +232,5 @@ func write(path string, entries map[string]entry, damaged bool) error {
 			return err
 		}
 	}
-	return replace(path, data)
+	return Replace(path, data)
 }

@@ -1,12 +1,35 @@
-// Package balancertest completes options of pools for tests.
+// Package balancertest completes options of pools, and drains peers, for tests.
 package balancertest
 
 import (
 	"cmp"
+	"slices"
 	"time"
 
 	"sluice/balancer"
+	"sluice/discovery"
+	"sluice/orders"
 )
+
+// Drain orders the drain of these instances, and ends that of all others.
+func Drain(p *balancer.Pool, why string, ids ...discovery.Key) {
+	p.SetOrders(func(i discovery.Instance) balancer.Orders {
+		return balancer.Orders{Drain: slices.Contains(ids, i.Key()), Why: why}
+	})
+}
+
+// Obey returns a store of orders that the pools obey, without a file and other replicas.
+func Obey(pools func() []*balancer.Pool) *orders.Store {
+	var store *orders.Store
+	apply := func() {
+		for _, p := range pools() {
+			p.SetOrders(func(i discovery.Instance) balancer.Orders { return store.Set().For(i) })
+		}
+	}
+	store = orders.New(orders.Options{Changed: apply})
+	apply()
+	return store
+}
 
 // Complete returns o with values for what a test leaves open.
 func Complete(o balancer.Options) balancer.Options {

@@ -18,8 +18,8 @@ func (w *world) endFaults() {
 		r.heal()
 	}
 	for _, s := range w.services {
-		for _, d := range s.pool.StandingDrains() {
-			s.drain(d.ID, false)
+		for _, d := range s.drainsAway() {
+			s.drain(d, false)
 		}
 		for _, p := range s.pool.Snapshot().All {
 			s.drain(p.ID, false)

@@ -22,8 +22,8 @@ func (w *world) act() {
 	case n < 900:
 		w.afflict()
 	case n < 930:
-		if away := s.pool.StandingDrains(); len(away) > 0 && w.random.IntN(4) == 0 {
-			s.drain(away[w.random.IntN(len(away))].ID, false)
+		if away := s.drainsAway(); len(away) > 0 && w.random.IntN(4) == 0 {
+			s.drain(away[w.random.IntN(len(away))], false)
 		} else if all := s.pool.Snapshot().All; len(all) > 0 {
 			s.drain(all[w.random.IntN(len(all))].ID, w.random.IntN(2) == 0)
 		}

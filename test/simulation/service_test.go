@@ -1,9 +1,11 @@
 package simulation
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -262,12 +264,15 @@ func (w *world) retire(s *service) {
 
 // drain drains a peer. The drain outlasts the removal of the instance.
 func (s *service) drain(id discovery.Key, on bool) {
-	known := s.pool.SetReason(id, balancer.ReasonDrain, on, "operator")
+	s.w.mu.Lock()
+	orders := maps.Clone(s.drains)
+	s.w.mu.Unlock()
+	orders[id] = on
+	s.pool.SetOrders(func(i discovery.Instance) balancer.Orders {
+		return balancer.Orders{Drain: orders[i.Key()], Why: "operator"}
+	})
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
-	if s.drains[id] != on && !known {
-		s.w.violateLocked("%s: the operator cannot drain %v: %v", s.name, id, on)
-	}
 	s.drains[id] = on
 	s.w.counts["operator drained"]++
 	for _, p := range s.peers {
@@ -276,6 +281,25 @@ func (s *service) drain(id discovery.Key, on bool) {
 			s.w.logf("%s: operator drains it: %v", p, on)
 		}
 	}
+}
+
+// drainsAway returns the drained instances that are absent, sorted.
+func (s *service) drainsAway() (away []discovery.Key) {
+	s.w.mu.Lock()
+	for id, on := range s.drains {
+		if on {
+			away = append(away, id)
+		}
+	}
+	s.w.mu.Unlock()
+	present := s.pool.Snapshot().All
+	away = slices.DeleteFunc(away, func(id discovery.Key) bool {
+		return slices.ContainsFunc(present, func(p *balancer.Peer) bool { return p.ID == id })
+	})
+	slices.SortFunc(away, func(a, b discovery.Key) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Address, b.Address), cmp.Compare(a.Machine, b.Machine))
+	})
+	return away
 }
 
 // reportedLocked records the next report of the source.

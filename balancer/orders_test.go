@@ -18,18 +18,10 @@ func TestADrainOutlastsReRegistration(t *testing.T) {
 		set := instances(2)
 		p.Apply(set)
 		id := set[1].Key()
-		p.SetReason(id, ReasonDrain, true, "upgrade")
-		if s := p.StandingDrains(); s != nil {
-			t.Errorf("standing drains %v while the instance is there, want none", s)
-		}
-		ordered := time.Now()
+		setReason(p, id, ReasonDrain, true, "upgrade")
 		time.Sleep(time.Minute)
 		before := peerOf(t, p, set[1])
 		p.Apply(set[:1])
-		want := []StandingDrain{{ID: id, Node: "node-1", Why: "upgrade", Since: ordered}}
-		if s := p.StandingDrains(); !slices.Equal(s, want) {
-			t.Errorf("standing drains %v, want %v", s, want)
-		}
 		got.take()
 		p.Apply(set)
 		after := peerOf(t, p, set[1])
@@ -49,7 +41,7 @@ func TestADrainOutlastsReRegistration(t *testing.T) {
 			}
 			token.Done(Outcome{})
 		}
-		if !p.SetReason(id, ReasonDrain, false, "") || after.State() != StateUp {
+		if setReason(p, id, ReasonDrain, false, ""); after.State() != StateUp {
 			t.Errorf("state %v after the end of the drain", after.State())
 		}
 		p.Apply(set[:1])
@@ -70,21 +62,16 @@ func TestADrainEndsWhileTheInstanceIsAbsent(t *testing.T) {
 			token.Done(Outcome{})
 		}
 		id := set[0].Key()
-		p.SetReason(id, ReasonDrain, true, "")
+		setReason(p, id, ReasonDrain, true, "")
 		p.Apply(nil)
-		if !p.SetReason(id, ReasonDrain, false, "") {
-			t.Error("SetReason refuses a known instance")
-		}
-		if p.SetReason(instance(7, 1).Key(), ReasonDrain, false, "") || p.SetReason(instance(7, 1).Key(), ReasonDrain, true, "") {
-			t.Error("SetReason accepts an unknown instance")
-		}
+		setReason(p, id, ReasonDrain, false, "")
 		p.Apply(set)
 		if state := peerOf(t, p, set[0]).State(); state != StateUp {
 			t.Errorf("in flight %v: state %v, want up", inflight, state)
 		}
 		if inflight {
 			p.Apply(nil)
-			p.SetReason(id, ReasonDrain, true, "") // while it drains
+			setReason(p, id, ReasonDrain, true, "") // while it drains
 			p.Apply(set)
 			if state := peerOf(t, p, set[0]).State(); state != StateDraining {
 				t.Errorf("state %v, want draining", state)
@@ -92,32 +79,6 @@ func TestADrainEndsWhileTheInstanceIsAbsent(t *testing.T) {
 			token.Done(Outcome{})
 		}
 	}
-}
-
-// If ids change with each deployment, standing drains accumulate: the oldest are dropped.
-func TestStandingDrainsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newTestPool(t, Options{})
-		present := instance(0, 1)
-		p.Apply([]discovery.Instance{present})
-		p.SetReason(present.Key(), ReasonDrain, true, "")
-		for n := range maxStandingDrains + 50 {
-			time.Sleep(time.Second)
-			i := instance(n+1, 1)
-			p.Apply([]discovery.Instance{present, i})
-			p.SetReason(i.Key(), ReasonDrain, true, "")
-		}
-		p.Apply([]discovery.Instance{present})
-		standing := p.StandingDrains()
-		if len(standing) != maxStandingDrains-1 || standing[0].ID != instance(52, 1).Key() {
-			t.Errorf("%d standing drains, the first of %v", len(standing), standing[0].ID)
-		}
-		p.Apply(nil)
-		p.Apply([]discovery.Instance{present})
-		if state := peerOf(t, p, present).State(); state != StateDraining {
-			t.Errorf("state %v: the drain of a present instance was dropped", state)
-		}
-	})
 }
 
 // An instance that is registered through two agents, or through another one than before, is the
@@ -139,7 +100,7 @@ func TestAPeerOutlastsTheNodeOfItsRegistration(t *testing.T) {
 	app := through("node-b")
 	peer := peerOf(t, p, app)
 	token := mustPick(t, p, &Query{Hash: peer.StickyID()})
-	p.SetReason(app.Key(), ReasonDrain, true, "broken")
+	setReason(p, app.Key(), ReasonDrain, true, "broken")
 	got.take()
 	sticky := peer.StickyID()
 	for _, nodes := range [][]string{{"node-b", "node-a"}, {"node-b", "node-c"}, {"node-z"}} {
@@ -158,18 +119,88 @@ func TestAPeerOutlastsTheNodeOfItsRegistration(t *testing.T) {
 	if e := got.take(); !slices.Equal(e, want) {
 		t.Errorf("events %q, want %q", e, want)
 	}
-	p.SetReason(app.Key(), ReasonDrain, false, "")
+	setReason(p, app.Key(), ReasonDrain, false, "")
 	if peer.State() != StateUp {
 		t.Errorf("state %v after the end of the drain", peer.State())
 	}
 	token.Done(Outcome{})
 
-	p.SetReason(app.Key(), ReasonDrain, true, "broken again")
+	setReason(p, app.Key(), ReasonDrain, true, "broken again")
 	p.Apply(instances(2)[1:])
-	if s := p.StandingDrains(); len(s) != 1 || s[0].Node != "node-z" {
-		t.Errorf("standing drains %+v, want one of node-z", s)
-	}
 	if back := peerOf(t, p, through("node-y")); back.State() != StateDraining {
 		t.Errorf("state %v of an instance that returned through another agent", back.State())
+	}
+}
+
+// A drain of a node applies to the instances that are registered with it, whenever they join.
+func TestOrdersFollowTheInstance(t *testing.T) {
+	p := newTestPool(t, Options{})
+	set := instances(3)
+	set[2].Node = "node-2"
+	p.SetOrders(func(i discovery.Instance) Orders { return Orders{Drain: i.Node == "node-2", Why: "new disks"} })
+	p.Apply(set)
+	expectEligible(t, p, false, 0, 1)
+	set = slices.Clone(set)
+	set[0].Node, set[2].Node = "node-2", "node-1"
+	p.Apply(set)
+	expectEligible(t, p, false, 1, 2)
+	if got := peerOf(t, p, set[0]).Reasons(); !slices.Equal(got, []string{"drain: new disks"}) {
+		t.Errorf("reasons %q", got)
+	}
+	p.SetOrders(func(discovery.Instance) Orders { return Orders{} })
+	expectEligible(t, p, false, 0, 1, 2)
+}
+
+// An ordered weight replaces that of the registry, whatever the registry says meanwhile.
+func TestAnOrderedWeight(t *testing.T) {
+	p := newTestPool(t, Options{Policy: PolicyRoundRobin})
+	set := instances(2)
+	p.Apply(set)
+	peer := peerOf(t, p, set[0])
+	shares := func() (first int) {
+		for range 120 {
+			token := mustPick(t, p, nil)
+			if token.Peer == peer {
+				first++
+			}
+			token.Done(Outcome{})
+		}
+		return first
+	}
+	order := func(weight int) {
+		p.SetOrders(func(i discovery.Instance) Orders {
+			if i.Key() == set[0].Key() {
+				return Orders{Weight: weight}
+			}
+			return Orders{}
+		})
+	}
+	update := func(weight int, status discovery.Status) {
+		set = slices.Clone(set)
+		set[0].Weight, set[0].Status = weight, status
+		p.Apply(set)
+	}
+	expect := func(weight int, state State, requests int) {
+		t.Helper()
+		if got := shares(); peer.Weight() != weight || peer.State() != state || got != requests {
+			t.Errorf("weight %d, state %v, %d of 120 requests; want %d, %v, %d", peer.Weight(), peer.State(), got, weight, state, requests)
+		}
+	}
+	expect(1, StateUp, 60)
+	order(5)
+	expect(5, StateUp, 100)
+	update(2, discovery.StatusPassing)
+	expect(5, StateUp, 100)
+	update(0, discovery.StatusPassing)
+	expect(5, StateUp, 100)
+	update(0, discovery.StatusCritical)
+	expect(5, StateUnhealthy, 0)
+	update(0, discovery.StatusPassing)
+	order(0)
+	expect(0, StateUnhealthy, 0)
+	update(3, discovery.StatusPassing)
+	expect(3, StateUp, 90)
+	if peer.Instance().Weight != 3 {
+		t.Errorf("the registry's weight is %d", peer.Instance().Weight)
 	}
 }

@@ -1,0 +1,54 @@
+package balancer
+
+import "sluice/discovery"
+
+// Orders are an operator's orders about one instance.
+type Orders struct {
+	Drain  bool
+	Why    string // of Drain, for people; may be empty
+	Weight int    // in place of the registry's, up to 65535; 0: none
+}
+
+// SetOrders replaces the operator's orders. of returns those about an instance, which may
+// join later; it must not block or call the pool. When it returns others, SetOrders must be
+// called again. After that no request starts on a drained peer, also not in panic.
+//
+// An ordered weight replaces a weight of 0 too, but neither a critical status nor maintenance.
+func (p *Pool) SetOrders(of func(discovery.Instance) Orders) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.orders = of
+	differs := false
+	for _, peer := range sorted(p.peers) {
+		c := peer.condition.Load()
+		orders := of(c.instance)
+		if orders == c.orders {
+			continue
+		}
+		was, is := p.changeLocked(peer, func(c *condition) {
+			c.orders = orders
+			c.setInstance(c.instance, &p.options)
+		})
+		p.noteStateLocked(peer, was, is)
+		differs = true
+	}
+	if differs {
+		p.publishLocked()
+	}
+}
+
+// weight returns the peer's weight, from 0 to maxWeight.
+func (c *condition) weight() int {
+	if c.orders.Weight > 0 {
+		return min(c.orders.Weight, maxWeight)
+	}
+	return c.registryWeight()
+}
+
+// usualWeight returns the weight of the peer when it is healthy, 1 if it is unknown.
+func (c *condition) usualWeight() int {
+	if c.orders.Weight > 0 {
+		return c.weight()
+	}
+	return min(max(c.usual, 1), maxWeight)
+}

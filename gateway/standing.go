@@ -1,0 +1,174 @@
+package gateway
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/admin"
+	"sluice/balancer"
+	"sluice/config"
+	"sluice/discovery"
+	"sluice/events"
+	"sluice/orders"
+)
+
+// newOrders returns the store of operators' orders about peers.
+func (g *Gateway) newOrders(c *config.Config) *orders.Store {
+	return orders.New(orders.Options{
+		Path:   c.Admin.Orders,
+		Consul: g.consul, Prefix: c.Consul.OrdersPrefix(), Wait: g.consulWait,
+		Replica: func() string {
+			if g.registrar == nil {
+				return "" // it takes over the orders of an earlier version
+			}
+			return g.replicaName()
+		},
+		Changed: func() {
+			for _, service := range g.services.all() {
+				g.obey(service)
+			}
+		},
+		Events: g.events, Log: g.log,
+	})
+}
+
+// obey makes the pool of a service obey the orders that stand.
+func (g *Gateway) obey(s *service) {
+	s.pool.SetOrders(func(i discovery.Instance) balancer.Orders { return g.orders.Set().For(i) })
+}
+
+// adoptOrders takes over the orders of the old process, or reads those in the file.
+func (g *Gateway) adoptOrders() {
+	if g.handed.Orders != nil {
+		g.orders.Adopt(*g.handed.Orders)
+		return
+	}
+	if err := g.orders.Open(); err != nil {
+		g.log.Error().Err(err).Msg("drains and weights of an earlier process are lost, unless Consul has them")
+	}
+	for name, s := range g.handed.Services { // an old process of an earlier version
+		for _, d := range s.Drains {
+			o := orders.About(d.ID, d.Node)
+			o.Kind, o.Why = orders.Drain, d.Why
+			if err := g.orders.Give(o); err != nil {
+				g.log.Warn().Err(err).Str("service", name).Str("peer", d.ID.ID).Msg("a drain of the old process cannot be used")
+			}
+		}
+	}
+}
+
+// handedDrain is a drain in the form of earlier versions.
+type handedDrain struct {
+	ID    discovery.Key
+	Node  string
+	Why   string
+	Since time.Time
+}
+
+// handedDrains returns the drains of peers of a service, for a new process of an earlier version.
+func handedDrains(set orders.Set, service string) (drains []handedDrain) {
+	for _, o := range set.All() {
+		if o.Kind == orders.Drain && o.Service == service {
+			drains = append(drains, handedDrain{o.Peer(), o.Node, o.Reason(), o.Since})
+		}
+	}
+	return drains
+}
+
+// byOperator is what an operator has ordered about this process. A new process takes it over
+// (SIGUSR2), a restart ends it.
+type byOperator struct {
+	NotReady *notReady `json:"not_ready,omitempty"` // nil: readiness is up to the process
+	LogLevel *logLevel `json:"log_level,omitempty"` // nil: that of the configuration
+}
+
+type notReady struct {
+	Why   string    `json:"why"`
+	Since time.Time `json:"since"`
+}
+
+// logLevel is used as long as the configuration has the level that it replaces.
+type logLevel struct {
+	Level    string    `json:"level"`
+	Replaces string    `json:"replaces"`
+	By       string    `json:"by"`
+	Since    time.Time `json:"since"`
+}
+
+// ordered returns what operators have ordered about this process.
+func (g *Gateway) ordered() byOperator {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.byOperator
+}
+
+func (g *Gateway) setOrdered(f func(*byOperator)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f(&g.byOperator)
+}
+
+// turnReady makes this process not ready, or ends that.
+func (g *Gateway) turnReady(off bool, why, by string) {
+	was := g.ordered().NotReady != nil
+	text, kind := "An operator has made sluice ready again", events.KindReady
+	var order *notReady
+	if off {
+		text, kind = "An operator has made sluice not ready: it serves on"+because(why), events.KindNotReady
+		order = &notReady{Why: why, Since: time.Now().UTC().Truncate(time.Millisecond)}
+	} else if !was {
+		return
+	}
+	g.setOrdered(func(o *byOperator) { o.NotReady = order })
+	if by != "" {
+		text += " (by " + by + ")"
+	}
+	g.log.Info().Msg(text)
+	g.events.Add(events.Event{Kind: kind, Text: text})
+}
+
+// logLevel returns the level of the log.
+func (g *Gateway) logLevel() admin.LogLevel {
+	configured := g.effective.Load().Log.Level
+	l := admin.LogLevel{Level: configured, Configured: configured}
+	if o := g.ordered().LogLevel; o != nil {
+		l.Level, l.By, l.Since = o.Level, o.By, o.Since
+	}
+	return l
+}
+
+// setLogLevel replaces the level of the configuration; "": no longer.
+func (g *Gateway) setLogLevel(level, by string) {
+	c := g.effective.Load().Log
+	var order *logLevel
+	if level != "" {
+		order = &logLevel{Level: level, Replaces: c.Level, By: by, Since: time.Now().UTC().Truncate(time.Millisecond)}
+	}
+	g.setOrdered(func(o *byOperator) { o.LogLevel = order })
+	text := "The level of the log is " + cmp.Or(level, c.Level)
+	if level == "" {
+		text += ", that of the configuration"
+	}
+	if by != "" {
+		text += " (by " + by + ")"
+	}
+	g.useLog(c)
+	g.log.WithLevel(zerolog.NoLevel).Msg(text) // whatever the level is
+	g.events.Add(events.Event{Kind: events.KindLogLevel, Text: text})
+}
+
+// useLog applies the settings of the log, and the level that an operator has set. Who changes the
+// level in the configuration has the last word.
+func (g *Gateway) useLog(c config.Log) {
+	g.setOrdered(func(o *byOperator) {
+		if o.LogLevel != nil && o.LogLevel.Replaces != c.Level {
+			o.LogLevel = nil
+		}
+		if o.LogLevel != nil {
+			c.Level = o.LogLevel.Level
+		}
+	})
+	g.logs.set(c)
+}

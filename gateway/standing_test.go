@@ -1,0 +1,276 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/admin"
+	"sluice/discovery"
+	"sluice/orders"
+	"sluice/test/consultest"
+	"sluice/test/discoverytest"
+)
+
+// post sends an order to the admin API, which must accept it, and decodes the answer into v.
+func (r *running) post(path string, v any) {
+	r.t.Helper()
+	request, err := http.NewRequest(http.MethodPost, "http://"+r.Address("admin").String()+path, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	status, body := r.do(request)
+	if status != http.StatusOK {
+		r.t.Fatalf("%s: %d %s", path, status, body)
+	}
+	if err := json.Unmarshal([]byte(body), v); err != nil {
+		r.t.Fatalf("%s: %v\n%s", path, err, body)
+	}
+}
+
+// A drain and a weight survive a restart, and count before the first request.
+func TestOrdersSurviveARestart(t *testing.T) {
+	t.Parallel()
+	a, b, c := origin(t, "a"), origin(t, "b"), origin(t, "c")
+	text := func(orders string) string {
+		return fmt.Sprintf(`
+listeners: [{ name: web, address: "127.0.0.1:0" }]
+admin: { address: "127.0.0.1:0", orders: %q }
+access_log: { path: "off" }
+services: { star: { peers: [%q, %q, %q], balance: { policy: round_robin } } }
+routes: [{ service: star }]
+`, orders, a, b, c)
+	}
+	r := start(t, text(filepath.Join(t.TempDir(), "orders.json")))
+	r.get("/") // waits for the peers
+	var done admin.Operated
+	r.post("/api/peers/star/"+a+"/drain?why=new+disk&by=root@vm&for=1h", &done)
+	if p := done.Peer; p == nil || p.State != "draining" || !strings.HasPrefix(p.Reasons[0], "drain: new disk, until ") || done.Shared {
+		t.Errorf("drain: %+v", done)
+	}
+	r.post("/api/peers/star/"+b+"/weight?weight=3", &done)
+	r = r.restart()
+	counts := make(map[string]int)
+	for range 40 {
+		_, body := r.get("/")
+		counts[body]++
+	}
+	if counts["a"] != 0 || counts["b"] != 30 || counts["c"] != 10 {
+		t.Errorf("after a restart: %v", counts)
+	}
+	if p := r.peers()[a]; len(p.Orders) != 1 || p.Orders[0].Kind != orders.Drain || p.Orders[0].By != "root@vm" || p.Orders[0].Until.IsZero() || p.Orders[0].Replica == "" {
+		t.Errorf("the drained peer: %+v", p)
+	}
+	if p := r.peers()[b]; p.Weight != 3 || len(p.Orders) != 1 || p.Orders[0].Weight != 3 || p.State != "up" {
+		t.Errorf("the peer with a weight: %+v", p)
+	}
+	r.post("/api/peers/star/"+a+"/enable", &done)
+	r.post("/api/peers/star/"+b+"/weight/release", &done)
+	if done.Peer.Weight != 1 || r.peers()[a].State != "up" {
+		t.Errorf("afterwards: %+v, %+v", done.Peer, r.peers()[a])
+	}
+}
+
+// An upgrade passes on the orders, that sluice is not ready, and the level of the log. While the new
+// process starts, the old one accepts no order.
+func TestAnUpgradeKeepsOrders(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	a, b := origin(t, "a"), origin(t, "b")
+	first, second := discoverytest.Instance("star", "star-1", port(t, a)), discoverytest.Instance("star", "star-2", port(t, b))
+	consul.Set("star", first, second)
+	text := starAnd(consul.URL(), "")
+	old := start(t, text)
+	old.await("star is served", func() bool { return len(old.peers()) == 2 })
+	var done admin.Operated
+	old.post("/api/peers/star/star-1/weight?weight=7", &done)
+	old.drain("star", "star-2")
+	var ready admin.Readiness
+	old.post("/api/ready/off?why=tests", &ready)
+	var level admin.LogLevel
+	old.post("/api/log/debug?by=root@vm", &level)
+	next := old.succeed(text, nil, patience)
+	if err := <-next.outcome; err != nil {
+		t.Fatal(err)
+	}
+	if peers := next.peers(); peers[a].Weight != 7 || peers[b].State != "draining" {
+		t.Errorf("peers %+v", peers)
+	}
+	if status := next.api("/readyz", &ready); status != http.StatusServiceUnavailable || !strings.Contains(ready.Missing[0], "tests") {
+		t.Errorf("readyz %d %+v", status, ready)
+	}
+	if next.api("/api/log", &level); level.Level != "debug" || level.By != "root@vm" || level.Configured != "info" {
+		t.Errorf("log %+v", level)
+	}
+	if _, err := old.orders.End(next.orders.Set().All()[0].Key(), ""); err == nil {
+		t.Error("the old process accepts an order")
+	}
+}
+
+// changeState changes the state that a process hands over.
+func changeState(t *testing.T, change func(map[string]any)) func(io.ReadCloser) io.ReadCloser {
+	return func(given io.ReadCloser) io.ReadCloser {
+		state := make(map[string]any)
+		decoder := json.NewDecoder(given)
+		decoder.UseNumber()
+		if err := decoder.Decode(&state); err != nil {
+			t.Error(err)
+		}
+		change(state)
+		text, err := json.Marshal(state)
+		if err != nil {
+			t.Error(err)
+		}
+		return io.NopCloser(bytes.NewReader(text))
+	}
+}
+
+// A process of an earlier version hands over drains with its services.
+func TestDrainsOfAnEarlierVersion(t *testing.T) {
+	t.Parallel()
+	a, b := origin(t, "a"), origin(t, "b")
+	text := fmt.Sprintf("services: { star: { peers: [%q, %q] } }\nroutes: [{ service: star }]", a, b)
+	old := start(t, text)
+	old.get("/") // waits for the peers
+	old.drain("star", a)
+	next := old.succeed(text, changeState(t, func(h map[string]any) { delete(h, "orders") }), patience)
+	if err := <-next.outcome; err != nil {
+		t.Fatal(err)
+	}
+	if peers := next.peers(); peers[a].State != "draining" || peers[b].State != "up" {
+		t.Errorf("peers %+v", peers)
+	}
+}
+
+// An order at one replica is obeyed by all.
+func TestReplicasShareOrders(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	first, second := origin(t, "a"), origin(t, "b")
+	text := fmt.Sprintf("consul: { addresses: [%q], orders: edge/orders }\nservices: { star: { peers: [%q, %q] } }\nroutes: [{ service: star }]", agent.URL(), first, second)
+	a, b := start(t, text), start(t, text)
+	for _, r := range []*running{a, b} {
+		r.get("/") // waits for the peers
+	}
+	var done admin.Operated
+	a.post("/api/peers/star/"+first+"/drain?why=deploy&by=root@vm", &done)
+	if !done.Shared || done.Pending != "" {
+		t.Errorf("the answer says %+v", done)
+	}
+	b.await("the other drains it", func() bool { return b.peers()[first].State == "draining" })
+	if p := b.peers()[first]; !slices.Equal(p.Reasons, []string{"drain: deploy"}) || p.Orders[0].Replica != a.replicaName() {
+		t.Errorf("at the other: %+v", p)
+	}
+	b.await("its feed says so", func() bool {
+		return slices.ContainsFunc(told(b.events), func(line string) bool {
+			return strings.HasPrefix(line, "info order.given: An operator has ordered: drain of star/"+first) && strings.HasSuffix(line, ": deploy (by root@vm)")
+		})
+	})
+	later := start(t, text)
+	if status, body := later.get("/"); status != http.StatusOK || body != "b" { // the first request of a client
+		t.Errorf("at a later replica: %d %q", status, body)
+	}
+	if state := later.peers()[first].State; state != "draining" {
+		t.Errorf("a later replica has it %s", state)
+	}
+	b.post("/api/peers/star/"+first+"/enable", &done)
+	a.await("the first has it again", func() bool { return a.peers()[first].State == "up" })
+}
+
+// A replica that is not ready by order serves on.
+func TestNotReadyByOrder(t *testing.T) {
+	t.Parallel()
+	r := start(t, fmt.Sprintf("services: { star: { peers: [%q] } }\nroutes: [{ service: star }]", origin(t, "a")))
+	var v admin.Readiness
+	r.await("it is ready", func() bool { return r.api("/readyz", &v) == http.StatusOK })
+	r.post("/api/ready/off?why=maintenance&by=root@vm", &v)
+	if status := r.api("/readyz", &v); status != http.StatusServiceUnavailable || v.Ready || len(v.Missing) != 1 ||
+		!strings.HasPrefix(v.Missing[0], "an operator has made sluice not ready, since ") || !strings.HasSuffix(v.Missing[0], ": maintenance") {
+		t.Errorf("readyz %d %+v", status, v)
+	}
+	if status := r.api("/api/ready", &v); status != http.StatusOK || v.Ready {
+		t.Errorf("ready %d %+v", status, v)
+	}
+	if status, body := r.get("/"); status != http.StatusOK || body != "a" {
+		t.Errorf("a request gets %d %q", status, body)
+	}
+	if ready, _ := r.readiness(); ready {
+		t.Error("the registration in Consul says that it is ready")
+	}
+	r.post("/api/ready/on?by=root@vm", &v)
+	if status := r.api("/readyz", &v); status != http.StatusOK {
+		t.Errorf("readyz %d %+v", status, v)
+	}
+	if lines := told(r.events); !slices.Contains(lines, "info sluice.not_ready: An operator has made sluice not ready: it serves on: maintenance (by root@vm)") ||
+		!slices.Contains(lines, "info sluice.ready: An operator has made sluice ready again (by root@vm)") {
+		t.Errorf("told\n%s", strings.Join(lines, "\n"))
+	}
+	r.post("/api/ready/off", &v)
+	if again := r.restart(); again != nil {
+		again.await("a restart ends it", func() bool { return again.api("/readyz", &v) == http.StatusOK })
+	}
+}
+
+// The level that an operator sets lasts until the configuration has another one.
+func TestTheLevelOfTheLogByOrder(t *testing.T) {
+	t.Parallel()
+	services := fmt.Sprintf("services: { star: { peers: [%q] } }\nroutes: [{ service: star }]", origin(t, "a"))
+	r := start(t, services)
+	expect := func(level, configured string, set bool) {
+		t.Helper()
+		var l admin.LogLevel
+		r.api("/api/log", &l)
+		if l.Level != level || l.Configured != configured || l.Since.IsZero() == set || zerolog.Level(r.logs.level.Load()).String() != level {
+			t.Errorf("got %+v, and the log has %v", l, zerolog.Level(r.logs.level.Load()))
+		}
+	}
+	var l admin.LogLevel
+	expect("info", "info", false)
+	r.post("/api/log/debug", &l)
+	expect("debug", "info", true)
+	r.write(services + "\nshutdown: { delay: 1ms }")
+	r.awaitRevision(2)
+	expect("debug", "info", true)
+	r.post("/api/log/release", &l)
+	expect("info", "info", false)
+	r.post("/api/log/error", &l)
+	if !strings.Contains(r.log.String(), "The level of the log is error") {
+		t.Error("the log does not say that it says less")
+	}
+	r.write(services + "\nlog: { level: warn }")
+	r.awaitRevision(3)
+	expect("warn", "warn", false)
+}
+
+// An order about a service that is not there yet counts when it comes.
+func TestOrdersWaitForTheirService(t *testing.T) {
+	t.Parallel()
+	a, b := origin(t, "a"), origin(t, "b")
+	services := func(name string) string {
+		return fmt.Sprintf("services: { star: { peers: [%q] }%s }\nroutes: [{ service: star }]", a, name)
+	}
+	r := start(t, services(""))
+	o := orders.About(discovery.Key{Service: "moon", ID: b, Address: b}, "")
+	o.Kind = orders.Drain
+	if err := r.orders.Give(o); err != nil {
+		t.Fatal(err)
+	}
+	r.write(services(fmt.Sprintf(", moon: { peers: [%q] }", b)))
+	r.awaitRevision(2)
+	if p := r.peers()[b]; p.State != "draining" {
+		t.Errorf("the peer is %s", p.State)
+	}
+	var all orders.Status
+	if r.api("/api/orders", &all); len(all.Orders) != 1 || time.Since(all.Orders[0].Since) > time.Hour {
+		t.Errorf("orders %+v", all)
+	}
+}

@@ -1,0 +1,156 @@
+package orders
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"sluice/discovery/saved"
+)
+
+// version is that of State.
+const version = 1
+
+// State is the content of the file, and what a process hands over to the next one.
+type State struct {
+	Version int          `json:"version"`
+	Prefix  string       `json:"prefix,omitempty"` // Options.Prefix
+	Index   uint64       `json:"index,omitempty"`  // of Consul's last answer
+	Orders  []SavedOrder `json:"orders"`
+	// Ended are the keys of orders that Consul may still have.
+	Ended []string `json:"ended,omitempty"`
+}
+
+// SavedOrder is an order in a State.
+type SavedOrder struct {
+	Order
+	Shared bool `json:"shared,omitempty"` // Consul has it
+}
+
+func (s *State) check() error {
+	if s.Version != version {
+		return fmt.Errorf("its version is %d, this sluice reads version %d", s.Version, version)
+	}
+	for _, o := range s.Orders {
+		if err := o.check(); err != nil {
+			return fmt.Errorf("%s: %w", o.Key(), err)
+		}
+	}
+	return nil
+}
+
+// Open reads the file, if there is one. After an error the store has no orders, and the file is
+// renamed if it is damaged.
+func (s *Store) Open() error {
+	if s.options.Path == "" {
+		return nil
+	}
+	data, err := os.ReadFile(s.options.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var state State
+	if err == nil {
+		err = json.Unmarshal(data, &state)
+		if err == nil {
+			err = state.check()
+		}
+		if err != nil {
+			err = errors.Join(fmt.Errorf("%s is damaged: %w", s.options.Path, err), os.Rename(s.options.Path, s.options.Path+".damaged"))
+		}
+	}
+	if err != nil {
+		s.mu.Lock()
+		s.fileErr = err
+		s.mu.Unlock()
+		return fmt.Errorf("operators' orders: %w", err)
+	}
+	s.mu.Lock()
+	s.written = bytes.TrimSpace(data)
+	s.mu.Unlock()
+	s.Adopt(state)
+	return nil
+}
+
+// Adopt replaces the orders by those of another process. Nothing is told.
+func (s *Store) Adopt(state State) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.mu.Lock()
+	s.known, s.changes = make(map[string]knownOrder), make(map[string]*change)
+	samePrefix := s.Shares() && state.Prefix == s.options.Prefix
+	if samePrefix {
+		s.index = state.Index
+	}
+	for _, o := range state.Orders {
+		if o.Shared && samePrefix {
+			s.known[o.Key()] = knownOrder{Order: o.Order}
+		} else {
+			s.changes[o.Key()] = &change{order: &o.Order}
+		}
+	}
+	for _, key := range state.Ended {
+		if samePrefix {
+			s.changes[key] = &change{}
+		}
+	}
+	set := s.effectiveLocked(time.Now())
+	s.set.Store(&set)
+	s.mu.Unlock()
+	if s.options.Changed != nil {
+		s.options.Changed()
+	}
+	s.takeEffect("") // writes the file
+	wake(s.wake)
+}
+
+// State returns the orders for another process.
+func (s *Store) State() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stateLocked()
+}
+
+func (s *Store) stateLocked() State {
+	state := State{Version: version, Prefix: s.options.Prefix, Index: s.index, Orders: []SavedOrder{}}
+	for _, o := range s.Set().All() {
+		state.Orders = append(state.Orders, SavedOrder{o, s.changes[o.Key()] == nil})
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.changes)) {
+		if c := s.changes[key]; c.order == nil && c.onlyAt == nil && !c.accepted {
+			state.Ended = append(state.Ended, key)
+		}
+	}
+	return state
+}
+
+// saveLocked writes the file, if its text is another one.
+func (s *Store) saveLocked() {
+	if s.options.Path == "" {
+		return
+	}
+	state := s.stateLocked()
+	if len(state.Orders)+len(state.Ended) == 0 && s.written == nil {
+		return // no file is needed yet
+	}
+	text, _ := json.MarshalIndent(state, "", "  ") // cannot fail
+	if bytes.Equal(text, s.written) {
+		return
+	}
+	err := saved.Replace(s.options.Path, append(text, '\n'))
+	switch {
+	case err == nil && s.fileErr != nil:
+		s.log.Info().Str("file", s.options.Path).Msg("operators' orders are written again")
+	case err != nil && s.fileErr == nil:
+		s.log.Error().Err(err).Str("file", s.options.Path).Msg("operators' orders cannot be written: a restart loses them, unless Consul has them")
+	}
+	if s.fileErr = err; err == nil {
+		s.written = text
+	}
+}

@@ -1,0 +1,310 @@
+package orders
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+	"sluice/test/consultest"
+)
+
+const prefix = "sluice-orders/edge"
+
+// replica is a store that shares its orders.
+type replica struct {
+	*Store
+	t    *testing.T
+	path string
+	url  string // of Consul
+	log  *output
+}
+
+// output is a log. It is safe for concurrent use.
+type output struct {
+	mu   sync.Mutex // guards the field below
+	text bytes.Buffer
+}
+
+func (o *output) Write(line []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(line)
+}
+
+func (o *output) has(text string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return strings.Contains(o.text.String(), text)
+}
+
+// startReplica starts a store with a file, until the test ends.
+func startReplica(t *testing.T, name, url, path string) *replica {
+	t.Helper()
+	r := &replica{t: t, path: path, url: url, log: &output{}}
+	log := zerolog.New(r.log)
+	client, err := consul.New(consul.Options{Addresses: []string{url}, Log: log})
+	must(t, err)
+	r.Store = New(Options{
+		Path: path, Consul: client, Prefix: prefix, Wait: func() time.Duration { return time.Minute },
+		Replica: func() string { return name }, Log: log,
+	})
+	must(t, r.Open())
+	r.Resume()
+	t.Cleanup(func() {
+		r.Pause()
+		client.Close()
+	})
+	return r
+}
+
+func (r *replica) await(want string) {
+	r.t.Helper()
+	consultest.Await(r.t, "the orders "+want, func() bool { return standing(r.Store) == want })
+}
+
+func (r *replica) awaitStatus(what string, f func(Status) bool) {
+	r.t.Helper()
+	consultest.Await(r.t, what, func() bool { return f(r.Status()) })
+}
+
+// give gives an order, and waits until Consul has it.
+func (r *replica) give(o Order) {
+	r.t.Helper()
+	must(r.t, r.Give(o))
+	must(r.t, r.Await(context.Background(), o.Key(), time.Minute))
+}
+
+func (r *replica) end(o Order) {
+	r.t.Helper()
+	if found, err := r.End(o.Key(), ""); !found || err != nil {
+		r.t.Fatalf("end: %v, %v", found, err)
+	}
+	must(r.t, r.Await(context.Background(), o.Key(), time.Minute))
+}
+
+func newFile(t *testing.T) string { return t.TempDir() + "/orders.json" }
+
+// An order reaches all replicas, also later ones; the last one counts; and a restart without Consul
+// has it.
+func TestReplicasShareOrders(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	a, b := startReplica(t, "a", agent.URL(), newFile(t)), startReplica(t, "b", agent.URL(), newFile(t))
+	odd := star(1)
+	odd.ID = "b/1 ü%2F"
+	a.give(drainOf(odd))
+	b.await("drain of star/b/1 ü%2F (10.0.0.1:81)")
+	if o := b.Set().All()[0]; o.Replica != "a" {
+		t.Errorf("got %+v", o)
+	}
+	b.give(weightOf(star(2), 5))
+	a.give(weightOf(star(2), 6))
+	const both = "drain of star/b/1 ü%2F (10.0.0.1:81); weight 6 of star/star-2 (10.0.0.1:82)"
+	a.await(both)
+	b.await(both)
+	b.give(Order{Kind: Drain, Node: "n1", Datacenter: "dc1"})
+	b.end(drainOf(odd))
+	const last = "drain of the node n1 of dc1; weight 6 of star/star-2 (10.0.0.1:82)"
+	a.await(last)
+	startReplica(t, "c", agent.URL(), newFile(t)).await(last)
+	a.awaitStatus("nothing is pending", func(s Status) bool { return s.Shared && s.Saved && s.Pending == 0 && s.Error == "" })
+
+	consultest.Await(t, "the file says that Consul has them", func() bool {
+		s := a.State()
+		return len(s.Orders) == 2 && s.Orders[0].Shared && s.Orders[1].Shared && s.Index > 0
+	})
+	a.Pause()
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	relay.Cut()
+	again := startReplica(t, "a", relay.URL(), a.path)
+	expectStanding(t, again.Store, last)
+	b.end(Order{Kind: Drain, Node: "n1", Datacenter: "dc1"}) // the restarted one does not write it again
+	relay.Heal()
+	again.await("weight 6 of star/star-2 (10.0.0.1:82)")
+	b.await("weight 6 of star/star-2 (10.0.0.1:82)")
+}
+
+// Without Consul an order takes effect here. It is written when Consul is back, also after a restart
+// in between, over what others have written meanwhile.
+func TestOrdersWithoutConsul(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	b := startReplica(t, "b", agent.URL(), newFile(t))
+	a := startReplica(t, "a", relay.URL(), newFile(t))
+	b.give(drainOf(star(1)))
+	b.give(weightOf(star(2), 5))
+	const before = "drain of star/star-1 (10.0.0.1:81); weight 5 of star/star-2 (10.0.0.1:82)"
+	a.await(before)
+	relay.Cut()
+	must(t, a.Give(drainOf(star(3))))
+	must(t, a.Give(weightOf(star(2), 9)))
+	if _, err := a.End(a.Set().All()[0].Key(), ""); err != nil {
+		t.Fatal(err)
+	}
+	const after = "weight 9 of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)"
+	expectStanding(t, a.Store, after)
+	if err := a.Await(t.Context(), a.Set().All()[0].Key(), time.Minute); err == nil {
+		t.Error("Consul has accepted an order that it cannot have")
+	}
+	a.awaitStatus("the status says what is wrong", func(s Status) bool { return s.Pending == 3 && s.Error != "" && s.Orders[0].Pending })
+	expectStanding(t, b.Store, before)
+	a.Pause()
+	again := startReplica(t, "a", relay.URL(), a.path)
+	expectStanding(t, again.Store, after)
+	b.give(weightOf(star(2), 7))
+	relay.Heal()
+	again.await(after)
+	b.await(after)
+	again.awaitStatus("nothing is pending", func(s Status) bool { return s.Pending == 0 && s.Error == "" })
+}
+
+// A value that is no order changes nothing, and is told.
+func TestBadKeys(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	a := startReplica(t, "a", agent.URL(), newFile(t))
+	drain := drainOf(star(1))
+	a.give(drain)
+	put := func(key, value string) {
+		t.Helper()
+		_, err := agent.Client().KV().Put(&api.KVPair{Key: prefix + "/" + key, Value: []byte(value)}, nil)
+		must(t, err)
+	}
+	put(drain.Key(), `{"order":"drain","service":"star"`)
+	put("peers/star/star-2/10.0.0.1:82/weight", `{"order":"weight","service":"star","id":"star-2","address":"10.0.0.1:82","weight":0,"since":"2026-11-21T12:00:00Z"}`)
+	put("nodes/n1/drain", `{"order":"drain","node":"n2","since":"2026-11-21T12:00:00Z"}`)
+	put("nonsense", `true`)
+	a.awaitStatus("the keys are told", func(s Status) bool { return len(s.Invalid) == 4 })
+	for i, want := range []Invalid{
+		{Key: "nodes/n1/drain", Reason: "its order belongs to the key nodes/n2/drain"},
+		{Key: "nonsense", Reason: "not an order"},
+		{Key: drain.Key(), Reason: "not an order", InUse: true},
+		{Key: "peers/star/star-2/10.0.0.1:82/weight", Reason: "weight 0: want a number from 1 to 65535"},
+	} {
+		if got := a.Status().Invalid[i]; got.Key != prefix+"/"+want.Key || !strings.Contains(got.Reason, want.Reason) || got.InUse != want.InUse {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	if !a.log.has("an order in Consul cannot be used") {
+		t.Error("the log does not say so")
+	}
+	expectStanding(t, a.Store, "drain of star/star-1 (10.0.0.1:81)")
+	a.give(weightOf(star(2), 3)) // replaces the bad value
+	a.awaitStatus("one key less", func(s Status) bool { return len(s.Invalid) == 3 })
+	a.end(drain)
+	a.await("weight 3 of star/star-2 (10.0.0.1:82)")
+	a.awaitStatus("one key less", func(s Status) bool { return len(s.Invalid) == 2 })
+}
+
+// An order that expires is deleted in Consul, unless it is a later one by then.
+func TestExpiredOrdersLeaveConsul(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	a, b := startReplica(t, "a", agent.URL(), newFile(t)), startReplica(t, "b", agent.URL(), newFile(t))
+	value := `{"order":"drain","service":"star","id":"star-1","address":"10.0.0.1:81","since":"2000-01-01T12:00:00Z","until":"2000-01-01T12:30:00Z"}`
+	pair := &api.KVPair{Key: prefix + "/peers/star/star-1/10.0.0.1:81/drain", Value: []byte(value)}
+	if _, err := agent.Client().KV().Put(pair, nil); err != nil {
+		t.Fatal(err)
+	}
+	consultest.Await(t, "Consul has no key", func() bool {
+		keys, _, err := agent.Client().KV().Keys(prefix, "", nil)
+		return err == nil && len(keys) == 0
+	})
+	a.give(drainOf(star(1)))
+	b.await("drain of star/star-1 (10.0.0.1:81)")
+	a.awaitStatus("nothing is pending", func(s Status) bool { return s.Pending == 0 })
+}
+
+// When Consul loses its state, the orders stay and are written again; a deleted key ends one.
+func TestOrdersOutliveConsulsState(t *testing.T) {
+	drain, weight := drainOf(star(1)), weightOf(star(2), 5)
+	drain.Since, weight.Since = time.Now(), time.Now()
+	s := New(Options{Prefix: prefix, Log: zerolog.Nop()})
+	for _, o := range []Order{drain, weight} {
+		s.known[o.Key()] = knownOrder{o, 900}
+	}
+	s.index = 1000
+	s.use(5, nil)
+	expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81); weight 5 of star/star-2 (10.0.0.1:82)")
+	if s.Status().Pending != 2 {
+		t.Errorf("status %+v", s.Status())
+	}
+	clear(s.changes)
+	s.known[drain.Key()], s.known[weight.Key()] = knownOrder{drain, 6}, knownOrder{weight, 6}
+	s.use(7, nil)
+	expectStanding(t, s, "")
+}
+
+// An accepted change counts until the watch shows it or a later one.
+func TestAnOldAnswerDoesNotUndoAChange(t *testing.T) {
+	drain := drainOf(star(1))
+	s := New(Options{Prefix: prefix, Log: zerolog.Nop()})
+	must(t, s.Give(drain))
+	c := s.changes[drain.Key()]
+	c.accepted, c.before, c.written = true, 0, 11
+	s.use(10, nil) // from before the write
+	expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81)")
+	value := `{"order":"drain","service":"star","id":"star-1","address":"10.0.0.1:81","since":"2026-11-21T12:00:00Z"}`
+	pair := api.KVPair{Key: prefix + "/" + drain.Key(), Value: []byte(value), ModifyIndex: 11}
+	s.use(11, []api.KVPair{pair})
+	expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81)")
+	if len(s.changes) != 0 {
+		t.Errorf("changes %+v", s.changes)
+	}
+	if _, err := s.End(drain.Key(), ""); err != nil {
+		t.Fatal(err)
+	}
+	c = s.changes[drain.Key()]
+	c.accepted, c.before = true, 11
+	s.use(11, []api.KVPair{pair})
+	expectStanding(t, s, "")
+	s.use(12, nil)
+	expectStanding(t, s, "")
+	pair.ModifyIndex = 13 // another replica
+	s.use(13, []api.KVPair{pair})
+	expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81)")
+
+	// The watch does not show an order that another replica ends at once.
+	weight := weightOf(star(2), 5)
+	must(t, s.Give(weight))
+	c = s.changes[weight.Key()]
+	c.accepted, c.written = true, 14
+	s.use(15, []api.KVPair{pair})
+	expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81)")
+}
+
+// The permissions in the documentation are enough; without them an order takes effect here only.
+func TestDocumentedPolicyOfOrders(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{ACLs: true})
+	rules, err := consultest.DocumentedPolicy("../docs/operations.md", "## Drains, weights and readiness")
+	must(t, err)
+	for _, allowed := range []bool{true, false} {
+		if !allowed {
+			rules = `service_prefix "" { policy = "read" }`
+		}
+		_, token, err := agent.NewToken("orders-"+map[bool]string{true: "allowed", false: "denied"}[allowed], rules)
+		must(t, err)
+		client, err := consul.New(consul.Options{Addresses: []string{agent.URL()}, Token: token.SecretID, Log: zerolog.Nop()})
+		must(t, err)
+		s := New(Options{Consul: client, Prefix: "sluice-orders/sluice", Wait: func() time.Duration { return time.Minute }, Log: zerolog.Nop()})
+		s.Resume()
+		o := drainOf(star(1))
+		must(t, s.Give(o))
+		err = s.Await(t.Context(), o.Key(), time.Minute)
+		if allowed && err != nil || !allowed && (err == nil || !strings.Contains(err.Error(), "lacks key:")) {
+			t.Errorf("allowed %v: %v", allowed, err)
+		}
+		expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81)")
+		s.Pause()
+		client.Close()
+	}
+}
