@@ -146,6 +146,12 @@ var (
 	handshakesOpen    = describe("tls_handshakes_in_progress", "TLS handshakes of which the client has sent a part.")
 	handshakesWaiting = describe("tls_handshakes_waiting", "TLS handshakes that wait because too many are in progress, or for a processor.")
 
+	compressed        = describe("compressed_responses_total", "Responses that sluice has compressed.", "encoding")
+	compressionIn     = describe("compression_input_bytes_total", "Octets of content before sluice compressed it.", "encoding")
+	compressionOut    = describe("compression_output_bytes_total", "Octets of content after sluice compressed it.", "encoding")
+	compressionMemory = describe("compression_memory_bytes", "Estimated memory of the responses that sluice compresses now.")
+	compressionMissed = describe("compression_skipped_total", "Responses that sluice did not compress because others had the memory for it.")
+
 	certificateExpires = describe("certificate_expiry_timestamp_seconds", "When a certificate expires, as Unix time: the first of its chain, or the last of trusted ones.", "used_by", "file")
 	certificateFault   = describe("certificate_file_error", "1 if the present file cannot be used, so that an earlier version is in use; else 0.", "used_by", "file")
 
@@ -201,6 +207,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	e.counter(http2Refused, float64(http2.RefusedConnections), "connections")
 	e.counter(http2Ended, float64(http2.GoAways), "drain")
 	e.counter(http2Ended, float64(http2.Errors), "error")
+	c.compression(e)
 	c.certificates(e)
 	c.tags(e)
 	e.gauge(connectionsOpen, float64(c.h.Connections()))
@@ -210,6 +217,17 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	e.gauge(connectionsLimit, float64(c.h.ConnectionLimit()))
 	e.counter(connectionsRefused, float64(c.h.Refused()))
 	e.counter(logDropped, float64(c.h.AccessLogDropped()))
+}
+
+func (c *collector) compression(e emitter) {
+	stats := c.h.Compression()
+	for _, s := range stats.Encodings {
+		e.counter(compressed, float64(s.Responses), s.Encoding.String())
+		e.counter(compressionIn, float64(s.BytesIn), s.Encoding.String())
+		e.counter(compressionOut, float64(s.BytesOut), s.Encoding.String())
+	}
+	e.gauge(compressionMemory, float64(stats.InUseBytes))
+	e.counter(compressionMissed, float64(stats.Skipped))
 }
 
 func (c *collector) requests(e emitter, r *reading) {

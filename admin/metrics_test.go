@@ -18,6 +18,7 @@ import (
 	"sluice/balancer"
 	"sluice/catalog/claim"
 	"sluice/certificates"
+	"sluice/compression"
 	"sluice/config"
 	"sluice/consul"
 	"sluice/consul/registration"
@@ -94,6 +95,9 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		HTTP2: func() proxy.HTTP2Stats {
 			return proxy.HTTP2Stats{ResetsReceived: 66, ResetsSent: 67, RefusedStreams: 68, RefusedConnections: 69, GoAways: 70, Errors: 71}
 		},
+		Compression: func() compression.Stats {
+			return compression.Stats{InUseBytes: 84, Skipped: 85, Encodings: []compression.EncodingStats{{Encoding: compression.Brotli, Responses: 81, BytesIn: 82, BytesOut: 83}}}
+		},
 		Handshakes: func() proxy.HandshakeStats {
 			return proxy.HandshakeStats{Full: 61, Resumed: 62, Failed: 63, InProgress: 64, Waiting: 65}
 		},
@@ -152,6 +156,11 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_http2_ended_connections_total{cause="drain"} 70`,
 		`sluice_http2_ended_connections_total{cause="error"} 71`,
 		`sluice_tls_handshakes_waiting 65`,
+		`sluice_compressed_responses_total{encoding="br"} 81`,
+		`sluice_compression_input_bytes_total{encoding="br"} 82`,
+		`sluice_compression_output_bytes_total{encoding="br"} 83`,
+		`sluice_compression_memory_bytes 84`,
+		`sluice_compression_skipped_total 85`,
 		`sluice_certificate_expiry_timestamp_seconds{file="/a.pem",used_by="listener \"web\""} 2e+09`,
 		`sluice_certificate_expiry_timestamp_seconds{file="/b.pem",used_by="consul"} 1e+09`,
 		`sluice_certificate_file_error{file="/a.pem",used_by="listener \"web\""} 0`,

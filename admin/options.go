@@ -12,6 +12,7 @@ import (
 	"sluice/balancer"
 	"sluice/catalog/claim"
 	"sluice/certificates"
+	"sluice/compression"
 	"sluice/config"
 	"sluice/consul/registration"
 	"sluice/discovery"
@@ -102,6 +103,9 @@ type Options struct {
 	EndedConnections func() proxy.EndedConnections
 	// HTTP2 returns what ended HTTP/2 streams and connections of clients early.
 	HTTP2 func() proxy.HTTP2Stats
+
+	// Compression returns the counts of compressed responses.
+	Compression func() compression.Stats
 
 	// Unrouted counts requests without a service: no route matched, or they were
 	// malformed.

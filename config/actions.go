@@ -28,7 +28,29 @@ type Actions struct {
 	Deny            []string       `key:"deny" format:"network"`  // has precedence over Allow
 	BasicAuth       *BasicAuth     `key:"basic_auth"`
 	ForwardAuth     *ForwardAuth   `key:"forward_auth"`
+	Compress        *Compress      `key:"compress"`
 }
+
+// Compress compresses responses.
+type Compress struct {
+	Encodings []string `key:"encodings" oneof:"zstd|br|gzip"` // the first is preferred; not empty after loading
+	Types     []string `key:"types" format:"media_type"`      // likewise not empty
+	MinLength Size     `key:"min_length" default:"1KiB" min:"0" max:"1GiB"`
+	Level     string   `key:"level" default:"default" oneof:"fast|default|best"`
+}
+
+// Defaults of [Compress]. The types are those whose content is text or compresses as well;
+// text/event-stream is not among them, because a response without an end keeps its memory.
+var (
+	DefaultEncodings = []string{"zstd", "br", "gzip"}
+	DefaultTypes     = []string{
+		"text/html", "text/css", "text/plain", "text/javascript", "text/xml", "text/csv", "text/markdown", "text/calendar", "text/vtt",
+		"application/json", "application/*+json", "application/x-ndjson", "application/javascript",
+		"application/xml", "application/*+xml", "application/wasm", "application/yaml",
+		"image/svg+xml", "image/x-icon", "image/vnd.microsoft.icon", "image/bmp",
+		"font/ttf", "font/otf", "application/vnd.ms-fontobject",
+	}
+)
 
 // ForwardAuth asks a server about each request.
 type ForwardAuth struct {
@@ -157,6 +179,14 @@ func (d *decoder) actions(a *Actions, match, key string) {
 		_, err := route.NewHeaderEdits(nil, nil, a.ForwardAuth.ResponseHeaders)
 		if wrong, ok := errors.AsType[*route.FieldError](err); ok {
 			d.refuse(join(key, "forward_auth.response_headers"), wrong.Name, wrong.Err.Error())
+		}
+	}
+	if c := a.Compress; c != nil {
+		if len(c.Encodings) == 0 {
+			c.Encodings = DefaultEncodings
+		}
+		if len(c.Types) == 0 {
+			c.Types = DefaultTypes
 		}
 	}
 	d.headerEdits(a.RequestHeaders, join(key, "request_headers"))

@@ -182,6 +182,11 @@ func TestRefusals(t *testing.T) {
 			`sluice.yaml:14: routes[4].host_header: value "a b": want "peer", or HOST or HOST:PORT, an IPv6 address in brackets`,
 			`sluice.yaml:15: routes[4].rewrite.to: value "/$2": $2: there is no such group in the regular expression`,
 			`sluice.yaml:20: routes[5].response_headers.remove: value "content-length": cannot be edited: it frames the body`}},
+		{"compression", "services: { star: { consul: {} } }\nroutes:\n- service: star\n  compress: { encodings: [gzip, deflate], types: [text/html, text], min_length: -1, level: max }", []string{
+			`sluice.yaml:4: routes[0].compress.encodings[1]: value "deflate": want one of zstd, br, gzip`,
+			`sluice.yaml:4: routes[0].compress.types[1]: value "text": want a media type such as text/html, or a pattern such as text/*, application/*+json or */*`,
+			`sluice.yaml:4: routes[0].compress.min_length: value "-1": want a number of bytes or a size such as 64KiB or 10MiB, from 0 to 1GiB`,
+			`sluice.yaml:4: routes[0].compress.level: value "max": want one of fast, default, best`}},
 		{"values of actions", "services: { star: { consul: {} } }\nroutes: [{ service: star, body_limit: 0, request_headers: { set: { X Y: a } } }]", []string{
 			`sluice.yaml:2: routes[0].request_headers.set.X Y: value "X Y": want a name without spaces, such as X-Canary`,
 			`sluice.yaml:2: routes[0].body_limit: value "0": want a number of bytes or a size such as 64KiB or 10MiB, from 1 to 1024GiB`}},

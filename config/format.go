@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"sluice/catalog/traefik"
+	"sluice/compression"
 	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/route"
@@ -67,6 +68,10 @@ var formats = map[string]format{
 	"token": {
 		"a name without spaces, such as X-Canary",
 		regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$").MatchString,
+	},
+	"media_type": {
+		"a media type such as text/html, or a pattern such as text/*, application/*+json or */*",
+		func(s string) bool { _, ok := compression.ParseType(s); return ok },
 	},
 	"parameter": {
 		"a name, decoded, such as version",

@@ -2,9 +2,11 @@ package gateway
 
 import (
 	"reflect"
+	"slices"
 	"time"
 
 	"sluice/auth"
+	"sluice/compression"
 	"sluice/config"
 	"sluice/ratelimit"
 	"sluice/route"
@@ -146,6 +148,9 @@ func (g *Gateway) actionsOf(r config.Route, p *plan) (*route.Actions, error) {
 			a.RateLimit.Key, _ = route.ParseHashKey(r.RateLimit.Key) // valid: the loader checks it
 		}
 	}
+	if r.Compress != nil {
+		a.Compress = compressionOf(r.Compress)
+	}
 	if r.BodyLimit != nil {
 		a.BodyLimit = int64(*r.BodyLimit)
 	}
@@ -153,6 +158,21 @@ func (g *Gateway) actionsOf(r config.Route, p *plan) (*route.Actions, error) {
 		return nil, nil
 	}
 	return &a, nil
+}
+
+// compressionOf returns c, which the loader has checked, for a route.
+func compressionOf(c *config.Compress) *compression.Settings {
+	s := &compression.Settings{MinBytes: int64(c.MinLength), Level: compression.Level(max(slices.Index(compression.Levels[:], c.Level), 0))}
+	for _, name := range c.Encodings {
+		if e, ok := compression.ParseEncoding(name); ok && !slices.Contains(s.Encodings, e) {
+			s.Encodings = append(s.Encodings, e)
+		}
+	}
+	for _, pattern := range c.Types {
+		types, _ := compression.ParseType(pattern)
+		s.Types = append(s.Types, types...)
+	}
+	return s
 }
 
 // withSettings returns s with the timeouts and the retries of r, which replace its own.

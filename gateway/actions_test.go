@@ -59,6 +59,49 @@ routes:
 	}
 }
 
+// The settings of compression reach the proxy, with their defaults.
+func TestCompressionOfRoutes(t *testing.T) {
+	t.Parallel()
+	content := strings.Repeat("a text that is compressed, ", 100)
+	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", r.URL.Query().Get("type"))
+		io.WriteString(w, content[:min(len(content), len(content)/len(r.URL.Query().Get("part")+"x"))])
+	})
+	r := start(t, preamble+`
+services: { a: { peers: ["`+peer+`"] } }
+routes:
+- { service: a, compress: {} }
+- { path: /own, service: a, compress: { encodings: [gzip, br], types: ["image/*"], min_length: 100, level: best } }
+- { path: /off, service: a }
+`)
+	for _, test := range []struct{ target, accept, want string }{
+		{"/?type=text/html", "gzip, br, zstd", "zstd"},
+		{"/?type=application/problem%2Bjson", "gzip, br", "br"},
+		{"/?type=image/svg%2Bxml", "gzip", "gzip"},
+		{"/?type=image/png", "gzip", ""},
+		{"/?type=text/event-stream", "gzip", ""},
+		{"/?type=text/html&part=xxx", "gzip", ""}, // below 1 KiB
+		{"/own?type=image/png", "zstd, br, gzip", "gzip"},
+		{"/own?type=image/png&part=xxx", "br", "br"},
+		{"/own?type=text/html", "gzip", ""},
+		{"/off?type=text/html", "gzip", ""},
+	} {
+		request, err := http.NewRequest("GET", "http://"+r.Address("web").String()+test.target, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Accept-Encoding", test.accept)
+		response, err := r.client.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if got := response.Header.Get("Content-Encoding"); got != test.want {
+			t.Errorf("%s, accepts %s: %q, want %q", test.target, test.accept, got, test.want)
+		}
+	}
+}
+
 type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }

@@ -53,6 +53,7 @@ func (g *Gateway) newAdmin(secure *config.AdminTLS) (_ *http.Server, err error) 
 		Refused:          g.proxy.RefusedConnections,
 		Handshakes:       g.proxy.Handshakes,
 		HTTP2:            g.proxy.HTTP2,
+		Compression:      g.proxy.Compression,
 		Unrouted:         g.proxy.Unrouted(),
 		AccessLogDropped: func() uint64 { return g.accessLog.Load().Dropped() },
 		Certificates:     g.certificateStatuses,

@@ -42,6 +42,7 @@ func proxyOptions(c config.Client, accessLog *accesslog.Logger) proxy.Options {
 			Fields:                c.Limits.Fields,
 			TargetBytes:           int(c.Limits.Target),
 			BodyBytes:             int64(c.Limits.Body),
+			CompressionBytes:      int64(c.Limits.Compression),
 		},
 		Connections:        proxy.ConnectionLimits(c.Connections),
 		TrustedProxies:     networks(c.TrustedProxies),

@@ -96,6 +96,36 @@ func TestEditsDoNotAllocate(t *testing.T) {
 	wantNoAllocations(t, conn, func() { sendAndReceive(t, conn, request, response) })
 }
 
+// Neither does a route that compresses: responses that stay as they are, and compressed ones.
+func TestCompressionDoesNotAllocate(t *testing.T) {
+	content := strings.Repeat("a text that is compressed, ", 1000)
+	for name, test := range map[string]struct{ fields, head, end string }{
+		"another type":    {"Accept-Encoding: gzip\r\n", "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n", "compressed, "},
+		"not accepted":    {"Accept-Encoding: deflate\r\n", "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n", "compressed, "},
+		"compressed text": {"Accept-Encoding: gzip\r\n", "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n", "0\r\n\r\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := startProxy(t, Options{Limits: compressionMemory}, startRawOrigin(t, []string{fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", test.head, len(content), content)}))
+			p.setActions(compressing(t, 1000))
+			conn := p.dial()
+			request, response := []byte("GET / HTTP/1.1\r\nHost: a\r\n"+test.fields+"\r\n"), make([]byte, 64<<10)
+			end := []byte(test.end)
+			wantNoAllocations(t, conn, func() {
+				if _, err := conn.Write(request); err != nil {
+					t.Fatal(err)
+				}
+				for n := 0; !bytes.HasSuffix(response[:n], end); {
+					read, err := conn.Read(response[n:])
+					if err != nil {
+						t.Fatal(err)
+					}
+					n += read
+				}
+			})
+		})
+	}
+}
+
 // That holds for HTTP/2 too. The client sends the same frames again, with another id.
 func TestHTTP2RequestDoesNotAllocate(t *testing.T) {
 	log, err := accesslog.New(accesslog.Options{Path: filepath.Join(t.TempDir(), "log"), Sample: 1})

@@ -58,25 +58,36 @@ func (x *httpExchange) appendEditedRequest(out, text []byte, peer *balancer.Peer
 const maxEditedHead = 60 << 10
 
 // writeResponseHead writes the head of a response, with the edits of the route, to x.out
-// in the wire format of the client. text is the head from the peer.
+// in the wire format of the client. text is the head from the peer. It also decides
+// whether the response is compressed.
 func (x *httpExchange) writeResponseHead(text []byte) error {
-	if x.actions == nil || x.actions.ResponseHeaders.Empty() {
-		x.out = x.client.front.appendHead(x.out[:0], text)
-		return nil
+	a := x.actions
+	if a != nil && !a.ResponseHeaders.Empty() {
+		memory := requestBuffers.Get().(*buffer)
+		defer requestBuffers.Put(memory)
+		line, fields := cutLine(text)
+		text = x.appendEditedFields(append(memory.bytes[:0], line...), fields, &a.ResponseHeaders)
+		if !x.rescan(text) {
+			return errHeadTooLong
+		}
 	}
-	memory := requestBuffers.Get().(*buffer)
-	defer requestBuffers.Put(memory)
-	line, fields := cutLine(text)
-	edited := x.appendEditedFields(append(memory.bytes[:0], line...), fields, &x.actions.ResponseHeaders)
+	if a != nil && a.Compress != nil {
+		memory := requestBuffers.Get().(*buffer)
+		defer requestBuffers.Put(memory)
+		text = x.compress(memory.bytes[:0], text)
+	}
+	x.out = x.client.front.appendHead(x.out[:0], text)
+	return nil
+}
+
+// rescan scans a response head after edits, and reports whether it is not too long.
+func (x *httpExchange) rescan(edited []byte) bool {
 	if len(edited) > maxEditedHead {
-		return errHeadTooLong
+		return false
 	}
 	x.response.Reset(x.response.MaxFields())
-	if n, err := x.response.Scan(edited); err != nil || n != len(edited) {
-		return errHeadTooLong // it has too many fields now
-	}
-	x.out = x.client.front.appendHead(x.out[:0], edited)
-	return nil
+	n, err := x.response.Scan(edited)
+	return err == nil && n == len(edited) // otherwise it has too many fields now
 }
 
 // appendEditedFields appends field lines, which end with an empty line, after the edits e.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/compression"
 	"sluice/proxy/http1"
 	"sluice/route"
 )
@@ -41,8 +42,10 @@ type httpExchange struct {
 	newClient  uint64 // the id that the client gets in route.SplitCookieName; 0: none
 	token      balancer.Token
 	tries      int
-	unanswered upstream  // of a try that returned before the peer answered
-	picked     time.Time // when the peer of token was picked
+	unanswered upstream             // of a try that returned before the peer answered
+	encoder    *compression.Encoder // of the response that is relayed; nil: it is not compressed
+	flushDelay time.Duration        // see maxFlushDelay
+	picked     time.Time            // when the peer of token was picked
 	// firstPicked is when the first peer was picked, after the body was buffered.
 	firstPicked time.Time
 	upload      upload

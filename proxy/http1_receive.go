@@ -122,11 +122,7 @@ func keepAliveTimeout(value []byte) (seconds int, ok bool) {
 // readBody implements source.
 func (u *upstreamConn) readBody(b *buffers, coded bool) (p piece, err error) {
 	if u.begun && u.start == u.end {
-		most := relayBufferBytes
-		if !u.response.chunked && u.response.left > 0 {
-			most = int(min(u.response.left, relayBufferBytes))
-		}
-		if err := u.fill(b, most); err != nil {
+		if err := u.fill(b, u.mostOfBody()); err != nil {
 			if err == errClosedEarly && u.response.left < 0 {
 				return piece{last: true}, nil
 			}
@@ -137,6 +133,34 @@ func (u *upstreamConn) readBody(b *buffers, coded bool) (p piece, err error) {
 	p, n, err := u.response.next(b.from[u.start:u.end], coded)
 	u.start += n
 	return p, err
+}
+
+// mostOfBody returns how many bytes to read for the next piece of the body.
+func (u *upstreamConn) mostOfBody() int {
+	if !u.response.chunked && u.response.left > 0 {
+		return int(min(u.response.left, relayBufferBytes))
+	}
+	return relayBufferBytes
+}
+
+// bodyPauses implements upstream. The end of the connection is for readBody.
+func (u *upstreamConn) bodyPauses(b *buffers, patience time.Duration) (bool, error) {
+	if u.start < u.end {
+		return false, nil
+	}
+	u.conn.SetReadDeadline(time.Now().Add(patience))
+	n, err := u.reader.read(u.wire(), b, 0, u.mostOfBody())
+	u.start, u.end = 0, n
+	switch {
+	case err != nil && u.wokenInError(err):
+		return true, nil
+	case n == 0 && err != io.EOF:
+		return false, err
+	}
+	if !u.resumeRead() {
+		u.conn.SetDeadline(aLongTimeAgo)
+	}
+	return false, nil
 }
 
 // sourceSocket implements source.

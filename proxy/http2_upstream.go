@@ -305,16 +305,15 @@ func (u *http2Upstream) startBody(_ *buffers, head *http1.ResponseHead, _ []byte
 
 // readBody implements source.
 func (u *http2Upstream) readBody(b *buffers, _ bool) (p piece, err error) {
-	arrived := func() bool { return u.received || !u.body.empty() }
 	if u.begun {
-		if err := u.wait(b, arrived, nil, false); err != nil {
+		if err := u.wait(b, u.bodyArrived, nil, false); err != nil {
 			return p, err
 		}
 	}
 	c := u.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !u.begun && u.err != nil && !arrived() {
+	if !u.begun && u.err != nil && !u.bodyArrived() {
 		return p, u.err
 	}
 	// The head in b.out, and its text at the start of b.from, may still be needed.
@@ -334,6 +333,26 @@ func (u *http2Upstream) readBody(b *buffers, _ bool) (p piece, err error) {
 		}
 	}
 	return p, nil
+}
+
+// bodyArrived reports whether readBody does not wait. conn.mu is held.
+func (u *http2Upstream) bodyArrived() bool { return u.received || !u.body.empty() }
+
+// bodyPauses implements upstream.
+func (u *http2Upstream) bodyPauses(b *buffers, patience time.Duration) (bool, error) {
+	u.conn.mu.Lock()
+	there := u.bodyArrived()
+	u.conn.mu.Unlock()
+	if there {
+		return false, nil
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	err := u.wait(b, u.bodyArrived, timer.C, false)
+	if err == errPatience {
+		return true, nil
+	}
+	return false, err
 }
 
 // grantLocked lets the peer send n more bytes, which were read.

@@ -66,6 +66,10 @@ type upstream interface {
 	// shortly for the start of the body, and then keeps text.
 	startBody(b *buffers, head *http1.ResponseHead, text []byte, bodiless bool) error
 
+	// bodyPauses waits up to patience until readBody does not wait, and reports whether it
+	// still would. It gives b back while it waits.
+	bodyPauses(b *buffers, patience time.Duration) (bool, error)
+
 	// closedIdle reports whether the peer may have closed the connection while it was
 	// idle, given err, and whether that is likely enough not to count as a failure.
 	closedIdle(err error) (maybe, likely bool)

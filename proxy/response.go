@@ -152,6 +152,9 @@ func (x *httpExchange) toClient(p piece) error {
 // relay sends x.out, the head, and the body. The start of the body is validated before
 // anything is sent. The error is errClientWrite or an error of the peer.
 func (x *httpExchange) relay(u upstream) error {
+	if x.encoder != nil {
+		return x.relayCompressed(u)
+	}
 	to := x.client.front
 	for {
 		p, err := u.readBody(&x.buffers, to.takesCoded())

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/compression"
 	"sluice/metrics"
 	"sluice/proxy/accesslog"
 	"sluice/route"
@@ -46,7 +47,7 @@ type Timeouts struct {
 	Idle  time.Duration // between requests
 }
 
-// Limits bound what a client may send.
+// Limits bound what clients may send, and how much memory their responses need.
 type Limits struct {
 	Connections int // open connections of clients
 	// ConnectionsPerAddress is per IPv4 address or IPv6 /64. It does not apply to
@@ -57,6 +58,10 @@ type Limits struct {
 	Fields      int   // field lines of a request head
 	TargetBytes int   // of a request target
 	BodyBytes   int64 // of a request body; 0: no limit
+
+	// CompressionBytes is the memory of encoders in use. Responses that would need more are
+	// not compressed.
+	CompressionBytes int64
 }
 
 // MaxHeadBytes bounds the limits of heads: positions in a head have 16 bits, and a head
@@ -91,6 +96,7 @@ type Server struct {
 	handshakes *handshakes
 	http2      http2Counters
 	ended      endedCounters
+	encoders   compression.Encoders
 	connCount  atomic.Int64
 	refused    atomic.Uint64
 	lingering  atomic.Int64 // connections in lingerForAnswer
@@ -137,7 +143,7 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 }
 
 // Configure sets the options of new requests and connections. All timeouts and
-// limits are required, except Limits.BodyBytes and Connections.
+// limits are required, except BodyBytes, CompressionBytes and Connections.
 func (s *Server) Configure(o Options) {
 	if !o.complete() {
 		panic(fmt.Sprintf("BUG: proxy: incomplete options %+v", o))
@@ -161,6 +167,9 @@ func (s *Server) RefusedConnections() uint64 { return s.refused.Load() }
 
 // Unrouted returns the counters of the requests that match no route or are malformed.
 func (s *Server) Unrouted() *metrics.Requests { return s.requests }
+
+// Compression returns the counts of compressed responses.
+func (s *Server) Compression() compression.Stats { return s.encoders.Stats() }
 
 // start serves a new connection in its own goroutine.
 func (s *Server) start(at *listener, conn net.Conn) {

@@ -1,6 +1,9 @@
 package route
 
-import "sluice/auth"
+import (
+	"sluice/auth"
+	"sluice/compression"
+)
 
 // Actions are what a route does with its requests and their responses, besides sending
 // the requests to a service. They do not change after they are in a Table, and are safe
@@ -28,6 +31,8 @@ type Actions struct {
 	RequestHeaders HeaderEdits
 	// ResponseHeaders edits the final responses of peers, not those that sluice makes.
 	ResponseHeaders HeaderEdits
+	// Compress, if not nil, compresses the responses of peers.
+	Compress *compression.Settings
 	// BodyLimit bounds the bytes of a request's body. 0: no limit.
 	BodyLimit int64
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"sluice/catalog"
+	"sluice/compression"
 )
 
 // maxChain is the depth of chains of middlewares.
@@ -368,8 +369,38 @@ func (e *effects) retry(kind label, options *part) {
 	}
 }
 
-func (e *effects) compress(kind label, _ *part) {
-	e.ignore(kind, "sluice does not compress: ignored; want the application to compress")
+// compress compresses with sluice's types, unless the middleware has a list of its own.
+func (e *effects) compress(_ label, options *part) {
+	if value, _ := options.get(); value == "false" {
+		return
+	}
+	keys := catalog.Keys{"min_length": "1024B"}
+	for _, l := range options.labels {
+		switch strings.Join(l.path, ".") {
+		case "":
+		case "minresponsebodybytes":
+			keys["min_length"] = l.value + "B"
+		case "includedcontenttypes":
+			keys["types"] = e.listOf(l, func(s string) bool { _, ok := compression.ParseType(s); return ok })
+		case "encodings":
+			keys["encodings"] = e.listOf(l, func(s string) bool { _, ok := compression.ParseEncoding(s); return ok })
+		case "excludedcontenttypes":
+			e.ignore(l, "sluice compresses the types of a list, which has neither text/event-stream nor pictures: ignored; want includedcontenttypes")
+		default:
+			e.ignore(l, "sluice has no such key: ignored")
+		}
+	}
+	e.keys["compress"] = keys
+}
+
+// listOf returns the elements of a list that sluice knows.
+func (e *effects) listOf(l label, known func(string) bool) []string {
+	all := list(l.value)
+	kept := slices.DeleteFunc(slices.Clone(all), func(s string) bool { return !known(s) })
+	if len(kept) < len(all) {
+		e.ignore(l, "sluice does not know all of these: the others count")
+	}
+	return kept
 }
 
 func (e *effects) buffering(_ label, options *part) {

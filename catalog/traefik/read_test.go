@@ -588,10 +588,36 @@ var tagTests = []struct {
 			`traefik.http.middlewares.m.compress=true`,
 		},
 		[]string{
+			`9 {"compress":{"min_length":"1024B"},"host":"a"}`,
+		}, ``, nil,
+	},
+	{
+		`compress, switched off`, []string{
+			"traefik.http.routers.r.rule=Host(`a`)",
+			`traefik.http.routers.r.middlewares=m`,
+			`traefik.http.middlewares.m.compress=false`,
+		},
+		[]string{
 			`9 {"host":"a"}`,
+		}, ``, nil,
+	},
+	{
+		`compress, with options`, []string{
+			"traefik.http.routers.r.rule=Host(`a`)",
+			`traefik.http.routers.r.middlewares=m`,
+			`traefik.http.middlewares.m.compress.defaultEncoding=gzip`,
+			`traefik.http.middlewares.m.compress.encodings=gzip, deflate, br`,
+			`traefik.http.middlewares.m.compress.excludedContentTypes=text/event-stream`,
+			`traefik.http.middlewares.m.compress.includedContentTypes=text/html,application/json`,
+			`traefik.http.middlewares.m.compress.minResponseBodyBytes=200`,
+		},
+		[]string{
+			`9 {"compress":{"encodings":["gzip","br"],"min_length":"200B","types":["text/html","application/json"]},"host":"a"}`,
 		}, ``,
 		[]string{
-			`0: sluice does not compress: ignored; want the application to compress`,
+			`0: sluice has no such key: ignored`,
+			`0: sluice does not know all of these: the others count`,
+			`0: sluice compresses the types of a list, which has neither text/event-stream nor pictures: ignored; want includedcontenttypes`,
 		},
 	},
 	{

@@ -1,0 +1,158 @@
+package compression
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func TestChoose(t *testing.T) {
+	for _, test := range []struct {
+		fields string // separated by "|"
+		order  string
+		want   Encoding
+	}{
+		{"", "zstd br gzip", Identity},
+		{"gzip", "zstd br gzip", Gzip},
+		{"GZIP", "zstd br gzip", Gzip},
+		{"x-gzip", "zstd br gzip", Gzip},
+		{"gzip, deflate, br, zstd", "zstd br gzip", Zstd},
+		{"gzip, deflate, br, zstd", "gzip br", Gzip},
+		{"gzip, deflate, br", "zstd br gzip", Brotli},
+		{"gzip|br", "zstd br gzip", Brotli},
+		{"gzip;q=1.0, br;q=0.9", "zstd br gzip", Gzip},
+		{"gzip;q=0.5,br;q=0.501", "gzip br", Brotli},
+		{"gzip ; q=0.5 , br ;\tq=0.4", "br gzip", Gzip},
+		{"gzip;Q=0.5", "gzip", Gzip},
+		{"gzip;q=0", "zstd br gzip", Identity},
+		{"gzip;q=0.000", "zstd br gzip", Identity},
+		{"gzip;q=0.001", "zstd br gzip", Gzip},
+		{"gzip;q=0, *", "zstd br gzip", Zstd},
+		{"gzip;q=0, *", "gzip", Identity},
+		{"*", "br gzip", Brotli},
+		{"*;q=0", "br gzip", Identity},
+		{"*;q=0.1, gzip;q=0.2", "br gzip", Gzip},
+		{"identity", "gzip", Identity},
+		{"identity, gzip;q=0.5", "gzip", Identity},
+		{"identity;q=0.5, gzip;q=0.5", "gzip", Gzip},
+		{"identity;q=0.5, gzip", "gzip", Gzip},
+		{"identity;q=0", "gzip", Identity}, // nothing else is accepted
+		{"identity;q=0, gzip;q=0.1", "gzip", Gzip},
+		{"gzip;q=0.5, *", "gzip", Identity}, // "*" is also identity
+		{"deflate, compress", "zstd br gzip", Identity},
+		{"gzip;q=2", "gzip", Identity},
+		{"gzip;q=1.001", "gzip", Identity},
+		{"gzip;q=0.0001", "gzip", Identity},
+		{"gzip;q=.5", "gzip", Identity},
+		{"gzip;q=0,5", "gzip", Identity}, // two elements
+		{"gzip;q=0x5", "gzip", Identity},
+		{"gzip;q", "gzip", Identity},
+		{"gzip;q=", "gzip", Identity},
+		{"gzip;", "gzip", Identity},
+		{"gzip;level=1", "gzip", Identity},
+		{"gzip;q=0, gzip", "gzip", Identity}, // the first counts
+		{"gzip, gzip;q=0", "gzip", Gzip},
+		{",, gzip,", "gzip", Gzip},
+		{"gzipp, zip", "gzip", Identity},
+		{"\xff\x00", "gzip", Identity},
+		{"gzip", "", Identity},
+	} {
+		var a Accept
+		for field := range strings.SplitSeq(test.fields, "|") {
+			a.Add([]byte(field))
+		}
+		if got := a.Choose(order(t, test.order)); got != test.want {
+			t.Errorf("Accept-Encoding %q, order %q: %s, want %s", test.fields, test.order, got, test.want)
+		}
+	}
+}
+
+func order(t testing.TB, names string) (order []Encoding) {
+	t.Helper()
+	for name := range strings.FieldsSeq(names) {
+		e, ok := ParseEncoding(name)
+		if !ok {
+			t.Fatalf("no encoding %q", name)
+		}
+		order = append(order, e)
+	}
+	return order
+}
+
+func TestParseEncoding(t *testing.T) {
+	for _, e := range Encodings {
+		if got, ok := ParseEncoding(e.String()); !ok || got != e {
+			t.Errorf("%s: %v, %v", e, got, ok)
+		}
+	}
+	for _, name := range []string{"", "identity", "deflate", "GZIP"} {
+		if e, ok := ParseEncoding(name); ok {
+			t.Errorf("%q is %v", name, e)
+		}
+	}
+}
+
+// referenceWeights reads Accept-Encoding in the plainest way.
+func referenceWeights(value string) map[string]float64 {
+	weights := make(map[string]float64)
+	for element := range strings.SplitSeq(value, ",") {
+		name, parameter, weighted := strings.Cut(element, ";")
+		name = strings.ToLower(strings.Trim(name, " \t"))
+		if name == "x-gzip" {
+			name = "gzip"
+		}
+		q := 1.0
+		if weighted {
+			parameter = strings.Trim(parameter, " \t")
+			if len(parameter) < 3 || !strings.EqualFold(parameter[:2], "q=") {
+				continue
+			}
+			digits := parameter[2:]
+			var err error
+			if q, err = strconv.ParseFloat(digits, 64); err != nil || q > 1 || len(digits) > 5 ||
+				strings.Trim(digits, "0123456789.") != "" || strings.Index(digits, ".") > 1 || digits[0] == '.' || digits[0] > '1' ||
+				!strings.Contains(digits, ".") && len(digits) > 1 {
+				continue
+			}
+		}
+		if _, twice := weights[name]; !twice {
+			weights[name] = q
+		}
+	}
+	return weights
+}
+
+func FuzzChoose(f *testing.F) {
+	for _, seed := range []string{"gzip, deflate, br, zstd", "gzip;q=0.5,*;q=0.1", "identity;q=0,*", "x-gzip;q=1.000", "br;q=0."} {
+		f.Add(seed, byte(0))
+	}
+	f.Fuzz(func(t *testing.T, value string, first byte) {
+		order := slices.Clone(Encodings)
+		order[0], order[int(first)%3] = order[int(first)%3], order[0]
+		var a Accept
+		a.Add([]byte(value))
+		weights := referenceWeights(value)
+		weight := func(e Encoding) float64 {
+			if q, given := weights[e.String()]; given {
+				return q
+			}
+			if q, given := weights["*"]; given {
+				return q
+			}
+			return 0
+		}
+		want := Identity
+		for _, e := range order {
+			if q := weight(e); q > 0 && (want == Identity || q > weight(want)) {
+				want = e
+			}
+		}
+		if weight(Identity) > weight(want) {
+			want = Identity
+		}
+		if got := a.Choose(order); got != want {
+			t.Errorf("Accept-Encoding %q, order %v: %s, want %s", value, order, got, want)
+		}
+	})
+}

@@ -1,0 +1,194 @@
+package compression
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"testing"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/molecule-man/go-brrr"
+)
+
+// eachKind runs a test for each coding at each level.
+func eachKind(t *testing.T, f func(t *testing.T, e Encoding, l Level)) {
+	for _, e := range Encodings {
+		for l := range levels {
+			t.Run(fmt.Sprint(e, " ", Levels[l]), func(t *testing.T) { f(t, e, l) })
+		}
+	}
+}
+
+func decoder(t testing.TB, e Encoding, from io.Reader) io.Reader {
+	t.Helper()
+	switch e {
+	case Zstd:
+		d, err := zstd.NewReader(from, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(d.Close)
+		return d
+	case Brotli:
+		return brrr.NewReader(from)
+	}
+	d, err := gzip.NewReader(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// samples have text and, at the end, bytes that cannot be compressed.
+func samples() []byte {
+	r := rand.New(rand.NewPCG(1, 2))
+	var b bytes.Buffer
+	for b.Len() < 400<<10 {
+		fmt.Fprintf(&b, `{"id":%d,"name":"user-%d","active":%v},`+"\n", r.IntN(1e6), r.IntN(5000), r.IntN(2) == 0)
+	}
+	for range 200 << 10 {
+		b.WriteByte(byte(r.Uint32()))
+	}
+	return b.Bytes()
+}
+
+// encode writes content in pieces of that length, and returns the output.
+func encode(c *Encoder, content []byte, length int) (all []byte) {
+	for piece := range slices.Chunk(content, length) {
+		c.Write(piece)
+		all = append(all, c.Take()...)
+	}
+	c.End()
+	return append(all, c.Take()...)
+}
+
+// What is encoded is decoded again, also by an encoder that was left in the middle of
+// another response.
+func TestRoundTrip(t *testing.T) {
+	content := samples()
+	eachKind(t, func(t *testing.T, e Encoding, l Level) {
+		var s Encoders
+		for _, length := range []int{1 << 10, 16 << 10, len(content)} {
+			c := s.Acquire(e, l, 1<<30)
+			encoded := encode(c, content, length)
+			c.Release()
+			got, err := io.ReadAll(decoder(t, e, bytes.NewReader(encoded)))
+			if err != nil || !bytes.Equal(got, content) {
+				t.Fatalf("pieces of %d: %d bytes, %v, want %d", length, len(got), err, len(content))
+			}
+			if len(encoded) > len(content)/2 {
+				t.Errorf("%d bytes of %d", len(encoded), len(content))
+			}
+			left := s.Acquire(e, l, 1<<30)
+			left.Write(content[:length/2])
+			left.Release()
+		}
+		c := s.Acquire(e, l, 1<<30)
+		c.End()
+		if got, err := io.ReadAll(decoder(t, e, bytes.NewReader(c.Take()))); err != nil || len(got) > 0 {
+			t.Errorf("no content: %q, %v", got, err)
+		}
+		c.Release()
+		if in := s.Stats().InUseBytes; in != 0 {
+			t.Errorf("%d bytes in use", in)
+		}
+	})
+}
+
+// After Flush, all that was written can be decoded.
+func TestFlush(t *testing.T) {
+	eachKind(t, func(t *testing.T, e Encoding, l Level) {
+		var s Encoders
+		c := s.Acquire(e, l, 1<<30)
+		defer c.Release()
+		r, w := io.Pipe()
+		done := make(chan string, 1)
+		answers := make(chan string)
+		go func() {
+			d := decoder(t, e, r)
+			for range 3 {
+				b := make([]byte, len("event 0"))
+				_, err := io.ReadFull(d, b)
+				answers <- fmt.Sprint(string(b), err)
+			}
+			rest, err := io.ReadAll(d)
+			done <- fmt.Sprint(string(rest), err)
+		}()
+		for i := range 3 {
+			c.Write(fmt.Appendf(nil, "event %d", i))
+			c.Flush()
+			if _, err := w.Write(c.Take()); err != nil {
+				t.Fatal(err)
+			}
+			if got, want := <-answers, fmt.Sprintf("event %d<nil>", i); got != want {
+				t.Fatalf("%q, want %q", got, want)
+			}
+		}
+		c.End()
+		w.Write(c.Take())
+		w.Close()
+		if got := <-done; got != "<nil>" {
+			t.Errorf("the end: %q", got)
+		}
+	})
+}
+
+func TestAcquireIsBounded(t *testing.T) {
+	var s Encoders
+	state := kinds[Gzip][Default].stateBytes
+	first, second := s.Acquire(Gzip, Default, 2*state), s.Acquire(Gzip, Default, 2*state)
+	if first == nil || second == nil || s.Acquire(Gzip, Fast, 2*state) != nil {
+		t.Fatal("want exactly two encoders")
+	}
+	first.Write([]byte("abc"))
+	first.End()
+	n := len(first.Take())
+	first.Release()
+	if third := s.Acquire(Gzip, Default, 2*state); third == nil {
+		t.Error("no encoder after one was released")
+	} else {
+		third.Release()
+	}
+	second.Release()
+	got := s.Stats()
+	if want := (EncodingStats{Gzip, 3, 3, uint64(n)}); got.InUseBytes != 0 || got.Skipped != 1 || got.Encodings[slices.Index(Encodings, Gzip)] != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// The memory that counts for an encoder is what it has, with its output.
+func TestStateBytes(t *testing.T) {
+	content := samples()
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC() // the first one moves what pools have
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	eachKind(t, func(t *testing.T, e Encoding, l Level) {
+		const count = 4
+		var s Encoders
+		before := heap()
+		var all []*Encoder
+		for range count {
+			c := s.Acquire(e, l, 1<<40)
+			for piece := range slices.Chunk(content, 16<<10) {
+				c.Write(piece)
+				c.Take()
+			}
+			all = append(all, c)
+		}
+		used := (heap() - before) / count
+		if counted := s.Stats().InUseBytes / count; used > counted || used < counted/2 {
+			t.Errorf("an encoder has %d KiB, and counts as %d KiB", used>>10, counted>>10)
+		}
+		for _, c := range all {
+			c.Release()
+		}
+	})
+}

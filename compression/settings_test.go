@@ -1,0 +1,40 @@
+package compression
+
+import "testing"
+
+func TestTypes(t *testing.T) {
+	for _, test := range []struct {
+		pattern, contentType string
+		want                 bool
+	}{
+		{"text/html", "text/html", true},
+		{"text/html", "Text/HTML; charset=utf-8", true},
+		{"text/html", "text/html ;charset=utf-8", true},
+		{"Text/HTML", "text/html", true},
+		{"text/html", "text/htmlx", false},
+		{"text/html", "text/htm", false},
+		{"text/html", "", false},
+		{"text/*", "text/plain", true},
+		{"text/*", "textual/plain", false},
+		{"text/*", "text", false},
+		{"application/*+json", "application/problem+json", true},
+		{"application/*+json", "application/problem+JSON;x=y", true},
+		{"application/*+json", "application/json", false},
+		{"application/*+json", "application/problem+xml", false},
+		{"*/*", "image/png", true},
+		{"*/*", ";charset=utf-8", false},
+	} {
+		types, ok := ParseType(test.pattern)
+		if !ok {
+			t.Fatalf("%q is refused", test.pattern)
+		}
+		if got := types.Match([]byte(test.contentType)); got != test.want {
+			t.Errorf("%q matches %q: %v", test.pattern, test.contentType, got)
+		}
+	}
+	for _, pattern := range []string{"", "text", "/", "text/", "/html", "*", "*/html", "te*t/html", "text/h*", "text/*json", "text/*+", "text/*+a*", "text/html; charset=utf-8", "text/a b", "text/html/x"} {
+		if _, ok := ParseType(pattern); ok {
+			t.Errorf("%q is accepted", pattern)
+		}
+	}
+}

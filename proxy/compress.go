@@ -1,0 +1,252 @@
+package proxy
+
+import (
+	"bytes"
+	"time"
+
+	"sluice/compression"
+	"sluice/proxy/http1"
+)
+
+const (
+	// maxFlushDelay bounds how long an encoder keeps what a peer has sent and waits for more:
+	// together it takes fewer bytes.
+	maxFlushDelay = 10 * time.Millisecond
+	// encoderStepBytes is how much an encoder gets at a time, which bounds its output.
+	encoderStepBytes = 16 << 10
+	// compressedHeadBytes is more than the fields that compression adds.
+	compressedHeadBytes = 128
+)
+
+// compressible are the fields of a response head that decide about compression.
+type compressible struct {
+	contentType []byte
+	etag        []byte // the whole line
+	refused     bool   // the response is partial or encoded, or must not be changed
+	varies      bool   // Vary has Accept-Encoding
+}
+
+func (x *httpExchange) compressible(text []byte) (c compressible) {
+	fields := x.response.Fields()
+	for i := range fields {
+		f := &fields[i]
+		name, value := f.FieldName(text), f.Value(text)
+		switch {
+		case f.Name == http1.NameContentType:
+			c.contentType = value
+		case http1.EqualFold(name, "etag"):
+			start, end := f.Line()
+			c.etag = text[start:end]
+		case http1.EqualFold(name, "content-encoding"), http1.EqualFold(name, "content-range"):
+			c.refused = true
+		case http1.EqualFold(name, "cache-control"):
+			c.refused = c.refused || hasElement(value, "no-transform")
+		case http1.EqualFold(name, "vary"):
+			c.varies = c.varies || hasElement(value, "accept-encoding") || hasElement(value, "*")
+		}
+	}
+	return c
+}
+
+// hasElement reports whether a comma-separated list has an element, in lower case.
+func hasElement(list []byte, element string) bool {
+	for part := range bytes.SplitSeq(list, comma) {
+		if http1.EqualFold(bytes.Trim(part, " \t"), element) {
+			return true
+		}
+	}
+	return false
+}
+
+var comma = []byte(",")
+
+// eventStream is the type whose events are never kept.
+var eventStream, _ = compression.ParseType("text/event-stream")
+
+// compress decides whether the response, whose head is text, is compressed, and acquires
+// its encoder. It returns the head that the client gets, which it appends to out if it
+// differs. A response to HEAD gets the head of that to GET.
+func (x *httpExchange) compress(out, text []byte) []byte {
+	if len(x.response.Fields())+2 > x.response.MaxFields() || len(text)+compressedHeadBytes > maxEditedHead {
+		return text
+	}
+	c := x.compressible(text)
+	encoding := compression.Identity
+	switch status := x.response.Status; {
+	case c.refused, x.head.GRPC, status < 200, status == 204, status == 205, status == 206:
+		return text
+	case status == 304:
+		if !x.revalidatesCompressed(c.etag) {
+			return text
+		}
+	default:
+		s := x.actions.Compress
+		if length := x.response.ContentLength; length >= 0 && length < max(s.MinBytes, 1) || !s.Types.Match(c.contentType) {
+			return text
+		}
+		encoding = x.chooseEncoding(s)
+		if x.flushDelay = maxFlushDelay; eventStream.Match(c.contentType) {
+			x.flushDelay = 0
+		}
+	}
+	edited := x.appendCompressedHead(out, text, &c, encoding)
+	if !x.rescan(edited) {
+		panic("BUG: the head is too long after compress has checked its length")
+	}
+	return edited
+}
+
+// chooseEncoding returns the encoding for the client, and acquires the encoder for it.
+func (x *httpExchange) chooseEncoding(s *compression.Settings) compression.Encoding {
+	if x.head.HTTP10 {
+		return compression.Identity // its connection would end with the response
+	}
+	var accept compression.Accept
+	request := (*routedRequest)(x)
+	for value, next := request.Field("accept-encoding", 0); next >= 0; value, next = request.Field("accept-encoding", next) {
+		accept.Add(value)
+	}
+	encoding := accept.Choose(s.Encodings)
+	if encoding == compression.Identity {
+		return encoding
+	}
+	for value, next := request.Field("cache-control", 0); next >= 0; value, next = request.Field("cache-control", next) {
+		if hasElement(value, "no-transform") {
+			return compression.Identity
+		}
+	}
+	if x.head.Method == http1.MethodHead {
+		return encoding
+	}
+	if x.encoder = x.client.server.encoders.Acquire(encoding, s.Level, x.client.options.Limits.CompressionBytes); x.encoder == nil {
+		return compression.Identity
+	}
+	return encoding
+}
+
+// revalidatesCompressed reports whether the client has the response with the weak form of
+// a strong ETag, whose line is given: so it was compressed.
+func (x *httpExchange) revalidatesCompressed(line []byte) bool {
+	_, tag, strong := cutETag(line)
+	if !strong {
+		return false
+	}
+	request := (*routedRequest)(x)
+	for value, next := request.Field("if-none-match", 0); next >= 0; value, next = request.Field("if-none-match", next) {
+		if i := bytes.Index(value, tag); i >= len("W/") && string(value[i-len("W/"):i]) == "W/" {
+			return true
+		}
+	}
+	return false
+}
+
+// cutETag returns the name with its colon and the tag of an ETag line, and whether that is
+// strong.
+func cutETag(line []byte) (name, tag []byte, strong bool) {
+	colon := bytes.IndexByte(line, ':') + 1
+	tag = bytes.Trim(line[colon:], " \t\r\n")
+	return line[:colon], tag, len(tag) >= 2 && tag[0] == '"' && tag[len(tag)-1] == '"'
+}
+
+// appendCompressedHead appends the head text for a response with that encoding. If it is
+// Identity, the response stays as it is but depends on Accept-Encoding.
+func (x *httpExchange) appendCompressedHead(out, text []byte, c *compressible, encoding compression.Encoding) []byte {
+	changed := encoding != compression.Identity
+	weakens := changed || x.response.Status == 304
+	line, rest := cutLine(text)
+	out = append(out, line...)
+	for len(rest) > len("\r\n") {
+		line, rest = cutLine(rest)
+		switch {
+		case changed && isOfUncompressed(line):
+		case weakens && hasName(line, "etag"):
+			if name, tag, strong := cutETag(line); strong {
+				out = append(append(append(append(out, name...), " W/"...), tag...), "\r\n"...)
+			} else if bytes.HasPrefix(tag, []byte(`W/"`)) {
+				out = append(out, line...)
+			}
+		default:
+			out = append(out, line...)
+		}
+	}
+	if changed {
+		out = append(append(append(out, "Content-Encoding: "...), encoding.String()...), "\r\n"...)
+	}
+	if !c.varies {
+		out = append(out, "Vary: Accept-Encoding\r\n"...)
+	}
+	return append(out, "\r\n"...)
+}
+
+// isOfUncompressed reports whether a field line is wrong after the content was compressed.
+func isOfUncompressed(line []byte) bool {
+	for _, name := range [...]string{"content-length", "accept-ranges", "content-md5", "digest", "content-digest", "repr-digest"} {
+		if hasName(line, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// relayCompressed is relay with x.encoder.
+func (x *httpExchange) relayCompressed(u upstream) error {
+	e := x.encoder
+	defer func() {
+		e.Release()
+		x.encoder = nil
+	}()
+	var kept time.Time // when the encoder got the first bytes that may not have left it; zero: all have
+	for {
+		p, err := u.readBody(&x.buffers, false)
+		if err != nil {
+			return err
+		}
+		if len(p.text) > 0 && kept.IsZero() {
+			kept = time.Now()
+		}
+		for text := p.text; len(text) > 0; {
+			n := min(len(text), encoderStepBytes)
+			e.Write(text[:n])
+			if text = text[n:]; len(text) > 0 {
+				if err := x.sendEncoded(e.Take(), piece{}); err != nil {
+					return err
+				}
+			}
+		}
+		if p.last {
+			e.End()
+			return x.sendEncoded(e.Take(), piece{last: true, trailer: p.trailer})
+		}
+		if err := x.sendEncoded(e.Take(), piece{}); err != nil {
+			return err
+		}
+		x.awaitBody(u)
+		if kept.IsZero() {
+			continue
+		}
+		if delay := x.flushDelay - time.Since(kept); delay > 0 {
+			if pauses, err := u.bodyPauses(&x.buffers, delay); err != nil {
+				return err
+			} else if !pauses {
+				continue
+			}
+		}
+		kept = time.Time{}
+		e.Flush()
+		if err := x.sendEncoded(e.Take(), piece{}); err != nil {
+			return err
+		}
+		x.awaitBody(u)
+	}
+}
+
+// sendEncoded sends x.out, which may contain the head, and p with that text.
+func (x *httpExchange) sendEncoded(text []byte, p piece) error {
+	if !p.last && len(text) == 0 && x.answered {
+		return nil
+	}
+	x.borrow()
+	p.text, p.length = text, int64(len(text))
+	x.bytesOut += p.length
+	return x.toClient(p)
+}
