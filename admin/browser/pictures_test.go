@@ -20,7 +20,7 @@ import (
 )
 
 // envPictures names the directory that TestPictures writes to, for the documents and for
-// people to look at; the charts then have the samples of 14 minutes. Without it the pictures
+// people to look at; the charts then have the samples of 8 minutes. Without it the pictures
 // are only made.
 const envPictures = "SLUICE_PICTURES"
 
@@ -33,7 +33,7 @@ func TestPictures(t *testing.T) {
 	if dir == "" {
 		dir = t.TempDir()
 	} else {
-		history = 170
+		history = 96
 	}
 	few := startScene(t)
 	p := open(t, few.AdminURL())

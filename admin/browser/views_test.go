@@ -286,3 +286,35 @@ routes: [{ service: worded }]
 		p.fits(width)
 	}
 }
+
+// With a token that only reads, everything is shown. An order asks for the other token, and then
+// works.
+func TestOrderAsksForItsToken(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	writeFile(t, dir+"/operate", "0perate\n")
+	writeFile(t, dir+"/read", "r3ad\n")
+	g := startSluice(t, options{admin: fmt.Sprintf("token_file: %q, read_token_file: %q", dir+"/operate", dir+"/read"), services: fmt.Sprintf("config: { history: %q }\n", dir+"/history") + `
+services: { fixed: { peers: ["127.0.0.1:9"], balance: { policy: round_robin } } }
+routes: [{ service: fixed }]
+`})
+	p := open(t, g.AdminURL()+"/?view=configuration", "the server responded with a status of 401", "the server responded with a status of 403")
+	p.await("the field for the token", func() bool { return p.visible("#login") })
+	p.typeKeys("r3ad" + kb.Enter)
+	p.await("the first revision", func() bool { return len(p.texts("#revisions > li")) == 1 && !p.visible("#login") })
+	g.write(t, strings.ReplaceAll(g.read(t), "round_robin", "random"))
+	p.await("the second one", func() bool { return len(p.texts("#revisions > li")) == 2 })
+	rollBack := func() {
+		p.click(`#revisions button[aria-label="Roll back to revision 1"]`)
+		p.await("the question", func() bool { return p.text("#rollback-changes") != "" })
+		p.typeKeys(kb.Enter)
+	}
+	rollBack()
+	p.await("the question for the other token", func() bool {
+		return p.visible("#login") && !p.visible("#rollback") && strings.Contains(p.text("#problem"), "only for looking")
+	})
+	p.typeKeys("0perate" + kb.Enter) // the field has the focus
+	p.await("the token is taken", func() bool { return !p.visible("#login") && !p.visible("#problem") })
+	rollBack()
+	p.await("the rollback", func() bool { return len(p.texts("#revisions > li")) == 3 && !p.visible("#rollback") })
+}
