@@ -21,12 +21,13 @@
 // Further comments, each of which is for the next block unless it says otherwise:
 //
 //	<!-- consul: 8500 -->            a Consul, of which the page calls the port 8500, from here on
+//	<!-- etcd: 2379 -->              the same with an etcd, and etcdctl on the PATH
 //	<!-- setup                       these commands run here
 //	goapp -port 9001 &
 //	-->
 //	<!-- file: sluice.yaml -->       the block is a file of this name
 //	<!-- background -->              each command of the block runs in a terminal of its own: in a setup,
-//	                                 kill $(process 'port 9001') ends it
+//	                                 stop 'port 9001' ends it
 //	<!-- serves -->                  the command runs on when it has printed what the page shows
 //	<!-- signal: TERM -->            it gets this signal, and the block is what it prints then
 //	<!-- part: listener -->          the block has keys of a listener, a service or a route

@@ -88,6 +88,8 @@ func runPage(t *testing.T, name string, steps []step) {
 		switch {
 		case part.kind == "consul":
 			s.startConsul(part.text)
+		case part.kind == "etcd":
+			s.startEtcd(part.text)
 		case part.kind == "setup":
 			if output, status := s.run(s.background(part.text)); status != 0 {
 				t.Fatalf("%s:%d: the commands ended with status %d and printed\n%s", name, part.line, status, output)

@@ -82,6 +82,6 @@ func runApp(args []string) error {
 			return
 		}
 		w.WriteHeader(status[0])
-		fmt.Fprintf(w, "the app at port %s answers %s\n", args[0], r.URL.Path)
+		fmt.Fprintf(w, "the app answers %s\n", r.URL.Path)
 	}))
 }

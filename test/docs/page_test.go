@@ -26,7 +26,7 @@ func pages() ([]string, error) {
 // step is a part of a page that the tests look at: a block, or a comment that starts something.
 type step struct {
 	line int    // of the page, where the text begins, from 1
-	kind string // the language of a block; "setup" and "consul" for comments
+	kind string // the language of a block; "setup", "consul" and "etcd" for comments
 	text string // of the block or the comment, without indentation
 
 	// From the comments before a block.
@@ -42,7 +42,7 @@ func (s step) lines() []string { return strings.Split(strings.TrimSuffix(s.text,
 
 var (
 	fence   = regexp.MustCompile("^( *)```([a-z]*)$")
-	comment = regexp.MustCompile(`^ *<!-- (illustration|consul|setup|file|background|part|serves|signal)(?:: (.*?))?( -->)?$`)
+	comment = regexp.MustCompile(`^ *<!-- (illustration|consul|etcd|setup|file|background|part|serves|signal)(?:: (.*?))?( -->)?$`)
 )
 
 // readPage returns the steps of a page in their order.
@@ -71,7 +71,7 @@ func readPage(name string) ([]step, error) {
 				next.serves = true
 			case "signal":
 				next.signal = value
-			case "consul":
+			case "consul", "etcd":
 				steps = append(steps, step{line: n + 1, kind: key, text: value})
 			case "setup":
 				first := n + 1

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"sluice/test/consultest"
+	"sluice/test/etcdtest"
 	"sluice/test/sluicetest"
 )
 
@@ -59,9 +60,22 @@ await() {
 		sleep 0.05
 	done
 }
-# terminal COMMAND…: runs it outside of the jobs of this shell. process PATTERN prints its id.
-terminal() { (exec "$@" >>"$DOCS_LOG" 2>&1 & echo "$! $*" >>"$DOCS_LOG.processes"); }
-process() { sed -n "s/ .*$1.*//p" "$DOCS_LOG.processes"; }
+# terminal COMMAND…: runs it outside of the jobs of this shell. process PATTERN prints its id, and stop
+# PATTERN ends it.
+terminal() {
+	"$@" >>"$DOCS_LOG" 2>&1 &
+	disown
+	echo "$! $*" >>"$DOCS_LOG.processes"
+}
+process() { sed -n "s/ .*$1.*//p" "$DOCS_LOG.processes" | tail -n 1; }
+stop() {
+	local id
+	id=$(process "$1")
+	kill "$id"
+	while kill -0 "$id" 2>/dev/null; do sleep 0.02; done
+}
+# app PORT [STATUS [STATUS-OF-/health]]: runs an app, and waits until it serves.
+app() { terminal command app "$@"; await curl "http://127.0.0.1:$1/"; }
 `
 
 // newSession starts a shell for the steps of a page. It ends with the test, and its processes too.
@@ -141,14 +155,16 @@ func (s *session) end(shell *exec.Cmd) {
 	_ = shell.Wait()
 	group := -shell.Process.Pid
 	_ = syscall.Kill(group, syscall.SIGTERM)
-	deadline := time.Now().Add(10 * time.Second)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for syscall.Kill(group, 0) == nil {
-		if time.Now().After(deadline) {
+	for begin := time.Now(); syscall.Kill(group, 0) == nil; <-tick.C {
+		switch waited := time.Since(begin); {
+		case waited > 20*time.Second:
+			s.t.Errorf("processes of the page do not end")
+			return
+		case waited > 10*time.Second:
 			_ = syscall.Kill(group, syscall.SIGKILL)
 		}
-		<-tick.C
 	}
 }
 
@@ -209,6 +225,22 @@ func (s *session) startConsul(port string) {
 	s.run("export CONSUL_HTTP_ADDR=" + agent.URL())
 }
 
+// startEtcd starts an etcd, whose port in the page is given.
+func (s *session) startEtcd(port string) {
+	s.t.Helper()
+	program, err := etcdtest.Ctl(s.t.Context(), os.Stderr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.Symlink(program, filepath.Join(s.own, "bin", "etcdctl")); err != nil {
+		s.t.Fatal(err)
+	}
+	endpoint := etcdtest.Start(s.t, etcdtest.Options{}).Endpoints()[0]
+	_, real, _ := strings.Cut(strings.TrimPrefix(endpoint, "http://"), ":")
+	s.ports.add(port, real)
+	s.run("export ETCDCTL_ENDPOINTS=" + endpoint)
+}
+
 // goapp returns the path of the example, built once.
 func goapp(t *testing.T) (string, error) {
 	buildGoapp.Do(func() {
@@ -234,7 +266,7 @@ type ports struct {
 var shownPort = regexp.MustCompile(`(?:127\.0\.0\.1|localhost|\[::1\]|[" ]):(\d{4,5})\b|--?port[ =](\d{4,5})\b`)
 
 // anyPort finds ports in commands of a setup.
-var anyPort = regexp.MustCompile(`\b([89]\d{3}|[1-6]\d{4})\b`)
+var anyPort = regexp.MustCompile(`\b([6-9]\d{3}|[1-6]\d{4})\b`)
 
 // word finds what may be a port, anywhere, as in star-9001.
 var word = regexp.MustCompile(`\b\d{4,5}\b`)

@@ -38,7 +38,7 @@ func (d *Document) describes(a Answer) error {
 	case a.Status >= 300 && a.Status < 400 && found == nil:
 		return nil // from a path that is not clean
 	case !known && a.Status == http.StatusNotFound, known && found == nil && a.Status == http.StatusMethodNotAllowed:
-		return d.schemas["Error"].Validate(decode(a.Body))
+		return validate(d.schemas["Error"], a.Body)
 	case !known:
 		return errors.New("the document has no such path: add it to paths")
 	case found == nil:
@@ -64,7 +64,7 @@ func (d *Document) describes(a Answer) error {
 	if media != "application/json" || a.Method == http.MethodHead {
 		return nil
 	}
-	return schema.Validate(decode(a.Body))
+	return validate(schema, a.Body)
 }
 
 // find returns the operation of a method, and whether there is one of any method.
@@ -88,11 +88,10 @@ func (d *Document) literal(path string) bool {
 	return slices.ContainsFunc(d.operations, func(o *Operation) bool { return o.Path == path && !strings.Contains(path, "{") })
 }
 
-// decode decodes JSON. What is not JSON fits no schema of an object or array.
-func decode(body []byte) any {
+func validate(schema *jsonschema.Schema, body []byte) error {
 	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
 	if err != nil {
-		return "not JSON: " + err.Error()
+		return fmt.Errorf("the body is not JSON: %w", err)
 	}
-	return v
+	return schema.Validate(v)
 }

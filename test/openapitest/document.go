@@ -255,6 +255,9 @@ func (d *Document) check(text []byte) error {
 			}
 		}
 	}
+	if err := checkKeywords("", d.root, false); err != nil {
+		return err
+	}
 	for kind, components := range d.root["components"].(map[string]any) {
 		for name := range components.(map[string]any) {
 			if ref := "#/components/" + kind + "/" + name; kind != "securitySchemes" && !bytes.Contains(text, []byte(`"`+ref+`"`)) {

@@ -113,7 +113,7 @@ func (t *Types) compareMembers(name string, schema map[string]any, typ reflect.T
 		}
 		optional := strings.Contains(options, "omitempty") || strings.Contains(options, "omitzero")
 		if optional == slices.Contains(required, tag) {
-			differ("the member %s is required in the document: %t; its tag in Go says %q", tag, !optional, field.Tag)
+			differ("the member %s is required in the document: %t; its tag in Go says %s", tag, optional, field.Tag)
 		}
 		if _, null := t.nullable(property); field.Type.Kind() == reflect.Pointer && null == optional {
 			differ("the member %s may be null in the document: %t, in Go: %t", tag, null, !optional)
