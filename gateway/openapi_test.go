@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/admin"
+	"sluice/proxy"
 	"sluice/test/consultest"
 	"sluice/test/openapitest"
 	"sluice/test/testcert"
@@ -114,6 +115,14 @@ routes:
 		r.do(request)
 	}
 	r.get("/")
+	for _, line := range []string{
+		`sluice_tag_problems{harmless="false",kind="conflict"} 1`, `sluice_tag_problems{harmless="false",kind="refused"} 2`, `sluice_tag_problems{harmless="false",kind="bad"} 0`,
+		fmt.Sprintf(`sluice_config_info{hash=%q} 1`, r.history.Current().Hash), fmt.Sprintf("sluice_client_connections_limit %d", proxy.HalfOfDescriptors()),
+	} {
+		if !strings.Contains(r.metrics(), "\n"+line+"\n") {
+			t.Errorf("/metrics has no line %s", line)
+		}
+	}
 
 	document, err := openAPI()
 	if err != nil {
