@@ -1,0 +1,202 @@
+package tracing
+
+import (
+	"strconv"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+)
+
+// Attributes of sluice's own.
+const (
+	serviceKey   attribute.Key = "sluice.service"
+	reasonKey    attribute.Key = "sluice.reason"
+	requestIDKey attribute.Key = "sluice.request_id"
+	outcomeKey   attribute.Key = "sluice.attempt.outcome"
+	causeKey     attribute.Key = "sluice.attempt.cause"
+	peerIDKey    attribute.Key = "sluice.peer.id"
+	connectKey   attribute.Key = "sluice.attempt.connect_ms"
+)
+
+func newResource(o Options) *tracepb.ResourceSpans {
+	var a attributes
+	a.text(semconv.ServiceNameKey, o.Service)
+	a.text(semconv.ServiceInstanceIDKey, o.Instance)
+	a.text(semconv.ServiceVersionKey, o.Version)
+	return &tracepb.ResourceSpans{Resource: &resourcepb.Resource{Attributes: a}, SchemaUrl: semconv.SchemaURL}
+}
+
+// appendSpans appends the spans of r: a server's span, and one of a client for each
+// attempt. Names are those of OpenTelemetry's conventions for HTTP
+// (https://opentelemetry.io/docs/specs/semconv/http/http-spans/).
+func (r *Request) appendSpans(spans []*tracepb.Span) []*tracepb.Span {
+	spans = append(spans, r.serverSpan())
+	for i := range r.Attempts {
+		spans = append(spans, r.attemptSpan(i))
+	}
+	return spans
+}
+
+// flags are those of a span: that of its traceparent, and whether its parent is in another
+// process.
+func flags(remoteParent bool) uint32 {
+	f := uint32(flagSampled) | uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK)
+	if remoteParent {
+		f |= uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)
+	}
+	return f
+}
+
+func (r *Request) serverSpan() *tracepb.Span {
+	method := methodName(r.Method)
+	var a attributes
+	a.text(semconv.HTTPRequestMethodKey, method)
+	if method == otherMethod {
+		a.text(semconv.HTTPRequestMethodOriginalKey, r.Method)
+	}
+	a.text(semconv.URLSchemeKey, r.Scheme)
+	a.text(semconv.URLPathKey, r.Path)
+	a.text(semconv.URLQueryKey, r.Query)
+	a.text(semconv.HTTPRouteKey, r.Route)
+	a.authority(r.Host)
+	a.text(semconv.NetworkProtocolVersionKey, r.Proto)
+	a.text(semconv.ClientAddressKey, r.Client)
+	a.text(semconv.NetworkPeerAddressKey, r.Connected)
+	a.text(semconv.UserAgentOriginalKey, r.UserAgent)
+	a.number(semconv.HTTPResponseStatusCodeKey, int64(r.Status))
+	if r.GRPC {
+		a.text(semconv.RPCSystemNameKey, "grpc")
+		a.text(semconv.RPCResponseStatusCodeKey, r.GRPCStatus)
+	}
+	a.text(serviceKey, r.Service)
+	a.text(reasonKey, r.Reason)
+	a.text(requestIDKey, r.RequestID)
+	s := &tracepb.Span{
+		TraceId: r.Trace[:], SpanId: r.ID[:], TraceState: r.TraceState, Flags: flags(true),
+		Name: nameOf(method, r.Route), Kind: tracepb.Span_SPAN_KIND_SERVER,
+		StartTimeUnixNano: nanoseconds(r.Start), EndTimeUnixNano: nanoseconds(r.Start.Add(r.Duration)),
+	}
+	if !r.Parent.IsZero() {
+		s.ParentSpanId = r.Parent[:]
+	}
+	if r.Failed {
+		fault := r.Reason
+		switch {
+		case fault != "":
+		case r.GRPCStatus != "":
+			fault = r.GRPCStatus
+		default:
+			fault = strconv.Itoa(r.Status)
+		}
+		a.text(semconv.ErrorTypeKey, fault)
+		s.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR}
+	}
+	s.Attributes = a
+	return s
+}
+
+// attemptSpan returns the span of the attempt i.
+func (r *Request) attemptSpan(i int) *tracepb.Span {
+	t := &r.Attempts[i]
+	method := methodName(r.Method)
+	scheme := "http"
+	if t.Secure {
+		scheme = "https"
+	}
+	url := scheme + "://" + t.Peer + r.Path
+	if r.Query != "" {
+		url += "?" + r.Query
+	}
+	host, port := hostPort(t.Peer)
+	var a attributes
+	a.text(semconv.HTTPRequestMethodKey, method)
+	if method == otherMethod {
+		a.text(semconv.HTTPRequestMethodOriginalKey, r.Method)
+	}
+	a.text(semconv.URLFullKey, url)
+	a.authority(t.Peer)
+	a.text(semconv.NetworkPeerAddressKey, host)
+	a.number(semconv.NetworkPeerPortKey, port)
+	a.number(semconv.HTTPResponseStatusCodeKey, int64(t.Status))
+	a.number(semconv.HTTPRequestResendCountKey, int64(i))
+	a.text(serviceKey, r.Service)
+	a.text(peerIDKey, t.PeerID)
+	a.text(outcomeKey, t.Outcome)
+	a.text(causeKey, t.Cause)
+	if t.Connect > 0 {
+		a.float(connectKey, float64(t.Connect)/float64(time.Millisecond))
+	}
+	s := &tracepb.Span{
+		TraceId: r.Trace[:], SpanId: t.ID[:], ParentSpanId: r.ID[:], TraceState: r.TraceState, Flags: flags(false),
+		Name: method, Kind: tracepb.Span_SPAN_KIND_CLIENT,
+		StartTimeUnixNano: nanoseconds(r.Start.Add(t.Start)), EndTimeUnixNano: nanoseconds(r.Start.Add(t.Start + t.Duration)),
+	}
+	if method == otherMethod {
+		s.Name = "HTTP"
+	}
+	switch {
+	case t.Status >= 400:
+		a.text(semconv.ErrorTypeKey, strconv.Itoa(t.Status))
+		s.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR}
+	case !t.OK:
+		a.text(semconv.ErrorTypeKey, t.Outcome)
+		s.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR}
+	}
+	s.Attributes = a
+	return s
+}
+
+func nanoseconds(t time.Time) uint64 { return uint64(t.UnixNano()) }
+
+// otherMethod stands for methods that the conventions do not know, so that names of spans
+// are few.
+const otherMethod = "_OTHER"
+
+func methodName(method string) string {
+	switch method {
+	case "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY":
+		return method
+	}
+	return otherMethod
+}
+
+// nameOf returns the name of a server's span.
+func nameOf(method, route string) string {
+	if method == otherMethod {
+		method = "HTTP"
+	}
+	if route == "" {
+		return method
+	}
+	return method + " " + route
+}
+
+// attributes are those of a span. Empty texts and zero are left out.
+type attributes []*commonpb.KeyValue
+
+func (a *attributes) text(key attribute.Key, value string) {
+	if value != "" {
+		*a = append(*a, &commonpb.KeyValue{Key: string(key), Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: value}}})
+	}
+}
+
+func (a *attributes) number(key attribute.Key, value int64) {
+	if value != 0 {
+		*a = append(*a, &commonpb.KeyValue{Key: string(key), Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: value}}})
+	}
+}
+
+func (a *attributes) float(key attribute.Key, value float64) {
+	*a = append(*a, &commonpb.KeyValue{Key: string(key), Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_DoubleValue{DoubleValue: value}}})
+}
+
+// authority adds the server of an authority.
+func (a *attributes) authority(authority string) {
+	host, port := hostPort(authority)
+	a.text(semconv.ServerAddressKey, host)
+	a.number(semconv.ServerPortKey, port)
+}
