@@ -24,6 +24,7 @@ import (
 	"sluice/proxy"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/tracing"
 )
 
 // get sends a request for path to h, and returns the status and the body.
@@ -229,6 +230,9 @@ func complete(o Options) Options {
 	}
 	if o.Certificates == nil {
 		o.Certificates = func() []CertificateStatus { return nil }
+	}
+	if o.Spans == nil {
+		o.Spans = func() tracing.Counts { return tracing.Counts{} }
 	}
 	if o.AccessLogDropped == nil {
 		o.AccessLogDropped = func() uint64 { return 0 }

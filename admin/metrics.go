@@ -160,6 +160,7 @@ var (
 	connectionsLimit   = describe("client_connections_limit", "Limit of open client connections.")
 	connectionsRefused = describe("client_connections_refused_total", "Client connections that a limit of connections refused.")
 	logDropped         = describe("access_log_dropped_lines_total", "Access log lines dropped because the output was too slow or failed.")
+	spansTotal         = describe("trace_spans_total", "Spans by result: exported, dropped because too many waited for the collector, or failed because it did not take them.", "result")
 )
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
@@ -217,6 +218,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	e.gauge(connectionsLimit, float64(c.h.ConnectionLimit()))
 	e.counter(connectionsRefused, float64(c.h.Refused()))
 	e.counter(logDropped, float64(c.h.AccessLogDropped()))
+	spans := c.h.Spans()
+	e.counter(spansTotal, float64(spans.Exported), "exported")
+	e.counter(spansTotal, float64(spans.Dropped), "dropped")
+	e.counter(spansTotal, float64(spans.Failed), "failed")
 }
 
 func (c *collector) compression(e emitter) {

@@ -29,6 +29,7 @@ import (
 	"sluice/metrics"
 	"sluice/proxy"
 	"sluice/route"
+	"sluice/tracing"
 )
 
 // busy returns options with a value for each metric.
@@ -92,6 +93,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		},
 		Unrouted:         unrouted,
 		AccessLogDropped: func() uint64 { return 11 },
+		Spans:            func() tracing.Counts { return tracing.Counts{Exported: 12, Dropped: 13, Failed: 14} },
 		HTTP2: func() proxy.HTTP2Stats {
 			return proxy.HTTP2Stats{ResetsReceived: 66, ResetsSent: 67, RefusedStreams: 68, RefusedConnections: 69, GoAways: 70, Errors: 71}
 		},
@@ -267,6 +269,9 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_health_checks_running 26`,
 		`sluice_health_checks_overdue 27`,
 		`sluice_access_log_dropped_lines_total 11`,
+		`sluice_trace_spans_total{result="dropped"} 13`,
+		`sluice_trace_spans_total{result="exported"} 12`,
+		`sluice_trace_spans_total{result="failed"} 14`,
 	} {
 		if !strings.Contains(body, "\n"+want+"\n") {
 			t.Errorf("no line %s", want)

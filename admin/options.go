@@ -24,6 +24,7 @@ import (
 	"sluice/orders"
 	"sluice/proxy"
 	"sluice/route"
+	"sluice/tracing"
 )
 
 // Options are the views that the handler reads. All must be set. Functions are called
@@ -137,6 +138,9 @@ type Options struct {
 
 	// AccessLogDropped returns the number of dropped access log lines.
 	AccessLogDropped func() uint64
+
+	// Spans returns how many spans were exported or lost.
+	Spans func() tracing.Counts
 
 	// Events is the feed of what happened.
 	Events *events.Feed

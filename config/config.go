@@ -25,6 +25,7 @@ import (
 type Config struct {
 	Log       Log                `key:"log"`
 	AccessLog AccessLog          `key:"access_log"`
+	Tracing   Tracing            `key:"tracing"`
 	Admin     Admin              `key:"admin"`
 	Listeners []Listener         `key:"listeners"` // empty: one with the name "web" and the address ":8080"
 	Client    Client             `key:"client"`
@@ -49,9 +50,19 @@ type Log struct {
 
 // AccessLog configures the log of requests.
 type AccessLog struct {
-	Path   string `key:"path" default:"stdout" format:"access_log"`
-	Format string `key:"format" default:"json" oneof:"json|combined"`
-	Sample Ratio  `key:"sample" default:"1.0" min:"0" max:"1"` // share of requests in the log
+	Path string `key:"path" default:"stdout" format:"access_log"`
+	// Format is json, combined, or a template, as in accesslog.Format.
+	Format string        `key:"format" default:"json" format:"log_format"`
+	Sample Ratio         `key:"sample" default:"1.0" min:"0" max:"1"` // share of requests in the log
+	Slow   time.Duration `key:"slow" default:"1s" min:"0s" max:"24h"` // requests that take this long are always in the log; 0: they are not
+}
+
+// Tracing configures the export of spans.
+type Tracing struct {
+	OTLP        string   `key:"otlp" format:"http_url"`                      // of the collector, without /v1/traces; empty: no spans
+	Sample      Ratio    `key:"sample" default:"1%" min:"0" max:"1"`         // share of traces that begin here
+	ServiceName string   `key:"service_name" default:"sluice" format:"text"` // of the spans' resource
+	Headers     []Secret `key:"headers" format:"header"`                     // for the collector; Secret because of credentials
 }
 
 // Admin is the listener of the admin API.
@@ -96,10 +107,11 @@ type Client struct {
 	Timeouts    ClientTimeouts    `key:"timeouts"`
 	Limits      ClientLimits      `key:"limits"`
 	Connections ClientConnections `key:"connections"`
-	// TrustedProxies are the networks whose X-Forwarded-*, X-Real-IP and Forwarded
-	// fields sluice uses and forwards. It removes these fields from all other requests.
+	// TrustedProxies are the networks whose X-Forwarded-*, X-Real-IP, Forwarded and
+	// X-Request-Id fields sluice uses. It removes these fields from all other requests.
 	TrustedProxies     []string `key:"trusted_proxies" format:"network"`
 	Forwarded          bool     `key:"forwarded" default:"false"`             // also send the Forwarded field of RFC 7239
+	RequestID          bool     `key:"request_id" default:"false"`            // give each request an id, in X-Request-Id
 	KeepForGoneClients bool     `key:"keep_for_gone_clients" default:"false"` // continue an exchange after its client has closed the connection
 	KeepUnderscores    bool     `key:"keep_underscores" default:"false"`      // forward fields with an underscore in the name; else remove them
 }

@@ -25,7 +25,7 @@ routes:
 `))
 	want := []string{
 		`sluice.yaml:1: log.level: value "inof": want one of debug, info, warn, error (did you mean info?)`,
-		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, admin, listeners, client, discovery, config, consul, catalog, dynamic, services, routes, shutdown, health)`,
+		`sluice.yaml:2: listener: unknown key, did you mean "listeners"? (allowed here: log, access_log, tracing, admin, listeners, client, discovery, config, consul, catalog, dynamic, services, routes, shutdown, health)`,
 		`sluice.yaml:6: services.star.consul.pasing_only: unknown key, did you mean "passing_only"? (allowed here: service, prepared_query, poll, tags, filter, passing_only, address, datacenters, min_healthy, spill, nearest, namespace, partition, peer, consistency, cached, probation)`,
 		`sluice.yaml:7: services.star.timeouts.connect: value "5": want a duration with a unit (ms, s, m, h), from 1ms to 10m`,
 		`sluice.yaml:8: services.star.retry.attempts: value "9": want a whole number from 1 to 5`,
@@ -75,7 +75,7 @@ func TestRefusals(t *testing.T) {
 		{"tab", "log:\n\tlevel: info\n", []string{`sluice.yaml:2: not valid YAML: found character that cannot start any token`}},
 		{"two documents", tail + "---\nlog: {}\n", []string{`sluice.yaml:4: a second document: a file contains one configuration`}},
 		{"a list", "- a\n", []string{`sluice.yaml:1: want a mapping of keys to values, not a list`}},
-		{"later feature", "registry: {}" + tail, []string{`sluice.yaml:1: registry: unknown key (allowed here: log, access_log, admin, listeners, client, discovery, config, consul, catalog, dynamic, services, routes, shutdown, health)`}},
+		{"later feature", "registry: {}" + tail, []string{`sluice.yaml:1: registry: unknown key (allowed here: log, access_log, tracing, admin, listeners, client, discovery, config, consul, catalog, dynamic, services, routes, shutdown, health)`}},
 		{"twice", "log: {}\nlog: {}" + tail, []string{`sluice.yaml:2: log: given twice, first in line 1`}},
 		{"no name", "? [a]\n: b" + tail, []string{`sluice.yaml:1: want a name before the colon`}},
 		{"scalar for mapping", "log: debug" + tail, []string{`sluice.yaml:1: log: want a mapping of keys to values, not a single value`}},
@@ -89,6 +89,8 @@ func TestRefusals(t *testing.T) {
 		{"merge of nothing", "log: { <<: 1 }" + tail, []string{`sluice.yaml:1: log.<<: want an alias of a mapping, such as *defaults`}},
 		{"merge of itself", "log: &a { <<: *a }" + tail, []string{`sluice.yaml:1: log.<<: a merged mapping may contain only plain keys`}},
 		{"ratio too large", "access_log: { sample: 101% }" + tail, []string{`sluice.yaml:1: access_log.sample: value "101%": want a number from 0 to 1, or a percentage`}},
+		{"log format", "access_log: { format: xml }" + tail, []string{`sluice.yaml:1: access_log.format: value "xml": want json, combined, or a template such as '$client "$method $target" $status'`}},
+		{"log template", "access_log: { format: '$client $remote_user' }" + tail, []string{`sluice.yaml:1: access_log.format: value "$client $remote_user": $remote_user is not a variable: want one of $attempts, $bytes_in, $bytes_out, $client, $connect_ms, $duration_ms, $group, $grpc_status, $host, $method, $peer, $proto, $proxy, $reason, $referer, $request_id, $service, $status, $target, $time, $time_combined, $tls_cipher, $tls_server_name, $tls_version, $trace_id, $tries, $upstream_ms, $upstream_status, $user, $user_agent, $http_NAME for a header of the request, or $$ for a dollar sign`}},
 		{"ratio not a number", "access_log: { sample: .nan }" + tail, []string{`sluice.yaml:1: access_log.sample: value ".nan": want a number from 0 to 1, or a percentage`}},
 		{"duration too long", "shutdown: { grace: 48h }" + tail, []string{`sluice.yaml:1: shutdown.grace: value "48h": want a duration with a unit (ms, s, m, h), from 0s to 24h`}},
 		{"duration negative", "shutdown: { grace: -1s }" + tail, []string{`sluice.yaml:1: shutdown.grace: value "-1s": want a duration with a unit (ms, s, m, h), from 0s to 24h`}},
@@ -192,7 +194,7 @@ func TestRefusals(t *testing.T) {
 			`sluice.yaml:2: routes[0].body_limit: value "0": want a number of bytes or a size such as 64KiB or 10MiB, from 1 to 1024GiB`}},
 		{"edits", "services: { star: { consul: {} } }\nroutes:\n- service: star\n  request_headers:\n    set: { Host: a }\n  response_headers:\n    add: { X-A: $nothing }", []string{
 			`sluice.yaml:5: routes[0].request_headers.set.Host: cannot be edited: it is edited by host_header`,
-			`sluice.yaml:7: routes[0].response_headers.add.X-A: $nothing is not a variable: want one of $authority, $client_address, $host, $method, $path, $query, $scheme, $user, or $$ for a dollar sign`}},
+			`sluice.yaml:7: routes[0].response_headers.add.X-A: $nothing is not a variable: want one of $authority, $client_address, $host, $method, $path, $query, $request_id, $scheme, $user, or $$ for a dollar sign`}},
 		{"an error in an alias", "services:\n  a: { peers: ['a:1'], timeouts: &t { connect: 0s } }\n  b: { peers: ['a:1'], timeouts: *t }\nroutes: [{ service: a }]", []string{
 			`sluice.yaml:2: services.a.timeouts.connect: value "0s": want a duration with a unit (ms, s, m, h), from 1ms to 10m`,
 			`sluice.yaml:2: services.b.timeouts.connect: value "0s": want a duration with a unit (ms, s, m, h), from 1ms to 10m`}},

@@ -213,6 +213,10 @@ var formats = map[string]format{
 		"printable ASCII without ';', ',' or spaces",
 		regexp.MustCompile(`^[!-+\--:<-~]+$`).MatchString,
 	},
+	"log_format": {
+		`json, combined, or a template such as '$client "$method $target" $status'`,
+		func(s string) bool { return s == "json" || s == "combined" || strings.Contains(s, "$") },
+	},
 	"access_log": {
 		`"stdout", "stderr", "off" or the path of a file`,
 		func(s string) bool { return !strings.HasSuffix(s, "/") },

@@ -49,7 +49,8 @@ func TestParseFillsDefaults(t *testing.T) {
 	got := mustParse(t, tail)
 	want := &Config{
 		Log:       Log{Level: "info", Format: "json"},
-		AccessLog: AccessLog{Path: "stdout", Format: "json", Sample: 1},
+		AccessLog: AccessLog{Path: "stdout", Format: "json", Sample: 1, Slow: time.Second},
+		Tracing:   Tracing{Sample: 0.01, ServiceName: "sluice"},
 		Admin:     Admin{Address: "127.0.0.1:8081"},
 		Listeners: []Listener{{Name: "web", Address: ":8080", Protocol: "http", HTTP2: true}},
 		Client: Client{
@@ -84,7 +85,8 @@ func TestParseFillsDefaults(t *testing.T) {
 func TestParseReadsEveryKey(t *testing.T) {
 	got := mustParse(t, `
 log: { level: debug, format: console }
-access_log: { path: /var/log/sluice/access.log, format: combined, sample: 5% }
+access_log: { path: /var/log/sluice/access.log, format: combined, sample: 5%, slow: 250ms }
+tracing: { otlp: "http://127.0.0.1:4318", sample: 10%, service_name: edge, headers: ["A: b"] }
 admin: { address: "0.0.0.0:9000", token_file: /run/secrets/admin }
 listeners:
   - { name: web, address: ":80" }
@@ -95,6 +97,7 @@ client:
   connections: { max_requests: 1000, max_age: 10m }
   trusted_proxies: [10.0.0.0/8, "::1"]
   forwarded: true
+  request_id: true
   keep_for_gone_clients: true
   keep_underscores: true
 consul:
@@ -142,14 +145,15 @@ health: { max_checks: 9 }
 	timeouts := Timeouts{Connect: time.Second, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour}
 	want := &Config{
 		Log:       Log{Level: "debug", Format: "console"},
-		AccessLog: AccessLog{Path: "/var/log/sluice/access.log", Format: "combined", Sample: 0.05},
+		AccessLog: AccessLog{Path: "/var/log/sluice/access.log", Format: "combined", Sample: 0.05, Slow: 250 * time.Millisecond},
+		Tracing:   Tracing{OTLP: "http://127.0.0.1:4318", Sample: 0.1, ServiceName: "edge", Headers: []Secret{"A: b"}},
 		Admin:     Admin{Address: "0.0.0.0:9000", TokenFile: "/run/secrets/admin"},
 		Listeners: []Listener{{Name: "web", Address: ":80", Protocol: "http", HTTP2: true}, {Name: "[::1]:81", Address: "[::1]:81", Protocol: "http", HTTP2: true}},
 		Client: Client{
 			Timeouts:       ClientTimeouts{Head: time.Second, Body: 2 * time.Second, Write: 3 * time.Second, Idle: 4 * time.Second},
 			Limits:         ClientLimits{Connections: 100, ConnectionsPerAddress: 10, Head: 60 << 10, Fields: 1000, Target: 4096, Body: 10_000_000, Compression: 100 << 20},
 			Connections:    ClientConnections{MaxRequests: 1000, MaxAge: 10 * time.Minute},
-			TrustedProxies: []string{"10.0.0.0/8", "::1"}, Forwarded: true, KeepForGoneClients: true, KeepUnderscores: true,
+			TrustedProxies: []string{"10.0.0.0/8", "::1"}, Forwarded: true, RequestID: true, KeepForGoneClients: true, KeepUnderscores: true,
 		},
 		Consul: Consul{
 			Addresses: []string{"https://10.0.0.1:8500"},

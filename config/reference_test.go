@@ -91,7 +91,7 @@ func TestReferenceNamesEveryKeyAndDefault(t *testing.T) {
 
 // Each YAML block of these documents is a complete configuration.
 func TestReferenceExamplesLoad(t *testing.T) {
-	for _, document := range []string{"configuration.md", "health.md", "consul.md", "tcp.md", "routes.md", "groups.md", "actions.md", "sources.md"} {
+	for _, document := range []string{"configuration.md", "health.md", "consul.md", "tcp.md", "routes.md", "groups.md", "actions.md", "sources.md", "access-log.md", "tracing.md"} {
 		text, err := os.ReadFile("../docs/" + document)
 		if err != nil {
 			t.Fatal(err)

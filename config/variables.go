@@ -7,6 +7,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"sluice/proxy/accesslog"
 	"sluice/route"
 )
 
@@ -25,7 +26,7 @@ type hiddenKey struct {
 
 // resolve returns text with the variables of the environment replaced: ${NAME}, or
 // ${NAME:-DEFAULT} for one that may be unset or empty. $${ stands for ${. The variables of a
-// request, which a route.Template has, are left as they are. replaced reports whether
+// request, which a route.Template or accesslog.Format has, are left as they are. replaced reports whether
 // there were others.
 func (d *decoder) resolve(text string) (resolved string, replaced bool, err error) {
 	var b strings.Builder
@@ -37,7 +38,7 @@ func (d *decoder) resolve(text string) (resolved string, replaced bool, err erro
 		}
 		before, after := text[:start], text[start+len("${"):]
 		name := environmentName(after)
-		if name == "" || route.IsVariable(name) {
+		if name == "" || route.IsVariable(name) || accesslog.IsVariable(name) {
 			b.WriteString(before + "${")
 			text = after
 			continue

@@ -56,6 +56,7 @@ func (g *Gateway) newAdmin(secure *config.AdminTLS) (_ *http.Server, err error) 
 		Compression:      g.proxy.Compression,
 		Unrouted:         g.proxy.Unrouted(),
 		AccessLogDropped: func() uint64 { return g.accessLog.Load().Dropped() },
+		Spans:            g.spans.Read,
 		Certificates:     g.certificateStatuses,
 		Splits:           g.splitStates,
 		OrderShare:       g.orderShare,

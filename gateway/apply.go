@@ -22,6 +22,7 @@ import (
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
 	"sluice/route"
+	"sluice/tracing"
 )
 
 // warmTimeout limits how long a reload waits for the first peers of new services before it
@@ -104,6 +105,7 @@ type plan struct {
 	config    *config.Config
 	listeners []*listener
 	accessLog *accesslog.Logger // nil: unchanged
+	tracer    *tracing.Tracer   // nil: unchanged, or no spans
 	tokens    *adminTokens      // nil: unchanged
 
 	created  []*service          // new services
@@ -135,6 +137,11 @@ func (g *Gateway) open(p *plan) (err error) {
 			return err
 		}
 	}
+	if before == nil || !reflect.DeepEqual(before.Tracing, c.Tracing) {
+		if p.tracer, err = g.newTracer(c.Tracing); err != nil {
+			return err
+		}
+	}
 	now := g.tokens.Load()
 	if now == nil || g.isAdmin(c.Admin) && (now.operateFile != c.Admin.TokenFile || now.lookFile != c.Admin.ReadTokenFile) {
 		p.tokens, err = readTokens(c.Admin.TokenFile, c.Admin.ReadTokenFile)
@@ -154,6 +161,7 @@ func (g *Gateway) discard(p *plan) {
 	}
 	g.kvCertificates.retain(g.allListeners())
 	_ = p.accessLog.Close() // nothing was written
+	p.tracer.Close()
 }
 
 // prepare completes p. It changes nothing that is in use.
@@ -306,11 +314,17 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	return nil
 }
 
-// useProxyOptions applies the client settings and the access log of p.
+// useProxyOptions applies the client settings, the access log and the tracer of p.
 func (g *Gateway) useProxyOptions(p *plan) {
-	before := g.accessLog.Load()
+	before, tracer := g.accessLog.Load(), g.tracer.Load()
+	if p.tracer != nil || p.config.Tracing.OTLP == "" {
+		tracer = p.tracer
+	}
 	now := cmp.Or(p.accessLog, before)
-	g.proxy.Configure(proxyOptions(p.config.Client, now))
+	g.proxy.Configure(proxyOptions(p.config.Client, now, tracer))
+	if old := g.tracer.Swap(tracer); old != tracer {
+		g.tracesClosed.Go(old.Close) // it may wait for the collector
+	}
 	if now == before {
 		return
 	}

@@ -33,6 +33,7 @@ import (
 	"sluice/proxy/accesslog"
 	"sluice/route"
 	"sluice/systemd"
+	"sluice/tracing"
 )
 
 // startTimeout limits how long sluice waits at the start for the first set of each service
@@ -95,28 +96,31 @@ type Gateway struct {
 	orders     *orders.Store
 	tags       *tags
 
-	accessLog   atomic.Pointer[accesslog.Logger]
-	events      *events.Feed
-	series      *series.Recorder
-	journal     *journal
-	consul      *consul.Client
-	sources     *consulsource.Sources
-	kvSources   *kvsource.Sources
-	etcd        *etcd.Clusters
-	etcdSources *etcdsource.Sources
-	discovery   *discovery.Manager
-	snapshot    *saved.Store // nil: no snapshot is configured
-	health      *healthcheck.Monitor
-	registrar   *registration.Registrar
-	replica     registration.Replica // this process
-	machine     *locality.Machine
-	services    services
-	proxy       *proxy.Server
-	table       atomic.Pointer[route.Table] // that of the proxy, for the admin API
-	limiters    limiters                    // of the table; of the goroutine that applies configurations
-	mirrors     mirrors                     // likewise
-	forwards    forwards                    // likewise
-	users       atomic.Pointer[userFiles]   // of the table
+	accessLog    atomic.Pointer[accesslog.Logger]
+	tracer       atomic.Pointer[tracing.Tracer] // nil: no spans
+	spans        tracing.Counters
+	tracesClosed sync.WaitGroup // of earlier tracers
+	events       *events.Feed
+	series       *series.Recorder
+	journal      *journal
+	consul       *consul.Client
+	sources      *consulsource.Sources
+	kvSources    *kvsource.Sources
+	etcd         *etcd.Clusters
+	etcdSources  *etcdsource.Sources
+	discovery    *discovery.Manager
+	snapshot     *saved.Store // nil: no snapshot is configured
+	health       *healthcheck.Monitor
+	registrar    *registration.Registrar
+	replica      registration.Replica // this process
+	machine      *locality.Machine
+	services     services
+	proxy        *proxy.Server
+	table        atomic.Pointer[route.Table] // that of the proxy, for the admin API
+	limiters     limiters                    // of the table; of the goroutine that applies configurations
+	mirrors      mirrors                     // likewise
+	forwards     forwards                    // likewise
+	users        atomic.Pointer[userFiles]   // of the table
 
 	kvCertificates *kvCertificates
 	tickets        ticketKeys
@@ -205,7 +209,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.documents = newDocuments(g.newDocumentSource, g.events, g.log)
 	g.journal = newJournal(g.events, g.log)
 	g.health = healthcheck.NewMonitor(healthcheck.Options{MaxChecks: c.Health.MaxChecks})
-	g.proxy = proxy.NewServer(proxyOptions(c.Client, nil), g.log)
+	g.proxy = proxy.NewServer(proxyOptions(c.Client, nil, nil), g.log)
 	if g.snapshot, err = g.openSnapshot(c.Discovery); err != nil {
 		return nil, err
 	}
@@ -397,6 +401,8 @@ func (g *Gateway) release(ctx context.Context) {
 	if err := g.accessLog.Load().Close(); err != nil {
 		g.log.Error().Err(err).Msg("access log")
 	}
+	g.tracer.Load().Close()
+	g.tracesClosed.Wait()
 	g.Cut()
 }
 
@@ -450,6 +456,7 @@ func (g *Gateway) openAccessLog(a config.AccessLog) (*accesslog.Logger, error) {
 		Path:   a.Path,
 		Format: accesslog.Format(a.Format),
 		Sample: float64(a.Sample),
+		Slow:   a.Slow,
 		Notify: func(err error) {
 			if err != nil {
 				g.log.Error().Err(err).Str("path", a.Path).Msg("access log: lines are lost")
@@ -458,4 +465,29 @@ func (g *Gateway) openAccessLog(a config.AccessLog) (*accesslog.Logger, error) {
 			}
 		},
 	})
+}
+
+// newTracer returns the tracer of c, or nil if no spans are exported.
+func (g *Gateway) newTracer(c config.Tracing) (*tracing.Tracer, error) {
+	if c.OTLP == "" {
+		return nil, nil
+	}
+	o := tracing.Options{
+		Endpoint: c.OTLP, Headers: make(map[string]string), Sample: float64(c.Sample),
+		Service: c.ServiceName, Version: g.options.Version, Counters: &g.spans,
+		Notify: func(err error) {
+			if err != nil {
+				g.log.Warn().Err(err).Str("otlp", c.OTLP).Msg("spans are lost: the collector does not take them")
+			} else {
+				g.log.Info().Str("otlp", c.OTLP).Msg("the collector takes spans again")
+			}
+		},
+	}
+	o.Instance, _ = os.Hostname() // without a name it is empty
+	for _, header := range c.Headers {
+		if name, value, ok := config.Header(string(header)); ok { // always: the loader checks it
+			o.Headers[name] = value
+		}
+	}
+	return tracing.New(o)
 }

@@ -26,15 +26,16 @@ import (
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
 	"sluice/route"
+	"sluice/tracing"
 )
 
 // The functions below translate the configuration into options of other packages.
 
-func proxyOptions(c config.Client, accessLog *accesslog.Logger) proxy.Options {
+func proxyOptions(c config.Client, accessLog *accesslog.Logger, tracer *tracing.Tracer) proxy.Options {
 	connections := cmp.Or(c.Limits.Connections, proxy.HalfOfDescriptors())
 	o := proxy.Options{
-		AccessLog: accessLog,
-		Timeouts:  proxy.Timeouts(c.Timeouts),
+		AccessLog: accessLog, Tracer: tracer,
+		Timeouts: proxy.Timeouts(c.Timeouts),
 		Limits: proxy.Limits{
 			Connections:           connections,
 			ConnectionsPerAddress: cmp.Or(c.Limits.ConnectionsPerAddress, (connections+1)/2),
@@ -47,6 +48,7 @@ func proxyOptions(c config.Client, accessLog *accesslog.Logger) proxy.Options {
 		Connections:        proxy.ConnectionLimits(c.Connections),
 		TrustedProxies:     networks(c.TrustedProxies),
 		Forwarded:          c.Forwarded,
+		RequestID:          c.RequestID,
 		KeepForGoneClients: c.KeepForGoneClients,
 		KeepUnderscores:    c.KeepUnderscores,
 	}

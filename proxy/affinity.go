@@ -48,12 +48,18 @@ func (x *httpExchange) hashKey(k *route.HashKey, b []byte) []byte {
 }
 
 // clientAddress returns the client's IP address as text. If the client is a trusted
-// proxy, it is the last address in X-Forwarded-For that is not trusted.
+// proxy, it is the last address in X-Forwarded-For that is not trusted, or without that
+// field the one in X-Real-IP.
 func (x *httpExchange) clientAddress(b []byte) []byte {
 	c := x.client
 	address := unsafe.Slice(unsafe.StringData(c.address), len(c.address)) // only read
 	if !c.trusted {
 		return address
+	}
+	if !x.head.Has(http1.NameXForwardedFor) && x.head.Has(http1.NameXRealIP) {
+		if ip := x.head.Find(b, http1.NameXRealIP); isAddress(ip) {
+			return ip
+		}
 	}
 	fields := x.head.Fields()
 	for i := len(fields) - 1; i >= 0; i-- {
@@ -75,6 +81,12 @@ func (x *httpExchange) clientAddress(b []byte) []byte {
 		}
 	}
 	return address
+}
+
+// isAddress reports whether text is an IP address.
+func isAddress(text []byte) bool {
+	_, err := netip.ParseAddr(unsafe.String(unsafe.SliceData(text), len(text))) // does not retain text
+	return err == nil
 }
 
 // cookie returns the value of the first cookie with that name, or nil (RFC 6265,

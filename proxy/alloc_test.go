@@ -314,3 +314,24 @@ func TestNotCopiedRequestDoesNotAllocate(t *testing.T) {
 	wantNoAllocations(t, conn, func() { sendAndReceive(t, conn, request, response) })
 	mt.expectDropped(nil)
 }
+
+// Neither do an id, a trace that is not sampled, and a log by a template.
+func TestRequestIDAndTraceDoNotAllocate(t *testing.T) {
+	log, err := accesslog.New(accesslog.Options{Path: filepath.Join(t.TempDir(), "log"), Sample: 1, Format: "$client $request_id $trace_id $http_x_a $tries"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	for name, fields := range map[string]string{
+		"new": "X-A: 1\r\n", "taken over": "X-Request-Id: 01234567-89ab-7abc-bfff-000012345678\r\ntraceparent: " + notSampled + "\r\nX-Forwarded-For: 203.0.113.9\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			tracer, _ := startTracer(t, 0)
+			p := startProxy(t, Options{AccessLog: log, Tracer: tracer, RequestID: true, TrustedProxies: loopback}, startRawOrigin(t, []string{okResponse}))
+			conn := p.dial()
+			request := []byte("GET / HTTP/1.1\r\nHost: a\r\n" + fields + "\r\n")
+			response := make([]byte, len(okResponse)+len("X-Request-Id: \r\n")+requestIDBytes)
+			wantNoAllocations(t, conn, func() { sendAndReceive(t, conn, request, response) })
+		})
+	}
+}

@@ -20,6 +20,7 @@ type client struct {
 	options *Options // of the current request, see takeOptions
 	// certificate is the X-Forwarded-Client-Cert line; empty: none.
 	certificate string
+	session     *tlsSession // nil: without TLS
 
 	gone    atomic.Bool // a probe found that the client has closed its connection
 	trusted bool        // is one of TrustedProxies

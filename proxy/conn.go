@@ -91,7 +91,9 @@ func (c *clientConn) serve() {
 func (c *clientConn) handshake() error {
 	err := c.tls.handshake()
 	if err == nil {
-		c.certificate, err = clientCertificateLine(c.tls.ConnectionState())
+		state := c.tls.ConnectionState()
+		c.session = newTLSSession(state)
+		c.certificate, err = clientCertificateLine(state)
 	}
 	return err
 }

@@ -163,6 +163,8 @@ func (x *httpExchange) Variable(v route.Variable) []byte {
 	case route.VariableQuery:
 		_, query, _ := bytes.Cut(x.sentTarget(b), questionMark)
 		return query
+	case route.VariableRequestID:
+		return x.requestID
 	case route.VariableScheme:
 		return []byte((*routedRequest)(x).Scheme())
 	case route.VariableTarget:

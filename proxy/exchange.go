@@ -9,6 +9,7 @@ import (
 	"sluice/compression"
 	"sluice/proxy/http1"
 	"sluice/route"
+	"sluice/tracing"
 )
 
 // statusClientClosed is the status in access log and metrics of a request whose
@@ -33,6 +34,7 @@ type httpExchange struct {
 	streaming  bool    // the body is not in body
 	upgrade    bool    // the client asks for another protocol; of HTTP/2: by an extended CONNECT
 
+	matched    *route.Route // nil: none
 	service    *route.Service
 	actions    *route.Actions // of the route; nil: none
 	target     []byte         // after the edits of the path; empty: as the client sent it
@@ -42,6 +44,7 @@ type httpExchange struct {
 	newClient  uint64 // the id that the client gets in route.SplitCookieName; 0: none
 	token      balancer.Token
 	tries      int
+	tried      triedPeers
 	unanswered upstream             // of a try that returned before the peer answered
 	encoder    *compression.Encoder // of the response that is relayed; nil: it is not compressed
 	flushDelay time.Duration        // see maxFlushDelay
@@ -59,25 +62,29 @@ type httpExchange struct {
 	stripped bool // the route has removed its prefix from the path
 
 	// For the access log and the metrics.
-	startTime     time.Time
-	status        int
-	bytesIn       int64 // of the request's body
-	bytesOut      int64 // of the response's body
-	connectTime   time.Duration
-	upstreamTime  time.Duration
-	refused       string // the reason of the refusal that was sent
-	interrupted   string // why the response is incomplete
-	lastRefusal   *refusal
-	grpcCode      grpcCode // of the response to a gRPC call; else grpcUnset
-	mayReplaySent bool     // the method is idempotent
-	touched       bool     // a peer may have received a part of the request
-	counted       bool     // a tunnel has counted bytesIn and bytesOut in the metrics
+	startTime      time.Time
+	requestID      []byte // in ownRequestID or in the head; empty: none
+	status         int
+	bytesIn        int64 // of the request's body
+	bytesOut       int64 // of the response's body
+	connectTime    time.Duration
+	upstreamTime   time.Duration // from the start to the end of the response head
+	upstreamStatus int           // of the peer's response; 0: none
+	refused        string        // the reason of the refusal that was sent
+	interrupted    string        // why the response is incomplete
+	lastRefusal    *refusal
+	grpcCode       grpcCode // of the response to a gRPC call; else grpcUnset
+	mayReplaySent  bool     // the method is idempotent
+	touched        bool     // a peer may have received a part of the request
+	counted        bool     // a tunnel has counted bytesIn and bytesOut in the metrics
 
 	// Without pointers, except those to unusually many fields.
 	head     http1.RequestHead
 	response http1.ResponseHead
 	// webSocketKey is valid if upgrade is set and the client uses HTTP/2.
 	webSocketKey webSocketKey
+	ownRequestID [requestIDBytes]byte
+	span         tracing.Span
 	small        [smallRequestBytes]byte
 }
 
@@ -90,7 +97,9 @@ func (x *httpExchange) open(c *client) {
 
 // close releases what the exchange holds.
 func (x *httpExchange) close() {
-	x.client, x.service, x.actions, x.token = nil, nil, nil, balancer.Token{}
+	x.client, x.matched, x.service, x.actions, x.token = nil, nil, nil, nil, balancer.Token{}
+	x.requestID = nil
+	x.tried.clear()
 	x.dropBody()
 	x.dropLarge()
 	x.giveBack()

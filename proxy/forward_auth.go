@@ -8,6 +8,7 @@ import (
 
 	"sluice/auth"
 	"sluice/proxy/http1"
+	"sluice/tracing"
 )
 
 // maxAuthFields is the maximum number of fields in an answer of an authentication server.
@@ -72,7 +73,15 @@ func (x *httpExchange) authHeader(b []byte) http.Header {
 	header.Set("X-Forwarded-Uri", string(x.head.OriginTarget(b)))
 	header.Set("X-Forwarded-Host", string(x.head.Authority(b)))
 	header.Set("X-Forwarded-Proto", (*routedRequest)(x).Scheme())
-	header.Set("X-Forwarded-For", string(x.clientAddress(b)))
+	client := string(x.appendClient(nil, b))
+	header.Set("X-Forwarded-For", client)
+	header.Set("X-Real-Ip", client)
+	if len(x.requestID) > 0 {
+		header.Set("X-Request-Id", string(x.requestID))
+	}
+	if s := &x.span; !s.ID.IsZero() {
+		header.Set("Traceparent", string(tracing.AppendTraceparent(nil, s.Trace, s.ID, s.Sampled)))
+	}
 	header.Add("Via", "1.1 sluice") // a loop must end
 	return header
 }
@@ -105,6 +114,9 @@ func (x *httpExchange) passDenial(answer *auth.Answer) bool {
 		}
 	}
 	head.Set("X-Sluice-Reason", r.reason)
+	if len(x.requestID) > 0 {
+		head.Set("X-Request-Id", string(x.requestID))
+	}
 	if !keep {
 		head.Set("Connection", "close")
 	}

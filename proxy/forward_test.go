@@ -16,7 +16,7 @@ import (
 // what sluice adds.
 func TestRequestHeadAsSent(t *testing.T) {
 	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-	const added = "X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\nVia: 1.1 sluice\r\n\r\n"
+	const added = "X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\nVia: 1.1 sluice\r\n\r\n"
 	for _, test := range []struct {
 		name, request, want string
 		options             Options
@@ -33,7 +33,7 @@ func TestRequestHeadAsSent(t *testing.T) {
 		{name: "but a trusted proxy's is",
 			options: Options{TrustedProxies: loopback, KeepUnderscores: true},
 			request: "GET / HTTP/1.1\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: good\r\nX-Real-IP: 6.6.6.6\r\nX-Forwarded-For: 7.7.7.7, 8.8.8.8\r\nX_A: 1\r\nHost: a\r\nVia: 1.0 other\r\n\r\n",
-			want:    "GET / HTTP/1.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: good\r\nX-Real-IP: 6.6.6.6\r\nX_A: 1\r\nHost: a\r\nVia: 1.0 other\r\nX-Forwarded-For: 6.6.6.6, 7.7.7.7, 8.8.8.8, 127.0.0.1\r\nVia: 1.1 sluice\r\n\r\n"},
+			want:    "GET / HTTP/1.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: good\r\nX_A: 1\r\nHost: a\r\nVia: 1.0 other\r\nX-Forwarded-For: 6.6.6.6, 7.7.7.7, 8.8.8.8, 127.0.0.1\r\nX-Real-IP: 8.8.8.8\r\nVia: 1.1 sluice\r\n\r\n"},
 		{name: "but not about a client's certificate",
 			options: Options{TrustedProxies: loopback, KeepUnderscores: true},
 			request: "GET / HTTP/1.1\r\nX-Forwarded-Client-Cert: Hash=1\r\nx-forwarded-CLIENT-cert: Hash=2\r\nX_Forwarded_Client_Cert: Hash=3\r\nHost: a\r\n\r\n",
@@ -41,7 +41,7 @@ func TestRequestHeadAsSent(t *testing.T) {
 		{name: "however many lines came before the trusted proxy's",
 			options: Options{TrustedProxies: loopback},
 			request: "GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For:\r\n", 40) + "X-Forwarded-For: 203.0.113.9\r\n\r\n",
-			want:    "GET / HTTP/1.1\r\nHost: a\r\n" + strings.Replace(added, "For: ", "For: "+strings.Repeat("6.6.6.6, ", 40)+"203.0.113.9, ", 1)},
+			want:    "GET / HTTP/1.1\r\nHost: a\r\n" + strings.NewReplacer("For: ", "For: "+strings.Repeat("6.6.6.6, ", 40)+"203.0.113.9, ", "IP: 127.0.0.1", "IP: 203.0.113.9").Replace(added)},
 		{name: "an upgrade, but not to HTTP/2",
 			request: "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c, X/1\r\nX: 1\r\nupgrade: HTTP/2.0 ,H2c,, WebSocket ,h2-14\r\n\r\n",
 			want:    "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\nUpgrade: X/1, WebSocket\r\nConnection: Upgrade\r\n" + added},
@@ -51,7 +51,7 @@ func TestRequestHeadAsSent(t *testing.T) {
 		{name: "Forwarded when asked for",
 			options: Options{Forwarded: true},
 			request: "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-			want:    "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\nForwarded: for=127.0.0.1;proto=http\r\nVia: 1.1 sluice\r\n\r\n"},
+			want:    "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\nForwarded: for=127.0.0.1;proto=http\r\nVia: 1.1 sluice\r\n\r\n"},
 		{name: "absolute form",
 			request: "GET http://a:80/b?c HTTP/1.1\r\nHost: other\r\nX: 1\r\n\r\n",
 			want:    "GET /b?c HTTP/1.1\r\nHost: a:80\r\nX: 1\r\n" + strings.Replace(added, "Host: a", "Host: a:80", 1)},

@@ -245,12 +245,14 @@ func appendGRPCStatus(out []byte, code grpcCode, reason, message string) []byte 
 }
 
 // appendGRPCAnswer appends the response to a gRPC call for r: a status without a body.
-func appendGRPCAnswer(out []byte, r *refusal, service string) []byte {
+// lines are more field lines.
+func appendGRPCAnswer(out []byte, r *refusal, service string, lines []byte) []byte {
 	message := r.text
 	if service != "" {
 		message = "service " + strconv.Quote(service) + ": " + message
 	}
 	out = append(out, "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n"...)
+	out = append(out, lines...)
 	return append(appendGRPCStatus(out, r.grpcCode(), r.reason, message), "\r\n"...)
 }
 

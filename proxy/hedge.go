@@ -25,14 +25,18 @@ func (x *httpExchange) leavable() bool {
 
 // Await implements [attempt.Racer].
 func (x *httpExchange) Await() balancer.Outcome {
-	u := x.takeUnanswered()
-	return x.receiveFirst(u, u.await(&x.buffers))
+	u, t := x.takeUnanswered(), x.token
+	o := x.receiveFirst(u, u.await(&x.buffers))
+	x.endTry(t, o)
+	return o
 }
 
 // Leave implements [attempt.Racer].
 func (x *httpExchange) Leave() balancer.Outcome {
 	x.takeUnanswered().finish(false)
-	return x.superseded(x.picked)
+	o := x.superseded(x.picked)
+	x.endTry(x.token, o)
+	return o
 }
 
 // takeUnanswered returns the connection of the last try, which waits for a response.
@@ -59,6 +63,15 @@ func (x *httpExchange) receiveFirst(u upstream, err error) balancer.Outcome {
 
 // Race implements [attempt.Racer].
 func (x *httpExchange) Race(second balancer.Token) (firstOutcome, secondOutcome balancer.Outcome) {
+	first := x.token
+	x.beginTry(second)
+	firstOutcome, secondOutcome = x.race(second)
+	x.endTry(first, firstOutcome)
+	x.endTry(second, secondOutcome)
+	return firstOutcome, secondOutcome
+}
+
+func (x *httpExchange) race(second balancer.Token) (firstOutcome, secondOutcome balancer.Outcome) {
 	u, first := x.takeUnanswered(), x.token
 	r := newRival(x, second)
 	go r.run()
@@ -79,7 +92,7 @@ func (x *httpExchange) Race(second balancer.Token) (firstOutcome, secondOutcome 
 		if r.err != nil {
 			secondOutcome = r.receive()
 			err := <-answered
-			x.token = first
+			x.token, x.picked, x.connectTime = first, first.Picked(), 0
 			return x.receiveFirst(u, err), secondOutcome
 		}
 		u.interrupt()
@@ -152,6 +165,7 @@ func (r *rival) receive() balancer.Outcome {
 	x, u := r.x, r.up
 	x.tries++
 	x.token, x.picked, x.connectTime = r.token, r.picked, r.connectTime
+	x.upstreamTime, x.upstreamStatus = 0, 0
 	switch {
 	case u == nil:
 		return x.connectFailed(r.err)

@@ -249,6 +249,9 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 		out = append(out, "Set-Cookie: "...)
 		out = append(x.appendSplitCookie(out), "\r\n"...)
 	}
+	if !head.Interim() {
+		out = x.appendRequestIDLine(out)
+	}
 	if hsts := c.listener.strictTransportSecurity; hsts != "" && !head.Interim() {
 		out = append(out, "Strict-Transport-Security: "...)
 		out = append(out, hsts...)
@@ -279,6 +282,8 @@ func (x *http1Exchange) dropsResponseField(f *http1.Field) bool {
 	case http1.NameConnection, http1.NameKeepAlive, http1.NameProxyConnection, http1.NameTE,
 		http1.NameTransferEncoding:
 		return true
+	case http1.NameXRequestID:
+		return len(x.requestID) > 0
 	case http1.NameStrictTransportSecurity:
 		return x.client.listener.strictTransportSecurity != ""
 	case http1.NameUpgrade:

@@ -86,6 +86,7 @@ var (
 	colon         = []byte(":")
 	hstsName      = []byte("strict-transport-security")
 	setCookieName = []byte("set-cookie")
+	requestIDName = []byte("x-request-id")
 )
 
 // appendHead implements front.
@@ -128,6 +129,9 @@ func (s *http2Stream) appendFields(out, text []byte) []byte {
 		var memory [128]byte
 		out = http2.AppendField(out, hstsName, append(memory[:0], hsts...))
 	}
+	if id := s.exchange.requestID; len(id) > 0 && !head.Interim() {
+		out = http2.AppendField(out, requestIDName, id)
+	}
 	return out
 }
 
@@ -138,6 +142,8 @@ func (s *http2Stream) dropsField(f *http1.Field) bool {
 	case http1.NameConnection, http1.NameKeepAlive, http1.NameProxyConnection, http1.NameTE,
 		http1.NameTransferEncoding, http1.NameUpgrade:
 		return true
+	case http1.NameXRequestID:
+		return len(x.requestID) > 0
 	case http1.NameStrictTransportSecurity:
 		return s.listener.strictTransportSecurity != ""
 	case http1.NameTrailer:

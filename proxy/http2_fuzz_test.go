@@ -323,7 +323,7 @@ func newHTTP2Exchange(f *xhttp2.MetaHeadersFrame) *http2Exchange {
 	if len(cookies) > 0 {
 		x.fields = append(x.fields, wireField{"cookie", strings.Join(cookies, "; ")})
 	}
-	x.fields = append(x.fields, wireField{"host", host}, wireField{"x-forwarded-for", "127.0.0.1"}, wireField{"x-forwarded-host", host},
+	x.fields = append(x.fields, wireField{"host", host}, wireField{"x-forwarded-for", "127.0.0.1"}, wireField{"x-real-ip", "127.0.0.1"}, wireField{"x-forwarded-host", host},
 		wireField{"x-forwarded-proto", "http"}, wireField{"via", "2.0 sluice"})
 	return x
 }

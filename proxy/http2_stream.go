@@ -81,7 +81,7 @@ func (h *http2Conn) takeStreamLocked() *http2Stream {
 	s := &http2Stream{
 		client: client{
 			server: c.server, listener: c.listener, shard: c.shard, remote: c.remote, address: c.address,
-			isHTTP2: true, certificate: c.certificate,
+			isHTTP2: true, certificate: c.certificate, session: c.session,
 		},
 		conn: h, admitted: admitted, waits: newStreamWaits(),
 	}

@@ -92,7 +92,7 @@ func TestHTTP2RequestAsSent(t *testing.T) {
 		if r := c.response(1); r.status != "200" || r.body != "ok" || !r.ended {
 			t.Errorf("%q: got %+v", test.fields, r)
 		}
-		forwarded := "X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\nVia: 2.0 sluice\r\n"
+		forwarded := "X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\nVia: 2.0 sluice\r\n"
 		got, want := origin.got(), strings.Replace(test.want, "@", forwarded, 1)
 		if test.body != "" && strings.Contains(want, "chunked") { // chunks may be divided
 			if !strings.HasPrefix(got, want[:strings.Index(want, "\r\n\r\n")]) || !strings.HasSuffix(got, "0\r\n\r\n") {

@@ -234,6 +234,9 @@ func (t *http2Transport) all() []*http2PeerConn {
 	return slices.Clone(t.conns)
 }
 
+// usesTLS implements connector.
+func (t *http2Transport) usesTLS() bool { return t.options.secure() != nil }
+
 // closeIdle implements connector.
 func (t *http2Transport) closeIdle(now int64) {
 	for _, c := range t.all() {

@@ -103,7 +103,7 @@ func TestHTTP2Tunnel(t *testing.T) {
 	}
 	head := regexp.MustCompile("^GET /ws HTTP/1.1\r\nhost: a\r\nsec-websocket-version: 13\r\ncookie: a=1; b=2\r\n" +
 		"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: [A-Za-z0-9+/]{22}==\r\n" +
-		"X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\nVia: 2.0 sluice\r\n\r\nearly $")
+		"X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\nVia: 2.0 sluice\r\n\r\nearly $")
 	if got := origin.got(); !head.MatchString(got) || strings.Contains(got, "dGhlIHNhbXBsZSBub25jZQ") {
 		t.Errorf("the peer got %q", got)
 	}

@@ -11,6 +11,7 @@ import (
 	"sluice/balancer"
 	"sluice/proxy/http1"
 	"sluice/route"
+	"sluice/tracing"
 )
 
 // A mirrored is a copy of a request on its way to a mirror. It is an exchange of its own, in
@@ -63,7 +64,7 @@ func (x *httpExchange) copyHead(to *route.Mirror, b []byte) *mirrored {
 	m, from := copies.Get().(*mirrored), x.client
 	c := &m.sender
 	c.server, c.listener, c.shard = from.server, from.listener, from.shard
-	c.remote, c.address, c.certificate, c.isHTTP2 = from.remote, from.address, from.certificate, from.isHTTP2
+	c.remote, c.address, c.certificate, c.session, c.isHTTP2 = from.remote, from.address, from.certificate, from.session, from.isHTTP2
 	m.mirror = to
 	m.open(c)
 	if x.headLength > len(m.in) {
@@ -72,7 +73,8 @@ func (x *httpExchange) copyHead(to *route.Mirror, b []byte) *mirrored {
 	m.end = copy(m.in, b[:x.headLength])
 	m.head, m.headLength = x.head, m.end
 	m.begin()
-	m.body = nil
+	m.requestID, m.body = append(m.ownRequestID[:0], x.requestID...), nil
+	m.span = tracing.Span{} // the copy is not a part of the answer
 	m.service, m.actions = to.Service, to.Actions
 	m.target, m.stripped = append(m.target, x.target...), x.stripped
 	m.authorized, m.user, m.deadline = slices.Clone(x.authorized), x.user, x.deadline

@@ -401,7 +401,7 @@ func (f wireField) isHarmlessTrailer() bool {
 var neverNominated = []string{
 	"Accept", "Content-Length", "Cookie", "Host", "Max-Forwards", "Proxy-Authenticate", "Referer", "User-Agent", "Via",
 	"Expect", "Forwarded", "HTTP2-Settings", "Proxy-Authorization", "X-Sluice-Attempts",
-	"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Real-IP",
+	"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Real-IP", "X-Request-Id", "Traceparent",
 }
 
 // The oracle itself, on what is beyond doubt.

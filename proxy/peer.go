@@ -22,6 +22,8 @@ type connector interface {
 	// closeIdle closes the connections whose idle timeout has passed. now is coarse
 	// time.
 	closeIdle(now int64)
+	// usesTLS reports whether new connections use TLS.
+	usesTLS() bool
 }
 
 // requirements are what an exchange requires of an upstream.

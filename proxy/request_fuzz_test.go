@@ -291,12 +291,13 @@ func (c *fuzzClient) compare(got *seenRequest, want *wireMessage) {
 func (c *fuzzClient) compareOwnFields(m, want *wireMessage) {
 	for _, f := range m.fields {
 		if strings.Contains(f.name, "_") || f.is("Keep-Alive", "Proxy-Connection", "HTTP2-Settings", "Proxy-Authorization",
-			"X-Real-IP", "Forwarded", "X-Forwarded-Port", "X-Sluice-Attempts") {
+			"Forwarded", "X-Forwarded-Port", "X-Sluice-Attempts") {
 			c.t.Errorf("the peer got the field %q", f)
 		}
 	}
 	wants := map[string][]string{
 		"X-Forwarded-For":   {c.address.String()},
+		"X-Real-IP":         {c.address.String()},
 		"X-Forwarded-Host":  want.values("Host"),
 		"X-Forwarded-Proto": {"http"},
 		"Max-Forwards":      want.values("Max-Forwards"),

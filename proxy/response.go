@@ -71,7 +71,7 @@ func (x *httpExchange) passInterim(head []byte) error {
 
 // receiveFinal forwards a final response with the head text. It finishes u.
 func (x *httpExchange) receiveFinal(u upstream, text []byte) balancer.Outcome {
-	x.upstreamTime = time.Since(x.startTime)
+	x.upstreamTime, x.upstreamStatus = time.Since(x.startTime), x.response.Status
 	if x.response.Status == 101 {
 		switch {
 		case x.switches(text):

@@ -91,6 +91,7 @@ func (x *httpExchange) appendRequestHead(out []byte, peer *balancer.Peer) []byte
 		out = append(out, "TE: trailers\r\nConnection: TE\r\n"...)
 	}
 	out = x.appendForwarded(out, b, seen)
+	out = x.appendTraceparent(out, peer)
 	if x.tries > 0 {
 		out = append(out, "X-Sluice-Attempts: "...)
 		out = strconv.AppendInt(out, int64(x.tries+1), 10)
@@ -116,7 +117,7 @@ func (x *httpExchange) dropsRequestField(f *http1.Field, seen *forwardedFields) 
 	switch f.Name {
 	case http1.NameConnection, http1.NameKeepAlive, http1.NameProxyConnection, http1.NameTE,
 		http1.NameTransferEncoding, http1.NameHTTP2Settings, http1.NameUpgrade,
-		http1.NameProxyAuthorization, http1.NameXSluiceAttempts, http1.NameXForwardedFor,
+		http1.NameProxyAuthorization, http1.NameXSluiceAttempts, http1.NameXForwardedFor, http1.NameXRealIP,
 		http1.NameXForwardedClientCert: // of trusted proxies too
 		return true
 	case http1.NameTrailer:
@@ -137,7 +138,11 @@ func (x *httpExchange) dropsRequestField(f *http1.Field, seen *forwardedFields) 
 	case http1.NameXForwardedProto:
 		seen.proto = trusted
 		return !trusted
-	case http1.NameXForwardedPort, http1.NameXRealIP, http1.NameForwarded, http1.NameXSluiceMirror:
+	case http1.NameTraceparent:
+		return !x.span.ID.IsZero()
+	case http1.NameXRequestID:
+		return len(x.requestID) > 0
+	case http1.NameXForwardedPort, http1.NameForwarded, http1.NameXSluiceMirror:
 		return !trusted
 	}
 	return false
@@ -146,7 +151,7 @@ func (x *httpExchange) dropsRequestField(f *http1.Field, seen *forwardedFields) 
 // forwardedFields are the X-Forwarded-* fields of a trusted client.
 type forwardedFields struct{ host, proto bool }
 
-// appendForwarded appends X-Forwarded-*, Forwarded and Via.
+// appendForwarded appends X-Forwarded-*, X-Real-IP, Forwarded, X-Request-Id and Via.
 func (x *httpExchange) appendForwarded(out, b []byte, seen forwardedFields) []byte {
 	c, authority := x.client, x.head.Authority(b)
 	out = append(out, "X-Forwarded-For: "...)
@@ -158,6 +163,8 @@ func (x *httpExchange) appendForwarded(out, b []byte, seen forwardedFields) []by
 		}
 	}
 	out = append(out, c.address...)
+	out = append(out, "\r\nX-Real-IP: "...)
+	out = x.appendClient(out, b)
 	if !seen.host && len(authority) > 0 {
 		out = append(out, "\r\nX-Forwarded-Host: "...)
 		out = append(out, authority...)
@@ -180,6 +187,7 @@ func (x *httpExchange) appendForwarded(out, b []byte, seen forwardedFields) []by
 	}
 	out = append(out, "\r\n"...)
 	out = append(out, c.certificate...)
+	out = x.appendRequestIDLine(out)
 	if x.head.HTTP10 {
 		return append(out, "Via: 1.0 sluice\r\n"...) // the version of the request
 	}

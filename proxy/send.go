@@ -5,6 +5,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/proxy/attempt"
+	"sluice/tracing"
 )
 
 // Try implements [attempt.Exchange].
@@ -13,12 +14,38 @@ func (x *httpExchange) Try(t balancer.Token) attempt.Result {
 	if x.picked = t.Picked(); x.tries == 0 {
 		x.firstPicked = x.picked
 	}
+	x.beginTry(t)
 	u, result := x.send(t.Peer.Transport.(connector))
 	x.tries++
-	if u == nil {
+	switch {
+	case u != nil:
+		result = attempt.Ended(x.receive(u))
+	case result.Kind != attempt.Done:
 		return result
 	}
-	return attempt.Ended(x.receive(u))
+	x.endTry(t, result.Outcome)
+	return result
+}
+
+// beginTry notes the start of a try.
+func (x *httpExchange) beginTry(t balancer.Token) {
+	x.upstreamTime, x.upstreamStatus = 0, 0
+	noted := x.tried.begin(t.Peer, t.Picked().Sub(x.startTime))
+	if x.span.Sampled {
+		noted.span = tracing.NewSpanID()
+	}
+}
+
+// endTry notes the outcome of a try.
+func (x *httpExchange) endTry(t balancer.Token, o balancer.Outcome) {
+	noted := x.tried.of(t.Peer)
+	if noted == nil { // there were too many
+		return
+	}
+	noted.end(o, x.startTime)
+	if t.Peer == x.token.Peer {
+		noted.connect, noted.status = x.connectTime, x.upstreamStatus
+	}
 }
 
 // send sends the request to the peer and waits for a response. It replaces a stale

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"sluice/balancer"
-	"sluice/proxy/accesslog"
 	"sluice/proxy/attempt"
 	"sluice/proxy/http1"
 )
@@ -15,10 +14,14 @@ import (
 func (x *httpExchange) begin() {
 	x.client.front.begin()
 	x.startTime = time.Now()
-	x.service, x.actions, x.token = nil, nil, balancer.Token{}
+	x.chooseRequestID()
+	x.beginTrace()
+	x.matched, x.service, x.actions, x.token = nil, nil, nil, balancer.Token{}
 	x.target, x.stripped, x.user = x.target[:0], false, ""
 	x.query, x.newClient = balancer.Query{}, 0
 	x.tries, x.status, x.bytesIn, x.bytesOut = 0, 0, int64(x.bodyLength), 0
+	x.tried.clear()
+	x.upstreamStatus = 0
 	x.connectTime, x.upstreamTime = 0, 0
 	x.refused, x.interrupted, x.lastRefusal = "", "", nil
 	x.begun, x.answered, x.touched, x.counted = false, false, false, false
@@ -48,7 +51,7 @@ func (x *httpExchange) serve() bool {
 	if matched == nil {
 		return x.refuse(refusalNoRoute)
 	}
-	x.service, x.actions = matched.Service, matched.Actions
+	x.matched, x.service, x.actions = matched, matched.Service, matched.Actions
 	if r := x.notForwarded(b); r != nil {
 		return x.refuse(r)
 	}
@@ -148,13 +151,16 @@ func (x *httpExchange) refuse(r *refusal, fields ...[2]string) bool {
 	if x.isGRPC() {
 		x.status, x.grpcCode = 200, r.grpcCode()
 		x.borrow()
-		x.out = appendGRPCAnswer(x.out[:0], r, service)
+		x.out = appendGRPCAnswer(x.out[:0], r, service, x.appendRequestIDLine(nil))
 		err := c.front.writeAnswer(x.out)
 		x.account()
 		return err == nil
 	}
 	if hsts := c.listener.strictTransportSecurity; hsts != "" {
 		fields = append(fields, [2]string{"Strict-Transport-Security", hsts})
+	}
+	if len(x.requestID) > 0 {
+		fields = append(fields, [2]string{"X-Request-Id", string(x.requestID)})
 	}
 	x.borrow()
 	x.out, bodyBytes = appendAnswer(x.out[:0], r, service, keep,
@@ -166,54 +172,4 @@ func (x *httpExchange) refuse(r *refusal, fields ...[2]string) bool {
 	}
 	x.account()
 	return err == nil
-}
-
-// account records the finished exchange in the metrics and the access log.
-func (x *httpExchange) account() {
-	c := x.client
-	duration := time.Since(x.startTime)
-	requests := c.server.requests
-	if x.service != nil {
-		requests = x.service.Pool.Requests()
-	}
-	in, out := x.bytesIn, x.bytesOut
-	if x.counted {
-		in, out = 0, 0
-	}
-	requests.Observe(c.shard, x.statusForMetrics(), duration, in, out)
-	if x.grpcCode != grpcUnset {
-		requests.ObserveGRPC(c.shard, int(x.grpcCode))
-	}
-	log := c.server.options.Load().AccessLog
-	if !log.Enabled() {
-		return
-	}
-	b := x.in[x.start:x.end]
-	entry := accesslog.Entry{
-		Time: x.startTime, Client: c.address,
-		Status: x.status, BytesIn: x.bytesIn, BytesOut: x.bytesOut,
-		Duration: duration, Upstream: x.upstreamTime, Connect: x.connectTime,
-		Attempts: x.tries, Reason: x.refused, Proto: c.protocol(), GRPCStatus: x.grpcCode.String(), Failed: x.statusForMetrics() >= 500,
-	}
-	if x.interrupted != "" {
-		entry.Reason = x.interrupted
-	}
-	if x.head.HTTP10 {
-		entry.Proto = "HTTP/1.0"
-	}
-	if x.headLength > 0 {
-		entry.Method, entry.Target, entry.Host = x.head.MethodName(b), x.head.Target(b), x.head.Authority(b)
-		entry.UserAgent = x.head.Find(b, http1.NameUserAgent)
-		entry.Referer = x.head.Find(b, http1.NameReferer)
-	}
-	if x.service != nil {
-		entry.Service = x.service.Name
-	}
-	if x.token.Peer != nil {
-		entry.Peer = x.token.Peer.Address()
-		if g := x.token.Peer.Group(); g != nil {
-			entry.Group = g.Name()
-		}
-	}
-	log.Log(c.shard, &entry)
 }

@@ -15,21 +15,26 @@ import (
 	"sluice/metrics"
 	"sluice/proxy/accesslog"
 	"sluice/route"
+	"sluice/tracing"
 )
 
 // Options are the settings of a [Server]; see Configure for the required ones.
 type Options struct {
 	AccessLog *accesslog.Logger // nil: none
+	Tracer    *tracing.Tracer   // nil: no spans
 
 	Timeouts    Timeouts
 	Limits      Limits
 	Connections ConnectionLimits
 
-	// TrustedProxies are the networks whose X-Forwarded-*, Forwarded and X-Real-IP
-	// fields are forwarded. These fields of other clients are dropped.
+	// TrustedProxies are the networks whose X-Forwarded-* and Forwarded fields are
+	// forwarded, and say who the client is. These fields of other clients are dropped.
 	TrustedProxies []netip.Prefix
 	// Forwarded adds the Forwarded field of RFC 7239 to X-Forwarded-*.
 	Forwarded bool
+	// RequestID gives each request an id, which the peer and the client get as X-Request-Id:
+	// that of one of TrustedProxies, or a new one.
+	RequestID bool
 	// KeepForGoneClients completes an exchange whose client has closed its connection.
 	// Otherwise it is canceled within half a second.
 	KeepForGoneClients bool

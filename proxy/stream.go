@@ -54,15 +54,17 @@ type stream struct {
 	query      balancer.Query
 	token      balancer.Token // of the last try
 
-	startTime   time.Time
-	tries       int
-	connected   bool
-	connectTime time.Duration
-	refusal     *refusal // of the last try
-	gone        bool     // the client has left during a wait for a peer
-	cut         error    // see tunnel.run
-	bytesIn     int64
-	bytesOut    int64
+	startTime      time.Time
+	tries          int
+	tried          triedPeers
+	connected      bool
+	connectTime    time.Duration
+	connectedAfter time.Duration // from the start
+	refusal        *refusal      // of the last try
+	gone           bool          // the client has left during a wait for a peer
+	cut            error         // see tunnel.run
+	bytesIn        int64
+	bytesOut       int64
 }
 
 func newStream(s *Server, l *listener, conn *net.TCPConn, of addresses, shard uint32) (*stream, error) {
@@ -167,14 +169,17 @@ func (s *stream) forward() {
 func (s *stream) Try(t balancer.Token) attempt.Result {
 	s.token, s.refusal = t, nil
 	s.tries++
+	s.tried.begin(t.Peer, t.Picked().Sub(s.startTime))
 	dialStart := time.Now()
 	u, err := t.Peer.Transport.(*Transport).dialStream(s.server.ctx, t.Picked(), s.service.Timeouts.Connect, s.shard)
 	if err != nil {
 		var o balancer.Outcome
 		o, s.refusal = dialFailure(err)
+		s.tried.of(t.Peer).end(o, s.startTime)
 		return attempt.Ended(o)
 	}
 	s.connected, s.connectTime = true, time.Since(dialStart)
+	s.connectedAfter = time.Since(s.startTime)
 	t.Connected(s.connectTime)
 	s.sendProxyHeader(u)
 	tunnel := tunnel{
@@ -255,16 +260,22 @@ func (s *stream) account() {
 		return
 	}
 	entry := accesslog.Entry{
-		Time: s.startTime, Client: s.address, Proto: accesslog.ProtoTCP,
+		Time: s.startTime, Client: []byte(s.address), Proto: accesslog.ProtoTCP,
 		Status: status, BytesIn: s.bytesIn, BytesOut: s.bytesOut,
-		Duration: duration, Connect: s.connectTime,
+		Duration: duration, Waited: duration, Connect: s.connectTime,
 		Host: []byte(s.name), Attempts: s.tries, Reason: reason,
+	}
+	if s.connected {
+		entry.Waited = s.connectedAfter
 	}
 	if s.service != nil {
 		entry.Service = s.service.Name
 	}
 	if s.token.Peer != nil {
 		entry.Peer = s.token.Peer.Address()
+	}
+	if s.tried.count > 1 {
+		entry.Tries = s.tried.appendTries(nil, duration)
 	}
 	log.Log(s.shard, &entry)
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -25,6 +26,18 @@ type tlsConn struct {
 	unsent []byte  // records of write that did not fit the socket buffer
 	buffer *buffer // the memory of unsent
 	sealed int     // the number of plain bytes in unsent
+}
+
+// A tlsSession is what the handshake with a client has agreed on. It does not change.
+type tlsSession struct {
+	version    string // such as "TLSv1.3"
+	cipher     string // by its IANA name
+	serverName string // that the client has sent; "": none
+}
+
+func newTLSSession(state tls.ConnectionState) *tlsSession {
+	version, _ := strings.CutPrefix(tls.VersionName(state.Version), "TLS ")
+	return &tlsSession{version: "TLSv" + version, cipher: tls.CipherSuiteName(state.CipherSuite), serverName: state.ServerName}
 }
 
 // sealBytes is the number of bytes to encrypt at a time. With the overhead of the

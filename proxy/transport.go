@@ -256,6 +256,9 @@ func (s *slot) Close() error {
 	return nil
 }
 
+// usesTLS implements connector.
+func (t *Transport) usesTLS() bool { return t.options.secure() != nil }
+
 // closeIdle implements connector.
 func (t *Transport) closeIdle(now int64) {
 	var expired []*upstreamConn

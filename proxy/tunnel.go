@@ -28,6 +28,10 @@ func (x *httpExchange) receiveTunnel(u upstream) balancer.Outcome {
 		return outcome
 	}
 	x.bytesOut, x.counted = int64(len(late)), true
+	if noted := x.tried.of(x.token.Peer); noted != nil {
+		noted.connect, noted.status = x.connectTime, x.upstreamStatus
+	}
+	x.record(x.upstreamTime) // of the handshake
 	t.requests.Transfer(t.shard, 0, x.bytesOut)
 	x.giveBack()
 	t.run(early, &x.bytesIn, &x.bytesOut)

@@ -37,6 +37,8 @@ const (
 	VariablePath
 	// VariableQuery is the query without its question mark.
 	VariableQuery
+	// VariableRequestID is the id of the request, or empty.
+	VariableRequestID
 	// VariableScheme is http or https.
 	VariableScheme
 	// VariableUser is the name by which the client was authenticated, or empty.
@@ -52,6 +54,7 @@ var variableNames = map[string]Variable{
 	"method":         VariableMethod,
 	"path":           VariablePath,
 	"query":          VariableQuery,
+	"request_id":     VariableRequestID,
 	"scheme":         VariableScheme,
 	"user":           VariableUser,
 }
@@ -59,7 +62,7 @@ var variableNames = map[string]Variable{
 // IsVariable reports whether a Template can contain the variable name.
 func IsVariable(name string) bool { return variableNames[name] != variableNone }
 
-const variablesWanted = "$authority, $client_address, $host, $method, $path, $query, $scheme, $user"
+const variablesWanted = "$authority, $client_address, $host, $method, $path, $query, $request_id, $scheme, $user"
 
 // Values are the values of variables for one request.
 type Values interface {

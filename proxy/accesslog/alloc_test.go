@@ -8,7 +8,7 @@ import (
 )
 
 func TestLogDoesNotAllocate(t *testing.T) {
-	for _, format := range []Format{FormatJSON, FormatCombined} {
+	for _, format := range []Format{FormatJSON, FormatCombined, "$time $client $http_x_canary $tries $duration_ms"} {
 		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -16,6 +16,7 @@ func TestLogDoesNotAllocate(t *testing.T) {
 		l := start(Options{Format: format, Sample: 0.5, MaxBuffered: 1 << 20}, &output{file: null})
 		e := typical()
 		e.Target = []byte("/caf\u00e9\xff\n")
+		e.Tries, e.Head = twoTries, []byte("GET / HTTP/1.1\r\nHost: a\r\nX-Canary: 1\r\n\r\n")
 		l.Log(0, e)
 		l.Log(0, &Entry{Status: 500}) // the shard has a buffer now
 		if n := testing.AllocsPerRun(50, func() {

@@ -15,8 +15,8 @@ const (
 type shard struct {
 	mu sync.Mutex // guards the fields below
 
-	buf   []byte // nil until the next line
-	clock clock
+	buf    []byte // nil until the next line
+	clocks clocks
 
 	_ [64]byte // neighbours in memory do not share a cache line
 }

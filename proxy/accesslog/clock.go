@@ -5,6 +5,13 @@ import (
 	"time"
 )
 
+// clocks are the clocks of a shard.
+type clocks struct{ rfc3339, combined clock }
+
+func newClocks() clocks {
+	return clocks{newClock(layoutRFC3339), newClock(layoutCombined)}
+}
+
 // clock formats times, and reuses the text of the last second.
 type clock struct {
 	second int64 // Unix time of text

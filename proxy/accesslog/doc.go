@@ -1,4 +1,5 @@
-// Package accesslog writes one line per request, as JSON or in the combined log format.
+// Package accesslog writes one line per request, as JSON, in the combined log format or by
+// a template.
 // docs/access-log.md describes the fields.
 //
 // [Logger.Log] encodes the entry into a buffer: it allocates nothing, waits for no
@@ -7,6 +8,6 @@
 // ([Logger.Dropped]). Lines of one shard stay in order; those of different shards may
 // be up to a second apart.
 //
-// In both formats, what a client sends cannot break the line or the reader's terminal:
+// In all formats, what a client sends cannot break the line or the reader's terminal:
 // control characters, quotes, backslashes and invalid UTF-8 are escaped.
 package accesslog

@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -10,7 +11,9 @@ import (
 func TestDocumentationListsTheKeys(t *testing.T) {
 	full := typical()
 	full.BytesIn, full.Connect, full.Reason = 1, 1, "reason"
-	full.GRPCStatus, full.Group = "UNAVAILABLE", "canary"
+	full.GRPCStatus, full.Group, full.User, full.Proxy = "UNAVAILABLE", "canary", "ann", "10.0.0.1"
+	full.RequestID, full.TraceID, full.UpstreamStatus = []byte("1"), []byte("2"), 503
+	full.TLSVersion, full.TLSCipher, full.TLSServerName, full.Tries = "3", "4", "5", twoTries
 	var want []string
 	for _, key := range regexp.MustCompile(`[{,]"(\w+)":`).FindAllStringSubmatch(lineJSON(full), -1) {
 		want = append(want, key[1])
@@ -25,8 +28,17 @@ func TestDocumentationListsTheKeys(t *testing.T) {
 			inText = append(inText, key[1])
 		}
 	}
+	// A template has the same names.
+	templates := slices.Sorted(maps.Keys(variableNames))
+	templates = slices.DeleteFunc(templates, func(name string) bool { return name == "time_combined" })
+	inTries := []string{"outcome", "start_ms"}
+	want = slices.DeleteFunc(want, func(key string) bool { return slices.Contains(inTries, key) })
 	slices.Sort(inText)
 	slices.Sort(want)
+	want = slices.Compact(want)
+	if !slices.Equal(templates, want) {
+		t.Errorf("variables are %q\nkeys are      %q", templates, want)
+	}
 	if !slices.Equal(inText, want) {
 		t.Errorf("access-log.md lists %q\na line has           %q", inText, want)
 	}

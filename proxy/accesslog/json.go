@@ -10,25 +10,35 @@ import (
 func jsonLine(b []byte, e *Entry, c *clock) []byte {
 	b = append(b, `{"time":"`...)
 	b = c.appendRFC3339(b, e.Time)
-	b = append(b, `","client":"`...)
-	b = appendJSON(b, octets(e.Client))
+	b = append(b, '"')
+	b = appendMember(b, `,"request_id":"`, e.RequestID)
+	b = appendMember(b, `,"trace_id":"`, e.TraceID)
+	b = append(b, `,"client":"`...)
+	b = appendJSON(b, e.Client)
+	b = append(b, '"')
+	b = appendMember(b, `,"proxy":"`, octets(e.Proxy))
+	b = appendMember(b, `,"user":"`, octets(e.User))
 	if e.Proto != ProtoTCP {
-		b = append(b, `","method":"`...)
-		b = appendJSON(b, e.Method)
+		b = append(b, `,"method":"`...)
+		b = append(appendJSON(b, e.Method), '"')
 	}
-	if len(e.Host) > 0 {
-		b = append(b, `","host":"`...)
-		b = appendJSON(b, e.Host)
-	}
+	b = appendMember(b, `,"host":"`, e.Host)
 	if e.Proto != ProtoTCP {
-		b = append(b, `","target":"`...)
-		b = appendJSON(b, e.Target)
+		b = append(b, `,"target":"`...)
+		b = append(appendJSON(b, e.Target), '"')
 	}
-	b = append(b, `","proto":"`...)
-	b = appendJSON(b, octets(e.Proto))
-	b = append(b, `","status":`...)
+	b = append(b, `,"proto":"`...)
+	b = append(appendJSON(b, octets(e.Proto)), '"')
+	b = appendMember(b, `,"tls_version":"`, octets(e.TLSVersion))
+	b = appendMember(b, `,"tls_cipher":"`, octets(e.TLSCipher))
+	b = appendMember(b, `,"tls_server_name":"`, octets(e.TLSServerName))
+	b = append(b, `,"status":`...)
 	b = strconv.AppendInt(b, int64(e.Status), 10)
 	b = appendMember(b, `,"grpc_status":"`, octets(e.GRPCStatus))
+	if e.UpstreamStatus != 0 {
+		b = append(b, `,"upstream_status":`...)
+		b = strconv.AppendInt(b, int64(e.UpstreamStatus), 10)
+	}
 	b = append(b, `,"bytes_in":`...)
 	b = strconv.AppendInt(b, e.BytesIn, 10)
 	b = append(b, `,"bytes_out":`...)
@@ -40,6 +50,7 @@ func jsonLine(b []byte, e *Entry, c *clock) []byte {
 	b = appendMember(b, `,"group":"`, octets(e.Group))
 	b = append(b, `,"attempts":`...)
 	b = strconv.AppendInt(b, int64(e.Attempts), 10)
+	b = appendJSONTries(b, e.Tries)
 	if e.Upstream > 0 {
 		b = append(b, `,"upstream_ms":`...)
 		b = appendMillis(b, e.Upstream)
@@ -52,6 +63,34 @@ func jsonLine(b []byte, e *Entry, c *clock) []byte {
 	b = appendMember(b, `,"user_agent":"`, e.UserAgent)
 	b = appendMember(b, `,"referer":"`, e.Referer)
 	return append(b, "}\n"...)
+}
+
+// appendJSONTries appends the tries, if there are any.
+func appendJSONTries(b []byte, tries []Try) []byte {
+	if len(tries) == 0 {
+		return b
+	}
+	b = append(b, `,"tries":`...)
+	separator := byte('[')
+	for i := range tries {
+		t := &tries[i]
+		b = append(b, separator)
+		b = append(b, `{"peer":"`...)
+		b = appendJSON(b, octets(t.Peer))
+		b = append(b, `","outcome":"`...)
+		b = append(b, t.Outcome...)
+		b = append(b, '"')
+		if t.Status != 0 {
+			b = append(b, `,"status":`...)
+			b = strconv.AppendInt(b, int64(t.Status), 10)
+		}
+		b = append(b, `,"start_ms":`...)
+		b = appendMillis(b, t.Start)
+		b = append(b, `,"duration_ms":`...)
+		b = append(appendMillis(b, t.Duration), '}')
+		separator = ','
+	}
+	return append(b, ']')
 }
 
 // appendMember appends an optional string member. prefix ends with the opening quote.

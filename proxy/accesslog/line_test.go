@@ -16,8 +16,17 @@ func lineJSON(e *Entry) string {
 }
 
 func lineCombined(e *Entry) string {
-	c := newClock(layoutCombined)
-	return string(combinedLine(nil, e, &c))
+	return lineOf(FormatCombined, e)
+}
+
+// lineOf returns the line of e in a format that is not JSON.
+func lineOf(f Format, e *Entry) string {
+	t, err := f.template()
+	if err != nil {
+		panic(err)
+	}
+	c := newClocks()
+	return string(t.line(nil, e, &c))
 }
 
 func TestJSONLine(t *testing.T) {
@@ -35,6 +44,12 @@ func TestJSONLine(t *testing.T) {
 			`"referer":"https://star.example.com/items"}` + "\n"},
 		{"gRPC", &Entry{Status: 200, GRPCStatus: "UNAVAILABLE"}, `{"time":"0001-01-01T00:00:00.000Z","client":"","method":"","target":"","proto":"","status":200,"grpc_status":"UNAVAILABLE","bytes_in":0,"bytes_out":0,"duration_ms":0.000,"attempts":0}` + "\n"},
 		{"group", &Entry{Peer: "a:1", Group: "canary"}, `{"time":"0001-01-01T00:00:00.000Z","client":"","method":"","target":"","proto":"","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"peer":"a:1","group":"canary","attempts":0}` + "\n"},
+		{"TLS, behind a proxy", &Entry{RequestID: []byte("a-1"), TraceID: []byte("4bf9"), Client: []byte("2001:db8::1"), Proxy: "10.0.0.1", User: "ann",
+			TLSVersion: "TLSv1.3", TLSCipher: "TLS_AES_128_GCM_SHA256", TLSServerName: "a.example.com", UpstreamStatus: 503},
+			`{"time":"0001-01-01T00:00:00.000Z","request_id":"a-1","trace_id":"4bf9","client":"2001:db8::1","proxy":"10.0.0.1","user":"ann","method":"","target":"","proto":"",` +
+				`"tls_version":"TLSv1.3","tls_cipher":"TLS_AES_128_GCM_SHA256","tls_server_name":"a.example.com","status":0,"upstream_status":503,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"attempts":0}` + "\n"},
+		{"tries", &Entry{Peer: "b:2", Attempts: 2, Tries: twoTries}, `{"time":"0001-01-01T00:00:00.000Z","client":"","method":"","target":"","proto":"","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"peer":"b:2","attempts":2,` +
+			`"tries":[{"peer":"a:1","outcome":"connect_failure","start_ms":0.010,"duration_ms":1.200},{"peer":"b:2","outcome":"ok","status":200,"start_ms":1.300,"duration_ms":20.000}]}` + "\n"},
 		{"no field", &Entry{}, `{"time":"0001-01-01T00:00:00.000Z","client":"","method":"","target":"","proto":"","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"attempts":0}` + "\n"},
 		{"time zone", &Entry{Time: time.Date(2026, 6, 30, 23, 59, 59, 999_999_999, time.FixedZone("", -3600))},
 			`{"time":"2026-07-01T00:59:59.999Z","client":"","method":"","target":"","proto":"","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0.000,"attempts":0}` + "\n"},
@@ -45,6 +60,11 @@ func TestJSONLine(t *testing.T) {
 			}
 		})
 	}
+}
+
+var twoTries = []Try{
+	{Peer: "a:1", Outcome: "connect_failure", Start: 10 * time.Microsecond, Duration: 1200 * time.Microsecond},
+	{Peer: "b:2", Outcome: "ok", Status: 200, Start: 1300 * time.Microsecond, Duration: 20 * time.Millisecond},
 }
 
 func TestAppendJSONEscapes(t *testing.T) {
@@ -120,15 +140,15 @@ func TestCombinedLine(t *testing.T) {
 	}{
 		{"typical", typical(), `192.0.2.17 - - [02/Jan/2026:15:04:05 +0000] "GET /api/v1/items/4711?fields=name,price&sort=-created HTTP/1.1" 200 5120 ` +
 			`"https://star.example.com/items" "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36" ` +
-			`host="star.example.com" service="star" peer="10.0.0.7:8080" attempts=1 bytes_in=0 duration_ms=12.345 upstream_ms=11.200 connect_ms=- reason="-"` + "\n"},
+			`host="star.example.com" service="star" peer="10.0.0.7:8080" attempts=1 bytes_in=0 duration_ms=12.345 upstream_ms=11.200 connect_ms=- reason="-" grpc_status=- group=- upstream_status=- tries="-" request_id=-` + "\n"},
 		{"empty", &Entry{}, `- - - [01/Jan/0001:00:00:00 +0000] "- - -" 0 0 "-" "-" ` +
-			`host="-" service="-" peer="-" attempts=0 bytes_in=0 duration_ms=0.000 upstream_ms=- connect_ms=- reason="-"` + "\n"},
+			`host="-" service="-" peer="-" attempts=0 bytes_in=0 duration_ms=0.000 upstream_ms=- connect_ms=- reason="-" grpc_status=- group=- upstream_status=- tries="-" request_id=-` + "\n"},
 		{"gRPC", &Entry{GRPCStatus: "OK"}, `- - - [01/Jan/0001:00:00:00 +0000] "- - -" 0 0 "-" "-" ` +
-			`host="-" service="-" peer="-" attempts=0 bytes_in=0 duration_ms=0.000 upstream_ms=- connect_ms=- reason="-" grpc_status=OK` + "\n"},
+			`host="-" service="-" peer="-" attempts=0 bytes_in=0 duration_ms=0.000 upstream_ms=- connect_ms=- reason="-" grpc_status=OK group=- upstream_status=- tries="-" request_id=-` + "\n"},
 		{"group", &Entry{Group: "canary"}, `- - - [01/Jan/0001:00:00:00 +0000] "- - -" 0 0 "-" "-" ` +
-			`host="-" service="-" peer="-" attempts=0 bytes_in=0 duration_ms=0.000 upstream_ms=- connect_ms=- reason="-" group=canary` + "\n"},
+			`host="-" service="-" peer="-" attempts=0 bytes_in=0 duration_ms=0.000 upstream_ms=- connect_ms=- reason="-" grpc_status=- group=canary upstream_status=- tries="-" request_id=-` + "\n"},
 		{"injection", evil, `192.0.2.17 - - [02/Jan/2026:15:04:05 +0000] "GET /\x22\x5C\x0A HTTP/1.1" 200 5120 "-" "x\x22 200 1\xFF\x7F\xC3\xA9" ` +
-			`host="h\x22 service=\x22x" service="star" peer="10.0.0.7:8080" attempts=1 bytes_in=0 duration_ms=12.345 upstream_ms=11.200 connect_ms=- reason="-"` + "\n"},
+			`host="h\x22 service=\x22x" service="star" peer="10.0.0.7:8080" attempts=1 bytes_in=0 duration_ms=12.345 upstream_ms=11.200 connect_ms=- reason="-" grpc_status=- group=- upstream_status=- tries="-" request_id=-` + "\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if got := lineCombined(test.e); got != test.want {
@@ -188,7 +208,7 @@ func FuzzJSONLine(f *testing.F) {
 	f.Add([]byte("\n"), []byte(`"}`), []byte("\xed\xa0\x80"), []byte("\x7f\u0085"), []byte("\\u"), -1, int64(-1), int64(math.MaxInt64), int64(-5), int64(0))
 	f.Fuzz(func(t *testing.T, method, host, target, agent, referer []byte, status int, in, out, duration, unix int64) {
 		e := &Entry{
-			Time: time.Unix(unix%(1<<37), duration&(1<<29)).UTC(), Client: string(host), Method: method, Host: host, Target: target, Proto: string(method),
+			Time: time.Unix(unix%(1<<37), duration&(1<<29)).UTC(), Client: host, Method: method, Host: host, Target: target, Proto: string(method),
 			UserAgent: agent, Referer: referer, Status: status, BytesIn: in, BytesOut: out,
 			Duration: time.Duration(duration), Upstream: time.Duration(duration / 2), Connect: time.Duration(duration / 3),
 			Service: string(target), Peer: string(agent), Group: string(host), Attempts: status, Reason: string(referer),
@@ -215,7 +235,7 @@ func FuzzJSONLine(f *testing.F) {
 		if got != want {
 			t.Errorf("got  %+v\nwant %+v", got, want)
 		}
-		if line := lineCombined(e); strings.IndexByte(line, '\n') != len(line)-1 || bytes.Count([]byte(line), []byte{'"'}) != 14 {
+		if line := lineCombined(e); strings.IndexByte(line, '\n') != len(line)-1 || bytes.Count([]byte(line), []byte{'"'}) != 16 {
 			t.Errorf("combined: %q", line)
 		}
 	})

@@ -1,17 +1,19 @@
 package accesslog
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"math/bits"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"time"
 )
 
-// Format is the format of a line.
+// Format is the format of a line: FormatJSON, FormatCombined or a template.
 type Format string
 
 const (
@@ -19,18 +21,40 @@ const (
 	FormatCombined Format = "combined"
 )
 
+// Check reports what is wrong with f.
+func (f Format) Check() error {
+	_, err := f.template()
+	return err
+}
+
+// template returns nil for FormatJSON.
+func (f Format) template() (template, error) {
+	switch {
+	case f == FormatJSON:
+		return nil, nil
+	case f == FormatCombined:
+		return parseTemplate(combined)
+	case !strings.Contains(string(f), "$"):
+		return nil, errors.New(`want json, combined or a template such as '$client "$method $target" $status'`)
+	}
+	return parseTemplate(string(f))
+}
+
 // Options are the options of New.
 type Options struct {
 	// Path is "stdout", "stderr", "off" or a file to append to, created with mode
 	// 0640. Empty: "off".
 	Path string
 
-	// Format is FormatJSON (also when empty) or FormatCombined.
+	// Format is FormatJSON when empty.
 	Format Format
 
 	// Sample is the share of requests to log, from 0 to 1, chosen at random. Requests
 	// with a status of 500 or more are always logged.
 	Sample float64
+
+	// Slow: entries with at least this Waited are always logged. 0: they are not.
+	Slow time.Duration
 
 	// MaxBuffered bounds the bytes that wait to be written before lines are dropped,
 	// rounded up to buffers of 64 KiB, at least one per shard. Default (0): 8 MiB.
@@ -43,9 +67,10 @@ type Options struct {
 
 // Logger is an access log. It is safe for concurrent use. A nil Logger is off.
 type Logger struct {
-	combined  bool
+	template  template // nil: JSON
 	everyLine bool
-	threshold uint64 // a random 64-bit number below it selects a line
+	slow      time.Duration // above all if it is 0 in the options
+	threshold uint64        // a random 64-bit number below it selects a line
 
 	shards    []shard // a power of two; none if the log is off
 	supply    *supply
@@ -68,8 +93,8 @@ func New(o Options) (*Logger, error) {
 	if o.Format == "" {
 		o.Format = FormatJSON
 	}
-	if o.Format != FormatJSON && o.Format != FormatCombined {
-		return nil, fmt.Errorf("access log: format %q: must be %q or %q", o.Format, FormatJSON, FormatCombined)
+	if err := o.Format.Check(); err != nil {
+		return nil, fmt.Errorf("access log: format %q: %w", o.Format, err)
 	}
 	if !(o.Sample >= 0 && o.Sample <= 1) {
 		return nil, fmt.Errorf("access log: sample %v: must be from 0 to 1", o.Sample)
@@ -90,22 +115,20 @@ func New(o Options) (*Logger, error) {
 	return start(o, out), nil
 }
 
-// start makes a Logger of complete options.
+// start makes a Logger of complete and correct options.
 func start(o Options, out *output) *Logger {
+	t, _ := o.Format.template() // New has checked it
 	l := &Logger{
-		combined:  o.Format == FormatCombined,
+		template:  t,
 		everyLine: o.Sample == 1,
+		slow:      cmp.Or(o.Slow, math.MaxInt64),
 		shards:    make([]shard, shardCount()),
 	}
 	if !l.everyLine {
 		l.threshold = uint64(math.Ldexp(o.Sample, 64))
 	}
-	layout := layoutRFC3339
-	if l.combined {
-		layout = layoutCombined
-	}
 	for i := range l.shards {
-		l.shards[i].clock = newClock(layout)
+		l.shards[i].clocks = newClocks()
 	}
 	l.supply = newSupply(max((o.MaxBuffered+bufferSize-1)/bufferSize, len(l.shards)))
 	l.writer = newWriter(l, out, o.Notify)
@@ -131,7 +154,7 @@ func (l *Logger) Log(shard uint32, e *Entry) {
 	if !l.Enabled() {
 		return
 	}
-	if !l.everyLine && e.Status < 500 && !e.Failed && rand.Uint64() >= l.threshold {
+	if !l.everyLine && e.Status < 500 && !e.Failed && e.Waited < l.slow && rand.Uint64() >= l.threshold {
 		return
 	}
 	s := &l.shards[shard&uint32(len(l.shards)-1)]
@@ -147,10 +170,10 @@ func (l *Logger) Log(shard uint32, e *Entry) {
 			return
 		}
 	}
-	if l.combined {
-		s.buf = combinedLine(s.buf, e, &s.clock)
+	if l.template != nil {
+		s.buf = l.template.line(s.buf, e, &s.clocks)
 	} else {
-		s.buf = jsonLine(s.buf, e, &s.clock)
+		s.buf = jsonLine(s.buf, e, &s.clocks.rfc3339)
 	}
 	if len(s.buf) >= bufferFull {
 		s.handOverLocked(l.writer.full)

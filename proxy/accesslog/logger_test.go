@@ -59,7 +59,7 @@ func (f *fakeFile) lines() []string {
 // combinedOptions make lines that are easy to compare.
 var combinedOptions = Options{Format: FormatCombined, Sample: 1, MaxBuffered: 1}
 
-func numbered(n int) *Entry { return &Entry{Client: "c", Status: n} }
+func numbered(n int) *Entry { return &Entry{Client: []byte("c"), Status: n} }
 
 // numbers returns the status of each line.
 func numbers(t *testing.T, lines []string) []int {
@@ -304,7 +304,7 @@ func TestNewRejectsInvalidOptions(t *testing.T) {
 		o    Options
 		want string
 	}{
-		{Options{Path: "stdout", Format: "xml"}, `access log: format "xml": must be "json" or "combined"`},
+		{Options{Path: "stdout", Format: "xml"}, `access log: format "xml": want json, combined or a template such as '$client "$method $target" $status'`},
 		{Options{Path: "stdout", Sample: 1.5}, `access log: sample 1.5: must be from 0 to 1`},
 		{Options{Path: "stdout", Sample: -0.1}, `access log: sample -0.1: must be from 0 to 1`},
 		{Options{Path: "off", MaxBuffered: -1}, `access log: max buffered -1: must not be negative`},

@@ -5,7 +5,7 @@ import (
 	"unsafe"
 )
 
-// plainOctet marks the characters that need no escape in either format: printable ASCII
+// plainOctet marks the characters that need no escape in any format: printable ASCII
 // without quote and backslash.
 var plainOctet = func() (t [256]bool) {
 	for c := ' '; c < 0x7f; c++ {

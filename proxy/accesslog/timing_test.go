@@ -11,7 +11,7 @@ import (
 func typical() *Entry {
 	return &Entry{
 		Time:      time.Date(2026, 1, 2, 15, 4, 5, 678_900_000, time.UTC),
-		Client:    "192.0.2.17",
+		Client:    []byte("192.0.2.17"),
 		Method:    []byte("GET"),
 		Host:      []byte("star.example.com"),
 		Target:    []byte("/api/v1/items/4711?fields=name,price&sort=-created"),

@@ -24,6 +24,7 @@ const (
 	NameStrictTransportSecurity
 	NameTE
 	NameTrailer
+	NameTraceparent
 	NameTransferEncoding
 	NameUpgrade
 	NameUserAgent
@@ -34,6 +35,7 @@ const (
 	NameXForwardedPort
 	NameXForwardedProto
 	NameXRealIP
+	NameXRequestID
 	NameXSluiceAttempts
 	NameXSluiceMirror
 	// NameUnderscore is any name with an underscore. CGI cannot tell it from the same
@@ -68,6 +70,7 @@ var namesByLength = func() (table [32][]knownName) {
 		{"strict-transport-security", NameStrictTransportSecurity},
 		{"te", NameTE},
 		{"trailer", NameTrailer},
+		{"traceparent", NameTraceparent},
 		{"transfer-encoding", NameTransferEncoding},
 		{"upgrade", NameUpgrade},
 		{"user-agent", NameUserAgent},
@@ -78,6 +81,7 @@ var namesByLength = func() (table [32][]knownName) {
 		{"x-forwarded-port", NameXForwardedPort},
 		{"x-forwarded-proto", NameXForwardedProto},
 		{"x-real-ip", NameXRealIP},
+		{"x-request-id", NameXRequestID},
 		{"x-sluice-attempts", NameXSluiceAttempts},
 		{"x-sluice-mirror", NameXSluiceMirror},
 	} {

@@ -23,7 +23,8 @@ func TrailerLines(section []byte) iter.Seq[[]byte] {
 }
 
 // forbiddenTrailers are the names, in lower case, of fields that RFC 9110, section
-// 6.5.1 forbids in a trailer section. Fields with a [Name] are forbidden too.
+// 6.5.1 forbids in a trailer section. Fields with a [Name] are forbidden too, except those
+// that say which request it is: servers of gRPC send them as metadata.
 var forbiddenTrailers = []string{
 	"authorization", "cache-control", "content-encoding", "content-range",
 	"date", "expires", "if-match", "if-modified-since", "if-none-match", "if-range",
@@ -35,7 +36,12 @@ var forbiddenTrailers = []string{
 // trailer section. keepUnderscores: a name may have underscores, which is common in gRPC.
 func ForbiddenInTrailer(line []byte, keepUnderscores bool) bool {
 	name, _, _ := bytes.Cut(line, []byte{':'})
-	if NameOf(name) != NameOther || !keepUnderscores && bytes.IndexByte(name, '_') >= 0 {
+	switch NameOf(name) {
+	case NameOther, NameXRequestID, NameTraceparent:
+	default:
+		return true
+	}
+	if !keepUnderscores && bytes.IndexByte(name, '_') >= 0 {
 		return true
 	}
 	for _, forbidden := range forbiddenTrailers {

@@ -1,0 +1,244 @@
+package proxy
+
+import (
+	"encoding/json"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/proxy/accesslog"
+	"sluice/ratelimit"
+	"sluice/route"
+)
+
+// A loggedProxy is a testProxy with an access log.
+type loggedProxy struct {
+	*testProxy
+	path string
+	log  *accesslog.Logger
+}
+
+func startLogged(t *testing.T, o Options, addresses ...string) *loggedProxy {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "access.log")
+	log, err := accesslog.New(accesslog.Options{Path: path, Sample: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { log.Close() })
+	o.AccessLog = log
+	return &loggedProxy{startProxy(t, o, addresses...), path, log}
+}
+
+// logLine is what these tests read of a line.
+type logLine struct {
+	RequestID      string   `json:"request_id"`
+	TraceID        string   `json:"trace_id"`
+	Client         string   `json:"client"`
+	Proxy          string   `json:"proxy"`
+	Target         string   `json:"target"`
+	TLSVersion     string   `json:"tls_version"`
+	TLSCipher      string   `json:"tls_cipher"`
+	TLSServerName  string   `json:"tls_server_name"`
+	Status         int      `json:"status"`
+	UpstreamStatus int      `json:"upstream_status"`
+	DurationMS     float64  `json:"duration_ms"`
+	Peer           string   `json:"peer"`
+	Attempts       int      `json:"attempts"`
+	Tries          []logTry `json:"tries"`
+	UpstreamMS     float64  `json:"upstream_ms"`
+	Reason         string   `json:"reason"`
+}
+
+type logTry struct {
+	Peer       string  `json:"peer"`
+	Outcome    string  `json:"outcome"`
+	Status     int     `json:"status"`
+	StartMS    float64 `json:"start_ms"`
+	DurationMS float64 `json:"duration_ms"`
+}
+
+// lines returns what was logged, once no connection is open. There are no more requests.
+func (p *loggedProxy) lines() (lines []logLine) {
+	p.t.Helper()
+	eventually(p.t, "no connection is open", func() bool { return p.Connections() == 0 })
+	if err := p.log.Close(); err != nil {
+		p.t.Fatal(err)
+	}
+	text, err := os.ReadFile(p.path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var l logLine
+		if err := json.Unmarshal([]byte(line), &l); err != nil {
+			p.t.Fatalf("%v: %s", err, line)
+		}
+		lines = append(lines, l)
+	}
+	return lines
+}
+
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+
+// The client's address is the same in the log, for the peer, and for limits.
+func TestRealClientAddress(t *testing.T) {
+	for _, test := range []struct {
+		name, fields, want string
+		trusted            []netip.Prefix
+	}{
+		{"nobody is trusted", "X-Forwarded-For: 203.0.113.9\r\nX-Real-IP: 203.0.113.9\r\n", "127.0.0.1", nil},
+		{"without a field", "", "127.0.0.1", loopback},
+		{"X-Forwarded-For", "X-Forwarded-For: 203.0.113.9\r\n", "203.0.113.9", loopback},
+		{"the last one that is not trusted", "X-Forwarded-For: 6.6.6.6, 203.0.113.9, 127.0.0.5\r\n", "203.0.113.9", loopback},
+		{"all are trusted", "X-Forwarded-For: 127.0.0.9, 127.0.0.5\r\n", "127.0.0.9", loopback},
+		{"nonsense", "X-Forwarded-For: unknown\r\nX-Real-IP: 203.0.113.9\r\n", "127.0.0.1", loopback},
+		{"X-Real-IP alone", "X-Real-IP: 203.0.113.9\r\n", "203.0.113.9", loopback},
+		{"X-Real-IP is nonsense", "X-Real-IP: a, b\r\n", "127.0.0.1", loopback},
+		{"X-Forwarded-For has precedence", "X-Real-IP: 6.6.6.6\r\nX-Forwarded-For: 203.0.113.9\r\n", "203.0.113.9", loopback},
+		{"another way to write it", "X-Forwarded-For: 2001:DB8:0::1%x\r\n", "2001:db8::1", loopback},
+		{"mapped to IPv6", "X-Forwarded-For: ::ffff:203.0.113.9\r\n", "203.0.113.9", loopback},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			origin := startOrigin(t, answering(okResponse))
+			p := startLogged(t, Options{TrustedProxies: test.trusted}, origin.address())
+			p.raw("GET / HTTP/1.1\r\nHost: a\r\n" + test.fields + "Connection: close\r\n\r\n")
+			if got := origin.got(); strings.Count(got, "X-Real-IP") != 1 || !strings.Contains(got, "\r\nX-Real-IP: "+test.want+"\r\n") {
+				t.Errorf("the peer got %q, want one X-Real-IP: %s", got, test.want)
+			}
+			lines, proxy := p.lines(), ""
+			if test.trusted != nil {
+				proxy = "127.0.0.1"
+			}
+			if len(lines) != 1 || lines[0].Client != test.want || lines[0].Proxy != proxy {
+				t.Errorf("logged %+v, want the client %s and the proxy %q", lines, test.want, proxy)
+			}
+		})
+	}
+}
+
+// Clients behind one proxy do not share a rate limit, and nobody else can choose its own.
+func TestRateLimitOfClientsBehindProxies(t *testing.T) {
+	for _, trusted := range [][]netip.Prefix{nil, loopback} {
+		p := startProxy(t, Options{TrustedProxies: trusted}, startOrigin(t, answering(okResponse)).address())
+		p.setActions(&route.Actions{RateLimit: &route.RateLimit{Limiter: ratelimit.New(1, time.Hour, 1)}})
+		var statuses string
+		for _, client := range []string{"203.0.113.1", "203.0.113.2", "203.0.113.1"} {
+			answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: " + client + "\r\nConnection: close\r\n\r\n")
+			statuses += answer[len("HTTP/1.1 "):][:4]
+		}
+		want := "200 429 429 "
+		if trusted != nil {
+			want = "200 200 429 "
+		}
+		if statuses != want {
+			t.Errorf("trusted %v: got %s, want %s", trusted, statuses, want)
+		}
+	}
+}
+
+func TestAccessLogNamesTheTries(t *testing.T) {
+	origin := startOrigin(t, answering(okResponse))
+	p := startLogged(t, Options{}, nowhere[0], nowhere[1], origin.address())
+	for range 3 { // after the peer that answers comes one that does not
+		p.raw(closingRequest)
+	}
+	several := 0
+	for _, l := range p.lines() {
+		if l.Attempts == 1 {
+			if l.Tries != nil || l.UpstreamStatus != 200 || l.Peer != origin.address() {
+				t.Errorf("got %+v", l)
+			}
+			continue
+		}
+		several++
+		if len(l.Tries) != l.Attempts || l.Peer != origin.address() || l.UpstreamStatus != 200 {
+			t.Fatalf("got %+v", l)
+		}
+		end := 0.0
+		for i, try := range l.Tries {
+			want := logTry{Peer: try.Peer, Outcome: "connect_failure"}
+			if i == len(l.Tries)-1 {
+				want = logTry{Peer: origin.address(), Outcome: "ok", Status: 200}
+			}
+			if try.Outcome != want.Outcome || try.Peer != want.Peer || try.Status != want.Status || try.StartMS < end {
+				t.Errorf("try %d of %+v: want %+v", i, l, want)
+			}
+			end = try.StartMS + try.DurationMS
+		}
+		if end > l.DurationMS+0.002 || l.UpstreamMS > l.Tries[len(l.Tries)-1].DurationMS { // each is rounded
+			t.Errorf("times of %+v", l)
+		}
+	}
+	if several == 0 {
+		t.Error("no request was tried on several peers")
+	}
+}
+
+// A response that is not passed on has a status in the log besides that of the answer.
+func TestAccessLogHasTheUpstreamStatus(t *testing.T) {
+	origin := startOrigin(t, answering("HTTP/1.1 503 x\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n"))
+	p := startLogged(t, Options{}, origin.address())
+	p.raw("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+	p.raw("GET /none HTTP/1.1\r\nHost: a\r\nConnection: close\r\nBad Field: 1\r\n\r\n")
+	lines := p.lines()
+	if len(lines) != 2 || lines[0].Status != 502 || lines[0].UpstreamStatus != 503 || lines[0].Reason != "bad_response" {
+		t.Errorf("got %+v", lines)
+	}
+	if len(lines) == 2 && (lines[1].Status != 400 || lines[1].UpstreamStatus != 0) {
+		t.Errorf("got %+v", lines[1])
+	}
+}
+
+func TestHedgedTriesAreLogged(t *testing.T) {
+	slow := startOrigin(t, hanging)
+	fast := startOrigin(t, answersAfter(0, "fast"))
+	p := startLogged(t, Options{}, slow.address(), fast.address())
+	hedged(p.testProxy, 2)
+	for range 4 {
+		if status, _ := get(t, p.testProxy, "GET"); status != 200 {
+			t.Fatalf("got %d", status)
+		}
+	}
+	superseded := 0
+	for _, l := range p.lines() {
+		for _, try := range l.Tries {
+			if try.Outcome == "superseded" && try.Peer == slow.address() && try.Status == 0 {
+				superseded++
+			} else if try.Outcome != "ok" && try.Outcome != "superseded" {
+				t.Errorf("got %+v", l)
+			}
+		}
+		if l.Peer != fast.address() {
+			t.Errorf("got %+v, want the peer that answered", l)
+		}
+	}
+	if superseded == 0 {
+		t.Error("no line says that another peer answered first")
+	}
+}
+
+func TestOverTLSAccessLog(t *testing.T) {
+	p := startLogged(t, Options{}, startOrigin(t, answering(okResponse)).address())
+	p.raw(closingRequest)
+	lines := p.lines()
+	if len(lines) != 1 || lines[0].TLSVersion != "TLSv1.3" || !strings.HasPrefix(lines[0].TLSCipher, "TLS_") {
+		t.Errorf("got %+v", lines)
+	}
+}
+
+// A tunnel is not slow because it is open for long.
+func TestTunnelIsNotSlow(t *testing.T) {
+	x := httpExchange{upstreamTime: time.Second}
+	if got := x.waited(time.Hour); got != time.Hour {
+		t.Errorf("a request: got %v", got)
+	}
+	x.counted = true
+	if got := x.waited(time.Hour); got != time.Second {
+		t.Errorf("a tunnel: got %v", got)
+	}
+}

@@ -1,0 +1,98 @@
+package accesslog
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestTemplateLine(t *testing.T) {
+	e := typical()
+	e.Tries, e.TLSVersion, e.TLSCipher = twoTries, "TLSv1.3", "TLS_AES_128_GCM_SHA256"
+	e.Head = []byte("GET / HTTP/1.1\r\nHost: a\r\nX-Canaries: 2\r\nX-CANARY:1 \t\r\nx-canary: 3\r\nCookie: a\"\x1b\r\nEmpty:\r\n\r\n")
+	for _, test := range []struct {
+		format Format
+		want   string
+	}{
+		{"$client", "192.0.2.17"},
+		{"$client:$status$bytes_out", "192.0.2.17:2005120"},
+		{"cost: $$${status}00$$", "cost: $20000$"},
+		{"[$time] [$time_combined]", "[2026-01-02T15:04:05.678Z] [02/Jan/2026:15:04:05 +0000]"},
+		{"$tls_version/$tls_cipher/$tls_server_name", "TLSv1.3/TLS_AES_128_GCM_SHA256/-"},
+		{"$upstream_status $connect_ms $upstream_ms", "- - 11.200"},
+		{"$tries", "a:1/connect_failure/-/1.200,b:2/ok/200/20.000"},
+		{`"$http_x_canary" "$http_cookie" $http_none $http_empty $http_get`, `"1" "a\x22\x1B" - - -`},
+		{"${user}é $status", "-é 200"},
+	} {
+		if got := lineOf(test.format, e); got != test.want+"\n" {
+			t.Errorf("%s: got %q, want %q", test.format, got, test.want)
+		}
+	}
+	if got := lineOf("$http_x_canary", &Entry{}); got != "-\n" {
+		t.Errorf("without fields: got %q", got)
+	}
+}
+
+// Every variable has a value for an empty entry, and escapes what it gets.
+func TestTemplateVariables(t *testing.T) {
+	for name, v := range variableNames {
+		c := newClocks()
+		if got := appendVariable(nil, v, &Entry{}, &c); len(got) == 0 {
+			t.Errorf("$%s appends nothing", name)
+		}
+		evil := "a\n\"b"
+		e := &Entry{
+			RequestID: []byte(evil), TraceID: []byte(evil), Client: []byte(evil), Proxy: evil, User: evil, Method: []byte(evil), Host: []byte(evil),
+			Target: []byte(evil), Proto: evil, UserAgent: []byte(evil), Referer: []byte(evil), TLSServerName: evil, TLSVersion: evil, TLSCipher: evil, Service: evil,
+			Peer: evil, Group: evil, Reason: evil, GRPCStatus: evil, Tries: []Try{{Peer: evil}},
+		}
+		if got := string(appendVariable(nil, v, e, &c)); strings.ContainsAny(got, "\n\"") {
+			t.Errorf("$%s appends %q", name, got)
+		}
+	}
+}
+
+func TestFormatCheck(t *testing.T) {
+	for _, test := range []struct {
+		format Format
+		want   string
+	}{
+		{"json", ""}, {"combined", ""}, {"$client $status", ""}, {"$http_x_a", ""},
+		{"", "want json, combined or a template"},
+		{"clf", "want json, combined or a template"},
+		{"$remote_addr", "$remote_addr is not a variable: want one of $attempts, $bytes_in,"},
+		{"$", "$ is not a variable"},
+		{"$http_", "$http_ is not a variable"},
+		{"${http_X}", "$http_X is not a variable"},
+		{"${client", `"${client" has no "}"`},
+		{"$client\n", `contains '\n', character 8`},
+	} {
+		err := test.format.Check()
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%q: got %v, want %s", test.format, err, test.want)
+		}
+	}
+}
+
+func TestSlowEntriesAreLogged(t *testing.T) {
+	for _, test := range []struct {
+		slow time.Duration
+		want string
+	}{
+		{0, ""},
+		{time.Second, "1000.000\n1001.000\n"},
+	} {
+		f := new(fakeFile)
+		l := start(Options{Format: "$duration_ms", Slow: test.slow, MaxBuffered: 1 << 20}, &output{file: f})
+		for _, waited := range []time.Duration{0, time.Second - 1, time.Second, 1001 * time.Millisecond} {
+			l.Log(0, &Entry{Duration: waited, Waited: waited})
+		}
+		l.Log(0, &Entry{Duration: time.Hour, Waited: time.Millisecond}) // a tunnel
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if string(f.data) != test.want {
+			t.Errorf("slow: %v: got %q, want %q", test.slow, f.data, test.want)
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package proxy
+
+import (
+	"time"
+
+	"sluice/proxy/accesslog"
+	"sluice/proxy/http1"
+)
+
+// account records the finished exchange in the metrics, its spans and the access log.
+func (x *httpExchange) account() {
+	c := x.client
+	duration := time.Since(x.startTime)
+	x.observe(duration)
+	if !x.counted {
+		x.record(duration)
+	}
+	log := c.server.options.Load().AccessLog
+	if !log.Enabled() {
+		return
+	}
+	b := x.in[x.start:x.end]
+	var memory [64]byte // of the client's address
+	entry := accesslog.Entry{
+		Time: x.startTime, Client: x.appendClient(memory[:0], b), User: x.user, RequestID: x.requestID,
+		Status: x.status, UpstreamStatus: x.upstreamStatus, BytesIn: x.bytesIn, BytesOut: x.bytesOut,
+		Duration: duration, Waited: x.waited(duration), Connect: x.connectTime,
+		Attempts: x.tries, Reason: x.refused, Proto: c.protocol(), GRPCStatus: x.grpcCode.String(), Failed: x.statusForMetrics() >= 500,
+	}
+	if x.upstreamTime > 0 {
+		entry.Upstream = x.upstreamTime - x.picked.Sub(x.startTime)
+	}
+	var trace [2 * len(x.span.Trace)]byte
+	if !x.span.Trace.IsZero() {
+		entry.TraceID = x.span.Trace.Append(trace[:0])
+	}
+	if x.interrupted != "" {
+		entry.Reason = x.interrupted
+	}
+	if x.head.HTTP10 {
+		entry.Proto = "HTTP/1.0"
+	}
+	if s := c.session; s != nil {
+		entry.TLSVersion, entry.TLSCipher, entry.TLSServerName = s.version, s.cipher, s.serverName
+	}
+	if x.headLength > 0 {
+		entry.Method, entry.Target, entry.Host = x.head.MethodName(b), x.head.Target(b), x.head.Authority(b)
+		entry.UserAgent = x.head.Find(b, http1.NameUserAgent)
+		entry.Referer = x.head.Find(b, http1.NameReferer)
+		entry.Head = b[:x.headLength]
+		if c.trusted {
+			entry.Proxy = c.address
+		}
+	}
+	if x.service != nil {
+		entry.Service = x.service.Name
+	}
+	if x.token.Peer != nil {
+		entry.Peer = x.token.Peer.Address()
+		if g := x.token.Peer.Group(); g != nil {
+			entry.Group = g.Name()
+		}
+	}
+	var tries [maxTried]accesslog.Try
+	if x.tried.count > 1 {
+		entry.Tries = x.tried.appendTries(tries[:0], duration)
+	}
+	log.Log(c.shard, &entry)
+}
+
+// waited returns how long the client has waited in an exchange that took that long: a
+// tunnel is open as long as its two ends like.
+func (x *httpExchange) waited(duration time.Duration) time.Duration {
+	if x.counted {
+		return x.upstreamTime
+	}
+	return duration
+}
+
+// observe records the exchange, which took that long, in the metrics.
+func (x *httpExchange) observe(duration time.Duration) {
+	c := x.client
+	requests := c.server.requests
+	if x.service != nil {
+		requests = x.service.Pool.Requests()
+	}
+	in, out := x.bytesIn, x.bytesOut
+	if x.counted {
+		in, out = 0, 0
+	}
+	requests.Observe(c.shard, x.statusForMetrics(), duration, in, out)
+	if x.grpcCode != grpcUnset {
+		requests.ObserveGRPC(c.shard, int(x.grpcCode))
+	}
+}
+
+// appendClient appends the client's address, as in logs and in X-Real-IP.
+func (x *httpExchange) appendClient(out, b []byte) []byte {
+	if !x.client.trusted || x.headLength == 0 {
+		return append(out, x.client.address...)
+	}
+	return (*routedRequest)(x).Client().AppendTo(out)
+}

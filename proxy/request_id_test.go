@@ -1,0 +1,154 @@
+package proxy
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sluice/proxy/http1"
+	"sluice/route"
+)
+
+// isUUID7 is what sluice makes.
+var isUUID7 = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString
+
+func TestAppendRequestID(t *testing.T) {
+	now := time.UnixMilli(0x0123456789ab)
+	if got := string(appendRequestID([]byte("x"), now, 0xffff_ffff_ffff_fabc, 0xffff_0000_1234_5678)); got != "x01234567-89ab-7abc-bfff-000012345678" {
+		t.Errorf("got %s", got)
+	}
+	if got := string(appendRequestID(nil, now, 0, 0)); got != "01234567-89ab-7000-8000-000000000000" || len(got) != requestIDBytes {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestIsRequestID(t *testing.T) {
+	for id, want := range map[string]bool{
+		"a": true, "0190a1b2-c3d4-7abc-8def-0123456789ab": true, "Root=1-67891233-abc": true, "a.b_c~d:e+f/g@h": true,
+		strings.Repeat("a", maxRequestIDBytes): true, strings.Repeat("a", maxRequestIDBytes+1): false,
+		"": false, "a b": false, "a,b": false, "a;b": false, `a"b`: false, "a\tb": false, "é": false, "a\\b": false, "<a>": false,
+	} {
+		if got := isRequestID([]byte(id)); got != want {
+			t.Errorf("%q: got %v", id, got)
+		}
+	}
+}
+
+// throughProtocols calls f for each protocol of clients and peers. The peers answer as handler does.
+func throughProtocols(t *testing.T, o Options, handler http.HandlerFunc, f func(t *testing.T, p *testProxy, front testFront)) {
+	for _, peers := range []string{"HTTP/1 peers", "HTTP/2 peers"} {
+		var p *testProxy
+		if peers == "HTTP/1 peers" {
+			origin := httptest.NewServer(handler)
+			t.Cleanup(origin.Close)
+			p = startProxy(t, Options{}, origin.Listener.Addr().String())
+		} else {
+			p = startProxyToH2C(t, startH2COrigin(t, handler).address)
+		}
+		current := *p.options.Load()
+		current.AccessLog, current.RequestID, current.TrustedProxies = o.AccessLog, o.RequestID, o.TrustedProxies
+		p.Configure(current)
+		for _, front := range p.fronts() {
+			t.Run(front.name+", "+peers, func(t *testing.T) { f(t, p, front) })
+		}
+	}
+}
+
+// valuesOf returns the values of a field that a peer got, as echoRequest says.
+func valuesOf(name, echoed string) (values []string) {
+	for line := range strings.Lines(echoed) {
+		if value, ok := strings.CutPrefix(line, name+": "); ok {
+			values = append(values, strings.TrimSpace(value))
+		}
+	}
+	return values
+}
+
+// The peer and the client get the same id, which a trusted client may choose.
+func TestRequestID(t *testing.T) {
+	t.Parallel()
+	echo := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Request-Id", "of-the-peer")
+		echoRequest(w, r)
+	}
+	for _, test := range []struct {
+		name    string
+		options Options
+		sent    []string
+		want    string // "": a new one
+	}{
+		{"made", Options{RequestID: true}, nil, ""},
+		{"of an untrusted client", Options{RequestID: true}, []string{"a-1"}, ""},
+		{"of a trusted client", Options{RequestID: true, TrustedProxies: loopback}, []string{"a-1"}, "a-1"},
+		{"of a trusted client, malformed", Options{RequestID: true, TrustedProxies: loopback}, []string{"a b"}, ""},
+		{"of a trusted client, twice", Options{RequestID: true, TrustedProxies: loopback}, []string{"a-1", "a-1"}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			seen := make(map[string]bool)
+			throughProtocols(t, test.options, echo, func(t *testing.T, p *testProxy, front testFront) {
+				var fields []string
+				for _, id := range test.sent {
+					fields = append(fields, "X-Request-Id: "+id)
+				}
+				for range 2 {
+					response, echoed := front.ask(t, "GET", "/", "", fields...)
+					got := valuesOf("X-Request-Id", echoed)
+					if len(got) != 1 || !slices.Equal(response.Header.Values("X-Request-Id"), got) {
+						t.Fatalf("the peer got %q, the client %q", got, response.Header.Values("X-Request-Id"))
+					}
+					mu.Lock()
+					if test.want != "" && got[0] != test.want || test.want == "" && (!isUUID7(got[0]) || seen[got[0]]) {
+						t.Errorf("got the id %s, want %q", got[0], test.want)
+					}
+					seen[got[0]] = true
+					mu.Unlock()
+					// The client can name the request that was not answered by a peer too.
+					p.setRoutes()
+					response, _ = front.ask(t, "GET", "/", "", fields...)
+					if id := response.Header.Get("X-Request-Id"); response.StatusCode != 404 || id == "" || test.want != "" && id != test.want {
+						t.Errorf("got %d with the id %q", response.StatusCode, id)
+					}
+					p.setRoutes(route.Route{Path: "/", Service: p.service})
+				}
+			})
+		})
+	}
+	throughProtocols(t, Options{TrustedProxies: loopback}, echo, func(t *testing.T, _ *testProxy, front testFront) {
+		response, echoed := front.ask(t, "GET", "/", "", "X-Request-Id: a b")
+		if got := valuesOf("X-Request-Id", echoed); !slices.Equal(got, []string{"a b"}) || response.Header.Get("X-Request-Id") != "of-the-peer" {
+			t.Errorf("off: the peer got %q, the client %q", got, response.Header.Get("X-Request-Id"))
+		}
+	})
+}
+
+// What is sent to other places has the id of the request.
+func TestRequestIDElsewhere(t *testing.T) {
+	p := startLogged(t, Options{RequestID: true, TrustedProxies: loopback}, nowhere[0], startOrigin(t, answering(okResponse)).address())
+	p.setActions(&route.Actions{ResponseHeaders: headerEdits(t, map[string]string{"X-Id": "<$request_id>"}, nil)})
+	for range 2 {
+		if answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: a-1\r\nConnection: close\r\n\r\n"); !strings.Contains(answer, "\r\nX-Id: <a-1>\r\n") {
+			t.Errorf("got %q", answer)
+		}
+	}
+	for _, l := range p.lines() {
+		if l.RequestID != "a-1" {
+			t.Errorf("logged %+v", l)
+		}
+	}
+}
+
+// Metadata of that name at the end of a gRPC call is not lost.
+func TestRequestIDInTrailers(t *testing.T) {
+	for _, name := range []string{"x-request-id", "traceparent"} {
+		if http1.ForbiddenInTrailer([]byte(name+": a\r\n"), true) {
+			t.Errorf("%s is removed from trailers", name)
+		}
+	}
+}

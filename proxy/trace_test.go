@@ -1,0 +1,348 @@
+package proxy
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/grpc/metadata"
+
+	"sluice/balancer"
+	"sluice/route"
+	"sluice/test/tracetest"
+	"sluice/tracing"
+)
+
+const (
+	sentTrace   = "4bf92f3577b34da6a3ce929d0e0e4736"
+	sentSpan    = "00f067aa0ba902b7"
+	traceparent = "00-" + sentTrace + "-" + sentSpan + "-01"
+	notSampled  = "00-" + sentTrace + "-" + sentSpan + "-00"
+	tracestate  = "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"
+)
+
+// Without a tracer, peers get what clients send, whatever the protocols are.
+func TestTraceContextPassesUnchanged(t *testing.T) {
+	t.Parallel()
+	throughProtocols(t, Options{}, echoRequest, func(t *testing.T, p *testProxy, front testFront) {
+		for _, sent := range []string{traceparent, notSampled, "nonsense"} {
+			_, echoed := front.ask(t, "GET", "/", "", "traceparent: "+sent, "tracestate: "+tracestate, "tracestate: zed=1")
+			if got := valuesOf("Traceparent", echoed); !slices.Equal(got, []string{sent}) {
+				t.Errorf("got the traceparent %q, want %s", got, sent)
+			}
+			if got := valuesOf("Tracestate", echoed); !slices.Equal(got, []string{tracestate, "zed=1"}) {
+				t.Errorf("got the tracestate %q", got)
+			}
+		}
+	})
+}
+
+// startTracer returns a tracer that exports all spans, and the collector that gets them.
+func startTracer(t *testing.T, sample float64) (*tracing.Tracer, *tracetest.Collector) {
+	t.Helper()
+	collector := tracetest.Start(t)
+	tracer, err := tracing.New(tracing.Options{Endpoint: collector.URL, Sample: sample, Counters: new(tracing.Counters), Service: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(tracer.Close)
+	return tracer, collector
+}
+
+// trace makes the proxy export spans.
+func (p *testProxy) trace(tracer *tracing.Tracer) {
+	o := *p.options.Load()
+	o.Tracer = tracer
+	p.Configure(o)
+}
+
+// A traced is a server's span with those of its attempts, in their order.
+type traced struct {
+	*tracepb.Span
+	attributes map[string]any
+	attempts   []*tracepb.Span
+}
+
+// awaitSpans waits for that many spans of requests with all their attempts.
+func awaitSpans(t *testing.T, c *tracetest.Collector, requests int) (list []traced) {
+	t.Helper()
+	eventually(t, fmt.Sprint(requests, " spans of requests"), func() bool {
+		list = nil
+		for _, s := range c.Spans() { // each comes before its attempts
+			if s.Kind == tracepb.Span_SPAN_KIND_SERVER {
+				list = append(list, traced{s, tracetest.Attributes(s), nil})
+				continue
+			}
+			of := &list[len(list)-1]
+			if !bytes.Equal(s.ParentSpanId, of.SpanId) || !bytes.Equal(s.TraceId, of.TraceId) {
+				t.Fatalf("%v is not below %v", s, of)
+			}
+			of.attempts = append(of.attempts, s)
+		}
+		return len(list) >= requests
+	})
+	if len(list) != requests {
+		t.Fatalf("%d spans of requests, want %d", len(list), requests)
+	}
+	return list
+}
+
+// Each request has a span, and its peer the id of that of the attempt.
+func TestSpans(t *testing.T) {
+	t.Parallel()
+	throughProtocols(t, Options{}, echoRequest, func(t *testing.T, p *testProxy, front testFront) {
+		tracer, collector := startTracer(t, 1)
+		p.trace(tracer)
+		p.setRoutes(route.Route{Path: "/items", Service: p.service})
+		_, first := front.ask(t, "GET", "/items/1?q=2", "")
+		_, second := front.ask(t, "POST", "/items", "body", "traceparent: "+traceparent, "tracestate: a=1", "tracestate: b=2")
+		front.ask(t, "GET", "/none", "")
+		front.client.CloseIdleConnections()
+		list := awaitSpans(t, collector, 3)
+		scheme, version := "http", "1.1"
+		if strings.HasPrefix(front.url, "https:") {
+			scheme = "https"
+		}
+		if strings.Contains(front.name, "HTTP/2") {
+			version = "2"
+		}
+		for i, echoed := range []string{first, second} {
+			s := list[i]
+			if len(s.attempts) != 1 {
+				t.Fatalf("%d spans of attempts, want 1", len(s.attempts))
+			}
+			want := fmt.Sprintf("00-%x-%x-01", s.TraceId, s.attempts[0].SpanId)
+			if got := valuesOf("Traceparent", echoed); !slices.Equal(got, []string{want}) {
+				t.Errorf("the peer got the traceparent %q, want %s", got, want)
+			}
+			peer := tracetest.Attributes(s.attempts[0])
+			if s.attributes["url.scheme"] != scheme || s.attributes["network.protocol.version"] != version || s.attributes["http.route"] != "/items" ||
+				s.attributes["server.address"] != "shop.example" || s.attributes["client.address"] != "127.0.0.1" || s.attributes["http.response.status_code"] != int64(200) ||
+				peer["http.response.status_code"] != int64(200) || peer["sluice.attempt.outcome"] != "ok" || peer["server.address"] != "127.0.0.1" {
+				t.Errorf("got %v and %v", s.attributes, peer)
+			}
+			if a := s.attempts[0]; a.StartTimeUnixNano < s.StartTimeUnixNano || a.EndTimeUnixNano > s.EndTimeUnixNano {
+				t.Errorf("the attempt from %d to %d is not within %d to %d", a.StartTimeUnixNano, a.EndTimeUnixNano, s.StartTimeUnixNano, s.EndTimeUnixNano)
+			}
+		}
+		if s := list[0]; s.Name != "GET /items" || len(s.ParentSpanId) != 0 || s.attributes["url.path"] != "/items/1" || s.attributes["url.query"] != "q=2" {
+			t.Errorf("got %v", s)
+		}
+		if s := list[1]; s.Name != "POST /items" || hex.EncodeToString(s.TraceId) != sentTrace || hex.EncodeToString(s.ParentSpanId) != sentSpan || s.TraceState != "a=1,b=2" {
+			t.Errorf("got %v", s)
+		}
+		if got := valuesOf("Tracestate", second); !slices.Equal(got, []string{"a=1", "b=2"}) {
+			t.Errorf("the peer got the tracestate %q", got)
+		}
+		if s := list[2]; s.Name != "GET" || len(s.attempts) != 0 || s.attributes["http.response.status_code"] != int64(404) || s.attributes["sluice.reason"] != "no_route" || s.Status.GetCode() != 0 {
+			t.Errorf("got %v", s)
+		}
+	})
+}
+
+// What is not sampled passes unchanged; a trace that begins here says so.
+func TestNotSampled(t *testing.T) {
+	for _, trusted := range []bool{false, true} {
+		tracer, collector := startTracer(t, 0)
+		o := Options{Tracer: tracer}
+		if trusted {
+			o.TrustedProxies = loopback
+		}
+		origin := startOrigin(t, answering(okResponse))
+		p := startProxy(t, o, origin.address())
+		for _, sent := range []string{traceparent, notSampled, ""} {
+			line := ""
+			if sent != "" {
+				line = "TraceParent: " + sent + "\r\n"
+			}
+			before := len(origin.got())
+			p.raw("GET / HTTP/1.1\r\nHost: a\r\n" + line + "Connection: close\r\n\r\n")
+			got := origin.got()[before:]
+			switch {
+			case sent == "":
+				if _, id, _ := strings.Cut(got, "\r\ntraceparent: 00-"); len(id) < 52 || id[49:52] != "-00" {
+					t.Errorf("got %q, want a trace that is not sampled", got)
+				}
+			case sent == traceparent && trusted:
+				if !strings.Contains(got, "\r\ntraceparent: 00-"+sentTrace+"-") || strings.Contains(got, sentSpan) {
+					t.Errorf("got %q, want the span of an attempt", got)
+				}
+			case !strings.Contains(got, "\r\n"+line):
+				t.Errorf("got %q, want %q", got, line)
+			}
+		}
+		want := 0
+		if trusted {
+			want = 1
+		}
+		if list := awaitSpans(t, collector, want); want == 0 && len(collector.Spans()) != 0 {
+			t.Errorf("got %v", list)
+		}
+	}
+}
+
+// Retries and hedges are spans of their own, which say why.
+func TestSpansOfAttempts(t *testing.T) {
+	tracer, collector := startTracer(t, 1)
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{Tracer: tracer}, nowhere[0], origin.address())
+	for range 2 { // each peer is the first once
+		p.raw(closingRequest)
+	}
+	list := awaitSpans(t, collector, 2)
+	slices.SortFunc(list, func(a, b traced) int { return cmp.Compare(len(a.attempts), len(b.attempts)) })
+	if len(list[0].attempts) != 1 || len(list[1].attempts) != 2 {
+		t.Fatalf("got %v", list)
+	}
+	first, second := tracetest.Attributes(list[1].attempts[0]), tracetest.Attributes(list[1].attempts[1])
+	if first["error.type"] != "connect_failure" || first["http.request.resend_count"] != nil || first["sluice.attempt.cause"] != nil {
+		t.Errorf("the first: %v", first)
+	}
+	if second["error.type"] != nil || second["http.request.resend_count"] != int64(1) || second["sluice.attempt.cause"] != "connect_failure" || second["http.response.status_code"] != int64(200) {
+		t.Errorf("the second: %v", second)
+	}
+	if got := origin.got(); !strings.Contains(got, fmt.Sprintf("\r\ntraceparent: 00-%x-%x-01\r\nX-Sluice-Attempts: 2\r\n", list[1].TraceId, list[1].attempts[1].SpanId)) {
+		t.Errorf("the peer got %q", got)
+	}
+}
+
+func TestSpansOfHedges(t *testing.T) {
+	tracer, collector := startTracer(t, 1)
+	slow, fast := startOrigin(t, hanging), startOrigin(t, answersAfter(0, "fast"))
+	p := startProxy(t, Options{Tracer: tracer}, slow.address(), fast.address())
+	hedged(p, 2)
+	const requests = 4
+	for range requests {
+		get(t, p, "GET")
+	}
+	hedges := 0
+	for _, s := range awaitSpans(t, collector, requests) {
+		if len(s.attempts) < 2 {
+			continue
+		}
+		if second := tracetest.Attributes(s.attempts[1]); second["sluice.attempt.cause"] != "hedge" {
+			t.Errorf("the second: %v", second)
+		}
+		for _, a := range s.attempts {
+			attributes := tracetest.Attributes(a)
+			to := fast
+			if attributes["sluice.attempt.outcome"] == "superseded" {
+				hedges++
+				to = slow
+			}
+			if attributes["url.full"] != "http://"+to.address()+"/" {
+				continue // the fast one may have been slow
+			}
+			if got := to.got(); !strings.Contains(got, fmt.Sprintf("traceparent: 00-%x-%x-01\r\n", s.TraceId, a.SpanId)) {
+				t.Errorf("%s did not get the span of its attempt", to.address())
+			}
+		}
+	}
+	if hedges == 0 {
+		t.Error("no hedge has a span")
+	}
+}
+
+func TestSpansOfGRPC(t *testing.T) {
+	origin := startGRPCOrigin(t)
+	p, client := startGRPC(t, origin.address)
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", traceparent, "tracestate", "a=1")
+	if _, err := client.UnaryCall(ctx, unary(1, 1)); err != nil { // without a tracer
+		t.Fatal(err)
+	}
+	tracer, collector := startTracer(t, 1)
+	p.trace(tracer)
+	if _, err := client.UnaryCall(ctx, unary(1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	p.setPeers()
+	if _, err := client.UnaryCall(ctx, unary(1, 1)); err == nil {
+		t.Fatal("a call without a peer succeeds")
+	}
+	list := awaitSpans(t, collector, 2)
+	if a := list[0].attributes; a["rpc.system.name"] != "grpc" || a["rpc.response.status_code"] != "OK" || hex.EncodeToString(list[0].TraceId) != sentTrace || len(list[0].attempts) != 1 {
+		t.Errorf("got %v", list[0])
+	}
+	if a := list[1].attributes; a["rpc.response.status_code"] != "UNAVAILABLE" || a["error.type"] != "no_peers" || list[1].Status.GetCode() != tracepb.Status_STATUS_CODE_ERROR {
+		t.Errorf("got %v", list[1])
+	}
+}
+
+// A tunnel has spans of its handshake, which are there while it is open.
+func TestSpansOfTunnels(t *testing.T) {
+	tracer, collector := startTracer(t, 1)
+	origin := startOrigin(t, func(c *originConn) bool {
+		if _, ok := c.request(); !ok {
+			return false
+		}
+		io.WriteString(c, "HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+		io.Copy(io.Discard, c.Reader)
+		return false
+	})
+	p := startProxy(t, Options{Tracer: tracer}, origin.address())
+	conn := p.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+	s := awaitSpans(t, collector, 1)[0]
+	if p.Connections() != 1 {
+		t.Error("the tunnel is closed")
+	}
+	if len(s.attempts) != 1 || s.attributes["http.response.status_code"] != int64(101) || tracetest.Attributes(s.attempts[0])["http.response.status_code"] != int64(101) {
+		t.Errorf("got %v", s)
+	}
+	conn.Close()
+	eventually(t, "the tunnel is closed", func() bool { return p.Connections() == 0 })
+	tracer.Close()
+	if n := len(collector.Spans()); n != 2 {
+		t.Errorf("%d spans, want 2", n)
+	}
+}
+
+// A trace has its id in the access log, whoever has made it.
+func TestTraceInAccessLog(t *testing.T) {
+	p := startLogged(t, Options{}, startOrigin(t, answering(okResponse)).address())
+	p.raw("GET / HTTP/1.1\r\nHost: a\r\ntraceparent: " + notSampled + "\r\nConnection: close\r\n\r\n")
+	p.raw("GET / HTTP/1.1\r\nHost: a\r\ntraceparent: x\r\nConnection: close\r\n\r\n")
+	p.raw(closingRequest)
+	tracer, _ := startTracer(t, 0)
+	p.trace(tracer)
+	p.raw(closingRequest)
+	lines := p.lines()
+	if len(lines) != 4 || lines[0].TraceID != sentTrace || lines[1].TraceID != "" || lines[2].TraceID != "" || len(lines[3].TraceID) != 32 {
+		t.Errorf("got %+v", lines)
+	}
+}
+
+// No request waits for a collector that does not answer.
+func TestSlowCollectorDelaysNothing(t *testing.T) {
+	tracer, collector := startTracer(t, 1)
+	goOn := make(chan struct{})
+	defer close(goOn)
+	collector.Block(goOn)
+	p := startProxy(t, Options{Tracer: tracer}, startOrigin(t, answering(okResponse)).address())
+	conn := p.dial()
+	for range 10_000 { // far more than may wait for the collector
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		if status, _ := readResponse(t, conn); status != 200 {
+			t.Fatalf("got %d", status)
+		}
+	}
+}
+
+func TestCauseOfAttempts(t *testing.T) {
+	failed := tried{start: time.Millisecond, duration: time.Millisecond, class: balancer.OutcomeReset}
+	for start, want := range map[time.Duration]string{2 * time.Millisecond: "reset", time.Second: "reset", 1500 * time.Microsecond: "hedge"} {
+		if got := failed.cause(start); got != want {
+			t.Errorf("after %v: got %s, want %s", start, got, want)
+		}
+	}
+	if got := new(tried).cause(time.Second); got != "hedge" {
+		t.Errorf("while the first goes on: got %s", got)
+	}
+}
