@@ -211,10 +211,12 @@ func TestLimitedConnectionsToPeers(t *testing.T) {
 				t.Parallel()
 				long := 1000 * age
 				p := startProxy(t, Options{Timeouts: Timeouts{Idle: long, Head: long, Body: long, Write: long}})
-				options := transportOf(t)
-				factory := p.NewTransport
-				var address string
-				var opened func() int
+				var (
+					options = transportOf(t)
+					factory = p.NewTransport
+					address string
+					opened  func() int
+				)
 				if protocol == "HTTP/2" {
 					origin := startH2COrigin(t, func(http.ResponseWriter, *http.Request) {})
 					options = someTransport
