@@ -177,7 +177,7 @@ func TestLowLimitsOfHeads(t *testing.T) {
 func TestLimitsOfResponseHeads(t *testing.T) {
 	t.Parallel()
 	heads := map[string]http.Header{
-		"/small": {}, "/usual": padding(50, 10<<10), "/long": padding(5, 17<<10), "/many": padding(101, 10<<10), "/both": padding(300, 50<<10),
+		"/small": {}, "/medium": padding(2, 2<<10), "/usual": padding(50, 10<<10), "/long": padding(5, 17<<10), "/many": padding(101, 10<<10), "/both": padding(300, 50<<10),
 		"/above": padding(20, MaxHeadBytes), "/more": padding(401, 20<<10),
 	}
 	handler := func(w http.ResponseWriter, r *http.Request) {
@@ -191,7 +191,7 @@ func TestLimitsOfResponseHeads(t *testing.T) {
 	defer http1Origin.Close()
 	http2Origin := startH2COrigin(t, handler)
 	for _, peer := range []string{"HTTP/1", "HTTP/2"} {
-		for limits, passing := range map[string]string{"low": "/small", "usual": "/small /usual", "large": "/small /usual /long /many /both"} {
+		for limits, passing := range map[string]string{"low": "/small", "usual": "/small /medium /usual", "large": "/small /medium /usual /long /many /both"} {
 			p := startProxy(t, Options{})
 			options := someTransport
 			switch limits {
