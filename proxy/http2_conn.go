@@ -107,6 +107,8 @@ type http2Conn struct {
 	idle      bool                    // without a stream for idleSetDelay
 	paused    chan struct{}           // not nil: it is closed, and set to nil, when a stream ends
 	goAway    goAwayPhase
+	// goAwayUntil is the coarse time when goAwayAnnounced ends.
+	goAwayUntil int64
 }
 
 type http2Stage uint8
@@ -257,6 +259,7 @@ func (h *http2Conn) announceGoAwayLocked() {
 		return
 	}
 	h.goAway = goAwayAnnounced
+	h.goAwayUntil = h.conn.server.sweeper.now() + int64(http2GoAwayTimeout)
 	h.conn.server.http2.goAways.Add(1)
 	h.out = http2.AppendGoAway(h.out, http2.MaxWindow, http2.NoError)
 	h.out = http2.AppendPing(h.out, 0, goAwayPing)
@@ -278,7 +281,7 @@ func (h *http2Conn) armLocked() {
 	switch {
 	case h.partial: // it runs from the first byte
 	case h.goAway == goAwayAnnounced:
-		c.arm(sweeper, http2GoAwayTimeout)
+		c.arm(sweeper, max(time.Duration(h.goAwayUntil-sweeper.now()), sweepInterval))
 	case h.isBusyLocked():
 		h.idle = false
 		c.disarm()

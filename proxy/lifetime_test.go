@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -162,19 +163,35 @@ func TestMaxRequestsOfAnHTTP2Connection(t *testing.T) {
 	}
 }
 
-// Clients that keep their connections lose no request, also none that cannot be sent twice.
+// Clients that keep their connections lose no request, and none is served twice.
 func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
 	t.Parallel()
-	origin := startOrigin(t, answerOK)
+	var served atomic.Int64
+	origin := startOrigin(t, func(c *originConn) bool {
+		ok := answerOK(c)
+		if ok {
+			served.Add(1)
+		}
+		return ok
+	})
 	p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 4}}, origin.address())
-	for name, client := range map[string]*http.Client{"HTTP/1": {Transport: new(http.Transport), Timeout: patience}, "HTTP/2": http2Client(t)} {
+	for name, test := range map[string]struct {
+		client *http.Client
+		body   func() io.Reader
+	}{
+		// A body that cannot be sent again: the end of a connection must be announced.
+		"HTTP/1": {&http.Client{Transport: new(http.Transport), Timeout: patience}, func() io.Reader { return io.MultiReader(strings.NewReader("x")) }},
+		// Go's client refuses to send such a body after GOAWAY, even if it has sent nothing of it.
+		"HTTP/2": {http2Client(t), func() io.Reader { return strings.NewReader("x") }},
+	} {
 		const clients, requests = 4, 50
 		before := p.EndedConnections().MaxRequests
+		served.Store(0)
 		var wg sync.WaitGroup
 		for range clients {
 			wg.Go(func() {
 				for range requests {
-					r, err := client.Post("http://"+p.address, "text/plain", io.MultiReader(strings.NewReader("x"))) // cannot be sent again
+					r, err := test.client.Post("http://"+p.address, "text/plain", test.body())
 					if err != nil {
 						t.Errorf("%s: %v", name, err)
 						return
@@ -188,10 +205,39 @@ func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		client.CloseIdleConnections()
+		test.client.CloseIdleConnections()
+		if n := served.Load(); n != clients*requests {
+			t.Errorf("%s: %d requests were served, want %d", name, n, clients*requests)
+		}
 		if p.EndedConnections().MaxRequests == before {
 			t.Errorf("%s: no connection has reached its limit", name)
 		}
+	}
+}
+
+// A client that does not answer, and opens streams after GOAWAY, does not delay the end.
+func TestHTTP2GoAwayIsNotDelayed(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, answerOK)
+	p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 1}}, origin.address())
+	c := p.dialFrames()
+	goAways := 0
+	for id := uint32(1); id < 10 && goAways < 2; id += 2 {
+		c.request(id, http2Get, true)
+		for answered := false; !answered && goAways < 2; {
+			switch f := c.read().(type) {
+			case nil:
+				t.Fatal("the connection ended without a second GOAWAY")
+			case *xhttp2.GoAwayFrame:
+				goAways++
+			case *xhttp2.DataFrame:
+				answered = f.StreamEnded()
+			}
+		}
+		p.skip(http2GoAwayTimeout * 6 / 10)
+	}
+	if goAways != 2 {
+		t.Errorf("%d GOAWAY", goAways)
 	}
 }
 
