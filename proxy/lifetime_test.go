@@ -168,11 +168,12 @@ func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
 	t.Parallel()
 	var served atomic.Int64
 	origin := startOrigin(t, func(c *originConn) bool {
-		ok := answerOK(c)
-		if ok {
-			served.Add(1)
+		if _, ok := c.request(); !ok {
+			return false
 		}
-		return ok
+		served.Add(1)
+		_, err := io.WriteString(c.Conn, okResponse)
+		return err == nil
 	})
 	p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 4}}, origin.address())
 	for name, test := range map[string]struct {
