@@ -100,6 +100,7 @@ func (s *Store) Adopt(state State) {
 			s.changes[key] = &change{}
 		}
 	}
+	s.marked = len(s.known) > 0
 	set := s.effectiveLocked(time.Now())
 	s.set.Store(&set)
 	s.mu.Unlock()

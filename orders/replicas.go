@@ -14,8 +14,13 @@ import (
 	"sluice/consul"
 )
 
-// writeRetry is the delay after a failed write.
-const writeRetry = time.Second
+const (
+	// writeRetry is the delay after a failed write.
+	writeRetry = time.Second
+	// markKey is below the prefix since the first order. An index that falls does not say
+	// that Consul has lost its state: it also falls a while after a key was deleted.
+	markKey = "begun"
+)
 
 // Resume begins to follow Consul, and to accept orders again after Pause.
 func (s *Store) Resume() {
@@ -74,15 +79,19 @@ func (s *Store) read(a consul.Answer, body []byte) error {
 // more are written again.
 func (s *Store) use(index uint64, pairs []api.KVPair) {
 	s.mu.Lock()
-	lost := index < s.index
+	marked := slices.ContainsFunc(pairs, func(p api.KVPair) bool { return p.Key == s.options.Prefix+"/"+markKey })
+	lost := index < s.index && s.marked && !marked
 	known, invalid := make(map[string]knownOrder), make(map[string]Invalid)
 	for _, pair := range pairs {
 		key := pair.Key[len(s.options.Prefix)+1:]
+		if key == markKey {
+			continue
+		}
 		order, err := parse(key, pair.Value)
 		if err != nil {
-			last, used := s.known[key]
+			last, used := s.Set().byKey[key]
 			if used {
-				known[key] = knownOrder{last.Order, pair.ModifyIndex}
+				known[key] = knownOrder{last, pair.ModifyIndex}
 			}
 			invalid[key] = Invalid{Key: pair.Key, Reason: err.Error(), InUse: used, index: pair.ModifyIndex}
 			if s.invalid[key].index != pair.ModifyIndex {
@@ -100,7 +109,7 @@ func (s *Store) use(index uint64, pairs []api.KVPair) {
 			s.changes[key] = &change{order: &k.Order}
 		}
 	}
-	s.known, s.invalid, s.index = known, invalid, index
+	s.known, s.invalid, s.index, s.marked = known, invalid, index, marked
 	s.settleLocked()
 	if !s.answered {
 		s.answered = true
@@ -177,6 +186,9 @@ func (s *Store) progressed() {
 // carryOut changes a key.
 func (s *Store) carryOut(ctx context.Context, key string, c *change) error {
 	name := s.options.Prefix + "/" + key
+	if err := s.mark(ctx, c); err != nil {
+		return s.refused(c, err)
+	}
 	for {
 		pair, _, err := s.options.Consul.Key(ctx, name, 0, 0)
 		if err != nil {
@@ -221,6 +233,18 @@ func (s *Store) carryOut(ctx context.Context, key string, c *change) error {
 		s.refresh()
 		return nil
 	}
+}
+
+// mark writes the mark before the first order.
+func (s *Store) mark(ctx context.Context, c *change) error {
+	s.mu.Lock()
+	marked := s.marked
+	s.mu.Unlock()
+	if marked || c.order == nil {
+		return nil
+	}
+	_, err := s.options.Consul.ReplaceKey(ctx, &api.KVPair{Key: s.options.Prefix + "/" + markKey}) // or another replica has
+	return err
 }
 
 func (s *Store) refused(c *change, err error) error {

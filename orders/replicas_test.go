@@ -3,6 +3,7 @@ package orders
 import (
 	"bytes"
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -216,7 +217,7 @@ func TestExpiredOrdersLeaveConsul(t *testing.T) {
 	}
 	consultest.Await(t, "Consul has no key", func() bool {
 		keys, _, err := agent.Client().KV().Keys(prefix, "", nil)
-		return err == nil && len(keys) == 0
+		return err == nil && !slices.ContainsFunc(keys, func(k string) bool { return strings.HasSuffix(k, "/drain") })
 	})
 	a.give(drainOf(star(1)))
 	b.await("drain of star/star-1 (10.0.0.1:81)")
@@ -231,7 +232,7 @@ func TestOrdersOutliveConsulsState(t *testing.T) {
 	for _, o := range []Order{drain, weight} {
 		s.known[o.Key()] = knownOrder{o, 900}
 	}
-	s.index = 1000
+	s.index, s.marked = 1000, true
 	s.use(5, nil)
 	expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81); weight 5 of star/star-2 (10.0.0.1:82)")
 	if s.Status().Pending != 2 {
@@ -241,6 +242,34 @@ func TestOrdersOutliveConsulsState(t *testing.T) {
 	s.known[drain.Key()], s.known[weight.Key()] = knownOrder{drain, 6}, knownOrder{weight, 6}
 	s.use(7, nil)
 	expectStanding(t, s, "")
+
+	// The index falls a while after a key was deleted, and the mark is there.
+	s.index, s.marked, s.known[drain.Key()] = 1000, true, knownOrder{drain, 900}
+	s.refresh()
+	expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81)")
+	s.use(8, []api.KVPair{{Key: prefix + "/" + markKey, ModifyIndex: 3}})
+	expectStanding(t, s, "")
+}
+
+// A Consul that begins anew gets the orders from the replicas.
+func TestOrdersAreWrittenIntoANewConsul(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	a := startReplica(t, "a", agent.URL(), newFile(t))
+	for n := range 20 {
+		a.give(weightOf(star(1), n+1))
+	}
+	a.give(drainOf(star(2)))
+	a.awaitStatus("the watch has all", func(s Status) bool { return len(a.State().Orders) == 2 && a.State().Orders[1].Shared })
+	if err := agent.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	must(t, agent.Wipe())
+	must(t, agent.Launch(t.Context()))
+	must(t, agent.WaitReady(t.Context()))
+	const both = "weight 20 of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
+	startReplica(t, "b", agent.URL(), newFile(t)).await(both)
+	expectStanding(t, a.Store, both)
 }
 
 // An accepted change counts until the watch shows it or a later one.

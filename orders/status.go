@@ -67,13 +67,13 @@ func (s *Store) Await(ctx context.Context, key string, timeout time.Duration) er
 	defer cancel()
 	for {
 		s.mu.Lock()
-		c, progress := s.changes[key], s.progress
+		progress, done, err := s.progress, true, error(nil)
+		if c := s.changes[key]; s.Shares() && c != nil {
+			done, err = c.accepted || c.err != nil, c.err
+		}
 		s.mu.Unlock()
-		switch {
-		case !s.Shares() || c == nil || c.accepted:
-			return nil
-		case c.err != nil:
-			return c.err
+		if done {
+			return err
 		}
 		select {
 		case <-progress:

@@ -59,6 +59,7 @@ type Store struct {
 	changes  map[string]*change    // what Consul has not shown yet, by key
 	invalid  map[string]Invalid    // keys that cannot be used
 	index    uint64                // of Consul's last answer
+	marked   bool                  // that answer had the mark
 	answered bool
 	failure  error         // of the last query
 	fileErr  error         // why the orders are not in the file
