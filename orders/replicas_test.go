@@ -243,6 +243,16 @@ func TestOrdersOutliveConsulsState(t *testing.T) {
 	s.use(7, nil)
 	expectStanding(t, s, "")
 
+	// One that Consul has accepted, and that no answer has shown.
+	must(t, s.Give(drain))
+	s.changes[drain.Key()].accepted, s.changes[drain.Key()].written = true, 900
+	s.index, s.marked = 899, true
+	s.use(8, nil)
+	if s.Status().Pending != 1 {
+		t.Errorf("status %+v", s.Status())
+	}
+	clear(s.changes)
+
 	// The index falls a while after a key was deleted, and the mark is there.
 	s.index, s.marked, s.known[drain.Key()] = 1000, true, knownOrder{drain, 900}
 	s.refresh()

@@ -63,7 +63,7 @@ func (s *Store) Status() Status {
 // Await waits until Consul has accepted the latest change of the key, at most for timeout, and
 // returns why it has not. Without other replicas it returns at once.
 func (s *Store) Await(ctx context.Context, key string, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errors.New("Consul has not answered yet"))
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errors.New("no answer of Consul yet"))
 	defer cancel()
 	for {
 		s.mu.Lock()
