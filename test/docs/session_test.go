@@ -28,6 +28,8 @@ import (
 const (
 	// patience is how long a command may print something else than the page shows.
 	patience = 30 * time.Second
+	// limit is how long a command may run.
+	limit = 3 * time.Minute
 	// hostname is the name of this machine in the pages.
 	hostname = "web1"
 )
@@ -38,6 +40,7 @@ type session struct {
 	t      *testing.T
 	dir    string // the directory of the page
 	own    string // files of the session itself
+	group  int    // of its processes
 	stdin  io.WriteCloser
 	ended  *bufio.Scanner // a line with the status of each command that has ended
 	status int            // of the last command
@@ -137,6 +140,7 @@ func newSession(t *testing.T, steps []step) *session {
 	if err := shell.Start(); err != nil {
 		t.Fatal(err)
 	}
+	s.group = shell.Process.Pid
 	t.Cleanup(func() {
 		if t.Failed() {
 			log, _ := os.ReadFile(s.log())
@@ -153,17 +157,16 @@ func newSession(t *testing.T, steps []step) *session {
 func (s *session) end(shell *exec.Cmd) {
 	s.stdin.Close()
 	_ = shell.Wait()
-	group := -shell.Process.Pid
-	_ = syscall.Kill(group, syscall.SIGTERM)
+	_ = syscall.Kill(-s.group, syscall.SIGTERM)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for begin := time.Now(); syscall.Kill(group, 0) == nil; <-tick.C {
+	for begin := time.Now(); syscall.Kill(-s.group, 0) == nil; <-tick.C {
 		switch waited := time.Since(begin); {
 		case waited > 20*time.Second:
 			s.t.Errorf("processes of the page do not end")
 			return
 		case waited > 10*time.Second:
-			_ = syscall.Kill(group, syscall.SIGKILL)
+			_ = syscall.Kill(-s.group, syscall.SIGKILL)
 		}
 	}
 }
@@ -183,8 +186,10 @@ func (s *session) run(text string) (output string, status int) {
 		s.t.Fatal(err)
 	}
 	fmt.Fprintf(s.stdin, ". %s >%s 2>&1 </dev/null; echo $?\n", script, out)
+	endless := time.AfterFunc(limit, func() { _ = syscall.Kill(-s.group, syscall.SIGKILL) })
+	defer endless.Stop()
 	if !s.ended.Scan() {
-		s.t.Fatalf("the shell has ended: %v, by: %s", s.ended.Err(), text)
+		s.t.Fatalf("the shell has ended, or this has not within %v: %s", limit, text)
 	}
 	var err error
 	if s.status, err = strconv.Atoi(s.ended.Text()); err != nil {
