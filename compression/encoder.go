@@ -51,7 +51,7 @@ var kinds = [encodings][levels]kind{
 	Gzip: {
 		Fast:    {1 << 20, newGzip(1)},
 		Default: {5 << 18, newGzip(5)},
-		Best:    {7 << 18, newGzip(9)},
+		Best:    {7 << 18, newGzip(8)},
 	},
 }
 

@@ -192,3 +192,22 @@ func TestStateBytes(t *testing.T) {
 		}
 	})
 }
+
+func BenchmarkLevels(b *testing.B) {
+	content := samples()[:64<<10]
+	for _, e := range Encodings {
+		for l := range levels {
+			b.Run(fmt.Sprint(e, " ", Levels[l]), func(b *testing.B) {
+				var s Encoders
+				b.SetBytes(int64(len(content)))
+				length := 0
+				for b.Loop() {
+					c := s.Acquire(e, l, 1<<30)
+					length = len(encode(c, content, 16<<10))
+					c.Release()
+				}
+				b.ReportMetric(float64(len(content))/float64(length), "ratio")
+			})
+		}
+	}
+}
