@@ -64,6 +64,8 @@ type Options struct {
 	// name is checked when it is resolved, see [Peer.Control]. It must not block or
 	// call the pool, and be safe for concurrent use. Default: any address.
 	MayConnect func(discovery.Instance, netip.AddrPort) error
+	// MayUseSocket is MayConnect for the path of a unix socket. Default: any.
+	MayUseSocket func(path string) error
 	// Notify gets every event in order, with the pool's mutex held: it must not
 	// block, and may call no method of the pool but Snapshot. May be nil.
 	Notify func(Event)

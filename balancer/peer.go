@@ -59,8 +59,11 @@ type Peer struct {
 	_        [128 - NumOutcomes*8]byte
 }
 
-// Address returns "host:port".
+// Address returns "host:port" or "unix:/path".
 func (p *Peer) Address() string { return p.ID.Address }
+
+// Authority returns the Host of requests to the peer that have none.
+func (p *Peer) Authority() string { return discovery.Authority(p.ID.Address) }
 
 // Instance returns the registry's latest data.
 func (p *Peer) Instance() discovery.Instance { return p.condition.Load().instance }

@@ -40,7 +40,8 @@ type Pool struct {
 
 	copyCursor atomic.Uint64 // as cursor, for copies: those of clients keep their turns
 
-	mayConnect func(discovery.Instance, netip.AddrPort) error
+	mayConnect   func(discovery.Instance, netip.AddrPort) error
+	mayUseSocket func(path string) error
 
 	// mu guards the fields below and some of Peer.
 	mu       sync.Mutex
@@ -69,7 +70,8 @@ func NewPool(name string, o Options) (*Pool, error) {
 		requests: metrics.NewRequests(),
 		random:   o.Random,
 
-		mayConnect: o.MayConnect,
+		mayConnect:   o.MayConnect,
+		mayUseSocket: o.MayUseSocket,
 
 		peers:    make(map[discovery.Key]*Peer),
 		groups:   make(map[string]*Group),
@@ -180,7 +182,7 @@ func (p *Pool) Reconfigure(o Options) error {
 	if *o.RetryBudget != *p.options.RetryBudget {
 		p.budget.open(newBudgetTerms(o.RetryBudget), nanotime())
 	}
-	o.MayConnect = p.mayConnect
+	o.MayConnect, o.MayUseSocket = p.mayConnect, p.mayUseSocket
 	p.setOptionsLocked(o)
 	for _, peer := range sorted(p.peers) {
 		peer.name(p.stickyKey())

@@ -16,7 +16,16 @@ func (e refusalError) Unwrap() error { return e.error }
 
 // Control is the net.Dialer.ControlContext of every connection to the peer: it fails if
 // Options.MayConnect refuses the resolved address.
-func (p *Peer) Control(_ context.Context, _, address string, _ syscall.RawConn) error {
+func (p *Peer) Control(_ context.Context, network, address string, _ syscall.RawConn) error {
+	if network == discovery.NetworkUnix {
+		if p.pool.mayUseSocket == nil {
+			return nil
+		}
+		if err := p.pool.mayUseSocket(address); err != nil {
+			return refusalError{err}
+		}
+		return nil
+	}
 	if p.pool.mayConnect == nil {
 		return nil
 	}
@@ -72,6 +81,14 @@ func (p *Pool) RecheckAddresses() {
 // checkAddress sets ReasonAddress by Options.MayConnect. A host name is checked when it
 // is resolved.
 func (c *condition) checkAddress(o *Options) {
+	if path := c.instance.Socket; path != "" && o.MayUseSocket != nil {
+		c.refused = ""
+		if err := o.MayUseSocket(path); err != nil {
+			c.refused = err.Error()
+		}
+		c.setReason(ReasonAddress, c.refused != "", c.refused)
+		return
+	}
 	ip, err := netip.ParseAddr(c.instance.Address)
 	if err != nil || o.MayConnect == nil {
 		return

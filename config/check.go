@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"sluice/discovery"
 	"sluice/proxy/accesslog"
 	"sluice/route"
 )
@@ -100,6 +101,7 @@ func (d *decoder) listeners(c *Config) {
 	names := make(map[string]string, len(c.Listeners))
 	taken := []string{"admin.address"}
 	addresses := []string{c.Admin.Address}
+	remote := false // a listener has a host and a port
 	for i := range c.Listeners {
 		l := &c.Listeners[i]
 		l.Name = cmp.Or(l.Name, l.Address)
@@ -115,6 +117,12 @@ func (d *decoder) listeners(c *Config) {
 			}
 		}
 		taken, addresses = append(taken, key+".address"), append(addresses, l.Address)
+		network, _ := discovery.Endpoint(l.Address)
+		remote = remote || network != discovery.NetworkUnix
+		if network == discovery.NetworkUnix && l.TLS != nil && l.TLS.ACME != nil {
+			d.refuse(key+".tls.acme", "", "not on a unix socket, which no authority reaches")
+		}
+		d.socket(l.Socket, key+".socket", l.Address)
 		if l.TLS != nil {
 			d.listenerTLS(l.TLS, key+".tls")
 			if l.RedirectHTTPS != nil {
@@ -123,15 +131,18 @@ func (d *decoder) listeners(c *Config) {
 		}
 		d.listenerProtocol(l, key, c)
 	}
+	if r := c.Consul.Register; r != nil && len(c.Listeners) > 0 && !remote && (r.Address == "" || r.Port == 0) && !d.failed("listeners") {
+		d.refuse("consul.register", "", "every listener is a unix socket: give the address and the port that clients use")
+	}
 	d.admin(c)
 }
 
 // admin checks rules of the admin API that involve several keys.
 func (d *decoder) admin(c *Config) {
 	a := c.Admin
-	network, _ := Endpoint(a.Address)
+	network, _ := discovery.Endpoint(a.Address)
 	switch {
-	case network == NetworkUnix:
+	case network == discovery.NetworkUnix:
 		if r := c.Consul.Register; r != nil && r.Check.Type == "http" && r.Check.URL == "" {
 			d.refuse("consul.register.check.type", "http", "the admin API is a unix socket, which Consul cannot ask: give check.url, or use type: ttl")
 		}
@@ -141,7 +152,7 @@ func (d *decoder) admin(c *Config) {
 	}
 	d.socket(a.Socket, "admin.socket", a.Address)
 	if a.TLS != nil {
-		if network == NetworkUnix {
+		if network == discovery.NetworkUnix {
 			d.refuse("admin.tls", "", "not with a unix socket, which only programs of this machine reach")
 		}
 		d.certificatePair("admin.tls", a.TLS.Cert, a.TLS.Key)
@@ -154,8 +165,8 @@ func (d *decoder) admin(c *Config) {
 // collide reports whether two listeners cannot be open at the same time: they are the same
 // unix socket, or have the same port, and the same host or one that means all addresses.
 func collide(a, b string) bool {
-	if network, path := Endpoint(a); network == NetworkUnix {
-		other, otherPath := Endpoint(b)
+	if network, path := discovery.Endpoint(a); network == discovery.NetworkUnix {
+		other, otherPath := discovery.Endpoint(b)
 		return other == network && otherPath == path
 	}
 	hostA, portA, errA := net.SplitHostPort(a)

@@ -67,8 +67,8 @@ type Tracing struct {
 
 // Admin is the listener of the admin API.
 type Admin struct {
-	Address string    `key:"address" default:"127.0.0.1:8081" format:"listen_or_socket"`
-	Socket  Socket    `key:"socket"` // only if Address is a unix socket
+	Address string    `key:"address" default:"127.0.0.1:8081" format:"listen"`
+	Socket  *Socket   `key:"socket"` // only if Address is a unix socket; nil: the defaults
 	TLS     *AdminTLS `key:"tls"`    // nil: without TLS
 	// TokenFile contains the bearer token that all requests must have, except those
 	// for /healthz and /readyz. It is required if other machines reach Address.
@@ -92,6 +92,7 @@ type AdminTLS struct {
 type Listener struct {
 	Name          string         `key:"name"` // empty: the address
 	Address       string         `key:"address" format:"listen" required:"yes"`
+	Socket        *Socket        `key:"socket"` // only if Address is a unix socket; nil: the defaults
 	Protocol      string         `key:"protocol" default:"http" oneof:"http|tcp"`
 	Service       string         `key:"service"`              // with ProtocolTCP, which has no routes: where the connections go
 	SNI           []ServerName   `key:"sni"`                  // with ProtocolTCP: where those with a server name of TLS go

@@ -60,8 +60,8 @@ func diffLines(t *testing.T, err error, want []string) {
 }
 
 func TestRefusals(t *testing.T) {
-	const listen = `want HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535`
-	const peer = `want "HOST:PORT" or "HOST:PORT weight=N", an IPv6 address in brackets, the port from 1 to 65535, the weight from 0 to 65535`
+	const listen = `want HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535; or unix:/PATH`
+	const peer = `want "HOST:PORT" or "HOST:PORT weight=N", an IPv6 address in brackets, the port from 1 to 65535, the weight from 0 to 65535; unix:/PATH instead of HOST:PORT`
 	const route = "\nroutes: [{ service: star }]\n"
 	const name = `want a name of up to 128 letters, digits, '.', '_' or '-' that starts with a letter or digit`
 	tests := []struct {
@@ -123,9 +123,9 @@ func TestRefusals(t *testing.T) {
 		{"admin for everybody", `admin: { address: ":8081" }` + tail, []string{
 			`sluice.yaml:1: admin.address: value ":8081": reachable from other machines: set admin.token_file too, or use a loopback address such as 127.0.0.1:8081`}},
 		{"admin address", `admin: { address: "unix:run/a" }` + tail, []string{
-			`sluice.yaml:1: admin.address: value "unix:run/a": ` + listen + `; or unix:/PATH`}},
+			`sluice.yaml:1: admin.address: value "unix:run/a": ` + listen}},
 		{"admin socket", `admin: { address: "unix:/run/a/", socket: { mode: "9" } }` + tail, []string{
-			`sluice.yaml:1: admin.address: value "unix:/run/a/": ` + listen + `; or unix:/PATH`,
+			`sluice.yaml:1: admin.address: value "unix:/run/a/": ` + listen,
 			`sluice.yaml:1: admin.socket.mode: value "9": want permissions in octal, such as 0660`}},
 		{"admin socket of nobody", `admin: { address: "unix:/run/a", socket: { user: no-such-user, group: no-such-group } }` + tail, []string{
 			`sluice.yaml:1: admin.socket.user: value "no-such-user": this machine has no such user: user: unknown user no-such-user`,
@@ -145,6 +145,15 @@ func TestRefusals(t *testing.T) {
 			`sluice.yaml:1: admin.read_token_file: value "a": only with admin.token_file, the token of those who may do more than read`}},
 		{"certificates of replicas", "consul: { register: { replica_tls: { ca: /nonexistent } } }" + tail, []string{
 			`sluice.yaml:1: consul.register.replica_tls.ca: value "/nonexistent": cannot be used: trusted certificates: open /nonexistent: no such file or directory`}},
+		{"listener sockets", "listeners:\n- { address: 'unix:/run/a', tls: { acme: { names: [a.example] } } }\n- { address: 'unix:/run//a' }\n- { address: ':80', socket: { mode: 0666 } }" + tail, []string{
+			`sluice.yaml:2: listeners[0].tls.acme: not on a unix socket, which no authority reaches`,
+			`sluice.yaml:3: listeners[1].address: value "unix:/run//a": already taken by listeners[0].address (unix:/run/a): want another port or address`,
+			`sluice.yaml:4: listeners[2].socket.mode: value "0666": only with the address of a unix socket, such as unix:/run/sluice/admin.sock`}},
+		{"registered sockets", "listeners: [{ address: 'unix:/run/a' }]\nconsul: { register: { address: a.example } }" + tail, []string{
+			`sluice.yaml:2: consul.register: every listener is a unix socket: give the address and the port that clients use`}},
+		{"peer sockets", "services: { a: { peers: ['unix:/run/a', 'unix:/run//a weight=2', 'unix:run/b'] } }\nroutes: [{ service: a }]", []string{
+			`sluice.yaml:1: services.a.peers[2]: value "unix:run/b": want "HOST:PORT" or "HOST:PORT weight=N", an IPv6 address in brackets, the port from 1 to 65535, the weight from 0 to 65535; unix:/PATH instead of HOST:PORT`,
+			`sluice.yaml:1: services.a.peers[1]: value "unix:/run//a weight=2": the same as services.a.peers[0] at sluice.yaml:1`}},
 		{"listener without address", "listeners: [{ name: web }]" + tail, []string{`sluice.yaml:1: listeners[0].address: required: ` + listen[5:]}},
 		{"listener address", `listeners: [{ address: "80" }]` + tail, []string{`sluice.yaml:1: listeners[0].address: value "80": ` + listen}},
 		{"listener port", `listeners: [{ address: ":65536" }]` + tail, []string{`sluice.yaml:1: listeners[0].address: value ":65536": ` + listen}},

@@ -30,10 +30,6 @@ var formats = map[string]format{
 		isName,
 	},
 	"listen": {
-		`HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535`,
-		isListenAddress,
-	},
-	"listen_or_socket": {
 		`HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535; or unix:/PATH`,
 		func(s string) bool { return isListenAddress(s) || isSocket(s) },
 	},
@@ -42,7 +38,7 @@ var formats = map[string]format{
 		func(s string) bool { _, err := parseMode(s); return err == nil },
 	},
 	"peer": {
-		`"HOST:PORT" or "HOST:PORT weight=N", an IPv6 address in brackets, the port from 1 to 65535, the weight from 0 to 65535`,
+		`"HOST:PORT" or "HOST:PORT weight=N", an IPv6 address in brackets, the port from 1 to 65535, the weight from 0 to 65535; unix:/PATH instead of HOST:PORT`,
 		isPeer,
 	},
 	"consul": {
@@ -261,13 +257,20 @@ func isPeer(s string) bool {
 	if _, err := discovery.NewStatic("", []string{s}); err != nil {
 		return false
 	}
-	host, port, err := net.SplitHostPort(peerAddress(s))
+	address := peerAddress(s)
+	if isSocket(address) {
+		return true
+	}
+	host, port, err := net.SplitHostPort(address)
 	return err == nil && discovery.IsHost(host) && isPort(port, 1)
 }
 
 // peerAddress returns the address of a peer, without its weight.
 func peerAddress(s string) string {
 	address, _, _ := strings.Cut(strings.TrimSpace(s), " ")
+	if network, path := discovery.Endpoint(address); network == discovery.NetworkUnix {
+		return network + ":" + path
+	}
 	return strings.ToLower(address)
 }
 

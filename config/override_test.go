@@ -86,7 +86,7 @@ func TestFlagErrorsNameTheFlag(t *testing.T) {
 		{Input{File: dir}, "read configuration: read " + dir + ": is a directory"},
 		{Input{File: file, Listen: ":81"}, `--listen: value ":81": not allowed: the file sets listeners at ` + file + ":1"},
 		{Input{Service: "a b"}, `--service: services.a b: value "a b": want a name of up to 128 letters, digits, '.', '_' or '-' that starts with a letter or digit`},
-		{Input{Service: "a", Listen: "80"}, `--listen: listeners[0].address: value "80": want HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535`},
+		{Input{Service: "a", Listen: "80"}, `--listen: listeners[0].address: value "80": want HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535; or unix:/PATH`},
 		{Input{Service: "a", Admin: "x"}, `--admin: admin.address: value "x": want HOST:PORT or :PORT, an IPv6 address in brackets, the port from 0 (any free one) to 65535; or unix:/PATH`},
 		{Input{Service: "a", Consul: "ftp://x"}, `--consul: consul.addresses[0]: value "ftp://x": want http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH`},
 		{Input{Service: "a", Getenv: environ("CONSUL_HTTP_ADDR", ":")}, `CONSUL_HTTP_ADDR: consul.addresses[0]: value ":": want http://HOST:PORT, https://HOST:PORT, HOST:PORT or unix:///PATH`},

@@ -4,33 +4,19 @@ import (
 	"fmt"
 	"io/fs"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"strings"
-)
 
-// The networks of Endpoint.
-const (
-	NetworkTCP  = "tcp"
-	NetworkUnix = "unix"
+	"sluice/discovery"
 )
 
 // maxSocketPath is the number of bytes that every supported kernel accepts.
 const maxSocketPath = 103
 
-// Endpoint returns the network of an address, and the address in it: the path of unix:/PATH,
-// or HOST:PORT.
-func Endpoint(address string) (network, at string) {
-	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		return NetworkUnix, filepath.Clean(path)
-	}
-	return NetworkTCP, address
-}
-
 // isSocket reports whether s is unix:/PATH.
 func isSocket(s string) bool {
-	network, path := Endpoint(s)
-	return network == NetworkUnix && filepath.IsAbs(path) && path != "/" && !strings.HasSuffix(s, "/") && len(path) <= maxSocketPath
+	network, path := discovery.Endpoint(s)
+	return network == discovery.NetworkUnix && path != "/" && !strings.HasSuffix(s, "/") && len(path) <= maxSocketPath
 }
 
 // Socket says who may connect to a unix socket.
@@ -98,8 +84,11 @@ func parseMode(s string) (fs.FileMode, error) {
 }
 
 // socket checks s, which is at key and belongs to address.
-func (d *decoder) socket(s Socket, key, address string) {
-	network, _ := Endpoint(address)
+func (d *decoder) socket(s *Socket, key, address string) {
+	if s == nil {
+		return
+	}
+	network, _ := discovery.Endpoint(address)
 	for _, field := range []struct {
 		key, value string
 		parse      func() (int, error)
@@ -111,7 +100,7 @@ func (d *decoder) socket(s Socket, key, address string) {
 		if field.value == "" {
 			continue
 		}
-		if network != NetworkUnix {
+		if network != discovery.NetworkUnix {
 			d.refuse(join(key, field.key), field.value, "only with the address of a unix socket, such as unix:/run/sluice/admin.sock")
 		} else if _, err := field.parse(); err != nil {
 			d.refuse(join(key, field.key), field.value, "this machine has no such "+field.key+": "+err.Error())

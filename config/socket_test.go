@@ -3,16 +3,18 @@ package config
 import (
 	"io/fs"
 	"testing"
+
+	"sluice/discovery"
 )
 
 func TestEndpoint(t *testing.T) {
 	for address, want := range map[string][2]string{
-		"127.0.0.1:8081":     {NetworkTCP, "127.0.0.1:8081"},
-		":8081":              {NetworkTCP, ":8081"},
-		"unix:/run/a.sock":   {NetworkUnix, "/run/a.sock"},
-		"unix:///run/a.sock": {NetworkUnix, "/run/a.sock"},
+		"127.0.0.1:8081":     {discovery.NetworkTCP, "127.0.0.1:8081"},
+		":8081":              {discovery.NetworkTCP, ":8081"},
+		"unix:/run/a.sock":   {discovery.NetworkUnix, "/run/a.sock"},
+		"unix:///run/a.sock": {discovery.NetworkUnix, "/run/a.sock"},
 	} {
-		if network, at := Endpoint(address); network != want[0] || at != want[1] {
+		if network, at := discovery.Endpoint(address); network != want[0] || at != want[1] {
 			t.Errorf("%s: got %s %s", address, network, at)
 		}
 	}

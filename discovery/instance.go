@@ -56,6 +56,9 @@ type Instance struct {
 	Port    int    `json:"port"`    // 1 to 65535
 	// AddressTag is the tag of Address, if it is one of several tagged addresses.
 	AddressTag string `json:"address_tag,omitempty"`
+	// Socket is the absolute path of a unix socket instead of Address and Port. Only static
+	// instances have it: a registry must not lead to a socket of this machine.
+	Socket string `json:"socket,omitempty"`
 
 	// NodeAddress is the address of the instance's machine, if the registry has it. A
 	// loopback Address refers to that machine.
@@ -95,7 +98,7 @@ type Instance struct {
 type Key struct {
 	Service string
 	ID      string
-	Address string // "host:port", IPv6 in brackets
+	Address string // "host:port", IPv6 in brackets, or "unix:/path"
 	Machine string // Instance.NodeAddress if Address depends on the machine
 }
 
@@ -104,8 +107,11 @@ func (i Instance) Key() Key {
 	return Key{Service: i.Service, ID: i.ID, Address: i.HostPort(), Machine: i.machine()}
 }
 
-// HostPort returns "host:port", with an IPv6 address in brackets.
+// HostPort returns "host:port", with an IPv6 address in brackets, or "unix:/path".
 func (i Instance) HostPort() string {
+	if i.Socket != "" {
+		return NetworkUnix + ":" + i.Socket
+	}
 	return net.JoinHostPort(i.Address, strconv.Itoa(i.Port))
 }
 
@@ -122,7 +128,7 @@ func (i Instance) Usable() bool { return i.Serving() || !i.Probation.IsZero() }
 // equals an empty one.
 func (i Instance) Equal(o Instance) bool {
 	return i.Service == o.Service && i.ID == o.ID && i.Node == o.Node &&
-		i.Address == o.Address && i.Port == o.Port && i.AddressTag == o.AddressTag && i.NodeAddress == o.NodeAddress &&
+		i.Address == o.Address && i.Port == o.Port && i.AddressTag == o.AddressTag && i.Socket == o.Socket && i.NodeAddress == o.NodeAddress &&
 		i.Weight == o.Weight && i.Status == o.Status && i.Priority == o.Priority && i.Detail == o.Detail &&
 		i.Datacenter == o.Datacenter && i.Kind == o.Kind && i.Unchecked == o.Unchecked && i.Probation.Equal(o.Probation) &&
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)
@@ -145,6 +151,7 @@ func compareKeys(a, b Instance) int {
 		cmp.Compare(a.ID, b.ID),
 		cmp.Compare(a.Address, b.Address),
 		cmp.Compare(a.Port, b.Port),
+		cmp.Compare(a.Socket, b.Socket),
 	); order != 0 || a.NodeAddress == b.NodeAddress {
 		return order
 	}

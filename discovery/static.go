@@ -20,7 +20,8 @@ type Static struct {
 
 // NewStatic returns a source with peers, each "host:port" or "host:port weight=N"
 // (default weight 1, at most [MaxWeight]; 0: no traffic). The host is a name, an IPv4
-// address, or an IPv6 address in brackets. The instance's id is its address. The
+// address, or an IPv6 address in brackets; "unix:/path" is a unix socket. The instance's id is
+// its address. The
 // error lists every invalid peer.
 func NewStatic(service string, peers []string) (*Static, error) {
 	var errs []error
@@ -50,15 +51,20 @@ func parsePeer(peer string) (Instance, error) {
 	if len(fields) == 0 || len(fields) > 2 {
 		return Instance{}, errors.New(`want "host:port" or "host:port weight=N"`)
 	}
-	host, portText, err := net.SplitHostPort(fields[0])
-	if err != nil || host == "" {
-		return Instance{}, errors.New(`want "host:port", an IPv6 address in brackets`)
+	i := Instance{Weight: 1}
+	if network, path := Endpoint(fields[0]); network == NetworkUnix {
+		i.Socket = path
+	} else {
+		host, portText, err := net.SplitHostPort(fields[0])
+		if err != nil || host == "" {
+			return Instance{}, errors.New(`want "host:port", an IPv6 address in brackets`)
+		}
+		port, err := strconv.ParseUint(portText, 10, 16)
+		if err != nil || port == 0 {
+			return Instance{}, fmt.Errorf("port %q: want 1 to 65535", portText)
+		}
+		i.Address, i.Port = host, int(port)
 	}
-	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil || port == 0 {
-		return Instance{}, fmt.Errorf("port %q: want 1 to 65535", portText)
-	}
-	i := Instance{Address: host, Port: int(port), Weight: 1}
 	i.ID = i.HostPort()
 	if len(fields) == 2 {
 		text, ok := strings.CutPrefix(fields[1], "weight=")

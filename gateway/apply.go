@@ -277,7 +277,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	if p.tokens != nil {
 		g.tokens.Store(p.tokens)
 	}
-	if before != nil && before.Admin.Socket != c.Admin.Socket && g.isAdmin(c.Admin) {
+	if before != nil && !reflect.DeepEqual(before.Admin.Socket, c.Admin.Socket) && g.isAdmin(c.Admin) {
 		g.permitAgain(g.adminListener, c.Admin.Socket)
 	}
 	g.useProxyOptions(p)

@@ -69,7 +69,7 @@ func (g *Gateway) newPool(name string, c config.Service, health healthcheck.Sett
 	checker := g.health.NewChecker()
 	s := newService(name, checker)
 	o := g.poolOptions(c, checker, health, s.upstreamTLS.Load)
-	o.MayConnect = g.mayConnect(name)
+	o.MayConnect, o.MayUseSocket = g.mayConnect(name), g.machine.MayUseSocket
 	pool, err := balancer.NewPool(name, o)
 	if err != nil {
 		return nil, err

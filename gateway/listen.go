@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"sluice/config"
+	"sluice/discovery"
 	"sluice/proxy"
 )
 
@@ -58,7 +59,7 @@ func (g *Gateway) Address(name string) net.Addr {
 // bound.
 func (g *Gateway) listen(c *config.Config) (all []*listener, err error) {
 	if g.adminListener == nil {
-		network, address := config.Endpoint(c.Admin.Address)
+		network, address := discovery.Endpoint(c.Admin.Address)
 		g.adminListener, err = g.options.Listen(adminName, network, address)
 		if err == nil {
 			err = permit(g.adminListener, c.Admin.Socket)
@@ -98,7 +99,13 @@ func (g *Gateway) listen(c *config.Config) (all []*listener, err error) {
 		if all[i] != nil {
 			continue
 		}
-		l, err := g.options.Listen(wanted.Name, "tcp", wanted.Address)
+		network, address := discovery.Endpoint(wanted.Address)
+		l, err := g.options.Listen(wanted.Name, network, address)
+		if err == nil {
+			if err = permit(l, wanted.Socket); err != nil {
+				g.options.Release(l)
+			}
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("listener %q: %w", wanted.Name, g.explain(wanted.Address, err)))
 			continue
@@ -110,11 +117,11 @@ func (g *Gateway) listen(c *config.Config) (all []*listener, err error) {
 
 // explain describes the usual errors of binding an address.
 func (g *Gateway) explain(address string, err error) error {
-	network, path := config.Endpoint(address)
+	network, path := discovery.Endpoint(address)
 	switch {
-	case network == config.NetworkUnix && errors.Is(err, os.ErrNotExist):
+	case network == discovery.NetworkUnix && errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%s: the directory %s does not exist", address, filepath.Dir(path))
-	case network == config.NetworkUnix:
+	case network == discovery.NetworkUnix:
 		return err
 	case errors.Is(err, syscall.EADDRINUSE):
 		_, port, _ := net.SplitHostPort(address)
@@ -154,9 +161,13 @@ func (g *Gateway) useListeners(all []*listener, c *config.Config) {
 			continue
 		}
 		for _, old := range before {
-			if old.Listener == l.Listener {
-				old.leave()
+			if old.Listener != l.Listener {
+				continue
 			}
+			if !reflect.DeepEqual(old.config.Socket, l.config.Socket) {
+				g.permitAgain(l, l.config.Socket)
+			}
+			old.leave()
 		}
 		g.serve(l)
 	}
@@ -167,7 +178,7 @@ func (g *Gateway) useListeners(all []*listener, c *config.Config) {
 		old.leave()
 		g.proxy.Drain(old.Listener, c.Shutdown.Idle, c.Shutdown.Grace)
 		g.options.Release(old.Listener)
-		g.log.Info().Str("listener", old.config.Name).Stringer("address", old.Addr()).Msg("listener removed: its connections finish")
+		g.log.Info().Str("listener", old.config.Name).Str("address", endpoint(old.Addr())).Msg("listener removed: its connections finish")
 	}
 }
 
@@ -180,7 +191,7 @@ func (g *Gateway) serve(l *listener) {
 		cancel()
 		<-left
 	}
-	g.log.Info().Str("listener", l.config.Name).Stringer("address", l.Addr()).Msg("listening")
+	g.log.Info().Str("listener", l.config.Name).Str("address", endpoint(l.Addr())).Msg("listening")
 	g.serving.Go(func() {
 		defer close(left)
 		defer l.stopCertificates()

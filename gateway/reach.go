@@ -18,8 +18,11 @@ const recheckInterval = 10 * time.Second
 func (g *Gateway) tellMachine() {
 	var all []locality.Listener
 	add := func(name string, l net.Listener) {
-		if a, ok := l.Addr().(*net.TCPAddr); ok {
+		switch a := l.Addr().(type) {
+		case *net.TCPAddr:
 			all = append(all, locality.Listener{Name: name, Address: a.AddrPort()})
+		case *net.UnixAddr:
+			all = append(all, locality.Listener{Name: name, Path: a.Name})
 		}
 	}
 	add(adminName, g.adminListener)

@@ -7,6 +7,7 @@ import (
 
 	"sluice/config"
 	"sluice/consul/registration"
+	"sluice/discovery"
 )
 
 // leaveTimeout limits how long a stop waits until the registration is removed from Consul.
@@ -26,7 +27,18 @@ func (g *Gateway) replicaName() string { return g.registrar.Self.Owner.Value }
 
 // registerAs applies the registration settings of r.
 func (g *Gateway) registerAs(r config.Revision) {
-	g.registrar.Set(registrationSettings(r, g.allListeners()[0].Addr().String(), g.replica.TLS))
+	g.registrar.Set(registrationSettings(r, g.registeredListener(), g.replica.TLS))
+}
+
+// registeredListener returns the "host:port" of the first listener that other machines may reach;
+// ":0" if all are unix sockets: then the configuration has the address.
+func (g *Gateway) registeredListener() string {
+	for _, l := range g.allListeners() {
+		if l.Addr().Network() == discovery.NetworkTCP {
+			return l.Addr().String()
+		}
+	}
+	return ":0"
 }
 
 // register keeps sluice registered in Consul once it is ready and warm is closed. leave ends

@@ -6,20 +6,21 @@ import (
 	"os"
 
 	"sluice/config"
+	"sluice/discovery"
 )
 
 // endpoint returns an address as the configuration has it.
 func endpoint(a net.Addr) string {
-	if a.Network() == config.NetworkUnix {
-		return config.NetworkUnix + ":" + a.String()
+	if a.Network() == discovery.NetworkUnix {
+		return discovery.NetworkUnix + ":" + a.String()
 	}
 	return a.String()
 }
 
 // permit sets who may connect to l, if it is a unix socket. Without settings the file stays as
 // it was made, by sluice for the user of the process only, or by systemd.
-func permit(l net.Listener, s config.Socket) error {
-	if l.Addr().Network() != config.NetworkUnix || s == (config.Socket{}) {
+func permit(l net.Listener, s *config.Socket) error {
+	if l.Addr().Network() != discovery.NetworkUnix || s == nil {
 		return nil
 	}
 	path := l.Addr().String()
@@ -36,11 +37,11 @@ func permit(l net.Listener, s config.Socket) error {
 	return nil
 }
 
-// permitAgain is permit for a socket that is in use, whose settings have changed.
-func (g *Gateway) permitAgain(l net.Listener, s config.Socket) {
-	if s == (config.Socket{}) {
-		mode, _, _, _ := s.Permissions()
-		s.Mode = fmt.Sprintf("%o", mode)
+// permitAgain is permit for a socket in use whose settings have changed. Without settings it gets
+// the defaults.
+func (g *Gateway) permitAgain(l net.Listener, s *config.Socket) {
+	if s == nil {
+		s = new(config.Socket)
 	}
 	if err := permit(l, s); err != nil {
 		g.log.Error().Err(err).Msg("the permissions of a unix socket stay as they are")

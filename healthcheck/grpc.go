@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+
+	"sluice/discovery"
 )
 
 // GRPCOptions are the settings of a [GRPC] probe.
@@ -52,7 +54,7 @@ func (g *GRPC) Check(ctx context.Context, t Target) error {
 			secured = credentials.NewTLS(g.o.TLS())
 		}
 		var err error
-		connection, err = grpc.NewClient("passthrough:///"+t.Address,
+		connection, err = grpc.NewClient("passthrough:///"+discovery.Authority(t.Address),
 			grpc.WithTransportCredentials(secured),
 			grpc.WithUserAgent("sluice-healthcheck"),
 			grpc.WithDisableServiceConfig(),

@@ -13,6 +13,8 @@ import (
 	"sync"
 
 	"github.com/valyala/fasthttp"
+
+	"sluice/discovery"
 )
 
 // maxHead bounds the response head in bytes.
@@ -100,7 +102,7 @@ func (h *HTTP) Check(ctx context.Context, t Target) error {
 // for reuse.
 func (h *HTTP) exchange(ctx context.Context, address string, connection *httpConnection, used bool) error {
 	release := bound(ctx, connection)
-	if _, err := connection.Write(h.request(address)); err != nil {
+	if _, err := connection.Write(h.request(discovery.Authority(address))); err != nil {
 		connection.Close()
 		release()
 		return stale(used, failure("request", err))

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"sluice/discovery"
 )
 
 // HTTP2 is a [Probe] that sends a request by HTTP/2: with TLS by ALPN, without TLS by prior
@@ -69,7 +71,7 @@ func (h *HTTP2) connect(ctx context.Context, t Target) (*http.ClientConn, error)
 			return connection, err
 		}
 	}
-	connection, err := transport.NewClientConn(ctx, scheme, t.Address)
+	connection, err := transport.NewClientConn(ctx, scheme, net.JoinHostPort("localhost", "80")) // dialed above
 	switch {
 	case dialErr != nil:
 		return nil, dialErr
@@ -89,7 +91,7 @@ func (h *HTTP2) tls() *tls.Config {
 // exchange sends a request, checks the answer, and closes the connection or stores it
 // for reuse.
 func (h *HTTP2) exchange(ctx context.Context, address string, connection *http.ClientConn, used bool) error {
-	request, err := h.request(ctx, address)
+	request, err := h.request(ctx, discovery.Authority(address))
 	if err != nil {
 		connection.Close()
 		return err

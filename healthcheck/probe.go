@@ -10,6 +10,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"sluice/discovery"
 )
 
 // Probe checks whether an address works. It is safe for concurrent use.
@@ -27,7 +29,7 @@ type Probe interface {
 
 // Target is what a probe connects to.
 type Target struct {
-	Address string // "host:port"
+	Address string // "host:port" or "unix:/path"
 	// Control is net.Dialer.ControlContext: it may refuse the resolved address. May
 	// be nil.
 	Control func(ctx context.Context, network, address string, c syscall.RawConn) error
@@ -40,7 +42,8 @@ type dialer struct {
 
 // dial connects to the target, with a TLS handshake if configured.
 func (d dialer) dial(ctx context.Context, t Target) (net.Conn, error) {
-	connection, err := (&net.Dialer{ControlContext: t.Control}).DialContext(ctx, "tcp", t.Address)
+	network, address := discovery.Endpoint(t.Address)
+	connection, err := (&net.Dialer{ControlContext: t.Control}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, failure("connect", err)
 	}
@@ -49,8 +52,9 @@ func (d dialer) dial(ctx context.Context, t Target) (net.Conn, error) {
 	}
 	config := d.tls()
 	if config.ServerName == "" {
-		if config.ServerName, _, err = net.SplitHostPort(t.Address); err != nil {
-			return nil, failure("connect", err)
+		config.ServerName = discovery.Authority(t.Address)
+		if host, _, err := net.SplitHostPort(t.Address); err == nil {
+			config.ServerName = host
 		}
 	}
 	secured := tls.Client(connection, config)

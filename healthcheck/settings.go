@@ -157,7 +157,7 @@ func (a *Active) address(p *balancer.Peer) string {
 	}
 	host, _, err := net.SplitHostPort(p.Address())
 	if err != nil {
-		return p.Address() // a peer always has a port
+		return p.Address() // a unix socket
 	}
 	return net.JoinHostPort(host, strconv.Itoa(a.Port))
 }

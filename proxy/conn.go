@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"net"
 	"net/netip"
 	"os"
 	"time"
@@ -45,7 +44,7 @@ const (
 	phaseRequest                  // the exchange serves a request
 )
 
-func newClientConn(s *Server, l *listener, conn *net.TCPConn, remote netip.Addr, shard uint32) (*clientConn, error) {
+func newClientConn(s *Server, l *listener, conn socketConn, remote netip.Addr, shard uint32) (*clientConn, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -154,7 +153,7 @@ func (c *clientConn) end() {
 	c.dropExchange()
 	switch {
 	case c.reset:
-		c.conn.SetLinger(0)
+		resetOnClose(c.conn)
 	case linger:
 		c.lingerForAnswer()
 	case c.tls != nil && !c.cutOff:

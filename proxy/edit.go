@@ -21,7 +21,7 @@ func (x *httpExchange) appendEditedRequest(out, text []byte, peer *balancer.Peer
 	}
 	host := a.Host
 	if a.HostOfPeer {
-		host = peer.Address()
+		host = peer.Authority()
 	}
 	if host != "" {
 		out = append(append(append(out, "Host: "...), host...), "\r\n"...)

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"net"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -20,7 +19,7 @@ type upstreamConn struct {
 	sweepEntry
 	transport *Transport
 	slot      *slot
-	conn      *net.TCPConn
+	conn      socketConn
 	raw       syscall.RawConn
 	tls       *tlsConn              // nil: no TLS
 	secure    *certificates.Client  // the settings of tls
@@ -68,7 +67,7 @@ type upstreamConn struct {
 	persistent bool // the connection is reusable after it
 }
 
-func newUpstreamConn(t *Transport, conn *net.TCPConn) (*upstreamConn, error) {
+func newUpstreamConn(t *Transport, conn socketConn) (*upstreamConn, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err

@@ -88,7 +88,7 @@ func TestHTTP2SlowClientGetsTheEnd(t *testing.T) {
 		eventually(t, "the connection is accepted", func() bool { return p.Connections() == 1 })
 		p.mu.Lock()
 		for conn := range p.conns {
-			conn.conn.SetWriteBuffer(4 << 10)
+			conn.conn.(*net.TCPConn).SetWriteBuffer(4 << 10)
 		}
 		p.mu.Unlock()
 		c.request(1, http2GetOf("/"), true)

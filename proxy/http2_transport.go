@@ -199,7 +199,7 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certi
 }
 
 // add starts HTTP/2 on conn.
-func (t *http2Transport) add(ctx context.Context, conn *net.TCPConn, deadline int64, secure *certificates.Client, shard uint32) (*http2PeerConn, error) {
+func (t *http2Transport) add(ctx context.Context, conn socketConn, deadline int64, secure *certificates.Client, shard uint32) (*http2PeerConn, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err

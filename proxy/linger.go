@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"net"
 	"os"
 	"time"
 )
@@ -60,7 +59,7 @@ func (c *clientConn) lingerForAnswer() {
 
 // refuseConn answers a connection over the limits without waiting, and closes it. It
 // first reads what has arrived, so that closing does not reset the connection.
-func (s *Server) refuseConn(conn *net.TCPConn) {
+func (s *Server) refuseConn(conn socketConn) {
 	answer, _ := appendAnswer(nil, refusalTooManyConnections, "", false, false, false)
 	var b buffers
 	b.borrow()

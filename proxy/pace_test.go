@@ -78,7 +78,7 @@ func TestSlowReaderIsNotCut(t *testing.T) {
 					eventually(t, "the connection is served", func() bool { return p.Connections() == 1 })
 					p.mu.Lock()
 					for c := range p.conns {
-						c.conn.SetWriteBuffer(buffer)
+						c.conn.(*net.TCPConn).SetWriteBuffer(buffer)
 					}
 					p.mu.Unlock()
 					fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", framing)

@@ -14,6 +14,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/certificates"
+	"sluice/discovery"
 )
 
 // Protocols of ALPN.
@@ -68,11 +69,10 @@ func (p *peerTLS) configOf(secure *certificates.Client) (*tls.Config, error) {
 	}
 	config := secure.ConfigOf(contents)
 	if config.ServerName == "" {
-		host, _, err := net.SplitHostPort(p.address)
-		if err != nil {
-			return nil, err
+		config.ServerName = discovery.Authority(p.address)
+		if host, _, err := net.SplitHostPort(p.address); err == nil {
+			config.ServerName = host
 		}
-		config.ServerName = host
 	}
 	config.NextProtos = []string{p.protocol}
 	config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
@@ -81,12 +81,12 @@ func (p *peerTLS) configOf(secure *certificates.Client) (*tls.Config, error) {
 }
 
 // handshake performs the TLS handshake on a new connection. An error was logged.
-func (p *peerTLS) handshake(ctx context.Context, conn *net.TCPConn, secure *certificates.Client, deadline time.Time) (*tlsConn, error) {
+func (p *peerTLS) handshake(ctx context.Context, conn socketConn, secure *certificates.Client, deadline time.Time) (*tlsConn, error) {
 	config, err := p.configOf(secure)
 	if err != nil {
 		return nil, err
 	}
-	socket := &tlsSocket{TCPConn: conn, handshaking: true}
+	socket := &tlsSocket{socketConn: conn, handshaking: true}
 	c := &tlsConn{Conn: tls.Client(socket, config), socket: socket}
 	conn.SetDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(aLongTimeAgo) })

@@ -92,8 +92,16 @@ func proxyHeader(version byte, a addresses) []byte {
 	return header
 }
 
-// plainAddress returns the address without a zone, and an IPv4-mapped one as IPv4.
+// localClient is the address of both ends of a unix socket, which has none: who uses it is a
+// program of this machine.
+var localClient = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)
+
+// plainAddress returns the address without a zone, and an IPv4-mapped one as IPv4. That of a unix
+// socket is localClient.
 func plainAddress(a net.Addr) netip.AddrPort {
+	if _, ok := a.(*net.UnixAddr); ok {
+		return localClient
+	}
 	tcp := a.(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(tcp.Addr().Unmap().WithZone(""), tcp.Port())
 }
@@ -103,18 +111,18 @@ type arrival struct {
 	sweepEntry
 	server   *Server
 	listener *listener
-	tcp      *net.TCPConn
+	conn     socketConn
 	raw      syscall.RawConn
 	from     addresses // of the proxy
 }
 
 // awaitProxyHeader serves a connection of a proxy that was admitted.
-func (s *Server) awaitProxyHeader(at *listener, conn *net.TCPConn, from addresses) error {
+func (s *Server) awaitProxyHeader(at *listener, conn socketConn, from addresses) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
-	a := &arrival{server: s, listener: at, tcp: conn, raw: raw, from: from}
+	a := &arrival{server: s, listener: at, conn: conn, raw: raw, from: from}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
@@ -145,13 +153,13 @@ func (a *arrival) serve() {
 	of, admitted, err := a.read()
 	a.remove()
 	if err == nil {
-		err = s.begin(a.listener, a.tcp, of)
+		err = s.begin(a.listener, a.conn, of)
 	} else {
 		s.log.Debug().Err(err).Str("listener", a.listener.name).Stringer("proxy", a.from.client.Addr()).Msg("no PROXY header was received")
 	}
 	if err != nil {
 		s.admission.leave(admitted)
-		a.tcp.Close()
+		a.conn.Close()
 	}
 }
 

@@ -42,7 +42,7 @@ func (x *httpExchange) appendRequestHead(out []byte, peer *balancer.Peer) []byte
 		if len(authority) > 0 {
 			out = append(out, authority...)
 		} else {
-			out = append(out, peer.Address()...)
+			out = append(out, peer.Authority()...)
 		}
 		out = append(out, "\r\n"...)
 	}

@@ -178,7 +178,7 @@ func (s *Server) Compression() compression.Stats { return s.encoders.Stats() }
 
 // start serves a new connection in its own goroutine.
 func (s *Server) start(at *listener, conn net.Conn) {
-	tcp, ok := conn.(*net.TCPConn)
+	socket, ok := conn.(socketConn)
 	if !ok {
 		conn.Close()
 		return
@@ -191,7 +191,7 @@ func (s *Server) start(at *listener, conn net.Conn) {
 		if at.tls != nil || at.streams != nil {
 			conn.Close() // a response requires a handshake, or another protocol
 		} else {
-			s.refuseConn(tcp)
+			s.refuseConn(socket)
 		}
 		return
 	}
@@ -199,7 +199,7 @@ func (s *Server) start(at *listener, conn net.Conn) {
 	if fromProxy {
 		begin = s.awaitProxyHeader
 	}
-	if begin(at, tcp, of) != nil {
+	if begin(at, socket, of) != nil {
 		s.admission.leave(remote)
 		conn.Close()
 	}
@@ -207,7 +207,7 @@ func (s *Server) start(at *listener, conn net.Conn) {
 
 // begin serves a connection of a client that was admitted, in its own goroutine. It
 // fails if the connection or the server is closed.
-func (s *Server) begin(at *listener, conn *net.TCPConn, of addresses) error {
+func (s *Server) begin(at *listener, conn socketConn, of addresses) error {
 	if at.streams != nil {
 		return s.startStream(at, conn, of)
 	}

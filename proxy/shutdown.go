@@ -47,7 +47,7 @@ func (s *Server) Shutdown(ctx context.Context, idleGrace time.Duration) error {
 			c.abort()
 		}
 		for a := range s.arrivals {
-			a.tcp.Close()
+			a.conn.Close()
 		}
 		s.mu.Unlock()
 		<-s.drained
@@ -88,7 +88,7 @@ func (s *Server) Drain(l net.Listener, idleGrace, grace time.Duration) {
 		select {
 		case <-s.stop:
 		case <-timer.C:
-			s.eachArrival(l, func(a *arrival) { a.tcp.Close() })
+			s.eachArrival(l, func(a *arrival) { a.conn.Close() })
 			s.eachConnection(l, func(c *clientConn) {
 				c.listener.cut.Store(true)
 				c.interrupt()

@@ -67,7 +67,7 @@ type stream struct {
 	bytesOut       int64
 }
 
-func newStream(s *Server, l *listener, conn *net.TCPConn, of addresses, shard uint32) (*stream, error) {
+func newStream(s *Server, l *listener, conn socketConn, of addresses, shard uint32) (*stream, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -188,8 +188,8 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 	}
 	if s.cut = tunnel.run(nil, &s.bytesIn, &s.bytesOut); s.cut != nil {
 		// The end of a connection must not look like that of the bytes.
-		u.conn.SetLinger(0)
-		s.socket.conn.SetLinger(0)
+		resetOnClose(u.conn)
+		resetOnClose(s.socket.conn)
 	}
 	u.finish(false)
 	return attempt.Ended(balancer.Outcome{Class: balancer.OutcomeOK})
@@ -239,7 +239,7 @@ func (s *stream) close() {
 
 // abort resets the connection. It is safe for concurrent use.
 func (s *stream) abort() {
-	s.socket.conn.SetLinger(0)
+	resetOnClose(s.socket.conn)
 	s.socket.conn.Close()
 }
 
@@ -319,7 +319,7 @@ func (t *Transport) dialStream(ctx context.Context, picked time.Time, timeout ti
 }
 
 // startStream implements begin for a listener with protocol tcp.
-func (s *Server) startStream(at *listener, conn *net.TCPConn, of addresses) error {
+func (s *Server) startStream(at *listener, conn socketConn, of addresses) error {
 	stream, err := newStream(s, at, conn, of, s.shards.Add(1))
 	if err != nil {
 		return err

@@ -46,8 +46,8 @@ const sealBytes = 60 << 10
 
 var sealBuffers = bufferPool(64 << 10)
 
-func newTLSConn(conn *net.TCPConn, entry *sweepEntry, s *Server, config *tls.Config) *tlsConn {
-	socket := &tlsSocket{TCPConn: conn, entry: entry, sweeper: s.sweeper, handshaking: true, handshake: handshake{all: s.handshakes}}
+func newTLSConn(conn socketConn, entry *sweepEntry, s *Server, config *tls.Config) *tlsConn {
+	socket := &tlsSocket{socketConn: conn, entry: entry, sweeper: s.sweeper, handshaking: true, handshake: handshake{all: s.handshakes}}
 	return &tlsConn{Conn: tls.Server(socket, config), socket: socket}
 }
 
@@ -97,7 +97,7 @@ func (t *tlsConn) write(b []byte) (int, error) {
 			return 0, err
 		}
 	}
-	n, err := t.socket.TCPConn.Write(t.unsent)
+	n, err := t.socket.socketConn.Write(t.unsent)
 	if t.unsent = t.unsent[n:]; len(t.unsent) > 0 {
 		return 0, err
 	}
@@ -119,7 +119,7 @@ func (t *tlsConn) closeNotify() {
 
 // A tlsSocket is the connection as crypto/tls sees it.
 type tlsSocket struct {
-	*net.TCPConn
+	socketConn
 	entry       *sweepEntry // of a client; nil: a peer
 	sweeper     *sweeper    // of entry
 	handshaking bool        // reads and writes may wait
@@ -146,7 +146,7 @@ func (nothingYet) Temporary() bool { return true }
 func (s *tlsSocket) Read(b []byte) (int, error) {
 	if s.handshaking {
 		if s.entry == nil { // of a peer
-			return s.TCPConn.Read(b)
+			return s.socketConn.Read(b)
 		}
 		return s.readHandshake(b)
 	}
@@ -169,7 +169,7 @@ func (s *tlsSocket) Read(b []byte) (int, error) {
 func (s *tlsSocket) readHandshake(b []byte) (int, error) {
 	s.handshake.pause()
 	for {
-		n, err := s.TCPConn.Read(b)
+		n, err := s.socketConn.Read(b)
 		if n > 0 {
 			s.handshake.proceed()
 			if s.entry.expired(s.sweeper) {
@@ -186,7 +186,7 @@ func (s *tlsSocket) readHandshake(b []byte) (int, error) {
 // Write sends the records of the handshake and collects those after it.
 func (s *tlsSocket) Write(b []byte) (int, error) {
 	if s.handshaking {
-		return s.TCPConn.Write(b)
+		return s.socketConn.Write(b)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

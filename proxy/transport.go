@@ -339,8 +339,8 @@ func (t *Transport) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for u := range t.open { // Drain has closed the idle ones
-		u.conn.SetLinger(0) // the peer must not take the end for that of the bytes
-		u.conn.Close()      // its exchange discards it
+		resetOnClose(u.conn) // the peer must not take the end for that of the bytes
+		u.conn.Close()       // its exchange discards it
 	}
 }
 

@@ -65,7 +65,7 @@ func TestConnectionGoesOnBehindReadBody(t *testing.T) {
 				}
 				request("GET", "X: y")
 				for _, idle := range p.idleUpstream() {
-					idle.conn.SetWriteBuffer(4 << 10)
+					idle.conn.(*net.TCPConn).SetWriteBuffer(4 << 10)
 				}
 				closes := request("POST", test.head).Close
 				answered <- struct{}{}

@@ -5,9 +5,25 @@ import (
 	"syscall"
 )
 
+// A socketConn is a connection by TCP or through a unix socket.
+type socketConn interface {
+	net.Conn
+	syscall.Conn
+	CloseRead() error
+	CloseWrite() error
+}
+
+// resetOnClose makes Close reset a TCP connection, so that the other side does not take the end
+// for that of the bytes. A unix socket has nothing of this kind.
+func resetOnClose(conn socketConn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // the connection may be closed already
+	}
+}
+
 // A wire is a connection without or with TLS.
 type wire struct {
-	conn *net.TCPConn
+	conn socketConn
 	raw  syscall.RawConn
 	tls  *tlsConn // nil: no TLS
 }

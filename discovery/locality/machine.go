@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -16,7 +17,8 @@ const rereadAfter = 10 * time.Second
 // Listener is an address that this sluice listens on.
 type Listener struct {
 	Name    string
-	Address netip.AddrPort // unspecified: every address of the machine; 0.0.0.0: IPv4 only
+	Address netip.AddrPort // unspecified: every address of the machine; 0.0.0.0: IPv4 only; invalid: Path
+	Path    string         // of a unix socket
 }
 
 // Machine is this machine and its sluice. It is safe for concurrent use.
@@ -62,7 +64,7 @@ func (m *Machine) Ask(registries []string) {
 func (m *Machine) Listen(all []Listener) {
 	listeners := make([]Listener, len(all))
 	for i, l := range all {
-		listeners[i] = Listener{l.Name, normalize(l.Address)}
+		listeners[i] = Listener{l.Name, normalize(l.Address), l.Path}
 	}
 	m.listeners.Store(&listeners)
 }
@@ -80,7 +82,7 @@ type Origin struct {
 func (m *Machine) MayConnect(to netip.AddrPort, from Origin) error {
 	to = normalize(to)
 	for _, l := range *m.listeners.Load() {
-		if m.reaches(to, l.Address) {
+		if l.Path == "" && m.reaches(to, l.Address) {
 			return fmt.Errorf("%s is the listener %q of sluice itself", to, l.Name)
 		}
 	}
@@ -92,6 +94,24 @@ func (m *Machine) MayConnect(to netip.AddrPort, from Origin) error {
 		return fmt.Errorf("%s is a %s address of an unknown machine", to.Addr(), kind)
 	}
 	return fmt.Errorf("%s is a %s address, and node %s (%s) is not known to be this machine", to.Addr(), kind, from.Node, from.NodeAddress)
+}
+
+// MayUseSocket returns an error if no request may go to the unix socket with a path: it is a
+// listener.
+func (m *Machine) MayUseSocket(path string) error {
+	socket, err := os.Stat(path)
+	if err != nil {
+		return nil // nobody listens
+	}
+	for _, l := range *m.listeners.Load() {
+		if l.Path == "" {
+			continue
+		}
+		if own, err := os.Stat(l.Path); err == nil && os.SameFile(own, socket) {
+			return fmt.Errorf("%s is the listener %q of sluice itself", path, l.Name)
+		}
+	}
+	return nil
 }
 
 // reaches reports whether a connection to an address reaches a listener.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -71,7 +73,7 @@ func TestListenersOfThisSluice(t *testing.T) {
 		},
 	} {
 		m := machine(agent)
-		m.Listen([]Listener{{"web", netip.MustParseAddrPort("192.0.2.1:1")}, {"admin", netip.MustParseAddrPort(test.listener)}})
+		m.Listen([]Listener{{Name: "web", Address: netip.MustParseAddrPort("192.0.2.1:1")}, {Name: "admin", Address: netip.MustParseAddrPort(test.listener)}})
 		for _, from := range []Origin{operator, here, dev} {
 			for _, to := range strings.Fields(test.own) {
 				err := m.MayConnect(netip.MustParseAddrPort(to), from)
@@ -139,7 +141,7 @@ func TestAddressesAreRefreshed(t *testing.T) {
 			ip, network, _ := net.ParseCIDR(address)
 			return []net.Addr{&net.IPNet{IP: ip, Mask: network.Mask}}, nil
 		})
-		m.Listen([]Listener{{"web", netip.MustParseAddrPort("[::]:8080")}})
+		m.Listen([]Listener{{Name: "web", Address: netip.MustParseAddrPort("[::]:8080")}})
 		expect := func(what, to string, own bool) {
 			t.Helper()
 			if err := m.MayConnect(netip.MustParseAddrPort(to), operator); (err != nil) != own {
@@ -176,7 +178,7 @@ func TestThisMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	m.Listen([]Listener{{"web", l.Addr().(*net.TCPAddr).AddrPort()}})
+	m.Listen([]Listener{{Name: "web", Address: l.Addr().(*net.TCPAddr).AddrPort()}})
 	all, err := net.InterfaceAddrs()
 	if err != nil {
 		t.Fatal(err)
@@ -187,5 +189,29 @@ func TestThisMachine(t *testing.T) {
 		if m.MayConnect(to, operator) == nil {
 			t.Errorf("%s is not an address of this machine", to)
 		}
+	}
+}
+
+// A unix socket is recognized by its file, under any name.
+func TestSocketOfAListener(t *testing.T) {
+	dir := t.TempDir()
+	own, other, link := filepath.Join(dir, "own"), filepath.Join(dir, "other"), filepath.Join(dir, "link")
+	for _, path := range []string{own, other} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(own, link); err != nil {
+		t.Fatal(err)
+	}
+	m := New()
+	m.Listen([]Listener{{Name: "tcp", Address: netip.MustParseAddrPort("[::]:8080")}, {Name: "web", Path: own}})
+	for path, want := range map[string]bool{own: false, link: false, dir + "//own": false, other: true, filepath.Join(dir, "none"): true} {
+		if err := m.MayUseSocket(path); (err == nil) != want {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if err := m.MayConnect(netip.MustParseAddrPort("192.0.2.1:0"), Origin{Trusted: true}); err != nil {
+		t.Errorf("a socket is taken for an address: %v", err)
 	}
 }

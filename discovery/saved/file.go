@@ -44,7 +44,7 @@ func (s *Set) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	for _, i := range set {
-		if i.Address == "" || i.Port < 1 || i.Port > 65535 || i.Weight < 0 || i.Weight > discovery.MaxWeight {
+		if i.Socket == "" && (i.Address == "" || i.Port < 1 || i.Port > 65535) || i.Weight < 0 || i.Weight > discovery.MaxWeight {
 			return fmt.Errorf("instance %q is invalid", i.ID)
 		}
 	}

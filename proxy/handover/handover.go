@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/cloudflare/tableflip"
+	"golang.org/x/sys/unix"
 )
 
 // Handover is the process's part in a replacement, as the old or the new one. A process
@@ -71,6 +72,9 @@ func (h *Handover) Listen(name, network, address string) (net.Listener, error) {
 	if l != nil && listens(l) {
 		return l, nil
 	}
+	if l != nil {
+		l.Close() // a process before this one has released it
+	}
 	if l, err = h.listen(name, network, address); err != nil {
 		return nil, err
 	}
@@ -103,7 +107,11 @@ func (h *Handover) Release(l net.Listener) {
 			return
 		}
 		// The copy for later processes cannot be closed, but need not listen.
-		control(l, func(fd int) error { return syscall.Shutdown(fd, syscall.SHUT_RD) })
+		how := syscall.SHUT_RD
+		if l.Addr().Network() == "unix" {
+			how = syscall.SHUT_RDWR // listens recognizes that
+		}
+		control(l, func(fd int) error { return syscall.Shutdown(fd, how) })
 	}
 }
 
@@ -111,6 +119,13 @@ func (h *Handover) Release(l net.Listener) {
 func listens(l net.Listener) bool {
 	on := 0
 	err := control(l, func(fd int) (err error) {
+		if l.Addr().Network() == "unix" { // SO_ACCEPTCONN stays
+			poll := []unix.PollFd{{Fd: int32(fd)}}
+			if _, err := unix.Poll(poll, 0); err == nil && poll[0].Revents&unix.POLLHUP == 0 {
+				on = 1
+			}
+			return nil
+		}
 		on, err = syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN)
 		return err
 	})

@@ -78,6 +78,34 @@ func TestHandover(t *testing.T) {
 		h.Release(again)
 	}
 
+	// The same for a unix socket, whose file stays.
+	path := filepath.Join(t.TempDir(), "s")
+	socket, err := h.Listen("web", "unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !listens(socket) {
+		t.Error("a new unix socket does not listen")
+	}
+	keptSocket, err := socket.(*net.UnixListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keptSocket.Close()
+	h.Release(socket)
+	if conn, err := net.Dial("unix", path); err == nil {
+		conn.Close()
+		t.Error("the unix socket is still open after Release")
+	}
+	if inherited, err := net.FileListener(keptSocket); err != nil || listens(inherited) {
+		t.Errorf("the unix socket that a later process gets listens: %v", err)
+	} else {
+		inherited.Close()
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
+	}
+
 	// The socket is kept for a later process until Stop.
 	address := l.Addr().String()
 	h.Stop()

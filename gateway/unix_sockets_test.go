@@ -1,0 +1,208 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sluice/test/consultest"
+)
+
+// socketDirectory returns a directory whose files have paths that are short enough for unix sockets.
+func socketDirectory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sluice-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// through makes the client use a unix socket.
+func (r *running) through(path string) {
+	r.client.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}
+}
+
+// serveSocket serves a handler on a unix socket.
+func serveSocket(t *testing.T, path string, handler http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(handler)
+	server.Listener.Close()
+	server.Listener = l
+	server.Start()
+	t.Cleanup(server.Close)
+	return server
+}
+
+// postBody sends a request with the body and returns the answer's status and body; 0: none.
+func (r *running) postBody(url, body string) (int, string) {
+	r.t.Helper()
+	response, err := r.client.Post(url, "text/plain", strings.NewReader(body))
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer response.Body.Close()
+	all, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return response.StatusCode, string(all)
+}
+
+// Clients and peers use unix sockets, with checks. A client counts as 127.0.0.1. A reload moves and
+// keeps sockets, and a socket of sluice itself gets no requests.
+func TestUnixSocketsOfClientsAndPeers(t *testing.T) {
+	t.Parallel()
+	dir := socketDirectory(t)
+	one, two, web := filepath.Join(dir, "One"), filepath.Join(dir, "two"), filepath.Join(dir, "web")
+	echo := func(name string) http.HandlerFunc {
+		return func(w http.ResponseWriter, q *http.Request) {
+			body, _ := io.ReadAll(q.Body)
+			fmt.Fprintf(w, "%s %s %q %d", name, q.Host, q.Header.Get("X-Forwarded-For"), len(body))
+		}
+	}
+	serveSocket(t, one, echo("one"))
+	second := serveSocket(t, two, echo("two"))
+	of := func(listeners, peers string) string {
+		return fmt.Sprintf("listeners: [%s]\nadmin: { address: '127.0.0.1:0' }\naccess_log: { path: 'off' }\nshutdown: { idle: 0s }\n"+
+			"services: { a: { peers: [%s], balance: { policy: round_robin }, health: { active: { type: http, path: /, interval: 100ms } } } }\nroutes: [{ service: a }]\n", listeners, peers)
+	}
+	listener := fmt.Sprintf("{ name: web, address: 'unix:%s' }", web)
+	r := start(t, of(listener, fmt.Sprintf("'unix:%s', 'unix:%s'", one, two)))
+	r.through(web)
+	var seen []string
+	for range 4 {
+		status, body := r.postBody("http://example.com/", strings.Repeat("x", 100_000))
+		name, rest, _ := strings.Cut(body, " ")
+		seen = append(seen, name)
+		if status != http.StatusOK || rest != `example.com "127.0.0.1" 100000` {
+			t.Errorf("got %d %s", status, body)
+		}
+	}
+	slices.Sort(seen)
+	if fmt.Sprint(seen) != "[one one two two]" {
+		t.Errorf("peers: %v", seen)
+	}
+	for _, p := range r.services.get("a").pool.Snapshot().All {
+		if !slices.Contains([]string{"unix:" + one, "unix:" + two}, p.Address()) {
+			t.Errorf("address %s", p.Address())
+		}
+	}
+	second.Close()
+	consultest.Await(t, "the check of the second fails", func() bool {
+		return len(r.services.get("a").pool.Snapshot().Eligible) == 1
+	})
+	if info, err := os.Stat(web); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the listener's file: %v, %v", info.Mode(), err)
+	}
+
+	// A reload keeps the socket, changes who may connect, and adds another.
+	before, _ := os.Stat(web)
+	other := filepath.Join(dir, "other")
+	r.write(of(fmt.Sprintf("{ name: again, address: 'unix:%s', socket: { mode: 0666 } }, { name: other, address: 'unix:%s' }", web, other), "'unix:"+one+"'"))
+	r.reloadNow(t.Context())
+	if after, err := os.Stat(web); err != nil || !os.SameFile(before, after) || after.Mode().Perm() != 0o666 {
+		t.Errorf("after a reload: %v, %v", after, err)
+	}
+	for _, path := range []string{web, other} {
+		r.through(path)
+		if status, body := r.postBody("http://example.com/", ""); status != http.StatusOK {
+			t.Errorf("%s: got %d %s", path, status, body)
+		}
+	}
+
+	// A request that reached sluice itself would come again and again.
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(web, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, own := range []string{web, link} {
+		r.write(of(fmt.Sprintf("{ name: again, address: 'unix:%s', socket: { mode: 0666 } }", web), "'unix:"+own+"'"))
+		r.reloadNow(t.Context())
+		r.through(web)
+		if status, body := r.postBody("http://example.com/", ""); status != http.StatusServiceUnavailable && status != http.StatusBadGateway {
+			t.Errorf("%s: got %d %s", own, status, body)
+		}
+	}
+	if conn, err := net.Dial("unix", other); err == nil {
+		conn.Close()
+		t.Error("the removed listener accepts")
+	}
+}
+
+// Unix sockets carry HTTP/2 without TLS, TLS, and TCP.
+func TestUnixSocketsOfEveryProtocol(t *testing.T) {
+	t.Parallel()
+	dir := socketDirectory(t)
+	path := func(name string) string { return filepath.Join(dir, name) }
+	answer := func(w http.ResponseWriter, q *http.Request) {
+		body, _ := io.ReadAll(q.Body)
+		fmt.Fprintf(w, "%s %s %d", q.Proto, q.Host, len(body))
+	}
+	serveSocket(t, path("plain"), answer)
+	h2c := httptest.NewUnstartedServer(http.HandlerFunc(answer))
+	h2c.Listener.Close()
+	var err error
+	if h2c.Listener, err = net.Listen("unix", path("h2c")); err != nil {
+		t.Fatal(err)
+	}
+	h2c.Config.Protocols = new(http.Protocols)
+	h2c.Config.Protocols.SetUnencryptedHTTP2(true)
+	h2c.Start()
+	t.Cleanup(h2c.Close)
+	secure := httptest.NewUnstartedServer(http.HandlerFunc(answer))
+	secure.Listener.Close()
+	if secure.Listener, err = net.Listen("unix", path("tls")); err != nil {
+		t.Fatal(err)
+	}
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+
+	check := "health: { active: { type: http, path: /, interval: 100ms } }"
+	r := start(t, fmt.Sprintf("listeners: [{ name: web, address: 'unix:%s' }, { name: tcp, address: 'unix:%s', protocol: tcp, service: plain }]\n"+
+		"admin: { address: '127.0.0.1:0' }\naccess_log: { path: 'off' }\nservices:\n"+
+		"  plain: { peers: ['unix:%s'], health: { active: { type: tcp, interval: 100ms } } }\n"+
+		"  h2c: { peers: ['unix:%s'], upstream: { protocol: h2c }, %s }\n"+
+		"  tls: { peers: ['unix:%s'], upstream: { tls: { insecure: true } }, health: { active: { type: tcp, interval: 100ms } } }\n"+
+		"routes: [{ host: h2c, service: h2c }, { host: tls, service: tls }, { service: plain, host_header: peer }]\n",
+		path("web"), path("tcp"), path("plain"), path("h2c"), check, path("tls")))
+	for _, c := range []struct{ socket, host, want string }{
+		{"web", "h2c", "HTTP/2.0 h2c 100000"},
+		{"web", "tls", "HTTP/1.1 tls 100000"},
+		{"web", "plain", "HTTP/1.1 localhost 100000"},
+		{"tcp", "plain", "HTTP/1.1 plain 100000"},
+	} {
+		r.through(path(c.socket))
+		if status, body := r.postBody("http://"+c.host+"/", strings.Repeat("x", 100_000)); status != http.StatusOK || body != c.want {
+			t.Errorf("%+v: got %d %s", c, status, body)
+		}
+	}
+	consultest.Await(t, "a check of each service has passed", func() bool {
+		for _, stats := range r.services.health() {
+			if stats.ChecksPassed == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	for name, stats := range r.services.health() {
+		if stats.ChecksFailed != 0 {
+			t.Errorf("%s: %d checks failed", name, stats.ChecksFailed)
+		}
+	}
+}
