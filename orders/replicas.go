@@ -111,12 +111,13 @@ func (s *Store) use(index uint64, pairs []api.KVPair) {
 	}
 	s.known, s.invalid, s.index, s.marked = known, invalid, index, marked
 	s.settleLocked()
-	if !s.answered {
-		s.answered = true
-		close(s.first)
-	}
+	first := !s.answered
+	s.answered = true
 	s.mu.Unlock()
 	s.refresh()
+	if first { // they are in effect
+		close(s.first)
+	}
 	wake(s.wake)
 }
 
