@@ -261,27 +261,6 @@ func TestOrdersOutliveConsulsState(t *testing.T) {
 	expectStanding(t, s, "")
 }
 
-// A Consul that begins anew gets the orders from the replicas.
-func TestOrdersAreWrittenIntoANewConsul(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	a := startReplica(t, "a", agent.URL(), newFile(t))
-	for n := range 20 {
-		a.give(weightOf(star(1), n+1))
-	}
-	a.give(drainOf(star(2)))
-	a.awaitStatus("the watch has all", func(s Status) bool { return len(a.State().Orders) == 2 && a.State().Orders[1].Shared })
-	if err := agent.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	must(t, agent.Wipe())
-	must(t, agent.Launch(t.Context()))
-	must(t, agent.WaitReady(t.Context()))
-	const both = "weight 20 of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
-	startReplica(t, "b", agent.URL(), newFile(t)).await(both)
-	expectStanding(t, a.Store, both)
-}
-
 // An accepted change counts until the watch shows it or a later one.
 func TestAnOldAnswerDoesNotUndoAChange(t *testing.T) {
 	drain := drainOf(star(1))
