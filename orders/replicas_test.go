@@ -45,6 +45,10 @@ func (o *output) has(text string) bool {
 	return strings.Contains(o.text.String(), text)
 }
 
+// wait is how long the queries of replicas block. A Consul that begins anew while a replica has no
+// query under way is noticed when the next query ends.
+const wait = 2 * time.Second
+
 // startReplica starts a store with a file, until the test ends.
 func startReplica(t *testing.T, name, url, path string) *replica {
 	t.Helper()
@@ -53,7 +57,7 @@ func startReplica(t *testing.T, name, url, path string) *replica {
 	client, err := consul.New(consul.Options{Addresses: []string{url}, Log: log})
 	must(t, err)
 	r.Store = New(Options{
-		Path: path, Consul: client, Prefix: prefix, Wait: func() time.Duration { return time.Minute },
+		Path: path, Consul: client, Prefix: prefix, Wait: func() time.Duration { return wait },
 		Replica: func() string { return name }, Log: log,
 	})
 	must(t, r.Open())
@@ -259,6 +263,27 @@ func TestOrdersOutliveConsulsState(t *testing.T) {
 	expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81)")
 	s.use(8, []api.KVPair{{Key: prefix + "/" + markKey, ModifyIndex: 3}})
 	expectStanding(t, s, "")
+}
+
+// A Consul that begins anew gets the orders from the replicas.
+func TestOrdersAreWrittenIntoANewConsul(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	a := startReplica(t, "a", agent.URL(), newFile(t))
+	for n := range 20 {
+		a.give(weightOf(star(1), n+1))
+	}
+	a.give(drainOf(star(2)))
+	a.awaitStatus("the watch has all", func(s Status) bool { return len(a.State().Orders) == 2 && a.State().Orders[1].Shared })
+	if err := agent.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	must(t, agent.Wipe())
+	must(t, agent.Launch(t.Context()))
+	must(t, agent.WaitReady(t.Context()))
+	const both = "weight 20 of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
+	startReplica(t, "b", agent.URL(), newFile(t)).await(both)
+	expectStanding(t, a.Store, both)
 }
 
 // An accepted change counts until the watch shows it or a later one.
