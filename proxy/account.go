@@ -61,11 +61,19 @@ func (x *httpExchange) account() {
 			entry.Group = g.Name()
 		}
 	}
-	var tries [maxTried]accesslog.Try
 	if x.tried.count > 1 {
-		entry.Tries = x.tried.appendTries(tries[:0], duration)
+		x.logTries(log, entry, duration)
+		return
 	}
 	log.Log(c.shard, &entry)
+}
+
+// logTries logs an exchange of several tries. It is a function of its own because the memory
+// of the tries would be cleared for each request.
+func (x *httpExchange) logTries(log *accesslog.Logger, entry accesslog.Entry, duration time.Duration) {
+	var tries [maxTried]accesslog.Try
+	entry.Tries = x.tried.appendTries(tries[:0], duration)
+	log.Log(x.client.shard, &entry)
 }
 
 // waited returns how long the client has waited in an exchange that took that long: a

@@ -20,7 +20,7 @@ func (x *httpExchange) begin() {
 	x.target, x.stripped, x.user = x.target[:0], false, ""
 	x.query, x.newClient = balancer.Query{}, 0
 	x.tries, x.status, x.bytesIn, x.bytesOut = 0, 0, int64(x.bodyLength), 0
-	x.tried.clear()
+	x.tried.reset()
 	x.upstreamStatus = 0
 	x.connectTime, x.upstreamTime = 0, 0
 	x.refused, x.interrupted, x.lastRefusal = "", "", nil

@@ -35,7 +35,9 @@ type triedPeers struct {
 // begin adds a try.
 func (p *triedPeers) begin(peer *balancer.Peer, start time.Duration) *tried {
 	t := &p.list[min(p.count, maxTried-1)]
-	*t = tried{peer: peer, start: start}
+	// Field by field: a composite literal would be copied.
+	t.peer, t.start, t.duration, t.connect = peer, start, 0, 0
+	t.status, t.class, t.span = 0, 0, tracing.SpanID{}
 	p.count++
 	return t
 }
@@ -53,11 +55,11 @@ func (p *triedPeers) of(peer *balancer.Peer) *tried {
 
 func (p *triedPeers) all() []tried { return p.list[:min(p.count, maxTried)] }
 
+// reset begins with another exchange. The peers of the last one stay in memory until clear.
+func (p *triedPeers) reset() { p.count = 0 }
+
 // clear forgets the peers.
-func (p *triedPeers) clear() {
-	clear(p.all())
-	p.count = 0
-}
+func (p *triedPeers) clear() { *p = triedPeers{} }
 
 // end records the outcome of a try of an exchange that began at start.
 func (t *tried) end(o balancer.Outcome, exchangeStart time.Time) {
