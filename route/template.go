@@ -3,6 +3,8 @@ package route
 import (
 	"fmt"
 	"strings"
+
+	"sluice/template"
 )
 
 // A Template is a text with variables, such as "https://$host$path". The zero value is
@@ -73,58 +75,25 @@ type Values interface {
 // NoGroups is the number of groups without a regular expression.
 const NoGroups = -1
 
-// ParseTemplate parses a text. "$name" and "${name}" are variables, "$1" and "${1}" the
-// groups of a regular expression, of which there are as many as groups says, "$0" is all
-// that it matches, and "$$" is a dollar sign. A text with a control character is an error.
-func ParseTemplate(s string, groups int) (Template, error) {
-	var t Template
-	for i, c := range []byte(s) {
-		if c < ' ' || c == 0x7f {
-			return t, fmt.Errorf("contains %q, character %d", c, i+1)
-		}
+// ParseTemplate parses a text, as [template.Parse] does. "$1" and "${1}" are the groups of a
+// regular expression, of which there are as many as groups says, and "$0" is all that it
+// matches.
+func ParseTemplate(s string, groups int) (t Template, err error) {
+	parts, rest, err := template.Parse(s, func(name string) (p templatePart, err error) {
+		p.variable, p.group, err = lookUpVariable(name, groups)
+		return p, err
+	})
+	if err != nil {
+		return t, err
 	}
-	text := ""
-	for {
-		before, after, found := strings.Cut(s, "$")
-		text += before
-		if !found {
-			break
-		}
-		if strings.HasPrefix(after, "$") {
-			text, s = text+"$", after[1:]
-			continue
-		}
-		name, rest, err := variableName(after)
-		if err != nil {
-			return Template{}, err
-		}
-		part := templatePart{text: text}
-		if part.variable, part.group, err = lookUpVariable(name, groups); err != nil {
-			return Template{}, err
-		}
-		t.parts = append(t.parts, part)
-		text, s = "", rest
+	for _, p := range parts {
+		p.Variable.text = p.Text
+		t.parts = append(t.parts, p.Variable)
 	}
-	if text != "" {
-		t.parts = append(t.parts, templatePart{text: text})
+	if rest != "" {
+		t.parts = append(t.parts, templatePart{text: rest})
 	}
 	return t, nil
-}
-
-// variableName cuts the name of a variable off the text after a dollar sign.
-func variableName(s string) (name, rest string, err error) {
-	if inner, ok := strings.CutPrefix(s, "{"); ok {
-		if name, rest, ok = strings.Cut(inner, "}"); !ok {
-			return "", "", fmt.Errorf(`"$%s" has no "}"`, s)
-		}
-		return name, rest, nil
-	}
-	n := 0
-	digits := s != "" && s[0] >= '0' && s[0] <= '9' // "$1a" is the group 1, and "a"
-	for n < len(s) && (s[n] >= '0' && s[n] <= '9' || !digits && (s[n] >= 'a' && s[n] <= 'z' || s[n] == '_')) {
-		n++
-	}
-	return s[:n], s[n:], nil
 }
 
 func lookUpVariable(name string, groups int) (v Variable, group int, err error) {

@@ -21,7 +21,7 @@ func lineCombined(e *Entry) string {
 
 // lineOf returns the line of e in a format that is not JSON.
 func lineOf(f Format, e *Entry) string {
-	t, err := f.template()
+	t, err := f.layout()
 	if err != nil {
 		panic(err)
 	}

@@ -23,21 +23,21 @@ const (
 
 // Check reports what is wrong with f.
 func (f Format) Check() error {
-	_, err := f.template()
+	_, err := f.layout()
 	return err
 }
 
-// template returns nil for FormatJSON.
-func (f Format) template() (template, error) {
+// layout returns nil for FormatJSON.
+func (f Format) layout() (layout, error) {
 	switch {
 	case f == FormatJSON:
 		return nil, nil
 	case f == FormatCombined:
-		return parseTemplate(combined)
+		return parseLayout(combined)
 	case !strings.Contains(string(f), "$"):
 		return nil, errors.New(`want json, combined or a template such as '$client "$method $target" $status'`)
 	}
-	return parseTemplate(string(f))
+	return parseLayout(string(f))
 }
 
 // Options are the options of New.
@@ -67,7 +67,7 @@ type Options struct {
 
 // Logger is an access log. It is safe for concurrent use. A nil Logger is off.
 type Logger struct {
-	template  template // nil: JSON
+	layout    layout // nil: JSON
 	everyLine bool
 	slow      time.Duration // above all if it is 0 in the options
 	threshold uint64        // a random 64-bit number below it selects a line
@@ -117,9 +117,9 @@ func New(o Options) (*Logger, error) {
 
 // start makes a Logger of complete and correct options.
 func start(o Options, out *output) *Logger {
-	t, _ := o.Format.template() // New has checked it
+	lines, _ := o.Format.layout() // New has checked it
 	l := &Logger{
-		template:  t,
+		layout:    lines,
 		everyLine: o.Sample == 1,
 		slow:      cmp.Or(o.Slow, math.MaxInt64),
 		shards:    make([]shard, shardCount()),
@@ -170,8 +170,8 @@ func (l *Logger) Log(shard uint32, e *Entry) {
 			return
 		}
 	}
-	if l.template != nil {
-		s.buf = l.template.line(s.buf, e, &s.clocks)
+	if l.layout != nil {
+		s.buf = l.layout.line(s.buf, e, &s.clocks)
 	} else {
 		s.buf = jsonLine(s.buf, e, &s.clocks.rfc3339)
 	}

@@ -8,10 +8,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sluice/template"
 )
 
-// A template is a text with variables, such as "$client $status".
-type template []part
+// A layout is a line with variables, such as "$client $status".
+type layout []part
 
 // A part is a literal text, and then a variable.
 type part struct {
@@ -105,51 +107,20 @@ func IsVariable(name string) bool { return variableNames[name] != variableNone }
 // fieldPrefix begins the names of variables for the fields of a request.
 const fieldPrefix = "http_"
 
-// parseTemplate parses a template. "$name" and "${name}" are variables, and "$$" is a
-// dollar sign.
-func parseTemplate(s string) (t template, err error) {
-	for i, c := range []byte(s) {
-		if c < ' ' || c == 0x7f {
-			return nil, fmt.Errorf("contains %q, character %d: a line has no control characters", c, i+1)
-		}
+// parseLayout parses a text, as [template.Parse] does.
+func parseLayout(s string) (l layout, err error) {
+	parts, rest, err := template.Parse(s, func(name string) (p part, err error) {
+		p.variable, p.field, err = lookUp(name)
+		return p, err
+	})
+	if err != nil {
+		return nil, err
 	}
-	text := ""
-	for {
-		before, after, found := strings.Cut(s, "$")
-		text += before
-		if !found {
-			break
-		}
-		if strings.HasPrefix(after, "$") {
-			text, s = text+"$", after[1:]
-			continue
-		}
-		name, rest, err := cutName(after)
-		if err != nil {
-			return nil, err
-		}
-		p := part{text: text}
-		if p.variable, p.field, err = lookUp(name); err != nil {
-			return nil, err
-		}
-		t, text, s = append(t, p), "", rest
+	for _, p := range parts {
+		p.Variable.text = p.Text
+		l = append(l, p.Variable)
 	}
-	return append(t, part{text: text + "\n"}), nil
-}
-
-// cutName cuts the name of a variable off the text after a dollar sign.
-func cutName(s string) (name, rest string, err error) {
-	if inner, ok := strings.CutPrefix(s, "{"); ok {
-		if name, rest, ok = strings.Cut(inner, "}"); !ok {
-			return "", "", fmt.Errorf(`"$%s" has no "}"`, s)
-		}
-		return name, rest, nil
-	}
-	n := 0
-	for n < len(s) && isNameCharacter(s[n]) {
-		n++
-	}
-	return s[:n], s[n:], nil
+	return append(l, part{text: rest + "\n"}), nil
 }
 
 func isNameCharacter(c byte) bool {
@@ -171,9 +142,9 @@ func lookUp(name string) (v variable, field []byte, err error) {
 }
 
 // line appends e as one line.
-func (t template) line(b []byte, e *Entry, c *clocks) []byte {
-	for i := range t {
-		p := &t[i]
+func (l layout) line(b []byte, e *Entry, c *clocks) []byte {
+	for i := range l {
+		p := &l[i]
 		b = append(b, p.text...)
 		switch p.variable {
 		case variableNone:
