@@ -212,8 +212,7 @@ func (h *handler) rollback(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		writeError(w, http.StatusBadRequest, "number: want that of a revision")
 		return
-	case !isWhy(why):
-		writeError(w, http.StatusBadRequest, fmt.Sprintf("why: want up to %d bytes of printable text", maxWhy))
+	case !textsFit(w, r, "why"):
 		return
 	case match == "":
 		writeError(w, http.StatusPreconditionRequired, `If-Match: want the hash of the configuration in use, in quotes, from /api/config`)

@@ -73,11 +73,8 @@ func (h *handler) releaseWeight(w http.ResponseWriter, r *http.Request) { h.end(
 func terms(w http.ResponseWriter, r *http.Request, o *orders.Order) bool {
 	query := r.URL.Query()
 	o.Why, o.By = query.Get("why"), query.Get("by")
-	for _, name := range []string{"why", "by"} {
-		if !isWhy(query.Get(name)) {
-			writeError(w, http.StatusBadRequest, fmt.Sprintf("%s: want up to %d bytes of printable text", name, maxWhy))
-			return false
-		}
+	if !textsFit(w, r, "why", "by") {
+		return false
 	}
 	if query.Has("for") {
 		d, err := time.ParseDuration(query.Get("for"))
@@ -86,6 +83,18 @@ func terms(w http.ResponseWriter, r *http.Request, o *orders.Order) bool {
 			return false
 		}
 		o.Until = time.Now().Add(d)
+	}
+	return true
+}
+
+// textsFit reports whether the parameters, which are for people, may be kept and shown. It answers
+// if not.
+func textsFit(w http.ResponseWriter, r *http.Request, names ...string) bool {
+	for _, name := range names {
+		if !orders.IsText(r.URL.Query().Get(name)) {
+			writeError(w, http.StatusBadRequest, fmt.Sprintf("%s: want up to %d bytes of printable text", name, orders.MaxText))
+			return false
+		}
 	}
 	return true
 }

@@ -133,7 +133,7 @@ func TestRefusedOrders(t *testing.T) {
 	expect("no such peer", http.StatusNotFound, status, body)
 	status, body = post(t, h, path+"?node=elsewhere")
 	expect("no such node", http.StatusNotFound, status, body)
-	status, body = post(t, h, path+"?why="+strings.Repeat("x", maxWhy+1))
+	status, body = post(t, h, path+"?why="+strings.Repeat("x", orders.MaxText+1))
 	expect("long reason", http.StatusBadRequest, status, body)
 	status, body = post(t, h, path+"?why=a%1b[2J")
 	expect("reason with an escape", http.StatusBadRequest, status, body)

@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"strconv"
 	"time"
-
-	"sluice/orders"
 )
 
 // Values of GivenShare.By.
@@ -85,12 +83,6 @@ var (
 	ErrNotPaused = errors.New("the judge is not paused")
 )
 
-// maxWhy bounds an operator's reason in bytes.
-const maxWhy = orders.MaxText
-
-// isWhy reports whether an operator's reason may be kept and shown.
-func isWhy(why string) bool { return orders.IsText(why) }
-
 // shares answers GET /api/shares.
 func (h *handler) shares(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, h.Splits())
@@ -115,8 +107,7 @@ func (h *handler) changeShare(verb ShareVerb) http.HandlerFunc {
 // orderShare carries out o for the service that the path names.
 func (h *handler) orderShare(w http.ResponseWriter, r *http.Request, o ShareOrder) {
 	o.Service, o.Why = r.PathValue("service"), r.URL.Query().Get("why")
-	if !isWhy(o.Why) {
-		writeError(w, http.StatusBadRequest, fmt.Sprintf("why: want up to %d bytes of printable text", maxWhy))
+	if !textsFit(w, r, "why") {
 		return
 	}
 	if err := h.OrderShare(o); err != nil {

@@ -210,7 +210,7 @@ func TestNotReadyByOrder(t *testing.T) {
 	if status := r.api("/readyz", &v); status != http.StatusOK {
 		t.Errorf("readyz %d %+v", status, v)
 	}
-	if lines := told(r.events); !slices.Contains(lines, "info sluice.not_ready: An operator has made sluice not ready: it serves on: maintenance (by root@vm)") ||
+	if lines := told(r.events); !slices.Contains(lines, "info sluice.not_ready: An operator has made sluice not ready, and requests are still served: maintenance (by root@vm)") ||
 		!slices.Contains(lines, "info sluice.ready: An operator has made sluice ready again (by root@vm)") {
 		t.Errorf("told\n%s", strings.Join(lines, "\n"))
 	}

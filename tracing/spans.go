@@ -1,7 +1,9 @@
 package tracing
 
 import (
+	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -199,4 +201,20 @@ func (a *attributes) authority(authority string) {
 	host, port := hostPort(authority)
 	a.text(semconv.ServerAddressKey, host)
 	a.number(semconv.ServerPortKey, port)
+}
+
+// hostPort splits an authority; port is 0 without one.
+func hostPort(authority string) (host string, port int64) {
+	host = authority
+	if i := strings.LastIndexByte(authority, ':'); i >= 0 && !strings.HasSuffix(authority, "]") {
+		n := int64(0)
+		for _, c := range authority[i+1:] {
+			if c < '0' || c > '9' || n > math.MaxUint16 {
+				return strings.Trim(host, "[]"), 0
+			}
+			n = 10*n + int64(c-'0')
+		}
+		host, port = authority[:i], n
+	}
+	return strings.Trim(host, "[]"), port
 }

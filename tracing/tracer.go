@@ -6,7 +6,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/url"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -222,20 +221,4 @@ func (t *Tracer) export(batch []*Request) []*Request {
 		}
 	}
 	return batch[:0]
-}
-
-// hostPort splits an authority; port is 0 without one.
-func hostPort(authority string) (host string, port int64) {
-	host = authority
-	if i := strings.LastIndexByte(authority, ':'); i >= 0 && !strings.HasSuffix(authority, "]") {
-		n := int64(0)
-		for _, c := range authority[i+1:] {
-			if c < '0' || c > '9' || n > math.MaxUint16 {
-				return strings.Trim(host, "[]"), 0
-			}
-			n = 10*n + int64(c-'0')
-		}
-		host, port = authority[:i], n
-	}
-	return strings.Trim(host, "[]"), port
 }
