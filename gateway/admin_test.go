@@ -97,39 +97,31 @@ func TestAdminTokens(t *testing.T) {
 			t.Errorf("%s, token %q: drain %d, want %d", what, token, got, drain)
 		}
 	}
-	change := func(text string) {
-		t.Helper()
-		number := r.history.Current().Number
-		r.write(text)
-		r.reloadNow(t.Context())
-		if r.history.Current().Number == number {
-			t.Errorf("refused:\n%s", r.log)
-		}
-	}
 	check("one token", "s3cret", 200, 200)
 	check("one token", "scraper", 401, 401)
-	change(of("address: '127.0.0.1:0', token_file: " + operate + ", read_token_file: " + look))
+	r.replace(of("address: '127.0.0.1:0', token_file: " + operate + ", read_token_file: " + look))
 	check("two tokens", "s3cret", 200, 200)
 	check("two tokens", "scraper", 200, 403)
 	check("two tokens", "other", 401, 401)
 	if err := os.WriteFile(look, []byte("scraper2"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.reloadNow(t.Context())
+	r.Reload()
+	r.await("the new token is in use", func() bool { return r.statusOf("GET", base+"/metrics", "scraper2") == http.StatusOK })
 	check("a new token", "scraper", 401, 401)
 	check("a new token", "scraper2", 200, 403)
 	if err := os.WriteFile(look, []byte("s3cret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.reloadNow(t.Context())
+	r.Reload()
+	r.await("the same token twice is refused", func() bool {
+		return strings.Contains(r.log.String(), "admin.read_token_file: it has the token of admin.token_file")
+	})
 	check("twice the same token", "scraper2", 200, 403)
-	if log := r.log.String(); !strings.Contains(log, "admin.read_token_file: it has the token of admin.token_file") {
-		t.Errorf("log:\n%s", log)
-	}
-	change(of("address: '127.0.0.1:1', token_file: " + other))
+	r.replace(of("address: '127.0.0.1:1', token_file: " + other))
 	check("another address waits", "other", 401, 401)
 	check("another address waits", "s3cret", 200, 200)
-	change(of("address: '127.0.0.1:0', token_file: " + other))
+	r.replace(of("address: '127.0.0.1:0', token_file: " + other))
 	check("no other address waits", "other", 200, 200)
 }
 
@@ -166,8 +158,7 @@ func TestAdminOnAUnixSocket(t *testing.T) {
 		socket string
 		want   os.FileMode
 	}{{"mode: 0666", 0o666}, {"group: '" + fmt.Sprint(os.Getgid()) + "'", 0o660}, {"", 0o600}} {
-		r.write(of(step.socket))
-		r.reloadNow(t.Context())
+		r.replace(of(step.socket))
 		mode(step.want)
 	}
 	if self := r.replicaName(); !strings.HasSuffix(self, "/unix:"+path) {

@@ -67,7 +67,7 @@ func TestKeyInEtcdIsServed(t *testing.T) {
 	// Several keys are peers of one service, and a change of peers is no new configuration.
 	putKey(t, client, "/test/node", node(t, a))
 	r.awaitBody("/aa/d", "a")
-	number := r.applied().Number
+	number := r.awaitRevision(6).Number // a revision serves before it is recorded
 	putKey(t, client, "/test/other", node(t, b))
 	r.awaitBody("/aa/d", "b")
 	putKey(t, client, "/test/node", "{host:127.0.0.1 port:6699}") // the last good value stays

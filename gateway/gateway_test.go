@@ -194,6 +194,16 @@ func (r *running) awaitRevision(number uint64) config.Revision {
 	return r.history.Current()
 }
 
+// replace replaces the configuration file, asks for a reload, and waits until the new
+// configuration is in use.
+func (r *running) replace(text string) {
+	r.t.Helper()
+	number := r.history.Current().Number
+	r.write(text)
+	r.Reload()
+	r.awaitRevision(number + 1)
+}
+
 // origin starts a server that answers all requests with name.
 func origin(t *testing.T, name string) (address string) {
 	t.Helper()

@@ -114,8 +114,7 @@ func TestUnixSocketsOfClientsAndPeers(t *testing.T) {
 	// A reload keeps the socket, changes who may connect, and adds another.
 	before, _ := os.Stat(web)
 	other := filepath.Join(dir, "other")
-	r.write(of(fmt.Sprintf("{ name: again, address: 'unix:%s', socket: { mode: 0666 } }, { name: other, address: 'unix:%s' }", web, other), "'unix:"+one+"'"))
-	r.reloadNow(t.Context())
+	r.replace(of(fmt.Sprintf("{ name: again, address: 'unix:%s', socket: { mode: 0666 } }, { name: other, address: 'unix:%s' }", web, other), "'unix:"+one+"'"))
 	if after, err := os.Stat(web); err != nil || !os.SameFile(before, after) || after.Mode().Perm() != 0o666 {
 		t.Errorf("after a reload: %v, %v", after, err)
 	}
@@ -132,8 +131,7 @@ func TestUnixSocketsOfClientsAndPeers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, own := range []string{web, link} {
-		r.write(of(fmt.Sprintf("{ name: again, address: 'unix:%s', socket: { mode: 0666 } }", web), "'unix:"+own+"'"))
-		r.reloadNow(t.Context())
+		r.replace(of(fmt.Sprintf("{ name: again, address: 'unix:%s', socket: { mode: 0666 } }", web), "'unix:"+own+"'"))
 		r.through(web)
 		if status, body := r.postBody("http://example.com/", ""); status != http.StatusServiceUnavailable && status != http.StatusBadGateway {
 			t.Errorf("%s: got %d %s", own, status, body)
