@@ -27,7 +27,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	parallel.SetDefault(6)
+	parallel.SetDefault(8)
 	// fasthttp, a dependency of accesslog and proxy, never ends this goroutine.
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 
@@ -106,7 +107,8 @@ func TestRegistrationNeedsAPermission(t *testing.T) {
 
 // Without Consul, a registration neither affects requests nor delays a stop.
 func TestRegistrationDoesNotAffectServing(t *testing.T) {
-	r := start(t, "consul: { addresses: ['127.0.0.1:1'], register: {} }\n"+static("a", origin(t, "a")))
+	t.Parallel()
+	r := startWithin(t, "consul: { addresses: ['127.0.0.1:1'], register: {} }\n"+static("a", origin(t, "a")), 100*time.Millisecond)
 	r.await("the log has the failed registration", func() bool { return strings.Contains(r.log.String(), `"service":"sluice","id":`) })
 	if status, body := r.get("/"); status != 200 || body != "a" {
 		t.Errorf("got %d %q", status, body)

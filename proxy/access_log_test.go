@@ -181,6 +181,7 @@ func TestAccessLogNamesTheTries(t *testing.T) {
 
 // A response that is not passed on has a status in the log besides that of the answer.
 func TestAccessLogHasTheUpstreamStatus(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering("HTTP/1.1 503 x\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n"))
 	p := startLogged(t, Options{}, origin.address())
 	p.raw("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")

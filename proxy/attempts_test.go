@@ -177,6 +177,7 @@ func TestPerTryTimeout(t *testing.T) {
 
 // All attempts together take no longer than the response header timeout.
 func TestResponseHeaderTimeoutBoundsAllTries(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{}, startOrigin(t, hanging).address(), startOrigin(t, hanging).address())
 	timeouts := defaultTimeouts()
 	timeouts.ResponseHeader = 150 * time.Millisecond

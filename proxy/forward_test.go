@@ -247,6 +247,7 @@ func TestPipelinedRequestsInOrder(t *testing.T) {
 // A client that closes its sending side right after its request gets its
 // response and then the end of the connection.
 func TestHalfClosedClient(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, origin.address())
 	for range 20 {

@@ -242,6 +242,7 @@ func exchange(t *testing.T, stream duplex, word string) {
 
 // The end of a client's wait reaches the peer, and is no failure of the peer.
 func TestGRPCCancel(t *testing.T) {
+	t.Parallel()
 	origin := startGRPCOrigin(t)
 	p, client := startGRPC(t, origin.address)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -334,6 +335,7 @@ func TestGRPCResetAfterDeadline(t *testing.T) {
 
 // A peer that knows the deadline may be the first that ends the call.
 func TestGRPCDeadline(t *testing.T) {
+	t.Parallel()
 	for _, ends := range []bool{true, false} {
 		origin := startGRPCOrigin(t)
 		p, _ := startGRPC(t, origin.address)

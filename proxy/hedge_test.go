@@ -118,6 +118,7 @@ func TestHedgeFirstPeerWins(t *testing.T) {
 }
 
 func TestHedgeWithoutSecondPeer(t *testing.T) {
+	t.Parallel()
 	only := startOrigin(t, answersAfter(100*time.Millisecond, "only"))
 	p := startProxy(t, Options{}, only.address())
 	hedged(p, 2)

@@ -173,6 +173,7 @@ func TestHTTP2AnswersAreNotRead(t *testing.T) {
 
 // More streams than allowed are refused, so that the client sends them again elsewhere.
 func TestHTTP2TooManyStreams(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, hanging)
 	p := startProxy(t, Options{}, origin.address())
 	c := p.dialFrames()
@@ -215,6 +216,7 @@ func TestHTTP2StreamsCountAsConnections(t *testing.T) {
 // A client with a window of zero does not hold a peer: its response is read no further
 // than the buffers, and is reset when the client takes nothing for the write timeout.
 func TestHTTP2ZeroWindow(t *testing.T) {
+	t.Parallel()
 	sent := make(chan int, 1)
 	origin := startOrigin(t, func(c *originConn) bool {
 		if _, ok := c.request(); !ok {

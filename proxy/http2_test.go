@@ -220,6 +220,7 @@ func TestHTTP2InterimResponsesAndTrailers(t *testing.T) {
 
 // A client that cancels a request ends it at the peer, and no peer is blamed.
 func TestHTTP2ClientCancels(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ name, response string }{
 		{"before the response", ""},
 		{"in the response", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome"},

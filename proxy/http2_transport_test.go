@@ -98,6 +98,7 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 // A connection on which nothing arrives gets a PING. If that is not answered, it gets no
 // more streams, and its streams fail after a time.
 func TestSilentPeerIsPinged(t *testing.T) {
+	t.Parallel()
 	for _, alive := range []bool{true, false} {
 		t.Run(fmt.Sprintf("alive %v", alive), func(t *testing.T) {
 			var first atomic.Pointer[framePeer]

@@ -192,6 +192,7 @@ func TestH2CGoAway(t *testing.T) {
 
 // A client that goes away cancels its stream, and no other.
 func TestH2CCancel(t *testing.T) {
+	t.Parallel()
 	arrived, canceled := make(chan struct{}), make(chan struct{})
 	origin := startH2COrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {

@@ -211,6 +211,7 @@ func TestDrainWithOpenStream(t *testing.T) {
 // Idle connections to a peer are closed after their time, or after the time
 // that the peer itself names.
 func TestIdleConnectionsAreClosed(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: max=5, timeout=1\r\nContent-Length: 2\r\n\r\nok"))
 	p := startProxy(t, Options{}, origin.address())
 	conn := p.dial()

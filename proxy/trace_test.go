@@ -149,6 +149,7 @@ func TestSpans(t *testing.T) {
 
 // What is not sampled passes unchanged; a trace that begins here says so.
 func TestNotSampled(t *testing.T) {
+	t.Parallel()
 	for _, trusted := range []bool{false, true} {
 		tracer, collector := startTracer(t, 0)
 		o := Options{Tracer: tracer}
@@ -190,6 +191,7 @@ func TestNotSampled(t *testing.T) {
 
 // Retries and hedges are spans of their own, which say why.
 func TestSpansOfAttempts(t *testing.T) {
+	t.Parallel()
 	tracer, collector := startTracer(t, 1)
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{Tracer: tracer}, nowhere[0], origin.address())
@@ -214,6 +216,7 @@ func TestSpansOfAttempts(t *testing.T) {
 }
 
 func TestSpansOfHedges(t *testing.T) {
+	t.Parallel()
 	tracer, collector := startTracer(t, 1)
 	slow, fast := startOrigin(t, hanging), startOrigin(t, answersAfter(0, "fast"))
 	p := startProxy(t, Options{Tracer: tracer}, slow.address(), fast.address())
@@ -251,6 +254,7 @@ func TestSpansOfHedges(t *testing.T) {
 }
 
 func TestSpansOfGRPC(t *testing.T) {
+	t.Parallel()
 	origin := startGRPCOrigin(t)
 	p, client := startGRPC(t, origin.address)
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", traceparent, "tracestate", "a=1")
@@ -277,6 +281,7 @@ func TestSpansOfGRPC(t *testing.T) {
 
 // A tunnel has spans of its handshake, which are there while it is open.
 func TestSpansOfTunnels(t *testing.T) {
+	t.Parallel()
 	tracer, collector := startTracer(t, 1)
 	origin := startOrigin(t, func(c *originConn) bool {
 		if _, ok := c.request(); !ok {

@@ -14,10 +14,14 @@ import (
 
 	"sluice/consul"
 	"sluice/test/consultest"
+	"sluice/test/parallel"
 	"sluice/test/subprocess"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	parallel.SetDefault(8) // the tests mostly wait for Consul
+	goleak.VerifyTestMain(m)
+}
 
 // realRegistrar is a registrar and its client.
 type realRegistrar struct {

@@ -31,7 +31,7 @@ const (
 )
 
 // clusters is how many clusters share the faults of the one seed that runs by default.
-const clusters = 3
+const clusters = 5
 
 // TestChaos runs all faults of each seed on one cluster. By default it runs one seed, with
 // the faults shared among clusters that run concurrently.

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"sluice/cli"
+	"sluice/test/parallel"
 )
 
 // envRole makes the test binary run as another program: "sluice", or "app" with an address.
@@ -24,6 +25,7 @@ func TestMain(m *testing.M) {
 	case "app":
 		os.Exit(runApp(os.Args[1]))
 	}
+	parallel.SetDefault(3) // of them two wait most of the time
 	os.Exit(m.Run())
 }
 
