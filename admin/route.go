@@ -16,6 +16,8 @@ type RouteAnswer struct {
 	Path string `json:"path"`
 	// Route is the chosen one; null: none, so that the answer is 404.
 	Route *Route `json:"route"`
+	// Service is the one of a route with Weighted that gets the request; empty: chance decides.
+	Service string `json:"service,omitempty"`
 	// Group is the group of the service's peers that the request would get; empty: the
 	// route has no split, or the request says nothing of what the split goes by.
 	Group string `json:"group,omitempty"`
@@ -55,9 +57,13 @@ func (h *handler) route(w http.ResponseWriter, r *http.Request) {
 		if query.Get("all") != "true" && (v.Outcome == route.OutcomeHost || v.Outcome == route.OutcomePath) {
 			continue
 		}
-		c := Candidate{Route: describeRoute(v.Route, readings[v.Route.ServiceName()]), Place: i + 1, Outcome: string(v.Outcome), Failing: v.Failing}
+		c := Candidate{Route: describeRoute(v.Route, readings), Place: i + 1, Outcome: string(v.Outcome), Failing: v.Failing}
 		if v.Outcome == route.OutcomeChosen {
-			answer.Route, answer.Group = &c.Route, request.group(v.Route.Split)
+			chosen := request.target(v.Route)
+			answer.Route, answer.Group = &c.Route, request.group(chosen.Split)
+			if chosen != v.Route {
+				answer.Service = chosen.ServiceName()
+			}
 		}
 		answer.Candidates = append(answer.Candidates, c)
 	}
@@ -107,8 +113,28 @@ func (r *imagined) group(s *route.Split) string {
 	if s == nil {
 		return ""
 	}
-	var client []byte
-	switch s.Key.Source {
+	client := r.clientKey(s.Key)
+	if len(client) == 0 && len(s.Shares) > 0 {
+		return ""
+	}
+	return s.Group(client).Name()
+}
+
+// target returns the route of the target that the request gets by a route, which is m itself
+// without targets; an empty one by chance.
+func (r *imagined) target(m *route.Route) *route.Route {
+	if m.Weighted == nil {
+		return m
+	}
+	if client := r.clientKey(m.Weighted.Key); len(client) > 0 {
+		return m.Weighted.Choose(client).Route
+	}
+	return new(route.Route)
+}
+
+// clientKey returns what identifies the client; empty: the request does not say it.
+func (r *imagined) clientKey(k route.SplitKey) (client []byte) {
+	switch k.Source {
 	case route.SplitCookie:
 		line, _ := r.Field("cookie", 0)
 		cookies, _ := http.ParseCookie(string(line)) // none if they are malformed
@@ -118,16 +144,13 @@ func (r *imagined) group(s *route.Split) string {
 			}
 		}
 	case route.SplitHeader:
-		client, _ = r.Field(s.Key.Header, 0)
+		client, _ = r.Field(k.Header, 0)
 	case route.SplitClientAddress:
 		if r.client.IsValid() {
 			client = []byte(r.client.String())
 		}
 	}
-	if len(client) == 0 && len(s.Shares) > 0 {
-		return ""
-	}
-	return s.Group(client).Name()
+	return client
 }
 
 func (r *imagined) Method() []byte     { return []byte(r.method) }

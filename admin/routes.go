@@ -12,18 +12,19 @@ import (
 
 // Route is an element of /api/routes.
 type Route struct {
-	Host       string   `json:"host"` // empty: any, or HostRegexp
-	HostRegexp string   `json:"host_regexp,omitempty"`
-	Path       string   `json:"path"`
-	Match      string   `json:"match"`                // prefix, exact, string_prefix, regexp
-	Conditions []string `json:"conditions,omitempty"` // for people, with methods and listeners
-	Listeners  []string `json:"listeners,omitempty"`  // empty: all
-	Priority   int      `json:"priority"`
-	Class      string   `json:"class"`           // who asks for it: document, tag, traefik
-	Origin     string   `json:"origin"`          // the place: "sluice.yaml:12"
-	Service    string   `json:"service"`         // empty: none
-	Split      *Split   `json:"split,omitempty"` // null: all peers of the service
-	Mirror     *Mirror  `json:"mirror,omitempty"`
+	Host       string    `json:"host"` // empty: any, or HostRegexp
+	HostRegexp string    `json:"host_regexp,omitempty"`
+	Path       string    `json:"path"`
+	Match      string    `json:"match"`                // prefix, exact, string_prefix, regexp
+	Conditions []string  `json:"conditions,omitempty"` // for people, with methods and listeners
+	Listeners  []string  `json:"listeners,omitempty"`  // empty: all
+	Priority   int       `json:"priority"`
+	Class      string    `json:"class"`              // who asks for it: document, tag, traefik
+	Origin     string    `json:"origin"`             // the place: "sluice.yaml:12"
+	Service    string    `json:"service"`            // empty: none, or several
+	Weighted   *Weighted `json:"weighted,omitempty"` // null: at most one service
+	Split      *Split    `json:"split,omitempty"`    // null: all peers of the service
+	Mirror     *Mirror   `json:"mirror,omitempty"`
 
 	// Actions has the keys of the configuration file; absent: none.
 	Actions json.RawMessage `json:"actions,omitempty"`
@@ -78,12 +79,13 @@ func groupOf(service *reading, name string) Group {
 	return Group{Group: name}
 }
 
-// describeRoute describes a route. service may be nil, as for groupOf.
-func describeRoute(r *route.Route, service *reading) Route {
+// describeRoute describes a route. readings may lack its services, as for groupOf.
+func describeRoute(r *route.Route, readings map[string]*reading) Route {
 	return Route{
 		Host: r.Host, HostRegexp: r.HostRegexp, Path: r.Path, Match: string(r.PathMatch), Conditions: r.Requirements(),
 		Listeners: r.Listeners, Priority: r.Priority, Class: r.Class.String(), Origin: r.Origin, Service: r.ServiceName(),
-		Split: describeSplit(r.Split, service), Mirror: describeMirror(r.Mirror),
+		Weighted: describeWeighted(r.Weighted, readings),
+		Split:    describeSplit(r.Split, readings[r.ServiceName()]), Mirror: describeMirror(r.Mirror),
 	}
 }
 
@@ -109,9 +111,10 @@ func (h *handler) routes(w http.ResponseWriter, r *http.Request) {
 	tags := h.Tags()
 	origins := newOrigins(tags)
 	for _, route := range h.Table().Routes() {
-		d := describeRoute(&route, readings[route.ServiceName()])
+		d := describeRoute(&route, readings)
 		key := keyOf(route)
 		d.Actions = config.ActionsJSON(configured[key].Actions)
+		d.Weighted.addActions(configured[key].Parts)
 		origins.explain(&d, key)
 		routes = append(routes, d)
 	}

@@ -83,6 +83,9 @@ func (s *Snapshot) part(id GroupID) *Part {
 	return &s.Part
 }
 
+// Usable returns the number of peers that may get the requests of a group; 0 is the whole pool.
+func (p *Pool) Usable(group GroupID) int { return len(p.snapshot.Load().part(group).Eligible) }
+
 // withDraining returns the snapshot that follows s if only draining peers changed.
 func (s *Snapshot) withDraining(draining []*Peer) *Snapshot {
 	next := *s

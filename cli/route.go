@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -71,14 +72,24 @@ func (r routeRequest) values() url.Values {
 // writeRoute returns errNoRoute if there is no route.
 func writeRoute(out io.Writer, answer admin.RouteAnswer, _ time.Time) error {
 	if r := answer.Route; r != nil {
-		group := ""
+		service, group := r.Service, ""
+		if r.Weighted != nil {
+			service = answer.Service
+		}
 		switch {
 		case answer.Group != "":
 			group = ", group " + printable(answer.Group)
 		case r.Split != nil:
 			group = ", one of its groups by chance"
 		}
-		fmt.Fprintf(out, "service %s%s, by the route at %s\n", printable(r.Service), group, printable(r.Origin))
+		if r.Weighted != nil && service == "" {
+			fmt.Fprintf(out, "one of its services by chance, by the route at %s\n", printable(r.Origin))
+		} else {
+			fmt.Fprintf(out, "service %s%s, by the route at %s\n", printable(service), group, printable(r.Origin))
+		}
+		if err := writeWeighted(out, r.Weighted); err != nil {
+			return err
+		}
 		if m := r.Mirror; m != nil {
 			fmt.Fprintf(out, "copies of %.4g %% of the requests go to %s\n", 100*m.Share, printable(mirrorName(m)))
 		}
@@ -96,7 +107,7 @@ func writeRoute(out io.Writer, answer admin.RouteAnswer, _ time.Time) error {
 				host = "any"
 			}
 			fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", c.Place, printable(host), printable(c.Path), c.Match, c.Priority,
-				printable(c.Service), printable(c.Origin), printableWhy(resultOf(c)))
+				printable(serviceOf(c.Route)), printable(c.Origin), printableWhy(resultOf(c)))
 		}
 		if err := table.Flush(); err != nil {
 			return err
@@ -116,6 +127,48 @@ func writeRoute(out io.Writer, answer admin.RouteAnswer, _ time.Time) error {
 		return errNoRoute
 	}
 	return nil
+}
+
+// writeWeighted writes how the requests of a route are divided among services, if they are.
+func writeWeighted(out io.Writer, w *admin.Weighted) error {
+	if w == nil {
+		return nil
+	}
+	share := "SHARE"
+	if w.ByPeers {
+		share = "SHARE OF A PEER"
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "\nSERVICE\tGROUP\t%s\tPEERS\tSHARE NOW\tORIGIN\n", share)
+	for _, t := range w.Targets {
+		asked := fmt.Sprintf("%.4g %%", 100*t.Share)
+		if w.ByPeers && t.Share == 0 {
+			asked = "what is left"
+		}
+		group := t.Group
+		switch {
+		case t.Split != nil:
+			group = "by its split"
+		case group == "":
+			group = "all"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%.4g %%\t%s\n", printable(t.Service), printable(group), asked, t.UsablePeers, 100*t.Present, printable(t.Origin))
+	}
+	return table.Flush()
+}
+
+// serviceOf names the service of a route, or its services, for people.
+func serviceOf(r admin.Route) string {
+	if r.Weighted == nil {
+		return r.Service
+	}
+	var names []string
+	for _, t := range r.Weighted.Targets {
+		if !slices.Contains(names, t.Service) {
+			names = append(names, t.Service)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // mirrorName names the target of copies for people.

@@ -54,6 +54,25 @@ routes that do not match: 4 for other hosts, 1 for other paths
 	if _, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address); !strings.HasPrefix(stdout, "service star, group canary, by the route at ") {
 		t.Errorf("got %s", stdout)
 	}
+	answer.Route.Weighted = &admin.Weighted{Key: "cookie", Targets: []admin.Target{
+		{Service: "a", Group: "canary", Share: .2, Present: 1, UsablePeers: 3, Origin: "sluice.yaml:12"},
+		{Service: "b", Share: .8, Split: &admin.Split{}, Origin: "sluice.yaml:12"},
+	}}
+	_, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address)
+	want = `one of its services by chance, by the route at sluice.yaml:12
+
+SERVICE  GROUP         SHARE  PEERS  SHARE NOW  ORIGIN
+a        canary        20 %   3      100 %      sluice.yaml:12
+b        by its split  80 %   0      0 %        sluice.yaml:12
+`
+	if !strings.HasPrefix(stdout, want) {
+		t.Errorf("got %s\nwant %s", stdout, want)
+	}
+	answer.Service = "a"
+	if _, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address); !strings.HasPrefix(stdout, "service a, group canary, by the route at ") {
+		t.Errorf("got %s", stdout)
+	}
+	answer.Route.Weighted = nil
 	answer.Group, answer.Route.Split = "", &admin.Split{}
 	if _, stdout, _ = execute(t, "route", "http://a.example/", "--admin", address); !strings.HasPrefix(stdout, "service star, one of its groups by chance, by the route at ") {
 		t.Errorf("got %s", stdout)

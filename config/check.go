@@ -272,7 +272,8 @@ func (d *decoder) checkRoutes(routes []Route) {
 		}
 		r.checked = d.match(key, *r)
 		d.actions(&r.Actions, r.Match, key)
-		if r.Service == "" && r.needsService() {
+		d.services(r, key)
+		if !r.hasService() && r.needsService() {
 			d.refuse(key+".service", "", "required, except with redirect: "+(&rules{}).want(reflect.TypeFor[string]()))
 		}
 	}
@@ -287,20 +288,16 @@ func (d *decoder) references(r *Route, at routeAt, c *Config) {
 	if r.Mirror != nil {
 		d.mirror(r, join(at.key(), "mirror"), c)
 	}
-	if _, ok := c.Services[r.Service]; ok || r.Service == "" {
-		if ok && r.divides() && !d.awaited[r.Service] {
-			s := c.Services[r.Service]
-			d.routeGroups(r, &s, at.key())
-		}
+	for _, share := range r.Services.Shares() {
+		d.serviceExists(join(at.key(), "services."+share.Group), share.Group, c)
+	}
+	if r.Service == "" {
 		return
 	}
-	if d.failed(join("services", r.Service)) {
-		return
+	d.serviceExists(at.key()+".service", r.Service, c)
+	if s, ok := c.Services[r.Service]; ok && r.divides() && !d.awaited[r.Service] {
+		d.routeGroups(r, &s, at.key())
 	}
-	if c.Catalog != nil && formats["name"].ok(r.Service) {
-		return // the catalog may have it
-	}
-	d.noService(at.key()+".service", r.Service, slices.Sorted(maps.Keys(c.Services)))
 }
 
 // maxKnown is the number of names that an error lists.

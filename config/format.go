@@ -189,6 +189,10 @@ var formats = map[string]format{
 		"the name of a group with its share from 0% to 100%, or key, or fallback",
 		isName,
 	},
+	"services": {
+		"the name of a service with its share from 0% to 100%, or key",
+		isName,
+	},
 	"text": {
 		"a text on one line",
 		func(string) bool { return true },

@@ -199,6 +199,23 @@ func (s *Service) hasGroup(name string) bool {
 	return known || name == "" || name == balancer.RestGroup && len(s.Groups) > 0
 }
 
+// missingTarget returns why the requests of a route cannot be forwarded, if a service or group of
+// it is not in services, or "".
+func missingTarget(r *Route, services map[string]Service) string {
+	for _, part := range r.Divided() {
+		if missing := missingTarget(&part.Route, services); missing != "" {
+			return missing
+		}
+	}
+	if _, ok := services[r.Service]; !ok && (r.Service != "" || !r.hasService() && r.needsService()) {
+		return fmt.Sprintf("there is no service %q", r.Service)
+	}
+	if group := missingGroup(r, services); group != "" {
+		return fmt.Sprintf("the service %q has no group %q", r.Service, group)
+	}
+	return ""
+}
+
 // missingGroup returns the first group of a route that its service does not have, or "".
 func missingGroup(r *Route, services map[string]Service) string {
 	if !r.divides() {

@@ -57,13 +57,12 @@ func Merge(c *Config, fragments ...Fragment) (merged *Config, conflicts Errors) 
 			}
 			before, taken := first[checked.Key]
 			listener, wantListener := c.missingListener(&r)
+			missing := missingTarget(&r, copied.Services)
 			switch {
 			case taken:
 				refuse("", "ignored: "+before+" has a route for the same requests")
-			case services[r.Service] == "" && (r.Service != "" || r.needsService()):
-				refuse(".service", fmt.Sprintf("ignored: there is no service %q", r.Service))
-			case missingGroup(&r, copied.Services) != "":
-				refuse("", fmt.Sprintf("ignored: the service %q has no group %q", r.Service, missingGroup(&r, copied.Services)))
+			case missing != "":
+				refuse("", "ignored: "+missing)
 			case wantListener != "":
 				refuse(".listeners", fmt.Sprintf("ignored: listener %q: %s", listener, wantListener))
 			case unindexed.full(checked):

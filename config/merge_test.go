@@ -29,7 +29,7 @@ func TestTheFirstFragmentHasPrecedence(t *testing.T) {
 		"two: services.sun: ignored: one has",
 		"one: routes[0]: ignored: the file has",
 		"two: routes[0]: ignored: one has",
-		`two: routes[1].service: ignored: there is no service "mars"`,
+		`two: routes[1]: ignored: there is no service "mars"`,
 		"two: routes[2]: ",
 		`two: routes[3]: ignored: the service "sun" has no group "canary"`,
 	} {

@@ -20,22 +20,13 @@ type Mirror struct {
 // mirrorTo returns the name of the service that gets the copies.
 func (r *Route) mirrorTo() string { return cmp.Or(r.Mirror.Service, r.Service) }
 
-// ServiceNames returns the names of the services that r needs; some may be "".
-func (r *Route) ServiceNames() (names [2]string) {
-	names[0] = r.Service
-	if r.Mirror != nil {
-		names[1] = r.Mirror.Service
-	}
-	return names
-}
-
 // mirror checks the mirror of a route, which is not nil.
 func (d *decoder) mirror(r *Route, key string, c *Config) {
 	m := r.Mirror
 	switch {
 	case d.failed(key):
 		return
-	case r.Service == "":
+	case !r.hasService():
 		d.refuse(key, "", "only with a service: the route redirects every request")
 		return
 	case m.Service == "" && m.Group == "":
@@ -43,6 +34,9 @@ func (d *decoder) mirror(r *Route, key string, c *Config) {
 		return
 	}
 	name := r.mirrorTo()
+	if name == "" {
+		return // it has several services, and the decoder refuses the group
+	}
 	switch s, ok := c.Services[name]; {
 	case ok && m.Group != "" && !d.awaited[name]:
 		d.groupOf(&s, key+".group", m.Group, true)

@@ -24,15 +24,20 @@ type Route struct {
 	When       *Conditions `key:"when"`                                                             // nil: no further conditions
 	Listeners  []string    `key:"listeners"`                                                        // names; empty: all with protocol http
 	Priority   int         `key:"priority" default:"0" min:"-1000000" max:"1000000"`
-	Service    string      `key:"service"`              // empty only with Redirect
-	Group      string      `key:"group"`                // the only group that gets requests; empty: by Split
-	Split      Split       `key:"split" format:"split"` // empty: the service's
+	Service    string      `key:"service"`                    // empty only with Redirect or Services
+	Services   Split       `key:"services" format:"services"` // shares of several services, instead of Service
+	Group      string      `key:"group"`                      // the only group that gets requests; empty: by Split
+	Split      Split       `key:"split" format:"split"`       // empty: the service's
 	Mirror     *Mirror     `key:"mirror"`
 	Actions
 
 	// Origin is the place of the route, for people: "sluice.yaml:12". Merge sets an
 	// empty one to that of the fragment.
 	Origin string `key:"-"`
+	// Parts divide the requests as Services does, for a route that tags of several services ask
+	// for, or of instances with other weights. The share of a part is for each usable peer, and
+	// each part may have actions of its own.
+	Parts []Part `key:"-"`
 	// Dialect is that of the tags that ask for the route; empty: an operator wrote it.
 	Dialect string `key:"-"`
 

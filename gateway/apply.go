@@ -233,18 +233,27 @@ func (g *Gateway) newTable(p *plan, targets map[string]*route.Service) (*route.T
 	p.limiters, p.mirrors, p.users, p.forwards = make(limiters), make(mirrors), make(userFiles), make(forwards)
 	routes := make([]route.Route, len(c.Routes))
 	for i, r := range c.Routes {
-		routes[i] = r.Target()
-		if target := targets[r.Service]; target != nil { // else the route redirects
-			routes[i].Service = withSettings(target, r)
-			routes[i].Split = splitOf(r, c.Services[r.Service], target)
-		}
-		var err error
-		if routes[i].Actions, err = g.actionsOf(r, p); err != nil {
+		actions, err := g.actionsOf(r, p)
+		if err != nil {
 			return nil, fmt.Errorf("route %d: %w", i+1, err)
 		}
-		routes[i].Mirror = g.mirrorOf(r, routes[i].Actions, targets, p)
+		routes[i] = g.routeOf(r, actions, targets, p)
+		if routes[i].Weighted, err = g.weightedOf(r, actions, targets, p); err != nil {
+			return nil, fmt.Errorf("route %d: %w", i+1, err)
+		}
 	}
 	return route.NewTable(routes)
+}
+
+// routeOf returns r, which leads to at most one service, for the route table.
+func (g *Gateway) routeOf(r config.Route, actions *route.Actions, targets map[string]*route.Service, p *plan) route.Route {
+	t := r.Target()
+	if target := targets[r.Service]; target != nil { // else the route redirects, or has several services
+		t.Service = withSettings(target, r)
+		t.Split = splitOf(r, p.config.Services[r.Service], target)
+	}
+	t.Actions, t.Mirror = actions, g.mirrorOf(r, actions, targets, p)
+	return t
 }
 
 // carryOut changes the running program to p, in the order of the package comment.
@@ -337,7 +346,7 @@ func (g *Gateway) useProxyOptions(p *plan) {
 // routed returns the new services that routes or listeners use.
 func (p *plan) routed() []*service {
 	return slices.DeleteFunc(slices.Clone(p.created), func(s *service) bool {
-		return !slices.ContainsFunc(p.config.Routes, func(r config.Route) bool { return r.Service == s.name }) &&
+		return !slices.ContainsFunc(p.config.Routes, func(r config.Route) bool { return slices.Contains(r.ServiceNames(), s.name) }) &&
 			!slices.ContainsFunc(p.config.Listeners, func(l config.Listener) bool { return slices.Contains(l.StreamServices(), s.name) })
 	})
 }

@@ -51,6 +51,9 @@ func (x *httpExchange) serve() bool {
 	if matched == nil {
 		return x.refuse(refusalNoRoute)
 	}
+	if w := matched.Weighted; w != nil {
+		matched = x.chooseTarget(w, b)
+	}
 	x.matched, x.service, x.actions = matched, matched.Service, matched.Actions
 	if r := x.notForwarded(b); r != nil {
 		return x.refuse(r)

@@ -7,28 +7,42 @@ import (
 	"sluice/route"
 )
 
+// chooseTarget returns what the request whose head is b gets of a route with targets.
+func (x *httpExchange) chooseTarget(w *route.Weighted, b []byte) *route.Route {
+	var memory [16]byte
+	return w.Choose(x.clientKey(w.Key, b, memory[:0])).Route
+}
+
 // chooseGroup sets the group of the service's peers for the request whose head is b.
 func (x *httpExchange) chooseGroup(s *route.Split, b []byte) {
-	var client []byte
 	var memory [16]byte
-	switch s.Key.Source {
-	case route.SplitCookie:
-		if client = x.cookie(route.SplitCookieName, b); len(client) == 0 {
-			x.newClient = max(1, rand.Uint64())
-			client = x.appendClientID(memory[:0])
-		}
-	case route.SplitHeader:
-		client = x.head.FindOther(b, s.Key.Header)
-	case route.SplitClientAddress:
-		client = x.clientAddress(b)
-	}
-	group, id := s.Assign(client)
+	group, id := s.Assign(x.clientKey(s.Key, b, memory[:0]))
 	if x.query.Group = group.ID(); s.Judged {
 		x.query.Client = max(1, uint32(id))
 	}
 	if s.Fallback != nil {
 		x.query.Fallback = s.Fallback.ID()
 	}
+}
+
+// clientKey returns what identifies the client of the request whose head is b, or nothing. It
+// may append to memory. A client without the cookie that does gets one.
+func (x *httpExchange) clientKey(k route.SplitKey, b, memory []byte) []byte {
+	switch k.Source {
+	case route.SplitCookie:
+		if client := x.cookie(route.SplitCookieName, b); len(client) > 0 {
+			return client
+		}
+		if x.newClient == 0 {
+			x.newClient = max(1, rand.Uint64())
+		}
+		return x.appendClientID(memory)
+	case route.SplitHeader:
+		return x.head.FindOther(b, k.Header)
+	case route.SplitClientAddress:
+		return x.clientAddress(b)
+	}
+	return nil
 }
 
 func (x *httpExchange) appendClientID(out []byte) []byte {

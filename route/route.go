@@ -30,8 +30,10 @@ type Route struct {
 	// one only in the fields from Priority on. NewTable does not compile it again.
 	Checked *Checked
 
-	// Service may be nil if Actions redirect every request.
+	// Service may be nil if Actions redirect every request, and with Weighted.
 	Service *Service
+	// Weighted, if not nil, chooses what else counts instead of the following fields.
+	Weighted *Weighted
 	// Split chooses a group of the service's peers. nil: any peer.
 	Split *Split
 	// Mirror, if not nil, sends copies of some requests elsewhere.

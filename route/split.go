@@ -105,7 +105,7 @@ func (s *Split) Assign(key []byte) (group *balancer.Group, client uint64) {
 		return s.Rest, 0
 	}
 	if len(key) > 0 {
-		client = s.hash(key)
+		client = hashOf(s.Seed, key)
 	} else {
 		client = rand.Uint64()
 	}
@@ -119,9 +119,10 @@ func (s *Split) Assign(key []byte) (group *balancer.Group, client uint64) {
 	return s.Rest, client
 }
 
-func (s *Split) hash(key []byte) uint64 {
+// hashOf returns the hash of a client's key. A seed makes it independent of those with others.
+func hashOf(seed string, key []byte) uint64 {
 	var d xxhash.Digest
-	d.ResetWithSeed(xxhash.Sum64String(s.Seed))
+	d.ResetWithSeed(xxhash.Sum64String(seed))
 	_, _ = d.Write(key) // never fails
 	return d.Sum64()
 }

@@ -36,7 +36,7 @@ func NewTable(routes []Route) (*Table, error) {
 	unindexed := make(map[string]int)
 	for i, r := range routes {
 		e, key, wrong := entryOf(r)
-		if r.Service == nil && (r.Actions == nil || r.Actions.Redirect == nil) {
+		if r.Service == nil && r.Weighted == nil && (r.Actions == nil || r.Actions.Redirect == nil) {
 			wrong = append(wrong, &Error{Field: "service", Reason: "is missing"})
 		}
 		for _, err := range wrong {

@@ -7,9 +7,11 @@ let routes = [], verdicts = new Map(); // of the route table; what the request g
 const hostOf = r => r.host || (r.host_regexp ? "~" + r.host_regexp : "any");
 const splitOf = r => r.split.groups.length > 1 ? r.split.groups.map(g => g.group + " " + percent(g.share)).join(", ") + ", by " + r.split.key.replace("_", " ") : "group " + r.split.groups[0].group;
 
+const weightedOf = r => r.weighted.targets.map(t => t.service + (t.group ? " group " + t.group : "") + " " + percent(t.present_share)).join(", ") + ", by " + r.weighted.key.replace("_", " ");
+
 // targetOf says what a route does with a request.
 function targetOf(r) {
-  const parts = [(r.service || "no service") + (r.split ? " (" + splitOf(r) + ")" : "")];
+  const parts = [r.weighted ? weightedOf(r) : (r.service || "no service") + (r.split ? " (" + splitOf(r) + ")" : "")];
   if (r.mirror) parts.push("copies of " + percent(r.mirror.share) + " to " + r.mirror.service + (r.mirror.group ? ", group " + r.mirror.group : ""));
   if (r.actions) parts.push(JSON.stringify(r.actions).slice(0, longest));
   return parts.join("; ");
@@ -114,10 +116,12 @@ async function verdictOf(answer) {
   const by = "route " + place + " (" + (r.asked_by ? "tag " + r.asked_by.tag : r.origin) + ")";
   const lines = [];
   if (r.mirror) lines.push("Copies of " + percent(r.mirror.share) + " of the requests go to " + r.mirror.service + ".");
-  if (!r.service) return ["It is answered by " + by + ", without a service.", lines];
+  const service = r.weighted ? answer.service : r.service;
+  if (r.weighted && !service) return ["It goes to one of these services by chance: " + weightedOf(r) + ", by " + by + ".", lines];
+  if (!service) return ["It is answered by " + by + ", without a service.", lines];
   const group = answer.group ? ", group " + answer.group : r.split ? ", one of its groups by chance (" + splitOf(r) + ")" : "";
-  const s = last.services.find(s => s.service === r.service);
-  const peers = (await ask("api/peers?service=" + encodeURIComponent(r.service))).filter(p => !answer.group || p.group === answer.group);
+  const s = last.services.find(s => s.service === service);
+  const peers = (await ask("api/peers?service=" + encodeURIComponent(service))).filter(p => !answer.group || p.group === answer.group);
   const used = peers.filter(p => p.used), others = peers.filter(p => !p.used);
   const names = list => list.slice(0, 20).map(p => p.id).join(", ") + (list.length > 20 ? " and " + number(list.length - 20) + " more" : "");
   if (used.length === 0) lines.push(answer.group && r.split?.fallback ? "The group has no peer that serves: the request goes to group " + r.split.fallback + "." : "No peer serves: sluice answers 503.");
@@ -126,5 +130,5 @@ async function verdictOf(answer) {
   if (s?.panic) lines.push("Panic: failing peers get requests too.");
   for (const p of others.slice(0, 20)) lines.push("Not " + p.id + ": " + p.state + (p.reasons.length ? ": " + p.reasons.join("; ") : p.state === "up" ? ", but not in the subset or the tier" : ""));
   if (others.length > 20) lines.push("Nor " + number(others.length - 20) + " more.");
-  return ["It goes to service " + r.service + group + ", by " + by + ".", lines];
+  return ["It goes to service " + service + group + ", by " + by + ".", lines];
 }

@@ -1,0 +1,97 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+)
+
+// Part is what some of the requests of a route get: the service, its group or split, the mirror
+// and the actions of Route.
+type Part struct {
+	Route Route
+	Share float64 // as [route.Target.Share]
+}
+
+// Divided returns the parts of a route with several services; none: it has at most one.
+func (r *Route) Divided() []Part {
+	if len(r.Parts) > 0 {
+		return r.Parts
+	}
+	var parts []Part
+	for _, share := range r.Services.Shares() {
+		part := Part{Route: *r, Share: share.Size}
+		part.Route.Service, part.Route.Services = share.Group, nil
+		parts = append(parts, part)
+	}
+	return parts
+}
+
+// ServiceNames returns the names of the services that r needs; some may be "".
+func (r *Route) ServiceNames() []string {
+	names := []string{r.Service}
+	if r.Mirror != nil {
+		names = append(names, r.Mirror.Service)
+	}
+	for _, part := range r.Divided() {
+		names = append(names, part.Route.Service)
+	}
+	return names
+}
+
+// hasService reports whether r has a service, or several.
+func (r *Route) hasService() bool { return r.Service != "" || len(r.Services) > 0 || len(r.Parts) > 0 }
+
+// services checks what depends on nothing but the services of a route.
+func (d *decoder) services(r *Route, key string) {
+	if len(r.Services) == 0 {
+		return
+	}
+	for _, other := range []struct{ key, value string }{{"service", r.Service}, {"group", r.Group}} {
+		if other.value != "" {
+			d.refuse(join(key, other.key), other.value, "not with services: want one of them")
+		}
+	}
+	if len(r.Split) > 0 {
+		d.refuse(join(key, "split"), "", "not with services, each of which may have a split of its own: want one of them")
+	}
+	if m := r.Mirror; m != nil && m.Service == "" && m.Group != "" {
+		d.refuse(join(key, "mirror.group"), m.Group, "only with mirror.service: the route has several services")
+	}
+	key = join(key, "services")
+	sum, share := 0., rules{min: "0", max: "1"}
+	for _, name := range slices.Sorted(maps.Keys(r.Services)) {
+		at, text := join(key, name), r.Services[name]
+		switch name {
+		case splitKey:
+			if f := formats["split_key"]; !f.ok(text) {
+				d.refuse(at, text, "want "+f.want)
+			}
+			continue
+		case splitFallback:
+			d.refuse(at, text, "not here: a service without usable peers gives its share to the others")
+			continue
+		}
+		size, ok := share.parse(text, ratioType)
+		if !ok {
+			d.refuse(at, text, "want "+share.want(ratioType))
+			continue
+		}
+		sum += size.Float()
+	}
+	if math.Abs(sum-1) > 1e-9 && !d.failed(key) {
+		d.refuse(key, "", fmt.Sprintf("the shares add up to %s, want 100%%", Percent(sum)))
+	}
+}
+
+// serviceExists checks that a service of a route exists, or may be in the catalog.
+func (d *decoder) serviceExists(key, name string, c *Config) {
+	_, ok := c.Services[name]
+	switch {
+	case ok || d.failed(join("services", name)):
+	case c.Catalog != nil && formats["name"].ok(name): // the catalog may have it
+	default:
+		d.noService(key, name, slices.Sorted(maps.Keys(c.Services)))
+	}
+}

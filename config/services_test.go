@@ -1,0 +1,74 @@
+package config
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// parseServices loads two services and a route with these keys, in flow style.
+func parseServices(route string) (*Config, error) {
+	return Parse("sluice.yaml", []byte("services: { a: { peers: [127.0.0.1:1] }, b: { peers: [127.0.0.1:2] } }\nroutes: [{ "+route+" }]"))
+}
+
+func TestServicesOfARoute(t *testing.T) {
+	c, err := parseServices("services: { b: 80%, a: 0.2, key: header X-User }, strip_prefix: /x, mirror: { service: b }")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := c.Routes[0]
+	if r.Services.Key() != "header X-User" || !reflect.DeepEqual(r.ServiceNames(), []string{"", "b", "a", "b"}) {
+		t.Errorf("key %q, services %q", r.Services.Key(), r.ServiceNames())
+	}
+	for i, want := range []Share{{"a", .2}, {"b", .8}} {
+		part := r.Divided()[i]
+		if part.Share != want.Size || part.Route.Service != want.Group || part.Route.StripPrefix != "/x" || len(part.Route.Divided()) > 0 {
+			t.Errorf("part %d is %+v, want %v", i, part, want)
+		}
+	}
+	if c, err = parseServices("services: { a: 100%, b: 0% }"); err != nil || c.Routes[0].Services.Key() != "cookie" {
+		t.Errorf("%v, %v", c, err)
+	}
+	encoded, err := c.MarshalJSON()
+	if err != nil || !strings.Contains(string(encoded), `"services":{"a":"100%","b":"0%"}`) {
+		t.Errorf("%s, %v", encoded, err)
+	}
+}
+
+func TestWrongServicesOfARoute(t *testing.T) {
+	for _, test := range []struct{ route, want string }{
+		{"services: { a: 20%, b: 70% }", "routes[0].services: the shares add up to 90%, want 100%"},
+		{"services: { a: 60%, b: 70% }", "routes[0].services: the shares add up to 130%, want 100%"},
+		{"services: { key: cookie }", "routes[0].services: the shares add up to 0%, want 100%"},
+		{"services: { a: 1, c: 0 }", `routes[0].services.c: value "c": no such service, did you mean "a"? (known: a, b)`},
+		{"services: { a: 5, b: 1 }", `routes[0].services.a: value "5": want a number from 0 to 1, or a percentage`},
+		{"services: { a: 100%, key: path }", `routes[0].services.key: value "path": want cookie`},
+		{"services: { a: 100%, fallback: b }", `routes[0].services.fallback: value "b": not here: a service without usable peers`},
+		{"services: { a: 100% }, service: b", `routes[0].service: value "b": not with services`},
+		{"services: { a: 100% }, group: g", `routes[0].group: value "g": not with services`},
+		{"services: { a: 100% }, split: { g: 5% }", `routes[0].split: not with services`},
+		{"services: { a: 100% }, mirror: { group: g }", `routes[0].mirror.group: value "g": only with mirror.service`},
+		{"services: { 'a b': 100% }", `the name of a service with its share`},
+		{"services: {}", `routes[0].service: required`},
+	} {
+		if _, err := parseServices(test.route); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %s", test.route, err, test.want)
+		}
+	}
+}
+
+// A route whose services are not all there is left out of a merged configuration.
+func TestMergeOfSeveralServices(t *testing.T) {
+	c, err := parseServices("services: { a: 20%, b: 80% }")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if merged, conflicts := Merge(c); len(merged.Routes) != 1 || len(conflicts) > 0 {
+		t.Errorf("%d routes, %v", len(merged.Routes), conflicts)
+	}
+	delete(c.Services, "b")
+	merged, conflicts := Merge(c)
+	if want := `routes[0]: ignored: there is no service "b"`; len(merged.Routes) > 0 || len(conflicts) != 1 || !strings.Contains(conflicts[0].Error(), want) {
+		t.Errorf("%d routes, %v, want %s", len(merged.Routes), conflicts, want)
+	}
+}

@@ -1,0 +1,88 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+
+	"sluice/admin"
+)
+
+// getAs asks the proxy as a user, whom a header field names.
+func (r *running) getAs(user string) (status int, body string) {
+	r.t.Helper()
+	request, err := http.NewRequest(http.MethodGet, "http://"+r.Address("web").String()+"/", nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	request.Header.Set("X-User", user)
+	return r.do(request)
+}
+
+// A route with several services divides its clients among them, and shows how; shares change
+// live without a failed request, and a service without peers gives its share to the others.
+func TestServicesOfARoute(t *testing.T) {
+	t.Parallel()
+	a, b := origin(t, "a"), origin(t, "b")
+	text := func(shares string) string {
+		return fmt.Sprintf("%s\nservices: { a: { peers: [%q] }, b: { peers: [%q] } }\n", preamble, a, b) +
+			"routes: [{ path: /, services: { " + shares + ", key: header X-User } }]\n"
+	}
+	r := start(t, text("a: 20%, b: 80%"))
+	stop := r.load("web")
+	users := make(map[string]string) // the answer for each
+	served := func() (count map[string]int) {
+		count = make(map[string]int)
+		for i := range 50 {
+			user := fmt.Sprintf("user-%d", i)
+			status, answer := r.getAs(user)
+			if status != http.StatusOK {
+				t.Fatalf("status %d: %s", status, answer)
+			}
+			count[answer]++
+			users[user] = answer
+		}
+		return count
+	}
+	// The hash of these users is always the same.
+	first := served()
+	if first["a"] < 3 || first["b"] < 25 {
+		t.Errorf("the services got %v", first)
+	}
+	for user, want := range users {
+		var answer admin.RouteAnswer
+		r.api("/api/route?url=http://x/&header=X-User:+"+user, &answer)
+		if answer.Service != want {
+			t.Errorf("/api/route says %q for %s, whose answer is from %s", answer.Service, user, want)
+		}
+	}
+	var routes []admin.Route
+	weighted := func() *admin.Weighted {
+		routes = nil
+		r.api("/api/routes", &routes)
+		return routes[0].Weighted
+	}
+	if w := weighted(); w.Key != "header x-user" || w.ByPeers || len(w.Targets) != 2 || routes[0].Service != "" ||
+		w.Targets[0].Service != "a" || w.Targets[0].Share != .2 || w.Targets[0].Present != .2 || w.Targets[0].UsablePeers != 1 {
+		t.Errorf("the API has %+v", w)
+	}
+
+	r.write(text("a: 100%, b: 0%"))
+	r.awaitRevision(2)
+	if got := served(); got["a"] != 50 {
+		t.Errorf("with 100 %% of a: %v", got)
+	}
+	r.write(text("a: 90%, b: 10%"))
+	r.awaitRevision(3)
+	var drained any
+	r.post("/api/peers/a/"+a+"/drain", &drained)
+	if got := served(); got["b"] != 50 {
+		t.Errorf("without peers of a: %v", got)
+	}
+	if w := weighted(); w.Targets[0].Share != .9 || w.Targets[0].Present != 0 || w.Targets[1].Present != 1 {
+		t.Errorf("the API has %+v", w)
+	}
+	if stop() == 0 {
+		t.Error("no requests")
+	}
+}
