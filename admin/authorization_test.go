@@ -47,6 +47,11 @@ func TestTokenForLooking(t *testing.T) {
 			t.Errorf("%s with another token: %d %s", path, w.Code, w.Body)
 		}
 	}
+	for token, want := range map[string]bool{"scraper": false, "s3cret": true} {
+		if got := decode[Orders](t, ask("GET", "/api/orders", token).Body.String()); got.MayOrder != want {
+			t.Errorf("may_order with the token %s: %t", token, got.MayOrder)
+		}
+	}
 	if w := ask("POST", everyOrder[0], "s3cret"); w.Code != http.StatusNotFound { // there is no such service
 		t.Errorf("%s with the token for everything: %d %s", everyOrder[0], w.Code, w.Body)
 	}

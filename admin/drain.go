@@ -327,9 +327,16 @@ func (h *handler) answerOperatedNode(w http.ResponseWriter, r *http.Request, o *
 	})
 }
 
+// Orders is the body of /api/orders.
+type Orders struct {
+	orders.Status
+	MayOrder bool `json:"may_order"` // the token of this request also allows orders
+}
+
 // orders answers GET /api/orders.
-func (h *handler) orders(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, h.Orders.Status())
+func (h *handler) orders(w http.ResponseWriter, r *http.Request) {
+	tokens := h.Tokens()
+	writeJSON(w, http.StatusOK, Orders{h.Orders.Status(), tokens.Operate == "" || tokens.scopeOf(r) == scopeOperate})
 }
 
 // order accepts only POST requests, and none that a browser sends for a page of another

@@ -231,7 +231,7 @@ func TestADrainOfANode(t *testing.T) {
 	if status, body := post(t, h, "/api/peers/star/b/enable"); status != http.StatusOK || decode[Operated](t, body).Peer.State != "draining" {
 		t.Errorf("the end of its own drain: got %d %s", status, body)
 	}
-	all := getJSON[orders.Status](t, h, "/api/orders")
+	all := getJSON[Orders](t, h, "/api/orders")
 	if len(all.Orders) != 2 || all.Shared || all.Saved || all.Orders[0].Node != "m" || all.Orders[1].Datacenter != "dc2" {
 		t.Errorf("orders %+v", all)
 	}

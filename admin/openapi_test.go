@@ -60,7 +60,7 @@ var goTypes = map[string]any{
 	"POST /api/peers/{service}/{id}/weight/release": Operated{},
 	"POST /api/nodes/{node}/drain":                  OperatedNode{},
 	"POST /api/nodes/{node}/enable":                 OperatedNode{},
-	"GET /api/orders":                               orders.Status{},
+	"GET /api/orders":                               Orders{},
 	"GET /api/ready":                                Readiness{},
 	"POST /api/ready/off":                           Readiness{},
 	"POST /api/ready/on":                            Readiness{},
@@ -96,7 +96,6 @@ var goTypes = map[string]any{
 func TestOpenAPIHasEveryMember(t *testing.T) {
 	d := document(t)
 	types := openapitest.Types{Document: d, Names: map[reflect.Type]string{
-		reflect.TypeFor[orders.Status]():  "Orders",
 		reflect.TypeFor[orders.Listed]():  "ListedOrder",
 		reflect.TypeFor[orders.Invalid](): "InvalidOrder",
 		reflect.TypeFor[fleet.Service]():  "ReplicaService",

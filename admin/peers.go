@@ -78,10 +78,10 @@ func groupName(g *balancer.Group) string {
 	return g.Name()
 }
 
-// peers answers /api/peers. ?service= and ?state= select, and may be repeated.
+// peers answers /api/peers. ?service=, ?state= and ?node= select, and may be repeated.
 func (h *handler) peers(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	services, states := query["service"], query["state"]
+	services, states, nodes := query["service"], query["state"], query["node"]
 	pools := h.sortedPools()
 	for _, name := range services {
 		if !slices.ContainsFunc(pools, func(p *balancer.Pool) bool { return p.Name() == name }) {
@@ -96,7 +96,7 @@ func (h *handler) peers(w http.ResponseWriter, r *http.Request) {
 		}
 		for _, peer := range pool.View().Peers {
 			p := describePeer(pool.Name(), peer, set)
-			if len(states) == 0 || slices.Contains(states, p.State) {
+			if (len(states) == 0 || slices.Contains(states, p.State)) && (len(nodes) == 0 || slices.Contains(nodes, p.Node)) {
 				peers = append(peers, p)
 			}
 		}

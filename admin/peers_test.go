@@ -78,13 +78,15 @@ func TestPeersHasEachPeerWithItsState(t *testing.T) {
 	}
 }
 
-func TestPeersSelectsByServiceAndState(t *testing.T) {
+func TestPeersSelectsByServiceStateAndNode(t *testing.T) {
 	bad := instance("a", "a2", "10.0.0.2")
 	bad.Status = discovery.StatusCritical
+	elsewhere := instance("b", "b1", "10.0.0.3")
+	elsewhere.Node = "m"
 	h := handlerOf(Options{Pools: poolsOf(
 		newPool(t, "c", instance("c", "c1", "10.0.0.4")),
 		newPool(t, "a", instance("a", "a1", "10.0.0.1"), bad),
-		newPool(t, "b", instance("b", "b1", "10.0.0.3")),
+		newPool(t, "b", elsewhere),
 		newPool(t, "empty"),
 	)})
 	for _, test := range []struct {
@@ -98,6 +100,9 @@ func TestPeersSelectsByServiceAndState(t *testing.T) {
 		{"?state=up", []string{"a1", "b1", "c1"}},
 		{"?state=unhealthy&state=draining", []string{"a2"}},
 		{"?service=a&state=up", []string{"a1"}},
+		{"?node=m", []string{"b1"}},
+		{"?node=m&node=n&state=up", []string{"a1", "b1", "c1"}},
+		{"?node=none", []string{}},
 	} {
 		if got := ids(getJSON[[]Peer](t, h, "/api/peers"+test.query)); !slices.Equal(got, test.want) {
 			t.Errorf("%q: got %v, want %v", test.query, got, test.want)

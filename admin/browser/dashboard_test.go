@@ -103,6 +103,37 @@ routes: [{ path: /, service: stale }]
 	p.await("it is fresh again", func() bool { return !strings.Contains(p.text("#services section"), "stale for") })
 }
 
+// An instance that the registry has lost is used until it fails, and the page says so.
+func TestHeldInstance(t *testing.T) {
+	t.Parallel()
+	for _, id := range []string{"held-1", "held-2"} {
+		register(t, api.AgentServiceRegistration{Name: "held", ID: id, Port: startApp(t, id)})
+	}
+	g := startSluice(t, options{services: "services: { held: { consul: {} } }\nroutes: [{ service: held }]\n"})
+	p := open(t, g.AdminURL())
+	p.await("both peers", func() bool { return len(p.peers()) == 2 })
+	const note = "2 instances on probation: missing from the registry, used until they fail."
+	if text := p.text("#services section"); strings.Contains(text, "probation") {
+		t.Errorf("nothing is lost, and the service says %q", text)
+	}
+	deregister(t, "held-1")
+	deregister(t, "held-2")
+	p.await("both are held, and why", func() bool {
+		for _, id := range []string{"held-1", "held-2"} {
+			if got := p.peer(id); got.State != "up" || !strings.HasPrefix(got.Why, "consul: lost since 20") || !strings.HasSuffix(got.Why, ", used until it fails") {
+				return false
+			}
+		}
+		return strings.Contains(p.text("#services .notes"), note)
+	})
+	g.send(t, 2)
+	register(t, api.AgentServiceRegistration{Name: "held", ID: "held-3", Port: startApp(t, "held-3")})
+	register(t, api.AgentServiceRegistration{Name: "held", ID: "held-4", Port: startApp(t, "held-4")})
+	p.await("others are there, and nothing is held", func() bool {
+		return p.peer("held-3").State == "up" && p.peer("held-1") == peer{} && p.text("#services .notes") == ""
+	})
+}
+
 // Without sluice, the page shows the last values, marked as old. It continues when sluice is back.
 func TestPageWithoutSluice(t *testing.T) {
 	t.Parallel()

@@ -187,7 +187,7 @@ func (p *page) peers() []peer {
 			Peer: body.querySelector("td").textContent,
 			Address: cell("address"), Node: cell("node"), State: cell("state"), Weight: cell("weight"), Requests: cell("requests"), Tags: cell("tags, meta"),
 			Why: body.querySelector(".reasons:not([hidden]) td")?.textContent ?? "",
-			Order: body.querySelector("button:not([hidden])")?.textContent ?? "",
+			Order: body.querySelector(".order button:not([hidden])")?.textContent ?? "",
 		};
 	})`)
 }
@@ -205,7 +205,7 @@ func (p *page) peer(id string) peer {
 
 // order returns the selector of the button in a peer's row.
 func (p *page) order(id string) string {
-	return `#services button[aria-label$=` + quote(" "+id) + `]`
+	return `#services .order button[aria-label$=` + quote(" "+id) + `]`
 }
 
 // services returns the names of the services as they are shown, from the top.

@@ -17,6 +17,8 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 	"github.com/hashicorp/consul/api"
+
+	"sluice/test/consultest"
 )
 
 // envPictures names the directory that TestPictures writes to, for the documents and for
@@ -50,6 +52,10 @@ func TestPictures(t *testing.T) {
 	}
 	few.write(t, strings.ReplaceAll(few.read(t), "search: { consul: {} }", "search: { consul: {}, balance: { policy: least_conn } }"))
 	p.await("the new configuration", func() bool { return strings.Contains(p.text("#config"), "configuration 2") })
+	asked := func() bool { // about the drain of a node
+		return evaluate[bool](p, `byId("order").open || (askForOrder("drain", last.peers.get("star")[0]), form.scope.value = "node", form.for.value = "30m", true)`) &&
+			strings.HasPrefix(p.text("#order .main"), "Drain 8 peers") && strings.Contains(p.text("#order-effect"), "for 30m")
+	}
 	for _, picture := range []struct {
 		name, query   string
 		scheme        string
@@ -62,6 +68,8 @@ func TestPictures(t *testing.T) {
 		{"page-phone-dark", "?consul=star&happened=config#star", "dark", 390, 2400, func() bool { return strings.Contains(p.text("#services"), "agree on") }},
 		{"routes", "?view=routes&url=http://www.example.com/cart/7", "light", 1280, 700, func() bool { return p.visible("#verdict") }},
 		{"routes-phone", "?view=routes&url=http://www.example.com/cart/7", "dark", 390, 1400, func() bool { return p.visible("#verdict") }},
+		{"drain", "", "light", 1280, 800, asked},
+		{"drain-phone", "", "dark", 390, 844, asked},
 		{"configuration", "?view=configuration", "light", 1280, 500, func() bool { return len(p.texts("#revisions > li")) == 2 }},
 	} {
 		p.do(chromedp.EmulateViewport(picture.width, picture.height), chromedp.Navigate("about:blank"), chromedp.Navigate(few.AdminURL()+"/"+picture.query))
@@ -128,14 +136,14 @@ routes:
 		sendAround(load, g.URL())
 	}()
 	check(t, "star-9003", api.HealthCritical, "Get \"http://127.0.0.1:9003/health\": connect: connection refused")
-	answer, err := http.Post(g.AdminURL()+"/api/peers/cart/cart-9012/drain", "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		t.Fatalf("drain: %s", answer.Status)
-	}
+	consultest.Await(t, "the peer is there, and drained", func() bool {
+		answer, err := http.Post(g.AdminURL()+"/api/peers/cart/cart-9012/drain", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		return answer.StatusCode == http.StatusOK
+	})
 	return g
 }
 

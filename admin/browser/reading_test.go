@@ -199,7 +199,7 @@ routes: [{ path: /, service: one }]
 			t.Errorf("a %s has no name", role)
 		}
 	}
-	for role, want := range map[string]int{"button": 6, "table": 2, "columnheader": 26, "searchbox": 1, "combobox": 1, "checkbox": 1, "heading": 4, "link": 9} {
+	for role, want := range map[string]int{"button": 9, "table": 2, "columnheader": 26, "searchbox": 1, "combobox": 1, "checkbox": 1, "heading": 4, "link": 9} {
 		if roles[role] != want {
 			t.Errorf("%d times the role %s, want %d: %v", roles[role], role, want, roles)
 		}
@@ -210,7 +210,7 @@ routes: [{ path: /, service: one }]
 		p.await("all peers and events", all)
 		p.fits(width)
 		var reached []string
-		for range 13 {
+		for range 16 {
 			p.typeKeys(kb.Tab)
 			reached = append(reached, evaluate[string](p, `(e => {
 				const box = e.getBoundingClientRect();
@@ -220,14 +220,15 @@ routes: [{ path: /, service: one }]
 		}
 		want := []string{
 			"Services", "Routes", "Configuration", "Filter services and peers", "wrong", "Show what happened to", "Show 6",
-			"one", "Drain 127.0.0.1:11", "Drain 127.0.0.1:12", "Last 15 minutes in numbers", "two", "Drain 127.0.0.1:13",
+			"one", "Weight 1 of 127.0.0.1:11", "Drain 127.0.0.1:11", "Weight 1 of 127.0.0.1:12", "Drain 127.0.0.1:12", "Last 15 minutes in numbers",
+			"two", "Weight 1 of 127.0.0.1:13", "Drain 127.0.0.1:13",
 		}
 		if !slices.Equal(reached, want) {
 			t.Errorf("in a window of %d pixels Tab goes to %q, want %q", width, reached, want)
 		}
 		p.typeKeys(kb.Enter)
 		p.await("the dialog is open, and the focus in it", func() bool {
-			return p.visible("#drain") && evaluate[string](p, "document.activeElement.id") == "why"
+			return p.visible("#order") && evaluate[string](p, "document.activeElement.name") == "why"
 		})
 		p.typeKeys(kb.Escape)
 		p.await("the focus is back", func() bool { return evaluate[string](p, "document.activeElement.ariaLabel") == "Drain 127.0.0.1:13" })

@@ -287,9 +287,9 @@ routes: [{ service: worded }]
 	}
 }
 
-// With a token that only reads, everything is shown. An order asks for the other token, and then
-// works.
-func TestOrderAsksForItsToken(t *testing.T) {
+// With a token that only reads, everything is shown but controls, and the page says why. With the
+// other token there are controls, and they work.
+func TestTokenForLooking(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	writeFile(t, dir+"/operate", "0perate\n")
@@ -298,23 +298,41 @@ func TestOrderAsksForItsToken(t *testing.T) {
 services: { fixed: { peers: ["127.0.0.1:9"], balance: { policy: round_robin } } }
 routes: [{ service: fixed }]
 `})
-	p := open(t, g.AdminURL()+"/?view=configuration", "the server responded with a status of 401", "the server responded with a status of 403")
+	p := open(t, g.AdminURL()+"/", "the server responded with a status of 401", "the server responded with a status of 403")
 	p.await("the field for the token", func() bool { return p.visible("#login") })
 	p.typeKeys("r3ad" + kb.Enter)
-	p.await("the first revision", func() bool { return len(p.texts("#revisions > li")) == 1 && !p.visible("#login") })
+	p.await("the peer, without controls, and why", func() bool {
+		return p.peer("127.0.0.1:9").State == "up" && !p.visible("#login") && strings.Contains(p.text("#looking"), "only for looking")
+	})
+	weight := `#services button[aria-label^="Weight"]`
+	if p.visible(p.order("127.0.0.1:9")) || !evaluate[bool](p, `document.querySelector(`+quote(weight)+`).disabled`) {
+		t.Error("there are controls")
+	}
+	p.click(`#views a[data-view="configuration"]`)
+	p.await("the first revision", func() bool { return len(p.texts("#revisions > li")) == 1 })
 	g.write(t, strings.ReplaceAll(g.read(t), "round_robin", "random"))
 	p.await("the second one", func() bool { return len(p.texts("#revisions > li")) == 2 })
-	rollBack := func() {
-		p.click(`#revisions button[aria-label="Roll back to revision 1"]`)
-		p.await("the question", func() bool { return p.text("#rollback-changes") != "" })
-		p.typeKeys(kb.Enter)
+	rollBack := `#revisions button[aria-label="Roll back to revision 1"]`
+	if p.visible(rollBack) {
+		t.Error("a rollback is offered")
 	}
-	rollBack()
-	p.await("the question for the other token", func() bool {
-		return p.visible("#login") && !p.visible("#rollback") && strings.Contains(p.text("#problem"), "only for looking")
-	})
+
+	p.click("#operate")
+	p.await("the question for the other token", func() bool { return p.visible("#login") && !p.visible("#looking") })
 	p.typeKeys("0perate" + kb.Enter) // the field has the focus
-	p.await("the token is taken", func() bool { return !p.visible("#login") && !p.visible("#problem") })
-	rollBack()
+	p.await("the token is taken", func() bool { return !p.visible("#login") && !p.visible("#problem") && p.visible(rollBack) })
+	p.click(rollBack)
+	p.await("the question", func() bool { return p.text("#rollback-changes") != "" })
+	p.typeKeys(kb.Enter)
 	p.await("the rollback", func() bool { return len(p.texts("#revisions > li")) == 3 && !p.visible("#rollback") })
+	p.click(`#views a[data-view="services"]`)
+	p.click(p.order("127.0.0.1:9"))
+	p.await("the dialog", func() bool { return p.visible("#order") })
+
+	// The token allows less than before.
+	evaluate[bool](p, `sessionStorage.setItem("token", "r3ad"), true`)
+	p.typeKeys(kb.Enter)
+	p.await("the question for the other token", func() bool {
+		return p.visible("#login") && !p.visible("#order") && strings.Contains(p.text("#problem"), "only for looking")
+	})
 }

@@ -55,6 +55,7 @@ addEventListener("popstate", () => {
   for (const read of reads) read();
   showView();
   render();
+  renderOrders();
   renderHappened();
   wake();
   wakeRest();

@@ -18,6 +18,10 @@ function show(e, text, className) {
   if (className !== undefined) classify(e, className);
 }
 
+function label(e, text) {
+  if (e.ariaLabel !== text) e.ariaLabel = text;
+}
+
 function classify(e, className) {
   if (e.className !== className) e.className = className;
 }
@@ -63,8 +67,11 @@ const percent = share => number(share * 100, 1) + "%";
 const zero = n => n ? "number" : "number zero";
 const count = (n, noun, nouns = noun + "s") => number(n) + " " + (n === 1 ? noun : nouns);
 
-function age(since) {
-  const s = Math.max(0, Math.round((Date.now() - Date.parse(since)) / 1000));
+const age = since => span(Date.now() - Date.parse(since));
+const left = until => span(Date.parse(until) - Date.now());
+
+function span(ms) {
+  const s = Math.max(0, Math.round(ms / 1000));
   if (s < 60) return s + " s";
   if (s < 3600) return Math.floor(s / 60) + " min";
   if (s < 86400) return Math.floor(s / 3600) + " h";

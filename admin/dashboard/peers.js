@@ -6,10 +6,10 @@ const longest = 200;
 // The worst first, services and peers alike.
 const stateOrder = ["unhealthy", "ejected", "draining", "warming", "up"];
 
-const isDrained = p => p.reasons.some(r => r === "drain" || r.startsWith("drain: "));
 const hasLeft = p => p.reasons.includes("removed from the set");
 const details = p => [...(p.group ? ["group " + p.group] : []), ...p.tags, ...Object.entries(p.meta ?? {}).map(([key, value]) => key + "=" + value)].join(", ");
-const whyOf = p => [...p.reasons, ...(p.probation ? ["held: missing from the registry for " + age(p.probation) + ", used until it fails"] : [])].join("; ");
+const whyOf = p => [...p.reasons, ...(weightOf(p) ? [weightText(weightOf(p))] : [])].join("; ");
+const weightText = o => "weight " + number(o.weight) + " by an operator" + (o.why ? ": " + o.why : "") + (o.until ? ", ends in " + left(o.until) : "");
 const peerKey = p => [p.node, p.id, p.address].join("\n");
 
 // Columns: title, width, text, class.
@@ -27,6 +27,8 @@ const peerColumns = [
   ["latency ms", "82px", p => p.latency_ms ? number(p.latency_ms, 2) : "–", p => zero(p.latency_ms)],
   ["tags, meta", "auto", details, () => "long faint"],
 ];
+
+const weightColumn = peerColumns.findIndex(([title]) => title === "weight");
 
 // peerHead returns the head of a table of peers.
 function peerHead() {
@@ -46,7 +48,11 @@ class PeerView {
     this.cells = peerColumns.map(([title]) => element("td", { role: "cell", "data-title": title }));
     this.cells[0].removeAttribute("data-title");
     this.button = element("button", { type: "button" });
-    this.button.addEventListener("click", () => isDrained(this.peer) ? enable(this.peer) : askToDrain(this.peer));
+    this.button.addEventListener("click", () => this.drain());
+    this.weight = element("button", { type: "button" });
+    this.weight.addEventListener("click", () => askForOrder("weight", this.peer));
+    this.cells[weightColumn].append(this.weight);
+    this.cells[weightColumn].className = "number";
     this.why = element("td", { role: "cell", colspan: peerColumns.length + 1 });
     this.reasons = element("tr", { role: "row", class: "reasons" }, this.why);
     this.root = element("tbody", { role: "rowgroup" },
@@ -55,22 +61,30 @@ class PeerView {
     this.failures = new Rate();
   }
 
+  drain() {
+    const drain = drainOf(this.peer);
+    if (!drain) askForOrder("drain", this.peer);
+    else if (isOfNode(drain)) askForOrder("enable", drain);
+    else enable(this.peer);
+  }
+
   update(p) {
     if (p === this.peer) return;
     this.peer = p;
     p.rate = this.requests.of(p.requests);
     p.failing = this.failures.of(p.failures) > 0;
     peerColumns.forEach(([, , value, className], i) => {
-      const cell = this.cells[i], text = value(p), cut = text.length > longest;
-      show(cell, cut ? text.slice(0, longest) + "…" : text, className(p));
+      const cell = i === weightColumn ? this.weight : this.cells[i], text = value(p), cut = text.length > longest;
+      show(cell, cut ? text.slice(0, longest) + "…" : text, i === weightColumn ? undefined : className(p));
       if (cut || cell.title) cell.title = cut ? text : "";
     });
     const why = whyOf(p);
     if (showIf(this.reasons, why !== "")) show(this.why, why, p.state);
-    if (showIf(this.button, !hasLeft(p))) {
-      show(this.button, isDrained(p) ? "Enable" : "Drain");
-      const label = (isDrained(p) ? "Enable " : "Drain ") + p.id;
-      if (this.button.ariaLabel !== label) this.button.ariaLabel = label;
-    }
+    this.weight.disabled = hasLeft(p) || !standing.may_order;
+    label(this.weight, "Weight " + number(p.weight) + " of " + p.id);
+    if (!showIf(this.button, !hasLeft(p))) return;
+    const drain = drainOf(p);
+    show(this.button, drain ? "Enable" : "Drain");
+    label(this.button, !drain ? "Drain " + p.id : isOfNode(drain) ? "Enable the node of " + p.id : "Enable " + p.id);
   }
 }

@@ -29,11 +29,12 @@ async function ask(path, method = "GET", headers = {}) {
 let wantsOperator = false; // an order needs another token than the one that looks
 
 // askForOperator asks for a token that may give orders.
-function askForOperator() {
+function askForOperator(text = "This token is only for looking. Enter the token for orders, and repeat the order.") {
   wantsOperator = true;
   document.querySelector("dialog[open]")?.close();
-  show(byId("problem"), "This token is only for looking. Enter the token for orders, and repeat the order.");
+  show(byId("problem"), text);
   byId("problem").hidden = byId("login").hidden = false;
+  byId("looking").hidden = true;
   byId("token").value = "";
   byId("token").focus();
 }
@@ -44,7 +45,7 @@ let connected = false; // the latest round was answered
 async function round() {
   let ready, services, peers;
   try {
-    [ready, services] = await Promise.all([ask("readyz"), ask("api/services")]);
+    [ready, services, standing] = await Promise.all([ask("readyz"), ask("api/services"), ask("api/orders")]);
     last = { services, peers: last.peers };
     const open = select().filter(({ peers }) => peers).map(({ s }) => "service=" + encodeURIComponent(s.service));
     const all = areFew(services) || words().length > 0;
@@ -61,6 +62,7 @@ async function round() {
   byId("happened").hidden = false;
   showIf(byId("search"), currentView() !== "configuration");
   render();
+  renderOrders();
   if (!connected) {
     connected = true;
     wakeRest();

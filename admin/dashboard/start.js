@@ -16,6 +16,7 @@ onAddress(() => {
 byId("search").addEventListener("input", () => {
   remember("wrong", byId("wrong").checked);
   render();
+  renderOrders();
   renderHappened();
   renderRoutes();
   wake();
