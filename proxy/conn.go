@@ -271,14 +271,28 @@ func (c *clientConn) onDeadline() bool {
 	case phaseRecent:
 		left := c.options.Timeouts.Idle - idleSetDelay
 		if left <= 0 {
-			return false
+			return c.hasArrived()
 		}
 		c.phase = phaseIdle
 		c.arm(c.server.sweeper, left)
 		c.conn.SetReadDeadline(time.Time{})
 		return true
+	case phaseIdle:
+		return c.hasArrived()
 	}
 	return false
+}
+
+// hasArrived reports whether a request has arrived on a connection whose idle time is over,
+// and prepares the connection for it: closing would lose the request.
+func (c *clientConn) hasArrived() bool {
+	nothing := true
+	if err := c.raw.Control(func(fd uintptr) { nothing = quiet(fd) }); err != nil || nothing || !c.resumeRead() {
+		return false
+	}
+	c.phase = phaseRecent
+	c.arm(c.server.sweeper, min(idleSetDelay, c.options.Timeouts.Idle))
+	return true
 }
 
 func (c *clientConn) dropExchange() {

@@ -43,8 +43,11 @@ const (
 	// http2EarlyReset is the age of a request after which its end counts no more in
 	// http2Resets: a client that waits so long gives up, and does not flood.
 	http2EarlyReset = time.Second
-	// http2GoAwayTimeout bounds the wait for the client's answer to a GOAWAY.
-	http2GoAwayTimeout = time.Second
+	// http2GoAwayTimeout bounds the wait for the client's answer to a GOAWAY, and
+	// http2GoAwaySettle is how long streams may arrive after it: a client with threads may
+	// have chosen the connection for a request, and send that after the answer.
+	http2GoAwayTimeout = 5 * time.Second
+	http2GoAwaySettle  = 500 * time.Millisecond
 )
 
 // maxListBytes returns the limit of a field list for heads with these limits.
@@ -225,8 +228,7 @@ func (h *http2Conn) onDeadline() bool {
 	switch {
 	case h.partial:
 		return true
-	case h.goAway == goAwayAnnounced:
-		h.endGoAwayLocked()
+	case h.goAway == goAwayAnnounced: // endGoAwayIfDue ends that, after what has arrived
 		return false
 	case h.isBusyLocked():
 		h.dropFreeLocked()
@@ -267,7 +269,20 @@ func (h *http2Conn) announceGoAwayLocked() {
 	h.armLocked()
 }
 
-func (h *http2Conn) endGoAwayLocked() {
+// settleGoAwayLocked notes that the client knows of the end.
+func (h *http2Conn) settleGoAwayLocked() {
+	h.goAwayUntil = min(h.goAwayUntil, h.conn.server.sweeper.now()+int64(http2GoAwaySettle))
+	h.armLocked()
+}
+
+// endGoAwayIfDue names the last stream when the time for others is over. All frames that have
+// arrived must have been processed; a part of one may be of another stream.
+func (h *http2Conn) endGoAwayIfDue() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.goAway != goAwayAnnounced || h.partial || h.conn.server.sweeper.now() < h.goAwayUntil {
+		return
+	}
 	h.goAway = goAwayFinal
 	h.out = http2.AppendGoAway(h.out, h.last, http2.NoError)
 	h.flushLocked()

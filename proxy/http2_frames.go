@@ -328,7 +328,7 @@ func (h *http2Conn) settingsLocked(frame *http2.FrameHeader, payload []byte) *ht
 func (h *http2Conn) pingLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
 	if frame.Has(http2.FlagAck) {
 		if h.goAway == goAwayAnnounced && string(payload) == string(goAwayPing) {
-			h.endGoAwayLocked()
+			h.settleGoAwayLocked()
 		}
 		return nil
 	}

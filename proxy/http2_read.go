@@ -38,6 +38,7 @@ func (h *http2Conn) readable(fd uintptr) bool {
 		switch {
 		case err == errWouldBlock:
 			h.park()
+			h.endGoAwayIfDue()
 			return false
 		case err != nil || n == 0:
 			h.ended = true

@@ -2,7 +2,10 @@ package proxy
 
 import (
 	"bufio"
+	"context"
+	"crypto/tls"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -175,17 +178,25 @@ func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
 		_, err := io.WriteString(c.Conn, okResponse)
 		return err == nil
 	})
-	p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 4}}, origin.address())
+	p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 10}}, origin.address())
 	for name, test := range map[string]struct {
 		client *http.Client
 		body   func() io.Reader
 	}{
 		// A body that cannot be sent again: the end of a connection must be announced.
 		"HTTP/1": {&http.Client{Transport: new(http.Transport), Timeout: patience}, func() io.Reader { return io.MultiReader(strings.NewReader("x")) }},
-		// Go's client refuses to send such a body after GOAWAY, even if it has sent nothing of it.
+		// With connections of several requests at a time, net/http refuses to send such a body after
+		// GOAWAY, even if it has sent nothing of it.
 		"HTTP/2": {http2Client(t), func() io.Reader { return strings.NewReader("x") }},
+		// This client does not, but sends requests after its answer to GOAWAY.
+		"HTTP/2 of x/net": {&http.Client{Transport: &xhttp2.Transport{
+			AllowHTTP: true,
+			DialTLSContext: func(ctx context.Context, network, address string, _ *tls.Config) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, network, address)
+			},
+		}, Timeout: patience}, func() io.Reader { return io.MultiReader(strings.NewReader("x")) }},
 	} {
-		const clients, requests = 4, 50
+		const clients, requests = 20, 50
 		before := p.EndedConnections().MaxRequests
 		served.Store(0)
 		var wg sync.WaitGroup

@@ -1,0 +1,182 @@
+package proxy
+
+import (
+	"bytes"
+	"io"
+	"testing"
+	"time"
+
+	xhttp2 "golang.org/x/net/http2"
+)
+
+// onlyClient returns the connection of the only client.
+func (p *testProxy) onlyClient() (c *clientConn) {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.conns) != 1 {
+		p.t.Fatalf("%d connections", len(p.conns))
+	}
+	for c = range p.conns {
+	}
+	return c
+}
+
+// awaitArrival waits until bytes of the client have arrived that sluice has not read.
+func (c *clientConn) awaitArrival(t *testing.T) {
+	t.Helper()
+	eventually(t, "bytes have arrived", func() bool {
+		nothing := true
+		err := c.raw.Control(func(fd uintptr) { nothing = quiet(fd) })
+		return err == nil && !nothing
+	})
+}
+
+// A request that arrives as the idle time ends is served, not lost with the connection.
+func TestRequestArrivesAsIdleTimeEnds(t *testing.T) {
+	t.Parallel()
+	if !hasIdleSet {
+		t.Skip("a goroutine reads from the connection at any time")
+	}
+	origin := startOrigin(t, answerOK)
+	const idle = time.Hour
+	p := startProxy(t, Options{Timeouts: Timeouts{Idle: idle}}, origin.address())
+	conn := p.dial()
+	for range 3 {
+		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if status, _ := readResponse(t, conn); status != 200 {
+			t.Fatalf("got %d", status)
+		}
+		eventually(t, "the connection is idle", func() bool { return p.idleConnCount() == 1 })
+		c := p.onlyClient()
+		if !p.idleConns.take(c) {
+			t.Fatal("the connection is not idle")
+		}
+		// What onSweep does, but a request comes first.
+		p.sweeper.clock.Add(int64(idle))
+		p.sweptFor(2 * sweepInterval)
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		c.awaitArrival(t)
+		c.conn.SetReadDeadline(aLongTimeAgo)
+		go c.continueServing()
+		if status, _ := readResponse(t, conn); status != 200 {
+			t.Fatalf("got %d", status)
+		}
+	}
+	eventually(t, "the connection is idle", func() bool { return p.idleConnCount() == 1 })
+	p.skip(idle)
+	if n, err := conn.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("after the idle time: %d, %v", n, err)
+	}
+}
+
+// A client with threads may send a stream after its answer to GOAWAY. It is served.
+func TestStreamArrivesAfterAnswerToGoAway(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, answerOK)
+	p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 1}}, origin.address())
+	c := p.dialFrames()
+	c.request(1, http2Post, false)
+	ping := c.awaitGoAway()
+	// Together, so that no time passes between them.
+	c.conn.Write(c.framesOf(func() {
+		c.WritePing(true, ping)
+		c.request(3, http2Post, true)
+	}))
+	c.WriteData(1, true, []byte("body"))
+	c.expectServedLast(1, 3)
+}
+
+// So is one that has arrived when the time for such streams ends.
+func TestStreamArrivesAsGoAwayEnds(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name           string
+		answers, parts bool
+	}{
+		{"answered", true, false},
+		{"not answered", false, false},
+		{"answered, in parts", true, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			origin := startOrigin(t, answerOK)
+			p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 1}}, origin.address())
+			c := p.dialFrames()
+			c.request(1, http2Get, true)
+			ping := c.awaitGoAway()
+			if test.answers {
+				c.WritePing(true, ping)
+			}
+			client := p.onlyClient()
+			frames := c.framesOf(func() { c.request(3, http2Get, true) })
+			first := len(frames)
+			if test.parts {
+				first = 5
+			}
+			func() {
+				h := client.http2
+				h.mu.Lock() // nothing is processed
+				defer h.mu.Unlock()
+				p.skip(http2GoAwayTimeout)
+				c.conn.Write(frames[:first])
+				client.awaitArrival(t)
+			}()
+			if test.parts {
+				p.skip(http2GoAwayTimeout)
+				c.conn.Write(frames[first:])
+			}
+			c.expectServedLast(1, 3)
+		})
+	}
+}
+
+// framesOf returns the frames that do writes.
+func (c *frameClient) framesOf(do func()) []byte {
+	framer := c.Framer
+	defer func() { c.Framer = framer }()
+	var b bytes.Buffer
+	c.Framer = xhttp2.NewFramer(&b, nil)
+	do()
+	return b.Bytes()
+}
+
+// awaitGoAway reads the announcement of the end, and returns the PING that comes with it.
+func (c *frameClient) awaitGoAway() (ping [8]byte) {
+	c.t.Helper()
+	for {
+		switch f := c.read().(type) {
+		case nil:
+			c.t.Fatal("the connection ended")
+		case *xhttp2.PingFrame:
+			return f.Data
+		}
+	}
+}
+
+// expectServedLast reads until the connection ends, and checks that these streams are served,
+// and that the last GOAWAY names the last one.
+func (c *frameClient) expectServedLast(ids ...uint32) {
+	c.t.Helper()
+	ended, last := make(map[uint32]bool), uint32(0)
+	for frame := c.read(); frame != nil; frame = c.read() {
+		switch f := frame.(type) {
+		case *xhttp2.DataFrame:
+			ended[f.StreamID] = ended[f.StreamID] || f.StreamEnded()
+		case *xhttp2.GoAwayFrame:
+			if last = f.LastStreamID; f.ErrCode != xhttp2.ErrCodeNo {
+				c.t.Errorf("got %v", f)
+			}
+		}
+	}
+	for _, id := range ids {
+		if !ended[id] {
+			c.t.Errorf("the stream %d was not served: %v", id, ended)
+		}
+	}
+	if want := ids[len(ids)-1]; last != want {
+		c.t.Errorf("the last stream is %d, want %d", last, want)
+	}
+}
