@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 
 	xhttp2 "golang.org/x/net/http2"
@@ -129,6 +130,38 @@ func TestUnprocessedStreamIsSentAgain(t *testing.T) {
 			p.expectNothingCounted()
 		})
 	}
+}
+
+// Peers may end each connection after a few streams, as nginx does after keepalive_requests, and
+// refuse those that were opened meanwhile: no request fails, whatever its method.
+func TestPeerEndsConnectionsAfterFewStreams(t *testing.T) {
+	t.Parallel()
+	const streams, clients, requests = 10, 60, 5
+	address := startFramePeer(t, func(p *framePeer, stream uint32) {
+		const last = 2*streams - 1
+		if stream <= last {
+			p.headers(stream, true, ":status", "204")
+		}
+		if stream == last {
+			p.WriteGoAway(last, xhttp2.ErrCodeNo, nil)
+		}
+	})
+	p := startProxyToH2C(t, address)
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			conn := p.dial()
+			for range requests {
+				io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
+				if status, body := readResponse(t, conn); status != 204 {
+					t.Errorf("got %d %s", status, body)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	p.expectNothingCounted()
 }
 
 // What an HTTP/1 client would take for another response is not forwarded.

@@ -2,10 +2,7 @@ package proxy
 
 import (
 	"bufio"
-	"context"
-	"crypto/tls"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -188,13 +185,6 @@ func TestLimitedConnectionsLoseNoRequest(t *testing.T) {
 		// With connections of several requests at a time, net/http refuses to send such a body after
 		// GOAWAY, even if it has sent nothing of it.
 		"HTTP/2": {http2Client(t), func() io.Reader { return strings.NewReader("x") }},
-		// This client does not, but sends requests after its answer to GOAWAY.
-		"HTTP/2 of x/net": {&http.Client{Transport: &xhttp2.Transport{
-			AllowHTTP: true,
-			DialTLSContext: func(ctx context.Context, network, address string, _ *tls.Config) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, network, address)
-			},
-		}, Timeout: patience}, func() io.Reader { return io.MultiReader(strings.NewReader("x")) }},
 	} {
 		const clients, requests = 20, 50
 		before := p.EndedConnections().MaxRequests
