@@ -29,6 +29,10 @@ const (
 	// http2PeerUnsent is the number of unsent bytes above which a connection gets no more
 	// streams: the peer does not read.
 	http2PeerUnsent = 4 * http2OutputBytes
+	// http2Replacements is how often a request is sent again because the peer has ended the
+	// connection after other streams: then there are no more connections than requests that
+	// are served. Without such streams it is sent again once.
+	http2Replacements = http2PeerStreams
 	// http2LastID is the id of a stream after which a connection drains.
 	http2LastID = 1 << 30
 )
@@ -61,6 +65,7 @@ type http2PeerConn struct {
 	limit    int              // of streams; 0 before the first SETTINGS
 	ready    bool             // the first SETTINGS has arrived
 	goAway   bool             // by the peer: it processes no new streams
+	served   bool             // with goAway: the peer has processed streams
 	retired  bool             // no stream is reserved any more
 	unheard  bool             // nothing has arrived since a time without a stream
 	pinged   int64            // coarse time of the PING that waits for its answer; 0: none

@@ -211,7 +211,7 @@ func (c *http2PeerConn) resetByPeerLocked(id uint32, code http2.ErrorCode) {
 
 // goAwayLocked handles GOAWAY: the streams above last were not processed.
 func (c *http2PeerConn) goAwayLocked(last uint32) {
-	c.goAway = true
+	c.goAway, c.served = true, last > 0
 	for id, u := range c.streams {
 		if id > last {
 			u.failLocked(errUnprocessed)

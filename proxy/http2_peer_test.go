@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	xhttp2 "golang.org/x/net/http2"
@@ -162,6 +163,21 @@ func TestPeerEndsConnectionsAfterFewStreams(t *testing.T) {
 	}
 	wg.Wait()
 	p.expectNothingCounted()
+}
+
+// A peer that ends connections before their first stream does not get many for a request.
+func TestPeerEndsConnectionsAtOnce(t *testing.T) {
+	t.Parallel()
+	var opened atomic.Int64
+	p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, _ uint32) {
+		opened.Add(1)
+		p.WriteGoAway(0, xhttp2.ErrCodeNo, nil)
+	}))
+	conn := p.dial()
+	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
+	if status, _ := readResponse(t, conn); status != 502 || opened.Load() > 10 {
+		t.Errorf("status %d after %d connections", status, opened.Load())
+	}
 }
 
 // What an HTTP/1 client would take for another response is not forwarded.

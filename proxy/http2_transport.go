@@ -92,7 +92,9 @@ func (t *http2Transport) connect(ctx context.Context, r requirements, stale upst
 			connectTime = time.Since(start)
 		}
 		u := newHTTP2Upstream(c, r)
-		u.replaces = stale != nil
+		if previous, ok := stale.(*http2Upstream); ok {
+			u.replaces = previous.replaces + 1
+		}
 		return u, connectTime, nil
 	}
 }

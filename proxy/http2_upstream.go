@@ -24,7 +24,7 @@ type http2Upstream struct {
 	picked   time.Time
 	pause    time.Duration // the longest one in taking a streamed body
 	blocked  *sweepEntry   // of the client, see side
-	replaces bool          // a stream that the peer did not process
+	replaces int           // how many streams of the request the peer did not process
 
 	waits *streamWaits // of the goroutines that wait for the response, and that send
 
@@ -372,9 +372,12 @@ func (u *http2Upstream) grantLocked(n int) {
 func (u *http2Upstream) closedIdle(err error) (maybe, likely bool) {
 	u.conn.mu.Lock()
 	defer u.conn.mu.Unlock()
-	unprocessed := err == errUnprocessed
-	maybe = !u.replaces && (unprocessed || u.conn.err != nil && u.conn.unheard && time.Since(u.picked) < staleWithin)
-	return maybe, maybe && unprocessed
+	if err == errUnprocessed {
+		again := u.replaces == 0 || u.conn.served && u.replaces < http2Replacements
+		return again, again
+	}
+	maybe = u.replaces == 0 && u.conn.err != nil && u.conn.unheard && time.Since(u.picked) < staleWithin
+	return maybe, false
 }
 
 // finish implements upstream.
