@@ -176,7 +176,9 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certi
 	case <-c.settled:
 		c.mu.Lock()
 		limit := c.limit
-		err = c.err
+		if err = c.err; c.next > 1 {
+			err = nil // it has ended, but not before other requests have used it
+		}
 		c.mu.Unlock()
 		if err == nil && limit == 0 {
 			return nil, errNoStreams // the connection closes when it was idle for some time
