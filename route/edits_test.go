@@ -85,7 +85,7 @@ func TestPathEditsThatAreNotAllowed(t *testing.T) {
 	for _, o := range []PathOptions{
 		{Strip: "api"}, {Strip: "/a//b"}, {Strip: "/a/../b"}, {Strip: "/a/."}, {Strip: "/a%20"}, {Strip: "/a;b"}, {Strip: "/ä"}, {Strip: "/a b"}, {Strip: "/a?"},
 		{Add: "v1"}, {Add: "/.."}, {Add: "/a\r\n"},
-		{Rewrite: "("}, {To: "/x"}, {Rewrite: "x"}, {Rewrite: "x", To: "y"}, {Rewrite: "(x)", To: "$1"}, {Rewrite: "x", To: "/$1"}, {Rewrite: "x", To: "/$host"},
+		{Rewrite: "("}, {To: "/x"}, {Rewrite: "x"}, {Rewrite: "x", To: "y"}, {Rewrite: "(x)", To: "y$1"}, {Rewrite: "x", To: "/$1"}, {Rewrite: "x", To: "/$host"},
 		{Rewrite: "x", To: "/a b"}, {Rewrite: "x", To: "/#"}, {Rewrite: "x", To: "/\x00"},
 	} {
 		wrong := new(PathError)
@@ -129,6 +129,8 @@ func TestPathEdits(t *testing.T) {
 		{PathOptions{Rewrite: "^/a(/x)?/(.*)$", To: "/b$1/$2"}, "/a/c%2fd", "/b/c%2fd?q", false},
 		{PathOptions{Rewrite: "a+", To: "/$0"}, "/xaax", "/aa?q", false},
 		{PathOptions{Rewrite: "a", To: "/b?c=d"}, "/xax", "/b?c=d&q", false},
+		{PathOptions{Rewrite: "^(.*?)a(.*)$", To: "${1}b${2}"}, "/xax", "/xbx?q", false},
+		{PathOptions{Rewrite: "^.(.*)$", To: "$1"}, "/xx", "/xx?q", false},
 		{PathOptions{Rewrite: "^/(.*)$", To: "/.$1"}, "/.", ErrDotSegment.Error(), false},
 		{PathOptions{Strip: "/a", Add: "/b", Rewrite: "^/b/(.*)$", To: "/c/$1"}, "/a/x", "/c/x?q", true},
 	} {

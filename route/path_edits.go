@@ -28,7 +28,8 @@ type PathOptions struct {
 	// Add is a prefix to add.
 	Add string
 	// Rewrite is a regular expression. A path that it matches becomes To, a template
-	// with its groups only, which may have a query.
+	// with its groups only, which may have a query. A result that starts with a group, and
+	// not with a slash, gets a slash.
 	Rewrite, To string
 }
 
@@ -92,8 +93,8 @@ func checkPrefix(s string) error {
 // checkRewritten accepts a template that makes a target in origin form of any groups.
 func checkRewritten(t *Template) error {
 	for i, p := range t.parts {
-		if i == 0 && !strings.HasPrefix(p.text, "/") {
-			return errors.New("must start with a slash")
+		if startsWithGroup := p.text == "" && p.variable == variableGroup; i == 0 && !startsWithGroup && !strings.HasPrefix(p.text, "/") {
+			return errors.New("must start with a slash, or with a group of the regular expression")
 		}
 		if p.variable > variableGroup {
 			return errors.New("may contain groups of the regular expression, such as $1, and no other variables")
@@ -143,7 +144,10 @@ func (e *PathEdits) Append(out, path, query []byte) (target []byte, stripped boo
 		path := out[start:]
 		if groups := e.rewrite.FindSubmatchIndex(path); groups != nil {
 			rewritten := e.to.appendGroups(nil, nil, path, groups)
-			out = append(out[:start], rewritten...)
+			if out = out[:start]; !bytes.HasPrefix(rewritten, rootPath) {
+				out = append(out, '/')
+			}
+			out = append(out, rewritten...)
 		}
 	}
 	path, own, _ := bytes.Cut(out[start:], []byte("?"))

@@ -131,8 +131,7 @@ func (e *effects) redirectScheme(kind label, options *part) {
 	}
 }
 
-// redirectRegexp makes a redirect of what the pattern matches first. Traefik replaces the
-// match within the URL, sluice the whole URL: so the pattern gets groups for the rest.
+// redirectRegexp makes a redirect of what the pattern matches first.
 func (e *effects) redirectRegexp(kind label, options *part) {
 	e.only(options, "regex", "replacement", "permanent")
 	l, ok := e.required(kind, options, "regex")
@@ -153,16 +152,22 @@ func (e *effects) redirectRegexp(kind label, options *part) {
 		return
 	}
 	replacement, _ := options.get("replacement")
-	const before = 2 // the groups before those of re, of which the second is the match
-	redirect := catalog.Keys{
-		"regexp": "^(.*?)(" + l.value + ")(.*)$",
-		"to":     fmt.Sprintf("${1}%s${%d}", template(replacement, re, before), before+re.NumSubexp()+1),
-		"code":   "307",
-	}
+	redirect := within(re, replacement)
+	redirect["code"] = "307"
 	if permanent, _ := options.get("permanent"); permanent == "true" {
 		redirect["code"] = "308"
 	}
 	e.keys["redirect"] = redirect
+}
+
+// within returns the keys that replace the first match of re. Traefik replaces the match within
+// the URL or path, sluice all of it: so the pattern gets groups for the rest.
+func within(re *regexp.Regexp, replacement string) catalog.Keys {
+	const before = 2 // the groups before those of re, of which the second is the match
+	return catalog.Keys{
+		"regexp": "^(.*?)(" + re.String() + ")(.*)$",
+		"to":     fmt.Sprintf("${1}%s${%d}", template(replacement, re, before), before+re.NumSubexp()+1),
+	}
 }
 
 // template returns a replacement in the form of [regexp.Regexp.Expand] as a template of sluice,
@@ -228,12 +233,12 @@ func (e *effects) stripPrefixRegexp(kind label, options *part) {
 		}
 		patterns = append(patterns, strings.TrimPrefix(pattern, "^"))
 	}
-	pattern := "^(?:" + strings.Join(patterns, "|") + ")/?"
-	if _, err := regexp.Compile(pattern); err != nil {
+	re, err := regexp.Compile("^(?:" + strings.Join(patterns, "|") + ")/?(.*)$")
+	if err != nil {
 		e.refuse(l, "want regular expressions in Go's syntax: "+err.Error())
 		return
 	}
-	e.keys["rewrite"] = catalog.Keys{"regexp": pattern, "to": "/"}
+	e.keys["rewrite"] = catalog.Keys{"regexp": re.String(), "to": fmt.Sprintf("/${%d}", re.NumSubexp())}
 }
 
 func (e *effects) addPrefix(kind label, options *part) {
@@ -262,13 +267,15 @@ func (e *effects) replacePathRegexp(kind label, options *part) {
 	if !ok || !e.change(l, stepRewrite) {
 		return
 	}
-	if _, err := regexp.Compile(l.value); err != nil {
+	re, err := regexp.Compile(l.value)
+	if err != nil {
 		e.refuse(l, "want a regular expression in Go's syntax: "+err.Error())
 		return
 	}
-	// Tags of Docker Compose, where "$" is written twice, are copied into Consul as they are.
-	replacement, _ := options.get("replacement")
-	e.keys["rewrite"] = catalog.Keys{"regexp": l.value, "to": replacement}
+	// Traefik changes nothing without a replacement.
+	if replacement, _ := options.get("replacement"); replacement != "" {
+		e.keys["rewrite"] = within(re, replacement)
+	}
 }
 
 // allowList restricts the clients. Addresses are those that the listener trusts.

@@ -353,7 +353,7 @@ var tagTests = []struct {
 			`traefik.http.middlewares.m.stripprefixregex.regex=/foo/[a-z0-9]+/[0-9]+/`,
 		},
 		[]string{
-			`9 {"host":"a","rewrite":{"regexp":"^(?:/foo/[a-z0-9]+/[0-9]+/)/?","to":"/"}}`,
+			`9 {"host":"a","rewrite":{"regexp":"^(?:/foo/[a-z0-9]+/[0-9]+/)/?(.*)$","to":"/${1}"}}`,
 		}, ``,
 		[]string{},
 	},
@@ -422,7 +422,7 @@ var tagTests = []struct {
 			`traefik.http.middlewares.m.replacepathregex.replacement=/bar/$1`,
 		},
 		[]string{
-			`9 {"host":"a","rewrite":{"regexp":"^/foo/(.*)","to":"/bar/$1"}}`,
+			`9 {"host":"a","rewrite":{"regexp":"^(.*?)(^/foo/(.*))(.*)$","to":"${1}/bar/${3}${4}"}}`,
 		}, ``,
 		[]string{},
 	},

@@ -71,3 +71,49 @@ func TestRedirectRegexp(t *testing.T) {
 		}
 	}
 }
+
+// TestPathRegexps compares the paths that middlewares with a pattern make with those of Traefik.
+func TestPathRegexps(t *testing.T) {
+	for _, test := range []struct {
+		middleware []string
+		paths      [][2]string // as sent, and as Traefik forwards it
+	}{
+		{[]string{"replacepathregex.regex=^/foo/(.*)", "replacepathregex.replacement=/bar/$1"}, [][2]string{
+			{"/foo/a/b", "/bar/a/b"}, {"/foo", "/foo"}, {"/x/foo/a", "/x/foo/a"},
+		}},
+		{[]string{"replacepathregex.regex=/foo", "replacepathregex.replacement=/bar"}, [][2]string{
+			{"/a/foo/b", "/a/bar/b"}, {"/foo", "/bar"},
+		}},
+		{[]string{"replacepathregex.regex=^/foo/(?P<id>[0-9]+)", "replacepathregex.replacement=/${id}x"}, [][2]string{
+			{"/foo/12/b", "/12x/b"},
+		}},
+		{[]string{"replacepathregex.regex=/foo"}, [][2]string{{"/foo/x", "/foo/x"}}},
+		{[]string{"stripprefixregex.regex=/foo/[a-z0-9]+/[0-9]+/"}, [][2]string{
+			{"/foo/abc/12/x", "/x"}, {"/foo/abc/12/", "/"}, {"/x/foo/abc/12/x", "/x/foo/abc/12/x"},
+		}},
+		{[]string{"stripprefixregex.regex=^/(v[0-9]),/api"}, [][2]string{
+			{"/v1/x/y", "/x/y"}, {"/api", "/"}, {"/apix", "/x"},
+		}},
+	} {
+		tags := []string{"traefik.enable=true", "traefik.http.routers.r.rule=Host(`a`)", "traefik.http.routers.r.middlewares=m"}
+		for _, tag := range test.middleware {
+			tags = append(tags, "traefik.http.middlewares.m."+tag)
+		}
+		r := Read(catalog.Instance{Service: "s", Port: 80, Tags: tags}, Options{})
+		if len(r.Routes) != 1 {
+			t.Fatalf("%q makes no route: %v", test.middleware, r.Complaints)
+		}
+		var edits route.PathEdits
+		if keys, ok := r.Routes[0].Keys["rewrite"].(catalog.Keys); ok {
+			var err error
+			if edits, err = route.NewPathEdits(route.PathOptions{Rewrite: keys["regexp"].(string), To: keys["to"].(string)}); err != nil {
+				t.Fatalf("%q: %v", test.middleware, err)
+			}
+		}
+		for _, path := range test.paths {
+			if got, _, err := edits.Append(nil, []byte(path[0]), nil); string(got) != path[1] || err != nil {
+				t.Errorf("%q: %s becomes %q, %v; in Traefik %q", test.middleware, path[0], got, err, path[1])
+			}
+		}
+	}
+}

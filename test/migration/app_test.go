@@ -1,0 +1,127 @@
+package migration
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/test/consultest"
+)
+
+// app is a service of one instance, which answers with what it has received.
+type app struct {
+	name string
+	tags []string
+}
+
+// received is the answer of an app.
+type received struct {
+	App, Target, Host string
+	Fields            http.Header
+}
+
+// start runs the app until the test ends, and registers it as passing.
+func (a app) start(t *testing.T, consul *consultest.Agent) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = json.NewEncoder(w).Encode(received{App: a.name, Target: r.RequestURI, Host: r.Host, Fields: r.Header})
+	})}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		server.Close()
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+	err = consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
+		Name: a.name, Address: "127.0.0.1", Port: listener.Addr().(*net.TCPAddr).Port, Tags: a.tags,
+		Check: &api.AgentServiceCheck{TTL: "1h", Status: api.HealthPassing}, // fabio uses none without a check
+	})
+	if err != nil {
+		t.Fatalf("register %s: %v", a.name, err)
+	}
+}
+
+// shownRequest and shownResponse are the fields that ask shows of what an app got, and of its answer.
+var (
+	shownRequest  = []string{"X-Forwarded-Prefix", "X-Script-Name", "X-Remove"}
+	shownResponse = []string{"X-Frame-Options", "X-Content-Type-Options", "X-Added"}
+)
+
+// ask sends a request and returns the answer in a line: "200 APP TARGET", with the host if the app got
+// another one, and some fields; "301 LOCATION"; or the status.
+func ask(address string, r request) (string, error) {
+	method, url, _ := strings.Cut(r.line, " ")
+	host, _, _ := strings.Cut(url, "/")
+	target := url[len(host):]
+	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		return "", err
+	}
+	head := append([]string{method + " " + target + " HTTP/1.1", "Host: " + host, "Connection: close"}, r.fields...)
+	if r.body != "" {
+		head = append(head, fmt.Sprint("Content-Length: ", len(r.body)))
+	}
+	if _, err := io.WriteString(conn, strings.Join(head, "\r\n")+"\r\n\r\n"+r.body); err != nil {
+		return "", err
+	}
+	response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return "", err
+	}
+	answer := fmt.Sprint(response.StatusCode)
+	if location := response.Header.Get("Location"); location != "" {
+		answer += " " + location
+	}
+	var got received
+	if response.StatusCode == http.StatusOK && json.Unmarshal(body, &got) == nil {
+		answer += " " + got.App + " " + got.Target
+		if got.Host != host {
+			answer += " host=" + hideLoopback(got.Host)
+		}
+		answer += show(got.Fields, shownRequest) + show(response.Header, shownResponse)
+	}
+	return answer, nil
+}
+
+// hideLoopback replaces the address of an app, which is another one in each run.
+func hideLoopback(host string) string {
+	if strings.HasPrefix(host, "127.0.0.1:") {
+		return "INSTANCE"
+	}
+	return host
+}
+
+// show returns " NAME=VALUE" for each of the names that the header has.
+func show(header http.Header, names []string) string {
+	var b strings.Builder
+	for _, name := range names {
+		for _, value := range header.Values(name) {
+			fmt.Fprintf(&b, " %s=%s", name, value)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,263 @@
+package migration
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"text/template"
+	"time"
+
+	"sluice/bench/machine"
+	"sluice/test/sluicetest"
+	"sluice/test/subprocess"
+)
+
+// old is a load balancer that is replaced. Its configuration sends a share of the requests to sluice.
+type old struct {
+	program string
+	file    string
+	text    string // a template with shifted
+	args    func(file string) []string
+	// shift makes the process use a changed share.
+	shift func(process *subprocess.Process, s shifted) error
+	leave syscall.Signal // ends the process when it has no requests any more
+}
+
+// shifted is what a configuration depends on.
+type shifted struct {
+	Listen, Socket  string // address of the load balancer, and of its administration
+	Sluice          string
+	Apps            []string
+	Percent, Others int // share of sluice, and of each app
+}
+
+// The configurations are those of docs/nginx.md and docs/haproxy.md, section "Shifting".
+func TestShiftFromNginx(t *testing.T) {
+	old{
+		program: "nginx", file: "nginx.conf", leave: syscall.SIGQUIT,
+		text: `daemon off;
+pid nginx.pid;
+error_log stderr warn;
+events {}
+http {
+    access_log off;
+    split_clients "$remote_addr$request_id" $backend { {{.Percent}}% sluice; * star; }
+    upstream sluice { server {{.Sluice}}; keepalive 32; }
+    upstream star { {{range .Apps}}server {{.}}; {{end}}keepalive 32; }
+    server {
+        listen {{.Listen}};
+        location / {
+            proxy_pass http://$backend;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $host;
+            proxy_set_header X-Forwarded-For $remote_addr;
+            proxy_set_header X-Forwarded-Proto $scheme;
+        }
+    }
+}
+`,
+		args: func(file string) []string {
+			return []string{"-e", "stderr", "-p", filepath.Dir(file), "-c", file}
+		},
+		shift: func(process *subprocess.Process, _ shifted) error { return syscall.Kill(process.PID(), syscall.SIGHUP) },
+	}.replace(t)
+}
+
+func TestShiftFromHAProxy(t *testing.T) {
+	old{
+		program: "haproxy", file: "haproxy.cfg", leave: syscall.SIGUSR1,
+		text: `global
+    stats socket {{.Socket}} level admin
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 30s
+    timeout server 30s
+frontend web
+    bind {{.Listen}}
+    option forwardfor
+    default_backend star
+backend star
+    balance random
+    server sluice {{.Sluice}} weight {{.Percent}} check
+{{range $i, $app := .Apps}}    server app{{$i}} {{$app}} weight {{$.Others}} check
+{{end}}`,
+		args: func(file string) []string { return []string{"-db", "-f", file} },
+		shift: func(_ *subprocess.Process, s shifted) error {
+			weights := map[string]int{"sluice": s.Percent}
+			for i := range s.Apps {
+				weights[fmt.Sprint("app", i)] = s.Others
+			}
+			for server, weight := range weights {
+				conn, err := net.Dial("unix", s.Socket)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(conn, "set server star/%s weight %d\n", server, weight)
+				answer, err := io.ReadAll(conn)
+				conn.Close()
+				if err != nil {
+					return err
+				}
+				if answer = bytes.TrimSpace(answer); len(answer) > 0 {
+					return fmt.Errorf("set weight: %s", answer)
+				}
+			}
+			return nil
+		},
+	}.replace(t)
+}
+
+// replace moves a load to sluice in the steps of docs/migration.md. No request fails.
+func (o old) replace(t *testing.T) {
+	if err := machine.Require(map[string]string{o.program: o.program}); err != nil {
+		t.Fatal(err)
+	}
+	addresses, err := machine.FreeAddresses(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	s := shifted{Listen: addresses[0], Socket: filepath.Join(dir, "socket")}
+	for _, name := range []string{"one", "two"} {
+		app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			by := "old"
+			if r.Header.Get("X-Through") == "sluice" {
+				by = "sluice"
+			}
+			fmt.Fprintf(w, "Hello from %s, %s\n", by, name)
+		}))
+		t.Cleanup(app.Close)
+		s.Apps = append(s.Apps, app.Listener.Addr().String())
+	}
+	sluice := startSluice(t, filepath.Join(dir, "sluice.yaml"), fmt.Sprintf(`
+listeners: [{ name: web, address: "127.0.0.1:0" }]
+client: { trusted_proxies: [127.0.0.1] }
+shutdown: { delay: 0s }
+services: { star: { peers: [%q, %q] } }
+routes: [{ service: star, request_headers: { set: { X-Through: sluice } } }]
+`, s.Apps[0], s.Apps[1]))
+	s.Sluice = sluice.Address("web")
+
+	// It starts with all requests but one in a hundred for the apps.
+	s.set(1)
+	o.write(t, dir, s)
+	process := startPeer(t, subprocess.Options{Program: machine.Program(o.program), Args: o.args(filepath.Join(dir, o.file)), Dir: dir})
+	awaitAnswer(t, "http://"+s.Listen)
+
+	load := sluicetest.StartLoad("http://"+s.Listen, requestsPerSecond)
+	defer load.Stop()
+	total := report(t, load, sluicetest.Count{}, "1 %")
+	for _, percent := range []int{10, 50, 100} {
+		s.set(percent)
+		o.write(t, dir, s)
+		if err := o.shift(process, s); err != nil {
+			t.Fatal(err)
+		}
+		total = report(t, load, total, fmt.Sprint(percent, " %"))
+	}
+
+	// Some clients have the new address, then all. The old one gets no requests any more, and ends.
+	direct := sluicetest.StartLoad("http://"+s.Sluice, requestsPerSecond)
+	defer direct.Stop()
+	report(t, load, total, "both addresses, by the old one")
+	load.Stop()
+	if err := syscall.Kill(process.PID(), o.leave); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-process.Exited():
+	case <-time.After(patience):
+		t.Error("the old load balancer does not end")
+	}
+	report(t, direct, sluicetest.Count{}, "the new address")
+	direct.Stop()
+	for _, c := range []sluicetest.Count{load.Count(), direct.Count()} {
+		if c.Failed > 0 || c.Unsent > 0 {
+			t.Errorf("of %d requests %d failed, %d were not sent: %s", c.Requests, c.Failed, c.Unsent, c.Failures)
+		}
+	}
+	if n := load.Count().ByApp["sluice"]; n == 0 {
+		t.Error("no request went to sluice")
+	}
+	t.Logf("in all %d requests, %d failed", load.Count().Requests+direct.Count().Requests, load.Count().Failed+direct.Count().Failed)
+}
+
+// requestsPerSecond and requestsPerStep are the load.
+const (
+	requestsPerSecond = 300
+	requestsPerStep   = 1000
+)
+
+// set sets the share of sluice.
+func (s *shifted) set(percent int) { s.Percent, s.Others = percent, (100-percent)/len(s.Apps) }
+
+// write writes the configuration.
+func (o old) write(t *testing.T, dir string, s shifted) {
+	t.Helper()
+	var b bytes.Buffer
+	if err := template.Must(template.New(o.file).Parse(o.text)).Execute(&b, s); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, o.file), b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// report waits for the requests of a step, and logs what became of them. It returns the counters.
+func report(t *testing.T, load *sluicetest.Load, before sluicetest.Count, step string) sluicetest.Count {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		count := load.Count()
+		since := count.Since(before)
+		if since.Requests >= requestsPerStep {
+			t.Logf("%-32s %5d requests, %5d by sluice, %d failed", step+":", since.Requests, since.ByApp["sluice"], since.Failed)
+			return count
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("%s: only %d requests", step, since.Requests)
+		}
+	}
+}
+
+// awaitAnswer waits until a URL answers.
+func awaitAnswer(t *testing.T, url string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err == nil {
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("%s does not answer: %v", url, err)
+		}
+	}
+}

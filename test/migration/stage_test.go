@@ -1,0 +1,169 @@
+package migration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/bench/machine"
+	"sluice/test/consultest"
+	"sluice/test/pinned"
+	"sluice/test/sluicetest"
+	"sluice/test/subprocess"
+)
+
+// patience limits waiting, far above its usual duration.
+const patience = 2 * time.Minute
+
+// comparison is a set of apps, and of requests to sluice and to another load balancer in front of them.
+type comparison struct {
+	peer     func(t *testing.T, address string, consul *consultest.Agent) subprocess.Options // listens on address
+	sluice   string                                                                          // the dialect: entry of catalog.tags
+	settings string                                                                          // more keys of catalog
+	apps     []app
+	requests []request
+}
+
+// request is one of a comparison. Answers are as those of ask.
+type request struct {
+	line   string   // "METHOD HOST/PATH"
+	fields []string // each "NAME: VALUE"
+	body   string
+	want   string // the answer of the other load balancer
+	sluice string // the answer of sluice, where it is another one: docs/fabio.md and docs/traefik.md say why
+}
+
+// run compares.
+func (c comparison) run(t *testing.T) {
+	consul := consultest.Start(t, consultest.Options{})
+	for _, a := range c.apps {
+		a.start(t, consul)
+	}
+	addresses, err := machine.FreeAddresses(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer := addresses[0]
+	startPeer(t, c.peer(t, peer, consul))
+	file := filepath.Join(t.TempDir(), "sluice.yaml")
+	sluice := startSluice(t, file, fmt.Sprintf(`
+listeners: [{ name: web, address: "127.0.0.1:0" }]
+consul: { addresses: [%q] }
+shutdown: { delay: 0s }
+catalog:
+  tags: [%s]
+  claims: [{ service: "*", hosts: ["*"] }]
+%s`, "http://"+consul.HTTPAddress(), c.sluice, c.settings))
+
+	// The tables have the routes some time after the registrations.
+	for _, address := range []string{peer, sluice.Address("web")} {
+		for _, r := range c.requests {
+			if r.sluice == "" && strings.HasPrefix(r.want, "200 ") {
+				await(t, address, r)
+			}
+		}
+	}
+	for _, r := range c.requests {
+		want := r.sluice
+		if want == "" {
+			want = r.want
+		}
+		check(t, "the other one", peer, r, r.want)
+		check(t, "sluice", sluice.Address("web"), r, want)
+	}
+}
+
+// check asks once.
+func check(t *testing.T, who, address string, r request, want string) {
+	t.Helper()
+	got, err := ask(address, r)
+	if err != nil {
+		t.Errorf("%s: %s: %v", r.line, who, err)
+	} else if got != want {
+		t.Errorf("%s %q: %s answers\n  %s, not\n  %s", r.line, r.fields, who, got, want)
+	}
+}
+
+// await asks until a table has the route.
+func await(t *testing.T, address string, r request) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		got, err := ask(address, r)
+		if err == nil && got != "404" && got != "503" {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("%s at %s: %s, %v", r.line, address, got, err)
+		}
+	}
+}
+
+// program returns the path of a program that a nested module pins.
+func program(t *testing.T, p pinned.Program) string {
+	t.Helper()
+	path, err := p.Binary(t.Context(), os.Stderr)
+	if err != nil {
+		t.Fatalf("build %s: %v", p.Title, err)
+	}
+	return path
+}
+
+// startPeer runs a program until the test ends.
+func startPeer(t *testing.T, o subprocess.Options) *subprocess.Process {
+	t.Helper()
+	tail := subprocess.NewTail(8 << 10)
+	o.Output = tail
+	p, err := subprocess.Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Logf("stop %s: %v", o.Program, err)
+		}
+		if t.Failed() {
+			t.Logf("end of the log of %s:\n%s", o.Program, tail)
+		}
+	})
+	return p
+}
+
+// startSluice runs sluice with a configuration until the test ends.
+func startSluice(t *testing.T, file, configuration string) *sluicetest.Sluice {
+	t.Helper()
+	dir := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(dir, "sluice"), ".")
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	if err := os.WriteFile(file, []byte(configuration), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sluice, err := sluicetest.Start(t.Context(), sluicetest.Options{
+		Program: filepath.Join(dir, "sluice"), Admin: sluicetest.Any, Args: []string{"--config", file}, Log: filepath.Join(dir, "log"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("end of sluice's log:\n%s", sluice.LogTail(20))
+		}
+		if err := sluice.Stop(); err != nil {
+			t.Errorf("stop sluice: %v", err)
+		}
+	})
+	return sluice
+}
