@@ -15,6 +15,7 @@ import (
 
 	"sluice/admin/fleet"
 	"sluice/config"
+	"sluice/consul/sharedkeys"
 	"sluice/events"
 	"sluice/orders"
 	"sluice/test/openapitest"
@@ -96,10 +97,10 @@ var goTypes = map[string]any{
 func TestOpenAPIHasEveryMember(t *testing.T) {
 	d := document(t)
 	types := openapitest.Types{Document: d, Names: map[reflect.Type]string{
-		reflect.TypeFor[orders.Listed]():  "ListedOrder",
-		reflect.TypeFor[orders.Invalid](): "InvalidOrder",
-		reflect.TypeFor[fleet.Service]():  "ReplicaService",
-		reflect.TypeFor[fleet.Group]():    "ReplicaGroup",
+		reflect.TypeFor[orders.Listed]():      "ListedOrder",
+		reflect.TypeFor[sharedkeys.Invalid](): "InvalidOrder",
+		reflect.TypeFor[fleet.Service]():      "ReplicaService",
+		reflect.TypeFor[fleet.Group]():        "ReplicaGroup",
 	}}
 	for _, o := range d.Operations() {
 		v, ok := goTypes[o.String()]

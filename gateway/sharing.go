@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
+	"math"
 	"os"
 	"strings"
 	"sync"
@@ -16,34 +16,31 @@ import (
 	"sluice/admin"
 	"sluice/config"
 	"sluice/consul"
+	"sluice/consul/sharedkeys"
 )
+
+// proposeInterval is the shortest time between two proposals for a service: one may fail.
+const proposeInterval = 10 * time.Second
 
 // sharing makes replicas agree about given shares, by keys of Consul's KV store below a prefix:
 //
 //	PREFIX/shares/SERVICE   the given share of a service, as JSON
 //	PREFIX/judges/REPLICA   a lock that the replica holds while it judges
 //
-// All replicas follow these keys. Each may roll back, which takes effect at its own place at once.
-// Only the one with the oldest lock moves a share on, and only by a write that Consul accepts
-// if nobody has changed the share before. So without Consul no share grows.
+// All replicas follow these keys, as package sharedkeys says. Each may roll back, which takes effect
+// at its own place at once. Only the one with the oldest lock moves a share on, by a proposal. So
+// without Consul no share grows.
 //
 // Its methods may be called concurrently, also on a nil sharing: then each replica is on its own.
 type sharing struct {
 	sharingOptions
-	wake  chan struct{} // capacity 1: orders has changed
-	first chan struct{} // closed when Consul has answered
+	keys *sharedkeys.Keys[admin.GivenShare]
 
 	mu sync.Mutex // guards the fields below
 
-	stop     func() // ends all goroutines, and waits for that; nil: none runs
-	answered bool
-	failure  error // of the last query
-	index    uint64
-	known    map[string]sharedShare // what Consul has, by service
-	locks    int                    // of replicas that judge
-	oldest   bool                   // that of this one is the oldest
-	orders   map[string]*shareOrder // what Consul does not have yet, by service
-	proposed map[string]time.Time   // when this replica last proposed a share, by service
+	locks    int                  // of replicas that judge
+	oldest   bool                 // that of this one is the oldest
+	proposed map[string]time.Time // when this replica last proposed a share, by service
 }
 
 type sharingOptions struct {
@@ -59,71 +56,36 @@ type sharingOptions struct {
 	judging func() bool
 }
 
-// sharedShare is a given share in Consul.
-type sharedShare struct {
-	admin.GivenShare
-	index uint64 // of its last change
-}
+const sharesBelow = "shares/"
 
 func newSharing(o sharingOptions) *sharing {
-	return &sharing{sharingOptions: o, wake: make(chan struct{}, 1), first: make(chan struct{}), orders: make(map[string]*shareOrder), proposed: make(map[string]time.Time)}
+	s := &sharing{sharingOptions: o, proposed: make(map[string]time.Time)}
+	s.keys = sharedkeys.New(sharedkeys.Options[admin.GivenShare]{
+		Consul: o.client, Prefix: o.prefix, Wait: o.wait, Log: o.log,
+		Decode: decodeShare, Select: s.selectShares, Changed: s.changed, Beside: s.attend,
+		Name: "given shares", Alone: "this replica judges on its own, and no share grows",
+	})
+	return s
 }
 
 // resume begins to follow Consul, if that is not done yet.
 func (s *sharing) resume() {
-	if s == nil {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stop != nil {
-		return
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() {
-		defer s.client.Join()()
-		_ = s.client.Follow(ctx, consul.FollowOptions{ // ends with ctx
-			Query: consul.KeysBelow(s.prefix + "/"),
-			Read:  s.read,
-			Ended: s.ended,
-			Begin: func(context.Context) (time.Duration, error) { return s.wait(), nil },
-		})
-	})
-	running.Go(func() { s.attend(ctx) })
-	running.Go(func() { s.write(ctx) })
-	s.stop = func() {
-		cancel()
-		running.Wait()
+	if s != nil {
+		s.keys.Resume()
 	}
 }
 
 // pause ends what resume began. From then on no share grows.
 func (s *sharing) pause() {
-	if s == nil {
-		return
-	}
-	s.mu.Lock()
-	stop := s.stop
-	s.stop, s.answered = nil, false
-	s.mu.Unlock()
-	if stop != nil {
-		stop()
+	if s != nil {
+		s.keys.Pause()
 	}
 }
 
 // await waits until Consul has answered, at most for timeout.
 func (s *sharing) await(ctx context.Context, timeout time.Duration) {
-	if s == nil {
-		return
-	}
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
-	select {
-	case <-s.first:
-	case <-timer.C:
-		s.log.Warn().Stringer("waited", timeout).Msg("the shared shares are not known: those of the configuration are in use until Consul answers")
-	case <-ctx.Done():
+	if s != nil {
+		s.keys.AwaitFirst(ctx, timeout)
 	}
 }
 
@@ -133,40 +95,42 @@ func (s *sharing) state(service string) *admin.SharedState {
 		return nil
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	o := s.orders[service]
-	state := &admin.SharedState{Judges: max(1, s.locks), Leads: s.oldest, Pending: o != nil && !o.accepted}
-	if s.failure != nil {
-		state.Error = s.failure.Error()
+	state := &admin.SharedState{Judges: max(1, s.locks), Leads: s.oldest}
+	s.mu.Unlock()
+	state.Pending = s.keys.Of(sharesBelow + service).Pending
+	if query, _ := s.keys.Errors(); query != nil {
+		state.Error = query.Error()
 	}
 	return state
 }
 
-// reconsider uses the shares in Consul that fit the configuration, which has changed.
+// changed uses what other replicas have changed. The given shares of the keys that are gone have
+// ended.
+func (s *sharing) changed(gone []string) {
+	for _, key := range gone {
+		if service := key[len(sharesBelow):]; s.shares.release(service) {
+			s.log.Info().Str("service", service).Msg("the given share has ended: that of the configuration is in use")
+		}
+	}
+	s.reconsider()
+}
+
+// reconsider uses the shares in Consul that are in place of the configuration's. What this replica
+// changes is in use already.
 func (s *sharing) reconsider() {
 	if s == nil {
 		return
 	}
-	s.mu.Lock()
-	usable := maps.Clone(s.known)
-	for service := range s.orders {
-		delete(usable, service)
+	for key, e := range s.keys.All() {
+		service, given := key[len(sharesBelow):], e.Value
+		now, ok := s.shares.of(service)
+		if e.Changing || !fits(given, s.split(service)) || ok && sameShare(now, given) {
+			continue
+		}
+		s.shares.give(service, given)
+		s.log.Info().Str("service", service).Str("group", given.Group).Float64("share", given.Share).
+			Str("by", given.By).Str("replica", given.Replica).Str("why", given.Why).Msg("a share of another replica is in use")
 	}
-	s.mu.Unlock()
-	for service, given := range usable {
-		s.adopt(service, given.GivenShare)
-	}
-}
-
-// adopt uses a share in Consul, if it is one in place of the configuration's.
-func (s *sharing) adopt(service string, given admin.GivenShare) {
-	now, ok := s.shares.of(service)
-	if !fits(given, s.split(service)) || ok && sameShare(now, given) {
-		return
-	}
-	s.shares.give(service, given)
-	s.log.Info().Str("service", service).Str("group", given.Group).Float64("share", given.Share).
-		Str("by", given.By).Str("replica", given.Replica).Str("why", given.Why).Msg("a share of another replica is in use")
 }
 
 func sameShare(a, b admin.GivenShare) bool {
@@ -175,103 +139,77 @@ func sameShare(a, b admin.GivenShare) bool {
 	return sameTime && a == b
 }
 
-// read takes an answer of Consul.
-func (s *sharing) read(a consul.Answer, body []byte) error {
-	list, err := consul.DecodeKeys(a, body)
-	if err != nil {
-		return fmt.Errorf("keys below %s/: %w", s.prefix, err)
+// decodeShare reads the value of a key.
+func decodeShare(_ string, text []byte) (given admin.GivenShare, err error) {
+	if err := json.Unmarshal(text, &given); err != nil {
+		return given, fmt.Errorf("not a share: %w", err)
 	}
-	next := make(map[string]sharedShare)
-	var locks []api.KVPair
-	for _, pair := range list {
-		switch kind, name, _ := strings.Cut(pair.Key[len(s.prefix)+1:], "/"); {
-		case kind == "shares":
-			if shared, err := decodeShare(pair); err == nil {
-				next[name] = shared
-			} else {
-				s.log.Warn().Err(err).Msg("a shared share cannot be used")
+	if !(given.Share >= 0 && given.Share <= 1) {
+		return given, fmt.Errorf("share %v: want a number from 0 to 1", given.Share)
+	}
+	return given, nil
+}
+
+// publish passes a given share on to all replicas. If it yields, one that an operator has set and
+// this replica does not know yet stays.
+func (s *sharing) publish(service string, given admin.GivenShare, yields bool) {
+	if s == nil {
+		return
+	}
+	s.keys.Put(sharesBelow+service, given, func(now admin.GivenShare, _ uint64) bool {
+		return yields && now.By == admin.ByOperator && fits(now, s.split(service))
+	})
+}
+
+// withdraw ends the given share of a service in all replicas.
+func (s *sharing) withdraw(service string) {
+	if s != nil {
+		s.keys.Delete(sharesBelow+service, nil)
+	}
+}
+
+// retract ends given shares in all replicas that this one no longer has: the configuration has
+// changed.
+func (s *sharing) retract(ended map[string]admin.GivenShare) {
+	if s == nil {
+		return
+	}
+	for service, given := range ended {
+		s.keys.Delete(sharesBelow+service, func(now admin.GivenShare, _ uint64) bool { return !sameShare(given, now) })
+	}
+}
+
+// propose passes a given share on, and uses it, if Consul accepts it before anybody has changed the
+// share. It reports false if it is too soon for another proposal.
+func (s *sharing) propose(service string, given admin.GivenShare) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.proposed[service]) < proposeInterval ||
+		!s.keys.Propose(sharesBelow+service, given, func() { s.shares.judged(service, given) }) {
+		return false
+	}
+	s.proposed[service] = time.Now()
+	return true
+}
+
+// selectShares counts the locks in an answer of Consul, and returns the shares.
+func (s *sharing) selectShares(pairs []api.KVPair) (shares []api.KVPair) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.locks, s.oldest = 0, false
+	oldest := uint64(math.MaxUint64)
+	for _, pair := range pairs {
+		switch name := pair.Key[len(s.prefix)+1:]; {
+		case strings.HasPrefix(name, sharesBelow):
+			shares = append(shares, pair)
+		case strings.HasPrefix(name, "judges/") && pair.Session != "":
+			s.locks++
+			if pair.CreateIndex < oldest {
+				oldest, s.oldest = pair.CreateIndex, pair.Key == s.lockKey()
 			}
-		case kind == "judges" && pair.Session != "":
-			locks = append(locks, pair)
 		}
 	}
-	s.use(a.Index, next, locks)
-	return nil
-}
-
-func decodeShare(pair api.KVPair) (sharedShare, error) {
-	shared := sharedShare{index: pair.ModifyIndex}
-	err := json.Unmarshal(pair.Value, &shared.GivenShare)
-	if err == nil && !(shared.Share >= 0 && shared.Share <= 1) {
-		err = fmt.Errorf("share %v: want a number from 0 to 1", shared.Share)
-	}
-	if err != nil {
-		return shared, fmt.Errorf("consul_kv:%s: %w", pair.Key, err)
-	}
-	return shared, nil
-}
-
-// use makes next what Consul has. A share that is gone is released, unless Consul has lost its
-// state: then it is written again.
-func (s *sharing) use(index uint64, next map[string]sharedShare, locks []api.KVPair) {
-	s.mu.Lock()
-	lost := index < s.index
-	var gone []string
-	for service, o := range s.orders {
-		if lost {
-			o.accepted = false
-		}
-		shared, there := next[service]
-		if o.accepted && (shared.index > o.before || o.given == nil && !there) {
-			delete(s.orders, service)
-		}
-	}
-	for service := range s.known {
-		if _, still := next[service]; !still && s.orders[service] == nil {
-			gone = append(gone, service)
-		}
-	}
-	s.known, s.index = next, index
-	s.locks, s.oldest = len(locks), false
-	oldest := uint64(0)
-	for _, l := range locks {
-		if oldest == 0 || l.CreateIndex < oldest {
-			oldest, s.oldest = l.CreateIndex, l.Key == s.lockKey()
-		}
-	}
-	if !s.answered {
-		s.answered = true
-		if !closed(s.first) {
-			defer close(s.first)
-		}
-	}
-	s.mu.Unlock()
-	for _, service := range gone {
-		given, ok := s.shares.of(service)
-		switch {
-		case !ok:
-		case lost:
-			s.publish(service, given, given.By == admin.ByJudge)
-		default:
-			s.shares.release(service)
-			s.log.Info().Str("service", service).Msg("the given share has ended: that of the configuration is in use")
-		}
-	}
-	s.reconsider()
-}
-
-// ended records the result of a query.
-func (s *sharing) ended(err error) {
-	s.mu.Lock()
-	before := s.failure
-	s.failure = err
-	s.mu.Unlock()
-	switch {
-	case err == nil && before != nil:
-		s.log.Info().Msg("the shared shares are followed again")
-	case err != nil && before == nil:
-		s.log.Warn().Err(err).Msg("the shared shares cannot be followed: this replica judges on its own, and no share grows")
-	}
+	return shares
 }
 
 // newSharing returns the sharing below a prefix of Consul's KV store, or nil without one.

@@ -31,7 +31,7 @@ func (s *sharing) leads() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.answered && s.failure == nil && s.oldest
+	return s.oldest && s.keys.Current()
 }
 
 func (s *sharing) lockKey() string { return s.prefix + "/judges/" + s.judge }

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
 
 	"sluice/admin"
@@ -201,18 +200,6 @@ func TestOneReplicaMovesSharesOn(t *testing.T) {
 	b.awaitShare(0.75, admin.ByJudge)
 	a.awaitShare(0.75, admin.ByJudge)
 
-	// A proposal about a share that has changed since is void.
-	known := uint64(1)
-	b.sharing.order("star", &shareOrder{given: &admin.GivenShare{Group: "canary", Share: 0.9, Configured: 0.5, By: admin.ByJudge}, onlyAt: &known})
-	b.await("the proposal is void", func() bool {
-		b.sharing.mu.Lock()
-		defer b.sharing.mu.Unlock()
-		return b.sharing.orders["star"] == nil
-	})
-	if got := b.split().Share; got != 0.75 {
-		t.Errorf("after a void proposal: %v", got)
-	}
-
 	// The next in age takes over.
 	a.stop()
 	<-a.ended
@@ -252,7 +239,7 @@ func TestProposalsAndVerdictsYield(t *testing.T) {
 		if got := s.propose("star", admin.GivenShare{}); got != want {
 			t.Errorf("proposal %d: %v", i+1, got)
 		}
-		clear(s.orders)
+		s.keys.Cancel("shares/star")
 	}
 	s.shares.give("star", admin.GivenShare{Share: 0.3, By: admin.ByOperator})
 	if s.shares.judged("star", admin.GivenShare{By: admin.ByJudge}) {
@@ -317,9 +304,8 @@ func TestKeysOfShares(t *testing.T) {
 	put(t, s.agent, key, `{"group":"canary","share":0.2,"configured":0.5,"by":"operator"}`)
 	a.awaitShare(0.2, admin.ByOperator)
 	a.await("the watch has it", func() bool {
-		a.sharing.mu.Lock()
-		defer a.sharing.mu.Unlock()
-		return a.sharing.known["star"].Share == 0.2 && len(a.sharing.orders) == 0
+		e := a.sharing.keys.Of("shares/star")
+		return e.Value.Share == 0.2 && !e.Changing
 	})
 	if _, err := s.agent.Client().KV().Delete(key, nil); err != nil {
 		t.Fatal(err)
@@ -327,24 +313,30 @@ func TestKeysOfShares(t *testing.T) {
 	a.awaitShare(0.5, "")
 }
 
-// When Consul loses its state, what was given stays, and is written again.
+// A Consul that begins anew gets the shares from the replicas.
 func TestSharesOutliveConsulsState(t *testing.T) {
-	given := admin.GivenShare{Group: "canary", Share: 0, Configured: 0.5, By: admin.ByJudge}
-	s := newSharing(sharingOptions{shares: newShares(nil), log: zerolog.Nop()})
-	s.shares.give("star", given)
-	s.known = map[string]sharedShare{"star": {given, 900}}
-	s.index, s.answered = 1000, true
-	close(s.first)
-	s.use(5, map[string]sharedShare{}, []api.KVPair{})
-	if _, ok := s.shares.of("star"); !ok || s.orders["star"] == nil || s.orders["star"].given.Share != 0 {
-		t.Errorf("orders %+v", s.orders)
+	t.Parallel()
+	s := newSharers(t)
+	a, b := s.replica(s.agent.URL(), "act: report"), s.replica(s.agent.URL(), "act: report")
+	a.order("star?share=0.2", http.StatusOK)
+	b.awaitShare(0.2, admin.ByOperator)
+	a.await("the mark is there", func() bool {
+		pair, _, err := s.agent.Client().KV().Get("edge/canary/begun", nil)
+		return err == nil && pair != nil && !a.sharing.keys.Of("shares/star").Changing
+	})
+	for _, act := range []func() error{
+		s.agent.Stop, s.agent.Wipe,
+		func() error { return s.agent.Launch(t.Context()) }, func() error { return s.agent.WaitReady(t.Context()) },
+	} {
+		if err := act(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	s.orders = map[string]*shareOrder{}
-	s.known = map[string]sharedShare{"star": {given, 6}}
-	s.use(7, map[string]sharedShare{}, nil)
-	if _, ok := s.shares.of("star"); ok {
-		t.Error("a deleted key does not end the share")
+	for _, c := range []*canaryRun{a, b, s.replica(s.agent.URL(), "act: report")} {
+		c.awaitShare(0.2, admin.ByOperator)
 	}
+	b.order("star/release", http.StatusOK)
+	a.awaitShare(0.5, "")
 }
 
 // An upgrade keeps what is shared, and the new process judges in place of the old one.

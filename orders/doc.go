@@ -16,9 +16,7 @@
 // # Replicas
 //
 // With Options.Prefix each order is also a key of Consul's KV store, and all replicas that follow
-// the prefix obey it. One rule settles conflicts: the last write that Consul has accepted counts.
-// A change takes effect here at once, and is repeated until Consul accepts it; so an order that
-// was given during an outage of Consul is written after it, over an earlier one about the same
-// peer. A key without an order that can be used changes nothing: the last order that it had
-// stays in use. If Consul loses its state, the orders are written again.
+// the prefix obey it: see package sharedkeys. So an order that was given during an outage of Consul
+// is written after it, over an earlier one about the same peer. If Consul loses its state, the orders
+// stay, and are written again.
 package orders

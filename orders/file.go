@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"sluice/consul/sharedkeys"
 	"sluice/discovery/saved"
 )
 
@@ -21,7 +22,6 @@ const version = 1
 type State struct {
 	Version int          `json:"version"`
 	Prefix  string       `json:"prefix,omitempty"` // Options.Prefix
-	Index   uint64       `json:"index,omitempty"`  // of Consul's last answer
 	Orders  []SavedOrder `json:"orders"`
 	// Ended are the keys of orders that Consul may still have.
 	Ended []string `json:"ended,omitempty"`
@@ -80,63 +80,53 @@ func (s *Store) Open() error {
 
 // Adopt replaces the orders by those of another process. Nothing is told.
 func (s *Store) Adopt(state State) {
-	s.changing.Lock()
-	defer s.changing.Unlock()
 	s.mu.Lock()
-	s.known, s.changes = make(map[string]knownOrder), make(map[string]*change)
+	defer s.mu.Unlock()
+	known, changes := make(map[string]Order), make(map[string]*Order)
 	samePrefix := s.Shares() && state.Prefix == s.options.Prefix
-	if samePrefix {
-		s.index = state.Index
-	}
 	for _, o := range state.Orders {
 		if o.Shared && samePrefix {
-			s.known[o.Key()] = knownOrder{Order: o.Order}
+			known[o.Key()] = o.Order
 		} else {
-			s.changes[o.Key()] = &change{order: &o.Order}
+			changes[o.Key()] = &o.Order
 		}
 	}
 	for _, key := range state.Ended {
 		if samePrefix {
-			s.changes[key] = &change{}
+			changes[key] = nil
 		}
 	}
-	s.marked = len(s.known) > 0
-	set := s.effectiveLocked(time.Now())
+	s.keys.Adopt(known, changes)
+	set := effective(s.keys.All(), time.Now())
 	s.set.Store(&set)
-	s.mu.Unlock()
 	if s.options.Changed != nil {
 		s.options.Changed()
 	}
-	s.takeEffect("") // writes the file
-	wake(s.wake)
+	s.takeEffectLocked("") // writes the file
 }
 
 // State returns the orders for another process.
-func (s *Store) State() State {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.stateLocked()
-}
+func (s *Store) State() State { return s.stateOf(s.keys.All(), time.Now()) }
 
-func (s *Store) stateLocked() State {
-	state := State{Version: version, Prefix: s.options.Prefix, Index: s.index, Orders: []SavedOrder{}}
-	for _, o := range s.Set().All() {
-		state.Orders = append(state.Orders, SavedOrder{o, s.changes[o.Key()] == nil})
-	}
-	for _, key := range slices.Sorted(maps.Keys(s.changes)) {
-		if c := s.changes[key]; c.order == nil && c.onlyAt == nil && !c.accepted {
+func (s *Store) stateOf(all map[string]sharedkeys.Entry[Order], now time.Time) State {
+	state := State{Version: version, Prefix: s.options.Prefix, Orders: []SavedOrder{}}
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		e := all[key]
+		switch {
+		case !e.Absent && !e.Value.expired(now):
+			state.Orders = append(state.Orders, SavedOrder{e.Value, !e.Changing})
+		case e.Absent && e.Pending && !e.Conditional:
 			state.Ended = append(state.Ended, key)
 		}
 	}
 	return state
 }
 
-// saveLocked writes the file, if its text is another one.
-func (s *Store) saveLocked() {
+// saveLocked writes state to the file, if its text is another one.
+func (s *Store) saveLocked(state State) {
 	if s.options.Path == "" {
 		return
 	}
-	state := s.stateLocked()
 	if len(state.Orders)+len(state.Ended) == 0 && s.written == nil {
 		return // no file is needed yet
 	}

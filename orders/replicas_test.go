@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/consul"
+	"sluice/consul/sharedkeys"
 	"sluice/test/consultest"
 )
 
@@ -123,7 +124,7 @@ func TestReplicasShareOrders(t *testing.T) {
 
 	consultest.Await(t, "the file says that Consul has them", func() bool {
 		s := a.State()
-		return len(s.Orders) == 2 && s.Orders[0].Shared && s.Orders[1].Shared && s.Index > 0
+		return len(s.Orders) == 2 && s.Orders[0].Shared && s.Orders[1].Shared
 	})
 	a.Pause()
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
@@ -188,7 +189,7 @@ func TestBadKeys(t *testing.T) {
 	put("nodes/n1/drain", `{"order":"drain","node":"n2","since":"2026-11-21T12:00:00Z"}`)
 	put("nonsense", `true`)
 	a.awaitStatus("the keys are told", func(s Status) bool { return len(s.Invalid) == 4 })
-	for i, want := range []Invalid{
+	for i, want := range []sharedkeys.Invalid{
 		{Key: "nodes/n1/drain", Reason: "its order belongs to the key nodes/n2/drain"},
 		{Key: "nonsense", Reason: "not an order"},
 		{Key: drain.Key(), Reason: "not an order", InUse: true},
@@ -198,7 +199,7 @@ func TestBadKeys(t *testing.T) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}
-	if !a.log.has("an order in Consul cannot be used") {
+	if !a.log.has("operators' orders: a key in Consul cannot be used") {
 		t.Error("the log does not say so")
 	}
 	expectStanding(t, a.Store, "drain of star/star-1 (10.0.0.1:81)")
@@ -228,43 +229,6 @@ func TestExpiredOrdersLeaveConsul(t *testing.T) {
 	a.awaitStatus("nothing is pending", func(s Status) bool { return s.Pending == 0 })
 }
 
-// When Consul loses its state, the orders stay and are written again; a deleted key ends one.
-func TestOrdersOutliveConsulsState(t *testing.T) {
-	drain, weight := drainOf(star(1)), weightOf(star(2), 5)
-	drain.Since, weight.Since = time.Now(), time.Now()
-	s := New(Options{Prefix: prefix, Log: zerolog.Nop()})
-	for _, o := range []Order{drain, weight} {
-		s.known[o.Key()] = knownOrder{o, 900}
-	}
-	s.index, s.marked = 1000, true
-	s.use(5, nil)
-	expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81); weight 5 of star/star-2 (10.0.0.1:82)")
-	if s.Status().Pending != 2 {
-		t.Errorf("status %+v", s.Status())
-	}
-	clear(s.changes)
-	s.known[drain.Key()], s.known[weight.Key()] = knownOrder{drain, 6}, knownOrder{weight, 6}
-	s.use(7, nil)
-	expectStanding(t, s, "")
-
-	// One that Consul has accepted, and that no answer has shown.
-	must(t, s.Give(drain))
-	s.changes[drain.Key()].accepted, s.changes[drain.Key()].written = true, 900
-	s.index, s.marked = 899, true
-	s.use(8, nil)
-	if s.Status().Pending != 1 {
-		t.Errorf("status %+v", s.Status())
-	}
-	clear(s.changes)
-
-	// The index falls a while after a key was deleted, and the mark is there.
-	s.index, s.marked, s.known[drain.Key()] = 1000, true, knownOrder{drain, 900}
-	s.refresh()
-	expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81)")
-	s.use(8, []api.KVPair{{Key: prefix + "/" + markKey, ModifyIndex: 3}})
-	expectStanding(t, s, "")
-}
-
 // A Consul that begins anew gets the orders from the replicas.
 func TestOrdersAreWrittenIntoANewConsul(t *testing.T) {
 	t.Parallel()
@@ -284,44 +248,6 @@ func TestOrdersAreWrittenIntoANewConsul(t *testing.T) {
 	const both = "weight 20 of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
 	startReplica(t, "b", agent.URL(), newFile(t)).await(both)
 	expectStanding(t, a.Store, both)
-}
-
-// An accepted change counts until the watch shows it or a later one.
-func TestAnOldAnswerDoesNotUndoAChange(t *testing.T) {
-	drain := drainOf(star(1))
-	s := New(Options{Prefix: prefix, Log: zerolog.Nop()})
-	must(t, s.Give(drain))
-	c := s.changes[drain.Key()]
-	c.accepted, c.before, c.written = true, 0, 11
-	s.use(10, nil) // from before the write
-	expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81)")
-	value := `{"order":"drain","service":"star","id":"star-1","address":"10.0.0.1:81","since":"2026-11-21T12:00:00Z"}`
-	pair := api.KVPair{Key: prefix + "/" + drain.Key(), Value: []byte(value), ModifyIndex: 11}
-	s.use(11, []api.KVPair{pair})
-	expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81)")
-	if len(s.changes) != 0 {
-		t.Errorf("changes %+v", s.changes)
-	}
-	if _, err := s.End(drain.Key(), ""); err != nil {
-		t.Fatal(err)
-	}
-	c = s.changes[drain.Key()]
-	c.accepted, c.before = true, 11
-	s.use(11, []api.KVPair{pair})
-	expectStanding(t, s, "")
-	s.use(12, nil)
-	expectStanding(t, s, "")
-	pair.ModifyIndex = 13 // another replica
-	s.use(13, []api.KVPair{pair})
-	expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81)")
-
-	// The watch does not show an order that another replica ends at once.
-	weight := weightOf(star(2), 5)
-	must(t, s.Give(weight))
-	c = s.changes[weight.Key()]
-	c.accepted, c.written = true, 14
-	s.use(15, []api.KVPair{pair})
-	expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81)")
 }
 
 // The permissions in the documentation are enough; without them an order takes effect here only.

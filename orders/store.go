@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/consul"
+	"sluice/consul/sharedkeys"
 	"sluice/events"
 )
 
@@ -47,63 +48,56 @@ type Options struct {
 type Store struct {
 	options Options
 	log     zerolog.Logger
-	wake    chan struct{} // capacity 1: there may be a change to write
-	first   chan struct{} // closed when Consul has answered
+	keys    *sharedkeys.Keys[Order]
 
-	changing sync.Mutex // held while a change takes effect, so that they are told in order
-	set      atomic.Pointer[Set]
+	set atomic.Pointer[Set]
 
-	mu sync.Mutex // guards the fields below
+	// mu guards the fields below. It is held while a change takes effect, so that they are told in order.
+	mu sync.Mutex
 
-	known    map[string]knownOrder // what Consul has, or had when this process started, by key
-	changes  map[string]*change    // what Consul has not shown yet, by key
-	invalid  map[string]Invalid    // keys that cannot be used
-	index    uint64                // of Consul's last answer
-	marked   bool                  // that answer had the mark
-	answered bool
-	failure  error         // of the last query
-	fileErr  error         // why the orders are not in the file
-	written  []byte        // the text of the file
-	progress chan struct{} // closed when Consul has accepted or refused a change
-	timer    *time.Timer   // runs until an order may expire
-	stop     func()        // ends the goroutines that Resume started, and waits; nil: none run
-	paused   bool          // another process has the orders
-}
-
-// knownOrder is an order in Consul.
-type knownOrder struct {
-	Order
-	index uint64 // of its last change; 0: not known
-}
-
-// change is a change of a key.
-type change struct {
-	order *Order // nil: it is deleted
-	// onlyAt, if not nil, is the index of the key that the change is about: it is void if the key
-	// has changed.
-	onlyAt *uint64
-
-	accepted bool   // by Consul; the watch has not shown it yet
-	before   uint64 // with accepted: the index of the key before
-	written  uint64 // with accepted: that of the written order
-	err      error  // of the last attempt to write it
+	fileErr error       // why the orders are not in the file
+	written []byte      // the text of the file
+	timer   *time.Timer // runs until an order may expire
+	paused  bool        // another process has the orders
 }
 
 // New returns a store without orders.
 func New(o Options) *Store {
-	s := &Store{
-		options: o, log: o.Log, wake: make(chan struct{}, 1), first: make(chan struct{}),
-		known: make(map[string]knownOrder), changes: make(map[string]*change), progress: make(chan struct{}),
-	}
+	s := &Store{options: o, log: o.Log}
 	s.set.Store(new(Set))
 	if o.Prefix != "" {
 		s.log = o.Log.With().Str("keys", "consul_kv:"+o.Prefix).Logger()
 	}
+	s.keys = sharedkeys.New(sharedkeys.Options[Order]{
+		Consul: o.Consul, Prefix: o.Prefix, Wait: o.Wait, Log: s.log,
+		Decode: parse, Changed: func([]string) { s.refresh() },
+		Name: "operators' orders", Alone: "those that are known stay",
+	})
 	return s
 }
 
+// Resume begins to follow Consul, and to accept orders again after Pause.
+func (s *Store) Resume() {
+	s.mu.Lock()
+	s.paused = false
+	s.mu.Unlock()
+	s.keys.Resume()
+	s.refresh()
+}
+
+// Pause refuses orders, since another process has them, and ends what Resume began.
+func (s *Store) Pause() {
+	s.mu.Lock()
+	s.paused = true
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.mu.Unlock()
+	s.keys.Pause()
+}
+
 // Shares reports whether other replicas get the orders.
-func (s *Store) Shares() bool { return s.options.Prefix != "" }
+func (s *Store) Shares() bool { return s.keys.Shared() }
 
 // Set returns the orders that stand.
 func (s *Store) Set() Set { return *s.set.Load() }
@@ -125,7 +119,7 @@ func (s *Store) Give(o Order) error {
 		if _, replaces := set[o.Key()]; !replaces && len(set) >= Limit {
 			return ErrTooMany
 		}
-		s.changes[o.Key()] = &change{order: &o}
+		s.keys.Put(o.Key(), o, nil)
 		return nil
 	})
 }
@@ -134,71 +128,46 @@ func (s *Store) Give(o Order) error {
 func (s *Store) End(key, by string) (found bool, err error) {
 	return found, s.change(by, func() error {
 		if _, found = s.Set().byKey[key]; found {
-			s.endLocked(key, &change{})
+			s.keys.Delete(key, nil)
 		}
 		return nil
 	})
 }
 
-// endLocked removes an order, here and in Consul.
-func (s *Store) endLocked(key string, deletion *change) {
-	if s.Shares() {
-		s.changes[key] = deletion
-		return
-	}
-	delete(s.changes, key)
-}
-
 // change makes a change that an operator orders.
 func (s *Store) change(by string, f func() error) error {
-	s.changing.Lock()
-	defer s.changing.Unlock()
 	s.mu.Lock()
-	err := f()
+	defer s.mu.Unlock()
 	if s.paused {
-		err = ErrPaused
+		return ErrPaused
 	}
-	s.mu.Unlock()
-	if err != nil {
+	if err := f(); err != nil {
 		return err
 	}
-	s.takeEffect(by)
-	wake(s.wake)
+	s.takeEffectLocked(by)
 	return nil
 }
 
-func wake(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// refresh makes what has changed take effect: in known, in changes, or by the time.
+// refresh makes what has changed take effect: here, in Consul, or by the time.
 func (s *Store) refresh() {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	s.takeEffect("")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.takeEffectLocked("")
 }
 
-// takeEffect computes the set, writes the file, and tells what is different. by says who has
-// ended orders. The caller holds changing.
-func (s *Store) takeEffect(by string) {
+// takeEffectLocked computes the set, writes the file, and tells what is different. by says who has
+// ended orders.
+func (s *Store) takeEffectLocked(by string) {
 	now := time.Now()
-	s.mu.Lock()
 	if s.paused {
-		s.mu.Unlock()
 		return
 	}
-	expired := s.expireLocked(now)
-	before, after := s.Set(), s.effectiveLocked(now)
+	s.expire(now)
+	all := s.keys.All()
+	before, after := s.Set(), effective(all, now)
 	s.set.Store(&after)
 	s.scheduleLocked(now)
-	s.saveLocked()
-	s.mu.Unlock()
-	if expired {
-		wake(s.wake)
-	}
+	s.saveLocked(s.stateOf(all, now))
 	if after.equal(before) {
 		return
 	}
@@ -208,36 +177,28 @@ func (s *Store) takeEffect(by string) {
 	}
 }
 
-// effectiveLocked returns the orders that stand now.
-func (s *Store) effectiveLocked(now time.Time) Set {
+// effective returns the orders that stand now.
+func effective(all map[string]sharedkeys.Entry[Order], now time.Time) Set {
 	set := make(map[string]Order)
-	for key, k := range s.known {
-		if s.changes[key] == nil && !k.expired(now) {
-			set[key] = k.Order
-		}
-	}
-	for key, c := range s.changes {
-		if c.order != nil && !c.order.expired(now) {
-			set[key] = *c.order
+	for key, e := range all {
+		if !e.Absent && !e.Value.expired(now) {
+			set[key] = e.Value
 		}
 	}
 	return Set{set}
 }
 
-// expireLocked removes expired orders, and reports whether Consul has to be told.
-func (s *Store) expireLocked(now time.Time) (deletes bool) {
-	for key, c := range s.changes {
-		if c.order != nil && !c.accepted && c.order.expired(now) {
-			delete(s.changes, key) // Consul may have an earlier one
+// expire ends expired orders.
+func (s *Store) expire(now time.Time) {
+	for key, e := range s.keys.All() {
+		switch {
+		case e.Absent || !e.Value.expired(now):
+		case e.Pending:
+			s.keys.Cancel(key) // Consul may have an earlier one
+		case !e.Changing: // unless it is a later one by then
+			s.keys.Delete(key, func(_ Order, index uint64) bool { return index != e.Index })
 		}
 	}
-	for key, k := range s.known {
-		if k.expired(now) && s.changes[key] == nil {
-			s.endLocked(key, &change{onlyAt: &k.index})
-			deletes = s.Shares()
-		}
-	}
-	return deletes
 }
 
 // scheduleLocked sets the timer for the next order that expires.

@@ -302,10 +302,9 @@ func TestAFileThatCannotBeWritten(t *testing.T) {
 func TestAStateGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old := New(Options{Prefix: "orders"})
-		must(t, old.Give(drainOf(star(1))))
-		ended, kept := drainOf(star(2)), drainOf(star(3))
-		ended.Since, kept.Since = time.Now(), time.Now()
-		old.known[ended.Key()], old.known[kept.Key()], old.index = knownOrder{ended, 7}, knownOrder{kept, 8}, 9
+		given, ended, kept := drainOf(star(1)), drainOf(star(2)), drainOf(star(3))
+		given.Since, ended.Since, kept.Since = time.Now(), time.Now(), time.Now()
+		old.keys.Adopt(map[string]Order{ended.Key(): ended, kept.Key(): kept}, map[string]*Order{given.Key(): &given})
 		old.refresh()
 		if _, err := old.End(ended.Key(), ""); err != nil {
 			t.Fatal(err)
@@ -320,10 +319,10 @@ func TestAStateGoesOn(t *testing.T) {
 		for _, s := range []*Store{next, other} {
 			expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81); drain of star/star-3 (10.0.0.1:83)")
 		}
-		if c := next.changes[ended.Key()]; next.Status().Pending != 2 || c == nil || c.order != nil || next.index != 9 {
-			t.Errorf("next: %+v, %+v", next.Status(), c)
+		if e := next.keys.Of(ended.Key()); next.Status().Pending != 2 || !e.Absent || !e.Pending || next.keys.Of(kept.Key()).Changing {
+			t.Errorf("next: %+v, %+v", next.Status(), e)
 		}
-		if other.Status().Pending != 2 || other.changes[kept.Key()] == nil || other.index != 0 {
+		if other.Status().Pending != 2 || !other.keys.Of(kept.Key()).Pending || other.keys.Of(ended.Key()).Changing {
 			t.Errorf("with another prefix: %+v", other.Status())
 		}
 	})

@@ -1,0 +1,298 @@
+package sharedkeys
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+	"sluice/test/consultest"
+)
+
+// wait is how long queries block. A Consul that begins anew while a replica has no query under way is
+// noticed when the next one ends.
+const wait = 2 * time.Second
+
+// newReplica returns keys below the prefix p that do not follow Consul yet.
+func newReplica(t *testing.T, url, token string) *Keys[string] {
+	t.Helper()
+	client, err := consul.New(consul.Options{Addresses: []string{url}, Token: token, Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := New(Options[string]{
+		Consul: client, Prefix: "p", Wait: func() time.Duration { return wait }, Decode: decode,
+		Name: "values", Log: zerolog.Nop(),
+	})
+	t.Cleanup(func() {
+		k.Pause()
+		client.Close()
+	})
+	return k
+}
+
+// startReplica returns keys that follow Consul.
+func startReplica(t *testing.T, url string) *Keys[string] {
+	t.Helper()
+	k := newReplica(t, url, "")
+	k.Resume()
+	k.AwaitFirst(t.Context(), time.Minute)
+	return k
+}
+
+func awaitCounting(t *testing.T, k *Keys[string], want ...string) {
+	t.Helper()
+	consultest.Await(t, fmt.Sprintf("%q count, and nothing is pending", want), func() bool {
+		all := k.All()
+		for _, e := range all {
+			if e.Changing {
+				return false
+			}
+		}
+		return slices.Equal(counting(all), want)
+	})
+}
+
+func awaitAccepted(t *testing.T, k *Keys[string], keys ...string) {
+	t.Helper()
+	for _, key := range keys {
+		consultest.Await(t, "Consul accepts "+key, func() bool { return k.Await(t.Context(), key, time.Minute) == nil })
+	}
+}
+
+// indexes returns the ModifyIndex of each key below the prefix.
+func indexes(t *testing.T, agent *consultest.Agent) map[string]uint64 {
+	t.Helper()
+	pairs, _, err := agent.Client().KV().List("p/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]uint64)
+	for _, p := range pairs {
+		all[strings.TrimPrefix(p.Key, "p/")] = p.ModifyIndex
+	}
+	return all
+}
+
+// Replicas that write the same keys at once agree about what Consul has.
+func TestReplicasWriteAtOnce(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	replicas := []*Keys[string]{startReplica(t, agent.URL()), startReplica(t, agent.URL()), startReplica(t, agent.URL())}
+	var writing sync.WaitGroup
+	for n, k := range replicas {
+		writing.Go(func() {
+			for i := range 20 {
+				k.Put("same", fmt.Sprint(n, i), nil)
+				k.Put(fmt.Sprint("own", n), fmt.Sprint(i), nil)
+				if i%7 == 3 {
+					k.Delete("same", nil)
+				}
+				_ = k.Await(t.Context(), "same", time.Minute)
+			}
+		})
+	}
+	writing.Wait()
+	for n, k := range replicas {
+		awaitAccepted(t, k, "same", fmt.Sprint("own", n))
+	}
+	pair, _, err := agent.Client().KV().Get("p/same", nil)
+	if err != nil || pair == nil {
+		t.Fatal(pair, err)
+	}
+	last, _ := decode("", pair.Value)
+	for _, k := range replicas {
+		awaitCounting(t, k, "own0=19", "own1=19", "own2=19", "same="+last)
+	}
+}
+
+// A proposal counts only if Consul accepts it before the key has another value.
+func TestProposals(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	a, b := startReplica(t, agent.URL()), startReplica(t, relay.URL())
+	accepted := make(chan string, 10)
+	propose := func(k *Keys[string], value string) bool {
+		return k.Propose("a", value, func() { accepted <- value })
+	}
+	if !propose(a, "first") {
+		t.Fatal("not proposed")
+	}
+	if got := <-accepted; got != "first" {
+		t.Errorf("accepted %q", got)
+	}
+	awaitCounting(t, a, "a=first")
+	awaitCounting(t, b, "a=first")
+
+	b.Pause() // it does not see the next value
+	a.Put("a", "second", nil)
+	awaitCounting(t, a, "a=second")
+	if !propose(b, "late") || propose(b, "twice") {
+		t.Error("want one proposal at a time")
+	}
+	if got := counting(b.All()); !slices.Equal(got, []string{"a=first"}) {
+		t.Errorf("with a proposal %q count", got)
+	}
+	if err := b.writeAll(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if e := b.Of("a"); e.Changing {
+		t.Errorf("a void proposal: %+v", e)
+	}
+	b.Resume()
+	awaitCounting(t, b, "a=second")
+
+	relay.Cut()
+	consultest.Await(t, "Consul is away", func() bool { return !b.Current() })
+	if !propose(b, "away") {
+		t.Error("not proposed")
+	}
+	consultest.Await(t, "the proposal is dropped", func() bool { return !b.Of("a").Changing })
+	relay.Heal()
+	consultest.Await(t, "Consul is back", b.Current)
+	awaitCounting(t, b, "a=second")
+	awaitCounting(t, a, "a=second")
+	if len(accepted) > 0 {
+		t.Errorf("accepted %q", <-accepted)
+	}
+}
+
+// A change that is made while Consul is away counts here, and is written when Consul is back, over what
+// others have written meanwhile, unless its condition says otherwise.
+func TestChangesWithoutConsul(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	a, b := startReplica(t, relay.URL()), startReplica(t, agent.URL())
+	b.Put("ended", "x", nil)
+	b.Put("kept", "x", nil)
+	awaitCounting(t, a, "ended=x", "kept=x")
+	relay.Cut()
+	a.Put("given", "a", nil)
+	a.Put("yields", "a", func(now string, _ uint64) bool { return now == "b" })
+	a.Delete("ended", nil)
+	kept := a.Of("kept").Index
+	a.Delete("kept", func(_ string, index uint64) bool { return index != kept })
+	if err := a.Await(t.Context(), "given", time.Minute); err == nil {
+		t.Error("accepted without Consul")
+	}
+	consultest.Await(t, "the write has failed", func() bool { _, write := a.Errors(); return write != nil })
+	if got := counting(a.All()); !slices.Equal(got, []string{"given=a", "yields=a"}) {
+		t.Errorf("without Consul %q count", got)
+	}
+	for _, key := range []string{"given", "yields", "kept"} {
+		b.Put(key, "b", nil)
+		awaitAccepted(t, b, key)
+	}
+	relay.Heal()
+	awaitCounting(t, a, "given=a", "kept=b", "yields=b")
+	awaitCounting(t, b, "given=a", "kept=b", "yields=b")
+	consultest.Await(t, "the error is gone", func() bool { query, write := a.Errors(); return query == nil && write == nil })
+}
+
+// A change that Consul refuses counts here, and is written when Consul accepts it.
+func TestRefusedWrites(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{ACLs: true})
+	policy, token, err := agent.NewToken("reader", `key_prefix "p/" { policy = "read" }`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := newReplica(t, agent.URL(), token.SecretID)
+	k.Resume()
+	k.Put("a", "a!", nil)
+	if err := k.Await(t.Context(), "a", time.Minute); err == nil || !strings.Contains(err.Error(), "lacks key:write") {
+		t.Errorf("got %v", err)
+	}
+	consultest.Await(t, "the write has failed", func() bool { _, write := k.Errors(); return write != nil })
+	if got := counting(k.All()); !slices.Equal(got, []string{"a=a!"}) {
+		t.Errorf("%q count", got)
+	}
+	policy.Rules = `key_prefix "p/" { policy = "write" }`
+	if _, _, err := agent.Client().ACL().PolicyUpdate(policy, nil); err != nil {
+		t.Fatal(err)
+	}
+	awaitCounting(t, k, "a=a!")
+	consultest.Await(t, "the error is gone", func() bool { _, write := k.Errors(); return write == nil })
+}
+
+// What Consul has lost is written again before the mark. A replica that has not done it yet, and one
+// that is new, lose nothing meanwhile.
+func TestANewConsulGetsTheMarkLast(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	a, idle := startReplica(t, agent.URL()), newReplica(t, agent.URL(), "")
+	for n := range 20 {
+		a.Put("c", fmt.Sprint(n), nil)
+		awaitAccepted(t, a, "c")
+	}
+	a.Put("a", "1", nil)
+	awaitCounting(t, a, "a=1", "c=19")
+	a.Pause()
+	idle.Adopt(map[string]string{"a": "1", "c": "18"}, nil)
+	for _, act := range []func() error{
+		agent.Stop, agent.Wipe,
+		func() error { return agent.Launch(t.Context()) }, func() error { return agent.WaitReady(t.Context()) },
+	} {
+		if err := act(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := agent.Client().KV().Put(&api.KVPair{Key: "p/a", Value: []byte(`"2"`)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	a.Put("new", "1", nil)
+	a.Resume()
+	awaitCounting(t, a, "a=2", "c=19", "new=1")
+	consultest.Await(t, "the mark is there", func() bool { return indexes(t, agent)[markKey] > 0 })
+	if all := indexes(t, agent); all[markKey] < all["c"] {
+		t.Errorf("the mark is there before the values: %v", all)
+	}
+	idle.Resume()
+	awaitCounting(t, idle, "a=2", "c=19", "new=1")
+	awaitCounting(t, startReplica(t, agent.URL()), "a=2", "c=19", "new=1")
+}
+
+// Keys of an earlier version, which has no mark, count and get one.
+func TestKeysWithoutTheMark(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	if _, err := agent.Client().KV().Put(&api.KVPair{Key: "p/a", Value: []byte(`"1"`)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	k := startReplica(t, agent.URL())
+	awaitCounting(t, k, "a=1")
+	consultest.Await(t, "the mark is there", func() bool { return indexes(t, agent)[markKey] > 0 })
+	if _, err := agent.Client().KV().Delete("p/a", nil); err != nil {
+		t.Fatal(err)
+	}
+	awaitCounting(t, k)
+}
+
+// An attempt whose answer was lost is not written twice.
+func TestAWriteThatSucceededIsNotRepeated(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	k := newReplica(t, agent.URL(), "")
+	k.Put("a", "1", nil)
+	for range 2 {
+		if err := k.writeAll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := indexes(t, agent)
+	k.Put("a", "1", nil)
+	if err := k.writeAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if after := indexes(t, agent); before["a"] == 0 || after["a"] != before["a"] || k.Of("a").Pending {
+		t.Errorf("before %v, after %v", before, after)
+	}
+}

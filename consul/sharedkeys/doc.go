@@ -1,0 +1,39 @@
+// Package sharedkeys makes replicas agree about values, by keys of Consul's KV store below a prefix.
+//
+//	keys := sharedkeys.New(sharedkeys.Options[Order]{Consul: client, Prefix: "sluice-orders/edge", Decode: parse, …})
+//	keys.Resume()                  // follows Consul
+//	keys.Put("nodes/n1/drain", order, nil)
+//	for key, e := range keys.All() // what this replica has to use
+//
+// One rule settles conflicts: the last write that Consul has accepted counts.
+//
+// # When a change is written
+//
+// A change of Put or Delete counts here at once. It is written with compare-and-set, and tried again
+// every second until Consul has it or its condition says that it is void. So a change that is made
+// while Consul is away, or refuses it, is written later, over what others have written meanwhile. A
+// change of Propose counts only when Consul has accepted it, is void if the key has changed since the
+// last answer, and is tried once.
+//
+// A change counts until an answer of Consul has it or a later one: one that shows the key at that
+// index or after it, or the answer to a query that began after Consul had accepted the change. An
+// earlier answer does not undo it.
+//
+// # What an answer means
+//
+// A key that an answer lacks was deleted: its value ends. A key with a value that cannot be used
+// changes nothing: the last value stays in use.
+//
+// There is one exception: Consul has lost its state, and begins anew. The key "begun" below the prefix
+// tells the two apart. It is there since the first value, and no replica deletes it. If an answer
+// lacks it, and the one before had it, nothing was deleted: all values stay in use. Each replica
+// writes the values that it knows and Consul lacks, and does not replace those that are there. Then
+// it writes the mark, so no replica sees the mark without the values. A value that was ended while
+// Consul lost its state may come back.
+//
+// The index of Consul says nothing about this. It falls when Consul begins anew, when it is restored
+// from a snapshot, and also some 15 minutes after a key was deleted, when Consul forgets the deletion.
+// With the mark, what Consul has counts, however long this replica was away.
+//
+// A replica that finds keys without the mark, those of an earlier version, writes it.
+package sharedkeys

@@ -1,0 +1,190 @@
+package sharedkeys
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/consul"
+)
+
+// markKey is the mark: see the package comment.
+const markKey = "begun"
+
+// Resume begins to follow Consul, and to write changes, if that is not done yet.
+func (k *Keys[V]) Resume() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.Shared() || k.stop != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { k.follow(ctx) })
+	running.Go(func() { k.write(ctx) })
+	if k.options.Beside != nil {
+		running.Go(func() { k.options.Beside(ctx) })
+	}
+	k.stop = func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// Pause ends what Resume began.
+func (k *Keys[V]) Pause() {
+	k.mu.Lock()
+	stop := k.stop
+	k.stop, k.current = nil, false
+	k.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+}
+
+// follow reads the keys until ctx ends.
+func (k *Keys[V]) follow(ctx context.Context) {
+	defer k.options.Consul.Join()()
+	_ = k.options.Consul.Follow(ctx, consul.FollowOptions{ // ends with ctx
+		Query: consul.KeysBelow(k.options.Prefix + "/"),
+		Read:  k.read,
+		Ended: k.ended,
+		Begin: k.begin,
+	})
+}
+
+// begin is called before each query. Its answer has what Consul has accepted by now.
+func (k *Keys[V]) begin(context.Context) (time.Duration, error) {
+	k.mu.Lock()
+	for _, c := range k.changes {
+		c.due = c.accepted
+	}
+	k.mu.Unlock()
+	return k.options.Wait(), nil
+}
+
+// read takes an answer of Consul.
+func (k *Keys[V]) read(a consul.Answer, body []byte) error {
+	pairs, err := consul.DecodeKeys(a, body)
+	if err != nil {
+		return fmt.Errorf("keys below %s/: %w", k.options.Prefix, err)
+	}
+	k.use(a.Index, pairs)
+	return nil
+}
+
+// use makes pairs what Consul has.
+func (k *Keys[V]) use(index uint64, pairs []api.KVPair) {
+	marked := slices.ContainsFunc(pairs, func(p api.KVPair) bool { return p.Key == k.name(markKey) })
+	if k.options.Select != nil {
+		pairs = k.options.Select(pairs)
+	}
+	k.update(nil, func() {
+		now, invalid := k.decodeLocked(pairs)
+		if k.marked && !marked {
+			k.log.Warn().Msg(k.options.Name + ": Consul has lost its state, they are written again")
+			k.restoreLocked(now)
+		}
+		k.known, k.invalid, k.index, k.marked, k.current = now, invalid, index, marked, true
+		for key := range k.changes {
+			k.settleLocked(key)
+		}
+	})
+	k.opened.Do(func() { close(k.first) })
+	k.awaken()
+}
+
+// decodeLocked returns the values of pairs, and which of them cannot be used.
+func (k *Keys[V]) decodeLocked(pairs []api.KVPair) (map[string]known[V], map[string]Invalid) {
+	now, invalid := make(map[string]known[V]), make(map[string]Invalid)
+	for _, pair := range pairs {
+		key := pair.Key[len(k.options.Prefix)+1:]
+		if key == markKey {
+			continue
+		}
+		value, err := k.options.Decode(key, pair.Value)
+		if err == nil {
+			now[key] = known[V]{value, pair.ModifyIndex}
+			continue
+		}
+		last := k.entryLocked(key)
+		used := !last.Absent
+		if used {
+			now[key] = known[V]{last.Value, pair.ModifyIndex}
+		}
+		invalid[key] = Invalid{Key: pair.Key, Reason: err.Error(), InUse: used, index: pair.ModifyIndex}
+		if k.invalid[key].index != pair.ModifyIndex {
+			k.log.Warn().Err(err).Str("key", pair.Key).Bool("last_in_use", used).Msg(k.options.Name + ": a key in Consul cannot be used")
+		}
+	}
+	return now, invalid
+}
+
+// restoreLocked makes changes of the values that Consul has lost: those that it had, or has accepted,
+// and that are not in now.
+func (k *Keys[V]) restoreLocked(now map[string]known[V]) {
+	there := func(_ V, index uint64) bool { return index > 0 } // another replica was faster
+	for _, key := range k.keysLocked() {
+		e, c := k.entryLocked(key), k.changes[key]
+		_, still := now[key]
+		if !still && !e.Absent && (c == nil || c.accepted || c.proposed != nil) {
+			k.changes[key] = &change[V]{value: &e.Value, void: there, restores: true}
+		}
+	}
+}
+
+// settleLocked forgets the change of a key if the last answer has it, or a later one.
+func (k *Keys[V]) settleLocked(key string) {
+	c := k.changes[key]
+	if c == nil || !c.accepted {
+		return
+	}
+	n, there := k.known[key]
+	if c.due || there && n.index >= c.seen || !there && (c.value == nil || k.index >= c.seen) {
+		delete(k.changes, key)
+	}
+}
+
+// update makes f change keys, nil: all, and tells what is different. The caller does not hold mu.
+func (k *Keys[V]) update(keys []string, f func()) {
+	k.mu.Lock()
+	if keys == nil {
+		keys = k.keysLocked()
+	}
+	before := make(map[string]bool) // whether they have a value
+	for _, key := range keys {
+		before[key] = !k.entryLocked(key).Absent
+	}
+	f()
+	var gone []string
+	for _, key := range keys {
+		if before[key] && k.entryLocked(key).Absent {
+			gone = append(gone, key)
+		}
+	}
+	k.mu.Unlock()
+	if k.options.Changed != nil {
+		k.options.Changed(gone)
+	}
+}
+
+// ended records the result of a query.
+func (k *Keys[V]) ended(err error) {
+	k.mu.Lock()
+	before := k.failure
+	k.failure = err
+	k.mu.Unlock()
+	switch {
+	case err == nil && before != nil:
+		k.log.Info().Msg(k.options.Name + ": Consul is followed again")
+	case err != nil && before == nil:
+		k.log.Warn().Err(err).Msg(k.options.Name + ": Consul cannot be followed: " + k.options.Alone)
+	}
+}
+
+// name returns the name of a key in Consul.
+func (k *Keys[V]) name(key string) string { return k.options.Prefix + "/" + key }

@@ -1,0 +1,291 @@
+package sharedkeys
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+)
+
+// Options configure Keys.
+type Options[V any] struct {
+	Consul *consul.Client
+	Prefix string               // of the keys, without a slash at its end; "": other replicas do not get them
+	Wait   func() time.Duration // of blocking queries
+
+	// Decode returns the value of a key, or why it cannot be used. Names of keys are without the
+	// prefix.
+	Decode func(key string, value []byte) (V, error)
+	// Select, if not nil, gets all keys of each answer, and returns those that have values.
+	Select func([]api.KVPair) []api.KVPair
+	// Changed is called when what counts may have changed by other replicas or by time. gone are
+	// the keys that they have deleted. It may call all methods but Pause.
+	Changed func(gone []string)
+	// Beside, if not nil, is called by Resume in a goroutine, and returns when its context ends.
+	Beside func(context.Context)
+
+	Name  string // of the values, for people: "operators' orders"
+	Alone string // what it means that Consul does not answer
+	Log   zerolog.Logger
+}
+
+// Keys are the keys below a prefix. Its methods may be called concurrently.
+type Keys[V any] struct {
+	options Options[V]
+	log     zerolog.Logger
+	wake    chan struct{} // capacity 1: there may be a change to write
+	first   chan struct{} // closed when Consul has answered, and the values count
+	opened  sync.Once     // closes first
+
+	mu sync.Mutex // guards the fields below
+
+	known    map[string]known[V]   // what Consul has, or had when this process started
+	changes  map[string]*change[V] // what no answer of Consul has shown yet
+	invalid  map[string]Invalid
+	index    uint64 // of the last answer
+	marked   bool   // it had the mark
+	current  bool   // Consul has answered since Resume
+	failure  error  // of the last query
+	refused  error  // of the last attempt to write all changes
+	progress chan struct{}
+	stop     func() // ends the goroutines that Resume started, and waits; nil: none run
+}
+
+// known is a value in Consul.
+type known[V any] struct {
+	value V
+	index uint64 // of its last change; 0: not known
+}
+
+// Condition reports whether a change has become void. now is what Consul has, and index that of its
+// last change; 0: there is no such key. The zero now also stands for one that cannot be used.
+type Condition[V any] func(now V, index uint64) (void bool)
+
+// change is a change of a key.
+type change[V any] struct {
+	value    *V           // nil: it is deleted
+	void     Condition[V] // nil: never
+	restores bool         // a value that Consul has lost
+	proposed func()       // not nil: a proposal; is called when Consul accepts it
+
+	accepted bool   // by Consul, or void
+	seen     uint64 // with accepted: the index that shows it
+	due      bool   // with accepted: the query under way began after that
+	err      error  // of the last attempt to write it
+}
+
+// Entry is the state of a key.
+type Entry[V any] struct {
+	Value  V
+	Index  uint64 // of its last change in Consul; 0: not known
+	Absent bool   // it has no value here; Consul may have one
+
+	Changing    bool  // no answer of Consul has shown the latest change here
+	Conditional bool  // with Changing: the change has a condition
+	Pending     bool  // with Changing: Consul has not accepted the change
+	Err         error // with Pending: of the last attempt to write it
+}
+
+// Invalid is a key with a value that cannot be used.
+type Invalid struct {
+	Key    string `json:"key"`
+	Reason string `json:"reason"`
+	InUse  bool   `json:"in_use"` // the last value that it had is
+	index  uint64
+}
+
+// New returns Keys without values.
+func New[V any](o Options[V]) *Keys[V] {
+	return &Keys[V]{
+		options: o, log: o.Log, wake: make(chan struct{}, 1), first: make(chan struct{}),
+		known: make(map[string]known[V]), changes: make(map[string]*change[V]), progress: make(chan struct{}),
+	}
+}
+
+// Shared reports whether other replicas get the values.
+func (k *Keys[V]) Shared() bool { return k.options.Prefix != "" }
+
+// Adopt replaces all by the state of another process: values that Consul had, and changes that it
+// may lack; nil: the key is deleted.
+func (k *Keys[V]) Adopt(values map[string]V, changes map[string]*V) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	clear(k.known)
+	clear(k.changes)
+	for key, v := range values {
+		k.known[key] = known[V]{value: v}
+	}
+	for key, v := range changes {
+		k.changes[key] = &change[V]{value: v}
+	}
+	k.marked = len(values) > 0
+	k.awaken()
+}
+
+// Put gives a key a value. void may be nil.
+func (k *Keys[V]) Put(key string, value V, void Condition[V]) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.changes[key] = &change[V]{value: &value, void: void}
+	k.awaken()
+}
+
+// Delete ends the value of a key. void may be nil.
+func (k *Keys[V]) Delete(key string, void Condition[V]) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	n := k.known[key]
+	switch {
+	case !k.Shared():
+		delete(k.changes, key)
+	case void != nil && k.changes[key] == nil && n.index > 0 && void(n.value, n.index): // no write is needed to know that
+	default:
+		k.changes[key] = &change[V]{void: void}
+		k.awaken()
+	}
+}
+
+// Propose gives a key a value if Consul accepts it before the key has another one, and then calls
+// accepted. It reports false, and does nothing, while the key is changing.
+func (k *Keys[V]) Propose(key string, value V, accepted func()) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.changes[key] != nil {
+		return false
+	}
+	last := k.known[key].index
+	changed := func(_ V, index uint64) bool { return index != last }
+	k.changes[key] = &change[V]{value: &value, void: changed, proposed: accepted}
+	k.awaken()
+	return true
+}
+
+// Cancel forgets the latest change of a key that no answer has shown yet. Consul may have it.
+func (k *Keys[V]) Cancel(key string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.changes, key)
+}
+
+// All returns what this replica knows of each key.
+func (k *Keys[V]) All() map[string]Entry[V] {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	all := make(map[string]Entry[V], len(k.known)+len(k.changes))
+	for _, key := range k.keysLocked() {
+		all[key] = k.entryLocked(key)
+	}
+	return all
+}
+
+func (k *Keys[V]) keysLocked() []string {
+	keys := slices.Collect(maps.Keys(k.known))
+	for key := range k.changes {
+		if _, there := k.known[key]; !there {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+func (k *Keys[V]) entryLocked(key string) Entry[V] {
+	n, there := k.known[key]
+	e := Entry[V]{Value: n.value, Index: n.index, Absent: !there}
+	if c := k.changes[key]; c != nil {
+		e.Changing, e.Conditional, e.Pending, e.Err = true, c.void != nil, !c.accepted, c.err
+		switch {
+		case c.proposed != nil: // the present value counts
+		case c.value == nil:
+			e.Absent = true
+		default:
+			e.Value, e.Absent = *c.value, false
+		}
+	}
+	return e
+}
+
+// Of returns what this replica knows of a key.
+func (k *Keys[V]) Of(key string) Entry[V] {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.entryLocked(key)
+}
+
+// Invalid returns the keys that cannot be used, sorted.
+func (k *Keys[V]) Invalid() []Invalid {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	all := []Invalid{}
+	for _, key := range slices.Sorted(maps.Keys(k.invalid)) {
+		all = append(all, k.invalid[key])
+	}
+	return all
+}
+
+// Current reports whether the last query to Consul was answered.
+func (k *Keys[V]) Current() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.current && k.failure == nil
+}
+
+// Errors returns the errors of the last query and of the last write to Consul; nil: it succeeded, or
+// there is nothing to write.
+func (k *Keys[V]) Errors() (query, write error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.failure, k.refused
+}
+
+// Await waits until Consul has accepted the latest change of a key, at most for timeout, and returns
+// why it has not. Without other replicas it returns at once.
+func (k *Keys[V]) Await(ctx context.Context, key string, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errors.New("no answer of Consul yet"))
+	defer cancel()
+	for {
+		k.mu.Lock()
+		progress, done, err := k.progress, true, error(nil)
+		if c := k.changes[key]; k.Shared() && c != nil {
+			done, err = c.accepted || c.err != nil, c.err
+		}
+		k.mu.Unlock()
+		if done {
+			return err
+		}
+		select {
+		case <-progress:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// AwaitFirst waits until Consul has answered, at most for timeout.
+func (k *Keys[V]) AwaitFirst(ctx context.Context, timeout time.Duration) {
+	if !k.Shared() {
+		return
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-k.first:
+	case <-timer.C:
+		k.log.Warn().Stringer("waited", timeout).Msg(k.options.Name + ": those in Consul are not known until it answers")
+	case <-ctx.Done():
+	}
+}
+
+// awaken makes write look for changes.
+func (k *Keys[V]) awaken() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}

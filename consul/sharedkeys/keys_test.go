@@ -1,0 +1,245 @@
+package sharedkeys
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/rs/zerolog"
+)
+
+// unconnected are keys without Consul, and what Changed was told.
+type unconnected struct {
+	*Keys[string]
+	t    *testing.T
+	gone []string
+}
+
+func newUnconnected(t *testing.T) *unconnected {
+	u := &unconnected{t: t}
+	u.Keys = New(Options[string]{
+		Prefix: "p", Wait: func() time.Duration { return 0 }, Decode: decode, Log: zerolog.Nop(),
+		Changed: func(gone []string) { u.gone = append(u.gone, gone...) },
+	})
+	return u
+}
+
+func decode(_ string, text []byte) (value string, err error) {
+	if err := json.Unmarshal(text, &value); err != nil {
+		return "", err
+	}
+	if value == "" {
+		return "", errors.New("empty")
+	}
+	return value, nil
+}
+
+// pair is a key with its own name as the value.
+func pair(key string, index uint64) api.KVPair {
+	text, _ := json.Marshal(key + "!")
+	return api.KVPair{Key: "p/" + key, Value: text, ModifyIndex: index}
+}
+
+func mark(index uint64) api.KVPair { return api.KVPair{Key: "p/" + markKey, ModifyIndex: index} }
+
+// counting returns the keys that have a value here.
+func counting(all map[string]Entry[string]) (keys []string) {
+	for key, e := range all {
+		if !e.Absent {
+			keys = append(keys, key+"="+e.Value)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func (u *unconnected) expect(what string, want ...string) {
+	u.t.Helper()
+	if got := counting(u.All()); !slices.Equal(got, want) {
+		u.t.Errorf("%s: %q count, want %q", what, got, want)
+	}
+}
+
+func (u *unconnected) expectPending(what string, want int) {
+	u.t.Helper()
+	got := 0
+	for _, e := range u.All() {
+		if e.Pending {
+			got++
+		}
+	}
+	if got != want {
+		u.t.Errorf("%s: %d changes are pending, want %d", what, got, want)
+	}
+}
+
+// accept does what the writer does when Consul has accepted the latest change of a key.
+func (u *unconnected) accept(key string, seen uint64) {
+	u.update([]string{key}, func() {
+		u.changes[key].accepted, u.changes[key].seen = true, seen
+		u.settleLocked(key)
+	})
+}
+
+// A key that an answer lacks was deleted, whatever the index is: it falls when Consul forgets a
+// deletion, some 15 minutes later, and when Consul is restored from a snapshot.
+func TestAFallingIndexRestoresNothing(t *testing.T) {
+	for _, index := range []uint64{1001, 1000, 7} {
+		u := newUnconnected(t)
+		u.use(1000, []api.KVPair{mark(3), pair("a", 900), pair("b", 6)})
+		u.expect("before", "a=a!", "b=b!")
+		u.use(index, []api.KVPair{mark(3), pair("b", 6)})
+		u.expect("after", "b=b!")
+		u.expectPending("after", 0)
+		if !slices.Equal(u.gone, []string{"a"}) {
+			t.Errorf("index %d: gone %q", index, u.gone)
+		}
+	}
+}
+
+// A replica that was away does not write a value again that others have ended meanwhile, also if
+// Consul had accepted it and no answer had shown it before.
+func TestAReplicaThatWasAwayRestoresNothing(t *testing.T) {
+	u := newUnconnected(t)
+	u.use(1000, []api.KVPair{mark(3), pair("a", 900)})
+	u.Put("b", "b!", nil)
+	u.accept("b", 1001)
+	u.expect("before", "a=a!", "b=b!")
+	u.use(500, []api.KVPair{mark(3), pair("a", 900)}) // to a query from before the write
+	u.expect("an earlier answer", "a=a!", "b=b!")
+	if _, err := u.begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	u.use(3, []api.KVPair{mark(3)})
+	u.expect("back again")
+	u.expectPending("back again", 0)
+	if !slices.Equal(u.gone, []string{"a", "b"}) {
+		t.Errorf("gone %q", u.gone)
+	}
+}
+
+// If Consul begins anew, all values stay and are written again, also if its index is higher by now; but
+// not over those that another replica has written by then.
+func TestConsulBeginsAnew(t *testing.T) {
+	for _, index := range []uint64{5, 2000} {
+		u := newUnconnected(t)
+		u.use(1000, []api.KVPair{mark(3), pair("a", 900), pair("b", 901), pair("c", 902)})
+		u.Delete("c", nil)
+		u.Put("d", "d!", nil)
+		u.accept("d", 1001)
+		u.use(index, nil)
+		u.expect("Consul has nothing", "a=a!", "b=b!", "d=d!")
+		u.expectPending("Consul has nothing", 4)
+		theirs := pair("b", index+1)
+		theirs.Value = []byte(`"theirs"`)
+		u.use(index+1, []api.KVPair{theirs})
+		if c := u.changes["b"]; c == nil || !c.restores || !c.void("theirs", index+1) || c.void("", 0) {
+			t.Errorf("the change of b: %+v", c)
+		}
+		u.accept("b", index+1)
+		u.expect("another replica was faster", "a=a!", "b=theirs", "d=d!")
+		u.use(index+2, []api.KVPair{mark(index + 2), theirs})
+		u.expect("the mark is back", "a=a!", "b=theirs", "d=d!")
+		if len(u.gone) > 0 {
+			t.Errorf("gone %q", u.gone)
+		}
+	}
+}
+
+// The state of another process counts like an answer of Consul.
+func TestAdoptedValues(t *testing.T) {
+	u := newUnconnected(t)
+	ended, pending := "old", "new"
+	u.Adopt(map[string]string{"a": "a!", "b": "b!", "e": ended}, map[string]*string{"c": &pending, "e": nil})
+	u.expect("at the start", "a=a!", "b=b!", "c=new")
+	u.use(7, nil)
+	u.expect("Consul has lost its state", "a=a!", "b=b!", "c=new")
+	u.expectPending("Consul has lost its state", 4)
+	u.Adopt(map[string]string{"a": "a!", "b": "b!"}, nil)
+	u.use(7, []api.KVPair{mark(3), pair("b", 5)})
+	u.expect("others have ended a", "b=b!")
+	u.expectPending("others have ended a", 0)
+}
+
+// An accepted change counts until an answer shows it or a later one.
+func TestAnEarlierAnswerUndoesNothing(t *testing.T) {
+	u := newUnconnected(t)
+	u.Put("a", "a!", nil)
+	u.accept("a", 11)
+	u.use(10, []api.KVPair{mark(3)})
+	u.expect("from before the write", "a=a!")
+	u.use(11, []api.KVPair{mark(3), pair("a", 11)})
+	u.expect("with it", "a=a!")
+	if len(u.changes) > 0 {
+		t.Errorf("changes %v", u.changes)
+	}
+	u.Delete("a", nil)
+	u.expect("deleted here")
+	u.accept("a", 12)
+	u.use(11, []api.KVPair{mark(3), pair("a", 11)})
+	u.expect("from before the deletion")
+	u.use(12, []api.KVPair{mark(3)})
+	u.expect("with it")
+	u.use(13, []api.KVPair{mark(3), pair("a", 13)})
+	u.expect("another replica", "a=a!")
+	u.gone = nil
+	u.Put("b", "b!", nil) // which another replica ends before an answer has it
+	u.accept("b", 14)
+	u.use(15, []api.KVPair{mark(3), pair("a", 13)})
+	u.expect("ended at once", "a=a!")
+	if !slices.Equal(u.gone, []string{"b"}) {
+		t.Errorf("gone %q", u.gone)
+	}
+}
+
+// A value that cannot be used changes nothing, and a condition is asked as late as possible.
+func TestBadValuesAndConditions(t *testing.T) {
+	u := newUnconnected(t)
+	bad := pair("a", 12)
+	bad.Value = []byte(`"`)
+	u.use(12, []api.KVPair{mark(3), bad})
+	u.expect("bad from the start")
+	u.use(13, []api.KVPair{mark(3), pair("a", 13)})
+	bad.ModifyIndex = 14
+	u.use(14, []api.KVPair{mark(3), bad})
+	u.expect("bad later", "a=a!")
+	if all := u.Invalid(); len(all) != 1 || all[0].Key != "p/a" || !all[0].InUse || all[0].Reason == "" {
+		t.Errorf("invalid %+v", all)
+	}
+	u.use(15, []api.KVPair{mark(3), pair("a", 15)})
+	if all := u.Invalid(); len(all) != 0 {
+		t.Errorf("invalid %+v", all)
+	}
+	only := func(at uint64) Condition[string] {
+		return func(_ string, index uint64) bool { return index != at }
+	}
+	u.Delete("a", only(14))
+	u.expect("the key has changed since", "a=a!")
+	u.Delete("a", only(15))
+	u.expect("deleted")
+	u.Put("a", "new", nil)
+	u.Delete("a", only(1)) // the pending value must not be written
+	u.expect("deleted")
+	if !u.Of("a").Conditional || !u.Of("a").Pending {
+		t.Errorf("%+v", u.Of("a"))
+	}
+}
+
+// Without other replicas a change counts for ever, and a deletion at once.
+func TestWithoutAPrefix(t *testing.T) {
+	k := New(Options[string]{})
+	k.Resume()
+	defer k.Pause()
+	k.Put("a", "a!", nil)
+	k.Put("b", "b!", nil)
+	k.Delete("a", nil)
+	if got := counting(k.All()); !slices.Equal(got, []string{"b=b!"}) || k.Shared() {
+		t.Errorf("%q", got)
+	}
+	if err := k.Await(t.Context(), "b", 0); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,152 @@
+package sharedkeys
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// writeRetry is the delay after a failed write.
+const writeRetry = time.Second
+
+// write carries out changes until ctx ends.
+func (k *Keys[V]) write(ctx context.Context) {
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	for {
+		select {
+		case <-k.wake:
+		case <-retry.C:
+		case <-ctx.Done():
+			return
+		}
+		failure := k.writeAll(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if failure != nil {
+			retry.Reset(writeRetry)
+		}
+		k.mu.Lock()
+		before := k.refused
+		k.refused = failure
+		k.mu.Unlock()
+		if failure != nil && before == nil {
+			k.log.Warn().Err(failure).Msg(k.options.Name + ": a change cannot be written to Consul: other replicas do not know it yet")
+		}
+	}
+}
+
+// writeAll carries out all changes once: first those that restore, then the mark, then the others.
+func (k *Keys[V]) writeAll(ctx context.Context) error {
+	restoring, others := make(map[string]*change[V]), make(map[string]*change[V])
+	k.mu.Lock()
+	values := len(k.known) > 0
+	for key, c := range k.changes {
+		switch {
+		case c.accepted:
+		case c.restores:
+			restoring[key] = c
+		default:
+			others[key] = c
+		}
+		values = values || c.value != nil
+	}
+	lacksMark := values && !k.marked
+	k.mu.Unlock()
+	failure := k.carryOutAll(ctx, restoring)
+	if lacksMark && failure == nil {
+		_, failure = k.options.Consul.ReplaceKey(ctx, &api.KVPair{Key: k.name(markKey)}) // or another replica has
+	}
+	return cmp.Or(k.carryOutAll(ctx, others), failure)
+}
+
+// carryOutAll carries out changes, and returns the last error.
+func (k *Keys[V]) carryOutAll(ctx context.Context, changes map[string]*change[V]) (failure error) {
+	for _, key := range slices.Sorted(maps.Keys(changes)) {
+		c := changes[key]
+		void, absent, seen, err := k.carryOut(ctx, key, c)
+		failure = cmp.Or(err, failure)
+		switch proposes := c.proposed != nil; {
+		case proposes && (void || err != nil):
+			k.update([]string{key}, func() {
+				if k.changes[key] == c {
+					delete(k.changes, key)
+				}
+			})
+		case err == nil:
+			if proposes {
+				c.proposed()
+			}
+			k.update([]string{key}, func() {
+				c.proposed, c.accepted, c.seen = nil, true, seen
+				if absent { // or it has been deleted since
+					c.value = nil
+				}
+				if k.changes[key] == c {
+					k.settleLocked(key)
+				}
+			})
+		}
+		k.mu.Lock()
+		c.err = err
+		close(k.progress)
+		k.progress = make(chan struct{})
+		k.mu.Unlock()
+	}
+	return failure
+}
+
+// carryOut changes a key, unless the change is void. It reports whether Consul lacks the key now, and
+// the index of an answer that shows it. An attempt that failed may have been successful: then Consul
+// has the value already.
+func (k *Keys[V]) carryOut(ctx context.Context, key string, c *change[V]) (void, absent bool, seen uint64, err error) {
+	var text []byte
+	if c.value != nil {
+		text, _ = json.Marshal(c.value) // cannot fail
+	}
+	for accepted := false; ; {
+		pair, answer, err := k.options.Consul.Key(ctx, k.name(key), 0, 0)
+		if err != nil {
+			return false, false, 0, err
+		}
+		absent, seen = pair == nil, answer.Index
+		if absent {
+			pair = &api.KVPair{Key: k.name(key)}
+		} else {
+			seen = pair.ModifyIndex
+		}
+		has := absent == (c.value == nil) && bytes.Equal(pair.Value, text)
+		void = !accepted && k.isVoid(key, c, pair)
+		if accepted || void || has && c.proposed == nil {
+			return void, absent, seen, nil
+		}
+		if c.value == nil {
+			accepted, err = k.options.Consul.DeleteKeyIf(ctx, pair)
+		} else {
+			pair.Value = text
+			accepted, err = k.options.Consul.ReplaceKey(ctx, pair)
+		}
+		if err != nil {
+			return false, false, 0, err
+		}
+	}
+}
+
+// isVoid reports whether a change has become void by what Consul has.
+func (k *Keys[V]) isVoid(key string, c *change[V], pair *api.KVPair) bool {
+	if c.void == nil {
+		return false
+	}
+	now, err := k.options.Decode(key, pair.Value)
+	if err != nil {
+		now = *new(V)
+	}
+	return c.void(now, pair.ModifyIndex)
+}
