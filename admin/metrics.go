@@ -90,6 +90,9 @@ var (
 	splitGiven    = describe("split_given", "1 if the share was set in place of the configuration's, by the judge or an operator; else 0.", "service", "group", "by")
 	judgeEvidence = describe("judge_evidence", "Evidence that a group fails more often than the rest, or is slower: 1 is none, 1000 is enough; 0 without a release.", "service", "group", "of")
 
+	ordersDesc    = describe("orders", "Orders of operators that are in force, by what they order.", "kind")
+	ordersRefused = describe("orders_write_failed", "1 if the last write of an order to Consul failed: other replicas may not know it; else 0.")
+
 	peerInflight = describe("peer_requests_in_flight", "Attempts in flight to a peer.", "service", "node", "id", "address")
 	peerAttempts = describe("peer_attempts_total", "Finished attempts on a peer by outcome.", "service", "node", "id", "address", "outcome")
 	peerLatency  = describe("peer_latency_seconds", "Peak-sensitive moving average of the time to a peer's response head.", "service", "node", "id", "address")
@@ -181,6 +184,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	c.mirrors(e)
 	c.splits(e)
+	c.orders(e)
 	unrouted := c.h.Unrouted.Snapshot()
 	for class := range metrics.Class(metrics.NumClasses) {
 		e.counter(unroutedTotal, float64(unrouted.Class(class)), class.String())
@@ -277,6 +281,16 @@ func (c *collector) groups(e emitter, r *reading) {
 		c.histogram(e, groupDuration, &g.attempts, r.service, g.name)
 		e.counter(groupFallbacks, float64(g.fallbacks), r.service, g.name)
 		e.gauge(groupEligible, float64(g.eligible), r.service, g.name)
+	}
+}
+
+func (c *collector) orders(e emitter) {
+	stats := c.h.Orders.Stats()
+	for kind, n := range stats.InForce {
+		e.gauge(ordersDesc, float64(n), string(kind))
+	}
+	if stats.Shared {
+		e.gauge(ordersRefused, number(stats.WriteFailed))
 	}
 }
 

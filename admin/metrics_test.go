@@ -27,6 +27,7 @@ import (
 	"sluice/discovery/saved"
 	"sluice/healthcheck"
 	"sluice/metrics"
+	"sluice/orders"
 	"sluice/proxy"
 	"sluice/route"
 	"sluice/tracing"
@@ -69,8 +70,19 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 
 	past := history(t, firstConfig, secondConfig)
 	past.Refused("sluice.yaml", os.ErrPermission)
+	given := orders.New(orders.Options{Prefix: "orders"})
+	t.Cleanup(given.Pause)
+	for _, o := range []orders.Order{
+		{Kind: orders.Drain, Node: "m"}, {Kind: orders.Drain, Service: "star", ID: "z", Address: "10.0.0.9:80"},
+		{Kind: orders.Weight, Service: "star", ID: "z", Address: "10.0.0.9:80", Weight: 5},
+	} {
+		if err := given.Give(o); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return Options{
 		Version: "1.2.3",
+		Orders:  given,
 		Pools:   poolsOf(pool),
 		Table:   func() *route.Table { return table },
 		History: past,
@@ -232,6 +244,9 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_split_given{by="judge",group="new",service="moon"} 0`,
 		`sluice_judge_evidence{group="canary",of="failures",service="star"} 72`,
 		`sluice_judge_evidence{group="canary",of="latency",service="star"} 73`,
+		`sluice_orders{kind="drain"} 2`,
+		`sluice_orders{kind="weight"} 1`,
+		`sluice_orders_write_failed 0`,
 		`sluice_peer_requests_in_flight{address="10.0.0.1:80",id="a",node="n",service="star"} 1`,
 		`sluice_peer_attempts_total{address="10.0.0.1:80",id="a",node="n",outcome="ok",service="star"} 1`,
 		`sluice_peer_attempts_total{address="10.0.0.1:80",id="a",node="n",outcome="connect_failure",service="star"} 1`,

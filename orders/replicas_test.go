@@ -273,6 +273,10 @@ func TestDocumentedPolicyOfOrders(t *testing.T) {
 			t.Errorf("allowed %v: %v", allowed, err)
 		}
 		expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81)")
+		consultest.Await(t, "the stats say whether writes fail", func() bool {
+			stats := s.Stats()
+			return stats.Shared && stats.WriteFailed == !allowed && stats.InForce[Drain] == 1 && stats.InForce[Weight] == 0
+		})
 		s.Pause()
 		client.Close()
 	}

@@ -64,3 +64,20 @@ func (s *Store) Await(ctx context.Context, key string, timeout time.Duration) er
 func (s *Store) AwaitFirst(ctx context.Context, timeout time.Duration) {
 	s.keys.AwaitFirst(ctx, timeout)
 }
+
+// Stats are for metrics.
+type Stats struct {
+	InForce     map[Kind]int // the number of orders that stand; each kind is there
+	Shared      bool         // other replicas obey them too
+	WriteFailed bool         // the last one to Consul has
+}
+
+// Stats returns the stats of the store.
+func (s *Store) Stats() Stats {
+	_, err := s.keys.Errors()
+	stats := Stats{InForce: map[Kind]int{Drain: 0, Weight: 0}, Shared: s.Shares(), WriteFailed: err != nil}
+	for _, o := range s.Set().byKey {
+		stats.InForce[o.Kind]++
+	}
+	return stats
+}
