@@ -20,3 +20,31 @@ func BenchmarkBuild(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkErrors refuses a document with 10,000 routes, each with an error, beside 1,000 services.
+func BenchmarkErrors(b *testing.B) {
+	for _, wrong := range []struct{ name, route string }{
+		{"one unknown service", "{ path: /p%d, service: nameless }"},
+		{"unknown services", "{ path: /p%d, service: t%[1]d }"},
+		{"no host", "{ path: /p%d, host: example..com, service: s1 }"},
+		{"unknown keys", "{ path: /p%d, hst: example.com, service: s1 }"},
+	} {
+		var text strings.Builder
+		text.WriteString("services:\n")
+		for i := range 1000 {
+			fmt.Fprintf(&text, "  s%d: { peers: ['127.0.0.1:1'] }\n", i)
+		}
+		text.WriteString("routes:\n")
+		for i := range 10000 {
+			fmt.Fprintf(&text, "  - "+wrong.route+"\n", i)
+		}
+		sources := []Source{file("dynamic: [{ consul_kv: { prefix: sluice } }]"), keys("a.yaml", text.String())}
+		b.Run(wrong.name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := build(sources...); len(err.(Errors)) != 10000 {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -44,6 +44,7 @@ func (w *whole) complete() {
 	}
 	w.addServices()
 	w.awaitServices()
+	w.nameServices()
 	w.listeners(c)
 	if c.Catalog != nil {
 		w.routeListeners(c.Catalog.Listeners, "catalog", c)
@@ -291,30 +292,13 @@ func (d *decoder) references(r *Route, at routeAt, c *Config) {
 	for _, share := range r.Services.Shares() {
 		d.serviceExists(join(at.key(), "services."+share.Group), share.Group, c)
 	}
-	if r.Service == "" {
-		return
-	}
-	d.serviceExists(at.key()+".service", r.Service, c)
-	if s, ok := c.Services[r.Service]; ok && r.divides() && !d.awaited[r.Service] {
+	switch s, ok := c.Services[r.Service]; {
+	case r.Service == "":
+	case !ok:
+		d.serviceExists(at.key()+".service", r.Service, c)
+	case r.divides() && !d.awaited[r.Service]:
 		d.routeGroups(r, &s, at.key())
 	}
-}
-
-// maxKnown is the number of names that an error lists.
-const maxKnown = 20
-
-// noService records an error for the name of a service that does not exist.
-func (d *decoder) noService(key, service string, names []string) {
-	want := "no such service"
-	if word := suggest(service, names); word != "" {
-		want += fmt.Sprintf(", did you mean %q?", word)
-	}
-	if more := len(names) - maxKnown; more > 0 {
-		want += fmt.Sprintf(" (known: %s and %d more)", strings.Join(names[:maxKnown], ", "), more)
-	} else if len(names) > 0 {
-		want += " (known: " + strings.Join(names, ", ") + ")"
-	}
-	d.refuse(key, service, want)
 }
 
 // match checks that the route table accepts a route; nil: it does not.

@@ -27,6 +27,8 @@ type decoder struct {
 	hidden []hiddenKey
 
 	awaited map[string]bool // services that a source may define that is not known yet
+	// serviceNames has the names of all services, once they are put together.
+	serviceNames func() *serviceNames
 
 	conditions, conditionsDepth int // see enterConditions
 }

@@ -215,6 +215,15 @@ func (w *whole) addRoutes() {
 	}
 }
 
+// nameServices passes the names of all services to the decoders.
+func (w *whole) nameServices() {
+	names := sync.OnceValue(func() *serviceNames { return newServiceNames(w.config.Services) })
+	w.serviceNames = names
+	for _, f := range w.fragments {
+		f.serviceNames = names
+	}
+}
+
 // awaitServices adds a service without peers for each name that nothing defines, if a
 // source that may define it is not known yet. Requests get 503 until then: without their
 // routes they would go to the service of a less specific route.

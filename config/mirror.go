@@ -3,8 +3,6 @@ package config
 import (
 	"cmp"
 	"fmt"
-	"maps"
-	"slices"
 )
 
 // Mirror sends copies of some requests of a route to another service or group, and drops the
@@ -43,7 +41,7 @@ func (d *decoder) mirror(r *Route, key string, c *Config) {
 	case ok || m.Service == "" || d.failed(join("services", name)):
 	case c.Catalog != nil && formats["name"].ok(name): // the catalog may have it
 	default:
-		d.noService(key+".service", name, slices.Sorted(maps.Keys(c.Services)))
+		d.refuse(key+".service", name, d.serviceNames().want(name))
 	}
 }
 

@@ -92,6 +92,6 @@ func (d *decoder) serviceExists(key, name string, c *Config) {
 	case ok || d.failed(join("services", name)):
 	case c.Catalog != nil && formats["name"].ok(name): // the catalog may have it
 	default:
-		d.noService(key, name, slices.Sorted(maps.Keys(c.Services)))
+		d.refuse(key, name, d.serviceNames().want(name))
 	}
 }

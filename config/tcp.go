@@ -72,7 +72,7 @@ func (d *decoder) listenerProtocol(l *Listener, key string, c *Config) {
 // streamService checks that the service of a listener for TCP exists.
 func (d *decoder) streamService(service, key string, c *Config) {
 	if _, ok := c.Services[service]; !ok && service != "" && !d.failed(join("services", service)) {
-		d.noService(key, service, slices.Sorted(maps.Keys(c.Services)))
+		d.refuse(key, service, d.serviceNames().want(service))
 	}
 }
 
