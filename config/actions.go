@@ -189,17 +189,17 @@ func (d *decoder) actions(a *Actions, match, key string) {
 			c.Types = DefaultTypes
 		}
 	}
-	d.headerEdits(a.RequestHeaders, join(key, "request_headers"))
-	d.headerEdits(a.ResponseHeaders, join(key, "response_headers"))
+	d.headerEdits(a.RequestHeaders, key, "request_headers")
+	d.headerEdits(a.ResponseHeaders, key, "response_headers")
 }
 
-func (d *decoder) headerEdits(e *HeaderEdits, key string) {
+func (d *decoder) headerEdits(e *HeaderEdits, above, name string) {
 	if e == nil {
 		return
 	}
 	_, err := route.NewHeaderEdits(e.Lists())
 	if wrong, ok := errors.AsType[*route.FieldError](err); ok {
-		at, value := join(key, wrong.List), wrong.Name
+		at, value := join(join(above, name), wrong.List), wrong.Name
 		if wrong.List != "remove" {
 			at, value = join(at, wrong.Name), "" // it may be a credential
 		}

@@ -85,36 +85,46 @@ func withoutEqual(a, b *Config) (*Config, *Config) {
 			delete(y.Services, name)
 		}
 	}
-	others, equal := routesNotIn(a.Routes, b.Routes)
-	x.Routes, y.Routes = others, nil
-	for i, r := range b.Routes {
-		if !equal[i] {
-			y.Routes = append(y.Routes, r)
-		}
-	}
+	equalA, equalB := equalIn(a.Routes, b.Routes)
+	x.Routes, y.Routes = without(a.Routes, equalA), without(b.Routes, equalB)
 	return &x, &y
 }
 
-// routesNotIn returns the routes of a that are not in b, and the indices of those of b that are
-// in a. Those without a valid match are in neither.
-func routesNotIn(a, b []Route) (others []Route, in map[int]bool) {
+// equalIn says which routes of a, by index, are also in b, and which of b are in a. Those without
+// a valid match are in neither.
+func equalIn(a, b []Route) (inB, inA []bool) {
 	places := make(map[string]int, len(b)) // by the requests of the routes
-	for i, r := range b {
-		if r.checked != nil {
-			places[r.checked.Key] = i
+	for i := range b {
+		if checked := b[i].checked; checked != nil {
+			places[checked.Key] = i
 		}
 	}
-	in = make(map[int]bool)
-	for _, r := range a {
-		if r.checked != nil {
-			if i, there := places[r.checked.Key]; there && equalRoutes(&r, &b[i]) {
-				in[i] = true
-				continue
+	inB, inA = make([]bool, len(a)), make([]bool, len(b))
+	for i := range a {
+		if checked := a[i].checked; checked != nil {
+			if at, there := places[checked.Key]; there && equalRoutes(&a[i], &b[at]) {
+				inB[i], inA[at] = true, true
 			}
 		}
-		others = append(others, r)
 	}
-	return others, in
+	return inB, inA
+}
+
+// without returns the routes that are not marked.
+func without(routes []Route, marked []bool) (others []Route) {
+	count := 0
+	for i := range marked {
+		if !marked[i] {
+			count++
+		}
+	}
+	others = slices.Grow(others, count) // a route is large
+	for i := range routes {
+		if !marked[i] {
+			others = append(others, routes[i])
+		}
+	}
+	return others
 }
 
 // differ compares trees. Each tree comes twice: as it is, and with secrets masked, with the

@@ -98,8 +98,8 @@ func (w *whole) streams() {
 		w.refuse("routes", "", "without effect: no listener has protocol: http")
 	}
 	routed := make(map[string]bool, len(c.Routes))
-	for _, r := range c.Routes {
-		for _, name := range r.ServiceNames() {
+	for i := range c.Routes {
+		for _, name := range c.Routes[i].ServiceNames() {
 			routed[name] = true
 		}
 	}

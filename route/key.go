@@ -12,7 +12,6 @@ const MaxUnindexed = 200
 
 // Checked is what [Check] finds out about a route. It does not change.
 type Checked struct {
-	Route Route // normalised
 	// Key is the same for routes that match the same requests.
 	Key string
 	// Unindexed, if not empty, is the host whose requests must try the regular
@@ -32,7 +31,7 @@ func Check(r Route) (*Checked, error) {
 	if len(errs) > 0 {
 		return nil, joinErrors(errs)
 	}
-	return &Checked{Route: e.route, Key: e.key(), Unindexed: e.unindexed(), entry: e}, nil
+	return &Checked{Key: e.key(), Unindexed: e.unindexed(), entry: e}, nil
 }
 
 // entryOf returns a route for one table, and its Checked.Key.
