@@ -22,7 +22,7 @@ type limiterID struct {
 }
 
 // of returns the limiter of a route, which it takes from before or creates.
-func (l limiters) of(r config.Route, before limiters) (*ratelimit.Limiter, error) {
+func (l limiters) of(r *config.Route, before limiters) (*ratelimit.Limiter, error) {
 	checked, err := route.Check(r.Target())
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func (g *Gateway) readUsers(faults map[string]string) {
 
 // actionsOf returns the actions of a route; nil: it has none. It adds what outlives the
 // configuration to p.
-func (g *Gateway) actionsOf(r config.Route, p *plan) (*route.Actions, error) {
+func (g *Gateway) actionsOf(r *config.Route, p *plan) (*route.Actions, error) {
 	if reflect.ValueOf(&r.Actions).Elem().IsZero() {
 		return nil, nil
 	}
@@ -176,7 +176,7 @@ func compressionOf(c *config.Compress) *compression.Settings {
 }
 
 // withSettings returns s with the timeouts and the retries of r, which replace its own.
-func withSettings(s *route.Service, r config.Route) *route.Service {
+func withSettings(s *route.Service, r *config.Route) *route.Service {
 	if r.Timeouts == nil && r.Retry == nil {
 		return s
 	}

@@ -232,7 +232,8 @@ func (g *Gateway) newTable(p *plan, targets map[string]*route.Service) (*route.T
 	c := p.config
 	p.limiters, p.mirrors, p.users, p.forwards = make(limiters), make(mirrors), make(userFiles), make(forwards)
 	routes := make([]route.Route, len(c.Routes))
-	for i, r := range c.Routes {
+	for i := range c.Routes {
+		r := &c.Routes[i]
 		actions, err := g.actionsOf(r, p)
 		if err != nil {
 			return nil, fmt.Errorf("route %d: %w", i+1, err)
@@ -246,7 +247,7 @@ func (g *Gateway) newTable(p *plan, targets map[string]*route.Service) (*route.T
 }
 
 // routeOf returns r, which leads to at most one service, for the route table.
-func (g *Gateway) routeOf(r config.Route, actions *route.Actions, targets map[string]*route.Service, p *plan) route.Route {
+func (g *Gateway) routeOf(r *config.Route, actions *route.Actions, targets map[string]*route.Service, p *plan) route.Route {
 	t := r.Target()
 	if target := targets[r.Service]; target != nil { // else the route redirects, or has several services
 		t.Service = withSettings(target, r)
@@ -345,10 +346,18 @@ func (g *Gateway) useProxyOptions(p *plan) {
 
 // routed returns the new services that routes or listeners use.
 func (p *plan) routed() []*service {
-	return slices.DeleteFunc(slices.Clone(p.created), func(s *service) bool {
-		return !slices.ContainsFunc(p.config.Routes, func(r config.Route) bool { return slices.Contains(r.ServiceNames(), s.name) }) &&
-			!slices.ContainsFunc(p.config.Listeners, func(l config.Listener) bool { return slices.Contains(l.StreamServices(), s.name) })
-	})
+	used := make(map[string]bool)
+	for i := range p.config.Routes {
+		for _, name := range p.config.Routes[i].ServiceNames() {
+			used[name] = true
+		}
+	}
+	for _, l := range p.config.Listeners {
+		for _, name := range l.StreamServices() {
+			used[name] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(p.created), func(s *service) bool { return !used[s.name] })
 }
 
 // zero reports whether s is the source of a service that is not in use yet.

@@ -78,6 +78,7 @@ type Gateway struct {
 	file    config.Source
 	fileErr error            // why it cannot be read
 	offered []config.Dynamic // the dynamic sources that it names
+	alone   *config.Built    // of the file just read without its dynamic sources; nil: built again
 
 	documents *documents
 	refusals  refusals

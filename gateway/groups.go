@@ -23,7 +23,7 @@ func groupsOf(groups map[string]config.Group) []balancer.GroupSelector {
 
 // splitOf returns how the requests of a route to target are divided among the groups of
 // target, whose configuration is s; nil: not at all.
-func splitOf(r config.Route, s config.Service, target *route.Service) *route.Split {
+func splitOf(r *config.Route, s config.Service, target *route.Service) *route.Split {
 	if r.Group != "" {
 		return route.ToGroup(target.Pool.Group(r.Group))
 	}

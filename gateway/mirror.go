@@ -25,7 +25,7 @@ func (m mirrors) of(id mirrorID, before mirrors) *route.Copies {
 }
 
 // mirrorOf returns the mirror of a route with these actions; nil: it has none.
-func (g *Gateway) mirrorOf(r config.Route, actions *route.Actions, targets map[string]*route.Service, p *plan) *route.Mirror {
+func (g *Gateway) mirrorOf(r *config.Route, actions *route.Actions, targets map[string]*route.Service, p *plan) *route.Mirror {
 	if r.Mirror == nil || targets[r.Service] == nil {
 		return nil
 	}

@@ -97,7 +97,10 @@ func (g *Gateway) readFile() (others bool) {
 	}
 	g.file = file
 	built, err := g.options.Input.Build([]config.Source{file})
-	if err != nil || reflect.DeepEqual(built.Config.Dynamic, g.offered) {
+	if err != nil {
+		return false
+	}
+	if g.alone = built; reflect.DeepEqual(built.Config.Dynamic, g.offered) {
 		return false
 	}
 	g.offered = built.Config.Dynamic
@@ -135,16 +138,20 @@ func (g *Gateway) awaitDocuments(ctx context.Context, timeout time.Duration) {
 // consider applies what the file and the dynamic sources say, as far as it is valid. With
 // reload, somebody has asked for it.
 func (g *Gateway) consider(ctx context.Context, reload bool) {
+	alone := g.alone
+	g.alone = nil
 	if g.documents.isPaused() {
 		return // a new process takes over
 	}
 	current := g.history.Current()
 	used, number := current.Sources, current.Number
 	latest := slices.Insert(g.documents.latest(), 0, g.file)
-	errs := config.Choose(config.Wanted(latest, used), used, func(sources []config.Source) error {
-		built, err := g.options.Input.Build(sources)
-		if err != nil {
-			return err
+	errs := config.Choose(config.Wanted(latest, used), used, func(sources []config.Source) (err error) {
+		built := alone
+		if alone == nil || len(sources) > 1 || sources[0].Pin != nil {
+			if built, err = g.options.Input.Build(sources); err != nil {
+				return err
+			}
 		}
 		return g.use(ctx, built, sources, "")
 	})

@@ -9,7 +9,7 @@ import (
 
 // weightedOf returns how the requests of a route with these actions are divided among services;
 // nil: it has at most one.
-func (g *Gateway) weightedOf(r config.Route, actions *route.Actions, targets map[string]*route.Service, p *plan) (*route.Weighted, error) {
+func (g *Gateway) weightedOf(r *config.Route, actions *route.Actions, targets map[string]*route.Service, p *plan) (*route.Weighted, error) {
 	parts := r.Divided()
 	if len(parts) == 0 {
 		return nil, nil
@@ -19,16 +19,16 @@ func (g *Gateway) weightedOf(r config.Route, actions *route.Actions, targets map
 		w.Key, _ = route.ParseSplitKey(r.Services.Key()) // valid: the loader checks it
 	}
 	var names []string
-	for _, part := range parts {
-		own := actions
+	for i := range parts {
+		part, own := &parts[i], actions
 		if w.ByPeers {
 			var err error
-			if own, err = g.actionsOf(part.Route, p); err != nil {
+			if own, err = g.actionsOf(&part.Route, p); err != nil {
 				return nil, err
 			}
 		}
 		names = append(names, part.Route.Service)
-		target := g.routeOf(part.Route, own, targets, p)
+		target := g.routeOf(&part.Route, own, targets, p)
 		w.Targets = append(w.Targets, route.Target{Route: &target, Share: part.Share})
 	}
 	w.Seed = strings.Join(names, " ")
