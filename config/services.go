@@ -19,9 +19,6 @@ func (r *Route) Divided() []Part {
 	if len(r.Parts) > 0 {
 		return r.Parts
 	}
-	if len(r.Services) == 0 {
-		return nil
-	}
 	var parts []Part
 	for _, share := range r.Services.Shares() {
 		part := Part{Route: *r, Share: share.Size}

@@ -145,6 +145,16 @@ func TestRollBackOfTheFile(t *testing.T) {
 	if _, body := r.get("/"); body != "a" {
 		t.Errorf("after a restart: %q", body)
 	}
+	// A bad text does not end the pin, nor does the return to the text that the pin is against.
+	r.write("nonsense")
+	r.Reload()
+	r.awaitState(r.file, "refused")
+	r.write(head + static("b", b))
+	r.Reload()
+	r.awaitState(r.file, "pinned")
+	if _, body := r.get("/"); body != "a" {
+		t.Errorf("after a bad text: %q", body)
+	}
 	r.write(head + static("b", b) + "# Another text.\n")
 	r.awaitBody("/", "b")
 
