@@ -30,6 +30,8 @@ type Route struct {
 	Actions json.RawMessage `json:"actions,omitempty"`
 	// AskedBy has the tag that asks for the route; absent: an operator wrote it.
 	AskedBy *TagAsk `json:"asked_by,omitempty"`
+	// SharedWith are those of other services that share the requests.
+	SharedWith []TagAsk `json:"shared_with,omitempty"`
 	// WonAgainst are tags that ask for the same requests, and do not get them.
 	WonAgainst []TagAsk `json:"won_against,omitempty"`
 	// Problems are about tags of the route that are not used as they are.
@@ -164,10 +166,15 @@ func (o *origins) explain(d *Route, key string) {
 	for _, lost := range route.Over {
 		d.WonAgainst = append(d.WonAgainst, describeAsk(lost))
 	}
-	for _, tag := range route.Tags {
-		of := [2]string{route.Service, tag}
-		o.tagged[of] = true
-		d.Problems = append(d.Problems, o.problems[of]...)
+	for _, claim := range route.Claims() {
+		if claim.Service != route.By.Service {
+			d.SharedWith = append(d.SharedWith, describeAsk(claim.Ask))
+		}
+		for _, tag := range claim.Tags {
+			of := [2]string{claim.Service, tag}
+			o.tagged[of] = true
+			d.Problems = append(d.Problems, o.problems[of]...)
+		}
 	}
 }
 

@@ -48,6 +48,9 @@ type Route struct {
 	More *route.Conditions
 	// Priority is that of the route in its dialect.
 	Priority int
+	// Weight is the share that each instance is to get of the route's requests, among those of
+	// all services that share it; 0: an equal part of what the others leave.
+	Weight float64
 	// Ranked says that Priority follows Traefik's rule: routes are compared by Priority
 	// first, which is the length of the rule if no tag sets it.
 	Ranked bool

@@ -32,6 +32,7 @@ type Catalog struct {
 // CatalogFabio is how fabio's tags are read.
 type CatalogFabio struct {
 	Prefix string `key:"prefix" default:"urlprefix-" format:"tag_prefix"`
+	Share  bool   `key:"share" default:"true"` // services may have the same route
 }
 
 // CatalogTraefik is how Traefik's tags are read.

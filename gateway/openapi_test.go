@@ -73,10 +73,10 @@ func TestAnswersAreThoseOfTheOpenAPIDocument(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	register("star-1", origin(t, "1"), nil, "v1", "urlprefix-star.example.com/ strip=/x")
+	register("star-1", origin(t, "1"), nil, "v1", "urlprefix-star.example.com/ strip=/x", "urlprefix-shared.example.com/ strip=/x")
 	register("star-2", origin(t, "2"), nil, "v2")
 	register("star-3", origin(t, "3"), &api.AgentServiceCheck{TTL: "1h"}, "v1") // critical
-	register("evil-1", origin(t, "evil"), nil, "urlprefix-star.example.com/", "urlprefix-x/ weight=x", "urlprefix-no.example.org/")
+	register("evil-1", origin(t, "evil"), nil, "sluice.route=star.example.com", "urlprefix-shared.example.com/ weight=0.2", "urlprefix-x/ weight=x", "urlprefix-no.example.org/")
 	files := testcert.Write(t, t.TempDir(), "www.example.com")
 	r := start(t, fmt.Sprintf(`
 listeners:
@@ -86,7 +86,7 @@ admin: { address: "127.0.0.1:0" }
 access_log: { path: "off" }
 config: { history: %q }
 consul: { addresses: [%q], register: { service: sluice } }
-catalog: { tags: [fabio], claims: [{ service: "*", hosts: ["*.example.com"] }] }
+catalog: { tags: [sluice, fabio], claims: [{ service: "*", hosts: ["*.example.com"] }] }
 services:
   star:
     consul: {}

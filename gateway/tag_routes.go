@@ -36,7 +36,7 @@ func (g *Gateway) tagRoutes(c *config.Config, found config.Fragment) (changed *c
 	}
 	g.tags.resolved(result)
 	for _, r := range result.Routes {
-		r.Group = r.Members
+		r.Group = r.Members // of a shared route none: its parts have groups
 		routes.Routes = append(routes.Routes, r.Route)
 	}
 	divided := groupsFor(result, inUse)

@@ -113,7 +113,7 @@ func TestTagsInTheAPI(t *testing.T) {
 	address := origin(t, "star")
 	star := withTags(t, "star", "star-1", address, "urlprefix-h/x strip=/x")
 	consul.Set("moon", withTags(t, "moon", "moon-1", address, "urlprefix-h/x"))
-	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [fabio] }", consul.URL()))
+	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [fabio], fabio: { share: false } }", consul.URL()))
 	shown := func() string {
 		var routes []admin.Route
 		r.api("/api/routes", &routes)
@@ -189,7 +189,7 @@ func TestTagsChange(t *testing.T) {
 	consul := discoverytest.Start(t)
 	first, second := origin(t, "first"), origin(t, "second")
 	consul.Set("star", withTags(t, "star", "star-1", first, "urlprefix-h/a"))
-	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [fabio] }", consul.URL()))
+	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [fabio], fabio: { share: false } }", consul.URL()))
 	serves := func(url, name string) func() bool {
 		return func() bool { status, body := r.ask(url); return status == http.StatusOK && body == name }
 	}

@@ -1,6 +1,7 @@
 package claim
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -12,23 +13,29 @@ func FuzzResolve(f *testing.F) {
 		"sluice.route=h/x match=regexp rate_limit.rate=1 allow=10.0.0.0/8", "sluice.route=h/ request_headers.set.A=$host retry.attempts=9",
 		"traefik.enable=true\ntraefik.http.routers.r.rule=Host(`h`) || PathRegexp(`^/x`)\ntraefik.http.routers.r.middlewares=m\ntraefik.http.middlewares.m.headers.customrequestheaders.A=b",
 		"sluice.route=h/ rate_limit.=", "sluice.route=h/ forward_auth.url=http://h/ timeouts.idle=1s body_limit=1MiB", "sluice.upstream=protocol=h2 tls=true",
+		"urlprefix-kept.example.com/ weight=0.5", "urlprefix-kept.example.com/ deny=ip:0.0.0.0/0",
 	} {
 		f.Add(tag)
 	}
 	f.Fuzz(func(t *testing.T, tags string) {
 		other := service("z", instance("z", "z1", 1, "urlprefix-kept.example.com/"))
-		r := Resolve([]Service{service("a", instance("a", "a1", 1, strings.Split(tags, "\n")...)), other}, allRules(), map[string]string{"kept.example.com/": "z"})
-		kept := 0
-		for _, route := range r.Routes {
-			if route.Host == "kept.example.com" && route.Service == "z" && route.Path == "/" {
-				kept++
+		for _, share := range []bool{false, true} {
+			rules := allRules()
+			rules.Share = share
+			r := Resolve([]Service{service("a", instance("a", "a1", 1, strings.Split(tags, "\n")...)), other}, rules, map[string]string{"kept.example.com/": "z"})
+			kept := 0
+			for _, route := range r.Routes {
+				services := route.services()
+				if route.Host == "kept.example.com" && slices.Contains(services, "z") && route.Path == "/" && (share || len(services) == 1) {
+					kept++
+				}
+				if slices.Contains(services, "a") && (route.Host == "" || strings.HasPrefix(route.Host, "*") || route.HostRegexp != "") {
+					t.Fatalf("%q: a route without an exact host and without a claim: %+v", tags, route)
+				}
 			}
-			if route.Service == "a" && (route.Host == "" || strings.HasPrefix(route.Host, "*") || route.HostRegexp != "") {
-				t.Fatalf("%q: a route without an exact host and without a claim: %+v", tags, route)
+			if kept != 1 {
+				t.Fatalf("%q: the other service has lost its route: %q", tags, lines(r))
 			}
-		}
-		if kept != 1 {
-			t.Fatalf("%q: the other service has lost its route: %q", tags, lines(r))
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 
 	"sluice/catalog"
 	"sluice/config"
@@ -39,7 +40,7 @@ func Resolve(services []Service, rules Rules, holders map[string]string) Result 
 }
 
 // Resolve decides which routes are used. holders are those of the last result: of two services
-// that ask for the same route, the one that has it keeps it. Neither services nor rules may be
+// that ask for the same route, the one that has it keeps it, or shares it. Neither services nor rules may be
 // written later.
 func (m *Resolver) Resolve(services []Service, rules *Rules, holders map[string]string) Result {
 	if rules != m.rules {
@@ -81,24 +82,54 @@ func (m *Resolver) Resolve(services []Service, rules *Rules, holders map[string]
 			}
 			continue
 		}
-		winner := list[0]
-		for _, w := range list {
-			if holders[key] == w.service {
-				winner = w
-			}
-		}
-		route := Route{Route: winner.used, Key: key, Members: winner.group, By: winner.ask(), Tags: winner.route.Tags, Over: winner.over}
-		for _, w := range list {
-			if w != winner {
-				lost.add(w.lost("the service "+winner.service+" has a route for the same requests, and keeps it", &route.By))
-				route.Over = append(slices.Clip(route.Over), w.ask())
-			}
+		sharers, losers := contest(list, strings.Fields(holders[key]), rules.Share)
+		route := routeOf(sharers)
+		for _, w := range losers {
+			lost.add(w.lost("the service "+route.By.Service+" has a route for the same requests, and keeps it", &route.By))
+			route.Over = append(slices.Clip(route.Over), w.ask())
 		}
 		result.Routes = append(result.Routes, route)
-		result.Holders[key] = winner.service
+		result.Holders[key] = strings.Join(route.services(), " ")
 	}
 	result.Problems = append(result.Problems, lost.list()...)
 	return result
+}
+
+// contest returns which of the services that want the same route have it, and which do not. One
+// of the holders keeps it, else the first one has it. It shares it with others if share is set,
+// and fabio's tags of all of them ask for it.
+func contest(list []*want, holders []string, share bool) (sharers, losers []*want) {
+	winner := list[max(0, slices.IndexFunc(list, func(w *want) bool { return slices.Contains(holders, w.service) }))]
+	for _, w := range list {
+		if w == winner || share && w.dialect == config.DialectFabio && winner.dialect == config.DialectFabio {
+			sharers = append(sharers, w)
+		} else {
+			losers = append(losers, w)
+		}
+	}
+	return sharers, losers
+}
+
+// routeOf returns the route that services share, or that one has.
+func routeOf(sharers []*want) Route {
+	first := sharers[0]
+	r := Route{Route: first.used, Key: first.key, Members: first.group, By: first.ask(), Tags: first.route.Tags, Over: first.over}
+	if len(sharers) == 1 && len(first.weights) == 1 {
+		return r
+	}
+	r.Service, r.Members, r.Actions = "", "", config.Actions{}
+	for _, w := range sharers {
+		if w != first {
+			r.With = append(r.With, Claim{w.ask(), w.route.Tags})
+			r.Over = append(slices.Clip(r.Over), w.over...)
+		}
+		for _, group := range slices.Sorted(maps.Keys(w.weights)) {
+			part := config.Part{Route: w.used, Share: w.weights[group]}
+			part.Route.Group = group
+			r.Parts = append(r.Parts, part)
+		}
+	}
+	return r
 }
 
 // want is a route that a service wants to have.
@@ -108,7 +139,8 @@ type want struct {
 	used    config.Route
 	group   string
 	members []Named
-	over    []Ask // of instances of the service with other options
+	weights map[string]float64 // by group; of all members the group is ""
+	over    []Ask              // of instances of the service with other options
 }
 
 func (w *want) ask() Ask { return askOf(w.service, w.members, w.asked) }

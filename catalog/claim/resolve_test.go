@@ -274,7 +274,7 @@ routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
 	}
 	want := Rules{
 		Claims: []config.Claim{{Service: "a", Hosts: []string{"h"}}}, Reserved: map[string]bool{"h": true}, Insecure: true,
-		ForwardAuth: []config.Location{"http://auth/"}, Listeners: []string{"internal"},
+		ForwardAuth: []config.Location{"http://auth/"}, Listeners: []string{"internal"}, Share: true,
 		Defined: map[string]bool{"x": true, "y": true}, Divided: map[string]bool{"x": true, "y": false},
 		Taken: map[string]string{key(c.Routes[0]): "sluice.yaml:10", key(c.Routes[1]): "sluice.yaml:10"},
 	}

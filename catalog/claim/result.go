@@ -35,7 +35,7 @@ type Result struct {
 	Settings map[string]catalog.Keys
 	// Groups divide the instances of a service by their tags, if a route needs it.
 	Groups map[string]map[string]Group
-	// Holders are the services of the routes, by what they match.
+	// Holders are the services of the routes, with spaces between them, by what they match.
 	Holders  map[string]string
 	Problems []Problem
 }
@@ -47,9 +47,29 @@ type Route struct {
 	Members      string // the group in Result.Groups that gets the requests; empty: all instances
 	By           Ask
 	Tags         []string // all that make the route, sorted
+	// With are the other services that share the route. Then, and if the instances have
+	// different weights, config.Route.Parts are what each gets, and there is no one service.
+	With []Claim
 	// Over are the asks for the same requests that lost against this one: of other
 	// services, and of instances of the same service with other options.
 	Over []Ask
+}
+
+// Claims returns the parts of all services in the route; most routes have one.
+func (r *Route) Claims() []Claim { return append([]Claim{{r.By, r.Tags}}, r.With...) }
+
+// services returns the names of the services of the route.
+func (r *Route) services() (names []string) {
+	for _, c := range r.Claims() {
+		names = append(names, c.Service)
+	}
+	return names
+}
+
+// Claim is the part of a service in a route that several share.
+type Claim struct {
+	Ask
+	Tags []string // all that make the route, sorted
 }
 
 // Ask is what instances of a service ask for with a tag.

@@ -26,6 +26,8 @@ type Rules struct {
 	Insecure bool
 	// ForwardAuth are the URLs of authentication servers that tags may name.
 	ForwardAuth []config.Location
+	// Share says that services may share a route that fabio's tags ask for.
+	Share bool
 	// Listeners are those whose requests the routes may match.
 	Listeners []string
 	// AllListeners says that Listeners has every listener.
@@ -55,6 +57,7 @@ func NewRules(c *config.Config) Rules {
 	}
 	if c.Catalog != nil {
 		rules.Claims, rules.Insecure, rules.ForwardAuth = c.Catalog.Claims, c.Catalog.Insecure, c.Catalog.ForwardAuth
+		rules.Share = c.Catalog.Fabio.Share
 		rules.Listeners, rules.AllListeners = c.TagListeners()
 	}
 	return rules

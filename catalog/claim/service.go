@@ -107,6 +107,9 @@ func (r *resolver) resolve() []*want {
 			divided = true
 			w.group = largest(members, chosen.members)
 		}
+		if r.weigh(w, members, chosen.members) {
+			divided = true
+		}
 		list = append(list, w)
 	}
 	if !divided {
@@ -121,6 +124,26 @@ func (r *resolver) resolve() []*want {
 	}
 	r.groups = groups
 	return list
+}
+
+// weigh sets the weights of a route that the members with these indexes ask for, and reports
+// whether these must be divided by tags.
+func (r *resolver) weigh(w *want, members []member, indexes []int) (divided bool) {
+	weight := func(i int) float64 { return members[i].routes[w.key].route.Weight }
+	w.weights = map[string]float64{w.group: weight(indexes[0])}
+	if !slices.ContainsFunc(indexes, func(i int) bool { return weight(i) != weight(indexes[0]) }) {
+		return false
+	}
+	if r.rules.Divided[r.service.Name] {
+		w.weights[w.group] = 0
+		r.add(KindDifferent, w.asked, "the instances ask for different weights, but the service has groups of its own: the weights do not count", true, w.members...)
+		return false
+	}
+	w.weights = make(map[string]float64)
+	for _, i := range indexes {
+		w.weights[groupName(members[i].tags)] = weight(i)
+	}
+	return true
 }
 
 // choose returns the route that the service wants to have of several with the same key.
@@ -207,7 +230,7 @@ func (r *resolver) route(m *member, a asked) {
 	}
 	a.text = fmt.Sprintf("%s %d %t %t", textOf(a.route), a.decoded.Priority, a.route.Ranked, a.route.Closed)
 	if known, twice := m.routes[a.key]; twice {
-		if known.text != a.text {
+		if known.text != a.text || known.route.Weight != a.route.Weight {
 			problem(KindBad, "another tag of the instance is a route for the same requests: "+catalog.Shorten(tagOf(known.route)), false)
 		}
 		return

@@ -1,6 +1,7 @@
 package fabio
 
 import (
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -14,6 +15,9 @@ var optionNames = []string{
 	"allow", "auth", "deny", "grpcservername", "host", "prepend", "proto", "pxyproto", "redirect", "register", "strip",
 	"tlsskipverify", "weight",
 }
+
+// maxWeight limits the weight of an instance. Weights above 1 count in proportion.
+const maxWeight = 1000
 
 func isOption(key string) bool { return slices.Contains(optionNames, key) }
 
@@ -39,10 +43,13 @@ func (r *reader) options(fields []string) {
 		r.route.Keys["host_header"] = value
 	}
 	if value, ok := values["weight"]; ok {
-		if share, err := strconv.ParseFloat(value, 64); err != nil {
+		switch share, err := strconv.ParseFloat(value, 64); {
+		case err != nil || math.IsNaN(share):
 			r.complain("weight=", "not a number: ignored", true)
-		} else if share > 0 {
-			r.complain("weight=", "shares of instances are not in tags: ignored; want the weights of the instance in Consul, or split in the file", true)
+		case share > maxWeight:
+			r.complain("weight=", "want at most 1000, such as 0.2 for a fifth of the requests: ignored", true)
+		case share > 0:
+			r.route.Weight = share
 		}
 	}
 	if _, ok := values["register"]; ok {

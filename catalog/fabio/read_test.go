@@ -51,7 +51,7 @@ var tagTests = []struct{ tag, route, service, complaints string }{
 	{`urlprefix-/foo host=name`, `{"host_header":"name","match":"string_prefix","path":"/foo"}`, ``, ``},
 	{`urlprefix-/foo host=dst`, `{"host_header":"peer","match":"string_prefix","path":"/foo"}`, ``, ``},
 	{`urlprefix-/foo register=name`, `{"match":"string_prefix","path":"/foo"}`, ``, `16: sluice registers nothing for a service: ignored`},
-	{`urlprefix-/foo/bar weight=0.2`, `{"match":"string_prefix","path":"/foo/bar"}`, ``, `20: shares of instances are not in tags: ignored; want the weights of the instance in Consul, or split in the file`},
+	{`urlprefix-/foo/bar weight=0.2`, `{"match":"string_prefix","path":"/foo/bar"} weight 0.2`, ``, ``},
 
 	// TestParseTag.
 	{`urlprefix-`, ``, ``, `0: has no route: want HOST/PATH or /PATH after the prefix`},
@@ -92,7 +92,9 @@ var tagTests = []struct{ tag, route, service, complaints string }{
 	{`urlprefix-/ strip=/foo`, `{"path":"/","strip_prefix":"/foo"}`, ``, ``},
 	{`urlprefix-/ weight=0`, `{"path":"/"}`, ``, ``},
 	{`urlprefix-/ weight=-0.5`, `{"path":"/"}`, ``, ``},
-	{`urlprefix-/ weight=2`, `{"path":"/"}`, ``, `13: shares of instances are not in tags: ignored; want the weights of the instance in Consul, or split in the file`},
+	{`urlprefix-/ weight=2`, `{"path":"/"} weight 2`, ``, ``},
+	{`urlprefix-/ weight=NaN`, `{"path":"/"}`, ``, `13: not a number: ignored`},
+	{`urlprefix-/ weight=1e9`, `{"path":"/"}`, ``, `13: want at most 1000, such as 0.2 for a fifth of the requests: ignored`},
 	{`urlprefix-vault.company.com`, `{"host":"vault.company.com","path":"/"}`, ``, ``},
 
 	// TestTarget_BuildRedirectURL.
@@ -207,6 +209,9 @@ func routes(r catalog.Reading) string {
 	var list []string
 	for _, route := range r.Routes {
 		text := route.Keys.String()
+		if route.Weight > 0 {
+			text += fmt.Sprintf(" weight %v", route.Weight)
+		}
 		if route.Closed {
 			text = "closed " + text
 		}

@@ -70,6 +70,7 @@ const (
 
 	CodeTagBad      Code = "tag-bad"
 	CodeTagConflict Code = "tag-conflict"
+	CodeTagShared   Code = "tag-shared"
 	CodeTagRefused  Code = "tag-refused"
 	CodeTagsDiffer  Code = "tags-differ"
 
@@ -90,7 +91,7 @@ var codes = []Code{
 	CodeServiceMissing, CodeServiceEmpty, CodeServiceRefused,
 	CodeNoPort, CodeNoAddress, CodeUnspecified, CodeLoopback, CodeLinkLocal, CodeRefused, CodeUnreachable,
 	CodeDuplicate, CodeDuplicateAddress, CodeConflict, CodeSharedAddress,
-	CodeTagBad, CodeTagConflict, CodeTagRefused, CodeTagsDiffer,
+	CodeTagBad, CodeTagConflict, CodeTagShared, CodeTagRefused, CodeTagsDiffer,
 	CodeDeadNode, CodeNoAgent, CodeCriticalLong, CodeCritical, CodeNoCheck,
 	CodeUnrouted, CodeUnused,
 }

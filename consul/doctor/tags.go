@@ -66,8 +66,10 @@ func (f *Facts) resolveTags() tagged {
 	}
 	t.result = claim.Resolve(list, claim.NewRules(f.Config), nil)
 	for _, r := range t.result.Routes {
-		for _, i := range t.instances[r.By.Service] {
-			t.routed[i.Service] = true
+		for _, by := range r.Claims() {
+			for _, i := range t.instances[by.Service] {
+				t.routed[i.Service] = true
+			}
 		}
 	}
 	return t
@@ -86,7 +88,34 @@ func (t tagged) findings() (findings []Finding) {
 			findings = append(findings, finding.about(t.instances[p.Service][named]))
 		}
 	}
+	findings = append(findings, t.shared()...)
 	return append(findings, t.different()...)
+}
+
+// shared returns findings about instances of services that share a route.
+func (t tagged) shared() (findings []Finding) {
+	for _, r := range t.result.Routes {
+		claims := r.Claims()
+		if len(claims) == 1 {
+			continue
+		}
+		for i, c := range claims {
+			other := claims[(i+1)%len(claims)]
+			f := Finding{
+				Severity: SeverityNotice, Code: CodeTagShared,
+				Seen: fmt.Sprintf("tag %q asks for the same requests as tag %q of the service %s", c.Tag, other.Tag, other.Service),
+				Why:  "The services share these requests, as with fabio: in proportion to their instances, or by the weights of the tags.",
+				Do:   "Nothing, if it is meant. Else remove one of the tags, and allow the route to one service only: catalog.claims. catalog.fabio.share: false lets no services share a route.",
+			}
+			if more := len(claims) - 2; more > 0 {
+				f.Seen += fmt.Sprintf(", and of %d more", more)
+			}
+			for _, named := range c.Instances {
+				findings = append(findings, f.about(t.instances[c.Service][named]))
+			}
+		}
+	}
+	return findings
 }
 
 // about returns f as a finding about i.

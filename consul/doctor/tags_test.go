@@ -56,6 +56,23 @@ func TestTagFindings(t *testing.T) {
 			},
 		},
 		{
+			name: "services that share a route", config: catalog,
+			instances: []Instance{asking("moon", 1, "urlprefix-h/"), asking("sun", 1, "urlprefix-H/ weight=0.2"), asking("sun", 2, "urlprefix-H/ weight=0.2")},
+			want: []string{
+				`notice tag-shared moon moon-1 on node a, 10.0.0.1:8001: tag "urlprefix-h/" asks for the same requests as tag "urlprefix-H/ weight=0.2" of the service sun`,
+				`notice tag-shared sun sun-1 on node a, 10.0.0.1:8001: of the service moon`,
+				`notice tag-shared sun sun-2 on node a, 10.0.0.1:8002: of the service moon`,
+			},
+		},
+		{
+			name: "services that may not share a route", config: strings.Replace(catalog, "claims:", "fabio: { share: false }, claims:", 1),
+			instances: []Instance{asking("moon", 1, "urlprefix-h/"), asking("sun", 1, "urlprefix-h/")},
+			want: []string{
+				`error tag-conflict sun sun-1 on node a, 10.0.0.1:8001: tag "urlprefix-h/" asks for the same requests as tag "urlprefix-h/" of the service moon`,
+				"notice unused sun: 1 instance",
+			},
+		},
+		{
 			name: "a route of the file", config: catalog + "services: { x: { peers: ['127.0.0.1:1'] } }\nroutes: [{ host: file, service: x }]",
 			instances: []Instance{asking("moon", 1, "urlprefix-file/", "urlprefix-h/")},
 			want:      []string{`warning tag-conflict moon moon-1 on node a, 10.0.0.1:8001: the operator has a route for the same requests`},

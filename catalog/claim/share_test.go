@@ -1,0 +1,121 @@
+package claim
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"testing"
+
+	"sluice/config"
+)
+
+// sharedLines returns the parts of the routes as "HOST/PATH: SERVICE TAGS-OF-THE-GROUP weight …".
+func sharedLines(r Result) (list []string) {
+	for _, route := range r.Routes {
+		line := route.Host + route.Path + ":"
+		for _, part := range route.Divided() {
+			line += " " + part.Route.Service
+			if group := part.Route.Group; group != "" {
+				line += fmt.Sprint(r.Groups[part.Route.Service][group].Tags)
+			}
+			if part.Route.StripPrefix != "" {
+				line += " strip=" + part.Route.StripPrefix
+			}
+			line += fmt.Sprintf(" %v,", part.Share)
+		}
+		list = append(list, line+route.Service)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// Which services share a route, and with what weights.
+func TestShare(t *testing.T) {
+	share := allRules()
+	share.Share = true
+	claims := share
+	claims.Claims = []config.Claim{{Service: "[ab]", Hosts: []string{"h"}}}
+	divided := share
+	divided.Divided = map[string]bool{"a": true}
+	a, b := service("a", instance("a", "a1", 1, "urlprefix-h/")), service("b", instance("b", "b1", 1, "urlprefix-h/"))
+	own, router := service("c", instance("c", "c1", 1, "sluice.route=h")), service("c", instance("c", "c1", 1, "traefik.enable=true", "traefik.http.routers.r.rule=Host(`h`)"))
+	for _, test := range []struct {
+		name     string
+		rules    Rules
+		holders  map[string]string
+		services []Service
+		routes   []string
+		lost     []string // services with a problem
+		after    string   // holders of the route
+	}{
+		{name: "not allowed", rules: allRules(), services: []Service{a, b}, routes: []string{"h/:a"}, lost: []string{"b"}, after: "a"},
+		{name: "two services", rules: share, services: []Service{a, b}, routes: []string{"h/: a 0, b 0,"}, after: "a b"},
+		{name: "one service", rules: share, services: []Service{a}, routes: []string{"h/:a"}, after: "a"},
+		{name: "a weight alone", rules: share, services: []Service{service("a", instance("a", "a1", 1, "urlprefix-h/ weight=0.1"))}, routes: []string{"h/:a"}, after: "a"},
+		{
+			name: "a weight, and other options", rules: share,
+			services: []Service{a, service("b", instance("b", "b1", 1, "urlprefix-h/ weight=0.2 strip=/x"), instance("b", "b2", 1, "urlprefix-h/ weight=0.2 strip=/x"))},
+			routes:   []string{"h/: a 0, b strip=/x 0.2,"}, after: "a b",
+		},
+		{
+			name: "weights of one service", rules: share,
+			services: []Service{service("a", instance("a", "a1", 1, "urlprefix-h/"), instance("a", "a2", 1, "urlprefix-h/"), instance("a", "a3", 1, "urlprefix-h/ weight=0.1"))},
+			routes:   []string{"h/: a[urlprefix-h/ weight=0.1] 0.1, a[urlprefix-h/] 0,"}, after: "a",
+		},
+		{
+			name: "weights of one service, with groups of the file", rules: divided,
+			services: []Service{service("a", instance("a", "a1", 1, "urlprefix-h/"), instance("a", "a3", 1, "urlprefix-h/ weight=0.1"))},
+			routes:   []string{"h/:a"}, lost: []string{"a"}, after: "a",
+		},
+		{
+			name: "instances of one service without the tag", rules: share,
+			services: []Service{service("a", instance("a", "a1", 1, "urlprefix-h/"), instance("a", "a2", 1)), b},
+			routes:   []string{"h/: a[urlprefix-h/] 0, b 0,"}, after: "a b",
+		},
+		{name: "sluice's own tag loses", rules: share, services: []Service{a, b, own}, routes: []string{"h/: a 0, b 0,"}, lost: []string{"c"}, after: "a b"},
+		{name: "Traefik's tag is first", rules: share, holders: map[string]string{"h/": "c"}, services: []Service{a, b, router}, routes: []string{"h/:c"}, lost: []string{"a", "b"}, after: "c"},
+		{name: "a holder has gone", rules: share, holders: map[string]string{"h/": "a0 b"}, services: []Service{service("a", instance("a", "a1", 1, "sluice.route=h")), b}, routes: []string{"h/:b"}, lost: []string{"a"}, after: "b"},
+		{name: "a claim for two of three", rules: claims, services: []Service{a, b, service("c", instance("c", "c1", 1, "urlprefix-h/"))}, routes: []string{"h/: a 0, b 0,"}, lost: []string{"c"}, after: "a b"},
+	} {
+		r := Resolve(test.services, test.rules, test.holders)
+		if got := sharedLines(r); !slices.Equal(got, test.routes) {
+			t.Errorf("%s: the routes are %q, want %q", test.name, got, test.routes)
+		}
+		var lost []string
+		for _, p := range r.Problems {
+			lost = append(lost, p.Service)
+		}
+		slices.Sort(lost)
+		if !slices.Equal(lost, test.lost) {
+			t.Errorf("%s: problems of %q, want %q: %+v", test.name, lost, test.lost, r.Problems)
+		}
+		if want := map[string]string{"h/": test.after}; !maps.Equal(r.Holders, want) {
+			t.Errorf("%s: the holders are %q, want %q", test.name, r.Holders, want)
+		}
+		if again := Resolve(test.services, test.rules, r.Holders); !reflect.DeepEqual(again, r) {
+			t.Errorf("%s: resolved again, the routes are %q", test.name, sharedLines(again))
+		}
+	}
+}
+
+// A shared route says which tags of which services it is of.
+func TestClaimsOfASharedRoute(t *testing.T) {
+	rules := allRules()
+	rules.Share = true
+	r := Resolve([]Service{
+		service("b", instance("b", "b1", 1, "urlprefix-h/ weight=0.2")), service("a", instance("a", "a1", 1, "urlprefix-h/ strip=/x")),
+		service("c", instance("c", "c1", 1, "sluice.route=h")),
+	}, rules, nil)
+	got := r.Routes[0]
+	claims := []Claim{
+		{Ask{"a", []Named{{"a1", "n"}}, "fabio", "urlprefix-h/ strip=/x"}, []string{"urlprefix-h/ strip=/x"}},
+		{Ask{"b", []Named{{"b1", "n"}}, "fabio", "urlprefix-h/ weight=0.2"}, []string{"urlprefix-h/ weight=0.2"}},
+	}
+	if !reflect.DeepEqual(got.Claims(), claims) || len(got.Over) != 1 || got.Over[0].Service != "c" {
+		t.Errorf("the route is of %+v and over %+v", got.Claims(), got.Over)
+	}
+	if got.StripPrefix != "" || got.Parts[0].Route.StripPrefix != "/x" || got.Parts[1].Route.Origin != "tag urlprefix-h/ weight=0.2 of b1" {
+		t.Errorf("the route %+v", got.Route)
+	}
+}

@@ -1,0 +1,146 @@
+package gateway
+
+import (
+	"fmt"
+	"math"
+	"net/http"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/admin"
+	"sluice/test/discoverytest"
+)
+
+// Two services with the same tag of fabio share the route, each with its own options: by their
+// instances, or by weights. Instances that fail or are drained leave their part to the others, without
+// a failed request.
+func TestServicesShareARoute(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	echo := func(name string) string {
+		return serveOrigin(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name, r.URL.Path) })
+	}
+	blue, green, rival := echo("blue"), echo("green"), echo("rival")
+	instance := func(service string, n int, address, tag string) *api.ServiceEntry {
+		return withTags(t, service, fmt.Sprintf("%s-%d", service, n), address, tag)
+	}
+	consul.Set("blue", instance("blue", 1, blue, "urlprefix-h.example.com/x"), instance("blue", 2, echo("blue"), "urlprefix-h.example.com/x"), instance("blue", 3, echo("blue"), "urlprefix-h.example.com/x"))
+	consul.Set("green", instance("green", 1, green, "urlprefix-h.example.com/x strip=/x"))
+	consul.Set("other", instance("other", 1, rival, "urlprefix-h.example.com/x")) // without a claim
+	r := start(t, fmt.Sprintf(`
+consul: { addresses: [%q] }
+catalog: { tags: [sluice, fabio], claims: [{ service: "[bgr]*", hosts: [h.example.com] }] }
+`, consul.URL()))
+	shown := func() string {
+		var routes []admin.Route
+		r.api("/api/routes", &routes)
+		text := ""
+		for _, route := range routes {
+			if route.Weighted == nil {
+				if !route.Unused {
+					text += route.Service + ";"
+				}
+				continue
+			}
+			for _, target := range route.Weighted.Targets {
+				text += fmt.Sprintf("%s%v %v of %d, now %v;", target.Service, target.Actions != nil, target.Share, target.UsablePeers, math.Round(1000*target.Present)/10)
+			}
+		}
+		return text
+	}
+	shows := func(want string) {
+		t.Helper()
+		r.await("the shares are "+want, func() bool { return shown() == want })
+	}
+	serve := func(want ...string) {
+		t.Helper()
+		got := make(map[string]int)
+		for range 200 {
+			status, body := r.ask("h.example.com/x/y")
+			if status != http.StatusOK {
+				t.Fatalf("status %d: %s", status, body)
+			}
+			got[body]++
+		}
+		// By chance a service with a tenth gets none of 200 requests once in 10⁹ runs.
+		for _, body := range want {
+			if got[body] == 0 {
+				t.Errorf("no answer %q: %v", body, got)
+			}
+			delete(got, body)
+		}
+		if len(got) > 0 {
+			t.Errorf("other answers: %v", got)
+		}
+	}
+	shows("bluefalse 0 of 3, now 75;greentrue 0 of 1, now 25;")
+	serve("blue/x/y", "green/y")
+	var routes []admin.Route
+	r.api("/api/routes", &routes)
+	if route := routes[0]; route.Service != "" || route.AskedBy.Service != "blue" || len(route.SharedWith) != 1 || route.SharedWith[0].Service != "green" || !route.Weighted.ByPeers {
+		t.Errorf("the API has %+v", route)
+	}
+
+	// A health state, and a weight of another service.
+	consul.Set("blue", instance("blue", 1, blue, "urlprefix-h.example.com/x"), discoverytest.Health(instance("blue", 2, blue, "urlprefix-h.example.com/x"), api.HealthCritical, "down"))
+	shows("bluefalse 0 of 1, now 50;greentrue 0 of 1, now 50;")
+	consul.Set("green", instance("green", 1, green, "urlprefix-h.example.com/x strip=/x weight=0.9"))
+	shows("bluefalse 0 of 1, now 10;greentrue 0.9 of 1, now 90;")
+	serve("blue/x/y", "green/y")
+
+	// All instances of one service are drained.
+	var drained any
+	r.post("/api/peers/green/green-1/drain", &drained)
+	shows("bluefalse 0 of 1, now 100;greentrue 0.9 of 0, now 0;")
+	serve("blue/x/y")
+	r.post("/api/peers/green/green-1/enable", &drained)
+
+	// A service that asks in another way does not share.
+	consul.Set("rival", instance("rival", 1, rival, "sluice.route=h.example.com/x match=string_prefix"))
+	r.await("the rival has a problem", func() bool {
+		var problems []admin.TagProblem
+		r.api("/api/tags", &problems)
+		for _, p := range problems {
+			if p.Service == "rival" && p.Kind == "conflict" && p.LostTo != nil {
+				return true
+			}
+		}
+		return false
+	})
+	serve("blue/x/y", "green/y")
+	consul.Set("blue", instance("blue", 1, blue, "urlprefix-other.example.com/"))
+	shows("green;")
+	serve("green/y")
+}
+
+// Instances of one service with different weights have their parts, as a canary by fabio's tags.
+func TestWeightsOfInstances(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	entries := []*api.ServiceEntry{}
+	for n, tag := range []string{"urlprefix-h/", "urlprefix-h/", "urlprefix-h/ weight=0.1"} {
+		entries = append(entries, withTags(t, "star", fmt.Sprintf("star-%d", n), origin(t, "star"), tag))
+	}
+	consul.Set("star", entries...)
+	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [fabio] }", consul.URL()))
+	shares := func() (text string) {
+		var routes []admin.Route
+		r.api("/api/routes", &routes)
+		for _, route := range routes {
+			if route.Weighted == nil {
+				return route.Service
+			}
+			for _, target := range route.Weighted.Targets {
+				text += fmt.Sprintf("%d: %v;", target.UsablePeers, math.Round(1000*target.Present)/10)
+			}
+		}
+		return text
+	}
+	r.await("a tenth for one instance", func() bool { s := shares(); return s == "1: 10;2: 90;" || s == "2: 90;1: 10;" })
+	if status, body := r.ask("h/"); status != http.StatusOK || body != "star" {
+		t.Errorf("%d %s", status, body)
+	}
+	consul.Set("star", entries[:2]...)
+	r.await("no weights", func() bool { return shares() == "star" })
+}
