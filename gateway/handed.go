@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/admin"
+	"sluice/admin/series"
 	"sluice/config"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
@@ -35,6 +36,7 @@ type handed struct {
 	ByOperator byOperator `json:"by_operator,omitzero"`
 
 	Events []events.Event `json:"events,omitempty"` // oldest first
+	Series series.State   `json:"series,omitzero"`
 
 	// TicketKeys are secret. The state is passed through a pipe only.
 	TicketKeys []ticketKey `json:"ticket_keys,omitempty"`
@@ -137,6 +139,7 @@ func (g *Gateway) state(abandoned int) handed {
 	standing := g.orders.State()
 	h.Orders, h.ByOperator = &standing, g.ordered()
 	h.Events, _ = g.events.Read(events.Filter{}, events.ID{})
+	h.Series = g.series.State()
 	for _, w := range g.discovery.Handed() {
 		h.Services[w.Service] = handedService{Watch: &handedWatch{
 			Source: w.Source, Instances: w.Instances, Known: w.Known, Fresh: w.Fresh,
@@ -221,6 +224,7 @@ func (g *Gateway) adopt() {
 	g.rotateTicketKeys(time.Now())
 	g.kvCertificates.adopt(g.handed.KVCertificates)
 	g.updateTLS()
+	g.series.Adopt(g.handed.Series, time.Now())
 	sets := 0
 	for _, service := range g.services.all() {
 		h := g.handed.Services[service.name]

@@ -78,11 +78,13 @@ func (r *Recorder) Run(ctx context.Context) {
 	}
 }
 
-// begin notes where the first sample begins.
+// begin notes where the first sample begins, unless it continues those of another process.
 func (r *Recorder) begin(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.limits[0] = moment(now)
+	if r.next == 0 {
+		r.limits[0] = moment(now)
+	}
 	for _, pool := range r.pools() {
 		requests := pool.Requests().Snapshot()
 		r.counted[pool] = countersOf(&requests)
