@@ -26,6 +26,7 @@ type serving struct {
 	address       string // of its listener
 	admin         string
 	listeners     string // more of them; may be empty
+	adminKeys     string // more keys of admin; may be empty
 	configuration string // a file
 	pidFile       string
 	logFile       string
@@ -90,7 +91,7 @@ func (s *serving) start() {
 // configure writes the configuration of the next process: text with the listeners.
 func (s *serving) configure(text string) {
 	s.t.Helper()
-	text = fmt.Sprintf("listeners: [{ name: web, address: %q }%s]\nadmin: { address: %q }\naccess_log: { path: \"off\" }\n", s.address, s.listeners, s.admin) + text
+	text = fmt.Sprintf("listeners: [{ name: web, address: %q }%s]\nadmin: { address: %q%s }\naccess_log: { path: \"off\" }\n", s.address, s.listeners, s.admin, s.adminKeys) + text
 	if err := os.WriteFile(s.configuration, []byte(text), 0o644); err != nil {
 		s.t.Fatal(err)
 	}

@@ -1,0 +1,226 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	consulapi "github.com/hashicorp/consul/api"
+
+	"sluice/admin"
+	"sluice/test/consultest"
+)
+
+// Orders of an operator are in force in every process from its first request on: after upgrades, also
+// while Consul hangs, and after a restart, which gets them from the file while Consul is away, or from
+// Consul without a file. An order ends in the process that serves then.
+func TestReplaceWithOrders(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		keys func(dir string) (admin, consul string) // where orders are kept
+		away bool                                    // Consul, at the restart
+	}{
+		"in a file": {func(dir string) (string, string) {
+			return fmt.Sprintf(", orders: %q", filepath.Join(dir, "orders.json")), ""
+		}, true},
+		"in Consul": {func(string) (string, string) { return "", ", orders: orders/test" }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			agent := consultest.Start(t, consultest.Options{})
+			var requests [3]atomic.Int64 // by instance
+			for i := range requests {
+				app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					requests[i].Add(1)
+					io.WriteString(w, "ok")
+				}))
+				t.Cleanup(app.Close)
+				at := netip.MustParseAddrPort(app.Listener.Addr().String())
+				if err := agent.Client().Agent().ServiceRegister(&consulapi.AgentServiceRegistration{
+					Name: "star", ID: fmt.Sprint("star-", i), Address: at.Addr().String(), Port: int(at.Port()),
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			dir := t.TempDir()
+			inAdmin, inConsul := test.keys(dir)
+			s := newServing(t, "", "")
+			s.adminKeys = inAdmin
+			s.configure(fmt.Sprintf("consul: { addresses: [%q]%s }\ndiscovery: { snapshot: %q }\nservices: { star: { consul: {}, balance: { policy: round_robin } } }\nroutes: [{ service: star }]\n",
+				agent.URL(), inConsul, filepath.Join(dir, "snapshot")))
+			s.start()
+			s.pid = awaitPID(t, s.pidFile, 0)
+			peer := func(i int) admin.Peer {
+				for _, p := range get[[]admin.Peer](s, "/api/peers") {
+					if p.ID == fmt.Sprint("star-", i) {
+						return p
+					}
+				}
+				return admin.Peer{}
+			}
+			awaitThat(t, "all peers", func() bool { return len(get[[]admin.Peer](s, "/api/peers")) == len(requests) })
+			l := startLoad(t, 4, func(int) (*http.Request, string) {
+				r, err := http.NewRequest(http.MethodGet, "http://"+s.address+"/", nil)
+				if err != nil {
+					panic(err)
+				}
+				return r, "ok"
+			})
+			l.more(50)
+
+			s.post("/api/peers/star/star-0/drain?why=new+disk")
+			s.post("/api/peers/star/star-1/weight?weight=7&for=1h&why=bigger")
+			ordered := get[admin.Orders](s, "/api/orders")
+			awaitThat(t, "the drained instance is idle", func() bool { return peer(0).Inflight == 0 })
+			before := requests[0].Load()
+			inForce := func(when string) {
+				t.Helper()
+				if got := get[admin.Orders](s, "/api/orders"); len(got.Orders) != 2 || !reflect.DeepEqual(got.Orders, ordered.Orders) {
+					t.Errorf("%s the orders are %+v\nwant %+v", when, got.Orders, ordered.Orders)
+				}
+				if p := peer(0); p.State != "draining" || !reflect.DeepEqual(p.Reasons, []string{"drain: new disk"}) {
+					t.Errorf("%s the drained peer is %+v", when, p)
+				}
+				if p := peer(1); p.State != "up" || p.Weight != 7 {
+					t.Errorf("%s the peer with another weight is %+v", when, p)
+				}
+				if n := requests[0].Load() - before; n > 0 {
+					t.Errorf("%s the drained instance has got %d requests", when, n)
+				}
+			}
+			inForce("at once")
+
+			l.more(50)
+			s.replace()
+			l.more(50)
+			inForce("after an upgrade")
+			if err := agent.Pause(); err != nil {
+				t.Fatal(err)
+			}
+			s.replace()
+			l.more(50)
+			inForce("after an upgrade while Consul hangs")
+			l.stop()
+
+			if err := agent.Resume(); err != nil {
+				t.Fatal(err)
+			}
+			if test.away {
+				if err := agent.Kill(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.restart()
+			for range 50 {
+				if r, err := http.Get("http://" + s.address + "/"); err != nil || r.StatusCode != http.StatusOK {
+					t.Fatalf("after a restart: %v, %v", r, err)
+				} else {
+					r.Body.Close()
+				}
+			}
+			inForce("after a restart")
+
+			s.post("/api/peers/star/star-2/drain?for=2s")
+			s.replace()
+			awaitThat(t, "the end of an order from before the upgrade", func() bool {
+				p := peer(2)
+				return p.State == "up" && len(p.Orders) == 0 && len(get[admin.Orders](s, "/api/orders").Orders) == 2
+			})
+			s.post("/api/peers/star/star-0/enable")
+			s.replace()
+			awaitThat(t, "an order that has ended does not come back", func() bool { return peer(0).State == "up" })
+			s.end()
+		})
+	}
+}
+
+// The samples of the last 15 minutes are those of all processes.
+func TestReplaceKeepsSeries(t *testing.T) {
+	t.Parallel()
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") }))
+	defer origin.Close()
+	s := startServing(t, static(origin.URL))
+	var begin []time.Time
+	awaitThat(t, "the first sample has begun", func() bool {
+		begin = get[admin.SeriesAnswer](s, "/api/series").Times
+		return len(begin) > 0 && !begin[0].IsZero()
+	})
+	sent := uint32(0)
+	sampled := func() (n uint32) {
+		answer := get[admin.SeriesAnswer](s, "/api/series")
+		if len(answer.Times) < len(begin) || !answer.Times[0].Equal(begin[0]) {
+			t.Fatalf("the samples begin at %v, not at %v", answer.Times, begin)
+		}
+		for _, requests := range answer.Services[0].Requests {
+			if requests != nil {
+				n += *requests
+			}
+		}
+		return n
+	}
+	for range 3 {
+		for range 20 {
+			r, err := http.Get("http://" + s.address + "/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, r.Body)
+			r.Body.Close()
+			sent++
+		}
+		awaitThat(t, "all requests are in samples", func() bool { return sampled() == sent })
+		s.replace()
+		if got := sampled(); got != sent {
+			t.Errorf("after an upgrade %d requests of %d are in samples", got, sent)
+		}
+	}
+	s.end()
+}
+
+// get returns the answer of the admin API.
+func get[T any](s *serving, path string) (v T) {
+	s.t.Helper()
+	r, err := http.Get("http://" + s.admin + path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if err := json.NewDecoder(r.Body).Decode(&v); err != nil || r.StatusCode != http.StatusOK {
+		s.t.Fatalf("%s: %s, %v", path, r.Status, err)
+	}
+	return v
+}
+
+// post gives an order.
+func (s *serving) post(path string) {
+	s.t.Helper()
+	r, err := http.Post("http://"+s.admin+path, "", nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if text, _ := io.ReadAll(r.Body); r.StatusCode != http.StatusOK {
+		s.t.Fatalf("%s: %s %s", path, r.Status, text)
+	}
+}
+
+// restart kills the current process, which a predecessor has started, and starts another one.
+func (s *serving) restart() {
+	s.t.Helper()
+	old := s.pid
+	s.signal(syscall.SIGKILL)
+	s.awaitEnd(old)
+	s.command = exec.Command(s.command.Path, s.command.Args[1:]...)
+	s.start()
+	s.pid = awaitPID(s.t, s.pidFile, old)
+}
