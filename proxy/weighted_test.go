@@ -86,11 +86,3 @@ func TestServicesByAddress(t *testing.T) {
 		t.Errorf("service %s: %q", service, answer)
 	}
 }
-
-func TestWeightedRequestDoesNotAllocate(t *testing.T) {
-	p := startWeighted(t, route.SplitKey{}, func(string) string { return startRawOrigin(t, []string{okResponse}) })
-	conn := p.dial()
-	request := []byte("GET / HTTP/1.1\r\nHost: a\r\nCookie: sluice_client=3w5e11264sgsf\r\n\r\n")
-	response := make([]byte, len(okResponse))
-	wantNoAllocations(t, conn, func() { sendAndReceive(t, conn, request, response) })
-}
