@@ -137,7 +137,7 @@ func TestUnprocessedStreamIsSentAgain(t *testing.T) {
 // refuse those that were opened meanwhile: no request fails, whatever its method.
 func TestPeerEndsConnectionsAfterFewStreams(t *testing.T) {
 	t.Parallel()
-	const streams, clients, requests = 10, 60, 5
+	const streams, clients, requests = 10, 40, 3
 	address := startFramePeer(t, func(p *framePeer, stream uint32) {
 		const last = 2*streams - 1
 		if stream <= last {

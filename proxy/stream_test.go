@@ -142,13 +142,11 @@ func TestStreamOfManyBytes(t *testing.T) {
 	conn := p.stream()
 	io.ReadFull(conn, make([]byte, len("220 ready\n")))
 	sent, got := sha256.New(), sha256.New()
-	random := rand.New(rand.NewPCG(1, 2))
+	random := rand.NewChaCha8([32]byte{1})
 	go func() {
 		for left := size; left > 0; {
-			b := make([]byte, min(left, 1+random.IntN(200_000)))
-			for i := range b {
-				b[i] = byte(random.Uint32())
-			}
+			b := make([]byte, min(left, 1+int(random.Uint64()%200_000)))
+			random.Read(b)
 			sent.Write(b)
 			if _, err := conn.Write(b); err != nil {
 				return
