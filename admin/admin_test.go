@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -8,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"context"
 	"sluice/admin/fleet"
 	"sluice/admin/series"
 	"sluice/balancer"
@@ -49,11 +49,25 @@ func ask(t testing.TB, h http.Handler, method, path string, header ...string) (i
 	return w.Code, w.Body.String()
 }
 
-// answerOf returns the answer of h to a request.
+// answerOf returns the answer of h to a request; of a stream, which has no end, what it begins
+// with.
 func answerOf(h http.Handler, r *http.Request) *httptest.ResponseRecorder {
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
-	return w
+	ctx, leave := context.WithCancel(r.Context())
+	defer leave()
+	w := flushRecorder{httptest.NewRecorder(), leave}
+	h.ServeHTTP(w, r.WithContext(ctx))
+	return w.ResponseRecorder
+}
+
+// A flushRecorder calls flushed for each flush.
+type flushRecorder struct {
+	*httptest.ResponseRecorder
+	flushed func()
+}
+
+func (w flushRecorder) Flush() {
+	w.ResponseRecorder.Flush()
+	w.flushed()
 }
 
 // getJSON decodes the response to a request, which must succeed.

@@ -137,9 +137,14 @@ func (s *serving) awaitEnd(pid int) {
 	}
 	awaitThat(s.t, fmt.Sprintf("process %d has ended", pid), func() bool {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		// An orphan stays a zombie if no process reaps it.
+		if err != nil {
+			return true
+		}
+		// An orphan stays a zombie if no process reaps it. While a process ends, its first
+		// thread may be one before the others have ended.
+		threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 		_, rest, _ := strings.Cut(string(status), ") ")
-		return err != nil || strings.HasPrefix(rest, "Z")
+		return strings.HasPrefix(rest, "Z") && len(threads) <= 1
 	})
 }
 
