@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -211,6 +212,17 @@ func TestCanonicalHash(t *testing.T) {
 		if hash(file(other)) == want {
 			t.Errorf("%s: the same hash", other)
 		}
+	}
+	// Replicas on one machine differ in their addresses only.
+	replica := func(port int, more string) string {
+		return hash(file(fmt.Sprintf("listeners: [{ name: web, address: ':%d' }, { address: '127.0.0.1:%d'%s }]\n", port, port+1, more) +
+			fmt.Sprintf("consul: { register: { port: %d } }\n", port) + services + "routes: [{ service: a }]"))
+	}
+	if replica(1000, "") != replica(2000, "") {
+		t.Error("replicas on one machine have different hashes")
+	}
+	if replica(1000, "") == replica(2000, ", http2: false") {
+		t.Error("the hash of other settings of a listener is the same")
 	}
 	one := hash(file(dynamicFile+services), files(), keys("a.yaml", "routes: [{ service: a }, { path: /b, service: b }]"))
 	if two := hash(file(dynamicFile+services), files(), keys("a.yaml", "routes: [{ service: a }]", "b.yaml", "routes: [{ path: /b, service: b }]")); one != two {

@@ -13,15 +13,24 @@ import (
 // canonicalHash returns a hash of c in canonical form: every key with its value and the
 // defaults, mappings in the order of their names. Comments, the order of keys and the division
 // into documents do not change it, nor does what differs between replicas with the same
-// documents: keys that flags and the environment set, and places on one machine.
+// documents, or the same in all but what cannot be equal on one machine: keys that flags and
+// the environment set, places on one machine, and addresses that a replica listens on.
 func canonicalHash(c *Config) string {
 	common := *c
+	common.Listeners = slices.Clone(c.Listeners)
+	for i := range common.Listeners {
+		l := &common.Listeners[i]
+		if l.Name == l.Address {
+			l.Name = ""
+		}
+		l.Address = ""
+	}
 	common.Admin, common.Live, common.Discovery.Snapshot = Admin{}, Live{}, ""
 	consul := &common.Consul
 	consul.Addresses, consul.Token, consul.TokenFile, consul.TLS, consul.CertificatesDir = nil, "", "", ConsulTLS{}, ""
 	if r := consul.Register; r != nil {
 		one := *r
-		one.ID, one.Address = "", ""
+		one.ID, one.Address, one.Port = "", "", 0
 		consul.Register = &one
 	}
 	h := sha256.New()

@@ -14,8 +14,8 @@ type Revision struct {
 	Number uint64
 	Time   time.Time // when sluice applied it
 	Source string    // the file, or "command line"
-	// Hash is that of the configuration in canonical form. It is equal on all replicas
-	// with the same documents.
+	// Hash is that of the configuration in canonical form, without what belongs to one
+	// replica. It is equal on all replicas with otherwise the same documents.
 	Hash    string
 	Reason  string   // why it was applied, such as "start" or "changed: consul_kv:sluice/"
 	Sources []Source // the documents, of the file first

@@ -82,14 +82,21 @@ func (g *Gateway) recordFirst() {
 	g.warn(f.built)
 	samePins := len(config.Released(last.Sources, f.sources)) == 0
 	sameShares := !last.Given || len(g.shares.all()) > 0 // those of an old process
-	if last.Number > 0 && last.Hash == f.built.Hash() && samePins && sameShares {
+	// The configuration of the latest revision; nil: an earlier version had other keys.
+	var before *config.Config
+	if last.Number > 0 {
+		if b, err := g.options.Input.Build(last.Sources); err == nil {
+			before = b.Config
+		}
+	}
+	// The hash leaves keys out.
+	same := before != nil && last.Hash == f.built.Hash() && config.Equal(before, f.built.Config)
+	if same && samePins && sameShares {
 		g.registerAs(g.history.Resume(f.built.Config, f.sources))
 	} else {
 		r := g.revision(f.built, f.sources, "start")
-		if last.Number > 0 {
-			if before, err := g.options.Input.Build(last.Sources); err == nil { // an earlier version may have had other keys
-				r.Diff = config.Summary(before.Config, f.built.Config)
-			}
+		if before != nil {
+			r.Diff = config.Summary(before, f.built.Config)
 		}
 		applied := g.history.Applied(r)
 		g.registerAs(applied)

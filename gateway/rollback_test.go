@@ -157,6 +157,16 @@ func TestRollBackOfTheFile(t *testing.T) {
 	}
 	r.write(head + static("b", b) + "# Another text.\n")
 	r.awaitBody("/", "b")
+	number := r.applied().Number
+	if r = r.restart(); r.applied().Number != number {
+		t.Errorf("the same configuration after a restart: revision %d, want %d", r.applied().Number, number)
+	}
+	r.stop()
+	<-r.ended
+	r.write(strings.Replace(preamble, "127.0.0.1:0", "localhost:0", 1) + head + static("b", b))
+	if r = r.restart(); r.applied().Number != number+1 {
+		t.Errorf("another listener after a restart: revision %d, want %d", r.applied().Number, number+1)
+	}
 
 	r.write(static("a", a))
 	r.awaitBody("/", "a")

@@ -18,7 +18,7 @@ type Replica struct {
 	Host       string    `json:"host"`
 	Version    string    `json:"version"`
 	Started    time.Time `json:"started"`
-	ConfigHash string    `json:"config_hash"` // of the text of the configuration in use
+	ConfigHash string    `json:"config_hash"` // of the configuration in use, but for what belongs to one replica
 	Pending    []string  `json:"pending"`     // keys that wait for a restart
 	Ready      bool      `json:"ready"`
 	Orders     string    `json:"orders,omitempty"` // digest of operators' orders; empty: it does not share them

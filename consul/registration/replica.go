@@ -13,7 +13,7 @@ const (
 	MetaAdmin   = "sluice-admin"   // "host:port" of the admin API, with TLS "https://host:port", or "unix:PATH"; no host: that of the service
 	MetaVersion = "sluice-version" // of the program
 	MetaStarted = "sluice-started" // start of the process, RFC 3339
-	MetaConfig  = "sluice-config"  // hash of the configuration's text: in Settings.Meta
+	MetaConfig  = "sluice-config"  // hash of the configuration: in Settings.Meta
 )
 
 // Replica describes a process of sluice.
