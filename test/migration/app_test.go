@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -29,8 +30,8 @@ type received struct {
 	Fields            http.Header
 }
 
-// start runs the app until the test ends, and registers it as passing.
-func (a app) start(t *testing.T, consul *consultest.Agent) {
+// start runs the app until the test ends, and registers it with the status of its check.
+func (a app) start(t *testing.T, consul *consultest.Agent, status string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -47,12 +48,23 @@ func (a app) start(t *testing.T, consul *consultest.Agent) {
 			t.Error(err)
 		}
 	})
-	err = consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
-		Name: a.name, Address: "127.0.0.1", Port: listener.Addr().(*net.TCPAddr).Port, Tags: a.tags,
-		Check: &api.AgentServiceCheck{TTL: "1h", Status: api.HealthPassing}, // fabio uses none without a check
-	})
-	if err != nil {
-		t.Fatalf("register %s: %v", a.name, err)
+	register(t, consul, a.name, a.name, listener.Addr().(*net.TCPAddr).AddrPort(), a.tags, status)
+}
+
+// unchecked is the status of an instance without a check.
+const unchecked = "unchecked"
+
+// register registers an instance with the status of its check.
+func register(t *testing.T, consul *consultest.Agent, id, service string, address netip.AddrPort, tags []string, status string) {
+	t.Helper()
+	r := &api.AgentServiceRegistration{
+		ID: id, Name: service, Address: address.Addr().Unmap().String(), Port: int(address.Port()), Tags: tags,
+	}
+	if status != unchecked {
+		r.Check = &api.AgentServiceCheck{TTL: "1h", Status: status}
+	}
+	if err := consul.Client().Agent().ServiceRegister(r); err != nil {
+		t.Fatalf("register %s: %v", id, err)
 	}
 }
 

@@ -2,25 +2,66 @@ package migration
 
 import (
 	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
 	"sluice/test/pinned"
 	"sluice/test/subprocess"
 )
 
+var fabio = pinned.Program{Name: "fabio", Title: "fabio", Module: "github.com/fabiolb/fabio", Dir: "bench/rivals/fabio"}
+
+// fabioArgs returns the arguments of a fabio that listens on an address.
+func fabioArgs(address string, consul *consultest.Agent) []string {
+	return []string{
+		"-insecure", // as root
+		"-proxy.addr", address, "-ui.addr", "127.0.0.1:0", "-log.level", "WARN",
+		"-registry.consul.addr", consul.HTTPAddress(), "-registry.consul.register.enabled=false",
+	}
+}
+
+// Two services with the same tag share its traffic, by their weights.
+func TestFabioSharesARoute(t *testing.T) {
+	peer, sluice := comparison{peer: startFabio, sluice: "fabio", apps: []app{
+		{"blue", []string{"urlprefix-share.com/ weight=0.2"}}, {"green", []string{"urlprefix-share.com/"}},
+	}}.start(t)
+	for _, address := range []string{peer, sluice} {
+		r := request{line: "GET share.com/"}
+		await(t, address, r)
+		seen := make(map[string]bool) // the services come into the table one after the other
+		for begin := time.Now(); len(seen) < 2 && time.Since(begin) < patience; {
+			answer, err := ask(address, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen[answer] = true
+		}
+		got := make(map[string]int)
+		for range 1000 {
+			answer, err := ask(address, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[answer]++
+		}
+		t.Logf("%s: %v", address, got)
+		// Chosen at random: eight standard deviations, less than once in 10^14 runs.
+		if blue := got["200 blue /"]; blue < 100 || blue > 300 || blue+got["200 green /"] != 1000 {
+			t.Errorf("%s: %v, want about 200 from blue and the others from green", address, got)
+		}
+	}
+}
+
+func startFabio(t *testing.T, address string, consul *consultest.Agent) subprocess.Options {
+	return subprocess.Options{Program: program(t, fabio), Args: fabioArgs(address, consul)}
+}
+
 // The tags are those of fabio's documentation, with hosts that keep them apart.
 func TestFabio(t *testing.T) {
 	comparison{
-		peer: func(t *testing.T, address string, consul *consultest.Agent) subprocess.Options {
-			return subprocess.Options{
-				Program: program(t, pinned.Program{Name: "fabio", Title: "fabio", Module: "github.com/fabiolb/fabio", Dir: "bench/rivals/fabio"}),
-				Args: []string{
-					"-insecure", // as root
-					"-proxy.addr", address, "-ui.addr", "127.0.0.1:0", "-log.level", "WARN",
-					"-registry.consul.addr", consul.HTTPAddress(), "-registry.consul.register.enabled=false",
-				},
-			}
-		},
+		peer:   startFabio,
 		sluice: "fabio",
 		apps: []app{
 			{"css", []string{"urlprefix-/css"}},
@@ -61,8 +102,21 @@ func TestFabio(t *testing.T) {
 			{"http", []string{"urlprefix-http.com/ proto=http weight=0"}},
 			{"dc", []string{"urlprefix-$DC.dc.com/${DC}"}},
 			{"encoded", []string{"urlprefix-encoded.com/a b", "urlprefix-encoded.com/x/y"}},
+			{"critical", []string{"urlprefix-critical.com/"}},
+			{"warning", []string{"urlprefix-warning.com/"}},
+			{"unchecked", []string{"urlprefix-unchecked.com/"}},
+			{"broad", []string{"urlprefix-broad.com/"}},
+			{"criticalpart", []string{"urlprefix-broad.com/part"}},
+		},
+		status: map[string]string{
+			"critical": api.HealthCritical, "criticalpart": api.HealthCritical, "warning": api.HealthWarning, "unchecked": unchecked,
 		},
 		requests: []request{
+			{line: "GET critical.com/", want: "404", sluice: "503"},
+			{line: "GET warning.com/", want: "404", sluice: "200 warning /"},
+			{line: "GET unchecked.com/", want: "404", sluice: "200 unchecked /"},
+			{line: "GET broad.com/", want: "200 broad /"},
+			{line: "GET broad.com/part", want: "200 broad /part", sluice: "503"},
 			{line: "GET any.com/css", want: "200 css /css"},
 			{line: "GET any.com/css/a?x=y&z", want: "200 css /css/a?x=y&z"},
 			{line: "GET any.com/cssx", want: "200 css /cssx"},

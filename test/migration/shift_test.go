@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -15,18 +16,22 @@ import (
 	"text/template"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
 	"sluice/bench/machine"
+	"sluice/test/consultest"
 	"sluice/test/sluicetest"
 	"sluice/test/subprocess"
 )
 
 // old is a load balancer that is replaced. Its configuration sends a share of the requests to sluice.
 type old struct {
-	program string
+	program func(t *testing.T) string
+	tags    []string // of the apps in Consul; nil: they are in the configuration
 	file    string
-	text    string // a template with shifted
-	args    func(file string) []string
-	// shift makes the process use a changed share.
+	text    string // of the file, a template with shifted
+	args    func(s shifted, file string) []string
+	// shift makes the process use a changed share, where the changed file is not enough.
 	shift func(process *subprocess.Process, s shifted) error
 	leave syscall.Signal // ends the process when it has no requests any more
 }
@@ -35,14 +40,16 @@ type old struct {
 type shifted struct {
 	Listen, Socket  string // address of the load balancer, and of its administration
 	Sluice          string
+	Consul          *consultest.Agent // nil without tags
 	Apps            []string
 	Percent, Others int // share of sluice, and of each app
 }
 
-// The configurations are those of docs/nginx.md and docs/haproxy.md, section "Shifting".
+// The configurations are those of docs/nginx.md and docs/haproxy.md, section "Shifting", and of docs/fabio.md and
+// docs/traefik.md, section "The move".
 func TestShiftFromNginx(t *testing.T) {
 	old{
-		program: "nginx", file: "nginx.conf", leave: syscall.SIGQUIT,
+		program: func(t *testing.T) string { return debian(t, "nginx") }, file: "nginx.conf", leave: syscall.SIGQUIT,
 		text: `daemon off;
 pid nginx.pid;
 error_log stderr warn;
@@ -65,7 +72,7 @@ http {
     }
 }
 `,
-		args: func(file string) []string {
+		args: func(_ shifted, file string) []string {
 			return []string{"-e", "stderr", "-p", filepath.Dir(file), "-c", file}
 		},
 		shift: func(process *subprocess.Process, _ shifted) error { return syscall.Kill(process.PID(), syscall.SIGHUP) },
@@ -74,7 +81,7 @@ http {
 
 func TestShiftFromHAProxy(t *testing.T) {
 	old{
-		program: "haproxy", file: "haproxy.cfg", leave: syscall.SIGUSR1,
+		program: func(t *testing.T) string { return debian(t, "haproxy") }, file: "haproxy.cfg", leave: syscall.SIGUSR1,
 		text: `global
     stats socket {{.Socket}} level admin
 defaults
@@ -91,7 +98,7 @@ backend star
     server sluice {{.Sluice}} weight {{.Percent}} check
 {{range $i, $app := .Apps}}    server app{{$i}} {{$app}} weight {{$.Others}} check
 {{end}}`,
-		args: func(file string) []string { return []string{"-db", "-f", file} },
+		args: func(_ shifted, file string) []string { return []string{"-db", "-f", file} },
 		shift: func(_ *subprocess.Process, s shifted) error {
 			weights := map[string]int{"sluice": s.Percent}
 			for i := range s.Apps {
@@ -117,11 +124,51 @@ backend star
 	}.replace(t)
 }
 
-// replace moves a load to sluice in the steps of docs/migration.md. No request fails.
-func (o old) replace(t *testing.T) {
-	if err := machine.Require(map[string]string{o.program: o.program}); err != nil {
+func TestShiftFromFabio(t *testing.T) {
+	old{
+		program: func(t *testing.T) string { return program(t, fabio) }, tags: []string{"urlprefix-/"}, leave: syscall.SIGTERM,
+		args: func(s shifted, _ string) []string { return fabioArgs(s.Listen, s.Consul) },
+		shift: func(_ *subprocess.Process, s shifted) error {
+			text := fmt.Sprintf("route add star / http://%s/ weight %.2f", s.Sluice, float64(s.Percent)/100)
+			_, err := s.Consul.Client().KV().Put(&api.KVPair{Key: "fabio/config", Value: []byte(text)}, nil)
+			return err
+		},
+	}.replace(t)
+}
+
+func TestShiftFromTraefik(t *testing.T) {
+	old{
+		program: func(t *testing.T) string { return program(t, traefik) }, leave: syscall.SIGTERM,
+		tags: []string{"traefik.enable=true", "traefik.http.routers.star.rule=PathPrefix(`/`)"},
+		file: "dynamic.yaml",
+		text: `http:
+  routers:
+    all: { rule: "PathPrefix(` + "`/`" + `)", priority: 100000, service: shift }
+  services:
+    sluice: { loadBalancer: { servers: [{ url: "http://{{.Sluice}}" }] } }
+    shift: { weighted: { services: [{ name: sluice, weight: {{.Percent}} }, { name: "star@consulcatalog", weight: {{.Rest}} }] } }
+`,
+		args: func(s shifted, file string) []string {
+			return append(traefikArgs(s.Listen, s.Consul), "--providers.file.filename="+file, "--providers.file.watch=true")
+		},
+	}.replace(t)
+}
+
+// Rest returns the share of the apps.
+func (s shifted) Rest() int { return 100 - s.Percent }
+
+// debian returns the path of a program that has a package of its name.
+func debian(t *testing.T, name string) string {
+	t.Helper()
+	if err := machine.Require(map[string]string{name: name}); err != nil {
 		t.Fatal(err)
 	}
+	return machine.Program(name)
+}
+
+// replace moves a load to sluice in the steps of docs/migration.md. No request fails.
+func (o old) replace(t *testing.T) {
+	path := o.program(t)
 	addresses, err := machine.FreeAddresses(1)
 	if err != nil {
 		t.Fatal(err)
@@ -139,6 +186,12 @@ func (o old) replace(t *testing.T) {
 		t.Cleanup(app.Close)
 		s.Apps = append(s.Apps, app.Listener.Addr().String())
 	}
+	if o.tags != nil {
+		s.Consul = consultest.Start(t, consultest.Options{})
+		for i, address := range s.Apps {
+			register(t, s.Consul, fmt.Sprint("star-", i), "star", netip.MustParseAddrPort(address), o.tags, api.HealthPassing)
+		}
+	}
 	sluice := startSluice(t, filepath.Join(dir, "sluice.yaml"), fmt.Sprintf(`
 listeners: [{ name: web, address: "127.0.0.1:0" }]
 client: { trusted_proxies: [127.0.0.1] }
@@ -148,20 +201,21 @@ routes: [{ service: star, request_headers: { set: { X-Through: sluice } } }]
 `, s.Apps[0], s.Apps[1]))
 	s.Sluice = sluice.Address("web")
 
-	// It starts with all requests but one in a hundred for the apps.
 	s.set(1)
 	o.write(t, dir, s)
-	process := startPeer(t, subprocess.Options{Program: machine.Program(o.program), Args: o.args(filepath.Join(dir, o.file)), Dir: dir})
-	awaitAnswer(t, "http://"+s.Listen)
+	process := startPeer(t, subprocess.Options{Program: path, Args: o.args(s, filepath.Join(dir, o.file)), Dir: dir})
+	awaitAnswer(t, "http://"+s.Listen, process)
 
 	load := sluicetest.StartLoad("http://"+s.Listen, requestsPerSecond)
 	defer load.Stop()
-	total := report(t, load, sluicetest.Count{}, "1 %")
-	for _, percent := range []int{10, 50, 100} {
+	var total sluicetest.Count
+	for _, percent := range []int{1, 10, 50, 100} {
 		s.set(percent)
 		o.write(t, dir, s)
-		if err := o.shift(process, s); err != nil {
-			t.Fatal(err)
+		if o.shift != nil {
+			if err := o.shift(process, s); err != nil {
+				t.Fatal(err)
+			}
 		}
 		total = report(t, load, total, fmt.Sprint(percent, " %"))
 	}
@@ -204,6 +258,9 @@ func (s *shifted) set(percent int) { s.Percent, s.Others = percent, (100-percent
 // write writes the configuration.
 func (o old) write(t *testing.T, dir string, s shifted) {
 	t.Helper()
+	if o.file == "" {
+		return
+	}
 	var b bytes.Buffer
 	if err := template.Must(template.New(o.file).Parse(o.text)).Execute(&b, s); err != nil {
 		t.Fatal(err)
@@ -235,8 +292,8 @@ func report(t *testing.T, load *sluicetest.Load, before sluicetest.Count, step s
 	}
 }
 
-// awaitAnswer waits until a URL answers.
-func awaitAnswer(t *testing.T, url string) {
+// awaitAnswer waits until the URL of a process answers.
+func awaitAnswer(t *testing.T, url string, process *subprocess.Process) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -256,6 +313,8 @@ func awaitAnswer(t *testing.T, url string) {
 		}
 		select {
 		case <-tick.C:
+		case <-process.Exited():
+			t.Fatalf("it has ended by itself: %v", process.Err())
 		case <-ctx.Done():
 			t.Fatalf("%s does not answer: %v", url, err)
 		}

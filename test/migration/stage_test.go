@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/consul/api"
 
 	"sluice/bench/machine"
 	"sluice/test/consultest"
@@ -26,6 +29,7 @@ type comparison struct {
 	sluice   string                                                                          // the dialect: entry of catalog.tags
 	settings string                                                                          // more keys of catalog
 	apps     []app
+	status   map[string]string // of the check of an app, by its name; passing if it is not there
 	requests []request
 }
 
@@ -38,20 +42,19 @@ type request struct {
 	sluice string // the answer of sluice, where it is another one: docs/fabio.md and docs/traefik.md say why
 }
 
-// run compares.
-func (c comparison) run(t *testing.T) {
+// start runs all until the test ends, and returns the addresses of both load balancers.
+func (c comparison) start(t *testing.T) (peer, sluice string) {
 	consul := consultest.Start(t, consultest.Options{})
 	for _, a := range c.apps {
-		a.start(t, consul)
+		a.start(t, consul, cmp.Or(c.status[a.name], api.HealthPassing))
 	}
 	addresses, err := machine.FreeAddresses(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	peer := addresses[0]
-	startPeer(t, c.peer(t, peer, consul))
+	startPeer(t, c.peer(t, addresses[0], consul))
 	file := filepath.Join(t.TempDir(), "sluice.yaml")
-	sluice := startSluice(t, file, fmt.Sprintf(`
+	process := startSluice(t, file, fmt.Sprintf(`
 listeners: [{ name: web, address: "127.0.0.1:0" }]
 consul: { addresses: [%q] }
 shutdown: { delay: 0s }
@@ -59,9 +62,14 @@ catalog:
   tags: [%s]
   claims: [{ service: "*", hosts: ["*"] }]
 %s`, "http://"+consul.HTTPAddress(), c.sluice, c.settings))
+	return addresses[0], process.Address("web")
+}
 
+// run compares.
+func (c comparison) run(t *testing.T) {
+	peer, sluice := c.start(t)
 	// The tables have the routes some time after the registrations.
-	for _, address := range []string{peer, sluice.Address("web")} {
+	for _, address := range []string{peer, sluice} {
 		for _, r := range c.requests {
 			if r.sluice == "" && strings.HasPrefix(r.want, "200 ") {
 				await(t, address, r)
@@ -74,7 +82,7 @@ catalog:
 			want = r.want
 		}
 		check(t, "the other one", peer, r, r.want)
-		check(t, "sluice", sluice.Address("web"), r, want)
+		check(t, "sluice", sluice, r, want)
 	}
 }
 

@@ -3,25 +3,31 @@ package migration
 import (
 	"testing"
 
+	"github.com/hashicorp/consul/api"
+
 	"sluice/test/consultest"
 	"sluice/test/pinned"
 	"sluice/test/subprocess"
 )
 
+var traefik = pinned.Program{
+	Name: "traefik", Title: "Traefik", Module: "github.com/traefik/traefik/v3", Package: "github.com/traefik/traefik/v3/cmd/traefik", Dir: "bench/rivals/traefik",
+}
+
+// traefikArgs returns the arguments of a Traefik with an entry point at an address.
+func traefikArgs(address string, consul *consultest.Agent) []string {
+	return []string{
+		"--global.checknewversion=false", "--global.sendanonymoususage=false", "--log.level=WARN",
+		"--entrypoints.web.address=" + address, "--providers.providersthrottleduration=100ms",
+		"--providers.consulcatalog=true", "--providers.consulcatalog.watch=true", "--providers.consulcatalog.endpoint.address=" + consul.HTTPAddress(),
+	}
+}
+
 // The tags are those of Traefik's documentation, with hosts that keep them apart.
 func TestTraefik(t *testing.T) {
 	comparison{
 		peer: func(t *testing.T, address string, consul *consultest.Agent) subprocess.Options {
-			return subprocess.Options{
-				Program: program(t, pinned.Program{
-					Name: "traefik", Title: "Traefik", Module: "github.com/traefik/traefik/v3", Package: "github.com/traefik/traefik/v3/cmd/traefik", Dir: "bench/rivals/traefik",
-				}),
-				Args: []string{
-					"--global.checknewversion=false", "--global.sendanonymoususage=false", "--log.level=WARN",
-					"--entrypoints.web.address=" + address, "--providers.providersthrottleduration=100ms",
-					"--providers.consulcatalog=true", "--providers.consulcatalog.watch=true", "--providers.consulcatalog.endpoint.address=" + consul.HTTPAddress(),
-				},
-			}
+			return subprocess.Options{Program: program(t, traefik), Args: traefikArgs(address, consul)}
 		},
 		sluice:   "traefik",
 		settings: "  traefik: { exposed: true }\n",
@@ -77,8 +83,25 @@ func TestTraefik(t *testing.T) {
 			router("auth", "Host(`auth.com`)", "routers.auth.middlewares=auth", "middlewares.auth.basicauth.users=test:$apr1$H6uskkkW$IgXLP6ewTrSuBkTrqE8wj/"),
 			router("unknownkey", "Host(`unknownkey.com`)", "routers.unknownkey.colour=red"),
 			router("wrongrule", "Host(`wrongrule.com"),
+			router("critical", "Host(`critical.com`)"),
+			router("warning", "Host(`warning.com`)"),
+			router("unchecked", "Host(`unchecked.com`)"),
+			{"dupa", []string{"traefik.enable=true", "traefik.http.routers.same.rule=Host(`dupa.com`)"}},
+			{"dupb", []string{"traefik.enable=true", "traefik.http.routers.same.rule=Host(`dupb.com`)"}},
+			router("broad", "Host(`broad.com`)"),
+			router("criticalpart", "Host(`broad.com`) && PathPrefix(`/part`)"),
+		},
+		status: map[string]string{
+			"critical": api.HealthCritical, "criticalpart": api.HealthCritical, "warning": api.HealthWarning, "unchecked": unchecked,
 		},
 		requests: []request{
+			{line: "GET critical.com/", want: "404", sluice: "503"},
+			{line: "GET warning.com/", want: "200 warning /"},
+			{line: "GET unchecked.com/", want: "200 unchecked /"},
+			{line: "GET dupa.com/", want: "404", sluice: "200 dupa /"},
+			{line: "GET dupb.com/", want: "404", sluice: "200 dupb /"},
+			{line: "GET broad.com/", want: "200 broad /"},
+			{line: "GET broad.com/part", want: "200 broad /part", sluice: "503"},
 			{line: "GET unnamed/", want: "200 unnamed /", sluice: "404"},
 			{line: "GET hidden/", want: "404"},
 			{line: "GET host.com/a/b?c=d", want: "200 host /a/b?c=d"},
