@@ -86,6 +86,7 @@ var (
 	mirrorDropped  = describe("mirror_dropped_total", "Requests that were selected for a copy and not sent, by reason.", "service", "mirror", "group", "reason")
 	mirrorInFlight = describe("mirror_requests_in_flight", "Copies of requests in flight.", "service", "mirror", "group")
 
+	routeShare    = describe("route_share", "Share of a service in the requests of a route with several, at present, 0 to 1; of several routes for a host and path, of the first.", "host", "path", "service", "group")
 	splitShare    = describe("split_share", "Share of a group in the split of a service, 0 to 1.", "service", "group")
 	splitGiven    = describe("split_given", "1 if the share was set in place of the configuration's, by the judge or an operator; else 0.", "service", "group", "by")
 	judgeEvidence = describe("judge_evidence", "Evidence that a group fails more often than the rest, or is slower: 1 is none, 1000 is enough; 0 without a release.", "service", "group", "of")
@@ -183,6 +184,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		c.groups(e, r)
 	}
 	c.mirrors(e)
+	c.routes(e)
 	c.splits(e)
 	c.orders(e)
 	unrouted := c.h.Unrouted.Snapshot()
@@ -291,6 +293,24 @@ func (c *collector) orders(e emitter) {
 	}
 	if stats.Shared {
 		e.gauge(ordersRefused, number(stats.WriteFailed))
+	}
+}
+
+// routes describes the routes with several services.
+func (c *collector) routes(e emitter) {
+	seen := make(map[[2]string]bool)
+	for _, r := range c.h.Table().Weighted() {
+		of := [2]string{r.Host, r.Path}
+		if r.HostRegexp != "" {
+			of[0] = "~" + r.HostRegexp
+		}
+		if seen[of] {
+			continue
+		}
+		seen[of] = true
+		for _, t := range describeWeighted(r.Weighted, nil).Targets {
+			e.gauge(routeShare, t.Present, of[0], of[1], t.Service, t.Group)
+		}
 	}
 }
 

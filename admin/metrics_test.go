@@ -63,6 +63,10 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 	mirror := &route.Mirror{Service: target, Share: .5, Copies: copies}
 	table, err := route.NewTable([]route.Route{
 		{Path: "/", Service: target, Mirror: mirror}, {Path: "/a", Service: target, Mirror: mirror}, {Path: "/b", Service: target},
+		{Path: "/w", Weighted: &route.Weighted{Targets: []route.Target{{Route: &route.Route{Service: target}, Share: 1}}}},
+		{Path: "/w", Conditions: route.Conditions{Methods: []string{"GET"}}, Weighted: &route.Weighted{Targets: []route.Target{
+			{Route: &route.Route{Service: target, Split: route.ToGroup(pool.Group("canary"))}, Share: .4}, {Route: &route.Route{Service: target}, Share: .6},
+		}}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -237,6 +241,8 @@ func TestMetricsAgreeWithTheViews(t *testing.T) {
 		`sluice_mirror_dropped_total{group="canary",mirror="star",reason="protocol",service="star"} 1`,
 		`sluice_mirror_dropped_total{group="canary",mirror="star",reason="no_peer",service="star"} 0`,
 		`sluice_mirror_requests_in_flight{group="canary",mirror="star",service="star"} 1`,
+		`sluice_route_share{group="canary",host="",path="/w",service="star"} 0.4`,
+		`sluice_route_share{group="",host="",path="/w",service="star"} 0.6`,
 		`sluice_split_share{group="canary",service="star"} 0.25`,
 		`sluice_split_share{group="new",service="moon"} 0.5`,
 		`sluice_split_given{by="judge",group="canary",service="star"} 1`,

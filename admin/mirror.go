@@ -48,11 +48,20 @@ func describeMirror(m *route.Mirror) *Mirror {
 // mirrors sends the metrics of the copies of all routes.
 func (c *collector) mirrors(e emitter) {
 	var seen []*route.Copies
+	var all []*route.Mirror
 	for _, r := range c.h.Table().Routes() {
-		if r.Mirror == nil || slices.Contains(seen, r.Mirror.Copies) {
+		all = append(all, r.Mirror)
+	}
+	for _, r := range c.h.Table().Weighted() {
+		for _, t := range r.Weighted.Targets {
+			all = append(all, t.Route.Mirror)
+		}
+	}
+	for _, m := range all {
+		if m == nil || slices.Contains(seen, m.Copies) {
 			continue
 		}
-		copies := r.Mirror.Copies
+		copies := m.Copies
 		seen = append(seen, copies)
 		answers := copies.Answers().Snapshot()
 		for class := range metrics.Class(metrics.NumClasses) {

@@ -22,9 +22,10 @@ type Target struct {
 	Share   float64 `json:"share"`           // as asked for; 0 with ByPeers: what the others leave
 	Present float64 `json:"present_share"`   // of the requests at present, 0 to 1
 	// UsablePeers are those that may get requests. A target without gives its share to the others.
-	UsablePeers int    `json:"usable_peers"`
-	Split       *Split `json:"split,omitempty"`
-	Origin      string `json:"origin"`
+	UsablePeers int     `json:"usable_peers"`
+	Split       *Split  `json:"split,omitempty"`
+	Mirror      *Mirror `json:"mirror,omitempty"`
+	Origin      string  `json:"origin"`
 	// Actions are those of the target, if it has its own.
 	Actions json.RawMessage `json:"actions,omitempty"`
 }
@@ -39,7 +40,7 @@ func describeWeighted(w *route.Weighted, readings map[string]*reading) *Weighted
 	for i := range w.Targets {
 		t := &w.Targets[i]
 		r := t.Route
-		one := Target{Service: r.Service.Name, Share: t.Share, Present: shares[i], UsablePeers: t.UsablePeers(), Origin: r.Origin}
+		one := Target{Service: r.Service.Name, Share: t.Share, Present: shares[i], UsablePeers: t.UsablePeers(), Mirror: describeMirror(r.Mirror), Origin: r.Origin}
 		if r.Split != nil && len(r.Split.Shares) == 0 {
 			one.Group = r.Split.Rest.Name()
 		} else {

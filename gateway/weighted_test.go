@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"sluice/admin"
@@ -26,7 +27,7 @@ func TestServicesOfARoute(t *testing.T) {
 	a, b := origin(t, "a"), origin(t, "b")
 	text := func(shares string) string {
 		return fmt.Sprintf("%s\nservices: { a: { peers: [%q] }, b: { peers: [%q] } }\n", preamble, a, b) +
-			"routes: [{ path: /, services: { " + shares + ", key: header X-User } }]\n"
+			"routes: [{ path: /, services: { " + shares + ", key: header X-User }, mirror: { service: b, share: 0 } }]\n"
 	}
 	r := start(t, text("a: 20%, b: 80%"))
 	stop := r.load("web")
@@ -65,6 +66,14 @@ func TestServicesOfARoute(t *testing.T) {
 	if w := weighted(); w.Key != "header x-user" || w.ByPeers || len(w.Targets) != 2 || routes[0].Service != "" ||
 		w.Targets[0].Service != "a" || w.Targets[0].Share != .2 || w.Targets[0].Present != .2 || w.Targets[0].UsablePeers != 1 {
 		t.Errorf("the API has %+v", w)
+	}
+
+	if m := weighted().Targets[0].Mirror; m == nil || m.Service != "b" {
+		t.Errorf("the mirror of a is %+v", m)
+	}
+	if metrics := r.metrics(); !strings.Contains(metrics, `sluice_mirror_requests_total{class="2xx",group="",mirror="b",service="a"} 0`) ||
+		!strings.Contains(metrics, `sluice_route_share{group="",host="",path="/",service="b"} 0.8`) {
+		t.Error("the metrics have no mirror of a, or no share of b")
 	}
 
 	r.write(text("a: 100%, b: 0%"))

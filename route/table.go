@@ -181,6 +181,17 @@ func (t *Table) Routes() []Route {
 	return routes
 }
 
+// Weighted returns the routes with several services, in order of precedence. The caller must
+// not change them.
+func (t *Table) Weighted() (routes []*Route) {
+	for _, e := range t.entries {
+		if e.route.Weighted != nil {
+			routes = append(routes, &e.route)
+		}
+	}
+	return routes
+}
+
 // Match returns the first route, in the order of Routes, that matches a request, or nil;
 // see the package's comment.
 //
