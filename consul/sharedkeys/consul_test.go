@@ -207,6 +207,7 @@ func TestRefusedWrites(t *testing.T) {
 	}
 	k := newReplica(t, agent.URL(), token.SecretID)
 	k.Resume()
+	k.AwaitFirst(t.Context(), time.Minute) // no later answer makes it write
 	k.Put("a", "a!", nil)
 	if err := k.Await(t.Context(), "a", time.Minute); err == nil || !strings.Contains(err.Error(), "lacks key:write") {
 		t.Errorf("got %v", err)
@@ -274,25 +275,4 @@ func TestKeysWithoutTheMark(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitCounting(t, k)
-}
-
-// An attempt whose answer was lost is not written twice.
-func TestAWriteThatSucceededIsNotRepeated(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t, consultest.Options{})
-	k := newReplica(t, agent.URL(), "")
-	k.Put("a", "1", nil)
-	for range 2 {
-		if err := k.writeAll(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	before := indexes(t, agent)
-	k.Put("a", "1", nil)
-	if err := k.writeAll(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if after := indexes(t, agent); before["a"] == 0 || after["a"] != before["a"] || k.Of("a").Pending {
-		t.Errorf("before %v, after %v", before, after)
-	}
 }

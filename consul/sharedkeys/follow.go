@@ -3,6 +3,7 @@ package sharedkeys
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -35,7 +36,7 @@ func (k *Keys[V]) Resume() {
 	}
 }
 
-// Pause ends what Resume began.
+// Pause ends what Resume began, and forgets proposals.
 func (k *Keys[V]) Pause() {
 	k.mu.Lock()
 	stop := k.stop
@@ -44,6 +45,9 @@ func (k *Keys[V]) Pause() {
 	if stop != nil {
 		stop()
 	}
+	k.mu.Lock()
+	maps.DeleteFunc(k.changes, func(_ string, c *change[V]) bool { return c.proposed != nil })
+	k.mu.Unlock()
 }
 
 // follow reads the keys until ctx ends.

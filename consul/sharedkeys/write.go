@@ -1,7 +1,6 @@
 package sharedkeys
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -104,8 +103,7 @@ func (k *Keys[V]) carryOutAll(ctx context.Context, changes map[string]*change[V]
 }
 
 // carryOut changes a key, unless the change is void. It reports whether Consul lacks the key now, and
-// the index of an answer that shows it. An attempt that failed may have been successful: then Consul
-// has the value already.
+// the index of an answer that shows it.
 func (k *Keys[V]) carryOut(ctx context.Context, key string, c *change[V]) (void, absent bool, seen uint64, err error) {
 	var text []byte
 	if c.value != nil {
@@ -122,9 +120,8 @@ func (k *Keys[V]) carryOut(ctx context.Context, key string, c *change[V]) (void,
 		} else {
 			seen = pair.ModifyIndex
 		}
-		has := absent == (c.value == nil) && bytes.Equal(pair.Value, text)
 		void = !accepted && k.isVoid(key, c, pair)
-		if accepted || void || has && c.proposed == nil {
+		if accepted || void || absent && c.value == nil {
 			return void, absent, seen, nil
 		}
 		if c.value == nil {
