@@ -243,6 +243,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.adopt()
 	g.registrar = g.newRegistrar()
 	g.sharing = g.newSharing(c.Consul.Shares)
+	g.sharing.inherit(g.handed.PendingShares)
 	g.recordFirst()
 	g.warnOfSockets()
 	return g, nil

@@ -30,8 +30,9 @@ type handed struct {
 	Services map[string]handedService `json:"services"`
 	Catalog  *handedCatalog           `json:"catalog,omitempty"`
 
-	Shares map[string]admin.GivenShare `json:"shares,omitempty"` // by service
-	Orders *orders.State               `json:"orders,omitempty"` // nil: those of handedService
+	Shares        map[string]admin.GivenShare `json:"shares,omitempty"`         // by service
+	PendingShares []string                    `json:"pending_shares,omitempty"` // services whose share Consul may lack, or have no longer
+	Orders        *orders.State               `json:"orders,omitempty"`         // nil: those of handedService
 
 	ByOperator byOperator `json:"by_operator,omitzero"`
 
@@ -135,7 +136,7 @@ func (g *Gateway) pauseConsul() (abandoned int) {
 
 // state returns the state for a new process.
 func (g *Gateway) state(abandoned int) handed {
-	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), History: &g.history, KVCertificates: g.kvCertificates.handed(), Shares: g.shares.all()}
+	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), History: &g.history, KVCertificates: g.kvCertificates.handed(), Shares: g.shares.all(), PendingShares: g.sharing.pending()}
 	standing := g.orders.State()
 	h.Orders, h.ByOperator = &standing, g.ordered()
 	h.Events, _ = g.events.Read(events.Filter{}, events.ID{})

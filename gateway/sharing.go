@@ -168,6 +168,33 @@ func (s *sharing) withdraw(service string) {
 	}
 }
 
+// pending returns the services with a change that an operator or the judge has made, and Consul may lack.
+func (s *sharing) pending() (services []string) {
+	if s == nil {
+		return nil
+	}
+	for key, e := range s.keys.All() {
+		if e.Pending && !(e.Absent && e.Conditional) { // the new process finds itself what its configuration ends
+			services = append(services, key[len(sharesBelow):])
+		}
+	}
+	return services
+}
+
+// inherit makes the pending changes of the old process again.
+func (s *sharing) inherit(pending []string) {
+	if s == nil {
+		return
+	}
+	for _, service := range pending {
+		if given, ok := s.shares.of(service); ok {
+			s.publish(service, given, given.By == admin.ByJudge)
+		} else {
+			s.withdraw(service)
+		}
+	}
+}
+
 // retract ends given shares in all replicas that this one no longer has: the configuration has
 // changed.
 func (s *sharing) retract(ended map[string]admin.GivenShare) {

@@ -359,3 +359,29 @@ func TestAnUpgradeKeepsSharedShares(t *testing.T) {
 	b.order("star/release", http.StatusOK)
 	b.awaitShare(0.5, "")
 }
+
+// An upgrade while Consul is away keeps what it does not have yet.
+func TestAnUpgradeKeepsPendingShares(t *testing.T) {
+	t.Parallel()
+	for order, want := range map[string]float64{"star?share=0.3": 0.3, "star/release": 0.5} {
+		t.Run(order, func(t *testing.T) {
+			t.Parallel()
+			s := newSharers(t)
+			relay := consultest.StartRelay(t, s.agent.HTTPAddress())
+			a, b := s.replica(relay.URL(), "act: report"), s.replica(s.agent.URL(), "act: report")
+			a.order("star?share=0.2", http.StatusOK)
+			b.awaitShare(0.2, admin.ByOperator)
+			a.await("Consul has it", func() bool { return !a.split().Shared.Pending })
+			relay.Cut()
+			a.order(order, http.StatusOK)
+			next := a.succeed(s.text(relay.URL(), "50%", "act: report"), nil, patience)
+			if err := <-next.outcome; err != nil {
+				t.Fatal(err)
+			}
+			relay.Heal()
+			for _, c := range []*canaryRun{{running: next.running}, b} {
+				c.await(fmt.Sprint("the share is ", want), func() bool { return c.split().Share == want && !c.split().Shared.Pending })
+			}
+		})
+	}
+}
