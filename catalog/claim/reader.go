@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sluice/catalog"
@@ -75,7 +76,11 @@ func (r Reader) Profile(i *discovery.Instance) string {
 		return ""
 	}
 	slices.Sort(list)
-	return fmt.Sprintf("%q %d", list, i.Port)
+	var text []byte
+	for _, tag := range list {
+		text = append(strconv.AppendQuote(text, tag), ' ')
+	}
+	return string(strconv.AppendInt(text, int64(i.Port), 10))
 }
 
 // Read returns what the tags of an instance ask for, in the order of precedence. service is

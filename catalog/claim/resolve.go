@@ -84,9 +84,10 @@ func (m *Resolver) Resolve(services []Service, rules *Rules, holders map[string]
 		}
 		sharers, losers := contest(list, strings.Fields(holders[key]), rules.Share)
 		route := routeOf(sharers)
+		route.Over = slices.Clip(route.Over) // it may be that of a service
 		for _, w := range losers {
 			lost.add(w.lost("the service "+route.By.Service+" has a route for the same requests, and keeps it", &route.By))
-			route.Over = append(slices.Clip(route.Over), w.ask())
+			route.Over = append(route.Over, w.ask())
 		}
 		result.Routes = append(result.Routes, route)
 		result.Holders[key] = strings.Join(route.services(), " ")

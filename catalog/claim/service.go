@@ -50,6 +50,7 @@ func newResolver(s Service, rules *Rules, decoded decodings) *resolver {
 type decodings map[string]decoding
 
 type decoding struct {
+	text  string // of the keys
 	route config.Route
 	key   string
 	wrong string
@@ -187,8 +188,8 @@ func (r *resolver) member(i Instance) member {
 			r.route(&m, asked{dialect: reading.Dialect, route: route})
 		}
 	}
-	if m.settings = settings.String(); r.rules.Defined[r.service.Name] {
-		m.settings = "{}"
+	if m.settings = "{}"; len(settings) > 0 && !r.rules.Defined[r.service.Name] {
+		m.settings = settings.String()
 	}
 	m.tags = catalog.SortedTags(m.tags...)
 	return m
@@ -228,7 +229,7 @@ func (r *resolver) route(m *member, a asked) {
 		problem(KindRefused, fmt.Sprintf("the claim of the service allows priorities up to %d: this one counts", priority), true)
 		a.decoded.Priority = priority
 	}
-	a.text = fmt.Sprintf("%s %d %t %t", textOf(a.route), a.decoded.Priority, a.route.Ranked, a.route.Closed)
+	a.text = fmt.Sprintf("%s %d %t %t", d.text, a.decoded.Priority, a.route.Ranked, a.route.Closed)
 	if known, twice := m.routes[a.key]; twice {
 		if known.text != a.text || known.route.Weight != a.route.Weight {
 			problem(KindBad, "another tag of the instance is a route for the same requests: "+catalog.Shorten(tagOf(known.route)), false)
@@ -249,7 +250,7 @@ func (l decodings) of(asked catalog.Route) decoding {
 	if d, known := l[text]; known {
 		return d
 	}
-	var d decoding
+	d := decoding{text: text}
 	if decoded, err := config.DecodeRoute(asked.Keys); err != nil {
 		d.wrong = err.Error()
 	} else if checked, err := route.Check(withMore(&decoded, asked.More)); err != nil {
