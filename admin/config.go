@@ -37,7 +37,7 @@ type Source struct {
 	SourceInUse
 	State   string    `json:"state"`   // in_use, pinned, refused (it says what cannot be used), stale (it cannot be read), waiting (it never could)
 	Offered string    `json:"offered"` // the source's own revision of what it says now; empty: not known
-	Since   time.Time `json:"since"`   // when it became readable or unreadable
+	Since   time.Time `json:"since"`   // when it was refused; else when it became readable or unreadable, for the file the year 1
 	Errors  []string  `json:"errors"`
 }
 
@@ -100,10 +100,10 @@ func describeStatus(s SourceStatus) Source {
 		d.State = sourcePinned
 	}
 	if s.Refused != nil {
-		d.State, d.Errors = sourceRefused, linesOf(s.Refused.Err)
+		d.State, d.Since, d.Errors = sourceRefused, moment(s.Refused.Time), linesOf(s.Refused.Err)
 	}
 	if s.Stale != nil {
-		d.State = sourceStale
+		d.State, d.Since = sourceStale, moment(s.Since)
 		if s.Unused {
 			d.State = sourceWaiting
 		}
