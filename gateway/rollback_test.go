@@ -57,6 +57,7 @@ func TestRollBack(t *testing.T) {
 	put(t, agent, "sluice/s.yaml", serving(a))
 	r := start(t, text)
 	r.awaitBody("/s", "a")
+	r.awaitState("consul_kv:sluice/", "in_use")
 	first := r.applied()
 	put(t, agent, "sluice/s.yaml", serving(b))
 	r.awaitBody("/s", "b")
@@ -157,7 +158,7 @@ func TestRollBackOfTheFile(t *testing.T) {
 	}
 	r.write(head + static("b", b) + "# Another text.\n")
 	r.awaitBody("/", "b")
-	number := r.applied().Number
+	number := r.awaitRevision(4).Number // a revision serves before it is recorded
 	if r = r.restart(); r.applied().Number != number {
 		t.Errorf("the same configuration after a restart: revision %d, want %d", r.applied().Number, number)
 	}
