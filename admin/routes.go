@@ -1,10 +1,12 @@
 package admin
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"slices"
 
+	"sluice/catalog"
 	"sluice/catalog/claim"
 	"sluice/config"
 	"sluice/route"
@@ -12,6 +14,9 @@ import (
 
 // Route is an element of /api/routes.
 type Route struct {
+	// Protocol is tls or tcp for a route of connections, which has neither path nor match;
+	// absent: of requests.
+	Protocol   string    `json:"protocol,omitempty"`
 	Host       string    `json:"host"` // empty: any, or HostRegexp
 	HostRegexp string    `json:"host_regexp,omitempty"`
 	Path       string    `json:"path"`
@@ -100,7 +105,8 @@ func (h *handler) readingsByName() map[string]*reading {
 	return readings
 }
 
-// routes answers /api/routes: the table, and then what tags ask for and do not get.
+// routes answers /api/routes: the table, the routes of connections, and then what tags ask for
+// and do not get.
 func (h *handler) routes(w http.ResponseWriter, r *http.Request) {
 	routes := []Route{}
 	readings := h.readingsByName()
@@ -120,7 +126,57 @@ func (h *handler) routes(w http.ResponseWriter, r *http.Request) {
 		origins.explain(&d, key)
 		routes = append(routes, d)
 	}
+	for _, stream := range streamsOf(h.Effective()) {
+		d := describeConfigured(stream)
+		d.Service = stream.Service
+		if stream.Group != "" {
+			group := groupOf(readings[stream.Service], stream.Group)
+			d.Split = &Split{Groups: []Share{{Share: 1, Group: group}}, Key: "none"}
+		}
+		origins.explain(&d, stream.StreamKey(stream.Listeners[0]))
+		routes = append(routes, d)
+	}
 	writeJSON(w, http.StatusOK, append(routes, origins.unused()...))
+}
+
+// describeConfigured describes a route as it is configured, without its service.
+func describeConfigured(r config.Route) Route {
+	target := r.Target()
+	d := describeRoute(&target, nil)
+	d.Actions = config.ActionsJSON(r.Actions)
+	if d.Protocol = r.Protocol; d.Protocol != "" {
+		d.Path, d.Match = "", ""
+	}
+	return d
+}
+
+// streamsOf returns the routes of connections of each listener: first those by server names.
+func streamsOf(c *config.Config) (routes []config.Route) {
+	if c == nil {
+		return nil
+	}
+	for _, l := range c.Listeners {
+		if l.Protocol != config.ProtocolTCP {
+			continue
+		}
+		of := slices.Clone(l.Streams)
+		add := func(protocol, host, service string) {
+			of = append(of, config.Route{
+				Protocol: protocol, Host: host, Path: "/", Listeners: []string{l.Name}, Service: service, Origin: "listener " + l.Name,
+			})
+		}
+		for _, entry := range l.SNI {
+			add(catalog.ProtocolTLS, entry.Host, entry.Service)
+		}
+		if l.Service != "" {
+			add(catalog.ProtocolTCP, "", l.Service)
+		}
+		slices.SortStableFunc(of, func(a, b config.Route) int {
+			return cmp.Or(cmp.Compare(b.Protocol, a.Protocol), cmp.Compare(a.Host, b.Host)) // tls, then tcp
+		})
+		routes = append(routes, of...)
+	}
+	return routes
 }
 
 // keyOf returns the key of the requests that a valid route matches.
@@ -186,9 +242,7 @@ func (o *origins) unused() (routes []Route) {
 		}
 		var d Route
 		if p.Wanted != nil {
-			target := p.Wanted.Target()
-			d = describeRoute(&target, nil)
-			d.Actions = config.ActionsJSON(p.Wanted.Actions)
+			d = describeConfigured(*p.Wanted)
 		}
 		ask := describeAsk(p.Ask)
 		d.Service, d.AskedBy, d.Unused, d.Problems = p.Service, &ask, true, []TagProblem{describeProblem(p)}

@@ -41,6 +41,9 @@ type Route struct {
 	Tags []string
 	// Name is the name of the router in Traefik's tags; else empty.
 	Name string
+	// Protocol is ProtocolTLS or ProtocolTCP for a route of connections, whose Keys are
+	// host, host_regexp, listeners, allow and deny; empty: of requests.
+	Protocol string
 	// Keys are the keys of a route in the configuration file, except service, group,
 	// split and priority.
 	Keys Keys
@@ -57,6 +60,14 @@ type Route struct {
 	// Closed says that the route must deny every request.
 	Closed bool
 }
+
+// Protocols of routes of connections, which go to the instances as they are.
+const (
+	// ProtocolTLS is for TLS clients, by the server name that they ask for.
+	ProtocolTLS = "tls"
+	// ProtocolTCP is for all connections for which no server name decides.
+	ProtocolTCP = "tcp"
+)
 
 // Complaint says what is wrong with a tag.
 type Complaint struct {

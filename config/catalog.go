@@ -16,8 +16,8 @@ type Catalog struct {
 	// Tags are the dialects in which tags may ask for routes; empty: none. With it, only
 	// services that have a tag of one of them are added.
 	Tags []string `key:"tags" oneof:"sluice|fabio|traefik"`
-	// Listeners are the names of those whose requests routes of tags may match; empty: all
-	// with protocol http.
+	// Listeners are the names of those whose requests and connections routes of tags may
+	// match; empty: all.
 	Listeners []string       `key:"listeners"`
 	Fabio     CatalogFabio   `key:"fabio"`
 	Traefik   CatalogTraefik `key:"traefik"`

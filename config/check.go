@@ -47,7 +47,7 @@ func (w *whole) complete() {
 	w.nameServices()
 	w.listeners(c)
 	if c.Catalog != nil {
-		w.routeListeners(c.Catalog.Listeners, "catalog", c)
+		w.tagListeners(c.Catalog.Listeners, c)
 	}
 	w.needRoutes()
 	w.addRoutes()
@@ -97,7 +97,7 @@ func (d *decoder) once(seen map[string]string, identity, key, value string) {
 
 func (d *decoder) listeners(c *Config) {
 	if len(c.Listeners) == 0 && len(d.errs) == 0 {
-		c.Listeners = []Listener{{Name: defaultListener, Address: defaultListenerAddress, Protocol: protocolHTTP, HTTP2: true}}
+		c.Listeners = []Listener{{Name: defaultListener, Address: defaultListenerAddress, Protocol: ProtocolHTTP, HTTP2: true}}
 	}
 	names := make(map[string]string, len(c.Listeners))
 	taken := []string{"admin.address"}
@@ -325,19 +325,37 @@ func (d *decoder) routeListeners(names []string, key string, c *Config) {
 	}
 }
 
+// tagListeners checks that the listeners for tags exist.
+func (d *decoder) tagListeners(names []string, c *Config) {
+	var known []string
+	for _, l := range c.Listeners {
+		known = append(known, l.Name)
+	}
+	for i, name := range names {
+		if !slices.Contains(known, name) && !d.failed("listeners") {
+			d.refuse(fmt.Sprintf("catalog.listeners[%d]", i), name, noListener(name, known))
+		}
+	}
+}
+
 // wantListener returns why routes cannot have a listener, or "".
 func (c *Config) wantListener(name string) string {
 	var known []string
 	for _, l := range c.Listeners {
 		switch {
-		case l.Protocol != protocolHTTP && l.Name == name:
+		case l.Protocol != ProtocolHTTP && l.Name == name:
 			return "has protocol: tcp, which has no routes"
 		case l.Name == name:
 			return ""
-		case l.Protocol == protocolHTTP:
+		case l.Protocol == ProtocolHTTP:
 			known = append(known, l.Name)
 		}
 	}
+	return noListener(name, known)
+}
+
+// noListener is the error for a name that is not among those of known listeners.
+func noListener(name string, known []string) string {
 	want := "no such listener"
 	if word := suggest(name, known); word != "" {
 		want += fmt.Sprintf(", did you mean %q?", word)

@@ -101,6 +101,9 @@ type Listener struct {
 	ProxyProtocol *ProxyProtocol `key:"proxy_protocol"`       // nil: no connection begins with a PROXY header
 	// RedirectHTTPS, if not nil, redirects all requests to HTTPS.
 	RedirectHTTPS *RedirectHTTPS `key:"redirect_https"`
+	// Streams are the routes of connections that tags ask for at this listener. [Merge] sets
+	// them.
+	Streams []Route `key:"-"`
 }
 
 // Client limits the clients of all listeners.

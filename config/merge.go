@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"sluice/route"
 )
@@ -15,9 +16,10 @@ type Fragment struct {
 	Origin   string // for messages
 	Services map[string]Service
 	Routes   []Route
+	Streams  []Route // of connections, each with one listener
 }
 
-// Merge returns c with the services and routes of the fragments. c has precedence over
+// Merge returns c with the services, routes and streams of the fragments. c has precedence over
 // the fragments, and an earlier fragment over a later one. Merge omits a later service
 // with the same name, a later route for the same requests, and a route whose service,
 // group or listener does not exist, and returns an error for each in conflicts. Of a route it
@@ -79,7 +81,51 @@ func Merge(c *Config, fragments ...Fragment) (merged *Config, conflicts Errors) 
 	if len(copied.Routes) == 0 {
 		copied.Routes = nil
 	}
+	for _, f := range fragments {
+		conflicts = append(conflicts, copied.addStreams(f)...)
+	}
 	return &copied, conflicts
+}
+
+// addStreams adds the routes of connections of a fragment to copies of their listeners, and
+// returns an error for each that it omits.
+func (c *Config) addStreams(f Fragment) (conflicts Errors) {
+	if len(f.Streams) == 0 {
+		return nil
+	}
+	c.Listeners = slices.Clone(c.Listeners)
+	taken := make(map[string]bool)
+	for _, l := range c.Listeners {
+		for _, key := range l.StreamKeys() {
+			taken[key] = true
+		}
+	}
+	for i, r := range f.Streams {
+		name := strings.Join(r.Listeners, ",")
+		at := slices.IndexFunc(c.Listeners, func(l Listener) bool { return l.Name == name && l.Protocol == ProtocolTCP })
+		service, found := c.Services[r.Service]
+		why := ""
+		switch {
+		case at < 0:
+			why = fmt.Sprintf("there is no listener %q with protocol: tcp", name)
+		case !found:
+			why = fmt.Sprintf("there is no service %q", r.Service)
+		case missingGroup(&r, c.Services) != "":
+			why = fmt.Sprintf("the service %q has no group %q", r.Service, missingGroup(&r, c.Services))
+		case service.NoStreams() != "":
+			why = fmt.Sprintf("the service %q has %s, which needs requests", r.Service, service.NoStreams())
+		case taken[r.StreamKey(name)]:
+			why = "the listener has a service for the same connections"
+		}
+		if why != "" {
+			conflicts = append(conflicts, &Error{Origin: f.Origin, Key: item("streams", i), Want: "ignored: " + why})
+			continue
+		}
+		taken[r.StreamKey(name)] = true
+		l := &c.Listeners[at]
+		l.Streams = append(slices.Clip(l.Streams), r)
+	}
+	return conflicts
 }
 
 // missingListener returns the first listener of r that is missing, and why.

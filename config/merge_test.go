@@ -68,3 +68,79 @@ func TestMergeComparesWhatRoutesMatch(t *testing.T) {
 	}
 	diffLines(t, conflicts, want)
 }
+
+// Routes of connections are added to copies of their listeners.
+func TestMergeStreams(t *testing.T) {
+	const text = `
+listeners:
+  - { name: web, address: ":80" }
+  - { name: db, address: ":81", protocol: tcp, service: star }
+  - { name: tls, address: ":82", protocol: tcp, sni: [{ host: A.example., service: star }] }
+  - { name: empty, address: ":83", protocol: tcp }
+services: { star: { peers: ["127.0.0.1:80"] }, secure: { peers: ["127.0.0.1:81"], upstream: { tls: {} } } }
+catalog: { tags: [traefik], listeners: [web, tls, empty] }
+`
+	c, before := mustParse(t, text), mustParse(t, text)
+	stream := func(protocol, host, listener, service string) Route {
+		return Route{Protocol: protocol, Host: host, Path: "/", Listeners: []string{listener}, Service: service}
+	}
+	merged, conflicts := Merge(c, Fragment{Origin: "one", Streams: []Route{
+		stream("tls", "b.example", "tls", "star"),
+		stream("tls", "", "db", "star"),
+		stream("tcp", "", "empty", "star"),
+	}}, Fragment{Origin: "two", Streams: []Route{
+		stream("tls", "a.example", "tls", "star"),
+		stream("tls", "B.example", "tls", "star"),
+		stream("tls", "B.example", "empty", "star"),
+		stream("tcp", "", "db", "star"),
+		stream("tcp", "", "tls", "mars"),
+		stream("tcp", "", "web", "star"),
+		stream("tcp", "", "tls", "secure"),
+		{Protocol: "tcp", Path: "/", Listeners: []string{"tls"}, Service: "star", Group: "canary"},
+	}})
+	diffLines(t, conflicts, []string{
+		"two: streams[0]: ignored: the listener has a service for the same connections",
+		"two: streams[1]: ignored: the listener has a service for the same connections",
+		"two: streams[3]: ignored: the listener has a service for the same connections",
+		`two: streams[4]: ignored: there is no service "mars"`,
+		`two: streams[5]: ignored: there is no listener "web" with protocol: tcp`,
+		`two: streams[6]: ignored: the service "secure" has upstream.tls, which needs requests`,
+		`two: streams[7]: ignored: the service "star" has no group "canary"`,
+	})
+	var got []string
+	for _, l := range merged.Listeners {
+		for _, r := range l.Streams {
+			got = append(got, l.Name+" "+r.Protocol+" "+r.Host)
+		}
+	}
+	if want := []string{"db tls ", "tls tls b.example", "empty tcp ", "empty tls B.example"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("the streams are %q, want %q", got, want)
+	}
+	if !reflect.DeepEqual(c, before) {
+		t.Error("Merge changed its argument")
+	}
+	if names, all := c.TagListeners(ProtocolTCP); !reflect.DeepEqual(names, []string{"tls", "empty"}) || all {
+		t.Errorf("the listeners for tags are %q, all: %t", names, all)
+	}
+	if names, all := c.TagListeners(ProtocolHTTP); !reflect.DeepEqual(names, []string{"web"}) || !all {
+		t.Errorf("the listeners for routes of tags are %q, all: %t", names, all)
+	}
+}
+
+// A service of the file says itself why it gets no connections.
+func TestNoStreams(t *testing.T) {
+	for settings, want := range map[string]string{
+		"":                            "",
+		"upstream: { protocol: h2c }": "upstream.protocol h2c",
+		"upstream: { tls: {} }":       "upstream.tls",
+		"balance: { policy: sticky }": "balance.policy sticky",
+		"balance: { policy: hash }":   "",
+		"balance: { policy: hash, hash: { keys: [header X-User] } }": "balance.hash.keys without client_address",
+	} {
+		c := mustParse(t, "services: { star: { peers: [\"127.0.0.1:80\"], "+settings+" } }\nroutes: [{ service: star }]")
+		star := c.Services["star"]
+		if got := star.NoStreams(); got != want {
+			t.Errorf("%s: %q, want %q", settings, got, want)
+		}
+	}
+}

@@ -40,6 +40,9 @@ type Route struct {
 	Parts []Part `key:"-"`
 	// Dialect is that of the tags that ask for the route; empty: an operator wrote it.
 	Dialect string `key:"-"`
+	// Protocol is catalog.ProtocolTLS or catalog.ProtocolTCP for a route of connections, which
+	// tags ask for; empty: of requests.
+	Protocol string `key:"-"`
 
 	// checked is set if the route is from a document and valid by itself. The route does not
 	// change after that.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -43,7 +44,7 @@ func DecodeService(s Service, keys catalog.Keys, c *Config) (Service, error) {
 			s.Upstream = Upstream{}
 		case "balance":
 			s.Balance = Balance{}
-		case "health":
+		case "health", "proxy_protocol":
 		default:
 			return s, fmt.Errorf("%s: tags cannot set this", key)
 		}
@@ -61,6 +62,8 @@ func DecodeService(s Service, keys catalog.Keys, c *Config) (Service, error) {
 			s.Balance = set.Balance
 		case "health":
 			s.Health = set.Health
+		case "proxy_protocol":
+			s.ProxyProtocol = set.ProxyProtocol
 		}
 	}
 	d.service(&s, "", &c.Consul)
@@ -94,16 +97,18 @@ func (d *decoder) short() error {
 	return errors.New(strings.Join(texts, "; "))
 }
 
-// TagListeners returns the names of the listeners whose requests routes of tags may match, and
-// whether these are all that have routes. c.Catalog must not be nil.
-func (c *Config) TagListeners() (names []string, all bool) {
+// TagListeners returns the names of the listeners with a protocol that routes of tags may have,
+// and whether these are all with it. c.Catalog must not be nil.
+func (c *Config) TagListeners(protocol string) (names []string, all bool) {
+	all = true
 	for _, l := range c.Listeners {
-		if l.Protocol == protocolHTTP {
+		switch open := c.Catalog.Listeners; {
+		case l.Protocol != protocol:
+		case len(open) == 0 || slices.Contains(open, l.Name):
 			names = append(names, l.Name)
+		default:
+			all = false
 		}
 	}
-	if open := c.Catalog.Listeners; len(open) > 0 {
-		return open, false
-	}
-	return names, true
+	return names, all
 }

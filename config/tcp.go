@@ -4,11 +4,15 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"sluice/catalog"
+	"sluice/route"
 )
 
 // Protocols of a Listener.
 const (
-	protocolHTTP = "http"
+	// ProtocolHTTP serves requests, by routes.
+	ProtocolHTTP = "http"
 	// ProtocolTCP forwards the bytes of each connection to a peer, and those of the
 	// peer back.
 	ProtocolTCP = "tcp"
@@ -35,7 +39,7 @@ func (c *Config) onlyTCP() bool {
 // listenerProtocol checks the keys of a listener that belong to one protocol only.
 func (d *decoder) listenerProtocol(l *Listener, key string, c *Config) {
 	switch l.Protocol {
-	case protocolHTTP:
+	case ProtocolHTTP:
 		if len(l.SNI) > 0 {
 			d.refuse(key+".sni", "", "only with protocol: tcp; with http, routes choose by host")
 		}
@@ -52,8 +56,8 @@ func (d *decoder) listenerProtocol(l *Listener, key string, c *Config) {
 		if l.RedirectHTTPS != nil {
 			d.refuse(key+".redirect_https", "", "not with protocol: tcp, which has no requests")
 		}
-		if l.Service == "" && len(l.SNI) == 0 && !d.failed(key+".service") {
-			d.refuse(key+".service", "", "required with protocol: tcp, unless there is sni: the name of a service")
+		if l.Service == "" && len(l.SNI) == 0 && !d.failed(key+".service") && !c.Catalog.Reads(DialectTraefik) {
+			d.refuse(key+".service", "", "required with protocol: tcp, unless there is sni, or catalog.tags has traefik: the name of a service")
 		}
 		d.streamService(l.Service, key+".service", c)
 		first := make(map[string]string, len(l.SNI))
@@ -88,7 +92,59 @@ func (l Listener) StreamServices() []string {
 	for _, entry := range l.SNI {
 		names = append(names, entry.Service)
 	}
+	for _, r := range l.Streams {
+		names = append(names, r.Service)
+	}
 	return names
+}
+
+// StreamKeys returns the keys of the connections for which l has a service, as
+// [Route.StreamKey].
+func (l Listener) StreamKeys() []string {
+	if l.Protocol != ProtocolTCP {
+		return nil
+	}
+	var keys []string
+	if l.Service != "" {
+		keys = append(keys, Route{Protocol: catalog.ProtocolTCP}.StreamKey(l.Name))
+	}
+	for _, entry := range l.SNI {
+		keys = append(keys, Route{Protocol: catalog.ProtocolTLS, Host: entry.Host, Path: "/"}.StreamKey(l.Name))
+	}
+	for _, r := range l.Streams {
+		keys = append(keys, r.StreamKey(l.Name))
+	}
+	return keys
+}
+
+// StreamKey returns a text that is equal for valid routes of connections that match the same
+// ones at a listener.
+func (r Route) StreamKey(listener string) string {
+	key := r.Protocol + " " + listener
+	if r.Protocol == catalog.ProtocolTCP {
+		return key
+	}
+	r.Listeners = nil
+	checked, err := route.Check(r.Target())
+	if err != nil {
+		return key + " " + err.Error()
+	}
+	return key + " " + checked.Key
+}
+
+// NoStreams returns why no route of connections can lead to s; empty: one can.
+func (s *Service) NoStreams() string {
+	switch {
+	case s.Upstream.UsesHTTP2():
+		return "upstream.protocol " + s.Upstream.Protocol
+	case s.Upstream.TLS != nil:
+		return "upstream.tls"
+	case s.Balance.Policy == policySticky:
+		return "balance.policy " + policySticky
+	case s.Balance.Policy == policyHash && !slices.Contains(s.Balance.Hash.Keys, defaultHashKey):
+		return "balance.hash.keys without client_address"
+	}
+	return ""
 }
 
 // streams completes and checks the services that get connections of listeners for TCP.

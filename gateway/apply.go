@@ -205,10 +205,10 @@ func (g *Gateway) prepare(p *plan) (err error) {
 	for name, service := range p.wanted {
 		targets[name] = service.routed(c.Services[name])
 	}
-	if p.streams, err = streamsOf(p.listeners, targets); err != nil {
+	if p.table, err = g.newTable(p, targets); err != nil {
 		return err
 	}
-	p.table, err = g.newTable(p, targets)
+	p.streams, err = g.newStreams(p, targets)
 	return err
 }
 

@@ -37,6 +37,10 @@ func (g *Gateway) tagRoutes(c *config.Config, found config.Fragment) (changed *c
 	g.tags.resolved(result)
 	for _, r := range result.Routes {
 		r.Group = r.Members // of a shared route none: its parts have groups
+		if r.Protocol != "" {
+			routes.Streams = append(routes.Streams, r.Route)
+			continue
+		}
 		routes.Routes = append(routes.Routes, r.Route)
 	}
 	divided := groupsFor(result, inUse)

@@ -114,7 +114,7 @@ func TestStreamsByServerName(t *testing.T) {
 		t.Fatal(err)
 	}
 	var streams atomic.Pointer[Streams]
-	streams.Store(&Streams{Names: names, Service: other.service})
+	streams.Store(&Streams{Names: names, Other: &route.Route{Service: other.service}})
 	p.serveProxies(ListenerOptions{Streams: streams.Load})
 	dial := func(name string) (string, error) {
 		conn := p.stream()

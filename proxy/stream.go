@@ -16,14 +16,15 @@ import (
 	"sluice/route"
 )
 
-// Streams says to which service the connections of a listener with protocol tcp go.
-// It does not change; a reload makes another one.
+// Streams says to which service the connections of a listener with protocol tcp go. Of its
+// routes, only the service, the split, which must not need a client's key, and
+// Actions.Access count. It does not change; a reload makes another one.
 type Streams struct {
-	// Names has the services by the server name in the ClientHello of TLS. nil: nothing
+	// Names has the routes by the server name in the ClientHello of TLS. nil: nothing
 	// is read before a peer is connected.
 	Names *route.Table
-	// Service is for all other connections. nil: they are closed.
-	Service *route.Service
+	// Other is for all other connections. nil: they are closed; then Names is not nil.
+	Other *route.Route
 }
 
 // streamForwarded is the status of a stream in access log and metrics if a peer was
@@ -87,32 +88,43 @@ func (s *stream) serve() {
 	s.account()
 }
 
-// choose sets the service, or returns why there is none.
+// choose sets the service, or returns why the client gets none.
 func (s *stream) choose() *refusal {
 	streams := s.listener.streams()
-	s.service = streams.Service
+	matched := streams.Other
 	if streams.Names == nil {
-		return nil
+		return s.use(matched)
 	}
 	name, err := s.lookAtHello()
 	switch {
 	case err == nil:
 		s.name = name
-		if matched := streams.Names.Match([]byte(name), []byte("/"), nil); matched != nil {
-			s.service = matched.Service
+		if named := streams.Names.Match([]byte(name), []byte("/"), nil); named != nil {
+			matched = named
 		}
-		if s.service == nil {
+		if matched == nil {
 			s.sendAlert()
 			return refusalNoServerName
 		}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		s.service = nil
 		return refusalHelloTimeout
 	case err != errNoTLS && err != errTooLong:
-		s.service = nil
 		return refusalHelloGone
-	case s.service == nil:
+	case matched == nil:
 		return refusalNoTLS
+	}
+	return s.use(matched)
+}
+
+// use sets the service of a route, and its group. It returns a refusal if the route is not for
+// the client.
+func (s *stream) use(matched *route.Route) *refusal {
+	s.service = matched.Service
+	if matched.Split != nil {
+		s.query.Group = matched.Split.Group(nil).ID()
+	}
+	if a := matched.Actions; a != nil && a.Access != nil && !a.Access.Allows(s.ends.client.Addr().Unmap().WithZone("")) {
+		return refusalClientDenied
 	}
 	return nil
 }
@@ -161,7 +173,7 @@ func (s *stream) forward() {
 	case s.refusal == refusalConnect && len(s.service.Pool.Snapshot().Eligible) == 0:
 		s.refusal = refusalNoEligible // this failure ejected the last peer
 	case s.refusal == nil:
-		s.refusal = pickRefusal(err, false)
+		s.refusal = pickRefusal(err, s.query.Group != 0)
 	}
 }
 

@@ -42,7 +42,7 @@ func startStreams(t testing.TB, o Options, addresses ...string) *testProxy {
 
 // target sends connections to the service that setService has set.
 func (p *testProxy) target() *Streams {
-	return &Streams{Service: p.tables.Load().Match([]byte("a"), []byte("/"), nil).Service}
+	return &Streams{Other: p.tables.Load().Match([]byte("a"), []byte("/"), nil)}
 }
 
 // stream connects without TLS.

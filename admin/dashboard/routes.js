@@ -4,7 +4,7 @@ const shownRoutes = 500; // rows, at most
 
 let routes = [], verdicts = new Map(); // of the route table; what the request gets, by place
 
-const hostOf = r => r.host || (r.host_regexp ? "~" + r.host_regexp : "any");
+const hostOf = r => (r.protocol ? r.protocol + "://" : "") + (r.host || (r.host_regexp ? "~" + r.host_regexp : "any"));
 const splitOf = r => r.split.groups.length > 1 ? r.split.groups.map(g => g.group + " " + percent(g.share)).join(", ") + ", by " + r.split.key.replace("_", " ") : "group " + r.split.groups[0].group;
 
 const weightedOf = r => r.weighted.targets.map(t => t.service + (t.group ? " group " + t.group : "") + " " + percent(t.present_share)).join(", ") + ", by " + r.weighted.key.replace("_", " ");
@@ -57,7 +57,7 @@ function renderRoutes() {
 async function routesRound() {
   const list = await ask("api/routes");
   let place = 0;
-  routes = list.map((r, i) => ({ ...r, place: r.unused ? -i : ++place, key: JSON.stringify([r.host, r.host_regexp, r.path, r.match, r.conditions, r.service, r.unused]),
+  routes = list.map((r, i) => ({ ...r, place: r.unused ? -i : ++place, key: JSON.stringify([r.protocol, r.host, r.host_regexp, r.path, r.match, r.conditions, r.service, r.unused]),
     search: [hostOf(r), r.path, r.service, r.origin, targetOf(r), r.asked_by?.tag, r.asked_by?.service, ...(r.conditions ?? [])].join("\n").toLowerCase() }));
   if (address.has("url")) return explain();
   forgetVerdict();

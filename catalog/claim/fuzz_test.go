@@ -14,6 +14,7 @@ func FuzzResolve(f *testing.F) {
 		"traefik.enable=true\ntraefik.http.routers.r.rule=Host(`h`) || PathRegexp(`^/x`)\ntraefik.http.routers.r.middlewares=m\ntraefik.http.middlewares.m.headers.customrequestheaders.A=b",
 		"sluice.route=h/ rate_limit.=", "sluice.route=h/ forward_auth.url=http://h/ timeouts.idle=1s body_limit=1MiB", "sluice.upstream=protocol=h2 tls=true",
 		"urlprefix-kept.example.com/ weight=0.5", "urlprefix-kept.example.com/ deny=ip:0.0.0.0/0",
+		"traefik.enable=true\ntraefik.tcp.routers.r.rule=HostSNI(`h`) || HostSNIRegexp(`^x`)\ntraefik.tcp.routers.r.tls.passthrough=true",
 	} {
 		f.Add(tag)
 	}

@@ -35,6 +35,9 @@ func service(name string, instances ...Instance) Service {
 func lines(r Result) (list []string) {
 	for _, route := range r.Routes {
 		line := fmt.Sprintf("%s %s%s", route.Service, route.Host+route.HostRegexp, route.Path)
+		if route.Protocol != "" {
+			line = fmt.Sprintf("%s %s://%s", route.Service, route.Protocol, route.Host+route.HostRegexp)
+		}
 		if route.StripPrefix != "" {
 			line += " strip=" + route.StripPrefix
 		}
@@ -53,7 +56,9 @@ func lines(r Result) (list []string) {
 	return list
 }
 
-func allRules() Rules { return Rules{AllListeners: true, Listeners: []string{"web"}} }
+func allRules() Rules {
+	return Rules{AllListeners: true, Listeners: []string{"web"}, StreamListeners: []string{"db", "tls"}}
+}
 
 func TestResolve(t *testing.T) {
 	claims := func(list ...config.Claim) Rules {
@@ -252,14 +257,14 @@ func TestResolve(t *testing.T) {
 // The rules are those of the configuration.
 func TestNewRules(t *testing.T) {
 	c, err := config.Parse("sluice.yaml", []byte(`
-listeners: [{ name: web, address: ":80" }, { name: internal, address: ":81" }]
+listeners: [{ name: web, address: ":80" }, { name: internal, address: ":81" }, { name: db, address: ":82", protocol: tcp, service: z }, { name: tls, address: ":83", protocol: tcp, sni: [{ host: Git.example.com, service: z }] }]
 catalog:
   tags: [fabio]
-  listeners: [internal]
+  listeners: [internal, db]
   insecure: true
   forward_auth: ["http://auth/"]
   claims: [{ service: a, hosts: [h] }]
-services: { x: { peers: ["127.0.0.1:1"], groups: { g: { tags: [g] } } }, y: { peers: ["127.0.0.1:1"] } }
+services: { x: { peers: ["127.0.0.1:1"], groups: { g: { tags: [g] } } }, y: { peers: ["127.0.0.1:1"], upstream: { tls: {} } }, z: { peers: ["127.0.0.1:1"] } }
 routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
 `))
 	if err != nil {
@@ -275,8 +280,13 @@ routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
 	want := Rules{
 		Claims: []config.Claim{{Service: "a", Hosts: []string{"h"}}}, Reserved: map[string]bool{"h": true}, Insecure: true,
 		ForwardAuth: []config.Location{"http://auth/"}, Listeners: []string{"internal"}, Share: true,
-		Defined: map[string]bool{"x": true, "y": true}, Divided: map[string]bool{"x": true, "y": false},
-		Taken: map[string]string{key(c.Routes[0]): "sluice.yaml:10", key(c.Routes[1]): "sluice.yaml:10"},
+		StreamListeners: []string{"db"}, ReservedNames: map[string]bool{"git.example.com": true},
+		Defined: map[string]bool{"x": true, "y": true, "z": true}, Divided: map[string]bool{"x": true, "y": false, "z": false},
+		Requests: map[string]string{"y": "upstream.tls"},
+		Taken: map[string]string{
+			key(c.Routes[0]): "sluice.yaml:10", key(c.Routes[1]): "sluice.yaml:10",
+			c.Listeners[2].StreamKeys()[0]: "the listener db", c.Listeners[3].StreamKeys()[0]: "the listener tls",
+		},
 	}
 	if got := NewRules(c); !reflect.DeepEqual(got, want) {
 		t.Errorf("the rules are %+v, want %+v", got, want)

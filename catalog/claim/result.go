@@ -43,7 +43,7 @@ type Result struct {
 // Route is a route of a service.
 type Route struct {
 	config.Route        // complete, but for what needs the whole configuration
-	Key          string // route.Checked.Key
+	Key          string // route.Checked.Key, or config.Route.StreamKey
 	Members      string // the group in Result.Groups that gets the requests; empty: all instances
 	By           Ask
 	Tags         []string // all that make the route, sorted

@@ -20,7 +20,10 @@ type Rules struct {
 	// Reserved are the hosts of routes of operators, in lower case. A service may have
 	// a route for one of them only with a claim that names it.
 	Reserved map[string]bool
-	// Taken are the origins of the routes of operators, by route.Checked.Key.
+	// ReservedNames are the server names of listeners of operators, in lower case. They are
+	// reserved for routes of connections.
+	ReservedNames map[string]bool
+	// Taken are the origins of the routes of operators, by Route.Key.
 	Taken map[string]string
 	// Insecure says that tags may ask for TLS without verification.
 	Insecure bool
@@ -30,10 +33,15 @@ type Rules struct {
 	Share bool
 	// Listeners are those whose requests the routes may match.
 	Listeners []string
-	// AllListeners says that Listeners has every listener.
+	// AllListeners says that Listeners has every listener with routes.
 	AllListeners bool
+	// StreamListeners are those whose connections the routes may match.
+	StreamListeners []string
 	// Defined are the services of operators, whose settings tags do not change.
 	Defined map[string]bool
+	// Requests are the services of operators to which no connections can go, with the setting
+	// that needs requests.
+	Requests map[string]string
 	// Divided are the services for which an operator has defined groups.
 	Divided map[string]bool
 }
@@ -41,9 +49,15 @@ type Rules struct {
 // NewRules returns the rules of a configuration as operators wrote it, without what was found
 // in the registry.
 func NewRules(c *config.Config) Rules {
-	rules := Rules{Reserved: make(map[string]bool), Defined: make(map[string]bool), Divided: make(map[string]bool)}
+	rules := Rules{
+		Reserved: make(map[string]bool), ReservedNames: make(map[string]bool),
+		Defined: make(map[string]bool), Divided: make(map[string]bool), Requests: make(map[string]string),
+	}
 	for name, service := range c.Services {
 		rules.Defined[name] = true
+		if why := service.NoStreams(); why != "" {
+			rules.Requests[name] = why
+		}
 		rules.Divided[name] = len(service.Groups) > 0
 	}
 	rules.Taken = make(map[string]string, len(c.Routes))
@@ -52,20 +66,33 @@ func NewRules(c *config.Config) Rules {
 			rules.Taken[checked.Key] = r.Origin
 		}
 		if r.Host != "" {
-			rules.Reserved[strings.TrimSuffix(strings.ToLower(r.Host), ".")] = true
+			rules.Reserved[normalHost(r.Host)] = true
+		}
+	}
+	for _, l := range c.Listeners {
+		for _, key := range l.StreamKeys() {
+			rules.Taken[key] = "the listener " + l.Name
+		}
+		for _, entry := range l.SNI {
+			rules.ReservedNames[normalHost(entry.Host)] = true
 		}
 	}
 	if c.Catalog != nil {
 		rules.Claims, rules.Insecure, rules.ForwardAuth = c.Catalog.Claims, c.Catalog.Insecure, c.Catalog.ForwardAuth
 		rules.Share = c.Catalog.Fabio.Share
-		rules.Listeners, rules.AllListeners = c.TagListeners()
+		rules.Listeners, rules.AllListeners = c.TagListeners(config.ProtocolHTTP)
+		rules.StreamListeners, _ = c.TagListeners(config.ProtocolTCP)
 	}
 	return rules
 }
 
+// normalHost returns a host in lower case, without a final dot.
+func normalHost(host string) string { return strings.TrimSuffix(strings.ToLower(host), ".") }
+
 // allow returns the highest priority that service may use for r, or why it may not have it.
 func (u *Rules) allow(service string, r config.Route) (priority int, refused string) {
-	host := strings.TrimSuffix(strings.ToLower(r.Host), ".")
+	host := normalHost(r.Host)
+	reserved := u.Reserved[host] || r.Protocol != "" && u.ReservedNames[host]
 	wide := host == "" || strings.HasPrefix(host, "*.")
 	found, named := false, false
 	for _, c := range u.Claims {
@@ -82,7 +109,7 @@ func (u *Rules) allow(service string, r config.Route) (priority int, refused str
 		found, named = true, named || byName
 	}
 	switch {
-	case u.Reserved[host] && !named:
+	case reserved && !named:
 		return 0, fmt.Sprintf("the host %s belongs to the operator's own routes: want an entry of catalog.claims that names it", host)
 	case found:
 		return priority, ""
@@ -147,17 +174,24 @@ func (u *Rules) forwardAuth(r config.Route) (refused string) {
 }
 
 // listeners limits r to the listeners that it may have. reason says what it loses, and harmless
-// that it keeps some.
+// that it keeps some. A route of connections has at least one of them then.
 func (u *Rules) listeners(r *config.Route) (reason string, harmless bool) {
-	if len(r.Listeners) == 0 {
-		if !u.AllListeners {
-			r.Listeners = u.Listeners
+	open, kind := u.Listeners, "listener"
+	if r.Protocol != "" {
+		open, kind = u.StreamListeners, "listener with protocol: tcp"
+	}
+	if len(r.Listeners) == 0 && (len(open) > 0 || r.Protocol == "" && u.AllListeners) {
+		if !u.AllListeners || r.Protocol != "" {
+			r.Listeners = open
 		}
 		return "", true
 	}
+	if len(open) == 0 {
+		return "the file has no " + kind + " for tags", false
+	}
 	var allowed, other []string
 	for _, name := range r.Listeners {
-		if slices.Contains(u.Listeners, name) {
+		if slices.Contains(open, name) {
 			allowed = append(allowed, name)
 		} else {
 			other = append(other, name)
@@ -167,5 +201,5 @@ func (u *Rules) listeners(r *config.Route) (reason string, harmless bool) {
 		return "", true
 	}
 	r.Listeners = allowed
-	return "no listener for tags has the name " + strings.Join(other, " or ") + ": want " + strings.Join(u.Listeners, " or "), len(allowed) > 0
+	return "no " + kind + " for tags has the name " + strings.Join(other, " or ") + ": want " + strings.Join(open, " or "), len(allowed) > 0
 }

@@ -214,10 +214,14 @@ func (r *resolver) route(m *member, a asked) {
 		d = r.decoded.of(a.route)
 	}
 	a.decoded, a.key = d.route, d.key
-	a.decoded.Service, a.decoded.Dialect = r.service.Name, a.dialect
-	priority, refused := r.rules.allow(r.service.InConsul, d.route)
+	a.decoded.Service, a.decoded.Dialect, a.decoded.Protocol = r.service.Name, a.dialect, a.route.Protocol
+	priority, refused := r.rules.allow(r.service.InConsul, a.decoded)
 	if refused != "" {
 		problem(KindRefused, refused, false)
+		return
+	}
+	if setting := r.rules.Requests[r.service.Name]; a.route.Protocol != "" && setting != "" {
+		problem(KindRefused, "the service has "+setting+" in the file, which connections for TCP cannot have", false)
 		return
 	}
 	if reason, harmless := r.rules.listeners(&a.decoded); reason != "" {
@@ -230,9 +234,22 @@ func (r *resolver) route(m *member, a asked) {
 		a.decoded.Priority = priority
 	}
 	a.text = fmt.Sprintf("%s %d %t %t", d.text, a.decoded.Priority, a.route.Ranked, a.route.Closed)
+	if a.route.Protocol == "" {
+		r.keep(m, a)
+		return
+	}
+	for _, name := range a.decoded.Listeners { // each may be another service's
+		a.decoded.Listeners = []string{name}
+		a.key = a.decoded.StreamKey(name)
+		r.keep(m, a)
+	}
+}
+
+// keep adds a route to an instance, if no other tag of it has one for the same requests.
+func (r *resolver) keep(m *member, a asked) {
 	if known, twice := m.routes[a.key]; twice {
 		if known.text != a.text || known.route.Weight != a.route.Weight {
-			problem(KindBad, "another tag of the instance is a route for the same requests: "+catalog.Shorten(tagOf(known.route)), false)
+			r.add(KindBad, a, "another tag of the instance is a route for the same requests: "+catalog.Shorten(tagOf(known.route)), false, m.named())
 		}
 		return
 	}

@@ -28,7 +28,7 @@ func (m matcher) check() error {
 		}
 	}
 	switch m.name {
-	case "Host":
+	case "Host", "HostSNI":
 		if !ascii(last) {
 			return refuse("want a name in ASCII (for other letters the form xn--…)")
 		}
@@ -46,7 +46,7 @@ func (m matcher) check() error {
 		if _, ok := network(last); !ok {
 			return refuse("want an address or a network")
 		}
-	case "HostRegexp", "PathRegexp", "HeaderRegexp":
+	case "HostRegexp", "HostSNIRegexp", "PathRegexp", "HeaderRegexp":
 		return m.checkRegexp(last)
 	case "QueryRegexp":
 		if len(m.values) == 2 {
@@ -58,7 +58,7 @@ func (m matcher) check() error {
 
 func (m matcher) checkRegexp(pattern string) error {
 	refuse := func(want string) error { return &ruleError{m.column, m.name + ": " + want} }
-	if m.name == "HostRegexp" && !ascii(pattern) {
+	if (m.name == "HostRegexp" || m.name == "HostSNIRegexp") && !ascii(pattern) {
 		return refuse("want a pattern in ASCII")
 	}
 	if hasPlaceholder(pattern) {

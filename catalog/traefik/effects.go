@@ -9,7 +9,9 @@ import (
 // effects collects what a router's middlewares and service do to its routes.
 type effects struct {
 	reader *reader
-	tags   []string // that have a part in the routes
+	of     *section                                               // of the router
+	kinds  map[string]func(e *effects, kind label, options *part) // of its middlewares
+	tags   []string                                               // that have a part in the routes
 	keys   catalog.Keys
 	strip  []string // prefixes, of which the first that fits is stripped
 	step   step     // the last change of the path
@@ -32,7 +34,7 @@ const (
 )
 
 func newEffects(r *reader, router *part) *effects {
-	return &effects{reader: r, keys: make(catalog.Keys), tags: append([]string(nil), router.tags()...)}
+	return &effects{reader: r, of: r.parts.http, kinds: middlewares, keys: make(catalog.Keys), tags: append([]string(nil), router.tags()...)}
 }
 
 // ignore complains about a tag without effect.

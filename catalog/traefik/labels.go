@@ -86,19 +86,39 @@ func (p *part) find(path ...string) *label {
 	return nil
 }
 
-// parts are the routers, middlewares and services for HTTP of an instance, by name.
-type parts struct {
-	routers, middlewares, services map[string]*part
+// section has the routers, middlewares and services for one protocol, by name.
+type section struct{ routers, middlewares, services map[string]*part }
 
-	streams bool   // there are routers or services for TCP or UDP
+func newSection() *section {
+	return &section{make(map[string]*part), make(map[string]*part), make(map[string]*part)}
+}
+
+// kind returns the parts of a kind, or nil for an unknown one.
+func (s *section) kind(name string) map[string]*part {
+	switch name {
+	case "routers":
+		return s.routers
+	case "middlewares":
+		return s.middlewares
+	case "services":
+		return s.services
+	}
+	return nil
+}
+
+// parts are what the tags of an instance define.
+type parts struct {
+	http, tcp *section
+
+	streams bool   // there are tags for TCP or UDP
 	enable  *label // nil: there is no such tag
 }
 
 func partsOf(list []label, reading *catalog.Reading) parts {
-	p := parts{routers: make(map[string]*part), middlewares: make(map[string]*part), services: make(map[string]*part)}
-	byKind := map[string]map[string]*part{"routers": p.routers, "middlewares": p.middlewares, "services": p.services}
+	p := parts{http: newSection(), tcp: newSection()}
 	for _, l := range list {
-		switch l.path[0] {
+		of := p.http
+		switch protocol := l.path[0]; protocol {
 		case "enable":
 			p.enable = &l
 			continue
@@ -107,25 +127,27 @@ func partsOf(list []label, reading *catalog.Reading) parts {
 				reading.Complain(catalog.Complaint{Tag: l.tag, Harmless: true, Want: "sluice has no such setting: ignored"})
 			}
 			continue
-		case "tcp", "udp":
+		case "udp":
 			p.streams = true
-			reading.Complain(catalog.Complaint{Tag: l.tag, Want: "routes for " + strings.ToUpper(l.path[0]) +
-				" are not in tags: want a listener in the file with protocol: tcp"})
+			reading.Complain(catalog.Complaint{Tag: l.tag, Want: "sluice does not forward UDP"})
 			continue
+		case "tcp":
+			p.streams, of = true, p.tcp
+			fallthrough
 		case "http":
-			if len(l.path) < 4 || byKind[l.path[1]] == nil || l.path[2] == "" {
-				reading.Complain(catalog.Complaint{Tag: l.tag, Want: "unknown key: want http.routers, http.middlewares or http.services, each with .NAME.OPTION"})
+			if len(l.path) < 4 || of.kind(l.path[1]) == nil || l.path[2] == "" {
+				reading.Complain(catalog.Complaint{Tag: l.tag, Want: fmt.Sprintf("unknown key: want %[1]s.routers, %[1]s.middlewares or %[1]s.services, each with .NAME.OPTION", protocol)})
 				continue
 			}
 		default:
-			reading.Complain(catalog.Complaint{Tag: l.tag, Want: fmt.Sprintf("unknown key %q: want http, tcp, udp or enable", l.path[0])})
+			reading.Complain(catalog.Complaint{Tag: l.tag, Want: fmt.Sprintf("unknown key %q: want http, tcp or enable", protocol)})
 			continue
 		}
-		of, name := byKind[l.path[1]], l.path[2]
-		if of[name] == nil {
-			of[name] = &part{name: name}
+		named, name := of.kind(l.path[1]), l.path[2]
+		if named[name] == nil {
+			named[name] = &part{name: name}
 		}
-		of[name].labels = append(of[name].labels, label{l.tag, l.path[3:], l.written[3:], l.value})
+		named[name].labels = append(named[name].labels, label{l.tag, l.path[3:], l.written[3:], l.value})
 	}
 	return p
 }

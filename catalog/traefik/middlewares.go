@@ -49,7 +49,7 @@ func ignored(want string) func(*effects, label, *part) {
 // middleware adds the effects of the middleware with a name. from has the name.
 func (e *effects) middleware(from label, name string, depth int) {
 	name, at, elsewhere := strings.Cut(strings.ToLower(name), "@")
-	m := e.reader.parts.middlewares[name]
+	m := e.of.middlewares[name]
 	if elsewhere && at != "consulcatalog" || m == nil {
 		e.close(from, "no middleware "+strconv.Quote(name)+" in the tags of the instance, which are the only ones that it can use")
 		return
@@ -72,9 +72,9 @@ func (e *effects) middleware(from label, name string, depth int) {
 		e.chain(m.labels[0], options, depth)
 		return
 	}
-	apply, known := middlewares[kind]
+	apply, known := e.kinds[kind]
 	if !known {
-		e.close(m.labels[0], "sluice has no middleware of the kind "+kind+": want one of chain, "+strings.Join(slices.Sorted(maps.Keys(middlewares)), ", "))
+		e.close(m.labels[0], "sluice has no middleware of the kind "+kind+": want one of chain, "+strings.Join(slices.Sorted(maps.Keys(e.kinds)), ", "))
 		return
 	}
 	apply(e, m.labels[0], options)

@@ -7,6 +7,8 @@ import (
 	"go/parser"
 	"go/scanner"
 	"go/token"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -37,12 +39,15 @@ type ruleError struct {
 
 func (e *ruleError) Error() string { return e.want }
 
-// arguments are the matchers with the number of their arguments. Of those with many, version 2
-// of Traefik takes several as alternatives, and so does sluice.
-var arguments = map[string]struct {
+// matcherArguments is the number of arguments of a matcher. Of those with many, version 2 of
+// Traefik takes several as alternatives, and so does sluice.
+type matcherArguments struct {
 	least, most int
 	many        bool
-}{
+}
+
+// requestMatchers are the matchers of routers for HTTP.
+var requestMatchers = map[string]matcherArguments{
 	"ClientIP":     {1, 1, true},
 	"Method":       {1, 1, true},
 	"Host":         {1, 1, true},
@@ -56,14 +61,24 @@ var arguments = map[string]struct {
 	"QueryRegexp":  {1, 2, false},
 }
 
+// streamMatchers are the matchers of routers for TCP.
+var streamMatchers = map[string]matcherArguments{
+	"ALPN":          {1, 1, true},
+	"ClientIP":      {1, 1, true},
+	"HostSNI":       {1, 1, true},
+	"HostSNIRegexp": {1, 1, false},
+}
+
 // spellings are the names of matchers in a rule: as documented, in lower case, in upper case,
 // and with one upper-case letter.
 var spellings = func() map[string]string {
 	all := make(map[string]string)
-	for name := range arguments {
-		lower := strings.ToLower(name)
-		for _, spelling := range []string{name, lower, strings.ToUpper(name), strings.ToUpper(lower[:1]) + lower[1:]} {
-			all[spelling] = name
+	for _, matchers := range []map[string]matcherArguments{requestMatchers, streamMatchers} {
+		for name := range matchers {
+			lower := strings.ToLower(name)
+			for _, spelling := range []string{name, lower, strings.ToUpper(name), strings.ToUpper(lower[:1]) + lower[1:]} {
+				all[spelling] = name
+			}
 		}
 	}
 	return all
@@ -72,9 +87,9 @@ var spellings = func() map[string]string {
 // gone are matchers of version 2 with their names in version 3.
 var gone = map[string]string{"Headers": "Header", "HeadersRegexp": "HeaderRegexp", "HostHeader": "Host"}
 
-// parseRule returns a rule of Traefik 3 in disjunctive normal form: one of the terms must hold.
-// Its error is a *ruleError. The grammar is that of Go's expressions.
-func parseRule(rule string) ([]term, error) {
+// parseRule returns a rule of Traefik 3 with the matchers in disjunctive normal form: one of the
+// terms must hold. Its error is a *ruleError. The grammar is that of Go's expressions.
+func parseRule(rule string, matchers map[string]matcherArguments) ([]term, error) {
 	if len(rule) > maxRule {
 		return nil, &ruleError{maxRule + 1, fmt.Sprintf("the rule is too long: want at most %d bytes", maxRule)}
 	}
@@ -86,12 +101,15 @@ func parseRule(rule string) ([]term, error) {
 		}
 		return nil, &ruleError{0, "not a rule: " + err.Error()}
 	}
-	w := &walker{}
+	w := &walker{known: matchers}
 	return w.walk(expression, false)
 }
 
 // walker turns an expression into terms.
-type walker struct{ matchers int }
+type walker struct {
+	known    map[string]matcherArguments
+	matchers int
+}
 
 // walk returns the terms of e, or of its negation.
 func (w *walker) walk(e ast.Expr, not bool) ([]term, error) {
@@ -164,6 +182,10 @@ func (w *walker) matcher(call *ast.CallExpr, not bool) ([]term, error) {
 		}
 		return nil, at(call, "unknown matcher "+function.Name)
 	}
+	want, ok := w.known[name]
+	if !ok {
+		return nil, at(call, name+" is not for this protocol: want "+strings.Join(slices.Sorted(maps.Keys(w.known)), ", "))
+	}
 	values := make([]string, len(call.Args))
 	for i, argument := range call.Args {
 		literal, ok := argument.(*ast.BasicLit)
@@ -179,7 +201,6 @@ func (w *walker) matcher(call *ast.CallExpr, not bool) ([]term, error) {
 		}
 		values[i] = value
 	}
-	want := arguments[name]
 	m := matcher{name: name, values: values, not: not, column: int(call.Pos())}
 	switch {
 	case call.Ellipsis != token.NoPos || len(values) < want.least || len(values) > want.most && !want.many:

@@ -61,11 +61,14 @@ func Read(i catalog.Instance, o Options) catalog.Reading {
 		return catalog.Reading{Tags: r.reading.Tags, Complaints: r.reading.Complaints}
 	}
 	r.parts = p
-	if len(p.routers) == 0 && (!p.streams || len(p.services)+len(p.middlewares) > 0) {
-		p.routers[strings.ToLower(i.Service)] = &part{name: i.Service}
+	if len(p.http.routers) == 0 && (!p.streams || len(p.http.services)+len(p.http.middlewares) > 0) {
+		p.http.routers[strings.ToLower(i.Service)] = &part{name: i.Service}
 	}
-	for _, name := range slices.Sorted(maps.Keys(p.routers)) {
-		r.router(p.routers[name])
+	for _, name := range slices.Sorted(maps.Keys(p.http.routers)) {
+		r.router(p.http.routers[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.tcp.routers)) {
+		r.streamRouter(p.tcp.routers[name])
 	}
 	r.reading.Limit()
 	return r.reading
@@ -85,44 +88,27 @@ var routerOptions = []string{"rule", "priority", "entrypoints", "middlewares", "
 
 func (r *reader) router(router *part) {
 	e := newEffects(r, router)
-	for _, l := range router.labels {
-		if !slices.Contains(routerOptions, l.path[0]) || len(l.path) > 1 && l.path[0] != "tls" && l.path[0] != "observability" {
-			e.ignore(l, "unknown key of a router: ignored; known are "+strings.Join(routerOptions, ", "))
-		}
-	}
-	if syntax := router.find("rulesyntax"); syntax != nil && syntax.value != "v3" {
-		e.refuse(*syntax, "want rules of version 3")
-	}
+	r.options(router, e, routerOptions)
 	rule, ok := r.ruleOf(router, e)
 	if !ok {
 		return
 	}
-	terms, err := parseRule(rule.value)
+	terms, err := parseRule(rule.value, requestMatchers)
 	if err != nil {
 		r.complainRule(rule, err)
 		return
 	}
 	r.service(router, e)
-	if names := router.find("middlewares"); names != nil {
-		for _, name := range list(names.value) {
-			e.middleware(*names, name, 0)
-		}
-	}
+	r.middlewares(router, e)
 	r.listeners(router, e)
+	r.secure(router, e)
 	if e.refused {
 		if !e.restricts() {
 			return
 		}
 		e.closed = true
 	}
-	priority := len(rule.value)
-	if l := router.find("priority"); l != nil {
-		if n, err := strconv.Atoi(l.value); err != nil {
-			e.ignore(*l, "want a whole number: the length of the rule counts instead")
-		} else if n != 0 {
-			priority = n
-		}
-	}
+	priority, _ := priorityOf(router, rule, e)
 	tags := catalog.SortedTags(e.tags...)
 	for _, term := range terms {
 		match, more, never, err := keysOf(term)
@@ -142,6 +128,39 @@ func (r *reader) router(router *part) {
 			r.reading.Routes = append(r.reading.Routes, route)
 		}
 	}
+}
+
+// options complains about unknown options of a router, and rules of another version.
+func (r *reader) options(router *part, e *effects, known []string) {
+	for _, l := range router.labels {
+		if !slices.Contains(known, l.path[0]) || len(l.path) > 1 && l.path[0] != "tls" && l.path[0] != "observability" {
+			e.ignore(l, "unknown key of a router: ignored; known are "+strings.Join(known, ", "))
+		}
+	}
+	if syntax := router.find("rulesyntax"); syntax != nil && syntax.value != "v3" {
+		e.refuse(*syntax, "want rules of version 3")
+	}
+}
+
+// middlewares adds the effects of the middlewares of a router.
+func (r *reader) middlewares(router *part, e *effects) {
+	if names := router.find("middlewares"); names != nil {
+		for _, name := range list(names.value) {
+			e.middleware(*names, name, 0)
+		}
+	}
+}
+
+// priorityOf returns the priority of a router, and whether a tag sets it.
+func priorityOf(router *part, rule label, e *effects) (priority int, set bool) {
+	if l := router.find("priority"); l != nil {
+		if n, err := strconv.Atoi(l.value); err != nil {
+			e.ignore(*l, "want a whole number: the length of the rule counts instead")
+		} else if n != 0 {
+			return n, true
+		}
+	}
+	return len(rule.value), false
 }
 
 // ruleOf returns the rule of a router, or the default one.
@@ -180,13 +199,17 @@ func (r *reader) complainRule(rule label, err error) {
 	r.reading.Complain(c)
 }
 
-// listeners reads where a router's routes count.
+// listeners reads at which listeners a router's routes count.
 func (r *reader) listeners(router *part, e *effects) {
 	if l := router.find("entrypoints"); l != nil {
 		if names := list(l.value); len(names) > 0 {
 			e.keys["listeners"] = names
 		}
 	}
+}
+
+// secure reads whether a router is for requests over TLS only.
+func (r *reader) secure(router *part, e *effects) {
 	for _, l := range router.labels {
 		switch {
 		case l.path[0] != "tls":

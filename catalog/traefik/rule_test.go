@@ -213,7 +213,7 @@ var ruleTests = []struct{ rule, alternatives, err string }{
 
 func TestRules(t *testing.T) {
 	for _, test := range ruleTests {
-		terms, err := parseRule(test.rule)
+		terms, err := parseRule(test.rule, requestMatchers)
 		if got := textOf(err); got != test.err {
 			t.Errorf("%s has the error %q, want %q", test.rule, got, test.err)
 		}
@@ -270,7 +270,7 @@ func TestRuleLimits(t *testing.T) {
 		{strings.Repeat("(", 500) + "Host(`a`)" + strings.Repeat(")", 500), ""},
 		{strings.Repeat("!", 501) + "Host(`a`)", ""},
 	} {
-		terms, err := parseRule(test.rule)
+		terms, err := parseRule(test.rule, requestMatchers)
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%.40s…: %d alternatives and the error %v, want %q", test.rule, len(terms), err, test.want)
 		}
@@ -304,7 +304,7 @@ func TestNormalForm(t *testing.T) {
 		"!!Host(`a`) || !Host(`b`) && !!!Host(`c`)": func(a, b, c bool) bool { return a || !b && !c },
 		"!(!Host(`a`) && !Host(`b`)) && !Host(`c`)": func(a, b, c bool) bool { return (a || b) && !c },
 	} {
-		terms, err := parseRule(rule)
+		terms, err := parseRule(rule, requestMatchers)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -324,7 +324,7 @@ func FuzzRule(f *testing.F) {
 		f.Add(test.rule)
 	}
 	f.Fuzz(func(t *testing.T, rule string) {
-		terms, err := parseRule(rule)
+		terms, err := parseRule(rule, requestMatchers)
 		var wrong *ruleError
 		if err != nil && (!errors.As(err, &wrong) || wrong.column < 0 || wrong.column > len(rule)+1) {
 			t.Fatalf("%q: the error is %#v", rule, err)

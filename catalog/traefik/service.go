@@ -9,32 +9,14 @@ import (
 	"sluice/catalog"
 )
 
-// service reads the service of a router.
+// service reads the service of a router for HTTP.
 func (r *reader) service(router *part, e *effects) {
-	var s *part
-	switch l := router.find("service"); {
-	case l != nil:
-		name := strings.ToLower(l.value)
-		name, at, elsewhere := strings.Cut(name, "@")
-		if s = r.parts.services[name]; elsewhere && at != "consulcatalog" || s == nil && name != strings.ToLower(r.instance.Service) {
-			e.refuse(*l, "a tag reaches no other service: want one that tags of the instance define, or "+r.instance.Service)
-			return
-		}
-	case len(r.parts.services) > 1:
-		names := strings.Join(slices.Sorted(maps.Keys(r.parts.services)), ", ")
-		from := label{tag: r.labels[0].tag}
-		if len(router.labels) > 0 {
-			from = router.labels[0]
-		}
-		e.refuse(from, "the instance has several services: want the key service of the router with one of "+names)
+	s, ok := r.serviceOf(router, e)
+	if !ok {
 		return
-	default:
-		for _, s = range r.parts.services {
-		}
 	}
 	settings, last := catalog.Keys{"upstream": catalog.Keys{}}, r.labels[0].tag
 	if s != nil {
-		e.tags = append(e.tags, s.tags()...)
 		last = s.labels[0].tag
 		for _, l := range s.labels {
 			r.serviceOption(l, settings, e)
@@ -47,6 +29,43 @@ func (r *reader) service(router *part, e *effects) {
 	}
 }
 
+// serviceOf returns the service of a router; nil: it has no options. It returns false if the
+// router may not have the service.
+func (r *reader) serviceOf(router *part, e *effects) (s *part, ok bool) {
+	services := e.of.services
+	switch l := router.find("service"); {
+	case l != nil:
+		name := strings.ToLower(l.value)
+		name, at, elsewhere := strings.Cut(name, "@")
+		if s = services[name]; elsewhere && at != "consulcatalog" || s == nil && name != strings.ToLower(r.instance.Service) {
+			e.refuse(*l, "a tag reaches no other service: want one that tags of the instance define, or "+r.instance.Service)
+			return nil, false
+		}
+	case len(services) > 1:
+		names := strings.Join(slices.Sorted(maps.Keys(services)), ", ")
+		from := label{tag: r.labels[0].tag}
+		if len(router.labels) > 0 {
+			from = router.labels[0]
+		}
+		e.refuse(from, "the instance has several services: want the key service of the router with one of "+names)
+		return nil, false
+	default:
+		for _, s = range services {
+		}
+	}
+	if s != nil {
+		e.tags = append(e.tags, s.tags()...)
+	}
+	return s, true
+}
+
+// port refuses a port that is not that of the instance.
+func (r *reader) port(l label, e *effects) {
+	if l.value != strconv.Itoa(r.instance.Port) {
+		e.refuse(l, "the instance is registered with port "+strconv.Itoa(r.instance.Port)+": want a service of its own in Consul for another port")
+	}
+}
+
 // serviceOption reads one key of a service that needs no other one.
 func (r *reader) serviceOption(l label, settings catalog.Keys, e *effects) {
 	if l.path[0] != "loadbalancer" || len(l.path) < 2 {
@@ -55,9 +74,7 @@ func (r *reader) serviceOption(l label, settings catalog.Keys, e *effects) {
 	}
 	switch key := strings.Join(l.path[1:], "."); key {
 	case "server.port":
-		if l.value != strconv.Itoa(r.instance.Port) {
-			e.refuse(l, "the instance is registered with port "+strconv.Itoa(r.instance.Port)+": want a service of its own in Consul for another port")
-		}
+		r.port(l, e)
 	case "server.scheme":
 		switch l.value {
 		case "http":

@@ -165,6 +165,14 @@ func tagFinding(p claim.Problem) Finding {
 	return f
 }
 
+// nameOf names a route for people.
+func nameOf(r claim.Route) string {
+	if r.Protocol == "" {
+		return r.Host + r.HostRegexp + r.Path
+	}
+	return r.Protocol + "://" + r.Host + r.HostRegexp + " at " + strings.Join(r.Listeners, ", ")
+}
+
 // maxLacking is the number of routes that a finding names.
 const maxLacking = 3
 
@@ -186,7 +194,7 @@ func (t tagged) different() (findings []Finding) {
 				lacking[route.By.Service] = make(map[claim.Named][]string)
 			}
 			of := lacking[route.By.Service]
-			of[named] = append(of[named], route.Host+route.HostRegexp+route.Path)
+			of[named] = append(of[named], nameOf(route))
 		}
 	}
 	for service, of := range lacking {
