@@ -7,7 +7,6 @@ import (
 	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	xhttp2 "golang.org/x/net/http2"
@@ -165,18 +164,32 @@ func TestPeerEndsConnectionsAfterFewStreams(t *testing.T) {
 	p.expectNothingCounted()
 }
 
-// A peer that ends connections before their first stream does not get many for a request.
+// A peer that ends connections before it serves a stream does not get many for a request.
 func TestPeerEndsConnectionsAtOnce(t *testing.T) {
 	t.Parallel()
-	var opened atomic.Int64
-	p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, _ uint32) {
-		opened.Add(1)
-		p.WriteGoAway(0, xhttp2.ErrCodeNo, nil)
-	}))
-	conn := p.dial()
-	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
-	if status, _ := readResponse(t, conn); status != 502 || opened.Load() > 10 {
-		t.Errorf("status %d after %d connections", status, opened.Load())
+	for _, test := range []struct {
+		name  string
+		first bool
+	}{{"with SETTINGS", false}, {"with the first stream", true}} {
+		t.Run(test.name, func(t *testing.T) {
+			origin := startOrigin(t, func(c *originConn) bool {
+				settings, end := http2.AppendSettings(nil), http2.AppendGoAway(nil, 0, http2.NoError)
+				if test.first {
+					c.Conn.Write(settings)
+					io.ReadFull(c, make([]byte, len(http2.Preface)+100)) // a part of the stream
+					settings = nil
+				}
+				c.Conn.Write(append(settings, end...))
+				io.Copy(io.Discard, c)
+				return false
+			})
+			p := startProxyToH2C(t, origin.address())
+			conn := p.dial()
+			io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
+			if status, _ := readResponse(t, conn); status != 502 || origin.connections() > 10 {
+				t.Errorf("status %d after %d connections", status, origin.connections())
+			}
+		})
 	}
 }
 
