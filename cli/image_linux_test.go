@@ -74,7 +74,7 @@ var releaseDir string // of the built program
 
 func TestMain(m *testing.M) {
 	playRole()
-	parallel.SetDefault(4)
+	parallel.SetDefault(6)
 	status := m.Run()
 	if releaseDir != "" {
 		os.RemoveAll(releaseDir)

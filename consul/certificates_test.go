@@ -145,7 +145,6 @@ const (
 )
 
 func TestNewConnectionsUseTheCertificatesOnDisk(t *testing.T) {
-	consultest.ClearEnvironment(t)
 	for name, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
 		t.Run(name, func(t *testing.T) {
 			ca := consultest.NewAuthority(t, "Consul CA")
@@ -170,7 +169,6 @@ func TestNewConnectionsUseTheCertificatesOnDisk(t *testing.T) {
 }
 
 func TestCertificatesThatCannotBeUsedLeaveThoseBefore(t *testing.T) {
-	consultest.ClearEnvironment(t)
 	ca := consultest.NewAuthority(t, "Consul CA")
 	for name, spoil := range map[string]func(s *secured, certificate, key string){
 		"a certificate without its key": func(s *secured, certificate, _ string) { s.install("client.pem", certificate) },
@@ -221,7 +219,6 @@ func TestCertificatesThatCannotBeUsedLeaveThoseBefore(t *testing.T) {
 // A watch goes on on the connection that it has, and survives the change of the
 // CA: first both are trusted, then the servers change, then the old one goes.
 func TestCertificatesAreReplacedWithoutLosingAWatch(t *testing.T) {
-	consultest.ClearEnvironment(t)
 	old, next := consultest.NewAuthority(t, "Old CA"), consultest.NewAuthority(t, "New CA")
 	s := newSecured(t, old, false)
 	s.install("ca.pem", old.File)

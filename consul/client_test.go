@@ -12,7 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 )
 
@@ -32,7 +31,6 @@ func countInstances(t *testing.T, o Options) (instances int, err error) {
 }
 
 func TestClientURL(t *testing.T) {
-	consultest.ClearEnvironment(t)
 	for _, tt := range []struct {
 		address, env, ssl, want string
 	}{
@@ -63,7 +61,6 @@ func TestClientURL(t *testing.T) {
 }
 
 func TestNewRejectsInvalidOptions(t *testing.T) {
-	consultest.ClearEnvironment(t)
 	missing := filepath.Join(t.TempDir(), "missing")
 	for name, o := range map[string]Options{
 		"scheme":     {Addresses: []string{"ftp://10.0.0.1"}},
@@ -80,7 +77,6 @@ func TestNewRejectsInvalidOptions(t *testing.T) {
 }
 
 func TestClientToken(t *testing.T) {
-	consultest.ClearEnvironment(t)
 	fake := discoverytest.Start(t)
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte("of-the-file\n"), 0o600); err != nil {
@@ -119,7 +115,6 @@ func TestClientToken(t *testing.T) {
 }
 
 func TestClientOverUnixSocket(t *testing.T) {
-	consultest.ClearEnvironment(t)
 	dir, err := os.MkdirTemp("", "sluice") // t.TempDir may be too long for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -142,7 +137,6 @@ func TestClientOverUnixSocket(t *testing.T) {
 }
 
 func TestClientOverTLS(t *testing.T) {
-	consultest.ClearEnvironment(t)
 	fake := discoverytest.New()
 	fake.Set("star", discoverytest.Instance("star", "a", 80))
 	server := httptest.NewUnstartedServer(fake)
@@ -178,7 +172,6 @@ func TestClientOverTLS(t *testing.T) {
 }
 
 func TestErrorContainsAgent(t *testing.T) {
-	consultest.ClearEnvironment(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -244,6 +244,7 @@ func TestOnlyAgentIsQueriedAtOnceAfterItsRecovery(t *testing.T) {
 }
 
 func TestWatchesRetryWhenThereIsALeader(t *testing.T) {
+	t.Parallel()
 	for n := range 10 {
 		inCluster(t, 1, func(t *testing.T, c *cluster) {
 			c.at(10 * sec)

@@ -132,6 +132,7 @@ func atBusyAgent(t *testing.T, services, nodes int, f func(t *testing.T, agent *
 // The agent continues canceled queries. If too many are repeated, it refuses all clients at
 // this address.
 func TestRepeatedOutagesLeaveConnectionsToOthers(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name     string
 		services int

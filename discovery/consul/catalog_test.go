@@ -151,6 +151,7 @@ func TestCatalogAddsAtOnceAndRemovesAfterProbation(t *testing.T) {
 }
 
 func TestCatalogRemovesNothingWhileConsulFails(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]discoverytest.Fault{
 		"dropped connections":   {Drop: true},
 		"500":                   {Status: 500, Body: "No cluster leader"},

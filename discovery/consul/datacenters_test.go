@@ -110,6 +110,7 @@ func (b *bubble) cut(datacenters ...string) {
 }
 
 func TestDatacenterThatIsUnreachableForAMinuteCountsAsEmpty(t *testing.T) {
+	t.Parallel()
 	watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b")
 		b.cut("dc1")
@@ -137,6 +138,7 @@ func TestDatacenterThatIsUnreachableForAMinuteCountsAsEmpty(t *testing.T) {
 }
 
 func TestUnreachableDatacenterKeepsItsInstancesUnlessAnotherHasMore(t *testing.T) {
+	t.Parallel()
 	t.Run("none answers", func(t *testing.T) {
 		watchInBubble(t, twoDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 			b.expect(sec, "0s: a b")

@@ -4,11 +4,13 @@ import (
 	"os"
 	"testing"
 
+	"sluice/test/consultest"
 	"sluice/test/parallel"
 )
 
 // Tests with a real Consul mostly wait.
 func TestMain(m *testing.M) {
 	parallel.SetDefault(10)
+	consultest.ClearEnvironment()
 	os.Exit(m.Run())
 }

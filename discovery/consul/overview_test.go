@@ -328,6 +328,7 @@ func TestOverviewIgnoresCaseOfNames(t *testing.T) {
 
 // A proxy in front of Consul may be too slow for long lists, or refuse them.
 func TestServicesArePolledIfALongListFails(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]discoverytest.Fault{
 		"504":       {Status: http.StatusGatewayTimeout, Body: "too slow"},
 		"no answer": {Hang: true},

@@ -49,6 +49,7 @@ func TestAllDatacentersAreUsed(t *testing.T) {
 
 // An unreachable data centre keeps its instances, whatever the other one does.
 func TestUnreachableDatacenterKeepsItsInstancesIfAllAreUsed(t *testing.T) {
+	t.Parallel()
 	watchInBubble(t, spillingDatacenters, inTwo("a b", "x y"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a b x y")
 		for n, datacenter := range []string{"dc1", "dc2"} {

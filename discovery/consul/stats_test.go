@@ -3,12 +3,10 @@ package consul
 import (
 	"testing"
 
-	"sluice/test/consultest"
 	"sluice/test/discoverytest"
 )
 
 func TestStatsMatchTheRequestsToConsul(t *testing.T) {
-	consultest.ClearEnvironment(t)
 	watchInBubble(t, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
 		b.expect(10*sec, "0s: a")
 		b.Break(discoverytest.Fault{Status: 429, Only: func(r discoverytest.Request) bool { return r.Service != "" }})

@@ -12,7 +12,6 @@ import (
 
 // TestRealTLS watches a service at an agent that requires client certificates.
 func TestRealTLS(t *testing.T) {
-	consultest.ClearEnvironment(t)
 	ca, other := consultest.NewAuthority(t, "Consul CA"), consultest.NewAuthority(t, "Another CA")
 	server, serverKey := ca.Issue("server", "server.dc1.consul")
 	client, clientKey := ca.Issue("client")
@@ -62,7 +61,6 @@ func TestRealTLS(t *testing.T) {
 
 // TestRealUnixSocket watches a service over the agent's socket.
 func TestRealUnixSocket(t *testing.T) {
-	consultest.ClearEnvironment(t)
 	dir, err := os.MkdirTemp("", "sluice") // t.TempDir may be too long for a socket
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })

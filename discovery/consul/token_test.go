@@ -40,7 +40,6 @@ func denying(token string) discoverytest.Fault {
 }
 
 func TestTokenReplacedBeforeItsRevocationCausesNoError(t *testing.T) {
-	consultest.ClearEnvironment(t)
 	file := newTokenFile(t, "old\n")
 	watchInBubbleAs(t, consul.Options{TokenFile: file.path}, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
 		b.expect(sec, "0s: a")
@@ -56,7 +55,6 @@ func TestTokenReplacedBeforeItsRevocationCausesNoError(t *testing.T) {
 }
 
 func TestWatchRecoversAfterTheReplacementOfARevokedToken(t *testing.T) {
-	consultest.ClearEnvironment(t)
 	for n := range 10 { // at different moments of a wait
 		file := newTokenFile(t, "old")
 		watchInBubbleAs(t, consul.Options{TokenFile: file.path}, ServiceOptions{}, having("a"), func(t *testing.T, b *bubble) {
@@ -75,7 +73,6 @@ func TestWatchRecoversAfterTheReplacementOfARevokedToken(t *testing.T) {
 }
 
 func TestUnreadableTokenFileKeepsTheToken(t *testing.T) {
-	consultest.ClearEnvironment(t)
 	for name, spoil := range map[string]func(tokenFile){
 		"missing":    func(f tokenFile) { os.Remove(f.path) },
 		"empty":      func(f tokenFile) { f.write("\n") },
@@ -105,7 +102,7 @@ func TestUnreadableTokenFileKeepsTheToken(t *testing.T) {
 
 // TestRealTokenRotation replaces the token in the file, and deletes the old one.
 func TestRealTokenRotation(t *testing.T) {
-	consultest.ClearEnvironment(t)
+	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Node: "node-1", ACLs: true})
 	acl := agent.Client().ACL()
 	policy, old, err := agent.NewToken("sluice", leastPrivilege(t))

@@ -110,6 +110,7 @@ func TestChangedIndexWithUnchangedContentIsNoEvent(t *testing.T) {
 }
 
 func TestErrorsKeepTheInstances(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		fault discoverytest.Fault
