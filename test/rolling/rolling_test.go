@@ -276,7 +276,7 @@ func startGateway(t *testing.T, r *rolls, list []mode, settings string) *running
 	routes := fmt.Sprintf("routes:\n  - { host: %s, service: %s }\n", controlService, controlService)
 	for _, m := range list {
 		variants := []mode{m}
-		if !m.patient {
+		if m.shortest() < patientCheck {
 			variants = append(variants, m.withPatience())
 		}
 		for _, m := range variants {
