@@ -70,9 +70,12 @@ func (s *Server) cutPeers() {
 // Drain ends the connections that were accepted on l, which must no longer be served.
 // It treats requests in flight and idle connections as Shutdown does, but does not
 // wait for them. After grace it ends the remaining requests, as if their clients had
-// closed their connections, and resets the remaining streams. It must not be called
-// after Shutdown.
+// closed their connections, and resets the remaining streams. After the begin of Shutdown it
+// does nothing.
 func (s *Server) Drain(l net.Listener, idleGrace, grace time.Duration) {
+	if !s.cutAfter(l, grace) {
+		return
+	}
 	until := s.sweeper.now() + int64(idleGrace)
 	s.eachConnection(l, func(c *clientConn) {
 		c.listener.idleUntil.Store(until)
@@ -82,6 +85,16 @@ func (s *Server) Drain(l net.Listener, idleGrace, grace time.Duration) {
 		}
 	})
 	s.eachArrival(l, func(a *arrival) { a.boundLocked(until) })
+}
+
+// cutAfter cuts what remains of l after grace. It reports false, and does nothing, if Shutdown has
+// begun, which waits for background.
+func (s *Server) cutAfter(l net.Listener, grace time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining.Load() {
+		return false
+	}
 	s.background.Go(func() {
 		timer := time.NewTimer(grace)
 		defer timer.Stop()
@@ -96,6 +109,7 @@ func (s *Server) Drain(l net.Listener, idleGrace, grace time.Duration) {
 			s.abortStreams(l)
 		}
 	})
+	return true
 }
 
 // eachConnection calls do for the connections that were accepted on l.

@@ -334,3 +334,21 @@ func (l *lateListener) Accept() (net.Conn, error) {
 	<-l.proceed
 	return l.Listener.Accept()
 }
+
+// A reload may remove a listener while the program stops.
+func TestDrainDuringShutdown(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		p := newUnmanagedProxy(t, Options{})
+		drained := make(chan struct{})
+		go func() {
+			defer close(drained)
+			p.Drain(nil, 0, time.Hour)
+		}()
+		if err := p.Shutdown(t.Context(), 0); err != nil {
+			t.Error(err)
+		}
+		<-drained
+		p.pool.Close()
+	}
+}
