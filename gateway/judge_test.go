@@ -281,13 +281,14 @@ func TestJudgeReports(t *testing.T) {
 // A release that does not fail goes through the steps. An upgrade keeps the share.
 func TestJudgeAdvances(t *testing.T) {
 	t.Parallel()
+	begin := time.Now()
 	c := startCanary(t, "steps: [50%, 75%, 100%], step: 10m")
 	c.await("the judge has seen the release", func() bool { return judging(c.split()) })
 	for range 1200 { // more than 500 of which reach the canary
 		c.request()
 	}
 	trial := c.trialsInUse()[0]
-	c.look(trial, time.Now().Add(9*time.Minute))
+	c.look(trial, begin.Add(10*time.Minute))
 	if s := c.split(); s.Given != nil {
 		t.Errorf("before the step is over: %+v", s.Given)
 	}

@@ -152,13 +152,13 @@ func testSpill(t *testing.T, settings string) {
 		r.api("/api/services", &services)
 		return services[0].Tiers
 	}
+	r.await("both data centres have answered", func() bool {
+		return slices.Equal(tiers(), []admin.Tier{{Peers: 1, Eligible: 1, Share: 1}, {Peers: 1, Eligible: 1}})
+	})
 	for range 20 {
 		if _, body := r.get("/"); body != "a" {
 			t.Fatalf("a request went to %q", body)
 		}
-	}
-	if got := tiers(); !slices.Equal(got, []admin.Tier{{Peers: 1, Eligible: 1, Share: 1}, {Peers: 1, Eligible: 1}}) {
-		t.Fatalf("tiers %+v", got)
 	}
 	set(api.HealthCritical)
 	r.answers("/", "b")

@@ -25,7 +25,7 @@ var varying = []struct {
 	{regexp.MustCompile(`\b\d{13}-\d+\b`), "<id>"},
 	{regexp.MustCompile(`\b[0-9a-f]{12}\b`), "<hash>"},
 	// What a check says of a process that is killed depends on how far the check is.
-	{regexp.MustCompile(`(: dial tcp [0-9.:]+: connect: connection refused|: read tcp [0-9.:]+->[0-9.:]+: read: connection reset by peer|: EOF)`), ": <killed>"},
+	{regexp.MustCompile(`: ((dial|read) tcp [0-9.:>-]+: (connect|read): connection (refused|reset by peer)|EOF)`), ": <killed>"},
 	{regexp.MustCompile(`"(\w+_ms|ms|index|inflight|requests|failures|queries|errors|changes|number|process|bytes)": \d+(\.\d+)?`), `"$1": <number>`},
 }
 
@@ -109,6 +109,7 @@ func TestDiffer(t *testing.T) {
 		{"a\nb", "a\nc", false},
 		{"a", "a\nb", false},
 		{`Get "http://127.0.0.1:9/h": dial tcp 127.0.0.1:9: connect: connection refused`, `Get "http://127.0.0.1:9/h": read tcp 127.0.0.1:8->127.0.0.1:9: read: connection reset by peer`, true},
+		{`Get "http://127.0.0.1:9/h": dial tcp 127.0.0.1:9: connect: connection refused`, `Get "http://127.0.0.1:9/h": dial tcp 127.0.0.1:9: connect: connection reset by peer`, true},
 		{`Get "http://127.0.0.1:9/h": dial tcp 127.0.0.1:9: connect: connection refused`, `Get "http://127.0.0.1:9/h": context deadline exceeded`, false},
 		{"a\nb", "a", false},
 		{"", "", true},
