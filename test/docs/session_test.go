@@ -67,7 +67,7 @@ await() {
 # PATTERN ends it.
 terminal() {
 	"$@" >>"$DOCS_LOG" 2>&1 &
-	disown
+	disown $! # by its id: the current job is another one when this one has already ended
 	echo "$! $*" >>"$DOCS_LOG.processes"
 }
 process() { sed -n "s/ .*$1.*//p" "$DOCS_LOG.processes" | tail -n 1; }
