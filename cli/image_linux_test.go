@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -75,11 +76,22 @@ var releaseDir string // of the built program
 func TestMain(m *testing.M) {
 	playRole()
 	parallel.SetDefault(6)
+	handleIgnored()
 	status := m.Run()
 	if releaseDir != "" {
 		os.RemoveAll(releaseDir)
 	}
 	os.Exit(status)
+}
+
+// handleIgnored handles the signals that nohup, or a shell that starts this in the background, lets
+// processes ignore. The children would ignore them too: a handled signal has its default in a child.
+func handleIgnored() {
+	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
+	}
 }
 
 // image is the content of the container image: a directory with the program and its

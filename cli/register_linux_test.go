@@ -178,11 +178,6 @@ const noConsul = "http://127.0.0.1:1"
 // The app keeps serving during the drain. A second signal ends the drain.
 func TestRegisterDeregistersBeforeTheAppStops(t *testing.T) {
 	t.Parallel()
-	// Under nohup this process ignores SIGHUP, and so would the children: a signal with a
-	// handler has its default in a child.
-	handled := make(chan os.Signal, 1)
-	signal.Notify(handled, syscall.SIGHUP)
-	defer signal.Stop(handled)
 	agent := consultest.Start(t, consultest.Options{})
 	r := startRegister(t, agent.URL(), []string{"--http", "/", "--drain", "1h"}, []string{"%APP%"})
 	awaitStars(t, agent, r.id())
