@@ -22,6 +22,8 @@ const (
 	lockDelay = time.Second
 	// lockWait is how long a query waits for the end of another lock.
 	lockWait = time.Minute
+	// sessionGrace is how much longer than its caller a new session is waited for.
+	sessionGrace = 2 * time.Second
 )
 
 // ErrLockLost is the cause of the end of a Lock's context.
@@ -40,7 +42,8 @@ type Lock struct {
 	Held context.Context
 }
 
-// Lock waits until it gets the lock on key, or ctx ends. The token needs key:write for key
+// Lock waits until it gets the lock on key, or ctx ends. If Consul does not answer, it
+// returns a few seconds after the end of ctx. The token needs key:write for key
 // and session:write for the agent's node. The key should be for nothing else: it is deleted
 // with the lock. If this process dies, the lock is free after 21 s. The caller must call
 // Unlock.
@@ -126,6 +129,9 @@ func (l *Lock) awaitFree(ctx context.Context) error {
 // newSession creates a session that ends by its TTL only: the health of the agent's node
 // says nothing about this process.
 func (c *Client) newSession(ctx context.Context, key string) (id string, err error) {
+	// Without the answer nobody could destroy the session.
+	ctx, cancel := extend(ctx, sessionGrace)
+	defer cancel()
 	ttl := c.lockTTL
 	err = c.write(ctx, sessionWrite, func(c *api.Client, w *api.WriteOptions) (err error) {
 		id, _, err = c.Session().CreateNoChecks(&api.SessionEntry{
@@ -134,6 +140,18 @@ func (c *Client) newSession(ctx context.Context, key string) (id string, err err
 		return err
 	})
 	return id, err
+}
+
+// extend returns a context that ends grace after ctx.
+func extend(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	extended, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		time.AfterFunc(grace, func() { end(context.Cause(ctx)) })
+	})
+	return extended, func() {
+		stop()
+		end(nil)
+	}
 }
 
 const sessionWrite = `session:write for the agent's node: session_prefix "" { policy = "write" }`

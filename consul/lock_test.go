@@ -3,12 +3,19 @@ package consul
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"sluice/test/consultest"
+	"sluice/test/discoverytest"
 )
 
 const lockKey = "sluice/locks/a"
@@ -98,6 +105,7 @@ func TestLockThatIsNotAwaited(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
 	c := realClient(t, agent, "")
+	c.lockTTL = time.Hour // no session ends by its TTL
 	held, err := c.Lock(t.Context(), lockKey)
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -109,6 +117,61 @@ func TestLockThatIsNotAwaited(t *testing.T) {
 	}
 	awaitSessions(t, agent, 1)
 	must(t, held.Unlock(t.Context()))
+}
+
+// Also if its session is created just then. If Consul does not answer, who waits no longer is
+// not held up.
+func TestNewSessionIsDestroyedIfTheLockIsNotAwaited(t *testing.T) {
+	for name, test := range map[string]struct {
+		answersAfter time.Duration
+		destroyed    []string
+	}{
+		"the answer comes":         {sessionGrace / 2, []string{"/v1/session/destroy/one"}},
+		"the answer does not come": {time.Hour, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				var mu sync.Mutex
+				var destroyed []string
+				pipe := discoverytest.ServePipe(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					io.Copy(io.Discard, r.Body) // the end of the request is noticed only after it
+					switch {
+					case r.URL.Path == "/v1/session/create":
+						cancel()
+						select {
+						case <-time.After(test.answersAfter):
+							io.WriteString(w, `{"ID":"one"}`)
+						case <-r.Context().Done():
+						}
+					case strings.HasPrefix(r.URL.Path, "/v1/session/destroy/"):
+						mu.Lock()
+						defer mu.Unlock()
+						destroyed = append(destroyed, r.URL.Path)
+						io.WriteString(w, "true")
+					default:
+						t.Errorf("%s %s", r.Method, r.URL)
+					}
+				}))
+				c, err := New(Options{Addresses: []string{"http://fake"}, Log: zerolog.Nop(), dial: pipe.DialContext})
+				must(t, err)
+				begin := time.Now()
+				if _, err := c.Lock(ctx, lockKey); !errors.Is(err, context.Canceled) {
+					t.Errorf("error %v", err)
+				}
+				if took := time.Since(begin); took > sessionGrace {
+					t.Errorf("it took %v", took)
+				}
+				c.Close()
+				pipe.Close()
+				mu.Lock()
+				defer mu.Unlock()
+				if !slices.Equal(destroyed, test.destroyed) {
+					t.Errorf("destroyed: %q, want %q", destroyed, test.destroyed)
+				}
+			})
+		})
+	}
 }
 
 // A lock outlives the TTL of its session while its holder lives, and ends with it.
