@@ -1,9 +1,9 @@
 // Command canary shows the release of a new version with a real Consul on this machine. It needs
-// only Go, and ends by itself after about a quarter of a minute:
+// only Go, and ends by itself after about ten seconds:
 //
 //	go run ./examples/canary
 //
-// Instances of version 2 register with the tag v2. While 100 requests a second go on, their share
+// Instances of version 2 register with the tag v2. While 250 requests a second go on, their share
 // becomes 5 %, 50 % and 100 %, and then 50 % again for a release that fails: a judge sets its share to
 // 0. The instances are part of this program; Consul and sluice are processes.
 package main
@@ -33,7 +33,10 @@ func main() {
 	}
 }
 
-const perSecond = 100
+const (
+	perSecond = 250
+	enough    = 200 // requests that show how a share divides them
+)
 
 // configuration is that of sluice, with Consul's address and the share of the canary.
 const configuration = `consul: { addresses: [%q] }
@@ -93,14 +96,13 @@ func (r *release) start(ctx context.Context) (err error) {
 		return err
 	}
 	r.line("Building sluice, and starting Consul, two instances of version 1 and sluice.")
-	if err := sluicetest.Build(ctx, r.directory, "sluice"); err != nil {
-		return err
+	built := make(chan error, 1)
+	go func() { built <- sluicetest.Build(ctx, r.directory, "sluice") }()
+	r.consul, err = consultest.StartAgent(ctx, consultest.Options{Node: "canary", Progress: r.out})
+	if err == nil {
+		err = r.register("v1", 2)
 	}
-	r.consul, err = consultest.StartAgent(ctx, consultest.Options{Mode: consultest.Server, Node: "canary", Progress: r.out})
-	if err != nil {
-		return err
-	}
-	if err := r.register("v1", 2); err != nil {
+	if err = errors.Join(err, <-built); err != nil {
 		return err
 	}
 	if err := r.configure("0%"); err != nil {
@@ -146,7 +148,7 @@ func (r *release) registerCanary(ctx context.Context) error {
 		if n := byVersion2(now); n > 0 {
 			return false, fmt.Errorf("%d requests reached version 2", n)
 		}
-		return now.Requests >= perSecond, nil
+		return now.Requests >= enough/2, nil
 	})
 }
 
@@ -165,7 +167,7 @@ func (r *release) shift(share string) func(context.Context) error {
 		begin := r.load.Count()
 		return r.await(ctx, "more requests", func(context.Context) (bool, error) {
 			now := r.load.Count().Since(begin)
-			return now.Requests >= 2*perSecond && byVersion2(now) > 0, nil
+			return now.Requests >= enough && byVersion2(now) > 0, nil
 		})
 	}
 }
@@ -187,9 +189,9 @@ func (r *release) fail(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	after := time.Now()
-	if err := r.await(ctx, "version 2 to get no more requests", func(context.Context) (bool, error) {
-		return time.Since(after) > time.Second, nil
+	after := r.load.Count()
+	if err := r.await(ctx, "requests without version 2", func(context.Context) (bool, error) {
+		return r.load.Count().Since(after).Requests >= enough/2, nil
 	}); err != nil {
 		return err
 	}

@@ -7,7 +7,7 @@ import (
 
 func TestRelease(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts Consul and sluice, and takes a quarter of a minute")
+		t.Skip("starts Consul and sluice, and takes ten seconds")
 	}
 	var out strings.Builder
 	err := run(t.Context(), &out)
