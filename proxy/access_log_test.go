@@ -123,6 +123,7 @@ func TestRealClientAddress(t *testing.T) {
 
 // Clients behind one proxy do not share a rate limit, and nobody else can choose its own.
 func TestRateLimitOfClientsBehindProxies(t *testing.T) {
+	t.Parallel()
 	for _, trusted := range [][]netip.Prefix{nil, loopback} {
 		p := startProxy(t, Options{TrustedProxies: trusted}, startOrigin(t, answering(okResponse)).address())
 		p.setActions(&route.Actions{RateLimit: &route.RateLimit{Limiter: ratelimit.New(1, time.Hour, 1)}})
@@ -142,6 +143,7 @@ func TestRateLimitOfClientsBehindProxies(t *testing.T) {
 }
 
 func TestAccessLogNamesTheTries(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startLogged(t, Options{}, nowhere[0], nowhere[1], origin.address())
 	for range 3 { // after the peer that answers comes one that does not
@@ -196,6 +198,7 @@ func TestAccessLogHasTheUpstreamStatus(t *testing.T) {
 }
 
 func TestHedgedTriesAreLogged(t *testing.T) {
+	t.Parallel()
 	slow := startOrigin(t, hanging)
 	fast := startOrigin(t, answersAfter(0, "fast"))
 	p := startLogged(t, Options{}, slow.address(), fast.address())
@@ -224,6 +227,7 @@ func TestHedgedTriesAreLogged(t *testing.T) {
 }
 
 func TestOverTLSAccessLog(t *testing.T) {
+	t.Parallel()
 	p := startLogged(t, Options{}, startOrigin(t, answering(okResponse)).address())
 	p.raw(closingRequest)
 	lines := p.lines()

@@ -320,6 +320,7 @@ func TestActions(t *testing.T) {
 
 // A route that only redirects needs no service.
 func TestRedirectWithoutService(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{})
 	p.setRoutes(route.Route{Path: "/", Actions: &route.Actions{Redirect: redirect(t, "$scheme://$authority/to", 303)}})
 	for _, front := range p.fronts() {

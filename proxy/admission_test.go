@@ -87,6 +87,7 @@ func TestTooManyConnections(t *testing.T) {
 // One too many is told so even if it has sent its request before it was
 // accepted: what is unread when a connection is closed makes the system reset it.
 func TestTooManyConnectionsWithRequest(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{Limits: Limits{Connections: 1}})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -113,6 +114,7 @@ func TestTooManyConnectionsWithRequest(t *testing.T) {
 // Networks of IPv4-mapped addresses are those of the IPv4 addresses, and so are
 // the addresses of clients at a socket for both versions.
 func TestTrustedNetworksOfMappedAddresses(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	for _, listen := range []string{"127.0.0.1:0", "[::]:0"} {
 		for network, trusted := range map[string]bool{

@@ -90,6 +90,7 @@ func TestHashKeysOfRequests(t *testing.T) {
 
 // A request without the key is kept nowhere; the next key is asked first.
 func TestRequestsWithoutAHashKey(t *testing.T) {
+	t.Parallel()
 	keys := []route.HashKey{{Source: route.HashHeader, Name: "x-user"}, {Source: route.HashQuery, Name: "u"}}
 	p := startAffine(t, Options{}, balancer.PolicyHash, &route.Affinity{Keys: keys}, 3)
 	reached := make(map[string]bool)
@@ -140,6 +141,7 @@ func TestClientAddressBehindProxies(t *testing.T) {
 var setCookie = regexp.MustCompile("\r\nSet-Cookie: peer=([0-9a-z]+); Path=/; HttpOnly\r\n")
 
 func TestStickyCookie(t *testing.T) {
+	t.Parallel()
 	a := &route.Affinity{Cookie: "peer", CookieAttributes: "; Path=/; HttpOnly"}
 	p := startAffine(t, Options{}, balancer.PolicySticky, a, 3)
 	values := make(map[string]string) // by peer
@@ -193,6 +195,7 @@ func TestStickyCookie(t *testing.T) {
 
 // An answer that sluice gives by itself comes from no peer.
 func TestNoStickyCookieWithoutAPeer(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{})
 	p.setPolicy(balancer.PolicySticky)
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: &route.Affinity{Cookie: "peer"}})
@@ -204,6 +207,7 @@ func TestNoStickyCookieWithoutAPeer(t *testing.T) {
 // The client gets the cookie once, in the final response, and with a protocol
 // that takes over the connection.
 func TestStickyCookieAndInterimResponses(t *testing.T) {
+	t.Parallel()
 	for _, final := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"} {
 		origin := startOrigin(t, func(c *originConn) bool {
 			if _, ok := c.request(); !ok {

@@ -9,6 +9,7 @@ import (
 )
 
 func TestNoRoute(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{})
 	table, err := route.NewTable([]route.Route{{Host: "a", Path: "/x", Service: p.service}})
 	if err != nil {
@@ -30,6 +31,7 @@ func TestNoRoute(t *testing.T) {
 }
 
 func TestAnswerAsJSON(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{})
 	got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\nConnection: close\r\n\r\n")
 	for _, want := range []string{"HTTP/1.1 503 ", "\r\nX-Sluice-Reason: no_peers\r\n", "\r\nContent-Type: application/json\r\n",
@@ -42,6 +44,7 @@ func TestAnswerAsJSON(t *testing.T) {
 
 // RFC 9110, section 7.6.2: the last recipient answers by itself.
 func TestMaxForwardsZero(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, origin.address())
 	got := p.raw("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\nConnection: close\r\n\r\n")

@@ -14,6 +14,7 @@ import (
 )
 
 func TestWaitForFirstPeer(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{})
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: 10 * time.Second})
@@ -34,6 +35,7 @@ func TestWaitForFirstPeer(t *testing.T) {
 
 // The connection count of an origin shows that connections are used again.
 func TestUpstreamConnectionsAreReused(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, origin.address())
 	conn := p.dial()
@@ -51,6 +53,7 @@ func TestUpstreamConnectionsAreReused(t *testing.T) {
 // A connection that the peer closed while it was idle loses no request, not
 // even one that must not be sent twice.
 func TestStaleConnection(t *testing.T) {
+	t.Parallel()
 	for _, method := range []string{"GET", "POST"} {
 		t.Run(method, func(t *testing.T) {
 			origin := startOrigin(t, func(c *originConn) bool {
@@ -76,6 +79,7 @@ func TestStaleConnection(t *testing.T) {
 // A connection that dies under a request: the request goes to another peer
 // where that is safe, and only there.
 func TestRetryWhereSafe(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		method string
 		status int
@@ -113,6 +117,7 @@ func TestRetryWhereSafe(t *testing.T) {
 
 // Peers that cannot be connected to cost no request of any kind.
 func TestRetryAfterConnectFailure(t *testing.T) {
+	t.Parallel()
 	good := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, append(nowhere, good.address())...)
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2}})
@@ -127,6 +132,7 @@ func TestRetryAfterConnectFailure(t *testing.T) {
 }
 
 func TestNoPeerAnswers(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{}, nowhere[0])
 	if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 502 ") || !strings.Contains(got, "X-Sluice-Reason: connect_failed\r\n") {
 		t.Errorf("got %q", got)
@@ -189,6 +195,7 @@ func TestResponseHeaderTimeoutBoundsAllTries(t *testing.T) {
 
 // A body that is kept is sent again.
 func TestKeptBodyIsSentAgain(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{10, 30_000, 60_000, 200_000} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			t.Parallel()

@@ -17,6 +17,7 @@ import (
 // nothing: a request that may be sent twice goes to another peer, and any other
 // is answered with a 502.
 func TestPeerThatDiesWhileItAnswers(t *testing.T) {
+	t.Parallel()
 	const head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 	large := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", 10*responseBufferBytes)
 	for _, test := range []struct {
@@ -93,6 +94,7 @@ func TestPeerThatDiesWhileItAnswers(t *testing.T) {
 
 // A head and its body that come one after the other go out together.
 func TestHeadWaitsForItsBody(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, func(c *originConn) bool {
 		if _, ok := c.request(); !ok {
 			return false

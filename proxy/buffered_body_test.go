@@ -80,6 +80,7 @@ func patientTimeouts() route.Timeouts {
 // A peer that begins to answer while it still reads gets the whole of a body
 // that is kept, and its connection is used again.
 func TestKeptBodyGoesOnBehindEarlyAnswer(t *testing.T) {
+	t.Parallel()
 	const length = 8 << 20 // more than a socket has room for at first
 	origin := startOrigin(t, func(c *originConn) bool {
 		r, err := http.ReadRequest(c.Reader)

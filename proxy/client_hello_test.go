@@ -34,6 +34,7 @@ func inRecords(record []byte, size int) (records []byte) {
 }
 
 func TestServerName(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name   string
 		config *tls.Config

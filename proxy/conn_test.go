@@ -12,6 +12,7 @@ import (
 // A client that goes away amid a request is noticed at once, however closely
 // the end of its connection follows its last bytes.
 func TestClientThatLeavesAmidRequest(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	never := time.Hour
 	p := startProxy(t, Options{Timeouts: Timeouts{never, never, never, never}}, origin.address())
@@ -39,6 +40,7 @@ func TestClientThatLeavesAmidRequest(t *testing.T) {
 // An interim response is no answer: where no final one follows it, sluice gives
 // one, so that the next response is not taken for it.
 func TestInterimResponseAndNothingElse(t *testing.T) {
+	t.Parallel()
 	const hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 	for name, then := range map[string]string{"the end": "", "half a head": "HTTP/1.1 200", "a malformed head": "HTTP/1.1 999 Odd\r\n\r\n"} {
 		t.Run(name, func(t *testing.T) {
@@ -76,6 +78,7 @@ func TestInterimResponseAndNothingElse(t *testing.T) {
 // A connection to a peer that has sent a malformed trailer section is not used
 // again: what follows there would reach somebody else.
 func TestMalformedTrailerEndsConnection(t *testing.T) {
+	t.Parallel()
 	for _, version := range []string{"HTTP/1.0", "HTTP/1.1"} {
 		t.Run(version, func(t *testing.T) {
 			origin := startOrigin(t, func(c *originConn) bool {
@@ -108,6 +111,7 @@ func TestMalformedTrailerEndsConnection(t *testing.T) {
 // Requests that come in one read with the end of a chunked body are not lost,
 // wherever it ends.
 func TestPipelinedBehindChunks(t *testing.T) {
+	t.Parallel()
 	origin := startEchoOrigin(t)
 	p := startProxy(t, Options{}, origin.address())
 	for _, size := range []int{1, requestBufferBytes - 200, requestBufferBytes - 100, requestBufferBytes, 3 * requestBufferBytes, 3 * relayBufferBytes} {

@@ -25,6 +25,7 @@ func visibleEdits(t testing.TB) *route.Actions {
 
 // The response that switches protocols is edited, and the tunnel works.
 func TestEditsOfAnUpgrade(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, echoing)
 	p := startProxy(t, Options{}, origin.address())
 	p.setActions(visibleEdits(t))
@@ -46,6 +47,7 @@ func TestEditsOfAnUpgrade(t *testing.T) {
 
 // Interim responses are not edited, and the cookie for the peer is not removed.
 func TestEditsOfInterimResponsesAndCookies(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, func(c *originConn) bool {
 		r, err := http.ReadRequest(c.Reader)
 		if err != nil {
@@ -91,6 +93,7 @@ func TestEditsOfInterimResponsesAndCookies(t *testing.T) {
 
 // Each attempt gets the same edits, with the address of its own peer.
 func TestEditsOfRetries(t *testing.T) {
+	t.Parallel()
 	reset := startOrigin(t, func(c *originConn) bool { c.request(); return false })
 	fine := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, reset.address(), fine.address())
@@ -116,6 +119,7 @@ func TestEditsOfRetries(t *testing.T) {
 
 // A hedge has the address of the second peer.
 func TestEditsOfHedges(t *testing.T) {
+	t.Parallel()
 	slow := startOrigin(t, hanging)
 	fast := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, slow.address(), fast.address())
@@ -139,6 +143,7 @@ func TestEditsOfHedges(t *testing.T) {
 
 // A body without a length is counted while it arrives.
 func TestBodyLimitOfARoute(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{Limits: Limits{BodyBytes: 1000}}, origin.address())
 	for _, test := range []struct {
@@ -163,6 +168,7 @@ func TestBodyLimitOfARoute(t *testing.T) {
 
 // A response that has too many fields with the edits is not forwarded.
 func TestEditsOfALongHead(t *testing.T) {
+	t.Parallel()
 	for fields, want := range map[int]string{98: "200", 100: "502"} {
 		origin := startOrigin(t, answering("HTTP/1.1 200 OK\r\n"+strings.Repeat("X-A: 1\r\n", fields-1)+"Content-Length: 2\r\n\r\nok"))
 		p := startProxy(t, Options{}, origin.address())

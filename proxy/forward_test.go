@@ -15,6 +15,7 @@ import (
 // The peer gets the request byte for byte, but for what ends at this hop and
 // what sluice adds.
 func TestRequestHeadAsSent(t *testing.T) {
+	t.Parallel()
 	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	const added = "X-Forwarded-For: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\nX-Forwarded-Host: a\r\nX-Forwarded-Proto: http\r\nVia: 1.1 sluice\r\n\r\n"
 	for _, test := range []struct {
@@ -108,6 +109,7 @@ func TestRequestHeadAsSent(t *testing.T) {
 
 // The client gets the response byte for byte, but for what ends at this hop.
 func TestResponseAsSent(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ name, request, response, want string }{
 		{"order, case and repetition of fields", "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
 			"HTTP/1.1 200 Fine by me\r\nset-cookie: a\r\nX-B: 2\r\nSet-Cookie: b\r\nx-b:1\r\nContent-Length: 2\r\nServer: y\r\nServer: z\r\n\r\nok",
@@ -200,6 +202,7 @@ func TestResponseAsSent(t *testing.T) {
 }
 
 func TestPipelinedRequestsInOrder(t *testing.T) {
+	t.Parallel()
 	for _, separate := range []bool{false, true} {
 		t.Run(fmt.Sprintf("separate %v", separate), func(t *testing.T) {
 			sent := make(chan struct{})
@@ -267,6 +270,7 @@ func TestHalfClosedClient(t *testing.T) {
 
 // What the peer sends goes to the client at once, however it is framed.
 func TestStreamsAtOnce(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ name, head, one, two string }{
 		{"length", "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n", "one", "two"},
 		{"chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "3\r\none\r\n", "3\r\ntwo\r\n0\r\n\r\n"},
@@ -308,6 +312,7 @@ func TestStreamsAtOnce(t *testing.T) {
 
 // A response that the peer cuts short is never completed.
 func TestCutResponseIsCut(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ name, request, response string }{
 		{"length", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"},
 		{"between chunks", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"},

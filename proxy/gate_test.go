@@ -105,6 +105,7 @@ var refusedRequests = []struct {
 // or to hurt. Each is refused with the connection closed, and the peer sees
 // nothing of it.
 func TestRefusedRequests(t *testing.T) {
+	t.Parallel()
 	for _, test := range refusedRequests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -130,6 +131,7 @@ func TestRefusedRequests(t *testing.T) {
 
 // A head that arrives byte by byte is the same head.
 func TestRequestByteByByte(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, origin.address())
 	conn := p.dial()
@@ -172,6 +174,7 @@ var refusedResponses = []struct{ name, response string }{
 // What a malicious or broken peer may answer: the client gets a 502, and the
 // connection to the peer is not used again.
 func TestRefusedResponses(t *testing.T) {
+	t.Parallel()
 	for _, test := range refusedResponses {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -197,6 +200,7 @@ func TestRefusedResponses(t *testing.T) {
 // Bytes that a peer sends after its response, at once or a little later, never
 // reach another client.
 func TestSurplusBytesReachNobody(t *testing.T) {
+	t.Parallel()
 	const evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
 	for _, test := range []struct {
 		name     string

@@ -147,6 +147,7 @@ func unary(requestBytes, responseBytes int) *grpc_testing.SimpleRequest {
 }
 
 func TestGRPCUnary(t *testing.T) {
+	t.Parallel()
 	p, client := startGRPC(t, startGRPCOrigin(t).address)
 	for _, bytes := range []int{0, 1, 10_000, 60_000, 3_000_000} {
 		for _, option := range []grpc.CallOption{grpc.EmptyCallOption{}, grpc.UseCompressor(gzip.Name)} {
@@ -160,6 +161,7 @@ func TestGRPCUnary(t *testing.T) {
 }
 
 func TestGRPCMetadata(t *testing.T) {
+	t.Parallel()
 	_, client := startGRPC(t, startGRPCOrigin(t).address)
 	var header, trailer metadata.MD
 	ctx := metadata.AppendToOutgoingContext(patientContext(t), "x_under-bin", "\x00\xff")
@@ -181,6 +183,7 @@ func TestGRPCMetadata(t *testing.T) {
 }
 
 func TestGRPCStreams(t *testing.T) {
+	t.Parallel()
 	p, client := startGRPC(t, startGRPCOrigin(t).address)
 	ctx := patientContext(t)
 
@@ -262,6 +265,7 @@ func TestGRPCCancel(t *testing.T) {
 
 // A draining peer keeps its streams, and gets no new ones.
 func TestGRPCDrain(t *testing.T) {
+	t.Parallel()
 	first, second := startGRPCOrigin(t), startGRPCOrigin(t)
 	p, client := startGRPC(t, first.address)
 	stream, err := client.FullDuplexCall(patientContext(t))
@@ -389,6 +393,7 @@ func TestGRPCTimeoutField(t *testing.T) {
 
 // sluice's own answers are statuses of gRPC.
 func TestGRPCRefusals(t *testing.T) {
+	t.Parallel()
 	p, client := startGRPC(t)
 	var header metadata.MD
 	_, err := client.UnaryCall(patientContext(t), unary(0, 0), grpc.Header(&header), grpc.Trailer(&header))
@@ -458,6 +463,7 @@ func TestGRPCCodesOfRefusals(t *testing.T) {
 
 // What a peer says in grpc-status is its outcome.
 func TestGRPCOutcomes(t *testing.T) {
+	t.Parallel()
 	origin := startGRPCOrigin(t)
 	p, client := startGRPC(t, origin.address)
 	failures := func() (n uint64) {
@@ -531,6 +537,7 @@ func TestGRPCOutcomeStatus(t *testing.T) {
 
 // A stream that breaks off ends with a status, and is a failure of the peer.
 func TestGRPCPeerBreaksOff(t *testing.T) {
+	t.Parallel()
 	address := startFramePeer(t, func(peer *framePeer, stream uint32) {
 		peer.headers(stream, false, ":status", "200", "content-type", "application/grpc")
 		peer.WriteData(stream, false, []byte{0, 0, 0, 0, 0})
@@ -547,6 +554,7 @@ func TestGRPCPeerBreaksOff(t *testing.T) {
 
 // A unary call that the peer has not processed is sent again with its body.
 func TestGRPCUnprocessedCallIsSentAgain(t *testing.T) {
+	t.Parallel()
 	for name, refuse := range map[string]func(p *framePeer, stream uint32){
 		"REFUSED_STREAM": func(p *framePeer, stream uint32) { p.WriteRSTStream(stream, xhttp2.ErrCodeRefusedStream) },
 		"GOAWAY":         func(p *framePeer, stream uint32) { p.WriteGoAway(stream-1, xhttp2.ErrCodeNo, nil) },
@@ -580,6 +588,7 @@ func TestGRPCUnprocessedCallIsSentAgain(t *testing.T) {
 
 // A stream whose client sends nothing at first reaches the peer.
 func TestGRPCStreamWithoutMessage(t *testing.T) {
+	t.Parallel()
 	p, _ := startGRPC(t, startFramePeer(t, func(peer *framePeer, stream uint32) {
 		peer.headers(stream, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "0")
 	}))

@@ -41,6 +41,7 @@ func get(t *testing.T, p *testProxy, method string) (status int, body string) {
 }
 
 func TestHedge(t *testing.T) {
+	t.Parallel()
 	slow := startOrigin(t, hanging) // until it is given up
 	fast := startOrigin(t, answersAfter(0, "fast"))
 	p := startProxy(t, Options{}, slow.address(), fast.address())
@@ -70,6 +71,7 @@ func TestHedge(t *testing.T) {
 
 // The first peer may still answer first, or be the only one left.
 func TestHedgeFirstPeerWins(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name   string
 		second func(c *originConn, answered <-chan struct{})
@@ -131,6 +133,7 @@ func TestHedgeWithoutSecondPeer(t *testing.T) {
 
 // What changes something is never sent to two peers.
 func TestNoHedgeForPost(t *testing.T) {
+	t.Parallel()
 	a := startOrigin(t, answersAfter(100*time.Millisecond, "slow"))
 	b := startOrigin(t, answersAfter(100*time.Millisecond, "slow"))
 	p := startProxy(t, Options{}, a.address(), b.address())

@@ -55,6 +55,7 @@ func TestHTTP2RapidReset(t *testing.T) {
 
 // CVE-2025-8671: the client makes the proxy reset its streams.
 func TestHTTP2MadeYouReset(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		fault func(c *frameClient, id uint32) error
@@ -156,6 +157,7 @@ func TestHTTP2Floods(t *testing.T) {
 
 // A client that does not read the answers to its frames.
 func TestHTTP2AnswersAreNotRead(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{})
 	c := p.dialFrames()
 	c.conn.(*net.TCPConn).SetReadBuffer(4 << 10)
@@ -193,6 +195,7 @@ func TestHTTP2TooManyStreams(t *testing.T) {
 
 // Streams count as connections for the limit of an address.
 func TestHTTP2StreamsCountAsConnections(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, hanging)
 	p := startProxy(t, Options{Limits: Limits{ConnectionsPerAddress: 3}}, origin.address())
 	c := p.dialFrames()
@@ -271,6 +274,7 @@ func TestHTTP2SlowFrames(t *testing.T) {
 
 // The preface is read in any pieces, but only as the first bytes of a connection.
 func TestHTTP2PrefaceInPieces(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, origin.address())
 	for size := 1; size < len(http2.Preface); size++ {
@@ -292,6 +296,7 @@ func TestHTTP2PrefaceInPieces(t *testing.T) {
 
 // Frames that are errors of the connection.
 func TestHTTP2ConnectionErrors(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name string
 		code xhttp2.ErrCode

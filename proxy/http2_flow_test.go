@@ -118,6 +118,7 @@ func TestHTTP2SlowClientGetsTheEnd(t *testing.T) {
 
 // A response without a body needs no window.
 func TestHTTP2ConnectionWindowHoldsOnlyBodies(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{}, startLongOrigin(t, 1<<20).address())
 	c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 2 << 20})
 	c.request(1, http2Get, true)
@@ -134,6 +135,7 @@ func TestHTTP2ConnectionWindowHoldsOnlyBodies(t *testing.T) {
 
 // Nothing follows the reset of a stream.
 func TestHTTP2NothingFollowsAReset(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{}, startLongOrigin(t, 1<<20).address())
 	c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 2 << 20})
 	c.request(1, http2Get, true)
@@ -202,6 +204,7 @@ func TestHTTP2DrainCutsWhatIsLeft(t *testing.T) {
 
 // Frames on many streams that were just reset are no error: the client did not know.
 func TestHTTP2FramesOnTheirWayToResetStreams(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{Limits: Limits{BodyBytes: 10}})
 	c := p.dialFrames()
 	for i := range uint32(http2Streams) {
@@ -223,6 +226,7 @@ func TestHTTP2FramesOnTheirWayToResetStreams(t *testing.T) {
 // A client that lowers SETTINGS_HEADER_TABLE_SIZE may require that the next field block
 // acknowledges it (RFC 7541, section 4.2).
 func TestHTTP2HeaderTableSize(t *testing.T) {
+	t.Parallel()
 	for _, size := range []uint32{0, 4095, 4096, 65536} {
 		p := startProxy(t, Options{}, startLongOrigin(t, 10).address())
 		c := p.dialFrames(xhttp2.Setting{ID: xhttp2.SettingHeaderTableSize, Val: size})
@@ -242,6 +246,7 @@ func TestHTTP2HeaderTableSize(t *testing.T) {
 
 // Streams that are refused since the server has too many are no fault of the client.
 func TestHTTP2RefusedByALimitIsNoFault(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, hanging)
 	p := startProxy(t, Options{Limits: Limits{ConnectionsPerAddress: 1}}, origin.address())
 	c := p.dialFrames()
@@ -303,6 +308,7 @@ func TestHTTP2LateCancels(t *testing.T) {
 
 // What a burst of streams counts for the limits is given back while another stream goes on.
 func TestHTTP2UnusedStreamsCountNoLonger(t *testing.T) {
+	t.Parallel()
 	proceed := make(chan struct{})
 	origin := startOrigin(t, func(c *originConn) bool {
 		r, err := http.ReadRequest(c.Reader)
@@ -339,6 +345,7 @@ func TestHTTP2UnusedStreamsCountNoLonger(t *testing.T) {
 
 // HTTP/2 prohibits the cipher suites of TLS 1.2 without authenticated encryption.
 func TestHTTP2CipherSuites(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{}, startLongOrigin(t, 10).address())
 	address := p.serveWith(ListenerOptions{TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"h2"}}})
 	for _, test := range []struct {
@@ -370,6 +377,7 @@ func TestHTTP2CipherSuites(t *testing.T) {
 // A client that obeys SETTINGS_MAX_HEADER_LIST_SIZE does not exceed the limit of field
 // blocks, which ends the connection.
 func TestHTTP2HeaderListSize(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{})
 	c := p.dialFrames()
 	f, err := c.ReadFrame()

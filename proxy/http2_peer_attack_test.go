@@ -16,6 +16,7 @@ import (
 // A peer that lowers SETTINGS_HEADER_TABLE_SIZE may require that the next field block
 // acknowledges it (RFC 7541, section 4.2), whether that is a head or a trailer section.
 func TestHTTP2PeerHeaderTableSize(t *testing.T) {
+	t.Parallel()
 	for _, size := range []uint32{0, 4095, 4096, 65536} {
 		for _, later := range []bool{false, true} {
 			setting := xhttp2.Setting{ID: xhttp2.SettingHeaderTableSize, Val: size}

@@ -102,6 +102,7 @@ func (p *framePeer) headers(stream uint32, ends bool, fields ...string) {
 
 // A request that a peer has not processed is sent again, whatever its method.
 func TestUnprocessedStreamIsSentAgain(t *testing.T) {
+	t.Parallel()
 	for name, refuse := range map[string]func(p *framePeer, stream uint32){
 		"REFUSED_STREAM": func(p *framePeer, stream uint32) { p.WriteRSTStream(stream, xhttp2.ErrCodeRefusedStream) },
 		"GOAWAY":         func(p *framePeer, stream uint32) { p.WriteGoAway(stream-1, xhttp2.ErrCodeNo, nil) },
@@ -195,6 +196,7 @@ func TestPeerEndsConnectionsAtOnce(t *testing.T) {
 
 // What an HTTP/1 client would take for another response is not forwarded.
 func TestResponseOfAnotherLength(t *testing.T) {
+	t.Parallel()
 	const refused, cut, complete = "refused", "cut", "complete"
 	for _, test := range []struct {
 		name, method string

@@ -30,6 +30,7 @@ func http2Client(t testing.TB) *http.Client {
 }
 
 func TestHTTP2Forwards(t *testing.T) {
+	t.Parallel()
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -72,6 +73,7 @@ func TestHTTP2Forwards(t *testing.T) {
 
 // Requests arrive at an HTTP/1.1 peer as one of HTTP/1.1 would.
 func TestHTTP2RequestAsSent(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		fields, body, want string
 	}{
@@ -106,6 +108,7 @@ func TestHTTP2RequestAsSent(t *testing.T) {
 
 // What would be another request in HTTP/1.1 reaches no peer.
 func TestHTTP2Smuggling(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, origin.address())
 	c := p.dialFrames()
@@ -148,6 +151,7 @@ func TestHTTP2Smuggling(t *testing.T) {
 
 // A body that is not as long as announced is not completed at the peer.
 func TestHTTP2WrongLength(t *testing.T) {
+	t.Parallel()
 	bodies := make(chan error, 4)
 	origin := startOrigin(t, func(c *originConn) bool {
 		r, err := http.ReadRequest(c.Reader)
@@ -182,6 +186,7 @@ func TestHTTP2WrongLength(t *testing.T) {
 
 // Interim responses, trailers in both directions, and fields that HTTP/2 does not have.
 func TestHTTP2InterimResponsesAndTrailers(t *testing.T) {
+	t.Parallel()
 	trailers := make(chan http.Header, 2)
 	origin := startOrigin(t, func(c *originConn) bool {
 		r, err := http.ReadRequest(c.Reader)
@@ -262,6 +267,7 @@ func TestHTTP2ClientCancels(t *testing.T) {
 
 // A peer that breaks a response off: the stream has no regular end.
 func TestHTTP2PeerBreaksOff(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, func(c *originConn) bool {
 		c.request()
 		io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nsome")
@@ -279,6 +285,7 @@ func TestHTTP2PeerBreaksOff(t *testing.T) {
 
 // An answer of sluice's own, to a request whose body is not read.
 func TestHTTP2Refusals(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{Limits: Limits{BodyBytes: 10}, Timeouts: Timeouts{Body: 200 * time.Millisecond}})
 	c := p.dialFrames()
 	c.request(1, http2Post+"|content-length=1000", false)
@@ -361,6 +368,7 @@ func TestHTTP2Shutdown(t *testing.T) {
 // Requests that are sent during a shutdown succeed, or the client knows that they may
 // be sent again.
 func TestHTTP2ShutdownUnderLoad(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := newUnmanagedProxy(t, Options{}, origin.address())
 	client := http2Client(t)
@@ -427,6 +435,7 @@ func TestHTTP2IdleConnection(t *testing.T) {
 
 // A stream that waits for its window does not hold up others.
 func TestHTTP2StreamsDoNotBlockEachOther(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, func(c *originConn) bool {
 		r, ok := c.request()
 		if !ok {
@@ -457,6 +466,7 @@ func TestHTTP2StreamsDoNotBlockEachOther(t *testing.T) {
 
 // Retries, affinity and the metrics are those of HTTP/1.1.
 func TestHTTP2RetriesAndCounts(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, nowhere[0], origin.address())
 	p.setService(route.Service{

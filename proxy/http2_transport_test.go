@@ -26,6 +26,7 @@ func (p *testProxy) http2Peer() *http2Transport {
 // A peer gets no more streams on a connection than its SETTINGS allow, and more
 // connections instead.
 func TestHTTP2PeerLimitsStreams(t *testing.T) {
+	t.Parallel()
 	const limit, requests = 2, 6
 	var mu sync.Mutex
 	open, most := make(map[*framePeer][]uint32), 0
@@ -68,6 +69,7 @@ func TestHTTP2PeerLimitsStreams(t *testing.T) {
 // A peer that cannot take a stream by HTTP/2 is a connect failure: even a POST goes to
 // another peer.
 func TestPeerWithoutHTTP2(t *testing.T) {
+	t.Parallel()
 	good := startH2COrigin(t, echoH2C)
 	for name, address := range map[string]string{
 		"HTTP/1.1":         startOrigin(t, answering(okResponse)).address(),
@@ -165,6 +167,7 @@ func TestSilentPeerIsPinged(t *testing.T) {
 // Close ends the goroutines of the connections and waits for them, also for one that sends
 // to a peer that does not read.
 func TestHTTP2TransportCloseWaits(t *testing.T) {
+	t.Parallel()
 	block := make(chan struct{})
 	defer close(block)
 	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
@@ -210,6 +213,7 @@ func TestHTTP2TransportCloseWaits(t *testing.T) {
 // A request that waited behind others when the connection broke is sent again, also if its
 // method is not idempotent.
 func TestUnsentRequestIsSentAgain(t *testing.T) {
+	t.Parallel()
 	broken := make(chan struct{})
 	var first atomic.Bool
 	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
@@ -258,6 +262,7 @@ func TestUnsentRequestIsSentAgain(t *testing.T) {
 
 // A request that a peer considers malformed says nothing about the peer.
 func TestRejectedRequestIsNotCounted(t *testing.T) {
+	t.Parallel()
 	p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, stream uint32) {
 		p.WriteRSTStream(stream, xhttp2.ErrCodeProtocol)
 	}))
@@ -270,6 +275,7 @@ func TestRejectedRequestIsNotCounted(t *testing.T) {
 // After a stream has failed, no more of its body is sent: the peer may end the
 // connection for that.
 func TestNoDataAfterReset(t *testing.T) {
+	t.Parallel()
 	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
 		settings: []xhttp2.Setting{{ID: xhttp2.SettingInitialWindowSize, Val: 0}},
 		answer:   func(*framePeer, uint32) {},
@@ -301,6 +307,7 @@ func TestNoDataAfterReset(t *testing.T) {
 // Streams of a lost connection are sent to another peer if that is safe, and fail
 // otherwise.
 func TestHTTP2ConnectionIsLost(t *testing.T) {
+	t.Parallel()
 	const each = 10
 	var waiting atomic.Int64
 	last := make(chan *framePeer, 1)
@@ -333,6 +340,7 @@ func TestHTTP2ConnectionIsLost(t *testing.T) {
 // A connection that the peer has closed while it was idle gets no request, even if its
 // reading goroutine does not know that yet.
 func TestStaleHTTP2Connection(t *testing.T) {
+	t.Parallel()
 	p := startProxyToH2C(t, nowhere[0])
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -380,6 +388,7 @@ func TestStaleHTTP2Connection(t *testing.T) {
 
 // A peer that leaves finishes its streams.
 func TestDrainFinishesStreams(t *testing.T) {
+	t.Parallel()
 	begun, finish, answered := make(chan *framePeer, 1), make(chan uint32, 1), make(chan struct{}, 1)
 	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
 		frame: func(_ *framePeer, frame xhttp2.Frame) {
@@ -421,6 +430,7 @@ func (p *testProxy) useHTTP2OverTLS() {
 }
 
 func TestHTTP2PeerOverTLS(t *testing.T) {
+	t.Parallel()
 	server := &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{"h2"}}
 	http1 := server.Clone()
 	http1.NextProtos = []string{"http/1.1"}

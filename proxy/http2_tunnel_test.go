@@ -88,6 +88,7 @@ func TestWebSocketKey(t *testing.T) {
 
 // An extended CONNECT arrives at the peer as an upgrade of HTTP/1.1.
 func TestHTTP2Tunnel(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, echoingWebSocket)
 	p := startProxy(t, Options{}, origin.address())
 	c := p.dialFrames()
@@ -118,6 +119,7 @@ func TestHTTP2Tunnel(t *testing.T) {
 
 // The bytes of a tunnel are in the metrics while it is open, once.
 func TestTunnelIsCountedMeanwhile(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, echoingWebSocket)
 	p := startProxy(t, Options{}, origin.address())
 	expect := func(ended uint64, in, out int64) {
@@ -145,6 +147,7 @@ func TestTunnelIsCountedMeanwhile(t *testing.T) {
 // What a peer answers instead of switching is an ordinary response, unless its status would say in
 // HTTP/2 that it has switched. No peer is blamed.
 func TestHTTP2TunnelDeclined(t *testing.T) {
+	t.Parallel()
 	const head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
 	for _, test := range []struct{ answer, status, reason, body string }{
 		{"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno", "403", "", "no"},
@@ -184,6 +187,7 @@ func TestHTTP2TunnelDeclined(t *testing.T) {
 
 // What is no request for WebSocket opens no tunnel, and reaches no peer.
 func TestHTTP2TunnelMalformed(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, echoingWebSocket)
 	p := startProxy(t, Options{}, origin.address())
 	c := p.dialFrames()
@@ -256,6 +260,7 @@ func TestHTTP2TunnelMalformed(t *testing.T) {
 
 // A peer with HTTP/2 gets no request for WebSocket, by whatever protocol.
 func TestNoWebSocketToHTTP2Peers(t *testing.T) {
+	t.Parallel()
 	origin := startH2COrigin(t, func(w http.ResponseWriter, r *http.Request) { t.Errorf("the peer got %v", r) })
 	p := startProxyToH2C(t, origin.address)
 	c := p.dialFrames()
@@ -331,6 +336,7 @@ func TestHTTP2TunnelBreaks(t *testing.T) {
 // A tunnel whose client does not take bytes holds up its peer, and one whose peer does not
 // take bytes its client. Neither holds up other streams.
 func TestHTTP2TunnelFlowControl(t *testing.T) {
+	t.Parallel()
 	const flood = 16 << 20
 	sent := make(chan error, 1)
 	takes := make(chan struct{})
@@ -420,6 +426,7 @@ func TestHTTP2TunnelFlowControl(t *testing.T) {
 
 // A tunnel is an attempt as any other: it is tried again, has affinity, and is in flight.
 func TestHTTP2TunnelIsAnAttempt(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, echoingWebSocket)
 	p := startProxy(t, Options{}, nowhere[0], origin.address())
 	p.setService(route.Service{
@@ -517,6 +524,7 @@ func (t webSocketTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // Many WebSockets share a connection with requests.
 func TestWebSocketOverHTTP2(t *testing.T) {
+	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/ws" {
 			io.WriteString(w, "ok")

@@ -80,6 +80,7 @@ func echoH2C(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestH2CUpstream(t *testing.T) {
+	t.Parallel()
 	origin := startH2COrigin(t, echoH2C)
 	p := startProxyToH2C(t, origin.address)
 	for _, length := range []int{0, 1, 1000, 20_000, 70_000, 3_000_000} {
@@ -119,6 +120,7 @@ func TestH2CUpstream(t *testing.T) {
 
 // Many requests at a time use few connections.
 func TestH2CStreamsShareConnections(t *testing.T) {
+	t.Parallel()
 	const clients, each = 40, 20
 	body := bytes.Repeat([]byte("y"), 5000)
 	origin := startH2COrigin(t, func(w http.ResponseWriter, r *http.Request) {
@@ -154,6 +156,7 @@ func TestH2CStreamsShareConnections(t *testing.T) {
 
 // A peer that restarts sends GOAWAY: no request fails, a POST neither.
 func TestH2CGoAway(t *testing.T) {
+	t.Parallel()
 	first, second := startH2COrigin(t, echoH2C), startH2COrigin(t, echoH2C)
 	p := startProxyToH2C(t, first.address, second.address)
 	stop := make(chan struct{})
@@ -216,6 +219,7 @@ func TestH2CCancel(t *testing.T) {
 // With HTTP/2 on both sides, a client and a peer talk in turns on one stream, as in
 // gRPC, and trailers pass also without a body.
 func TestH2CBothSides(t *testing.T) {
+	t.Parallel()
 	origin := startH2COrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/trailers" {
 			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "5")
@@ -322,6 +326,7 @@ func TestHTTP2ResponseWaitsForItsBody(t *testing.T) {
 
 // A request with the maximum number of fields reaches peers with HTTP/2 too.
 func TestManyFieldsToHTTP2Peers(t *testing.T) {
+	t.Parallel()
 	origin := startH2COrigin(t, echoRequest)
 	p := startProxyToH2C(t, origin.address)
 	for _, a := range []*route.Actions{nil, visibleEdits(t)} {

@@ -43,6 +43,9 @@ func (p *testProxy) idleClients(n int) []net.Conn {
 
 // An idle connection has no goroutine, and goes on as if it had.
 func TestIdleConnections(t *testing.T) {
+	if !alone(t) {
+		return
+	}
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, origin.address())
 	conns := p.idleClients(20)

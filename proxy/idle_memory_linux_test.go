@@ -13,6 +13,9 @@ import (
 
 // An idle connection has a clientConn and a place in two tables, and no goroutine.
 func TestIdleConnectionHoldsLittle(t *testing.T) {
+	if !alone(t) {
+		return
+	}
 	const (
 		conns = 1000
 		limit = 1500 // bytes for each, with some 500 for the socket of the test itself
@@ -37,6 +40,9 @@ func TestIdleConnectionHoldsLittle(t *testing.T) {
 // two ciphers (1.8 kB), secrets (0.3 kB), and two buffers as large as the client's first
 // message, which nobody can release.
 func TestIdleTLSConnectionHoldsLittle(t *testing.T) {
+	if !alone(t) {
+		return
+	}
 	const conns = 300
 	for _, test := range []struct {
 		name   string

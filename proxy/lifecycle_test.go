@@ -61,6 +61,7 @@ func TestTricklingHead(t *testing.T) {
 // A client that does not take its response holds neither the peer nor memory
 // for longer than the timeout.
 func TestClientThatDoesNotRead(t *testing.T) {
+	t.Parallel()
 	arrived := make(chan struct{})
 	origin := startOrigin(t, func(c *originConn) bool {
 		if _, ok := c.request(); !ok {
@@ -84,6 +85,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 
 // A client that goes away while its response streams frees the peer.
 func TestClientThatGoesAway(t *testing.T) {
+	t.Parallel()
 	ended := make(chan struct{})
 	origin := startOrigin(t, func(c *originConn) bool {
 		if _, ok := c.request(); !ok {
@@ -110,6 +112,7 @@ func TestClientThatGoesAway(t *testing.T) {
 // Peers come and go under load: no request fails, and in the end nothing is in
 // flight and no connection to a gone peer is left.
 func TestChurnUnderLoad(t *testing.T) {
+	t.Parallel()
 	var origins []*origin
 	var addresses []string
 	for range 4 {
@@ -166,6 +169,7 @@ func TestChurnUnderLoad(t *testing.T) {
 // A peer that is taken out while it serves a request finishes it, and is cut
 // when its time to drain is over.
 func TestDrainWithOpenStream(t *testing.T) {
+	t.Parallel()
 	for _, cut := range []bool{false, true} {
 		t.Run(fmt.Sprintf("cut %v", cut), func(t *testing.T) {
 			t.Parallel()
@@ -235,6 +239,7 @@ func TestIdleConnectionsTimeOut(t *testing.T) {
 
 // Accepting goes on after any error.
 func TestAcceptSurvivesErrors(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -38,6 +38,7 @@ func expectReason(t *testing.T, answer, status, reason string) {
 
 // A service that is too slow for what it gets fails at once beyond its limits.
 func TestLimitsAreAnsweredAtOnce(t *testing.T) {
+	t.Parallel()
 	arrived, answer := make(chan struct{}), make(chan struct{})
 	origin := startOrigin(t, func(c *originConn) bool {
 		if _, ok := c.request(); !ok {
@@ -75,6 +76,7 @@ func TestLimitsAreAnsweredAtOnce(t *testing.T) {
 }
 
 func TestPendingRequestsAreBounded(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{})
 	p.limit(balancer.Limits{Pending: 1}, nil)
@@ -91,6 +93,7 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 
 // Where no retry is to be had, the answer tells of the first failure.
 func TestWithoutRetryBudgetTheFirstFailureIsTheAnswer(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, nowhere[0], origin.address())
 	p.limit(balancer.Limits{}, &balancer.RetryBudget{})
@@ -119,6 +122,7 @@ func TestWithoutRetryBudgetTheFirstFailureIsTheAnswer(t *testing.T) {
 
 // Beyond the connections that a peer may have, requests wait for one of them.
 func TestConnectionsPerPeer(t *testing.T) {
+	t.Parallel()
 	arrived, answer := make(chan string), make(chan struct{})
 	origin := startOrigin(t, func(c *originConn) bool {
 		r, ok := c.request()
@@ -182,6 +186,7 @@ func TestConnectionsPerPeer(t *testing.T) {
 
 // Whatever becomes of connections, there are never more of them than allowed.
 func TestConnectionsPerPeerAreNeverExceeded(t *testing.T) {
+	t.Parallel()
 	const limit, clients, requests = 3, 20, 30
 	var p *testProxy
 	var answers, most atomic.Int64

@@ -17,6 +17,7 @@ import (
 // whole answer and the end of the connection, not a reset, which would make
 // many systems throw the answer away.
 func TestAnswerReachesClientThatSendsOn(t *testing.T) {
+	t.Parallel()
 	const host = "Host: a\r\n"
 	chunk := fmt.Sprintf("%x\r\n%s\r\n", 1000, strings.Repeat("x", 1000))
 	for _, test := range []struct {
@@ -109,6 +110,7 @@ func (p *testProxy) sendOn(request, more string) (answer string, err error) {
 
 // So does one that sends its next request when the server drains.
 func TestLastAnswerOfDrainingServer(t *testing.T) {
+	t.Parallel()
 	arrived, proceed := make(chan struct{}, 1), make(chan struct{})
 	origin := startOrigin(t, func(c *originConn) bool {
 		if _, ok := c.request(); !ok {

@@ -10,6 +10,7 @@ import (
 // A route that leads back to sluice is found out after a few hops, and what that
 // comes to is not held against the peer.
 func TestLoopIsRefused(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{})
 	p.setPeers(p.address)
 	conn := p.dial()
@@ -27,6 +28,7 @@ func TestLoopIsRefused(t *testing.T) {
 
 // One sluice may stand behind others, with other proxies in between.
 func TestChainOfSluices(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	first := startProxy(t, Options{}, origin.address())
 	for range maxHops - 1 {
@@ -43,6 +45,7 @@ func TestChainOfSluices(t *testing.T) {
 }
 
 func TestWhatIsNotForwarded(t *testing.T) {
+	t.Parallel()
 	trusted := Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
 	for _, test := range []struct {
 		name, lines string

@@ -1,14 +1,48 @@
 package proxy
 
 import (
+	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"sluice/test/parallel"
+	"sluice/test/subprocess"
 )
 
-// Most tests wait for a time limit to end.
+// Most tests wait for a time limit to end. Those that exchange thousands of messages with one
+// deadline are not parallel.
 func TestMain(m *testing.M) {
-	parallel.SetDefault(16)
+	parallel.SetDefault(24)
 	os.Exit(m.Run())
+}
+
+// alone reports whether the test has this process to itself, which a test of something that
+// the whole process has needs: memory, descriptors, goroutines. If not, it runs the test in
+// such a process, while other tests run here, and returns false; the test returns then.
+func alone(t *testing.T) bool {
+	t.Helper()
+	const variable = "SLUICE_TEST_ALONE"
+	if os.Getenv(variable) == t.Name() {
+		return true
+	}
+	t.Parallel()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"-test.v", "-test.run=^" + t.Name() + "$", fmt.Sprintf("-test.short=%t", testing.Short())}
+	if deadline, ok := t.Deadline(); ok { // a little earlier, so that the stacks are seen
+		args = append(args, fmt.Sprint("-test.timeout=", time.Until(deadline)*9/10))
+	}
+	var output subprocess.Output
+	p, err := subprocess.Start(subprocess.Options{Program: program, Args: args, Env: []string{variable + "=" + t.Name()}, Output: &output})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Exited()
+	if t.Log(output.String()); p.Err() != nil {
+		t.Errorf("alone: %v", p.Err())
+	}
+	return false
 }

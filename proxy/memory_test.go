@@ -13,6 +13,9 @@ import (
 // Who waits for a client or a peer holds little memory, whatever is waited for: a
 // buffer alone would be 16 KiB or more.
 func TestWaitingHoldsNoBuffers(t *testing.T) {
+	if !alone(t) {
+		return
+	}
 	const (
 		conns = 200
 		limit = 25_000 // bytes for each, with stacks, and 2 KiB for the sockets of the test itself

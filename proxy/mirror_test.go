@@ -263,6 +263,7 @@ func TestMirrorDisturbsNobody(t *testing.T) {
 
 // The peer of a mirror has the outcomes of copies.
 func TestCopiesCountForTheirPeer(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
 	mt := startMirror(t, p, route.Mirror{}, nil, p.NewTransport(someTransport), nowhere[0])
 	for range 4 {
@@ -308,6 +309,7 @@ func TestShareOfCopies(t *testing.T) {
 }
 
 func TestCopiesWithoutAPeer(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
 	mt := startMirror(t, p, route.Mirror{}, nil, p.NewTransport(someTransport))
 	p.get("/")
@@ -317,6 +319,7 @@ func TestCopiesWithoutAPeer(t *testing.T) {
 
 // Upgrades, streams of gRPC and copies are not copied, and neither is a body that no peer got.
 func TestNotCopied(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}, origin.address())
 	mirror := startOrigin(t, answering(okResponse))
@@ -344,6 +347,7 @@ func TestNotCopied(t *testing.T) {
 
 // A body that no peer takes, since none can be connected to, is not copied.
 func TestNotCopiedWithoutAService(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{}, nowhere[0])
 	mt := startMirror(t, p, route.Mirror{BodyBytes: 1000}, nil, p.NewTransport(someTransport), nowhere[1])
 	conn := p.dial()
@@ -357,6 +361,7 @@ func TestNotCopiedWithoutAService(t *testing.T) {
 
 // An answer without an end is read no further than a bounded number of bytes.
 func TestEndlessAnswerToACopy(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
 	mirror := startOrigin(t, func(c *originConn) bool {
 		c.request()
@@ -418,6 +423,7 @@ func TestShutdownCutsCopies(t *testing.T) {
 
 // Copies of unary calls of gRPC are sent, those of streams are not.
 func TestCopiesOfGRPC(t *testing.T) {
+	t.Parallel()
 	got := make(chan sight, 8)
 	origin := startH2COrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
@@ -493,6 +499,7 @@ func TestMirrorChangesUnderLoad(t *testing.T) {
 
 // The fields that a route compares do not include a mark that a client has forged.
 func TestForgedMarkMatchesNoRoute(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{}, startOrigin(t, answering(okResponse)).address())
 	condition := route.Conditions{Headers: []route.Value{route.ParseValue("X-Sluice-Mirror", "*")}}
 	p.setRoutes(route.Route{Path: "/", Service: p.service, Conditions: condition})

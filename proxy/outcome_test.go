@@ -271,6 +271,7 @@ func TestWhatClientsDoIsNotCounted(t *testing.T) {
 
 // What a peer does by itself counts, whatever the client does at the time.
 func TestWhatPeersDoIsCounted(t *testing.T) {
+	t.Parallel()
 	const upload = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
 	closing := func(c *originConn) bool { c.request(); return false }
 	cut := func(c *originConn) bool {

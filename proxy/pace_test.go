@@ -151,6 +151,7 @@ func TestPeerThatReadsSlowlyIsNotCut(t *testing.T) {
 // Each piece of a body puts its deadline off, also where the body is short and
 // waited for as a whole.
 func TestSlowBodyPutsDeadlineOff(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name   string
 		length int

@@ -139,6 +139,7 @@ func (p *testProxy) useTLS(o certificates.ClientOptions) *certificates.Client {
 // Peers are verified by CA and name, which may be configured. A failure is a connect
 // failure with its own reason. Sessions are resumed until the certificates change.
 func TestPeerVerification(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	good, other := testcert.Write(t, dir, "peer.example"), testcert.Write(t, dir, "other.example")
 	pair, err := tls.LoadX509KeyPair(good.Cert, good.Key)
@@ -182,6 +183,7 @@ func TestPeerVerification(t *testing.T) {
 
 // A changed client certificate is shown on the next connection.
 func TestClientCertificateForPeersChanges(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	server := testcert.Write(t, dir, "peer.example")
 	client := testcert.Write(t, dir, "client")
@@ -217,6 +219,7 @@ func TestClientCertificateForPeersChanges(t *testing.T) {
 // A peer that does not take part in the handshake costs a request no more than
 // timeouts.connect.
 func TestHandshakeWithPeerTimesOut(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, hanging)
 	p := startProxy(t, Options{})
 	p.useTLS(certificates.ClientOptions{InsecureSkipVerify: true})
@@ -239,6 +242,7 @@ func TestHandshakeWithPeerTimesOut(t *testing.T) {
 // A peer can tell a connection that sluice closes between requests from one that broke,
 // and from a request that sluice cuts.
 func TestPeersOverTLSGetCloseNotify(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, answer string
 		want         bool

@@ -118,6 +118,7 @@ func tellAddress(c *originConn) bool {
 }
 
 func TestProxyHeaderBeforeHTTP(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{}, startOrigin(t, tellAddress).address())
 	p.serveProxies(ListenerOptions{})
 	const request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -181,6 +182,7 @@ func TestMissingProxyHeader(t *testing.T) {
 
 // The header of a client that is no proxy is no header.
 func TestProxyHeaderOfAnother(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{}, startOrigin(t, tellAddress).address())
 	p.serveProxies(ListenerOptions{Proxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
 	conn := p.stream()
@@ -197,6 +199,7 @@ func TestProxyHeaderOfAnother(t *testing.T) {
 
 // The limit of connections is that of the clients, not of the proxy.
 func TestConnectionsPerAddressBehindAProxy(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{Limits: Limits{ConnectionsPerAddress: 1}}, startOrigin(t, tellAddress).address())
 	p.serveProxies(ListenerOptions{})
 	open := func(client string) (net.Conn, string) {
@@ -222,6 +225,7 @@ func TestConnectionsPerAddressBehindAProxy(t *testing.T) {
 
 // Peers get a header with the addresses of the client.
 func TestProxyHeaderToPeers(t *testing.T) {
+	t.Parallel()
 	for version, start := range map[byte]string{1: proxyHeaderV1Start, 2: proxyHeaderV2Start} {
 		heard := make(chan *proxyproto.Header, 1)
 		origin := startOrigin(t, func(c *originConn) bool {
@@ -263,6 +267,7 @@ func TestProxyHeaderOfMixedAddresses(t *testing.T) {
 
 // A server that stops closes connections that have not sent a header.
 func TestShutdownBeforeAProxyHeader(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{}, startOrigin(t, tellAddress).address())
 	p.serveProxies(ListenerOptions{})
 	conn := p.stream()

@@ -348,6 +348,7 @@ const looks = 2 * (firstProbe + probeInterval)
 const okResponse = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 func TestForwards(t *testing.T) {
+	t.Parallel()
 	origin := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {

@@ -27,6 +27,7 @@ func (p *testProxy) serveWith(o ListenerOptions) string {
 }
 
 func TestRedirectToHTTPS(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, origin.address())
 	for _, test := range []struct {
@@ -63,6 +64,7 @@ func TestRedirectToHTTPS(t *testing.T) {
 // A trusted proxy that terminates TLS is not redirected, since its clients would come
 // back for ever. Others cannot avoid the redirect.
 func TestRequestsOverTLSToATrustedProxyAreNotRedirected(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	for _, test := range []struct {
 		trusted, protocol string
@@ -90,6 +92,7 @@ func TestRequestsOverTLSToATrustedProxyAreNotRedirected(t *testing.T) {
 
 // Every final response has the configured field once, instead of the peer's.
 func TestStrictTransportSecurity(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, func(c *originConn) bool {
 		if _, ok := c.request(); !ok {
 			return false

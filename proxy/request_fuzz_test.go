@@ -38,22 +38,31 @@ func FuzzProxy(f *testing.F) {
 			f.Add([]byte(seed), uint64(i*divisionsOfSeeds+division))
 		}
 	}
-	origin := startEchoOrigin(f)
+	type lane struct {
+		mu     sync.Mutex // guards the fields below: one case at a time
+		p      *testProxy
+		origin *echoOrigin
+		number uint32 // of the case
+	}
+	var lanes [divisionsOfSeeds]lane
 	never := time.Hour // no timeout helps out
-	p := startProxy(f, Options{KeepForGoneClients: true, Timeouts: Timeouts{never, never, never, never}}, origin.address())
-	var mu sync.Mutex // the cases of a plain test run may be parallel
-	number := uint32(0)
+	for i := range lanes {
+		lanes[i].origin = startEchoOrigin(f)
+		lanes[i].p = startProxy(f, Options{KeepForGoneClients: true, Timeouts: Timeouts{never, never, never, never}}, lanes[i].origin.address())
+	}
 	f.Fuzz(func(t *testing.T, input []byte, seed uint64) {
-		mu.Lock()
-		defer mu.Unlock()
+		t.Parallel() // in a plain test run
+		l := &lanes[seed%divisionsOfSeeds]
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		if len(input) > 32<<10 || bytes.Count(input, []byte{0xfe}) > 4 || bytes.Contains(input, []byte("PRI * ")) {
 			return // PRI may begin HTTP/2: see FuzzHTTP2
 		}
-		number++
-		p.t = t
+		l.number++
+		l.p.t = t
 		c := fuzzClient{
-			t: t, p: p, origin: origin, random: rand.New(rand.NewPCG(seed, 1)),
-			address: netip.AddrFrom4([4]byte{127, byte(1 + number>>16%254), byte(number >> 8), byte(number)}),
+			t: t, p: l.p, origin: l.origin, random: rand.New(rand.NewPCG(seed, 1)),
+			address: netip.AddrFrom4([4]byte{127, byte(1 + l.number>>16%254), byte(l.number >> 8), byte(l.number)}),
 			sent:    strings.ReplaceAll(string(input), "\xfe", strings.Repeat("x", 20000)),
 		}
 		c.run()

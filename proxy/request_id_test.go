@@ -130,6 +130,7 @@ func TestRequestID(t *testing.T) {
 
 // What is sent to other places has the id of the request.
 func TestRequestIDElsewhere(t *testing.T) {
+	t.Parallel()
 	p := startLogged(t, Options{RequestID: true, TrustedProxies: loopback}, nowhere[0], startOrigin(t, answering(okResponse)).address())
 	p.setActions(&route.Actions{ResponseHeaders: headerEdits(t, map[string]string{"X-Id": "<$request_id>"}, nil)})
 	for range 2 {

@@ -28,20 +28,29 @@ func FuzzProxyResponse(f *testing.F) {
 			f.Add([]byte(seed), uint64(i*divisionsOfSeeds+division))
 		}
 	}
-	origin := startScriptedOrigin(f)
+	type lane struct {
+		mu     sync.Mutex // guards the fields below: one case at a time
+		p      *testProxy
+		origin *scriptedOrigin
+	}
+	var lanes [divisionsOfSeeds]lane
 	never := time.Hour
-	p := startProxy(f, Options{KeepForGoneClients: true, Timeouts: Timeouts{never, never, never, never}}, origin.addresses[:]...)
-	var mu sync.Mutex // the cases of a plain test run may be parallel
+	for i := range lanes {
+		lanes[i].origin = startScriptedOrigin(f)
+		lanes[i].p = startProxy(f, Options{KeepForGoneClients: true, Timeouts: Timeouts{never, never, never, never}}, lanes[i].origin.addresses[:]...)
+	}
 	f.Fuzz(func(t *testing.T, input []byte, seed uint64) {
-		mu.Lock()
-		defer mu.Unlock()
+		t.Parallel() // in a plain test run
+		l := &lanes[seed%divisionsOfSeeds]
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		if len(input) > 32<<10 || bytes.Count(input, []byte{0xfe}) > 4 {
 			return
 		}
-		p.t = t
+		l.p.t = t
 		random := rand.New(rand.NewPCG(seed, 2))
 		c := responseCase{
-			t: t, p: p, origin: origin, random: random,
+			t: t, p: l.p, origin: l.origin, random: random,
 			method: []string{"GET", "GET", "HEAD", "POST"}[random.IntN(4)],
 			http10: random.IntN(4) == 0, trailers: random.IntN(2) == 0,
 			sent: strings.ReplaceAll(string(input), "\xfe", strings.Repeat("x", 20000)),

@@ -11,6 +11,7 @@ import (
 // A 204 has no body, whatever its fields say. A peer that announces one there
 // may send it, too, and what it sends would be taken for its next response.
 func TestNoReuseBehindAnnouncedBodyThatIsNone(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		method, head string
 		reused       bool
@@ -51,6 +52,7 @@ func TestNoReuseBehindAnnouncedBodyThatIsNone(t *testing.T) {
 // Chunks that are malformed from the start are found out before the client has
 // got anything: it is told, and its connection goes on.
 func TestMalformedFirstChunk(t *testing.T) {
+	t.Parallel()
 	const head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 	for _, test := range []struct{ name, response, version string }{
 		{"size", head + "xyz\r\n", "HTTP/1.1"},
@@ -91,6 +93,7 @@ func TestMalformedFirstChunk(t *testing.T) {
 // What a peer says of how long it keeps a connection counts also where its
 // response is chunked.
 func TestKeepAliveOfChunkedResponse(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=3\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Trailer: as long as it takes to be where the fields of the head were before\r\n\r\n"))
 	p := startProxy(t, Options{}, origin.address())
 	get(t, p, "GET")

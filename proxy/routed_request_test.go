@@ -39,6 +39,7 @@ func (p *testProxy) wantRouted(want bool, request string) {
 }
 
 func TestConditionsOfRequests(t *testing.T) {
+	t.Parallel()
 	p := startConditional(t, Options{},
 		route.Conditions{Methods: []string{"GET", "PATCH"}},
 		route.Conditions{Headers: []route.Value{{Name: "X-A", Text: "1"}}},
@@ -73,6 +74,7 @@ func TestConditionsOfRequests(t *testing.T) {
 }
 
 func TestConditionsBehindProxies(t *testing.T) {
+	t.Parallel()
 	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	p := startConditional(t, Options{TrustedProxies: loopback, KeepUnderscores: true},
 		route.Conditions{Scheme: "https"},
@@ -100,6 +102,7 @@ func TestConditionsBehindProxies(t *testing.T) {
 }
 
 func TestRouteOfOneListener(t *testing.T) {
+	t.Parallel()
 	p := startConditional(t, Options{})
 	for _, test := range []struct {
 		listener string
@@ -116,6 +119,7 @@ func TestRouteOfOneListener(t *testing.T) {
 
 // Only a trusted proxy may say what the client uses.
 func TestOverTLSConditions(t *testing.T) {
+	t.Parallel()
 	p := startConditional(t, Options{}, route.Conditions{Scheme: "https"}, route.Conditions{Scheme: "http"})
 	p.wantRouted(true, "GET /0 HTTP/1.1\r\n")
 	p.wantRouted(true, "GET /0 HTTP/1.1\r\nX-Forwarded-Proto: http\r\n")

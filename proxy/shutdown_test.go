@@ -73,6 +73,7 @@ func (p *testProxy) accepts() bool {
 }
 
 func TestShutdownCutsWhatIsLeft(t *testing.T) {
+	t.Parallel()
 	arrived := make(chan struct{}, 1)
 	origin := startOrigin(t, func(c *originConn) bool {
 		c.request()
@@ -190,6 +191,7 @@ func TestShutdownServesIdleConnectionsOnceMore(t *testing.T) {
 
 // One that stays silent is closed when the grace is over.
 func TestShutdownWaitsForIdleConnectionsNoLonger(t *testing.T) {
+	t.Parallel()
 	p := newUnmanagedProxy(t, Options{})
 	silent := p.dial()
 	eventually(t, "a connection", func() bool { return p.Connections() == 1 })
@@ -206,6 +208,7 @@ func TestShutdownWaitsForIdleConnectionsNoLonger(t *testing.T) {
 // A request that waits for a peer to come is not waited for any longer than
 // others.
 func TestShutdownDoesNotWaitForPeers(t *testing.T) {
+	t.Parallel()
 	p := newUnmanagedProxy(t, Options{})
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: time.Hour})
 	conn := p.dial()
@@ -232,6 +235,7 @@ func TestShutdownDoesNotWaitForPeers(t *testing.T) {
 // Shutdown does not return before its listeners are closed, and then waits for
 // what they let in.
 func TestShutdownWaitsForLateConnections(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := newUnmanagedProxy(t, Options{}, origin.address())
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
@@ -274,6 +278,7 @@ func TestShutdownWaitsForLateConnections(t *testing.T) {
 
 // One that comes when the grace is over is not served, and not waited for.
 func TestShutdownCutsLateConnections(t *testing.T) {
+	t.Parallel()
 	p := newUnmanagedProxy(t, Options{})
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -158,6 +158,7 @@ func TestSplitByOtherKeys(t *testing.T) {
 // A request for a group without a usable peer fails with a reason of its own, unless
 // there is a fallback, which also gets the retry after the group's only peer failed.
 func TestEmptyGroup(t *testing.T) {
+	t.Parallel()
 	p, origins := startSplit(t, route.Split{}, 1)
 	canary := p.pool.Group("canary")
 	fallback := route.Split{Fallback: p.pool.Group("rest")}
@@ -190,6 +191,7 @@ func TestEmptyGroup(t *testing.T) {
 }
 
 func TestAccessLogNamesTheGroup(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "access.log")
 	log, err := accesslog.New(accesslog.Options{Path: path, Format: accesslog.FormatJSON, Sample: 1})
 	if err != nil {

@@ -66,6 +66,7 @@ func greeting(c *originConn) bool {
 }
 
 func TestStream(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "access.log")
 	log, err := accesslog.New(accesslog.Options{Path: path, Format: accesslog.FormatJSON, Sample: 1})
 	if err != nil {
@@ -107,6 +108,7 @@ func TestStream(t *testing.T) {
 
 // Connections that cannot be opened count, and another peer gets the client.
 func TestStreamToAnotherPeer(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, greeting)
 	p := startStreams(t, Options{}, nowhere[0], nowhere[1], origin.address())
 	for range 3 {
@@ -250,6 +252,7 @@ func TestStreamHalfClosesAfterAPause(t *testing.T) {
 
 // What breaks on one side breaks on the other, and is nobody's failure.
 func TestStreamReset(t *testing.T) {
+	t.Parallel()
 	ended := make(chan error, 1)
 	origin := startOrigin(t, func(c *originConn) bool {
 		line, err := c.Reader.ReadString('\n')
@@ -283,6 +286,7 @@ func TestStreamReset(t *testing.T) {
 
 // The connections of a peer that leaves go on, up to the drain timeout.
 func TestStreamsOfADrainingPeer(t *testing.T) {
+	t.Parallel()
 	origin, other := startOrigin(t, greeting), startOrigin(t, greeting)
 	p := startStreams(t, Options{}, origin.address())
 	conn := p.stream()
@@ -310,6 +314,7 @@ func TestStreamsOfADrainingPeer(t *testing.T) {
 }
 
 func TestShutdownCutsStreams(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, greeting)
 	p := newUnmanagedProxy(t, Options{}, origin.address())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -345,6 +350,7 @@ func TestShutdownCutsStreams(t *testing.T) {
 }
 
 func TestStreamsPerAddress(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, greeting)
 	p := startStreams(t, Options{Limits: Limits{ConnectionsPerAddress: 1}}, origin.address())
 	first := p.stream()
@@ -360,6 +366,7 @@ func TestStreamsPerAddress(t *testing.T) {
 
 // With the policy hash a client stays with its peer.
 func TestStreamsByClientAddress(t *testing.T) {
+	t.Parallel()
 	a, b, c := startOrigin(t, greeting), startOrigin(t, greeting), startOrigin(t, greeting)
 	p := startStreams(t, Options{}, a.address(), b.address(), c.address())
 	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{
@@ -402,6 +409,7 @@ func TestStreamEndWithTheLastBytes(t *testing.T) {
 
 // A stream that is cut must not look complete to its peer.
 func TestCutStreamsResetTheirPeers(t *testing.T) {
+	t.Parallel()
 	ended := make(chan error, 1)
 	origin := startOrigin(t, func(c *originConn) bool {
 		io.WriteString(c.Conn, "220 ready\n")
@@ -427,6 +435,7 @@ func TestCutStreamsResetTheirPeers(t *testing.T) {
 
 // The bytes of a stream are counted while it is open, and once.
 func TestStreamBytesAreCountedMeanwhile(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, greeting)
 	p := startStreams(t, Options{}, origin.address())
 	conn := p.stream()
@@ -456,6 +465,7 @@ func TestStreamBytesAreCountedMeanwhile(t *testing.T) {
 
 // The streams of a removed listener end after grace.
 func TestDrainResetsStreams(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, greeting)
 	p := startProxy(t, Options{}, origin.address())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -482,6 +492,7 @@ func TestDrainResetsStreams(t *testing.T) {
 // A client that leaves while it waits for a peer is noticed; one that waits for an answer
 // to what it has sent stays.
 func TestStreamClientLeavesWhileItWaits(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, greeting)
 	p := startStreams(t, Options{})
 	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: time.Hour})

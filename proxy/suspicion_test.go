@@ -49,6 +49,7 @@ func patientService(attempts int) route.Service {
 }
 
 func TestRequestLeavesAPeerWhoseChecksFail(t *testing.T) {
+	t.Parallel()
 	for name, request := range map[string]string{
 		"GET": "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
 		"PUT": "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
@@ -85,6 +86,7 @@ func TestRequestLeavesAPeerWhoseChecksFail(t *testing.T) {
 
 // It may still answer.
 func TestRequestStaysWithAPeerWhoseChecksFail(t *testing.T) {
+	t.Parallel()
 	const get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 	for _, test := range []struct {
 		name, request string

@@ -128,6 +128,7 @@ func dialRecorded(t *testing.T, p *testProxy, version uint16, most int) (*tls.Co
 
 // Records may come in pieces, and a piece may have several.
 func TestOverTLSRecordsInPieces(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, func(c *originConn) bool {
 		r, err := http.ReadRequest(c.Reader)
 		if err != nil {
@@ -162,6 +163,7 @@ func TestOverTLSRecordsInPieces(t *testing.T) {
 // The end of a response is told by close_notify, and a response that was cut has
 // none: else its client might take it for whole.
 func TestOverTLSEnd(t *testing.T) {
+	t.Parallel()
 	closeNotify := []byte{23, 3, 3, 0, 19} // the head of the record that has it, in TLS 1.3
 	for _, test := range []struct {
 		name, response string
@@ -219,6 +221,7 @@ func (r *recorded) SetWriteDeadline(time.Time) error { return nil }
 
 // Handshakes that wait for their clients hold back no other one, up to a number.
 func TestOverTLSHandshakesInProgress(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
 	p := startProxy(t, Options{}, origin.address())
 	others := maxHandshakes - 2
@@ -256,6 +259,7 @@ func TestOverTLSHandshakesInProgress(t *testing.T) {
 }
 
 func TestOverTLSHandshakeTimesOut(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: 100 * time.Millisecond}})
 	for name, hello := range map[string]string{"a part of a hello": "\x16\x03\x01\x02\x00", "HTTP": "GET / HTTP/1.1\r\nHost: a\r\n\r\n"} {
 		conn, err := net.Dial("tcp", p.address)

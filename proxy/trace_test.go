@@ -300,6 +300,7 @@ func TestSpansOfTunnels(t *testing.T) {
 
 // A trace has its id in the access log, whoever has made it.
 func TestTraceInAccessLog(t *testing.T) {
+	t.Parallel()
 	p := startLogged(t, Options{}, startOrigin(t, answering(okResponse)).address())
 	p.raw("GET / HTTP/1.1\r\nHost: a\r\ntraceparent: " + notSampled + "\r\nConnection: close\r\n\r\n")
 	p.raw("GET / HTTP/1.1\r\nHost: a\r\ntraceparent: x\r\nConnection: close\r\n\r\n")

@@ -29,6 +29,7 @@ func (t *Transport) expect(test *testing.T, idle, busy, slots int) {
 }
 
 func TestLastUsedConnectionIsUsedFirst(t *testing.T) {
+	t.Parallel()
 	transport, dial := pooled(t)
 	first, second := dial(transport.acquire(time.Now())), dial(transport.acquire(time.Now()))
 	transport.expect(t, 0, 2, 2)
@@ -53,6 +54,7 @@ func TestLastUsedConnectionIsUsedFirst(t *testing.T) {
 // The connection in place of one that is stale is a new one, also where others are
 // idle, and there are no more than before.
 func TestStaleConnectionIsReplaced(t *testing.T) {
+	t.Parallel()
 	transport, dial := pooled(t)
 	other, stale := dial(transport.acquire(time.Now())), dial(transport.acquire(time.Now()))
 	transport.release(other)
@@ -66,6 +68,7 @@ func TestStaleConnectionIsReplaced(t *testing.T) {
 }
 
 func TestIdleConnectionsExpire(t *testing.T) {
+	t.Parallel()
 	transport, dial := pooled(t)
 	short, long := dial(transport.acquire(time.Now())), dial(transport.acquire(time.Now()))
 	short.idleTimeout, long.idleTimeout = time.Second, time.Hour
@@ -86,6 +89,7 @@ func TestIdleConnectionsExpire(t *testing.T) {
 }
 
 func TestDrainClosesIdleConnections(t *testing.T) {
+	t.Parallel()
 	transport, dial := pooled(t)
 	idle, busy := dial(transport.acquire(time.Now())), dial(transport.acquire(time.Now()))
 	transport.release(idle)

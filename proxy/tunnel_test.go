@@ -37,6 +37,7 @@ func echoing(c *originConn) bool {
 }
 
 func TestTunnel(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, echoing)
 	p := startProxy(t, Options{}, origin.address())
 	conn := p.dial()
@@ -60,6 +61,7 @@ func TestTunnel(t *testing.T) {
 
 // An upgrade that the peer does not agree to is an ordinary request.
 func TestRefusedUpgrade(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, echoing)
 	p := startProxy(t, Options{}, origin.address())
 	conn := p.dial()
@@ -75,6 +77,7 @@ func TestRefusedUpgrade(t *testing.T) {
 }
 
 func TestUpgradeToOtherThanAskedFor(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ asked, agreed string }{
 		{"Echo", "evil"},
 		{"Echo", "echo, evil"},
@@ -135,6 +138,7 @@ func TestTunnelIdleTimeout(t *testing.T) {
 
 // A tunnel keeps neither a drained peer nor a stopping server for ever.
 func TestTunnelEndsWithServer(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, echoing)
 	p := newUnmanagedProxy(t, Options{}, origin.address())
 	conn := p.dial()
@@ -154,6 +158,7 @@ func TestTunnelEndsWithServer(t *testing.T) {
 // A client may name several protocols, in one line or in several; the peer
 // chooses one, or one upon the other.
 func TestUpgradeToOneOfSeveral(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ asked, agreed string }{
 		{"other/2, Echo", "echo"},
 		{"other\r\nUpgrade: Echo", "ECHO"},
@@ -181,6 +186,7 @@ func TestUpgradeToOneOfSeveral(t *testing.T) {
 }
 
 func TestWebSocket(t *testing.T) {
+	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, err := websocket.Accept(w, r, nil)
 		if err != nil {

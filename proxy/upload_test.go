@@ -15,6 +15,7 @@ import (
 // or not all of it has got to the peer: here it cannot, because the peer
 // answers at its first bytes and reads no more.
 func TestConnectionGoesOnBehindReadBody(t *testing.T) {
+	t.Parallel()
 	const length = 60000 // one segment on the loopback interface
 	for _, test := range []struct{ name, head, body string }{
 		{"length", fmt.Sprintf("Content-Length: %d", length), strings.Repeat("x", length)},
@@ -98,6 +99,7 @@ func (p *testProxy) idleUpstream() (conns []*upstreamConn) {
 
 // So it does where the peer did not answer at all.
 func TestConnectionGoesOnBehindLostUpload(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, func(c *originConn) bool {
 		r, ok := c.request()
 		if ok && r.Method == "GET" {
@@ -119,6 +121,7 @@ func TestConnectionGoesOnBehindLostUpload(t *testing.T) {
 // A request whose client breaks off, or breaks the rules, never reaches the
 // peer as a complete one.
 func TestCutUploadIsCut(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ name, request string }{
 		{"length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc"},
 		{"between chunks", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"},
@@ -152,6 +155,7 @@ func TestCutUploadIsCut(t *testing.T) {
 // answer, and the connection ends, because the rest of the body is still on
 // its way.
 func TestEarlyAnswerToUpload(t *testing.T) {
+	t.Parallel()
 	answered := make(chan struct{})
 	origin := startOrigin(t, func(c *originConn) bool {
 		if _, err := http.ReadRequest(c.Reader); err != nil {
@@ -185,6 +189,7 @@ func TestEarlyAnswerToUpload(t *testing.T) {
 }
 
 func TestExpectContinue(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, func(c *originConn) bool {
 		r, err := http.ReadRequest(c.Reader)
 		if err != nil {
@@ -229,6 +234,7 @@ func TestExpectContinue(t *testing.T) {
 }
 
 func TestBodyLimit(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{Limits: Limits{BodyBytes: 1000}}, origin.address())
 	for name, request := range map[string]string{

@@ -9,6 +9,7 @@ import (
 // What ends the wait for a peer may come before the request is sent: then the
 // wait does not begin.
 func TestSendThatIsWokenBeforeItSends(t *testing.T) {
+	t.Parallel()
 	request := []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	for name, test := range map[string]struct {
 		wake     func(*upstreamConn)
@@ -39,6 +40,7 @@ func TestSendThatIsWokenBeforeItSends(t *testing.T) {
 
 // A connection that is idle holds nothing of the exchange that it served.
 func TestIdleConnectionPinsNothing(t *testing.T) {
+	t.Parallel()
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{}, origin.address())
 	get(t, p, "GET")
@@ -53,6 +55,7 @@ func TestIdleConnectionPinsNothing(t *testing.T) {
 // a connection. Its answer is not waited for in vain where all of it has arrived
 // before send begins, so that nothing is heard of it any more.
 func TestAnswerAtAccept(t *testing.T) {
+	t.Parallel()
 	const busy = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 	answered := make(chan struct{})
 	origin := startOrigin(t, func(c *originConn) bool {

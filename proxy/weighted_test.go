@@ -75,6 +75,7 @@ func TestServicesByCookie(t *testing.T) {
 
 // With a key that is not the cookie, only a split of the chosen service sets one.
 func TestServicesByAddress(t *testing.T) {
+	t.Parallel()
 	p := startWeighted(t, route.SplitKey{Source: route.SplitClientAddress}, named(t))
 	answer, service := p.get("/")
 	for range 10 {
