@@ -49,8 +49,8 @@ func (h *http2Conn) readable(fd uintptr) bool {
 			return true
 		}
 		// The socket is empty: see clientConn.readable. Another read finds a client that
-		// has closed the connection within a request.
-		if n < len(space) && c.tls == nil && !h.isPartial() && !h.expectsBody() {
+		// has closed the connection within a request, or after GOAWAY.
+		if n < len(space) && c.tls == nil && !h.isPartial() && !h.expectsMore() {
 			h.park()
 			return false
 		}
@@ -144,11 +144,12 @@ func (h *http2Conn) mustPauseLocked(id uint32) bool {
 	return id > h.last && len(h.streams) >= http2Streams && h.open < http2Streams
 }
 
-// expectsBody reports whether a request has not arrived completely.
-func (h *http2Conn) expectsBody() bool {
+// expectsMore reports whether a request has not arrived completely, or the client is to close the
+// connection.
+func (h *http2Conn) expectsMore() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.receiving > 0
+	return h.receiving > 0 || h.goAway != goAwayNone
 }
 
 // processAll is process that also waits for the ends of streams that it needs.

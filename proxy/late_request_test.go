@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"io"
+	"net"
 	"testing"
 	"time"
 
@@ -132,6 +133,43 @@ func TestStreamArrivesAsGoAwayEnds(t *testing.T) {
 			c.expectServedLast(1, 3)
 		})
 	}
+}
+
+// A client may close the connection instead of an answer to GOAWAY. That ends it at once, also when
+// the end arrives together with a last frame.
+func TestClientClosesAfterGoAway(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, answerOK)
+	p := startProxy(t, Options{Connections: ConnectionLimits{MaxRequests: 1}}, origin.address())
+	c := p.dialFrames()
+	c.request(1, http2Get, true)
+	c.awaitGoAway()
+	client := p.onlyClient()
+	func() {
+		client.deadline.Load() // the race detector sees no order in bytes of a socket
+		h := client.http2
+		h.mu.Lock() // nothing is processed
+		defer h.mu.Unlock()
+		c.WritePing(false, [8]byte{1})
+		eventually(t, "the first frame is read", func() bool {
+			nothing := false
+			err := client.raw.Control(func(fd uintptr) { nothing = quiet(fd) })
+			return err == nil && nothing
+		})
+		c.WritePing(false, [8]byte{2})
+		if err := c.conn.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		client.awaitArrival(t)
+		// No deadline wakes the connection.
+		h.goAwayUntil = client.server.sweeper.now() + int64(time.Hour)
+		client.disarm()
+	}()
+	eventually(t, "the connection has ended", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.conns) == 0
+	})
 }
 
 // framesOf returns the frames that do writes.
