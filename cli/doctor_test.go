@@ -55,6 +55,7 @@ func stars(t *testing.T, agent *consultest.Agent) string {
 const nowhere = "127.0.0.1:1"
 
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Node: "a"})
 	registerStar(t, agent, "star-1", 9001, consulapi.HealthPassing)
 	examine := func(args ...string) (status int, stdout, stderr string) {
@@ -116,6 +117,7 @@ func TestDoctor(t *testing.T) {
 }
 
 func TestDoctorAsks(t *testing.T) {
+	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Node: "a"})
 	for n := range 4 {
 		registerStar(t, agent, fmt.Sprintf("star-%d", n), 9001, consulapi.HealthPassing)
@@ -141,6 +143,7 @@ func TestDoctorAsks(t *testing.T) {
 }
 
 func TestDoctorGetsTimesFromARunningSluice(t *testing.T) {
+	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Node: "a"})
 	registerStar(t, agent, "star-1", 9001, consulapi.HealthCritical)
 	sluice := adminAPI(t, "s3cret", []admin.Peer{{

@@ -75,7 +75,7 @@ var releaseDir string // of the built program
 
 func TestMain(m *testing.M) {
 	playRole()
-	parallel.SetDefault(6)
+	parallel.SetDefault(12) // the tests mostly wait for processes and Consul
 	handleIgnored()
 	status := m.Run()
 	if releaseDir != "" {
@@ -264,6 +264,7 @@ func TestReleaseIsStatic(t *testing.T) {
 
 // A build with the files that .dockerignore leaves knows the commit, and is not marked as modified.
 func TestImageKnowsItsVersion(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("-short: this compiles everything anew, with the flags of a release")
 	}
@@ -351,6 +352,7 @@ func TestImageServesReloadsAndStops(t *testing.T) {
 }
 
 func TestSecondSignalCuts(t *testing.T) {
+	t.Parallel()
 	arrived := make(chan struct{})
 	ctx, finish := context.WithCancel(context.Background())
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
@@ -384,6 +386,7 @@ func TestSecondSignalCuts(t *testing.T) {
 }
 
 func TestPortInUse(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

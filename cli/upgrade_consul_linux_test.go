@@ -147,6 +147,7 @@ func TestReplaceWithManyServices(t *testing.T) {
 		"an overview": {160, 60, 2, `{by="overview"} 160`},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			c := startCrowd(t, test.services, test.nodes)
 			s := startServing(t, c.configuration())
 			awaitThat(t, "readiness", s.ready)

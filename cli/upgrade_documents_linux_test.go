@@ -53,7 +53,7 @@ func TestReplaceWithDynamicDocuments(t *testing.T) {
 	}
 	good := document("stored", origin("stored"))
 	put(good)
-	s := startServing(t, fmt.Sprintf("config: { history: %q }\nconsul: { addresses: [%q] }\ncatalog: { tags: [sluice], claims: [{ service: tagged, hosts: ['*'] }] }\n"+
+	s := startServing(t, fmt.Sprintf("config: { history: %q }\nconsul: { addresses: [%q], wait: 1s }\ncatalog: { tags: [sluice], claims: [{ service: tagged, hosts: ['*'] }] }\n"+
 		"dynamic: [{ file: %q }, { consul_kv: { prefix: sluice/ } }]\n", dir, agent.URL(), file))
 	applied := func() (a admin.AppliedConfig) {
 		t.Helper()

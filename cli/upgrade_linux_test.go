@@ -132,6 +132,7 @@ func TestNoRequestReachesAnInheritedListener(t *testing.T) {
 // Connections of a listener for TCP go on in the old process, which ends with the last of
 // them. The new one accepts meanwhile.
 func TestReplaceWithStreams(t *testing.T) {
+	t.Parallel()
 	peer, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
