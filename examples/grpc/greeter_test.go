@@ -84,9 +84,13 @@ func testGreeters(t *testing.T, program func(port string) subprocess.Options) {
 	for range 3 {
 		ids = append(ids, s.start())
 	}
+	for _, id := range ids {
+		s.awaitUse(id)
+	}
 	load := startLoad(client)
 	for i, old := range ids {
 		ids[i] = s.start()
+		s.awaitUse(ids[i])
 		consultest.Await(t, ids[i]+" answers", func() bool { return load.count().byName[ids[i]] > 0 })
 		s.terminate(old)
 		consultest.Await(t, old+" is gone", func() bool { return s.peer(old).ID == "" })
@@ -132,7 +136,7 @@ func (s *stage) dial() helloworld.GreeterClient {
 	return helloworld.NewGreeterClient(conn)
 }
 
-// start runs a greeter, and waits until sluice uses it.
+// start runs a greeter.
 func (s *stage) start() (id string) {
 	s.t.Helper()
 	port := strconv.Itoa(consultest.ReservePort(s.t))
@@ -157,9 +161,14 @@ func (s *stage) start() (id string) {
 			s.t.Logf("%s:\n%s", id, log.String())
 		}
 	})
+	return id
+}
+
+// awaitUse waits until sluice uses a greeter.
+func (s *stage) awaitUse(id string) {
+	s.t.Helper()
 	consultest.Await(s.t, id+" passes its check in Consul", func() bool { return s.verdict(id) == api.HealthPassing })
 	consultest.AwaitPromptly(s.t, id+" is up", func() bool { return s.peer(id).State == "up" })
-	return id
 }
 
 // terminate sends SIGTERM to a greeter, and waits until it has deregistered.

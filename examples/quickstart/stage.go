@@ -50,15 +50,13 @@ func newStage(ctx context.Context, out *printer) (*stage, error) {
 	if s.dir, err = os.MkdirTemp("", "sluice-quickstart-"); err != nil {
 		return s, err
 	}
-	out.line("Building sluice and the app.")
-	if err := sluicetest.Build(ctx, s.dir, "sluice", "sluice/examples/goapp"); err != nil {
-		return s, err
-	}
-	out.line("Starting Consul.")
+	out.line("Building sluice and the app, and starting Consul.")
+	built := make(chan error, 1)
+	go func() { built <- sluicetest.Build(ctx, s.dir, "sluice", "sluice/examples/goapp") }()
 	s.consul, err = consultest.StartAgent(ctx, consultest.Options{
 		Mode: consultest.Server, Node: "quickstart", HTTPPort: consulPort, UI: true, Progress: out,
 	})
-	if err != nil {
+	if err = errors.Join(err, <-built); err != nil {
 		return s, err
 	}
 	out.line("Starting three apps and sluice.")
