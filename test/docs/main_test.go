@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, runApp(os.Args[1:]))
 		os.Exit(1)
 	}
-	parallel.SetDefault(8) // the commands mostly wait
+	parallel.SetDefault(16) // the commands mostly wait
 	os.Exit(run(m))
 }
 
