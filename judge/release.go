@@ -184,16 +184,15 @@ func (r *Release) counts(o Observation) (canary, baseline Counts) {
 func (r *Release) worse(o Observation) string {
 	canary, baseline := r.counts(o)
 	need := enough * float64(max(o.Judges, 1))
-	if evidence := r.Evidence(); evidence >= need && r.failures.clients[1] >= minFailingClients &&
+	if r.failures.clients[1] >= minFailingClients && r.Evidence() >= need &&
 		canary.rate() >= minRatio*baseline.rate() && canary.rate() >= baseline.rate()+minExcess {
-		return fmt.Sprintf("%s fail, %s of the baseline; evidence %.2g", describe(canary), describe(baseline), evidence)
+		return fmt.Sprintf("%s fail, %s of the baseline; evidence %.2g", describe(canary), describe(baseline), r.Evidence())
 	}
 	// The test of latency begins again with each share, since a version may be slow only under
 	// load. Its nth test needs n(n+1) times the evidence: the sum of all 1/(n(n+1)) is 1.
 	need *= r.shares * (r.shares + 1)
-	if evidence := r.SlowEvidence(); evidence >= need && r.slow.clients[1] >= minSlowClients &&
-		o.BaselineP90 > 0 && o.CanaryP90 > r.settings.tolerated(o.BaselineP90) {
-		return fmt.Sprintf("90 %% of the requests take up to %v, %v with the baseline; evidence %.2g", rounded(o.CanaryP90), rounded(o.BaselineP90), evidence)
+	if r.slow.clients[1] >= minSlowClients && o.BaselineP90 > 0 && o.CanaryP90 > r.settings.tolerated(o.BaselineP90) && r.SlowEvidence() >= need {
+		return fmt.Sprintf("90 %% of the requests take up to %v, %v with the baseline; evidence %.2g", rounded(o.CanaryP90), rounded(o.BaselineP90), r.SlowEvidence())
 	}
 	return ""
 }

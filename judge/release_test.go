@@ -70,6 +70,9 @@ func (s *service) run(settings Settings, perSecond int) Decision {
 	s.share = settings.Steps[0]
 	r := NewRelease(settings, s.observe())
 	for range 4 * 600 {
+		if s.timed != nil {
+			s.timed.begin(s.now)
+		}
 		for range perSecond {
 			s.request(r)
 		}

@@ -14,7 +14,8 @@ import (
 type timing struct {
 	heavy  []bool  // clients whose requests take ten times as long
 	factor float64 // of the latencies with the canary
-	burden float64 // of all latencies now: load and bad hours
+	burden float64 // of all latencies now, in addition to wave: bad hours
+	wave   float64 // of all latencies in this second; it rises and falls
 
 	recent [2]Recent // of the canary and the baseline
 	limits [2]time.Duration
@@ -35,7 +36,7 @@ func newTimedService(seed uint64, clients int, heavy, factor float64) *service {
 // time simulates the latency of a request of client n.
 func (s *service) time(r *Release, n int, canary bool) {
 	t := s.timed
-	ms := 20 * math.Exp(0.6*s.random.NormFloat64()) * (1.5 + math.Sin(float64(s.now.Unix())/50) + t.burden)
+	ms := 20 * math.Exp(0.6*s.random.NormFloat64()) * (t.wave + t.burden)
 	if t.heavy[n] {
 		ms *= 10
 	}
@@ -50,6 +51,9 @@ func (s *service) time(r *Release, n int, canary bool) {
 		r.Slow(uint64(n)+1, canary, s.share)
 	}
 }
+
+// begin begins a second.
+func (t *timing) begin(now time.Time) { t.wave = 1.5 + math.Sin(float64(now.Unix())/50) }
 
 // measure updates what is known.
 func (s *service) measure(settings Settings) {
@@ -270,5 +274,22 @@ func TestRecent(t *testing.T) {
 	}
 	if r.Reset(); r.Quantile(0.5) != 0 {
 		t.Error("latencies after Reset")
+	}
+}
+
+// Each rank has the value that sorting gives it, also among equal values.
+func TestRanked(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	for n := range 300 {
+		values := make([]int64, 1+random.IntN(40))
+		for i := range values {
+			values[i] = random.Int64N(1 + int64(n))
+		}
+		sorted := slices.Sorted(slices.Values(values))
+		for rank, want := range sorted {
+			if got := ranked(slices.Clone(values), rank); got != want {
+				t.Errorf("rank %d of %v: %d, want %d", rank, values, got, want)
+			}
+		}
 	}
 }
