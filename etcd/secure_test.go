@@ -88,6 +88,9 @@ func TestFollowWithTLS(t *testing.T) {
 	}})
 	own := testcert.Write(t, other, "client")
 	f := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: TLS{CA: server.Cert, Cert: own.Cert, Key: own.Key}})
+	// These fail at the same time as f.
+	stranger := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: TLS{Cert: trusted.Cert, Key: trusted.Key}})
+	named := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: TLS{CA: server.Cert, Cert: trusted.Cert, Key: trusted.Key, ServerName: "other"}})
 	f.awaitFailing("certificate")
 	for _, copy := range [][2]string{{trusted.Cert, own.Cert}, {trusted.Key, own.Key}} {
 		data, err := os.ReadFile(copy[0])
@@ -98,9 +101,7 @@ func TestFollowWithTLS(t *testing.T) {
 	}
 	f.await("")
 
-	stranger := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: TLS{Cert: trusted.Cert, Key: trusted.Key}})
 	stranger.awaitFailing("unknown authority")
-	named := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: TLS{CA: server.Cert, Cert: trusted.Cert, Key: trusted.Key, ServerName: "other"}})
 	named.awaitFailing("not other")
 	careless := follow(t, Options{Endpoints: c.Endpoints()[0], TLS: TLS{Cert: trusted.Cert, Key: trusted.Key, Insecure: true}})
 	careless.await("")

@@ -14,6 +14,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"sluice/test/consultest"
 	"sluice/test/pinned"
@@ -123,6 +125,10 @@ func StartCluster(ctx context.Context, o Options) (c *Cluster, err error) {
 	if o.HTTPS {
 		scheme = "https"
 	}
+	heartbeat, election := "200", "2000" // in ms, for a busy machine
+	if n == 1 {
+		heartbeat, election = "20", "200" // it leads as soon as it has waited for others in vain, and for good
+	}
 	var peers []string
 	for i := range n {
 		peers = append(peers, fmt.Sprintf("m%d=http://127.0.0.1:%d", i, first+2*i+1))
@@ -138,7 +144,7 @@ func StartCluster(ctx context.Context, o Options) (c *Cluster, err error) {
 			"--listen-client-urls", m.Endpoint, "--advertise-client-urls", m.Endpoint,
 			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
 			"--initial-cluster", strings.Join(peers, ","),
-			"--heartbeat-interval", "200", "--election-timeout", "2000", // for a busy machine
+			"--heartbeat-interval", heartbeat, "--election-timeout", election,
 		}, o.Args...)
 		c.Members = append(c.Members, m)
 		if err = m.Launch(); err != nil {
@@ -231,7 +237,14 @@ func (c *Cluster) Endpoints() []string {
 // Client returns a client that is closed when t ends. change may change its settings.
 func (c *Cluster) Client(t testing.TB, change ...func(*clientv3.Config)) *clientv3.Client {
 	t.Helper()
-	config := clientv3.Config{Endpoints: c.Endpoints(), DialTimeout: patience, Logger: zap.NewNop()}
+	config := clientv3.Config{
+		Endpoints: c.Endpoints(), DialTimeout: patience, Logger: zap.NewNop(),
+		// By default gRPC waits longer each time, up to two minutes, for a member that does not run.
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, MaxDelay: 200 * time.Millisecond},
+			MinConnectTimeout: 20 * time.Second, // the default
+		})},
+	}
 	for _, f := range change {
 		f(&config)
 	}
