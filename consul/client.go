@@ -57,6 +57,7 @@ type Options struct {
 
 	dial        dialFunc      // for tests; nil: the network
 	returnAfter time.Duration // for tests; 0: returnMin
+	answerGrace time.Duration // for tests; 0: the constant
 }
 
 // TLSOptions are the certificates for an https address. The files are read for each
@@ -105,6 +106,7 @@ func New(o Options) (*Client, error) {
 		if all[n], err = newAgent(*config, address, o.dial, files, meter); err != nil {
 			return nil, err
 		}
+		all[n].answerGrace = cmp.Or(o.answerGrace, answerGrace)
 	}
 	agents := newAgents(all, token, o.Log)
 	agents.events = o.Events

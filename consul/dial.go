@@ -19,3 +19,10 @@ func (o Options) WithReturnAfter(returnAfter time.Duration) Options {
 	o.returnAfter = returnAfter
 	return o
 }
+
+// WithAnswerGrace returns o with another time in which an answer may arrive after the wait of its
+// query (default 10 s), for tests.
+func (o Options) WithAnswerGrace(grace time.Duration) Options {
+	o.answerGrace = grace
+	return o
+}

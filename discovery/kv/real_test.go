@@ -28,7 +28,9 @@ type watched struct {
 
 func watchKey(t *testing.T, url, token string, o Options) *watched {
 	t.Helper()
-	client, err := consul.New(consul.Options{Addresses: []string{url}, Token: token, MaxWatches: 8, Log: zerolog.New(zerolog.NewTestWriter(t))})
+	client, err := consul.New(consul.Options{
+		Addresses: []string{url}, Token: token, MaxWatches: 8, Log: zerolog.New(zerolog.NewTestWriter(t)),
+	}.WithAnswerGrace(2 * time.Second)) // tests of hangs wait for it
 	if err != nil {
 		t.Fatal(err)
 	}
