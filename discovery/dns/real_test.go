@@ -33,7 +33,9 @@ func follow(t *testing.T, o Options) *followed {
 		defer f.mu.Unlock()
 		f.set, f.known = set, true
 	}})
-	f.manager.Watch("star", NewSource("star", o))
+	s := NewSource("star", o).(*source)
+	s.firstConfirmation = 100 * time.Millisecond
+	f.manager.Watch("star", s)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = f.manager.Run(ctx) })
@@ -151,7 +153,7 @@ func TestConsulDNSOutages(t *testing.T) {
 	}
 }
 
-// Weights and checks arrive, and no instance is lost with the agent's data.
+// Weights and checks arrive.
 func TestConsulDNS(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
@@ -168,7 +170,18 @@ func TestConsulDNS(t *testing.T) {
 	f.await([]string{"8001*3"}, "")
 	must(t, local.UpdateTTL("8000", "", api.HealthPassing))
 	f.await([]string{"8000", "8001*3"}, "")
+}
 
+// No instance is lost with the agent's data.
+func TestConsulDNSLosesItsData(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	register(t, agent, 8000)
+	register(t, agent, 8001, func(r *api.AgentServiceRegistration) {
+		r.Weights = &api.AgentWeights{Passing: 3, Warning: 1}
+	})
+	f := follow(t, Options{Name: serviceName, Type: SRV, Servers: []string{agent.DNSAddress()}, Probation: time.Hour})
+	f.await([]string{"8000", "8001*3"}, "")
 	must(t, agent.Kill())
 	f.await([]string{"8000", "8001*3"}, agent.DNSAddress())
 	must(t, agent.Launch(t.Context())) // a dev agent has lost its data

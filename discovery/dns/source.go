@@ -73,13 +73,14 @@ type Options struct {
 // concurrently.
 func NewSource(service string, o Options) discovery.Source {
 	var d net.Dialer
-	return &source{service: service, options: o, dial: d.DialContext}
+	return &source{service: service, options: o, dial: d.DialContext, firstConfirmation: firstConfirmation}
 }
 
 type source struct {
-	service string
-	options Options
-	dial    dialer
+	service           string
+	options           Options
+	dial              dialer
+	firstConfirmation time.Duration // the constant; shorter in tests
 }
 
 // String describes the records. Sources with the same records have the same description, also
@@ -111,8 +112,9 @@ func (s *source) Run(ctx context.Context, report func(discovery.Report) []discov
 // watch is one run of a source. Only its goroutine uses it.
 type watch struct {
 	lookup
-	report func(discovery.Report) []discovery.Instance
-	guard  discovery.Guard
+	report            func(discovery.Report) []discovery.Instance
+	guard             discovery.Guard
+	firstConfirmation time.Duration
 
 	accepted bool                  // an answer was accepted
 	doubts   int                   // answers in a row that there are no instances
@@ -126,7 +128,8 @@ func (s *source) newWatch(report func(discovery.Report) []discovery.Instance) *w
 		lookup: lookup{service: s.service, options: s.options, targets: make(map[string]*target)},
 		report: report,
 		// Consul's DNS leaves out critical instances.
-		guard: discovery.Guard{Probation: s.options.Probation, PassingOnly: true},
+		guard:             discovery.Guard{Probation: s.options.Probation, PassingOnly: true},
+		firstConfirmation: s.firstConfirmation,
 	}
 	for _, address := range s.options.Servers {
 		w.servers = append(w.servers, &server{address: address, dial: s.dial})
@@ -196,7 +199,7 @@ func (w *watch) doubted(f found) time.Duration {
 	w.guard.Failed(time.Now())
 	w.report(discovery.Report{Err: fmt.Errorf("%s (from %s, answer %d of %d before the known instances count as lost)",
 		f.absent, f.from.address, w.doubts, confirmations+1)})
-	return firstConfirmation << (w.doubts - 1)
+	return w.firstConfirmation << (w.doubts - 1)
 }
 
 // confirm repeats the query of an answer that lacks instances, at another server if there is

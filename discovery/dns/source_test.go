@@ -43,9 +43,11 @@ func watchServers(t *testing.T, o Options, servers ...*dnstest.Server) *watched 
 		defer w.mu.Unlock()
 		w.set = set
 	}})
-	w.manager.Watch("star", &source{service: "star", options: o, dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+	source := NewSource("star", o).(*source)
+	source.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 		return byAddress[address].Dial(ctx, network, address)
-	}})
+	}
+	w.manager.Watch("star", source)
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { _ = w.manager.Run(ctx) })
@@ -530,8 +532,10 @@ func TestInheritedSet(t *testing.T) {
 		o := Options{Name: "_star._tcp.example", Type: SRV, Servers: []string{"ns0:53"}}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
+		source := NewSource("star", o).(*source)
+		source.dial = s.Dial
 		go func() {
-			ended <- (&source{service: "star", options: o, dial: s.Dial}).Run(ctx, func(r discovery.Report) []discovery.Instance {
+			ended <- source.Run(ctx, func(r discovery.Report) []discovery.Instance {
 				if r.Known || r.Err != nil {
 					last = r
 				}
