@@ -57,7 +57,7 @@ func startCluster(t *testing.T) *cluster {
 	performance := map[string]any{"raft_multiplier": 3}
 	// The client agent must notice soon that there is no server. With the defaults it
 	// waits for confirmations, which takes half a minute without other members.
-	gossip := map[string]any{"suspicion_mult": 2}
+	gossip := map[string]any{"suspicion_mult": 2, "probe_interval": "500ms", "probe_timeout": "250ms"}
 	// An agent without data would get another id, and Consul refuses a node with
 	// the same name.
 	id := func(n int) string { return fmt.Sprintf("11111111-2222-3333-4444-%012d", n) }

@@ -18,17 +18,18 @@ type fault struct {
 	// begin starts the fault, and returns a function that ends it.
 	begin func(*trial) (end func())
 	lasts time.Duration
+	usual time.Duration // with its begin, its end and the recovery, on a quiet machine; shares the faults out
 }
 
 // faults contains all faults. Queries of sluice block for 2 s, and sluice gives up an agent
 // that does not answer for 3 s.
 var faults = []fault{
-	{name: "leader killed and started again", lasts: 3 * time.Second, begin: func(t *trial) func() {
+	{name: "leader killed and started again", lasts: 3 * time.Second, usual: 4 * time.Second, begin: func(t *trial) func() {
 		leader := t.cluster.leader()
 		must(t.T, leader.Kill())
 		return func() { must(t.T, leader.Launch(t.Context())) }
 	}},
-	{name: "quorum lost", lasts: 4 * time.Second, begin: func(t *trial) func() {
+	{name: "quorum lost", lasts: 4 * time.Second, usual: 8 * time.Second, begin: func(t *trial) func() {
 		order := t.random.Perm(3)
 		lost := []*consultest.Agent{t.cluster.servers[order[0]], t.cluster.servers[order[1]]}
 		for _, s := range lost {
@@ -36,49 +37,49 @@ var faults = []fault{
 		}
 		return func() { t.cluster.launch(lost...) }
 	}},
-	{name: "agent stopped for longer than a wait", lasts: 6 * time.Second, begin: func(t *trial) func() {
+	{name: "agent stopped for longer than a wait", lasts: 6 * time.Second, usual: 8 * time.Second, begin: func(t *trial) func() {
 		must(t.T, t.cluster.agent.Pause())
 		return func() { must(t.T, t.cluster.agent.Resume()) }
 	}},
-	{name: "agent restarted", lasts: time.Second, begin: func(t *trial) func() {
+	{name: "agent restarted", lasts: time.Second, usual: 6 * time.Second, begin: func(t *trial) func() {
 		must(t.T, t.cluster.agent.Stop()) // it leaves the cluster
 		return func() { must(t.T, t.cluster.agent.Launch(t.Context())) }
 	}},
-	{name: "agent restarted empty", lasts: time.Second, begin: func(t *trial) func() {
+	{name: "agent restarted empty", lasts: time.Second, usual: 4 * time.Second, begin: func(t *trial) func() {
 		must(t.T, t.cluster.agent.Kill())
 		must(t.T, t.cluster.agent.Wipe())
 		return func() { must(t.T, t.cluster.agent.Launch(t.Context())) }
 	}},
-	{name: "connections half-open", lasts: 6 * time.Second, begin: func(t *trial) func() {
+	{name: "connections half-open", lasts: 6 * time.Second, usual: 6 * time.Second, begin: func(t *trial) func() {
 		t.cluster.relay.Hang()
 		return t.cluster.relay.Heal
 	}},
-	{name: "network cut", lasts: 4 * time.Second, begin: func(t *trial) func() {
+	{name: "network cut", lasts: 4 * time.Second, usual: 4 * time.Second, begin: func(t *trial) func() {
 		t.cluster.relay.Cut()
 		return t.cluster.relay.Heal
 	}},
-	{name: "agent slow", lasts: 5 * time.Second, begin: func(t *trial) func() {
+	{name: "agent slow", lasts: 5 * time.Second, usual: 6 * time.Second, begin: func(t *trial) func() {
 		t.cluster.interceptor.intercept(slow)
 		return t.cluster.interceptor.pass
 	}},
-	{name: "false answers", lasts: time.Second, begin: func(t *trial) func() {
+	{name: "false answers", lasts: time.Second, usual: 8 * time.Second, begin: func(t *trial) func() {
 		for _, n := range t.random.Perm(len(falseAnswers)) {
 			t.cluster.interceptor.intercept(falseAnswers[n])
 			t.last(time.Second)
 		}
 		return t.cluster.interceptor.pass
 	}},
-	{name: "token replaced, the old one revoked", lasts: time.Second, begin: func(t *trial) func() {
+	{name: "token replaced, the old one revoked", lasts: time.Second, usual: 4 * time.Second, begin: func(t *trial) func() {
 		old := t.cluster.token.AccessorID
 		t.cluster.renewToken()
 		t.revoke(old)
 		return func() {}
 	}},
-	{name: "token revoked, replaced later", lasts: 4 * time.Second, begin: func(t *trial) func() {
+	{name: "token revoked, replaced later", lasts: 4 * time.Second, usual: 4 * time.Second, begin: func(t *trial) func() {
 		t.revoke(t.cluster.token.AccessorID)
 		return t.cluster.renewToken
 	}},
-	{name: "older snapshot restored", lasts: 3 * time.Second, begin: func(t *trial) func() {
+	{name: "older snapshot restored", lasts: 3 * time.Second, usual: 6 * time.Second, begin: func(t *trial) func() {
 		// The snapshot has apps that have left, and lacks those that have started since.
 		// The agent corrects that when it compares its services with the catalog: every
 		// one to two minutes, and at its start.
@@ -96,7 +97,7 @@ var faults = []fault{
 			must(t.T, t.cluster.agent.Launch(t.Context()))
 		}
 	}},
-	{name: "servers wiped", begin: func(t *trial) func() {
+	{name: "servers wiped", usual: 12 * time.Second, begin: func(t *trial) func() {
 		before := t.highIndex()
 		t.cluster.killServers()
 		return func() {
@@ -106,7 +107,7 @@ var faults = []fault{
 			t.awaitIndexBelow(before)
 		}
 	}},
-	{name: "servers and agent wiped", lasts: time.Second, begin: func(t *trial) func() {
+	{name: "servers and agent wiped", lasts: time.Second, usual: 12 * time.Second, begin: func(t *trial) func() {
 		before := t.highIndex()
 		must(t.T, t.cluster.agent.Kill())
 		must(t.T, t.cluster.agent.Wipe())
