@@ -15,7 +15,6 @@ import (
 // or not all of it has got to the peer: here it cannot, because the peer
 // answers at its first bytes and reads no more.
 func TestConnectionGoesOnBehindReadBody(t *testing.T) {
-	t.Parallel()
 	const length = 60000 // one segment on the loopback interface
 	for _, test := range []struct{ name, head, body string }{
 		{"length", fmt.Sprintf("Content-Length: %d", length), strings.Repeat("x", length)},
