@@ -284,6 +284,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	// the wait: with shutdown.delay, clients are also served after it.
 	running.Go(func() {
 		defer close(g.warm)
+		defer g.tags.serve()
 		if g.takingOver {
 			if err := g.awaitTakeover(background); err != nil {
 				g.fail(err)

@@ -36,6 +36,8 @@ type handed struct {
 
 	ByOperator byOperator `json:"by_operator,omitzero"`
 
+	RouteHolders map[string]string `json:"route_holders,omitempty"` // services by route, as in claim.Result
+
 	Events []events.Event `json:"events,omitempty"` // oldest first
 	Series series.State   `json:"series,omitzero"`
 
@@ -139,6 +141,7 @@ func (g *Gateway) state(abandoned int) handed {
 	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), History: &g.history, KVCertificates: g.kvCertificates.handed(), Shares: g.shares.all(), PendingShares: g.sharing.pending()}
 	standing := g.orders.State()
 	h.Orders, h.ByOperator = &standing, g.ordered()
+	h.RouteHolders = g.tags.last().Holders
 	h.Events, _ = g.events.Read(events.Filter{}, events.ID{})
 	h.Series = g.series.State()
 	for _, w := range g.discovery.Handed() {
@@ -191,6 +194,7 @@ func (g *Gateway) expectServices() *config.Config {
 	g.setOrdered(func(o *byOperator) { *o = g.handed.ByOperator })
 	g.adoptOrders()
 	g.shares.inherit(g.handed.Shares)
+	g.tags.inherit(g.handed.RouteHolders)
 	g.recorded = g.shares.all()
 	g.adoptHistory()
 	c := g.first.built.Config

@@ -122,6 +122,28 @@ func TestNewProcessAdoptsTheState(t *testing.T) {
 	next.await("an answer of Consul", func() bool { return next.watchOf("star").State == "fresh" })
 }
 
+// An upgrade does not take a route from the service that has it.
+func TestNewProcessKeepsTheHoldersOfRoutes(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	consul.Set("star", withTags(t, "star", "star-1", origin(t, "star"), "sluice.route=h/x"))
+	text := fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice] }", consul.URL())
+	old := start(t, text)
+	if status, body := old.ask("h/x"); status != http.StatusOK || body != "star" {
+		t.Fatalf("got %d %s", status, body)
+	}
+	consul.Set("moon", withTags(t, "moon", "moon-1", origin(t, "moon"), "sluice.route=h/x", "sluice.route=h/moon"))
+	old.await("moon is served", func() bool { status, _ := old.ask("h/moon"); return status == http.StatusOK })
+	next := old.succeed(text, nil, patience)
+	if err := <-next.outcome; err != nil {
+		t.Fatal(err)
+	}
+	next.await("moon is served", func() bool { status, _ := next.ask("h/moon"); return status == http.StatusOK })
+	if status, body := next.ask("h/x"); status != http.StatusOK || body != "star" {
+		t.Errorf("got %d %s, want the star, which had the route", status, body)
+	}
+}
+
 // The old process does not query Consul from the start of the new one until that serves or
 // fails.
 func TestOneProcessAtATimeWatchesConsul(t *testing.T) {

@@ -50,12 +50,12 @@ func (r *running) connect(listener string) *tcpClient {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
 	return &tcpClient{conn, bufio.NewScanner(conn)}
 }
 
 // line returns the next line; "": there is none.
 func (c *tcpClient) line() string {
+	c.SetDeadline(time.Now().Add(patience))
 	c.lines.Scan()
 	return c.lines.Text()
 }

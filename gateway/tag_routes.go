@@ -108,7 +108,32 @@ func (t *tags) resolve(services []claim.Service, documents *config.Config) claim
 		rules := claim.NewRules(documents)
 		t.documents, t.rules = documents, &rules
 	}
-	return t.resolver.Resolve(services, t.rules, t.last().Holders)
+	return t.resolver.Resolve(services, t.rules, t.holders())
+}
+
+// holders returns which services have the routes that several ask for. Until clients are served, they
+// are those of the old process, so the order in which services get their first sets decides nothing.
+func (t *tags) holders() map[string]string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.serves {
+		return t.former
+	}
+	return t.inUse.Holders
+}
+
+// inherit sets the holders of routes in the old process.
+func (t *tags) inherit(holders map[string]string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.former = holders
+}
+
+// serve records that clients are served from now on: a service keeps the routes that it has.
+func (t *tags) serve() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.serves = true
 }
 
 // resolved records a result, which is in use after applied.

@@ -36,6 +36,8 @@ type tags struct {
 	reader   claim.Reader
 	latest   claim.Result // not in use yet
 	inUse    claim.Result
+	former   map[string]string // holders of routes in the old process
+	serves   bool              // clients have been served
 }
 
 // taggedService is a service whose instances have tags of the dialects, or had some.

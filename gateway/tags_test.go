@@ -184,6 +184,42 @@ func TestPresentTags(t *testing.T) {
 	shows(`/x ["a" "b"];/y ["c"];`) // the pool keeps a and b for a moment
 }
 
+// Until clients are served, the order in which services get their first sets does not decide which of
+// them has a route. From then on the one that has it keeps it.
+func TestHoldersOfRoutes(t *testing.T) {
+	c, err := config.Parse("sluice.yaml", []byte("catalog: { tags: [fabio], fabio: { share: false } }\nservices: { moon: { consul: {} }, star: { consul: {} }, sun: { consul: {} } }"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const key = `"h" 0 "string_prefix" "/x" []` // of the route
+	for _, test := range []struct{ former, serveAfter, want string }{
+		{"", "sun", "moon"},
+		{"", "star", "star"},
+		{"star", "sun", "star"},
+		{"sun", "sun", "sun"},
+		{"gone", "sun", "moon"},
+	} {
+		all := newTags(func() {})
+		all.use(c)
+		if test.former != "" {
+			all.inherit(map[string]string{key: test.former})
+		}
+		for _, service := range []string{"star", "moon", "sun"} {
+			instance := discovery.Instance{Service: service, ID: service, Address: "192.0.2.1", Port: 80, Weight: 1, Tags: []string{"urlprefix-h/x"}}
+			all.take(service, []discovery.Instance{instance}, func([]discovery.Instance) {})
+			services, profiles := all.snapshot(c.Services)
+			all.resolved(all.resolve(services, c))
+			all.applied(profiles)
+			if service == test.serveAfter {
+				all.serve()
+			}
+		}
+		if holders := all.last().Holders; len(holders) != 1 || holders[key] != test.want {
+			t.Errorf("%+v: the holders are %v", test, holders)
+		}
+	}
+}
+
 func TestTagsChange(t *testing.T) {
 	t.Parallel()
 	consul := discoverytest.Start(t)
