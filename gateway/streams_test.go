@@ -50,6 +50,7 @@ func (r *running) connect(listener string) *tcpClient {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
 	return &tcpClient{conn, bufio.NewScanner(conn)}
 }
 
