@@ -21,6 +21,9 @@ func TestConnectionGoesOnBehindReadBody(t *testing.T) {
 		{"spliced", fmt.Sprintf("Content-Length: %d", 2*length), strings.Repeat("x", 2*length)},
 		{"chunked", "Transfer-Encoding: chunked", fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", length, strings.Repeat("x", length))},
 	} {
+		if overTLS(t) && test.name == "spliced" {
+			continue // nothing is spliced, and of so long a body a part is almost always unread
+		}
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			answered := make(chan struct{})
