@@ -170,7 +170,7 @@ func TestRollBackOfTheFile(t *testing.T) {
 	}
 
 	r.write(static("a", a))
-	r.awaitBody("/", "a")
+	r.awaitRevision(number + 2) // no request meets the former listener while it closes
 	r = r.restart()
 	if status, _ := r.rollBack(1, r.applied().Hash); status != http.StatusConflict && status != http.StatusNotFound {
 		t.Errorf("without a history: %d", status)
