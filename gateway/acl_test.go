@@ -16,6 +16,7 @@ import (
 // A real Consul with the default policy deny, and sluice with a token of the documented
 // policy.
 func TestDocumentedPolicyIsSufficient(t *testing.T) {
+	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
 	rules, err := consultest.DocumentedPolicy("../docs/consul.md", "## ACLs")
 	if err != nil {

@@ -15,10 +15,11 @@ import (
 	"sluice/test/subprocess"
 )
 
-// replicaOf returns the configuration of a sluice with certificates by ACME in Consul.
-// settings are those of consul. plain and secure are the ports of its listeners; without
-// plain it uses TLS-ALPN-01 only.
-func (p *pebble) replicaOf(settings string, plain, secure int, peer string) string {
+// replicaOf returns the configuration of a sluice with a certificate for name by ACME in
+// Consul. Tests that run at the same time need different names: in a process, certmagic does
+// one job for a name at a time. settings are those of consul. plain and secure are the ports
+// of its listeners; without plain it uses TLS-ALPN-01 only.
+func (p *pebble) replicaOf(name, settings string, plain, secure int, peer string) string {
 	listeners := ""
 	if plain > 0 {
 		listeners = fmt.Sprintf("  - { name: web, address: \"127.0.0.1:%d\", redirect_https: {} }\n", plain)
@@ -30,16 +31,16 @@ consul: { %s }
 listeners:
 %s  - name: websecure
     address: "127.0.0.1:%d"
-    tls: { acme: { names: [a.example], directory: "https://127.0.0.1:%d/dir", consul_kv: sluice/acme, ca: %q } }
-`, settings, listeners, secure, p.directory, p.ca) + static("star", peer)
+    tls: { acme: { names: [%s], directory: "https://127.0.0.1:%d/dir", consul_kv: sluice/acme, ca: %q } }
+`, settings, listeners, secure, name, p.directory, p.ca) + static("star", peer)
 }
 
 // awaitObtained waits until the certificate is served on a port, and returns its serial
 // number.
-func awaitObtained(t *testing.T, what string, port int) (serial string) {
+func awaitObtained(t *testing.T, what, name string, port int) (serial string) {
 	t.Helper()
 	consultest.Await(t, what, func() bool {
-		serial = servedAt("127.0.0.1:"+strconv.Itoa(port), "a.example")
+		serial = servedAt("127.0.0.1:"+strconv.Itoa(port), name)
 		return serial != ""
 	})
 	return serial
@@ -79,6 +80,7 @@ func (p *pebble) issued() int { return strings.Count(p.log.String(), "Issued cer
 // ordered. A third one that comes later orders nothing. All values are encrypted.
 func TestReplicasOrderOnce(t *testing.T) {
 	t.Parallel()
+	const name = "once.example"
 	agent := consultest.Start(t, consultest.Options{})
 	port := func() int { return consultest.ReservePort(t) }
 	peer := serveOrigin(t, func(http.ResponseWriter, *http.Request) {})
@@ -91,17 +93,17 @@ func TestReplicasOrderOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	replica := func(port int) string {
-		text := p.replicaOf(settings, 0, port, peer)
+		text := p.replicaOf(name, settings, 0, port, peer)
 		return strings.Replace(text, "consul_kv: sluice/acme", fmt.Sprintf("consul_kv: sluice/acme, encryption_keys: [%q]", key), 1)
 	}
 	startProcess(t, replica(p.secure)) // gets all challenges
 	start(t, replica(two))
-	first := awaitObtained(t, "a certificate", p.secure)
-	if second := awaitObtained(t, "the same certificate", two); second != first {
+	first := awaitObtained(t, "a certificate", name, p.secure)
+	if second := awaitObtained(t, "the same certificate", name, two); second != first {
 		t.Errorf("the replicas have the certificates %s and %s", first, second)
 	}
 	start(t, replica(three))
-	if third := awaitObtained(t, "the certificate of the others", three); third != first {
+	if third := awaitObtained(t, "the certificate of the others", name, three); third != first {
 		t.Errorf("a later replica has the certificate %s, want %s", third, first)
 	}
 	if n := p.issued(); n != 1 {
@@ -112,7 +114,7 @@ func TestReplicasOrderOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, pair := range pairs {
-		if text := string(pair.Value); strings.Contains(text, "BEGIN") || strings.Contains(text, "{") && strings.Contains(text, "a.example") {
+		if text := string(pair.Value); strings.Contains(text, "BEGIN") || strings.Contains(text, "{") && strings.Contains(text, name) {
 			t.Errorf("%s is in plain text: %q", pair.Key, text)
 		}
 	}
@@ -127,6 +129,7 @@ func TestReplicasOrderOnce(t *testing.T) {
 // challenges of another one. When it may write, it uses the other's certificate.
 func TestHTTPChallengeAtAnotherReplica(t *testing.T) {
 	t.Parallel()
+	const name = "challenge.example"
 	agent := consultest.Start(t, consultest.Options{ACLs: true})
 	rules, err := consultest.DocumentedPolicy("../docs/tls.md", "### Storage in Consul")
 	if err != nil {
@@ -156,17 +159,17 @@ func TestHTTPChallengeAtAnotherReplica(t *testing.T) {
 	p := &pebble{plain: port(), secure: port()} // TLS-ALPN-01 fails
 	p.start(t)
 	ordering, answering := port(), port()
-	answers := start(t, p.replicaOf(fmt.Sprintf("addresses: [%q], token_file: %q", agent.URL(), file), p.plain, answering, peer))
-	startProcess(t, p.replicaOf(fmt.Sprintf("addresses: [%q], token: %q", agent.URL(), may.SecretID), port(), ordering, peer))
-	first := awaitObtained(t, "a certificate by the answer of the other replica", ordering)
-	if serial := answers.served("websecure", "a.example"); serial != "" {
+	answers := start(t, p.replicaOf(name, fmt.Sprintf("addresses: [%q], token_file: %q", agent.URL(), file), p.plain, answering, peer))
+	startProcess(t, p.replicaOf(name, fmt.Sprintf("addresses: [%q], token: %q", agent.URL(), may.SecretID), port(), ordering, peer))
+	first := awaitObtained(t, "a certificate by the answer of the other replica", name, ordering)
+	if serial := answers.served("websecure", name); serial != "" {
 		t.Errorf("the replica without permission has the certificate %s", serial)
 	}
-	if c := answers.certificates()["acme:a.example"]; c.State != "missing" || !strings.Contains(c.Error, "403") {
+	if c := answers.certificates()["acme:"+name]; c.State != "missing" || !strings.Contains(c.Error, "403") {
 		t.Errorf("without permission: %+v", c)
 	}
 	write(may.SecretID)
-	if second := awaitObtained(t, "the certificate of the other replica", answering); second != first {
+	if second := awaitObtained(t, "the certificate of the other replica", name, answering); second != first {
 		t.Errorf("the replicas have the certificates %s and %s", first, second)
 	}
 	if n := p.issued(); n != 1 {

@@ -97,6 +97,7 @@ routes:
 }
 
 func TestNotReadyBeforeTheCatalogAnswers(t *testing.T) {
+	t.Parallel()
 	consul := discoverytest.Start(t)
 	consul.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader"})
 	r := startWithin(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: {}", consul.URL()), time.Millisecond)
@@ -113,6 +114,7 @@ func TestNotReadyBeforeTheCatalogAnswers(t *testing.T) {
 
 // A start without Consul serves the services found before.
 func TestRestartServesFoundServices(t *testing.T) {
+	t.Parallel()
 	consul := discoverytest.Start(t)
 	tagged(t, consul, "moon", origin(t, "moon"), "web")
 	text := fmt.Sprintf(`
@@ -139,6 +141,7 @@ routes: [{ path: /, service: moon }]
 // An unchanged service with an unreadable certificate does not prevent the use of found
 // services. A changed one prevents it only until the next attempt.
 func TestFoundServicesAreUsedDespiteErrorsOfOthers(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		set   func(*Gateway)

@@ -27,7 +27,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	parallel.SetDefault(8)
+	parallel.SetDefault(12) // the tests mostly wait
 	// fasthttp, a dependency of accesslog and proxy, never ends this goroutine.
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),

@@ -76,6 +76,7 @@ func (r *running) drain(service, id string) {
 // Without Consul, a new process adopts the state of the old one: the peers, also those of
 // services found in the catalog, and the drains.
 func TestNewProcessAdoptsTheState(t *testing.T) {
+	t.Parallel()
 	consul := discoverytest.Start(t)
 	a, b := origin(t, "a"), origin(t, "b")
 	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)), discoverytest.Instance("star", "star-2", port(t, b)))
@@ -147,6 +148,7 @@ func TestNewProcessKeepsTheHoldersOfRoutes(t *testing.T) {
 // The old process does not query Consul from the start of the new one until that serves or
 // fails.
 func TestOneProcessAtATimeWatchesConsul(t *testing.T) {
+	t.Parallel()
 	consul := discoverytest.Start(t)
 	a, b := origin(t, "a"), origin(t, "b")
 	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)))
@@ -253,6 +255,7 @@ func discard(r io.ReadCloser) {
 
 // A service without a set in the old process does not delay a takeover.
 func TestTakeoverWithoutASetThatTheOldProcessLacks(t *testing.T) {
+	t.Parallel()
 	consul := discoverytest.Start(t)
 	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, origin(t, "a"))))
 	consul.Break(discoverytest.Fault{Only: of("moon"), Status: 500, Body: "No path to datacenter"})

@@ -39,6 +39,7 @@ func checkedService(health string, peers ...string) string {
 }
 
 func TestActiveChecksChangeTheStateOfAPeer(t *testing.T) {
+	t.Parallel()
 	good, bad := newCheckedOrigin(t, "good"), newCheckedOrigin(t, "bad")
 	bad.failing.Store(true)
 	active := "{ active: { path: /health, interval: 20ms, failing_interval: 10ms, timeout: 1m }, panic_threshold: 0 }"
@@ -98,6 +99,7 @@ func (r *running) metrics() string {
 
 // By default a failing peer is ejected, and other peers get its requests.
 func TestFailuresEjectAPeer(t *testing.T) {
+	t.Parallel()
 	good, dead := newCheckedOrigin(t, "good"), "127.0.0.1:1"
 	r := start(t, checkedService("{ passive: { ejection: 1h, max_ejection: 1h } }", good.address, dead))
 	r.await("the dead peer is ejected", func() bool {
@@ -118,6 +120,7 @@ func TestFailuresEjectAPeer(t *testing.T) {
 // With must_pass_first, sluice is ready after the first check of each peer, and requests go
 // to peers that passed.
 func TestReadyAfterTheFirstChecks(t *testing.T) {
+	t.Parallel()
 	good, bad := newCheckedOrigin(t, "good"), newCheckedOrigin(t, "bad")
 	bad.failing.Store(true)
 	r := start(t, checkedService("{ active: { path: /health, interval: 1h, timeout: 1m, must_pass_first: true } }", good.address, bad.address))

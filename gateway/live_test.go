@@ -134,6 +134,7 @@ func TestRequestFinishesOnARemovedListener(t *testing.T) {
 }
 
 func TestRefusedRevisionChangesNothing(t *testing.T) {
+	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -167,6 +168,7 @@ func TestRefusedRevisionChangesNothing(t *testing.T) {
 }
 
 func TestAccessLogChanges(t *testing.T) {
+	t.Parallel()
 	a := origin(t, "a")
 	dir := t.TempDir()
 	text := func(path, more string) string {
@@ -202,6 +204,7 @@ func TestAccessLogChanges(t *testing.T) {
 }
 
 func TestAdminTokenChanges(t *testing.T) {
+	t.Parallel()
 	a := origin(t, "a")
 	dir := t.TempDir()
 	without := listening(a, "{ name: web, address: '127.0.0.1:0' }")

@@ -16,6 +16,7 @@ import (
 // Instances that Consul has lost are used until they first fail. The failure costs no request
 // as long as there is another instance.
 func TestLostInstancesAreUsedUntilTheyFail(t *testing.T) {
+	t.Parallel()
 	consul := discoverytest.Start(t)
 	app := func(name string) *httptest.Server {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name) }))

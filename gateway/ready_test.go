@@ -40,6 +40,7 @@ func TestReadyWithoutAServiceThatItsRegistryRefuses(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			consul := discoverytest.Start(t)
 			a := origin(t, "a")
 			consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)))
@@ -91,6 +92,7 @@ func TestNotReadyWithoutAnyAnswer(t *testing.T) {
 		"wrong token": {Status: http.StatusForbidden, Body: "ACL not found"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			consul := discoverytest.Start(t)
 			a := origin(t, "a")
 			consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)))
@@ -129,6 +131,7 @@ func TestReadinessWaitsForACatalogWithoutAnAnswer(t *testing.T) {
 
 // A real Consul answers an invalid filter with status 500.
 func TestReadyWithAnInvalidFilter(t *testing.T) {
+	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
 	r := startWithin(t, fmt.Sprintf(`
 consul: { addresses: [%q] }

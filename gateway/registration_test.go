@@ -119,6 +119,7 @@ func TestRegistrationDoesNotAffectServing(t *testing.T) {
 
 // Two replicas list each other, and agree after each change.
 func TestReplicasConverge(t *testing.T) {
+	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
 	register := func(id string, port int) {
 		t.Helper()
@@ -173,6 +174,7 @@ func TestReplicasConverge(t *testing.T) {
 // If the watches use all connections to the agent, the registration does not wait for an
 // answer to one of them.
 func TestRegistersWhileWatchesUseAllConnections(t *testing.T) {
+	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
 	star := &api.AgentServiceRegistration{ID: "star-1", Name: "star", Address: "127.0.0.1", Port: port(t, origin(t, "star"))}
 	if err := agent.Client().Agent().ServiceRegister(star); err != nil {

@@ -16,6 +16,7 @@ import (
 )
 
 func TestReloadAppliesTheFile(t *testing.T) {
+	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")
 	r := start(t, static("a", a))
 	if _, body := r.get("/b"); body != "a" {
@@ -32,6 +33,7 @@ func TestReloadAppliesTheFile(t *testing.T) {
 }
 
 func TestReloadPreservesPeersAndTheirState(t *testing.T) {
+	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")
 	r := start(t, static("a", a, "b", b))
 	r.get("/")
@@ -65,6 +67,7 @@ func TestReloadPreservesPeersAndTheirState(t *testing.T) {
 }
 
 func TestBadReloadChangesNothing(t *testing.T) {
+	t.Parallel()
 	a := origin(t, "a")
 	r := start(t, static("a", a))
 	before := r.table.Load()
@@ -101,6 +104,7 @@ func TestBadReloadChangesNothing(t *testing.T) {
 }
 
 func TestRemovedServiceFinishesItsRequests(t *testing.T) {
+	t.Parallel()
 	arrived, finish := make(chan struct{}), make(chan struct{})
 	slow := serveOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
 		close(arrived)
@@ -133,6 +137,7 @@ func TestRemovedServiceFinishesItsRequests(t *testing.T) {
 // A route changes to a service whose first set arrives late: no request goes to a service
 // without peers.
 func TestNewServiceIsRoutedWhenItHasPeers(t *testing.T) {
+	t.Parallel()
 	consul := discoverytest.New()
 	a, b := origin(t, "a"), origin(t, "b")
 	consul.Set("b", discoverytest.Instance("b", "b-1", port(t, b)))
@@ -166,6 +171,7 @@ func TestNewServiceIsRoutedWhenItHasPeers(t *testing.T) {
 }
 
 func TestKeysThatNeedARestartDoNotChange(t *testing.T) {
+	t.Parallel()
 	a, b := origin(t, "a"), origin(t, "b")
 	r := start(t, static("a", a))
 	address := r.Address("admin").String()
@@ -187,6 +193,7 @@ func TestKeysThatNeedARestartDoNotChange(t *testing.T) {
 }
 
 func TestReloadChangesTheLog(t *testing.T) {
+	t.Parallel()
 	r := start(t, "log: { level: error }\n"+static("a", "127.0.0.1:1"))
 	r.await("readiness", func() bool { return closed(r.becameReady) })
 	if got := r.log.String(); got != "" {
@@ -197,6 +204,7 @@ func TestReloadChangesTheLog(t *testing.T) {
 }
 
 func TestNotReadyBeforeConsulAnswers(t *testing.T) {
+	t.Parallel()
 	consul := discoverytest.Start(t)
 	consul.Break(discoverytest.Fault{Status: 500, Body: "No cluster leader"})
 	r := startWithin(t, preamble+"consul: { addresses: ["+consul.URL()+"] }\nservices: { a: { consul: {} } }\nroutes: [{ service: a }]", time.Millisecond)

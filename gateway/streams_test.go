@@ -63,6 +63,7 @@ func (c *tcpClient) line() string {
 
 // Listeners for TCP come, change and go; their connections stay.
 func TestTCPListenersChange(t *testing.T) {
+	t.Parallel()
 	text := func(listeners string, services ...string) string {
 		return "listeners: [" + listeners + "]\nadmin: { address: '127.0.0.1:0' }\naccess_log: { path: 'off' }\nshutdown: { idle: 100ms }\nservices: { " + strings.Join(services, ", ") + " }\n"
 	}

@@ -10,6 +10,7 @@ import (
 
 // The collector changes live, and what was recorded for the earlier one gets there.
 func TestCollectorChanges(t *testing.T) {
+	t.Parallel()
 	a := origin(t, "a")
 	first, second := tracetest.Start(t), tracetest.Start(t)
 	text := func(tracing string) string {

@@ -10,7 +10,7 @@ import (
 
 // Tests with a real Consul mostly wait.
 func TestMain(m *testing.M) {
-	parallel.SetDefault(10)
+	parallel.SetDefault(16)
 	consultest.ClearEnvironment()
 	os.Exit(m.Run())
 }
