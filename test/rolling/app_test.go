@@ -41,6 +41,7 @@ type peerProtocol struct {
 	upstream string // key of the service
 	retry    string // further keys of retry
 	stream   bool   // clients use a listener with protocol tcp
+	parts    bool   // an instance can die between the head of an answer and its body
 	start    func(instance) (server, error)
 	check    func(address string) api.AgentServiceCheck // of Consul
 }
@@ -57,6 +58,7 @@ var (
 		// net/http refuses the requests that cross its GOAWAY. Only those that sluice has as a whole can be
 		// sent again.
 		retry: ", body: 128KiB",
+		parts: true, // net/http writes one frame after the other
 		start: startHTTP2,
 		check: func(address string) api.AgentServiceCheck {
 			return api.AgentServiceCheck{HTTP: "https://" + address + "/health", TLSSkipVerify: true}

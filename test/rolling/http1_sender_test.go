@@ -27,6 +27,9 @@ type http1Sender struct {
 	idle []*http1Conn
 }
 
+// errHalf: an answer has begun, and is not complete.
+var errHalf = errors.New("half an answer")
+
 // http1Conn is a connection to the gateway.
 type http1Conn struct {
 	net.Conn
@@ -96,7 +99,7 @@ func (s *http1Sender) exchange(conn *http1Conn, id int, k kind) (keep bool, err 
 	}
 	answer, err := io.ReadAll(response.Body)
 	if err != nil {
-		return false, fmt.Errorf("half an answer: %w", err)
+		return false, fmt.Errorf("%w: %w", errHalf, err)
 	}
 	if err := checkAnswer(response, answer, id, body); err != nil {
 		return false, err

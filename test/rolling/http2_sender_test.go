@@ -43,7 +43,7 @@ func (s *http2Sender) send(id int, k kind, deadline time.Time) error {
 	defer response.Body.Close()
 	answer, err := io.ReadAll(response.Body)
 	if err != nil {
-		return fmt.Errorf("half an answer: %w", err)
+		return fmt.Errorf("%w: %w", errHalf, err)
 	}
 	return checkAnswer(response, answer, id, body)
 }
