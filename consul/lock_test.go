@@ -119,8 +119,8 @@ func TestLockThatIsNotAwaited(t *testing.T) {
 	must(t, held.Unlock(t.Context()))
 }
 
-// Also if its session is created just then. If Consul does not answer, who waits no longer is
-// not held up.
+// The session is also destroyed if it is created just when the caller stops waiting. If Consul does not
+// answer, Lock returns after sessionGrace.
 func TestNewSessionIsDestroyedIfTheLockIsNotAwaited(t *testing.T) {
 	for name, test := range map[string]struct {
 		answersAfter time.Duration

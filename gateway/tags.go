@@ -37,7 +37,7 @@ type tags struct {
 	latest   claim.Result // not in use yet
 	inUse    claim.Result
 	former   map[string]string // holders of routes in the old process
-	serves   bool              // clients have been served
+	serves   bool              // clients are served
 }
 
 // taggedService is a service whose instances have tags of the dialects, or had some.
