@@ -63,10 +63,11 @@ func (c *frameClient) request(id uint32, fields string, ends bool) error {
 }
 
 // read returns the next frame that is not SETTINGS or WINDOW_UPDATE, or nil at the end
-// of the connection.
+// of the connection. Each frame has its own time to arrive: a test may read a thousand.
 func (c *frameClient) read() xhttp2.Frame {
 	c.t.Helper()
 	for {
+		c.conn.SetDeadline(time.Now().Add(patience))
 		frame, err := c.ReadFrame()
 		if err != nil {
 			if errors.Is(err, io.EOF) || strings.Contains(err.Error(), "connection reset") || errors.Is(err, io.ErrUnexpectedEOF) {

@@ -95,13 +95,27 @@ func (c *http2PeerConn) flush() {
 			c.written = c.taken
 		}
 		c.taken = c.written
-		if err != nil || c.err != nil {
+		switch {
+		case c.err != nil: // read has ended
 			c.failLocked(errClosedEarly)
-			c.wire.conn.CloseRead() // ends read
+		case err != nil:
+			c.stopSendingLocked()
 		}
 		c.fillLocked()
 	}
 	c.flushing = false
+}
+
+// stopSendingLocked is called when the peer takes no more bytes. Responses and a GOAWAY may
+// have arrived before: read processes them, and then fails the streams that are left.
+func (c *http2PeerConn) stopSendingLocked() {
+	c.err = errClosedEarly
+	for id, u := range c.streams {
+		if id >= c.written {
+			u.failLocked(errUnprocessed)
+		}
+	}
+	c.wire.conn.CloseRead() // ends read when it has read what is there
 }
 
 // sendGoAwayLocked sends GOAWAY if it fits the socket buffer. err is why the connection ends.

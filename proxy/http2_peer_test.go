@@ -133,6 +133,79 @@ func TestUnprocessedStreamIsSentAgain(t *testing.T) {
 	}
 }
 
+// When the peer takes no more bytes, the frames that it sent before still count.
+func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
+	t.Parallel()
+	p := startProxyToH2C(t, nowhere[0])
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newHTTP2PeerConn(p.http2Peer(), wire{conn: conn.(*net.TCPConn), raw: raw}, nil, 0, 0)
+	if _, err := c.process(http2.AppendSettings(nil)); err != nil {
+		t.Fatal(err)
+	}
+	client := &client{server: p.Server, options: &Options{}}
+	open := func() *http2Upstream {
+		if !c.reserve(nil) {
+			t.Fatal("no stream is free")
+		}
+		u := newHTTP2Upstream(c, requirements{client: client})
+		b := &buffers{out: []byte("POST / HTTP/1.1\r\nHost: a\r\n\r\n")}
+		if err := u.open(b, nil, true); err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	answered, lost, refused := open(), open(), open()
+	eventually(t, "all are written", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.written == c.next && !c.flushing
+	})
+	peer := &framePeer{Framer: xhttp2.NewFramer(accepted, nil), Conn: accepted}
+	peer.hpack = hpack.NewEncoder(&peer.block)
+	peer.headers(answered.id, true, ":status", "204")
+	peer.WriteGoAway(lost.id, xhttp2.ErrCodeNo, nil)
+	accepted.Close() // a reset, since it has not read
+	unwritten := open()
+	eventually(t, "writing has failed", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.err != nil
+	})
+	c.read()
+	for _, test := range []struct {
+		name     string
+		u        *http2Upstream
+		answered bool
+		err      error
+	}{
+		{"with an answer", answered, true, nil},
+		{"without an answer", lost, false, errClosedEarly},
+		{"excluded by GOAWAY", refused, false, errUnprocessed},
+		{"not written", unwritten, false, errUnprocessed},
+	} {
+		if got := len(test.u.heads) > 0; got != test.answered || test.u.err != test.err {
+			t.Errorf("stream %s: answered %t, error %v; want %t, %v", test.name, got, test.u.err, test.answered, test.err)
+		}
+		test.u.finish(false)
+	}
+}
+
 // Peers may end each connection after a few streams, as nginx does after keepalive_requests, and
 // refuse those that were opened meanwhile: no request fails, whatever its method.
 func TestPeerEndsConnectionsAfterFewStreams(t *testing.T) {
