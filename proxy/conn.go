@@ -41,7 +41,7 @@ const (
 	phaseIdle                     // without a request for longer, or draining
 	phaseHead                     // a part of a head has arrived
 	phaseBody                     // a head and a part of a small body have arrived
-	phaseRequest                  // the exchange serves a request
+	phaseRequest                  // the exchange serves a request, or nothing was read yet
 )
 
 func newClientConn(s *Server, l *listener, conn socketConn, remote netip.Addr, shard uint32) (*clientConn, error) {
@@ -78,8 +78,10 @@ func (c *clientConn) serve() {
 			return
 		}
 	}
-	c.phase = phaseRecent
-	c.arm(c.server.sweeper, min(idleSetDelay, c.options.Timeouts.Idle))
+	// The connection cannot become idle before it has been read: the handshake may have taken
+	// the first request from the socket.
+	c.phase = phaseRequest
+	c.disarm()
 	if c.tls != nil && c.tls.usesHTTP2() {
 		c.startHTTP2(nil)
 	}

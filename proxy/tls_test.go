@@ -275,3 +275,67 @@ func TestOverTLSHandshakeTimesOut(t *testing.T) {
 	}
 	eventually(t, "no connection", func() bool { return p.Connections() == 0 })
 }
+
+// heldBack keeps what is written after the first message until released.
+type heldBack struct {
+	net.Conn
+	begun, released bool
+	held            []byte
+}
+
+func (h *heldBack) Write(b []byte) (int, error) {
+	h.held = append(h.held, b...)
+	if h.begun && !h.released {
+		return len(b), nil
+	}
+	h.begun = true
+	all := h.held
+	h.held = nil
+	if _, err := h.Conn.Write(all); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// A request that came with the end of the handshake is served, even if the time after which
+// a connection counts as idle passes before anything is read.
+func TestOverTLSRequestThatCameWithTheHandshake(t *testing.T) {
+	t.Parallel()
+	const long = 10000 * time.Hour
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: long, Body: long, Write: long, Idle: long}})
+	stop := make(chan struct{})
+	var sweeping sync.WaitGroup
+	defer sweeping.Wait()
+	defer close(stop)
+	sweeping.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				now := p.sweeper.clock.Add(int64(idleSetDelay))
+				for i := range p.sweeper.wheels {
+					p.sweeper.wheels[i].sweep(now)
+				}
+			}
+		}
+	})
+	for range 100 {
+		conn, err := net.Dial("tcp", p.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(patience))
+		wire := &heldBack{Conn: conn}
+		client := tls.Client(wire, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
+		if err := client.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		wire.released = true
+		io.WriteString(client, "GET / HTTP/1.1\r\n\r\n") // no Host
+		if status, _ := readResponse(t, client); status != 400 {
+			t.Fatalf("got %d", status)
+		}
+		conn.Close()
+	}
+}
