@@ -105,8 +105,9 @@ var (
 // requestTimeout is the timeout of a client.
 const requestTimeout = 2 * time.Minute
 
-// maxInFlight limits the requests in flight. On an overloaded machine more would accumulate.
-const maxInFlight = 300
+// maxInFlight returns how many requests of a load may be in flight. On an overloaded machine
+// more would accumulate, and those of all loads of a test run out of file descriptors.
+func maxInFlight(perSecond int) int64 { return int64(max(perSecond, 100)) }
 
 // result is the result of a request.
 type result struct {
@@ -152,7 +153,7 @@ func startLoad(to target, m mix, perSecond int) *load {
 				return
 			case <-timer.C:
 			}
-			if l.inFlight.Load() >= maxInFlight {
+			if l.inFlight.Load() >= maxInFlight(perSecond) {
 				l.unsent.Add(1)
 				continue
 			}

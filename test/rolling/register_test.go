@@ -111,7 +111,7 @@ func TestRollingDeployOfRegisteredApps(t *testing.T) {
 		}
 		if failed++; failed <= 10 {
 			t.Errorf("%s (id %d, %v after the roll began): %v\n%s", result.kind, result.id, result.due.Sub(begin).Round(time.Millisecond),
-				result.err, r.gateway.accessLogOf(m.name, result.kind.path(result.id)))
+				result.err, r.gateway.accessLogOf(m.name, result.kind.path(result.id), time.Now()))
 		}
 	}
 	t.Logf("%d of %d apps replaced in %v: %d requests, %d failed", replaced, m.instances, took.Round(time.Millisecond), len(results), failed)

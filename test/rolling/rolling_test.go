@@ -192,6 +192,7 @@ func (o outcome) slowness() time.Duration { return max(o.stall, o.direct) }
 func (o outcome) check(t *testing.T, g *runningGateway) {
 	const shown = 10
 	wrong := 0
+	logged := time.Now().Add(3 * time.Second) // the time until all lines are in the access log
 	for _, r := range o.control {
 		if r.err != nil {
 			wrong++
@@ -204,11 +205,11 @@ func (o outcome) check(t *testing.T, g *runningGateway) {
 		reached := o.visited(r.id)
 		var problem string
 		switch {
-		case errors.Is(r.err, errHalf) && o.peers.parts && o.crossed(g.peerOf(o.name, r.kind.path(r.id)), r.due):
+		case errors.Is(r.err, errHalf) && o.peers.parts && o.crossed(g.peerOf(o.name, r.kind.path(r.id), logged), r.due):
 			continue // nobody can send it again: its client has the beginning
 		case r.err != nil && r.kind.repeatable():
 			problem = "failed"
-		case r.err != nil && !o.lost(r.id) && !o.crossed(g.peerOf(o.name, r.kind.path(r.id)), r.due):
+		case r.err != nil && !o.lost(r.id) && !o.crossed(g.peerOf(o.name, r.kind.path(r.id), logged), r.due):
 			problem = "failed, though it had reached no instance that died or hung"
 		case r.kind.repeatable() && r.latency > o.mode.check+maxLatency+10*o.slowness():
 			problem = fmt.Sprintf("latency %v", r.latency.Round(time.Millisecond))
@@ -219,7 +220,7 @@ func (o outcome) check(t *testing.T, g *runningGateway) {
 		}
 		if wrong++; wrong <= shown {
 			t.Errorf("%s: %s (id %d, %s after the roll began) %s: %v; it reached %v\n%s", o.name, r.kind, r.id,
-				r.due.Sub(o.rolled).Round(time.Millisecond), problem, r.err, reached, g.accessLogOf(o.name, r.kind.path(r.id)))
+				r.due.Sub(o.rolled).Round(time.Millisecond), problem, r.err, reached, g.accessLogOf(o.name, r.kind.path(r.id), logged))
 		}
 	}
 	if wrong > shown {
@@ -336,15 +337,15 @@ func (g *runningGateway) target(service string) target {
 }
 
 // peerOf returns the address of the last peer of a request, from the access log.
-func (g *runningGateway) peerOf(service, path string) string {
+func (g *runningGateway) peerOf(service, path string, logged time.Time) string {
 	var entry struct{ Peer string }
-	_ = json.Unmarshal([]byte(g.accessLogOf(service, path)), &entry)
+	_ = json.Unmarshal([]byte(g.accessLogOf(service, path, logged)), &entry)
 	return entry.Peer
 }
 
-// accessLogOf returns the line of a request in the access log.
-func (g *runningGateway) accessLogOf(service, path string) string {
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+// accessLogOf returns the line of a request in the access log, which it awaits until logged.
+func (g *runningGateway) accessLogOf(service, path string, logged time.Time) string {
+	for {
 		data, err := os.ReadFile(g.accessLog())
 		if err != nil {
 			return err.Error()
@@ -358,8 +359,11 @@ func (g *runningGateway) accessLogOf(service, path string) string {
 				return lines.Text()
 			}
 		}
+		if time.Now().After(logged) {
+			return "it is not in the access log"
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
-	return "it is not in the access log"
 }
 
 // additions collects the times of added peers from the log of the gateway. Its methods may be
