@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"sluice/test/consultest"
 	"sluice/test/testcert"
@@ -37,8 +38,13 @@ func startHTTP2(i instance) (server, error) {
 		return nil, err
 	}
 	s := &http2Server{instance: i, listener: listener, ended: make(chan struct{})}
+	// The server closes a connection whose SETTINGS it has not processed within two seconds.
+	listener.unserved = func() { i.ledger.bury(s.address()) }
 	s.server = &http.Server{
-		Handler:   s,
+		Handler: s,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c.(*tls.Conn).NetConn())
+		},
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}},
 		ErrorLog:  log.New(io.Discard, "", 0), // connections that end early are a part of the test
 	}
@@ -62,8 +68,12 @@ func (s *http2Server) reset() {
 	<-s.ended
 }
 
+// connKey is the key of a request's *trackedConn in its context.
+type connKey struct{}
+
 // ServeHTTP implements http.Handler.
 func (s *http2Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	r.Context().Value(connKey{}).(*trackedConn).served.Store(true)
 	id, err := strconv.Atoi(r.URL.Path[1:])
 	counted := err == nil
 	if counted {
@@ -85,6 +95,7 @@ func (s *http2Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // concurrently.
 type trackedListener struct {
 	*net.TCPListener
+	unserved func() // if not nil: called when a connection without a request is closed
 
 	mu    sync.Mutex // guards the field below
 	conns map[*trackedConn]bool
@@ -108,7 +119,7 @@ func (l *trackedListener) Accept() (net.Conn, error) {
 		conn.Close()
 		return nil, errors.New("the instance is dead")
 	}
-	c := &trackedConn{conn, l}
+	c := &trackedConn{TCPConn: conn, listener: l}
 	l.conns[c] = true
 	return c, nil
 }
@@ -130,6 +141,7 @@ func (l *trackedListener) reset() {
 type trackedConn struct {
 	*net.TCPConn
 	listener *trackedListener
+	served   atomic.Bool // a request has arrived
 }
 
 // Close implements net.Conn.
@@ -137,5 +149,8 @@ func (c *trackedConn) Close() error {
 	c.listener.mu.Lock()
 	delete(c.listener.conns, c)
 	c.listener.mu.Unlock()
+	if c.listener.unserved != nil && !c.served.Load() {
+		c.listener.unserved()
+	}
 	return c.TCPConn.Close()
 }

@@ -18,7 +18,7 @@ type ledger struct {
 	answered map[int]bool         // requests with a complete response
 	late     map[int]bool         // requests that arrived during the close of a connection
 	doomed   map[string]bool      // instances that die or hang
-	dead     map[string]time.Time // time of the death of an instance, by address
+	dead     map[string]time.Time // when bury was last called, by the address of the instance
 	first    map[string]time.Time // time of the first request of an instance
 }
 
@@ -70,7 +70,8 @@ func (l *ledger) doom(instance string) {
 	l.doomed[instance] = true
 }
 
-// bury records that an instance has died.
+// bury records that an instance has died, or has closed a connection without a request: one may
+// have arrived that it has not read.
 func (l *ledger) bury(address string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -43,6 +43,9 @@ func (m mode) withPatience() mode {
 	m.name += "-again"
 	m.check = patientCheck
 	m.patient = true
+	if m.settings == hangSettings {
+		m.settings = patientHangSettings
+	}
 	return m
 }
 

@@ -39,6 +39,11 @@ const (
     retry: { attempts: 4, per_try_timeout: 1s, hedge: { after: 100ms }%s }
     health: { passive: { consecutive_failures: 3, ejection: 2s, max_ejected: 50% } }
 `
+	// patientHangSettings are for a machine on which a working instance may need seconds.
+	patientHangSettings = `
+    retry: { attempts: 5, per_try_timeout: 5s, hedge: { after: 100ms }%s }
+    health: { passive: { consecutive_failures: 3, ejection: 2s, max_ejected: 50% } }
+`
 )
 
 // These are for a machine that has too much to do: what it delays is not cut.
