@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -58,6 +59,43 @@ func TestFilesThatCannotBeUsed(t *testing.T) {
 		_, err := Read(test.files)
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%+v: %v, want %q", test.files, err, test.want)
+		}
+	}
+}
+
+// What one reader found earlier does not replace what another one found later.
+func TestFollowWithSeveralReaders(t *testing.T) {
+	dir := t.TempDir()
+	files := testcert.Write(t, dir, "star")
+	f, err := Follow(Files{CA: files.Cert}, nil)
+	must(t, err)
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer close(stop)
+	for range 4 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					f.Read()
+				}
+			}
+		})
+	}
+	away := filepath.Join(dir, "away")
+	for n := range 2000 {
+		must(t, os.Rename(files.Cert, away))
+		f.Read()
+		if f.Statuses()[0].Fault == nil {
+			t.Fatalf("round %d: the file is not there, and no fault is shown", n)
+		}
+		must(t, os.Rename(away, files.Cert))
+		f.Read()
+		if err := f.Statuses()[0].Fault; err != nil {
+			t.Fatalf("round %d: the file is there, and the fault is %v", n, err)
 		}
 	}
 }

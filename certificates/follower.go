@@ -22,6 +22,7 @@ type Follower struct {
 	files    Files
 	changed  func(error)
 	contents atomic.Pointer[Contents]
+	reading  sync.Mutex // held by Read: what was read earlier replaces nothing that was read later
 
 	mu sync.Mutex
 	// mu guards the fields below, and calls of changed.
@@ -71,6 +72,8 @@ func (f *Follower) Read() *Contents {
 	if f.files.none() {
 		return f.Contents()
 	}
+	f.reading.Lock()
+	defer f.reading.Unlock()
 	now, err := f.files.text()
 	f.mu.Lock()
 	defer f.mu.Unlock()
