@@ -86,7 +86,7 @@ func TestFollowWithSeveralReaders(t *testing.T) {
 		})
 	}
 	away := filepath.Join(dir, "away")
-	for n := range 2000 {
+	for n := range 1000 {
 		must(t, os.Rename(files.Cert, away))
 		f.Read()
 		if f.Statuses()[0].Fault == nil {

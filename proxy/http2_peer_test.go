@@ -137,27 +137,7 @@ func TestUnprocessedStreamIsSentAgain(t *testing.T) {
 func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
 	t.Parallel()
 	p := startProxyToH2C(t, nowhere[0])
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	conn, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := conn.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := newHTTP2PeerConn(p.http2Peer(), wire{conn: conn.(*net.TCPConn), raw: raw}, nil, 0, 0)
-	if _, err := c.process(http2.AppendSettings(nil)); err != nil {
-		t.Fatal(err)
-	}
+	c, accepted := p.unreadPeerConn()
 	client := &client{server: p.Server, options: &Options{}}
 	open := func() *http2Upstream {
 		if !c.reserve(nil) {

@@ -337,11 +337,10 @@ func TestHTTP2ConnectionIsLost(t *testing.T) {
 	wg.Wait()
 }
 
-// A connection that the peer has closed while it was idle gets no request, even if its
-// reading goroutine does not know that yet.
-func TestStaleHTTP2Connection(t *testing.T) {
-	t.Parallel()
-	p := startProxyToH2C(t, nowhere[0])
+// unreadPeerConn returns a connection that is ready, and the peer's end of it. Nothing reads it.
+func (p *testProxy) unreadPeerConn() (c *http2PeerConn, peer net.Conn) {
+	t := p.t
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -351,22 +350,29 @@ func TestStaleHTTP2Connection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	peer, err := l.Accept()
-	if err != nil {
+	t.Cleanup(func() { conn.Close() })
+	if peer, err = l.Accept(); err != nil {
 		t.Fatal(err)
 	}
-	defer peer.Close()
+	t.Cleanup(func() { peer.Close() })
 	raw, err := conn.(*net.TCPConn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newHTTP2PeerConn(p.http2Peer(), wire{conn: conn.(*net.TCPConn), raw: raw}, nil, 0, 0) // nothing is read
-	defer c.remove()
-	defer c.work.Wait()
+	c = newHTTP2PeerConn(p.http2Peer(), wire{conn: conn.(*net.TCPConn), raw: raw}, nil, 0, 0)
 	if _, err := c.process(http2.AppendSettings(nil)); err != nil {
 		t.Fatal(err)
 	}
+	return c, peer
+}
+
+// A connection that the peer has closed while it was idle gets no request, even if its
+// reading goroutine does not know that yet.
+func TestStaleHTTP2Connection(t *testing.T) {
+	t.Parallel()
+	c, peer := startProxyToH2C(t, nowhere[0]).unreadPeerConn()
+	defer c.remove()
+	defer c.work.Wait()
 	use := func() bool {
 		if !c.reserve(nil) {
 			return false

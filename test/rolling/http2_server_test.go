@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sluice/test/consultest"
 	"sluice/test/testcert"
@@ -25,8 +26,13 @@ type http2Server struct {
 	instance
 	listener *trackedListener
 	server   *http.Server
+	stopping atomic.Bool
 	ended    chan struct{} // closed when the server has ended
 }
+
+// settingsTimeout is when net/http's server closes a connection whose SETTINGS it has not
+// processed.
+const settingsTimeout = 2 * time.Second
 
 func startHTTP2(i instance) (server, error) {
 	certificate, err := tls.X509KeyPair(testcert.PEM("instance"))
@@ -38,8 +44,11 @@ func startHTTP2(i instance) (server, error) {
 		return nil, err
 	}
 	s := &http2Server{instance: i, listener: listener, ended: make(chan struct{})}
-	// The server closes a connection whose SETTINGS it has not processed within two seconds.
-	listener.unserved = func() { i.ledger.bury(s.address()) }
+	listener.unserved = func(age time.Duration) {
+		if age >= settingsTimeout && !s.stopping.Load() {
+			i.ledger.bury(s.address())
+		}
+	}
 	s.server = &http.Server{
 		Handler: s,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
@@ -58,6 +67,7 @@ func startHTTP2(i instance) (server, error) {
 func (s *http2Server) address() string { return s.listener.Addr().String() }
 
 func (s *http2Server) stop() {
+	s.stopping.Store(true)
 	_ = s.server.Shutdown(context.Background()) // the listener may be closed already
 	<-s.ended
 }
@@ -95,7 +105,7 @@ func (s *http2Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // concurrently.
 type trackedListener struct {
 	*net.TCPListener
-	unserved func() // if not nil: called when a connection without a request is closed
+	unserved func(age time.Duration) // if not nil: called when the server closes a connection without a request
 
 	mu    sync.Mutex // guards the field below
 	conns map[*trackedConn]bool
@@ -119,7 +129,7 @@ func (l *trackedListener) Accept() (net.Conn, error) {
 		conn.Close()
 		return nil, errors.New("the instance is dead")
 	}
-	c := &trackedConn{TCPConn: conn, listener: l}
+	c := &trackedConn{TCPConn: conn, listener: l, accepted: time.Now()}
 	l.conns[c] = true
 	return c, nil
 }
@@ -141,6 +151,7 @@ func (l *trackedListener) reset() {
 type trackedConn struct {
 	*net.TCPConn
 	listener *trackedListener
+	accepted time.Time
 	served   atomic.Bool // a request has arrived
 }
 
@@ -150,7 +161,7 @@ func (c *trackedConn) Close() error {
 	delete(c.listener.conns, c)
 	c.listener.mu.Unlock()
 	if c.listener.unserved != nil && !c.served.Load() {
-		c.listener.unserved()
+		c.listener.unserved(time.Since(c.accepted))
 	}
 	return c.TCPConn.Close()
 }

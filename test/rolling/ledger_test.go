@@ -70,8 +70,8 @@ func (l *ledger) doom(instance string) {
 	l.doomed[instance] = true
 }
 
-// bury records that an instance has died, or has closed a connection without a request: one may
-// have arrived that it has not read.
+// bury records that an instance has died, or was too slow to read a new connection and closed it:
+// requests may have arrived that it has not read.
 func (l *ledger) bury(address string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
