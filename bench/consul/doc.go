@@ -25,6 +25,8 @@
 //	fail    a check goes from passing to critical
 //	pass    and back
 //	remove  an instance is deregistered
+//	roll    an instance of one service is registered, an older one deregistered, and so on,
+//	        on one node after the other
 //
 // The second after each change counts for it, too, except in the time. Idle is
 // the time before the first change: queries, probes and bytes a second.

@@ -60,7 +60,7 @@ func run(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 || o.services < 0 || o.instances < 1 || o.nodes < 1 || o.changes < 1 || o.mode != "dev" && o.mode != "server" {
+	if flags.NArg() > 0 || o.services < 0 || o.services == 1 || o.instances < 1 || o.nodes < 1 || o.changes < 1 || o.mode != "dev" && o.mode != "server" {
 		return errors.New("wrong arguments; see -help")
 	}
 	sizes := []options{o}

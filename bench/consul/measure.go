@@ -169,6 +169,10 @@ func parseSet(line string) (set, bool) {
 	return set{fields[0], serving, time.Unix(0, nanos)}, err1 == nil && err2 == nil
 }
 
+// rolled is the service whose instances are replaced one after the other. Other changes
+// are those of other services.
+const rolled = 0
+
 func (b *bench) run(ctx context.Context, begin time.Time) (result, error) {
 	var r result
 	for n := range b.services {
@@ -199,24 +203,32 @@ func (b *bench) run(ctx context.Context, begin time.Time) (result, error) {
 	turn := 0
 	service := func() int { turn++; return turn * 7919 % b.services }
 	var added []int
+	always := func(n int) func(int) int { return func(int) int { return n } }
 	steps := []struct {
 		name    string
-		check   bool // the change is one of a check
-		serving int  // afterwards
-		service func(n int) int
-		change  func(s int) error
+		check   bool            // the change is one of a check
+		serving func(n int) int // after change n
+		service func(n int) int // of change n
+		change  func(n, s int) error
 	}{
-		{"add", false, b.instances + 1,
+		{"add", false, always(b.instances + 1),
 			func(int) int { s := service(); added = append(added, s); return s },
-			func(s int) error { return b.catalog.register(s, b.instances, api.HealthPassing) }},
-		{"fail", true, b.instances, func(n int) int { return added[n] },
-			func(s int) error { return b.catalog.register(s, 0, api.HealthCritical) }},
-		{"pass", true, b.instances + 1, func(n int) int { return added[n] },
-			func(s int) error { return b.catalog.register(s, 0, api.HealthPassing) }},
-		{"remove", false, b.instances, func(n int) int { return added[n] },
-			func(s int) error { return b.catalog.deregister(s, b.instances) }},
+			func(_, s int) error { return b.catalog.register(s, b.instances, api.HealthPassing) }},
+		{"fail", true, always(b.instances), func(n int) int { return added[n] },
+			func(_, s int) error { return b.catalog.register(s, 0, api.HealthCritical) }},
+		{"pass", true, always(b.instances + 1), func(n int) int { return added[n] },
+			func(_, s int) error { return b.catalog.register(s, 0, api.HealthPassing) }},
+		{"remove", false, always(b.instances), func(n int) int { return added[n] },
+			func(_, s int) error { return b.catalog.deregister(s, b.instances) }},
+		{"roll", false, func(n int) int { return b.instances + 1 - n%2 }, always(rolled),
+			func(n, s int) error {
+				if n%2 == 1 {
+					return b.catalog.deregister(s, n/2)
+				}
+				return b.catalog.register(s, b.instances+n/2, api.HealthPassing)
+			}},
 	}
-	changes := min(b.changes, b.services)
+	changes := min(b.changes, b.services-1)
 	for _, step := range steps {
 		if step.check && b.unchecked {
 			continue
@@ -232,7 +244,7 @@ func (b *bench) run(ctx context.Context, begin time.Time) (result, error) {
 }
 
 // changeAll makes n changes, one after the other, and waits for the set of each.
-func (b *bench) changeAll(ctx context.Context, name string, n, serving int, service func(int) int, change func(int) error) (kind, error) {
+func (b *bench) changeAll(ctx context.Context, name string, n int, serving, service func(int) int, change func(n, s int) error) (kind, error) {
 	before, err := b.used()
 	if err != nil {
 		return kind{}, err
@@ -245,10 +257,10 @@ func (b *bench) changeAll(ctx context.Context, name string, n, serving int, serv
 	for turn := range n {
 		s := service(turn)
 		begin := time.Now()
-		if err := change(s); err != nil {
+		if err := change(turn, s); err != nil {
 			return kind{}, err
 		}
-		got, err := b.next(ctx, func(got set) bool { return got.service == serviceName(s) && got.serving == serving })
+		got, err := b.next(ctx, func(got set) bool { return got.service == serviceName(s) && got.serving == serving(turn) })
 		if err != nil {
 			return kind{}, err
 		}

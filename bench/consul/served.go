@@ -65,7 +65,7 @@ func (b *bench) measureServed(ctx context.Context, dir, consulURL, ca string) (s
 		return served{}, err
 	}
 	var times []time.Duration
-	for turn := range min(b.changes, b.services) {
+	for turn := range min(b.changes, b.services-1) {
 		s := (turn + 1) * 7919 % b.services
 		begin := time.Now()
 		if err := b.catalog.register(s, b.instances, api.HealthPassing); err != nil {
