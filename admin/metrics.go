@@ -393,8 +393,8 @@ func (c *collector) consul(e emitter) {
 	e.gauge(consulConnections, float64(s.Connections))
 	e.counter(consulOpened, float64(s.Opened))
 	e.gauge(consulLimit, float64(s.Limit))
-	e.gauge(consulWatches, float64(s.Watches-s.OnOverview), "query")
-	e.gauge(consulWatches, float64(s.OnOverview), "overview")
+	e.gauge(consulWatches, float64(s.Watches-s.OnOverview+s.Direct), "query")
+	e.gauge(consulWatches, float64(s.OnOverview-s.Direct), "overview")
 }
 
 func (c *collector) config(e emitter) {

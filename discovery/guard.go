@@ -88,6 +88,11 @@ func (g *Guard) Absent(set []Instance) []Instance {
 	return absent
 }
 
+// Differs reports whether set is another one than the known instances.
+func (g *Guard) Differs(set []Instance) bool {
+	return !slices.EqualFunc(g.known, set, Instance.Equal)
+}
+
 // Loses reports whether set is a loss that puts instances on probation. For forgot see
 // Accept.
 func (g *Guard) Loses(now time.Time, set []Instance, forgot bool) bool {

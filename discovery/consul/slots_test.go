@@ -1,12 +1,16 @@
 package consul
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"sluice/test/discoverytest"
 )
 
 // slots returns the nodes whose last query blocks.
@@ -41,6 +45,91 @@ func TestNodesThatChangedLastHaveASlot(t *testing.T) {
 			if now := c.slots(); len(now) != overviewSlots || !now[changed] || held[changed] {
 				t.Errorf("round %d: %d nodes have a slot, want %d, including %s", round, len(now), overviewSlots, changed)
 			}
+		}
+	})
+}
+
+// direct returns the services whose last query blocks, or has blocked for less than its wait.
+func (c *overviewBubble) direct() map[string]bool {
+	services := make(map[string]bool)
+	for _, r := range c.Requests() {
+		switch {
+		case r.Service == "" || r.Filter != "":
+		case r.Index > 0 && time.Since(r.Time) < r.Wait:
+			services[r.Service] = true
+		default:
+			delete(services, r.Service)
+		}
+	}
+	return services
+}
+
+// The overview may be slow, but a service that has just changed does not wait for it.
+func TestQueriesForAServiceThatHasJustChangedBlock(t *testing.T) {
+	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
+		const slow = 4 * time.Second
+		c.Break(discoverytest.Fault{Only: func(r discoverytest.Request) bool {
+			if r.Service == "" {
+				time.Sleep(slow)
+			}
+			return false
+		}})
+		c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
+		c.expect("the first change", slow-time.Second)
+		c.expect("the first change, by the overview", 3*slow, "service-07: a-7 b-7 c-7")
+		for range 5 {
+			time.Sleep(15 * time.Second)
+			c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return e[:2] })
+			c.expect("an instance goes", soon, "service-07: a-7 b-7")
+			time.Sleep(15 * time.Second)
+			c.edit("service-07", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(7, "c")) })
+			c.expect("an instance comes", 2*soon, "service-07: a-7 b-7 c-7")
+		}
+		if direct := c.direct(); len(direct) != 1 || !direct["service-07"] {
+			t.Errorf("the queries for %v block, want those for service-07", direct)
+		}
+		// The output of a check is no change.
+		for n := range 6 {
+			time.Sleep(10 * time.Second)
+			c.replace("service-07", func(e *api.ServiceEntry) { discoverytest.Health(e, "passing", fmt.Sprint("uptime ", n)) })
+		}
+		time.Sleep(soon)
+		synctest.Wait()
+		if direct := c.direct(); len(direct) != 0 {
+			t.Errorf("the queries for %v block, though it has not changed for long", direct)
+		}
+		c.Heal()
+		time.Sleep(slow)
+	})
+}
+
+func TestFewQueriesForServicesBlock(t *testing.T) {
+	fewAndManyNodes(t, func(t *testing.T, c *overviewBubble) {
+		changed := make(map[string][]*api.ServiceEntry)
+		var want []string
+		for n := range 30 {
+			changed[serviceName(n)] = append(slices.Clone(c.entries[serviceName(n)]), c.instance(n, "c"))
+			want = append(want, fmt.Sprintf("%s: a-%[2]d b-%[2]d c-%[2]d", serviceName(n), n))
+		}
+		c.SetAll(changed)
+		c.expect("all change", 4*time.Second, want...)
+		most := 4 + max(0, overviewSlots-c.nodes) // an eighth of the connections, without those for probes
+		if got := len(c.direct()); got != most {
+			t.Errorf("the queries for %d services block, want %d", got, most)
+		}
+		if s := c.client.Stats(); s.Direct != most {
+			t.Errorf("%d direct in the statistics, want %d", s.Direct, most)
+		}
+		// Those that changed last have precedence.
+		c.edit("service-40", func(e []*api.ServiceEntry) []*api.ServiceEntry { return append(e, c.instance(40, "c")) })
+		c.expect("another one changes", 12*time.Second, "service-40: a-40 b-40 c-40")
+		if direct := c.direct(); len(direct) != most || !direct["service-40"] {
+			t.Errorf("the queries for %v block, want %d, service-40 among them", direct, most)
+		}
+		time.Sleep(defaultWait)
+		synctest.Wait()
+		if s := c.client.Stats(); len(c.direct()) != 0 || s.Direct != 0 {
+			t.Errorf("afterwards the queries for %v still block; %d direct in the statistics", c.direct(), s.Direct)
 		}
 	})
 }

@@ -44,7 +44,11 @@ func (c *Sources) Source(o ServiceOptions) discovery.Source {
 type Stats struct {
 	consul.Stats
 	OnOverview int // of Watches, those on an overview
+	Direct     int // of OnOverview, those whose queries block, because the service has just changed
 }
 
 // Stats returns the cost since the start.
-func (c *Sources) Stats() Stats { return Stats{c.client.Stats(), c.overviews.Subscribers()} }
+func (c *Sources) Stats() Stats {
+	onOverview, direct := c.overviews.Subscribers()
+	return Stats{c.client.Stats(), onOverview, direct}
+}

@@ -27,7 +27,7 @@ const (
 var errModeChanged = errors.New("the loops have become oversubscribed, or are no longer")
 
 // next returns the next answer. The query blocks in Consul or, if the loops are
-// oversubscribed, follows a change in an overview.
+// oversubscribed and the service has not just changed, follows a change in an overview.
 func (w *watch) next(ctx context.Context) (Answer, error) {
 	for {
 		oversubscribed, lasting := w.client.Oversubscribed()
@@ -46,6 +46,9 @@ func (w *watch) next(ctx context.Context) (Answer, error) {
 // with ctx.
 func (w *watch) nextWhile(ctx, limited context.Context, oversubscribed bool) (Answer, error) {
 	if oversubscribed {
+		if w.index > 0 && w.subscriber != nil && w.subscriber.Direct() {
+			return w.send(limited, min(overview.DirectWait, w.wait(time.Now())))
+		}
 		if err := w.await(limited); err != nil {
 			return Answer{}, err
 		}
@@ -72,11 +75,7 @@ func (w *watch) queryShared(ctx context.Context) (Answer, error) {
 	if o.Consistency == ConsistencyStale {
 		o.Consistency = ConsistencyDefault
 	}
-	answer, err := w.query(ctx, &o, api.QueryOptions{})
-	if err == nil && w.subscriber != nil {
-		w.subscriber.SetNodes(answer.nodes)
-	}
-	return answer, err
+	return w.query(ctx, &o, api.QueryOptions{})
 }
 
 // send queries. With a wait, and an index, the query blocks.

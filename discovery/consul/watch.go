@@ -34,7 +34,8 @@ type watch struct {
 	filtered bool   // ACLs filtered the last accepted answer
 	accepted bool   // an answer was accepted
 
-	changed time.Time // when the index of an answer last differed from the one before
+	changed  time.Time // when the index of an answer last differed from the one before
+	differed time.Time // when the instances last did
 
 	warned map[Skipped]bool // skipped entries in the log
 
@@ -106,8 +107,14 @@ func (w *watch) poll(ctx context.Context) error {
 		w.last = before // an index that went backwards is not confirmed
 		return fmt.Errorf("confirm the answer: %w", err)
 	}
+	if w.accepted && w.guard.Differs(counts.Instances) {
+		w.differed = time.Now()
+	}
 	// A server that lags has not lost its state.
 	w.accept(counts, forgot && counts.Index < before)
+	if w.subscriber != nil {
+		w.subscriber.Answered(answer.nodes, w.differed)
+	}
 	return nil
 }
 

@@ -34,7 +34,11 @@ type Subscriber struct {
 	news     chan struct{} // capacity 1: the service may have changed
 	reported bool          // Wait has returned the current error
 
-	nodes []string // with instances of the service, sorted; the mu of overview guards it
+	// The mu of overview guards the fields below.
+
+	nodes   []string  // with instances of the service, sorted
+	changed time.Time // when the instances last changed
+	direct  bool      // queries for the service may block
 }
 
 // Subscribe returns a subscriber for a service. The first one of a scope starts an
@@ -69,6 +73,7 @@ func (o *Overviews) start(in Scope, wait time.Duration) *overview {
 		reads:        make(chan struct{}, Queries),
 		poke:         make(chan struct{}, 1),
 		subscribers:  make(map[string]map[*Subscriber]bool),
+		waiting:      make(map[*Subscriber]bool),
 		nodes:        make(map[string]*node),
 		lists:        make(map[string]error),
 		stateChanged: make(chan struct{}),
@@ -88,6 +93,8 @@ func (s *Subscriber) Leave() {
 	if len(v.subscribers[s.service]) == 0 {
 		delete(v.subscribers, s.service)
 	}
+	v.endDirectLocked(s)
+	v.grantDirectLocked(s)
 	v.count--
 	last := v.count == 0
 	v.mu.Unlock()
@@ -101,17 +108,17 @@ func (s *Subscriber) Leave() {
 	}
 }
 
-// Subscribers returns the number of subscribers.
-func (o *Overviews) Subscribers() int {
+// Subscribers returns the number of subscribers, and how many of them are direct.
+func (o *Overviews) Subscribers() (all, direct int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n := 0
 	for _, v := range o.all {
 		v.mu.Lock()
-		n += v.count
+		all += v.count
+		direct += v.direct
 		v.mu.Unlock()
 	}
-	return n
+	return all, direct
 }
 
 // Wait waits until the service should be queried: it has changed, due is over or, for a
@@ -161,14 +168,6 @@ func (s *Subscriber) Wait(ctx context.Context, first bool, due time.Duration) er
 			return context.Cause(ctx)
 		}
 	}
-}
-
-// SetNodes sets the nodes, sorted, with instances of the service in the latest answer.
-// A change of one of them is a change of the service.
-func (s *Subscriber) SetNodes(nodes []string) {
-	s.overview.mu.Lock()
-	defer s.overview.mu.Unlock()
-	s.nodes = nodes
 }
 
 func notifyAll(subscribers map[*Subscriber]bool) {

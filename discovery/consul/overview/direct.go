@@ -1,0 +1,74 @@
+package overview
+
+import "time"
+
+// A service that has just changed is likely to change again: it is being deployed, or a
+// check flaps. The overview shows a change when it has read the list of a node, which for
+// thousands of services may take seconds. So the services that changed last are direct:
+// their queries block.
+
+const (
+	// directFor is how long after its last change a service may be direct.
+	directFor = 30 * time.Second
+
+	// DirectWait is how long the query of a direct subscriber may block. Then a service
+	// that has changed later gets its place. It is not canceled before, because Consul may
+	// continue a canceled query.
+	DirectWait = 10 * time.Second
+)
+
+// Direct reports whether the next query for the service may block, in place of Wait.
+func (s *Subscriber) Direct() bool {
+	s.overview.mu.Lock()
+	defer s.overview.mu.Unlock()
+	return s.direct
+}
+
+// Answered tells s of an answer for its service: the nodes, sorted, with its instances,
+// and when these last changed. A change of one of the nodes is a change of the service.
+func (s *Subscriber) Answered(nodes []string, changed time.Time) {
+	v := s.overview
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s.nodes, s.changed = nodes, changed
+	v.endDirectLocked(s)
+	if time.Since(changed) < directFor {
+		v.waiting[s] = true
+	}
+	v.grantDirectLocked(s)
+}
+
+// endDirectLocked makes s not direct, and not waiting for it.
+func (v *overview) endDirectLocked(s *Subscriber) {
+	if s.direct {
+		s.direct = false
+		v.direct--
+	}
+	delete(v.waiting, s)
+}
+
+// grantDirectLocked makes waiting subscribers direct while there is room: those that
+// changed last. All but asking, which queries anyway, are notified.
+func (v *overview) grantDirectLocked(asking *Subscriber) {
+	limit, _ := v.client.Capacity()
+	room := limit/8 + max(0, v.slots()-len(v.nodes)) // the slots that nodes do not need
+	for v.direct < room {
+		var last *Subscriber
+		for s := range v.waiting {
+			if time.Since(s.changed) >= directFor {
+				delete(v.waiting, s)
+			} else if last == nil || s.changed.After(last.changed) {
+				last = s
+			}
+		}
+		if last == nil {
+			return
+		}
+		delete(v.waiting, last)
+		last.direct = true
+		v.direct++
+		if last != asking {
+			poke(last.news)
+		}
+	}
+}
