@@ -21,12 +21,13 @@ func (x *httpExchange) account() {
 	}
 	b := x.in[x.start:x.end]
 	var memory [64]byte // of the client's address
-	entry := accesslog.Entry{
-		Time: x.startTime, Client: x.appendClient(memory[:0], b), User: x.user, RequestID: x.requestID,
-		Status: x.status, UpstreamStatus: x.upstreamStatus, BytesIn: x.bytesIn, BytesOut: x.bytesOut,
-		Duration: duration, Waited: x.waited(duration), Connect: x.connectTime,
-		Attempts: x.tries, Reason: x.refused, Proto: c.protocol(), GRPCStatus: x.grpcCode.String(), Failed: x.statusForMetrics() >= 500,
-	}
+	// A literal would be built in a copy, which makes the stack of each new connection grow.
+	var entry accesslog.Entry
+	entry.Time, entry.Duration, entry.Waited, entry.Connect = x.startTime, duration, x.waited(duration), x.connectTime
+	entry.Client, entry.User, entry.RequestID, entry.Proto = x.appendClient(memory[:0], b), x.user, x.requestID, c.protocol()
+	entry.Status, entry.UpstreamStatus, entry.GRPCStatus = x.status, x.upstreamStatus, x.grpcCode.String()
+	entry.BytesIn, entry.BytesOut, entry.Attempts = x.bytesIn, x.bytesOut, x.tries
+	entry.Reason, entry.Failed = x.refused, x.statusForMetrics() >= 500
 	if x.upstreamTime > 0 {
 		entry.Upstream = x.upstreamTime - x.picked.Sub(x.startTime)
 	}
@@ -62,16 +63,18 @@ func (x *httpExchange) account() {
 		}
 	}
 	if x.tried.count > 1 {
-		x.logTries(log, entry, duration)
+		x.logTries(log, &entry, duration)
 		return
 	}
 	log.Log(c.shard, &entry)
 }
 
 // logTries logs an exchange of several tries. It is a function of its own because the memory
-// of the tries would be cleared for each request.
-func (x *httpExchange) logTries(log *accesslog.Logger, entry accesslog.Entry, duration time.Duration) {
+// of the tries would be cleared for each request, and would make the stack of each new
+// connection grow.
+func (x *httpExchange) logTries(log *accesslog.Logger, single *accesslog.Entry, duration time.Duration) {
 	var tries [maxTried]accesslog.Try
+	entry := *single
 	entry.Tries = x.tried.appendTries(tries[:0], duration)
 	log.Log(x.client.shard, &entry)
 }
