@@ -47,7 +47,7 @@ func exit(err error) {
 func run(ctx context.Context, args []string) error {
 	var o options
 	flags := flag.NewFlagSet("bench/consul", flag.ContinueOnError)
-	flags.IntVar(&o.services, "services", 0, "number of services; 0: several sizes in turn")
+	flags.IntVar(&o.services, "services", 0, "number of services, at least 2; 0: several sizes in turn")
 	flags.IntVar(&o.instances, "instances", 5, "instances of each service")
 	flags.IntVar(&o.nodes, "nodes", 1, "nodes that they are spread over")
 	flags.StringVar(&o.mode, "mode", "dev", "the agent: dev or server")
