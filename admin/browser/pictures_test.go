@@ -135,15 +135,24 @@ routes:
 		defer close(done)
 		sendAround(load, g.URL())
 	}()
-	check(t, "star-9003", api.HealthCritical, "Get \"http://127.0.0.1:9003/health\": connect: connection refused")
-	consultest.Await(t, "the peer is there, and drained", func() bool {
-		answer, err := http.Post(g.AdminURL()+"/api/peers/cart/cart-9012/drain", "", nil)
+	// The page shows the latest 5 events: what follows must not be mixed with the peers' joining.
+	consultest.Await(t, "sluice is ready", func() bool {
+		answer, err := http.Get(g.AdminURL() + "/readyz")
 		if err != nil {
 			t.Fatal(err)
 		}
 		answer.Body.Close()
 		return answer.StatusCode == http.StatusOK
 	})
+	check(t, "star-9003", api.HealthCritical, "Get \"http://127.0.0.1:9003/health\": connect: connection refused")
+	answer, err := http.Post(g.AdminURL()+"/api/peers/cart/cart-9012/drain", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		t.Fatalf("drain cart-9012: %s", answer.Status)
+	}
 	return g
 }
 
