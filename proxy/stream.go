@@ -271,12 +271,12 @@ func (s *stream) account() {
 	if !log.Enabled() {
 		return
 	}
-	entry := accesslog.Entry{
-		Time: s.startTime, Client: []byte(s.address), Proto: accesslog.ProtoTCP,
-		Status: status, BytesIn: s.bytesIn, BytesOut: s.bytesOut,
-		Duration: duration, Waited: duration, Connect: s.connectTime,
-		Host: []byte(s.name), Attempts: s.tries, Reason: reason,
-	}
+	// A literal would be built in a copy, which makes the stack of each connection grow.
+	var entry accesslog.Entry
+	entry.Time, entry.Duration, entry.Waited, entry.Connect = s.startTime, duration, duration, s.connectTime
+	entry.Client, entry.Host, entry.Proto = []byte(s.address), []byte(s.name), accesslog.ProtoTCP
+	entry.Status, entry.Reason, entry.Attempts = status, reason, s.tries
+	entry.BytesIn, entry.BytesOut = s.bytesIn, s.bytesOut
 	if s.connected {
 		entry.Waited = s.connectedAfter
 	}
