@@ -146,10 +146,25 @@ func (p *page) visible(selector string) bool {
 	return evaluate[bool](p, `document.querySelector(`+quote(selector)+`)?.checkVisibility({ visibilityProperty: true }) ?? false`)
 }
 
-// click clicks what a selector matches, with the mouse.
+// click clicks what a selector matches, with the mouse. The page may move it meanwhile: what
+// such a click hits does not get it, and click tries again.
 func (p *page) click(selector string) {
 	p.t.Helper()
-	p.do(chromedp.Click(chromedp.CSS(selector)))
+	p.await("a click on "+selector, func() bool {
+		evaluate[bool](p, `(selector => {
+			let hit = false;
+			const guard = e => {
+				if (e.target.closest?.(selector)) hit ||= e.type === "click";
+				else { e.preventDefault(); e.stopImmediatePropagation() }
+			};
+			const types = ["mousedown", "mouseup", "click"];
+			for (const type of types) addEventListener(type, guard, true);
+			window.aim = () => { for (const type of types) removeEventListener(type, guard, true); return hit };
+			return true;
+		})(`+quote(selector)+`)`)
+		p.do(chromedp.Click(chromedp.CSS(selector)))
+		return evaluate[bool](p, "window.aim?.() ?? true") // there is none on a new page
+	})
 }
 
 // typeKeys types where the focus is.
