@@ -28,7 +28,10 @@ func (l limiters) of(r *config.Route, before limiters) (*ratelimit.Limiter, erro
 		return nil, err
 	}
 	id := limiterID{checked.Key, *r.RateLimit}
-	if l[id] = before[id]; l[id] == nil {
+	if l[id] == nil {
+		l[id] = before[id]
+	}
+	if l[id] == nil {
 		l[id] = ratelimit.New(r.RateLimit.Rate, r.RateLimit.Per, r.RateLimit.Burst)
 	}
 	return l[id], nil
@@ -40,7 +43,10 @@ type userFiles map[string]*auth.Users
 // of returns the users of a file, which it takes from before or reads: a file in use may
 // be missing now.
 func (f userFiles) of(path string, before userFiles) (_ *auth.Users, err error) {
-	if f[path] = before[path]; f[path] == nil {
+	if f[path] == nil {
+		f[path] = before[path]
+	}
+	if f[path] == nil {
 		f[path], err = auth.OpenUsers(path)
 	}
 	return f[path], err

@@ -175,16 +175,24 @@ func TestUsersOfRoutes(t *testing.T) {
 	}
 	const secret = ":{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n" // its hash
 	write("ann" + secret)
-	r := newRunning(t, preamble+"services: { a: { peers: ['"+origin(t, "a")+"'] } }\nroutes: [{ service: a, basic_auth: { users_file: "+file+" } }]\n")
+	action := ", basic_auth: { users_file: " + file + " } }"
+	r := newRunning(t, preamble+"services: { a: { peers: ['"+origin(t, "a")+"'] } }\nroutes: [{ service: a, path: /one"+action+", { service: a, path: /two"+action+"]\n")
 	r.run(Options{}, patience, func(g *Gateway) { g.waits.certificates = 10 * time.Millisecond })
+	// statusFor returns the status for a user on both routes; 0: they differ.
 	statusFor := func(name string) int {
-		request, err := http.NewRequest("GET", "http://"+r.Address("web").String(), nil)
-		if err != nil {
-			t.Fatal(err)
+		var both [2]int
+		for i, path := range []string{"/one", "/two"} {
+			request, err := http.NewRequest("GET", "http://"+r.Address("web").String()+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.SetBasicAuth(name, "secret")
+			both[i], _ = r.do(request)
 		}
-		request.SetBasicAuth(name, "secret")
-		status, _ := r.do(request)
-		return status
+		if both[0] != both[1] {
+			return 0
+		}
+		return both[0]
 	}
 	if ann, bob := statusFor("ann"), statusFor("bob"); ann != 200 || bob != 401 {
 		t.Errorf("status %d for ann, %d for bob", ann, bob)

@@ -191,7 +191,12 @@ func (r *release) fail(ctx context.Context) error {
 	}
 	after := r.load.Count()
 	if err := r.await(ctx, "requests without version 2", func(context.Context) (bool, error) {
-		return r.load.Count().Since(after).Requests >= enough/2, nil
+		now := r.load.Count().Since(after)
+		if now.Failed > 0 || byVersion2(now) > 0 { // they were on the way
+			after = r.load.Count()
+			return false, nil
+		}
+		return now.Requests >= enough/2, nil
 	}); err != nil {
 		return err
 	}
