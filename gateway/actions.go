@@ -28,13 +28,21 @@ func (l limiters) of(r *config.Route, before limiters) (*ratelimit.Limiter, erro
 		return nil, err
 	}
 	id := limiterID{checked.Key, *r.RateLimit}
-	if l[id] == nil {
-		l[id] = before[id]
+	return keep(l, before, id, func() *ratelimit.Limiter {
+		return ratelimit.New(r.RateLimit.Rate, r.RateLimit.Per, r.RateLimit.Burst)
+	}), nil
+}
+
+// keep returns what next has for id. If it has nothing, it gets what before has, or what
+// create returns.
+func keep[ID comparable, T any](next, before map[ID]*T, id ID, create func() *T) *T {
+	if next[id] == nil {
+		next[id] = before[id]
 	}
-	if l[id] == nil {
-		l[id] = ratelimit.New(r.RateLimit.Rate, r.RateLimit.Per, r.RateLimit.Burst)
+	if next[id] == nil {
+		next[id] = create()
 	}
-	return l[id], nil
+	return next[id]
 }
 
 // userFiles are the files of users in use, by path.
@@ -42,14 +50,12 @@ type userFiles map[string]*auth.Users
 
 // of returns the users of a file, which it takes from before or reads: a file in use may
 // be missing now.
-func (f userFiles) of(path string, before userFiles) (_ *auth.Users, err error) {
-	if f[path] == nil {
-		f[path] = before[path]
-	}
-	if f[path] == nil {
-		f[path], err = auth.OpenUsers(path)
-	}
-	return f[path], err
+func (f userFiles) of(path string, before userFiles) (users *auth.Users, err error) {
+	users = keep(f, before, path, func() (opened *auth.Users) {
+		opened, err = auth.OpenUsers(path)
+		return opened
+	})
+	return users, err
 }
 
 // forwards are the clients of authentication servers, by their settings.
@@ -62,14 +68,9 @@ type forwardID struct {
 
 // of returns the client with the settings of a, which it takes from before or creates.
 func (f forwards) of(a *config.ForwardAuth, before forwards) *auth.Forward {
-	id := forwardID{a.URL, a.Timeout}
-	if f[id] == nil {
-		f[id] = before[id]
-	}
-	if f[id] == nil {
-		f[id] = auth.NewForward(string(a.URL), a.Timeout)
-	}
-	return f[id]
+	return keep(f, before, forwardID{a.URL, a.Timeout}, func() *auth.Forward {
+		return auth.NewForward(string(a.URL), a.Timeout)
+	})
 }
 
 // closeWithout closes the clients that are not in next.

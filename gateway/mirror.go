@@ -15,13 +15,7 @@ type mirrorID struct{ from, to, group string }
 
 // of returns the counters for id, which it takes from before or creates.
 func (m mirrors) of(id mirrorID, before mirrors) *route.Copies {
-	if m[id] == nil {
-		m[id] = before[id]
-	}
-	if m[id] == nil {
-		m[id] = route.NewCopies(id.from, id.to, id.group)
-	}
-	return m[id]
+	return keep(m, before, id, func() *route.Copies { return route.NewCopies(id.from, id.to, id.group) })
 }
 
 // mirrorOf returns the mirror of a route with these actions; nil: it has none.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/test/consultest"
+	"sluice/test/sluicetest"
 )
 
 // envPictures names the directory that TestPictures writes to, for the documents and for
@@ -136,13 +138,12 @@ routes:
 		sendAround(load, g.URL())
 	}()
 	// The page shows the latest 5 events: what follows must not be mixed with the peers' joining.
-	consultest.Await(t, "sluice is ready", func() bool {
-		answer, err := http.Get(g.AdminURL() + "/readyz")
+	consultest.Await(t, "all peers are up", func() bool {
+		peers, err := g.Peers(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		answer.Body.Close()
-		return answer.StatusCode == http.StatusOK
+		return len(peers) == 10 && !slices.ContainsFunc(peers, func(p sluicetest.Peer) bool { return p.State != "up" })
 	})
 	check(t, "star-9003", api.HealthCritical, "Get \"http://127.0.0.1:9003/health\": connect: connection refused")
 	answer, err := http.Post(g.AdminURL()+"/api/peers/cart/cart-9012/drain", "", nil)
