@@ -113,6 +113,14 @@ func (c *connections) renew() {
 	c.sweep(g)
 }
 
+// closeIdle closes the connections without a request, for others to the same agent.
+func (c *connections) closeIdle() {
+	c.mu.Lock()
+	transport := c.current.transport
+	c.mu.Unlock()
+	transport.CloseIdleConnections()
+}
+
 // sweep closes the connections of g if it is replaced and has no requests.
 func (c *connections) sweep(g *generation) {
 	c.mu.Lock()
@@ -135,7 +143,7 @@ func (c *connections) newGeneration() *generation {
 		if err != nil {
 			return nil, err
 		}
-		opened := &generationConn{Conn: conn, connections: c, generation: g}
+		opened := &generationConn{Conn: &refusableConn{Conn: conn}, connections: c, generation: g}
 		c.mu.Lock()
 		g.open[opened] = struct{}{}
 		c.mu.Unlock()

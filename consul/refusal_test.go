@@ -1,0 +1,98 @@
+package consul
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+)
+
+// limitedAgent is an agent that accepts a number of connections and, like Consul's,
+// answers 429 to others before it has a request. It returns its address, and a channel
+// with an element for each accepted connection that was closed.
+func limitedAgent(t *testing.T, limit int) (address string, closed <-chan struct{}) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	var mu sync.Mutex
+	counted := make(map[net.Conn]bool)
+	gone := make(chan struct{}, 10)
+	server := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Consul-Index", "1")
+			w.Header().Set("X-Consul-KnownLeader", "true")
+			if r.URL.Path == "/v1/status/leader" {
+				fmt.Fprint(w, `"127.0.0.1:8300"`)
+				return
+			}
+			fmt.Fprint(w, "[]")
+		}),
+		ConnState: func(conn net.Conn, state http.ConnState) {
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case state == http.StateNew && len(counted) < limit:
+				counted[conn] = true
+			case state == http.StateNew:
+				_, _ = io.WriteString(conn, "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlimit")
+				_ = conn.Close()
+			case state == http.StateClosed && counted[conn]:
+				delete(counted, conn)
+				gone <- struct{}{}
+			}
+		},
+	}
+	var running sync.WaitGroup
+	running.Go(func() { _ = server.Serve(l) }) // ends with Close
+	t.Cleanup(func() {
+		_ = server.Close()
+		running.Wait()
+	})
+	return l.Addr().String(), gone
+}
+
+// An agent answers 429 to a connection above its limit before it has a request. However
+// soon the answer arrives, it counts as the answer to the request.
+func TestAnswer429BeforeTheRequest(t *testing.T) {
+	address, _ := limitedAgent(t, 0)
+	client, err := New(Options{Addresses: []string{address}})
+	must(t, err)
+	defer client.Close()
+	const queries = 50
+	for range queries {
+		_, err := client.Get(t.Context(), Query{Path: "catalog/nodes"}, func(io.Reader) error { return nil })
+		if StatusCode(err) != http.StatusTooManyRequests {
+			t.Fatalf("query: %v", err)
+		}
+		if c, err := client.agents.inUse().probe(t.Context(), time.Minute); c != degraded || StatusCode(err) != http.StatusTooManyRequests {
+			t.Fatalf("probe: %v, %v", c, err)
+		}
+	}
+	if s := client.Stats(); s.Refused != 2*queries || s.Errors != 2*queries {
+		t.Errorf("%+v: want %d answers 429, each an error", s, 2*queries)
+	}
+}
+
+// Idle connections of queries do not take the place of the probes' one for long.
+func TestProbesGetAConnectionOfALimitedAgent(t *testing.T) {
+	address, closed := limitedAgent(t, 1)
+	client, err := New(Options{Addresses: []string{address}})
+	must(t, err)
+	defer client.Close()
+	_, err = client.Get(t.Context(), Query{Path: "catalog/nodes"}, func(body io.Reader) error {
+		_, err := io.Copy(io.Discard, body)
+		return err
+	})
+	must(t, err)
+	agent := client.agents.inUse()
+	if c, err := agent.probe(t.Context(), time.Minute); c != degraded || StatusCode(err) != http.StatusTooManyRequests {
+		t.Fatalf("first probe: %v, %v", c, err)
+	}
+	<-closed
+	if c, err := agent.probe(t.Context(), time.Minute); c != healthy {
+		t.Fatalf("second probe: %v, %v", c, err)
+	}
+}
