@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	pauseTimeout = time.Second           // the longest pause that is allowed
+	pauseTimeout = 2 * time.Second       // the longest pause that is allowed
 	slowness     = 3 * pauseTimeout      // for how long the slow sides take something
-	pause        = 50 * time.Millisecond // after each piece
+	pause        = 20 * time.Millisecond // after each piece
 )
 
 // someOf is the number of pieces after which the sender knows of room again: the system
