@@ -208,6 +208,7 @@ func TestConnectionsPerPeerAreNeverExceeded(t *testing.T) {
 		conn := p.dial()
 		wg.Go(func() {
 			for range requests {
+				conn.SetDeadline(time.Now().Add(patience))
 				io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 				if status, body := readResponse(t, conn); status != 200 && !strings.Contains(body, "broke off") {
 					t.Errorf("got %d %s", status, body)

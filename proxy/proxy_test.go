@@ -30,7 +30,7 @@ import (
 
 // patience bounds every wait of these tests: far more than any step takes, also
 // on a machine that stands still at times.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // nowhere are addresses where nobody listens: not even by chance, as these ports
 // are given to nobody who does not ask for them.
@@ -109,10 +109,10 @@ func newTestServer(o Options) *Server {
 // someTransport keeps connections for as long as most servers do at least.
 var someTransport = TransportOptions{IdleTimeout: 4 * time.Second, MaxIdle: 512, HeadBytes: 16 << 10, Fields: http1.UsualFields}
 
-// defaultTimeouts are those of services, but for that of connecting: a machine
-// that stands still for a second is no peer that cannot be connected to.
+// defaultTimeouts are those of services, but for connecting and the response header: a
+// machine that stands still is no peer that cannot be connected to, or does not answer.
 func defaultTimeouts() route.Timeouts {
-	return route.Timeouts{Connect: patience, ResponseHeader: 30 * time.Second, Idle: time.Minute, Tunnel: time.Hour}
+	return route.Timeouts{Connect: patience, ResponseHeader: patience, Idle: time.Minute, Tunnel: time.Hour}
 }
 
 // inflight returns how many requests are in flight, at peers that drain too.

@@ -23,6 +23,7 @@ import (
 
 const (
 	requestEvery = 10 * time.Millisecond
+	mostRequests = 20               // at a time: more would only keep a busy machine busy
 	slowRequest  = time.Second      // is in the log
 	lostRequest  = 20 * time.Second // has failed: it takes milliseconds
 )
@@ -144,7 +145,7 @@ func (l *load) heardOf(a *app) bool {
 // slowest returns the longest duration of a request.
 func (l *load) slowest() time.Duration { return time.Duration(l.longest.Load()) }
 
-// startLoad sends about 100 requests a second until stop.
+// startLoad sends about 100 requests a second until stop, or as many as the machine can.
 func (s *sluice) startLoad() *load {
 	l := new(load)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -152,13 +153,21 @@ func (s *sluice) startLoad() *load {
 	running.Go(func() {
 		tick := time.NewTicker(requestEvery)
 		defer tick.Stop()
+		inFlight := make(chan struct{}, mostRequests)
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
 			}
-			running.Go(func() { l.send(s) })
+			select {
+			case inFlight <- struct{}{}:
+				running.Go(func() {
+					l.send(s)
+					<-inFlight
+				})
+			default:
+			}
 		}
 	})
 	l.stop = sync.OnceFunc(func() {
