@@ -37,12 +37,13 @@ type mode struct {
 // the delays of a busy machine.
 const patientCheck = 10 * time.Second
 
-// withPatience returns the mode for a second run with longer timeouts, if the machine was so
-// slow that those of working instances may have ended.
+// withPatience returns the mode for a second run with longer timeouts and a third of the
+// requests, if the machine was so slow that the timeouts of working instances may have ended.
 func (m mode) withPatience() mode {
 	m.name += "-again"
 	m.check = patientCheck
 	m.patient = true
+	m.perSecond /= 3
 	if m.settings == hangSettings {
 		m.settings = patientHangSettings
 	}
