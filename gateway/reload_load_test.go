@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,32 +20,31 @@ import (
 )
 
 // repeat sends requests for a path over one persistent connection until stop, and reports each that
-// fails.
-func (r *running) repeat(path string) (stop func() (requests uint64)) {
+// fails. answered is the number of answers so far.
+func (r *running) repeat(path string) (answered *atomic.Uint64, stop func()) {
 	url := "http://" + r.Address("web").String() + path
 	ctx, cancel := context.WithCancel(context.Background())
 	client := &http.Client{Timeout: patience, Transport: &http.Transport{}}
-	var requests uint64
+	requests := new(atomic.Uint64)
 	var running sync.WaitGroup
 	running.Go(func() {
 		defer client.CloseIdleConnections()
 		for ctx.Err() == nil {
 			response, err := client.Get(url)
 			if err != nil {
-				r.t.Errorf("%s: request %d: %v", path, requests, err)
+				r.t.Errorf("%s: request %d: %v", path, requests.Load(), err)
 				return
 			}
 			body, err := io.ReadAll(response.Body)
 			response.Body.Close()
-			if requests++; err != nil || response.StatusCode != http.StatusOK {
-				r.t.Errorf("%s: request %d: %d %q, %v", path, requests, response.StatusCode, body, err)
+			if n := requests.Add(1); err != nil || response.StatusCode != http.StatusOK {
+				r.t.Errorf("%s: request %d: %d %q, %v", path, n, response.StatusCode, body, err)
 			}
 		}
 	})
-	return func() uint64 {
+	return requests, func() {
 		cancel()
 		running.Wait()
-		return requests
 	}
 }
 
@@ -93,7 +93,11 @@ func TestReloadsUnderLoad(t *testing.T) {
 	first := r.history.Current().Number
 	before := peer.Requests()
 
-	stop := []func() uint64{r.repeat("/"), r.repeat("/other"), r.repeat("/file"), r.repeat("/kv")}
+	paths := []string{"/", "/other", "/file", "/kv"}
+	requests, stop := make([]*atomic.Uint64, len(paths)), make([]func(), len(paths))
+	for i, path := range paths {
+		requests[i], stop[i] = r.repeat(path)
+	}
 	pace := time.NewTicker(100 * time.Millisecond)
 	defer pace.Stop()
 	for round := 1; round <= rounds; round++ {
@@ -106,16 +110,16 @@ func TestReloadsUnderLoad(t *testing.T) {
 			routes := r.effective.Load().Routes
 			return strings.Contains(fmt.Sprint(routes[0].Path, routes[1].Path), fmt.Sprintf("/round%d", round))
 		})
+		r.await("there is a request for each path in each round", func() bool {
+			return !slices.ContainsFunc(requests, func(n *atomic.Uint64) bool { return n.Load() < uint64(round) && !t.Failed() })
+		})
 	}
 	r.awaitBody("/file", "even")
 	r.awaitBody("/kv", "even")
-	requests := make([]uint64, len(stop))
 	for i := range stop {
-		if requests[i] = stop[i](); requests[i] < rounds {
-			t.Errorf("%d requests are no load", requests[i])
-		}
+		stop[i]()
 	}
-	t.Logf("%d requests, %d revisions, %d connections to the peer that stays", requests, r.history.Current().Number-first, connections.Load())
+	t.Logf("%d requests of the peer that stays, %d revisions, %d connections", requests[0].Load()+requests[1].Load(), r.history.Current().Number-first, connections.Load())
 	if got := r.history.Current().Number - first; got < rounds {
 		t.Errorf("%d revisions, want %d", got, rounds)
 	}
@@ -126,7 +130,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 		t.Error("the peer was replaced")
 	}
 	r.await("the last request has ended", func() bool { return peer.Inflight() == 0 })
-	if got, want := peer.Requests()-before, requests[0]+requests[1]; got != want {
+	if got, want := peer.Requests()-before, requests[0].Load()+requests[1].Load(); got != want {
 		t.Errorf("the peer has counted %d requests of %d", got, want)
 	}
 	// Two requests at a time; a client may have the answer before the connection is free again.
