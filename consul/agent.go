@@ -116,10 +116,10 @@ func (a *agent) probe(ctx context.Context, timeout time.Duration) (condition, er
 		return healthy, nil
 	case err == nil:
 		return degraded, errLeaderless
-	case StatusCode(err) == http.StatusTooManyRequests:
-		a.connections.closeIdle() // the agent may accept one for the next probe then
-		return degraded, Shorten(err)
 	case StatusCode(err) > 0:
+		if StatusCode(err) == http.StatusTooManyRequests {
+			a.connections.closeIdle() // so that the agent accepts one for the next probe
+		}
 		return degraded, Shorten(err)
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)

@@ -2,6 +2,7 @@ package consul
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -64,6 +65,9 @@ func (c *connections) send(r *http.Request, read func(*http.Response) error) err
 	defer found()
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { found() }}
 	response, err := g.transport.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
+	if refused := (*refusal)(nil); errors.As(err, &refused) {
+		response, err = refused.response, nil
+	}
 	if err != nil {
 		return err
 	}

@@ -39,9 +39,6 @@ func Shorten(err error) error {
 	if status := (api.StatusError{}); errors.As(err, &status) {
 		return &statusError{status.Code, refuses(status), fmt.Sprintf("%d %s (%s)", status.Code, http.StatusText(status.Code), OneLine(status.Body))}
 	}
-	if refusal := (*statusError)(nil); errors.As(err, &refusal) {
-		return refusal // without what net/http says of it
-	}
 	if network := (*url.Error)(nil); errors.As(err, &network) {
 		return network.Err
 	}

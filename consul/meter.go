@@ -157,7 +157,7 @@ func (t meteredTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return readBody(r.Context(), answer)
 	})
 	if response == nil && !errors.Is(r.Context().Err(), context.Canceled) {
-		t.countStatus(StatusCode(err), true)
+		t.meter.errors.Add(1)
 	}
 	if err != nil {
 		return nil, err
@@ -177,18 +177,13 @@ func absent(response *http.Response) bool {
 
 // count records the status and the protocol of a response.
 func (t meteredTransport) count(response *http.Response) {
+	if response.StatusCode >= http.StatusBadRequest && !absent(response) {
+		t.meter.errors.Add(1)
+	}
 	if response.ProtoMajor >= 2 {
 		t.meter.gate.multiplexed(t.meter.connections)
 	}
-	t.countStatus(response.StatusCode, response.StatusCode >= http.StatusBadRequest && !absent(response))
-}
-
-// countStatus records a status, or 0 if there is no answer.
-func (t meteredTransport) countStatus(status int, failed bool) {
-	if failed {
-		t.meter.errors.Add(1)
-	}
-	if status == http.StatusTooManyRequests {
+	if response.StatusCode == http.StatusTooManyRequests {
 		t.meter.refused.Add(1)
 		t.meter.gate.refused()
 	}

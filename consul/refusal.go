@@ -3,16 +3,13 @@ package consul
 import (
 	"bufio"
 	"bytes"
-	"io"
 	"net"
 	"net/http"
 	"sync/atomic"
-
-	"github.com/hashicorp/consul/api"
 )
 
 // refusableConn is a connection that an agent may refuse: above its limit it answers 429
-// before it has a request. Then Read returns this status as an error, and the request
+// before it has a request. Then Read returns the answer as a refusal, and the request
 // that is to have the connection fails with it. net/http itself would report such an
 // answer as a broken connection, or as the answer, depending on what comes first.
 type refusableConn struct {
@@ -20,18 +17,21 @@ type refusableConn struct {
 	requested atomic.Bool // something has been written
 }
 
+// refusal is the answer 429 of an agent to a connection.
+type refusal struct{ response *http.Response }
+
+func (r *refusal) Error() string { return "the agent refuses the connection: " + r.response.Status }
+
 func (c *refusableConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n == 0 || c.requested.Load() {
 		return n, err
 	}
-	response, invalid := http.ReadResponse(bufio.NewReader(bytes.NewReader(p[:n])), nil)
-	if invalid != nil {
+	response, invalid := http.ReadResponse(bufio.NewReader(bytes.NewReader(bytes.Clone(p[:n]))), nil)
+	if invalid != nil || response.StatusCode != http.StatusTooManyRequests {
 		return n, err
 	}
-	body, _ := io.ReadAll(response.Body) // what has arrived of it
-	_ = response.Body.Close()
-	return 0, explain(api.StatusError{Code: response.StatusCode, Body: string(body)}, "")
+	return 0, &refusal{response}
 }
 
 func (c *refusableConn) Write(p []byte) (int, error) {
