@@ -9,13 +9,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/certmagic"
 	"github.com/rs/zerolog"
@@ -23,6 +24,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/consul"
+	"sluice/panics"
 )
 
 // Protocol is the ALPN protocol of the challenge TLS-ALPN-01 (RFC 8737).
@@ -33,10 +35,9 @@ const ChallengePath = "/.well-known/acme-challenge/"
 
 // Options are required, except where they say otherwise.
 type Options struct {
-	Names     []string // of hosts, a certificate for each
-	Directory string   // URL of the authority
-	Email     string   // of the account; may be empty
-	Storage   string   // directory of certificates, keys and the account; with Consul: of copies, "" for none
+	Directory string // URL of the authority
+	Email     string // of the account; may be empty
+	Storage   string // directory of certificates, keys and the account; with Consul: of copies, "" for none
 	// Consul, if not nil, has the certificates, keys and the account in its KV store, below
 	// Prefix. It must not be closed before Close.
 	Consul *consul.Client
@@ -48,33 +49,38 @@ type Options struct {
 	// HTTP: requests for ChallengePath of some listener reach HTTPChallenge. Otherwise
 	// HTTP-01 is not used.
 	HTTP bool
-	// Listener is the bound address of the listener whose handshakes use Certificate.
-	// It must stay bound until Close.
-	Listener *net.TCPAddr
-	Log      zerolog.Logger
+	Log  zerolog.Logger
 }
 
-// A Manager has the certificates of some names. It is safe for concurrent use.
+// A Manager has the certificates of some names from a directory and a storage. It is safe
+// for concurrent use.
 type Manager struct {
-	names  []string
 	log    zerolog.Logger
 	cache  *certmagic.Cache
 	config *certmagic.Config
 	issuer *certmagic.ACMEIssuer
 	consul *consulStorage // nil: a directory
+	socket net.Listener   // see holdAddress
 
 	ctx     context.Context // of orders and renewals; ends with Close
 	close   func()
 	running sync.WaitGroup
 
 	mu sync.Mutex
-	// mu guards the field below.
-	failures map[string]error // by name: of the latest order; nil: it succeeded
+	// mu guards the fields below.
+	names     map[string]context.CancelFunc // that are managed, in lower case; ends the orders of a name
+	adopted   map[string]*tls.Certificate   // that were in use before the storage was read
+	failures  map[string]error              // by name: of the latest order; nil: it succeeded
+	encrypted bool                          // encryptAll was started
 }
 
-// New returns a manager. The caller must call Close.
-func New(o Options) *Manager {
-	m := &Manager{names: o.Names, log: o.Log, failures: make(map[string]error)}
+// New returns a manager without names. The caller must call Close.
+func New(o Options) (*Manager, error) {
+	m := &Manager{log: o.Log, names: make(map[string]context.CancelFunc), adopted: make(map[string]*tls.Certificate), failures: make(map[string]error)}
+	var err error
+	if m.socket, err = holdAddress(); err != nil {
+		return nil, fmt.Errorf("acme: %w", err)
+	}
 	m.cache = certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return m.config, nil },
 		Logger:           zap.NewNop(), // see note
@@ -90,12 +96,11 @@ func New(o Options) *Manager {
 		}
 	}
 	m.config = certmagic.New(m.cache, settings)
+	held := m.socket.Addr().(*net.TCPAddr)
 	m.issuer = certmagic.NewACMEIssuer(m.config, certmagic.ACMEIssuer{
 		CA: o.Directory, TestCA: o.Directory, Email: o.Email, Agreed: true, TrustedRoots: o.Trusted,
 		DisableHTTPChallenge: !o.HTTP,
-		// certmagic starts a server of its own for a challenge if its address is free.
-		// This one never is.
-		ListenHost: o.Listener.IP.String(), AltHTTPPort: o.Listener.Port, AltTLSALPNPort: o.Listener.Port,
+		ListenHost:           held.IP.String(), AltHTTPPort: held.Port, AltTLSALPNPort: held.Port,
 		Logger: zap.NewNop(),
 	})
 	m.config.Issuers = []certmagic.Issuer{m.issuer}
@@ -103,44 +108,96 @@ func New(o Options) *Manager {
 	m.ctx, cancel = context.WithCancel(patiently(context.Background()))
 	m.close = sync.OnceFunc(func() {
 		cancel()
+		m.socket.Close()
 		m.running.Wait()
 		m.cache.Stop()
 		if m.consul != nil {
 			m.consul.close()
 		}
 	})
-	return m
+	m.running.Go(func() { panics.Repeat(m.ctx.Done(), panics.Task, time.Second, m.refuseConnections) })
+	return m, nil
 }
 
-// Start loads the certificates, orders the missing ones, and renews all, in the
-// background until Close. Failed orders are repeated after growing pauses. With a Cipher, it
-// encrypts what is in Consul in plain text or with an old key.
-func (m *Manager) Start() error {
-	if m.consul != nil && m.consul.cipher != nil {
+// holdAddress binds an address for as long as the manager is open. certmagic starts a server
+// of its own for a challenge if the address that it is told is free. This one never is; the
+// listeners, which come and go, answer.
+func holdAddress() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }
+
+// refuseConnections closes the connections by which certmagic finds the address in use.
+func (m *Manager) refuseConnections() {
+	for {
+		conn, err := m.socket.Accept()
+		if err != nil {
+			return
+		}
+		conn.Close()
+	}
+}
+
+// Manage makes names those whose certificates are loaded, ordered if they are missing, and
+// renewed, in the background until Close. Failed orders are repeated after growing pauses. With
+// a Cipher, it encrypts what is in Consul in plain text or with an old key.
+func (m *Manager) Manage(names []string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ctx.Err() != nil {
+		return nil
+	}
+	if !m.encrypted && m.consul != nil && m.consul.cipher != nil {
+		m.encrypted = true
 		m.running.Go(func() {
+			defer panics.Contain(panics.Task, nil)
 			if err := m.consul.encryptAll(m.ctx); err != nil && m.ctx.Err() == nil {
 				m.log.Warn().Err(err).Msg("acme: not all values in Consul are encrypted with the first key")
 			}
 		})
 	}
-	if err := m.config.ManageAsync(m.ctx, m.names); err != nil {
+	wanted := make(map[string]bool)
+	var errs []error
+	for _, name := range names {
+		name = strings.ToLower(name)
+		wanted[name] = true
+		if m.names[name] != nil {
+			continue
+		}
+		ctx, cancel := context.WithCancel(m.ctx)
+		m.names[name] = cancel
+		errs = append(errs, m.config.ManageAsync(ctx, []string{name}))
+	}
+	for name, cancel := range m.names {
+		if !wanted[name] {
+			cancel()
+			m.cache.RemoveManaged([]certmagic.SubjectIssuer{{Subject: name}})
+			delete(m.names, name)
+			delete(m.failures, name)
+			delete(m.adopted, name)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("acme: %w", err)
 	}
 	return nil
 }
 
-// Close ends orders and renewals. Certificate and HTTPChallenge may still be called. It
-// may be called again.
+// Close ends orders and renewals. Certificate may still be called. Close may be called
+// again.
 func (m *Manager) Close() { m.close() }
 
-// Manages reports whether the manager is for a name.
-func (m *Manager) Manages(name string) bool {
-	return slices.ContainsFunc(m.names, func(n string) bool { return strings.EqualFold(n, name) })
+// Certificate returns the certificate in use for the name of a handshake. It waits for
+// nothing.
+func (m *Manager) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c := m.inUseLocked(strings.ToLower(hello.ServerName)); c != nil {
+		return c, nil
+	}
+	return nil, fmt.Errorf("acme: there is no certificate for %q yet", hello.ServerName)
 }
 
-// Certificate returns the certificate of a handshake, also that of a challenge. Call it
-// only for names that the manager is for: others would be looked up in Storage.
-func (m *Manager) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+// ChallengeCertificate returns the answer to a challenge TLS-ALPN-01 for the name of a
+// handshake. Call it only for names of listeners: it may wait for the storage.
+func (m *Manager) ChallengeCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return m.config.GetCertificate(hello)
 }
 
@@ -151,7 +208,10 @@ func (m *Manager) HTTPChallenge(host, path string) (body []byte, ok bool) {
 	if err != nil {
 		name = host // without a port
 	}
-	if !m.Manages(name) {
+	m.mu.Lock()
+	managed := m.names[strings.ToLower(name)] != nil
+	m.mu.Unlock()
+	if !managed {
 		return nil, false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
@@ -194,23 +254,23 @@ func (m *Manager) note(_ context.Context, event string, data map[string]any) err
 func (m *Manager) record(name string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.failures[name] = err
+	if m.names[name] != nil {
+		m.failures[name] = err
+	}
 }
 
 // Statuses returns the status of the certificate of each name. Without a certificate,
 // the times are zero.
-func (m *Manager) Statuses() []certificates.Status {
+func (m *Manager) Statuses(names []string) []certificates.Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var all []certificates.Status
-	for _, name := range m.names {
+	for _, name := range names {
 		var chain []*x509.Certificate
-		for _, c := range m.cache.AllMatchingCertificates(name) {
-			if len(chain) == 0 || c.Leaf.NotAfter.After(chain[0].NotAfter) {
-				chain = []*x509.Certificate{c.Leaf}
-			}
+		if c := m.inUseLocked(strings.ToLower(name)); c != nil {
+			chain = []*x509.Certificate{c.Leaf}
 		}
-		fault := m.failures[name]
+		fault := m.failures[strings.ToLower(name)]
 		if fault == nil && m.consul != nil {
 			fault = m.consul.fault()
 		}

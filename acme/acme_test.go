@@ -1,45 +1,54 @@
 package acme
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/certmagic"
 	"github.com/rs/zerolog"
+
+	"sluice/certificates"
+	"sluice/test/testcert"
 )
 
-func newManager(t *testing.T, http bool) (*Manager, *net.TCPAddr) {
+func newManager(t *testing.T, o Options) *Manager {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().(*net.TCPAddr)
-	m := New(Options{
-		Names: []string{"a.example"}, Directory: "https://127.0.0.1:1/dir", Storage: t.TempDir(),
-		HTTP: http, Listener: address, Log: zerolog.Nop(),
-	})
+	o.Directory, o.Log = "https://127.0.0.1:1/dir", zerolog.Nop()
+	m, err := New(o)
+	must(t, err)
 	t.Cleanup(func() {
 		m.Close()
 		m.Close() // may be called again
-		l.Close()
 	})
-	return m, address
+	return m
 }
 
 // certmagic would start its own server for a challenge at a free address.
 func TestChallengesNeedNoServer(t *testing.T) {
 	for _, http := range []bool{true, false} {
-		m, address := newManager(t, http)
+		m := newManager(t, Options{Storage: t.TempDir(), HTTP: http})
 		i := m.issuer
-		if i.ListenHost != address.IP.String() || i.AltHTTPPort != address.Port || i.AltTLSALPNPort != address.Port {
-			t.Errorf("certmagic tries %s with the ports %d and %d, want those of the listener %v", i.ListenHost, i.AltHTTPPort, i.AltTLSALPNPort, address)
-		}
 		if i.DisableHTTPChallenge == http {
 			t.Errorf("HTTP %v: HTTP-01 disabled: %v", http, i.DisableHTTPChallenge)
+		}
+		for _, port := range []int{i.AltHTTPPort, i.AltTLSALPNPort} {
+			address := net.JoinHostPort(i.ListenHost, strconv.Itoa(port))
+			if l, err := net.Listen("tcp", address); err == nil {
+				l.Close()
+				t.Errorf("%s is free", address)
+			}
+			for range 3 { // it is in use by something that answers
+				conn, err := net.Dial("tcp", address)
+				must(t, err)
+				conn.Close()
+			}
 		}
 	}
 }
@@ -47,7 +56,8 @@ func TestChallengesNeedNoServer(t *testing.T) {
 // A challenge of another replica is in the storage. The storage is not asked for names of
 // others: anyone can send such requests.
 func TestHTTPChallengeOfAnotherReplica(t *testing.T) {
-	m, _ := newManager(t, true)
+	m := newManager(t, Options{Storage: t.TempDir(), HTTP: true})
+	must(t, m.Manage([]string{"A.example"}))
 	storage := m.config.Storage.(*certmagic.FileStorage).Path
 	const token = `{"type":"http-01","token":"abc","keyAuthorization":"abc.key","identifier":{"type":"dns","value":%q}}`
 	for _, name := range []string{"a.example", "b.example"} {
@@ -68,5 +78,50 @@ func TestHTTPChallengeOfAnotherReplica(t *testing.T) {
 		if body, ok := m.HTTPChallenge(request[0], ChallengePath+request[1]); ok {
 			t.Errorf("%s: got %q", request, body)
 		}
+	}
+}
+
+// A manager that cannot read its storage has the certificates that it has adopted, and hands
+// them on. A name that it no longer manages is forgotten.
+func TestAdoptedCertificates(t *testing.T) {
+	serial := func(m *Manager, name string) string {
+		c, err := m.Certificate(&tls.ClientHelloInfo{ServerName: name})
+		if err != nil {
+			return ""
+		}
+		return c.Leaf.SerialNumber.String()
+	}
+	pair := func(number int64, life time.Duration) Pair {
+		cert, key := testcert.PEM("a.example", func(c *x509.Certificate) {
+			c.SerialNumber.SetInt64(number)
+			c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(life)
+		})
+		return Pair{string(cert), string(key)}
+	}
+	blocked := filepath.Join(os.DevNull, "storage") // a background attempt may outlive the test
+	names := []string{"A.example", "b.example"}
+	m := newManager(t, Options{Storage: blocked})
+	m.Adopt(map[string]Pair{"a.example": pair(1, -time.Hour), "b.example": {"x", "y"}})
+	if got := serial(m, "a.example"); got != "" {
+		t.Errorf("an expired one: %q", got)
+	}
+	m.Adopt(map[string]Pair{"a.example": pair(2, time.Hour)})
+	m.Adopt(map[string]Pair{"a.example": pair(3, time.Minute)})
+	must(t, m.Manage(names))
+	if got := serial(m, "A.EXAMPLE"); got != "2" {
+		t.Errorf("got %q", got)
+	}
+	next := newManager(t, Options{Storage: blocked})
+	next.Adopt(m.Pairs())
+	must(t, next.Manage(names))
+	if got := serial(next, "a.example"); got != "2" {
+		t.Errorf("the next manager: got %q", got)
+	}
+	if all := next.Statuses(names); all[0].State(time.Now()) == certificates.Missing || all[1].State(time.Now()) != certificates.Missing {
+		t.Errorf("statuses: %+v", all)
+	}
+	must(t, next.Manage(names[1:]))
+	if got := serial(next, "a.example"); got != "" || len(next.Pairs()) != 0 {
+		t.Errorf("not managed: got %q", got)
 	}
 }

@@ -16,11 +16,12 @@ import (
 
 	"sluice/certificates"
 	"sluice/consul"
+	"sluice/panics"
 )
 
 const (
-	// maxReads is the maximum number of reads in flight. Anyone can cause them by requests
-	// for challenges, and they must not take the connections of the watches.
+	// maxReads is the maximum number of reads in flight, outside of orders and renewals, and
+	// within them. They must not take the connections of the watches.
 	maxReads = 8
 	// readTimeout bounds a read outside of orders and renewals.
 	readTimeout = 5 * time.Second
@@ -43,12 +44,13 @@ type consulStorage struct {
 	prefix      string
 	cipher      *certificates.Cipher // nil: values are not encrypted
 	log         zerolog.Logger
-	reading     chan struct{} // one element for each read in flight
+	reading     [2]chan struct{} // one element for each read in flight: outside of orders and renewals, and within
 	stopProbing func()
 
 	mu sync.Mutex
 	// mu guards the fields below.
 	locks  map[string]*consul.Lock // that are held, by name
+	asked  map[string]*asked       // reads in flight for those who ask outside of orders and renewals, by key
 	closed bool
 	errs   [2]error // of the last read and the last change; nil: it succeeded
 }
@@ -64,8 +66,8 @@ const (
 // newConsulStorage returns the storage below prefix. The caller must call close.
 func newConsulStorage(client *consul.Client, prefix string, cipher *certificates.Cipher, log zerolog.Logger) *consulStorage {
 	return &consulStorage{
-		client: client, prefix: prefix, cipher: cipher, log: log, reading: make(chan struct{}, maxReads),
-		stopProbing: client.KeepProbing(), locks: make(map[string]*consul.Lock),
+		client: client, prefix: prefix, cipher: cipher, log: log, reading: [2]chan struct{}{make(chan struct{}, maxReads), make(chan struct{}, maxReads)},
+		stopProbing: client.KeepProbing(), locks: make(map[string]*consul.Lock), asked: make(map[string]*asked),
 	}
 }
 
@@ -130,17 +132,19 @@ func (s *consulStorage) fault() error {
 
 // read calls operation as do does, with few others at the same time.
 func (s *consulStorage) read(ctx context.Context, operation func(context.Context) error) error {
+	reading := s.reading[1]
 	if ctx.Value(patience{}) == nil {
+		reading = s.reading[0]
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, readTimeout)
 		defer cancel()
 	}
 	select {
-	case s.reading <- struct{}{}:
+	case reading <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { <-s.reading }()
+	defer func() { <-reading }()
 	return s.do(ctx, reads, operation)
 }
 
@@ -204,8 +208,46 @@ func (s *consulStorage) encryptAll(ctx context.Context) error {
 // locks is the directory of the locks.
 const locks = "locks/"
 
-// Load implements certmagic.Storage.
+// Load implements certmagic.Storage. Outside of orders and renewals, one read of a key serves
+// all who wait for it: anyone can cause them by requests for challenges.
 func (s *consulStorage) Load(ctx context.Context, key string) ([]byte, error) {
+	if ctx.Value(patience{}) != nil {
+		return s.load(ctx, key)
+	}
+	s.mu.Lock()
+	a := s.asked[key]
+	if a == nil {
+		a = &asked{done: make(chan struct{})}
+		s.asked[key] = a
+		go func() {
+			a.err = panics.Err
+			defer close(a.done)
+			defer func() {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				delete(s.asked, key)
+			}()
+			defer panics.Contain(panics.Task, nil)
+			a.value, a.err = s.load(context.Background(), key)
+		}()
+	}
+	s.mu.Unlock()
+	select {
+	case <-a.done:
+		return a.value, a.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// asked is a read that all who want the key wait for. It ends within readTimeout.
+type asked struct {
+	done  chan struct{}
+	value []byte // valid when done is closed
+	err   error
+}
+
+func (s *consulStorage) load(ctx context.Context, key string) ([]byte, error) {
 	pair, _, err := s.get(ctx, key)
 	if err != nil {
 		return nil, err
@@ -324,6 +366,7 @@ func (s *consulStorage) close() {
 	var running sync.WaitGroup
 	for name, lock := range held {
 		running.Go(func() {
+			defer panics.Contain(panics.Task, nil)
 			if err := s.unlock(ctx, name, lock); err != nil {
 				s.log.Warn().Err(err).Str("lock", name).Msg("acme: the lock cannot be freed: it ends by itself")
 			}

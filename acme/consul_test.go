@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,7 +43,7 @@ func newStorage(t *testing.T, url, token string) *consulStorage {
 
 func newEncryptedStorage(t *testing.T, url, token string, cipher *certificates.Cipher) *consulStorage {
 	t.Helper()
-	s := newConsulStorage(newClient(t, url, token), "sluice/acme", cipher, zerolog.Nop())
+	s := newConsulStorage(newClient(t, url, token), "sluice-acme", cipher, zerolog.Nop())
 	t.Cleanup(s.close)
 	return s
 }
@@ -162,11 +161,11 @@ func TestEncryptionInConsul(t *testing.T) {
 	}
 	stored := func() map[string]*api.KVPair {
 		t.Helper()
-		pairs, _, err := agent.Client().KV().List("sluice/acme/", nil)
+		pairs, _, err := agent.Client().KV().List("sluice-acme/", nil)
 		must(t, err)
 		all := make(map[string]*api.KVPair)
 		for _, pair := range pairs {
-			all[strings.TrimPrefix(pair.Key, "sluice/acme/")] = pair
+			all[strings.TrimPrefix(pair.Key, "sluice-acme/")] = pair
 		}
 		return all
 	}
@@ -207,7 +206,7 @@ func TestEncryptionInConsul(t *testing.T) {
 	refused(a, "a/c.key")
 
 	// A value of another name.
-	_, err := agent.Client().KV().Put(&api.KVPair{Key: "sluice/acme/a/b.key", Value: stored()["a/c.key"].Value}, nil)
+	_, err := agent.Client().KV().Put(&api.KVPair{Key: "sluice-acme/a/b.key", Value: stored()["a/c.key"].Value}, nil)
 	must(t, err)
 	refused(b, "a/b.key")
 	if err := b.encryptAll(ctx); !errors.Is(err, certificates.ErrSealed) {
@@ -219,30 +218,23 @@ func TestEncryptionInConsul(t *testing.T) {
 func TestManagerEncrypts(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
+	names := []string{"a.example"}
 	start := func(cipher *certificates.Cipher) *Manager {
-		m := New(Options{
-			Names: []string{"a.example"}, Directory: "https://127.0.0.1:1/dir", Consul: newClient(t, agent.URL(), ""), Prefix: "sluice/acme",
-			Cipher: cipher, Listener: l.Addr().(*net.TCPAddr), Log: zerolog.Nop(),
-		})
-		t.Cleanup(m.Close)
-		must(t, m.Start())
+		m := newManager(t, Options{Consul: newClient(t, agent.URL(), ""), Prefix: "sluice-acme", Cipher: cipher})
+		must(t, m.Manage(names))
 		return m
 	}
 	awaitStatus := func(what string, m *Manager, holds func(certificates.Status) bool) {
 		t.Helper()
 		consultest.Await(t, what, func() bool {
-			all := m.Statuses()
+			all := m.Statuses(names)
 			return len(all) == 1 && holds(all[0])
 		})
 	}
 	inUse := func(s certificates.Status) bool { return !s.Expires.IsZero() && s.Fault == nil }
 	files := testcert.Write(t, t.TempDir(), "a.example")
 	s := newStorage(t, agent.URL(), "")
-	m := New(Options{Names: []string{"a.example"}, Directory: "https://127.0.0.1:1/dir", Storage: t.TempDir(), Listener: l.Addr().(*net.TCPAddr), Log: zerolog.Nop()})
-	defer m.Close()
+	m := newManager(t, Options{Storage: t.TempDir()})
 	issuer := m.issuer.IssuerKey()
 	for key, file := range map[string]string{
 		certmagic.StorageKeys.SiteCert(issuer, "a.example"): files.Cert, certmagic.StorageKeys.SitePrivateKey(issuer, "a.example"): files.Key,
@@ -257,7 +249,7 @@ func TestManagerEncrypts(t *testing.T) {
 	m = start(cipher)
 	awaitStatus("the certificate in plain text is in use", m, inUse)
 	consultest.Await(t, "all values are encrypted", func() bool {
-		pairs, _, err := agent.Client().KV().List("sluice/acme/certificates/", nil)
+		pairs, _, err := agent.Client().KV().List("sluice-acme/certificates/", nil)
 		return err == nil && len(pairs) == 3 && !slices.ContainsFunc(pairs, func(pair *api.KVPair) bool {
 			return strings.Contains(string(pair.Value), "BEGIN") || strings.Contains(string(pair.Value), "sans")
 		})
@@ -272,7 +264,7 @@ func TestManagerEncrypts(t *testing.T) {
 		awaitStatus("the certificate cannot be read", m, func(s certificates.Status) bool { return errors.Is(s.Fault, certificates.ErrSealed) })
 		m.Close()
 	}
-	keys, _, err := agent.Client().KV().Keys("sluice/acme/", "", nil)
+	keys, _, err := agent.Client().KV().Keys("sluice-acme/", "", nil)
 	if err != nil || len(keys) != 3 {
 		t.Errorf("got keys %q, %v", keys, err) // of an account, if there was an order
 	}
@@ -361,17 +353,11 @@ func TestOrdersWaitForConsul(t *testing.T) {
 func TestHTTPChallengeInConsul(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	m := New(Options{
-		Names: []string{"a.example"}, Directory: "https://127.0.0.1:1/dir", Consul: newClient(t, agent.URL(), ""), Prefix: "sluice/acme",
-		HTTP: true, Listener: l.Addr().(*net.TCPAddr), Log: zerolog.Nop(),
-	})
-	defer m.Close()
+	m := newManager(t, Options{Consul: newClient(t, agent.URL(), ""), Prefix: "sluice-acme", HTTP: true})
+	must(t, m.Manage([]string{"a.example"}))
 	const token = `{"type":"http-01","token":"abc","keyAuthorization":"abc.key","identifier":{"type":"dns","value":"a.example"}}`
-	key := fmt.Sprintf("sluice/acme/acme/%s/challenge_tokens/a.example.json", certmagic.StorageKeys.Safe(m.issuer.IssuerKey()))
-	_, err = agent.Client().KV().Put(&api.KVPair{Key: key, Value: []byte(token)}, nil)
+	key := fmt.Sprintf("sluice-acme/acme/%s/challenge_tokens/a.example.json", certmagic.StorageKeys.Safe(m.issuer.IssuerKey()))
+	_, err := agent.Client().KV().Put(&api.KVPair{Key: key, Value: []byte(token)}, nil)
 	must(t, err)
 	if body, ok := m.HTTPChallenge("a.example", ChallengePath+"abc"); !ok || string(body) != "abc.key" {
 		t.Errorf("got %q, %v", body, ok)

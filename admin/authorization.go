@@ -27,7 +27,7 @@ const (
 
 // authorized requires a token that allows need, if there is one (RFC 6750, section 2.1).
 // Without one it accepts any request except those that a browser sends for a page of
-// another site.
+// another site. A link on such a page may lead to what only reads.
 func (h *handler) authorized(need scope, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		tokens := h.Tokens()
@@ -42,7 +42,7 @@ func (h *handler) authorized(need scope, next http.HandlerFunc) http.HandlerFunc
 		case open && !isLiteral(r.Host):
 			// The name may belong to another site (DNS rebinding).
 			writeError(w, http.StatusForbidden, fmt.Sprintf("host %q: without a token, use an IP address or localhost", r.Host))
-		case open && isEmbedded(r):
+		case open && isForeign(r) && (need > scopeLook || !followsLink(r)):
 			writeError(w, http.StatusForbidden, "without a token, requests from pages of other sites are refused")
 		default:
 			next(w, r)
@@ -84,13 +84,19 @@ func isLiteral(host string) bool {
 	return err == nil || strings.EqualFold(name, "localhost")
 }
 
-// isEmbedded reports whether a browser sends the request for a page of another origin,
-// other than by following a link. The page cannot read the answer, but could start
-// profiles.
-func isEmbedded(r *http.Request) bool {
+// isForeign reports whether a browser sends the request for a page of another origin.
+func isForeign(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
-	case "", "none", "same-origin":
+	case "none", "same-origin":
 		return false
+	case "":
+		// Browsers from before 2023 send the origin of a script, but none with a link.
+		origin := r.Header.Get("Origin")
+		return origin != "" && origin != "http://"+r.Host && origin != "https://"+r.Host
 	}
-	return r.Header.Get("Sec-Fetch-Dest") != "document"
+	return true
 }
+
+// followsLink reports whether a browser shows the answer in place of the page that leads to it,
+// so that no page can read the answer.
+func followsLink(r *http.Request) bool { return r.Header.Get("Sec-Fetch-Dest") == "document" }

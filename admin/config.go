@@ -192,11 +192,14 @@ func (h *handler) revision(w http.ResponseWriter, number string) (config.Revisio
 	return revision, true
 }
 
-// Errors of Options.RollBack.
+// ErrTakeover is the error of an order that this process must not take: a new process starts, and
+// would not know of it. The answer is 503.
+var ErrTakeover = errors.New("a new process of sluice starts: give the order again in a moment")
+
+// Errors of Options.RollBack, beside ErrTakeover.
 var (
 	ErrNoRevision = errors.New("no revision")
 	ErrNoHistory  = errors.New("config.history is not set: a rollback would not outlive the process")
-	ErrTakeover   = errors.New("a new process is about to take over")
 	ErrChanged    = errors.New("the configuration in use is another one")
 	ErrInvalid    = errors.New("cannot use revision")
 )
@@ -219,7 +222,11 @@ func (h *handler) rollback(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	revision, err := h.RollBack(r.Context(), number, strings.Trim(strings.TrimSpace(match), `"`), why)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrTakeover):
+		refuseOrder(w, err)
+		return
+	case err != nil:
 		writeError(w, rollbackStatus(err), err.Error())
 		return
 	}
@@ -236,7 +243,7 @@ func rollbackStatus(err error) int {
 		return http.StatusPreconditionFailed
 	case errors.Is(err, ErrInvalid):
 		return http.StatusUnprocessableEntity
-	case errors.Is(err, ErrNoHistory), errors.Is(err, ErrTakeover):
+	case errors.Is(err, ErrNoHistory):
 		return http.StatusConflict
 	}
 	return http.StatusServiceUnavailable

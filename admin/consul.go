@@ -13,6 +13,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/discovery"
+	"sluice/panics"
 )
 
 // Comparison compares Consul's answer for a service with its pool.
@@ -104,6 +105,7 @@ func (h *handler) consulAll(w http.ResponseWriter, r *http.Request) {
 	for i, name := range names {
 		turns <- struct{}{}
 		asking.Go(func() {
+			defer panics.Contain(panics.Task, nil)
 			defer func() { <-turns }()
 			if c, err := h.compare(ctx, name); !errors.Is(err, ErrNotInConsul) {
 				answers[i] = &c

@@ -145,7 +145,7 @@ func (h *handler) end(w http.ResponseWriter, r *http.Request, kind orders.Kind) 
 
 func refuseOrder(w http.ResponseWriter, err error) {
 	switch {
-	case errors.Is(err, orders.ErrPaused):
+	case errors.Is(err, orders.ErrPaused), errors.Is(err, ErrTakeover):
 		w.Header().Set("Retry-After", "5")
 		writeError(w, http.StatusServiceUnavailable, err.Error())
 	case errors.Is(err, orders.ErrTooMany):
@@ -169,12 +169,13 @@ func (h *handler) find(w http.ResponseWriter, r *http.Request, ended orders.Kind
 	node, address := query.Get("node"), query.Get("address")
 	var all []found
 	consider := func(f found) {
-		if f.Service == service && f.ID == id && (node == "" || f.node == node) && (address == "" || f.Address == address) &&
+		if f.ID == id && (node == "" || f.node == node) && (address == "" || f.Address == address) &&
 			!slices.ContainsFunc(all, func(other found) bool { return other.Key == f.Key }) {
 			all = append(all, f)
 		}
 	}
-	known := false
+	// In the registry the service may have another name, which the instances and the orders have.
+	known, names := false, map[string]bool{service: true}
 	for _, pool := range h.sortedPools() {
 		if pool.Name() != service {
 			continue
@@ -182,13 +183,16 @@ func (h *handler) find(w http.ResponseWriter, r *http.Request, ended orders.Kind
 		known = true
 		for _, peer := range pool.Snapshot().All {
 			i := peer.Instance()
+			names[peer.ID.Service] = true
 			consider(found{peer.ID, i.Node, &i})
 		}
 	}
 	for _, o := range h.Orders.Set().All() {
 		if o.Kind == ended && !o.OfNode() {
 			known = known || o.Service == service
-			consider(found{o.Peer(), o.Node, nil})
+			if names[o.Service] {
+				consider(found{o.Peer(), o.Node, nil})
+			}
 		}
 	}
 	switch {
@@ -213,7 +217,7 @@ func choices(all []found) string {
 }
 
 func (h *handler) answerOperated(w http.ResponseWriter, r *http.Request, f found, key string) {
-	answer := Operated{Service: f.Service, ID: f.ID, Node: f.node, Address: f.Address, Acceptance: h.acceptance(r.Context(), key)}
+	answer := Operated{Service: r.PathValue("service"), ID: f.ID, Node: f.node, Address: f.Address, Acceptance: h.acceptance(r.Context(), key)}
 	peers := h.peersThat(func(v balancer.PeerView) bool { return v.Peer.ID == f.Key })
 	if len(peers) > 0 {
 		answer.Peer = &peers[0]

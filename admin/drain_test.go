@@ -53,6 +53,28 @@ func TestDrainAndEnable(t *testing.T) {
 	}
 }
 
+// A service of sluice is a part of one in Consul, which has another name: orders name that of sluice.
+func TestOrdersAboutAServiceWithAnotherName(t *testing.T) {
+	pool := newPool(t, "blue", instance("star", "a", "10.0.0.1"), instance("star", "b", "10.0.0.2"))
+	h := handlerOf(Options{Pools: poolsOf(pool)})
+	for _, tt := range []struct{ order, state string }{
+		{"drain", "draining"}, {"weight?weight=3", "draining"}, {"enable", "up"}, {"weight/release", "up"},
+	} {
+		status, body := post(t, h, "/api/peers/blue/a/"+tt.order)
+		if got := decode[Operated](t, body); status != http.StatusOK || got.Service != "blue" || got.Peer == nil || got.Peer.State != tt.state {
+			t.Errorf("%s: got %d %s", tt.order, status, body)
+		}
+	}
+	post(t, h, "/api/peers/blue/a/drain")
+	pool.Apply([]discovery.Instance{instance("star", "b", "10.0.0.2")})
+	if s := getJSON[[]Service](t, h, "/api/services")[0]; len(s.StandingDrains) != 1 {
+		t.Errorf("the drain of an absent instance: %+v", s.StandingDrains)
+	}
+	if status, body := post(t, h, "/api/peers/blue/a/enable"); status != http.StatusOK || decode[Operated](t, body).Peer != nil {
+		t.Errorf("enable an absent instance: got %d %s", status, body)
+	}
+}
+
 func peerNamed(t *testing.T, h http.Handler, service, id string) Peer {
 	t.Helper()
 	for _, p := range getJSON[[]Peer](t, h, "/api/peers?service="+service) {

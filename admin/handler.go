@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"sync/atomic"
+
+	"sluice/panics"
 )
 
 type handler struct {
@@ -23,7 +25,10 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, "no such path: "+r.URL.Path)
 	})
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer panics.Contain(panics.Admin, func() { writeError(w, http.StatusInternalServerError, panics.Err.Error()) })
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // endpoints returns the handlers by path. openapi.yaml describes each of them.

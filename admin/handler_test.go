@@ -21,6 +21,7 @@ var everyPath = map[string]bool{
 // Without a token, a page of another site can neither read the API through a browser on this
 // machine nor cause work.
 func TestOtherSitesGetNothingWithoutAToken(t *testing.T) {
+	const linkElsewhere = "a link on another site"
 	token := ""
 	h := handlerOf(Options{Tokens: func() Tokens { return Tokens{Operate: token} }, History: history(t, firstConfig)})
 	for path, guarded := range everyPath {
@@ -35,14 +36,18 @@ func TestOtherSitesGetNothingWithoutAToken(t *testing.T) {
 			{"a script of another site", "http://127.0.0.1:8081", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "script"}, true},
 			{"a frame of another site", "http://127.0.0.1:8081", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"}, true},
 			{"a page at another port", "http://localhost:8081", []string{"Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"}, true},
-			{"a link on another site", "http://127.0.0.1:8081", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, false},
+			{linkElsewhere, "http://127.0.0.1:8081", []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, false},
+			{"a script of another site in an old browser", "http://127.0.0.1:8081", []string{"Origin", "https://evil.example"}, true},
+			{"the page in an old browser", "http://127.0.0.1:8081", []string{"Origin", "http://127.0.0.1:8081"}, false},
 			{"the page", "http://localhost:8081", []string{"Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"}, false},
 			{"typed in", "http://[::1]:8081", []string{"Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}, false},
 			{"no browser", "http://127.0.0.1:8081", nil, false},
 		} {
 			token = ""
 			status, body := get(t, h, test.url+path, test.header...)
-			if got := status == http.StatusForbidden; got != (guarded && test.refused) {
+			// A link must not start a profile.
+			refused := test.refused || test.what == linkElsewhere && strings.HasPrefix(path, "/debug/pprof/")
+			if got := status == http.StatusForbidden; got != (guarded && refused) {
 				t.Errorf("%s, %s: got %d %.200s", path, test.what, status, body)
 			}
 			token = "s3cret" // authenticates
@@ -160,6 +165,21 @@ func TestReadiness(t *testing.T) {
 	status, body = get(t, h, "/readyz")
 	if got := decode[Readiness](t, body); status != http.StatusOK || !got.Ready || !slices.Equal(got.Missing, missing) {
 		t.Errorf("ready in spite of what is missing: got %d %s", status, body)
+	}
+}
+
+// Where a token is required, only who has one learns the names of services and files.
+func TestReadinessNamesNothingToStrangers(t *testing.T) {
+	h := handlerOf(Options{
+		Tokens: func() Tokens { return Tokens{Operate: "s3cret", Look: "scraper"} },
+		Ready:  func() (bool, []string) { return false, []string{`service "star": no answer from Consul yet`} },
+	})
+	for token, want := range map[string]bool{"": false, "wrong": false, "scraper": true, "s3cret": true} {
+		status, body := get(t, h, "/readyz", "Authorization", "Bearer "+token)
+		got := decode[Readiness](t, body)
+		if status != http.StatusServiceUnavailable || got.Ready || (len(got.Missing) > 0) != want || got.Missing == nil || got.Restored == nil {
+			t.Errorf("token %q: got %d %s", token, status, body)
+		}
 	}
 }
 

@@ -28,8 +28,12 @@ func (h *handler) healthz(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, Health{"ok"})
 }
 
+// readyz names services and files only to those who may look.
 func (h *handler) readyz(w http.ResponseWriter, r *http.Request) {
 	answer, status := h.describeReadiness(), http.StatusOK
+	if tokens := h.Tokens(); tokens.Operate != "" && tokens.scopeOf(r) < scopeLook {
+		answer.Missing, answer.Restored, answer.Certificates = []string{}, []string{}, []string{}
+	}
 	if !answer.Ready {
 		status = http.StatusServiceUnavailable
 	}

@@ -18,6 +18,7 @@ import (
 	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/metrics"
+	"sluice/panics"
 )
 
 // newMetrics returns the handler of /metrics, with its own registry.
@@ -147,7 +148,7 @@ var (
 	http2Resets       = describe("http2_resets_total", "HTTP/2 streams of clients that were reset.", "by")
 	http2Refused      = describe("http2_refused_streams_total", "HTTP/2 streams of clients that were refused by a limit.", "limit")
 	http2Ended        = describe("http2_ended_connections_total", "HTTP/2 connections of clients that sluice ended, by cause.", "cause")
-	handshakesOpen    = describe("tls_handshakes_in_progress", "TLS handshakes of which the client has sent a part.")
+	handshakesOpen    = describe("tls_handshakes_in_progress", "TLS handshakes whose ClientHello has arrived.")
 	handshakesWaiting = describe("tls_handshakes_waiting", "TLS handshakes that wait because too many are in progress, or for a processor.")
 
 	compressed        = describe("compressed_responses_total", "Responses that sluice has compressed.", "encoding")
@@ -163,6 +164,7 @@ var (
 	connectionsEnded   = describe("client_connections_ended_total", "Client connections that reached a limit of client.connections.", "reason")
 	connectionsLimit   = describe("client_connections_limit", "Limit of open client connections.")
 	connectionsRefused = describe("client_connections_refused_total", "Client connections that a limit of connections refused.")
+	panicsTotal        = describe("panics_total", "Faults of sluice itself that ended one connection, request or watch, by what it was.", "at")
 	logDropped         = describe("access_log_dropped_lines_total", "Access log lines dropped because the output was too slow or failed.")
 	spansTotal         = describe("trace_spans_total", "Spans by result: exported, dropped because too many waited for the collector, or failed because it did not take them.", "result")
 )
@@ -201,6 +203,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	e.timestamp(snapshotWritten, snapshot.Written)
 	e.counter(snapshotErrors, float64(snapshot.Errors))
 	c.config(e)
+	for at := range panics.Place(panics.NumPlaces) {
+		e.counter(panicsTotal, float64(panics.Total(at)), at.String())
+	}
 	handshakes := c.h.Handshakes()
 	e.counter(handshakesTotal, float64(handshakes.Full), "full")
 	e.counter(handshakesTotal, float64(handshakes.Resumed), "resumed")
@@ -368,7 +373,7 @@ func (c *collector) health(e emitter) {
 func label(v fmt.Stringer) string { return strings.ReplaceAll(v.String(), " ", "_") }
 
 func (c *collector) discovery(e emitter, s discovery.WatchStatus) {
-	for _, state := range []discovery.WatchState{discovery.WatchPending, discovery.WatchFresh, discovery.WatchStale} {
+	for _, state := range []discovery.Freshness{discovery.WatchPending, discovery.WatchFresh, discovery.WatchStale} {
 		e.gauge(discoveryState, number(s.State == state), s.Service, state.String())
 	}
 	e.gauge(discoveryIndex, float64(s.Index), s.Service)

@@ -121,11 +121,11 @@ type Options struct {
 	// Orders are what operators have ordered about peers.
 	Orders *orders.Store
 	// TurnReady makes sluice not ready, or ready again, by an operator's order.
-	TurnReady func(off bool, why, by string)
+	TurnReady func(off bool, why, by string) error
 	// LogLevel returns the level of the log.
 	LogLevel func() LogLevel
 	// SetLogLevel replaces the level of the configuration; "": no longer.
-	SetLogLevel func(level, by string)
+	SetLogLevel func(level, by string) error
 
 	// Certificates returns the state of all certificates.
 	Certificates func() []CertificateStatus

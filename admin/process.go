@@ -36,7 +36,10 @@ func (h *handler) setLogLevel(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, fmt.Sprintf("level %q: want debug, info, warn, error or release", level))
 		return
 	}
-	h.SetLogLevel(level, o.By)
+	if err := h.SetLogLevel(level, o.By); err != nil {
+		refuseOrder(w, err)
+		return
+	}
 	h.logLevel(w, r)
 }
 
@@ -56,6 +59,9 @@ func (h *handler) turnReady(w http.ResponseWriter, r *http.Request, off bool) {
 	if !terms(w, r, &o) {
 		return
 	}
-	h.TurnReady(off, o.Why, o.By)
+	if err := h.TurnReady(off, o.Why, o.By); err != nil {
+		refuseOrder(w, err)
+		return
+	}
 	h.ready(w, r)
 }

@@ -99,6 +99,11 @@ func (r *reading) has(k discovery.Key) bool {
 	return slices.ContainsFunc(r.present, func(p *balancer.Peer) bool { return p.ID == k })
 }
 
+// named reports whether the instances of the service may have this name in the registry.
+func (r *reading) named(service string) bool {
+	return service == r.service || slices.ContainsFunc(r.present, func(p *balancer.Peer) bool { return p.ID.Service == service })
+}
+
 func (r *reading) addGroup(part *balancer.Part) {
 	i := slices.IndexFunc(r.groups, func(g groupReading) bool { return g.name == part.Group.Name() })
 	if i < 0 {

@@ -82,6 +82,10 @@ type Watch struct {
 	Invalid     []Invalid  `json:"invalid"` // entries of the registry that cannot be used
 }
 
+// Pending reports whether nothing is known about the instances yet. A service without a watch has
+// its peers from its configuration.
+func (w *Watch) Pending() bool { return w != nil && w.State == discovery.WatchPending.String() }
+
 // Invalid is an entry of a registry that cannot be used.
 type Invalid struct {
 	Key    string `json:"key"`
@@ -135,7 +139,7 @@ func (h *handler) services(w http.ResponseWriter, r *http.Request) {
 		s := describeService(reading)
 		s.Watch = watches[s.Service]
 		for _, o := range all {
-			if o.Kind == orders.Drain && o.Service == s.Service && !reading.has(o.Peer()) {
+			if o.Kind == orders.Drain && reading.named(o.Service) && !reading.has(o.Peer()) {
 				s.StandingDrains = append(s.StandingDrains, o)
 			}
 		}

@@ -34,7 +34,7 @@ func TestGroups(t *testing.T) {
 	try(balancer.Outcome{Class: balancer.OutcomeClientGone})
 
 	service := &route.Service{Name: "star", Pool: pool}
-	redirect, err := route.NewRedirect("https://$host/", 301)
+	redirect, err := route.NewRedirect("https://$host/", route.RedirectCodes{Code: 301})
 	if err != nil {
 		t.Fatal(err)
 	}

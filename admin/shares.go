@@ -110,7 +110,11 @@ func (h *handler) orderShare(w http.ResponseWriter, r *http.Request, o ShareOrde
 	if !textsFit(w, r, "why") {
 		return
 	}
-	if err := h.OrderShare(o); err != nil {
+	switch err := h.OrderShare(o); {
+	case errors.Is(err, ErrTakeover):
+		refuseOrder(w, err)
+		return
+	case err != nil:
 		status := http.StatusConflict
 		if errors.Is(err, ErrNoSplit) || errors.Is(err, ErrNoGroup) || errors.Is(err, ErrNotGiven) {
 			status = http.StatusNotFound

@@ -20,7 +20,7 @@ type TagProblem struct {
 type TagAsk struct {
 	Service   string   `json:"service"`
 	Instances []string `json:"instances"` // ids
-	Dialect   string   `json:"dialect"`   // sluice, fabio, traefik
+	Dialect   string   `json:"dialect"`   // sluice, fabio, traefik, default_rule
 	Tag       string   `json:"tag"`
 }
 

@@ -11,6 +11,7 @@ import (
 	"sluice/consul"
 	"sluice/consul/registration"
 	"sluice/healthcheck"
+	"sluice/panics"
 )
 
 const (
@@ -92,7 +93,9 @@ func (r *Registration) Run(ctx context.Context) error {
 		return err
 	}
 	var reaching sync.WaitGroup
-	reaching.Go(func() { r.reach(ctx) })
+	reaching.Go(func() {
+		panics.Repeat(ctx.Done(), panics.Task, time.Second, func() { r.reach(ctx) })
+	})
 	r.registrar.Run(ctx)
 	reaching.Wait()
 	if r.registrar.Listed() {

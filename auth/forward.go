@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"sluice/places"
 )
 
 // Limits of a Forward.
@@ -15,6 +17,7 @@ const (
 	maxAnswerHead  = 16 << 10
 	maxAnswerBody  = 64 << 10
 	maxConnections = 256
+	maxPerBlock    = maxConnections / 8 // questions about the requests of one address block
 	maxIdle        = 64
 	idleTimeout    = 30 * time.Second
 )
@@ -24,6 +27,7 @@ type Forward struct {
 	url     string
 	timeout time.Duration
 	client  *http.Client
+	places  *places.Places // of questions
 }
 
 // An Answer is that of the server.
@@ -48,15 +52,19 @@ func NewForward(url string, timeout time.Duration) *Forward {
 			IdleConnTimeout:        idleTimeout,
 			MaxResponseHeaderBytes: maxAnswerHead,
 		},
-	}}
+	}, places.New(maxConnections, maxPerBlock)}
 }
 
 // Timeout bounds the time of Ask.
 func (f *Forward) Timeout() time.Duration { return f.timeout }
 
-// Ask sends a GET request with that header and returns the answer. An answer that could
+// Ask sends a GET request with that header, about a request of client, and returns the answer. An answer that could
 // not be passed on to a client is an error.
-func (f *Forward) Ask(ctx context.Context, header http.Header) (*Answer, error) {
+func (f *Forward) Ask(ctx context.Context, client places.Block, header http.Header) (*Answer, error) {
+	if err := f.places.Take(client, func() (context.Context, context.CancelFunc) { return context.WithCancel(ctx) }); err != nil {
+		return nil, fmt.Errorf("forward auth: too many questions wait for their answers: %w", err)
+	}
+	defer f.places.Give(client)
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url, nil)
 	if err != nil {
 		return nil, fmt.Errorf("forward auth: %w", err)

@@ -16,16 +16,24 @@ import (
 	"sync/atomic"
 
 	"github.com/tg123/go-htpasswd"
+
+	"sluice/places"
 )
 
 const (
 	maxFileBytes = 1 << 20
 	// maxVerified is how many verified passwords are remembered.
 	maxVerified = 4096
+	// maxPasswordBytes is the length of the longest password that Apache's htpasswd takes. The
+	// time of a hash of crypt grows with the length of the password.
+	maxPasswordBytes = 255
 )
 
-// turns bounds the computations of slow hashes: as many at a time as there are processors.
-var turns = make(chan struct{}, runtime.GOMAXPROCS(0))
+// turns bounds the computations of slow hashes: half of the processors are for requests.
+// Clients take turns, so that one that tries passwords does not hold back the others.
+var turns = places.New(processors, processors)
+
+var processors = max(1, runtime.GOMAXPROCS(0)/2)
 
 // Users are the users of a file in the format of Apache's htpasswd, with passwords hashed
 // by bcrypt, MD5 (apr1), SHA-1, SSHA, or crypt with SHA-256 or SHA-512. They are safe for
@@ -126,25 +134,21 @@ var ErrBusy = errors.New("too many passwords are being verified")
 // Verify reports whether the password is that of the user. A password that was right
 // before is verified at once. Any other takes the time of its hash, and waits for its turn
 // until the context that waiting returns ends: then the error is ErrBusy. The time does
-// not tell whether there is a user of that name.
-func (u *Users) Verify(name, password string, waiting func() (context.Context, context.CancelFunc)) (bool, error) {
+// not tell whether there is a user of that name. A password of more than 255 bytes is no
+// user's: nothing is computed for it.
+func (u *Users) Verify(client places.Block, name, password string, waiting func() (context.Context, context.CancelFunc)) (bool, error) {
+	if len(password) > maxPasswordBytes {
+		return false, nil
+	}
 	loaded := u.loaded.Load()
 	key := loaded.key(name, password)
 	if loaded.knows(key) {
 		return true, nil
 	}
-	select {
-	case turns <- struct{}{}:
-	default:
-		ctx, end := waiting()
-		defer end()
-		select {
-		case turns <- struct{}{}:
-		case <-ctx.Done():
-			return false, ErrBusy
-		}
+	if turns.Take(client, waiting) != nil {
+		return false, ErrBusy
 	}
-	defer func() { <-turns }()
+	defer turns.Give(client)
 	if !loaded.file.Exists(name) { // takes as long
 		loaded.file.Match(loaded.first, password)
 		return false, nil

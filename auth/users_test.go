@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/places"
 )
 
 // The password of all is "secret".
@@ -38,7 +40,7 @@ func TestUsers(t *testing.T) {
 		for range 2 {
 			for password, right := range map[string]bool{"secret": true, "Secret": false, "": false} {
 				want := right && strings.Contains(someUsers, "\n"+name+":") && name != ""
-				if got, err := u.Verify(name, password, never); got != want || err != nil {
+				if got, err := u.Verify(places.Many, name, password, never); got != want || err != nil {
 					t.Errorf("%q, %q: got %v, %v", name, password, got, err)
 				}
 			}
@@ -50,7 +52,7 @@ func TestUsers(t *testing.T) {
 	if changed, err := u.Refresh(); !changed || err != nil {
 		t.Errorf("changed: %v, %v", changed, err)
 	}
-	if ok, _ := u.Verify("sha", "secret", never); ok {
+	if ok, _ := u.Verify(places.Many, "sha", "secret", never); ok {
 		t.Error("a removed user is known")
 	}
 	for _, text := range []string{"", "# nobody\n", "plain:secret\n", "noHash\n", ":{SHA}x\n", "a\x01:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n", strings.Repeat("#", maxFileBytes+1)} {
@@ -58,7 +60,7 @@ func TestUsers(t *testing.T) {
 		if changed, err := u.Refresh(); changed || err == nil {
 			t.Errorf("%.20q: %v, %v", text, changed, err)
 		}
-		if ok, _ := u.Verify("other", "secret", never); !ok {
+		if ok, _ := u.Verify(places.Many, "other", "secret", never); !ok {
 			t.Error("the users are lost")
 		}
 	}
@@ -75,20 +77,50 @@ func TestVerifyWaitsForItsTurn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u.Verify("sha", "secret", never)
-	for range cap(turns) {
-		turns <- struct{}{}
+	u.Verify(places.Many, "sha", "secret", never)
+	for range processors {
+		turns.Take(places.Many, nil)
 	}
-	if ok, err := u.Verify("sha", "secret", never); !ok || err != nil {
+	if ok, err := u.Verify(places.Many, "sha", "secret", never); !ok || err != nil {
 		t.Errorf("known: %v, %v", ok, err)
 	}
 	brief := func() (context.Context, context.CancelFunc) {
 		return context.WithTimeout(context.Background(), time.Millisecond)
 	}
-	if ok, err := u.Verify("sha", "wrong", brief); ok || err != ErrBusy {
+	if ok, err := u.Verify(places.Many, "sha", "wrong", brief); ok || err != ErrBusy {
 		t.Errorf("unknown: %v, %v", ok, err)
 	}
-	for range cap(turns) {
-		<-turns
+	for range processors {
+		turns.Give(places.Many)
+	}
+}
+
+// Nothing is computed for a password that htpasswd would not take: it needs no turn, and the
+// time of crypt grows with its length.
+func TestLongPasswordsAreWrong(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users")
+	write(t, path, someUsers)
+	u, err := OpenUsers(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range processors {
+		turns.Take(places.Many, nil)
+	}
+	defer func() {
+		for range processors {
+			turns.Give(places.Many)
+		}
+	}()
+	noTime := func() (context.Context, context.CancelFunc) {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		return ctx, cancel
+	}
+	if ok, err := u.Verify(places.Many, "sha", strings.Repeat("x", 256), noTime); ok || err != nil {
+		t.Errorf("256 bytes: %v, %v", ok, err)
+	}
+	if _, err := u.Verify(places.Many, "sha", strings.Repeat("x", 255), noTime); err != ErrBusy {
+		t.Errorf("255 bytes: %v, want %v", err, ErrBusy)
 	}
 }

@@ -23,8 +23,13 @@ func (p *Pool) Apply(set []discovery.Instance) discovery.Changes {
 	if p.closed {
 		return discovery.Changes{}
 	}
+	p.known.Store(true)
 	return p.applyLocked(set)
 }
+
+// Known reports whether the pool has got a set, which may be empty. Without one nothing is known
+// about the service yet.
+func (p *Pool) Known() bool { return p.known.Load() }
 
 func (p *Pool) applyLocked(set []discovery.Instance) discovery.Changes {
 	changes := discovery.Diff(p.set, set)
@@ -127,6 +132,27 @@ func (p *Pool) failOnProbation(peer *Peer) {
 	if was.eligible() {
 		p.publishLocked()
 	}
+}
+
+// WithFailures returns set with Instance.Failed of those that have failed on probation.
+func (p *Pool) WithFailures(set []discovery.Instance) []discovery.Instance {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	copied := false
+	for n, i := range set {
+		if i.Probation.IsZero() || p.peers[i.Key()] == nil {
+			continue
+		}
+		c := p.peers[i.Key()].condition.Load()
+		if c.failed == i.Failed || !c.instance.Probation.Equal(i.Probation) {
+			continue
+		}
+		if !copied {
+			set, copied = slices.Clone(set), true
+		}
+		set[n].Failed = c.failed
+	}
+	return set
 }
 
 // joinLocked adds a peer to the set, or takes back one that still drains.

@@ -77,22 +77,17 @@ func churn(p *Pool, o Options, set []discovery.Instance, random *rand.Rand, stop
 }
 
 // While the set changes continuously, no request has a closed transport. In the end no request is
-// in flight, and each transport is closed once. A drained peer has no later request.
+// in flight, and each transport is closed once. That a drained peer has no later request is for
+// TestNoRequestStartsOnADrainedPeer: here a peer may be in use again before its event is sent.
 func TestChurn(t *testing.T) {
 	const pickers, picks = 4, 100000
 	var made sync.Map // every transport, by peer
-	var afterDrain atomic.Int32
 	o := Options{
 		DrainTimeout: time.Hour,
 		NewTransport: func(peer *Peer) Transport {
 			s := &strictTransport{t: t}
 			made.Store(peer, s)
 			return s
-		},
-		Notify: func(e Event) {
-			if e.Kind == EventDrained && e.Peer.Inflight() > pickers {
-				afterDrain.Add(1) // more than late picks can cause
-			}
 		},
 	}
 	p := newTestPool(t, o)
@@ -160,9 +155,6 @@ func TestChurn(t *testing.T) {
 	})
 	if int64(requests) != picked.Load() {
 		t.Errorf("%d requests, want %d", requests, picked.Load())
-	}
-	if n := afterDrain.Load(); n != 0 {
-		t.Errorf("%d peers were in use when they had drained", n)
 	}
 	var counted uint64
 	for name, g := range p.groups {
@@ -241,7 +233,7 @@ func TestNoChangeIsMissed(t *testing.T) {
 			}
 			select {
 			case <-changed:
-			case <-time.After(10 * time.Second):
+			case <-time.After(2 * time.Minute):
 				t.Fatal("no notification about a peer")
 			}
 		}

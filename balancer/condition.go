@@ -1,6 +1,7 @@
 package balancer
 
 import (
+	"cmp"
 	"time"
 
 	"sluice/discovery"
@@ -69,6 +70,7 @@ func (c *condition) setInstance(i discovery.Instance, o *Options) {
 	if !i.Probation.Equal(c.instance.Probation) {
 		c.failed = ""
 	}
+	c.failed = cmp.Or(c.failed, i.Failed)
 	c.instance, c.override = i, 0
 	c.group = groupOf(&i, o.Groups)
 	if i.Weight > 0 {

@@ -3,6 +3,8 @@ package balancer
 import (
 	"fmt"
 	"time"
+
+	"sluice/panics"
 )
 
 func (p *Pool) leaveLocked(peer *Peer) {
@@ -11,7 +13,10 @@ func (p *Pool) leaveLocked(peer *Peer) {
 	p.changeLocked(peer, func(c *condition) { c.leaving = true })
 	peer.departures++
 	departure, timeout := peer.departures, p.options.DrainTimeout
-	peer.cutTimer = time.AfterFunc(timeout, func() { p.cut(peer, departure, timeout) })
+	peer.cutTimer = time.AfterFunc(timeout, func() {
+		defer panics.Contain(panics.Task, nil)
+		p.cut(peer, departure, timeout)
+	})
 	p.noteLocked(peer, EventRemoved, "")
 }
 

@@ -43,6 +43,8 @@ type Pool struct {
 	mayConnect   func(discovery.Instance, netip.AddrPort) error
 	mayUseSocket func(path string) error
 
+	known atomic.Bool // Apply was called
+
 	// mu guards the fields below and some of Peer.
 	mu       sync.Mutex
 	options  Options

@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"sluice/panics"
 )
 
 // SlowStart ramps the weight of a peer that is new or has returned, so that caches fill
@@ -106,6 +108,7 @@ func (p *Pool) scheduleWarmingLocked(warming bool) {
 		return
 	}
 	p.warmTimer = time.AfterFunc(p.options.SlowStart.step(), func() {
+		defer panics.Contain(panics.Task, nil)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.warmTimer = nil

@@ -59,6 +59,8 @@ type Route struct {
 	Ranked bool
 	// Closed says that the route must deny every request.
 	Closed bool
+	// Meta says that an entry of the meta asks for the route, and no tag.
+	Meta bool
 }
 
 // Protocols of routes of connections, which go to the instances as they are.
@@ -169,13 +171,24 @@ func cloneValue(value any) any {
 	return value
 }
 
-// String returns k in JSON with sorted keys: equal for equal Keys.
+// String returns k in JSON with sorted keys: equal for equal Keys. Values other than those of
+// Keys that have no JSON are printed as Go prints them.
 func (k Keys) String() string {
 	text, err := json.Marshal(k)
 	if err != nil {
-		panic("BUG: catalog: " + err.Error()) // strings, lists and maps always have JSON
+		return fmt.Sprint(map[string]any(k))
 	}
 	return string(text)
+}
+
+// Restricts reports whether the keys of a route say who may use it.
+func (k Keys) Restricts() bool {
+	for _, key := range []string{"allow", "deny", "client_certificate", "basic_auth", "forward_auth"} {
+		if k[key] != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // Deny makes r deny every request, with the conditions that it has.

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sluice/lost"
 )
 
 // CollectionOptions are required, except Changed.
@@ -26,19 +28,21 @@ type CollectionOptions struct {
 //
 // A certificate is in use until a version that can be used replaces it: one with a key that
 // fits, and that has not expired if the one in use has not. A certificate whose keys are
-// gone stays in use until it expires, or until others are valid for all of its names: a slip
-// of an operator must not close a listener.
+// gone, the last one or any, stays in use for [lost.Stay], or until its keys are written again,
+// it expires, or others are valid for all of its names: a slip of an operator must not close a
+// listener at once.
 type Collection struct {
 	CollectionOptions
 	certificates atomic.Pointer[[]*tls.Certificate]
 
 	mu sync.Mutex
 	// mu guards the fields below, and calls of Changed.
-	known  bool              // keys are those of the store
-	keys   map[string]string // the latest values, by key
-	held   map[string]*held  // by the key of the certificate
-	fault  error             // why the keys cannot be read
-	unread error             // what Statuses says if there is no certificate; nil: there is one
+	known  bool                 // keys are those of the store
+	keys   map[string]string    // the latest values, by key
+	held   map[string]*held     // by the key of the certificate
+	gone   map[string]time.Time // those of the InUse that keys come from, until the first Update
+	fault  error                // why the keys cannot be read
+	unread error                // what Statuses says if there is no certificate; nil: there is one
 }
 
 // held is a certificate of a Collection.
@@ -46,8 +50,8 @@ type held struct {
 	pair        pair
 	certificate *tls.Certificate // nil: no version was good
 	chain       []*x509.Certificate
-	gone        bool  // the store has no key of it
-	fault       error // why the present version is not in use
+	goneSince   time.Time // when its keys were gone; zero: the store has them
+	fault       error     // why the present version is not in use
 }
 
 // NewCollection returns a collection without certificates.
@@ -64,12 +68,26 @@ func NewCollection(o CollectionOptions) *Collection {
 // change them.
 func (c *Collection) Certificates() []*tls.Certificate { return *c.certificates.Load() }
 
-// Suggest is Update with keys that the store had earlier. They count until the first Update.
-func (c *Collection) Suggest(keys map[string]string) {
+// InUse is what a Collection has in use, for another one in its place: after a restart, or in a
+// new process. It has private keys.
+type InUse struct {
+	Keys map[string]string    `json:"keys"`           // of the certificates in use
+	Gone map[string]time.Time `json:"gone,omitempty"` // when the keys of some were gone, by the key of the certificate
+}
+
+// Suggest puts the certificates of an earlier collection into use, until an Update. After an
+// Update, they count as if they had been in use before it.
+func (c *Collection) Suggest(s InUse) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.known && len(keys) > 0 {
-		c.keys = keys
+	if s.IsZero() {
+		return
+	}
+	keys := c.keys
+	c.keys, c.gone = s.Keys, s.Gone
+	c.review(time.Now())
+	if c.known {
+		c.keys, c.gone = keys, nil
 		c.review(time.Now())
 	}
 }
@@ -78,7 +96,7 @@ func (c *Collection) Suggest(keys map[string]string) {
 func (c *Collection) Update(keys map[string]string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.known, c.keys, c.fault = true, keys, nil
+	c.known, c.keys, c.gone, c.fault = true, keys, nil, nil
 	c.review(time.Now())
 }
 
@@ -94,29 +112,46 @@ func (c *Collection) Fail(err error) {
 func (c *Collection) Refresh() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.keys != nil {
+	if c.known || c.keys != nil {
 		c.review(time.Now())
 	}
 }
 
-// Good returns the keys of the certificates in use that the store still has.
-func (c *Collection) Good() map[string]string {
+// InUse returns what is in use. The caller must not change it.
+func (c *Collection) InUse() InUse {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	good := make(map[string]string)
-	for _, h := range c.held {
-		if h.certificate != nil && !h.gone {
-			good[h.pair.certKey], good[h.pair.keyKey] = h.pair.text.cert, h.pair.text.key
+	s := InUse{Keys: make(map[string]string)}
+	for name, h := range c.held {
+		if h.certificate == nil {
+			continue
+		}
+		s.Keys[h.pair.certKey], s.Keys[h.pair.keyKey] = h.pair.text.cert, h.pair.text.key
+		if !h.goneSince.IsZero() {
+			if s.Gone == nil {
+				s.Gone = make(map[string]time.Time)
+			}
+			s.Gone[name] = h.goneSince
 		}
 	}
-	return good
+	return s
+}
+
+// IsZero reports whether nothing is in use.
+func (s InUse) IsZero() bool { return len(s.Keys) == 0 }
+
+// Equal reports whether both have the same.
+func (s InUse) Equal(other InUse) bool {
+	return maps.Equal(s.Keys, other.Keys) && maps.EqualFunc(s.Gone, other.Gone, time.Time.Equal)
 }
 
 // review decides which certificates are in use. The caller holds mu.
 func (c *Collection) review(now time.Time) {
 	pairs := pairsOf(c.keys)
 	for name := range pairs {
-		if c.held[name] == nil {
+		if since := c.gone[name]; !since.IsZero() && now.Sub(since) >= lost.Stay {
+			delete(pairs, name)
+		} else if c.held[name] == nil {
 			c.held[name] = new(held)
 		}
 	}
@@ -124,10 +159,17 @@ func (c *Collection) review(now time.Time) {
 	for _, name := range slices.Sorted(maps.Keys(c.held)) {
 		h := c.held[name]
 		p, present := pairs[name]
-		h.gone = !present
+		switch since := c.gone[name]; {
+		case !since.IsZero():
+			h.goneSince = since
+		case present:
+			h.goneSince = time.Time{}
+		case h.goneSince.IsZero():
+			h.goneSince = now
+		}
 		var err error
 		if !present {
-			err = errors.New("its key is gone: the last version stays in use until it expires, or others are valid for its names")
+			err = fmt.Errorf("its key is gone: the last version stays in use until %s, if it does not expire and no others are valid for its names", h.goneSince.Add(lost.Stay).UTC().Format(time.RFC3339))
 		} else if h.certificate == nil || p != h.pair {
 			var used bool
 			if used, err = h.use(p, now); used {
@@ -183,7 +225,7 @@ func (h *held) use(p pair, now time.Time) (used bool, err error) {
 // drop forgets certificates whose keys are gone, and reports whether one was in use.
 func (c *Collection) drop(now time.Time) (dropped bool) {
 	for name, h := range c.held {
-		if h.gone && (h.certificate == nil || now.After(h.chain[0].NotAfter) || c.replaced(h, now)) {
+		if !h.goneSince.IsZero() && (h.certificate == nil || now.Sub(h.goneSince) >= lost.Stay || now.After(h.chain[0].NotAfter) || c.replaced(h, now)) {
 			dropped = dropped || h.certificate != nil
 			delete(c.held, name)
 		}
@@ -195,7 +237,7 @@ func (c *Collection) drop(now time.Time) (dropped bool) {
 func (c *Collection) replaced(h *held, now time.Time) bool {
 	for _, name := range names(h.chain[0]) {
 		valid := func(other *held) bool {
-			return !other.gone && other.certificate != nil && validity(other.chain, now) == nil && other.chain[0].VerifyHostname(name) == nil
+			return other.goneSince.IsZero() && other.certificate != nil && validity(other.chain, now) == nil && other.chain[0].VerifyHostname(name) == nil
 		}
 		if !slices.ContainsFunc(slices.Collect(maps.Values(c.held)), valid) {
 			return false

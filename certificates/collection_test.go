@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/lost"
 	"sluice/test/testcert"
 )
 
@@ -21,7 +22,7 @@ func combined(host string, change ...func(*x509.Certificate)) string {
 
 // inUse returns the keys whose version in texts is in use.
 func inUse(c *Collection, texts ...map[string]string) (names []string) {
-	good := c.Good()
+	good := c.InUse().Keys
 	for _, text := range texts {
 		for name, value := range text {
 			if good[name] == value {
@@ -73,7 +74,7 @@ func TestCollectionKeepsWhatIsValid(t *testing.T) {
 		expect := func(what string, want map[string]string, news ...string) {
 			t.Helper()
 			c.Refresh()
-			if !maps.Equal(c.Good(), want) {
+			if !maps.Equal(c.InUse().Keys, want) {
 				t.Errorf("%s: another version is in use", what)
 			}
 			if !slices.Equal(told, news) {
@@ -98,7 +99,9 @@ func TestCollectionKeepsWhatIsValid(t *testing.T) {
 	})
 }
 
-// A certificate whose keys are gone stays until others are valid for all of its names.
+// A certificate whose keys are gone stays for ten minutes, until it is written again, it
+// expires, or others are valid for all of its names; and so it does if another collection
+// takes over at any time.
 func TestCollectionWithoutKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		both := func(c *x509.Certificate) { c.DNSNames = []string{"a.example", "b.example"} }
@@ -111,9 +114,42 @@ func TestCollectionWithoutKeys(t *testing.T) {
 		if n := len(c.Certificates()); n != 1 {
 			t.Errorf("without keys: %d certificates", n)
 		}
-		if good := c.Good(); len(good) != 0 {
-			t.Errorf("keys that are gone are good: %q", good)
+		time.Sleep(lost.Stay / 2)
+		later := NewCollection(CollectionOptions{Source: "kv:certs"})
+		later.Suggest(c.InUse())
+		if n := len(later.Certificates()); n != 1 {
+			t.Errorf("after a restart: %d certificates", n)
 		}
+		later.Update(nil)
+		later.Refresh()
+		if n := len(later.Certificates()); n != 1 || !later.InUse().Equal(c.InUse()) {
+			t.Errorf("after the first answer: %d certificates", n)
+		}
+		early := NewCollection(CollectionOptions{Source: "kv:certs"})
+		early.Update(nil) // before what it takes over from has told it
+		early.Suggest(c.InUse())
+		if n := len(early.Certificates()); n != 1 || !early.InUse().Equal(c.InUse()) {
+			t.Errorf("told late: %d certificates", n)
+		}
+		for _, c := range []*Collection{c, later} {
+			c.Update(one) // a slip that was undone
+			c.Update(nil)
+		}
+		time.Sleep(lost.Stay - time.Second)
+		later = NewCollection(CollectionOptions{Source: "kv:certs"})
+		later.Suggest(c.InUse())
+		c.Refresh()
+		if len(c.Certificates()) != 1 || len(later.Certificates()) != 1 {
+			t.Error("the certificate is gone within ten minutes")
+		}
+		time.Sleep(time.Second)
+		c.Refresh()
+		later.Refresh()
+		if len(c.Certificates()) != 0 || len(later.Certificates()) != 0 {
+			t.Error("the certificate is still there after ten minutes")
+		}
+		c.Update(one)
+		c.Update(nil)
 		c.Update(half)
 		if n := len(c.Certificates()); n != 2 {
 			t.Errorf("with one name: %d certificates", n)
@@ -135,14 +171,14 @@ func TestCollectionWithoutKeys(t *testing.T) {
 func TestCopy(t *testing.T) {
 	dir := t.TempDir()
 	c := CopyIn(dir, "consul_kv:certs/web")
-	if keys, err := c.Load(); keys != nil || err != nil {
-		t.Errorf("no file: %q, %v", keys, err)
+	if state, err := c.Load(); !state.IsZero() || err != nil {
+		t.Errorf("no file: %v, %v", state, err)
 	}
-	keys := map[string]string{"a.pem": "1\n", "b/c.pem": "2"}
-	must(t, c.Save(keys))
-	must(t, c.Save(nil)) // keeps them
-	if got, err := c.Load(); err != nil || !maps.Equal(got, keys) {
-		t.Errorf("got %q, %v", got, err)
+	state := InUse{Keys: map[string]string{"a.pem": "1\n", "b/c.pem": "2"}, Gone: map[string]time.Time{"a.pem": time.Now().UTC()}}
+	must(t, c.Save(state))
+	must(t, c.Save(InUse{})) // keeps it
+	if got, err := c.Load(); err != nil || !got.Equal(state) {
+		t.Errorf("got %v, %v", got, err)
 	}
 	files, err := os.ReadDir(dir)
 	must(t, err)
@@ -153,7 +189,7 @@ func TestCopy(t *testing.T) {
 	if _, err := c.Load(); err == nil {
 		t.Error("a damaged file is no error")
 	}
-	if err := CopyIn(filepath.Join(dir, "none"), "a").Save(keys); err == nil {
+	if err := CopyIn(filepath.Join(dir, "none"), "a").Save(state); err == nil {
 		t.Error("no directory is no error")
 	}
 }

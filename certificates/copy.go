@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 )
 
-// A Copy is a file with the last good keys of a Collection, for a start without the store.
+// A Copy is a file with the last InUse of a Collection, for a start without the store.
 // It contains private keys and has the mode 0600.
 type Copy struct{ path string }
 
@@ -19,24 +19,24 @@ func CopyIn(directory, source string) Copy {
 	return Copy{filepath.Join(directory, url.PathEscape(source)+".json")}
 }
 
-// Load returns the keys; none if there is no file.
-func (c Copy) Load() (keys map[string]string, err error) {
+// Load returns the state; a zero one if there is no file.
+func (c Copy) Load() (s InUse, err error) {
 	text, err := readFile(c.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return s, nil
 	}
 	if err == nil {
-		err = json.Unmarshal([]byte(text), &keys)
+		err = json.Unmarshal([]byte(text), &s)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("copy of certificates %s: %w", c.path, err)
+		return InUse{}, fmt.Errorf("copy of certificates %s: %w", c.path, err)
 	}
-	return keys, nil
+	return s, nil
 }
 
 // Save replaces the file. Without keys it does nothing: the last ones are worth more.
-func (c Copy) Save(keys map[string]string) (err error) {
-	if len(keys) == 0 {
+func (c Copy) Save(s InUse) (err error) {
+	if s.IsZero() {
 		return nil
 	}
 	defer func() {
@@ -44,7 +44,7 @@ func (c Copy) Save(keys map[string]string) (err error) {
 			err = fmt.Errorf("copy of certificates %s: %w", c.path, err)
 		}
 	}()
-	text, err := json.Marshal(keys)
+	text, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}

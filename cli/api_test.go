@@ -15,6 +15,8 @@ import (
 	"sluice/admin"
 	"sluice/balancer"
 	"sluice/config"
+	"sluice/discovery"
+	"sluice/healthcheck"
 	"sluice/orders"
 )
 
@@ -26,6 +28,8 @@ func emptyAPI() http.Handler {
 		History: new(config.History),
 		Tokens:  func() admin.Tokens { return admin.Tokens{Operate: "s3cret", Look: "scraper"} },
 		Orders:  orders.New(orders.Options{}),
+		Watches: func() []discovery.WatchStatus { return nil },
+		Health:  func() map[string]healthcheck.Stats { return nil },
 	})
 }
 

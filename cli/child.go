@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"sluice/panics"
 )
 
 // Exit statuses for a program that cannot be started, as those of shells.
@@ -26,13 +28,15 @@ type child struct {
 }
 
 // startChild starts a program with the streams of this one.
-func startChild(command []string, in io.Reader, out, errors io.Writer) (*child, error) {
+func startChild(command, environment []string, in io.Reader, out, errors io.Writer) (*child, error) {
 	c := &child{command: exec.Command(command[0], command[1:]...), exited: make(chan struct{})}
+	c.command.Env = environment
 	c.command.Stdin, c.command.Stdout, c.command.Stderr = in, out, errors
 	c.command.SysProcAttr = childAttributes()
 	c.command.WaitDelay = time.Second // for streams that are no files
 	started := make(chan error)
 	go func() {
+		defer panics.Contain(panics.Task, nil)
 		// For the kernel, the parent of a child is the thread that started it. Go
 		// does not end a thread while a goroutine is locked to it.
 		runtime.LockOSThread()

@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sluice/admin"
 	"sluice/cli/terminal"
 )
 
@@ -23,7 +22,7 @@ func completeServices(a *api, most int) cobra.CompletionFunc {
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
 		defer cancel()
-		services, err := query[[]admin.Service]{api: a, path: "/api/services"}.get(ctx)
+		services, err := servicesOf(a).get(ctx)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp // a shell has no place for errors
 		}

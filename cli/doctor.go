@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -48,7 +49,8 @@ func newDoctor() *cobra.Command {
 			"hide. With --config also services without passing instances, and tags whose routes\n" +
 			"are not used.\n\n" +
 			"--fix deregisters duplicates through the agent that registered them. Nothing else\n" +
-			"changes Consul.\n\n" +
+			"changes Consul. It prompts for each; --yes answers, for duplicates whose address may\n" +
+			"not be unique, such as the address of a container, only together with --service.\n\n" +
 			"The exit status is 0 without errors, 1 with an error or a duplicate that could not\n" +
 			"be deregistered, and 2 if the catalog could not be examined.",
 		Args: noArguments,
@@ -81,7 +83,7 @@ func newDoctor() *cobra.Command {
 	e.addFlags(command)
 	flags.BoolVar(&e.asJSON, "json", false, "print the report as JSON")
 	flags.BoolVar(&e.fix, "fix", false, "deregister duplicates through the agents that registered them, after a prompt for each")
-	flags.BoolVarP(&e.yes, "yes", "y", false, "with --fix: no prompts")
+	flags.BoolVarP(&e.yes, "yes", "y", false, "with --fix: no prompts; duplicates whose address may not be unique need --service too")
 	flags.BoolVar(&e.dryRun, "dry-run", false, "with --fix: show what it would do")
 	return command
 }
@@ -249,10 +251,18 @@ func (e *examination) fixAll(ctx context.Context, d *doctor.Doctor, report *doct
 	return done, err
 }
 
-// fixOne deregisters one duplicate, after a prompt unless --yes. goOn is false after
-// "q".
+// fixOne deregisters one duplicate, after a prompt unless --yes. What only the operator can
+// know needs the prompt, or --yes for the services that --service names: so a script changes
+// no service that its author did not think of. goOn is false after "q".
 func (e *examination) fixOne(ctx context.Context, d *doctor.Doctor, f doctor.Finding, in *bufio.Reader, out io.Writer) (fixed doctor.Fixed, goOn bool) {
-	if f.Fix.Possible && !e.yes && !e.dryRun {
+	if f.Fix.Confirm && e.yes && !slices.Contains(e.options.Services, f.Service) {
+		return f.Outcome(doctor.ResultLeft, f.Fix.WhyNot+"; to confirm that it is the same process, name its service: --service "+f.Service), true
+	}
+	if (f.Fix.Possible || f.Fix.Confirm) && !e.yes && !e.dryRun {
+		if f.Fix.Confirm {
+			fmt.Fprintf(out, "%s %s on node %s may be another process than %s on node %s: %s.\n", printable(f.Service), printable(f.ID),
+				printable(f.Node), printable(f.Fix.KeepID), printable(f.Fix.KeepNode), terminal.PrintableLong(f.Fix.WhyNot))
+		}
 		fmt.Fprintf(out, "Deregister %s %s on node %s, %s, through %s? %s on node %s stays. [y/n/q] ", printable(f.Service), printable(f.ID),
 			printable(f.Node), printable(f.Address), printable(f.Fix.Agent), printable(f.Fix.KeepID), printable(f.Fix.KeepNode))
 		switch answer(in) {
@@ -262,7 +272,7 @@ func (e *examination) fixOne(ctx context.Context, d *doctor.Doctor, f doctor.Fin
 			return doctor.Fixed{}, false
 		}
 	}
-	return d.Fix(ctx, f, e.dryRun), true
+	return d.Fix(ctx, f, doctor.FixOptions{DryRun: e.dryRun, Confirmed: true}), true
 }
 
 // answer reads y, n or q. Anything else is n, the end of the input q.

@@ -23,13 +23,18 @@ import (
 func registerStar(t *testing.T, agent *consultest.Agent, id string, port int, status string) {
 	t.Helper()
 	const machine = "192.0.2.77"
-	_, err := agent.Client().Catalog().Register(&consulapi.CatalogRegistration{Node: "machine", Address: machine}, nil)
-	if err == nil {
-		err = agent.Client().Agent().ServiceRegister(&consulapi.AgentServiceRegistration{
-			Name: "star", ID: id, Address: machine, Port: port,
-			Check: &consulapi.AgentServiceCheck{CheckID: "check-" + id, TTL: "1h", Status: status},
-		})
+	if _, err := agent.Client().Catalog().Register(&consulapi.CatalogRegistration{Node: "machine", Address: machine}, nil); err != nil {
+		t.Fatal(err)
 	}
+	registerStarAt(t, agent, machine, id, port, status)
+}
+
+func registerStarAt(t *testing.T, agent *consultest.Agent, address, id string, port int, status string) {
+	t.Helper()
+	err := agent.Client().Agent().ServiceRegister(&consulapi.AgentServiceRegistration{
+		Name: "star", ID: id, Address: address, Port: port,
+		Check: &consulapi.AgentServiceCheck{CheckID: "check-" + id, TTL: "1h", Status: status},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,6 +144,54 @@ func TestDoctorAsks(t *testing.T) {
 	out.Reset()
 	if _, err := e.run(t.Context(), strings.NewReader(""), &out); err != nil || stars(t, agent) != "star-0 star-2 star-3" {
 		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+// No node has the address of a container, so another process may have it too.
+func TestDoctorAsksAboutContainers(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{Node: "a"})
+	for n := range 3 {
+		registerStarAt(t, agent, "172.17.0.2", fmt.Sprintf("star-%d", n), 9001, consulapi.HealthPassing)
+	}
+	const doubt = "no node of the catalog has the address 172.17.0.2, so several machines may have it, such as for a container"
+	fix := func(args ...string) string {
+		t.Helper()
+		status, stdout, stderr := execute(t, append([]string{"doctor", "--consul", agent.URL(), "--fix"}, args...)...)
+		if status != exitOK || stderr != "" {
+			t.Errorf("status %d\n%s%s", status, stdout, stderr)
+		}
+		return stdout
+	}
+
+	left := "star star-0 on node a: not changed: " + doubt + "; to confirm that it is the same process, name its service: --service star\n"
+	for _, args := range [][]string{{"--yes"}, {"--yes", "--dry-run"}} {
+		if stdout := fix(args...); !strings.Contains(stdout, left) {
+			t.Errorf("%q:\n%s", args, stdout)
+		}
+	}
+	if stdout := fix("--dry-run"); !strings.Contains(stdout, ", after you confirm that it is the same process: "+doubt) {
+		t.Errorf("a dry run:\n%s", stdout)
+	}
+	if got := stars(t, agent); got != "star-0 star-1 star-2" {
+		t.Fatalf("without a confirmation it left %q", got)
+	}
+
+	e := examination{fix: true, options: doctor.Options{Consul: consul.Options{Addresses: []string{agent.URL()}}}}
+	e.address = nowhere
+	var out strings.Builder
+	if _, err := e.run(t.Context(), strings.NewReader("n\ny\n"), &out); err != nil {
+		t.Fatal(err)
+	}
+	question := "star star-1 on node a may be another process than star-2 on node a: " + doubt + ".\n" +
+		"Deregister star star-1 on node a, 172.17.0.2:9001, through " + agent.URL() + "? star-2 on node a stays. [y/n/q] "
+	if got := stars(t, agent); got != "star-0 star-2" || !strings.Contains(out.String(), question) {
+		t.Errorf("n and y left %q\n%s", got, out.String())
+	}
+
+	fix("--yes", "--service", "star")
+	if got := stars(t, agent); got != "star-2" {
+		t.Errorf("with the name of the service it left %q", got)
 	}
 }
 

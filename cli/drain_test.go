@@ -10,6 +10,7 @@ import (
 	"sluice/balancer"
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/healthcheck"
 	"sluice/test/balancertest"
 )
 
@@ -26,7 +27,8 @@ func servePools(t *testing.T, sets ...[]discovery.Instance) (address string, poo
 	}
 	server := httptest.NewServer(admin.New(admin.Options{
 		Pools: func() []*balancer.Pool { return pools }, History: new(config.History), Tokens: func() admin.Tokens { return admin.Tokens{} },
-		Orders: balancertest.Obey(func() []*balancer.Pool { return pools }),
+		Orders:  balancertest.Obey(func() []*balancer.Pool { return pools }),
+		Watches: func() []discovery.WatchStatus { return nil }, Health: func() map[string]healthcheck.Stats { return nil },
 	}))
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().String(), pools

@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -21,9 +24,24 @@ func newPeers() *cobra.Command {
 		Use:   "peers [SERVICE…]",
 		Short: "Show the peers of a running sluice",
 		Long: "Show the peers of a running sluice, or of some services: state, reasons, requests\n" +
-			"in flight and in total, failures, latency.",
+			"in flight and in total, failures, latency. Below them are the services of whose\n" +
+			"instances nothing is known yet, since when, and why.",
 		ValidArgsFunction: completeServices(&a, 0),
-		RunE:              func(cmd *cobra.Command, services []string) error { return look(cmd, v, peersOf(&a, services...)) },
+		RunE: func(cmd *cobra.Command, services []string) error {
+			q := peersOf(&a, services...)
+			return lookAt(cmd, v, q, func(ctx context.Context, out io.Writer) error {
+				// First the watches: a service that gets its peers meanwhile is in the table.
+				all, err := servicesOf(&a).get(ctx)
+				if err != nil {
+					return err
+				}
+				peers, err := q.get(ctx)
+				if err != nil {
+					return err
+				}
+				return writePeers(out, peers, pending(all, services), time.Now())
+			})
+		},
 	}
 	a.addFlags(command)
 	v.addFlags(command)
@@ -32,12 +50,33 @@ func newPeers() *cobra.Command {
 
 // peersOf asks for the peers of services, or of all.
 func peersOf(a *api, services ...string) query[[]admin.Peer] {
-	return query[[]admin.Peer]{api: a, path: "/api/peers", query: url.Values{"service": services}, write: writePeers}
+	return query[[]admin.Peer]{api: a, path: "/api/peers", query: url.Values{"service": services}}
 }
 
-func writePeers(out io.Writer, peers []admin.Peer, now time.Time) error {
+// servicesOf asks for all services.
+func servicesOf(a *api) query[[]admin.Service] {
+	return query[[]admin.Service]{api: a, path: "/api/services"}
+}
+
+// pending returns those of all of whose instances nothing is known yet; of names only, if
+// there are any.
+func pending(all []admin.Service, names []string) []admin.Service {
+	return slices.DeleteFunc(all, func(s admin.Service) bool {
+		return !s.Watch.Pending() || len(names) > 0 && !slices.Contains(names, s.Service)
+	})
+}
+
+// writePeers writes the table of peers, and why there are none of the services whose watches
+// are pending.
+func writePeers(out io.Writer, peers []admin.Peer, pending []admin.Service, now time.Time) error {
+	var unknown strings.Builder
+	for _, s := range pending {
+		if !slices.ContainsFunc(peers, func(p admin.Peer) bool { return p.Service == s.Service }) {
+			fmt.Fprintln(&unknown, terminal.NothingKnown(s.Service, s.Watch.Source, now.Sub(s.Watch.Since), s.Watch.LastError))
+		}
+	}
 	if len(peers) == 0 {
-		_, err := fmt.Fprintln(out, "no peers")
+		_, err := io.WriteString(out, cmp.Or(unknown.String(), "no peers\n"))
 		return err
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -47,7 +86,11 @@ func writePeers(out io.Writer, peers []admin.Peer, now time.Time) error {
 			printable(p.Service), printable(p.ID), p.Address, p.State, terminal.Age(now.Sub(p.Since)), p.Weight,
 			p.Inflight, p.Requests, p.Failures, terminal.Milliseconds(p.LatencyMS), printableWhy(strings.Join(p.Reasons, ", ")))
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	_, err := io.WriteString(out, unknown.String())
+	return err
 }
 
 // printable replaces control characters in s, and shortens it to 100 characters.

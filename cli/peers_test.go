@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,7 +45,7 @@ func TestPeersTable(t *testing.T) {
 		{Service: "b", ID: "c", Address: "[::1]:81", State: "up", Since: now.Add(-61 * time.Minute)},
 	}
 	var out bytes.Buffer
-	if err := writePeers(&out, peers, now); err != nil {
+	if err := writePeers(&out, peers, nil, now); err != nil {
 		t.Fatal(err)
 	}
 	want := `SERVICE  PEER      ADDRESS      STATE      FOR    WEIGHT  INFLIGHT  REQUESTS  FAILURES  LATENCY  WHY
@@ -74,6 +76,54 @@ func TestPeersOfARunningSluice(t *testing.T) {
 	status, stdout, stderr = execute(t, "peers", "--admin", address)
 	if want := "sluice: admin API at " + address + ": a valid token is needed\n"; status != exitFailed || stdout != "" || stderr != want {
 		t.Errorf("status %d\n%s%s", status, stdout, stderr)
+	}
+}
+
+// Before the first answer of what lists the instances there are no peers, and nobody knows
+// whether there are any.
+func TestPeersOfServicesOfWhichNothingIsKnown(t *testing.T) {
+	since := time.Now().Add(-5*time.Minute - time.Second)
+	waiting := &admin.Watch{Source: `consul service "moon"`, State: "pending", Since: since, LastError: "connection refused\x1b[2J"}
+	services := []admin.Service{
+		{Service: "moon", Watch: waiting},
+		{Service: "new", Watch: &admin.Watch{Source: "dns new", State: "pending", Since: since}},
+		{Service: "quick", Watch: waiting}, // its peers came between the two answers
+		{Service: "known", Watch: &admin.Watch{Source: "consul", State: "stale", Since: since, LastError: "x"}},
+		{Service: "static"},
+	}
+	peers := []admin.Peer{{Service: "quick", ID: "q-1", State: "up", Since: since}}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/api/services", func(w http.ResponseWriter, r *http.Request) { _ = json.NewEncoder(w).Encode(services) })
+	mux.HandleFunc("/api/peers", func(w http.ResponseWriter, r *http.Request) {
+		selected := []admin.Peer{}
+		for _, p := range peers {
+			if s := r.URL.Query()["service"]; len(s) == 0 || slices.Contains(s, p.Service) {
+				selected = append(selected, p)
+			}
+		}
+		_ = json.NewEncoder(w).Encode(selected)
+	})
+	server := httptest.NewServer(mux)
+	defer server.Close()
+
+	moon := regexp.MustCompile(`(?m)^moon: nothing is known about its instances for 5m\d+s: consul service "moon": connection refused\?\[2J$`)
+	fresh := regexp.MustCompile(`(?m)^new: nothing is known about its instances for 5m\d+s: dns new: no answer yet$`)
+	for _, c := range []struct {
+		services               []string
+		moon, fresh, table, no bool
+	}{
+		{nil, true, true, true, false},
+		{[]string{"moon"}, true, false, false, false},
+		{[]string{"moon", "known"}, true, false, false, false},
+		{[]string{"quick"}, false, false, true, false},
+		{[]string{"known"}, false, false, false, true},
+		{[]string{"static"}, false, false, false, true},
+	} {
+		status, stdout, stderr := execute(t, append([]string{"peers", "--admin", server.Listener.Addr().String()}, c.services...)...)
+		if status != exitOK || moon.MatchString(stdout) != c.moon || fresh.MatchString(stdout) != c.fresh ||
+			strings.Contains(stdout, "\nquick") != c.table || (stdout == "no peers\n") != c.no {
+			t.Errorf("%q: status %d\n%s%s", c.services, status, stdout, stderr)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"sluice/app"
 	"sluice/consul"
 	"sluice/gateway"
+	"sluice/panics"
 )
 
 // registering is one execution of the register command.
@@ -33,6 +35,7 @@ type registering struct {
 	deregisterAfter time.Duration
 	consul          string
 	logFormat       string
+	passToken       bool
 }
 
 func newRegister() *cobra.Command {
@@ -82,6 +85,7 @@ func newRegister() *cobra.Command {
 	flags.DurationVar(&o.Drain, "drain", 5*time.Second, "`time` between the deregistration and the signal to the app")
 	flags.DurationVar(&r.stopTimeout, "stop-timeout", 20*time.Second, "`time` between the signal and SIGKILL")
 	flags.StringVar(&r.consul, "consul", "", "`URL` of the Consul agent (default $CONSUL_HTTP_ADDR or http://127.0.0.1:8500); CONSUL_HTTP_TOKEN\nand the other variables of Consul's tools count too")
+	flags.BoolVar(&r.passToken, "pass-token", false, "leave CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE and CONSUL_HTTP_AUTH in the environment of the app")
 	flags.StringVar(&r.logFormat, "log", "console", "`format` of sluice's own lines on standard error: console, json or off")
 	return command
 }
@@ -165,7 +169,7 @@ func (r *registering) run(ctx context.Context, command []string, in io.Reader, o
 	// none changes the exit status, which is that of the app.
 	signals := make(chan os.Signal, 32)
 	notify(signals)
-	program, err := startChild(command, in, out, errors)
+	program, err := startChild(command, r.environment(), in, out, errors)
 	if err != nil {
 		signal.Stop(signals)
 		return &exitError{startFailure(err), fmt.Errorf("the app cannot be started: %w", err)}
@@ -173,9 +177,25 @@ func (r *registering) run(ctx context.Context, command []string, in io.Reader, o
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
 	left := make(chan error, 1)
-	go func() { left <- registration.Run(ctx) }()
+	go func() {
+		err := panics.Err
+		defer func() { left <- err }()
+		defer panics.Contain(panics.Task, nil)
+		err = registration.Run(ctx)
+	}()
 	s := &supervision{registering: r, registration: registration, program: program, leave: leave, left: left}
 	return s.run(signals)
+}
+
+// consulCredentials are the variables of Consul's tools that let who has them act as sluice does.
+var consulCredentials = []string{"CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "CONSUL_HTTP_AUTH"}
+
+// environment returns that of the app: the app needs no right to register itself.
+func (r *registering) environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		name, _, _ := strings.Cut(variable, "=")
+		return !r.passToken && slices.Contains(consulCredentials, name)
+	})
 }
 
 // checkPort refuses a port at which another process listens: that one would pass the check of

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -253,6 +254,23 @@ func TestRegisterPassesTheInputOn(t *testing.T) {
 	command.Stdin = strings.NewReader("hello\n")
 	if out, err := command.CombinedOutput(); err != nil || string(out) != "hello\n" {
 		t.Errorf("got %q, %v", out, err)
+	}
+}
+
+// The app gets the whole environment but what lets it act as sluice in Consul.
+func TestRegisterKeepsItsTokenToItself(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const show = `echo "${CONSUL_HTTP_TOKEN-none} ${CONSUL_HTTP_TOKEN_FILE-none} ${CONSUL_HTTP_AUTH-none} ${CONSUL_HTTP_ADDR-none}"`
+	for flag, want := range map[string]string{"--pass-token=false": "none none none http://x", "--pass-token": "secret " + file + " user http://x"} {
+		command := exec.Command(os.Args[0], "register", "--name", "star", "--port", "1", "--ttl", "--consul", noConsul, "--log", "off", flag, "--", "sh", "-c", show)
+		command.Env = append(os.Environ(), envRole+"=sluice", "CONSUL_HTTP_TOKEN=secret", "CONSUL_HTTP_TOKEN_FILE="+file, "CONSUL_HTTP_AUTH=user", "CONSUL_HTTP_ADDR=http://x")
+		if out, err := command.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != want {
+			t.Errorf("%s: the app got %q, %v, want %q", flag, out, err, want)
+		}
 	}
 }
 

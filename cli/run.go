@@ -13,6 +13,7 @@ import (
 
 	"sluice/config"
 	"sluice/gateway"
+	"sluice/panics"
 	"sluice/proxy"
 	"sluice/proxy/handover"
 	"sluice/systemd"
@@ -73,7 +74,10 @@ func serve(ctx context.Context, in config.Input, pidFile string, log io.Writer) 
 	defer stop()
 	ended := make(chan struct{})
 	var handling sync.WaitGroup
-	handling.Go(func() { handle(signals, ended, g, h, stop) })
+	handling.Go(func() {
+		defer panics.Contain(panics.Task, nil)
+		handle(signals, ended, g, h, stop)
+	})
 	err = g.Run(ctx)
 	close(ended)
 	handling.Wait()
@@ -94,7 +98,10 @@ func handle(signals <-chan os.Signal, ended <-chan struct{}, g *gateway.Gateway,
 			case s == syscall.SIGHUP:
 				g.Reload()
 			case s == syscall.SIGUSR2:
-				replacing.Go(func() { g.ReplaceBy(h.Replace) })
+				replacing.Go(func() {
+					defer panics.Contain(panics.Task, nil)
+					g.ReplaceBy(h.Replace)
+				})
 			case !stopping:
 				stopping = true
 				stop()

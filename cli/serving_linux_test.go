@@ -174,8 +174,8 @@ type load struct {
 	ended  sync.WaitGroup
 }
 
-// lostRequest is the timeout of a client. A request takes milliseconds.
-const lostRequest = 10 * time.Second
+// lostRequest is the timeout of a client. A request takes milliseconds, and the machine may stand still.
+const lostRequest = patience
 
 // startLoad starts clients of HTTP/1.1 that send one request at a time, every second client on new
 // connections. request returns a numbered request and the expected response. Any other result

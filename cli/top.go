@@ -12,7 +12,6 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
-	"sluice/admin"
 	"sluice/cli/top"
 	"sluice/events"
 )
@@ -54,7 +53,7 @@ func (a *api) read(ctx context.Context, service string) (r top.Reading, err erro
 	if service != "" {
 		of.Set("service", service)
 	}
-	if r.Services, err = (query[[]admin.Service]{api: a, path: "/api/services"}).get(ctx); err != nil {
+	if r.Services, err = servicesOf(a).get(ctx); err != nil {
 		return r, err
 	}
 	if service != "" {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,7 +54,7 @@ func TestReplaceWithDynamicDocuments(t *testing.T) {
 	}
 	good := document("stored", origin("stored"))
 	put(good)
-	s := startServing(t, fmt.Sprintf("config: { history: %q }\nconsul: { addresses: [%q], wait: 1s }\ncatalog: { tags: [sluice], claims: [{ service: tagged, hosts: ['*'] }] }\n"+
+	s := startServing(t, fmt.Sprintf("config: { history: %q }\ndiscovery: { allow_local: true }\nconsul: { addresses: [%q], wait: 1s }\ncatalog: { tags: [sluice], claims: [{ service: tagged, hosts: ['*'] }] }\n"+
 		"dynamic: [{ file: %q }, { consul_kv: { prefix: sluice/ } }]\n", dir, agent.URL(), file))
 	applied := func() (a admin.AppliedConfig) {
 		t.Helper()
@@ -91,6 +92,9 @@ func TestReplaceWithDynamicDocuments(t *testing.T) {
 	for _, name := range []string{"file", "stored", "tagged"} {
 		awaitThat(t, "a route to "+name, func() bool { return answers("/"+name, name) })
 	}
+	awaitThat(t, "the revision is recorded, which serves before", func() bool {
+		return slices.ContainsFunc(applied().Sources, func(s admin.SourceInUse) bool { return s.Name == source && s.Revision != "" })
+	})
 	wanted := applied().Number
 	put(document("stored", origin("bad")))
 	awaitThat(t, "the bad document is in use", func() bool { return answers("/stored", "bad") && applied().Number > wanted })
@@ -146,10 +150,9 @@ func TestReplaceWithDynamicDocuments(t *testing.T) {
 	l.stop()
 
 	put(document("stored", origin("repaired")))
-	awaitThat(t, "the repaired document is in use", func() bool { return answers("/stored", "repaired") && state() == "in_use" })
-	if got := applied().Reason; got != "pin released: "+source {
-		t.Errorf("reason %q", got)
-	}
+	awaitThat(t, "the repaired document is in use, and the history says why", func() bool {
+		return answers("/stored", "repaired") && state() == "in_use" && applied().Reason == "pin released: "+source
+	})
 	s.replace()
 	for name, want := range map[string]string{"file": "file", "stored": "repaired", "tagged": "tagged"} {
 		if !answers("/"+name, want) {

@@ -49,18 +49,22 @@ func (q query[T]) get(ctx context.Context) (T, error) {
 
 // look shows the answer of q as v wants it, for cmd, until a signal ends the command.
 func look[T any](cmd *cobra.Command, v view, q query[T]) error {
-	if v.watch && v.asJSON {
-		return &usageError{errors.New("--watch and --json exclude each other")}
-	}
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	show := func(out io.Writer) error {
+	return lookAt(cmd, v, q, func(ctx context.Context, out io.Writer) error {
 		answer, err := q.get(ctx)
 		if err != nil {
 			return err
 		}
 		return q.write(out, answer, time.Now())
+	})
+}
+
+// lookAt is look with a table that show writes: it may ask more than q.
+func lookAt[T any](cmd *cobra.Command, v view, q query[T], show func(context.Context, io.Writer) error) error {
+	if v.watch && v.asJSON {
+		return &usageError{errors.New("--watch and --json exclude each other")}
 	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	switch out := cmd.OutOrStdout(); {
 	case v.asJSON:
 		body, err := q.ask(ctx, http.MethodGet, q.path, q.query)
@@ -69,9 +73,9 @@ func look[T any](cmd *cobra.Command, v view, q query[T]) error {
 		}
 		return err
 	case v.watch:
-		return redraw(ctx, out, show)
+		return redraw(ctx, out, func(out io.Writer) error { return show(ctx, out) })
 	default:
-		return show(out)
+		return show(ctx, out)
 	}
 }
 

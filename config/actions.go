@@ -3,7 +3,6 @@ package config
 import (
 	"cmp"
 	"errors"
-	"slices"
 	"strconv"
 	"time"
 
@@ -13,22 +12,23 @@ import (
 // Actions are the keys of a route for what happens to its requests and their responses,
 // besides that a service answers them.
 type Actions struct {
-	StripPrefix     string         `key:"strip_prefix"` // as in route.PathOptions
-	AddPrefix       string         `key:"add_prefix"`   // likewise
-	Rewrite         *Rewrite       `key:"rewrite"`
-	Redirect        *Redirect      `key:"redirect"`    // such a route may have no service
-	HostHeader      string         `key:"host_header"` // "peer", an authority, or empty: that of the client
-	RequestHeaders  *HeaderEdits   `key:"request_headers"`
-	ResponseHeaders *HeaderEdits   `key:"response_headers"`
-	Timeouts        *RouteTimeouts `key:"timeouts"`
-	Retry           *RouteRetry    `key:"retry"`
-	BodyLimit       *Size          `key:"body_limit" min:"1" max:"1024GiB"` // nil: client.limits.body
-	RateLimit       *RateLimit     `key:"rate_limit"`
-	Allow           []string       `key:"allow" format:"network"` // of clients; empty: all
-	Deny            []string       `key:"deny" format:"network"`  // has precedence over Allow
-	BasicAuth       *BasicAuth     `key:"basic_auth"`
-	ForwardAuth     *ForwardAuth   `key:"forward_auth"`
-	Compress        *Compress      `key:"compress"`
+	StripPrefix       string         `key:"strip_prefix"` // as in route.PathOptions
+	AddPrefix         string         `key:"add_prefix"`   // likewise
+	Rewrite           *Rewrite       `key:"rewrite"`
+	Redirect          *Redirect      `key:"redirect"`    // such a route may have no service
+	HostHeader        string         `key:"host_header"` // "peer", an authority, or empty: that of the client
+	RequestHeaders    *HeaderEdits   `key:"request_headers"`
+	ResponseHeaders   *HeaderEdits   `key:"response_headers"`
+	Timeouts          *RouteTimeouts `key:"timeouts"`
+	Retry             *RouteRetry    `key:"retry"`
+	BodyLimit         *Size          `key:"body_limit" min:"1" max:"1024GiB"` // nil: client.limits.body
+	RateLimit         *RateLimit     `key:"rate_limit"`
+	Allow             []string       `key:"allow" format:"network"`              // of clients; empty: all
+	Deny              []string       `key:"deny" format:"network"`               // has precedence over Allow
+	ClientCertificate string         `key:"client_certificate" oneof:"required"` // that the listener has verified; empty: none is needed
+	BasicAuth         *BasicAuth     `key:"basic_auth"`
+	ForwardAuth       *ForwardAuth   `key:"forward_auth"`
+	Compress          *Compress      `key:"compress"`
 }
 
 // Compress compresses responses.
@@ -97,17 +97,22 @@ type Rewrite struct {
 type Redirect struct {
 	// Regexp, if it is not empty, is as in route.NewRegexpRedirect. A route with it needs
 	// a service.
-	Regexp string `key:"regexp" format:"regexp"`
-	To     string `key:"to" required:"yes"` // as in route.NewRedirect
-	Code   int    `key:"code" default:"308" min:"301" max:"308"`
+	Regexp  string `key:"regexp" format:"regexp"`
+	To      string `key:"to" required:"yes"` // as in route.NewRedirect
+	Code    int    `key:"code" default:"308" min:"301" max:"308"`
+	GetCode *int   `key:"get_code" min:"301" max:"308"` // status for GET; nil: Code
 }
 
 // Target returns r for a route table.
 func (r *Redirect) Target() (*route.Redirect, error) {
-	if r.Regexp != "" {
-		return route.NewRegexpRedirect(r.Regexp, r.To, r.Code)
+	codes := route.RedirectCodes{Code: r.Code}
+	if r.GetCode != nil {
+		codes.Get = *r.GetCode
 	}
-	return route.NewRedirect(r.To, r.Code)
+	if r.Regexp != "" {
+		return route.NewRegexpRedirect(r.Regexp, r.To, codes)
+	}
+	return route.NewRedirect(r.To, codes)
 }
 
 // needsService reports whether not every request is redirected.
@@ -160,8 +165,11 @@ func (d *decoder) actions(a *Actions, match, key string) {
 		d.refuse(join(key, wrong.Key), wrong.Value, wrong.Err.Error())
 	}
 	if a.Redirect != nil {
-		if code := a.Redirect.Code; !slices.Contains(route.RedirectCodes, code) {
-			d.refuse(join(key, "redirect.code"), strconv.Itoa(code), "want 301, 302, 303, 307 or 308")
+		const want = "want 301, 302, 303, 307 or 308"
+		if code := a.Redirect.Code; !route.IsRedirect(code) {
+			d.refuse(join(key, "redirect.code"), strconv.Itoa(code), want)
+		} else if get := a.Redirect.GetCode; get != nil && !route.IsRedirect(*get) {
+			d.refuse(join(key, "redirect.get_code"), strconv.Itoa(*get), want)
 		} else if _, err := a.Redirect.Target(); err != nil {
 			d.refuse(join(key, "redirect.to"), a.Redirect.To, err.Error())
 		}

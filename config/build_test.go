@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -50,7 +51,10 @@ func TestDocumentsOfAllSourcesMakeOneConfiguration(t *testing.T) {
   c: { peers: ['127.0.0.1:3', '127.0.0.1:4 weight=2'] }
 routes: [{ service: b }, { path: /c, service: c }, { path: /a, service: a }]
 `)
-	if !reflect.DeepEqual(b.Config.Services, want.Services) || !reflect.DeepEqual(routesWithoutOrigins(b.Config.Routes), routesWithoutOrigins(want.Routes)) {
+	if !b.Config.Services["c"].ByDocument || b.Config.Services["a"].ByDocument || b.Config.Services["b"].ByDocument {
+		t.Error("only c is of a document of a registry")
+	}
+	if !reflect.DeepEqual(asInFile(b.Config.Services), want.Services) || !reflect.DeepEqual(routesWithoutOrigins(b.Config.Routes), routesWithoutOrigins(want.Routes)) {
 		t.Errorf("got  %+v\nwant %+v", b.Config, want)
 	}
 	for i, origin := range []string{"sluice.yaml:3", "routes.d/b.yaml:2", "consul_kv:sluice/x.json:1"} {
@@ -72,6 +76,13 @@ func TestErrorsInDocuments(t *testing.T) {
 	}{
 		"unknown key":               {[]Source{keys("a.yaml", "\nservices: { b: { peer: x } }")}, []string{`consul_kv:sluice/a.yaml:2: services.b.peer: unknown key, did you mean "peers"?`}},
 		"key of the file":           {[]Source{keys("a.yaml", "routes: []\nlisteners: []")}, []string{"consul_kv:sluice/a.yaml:2: listeners: only in the configuration file (allowed here: services, routes)"}},
+		"a file":                    {[]Source{keys("a.yaml", "services:\n  b: { file: /etc/passwd }")}, []string{`consul_kv:sluice/a.yaml:2: services.b.file: value "/etc/passwd": a document cannot set this: want it in the file (allowed here: consul, dns, peers,`}},
+		"a password":                {[]Source{keys("a.yaml", "services:\n  b: { etcd: { endpoints: ['http://127.0.0.1:1'], prefix: /x/, user: root, password_file: /etc/passwd } }")}, []string{"consul_kv:sluice/a.yaml:2: services.b.etcd: a document cannot set this: want it in the file"}},
+		"a key of sluice":           {[]Source{keys("a.yaml", "services: { b: { peers: ['127.0.0.1:1'], upstream: { tls: { cert: /c, key: /k } } } }")}, []string{`consul_kv:sluice/a.yaml:1: services.b.upstream.tls.cert: value "/c": a document cannot set this: want it in the file (allowed here: server_name, insecure)`, `consul_kv:sluice/a.yaml:1: services.b.upstream.tls.key: value "/k": a document cannot set this`}},
+		"users":                     {[]Source{keys("a.yaml", "routes: [{ path: /x, service: a, basic_auth: { users_file: /etc/passwd } }]")}, []string{"consul_kv:sluice/a.yaml:1: routes[0].basic_auth: a document cannot set this"}},
+		"memory":                    {[]Source{keys("a.yaml", "routes: [{ path: /x, service: a, retry: { body: 16MiB } }]")}, []string{`consul_kv:sluice/a.yaml:1: routes[0].retry.body: value "16MiB": a document cannot set this: want it in the file (allowed here: attempts, per_try_timeout)`}},
+		"who the client is":         {[]Source{keys("a.yaml", "routes: [{ path: /x, service: a, request_headers: { set: { X-User: a, X_Forwarded.Client-Cert: b } } }]")}, []string{`consul_kv:sluice/a.yaml:1: routes[0].request_headers.set.X_Forwarded.Client-Cert: value "***": a document cannot set this: want another field`}},
+		"a socket":                  {[]Source{keys("services/b", "127.0.0.1:9\nunix:/run/docker.sock")}, []string{`consul_kv:sluice/services/b:2: services.b.peers[1]: value "unix:/run/docker.sock": a document cannot set this: want "HOST:PORT"`}},
 		"not YAML":                  {[]Source{keys("a.yaml", "a: [\n")}, []string{"consul_kv:sluice/a.yaml:"}},
 		"not a mapping":             {[]Source{keys("a.json", "[]")}, []string{"consul_kv:sluice/a.json:1: want a mapping"}},
 		"no such service":           {[]Source{files("b.yaml", "routes:\n - { path: /x, service: aa }"), keys()}, []string{`routes.d/b.yaml:2: routes[0].service: value "aa": no such service, did you mean "a"?`}},
@@ -103,8 +114,26 @@ func TestErrorsInDocuments(t *testing.T) {
 	}
 }
 
+// What a document may not set, files of dynamic may.
+func TestFilesOfDynamicAreTheOperators(t *testing.T) {
+	if _, err := build(file(dynamicFile), files("a.yaml", "services: { a: { peers: ['unix:/run/a.sock'], upstream: { tls: { cert: /c, key: /k } } } }\nroutes: [{ service: a, retry: { body: 1MiB } }]")); err != nil {
+		t.Error(err)
+	}
+}
+
+// asInFile returns services as if the file defined all of them.
+func asInFile(services map[string]Service) map[string]Service {
+	all := maps.Clone(services)
+	for name, s := range all {
+		s.ByDocument = false
+		all[name] = s
+	}
+	return all
+}
+
 func TestErrorsOfDynamicSources(t *testing.T) {
 	for text, want := range map[string]string{
+		"listeners: [{ name: w, address: ':443', tls: { acme: { names: [a.example], consul_kv: sluice/acme } } }]\ndynamic: [{ consul_kv: { prefix: sluice/ } }]": `dynamic[0].consul_kv.prefix: value "sluice/": has keys in common with listeners[0].tls.acme.consul_kv, sluice/acme`,
 		"dynamic: [{}]": "dynamic[0]: want exactly one of file, consul_kv and etcd",
 		"dynamic: [{ file: a, consul_kv: { key: b } }]":                          "dynamic[0]: want exactly one of file, consul_kv and etcd",
 		"dynamic: [{ consul_kv: {} }]":                                           "dynamic[0].consul_kv: want exactly one of key and prefix",

@@ -13,9 +13,12 @@ import (
 // instances ask for.
 type Catalog struct {
 	Select CatalogSelect `key:"select"`
-	// Tags are the dialects in which tags may ask for routes; empty: none. With it, only
-	// services that have a tag of one of them are added.
+	// Tags are the dialects in which tags may ask for routes; empty: none. With it, and
+	// without DefaultRule, only services that ask for routes are added.
 	Tags []string `key:"tags" oneof:"sluice|fabio|traefik"`
+	// DefaultRule is the host of the route of an instance that asks for none, if no operator
+	// names its service; empty: it has no route. {service} stands for the name of the service.
+	DefaultRule string `key:"default_rule" format:"service_host"`
 	// Listeners are the names of those whose requests and connections routes of tags may
 	// match; empty: all.
 	Listeners []string       `key:"listeners"`
@@ -52,10 +55,11 @@ type Claim struct {
 	Priority int      `key:"priority" default:"0" min:"0" max:"1000000"` // highest of the routes
 }
 
-// Dialects of [Catalog.Tags].
+// Dialects of [Catalog.Tags], and who asks for the routes of [Catalog.DefaultRule].
 const (
-	DialectSluice = "sluice"
-	DialectFabio  = "fabio"
+	DialectSluice  = "sluice"
+	DialectFabio   = "fabio"
+	DialectDefault = "default_rule"
 )
 
 // Reads reports whether tags of a dialect are read.

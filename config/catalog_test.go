@@ -64,6 +64,12 @@ func TestCatalogRefusals(t *testing.T) {
 		"catalog: { select: { meta: [\"a=`\"] } }":    "catalog.select.meta[0]",
 		"catalog: { select: { meta: [\"=a\"] } }":     "catalog.select.meta[0]",
 		"catalog: {}\nroutes: [{ service: \"a b\" }]": "routes[0].service",
+
+		"catalog:\n  default_rule: apps.example.com":               `sluice.yaml:2: catalog.default_rule: value "apps.example.com": want a host with {service}`,
+		"catalog:\n  default_rule: '*.{service}.example.com'":      `sluice.yaml:2: catalog.default_rule: `,
+		"catalog:\n  default_rule: 'http://{service}.example.com'": `sluice.yaml:2: catalog.default_rule: `,
+		"catalog:\n  default_rule: '{service}.example.com/path'":   `sluice.yaml:2: catalog.default_rule: `,
+		"catalog:\n  default_rule: '{name}.example.com'":           `sluice.yaml:2: catalog.default_rule: `,
 	} {
 		if _, err := Parse("sluice.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want one about %s", text, err, want)

@@ -218,6 +218,10 @@ func (d *decoder) consulService(s *ConsulService, key, name string, consul *Cons
 			}
 		}
 	}
+	filter, wrong := healthFilter(s.Filter)
+	if s.Filter = filter; wrong != "" {
+		d.refuse(join(key, "filter"), filter, wantFilter(wrong))
+	}
 	first := make(map[string]string, len(s.Datacenters))
 	for i, datacenter := range s.Datacenters {
 		d.once(first, datacenter, fmt.Sprintf("%s.datacenters[%d]", key, i), datacenter)

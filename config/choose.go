@@ -47,14 +47,13 @@ func Wanted(latest, used []Source) []Source {
 		says := l.Hash()
 		switch u.Pin.Against {
 		case says:
-			want = append(want, u)
+			want = append(want, u.pinned(u.Pin.Number, l))
 		case "":
 			if says == u.Hash() {
 				want = append(want, l)
 				continue
 			}
-			u.Pin = &Pin{Number: u.Pin.Number, Against: says}
-			want = append(want, u)
+			want = append(want, u.pinned(u.Pin.Number, l))
 		default:
 			want = append(want, l)
 		}
@@ -69,7 +68,7 @@ func Wanted(latest, used []Source) []Source {
 
 // equal reports whether two sources of the same name have the same documents and pins.
 func equal(a, b Source) bool {
-	return slices.Equal(a.Documents, b.Documents) && (a.Pin == nil) == (b.Pin == nil) && (a.Pin == nil || *a.Pin == *b.Pin)
+	return slices.Equal(a.Documents, b.Documents) && (a.Pin == nil) == (b.Pin == nil) && (a.Pin == nil || a.Pin.Number == b.Pin.Number && a.Pin.Against == b.Pin.Against)
 }
 
 // Named returns the file, the first of sources, and those that c names, in its order.
@@ -103,21 +102,42 @@ func replace(sources []Source, s Source) []Source {
 
 // RollBack returns the sources with the documents of the revision with a number, then. A
 // source that says something else now is pinned to them: see Pin. latest is what the sources
-// say now.
-func RollBack(number uint64, then, latest []Source) []Source {
+// say now, and used those in use, which have what the others said last. A source that was not known
+// then stays as it is now.
+func RollBack(number uint64, then, latest, used []Source) []Source {
 	list := make([]Source, len(then))
 	for i, s := range then {
-		s.Pin = nil
-		if l, says := find(latest, s.Name); !says {
-			s.Pin = &Pin{Number: number}
-		} else if now := l.Hash(); now != s.Hash() {
-			s.Pin = &Pin{Number: number, Against: now}
-		} else {
-			s.Revision = l.Revision
+		says, known := find(latest, s.Name)
+		if u, ok := find(used, s.Name); ok && !known {
+			says = u.LastSaid()
+			known = u.Pin == nil || u.Pin.Said != nil
 		}
-		list[i] = s
+		switch {
+		case !known:
+			s.Lost, s.Pin = nil, &Pin{Number: number}
+			list[i] = s
+		case says.Hash() != s.Hash():
+			list[i] = s.pinned(number, says)
+		default:
+			list[i] = says
+		}
+	}
+	for _, s := range slices.Concat(used, latest) {
+		if _, known := find(list, s.Name); !known {
+			list = append(list, s)
+		}
 	}
 	return list
+}
+
+// Unknown returns the names of the sources that c has and that are not in sources.
+func (c *Config) Unknown(sources []Source) (names []string) {
+	for _, y := range c.Dynamic {
+		if _, known := find(sources, y.Name()); !known {
+			names = append(names, y.Name())
+		}
+	}
+	return names
 }
 
 // Changed returns the names of the sources whose documents differ before and now, or that are
@@ -159,7 +179,7 @@ func (in Input) Start(latest, used []Source) (built *Built, chosen []Source, ref
 		return err
 	}
 	if len(used) > 0 && used[0].Name != latest[0].Name {
-		used = nil // of another configuration file
+		used = slices.Concat(latest[:1], used[1:]) // the file has moved, its sources have not
 	}
 	want := Wanted(latest, used)
 	if try(want) == nil {

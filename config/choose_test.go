@@ -104,7 +104,7 @@ func TestRollBackPinsSources(t *testing.T) {
 	p.offer(first...)
 	then := p.used
 	p.offer(second...)
-	if err := p.try(RollBack(1, then, second)); err != nil {
+	if err := p.try(RollBack(1, then, second, p.used)); err != nil {
 		t.Fatal(err)
 	}
 	p.expect("after the rollback", "a b", kvName)
@@ -144,7 +144,7 @@ func TestRollBackWithoutTheSource(t *testing.T) {
 	f := file(dynamicFile + service("a"))
 	then := []Source{f, files(), keys("x.yaml", service("b"))}
 	p := &choosing{t: t}
-	if err := p.try(RollBack(1, then, []Source{f, files()})); err != nil {
+	if err := p.try(RollBack(1, then, []Source{f, files()}, p.used)); err != nil {
 		t.Fatal(err)
 	}
 	p.expect("after the rollback", "a b", kvName)
@@ -153,7 +153,7 @@ func TestRollBackWithoutTheSource(t *testing.T) {
 	p.offer(f, files(), keys("x.yaml", service("d")))
 	p.expect("a change", "a d")
 
-	p.try(RollBack(1, then, []Source{f, files()}))
+	p.try(RollBack(1, then, []Source{f, files()}, p.used))
 	p.offer(then...)
 	p.expect("the first answer is the same", "a b")
 }

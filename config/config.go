@@ -118,6 +118,7 @@ type Client struct {
 	RequestID          bool     `key:"request_id" default:"false"`            // give each request an id, in X-Request-Id
 	KeepForGoneClients bool     `key:"keep_for_gone_clients" default:"false"` // continue an exchange after its client has closed the connection
 	KeepUnderscores    bool     `key:"keep_underscores" default:"false"`      // forward fields with an underscore in the name; else remove them
+	KeepDotSegments    bool     `key:"keep_dot_segments" default:"false"`     // forward paths with ".." to hosts with a route that restricts its clients
 }
 
 // ClientTimeouts limit how long sluice waits for a client.
@@ -156,6 +157,9 @@ type Live struct {
 // Discovery configures the handling of instances from all registries.
 type Discovery struct {
 	Debounce Debounce `key:"debounce"`
+	// AllowLocal accepts loopback and unspecified addresses from registries and documents, also
+	// those that are not known to be registered on this machine.
+	AllowLocal bool `key:"allow_local" default:"false"`
 	// Snapshot is the file with the last known good sets, for a start without a
 	// registry. Empty: none.
 	Snapshot       string        `key:"snapshot" format:"file"`
@@ -186,9 +190,6 @@ type Consul struct {
 	// Probation is how long an instance that Consul has lost stays in use, if it
 	// does not fail. 0: it is removed at once.
 	Probation time.Duration `key:"probation" default:"10m" min:"0s" max:"24h"`
-	// AllowLocal accepts loopback, link-local and unspecified addresses of instances
-	// on other machines.
-	AllowLocal bool `key:"allow_local" default:"false"`
 	// CertificatesDir is a directory for copies of the certificates in Consul's KV store,
 	// for a start without Consul. Empty: none.
 	CertificatesDir string `key:"certificates_dir"`
@@ -255,7 +256,14 @@ type Service struct {
 	Groups map[string]Group `key:"groups" format:"name"`
 	Split  Split            `key:"split" format:"split"` // of routes with neither group nor split
 	Judge  *Judge           `key:"judge"`                // of Split; nil: none
+
+	// ByDocument says that a document of a registry defines the service, and not the file.
+	ByDocument bool `key:"-"`
 }
+
+// NamesAddresses reports whether the operator names the addresses of the instances, in the file or
+// in one that it names.
+func (s *Service) NamesAddresses() bool { return !s.ByDocument && (s.File != "" || len(s.Peers) > 0) }
 
 // ConsulService selects instances in Consul: those of a service, or those that a
 // prepared query returns.

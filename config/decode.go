@@ -21,6 +21,9 @@ type decoder struct {
 	old      Errors // keys of earlier versions that are accepted
 	part     bool   // the tree is a document of a source, not the configuration file
 
+	by     Setter    // of the tree
+	rights *rightsOf // of the tree; nil: by the file, which may set all
+
 	// getenv returns the value of a variable of the environment, or "". nil: the tree may not
 	// contain any: who writes documents must not read the environment of the process.
 	getenv func(string) string
@@ -42,6 +45,59 @@ func newDecoder(file string) *decoder {
 func (d *decoder) decode(root *yaml.Node, v reflect.Value) {
 	d.root = func() *yaml.Node { return root }
 	d.value(root, v, nil, &rules{})
+}
+
+// restrict lets the decoder set only what a setter may set. The tree is one of keys with these
+// rights.
+func (d *decoder) restrict(by Setter, rights *rightsOf) {
+	if d.by = by; by != ByFile {
+		d.rights = rights
+	}
+}
+
+// rightsAt returns the rights of the keys below a key.
+func (d *decoder) rightsAt(key *keyPath) *rightsOf {
+	if key == nil {
+		return d.rights
+	}
+	return key.rights
+}
+
+// may reports whether who wrote the tree may set the key to n, and else records an error.
+func (d *decoder) may(n *yaml.Node, t reflect.Type, key *keyPath) bool {
+	rights := d.rightsAt(key)
+	if rights == nil {
+		return true
+	}
+	want := d.by.String() + " cannot set this"
+	switch {
+	case rights.setters&d.by == 0:
+		if want += ": want it in the file"; key != nil {
+			if names := d.rightsAt(key.above).settable(d.by); len(names) > 0 {
+				want += " (allowed here: " + strings.Join(names, ", ") + ")"
+			}
+		}
+	case rights.only == nil:
+		return true
+	default:
+		text := n.Value
+		if entry := !key.item && d.rightsAt(key.above) == rights; entry {
+			text = key.name
+		} else if n.Kind != yaml.ScalarNode {
+			return true // its elements decide
+		}
+		if rights.only.ok(text) {
+			return true
+		}
+		want += ": want " + rights.only.want
+	}
+	shown := ""
+	if n.Kind == yaml.ScalarNode {
+		shown = quote(masked(n.Value, t))
+	}
+	p := d.placeOf(n)
+	d.errs = append(d.errs, &Error{Origin: p.origin, line: p.line, Key: key.String(), Value: shown, Want: want})
+	return false
 }
 
 // place is the place of a key in the input.
@@ -92,6 +148,10 @@ const noKey = "-"
 func (d *decoder) value(n *yaml.Node, v reflect.Value, key *keyPath, r *rules) {
 	if n = present(n); n == nil {
 		setDefault(v, r)
+		return
+	}
+	if !d.may(n, v.Type(), key) {
+		v.SetZero()
 		return
 	}
 	switch v.Kind() {
@@ -188,7 +248,7 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, key *keyPath, r *rules) {
 	of.fallback = ""
 	list, length := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)), 0
 	for i, item := range n.Content {
-		at := &keyPath{above: key, item: true, index: i}
+		at := &keyPath{above: key, item: true, index: i, rights: d.rightsAt(key)}
 		if item = present(item); item == nil || item.Kind == yaml.ScalarNode && item.Value == "" {
 			d.fail(d.placeOf(n.Content[i]), at.String(), "", "empty: write a value, or remove the entry")
 			continue
@@ -208,13 +268,15 @@ func (d *decoder) table(n *yaml.Node, v reflect.Value, key *keyPath, r *rules) {
 	}
 	table := reflect.MakeMapWithSize(v.Type(), len(pairs))
 	for _, p := range pairs {
-		at := &keyPath{above: key, name: p.name}
+		at := &keyPath{above: key, name: p.name, rights: d.rightsAt(key).at(p.name)}
 		if f := formats[r.format]; p.name == "" || !f.ok(p.name) {
 			d.fail(d.placeOf(p.key), at.String(), p.name, "want "+f.want)
 			continue
 		}
-		entry := reflect.New(v.Type().Elem()).Elem()
-		d.value(p.value, entry, at, &rules{})
+		entry, mistakes := reflect.New(v.Type().Elem()).Elem(), len(d.errs)
+		if d.value(p.value, entry, at, &rules{}); len(d.errs) > mistakes && at.rights != nil && at.rights.below == nil {
+			continue // its name may be what is not allowed
+		}
 		table.SetMapIndex(reflect.ValueOf(p.name), entry)
 	}
 	v.Set(table)
@@ -250,7 +312,7 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, key *keyPath) {
 		} else if !f.required {
 			continue
 		}
-		at := &keyPath{above: key, name: f.name}
+		at := &keyPath{above: key, name: f.name, rights: d.rightsAt(key).at(f.name)}
 		mistakes, value := len(d.errs), v.FieldByIndex(f.index)
 		if p >= 0 {
 			d.value(pairs[p].value, value, at, &f.rules)
@@ -264,13 +326,17 @@ func (d *decoder) object(n *yaml.Node, v reflect.Value, key *keyPath) {
 		}
 	}
 	if known < len(pairs) {
-		d.unknown(pairs, o, key.String())
+		d.unknown(pairs, o, key)
 	}
 }
 
 // unknown records the pairs of a mapping that are no keys of o.
-func (d *decoder) unknown(pairs []pair, o *object, key string) {
-	known := o.names()
+func (d *decoder) unknown(pairs []pair, o *object, at *keyPath) {
+	known, key := o.names(), at.String()
+	allowed := known
+	if rights := d.rightsAt(at); rights != nil {
+		allowed = rights.settable(d.by)
+	}
 	for _, p := range pairs {
 		if slices.Contains(known, p.name) {
 			continue
@@ -288,10 +354,10 @@ func (d *decoder) unknown(pairs []pair, o *object, key string) {
 		if d.part && key == "" && slices.Contains(topKeys, p.name) {
 			want = "only in the configuration file"
 		}
-		if word := suggest(p.name, known); word != "" {
+		if word := suggest(p.name, allowed); word != "" {
 			want += fmt.Sprintf(", did you mean %q?", word)
 		}
-		d.fail(d.placeOf(p.key), join(key, p.name), "", want+" (allowed here: "+strings.Join(known, ", ")+")")
+		d.fail(d.placeOf(p.key), join(key, p.name), "", want+" (allowed here: "+strings.Join(allowed, ", ")+")")
 	}
 }
 

@@ -4,6 +4,9 @@ import (
 	"reflect"
 	"runtime"
 	"sync"
+	"sync/atomic"
+
+	"sluice/panics"
 )
 
 // Decoded keeps the documents of the last two configurations that were built, so that a build
@@ -12,11 +15,11 @@ type Decoded struct {
 	mu sync.Mutex // guards the fields below
 
 	consul       *Consul // of the configuration: defaults of services
-	last, before map[Document]*fragment
+	last, before map[writtenDocument]*fragment
 }
 
 // fragments returns the decoded documents, which must not be changed.
-func (d *Decoded) fragments(documents []Document, consul *Consul) []*fragment {
+func (d *Decoded) fragments(documents []writtenDocument, consul *Consul) []*fragment {
 	list := make([]*fragment, len(documents))
 	if d == nil {
 		decodeAll(documents, list, consul)
@@ -34,7 +37,7 @@ func (d *Decoded) fragments(documents []Document, consul *Consul) []*fragment {
 		}
 	}
 	decodeAll(documents, list, d.consul)
-	d.last, d.before = make(map[Document]*fragment, len(documents)), d.last
+	d.last, d.before = make(map[writtenDocument]*fragment, len(documents)), d.last
 	for i, doc := range documents {
 		d.last[doc] = list[i]
 	}
@@ -42,13 +45,18 @@ func (d *Decoded) fragments(documents []Document, consul *Consul) []*fragment {
 }
 
 // decodeAll decodes the documents that are nil in list, on all processors.
-func decodeAll(documents []Document, list []*fragment, consul *Consul) {
+func decodeAll(documents []writtenDocument, list []*fragment, consul *Consul) {
 	next := make(chan int)
 	var running sync.WaitGroup
+	var failed atomic.Bool // a panic of a helper is one of the caller
 	for range min(runtime.GOMAXPROCS(0), len(documents)) {
 		running.Go(func() {
+			defer panics.Contain(panics.Task, nil)
 			for i := range next {
-				list[i] = decodeDocument(documents[i], consul)
+				func() {
+					defer panics.Contain(panics.Task, func() { failed.Store(true) })
+					list[i] = decodeDocument(documents[i], consul)
+				}()
 			}
 		})
 	}
@@ -59,4 +67,7 @@ func decodeAll(documents []Document, list []*fragment, consul *Consul) {
 	}
 	close(next)
 	running.Wait()
+	if failed.Load() {
+		panic(panics.Err)
+	}
 }

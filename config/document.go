@@ -11,6 +11,21 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// documentRights returns the rights of the keys of a document.
+var documentRights = sync.OnceValue(func() *rightsOf {
+	all := allRights().below
+	return &rightsOf{
+		setters: ByFile | ByDocument, names: []string{"services", "routes"},
+		below: map[string]*rightsOf{"services": all["services"], "routes": all["routes"]},
+	}
+})
+
+// writtenDocument is a document with who wrote it.
+type writtenDocument struct {
+	Document
+	by Setter
+}
+
 // fragment is what a document contains, with the decoder that knows the lines of its keys.
 type fragment struct {
 	*decoder
@@ -24,22 +39,24 @@ type parts struct {
 	Routes   []Route            `key:"routes"`
 }
 
-// decodeDocument decodes a document of a source, and checks what depends on nothing else but
-// consul. The fragment's errs has all errors.
-func decodeDocument(doc Document, consul *Consul) *fragment {
+// decodeDocument decodes a document, and checks what depends on nothing else but
+// consul. The fragment's errs has all errors. What its writer may not set is not read.
+func decodeDocument(doc writtenDocument, consul *Consul) *fragment {
 	f := &fragment{decoder: newDecoder(doc.Name)}
 	f.part = true
-	if root := f.tree(doc); len(f.errs) == 0 {
+	f.restrict(doc.by, documentRights())
+	if root := f.tree(doc.Document); len(f.errs) == 0 {
 		f.decode(root, reflect.ValueOf(&f.parts).Elem())
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.parts.Services)) {
 		s := f.parts.Services[name]
 		f.service(&s, name, consul)
+		s.ByDocument = doc.by == ByDocument
 		f.parts.Services[name] = s
 	}
 	f.checkRoutes(f.parts.Routes)
 	// The tree is ten times as large as the text, and only errors need it again.
-	f.root, f.mappings = func() *yaml.Node { return newDecoder(doc.Name).tree(doc) }, nil
+	f.root, f.mappings = func() *yaml.Node { return newDecoder(doc.Name).tree(doc.Document) }, nil
 	return f
 }
 
@@ -287,6 +304,7 @@ func (w *whole) errors() Errors {
 func (w *whole) addFragments(sources []Source, decoded *Decoded) {
 	type leveled struct {
 		level int
+		Dynamic
 		Source
 	}
 	var all []leveled
@@ -296,12 +314,14 @@ func (w *whole) addFragments(sources []Source, decoded *Decoded) {
 			w.missing = append(w.missing, y.Name())
 			continue
 		}
-		all = append(all, leveled{slices.Index(levels, y.Kind()), sources[i]})
+		all = append(all, leveled{slices.Index(levels, y.Kind()), y, sources[i]})
 	}
 	slices.SortStableFunc(all, func(a, b leveled) int { return a.level - b.level })
-	var documents []Document
+	var documents []writtenDocument
 	for _, s := range all {
-		documents = append(documents, s.Documents...)
+		for _, doc := range s.Documents {
+			documents = append(documents, writtenDocument{doc, s.writer(doc)})
+		}
 	}
 	fragments := decoded.fragments(documents, &w.config.Consul)
 	for _, s := range all {

@@ -84,6 +84,7 @@ func FuzzDocuments(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%v\nwritten:\n%s", err, written)
 		}
+		c.Services = asInFile(c.Services)
 		if !Equal(again.Config, c) || again.Hash() != built.Hash() {
 			t.Errorf("again %+v\nfirst %+v\nwritten:\n%s", again.Config, c, written)
 		}

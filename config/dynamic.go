@@ -15,6 +15,13 @@ type Dynamic struct {
 	File     string           `key:"file" format:"files"`
 	ConsulKV *DynamicConsulKV `key:"consul_kv"`
 	Etcd     *DynamicEtcd     `key:"etcd"`
+	// AllowEmpty says of File what DynamicConsulKV.AllowEmpty says.
+	AllowEmpty bool `key:"allow_empty" default:"false"`
+}
+
+// Empties reports whether nothing of what disappears from the source stays in use: see package lost.
+func (y Dynamic) Empties() bool {
+	return y.AllowEmpty || y.ConsulKV != nil && y.ConsulKV.AllowEmpty || y.Etcd != nil && y.Etcd.AllowEmpty
 }
 
 // DynamicConsulKV names one document, or a tree of documents, in Consul's KV store.
@@ -23,8 +30,8 @@ type DynamicConsulKV struct {
 	// Prefix selects all keys below it: documents, whose names end in .yaml, .yml or
 	// .json, and short forms. It ends with a slash after loading.
 	Prefix string `key:"prefix" format:"kv_tree"`
-	// AllowEmpty says that the removal of the last key is meant. Otherwise the last
-	// documents stay in use.
+	// AllowEmpty says that what disappears with the last key, or with the registry's memory, is
+	// meant. Otherwise it stays in use for some time: see package lost.
 	AllowEmpty bool `key:"allow_empty" default:"false"`
 }
 
@@ -61,6 +68,15 @@ func (y Dynamic) Name() string {
 	return y.File
 }
 
+// writer returns who wrote a document of the source. What the file says about the instances in
+// etcd is its own.
+func (y Dynamic) writer(doc Document) Setter {
+	if y.File != "" || y.Etcd != nil && doc == y.Etcd.Instances() {
+		return ByFile
+	}
+	return ByDocument
+}
+
 // dynamic completes and checks the sources of documents.
 func (d *decoder) dynamic(c *Config) {
 	first := make(map[string]string, len(c.Dynamic))
@@ -80,6 +96,9 @@ func (d *decoder) dynamic(c *Config) {
 			d.refuse(key, "", "want exactly one of file, consul_kv and etcd")
 			continue
 		}
+		if y.AllowEmpty && y.File == "" {
+			d.refuse(key+".allow_empty", "true", "only beside file; that of consul_kv or etcd is below that key")
+		}
 		if y.Etcd != nil {
 			d.dynamicEtcd(y.Etcd, key+".etcd")
 		}
@@ -90,7 +109,7 @@ func (d *decoder) dynamic(c *Config) {
 			}
 			if kv.Prefix != "" {
 				kv.Prefix = strings.TrimSuffix(kv.Prefix, "/") + "/"
-				for _, other := range []struct{ key, prefix string }{{"consul.shares", c.Consul.Shares}, {"consul.orders", c.Consul.OrdersPrefix()}} {
+				for _, other := range c.ownPrefixes() {
 					if below := other.prefix + "/"; below != "/" && (strings.HasPrefix(below, kv.Prefix) || strings.HasPrefix(kv.Prefix, below)) {
 						d.refuse(key+".consul_kv.prefix", kv.Prefix, "has keys in common with "+other.key+", "+other.prefix+", which are no documents")
 					}
@@ -102,6 +121,27 @@ func (d *decoder) dynamic(c *Config) {
 		}
 		d.once(first, y.Name(), key, y.Name())
 	}
+}
+
+// ownPrefix is a prefix of keys in Consul's KV store that are no documents.
+type ownPrefix struct{ key, prefix string }
+
+// ownPrefixes returns those that the configuration names.
+func (c *Config) ownPrefixes() []ownPrefix {
+	own := []ownPrefix{{"consul.shares", c.Consul.Shares}, {"consul.orders", c.Consul.OrdersPrefix()}}
+	for i, l := range c.Listeners {
+		if l.TLS == nil {
+			continue
+		}
+		key := fmt.Sprintf("listeners[%d].tls", i)
+		if l.TLS.ACME != nil {
+			own = append(own, ownPrefix{key + ".acme.consul_kv", l.TLS.ACME.ConsulKV})
+		}
+		for j, certificate := range l.TLS.Certificates {
+			own = append(own, ownPrefix{fmt.Sprintf("%s.certificates[%d].consul_kv", key, j), certificate.ConsulKV})
+		}
+	}
+	return own
 }
 
 // isFiles reports whether s is a pattern for files of one directory.

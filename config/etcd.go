@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"sluice/lost"
 )
 
 // EtcdCluster is how to connect to etcd.
@@ -33,7 +35,7 @@ type EtcdService struct {
 }
 
 // defaultEtcdProbation is the default of EtcdService.Probation.
-const defaultEtcdProbation = 10 * time.Minute
+const defaultEtcdProbation = lost.Stay
 
 // EtcdTLS configures TLS for https endpoints of etcd. Its files are in PEM format.
 type EtcdTLS struct {
@@ -58,6 +60,8 @@ type DynamicEtcd struct {
 	// Service is the name of the service of the instances; "": the last part of Prefix
 	// between slashes. Not empty after loading.
 	Service string `key:"service" format:"name"`
+	// AllowEmpty says that what disappears with the cluster's memory is meant: see package lost.
+	AllowEmpty bool `key:"allow_empty" default:"false"`
 }
 
 // dynamicEtcd completes and checks e.

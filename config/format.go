@@ -109,6 +109,10 @@ var formats = map[string]format{
 		`a host, a wildcard such as *.example.com, or "*"; {service} stands for the name of the service`,
 		isClaimedHost,
 	},
+	"service_host": {
+		"a host with {service} for the name of the service, such as {service}.apps.example.com",
+		isServiceHost,
+	},
 	"catalog_meta": {
 		`"KEY=VALUE", without the character "` + "`" + `"`,
 		isCatalogMeta,

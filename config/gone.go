@@ -39,6 +39,7 @@ var retired = map[string]string{
 
 // moved maps earlier names of keys, which still work, to the present ones.
 var moved = map[string]string{
+	"consul.allow_local":      "discovery.allow_local",
 	"consul.debounce":         "discovery.debounce",
 	"consul.snapshot":         "discovery.snapshot",
 	"consul.snapshot_max_age": "discovery.snapshot_max_age",

@@ -83,13 +83,17 @@ func newest(revisions []Revision) []Revision {
 }
 
 // History contains the latest applied revisions, and counts loads. The zero value is
-// empty. Its methods may be called concurrently, but Applied, Given, Resume and Keep by one goroutine.
+// empty. Its methods may be called concurrently, but Applied, Given, Own, Resume and Keep one at a time.
 type History struct {
 	mu sync.Mutex // guards the fields below
 
 	revisions []Revision // oldest first, at most keepRevisions
+	highest   uint64     // number of all revisions, also of those that are not kept
+	saved     uint64     // number of the latest revision that was read from the file, or written to it
+	dirty     bool       // the file lacks what this process has: another process writes it
 	reloads   Reloads
 	file      *historyFile // nil: the revisions end with the process
+	owned     bool         // this process writes file
 }
 
 // Applied sets the number and the time of r, adds it, and returns it. standing are the
@@ -112,24 +116,66 @@ func (h *History) Given(reason string, diff []Change) Revision {
 
 // addUnlock adds a revision, unlocks mu, and then writes the file.
 func (h *History) addUnlock(r Revision) Revision {
-	r.Number, r.Time = h.lastLocked().Number+1, time.Now()
+	h.highest++
+	r.Number, r.Time = h.highest, time.Now()
 	h.revisions = newest(append(h.revisions, r))
-	file, revisions := h.file, slices.Clone(h.revisions)
-	h.mu.Unlock()
-	if file != nil {
-		file.save(revisions) // a slow disk does not delay readers
-	}
+	h.saveUnlock()
 	return r
 }
 
-// Unchanged records a load of other documents that gave the configuration in use.
+// saveUnlock unlocks mu, and writes the latest revision to the file, if this process owns it.
+func (h *History) saveUnlock() {
+	if h.dirty = h.file != nil && !h.owned; h.dirty || h.file == nil {
+		h.mu.Unlock()
+		return
+	}
+	file, revisions := h.file, slices.Clone(h.revisions)
+	h.saved = h.lastLocked().Number
+	h.mu.Unlock()
+	file.save(revisions) // a slow disk does not delay readers
+}
+
+// Own says whether this process, and no other one, writes the file. What it has applied before is in
+// the file when Own returns: after the revisions of the process that wrote it until then, and with
+// other numbers than those.
+func (h *History) Own(owned bool) {
+	h.mu.Lock()
+	if h.owned = owned; !owned || !h.dirty || len(h.revisions) == 0 {
+		h.mu.Unlock()
+		return
+	}
+	written, highest := h.file.again()
+	n := len(h.revisions) - 1 // the latest is in use here, whatever others have applied
+	for n > 0 && h.revisions[n-1].Number > h.saved {
+		n--
+	}
+	earlier, own := h.revisions[:n], slices.Clone(h.revisions[n:])
+	if len(written) > 0 && written[len(written)-1].Number > h.saved {
+		earlier = written
+		for i := range own {
+			highest++
+			own[i].Number = highest
+		}
+	}
+	h.highest = max(h.highest, highest)
+	h.revisions = newest(slices.Concat(earlier, own))
+	h.saveUnlock()
+}
+
+// Unchanged records a load of other documents, or of another state of their sources, that gave the
+// configuration in use.
 func (h *History) Unchanged(sources []Source, standing ...Refusal) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.standLocked(standing)
 	if last := len(h.revisions) - 1; last >= 0 {
+		before := h.revisions[last].Sources
 		h.revisions[last].Sources = sources
+		if !slices.EqualFunc(before, sources, Source.goesOnAs) {
+			h.saveUnlock()
+			return
+		}
 	}
+	h.mu.Unlock()
 }
 
 // Stand records the refusals of sources that still offer what was refused.
@@ -150,17 +196,23 @@ func (h *History) standLocked(standing []Refusal) {
 // configuration c of these sources.
 func (h *History) Resume(c *Config, sources []Source) Revision {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.reloads.Applied++
 	last := &h.revisions[len(h.revisions)-1]
+	same := slices.EqualFunc(last.Sources, sources, Source.goesOnAs)
 	last.Config, last.Sources, last.Pending = c, sources, nil
-	return *last
+	resumed := *last
+	if same {
+		h.mu.Unlock()
+	} else {
+		h.saveUnlock()
+	}
+	return resumed
 }
 
-// Adopt takes over the revisions of another process if its latest is newer, and reports
-// whether it is.
+// Adopt takes over the revisions of another process, which has the state of now, unless the file has
+// a later one, and reports whether it does.
 func (h *History) Adopt(other *History) bool {
-	if other.Current().Number <= h.Current().Number {
+	if other.Current().Number < h.Current().Number || other.Current().Number == 0 {
 		return false
 	}
 	revisions := other.Revisions()
@@ -168,9 +220,8 @@ func (h *History) Adopt(other *History) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.revisions = revisions
-	if h.file != nil {
-		h.file.replace = true
-	}
+	h.saved = h.lastLocked().Number
+	h.highest, h.dirty = max(h.highest, h.saved), h.file != nil
 	return true
 }
 

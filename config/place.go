@@ -14,6 +14,8 @@ type keyPath struct {
 	name  string
 	item  bool // of a list, with an index instead of a name
 	index int
+
+	rights *rightsOf // nil: the file sets the key, which may set all
 }
 
 // String returns a text such as services.star.peers[0].

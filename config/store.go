@@ -43,11 +43,12 @@ type historyFile struct {
 	failing bool        // the last write has failed
 	lines   int         // in the file
 	size    int
-	replace bool // the file has to be replaced: its end is not that of a revision
+	latest  uint64 // number of the revision that was saved last
+	replace bool   // the file has to be replaced: its end is not that of a revision
 }
 
 // Keep makes the history permanent: its revisions begin with those in the file path, and
-// Applied adds to them. failed is told why revisions cannot be written, and nil when they
+// Applied adds to them, while this process owns the file: see Own. failed is told why revisions cannot be written, and nil when they
 // are again. A directory in place of the file means history.jsonl in it. It must be called
 // before the first revision is applied.
 //
@@ -58,21 +59,40 @@ func (h *History) Keep(path string, failed func(error)) error {
 		path = filepath.Join(path, "history.jsonl")
 	}
 	f := &historyFile{path: path, failed: failed, replace: true}
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	revisions, decodeErr := decodeHistory(path, data)
-	if err = errors.Join(err, decodeErr); err == nil && len(data) > 0 {
-		f.lines, f.size, f.replace = bytes.Count(data, []byte{'\n'}), len(data), data[len(data)-1] != '\n'
-	}
+	revisions, highest, err := f.read()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.revisions, h.file = revisions, f
+	h.revisions, h.highest, h.saved, h.file = revisions, highest, highest, f
 	return err
 }
 
-func decodeHistory(file string, data []byte) (revisions []Revision, err error) {
+// read returns the revisions in the file, and the highest number of one that it has or had.
+func (f *historyFile) read() (revisions []Revision, highest uint64, err error) {
+	data, err := os.ReadFile(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	revisions, highest, decodeErr := decodeHistory(f.path, data)
+	if err = errors.Join(err, decodeErr); err == nil && len(data) > 0 {
+		f.lines, f.size, f.replace = bytes.Count(data, []byte{'\n'}), len(data), data[len(data)-1] != '\n'
+	}
+	return revisions, highest, err
+}
+
+// again is read of a file that another process may have written. The next save replaces it, so that
+// what cannot be read does no harm.
+func (f *historyFile) again() (revisions []Revision, highest uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	revisions, highest, _ = f.read()
+	f.replace = true
+	return revisions, highest
+}
+
+// decodeHistory returns the revisions of a file, and the highest number in it. A revision replaces
+// those before it that do not have a lower number: it is a later text of the same one, or an earlier
+// version of sluice has used its number twice.
+func decodeHistory(file string, data []byte) (revisions []Revision, highest uint64, err error) {
 	number := 0
 	for line := range bytes.Lines(data) {
 		number++
@@ -81,17 +101,17 @@ func decodeHistory(file string, data []byte) (revisions []Revision, err error) {
 			if !bytes.HasSuffix(line, []byte("\n")) {
 				break // the write was cut off
 			}
-			return nil, fmt.Errorf("%s:%d: not a revision: %w", file, number, err)
+			return nil, 0, fmt.Errorf("%s:%d: not a revision: %w", file, number, err)
 		}
 		if len(r.Sources) == 0 || len(r.Sources[0].Documents) != 1 {
-			return nil, fmt.Errorf("%s:%d: not a revision: it has no configuration file", file, number)
+			return nil, 0, fmt.Errorf("%s:%d: not a revision: it has no configuration file", file, number)
 		}
-		if n := len(revisions); n > 0 && revisions[n-1].Number >= r.Number {
-			return nil, fmt.Errorf("%s:%d: revision %d comes after %d", file, number, r.Number, revisions[n-1].Number)
+		for n := len(revisions); n > 0 && revisions[n-1].Number >= r.Number; n-- {
+			revisions = revisions[:n-1]
 		}
-		revisions = append(revisions, revisionOf(r))
+		revisions, highest = append(revisions, revisionOf(r)), max(highest, r.Number)
 	}
-	return newest(revisions), nil
+	return newest(revisions), highest, nil
 }
 
 func revisionOf(r record) Revision {
@@ -132,6 +152,11 @@ func encodeRevision(r Revision) ([]byte, error) {
 func (f *historyFile) save(revisions []Revision) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	number := revisions[len(revisions)-1].Number
+	if number < f.latest {
+		return // a later call was faster
+	}
+	f.latest = number
 	err := f.write(revisions)
 	if err != nil || f.failing {
 		f.failed(err)
@@ -200,9 +225,9 @@ func (h *History) UnmarshalJSON(data []byte) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.revisions = nil
+	h.revisions, h.highest = nil, 0
 	for _, r := range records {
-		h.revisions = append(h.revisions, revisionOf(r))
+		h.revisions, h.highest = append(h.revisions, revisionOf(r)), max(h.highest, r.Number)
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ func kept(t *testing.T, path string) *History {
 	if err := h.Keep(path, func(err error) { t.Errorf("failed: %v", err) }); err != nil {
 		t.Fatal(err)
 	}
+	h.Own(true)
 	return h
 }
 
@@ -106,13 +107,14 @@ func TestHistoryWithATornLine(t *testing.T) {
 func TestHistoryThatCannotBeRead(t *testing.T) {
 	good, err := encodeRevision(Revision{Number: 7, Sources: []Source{file("x")}})
 	must(t, err)
-	for _, text := range []string{"nonsense\n", `{"number":1}` + "\n", string(good) + string(good)} {
+	for _, text := range []string{"nonsense\n", `{"number":1}` + "\n", string(good) + "nonsense\n"} {
 		path := filepath.Join(t.TempDir(), "history")
 		must(t, os.WriteFile(path, []byte(text), 0o600))
 		h := new(History)
 		if err := h.Keep(path, func(error) {}); err == nil || !strings.HasPrefix(err.Error(), path+":") {
 			t.Errorf("%s: %v", text, err)
 		}
+		h.Own(true)
 		h.Applied(revisionWith("one"))
 		if got := numbers(kept(t, path)); !reflect.DeepEqual(got, []uint64{1}) {
 			t.Errorf("%s: then revisions %d", text, got)
@@ -155,6 +157,7 @@ func TestHistoryThatCannotBeWritten(t *testing.T) {
 	var told []error
 	h := new(History)
 	must(t, h.Keep(path, func(err error) { told = append(told, err) }))
+	h.Own(true)
 	h.Applied(revisionWith("one"))
 	if h.Applied(revisionWith("two")); len(told) != 2 || told[1] == nil || !errors.Is(told[0], os.ErrNotExist) {
 		t.Fatalf("told %v", told)
@@ -177,11 +180,71 @@ func TestHistoryIsHandedOver(t *testing.T) {
 	must(t, err)
 	received := new(History)
 	must(t, json.Unmarshal(data, received))
-	if !h.Adopt(received) || h.Adopt(received) {
-		t.Error("want it adopted once")
+	if !h.Adopt(received) || h.Adopt(new(History)) {
+		t.Error("want it adopted, and not one without revisions")
 	}
 	r := h.Resume(new(Config), []Source{file("x")})
 	if r.Number != 3 || h.Applied(revisionWith("y")).Number != 4 {
 		t.Errorf("resumed %d", r.Number)
+	}
+}
+
+// Two processes begin with the same file, and only the one that owns it writes. The revisions of the
+// other one come after those, with numbers that were not used.
+func TestHistoryHasOneOwner(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history")
+	old := kept(t, path)
+	old.Applied(revisionWith("one"))
+	old.Own(false)
+	next := new(History)
+	must(t, next.Keep(path, func(err error) { t.Errorf("failed: %v", err) }))
+	next.Applied(revisionWith("two of the new process"))
+	if got := numbers(kept(t, path)); !reflect.DeepEqual(got, []uint64{1}) {
+		t.Errorf("the file has %d, written by a process that does not own it", got)
+	}
+	old.Applied(revisionWith("two of the old process")) // it does not know yet whether the new one serves
+	old.Own(true)
+	old.Applied(revisionWith("three of the old process"))
+	if got := numbers(kept(t, path)); !reflect.DeepEqual(got, []uint64{3, 2, 1}) {
+		t.Errorf("the file has %d", got)
+	}
+	old.Own(false)
+	next.Own(true)
+	if got := numbers(next); !reflect.DeepEqual(got, []uint64{4, 3, 2, 1}) {
+		t.Errorf("the new process has %d", got)
+	}
+	if r := next.Given("share", nil); r.Number != 5 || r.Sources[0].Documents[0].Text != "two of the new process" {
+		t.Errorf("%+v", r)
+	}
+	again := kept(t, path)
+	if got := numbers(again); !reflect.DeepEqual(got, []uint64{5, 4, 3, 2, 1}) {
+		t.Errorf("the file has %d", got)
+	}
+	if r, _ := again.Revision(3); r.Sources[0].Documents[0].Text != "three of the old process" {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A number that an earlier version has used twice costs no other revision, and is not used again.
+func TestHistoryWithANumberTwice(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history")
+	var text []byte
+	for i, number := range []uint64{1, 2, 3, 2, 3, 5, 4} {
+		r := revisionWith(fmt.Sprint(i))
+		r.Number = number
+		line, err := encodeRevision(r)
+		must(t, err)
+		text = append(text, line...)
+	}
+	must(t, os.WriteFile(path, text, 0o600))
+	h := kept(t, path)
+	if got := numbers(h); !reflect.DeepEqual(got, []uint64{4, 3, 2, 1}) {
+		t.Errorf("revisions %d", got)
+	}
+	if r, _ := h.Revision(3); r.Sources[0].Documents[0].Text != "4" {
+		t.Errorf("%+v", r)
+	}
+	if r := h.Applied(revisionWith("next")); r.Number != 6 {
+		t.Errorf("the next has the number %d", r.Number)
 	}
 }

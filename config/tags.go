@@ -23,12 +23,18 @@ func isClaimedHost(s string) bool {
 	return err == nil
 }
 
-// DecodeRoute returns the route with these keys, and the defaults of the others. Service and
+// isServiceHost reports whether s is an exact host of one service.
+func isServiceHost(s string) bool {
+	return strings.Contains(s, "{service}") && !strings.Contains(s, "*") && isClaimedHost(s)
+}
+
+// DecodeRoute returns the route with these keys, and the defaults of the others. Only keys that
+// by may set are allowed: see [Setter]. Service and
 // what needs the rest of the configuration are not checked. Its error names keys and what is
 // allowed, on one line.
-func DecodeRoute(keys catalog.Keys) (Route, error) {
+func DecodeRoute(keys catalog.Keys, by Setter) (Route, error) {
 	var r Route
-	d, err := decodeKeys(keys, &r)
+	d, err := decodeKeys(keys, by, allRights().below["routes"], &r)
 	if err != nil {
 		return r, err
 	}
@@ -36,43 +42,28 @@ func DecodeRoute(keys catalog.Keys) (Route, error) {
 	return r, d.short()
 }
 
-// DecodeService returns s with the settings at these keys instead of its own.
+// DecodeService returns s with the settings at these keys, which tags ask for, instead of its
+// own. Its error is as that of DecodeRoute.
 func DecodeService(s Service, keys catalog.Keys, c *Config) (Service, error) {
-	for key := range keys {
-		switch key {
-		case "upstream":
-			s.Upstream = Upstream{}
-		case "balance":
-			s.Balance = Balance{}
-		case "health", "proxy_protocol":
-		default:
-			return s, fmt.Errorf("%s: tags cannot set this", key)
-		}
-	}
 	var set Service
-	d, err := decodeKeys(keys, &set)
+	d, err := decodeKeys(keys, ByTag, allRights().below["services"].entry, &set)
 	if err != nil {
 		return s, err
 	}
-	for key := range keys {
-		switch key {
-		case "upstream":
-			s.Upstream = set.Upstream
-		case "balance":
-			s.Balance = set.Balance
-		case "health":
-			s.Health = set.Health
-		case "proxy_protocol":
-			s.ProxyProtocol = set.ProxyProtocol
+	from, to := reflect.ValueOf(set), reflect.ValueOf(&s).Elem()
+	for _, f := range objectOf(to.Type()).fields {
+		if _, given := keys[f.name]; given {
+			to.FieldByIndex(f.index).Set(from.FieldByIndex(f.index))
 		}
 	}
 	d.service(&s, "", &c.Consul)
 	return s, d.short()
 }
 
-// decodeKeys decodes keys into the struct that to points to.
-func decodeKeys(keys catalog.Keys, to any) (*decoder, error) {
+// decodeKeys decodes keys with these rights into the struct that to points to.
+func decodeKeys(keys catalog.Keys, by Setter, rights *rightsOf, to any) (*decoder, error) {
 	d := newDecoder("")
+	d.restrict(by, rights)
 	var n yaml.Node
 	if err := n.Encode(keys); err != nil {
 		return nil, fmt.Errorf("cannot be used: %w", err)

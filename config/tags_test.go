@@ -13,7 +13,7 @@ func TestDecodeRoute(t *testing.T) {
 		"host": "h", "path": "/api", "match": "string_prefix", "strip_prefix": "/api", "listeners": []string{"web"},
 		"when":  catalog.Keys{"header": catalog.Keys{"x-a": "1"}, "any": []catalog.Keys{{"scheme": "https"}}},
 		"retry": catalog.Keys{"attempts": "3"},
-	})
+	}, ByTag)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -21,7 +21,7 @@ func TestDecodeRoute(t *testing.T) {
 		r.When.Any[0].Scheme != "https" || *r.Retry.Attempts != 3 || r.Listeners[0] != "web" {
 		t.Errorf("the route is %+v", r)
 	}
-	if r, err := DecodeRoute(catalog.Keys{"path": "/"}); err != nil || r.Match != "prefix" {
+	if r, err := DecodeRoute(catalog.Keys{"path": "/"}, ByTag); err != nil || r.Match != "prefix" {
 		t.Errorf("without more keys: %+v, %v: want the defaults", r, err)
 	}
 	for _, test := range []struct {
@@ -39,7 +39,7 @@ func TestDecodeRoute(t *testing.T) {
 		{catalog.Keys{"path": "/\nhost: other"}, ""},
 		{catalog.Keys{"host": "&a *a"}, ""},
 	} {
-		r, err := DecodeRoute(test.keys)
+		r, err := DecodeRoute(test.keys, ByTag)
 		if err == nil && (test.want != "" || r.Host == "other") || err != nil && (!strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n")) {
 			t.Errorf("%s: %+v, the error is %v, want %q", test.keys, r, err, test.want)
 		}
@@ -66,9 +66,9 @@ func TestDecodeService(t *testing.T) {
 		t.Errorf("without settings: %+v, %v, want %+v", same, err, star)
 	}
 	for want, keys := range map[string]catalog.Keys{
-		"retry: tags cannot set this": {"retry": catalog.Keys{"attempts": "3"}},
-		"upstream.protocol":           {"upstream": catalog.Keys{"protocol": "h2"}}, // without tls
-		"balance.policy: value":       {"balance": catalog.Keys{"policy": "magic"}},
+		"retry: a tag cannot set this: want it in the file (allowed here: balance, upstream, proxy_protocol, health)": {"retry": catalog.Keys{"attempts": "3"}},
+		"upstream.protocol":     {"upstream": catalog.Keys{"protocol": "h2"}}, // without tls
+		"balance.policy: value": {"balance": catalog.Keys{"policy": "magic"}},
 	} {
 		if _, err := DecodeService(star, keys, c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: the error is %v, want %q", keys, err, want)

@@ -12,6 +12,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/events"
+	"sluice/panics"
 )
 
 const (
@@ -184,7 +185,9 @@ func (c *Client) KeepProbing() (done func()) {
 	if c.running == 1 {
 		ctx, cancel := context.WithCancel(context.Background())
 		var probing sync.WaitGroup
-		probing.Go(func() { c.agents.watch(ctx) })
+		probing.Go(func() {
+			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { c.agents.watch(ctx) })
+		})
 		c.stop = func() {
 			cancel()
 			probing.Wait()

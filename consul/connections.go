@@ -64,7 +64,10 @@ func (c *connections) send(r *http.Request, read func(*http.Response) error) err
 	}
 	defer found()
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { found() }}
-	response, err := g.transport.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
+	own := r.Context().Value(ownConnection{}) != nil
+	r = r.WithContext(httptrace.WithClientTrace(r.Context(), trace))
+	r.Close = r.Close || own
+	response, err := g.transport.RoundTrip(r)
 	if refused := (*refusal)(nil); errors.As(err, &refused) {
 		response, err = refused.response, nil
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"sluice/panics"
 )
 
 // The rate of the queries of one loop. A burst has no delay, so that a change does not
@@ -71,7 +73,11 @@ type followLoop struct {
 }
 
 // poll sends one query.
-func (f *followLoop) poll(ctx context.Context, wait time.Duration) error {
+func (f *followLoop) poll(ctx context.Context, wait time.Duration) (err error) {
+	defer panics.Contain(panics.Watch, func() {
+		f.index = 0
+		err = panics.Err // and so the query is repeated after a pause
+	})
 	q := f.Query
 	if wait == 0 {
 		f.index = 0

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"sluice/panics"
 )
 
 const (
@@ -54,7 +56,10 @@ func (c *Client) Lock(ctx context.Context, key string) (*Lock, error) {
 	}
 	held, end := context.WithCancelCause(context.Background())
 	l := &Lock{client: c, key: key, session: session, end: end, Held: held}
-	l.renewed.Go(func() { l.renew() })
+	l.renewed.Go(func() {
+		defer panics.Contain(panics.Watch, nil)
+		l.renew()
+	})
 	if err := l.acquire(ctx); err != nil {
 		l.stop(nil)
 		_ = l.destroy(context.WithoutCancel(ctx)) // else it ends by its TTL
@@ -146,6 +151,7 @@ func (c *Client) newSession(ctx context.Context, key string) (id string, err err
 func extend(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
 	extended, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
+		defer panics.Contain(panics.Watch, nil)
 		time.AfterFunc(grace, func() { end(context.Cause(ctx)) })
 	})
 	return extended, func() {

@@ -178,20 +178,20 @@ func TestNewSessionIsDestroyedIfTheLockIsNotAwaited(t *testing.T) {
 func TestLockOfADeadProcess(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t, consultest.Options{Config: map[string]any{"session_ttl_min": "1s"}})
-	c := realClient(t, agent, "")
-	c.lockTTL = 2 * time.Second
-	dead, err := c.Lock(t.Context(), lockKey)
+	mortal, c := realClient(t, agent, ""), realClient(t, agent, "")
+	mortal.lockTTL = 2 * time.Second
+	dead, err := mortal.Lock(t.Context(), lockKey)
 	must(t, err)
 	second := lockLater(t, c, t.Context())
-	session, _, err := agent.Client().Session().Info(dead.session, nil)
-	must(t, err)
-	if session.TTL != c.lockTTL.String() || len(session.NodeChecks) > 0 {
-		t.Errorf("the session depends on more than its TTL: %+v", session)
-	}
 	dead.stop(nil) // no renewal, and no Unlock
 	l := <-second
 	if l == nil {
 		t.Fatal("no lock")
+	}
+	session, _, err := agent.Client().Session().Info(l.session, nil)
+	must(t, err)
+	if session == nil || session.TTL != c.lockTTL.String() || len(session.NodeChecks) > 0 {
+		t.Errorf("the session depends on more than its TTL: %+v", session)
 	}
 	must(t, dead.Unlock(t.Context())) // of a process that was asleep: it frees nothing
 	pair, _, err := c.Key(t.Context(), lockKey, 0, 0)

@@ -135,21 +135,25 @@ type bodyKey struct{}
 // bodyReader reads the body of an answer.
 type bodyReader func(http.Header, io.Reader) error
 
-// withBody returns a context for a request. If the status is 200, or 404 and the request
+// withBody returns a context for a request of q. If the status is 200, or 404 and the request
 // may find nothing, read is called with the body, and hashicorp/consul/api decodes "null":
 // for a large answer its own decoder takes several times as long.
-func withBody(ctx context.Context, mayBeAbsent bool, read bodyReader) context.Context {
-	return context.WithValue(ctx, bodyKey{}, body{read, mayBeAbsent})
+func withBody(ctx context.Context, q Query, read bodyReader) context.Context {
+	return context.WithValue(ctx, bodyKey{}, body{read: read, mayBeAbsent: q.MayBeAbsent, blocks: q.WaitIndex > 0})
 }
 
-// body is what is done with the body of an answer.
+// body is what is done with the body of an answer, and with its request.
 type body struct {
 	read        bodyReader
 	mayBeAbsent bool
+	blocks      bool // the request has an index: it is sent once
 }
 
 func (t meteredTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	t.meter.queries.Add(1)
+	if b, _ := r.Context().Value(bodyKey{}).(body); b.blocks {
+		r = unrepeated(r)
+	}
 	var response *http.Response
 	err := t.connections.send(r, func(answer *http.Response) error {
 		response = answer

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/events"
+	"sluice/panics"
 )
 
 const (
@@ -93,6 +94,7 @@ func (s *agents) probeAll(ctx context.Context, list []*agent) {
 	var probing sync.WaitGroup
 	for _, a := range list {
 		probing.Go(func() {
+			defer panics.Contain(panics.Watch, nil)
 			c, err := a.probe(ctx, probeTimeout)
 			if ctx.Err() == nil {
 				s.note(a, c, err)

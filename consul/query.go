@@ -122,7 +122,7 @@ func (a *agent) get(ctx context.Context, q Query, read func(io.Reader) error) (A
 	)
 	err := a.repeat(limited, q.QueryOptions, func(ctx context.Context) (err error) {
 		readErr = nil
-		options := q.QueryOptions.WithContext(withBody(ctx, q.MayBeAbsent, func(h http.Header, body io.Reader) error {
+		options := q.QueryOptions.WithContext(withBody(ctx, q, func(h http.Header, body io.Reader) error {
 			header = h
 			readErr = read(body)
 			return nil

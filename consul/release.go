@@ -3,6 +3,8 @@ package consul
 import (
 	"io"
 	"time"
+
+	"sluice/panics"
 )
 
 // releaseTimeout bounds the wait of Release for an agent. It closes the connection of a
@@ -71,6 +73,7 @@ func (c *meteredConn) closeInBackground() (closing bool) {
 	deadline := time.Now().Add(releaseTimeout)
 	_ = c.SetReadDeadline(deadline)
 	go func() {
+		defer panics.Contain(panics.Watch, nil)
 		_, _ = io.Copy(io.Discard, c.Conn)
 		_ = c.close()
 		m.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -59,3 +60,20 @@ func newTransport(dial, dialTLS dialFunc, proxied *tls.Config, connections int) 
 // forQueries returns the number of connections for queries. Probes need two while one
 // hangs.
 func forQueries(connections int) int { return max(1, connections-2) }
+
+// unrepeated returns r, which has no body, as a request that net/http sends once. Otherwise it
+// sends a GET again, without an error, when a connection that it has used before is cut. The
+// index of a blocking query is then that of an agent which may have lost its state meanwhile, and
+// does not reach this index for long; the loop does not learn that it should ask without it.
+func unrepeated(r *http.Request) *http.Request {
+	once := *r
+	once.Body, once.GetBody = unrepeatedBody{}, nil
+	return &once
+}
+
+// unrepeatedBody is an empty body that net/http does not know to be empty, nor how to send
+// again: http.NoBody and a nil body it would. On the wire it is no body.
+type unrepeatedBody struct{}
+
+func (unrepeatedBody) Read([]byte) (int, error) { return 0, io.EOF }
+func (unrepeatedBody) Close() error             { return nil }

@@ -26,13 +26,13 @@ func newScripted() *scripted {
 }
 
 // reports is the report function of a source.
-type reports func(Report) []Instance
+type reports func(Report) WatchState
 
 func (r reports) set(set []Instance)                 { r.setAt(0, set) }
 func (r reports) setAt(index uint64, set []Instance) { r(Report{Set: set, Known: true, Index: index}) }
 func (r reports) fail(text string)                   { r(Report{Err: errors.New(text)}) }
 
-func (s *scripted) Run(ctx context.Context, report func(Report) []Instance) error {
+func (s *scripted) Run(ctx context.Context, report func(Report) WatchState) error {
 	defer close(s.ended)
 	s.reports <- report
 	<-ctx.Done()
@@ -88,11 +88,12 @@ func inBubble(t *testing.T, f func(t *testing.T, b *bubble)) {
 		b.Manager = NewManager(ManagerOptions{
 			Debounce: Debounce{Quiet: 100 * time.Millisecond, MaxWait: time.Second},
 			Log:      zerolog.New(&b.log).Level(zerolog.InfoLevel),
-			Fallback: func(service, source string) ([]Instance, time.Time, bool) {
+			Fallback: func(service, source string) (WatchState, bool) {
 				if b.fallback == nil {
-					return nil, time.Time{}, false
+					return WatchState{}, false
 				}
-				return b.fallback(service, source)
+				set, asOf, ok := b.fallback(service, source)
+				return WatchState{Source: source, Known: true, Set: set, Restored: asOf}, ok
 			},
 			Sink: func(service string, set []Instance) {
 				b.mu.Lock()

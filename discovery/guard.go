@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -25,7 +26,9 @@ const settleTime = 10 * time.Second
 //     the registry lists another instance in service at the same address, or after
 //     the time Probation. This time does not run while the registry fails. Instances
 //     that go missing within 10 s after a failure are on probation, too, until these
-//     10 s are over.
+//     10 s are over. Missing are also those that left in the 10 s before, unless they were
+//     replaced: another one has come into service since, or, for each one that an answer lacks,
+//     in the 10 s before. A registry that loses instances gets no new ones.
 //
 // Additions and updates count at once, with one exception: if an answer is a loss, an
 // [Instance.Unchecked] instance counts as missing.
@@ -41,15 +44,10 @@ type Guard struct {
 	known     []Instance // of the last accepted answer
 	asOf      time.Time  // of that answer; zero after a failure: the time on probation does not run
 	settled   time.Time  // settleTime after the last failure
-	departed  []departure
+	departed  []Departure
+	arrived   []time.Time // when instances came into service that have not replaced any yet
 	probation map[Key]probationer
 	before    int // number of instances in service before the loss
-}
-
-// departure is an instance in service that went missing within settleTime.
-type departure struct {
-	instance Instance
-	at       time.Time
 }
 
 // probationer is an instance on probation.
@@ -59,10 +57,57 @@ type probationer struct {
 	brief    bool          // probation ends at settled
 }
 
-// Inherit sets the known instances before the first answer. For those on probation the
-// time starts again.
-func (g *Guard) Inherit(set []Instance) {
+// GuardMemory is what a Guard knows beside the set that it has returned last.
+type GuardMemory struct {
+	// Before is the number of instances in service before the loss that has put instances on
+	// probation.
+	Before int `json:"before,omitempty"`
+
+	// AsOf is the time of the last accepted answer; zero after a failure. Settled is until when
+	// instances that go missing are on probation because of the last failure.
+	AsOf    time.Time `json:"as_of,omitzero"`
+	Settled time.Time `json:"settled,omitzero"`
+
+	Departed  []Departure      `json:"departed,omitempty"`
+	Arrived   []time.Time      `json:"arrived,omitempty"` // when others came into service that have not replaced any yet
+	Probation []ProbationSpent `json:"probation,omitempty"`
+}
+
+// Departure is an instance in service that went missing a short time ago.
+type Departure struct {
+	Instance Instance  `json:"instance"`
+	At       time.Time `json:"at"`
+}
+
+// ProbationSpent is how long an instance has been on probation, while the registry answered.
+type ProbationSpent struct {
+	Key   Key           `json:"key"`
+	Spent time.Duration `json:"spent"`
+	Brief bool          `json:"brief,omitempty"` // its probation ends at GuardMemory.Settled
+}
+
+// Memory returns what g knows beside the set that Accept has returned last.
+func (g *Guard) Memory() GuardMemory {
+	m := GuardMemory{AsOf: g.asOf, Settled: g.settled, Departed: slices.Clone(g.departed), Arrived: slices.Clone(g.arrived)}
+	if len(g.probation) > 0 {
+		m.Before = g.before
+	}
+	for key, p := range g.probation {
+		m.Probation = append(m.Probation, ProbationSpent{key, p.spent, p.brief})
+	}
+	slices.SortFunc(m.Probation, func(a, b ProbationSpent) int {
+		return cmp.Or(cmp.Compare(a.Key.ID, b.Key.ID), cmp.Compare(a.Key.Address, b.Key.Address), cmp.Compare(a.Key.Machine, b.Key.Machine))
+	})
+	return m
+}
+
+// Inherit continues, before the first answer, for a Guard that has returned set and has this memory.
+func (g *Guard) Inherit(set []Instance, m GuardMemory) {
 	g.known, g.probation = nil, nil
+	g.asOf, g.departed, g.arrived = m.AsOf, slices.Clone(m.Departed), slices.Clone(m.Arrived)
+	if m.Settled.After(g.settled) {
+		g.settled = m.Settled
+	}
 	for _, i := range set {
 		if i.Probation.IsZero() {
 			g.known = append(g.known, i)
@@ -70,7 +115,13 @@ func (g *Guard) Inherit(set []Instance) {
 			g.suspend(i, i.Probation, false)
 		}
 	}
-	g.before = CountServing(g.known) + len(g.probation)
+	for _, s := range m.Probation {
+		if p, ok := g.probation[s.Key]; ok {
+			p.spent, p.brief = s.Spent, s.Brief
+			g.probation[s.Key] = p
+		}
+	}
+	g.before = cmp.Or(m.Before, CountServing(g.known)+len(g.probation))
 }
 
 // Failed records that a query failed or that its answer is doubtful.
@@ -120,7 +171,7 @@ func (g *Guard) Deselect(set []Instance) {
 		return ok
 	}
 	g.known = slices.DeleteFunc(slices.Clone(g.known), deselected)
-	g.departed = slices.DeleteFunc(g.departed, func(d departure) bool { return deselected(d.instance) })
+	g.departed = slices.DeleteFunc(g.departed, func(d Departure) bool { return deselected(d.Instance) })
 }
 
 // Accept makes set the known instances. set must be normalised, and its removals
@@ -130,16 +181,12 @@ func (g *Guard) Accept(now time.Time, set []Instance, forgot bool) []Instance {
 	g.advance(now)
 	listed, serving := mapped(set), CountServing(set)
 	missing := g.missing(listed)
-	if g.gained(set) {
-		g.departed = nil
-	}
-	g.departed = slices.DeleteFunc(g.departed, func(d departure) bool { return present(listed, d.instance) })
+	g.arrive(now, g.gained(set))
+	g.departed = slices.DeleteFunc(g.departed, func(d Departure) bool { return present(listed, d.Instance) })
 	if g.Probation > 0 && g.Loses(now, set, forgot) {
 		g.lose(now, missing, serving > 0 && !forgot)
 	} else if !g.PassingOnly {
-		for _, i := range missing {
-			g.departed = append(g.departed, departure{i, now})
-		}
+		g.depart(now, missing)
 	}
 	g.known = set
 	g.release(now, set, listed, serving)
@@ -159,17 +206,46 @@ func (g *Guard) Accept(now time.Time, set []Instance, forgot bool) []Instance {
 	return merged
 }
 
-// gained reports whether an instance of set has come into service that was neither in
-// service before nor has departed. Then the departed instances were replaced, as in a
-// roll-out: a registry that loses instances gets no new ones.
-func (g *Guard) gained(set []Instance) bool {
+// gained returns how many instances of set have come into service that were neither in
+// service before, nor have departed, nor are on probation: what returns is nothing new.
+func (g *Guard) gained(set []Instance) (n int) {
 	before := mapped(g.known)
 	for _, d := range g.departed {
-		before[d.instance.Key()] = d.instance
+		before[d.Instance.Key()] = d.Instance
 	}
-	return slices.ContainsFunc(set, func(i Instance) bool {
-		return i.Serving() && !before[i.Key()].Serving()
-	})
+	for _, i := range set {
+		if _, lost := g.probation[i.Key()]; i.Serving() && !before[i.Key()].Serving() && !lost {
+			n++
+		}
+	}
+	return n
+}
+
+// arrive records that n instances have come into service. They have replaced the departed
+// ones, as in a roll-out, and those beyond may replace others that depart within settleTime.
+// The first instances of a service replace none.
+func (g *Guard) arrive(now time.Time, n int) {
+	if n == 0 {
+		return
+	}
+	if CountServing(g.known) > 0 {
+		for range n - len(g.departed) {
+			g.arrived = append(g.arrived, now)
+		}
+	}
+	g.departed = nil
+}
+
+// depart records that missing are gone, unless as many others have arrived: then these have
+// replaced them.
+func (g *Guard) depart(now time.Time, missing []Instance) {
+	if len(missing) <= len(g.arrived) {
+		g.arrived = g.arrived[len(missing):]
+		return
+	}
+	for _, i := range missing {
+		g.departed = append(g.departed, Departure{i, now})
+	}
 }
 
 // advance adds the time since the last answer to the time on probation, unless a query
@@ -182,7 +258,8 @@ func (g *Guard) advance(now time.Time) {
 		}
 	}
 	g.asOf = now
-	g.departed = slices.DeleteFunc(g.departed, func(d departure) bool { return now.Sub(d.at) > settleTime })
+	g.departed = slices.DeleteFunc(g.departed, func(d Departure) bool { return now.Sub(d.At) > settleTime })
+	g.arrived = slices.DeleteFunc(g.arrived, func(at time.Time) bool { return now.Sub(at) > settleTime })
 }
 
 // lose puts missing on probation. If brief, probation ends at settled; otherwise the
@@ -191,6 +268,7 @@ func (g *Guard) lose(now time.Time, missing []Instance, brief bool) {
 	if len(g.probation) == 0 {
 		g.before = 0
 	}
+	g.arrived = nil
 	before := CountServing(g.known)
 	if !brief {
 		for key, p := range g.probation {
@@ -198,7 +276,7 @@ func (g *Guard) lose(now time.Time, missing []Instance, brief bool) {
 			g.probation[key] = p
 		}
 		for _, d := range g.departed {
-			g.suspend(d.instance, now, false)
+			g.suspend(d.Instance, now, false)
 			before++
 		}
 		g.departed = nil

@@ -79,7 +79,31 @@ func TestGuard(t *testing.T) {
 		}},
 		{"what left in a roll-out does not come back", []step{
 			{0, "a b", "a b"}, {s, "a b c:unchecked", "a b c:critical"}, {s, "a b c", "a b c"}, {s, "b c", "b c"},
-			{s, "b c d", "b c d"}, {s, "c d", "c d"}, {s, "", "b? c? d?"}, {s, "x y z", "x y z"},
+			{s, "b c d", "b c d"}, {s, "c d", "c d"}, {s, "", "c? d?"}, {s, "x y", "x y"},
+		}},
+		{"what was replaced in one answer does not come back", []step{
+			{0, "a", "a"}, {s, "b", "b"}, {s, "", "b?"}, {s, "c", "c"},
+		}},
+		{"nor what its replacement has preceded", []step{
+			{0, "a b", "a b"}, {s, "a b c d", "a b c d"}, {9 * s, "b c d", "b c d"}, {s, "c d", "c d"}, {s, "", "c? d?"},
+		}},
+		{"an instance replaces one only", []step{
+			{0, "a b c", "a b c"}, {s, "a b c d", "a b c d"}, {s, "b c d", "b c d"}, {s, "c d", "c d"}, {s, "d", "d"}, {s, "", "b? c? d?"},
+		}},
+		{"also if it has replaced one that left before", []step{
+			{0, "a b c", "a b c"}, {s, "b c", "b c"}, {s, "b c d", "b c d"}, {s, "c d", "c d"}, {s, "", "b? c? d?"},
+		}},
+		{"fewer than have left replace none of them", []step{
+			{0, "a b c", "a b c"}, {s, "c d", "c d"}, {s, "", "a? b? c? d?"},
+		}},
+		{"an instance that came long ago replaces none", []step{
+			{0, "a b", "a b"}, {s, "a b c", "a b c"}, {11 * s, "b c", "b c"}, {s, "", "a? b? c?"},
+		}},
+		{"the first instances replace none", []step{
+			{0, "", ""}, {s, "a b", "a b"}, {s, "b", "b"}, {s, "", "a? b?"},
+		}},
+		{"nor do those that return from probation", []step{
+			{0, "a b", "a b"}, {s, "", "a? b?"}, {s, "a", "a b?"}, {s, "a b", "a b"}, {s, "b", "b"}, {s, "", "a? b?"},
 		}},
 		{"what returns is nothing new", []step{
 			{0, "a b c", "a b c"}, {s, "c", "c"}, {s, "a c", "a c"}, {s, "", "a? b? c?"},
@@ -149,24 +173,31 @@ func TestGuard(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			g := &Guard{Probation: 10 * time.Minute}
-			now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-			for n, step := range tt.steps {
-				now = now.Add(step.after)
-				if step.answer == "error" {
-					g.Failed(now)
-					continue
-				}
-				answer, forgot := strings.CutPrefix(step.answer, "!")
-				got := g.Accept(now, Normalize(parseSet(answer)), forgot)
-				if formatSet(got) != step.want {
-					t.Fatalf("step %d, answer %q: got %q, want %q", n, step.answer, formatSet(got), step.want)
-				}
-				if !slices.IsSortedFunc(got, compareKeys) {
-					t.Fatalf("step %d: %q is not sorted", n, formatSet(got))
-				}
-				if expiry, ok := g.Expiry(); ok != (len(g.probation) > 0) || ok && !expiry.After(now) {
-					t.Fatalf("step %d: %d on probation, expiry %v, %v", n, len(g.probation), expiry, ok)
+			for _, handedOver := range []bool{false, true} { // after each answer, to another Guard
+				g := &Guard{Probation: 10 * time.Minute}
+				now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+				for n, step := range tt.steps {
+					now = now.Add(step.after)
+					if step.answer == "error" {
+						g.Failed(now)
+						continue
+					}
+					answer, forgot := strings.CutPrefix(step.answer, "!")
+					got := g.Accept(now, Normalize(parseSet(answer)), forgot)
+					if formatSet(got) != step.want {
+						t.Fatalf("handed over %v, step %d, answer %q: got %q, want %q", handedOver, n, step.answer, formatSet(got), step.want)
+					}
+					if !slices.IsSortedFunc(got, compareKeys) {
+						t.Fatalf("step %d: %q is not sorted", n, formatSet(got))
+					}
+					if expiry, ok := g.Expiry(); ok != (len(g.probation) > 0) || ok && !expiry.After(now) {
+						t.Fatalf("step %d: %d on probation, expiry %v, %v", n, len(g.probation), expiry, ok)
+					}
+					if handedOver {
+						memory := g.Memory()
+						g = &Guard{Probation: 10 * time.Minute}
+						g.Inherit(got, memory)
+					}
 				}
 			}
 		})
@@ -249,7 +280,7 @@ func TestInheritKeepsProbation(t *testing.T) {
 	known := parseSet("a b c")
 	known[0].Probation = now.Add(-time.Hour)
 	g := &Guard{Probation: time.Minute}
-	g.Inherit(known)
+	g.Inherit(known, GuardMemory{})
 	got := g.Accept(now, parseSet("b"), false)
 	if formatSet(got) != "a? b" || !got[0].Probation.Equal(now.Add(-time.Hour)) {
 		t.Errorf("got %q since %v", formatSet(got), got[0].Probation)

@@ -67,6 +67,10 @@ type Instance struct {
 	Tags []string          `json:"tags,omitempty"`
 	Meta map[string]string `json:"meta,omitempty"`
 
+	// Registered orders the registrations of a registry by the time at which they were last
+	// written; 0: unknown. In Consul it is the ModifyIndex of the service.
+	Registered uint64 `json:"registered,omitempty"`
+
 	// Weight is the share of traffic with this Status; 0: no traffic.
 	Weight int    `json:"weight"`
 	Status Status `json:"status"`
@@ -90,6 +94,10 @@ type Instance struct {
 	// Probation is the start of probation; zero: the instance is not on probation. See
 	// [Guard].
 	Probation time.Time `json:"probation,omitzero"`
+
+	// Failed says how an instance on probation has failed since; empty: it has not. A source
+	// does not know it: it is in states that have passed a boundary, such as a restart.
+	Failed string `json:"failed,omitempty"`
 }
 
 // Key identifies an instance. The same id at another address is another instance. The
@@ -124,13 +132,13 @@ func (i Instance) Serving() bool {
 // Usable reports whether requests may be sent to i: it is in service or on probation.
 func (i Instance) Usable() bool { return i.Serving() || !i.Probation.IsZero() }
 
-// Equal reports whether i and o agree in every field. A nil slice or map
-// equals an empty one.
+// Equal reports whether i and o agree in every field but Registered: a registration that was
+// written again and says the same is no change. A nil slice or map equals an empty one.
 func (i Instance) Equal(o Instance) bool {
 	return i.Service == o.Service && i.ID == o.ID && i.Node == o.Node &&
 		i.Address == o.Address && i.Port == o.Port && i.AddressTag == o.AddressTag && i.Socket == o.Socket && i.NodeAddress == o.NodeAddress &&
 		i.Weight == o.Weight && i.Status == o.Status && i.Priority == o.Priority && i.Detail == o.Detail &&
-		i.Datacenter == o.Datacenter && i.Kind == o.Kind && i.Unchecked == o.Unchecked && i.Probation.Equal(o.Probation) &&
+		i.Datacenter == o.Datacenter && i.Kind == o.Kind && i.Unchecked == o.Unchecked && i.Probation.Equal(o.Probation) && i.Failed == o.Failed &&
 		slices.Equal(i.Tags, o.Tags) && maps.Equal(i.Meta, o.Meta)
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/events"
+	"sluice/panics"
 )
 
 // Debounce configures the batching of additions and updates. Removals never wait.
@@ -31,11 +33,11 @@ type ManagerOptions struct {
 	// manager's methods, except Run.
 	Sink func(service string, set []Instance)
 
-	// Fallback returns a saved set, and the time when it was current, for a service
+	// Fallback returns the saved state of a service, with Restored, for a service
 	// without a set when its first query fails, or after a second. source is as in
 	// WatchStatus. It is called at most once for each watch, and must neither block
 	// nor call the manager. May be nil.
-	Fallback func(service, source string) (set []Instance, asOf time.Time, ok bool)
+	Fallback func(service, source string) (state WatchState, ok bool)
 
 	Log    zerolog.Logger
 	Events *events.Feed // gets what happens to the watches; may be nil
@@ -48,7 +50,7 @@ const fallbackAfter = time.Second
 // safe for concurrent use.
 type Manager struct {
 	sink     func(service string, set []Instance)
-	fallback func(service, source string) ([]Instance, time.Time, bool)
+	fallback func(service, source string) (WatchState, bool)
 	log      zerolog.Logger
 	events   *events.Feed
 	wake     chan struct{} // capacity 1: the queue or starting has changed
@@ -106,8 +108,9 @@ func (m *Manager) Run(ctx context.Context) error {
 
 // Watch starts to watch service with s. It may be called before and during Run. It
 // stops another source of the same service, whose last set stays in use until s
-// reports one; the watch is stale until then.
-func (m *Manager) Watch(service string, s Source) {
+// reports one; the watch is stale until then. known is what is known about s from elsewhere, for a
+// service that is not watched yet; see Adopt.
+func (m *Manager) Watch(service string, s Source, known ...WatchState) {
 	w := &watch{manager: m, source: s}
 	w.status = WatchStatus{Service: service, Source: name{s}.String(), Since: time.Now()}
 	if _, static := s.(*Static); static {
@@ -119,6 +122,9 @@ func (m *Manager) Watch(service string, s Source) {
 	if old := m.watches[service]; old != nil {
 		m.inheritLocked(w, old)
 		m.retireLocked(old)
+	}
+	for _, k := range known {
+		w.adoptLocked(k)
 	}
 	m.watches[service] = w
 	m.starting = append(m.starting, w)
@@ -159,6 +165,16 @@ func (m *Manager) AwaitStatic(ctx context.Context) {
 	}
 }
 
+// Restore gives each watch without a set that of Fallback now: the caller cannot wait for its source.
+func (m *Manager) Restore() {
+	m.mu.Lock()
+	watches := slices.Collect(maps.Values(m.watches))
+	m.mu.Unlock()
+	for _, w := range watches {
+		w.restore()
+	}
+}
+
 // SetDebounce changes the batching, also of changes that wait.
 func (m *Manager) SetDebounce(d Debounce) {
 	m.mu.Lock()
@@ -195,18 +211,31 @@ func (m *Manager) startSources(ctx context.Context) {
 		ctx, cancel := context.WithCancel(ctx)
 		w.cancel = cancel
 		m.sources.Go(func() {
+			defer panics.Contain(panics.Watch, nil)
 			defer cancel()
 			if m.fallback != nil {
-				late := time.AfterFunc(fallbackAfter, w.restore)
+				late := time.AfterFunc(fallbackAfter, func() {
+					defer panics.Contain(panics.Watch, nil)
+					w.restore()
+				})
 				defer late.Stop()
 			}
-			if err := w.source.Run(ctx, w.take); ctx.Err() == nil {
-				w.take(Report{Err: fmt.Errorf("the watch ended: %w", cmp.Or(err, errSourceEnded))})
-			}
+			panics.Repeat(ctx.Done(), panics.Watch, watchAgain, func() {
+				err := panics.Err
+				defer func() {
+					if ctx.Err() == nil {
+						w.take(Report{Err: fmt.Errorf("the watch ended: %w", cmp.Or(err, errSourceEnded))})
+					}
+				}()
+				err = w.source.Run(ctx, w.take)
+			})
 		})
 	}
 	m.starting = nil
 }
+
+// watchAgain is the pause before a source runs again that has panicked.
+const watchAgain = time.Second
 
 var errSourceEnded = errors.New("source returned without an error")
 
@@ -266,11 +295,14 @@ func (m *Manager) scheduleLocked(w *watch) {
 
 // inheritLocked copies the state of old to w.
 func (m *Manager) inheritLocked(w, old *watch) {
-	w.known, w.origin, w.latest, w.applied = old.known, old.origin, old.latest, old.applied
+	w.known, w.origin, w.latest, w.memory, w.applied = old.known, old.origin, old.latest, old.memory, old.applied
 	w.changed, w.waiting, w.due, w.batched = old.changed, old.waiting, old.due, old.batched
 	w.status.Changes, w.status.LastChange = old.status.Changes, old.status.LastChange
 	w.status.Instances, w.status.LastSuccess = old.status.Instances, old.status.LastSuccess
 	w.status.Probation, w.status.Restored = old.status.Probation, old.status.Restored
+	if w.origin == w.status.Source {
+		w.status.Endpoint, w.status.Index = old.status.Endpoint, old.status.Index
+	}
 	if w.known {
 		w.status.State = WatchStale
 	}

@@ -63,7 +63,7 @@ func TestReplacedSourceKeepsTheSet(t *testing.T) {
 		if s := b.status(); s.State != WatchStale || s.Instances != 2 || s.Changes != 1 {
 			t.Errorf("after the replacement: %+v", s)
 		}
-		if set := w(Report{}); describe(set) != "a b" {
+		if set := w(Report{}).Set; describe(set) != "a b" {
 			t.Errorf("it knows %q", describe(set))
 		}
 		old.setAt(9, nil)
@@ -102,7 +102,7 @@ func TestUnwatchStopsTheSource(t *testing.T) {
 
 type failingSource struct{}
 
-func (failingSource) Run(context.Context, func(Report) []Instance) error {
+func (failingSource) Run(context.Context, func(Report) WatchState) error {
 	return errors.New("no such region")
 }
 

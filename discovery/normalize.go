@@ -11,7 +11,8 @@ import (
 // The result is the registration with the best status, so that a failed agent does not
 // take a process out of service that another agent reports. Of two with the same
 // status, a checked one has precedence. Only the node is always the first in
-// alphabetical order, so that it is stable.
+// alphabetical order, so that it is stable. A source sets what the registrations say, such as tags,
+// to what is to count.
 func Normalize(set []Instance) []Instance {
 	if len(set) == 0 {
 		return nil

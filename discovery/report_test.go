@@ -10,7 +10,7 @@ import (
 func TestSetWithAnErrorIsUsed(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		report := b.startWith("a")
-		inUse := report(Report{Set: instances("a", "b"), Known: true, Endpoint: "http://c", Index: 7, Err: errors.New("dc1 is away")})
+		inUse := report(Report{Set: instances("a", "b"), Known: true, Endpoint: "http://c", Index: 7, Err: errors.New("dc1 is away")}).Set
 		if describe(inUse) != "a b" {
 			t.Errorf("%q is in use", describe(inUse))
 		}
@@ -26,10 +26,10 @@ func TestReportWithoutASetRemovesNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		b.fallback = func(string, string) ([]Instance, time.Time, bool) { return instances("saved"), time.Now(), true }
 		report := b.start("star")
-		if inUse := report(Report{}); inUse != nil {
+		if inUse := report(Report{}).Set; inUse != nil {
 			t.Errorf("%q is in use", describe(inUse))
 		}
-		if inUse := report(Report{Doubtful: true}); describe(inUse) != "saved" {
+		if inUse := report(Report{Doubtful: true}).Set; describe(inUse) != "saved" {
 			t.Errorf("%q is in use, want the saved set", describe(inUse))
 		}
 		report(Report{})

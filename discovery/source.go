@@ -22,6 +22,11 @@ type Report struct {
 	// Set it concerns a part of the service that Set lacks.
 	Err error
 
+	// Memory is what the source knows beside Set; nil: nothing new. In a report without Set
+	// and Err it is what the first answer tells: a saved state has precedence if the registry
+	// has lost its memory since, or instances of it are on probation.
+	Memory []Memory
+
 	// Invalid lists the entries of the registry that cannot be used, with a Set; sorted by
 	// key.
 	Invalid []Invalid
@@ -48,12 +53,12 @@ type Invalid struct {
 // error, a timeout or an untrusted answer as an empty set, but as an error without a
 // set. A [Guard] decides which instances an answer may take out of service.
 //
-// report does not block and is safe for concurrent use. It returns the set in use,
-// sorted by key: the last set of this source or, before its first one, the set of a
-// source with the same name, which may be a saved set; nil if there is none. The set
-// must not be modified. The zero Report only returns that set.
+// report does not block and is safe for concurrent use. It returns the state in use: that of
+// the last set of this source or, before its first one, that of a source with the same
+// name, which may be a saved one; without a set if there is none. The zero Report only
+// returns that state.
 //
 // The name of a Source in statuses and logs is its String method, if it has one.
 type Source interface {
-	Run(ctx context.Context, report func(Report) (inUse []Instance)) error
+	Run(ctx context.Context, report func(Report) WatchState) error
 }

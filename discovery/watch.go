@@ -11,12 +11,12 @@ import (
 	"sluice/events"
 )
 
-// WatchState says how current the set of a watch is.
-type WatchState uint8
+// Freshness says how current the set of a watch is.
+type Freshness uint8
 
 const (
 	// WatchPending: no set is known yet.
-	WatchPending WatchState = iota
+	WatchPending Freshness = iota
 	// WatchFresh: the last query succeeded.
 	WatchFresh
 	// WatchStale: a set is known, but the source has not confirmed it since the last
@@ -25,7 +25,7 @@ const (
 )
 
 // String returns the name of s in logs and the API.
-func (s WatchState) String() string {
+func (s Freshness) String() string {
 	return [...]string{"pending", "fresh", "stale"}[s]
 }
 
@@ -38,7 +38,7 @@ type WatchStatus struct {
 	// empty.
 	Endpoint string
 
-	State WatchState
+	State Freshness
 	Index uint64 // of the last answer; 0 if the registry has none
 
 	Since       time.Time // when State began
@@ -75,6 +75,7 @@ type watch struct {
 	failing  bool        // the last query failed
 	retired  bool        // no longer the manager's watch of this service
 	restored bool        // the fallback was called
+	saved    WatchState  // what it has returned
 	cancel   context.CancelFunc
 
 	reported bool // the source has reported a set
@@ -82,6 +83,7 @@ type watch struct {
 	known   bool       // latest is a set, which may be empty
 	origin  string     // the name of the source of latest
 	latest  []Instance // normalised
+	memory  []Memory   // of the source of latest
 	applied []Instance // the last set that Sink got; valid if status.Changes > 0
 
 	changed time.Time // when latest last changed
@@ -90,25 +92,23 @@ type watch struct {
 	due     time.Time // when Sink gets latest; valid while queued
 }
 
-// take processes a report of the source and returns the set in use.
-func (w *watch) take(r Report) (inUse []Instance) {
+// take processes a report of the source and returns the state in use.
+func (w *watch) take(r Report) WatchState {
 	set := Normalize(r.Set)
 	w.manager.mu.Lock()
 	if w.retired {
 		defer w.manager.mu.Unlock()
-		return w.inUseLocked()
+		return w.stateLocked()
 	}
 	failing, before := w.failing, w.status
 	w.noteLocked(r, set, time.Now())
 	after := w.status
 	w.manager.mu.Unlock()
 	w.log(r, failing, before, after)
-	if r.Err != nil || r.Doubtful {
-		w.restore()
-	}
+	w.restoreIf(func(saved WatchState) bool { return r.Err != nil || r.Doubtful || saved.precedes(r) })
 	w.manager.mu.Lock()
 	defer w.manager.mu.Unlock()
-	return w.inUseLocked()
+	return w.stateLocked()
 }
 
 // noteLocked updates the state with r. set is r.Set, normalised.
@@ -116,10 +116,14 @@ func (w *watch) noteLocked(r Report, set []Instance, now time.Time) {
 	if r.Known {
 		w.status.Restored, w.status.Endpoint = time.Time{}, r.Endpoint
 		w.origin = w.status.Source
+		w.memory = nil
 		w.status.Invalid = r.Invalid
 		w.setLatestLocked(set)
 		w.reported = true
 		w.settleLocked()
+	}
+	if r.Memory != nil && (r.Known || r.Err != nil) && w.origin == w.status.Source {
+		w.memory = r.Memory
 	}
 	switch {
 	case r.Err != nil:
@@ -184,14 +188,6 @@ func (w *watch) named(e *zerolog.Event) *zerolog.Event {
 	return e.Str("service", w.status.Service).Stringer("source", name{w.source})
 }
 
-// inUseLocked returns the latest set if it is from a source with the same name.
-func (w *watch) inUseLocked() []Instance {
-	if w.origin != w.status.Source {
-		return nil
-	}
-	return w.latest
-}
-
 // succeededLocked records a successful query.
 func (w *watch) succeededLocked(index uint64, now time.Time) {
 	w.failing = false
@@ -234,27 +230,29 @@ func (w *watch) setLatestLocked(set []Instance) {
 	w.manager.scheduleLocked(w)
 }
 
-// restore sets the set to the manager's fallback, if there is none yet.
-func (w *watch) restore() {
+// restore sets the state to the manager's fallback, if there is no set yet.
+func (w *watch) restore() { w.restoreIf(func(WatchState) bool { return true }) }
+
+// restoreIf is restore if the state of the fallback meets condition.
+func (w *watch) restoreIf(condition func(WatchState) bool) {
 	m := w.manager
 	if m.fallback == nil {
 		return
 	}
 	m.mu.Lock()
-	if w.known || w.restored || w.retired {
+	if w.known || w.retired {
 		m.mu.Unlock()
 		return
 	}
-	w.restored = true
-	set, asOf, ok := m.fallback(w.status.Service, w.status.Source)
-	if ok {
-		w.origin = w.status.Source
-		w.setLatestLocked(Normalize(set))
-		w.setStateLocked(WatchStale, time.Now())
-		w.status.Restored = asOf
+	if !w.restored {
+		w.restored = true
+		w.saved, _ = m.fallback(w.status.Service, w.status.Source) // without a set, if it has none
 	}
+	s := w.saved
+	ok := condition(s) && w.adoptLocked(s)
 	m.mu.Unlock()
 	if ok {
+		set, asOf := s.Set, s.Restored
 		w.named(m.log.Warn()).
 			Int("instances", len(set)).Time("as_of", asOf).Msg("the saved set is in use until the source reports one")
 		w.tell(events.KindSaved, events.Warning, "The saved set of %s, with %d instances, is in use until %s reports one",
@@ -262,7 +260,7 @@ func (w *watch) restore() {
 	}
 }
 
-func (w *watch) setStateLocked(s WatchState, now time.Time) {
+func (w *watch) setStateLocked(s Freshness, now time.Time) {
 	if w.status.State != s {
 		w.status.State = s
 		w.status.Since = now

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"sluice/config"
 	"sluice/consul"
+	"sluice/panics"
 )
 
 // A changed tree is read when it has not changed for settleTime: who writes keys one by one
@@ -19,6 +21,8 @@ import (
 const (
 	settleTime    = 200 * time.Millisecond
 	settleTimeMax = 2 * time.Second
+	// confirmAgain is the time between two questions whether an empty tree is meant.
+	confirmAgain = 2 * time.Second
 )
 
 // ConsulKV is a document, or a tree of documents, in Consul's KV store.
@@ -27,32 +31,39 @@ type ConsulKV struct {
 	Name   string // of the source
 	// Key is that of the document; empty: Prefix is that of a tree.
 	Key, Prefix string
-	// AllowEmpty says that a tree without keys, or a key that is deleted, is meant.
+	// AllowEmpty says that a tree without keys, or a key that is deleted, is meant, if Consul's
+	// leader confirms it.
 	AllowEmpty bool
-	// Had says that there were documents before Run.
-	Had  bool
-	Wait func() time.Duration // of blocking queries
+	// Before is what the source said before Run.
+	Before config.Source
+	Wait   func() time.Duration // of blocking queries
 }
 
 // answer is a whole tree, or why it is not known.
 type answer struct {
 	said config.Source
+	keys []api.KVPair
 	err  error
+	// forgot says that Consul may have lost its state before this answer and after the last one that was
+	// taken, also if an answer between them has told it.
+	forgot bool
 }
 
 // Run implements Source.
 func (k *ConsulKV) Run(ctx context.Context, report func(Report)) error {
-	answers := make(chan answer, 1)
+	answers, before := make(chan answer, 1), k.Before
 	var following sync.WaitGroup
 	defer following.Wait()
 	following.Go(func() {
+		defer panics.Contain(panics.Watch, nil)
 		defer k.Client.Join()()
 		_ = k.Client.Follow(ctx, consul.FollowOptions{ // ends with ctx
 			Query: k.query(),
 			Read: func(a consul.Answer, body []byte) error {
-				said, err := k.decode(a, body)
+				answer, err := k.decode(a, body)
 				if err == nil {
-					offer(answers, answer{said: said})
+					answer.forgot, before = forgot(before, answer), answer.said
+					offer(answers, answer)
 				}
 				return err
 			},
@@ -71,11 +82,13 @@ func (k *ConsulKV) Run(ctx context.Context, report func(Report)) error {
 	var latest answer
 	var first time.Time // of the first answer since the last report
 	known := false      // an answer has been reported
+	lost := false       // Consul may have lost its state since
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case a := <-answers:
+			lost = lost || a.forgot
 			if a.err != nil {
 				settled.Stop()
 				first = time.Time{}
@@ -94,14 +107,21 @@ func (k *ConsulKV) Run(ctx context.Context, report func(Report)) error {
 		case <-settled.C:
 		}
 		first, known = time.Time{}, true
-		report(k.check(ctx, latest.said))
+		r := k.check(ctx, latest)
+		r.Forgot = lost
+		if report(r); r.Err != nil {
+			settled.Reset(confirmAgain)
+		} else {
+			lost = false
+		}
 	}
 }
 
 // offer replaces the answer in a channel with one place.
 func offer(answers chan answer, a answer) {
 	select {
-	case <-answers:
+	case before := <-answers:
+		a.forgot = a.forgot || before.forgot
 	default:
 	}
 	answers <- a // there is a place: nobody else sends
@@ -116,16 +136,16 @@ func (k *ConsulKV) query() consul.Query {
 }
 
 // decode returns the documents of an answer. Consul lists keys in their order.
-func (k *ConsulKV) decode(a consul.Answer, body []byte) (config.Source, error) {
+func (k *ConsulKV) decode(a consul.Answer, body []byte) (answer, error) {
 	said := config.Source{Name: k.Name, Kind: config.KindConsulKV, Revision: strconv.FormatUint(a.Index, 10)}
 	list, err := consul.DecodeKeys(a, body)
 	if err != nil {
-		return said, fmt.Errorf("%s: %w", k.Name, err)
+		return answer{}, fmt.Errorf("%s: %w", k.Name, err)
 	}
 	for _, pair := range list {
 		said.Documents = append(said.Documents, k.document(pair))
 	}
-	return said, nil
+	return answer{said: said, keys: list}, nil
 }
 
 func (k *ConsulKV) document(pair api.KVPair) config.Document {
@@ -135,16 +155,22 @@ func (k *ConsulKV) document(pair api.KVPair) config.Document {
 	return config.TreeDocument(config.KindConsulKV, pair.Key, pair.Key[len(k.Prefix):], string(pair.Value))
 }
 
-// check returns the report of an answer. Nothing where something was is a mistake, unless that
-// is allowed; then the leader must confirm it.
-func (k *ConsulKV) check(ctx context.Context, said config.Source) Report {
-	if len(said.Documents) > 0 || !k.Had {
-		k.Had = len(said.Documents) > 0
-		return Report{Said: said}
+// check returns the report of an answer. Nothing where something was must be confirmed by the leader,
+// if it is to be used.
+func (k *ConsulKV) check(ctx context.Context, a answer) Report {
+	if k.AllowEmpty && len(a.said.Documents) == 0 && len(k.Before.Documents) > 0 {
+		confirmed, err := k.confirm(ctx)
+		if err != nil {
+			return Report{Err: fmt.Errorf("%s: empty, which Consul's leader does not confirm: %w", k.Name, err)}
+		}
+		a = confirmed
 	}
-	if !k.AllowEmpty {
-		return Report{Err: fmt.Errorf("%s: empty, although it was not before: the last documents stay in use; allow_empty: true allows it", k.Name)}
-	}
+	k.Before = a.said
+	return Report{Said: a.said}
+}
+
+// confirm asks the leader.
+func (k *ConsulKV) confirm(ctx context.Context) (answer, error) {
 	q := k.query()
 	q.RequireConsistent = true
 	var body []byte
@@ -155,12 +181,25 @@ func (k *ConsulKV) check(ctx context.Context, said config.Source) Report {
 	if err == nil {
 		err = k.Client.Doubt(a)
 	}
-	if err == nil {
-		said, err = k.decode(a, body)
-	}
 	if err != nil {
-		return Report{Err: fmt.Errorf("%s: empty, which Consul's leader does not confirm: %w", k.Name, err)}
+		return answer{}, err
 	}
-	k.Had = len(said.Documents) > 0
-	return Report{Said: said}
+	return k.decode(a, body)
+}
+
+// forgot reports whether Consul may have lost its state between two answers: it has no key any more,
+// its index went backwards, or it has a key that is as old as before and was another one then. The index
+// also goes backwards when Consul forgets a deletion, but then no key is missing that was there before.
+func forgot(before config.Source, a answer) bool {
+	then, _ := strconv.ParseUint(before.Revision, 10, 64)
+	now, _ := strconv.ParseUint(a.said.Revision, 10, 64)
+	if now < then || len(a.keys) == 0 && len(before.Documents) > 0 {
+		return true
+	}
+	for i, pair := range a.keys {
+		if pair.ModifyIndex <= then && !slices.Contains(before.Documents, a.said.Documents[i]) {
+			return true
+		}
+	}
+	return false
 }

@@ -16,27 +16,21 @@ import (
 	"sluice/etcd"
 )
 
-const (
-	// lostFor is how long a key that a cluster has forgotten counts: one whose backup is
-	// restored, or that was created anew.
-	lostFor = 10 * time.Minute
-
-	// again is the time between attempts to use certificates that cannot be read.
-	again = 5 * time.Second
-)
+// again is the time between attempts to use certificates that cannot be read.
+const again = 5 * time.Second
 
 // Etcd follows the keys in etcd that begin with a prefix. Documents are read when they have not
 // changed for a short time, as in ConsulKV. While there is an instance, or was one in its key,
 // there is the document Spec.Instances: the instances themselves are the matter of the service.
 //
-// A deleted key is meant, also the last one: the events of a watch are committed, and lists are
-// linearizable.
+// A key that is deleted while the source is followed is meant, also the last one: the events of a
+// watch are committed, and lists are linearizable.
 type Etcd struct {
 	Clusters *etcd.Clusters
 	Options  etcd.Options
 	Spec     config.DynamicEtcd
-	Name     string // of the source
-	Had      bool   // there were documents before Run
+	Name     string        // of the source
+	Before   config.Source // what the source said before Run
 	Log      zerolog.Logger
 }
 
@@ -54,7 +48,7 @@ func (e *Etcd) Run(ctx context.Context, report func(Report)) error {
 	}
 	t := newTree(e, report)
 	return cluster.Follow(ctx, etcd.FollowOptions{
-		Range: etcd.Range{Prefix: e.Spec.Prefix}, Read: t.read,
+		Range: etcd.Range{Prefix: e.Spec.Prefix}, Read: t.read, After: positionOf(e.Before),
 		Failed: func(err error) {
 			t.failing = true
 			report(Report{Err: err})
@@ -62,16 +56,25 @@ func (e *Etcd) Run(ctx context.Context, report func(Report)) error {
 	})
 }
 
+// positionOf returns how far a source was followed.
+func positionOf(s config.Source) (p etcd.Position) {
+	cluster, err := strconv.ParseUint(s.Origin, 16, 64)
+	revision, err2 := strconv.ParseInt(s.Revision, 10, 64)
+	if err != nil || err2 != nil {
+		return p
+	}
+	return etcd.Position{Cluster: cluster, Revision: revision}
+}
+
 // tree is one run of Etcd. Only its goroutine uses it.
 type tree struct {
 	*Etcd
 	report func(Report)
 
-	before    map[string]etcd.Entry // of the last view
-	lost      map[string]lostKey
 	instances map[string]bool // keys of instances: whether there was a usable value
 
 	known    bool
+	forgot   bool          // the cluster has lost its state since the last report
 	said     config.Source // the last report
 	failing  bool          // an error was reported since
 	problem  string        // why no instance is usable, as last reported
@@ -81,27 +84,21 @@ type tree struct {
 }
 
 func newTree(e *Etcd, report func(Report)) *tree {
-	return &tree{Etcd: e, report: report, lost: make(map[string]lostKey)}
-}
-
-// lostKey is a key that the cluster has forgotten.
-type lostKey struct {
-	etcd.Entry
-	until time.Time
+	return &tree{Etcd: e, report: report}
 }
 
 // read reports a view, now or after a short time.
 func (t *tree) read(v etcd.View) (next time.Duration) {
 	now := time.Now()
-	entries := t.withLost(v, now)
-	said, problem := t.documents(v.Revision, entries)
+	t.forgot = t.forgot || v.Forgot
+	said, problem := t.documents(v)
 	if !slices.Equal(said.Documents, t.last.Documents) {
 		t.last, t.moved = said, now
 	}
 	switch {
 	case !t.known || t.failing || t.hasInstances(said) != t.hasInstances(t.said):
 	case slices.Equal(said.Documents, t.said.Documents):
-		t.changing = time.Time{}
+		t.changing, t.forgot = time.Time{}, false
 		t.tell(problem)
 		return 0
 	default:
@@ -112,8 +109,9 @@ func (t *tree) read(v etcd.View) (next time.Duration) {
 			return wait
 		}
 	}
-	t.known, t.failing, t.said, t.problem, t.changing = true, false, said, "", time.Time{}
-	t.report(Report{Said: said})
+	r := Report{Said: said, Forgot: t.forgot, Deleted: t.known && !t.forgot}
+	t.known, t.forgot, t.failing, t.said, t.problem, t.changing = true, false, false, said, "", time.Time{}
+	t.report(r)
 	t.tell(problem)
 	return 0
 }
@@ -123,7 +121,7 @@ func (t *tree) tell(problem string) {
 	switch {
 	case problem == t.problem:
 	case problem == "":
-		t.report(Report{Said: t.said})
+		t.report(Report{Said: t.said, Deleted: true})
 	default:
 		t.report(Report{Err: errors.New(problem)})
 	}
@@ -136,41 +134,15 @@ func (t *tree) hasInstances(s config.Source) bool {
 	return slices.ContainsFunc(s.Documents, func(d config.Document) bool { return d.Name == name })
 }
 
-// withLost returns the entries of v, and those that the cluster has forgotten.
-func (t *tree) withLost(v etcd.View, now time.Time) map[string]etcd.Entry {
-	if v.Forgot {
-		for key, entry := range t.before {
-			if _, there := v.Entries[key]; !there {
-				t.lost[key] = lostKey{entry, now.Add(lostFor)}
-			}
-		}
-		if len(t.lost) > 0 {
-			t.Log.Warn().Str("source", t.Name).Strs("keys", slices.Sorted(maps.Keys(t.lost))).Stringer("for", lostFor).
-				Msg("etcd has lost its state: the missing keys still count")
-		}
-	}
-	t.before = maps.Clone(v.Entries)
-	maps.DeleteFunc(t.lost, func(key string, l lostKey) bool {
-		_, there := v.Entries[key]
-		return there || !now.Before(l.until)
-	})
-	if len(t.lost) == 0 {
-		return v.Entries
-	}
-	entries := maps.Clone(v.Entries)
-	for key, l := range t.lost {
-		entries[key] = l.Entry
-	}
-	return entries
-}
-
 // documents returns what the entries say. problem is why none of the instances is usable; "" if
 // there is one, or there is none at all.
-func (t *tree) documents(revision int64, entries map[string]etcd.Entry) (said config.Source, problem string) {
-	said = config.Source{Name: t.Name, Kind: config.KindEtcd, Revision: strconv.FormatInt(revision, 10)}
+func (t *tree) documents(v etcd.View) (said config.Source, problem string) {
+	said = config.Source{
+		Name: t.Name, Kind: config.KindEtcd, Revision: strconv.FormatInt(v.Revision, 10), Origin: strconv.FormatUint(v.Cluster, 16),
+	}
 	instances, usable := make(map[string]bool), false
-	for _, key := range slices.Sorted(maps.Keys(entries)) {
-		rest, value := key[len(t.Spec.Prefix):], entries[key].Value
+	for _, key := range slices.Sorted(maps.Keys(v.Entries)) {
+		rest, value := key[len(t.Spec.Prefix):], v.Entries[key].Value
 		if !config.IsInstance(rest) {
 			said.Documents = append(said.Documents, config.TreeDocument(config.KindEtcd, key, rest, string(value)))
 			continue
@@ -180,7 +152,7 @@ func (t *tree) documents(revision int64, entries map[string]etcd.Entry) (said co
 		}
 		// At the start an earlier process may have seen a usable value.
 		was, seen := t.instances[key]
-		was = was || !t.known && !seen && t.Had
+		was = was || !t.known && !seen && len(t.Before.Documents) > 0
 		_, err := discovery.ParseValue(t.Spec.Service, rest, value)
 		if err != nil && !was {
 			problem = fmt.Sprintf("etcd:%s: %v", key, err)

@@ -19,6 +19,7 @@ type etcdTree struct {
 	begin    time.Time
 	entries  map[string]etcd.Entry
 	revision int64
+	last     Report
 	reports  []string // "2s a.yaml instances", or "2s: error"
 }
 
@@ -30,6 +31,10 @@ func newEtcdTree() *etcdTree {
 		}, Name: "etcd:/test/", Log: zerolog.Nop(),
 	}, func(r Report) {
 		line := fmt.Sprint(time.Since(e.begin))
+		if r.Forgot {
+			line += " forgot"
+		}
+		e.last = r
 		if r.Err != nil {
 			line += ": " + r.Err.Error()
 		}
@@ -115,7 +120,7 @@ func TestUnusableInstanceInEtcd(t *testing.T) {
 func TestUnusableInstanceAtAStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEtcdTree()
-		e.Had = true
+		e.Before = config.Source{Documents: []config.Document{{Name: "etcd:/test/"}}}
 		e.read(e.set("node", "nonsense"))
 		e.expect(t, "0s instances")
 	})
@@ -148,24 +153,32 @@ func TestDocumentsInEtcdSettle(t *testing.T) {
 	})
 }
 
-// What a cluster has forgotten counts until it is written again, or for ten minutes.
+// A report tells whether the cluster has lost its state, and whether what is missing was deleted.
 func TestForgottenKeysInEtcd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEtcdTree()
-		e.read(e.set("a.yaml", "{}", "node", peer))
-		e.reports = nil
+		e.settle(e.read(e.set("a.yaml", "{}", "node", peer)))
+		e.expect(t, "0s a.yaml instances")
 		e.set("a.yaml", "", "node", "")
 		v := e.set()
 		v.Forgot = true
-		e.settle(e.read(v))
-		e.expect(t)
-		time.Sleep(5 * time.Minute)
+		e.read(v)
+		e.expect(t, "0s forgot")
 		e.settle(e.read(e.set("a.yaml", "{ }")))
-		e.expect(t, "5m0.2s a.yaml instances")
-		e.settle(e.read(e.set("a.yaml", ""))) // it is back: now a deletion counts
-		e.expect(t, "5m0.4s instances")
-		time.Sleep(5 * time.Minute)
-		e.settle(e.read(e.set()))
-		e.expect(t, "10m0.4s")
+		e.expect(t, "200ms a.yaml")
+		if !e.last.Deleted {
+			t.Error("what is missing was not deleted")
+		}
+
+		v = e.set("a.yaml", "")
+		v.Forgot = true
+		e.settle(e.read(v))
+		e.expect(t, "400ms forgot")
+		next := newEtcdTree()
+		next.settle(next.read(next.set()))
+		next.expect(t, "0s")
+		if next.last.Deleted {
+			t.Error("what was deleted before Run is known")
+		}
 	})
 }

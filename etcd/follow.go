@@ -14,6 +14,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/status"
+
+	"sluice/panics"
 )
 
 const (
@@ -62,12 +64,22 @@ type View struct {
 
 	// Forgot says that the cluster has lost its state since the View before, or is another
 	// one: a backup was restored, or it was created anew. Keys that are missing may be lost.
-	Forgot bool
+	Forgot  bool
+	Cluster uint64 // its id
+}
+
+// Position is how far a cluster was followed. The zero value is that of nobody.
+type Position struct {
+	Cluster  uint64
+	Revision int64
 }
 
 // FollowOptions configure Follow. Its functions are called from one goroutine.
 type FollowOptions struct {
 	Range Range
+	// After is where an earlier Follow has ended: the first View tells whether the cluster has lost
+	// its state since.
+	After Position
 	// Read gets the view after each change, and again after each heartbeat. It must neither
 	// change nor keep v.Entries; the values are never changed. It returns when the next
 	// heartbeat must be, at the latest; 0: at the usual time.
@@ -79,7 +91,7 @@ type FollowOptions struct {
 // Follow follows the keys of o.Range until ctx ends, and returns ctx's error.
 func (c *Cluster) Follow(ctx context.Context, o FollowOptions) error {
 	defer c.join()()
-	f := &follower{cluster: c, options: o}
+	f := &follower{cluster: c, options: o, known: o.After.Revision > 0, id: o.After.Cluster, seen: o.After.Revision}
 	for retries := 0; ; {
 		begin := time.Now()
 		err := f.follow(ctx)
@@ -109,14 +121,15 @@ type follower struct {
 	cluster *Cluster
 	options FollowOptions
 
-	known bool   // the fields below are set
+	known bool   // id and seen are set
 	view  View   // Forgot is not used
 	seen  int64  // the highest revision in an answer; the view's, or that of a change of another key
 	id    uint64 // of the cluster
 }
 
 // follow lists and watches until an error.
-func (f *follower) follow(ctx context.Context) error {
+func (f *follower) follow(ctx context.Context) (err error) {
+	defer panics.Contain(panics.Watch, func() { err = panics.Err }) // it is repeated after a pause
 	s, err := f.cluster.connected(ctx)
 	if err != nil {
 		return err
@@ -169,7 +182,7 @@ func (f *follower) get(ctx context.Context, s store, timeout time.Duration, opti
 func (f *follower) adopt(a answer) (next time.Duration) {
 	forgot := f.known && (a.header.ClusterId != f.id || a.header.Revision < f.seen || older(f.view.Entries, a.entries))
 	f.known, f.id, f.seen = true, a.header.ClusterId, a.header.Revision
-	f.view = View{Entries: a.entries, Revision: a.header.Revision, Member: cmp.Or(a.member, f.cluster.options.Endpoints)}
+	f.view = View{Entries: a.entries, Revision: a.header.Revision, Member: cmp.Or(a.member, f.cluster.options.Endpoints), Cluster: f.id}
 	v := f.view
 	v.Forgot = forgot
 	return f.options.Read(v)
@@ -205,7 +218,10 @@ func (w *watch) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	lost := make(chan struct{})
 	var connection sync.WaitGroup
-	connection.Go(func() { w.observe(ctx, lost) })
+	connection.Go(func() {
+		defer panics.Contain(panics.Watch, nil)
+		w.observe(ctx, lost)
+	})
 	defer func() {
 		cancel()
 		connection.Wait()
@@ -357,9 +373,12 @@ func (w *watch) ask(ctx context.Context, timeout time.Duration, list bool) {
 		options = append(options, clientv3.WithCountOnly())
 	}
 	go func() { // run waits for it
-		a, err := w.get(ctx, w.store, timeout, options...)
-		a.asked, a.complete, a.err = asked, list, err
-		w.answers <- a
+		a := answer{err: panics.Err}
+		defer func() { w.answers <- a }()
+		defer panics.Contain(panics.Watch, nil)
+		got, err := w.get(ctx, w.store, timeout, options...)
+		got.asked, got.complete, got.err = asked, list, err
+		a = got
 	}()
 }
 

@@ -311,6 +311,8 @@ func TestFollowWithoutALeader(t *testing.T) {
 		return err == nil
 	})
 	f.await("a=3")
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, v := range f.views {
 		if strings.HasPrefix(v, "!") || v == "" {
 			t.Errorf("the loss of a leader was taken for a loss of state: %q", v)

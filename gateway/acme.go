@@ -2,24 +2,67 @@ package gateway
 
 import (
 	"fmt"
-	"net"
+	"maps"
 	"slices"
+	"strings"
+	"sync"
+
+	"github.com/rs/zerolog"
 
 	"sluice/acme"
 	"sluice/certificates"
 	"sluice/config"
+	"sluice/consul"
 )
 
-// newACME returns the manager of the ACME certificates of a listener of c, which is bound
-// to address.
-func (g *Gateway) newACME(l config.Listener, address net.Addr, c *config.Config) (*acme.Manager, error) {
-	settings := l.TLS.ACME
-	o := acme.Options{
-		Names: settings.Names, Directory: settings.Directory, Email: settings.Email, Storage: settings.Storage,
-		HTTP: servesHTTP(c), Listener: address.(*net.TCPAddr), Log: g.log,
+// acmeManagers are the managers of certificates by ACME: one for each directory and storage,
+// whatever listeners use it. A listener comes and goes with its configuration, and the
+// certificates stay. A new manager has those that the others have, and those of the old
+// process, before it knows its storage: a certificate in use is given up only for another
+// one. It is safe for concurrent use.
+type acmeManagers struct {
+	consul *consul.Client
+	log    zerolog.Logger
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	managers map[acmeSettings]*acme.Manager
+	adopted  map[string]acme.Pair // of the old process, by name
+}
+
+// acmeSettings are those of a manager. It is comparable.
+type acmeSettings struct {
+	directory, email, storage, consulKV, encryptionKeys, ca string
+	http                                                    bool // HTTP-01 may be used
+}
+
+// acmeUse is the use of a manager by a listener.
+type acmeUse struct {
+	*acme.Manager
+	names []string
+	http  bool
+}
+
+// manages reports whether the listener gets the certificate of a name by ACME.
+func (u *acmeUse) manages(name string) bool {
+	return slices.ContainsFunc(u.names, func(n string) bool { return strings.EqualFold(n, name) })
+}
+
+// use returns the use of a manager by a listener of c. A new manager does nothing until
+// it is told its names, and ends with the next retain that does not name it.
+func (a *acmeManagers) use(settings *config.ACME, c *config.Config) (*acmeUse, error) {
+	key := acmeSettings{
+		settings.Directory, settings.Email, settings.Storage, settings.ConsulKV, strings.Join(settings.EncryptionKeys, "\n"), settings.CA, servesHTTP(c),
 	}
+	use := &acmeUse{names: settings.Names, http: key.http}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if use.Manager = a.managers[key]; use.Manager != nil {
+		return use, nil
+	}
+	o := acme.Options{Directory: settings.Directory, Email: settings.Email, Storage: settings.Storage, HTTP: key.http, Log: a.log}
 	if settings.ConsulKV != "" {
-		o.Consul, o.Prefix = g.consul, settings.ConsulKV
+		o.Consul, o.Prefix = a.consul, settings.ConsulKV
 		cipher, err := certificates.ReadCipher(settings.EncryptionKeys)
 		if err != nil {
 			return nil, fmt.Errorf("acme.encryption_keys: %w", err)
@@ -33,7 +76,79 @@ func (g *Gateway) newACME(l config.Listener, address net.Addr, c *config.Config)
 		}
 		o.Trusted = contents.Trusted
 	}
-	return acme.New(o), nil
+	m, err := acme.New(o)
+	if err != nil {
+		return nil, err
+	}
+	m.Adopt(a.adopted)
+	for _, other := range a.managers {
+		m.Adopt(other.Pairs())
+	}
+	a.managers[key], use.Manager = m, m
+	return use, nil
+}
+
+// manage has the certificates of listeners obtained and renewed. It is called when they
+// are about to accept connections, so that challenges are answered.
+func (a *acmeManagers) manage(listeners []*listener) {
+	names := make(map[*acme.Manager][]string)
+	for _, u := range acmeUses(listeners) {
+		names[u.Manager] = append(names[u.Manager], u.names...)
+	}
+	for m, all := range names {
+		if err := m.Manage(all); err != nil {
+			a.log.Error().Strs("names", all).Err(err).Msg("no certificate can be obtained")
+		}
+	}
+}
+
+// retain ends the managers that none of the listeners uses.
+func (a *acmeManagers) retain(listeners []*listener) {
+	uses := acmeUses(listeners)
+	var unused []*acme.Manager
+	a.mu.Lock()
+	maps.DeleteFunc(a.managers, func(_ acmeSettings, m *acme.Manager) bool {
+		used := slices.ContainsFunc(uses, func(u *acmeUse) bool { return u.Manager == m })
+		if !used {
+			unused = append(unused, m)
+		}
+		return !used
+	})
+	a.mu.Unlock()
+	for _, m := range unused {
+		m.Close()
+	}
+}
+
+// handed returns the certificates in use for a new process, by name. They are secret.
+func (a *acmeManagers) handed() map[string]acme.Pair {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := make(map[string]acme.Pair)
+	for _, m := range a.managers {
+		maps.Copy(all, m.Pairs())
+	}
+	return all
+}
+
+// adopt makes the certificates of the old process those in use.
+func (a *acmeManagers) adopt(pairs map[string]acme.Pair) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.adopted = pairs
+	for _, m := range a.managers {
+		m.Adopt(pairs)
+	}
+}
+
+// acmeUses returns the uses of managers by listeners.
+func acmeUses(listeners []*listener) (uses []*acmeUse) {
+	for _, l := range listeners {
+		if l.tls != nil && l.tls.acme != nil {
+			uses = append(uses, l.tls.acme)
+		}
+	}
+	return uses
 }
 
 // servesHTTP reports whether a listener of c serves HTTP without TLS.
@@ -43,32 +158,10 @@ func servesHTTP(c *config.Config) bool {
 	})
 }
 
-// obtainCertificates has the certificates of the listener obtained and renewed until
-// stopCertificates. It is called when the listener is about to accept connections, so
-// that challenges are answered.
-func (g *Gateway) obtainCertificates(l *listener) {
-	if l.tls == nil || l.tls.acme == nil {
-		return
-	}
-	if err := l.tls.acme.Start(); err != nil {
-		g.log.Error().Str("listener", l.config.Name).Err(err).Msg("no certificate can be obtained")
-	}
-}
-
-// stopCertificates ends orders and renewals. It may be called again.
-func (l *listener) stopCertificates() {
-	if l.tls != nil && l.tls.acme != nil {
-		l.tls.acme.Close()
-	}
-}
-
 // answerChallenge returns the response to a challenge of a listener's order.
 func (g *Gateway) answerChallenge(host, path string) ([]byte, bool) {
-	for _, l := range g.allListeners() {
-		if l.tls == nil || l.tls.acme == nil {
-			continue
-		}
-		if body, ok := l.tls.acme.HTTPChallenge(host, path); ok {
+	for _, u := range acmeUses(g.allListeners()) {
+		if body, ok := u.HTTPChallenge(host, path); ok {
 			return body, true
 		}
 	}

@@ -31,7 +31,7 @@ consul: { %s }
 listeners:
 %s  - name: websecure
     address: "127.0.0.1:%d"
-    tls: { acme: { names: [%s], directory: "https://127.0.0.1:%d/dir", consul_kv: sluice/acme, ca: %q } }
+    tls: { acme: { names: [%s], directory: "https://127.0.0.1:%d/dir", consul_kv: sluice-acme, ca: %q } }
 `, settings, listeners, secure, name, p.directory, p.ca) + static("star", peer)
 }
 
@@ -94,7 +94,7 @@ func TestReplicasOrderOnce(t *testing.T) {
 	}
 	replica := func(port int) string {
 		text := p.replicaOf(name, settings, 0, port, peer)
-		return strings.Replace(text, "consul_kv: sluice/acme", fmt.Sprintf("consul_kv: sluice/acme, encryption_keys: [%q]", key), 1)
+		return strings.Replace(text, "consul_kv: sluice-acme", fmt.Sprintf("consul_kv: sluice-acme, encryption_keys: [%q]", key), 1)
 	}
 	startProcess(t, replica(p.secure)) // gets all challenges
 	start(t, replica(two))
@@ -109,7 +109,7 @@ func TestReplicasOrderOnce(t *testing.T) {
 	if n := p.issued(); n != 1 {
 		t.Errorf("%d certificates were issued", n)
 	}
-	pairs, _, err := agent.Client().KV().List("sluice/acme/", nil)
+	pairs, _, err := agent.Client().KV().List("sluice-acme/", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestReplicasOrderOnce(t *testing.T) {
 		}
 	}
 	consultest.Await(t, "no lock is left", func() bool {
-		keys, _, err := agent.Client().KV().Keys("sluice/acme/locks/", "", nil)
+		keys, _, err := agent.Client().KV().Keys("sluice-acme/locks/", "", nil)
 		sessions, _, sessionsErr := agent.Client().Session().List(nil)
 		return err == nil && sessionsErr == nil && len(keys)+len(sessions) == 0
 	})
@@ -139,7 +139,7 @@ func TestHTTPChallengeAtAnotherReplica(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, mayRead, err := agent.NewToken("reads", `key_prefix "sluice/acme/" { policy = "read" }`)
+	_, mayRead, err := agent.NewToken("reads", `key_prefix "sluice-acme/" { policy = "read" }`)
 	if err != nil {
 		t.Fatal(err)
 	}

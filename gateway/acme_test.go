@@ -89,7 +89,7 @@ listeners:
 			r.await("it is applied", func() bool { return r.history.Current().Number > before })
 		}
 		all := r.allListeners()
-		if got := all[len(all)-1].tls.http01; got != want {
+		if got := all[len(all)-1].tls.acme.http; got != want {
 			t.Errorf("after %d reloads, HTTP-01 is used: %v", i, got)
 		}
 	}

@@ -132,6 +132,7 @@ func (g *Gateway) actionsOf(r *config.Route, p *plan) (*route.Actions, error) {
 	if len(r.Allow)+len(r.Deny) > 0 {
 		a.Access = route.NewAccess(networks(r.Allow), networks(r.Deny))
 	}
+	a.ClientCertificate = r.ClientCertificate != ""
 	if r.BasicAuth != nil {
 		users, err := p.users.of(r.BasicAuth.UsersFile, *g.users.Load())
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 	"sluice/config"
 	"sluice/consul/registration"
 	consulsource "sluice/discovery/consul"
+	"sluice/panics"
 )
 
 // newAdmin returns the server of the admin API, and sets adminCertificate.
@@ -91,6 +92,7 @@ func (g *Gateway) serveAdmin() {
 	l := g.adminListener
 	if g.adminCertificate != nil {
 		l = tls.NewListener(l, &tls.Config{
+			MinVersion: certificates.MinVersion, CipherSuites: certificates.Suites,
 			NextProtos: []string{"http/1.1"},
 			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 				return g.adminCertificate.Contents().Certificate, nil
@@ -99,6 +101,7 @@ func (g *Gateway) serveAdmin() {
 	}
 	g.log.Info().Str("listener", adminName).Str("address", endpoint(l.Addr())).Msg("listening")
 	g.serving.Go(func() {
+		defer panics.Contain(panics.Task, nil)
 		if g.takingOver {
 			if <-g.warm; !g.served.Load() {
 				return

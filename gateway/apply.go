@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"sluice/catalog/claim"
 	"sluice/certificates"
 	"sluice/config"
 	"sluice/discovery"
@@ -19,6 +20,7 @@ import (
 	filesource "sluice/discovery/file"
 	kvsource "sluice/discovery/kv"
 	"sluice/healthcheck"
+	"sluice/panics"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
 	"sluice/route"
@@ -89,13 +91,13 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) (err error) {
 		}
 	}
 	g.configured.Store(merged)
-	ended := g.shares.applied(merged)
+	ended := g.shares.applied(merged, time.Now())
 	for service := range ended {
 		delete(g.recorded, service) // the configuration's revision says it
 	}
 	g.sharing.retract(ended)
 	g.sharing.reconsider()
-	g.tags.applied(profiles)
+	g.tags.applied(claim.NewReader(c), profiles)
 	return nil
 }
 
@@ -152,13 +154,11 @@ func (g *Gateway) open(p *plan) (err error) {
 // discard closes what open opened, if p is not applied.
 func (g *Gateway) discard(p *plan) {
 	for _, l := range p.listeners {
-		if !slices.Contains(g.allListeners(), l) {
-			l.stopCertificates()
-		}
 		if !hasSocket(g.allListeners(), l) {
 			g.options.Release(l.Listener)
 		}
 	}
+	g.acme.retain(g.allListeners())
 	g.kvCertificates.retain(g.allListeners())
 	_ = p.accessLog.Close() // nothing was written
 	p.tracer.Close()
@@ -293,9 +293,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 	g.useProxyOptions(p)
 	g.recheckAddressesNow()
 	g.discovery.SetDebounce(discovery.Debounce(c.Discovery.Debounce))
-	for _, name := range slices.Sorted(maps.Keys(p.sources)) {
-		g.discovery.Watch(name, p.sources[name])
-	}
+	g.watch(p)
 	if g.table.Load() != nil { // there may be requests
 		g.awaitFirst(ctx, p.routed(), g.waits.warm)
 		g.awaitStatic(ctx, g.waits.warm)
@@ -311,6 +309,7 @@ func (g *Gateway) carryOut(ctx context.Context, p *plan) error {
 		l.streams.Store(p.streams[i])
 	}
 	g.useListeners(p.listeners, c)
+	g.acme.retain(p.listeners)
 	g.kvCertificates.retain(p.listeners)
 	for _, service := range g.services.all() {
 		if p.wanted[service.name] == nil {
@@ -333,7 +332,10 @@ func (g *Gateway) useProxyOptions(p *plan) {
 	now := cmp.Or(p.accessLog, before)
 	g.proxy.Configure(proxyOptions(p.config.Client, now, tracer))
 	if old := g.tracer.Swap(tracer); old != tracer {
-		g.tracesClosed.Go(old.Close) // it may wait for the collector
+		g.tracesClosed.Go(func() { // it may wait for the collector
+			defer panics.Contain(panics.Task, nil)
+			old.Close()
+		})
 	}
 	if now == before {
 		return
@@ -368,6 +370,19 @@ func (g *Gateway) awaitStatic(ctx context.Context, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	g.discovery.AwaitStatic(ctx)
+}
+
+// awaitKnown waits until the pools have each set that is known without a registry, that of the
+// configuration or of the snapshot, so that no client comes before them however slow the machine is.
+func (g *Gateway) awaitKnown(ctx context.Context, timeout time.Duration) {
+	g.discovery.Restore()
+	watches := g.watches()
+	known := slices.DeleteFunc(g.services.all(), func(s *service) bool {
+		watch, watched := watches[s.name]
+		return !watched || watch.State == discovery.WatchPending
+	})
+	g.awaitFirst(ctx, known, timeout)
+	g.awaitStatic(ctx, timeout)
 }
 
 // awaitFirst waits until the pools of services have their first set, at most for timeout.

@@ -10,6 +10,7 @@ import (
 	"sluice/config"
 	consulsource "sluice/discovery/consul"
 	"sluice/events"
+	"sluice/panics"
 )
 
 // finder finds services in Consul's catalog. Only the goroutine that reloads calls its
@@ -70,9 +71,11 @@ func (f *finder) follow(ctx context.Context, c *config.Config) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() {
-		if err := watch.Run(ctx, f.found); ctx.Err() == nil {
-			f.gateway.log.Error().Err(err).Msg("catalog: the watch has ended, new services are not found")
-		}
+		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
+			if err := watch.Run(ctx, f.found); ctx.Err() == nil {
+				f.gateway.log.Error().Err(err).Msg("catalog: the watch has ended, new services are not found")
+			}
+		})
 	})
 	f.stop = func() {
 		cancel()

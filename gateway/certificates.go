@@ -64,7 +64,7 @@ func (g *Gateway) certificateStatuses() []admin.CertificateStatus {
 		if l.tls == nil || l.tls.acme == nil {
 			continue
 		}
-		for _, status := range l.tls.acme.Statuses() {
+		for _, status := range l.tls.acme.Statuses(l.tls.acme.names) {
 			all = append(all, admin.CertificateStatus{UsedBy: fmt.Sprintf("listener %q", l.config.Name), Status: status})
 		}
 	}

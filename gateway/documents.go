@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"reflect"
@@ -14,12 +15,13 @@ import (
 	"sluice/config"
 	"sluice/document"
 	"sluice/events"
+	"sluice/panics"
 )
 
 // documents follows the dynamic sources of the configuration. Its methods may be called
 // concurrently, but follow by one goroutine.
 type documents struct {
-	newSource func(y config.Dynamic, had bool) document.Source
+	newSource func(y config.Dynamic, before config.Source) document.Source
 	events    *events.Feed
 	log       zerolog.Logger
 	changed   chan struct{} // capacity 1: a source has reported something new
@@ -38,13 +40,16 @@ type followed struct {
 
 	// The mu of documents guards the fields below.
 
-	known bool          // said is what the source said last
-	said  config.Source // of the last report without an error
-	err   error         // of the last report
-	since time.Time     // when err became what it is
+	memory document.Memory
+	expiry *time.Timer // runs until some of memory ceases to count; nil: nothing does
+	known  bool        // memory has what the source said, not only what it said to an earlier process
+	failed error       // of the last report
+	// What was told of failed, and of what memory has lost.
+	told, missing error
+	since         time.Time // when problem became what it is
 }
 
-func newDocuments(newSource func(config.Dynamic, bool) document.Source, feed *events.Feed, log zerolog.Logger) *documents {
+func newDocuments(newSource func(config.Dynamic, config.Source) document.Source, feed *events.Feed, log zerolog.Logger) *documents {
 	return &documents{newSource: newSource, events: feed, log: log, changed: make(chan struct{}, 1)}
 }
 
@@ -63,9 +68,9 @@ func (d *documents) follow(ctx context.Context, list []config.Dynamic, used []co
 			before = slices.Delete(slices.Clone(before), i, i+1)
 			continue
 		}
-		f := &followed{spec: y, first: make(chan struct{})}
+		f := &followed{spec: y, first: make(chan struct{}), memory: document.Memory{Empties: y.Empties(), State: stateOf(y, used)}}
 		if i >= 0 { // another setting of the same source
-			f.known, f.said = before[i].known, before[i].said
+			f.known, f.memory.State = before[i].known, before[i].memory.State
 		}
 		d.sources = append(d.sources, f)
 	}
@@ -74,10 +79,11 @@ func (d *documents) follow(ctx context.Context, list []config.Dynamic, used []co
 		if f.stop != nil {
 			ended = append(ended, f.stop)
 		}
+		f.expireAt(time.Time{}, nil)
 	}
 	for _, f := range d.sources {
 		if f.stop == nil && !d.paused {
-			d.startLocked(ctx, f, used)
+			d.startLocked(ctx, f)
 		}
 	}
 	d.mu.Unlock()
@@ -87,16 +93,14 @@ func (d *documents) follow(ctx context.Context, list []config.Dynamic, used []co
 }
 
 // startLocked starts to follow f. The caller holds d.mu.
-func (d *documents) startLocked(ctx context.Context, f *followed, used []config.Source) {
-	had := len(f.said.Documents) > 0
-	for _, s := range used {
-		had = had || s.Name == f.spec.Name() && len(s.Documents) > 0
-	}
-	source := d.newSource(f.spec, had)
+func (d *documents) startLocked(ctx context.Context, f *followed) {
+	source := d.newSource(f.spec, f.memory.State)
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() {
-		_ = source.Run(ctx, func(r document.Report) { d.report(f, r) }) // ends with ctx
+		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() {
+			_ = source.Run(ctx, func(r document.Report) { d.report(f, r) }) // ends with ctx
+		})
 	})
 	f.stop = func() {
 		cancel()
@@ -108,34 +112,86 @@ func (d *documents) startLocked(ctx context.Context, f *followed, used []config.
 func (d *documents) report(f *followed, r document.Report) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	name := f.spec.Name()
 	news := r.Err == nil || !closed(f.first)
-	switch {
-	case r.Err != nil && f.err == nil:
-		d.log.Warn().Err(r.Err).Str("source", name).Msg("a source of the configuration cannot be read: what it said last stays in use")
-		d.events.Add(events.Event{Kind: events.KindSourceFails, Level: events.Warning,
-			Text: fmt.Sprintf("The source %s of the configuration cannot be read, what it said last stays in use: %v", name, r.Err)})
-	case r.Err == nil && f.err != nil:
-		d.log.Info().Str("source", name).Msg("the source of the configuration can be read again")
-		d.events.Add(events.Event{Kind: events.KindSourceWorks, Text: fmt.Sprintf("The source %s of the configuration can be read again", name)})
+	if f.failed = r.Err; r.Err == nil {
+		f.known = true
+		f.expireAt(f.memory.Take(r, time.Now()), func() { d.expire(f) })
 	}
-	if (r.Err == nil) != (f.err == nil) || f.since.IsZero() {
-		f.since = time.Now()
-	}
-	f.err = r.Err
-	if r.Err == nil {
-		f.known, f.said = true, r.Said
-	}
+	d.stateLocked(f)
 	if !closed(f.first) {
 		close(f.first)
 	}
-	if !news {
+	if news {
+		d.poke()
+	}
+}
+
+// stateLocked tells whether what f says is known, and whether it has lost something.
+func (d *documents) stateLocked(f *followed) {
+	name, missing := f.spec.Name(), f.memory.Problem()
+	tell := func(before, now error, fails, works string) {
+		switch {
+		case now != nil && before == nil:
+			d.log.Warn().Err(now).Str("source", name).Msg(fails)
+			d.events.Add(events.Event{Kind: events.KindSourceFails, Level: events.Warning, Text: fmt.Sprintf("%s: %s: %v", name, fails, now)})
+		case now == nil && before != nil:
+			d.log.Info().Str("source", name).Msg(works)
+			d.events.Add(events.Event{Kind: events.KindSourceWorks, Text: fmt.Sprintf("%s: %s", name, works)})
+		}
+	}
+	tell(f.told, f.failed, "a source of the configuration cannot be read: what it said last stays in use", "the source of the configuration can be read again")
+	tell(f.missing, missing, "a source of the configuration has lost documents: they stay in use", "the source of the configuration lacks nothing any more")
+	if err := cmp.Or(f.failed, missing); (err == nil) != (f.problem() == nil) || f.since.IsZero() {
+		f.since = time.Now()
+	}
+	f.told, f.missing = f.failed, missing
+}
+
+// problem is why what f says is not known, or is not all there; nil: it is.
+func (f *followed) problem() error { return cmp.Or(f.told, f.missing) }
+
+// expire removes what f has lost long ago, unless it cannot be read now: then its next report does.
+func (d *documents) expire(f *followed) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if f.failed != nil || !slices.Contains(d.sources, f) {
 		return
 	}
+	f.expireAt(f.memory.Expire(time.Now()), func() { d.expire(f) })
+	d.stateLocked(f)
+	d.poke()
+}
+
+// expireAt makes expire be called at a time; zero: never. The mu of documents guards it.
+func (f *followed) expireAt(at time.Time, expire func()) {
+	if f.expiry != nil {
+		f.expiry.Stop()
+		f.expiry = nil
+	}
+	if !at.IsZero() {
+		f.expiry = time.AfterFunc(max(time.Until(at), time.Millisecond), func() {
+			defer panics.Contain(panics.Task, nil)
+			expire()
+		})
+	}
+}
+
+// poke says that a source says something new.
+func (d *documents) poke() {
 	select {
 	case d.changed <- struct{}{}:
 	default:
 	}
+}
+
+// stateOf returns what a source said last, to this process or to an earlier one.
+func stateOf(y config.Dynamic, used []config.Source) config.Source {
+	for _, s := range used {
+		if s.Name == y.Name() {
+			return s.LastSaid()
+		}
+	}
+	return config.Source{Name: y.Name(), Kind: y.Kind()}
 }
 
 func (d *documents) findLocked(name string) *followed {
@@ -153,7 +209,7 @@ func (d *documents) latest() []config.Source {
 	var list []config.Source
 	for _, f := range d.sources {
 		if f.known {
-			list = append(list, f.said)
+			list = append(list, f.memory.State)
 		}
 	}
 	return list
@@ -189,8 +245,8 @@ func (d *documents) missing(used []config.Source) (missing []string) {
 			continue
 		}
 		why := "no answer yet"
-		if f.err != nil {
-			why = f.err.Error()
+		if f.told != nil {
+			why = f.told.Error()
 		}
 		missing = append(missing, "dynamic source "+f.spec.Name()+": "+why)
 	}
@@ -246,14 +302,14 @@ func (d *documents) isPaused() bool {
 }
 
 // newDocumentSource returns the source of a key of "dynamic".
-func (g *Gateway) newDocumentSource(y config.Dynamic, had bool) document.Source {
+func (g *Gateway) newDocumentSource(y config.Dynamic, before config.Source) document.Source {
 	if kv := y.ConsulKV; kv != nil {
 		return &document.ConsulKV{
-			Client: g.consul, Name: y.Name(), Key: kv.Key, Prefix: kv.Prefix, AllowEmpty: kv.AllowEmpty, Had: had, Wait: g.consulWait,
+			Client: g.consul, Name: y.Name(), Key: kv.Key, Prefix: kv.Prefix, AllowEmpty: kv.AllowEmpty, Before: before, Wait: g.consulWait,
 		}
 	}
 	if y.Etcd != nil {
-		return &document.Etcd{Clusters: g.etcd, Options: etcdCluster(y.Etcd.EtcdCluster), Spec: *y.Etcd, Name: y.Name(), Had: had, Log: g.log}
+		return &document.Etcd{Clusters: g.etcd, Options: etcdCluster(y.Etcd.EtcdCluster), Spec: *y.Etcd, Name: y.Name(), Before: before, Log: g.log}
 	}
 	return &document.Files{Pattern: y.File, Problem: func(err error) {
 		g.log.Warn().Err(err).Str("files", y.File).
@@ -280,9 +336,12 @@ func (g *Gateway) sourceStatuses() []admin.SourceStatus {
 			i = len(list) - 1
 		}
 		s := &list[i]
-		s.Offered, s.Since = f.said.Revision, f.since
-		if f.err != nil {
-			s.Stale = f.err
+		s.Since = f.since
+		if f.known {
+			s.Offered = f.memory.State.Revision
+		}
+		if err := f.problem(); err != nil {
+			s.Stale = err
 		} else if !f.known {
 			s.Stale = errNoAnswer
 		}

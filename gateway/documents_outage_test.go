@@ -94,7 +94,7 @@ func TestConsulOutagesKeepTheDocuments(t *testing.T) {
 			if o.losesItsData {
 				r.await("the loss is told", func() bool {
 					stale := r.awaitState(source, "stale")
-					return strings.Contains(strings.Join(stale.Errors, ""), "empty, although it was not before")
+					return strings.Contains(strings.Join(stale.Errors, ""), "documents have disappeared")
 				})
 				serves("after the loss")
 				ok, response, _, err := agent.Client().KV().Txn(api.KVTxnOps{

@@ -64,7 +64,11 @@ func TestDynamicFilesAreFollowed(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) {
 		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+		whole := filepath.Join(dir, name) // never read while it is written
+		if err := os.WriteFile(whole+"~", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(whole+"~", whole); err != nil {
 			t.Fatal(err)
 		}
 	}

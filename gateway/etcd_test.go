@@ -154,10 +154,17 @@ func TestEtcdFails(t *testing.T) {
 	if err := m.Launch(); err != nil {
 		t.Fatal(err)
 	}
-	r.await("the loss is noticed", func() bool { return strings.Contains(r.log.String(), "etcd has lost its state") })
-	r.awaitState("etcd:/test/", "in_use")
+	r.await("the loss is noticed", func() bool { return strings.Contains(r.log.String(), "has lost documents") })
+	r.awaitState("etcd:/test/", "stale")
 	check("etcd is empty")
 	c.Await(t)
+	next := r.succeed(below(c), nil, patience)
+	if err := <-next.outcome; err != nil {
+		t.Fatal(err)
+	}
+	r = next.running
+	r.await("the new process knows the loss", func() bool { return strings.Contains(r.log.String(), "has lost documents") })
+	check("after an upgrade")
 	putKey(t, client, "/test/c", node(t, b))
 	r.awaitBody("/aa/d", "b")
 	if status, body := r.get("/b"); status != 200 || body != "b" {
@@ -171,7 +178,7 @@ func TestServiceInEtcdWithoutEtcd(t *testing.T) {
 	c := etcdtest.Start(t, etcdtest.Options{})
 	m, client := c.Members[0], c.Client(t)
 	putKey(t, client, "/star/a", node(t, origin(t, "a")))
-	text := fmt.Sprintf("discovery: { snapshot: %q }\nservices: { star: { etcd: { endpoints: [%q], prefix: /star/ } } }\nroutes: [{ service: star }]\n",
+	text := fmt.Sprintf("discovery: { snapshot: %q, allow_local: true }\nservices: { star: { etcd: { endpoints: [%q], prefix: /star/ } } }\nroutes: [{ service: star }]\n",
 		filepath.Join(t.TempDir(), "snapshot"), c.Endpoints()[0])
 	r := start(t, text)
 	if status, body := r.get("/"); status != 200 || body != "a" {

@@ -2,14 +2,16 @@ package gateway
 
 import (
 	"slices"
+	"time"
 
 	"sluice/config"
+	"sluice/document"
 )
 
 // firstConfiguration is the configuration with which this process starts.
 type firstConfiguration struct {
-	fileHash string          // of the configuration file, as read
-	latest   []config.Source // what the files say
+	fileHash string                   // of the configuration file, as read
+	read     map[string]config.Source // what the dynamic files say, by name
 	built    *config.Built
 	sources  []config.Source
 	refused  map[string]error
@@ -30,7 +32,7 @@ func (g *Gateway) readFirst() error {
 		return err
 	}
 	g.offered = alone.Config.Dynamic
-	g.first.fileHash, g.first.latest = g.file.Revision, []config.Source{g.file}
+	g.first.fileHash, g.first.read = g.file.Revision, make(map[string]config.Source)
 	if path := alone.Config.Live.History; path != "" {
 		g.first.keepErr = g.history.Keep(path, func(err error) {
 			if err != nil {
@@ -45,7 +47,7 @@ func (g *Gateway) readFirst() error {
 			continue
 		}
 		if s, err := config.ReadFiles(y.File); err == nil { // Run reports an error
-			g.first.latest = append(g.first.latest, s)
+			g.first.read[y.Name()] = s
 		}
 	}
 	return g.choose()
@@ -53,8 +55,16 @@ func (g *Gateway) readFirst() error {
 
 // choose sets the first configuration, from what the files say and what the history has.
 func (g *Gateway) choose() (err error) {
-	f := &g.first
-	f.built, f.sources, f.refused, err = g.options.Input.Start(f.latest, g.history.Current().Sources)
+	f, used := &g.first, g.history.Current().Sources
+	latest := []config.Source{g.file}
+	for _, y := range g.offered {
+		if said, ok := f.read[y.Name()]; ok {
+			m := document.Memory{Empties: y.Empties(), State: stateOf(y, used)}
+			m.Take(document.Report{Said: said}, time.Now())
+			latest = append(latest, m.State)
+		}
+	}
+	f.built, f.sources, f.refused, err = g.options.Input.Start(latest, used)
 	return err
 }
 

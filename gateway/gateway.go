@@ -13,6 +13,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"sluice/acme"
 	"sluice/admin"
 	"sluice/admin/series"
 	"sluice/certificates"
@@ -29,6 +30,7 @@ import (
 	"sluice/events"
 	"sluice/healthcheck"
 	"sluice/orders"
+	"sluice/panics"
 	"sluice/proxy"
 	"sluice/proxy/accesslog"
 	"sluice/route"
@@ -102,6 +104,7 @@ type Gateway struct {
 	spans        tracing.Counters
 	tracesClosed sync.WaitGroup // of earlier tracers
 	events       *events.Feed
+	unobserve    func() // ends the reports of panics
 	series       *series.Recorder
 	journal      *journal
 	consul       *consul.Client
@@ -123,6 +126,7 @@ type Gateway struct {
 	forwards     forwards                    // likewise
 	users        atomic.Pointer[userFiles]   // of the table
 
+	acme           *acmeManagers
 	kvCertificates *kvCertificates
 	tickets        ticketKeys
 
@@ -146,6 +150,7 @@ type Gateway struct {
 	handed      handed          // state of the old process; Version is 0 if there is none
 	takingOver  bool            // this process replaces an old one
 	served      atomic.Bool     // Options.Serving was called
+	owner       ownership       // whether this process writes files and takes orders
 	replacing   sync.Mutex      // held by ReplaceBy
 	replaced    bool            // another process serves clients; used by the goroutine of Run
 	cut         context.Context // ends when requests in flight are cut
@@ -196,6 +201,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.log = g.logs.logger()
 	g.cut, g.Cut = context.WithCancel(context.Background())
 	g.events = events.New()
+	g.unobserve = panics.Observe(g.panicked)
 	clientOptions := ClientOptions(c.Consul, g.log)
 	clientOptions.Events = g.events
 	if g.consul, err = consul.New(clientOptions); err != nil {
@@ -206,6 +212,7 @@ func New(o Options) (_ *Gateway, err error) {
 	g.etcd = etcd.NewClusters(func(endpoints string, err error) { g.certificatesChanged("etcd " + endpoints)(err) })
 	g.etcdSources = etcdsource.NewSources(g.etcd, g.log)
 	g.kvSources = kvsource.NewSources(g.consul, g.log)
+	g.acme = &acmeManagers{consul: g.consul, log: g.log, managers: make(map[acmeSettings]*acme.Manager)}
 	g.kvCertificates = newKVCertificates(g.consul, g.log, c.Consul.CertificatesDir, g.consulWait, g.updateTLS)
 	g.documents = newDocuments(g.newDocumentSource, g.events, g.log)
 	g.journal = newJournal(g.events, g.log)
@@ -240,10 +247,11 @@ func New(o Options) (_ *Gateway, err error) {
 	if err := g.apply(context.Background(), c); err != nil {
 		return nil, err
 	}
+	g.own(!g.takingOver)
 	g.adopt()
 	g.registrar = g.newRegistrar()
 	g.sharing = g.newSharing(c.Consul.Shares)
-	g.sharing.inherit(g.handed.PendingShares)
+	g.sharing.inherit(g.handed.SharedShares)
 	g.recordFirst()
 	g.warnOfSockets()
 	return g, nil
@@ -255,9 +263,13 @@ func New(o Options) (_ *Gateway, err error) {
 func (g *Gateway) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { _ = g.discovery.Run(background) }) // ends with background
+	running.Go(func() { // ends with background
+		panics.Repeat(background.Done(), panics.Task, time.Second, func() { _ = g.discovery.Run(background) })
+	})
 	if g.snapshot != nil {
-		running.Go(func() { g.snapshot.Run(background) })
+		running.Go(func() {
+			panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.snapshot.Run(background) })
+		})
 	}
 	g.serveAdmin()
 	for _, l := range g.listeners {
@@ -266,23 +278,41 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if !g.takingOver {
 		g.options.Systemd.Lead(false)
 	}
-	running.Go(func() { g.becomeReady(background) })
-	running.Go(func() { g.feedWatchdog(background) })
-	running.Go(func() { g.reloads(background) })
-	running.Go(func() { g.recheckAddresses(background) })
+	running.Go(func() {
+		defer panics.Contain(panics.Task, nil)
+		g.becomeReady(background)
+	})
+	running.Go(func() {
+		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.feedWatchdog(background) })
+	})
+	running.Go(func() {
+		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.reloads(background) })
+	})
+	running.Go(func() {
+		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.recheckAddresses(background) })
+	})
 	g.sharing.resume()
 	g.orders.Resume()
-	running.Go(func() { g.judge(background) })
-	running.Go(func() { g.series.Run(background) })
-	running.Go(func() { g.followCertificates(background) })
+	running.Go(func() {
+		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.judge(background) })
+	})
+	running.Go(func() {
+		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.series.Run(background) })
+	})
+	running.Go(func() {
+		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.followCertificates(background) })
+	})
 	if g.options.Input.File != "" {
-		running.Go(func() { g.watchFile(background) })
+		running.Go(func() {
+			panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.watchFile(background) })
+		})
 	}
 
 	// Wait until the first requests have peers; Consul answers in milliseconds. The admin
 	// API answers at once, unless an old process still does. SIGTERM does not shorten
 	// the wait: with shutdown.delay, clients are also served after it.
 	running.Go(func() {
+		defer panics.Contain(panics.Task, nil)
 		defer close(g.warm)
 		defer g.tags.serve()
 		if g.takingOver {
@@ -300,6 +330,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 			g.sharing.await(background, g.waits.start-time.Since(begin))
 			g.orders.AwaitFirst(background, g.waits.start-time.Since(begin))
 			g.awaitFirst(background, g.services.all(), g.waits.start-time.Since(begin))
+			g.awaitKnown(background, g.waits.warm)
 			g.tags.await(background, g.waits.start-time.Since(begin))
 			g.awaitCertificates(background, g.allListeners(), g.waits.start-time.Since(begin))
 		}
@@ -307,6 +338,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 			return // if this process stops, the old one continues
 		}
 		g.served.Store(true)
+		g.own(true)
 		if g.takingOver {
 			g.options.Systemd.Lead(true) // before the old process ends
 		}
@@ -369,9 +401,7 @@ func (g *Gateway) shutdown(leave func(), stop context.CancelFunc, running *sync.
 		}
 		delay.Stop()
 	}
-	for _, l := range g.allListeners() {
-		l.stopCertificates() // challenges cannot be answered any more
-	}
+	g.acme.retain(nil) // challenges cannot be answered any more
 	grace, cancel := context.WithTimeout(g.cut, settings.Grace)
 	defer cancel()
 	if err := g.proxy.Shutdown(grace, settings.Idle); err != nil {
@@ -386,7 +416,6 @@ func (g *Gateway) shutdown(leave func(), stop context.CancelFunc, running *sync.
 func (g *Gateway) release(ctx context.Context) {
 	g.closeAdmin(ctx)
 	for _, l := range g.allListeners() {
-		l.stopCertificates()
 		_ = l.Close() // the proxy has closed those that it served
 	}
 	if g.adminListener != nil {
@@ -397,6 +426,7 @@ func (g *Gateway) release(ctx context.Context) {
 	for _, service := range g.services.all() {
 		service.pool.Close()
 	}
+	g.acme.retain(nil)
 	g.kvCertificates.retain(nil)
 	g.sharing.pause()
 	g.orders.Pause()
@@ -406,6 +436,7 @@ func (g *Gateway) release(ctx context.Context) {
 	}
 	g.tracer.Load().Close()
 	g.tracesClosed.Wait()
+	g.unobserve()
 	g.Cut()
 }
 
@@ -424,7 +455,7 @@ func (g *Gateway) deliver(name string, set []discovery.Instance) {
 		g.tags.take(name, set, service.apply)
 	}
 	if g.snapshot != nil {
-		g.snapshot.Put(name, set)
+		g.snapshot.Changed()
 	}
 }
 

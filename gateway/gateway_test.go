@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -124,6 +125,9 @@ func (r *running) write(text string) {
 	r.t.Helper()
 	if !strings.Contains(text, "listeners:") {
 		text = preamble + text
+	}
+	if !strings.Contains(text, "discovery:") && slices.ContainsFunc([]string{"dynamic:", "etcd:", "dns:", "consul_kv:"}, func(key string) bool { return strings.Contains(text, key) }) {
+		text += "\ndiscovery: { allow_local: true } # origins have loopback addresses\n"
 	}
 	if err := os.WriteFile(r.file+"~", []byte(text), 0o600); err != nil {
 		r.t.Fatal(err)

@@ -10,14 +10,16 @@ import (
 	"sync"
 	"time"
 
+	"sluice/acme"
 	"sluice/admin"
 	"sluice/admin/series"
+	"sluice/certificates"
 	"sluice/config"
 	"sluice/discovery"
 	consulsource "sluice/discovery/consul"
-	"sluice/discovery/saved"
 	"sluice/events"
 	"sluice/orders"
+	"sluice/panics"
 )
 
 // handedVersion is the version of the format of handed. A process ignores a state of another
@@ -30,9 +32,9 @@ type handed struct {
 	Services map[string]handedService `json:"services"`
 	Catalog  *handedCatalog           `json:"catalog,omitempty"`
 
-	Shares        map[string]admin.GivenShare `json:"shares,omitempty"`         // by service
-	PendingShares []string                    `json:"pending_shares,omitempty"` // services whose share Consul may lack, or have no longer
-	Orders        *orders.State               `json:"orders,omitempty"`         // nil: those of handedService
+	Shares       map[string]admin.GivenShare `json:"shares,omitempty"`        // by service
+	SharedShares *sharedShares               `json:"shared_shares,omitempty"` // nil: without Consul
+	Orders       *orders.State               `json:"orders,omitempty"`        // nil: those of handedService
 
 	ByOperator byOperator `json:"by_operator,omitzero"`
 
@@ -47,8 +49,15 @@ type handed struct {
 	// History has the applied configurations, whose documents may be secret.
 	History *config.History `json:"history,omitempty"`
 
-	// KVCertificates are keys of certificates in Consul, by prefix. They are secret too.
-	KVCertificates map[string]map[string]string `json:"kv_certificates,omitempty"`
+	// KVCertificates are the certificates in Consul that are in use, by prefix. They are secret
+	// too.
+	KVCertificates map[string]certificates.InUse `json:"certificates,omitempty"`
+
+	// ACMECertificates are those by ACME, by name. They are secret too.
+	ACMECertificates map[string]acme.Pair `json:"acme_certificates,omitempty"`
+
+	// RegisteredAs is the owner of the registrations in Consul; "": none.
+	RegisteredAs string `json:"registered_as,omitempty"`
 
 	// Short is the number of connections to Consul that the new process must not open
 	// for a while: those that the agent still counts, and those that it has refused to
@@ -58,19 +67,8 @@ type handed struct {
 
 // handedService is the state of a service.
 type handedService struct {
-	Watch  *handedWatch  `json:"watch,omitempty"` // nil: the peers are in the configuration
-	Drains []handedDrain `json:"drains,omitempty"`
-}
-
-// handedWatch is a discovery.Handed.
-type handedWatch struct {
-	Source      string    `json:"source"`
-	Instances   saved.Set `json:"instances"`
-	Known       bool      `json:"known"`
-	Fresh       bool      `json:"fresh"`
-	Endpoint    string    `json:"endpoint"`
-	LastSuccess time.Time `json:"last_success,omitzero"`
-	Restored    time.Time `json:"restored,omitzero"`
+	Watch  *discovery.WatchState `json:"watch,omitempty"` // nil: the peers are in the configuration
+	Drains []handedDrain         `json:"drains,omitempty"`
 }
 
 // handedCatalog contains the services found in Consul's catalog.
@@ -105,8 +103,13 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 	}
 	var once sync.Once // resume, or the end of this process
 	err := replace(func(w io.Writer) error {
+		if g.snapshot != nil {
+			g.snapshot.Save() // the new process may be killed before its first write
+		}
+		g.own(false)
 		abandoned = g.pauseConsul()
 		time.AfterFunc(g.waits.paused, func() {
+			defer panics.Contain(panics.Task, nil)
 			once.Do(func() {
 				g.log.Warn().Stringer("after", g.waits.paused).Msg("the new process does not serve yet: this one watches Consul again")
 				resume()
@@ -116,12 +119,23 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 	})
 	if err != nil {
 		once.Do(resume)
+		g.own(true)
 		g.orders.Resume()
 		g.log.Error().Err(err).Msg("the new process does not serve: this one continues")
 		return
 	}
 	once.Do(func() {})
-	g.pauseConsul() // replace may not have called give
+	g.own(false) // replace may not have called give
+	g.pauseConsul()
+}
+
+// own begins or ends the ownership of this process.
+func (g *Gateway) own(owns bool) {
+	g.owner.set(owns)
+	g.history.Own(owns)
+	if owns && g.snapshot != nil {
+		g.snapshot.Changed()
+	}
 }
 
 // pauseConsul ends the watches and closes their connections: the agent might not accept
@@ -138,17 +152,15 @@ func (g *Gateway) pauseConsul() (abandoned int) {
 
 // state returns the state for a new process.
 func (g *Gateway) state(abandoned int) handed {
-	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), History: &g.history, KVCertificates: g.kvCertificates.handed(), Shares: g.shares.all(), PendingShares: g.sharing.pending()}
+	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), History: &g.history, KVCertificates: g.kvCertificates.handed(), ACMECertificates: g.acme.handed(), Shares: g.shares.all(), SharedShares: g.sharing.handed()}
 	standing := g.orders.State()
 	h.Orders, h.ByOperator = &standing, g.ordered()
 	h.RouteHolders = g.tags.last().Holders
+	h.RegisteredAs = g.registrar.Owner()
 	h.Events, _ = g.events.Read(events.Filter{}, events.ID{})
 	h.Series = g.series.State()
-	for _, w := range g.discovery.Handed() {
-		h.Services[w.Service] = handedService{Watch: &handedWatch{
-			Source: w.Source, Instances: w.Instances, Known: w.Known, Fresh: w.Fresh,
-			Endpoint: w.Endpoint, LastSuccess: w.LastSuccess, Restored: w.Restored,
-		}}
+	for name, state := range g.states() {
+		h.Services[name] = handedService{Watch: &state}
 	}
 	for _, service := range g.services.all() {
 		s := h.Services[service.name]
@@ -228,18 +240,21 @@ func (g *Gateway) adopt() {
 	g.tickets.adopt(g.handed.TicketKeys)
 	g.rotateTicketKeys(time.Now())
 	g.kvCertificates.adopt(g.handed.KVCertificates)
+	g.acme.adopt(g.handed.ACMECertificates)
 	g.updateTLS()
 	g.series.Adopt(g.handed.Series, time.Now())
 	sets := 0
+	states := make(map[string]discovery.WatchState)
+	for name, h := range g.handed.Services {
+		if h.Watch != nil {
+			states[name] = *h.Watch
+		}
+	}
+	sources := g.watches()
 	for _, service := range g.services.all() {
-		h := g.handed.Services[service.name]
-		if w := h.Watch; w != nil && g.discovery.Adopt(discovery.Handed{
-			Service: service.name, Source: w.Source,
-			Instances: w.Instances, Known: w.Known, Fresh: w.Fresh,
-			Endpoint: w.Endpoint, LastSuccess: w.LastSuccess, Restored: w.Restored,
-		}) {
+		if state, ok := knownOf(states, service.name, sources[service.name].Source, service.source); ok && g.discovery.Adopt(service.name, state) {
 			sets++
-			g.journal.inherit(w.Instances)
+			g.journal.inherit(state.Set)
 		}
 	}
 	if g.handed.Version != 0 {
@@ -289,6 +304,6 @@ func (g *Gateway) awaitTakeover(ctx context.Context) error {
 func (g *Gateway) missesPeers() bool {
 	return slices.ContainsFunc(g.services.all(), func(s *service) bool {
 		old := g.handed.Services[s.name].Watch
-		return old != nil && slices.ContainsFunc(old.Instances, discovery.Instance.Usable) && !closed(s.first)
+		return old != nil && slices.ContainsFunc(old.Set, discovery.Instance.Usable) && !closed(s.first)
 	})
 }

@@ -217,6 +217,7 @@ func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			consul := discoverytest.Start(t)
 			a, b := origin(t, "a"), origin(t, "b")
 			consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)))
@@ -230,7 +231,7 @@ func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 				refusal.Only = func(r discoverytest.Request) bool { return r.Filter != "" }
 			}
 			consul.Break(refusal)
-			next := old.succeed(text(test.text), test.pass, 100*time.Millisecond)
+			next := old.succeed(text(test.text), test.pass, 10*time.Second) // Consul answers within it
 			if err := <-next.outcome; err == nil {
 				t.Fatal("the new process has taken over")
 			}

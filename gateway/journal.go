@@ -3,12 +3,14 @@ package gateway
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rs/zerolog"
 
 	"sluice/balancer"
 	"sluice/discovery"
 	"sluice/events"
+	"sluice/panics"
 )
 
 // journal adds the events of peers to the feed, and logs them, one line each. Pools call note
@@ -39,7 +41,10 @@ func newJournal(feed *events.Feed, log zerolog.Logger) *journal {
 
 		inherited: make(map[discovery.Key]bool),
 	}
-	go j.run()
+	go func() {
+		defer close(j.done)
+		panics.Repeat(j.stop, panics.Task, time.Second, j.run)
+	}()
 	return j
 }
 
@@ -81,7 +86,6 @@ func (j *journal) close() {
 }
 
 func (j *journal) run() {
-	defer close(j.done)
 	for {
 		select {
 		case e := <-j.queue:

@@ -132,6 +132,12 @@ func (g *Gateway) configuredSplit(service string) config.Split {
 	return g.configured.Load().Services[service].Split
 }
 
+// splitSince returns when the split of a service became that of the configuration. It reports false
+// while a source has not answered: the service may have another one then.
+func (g *Gateway) splitSince(service string) (time.Time, bool) {
+	return g.shares.since(service), closed(g.settled) && closed(g.finder.applied)
+}
+
 // splitStates returns the state of every split of a service with one group, for the admin API.
 func (g *Gateway) splitStates() []admin.SplitState {
 	c, given := g.effective.Load(), g.shares.all()
@@ -165,6 +171,10 @@ func (g *Gateway) splitStates() []admin.SplitState {
 
 // orderShare carries out an operator's order about the split of a service.
 func (g *Gateway) orderShare(o admin.ShareOrder) error {
+	return g.owner.order(func() error { return g.changeShare(o) })
+}
+
+func (g *Gateway) changeShare(o admin.ShareOrder) error {
 	s := g.effective.Load().Services[o.Service]
 	all := s.Split.Shares()
 	given, isGiven := g.shares.of(o.Service)

@@ -125,17 +125,17 @@ func TestJudgeRollsBack(t *testing.T) {
 	if s.Configured != 0.5 || s.Given == nil || s.Given.By != "judge" || !strings.Contains(s.Given.Why, "of the baseline") || s.Given.Why != s.Judge.Verdict {
 		t.Errorf("after the rollback: %+v, %+v, %+v", s, s.Given, s.Judge)
 	}
-	var told []string
-	feed, _ := c.events.Read(events.Filter{Kinds: []string{"split"}}, events.ID{})
-	for _, e := range feed {
-		told = append(told, string(e.Kind)+" "+string(e.Level))
-		if !strings.Contains(e.Text, s.Judge.Verdict) {
-			t.Errorf("event %+v, want the verdict %q", e, s.Judge.Verdict)
+	c.await("the feed has the verdict and the share", func() bool { // it follows the API
+		var told []string
+		feed, _ := c.events.Read(events.Filter{Kinds: []string{"split"}}, events.ID{})
+		for _, e := range feed {
+			told = append(told, string(e.Kind)+" "+string(e.Level))
+			if !strings.Contains(e.Text, s.Judge.Verdict) {
+				t.Errorf("event %+v, want the verdict %q", e, s.Judge.Verdict)
+			}
 		}
-	}
-	if want := []string{"split.verdict warning", "split.given info"}; !slices.Equal(told, want) {
-		t.Errorf("events %q, want %q", told, want)
-	}
+		return slices.Equal(told, []string{"split.verdict warning", "split.given info"})
+	})
 	c.await("20 requests in turn reach the old version", func() bool { // the route table follows the API
 		for range 20 {
 			if c.request() != "old" {

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"fmt"
-	"maps"
 	"sync"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 
 	"sluice/certificates"
 	"sluice/consul"
+	"sluice/panics"
 )
 
 // kvCertificates are the certificates in Consul's KV store, with one watch for each prefix
@@ -41,8 +41,8 @@ type kvPrefix struct {
 
 	// Only the goroutine of the watch uses the fields below.
 
-	failing bool              // the last query failed
-	saved   map[string]string // what copy has
+	failing bool               // the last query failed
+	saved   certificates.InUse // what copy has
 }
 
 func newKVCertificates(client *consul.Client, log zerolog.Logger, dir string, wait func() time.Duration, changed func()) *kvCertificates {
@@ -68,11 +68,11 @@ func (k *kvCertificates) follow(prefix string) *kvPrefix {
 	if k.dir != "" {
 		c := certificates.CopyIn(k.dir, source)
 		p.copy = &c
-		keys, err := c.Load()
+		state, err := c.Load()
 		if err != nil {
 			p.log.Warn().Err(err).Msg("the copy of the certificates cannot be used")
 		}
-		p.suggest(keys)
+		p.suggest(state)
 	}
 	k.byPrefix[prefix] = p
 	if !k.paused {
@@ -86,6 +86,7 @@ func (p *kvPrefix) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
+		defer panics.Contain(panics.Task, nil)
 		defer p.owner.client.Join()()
 		_ = p.owner.client.Follow(ctx, consul.FollowOptions{ // ends with ctx
 			Query: consul.KeysBelow(p.prefix + "/"),
@@ -122,15 +123,15 @@ func (p *kvPrefix) save() {
 	if p.copy == nil {
 		return
 	}
-	good := p.Good()
-	if maps.Equal(good, p.saved) {
+	state := p.InUse()
+	if state.Equal(p.saved) {
 		return
 	}
-	if err := p.copy.Save(good); err != nil {
+	if err := p.copy.Save(state); err != nil {
 		p.log.Warn().Err(err).Msg("the certificates cannot be copied")
 		return
 	}
-	p.saved = good
+	p.saved = state
 }
 
 // ended records the result of a query. While Consul is away the certificates say nothing
@@ -149,12 +150,12 @@ func (p *kvPrefix) ended(err error) {
 	}
 }
 
-// suggest sets the keys that an earlier process had, if Consul has not answered.
-func (p *kvPrefix) suggest(keys map[string]string) {
-	if len(keys) == 0 {
+// suggest sets what an earlier process had.
+func (p *kvPrefix) suggest(state certificates.InUse) {
+	if state.IsZero() {
 		return
 	}
-	p.Suggest(keys)
+	p.Suggest(state)
 	p.isUsable.Do(func() { close(p.usable) })
 }
 
@@ -205,26 +206,26 @@ func (k *kvCertificates) resume() {
 	}
 }
 
-// handed returns the keys for a new process, by prefix. They are secret.
-func (k *kvCertificates) handed() map[string]map[string]string {
+// handed returns what is in use for a new process, by prefix. It is secret.
+func (k *kvCertificates) handed() map[string]certificates.InUse {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	all := make(map[string]map[string]string)
+	all := make(map[string]certificates.InUse)
 	for prefix, p := range k.byPrefix {
-		if good := p.Good(); len(good) > 0 {
-			all[prefix] = good
+		if state := p.InUse(); !state.IsZero() {
+			all[prefix] = state
 		}
 	}
 	return all
 }
 
-// adopt sets the keys that the old process had.
-func (k *kvCertificates) adopt(all map[string]map[string]string) {
+// adopt sets what the old process had.
+func (k *kvCertificates) adopt(all map[string]certificates.InUse) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for prefix, keys := range all {
+	for prefix, state := range all {
 		if p := k.byPrefix[prefix]; p != nil {
-			p.suggest(keys)
+			p.suggest(state)
 		}
 	}
 }
@@ -242,6 +243,11 @@ func (l *listener) kvPrefixes() []*kvPrefix {
 func (g *Gateway) awaitCertificates(ctx context.Context, listeners []*listener, timeout time.Duration) {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
+	loading, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for _, u := range acmeUses(listeners) {
+		u.Load(loading, u.names)
+	}
 	for _, l := range listeners {
 		for _, p := range l.kvPrefixes() {
 			select {

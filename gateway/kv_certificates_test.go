@@ -150,9 +150,7 @@ listeners:
 	if text := r.text("/metrics"); !strings.Contains(text, `sluice_certificate_file_error{file="`+a+`",used_by="listener \"web\""} 1`) {
 		t.Errorf("no metric of the fault:\n%s", text)
 	}
-	if !strings.Contains(r.log.String(), "its key is gone") {
-		t.Error("no line of the fault in the log")
-	}
+	r.await("the log has the fault", func() bool { return strings.Contains(r.log.String(), "its key is gone") })
 	// Another certificate for the same name takes the place of one that is gone.
 	third := kvCertificate(t, agent, "certs/web/new.pem", "a.example")
 	r.awaitServed("the new key", "web", "a.example", third)
@@ -257,8 +255,37 @@ listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_
 		if got := r.served("web", "a.example"); got != test.serial {
 			t.Errorf("%s: %q is served, want %q", test.prefix, got, test.serial)
 		}
-		if _, loops := r.consul.Capacity(); loops != 1 {
-			t.Errorf("%s: %d loops", test.prefix, loops)
-		}
+		r.await("one loop follows "+test.prefix, func() bool { _, loops := r.consul.Capacity(); return loops == 1 })
+	}
+}
+
+// A certificate whose key was deleted is in use in the new process too, which Consul tells that
+// there is none.
+func TestDeletedCertificateSurvivesAnUpgrade(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	serial := kvCertificate(t, agent, "certs/web/a.pem", "a.example")
+	text := fmt.Sprintf(`
+admin: { address: "127.0.0.1:0" }
+consul: { addresses: [%q], wait: 10m }
+listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [{ consul_kv: certs/web }] } }]
+`, agent.URL()) + static("star", serveOrigin(t, func(http.ResponseWriter, *http.Request) {}))
+	const file = "consul_kv:certs/web/a.pem"
+	r := startWithoutPolls(t, text)
+	r.awaitServed("the certificate", "web", "a.example", serial)
+	if _, err := agent.Client().KV().DeleteTree("certs/web/", nil); err != nil {
+		t.Fatal(err)
+	}
+	gone := func(r *running) func() bool {
+		return func() bool { return strings.Contains(r.certificates()[file].Error, "its key is gone") }
+	}
+	r.await("Consul's answer", gone(r))
+	next := r.succeed(text, nil, patience)
+	if err := <-next.outcome; err != nil {
+		t.Fatal(err)
+	}
+	next.await("Consul's answer to the new process", gone(next.running))
+	if got := next.served("web", "a.example"); got != serial {
+		t.Errorf("after the upgrade: %q is served, want %q", got, serial)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/panics"
 	"sluice/proxy"
 )
 
@@ -73,7 +74,7 @@ func (g *Gateway) listen(c *config.Config) (all []*listener, err error) {
 	free := slices.Clone(g.allListeners())
 	add := func(i int, socket net.Listener) {
 		wanted := c.Listeners[i]
-		secure, err := g.newListenerTLS(wanted, socket.Addr(), c)
+		secure, err := g.newListenerTLS(wanted, c)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("listener %q: %w", wanted.Name, err))
 		}
@@ -180,6 +181,9 @@ func (g *Gateway) useListeners(all []*listener, c *config.Config) {
 		g.options.Release(old.Listener)
 		g.log.Info().Str("listener", old.config.Name).Str("address", endpoint(old.Addr())).Msg("listener removed: its connections finish")
 	}
+	if g.isServing() {
+		g.acme.manage(all)
+	}
 }
 
 // serve serves a listener until it is left or the proxy shuts down. It begins when the
@@ -193,17 +197,17 @@ func (g *Gateway) serve(l *listener) {
 	}
 	g.log.Info().Str("listener", l.config.Name).Str("address", endpoint(l.Addr())).Msg("listening")
 	g.serving.Go(func() {
+		defer panics.Contain(panics.Task, nil)
 		defer close(left)
-		defer l.stopCertificates()
 		select {
 		case <-g.warm:
 		case <-ctx.Done():
 			return
 		}
-		if g.takingOver && !g.served.Load() {
+		if !g.isServing() {
 			return // the old process continues to serve
 		}
-		g.obtainCertificates(l)
+		g.acme.manage(g.allListeners()) // challenges are answered from now on
 		options := l.options()
 		if l.tls == nil {
 			options.Challenge = g.answerChallenge
@@ -212,6 +216,12 @@ func (g *Gateway) serve(l *listener) {
 			g.fail(err)
 		}
 	})
+}
+
+// isServing reports whether this process serves clients, or is about to: it is warm, and no old
+// process serves in its place.
+func (g *Gateway) isServing() bool {
+	return closed(g.warm) && (!g.takingOver || g.served.Load())
 }
 
 // options returns the settings of the listener in the proxy.

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,6 +12,7 @@ import (
 	"sluice/acme"
 	"sluice/certificates"
 	"sluice/config"
+	"sluice/proxy"
 )
 
 // listenerTLS is the TLS of a listener. It follows its certificates.
@@ -23,8 +23,7 @@ type listenerTLS struct {
 	pairs   []certificates.Source  // of uses, those with the certificates of the listener, in order of preference
 	kv      []*kvPrefix            // of pairs, those in Consul
 	ca      *certificates.Follower // of uses, that of client_ca; nil: none
-	acme    *acme.Manager          // nil: none
-	http01  bool                   // acme may use HTTP-01
+	acme    *acmeUse               // nil: none
 
 	clientAuth tls.ClientAuthType
 	protocols  []string // for ALPN
@@ -35,9 +34,8 @@ type listenerTLS struct {
 	usedTrusted *x509.CertPool
 }
 
-// newListenerTLS returns the TLS of a listener of c, which is bound to address; nil: it
-// has none.
-func (g *Gateway) newListenerTLS(l config.Listener, address net.Addr, c *config.Config) (*listenerTLS, error) {
+// newListenerTLS returns the TLS of a listener of c; nil: it has none.
+func (g *Gateway) newListenerTLS(l config.Listener, c *config.Config) (*listenerTLS, error) {
 	if l.TLS == nil {
 		return nil, nil
 	}
@@ -77,10 +75,9 @@ func (g *Gateway) newListenerTLS(l config.Listener, address net.Addr, c *config.
 	}
 	if l.TLS.ACME != nil {
 		var err error
-		if t.acme, err = g.newACME(l, address, c); err != nil {
+		if t.acme, err = g.acme.use(l.TLS.ACME, c); err != nil {
 			return nil, err
 		}
-		t.http01 = servesHTTP(c)
 	}
 	t.config = &tls.Config{GetConfigForClient: t.choose}
 	g.tickets.rotate(time.Now())
@@ -92,7 +89,7 @@ func (g *Gateway) newListenerTLS(l config.Listener, address net.Addr, c *config.
 // suits reports whether t can be kept with the configuration c, in which its listener is
 // unchanged.
 func (t *listenerTLS) suits(c *config.Config) bool {
-	return t == nil || t.acme == nil || t.http01 == servesHTTP(c)
+	return t == nil || t.acme == nil || t.acme.http == servesHTTP(c)
 }
 
 // update makes new connections use the certificates as they were last read.
@@ -112,6 +109,7 @@ func (t *listenerTLS) update() {
 	}
 	t.used, t.usedTrusted = now, trusted
 	c := &tls.Config{
+		MinVersion: certificates.MinVersion, CipherSuites: certificates.Suites,
 		NextProtos: t.protocols,
 		ClientAuth: t.clientAuth,
 		ClientCAs:  trusted,
@@ -127,18 +125,27 @@ func (t *listenerTLS) update() {
 	t.current.Store(c)
 }
 
-// choose returns the configuration of a connection. A challenge of ACME has its own.
+// choose returns the configuration of a connection. A challenge of ACME has its own: the
+// proxy serves nothing after such a handshake, and its session cannot be resumed.
 func (t *listenerTLS) choose(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	if t.acme != nil && slices.Equal(hello.SupportedProtos, []string{acme.Protocol}) && t.acme.Manages(hello.ServerName) {
-		return &tls.Config{GetCertificate: t.acme.Certificate, NextProtos: hello.SupportedProtos}, nil
+	if t.acme == nil || !slices.Equal(hello.SupportedProtos, []string{acme.Protocol}) || !t.acme.manages(hello.ServerName) {
+		return t.current.Load(), nil
 	}
-	return t.current.Load(), nil
+	var certificate *tls.Certificate
+	var err error
+	if late := proxy.AwaitOthers(hello, func() { certificate, err = t.acme.ChallengeCertificate(hello) }); late != nil {
+		return nil, late
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{Certificates: []tls.Certificate{*certificate}, NextProtos: hello.SupportedProtos, SessionTicketsDisabled: true}, nil
 }
 
 // obtained returns the certificate from ACME for the requested name; nil: one of the
 // files is used.
 func (t *listenerTLS) obtained(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if !t.acme.Manages(hello.ServerName) {
+	if !t.acme.manages(hello.ServerName) {
 		return nil, nil
 	}
 	certificate, err := t.acme.Certificate(hello)

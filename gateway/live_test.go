@@ -185,9 +185,6 @@ func TestAccessLogChanges(t *testing.T) {
 	r.write(text(second, ", format: combined"))
 	r.awaitRevision(3)
 	r.get("/combined")
-	r.write(text("off", ""))
-	r.awaitRevision(4)
-	r.get("/")
 	lines := func(path string) int {
 		data, err := os.ReadFile(path)
 		if err != nil {
@@ -195,6 +192,10 @@ func TestAccessLogChanges(t *testing.T) {
 		}
 		return strings.Count(string(data), "\n")
 	}
+	r.await("a line for each request", func() bool { return lines(first)+lines(second) >= requests+1 })
+	r.write(text("off", ""))
+	r.awaitRevision(4)
+	r.get("/")
 	if one, two := lines(first), lines(second); one == 0 || two < 2 || one+two != requests+1 {
 		t.Errorf("%d and %d lines for %d requests", one, two, requests+1)
 	}
@@ -281,11 +282,13 @@ func TestLimitsOfClientsChange(t *testing.T) {
 	if got := ask(); got != "HTTP/1.1 200" {
 		t.Errorf("got %q", got)
 	}
-	r.write(text("limits: { target: 256B }, timeouts: { idle: 200ms }"))
+	r.write(text("limits: { target: 256B }"))
 	r.awaitRevision(2)
 	if got := ask(); got != "HTTP/1.1 414" {
 		t.Errorf("with a limit: %q", got)
 	}
+	r.write(text("timeouts: { idle: 2s }")) // more than the time from the connect to the request below
+	r.awaitRevision(3)
 	idle, err := net.Dial("tcp", r.Address("web").String())
 	if err != nil {
 		t.Fatal(err)

@@ -94,10 +94,10 @@ routes: [{ service: star, group: rest, mirror: { group: canary } }]
 			t.Errorf("got %d %q", status, body)
 		}
 	}
-	r.await("ten copies", func() bool { return r.peers()[addresses[1]].Requests == 10 })
-	if n := r.peers()[addresses[0]].Requests; n != 10 {
-		t.Errorf("the peer of the group rest got %d requests", n)
-	}
+	r.await("ten requests and ten copies", func() bool {
+		peers := r.peers()
+		return peers[addresses[0]].Requests == 10 && peers[addresses[1]].Requests == 10
+	})
 	var services []admin.Service
 	r.api("/api/services", &services)
 	if canary := services[0].Groups[0]; canary.Group != "canary" || canary.Attempts != 0 {

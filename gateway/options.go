@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/balancer"
+	"sluice/catalog/native"
 	"sluice/certificates"
 	"sluice/config"
 	"sluice/consul"
@@ -51,6 +52,7 @@ func proxyOptions(c config.Client, accessLog *accesslog.Logger, tracer *tracing.
 		RequestID:          c.RequestID,
 		KeepForGoneClients: c.KeepForGoneClients,
 		KeepUnderscores:    c.KeepUnderscores,
+		KeepDotSegments:    c.KeepDotSegments,
 	}
 	return o
 }
@@ -167,19 +169,23 @@ func selectionOf(c *config.Config) *consulsource.Selection {
 		return nil
 	}
 	want := c.Catalog.Select
-	var prefixes []string
-	if len(c.Catalog.Tags) > 0 {
-		prefixes = c.Catalog.TagPrefixes()
+	s := &consulsource.Selection{
+		Name:       want.Name,
+		Tag:        want.Tag,
+		Meta:       config.MetaOf(want.Meta),
+		Typical:    len(c.Catalog.Tags) > 0 || c.Catalog.DefaultRule != "",
+		Datacenter: c.Consul.Datacenter,
+		Wait:       c.Consul.Wait,
+		Probation:  c.Consul.Probation,
 	}
-	return &consulsource.Selection{
-		Name:        want.Name,
-		Tag:         want.Tag,
-		Meta:        config.MetaOf(want.Meta),
-		TagPrefixes: prefixes,
-		Datacenter:  c.Consul.Datacenter,
-		Wait:        c.Consul.Wait,
-		Probation:   c.Consul.Probation,
+	if c.Catalog.DefaultRule != "" {
+		return s // also services without tags have routes
 	}
+	s.TagPrefixes = c.Catalog.TagPrefixes()
+	if c.Catalog.Reads(config.DialectSluice) {
+		s.MetaKey = native.MetaRoute
+	}
+	return s
 }
 
 // poolOptions returns the options of the pool of a service.
@@ -208,7 +214,7 @@ func (g *Gateway) poolOptions(s config.Service, checker *healthcheck.Checker, he
 		PanicThreshold: float64(s.Health.PanicThreshold),
 		RetryBudget:    &balancer.RetryBudget{Ratio: float64(s.Retry.Budget), MinPerSecond: float64(s.Retry.MinPerSecond)},
 		NewTransport:   g.newTransport(s, secure),
-		Notify:         g.journal.note,
+		Notify:         g.notePeer,
 	}, health)
 }
 
@@ -236,6 +242,7 @@ func affinityOf(b config.Balance) *route.Affinity {
 			Cookie:           b.Sticky.Cookie,
 			CookieAttributes: cookieAttributes(b.Sticky),
 			RefreshCookie:    b.Sticky.MaxAge > 0,
+			SecureCookie:     b.Sticky.Secure,
 		}
 	}
 	return nil
@@ -252,9 +259,6 @@ func cookieAttributes(s config.Sticky) string {
 		attributes += fmt.Sprintf("; Max-Age=%d", max(1, s.MaxAge/time.Second))
 	}
 	attributes += "; HttpOnly; SameSite=" + map[string]string{"lax": "Lax", "strict": "Strict", "none": "None"}[s.SameSite]
-	if s.Secure {
-		attributes += "; Secure"
-	}
 	return attributes
 }
 

@@ -33,12 +33,13 @@ func (g *Gateway) tellMachine() {
 }
 
 // mayConnect returns a function that checks whether an address of an instance of the service
-// may be connected to. All addresses of static peers are allowed.
+// may be connected to.
 func (g *Gateway) mayConnect(service string) func(discovery.Instance, netip.AddrPort) error {
 	return func(i discovery.Instance, to netip.AddrPort) error {
 		c := g.effective.Load()
+		configured := c.Services[service]
 		return g.machine.MayConnect(to, locality.Origin{
-			Trusted:     c.Consul.AllowLocal || c.Services[service].Consul == nil,
+			Trusted:     c.Discovery.AllowLocal || configured.NamesAddresses(),
 			Node:        i.Node,
 			NodeAddress: i.NodeAddress,
 		})

@@ -3,6 +3,8 @@ package gateway
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -10,7 +12,9 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/admin"
+	"sluice/test/consultest"
 	"sluice/test/discoverytest"
+	"sluice/test/dnstest"
 )
 
 // at returns an instance with an address, and the host as its id.
@@ -129,4 +133,58 @@ func TestActiveChecksDoNotReachAListener(t *testing.T) {
 			return strings.HasPrefix(why, "active: http GET /healthz: connect: ") && strings.HasSuffix(why, `is the listener "admin" of sluice itself`)
 		})
 	})
+}
+
+// The rules for addresses are those of every source that others write.
+func TestAddressesOfAllSources(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t, consultest.Options{})
+	dns := dnstest.New()
+	private := origin(t, "for this machine only")
+	dns.Set(dnstest.Record{Name: "star.example", Address: "127.0.0.1"})
+	put(t, consul, "list", private)
+	put(t, consul, "sluice/a.yaml", fmt.Sprintf("services: { document: { peers: [%q] }, names: { peers: ['localhost:%d'] } }", private, port(t, private)))
+	file := filepath.Join(t.TempDir(), "peers")
+	if err := os.WriteFile(file, []byte(private), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text := func(allow bool) string {
+		return fmt.Sprintf(`
+discovery: { allow_local: %t }
+consul: { addresses: [%q] }
+dynamic: [{ consul_kv: { prefix: sluice/ } }]
+services:
+  dns: { dns: { name: star.example, type: a, port: %d, server: %q } }
+  list: { consul_kv: { key: list } }
+  own: { peers: [%q] }
+  file: { file: %q }
+  never: { peers: ["169.254.169.254:80", "[fd00:ec2::254]:80"] }
+routes:
+  - { path: /dns, service: dns }
+  - { path: /list, service: list }
+  - { path: /document, service: document }
+  - { path: /names, service: names }
+  - { path: /own, service: own }
+  - { path: /file, service: file }
+  - { path: /never, service: never }
+`, allow, consul.URL(), port(t, private), dns.Listen(t), private, file)
+	}
+	r := start(t, text(false))
+	for _, path := range []string{"/dns", "/list", "/document", "/names", "/never"} {
+		if status, body := r.get(path); status < 500 {
+			t.Errorf("%s: got %d %q", path, status, body)
+		}
+	}
+	for _, path := range []string{"/own", "/file"} {
+		if status, _ := r.get(path); status != 200 {
+			t.Errorf("%s: got %d, the file names the address", path, status)
+		}
+	}
+	r.write(text(true))
+	for _, path := range []string{"/dns", "/list", "/document", "/names"} {
+		r.answers(path, "for this machine only")
+	}
+	if status, body := r.get("/never"); status < 500 {
+		t.Errorf("with allow_local: got %d %q", status, body)
+	}
 }

@@ -148,3 +148,20 @@ routes: [{ service: consul }]
 		t.Errorf("readyz %q", v.Missing)
 	}
 }
+
+// Before Consul's first answer nobody knows whether there are instances. Then there are none.
+func TestRefusalSaysThatNothingIsKnownYet(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	consul.Break(discoverytest.Fault{Drop: true})
+	r := startWithin(t, starAnd(consul.URL(), ""), time.Millisecond)
+	if status, body := r.get("/"); status != 503 || !strings.Contains(body, "nothing is known about the service's instances yet") {
+		t.Errorf("before the first answer: %d %q", status, body)
+	}
+	consul.Heal()
+	r.await("an answer", func() bool { return r.watchOf("star").State == "fresh" })
+	r.await("it says that there are none", func() bool {
+		status, body := r.get("/")
+		return status == 503 && strings.Contains(body, "the service has no instances")
+	})
+}

@@ -8,18 +8,21 @@ import (
 	"sluice/config"
 	"sluice/consul/registration"
 	"sluice/discovery"
+	"sluice/panics"
 )
 
 // leaveTimeout limits how long a stop waits until the registration is removed from Consul.
 const leaveTimeout = 3 * time.Second
 
 // newRegistrar sets replica, and returns the registrar, which registers sluice in Consul if that is
-// configured. The listeners must be bound.
+// configured, and else removes the registration of the old process. The listeners must be bound.
 func (g *Gateway) newRegistrar() *registration.Registrar {
 	g.replica = registration.Replica{Admin: endpoint(g.adminListener.Addr()), TLS: g.started.Admin.TLS != nil, Version: g.options.Version, Started: time.Now()}
 	g.replica.Host, _ = os.Hostname() // without a name it is empty
 	ready := func(context.Context) (bool, []string) { return g.readiness() }
-	return registration.New(registration.Options{Consul: g.consul, Self: g.replica.Self(), Ready: ready, Log: g.log})
+	r := registration.New(registration.Options{Consul: g.consul, Self: g.replica.Self(), Ready: ready, Log: g.log})
+	r.Inherit(g.handed.RegisteredAs)
+	return r
 }
 
 // replicaName returns the name of this replica for others.
@@ -47,6 +50,7 @@ func (g *Gateway) register(warm <-chan struct{}) (leave func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
+		defer panics.Contain(panics.Task, nil)
 		defer close(ended)
 		for _, wait := range []<-chan struct{}{warm, g.becameReady} {
 			select {

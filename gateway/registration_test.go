@@ -197,3 +197,30 @@ func TestConfigurationRefusesReservedMeta(t *testing.T) {
 		}
 	}
 }
+
+// A registration that the new configuration lacks, or has under another name, goes with the
+// old process.
+func TestNewProcessRemovesTheRegistration(t *testing.T) {
+	t.Parallel()
+	for name, register := range map[string]string{"no registration": "", "another name": ", register: { service: edge, check: { interval: 1s } }"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			agent := consultest.Start(t, consultest.Options{})
+			text := func(register string) string {
+				return fmt.Sprintf("shutdown: { idle: 0s }\nconsul: { addresses: [%q]%s }\n", agent.URL(), register) + static("a", origin(t, "a"))
+			}
+			old := start(t, text(", register: { check: { interval: 1s } }"))
+			old.await("the registration", func() bool { return len(instances(t, agent, "sluice")) == 1 })
+			next := old.succeed(text(register), nil, patience)
+			if err := <-next.outcome; err != nil {
+				t.Fatal(err)
+			}
+			next.await("the registration of the old process is removed", func() bool { return len(instances(t, agent, "sluice")) == 0 })
+			if register != "" {
+				next.await("the other registration", func() bool { return len(instances(t, agent, "edge")) == 1 })
+			}
+			next.stop()
+			next.await("nothing is registered", func() bool { return len(instances(t, agent, "edge")) == 0 })
+		})
+	}
+}

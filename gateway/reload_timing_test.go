@@ -172,7 +172,7 @@ func newReloading(b *testing.B) *reloading {
 	if err != nil {
 		b.Fatal(err)
 	}
-	g.documents.newSource = func(config.Dynamic, bool) document.Source { return silent{} }
+	g.documents.newSource = func(config.Dynamic, config.Source) document.Source { return silent{} }
 	g.followDocuments(b.Context())
 	b.Cleanup(func() {
 		g.documents.end()

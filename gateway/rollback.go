@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"sluice/admin"
 	"sluice/config"
@@ -23,7 +24,10 @@ func (g *Gateway) RollBack(ctx context.Context, number uint64, match, why string
 	done := make(chan struct{})
 	o := order{func(ctx context.Context) {
 		defer close(done)
-		revision, err = g.rollBack(ctx, number, match, why)
+		err = g.owner.order(func() (err error) {
+			revision, err = g.rollBack(ctx, number, match, why)
+			return err
+		})
 	}}
 	select {
 	case g.rollbacks <- o:
@@ -42,17 +46,20 @@ func (g *Gateway) rollBack(ctx context.Context, number uint64, match, why string
 		return current, fmt.Errorf("%w %d", admin.ErrNoRevision, number)
 	case !g.history.Permanent():
 		return current, admin.ErrNoHistory
-	case g.documents.isPaused():
-		return current, admin.ErrTakeover
 	case match != current.Hash:
 		return current, fmt.Errorf("%w: it has the hash %s", admin.ErrChanged, current.Hash)
 	}
-	sources := config.RollBack(number, then.Sources, append(g.documents.latest(), g.file))
+	sources := config.RollBack(number, then.Sources, append(g.documents.latest(), g.file), current.Sources)
 	built, err := g.options.Input.Build(sources)
 	if err == nil {
 		reason := fmt.Sprintf("rollback to %d", number)
 		if why != "" {
 			reason += ": " + why
+		}
+		if unknown := built.Config.Unknown(then.Sources); len(unknown) > 0 {
+			reason += "; not known then, so it stays: " + strings.Join(unknown, ", ")
+			g.log.Warn().Uint64("number", number).Strs("sources", unknown).
+				Msg("a rollback to a revision from before these sources were known: their documents stay those of now")
 		}
 		err = g.use(ctx, built, sources, reason)
 	}

@@ -58,6 +58,7 @@ func TestRollBack(t *testing.T) {
 	r := start(t, text)
 	r.awaitBody("/s", "a")
 	r.awaitState("consul_kv:sluice/", "in_use")
+	r.awaitRevision(2) // it serves before it is recorded
 	first := r.applied()
 	put(t, agent, "sluice/s.yaml", serving(b))
 	r.awaitBody("/s", "b")

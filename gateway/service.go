@@ -72,6 +72,7 @@ func (s *service) routed(c config.Service) *route.Service {
 			BodyBytes:     int64(c.Retry.Body),
 			Hedge:         hedgeOf(c.Retry.Hedge),
 		},
+		HTTP2:          c.Upstream.UsesHTTP2(),
 		Affinity:       affinityOf(c.Balance),
 		ProxyProtocol:  proxyProtocolVersions[c.ProxyProtocol],
 		WaitForPeer:    c.WaitForPeer,

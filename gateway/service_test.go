@@ -36,6 +36,6 @@ func TestAffinityOfPolicies(t *testing.T) {
 	f(config.Balance{Policy: "sticky", Sticky: config.Sticky{
 		Cookie: "c", Path: "/a", Domain: "example.com", MaxAge: time.Hour, Secure: true, SameSite: "none",
 	}}, &route.Affinity{
-		Cookie: "c", CookieAttributes: "; Path=/a; Domain=example.com; Max-Age=3600; HttpOnly; SameSite=None; Secure", RefreshCookie: true,
+		Cookie: "c", CookieAttributes: "; Path=/a; Domain=example.com; Max-Age=3600; HttpOnly; SameSite=None", RefreshCookie: true, SecureCookie: true,
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"sluice/admin"
 	"sluice/config"
@@ -17,12 +18,23 @@ type shares struct {
 	changed chan struct{} // capacity 1: the configuration must be applied again
 	events  *events.Feed
 
-	mu    sync.Mutex // guards the field below
+	mu sync.Mutex // guards the fields below
+
 	given map[string]admin.GivenShare
+	// splits are those of the configuration in use, with the times at which they became so. A service
+	// without a split has an element if it had one; begun is the time of the first configuration.
+	splits map[string]splitSince
+	begun  time.Time
+}
+
+// splitSince is a split, and when it became that of the configuration.
+type splitSince struct {
+	split config.Split
+	since time.Time
 }
 
 func newShares(feed *events.Feed) *shares {
-	return &shares{changed: make(chan struct{}, 1), events: feed, given: make(map[string]admin.GivenShare)}
+	return &shares{changed: make(chan struct{}, 1), events: feed, given: make(map[string]admin.GivenShare), splits: make(map[string]splitSince)}
 }
 
 // applyTo returns c with the given shares, except for services whose split is another one in c: who
@@ -46,9 +58,22 @@ func (s *shares) applyTo(c *config.Config) *config.Config {
 
 // applied forgets the shares that c, which is in use now, does not have, and returns them. Before, a
 // refused configuration would end them.
-func (s *shares) applied(c *config.Config) (ended map[string]admin.GivenShare) {
+func (s *shares) applied(c *config.Config, now time.Time) (ended map[string]admin.GivenShare) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.begun.IsZero() {
+		s.begun = now
+	}
+	for name, service := range c.Services {
+		if before := s.splits[name]; len(service.Split) > 0 && !maps.Equal(before.split, service.Split) {
+			s.splits[name] = splitSince{service.Split, now}
+		}
+	}
+	for name, before := range s.splits {
+		if len(before.split) > 0 && len(c.Services[name].Split) == 0 {
+			s.splits[name] = splitSince{since: now}
+		}
+	}
 	ended = make(map[string]admin.GivenShare)
 	maps.DeleteFunc(s.given, func(name string, given admin.GivenShare) bool {
 		ends := !fits(given, c.Services[name].Split)
@@ -65,6 +90,16 @@ func (s *shares) applied(c *config.Config) (ended map[string]admin.GivenShare) {
 func fits(given admin.GivenShare, split config.Split) bool {
 	configured := split.Shares()
 	return len(configured) == 1 && configured[0].Group == given.Group && configured[0].Size == given.Configured
+}
+
+// since returns when the split of a service became that of the configuration in use.
+func (s *shares) since(service string) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if split, ok := s.splits[service]; ok {
+		return split.since
+	}
+	return s.begun
 }
 
 // give sets the share of a service.

@@ -52,6 +52,9 @@ type sharingOptions struct {
 	wait   func() time.Duration // of blocking queries
 	// split returns the split of a service in the configuration, without given shares.
 	split func(service string) config.Split
+	// since returns when the split of a service became that of the configuration; false: it may not
+	// be, since not all of the configuration is known yet.
+	since func(service string) (time.Time, bool)
 	// judging reports whether this replica judges a service.
 	judging func() bool
 }
@@ -124,7 +127,14 @@ func (s *sharing) reconsider() {
 	for key, e := range s.keys.All() {
 		service, given := key[len(sharesBelow):], e.Value
 		now, ok := s.shares.of(service)
-		if e.Changing || !fits(given, s.split(service)) || ok && sameShare(now, given) {
+		if e.Changing || e.Absent || ok && sameShare(now, given) {
+			continue
+		}
+		if !fits(given, s.split(service)) {
+			if since, known := s.since(service); known && given.Since.Before(since) {
+				s.log.Info().Str("service", service).Msg("the given share has ended: the configuration, which is later, has another split")
+				s.retract(map[string]admin.GivenShare{service: given})
+			}
 			continue
 		}
 		s.shares.give(service, given)
@@ -168,29 +178,33 @@ func (s *sharing) withdraw(service string) {
 	}
 }
 
-// pending returns the services with a change that an operator or the judge has made, and Consul may lack.
-func (s *sharing) pending() (services []string) {
+// sharedShares are what a process knows of the keys of given shares, for the one that replaces it.
+type sharedShares struct {
+	Prefix  string                       `json:"prefix"`
+	Known   map[string]admin.GivenShare  `json:"known,omitempty"`   // Consul has them
+	Changes map[string]*admin.GivenShare `json:"changes,omitempty"` // Consul may lack them; nil: the share has ended
+}
+
+// handed returns what this process knows of the keys; nil without Consul.
+func (s *sharing) handed() *sharedShares {
 	if s == nil {
 		return nil
 	}
-	for key, e := range s.keys.All() {
-		if e.Pending && !(e.Absent && e.Conditional) { // the new process finds itself what its configuration ends
-			services = append(services, key[len(sharesBelow):])
-		}
-	}
-	return services
+	h := &sharedShares{Prefix: s.prefix}
+	h.Known, h.Changes = s.keys.State()
+	return h
 }
 
-// inherit makes the pending changes of the old process again.
-func (s *sharing) inherit(pending []string) {
-	if s == nil {
+// inherit takes over what the old process knows: what Consul has ended or lost since is found by its
+// first answer, as in that process. It must be called before resume.
+func (s *sharing) inherit(old *sharedShares) {
+	if s == nil || old == nil || old.Prefix != s.prefix {
 		return
 	}
-	for _, service := range pending {
-		if given, ok := s.shares.of(service); ok {
-			s.publish(service, given, given.By == admin.ByJudge)
-		} else {
-			s.withdraw(service)
+	s.keys.Adopt(old.Known, old.Changes)
+	for key, given := range old.Changes {
+		if given != nil && given.By == admin.ByJudge {
+			s.publish(key[len(sharesBelow):], *given, true)
 		}
 	}
 }
@@ -247,7 +261,7 @@ func (g *Gateway) newSharing(prefix string) *sharing {
 	return newSharing(sharingOptions{
 		client: g.consul, prefix: prefix, judge: fmt.Sprintf("%s/%d", g.replicaName(), os.Getpid()),
 		log:    g.log.With().Str("keys", "consul_kv:"+prefix).Logger(),
-		shares: g.shares, wait: g.consulWait, split: g.configuredSplit,
+		shares: g.shares, wait: g.consulWait, split: g.configuredSplit, since: g.splitSince,
 		judging: func() bool { return len(g.trialsInUse()) > 0 },
 	})
 }

@@ -137,9 +137,7 @@ func TestReplicasShareShares(t *testing.T) {
 	a, b := s.replica(s.agent.URL(), "step: 10m"), s.replica(s.agent.URL(), "step: 10m")
 	a.awaitJudges(2)
 	b.awaitJudges(2)
-	if x, y := a.split().Shared.Leads, b.split().Shared.Leads; x == y {
-		t.Errorf("the first leads: %v, the second: %v", x, y)
-	}
+	a.await("one of them leads", func() bool { return a.split().Shared.Leads != b.split().Shared.Leads })
 
 	a.order("star?share=0.6&why=more", http.StatusOK)
 	b.awaitShare(0.6, admin.ByOperator)
@@ -384,6 +382,75 @@ func TestAnUpgradeKeepsPendingShares(t *testing.T) {
 			for _, c := range []*canaryRun{{running: next.running}, b} {
 				c.await(fmt.Sprint("the share is ", want), func() bool { return c.split().Share == want && !c.split().Shared.Pending })
 			}
+		})
+	}
+}
+
+// A share that was given before this replica got its configuration, for another split, has ended: it does
+// not count for the next release with the old split.
+func TestShareOfAnEarlierRelease(t *testing.T) {
+	t.Parallel()
+	s := newSharers(t)
+	url := s.agent.URL()
+	a := s.replica(url, "act: report")
+	a.order("star?share=1&why=release+1+is+good", http.StatusOK)
+	a.await("Consul has it", func() bool { return a.split().Share == 1 && !a.split().Shared.Pending })
+	a.stop()
+	<-a.ended
+	b := &canaryRun{running: newRunning(t, s.text(url, "40%", "act: report"))}
+	b.run(Options{}, patience, func(*Gateway) {})
+	b.awaitShare(0.4, "")
+	b.await("the key is gone", func() bool {
+		pair, _, err := s.agent.Client().KV().Get("edge/canary/shares/star", nil)
+		return err == nil && pair == nil
+	})
+	b.write(s.text(url, "50%", "act: report"))
+	b.awaitRevision(2)
+	b.awaitShare(0.5, "")
+}
+
+// What happens to shares in Consul while a process replaces another one is known to the new one: another
+// replica ends a share, or Consul loses it.
+func TestAnUpgradeKnowsTheSharesInConsul(t *testing.T) {
+	t.Parallel()
+	for _, wiped := range []bool{false, true} {
+		t.Run(fmt.Sprint("wiped ", wiped), func(t *testing.T) {
+			t.Parallel()
+			s := newSharers(t)
+			relay := consultest.StartRelay(t, s.agent.HTTPAddress())
+			a := s.replica(relay.URL(), "act: report")
+			a.order("star?share=0.2", http.StatusOK)
+			a.await("Consul has it", func() bool { return !a.split().Shared.Pending })
+			a.await("it is seen", func() bool { return !a.sharing.keys.Of("shares/star").Changing })
+			relay.Cut()
+			next := a.succeed(s.text(relay.URL(), "50%", "act: report"), nil, patience)
+			if err := <-next.outcome; err != nil {
+				t.Fatal(err)
+			}
+			a = &canaryRun{running: next.running}
+			if wiped {
+				for _, act := range []func() error{
+					s.agent.Stop, s.agent.Wipe,
+					func() error { return s.agent.Launch(t.Context()) }, func() error { return s.agent.WaitReady(t.Context()) },
+				} {
+					if err := act(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				relay.Heal()
+				a.await("the share is written again", func() bool {
+					pair, _, err := s.agent.Client().KV().Get("edge/canary/shares/star", nil)
+					return err == nil && pair != nil
+				})
+				a.awaitShare(0.2, admin.ByOperator)
+				return
+			}
+			b := s.replica(s.agent.URL(), "act: report")
+			b.awaitShare(0.2, admin.ByOperator)
+			b.order("star/release", http.StatusOK)
+			b.await("Consul has no share", func() bool { return !b.split().Shared.Pending })
+			relay.Heal()
+			a.awaitShare(0.5, "")
 		})
 	}
 }

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"time"
 
 	"sluice/config"
 	"sluice/discovery"
@@ -15,10 +14,11 @@ func (g *Gateway) openSnapshot(c config.Discovery) (*saved.Store, error) {
 		return nil, nil
 	}
 	store, err := saved.Open(saved.Options{
-		Path:    c.Snapshot,
-		MaxAge:  c.SnapshotMaxAge,
-		Watches: func() []discovery.WatchStatus { return g.discovery.Statuses() },
-		Log:     g.log,
+		Path:   c.Snapshot,
+		MaxAge: c.SnapshotMaxAge,
+		Owner:  g.owner.Do,
+		States: g.states,
+		Log:    g.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("discovery.snapshot: %w", err)
@@ -26,12 +26,16 @@ func (g *Gateway) openSnapshot(c config.Discovery) (*saved.Store, error) {
 	return store, nil
 }
 
-// restore returns the set of a service in the snapshot.
-func (g *Gateway) restore(service, source string) ([]discovery.Instance, time.Time, bool) {
+// restore returns the state of the watch of a service in the snapshot.
+func (g *Gateway) restore(service, source string) (discovery.WatchState, bool) {
 	if g.snapshot == nil {
-		return nil, time.Time{}, false
+		return discovery.WatchState{}, false
 	}
-	return g.snapshot.Get(service, source)
+	state, ok := g.snapshot.Get(service, source)
+	if s := g.services.get(service); ok && s != nil {
+		state.Set = named(state.Set, service, s.source)
+	}
+	return state, ok
 }
 
 // snapshotStatus returns the status of the snapshot.

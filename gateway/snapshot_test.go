@@ -1,10 +1,15 @@
 package gateway
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/admin"
 	"sluice/test/discoverytest"
@@ -84,6 +89,25 @@ func TestStartWithoutConsulServesTheSnapshot(t *testing.T) {
 	}
 }
 
+// The first client finds the sets of the snapshot, also if Consul and the machine are so slow that
+// sluice has waited long enough before it has used them.
+func TestNoClientComesBeforeTheSnapshot(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, origin(t, "a"))))
+	file := filepath.Join(t.TempDir(), "snapshot.json")
+	text := preamble + "shutdown: { idle: 0s }\nconsul: { addresses: [" + consul.URL() + "] }\ndiscovery: { snapshot: " + file + " }\n" +
+		"services: { star: { consul: {} } }\nroutes: [{ service: star }]"
+	first := start(t, text)
+	first.await("a request succeeds", func() bool { status, _ := first.get("/"); return status == 200 })
+	first.end()
+	consul.Break(discoverytest.Fault{Hang: true})
+	second := startWithin(t, text, time.Nanosecond)
+	if status, body := second.get("/"); status != 200 || body != "a" {
+		t.Errorf("the first request: %d %q", status, body)
+	}
+}
+
 func TestDamagedSnapshotIsRefusedWithAWarning(t *testing.T) {
 	consul := discoverytest.Start(t)
 	consul.Break(discoverytest.Fault{Drop: true})
@@ -102,5 +126,91 @@ func TestDamagedSnapshotIsRefusedWithAWarning(t *testing.T) {
 	r.end()
 	if got, err := os.ReadFile(file); err != nil || string(got) != `{"version":1,` {
 		t.Errorf("the file has changed: %q, %v", got, err)
+	}
+}
+
+// The old process finishes its requests after the new one has written the file. Its sets are those
+// from before the handover.
+func TestOldProcessDoesNotWriteTheSnapshot(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	a, b := origin(t, "a"), origin(t, "b")
+	consul.Set("star", discoverytest.Instance("star", "star-old", port(t, a)))
+	file := filepath.Join(t.TempDir(), "snapshot.json")
+	text := preamble + "shutdown: { idle: 0s }\nconsul: { addresses: [" + consul.URL() + "] }\ndiscovery: { snapshot: " + file + " }\n" +
+		"services: { star: { consul: {} } }\nroutes: [{ service: star }]"
+	has := func(id string) bool {
+		data, _ := os.ReadFile(file) // not there yet
+		return strings.Contains(string(data), fmt.Sprintf(`"instances":[{"service":"star","id":%q`, id))
+	}
+	old := start(t, text)
+	old.await("the old process has written", func() bool { return has("star-old") })
+	next := old.succeed(text, func(given io.ReadCloser) io.ReadCloser {
+		state, err := io.ReadAll(given)
+		if err != nil {
+			t.Error(err)
+		}
+		consul.Set("star", discoverytest.Instance("star", "star-new", port(t, b))) // a deployment
+		return io.NopCloser(bytes.NewReader(state))
+	}, patience)
+	if err := <-next.outcome; err != nil {
+		t.Fatal(err)
+	}
+	next.await("the new process has written", func() bool { return has("star-new") && !has("star-old") })
+	old.end()
+	if !has("star-new") || has("star-old") {
+		t.Errorf("the old process has written: star-new %v, star-old %v", has("star-new"), has("star-old"))
+	}
+	next.end()
+	if !has("star-new") {
+		t.Error("the new process has not kept its set")
+	}
+}
+
+// What a process has learned is in the file before it hands over, however soon that is after its
+// start: the new process may be killed before it writes.
+func TestSnapshotIsWrittenBeforeTheHandover(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, origin(t, "a"))))
+	file := filepath.Join(t.TempDir(), "snapshot.json")
+	text := preamble + "shutdown: { idle: 0s }\nconsul: { addresses: [" + consul.URL() + "] }\ndiscovery: { snapshot: " + file + " }\n" +
+		"services: { star: { consul: {} } }\nroutes: [{ service: star }]"
+	old := start(t, text)
+	old.await("a request succeeds", func() bool { status, _ := old.get("/"); return status == 200 })
+	next := old.succeed(text, func(given io.ReadCloser) io.ReadCloser {
+		state, err := io.ReadAll(given)
+		if err != nil {
+			t.Error(err)
+		}
+		if data, err := os.ReadFile(file); err != nil || !strings.Contains(string(data), `"star-1"`) {
+			t.Errorf("after the handover the file has %q, %v", data, err)
+		}
+		return io.NopCloser(bytes.NewReader(state))
+	}, patience)
+	if err := <-next.outcome; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A process whose replacement fails owns again, and a replacement that never serves writes nothing.
+func TestOwnershipReturnsIfTheNewProcessFails(t *testing.T) {
+	t.Parallel()
+	old := start(t, static("a", origin(t, "a")))
+	if !old.owner.Has() {
+		t.Fatal("the only process does not own")
+	}
+	old.ReplaceBy(func(give func(io.Writer) error) error {
+		if err := give(io.Discard); err != nil {
+			t.Error(err)
+		}
+		if old.owner.Has() || old.owner.Do(func() { t.Error("it writes after it has handed over") }) {
+			t.Error("it owns after it has handed over")
+		}
+		return errors.New("the new process has ended")
+	})
+	wrote := false
+	if !old.owner.Do(func() { wrote = true }) || !wrote {
+		t.Error("it does not own again")
 	}
 }

@@ -53,7 +53,7 @@ func TestOtherSources(t *testing.T) {
 	text := preamble + `
 shutdown: { idle: 0s }
 consul: { addresses: [` + consul.URL() + `] }
-discovery: { snapshot: ` + filepath.Join(t.TempDir(), "snapshot.json") + ` }
+discovery: { allow_local: true, snapshot: ` + filepath.Join(t.TempDir(), "snapshot.json") + ` }
 services:
   star: { dns: { name: _star._tcp.example, server: "` + address + `" } }
   via: { consul_kv: { key: via } }

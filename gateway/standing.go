@@ -111,7 +111,14 @@ func (g *Gateway) setOrdered(f func(*byOperator)) {
 }
 
 // turnReady makes this process not ready, or ends that.
-func (g *Gateway) turnReady(off bool, why, by string) {
+func (g *Gateway) turnReady(off bool, why, by string) error {
+	return g.owner.order(func() error {
+		g.changeReady(off, why, by)
+		return nil
+	})
+}
+
+func (g *Gateway) changeReady(off bool, why, by string) {
 	was := g.ordered().NotReady != nil
 	text, kind := "An operator has made sluice ready again", events.KindReady
 	var order *notReady
@@ -140,7 +147,14 @@ func (g *Gateway) logLevel() admin.LogLevel {
 }
 
 // setLogLevel replaces the level of the configuration; "": no longer.
-func (g *Gateway) setLogLevel(level, by string) {
+func (g *Gateway) setLogLevel(level, by string) error {
+	return g.owner.order(func() error {
+		g.changeLogLevel(level, by)
+		return nil
+	})
+}
+
+func (g *Gateway) changeLogLevel(level, by string) {
 	c := g.effective.Load().Log
 	var order *logLevel
 	if level != "" {

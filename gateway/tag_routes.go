@@ -13,13 +13,16 @@ import (
 // profiles are those for tags.applied.
 func (g *Gateway) tagRoutes(c *config.Config, found config.Fragment) (changed *config.Config, routes config.Fragment, profiles map[string]string) {
 	routes.Origin = "tags in Consul's catalog"
-	g.tags.use(c)
+	reader := claim.NewReader(c)
+	if g.effective.Load() == nil {
+		g.tags.use(reader) // the first sets wait for their routes
+	}
 	all := c.Services
 	if len(found.Services) > 0 { // none of them is in c
 		all = maps.Clone(found.Services)
 		maps.Copy(all, c.Services)
 	}
-	services, profiles := g.tags.snapshot(all)
+	services, profiles := g.tags.snapshot(all, reader)
 	inUse := g.tags.last()
 	result := g.tags.resolve(services, c)
 	for _, name := range slices.Sorted(maps.Keys(result.Settings)) {
@@ -81,7 +84,7 @@ func (t *tags) last() claim.Result {
 // changes no route.
 func (t *tags) present(documents, effective *config.Config) claim.Result {
 	t.mu.Lock()
-	services, inUse := t.asking(effective.Services), t.inUse
+	services, inUse := t.asking(effective.Services, t.reader), t.inUse
 	for i, s := range services {
 		if t.services[s.Name].waits {
 			services[i] = t.services[s.Name].inUse

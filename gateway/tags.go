@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"sluice/catalog/claim"
 	"sluice/config"
 	"sluice/discovery"
+	"sluice/panics"
 )
 
 // tags reads routes from the tags of instances. It has the sets that the pools have, so that
@@ -69,11 +71,14 @@ func newTags(changed func()) *tags {
 	return t
 }
 
-// use sets the dialects. It may be called at any time, with a call of applied after it.
-func (t *tags) use(c *config.Config) {
+// use sets the reader of the configuration in use. The services wait for routes that it reads.
+func (t *tags) use(reader claim.Reader) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	reader := claim.NewReader(c)
+	t.useLocked(reader)
+}
+
+func (t *tags) useLocked(reader claim.Reader) {
 	changed := !reader.Same(t.reader)
 	t.reader = reader
 	if !changed {
@@ -81,7 +86,7 @@ func (t *tags) use(c *config.Config) {
 	}
 	for _, s := range t.services {
 		s.read, s.used, s.asked = nil, nil, nil
-		s.profile = t.profileOf(s.set)
+		s.profile = profileOf(reader, s.set)
 		t.wait(s, true)
 	}
 }
@@ -96,7 +101,7 @@ func (t *tags) take(name string, set []discovery.Instance, apply func([]discover
 		t.services[name] = s
 	}
 	s.set, s.apply, s.asked = set, apply, nil
-	if profile := t.profileOf(set); profile != s.profile || s.settles {
+	if profile := profileOf(t.reader, set); profile != s.profile || s.settles {
 		s.profile, s.settles = profile, false
 		t.wait(s, true)
 		t.changed()
@@ -193,28 +198,35 @@ func (t *tags) forget(name string) {
 	}
 }
 
-// profileOf returns the profiles of a set as a text. If there are several, it has their
-// weights, which decide between them.
-func (t *tags) profileOf(set []discovery.Instance) string {
-	weights := make(map[string]int)
-	for i := range set {
-		weights[t.reader.Profile(&set[i])] += claim.WeightOf(&set[i])
+// profileOf returns the profiles of a set as a text. If there are several, it has who decides
+// between them: see claim.Instance.
+func profileOf(reader claim.Reader, set []discovery.Instance) string {
+	type age struct {
+		usable bool
+		oldest uint64 // of the usable instances, or of all if there is none
 	}
-	if len(weights) == 1 {
-		for profile := range weights {
+	ages := make(map[string]age)
+	for i := range set {
+		profile, one := reader.Profile(&set[i]), age{set[i].Usable(), set[i].Registered}
+		if known, again := ages[profile]; !again || one.usable && !known.usable || one.usable == known.usable && one.oldest < known.oldest {
+			ages[profile] = one
+		}
+	}
+	if len(ages) == 1 {
+		for profile := range ages {
 			return profile
 		}
 	}
 	var b strings.Builder
-	for _, profile := range slices.Sorted(maps.Keys(weights)) {
-		fmt.Fprintf(&b, "%d %s\n", weights[profile], profile)
+	for _, profile := range slices.Sorted(maps.Keys(ages)) {
+		fmt.Fprintf(&b, "%t %d %s\n", ages[profile].usable, ages[profile].oldest, profile)
 	}
 	return b.String()
 }
 
-// snapshot returns the services with what their tags ask for, and the profiles that these
-// have, for applied.
-func (t *tags) snapshot(all map[string]config.Service) (services []claim.Service, profiles map[string]string) {
+// snapshot returns the services with what their tags ask for by the reader of a configuration,
+// and the profiles that these have, for applied. The configuration may be refused: the reader in use stays.
+func (t *tags) snapshot(all map[string]config.Service, reader claim.Reader) (services []claim.Service, profiles map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.settle()
@@ -222,62 +234,88 @@ func (t *tags) snapshot(all map[string]config.Service) (services []claim.Service
 	for name, s := range t.services {
 		if configured, ok := all[name]; ok && configured.Consul != nil {
 			profiles[name] = s.profile
+			if !reader.Same(t.reader) {
+				profiles[name] = profileOf(reader, s.set)
+			}
 		}
 	}
-	services = t.asking(all)
+	services = t.asking(all, reader)
 	for _, s := range services {
 		t.services[s.Name].latest = s
 	}
 	return services, profiles
 }
 
-// asking returns the services with what their tags ask for.
-func (t *tags) asking(all map[string]config.Service) (services []claim.Service) {
+// asking returns the services with what their tags ask for by a reader. What the one in use has
+// read is kept.
+func (t *tags) asking(all map[string]config.Service, reader claim.Reader) (services []claim.Service) {
+	inUse := reader.Same(t.reader)
 	for name, s := range t.services {
 		configured, ok := all[name]
-		if !ok || configured.Consul == nil || s.profile == "" && len(s.kept) == 0 {
+		if !ok || configured.Consul == nil {
 			continue
 		}
-		service := claim.Service{Name: name, InConsul: cmp.Or(configured.Consul.Service, name)}
-		if s.asked != nil && s.asked.InConsul == service.InConsul {
+		profile := s.profile
+		if !inUse {
+			profile = profileOf(reader, s.set)
+		}
+		if profile == "" && len(s.kept) == 0 {
+			continue
+		}
+		inConsul := cmp.Or(configured.Consul.Service, name)
+		switch {
+		case !inUse:
+			service, _ := s.asks(name, inConsul, reader, nil)
+			services = append(services, service)
+		case s.asked != nil && s.asked.InConsul == inConsul:
 			services = append(services, *s.asked)
-			continue
+		default:
+			service, read := s.asks(name, inConsul, reader, s.read)
+			s.read, s.asked = read, &service
+			services = append(services, service)
 		}
-		read := make(map[string]reread, len(s.set))
-		for i := range s.set {
-			instance := &s.set[i]
-			key := instance.ID + " " + instance.HostPort()
-			one, profile := s.read[key], t.reader.Profile(instance)
-			if one.profile != profile || one.readings == nil {
-				one = reread{profile, t.reader.Read(service.InConsul, instance)}
-			}
-			read[key] = one
-			service.Instances = append(service.Instances, claim.Instance{
-				ID: instance.ID, Node: instance.Node, Weight: claim.WeightOf(instance), Meta: instance.Meta, Readings: one.readings,
-			})
-		}
-		for i := range s.kept {
-			if old := &s.kept[i]; read[old.ID+" "+old.HostPort()].readings == nil {
-				service.Instances = append(service.Instances, claim.Instance{
-					ID: old.ID, Node: old.Node, Meta: old.Meta, Readings: t.reader.Read(service.InConsul, old),
-				})
-			}
-		}
-		s.read, s.asked = read, &service
-		services = append(services, service)
 	}
 	return services
+}
+
+// asks returns the service with what its instances ask for. before is what the same reader has
+// read.
+func (s *taggedService) asks(name, inConsul string, reader claim.Reader, before map[string]reread) (service claim.Service, read map[string]reread) {
+	service = claim.Service{Name: name, InConsul: inConsul}
+	read = make(map[string]reread, len(s.set))
+	for i := range s.set {
+		instance := &s.set[i]
+		key := instance.ID + " " + instance.HostPort()
+		one, profile := before[key], reader.Profile(instance)
+		if one.profile != profile || one.readings == nil {
+			one = reread{profile, reader.Read(inConsul, instance)}
+		}
+		read[key] = one
+		service.Instances = append(service.Instances, claim.Instance{
+			ID: instance.ID, Node: instance.Node, Usable: instance.Usable(), Registered: instance.Registered, Meta: instance.Meta, Readings: one.readings,
+		})
+	}
+	for i := range s.kept {
+		if old := &s.kept[i]; read[old.ID+" "+old.HostPort()].readings == nil {
+			service.Instances = append(service.Instances, claim.Instance{
+				// Nobody asks for this any more: it counts after all others.
+				ID: old.ID, Node: old.Node, Registered: math.MaxUint64, Meta: old.Meta, Readings: reader.Read(inConsul, old),
+			})
+		}
+	}
+	return service, read
 }
 
 // settling is how long a pool stays as it is after its routes have changed: longer than a
 // request is between its route and its peer.
 const settling = 100 * time.Millisecond
 
-// applied says that the routes for these profiles are in use. The instances that have waited
-// for them are passed after the time settling.
-func (t *tags) applied(profiles map[string]string) {
+// applied says that the routes for these profiles, by this reader, are in use. The instances
+// that have waited for them are passed after the time settling.
+func (t *tags) applied(reader claim.Reader, profiles map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.useLocked(reader)
 	t.inUse = t.latest
 	for name, profile := range profiles {
 		s := t.services[name]
@@ -295,7 +333,10 @@ func (t *tags) applied(profiles map[string]string) {
 			continue
 		}
 		s.settles, s.until = true, time.Now().Add(settling)
-		time.AfterFunc(settling, t.changed)
+		time.AfterFunc(settling, func() {
+			defer panics.Contain(panics.Task, nil)
+			t.changed()
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"sluice/catalog/claim"
 	"sluice/config"
 	"sluice/discovery"
 	"sluice/route"
@@ -18,7 +19,7 @@ func BenchmarkTags(b *testing.B) {
 	}
 	const services, instances = 1000, 10
 	all := newTags(func() {})
-	all.use(c)
+	all.use(claim.NewReader(c))
 	set := func(service, round int) (list []discovery.Instance) {
 		name := fmt.Sprintf("s%d", service)
 		for i := range instances {
@@ -38,7 +39,7 @@ func BenchmarkTags(b *testing.B) {
 	fragment, _ := c.Found(found, "")
 	configured := fragment.Services
 	apply := func(b *testing.B) {
-		asked, profiles := all.snapshot(configured)
+		asked, profiles := all.snapshot(configured, claim.NewReader(c))
 		all.resolved(all.resolve(asked, c))
 		routes := config.Fragment{Origin: "tags"}
 		for _, r := range all.latest.Routes {
@@ -53,7 +54,7 @@ func BenchmarkTags(b *testing.B) {
 		if _, err := route.NewTable(targets); err != nil || len(targets) != services || len(conflicts) > 0 {
 			b.Fatalf("%d routes, want %d: %v %v", len(targets), services, conflicts, err)
 		}
-		all.applied(profiles)
+		all.applied(claim.NewReader(c), profiles)
 	}
 	apply(b)
 	b.Run("one service changes", func(b *testing.B) {

@@ -152,7 +152,7 @@ func TestPresentTags(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := newTags(func() {})
-	all.use(c)
+	all.use(claim.NewReader(c))
 	instance := func(id, tag string) discovery.Instance {
 		return discovery.Instance{Service: "star", ID: id, Address: "192.0.2.1", Port: 80, Weight: 1, Tags: []string{tag}}
 	}
@@ -168,9 +168,9 @@ func TestPresentTags(t *testing.T) {
 		}
 	}
 	resolve := func() {
-		services, profiles := all.snapshot(c.Services)
+		services, profiles := all.snapshot(c.Services, claim.NewReader(c))
 		all.resolved(claim.Resolve(services, claim.NewRules(c), nil))
-		all.applied(profiles)
+		all.applied(claim.NewReader(c), profiles)
 	}
 	take(instance("a", "urlprefix-h/x"))
 	shows("")
@@ -200,16 +200,16 @@ func TestHoldersOfRoutes(t *testing.T) {
 		{"gone", "sun", "moon"},
 	} {
 		all := newTags(func() {})
-		all.use(c)
+		all.use(claim.NewReader(c))
 		if test.former != "" {
 			all.inherit(map[string]string{key: test.former})
 		}
 		for _, service := range []string{"star", "moon", "sun"} {
 			instance := discovery.Instance{Service: service, ID: service, Address: "192.0.2.1", Port: 80, Weight: 1, Tags: []string{"urlprefix-h/x"}}
 			all.take(service, []discovery.Instance{instance}, func([]discovery.Instance) {})
-			services, profiles := all.snapshot(c.Services)
+			services, profiles := all.snapshot(c.Services, claim.NewReader(c))
 			all.resolved(all.resolve(services, c))
-			all.applied(profiles)
+			all.applied(claim.NewReader(c), profiles)
 			if service == test.serveAfter {
 				all.serve()
 			}
@@ -344,4 +344,64 @@ func TestTagsOfARelease(t *testing.T) {
 		path := "h/" + versions[n/2%2]
 		r.await(path+" is served", func() bool { status, _ := r.ask(path); return status == http.StatusOK })
 	}
+}
+
+// A tag cannot go past the conditions of another service's own route.
+func TestTagReachesNoOtherService(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	secret, evil := origin(t, "secret"), origin(t, "evil")
+	consul.Set("evil", withTags(t, "evil", "evil-1", evil,
+		"sluice.route=one.example.com/ services.internal=100% request_headers.set.X-Forwarded-Client-Cert=Hash=forged", "sluice.route=evil.example.com/"))
+	r := start(t, fmt.Sprintf(`
+consul: { addresses: [%q] }
+catalog: { tags: [sluice] }
+services: { internal: { peers: [%q] } }
+routes: [{ host: internal.example.com, service: internal, allow: [203.0.113.0/24] }]
+`, consul.URL(), secret))
+	r.await("the other route of the service", func() bool { status, body := r.ask("evil.example.com/"); return status == 200 && body == "evil" })
+	if status, body := r.ask("one.example.com/"); status != 404 {
+		t.Errorf("got %d %q, want 404", status, body)
+	}
+	body := string(r.askAdmin(http.MethodGet, "/api/tags").Body)
+	for _, want := range []string{"services: a tag cannot set this: want it in the file", "request_headers.set.X-Forwarded-Client-Cert"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %q in %s", want, body)
+		}
+	}
+}
+
+// A configuration that is refused changes nothing, also not which tags are read.
+func TestRefusedConfigurationKeepsTheTagReader(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	a := origin(t, "a")
+	set := func(host string) {
+		e := discoverytest.Instance("star", "star-1", port(t, a))
+		e.Service.Meta = map[string]string{"sluice_route": host + "/"}
+		consul.Set("star", e)
+	}
+	set("one.example.com")
+	text := func(tags, more string) string {
+		return fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [%s] }\nservices: { star: { consul: {} } }\nroutes: [{ host: file.example.com, service: star%s }]",
+			consul.URL(), tags, more)
+	}
+	r := start(t, text("sluice, fabio", ""))
+	serves := func(host string) bool { status, _ := r.ask(host + "/"); return status == http.StatusOK }
+	r.await("the first route", func() bool { return serves("one.example.com") })
+	r.write(text("fabio", ", basic_auth: { users_file: /nonexistent/users }"))
+	r.Reload()
+	r.awaitState(r.file, "refused")
+	set("two.example.com")
+	r.await("the route of the changed instance", func() bool { return serves("two.example.com") })
+	if serves("one.example.com") {
+		t.Error("the former route is still there")
+	}
+
+	r.write(text("fabio", "")) // accepted: sluice's own tags are not read any more
+	r.Reload()
+	r.await("no route", func() bool { return !serves("two.example.com") })
+	r.write(text("fabio, sluice", ""))
+	r.Reload()
+	r.await("the route again", func() bool { return serves("two.example.com") })
 }

@@ -88,6 +88,81 @@ listeners:
 	expect("required", "the CA before", "")
 }
 
+// Clients choose among the cipher suites of TLS 1.2 that are safe, and no older version.
+func TestSafeSuitesOnly(t *testing.T) {
+	dir := t.TempDir()
+	site := testcert.Write(t, dir, "a.example")
+	pair := fmt.Sprintf("{ cert: %q, key: %q }", site.Cert, site.Key)
+	r := start(t, fmt.Sprintf(`
+admin: { address: "127.0.0.1:0", tls: %[1]s }
+listeners: [{ name: web, address: "127.0.0.1:0", tls: { certificates: [%[1]s] } }]
+`, pair)+static("star", serveOrigin(t, func(http.ResponseWriter, *http.Request) {})))
+	for _, listener := range []string{"web", "admin"} {
+		safe := 0
+		for _, suite := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
+			conn, err := tls.Dial("tcp", r.Address(listener).String(), &tls.Config{
+				InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite.ID},
+			})
+			if err != nil {
+				continue
+			}
+			conn.Close()
+			if safe++; !strings.Contains(suite.Name, "_GCM_") && !strings.Contains(suite.Name, "_POLY1305_") || !strings.HasPrefix(suite.Name, "TLS_ECDHE_") {
+				t.Errorf("%s: a client may use %s", listener, suite.Name)
+			}
+		}
+		if safe < 3 { // of the kind of the key
+			t.Errorf("%s: clients may use %d suites", listener, safe)
+		}
+		if conn, err := tls.Dial("tcp", r.Address(listener).String(), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}); err == nil {
+			conn.Close()
+			t.Errorf("%s: a client may use TLS 1.1", listener)
+		}
+	}
+}
+
+// A route with client_certificate is closed to clients without one, on every listener.
+func TestRouteForClientsWithCertificates(t *testing.T) {
+	peer := serveOrigin(t, func(w http.ResponseWriter, r *http.Request) {})
+	site := testcert.Write(t, t.TempDir(), "a.example")
+	authority := consultest.NewAuthority(t, "CA")
+	r := start(t, fmt.Sprintf(`
+admin: { address: "127.0.0.1:0" }
+listeners:
+  - { name: plain, address: "127.0.0.1:0" }
+  - { name: secure, address: "127.0.0.1:0", tls: { certificates: [{ cert: %[1]q, key: %[2]q }] } }
+  - { name: optional, address: "127.0.0.1:0", tls: { certificates: [{ cert: %[1]q, key: %[2]q }], client_ca: %[3]q, client_auth: optional } }
+services: { star: { peers: [%[4]q] } }
+routes:
+  - { service: star }
+  - { path: /admin, service: star, client_certificate: required }
+`, site.Cert, site.Key, authority.File, peer))
+	good, goodKey := authority.Issue("good", "client.example")
+	for _, test := range []struct {
+		scheme, listener, cert, key string
+		want                        int
+	}{
+		{"http", "plain", "", "", 403}, {"https", "secure", "", "", 403}, {"https", "secure", good, goodKey, 403},
+		{"https", "optional", "", "", 403}, {"https", "optional", good, goodKey, 200},
+	} {
+		for version := 1; version <= 2; version++ {
+			r.show(test.cert, test.key)
+			r.client.Transport.(*http.Transport).ForceAttemptHTTP2 = version == 2
+			for path, want := range map[string]int{"/": 200, "/admin": test.want, "/admin/x": test.want, "/admin/%2e%2e/x": 400} {
+				response, err := r.client.Get(test.scheme + "://" + r.Address(test.listener).String() + path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				response.Body.Close()
+				reason := response.Header.Get("X-Sluice-Reason")
+				if response.StatusCode != want || want == 403 && reason != "certificate_required" || want == 400 && reason != "unsafe_path" {
+					t.Errorf("%s, certificate %v, HTTP/%d, %s: got %d %q, want %d", test.listener, test.cert != "", version, path, response.StatusCode, reason, want)
+				}
+			}
+		}
+	}
+}
+
 // Clients cannot forge the identity, by HTTP/1.1 and by HTTP/2, and connections of
 // listeners with client_ca resume no session: each is verified.
 func TestIdentityCannotBeForged(t *testing.T) {

@@ -80,7 +80,7 @@ func TestUnixSocketsOfClientsAndPeers(t *testing.T) {
 	second := serveSocket(t, two, echo("two"))
 	of := func(listeners, peers string) string {
 		return fmt.Sprintf("listeners: [%s]\nadmin: { address: '127.0.0.1:0' }\naccess_log: { path: 'off' }\nshutdown: { idle: 0s }\n"+
-			"services: { a: { peers: [%s], balance: { policy: round_robin }, health: { active: { type: http, path: /, interval: 100ms } } } }\nroutes: [{ service: a }]\n", listeners, peers)
+			"services: { a: { peers: [%s], balance: { policy: round_robin }, health: { active: { type: http, path: /, interval: 100ms, timeout: 1m } } } }\nroutes: [{ service: a }]\n", listeners, peers)
 	}
 	listener := fmt.Sprintf("{ name: web, address: 'unix:%s' }", web)
 	r := start(t, of(listener, fmt.Sprintf("'unix:%s', 'unix:%s'", one, two)))
@@ -171,12 +171,12 @@ func TestUnixSocketsOfEveryProtocol(t *testing.T) {
 	secure.StartTLS()
 	t.Cleanup(secure.Close)
 
-	check := "health: { active: { type: http, path: /, interval: 100ms } }"
+	check := "health: { active: { type: http, path: /, interval: 100ms, timeout: 1m } }"
 	r := start(t, fmt.Sprintf("listeners: [{ name: web, address: 'unix:%s' }, { name: tcp, address: 'unix:%s', protocol: tcp, service: plain }]\n"+
 		"admin: { address: '127.0.0.1:0' }\naccess_log: { path: 'off' }\nservices:\n"+
-		"  plain: { peers: ['unix:%s'], health: { active: { type: tcp, interval: 100ms } } }\n"+
+		"  plain: { peers: ['unix:%s'], health: { active: { type: tcp, interval: 100ms, timeout: 1m } } }\n"+
 		"  h2c: { peers: ['unix:%s'], upstream: { protocol: h2c }, %s }\n"+
-		"  tls: { peers: ['unix:%s'], upstream: { tls: { insecure: true } }, health: { active: { type: tcp, interval: 100ms } } }\n"+
+		"  tls: { peers: ['unix:%s'], upstream: { tls: { insecure: true } }, health: { active: { type: tcp, interval: 100ms, timeout: 1m } } }\n"+
 		"routes: [{ host: h2c, service: h2c }, { host: tls, service: tls }, { service: plain, host_header: peer }]\n",
 		path("web"), path("tcp"), path("plain"), path("h2c"), check, path("tls")))
 	for _, c := range []struct{ socket, host, want string }{

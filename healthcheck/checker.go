@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/panics"
 )
 
 // Checker runs the checks of one pool. It is safe for concurrent use.
@@ -75,6 +76,7 @@ func (c *Checker) Start(pool *balancer.Pool, s Settings) {
 	c.mu.Unlock()
 	c.Configure(s)
 	c.monitor.following.Go(func() {
+		defer panics.Contain(panics.Probe, nil)
 		defer close(c.followed)
 		c.follow(ctx)
 	})

@@ -78,10 +78,12 @@ func TestChurn(t *testing.T) {
 	f.Apply(instances(7))
 	f.reconfigure(s)
 	deadline = time.Now().Add(time.Minute)
-	for f.eligible() < 7 && time.Now().Before(deadline) {
+	eligible := f.eligible()
+	for eligible < 7 && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
+		eligible = f.eligible()
 	}
-	if f.eligible() < 7 {
+	if eligible < 7 {
 		for _, p := range f.Snapshot().All {
 			t.Errorf("%v: %q", p, p.Reasons())
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/panics"
 )
 
 // counts are the counters of a peer at one time.
@@ -38,6 +39,7 @@ func (c *Checker) restartDetectorLocked() {
 	c.takeCountsLocked()
 	var timer *time.Timer
 	timer = time.AfterFunc(passive.Interval, func() {
+		defer panics.Contain(panics.Probe, nil)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.detector == timer { // else it was stopped

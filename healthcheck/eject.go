@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/panics"
 )
 
 // fullFor is how long after a refused ejection no other one is considered, so that a
@@ -72,6 +73,7 @@ func (c *Checker) ejectLocked(p *balancer.Peer, cause Cause, why string) {
 	d := passive.ejection(r.times)
 	r.ejected = true
 	r.timer = time.AfterFunc(d, func() {
+		defer panics.Contain(panics.Probe, nil)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if !c.stopped {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"sluice/panics"
 )
 
 // scheduler runs tasks when they are due, on a bounded number of workers. While all are
@@ -66,7 +68,7 @@ const (
 func newScheduler(limit int) *scheduler {
 	s := &scheduler{limit: limit, wake: make(chan struct{}, 1), work: make(chan *task, limit)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.ended.Go(s.dispatch)
+	s.ended.Go(func() { panics.Repeat(s.ctx.Done(), panics.Probe, time.Second, s.dispatch) })
 	return s
 }
 
@@ -217,7 +219,10 @@ func (s *scheduler) handOut() (wait time.Duration, ok bool) {
 			s.work <- t
 		} else {
 			s.workers++
-			s.ended.Go(func() { s.serve(t) })
+			s.ended.Go(func() {
+				defer panics.Contain(panics.Probe, nil)
+				s.serve(t)
+			})
 		}
 	}
 	return 0, false
@@ -258,7 +263,7 @@ func (s *scheduler) takeLocked() *task {
 // serve is a worker: it runs t, then other tasks.
 func (s *scheduler) serve(t *task) {
 	for {
-		delay := t.run(s.ctx)
+		delay := s.run(t)
 		if t = s.next(t, delay); t != nil {
 			continue
 		}
@@ -269,6 +274,15 @@ func (s *scheduler) serve(t *task) {
 		}
 	}
 }
+
+// run runs t, and returns the time until its next run.
+func (s *scheduler) run(t *task) (delay time.Duration) {
+	defer panics.Contain(panics.Probe, func() { delay = afterPanic })
+	return t.run(s.ctx)
+}
+
+// afterPanic is the time until the next run of a task that has panicked.
+const afterPanic = 10 * time.Second
 
 // next reschedules the task that ran, and returns another due one, or nil and counts
 // the worker as idle.

@@ -14,6 +14,7 @@ import (
 	"sluice/consul"
 	"sluice/consul/sharedkeys"
 	"sluice/events"
+	"sluice/panics"
 )
 
 // Limit bounds the number of orders that stand at one time.
@@ -214,7 +215,10 @@ func (s *Store) scheduleLocked(now time.Time) {
 		s.timer = nil
 	}
 	if !next.IsZero() {
-		s.timer = time.AfterFunc(min(max(next.Sub(now), time.Millisecond), recheck), s.refresh)
+		s.timer = time.AfterFunc(min(max(next.Sub(now), time.Millisecond), recheck), func() {
+			defer panics.Contain(panics.Task, nil)
+			s.refresh()
+		})
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 // account records the finished exchange in the metrics, its spans and the access log.
 func (x *httpExchange) account() {
+	x.serving = false
 	c := x.client
 	duration := time.Since(x.startTime)
 	x.observe(duration)
@@ -20,11 +21,10 @@ func (x *httpExchange) account() {
 		return
 	}
 	b := x.in[x.start:x.end]
-	var memory [64]byte // of the client's address
 	// A literal would be built in a copy, which makes the stack of each new connection grow.
 	var entry accesslog.Entry
 	entry.Time, entry.Duration, entry.Waited, entry.Connect = x.startTime, duration, x.waited(duration), x.connectTime
-	entry.Client, entry.User, entry.RequestID, entry.Proto = x.appendClient(memory[:0], b), x.user, x.requestID, c.protocol()
+	entry.Client, entry.User, entry.RequestID, entry.Proto = x.clientAddress(), x.user, x.requestID, c.protocol()
 	entry.Status, entry.UpstreamStatus, entry.GRPCStatus = x.status, x.upstreamStatus, x.grpcCode.String()
 	entry.BytesIn, entry.BytesOut, entry.Attempts = x.bytesIn, x.bytesOut, x.tries
 	entry.Reason, entry.Failed = x.refused, x.statusForMetrics() >= 500
@@ -49,7 +49,7 @@ func (x *httpExchange) account() {
 		entry.UserAgent = x.head.Find(b, http1.NameUserAgent)
 		entry.Referer = x.head.Find(b, http1.NameReferer)
 		entry.Head = b[:x.headLength]
-		if c.trusted {
+		if x.standing.trusted {
 			entry.Proxy = c.address
 		}
 	}
@@ -103,12 +103,4 @@ func (x *httpExchange) observe(duration time.Duration) {
 	if x.grpcCode != grpcUnset {
 		requests.ObserveGRPC(c.shard, int(x.grpcCode))
 	}
-}
-
-// appendClient appends the client's address, as in logs and in X-Real-IP.
-func (x *httpExchange) appendClient(out, b []byte) []byte {
-	if !x.client.trusted || x.headLength == 0 {
-		return append(out, x.client.address...)
-	}
-	return (*routedRequest)(x).Client().AppendTo(out)
 }

@@ -15,8 +15,11 @@ import (
 // done: the request is answered, and ok reports whether the client got the answer.
 func (x *httpExchange) act(b []byte) (done, ok bool) {
 	a := x.actions
-	if a.Access != nil && !a.Access.Allows((*routedRequest)(x).Client()) {
+	if a.Access != nil && !a.Access.Allows(x.standing.client) {
 		return true, x.refuse(refusalClientDenied)
+	}
+	if a.ClientCertificate && !x.standing.certified {
+		return true, x.refuse(refusalNoCertificate)
 	}
 	if a.RateLimit != nil {
 		if wait := x.takeToken(b); wait > 0 {
@@ -30,8 +33,12 @@ func (x *httpExchange) act(b []byte) (done, ok bool) {
 		}
 	}
 	if a.Redirect != nil {
-		if location := x.redirection(b); location != nil {
-			return true, x.refuse(&refusal{a.Redirect.Code(), "redirect", "the route redirects to another URL"}, [2]string{"Location", string(location)})
+		location := x.redirection(b)
+		if len(location) > requestBufferBytes {
+			return true, x.refuse(refusalOf(http1.ErrTargetTooLong))
+		}
+		if location != nil {
+			return true, x.refuse(&refusal{a.Redirect.Code(x.head.Method == http1.MethodGet), "redirect", "the route redirects to another URL"}, [2]string{"Location", string(location)})
 		}
 		if x.service == nil {
 			return true, x.refuse(refusalRedirectLoop)
@@ -59,7 +66,7 @@ func (x *httpExchange) takeToken(b []byte) (wait time.Duration) {
 	switch {
 	case limit.PerRoute:
 	case limit.Key.Source == route.HashClientAddress:
-		key = appendClientNetwork(key, (*routedRequest)(x).Client())
+		key = appendClientNetwork(key, x.standing.client)
 	default:
 		key = x.hashKey(&limit.Key, b)
 	}
@@ -67,7 +74,8 @@ func (x *httpExchange) takeToken(b []byte) (wait time.Duration) {
 }
 
 // appendClientNetwork appends what identifies a client: an IPv4 address, or the first half
-// of an IPv6 address, since a client can have as many of the second as it likes.
+// of an IPv6 address, since a client can have as many of the second as it likes. Unknown
+// clients have one together.
 func appendClientNetwork(out []byte, client netip.Addr) []byte {
 	if client.Is4() {
 		address := client.As4()
@@ -103,7 +111,7 @@ func (x *httpExchange) redirection(b []byte) []byte {
 		return nil
 	}
 	clean(location)
-	own := append([]byte((*routedRequest)(x).Scheme()), "://"...)
+	own := append([]byte(x.scheme()), "://"...)
 	own = append(own, x.head.Authority(b)...)
 	target := x.head.OriginTarget(b)
 	if bytes.Equal(location, append(own, target...)) || bytes.Equal(location, target) {

@@ -126,7 +126,7 @@ func pathEdits(t testing.TB, o route.PathOptions) route.PathEdits {
 
 func redirectByPattern(t testing.TB, expression, to string) *route.Redirect {
 	t.Helper()
-	r, err := route.NewRegexpRedirect(expression, to, 302)
+	r, err := route.NewRegexpRedirect(expression, to, route.RedirectCodes{Code: 302})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,12 @@ func redirectByPattern(t testing.TB, expression, to string) *route.Redirect {
 
 func redirect(t testing.TB, to string, code int) *route.Redirect {
 	t.Helper()
-	r, err := route.NewRedirect(to, code)
+	return redirectFor(t, to, route.RedirectCodes{Code: code})
+}
+
+func redirectFor(t testing.TB, to string, codes route.RedirectCodes) *route.Redirect {
+	t.Helper()
+	r, err := route.NewRedirect(to, codes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +218,7 @@ func TestActions(t *testing.T) {
 		{name: "strip all", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api"})}, target: "/api?q", want: []string{"GET /?q"}},
 		{
 			name: "strip nothing", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api"})}, target: "/apix",
-			fields: []string{"X-Forwarded-Prefix: /other"}, want: []string{"GET /apix", "X-Forwarded-Prefix: /other"},
+			fields: []string{"X-Forwarded-Prefix: /other"}, want: []string{"GET /apix"}, absent: []string{"X-Forwarded-Prefix: /other"},
 		},
 		{name: "strip a string", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api", StripString: true})}, target: "/apix/y", want: []string{"GET /x/y"}},
 		{name: "strip, encoded", actions: route.Actions{Path: pathEdits(t, route.PathOptions{Strip: "/api"})}, target: "/%61pi/x", status: 400, reason: "unsafe_path"},
@@ -243,6 +248,10 @@ func TestActions(t *testing.T) {
 			target: "/a/old/x?q=1", status: 302, reason: "redirect", answer: []string{"Location: https://shop.example/x?q=1"},
 		},
 		{name: "no redirect by pattern", actions: route.Actions{Redirect: redirectByPattern(t, "/old/", "/new/")}, target: "/x?q=1", want: []string{"GET /x?q=1"}},
+		{name: "redirect, GET", actions: route.Actions{Redirect: redirectFor(t, "/new", route.RedirectCodes{Code: 308, Get: 301})}, target: "/", status: 301, reason: "redirect",
+			answer: []string{"Location: /new"}},
+		{name: "redirect, not GET", actions: route.Actions{Redirect: redirectFor(t, "/new", route.RedirectCodes{Code: 308, Get: 301})}, target: "/", method: "POST", body: "x", status: 308, reason: "redirect",
+			answer: []string{"Location: /new"}},
 		{name: "redirect to itself", actions: route.Actions{Redirect: redirect(t, "$scheme://$authority$path", 308)}, target: "/x?q=1", want: []string{"GET /x?q=1"}},
 		{name: "allowed", actions: route.Actions{Access: access("127.0.0.0/8", "")}, want: []string{"GET /"}},
 		{name: "not allowed", actions: route.Actions{Access: access("10.0.0.0/8", "")}, fields: []string{"X-Forwarded-For: 10.0.0.1"}, status: 403, reason: "client_denied"},

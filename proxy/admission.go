@@ -4,9 +4,11 @@ import (
 	"net/netip"
 	"sync"
 	"syscall"
+
+	"sluice/places"
 )
 
-// admission limits the client connections, in total and per client address. It is
+// admission limits the client connections, in total and per address block. It is
 // safe for concurrent use.
 type admission struct {
 	mu sync.Mutex
@@ -15,7 +17,7 @@ type admission struct {
 	perAddressLimit int
 	trusted         []netip.Prefix // exempt from perAddressLimit
 	open            int
-	perAddress      map[netip.Addr]int
+	perBlock        map[places.Block]int
 }
 
 // configure sets the limits for new connections.
@@ -28,38 +30,25 @@ func (a *admission) configure(limits Limits, trusted []netip.Prefix) {
 // admit reports whether a connection from address is accepted. If so, the caller
 // must call leave when the connection ends. proxy: it is not the address of a client.
 func (a *admission) admit(address netip.Addr, proxy bool) bool {
-	block := clientBlock(address)
+	block := places.BlockOf(address)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.open >= a.limit || !proxy && a.perAddress[block] >= a.perAddressLimit && !contains(a.trusted, address) {
+	if a.open >= a.limit || !proxy && a.perBlock[block] >= a.perAddressLimit && !contains(a.trusted, address) {
 		return false
 	}
 	a.open++
-	a.perAddress[block]++
+	a.perBlock[block]++
 	return true
 }
 
 func (a *admission) leave(address netip.Addr) {
-	block := clientBlock(address)
+	block := places.BlockOf(address)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.open--
-	if a.perAddress[block]--; a.perAddress[block] == 0 {
-		delete(a.perAddress, block)
+	if a.perBlock[block]--; a.perBlock[block] == 0 {
+		delete(a.perBlock, block)
 	}
-}
-
-// clientBlock returns the address block that counts as one client: an IPv4
-// address, or the /64 of an IPv6 address, which is assigned to one host.
-func clientBlock(address netip.Addr) netip.Addr {
-	if address.Is4() {
-		return address
-	}
-	prefix, err := address.WithZone("").Prefix(64)
-	if err != nil {
-		return address
-	}
-	return prefix.Addr()
 }
 
 // unmapped converts networks of IPv4-mapped addresses (::ffff:10.0.0.0/104) to

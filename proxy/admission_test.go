@@ -8,10 +8,12 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"sluice/places"
 )
 
 func TestAdmission(t *testing.T) {
-	a := &admission{perAddress: make(map[netip.Addr]int)}
+	a := &admission{perBlock: make(map[places.Block]int)}
 	a.configure(Limits{Connections: 6, ConnectionsPerAddress: 2}, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")})
 	for _, step := range []struct {
 		address string

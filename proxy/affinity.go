@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"net/netip"
 	"strconv"
 	"unsafe"
 
@@ -34,59 +33,21 @@ func (x *httpExchange) affinity(a *route.Affinity, b []byte) uint64 {
 func (x *httpExchange) hashKey(k *route.HashKey, b []byte) []byte {
 	switch k.Source {
 	case route.HashClientAddress:
-		return x.clientAddress(b)
+		if !x.standing.client.IsValid() {
+			return nil
+		}
+		return x.clientAddress()
 	case route.HashPath:
 		return x.head.Path(b)
 	case route.HashHeader:
-		return x.head.FindOther(b, k.Name)
+		value, _ := (*routedRequest)(x).Field(k.Name, 0)
+		return value
 	case route.HashCookie:
 		return x.cookie(k.Name, b)
 	case route.HashQuery:
 		return queryParameter(x.head.OriginTarget(b), k.Name)
 	}
 	return nil
-}
-
-// clientAddress returns the client's IP address as text. If the client is a trusted
-// proxy, it is the last address in X-Forwarded-For that is not trusted, or without that
-// field the one in X-Real-IP.
-func (x *httpExchange) clientAddress(b []byte) []byte {
-	c := x.client
-	address := unsafe.Slice(unsafe.StringData(c.address), len(c.address)) // only read
-	if !c.trusted {
-		return address
-	}
-	if !x.head.Has(http1.NameXForwardedFor) && x.head.Has(http1.NameXRealIP) {
-		if ip := x.head.Find(b, http1.NameXRealIP); isAddress(ip) {
-			return ip
-		}
-	}
-	fields := x.head.Fields()
-	for i := len(fields) - 1; i >= 0; i-- {
-		if fields[i].Name != http1.NameXForwardedFor {
-			continue
-		}
-		for list := fields[i].Value(b); len(list) > 0; {
-			comma := bytes.LastIndexByte(list, ',')
-			hop := bytes.Trim(list[comma+1:], " \t")
-			list = list[:max(comma, 0)]
-			ip, err := netip.ParseAddr(unsafe.String(unsafe.SliceData(hop), len(hop))) // does not retain hop
-			if err != nil {
-				return address // the addresses before it are unknown
-			}
-			address = hop
-			if !contains(c.options.TrustedProxies, ip.Unmap().WithZone("")) {
-				return address
-			}
-		}
-	}
-	return address
-}
-
-// isAddress reports whether text is an IP address.
-func isAddress(text []byte) bool {
-	_, err := netip.ParseAddr(unsafe.String(unsafe.SliceData(text), len(text))) // does not retain text
-	return err == nil
 }
 
 // cookie returns the value of the first cookie with that name, or nil (RFC 6265,
@@ -136,6 +97,9 @@ func (x *httpExchange) appendStickyCookie(out []byte) []byte {
 	out = append(out, '=')
 	out = strconv.AppendUint(out, id, 36)
 	out = append(out, a.CookieAttributes...)
+	if a.SecureCookie || x.standing.secure {
+		out = append(out, "; Secure"...)
+	}
 	return append(out, "\r\n"...)
 }
 

@@ -110,18 +110,20 @@ func TestRequestsWithoutAHashKey(t *testing.T) {
 }
 
 func TestClientAddressBehindProxies(t *testing.T) {
-	x := &httpExchange{client: &client{address: "10.0.0.1", options: &Options{
+	x := &httpExchange{client: &client{listener: new(listener), remote: netip.MustParseAddr("10.0.0.1"), address: "10.0.0.1", options: &Options{
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
 	}}}
 	f := func(trusted bool, want string, lines ...string) {
 		t.Helper()
-		x.client.trusted = trusted
+		x.client.proxied = trusted
 		head := []byte("GET / HTTP/1.1\r\nHost: a\r\n" + strings.Join(append(lines, ""), "\r\n") + "\r\n")
 		x.head.Reset(1000, http1.UsualFields)
 		if n, err := x.head.Scan(head); n != len(head) || err != nil {
 			t.Fatalf("%d, %v", n, err)
 		}
-		if got := string(x.clientAddress(head)); got != want {
+		x.in, x.headLength, x.end = head, len(head), len(head)
+		x.decide()
+		if got := string(x.clientAddress()); got != want {
 			t.Errorf("trusted %v, %q: got %s, want %s", trusted, lines, got, want)
 		}
 	}
@@ -133,12 +135,27 @@ func TestClientAddressBehindProxies(t *testing.T) {
 	f(true, "192.0.2.2", "X-Forwarded-For: 192.0.2.1, 192.0.2.2", "X-Forwarded-For: 10.1.2.3")
 	f(true, "2001:db8::1", "X-Forwarded-For: 2001:db8::1")
 	f(true, "10.1.2.3", "X-Forwarded-For: 10.1.2.3")
-	f(true, "10.0.0.1", "X-Forwarded-For: nonsense")
-	f(true, "10.1.2.3", "X-Forwarded-For: 192.0.2.1, unknown, 10.1.2.3")
 	f(true, "10.0.0.1", "X-Forwarded-For: ,")
+	f(true, "192.0.2.2", "X-Forwarded-For: nonsense, 192.0.2.2, ,10.1.2.3,")
+	f(true, "192.0.2.1", "X-Real-IP: 192.0.2.1")
+	f(true, "192.0.2.1", "X-Real-IP: 192.0.2.9", "X-Forwarded-For: 192.0.2.1")
+	for text, want := range map[string]string{
+		"192.0.2.1:1234": "192.0.2.1", `"192.0.2.1"`: "192.0.2.1", `"192.0.2.1:80"`: "192.0.2.1", "[2001:db8::1]:80": "2001:db8::1", "[2001:DB8::1]": "2001:db8::1",
+		`"[2001:db8::1]:1"`: "2001:db8::1", "2001:db8::1%eth0": "2001:db8::1", "::ffff:192.0.2.1": "192.0.2.1", "[::ffff:192.0.2.1]:9": "192.0.2.1",
+		"nonsense": "unknown", "unknown": "unknown", "_hidden": "unknown", "192.0.2.1:": "unknown", "192.0.2.1:x": "unknown", "192.0.2.1:123456": "unknown",
+		"192.0.2.1:1:2": "unknown", "[192.0.2.1]:80": "unknown", "[2001:db8::1": "unknown", "[2001:db8::1]80": "unknown", "[]": "unknown", "\"": "unknown",
+		"192.0.2.1, nonsense": "unknown", "192.0.2.1, unknown, 10.1.2.3": "unknown", "192.0.2.1 10.1.2.3": "unknown",
+	} {
+		f(true, want, "X-Forwarded-For: "+text)
+		f(false, "10.0.0.1", "X-Forwarded-For: "+text)
+		if !strings.Contains(text, ",") {
+			f(true, want, "X-Real-IP: "+text)
+		}
+	}
+	f(true, "unknown", "X-Real-IP: 192.0.2.1", "X-Real-IP: 192.0.2.2")
 }
 
-var setCookie = regexp.MustCompile("\r\nSet-Cookie: peer=([0-9a-z]+); Path=/; HttpOnly\r\n")
+var setCookie = regexp.MustCompile("\r\nSet-Cookie: peer=([0-9a-z]+); Path=/; HttpOnly(?:; Secure)?\r\n")
 
 func TestStickyCookie(t *testing.T) {
 	t.Parallel()
@@ -227,10 +244,45 @@ func TestStickyCookieAndInterimResponses(t *testing.T) {
 	}
 }
 
+// Cookies for clients with HTTPS are for HTTPS only; behind a trusted proxy, who says so.
+func TestCookiesAreSecureOverTLS(t *testing.T) {
+	t.Parallel()
+	p, _ := startSplit(t, route.Split{}, .5)
+	p.setPolicy(balancer.PolicySticky)
+	for _, always := range []bool{false, true} {
+		p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 2}, Affinity: &route.Affinity{Cookie: "peer", CookieAttributes: "; Path=/", SecureCookie: always}})
+		p.setSplit(route.Split{}, .5)
+		o := *p.options.Load()
+		o.TrustedProxies = nil
+		p.Configure(o)
+		for _, front := range p.fronts() {
+			for _, trusted := range []bool{false, true} {
+				if trusted {
+					o.TrustedProxies = loopback
+				} else {
+					o.TrustedProxies = nil
+				}
+				p.Configure(o)
+				response, _ := front.ask(t, "GET", "/", "", "X-Forwarded-Proto: https")
+				secure := strings.HasPrefix(front.url, "https") || trusted
+				cookies := response.Cookies()
+				if len(cookies) != 2 {
+					t.Fatalf("%s: got %v", front.name, response.Header)
+				}
+				for _, cookie := range cookies {
+					if want := secure || always && cookie.Name == "peer"; cookie.Secure != want {
+						t.Errorf("%s, trusted %v, always %v: got %q", front.name, trusted, always, cookie)
+					}
+				}
+			}
+		}
+	}
+}
+
 // No key costs an allocation.
 func TestAffinityDoesNotAllocate(t *testing.T) {
 	head := []byte("GET /path?a=1&u=2 HTTP/1.1\r\nHost: a\r\nCookie: a=b; sid=1; peer=zzzz\r\nX-User: 7\r\nX-Forwarded-For: 192.0.2.1, 10.0.0.2\r\n\r\n")
-	x := &httpExchange{client: &client{address: "10.0.0.1", trusted: true, options: &Options{
+	x := &httpExchange{client: &client{address: "10.0.0.1", proxied: true, listener: new(listener), remote: netip.MustParseAddr("10.0.0.1"), options: &Options{
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 	}}}
 	x.head.Reset(1000, http1.UsualFields)
@@ -246,10 +298,12 @@ func TestAffinityDoesNotAllocate(t *testing.T) {
 		affinities = append(affinities, route.Affinity{Keys: []route.HashKey{key}})
 	}
 	for _, a := range affinities {
+		x.in, x.headLength, x.end = head, len(head), len(head)
+		x.decide()
 		if x.affinity(&a, head) == 0 {
 			t.Errorf("%+v is not found", a)
 		}
-		if n := testing.AllocsPerRun(100, func() { x.affinity(&a, head) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { x.decide(); x.affinity(&a, head) }); n != 0 {
 			t.Errorf("%+v: %v allocations, want 0", a, n)
 		}
 	}

@@ -35,7 +35,7 @@ func TestAnswerAsJSON(t *testing.T) {
 	p := startProxy(t, Options{})
 	got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\nConnection: close\r\n\r\n")
 	for _, want := range []string{"HTTP/1.1 503 ", "\r\nX-Sluice-Reason: no_peers\r\n", "\r\nContent-Type: application/json\r\n",
-		`{"status":503,"reason":"no_peers","service":"star","message":"the service has no instances"}`} {
+		`{"status":503,"reason":"no_peers","message":"the service has no instances"}`} {
 		if !strings.Contains(got, want) {
 			t.Errorf("got %q, want it to have %q", got, want)
 		}

@@ -20,7 +20,7 @@ func (x *httpExchange) authenticate(b []byte) *refusal {
 		return refusalUnauthorized
 	}
 	x.giveBack()
-	ok, err := x.actions.BasicAuth.Verify(name, password, func() (context.Context, context.CancelFunc) { return x.Waiting(verifyTimeout) })
+	ok, err := x.actions.BasicAuth.Verify(x.client.block(), name, password, func() (context.Context, context.CancelFunc) { return x.Waiting(verifyTimeout) })
 	switch {
 	case err != nil:
 		return refusalAuthBusy

@@ -81,6 +81,8 @@ func TestPeerThatDiesWhileItAnswers(t *testing.T) {
 			if whole == 0 {
 				t.Error("the client got the head of each response that was cut short")
 			}
+			// The client has its answer a moment before the attempt has ended.
+			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
 			failed := uint64(0)
 			for _, peer := range p.pool.Snapshot().All {
 				failed += peer.Outcomes()[balancer.OutcomeReset]

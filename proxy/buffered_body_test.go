@@ -9,7 +9,9 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"sluice/balancer"
 	"sluice/route"
@@ -133,5 +135,58 @@ func TestKeptBodyTakesMemoryAsItComes(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if got := after.TotalAlloc - before.TotalAlloc; got > clients*length/8 {
 		t.Errorf("%d MiB were allocated for %d bytes", got>>20, clients)
+	}
+}
+
+// A request whose body does not come takes no memory for it.
+func TestNoBufferBeforeTheFirstByteOfABody(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	var taken atomic.Int64
+	bodyBuffers.New = func() any {
+		taken.Add(1)
+		return &buffer{make([]byte, relayBufferBytes)}
+	}
+	const long = 10000 * time.Hour
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour, Body: long}}, origin.address())
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 64 << 10}})
+	const clients = 20
+	var conns []net.Conn
+	for range clients {
+		conn := p.dial()
+		io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n")
+		conns = append(conns, conn)
+	}
+	waiting := func() (n int) {
+		p.eachConn(func(c *clientConn) {
+			if c.deadline.Load()-p.sweeper.now() > int64(long/2) {
+				n++
+			}
+		})
+		return n
+	}
+	eventually(t, "all bodies are awaited", func() bool { return waiting() == clients })
+	if n := taken.Load(); n != 0 {
+		t.Errorf("%d buffers for %d requests", n, clients)
+	}
+	for _, conn := range conns {
+		io.WriteString(conn, strings.Repeat("x", 60000))
+		if status, _ := readResponse(t, conn); status != 200 {
+			t.Errorf("got %d", status)
+		}
+	}
+	if taken.Load() == 0 {
+		t.Error("no buffer was taken for the bodies")
+	}
+}
+
+// eachConn calls do for each connection of a client.
+func (p *testProxy) eachConn(do func(*clientConn)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		do(c)
 	}
 }

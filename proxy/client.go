@@ -23,7 +23,7 @@ type client struct {
 	session     *tlsSession // nil: without TLS
 
 	gone    atomic.Bool // a probe found that the client has closed its connection
-	trusted bool        // is one of TrustedProxies
+	proxied bool        // remote is one of TrustedProxies, for httpExchange.decide only
 	isHTTP2 bool        // the version of HTTP is 2, not 1.0 or 1.1
 	// mayPreface: nothing has been received on a connection without TLS, so that the
 	// client may use HTTP/2.
@@ -42,7 +42,7 @@ func (c *client) protocol() string {
 // takeOptions sets the options of the next request to those of the server.
 func (c *client) takeOptions() {
 	if current := c.server.options.Load(); current != c.options {
-		c.options, c.trusted = current, contains(current.TrustedProxies, c.remote)
+		c.options, c.proxied = current, contains(current.TrustedProxies, c.remote)
 	}
 }
 

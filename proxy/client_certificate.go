@@ -55,18 +55,3 @@ func appendQuoted(out []byte, s string) []byte {
 	}
 	return append(out, '"')
 }
-
-// imitatesClientCertificate reports whether a name with underscores is, for CGI, that
-// of the line.
-func imitatesClientCertificate(name []byte) bool {
-	const line = "x-forwarded-client-cert"
-	if len(name) != len(line) {
-		return false
-	}
-	for i := range len(line) {
-		if c := name[i]; c != line[i] && c|0x20 != line[i] && (c != '_' || line[i] != '-') {
-			return false
-		}
-	}
-	return true
-}

@@ -54,14 +54,3 @@ func TestClientCertificateLine(t *testing.T) {
 		}
 	}
 }
-
-func TestImitationOfClientCertificate(t *testing.T) {
-	for name, want := range map[string]bool{
-		"X_Forwarded_Client_Cert": true, "x-forwarded_client-cert": true, "X_FORWARDED_CLIENT_CERT": true,
-		"X_Forwarded_Client_Certs": false, "X_Forwarded_Client_Cer": false, "Y_Forwarded_Client_Cert": false,
-	} {
-		if got := imitatesClientCertificate([]byte(name)); got != want {
-			t.Errorf("%s: got %v", name, got)
-		}
-	}
-}

@@ -2,8 +2,9 @@ package proxy
 
 import (
 	"context"
-	"sync"
 	"time"
+
+	"sluice/panics"
 )
 
 const (
@@ -49,10 +50,30 @@ func (u *upstreamConn) onSweep(now int64) int64 {
 }
 
 // Waiting implements [attempt.Exchange]. The context also ends when the server stops
-// or the client closes its connection.
+// or the client closes its connection. The wait does not count as time of the peers that
+// were tried before.
 func (x *httpExchange) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
-	c := x.client
-	ctx, cancel := context.WithTimeout(c.server.ctx, x.withinDeadline(timeout))
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(x.client.server.ctx, timeout)
+	ctx, end := x.client.whileThere(ctx, x.deadline)
+	return ctx, func() {
+		end()
+		cancel()
+		if x.tries > 0 {
+			x.firstPicked = x.firstPicked.Add(time.Since(start))
+		}
+	}
+}
+
+// whileThere returns a context that also ends when the client closes its connection, or at
+// its deadline, if that is not zero. The caller calls end after the wait.
+func (c *client) whileThere(ctx context.Context, deadline time.Time) (_ context.Context, end context.CancelFunc) {
+	var cancel context.CancelFunc
+	if deadline.IsZero() {
+		ctx, cancel = context.WithCancel(ctx)
+	} else {
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+	}
 	if c.options.KeepForGoneClients {
 		return ctx, cancel
 	}
@@ -64,23 +85,30 @@ func (x *httpExchange) Waiting(timeout time.Duration) (context.Context, context.
 	})
 }
 
-// cancelWhenGone calls cancel, which ends ctx, when isGone returns true. The returned
-// function also waits until isGone is not called any more.
+// cancelWhenGone calls cancel, which ends ctx, when isGone returns true, if the wait takes
+// longer than firstProbe. The returned function also waits until isGone is not called any
+// more.
 func cancelWhenGone(ctx context.Context, cancel context.CancelFunc, isGone func() bool) (context.Context, context.CancelFunc) {
-	var looking sync.WaitGroup
-	looking.Go(func() {
-		ticker := time.NewTicker(firstProbe)
+	looked := make(chan struct{})
+	look := func() {
+		defer close(looked)
+		defer panics.Contain(panics.Exchange, cancel)
+		ticker := time.NewTicker(probeInterval)
 		defer ticker.Stop()
-		for {
+		for !isGone() {
 			select {
 			case <-ctx.Done():
 				return
 			case <-ticker.C:
-				if isGone() {
-					cancel()
-				}
 			}
 		}
-	})
-	return ctx, func() { cancel(); looking.Wait() }
+		cancel()
+	}
+	timer := time.AfterFunc(firstProbe, look)
+	return ctx, func() {
+		cancel()
+		if !timer.Stop() {
+			<-looked
+		}
+	}
 }

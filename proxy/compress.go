@@ -16,6 +16,8 @@ const (
 	encoderStepBytes = 16 << 10
 	// compressedHeadBytes is more than the fields that compression adds.
 	compressedHeadBytes = 128
+	// weakenedBytes are those that it adds to a field at most, if that is an ETag.
+	weakenedBytes = len(" W/")
 )
 
 // compressible are the fields of a response head that decide about compression.
@@ -65,24 +67,26 @@ var eventStream, _ = compression.ParseType("text/event-stream")
 
 // compress decides whether the response, whose head is text, is compressed, and acquires
 // its encoder. It returns the head that the client gets, which it appends to out if it
-// differs. A response to HEAD gets the head of that to GET.
-func (x *httpExchange) compress(out, text []byte) []byte {
-	if len(x.response.Fields())+2 > x.response.MaxFields() || len(text)+compressedHeadBytes > maxEditedHead {
-		return text
+// differs. A response to HEAD gets the head of that to GET. ok is false if the head that it
+// has made is too long.
+func (x *httpExchange) compress(out, text []byte) (head []byte, ok bool) {
+	fields := len(x.response.Fields())
+	if fields+2 > x.response.MaxFields() || len(text)+compressedHeadBytes+fields*weakenedBytes > maxEditedHead {
+		return text, true
 	}
 	c := x.compressible(text)
 	encoding := compression.Identity
 	switch status := x.response.Status; {
-	case c.refused, x.head.GRPC, status < 200, status == 204, status == 205, status == 206:
-		return text
+	case c.refused, x.standing.grpc, status < 200, status == 204, status == 205, status == 206:
+		return text, true
 	case status == 304:
 		if !x.revalidatesCompressed(c.etag) {
-			return text
+			return text, true
 		}
 	default:
 		s := x.actions.Compress
 		if length := x.response.ContentLength; length >= 0 && length < max(s.MinBytes, 1) || !s.Types.Match(c.contentType) {
-			return text
+			return text, true
 		}
 		encoding = x.chooseEncoding(s)
 		if x.flushDelay = maxFlushDelay; eventStream.Match(c.contentType) {
@@ -91,9 +95,18 @@ func (x *httpExchange) compress(out, text []byte) []byte {
 	}
 	edited := x.appendCompressedHead(out, text, &c, encoding)
 	if !x.rescan(edited) {
-		panic("BUG: the head is too long after compress has checked its length")
+		x.dropEncoder()
+		return nil, false
 	}
-	return edited
+	return edited, true
+}
+
+// dropEncoder gives the encoder back.
+func (x *httpExchange) dropEncoder() {
+	if e := x.encoder; e != nil {
+		x.encoder = nil
+		e.Release()
+	}
 }
 
 // chooseEncoding returns the encoding for the client, and acquires the encoder for it.
@@ -191,10 +204,7 @@ func isOfUncompressed(line []byte) bool {
 // relayCompressed is relay with x.encoder.
 func (x *httpExchange) relayCompressed(u upstream) error {
 	e := x.encoder
-	defer func() {
-		e.Release()
-		x.encoder = nil
-	}()
+	defer x.dropEncoder()
 	var kept time.Time // when the encoder got the first bytes that may not have left it; zero: all have
 	for {
 		p, err := u.readBody(&x.buffers, false)
@@ -215,7 +225,7 @@ func (x *httpExchange) relayCompressed(u upstream) error {
 		}
 		if p.last {
 			e.End()
-			return x.sendEncoded(e.Take(), piece{last: true, trailer: p.trailer})
+			return x.sendEncoded(e.Take(), piece{last: true, trailer: x.filterTrailer(p.trailer, toClients)})
 		}
 		if err := x.sendEncoded(e.Take(), piece{}); err != nil {
 			return err

@@ -215,7 +215,6 @@ func TestDoesNotCompress(t *testing.T) {
 		{"malformed ETag", nil, "", fine + "ETag: abc\r\n" + length(long), []string{"Content-Encoding: gzip\r\n"}, []string{"ETag"}},
 		{"not modified", nil, "Accept-Encoding: gzip\r\nIf-None-Match: \"b\", W/\"a\"", "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n", []string{"ETag: W/\"a\"\r\n", "Vary: Accept-Encoding\r\n"}, []string{"Content-Encoding"}},
 		{"not modified, not compressed", nil, "Accept-Encoding: gzip\r\nIf-None-Match: \"a\"", "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n", []string{"ETag: \"a\"\r\n"}, []string{"Vary", "Content-Encoding"}},
-		{"gRPC", nil, "Accept-Encoding: gzip\r\nContent-Type: application/grpc", fine + length(long), []string{long}, []string{"Content-Encoding"}},
 		{"interim responses", nil, "", "HTTP/1.1 103 Early Hints\r\nContent-Type: text/plain\r\n\r\n" + fine + length(long), []string{"103 Early Hints\r\nContent-Type: text/plain\r\n\r\n", "Content-Encoding: gzip\r\n"}, nil},
 		{"many fields", nil, "", fine + strings.Repeat("X: y\r\n", 97) + length(long), []string{long}, []string{"Content-Encoding"}},
 	} {

@@ -2,10 +2,13 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"time"
 
+	"sluice/panics"
+	"sluice/places"
 	"sluice/proxy/http1"
 )
 
@@ -32,6 +35,7 @@ type clientConn struct {
 	linger   bool // see lingerForAnswer
 	cutOff   bool // the response is incomplete: no close_notify
 	reset    bool // close with RST, since FIN would mark the end of the response
+	closed   bool
 }
 
 type connPhase uint8
@@ -61,15 +65,13 @@ func newClientConn(s *Server, l *listener, conn socketConn, remote netip.Addr, s
 	c.takeOptions()
 	c.front, c.owner = c, c
 	c.mayPreface = l.http2 && l.tls == nil
-	if l.tls != nil {
-		c.tls = newTLSConn(conn, &c.sweepEntry, s, l.tls)
-	}
 	return c, nil
 }
 
 // serve serves a new connection.
 func (c *clientConn) serve() {
-	if c.tls != nil {
+	defer panics.Contain(panics.Connection, c.fail)
+	if c.listener.tls != nil {
 		c.arm(c.server.sweeper, c.options.Timeouts.Head)
 		if err := c.handshake(); err != nil {
 			c.server.log.Debug().Err(err).Str("listener", c.listener.name).Str("client", c.address).Msg("TLS handshake failed")
@@ -85,24 +87,44 @@ func (c *clientConn) serve() {
 	if c.tls != nil && c.tls.usesHTTP2() {
 		c.startHTTP2(nil)
 	}
-	c.continueServing()
+	c.serveOn()
 }
 
-// handshake performs the TLS handshake.
-func (c *clientConn) handshake() error {
-	err := c.tls.handshake()
-	if err == nil {
-		state := c.tls.ConnectionState()
-		c.session = newTLSSession(state)
-		c.certificate, err = clientCertificateLine(state)
+// handshake performs the TLS handshake. It fails if the client and the listener have agreed on a
+// protocol that is not HTTP: the answer to a challenge of ACME is the handshake, and nothing
+// may follow it (RFC 8737, section 3).
+func (c *clientConn) handshake() (err error) {
+	c.tls, err = acceptTLS(c.wire, &c.sweepEntry, c.server, c.block(), c.listener.tls)
+	if err != nil {
+		return err
 	}
+	state := c.tls.ConnectionState()
+	if p := state.NegotiatedProtocol; p != "" && p != alpnHTTP1 && p != alpnHTTP2 {
+		return fmt.Errorf("the client has chosen the protocol %q", p)
+	}
+	c.session = newTLSSession(state)
+	c.certificate, err = clientCertificateLine(state)
 	return err
 }
 
-// continueServing serves requests until the connection ends or becomes idle. Then it
+// block returns the address block whose share of the places the connection uses.
+func (c *client) block() places.Block {
+	if contains(c.options.TrustedProxies, c.remote) {
+		return places.Many
+	}
+	return places.BlockOf(c.remote)
+}
+
+// continueServing serves a connection that was idle.
+func (c *clientConn) continueServing() {
+	defer panics.Contain(panics.Connection, c.fail)
+	c.serveOn()
+}
+
+// serveOn serves requests until the connection ends or becomes idle. Then it
 // adds the connection to the idle set. If that fails, a new goroutine takes over,
 // because the stack of this one has grown and never shrinks to the initial size.
-func (c *clientConn) continueServing() {
+func (c *clientConn) serveOn() {
 	if !c.serveUntilIdle() {
 		c.end()
 	} else if !c.server.idleConns.add(c) || c.draining() && c.deadline.Load() > c.idleUntil() && c.server.idleConns.take(c) {
@@ -151,6 +173,7 @@ func (c *clientConn) serveUntilIdle() bool {
 }
 
 func (c *clientConn) end() {
+	defer c.close() // also if a part of the end panics
 	linger := c.linger || c.sendsOn()
 	c.dropExchange()
 	switch {
@@ -161,6 +184,10 @@ func (c *clientConn) end() {
 	case c.tls != nil && !c.cutOff:
 		c.tls.closeNotify()
 	}
+}
+
+func (c *clientConn) close() {
+	c.closed = true
 	c.remove()
 	c.conn.Close()
 	c.server.connClosed(c)

@@ -64,7 +64,7 @@ func TestInterimResponseAndNothingElse(t *testing.T) {
 				if _, err := io.ReadFull(conn, got); err != nil || string(got) != hints {
 					t.Fatalf("got %q, %v", got, err)
 				}
-				if status, body := readResponse(t, conn); status != 502 || !strings.Contains(body, "star") {
+				if status, body := readResponse(t, conn); status != 502 || !strings.HasPrefix(body, "502 Bad Gateway: the service's instance") {
 					t.Errorf("got %d %q, want 502", status, body)
 				}
 				if status, body := readResponse(t, conn); status != 200 || body != "ok" {

@@ -37,7 +37,6 @@ func (x *httpExchange) appendEditedRequest(out, text []byte, peer *balancer.Peer
 		line, rest = cutLine(rest)
 		switch {
 		case host != "" && hasName(line, "host"):
-		case x.stripped && !x.client.trusted && hasName(line, "x-forwarded-prefix"):
 		case drops(&a.RequestHeaders, line):
 		case a.ForwardAuth != nil && drops(&a.ForwardAuth.Copied, line):
 		default:
@@ -74,7 +73,11 @@ func (x *httpExchange) writeResponseHead(text []byte) error {
 	if a != nil && a.Compress != nil {
 		memory := requestBuffers.Get().(*buffer)
 		defer requestBuffers.Put(memory)
-		text = x.compress(memory.bytes[:0], text)
+		compressed, ok := x.compress(memory.bytes[:0], text)
+		if !ok {
+			return errHeadTooLong
+		}
+		text = compressed
 	}
 	x.out = x.client.front.appendHead(x.out[:0], text)
 	return nil
@@ -109,19 +112,11 @@ func (x *httpExchange) appendAdded(out []byte, e *route.HeaderEdits) []byte {
 		start := len(out)
 		out = f.Value.Append(out, x)
 		clean(out[start:])
-		out = append(out, "\r\n"...)
-	}
-	return append(out, "\r\n"...)
-}
-
-// drops reports whether e removes a field line.
-func drops(e *route.HeaderEdits, line []byte) bool {
-	for _, name := range e.Dropped {
-		if hasName(line, name) {
-			return true
+		if out = append(out, "\r\n"...); len(out) > maxSentHead {
+			break
 		}
 	}
-	return false
+	return append(out, "\r\n"...)
 }
 
 // hasName reports whether a field line has that name in lower case.
@@ -152,7 +147,7 @@ func (x *httpExchange) Variable(v route.Variable) []byte {
 	case route.VariableAuthority:
 		return x.head.Authority(b)
 	case route.VariableClientAddress:
-		return x.clientAddress(b)
+		return x.clientAddress()
 	case route.VariableHost:
 		return withoutPort(x.head.Authority(b))
 	case route.VariableMethod:
@@ -166,7 +161,7 @@ func (x *httpExchange) Variable(v route.Variable) []byte {
 	case route.VariableRequestID:
 		return x.requestID
 	case route.VariableScheme:
-		return []byte((*routedRequest)(x).Scheme())
+		return []byte(x.scheme())
 	case route.VariableTarget:
 		return x.head.OriginTarget(b)
 	case route.VariableUser:

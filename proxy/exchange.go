@@ -34,6 +34,7 @@ type httpExchange struct {
 	streaming  bool    // the body is not in body
 	upgrade    bool    // the client asks for another protocol; of HTTP/2: by an extended CONNECT
 
+	standing   standing
 	matched    *route.Route // nil: none
 	service    *route.Service
 	actions    *route.Actions // of the route; nil: none
@@ -45,7 +46,8 @@ type httpExchange struct {
 	token      balancer.Token
 	tries      int
 	tried      triedPeers
-	unanswered upstream             // of a try that returned before the peer answered
+	held       upstream             // of the present try; nil: none, or it is finished
+	contenders []*contender         // of a try that returned before the peer answered
 	encoder    *compression.Encoder // of the response that is relayed; nil: it is not compressed
 	flushDelay time.Duration        // see maxFlushDelay
 	picked     time.Time            // when the peer of token was picked
@@ -57,6 +59,7 @@ type httpExchange struct {
 	// deadlineFirst: the timeout that runs is that of the client.
 	deadlineFirst atomic.Bool
 
+	serving  bool // begin was called, and account was not
 	begun    bool // a byte of a response was sent
 	answered bool // a byte of the final response was sent
 	stripped bool // the route has removed its prefix from the path
@@ -98,7 +101,7 @@ func (x *httpExchange) open(c *client) {
 // close releases what the exchange holds.
 func (x *httpExchange) close() {
 	x.client, x.matched, x.service, x.actions, x.token = nil, nil, nil, nil, balancer.Token{}
-	x.requestID = nil
+	x.requestID, x.held, x.contenders = nil, nil, nil
 	x.tried.clear()
 	x.dropBody()
 	x.dropLarge()

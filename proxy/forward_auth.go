@@ -1,8 +1,8 @@
 package proxy
 
 import (
+	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/valyala/fasthttp"
 
@@ -21,8 +21,11 @@ func (x *httpExchange) authorize(b []byte) (done, ok bool) {
 	f := x.actions.ForwardAuth
 	x.giveBack()
 	ctx, end := x.Waiting(f.Timeout())
-	answer, err := f.Ask(ctx, x.authHeader(b))
+	answer, err := f.Ask(ctx, x.client.block(), x.authHeader(b))
 	end()
+	if err == nil {
+		err = x.checkAnswer(answer)
+	}
 	switch {
 	case x.client.gone.Load():
 		x.status, x.interrupted = statusClientClosed, "client_gone"
@@ -49,6 +52,31 @@ func (x *httpExchange) authorize(b []byte) (done, ok bool) {
 	return false, false
 }
 
+// checkAnswer fails for an answer that would be malformed as the response of a peer, so that
+// its fields can be passed on to peers and clients.
+func (x *httpExchange) checkAnswer(answer *auth.Answer) error {
+	text := fmt.Appendf(nil, "HTTP/1.1 %d \r\n", answer.Status)
+	for name, values := range answer.Header {
+		switch http1.NameOf([]byte(name)) {
+		case http1.NameContentLength, http1.NameTransferEncoding: // net/http has read the body
+			continue
+		}
+		for _, value := range values {
+			text = append(append(append(append(text, name...), ": "...), value...), "\r\n"...)
+		}
+	}
+	text = append(text, "\r\n"...)
+	x.response.Reset(maxAuthFields)
+	n, err := x.response.Scan(text)
+	switch {
+	case err != nil:
+		return err
+	case n != len(text):
+		return http1.ErrResponse
+	}
+	return nil
+}
+
 // authHeader returns the fields of the question: those of the request that would be
 // forwarded, without those about its body, and what the request is for.
 func (x *httpExchange) authHeader(b []byte) http.Header {
@@ -72,8 +100,8 @@ func (x *httpExchange) authHeader(b []byte) http.Header {
 	header.Set("X-Forwarded-Method", string(x.head.MethodName(b)))
 	header.Set("X-Forwarded-Uri", string(x.head.OriginTarget(b)))
 	header.Set("X-Forwarded-Host", string(x.head.Authority(b)))
-	header.Set("X-Forwarded-Proto", (*routedRequest)(x).Scheme())
-	client := string(x.appendClient(nil, b))
+	header.Set("X-Forwarded-Proto", x.scheme())
+	client := string(x.clientAddress())
 	header.Set("X-Forwarded-For", client)
 	header.Set("X-Real-Ip", client)
 	if len(x.requestID) > 0 {
@@ -90,7 +118,7 @@ func (x *httpExchange) authHeader(b []byte) http.Header {
 // whether the client got it.
 func (x *httpExchange) passDenial(answer *auth.Answer) bool {
 	r := &refusal{answer.Status, "auth_denied", "the authentication server of the route does not allow the request"}
-	if x.isGRPC() {
+	if x.standing.grpc {
 		return x.refuse(r)
 	}
 	c := x.client
@@ -101,7 +129,7 @@ func (x *httpExchange) passDenial(answer *auth.Answer) bool {
 	head.SetStatusCode(answer.Status)
 	count := 0
 	for name, values := range answer.Header {
-		if !passesDenial(name) {
+		if x.dropsOfDenial(name) {
 			continue
 		}
 		for _, value := range values {
@@ -136,13 +164,9 @@ func (x *httpExchange) passDenial(answer *auth.Answer) bool {
 	return err == nil
 }
 
-// passesDenial reports whether clients get a field of an answer.
-func passesDenial(name string) bool {
-	switch http1.NameOf([]byte(name)) {
-	case http1.NameConnection, http1.NameKeepAlive, http1.NameProxyConnection, http1.NameTE, http1.NameTransferEncoding,
-		http1.NameUpgrade, http1.NameTrailer, http1.NameContentLength, http1.NameHTTP2Settings,
-		http1.NameProxyAuthenticate, http1.NameProxyAuthorization:
-		return false
-	}
-	return !strings.HasPrefix(name, "X-Sluice-")
+// dropsOfDenial reports whether clients do not get a field of an answer.
+func (x *httpExchange) dropsOfDenial(name string) bool {
+	n := http1.NameOf([]byte(name))
+	return n == http1.NameContentLength || n == http1.NameTrailer || n == http1.NameProxyAuthenticate ||
+		x.reserves(n, []byte(name), toClients)
 }

@@ -50,18 +50,26 @@ func (c grpcCode) httpStatus() int {
 	return grpcHTTPStatus[c]
 }
 
-// isGRPC reports whether the request is a gRPC call. gRPC needs HTTP/2. An extended
-// CONNECT is none: the status of its errors, 200, would open a tunnel.
-func (x *httpExchange) isGRPC() bool { return x.head.GRPC && x.client.isHTTP2 && !x.upgrade }
+// asksForGRPC reports whether the request is a call of gRPC as far as its head says.
+func (x *httpExchange) asksForGRPC() bool {
+	return x.head.GRPC && x.head.Method == http1.MethodPost && x.client.isHTTP2 && !x.upgrade
+}
 
-// grpcInText reports whether a head that cannot be scanned is that of a gRPC call.
-func grpcInText(text []byte) bool {
+// noteCall notes that a request whose head cannot be scanned is a call of gRPC, if it is.
+func (x *httpExchange) noteCall(method, contentType []byte) {
+	if string(method) == "POST" && http1.IsGRPC(contentType) {
+		x.head.Method, x.head.GRPC = http1.MethodPost, true
+	}
+}
+
+// contentTypeOf returns the Content-Type in text, a head that cannot be scanned.
+func contentTypeOf(text []byte) []byte {
 	for line := range http1.TrailerLines(text) {
 		if name, value, _ := bytes.Cut(line, colon); http1.EqualFold(name, "content-type") {
-			return http1.IsGRPC(bytes.Trim(value, " \t\r\n"))
+			return bytes.Trim(value, " \t\r\n")
 		}
 	}
-	return false
+	return nil
 }
 
 // parseGRPCCode returns the code in the value of a grpc-status field; nil: there is none.
@@ -91,11 +99,15 @@ func grpcCodeOfTrailer(section []byte) grpcCode {
 //
 // A failure of the peer is a code that means a status of 500 or more, as in Envoy, but
 // not UNIMPLEMENTED: one client that calls a wrong method would eject every peer. Nor
-// does DEADLINE_EXCEEDED count if the client has set the deadline.
+// does DEADLINE_EXCEEDED count if the client has set the deadline. An answer without gRPC's
+// content type is that of a server that has no gRPC: clients can send calls to any server.
 func (x *httpExchange) grpcOutcome(o balancer.Outcome) balancer.Outcome {
 	if x.grpcCode == grpcUnset {
-		if x.response.Status == 200 { // a gRPC server always sends a code
-			x.grpcCode, o.Class = grpcUnknown, balancer.OutcomeReset
+		if x.response.Status == 200 {
+			x.grpcCode = grpcUnknown // as for the client
+			if x.response.GRPC {     // a gRPC server always sends a code
+				o.Class = balancer.OutcomeReset
+			}
 		}
 		return o
 	}
@@ -109,12 +121,12 @@ func (x *httpExchange) grpcOutcome(o balancer.Outcome) balancer.Outcome {
 }
 
 // grpcTimeout returns the value of a grpc-timeout field, at most what 8 digits of seconds
-// express; 0: it is malformed, or not positive.
-func grpcTimeout(value []byte) time.Duration {
+// express. ok: it is well-formed.
+func grpcTimeout(value []byte) (timeout time.Duration, ok bool) {
 	const maxDigits, longest = 8, 99_999_999 * time.Second
 	n := len(value) - 1
 	if n < 1 || n > maxDigits {
-		return 0
+		return 0, false
 	}
 	var unit time.Duration
 	switch value[n] {
@@ -131,19 +143,19 @@ func grpcTimeout(value []byte) time.Duration {
 	case 'n':
 		unit = time.Nanosecond
 	default:
-		return 0
+		return 0, false
 	}
 	count := int64(0)
 	for _, c := range value[:n] {
 		if c < '0' || c > '9' {
-			return 0
+			return 0, false
 		}
 		count = count*10 + int64(c-'0')
 	}
 	if count > int64(longest/unit) {
-		return longest
+		return longest, true
 	}
-	return time.Duration(count) * unit
+	return time.Duration(count) * unit, true
 }
 
 // appendGRPCTimeout appends a timeout of at least d as the value of a grpc-timeout field,
@@ -161,11 +173,22 @@ func appendGRPCTimeout(out []byte, d time.Duration) []byte {
 	return append(strconv.AppendInt(out, min(int64((d-1)/unit)+1, most), 10), letter)
 }
 
-// setDeadline sets the deadline of a gRPC call with grpc-timeout. b is the head.
-func (x *httpExchange) setDeadline(b []byte) {
-	if timeout := grpcTimeout(x.head.Find(b, http1.NameGRPCTimeout)); timeout > 0 && x.isGRPC() {
-		x.deadline = x.startTime.Add(timeout)
+// setDeadline sets the deadline of a gRPC call with grpc-timeout, or returns the refusal of
+// one that is over already, or malformed: the peer would fail, by an act of the client. b is
+// the head.
+func (x *httpExchange) setDeadline(b []byte) *refusal {
+	if !x.standing.grpc || !x.head.Has(http1.NameGRPCTimeout) {
+		return nil
 	}
+	timeout, ok := grpcTimeout(x.sentOnce(http1.NameGRPCTimeout))
+	switch {
+	case !ok:
+		return refusalGRPCTimeout
+	case timeout == 0:
+		return refusalDeadline
+	}
+	x.deadline = x.startTime.Add(timeout)
+	return nil
 }
 
 // deadlinePassed reports whether the client's deadline is over. The peer knows it too, and
@@ -194,7 +217,7 @@ func (x *httpExchange) withinDeadline(timeout time.Duration) time.Duration {
 // silent as long as a tunnel.
 func (x *httpExchange) bodyPause() time.Duration {
 	pause := x.service.Timeouts.Idle
-	if x.isGRPC() {
+	if x.standing.grpc {
 		pause = max(pause, x.service.Timeouts.Tunnel)
 	}
 	return x.withinDeadline(pause)
@@ -207,7 +230,7 @@ func (r *refusal) grpcCode() grpcCode {
 		return grpcUnimplemented
 	case refusalTooManyConnections, refusalNoDescriptors, refusalSaturated, refusalPeersFull, refusalConnectionsFull, refusalPending:
 		return grpcResourceExhausted
-	case refusalBadResponse, refusalLongResponse:
+	case refusalBadResponse, refusalLongResponse, refusalInternal:
 		return grpcInternal
 	}
 	switch r.status {
@@ -246,20 +269,16 @@ func appendGRPCStatus(out []byte, code grpcCode, reason, message string) []byte 
 
 // appendGRPCAnswer appends the response to a gRPC call for r: a status without a body.
 // lines are more field lines.
-func appendGRPCAnswer(out []byte, r *refusal, service string, lines []byte) []byte {
-	message := r.text
-	if service != "" {
-		message = "service " + strconv.Quote(service) + ": " + message
-	}
+func appendGRPCAnswer(out []byte, r *refusal, lines []byte) []byte {
 	out = append(out, "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n"...)
 	out = append(out, lines...)
-	return append(appendGRPCStatus(out, r.grpcCode(), r.reason, message), "\r\n"...)
+	return append(appendGRPCStatus(out, r.grpcCode(), r.reason, r.text), "\r\n"...)
 }
 
 // endGRPC ends an interrupted response to a gRPC call with a status: the client would
 // otherwise learn only that the stream was reset.
 func (x *httpExchange) endGRPC(code grpcCode) {
-	if !x.isGRPC() || !x.head.TETrailers {
+	if !x.standing.grpc || !x.head.TETrailers {
 		return
 	}
 	x.grpcCode = code

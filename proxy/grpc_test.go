@@ -374,13 +374,13 @@ func TestGRPCTimeoutField(t *testing.T) {
 		"99999999n": 99_999_999, "99999999H": 99_999_999 * time.Second,
 		"": 0, "S": 0, "1": 0, "1s": 0, "-1S": 0, "+1S": 0, "1.5S": 0, "123456789S": 0, "0S": 0,
 	} {
-		if got := grpcTimeout([]byte(value)); got != want {
-			t.Errorf("%q: got %v, want %v", value, got, want)
+		if got, ok := grpcTimeout([]byte(value)); got != want || ok != (want != 0 || value == "0S") {
+			t.Errorf("%q: got %v, %v, want %v", value, got, ok, want)
 		}
 	}
 	for _, d := range []time.Duration{1, 999, time.Microsecond, time.Millisecond + 1, time.Second, 99 * time.Second, 100 * time.Second, time.Hour, 28 * time.Hour, 99_999_999 * time.Second} {
 		value := appendGRPCTimeout(nil, d)
-		if got := grpcTimeout(value); got < d || got > d+d/1000+time.Microsecond {
+		if got, ok := grpcTimeout(value); !ok || got < d || got > d+d/1000+time.Microsecond {
 			t.Errorf("%v: got %q", d, value)
 		}
 	}
@@ -397,7 +397,7 @@ func TestGRPCRefusals(t *testing.T) {
 	p, client := startGRPC(t)
 	var header metadata.MD
 	_, err := client.UnaryCall(patientContext(t), unary(0, 0), grpc.Header(&header), grpc.Trailer(&header))
-	if s := status.Convert(err); s.Code() != codes.Unavailable || s.Message() != `service "star": the service has no instances` {
+	if s := status.Convert(err); s.Code() != codes.Unavailable || s.Message() != "the service has no instances" {
 		t.Errorf("no peers: %v", err)
 	}
 	if got := header["x-sluice-reason"]; len(got) != 1 || got[0] != "no_peers" {
@@ -524,10 +524,15 @@ func TestGRPCOutcomeStatus(t *testing.T) {
 		grpcUnset:       {Class: balancer.OutcomeReset, Status: 200},
 	} {
 		x := &httpExchange{grpcCode: code}
-		x.response.Status = 200
+		x.response.Status, x.response.GRPC = 200, true
 		if got := x.grpcOutcome(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200}); got != want {
 			t.Errorf("%v: got %+v, want %+v", code, got, want)
 		}
+	}
+	other := &httpExchange{grpcCode: grpcUnset} // an answer of a server without gRPC
+	other.response.Status = 200
+	if got := other.grpcOutcome(balancer.Outcome{Class: balancer.OutcomeOK, Status: 200}); got.Class != balancer.OutcomeOK || other.grpcCode != grpcUnknown {
+		t.Errorf("without gRPC: got %+v, %v", got, other.grpcCode)
 	}
 	x := &httpExchange{grpcCode: grpcDeadlineExceeded, deadline: time.Now()}
 	if got := x.grpcOutcome(balancer.Outcome{}); got.Class != balancer.OutcomeOK {

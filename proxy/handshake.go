@@ -1,66 +1,179 @@
 package proxy
 
 import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"os"
 	"runtime"
 	"sync/atomic"
+	"syscall"
+	"time"
+
+	"sluice/places"
 )
 
-// maxHandshakes is the maximum number of TLS handshakes in progress. One takes about
-// 40 KiB until the client has sent its last part.
-const maxHandshakes = 1024
+const (
+	// maxHandshakes is the maximum number of TLS handshakes in progress. One takes about
+	// 40 KiB until the client has sent its last part.
+	maxHandshakes = 1024
+	// maxHandshakesPerBlock is how many of them one address block may have.
+	maxHandshakesPerBlock = maxHandshakes / 8
+	// scarcePatience bounds a wait for the next part of a client while more than half of
+	// the places are taken.
+	scarcePatience = time.Second
+)
 
-// handshakes bounds the TLS handshakes of clients, and counts them. A handshake
-// counts as in progress from the first bytes of the client on. While it computes it
-// also has one of few turns, so that open connections keep their share of the
-// processors when many clients connect at once. Both are given in order of arrival.
-// It is safe for concurrent use.
+// handshakes bounds the TLS handshakes of clients, and counts them. A handshake is in
+// progress from the arrival of the whole ClientHello on. While it computes it also has
+// one of few turns, so that open connections keep their share of the processors when many
+// clients connect at once. It is safe for concurrent use.
 type handshakes struct {
-	places chan struct{} // capacity: the maximum number in progress
-	turns  chan struct{} // capacity: the maximum number that compute
+	places, turns *places.Places
 
-	waiting               atomic.Int64
 	full, resumed, failed atomic.Uint64
 }
 
-func newHandshakes(inProgress int) *handshakes {
-	return &handshakes{places: make(chan struct{}, inProgress), turns: make(chan struct{}, runtime.GOMAXPROCS(0))}
+func newHandshakes() *handshakes {
+	processors := runtime.GOMAXPROCS(0)
+	return &handshakes{places: places.New(maxHandshakes, maxHandshakesPerBlock), turns: places.New(processors, processors)}
 }
 
-// take waits for a place or a turn.
-func (h *handshakes) take(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-		h.waiting.Add(1)
-		c <- struct{}{}
-		h.waiting.Add(-1)
-	}
-}
-
-// A handshake is one of handshakes. Its zero value, without the field below, has no
-// place and no turn.
+// A handshake is one of handshakes: its waits for the client, and what it has meanwhile.
 type handshake struct {
-	all             *handshakes
+	all      *handshakes
+	block    places.Block
+	raw      syscall.RawConn
+	entry    *sweepEntry
+	server   *Server
+	deadline int64 // coarse time when it must have ended
+
 	placed, running bool
+
+	// Of the present read or write.
+
+	onReadable, onWritable func(fd uintptr) bool
+	bytes                  []byte
+	n                      int // of bytes, that were read or written
+	err                    error
 }
 
-// pause gives the turn back, before a wait for the client.
+func newHandshake(s *Server, raw syscall.RawConn, entry *sweepEntry, block places.Block) *handshake {
+	h := &handshake{all: s.handshakes, block: block, raw: raw, entry: entry, server: s, deadline: entry.deadline.Load()}
+	h.onReadable, h.onWritable = h.readable, h.writable
+	return h
+}
+
+// read waits for a part of the handshake.
+func (h *handshake) read(b []byte) (int, error) {
+	h.bytes, h.n, h.err = b, 0, nil
+	err := h.raw.Read(h.onReadable)
+	for errors.Is(err, os.ErrDeadlineExceeded) && !h.entry.expired(h.server.sweeper) {
+		err = h.raw.Read(h.onReadable)
+	}
+	h.bytes = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case h.err != nil:
+		return 0, h.err
+	case h.n == 0:
+		return 0, io.EOF
+	}
+	if h.running {
+		return h.n, nil
+	}
+	h.entry.armRead(h.deadline)
+	return h.n, h.proceed()
+}
+
+func (h *handshake) readable(fd uintptr) bool {
+	if h.n, h.err = receive(fd, h.bytes); h.err == errWouldBlock {
+		h.pause()
+		h.entry.armRead(h.patience())
+		return false
+	}
+	return true
+}
+
+// write sends b.
+func (h *handshake) write(b []byte) (int, error) {
+	h.bytes, h.n, h.err = b, 0, nil
+	err := h.raw.Write(h.onWritable)
+	for errors.Is(err, os.ErrDeadlineExceeded) && !h.entry.writeExpired(h.server.sweeper) {
+		err = h.raw.Write(h.onWritable)
+	}
+	h.bytes = nil
+	switch {
+	case err != nil:
+		return h.n, err
+	case h.err != nil:
+		return h.n, h.err
+	case h.running:
+		return h.n, nil
+	}
+	h.entry.writeDeadline.Store(0)
+	if !h.entry.resumeWrite() {
+		return h.n, os.ErrDeadlineExceeded
+	}
+	return h.n, h.proceed()
+}
+
+func (h *handshake) writable(fd uintptr) bool {
+	for h.n < len(h.bytes) {
+		n, err := send(fd, h.bytes[h.n:])
+		h.n += n
+		if err == errWouldBlock {
+			h.pause()
+			h.entry.armWrite(h.patience())
+			return false
+		}
+		if err != nil {
+			h.err = err
+			return true
+		}
+	}
+	return true
+}
+
+// proceed waits for a place and a turn, after the client has sent bytes. It fails if the
+// time of the handshake is over first, or the connections are cut.
+func (h *handshake) proceed() error {
+	if !h.placed {
+		if err := h.all.places.Take(h.block, h.left); err != nil {
+			return err
+		}
+		h.placed = true
+	}
+	if err := h.all.turns.Take(h.block, h.left); err != nil {
+		return err
+	}
+	h.running = true
+	return nil
+}
+
+// left returns a context that ends with the time of the handshake.
+func (h *handshake) left() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(h.server.ctx, time.Duration(h.deadline-h.server.sweeper.now()))
+}
+
+// pause gives the turn back, before a wait for the client. The place stays taken, since
+// the memory does.
 func (h *handshake) pause() {
 	if h.running {
 		h.running = false
-		<-h.all.turns
+		h.all.turns.Give(h.block)
 	}
 }
 
-// proceed waits for a place and a turn, after the client has sent bytes. Every holder
-// of a place is cut by the timeout of the handshake, so the wait ends.
-func (h *handshake) proceed() {
-	if !h.placed {
-		h.all.take(h.all.places)
-		h.placed = true
+// patience returns the coarse time until which a wait for the client may last: short if
+// places are scarce.
+func (h *handshake) patience() int64 {
+	if h.all.places.Taken() > maxHandshakes/2 {
+		return min(h.deadline, h.server.sweeper.now()+int64(scarcePatience))
 	}
-	h.all.take(h.all.turns)
-	h.running = true
+	return h.deadline
 }
 
 // end gives everything back.
@@ -68,14 +181,27 @@ func (h *handshake) end() {
 	h.pause()
 	if h.placed {
 		h.placed = false
-		<-h.all.places
+		h.all.places.Give(h.block)
 	}
+}
+
+// AwaitOthers calls wait, which waits for somebody else than the client, in the handshake of
+// hello. Meanwhile the handshake has no place and no turn. It fails if it gets none in time.
+func AwaitOthers(hello *tls.ClientHelloInfo, wait func()) error {
+	socket, ok := hello.Conn.(*tlsSocket)
+	if !ok || socket.handshake == nil { // not of a Server
+		wait()
+		return nil
+	}
+	socket.handshake.end()
+	wait()
+	return socket.handshake.proceed()
 }
 
 // HandshakeStats are the TLS handshakes of a server's clients.
 type HandshakeStats struct {
 	Full, Resumed, Failed uint64
-	InProgress            int // of which the client has sent a part
+	InProgress            int // whose ClientHello has arrived
 	Waiting               int // for a place among those in progress, or for a processor
 }
 
@@ -84,6 +210,6 @@ func (s *Server) Handshakes() HandshakeStats {
 	h := s.handshakes
 	return HandshakeStats{
 		Full: h.full.Load(), Resumed: h.resumed.Load(), Failed: h.failed.Load(),
-		InProgress: len(h.places), Waiting: int(h.waiting.Load()),
+		InProgress: h.places.Taken(), Waiting: h.places.Waiting() + h.turns.Waiting(),
 	}
 }

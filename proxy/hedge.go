@@ -1,17 +1,21 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
+	"slices"
 	"time"
 
 	"sluice/balancer"
+	"sluice/panics"
 	"sluice/proxy/attempt"
 	"sluice/proxy/http1"
 )
 
-// patience returns the wait for the first peer before a hedge; 0: no hedge.
+// patience returns the wait for the first peer before a hedge; 0: no hedge. An upgrade opens
+// a session, of which there must not be two.
 func (x *httpExchange) patience() time.Duration {
-	if x.streaming || x.head.HasBody() || x.head.Method != http1.MethodGet && x.head.Method != http1.MethodHead {
+	if x.streaming || x.upgrade || x.head.HasBody() || x.head.Method != http1.MethodGet && x.head.Method != http1.MethodHead {
 		return 0
 	}
 	return attempt.Patience(x.service, x.tries, x.client.server.sweeper.now())
@@ -23,158 +27,222 @@ func (x *httpExchange) leavable() bool {
 	return x.mayReplaySent && !x.streaming && attempt.MayLeave(x.service, x.tries)
 }
 
+// until returns what ends a wait for a peer, for every kind of try.
+func (x *httpExchange) until() until {
+	return until{patience: x.patience(), suspicion: x.leavable()}
+}
+
+// A contender is a peer that was asked, and whose answer the exchange waits for together
+// with those of others, or with a reason to leave it. While Await waits, the goroutine of
+// run owns all fields but those of the request.
+type contender struct {
+	x         *httpExchange
+	token     balancer.Token
+	picked    time.Time
+	ctx       context.Context // ends when the contender is left
+	cancel    context.CancelFunc
+	suspected bool          // Await has said so
+	waiting   bool          // run runs
+	woke      chan struct{} // gets a value when run returns
+
+	// The request; not for that of Try.
+	head     []byte
+	headErr  error // of writing head
+	required requirements
+	timeout  time.Duration
+
+	buffers
+	until       until
+	up          upstream // nil: there is no connection
+	sent        bool     // the request was sent on up
+	connectTime time.Duration
+	err         error // of the wait
+}
+
+func newContender(x *httpExchange, t balancer.Token) *contender {
+	c := &contender{x: x, token: t, picked: t.Picked(), woke: make(chan struct{}, 1)}
+	c.ctx, c.cancel = context.WithCancel(x.client.server.ctx)
+	x.contenders = append(x.contenders, c)
+	return c
+}
+
+// unanswered makes u, the upstream of the last try, a contender.
+func (x *httpExchange) unanswered(u upstream) {
+	c := newContender(x, x.token)
+	c.up, c.sent, c.connectTime = u, true, x.connectTime
+	x.held = nil
+}
+
+// Ask implements [attempt.Racer].
+func (x *httpExchange) Ask(t balancer.Token) {
+	x.beginTry(t)
+	c := newContender(x, t)
+	c.required = x.requirements(c.picked)
+	c.timeout = x.tryTimeout()
+	c.headErr = x.writeRequestHead(&x.buffers, t.Peer)
+	c.head = bytes.Clone(x.out)
+	x.giveBack()
+	x.tries++
+}
+
 // Await implements [attempt.Racer].
-func (x *httpExchange) Await() balancer.Outcome {
-	u, t := x.takeUnanswered(), x.token
-	o := x.receiveFirst(u, u.await(&x.buffers))
+func (x *httpExchange) Await(changed <-chan struct{}) (balancer.Token, attempt.Result) {
+	for _, c := range x.contenders {
+		if c.waiting {
+			continue
+		}
+		if c.until = x.until(); c.suspected {
+			c.until = until{changed: changed}
+		}
+		c.waiting = true
+		go c.run()
+	}
+	c := x.firstAwake()
+	c.waiting = false
+	switch x.wakeOf(c.err) {
+	case wakeAnswer:
+		return c.token, attempt.Result{Kind: attempt.Answered}
+	case wakeSuspicion:
+		c.suspected = true
+		return c.token, attempt.Result{Kind: attempt.Suspected}
+	}
+	x.follow(c)
+	var o balancer.Outcome
+	if c.up == nil && c.headErr == nil {
+		o = x.connectFailed(c.err)
+	} else {
+		o, _ = x.sendFailed(c.up, c.err)
+	}
+	c.end()
+	x.endTry(c.token, o)
+	return c.token, attempt.Ended(o)
+}
+
+// firstAwake waits until run of a contender returns. There are at most two.
+func (x *httpExchange) firstAwake() *contender {
+	first := x.contenders[0]
+	if len(x.contenders) == 1 {
+		<-first.woke
+		return first
+	}
+	second := x.contenders[1]
+	select {
+	case <-first.woke:
+		return first
+	case <-second.woke:
+		return second
+	}
+}
+
+// contender returns the contender of a token.
+func (x *httpExchange) contender(t balancer.Token) *contender {
+	return x.contenders[slices.IndexFunc(x.contenders, func(c *contender) bool { return c.token.Peer == t.Peer })]
+}
+
+// follow makes the contender's peer the peer of the exchange.
+func (x *httpExchange) follow(c *contender) {
+	x.token, x.picked, x.connectTime = c.token, c.picked, c.connectTime
+	x.upstreamTime, x.upstreamStatus = 0, 0
+}
+
+// Receive implements [attempt.Racer].
+func (x *httpExchange) Receive(t balancer.Token) balancer.Outcome {
+	c := x.contender(t)
+	x.follow(c)
+	x.giveBack()
+	x.buffers, c.buffers = c.buffers, buffers{}
+	u := c.up
+	x.held, c.up = u, nil // receive finishes it
+	c.leaveList()
+	defer c.cancel()
+	o := x.receive(u)
 	x.endTry(t, o)
 	return o
 }
 
 // Leave implements [attempt.Racer].
-func (x *httpExchange) Leave() balancer.Outcome {
-	x.takeUnanswered().finish(false)
-	o := x.superseded(x.picked)
-	x.endTry(x.token, o)
+func (x *httpExchange) Leave(t balancer.Token) balancer.Outcome {
+	c := x.contender(t)
+	c.abandon()
+	o := balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(c.picked)}
+	x.endTry(t, o)
 	return o
 }
 
-// takeUnanswered returns the connection of the last try, which waits for a response.
-func (x *httpExchange) takeUnanswered() upstream {
-	u := x.unanswered
-	x.unanswered = nil
-	return u
-}
-
-// superseded returns the outcome of a try that another peer replaced.
-func (x *httpExchange) superseded(picked time.Time) balancer.Outcome {
-	return balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(picked)}
-}
-
-// receiveFirst continues with the first peer.
-func (x *httpExchange) receiveFirst(u upstream, err error) balancer.Outcome {
-	if err == nil {
-		return x.receive(u)
+// end releases what the contender holds.
+func (c *contender) end() {
+	c.cancel()
+	if c.up != nil {
+		c.up.finish(false)
 	}
-	u.finish(false)
-	o, _ := x.sendFailed(u, err)
-	return o
+	c.giveBack()
+	c.leaveList()
 }
 
-// Race implements [attempt.Racer].
-func (x *httpExchange) Race(second balancer.Token) (firstOutcome, secondOutcome balancer.Outcome) {
-	first := x.token
-	x.beginTry(second)
-	firstOutcome, secondOutcome = x.race(second)
-	x.endTry(first, firstOutcome)
-	x.endTry(second, secondOutcome)
-	return firstOutcome, secondOutcome
+// leaveList removes the contender from those of the exchange.
+func (c *contender) leaveList() {
+	x := c.x
+	x.contenders = slices.DeleteFunc(x.contenders, func(other *contender) bool { return other == c })
 }
 
-func (x *httpExchange) race(second balancer.Token) (firstOutcome, secondOutcome balancer.Outcome) {
-	u, first := x.takeUnanswered(), x.token
-	r := newRival(x, second)
-	go r.run()
-
-	answered := make(chan error, 1)
-	go func() { answered <- u.await(&x.buffers) }()
-
-	select {
-	case err := <-answered:
-		if err == nil {
-			r.drop()
-			return x.receive(u), x.superseded(r.picked)
-		}
-		firstOutcome = x.receiveFirst(u, err)
-		<-r.done
-		return firstOutcome, r.receive()
-	case <-r.done:
-		if r.err != nil {
-			secondOutcome = r.receive()
-			err := <-answered
-			x.token, x.picked, x.connectTime = first, first.Picked(), 0
-			return x.receiveFirst(u, err), secondOutcome
-		}
-		u.interrupt()
-		<-answered
-		u.finish(false)
-		firstOutcome = x.superseded(x.picked)
-		return firstOutcome, r.receive()
+// run sends the request, if it was not sent, and waits for a response.
+func (c *contender) run() {
+	defer func() { c.woke <- struct{}{} }()
+	defer panics.Contain(panics.Exchange, func() { c.err = errPanicked })
+	if c.err = c.wait(); c.err != nil {
+		c.giveBack()
 	}
 }
 
-// A rival sends the request to a second peer, in its own goroutine.
-type rival struct {
-	x      *httpExchange
-	token  balancer.Token
-	picked time.Time
-	ctx    context.Context // ends when the rival is dropped
-	cancel context.CancelFunc
-	buffers
-
-	// The result: valid after done is closed.
-	up          upstream // nil: connect failed
-	err         error
-	connectTime time.Duration
-	done        chan struct{}
-}
-
-func newRival(x *httpExchange, t balancer.Token) *rival {
-	r := &rival{x: x, token: t, picked: t.Picked(), done: make(chan struct{})}
-	r.ctx, r.cancel = context.WithCancel(x.client.server.ctx)
-	return r
-}
-
-// run sends the request and waits for a response. It replaces a stale connection by a
-// new one.
-func (r *rival) run() {
-	defer close(r.done)
-	x, required := r.x, r.x.requirements(r.picked)
-	for {
-		if r.up, r.connectTime, r.err = r.token.Peer.Transport.(connector).connect(r.ctx, required, r.up); r.err != nil {
-			return
-		}
-		stop := context.AfterFunc(r.ctx, r.up.interrupt)
-		x.writeRequestHead(&r.buffers, r.token.Peer)
-		r.up.waitAtMost(x.tryTimeout())
-		_, r.err = r.up.send(&r.buffers, nil, 0, false)
-		if !stop() || r.err == nil {
-			return
-		}
-		if stale, _ := r.up.closedIdle(r.err); !stale {
-			return
-		}
+// abandonContenders gives back what the contenders of an exchange that has panicked hold.
+func (x *httpExchange) abandonContenders() {
+	for _, c := range slices.Clone(x.contenders) {
+		c.abandon()
 	}
 }
 
-// drop cancels the rival and waits for run.
-func (r *rival) drop() {
-	r.cancel()
-	<-r.done
-	if r.up != nil {
-		r.up.finish(false)
+// abandon ends the wait for the contender, and the contender.
+func (c *contender) abandon() {
+	if c.waiting {
+		c.cancel()
+		<-c.woke
 	}
-	r.giveBack()
-	r.x.tries++
+	c.end()
 }
 
-// receive makes the rival's peer the peer of the exchange and reads its response. It
-// is called after run.
-func (r *rival) receive() balancer.Outcome {
-	defer r.cancel()
-	x, u := r.x, r.up
-	x.tries++
-	x.token, x.picked, x.connectTime = r.token, r.picked, r.connectTime
-	x.upstreamTime, x.upstreamStatus = 0, 0
-	switch {
-	case u == nil:
-		return x.connectFailed(r.err)
-	case r.err != nil:
-		u.finish(false)
-		o, _ := x.sendFailed(u, r.err)
-		return o
+// wait is run, and returns why it ends. It replaces a stale connection by a new one.
+func (c *contender) wait() error {
+	for c.headErr == nil {
+		if !c.sent {
+			stale := c.up
+			c.up = nil // connect takes it
+			u, connectTime, err := c.token.Peer.Transport.(connector).connect(c.ctx, c.required, stale)
+			if err != nil {
+				return err
+			}
+			c.up, c.connectTime = u, connectTime
+		}
+		stop := context.AfterFunc(c.ctx, c.up.interrupt)
+		err := c.waitOn(c.up)
+		if !stop() || err == nil || err == errSuspected {
+			return err
+		}
+		if stale, _ := c.up.closedIdle(err); !stale || len(c.head) == 0 {
+			return err
+		}
+		c.sent = false
 	}
-	x.giveBack()
-	x.buffers = r.buffers
-	return x.receive(u)
+	return c.headErr
+}
+
+func (c *contender) waitOn(u upstream) error {
+	if c.sent {
+		return u.await(&c.buffers, c.until)
+	}
+	c.borrow()
+	c.out = append(c.out[:0], c.head...)
+	u.waitAtMost(c.timeout)
+	c.sent = true
+	_, err := u.send(&c.buffers, c.x.body, c.until)
+	return err
 }

@@ -22,7 +22,7 @@ func (x *httpExchange) notForwarded(b []byte) *refusal {
 		return refusalMaxForwards
 	case x.head.Has(http1.NameVia) && x.hops(b) >= maxHops:
 		return refusalLoop
-	case x.client.trusted && x.head.Has(http1.NameXForwardedFor) && x.addresses(b) > maxAddresses:
+	case x.standing.trusted && x.head.Has(http1.NameXForwardedFor) && x.addresses(b) > maxAddresses:
 		return refusalTooManyAddresses
 	}
 	return nil

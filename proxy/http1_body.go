@@ -68,8 +68,7 @@ func (r *bodyReader) most() int {
 const maxChunkBytes = 16 << 10
 
 // sendPiece sends out and p as a part of an HTTP/1 message, in one call of send if p
-// is not long. trailers: the trailer section is forwarded, without fields that are
-// allowed in a head only.
+// is not long. trailers: the trailer section is forwarded.
 func sendPiece(out []byte, p piece, chunked, trailers bool, send func([]byte) error) error {
 	text := p.text
 	if chunked && !p.coded {
@@ -116,13 +115,10 @@ func appendChunk(b, data []byte) []byte {
 	return append(b, "\r\n"...)
 }
 
-// appendTrailer appends the lines of a trailer section without the fields that are
-// forbidden in trailers.
+// appendTrailer appends the lines of a trailer section.
 func appendTrailer(out, section []byte) []byte {
 	for line := range http1.TrailerLines(section) {
-		if !http1.ForbiddenInTrailer(line, false) {
-			out = append(out, line...)
-		}
+		out = append(out, line...)
 	}
 	return out
 }

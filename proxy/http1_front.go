@@ -180,8 +180,11 @@ func (c *clientConn) side(timeout time.Duration) side {
 	return side{raw: c.raw, entry: &c.sweepEntry, sweeper: c.server.sweeper, timeout: timeout}
 }
 
-// tunnel implements front.
-func (c *clientConn) tunnel(*tunnel) tunnelEnd { return tunnelEnd{wire: c.wire, entry: &c.sweepEntry} }
+// tunnel implements front. The end of the connection is that of the bytes.
+func (c *clientConn) tunnel(*tunnel) tunnelEnd {
+	c.exchange.framing = framingClose
+	return tunnelEnd{wire: c.wire, entry: &c.sweepEntry}
+}
 
 // isGone implements front. A client that has closed only its sending side counts as
 // gone, as in nginx: the two cases cannot be distinguished.
@@ -230,7 +233,7 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 	for i := range fields {
 		f := &fields[i]
 		start, end := f.Line()
-		if f.Name != http1.NameOther && x.dropsResponseField(f) || f.Nominated {
+		if f.Name != http1.NameOther && x.dropsResponseField(f, b) || f.Nominated {
 			out = append(out, b[runStart:runEnd]...)
 			runStart, runEnd = end, end
 			continue
@@ -276,16 +279,9 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 	return append(out, "\r\n"...)
 }
 
-// dropsResponseField reports whether f is not forwarded.
-func (x *http1Exchange) dropsResponseField(f *http1.Field) bool {
+// dropsResponseField reports whether f of the head b is not forwarded.
+func (x *http1Exchange) dropsResponseField(f *http1.Field, b []byte) bool {
 	switch f.Name {
-	case http1.NameConnection, http1.NameKeepAlive, http1.NameProxyConnection, http1.NameTE,
-		http1.NameTransferEncoding:
-		return true
-	case http1.NameXRequestID:
-		return len(x.requestID) > 0
-	case http1.NameStrictTransportSecurity:
-		return x.client.listener.strictTransportSecurity != ""
 	case http1.NameUpgrade:
 		return x.response.Status != 101 && x.response.Status != 426
 	case http1.NameTrailer:
@@ -293,5 +289,5 @@ func (x *http1Exchange) dropsResponseField(f *http1.Field) bool {
 	case http1.NameContentLength:
 		return x.response.Status == 204 || x.response.Status < 200 // RFC 9110, section 8.6
 	}
-	return false
+	return x.reserves(f.Name, f.FieldName(b), toClients)
 }

@@ -4,11 +4,31 @@ import (
 	"io"
 	"time"
 
+	"sluice/panics"
 	"sluice/proxy/http1"
 )
 
-// await implements upstream.
-func (u *upstreamConn) await(b *buffers) error { return u.fill(b, responseBufferBytes) }
+// await implements upstream. Only send knows patience.
+func (u *upstreamConn) await(b *buffers, w until) error {
+	u.until = until{suspicion: w.suspicion, changed: w.changed}
+	defer func() { u.until = until{} }()
+	if err := u.endOfWait(); err != nil { // since the last wait
+		return err
+	}
+	if w.changed != nil {
+		over := make(chan struct{})
+		defer close(over)
+		go func() {
+			defer panics.Contain(panics.Exchange, nil)
+			select {
+			case <-w.changed:
+				u.wake()
+			case <-over:
+			}
+		}()
+	}
+	return u.fill(b, responseBufferBytes)
+}
 
 // fill waits for bytes and reads them into b.from[:most]. It gives b back while it
 // waits.
@@ -23,6 +43,10 @@ func (u *upstreamConn) fill(b *buffers, most int) error {
 			return errClosedEarly
 		case !u.wokenInError(err):
 			return err
+		default:
+			if err := u.endOfWait(); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -33,7 +57,7 @@ func (u *upstreamConn) readHead(b *buffers, head *http1.ResponseHead) (text []by
 		u.start, u.end = 0, copy(b.from, b.from[u.start:u.end])
 	}
 	if u.end == 0 {
-		if err := u.await(b); err != nil {
+		if err := u.await(b, until{}); err != nil {
 			return nil, err
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"sluice/panics"
 )
 
 // send implements upstream. If no part of the request was sent, the error is errStale
@@ -13,7 +15,7 @@ import (
 //
 // If the peer responds before it has the whole body, a goroutine continues to send
 // body.
-func (u *upstreamConn) send(b *buffers, body []byte, patience time.Duration, leavable bool) (sent bool, err error) {
+func (u *upstreamConn) send(b *buffers, body []byte, w until) (sent bool, err error) {
 	if len(body) <= requestBufferBytes {
 		b.out, body = append(b.out, body...), nil
 	}
@@ -24,15 +26,16 @@ func (u *upstreamConn) send(b *buffers, body []byte, patience time.Duration, lea
 		}
 	}
 	u.start, u.end, u.err, u.woken, u.remainder = 0, 0, nil, false, nil
-	u.patience, u.leavable = patience, leavable
+	u.until = w
 	defer func() {
+		u.until = until{}
 		if err != nil {
 			b.giveBack()
 			u.dropRecords()
 		}
 	}()
-	if u.patience > 0 {
-		u.conn.SetReadDeadline(time.Now().Add(u.patience))
+	if w.patience > 0 {
+		u.conn.SetReadDeadline(time.Now().Add(w.patience))
 		defer u.conn.SetReadDeadline(time.Time{})
 	}
 	for {
@@ -67,6 +70,7 @@ func (u *upstreamConn) sendRemainder(request, body []byte) {
 	u.remainder, u.remainderSent, u.records = done, false, nil
 	go func() {
 		defer close(done)
+		defer panics.Contain(panics.Exchange, nil)
 		// After an error the other goroutine reads what the peer sent before.
 		if u.write(request) == nil && u.writeSealed(records, body) == nil {
 			u.remainderSent = true

@@ -50,9 +50,8 @@ type upstreamConn struct {
 	remainder     chan struct{} // closed when that is sent, or cannot be; nil: there was none
 	remainderSent bool          // valid after remainder is closed
 
-	patience time.Duration // how long send waits; 0: until the deadline
-	leavable bool          // send waits no longer than the peer is trusted
-	picked   time.Time     // when the peer was, for the present exchange
+	until  until     // of the present wait
+	picked time.Time // when the peer was, for the present exchange
 
 	// A streamed body.
 	writer    writer
@@ -95,9 +94,9 @@ func (u *upstreamConn) close() {
 // spurious.
 func (u *upstreamConn) endOfWait() error {
 	switch {
-	case u.leavable && u.transport.suspects(u):
+	case u.until.suspicion && u.transport.suspects(u), u.until.isOver():
 		return errSuspected
-	case u.patience > 0:
+	case u.until.patience > 0:
 		return errPatience
 	}
 	return nil

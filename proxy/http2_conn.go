@@ -68,22 +68,21 @@ type http2Conn struct {
 	writer     writer                // of the goroutine that sends
 
 	// The fields of the reading goroutine.
-	in           *buffer // nil while the connection waits without a part of a frame
-	start, end   int     // of the unprocessed bytes in in
-	stage        http2Stage
-	decoder      *http2.Decoder
-	fields       http2.Fields
-	block        fieldBlock
-	maxListBytes int          // of a block, encoded
-	progressed   bool         // the last part of a frame or a field block has arrived since park
-	overhead     leakyBucket  // bytes of frames, less the allowed ratio of heads and bodies
-	waits        bool         // in has a frame that must wait until paused is closed
-	ended        bool         // the client has closed the connection, or it is broken
-	failure      *http2.Error // of the client
+	in         *buffer // nil while the connection waits without a part of a frame
+	start, end int     // of the unprocessed bytes in in
+	stage      http2Stage
+	decoder    *http2.Decoder
+	fields     http2.Fields
+	block      fieldBlock
+	progressed bool         // the last part of a frame or a field block has arrived since park
+	overhead   leakyBucket  // bytes of frames, less the allowed ratio of heads and bodies
+	waits      bool         // in has a frame that must wait until paused is closed
+	ended      bool         // the client has closed the connection, or it is broken
+	failure    *http2.Error // of the client
 
 	work sync.WaitGroup // streams and flush
 
-	mu sync.Mutex
+	mu stateMutex
 	// mu guards the fields below, and those of the streams that say so.
 	streams   map[uint32]*http2Stream // that are being served
 	free      []*http2Stream          // to be reused
@@ -99,8 +98,8 @@ type http2Conn struct {
 	flushing  bool                    // flush runs
 	broken    bool                    // no stream can send or receive
 	queue     streamQueue             // streams with bytes to send
-	window    int64                   // bytes of bodies that the client accepts
-	initial   int64                   // window of a new stream
+	window    http2.Window            // bytes of bodies that the client accepts
+	initial   http2.Window            // window of a new stream
 	moved     int64                   // bytes of bodies in out so far
 	tableSize bool                    // the next field block acknowledges SETTINGS_HEADER_TABLE_SIZE
 	received  int64                   // bytes of bodies that the client may still send
@@ -130,18 +129,12 @@ const (
 	goAwayFinal                 // later streams are ignored
 )
 
-// fieldBlock is a field block that continues in CONTINUATION frames.
-type fieldBlock struct {
-	bytes  []byte
-	header http2.FrameHeader // of HEADERS; zero: there is none
-	frames int               // CONTINUATION frames
-}
-
 // startHTTP2 begins HTTP/2 on c. received are the bytes that have arrived.
 func (c *clientConn) startHTTP2(received []byte) {
 	listBytes := maxListBytes(c.options.Limits.HeadBytes, c.options.Limits.Fields)
 	h := &http2Conn{
-		conn: c, decoder: http2.NewDecoder(max(listBytes, http2.UsualListBytes)), maxListBytes: listBytes,
+		conn: c, decoder: http2.NewDecoder(max(listBytes, http2.UsualListBytes)),
+		block:  fieldBlock{maxBytes: listBytes, maxFrames: http2Continuations},
 		window: http2.InitialWindow, initial: http2.InitialWindow, received: http2Window, partial: true,
 	}
 	h.onReadable, h.onFlush = h.readable, h.flush
@@ -312,8 +305,26 @@ func (h *http2Conn) wakeReader() { h.conn.conn.SetReadDeadline(aLongTimeAgo) }
 // close ends the connection: it tells the client why, and waits for the streams.
 // It returns false.
 func (h *http2Conn) close() bool {
+	h.announceEnd()
+	c := h.conn
+	if h.failure != nil {
+		c.server.log.Debug().Err(h.failure).Str("listener", c.listener.name).Str("client", c.address).Msg("HTTP/2 connection closed")
+	}
+	c.disarm()
+	h.work.Wait()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.broken = true
+	h.dropFreeLocked()
+	h.releaseInput()
+	return false
+}
+
+// announceEnd ends the streams, and tells the client why.
+func (h *http2Conn) announceEnd() {
 	c := h.conn
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	for _, s := range h.streams {
 		s.abortLocked()
 	}
@@ -330,18 +341,6 @@ func (h *http2Conn) close() bool {
 		c.linger = true
 	}
 	h.flushLocked()
-	h.mu.Unlock()
-	if h.failure != nil {
-		c.server.log.Debug().Err(h.failure).Str("listener", c.listener.name).Str("client", c.address).Msg("HTTP/2 connection closed")
-	}
-	c.disarm()
-	h.work.Wait()
-	h.mu.Lock()
-	h.broken = true
-	h.dropFreeLocked()
-	h.mu.Unlock()
-	h.releaseInput()
-	return false
 }
 
 // releaseInput gives the memory of received frames back.

@@ -16,19 +16,14 @@ func (h *http2Conn) frameLocked(frame *http2.FrameHeader, payload []byte) *http2
 		}
 		h.stage = stageFrames
 	}
-	if open := h.block.header.StreamID; open != 0 && (frame.Type != http2.FrameContinuation || frame.StreamID != open) {
-		return errContinuation
-	}
-	if err := frame.Check(); err != nil {
+	if err := h.block.check(frame); err != nil {
 		return err
 	}
 	switch frame.Type {
 	case http2.FrameData:
 		return h.dataLocked(frame, payload)
-	case http2.FrameHeaders:
+	case http2.FrameHeaders, http2.FrameContinuation:
 		return h.headersLocked(frame, payload)
-	case http2.FrameContinuation:
-		return h.continuationLocked(frame, payload)
 	case http2.FramePriority:
 		switch {
 		case frame.Length != 5:
@@ -43,51 +38,29 @@ func (h *http2Conn) frameLocked(frame *http2.FrameHeader, payload []byte) *http2
 	case http2.FramePing:
 		return h.pingLocked(frame, payload)
 	case http2.FrameWindowUpdate:
-		return h.windowUpdateLocked(frame.StreamID, int64(binary.BigEndian.Uint32(payload)&^(1<<31)))
+		return h.windowUpdateLocked(frame.StreamID, http2.Window(binary.BigEndian.Uint32(payload)&^(1<<31)))
 	}
 	return nil // GOAWAY, and unknown types
 }
 
+// headersLocked processes HEADERS and CONTINUATION.
 func (h *http2Conn) headersLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
-	block, dependency, err := frame.Unpad(payload)
-	switch {
-	case err != nil:
-		return err
-	case frame.StreamID%2 == 0:
+	if frame.StreamID%2 == 0 {
 		return errStreamID
-	case dependency == frame.StreamID:
-		return errDependency
-	case frame.Has(http2.FlagEndHeaders):
-		return h.blockLocked(frame, block)
 	}
-	h.block = fieldBlock{bytes: append(h.block.bytes[:0], block...), header: *frame}
-	return nil
-}
-
-func (h *http2Conn) continuationLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
-	b := &h.block
-	switch b.frames++; {
-	case b.header.StreamID == 0:
-		return errContinuation
-	case b.frames > http2Continuations || len(b.bytes)+len(payload) > h.maxListBytes:
-		return errBlockTooLong
+	block, whole, err := h.block.take(frame, payload)
+	if err != nil || !whole {
+		return err
 	}
-	b.bytes = append(b.bytes, payload...)
-	if !frame.Has(http2.FlagEndHeaders) {
-		return nil
-	}
-	block := h.block
-	h.block = fieldBlock{}
-	return h.blockLocked(&block.header, block.bytes)
+	return h.blockLocked(frame.StreamID, h.block.ends, block)
 }
 
 // blockLocked processes a complete field block. It is decoded in any case, since later
 // ones depend on it.
-func (h *http2Conn) blockLocked(frame *http2.FrameHeader, block []byte) *http2.Error {
+func (h *http2Conn) blockLocked(id uint32, ends bool, block []byte) *http2.Error {
 	if err := h.decoder.Decode(block, &h.fields); err != nil {
 		return err
 	}
-	id, ends := frame.StreamID, frame.Has(http2.FlagEndStream)
 	s := h.streams[id]
 	switch {
 	case s != nil:
@@ -143,7 +116,7 @@ func (h *http2Conn) openLocked(s *http2Stream, id uint32, ends bool) *http2.Erro
 	switch bytes := h.fields.RequestBytes(); {
 	case bytes > s.options.Limits.HeadBytes:
 		s.refused = http1.ErrHeadTooLong
-		x.head.GRPC = http1.IsGRPC(h.fields.Find("content-type"))
+		x.noteCall(h.fields.Find(":method"), h.fields.Find("content-type"))
 	case bytes > len(x.in):
 		x.growTo(bytes)
 	}
@@ -312,13 +285,12 @@ func (h *http2Conn) settingsLocked(frame *http2.FrameHeader, payload []byte) *ht
 		if setting.ID != http2.SettingInitialWindowSize {
 			continue
 		}
-		change := int64(setting.Value) - h.initial
-		h.initial += change
+		change := h.initial.SetInitial(setting.Value)
 		for _, s := range h.streams {
-			if s.window+change > http2.MaxWindow {
-				return errWindow
+			if err := s.window.Enlarge(change); err != nil {
+				return err
 			}
-			h.enlargeLocked(s, change)
+			h.queueIfOpenLocked(s)
 		}
 	}
 	h.out = http2.AppendSettingsAck(h.out)
@@ -336,7 +308,7 @@ func (h *http2Conn) pingLocked(frame *http2.FrameHeader, payload []byte) *http2.
 	return h.answerLocked()
 }
 
-func (h *http2Conn) windowUpdateLocked(id uint32, increment int64) *http2.Error {
+func (h *http2Conn) windowUpdateLocked(id uint32, increment http2.Window) *http2.Error {
 	switch {
 	case h.isIgnoredLocked(id):
 		return nil
@@ -345,25 +317,22 @@ func (h *http2Conn) windowUpdateLocked(id uint32, increment int64) *http2.Error 
 	case increment == 0:
 		return errNoIncrement
 	case id == 0:
-		if h.window += increment; h.window > http2.MaxWindow {
-			return errWindow
-		}
+		return h.window.Enlarge(increment)
+	}
+	s := h.streams[id]
+	if s == nil || s.aborted {
 		return nil
 	}
-	if s := h.streams[id]; s != nil && !s.aborted {
-		return h.enlargeLocked(s, increment)
+	if err := s.window.Enlarge(increment); err != nil {
+		return h.failLocked(s, err.Code)
 	}
+	h.queueIfOpenLocked(s)
 	return nil
 }
 
-// enlargeLocked changes the window of s, and returns s to the queue if it waited for
-// that.
-func (h *http2Conn) enlargeLocked(s *http2Stream, change int64) *http2.Error {
-	if s.window += change; s.window > http2.MaxWindow {
-		return h.failLocked(s, http2.FlowControlError)
-	}
+// queueIfOpenLocked returns s to the queue if it waited for a larger window.
+func (h *http2Conn) queueIfOpenLocked(s *http2Stream) {
 	if s.sending && !s.queued && !s.aborted && s.window > 0 {
 		h.queue.push(s)
 	}
-	return nil
 }

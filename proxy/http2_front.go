@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"fmt"
 
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
@@ -21,7 +22,7 @@ func (s *http2Stream) closeAfterAnswer() {}
 // readBody implements source.
 func (s *http2Stream) readBody(b *buffers, _ bool) (piece, error) {
 	timeout := s.options.Timeouts.Body
-	if x := s.exchange; x.isGRPC() {
+	if x := s.exchange; x.standing.grpc {
 		timeout = max(timeout, x.service.Timeouts.Tunnel) // a stream of gRPC may be silent as long as a tunnel
 	}
 	if err := s.awaitBody(b, timeout); err != nil {
@@ -46,10 +47,13 @@ func (s *http2Stream) takesCoded() bool { return false }
 func (s *http2Stream) writeBody(b *buffers, p piece) error {
 	head := b.out
 	b.out = head[:0]
-	if p.last && len(p.trailer) > 0 && s.exchange.head.TETrailers {
-		return s.send(head, p.text, appendTrailerFrames(nil, p.trailer, s.id, s.exchange.isGRPC()), true)
+	var trailer []byte
+	if p.last && s.exchange.head.TETrailers {
+		trailer = appendTrailerFrames(nil, p.trailer, s.id)
 	}
 	switch {
+	case len(trailer) > 0:
+		return s.send(head, p.text, trailer, true)
 	case len(p.text) > 0:
 	case !p.last && len(head) == 0:
 		return nil
@@ -62,16 +66,19 @@ func (s *http2Stream) writeBody(b *buffers, p piece) error {
 // flagsOfFrame is the position of the flags in a frame.
 const flagsOfFrame = 4
 
-// appendTrailerFrames appends the frames of a trailer section, without fields that are allowed
-// in a head only.
-func appendTrailerFrames(out, section []byte, id uint32, keepUnderscores bool) []byte {
+// appendTrailerFrames appends the frames of a trailer section, and nothing for an empty one: then
+// DATA ends the stream.
+func appendTrailerFrames(out, section []byte, id uint32) []byte {
+	if len(section) == 0 {
+		return out
+	}
 	start := len(out)
 	out = append(out, make([]byte, http2.FrameHeaderBytes)...)
 	for line := range http1.TrailerLines(section) {
-		if http1.ForbiddenInTrailer(line, keepUnderscores) {
-			continue
-		}
 		out = appendFieldLine(out, line)
+	}
+	if len(out) == start+http2.FrameHeaderBytes {
+		return out[:start]
 	}
 	return http2.EndFieldBlock(out, start, id, true)
 }
@@ -93,7 +100,7 @@ var (
 func (s *http2Stream) appendHead(out, text []byte) []byte {
 	x := s.exchange
 	start := len(out)
-	out = s.appendFields(out, text)
+	out = s.appendFields(out, text, false)
 	if x.service.Affinity != nil && !x.response.Interim() {
 		var memory [512]byte
 		if line := x.appendStickyCookie(memory[:0]); len(line) > 0 {
@@ -108,8 +115,8 @@ func (s *http2Stream) appendHead(out, text []byte) []byte {
 }
 
 // appendFields appends room for the header of a frame and the field block of the
-// response, whose head is text.
-func (s *http2Stream) appendFields(out, text []byte) []byte {
+// response, whose head is text. own: sluice has written it, with X-Sluice-Reason.
+func (s *http2Stream) appendFields(out, text []byte, own bool) []byte {
 	var room [http2.FrameHeaderBytes]byte
 	head := &s.exchange.response
 	status := head.Status
@@ -120,7 +127,7 @@ func (s *http2Stream) appendFields(out, text []byte) []byte {
 	fields := head.Fields()
 	for i := range fields {
 		f := &fields[i]
-		if f.Name != http1.NameOther && s.dropsField(f) || f.Nominated || head.Status == 101 && http1.EqualFold(f.FieldName(text), webSocketAccept) {
+		if f.Name != http1.NameOther && s.dropsField(f, text) && !(own && f.Name == http1.NameXSluice) || f.Nominated || head.Status == 101 && http1.EqualFold(f.FieldName(text), webSocketAccept) {
 			continue
 		}
 		out = http2.AppendField(out, f.FieldName(text), f.Value(text))
@@ -135,23 +142,16 @@ func (s *http2Stream) appendFields(out, text []byte) []byte {
 	return out
 }
 
-// dropsField reports whether f is not forwarded (RFC 9113, section 8.2.2).
-func (s *http2Stream) dropsField(f *http1.Field) bool {
+// dropsField reports whether f of the head text is not forwarded (RFC 9113, section 8.2.2).
+func (s *http2Stream) dropsField(f *http1.Field, text []byte) bool {
 	x := s.exchange
 	switch f.Name {
-	case http1.NameConnection, http1.NameKeepAlive, http1.NameProxyConnection, http1.NameTE,
-		http1.NameTransferEncoding, http1.NameUpgrade:
-		return true
-	case http1.NameXRequestID:
-		return len(x.requestID) > 0
-	case http1.NameStrictTransportSecurity:
-		return s.listener.strictTransportSecurity != ""
 	case http1.NameTrailer:
 		return !x.head.TETrailers
 	case http1.NameContentLength:
 		return x.response.Status == 204 || x.response.Status < 200 // RFC 9110, section 8.6
 	}
-	return false
+	return x.reserves(f.Name, f.FieldName(text), toClients)
 }
 
 // writeAnswer implements front.
@@ -160,10 +160,10 @@ func (s *http2Stream) writeAnswer(text []byte) error {
 	x.response.Reset(http1.UsualFields)
 	n, err := x.response.Scan(text)
 	if err != nil {
-		panic("BUG: malformed answer: " + string(text))
+		return fmt.Errorf("an answer of sluice: %w", err)
 	}
 	body := text[n:]
-	out := http2.EndFieldBlock(s.appendFields(text[len(text):], text), 0, s.id, len(body) == 0)
+	out := http2.EndFieldBlock(s.appendFields(text[len(text):], text, true), 0, s.id, len(body) == 0)
 	return s.send(out, body, nil, true)
 }
 

@@ -33,6 +33,15 @@ const (
 	// connection after other streams: then there are no more connections than requests that
 	// are served. Without such streams it is sent again once.
 	http2Replacements = http2PeerStreams
+	// http2PeerBlockBytes and http2PeerContinuations are the limits of a field block. One within
+	// them fails no stream but its own, however long the list is.
+	http2PeerBlockBytes    = 1 << 20
+	http2PeerContinuations = 1 << 8
+	// http2PeerResets is the number of streams that sluice resets on a connection, after which
+	// new ones use another connection. The streams that are left then may be reset too. Servers
+	// close a connection with more than 200 (Netty, in 30 s) or 1,000 (nghttp2, Node), and the
+	// streams of all clients with it.
+	http2PeerResets = 100
 	// http2LastID is the id of a stream after which a connection drains.
 	http2LastID = 1 << 30
 )
@@ -50,13 +59,13 @@ type http2PeerConn struct {
 	settled   chan struct{}        // closed when the first SETTINGS has arrived, or the connection has failed
 
 	// The fields of the reading goroutine.
-	reader       bufferedReader
-	decoder      *http2.Decoder
-	fields       http2.Fields
-	block        fieldBlock
-	maxListBytes int // of a block, encoded
+	reader    bufferedReader
+	decoder   *http2.Decoder
+	fields    http2.Fields
+	block     fieldBlock
+	maxUnread int // bytes of the heads of a stream that were not read
 
-	mu sync.Mutex
+	mu stateMutex
 	// mu guards the fields below, and those of the streams that say so.
 	streams  map[uint32]*http2Upstream
 	lent     int              // streams of exchanges, and reserved ones
@@ -78,13 +87,14 @@ type http2PeerConn struct {
 	written  uint32           // the peer can know streams below this id only
 	taken    uint32           // flush writes the requests of the streams from written to below this id
 	queue    []*http2Upstream // streams with bytes to send
-	window   int64            // bytes of bodies that the peer accepts
-	initial  int64            // window of a new stream
+	window   http2.Window     // bytes of bodies that the peer accepts
+	initial  http2.Window     // window of a new stream
 	// tableSize: the next field block acknowledges SETTINGS_HEADER_TABLE_SIZE.
 	tableSize bool
 	received  int64 // bytes of bodies to grant on the connection
 	heard     int64 // coarse time when bytes last arrived
 	lifetime  lifetime
+	resets    int // streams that were reset by us
 }
 
 // newHTTP2PeerConn returns a connection that has sent its preface. Its user calls read. The
@@ -93,7 +103,8 @@ func newHTTP2PeerConn(t *http2Transport, w wire, secure *certificates.Client, de
 	now := t.sweeper.now()
 	listBytes := max(http2.UsualListBytes, maxListBytes(t.options.HeadBytes, t.options.Fields))
 	c := &http2PeerConn{
-		transport: t, wire: w, secure: secure, decoder: http2.NewDecoder(listBytes), maxListBytes: listBytes, streams: make(map[uint32]*http2Upstream),
+		transport: t, wire: w, secure: secure, decoder: http2.NewDecoder(listBytes), maxUnread: listBytes, streams: make(map[uint32]*http2Upstream),
+		block:   fieldBlock{maxBytes: http2PeerBlockBytes, maxFrames: http2PeerContinuations},
 		settled: make(chan struct{}), next: 1, window: http2.InitialWindow, initial: http2.InitialWindow, changed: now, heard: now,
 		lifetime: newLifetime(t.sweeper, shard),
 	}
@@ -194,6 +205,16 @@ func (c *http2PeerConn) retireLocked() {
 	if c.retired = true; c.lent == 0 {
 		c.wire.conn.CloseRead()
 	}
+}
+
+// resetLocked resets u, whose exchange ends with err.
+func (c *http2PeerConn) resetLocked(u *http2Upstream, code http2.ErrorCode, err error) {
+	c.out = http2.AppendResetStream(c.out, u.id, code)
+	if c.resets++; c.resets >= http2PeerResets {
+		c.retired = true
+	}
+	u.failLocked(err)
+	c.flushLocked()
 }
 
 // failLocked ends the connection and its streams with err. Those whose requests have not

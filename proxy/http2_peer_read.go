@@ -6,26 +6,37 @@ import (
 	"io"
 	"os"
 
+	"sluice/panics"
 	"sluice/proxy/http2"
 )
 
 // read reads frames until the connection ends. It returns after all goroutines of the
 // connection.
 func (c *http2PeerConn) read() {
+	defer panics.Contain(panics.Peer, nil)
+	defer c.work.Wait()
+	defer c.wire.conn.Close()
+	defer c.remove()
+	defer c.transport.forget(c)
 	var b buffers
-	err := c.readFrames(&b)
-	b.giveBack()
+	err := errPanicked
+	func() {
+		defer panics.Contain(panics.Peer, nil)
+		err = c.readFrames(&b)
+		b.giveBack()
+	}()
+	c.endStreams(err)
+}
+
+// endStreams ends the streams, and tells the peer why: err.
+func (c *http2PeerConn) endStreams(err error) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if !c.ready && err != io.EOF {
 		c.failLocked(err) // dial returns it
 	}
 	c.failLocked(errClosedEarly)
 	c.sendGoAwayLocked(err)
-	c.mu.Unlock()
-	c.transport.forget(c)
-	c.remove()
-	c.wire.conn.Close()
-	c.work.Wait()
 }
 
 func (c *http2PeerConn) readFrames(b *buffers) error {
@@ -80,40 +91,20 @@ func (c *http2PeerConn) process(b []byte) (taken int, err *http2.Error) {
 }
 
 func (c *http2PeerConn) frameLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
-	if open := c.block.header.StreamID; open != 0 && (frame.Type != http2.FrameContinuation || frame.StreamID != open) {
-		return errContinuation
-	}
-	if err := frame.Check(); err != nil {
+	if err := c.block.check(frame); err != nil {
 		return err
 	}
 	switch frame.Type {
 	case http2.FrameData:
 		c.pings = 0
 		return c.dataLocked(frame, payload)
-	case http2.FrameHeaders:
+	case http2.FrameHeaders, http2.FrameContinuation:
 		c.pings = 0
-		block, _, err := frame.Unpad(payload)
-		switch {
-		case err != nil:
+		block, whole, err := c.block.take(frame, payload)
+		if err != nil || !whole {
 			return err
-		case frame.Has(http2.FlagEndHeaders):
-			return c.blockLocked(frame, block)
 		}
-		c.block = fieldBlock{bytes: append(c.block.bytes[:0], block...), header: *frame}
-	case http2.FrameContinuation:
-		block := &c.block
-		switch block.frames++; {
-		case block.header.StreamID == 0:
-			return errContinuation
-		case block.frames > http2Continuations || len(block.bytes)+len(payload) > c.maxListBytes:
-			return errBlockTooLong
-		}
-		block.bytes = append(block.bytes, payload...)
-		if frame.Has(http2.FlagEndHeaders) {
-			complete := c.block
-			c.block = fieldBlock{}
-			return c.blockLocked(&complete.header, complete.bytes)
-		}
+		return c.blockLocked(frame.StreamID, c.block.ends, block)
 	case http2.FrameResetStream:
 		c.resetByPeerLocked(frame.StreamID, http2.ErrorCode(binary.BigEndian.Uint32(payload)))
 	case http2.FrameSettings:
@@ -126,41 +117,44 @@ func (c *http2PeerConn) frameLocked(frame *http2.FrameHeader, payload []byte) *h
 	case http2.FrameGoAway:
 		c.goAwayLocked(binary.BigEndian.Uint32(payload) &^ (1 << 31))
 	case http2.FrameWindowUpdate:
-		return c.windowUpdateLocked(frame.StreamID, int64(binary.BigEndian.Uint32(payload)&^(1<<31)))
+		return c.windowUpdateLocked(frame.StreamID, http2.Window(binary.BigEndian.Uint32(payload)&^(1<<31)))
 	}
 	return nil
 }
 
 // blockLocked processes a complete field block. It is decoded in any case, since later
-// ones depend on it.
-func (c *http2PeerConn) blockLocked(frame *http2.FrameHeader, block []byte) *http2.Error {
-	if err := c.decoder.Decode(block, &c.fields); err != nil {
-		return err
+// ones depend on it. One that is too long, or malformed, is an error of its stream.
+func (c *http2PeerConn) blockLocked(id uint32, ends bool, block []byte) *http2.Error {
+	tooLong := c.decoder.Decode(block, &c.fields)
+	if tooLong != nil && tooLong != http2.ErrListTooLong {
+		return tooLong
 	}
-	u := c.streams[frame.StreamID]
+	u := c.streams[id]
 	switch {
-	case frame.StreamID%2 == 0 || frame.StreamID >= c.next:
+	case id%2 == 0 || id >= c.next:
 		return errStreamID
 	case u == nil || u.received || u.err != nil: // sent before the peer knew
 		return nil
+	case tooLong != nil && !u.final:
+		c.resetLocked(u, http2.Cancel, errHeadTooLong)
+		return nil
 	}
-	ends := frame.Has(http2.FlagEndStream)
-	var err error
-	if u.final {
-		if u.trailer, err = c.fields.AppendTrailer(nil); !ends {
+	err := error(http2.ErrMalformed)
+	switch {
+	case tooLong != nil, u.final && !ends:
+	case u.final:
+		u.trailer, err = c.fields.AppendTrailer(nil)
+	default:
+		if err = u.addHead(&c.fields); err == nil && ends && !u.final {
 			err = http2.ErrMalformed
 		}
-	} else {
-		status := len(u.heads) + len("HTTP/1.1 ")
-		u.heads, err = c.fields.AppendResponse(u.heads)
-		u.final = err == nil && u.heads[status] != '1'
-		if ends && !u.final || len(u.heads) > c.maxListBytes {
-			err = http2.ErrMalformed
+		if err == nil && len(u.heads) > c.maxUnread {
+			c.resetLocked(u, http2.Cancel, errHeadTooLong)
+			return nil
 		}
 	}
 	if err != nil {
-		c.out = http2.AppendResetStream(c.out, frame.StreamID, http2.ProtocolError)
-		u.failLocked(http2ResponseError)
+		c.resetLocked(u, http2.ProtocolError, http2ResponseError)
 		return nil
 	}
 	u.received = ends
@@ -178,10 +172,11 @@ func (c *http2PeerConn) dataLocked(frame *http2.FrameHeader, payload []byte) *ht
 	switch {
 	case frame.StreamID >= c.next:
 		return errStreamID
-	case u == nil || u.err != nil: // sent before the peer knew
+	case u == nil || u.err != nil || u.received: // sent before the peer knew, or after the end
 		return nil
-	case u.received || !u.final:
-		return errStreamEnded
+	case !u.final:
+		c.resetLocked(u, http2.ProtocolError, http2ResponseError)
+		return nil
 	}
 	if u.granted -= frame.Length; u.granted < 0 {
 		return errTooMuchData
@@ -242,11 +237,10 @@ func (c *http2PeerConn) settingsLocked(frame *http2.FrameHeader, payload []byte)
 		case http2.SettingHeaderTableSize:
 			c.tableSize = c.tableSize || setting.Value < http2.InitialTableBytes
 		case http2.SettingInitialWindowSize:
-			change := int64(setting.Value) - c.initial
-			c.initial += change
+			change := c.initial.SetInitial(setting.Value)
 			for _, u := range c.streams {
-				if u.window += change; u.window > http2.MaxWindow {
-					return errWindow
+				if err := u.window.Enlarge(change); err != nil {
+					return err
 				}
 			}
 		}
@@ -263,23 +257,23 @@ func (c *http2PeerConn) answerLocked() *http2.Error {
 	return nil
 }
 
-func (c *http2PeerConn) windowUpdateLocked(id uint32, increment int64) *http2.Error {
-	window := &c.window
-	if id > 0 {
-		u := c.streams[id]
-		switch {
-		case id >= c.next:
-			return errStreamID
-		case u == nil:
-			return nil
-		}
+func (c *http2PeerConn) windowUpdateLocked(id uint32, increment http2.Window) *http2.Error {
+	window, u := &c.window, c.streams[id]
+	switch {
+	case id >= c.next:
+		return errStreamID
+	case id > 0 && (u == nil || u.err != nil):
+		return nil
+	case id > 0:
 		window = &u.window
 	}
-	if increment == 0 {
-		return errNoIncrement
+	err := errNoIncrement
+	if increment > 0 {
+		err = window.Enlarge(increment)
 	}
-	if *window += increment; *window > http2.MaxWindow {
-		return errWindow
+	if err != nil && id > 0 { // an error of the stream: RFC 9113, section 6.9
+		c.resetLocked(u, err.Code, errClosedEarly)
+		return nil
 	}
-	return nil
+	return err
 }

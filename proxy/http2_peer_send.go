@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"slices"
 
+	"sluice/panics"
 	"sluice/proxy/http2"
 )
 
@@ -41,25 +42,16 @@ func (c *http2PeerConn) fillLocked() {
 
 // frameOfLocked moves a frame of u to out, and reports whether it did.
 func (c *http2PeerConn) frameOfLocked(u *http2Upstream) bool {
-	if u.err != nil || u.stopped {
-		return false // the stream is closed
-	}
-	n := int(min(int64(len(u.data)), http2.MaxFrameBytes, u.window, c.window))
-	if n <= 0 && len(u.data) > 0 {
+	if u.isClosed() {
 		return false
 	}
-	last := n == len(u.data)
-	if n > 0 || u.ends && len(u.tail) == 0 {
-		frame := http2.FrameHeader{Length: n, Type: http2.FrameData, StreamID: u.id}
-		if last && u.ends && len(u.tail) == 0 {
-			frame.Flags = http2.FlagEndStream
-		}
-		c.out = append(http2.AppendFrameHeader(c.out, frame), u.data[:n]...)
-		u.data = u.data[n:]
-		u.window -= int64(n)
-		c.window -= int64(n)
+	cut := http2.Spend(u.data, u.ends && len(u.tail) == 0, &u.window, &c.window)
+	if cut.IsBlocked() {
+		return false
 	}
-	if last {
+	c.out = cut.AppendFrame(c.out, u.id)
+	u.data = cut.Rest
+	if cut.IsLast() {
 		c.out = appendBlock(c.out, u.tail, &c.tableSize)
 		u.data, u.tail, u.sending = nil, nil, false
 		u.sent = u.sent || u.ends
@@ -80,18 +72,22 @@ func (c *http2PeerConn) flushLocked() {
 // flush sends out until it is empty. It yields first, so that the streams that can run
 // add their frames: one write for many requests.
 func (c *http2PeerConn) flush() {
+	defer panics.Contain(panics.Peer, c.fail)
 	runtime.Gosched()
 	to := side{raw: c.wire.raw, entry: &c.sweepEntry, sweeper: c.transport.sweeper, timeout: http2PeerStall}
+	for b := c.takeOutput(nil, 0, nil); b != nil; {
+		n, err := c.writer.writeSealed(to, c.wire.tls, b)
+		b = c.takeOutput(b, n, err)
+	}
+}
+
+// takeOutput returns the frames to send next; nil: there are none, and flush ends. sent is
+// nil or what was sent before, of which n bytes were written, with that error.
+func (c *http2PeerConn) takeOutput(sent []byte, n int, err error) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.out) > 0 && c.err == nil {
-		b := c.out
-		c.out, c.spare, c.control = c.spare[:0], nil, 0
-		c.taken = c.next
-		c.mu.Unlock()
-		n, err := c.writer.writeSealed(to, c.wire.tls, b)
-		c.mu.Lock()
-		if c.spare = b[:0]; n > 0 {
+	if sent != nil {
+		if c.spare = sent[:0]; n > 0 {
 			c.written = c.taken
 		}
 		c.taken = c.written
@@ -103,7 +99,14 @@ func (c *http2PeerConn) flush() {
 		}
 		c.fillLocked()
 	}
+	if len(c.out) > 0 && c.err == nil {
+		b := c.out
+		c.out, c.spare, c.control = c.spare[:0], nil, 0
+		c.taken = c.next
+		return b
+	}
 	c.flushing = false
+	return nil
 }
 
 // stopSendingLocked is called when the peer takes no more bytes. Responses and a GOAWAY may

@@ -91,12 +91,17 @@ func serveFrames(conn net.Conn, o framePeerOptions) {
 	}
 }
 
-// headers sends HEADERS with pairs of names and values.
-func (p *framePeer) headers(stream uint32, ends bool, fields ...string) {
+// encode sets block to the field block of pairs of names and values.
+func (p *framePeer) encode(fields ...string) {
 	p.block.Reset()
 	for i := 0; i < len(fields); i += 2 {
 		p.hpack.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
 	}
+}
+
+// headers sends HEADERS with pairs of names and values.
+func (p *framePeer) headers(stream uint32, ends bool, fields ...string) {
+	p.encode(fields...)
 	p.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: stream, BlockFragment: p.block.Bytes(), EndStream: ends, EndHeaders: true})
 }
 

@@ -15,7 +15,6 @@ var (
 	errPriorityBytes = &http2.Error{Code: http2.FrameSizeError, Reason: "PRIORITY is not 5 bytes long"}
 	errTooMuchData   = &http2.Error{Code: http2.FlowControlError, Reason: "DATA exceeds its window"}
 	errNoIncrement   = &http2.Error{Code: http2.ProtocolError, Reason: "WINDOW_UPDATE of 0"}
-	errWindow        = &http2.Error{Code: http2.FlowControlError, Reason: "window exceeds 2³¹-1"}
 	errFlood         = &http2.Error{Code: http2.EnhanceYourCalm, Reason: "too many frames beside requests"}
 	errNotRead       = &http2.Error{Code: http2.EnhanceYourCalm, Reason: "answers to control frames are not read"}
 	errResets        = &http2.Error{Code: http2.EnhanceYourCalm, Reason: "too many streams end early"}
@@ -60,7 +59,7 @@ func (h *http2Conn) readable(fd uintptr) bool {
 // isPartial reports whether a part of the preface, a frame or a field block has arrived,
 // or the first SETTINGS is awaited.
 func (h *http2Conn) isPartial() bool {
-	return h.start < h.end || h.stage != stageFrames || h.block.header.StreamID != 0
+	return h.start < h.end || h.stage != stageFrames || h.block.isOpen()
 }
 
 // park prepares a wait for the client.
@@ -111,7 +110,7 @@ func (h *http2Conn) process() bool {
 		if h.failure = h.frameLocked(&frame, payload); h.failure == nil {
 			h.failure = h.countLocked(&frame)
 		}
-		h.progressed = h.progressed || h.block.header.StreamID == 0
+		h.progressed = h.progressed || !h.block.isOpen()
 	}
 	if h.start > 0 {
 		h.end, h.start = copy(h.in.bytes, h.in.bytes[h.start:h.end]), 0

@@ -3,6 +3,7 @@ package proxy
 import (
 	"runtime"
 
+	"sluice/panics"
 	"sluice/proxy/http2"
 )
 
@@ -64,27 +65,19 @@ func (h *http2Conn) fillLocked() {
 		}
 		h.out = appendBlock(h.out, s.head, &h.tableSize)
 		s.head = nil
-		n := int(min(int64(len(s.data)), http2.MaxFrameBytes, s.window, h.window))
-		if len(s.data) > 0 && n <= 0 {
+		cut := http2.Spend(s.data, s.endsWithData, &s.window, &h.window)
+		if cut.IsBlocked() {
 			if s.window > 0 {
 				waiting.push(s)
 			}
 			continue
 		}
-		last := n == len(s.data)
-		if n > 0 || s.endsWithData {
-			frame := http2.FrameHeader{Length: n, Type: http2.FrameData, StreamID: s.id}
-			if last && s.endsWithData {
-				frame.Flags = http2.FlagEndStream
-			}
-			h.out = append(http2.AppendFrameHeader(h.out, frame), s.data[:n]...)
-			s.data, s.moved = s.data[n:], true
-			s.window -= int64(n)
-			h.window -= int64(n)
-			h.sentBytes += int64(n)
-			h.moved += int64(n)
-		}
-		if !last {
+		h.out = cut.AppendFrame(h.out, s.id)
+		n := int64(len(cut.Payload))
+		s.data, s.moved = cut.Rest, true
+		h.sentBytes += n
+		h.moved += n
+		if !cut.IsLast() {
 			h.queue.push(s)
 			continue
 		}
@@ -114,21 +107,31 @@ func appendBlock(out, frames []byte, reduced *bool) []byte {
 // add their frames: one write for many responses.
 func (h *http2Conn) flush() {
 	defer h.work.Done()
+	defer panics.Contain(panics.Connection, h.fail)
 	runtime.Gosched()
+	for b := h.takeOutput(nil, nil); b != nil; {
+		_, err := h.writer.writeSealed(h.conn.side(h.conn.options.Timeouts.Write), h.conn.tls, b)
+		b = h.takeOutput(b, err)
+	}
+}
+
+// takeOutput returns the frames to send next; nil: there are none, and flush ends. sent is
+// nil or what was sent before, with that result.
+func (h *http2Conn) takeOutput(sent []byte, err error) []byte {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for len(h.out) > 0 && !h.broken {
-		b := h.out
-		h.out, h.spare, h.control = h.spare[:0], nil, 0
-		h.fillLocked()
-		h.mu.Unlock()
-		_, err := h.writer.writeSealed(h.conn.side(h.conn.options.Timeouts.Write), h.conn.tls, b)
-		h.mu.Lock()
-		h.spare = b[:0]
+	if sent != nil {
+		h.spare = sent[:0]
 		if err != nil {
 			h.breakLocked()
 		}
 		h.fillLocked()
+	}
+	if len(h.out) > 0 && !h.broken {
+		b := h.out
+		h.out, h.spare, h.control = h.spare[:0], nil, 0
+		h.fillLocked()
+		return b
 	}
 	h.flushing = false
 	if len(h.streams) == 0 {
@@ -137,6 +140,7 @@ func (h *http2Conn) flush() {
 	if h.broken || h.goAway == goAwayFinal && len(h.streams) == 0 {
 		h.wakeReader()
 	}
+	return nil
 }
 
 // breakLocked ends all streams after the connection has failed.

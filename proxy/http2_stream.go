@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"sync"
 	"time"
 
+	"sluice/panics"
 	"sluice/proxy/http1"
 	"sluice/proxy/http2"
 )
@@ -22,6 +24,7 @@ type http2Stream struct {
 
 	onServe func() // serve as a value: creating it allocates
 	refused error  // why the request is refused, or nil
+	failed  bool   // it has panicked, and is not used again
 	waits   *streamWaits
 	delayed bool // a part of the response had to wait for the client; of the sending goroutine
 
@@ -57,9 +60,9 @@ type http2Stream struct {
 	head          []byte // frames before the data
 	data          []byte
 	endsWithData  bool
-	trailerFrames []byte // after the data
-	ends          bool   // the response ends
-	window        int64  // bytes of data that the client accepts
+	trailerFrames []byte       // after the data
+	ends          bool         // the response ends
+	window        http2.Window // bytes of data that the client accepts
 }
 
 var streamExchanges = sync.Pool{New: func() any { return new(httpExchange) }}
@@ -117,6 +120,7 @@ func (s *http2Stream) prepare(id uint32) {
 // serve serves the request of the stream.
 func (s *http2Stream) serve() {
 	defer s.conn.work.Done()
+	defer panics.Contain(panics.Stream, s.fail)
 	x := s.exchange
 	switch err := s.scan(); {
 	case err == nil:
@@ -149,7 +153,9 @@ func (s *http2Stream) scan() error {
 	x.upgrade = s.connect
 	n, err := x.head.Scan(x.in[:x.end])
 	if err != nil {
-		x.head.GRPC = x.head.GRPC || grpcInText(x.in[:x.end]) // the scan has not seen all fields
+		text := x.in[:x.end]
+		method, _, _ := bytes.Cut(text, space)
+		x.noteCall(method, contentTypeOf(text)) // the scan has not seen all fields
 		return err
 	}
 	x.headLength = n
@@ -160,7 +166,7 @@ func (s *http2Stream) scan() error {
 		return nil
 	}
 	length := x.head.ContentLength
-	if length < 0 && x.head.GRPC {
+	if length < 0 && x.asksForGRPC() {
 		length = s.wholeBody()
 	}
 	if most := x.client.options.Limits.BodyBytes; most > 0 && length > most {
@@ -404,7 +410,7 @@ func (s *http2Stream) end() {
 	h.grantLocked(s.body.drop())
 	delete(h.streams, s.id)
 	s.resume()
-	if h.broken {
+	if h.broken || s.failed {
 		s.remove()
 		if s.admitted {
 			s.server.admission.leave(s.remote)

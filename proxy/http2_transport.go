@@ -12,6 +12,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/certificates"
+	"sluice/panics"
 	"sluice/proxy/http1"
 )
 
@@ -65,38 +66,61 @@ func (t *http2Transport) connect(ctx context.Context, r requirements, stale upst
 		return nil, 0, errNoWebSocket
 	}
 	secure := t.options.secure()
-	start, deadline := time.Now(), t.sweeper.now()+int64(r.timeout)
-	for waited := false; ; waited = true {
-		if waited && t.sweeper.now() >= deadline {
-			return nil, 0, context.DeadlineExceeded
-		}
-		t.mu.Lock()
-		c, err := t.reserveLocked(secure)
-		if c == nil && err == nil {
-			if t.dials*t.streams <= t.waiting {
-				c, err = t.dialLocked(ctx, deadline, secure, r.client.shard)
-				waited = true
-			} else {
-				err = t.awaitDialLocked(ctx, deadline)
-			}
-		}
-		t.mu.Unlock()
-		switch {
-		case err != nil:
-			return nil, 0, err
-		case c == nil:
-			continue
-		}
-		connectTime := time.Duration(0)
-		if waited {
-			connectTime = time.Since(start)
-		}
-		u := newHTTP2Upstream(c, r)
-		if previous, ok := stale.(*http2Upstream); ok {
-			u.replaces = previous.replaces + 1
-		}
-		return u, connectTime, nil
+	c, err := t.free(secure)
+	var connectTime time.Duration
+	if c == nil && err == nil {
+		start := time.Now()
+		ctx, end := r.client.whileThere(ctx, r.deadline)
+		c, err = t.open(ctx, r, secure)
+		end()
+		connectTime = time.Since(start)
 	}
+	if err != nil {
+		return nil, 0, err
+	}
+	u := newHTTP2Upstream(c, r)
+	if previous, ok := stale.(*http2Upstream); ok {
+		u.replaces = previous.replaces + 1
+	}
+	return u, connectTime, nil
+}
+
+// open returns a connection with a stream for the caller, which it or another request has
+// opened.
+func (t *http2Transport) open(ctx context.Context, r requirements, secure *certificates.Client) (*http2PeerConn, error) {
+	deadline := t.sweeper.now() + int64(r.timeout)
+	for {
+		c, err := t.reserve(ctx, deadline, secure, r.client.shard)
+		switch {
+		case c != nil, err != nil:
+			return c, err
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case t.sweeper.now() >= deadline:
+			return nil, context.DeadlineExceeded
+		}
+	}
+}
+
+// reserve returns a connection with a stream for the caller; nil: it has waited for a dial,
+// and there may be one now.
+func (t *http2Transport) reserve(ctx context.Context, deadline int64, secure *certificates.Client, shard uint32) (c *http2PeerConn, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c, err = t.reserveLocked(secure); c != nil || err != nil {
+		return c, err
+	}
+	if t.dials*t.streams <= t.waiting {
+		return t.dialLocked(ctx, deadline, secure, shard)
+	}
+	return nil, t.awaitDialLocked(ctx, deadline)
+}
+
+// free returns a connection with a stream for the caller; nil: there is none.
+func (t *http2Transport) free(secure *certificates.Client) (*http2PeerConn, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.reserveLocked(secure)
 }
 
 // reserveLocked returns a connection with a stream for the caller; nil: there is none.
@@ -161,8 +185,15 @@ func (t *http2Transport) dialLocked(ctx context.Context, deadline int64, secure 
 
 // dial opens a connection and waits for its first SETTINGS, so that nothing is sent to a
 // peer that does not use HTTP/2, and no more streams than it accepts.
-func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certificates.Client, shard uint32) (*http2PeerConn, error) {
-	conn, err := dialPeer(ctx, t.sweeper, t.peer.Address(), t.until(deadline), t.peer.Control)
+func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certificates.Client, shard uint32) (_ *http2PeerConn, err error) {
+	var conn socketConn
+	defer panics.Contain(panics.Peer, func() {
+		err = errPanicked
+		if conn != nil {
+			conn.Close()
+		}
+	})
+	conn, err = dialPeer(ctx, t.sweeper, t.peer.Address(), t.until(deadline), t.peer.Control)
 	t.peer.NoteRefusal(err)
 	if err != nil {
 		return nil, err

@@ -433,6 +433,8 @@ func (p *testProxy) useHTTP2OverTLS() {
 	if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: p.NewHTTP2Transport(options)})); err != nil {
 		p.t.Fatal(err)
 	}
+	p.http2 = true
+	p.setService(*p.service)
 }
 
 func TestHTTP2PeerOverTLS(t *testing.T) {

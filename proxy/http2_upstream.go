@@ -42,13 +42,13 @@ type http2Upstream struct {
 	heads    []byte // of responses, as text, not yet read
 	body     byteQueue
 	trailer  []byte
-	granted  int    // bytes that the peer may send
-	owed     int    // bytes that were read and not granted again
-	window   int64  // bytes of the body that the peer accepts
-	data     []byte // to send
-	tail     []byte // frames after data
-	ends     bool   // the request ends with data and tail
-	sending  bool   // data or tail is not yet in conn.out
+	granted  int          // bytes that the peer may send
+	owed     int          // bytes that were read and not granted again
+	window   http2.Window // bytes of the body that the peer accepts
+	data     []byte       // to send
+	tail     []byte       // frames after data
+	ends     bool         // the request ends with data and tail
+	sending  bool         // data or tail is not yet in conn.out
 }
 
 func newHTTP2Upstream(c *http2PeerConn, r requirements) *http2Upstream {
@@ -65,17 +65,11 @@ func newHTTP2Upstream(c *http2PeerConn, r requirements) *http2Upstream {
 }
 
 // send implements upstream.
-func (u *http2Upstream) send(b *buffers, body []byte, patience time.Duration, leavable bool) (sent bool, err error) {
+func (u *http2Upstream) send(b *buffers, body []byte, w until) (sent bool, err error) {
 	if err := u.open(b, body, true); err != nil {
 		return false, err
 	}
-	var impatient <-chan time.Time
-	if patience > 0 {
-		timer := time.NewTimer(patience)
-		defer timer.Stop()
-		impatient = timer.C
-	}
-	if err = u.awaitUntil(b, impatient, leavable); err != nil {
+	if err = u.await(b, w); err != nil {
 		b.giveBack()
 	}
 	return err != errUnprocessed, err
@@ -165,13 +159,16 @@ func (u *http2Upstream) writeBody(_ *buffers, p piece) error {
 	c := u.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if u.isClosed() {
+		return errClosedEarly
+	}
 	u.data, u.tail, u.ends = p.text, nil, p.last
-	if p.last && len(p.trailer) > 0 {
-		u.tail = appendTrailerFrames(nil, p.trailer, u.id, false)
+	if p.last {
+		u.tail = appendTrailerFrames(nil, p.trailer, u.id)
 	}
 	c.queueLocked(u)
 	left := len(u.data) + 1
-	for u.sending && u.err == nil && !u.stopped {
+	for u.sending && !u.isClosed() {
 		if len(u.data) < left || u.blocked.writeDeadline.Load() != 0 {
 			left = len(u.data)
 			u.armWrite(c.transport.sweeper.now() + int64(u.pause))
@@ -181,7 +178,7 @@ func (u *http2Upstream) writeBody(_ *buffers, p piece) error {
 		<-u.waits.writable
 		expired := u.waits.writeDue.Load() && u.writeExpired(c.transport.sweeper)
 		c.mu.Lock()
-		if expired && u.sending && len(u.data) == left {
+		if expired && u.sending && (len(u.data) == left || u.interrupted.Load()) {
 			u.dropDataLocked()
 			u.writeDeadline.Store(0)
 			return os.ErrDeadlineExceeded
@@ -196,6 +193,10 @@ func (u *http2Upstream) writeBody(_ *buffers, p piece) error {
 	return nil
 }
 
+// isClosed reports whether the peer gets no more of the request: the stream has failed, or
+// the exchange has ended. conn.mu is held.
+func (u *http2Upstream) isClosed() bool { return u.err != nil || u.stopped }
+
 // dropDataLocked forgets the unsent part of the body, which belongs to the exchange.
 func (u *http2Upstream) dropDataLocked() {
 	u.data, u.tail, u.sending = nil, nil, false
@@ -203,19 +204,21 @@ func (u *http2Upstream) dropDataLocked() {
 }
 
 // await implements upstream.
-func (u *http2Upstream) await(b *buffers) error { return u.awaitUntil(b, nil, false) }
-
-// awaitUntil is await that fails with errPatience when impatient is closed or has a
-// value, and with errSuspected if leavable and the peer is suspected.
-func (u *http2Upstream) awaitUntil(b *buffers, impatient <-chan time.Time, leavable bool) error {
+func (u *http2Upstream) await(b *buffers, w until) error {
 	// An error that the request may have caused is an answer: see readHead.
-	return u.wait(b, func() bool { return len(u.heads) > 0 || u.err == http2ResponseError || u.err == errRejected }, impatient, leavable)
+	return u.wait(b, func() bool { return len(u.heads) > 0 || isAnswer(u.err) }, w)
 }
 
-// wait waits until arrived, called with conn.mu held, returns true. While it waits, b is
-// given back.
-func (u *http2Upstream) wait(b *buffers, arrived func() bool, impatient <-chan time.Time, leavable bool) error {
+// isAnswer reports whether the request may have caused the error err of a healthy peer.
+func isAnswer(err error) bool {
+	return err == http2ResponseError || err == errRejected || err == errHeadTooLong
+}
+
+// wait waits until arrived, called with conn.mu held, returns true, or fails as await does.
+// While it waits, b is given back.
+func (u *http2Upstream) wait(b *buffers, arrived func() bool, w until) error {
 	c := u.conn
+	var impatient <-chan time.Time
 	for {
 		c.mu.Lock()
 		there, err := arrived(), u.err
@@ -225,16 +228,22 @@ func (u *http2Upstream) wait(b *buffers, arrived func() bool, impatient <-chan t
 			return nil
 		case err != nil:
 			return err
-		case leavable && c.transport.suspectedSince(u.picked):
+		case w.suspicion && c.transport.suspectedSince(u.picked):
 			return errSuspected
 		case u.waits.readDue.Load() && u.expired(c.transport.sweeper):
 			return os.ErrDeadlineExceeded
+		case w.patience > 0 && impatient == nil:
+			timer := time.NewTimer(w.patience)
+			defer timer.Stop()
+			impatient = timer.C
 		}
 		b.giveBack()
 		select {
 		case <-u.waits.readable:
 		case <-impatient:
 			return errPatience
+		case <-w.changed:
+			return errSuspected
 		}
 	}
 }
@@ -244,7 +253,7 @@ func (u *http2Upstream) waitAtMost(timeout time.Duration) { u.arm(u.conn.transpo
 
 // readHead implements upstream.
 func (u *http2Upstream) readHead(b *buffers, head *http1.ResponseHead) (text []byte, err error) {
-	if err := u.await(b); err != nil {
+	if err := u.await(b, until{}); err != nil {
 		return nil, err
 	}
 	b.borrow()
@@ -272,6 +281,17 @@ func (u *http2Upstream) readHead(b *buffers, head *http1.ResponseHead) (text []b
 	return b.from[:length], nil
 }
 
+// addHead adds the response head in fields to heads. conn.mu is held.
+func (u *http2Upstream) addHead(fields *http2.Fields) error {
+	status := len(u.heads) + len("HTTP/1.1 ")
+	heads, err := fields.AppendResponse(u.heads)
+	if err != nil {
+		return err
+	}
+	u.heads, u.final = heads, heads[status] != '1'
+	return nil
+}
+
 // startBody implements upstream. It waits for a body with a Content-Length as
 // [upstreamConn.awaitBodyStart] does.
 func (u *http2Upstream) startBody(_ *buffers, head *http1.ResponseHead, _ []byte, bodiless bool) error {
@@ -286,16 +306,8 @@ func (u *http2Upstream) startBody(_ *buffers, head *http1.ResponseHead, _ []byte
 		enough = int(u.left)
 	}
 	arrived := func() bool { return u.received || u.body.length() >= enough }
-	u.conn.mu.Lock()
-	there := arrived()
-	u.conn.mu.Unlock()
-	if there {
-		return nil
-	}
-	timer := time.NewTimer(bodyStartTimeout)
-	defer timer.Stop()
 	var none buffers // the head is in those of the exchange
-	switch err := u.wait(&none, arrived, timer.C, false); err {
+	switch err := u.wait(&none, arrived, until{patience: bodyStartTimeout}); err {
 	case errPatience, os.ErrDeadlineExceeded: // the head was in time
 		return nil
 	default:
@@ -306,7 +318,7 @@ func (u *http2Upstream) startBody(_ *buffers, head *http1.ResponseHead, _ []byte
 // readBody implements source.
 func (u *http2Upstream) readBody(b *buffers, _ bool) (p piece, err error) {
 	if u.begun {
-		if err := u.wait(b, u.bodyArrived, nil, false); err != nil {
+		if err := u.wait(b, u.bodyArrived, until{}); err != nil {
 			return p, err
 		}
 	}
@@ -340,15 +352,7 @@ func (u *http2Upstream) bodyArrived() bool { return u.received || !u.body.empty(
 
 // bodyPauses implements upstream.
 func (u *http2Upstream) bodyPauses(b *buffers, patience time.Duration) (bool, error) {
-	u.conn.mu.Lock()
-	there := u.bodyArrived()
-	u.conn.mu.Unlock()
-	if there {
-		return false, nil
-	}
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	err := u.wait(b, u.bodyArrived, timer.C, false)
+	err := u.wait(b, u.bodyArrived, until{patience: patience})
 	if err == errPatience {
 		return true, nil
 	}
@@ -380,7 +384,8 @@ func (u *http2Upstream) closedIdle(err error) (maybe, likely bool) {
 	return maybe, false
 }
 
-// finish implements upstream.
+// finish implements upstream. It ends all waits for the stream: the goroutine that sends the
+// body may wait for a window that the peer, which has answered, does not enlarge.
 func (u *http2Upstream) finish(bool) {
 	c := u.conn
 	u.remove()
@@ -393,10 +398,10 @@ func (u *http2Upstream) finish(bool) {
 	if u.id != 0 {
 		delete(c.streams, u.id)
 		if c.err == nil && u.err == nil && (!u.received || !u.sent) {
-			c.out = http2.AppendResetStream(c.out, u.id, http2.Cancel)
-			c.flushLocked()
+			c.resetLocked(u, http2.Cancel, errClosedEarly)
 		}
 	}
+	u.endLocked(errClosedEarly)
 	if u.id != 0 && !u.received && c.err == nil && c.silentSinceLocked(u.opened) {
 		c.doubtLocked()
 	}
@@ -404,13 +409,22 @@ func (u *http2Upstream) finish(bool) {
 }
 
 // tunnel implements upstream. It is never called: readHead refuses a 101.
-func (u *http2Upstream) tunnel(*buffers) (tunnelEnd, []byte) { panic("BUG: tunnel on a stream") }
+func (u *http2Upstream) tunnel(*buffers) (tunnelEnd, []byte) { return tunnelEnd{}, nil }
 
 // failLocked ends the stream with err.
 func (u *http2Upstream) failLocked(err error) {
-	if u.err == nil && !(u.received && err == errClosedEarly) {
+	if u.received && err == errClosedEarly {
+		err = nil // the response is whole
+	}
+	u.endLocked(err)
+}
+
+// endLocked lets the peer have no more of the request, and wakes all waits for the stream.
+func (u *http2Upstream) endLocked(err error) {
+	if u.err == nil {
 		u.err = err
 	}
+	u.stopped = true
 	signal(u.waits.readable)
 	signal(u.waits.writable)
 }

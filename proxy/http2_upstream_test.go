@@ -55,6 +55,7 @@ func startH2COrigin(t *testing.T, handler http.HandlerFunc) *h2cOrigin {
 func startProxyToH2C(t *testing.T, addresses ...string) *testProxy {
 	t.Helper()
 	p := startProxy(t, Options{})
+	p.http2 = true
 	err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{
 		Policy: balancer.PolicyRoundRobin, NewTransport: p.NewHTTP2Transport(someTransport),
 	}))

@@ -80,7 +80,7 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{})
 	p.limit(balancer.Limits{Pending: 1}, nil)
-	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: 10 * time.Second})
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 1}, WaitForPeer: patience})
 	conn := p.dial()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	eventually(t, "a pending request", func() bool { return p.pool.Pending() == 1 })
@@ -189,14 +189,24 @@ func TestConnectionsPerPeerAreNeverExceeded(t *testing.T) {
 	t.Parallel()
 	const limit, clients, requests = 3, 20, 30
 	var p *testProxy
-	var answers, most atomic.Int64
+	var answers atomic.Int64
+	var mu sync.Mutex
+	var first sync.WaitGroup // the requests on the first connections wait for each other
+	first.Add(limit)
+	most := 0 // guarded by mu
 	p = startProxy(t, Options{}, startOrigin(t, func(c *originConn) bool {
 		if _, ok := c.request(); !ok {
 			return false
 		}
+		if c.number <= limit && c.served == 0 {
+			first.Done()
+			first.Wait()
+		}
 		for _, transport := range p.sweeper.allTransports() {
 			idle, busy := transport.(*Transport).Connections()
-			most.Store(max(most.Load(), int64(idle+busy)))
+			mu.Lock()
+			most = max(most, idle+busy)
+			mu.Unlock()
 		}
 		io.WriteString(c, okResponse)
 		return answers.Add(1)%7 != 0 // or closes without a word
@@ -217,7 +227,7 @@ func TestConnectionsPerPeerAreNeverExceeded(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if most.Load() != limit {
-		t.Errorf("there were %d connections, want %d", most.Load(), limit)
+	if most != limit {
+		t.Errorf("there were %d connections, want %d", most, limit)
 	}
 }

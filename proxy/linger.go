@@ -60,7 +60,7 @@ func (c *clientConn) lingerForAnswer() {
 // refuseConn answers a connection over the limits without waiting, and closes it. It
 // first reads what has arrived, so that closing does not reset the connection.
 func (s *Server) refuseConn(conn socketConn) {
-	answer, _ := appendAnswer(nil, refusalTooManyConnections, "", false, false, false)
+	answer, _ := appendAnswer(nil, refusalTooManyConnections, false, false, false)
 	var b buffers
 	b.borrow()
 	defer b.giveBack()

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/panics"
 	"sluice/route"
 )
 
@@ -104,6 +105,7 @@ func (s *Server) ServeWith(ctx context.Context, l net.Listener, o ListenerOption
 	defer s.listenerClosed(at)
 	left := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer panics.Contain(panics.Task, nil)
 		defer close(left)
 		at.close()
 	})

@@ -11,20 +11,23 @@ import (
 var errTooLong = errors.New("too long")
 
 // A prelude is the start of a connection that sluice reads before it knows what follows:
-// a PROXY header or a ClientHello. lookAt leaves it in the socket, so that what follows
-// it is not lost, and what reads it next finds it.
+// a PROXY header or a ClientHello. awaitPrelude leaves it in the socket, so that what
+// follows it is not lost, and what reads it next finds it.
 //
-// lookAt waits until complete returns true or an error for the bytes that have arrived, at
-// most len(b), and returns them. The caller has set the deadline of e.
-func lookAt(e *sweepEntry, raw syscall.RawConn, s *sweeper, b []byte, complete func([]byte) (bool, error)) (prelude []byte, err error) {
-	defer e.disarm()
-	n := 0
+// awaitPrelude waits until complete returns true or an error for the bytes that have
+// arrived, which it may use until it returns; there are most at most, up to
+// requestBufferBytes. It has no memory while it waits. The caller has set the deadline of e.
+func awaitPrelude(e *sweepEntry, raw syscall.RawConn, s *sweeper, most int, complete func([]byte) (bool, error)) (err error) {
 	onReadable := func(fd uintptr) bool {
+		borrowed := requestBuffers.Get().(*buffer)
+		defer requestBuffers.Put(borrowed)
+		b := borrowed.bytes[:most]
+		var n int
 		var done bool
 		n, err = look(fd, b)
 		switch {
 		case err == errWouldBlock:
-			n, err = 0, nil
+			err = nil
 			return false
 		case err == nil && n == 0:
 			err = io.EOF
@@ -44,21 +47,23 @@ func lookAt(e *sweepEntry, raw syscall.RawConn, s *sweeper, b []byte, complete f
 		waitErr := raw.Read(onReadable)
 		switch {
 		case waitErr == nil:
-			return b[:n], err
+			return err
 		case !errors.Is(waitErr, os.ErrDeadlineExceeded) || e.expired(s):
-			return b[:n], waitErr
+			return waitErr
 		}
 	}
 }
 
 // take removes n bytes, which have arrived, from a socket.
-func take(raw syscall.RawConn, b []byte) error {
+func take(raw syscall.RawConn, n int) error {
+	borrowed := requestBuffers.Get().(*buffer)
+	defer requestBuffers.Put(borrowed)
 	var err error
 	controlErr := raw.Control(func(fd uintptr) {
-		for taken := 0; taken < len(b) && err == nil; {
-			var n int
-			n, err = receive(fd, b[taken:])
-			if taken += n; n == 0 && err == nil {
+		for n > 0 && err == nil {
+			var taken int
+			taken, err = receive(fd, borrowed.bytes[:min(n, len(borrowed.bytes))])
+			if n -= taken; taken == 0 && err == nil {
 				err = errClosedEarly
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/balancer"
+	"sluice/panics"
 	"sluice/proxy/http1"
 	"sluice/route"
 	"sluice/tracing"
@@ -42,9 +43,9 @@ func (x *httpExchange) copyTo(to *route.Mirror, b []byte) {
 		length = int64(len(x.body))
 	}
 	switch {
-	case x.client.trusted && x.head.Has(http1.NameXSluiceMirror):
+	case x.standing.trusted && x.head.Has(http1.NameXSluiceMirror):
 		to.Copies.Skip(route.DroppedMirrored)
-	case x.upgrade, x.streaming && x.isGRPC():
+	case x.upgrade, x.streaming && x.standing.grpc:
 		to.Copies.Skip(route.DroppedProtocol)
 	case length > to.BodyBytes:
 		to.Copies.Skip(route.DroppedBodyTooLong)
@@ -72,10 +73,13 @@ func (x *httpExchange) copyHead(to *route.Mirror, b []byte) *mirrored {
 	}
 	m.end = copy(m.in, b[:x.headLength])
 	m.head, m.headLength = x.head, m.end
+	c.options = from.options
 	m.begin()
+	m.standing = x.standing // whatever an earlier copy in this memory was
 	m.requestID, m.body = append(m.ownRequestID[:0], x.requestID...), nil
 	m.span = tracing.Span{} // the copy is not a part of the answer
 	m.service, m.actions = to.Service, to.Actions
+	m.decideFor(m.service)
 	m.target, m.stripped = append(m.target, x.target...), x.stripped
 	m.authorized, m.user, m.deadline = slices.Clone(x.authorized), x.user, x.deadline
 	if to.Group != nil {
@@ -122,17 +126,24 @@ func (m *mirrored) release() {
 // run makes one attempt.
 func (m *mirrored) run() {
 	defer m.sender.server.copies.Done()
+	defer panics.Contain(panics.Mirror, m.fail)
 	t, err := m.service.Pool.PickMirror(m.query)
 	if err != nil {
 		m.drop(route.DroppedNoPeer)
 		return
 	}
 	m.front = mirrorFront{left: maxMirrorAnswer, until: time.Now().Add(m.service.Timeouts.ResponseHeader + m.service.Timeouts.Idle)}
-	o := m.Try(t).Outcome
-	t.Done(o)
+	o := m.tryOn(t)
 	status, answered := m.result(o)
 	m.mirror.Copies.End(m.sender.shard, status, cmp.Or(o.Latency, time.Since(t.Picked())), answered)
 	m.release()
+}
+
+// tryOn makes the attempt.
+func (m *mirrored) tryOn(t balancer.Token) (o balancer.Outcome) {
+	o.Class = balancer.OutcomeLocal // if it panics
+	defer func() { t.Done(o) }()
+	return m.Try(t).Outcome
 }
 
 // result returns the status for metrics after the outcome of the attempt.
@@ -168,12 +179,12 @@ func (f *mirrorFront) appendHead(out, _ []byte) []byte        { return out }
 func (f *mirrorFront) writeAnswer([]byte) error               { return nil }
 func (f *mirrorFront) waited() bool                           { return false }
 func (f *mirrorFront) cut()                                   {}
-func (f *mirrorFront) tunnel(*tunnel) tunnelEnd               { panic("BUG: a copy asks for no upgrade") }
+func (f *mirrorFront) tunnel(*tunnel) tunnelEnd               { return tunnelEnd{} } // a copy asks for no upgrade
 func (f *mirrorFront) isGone() bool                           { return false }
 func (f *mirrorFront) takesCoded() bool                       { return true }
 func (f *mirrorFront) sinkSocket() (side, *pace)              { return side{}, nil }
 func (f *mirrorFront) sourceSocket() (side, *bodyReader)      { return side{}, nil }
-func (f *mirrorFront) readBody(*buffers, bool) (piece, error) { panic("BUG: a copy has its body") }
+func (f *mirrorFront) readBody(*buffers, bool) (piece, error) { return piece{last: true}, nil } // a copy has its body
 
 // writeBody implements sink.
 func (f *mirrorFront) writeBody(b *buffers, p piece) error {
@@ -193,6 +204,7 @@ func (s *Server) awaitCopies(ctx context.Context) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+		defer panics.Contain(panics.Task, nil)
 		s.copies.Wait()
 	}()
 	ctx, cancel := context.WithTimeout(ctx, copiesGrace)

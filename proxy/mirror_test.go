@@ -404,7 +404,7 @@ func TestShutdownCutsCopies(t *testing.T) {
 			mt := startMirror(t, p, route.Mirror{}, nil, p.NewTransport(someTransport), mirror.address())
 			p.get("/")
 			<-arrived
-			ended := make(chan error, 1)
+			ended, begin := make(chan error, 1), time.Now()
 			go func() { ended <- p.Shutdown(context.Background(), 0) }()
 			close(proceed)
 			if err := <-ended; err != nil {
@@ -413,7 +413,8 @@ func TestShutdownCutsCopies(t *testing.T) {
 			if n := mt.copies.InFlight(); n != 0 {
 				t.Errorf("%d copies in flight after the shutdown", n)
 			}
-			if failed := mt.copies.Failed(); (failed == 0) != proceeds {
+			cut := !proceeds || time.Since(begin) >= copiesGrace // the machine may stand still
+			if failed := mt.copies.Failed(); failed == 0 && !proceeds || failed > 0 && !cut {
 				t.Errorf("%d copies failed", failed)
 			}
 			p.pool.Close()

@@ -374,10 +374,10 @@ func (m *wireMessage) endToEnd(isRequest bool) (fields []wireField) {
 	for _, f := range m.fields {
 		switch {
 		case f.is("Connection", "Keep-Alive", "Proxy-Connection", "TE", "Transfer-Encoding", "Upgrade", "Trailer"):
-		case isRequest && (f.is("Expect", "HTTP2-Settings", "Proxy-Authorization", "X-Sluice-Attempts", "X-Forwarded-For", "X-Forwarded-Host",
-			"X-Forwarded-Port", "X-Forwarded-Proto", "X-Real-IP", "Forwarded", "Max-Forwards") || strings.Contains(f.name, "_")):
+		case isRequest && (f.is("Expect", "HTTP2-Settings", "Proxy-Authorization", "Max-Forwards") || f.isReserved()):
+		case !isRequest && (strings.HasPrefix(strings.ToLower(f.name), "x-sluice-") || f.is("X-Forwarded-Client-Cert", "HTTP2-Settings", "Proxy-Authorization") || f.imitates()):
 		case !isRequest && f.is("Content-Length"): // compared as a number
-		case slices.ContainsFunc(m.elements("Connection"), func(option string) bool { return f.is(option) }) && !slices.ContainsFunc(neverNominated, func(name string) bool { return f.is(name) }):
+		case slices.ContainsFunc(m.elements("Connection"), func(option string) bool { return f.is(option) }) && !slices.ContainsFunc(neverNominated, func(name string) bool { return f.is(name) }) && !reservedNames.MatchString(f.name):
 		default:
 			fields = append(fields, f)
 		}
@@ -385,10 +385,32 @@ func (m *wireMessage) endToEnd(isRequest bool) (fields []wireField) {
 	return fields
 }
 
+// reservedNames are those in which proxies tell about their clients and sluice about itself,
+// with hyphens for all marks.
+var reservedNames = regexp.MustCompile("^(?i:forwarded|x-forwarded(-.*)?|x-sluice-.*|x-original-.*|x-ssl-.*|ssl-client-.*|x-auth-request-.*|x-client-cert.*|client-cert(-chain)?|client-ip|" +
+	"x-real-ip|cf-connecting-ip(v6)?|fastly-client-ip|true-client-ip|front-end-https|proxy|remote-(addr|user)|x-remote-(addr|ip|user)|x-authenticated-user|" +
+	"x-(cluster-)?client-ip|x-envoy-(external-address|internal)|x-rewrite-url|x-(url-)?scheme)$")
+
+// messageNames are further names with hyphens that no other name may imitate.
+var messageNames = regexp.MustCompile("^(?i:content-length|grpc-timeout|http2-settings|keep-alive|max-forwards|proxy-(authorization|connection)|sec-websocket-key|strict-transport-security|transfer-encoding)$")
+
+var marks = regexp.MustCompile("[^A-Za-z0-9-]")
+
+// isReserved reports whether a client that is not trusted may not send the field.
+func (f wireField) isReserved() bool {
+	return reservedNames.MatchString(f.name) || strings.Contains(f.name, "_") || f.imitates()
+}
+
+// imitates reports whether the name is another one for those who read marks as hyphens.
+func (f wireField) imitates() bool {
+	name := marks.ReplaceAllString(f.name, "-")
+	return name != f.name && (reservedNames.MatchString(name) || messageNames.MatchString(name))
+}
+
 // isForbiddenTrailer reports whether the trailer could pose as a field of the
 // head.
 func (f wireField) isForbiddenTrailer() bool {
-	return strings.Contains(f.name, "_") || f.is("Content-Length", "Transfer-Encoding", "Host", "Connection", "Trailer", "TE",
+	return f.isReserved() || f.is("Content-Length", "Transfer-Encoding", "Host", "Connection", "Trailer", "TE",
 		"Set-Cookie", "Authorization", "Content-Type", "X-Forwarded-For", "Forwarded", "X-Real-IP")
 }
 
@@ -401,7 +423,7 @@ func (f wireField) isHarmlessTrailer() bool {
 var neverNominated = []string{
 	"Accept", "Content-Length", "Cookie", "Host", "Max-Forwards", "Proxy-Authenticate", "Referer", "User-Agent", "Via",
 	"Expect", "Forwarded", "HTTP2-Settings", "Proxy-Authorization", "X-Sluice-Attempts",
-	"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Real-IP", "X-Request-Id", "Traceparent",
+	"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Real-IP", "X-Request-Id", "Traceparent", "Sec-WebSocket-Key",
 }
 
 // The oracle itself, on what is beyond doubt.

@@ -58,6 +58,8 @@ func (x *httpExchange) latency(at time.Time) time.Duration {
 func (l *upload) refusal() *refusal {
 	var malformed *http1.Error
 	switch {
+	case l.err == errPanicked:
+		return refusalInternal
 	case errors.As(l.err, &malformed):
 		return refusalOf(malformed)
 	case errors.Is(l.err, os.ErrDeadlineExceeded):

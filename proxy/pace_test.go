@@ -33,10 +33,11 @@ func readSlowly(r io.Reader, piece int) (longest time.Duration, err error) {
 		taken[n] = start
 	}
 	for n := 0; time.Since(start) < slowness; n++ {
-		if _, err = io.ReadFull(r, b); err != nil {
+		_, err = io.ReadFull(r, b)
+		longest = max(longest, time.Since(taken[n%someOf])) // also before an error, which it may have caused
+		if err != nil {
 			return longest, err
 		}
-		longest = max(longest, time.Since(taken[n%someOf]))
 		taken[n%someOf] = time.Now()
 		time.Sleep(pause)
 	}

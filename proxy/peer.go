@@ -30,6 +30,7 @@ type connector interface {
 type requirements struct {
 	picked    time.Time     // when the peer was
 	timeout   time.Duration // of opening a connection
+	deadline  time.Time     // when the client no longer waits; zero: unknown
 	pause     time.Duration // the longest pause in taking a streamed body
 	client    *client
 	webSocket bool // the request asks for WebSocket
@@ -44,17 +45,17 @@ type upstream interface {
 	source // of the response's body; the first readBody does not wait
 
 	// send sends a request with the head b.out and the whole body, and waits for a
-	// response. It gives b back while it waits and if it fails. With patience above 0
-	// the wait fails with errPatience after that time; if leavable, it fails with
-	// errSuspected when health checks of the peer have begun to fail. Then await
-	// continues it. sent reports whether a part of the request may have reached the
-	// peer. body must not change until the upstream is finished.
-	send(b *buffers, body []byte, patience time.Duration, leavable bool) (sent bool, err error)
+	// response as await does. It gives b back while it waits and if it fails. sent reports
+	// whether a part of the request may have reached the peer. body must not change until
+	// the upstream is finished.
+	send(b *buffers, body []byte, w until) (sent bool, err error)
 	// sendHead sends the head b.out of a request whose body follows by writeBody.
 	// answered: the peer has responded already and takes no body.
 	sendHead(b *buffers, chunked bool) (answered, sent bool, err error)
-	// await waits for the first bytes of a response. It gives b back while it waits.
-	await(b *buffers) error
+	// await waits for the first bytes of a response. It gives b back while it waits. It
+	// fails with errPatience or errSuspected if w says so; then it may be called again,
+	// and continues the wait.
+	await(b *buffers, w until) error
 	// waitAtMost sets the timeout of waits for the peer.
 	waitAtMost(timeout time.Duration)
 	// interrupt ends all present and future waits for the peer. It is safe for
@@ -82,6 +83,26 @@ type upstream interface {
 	// tunnel returns the connection for the bytes after a protocol switch, and those
 	// that were read with the head.
 	tunnel(b *buffers) (end tunnelEnd, late []byte)
+}
+
+// An until says what ends a wait for a peer's answer, besides what always does: see wake.
+// The zero value is nothing else.
+type until struct {
+	patience time.Duration // how long send waits, if above 0: then errPatience
+	// suspicion: errSuspected when health checks of the peer have begun to fail since the
+	// peer was picked.
+	suspicion bool
+	changed   <-chan struct{} // errSuspected when it is closed, where suspicion was before
+}
+
+// isOver reports whether changed is closed.
+func (w *until) isOver() bool {
+	select {
+	case <-w.changed:
+		return true
+	default:
+		return false
+	}
 }
 
 // A wake is why a wait for a peer ended.

@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
 	"net"
+	"net/http"
 	"reflect"
 	"runtime"
 	"strings"
@@ -65,8 +67,8 @@ func TestPeersOverTLS(t *testing.T) {
 		TestClientThatDoesNotRead, TestClientThatGoesAway, TestClientThatGoesAwayWaiting, TestClientThatWaits,
 		TestSlowBodyPutsDeadlineOff, TestForwards, TestMalformedFirstChunk, TestIdleConnectionsTimeOut,
 		TestShutdownFinishesRequests, TestPeerThatBreaksUsedConnections, TestUsedConnectionIsLostByThePeer,
-		TestRequestLeavesAPeerWhoseChecksFail, TestRequestStaysWithAPeerWhoseChecksFail,
-		TestTunnel, TestRefusedUpgrade, TestTunnelIdleTimeout,
+		TestRequestLeavesAPeerWhoseChecksFail, TestHedgedRequestLeavesPeersWhoseChecksFail, TestRequestStaysWithAPeerWhoseChecksFail,
+		TestTunnel, TestRefusedUpgrade, TestTunnelIdleTimeout, TestTunnelOfStalledReader,
 		TestConnectionGoesOnBehindLostUpload, TestCutUploadIsCut, TestEarlyAnswerToUpload, TestExpectContinue, TestBodyLimit,
 	} {
 		name := runtime.FuncForPC(reflect.ValueOf(test).Pointer()).Name()
@@ -280,5 +282,67 @@ func TestPeersOverTLSGetCloseNotify(t *testing.T) {
 		if got, ok := <-notified; !ok || got != test.want {
 			t.Errorf("%s: the peer got close_notify: %v, want %v", test.name, got, test.want)
 		}
+	}
+}
+
+// A response without a length is complete only after a close_notify (RFC 9112, section 9.8):
+// without it, the connection may have been cut.
+func TestPeersOverTLSCutAnswer(t *testing.T) {
+	t.Parallel()
+	raw := func(c *originConn) net.Conn { return c.Conn.(*tls.Conn).NetConn() }
+	for _, test := range []struct {
+		name     string
+		end      func(c *originConn)
+		complete bool
+	}{
+		{"close_notify", func(c *originConn) { c.Conn.(*tls.Conn).CloseWrite() }, true},
+		{"end between two records", func(c *originConn) { raw(c).Close() }, false},
+		{"end in a record", func(c *originConn) {
+			raw(c).Write([]byte{23, 3, 3, 0, 50, 1, 2, 3})
+			raw(c).Close()
+		}, false},
+		{"end in the header of a record", func(c *originConn) {
+			raw(c).Write([]byte{23, 3})
+			raw(c).Close()
+		}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			begun := make(chan struct{}, 1)
+			origin := startOrigin(t, func(c *originConn) bool {
+				if _, ok := c.request(); !ok {
+					return false
+				}
+				io.WriteString(c.Conn, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\npart")
+				<-begun // the client has the start, so that nothing is sent again
+				test.end(c)
+				return false
+			})
+			p := startProxy(t, Options{}, origin.address())
+			for _, version := range []string{"1.0", "1.1"} {
+				conn := p.dial()
+				io.WriteString(conn, "GET / HTTP/"+version+"\r\nHost: a\r\n\r\n")
+				reader := bufio.NewReader(conn)
+				r, err := http.ReadResponse(reader, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b := make([]byte, len("part"))
+				if _, err := io.ReadFull(r.Body, b); err != nil || string(b) != "part" {
+					t.Fatalf("HTTP/%s: got %q, %v", version, b, err)
+				}
+				begun <- struct{}{}
+				if rest, err := io.ReadAll(r.Body); len(rest) > 0 || (err == nil) != test.complete {
+					t.Errorf("HTTP/%s: the response ended with %q, %v", version, rest, err)
+				}
+			}
+			c := p.dialFrames()
+			c.request(1, http2Get, true)
+			begun <- struct{}{}
+			if r := c.response(1); r.ended != test.complete || r.body != "part" && test.complete {
+				t.Errorf("HTTP/2: got %+v", r)
+			}
+			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
+		})
 	}
 }

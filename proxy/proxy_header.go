@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/pires/go-proxyproto"
+
+	"sluice/panics"
 )
 
 // The PROXY protocol: a proxy in front of sluice sends a header at the start of a
@@ -114,6 +116,8 @@ type arrival struct {
 	conn     socketConn
 	raw      syscall.RawConn
 	from     addresses // of the proxy
+	admitted netip.Addr
+	handed   bool // the connection is served, or closed
 }
 
 // awaitProxyHeader serves a connection of a proxy that was admitted.
@@ -122,7 +126,7 @@ func (s *Server) awaitProxyHeader(at *listener, conn socketConn, from addresses)
 	if err != nil {
 		return err
 	}
-	a := &arrival{server: s, listener: at, conn: conn, raw: raw, from: from}
+	a := &arrival{server: s, listener: at, conn: conn, raw: raw, from: from, admitted: from.client.Addr()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
@@ -150,47 +154,56 @@ func (a *arrival) boundLocked(until int64) {
 func (a *arrival) serve() {
 	s := a.server
 	defer s.arrivalEnded(a)
-	of, admitted, err := a.read()
+	defer panics.Contain(panics.Connection, a.close)
+	of, err := a.read()
 	a.remove()
 	if err == nil {
-		err = s.begin(a.listener, a.conn, of)
+		if err = s.begin(a.listener, a.conn, of); err == nil {
+			a.handed = true
+		}
 	} else {
 		s.log.Debug().Err(err).Str("listener", a.listener.name).Stringer("proxy", a.from.client.Addr()).Msg("no PROXY header was received")
 	}
-	if err != nil {
-		s.admission.leave(admitted)
-		a.conn.Close()
-	}
+	a.close()
 }
 
-// read returns the addresses of the client, and the address that was admitted.
-func (a *arrival) read() (of addresses, admitted netip.Addr, err error) {
+// close closes the connection, unless it is served.
+func (a *arrival) close() {
+	if a.handed {
+		return
+	}
+	a.handed = true
+	a.remove()
+	a.server.admission.leave(a.admitted)
+	a.conn.Close()
+}
+
+// read returns the addresses of the client, which it admits.
+func (a *arrival) read() (of addresses, err error) {
 	s, proxy := a.server, a.from.client.Addr()
-	borrowed := requestBuffers.Get().(*buffer)
-	defer requestBuffers.Put(borrowed)
-	length := 0
-	header, err := lookAt(&a.sweepEntry, a.raw, s.sweeper, borrowed.bytes[:maxProxyHeaderBytes], func(b []byte) (_ bool, err error) {
-		length, err = proxyHeaderLength(b)
+	length, known := 0, false
+	err = awaitPrelude(&a.sweepEntry, a.raw, s.sweeper, maxProxyHeaderBytes, func(b []byte) (_ bool, err error) {
+		if length, err = proxyHeaderLength(b); length > 0 {
+			of, known, err = parseProxyHeader(b[:length])
+		}
 		return length > 0, err
 	})
-	if err != nil {
-		return of, proxy, err
-	}
-	of, known, err := parseProxyHeader(header[:length])
+	a.disarm()
 	if err == nil {
-		err = take(a.raw, header[:length])
+		err = take(a.raw, length)
 	}
 	switch {
 	case err != nil:
-		return of, proxy, err
+		return of, err
 	case !known:
-		return a.from, proxy, nil
+		return a.from, nil
 	case !s.admission.admit(of.client.Addr(), false):
 		s.refused.Add(1)
-		return of, proxy, fmt.Errorf("too many connections of %s", of.client.Addr())
+		return of, fmt.Errorf("too many connections of %s", of.client.Addr())
 	}
 	s.admission.leave(proxy)
-	return of, of.client.Addr(), nil
+	a.admitted = of.client.Addr()
+	return of, nil
 }
 
 func (s *Server) arrivalEnded(a *arrival) {

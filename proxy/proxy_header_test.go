@@ -176,7 +176,7 @@ func TestMissingProxyHeader(t *testing.T) {
 	eventually(t, "nothing is counted", func() bool {
 		p.admission.mu.Lock()
 		defer p.admission.mu.Unlock()
-		return p.admission.open == 0 && len(p.admission.perAddress) == 0
+		return p.admission.open == 0 && len(p.admission.perBlock) == 0
 	})
 }
 

@@ -43,6 +43,7 @@ type testProxy struct {
 	pool    *balancer.Pool
 	service *route.Service
 	address string
+	http2   bool // the peers use HTTP/2
 }
 
 // startProxy serves every request from the peers at addresses, until the test
@@ -183,7 +184,7 @@ func (p *testProxy) setPeers(addresses ...string) {
 
 func (p *testProxy) setService(s route.Service) {
 	p.t.Helper()
-	s.Name, s.Pool = "star", p.pool
+	s.Name, s.Pool, s.HTTP2 = "star", p.pool, p.http2
 	p.service = &s
 	table, err := route.NewTable([]route.Route{{Path: "/", Service: p.service}})
 	if err != nil {

@@ -28,20 +28,10 @@ func (x *httpExchange) redirectToHTTPS() bool {
 	if !bytes.Equal(target, []byte("*")) {
 		location = append(location, target...)
 	}
+	if len(location) > requestBufferBytes {
+		return x.refuse(refusalOf(http1.ErrTargetTooLong))
+	}
 	return x.refuse(refusalHTTPS, [2]string{"Location", string(location)})
-}
-
-// cameByHTTPS reports whether the client used HTTPS to a trusted proxy, which forwards the
-// request without TLS: a redirect would come back to the proxy, and never end. Proxies
-// that add to X-Forwarded-Proto add at its end.
-func (x *httpExchange) cameByHTTPS(b []byte) bool {
-	if !x.client.trusted {
-		return false
-	}
-	for scheme := range x.head.Elements(b, http1.NameXForwardedProto) {
-		return bytes.EqualFold(scheme, []byte("https"))
-	}
-	return false
 }
 
 // withoutPort returns the host of an authority.

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"os"
+
+	"sluice/panics"
 )
 
 // A relay forwards the bytes of one direction of a tunnel. It has a buffer or a pipe
@@ -31,6 +33,15 @@ func newRelay(t *tunnel, from, to tunnelEnd, copied *int64) *relay {
 	r := &relay{tunnel: t, from: from, to: to, copied: copied}
 	r.onReadable, r.onRoom, r.onSocket = r.readable, r.room, r.sendNow
 	return r
+}
+
+// forward sends early, which from has sent before, and then forwards until from ends or the
+// tunnel is cut.
+func (r *relay) forward(early []byte) {
+	defer panics.Contain(panics.Tunnel, func() { r.tunnel.cut(errPanicked) })
+	if r.write(early) == nil {
+		r.run()
+	}
 }
 
 // run forwards until from ends or the tunnel is cut.
@@ -74,8 +85,8 @@ func (r *relay) run() {
 // RawConn.Read, and reports whether that ends: there are bytes that to does not take at
 // once, a buffer was filled, or from has ended.
 func (r *relay) readable(fd uintptr) bool {
-	r.from.wake()
 	for {
+		r.from.wake() // also before the last read, which finds an end that came with bytes
 		if r.buffer == nil {
 			r.buffer = requestBuffers.Get().(*buffer)
 		}
@@ -95,7 +106,7 @@ func (r *relay) readable(fd uintptr) bool {
 			return true
 		}
 		r.unsent, r.full = r.buffer.bytes[:n], n == len(r.buffer.bytes)
-		r.moved(0)
+		r.tunnel.touch()
 		if r.to.isPlain() {
 			// This does not wait, because closing a connection waits until the
 			// calls of its RawConn.Read return.
@@ -129,13 +140,8 @@ func (r *relay) write(b []byte) (err error) {
 				r.moved(n)
 			}
 		case r.to.tls != nil:
-			var n int
-			r.arm(r.to.entry.armWrite)
-			n, err = r.to.write(r.unsent)
-			r.unsent = r.unsent[n:]
-			r.moved(n)
-			if errors.Is(err, os.ErrDeadlineExceeded) && n == 0 && r.tunnel.left(r.tunnel.sweeper.now()) <= 0 {
-				err = errIdle
+			if err = r.arm(r.to.entry.armWrite); err == nil {
+				err = r.writeRecords()
 			}
 		default:
 			r.sendTo = nil
@@ -152,6 +158,18 @@ func (r *relay) write(b []byte) (err error) {
 		}
 	}
 	return nil
+}
+
+// writeRecords encrypts and sends a part of unsent.
+func (r *relay) writeRecords() error {
+	before := len(r.to.tls.unsent)
+	n, err := r.to.write(r.unsent)
+	r.unsent = r.unsent[n:]
+	r.moved(n)
+	if len(r.to.tls.unsent) != before { // a part of the records was sent
+		r.tunnel.touch()
+	}
+	return err
 }
 
 // room sends unsent. It is called inside RawConn.Write, and reports whether that ends.
@@ -172,17 +190,20 @@ func (r *relay) room(fd uintptr) bool {
 	return true
 }
 
-// moved records that n bytes were sent, or that some were read.
+// moved records that n bytes were sent. An attempt that sends none moves nothing: a side
+// that takes no bytes times out, however often it is tried.
 func (r *relay) moved(n int) {
+	if n == 0 {
+		return
+	}
+	t := r.tunnel
 	*r.copied += int64(n)
-	switch t := r.tunnel; {
-	case n == 0:
-	case r.fromClient:
+	if r.fromClient {
 		t.requests.Transfer(t.shard, int64(n), 0)
-	default:
+	} else {
 		t.requests.Transfer(t.shard, 0, int64(n))
 	}
-	r.tunnel.touch()
+	t.touch()
 }
 
 // arm sets the deadline of a wait. It returns errIdle if the tunnel has timed out.

@@ -22,7 +22,7 @@ func (x *httpExchange) chooseRequestID() {
 	if !x.client.options.RequestID {
 		return
 	}
-	if x.client.trusted && x.headLength > 0 && x.head.Has(http1.NameXRequestID) {
+	if x.standing.trusted && x.headLength > 0 && x.head.Has(http1.NameXRequestID) {
 		if id := x.sentOnce(http1.NameXRequestID); isRequestID(id) {
 			x.requestID = id
 			return

@@ -148,7 +148,7 @@ func TestRequestIDElsewhere(t *testing.T) {
 // Metadata of that name at the end of a gRPC call is not lost.
 func TestRequestIDInTrailers(t *testing.T) {
 	for _, name := range []string{"x-request-id", "traceparent"} {
-		if http1.ForbiddenInTrailer([]byte(name+": a\r\n"), true) {
+		if http1.ForbiddenInTrailer([]byte(name)) {
 			t.Errorf("%s is removed from trailers", name)
 		}
 	}

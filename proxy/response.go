@@ -20,7 +20,7 @@ func (x *httpExchange) receive(u upstream) balancer.Outcome {
 			return x.receiveFinal(u, text)
 		}
 		if err := x.passInterim(text); err != nil {
-			u.finish(false)
+			x.finish(u, false)
 			return balancer.Outcome{Class: balancer.OutcomeClientGone}
 		}
 	}
@@ -29,7 +29,7 @@ func (x *httpExchange) receive(u upstream) balancer.Outcome {
 // receiveFailed classifies an error before any byte of the final response was
 // forwarded. It finishes u.
 func (x *httpExchange) receiveFailed(u upstream, err error) balancer.Outcome {
-	u.finish(false)
+	x.finish(u, false)
 	if o, ended := x.endedOtherwise(err); ended {
 		return o
 	}
@@ -92,7 +92,7 @@ func (x *httpExchange) receiveFinal(u upstream, text []byte) balancer.Outcome {
 		outcome.Class = balancer.OutcomeServerError
 	}
 	x.status = x.response.Status
-	if x.isGRPC() {
+	if x.standing.grpc {
 		x.grpcCode = parseGRPCCode(x.response.FindOther(text, "grpc-status"))
 	}
 	if err := u.startBody(&x.buffers, &x.response, text, x.response.Bodiless(x.head.Method == http1.MethodHead)); err != nil {
@@ -107,9 +107,9 @@ func (x *httpExchange) receiveFinal(u upstream, text []byte) balancer.Outcome {
 		x.bytesOut = 0
 		return x.receiveFailed(u, err)
 	}
-	u.finish(err == nil && (!x.streaming || x.upload.complete()))
+	x.finish(u, err == nil && (!x.streaming || x.upload.complete()))
 	if err == nil {
-		if x.isGRPC() {
+		if x.standing.grpc {
 			return x.grpcOutcome(outcome)
 		}
 		return outcome
@@ -162,9 +162,10 @@ func (x *httpExchange) relay(u upstream) error {
 			return err
 		}
 		x.bytesOut += p.length
-		if p.last && x.isGRPC() && len(p.trailer) > 0 {
+		if p.last && x.standing.grpc && len(p.trailer) > 0 {
 			x.grpcCode = grpcCodeOfTrailer(p.trailer)
 		}
+		p.trailer = x.filterTrailer(p.trailer, toClients)
 		if err := x.toClient(p); err != nil || p.last {
 			return err
 		}

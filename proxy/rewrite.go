@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"strconv"
 	"time"
 
@@ -9,15 +10,26 @@ import (
 )
 
 // writeRequestHead writes the head for the peer to b.out, with the edits of the route. It
-// may overwrite b.from.
-func (x *httpExchange) writeRequestHead(b *buffers, peer *balancer.Peer) {
+// may overwrite b.from. The error is errEditedHead.
+func (x *httpExchange) writeRequestHead(b *buffers, peer *balancer.Peer) error {
 	b.borrow()
 	if x.actions == nil {
 		b.out = x.appendRequestHead(b.out[:0], peer)
-		return
+		return nil
 	}
 	b.out = x.appendEditedRequest(b.out[:0], x.appendRequestHead(b.from[:0], peer), peer)
+	if len(b.out) > maxSentHead {
+		return errEditedHead
+	}
+	return nil
 }
+
+// maxSentHead bounds a request head after edits: that of the client, at most MaxHeadBytes, with
+// what sluice adds. An expansion of a template that did not reach its end is longer.
+const maxSentHead = 64 << 10
+
+// errEditedHead means that the edits of the route make the head of the request too long.
+var errEditedHead = errors.New("the head of the request is too long after the edits of the route")
 
 // appendRequestHead appends the head for the peer. It copies adjacent lines at once,
 // without the hop-by-hop fields and those that sluice writes.
@@ -110,42 +122,26 @@ func (x *httpExchange) maxForwards() int {
 	return left
 }
 
-// dropsRequestField reports whether f is not forwarded. It records in seen the fields
-// that are.
+// dropsRequestField reports whether f is not forwarded: it is reserved, or is written anew
+// in this head. It records in seen the fields that are forwarded.
 func (x *httpExchange) dropsRequestField(f *http1.Field, seen *forwardedFields) bool {
-	trusted := x.client.trusted
 	switch f.Name {
-	case http1.NameConnection, http1.NameKeepAlive, http1.NameProxyConnection, http1.NameTE,
-		http1.NameTransferEncoding, http1.NameHTTP2Settings, http1.NameUpgrade,
-		http1.NameProxyAuthorization, http1.NameXSluiceAttempts, http1.NameXForwardedFor, http1.NameXRealIP,
-		http1.NameXForwardedClientCert: // of trusted proxies too
+	case http1.NameXForwardedFor, http1.NameXRealIP:
 		return true
 	case http1.NameTrailer:
 		return !x.head.Chunked || !x.streaming
 	case http1.NameExpect:
 		return !x.streaming
-	case http1.NameUnderscore:
-		return !x.client.options.KeepUnderscores && !x.isGRPC() || imitatesClientCertificate(f.FieldName(x.in[x.start:x.end]))
-	case http1.NameGRPCTimeout:
-		return !x.deadline.IsZero() // appendRequestHead writes what is left of it
 	case http1.NameMaxForwards: // appendRequestHead writes it for OPTIONS
 		return x.head.Method == http1.MethodOptions
 	case http1.NameHost:
 		return x.head.AbsoluteForm()
 	case http1.NameXForwardedHost:
-		seen.host = trusted
-		return !trusted
+		seen.host = x.standing.trusted
 	case http1.NameXForwardedProto:
-		seen.proto = trusted
-		return !trusted
-	case http1.NameTraceparent:
-		return !x.span.ID.IsZero()
-	case http1.NameXRequestID:
-		return len(x.requestID) > 0
-	case http1.NameXForwardedPort, http1.NameForwarded, http1.NameXSluiceMirror:
-		return !trusted
+		seen.proto = x.standing.trusted
 	}
-	return false
+	return x.reserves(f.Name, f.FieldName(x.in[x.start:x.end]), toPeers)
 }
 
 // forwardedFields are the X-Forwarded-* fields of a trusted client.
@@ -155,7 +151,7 @@ type forwardedFields struct{ host, proto bool }
 func (x *httpExchange) appendForwarded(out, b []byte, seen forwardedFields) []byte {
 	c, authority := x.client, x.head.Authority(b)
 	out = append(out, "X-Forwarded-For: "...)
-	if c.trusted && x.head.Has(http1.NameXForwardedFor) {
+	if x.standing.trusted && x.head.Has(http1.NameXForwardedFor) {
 		// One line: some servers read only one.
 		for element := range x.head.Elements(b, http1.NameXForwardedFor) {
 			out = append(out, element...)
@@ -164,7 +160,7 @@ func (x *httpExchange) appendForwarded(out, b []byte, seen forwardedFields) []by
 	}
 	out = append(out, c.address...)
 	out = append(out, "\r\nX-Real-IP: "...)
-	out = x.appendClient(out, b)
+	out = append(out, x.clientAddress()...)
 	if !seen.host && len(authority) > 0 {
 		out = append(out, "\r\nX-Forwarded-Host: "...)
 		out = append(out, authority...)

@@ -95,7 +95,8 @@ func TestConditionsBehindProxies(t *testing.T) {
 		{false, "GET /1 HTTP/1.1\r\n"},
 		{true, "GET /2 HTTP/1.1\r\nX-Forwarded-For: 192.0.2.1\r\nx_a: 1\r\n"},
 		{true, "GET /3 HTTP/1.1\r\n"},
-		{true, "GET /3 HTTP/1.1\r\nX-Forwarded-For: nonsense\r\n"},
+		{false, "GET /3 HTTP/1.1\r\nX-Forwarded-For: nonsense\r\n"}, // nobody is known
+		{true, "GET /1 HTTP/1.1\r\nX-Forwarded-For: 192.0.2.1:1234\r\n"},
 	} {
 		p.wantRouted(test.want, test.request)
 	}

@@ -5,6 +5,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/proxy/attempt"
+	"sluice/proxy/http1"
 	"sluice/tracing"
 )
 
@@ -55,38 +56,52 @@ func (x *httpExchange) send(peer connector) (u upstream, result attempt.Result) 
 	r := x.requirements(x.picked)
 	for {
 		var err error
+		x.held = nil // connect takes it
 		if u, x.connectTime, err = peer.connect(x.client.server.ctx, r, u); err != nil {
 			return nil, attempt.Ended(x.connectFailed(err))
 		}
+		x.held = u
 		sent, err := x.sendOn(u)
 		x.touched = x.touched || sent
 		switch x.wakeOf(err) {
 		case wakeAnswer:
 			return u, result
 		case wakePatience:
-			x.unanswered = u
+			x.unanswered(u)
 			return nil, attempt.Result{Kind: attempt.Impatient}
 		case wakeSuspicion:
-			x.unanswered = u
+			x.unanswered(u)
 			return nil, attempt.Result{Kind: attempt.Suspected}
 		}
 		if o, again := x.sendFailed(u, err); !again {
-			u.finish(false)
+			x.finish(u, false)
 			return nil, attempt.Ended(o)
 		}
 	}
 }
 
+// finish finishes u, which the exchange holds.
+func (x *httpExchange) finish(u upstream, complete bool) {
+	x.held = nil
+	u.finish(complete)
+}
+
 // requirements returns what the exchange requires of an upstream to a peer that was
 // picked at that time.
 func (x *httpExchange) requirements(picked time.Time) requirements {
-	return requirements{picked: picked, timeout: x.service.Timeouts.Connect, pause: x.service.Timeouts.Idle, client: x.client, webSocket: x.asksForWebSocket()}
+	return requirements{picked: picked, timeout: x.service.Timeouts.Connect, deadline: x.deadline, pause: x.service.Timeouts.Idle, client: x.client, webSocket: x.asksForWebSocket()}
 }
 
 // connectFailed classifies an error of opening a connection.
 func (x *httpExchange) connectFailed(err error) (o balancer.Outcome) {
-	if err == errNoWebSocket {
+	switch {
+	case err == errNoWebSocket:
 		x.lastRefusal = refusalNoWebSocket
+		return balancer.Outcome{Class: balancer.OutcomeClientGone}
+	case x.client.gone.Load():
+		return balancer.Outcome{Class: balancer.OutcomeClientGone}
+	case x.deadlinePassed():
+		x.lastRefusal = refusalDeadline
 		return balancer.Outcome{Class: balancer.OutcomeClientGone}
 	}
 	o, x.lastRefusal = dialFailure(err)
@@ -95,12 +110,14 @@ func (x *httpExchange) connectFailed(err error) (o balancer.Outcome) {
 
 // sendOn sends the request on u and waits for a response.
 func (x *httpExchange) sendOn(u upstream) (sent bool, err error) {
-	x.writeRequestHead(&x.buffers, x.token.Peer)
+	if err := x.writeRequestHead(&x.buffers, x.token.Peer); err != nil {
+		return false, err
+	}
 	if x.streaming {
 		return x.upload.start(u)
 	}
 	u.waitAtMost(x.tryTimeout())
-	return u.send(&x.buffers, x.body, x.patience(), x.leavable())
+	return u.send(&x.buffers, x.body, x.until())
 }
 
 // tryTimeout returns the timeout of the response head, which is positive. The per-try
@@ -121,6 +138,10 @@ func (x *httpExchange) tryTimeout() time.Duration {
 func (x *httpExchange) sendFailed(u upstream, err error) (o balancer.Outcome, again bool) {
 	if o, ended := x.endedOtherwise(err); ended {
 		return o, false
+	}
+	if err == errEditedHead {
+		x.lastRefusal = refusalOf(http1.ErrHeadTooLong)
+		return balancer.Outcome{Class: balancer.OutcomeClientGone}, false
 	}
 	x.lastRefusal = refusalReset
 	if x.delayedByClient() {

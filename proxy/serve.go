@@ -14,6 +14,7 @@ import (
 func (x *httpExchange) begin() {
 	x.client.front.begin()
 	x.startTime = time.Now()
+	x.decide()
 	x.chooseRequestID()
 	x.beginTrace()
 	x.matched, x.service, x.actions, x.token = nil, nil, nil, balancer.Token{}
@@ -24,7 +25,7 @@ func (x *httpExchange) begin() {
 	x.upstreamStatus = 0
 	x.connectTime, x.upstreamTime = 0, 0
 	x.refused, x.interrupted, x.lastRefusal = "", "", nil
-	x.begun, x.answered, x.touched, x.counted = false, false, false, false
+	x.serving, x.begun, x.answered, x.touched, x.counted = true, false, false, false, false
 	x.grpcCode, x.deadline = grpcUnset, time.Time{}
 	if x.deadlineFirst.Load() { // cheaper than a store
 		x.deadlineFirst.Store(false)
@@ -40,14 +41,14 @@ func (x *httpExchange) serve() bool {
 	x.begin()
 	c := x.client
 	b := x.in[x.start:x.end]
-	x.setDeadline(b)
 	if r := x.challenge(b); r != nil {
 		return x.refuse(r)
 	}
-	if c.listener.httpsPort != 0 && !x.cameByHTTPS(b) {
+	if c.listener.httpsPort != 0 && !x.standing.secure {
 		return x.redirectToHTTPS()
 	}
-	matched := c.listener.table().Match(x.head.Authority(b), x.head.Path(b), (*routedRequest)(x))
+	table := c.listener.table()
+	matched := table.Match(x.head.Authority(b), x.head.Path(b), (*routedRequest)(x))
 	if matched == nil {
 		return x.refuse(refusalNoRoute)
 	}
@@ -55,6 +56,13 @@ func (x *httpExchange) serve() bool {
 		matched = x.chooseTarget(w, b)
 	}
 	x.matched, x.service, x.actions = matched, matched.Service, matched.Actions
+	x.decideFor(x.service)
+	if r := x.setDeadline(b); r != nil {
+		return x.refuse(r)
+	}
+	if table.Evades(x.head.Authority(b), x.head.Path(b)) && !c.options.KeepDotSegments {
+		return x.refuse(refusalDotSegment)
+	}
 	if r := x.notForwarded(b); r != nil {
 		return x.refuse(r)
 	}
@@ -87,14 +95,18 @@ func (x *httpExchange) serve() bool {
 	x.upload.wait()
 	switch {
 	case x.answered:
+	case err != nil && c.gone.Load():
+		x.status, x.interrupted = statusClientClosed, "client_gone"
+	case err != nil && x.deadlinePassed():
+		return x.refuse(refusalDeadline)
 	case x.lastRefusal == refusalConnect && len(x.service.Pool.Snapshot().Eligible) == 0:
 		return x.refuse(refusalNoEligible) // this failure ejected the last peer
 	case x.lastRefusal != nil:
 		return x.refuse(x.lastRefusal)
-	case outcome.Class == balancer.OutcomeClientGone, err != nil && c.gone.Load():
+	case outcome.Class == balancer.OutcomeClientGone:
 		x.status, x.interrupted = statusClientClosed, "client_gone"
 	case err != nil:
-		return x.refuse(pickRefusal(err, x.query.Group != 0))
+		return x.refuse(pickRefusal(err, x.service.Pool, x.query.Group != 0))
 	}
 	x.account()
 	return x.interrupted == ""
@@ -107,7 +119,6 @@ func (x *httpExchange) bufferBody() bool {
 	if x.upgrade || x.head.ExpectContinue || length < 0 || length > x.service.Retry.BodyBytes {
 		return true
 	}
-	x.bodyBuffer = bodyBuffers.Get().(*buffer)
 	for n := 0; ; {
 		p, err := x.client.front.readBody(&x.buffers, false)
 		if err != nil {
@@ -115,6 +126,9 @@ func (x *httpExchange) bufferBody() bool {
 				x.lastRefusal = refusalBodyTimeout
 			}
 			return false
+		}
+		if x.bodyBuffer == nil { // not before there are bytes
+			x.bodyBuffer = bodyBuffers.Get().(*buffer)
 		}
 		if n+len(p.text) > len(x.bodyBuffer.bytes) {
 			x.growBodyBuffer(length)
@@ -146,15 +160,11 @@ func (x *httpExchange) refuse(r *refusal, fields ...[2]string) bool {
 	b := x.in[x.start:x.end]
 	keep := c.front.keepsOpen() && r.status != 413 && r.status != 408
 	x.status, x.refused = r.status, r.reason
-	service := ""
-	if x.service != nil {
-		service = x.service.Name
-	}
 	var bodyBytes int
-	if x.isGRPC() {
+	if x.standing.grpc {
 		x.status, x.grpcCode = 200, r.grpcCode()
 		x.borrow()
-		x.out = appendGRPCAnswer(x.out[:0], r, service, x.appendRequestIDLine(nil))
+		x.out = appendGRPCAnswer(x.out[:0], r, x.appendRequestIDLine(nil))
 		err := c.front.writeAnswer(x.out)
 		x.account()
 		return err == nil
@@ -166,7 +176,7 @@ func (x *httpExchange) refuse(r *refusal, fields ...[2]string) bool {
 		fields = append(fields, [2]string{"X-Request-Id", string(x.requestID)})
 	}
 	x.borrow()
-	x.out, bodyBytes = appendAnswer(x.out[:0], r, service, keep,
+	x.out, bodyBytes = appendAnswer(x.out[:0], r, keep,
 		x.headLength > 0 && wantsJSON(x.head.Find(b, http1.NameAccept)), x.head.Method == http1.MethodHead, fields...)
 	x.bytesOut = int64(bodyBytes)
 	err := c.front.writeAnswer(x.out)

@@ -13,6 +13,8 @@ import (
 
 	"sluice/compression"
 	"sluice/metrics"
+	"sluice/panics"
+	"sluice/places"
 	"sluice/proxy/accesslog"
 	"sluice/route"
 	"sluice/tracing"
@@ -41,6 +43,9 @@ type Options struct {
 	// KeepUnderscores forwards fields with an underscore in their name. Otherwise they
 	// are dropped.
 	KeepUnderscores bool
+	// KeepDotSegments forwards paths that have a segment "..", in any spelling, also to
+	// hosts with a route that restricts its clients. Otherwise they are refused.
+	KeepDotSegments bool
 }
 
 // Timeouts are the timeouts of clients. They act up to 50 ms late. Time in which the
@@ -125,8 +130,8 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 	}
 	s := &Server{
 		log: log, sweeper: newSweeper(),
-		admission:  admission{perAddress: make(map[netip.Addr]int)},
-		handshakes: newHandshakes(maxHandshakes),
+		admission:  admission{perBlock: make(map[places.Block]int)},
+		handshakes: newHandshakes(),
 		requests:   metrics.NewRequests(),
 		stop:       make(chan struct{}),
 		listeners:  make(map[*listener]struct{}),
@@ -141,10 +146,16 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.tables.Store(empty)
-	s.background.Go(s.idleConns.run)
-	s.background.Go(func() { s.sweeper.run(s.stop) })
-	s.background.Go(func() { reclaim(s.stop, s.shards.Load, processorTime, collectGarbage) })
+	s.repeat(s.idleConns.run)
+	s.repeat(func() { s.sweeper.run(s.stop) })
+	s.repeat(func() { s.sweeper.closeIdle(s.stop) })
+	s.repeat(func() { reclaim(s.stop, s.shards.Load, processorTime, collectGarbage) })
 	return s
+}
+
+// repeat runs what serves all connections in the background, again if it has panicked.
+func (s *Server) repeat(run func()) {
+	s.background.Go(func() { panics.Repeat(s.stop, panics.Task, sweepInterval, run) })
 }
 
 // Configure sets the options of new requests and connections. All timeouts and
@@ -183,6 +194,7 @@ func (s *Server) start(at *listener, conn net.Conn) {
 		conn.Close()
 		return
 	}
+	defer panics.Contain(panics.Connection, func() { conn.Close() })
 	of := addresses{plainAddress(conn.RemoteAddr()), plainAddress(conn.LocalAddr())}
 	remote := of.client.Addr()
 	fromProxy := contains(at.proxies, remote)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"net"
 	"time"
+
+	"sluice/panics"
 )
 
 // Shutdown stops accepting, waits for the requests in flight and returns when all
@@ -96,6 +98,7 @@ func (s *Server) cutAfter(l net.Listener, grace time.Duration) bool {
 		return false
 	}
 	s.background.Go(func() {
+		defer panics.Contain(panics.Task, nil)
 		timer := time.NewTimer(grace)
 		defer timer.Stop()
 		select {

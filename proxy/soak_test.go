@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"net"
@@ -25,6 +26,7 @@ import (
 	"sluice/discovery"
 	"sluice/route"
 	"sluice/test/balancertest"
+	"sluice/test/consultest"
 )
 
 // soakDuration is how long TestSoak lasts; the environment variable SLUICE_SOAK
@@ -77,7 +79,7 @@ func TestSoak(t *testing.T) {
 
 	last.Stop()
 	eventually(t, "sockets are closed", func() bool { return openDescriptors("socket:") <= sockets })
-	goleak.VerifyNone(t, ignore...)
+	eventually(t, "no goroutine is left", func() bool { return goleak.Find(ignore...) == nil })
 	eventually(t, "descriptors are closed", func() bool {
 		now, _ := settle()
 		return now <= descriptors
@@ -261,20 +263,26 @@ func (s *soaker) report() {
 	}
 }
 
-// A soakPeer is a server that can be crashed and started again at its address.
+// A soakPeer is a server that can be crashed and started again at its address, which nobody else
+// gets meanwhile.
 type soakPeer struct {
 	address  string
+	reserved io.Closer
 	server   *http.Server
 	stopped  chan struct{}
 	instance discovery.Instance
 }
 
 func newSoakPeer(t *testing.T) *soakPeer {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	first, reserved, err := consultest.ReserveBlock()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &soakPeer{address: l.Addr().String()}
+	p := &soakPeer{address: fmt.Sprint("127.0.0.1:", first), reserved: reserved}
+	l, err := net.Listen("tcp", p.address)
+	if err != nil {
+		t.Fatal(err)
+	}
 	host, port, _ := net.SplitHostPort(p.address)
 	p.instance = discovery.Instance{Service: "soak", ID: p.address, Address: host, Weight: 1}
 	p.instance.Port, _ = strconv.Atoi(port)
@@ -298,7 +306,7 @@ func (p *soakPeer) crash() {
 	<-p.stopped
 }
 
-// restart reports whether the peer's address is still to be had.
+// restart reports whether the peer's address can be had again.
 func (p *soakPeer) restart() bool {
 	l, err := net.Listen("tcp", p.address)
 	if err == nil {
@@ -356,6 +364,7 @@ func (s *soaker) startPeers(ctx context.Context, running *sync.WaitGroup) {
 		<-ctx.Done()
 		for _, p := range slices.Concat(steady, crashing, odd) {
 			p.crash()
+			p.reserved.Close()
 		}
 	})
 }

@@ -45,12 +45,15 @@ func quiet(fd uintptr) bool {
 	return errno == syscall.EAGAIN
 }
 
-// ended reports whether the connection is closed or broken and has no bytes to read;
+// ended reports whether the connection is broken, or closed and has no bytes to read;
 // with TLS, no bytes except a close_notify record. It consumes nothing.
 func ended(fd uintptr, tls bool) bool {
 	n, errno := peek(fd)
-	if tls && errno == 0 && n <= closeNotifyBytes {
+	switch {
+	case tls && errno == 0 && n <= closeNotifyBytes:
 		return hungUp(fd)
+	case errno == 0 && n > 0: // a reset leaves the bytes that came before
+		return polled(fd)&(pollErr|pollHup) != 0
 	}
 	return errno == 0 && n == 0 || errno != 0 && errno != syscall.EAGAIN && errno != syscall.EINTR
 }
@@ -61,15 +64,26 @@ const closeNotifyBytes = 31
 
 // hungUp reports whether the other side has closed its sending side. Unread bytes do
 // not matter.
-func hungUp(fd uintptr) bool {
-	const pollRdHup = 0x2000
+func hungUp(fd uintptr) bool { return polled(fd) != 0 }
+
+const (
+	pollErr   = 0x8
+	pollHup   = 0x10
+	pollRdHup = 0x2000
+)
+
+// polled returns those of pollErr, pollHup and pollRdHup that hold.
+func polled(fd uintptr) int16 {
 	poll := struct {
 		fd              int32
 		events, revents int16
 	}{fd: int32(fd), events: pollRdHup}
 	var now syscall.Timespec
 	_, _, errno := syscall.RawSyscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&poll)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
-	return errno == 0 && poll.revents != 0
+	if errno != 0 {
+		return 0
+	}
+	return poll.revents
 }
 
 // peek returns the number of readable bytes, at most closeNotifyBytes+1.

@@ -40,7 +40,7 @@ func (x *httpExchange) clientKey(k route.SplitKey, b, memory []byte) []byte {
 	case route.SplitHeader:
 		return x.head.FindOther(b, k.Header)
 	case route.SplitClientAddress:
-		return x.clientAddress(b)
+		return x.clientAddress()
 	}
 	return nil
 }
@@ -53,5 +53,9 @@ func (x *httpExchange) appendClientID(out []byte) []byte {
 // client. A browser drops it when it closes.
 func (x *httpExchange) appendSplitCookie(out []byte) []byte {
 	out = append(out, route.SplitCookieName+"="...)
-	return append(x.appendClientID(out), "; Path=/; HttpOnly; SameSite=Lax"...)
+	out = append(x.appendClientID(out), "; Path=/; HttpOnly; SameSite=Lax"...)
+	if x.standing.secure {
+		out = append(out, "; Secure"...)
+	}
+	return out
 }

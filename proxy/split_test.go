@@ -52,7 +52,7 @@ func (p *testProxy) setSplit(s route.Split, canary float64) {
 	p.SetTable(table)
 }
 
-var newClientCookie = regexp.MustCompile(`\r\nSet-Cookie: sluice_client=([0-9a-z]{1,13}); Path=/; HttpOnly; SameSite=Lax\r\n`)
+var newClientCookie = regexp.MustCompile(`\r\nSet-Cookie: sluice_client=([0-9a-z]{1,13}); Path=/; HttpOnly; SameSite=Lax(?:; Secure)?\r\n`)
 
 // A client without the cookie gets one, and with it stays in its group while shares
 // grow; each group has clients.

@@ -11,6 +11,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"sluice/balancer"
+	"sluice/panics"
 	"sluice/proxy/accesslog"
 	"sluice/proxy/attempt"
 	"sluice/route"
@@ -82,9 +83,17 @@ func newStream(s *Server, l *listener, conn socketConn, of addresses, shard uint
 // serve forwards the connection until it ends.
 func (s *stream) serve() {
 	defer s.close()
+	defer panics.Contain(panics.Tunnel, s.fail)
 	if s.refusal = s.choose(); s.refusal == nil {
 		s.forward()
 	}
+	s.account()
+}
+
+// fail accounts for a stream that has panicked, and resets it.
+func (s *stream) fail() {
+	s.cut = errPanicked
+	resetOnClose(s.socket.conn)
 	s.account()
 }
 
@@ -142,19 +151,20 @@ func (s *stream) sendAlert() {
 }
 
 // lookAtHello returns the server name in the ClientHello, which stays in the socket.
-func (s *stream) lookAtHello() (string, error) {
-	borrowed := requestBuffers.Get().(*buffer)
-	defer requestBuffers.Put(borrowed)
+func (s *stream) lookAtHello() (name string, err error) {
 	s.arm(s.server.sweeper, s.server.options.Load().Timeouts.Head)
-	hello, err := lookAt(&s.sweepEntry, s.socket.raw, s.server.sweeper, borrowed.bytes[:maxClientHelloBytes], wholeClientHello)
-	if err != nil {
-		return "", err
-	}
-	name, err := serverName(hello)
-	if err != nil {
-		return "", errNoTLS
-	}
-	return name, nil
+	defer s.disarm()
+	err = awaitPrelude(&s.sweepEntry, s.socket.raw, s.server.sweeper, maxClientHelloBytes, func(b []byte) (bool, error) {
+		whole, err := wholeClientHello(b)
+		if !whole || err != nil {
+			return false, err
+		}
+		if name, err = serverName(b); err != nil {
+			return false, errNoTLS
+		}
+		return true, nil
+	})
+	return name, err
 }
 
 // forward forwards the connection to a peer of the service until it ends.
@@ -173,7 +183,7 @@ func (s *stream) forward() {
 	case s.refusal == refusalConnect && len(s.service.Pool.Snapshot().Eligible) == 0:
 		s.refusal = refusalNoEligible // this failure ejected the last peer
 	case s.refusal == nil:
-		s.refusal = pickRefusal(err, s.query.Group != 0)
+		s.refusal = pickRefusal(err, s.service.Pool, s.query.Group != 0)
 	}
 }
 
@@ -183,27 +193,26 @@ func (s *stream) Try(t balancer.Token) attempt.Result {
 	s.tries++
 	s.tried.begin(t.Peer, t.Picked().Sub(s.startTime))
 	dialStart := time.Now()
-	u, err := t.Peer.Transport.(*Transport).dialStream(s.server.ctx, t.Picked(), s.service.Timeouts.Connect, s.shard)
-	if err != nil {
+	ctx, end := s.Waiting(s.service.Timeouts.Connect + sweepInterval)
+	u, err := t.Peer.Transport.(*Transport).dialStream(ctx, t.Picked(), s.service.Timeouts.Connect, s.shard)
+	if end(); err != nil {
 		var o balancer.Outcome
-		o, s.refusal = dialFailure(err)
+		if o, s.refusal = dialFailure(err); s.gone {
+			o, s.refusal = balancer.Outcome{Class: balancer.OutcomeClientGone}, refusalStreamGone
+		}
 		s.tried.of(t.Peer).end(o, s.startTime)
 		return attempt.Ended(o)
 	}
 	s.connected, s.connectTime = true, time.Since(dialStart)
 	s.connectedAfter = time.Since(s.startTime)
+	defer u.finish(false)
 	t.Connected(s.connectTime)
 	s.sendProxyHeader(u)
 	tunnel := tunnel{
 		client: tunnelEnd{wire: s.socket, entry: &s.sweepEntry}, up: tunnelEnd{wire: u.wire(), entry: &u.sweepEntry}, sweeper: s.server.sweeper,
 		timeouts: tunnelTimeouts(s.service.Timeouts), requests: s.service.Pool.Requests(), shard: s.shard,
 	}
-	if s.cut = tunnel.run(nil, &s.bytesIn, &s.bytesOut); s.cut != nil {
-		// The end of a connection must not look like that of the bytes.
-		resetOnClose(u.conn)
-		resetOnClose(s.socket.conn)
-	}
-	u.finish(false)
+	s.cut = tunnel.run(nil, &s.bytesIn, &s.bytesOut)
 	return attempt.Ended(balancer.Outcome{Class: balancer.OutcomeOK})
 }
 
@@ -257,7 +266,7 @@ func (s *stream) abort() {
 
 // account records the stream in the metrics and the access log.
 func (s *stream) account() {
-	status, reason := streamForwarded, s.cutReason()
+	status, reason := streamForwarded, cutReason(s.cut)
 	if s.refusal != nil {
 		status, reason = s.refusal.status, s.refusal.reason
 	}
@@ -290,23 +299,6 @@ func (s *stream) account() {
 		entry.Tries = s.tried.appendTries(nil, duration)
 	}
 	log.Log(s.shard, &entry)
-}
-
-// cutReason returns why the stream ended before both sides had closed their sending
-// sides; "": it did not.
-func (s *stream) cutReason() string {
-	var broken brokenEnd
-	switch {
-	case s.cut == nil:
-		return ""
-	case s.cut == errIdle:
-		return "idle_timeout"
-	case !errors.As(s.cut, &broken):
-		return "drain_timeout"
-	case broken.client:
-		return "client_gone"
-	}
-	return "upstream_reset"
 }
 
 // dialFailure classifies an error of opening a connection to a peer.

@@ -117,3 +117,33 @@ func TestRequestStaysWithAPeerWhoseChecksFail(t *testing.T) {
 		})
 	}
 }
+
+// A hedged request moves on when the checks of its peers fail, and one whose only peer is
+// suspected moves to a peer that comes later.
+func TestHedgedRequestLeavesPeersWhoseChecksFail(t *testing.T) {
+	t.Parallel()
+	for _, asked := range []int{1, 2} {
+		t.Run(fmt.Sprint(asked, " peers hang"), func(t *testing.T) {
+			t.Parallel()
+			first, second := startOrigin(t, hanging), startOrigin(t, hanging)
+			third := startOrigin(t, answersAfter(0, "third"))
+			addresses := []string{first.address(), second.address()}[:asked]
+			p := startProxy(t, Options{}, addresses...)
+			s := patientService(3)
+			s.Retry.Hedge = &route.Hedge{After: time.Millisecond}
+			p.setService(s)
+			conn := p.dial()
+			fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			eventually(t, "the peers are asked", func() bool { return p.inflight() == asked })
+			for _, address := range addresses {
+				p.fail(address)
+			}
+			p.setPeers(append(addresses, third.address())...)
+			if status, body := readResponse(t, conn); status != 200 || body != "third" {
+				t.Errorf("got %d %q", status, body)
+			}
+			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 && first.open()+second.open() == 0 })
+			p.expectNothingCounted()
+		})
+	}
+}

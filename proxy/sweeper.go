@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sluice/panics"
 )
 
 // sweepInterval is the precision of the timeouts of the data plane.
@@ -17,9 +19,9 @@ const sweepInterval = 50 * time.Millisecond
 // maximum, all waits would time out then.
 const longestStep = 5 * sweepInterval
 
-// idleSweeps is the number of sweeps between checks of idle connections to peers,
-// which are not urgent and may be many.
-const idleSweeps = 10
+// idleInterval is the time between checks of idle connections to peers, which are not
+// urgent and may be many.
+const idleInterval = 10 * sweepInterval
 
 // aLongTimeAgo is a deadline that ends every wait on a connection.
 var aLongTimeAgo = time.Unix(1, 0)
@@ -30,7 +32,6 @@ var aLongTimeAgo = time.Unix(1, 0)
 // request several updates of a shared heap.
 type sweeper struct {
 	clock  atomic.Int64 // coarse time: nanoseconds in which the process ran
-	sweeps int          // so far; for the sweeper's goroutine
 	wheels [16]wheel
 	chores chore
 }
@@ -51,11 +52,13 @@ type sweepEntry struct {
 // sweepOwner is the connection of a sweepEntry.
 type sweepOwner interface {
 	// onSweep is called before the deadlines are checked. It returns the coarse time
-	// of its next call, or never.
+	// of its next call, or never. It takes no mutex of a connection: all timeouts
+	// would wait for it.
 	onSweep(now int64) int64
 }
 
-// chore is the work of the sweeper's goroutine that is not in the wheels.
+// chore is the work that is not in the wheels, with a goroutine of its own: it takes the
+// mutexes of connections.
 type chore struct {
 	mu sync.Mutex
 	// mu guards the field below.
@@ -95,19 +98,28 @@ func (s *sweeper) sweep(elapsed time.Duration) {
 	for i := range s.wheels {
 		s.wheels[i].sweep(now)
 	}
-	if s.sweeps++; s.sweeps%idleSweeps != 0 {
-		return
-	}
-	s.chores.mu.Lock()
-	defer s.chores.mu.Unlock()
-	for t := range s.chores.transports {
-		t.closeIdle(now)
+}
+
+// closeIdle closes idle connections to peers until stop is closed.
+func (s *sweeper) closeIdle(stop <-chan struct{}) {
+	ticker := time.NewTicker(idleInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-ticker.C:
+			for _, t := range s.allTransports() {
+				contained(panics.Sweep, func() { t.closeIdle(s.now()) })
+			}
+		}
 	}
 }
 
 // sweep ends the waits of e that have timed out, and returns the time of its next
 // call.
 func (e *sweepEntry) sweep(now int64) (next int64) {
+	defer panics.Contain(panics.Sweep, e.interrupt)
 	next = never
 	if e.owner != nil {
 		next = e.owner.onSweep(now)

@@ -5,10 +5,11 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"sluice/places"
 )
 
 // TLS on the sockets of this package
@@ -46,17 +47,26 @@ const sealBytes = 60 << 10
 
 var sealBuffers = bufferPool(64 << 10)
 
-func newTLSConn(conn socketConn, entry *sweepEntry, s *Server, config *tls.Config) *tlsConn {
-	socket := &tlsSocket{socketConn: conn, entry: entry, sweeper: s.sweeper, handshaking: true, handshake: handshake{all: s.handshakes}}
-	return &tlsConn{Conn: tls.Server(socket, config), socket: socket}
-}
-
-// handshake performs the handshake, with the entry's deadline.
-func (t *tlsConn) handshake() error {
-	err := t.Handshake()
-	t.socket.handshaking = false
-	t.socket.handshake.end()
-	switch all := t.socket.handshake.all; {
+// acceptTLS performs the handshake with a client. It takes nothing but a goroutine before the
+// whole ClientHello has arrived. The caller has set the deadline of entry.
+func acceptTLS(w wire, entry *sweepEntry, s *Server, block places.Block, config *tls.Config) (*tlsConn, error) {
+	all := s.handshakes
+	err := awaitPrelude(entry, w.raw, s.sweeper, maxClientHelloBytes, wholeClientHello)
+	if err != nil && err != errTooLong { // a longer one than usual
+		all.failed.Add(1)
+		return nil, err
+	}
+	h := newHandshake(s, w.raw, entry, block)
+	defer h.end()
+	if err := h.proceed(); err != nil {
+		all.failed.Add(1)
+		return nil, err
+	}
+	socket := &tlsSocket{socketConn: w.conn, handshaking: true, handshake: h}
+	t := &tlsConn{Conn: tls.Server(socket, config), socket: socket}
+	err = t.Handshake()
+	socket.handshaking, socket.handshake = false, nil
+	switch {
 	case err != nil:
 		all.failed.Add(1)
 	case t.ConnectionState().DidResume:
@@ -64,18 +74,26 @@ func (t *tlsConn) handshake() error {
 	default:
 		all.full.Add(1)
 	}
-	return err
+	return t, err
 }
 
-// receive implements wire.receive.
+// errNoCloseNotify means that a connection with TLS has ended without the alert that
+// marks the end of its bytes: it was cut (RFC 8446, section 6.1).
+var errNoCloseNotify = errors.New("TLS: the connection has ended without close_notify")
+
+// receive implements wire.receive. Only a close_notify is the end of the bytes.
 func (t *tlsConn) receive(fd uintptr, b []byte) (int, error) {
-	t.socket.fd = fd
+	t.socket.fd, t.socket.got = fd, false
 	n, err := t.Conn.Read(b)
 	switch {
-	case n > 0 || err == io.EOF:
+	case n > 0:
 		return n, nil
 	case errors.Is(err, errNothingYet):
 		return 0, errWouldBlock
+	case t.socket.ended: // crypto/tls takes the end between two records for a close_notify
+		return 0, errNoCloseNotify
+	case err == io.EOF:
+		return 0, nil
 	}
 	return 0, err
 }
@@ -120,12 +138,12 @@ func (t *tlsConn) closeNotify() {
 // A tlsSocket is the connection as crypto/tls sees it.
 type tlsSocket struct {
 	socketConn
-	entry       *sweepEntry // of a client; nil: a peer
-	sweeper     *sweeper    // of entry
-	handshaking bool        // reads and writes may wait
-	handshake   handshake
-	fd          uintptr // of the socket, after the handshake
-	drained     bool    // the last read emptied the socket
+	handshaking bool       // reads and writes may wait
+	handshake   *handshake // with a client, while it lasts
+	fd          uintptr    // of the socket, after the handshake
+	drained     bool       // the last read emptied the socket
+	got         bool       // bytes were read by the present call of tlsConn.receive
+	ended       bool       // the other side has closed it
 
 	mu sync.Mutex
 	// mu guards the field below. The reading goroutine writes too: the response to a
@@ -145,47 +163,34 @@ func (nothingYet) Temporary() bool { return true }
 // Read waits during the handshake only.
 func (s *tlsSocket) Read(b []byte) (int, error) {
 	if s.handshaking {
-		if s.entry == nil { // of a peer
+		if s.handshake == nil { // with a peer
 			return s.socketConn.Read(b)
 		}
-		return s.readHandshake(b)
+		return s.handshake.read(b)
 	}
-	if s.drained {
+	if s.drained && !s.got {
 		return 0, errNothingYet
 	}
+	// In the middle of a record it is read again until there is nothing: its end may have come
+	// with these bytes, and then nothing announces it.
 	n, err := receive(s.fd, b)
-	s.drained = n < len(b)
+	s.drained, s.got = n < len(b), n > 0
 	switch {
 	case err == errWouldBlock:
 		return 0, errNothingYet
 	case n == 0 && err == nil:
+		s.ended = true
 		return 0, io.EOF
 	}
 	return n, err
 }
 
-// readHandshake waits for a part of the handshake. If the time of the handshake is
-// over, it fails, so that nothing more is computed for it.
-func (s *tlsSocket) readHandshake(b []byte) (int, error) {
-	s.handshake.pause()
-	for {
-		n, err := s.socketConn.Read(b)
-		if n > 0 {
-			s.handshake.proceed()
-			if s.entry.expired(s.sweeper) {
-				return 0, os.ErrDeadlineExceeded
-			}
-			return n, nil
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) || s.entry.expired(s.sweeper) {
-			return 0, err
-		}
-	}
-}
-
 // Write sends the records of the handshake and collects those after it.
 func (s *tlsSocket) Write(b []byte) (int, error) {
-	if s.handshaking {
+	switch {
+	case s.handshake != nil:
+		return s.handshake.write(b)
+	case s.handshaking: // with a peer
 		return s.socketConn.Write(b)
 	}
 	s.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"reflect"
 	"runtime"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/places"
 	"sluice/test/testcert"
 )
 
@@ -69,7 +71,7 @@ func TestOverTLS(t *testing.T) {
 		TestInterimResponseAndNothingElse, TestMalformedTrailerEndsConnection, TestPipelinedBehindChunks,
 		TestHalfClosedTunnelGoesOn, TestRequestHeadAsSent, TestResponseAsSent, TestPipelinedRequestsInOrder,
 		TestStreamsAtOnce, TestCutResponseIsCut, TestRefusedRequests, TestRequestByteByByte, TestRefusedResponses,
-		TestSurplusBytesReachNobody, TestHedge, TestHedgeFirstPeerWins, TestHedgeWithoutSecondPeer, TestNoHedgeForPost,
+		TestSurplusBytesReachNobody, TestHedge, TestHedgeFirstPeerWins, TestHedgeWithoutSecondPeer, TestNoHedge,
 		TestHedgeForGoneClient, TestPeerThatDiesWhileItAnswers, TestHeadWaitsForItsBody, TestHeadOfSlowBody,
 		TestEarlyAnswerToKeptBody, TestKeptBodyGoesOnBehindEarlyAnswer,
 		TestSlowClients, TestTricklingHead, TestClientThatDoesNotRead, TestClientThatGoesAway,
@@ -81,7 +83,7 @@ func TestOverTLS(t *testing.T) {
 		TestShutdownFinishesRequests, TestShutdownCutsWhatIsLeft, TestShutdownServesIdleConnectionsOnceMore,
 		TestPeerThatBreaksUsedConnections, TestUsedConnectionIsLostByThePeer,
 		TestRequestLeavesAPeerWhoseChecksFail, TestRequestStaysWithAPeerWhoseChecksFail,
-		TestTunnel, TestRefusedUpgrade, TestUpgradeToOtherThanAskedFor, TestTunnelIdleTimeout, TestTunnelEndsWithServer,
+		TestTunnel, TestRefusedUpgrade, TestUpgradeToOtherThanAskedFor, TestTunnelIdleTimeout, TestTunnelOfStalledReader, TestTunnelEndsWithServer,
 		TestUpgradeToOneOfSeveral, TestConnectionGoesOnBehindReadBody, TestConnectionGoesOnBehindLostUpload,
 		TestCutUploadIsCut, TestEarlyAnswerToUpload, TestExpectContinue, TestBodyLimit,
 	} {
@@ -224,12 +226,12 @@ func TestOverTLSHandshakesInProgress(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
 	p := startProxy(t, Options{}, origin.address())
-	others := maxHandshakes - 2
+	others := maxHandshakesPerBlock - 2 // not so many that places are scarce
 	for range others {
-		p.handshakes.places <- struct{}{}
+		p.handshakes.places.Take(places.BlockOf(netip.MustParseAddr("127.0.0.1")), nil)
 	}
-	for range cap(p.handshakes.turns) - 1 {
-		p.handshakes.turns <- struct{}{}
+	for range runtime.GOMAXPROCS(0) - 1 {
+		p.handshakes.turns.Take(places.Many, nil)
 	}
 	inProgress := func() int { return p.Handshakes().InProgress - others }
 	request := "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"

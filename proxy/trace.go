@@ -28,7 +28,7 @@ func (x *httpExchange) beginTrace() {
 		x.span = tracing.Span{Trace: parent.Trace}
 		return
 	}
-	x.span = t.Begin(parent, known, x.client.trusted)
+	x.span = t.Begin(parent, known, x.standing.trusted)
 }
 
 // sentOnce returns the value of the field with that name, or nil if there are several.
@@ -69,8 +69,8 @@ func (x *httpExchange) record(duration time.Duration) {
 	c, b := x.client, x.in[x.start:x.end]
 	r := &tracing.Request{
 		Span: x.span, Start: x.startTime, Duration: duration,
-		Scheme: c.scheme(), Proto: c.protocol()[len("HTTP/"):], Client: string(x.appendClient(nil, b)), Connected: c.address,
-		RequestID: string(x.requestID), Status: x.status, GRPC: x.isGRPC(), GRPCStatus: x.grpcCode.String(),
+		Scheme: c.scheme(), Proto: c.protocol()[len("HTTP/"):], Client: string(x.clientAddress()), Connected: c.address,
+		RequestID: string(x.requestID), Status: x.status, GRPC: x.standing.grpc, GRPCStatus: x.grpcCode.String(),
 		Failed: x.statusForMetrics() >= 500 || x.interrupted != "", Reason: x.refused,
 	}
 	if x.interrupted != "" {
@@ -85,7 +85,7 @@ func (x *httpExchange) record(duration time.Duration) {
 	if x.headLength > 0 {
 		path, query, _ := bytes.Cut(x.head.OriginTarget(b), questionMark)
 		r.Method, r.Host, r.Path, r.Query = string(x.head.MethodName(b)), string(x.head.Authority(b)), string(path), string(query)
-		r.Scheme = (*routedRequest)(x).Scheme()
+		r.Scheme = x.scheme()
 		r.UserAgent = string(x.head.Find(b, http1.NameUserAgent))
 		if !x.span.Parent.IsZero() {
 			r.TraceState = x.traceState(b)

@@ -11,6 +11,7 @@ import (
 
 	"sluice/balancer"
 	"sluice/certificates"
+	"sluice/panics"
 )
 
 // TransportOptions are the settings of the idle connections to the peers of a pool.
@@ -102,7 +103,9 @@ func (t *Transport) connect(ctx context.Context, r requirements, stale upstream)
 	if u == nil {
 		start := time.Now()
 		var err error
-		if u, err = t.dial(ctx, s, r.picked, r.timeout, r.client.shard, secure); err != nil {
+		ctx, end := r.client.whileThere(ctx, r.deadline)
+		u, err = t.dial(ctx, s, r.picked, r.timeout, r.client.shard, secure)
+		if end(); err != nil {
 			return nil, 0, err
 		}
 		connectTime = time.Since(start)
@@ -159,9 +162,17 @@ func (t *Transport) lendLocked(u *upstreamConn, picked time.Time) {
 
 // dial opens a new connection for s within timeout, with TLS if secure is not nil. If
 // it fails, it removes s.
-func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout time.Duration, shard uint32, secure *certificates.Client) (*upstreamConn, error) {
+func (t *Transport) dial(ctx context.Context, s *slot, picked time.Time, timeout time.Duration, shard uint32, secure *certificates.Client) (_ *upstreamConn, err error) {
+	var conn socketConn
+	defer panics.Contain(panics.Peer, func() {
+		err = errPanicked
+		s.remove()
+		if conn != nil {
+			conn.Close()
+		}
+	})
 	start := t.sweeper.now()
-	conn, err := dialPeer(ctx, t.sweeper, t.address, timeout, t.peer.Control)
+	conn, err = dialPeer(ctx, t.sweeper, t.address, timeout, t.peer.Control)
 	t.peer.NoteRefusal(err)
 	if err != nil {
 		s.remove()

@@ -7,13 +7,14 @@ import (
 
 	"sluice/balancer"
 	"sluice/metrics"
+	"sluice/panics"
 	"sluice/route"
 )
 
 // receiveTunnel forwards the 101 response, whose head is x.out, and then all bytes in both
 // directions until the tunnel ends. It closes u.
 func (x *httpExchange) receiveTunnel(u upstream) balancer.Outcome {
-	defer u.finish(false)
+	defer x.finish(u, false)
 	up, late := u.tunnel(&x.buffers)
 	t := tunnel{
 		up: up, sweeper: x.client.server.sweeper, timeouts: tunnelTimeouts(x.service.Timeouts),
@@ -34,7 +35,10 @@ func (x *httpExchange) receiveTunnel(u upstream) balancer.Outcome {
 	x.record(x.upstreamTime) // of the handshake
 	t.requests.Transfer(t.shard, 0, x.bytesOut)
 	x.giveBack()
-	t.run(early, &x.bytesIn, &x.bytesOut)
+	if cut := t.run(early, &x.bytesIn, &x.bytesOut); cut != nil {
+		x.interrupted = cutReason(cut)
+		x.client.front.cut()
+	}
 	return outcome
 }
 
@@ -90,10 +94,38 @@ type brokenEnd struct {
 
 func (e brokenEnd) Unwrap() error { return e.error }
 
+// resetOnClose makes the close of a connection a reset. A stream whose two directions
+// have not ended is always reset.
+func (e *tunnelEnd) resetOnClose() {
+	if e.stream == nil {
+		resetOnClose(e.conn)
+	}
+}
+
+// cutReason returns why a tunnel ended before both sides had closed their sending
+// sides; cut is the result of run. "": it did not.
+func cutReason(cut error) string {
+	var broken brokenEnd
+	switch {
+	case cut == nil:
+		return ""
+	case cut == errIdle:
+		return "idle_timeout"
+	case cut == errPanicked:
+		return refusalInternal.reason
+	case !errors.As(cut, &broken):
+		return "drain_timeout"
+	case broken.client:
+		return "client_gone"
+	}
+	return "upstream_reset"
+}
+
 // run forwards until the tunnel has ended, and adds the number of bytes to in and out.
 // early is what the client sent before. cut is nil if both sides closed their sending
 // sides; else it is errIdle, a brokenEnd, or net.ErrClosed if a connection was closed
-// by another goroutine.
+// by another goroutine, and both connections are reset when they are closed: the end of
+// what was cut must not look like the end of the bytes.
 func (t *tunnel) run(early []byte, in, out *int64) (cut error) {
 	t.active.Store(t.sweeper.now())
 	up := newRelay(t, t.client, t.up, in)
@@ -102,20 +134,22 @@ func (t *tunnel) run(early []byte, in, out *int64) (cut error) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if up.write(early) == nil {
-			up.run()
-		}
+		defer panics.Contain(panics.Tunnel, nil)
+		up.forward(early)
 	}()
-	down.run()
+	down.forward(nil)
 	<-ended
 	for _, e := range [...]*sweepEntry{t.client.entry, t.up.entry} {
 		e.disarm()
 		e.writeDeadline.Store(0)
 	}
-	if err := t.cutBy.Load(); err != nil {
-		return *err
+	err := t.cutBy.Load()
+	if err == nil {
+		return nil
 	}
-	return nil
+	t.client.resetOnClose()
+	t.up.resetOnClose()
+	return *err
 }
 
 // cut ends both directions.

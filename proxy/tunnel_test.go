@@ -2,18 +2,24 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
+	xhttp2 "golang.org/x/net/http2"
 
 	"sluice/route"
 )
@@ -34,6 +40,19 @@ func echoing(c *originConn) bool {
 	io.Copy(c.Conn, c.Reader)
 	c.Conn.(interface{ CloseWrite() error }).CloseWrite()
 	return false
+}
+
+// awaitHello reads all that echoing sends first: it may come in several pieces.
+func awaitHello(conn net.Conn) error {
+	var got []byte
+	for b := make([]byte, 500); !bytes.HasSuffix(got, []byte("\r\n\r\nhello ")); {
+		n, err := conn.Read(b)
+		if err != nil {
+			return fmt.Errorf("after %q: %w", got, err)
+		}
+		got = append(got, b[:n]...)
+	}
+	return nil
 }
 
 func TestTunnel(t *testing.T) {
@@ -108,13 +127,14 @@ func TestTunnelIdleTimeout(t *testing.T) {
 		conn = p.dial()
 		last := time.Now()
 		io.WriteString(conn, upgradeRequest)
-		b := make([]byte, 500)
-		conn.Read(b)
+		if err := awaitHello(conn); err != nil {
+			return conn, time.Since(last), err
+		}
 		for range 10 { // each byte puts the end off
 			time.Sleep(timeouts.Tunnel / 5)
 			written := time.Now()
 			io.WriteString(conn, "x")
-			_, err := conn.Read(b)
+			_, err := conn.Read(make([]byte, 1))
 			pause = max(pause, time.Since(last))
 			if err != nil {
 				return conn, pause, err
@@ -143,14 +163,16 @@ func TestTunnelEndsWithServer(t *testing.T) {
 	p := newUnmanagedProxy(t, Options{}, origin.address())
 	conn := p.dial()
 	io.WriteString(conn, upgradeRequest)
-	conn.Read(make([]byte, 500))
+	if err := awaitHello(conn); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	if err := p.Shutdown(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("shutdown: %v", err)
 	}
-	if _, err := conn.Read(make([]byte, 1)); err == nil {
-		t.Error("the tunnel is still open")
+	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the tunnel is still open: %v", err)
 	}
 	eventually(t, "the peer's connection closed", func() bool { return origin.open() == 0 })
 }
@@ -177,9 +199,17 @@ func TestUpgradeToOneOfSeveral(t *testing.T) {
 			p := startProxy(t, Options{}, origin.address())
 			conn := p.dial()
 			io.WriteString(conn, strings.Replace(upgradeRequest, "Echo", test.asked, 1))
-			closeWrite(t, conn)
-			if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 101 ") || !strings.HasSuffix(string(answer), "\r\n\r\nhello") {
-				t.Errorf("got %q, %v", answer, err)
+			var answer []byte
+			for !strings.HasSuffix(string(answer), "\r\n\r\nhello") {
+				b := make([]byte, 512)
+				n, err := conn.Read(b)
+				if answer = append(answer, b[:n]...); err != nil {
+					t.Fatalf("got %q, %v", answer, err)
+				}
+			}
+			closeWrite(t, conn) // before the answer, the client would count as gone
+			if rest, err := io.ReadAll(conn); err != nil || len(rest) > 0 || !strings.HasPrefix(string(answer), "HTTP/1.1 101 ") {
+				t.Errorf("got %q and %q, %v", answer, rest, err)
 			}
 		})
 	}
@@ -207,7 +237,7 @@ func TestWebSocket(t *testing.T) {
 	}))
 	defer server.Close()
 	p := startProxy(t, Options{}, strings.TrimPrefix(server.URL, "http://"))
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	c, _, err := websocket.Dial(ctx, "ws://"+p.address+"/", nil)
 	if err != nil {
@@ -226,5 +256,162 @@ func TestWebSocket(t *testing.T) {
 	}
 	if err := c.Close(websocket.StatusNormalClosure, "bye"); err != nil {
 		t.Error(err)
+	}
+}
+
+// A tunnel that was cut on one side is reset on the other: its end must not look like the
+// end of the bytes.
+func TestCutTunnelIsCut(t *testing.T) {
+	t.Parallel()
+	reset := func(conn net.Conn) {
+		conn.(*net.TCPConn).SetLinger(0)
+		conn.Close()
+	}
+	for _, byPeer := range []bool{false, true} {
+		t.Run(fmt.Sprint("by the peer: ", byPeer), func(t *testing.T) {
+			t.Parallel()
+			ended := make(chan error, 1)
+			origin := startOrigin(t, func(c *originConn) bool {
+				r, ok := c.request()
+				if !ok {
+					return false
+				}
+				io.WriteString(c.Conn, switching(r.Header.Get("Sec-WebSocket-Key"))+"hello ")
+				if byPeer {
+					c.ReadByte()
+					reset(c.Conn)
+					return false
+				}
+				_, err := io.Copy(io.Discard, c)
+				ended <- err
+				return false
+			})
+			p := startProxy(t, Options{}, origin.address())
+			conn := p.dial()
+			io.WriteString(conn, strings.Replace(upgradeRequest, "Echo", "websocket", 1))
+			reader := bufio.NewReader(conn)
+			if _, err := http.ReadResponse(reader, nil); err != nil {
+				t.Fatal(err)
+			}
+			c := p.dialFrames()
+			c.openTunnel(1)
+			if byPeer {
+				io.WriteString(conn, "x")
+				if got, err := io.ReadAll(reader); string(got) != "hello " || !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("HTTP/1.1: got %q, %v", got, err)
+				}
+				c.WriteData(1, false, []byte("x"))
+				if r := c.response(1); r.ended || r.reset != xhttp2.ErrCodeCancel {
+					t.Errorf("HTTP/2: got %+v", r)
+				}
+			} else {
+				eventually(t, "both are open", func() bool { return p.inflight() == 2 })
+				reset(conn)
+				if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("HTTP/1.1: the peer got %v", err)
+				}
+				c.WriteRSTStream(1, xhttp2.ErrCodeCancel)
+				if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("HTTP/2: the peer got %v", err)
+				}
+			}
+			eventually(t, "nothing in flight", func() bool { return p.inflight() == 0 })
+			p.expectNothingCounted()
+		})
+	}
+}
+
+// With TLS, the end of the bytes is a close_notify; a connection that ends without it was cut,
+// also if its last bytes and its end come at once.
+func TestOverTLSTunnelEndsWithCloseNotify(t *testing.T) {
+	t.Parallel()
+	for _, notified := range []bool{true, false} {
+		ended := make(chan error, 1)
+		origin := startOrigin(t, func(c *originConn) bool {
+			if _, ok := c.request(); !ok {
+				return false
+			}
+			io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+			_, err := io.Copy(io.Discard, c)
+			ended <- err
+			return false
+		})
+		p := startProxy(t, Options{}, origin.address())
+		conn := p.dial()
+		io.WriteString(conn, upgradeRequest)
+		if r, err := http.ReadResponse(bufio.NewReader(oneByteReader{conn}), nil); err != nil || r.StatusCode != 101 {
+			t.Fatalf("got %v, %v", r, err)
+		}
+		io.WriteString(conn, "the last bytes")
+		if secured := conn.(*tls.Conn); notified {
+			secured.CloseWrite()
+		} else {
+			secured.NetConn().(*net.TCPConn).CloseWrite()
+		}
+		if err := <-ended; (err == nil) != notified || err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("close_notify: %v, the peer got %v", notified, err)
+		}
+	}
+}
+
+// A tunnel whose one side takes nothing any more is idle, however much the other one sends.
+func TestTunnelOfStalledReader(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name string
+		open func(t *testing.T, origin *origin) (*testProxy, net.Conn)
+	}{
+		{"stream", func(t *testing.T, origin *origin) (*testProxy, net.Conn) {
+			p := startStreams(t, Options{}, origin.address())
+			conn := p.stream()
+			io.WriteString(conn, "\r\n")
+			return p, conn
+		}},
+		{"upgrade", func(t *testing.T, origin *origin) (*testProxy, net.Conn) {
+			p := startProxy(t, Options{}, origin.address())
+			conn := p.dial()
+			io.WriteString(conn, upgradeRequest)
+			return p, conn
+		}},
+	} {
+		if test.name == "stream" && (overTLS(t) || peersOverTLS(t)) {
+			continue // it has no TLS of its own
+		}
+		for _, halfClosed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, half-closed %v", test.name, halfClosed), func(t *testing.T) {
+				t.Parallel()
+				var sent atomic.Int64
+				origin := startOrigin(t, func(c *originConn) bool {
+					for line := "-"; line != "\r\n"; {
+						var err error
+						if line, err = c.ReadString('\n'); err != nil {
+							return false
+						}
+					}
+					io.WriteString(c.Conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+					for {
+						n, err := c.Conn.Write(make([]byte, 64<<10))
+						sent.Add(int64(n))
+						if err != nil {
+							return false
+						}
+					}
+				})
+				p, conn := test.open(t, origin)
+				io.ReadFull(conn, make([]byte, len("HTTP/1.1 101")))
+				if halfClosed {
+					closeWrite(t, conn)
+				}
+				// Both sockets fill, and then no byte moves.
+				eventually(t, "the tunnel ends", func() bool {
+					before := sent.Load()
+					p.skip(defaultTimeouts().Tunnel / 2)
+					return sent.Load() == before && p.inflight() == 0 && origin.open() == 0
+				})
+				if _, err := io.Copy(io.Discard, conn); !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("the client got %v", err)
+				}
+			})
+		}
 	}
 }

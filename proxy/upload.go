@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/panics"
 	"sluice/proxy/http1"
 	"sluice/route"
 )
@@ -67,7 +68,7 @@ func (l *upload) start(u upstream) (sent bool, err error) {
 	}
 	l.up, l.started, l.done = u, true, make(chan struct{})
 	go l.run()
-	return true, u.await(&x.buffers)
+	return true, u.await(&x.buffers, x.until())
 }
 
 // wait ends the upload and waits for its goroutine. If the upload is incomplete, the
@@ -106,6 +107,7 @@ func (l *upload) dropCopy() {
 
 func (l *upload) run() {
 	defer close(l.done)
+	defer panics.Contain(panics.Exchange, l.fail)
 	defer l.buffers.giveBack()
 	err := l.forward()
 	switch {
@@ -185,6 +187,7 @@ func (l *upload) forward() error {
 		if l.copy != nil {
 			l.copy = l.copy.add(p)
 		}
+		p.trailer = x.filterTrailer(p.trailer, toPeers)
 		l.read.Store(p.last)
 		if err := l.up.writeBody(&l.buffers, p); err != nil || p.last {
 			return peerError(err)

@@ -37,7 +37,7 @@ func (w *wire) wake() {
 }
 
 // receive is the function receive. With TLS, only errWouldBlock means that no bytes
-// are left; a short read does not.
+// are left; a short read does not. The end of a connection that was cut is an error.
 func (w *wire) receive(fd uintptr, b []byte) (int, error) {
 	if w.tls != nil {
 		return w.tls.receive(fd, b)

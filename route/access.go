@@ -30,9 +30,9 @@ func unmapped(prefixes []netip.Prefix) []netip.Prefix {
 }
 
 // Allows reports whether a client, whose address is neither mapped nor has a zone, may
-// use the route.
+// use the route. The zero address is that of an unknown client, which may not.
 func (a *Access) Allows(client netip.Addr) bool {
-	return !a.deny.contains(client) && (len(a.allow) == 0 || a.allow.contains(client))
+	return client.IsValid() && !a.deny.contains(client) && (len(a.allow) == 0 || a.allow.contains(client))
 }
 
 // RateLimit limits the requests of a route.

@@ -11,6 +11,9 @@ import (
 type Actions struct {
 	// Access, if not nil, restricts the clients.
 	Access *Access
+	// ClientCertificate: only clients with a certificate that their listener has verified
+	// may use the route.
+	ClientCertificate bool
 	// RateLimit, if not nil, limits the rate of requests.
 	RateLimit *RateLimit
 	// BasicAuth, if not nil, requires a password.

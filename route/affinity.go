@@ -14,8 +14,11 @@ type Affinity struct {
 	// peer. A response sets it if the client did not send it or another peer
 	// answered. "": none.
 	Cookie string
-	// CookieAttributes follow the cookie's value in a response: "; Path=/".
+	// CookieAttributes follow the cookie's value in a response: "; Path=/". Secure is added
+	// if the client uses HTTPS.
 	CookieAttributes string
+	// SecureCookie: Secure is added to every response.
+	SecureCookie bool
 	// RefreshCookie sets the cookie in every response, so that it does not expire.
 	RefreshCookie bool
 }

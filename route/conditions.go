@@ -14,7 +14,8 @@ type Conditions struct {
 	Cookies []Value  // each of them
 	Scheme  string   // "http" or "https": how the client came; behind a trusted proxy, to that
 	// Clients are networks. The client's address is in one of them; behind trusted
-	// proxies, it is the address that they forward.
+	// proxies, it is the address that they forward. Nobody knows one that they forward in
+	// a way that cannot be understood: it is in no network, and below Not in each.
 	Clients []netip.Prefix
 
 	// Hosts (as Route.Host), HostRegexps (as Route.HostRegexp) and Paths narrow the
@@ -88,8 +89,11 @@ type Request interface {
 	// lower case, at the index from or after it, and the index after that field. next
 	// is -1 if there is none.
 	Field(name string, from int) (value []byte, next int)
-	Query() []byte      // as sent, without the question mark
-	Scheme() string     // "http" or "https"
-	Client() netip.Addr // without zone, IPv4 not mapped to IPv6
-	Listener() string   // name
+	Query() []byte  // as sent, without the question mark
+	Scheme() string // "http" or "https"
+	// Client returns the address of the client, without zone, IPv4 not mapped to IPv6. Of
+	// an unknown client, with the zero address, no condition for clients holds, nor does one
+	// below Not.
+	Client() netip.Addr
+	Listener() string // name
 }

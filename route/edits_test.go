@@ -159,7 +159,7 @@ func TestRedirects(t *testing.T) {
 		"https://b.example/?": "https://b.example/?",
 		"/#top":               "/#top",
 	} {
-		r, err := NewRedirect(to, 301)
+		r, err := NewRedirect(to, RedirectCodes{Code: 301})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -168,7 +168,7 @@ func TestRedirects(t *testing.T) {
 		}
 	}
 	for _, to := range []string{"", "x", "$path", "//$host", "ftp://a", "/$0", "https://a b", "/\r\n"} {
-		if _, err := NewRedirect(to, 301); err == nil {
+		if _, err := NewRedirect(to, RedirectCodes{Code: 301}); err == nil {
 			t.Errorf("%q: no error", to)
 		}
 	}
@@ -186,7 +186,7 @@ func TestRedirects(t *testing.T) {
 		{"(.*)", strings.Repeat("$1", 100), "/" + strings.Repeat("x", 1<<10), ""}, // too long
 	} {
 		values[VariableAuthority], values[VariablePath], values[VariableTarget] = "a.example:81", "/edited", test.path+"?q=1"
-		r, err := NewRegexpRedirect(test.expression, test.to, 302)
+		r, err := NewRegexpRedirect(test.expression, test.to, RedirectCodes{Code: 302})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -195,14 +195,14 @@ func TestRedirects(t *testing.T) {
 		}
 	}
 	for _, test := range [][2]string{{"(", "/"}, {"", "/"}, {"a", "/$1"}, {"a", "/ b"}, {strings.Repeat("a", 5000), "/"}} {
-		if _, err := NewRegexpRedirect(test[0], test[1], 302); err == nil {
+		if _, err := NewRegexpRedirect(test[0], test[1], RedirectCodes{Code: 302}); err == nil {
 			t.Errorf("%.10q, %q: no error", test[0], test[1])
 		}
 	}
-	if _, err := NewRegexpRedirect("a", "/", 200); err == nil {
+	if _, err := NewRegexpRedirect("a", "/", RedirectCodes{Code: 200}); err == nil {
 		t.Error("200: no error")
 	}
-	if _, err := NewRedirect("/", 304); err == nil {
+	if _, err := NewRedirect("/", RedirectCodes{Code: 304}); err == nil {
 		t.Error("304: no error")
 	}
 }

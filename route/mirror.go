@@ -47,10 +47,7 @@ func MirrorActions(a *Actions, service string) *Actions {
 			RequestHeaders: HeaderEdits{slices.Clone(a.RequestHeaders.Dropped), slices.Clone(a.RequestHeaders.Added)},
 		}
 	}
-	mark, err := ParseTemplate(strings.ReplaceAll(service, "$", "$$"), NoGroups)
-	if err != nil {
-		panic("BUG: " + err.Error())
-	}
+	mark := Template{parts: []templatePart{{text: service}}}
 	edits := &copied.RequestHeaders
 	edits.Dropped = append(edits.Dropped, strings.ToLower(MirrorField))
 	edits.Added = append(edits.Added, FieldLine{MirrorField, mark})

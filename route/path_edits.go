@@ -206,19 +206,6 @@ func (e *PathEdits) hasDecoded(path []byte) bool {
 	return bytes.HasPrefix(decoded, []byte(e.strip))
 }
 
-// climbs reports whether path has a segment "..", in any spelling that some server reads.
-func climbs(path []byte) bool {
-	if literal(path) {
-		return false
-	}
-	for segment := range decodedSegments(path) {
-		if string(segment) == ".." {
-			return true
-		}
-	}
-	return false
-}
-
 // decodedSegments yields the segments of path as Match reads them, without empty ones and
 // ".". It keeps "..".
 func decodedSegments(path []byte) func(yield func([]byte) bool) {

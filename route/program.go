@@ -70,10 +70,11 @@ func (h *hostTest) String() string {
 	return h.pattern.String()
 }
 
-// failing returns the first test that does not hold, or nil.
+// failing returns the first test that does not hold, or nil. Of an unknown client, neither a
+// test nor its opposite holds.
 func (p program) failing(m *matching) *test {
 	for i := range p {
-		if t := &p[i]; t.holds(m) == t.negate {
+		if t := &p[i]; t.holds(m) == t.negate || t.negate && t.readsClient() && m.request != nil && !m.request.Client().IsValid() {
 			return t
 		}
 	}
@@ -135,6 +136,16 @@ func (t *test) holds(m *matching) bool {
 		return t.networks.contains(r.Client())
 	}
 	return false
+}
+
+// readsClient reports whether t reads the client's address.
+func (t *test) readsClient() bool {
+	if t.kind == testAny {
+		return slices.ContainsFunc(t.any, func(p program) bool {
+			return slices.ContainsFunc(p, func(t test) bool { return t.readsClient() })
+		})
+	}
+	return t.kind == testClient
 }
 
 // accepts reports whether a value fulfils t.

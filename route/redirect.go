@@ -2,6 +2,7 @@ package route
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -11,14 +12,20 @@ import (
 
 // Redirect answers requests with another URL.
 type Redirect struct {
-	code       int
+	codes      RedirectCodes
 	regexp     *regexp.Regexp // of URLs that are redirected; nil: all
 	to         Template
 	keepsQuery bool
 }
 
 // RedirectCodes are the statuses of a Redirect.
-var RedirectCodes = []int{301, 302, 303, 307, 308}
+type RedirectCodes struct {
+	Code int
+	Get  int // for GET; 0: Code
+}
+
+// IsRedirect reports whether a status is one of a [Redirect].
+func IsRedirect(code int) bool { return slices.Contains([]int{301, 302, 303, 307, 308}, code) }
 
 // maxLocation is the length of a URL that a redirect with a regular expression may make.
 const maxLocation = 16 << 10
@@ -26,8 +33,8 @@ const maxLocation = 16 << 10
 // NewRedirect returns a redirect to the URL that the template to makes: an absolute one
 // for HTTP, or one that begins with a slash. If to has no query, that of the request is
 // added.
-func NewRedirect(to string, code int) (*Redirect, error) {
-	t, err := redirectTo(to, code, NoGroups)
+func NewRedirect(to string, codes RedirectCodes) (*Redirect, error) {
+	t, err := redirectTo(to, codes, NoGroups)
 	if err != nil {
 		return nil, err
 	}
@@ -35,26 +42,28 @@ func NewRedirect(to string, code int) (*Redirect, error) {
 	if !absolute && (!strings.HasPrefix(to, "/") || strings.HasPrefix(to, "//")) {
 		return nil, errors.New("must start with http://, https://, $scheme:// or one slash")
 	}
-	return &Redirect{code: code, to: t, keepsQuery: !strings.ContainsAny(to, "?#")}, nil
+	return &Redirect{codes: codes, to: t, keepsQuery: !strings.ContainsAny(to, "?#")}, nil
 }
 
 // NewRegexpRedirect returns a redirect of the requests in whose URL, with scheme, authority,
 // path and query as sent, the regular expression is found. to may have its groups.
-func NewRegexpRedirect(expression, to string, code int) (*Redirect, error) {
+func NewRegexpRedirect(expression, to string, codes RedirectCodes) (*Redirect, error) {
 	re, err := compileRegexp(expression)
 	if err != nil {
 		return nil, fmt.Errorf("the regular expression %w", err)
 	}
-	t, err := redirectTo(to, code, re.NumSubexp())
+	t, err := redirectTo(to, codes, re.NumSubexp())
 	if err != nil {
 		return nil, err
 	}
-	return &Redirect{code: code, regexp: re, to: t}, nil
+	return &Redirect{codes: codes, regexp: re, to: t}, nil
 }
 
-func redirectTo(to string, code, groups int) (Template, error) {
-	if !slices.Contains(RedirectCodes, code) {
-		return Template{}, fmt.Errorf("%d is not the status of a redirect", code)
+func redirectTo(to string, codes RedirectCodes, groups int) (Template, error) {
+	for _, code := range []int{codes.Code, cmp.Or(codes.Get, codes.Code)} {
+		if !IsRedirect(code) {
+			return Template{}, fmt.Errorf("%d is not the status of a redirect", code)
+		}
 	}
 	if i := strings.IndexFunc(to, func(c rune) bool { return c <= ' ' || c > '~' }); i >= 0 {
 		return Template{}, fmt.Errorf("contains %q: want printable ASCII without spaces", to[i])
@@ -62,8 +71,13 @@ func redirectTo(to string, code, groups int) (Template, error) {
 	return ParseTemplate(to, groups)
 }
 
-// Code returns the status.
-func (r *Redirect) Code() int { return r.code }
+// Code returns the status; get says that the method is GET.
+func (r *Redirect) Code(get bool) int {
+	if get && r.codes.Get != 0 {
+		return r.codes.Get
+	}
+	return r.codes.Code
+}
 
 // Append appends the URL for a request. It appends nothing for one that is not redirected:
 // the regular expression does not match its URL, or the groups make no URL for HTTP, or one

@@ -15,6 +15,9 @@ type Service struct {
 	Timeouts Timeouts
 	Retry    Retry
 
+	// HTTP2: the peers use HTTP/2, so that they may be servers of gRPC.
+	HTTP2 bool
+
 	// Affinity is nil for a service without.
 	Affinity *Affinity
 

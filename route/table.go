@@ -14,8 +14,9 @@ type Table struct {
 	// for those without such a text.
 	patterns map[string]*root
 	// testsHost: there are tests that read the host.
-	testsHost bool
-	entries   []*entry // in order of precedence
+	testsHost  bool
+	restricted restrictions
+	entries    []*entry // in order of precedence
 }
 
 // root is the tree of the paths of a host.
@@ -87,6 +88,9 @@ func (t *Table) add(e *entry) {
 		e.tests = append(e.tests, test{kind: testPath, paths: []pathPattern{e.path}})
 	}
 	t.testsHost = t.testsHost || e.tests.readsHost()
+	if e.route.restricts() {
+		t.restricted.add(e)
+	}
 	e.root = t.root(e.host)
 	e.root.best = min(e.root.best, e.rank)
 	scope := e.root.scopeOf(&e.path)

@@ -114,7 +114,12 @@ func lookUpVariable(name string, groups int) (v Variable, group int, err error) 
 	return 0, 0, fmt.Errorf("$%s is not a variable: want one of %s, or $$ for a dollar sign", name, variablesWanted)
 }
 
-// Append appends the text with its variables replaced.
+// maxExpansion is the length after which an expansion ends. It is more than any head may
+// have: a variable may be as long as a head, and a template may have many.
+const maxExpansion = 64 << 10
+
+// Append appends the text with its variables replaced. It ends after the part with which the
+// text is longer than 64 KiB: no head may have that.
 func (t *Template) Append(out []byte, values Values) []byte {
 	return t.appendGroups(out, values, nil, nil)
 }
@@ -122,7 +127,11 @@ func (t *Template) Append(out []byte, values Values) []byte {
 // appendGroups is Append for a template with groups, whose positions in text are
 // those of [regexp.Regexp.FindSubmatchIndex].
 func (t *Template) appendGroups(out []byte, values Values, text []byte, groups []int) []byte {
+	start := len(out)
 	for i := range t.parts {
+		if len(out)-start > maxExpansion {
+			return out
+		}
 		p := &t.parts[i]
 		out = append(out, p.text...)
 		switch p.variable {

@@ -14,6 +14,8 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"sluice/panics"
 )
 
 // Options configure a Tracer.
@@ -108,7 +110,11 @@ func New(o Options) (*Tracer, error) {
 		t.cancel()
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
-	go t.run()
+	go func() {
+		defer close(t.done)
+		defer t.client.Stop(context.Background()) // ends nothing that is needed
+		panics.Repeat(t.ctx.Done(), panics.Task, time.Second, t.run)
+	}()
 	return t, nil
 }
 
@@ -164,8 +170,6 @@ func (t *Tracer) Close() {
 
 // run exports what is recorded, until Close.
 func (t *Tracer) run() {
-	defer close(t.done)
-	defer t.client.Stop(context.Background()) // ends nothing that is needed
 	tick := time.NewTicker(exportEvery)
 	defer tick.Stop()
 	batch := make([]*Request, 0, maxBatch)

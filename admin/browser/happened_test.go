@@ -1,9 +1,9 @@
 package browser
 
 import (
+	"fmt"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -11,12 +11,23 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/hashicorp/consul/api"
+
+	"sluice/test/consultest"
 )
 
 // events returns the sentences of the list of what happened, the latest first.
 func (p *page) events() []string {
 	p.t.Helper()
 	return evaluate[[]string](p, `[...document.querySelectorAll("#happened-list .long")].map(e => e.textContent)`)
+}
+
+// latest returns the sentence of the latest event, or "".
+func (p *page) latest() string {
+	p.t.Helper()
+	if all := p.events(); len(all) > 0 {
+		return all[0]
+	}
+	return ""
 }
 
 // choose selects an option as a user does.
@@ -37,7 +48,7 @@ routes: [{ path: /, service: told }, { path: /fixed, service: fixed }]
 `})
 	p := open(t, g.AdminURL())
 	has := func(text string) func() bool {
-		return func() bool { return len(p.events()) > 0 && strings.Contains(p.events()[0], text) }
+		return func() bool { return strings.Contains(p.latest(), text) }
 	}
 	p.await("the start", has("sluice is ready"))
 	const markup = `<img src=x onerror="window.broken = 1">`
@@ -93,12 +104,12 @@ func TestFeedContinuesAfterARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.await("the feed is interrupted", func() bool { return strings.Contains(p.text("#happened-count"), "the feed is interrupted") })
-	if got := p.events()[0]; !strings.HasPrefix(got, "sluice stops") {
+	if got := p.latest(); !strings.HasPrefix(got, "sluice stops") {
 		t.Errorf("the last event is %q", got)
 	}
 	g.start(t)
 	p.await("the events of the new process", func() bool {
-		return evaluate[bool](p, "live") && p.events()[0] == "sluice is ready" && strings.HasPrefix(p.text("#happened-count"), "10 events")
+		return evaluate[bool](p, "live") && p.latest() == "sluice is ready" && strings.HasPrefix(p.text("#happened-count"), "10 events")
 	})
 }
 
@@ -108,14 +119,11 @@ func TestFeedContinuesAfterARestart(t *testing.T) {
 func TestRowFollowsAKilledAppAtOnce(t *testing.T) {
 	t.Parallel()
 	const interval, slack = time.Second, time.Second
-	kill, address := serve(t, "127.0.0.1:0")
-	_, port, _ := strings.Cut(address, ":")
-	n, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
+	port := consultest.ReservePort(t) // for the app when it comes back, too
+	address := fmt.Sprint("127.0.0.1:", port)
+	kill := serve(t, address)
 	if err := consul.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{
-		Name: "prompt", ID: "prompt-1", Address: "127.0.0.1", Port: n,
+		Name: "prompt", ID: "prompt-1", Address: "127.0.0.1", Port: port,
 		Check: &api.AgentServiceCheck{HTTP: "http://" + address, Interval: interval.String(), Status: api.HealthPassing},
 	}); err != nil {
 		t.Fatal(err)
@@ -138,7 +146,7 @@ func TestRowFollowsAKilledAppAtOnce(t *testing.T) {
 		p.await("the row", func() bool { return p.peer("prompt-1").State == "unhealthy" })
 		shown := time.UnixMilli(evaluate[int64](p, `rows.unhealthy`)).Sub(killed)
 		t.Logf("from killing the app: Consul knows after %s, the row shows it after %s", known, shown)
-		kill, _ = serve(t, address)
+		kill = serve(t, address)
 		p.await("the row is back", func() bool { return p.peer("prompt-1").State == "up" })
 		if shown < known+slack && shown < interval+slack {
 			return
@@ -151,7 +159,7 @@ func TestRowFollowsAKilledAppAtOnce(t *testing.T) {
 
 // serve runs an app until kill is called, which closes its listener and its connections, or t
 // ends.
-func serve(t *testing.T, address string) (kill func(), at string) {
+func serve(t *testing.T, address string) (kill func()) {
 	t.Helper()
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
@@ -168,7 +176,7 @@ func serve(t *testing.T, address string) (kill func(), at string) {
 		<-done
 	})
 	t.Cleanup(kill)
-	return kill, listener.Addr().String()
+	return kill
 }
 
 // awaitVerdict waits until Consul's check of a service has a status, and returns when.

@@ -83,15 +83,15 @@ func startChromium(profile string) (stop func() error, err error) {
 	return func() error {
 		defer cancelAllocator()
 		defer cancelBrowser()
-		patience, cancel := context.WithTimeout(browser, 10*time.Second)
+		ctx, cancel := context.WithTimeout(browser, patience)
 		defer cancel()
-		return chromedp.Cancel(patience)
+		return chromedp.Cancel(ctx)
 	}, nil
 }
 
-// noneLeft returns an error if a process still uses the profile after a short wait.
+// noneLeft returns an error if a process still uses the profile after a while.
 func noneLeft(profile string) error {
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		var left []string
 		lines, _ := filepath.Glob("/proc/[0-9]*/cmdline") // none on other systems
 		for _, name := range lines {

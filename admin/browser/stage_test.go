@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"sluice/test/consultest"
 	"sluice/test/sluicetest"
 )
 
@@ -41,7 +42,7 @@ func startSluice(t *testing.T, o options) *gateway {
 	g := &gateway{file: filepath.Join(dir, "sluice.yaml")}
 	g.write(t, fmt.Sprintf("access_log: { path: off }\nshutdown: { delay: 0s }\nadmin: { %s }\nconsul: { addresses: [%q]%s }\n", o.admin, o.url, o.consul)+o.services)
 	g.args = sluicetest.Options{
-		Program: program, Listen: sluicetest.Any, Admin: sluicetest.Any,
+		Program: program, Listen: sluicetest.Any, Admin: fmt.Sprint("127.0.0.1:", consultest.ReservePort(t)),
 		Args: []string{"--config", g.file}, Log: filepath.Join(dir, "sluice.log"),
 	}
 	g.start(t)

@@ -9,6 +9,8 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/hashicorp/consul/api"
+
+	"sluice/test/consultest"
 )
 
 // texts returns the texts of all elements that match, as they are seen.
@@ -241,12 +243,7 @@ routes: [{ service: fixed }]
 func TestSentencesAboutAService(t *testing.T) {
 	t.Parallel()
 	register(t, api.AgentServiceRegistration{Name: "worded", ID: "worded-1", Port: startApp(t, "worded-1"), Tags: []string{"v1"}})
-	kill, address := serve(t, "127.0.0.1:0")
-	kill()
-	var port int
-	if _, err := fmt.Sscanf(address, "127.0.0.1:%d", &port); err != nil {
-		t.Fatal(err)
-	}
+	port := consultest.ReservePort(t) // nobody listens there
 	register(t, api.AgentServiceRegistration{Name: "worded", ID: "worded-2", Port: port, Tags: []string{"v2"}})
 	g := startSluice(t, options{services: `
 services:

@@ -35,7 +35,7 @@ const routeColumns = [
   ["path", r => r.path + (r.match === "prefix" || !r.match ? "" : " (" + r.match.replace("_", " ") + ")"), () => "long"],
   ["only if", r => (r.conditions ?? []).join("; "), () => "long"],
   ["goes to", targetOf, () => "long"],
-  ["from", r => r.asked_by ? "tag " + r.asked_by.tag + " of " + r.asked_by.service : r.origin, () => "long faint"],
+  ["from", r => r.asked_by && r.asked_by.dialect !== "default_rule" ? "tag " + r.asked_by.tag + " of " + r.asked_by.service : r.origin, () => "long faint"],
   ["result", outcomeOf, r => "long" + (verdicts.get(r.place)?.outcome === "chosen" ? " state up" : " faint")],
 ];
 const routeViews = new Map(), verdictViews = new Map();
@@ -113,7 +113,7 @@ async function verdictOf(answer) {
   const r = answer.route;
   if (!r) return ["No route matches: sluice answers 404.", []];
   const place = answer.candidates.find(c => c.outcome === "chosen").place;
-  const by = "route " + place + " (" + (r.asked_by ? "tag " + r.asked_by.tag : r.origin) + ")";
+  const by = "route " + place + " (" + (r.asked_by && r.asked_by.dialect !== "default_rule" ? "tag " + r.asked_by.tag : r.origin) + ")";
   const lines = [];
   if (r.mirror) lines.push("Copies of " + percent(r.mirror.share) + " of the requests go to " + r.mirror.service + ".");
   const service = r.weighted ? answer.service : r.service;

@@ -18,6 +18,7 @@ import (
 
 	"sluice/consul/registration"
 	"sluice/discovery"
+	"sluice/panics"
 )
 
 const (
@@ -176,6 +177,7 @@ func (s Survey) query(ctx context.Context, members []Member, self Replica) {
 		default:
 			turns <- struct{}{}
 			queries.Go(func() {
+				defer panics.Contain(panics.Task, nil)
 				defer func() { <-turns }()
 				answer, err := queryReplica(ctx, client, m.Admin, token)
 				if err == nil && answer.Replica != m.replica {

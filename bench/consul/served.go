@@ -105,7 +105,7 @@ func startProgram(ctx context.Context, dir, consulURL, ca string, services int) 
 	}
 	var file strings.Builder
 	fmt.Fprintf(&file, "log: { level: warn }\naccess_log: { path: \"off\" }\nadmin: { address: %q }\nlisteners:\n  - { name: web, address: %q }\n", addresses[0], addresses[1])
-	fmt.Fprintf(&file, "consul: { addresses: [%q], allow_local: true, tls: { ca: %q } }\nservices:\n", consulURL, ca)
+	fmt.Fprintf(&file, "discovery: { allow_local: true }\nconsul: { addresses: [%q], tls: { ca: %q } }\nservices:\n", consulURL, ca)
 	for n := range services {
 		fmt.Fprintf(&file, "  %s: { consul: {} }\n", serviceName(n))
 	}

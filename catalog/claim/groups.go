@@ -3,8 +3,6 @@ package claim
 import (
 	"fmt"
 	"hash/fnv"
-	"maps"
-	"slices"
 	"strings"
 
 	"sluice/catalog/native"
@@ -13,19 +11,17 @@ import (
 // maxGroups limits the groups of a service.
 const maxGroups = 256
 
-// largest returns the group of most of the members with these indexes.
-func largest(members []member, indexes []int) string {
-	count := make(map[string]int)
-	for _, i := range indexes {
-		count[groupName(members[i].tags)] += members[i].Weight
-	}
-	chosen := ""
-	for _, name := range slices.Sorted(maps.Keys(count)) {
-		if chosen == "" || count[name] > count[chosen] {
-			chosen = name
+// oldest returns the group of the oldest of the members with these indexes, and of several the one
+// with the smallest name: all replicas choose the same.
+func oldest(members []member, indexes []int) string {
+	chosen, name := indexes[0], groupName(members[indexes[0]].tags)
+	for _, i := range indexes[1:] {
+		other := groupName(members[i].tags)
+		if members[i].before(&members[chosen].Instance) || other < name && !members[chosen].before(&members[i].Instance) {
+			chosen, name = i, other
 		}
 	}
-	return chosen
+	return name
 }
 
 // groupName returns the name of the group of instances whose routes are made by tags. An
@@ -44,12 +40,13 @@ func (i Instance) has(key, value string) bool {
 	return ok && found == value && strings.HasPrefix(key, native.MetaRoute)
 }
 
-// groupsOf divides instances by the tags that make their routes. The instances without any
-// belong to no group. It reports false for too many groups.
+// groupsOf divides instances by the tags that make their routes. Those without any are the last
+// group, which selects all that the others leave, if the default rule makes routes for them; else
+// they belong to no group. It reports false for too many groups.
 func groupsOf(members []member) (map[string]Group, bool) {
 	groups := make(map[string]Group)
 	for _, m := range members {
-		if len(m.tags) == 0 {
+		if len(m.tags) == 0 && len(m.routes) == 0 {
 			continue
 		}
 		var g Group

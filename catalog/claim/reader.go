@@ -34,7 +34,7 @@ func NewReader(c *config.Config) Reader {
 	}
 	r.prefixes = r.catalog.TagPrefixes()
 	r.own = r.catalog.Reads(config.DialectSluice)
-	r.text = fmt.Sprintf("%q %+v %+v %s", r.catalog.Tags, r.catalog.Fabio, r.catalog.Traefik, r.dc)
+	r.text = fmt.Sprintf("%q %q %+v %+v %s", r.catalog.Tags, r.catalog.DefaultRule, r.catalog.Fabio, r.catalog.Traefik, r.dc)
 	if text := r.catalog.Traefik.DefaultRule; text != "" {
 		r.rule, _ = traefik.ParseDefaultRule(text) // valid: the loader checks it
 	}
@@ -44,8 +44,15 @@ func NewReader(c *config.Config) Reader {
 // Same reports whether r and o read the same from every instance.
 func (r Reader) Same(o Reader) bool { return r.text == o.text }
 
-// Reads reports whether the reader reads any dialect.
-func (r Reader) Reads() bool { return len(r.prefixes) > 0 }
+// Reads reports whether an instance can ask for routes: in a dialect, or by the default rule.
+func (r Reader) Reads() bool { return len(r.prefixes) > 0 || r.defaultRule() != "" }
+
+func (r Reader) defaultRule() string {
+	if r.catalog == nil {
+		return ""
+	}
+	return r.catalog.DefaultRule
+}
 
 // Asks reports whether a tag is one of a dialect.
 func (r Reader) Asks(tag string) bool {
@@ -53,13 +60,9 @@ func (r Reader) Asks(tag string) bool {
 	return slices.ContainsFunc(r.prefixes, func(prefix string) bool { return strings.HasPrefix(tag, prefix) })
 }
 
-// Profile returns the tags of the dialects of an instance as a text: equal for instances of
-// a service that ask for the same, and empty for those that ask for nothing.
-func (r Reader) Profile(i *discovery.Instance) string {
-	if i.Kind != "" || !r.Reads() {
-		return ""
-	}
-	var list []string
+// tags returns the tags of the dialects of an instance, and the entries of its meta that ask for
+// routes.
+func (r Reader) tags(i *discovery.Instance) (list []string) {
 	for _, tag := range i.Tags {
 		if r.Asks(tag) {
 			list = append(list, tag)
@@ -72,8 +75,19 @@ func (r Reader) Profile(i *discovery.Instance) string {
 			}
 		}
 	}
-	if len(list) == 0 {
+	return list
+}
+
+// Profile returns the tags of the dialects of an instance as a text: equal for instances of
+// a service that ask for the same, and empty for those that ask for nothing. One without such
+// tags asks for the route of the default rule, if there is one.
+func (r Reader) Profile(i *discovery.Instance) string {
+	if i.Kind != "" || !r.Reads() {
 		return ""
+	}
+	list := r.tags(i)
+	if len(list) == 0 {
+		return r.defaultRule()
 	}
 	slices.Sort(list)
 	var text []byte
@@ -90,6 +104,9 @@ func (r Reader) Read(service string, i *discovery.Instance) []Reading {
 	if i.Kind != "" || r.catalog == nil {
 		return list
 	}
+	if rule := r.defaultRule(); rule != "" && len(r.tags(i)) == 0 {
+		return append(list, Reading{config.DialectDefault, byDefault(rule, service)})
+	}
 	in := catalog.Instance{Service: service, Port: i.Port, Tags: i.Tags, Meta: i.Meta}
 	if r.own {
 		list = append(list, Reading{config.DialectSluice, native.Read(in)})
@@ -103,12 +120,4 @@ func (r Reader) Read(service string, i *discovery.Instance) []Reading {
 		list = append(list, Reading{config.DialectTraefik, traefik.Read(in, o)})
 	}
 	return list
-}
-
-// WeightOf returns the share of traffic that an instance gets at present.
-func WeightOf(i *discovery.Instance) int {
-	if !i.Usable() {
-		return 0
-	}
-	return max(1, i.Weight)
 }

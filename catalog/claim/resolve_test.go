@@ -17,15 +17,17 @@ import (
 	"sluice/route"
 )
 
-// instance returns an instance with tags in all dialects.
-func instance(service, id string, weight int, tags ...string) Instance {
+// instance returns an instance with tags in all dialects. One that was registered at 0 is not usable.
+func instance(service, id string, registered uint64, tags ...string) Instance {
 	in := catalog.Instance{Service: service, Port: 80, Tags: tags}
-	return Instance{ID: id, Node: "n", Weight: weight, Readings: []Reading{
+	return Instance{ID: id, Node: "n", Usable: registered > 0, Registered: registered, Readings: []Reading{
 		{config.DialectSluice, native.Read(in)},
 		{config.DialectFabio, fabio.Read(in, fabio.Options{})},
 		{config.DialectTraefik, traefik.Read(in, traefik.Options{})},
 	}}
 }
+
+func unusable(i Instance) Instance { i.Usable = false; return i }
 
 func service(name string, instances ...Instance) Service {
 	return Service{Name: name, InConsul: name, Instances: instances}
@@ -198,15 +200,21 @@ func TestResolve(t *testing.T) {
 		},
 		{
 			name: "a release: the old options", rules: allRules(),
-			services: []Service{service("a", instance("a", "1", 1, "urlprefix-h/x strip=/x"), instance("a", "2", 1, "urlprefix-h/x strip=/x"), instance("a", "3", 1, "urlprefix-h/x"))},
+			services: []Service{service("a", instance("a", "1", 7, "urlprefix-h/x strip=/x"), instance("a", "2", 8, "urlprefix-h/x"), instance("a", "3", 9, "urlprefix-h/x"))},
 			routes:   []string{`a h/x strip=/x ["urlprefix-h/x strip=/x"]`},
-			problems: []string{"a: more instances"},
+			problems: []string{"a: an older instance"},
 		},
 		{
-			name: "a release: the new options", rules: allRules(),
+			name: "a release: the new options, where no old instance is usable", rules: allRules(),
 			services: []Service{service("a", instance("a", "1", 0, "urlprefix-h/x strip=/x"), instance("a", "3", 1, "urlprefix-h/x"))},
 			routes:   []string{`a h/x ["urlprefix-h/x"]`},
-			problems: []string{"a: more instances"},
+			problems: []string{"a: an older instance"},
+		},
+		{
+			name: "a release: the old options, where no instance is usable", rules: allRules(),
+			services: []Service{service("a", unusable(instance("a", "1", 5, "urlprefix-h/x strip=/x")), unusable(instance("a", "3", 6, "urlprefix-h/x")))},
+			routes:   []string{`a h/x strip=/x ["urlprefix-h/x strip=/x"]`},
+			problems: []string{"a: an older instance"},
 		},
 		{
 			name: "a release: a new route", rules: allRules(),
@@ -215,7 +223,7 @@ func TestResolve(t *testing.T) {
 		},
 		{
 			name: "another protocol", rules: allRules(),
-			services: []Service{service("a", instance("a", "1", 1, "urlprefix-h/ proto=https"), instance("a", "2", 1, "urlprefix-h/ proto=https"), instance("a", "3", 1, "urlprefix-h/", "urlprefix-g/"))},
+			services: []Service{service("a", instance("a", "1", 1, "urlprefix-h/ proto=https"), instance("a", "3", 2, "urlprefix-h/", "urlprefix-g/"), instance("a", "4", 3, "urlprefix-h/", "urlprefix-g/"))},
 			routes:   []string{`a h/ ["urlprefix-h/ proto=https"]`},
 			problems: []string{"a: other settings", "a: other settings"},
 		},
@@ -254,6 +262,38 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// TestOldestServesUntilNobodyAsks rolls a service over to other options, one instance after the
+// other, in place and by replacement: the options change once, when the last old instance has gone.
+func TestOldestServesUntilNobodyAsks(t *testing.T) {
+	const seed = 3
+	random := rand.New(rand.NewPCG(seed, seed))
+	for range 100 {
+		var instances []Instance
+		next, size := uint64(1), 1+random.IntN(6)
+		for ; len(instances) < size; next++ {
+			instances = append(instances, instance("a", fmt.Sprint("old-", next), next, "urlprefix-h/ strip=/x proto=https"))
+		}
+		for _, at := range random.Perm(size) {
+			random.Shuffle(len(instances), func(i, j int) { instances[i], instances[j] = instances[j], instances[i] })
+			r := Resolve([]Service{service("a", instances...)}, allRules(), nil)
+			if len(r.Routes) != 1 || r.Routes[0].StripPrefix != "/x" || r.Settings["a"] == nil {
+				t.Fatalf("seed %d: an old instance asks, and the routes are %q", seed, lines(r))
+			}
+			i := slices.IndexFunc(instances, func(i Instance) bool { return i.ID == fmt.Sprint("old-", at+1) })
+			id := instances[i].ID
+			if random.IntN(2) == 0 {
+				id = fmt.Sprint("new-", next)
+			}
+			instances[i] = instance("a", id, next, "urlprefix-h/")
+			next++
+		}
+		r := Resolve([]Service{service("a", instances...)}, allRules(), nil)
+		if len(r.Routes) != 1 || r.Routes[0].StripPrefix != "" || r.Settings["a"]["upstream"] != nil && fmt.Sprint(r.Settings["a"]["upstream"]) != "{}" || len(r.Problems) > 0 {
+			t.Fatalf("seed %d: all instances are new, and the routes are %q, the settings %v, the problems %+v", seed, lines(r), r.Settings, r.Problems)
+		}
+	}
+}
+
 // The rules are those of the configuration.
 func TestNewRules(t *testing.T) {
 	c, err := config.Parse("sluice.yaml", []byte(`
@@ -282,7 +322,7 @@ routes: [{ host: H., path: /x/, service: x }, { path: /y, service: y }]
 		ForwardAuth: []config.Location{"http://auth/"}, Listeners: []string{"internal"}, Share: true,
 		StreamListeners: []string{"db"}, ReservedNames: map[string]bool{"git.example.com": true},
 		Defined: map[string]bool{"x": true, "y": true, "z": true}, Divided: map[string]bool{"x": true, "y": false, "z": false},
-		Requests: map[string]string{"y": "upstream.tls"},
+		Requests: map[string]string{"y": "upstream.tls"}, Named: map[string]bool{"x": true, "y": true, "z": true},
 		Taken: map[string]string{
 			key(c.Routes[0]): "sluice.yaml:10", key(c.Routes[1]): "sluice.yaml:10",
 			c.Listeners[2].StreamKeys()[0]: "the listener db", c.Listeners[3].StreamKeys()[0]: "the listener tls",
@@ -317,7 +357,7 @@ func TestAsks(t *testing.T) {
 	rules.Claims = []config.Claim{{Service: "[ab]*", Hosts: []string{"h", "f"}}}
 	on := func(i Instance, node string) Instance { i.Node = node; return i }
 	r := Resolve([]Service{
-		service("a", instance("a", "a2", 1, "urlprefix-h/ strip=/x"), on(instance("a", "a1", 1, "urlprefix-h/"), "m"), instance("a", "a1", 1, "urlprefix-h/"), instance("a", "a3", 1, "urlprefix-h/ weight=x")),
+		service("a", instance("a", "a2", 2, "urlprefix-h/ strip=/x"), on(instance("a", "a1", 1, "urlprefix-h/"), "m"), instance("a", "a1", 1, "urlprefix-h/"), instance("a", "a3", 1, "urlprefix-h/ weight=x")),
 		service("b", instance("b", "b1", 1, "sluice.route=h/ timeout=1s"), instance("b", "b2", 1, "sluice.route=h/ timeout=1s")),
 		service("b0", instance("b0", "b3", 1, "urlprefix-f/", "urlprefix-h:x:y/")),
 		service("c", instance("c", "c1", 1, "urlprefix-h/")),
@@ -439,7 +479,7 @@ func TestResolveAgain(t *testing.T) {
 		var instances []Instance
 		for i := range 1 + random.IntN(3) {
 			tags := []string{fmt.Sprintf("urlprefix-h%d/", random.IntN(4)), fmt.Sprintf("urlprefix-%s/ strip=/%d", name, random.IntN(2)), "urlprefix-x:y:z/"}
-			instances = append(instances, instance(name, fmt.Sprintf("%s-%d", name, i), 1+random.IntN(2), tags...))
+			instances = append(instances, instance(name, fmt.Sprintf("%s-%d", name, i), uint64(1+random.IntN(2)), tags...))
 		}
 		return service(name, instances...)
 	}

@@ -10,9 +10,21 @@ import (
 // Instance is an instance with what its tags ask for.
 type Instance struct {
 	ID, Node string
-	Weight   int // share of traffic; 0: it gets none at present
-	Meta     map[string]string
-	Readings []Reading
+	// Usable says that requests may go to it, and Registered is its [discovery.Instance.Registered]:
+	// see [Instance.before].
+	Usable     bool
+	Registered uint64
+	Meta       map[string]string
+	Readings   []Reading
+}
+
+// before reports whether i decides before o what a service gets: the oldest instance that is
+// usable does. Where none is, the oldest one does.
+func (i *Instance) before(o *Instance) bool {
+	if i.Usable != o.Usable {
+		return i.Usable
+	}
+	return i.Registered < o.Registered
 }
 
 // Reading is what the tags of an instance in one dialect ask for.
@@ -109,7 +121,7 @@ const (
 	// KindConflict: another service, or a document of the operator, has a route for the
 	// same requests.
 	KindConflict Kind = "conflict"
-	// KindDifferent: more instances of the service ask for something else.
+	// KindDifferent: an older instance of the service asks for something else.
 	KindDifferent Kind = "different"
 )
 

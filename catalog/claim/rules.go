@@ -2,6 +2,7 @@ package claim
 
 import (
 	"fmt"
+	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -44,6 +45,9 @@ type Rules struct {
 	Requests map[string]string
 	// Divided are the services for which an operator has defined groups.
 	Divided map[string]bool
+	// Named are the services that an operator names, in services or in a route.
+	// The default rule is not for them: who names a service decides who reaches it.
+	Named map[string]bool
 }
 
 // NewRules returns the rules of a configuration as operators wrote it, without what was found
@@ -52,9 +56,10 @@ func NewRules(c *config.Config) Rules {
 	rules := Rules{
 		Reserved: make(map[string]bool), ReservedNames: make(map[string]bool),
 		Defined: make(map[string]bool), Divided: make(map[string]bool), Requests: make(map[string]string),
+		Named: make(map[string]bool),
 	}
 	for name, service := range c.Services {
-		rules.Defined[name] = true
+		rules.Defined[name], rules.Named[name] = true, true
 		if why := service.NoStreams(); why != "" {
 			rules.Requests[name] = why
 		}
@@ -67,6 +72,9 @@ func NewRules(c *config.Config) Rules {
 		}
 		if r.Host != "" {
 			rules.Reserved[normalHost(r.Host)] = true
+		}
+		for _, name := range r.ServiceNames() {
+			rules.Named[name] = true
 		}
 	}
 	for _, l := range c.Listeners {
@@ -86,8 +94,17 @@ func NewRules(c *config.Config) Rules {
 	return rules
 }
 
-// normalHost returns a host in lower case, without a final dot.
-func normalHost(host string) string { return strings.TrimSuffix(strings.ToLower(host), ".") }
+// normalHost returns the only spelling of a host: in lower case, without a final dot, an IPv6
+// address in the form of RFC 5952.
+func normalHost(host string) string {
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		if ip, err := netip.ParseAddr(strings.TrimSuffix(inner, "]")); err == nil {
+			return "[" + ip.String() + "]"
+		}
+	}
+	return host
+}
 
 // allow returns the highest priority that service may use for r, or why it may not have it.
 func (u *Rules) allow(service string, r config.Route) (priority int, refused string) {
@@ -113,6 +130,8 @@ func (u *Rules) allow(service string, r config.Route) (priority int, refused str
 		return 0, fmt.Sprintf("the host %s belongs to the operator's own routes: want an entry of catalog.claims that names it", host)
 	case found:
 		return priority, ""
+	case r.Dialect == config.DialectDefault: // the rule is the operator's claim for the service
+		return 0, ""
 	case len(u.Claims) > 0:
 		return 0, "the service has no claim to this: want an entry of catalog.claims for the host and the path"
 	case r.HostRegexp != "" || wide:
@@ -133,7 +152,7 @@ func orAny(host string) string {
 // host is "" for a route without one, and for one with a pattern.
 func covers(c config.Claim, service, host string) (byName, covered bool) {
 	for _, claimed := range c.Hosts {
-		claimed = strings.TrimSuffix(strings.ToLower(strings.ReplaceAll(claimed, "{service}", service)), ".")
+		claimed = normalHost(strings.ReplaceAll(claimed, "{service}", service))
 		switch suffix, wildcard := strings.CutPrefix(claimed, "*"); {
 		case claimed == AnyHost:
 			covered = true

@@ -46,8 +46,13 @@ func newResolver(s Service, rules *Rules, decoded decodings) *resolver {
 	return &resolver{service: s, rules: rules, decoded: decoded, problems: newProblems()}
 }
 
-// decodings are checked routes, by the text of their keys.
-type decodings map[string]decoding
+// decodings are checked routes, by the text of their keys and who wrote it.
+type decodings map[written]decoding
+
+type written struct {
+	text string
+	by   config.Setter
+}
 
 type decoding struct {
 	text  string // of the keys
@@ -91,7 +96,9 @@ func (r *resolver) resolve() []*want {
 				v = &variant{asked: a}
 				variants[key][a.text] = v
 			}
-			v.weight += members[i].Weight
+			if len(v.members) == 0 || members[i].before(v.oldest) {
+				v.oldest = &members[i].Instance
+			}
 			v.members = append(v.members, i)
 			v.names = append(v.names, members[i].named())
 		}
@@ -106,7 +113,7 @@ func (r *resolver) resolve() []*want {
 			r.add(KindDifferent, w.asked, "not all instances of the service have this route, but it has groups of its own: all of them get the requests", true, w.members...)
 		default:
 			divided = true
-			w.group = largest(members, chosen.members)
+			w.group = oldest(members, chosen.members)
 		}
 		if r.weigh(w, members, chosen.members) {
 			divided = true
@@ -149,7 +156,7 @@ func (r *resolver) weigh(w *want, members []member, indexes []int) (divided bool
 
 // choose returns the route that the service wants to have of several with the same key.
 func (r *resolver) choose(variants map[string]*variant) (*want, *variant) {
-	chosen := heaviest(variants)
+	chosen := oldestOf(variants)
 	w := &want{asked: chosen.asked, service: r.service.Name, used: chosen.decoded, members: chosen.names}
 	w.used.Service, w.used.Dialect = r.service.Name, chosen.dialect
 	w.used.Origin = origin(w)
@@ -162,7 +169,7 @@ func (r *resolver) choose(variants map[string]*variant) (*want, *variant) {
 		w.over = append(w.over, askOf(r.service.Name, v.names, v.asked))
 		r.problems.add(Problem{
 			Ask: w.over[len(w.over)-1], Kind: KindDifferent, Harmless: true, Wanted: &v.decoded, Winner: &winner,
-			Reason: "more instances of the service ask for this route with other options: it gets no requests for it until they are fewer",
+			Reason: "an older instance of the service asks for this route with other options, which count until no instance in service asks for them: this one gets no requests for it",
 		})
 	}
 	return w, chosen
@@ -173,6 +180,9 @@ func (r *resolver) member(i Instance) member {
 	m := member{Instance: i, routes: make(map[string]asked)}
 	settings := make(catalog.Keys)
 	for _, reading := range i.Readings {
+		if reading.Dialect == config.DialectDefault && r.rules.Named[r.service.Name] {
+			continue
+		}
 		m.tags = append(m.tags, reading.Tags...)
 		for _, c := range reading.Complaints {
 			r.complain(i, reading.Dialect, c.Tag, c.Column, c.Want, c.Harmless)
@@ -199,7 +209,7 @@ func (r *resolver) member(i Instance) member {
 func (r *resolver) route(m *member, a asked) {
 	problem := func(kind Kind, reason string, harmless bool) { r.add(kind, a, reason, harmless, m.named()) }
 	d := r.decoded.of(a.route)
-	if d.wrong != "" && !a.route.Closed && restricts(a.route.Keys) {
+	if d.wrong != "" && !a.route.Closed && a.route.Keys.Restricts() {
 		problem(KindBad, d.wrong+"; the route denies every request", false)
 		a.route = a.route.Deny()
 		d = r.decoded.of(a.route)
@@ -256,19 +266,17 @@ func (r *resolver) keep(m *member, a asked) {
 	m.routes[a.key] = a
 }
 
-// restricts reports whether a route is to be for some clients only.
-func restricts(keys catalog.Keys) bool {
-	return slices.ContainsFunc([]string{"allow", "deny", "basic_auth", "forward_auth"}, func(key string) bool { return keys[key] != nil })
-}
-
-// of checks the keys of a route as those in a file.
+// of checks the keys of a route as those in a file, and that tags or the meta may set them.
 func (l decodings) of(asked catalog.Route) decoding {
-	text := textOf(asked)
-	if d, known := l[text]; known {
+	text, by := textOf(asked), config.ByTag
+	if asked.Meta {
+		by = config.ByRegistration
+	}
+	if d, known := l[written{text, by}]; known {
 		return d
 	}
 	d := decoding{text: text}
-	if decoded, err := config.DecodeRoute(asked.Keys); err != nil {
+	if decoded, err := config.DecodeRoute(asked.Keys, by); err != nil {
 		d.wrong = err.Error()
 	} else if checked, err := route.Check(withMore(&decoded, asked.More)); err != nil {
 		var list []string
@@ -281,7 +289,7 @@ func (l decodings) of(asked catalog.Route) decoding {
 	} else {
 		d.route, d.key = decoded, checked.Key
 	}
-	l[text] = d
+	l[written{text, by}] = d
 	return d
 }
 
@@ -292,7 +300,7 @@ func textOf(r catalog.Route) string {
 	}
 	more, err := json.Marshal(r.More)
 	if err != nil {
-		panic("BUG: claim: " + err.Error()) // texts and networks always have JSON
+		return r.Keys.String() + fmt.Sprint(r.More)
 	}
 	return r.Keys.String() + string(more)
 }
@@ -311,45 +319,44 @@ func withMore(r *config.Route, more *route.Conditions) route.Route {
 // variant is what some instances of a service ask for with one route.
 type variant struct {
 	asked
-	weight  int
+	oldest  *Instance
 	members []int // indexes
 	names   []Named
 }
 
-// heaviest returns the variant with the most weight, and of several the one with the smallest
-// text: all replicas choose the same one.
-func heaviest(variants map[string]*variant) *variant {
+// oldestOf returns the variant that the oldest instance asks for, and of several the one with the
+// smallest text: all replicas choose the same one.
+func oldestOf(variants map[string]*variant) *variant {
 	var chosen *variant
 	for _, text := range slices.Sorted(maps.Keys(variants)) {
-		if v := variants[text]; chosen == nil || v.weight > chosen.weight {
+		if v := variants[text]; chosen == nil || v.oldest.before(chosen.oldest) {
 			chosen = v
 		}
 	}
 	return chosen
 }
 
-// settle decides the settings of a service: those that most of its instances with routes ask
+// settle decides the settings of a service: those that the oldest of its instances with routes asks
 // for. The others lose their routes.
 func (r *resolver) settle(members []member) {
-	weights := make(map[string]int)
-	for _, m := range members {
-		if len(m.routes) > 0 {
-			weights[m.settings] += m.Weight
+	var first *member
+	for i := range members {
+		m := &members[i]
+		if len(m.routes) > 0 && (first == nil || m.before(&first.Instance) || m.settings < first.settings && !first.before(&m.Instance)) {
+			first = m
 		}
 	}
-	chosen := ""
-	for _, text := range slices.Sorted(maps.Keys(weights)) {
-		if chosen == "" || weights[text] > weights[chosen] {
-			chosen = text
-		}
+	if first == nil {
+		return
 	}
+	chosen := first.settings
 	settled := false
 	for i := range members {
 		m := &members[i]
 		switch {
 		case len(m.routes) == 0:
 		case m.settings != chosen:
-			r.drop(m, KindDifferent, "more instances of the service ask for other settings, which the service has only once")
+			r.drop(m, KindDifferent, "an older instance of the service asks for other settings, which the service has only once: they count until no instance in service asks for them")
 		case !r.rules.Insecure && strings.Contains(chosen, `"insecure":"true"`):
 			r.drop(m, KindRefused, "TLS without verification needs catalog.insecure: true in the file, or the service there with upstream.tls")
 		case !settled:
@@ -380,6 +387,9 @@ func origin(w *want) string {
 	from := w.members[0].ID
 	if n := len(w.members) - 1; n > 0 {
 		from += fmt.Sprintf(" and %d more", n)
+	}
+	if w.dialect == config.DialectDefault {
+		return fmt.Sprintf("%s, for %s without tags", catalog.Shorten(tagOf(w.route)), from)
 	}
 	return fmt.Sprintf("tag %s of %s", catalog.Shorten(tagOf(w.route)), from)
 }

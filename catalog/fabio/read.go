@@ -97,7 +97,7 @@ func (r *reader) read(text string) {
 	}
 	r.options(fields)
 	if r.refused {
-		if r.route.Keys["allow"] == nil && r.route.Keys["deny"] == nil && !r.route.Closed {
+		if !r.route.Keys.Restricts() && !r.route.Closed {
 			return
 		}
 		r.route.Closed = true // it was to be for some clients only

@@ -4,7 +4,7 @@
 //	sluice.upstream=KEY=VALUE …
 //
 // The keys are those of a route and of upstream in the configuration file, with dots between
-// the levels. With match=regexp, the pattern in PATH begins at the start of the path. The meta key sluice_route, or one that begins with sluice_route_, is another
+// the levels. Which of them a tag may set is decided where they are decoded. With match=regexp, the pattern in PATH begins at the start of the path. The meta key sluice_route, or one that begins with sluice_route_, is another
 // spelling of the tag sluice.route.
 package native
 
@@ -53,7 +53,7 @@ func read(reading *catalog.Reading, tag, text string) {
 		return
 	}
 	name, value, _ := strings.Cut(text, "=")
-	r := &reader{reading: reading, tag: tag}
+	r := &reader{reading: reading, tag: tag, meta: tag != text}
 	r.at = len(tag) - len(value)
 	switch name {
 	case Route:
@@ -69,7 +69,8 @@ func read(reading *catalog.Reading, tag, text string) {
 type reader struct {
 	reading *catalog.Reading
 	tag     string
-	at      int // index of the value in tag
+	meta    bool // tag is an entry of the meta
+	at      int  // index of the value in tag
 	failed  bool
 }
 
@@ -88,13 +89,6 @@ var short = map[string]string{
 	"method":   "methods",
 	"code":     "redirect.code",
 }
-
-// forbidden are keys of a route that belong to the operator: two instances of a service may
-// have different tags during a release, and who can read a service can read its tags.
-var forbidden = []string{"service", "group", "split", "mirror", "basic_auth", "host", "host_regexp", "path"}
-
-// restricting are keys of a route that say who may use it.
-var restricting = []string{"allow", "deny", "basic_auth", "forward_auth"}
 
 // lists are keys whose value is a list.
 var lists = []string{
@@ -119,25 +113,24 @@ func (r *reader) route(value string) {
 		r.complain(words[0].at, "want HOST/PATH, HOST or /PATH before the first KEY=VALUE")
 		return
 	}
-	route := catalog.Route{Tags: []string{r.tag}, Keys: catalog.Keys{"path": "/" + path}}
+	route := catalog.Route{Tags: []string{r.tag}, Meta: r.meta, Keys: catalog.Keys{"path": "/" + path}}
 	if host != "" {
 		route.Keys["host"] = host
 	}
-	closed := false
 	for _, w := range words[1:] {
 		key, value, ok := strings.Cut(w.text, "=")
-		if !ok || key == "" {
-			r.complain(w.at, "want KEY=VALUE")
-			continue
-		}
 		if long := short[key]; long != "" {
 			key = long
 		}
-		first, _, _ := strings.Cut(key, ".")
-		closed = closed || slices.Contains(restricting, first)
+		path := split(key)
 		switch {
-		case slices.Contains(forbidden, first):
-			r.complain(w.at, "not in tags: want "+first+" in the file")
+		case !ok || key == "":
+			r.complain(w.at, "want KEY=VALUE")
+			if path = path[:1]; (catalog.Keys{path[0]: ""}).Restricts() {
+				route.Keys.Set("", path...)
+			}
+		case key == "host" || key == "host_regexp" || key == "path":
+			r.complain(w.at, "want the host and the path before the first KEY=VALUE, as HOST/PATH")
 		case key == "priority":
 			n, err := strconv.Atoi(value)
 			if err != nil {
@@ -145,21 +138,21 @@ func (r *reader) route(value string) {
 			}
 			route.Priority = n
 		case slices.Contains(lists, key):
-			known, _ := route.Keys.Get(split(key)...).([]string)
+			known, _ := route.Keys.Get(path...).([]string)
 			for item := range strings.SplitSeq(value, ",") {
 				known = append(known, strings.TrimSpace(item))
 			}
-			route.Keys.Set(known, split(key)...)
+			route.Keys.Set(known, path...)
 		case key == "redirect":
 			route.Keys.Set(value, "redirect", "to")
 		default:
-			route.Keys.Set(value, split(key)...)
+			route.Keys.Set(value, path...)
 		}
 	}
 	if route.Keys["match"] == "regexp" {
 		route.Keys["path"] = "^/" + path // from the start of the path
 	}
-	if r.failed && !closed {
+	if r.failed && !route.Keys.Restricts() {
 		return
 	}
 	if r.failed {

@@ -118,6 +118,4 @@ func (e *effects) stripFitting(keys catalog.Keys, rule label) bool {
 }
 
 // restricts reports whether the route is to be for some clients only.
-func (e *effects) restricts() bool {
-	return e.closed || e.keys["allow"] != nil || e.keys["forward_auth"] != nil
-}
+func (e *effects) restricts() bool { return e.closed || e.keys.Restricts() }

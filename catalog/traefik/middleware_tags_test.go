@@ -221,7 +221,7 @@ var middlewareTags = []tagTest{
 			`traefik.http.services.service1.loadbalancer.server.port=80`,
 		},
 		[]string{
-			`16 {"allow":["192.168.1.7","127.0.0.1/32"],"host":"mydomain","redirect":{"code":"307","to":"https://$host$path"},"when":{"scheme":"http"}}`,
+			`16 {"allow":["192.168.1.7","127.0.0.1/32"],"host":"mydomain","redirect":{"code":"307","get_code":"302","to":"https://$host$path"},"when":{"scheme":"http"}}`,
 			`16 {"allow":["192.168.1.7","127.0.0.1/32"],"host":"mydomain","when":{"scheme":"https"}}`,
 		}, ``,
 		[]string{},
@@ -237,6 +237,45 @@ var middlewareTags = []tagTest{
 		}, ``,
 		[]string{
 			`0: the chain of middlewares is too deep, or uses itself; the route denies every request`,
+		},
+	},
+	{
+		`fields of a client certificate, which sluice does not set`, []string{
+			"traefik.http.routers.r.rule=Host(`a`)",
+			`traefik.http.routers.r.middlewares=c`,
+			`traefik.http.middlewares.c.passtlsclientcert.pem=true`,
+		},
+		[]string{
+			`closed 9 {"deny":["0.0.0.0/0","::/0"],"host":"a"}`,
+		}, ``,
+		[]string{
+			`0: the peers believe X-Forwarded-Tls-Client-Cert, which sluice does not set, and clients could: want a listener in the file with tls.client_ca, which tells peers X-Forwarded-Client-Cert; the route denies every request`,
+		},
+	},
+	{
+		`options of TLS, which may ask for client certificates`, []string{
+			"traefik.http.routers.r.rule=Host(`a`)",
+			`traefik.http.routers.r.tls=true`,
+			`traefik.http.routers.r.tls.options=mtls@file`,
+		},
+		[]string{
+			`closed 9 {"deny":["0.0.0.0/0","::/0"],"host":"a","when":{"scheme":"https"}}`,
+		}, ``,
+		[]string{
+			`0: the options may ask clients for certificates, and settings of TLS are those of the listener: want a listener in the file with them, and the router without tls.options; the route denies every request`,
+		},
+	},
+	{
+		`hosts that the middleware allows`, []string{
+			"traefik.http.routers.r.rule=PathPrefix(`/a`)",
+			`traefik.http.routers.r.middlewares=h`,
+			`traefik.http.middlewares.h.headers.allowedhosts=a.example`,
+		},
+		[]string{
+			`closed 16 {"deny":["0.0.0.0/0","::/0"],"match":"string_prefix","path":"/a"}`,
+		}, ``,
+		[]string{
+			`0: sluice decides by the rule which hosts a router has: want Host in the rule; the route denies every request`,
 		},
 	},
 	{

@@ -35,11 +35,12 @@ var middlewares = map[string]func(e *effects, kind label, options *part){
 	"stripprefix":      (*effects).stripPrefix,
 	"stripprefixregex": (*effects).stripPrefixRegexp,
 
-	"circuitbreaker":    ignored("sluice ejects failing peers, always: ignored"),
-	"contenttype":       ignored("sluice never guesses a content type: ignored"),
-	"errors":            ignored("sluice has no pages for errors: ignored"),
-	"grpcweb":           ignored("sluice does not translate gRPC-Web: ignored"),
-	"passtlsclientcert": ignored("what a peer is told about a client certificate is a setting of the listener: ignored"),
+	"circuitbreaker": ignored("sluice ejects failing peers, always: ignored"),
+	"contenttype":    ignored("sluice never guesses a content type: ignored"),
+	"errors":         ignored("sluice has no pages for errors: ignored"),
+	"grpcweb":        ignored("sluice does not translate gRPC-Web: ignored"),
+
+	"passtlsclientcert": (*effects).passClientCertificate,
 }
 
 func ignored(want string) func(*effects, label, *part) {
@@ -125,10 +126,16 @@ func (e *effects) redirectScheme(kind label, options *part) {
 	if port, ok := options.get("port"); ok && port != "" && port != map[string]string{"http": "80", "https": "443"}[scheme] {
 		to += ":" + port
 	}
-	e.scheme, e.toScheme = scheme, catalog.Keys{"to": to + "$path", "code": "307"}
+	e.scheme, e.toScheme = scheme, redirectKeys(options)
+	e.toScheme["to"] = to + "$path"
+}
+
+// redirectKeys returns the keys of a redirect with Traefik's statuses, which are others for GET.
+func redirectKeys(options *part) catalog.Keys {
 	if permanent, _ := options.get("permanent"); permanent == "true" {
-		e.toScheme["code"] = "308"
+		return catalog.Keys{"code": "308", "get_code": "301"}
 	}
+	return catalog.Keys{"code": "307", "get_code": "302"}
 }
 
 // redirectRegexp makes a redirect of what the pattern matches first.
@@ -152,11 +159,8 @@ func (e *effects) redirectRegexp(kind label, options *part) {
 		return
 	}
 	replacement, _ := options.get("replacement")
-	redirect := within(re, replacement)
-	redirect["code"] = "307"
-	if permanent, _ := options.get("permanent"); permanent == "true" {
-		redirect["code"] = "308"
-	}
+	redirect := redirectKeys(options)
+	maps.Copy(redirect, within(re, replacement))
 	e.keys["redirect"] = redirect
 }
 
@@ -356,6 +360,12 @@ func (e *effects) rateLimit(kind label, options *part) {
 	}
 }
 
+// passClientCertificate denies: the peers believe fields that sluice does not set, so a client
+// could forge them.
+func (e *effects) passClientCertificate(kind label, _ *part) {
+	e.close(kind, "the peers believe X-Forwarded-Tls-Client-Cert, which sluice does not set, and clients could: want a listener in the file with tls.client_ca, which tells peers X-Forwarded-Client-Cert")
+}
+
 func (e *effects) inFlight(kind label, _ *part) {
 	e.ignore(kind, "requests at a time are limited per service: ignored; want limits.requests of the service in the file")
 }
@@ -451,6 +461,8 @@ func (e *effects) headers(_ label, options *part) {
 			}
 		case text != "":
 			e.header("response_headers", text, l.value)
+		case l.path[0] == "allowedhosts":
+			e.close(l, "sluice decides by the rule which hosts a router has: want Host in the rule")
 		case strings.HasPrefix(l.path[0], "sts") || l.path[0] == "forcestsheader":
 			e.ignore(l, "Strict-Transport-Security is a setting of the listener (hsts): ignored")
 		default:

@@ -10,7 +10,7 @@ var pathTags = []tagTest{
 			`traefik.http.middlewares.m.redirectscheme.permanent=true`,
 		},
 		[]string{
-			`9 {"host":"a","redirect":{"code":"308","to":"https://$host$path"},"when":{"scheme":"http"}}`,
+			`9 {"host":"a","redirect":{"code":"308","get_code":"301","to":"https://$host$path"},"when":{"scheme":"http"}}`,
 			`9 {"host":"a","when":{"scheme":"https"}}`,
 		}, ``,
 		[]string{},
@@ -23,7 +23,7 @@ var pathTags = []tagTest{
 			`traefik.http.middlewares.m.redirectscheme.port=8443`,
 		},
 		[]string{
-			`9 {"host":"a","redirect":{"code":"307","to":"https://$host:8443$path"},"when":{"scheme":"http"}}`,
+			`9 {"host":"a","redirect":{"code":"307","get_code":"302","to":"https://$host:8443$path"},"when":{"scheme":"http"}}`,
 			`9 {"host":"a","when":{"scheme":"https"}}`,
 		}, ``,
 		[]string{},
@@ -48,7 +48,7 @@ var pathTags = []tagTest{
 			`traefik.http.middlewares.test-redirectregex.redirectregex.replacement=http://mydomain/${1}`,
 		},
 		[]string{
-			`9 {"host":"a","redirect":{"code":"307","regexp":"^(.*?)(^http://localhost/(.*))(.*)$","to":"${1}http://mydomain/${3}${4}"}}`,
+			`9 {"host":"a","redirect":{"code":"307","get_code":"302","regexp":"^(.*?)(^http://localhost/(.*))(.*)$","to":"${1}http://mydomain/${3}${4}"}}`,
 		}, ``,
 		[]string{},
 	},
@@ -62,7 +62,7 @@ var pathTags = []tagTest{
 			`traefik.http.middlewares.strip.stripprefix.prefixes=/dash`,
 		},
 		[]string{
-			`9 {"host":"a","redirect":{"code":"308","regexp":"^(.*?)(^(https?://[^/]+/dash)$)(.*)$","to":"${1}${3}/${4}"},"strip_prefix":"/dash"}`,
+			`9 {"host":"a","redirect":{"code":"308","get_code":"301","regexp":"^(.*?)(^(https?://[^/]+/dash)$)(.*)$","to":"${1}${3}/${4}"},"strip_prefix":"/dash"}`,
 		}, ``,
 		[]string{},
 	},
@@ -74,7 +74,7 @@ var pathTags = []tagTest{
 			`traefik.http.middlewares.m.redirectregex.replacement=${name}x$name/$0-$1x${9}$$1$-${a-b}$`,
 		},
 		[]string{
-			`9 {"host":"a","redirect":{"code":"307","regexp":"^(.*?)((?P\u003cname\u003eb)|c)(.*)$","to":"${1}${3}x${3}/${2}-$$1$$-$${a-b}$$${4}"}}`,
+			`9 {"host":"a","redirect":{"code":"307","get_code":"302","regexp":"^(.*?)((?P\u003cname\u003eb)|c)(.*)$","to":"${1}${3}x${3}/${2}-$$1$$-$${a-b}$$${4}"}}`,
 		}, ``,
 		[]string{},
 	},

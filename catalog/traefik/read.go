@@ -216,6 +216,9 @@ func (r *reader) secure(router *part, e *effects) {
 		case len(l.path) == 1 && l.value == "false":
 		case len(l.path) == 1:
 			e.secure = true
+		case l.path[1] == "options" && l.value != "default":
+			e.secure = true
+			e.close(l, "the options may ask clients for certificates, and settings of TLS are those of the listener: want a listener in the file with them, and the router without tls.options")
 		default:
 			e.secure = true
 			e.ignore(l, "certificates and settings of TLS are those of the listener: ignored")

@@ -52,7 +52,7 @@ func TestRedirectRegexp(t *testing.T) {
 			t.Fatalf("%q makes no route: %v", test, r.Complaints)
 		}
 		keys := r.Routes[0].Keys["redirect"].(catalog.Keys)
-		redirect, err := route.NewRegexpRedirect(keys["regexp"].(string), keys["to"].(string), 307)
+		redirect, err := route.NewRegexpRedirect(keys["regexp"].(string), keys["to"].(string), route.RedirectCodes{Code: 307})
 		if err != nil {
 			t.Fatalf("%q: %v", test, err)
 		}

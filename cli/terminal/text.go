@@ -39,6 +39,15 @@ func Age(d time.Duration) string {
 	return d.String()
 }
 
+// NothingKnown says why there are no peers yet: source has not told of the instances of
+// service since its watch began, some time ago, because of err; "": no query has failed.
+func NothingKnown(service, source string, ago time.Duration, err string) string {
+	if err == "" {
+		err = "no answer yet"
+	}
+	return Printable(fmt.Sprintf("%s: nothing is known about its instances for %s: %s: %s", Printable(service, 100), Age(ago), source, err), 500)
+}
+
 // Milliseconds formats a latency; "-" for none.
 func Milliseconds(ms float64) string {
 	if ms == 0 {

@@ -101,6 +101,11 @@ func (m model) nothing() string {
 	case m.now.At.IsZero() || m.service != m.asked:
 		return "…"
 	case m.service != "":
+		for _, s := range m.now.Services {
+			if s.Service == m.service && s.Watch.Pending() {
+				return terminal.NothingKnown(s.Service, s.Watch.Source, m.now.At.Sub(s.Watch.Since), s.Watch.LastError)
+			}
+		}
 		return "no peers"
 	}
 	return "no services"

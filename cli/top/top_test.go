@@ -195,6 +195,19 @@ func TestLateAnswerIsDropped(t *testing.T) {
 	}
 }
 
+// A service whose instances nobody has listed yet may have some.
+func TestServiceOfWhichNothingIsKnown(t *testing.T) {
+	s := newScreen(t, 100, 24, func(_ context.Context, service string) (Reading, error) {
+		return Reading{At: start, Services: []admin.Service{
+			{Service: "star", Watch: &admin.Watch{Source: "consul", State: "pending", Since: start.Add(-90 * time.Second), LastError: "refused\x1b[2J"}},
+		}}, nil
+	})
+	s.take()
+	s.press("enter")
+	s.take()
+	s.want("star: nothing is known about its instances for 1m30s: consul: refused?[2J")
+}
+
 func TestFilter(t *testing.T) {
 	s := newScreen(t, 100, 24, steady())
 	s.take()

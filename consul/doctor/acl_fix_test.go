@@ -55,7 +55,7 @@ func TestFixOfTwoAgentsWithTheDocumentedPolicy(t *testing.T) {
 	if finding.Node != "b" || finding.Fix.KeepNode != "a" || !finding.Fix.Possible || finding.Policy != write {
 		t.Fatalf("%+v %+v", finding, finding.Fix)
 	}
-	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultDone {
+	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultDone {
 		t.Fatalf("%+v", fixed)
 	}
 	checkRegistered(t, server, "star-1@a")
@@ -83,14 +83,14 @@ func TestFixOfTwoAgentsNamesMissingPermissions(t *testing.T) {
 		if !finding.Fix.Possible || finding.Policy != writeStar {
 			t.Errorf("%+v %+v", finding, finding.Fix)
 		}
-		fixed := d.Fix(t.Context(), finding, false)
+		fixed := d.Fix(t.Context(), finding, FixOptions{})
 		if fixed.Result != ResultFailed || !strings.HasPrefix(fixed.Detail, client.URL()) || !strings.Contains(fixed.Detail, `the token lacks service:write for "star"`) {
 			t.Errorf("%+v", fixed)
 		}
 	})
 	t.Run("service:write for this service", func(t *testing.T) {
 		d := doctor("writes-moon", readPolicy+`service "moon" { policy = "write" }`)
-		fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicate), false)
+		fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicate), FixOptions{})
 		if fixed.Result != ResultFailed || !strings.Contains(fixed.Detail, `the token lacks service:write for "star"`) {
 			t.Errorf("%+v", fixed)
 		}
@@ -104,7 +104,7 @@ func TestFixOfTwoAgentsNamesMissingPermissions(t *testing.T) {
 		if want := "agent \"b\" { policy = \"read\" }\n" + writeStar; finding.Policy != want {
 			t.Errorf("policy %q, want %q", finding.Policy, want)
 		}
-		if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+		if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft {
 			t.Errorf("%+v", fixed)
 		}
 	})
@@ -143,7 +143,7 @@ func TestFixOfTwoAgentsNamesMissingPermissions(t *testing.T) {
 		must(t, err)
 		d := doctor("may-all", readPolicy+writeStar)
 		d.goneTimeout = 2 * time.Second
-		fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicate), false)
+		fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicate), FixOptions{})
 		if fixed.Result != ResultFailed || !strings.Contains(fixed.Detail, `the agent's own token (acl.tokens.agent) lacks node:write for "b"`) {
 			t.Errorf("%+v", fixed)
 		}

@@ -109,7 +109,7 @@ func TestFixWithoutPermission(t *testing.T) {
 	if finding.ID != "star-1" || !finding.Fix.Possible || finding.Policy != "service \"star\" { policy = \"write\" }\n" {
 		t.Fatalf("%+v %+v", finding, finding.Fix)
 	}
-	fixed := d.Fix(t.Context(), finding, false)
+	fixed := d.Fix(t.Context(), finding, FixOptions{})
 	if fixed.Result != ResultFailed || !strings.Contains(fixed.Detail, `the token lacks service:write for "star"`) {
 		t.Errorf("%+v", fixed)
 	}
@@ -122,7 +122,7 @@ func TestFixWithoutPermission(t *testing.T) {
 
 	writer := token(t, agent, "writes", readPolicy+finding.Policy)
 	d = newDoctor(t, agent, nil, func(o *Options) { o.Consul.Token = writer })
-	if fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicateAddress), false); fixed.Result != ResultDone {
+	if fixed := d.Fix(t.Context(), one(t, examine(t, d), CodeDuplicateAddress), FixOptions{}); fixed.Result != ResultDone {
 		t.Errorf("with the policy shown: %+v", fixed)
 	}
 	checkRegistered(t, agent, "star-2@a")

@@ -297,22 +297,25 @@ func TestDuplicatesThatMayBeDifferentProcesses(t *testing.T) {
 		change   func(dropped *Instance)
 		findings int // of the kind
 		whyNot   string
+		confirm  bool
 	}{
-		{"the address of a node", "10.0.0.1", nil, 1, ""},
-		{"a name that each machine has for itself", "localhost", nil, 0, ""},
-		{"below it", "exporter.localhost", nil, 0, ""},
-		{"a name", "exporter", nil, 1, "exporter is a name"},
-		{"a loopback address", "127.0.0.1", nil, 0, ""},
-		{"an IPv6 loopback address", "::1", nil, 0, ""},
-		{"an unspecified address", "0.0.0.0", nil, 0, ""},
-		{"a link-local address", "169.254.1.1", nil, 0, ""},
-		{"an IPv6 link-local address", "fe80::1", nil, 0, ""},
-		{"a bridge of Docker", "172.17.0.2", nil, 1, "no node of the catalog has the address 172.17.0.2"},
-		{"a bridge of Podman", "10.88.0.2", nil, 1, "no node of the catalog has the address 10.88.0.2"},
-		{"other tags", "10.0.0.1", func(i *Instance) { i.Tags = []string{"canary"} }, 1, "its tags differ"},
-		{"other meta", "10.0.0.1", func(i *Instance) { i.Meta = map[string]string{"version": "2"} }, 1, "its meta values differ"},
-		{"more checks", "10.0.0.1", func(i *Instance) { i.Checks = 2 }, 1, "its checks differ"},
-		{"other checks", "10.0.0.1", func(i *Instance) { i.CheckKinds = []string{"alive http"} }, 1, "its checks differ"},
+		{"the address of a node", "10.0.0.1", nil, 1, "", false},
+		{"a name that each machine has for itself", "localhost", nil, 0, "", false},
+		{"below it", "exporter.localhost", nil, 0, "", false},
+		{"a name", "exporter", nil, 1, "exporter is a name", true},
+		{"a loopback address", "127.0.0.1", nil, 0, "", false},
+		{"an IPv6 loopback address", "::1", nil, 0, "", false},
+		{"an unspecified address", "0.0.0.0", nil, 0, "", false},
+		{"a link-local address", "169.254.1.1", nil, 0, "", false},
+		{"an IPv6 link-local address", "fe80::1", nil, 0, "", false},
+		{"a bridge of Docker", "172.17.0.2", nil, 1, "no node of the catalog has the address 172.17.0.2", true},
+		{"a bridge of Podman", "10.88.0.2", nil, 1, "no node of the catalog has the address 10.88.0.2", true},
+		{"a bridge of Docker, and other tags", "172.17.0.2", func(i *Instance) { i.Tags = []string{"canary"} }, 1, "its tags differ", false},
+		{"a bridge of Docker, in maintenance mode", "172.17.0.2", func(i *Instance) { i.Status = discovery.StatusMaintenance }, 1, "maintenance", false},
+		{"other tags", "10.0.0.1", func(i *Instance) { i.Tags = []string{"canary"} }, 1, "its tags differ", false},
+		{"other meta", "10.0.0.1", func(i *Instance) { i.Meta = map[string]string{"version": "2"} }, 1, "its meta values differ", false},
+		{"more checks", "10.0.0.1", func(i *Instance) { i.Checks = 2 }, 1, "its checks differ", false},
+		{"other checks", "10.0.0.1", func(i *Instance) { i.CheckKinds = []string{"alive http"} }, 1, "its checks differ", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := healthy()
@@ -331,8 +334,24 @@ func TestDuplicatesThatMayBeDifferentProcesses(t *testing.T) {
 				if finding.Fix.Possible != (test.whyNot == "") || !strings.Contains(finding.Fix.WhyNot, test.whyNot) {
 					t.Errorf("%+v, want %q", finding.Fix, test.whyNot)
 				}
+				if finding.Fix.Confirm != test.confirm || test.confirm != strings.Contains(finding.Do, "sluice doctor --fix deregisters it, after you confirm") {
+					t.Errorf("%+v: %s; to be confirmed: %v", finding.Fix, finding.Do, test.confirm)
+				}
 			}
 		})
+	}
+}
+
+// Without the nodes, no address is known to be the address of one.
+func TestDuplicatesWithUnknownNodes(t *testing.T) {
+	f := healthy()
+	f.NodeAddresses = nil
+	f.Instances = []Instance{star(1, "a", "10.0.0.1", 80), star(1, "b", "10.0.0.1", 80)}
+	own := Owner{Services: map[string]Registration{"star-1": {"star", "10.0.0.1:80"}}}
+	f.Owners = map[string]Owner{"a": own, "b": own}
+	findings := f.duplicateFindings()
+	if len(findings) != 1 || !findings[0].Fix.Confirm || !strings.HasPrefix(findings[0].Fix.WhyNot, "the nodes of the catalog could not be read") {
+		t.Errorf("%+v", findings)
 	}
 }
 

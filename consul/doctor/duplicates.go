@@ -105,7 +105,10 @@ func (f *Facts) duplicateFinding(i, keep Instance) Finding {
 	}
 	owner := f.Owners[i.Node]
 	finding.Fix.Agent = owner.URL
-	finding.Fix.WhyNot = f.whyNot(i, keep)
+	if finding.Fix.WhyNot = f.whyNot(i, keep); finding.Fix.WhyNot == "" {
+		finding.Fix.WhyNot = f.doubt(i)
+		finding.Fix.Confirm = finding.Fix.WhyNot != ""
+	}
 	finding.Fix.Possible = finding.Fix.WhyNot == ""
 	if f.Token.ACLs {
 		finding.Policy = owner.Lacks + fmt.Sprintf("service %q { policy = \"write\" }\n", i.Service)
@@ -113,6 +116,9 @@ func (f *Facts) duplicateFinding(i, keep Instance) Finding {
 	switch {
 	case finding.Fix.Possible:
 		finding.Do = "sluice doctor --fix deregisters it, through the agent of node " + i.Node + "."
+		finding.Command = f.agentDeregister(i)
+	case finding.Fix.Confirm:
+		finding.Do = "If it is the same process, sluice doctor --fix deregisters it, after you confirm: " + finding.Fix.WhyNot + "."
 		finding.Command = f.agentDeregister(i)
 	case f.Nodes[i.Node].Liveness == NodeDead:
 		finding.Do = "Not fixed: " + finding.Fix.WhyNot + ". If the machine is gone for good, remove its node from the cluster."
@@ -123,7 +129,7 @@ func (f *Facts) duplicateFinding(i, keep Instance) Finding {
 	case owner.Problem != "":
 		finding.Do = "Not fixed: " + finding.Fix.WhyNot + ". Deregister it on its node's machine, or give the agent's URL: --agent-address " + shellWord(i.Node) + "=URL."
 		finding.Command = f.agentDeregister(i)
-	case finding.Fix.WhyNot == f.doubt(i, keep):
+	case finding.Fix.WhyNot == difference(i, keep):
 		finding.Do = "Not fixed: " + finding.Fix.WhyNot + ". If it is the same process, deregister this one."
 		finding.Command = f.agentDeregister(i)
 	default:
@@ -153,7 +159,7 @@ func (f *Facts) reason(i, keep Instance) string {
 	return live + "its agent lists it"
 }
 
-// whyNot returns why Doctor.Fix may not deregister i, or "".
+// whyNot returns why Doctor.Fix does not deregister i, whatever the operator confirms, or "".
 func (f *Facts) whyNot(i, keep Instance) string {
 	owner, asked := f.Owners[i.Node]
 	switch {
@@ -179,22 +185,31 @@ func (f *Facts) whyNot(i, keep Instance) string {
 	case keep.Status != discovery.StatusPassing:
 		return "the remaining registration, " + keep.ID + " on node " + keep.Node + ", is " + keep.Status.String()
 	}
-	return f.doubt(i, keep)
+	return difference(i, keep)
 }
 
-// doubt returns why two registrations with one address may be different processes, or
-// "". An address is known to be unique only if a node of the cluster has it: containers
-// and virtual machines often have the same addresses on many machines.
-func (f *Facts) doubt(i, keep Instance) string {
+// doubt returns why the address of i may be the address of several processes, or "". An
+// address is known to be unique only if a node of the cluster has it: containers and
+// virtual machines often have the same addresses on many machines. Only the operator
+// knows.
+func (f *Facts) doubt(i Instance) string {
 	_, err := netip.ParseAddr(i.Address)
 	switch {
 	case err != nil:
 		return i.Address + " is a name, which may resolve differently on each machine"
 	case locality.Ambiguous(i.Address):
 		return i.Address + " may be a different process on each machine and in each container"
+	case f.NodeAddresses == nil:
+		return "the nodes of the catalog could not be read, so several machines may have the address " + i.Address + ", such as for a container"
 	case !f.NodeAddresses[i.Address]:
 		return "no node of the catalog has the address " + i.Address + ", so several machines may have it, such as for a container"
 	}
+	return ""
+}
+
+// difference returns what shows that two registrations with one address may be different
+// processes, or "".
+func difference(i, keep Instance) string {
 	for _, part := range []struct {
 		what string
 		same bool

@@ -23,7 +23,7 @@ type Facts struct {
 	Filtered []string         // paths whose answers ACLs filtered
 	Owners   map[string]Owner // by node, of the nodes with duplicates
 	// NodeAddresses are the addresses of all nodes of the catalog, if there are
-	// duplicates.
+	// duplicates; nil: they could not be read.
 	NodeAddresses map[string]bool
 
 	Peers      []Peer // of a running sluice

@@ -119,6 +119,9 @@ type Finding struct {
 type Fix struct {
 	Possible bool   `json:"possible"`
 	WhyNot   string `json:"why_not,omitempty"` // if not Possible
+	// Confirm: WhyNot says only that the address may not be unique, so it is possible
+	// after the operator confirms that both registrations are for the same process.
+	Confirm bool `json:"confirm,omitempty"`
 
 	Agent string `json:"agent,omitempty"` // URL of the agent that registered it
 	// The registration that stays.

@@ -42,6 +42,15 @@ type Fixed struct {
 	Detail  string `json:"detail"`
 }
 
+// FixOptions say how Doctor.Fix treats a duplicate.
+type FixOptions struct {
+	// DryRun: nothing is deregistered.
+	DryRun bool
+	// Confirmed: the operator has seen Fix.WhyNot of the finding, and confirms that both
+	// registrations are for the same process. It has no effect without Fix.Confirm.
+	Confirmed bool
+}
+
 func (f Finding) Outcome(r Result, detail string) Fixed {
 	return Fixed{Service: f.Service, ID: f.ID, Node: f.Node, Address: f.Address, Result: r, Detail: detail}
 }
@@ -49,15 +58,16 @@ func (f Finding) Outcome(r Result, detail string) Fixed {
 // Fix deregisters the duplicate of a finding through the agent that registered it, and
 // waits until it is gone from the catalog. First it queries again, in the mode
 // "consistent": the registration must still be a duplicate, and the same other one must
-// stay and be passing. With dryRun it stops there.
-func (d *Doctor) Fix(ctx context.Context, finding Finding, dryRun bool) Fixed {
+// stay and be passing, and the operator must have confirmed what Fix.Confirm asks for. A
+// dry run stops there.
+func (d *Doctor) Fix(ctx context.Context, finding Finding, o FixOptions) Fixed {
 	left := func(format string, args ...any) Fixed {
 		return finding.Outcome(ResultLeft, fmt.Sprintf(format, args...))
 	}
 	switch {
 	case finding.Fix == nil:
 		return left("it is not a duplicate")
-	case !finding.Fix.Possible:
+	case !finding.Fix.allowed(finding.Fix, o):
 		return left("%s", finding.Fix.WhyNot)
 	}
 	f, err := d.again(ctx, finding.Service)
@@ -73,14 +83,18 @@ func (d *Doctor) Fix(ctx context.Context, finding Finding, dryRun bool) Fixed {
 	}
 	now := duplicates[n]
 	switch {
-	case !now.Fix.Possible:
+	case !now.Fix.allowed(finding.Fix, o):
 		return left("%s", now.Fix.WhyNot)
 	case now.Fix.KeepID != finding.Fix.KeepID || now.Fix.KeepNode != finding.Fix.KeepNode:
 		return left("the live registration is now %s on node %s: run the doctor again", now.Fix.KeepID, now.Fix.KeepNode)
 	}
 	stays := fmt.Sprintf("%s on node %s, passing, stays", now.Fix.KeepID, now.Fix.KeepNode)
-	if dryRun {
-		return finding.Outcome(ResultWould, fmt.Sprintf("would deregister it through %s; %s", now.Fix.Agent, stays))
+	if o.DryRun {
+		condition := ""
+		if now.Fix.Confirm {
+			condition = ", after you confirm that it is the same process: " + now.Fix.WhyNot
+		}
+		return finding.Outcome(ResultWould, fmt.Sprintf("would deregister it through %s%s; %s", now.Fix.Agent, condition, stays))
 	}
 	owner, err := d.ownerOf(finding.Node, map[string]string{f.Agent.Node: ""})
 	if err != nil || owner == nil {
@@ -97,6 +111,12 @@ func (d *Doctor) Fix(ctx context.Context, finding Finding, dryRun bool) Fixed {
 		return finding.Outcome(ResultFailed, detail)
 	}
 	return finding.Outcome(ResultDone, fmt.Sprintf("deregistered through %s, and gone from the catalog; %s", owner.URL, stays))
+}
+
+// allowed reports whether Doctor.Fix may go on with f, where the operator has seen shown.
+func (f *Fix) allowed(shown *Fix, o FixOptions) bool {
+	confirmed := (o.Confirmed || o.DryRun) && shown.Confirm && shown.WhyNot == f.WhyNot
+	return f.Possible || f.Confirm && confirmed
 }
 
 // again gathers the facts of one service.

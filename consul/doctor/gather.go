@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/consul"
+	"sluice/panics"
 )
 
 const (
@@ -263,6 +264,7 @@ func each(ctx context.Context, atOnce, count int, do func(ctx context.Context, n
 	var working sync.WaitGroup
 	for range min(atOnce, count) {
 		working.Go(func() {
+			defer panics.Contain(panics.Watch, func() { cancel(panics.Err) })
 			for n := int(next.Add(1)) - 1; n < count && ctx.Err() == nil; n = int(next.Add(1)) - 1 {
 				if err := do(ctx, n); err != nil {
 					cancel(err)

@@ -90,14 +90,14 @@ func (f *Facts) addressFinding(i Instance, refused string) (Finding, bool) {
 		return Finding{
 			Severity: severity, Code: CodeLoopback,
 			Seen: i.Address + " is registered, on another machine",
-			Why:  "A request to a loopback address would reach a process on sluice's machine. So sluice sends none, unless consul.allow_local is set.",
+			Why:  "A request to a loopback address would reach a process on sluice's machine. So sluice sends none, unless discovery.allow_local is set.",
 			Do:   register + " An instance without an address has that of its node.",
 		}, true
 	case ip.IsLinkLocalUnicast():
 		return Finding{
 			Severity: severity, Code: CodeLinkLocal,
 			Seen: i.Address + " is valid only within one network segment",
-			Why:  "Other machines may not reach it, or reach another process. So sluice sends no requests there, unless it was registered on the same machine.",
+			Why:  "Other machines may not reach it, or reach another process. So sluice sends no requests there.",
 			Do:   register,
 		}, true
 	case refused != "":

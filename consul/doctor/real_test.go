@@ -161,11 +161,11 @@ func TestFixDeregistersThroughTheOwner(t *testing.T) {
 	if finding.Node != "b" || finding.Fix.KeepNode != "a" || !finding.Fix.Possible || finding.Fix.Agent != client.URL() {
 		t.Fatalf("%+v %+v", finding, finding.Fix)
 	}
-	if fixed := d.Fix(t.Context(), finding, true); fixed.Result != ResultWould || !strings.Contains(fixed.Detail, client.URL()) {
+	if fixed := d.Fix(t.Context(), finding, FixOptions{DryRun: true}); fixed.Result != ResultWould || !strings.Contains(fixed.Detail, client.URL()) {
 		t.Errorf("dry run: %+v", fixed)
 	}
 	checkRegistered(t, server, "star-1@a", "star-1@b") // after a dry run
-	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultDone {
+	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultDone {
 		t.Fatalf("%+v", fixed)
 	}
 	checkRegistered(t, server, "star-1@a")
@@ -175,7 +175,7 @@ func TestFixDeregistersThroughTheOwner(t *testing.T) {
 	register(t, client, "marker", 9100, api.HealthPassing)
 	awaitRegistered(t, server, "marker@b", "star-1@a")
 
-	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft || fixed.Detail != "it is not a duplicate any more" {
+	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft || fixed.Detail != "it is not a duplicate any more" {
 		t.Errorf("a second time: %+v", fixed)
 	}
 	if findings := examine(t, d).of(CodeDuplicate); len(findings) != 0 {
@@ -207,7 +207,7 @@ func TestFixExaminesAgain(t *testing.T) {
 	// Now another registration is the live one.
 	registerAt(t, server, machine, "star-7", 9001, api.HealthPassing)
 	awaitRegistered(t, server, "star-1@a", "star-1@b", "star-7@a")
-	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft || !strings.Contains(fixed.Detail, "is now star-7 on node a") {
+	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft || !strings.Contains(fixed.Detail, "is now star-7 on node a") {
 		t.Errorf("%+v", fixed)
 	}
 	must(t, server.Client().Agent().ServiceDeregister("star-7"))
@@ -219,7 +219,7 @@ func TestFixExaminesAgain(t *testing.T) {
 		entries, _, err := server.Client().Health().Service("star", "", true, nil)
 		return err == nil && len(entries) == 1
 	})
-	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft {
 		t.Errorf("%+v", fixed)
 	}
 	// Both fail.
@@ -228,10 +228,41 @@ func TestFixExaminesAgain(t *testing.T) {
 		entries, _, err := server.Client().Health().Service("star", "", true, nil)
 		return err == nil && len(entries) == 0
 	})
-	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft || !strings.Contains(fixed.Detail, "critical") {
+	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft || !strings.Contains(fixed.Detail, "critical") {
 		t.Errorf("%+v", fixed)
 	}
 	checkRegistered(t, server, "star-1@a", "star-1@b")
+}
+
+// One container is registered with two agents, at an address that no node has.
+func TestFixOfAContainerIsConfirmed(t *testing.T) {
+	t.Parallel()
+	server, client := pair(t)
+	for _, agent := range []*consultest.Agent{client, server} {
+		registerAt(t, agent, "172.17.0.2", "star-1", 9001, api.HealthPassing)
+	}
+	awaitRegistered(t, server, "star-1@a", "star-1@b")
+	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
+	finding := one(t, examine(t, d), CodeDuplicate)
+	if finding.Fix.Possible || !finding.Fix.Confirm {
+		t.Fatalf("%+v", finding.Fix)
+	}
+	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft || fixed.Detail != finding.Fix.WhyNot {
+		t.Errorf("not confirmed: %+v", fixed)
+	}
+	if fixed := d.Fix(t.Context(), finding, FixOptions{DryRun: true}); fixed.Result != ResultWould || !strings.Contains(fixed.Detail, "after you confirm that it is the same process: "+finding.Fix.WhyNot) {
+		t.Errorf("dry run: %+v", fixed)
+	}
+	other := finding
+	other.Fix = &Fix{Confirm: true, WhyNot: "exporter is a name", KeepID: finding.Fix.KeepID, KeepNode: finding.Fix.KeepNode}
+	if fixed := d.Fix(t.Context(), other, FixOptions{Confirmed: true}); fixed.Result != ResultLeft || fixed.Detail != finding.Fix.WhyNot {
+		t.Errorf("something else was confirmed: %+v", fixed)
+	}
+	checkRegistered(t, server, "star-1@a", "star-1@b")
+	if fixed := d.Fix(t.Context(), finding, FixOptions{Confirmed: true}); fixed.Result != ResultDone {
+		t.Errorf("confirmed: %+v", fixed)
+	}
+	checkRegistered(t, server, "star-1@"+finding.Fix.KeepNode)
 }
 
 // Each machine has an exporter at localhost:9100, registered with its own agent.
@@ -258,7 +289,7 @@ func TestFixKeepsLoopbackAddressesOfDifferentMachines(t *testing.T) {
 		possible.Possible, possible.WhyNot = true, ""
 		for _, fix := range []*Fix{finding.Fix, &possible} { // as somebody might say who does not look
 			finding.Fix = fix
-			if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+			if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft {
 				t.Errorf("%+v", fixed)
 			}
 		}
@@ -274,7 +305,7 @@ func TestFixKeepsReusedID(t *testing.T) {
 	d := newDoctor(t, server, map[string]string{"b": client.URL()}, nil)
 	finding := one(t, examine(t, d), CodeDuplicate)
 	must(t, client.Client().Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "moon", ID: finding.ID, Address: machine, Port: 9001}))
-	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft {
 		t.Errorf("%+v", fixed)
 	}
 	services, err := client.Client().Agent().Services()
@@ -297,7 +328,7 @@ func TestFixRequiresTheOwnersAgent(t *testing.T) {
 		// Node a lists it and node b cannot be queried: a is the live one.
 		t.Fatalf("%+v %+v", finding, finding.Fix)
 	}
-	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft {
 		t.Errorf("%+v", fixed)
 	}
 	checkRegistered(t, server, "star-1@a", "star-1@b")
@@ -344,7 +375,7 @@ func TestDeadNode(t *testing.T) {
 	if finding.Node != "b" || finding.Fix.Possible || !strings.Contains(finding.Do, "its agent is dead") || finding.Command != "consul force-leave b" {
 		t.Errorf("%+v", finding)
 	}
-	if fixed := d.Fix(t.Context(), finding, false); fixed.Result != ResultLeft {
+	if fixed := d.Fix(t.Context(), finding, FixOptions{}); fixed.Result != ResultLeft {
 		t.Errorf("%+v", fixed)
 	}
 	checkRegistered(t, server, "star-1@a", "star-1@b", "star-2@b")

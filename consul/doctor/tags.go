@@ -39,7 +39,7 @@ func (f *Facts) resolveTags() tagged {
 		}
 		t.instances[name][claim.Named{ID: i.ID, Node: i.Node}] = i
 		services[name].Instances = append(services[name].Instances, claim.Instance{
-			ID: i.ID, Node: i.Node, Weight: claim.WeightOf(&i.Instance), Meta: i.Meta, Readings: reader.Read(inConsul, &i.Instance),
+			ID: i.ID, Node: i.Node, Usable: i.Usable(), Registered: i.Registered, Meta: i.Meta, Readings: reader.Read(inConsul, &i.Instance),
 		})
 		asks[name] = asks[name] || reader.Profile(&i.Instance) != ""
 	}
@@ -131,6 +131,9 @@ func tagFinding(p claim.Problem) Finding {
 		at = fmt.Sprintf(", column %d", p.Column)
 	}
 	f := Finding{Severity: SeverityError, Seen: fmt.Sprintf("tag %q%s: %s", p.Tag, at, p.Reason)}
+	if p.Dialect == config.DialectDefault {
+		f.Seen = p.Tag + ": " + p.Reason
+	}
 	switch {
 	case p.Kind == claim.KindConflict && p.Winner != nil:
 		f.Code = CodeTagConflict
@@ -151,7 +154,7 @@ func tagFinding(p claim.Problem) Finding {
 		f.Do = "If the service may have it, allow it in the section catalog of the file. If not, remove the tag."
 	case p.Kind == claim.KindDifferent:
 		f.Severity, f.Code = SeverityNotice, CodeTagsDiffer
-		f.Why = "The instance gets no requests by this route until more instances ask for the same as it does."
+		f.Why = "The instance gets no requests by this route until the older instances, which ask for something else, have gone."
 		f.Do = "Nothing during a release. Else register all instances with the same tags."
 	case p.Harmless:
 		f.Severity, f.Code = SeverityNotice, CodeTagBad

@@ -89,8 +89,8 @@ func TestTagFindings(t *testing.T) {
 		},
 		{
 			name: "other options", config: catalog,
-			instances: []Instance{asking("moon", 1, "urlprefix-h/"), asking("moon", 2, "urlprefix-h/"), asking("moon", 3, "urlprefix-h/ strip=/x")},
-			want:      []string{`notice tags-differ moon moon-3 on node a, 10.0.0.1:8003: tag "urlprefix-h/ strip=/x": more instances`},
+			instances: []Instance{asking("moon", 1, "urlprefix-h/"), asking("moon", 2, "urlprefix-h/"), asking("moon", 3, "urlprefix-h/ strip=/x").with(func(i *Instance) { i.Registered = 9 })},
+			want:      []string{`notice tags-differ moon moon-3 on node a, 10.0.0.1:8003: tag "urlprefix-h/ strip=/x": an older instance`},
 		},
 		{
 			name: "other routes", config: catalog,

@@ -20,7 +20,10 @@ import (
 type agentState struct {
 	url      string
 	clean    bool          // it has no registration of ours
+	again    bool          // a look is due after it was found clean: the process before may be registering
 	made     *registration // by this process, perhaps; nil: none
+	several  bool          // several agents answer at the URL
+	settling bool          // with several: not yet exactly one of them has the registration
 	failures int           // consecutive
 	due      time.Time     // of the next check
 	report   time.Time     // of the next report to a TTL check
@@ -69,10 +72,23 @@ func (r *Registrar) define(p *agentState, s Settings) (registration, error) {
 	return want, nil
 }
 
+// ours returns our registrations at an agent, also from the process before.
+func (r *Registrar) ours(ctx context.Context, url string) ([]*api.AgentService, error) {
+	found, err := r.Consul.Registered(ctx, url, r.Self.Owner.Key, r.Self.Owner.Value)
+	if err != nil || r.former == "" {
+		return found, err
+	}
+	former, err := r.Consul.Registered(ctx, url, r.Self.Owner.Key, r.former)
+	return append(found, former...), err
+}
+
 // ensure registers want if the agent in use has something different. others are our
 // registrations under other ids.
 func (r *Registrar) ensure(ctx context.Context, p *agentState, want registration, anew bool) (others []*api.AgentService, err error) {
-	found, err := r.Consul.Registered(ctx, p.url, r.Self.Owner.Key, r.Self.Owner.Value)
+	if p.several {
+		return nil, r.ensureOne(ctx, p, want)
+	}
+	found, err := r.ours(ctx, p.url)
 	if err != nil {
 		return nil, err
 	}
@@ -89,23 +105,31 @@ func (r *Registrar) ensure(ctx context.Context, p *agentState, want registration
 	if why == "" && !anew && p.made != nil {
 		return others, nil
 	}
+	if r.severalAgents(ctx, p, want, has(found, want.ID)) {
+		return nil, r.ensureOne(ctx, p, want)
+	}
+	return others, r.registerAgain(ctx, p, want, why)
+}
+
+// registerAgain registers want at an agent, because of why; "": only to be sure.
+func (r *Registrar) registerAgain(ctx context.Context, p *agentState, want registration, why string) error {
 	if want.Check != nil {
 		// A service that the agent has lost may not work now.
 		ready, _ := r.Ready(ctx)
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 		if !ready {
 			want.Check.Status = api.HealthCritical
 		}
 	}
-	err = r.register(ctx, p.url, want)
+	err := r.register(ctx, p.url, want)
 	known := p.made != nil
 	if err == nil || mayHaveTaken(err) {
 		p.made = &want
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r.mu.Lock()
 	r.status.Registrations++
@@ -116,7 +140,7 @@ func (r *Registrar) ensure(ctx context.Context, p *agentState, want registration
 		r.Log.Info().Str("service", want.Name).Str("id", want.ID).Str("address", want.Address).Int("port", want.Port).
 			Str("agent", p.url).Str("check", string(want.check)).Str("why", cmp.Or(why, "new process")).Msg("registered in Consul")
 	}
-	return others, nil
+	return nil
 }
 
 // register registers want. When ctx ends it waits up to finishTimeout for the answer:
@@ -154,7 +178,7 @@ func (r *Registrar) tidy(ctx context.Context, p *agentState, others []*api.Agent
 // drop deregisters services from an agent.
 func (r *Registrar) drop(ctx context.Context, url string, services []*api.AgentService, why string) error {
 	for _, s := range services {
-		if err := r.Consul.Deregister(ctx, url, s.Service, s.ID); err != nil {
+		if err := r.Consul.Deregister(ctx, url, s.Service, s.ID); err != nil && !errors.Is(err, consul.ErrNotRegistered) {
 			return err
 		}
 		r.Log.Info().Str("service", s.Service).Str("id", s.ID).Str("agent", url).Str("why", why).Msg("deregistered from Consul")
@@ -163,7 +187,7 @@ func (r *Registrar) drop(ctx context.Context, url string, services []*api.AgentS
 }
 
 // report reports to the agent's TTL check whether the service works.
-func (r *Registrar) report(ctx context.Context, url string, want registration) error {
+func (r *Registrar) report(ctx context.Context, p *agentState, want registration) error {
 	status, output := api.HealthPassing, "ready"
 	if ready, missing := r.Ready(ctx); !ready {
 		status, output = api.HealthCritical, strings.Join(missing, "\n")
@@ -171,14 +195,16 @@ func (r *Registrar) report(ctx context.Context, url string, want registration) e
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return r.Consul.Report(ctx, url, want.Name, want.Check.CheckID, status, output)
+	return r.atHolder(ctx, p, func(ctx context.Context) error {
+		return r.Consul.Report(ctx, p.url, want.Name, want.Check.CheckID, status, output)
+	})
 }
 
 // clear deregisters us from an agent that is not in use.
 func (r *Registrar) clear(ctx context.Context, p *agentState, inUse string) {
 	limited, cancel := context.WithTimeoutCause(ctx, clearTimeout, fmt.Errorf("no answer within %v", clearTimeout))
 	defer cancel()
-	found, err := r.Consul.Registered(limited, p.url, r.Self.Owner.Key, r.Self.Owner.Value)
+	found, err := r.ours(limited, p.url)
 	if err == nil {
 		why := "no longer configured"
 		if inUse != "" {
@@ -195,7 +221,8 @@ func (r *Registrar) clear(ctx context.Context, p *agentState, inUse string) {
 	p.done(err)
 	switch {
 	case err == nil:
-		p.clean, p.made, p.trouble = true, nil, ""
+		p.clean, p.again, p.made, p.trouble = !p.again, false, nil, ""
+		p.due = time.Now().Add(r.CheckInterval)
 	case p.made != nil && first:
 		r.Log.Warn().Err(err).Str("agent", p.url).Msg("cannot deregister from an agent that is not in use; will retry")
 	}

@@ -6,6 +6,9 @@
 // different. Then it deregisters the service from other agents, so that it is listed
 // once and never missing.
 //
+// Several agents may answer at one address, behind a load balancer. Then the catalog tells
+// which of them have the registration, and the registrar keeps exactly one.
+//
 // The meta of a registration identifies its owner ([Owner]). So a process also
 // finds the registrations of its predecessors: crashed, replaced, or with another id.
 package registration

@@ -23,6 +23,9 @@ type fake struct {
 	changed chan struct{}
 	calls   []call
 	sick    bool // the service
+
+	behind []string      // agents behind the URL balancer
+	next   func(int) int // the one of n for the next request
 }
 
 type fakeAgent struct {
@@ -31,6 +34,7 @@ type fakeAgent struct {
 	keeps    error // of every request to deregister
 	hangs    bool  // until ctx ends
 	takes    bool  // registrations all the same, while it hangs
+	dead     bool  // for the other agents
 	loses    bool  // the answer to a registration, which it takes
 
 	slow time.Duration // until it has taken a registration, whether or not somebody waits for that
@@ -93,6 +97,9 @@ func (f *fake) do(ctx context.Context, url, what string) (*fakeAgent, error) {
 	f.mu.Lock()
 	f.calls = append(f.calls, call{time.Now(), what})
 	a := f.agents[url]
+	if url == balancer {
+		a = f.agents[f.behind[f.next(len(f.behind))]]
+	}
 	err, hangs := a.err, a.hangs
 	if hangs || err != nil {
 		f.mu.Unlock()
@@ -146,8 +153,37 @@ func (f *fake) Deregister(ctx context.Context, url, _, id string) error {
 	if a.keeps != nil {
 		return a.keeps
 	}
+	if a.services[id] == nil {
+		return consul.ErrNotRegistered
+	}
 	delete(a.services, id)
 	return nil
+}
+
+// Listed returns what all agents have.
+func (f *fake) Listed(ctx context.Context, url, service, key, value string) ([]*api.ServiceEntry, error) {
+	if _, err := f.do(ctx, url, "list "+url); err != nil {
+		return nil, err
+	}
+	defer f.mu.Unlock()
+	var list []*api.ServiceEntry
+	for node, a := range f.agents {
+		for _, s := range a.services {
+			if s.Name != service || s.Meta[key] != value {
+				continue
+			}
+			checks := api.HealthChecks{{CheckID: "serfHealth", Status: api.HealthPassing}}
+			if a.dead {
+				checks[0].Status = api.HealthCritical
+			}
+			if s.Check != nil {
+				checks = append(checks, &api.HealthCheck{CheckID: s.Check.CheckID})
+			}
+			list = append(list, &api.ServiceEntry{Node: &api.Node{Node: node}, Checks: checks,
+				Service: &api.AgentService{ID: s.ID, Service: s.Name, Tags: s.Tags, Meta: maps.Clone(s.Meta), Port: s.Port, Address: s.Address}})
+		}
+	}
+	return list, nil
 }
 
 func (f *fake) Registered(ctx context.Context, url, key, value string) ([]*api.AgentService, error) {

@@ -44,7 +44,7 @@ func TestFailover(t *testing.T) {
 		time.Sleep(time.Second)
 		var changes []string
 		for _, c := range f.take("") {
-			if !strings.HasPrefix(c, "look") {
+			if !strings.HasPrefix(c, "look") && !strings.HasPrefix(c, "list") {
 				changes = append(changes, c)
 			}
 		}
@@ -213,5 +213,39 @@ func TestMayHaveTaken(t *testing.T) {
 		if got := mayHaveTaken(fmt.Errorf("consul: %w", c.err)); got != c.want {
 			t.Errorf("%s: %v", what, got)
 		}
+	}
+}
+
+// A process without a registration deregisters that of the process before, also when that
+// one was registering at the moment, and when its admin API had another address.
+func TestInheritedRegistrationIsRemoved(t *testing.T) {
+	for _, owner := range []string{someSelf.Self().Owner.Value, "web1/127.0.0.1:9081"} {
+		f := func() *fake {
+			f := newFake("a", "b")
+			f.agents["a"].services[someID] = &api.AgentServiceRegistration{ID: someID, Name: "sluice", Meta: map[string]string{MetaReplica: owner}}
+			f.agents["b"].services["other"] = &api.AgentServiceRegistration{ID: "other", Name: "sluice", Meta: map[string]string{MetaReplica: "web2/127.0.0.1:8081"}}
+			return f
+		}
+		inherited := func(r *Registrar) { r.Inherit(owner) }
+		inBubbleAfter(t, f, inherited, nil, func(t *testing.T, f *fake, r *Registrar, _ func()) {
+			if a, b := f.has("a"), f.has("b"); a != "" || b != "other" {
+				t.Errorf("the agents have %q and %q", a, b)
+			}
+			f.set("a", func(a *fakeAgent) {
+				a.services[someID] = &api.AgentServiceRegistration{ID: someID, Name: "sluice", Meta: map[string]string{MetaReplica: owner}}
+			})
+			time.Sleep(time.Minute)
+			if a := f.has("a"); a != "" {
+				t.Errorf("the agent has %q", a)
+			}
+			f.take("")
+			time.Sleep(time.Hour)
+			if calls := f.take(""); len(calls) > 2 {
+				t.Errorf("calls %q", calls)
+			}
+			if got := r.Owner(); got != someSelf.Self().Owner.Value {
+				t.Errorf("owner %q", got)
+			}
+		})
 	}
 }

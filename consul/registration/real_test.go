@@ -3,9 +3,12 @@ package registration
 import (
 	"context"
 	"fmt"
+	"net/http/httptest"
+	"net/http/httputil"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -220,6 +223,41 @@ func TestRealFailoverLeavesNoDuplicate(t *testing.T) {
 		return slices.Equal(catalog(server), []string{"sluice-web1-8080@" + node + " passing"})
 	})
 	consultest.Await(t, "nothing is left over", func() bool { return len(r.Status().Leftovers) == 0 })
+}
+
+// Two agents are behind one address, which takes them in turn.
+func TestRealAgentsBehindABalancer(t *testing.T) {
+	t.Parallel()
+	server := consultest.Start(t, consultest.Options{Node: "server"})
+	agent := consultest.Start(t, consultest.Options{Mode: consultest.Client, Node: "agent", Join: []string{server.SerfAddress()}})
+	var turn atomic.Int64
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.Out.URL.Scheme = "http"
+		r.Out.URL.Host = []string{server.HTTPAddress(), agent.HTTPAddress()}[turn.Add(1)%2]
+	}})
+	t.Cleanup(proxy.Close)
+	r := startReal(t, someSelf, withCheck(CheckTTL), "", proxy.URL)
+	once := func() bool {
+		list := catalog(server)
+		return len(list) == 1 && strings.HasSuffix(list[0], " passing")
+	}
+	consultest.Await(t, "it is listed once", once)
+	s := withCheck(CheckTTL)
+	s.Tags = []string{"changed"}
+	r.Set(s)
+	consultest.Await(t, "it is listed once, changed", func() bool {
+		entries, _, err := server.Client().Health().Service("sluice", "changed", true, nil)
+		return err == nil && len(entries) == 1 && once()
+	})
+	r.stop()
+	r.Leave(t.Context())
+	for _, a := range []*consultest.Agent{server, agent} {
+		services, err := a.Client().Agent().Services()
+		if err != nil || len(services) != 0 {
+			t.Errorf("%s has %v, %v", a.URL(), services, err)
+		}
+	}
+	awaitCatalog(t, server)
 }
 
 // One agent has two addresses: a registration at one is not removed through the other.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/consul"
+	"sluice/panics"
 )
 
 const (
@@ -46,6 +48,7 @@ type Consul interface {
 	Register(ctx context.Context, url string, r *api.AgentServiceRegistration, obsolete ...string) error
 	Deregister(ctx context.Context, url, service, id string) error
 	Registered(ctx context.Context, url, key, value string) ([]*api.AgentService, error)
+	Listed(ctx context.Context, url, service, key, value string) ([]*api.ServiceEntry, error)
 	Report(ctx context.Context, url, service, checkID, status, output string) error
 }
 
@@ -74,10 +77,11 @@ type Registrar struct {
 	// Used by Run, and Leave after it.
 	agents []*agentState
 	inUse  string // agent of the last round; "": nothing to register
+	former string // owner in the process before; "": none, or the same
 
 	mu       sync.Mutex // guards the fields below
 	settings *Settings  // nil: nothing to register
-	active   bool       // settings were once not nil
+	active   bool       // settings were once not nil, also in the process before
 	once     bool       // registered is closed
 	status   Status
 }
@@ -110,6 +114,35 @@ func (r *Registrar) Set(s *Settings) {
 	select {
 	case r.poke <- struct{}{}:
 	default:
+	}
+}
+
+// Owner returns the value of the owner of the registrations of this process and the ones
+// before it; "" if they had none.
+func (r *Registrar) Owner() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.active {
+		return ""
+	}
+	return r.Self.Owner.Value
+}
+
+// Inherit makes the registrations of owner, a result of Owner in the process before, those
+// of this one: what differs from the settings is deregistered. "" changes nothing. Call it
+// before Run.
+func (r *Registrar) Inherit(owner string) {
+	if owner == "" {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.active = true
+	if owner != r.Self.Owner.Value && !strings.Contains(owner, "`") {
+		r.former = owner
+	}
+	for _, p := range r.agents {
+		p.again = true
 	}
 }
 
@@ -175,6 +208,7 @@ func (r *Registrar) roundUntil(ctx context.Context, changed <-chan struct{}, s *
 	defer watching.Wait()
 	defer cancel()
 	watching.Go(func() {
+		defer panics.Contain(panics.Watch, nil)
 		select {
 		case <-changed:
 			cancel()
@@ -215,7 +249,10 @@ func (r *Registrar) round(ctx context.Context, s *Settings, anew bool) (next tim
 	now := time.Now()
 	for _, p := range r.agents {
 		if p.url != inUse && !p.clean && (anew || !now.Before(p.due)) {
-			clearing.Go(func() { r.clear(ctx, p, inUse) })
+			clearing.Go(func() {
+				defer panics.Contain(panics.Watch, nil)
+				r.clear(ctx, p, inUse)
+			})
 		}
 	}
 	clearing.Wait()
@@ -249,9 +286,9 @@ func (r *Registrar) update(ctx context.Context, p *agentState, s Settings, anew 
 		others, err = r.ensure(ctx, p, want, anew)
 	}
 	if err == nil && want.check == CheckTTL && (p.made != made || !now.Before(p.report)) {
-		if err = r.report(ctx, p.url, want); errors.Is(err, consul.ErrNotRegistered) {
+		if err = r.report(ctx, p, want); errors.Is(err, consul.ErrNotRegistered) {
 			if others, err = r.ensure(ctx, p, want, true); err == nil {
-				err = r.report(ctx, p.url, want)
+				err = r.report(ctx, p, want)
 			}
 		}
 		p.report = now.Add(s.Check.Interval - s.Check.Interval/10)
@@ -265,6 +302,9 @@ func (r *Registrar) update(ctx context.Context, p *agentState, s Settings, anew 
 	}
 	if err == nil && look {
 		p.due = now.Add(r.CheckInterval - r.CheckInterval/10 + rand.N(r.CheckInterval/5))
+		if p.settling {
+			p.due = now.Add(settleInterval)
+		}
 	}
 	p.done(err)
 	status := Status{State: StateRegistered, Service: want.Name, ID: want.ID, Agent: p.url, Check: want.check}
@@ -320,8 +360,9 @@ func (r *Registrar) Leave(ctx context.Context) {
 			continue
 		}
 		leaving.Go(func() {
+			defer panics.Contain(panics.Watch, nil)
 			event := r.Log.Info()
-			err := r.Consul.Deregister(ctx, p.url, p.made.Name, p.made.ID)
+			err := r.leave(ctx, p)
 			if err != nil {
 				event = r.Log.Warn().Err(err)
 			}

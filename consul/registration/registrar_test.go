@@ -18,9 +18,16 @@ import (
 // inBubble runs test with a registrar of f in virtual time.
 func inBubble(t *testing.T, f func() *fake, s *Settings, test func(t *testing.T, f *fake, r *Registrar, stop func())) {
 	t.Helper()
+	inBubbleAfter(t, f, func(*Registrar) {}, s, test)
+}
+
+// inBubbleAfter is inBubble with a change of the registrar before it runs.
+func inBubbleAfter(t *testing.T, f func() *fake, change func(*Registrar), s *Settings, test func(t *testing.T, f *fake, r *Registrar, stop func())) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		f := f()
 		r := New(Options{Consul: f, Self: someSelf.Self(), Ready: f.ready, Log: zerolog.New(zerolog.NewTestWriter(t)), Outbound: func(string) string { return "10.0.0.7" }})
+		change(r)
 		r.Set(s)
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
@@ -57,7 +64,7 @@ func TestNoRequestsWithoutSettings(t *testing.T) {
 
 func TestSteadyStateCostsOneRequestInTenSeconds(t *testing.T) {
 	inBubble(t, twoAgents, withCheck(CheckNone), func(t *testing.T, f *fake, r *Registrar, _ func()) {
-		if calls := f.take(""); !slices.Equal(calls, []string{"look a", "register a", "look b"}) {
+		if calls := f.take(""); !slices.Equal(calls, []string{"look a", "list a", "register a", "look b"}) {
 			t.Errorf("at the start: %q", calls)
 		}
 		time.Sleep(10 * time.Minute)

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/consul"
+	"sluice/panics"
 )
 
 // markKey is the mark: see the package comment.
@@ -25,10 +26,16 @@ func (k *Keys[V]) Resume() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { k.follow(ctx) })
-	running.Go(func() { k.write(ctx) })
+	running.Go(func() {
+		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { k.follow(ctx) })
+	})
+	running.Go(func() {
+		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { k.write(ctx) })
+	})
 	if k.options.Beside != nil {
-		running.Go(func() { k.options.Beside(ctx) })
+		running.Go(func() {
+			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { k.options.Beside(ctx) })
+		})
 	}
 	k.stop = func() {
 		cancel()

@@ -129,6 +129,23 @@ func (k *Keys[V]) Adopt(values map[string]V, changes map[string]*V) {
 	k.awaken()
 }
 
+// State returns the values and the changes for Adopt of another process. A deletion with a condition is
+// not among the changes: the other process finds itself whether it wants it.
+func (k *Keys[V]) State() (values map[string]V, changes map[string]*V) {
+	values, changes = make(map[string]V), make(map[string]*V)
+	for key, e := range k.All() {
+		switch {
+		case !e.Absent && !e.Changing:
+			values[key] = e.Value
+		case !e.Absent:
+			changes[key] = &e.Value
+		case e.Pending && !e.Conditional:
+			changes[key] = nil
+		}
+	}
+	return values, changes
+}
+
 // Put gives a key a value. void may be nil.
 func (k *Keys[V]) Put(key string, value V, void Condition[V]) {
 	k.mu.Lock()

@@ -94,7 +94,7 @@ func (c *cluster) status() discovery.WatchStatus {
 }
 
 // expect checks the agent and the state of the watch.
-func (c *cluster) expect(agent int, state discovery.WatchState) {
+func (c *cluster) expect(agent int, state discovery.Freshness) {
 	c.t.Helper()
 	s := c.status()
 	if s.Endpoint != fmt.Sprintf("http://agent-%d", agent) || s.State != state {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"path"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"sluice/consul"
 	"sluice/discovery"
 	"sluice/events"
+	"sluice/panics"
 )
 
 // Selection selects services of the catalog by their instances.
@@ -26,6 +28,12 @@ type Selection struct {
 	// TagPrefixes, if there are any, are beginnings of tags in lower case, one of which a
 	// tag of the service must have; case does not matter.
 	TagPrefixes []string
+	// MetaKey, with TagPrefixes, selects services without such a tag too: those of which an
+	// instance has this key in its meta. Without the character `.
+	MetaKey string
+	// Typical leaves out what has a kind, such as sidecars, which have the tags of their
+	// services.
+	Typical bool
 
 	Datacenter string // default: the agent's
 	Namespace  string // default: the client's; Consul Enterprise
@@ -41,16 +49,28 @@ type Selection struct {
 
 // InstanceFilter returns Consul's filter expression for instances with Meta; "" without
 // Meta.
-func (s Selection) InstanceFilter() string { return s.filter("Service.Meta") }
+func (s Selection) InstanceFilter() string {
+	return strings.Join(s.conditions("Service.Meta"), " and ")
+}
 
-// filter returns the expression for the meta at selector.
-func (s Selection) filter(selector string) string {
+// conditions returns the expressions for the meta at selector.
+func (s Selection) conditions(selector string) []string {
 	conditions := make([]string, 0, len(s.Meta))
 	for _, key := range slices.Sorted(maps.Keys(s.Meta)) {
 		// Consul's expressions have raw strings like Go.
 		conditions = append(conditions, fmt.Sprintf("%s[`%s`] == `%s`", selector, key, s.Meta[key]))
 	}
-	return strings.Join(conditions, " and ")
+	return conditions
+}
+
+// filter returns the expression for the list of services, and more conditions. Name and tags
+// are in the list; Consul compares the rest with every instance.
+func (s Selection) filter(more ...string) string {
+	conditions := s.conditions("ServiceMeta")
+	if s.Typical {
+		conditions = append(conditions, `ServiceKind == ""`)
+	}
+	return strings.Join(append(conditions, more...), " and ")
 }
 
 // Selects reports whether an instance of the data centre is selected.
@@ -60,15 +80,20 @@ func (s Selection) Selects(i *discovery.Instance) bool {
 			return false
 		}
 	}
-	return s.accepts(i.Service, i.Tags)
+	if s.Typical && i.Kind != "" {
+		return false
+	}
+	_, byMeta := i.Meta[s.MetaKey]
+	return s.accepts(i.Service, i.Tags, byMeta)
 }
 
-// accepts reports whether a name and tags are selected.
-func (s Selection) accepts(name string, tags []string) bool {
+// accepts reports whether a service with a name and tags is selected. byMeta says that an
+// instance of it has MetaKey.
+func (s Selection) accepts(name string, tags []string, byMeta bool) bool {
 	if name == consulItself || s.Tag != "" && !slices.Contains(tags, s.Tag) {
 		return false
 	}
-	if len(s.TagPrefixes) > 0 && !slices.ContainsFunc(tags, s.hasPrefix) {
+	if len(s.TagPrefixes) > 0 && !byMeta && !slices.ContainsFunc(tags, s.hasPrefix) {
 		return false
 	}
 	if s.Name == "" {
@@ -97,7 +122,7 @@ type CatalogService struct {
 
 // CatalogStatus is the status of the catalog watch.
 type CatalogStatus struct {
-	State       discovery.WatchState
+	State       discovery.Freshness
 	Since       time.Time // start of State
 	LastSuccess time.Time // zero: never
 	LastChange  time.Time // of the services; zero: never
@@ -108,7 +133,8 @@ type CatalogStatus struct {
 }
 
 // Catalog watches the list of services, with one blocking query on
-// /v1/catalog/services. It is safe for concurrent use.
+// /v1/catalog/services. The list has no meta: with Selection.MetaKey, each answer is followed
+// by a query for the services that have it. It is safe for concurrent use.
 //
 // A service that is no longer listed is kept for Selection.Probation. This time runs
 // only while Consul answers and ACLs hide nothing.
@@ -135,7 +161,7 @@ func (c *Sources) Catalog(s Selection, known ...CatalogService) *Catalog {
 	w := &Catalog{sources: c, selection: s, poke: make(chan struct{}, 1), services: make(map[string]*listing)}
 	w.status.Since = time.Now()
 	for _, k := range known {
-		if s.accepts(k.Name, append([]string{s.Tag}, s.TagPrefixes...)) { // its tags may be unknown
+		if s.accepts(k.Name, []string{s.Tag}, true) { // its tags may be unknown
 			w.services[k.Name] = &listing{tags: k.Tags}
 		}
 	}
@@ -151,17 +177,14 @@ func (w *Catalog) Run(ctx context.Context, changed func([]CatalogService)) error
 	defer w.sources.client.Join()()
 	q := consul.Query{Path: "catalog/services", Needs: catalogNeeds}
 	q.Datacenter, q.Namespace, q.Partition = w.selection.Datacenter, w.selection.Namespace, w.selection.Partition
-	// Name and tags are in the answer. Consul compares meta with every instance.
-	q.Filter = w.selection.filter("ServiceMeta")
-	if len(w.selection.TagPrefixes) > 0 {
-		// Sidecars have the tags of their services.
-		q.Filter = strings.Join(slices.DeleteFunc([]string{q.Filter, `ServiceKind == ""`}, func(s string) bool { return s == "" }), " and ")
-	}
+	q.Filter = w.selection.filter()
 	var running sync.WaitGroup
 	defer running.Wait()
 	running.Go(func() {
+		defer panics.Contain(panics.Watch, nil)
 		// ends with ctx
-		_ = w.sources.client.Follow(ctx, consul.FollowOptions{Query: q, Wait: w.selection.Wait, Read: w.take, Ended: w.note})
+		_ = w.sources.client.Follow(ctx, consul.FollowOptions{Query: q, Wait: w.selection.Wait, Ended: w.note,
+			Read: func(a consul.Answer, body []byte) error { return w.take(ctx, q, a, body) }})
 	})
 
 	timer := time.NewTimer(0)
@@ -197,18 +220,20 @@ func (w *Catalog) Status() CatalogStatus {
 	return w.status
 }
 
-// take processes an answer.
-func (w *Catalog) take(a consul.Answer, body []byte) error {
-	var all map[string][]string
-	if err := read(bytes.NewReader(body), &all); err != nil {
+// take processes an answer to q.
+func (w *Catalog) take(ctx context.Context, q consul.Query, a consul.Answer, body []byte) error {
+	all, err := readNames(bytes.NewReader(body))
+	if err != nil {
 		return err
 	}
-	if all == nil {
-		return errors.New("the answer is not a list of services")
+	byMeta, hidden, err := w.haveMeta(ctx, q, a)
+	if err != nil {
+		return err
 	}
+	a.FilteredByACL = a.FilteredByACL || hidden
 	listed := make(map[string][]string)
 	for name, tags := range all {
-		if w.selection.accepts(name, tags) {
+		if _, ok := byMeta[name]; w.selection.accepts(name, tags, ok) {
 			slices.Sort(tags)
 			listed[name] = slices.Compact(tags)
 		}
@@ -234,6 +259,43 @@ func (w *Catalog) take(a consul.Answer, body []byte) error {
 	w.hidden = a.FilteredByACL
 	w.status.Index = a.Index
 	return nil
+}
+
+// metaWait is how long a server may take to be as new as the answer of another one.
+const metaWait = 5 * time.Second
+
+// haveMeta returns the services with Selection.MetaKey, by a server that is at least as new
+// as a, the answer to q. hidden says that ACLs may hide some.
+func (w *Catalog) haveMeta(ctx context.Context, q consul.Query, a consul.Answer) (names map[string][]string, hidden bool, err error) {
+	if w.selection.MetaKey == "" || len(w.selection.TagPrefixes) == 0 {
+		return nil, false, nil
+	}
+	q.Filter = w.selection.filter(fmt.Sprintf("`%s` in ServiceMeta", w.selection.MetaKey))
+	if a.Index > 1 { // it waits for this index, and not for a change
+		q.WaitIndex, q.WaitTime = a.Index-1, metaWait
+	}
+	answer, err := w.sources.client.Get(ctx, q, func(body io.Reader) (err error) {
+		names, err = readNames(body)
+		return err
+	})
+	if err == nil {
+		err = w.sources.client.Doubt(answer)
+	}
+	if err == nil && answer.Index < a.Index {
+		err = fmt.Errorf("the services with %s in their meta are known at index %d only, and the others at %d", w.selection.MetaKey, answer.Index, a.Index)
+	}
+	return names, answer.FilteredByACL, err
+}
+
+// readNames reads a list of services: their tags, by name.
+func readNames(body io.Reader) (names map[string][]string, err error) {
+	if err := read(body, &names); err != nil {
+		return nil, err
+	}
+	if names == nil {
+		return nil, errors.New("the answer is not a list of services")
+	}
+	return names, nil
 }
 
 // note records the result of a query.

@@ -225,6 +225,69 @@ func TestCatalogFiltersByMetaInConsul(t *testing.T) {
 	})
 }
 
+// withMeta registers one instance of a service with an entry in its meta.
+func (b *catalogBubble) withMeta(service, key string, kind api.ServiceKind) {
+	e := discoverytest.Instance(service, service+"-1", 80)
+	e.Service.Meta, e.Service.Kind = map[string]string{key: "moon.example.com/"}, kind
+	b.Set(service, e)
+}
+
+func TestCatalogSelectsByMetaWithoutTags(t *testing.T) {
+	selection := Selection{TagPrefixes: []string{"v"}, MetaKey: "sluice_route", Typical: true}
+	watchCatalog(t, selection, func(b *catalogBubble) {
+		b.expect(sec, "0s: star")
+		b.tagged("plain")
+		b.withMeta("other", "other", api.ServiceKindTypical)
+		b.withMeta("moon-sidecar", "sluice_route", api.ServiceKindConnectProxy)
+		b.expect(2 * sec)
+		b.withMeta("moon", "sluice_route", api.ServiceKindTypical)
+		b.expect(3*sec, "2s: moon star")
+		b.Break(discoverytest.Fault{Status: 500})
+		b.expect(100 * sec)
+		b.Heal()
+		b.expect(200 * sec)
+		b.tagged("moon") // without the entry
+		b.expect(300*sec, "3m50s: star")
+	})
+}
+
+func TestRealCatalogSelectsByMetaWithoutTags(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	client, err := newClient(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.New(zerolog.NewTestWriter(t))})
+	must(t, err)
+	registerTTL(t, agent, "star", "a", 8001, func(r *api.AgentServiceRegistration) { r.Tags = []string{"sluice.route=star.example.com"} })
+	registerTTL(t, agent, "plain", "b", 8002, func(*api.AgentServiceRegistration) {})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	var run sync.WaitGroup
+	t.Cleanup(func() {
+		cancel()
+		run.Wait()
+		client.Close()
+	})
+	found := make(chan string, 100)
+	run.Go(func() {
+		selection := Selection{TagPrefixes: []string{"sluice."}, MetaKey: "sluice_route", Typical: true, Wait: maxWait, Probation: -1}
+		client.Catalog(selection).Run(ctx, func(services []CatalogService) { found <- namesOf(services) })
+	})
+	await := func(want string) {
+		t.Helper()
+		for last := "nothing"; last != want; {
+			select {
+			case last = <-found:
+			case <-ctx.Done():
+				t.Fatalf("last services %q, want %q", last, want)
+			}
+		}
+	}
+	await("star")
+	byMeta := func(r *api.AgentServiceRegistration) { r.Meta = map[string]string{"sluice_route": "moon.example.com"} }
+	registerTTL(t, agent, "moon", "c", 8003, byMeta)
+	await("moon star")
+	registerTTL(t, agent, "moon", "c", 8003, func(*api.AgentServiceRegistration) {}) // without the entry
+	await("star")
+}
+
 func TestCatalogRejectsInvalidPattern(t *testing.T) {
 	client, err := newClient(consul.Options{})
 	if err != nil {

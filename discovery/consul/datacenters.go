@@ -11,6 +11,7 @@ import (
 
 	"sluice/consul"
 	"sluice/discovery"
+	"sluice/panics"
 )
 
 // datacenterStableTime is how long a preferred data centre must have enough instances
@@ -43,7 +44,7 @@ func newDatacenters(c *Sources, o ServiceOptions) *datacenters {
 func (d *datacenters) String() string { return d.options.selection() }
 
 // Run implements discovery.Source.
-func (d *datacenters) Run(ctx context.Context, report func(discovery.Report) []discovery.Instance) error {
+func (d *datacenters) Run(ctx context.Context, report func(discovery.Report) discovery.WatchState) error {
 	c := &choice{
 		report:     report,
 		minHealthy: d.options.MinHealthy,
@@ -62,19 +63,22 @@ func (d *datacenters) Run(ctx context.Context, report func(discovery.Report) []d
 		b := &branch{choice: c, datacenter: d.options.Datacenters[n], listed: n, place: n, serving: -1}
 		c.branches = append(c.branches, b)
 		running.Go(func() {
+			defer panics.Contain(panics.Watch, nil)
 			// ends with ctx: the service has a name
 			_ = s.Run(ctx, b.take)
 		})
 	}
 	if d.options.Nearest {
-		running.Go(func() { d.nearness.follow(ctx, c.reorder) })
+		running.Go(func() {
+			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { d.nearness.follow(ctx, c.reorder) })
+		})
 	}
 	return c.run(ctx)
 }
 
 // choice chooses the data centre.
 type choice struct {
-	report     func(discovery.Report) []discovery.Instance
+	report     func(discovery.Report) discovery.WatchState
 	minHealthy int
 	log        zerolog.Logger
 	spill      bool          // all are used
@@ -101,25 +105,50 @@ type branch struct {
 	usable          int // in set
 	endpoint        string
 	index           uint64
-	err             error     // of the last query; nil: it succeeded
-	asked           bool      // there was a query
-	since           time.Time // when err last became nil or not nil
-	sufficientSince time.Time // since when the queries succeed and minHealthy are in service; zero: they do not
-	failing         bool      // the log has the failure
+	memory          discovery.Memory // Part is empty: none yet
+	err             error            // of the last query; nil: it succeeded
+	asked           bool             // there was a query
+	since           time.Time        // when err last became nil or not nil
+	sufficientSince time.Time        // since when the queries succeed and minHealthy are in service; zero: they do not
+	failing         bool             // the log has the failure
 }
 
-// take processes a report of the data centre. It returns the instances of the set in
-// use that are in this data centre.
-func (b *branch) take(r discovery.Report) (own []discovery.Instance) {
+// take processes a report of the data centre. It returns the part of the state in use that
+// is about this data centre.
+func (b *branch) take(r discovery.Report) discovery.WatchState {
 	if r.Known || r.Err != nil {
 		b.note(r)
 	}
-	for _, i := range b.report(discovery.Report{Doubtful: r.Doubtful}) {
-		if i.Datacenter == b.datacenter {
-			own = append(own, i)
+	question := discovery.Report{Doubtful: r.Doubtful}
+	if !r.Known && r.Err == nil {
+		for _, m := range r.Memory {
+			m.Part = b.datacenter
+			question.Memory = append(question.Memory, m)
 		}
 	}
+	own := b.report(question)
+	memory := own.PartOf(b.datacenter)
+	memory.Part = ""
+	all := own.Set
+	own.Set, own.Memory = nil, []discovery.Memory{memory}
+	for _, i := range all {
+		if i.Datacenter == b.datacenter {
+			own.Set = append(own.Set, i)
+		}
+	}
+	own.Known = len(own.Set) > 0 // another data centre may be in use
 	return own
+}
+
+// memoriesLocked returns what the watches of all data centres know.
+func (c *choice) memoriesLocked() []discovery.Memory {
+	memories := make([]discovery.Memory, 0, len(c.branches))
+	for _, b := range c.branches {
+		if b.memory.Part != "" {
+			memories = append(memories, b.memory)
+		}
+	}
+	return memories
 }
 
 // note records a report.
@@ -127,6 +156,10 @@ func (b *branch) note(r discovery.Report) {
 	b.mu.Lock()
 	if r.Known {
 		b.noteSetLocked(r)
+	}
+	if len(r.Memory) > 0 {
+		b.memory = r.Memory[0]
+		b.memory.Part = b.datacenter
 	}
 	b.noteQueryLocked(r.Err)
 	b.mu.Unlock()
@@ -255,7 +288,7 @@ func (c *choice) choose(now time.Time) (wait time.Duration) {
 	if best < 0 {
 		for _, b := range c.branches {
 			if b.err != nil {
-				c.report(discovery.Report{Err: b.err})
+				c.report(discovery.Report{Err: b.err, Memory: c.memoriesLocked()})
 				break
 			}
 		}
@@ -270,7 +303,7 @@ func (c *choice) choose(now time.Time) (wait time.Duration) {
 		c.used = best
 	}
 	b := c.branches[best]
-	c.report(discovery.Report{Set: b.set, Known: true, Endpoint: b.endpoint, Index: b.index, Err: c.failureLocked(b)})
+	c.report(discovery.Report{Set: b.set, Known: true, Endpoint: b.endpoint, Index: b.index, Memory: c.memoriesLocked(), Err: c.failureLocked(b)})
 	return wait
 }
 

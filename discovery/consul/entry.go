@@ -54,6 +54,7 @@ type entryService struct {
 	Tags                       []string
 	Meta                       map[string]string
 	Weights                    entryWeights
+	ModifyIndex                uint64 // of the last change of the registration
 
 	tag string // of Address, if it is a tagged address
 }
@@ -155,7 +156,7 @@ func shorten(e *api.ServiceEntry) serviceEntry {
 	if s := e.Service; s != nil {
 		short.Service = &entryService{
 			Kind: string(s.Kind), ID: s.ID, Service: s.Service, Address: s.Address, Port: s.Port,
-			Tags: s.Tags, Meta: s.Meta, Weights: entryWeights(s.Weights),
+			Tags: s.Tags, Meta: s.Meta, Weights: entryWeights(s.Weights), ModifyIndex: s.ModifyIndex,
 		}
 		for _, p := range s.Ports {
 			short.Service.Ports = append(short.Service.Ports, entryPort{p.Port, p.Default})

@@ -10,6 +10,7 @@ import (
 
 	"sluice/consul"
 	"sluice/discovery"
+	"sluice/discovery/locality"
 )
 
 // InstanceOf returns the instance of an entry of /v1/health/service, which has a node
@@ -24,11 +25,15 @@ func InstanceOf(entry *api.ServiceEntry, address string) (i discovery.Instance, 
 	return i, whyUnusable(i)
 }
 
-// instances returns the instances of an answer, and the entries that are not usable.
+// instances returns the instances of an answer, and the entries that are not usable. Several
+// registrations of one process have the tags, the meta and the weights of the one that was
+// written last: a process that registers again, with another agent, says what is true now.
 func instances(entries []serviceEntry, o *ServiceOptions) ([]discovery.Instance, []Skipped) {
 	set := make([]discovery.Instance, 0, len(entries))
 	var skipped []Skipped
-	drained := make(map[discovery.Key]string) // by an operator, with the detail
+	drained := make(map[discovery.Key]string)            // by an operator, with the detail
+	registered := make([]*entryService, 0, len(entries)) // of set
+	newest := make(map[process]int, len(entries))        // index in set
 	for _, entry := range entries {
 		if entry.Node == nil || entry.Service == nil {
 			skipped = append(skipped, Skipped{Reason: "the entry has no node or no service"})
@@ -43,7 +48,17 @@ func instances(entries []serviceEntry, o *ServiceOptions) ([]discovery.Instance,
 		if check := maintenance(entry.Checks, api.ServiceMaintPrefix); check != nil {
 			drained[i.Key()] = i.Detail
 		}
-		set = append(set, i)
+		if n, twice := newest[processOf(i)]; !twice || set[n].Registered < i.Registered {
+			newest[processOf(i)] = len(set)
+		}
+		set, registered = append(set, i), append(registered, entry.Service)
+	}
+	if len(newest) < len(set) {
+		for n := range set {
+			latest := newest[processOf(set[n])]
+			set[n].Tags, set[n].Meta, set[n].Kind, set[n].Registered = set[latest].Tags, set[latest].Meta, set[latest].Kind, set[latest].Registered
+			set[n].Weight = weight(registered[latest].Weights, set[n].Status, o.PassingOnly)
+		}
 	}
 	// Maintenance mode at one agent applies to the process, also where another agent has
 	// registered it.
@@ -53,6 +68,20 @@ func instances(entries []serviceEntry, o *ServiceOptions) ([]discovery.Instance,
 		}
 	}
 	return discovery.Normalize(set), skipped
+}
+
+// process is what [discovery.Key] identifies, without the memory that this needs.
+type process struct {
+	service, id, address, machine string
+	port                          int
+}
+
+func processOf(i discovery.Instance) process {
+	p := process{service: i.Service, id: i.ID, address: i.Address, port: i.Port}
+	if locality.Ambiguous(i.Address) {
+		p.machine = i.NodeAddress
+	}
+	return p
 }
 
 func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
@@ -66,6 +95,7 @@ func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 		AddressTag:  s.tag,
 		Port:        s.port(),
 		NodeAddress: entry.Node.Address,
+		Registered:  s.ModifyIndex,
 		Tags:        s.Tags,
 		Meta:        s.Meta,
 		Weight:      weight(s.Weights, status, o.PassingOnly),

@@ -3,6 +3,7 @@ package consul
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -200,6 +201,29 @@ func TestSameIDOnTwoNodesIsOneInstance(t *testing.T) {
 	set, _ = instances(listed(t, here, elsewhere), &ServiceOptions{Service: "star"})
 	if len(set) != 2 {
 		t.Errorf("the same id at another address: got %v, want two", set)
+	}
+}
+
+// A process registers again with another agent: what it says now counts, whatever the nodes are
+// called. The status is the best one nevertheless.
+func TestNewestRegistrationOfAProcessCounts(t *testing.T) {
+	for _, nodes := range [][2]string{{"a", "b"}, {"b", "a"}} {
+		old := entry(func(e *api.ServiceEntry) {
+			e.Node.Node, e.Service.Tags, e.Service.Weights, e.Service.ModifyIndex = nodes[0], []string{"v1"}, api.AgentWeights{Passing: 1, Warning: 1}, 10
+		})
+		latest := entry(func(e *api.ServiceEntry) {
+			e.Node.Node, e.Service.Tags, e.Service.Weights, e.Service.ModifyIndex = nodes[1], []string{"v2"}, api.AgentWeights{Passing: 7, Warning: 3}, 11
+			e.Service.Meta = map[string]string{"version": "2"}
+		})
+		for _, status := range []string{"passing", "critical"} {
+			discoverytest.Health(latest, status, "")
+			for _, entries := range [][]*api.ServiceEntry{{old, latest}, {latest, old}} {
+				set, _ := instances(listed(t, entries...), &ServiceOptions{Service: "star"})
+				if len(set) != 1 || !slices.Equal(set[0].Tags, []string{"v2"}) || set[0].Meta["version"] != "2" || set[0].Weight != 7 || set[0].Status != discovery.StatusPassing || set[0].Node != "a" {
+					t.Errorf("nodes %q, the newest is %s: got %+v", nodes, status, set)
+				}
+			}
+		}
 	}
 }
 

@@ -20,7 +20,7 @@ type prepared struct{ source }
 const minTTL = time.Second
 
 // Run implements discovery.Source.
-func (s *prepared) Run(ctx context.Context, report func(discovery.Report) []discovery.Instance) error {
+func (s *prepared) Run(ctx context.Context, report func(discovery.Report) discovery.WatchState) error {
 	w := s.newWatch(report)
 	w.guard.PassingOnly = true
 	return w.run(ctx, w.execute)

@@ -33,13 +33,13 @@ func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 	}
 	if first == nil {
 		if failed != nil {
-			c.report(discovery.Report{Err: failed})
+			c.report(discovery.Report{Err: failed, Memory: c.memoriesLocked()})
 		}
 		return 0
 	}
 	var inUse []discovery.Instance
 	if missing {
-		inUse = c.report(discovery.Report{Doubtful: true}) // loads a saved set
+		inUse = c.report(discovery.Report{Doubtful: true}).Set // loads a saved set
 	}
 	var set []discovery.Instance
 	add := func(b *branch, i discovery.Instance) {
@@ -56,6 +56,6 @@ func (c *choice) combineLocked(now time.Time) (wait time.Duration) {
 			}
 		}
 	}
-	c.report(discovery.Report{Set: set, Known: true, Endpoint: first.endpoint, Index: first.index, Err: failed})
+	c.report(discovery.Report{Set: set, Known: true, Endpoint: first.endpoint, Index: first.index, Memory: c.memoriesLocked(), Err: failed})
 	return 0
 }

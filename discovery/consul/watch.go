@@ -24,7 +24,7 @@ type source struct {
 // watch is one run of a source. Only its goroutine uses it.
 type watch struct {
 	*source
-	report  func(discovery.Report) []discovery.Instance
+	report  func(discovery.Report) discovery.WatchState
 	limiter *rate.Limiter
 	guard   discovery.Guard
 	loop    *consul.Loop
@@ -45,7 +45,7 @@ type watch struct {
 }
 
 // Run implements discovery.Source.
-func (s *source) Run(ctx context.Context, report func(discovery.Report) []discovery.Instance) error {
+func (s *source) Run(ctx context.Context, report func(discovery.Report) discovery.WatchState) error {
 	if s.options.Service == "" {
 		return errors.New("consul: the service has no name")
 	}
@@ -55,7 +55,7 @@ func (s *source) Run(ctx context.Context, report func(discovery.Report) []discov
 	return w.run(ctx, w.poll)
 }
 
-func (s *source) newWatch(report func(discovery.Report) []discovery.Instance) *watch {
+func (s *source) newWatch(report func(discovery.Report) discovery.WatchState) *watch {
 	return &watch{
 		source:  s,
 		report:  report,
@@ -79,7 +79,7 @@ func (w *watch) run(ctx context.Context, poll func(context.Context) error) error
 			w.index = 0
 		}
 		return err
-	}, func(err error) { w.report(discovery.Report{Err: classified(err)}) })
+	}, func(err error) { w.report(discovery.Report{Err: classified(err), Memory: w.memory()}) })
 }
 
 // poll queries once and reports the set. An error means that the answer is not used.
@@ -118,14 +118,27 @@ func (w *watch) poll(ctx context.Context) error {
 	return nil
 }
 
-// inherit gives the guard the set in use before the first answer is accepted: of
-// another source, or a saved one. If the answer has no instance in service, the report
-// is doubtful, so that a saved set is loaded: Consul may have lost its state.
+// inherit continues with the state in use before the first answer is accepted: of
+// another source, another process, or a saved one. If the answer has no instance in
+// service, the report is doubtful, so that a saved state is loaded: Consul may have lost
+// its own. The index of the answer tells whether it has.
 func (w *watch) inherit(answer Answer) {
 	doubtful := discovery.CountServing(answer.Instances) == 0
-	if known := w.report(discovery.Report{Doubtful: doubtful}); known != nil {
-		w.guard.Inherit(known)
+	known := w.report(discovery.Report{Doubtful: doubtful, Memory: []discovery.Memory{{Index: answer.Index}}})
+	if !known.Known {
+		return
 	}
+	memory := known.PartOf("")
+	w.guard.Inherit(known.Set, memory.Guard)
+	w.last, w.filtered = memory.Index, memory.Filtered
+}
+
+// memory returns what w knows beside its set; nil before it has accepted an answer.
+func (w *watch) memory() []discovery.Memory {
+	if !w.accepted {
+		return nil
+	}
+	return []discovery.Memory{{Index: w.last, Filtered: w.filtered, Guard: w.guard.Memory()}}
 }
 
 // query queries the instances that o selects.
@@ -144,7 +157,7 @@ func (w *watch) verify(answer Answer) error {
 	if len(answer.Instances) == 0 {
 		return err
 	}
-	if w.accepted && w.filtered || len(w.guard.Absent(answer.Instances)) == 0 {
+	if w.filtered || len(w.guard.Absent(answer.Instances)) == 0 {
 		return nil
 	}
 	return err
@@ -180,7 +193,7 @@ func (w *watch) accept(answer Answer, forgot bool) {
 	}
 	w.warnSkipped(answer.Skipped)
 	set := w.guard.Accept(time.Now(), answer.Instances, forgot)
-	w.report(discovery.Report{Set: set, Known: true, Endpoint: answer.URL, Index: answer.Index, Reset: forgot})
+	w.report(discovery.Report{Set: set, Known: true, Endpoint: answer.URL, Index: answer.Index, Memory: w.memory(), Reset: forgot})
 }
 
 // mayBeFiltered reports whether ACLs may have emptied an empty answer: Consul does not

@@ -94,7 +94,7 @@ func (s *source) String() string {
 }
 
 // Run implements discovery.Source.
-func (s *source) Run(ctx context.Context, report func(discovery.Report) []discovery.Instance) error {
+func (s *source) Run(ctx context.Context, report func(discovery.Report) discovery.WatchState) error {
 	w := s.newWatch(report)
 	defer w.close()
 	timer := time.NewTimer(0)
@@ -112,7 +112,7 @@ func (s *source) Run(ctx context.Context, report func(discovery.Report) []discov
 // watch is one run of a source. Only its goroutine uses it.
 type watch struct {
 	lookup
-	report            func(discovery.Report) []discovery.Instance
+	report            func(discovery.Report) discovery.WatchState
 	guard             discovery.Guard
 	firstConfirmation time.Duration
 
@@ -123,7 +123,7 @@ type watch struct {
 	unseen   map[discovery.Key]int // in answers in a row
 }
 
-func (s *source) newWatch(report func(discovery.Report) []discovery.Instance) *watch {
+func (s *source) newWatch(report func(discovery.Report) discovery.WatchState) *watch {
 	w := &watch{
 		lookup: lookup{service: s.service, options: s.options, targets: make(map[string]*target)},
 		report: report,
@@ -174,21 +174,30 @@ func (w *watch) poll(ctx context.Context) time.Duration {
 // same records, or a saved one. If there is no instance in service, the report is doubtful, so
 // that a saved set is loaded.
 func (w *watch) inherit(set []discovery.Instance) {
-	known := w.report(discovery.Report{Doubtful: discovery.CountServing(set) == 0})
-	if known == nil {
+	state := w.report(discovery.Report{Doubtful: discovery.CountServing(set) == 0})
+	if !state.Known {
 		return
 	}
-	w.guard.Inherit(known)
+	known := state.Set
+	w.guard.Inherit(known, state.PartOf("").Guard)
 	w.known = slices.DeleteFunc(slices.Clone(known), func(i discovery.Instance) bool { return !i.Probation.IsZero() })
 	w.remember(known)
 	w.accepted = true
+}
+
+// memory returns what w knows beside its set; nil before the first answer.
+func (w *watch) memory() []discovery.Memory {
+	if !w.accepted {
+		return nil
+	}
+	return []discovery.Memory{{Guard: w.guard.Memory()}}
 }
 
 // failed reports an error.
 func (w *watch) failed(err error) time.Duration {
 	w.guard.Failed(time.Now())
 	w.doubts = 0
-	w.report(discovery.Report{Err: err})
+	w.report(discovery.Report{Err: err, Memory: w.memory()})
 	wait := min(minInterval<<min(w.failures, 5), maxRetry)
 	w.failures++
 	return spread(wait, wait)
@@ -197,7 +206,7 @@ func (w *watch) failed(err error) time.Duration {
 // doubted reports that DNS has no instances, before that is confirmed.
 func (w *watch) doubted(f found) time.Duration {
 	w.guard.Failed(time.Now())
-	w.report(discovery.Report{Err: fmt.Errorf("%s (from %s, answer %d of %d before the known instances count as lost)",
+	w.report(discovery.Report{Memory: w.memory(), Err: fmt.Errorf("%s (from %s, answer %d of %d before the known instances count as lost)",
 		f.absent, f.from.address, w.doubts, confirmations+1)})
 	return w.firstConfirmation << (w.doubts - 1)
 }
@@ -248,7 +257,7 @@ func (w *watch) accept(f found) time.Duration {
 	w.accepted, w.doubts, w.failures, w.known = true, 0, 0, f.set
 	now := time.Now()
 	set := w.guard.Accept(now, f.set, false)
-	w.report(discovery.Report{Set: set, Known: true, Endpoint: f.from.address, Err: f.missing})
+	w.report(discovery.Report{Set: set, Known: true, Endpoint: f.from.address, Memory: w.memory(), Err: f.missing})
 	longest := maxInterval
 	if f.absent != "" {
 		longest = maxAbsence

@@ -535,11 +535,11 @@ func TestInheritedSet(t *testing.T) {
 		source := NewSource("star", o).(*source)
 		source.dial = s.Dial
 		go func() {
-			ended <- source.Run(ctx, func(r discovery.Report) []discovery.Instance {
+			ended <- source.Run(ctx, func(r discovery.Report) discovery.WatchState {
 				if r.Known || r.Err != nil {
 					last = r
 				}
-				return known
+				return discovery.WatchState{Known: true, Set: known}
 			})
 		}()
 		synctest.Wait()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -59,7 +60,7 @@ func (s *source) String() string { return "etcd " + s.keys().String() }
 func (s *source) keys() etcd.Range { return etcd.Range{Prefix: s.options.Prefix, Key: s.options.Key} }
 
 // Run implements discovery.Source.
-func (s *source) Run(ctx context.Context, report func(discovery.Report) []discovery.Instance) error {
+func (s *source) Run(ctx context.Context, report func(discovery.Report) discovery.WatchState) error {
 	w := &watch{source: s, report: report, guard: discovery.Guard{Probation: s.options.Probation}}
 	return s.cluster.Follow(ctx, etcd.FollowOptions{Range: s.keys(), Read: w.read, Failed: w.failed})
 }
@@ -67,10 +68,12 @@ func (s *source) Run(ctx context.Context, report func(discovery.Report) []discov
 // watch is one run of a source. Only its goroutine uses it.
 type watch struct {
 	*source
-	report func(discovery.Report) []discovery.Instance
+	report func(discovery.Report) discovery.WatchState
 	guard  discovery.Guard
 
-	accepted bool // a view was accepted
+	accepted bool   // a view was accepted
+	last     int64  // the revision of the last view
+	of       uint64 // the id of the cluster that it is of; 0: there was none
 	values   map[string]value
 }
 
@@ -86,8 +89,10 @@ type value struct {
 func (w *watch) read(v etcd.View) time.Duration {
 	if !w.accepted {
 		w.inherit(v)
+		v.Forgot = v.Forgot || w.of != 0 && (v.Cluster != w.of || v.Revision < w.last)
 	}
 	w.decode(v)
+	w.of, w.last = v.Cluster, v.Revision
 	set := make([]discovery.Instance, 0, len(w.values))
 	var invalid []discovery.Invalid
 	for _, key := range slices.Sorted(maps.Keys(w.values)) {
@@ -101,7 +106,7 @@ func (w *watch) read(v etcd.View) time.Duration {
 	}
 	now := time.Now()
 	set = w.guard.Accept(now, discovery.Normalize(set), v.Forgot)
-	w.report(discovery.Report{Set: set, Known: true, Endpoint: v.Member, Index: uint64(v.Revision), Invalid: invalid, Reset: v.Forgot})
+	w.report(discovery.Report{Set: set, Known: true, Endpoint: v.Member, Index: uint64(v.Revision), Memory: w.memory(), Invalid: invalid, Reset: v.Forgot})
 	w.accepted = true
 	if expiry, ok := w.guard.Expiry(); ok {
 		return max(expiry.Sub(now), 10*time.Millisecond)
@@ -118,9 +123,13 @@ func (w *watch) inherit(v etcd.View) {
 		return err == nil && i.Serving()
 	}
 	doubtful := !slices.ContainsFunc(slices.Collect(maps.Keys(v.Entries)), usable)
-	known := w.report(discovery.Report{Doubtful: doubtful})
-	if known != nil {
-		w.guard.Inherit(known)
+	state := w.report(discovery.Report{Doubtful: doubtful, Memory: []discovery.Memory{{Index: uint64(v.Revision), Registry: strconv.FormatUint(v.Cluster, 16)}}})
+	known := state.Set
+	if state.Known {
+		memory := state.PartOf("")
+		w.guard.Inherit(known, memory.Guard)
+		w.last = int64(memory.Index)
+		w.of, _ = strconv.ParseUint(memory.Registry, 16, 64) // of an earlier version: empty
 	}
 	w.values = make(map[string]value, len(v.Entries))
 	for key := range v.Entries {
@@ -131,6 +140,14 @@ func (w *watch) inherit(v etcd.View) {
 			}
 		}
 	}
+}
+
+// memory returns what w knows beside its set; nil before the first view.
+func (w *watch) memory() []discovery.Memory {
+	if w.of == 0 {
+		return nil
+	}
+	return []discovery.Memory{{Index: uint64(w.last), Registry: strconv.FormatUint(w.of, 16), Guard: w.guard.Memory()}}
 }
 
 // decode reads the values that have changed.
@@ -179,7 +196,7 @@ func (w *watch) failed(err error) {
 	if etcd.Refused(err) {
 		err = refusal{err}
 	}
-	w.report(discovery.Report{Err: err})
+	w.report(discovery.Report{Err: err, Memory: w.memory()})
 }
 
 // refusal is an error that matches discovery.ErrRefused.

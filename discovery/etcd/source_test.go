@@ -53,8 +53,10 @@ func watchService(t *testing.T, o Options, saved ...discovery.Instance) *watched
 			defer w.mu.Unlock()
 			w.sets = append(w.sets, format(set))
 		},
-		Fallback: func(string, string) ([]discovery.Instance, time.Time, bool) { return saved, time.Now(), saved != nil },
-		Log:      log,
+		Fallback: func(_, source string) (discovery.WatchState, bool) {
+			return discovery.WatchState{Source: source, Known: true, Set: saved, Restored: time.Now()}, saved != nil
+		},
+		Log: log,
 	})
 	w.manager.Watch("star", source)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -46,7 +46,7 @@ type source struct {
 func (s *source) String() string { return fmt.Sprintf("file %q", s.options.Path) }
 
 // Run implements discovery.Source.
-func (s *source) Run(ctx context.Context, report func(discovery.Report) []discovery.Instance) error {
+func (s *source) Run(ctx context.Context, report func(discovery.Report) discovery.WatchState) error {
 	w := &watch{source: s, report: report}
 	w.changed(ctx)
 	s.options.Watch(ctx, s.options.Path, func() { w.changed(ctx) })
@@ -56,7 +56,7 @@ func (s *source) Run(ctx context.Context, report func(discovery.Report) []discov
 // watch is one run of a source.
 type watch struct {
 	*source
-	report func(discovery.Report) []discovery.Instance
+	report func(discovery.Report) discovery.WatchState
 	// guard has no probation: an operator has removed the instances, and the text is whole.
 	guard     discovery.Guard
 	inherited bool
@@ -87,7 +87,7 @@ func (w *watch) read(ctx context.Context) ([]discovery.Instance, error) {
 		set := discovery.Normalize(list)
 		if !w.inherited {
 			w.inherited = true
-			w.guard.Inherit(w.report(discovery.Report{Doubtful: discovery.CountServing(set) == 0}))
+			w.guard.Inherit(w.report(discovery.Report{Doubtful: discovery.CountServing(set) == 0}).Set, discovery.GuardMemory{}) // without probation it needs none
 		}
 		if len(w.guard.Absent(set)) == 0 {
 			return set, nil

@@ -52,7 +52,7 @@ func watchFile(t *testing.T, inUse []discovery.Instance, text string) *watched {
 	return w
 }
 
-func (w *watched) report(r discovery.Report) []discovery.Instance {
+func (w *watched) report(r discovery.Report) discovery.WatchState {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if r.Known || r.Err != nil {
@@ -61,7 +61,7 @@ func (w *watched) report(r discovery.Report) []discovery.Instance {
 	if r.Known {
 		w.set = r.Set
 	}
-	return w.set
+	return discovery.WatchState{Known: w.set != nil, Set: w.set}
 }
 
 func (w *watched) inUse() []discovery.Instance {

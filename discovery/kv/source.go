@@ -60,7 +60,7 @@ type source struct {
 func (s *source) String() string { return fmt.Sprintf("consul key %q", s.options.Key) }
 
 // Run implements discovery.Source.
-func (s *source) Run(ctx context.Context, report func(discovery.Report) []discovery.Instance) error {
+func (s *source) Run(ctx context.Context, report func(discovery.Report) discovery.WatchState) error {
 	defer s.client.Join()()
 	w := &watch{source: s, report: report, guard: discovery.Guard{Probation: s.options.Probation}}
 	return s.client.Follow(ctx, consul.FollowOptions{
@@ -75,7 +75,7 @@ func (s *source) Run(ctx context.Context, report func(discovery.Report) []discov
 // watch is one run of a source. Only its goroutine uses it.
 type watch struct {
 	*source
-	report func(discovery.Report) []discovery.Instance
+	report func(discovery.Report) discovery.WatchState
 	guard  discovery.Guard
 
 	inherited bool // the guard has the instances of an earlier source
@@ -110,8 +110,9 @@ func (w *watch) read(ctx context.Context, a consul.Answer, body []byte) error {
 	if err != nil {
 		return err
 	}
-	if !w.inherited {
-		w.inherit(set)
+	first := !w.inherited
+	if first {
+		w.inherit(a, set)
 	}
 	if w.fault == nil && len(w.guard.Absent(set)) > 0 {
 		if a, set, err = w.confirm(ctx); err != nil {
@@ -119,6 +120,7 @@ func (w *watch) read(ctx context.Context, a consul.Answer, body []byte) error {
 		}
 	}
 	w.answer, w.set = a, set
+	w.forgot = w.forgot || first && a.Index < w.last
 	return nil
 }
 
@@ -148,11 +150,23 @@ func (w *watch) decode(a consul.Answer, body []byte) ([]discovery.Instance, erro
 // inherit gives the guard the set in use before the first answer: of another source with the same
 // key, or a saved one. If there is no instance in service, the report is doubtful, so that a
 // saved set is loaded: Consul may have lost its state.
-func (w *watch) inherit(set []discovery.Instance) {
+func (w *watch) inherit(a consul.Answer, set []discovery.Instance) {
 	w.inherited = true
-	if known := w.report(discovery.Report{Doubtful: discovery.CountServing(set) == 0}); known != nil {
-		w.guard.Inherit(known)
+	known := w.report(discovery.Report{Doubtful: discovery.CountServing(set) == 0, Memory: []discovery.Memory{{Index: a.Index}}})
+	if !known.Known {
+		return
 	}
+	memory := known.PartOf("")
+	w.guard.Inherit(known.Set, memory.Guard)
+	w.last = memory.Index
+}
+
+// memory returns what w knows beside its set; nil before the first answer.
+func (w *watch) memory() []discovery.Memory {
+	if !w.inherited {
+		return nil
+	}
+	return []discovery.Memory{{Index: w.last, Guard: w.guard.Memory()}}
 }
 
 // confirm reads the key in the mode "consistent".
@@ -183,13 +197,14 @@ func (w *watch) ended(err error) {
 		if consul.Refused(err) {
 			err = refusal{err}
 		}
-		w.report(discovery.Report{Err: err})
+		w.report(discovery.Report{Err: err, Memory: w.memory()})
 	case w.fault != nil:
 		w.report(discovery.Report{Err: w.fault})
 	default:
 		set := w.guard.Accept(time.Now(), w.set, w.forgot)
-		w.report(discovery.Report{Set: set, Known: true, Endpoint: w.answer.URL, Index: w.answer.Index, Reset: w.forgot})
-		w.forgot, w.last = false, w.answer.Index
+		w.last = w.answer.Index
+		w.report(discovery.Report{Set: set, Known: true, Endpoint: w.answer.URL, Index: w.answer.Index, Memory: w.memory(), Reset: w.forgot})
+		w.forgot = false
 	}
 }
 

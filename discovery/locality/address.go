@@ -2,8 +2,27 @@ package locality
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 )
+
+// metadata are the addresses at which clouds tell a machine its credentials, and which are not
+// link-local: AWS over IPv6, Alibaba, Azure's wire server, and Oracle.
+var metadata = []netip.Addr{
+	netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200"),
+	netip.MustParseAddr("168.63.129.16"), netip.MustParseAddr("192.0.0.192"),
+}
+
+// forbidden returns the name of a kind of address to which no request goes, or "". ip is unmapped.
+func forbidden(ip netip.Addr) string {
+	switch {
+	case ip.IsLinkLocalUnicast():
+		return "link-local"
+	case slices.Contains(metadata, ip):
+		return "cloud metadata"
+	}
+	return ""
+}
 
 // kind returns the name of a kind of address that every machine has, or "". ip is
 // unmapped.

@@ -71,7 +71,7 @@ func (m *Machine) Listen(all []Listener) {
 
 // Origin is the origin of an address.
 type Origin struct {
-	// Trusted: the operator configured it. Any address but a listener is allowed.
+	// Trusted: the operator configured it. Loopback and unspecified addresses are allowed.
 	Trusted bool
 	// Node and NodeAddress are the name and the address of the registering machine in
 	// the registry; "": unknown.
@@ -86,12 +86,15 @@ func (m *Machine) MayConnect(to netip.AddrPort, from Origin) error {
 			return fmt.Errorf("%s is the listener %q of sluice itself", to, l.Name)
 		}
 	}
+	if kind := forbidden(to.Addr()); kind != "" {
+		return fmt.Errorf("%s is a %s address, to which sluice sends nothing", to.Addr(), kind)
+	}
 	kind := kind(to.Addr())
 	switch {
 	case kind == "" || from.Trusted || m.isHere(from.NodeAddress) && slices.ContainsFunc(*m.registries.Load(), m.isHere):
 		return nil
 	case from.NodeAddress == "":
-		return fmt.Errorf("%s is a %s address of an unknown machine", to.Addr(), kind)
+		return fmt.Errorf("%s is a %s address of an unknown machine: want discovery.allow_local, if it is to be used", to.Addr(), kind)
 	}
 	return fmt.Errorf("%s is a %s address, and node %s (%s) is not known to be this machine", to.Addr(), kind, from.Node, from.NodeAddress)
 }

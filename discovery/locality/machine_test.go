@@ -59,7 +59,7 @@ func TestListenersOfThisSluice(t *testing.T) {
 		{
 			"[fe80::5%eth0]:8081",
 			"[fe80::5]:8081 [fe80::5%eth0]:8081 [fe80::5%2]:8081",
-			"[fe80::6%eth0]:8081",
+			"[fd00::6]:8081",
 		},
 		{
 			"[::]:8081", // IPv4, too
@@ -91,7 +91,8 @@ func TestListenersOfThisSluice(t *testing.T) {
 }
 
 func TestAmbiguousAddresses(t *testing.T) {
-	const own = "127.0.0.1:80 127.9.9.9:80 [::1]:80 [::ffff:127.0.0.1]:80 0.0.0.0:80 [::]:80 169.254.169.254:80 [fe80::1]:80 [fe80::1%eth0]:80"
+	const own = "127.0.0.1:80 127.9.9.9:80 [::1]:80 [::ffff:127.0.0.1]:80 0.0.0.0:80 [::]:80"
+	const never = "169.254.169.254:80 169.254.1.1:80 [::ffff:169.254.169.254]:80 [fe80::1]:80 [fe80::1%eth0]:80 [fd00:ec2::254]:80 100.100.100.200:80 168.63.129.16:32526 192.0.0.192:80"
 	const routable = "10.0.0.5:80 10.0.0.6:80 192.168.1.1:80 172.17.0.2:80 [fd00::1]:80 [2001:db8::1]:80"
 	local, remote := []string{"http://10.0.0.9:8500", agent}, []string{"http://10.0.0.9:8500", "https://consul.example:8501"}
 	for _, test := range []struct {
@@ -119,6 +120,11 @@ func TestAmbiguousAddresses(t *testing.T) {
 		for _, to := range strings.Fields(own) {
 			if err := m.MayConnect(netip.MustParseAddrPort(to), test.from); (err == nil) != test.want {
 				t.Errorf("%s, to %s: %v", test.what, to, err)
+			}
+		}
+		for _, to := range strings.Fields(never) {
+			if m.MayConnect(netip.MustParseAddrPort(to), test.from) == nil {
+				t.Errorf("%s, to %s: it may", test.what, to)
 			}
 		}
 		for _, to := range strings.Fields(routable) {

@@ -1,15 +1,15 @@
 // Package saved stores the last known good sets of instances in a file, for a start of
 // sluice while its registry is unavailable.
 //
-//	store, err := saved.Open(saved.Options{Path: "/var/lib/sluice/snapshot.json", Watches: manager.Statuses})
-//	set, asOf, ok := store.Get("star", `consul service "star"`)   // a discovery.Manager's Fallback
-//	store.Put("star", set)                                       // a discovery.Manager's Sink
-//	store.Run(ctx)                                               // writes
+//	store, err := saved.Open(saved.Options{Path: "/var/lib/sluice/snapshot.json", States: manager.States})
+//	state, ok := store.Get("star", `consul service "star"`)   // a discovery.Manager's Fallback
+//	store.Changed()                                          // of a discovery.Manager's Sink
+//	store.Run(ctx)                                           // writes
 //
 // # What is written
 //
-// Run writes one second after the last Put, but at most every ten seconds; every ten
-// minutes to update the times; and when it ends. Only sets that a registry has reported
+// Run writes one second after the last change, but at most every ten seconds; every ten
+// minutes to update the times; and when it ends. Save writes at once. Only sets that a registry has reported
 // are written: those of watches with an endpoint and a success. Without any the file
 // does not change.
 //

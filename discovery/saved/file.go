@@ -27,29 +27,31 @@ type file struct {
 	Services json.RawMessage `json:"services"` // an object of entries by name
 }
 
-// entry is the last known good set of one service.
+// entry is the last known good state of the watch of one service.
 type entry struct {
-	Source    string    `json:"source"`
-	AsOf      time.Time `json:"as_of"` // last confirmation by the registry
-	Instances Set       `json:"instances"`
+	discovery.WatchState
+	AsOf time.Time // last confirmation by the registry
 }
 
-// Set is a set of instances with the encoding of the file.
-type Set []discovery.Instance
+// MarshalJSON adds as_of to the members of the state.
+func (e entry) MarshalJSON() ([]byte, error) {
+	type state discovery.WatchState // has no method that would replace this one
+	return json.Marshal(struct {
+		state
+		AsOf time.Time `json:"as_of"`
+	}{state(e.WatchState), e.AsOf})
+}
 
-// UnmarshalJSON implements json.Unmarshaler. It rejects invalid instances.
-func (s *Set) UnmarshalJSON(data []byte) error {
-	var set []discovery.Instance
-	if err := json.Unmarshal(data, &set); err != nil {
+// UnmarshalJSON is the inverse of MarshalJSON. It rejects invalid instances.
+func (e *entry) UnmarshalJSON(data []byte) error {
+	var times struct {
+		AsOf time.Time `json:"as_of"`
+	}
+	if err := json.Unmarshal(data, &times); err != nil {
 		return err
 	}
-	for _, i := range set {
-		if i.Socket == "" && (i.Address == "" || i.Port < 1 || i.Port > 65535) || i.Weight < 0 || i.Weight > discovery.MaxWeight {
-			return fmt.Errorf("instance %q is invalid", i.ID)
-		}
-	}
-	*s = discovery.Normalize(set)
-	return nil
+	e.AsOf = times.AsOf
+	return json.Unmarshal(data, &e.WatchState)
 }
 
 // errDamaged: the file cannot be used.

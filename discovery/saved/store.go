@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,20 +29,24 @@ type Options struct {
 	Path string
 	// MaxAge is the maximum age of a set for Get. 0: no maximum.
 	MaxAge time.Duration
-	// Watches returns the state of every watch; see discovery.Manager.Statuses.
-	Watches func() []discovery.WatchStatus
-	Log     zerolog.Logger
+	// States returns the states of all watches, by service.
+	States func() map[string]discovery.WatchState
+	// Owner calls f if this process may write the file, which belongs to one process at a time,
+	// and reports whether it may. When it begins to, somebody calls Changed. nil: it always may.
+	Owner func(f func()) bool
+	Log   zerolog.Logger
 }
 
 // Store holds the last known good set of each service. It is safe for concurrent use.
 type Store struct {
 	options Options
-	changed chan struct{} // capacity 1: Put was called
+	changed chan struct{} // capacity 1: Changed was called
+	writing sync.Mutex    // one write at a time
 
 	mu      sync.Mutex // guards the fields below
 	entries map[string]entry
-	sets    map[string][]discovery.Instance // put, by service
-	damaged bool                            // the file is damaged and not replaced yet
+	watched map[string]bool // services with a watch at the last write
+	damaged bool            // the file is damaged and not replaced yet
 	status  Status
 }
 
@@ -60,7 +65,7 @@ func Open(o Options) (*Store, error) {
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("snapshot: %s is not a directory", filepath.Dir(o.Path))
 	}
-	s := &Store{options: o, changed: make(chan struct{}, 1), sets: make(map[string][]discovery.Instance)}
+	s := &Store{options: o, changed: make(chan struct{}, 1)}
 	entries, err := read(o.Path)
 	switch {
 	case errors.Is(err, errDamaged):
@@ -87,26 +92,41 @@ func (s *Store) sweep() {
 	}
 }
 
-// Get returns the set that was saved for a service with the same source, and the time
-// of its last confirmation; false if there is none, or it is too old.
-func (s *Store) Get(service, source string) (set []discovery.Instance, asOf time.Time, ok bool) {
+// Get returns the state that was saved for a service with the same source, else that of another
+// service with this source, which has had another name; false if there is none, or it is too old.
+// Its Restored is the time of its last confirmation.
+func (s *Store) Get(service, source string) (state discovery.WatchState, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, ok := s.entries[service]
-	if !ok {
-		return nil, time.Time{}, false
+	if wanted := e.Source; !ok || wanted != source {
+		named, renamed := ok, false
+		for _, other := range s.entries {
+			if other.Source == source && (!renamed || other.AsOf.After(e.AsOf)) {
+				e, renamed = other, true
+			}
+		}
+		if !renamed {
+			if named {
+				s.options.Log.Warn().Str("service", service).Str("saved", wanted).Str("wanted", source).
+					Msg("snapshot: set not used, it has another source")
+			}
+			return discovery.WatchState{}, false
+		}
 	}
-	switch age := time.Since(e.AsOf); {
-	case e.Source != source:
-		s.options.Log.Warn().Str("service", service).Str("saved", e.Source).Str("wanted", source).
-			Msg("snapshot: set not used, it has another source")
-		return nil, time.Time{}, false
-	case s.options.MaxAge > 0 && age > s.options.MaxAge:
+	if age := time.Since(e.AsOf); s.options.MaxAge > 0 && age > s.options.MaxAge {
 		s.options.Log.Warn().Str("service", service).Stringer("age", age.Round(time.Second)).
 			Msg("snapshot: set not used, it is too old")
-		return nil, time.Time{}, false
+		return discovery.WatchState{}, false
 	}
-	return e.Instances, e.AsOf, true
+	state = e.WatchState
+	state.Known, state.Fresh, state.Restored = true, false, e.AsOf
+	state.LastSuccess, state.Endpoint = time.Time{}, ""
+	state.Memory = slices.Clone(state.Memory)
+	for n := range state.Memory {
+		state.Memory[n].Guard.AsOf = time.Time{} // the time on probation does not run without a process
+	}
+	return state, true
 }
 
 // Services returns the services with a set, in any order.
@@ -120,12 +140,8 @@ func (s *Store) Services() []string {
 	return names
 }
 
-// Put stores the current set of a service for the next write. The caller must not
-// change the set.
-func (s *Store) Put(service string, set []discovery.Instance) {
-	s.mu.Lock()
-	s.sets[service] = set
-	s.mu.Unlock()
+// Changed says that the states have changed, or that Owner has: the file is written soon.
+func (s *Store) Changed() {
 	select {
 	case s.changed <- struct{}{}:
 	default:
@@ -146,7 +162,7 @@ func (s *Store) Run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			s.save()
+			s.Save()
 			return
 		case <-s.changed:
 			now := time.Now()
@@ -157,17 +173,27 @@ func (s *Store) Run(ctx context.Context) {
 			continue
 		case <-due.C:
 		}
-		s.save()
+		s.Save()
 		first, last = time.Time{}, time.Now()
 		due.Reset(refresh)
 	}
 }
 
-// save writes the file, if a registry has reported a set.
-func (s *Store) save() {
-	watches := s.options.Watches()
+// Save writes the file now, if it belongs to this process and a registry has reported a set.
+func (s *Store) Save() {
+	if s.options.Owner == nil {
+		s.replace()
+	} else {
+		s.options.Owner(s.replace)
+	}
+}
+
+func (s *Store) replace() {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	states := s.options.States()
 	s.mu.Lock()
-	good := s.collectLocked(watches)
+	good := s.collectLocked(states)
 	entries, damaged := maps.Clone(s.entries), s.damaged
 	s.mu.Unlock()
 	if !good {
@@ -193,28 +219,34 @@ func (s *Store) save() {
 	}
 }
 
-// collectLocked updates entries with the sets put, and reports whether a registry has
-// reported any.
-func (s *Store) collectLocked(watches []discovery.WatchStatus) (good bool) {
-	watched := make(map[string]bool, len(watches))
-	for _, w := range watches {
-		watched[w.Service] = true
-		set, put := s.sets[w.Service]
-		if !put || w.Endpoint == "" || !w.Restored.IsZero() {
-			continue
-		}
-		asOf := cmp.Or(w.LastSuccess, w.LastChange)
-		s.entries[w.Service] = entry{Source: w.Source, AsOf: asOf.UTC().Truncate(time.Millisecond), Instances: set}
-		good = true
-	}
-	for service := range s.sets {
-		if !watched[service] {
-			delete(s.sets, service)
+// collectLocked updates entries with the states of watches, and reports whether there is something
+// to write: a registry has reported a set, or a restored one has changed.
+func (s *Store) collectLocked(states map[string]discovery.WatchState) (good bool) {
+	for service := range s.watched {
+		if _, watched := states[service]; !watched {
 			delete(s.entries, service)
 		}
 	}
+	s.watched = make(map[string]bool, len(states))
+	for service, state := range states {
+		s.watched[service] = true
+		before := s.entries[service]
+		switch {
+		case !state.Known:
+		case !state.Restored.IsZero():
+			// The registry has not confirmed it, but an instance may have failed, or the
+			// service has another name.
+			if before.Source != state.Source || !slices.EqualFunc(before.Set, state.Set, discovery.Instance.Equal) {
+				s.entries[service], good = entry{state, state.Restored}, true
+			}
+		case state.Endpoint != "":
+			asOf := cmp.Or(state.LastSuccess, before.AsOf, time.Now())
+			s.entries[service] = entry{state, asOf.UTC().Truncate(time.Millisecond)}
+			good = true
+		}
+	}
 	for service, e := range s.entries { // read from the file
-		if !watched[service] && s.options.MaxAge > 0 && time.Since(e.AsOf) > s.options.MaxAge {
+		if !s.watched[service] && s.options.MaxAge > 0 && time.Since(e.AsOf) > s.options.MaxAge {
 			delete(s.entries, service)
 		}
 	}

@@ -39,6 +39,32 @@ type fixture struct {
 	maxAge  time.Duration
 	log     bytes.Buffer
 	watches []discovery.WatchStatus
+
+	mu   sync.Mutex                      // guards the field below
+	sets map[string][]discovery.Instance // put, by service
+}
+
+// states returns the states of the watches with a set.
+func (f *fixture) states() map[string]discovery.WatchState {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	states := make(map[string]discovery.WatchState)
+	for _, w := range f.watches {
+		set, known := f.sets[w.Service]
+		states[w.Service] = discovery.WatchState{Source: w.Source, Known: known, Set: set, Fresh: w.State == discovery.WatchFresh, Endpoint: w.Endpoint, LastSuccess: w.LastSuccess, Restored: w.Restored}
+	}
+	return states
+}
+
+// put changes the set of a service.
+func (f *fixture) put(s *Store, service string, set []discovery.Instance) {
+	f.mu.Lock()
+	if f.sets == nil {
+		f.sets = make(map[string][]discovery.Instance)
+	}
+	f.sets[service] = set
+	f.mu.Unlock()
+	s.Changed()
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -49,7 +75,7 @@ func (f *fixture) open() *Store {
 	f.t.Helper()
 	s, err := Open(Options{
 		Path: f.path, MaxAge: f.maxAge, Log: zerolog.New(&f.log),
-		Watches: func() []discovery.WatchStatus { return f.watches },
+		States: f.states,
 	})
 	if err != nil {
 		f.t.Fatal(err)
@@ -68,9 +94,9 @@ func saved(t *testing.T, at time.Time) *fixture {
 	f := newFixture(t)
 	f.watches = []discovery.WatchStatus{answered("star", at), answered("other", at)}
 	s := f.open()
-	s.Put("star", set("a", "b"))
-	s.Put("other", nil)
-	s.save()
+	f.put(s, "star", set("a", "b"))
+	f.put(s, "other", nil)
+	s.Save()
 	f.watches = nil
 	if status := s.Status(); status.LastError != "" || status.Written.IsZero() {
 		t.Fatalf("status %+v", status)
@@ -81,14 +107,14 @@ func saved(t *testing.T, at time.Time) *fixture {
 func TestSetsAreRestored(t *testing.T) {
 	at := time.Now().Add(-time.Hour)
 	s := saved(t, at).open()
-	got, asOf, ok := s.Get("star", source)
-	if want := set("a", "b"); !ok || !reflect.DeepEqual(got, want) || asOf.Sub(at).Abs() > time.Millisecond {
-		t.Errorf("got %+v as of %v, %v; want %+v as of %v", got, asOf, ok, want, at)
+	state, ok := s.Get("star", source)
+	if want := set("a", "b"); !ok || !reflect.DeepEqual(state.Set, want) || state.Restored.Sub(at).Abs() > time.Millisecond {
+		t.Errorf("got %+v, %v; want %+v as of %v", state, ok, want, at)
 	}
-	if got, _, ok := s.Get("other", source); !ok || len(got) != 0 {
+	if got, ok := s.Get("other", source); !ok || !got.Known || len(got.Set) != 0 {
 		t.Errorf("an empty set: %v, %v", got, ok)
 	}
-	if _, _, ok := s.Get("unknown", source); ok {
+	if _, ok := s.Get("unknown", `consul service "unknown"`); ok {
 		t.Error("an unknown service has a set")
 	}
 	if got := s.Services(); len(got) != 2 {
@@ -98,7 +124,7 @@ func TestSetsAreRestored(t *testing.T) {
 
 func TestSetOfAnotherSourceIsNotUsed(t *testing.T) {
 	f := saved(t, time.Now())
-	if _, _, ok := f.open().Get("star", `consul service "star", datacenter "dc2"`); ok {
+	if _, ok := f.open().Get("star", `consul service "star", datacenter "dc2"`); ok {
 		t.Error("the set is used")
 	}
 	if !strings.Contains(f.log.String(), `"wanted":"consul service`) {
@@ -109,14 +135,14 @@ func TestSetOfAnotherSourceIsNotUsed(t *testing.T) {
 func TestOldSetIsNotUsed(t *testing.T) {
 	f := saved(t, time.Now().Add(-25*time.Hour))
 	f.maxAge = 24 * time.Hour
-	if _, _, ok := f.open().Get("star", source); ok {
+	if _, ok := f.open().Get("star", source); ok {
 		t.Error("the set is used")
 	}
 	if !strings.Contains(f.log.String(), `"age":`) {
 		t.Errorf("log: %s", &f.log)
 	}
 	f.maxAge = 26 * time.Hour
-	if _, _, ok := f.open().Get("star", source); !ok {
+	if _, ok := f.open().Get("star", source); !ok {
 		t.Error("the set is not used, but is recent")
 	}
 }
@@ -134,7 +160,7 @@ var damages = map[string]func([]byte) []byte{
 	"another JSON":    func([]byte) []byte { return []byte("[]") },
 	"no checksum":     func([]byte) []byte { return []byte(`{"version":1,"services":{}}`) },
 	"an invalid instance": func([]byte) []byte {
-		b, _ := format(map[string]entry{"star": {Source: source, Instances: Set{{ID: "a", Address: "x"}}}})
+		b, _ := format(map[string]entry{"star": {WatchState: discovery.WatchState{Source: source, Set: []discovery.Instance{{ID: "a", Address: "x"}}}}})
 		return b
 	},
 }
@@ -152,7 +178,7 @@ func TestDamagedFileIsNotUsedAndRenamedByTheNextWrite(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := f.open()
-			if _, _, ok := s.Get("star", source); ok {
+			if _, ok := s.Get("star", source); ok {
 				t.Error("its set is used")
 			}
 			if got := strings.Count(f.log.String(), `"error":"the snapshot is damaged`); got != 1 || !strings.Contains(f.log.String(), f.path) {
@@ -162,23 +188,21 @@ func TestDamagedFileIsNotUsedAndRenamedByTheNextWrite(t *testing.T) {
 			// Sets without an answer of a registry are not written.
 			f.watches = []discovery.WatchStatus{
 				{Service: "static", Source: "static", State: discovery.WatchFresh, LastSuccess: time.Now()},
-				{Service: "restored", Source: source, Endpoint: "http://c", State: discovery.WatchStale, Restored: time.Now()},
 			}
-			s.Put("static", set("s"))
-			s.Put("restored", set("r"))
-			s.save()
+			f.put(s, "static", set("s"))
+			s.Save()
 			if got, err := os.ReadFile(f.path); err != nil || !bytes.Equal(got, spoilt) {
 				t.Errorf("the file was touched: %q, %v", got, err)
 			}
 
 			f.watches = append(f.watches, answered("star", time.Now()))
-			s.Put("star", set("c"))
-			s.save()
+			f.put(s, "star", set("c"))
+			s.Save()
 			if got, err := os.ReadFile(f.path + ".damaged"); err != nil || !bytes.Equal(got, spoilt) {
 				t.Errorf("the damaged file was not kept: %q, %v", got, err)
 			}
 			again := f.open()
-			if got, _, ok := again.Get("star", source); !ok || !reflect.DeepEqual(got, set("c")) {
+			if got, ok := again.Get("star", source); !ok || !reflect.DeepEqual(got.Set, set("c")) {
 				t.Errorf("the good set: %v, %v", got, ok)
 			}
 			if got := again.Services(); len(got) != 1 {
@@ -195,15 +219,15 @@ func TestUnconfirmedSetsKeepTheirTimes(t *testing.T) {
 	restored := answered("star", time.Time{})
 	restored.Restored = at
 	f.watches = []discovery.WatchStatus{restored, answered("other", time.Now())}
-	s.Put("star", set("a", "b"))
-	s.Put("other", set("o"))
-	s.save()
+	f.put(s, "star", set("a", "b"))
+	f.put(s, "other", set("o"))
+	s.Save()
 	again := f.open()
-	if _, asOf, ok := again.Get("star", source); !ok || asOf.Sub(at).Abs() > time.Millisecond {
-		t.Errorf("star is as of %v, %v; want %v", asOf, ok, at)
+	if got, ok := again.Get("star", source); !ok || got.Restored.Sub(at).Abs() > time.Millisecond {
+		t.Errorf("star is as of %v, %v; want %v", got.Restored, ok, at)
 	}
-	if _, asOf, ok := again.Get("other", source); !ok || asOf.Sub(at) < time.Minute {
-		t.Errorf("other is as of %v, %v; want now", asOf, ok)
+	if got, ok := again.Get("other", source); !ok || got.Restored.Sub(at) < time.Minute {
+		t.Errorf("other is as of %v, %v; want now", got.Restored, ok)
 	}
 }
 
@@ -211,12 +235,12 @@ func TestUnwatchedServiceIsRemoved(t *testing.T) {
 	f := newFixture(t)
 	f.watches = []discovery.WatchStatus{answered("star", time.Now()), answered("other", time.Now())}
 	s := f.open()
-	s.Put("star", set("a"))
-	s.Put("other", set("o"))
-	s.save()
+	f.put(s, "star", set("a"))
+	f.put(s, "other", set("o"))
+	s.Save()
 	f.watches = f.watches[:1]
-	s.Put("star", set("b"))
-	s.save()
+	f.put(s, "star", set("b"))
+	s.Save()
 	if got := f.open().Services(); len(got) != 1 || got[0] != "star" {
 		t.Errorf("services %v, want star", got)
 	}
@@ -230,9 +254,9 @@ func TestFailedWriteKeepsTheFileAndIsReported(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.watches = []discovery.WatchStatus{answered("star", time.Now())}
-	s.Put("star", set("c"))
-	s.save()
-	s.save()
+	f.put(s, "star", set("c"))
+	s.Save()
+	s.Save()
 	if status := s.Status(); status.Errors != 2 || status.LastError == "" {
 		t.Errorf("status %+v", status)
 	}
@@ -242,10 +266,10 @@ func TestFailedWriteKeepsTheFileAndIsReported(t *testing.T) {
 	if err := os.Rename(dir+".away", dir); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, ok := f.open().Get("star", source); !ok {
+	if _, ok := f.open().Get("star", source); !ok {
 		t.Error("the old file is gone")
 	}
-	s.save()
+	s.Save()
 	if status := s.Status(); status.Errors != 2 || status.LastError != "" || status.Written.IsZero() {
 		t.Errorf("after it: %+v", status)
 	}
@@ -317,14 +341,14 @@ func TestRunWritesAfterABurstAndAtTheEnd(t *testing.T) {
 		}
 		f.watches = []discovery.WatchStatus{answered("star", time.Now())}
 		expect(time.Minute, -1)
-		s.Put("star", set("a"))
+		f.put(s, "star", set("a"))
 		expect(time.Minute+900*time.Millisecond, -1)
-		s.Put("star", set("a", "b"))
+		f.put(s, "star", set("a", "b"))
 		expect(time.Minute+1899*time.Millisecond, -1)
 		expect(time.Minute+1900*time.Millisecond, time.Minute+1900*time.Millisecond)
 		for n := range 400 { // 20 s of changes without a pause
 			time.Sleep(50 * time.Millisecond)
-			s.Put("star", set("a", "b", "c")[n%3:])
+			f.put(s, "star", set("a", "b", "c")[n%3:])
 		}
 		if got := written(time.Since(begin)); got < time.Minute+10*time.Second {
 			t.Errorf("the last write was after %v", got)
@@ -333,17 +357,17 @@ func TestRunWritesAfterABurstAndAtTheEnd(t *testing.T) {
 		if last := written(13 * time.Minute); last < 4*time.Minute {
 			t.Errorf("no write for ten minutes: the last was after %v", last)
 		}
-		s.Put("star", set("z"))
+		f.put(s, "star", set("z"))
 		cancel()
 		run.Wait()
-		if got, _, ok := f.open().Get("star", source); !ok || !reflect.DeepEqual(got, set("z")) {
+		if got, ok := f.open().Get("star", source); !ok || !reflect.DeepEqual(got.Set, set("z")) {
 			t.Errorf("at the end: %v, %v", got, ok)
 		}
 	})
 }
 
 func FuzzParse(f *testing.F) {
-	good, err := format(map[string]entry{"star": {Source: source, AsOf: time.Unix(1, 0), Instances: set("a")}})
+	good, err := format(map[string]entry{"star": {WatchState: discovery.WatchState{Source: source, Set: set("a")}, AsOf: time.Unix(1, 0)}})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"sluice/panics"
 )
 
 // Format is the format of a line: FormatJSON, FormatCombined or a template.
@@ -132,7 +134,10 @@ func start(o Options, out *output) *Logger {
 	}
 	l.supply = newSupply(max((o.MaxBuffered+bufferSize-1)/bufferSize, len(l.shards)))
 	l.writer = newWriter(l, out, o.Notify)
-	go l.writer.run()
+	go func() {
+		defer close(l.writer.done)
+		panics.Repeat(nil, panics.Task, time.Second, l.writer.run)
+	}()
 	return l
 }
 

@@ -42,7 +42,6 @@ func newWriter(l *Logger, out *output, notify func(error)) *writer {
 }
 
 func (w *writer) run() {
-	defer close(w.done)
 	tick := time.NewTicker(flushInterval)
 	defer tick.Stop()
 	for {

@@ -21,37 +21,41 @@ type Exchange interface {
 	Replayable() bool
 	// Started reports whether a byte of the response was sent to the client.
 	Started() bool
-	// Waiting returns a context for a wait before the first try. It ends after
-	// timeout, or when the client no longer waits for the response. The caller calls
-	// end after the wait.
+	// Waiting returns a context for a wait for a peer. It ends after timeout, or when
+	// the client no longer waits for the response. The caller calls end after the wait.
 	Waiting(timeout time.Duration) (ctx context.Context, end context.CancelFunc)
 }
 
-// A Racer is an Exchange whose Try may return before the peer has answered. After
-// such a Try, exactly one of the other methods is called.
+// A Racer is an Exchange whose Try may return before the peer has answered. The peers that
+// were asked, by that Try or by Ask, are its contenders. A contender is one until an Await
+// returns its Outcome, or Receive or Leave is called for it.
 type Racer interface {
 	Exchange
-	// Await waits for the peer of the last Try alone.
-	Await() balancer.Outcome
-	// Race tries a second peer while it waits for the first, passes on the answer
-	// that comes first, and drops the other, whose outcome is
+	// Ask sends the request to one more peer, and does not wait for it.
+	Ask(t balancer.Token)
+	// Await waits for all contenders, and returns which of them ends the wait, and why:
+	// Answered, Done or Suspected. For one that was Suspected before, changed takes the
+	// place of the suspicion: the close of the channel, if it is not nil.
+	Await(changed <-chan struct{}) (balancer.Token, Result)
+	// Receive passes on the answer of the only contender, which is Answered.
+	Receive(t balancer.Token) balancer.Outcome
+	// Leave abandons a contender, because another peer is tried instead. The outcome is
 	// [balancer.OutcomeSuperseded].
-	Race(second balancer.Token) (first, other balancer.Outcome)
-	// Leave abandons the last Try, because another peer is tried instead. The outcome
-	// is [balancer.OutcomeSuperseded].
-	Leave() balancer.Outcome
+	Leave(t balancer.Token) balancer.Outcome
 }
 
-// Kind says why Try returned.
+// Kind says why Try or Await returned.
 type Kind uint8
 
 const (
 	Done      Kind = iota // the try has an outcome
-	Impatient             // there is no answer yet: it is time for a hedge
+	Answered              // the peer has begun to answer; of Await
+	Impatient             // there is no answer yet: it is time for a hedge; of Try
 	Suspected             // there is no answer yet, and health checks of the peer fail
 )
 
-// A Result is the result of a Try. Only a Racer returns other kinds than Done.
+// A Result is the result of a Try or an Await. Only the Try of a Racer returns other kinds
+// than Done.
 type Result struct {
 	Kind    Kind
 	Outcome balancer.Outcome // of kind Done
@@ -73,39 +77,29 @@ const MaxTries = 5
 // unless those are one: it harms nobody, and several peers may be gone before the
 // registry says so. Nor does one that ended with Leave.
 func Run(service *route.Service, query *balancer.Query, x Exchange) (o balancer.Outcome, tries int, err error) {
+	r := run{service: service, query: query, forPeer: service.WaitForPeer, forConnection: service.ConnectionWait}
+	defer r.held.release()
 	reached := 0
-	t, err := service.Pool.Pick(query)
-	if err != nil {
-		t, err = wait(service, query, x, err)
-	}
+	t, err := r.pick(x)
 	for err == nil {
+		r.held.take(t)
 		result := x.Try(t)
-		tries++
-		switch o = result.Outcome; result.Kind {
-		case Done:
-			t.Done(o)
-		case Impatient:
-			o, tries = hedge(service, query, x.(Racer), t, tries)
-		case Suspected:
-			query.Tried.Add(t.Peer)
-			if other, err := service.Pool.Pick(query); err == nil {
-				t.Done(x.(Racer).Leave())
-				t = other
-				continue
-			}
-			o = x.(Racer).Await()
-			t.Done(o)
+		r.tries++
+		if o = result.Outcome; result.Kind == Done {
+			r.held.done(t, o)
+		} else {
+			o = r.contend(x.(Racer), t, result)
 		}
 		if o.Class != balancer.OutcomeConnectFailure || service.Retry.Attempts == 1 {
 			reached++
 		}
-		if !retryable(o) || x.Started() || !x.Replayable() || reached >= service.Retry.Attempts || tries >= MaxTries {
-			return o, tries, nil
+		if !retryable(o) || x.Started() || !x.Replayable() || reached >= service.Retry.Attempts || r.tries >= MaxTries {
+			return o, r.tries, nil
 		}
 		query.Tried.Add(t.Peer)
-		t, err = service.Pool.Pick(query)
+		t, err = r.pick(x)
 	}
-	return o, tries, err
+	return o, r.tries, err
 }
 
 // retryable reports whether another peer may do better.
@@ -117,25 +111,38 @@ func retryable(o balancer.Outcome) bool {
 	return false
 }
 
-// wait waits for a first peer that can be picked, and for a connection to it, each
-// as long as the service allows. err is why there is none yet.
-func wait(service *route.Service, query *balancer.Query, x Exchange, err error) (t balancer.Token, _ error) {
-	forPeer, forConnection := service.WaitForPeer, service.ConnectionWait
-	for {
+// A run is the state of Run.
+type run struct {
+	service *route.Service
+	query   *balancer.Query
+	tries   int
+	held    held
+
+	// How long the request may still wait for a peer, and for a connection to one.
+	forPeer, forConnection time.Duration
+}
+
+// pick picks a peer, for whichever try. If there is none, or all connections are in use, it
+// waits for one, each once for a request and as long as the service allows. err is why
+// there is none.
+func (r *run) pick(x Exchange) (t balancer.Token, err error) {
+	pool := r.service.Pool
+	for t, err = pool.Pick(r.query); err != nil; {
 		var timeout time.Duration
-		await := service.Pool.Await
+		await := pool.Await
 		switch err {
 		case balancer.ErrNoPeers, balancer.ErrNoEligible:
-			timeout, forPeer = forPeer, 0
+			timeout, r.forPeer = r.forPeer, 0
 		case balancer.ErrConnectionsSaturated:
-			timeout, forConnection = forConnection, 0
-			await = service.Pool.AwaitConnection
+			timeout, r.forConnection = r.forConnection, 0
+			await = pool.AwaitConnection
 		}
 		if timeout <= 0 {
 			return t, err
 		}
 		ctx, end := x.Waiting(timeout)
-		t, err = await(ctx, query)
+		t, err = await(ctx, r.query)
 		end()
 	}
+	return t, nil
 }

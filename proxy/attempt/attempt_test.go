@@ -19,23 +19,34 @@ var (
 	ok         = balancer.Outcome{Class: balancer.OutcomeOK}
 	reset      = balancer.Outcome{Class: balancer.OutcomeReset}
 	refused    = balancer.Outcome{Class: balancer.OutcomeConnectFailure}
+	gone       = balancer.Outcome{Class: balancer.OutcomeClientGone}
 	superseded = balancer.Outcome{Class: balancer.OutcomeSuperseded}
 
 	impatient = Result{Kind: Impatient}
 	suspected = Result{Kind: Suspected}
+	answered  = Result{Kind: Answered}
 )
+
+// An event is what an Await returns: of the peer that was asked as the nth, from 0.
+type event struct {
+	peer int
+	Result
+}
 
 // script is an exchange that plays results, one after the other, and notes what
 // it is asked for.
 type script struct {
 	tries   []Result
-	waits   []balancer.Outcome    // of Await
-	races   [][2]balancer.Outcome // of Race
+	events  []event            // of Await
+	answers []balancer.Outcome // of Receive
 	started bool
 	final   bool // cannot be sent again
 
-	calls []string
-	peers []*balancer.Peer
+	onTry   func()                        // called by Try
+	onAwait func(changed <-chan struct{}) // called by Await
+	calls   []string
+	peers   []*balancer.Peer
+	tokens  []balancer.Token
 }
 
 // next takes the first element of a list.
@@ -46,23 +57,35 @@ func next[T any](list *[]T) T {
 }
 
 func (s *script) Try(t balancer.Token) Result {
-	s.calls, s.peers = append(s.calls, "try"), append(s.peers, t.Peer)
+	s.note("try", t)
+	if s.onTry != nil {
+		s.onTry()
+	}
 	return next(&s.tries)
 }
 
-func (s *script) Await() balancer.Outcome {
+func (s *script) note(call string, t balancer.Token) {
+	s.calls, s.peers, s.tokens = append(s.calls, call), append(s.peers, t.Peer), append(s.tokens, t)
+}
+
+func (s *script) Ask(t balancer.Token) { s.note("ask", t) }
+
+func (s *script) Await(changed <-chan struct{}) (balancer.Token, Result) {
 	s.calls = append(s.calls, "await")
-	return next(&s.waits)
+	if s.onAwait != nil {
+		s.onAwait(changed)
+	}
+	e := next(&s.events)
+	return s.tokens[e.peer], e.Result
 }
 
-func (s *script) Race(second balancer.Token) (balancer.Outcome, balancer.Outcome) {
-	s.calls, s.peers = append(s.calls, "race"), append(s.peers, second.Peer)
-	outcomes := next(&s.races)
-	return outcomes[0], outcomes[1]
+func (s *script) Receive(t balancer.Token) balancer.Outcome {
+	s.calls = append(s.calls, fmt.Sprint("receive ", slices.Index(s.peers, t.Peer)))
+	return next(&s.answers)
 }
 
-func (s *script) Leave() balancer.Outcome {
-	s.calls = append(s.calls, "leave")
+func (s *script) Leave(t balancer.Token) balancer.Outcome {
+	s.calls = append(s.calls, fmt.Sprint("leave ", slices.Index(s.peers, t.Peer)))
 	return superseded
 }
 
@@ -117,19 +140,39 @@ func TestRun(t *testing.T) {
 		{"no other peer", 1, 3, script{tries: []Result{Ended(reset)}}, "try", reset, 1, balancer.ErrAllTried},
 
 		{"impatient, without another peer", 1, 1,
-			script{tries: []Result{impatient}, waits: []balancer.Outcome{ok}}, "try await", ok, 1, nil},
+			script{tries: []Result{impatient}, events: []event{{0, answered}}, answers: []balancer.Outcome{ok}}, "try await receive 0", ok, 1, nil},
 		{"hedged, first answers", enough, 1,
-			script{tries: []Result{impatient}, races: [][2]balancer.Outcome{{ok, superseded}}}, "try race", ok, 2, nil},
+			script{tries: []Result{impatient}, events: []event{{0, answered}}, answers: []balancer.Outcome{ok}},
+			"try ask await leave 1 receive 0", ok, 2, nil},
 		{"hedged, second answers", enough, 1,
-			script{tries: []Result{impatient}, races: [][2]balancer.Outcome{{superseded, ok}}}, "try race", ok, 2, nil},
+			script{tries: []Result{impatient}, events: []event{{1, answered}}, answers: []balancer.Outcome{ok}},
+			"try ask await leave 0 receive 1", ok, 2, nil},
+		{"hedged, first fails", enough, 1,
+			script{tries: []Result{impatient}, events: []event{{0, Ended(reset)}, {1, answered}}, answers: []balancer.Outcome{ok}},
+			"try ask await await receive 1", ok, 2, nil},
 		{"hedged, both fail", enough, 2,
-			script{tries: []Result{impatient, Ended(ok)}, races: [][2]balancer.Outcome{{reset, reset}}}, "try race try", ok, 3, nil},
+			script{tries: []Result{impatient, Ended(ok)}, events: []event{{1, Ended(refused)}, {0, Ended(reset)}}}, "try ask await await try", ok, 3, nil},
+		{"hedged, the answer breaks", enough, 2,
+			script{tries: []Result{impatient, Ended(ok)}, events: []event{{1, answered}}, answers: []balancer.Outcome{reset}},
+			"try ask await leave 0 receive 1 try", ok, 3, nil},
+		{"hedged, the client goes", enough, 3,
+			script{tries: []Result{impatient}, events: []event{{0, Ended(gone)}}}, "try ask await leave 1", gone, 2, nil},
+		{"hedged, both suspected", enough, 2,
+			script{tries: []Result{impatient}, events: []event{{0, suspected}, {1, suspected}, {3, answered}}, answers: []balancer.Outcome{ok}},
+			"try ask await leave 0 ask await leave 1 ask await leave 2 receive 3", ok, 4, nil},
+		{"hedged, suspected, without a third peer", 2, 2,
+			script{tries: []Result{impatient}, events: []event{{0, suspected}, {0, answered}}, answers: []balancer.Outcome{ok}},
+			"try ask await await leave 1 receive 0", ok, 2, nil},
+		{"as many as allowed", enough + 2, 2,
+			script{tries: []Result{impatient}, events: []event{{0, suspected}, {1, suspected}, {2, suspected}, {3, suspected}, {4, Ended(reset)}, {3, Ended(reset)}}},
+			"try ask await leave 0 ask await leave 1 ask await leave 2 ask await await await", reset, MaxTries, nil},
 
-		{"suspected, left", enough, 2, script{tries: []Result{suspected, Ended(ok)}}, "try leave try", ok, 2, nil},
+		{"suspected, left", enough, 2,
+			script{tries: []Result{suspected}, events: []event{{1, answered}}, answers: []balancer.Outcome{ok}}, "try leave 0 ask await receive 1", ok, 2, nil},
 		{"what was left does not count", enough, 2,
-			script{tries: []Result{suspected, Ended(reset), Ended(ok)}}, "try leave try try", ok, 3, nil},
+			script{tries: []Result{suspected, Ended(ok)}, events: []event{{1, Ended(reset)}}}, "try leave 0 ask await try", ok, 3, nil},
 		{"suspected, without another peer", 1, 2,
-			script{tries: []Result{suspected}, waits: []balancer.Outcome{ok}}, "try await", ok, 1, nil},
+			script{tries: []Result{suspected}, events: []event{{0, answered}}, answers: []balancer.Outcome{ok}}, "try await receive 0", ok, 1, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			service := &route.Service{Name: "star", Pool: pool(t, test.peers), Retry: route.Retry{Attempts: test.attempts}}
@@ -221,6 +264,97 @@ func TestRunWaits(t *testing.T) {
 					t.Errorf("%v, %q after %v; want %v, %q after %v", err, calls, time.Since(start), test.err, test.calls, test.after)
 				}
 			})
+		})
+	}
+}
+
+// A request whose only peer is suspected moves to one that comes later: Await gets a channel
+// that tells of it, also if it came before Await.
+func TestSuspectedPeerIsLeftForALaterOne(t *testing.T) {
+	p := pool(t, 1)
+	service := &route.Service{Name: "star", Pool: p, Retry: route.Retry{Attempts: 2}}
+	x := script{tries: []Result{suspected}, events: []event{{0, suspected}, {1, answered}}, answers: []balancer.Outcome{ok}}
+	x.onAwait = func(changed <-chan struct{}) {
+		x.onAwait = nil
+		set := p.Snapshot().All[0]
+		p.Apply([]discovery.Instance{set.Instance(), {Service: "star", ID: "later", Address: "10.0.0.1", Port: 9, Weight: 1}})
+		select {
+		case <-changed:
+		default:
+			t.Error("the peer that came later does not end the wait")
+		}
+	}
+	if o, tries, err := Run(service, new(balancer.Query), &x); o != ok || tries != 2 || err != nil {
+		t.Errorf("got %v, %d tries, %v", o.Class, tries, err)
+	}
+	if got, want := strings.Join(x.calls, " "), "try await leave 0 ask await receive 1"; got != want {
+		t.Errorf("calls %q, want %q", got, want)
+	}
+}
+
+// A retry waits as a first try does: for a connection, and for a peer.
+func TestRetryWaits(t *testing.T) {
+	const connection, peer = 2 * time.Second, 3 * time.Second
+	for _, test := range []struct {
+		name   string
+		happen func(p *balancer.Pool, held balancer.Token)
+		calls  string
+		after  time.Duration
+		err    error
+	}{
+		{"a connection becomes free", func(_ *balancer.Pool, held balancer.Token) {
+			time.AfterFunc(time.Second, func() { held.Done(ok) })
+		}, "try wait 2s try", time.Second, nil},
+		{"none does", func(*balancer.Pool, balancer.Token) {}, "try wait 2s", connection, balancer.ErrConnectionsSaturated},
+		{"a peer comes", func(p *balancer.Pool, _ balancer.Token) {
+			set := []discovery.Instance{{Service: "star", ID: "later", Address: "10.0.0.1", Port: 9, Weight: 1}}
+			p.Apply(nil)
+			time.AfterFunc(time.Second, func() { p.Apply(set) })
+		}, "try wait 3s try", time.Second, nil},
+		{"none comes", func(p *balancer.Pool, _ balancer.Token) { p.Apply(nil) }, "try wait 3s", peer, balancer.ErrNoPeers},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := pool(t, 2)
+				if err := p.Reconfigure(balancertest.Complete(balancer.Options{Limits: balancer.Limits{PeerConnections: 1, Pending: 1}})); err != nil {
+					t.Fatal(err)
+				}
+				held, _ := p.Pick(new(balancer.Query))
+				service := &route.Service{Pool: p, WaitForPeer: peer, ConnectionWait: connection, Retry: route.Retry{Attempts: 3}}
+				x := script{tries: []Result{Ended(refused), Ended(ok)}}
+				x.onTry = func() { x.onTry = nil; test.happen(p, held) }
+				start := time.Now()
+				_, _, err := Run(service, new(balancer.Query), &x)
+				if calls := strings.Join(x.calls, " "); err != test.err || calls != test.calls || time.Since(start) != test.after {
+					t.Errorf("%v, %q after %v; want %v, %q after %v", err, calls, time.Since(start), test.err, test.calls, test.after)
+				}
+			})
+		})
+	}
+}
+
+// An exchange that panics gives back the places at its peers, each once.
+func TestRunReleasesAfterPanic(t *testing.T) {
+	for name, x := range map[string]*script{
+		"in a try":   {},
+		"in a retry": {tries: []Result{Ended(reset)}},
+		"in a race":  {tries: []Result{impatient}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			service := &route.Service{Name: "star", Pool: pool(t, 3), Retry: route.Retry{Attempts: 3}}
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Error("the exchange did not panic")
+					}
+				}()
+				_, _, _ = Run(service, new(balancer.Query), x) // next of an empty list
+			}()
+			for _, p := range service.Pool.Snapshot().All {
+				if n := p.Inflight(); n != 0 {
+					t.Errorf("%d tries of a peer are in flight", n)
+				}
+			}
 		})
 	}
 }

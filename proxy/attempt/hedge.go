@@ -1,6 +1,7 @@
 package attempt
 
 import (
+	"slices"
 	"time"
 
 	"sluice/balancer"
@@ -24,23 +25,62 @@ func MayLeave(service *route.Service, tries int) bool {
 	return service.Retry.Attempts > 1 && tries+1 < MaxTries
 }
 
-// hedge asks a second peer where there is one and the budget allows it, and
-// otherwise waits for the first.
-func hedge(service *route.Service, query *balancer.Query, x Racer, first balancer.Token, tries int) (balancer.Outcome, int) {
-	query.Tried.Add(first.Peer)
-	second, err := service.Pool.Pick(query)
-	if err != nil {
-		o := x.Await()
-		first.Done(o)
-		return o, tries
+// contend continues after a Try that has returned before its peer, first, has answered: it
+// is the one wait for peers that were asked. A contender without an answer in time gets
+// company, one whose checks fail is left, each if another peer can be picked; if not, it is
+// asked again when the pool has changed. The first answer ends the wait. The result is the
+// outcome of the last contender.
+func (r *run) contend(x Racer, first balancer.Token, result Result) balancer.Outcome {
+	t, contenders := first, append(make([]balancer.Token, 0, 2), first)
+	r.query.Tried.Add(first.Peer)
+	for {
+		changed := r.service.Pool.Changed()
+		switch result.Kind {
+		case Impatient, Suspected:
+			if r.tries >= MaxTries {
+				break
+			}
+			other, err := r.service.Pool.Pick(r.query)
+			if err != nil {
+				break
+			}
+			r.held.take(other)
+			r.query.Tried.Add(other.Peer)
+			if result.Kind == Suspected {
+				r.held.done(t, x.Leave(t))
+				contenders = without(contenders, t)
+			}
+			x.Ask(other)
+			r.tries++
+			contenders = append(contenders, other)
+		case Answered:
+			r.leave(x, without(contenders, t))
+			o := x.Receive(t)
+			r.held.done(t, o)
+			return o
+		case Done:
+			r.held.done(t, result.Outcome)
+			contenders = without(contenders, t)
+			if !retryable(result.Outcome) { // the client has gone, for example
+				r.leave(x, contenders)
+				contenders = nil
+			}
+			if len(contenders) == 0 {
+				return result.Outcome
+			}
+		}
+		t, result = x.Await(changed)
 	}
-	firstOutcome, secondOutcome := x.Race(second)
-	first.Done(firstOutcome)
-	second.Done(secondOutcome)
-	answered := firstOutcome.Class == balancer.OutcomeOK || firstOutcome.Class == balancer.OutcomeServerError
-	if answered || secondOutcome.Class == balancer.OutcomeSuperseded {
-		return firstOutcome, tries + 1
+}
+
+// leave abandons contenders.
+func (r *run) leave(x Racer, contenders []balancer.Token) {
+	for _, t := range contenders {
+		r.held.done(t, x.Leave(t))
 	}
-	query.Tried.Add(second.Peer)
-	return secondOutcome, tries + 1
+}
+
+// without returns contenders without t.
+func without(contenders []balancer.Token, t balancer.Token) []balancer.Token {
+	return slices.DeleteFunc(contenders, func(other balancer.Token) bool { return other.Peer == t.Peer })
 }

@@ -25,6 +25,8 @@ import (
 
 	"github.com/cloudflare/tableflip"
 	"golang.org/x/sys/unix"
+
+	"sluice/panics"
 )
 
 // Handover is the process's part in a replacement, as the old or the new one. A process
@@ -267,6 +269,7 @@ func startGiving(fds *tableflip.Fds, give func(io.Writer) error) (*giving, error
 	go func() {
 		defer close(g.ended)
 		defer given.Close() // data in the pipe can still be read
+		defer panics.Contain(panics.Task, func() { g.err = panics.Err })
 		if n, _ := asked.Read(make([]byte, 1)); n > 0 {
 			g.err = give(given)
 		}

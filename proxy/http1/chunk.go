@@ -13,7 +13,10 @@ type chunkState uint8
 const (
 	chunkSizeStart chunkState = iota
 	chunkSize
+	chunkExtensionName // before the name of an extension
 	chunkExtension
+	chunkExtensionQuoted
+	chunkExtensionEscape // after a backslash in a quoted string
 	chunkSizeLF
 	chunkData
 	chunkDataCR
@@ -27,7 +30,8 @@ const (
 
 // ChunkScanner scans a chunked body (RFC 9112, section 7.1) in pieces of any size. It
 // is strict: hexadecimal sizes below 2^60 without white space, CRLF line ends, bounded
-// extensions and trailers. The zero value is ready.
+// extensions, which have names and end their quoted strings (section 7.1.1), and bounded
+// trailers. The zero value is ready.
 type ChunkScanner struct {
 	state     chunkState
 	digits    uint8
@@ -80,20 +84,20 @@ func (s *ChunkScanner) Next(b []byte) (n, dataStart int, err error) {
 			}
 			switch c {
 			case ';':
-				s.state, s.extension = chunkExtension, 0
+				s.state, s.extension = chunkExtensionName, 0
 			case '\r':
 				s.state = chunkSizeLF
 			default:
 				return n, n, ErrChunk
 			}
-		case chunkExtension:
-			if c == '\r' {
+		case chunkExtensionName, chunkExtension, chunkExtensionQuoted, chunkExtensionEscape:
+			if c == '\r' && s.state == chunkExtension {
 				s.state = chunkSizeLF
 				break
 			}
 			s.extension++
 			s.overhead++
-			if chars[c]&charValue == 0 || s.extension > maxChunkExtensionBytes ||
+			if !s.extends(c) || s.extension > maxChunkExtensionBytes ||
 				int64(s.overhead) > maxChunkOverheadBytes+s.Length/16 {
 				return n, n, ErrChunk
 			}
@@ -166,6 +170,35 @@ func (s *ChunkScanner) Next(b []byte) (n, dataStart int, err error) {
 		n++
 	}
 	return n, n, nil
+}
+
+// extends takes a byte of an extension, and reports whether it is allowed there.
+func (s *ChunkScanner) extends(c byte) bool {
+	switch s.state {
+	case chunkExtensionName:
+		if c == ' ' || c == '\t' {
+			return true
+		}
+		s.state = chunkExtension
+		return chars[c]&charToken != 0
+	case chunkExtension:
+		switch c {
+		case ';':
+			s.state = chunkExtensionName
+		case '"':
+			s.state = chunkExtensionQuoted
+		}
+	case chunkExtensionQuoted:
+		switch c {
+		case '\\':
+			s.state = chunkExtensionEscape
+		case '"':
+			s.state = chunkExtension
+		}
+	case chunkExtensionEscape:
+		s.state = chunkExtensionQuoted
+	}
+	return chars[c]&charValue != 0
 }
 
 func hexDigit(c byte) (byte, bool) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -84,6 +85,8 @@ func decodeChunks(b []byte) (r chunkReading) {
 		return line, true
 	}
 	fail := func(err error) chunkReading { return chunkReading{data: r.data, err: err} }
+	const token = "[!#$%&'*+.^_`|~0-9A-Za-z-]"
+	isExtension := regexp.MustCompile(`^(;[ \t]*` + token + `([^";]|"([^"\\]|\\.)*")*)*$`).MatchString
 	isText := func(s string) bool {
 		return strings.IndexFunc(s, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) < 0
 	}
@@ -99,7 +102,7 @@ func decodeChunks(b []byte) (r chunkReading) {
 		switch {
 		case !isLine, err != nil, strings.ContainsAny(size, "+-_"), len(size) > 15:
 			return fail(ErrChunk)
-		case hasExtension && (!isText(extension) || len(extension) > maxChunkExtensionBytes || extensions > maxChunkOverheadBytes+len(r.data)/16):
+		case hasExtension && (!isText(extension) || !isExtension(";"+extension) || len(extension) > maxChunkExtensionBytes || extensions > maxChunkOverheadBytes+len(r.data)/16):
 			return fail(ErrChunk)
 		}
 		if n == 0 {
@@ -157,8 +160,7 @@ func TestChunks(t *testing.T) {
 		{"hexadecimal in any case", "a\r\n0123456789\r\nA\r\n0123456789\r\n012c\r\n" + x + "\r\n0\r\n\r\n", "01234567890123456789" + x, "\r\n", nil},
 		{"zeros before the size", "00000000000003\r\nabc\r\n000\r\n\r\n", "abc", "\r\n", nil},
 		{"data that looks like framing", "7\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n", "\r\n0\r\n\r\n", "\r\n", nil},
-		{"extensions", "3;a\r\nabc\r\n3;b=c;d=\"e f\";;\t\xff\r\nabc\r\n0;last\r\n\r\n", "abcabc", "\r\n", nil},
-		{"empty extension", "1;\r\na\r\n0;\r\n\r\n", "a", "\r\n", nil},
+		{"extensions", "3;a\r\nabc\r\n3;b=c;d=\"e;\\\" f\"; g\t\xff\r\nabc\r\n0;last\r\n\r\n", "abcabc", "\r\n", nil},
 		{"longest extension", "1;" + x[:256] + "\r\na\r\n0\r\n\r\n", "a", "\r\n", nil},
 		{"trailer", "1\r\na\r\n0\r\nX: y\r\nEmpty:\r\nz:\t\xff \r\n\r\n", "a", "X: y\r\nEmpty:\r\nz:\t\xff \r\n\r\n", nil},
 		{"trailer with colons", "0\r\nX::y:\r\n\r\n", "", "X::y:\r\n\r\n", nil},
@@ -185,6 +187,13 @@ func TestChunks(t *testing.T) {
 		{"LF after size", "1\na\r\n0\r\n\r\n", "", "", ErrChunk},
 		{"CR after size", "1\ra\r\n0\r\n\r\n", "", "", ErrChunk},
 		{"CR CR LF after size", "1\r\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"empty extension", "1;\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"extension of white space", "1; \r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"empty second extension", "1;a;;b\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"extension without a name", "1;=b\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"extension with a quoted name", "1;\"a\"\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"quoted string without an end", "1;a=\"b\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
+		{"quoted string with an escaped end", "1;a=\"b\\\"\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
 		{"LF in extension", "1;a\nb\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
 		{"CR in extension", "1;a\rb\r\na\r\n0\r\n\r\n", "", "", ErrChunk},
 		{"NUL in extension", "1;a\x00\r\na\r\n0\r\n\r\n", "", "", ErrChunk},

@@ -1,6 +1,9 @@
 package http1
 
-import "bytes"
+import (
+	"bytes"
+	"math"
+)
 
 // UsualFields is the number of field lines for which a head has room. More take memory of
 // their own.
@@ -10,7 +13,8 @@ const UsualFields = 100
 type Field struct {
 	Name Name
 	// Nominated: the sender listed the field in Connection, so it is not forwarded
-	// (RFC 9110, section 7.6.1). Fields with a [Name] are never nominated.
+	// (RFC 9110, section 7.6.1). Fields with a [Name] other than NameMarked are never
+	// nominated.
 	Nominated bool
 
 	start, nameEnd, end uint16
@@ -155,6 +159,9 @@ func (h *Head) nextLine(b []byte) (start, end int, complete bool, err error) {
 	if end < start || b[end] != '\r' {
 		return start, end + 1, false, ErrLineEnd
 	}
+	if end+2 > math.MaxUint16 { // positions have 16 bits
+		return start, end, false, ErrHeadTooLong
+	}
 	h.lineStart, h.searched = end+2, end+2
 	return start, end, true, nil
 }
@@ -188,10 +195,7 @@ func (h *Head) scanField(b []byte, start, end int) (*Field, error) {
 	// Field by field: a composite literal would be copied.
 	f.start, f.nameEnd, f.end = uint16(start), uint16(colon), uint16(end+2)
 	f.Nominated = false
-	f.Name = NameUnderscore
-	if seen&charUnderscore == 0 {
-		f.Name = NameOf(b[start:colon])
-	}
+	f.Name = nameOf(b[start:colon], seen&charMark != 0)
 	h.names |= 1 << f.Name
 	return f, nil
 }
@@ -280,7 +284,7 @@ func (h *Head) markNominated(b []byte) {
 		}
 		for element := range listElements(fields[i].Value(b)) {
 			for j := range fields {
-				if f := &fields[j]; f.Name == NameOther && equalFold(f.FieldName(b), element) {
+				if f := &fields[j]; (f.Name == NameOther || f.Name == NameMarked) && equalFold(f.FieldName(b), element) {
 					f.Nominated = true
 				}
 			}

@@ -21,6 +21,7 @@ const (
 	NameProxyAuthorization
 	NameProxyConnection
 	NameReferer
+	NameSecWebSocketKey
 	NameStrictTransportSecurity
 	NameTE
 	NameTrailer
@@ -36,11 +37,19 @@ const (
 	NameXForwardedProto
 	NameXRealIP
 	NameXRequestID
-	NameXSluiceAttempts
 	NameXSluiceMirror
-	// NameUnderscore is any name with an underscore. CGI cannot tell it from the same
-	// name with hyphens, so it could imitate a field that sluice sets.
-	NameUnderscore
+	// NameXSluice is any other name that begins with X-Sluice-.
+	NameXSluice
+	// NameClaim is any other name of a field in which proxies tell servers about their
+	// clients: X-Forwarded-User, True-Client-IP, Client-Cert, Remote-User, ….
+	NameClaim
+	// NameMarked is any name with a mark: a character that is no letter, digit or hyphen.
+	// CGI, WSGI and PHP cannot tell it from the same name with hyphens, so that it could
+	// imitate another field: see [NameLike].
+	NameMarked
+
+	// NumNames is the number of names.
+	NumNames = iota
 )
 
 type knownName struct {
@@ -67,6 +76,7 @@ var namesByLength = func() (table [32][]knownName) {
 		{"proxy-authorization", NameProxyAuthorization},
 		{"proxy-connection", NameProxyConnection},
 		{"referer", NameReferer},
+		{"sec-websocket-key", NameSecWebSocketKey},
 		{"strict-transport-security", NameStrictTransportSecurity},
 		{"te", NameTE},
 		{"trailer", NameTrailer},
@@ -82,25 +92,101 @@ var namesByLength = func() (table [32][]knownName) {
 		{"x-forwarded-proto", NameXForwardedProto},
 		{"x-real-ip", NameXRealIP},
 		{"x-request-id", NameXRequestID},
-		{"x-sluice-attempts", NameXSluiceAttempts},
 		{"x-sluice-mirror", NameXSluiceMirror},
+
+		{"cf-connecting-ip", NameClaim},
+		{"cf-connecting-ipv6", NameClaim},
+		{"client-cert", NameClaim}, // RFC 9440
+		{"client-cert-chain", NameClaim},
+		{"client-ip", NameClaim},
+		{"fastly-client-ip", NameClaim},
+		{"front-end-https", NameClaim},
+		{"proxy", NameClaim}, // HTTP_PROXY in CGI
+		{"true-client-ip", NameClaim},
+		{"x-authenticated-user", NameClaim},
+		{"x-client-ip", NameClaim},
+		{"x-cluster-client-ip", NameClaim},
+		{"x-envoy-external-address", NameClaim},
+		{"x-envoy-internal", NameClaim},
+		{"x-forwarded", NameClaim},
+		{"x-rewrite-url", NameClaim},
+		{"x-scheme", NameClaim},
+		{"x-url-scheme", NameClaim},
 	} {
 		table[len(known.lower)] = append(table[len(known.lower)], known)
 	}
 	return table
 }()
 
-// NameOf returns the Name of a field name in any case. It never returns NameUnderscore.
+// prefixes are the starts of further names, in lower case.
+var prefixes = []knownName{
+	{"x-forwarded-", NameClaim},
+	{"x-sluice-", NameXSluice},
+	{"x-original-", NameClaim},
+	{"x-ssl-", NameClaim},
+	{"x-client-cert", NameClaim},
+	{"x-auth-request-", NameClaim},
+	{"ssl-client-", NameClaim},
+	{"remote-", NameClaim}, // Remote-User, Remote-Groups, …: of authentication servers, and of CGI
+	{"x-remote-", NameClaim},
+}
+
+// NameOf returns the Name of a field name in any case.
 func NameOf(name []byte) Name {
-	if len(name) >= len(namesByLength) {
+	marks := uint8(0)
+	for _, c := range name {
+		marks |= chars[c]
+	}
+	return nameOf(name, marks&charMark != 0)
+}
+
+func nameOf(name []byte, marked bool) Name {
+	if marked {
+		return NameMarked
+	}
+	if len(name) < len(namesByLength) {
+		for _, known := range namesByLength[len(name)] {
+			if EqualFold(name, known.lower) {
+				return known.name
+			}
+		}
+	}
+	if len(name) < len("x-ssl-") || name[1] != '-' && name[0]|0x20 != 's' && name[0]|0x20 != 'r' {
 		return NameOther
 	}
-	for _, known := range namesByLength[len(name)] {
-		if EqualFold(name, known.lower) {
+	for i := range prefixes {
+		if known := &prefixes[i]; len(name) >= len(known.lower) && EqualFold(name[:len(known.lower)], known.lower) {
 			return known.name
 		}
 	}
 	return NameOther
+}
+
+// NameLike returns the Name that a name with marks has for those who read each mark as a
+// hyphen.
+func NameLike(name []byte) Name {
+	var memory [len(namesByLength) + 1]byte // a longer name is known by its start only
+	like := memory[:copy(memory[:], name)]
+	for i, c := range like {
+		if chars[c]&charMark != 0 {
+			like[i] = '-'
+		}
+	}
+	return nameOf(like, false)
+}
+
+// Alike reports whether a field name is lower, which has no upper-case letter, ignoring ASCII
+// case, for those who read each mark as a hyphen.
+func Alike(name []byte, lower string) bool {
+	if len(name) != len(lower) {
+		return false
+	}
+	for i, c := range name {
+		if c != lower[i] && (c < 'A' || c > 'Z' || c|0x20 != lower[i]) && (lower[i] != '-' || chars[c]&charMark == 0) {
+			return false
+		}
+	}
+	return true
 }
 
 // EqualFold reports whether b equals lower, which has no upper-case letter, ignoring
@@ -143,7 +229,7 @@ const (
 	charValue              // allowed in a field value
 	charTarget             // allowed in a request target
 	charHost               // allowed in a Host
-	charUnderscore
+	charMark               // allowed in a field name, and no letter, digit or hyphen
 )
 
 var chars = func() (table [256]uint8) {
@@ -166,7 +252,9 @@ var chars = func() (table [256]uint8) {
 	for _, c := range []byte(alphanumeric + "-._~%!$&'()*+;=:[]") {
 		table[c] |= charHost
 	}
-	table['_'] |= charUnderscore
+	for _, c := range []byte("!#$%&'*+.^_`|~") {
+		table[c] |= charMark
+	}
 	return table
 }()
 

@@ -17,6 +17,14 @@ func TestLookUpName(t *testing.T) {
 					t.Errorf("%s: got %d, want %d", name, got, known.name)
 				}
 			}
+			if strings.Contains(known.lower, "-") {
+				for _, mark := range []string{"_", ".", "~", "+"} {
+					name := []byte(strings.Replace(known.lower, "-", mark, 1))
+					if NameOf(name) != NameMarked || NameLike(name) != known.name || !Alike(name, known.lower) || Alike([]byte(known.lower), string(name)) {
+						t.Errorf("%s: got %d, like %d", name, NameOf(name), NameLike(name))
+					}
+				}
+			}
 			for _, name := range []string{known.lower + "x", "x" + known.lower, known.lower[1:], strings.Replace(known.lower, "e", "x", 1)} {
 				if got := NameOf([]byte(name)); got == known.name && name != known.lower {
 					t.Errorf("%s: taken for %s", name, known.lower)
@@ -25,14 +33,35 @@ func TestLookUpName(t *testing.T) {
 			seen[known.name] = true
 		}
 	}
-	for name := NameOther + 1; name < NameUnderscore; name++ {
-		if !seen[name] {
+	for name := NameOther + 1; name < NameMarked; name++ {
+		if !seen[name] && name != NameXSluice {
 			t.Errorf("name %d cannot be found", name)
 		}
 	}
 	for _, name := range []string{"", "x", strings.Repeat("x", 31), strings.Repeat("x", 32), strings.Repeat("x", 1000)} {
 		if got := NameOf([]byte(name)); got != NameOther {
 			t.Errorf("%q: got %d", name, got)
+		}
+	}
+}
+
+func TestNamesByPrefix(t *testing.T) {
+	for name, want := range map[string]Name{
+		"X-Forwarded-User": NameClaim, "x-forwarded-": NameClaim, "X-FORWARDED-" + strings.Repeat("a", 1000): NameClaim, "X-Forwarded-For-": NameClaim, "X-Forwarded": NameClaim,
+		"X-Sluice-Attempts": NameXSluice, "x-sluice-x": NameXSluice, "X-Sluice-Mirror": NameXSluiceMirror, "X-Sluice-Mirrors": NameXSluice,
+		"X-Original-URL": NameClaim, "X-SSL-Client-Cert": NameClaim, "SSL-Client-S-DN": NameClaim, "X-Client-Cert": NameClaim, "X-Auth-Request-Email": NameClaim,
+		"X-Forwarde": NameOther, "X-Sluic": NameOther, "X-Sluice": NameOther, "SSL": NameOther, "s": NameOther, "x": NameOther, "X-": NameOther, "Y-Forwarded-For": NameOther,
+		"X_Forwarded-User": NameMarked, "X-Forwarded-A.B": NameMarked,
+	} {
+		if got := NameOf([]byte(name)); got != want {
+			t.Errorf("%s: got %d, want %d", name, got, want)
+		}
+	}
+	for name, want := range map[string]Name{
+		"X_Forwarded.User": NameClaim, "X_FORWARDED_" + strings.Repeat("a_", 1000): NameClaim, "X.Sluice_A": NameXSluice, "x_y": NameOther, "REMOTE_USER": NameClaim, "a.": NameOther,
+	} {
+		if got := NameLike([]byte(name)); got != want {
+			t.Errorf("%s: like %d, want %d", name, got, want)
 		}
 	}
 }
@@ -84,6 +113,7 @@ func TestCharacterSets(t *testing.T) {
 			{"token", charToken, alphanumeric || c < 0x80 && strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c))},
 			{"value", charValue, c == '\t' || c >= ' ' && c != 0x7f},
 			{"target", charTarget, c > ' ' && c != 0x7f && c != '#'},
+			{"mark", charMark, c < 0x80 && strings.ContainsRune("!#$%&'*+.^_`|~", rune(c))},
 			{"host", charHost, alphanumeric || c < 0x80 && strings.ContainsRune("-._~%!$&'()*+;=:[]", rune(c))},
 		} {
 			if got := chars[c]&set.bit != 0; got != set.want {

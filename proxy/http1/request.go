@@ -219,7 +219,7 @@ func (h *RequestHead) scanRequestField(b []byte, start, end int) error {
 		return err
 	}
 	switch f.Name {
-	case NameOther, NameUserAgent, NameAccept, NameCookie, NameUnderscore:
+	case NameOther, NameUserAgent, NameAccept, NameCookie, NameMarked:
 		return nil
 	case NameHost:
 		if h.hasHost || !validHost(f.Value(b)) {

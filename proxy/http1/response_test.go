@@ -138,3 +138,23 @@ func TestBodilessToHead(t *testing.T) {
 		}
 	}
 }
+
+// Positions in a head have 16 bits: a longer one is refused, wherever its lines end.
+func TestHeadsLongerThanTheirPositions(t *testing.T) {
+	for _, length := range []int{1<<16 - 1, 1 << 16, 1<<16 + 1, 1 << 17} {
+		start, end := "HTTP/1.1 200 OK\r\nX: ", "\r\nY: z\r\n\r\n"
+		b := []byte(start + strings.Repeat("x", length-len(start)-len(end)) + end)
+		var head ResponseHead
+		head.Reset(UsualFields)
+		n, err := head.Scan(b)
+		if length >= 1<<16 {
+			if err == nil {
+				t.Errorf("%d bytes: %d, and no error", length, n)
+			}
+			continue
+		}
+		if err != nil || n != length || string(head.Fields()[1].Value(b)) != "z" {
+			t.Errorf("%d bytes: %d, %v", length, n, err)
+		}
+	}
+}

@@ -23,8 +23,7 @@ func TrailerLines(section []byte) iter.Seq[[]byte] {
 }
 
 // forbiddenTrailers are the names, in lower case, of fields that RFC 9110, section
-// 6.5.1 forbids in a trailer section. Fields with a [Name] are forbidden too, except those
-// that say which request it is: servers of gRPC send them as metadata.
+// 6.5.1 forbids in a trailer section.
 var forbiddenTrailers = []string{
 	"authorization", "cache-control", "content-encoding", "content-range",
 	"date", "expires", "if-match", "if-modified-since", "if-none-match", "if-range",
@@ -32,22 +31,25 @@ var forbiddenTrailers = []string{
 	"vary", "www-authenticate", "age",
 }
 
-// ForbiddenInTrailer reports whether the field of this line must be removed from a
-// trailer section. keepUnderscores: a name may have underscores, which is common in gRPC.
-func ForbiddenInTrailer(line []byte, keepUnderscores bool) bool {
-	name, _, _ := bytes.Cut(line, []byte{':'})
+// ForbiddenInTrailer reports whether a field with that name must be removed from every
+// trailer section. Fields with a [Name] are, except those that say which request it is:
+// servers of gRPC send them as metadata.
+func ForbiddenInTrailer(name []byte) bool {
 	switch NameOf(name) {
-	case NameOther, NameXRequestID, NameTraceparent:
+	case NameOther, NameXRequestID, NameTraceparent, NameMarked:
 	default:
 		return true
 	}
-	if !keepUnderscores && bytes.IndexByte(name, '_') >= 0 {
-		return true
-	}
 	for _, forbidden := range forbiddenTrailers {
-		if EqualFold(name, forbidden) {
+		if Alike(name, forbidden) {
 			return true
 		}
 	}
 	return false
+}
+
+// LineName returns the name in a field line.
+func LineName(line []byte) []byte {
+	name, _, _ := bytes.Cut(line, []byte{':'})
+	return name
 }

@@ -12,8 +12,10 @@ const fieldOverhead = 32
 const UsualListBytes = 64 << 10
 
 var (
-	errHPACK       = &Error{CompressionError, "malformed field block"}
-	errListTooLong = &Error{EnhanceYourCalm, "field list is too long"}
+	errHPACK = &Error{CompressionError, "malformed field block"}
+	// ErrListTooLong means that a field list is longer than the decoder accepts. The decoder
+	// is in order: the error may be one of the stream only.
+	ErrListTooLong = &Error{EnhanceYourCalm, "field list is too long"}
 )
 
 // A Field is a decoded field, as positions in the text of its Fields.
@@ -44,29 +46,34 @@ type Decoder struct {
 }
 
 // NewDecoder returns the decoder of a new connection. maxListBytes is the largest field list
-// that it accepts, by the size of SETTINGS_MAX_HEADER_LIST_SIZE. A larger one is an error of
-// the connection: a few indexed fields can make a list of megabytes.
+// that it accepts, by the size of SETTINGS_MAX_HEADER_LIST_SIZE. Of a larger one it keeps
+// nothing: a few indexed fields can make a list of megabytes.
 func NewDecoder(maxListBytes int) *Decoder {
 	return &Decoder{maxListBytes: maxListBytes, limit: InitialTableBytes}
 }
 
-// Decode decodes a complete field block into f. After an error the decoder is unusable.
-// A malformed field is not an error here: see AppendRequest and AppendTrailer.
+// Decode decodes a complete field block into f. After ErrListTooLong f is empty, and after
+// another error the decoder is unusable. A malformed field is not an error here: see
+// AppendRequest and AppendTrailer.
 func (d *Decoder) Decode(block []byte, f *Fields) *Error {
 	f.text, f.list, f.size = f.text[:0], f.list[:0], 0
-	updates := 0
+	updates, tooLong := 0, false
 	for len(block) > 0 {
 		var ok bool
 		switch first := block[0]; {
 		case first&0x80 != 0:
 			var index int
-			if index, block, ok = readInteger(block, 7); !ok || !d.appendIndexed(f, index) {
+			if index, block, ok = readInteger(block, 7); !ok || index == 0 || index > staticEntries+d.count {
 				return errHPACK
 			}
+			if tooLong {
+				continue
+			}
+			d.appendIndexed(f, index)
 		case first&0xe0 == 0x20:
 			// RFC 7541, section 4.2: at most two, at the start.
 			var limit int
-			if limit, block, ok = readInteger(block, 5); !ok || limit > InitialTableBytes || len(f.list) > 0 || updates == 2 {
+			if limit, block, ok = readInteger(block, 5); !ok || limit > InitialTableBytes || len(f.list) > 0 || tooLong || updates == 2 {
 				return errHPACK
 			}
 			updates++
@@ -87,8 +94,14 @@ func (d *Decoder) Decode(block []byte, f *Fields) *Error {
 		}
 		last := &f.list[len(f.list)-1]
 		if f.size += int(last.end-last.start) + fieldOverhead; f.size > d.maxListBytes {
-			return errListTooLong
+			// The rest matters for the dynamic table only.
+			tooLong = true
+			f.text, f.list = f.text[:0], f.list[:0]
 		}
+	}
+	if tooLong {
+		f.text, f.list = nil, f.list[:0] // a field may have the length of the block
+		return ErrListTooLong
 	}
 	return nil
 }
@@ -98,23 +111,19 @@ func (d *Decoder) entry(index int) *Field {
 	return &d.ring[(d.first+d.count-index)%len(d.ring)]
 }
 
-// appendIndexed appends the field with that index in the tables.
-func (d *Decoder) appendIndexed(f *Fields, index int) bool {
+// appendIndexed appends the field with that index in the tables, which have it.
+func (d *Decoder) appendIndexed(f *Fields, index int) {
 	start := uint32(len(f.text))
-	switch {
-	case index == 0 || index > staticEntries+d.count:
-		return false
-	case index <= staticEntries:
+	if index <= staticEntries {
 		s := &staticTable[index]
 		f.text = append(append(f.text, s.name...), s.value...)
 		f.list = append(f.list, Field{start: start, nameEnd: start + uint32(len(s.name)), end: uint32(len(f.text)), name: staticNames[index]})
-	default:
-		e := *d.entry(index - staticEntries)
-		f.text = append(f.text, d.store[e.start:e.end]...)
-		e.start, e.nameEnd, e.end = start, start+e.nameEnd-e.start, uint32(len(f.text))
-		f.list = append(f.list, e)
+		return
 	}
-	return true
+	e := *d.entry(index - staticEntries)
+	f.text = append(f.text, d.store[e.start:e.end]...)
+	e.start, e.nameEnd, e.end = start, start+e.nameEnd-e.start, uint32(len(f.text))
+	f.list = append(f.list, e)
 }
 
 // appendLiteral appends the literal field that begins block. prefix is the number of

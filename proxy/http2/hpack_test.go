@@ -137,11 +137,11 @@ func TestListIsBounded(t *testing.T) {
 	encoder.WriteField(hpack.HeaderField{Name: "x", Value: strings.Repeat("v", 4000)})
 	bomb := append(block.Bytes(), bytes.Repeat([]byte{0x80 | staticEntries + 1}, 20)...)
 	var fields Fields
-	if err := NewDecoder(UsualListBytes).Decode(bomb, &fields); err != errListTooLong {
+	if err := NewDecoder(UsualListBytes).Decode(bomb, &fields); err != ErrListTooLong {
 		t.Errorf("indexed: got %v", err)
 	}
 	empty := append([]byte{0x40, 1, 'x', 0}, bytes.Repeat([]byte{0x80 | staticEntries + 1}, 4000)...)
-	if err := NewDecoder(UsualListBytes).Decode(empty, &fields); err != errListTooLong {
+	if err := NewDecoder(UsualListBytes).Decode(empty, &fields); err != ErrListTooLong {
 		t.Errorf("empty values: got %v", err)
 	}
 	if cap(fields.text) > 2*UsualListBytes || len(fields.list) > UsualListBytes/fieldOverhead+1 {
@@ -199,5 +199,42 @@ func BenchmarkRequestHead(b *testing.B) {
 		if _, _, err := fields.AppendRequest(out, true); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A list that is too long changes the dynamic table as it would otherwise, so that the next
+// blocks of the connection are decoded.
+func TestDecoderGoesOnAfterALongList(t *testing.T) {
+	seed := rand.Uint64()
+	random := rand.New(rand.NewPCG(seed, 0))
+	var block bytes.Buffer
+	encoder, decoder := hpack.NewEncoder(&block), NewDecoder(1000)
+	refused := 0
+	for range 300 {
+		block.Reset()
+		list, size := randomFields(random), 0
+		for range random.IntN(3) {
+			list = append(list, hpack.HeaderField{Name: fmt.Sprint("x", random.IntN(3)), Value: strings.Repeat("v", random.IntN(3000))})
+		}
+		for _, field := range list {
+			encoder.WriteField(field)
+			size += int(field.Size())
+		}
+		var fields Fields
+		err := decoder.Decode(block.Bytes(), &fields)
+		switch {
+		case size > 1000:
+			refused++
+			if err != ErrListTooLong || len(fields.list) > 0 {
+				t.Fatalf("seed %d: %v, %d fields of a list of %d", seed, err, len(fields.list), size)
+			}
+		case err != nil:
+			t.Fatalf("seed %d: %v", seed, err)
+		case !equalFields(fieldsOf(&fields), list):
+			t.Fatalf("seed %d: got %q, want %q", seed, fieldsOf(&fields), list)
+		}
+	}
+	if refused == 0 || refused == 300 {
+		t.Errorf("seed %d: %d of 300 lists were too long", seed, refused)
 	}
 }

@@ -18,7 +18,10 @@ const (
 	statePath        = "/v1/health/state/"
 )
 
-var metaFilter = regexp.MustCompile("ServiceMeta\\[`([^`]*)`\\] == `([^`]*)`")
+var (
+	metaFilter    = regexp.MustCompile("ServiceMeta\\[`([^`]*)`\\] == `([^`]*)`")
+	metaKeyFilter = regexp.MustCompile("`([^`]*)` in ServiceMeta")
+)
 
 // view is the response of a path of the catalog.
 type view struct {
@@ -72,7 +75,7 @@ func (c *Consul) refreshLocked(name string) {
 	var body, watched any
 	switch path {
 	case "/v1/catalog/services":
-		body, watched = c.serviceNamesLocked(metaOf(filter), strings.Contains(filter, `ServiceKind == ""`))
+		body, watched = c.serviceNamesLocked(func(s *api.AgentService) bool { return selects(filter, s) })
 	case "/v1/catalog/nodes":
 		body = c.nodesLocked()
 	default:
@@ -97,13 +100,19 @@ func (c *Consul) refreshLocked(name string) {
 	}
 }
 
-// metaOf returns the meta in a filter expression.
-func metaOf(filter string) map[string]string {
-	meta := make(map[string]string)
+// selects reports whether a filter expression for services selects one.
+func selects(filter string, s *api.AgentService) bool {
 	for _, parts := range metaFilter.FindAllStringSubmatch(filter, -1) {
-		meta[parts[1]] = parts[2]
+		if s.Meta[parts[1]] != parts[2] {
+			return false
+		}
 	}
-	return meta
+	for _, parts := range metaKeyFilter.FindAllStringSubmatch(filter, -1) {
+		if _, ok := s.Meta[parts[1]]; !ok {
+			return false
+		}
+	}
+	return s.Kind == api.ServiceKindTypical || !strings.Contains(filter, `ServiceKind == ""`)
 }
 
 // eachLocked calls f for each complete entry, sorted by service.
@@ -117,20 +126,14 @@ func (c *Consul) eachLocked(f func(service string, e *api.ServiceEntry)) {
 	}
 }
 
-// serviceNamesLocked returns the tags of the instances with meta by service, and as watched
-// data all instances without their checks. plain leaves out what is not a service itself,
-// such as sidecars.
-func (c *Consul) serviceNamesLocked(meta map[string]string, plain bool) (names map[string][]string, watched []*api.AgentService) {
+// serviceNamesLocked returns the tags of the selected instances by service, and as watched
+// data all instances without their checks.
+func (c *Consul) serviceNamesLocked(selected func(*api.AgentService) bool) (names map[string][]string, watched []*api.AgentService) {
 	names = make(map[string][]string)
 	c.eachLocked(func(service string, e *api.ServiceEntry) {
 		watched = append(watched, e.Service)
-		if plain && e.Service.Kind != api.ServiceKindTypical {
+		if !selected(e.Service) {
 			return
-		}
-		for key, value := range meta {
-			if e.Service.Meta[key] != value {
-				return
-			}
 		}
 		tags := names[service]
 		if tags == nil {
@@ -231,4 +234,25 @@ func stamp(before, entries []*api.ServiceEntry, index uint64) []*api.ServiceEntr
 		}
 	}
 	return stamped
+}
+
+// restamp returns copies of entries whose registrations of the same id count from index 1, in their order.
+func restamp(entries []*api.ServiceEntry) []*api.ServiceEntry {
+	restamped := slices.Clone(entries)
+	byID := make(map[string][]*api.AgentService)
+	for n, e := range entries {
+		if e == nil || e.Service == nil {
+			continue
+		}
+		service := *e.Service
+		restamped[n] = &api.ServiceEntry{Node: e.Node, Service: &service, Checks: e.Checks}
+		byID[service.ID] = append(byID[service.ID], &service)
+	}
+	for _, registrations := range byID {
+		slices.SortStableFunc(registrations, func(a, b *api.AgentService) int { return cmp.Compare(a.ModifyIndex, b.ModifyIndex) })
+		for n, service := range registrations {
+			service.ModifyIndex = uint64(n) + 1
+		}
+	}
+	return restamped
 }

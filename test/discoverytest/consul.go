@@ -137,15 +137,32 @@ func (c *Consul) SetIn(datacenter, name string, entries ...*api.ServiceEntry) {
 }
 
 // SetIndex sets the index of all services, from which later ones grow. A smaller index
-// simulates a Consul that has lost its state.
+// simulates a Consul that has lost its state, and has got the registrations again, in their order.
 func (c *Consul) SetIndex(index uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.index = index
 	for name, s := range c.services {
-		s.index = index
+		s.index, s.entries = index, restamp(s.entries)
 		c.services[name] = s
 	}
+	for _, v := range c.views {
+		v.index = index
+	}
+	c.broadcastLocked()
+}
+
+// Lose is Set by a Consul that has lost its state: all services go, and the index goes backwards to
+// index at the same time. Servers that start anew refuse connections before: see Break.
+func (c *Consul) Lose(index uint64, name string, entries ...*api.ServiceEntry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.index = index
+	for other, s := range c.services {
+		c.services[other] = service{index: index, entries: []*api.ServiceEntry{}, ttl: s.ttl}
+	}
+	c.services[name] = service{index: index, entries: entries, ttl: c.services[name].ttl}
+	c.refreshAllLocked()
 	for _, v := range c.views {
 		v.index = index
 	}

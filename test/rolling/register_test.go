@@ -38,7 +38,7 @@ func startRegistered(t *testing.T, consulURL, service string) *registeredApp {
 		Program: os.Args[0],
 		Args: []string{
 			"register", "--name", service, "--port", port, "--address", "127.0.0.1", "--consul", consulURL,
-			"--http", "/health", "--timeout", patientCheck.String(), "--drain", "1s", "--stop-timeout", "1m",
+			"--http", "/health", "--timeout", patientCheck.String(), "--stop-timeout", "1m",
 			"--", "env", envRole + "=app", os.Args[0], "127.0.0.1:" + port,
 		},
 		Env:         []string{envRole + "=sluice"},

@@ -129,6 +129,7 @@ func (s *service) checkConverged() {
 	want := processes(s.registry.reportedSet())
 	equal := discovery.Instance.Equal
 	if s.registry.consul != nil {
+		s.registry.weigh(want)
 		maintain(want, s.registry.entries)
 		equal = func(a, b discovery.Instance) bool {
 			return a.Status == b.Status && a.Weight == b.Weight

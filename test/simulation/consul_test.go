@@ -3,6 +3,7 @@ package simulation
 import (
 	"math/rand/v2"
 	"net/http"
+	"reflect"
 	"slices"
 	"time"
 
@@ -125,6 +126,44 @@ func (c *consul) publish(r *registry) {
 		entries[n] = e
 	}
 	c.fake.Set(r.name, entries...)
+	r.noteWritten(entries)
+}
+
+// written is a registration as Consul has it.
+type written struct {
+	service api.AgentService
+	order   int // among all, by the time at which it was last written
+}
+
+// noteWritten notes which registrations have been written.
+func (r *registry) noteWritten(entries []*api.ServiceEntry) {
+	before := r.written
+	r.written = make(map[[2]string]written, len(entries))
+	for _, e := range entries {
+		key := [2]string{e.Node.Node, e.Service.ID}
+		last, ok := before[key]
+		if !ok || !reflect.DeepEqual(last.service, *e.Service) {
+			r.writes++
+			last = written{*e.Service, r.writes}
+		}
+		r.written[key] = last
+	}
+}
+
+// weigh gives each process in service the weight of its registration that was written last.
+func (r *registry) weigh(set map[discovery.Key]discovery.Instance) {
+	for key, i := range set {
+		newest := written{}
+		for _, w := range r.written {
+			if w.service.ID == i.ID && w.service.Address == i.Address && w.service.Port == i.Port && w.order > newest.order {
+				newest = w
+			}
+		}
+		if i.Serving() && newest.order > 0 {
+			i.Weight = max(newest.service.Weights.Passing, 1)
+			set[key] = i
+		}
+	}
 }
 
 // solid returns since when Consul works, or false if it fails.
@@ -142,8 +181,8 @@ func (c *consul) disturb() {
 		c.becomeLocked(faults[n])
 	case n == len(faults):
 		c.w.logf("Consul of %s starts its index again", c)
-		c.fake.SetIndex(uint64(1 + c.random.IntN(5)))
-		c.noticedWithin(hungRecovery) // queries that block do so beyond the old one
+		c.fake.SetIndex(uint64(5 + c.random.IntN(5))) // above those of the registrations
+		c.noticedWithin(hungRecovery)                 // queries that block do so beyond the old one
 	default:
 		c.becomeLocked(fault{})
 	}

@@ -29,7 +29,9 @@ type registry struct {
 
 	// w.mu guards the fields below.
 
-	entries     []discovery.Instance // as registered, several of a process included
+	entries     []discovery.Instance  // as registered, several of a process included
+	written     map[[2]string]written // by node and id; of Consul
+	writes      int
 	onProbation []discovery.Instance // lost by the registry, but reported by source
 	former      []discovery.Instance // that have left
 	index       uint64
@@ -318,7 +320,7 @@ type source struct {
 func (s *source) String() string { return "simulated registry" }
 
 // Run implements discovery.Source.
-func (s *source) Run(ctx context.Context, report func(discovery.Report) []discovery.Instance) error {
+func (s *source) Run(ctx context.Context, report func(discovery.Report) discovery.WatchState) error {
 	for {
 		s.w.mu.Lock()
 		changed, delay := s.changed, s.delay

@@ -3,6 +3,7 @@ package simulation
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"sluice/balancer"
@@ -36,8 +37,8 @@ type request struct {
 	tries      int
 	reached    int // tries that count
 	hedged     bool
-	left       int     // peers, because their checks failed
-	unanswered *flight // of a Try that returned before the peer answered
+	left       int       // peers, because their checks failed
+	contenders []*flight // of a Try that returned before the peer answered
 	tried      map[*balancer.Peer]bool
 }
 
@@ -50,13 +51,19 @@ type flight struct {
 	retry bool
 	// suspected is closed when the peer begins to fail its checks.
 	suspected <-chan struct{}
+
+	// Of a contender.
+
+	doubted bool                // Await has returned that it is suspected
+	waits   bool                // a goroutine waits, and sends to result
+	result  chan attempt.Result // has room for one
+	dropped chan struct{}       // closed when the request leaves the peer
 }
 
 // request sends a request. If sure, it must succeed if there is a peer.
 func (w *world) request(s *service, sure bool) {
 	w.mu.Lock()
 	w.numbers.requests++
-	s.waiting++
 	r := &request{
 		w: w, number: w.numbers.requests, service: s, routed: s.routed, begin: time.Now(), sure: sure,
 		random: stream(w.seed, streamRequest, w.numbers.requests), tried: make(map[*balancer.Peer]bool),
@@ -106,9 +113,6 @@ func (r *request) run() {
 	outcome, tries, err := attempt.Run(r.routed, &r.query, r)
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
-	if r.tries == 0 {
-		r.service.waiting--
-	}
 	r.w.logf("request %d: %s after %d tries, answered: %v, error: %v", r.number, outcome.Class, tries, r.answered, err)
 	r.checkLocked(outcome, tries, err)
 }
@@ -126,7 +130,6 @@ func (r *request) start(t balancer.Token) *flight {
 	r.tries++
 	if r.tries == 1 {
 		r.first = time.Now()
-		r.service.waiting--
 		r.service.firsts++
 	} else {
 		r.service.retries++
@@ -139,7 +142,10 @@ func (r *request) start(t balancer.Token) *flight {
 	if p.closed { // cut just now
 		call.after, call.outcome = 0, balancer.Outcome{Class: balancer.OutcomeLocal}
 	}
-	return &flight{peer: p, token: t, call: call, begin: time.Now(), retry: r.tries > 1, suspected: p.transport.suspected}
+	return &flight{
+		peer: p, token: t, call: call, begin: time.Now(), retry: r.tries > 1, suspected: p.transport.suspected,
+		result: make(chan attempt.Result, 1), dropped: make(chan struct{}),
+	}
 }
 
 // end records the end of a try.
@@ -239,7 +245,8 @@ func (r *request) Try(t balancer.Token) attempt.Result {
 	}
 	result := r.wait(f, patience, suspected, nil)
 	if result.Kind != attempt.Done {
-		r.unanswered = f
+		f.doubted = result.Kind == attempt.Suspected
+		r.contend(f)
 		return result
 	}
 	r.count(result.Outcome)
@@ -248,7 +255,18 @@ func (r *request) Try(t balancer.Token) attempt.Result {
 
 // Waiting implements attempt.Exchange.
 func (r *request) Waiting(timeout time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), timeout)
+	r.noteWaiting(+1)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	return ctx, func() {
+		cancel()
+		r.noteWaiting(-1)
+	}
+}
+
+func (r *request) noteWaiting(change int) {
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	r.service.waiting += change
 }
 
 // count records a try that counts for Retry.Attempts.
@@ -258,62 +276,90 @@ func (r *request) count(o balancer.Outcome) {
 	}
 }
 
-// Leave implements attempt.Racer.
-func (r *request) Leave() balancer.Outcome {
-	f := r.unanswered
-	r.unanswered = nil
-	r.left++
-	return r.end(f, balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(f.begin)})
+// contend makes f a contender.
+func (r *request) contend(f *flight) { r.contenders = append(r.contenders, f) }
+
+// take returns the contender of a token, which it is no more.
+func (r *request) take(t balancer.Token) *flight {
+	i := slices.IndexFunc(r.contenders, func(f *flight) bool { return f.token.Peer == t.Peer })
+	f := r.contenders[i]
+	r.contenders = slices.Delete(r.contenders, i, i+1)
+	return f
 }
 
-// Await implements attempt.Racer.
-func (r *request) Await() balancer.Outcome {
-	f := r.unanswered
-	r.unanswered = nil
-	o := r.wait(f, 0, nil, nil).Outcome
+// Ask implements attempt.Racer.
+func (r *request) Ask(t balancer.Token) {
+	r.contend(r.start(t))
+	r.hedged = r.hedged || len(r.contenders) > 1
+}
+
+// Await implements attempt.Racer. An answer is passed on by Receive.
+func (r *request) Await(changed <-chan struct{}) (balancer.Token, attempt.Result) {
+	for _, f := range r.contenders {
+		if f.waits {
+			continue
+		}
+		suspected := changed
+		if !f.doubted {
+			suspected = nil
+			if r.idempotent && attempt.MayLeave(r.routed, r.tries) {
+				suspected = f.suspected
+			}
+		}
+		f.waits = true
+		go func() { f.result <- r.wait(f, 0, suspected, f.dropped) }()
+	}
+	f, result := r.firstAwake()
+	f.waits = false
+	switch {
+	case result.Kind == attempt.Suspected:
+		f.doubted = true
+	case answers(result.Outcome):
+		f.result <- result // for Receive
+		result = attempt.Result{Kind: attempt.Answered}
+	default:
+		r.take(f.token)
+		if len(r.contenders) == 0 || result.Outcome.Class == balancer.OutcomeClientGone {
+			r.count(result.Outcome)
+		}
+		r.end(f, result.Outcome)
+	}
+	return f.token, result
+}
+
+// firstAwake waits until the wait for a contender ends. There are at most two.
+func (r *request) firstAwake() (*flight, attempt.Result) {
+	first := r.contenders[0]
+	if len(r.contenders) == 1 {
+		return first, <-first.result
+	}
+	second := r.contenders[1]
+	select {
+	case result := <-first.result:
+		return first, result
+	case result := <-second.result:
+		return second, result
+	}
+}
+
+// Receive implements attempt.Racer.
+func (r *request) Receive(t balancer.Token) balancer.Outcome {
+	f := r.take(t)
+	o := (<-f.result).Outcome
 	r.count(o)
 	return r.end(f, o)
 }
 
-// Race implements attempt.Racer.
-func (r *request) Race(second balancer.Token) (firstOutcome, secondOutcome balancer.Outcome) {
-	flights := [2]*flight{r.unanswered, r.start(second)}
-	r.unanswered, r.hedged = nil, true
-	var outcomes [2]balancer.Outcome
-	var drop [2]chan struct{}
-	type result struct {
-		which int
-		o     balancer.Outcome
+// Leave implements attempt.Racer.
+func (r *request) Leave(t balancer.Token) balancer.Outcome {
+	f := r.take(t)
+	close(f.dropped)
+	if f.waits {
+		<-f.result
+	} else if f.doubted {
+		r.left++
 	}
-	results := make(chan result, 2)
-	for i, f := range flights {
-		drop[i] = make(chan struct{})
-		go func() {
-			results <- result{i, r.wait(f, 0, nil, drop[i]).Outcome}
-		}()
-	}
-	answered := false
-	for range flights {
-		got := <-results
-		if answered { // also if both did at once
-			got.o = balancer.Outcome{Class: balancer.OutcomeSuperseded}
-		}
-		outcomes[got.which] = got.o
-		if answers(got.o) {
-			answered = true
-			close(drop[1-got.which])
-		}
-	}
-	// Both tokens are out until the race is over.
-	for i, f := range flights {
-		r.end(f, outcomes[i])
-	}
-	last := outcomes[1]
-	if last.Class == balancer.OutcomeSuperseded {
-		last = outcomes[0]
-	}
-	r.count(last)
-	return outcomes[0], outcomes[1]
+	return r.end(f, balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(f.begin)})
 }
 
 // answers reports whether the client gets the answer of the peer.

@@ -46,7 +46,7 @@ type service struct {
 	changed   time.Time              // when a peer last joined, left or changed its state, other than by being ejected
 	moved     time.Time              // the same, or was ejected
 	configure time.Time              // when settings last changed
-	waiting   int                    // requests that have not got a first peer yet
+	waiting   int                    // requests that wait for a peer, the first or another
 	firsts    int                    // first tries
 	retries   int                    // further ones
 	retrying  int                    // those in flight

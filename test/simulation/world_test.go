@@ -139,12 +139,12 @@ func (w *world) sink(name string, set []discovery.Instance) {
 
 // fallback returns the last set of a service that was known before, as the file
 // of package snapshot does.
-func (w *world) fallback(name, _ string) (set []discovery.Instance, asOf time.Time, ok bool) {
+func (w *world) fallback(name, source string) (state discovery.WatchState, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.byName[name]
 	if s == nil || s.registry.savedAt.IsZero() {
-		return nil, time.Time{}, false
+		return state, false
 	}
 	w.counts["fallback"]++
 	if n := len(s.reports); n > 0 && s.reports[n-1].at != time.Now() {
@@ -152,7 +152,7 @@ func (w *world) fallback(name, _ string) (set []discovery.Instance, asOf time.Ti
 	}
 	w.logf("%s: falls back on %s", name, describe(s.registry.saved))
 	s.reportedLocked(s.registry.saved)
-	return s.registry.saved, s.registry.savedAt, true
+	return discovery.WatchState{Source: source, Known: true, Set: s.registry.saved, Restored: s.registry.savedAt}, true
 }
 
 // count notes that something happened.

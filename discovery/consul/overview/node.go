@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"sluice/panics"
 )
 
 // node follows the instances on a node. Its query blocks if it has a slot. If there are
@@ -73,6 +75,7 @@ func (v *overview) startNode(ctx context.Context, running *sync.WaitGroup, name 
 		return instances.compareInstances(body, n.noteChange)
 	}
 	running.Go(func() {
+		defer panics.Contain(panics.Watch, nil)
 		defer end()
 		v.follow(ctx, n.path, read, n.begin)
 		n.endRead()

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"sluice/consul"
+	"sluice/panics"
 )
 
 const (
@@ -75,7 +76,9 @@ func (v *overview) run(ctx context.Context) {
 	defer running.Wait()
 	follow := func(path string, read func([]byte) error) {
 		v.add(path)
-		running.Go(func() { v.follow(ctx, path, read, nil) })
+		running.Go(func() {
+			panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { v.follow(ctx, path, read, nil) })
+		})
 	}
 	follow("catalog/nodes", v.readNodes)
 	// Consul has an index for each state.

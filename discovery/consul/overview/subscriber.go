@@ -10,6 +10,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"sluice/consul"
+	"sluice/panics"
 )
 
 // Overviews are the overviews of a client, one per scope with subscribers. It is safe
@@ -80,7 +81,9 @@ func (o *Overviews) start(in Scope, wait time.Duration) *overview {
 	}
 	ctx, end := context.WithCancel(context.Background())
 	v.end = end
-	v.ended.Go(func() { v.run(ctx) })
+	v.ended.Go(func() {
+		panics.Repeat(ctx.Done(), panics.Watch, time.Second, func() { v.run(ctx) })
+	})
 	return v
 }
 

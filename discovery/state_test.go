@@ -24,19 +24,19 @@ func TestAdoptedSetIsUsedAtOnce(t *testing.T) {
 			next.Watch(name, newScripted())
 		}
 		adopted := 0
-		handed := b.Handed()
-		for _, h := range handed {
-			if h.Service == "star" {
+		handed := b.States()
+		for service, h := range handed {
+			if service == "star" {
 				if h.Fresh || !h.Known || h.Endpoint != "http://c" || !h.LastSuccess.Equal(b.begin) {
 					t.Errorf("handed %+v", h)
 				}
 				h.Fresh, h.Restored = true, asOf
 			}
-			if next.Adopt(h) {
+			if next.Adopt(service, h) {
 				adopted++
 			}
-			if next.Adopt(h) {
-				t.Errorf("%s is adopted twice", h.Service)
+			if next.Adopt(service, h) {
+				t.Errorf("%s is adopted twice", service)
 			}
 		}
 		if adopted != 1 || len(handed) != 2 {
@@ -54,7 +54,7 @@ func TestAdoptedSetIsUsedAtOnce(t *testing.T) {
 				}
 			}
 		}
-		if next.Adopt(Handed{Service: "star", Source: "another", Known: true}) || next.Adopt(Handed{Service: "other", Known: true}) {
+		if next.Adopt("star", WatchState{Source: "another", Known: true}) || next.Adopt("other", WatchState{Known: true}) {
 			t.Error("adopted an unwatched service")
 		}
 	})
@@ -67,8 +67,8 @@ func TestSetFromBeforeAReloadIsHanded(t *testing.T) {
 		w(Report{Set: instances("a"), Known: true, Endpoint: "http://c", Index: 7})
 		b.expect(0, call{0, "star", "a"})
 		b.start("star")
-		handed := b.Handed()
-		if len(handed) != 1 || !handed[0].Known || len(handed[0].Instances) != 1 || handed[0].Fresh {
+		handed := b.States()
+		if s := handed["star"]; len(handed) != 1 || !s.Known || len(s.Set) != 1 || s.Fresh {
 			t.Errorf("handed %+v", handed)
 		}
 	})
@@ -78,7 +78,7 @@ func TestSetFromBeforeAReloadIsHanded(t *testing.T) {
 func TestSetOfAnotherSourceIsNotAdopted(t *testing.T) {
 	m := NewManager(ManagerOptions{Sink: func(string, []Instance) {}})
 	m.Watch("star", newScripted())
-	if m.Adopt(Handed{Service: "star", Source: `consul service "moon"`, Known: true, Instances: instances("a")}) {
+	if m.Adopt("star", WatchState{Source: `consul service "moon"`, Known: true, Set: instances("a")}) {
 		t.Error("adopted")
 	}
 }
@@ -86,7 +86,7 @@ func TestSetOfAnotherSourceIsNotAdopted(t *testing.T) {
 func TestPausedWatchesKeepTheirSets(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		runs := make(chan reports, 1)
-		b.Watch("star", sourceFunc(func(ctx context.Context, report func(Report) []Instance) error {
+		b.Watch("star", sourceFunc(func(ctx context.Context, report func(Report) WatchState) error {
 			runs <- report
 			<-ctx.Done()
 			return ctx.Err()
@@ -95,7 +95,7 @@ func TestPausedWatchesKeepTheirSets(t *testing.T) {
 		w.setAt(1, instances("a"))
 		b.expect(0, call{0, "star", "a"})
 		var ended atomic.Int64
-		other := sourceFunc(func(ctx context.Context, _ func(Report) []Instance) error {
+		other := sourceFunc(func(ctx context.Context, _ func(Report) WatchState) error {
 			<-ctx.Done()
 			time.Sleep(time.Second)
 			ended.Add(1)
@@ -124,8 +124,8 @@ func TestPausedWatchesKeepTheirSets(t *testing.T) {
 }
 
 // sourceFunc is a source.
-type sourceFunc func(context.Context, func(Report) []Instance) error
+type sourceFunc func(context.Context, func(Report) WatchState) error
 
-func (f sourceFunc) Run(ctx context.Context, report func(Report) []Instance) error {
+func (f sourceFunc) Run(ctx context.Context, report func(Report) WatchState) error {
 	return f(ctx, report)
 }

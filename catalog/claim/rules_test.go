@@ -1,0 +1,28 @@
+package claim
+
+import (
+	"testing"
+
+	"sluice/config"
+)
+
+// The hosts of the operator's routes are reserved in every spelling, and a claim covers them in every
+// spelling.
+func TestHostsAreComparedInOneSpelling(t *testing.T) {
+	const text = "services: { s: { peers: ['127.0.0.1:1'] } }\nroutes: [{ host: '[2001:db8::1]', path: /app, service: s }, { host: App.example, service: s }]\n"
+	for _, host := range []string{"[2001:db8::1]", "[2001:DB8:0::1]", "[2001:0db8:0:0:0:0:0:1]", "app.example", "APP.example."} {
+		for claims, want := range map[string]bool{
+			"": false,
+			", claims: [{ service: web, hosts: ['[2001:DB8::0:1]', app.EXAMPLE] }]": true,
+		} {
+			c, err := config.Parse("f.yaml", []byte("catalog: { tags: [sluice]"+claims+" }\n"+text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			rules := NewRules(c)
+			if _, refused := rules.allow("web", config.Route{Host: host, Path: "/"}); (refused == "") != want {
+				t.Errorf("%s with the claims %q: %q", host, claims, refused)
+			}
+		}
+	}
+}

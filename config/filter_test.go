@@ -1,0 +1,45 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestFiltersOfOtherPathsAreTranslated(t *testing.T) {
+	for filter, want := range map[string]string{
+		``:                                       ``,
+		`via in Tags`:                            `via in Service.Tags`,
+		`"via" in Tags`:                          `"via" in Service.Tags`,
+		`Tags contains "v1" and not "x" in Tags`: `Service.Tags contains "v1" and not "x" in Service.Tags`,
+		`"Tags in Tags" not in Tags`:             `"Tags in Tags" not in Service.Tags`,
+		`ServiceMeta.version == "2"`:             `Service.Meta.version == "2"`,
+		`Meta["a.b"] != x`:                       `Service.Meta["a.b"] != x`,
+		"`a in Tags` in ServiceTags":             "`a in Tags` in Service.Tags",
+		`ServiceTags is not empty or NodeMeta.rack not matches "^a"`: `Service.Tags is not empty or Node.Meta.rack not matches "^a"`,
+		`(Node == a) or(Service==b)`:                                 `(Node.Node == a) or(Service.Service==b)`,
+		`"via" in Service.Tags and Checks.Status == passing`:         `"via" in Service.Tags and Checks.Status == passing`,
+		`not (Service.ID matches "Tags == 1")`:                       `not (Service.ID matches "Tags == 1")`,
+	} {
+		got, wrong := healthFilter(filter)
+		if got != want || wrong != "" {
+			t.Errorf("%s: got %s, wrong %q; want %s", filter, got, wrong, want)
+		}
+		if again, wrong := healthFilter(got); again != got || wrong != "" {
+			t.Errorf("%s is not stable: %s, %q", got, again, wrong)
+		}
+	}
+	for filter, wrong := range map[string]string{`ID == "star-1"`: "ID", `"a" in Service.Tags and Labels.x == 1`: "Labels.x", `x in tags`: "tags"} {
+		if _, got := healthFilter(filter); got != wrong {
+			t.Errorf("%s: the wrong selector is %q, want %q", filter, got, wrong)
+		}
+	}
+	c := mustParse(t, `services: { a: { consul: { filter: 'via in Tags' } } }
+routes: [{ service: a }]`)
+	if got := c.Services["a"].Consul.Filter; got != "via in Service.Tags" {
+		t.Errorf("the filter is %s", got)
+	}
+	_, err := Parse("sluice.yaml", []byte("services:\n  a: { consul: { filter: 'x in tags' } }\nroutes: [{ service: a }]"))
+	if want := `sluice.yaml:2: services.a.consul.filter: value "x in tags": selector tags: want one that begins with Service.`; err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}

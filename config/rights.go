@@ -1,0 +1,222 @@
+package config
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+
+	"sluice/proxy/http1"
+)
+
+// Setter is who sets a key, or several of them.
+type Setter uint8
+
+const (
+	// ByFile: the configuration file, the files of dynamic, flags and the environment.
+	ByFile Setter = 1 << iota
+	// ByDocument: a document in Consul's KV store or in etcd.
+	ByDocument
+	// ByTag: a tag of a service, in any dialect.
+	ByTag
+	// ByRegistration: an entry of a service's meta.
+	ByRegistration
+)
+
+// byRoutes are all who may ask for a route.
+const byRoutes = ByDocument | ByTag | ByRegistration
+
+// String returns the name of one setter.
+func (s Setter) String() string {
+	switch s {
+	case ByDocument:
+		return "a document"
+	case ByTag:
+		return "a tag"
+	case ByRegistration:
+		return "the meta of a service"
+	}
+	return "the file"
+}
+
+// right says who, besides the file, may set some keys of a section.
+type right struct {
+	section string
+	keys    string // with spaces between them; "*": all that the section has, now and later
+	setters Setter // 0: the file only
+	only    *only  // nil: all values that the key allows
+}
+
+// only is a rule for the values of a key that are not set by the file.
+type only struct {
+	want string
+	ok   func(string) bool
+}
+
+var (
+	noSocket   = &only{`"HOST:PORT": only the file names unix sockets`, func(s string) bool { return !strings.HasPrefix(s, "unix:") }}
+	noIdentity = &only{"another field: only the file sets fields that say who the client is", func(s string) bool { return !isIdentity(s) }}
+)
+
+// rights has each key, and who may set it besides the file. A key without a row is the file's
+// only; a test makes sure that each key has one. Keys that name files, unix sockets, keys
+// and tokens of sluice, other services (in tags), fields that say who the client is, or that
+// raise what sluice keeps in memory for a request, are the file's only.
+var rights = []right{
+	{"log", "*", 0, nil}, {"access_log", "*", 0, nil}, {"tracing", "*", 0, nil}, {"admin", "*", 0, nil},
+	{"listeners[]", "*", 0, nil}, {"client", "*", 0, nil}, {"discovery", "*", 0, nil}, {"config", "*", 0, nil},
+	{"consul", "*", 0, nil}, {"catalog", "*", 0, nil}, {"dynamic[]", "*", 0, nil}, {"shutdown", "*", 0, nil}, {"health", "*", 0, nil},
+
+	{"services.NAME.consul", "service prepared_query poll tags filter passing_only address datacenters min_healthy spill nearest", ByDocument, nil},
+	{"services.NAME.consul", "namespace partition peer consistency cached probation", ByDocument, nil},
+	{"services.NAME.etcd", "*", 0, nil},      // password_file, tls.key; an endpoint gets what these contain
+	{"services.NAME.consul_kv", "*", 0, nil}, // sluice's token reads keys that the writer of a document may not read
+	{"services.NAME.dns", "name type port server servers probation", ByDocument, nil},
+	{"services.NAME", "file", 0, nil},
+	{"services.NAME", "peers", ByDocument, noSocket},
+	{"services.NAME.balance", "policy", ByDocument | ByTag, nil},
+	{"services.NAME.balance", "overprovisioning", ByDocument, nil},
+	{"services.NAME.balance.hash", "keys bound", ByDocument, nil},
+	{"services.NAME.balance.sticky", "cookie path domain max_age secure same_site", ByDocument | ByTag, nil},
+	{"services.NAME.balance.sticky", "secret", ByDocument, nil},
+	{"services.NAME.balance.tiers[]", "tags meta nodes", ByDocument, nil},
+	{"services.NAME.balance.subset", "size replica replicas", ByDocument, nil},
+	{"services.NAME.timeouts", "connect response_header idle tunnel", ByDocument, nil},
+	{"services.NAME.keepalive", "idle max max_requests max_age", ByDocument, nil},
+	{"services.NAME.upstream", "protocol", ByDocument | ByTag, nil},
+	{"services.NAME.upstream.tls", "server_name insecure", ByDocument | ByTag, nil},
+	{"services.NAME.upstream.tls", "ca cert key", 0, nil},
+	{"services.NAME.retry", "attempts per_try_timeout budget min_per_second", ByDocument, nil},
+	{"services.NAME.retry", "body", 0, nil},
+	{"services.NAME.retry.hedge", "after percentile", ByDocument, nil},
+	{"services.NAME.limits", "requests requests_per_peer connections_per_peer connection_wait pending retries", ByDocument, nil},
+	{"services.NAME.limits", "response_head response_fields", 0, nil},
+	{"services.NAME", "wait_for_peer", ByDocument, nil},
+	{"services.NAME.drain", "timeout", ByDocument, nil},
+	{"services.NAME", "proxy_protocol", ByDocument | ByTag, nil},
+	{"services.NAME.health", "slow_start slow_start_aggression slow_start_min panic_threshold", ByDocument, nil},
+	{"services.NAME.health.active", "type interval failing_interval timeout port method path host headers", ByDocument | ByTag, nil},
+	{"services.NAME.health.active", "jitter unhealthy_threshold healthy_threshold must_pass_first overrides_consul reuse_connections service send", ByDocument, nil},
+	{"services.NAME.health.active.tls", "server_name skip_verify", ByDocument, nil},
+	{"services.NAME.health.active.tls", "ca cert key", 0, nil},
+	{"services.NAME.health.active.expect", "status", ByDocument | ByTag, nil},
+	{"services.NAME.health.active.expect", "text regexp within", ByDocument, nil},
+	{"services.NAME.health.passive", "consecutive_failures consecutive_connect_failures consecutive_5xx", ByDocument, nil},
+	{"services.NAME.health.passive", "interval ejection max_ejection max_ejected", ByDocument, nil},
+	{"services.NAME.health.passive.success_rate", "stdev_factor below min_requests min_peers", ByDocument, nil},
+	{"services.NAME.health.passive.latency", "factor above min_requests min_peers", ByDocument, nil},
+	{"services.NAME.groups.NAME", "tags meta", ByDocument, nil},
+	{"services.NAME", "split", ByDocument, nil},
+	{"services.NAME.judge", "act steps step max_wait slower", ByDocument, nil},
+
+	{"routes[]", "host host_regexp path match methods listeners priority", byRoutes, nil},
+	{"routes[].when", "header query cookie scheme client not any", byRoutes, nil},
+	{"routes[]", "service services group split", ByDocument, nil},
+	{"routes[].mirror", "service group share", ByDocument, nil},
+	{"routes[].mirror", "body in_flight", 0, nil},
+	{"routes[]", "strip_prefix add_prefix host_header body_limit allow deny client_certificate", byRoutes, nil},
+	{"routes[].rewrite", "regexp to", byRoutes, nil},
+	{"routes[].redirect", "regexp to code get_code", byRoutes, nil},
+	{"routes[].request_headers", "set add remove", byRoutes, noIdentity},
+	{"routes[].response_headers", "set add remove", byRoutes, nil},
+	{"routes[].timeouts", "connect response_header idle tunnel", byRoutes, nil},
+	{"routes[].retry", "attempts per_try_timeout", byRoutes, nil},
+	{"routes[].retry", "body", 0, nil},
+	{"routes[].rate_limit", "rate per burst key", byRoutes, nil},
+	{"routes[].basic_auth", "users_file realm", 0, nil},
+	{"routes[].forward_auth", "url response_headers timeout", byRoutes, nil},
+	{"routes[].compress", "encodings types min_length level", byRoutes, nil},
+}
+
+// isIdentity reports whether a field of a request says who the client is. Peers that sluice is
+// in front of believe such a field. Those are the names that the proxy reserves for proxies and
+// for itself, however they are spelled, without those that say what the client asked for.
+func isIdentity(name string) bool {
+	field := []byte(name)
+	switch http1.NameLike(field) {
+	case http1.NameXForwardedHost, http1.NameXForwardedPort, http1.NameXForwardedProto:
+		return false
+	case http1.NameClaim:
+		return !slices.ContainsFunc(askedFor, func(asked string) bool { return http1.Alike(field, asked) })
+	case http1.NameForwarded, http1.NameXForwardedClientCert, http1.NameXForwardedFor, http1.NameXRealIP, http1.NameXSluice:
+		return true
+	}
+	return false
+}
+
+// askedFor are the claims that say what the client asked for, and not who it is.
+var askedFor = []string{"x-forwarded-prefix", "x-forwarded-scheme", "x-forwarded-uri", "x-scheme", "x-url-scheme", "x-rewrite-url", "front-end-https"}
+
+// rightsOf is a key with the keys below it. It does not change.
+type rightsOf struct {
+	setters Setter // of the key, or of at least one below it
+	only    *only
+	below   map[string]*rightsOf // of a section
+	names   []string             // of below, in the order of the reference
+	entry   *rightsOf            // of the entries of a mapping; nil: they have the rights of the key
+}
+
+// allRights returns the rights of the keys of [Config].
+var allRights = sync.OnceValue(func() *rightsOf {
+	table := make(map[string]right)
+	for _, r := range rights {
+		for key := range strings.FieldsSeq(r.keys) {
+			table[r.section+"."+key] = r
+		}
+	}
+	return rightsBelow(reflect.TypeFor[Config](), "", table)
+})
+
+func rightsBelow(t reflect.Type, key string, table map[string]right) *rightsOf {
+	switch {
+	case t.Kind() == reflect.Pointer:
+		return rightsBelow(t.Elem(), key, table)
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
+		return rightsBelow(t.Elem(), key+"[]", table)
+	case t.Kind() == reflect.Map && t.Elem().Kind() == reflect.Struct:
+		entry := rightsBelow(t.Elem(), key+".NAME", table)
+		return &rightsOf{setters: entry.setters, entry: entry}
+	case t.Kind() != reflect.Struct:
+		r := table[key]
+		return &rightsOf{setters: ByFile | r.setters, only: r.only}
+	}
+	section := &rightsOf{setters: ByFile, below: make(map[string]*rightsOf)}
+	for _, f := range keyFields(t) {
+		name := f.Tag.Get("key")
+		section.names = append(section.names, name)
+		if f.Type == reflect.PointerTo(t) || f.Type == reflect.SliceOf(t) { // the same section again
+			section.below[name] = section
+			continue
+		}
+		at := rightsBelow(f.Type, strings.TrimPrefix(key+"."+name, "."), table)
+		section.below[name] = at
+		section.setters |= at.setters
+	}
+	return section
+}
+
+// at returns the rights of the entry of a mapping, or of a key of a section.
+func (r *rightsOf) at(name string) *rightsOf {
+	switch {
+	case r == nil:
+		return nil
+	case r.below != nil:
+		return r.below[name]
+	case r.entry != nil:
+		return r.entry
+	}
+	return r
+}
+
+// settable returns the names of the keys of a section that a setter may set.
+func (r *rightsOf) settable(by Setter) (names []string) {
+	if r == nil {
+		return nil
+	}
+	for _, name := range r.names {
+		if r.below[name].setters&by != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}

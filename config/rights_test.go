@@ -1,0 +1,257 @@
+package config
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"sluice/catalog"
+)
+
+// TestEveryKeyHasARow: who adds a key chooses who may set it.
+func TestEveryKeyHasARow(t *testing.T) {
+	rows := make(map[string]bool) // false: no key has used it
+	for _, r := range rights {
+		for key := range strings.FieldsSeq(r.keys) {
+			if _, twice := rows[r.section+"."+key]; twice {
+				t.Errorf("%s.%s has two rows", r.section, key)
+			}
+			rows[r.section+"."+key] = false
+		}
+		if r.keys == "*" && r.setters != 0 {
+			t.Errorf("%s.*: a new key would be for more than the file: want a row for each key", r.section)
+		}
+	}
+	for _, key := range keysOf(reflect.TypeFor[Config](), "", rules{}) {
+		name := strings.TrimSuffix(key.key, ".NAME")
+		if _, ok := rows[name]; ok {
+			rows[name] = true
+			continue
+		}
+		section := name
+		for section != "" {
+			section = section[:max(0, strings.LastIndex(section, "."))]
+			if _, ok := rows[section+".*"]; ok {
+				rows[section+".*"] = true
+				break
+			}
+		}
+		if section == "" {
+			t.Errorf("%s has no row in rights: who may set it besides the file?", name)
+		}
+	}
+	for row, used := range rows {
+		if !used {
+			t.Errorf("the row %s is for no key", row)
+		}
+	}
+}
+
+// TestTableOfRights: docs/rights.md has the table.
+func TestTableOfRights(t *testing.T) {
+	var want strings.Builder
+	yes := func(is bool, o *only) string {
+		switch {
+		case !is:
+			return ""
+		case o == noSocket:
+			return "yes, but no unix sockets"
+		case o == noIdentity:
+			return "yes, but no [fields that say who the client is](#fields-that-say-who-the-client-is)"
+		}
+		return "yes"
+	}
+	for _, r := range rights {
+		var keys []string
+		for key := range strings.FieldsSeq(r.keys) {
+			keys = append(keys, "`"+key+"`")
+		}
+		fmt.Fprintf(&want, "| `%s` | %s | %s | %s | %s |\n", r.section, strings.Join(keys, ", "),
+			yes(r.setters&ByDocument != 0, r.only), yes(r.setters&ByTag != 0, r.only), yes(r.setters&ByRegistration != 0, r.only))
+	}
+	page, err := os.ReadFile("../docs/rights.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), want.String()) {
+		t.Errorf("docs/rights.md: want these rows:\n%s", want.String())
+	}
+}
+
+// outside returns the keys of v with a value of their own that a setter may not set.
+func outside(v reflect.Value, key string, rights *rightsOf, by Setter) (found []string) {
+	switch {
+	case rights == nil || v.Kind() == reflect.Pointer && v.IsNil():
+	case v.Kind() == reflect.Pointer:
+		return outside(v.Elem(), key, rights, by)
+	case v.Kind() == reflect.Struct && rights.below != nil:
+		o := objectOf(v.Type())
+		for _, f := range o.fields {
+			value := v.FieldByIndex(f.index)
+			if value.IsZero() || reflect.DeepEqual(value.Interface(), o.absent.FieldByIndex(f.index).Interface()) {
+				continue
+			}
+			at := rights.below[f.name]
+			if at.setters&by == 0 {
+				found = append(found, join(key, f.name))
+				continue
+			}
+			found = append(found, outside(value, join(key, f.name), at, by)...)
+		}
+	case v.Kind() == reflect.Slice:
+		for i := range v.Len() {
+			if one := v.Index(i); one.Kind() == reflect.String && rights.only != nil && !rights.only.ok(one.String()) {
+				found = append(found, item(key, i))
+			}
+			found = append(found, outside(v.Index(i), item(key, i), rights, by)...)
+		}
+	case v.Kind() == reflect.Map:
+		for _, name := range v.MapKeys() {
+			if rights.only != nil && !rights.only.ok(name.String()) {
+				found = append(found, join(key, name.String()))
+			}
+			found = append(found, outside(v.MapIndex(name), join(key, name.String()), rights.at(name.String()), by)...)
+		}
+	}
+	return found
+}
+
+// samples are values of all kinds.
+var samples = []string{
+	"1", "5", "0.5", "50%", "2s", "1m", "16MiB", "true", "false", "a", "star", "secret", "GET", "/x", "https", "^/a(.*)$", "/etc/passwd",
+	"unix:/run/x.sock", "127.0.0.1:9", "10.0.0.0/8", "http://127.0.0.1:9/", "X-Real-IP", "x_forwarded_for", "Remote-User", "X-A",
+	"h2c", "ewma", "sticky", "tcp", "http", "srv", "gzip", "text/html", "a.example", "308", "v1", "rollback", "prefix", "exact", "client_address",
+}
+
+// randomKeys returns keys of a struct with random values, most of them of the right kind.
+func randomKeys(r *rand.Rand, t reflect.Type, depth int) any {
+	sample := func() string { return samples[r.IntN(len(samples))] }
+	switch t.Kind() {
+	case reflect.Pointer:
+		return randomKeys(r, t.Elem(), depth)
+	case reflect.Struct:
+		keys := make(catalog.Keys)
+		fields := keyFields(t)
+		for range r.IntN(4) {
+			f := fields[r.IntN(len(fields))]
+			if depth > 0 {
+				keys[f.Tag.Get("key")] = randomKeys(r, f.Type, depth-1)
+			}
+		}
+		if f := fields[r.IntN(len(fields))]; r.IntN(8) == 0 {
+			keys[strings.ToUpper(f.Tag.Get("key"))] = sample()
+		}
+		return keys
+	case reflect.Slice:
+		if t.Elem().Kind() == reflect.Struct {
+			return []catalog.Keys{randomKeys(r, t.Elem(), depth).(catalog.Keys)}
+		}
+		return []string{sample(), sample()}[:1+r.IntN(2)]
+	case reflect.Map:
+		if t.Elem().Kind() == reflect.Struct {
+			return catalog.Keys{"x": randomKeys(r, t.Elem(), depth)}
+		}
+		return catalog.Keys{sample(): sample()}
+	}
+	return sample()
+}
+
+// TestNobodySetsMoreThanTheTableAllows: whatever a document, a tag or the meta sets, no value
+// of a key that is not theirs is decoded, and the error names such a key.
+func TestNobodySetsMoreThanTheTableAllows(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	refused, accepted := 0, 0
+	count := func(err error) {
+		if err == nil {
+			accepted++
+		} else if strings.Contains(err.Error(), "cannot set this") {
+			refused++
+		}
+	}
+	check := func(by Setter, written string, err error, v any, rights *rightsOf) {
+		t.Helper()
+		if found := outside(reflect.ValueOf(v), "", rights, by); len(found) > 0 {
+			t.Fatalf("%s sets %s\nby %s\nthe error is %v", by, strings.Join(found, ", "), written, err)
+		}
+	}
+	c := mustParse(t, "catalog: { tags: [sluice] }")
+	for range 3000 {
+		route, _ := randomKeys(r, routeType, 4).(catalog.Keys)
+		service, _ := randomKeys(r, reflect.TypeFor[Service](), 4).(catalog.Keys)
+		for _, by := range []Setter{ByTag, ByRegistration} {
+			decoded, err := DecodeRoute(route, by)
+			count(err)
+			check(by, route.String(), err, decoded, allRights().below["routes"])
+		}
+		var set Service
+		_, err := decodeKeys(service, ByTag, allRights().below["services"].entry, &set)
+		count(err)
+		check(ByTag, service.String(), err, set, allRights().below["services"].entry)
+		text, err := yaml.Marshal(map[string]any{"services": catalog.Keys{"x": service}, "routes": []catalog.Keys{route}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := decodeDocument(writtenDocument{Document{Name: "consul_kv:a.yaml", Text: string(text)}, ByDocument}, &c.Consul)
+		if len(f.errs) == 0 {
+			count(nil)
+		} else {
+			count(f.errs)
+		}
+		check(ByDocument, string(text), f.errs, f.parts.Routes, allRights().below["routes"])
+		check(ByDocument, string(text), f.errs, f.parts.Services, allRights().below["services"])
+	}
+	if refused < 300 || accepted < 300 {
+		t.Errorf("%d refused, %d accepted: want many of both", refused, accepted)
+	}
+}
+
+// TestEachKeyOfTheFileIsRefused sets each key alone, as each setter.
+func TestEachKeyOfTheFileIsRefused(t *testing.T) {
+	for _, by := range []Setter{ByDocument, ByTag, ByRegistration} {
+		for section, typ := range map[string]reflect.Type{"routes": routeType, "services": reflect.TypeFor[Service]()} {
+			rights := allRights().below[section]
+			if rights.entry != nil {
+				rights = rights.entry
+			}
+			var walk func(typ reflect.Type, rights *rightsOf, path []string)
+			walk = func(typ reflect.Type, rights *rightsOf, path []string) {
+				for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice && typ.Elem().Kind() == reflect.Struct {
+					typ = typ.Elem()
+				}
+				if typ.Kind() == reflect.Struct && rights.below != nil {
+					for _, f := range keyFields(typ) {
+						if at := rights.below[f.Tag.Get("key")]; at != rights {
+							walk(f.Type, at, append(slices.Clip(path), f.Tag.Get("key")))
+						}
+					}
+					return
+				}
+				if typ.Kind() == reflect.Map && typ.Elem().Kind() == reflect.Struct {
+					walk(typ.Elem(), rights.entry, append(slices.Clip(path), "x"))
+					return
+				}
+				keys := make(catalog.Keys)
+				keys.Set("1", path...)
+				to := reflect.New(map[bool]reflect.Type{true: routeType, false: reflect.TypeFor[Service]()}[section == "routes"])
+				root := allRights().below[section]
+				if root.entry != nil {
+					root = root.entry
+				}
+				_, err := decodeKeys(keys, by, root, to.Interface())
+				refused := err != nil && strings.Contains(err.Error(), by.String()+" cannot set this")
+				if may := rights.setters&by != 0; refused == may {
+					t.Errorf("%s, %s: %v, the table says %t", by, strings.Join(path, "."), err, may)
+				}
+			}
+			walk(typ, rights, nil)
+		}
+	}
+}

@@ -1,0 +1,95 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/admin"
+	"sluice/test/discoverytest"
+)
+
+// serves waits until a URL without its scheme is answered by a service; "": by none.
+func (r *running) serves(url, want string) {
+	r.t.Helper()
+	r.await(fmt.Sprintf("%s is served by %q", url, want), func() bool {
+		status, body := r.ask(url)
+		return want == "" && status == http.StatusNotFound || status == http.StatusOK && body == want
+	})
+}
+
+// A service is found by its meta alone.
+func TestRoutesFromMetaAlone(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	tagged(t, consul, "plain", origin(t, "plain"), "v1")
+	withMeta := func(service string, kind api.ServiceKind) {
+		e := withTags(t, service, service+"-1", origin(t, service))
+		e.Service.Kind, e.Service.Meta = kind, map[string]string{"sluice_route": service + ".example.com/"}
+		consul.Set(service, e)
+	}
+	withMeta("moon", api.ServiceKindTypical)
+	withMeta("sidecar", api.ServiceKindConnectProxy)
+	r := start(t, fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice] }", consul.URL()))
+	r.serves("moon.example.com/", "moon")
+	withMeta("star", api.ServiceKindTypical)
+	r.serves("star.example.com/", "star")
+	if got := r.serviceNames(); !slices.Equal(got, []string{"moon", "star"}) {
+		t.Errorf("services %q", got)
+	}
+}
+
+// A service without tags has the route of the default rule, until it has one of its own or an
+// operator names it.
+func TestDefaultRuleOfTheCatalog(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	star, moon := origin(t, "star"), origin(t, "moon")
+	tagged(t, consul, "star", star, "v1")
+	tagged(t, consul, "moon", moon)
+	tagged(t, consul, "inner", origin(t, "inner"))
+	tagged(t, consul, "no_label", origin(t, "no_label"))
+	sidecar := withTags(t, "sidecar", "sidecar-1", origin(t, "sidecar"))
+	sidecar.Service.Kind = api.ServiceKindConnectProxy
+	consul.Set("sidecar", sidecar)
+	text := fmt.Sprintf("consul: { addresses: [%q] }\n"+
+		"catalog: { tags: [sluice], default_rule: '{service}.apps.example.com' }\n"+
+		"routes:\n  - { host: inner.example.com, allow: [192.0.2.1], service: inner }\n", consul.URL())
+	r := start(t, text)
+	r.serves("star.apps.example.com/", "star")
+	r.serves("moon.apps.example.com/", "moon")
+	for _, host := range []string{"inner", "sidecar", "no_label"} {
+		if status, _ := r.ask(host + ".apps.example.com/"); status != http.StatusNotFound {
+			t.Errorf("%s: %d", host, status)
+		}
+	}
+	var problems []admin.TagProblem
+	if r.api("/api/tags", &problems); len(problems) != 1 || problems[0].Service != "no_label" || problems[0].Dialect != "default_rule" {
+		t.Errorf("problems %+v", problems)
+	}
+	var routes []admin.Route
+	r.api("/api/routes", &routes)
+	const from = "catalog.default_rule={service}.apps.example.com, for star-1 without tags"
+	if !slices.ContainsFunc(routes, func(r admin.Route) bool { return r.Service == "star" && r.Origin == from }) {
+		t.Errorf("no route has the origin %q: %+v", from, routes)
+	}
+
+	// Its own route takes the place of the default one, and goes to the instances that ask for it.
+	consul.Set("star", withTags(t, "star", "star-1", star), withTags(t, "star", "star-2", origin(t, "star 2"), "sluice.route=star.example.com/"))
+	r.serves("star.example.com/", "star 2")
+	for range 20 {
+		if status, body := r.ask("star.apps.example.com/"); status != http.StatusOK || body != "star" {
+			t.Fatalf("star.apps.example.com: %d %q, want the instance without tags", status, body)
+		}
+	}
+	consul.Set("star", withTags(t, "star", "star-2", origin(t, "star 3"), "sluice.route=star.example.com/"))
+	r.serves("star.apps.example.com/", "")
+	r.serves("star.example.com/", "star 3")
+
+	r.write(text + "  - { host: moon.example.com, service: moon }\n")
+	r.serves("moon.example.com/", "moon")
+	r.serves("moon.apps.example.com/", "")
+}

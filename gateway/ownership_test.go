@@ -1,0 +1,93 @@
+package gateway
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/admin"
+	"sluice/test/discoverytest"
+)
+
+// command sends an order to the admin API, and returns the status of the answer.
+func (r *running) command(path string) int {
+	r.t.Helper()
+	request, err := http.NewRequest(http.MethodPost, fmt.Sprintf("http://%s%s", r.Address("admin"), path), nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	request.Header.Set("If-Match", `"`+r.applied().Hash+`"`)
+	status, _ := r.do(request)
+	return status
+}
+
+// While a new process starts, no order is accepted: it has the state of before.
+func TestNoOrderWhileANewProcessStarts(t *testing.T) {
+	t.Parallel()
+	old := startCanary(t, "act: report")
+	old.await("the peers are there", func() bool { return len(old.peers()) == 3 })
+	if status := old.command("/api/shares/star?share=0.25"); status != http.StatusOK {
+		t.Fatal(status)
+	}
+	next := old.succeed(old.text("50%", "act: report"), func(given io.ReadCloser) io.ReadCloser {
+		state, _ := io.ReadAll(given)
+		for _, path := range []string{
+			"/api/shares/star?share=0", "/api/shares/star/resume", "/api/shares/star/release", "/api/ready/off", "/api/ready/on",
+			"/api/log/debug", "/api/nodes/node-1/drain", "/api/config/rollback?number=1",
+		} {
+			if status := old.command(path); status != http.StatusServiceUnavailable {
+				t.Errorf("%s: %d", path, status)
+			}
+		}
+		return io.NopCloser(strings.NewReader(string(state)))
+	}, patience)
+	if err := <-next.outcome; err != nil {
+		t.Fatal(err)
+	}
+	n := &canaryRun{running: next.running}
+	if got := n.split(); got.Share != 0.25 {
+		t.Errorf("the share is %v", got.Share)
+	}
+	if status := n.command("/api/ready/off"); status != http.StatusOK {
+		t.Errorf("the new process answers %d", status)
+	}
+	var ready admin.Readiness
+	if status := n.api("/readyz", &ready); status != http.StatusServiceUnavailable {
+		t.Errorf("then it is ready: %d", status)
+	}
+}
+
+// A new process that does not serve writes no revision, and the old one takes orders again.
+func TestANewProcessThatFailsWritesNothing(t *testing.T) {
+	t.Parallel()
+	consul := discoverytest.Start(t)
+	consul.Set("star", discoverytest.Instance("star", "star-1", port(t, origin(t, "a"))))
+	history := filepath.Join(t.TempDir(), "history.jsonl")
+	text := func(selection, connect string) string {
+		return fmt.Sprintf("config: { history: %q }\nconsul: { addresses: [%q] }\nservices: { star: { consul: %s, timeouts: { connect: %s } } }\nroutes: [{ service: star }]",
+			history, consul.URL(), selection, connect)
+	}
+	old := start(t, text("{}", "1s"))
+	old.await("star is served", func() bool { status, _ := old.get("/"); return status == 200 })
+	before, _ := os.ReadFile(history)
+	consul.Break(discoverytest.Fault{Status: 500, Body: "no", Only: func(r discoverytest.Request) bool { return r.Filter != "" }})
+	next := old.succeed(text("{ filter: wrong }", "2s"), nil, 100*time.Millisecond)
+	if err := <-next.outcome; err == nil {
+		t.Fatal("the new process has taken over")
+	}
+	<-next.ended
+	if after, err := os.ReadFile(history); err != nil || string(after) != string(before) {
+		t.Errorf("the history is %s, %v", after, err)
+	}
+	old.await("the old process takes orders", func() bool { return old.command("/api/log/debug") == http.StatusOK })
+	old.replace(text("{}", "3s"))
+	again := old.restart()
+	if got := again.applied(); got.Number != 2 || len(again.history.Revisions()) != 2 {
+		t.Errorf("after a restart: revision %d of %d; log: %s", got.Number, len(again.history.Revisions()), again.log)
+	}
+}

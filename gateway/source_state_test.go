@@ -1,0 +1,297 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/config"
+	"sluice/document"
+	"sluice/events"
+	"sluice/test/consultest"
+)
+
+// fill sets every field below v, to values that differ. A Source within a Source has no further one.
+func fill(t *testing.T, v reflect.Value, n *int) {
+	*n++
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(fmt.Sprint("text ", *n))
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int, reflect.Int64:
+		v.SetInt(int64(*n))
+	case reflect.Uint8:
+		v.SetUint(1)
+	case reflect.Uint64:
+		v.SetUint(uint64(*n))
+	case reflect.Map:
+		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+		fill(t, key, n)
+		fill(t, value, n)
+		v.Set(reflect.MakeMap(v.Type()))
+		v.SetMapIndex(key, value)
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		for i := range v.Len() {
+			fill(t, v.Index(i), n)
+		}
+	case reflect.Pointer:
+		if v.Type() == reflect.TypeFor[*config.Source]() {
+			said := config.Source{}
+			fillFields(t, reflect.ValueOf(&said).Elem(), n, "Pin")
+			v.Set(reflect.ValueOf(&said))
+			return
+		}
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(t, v.Elem(), n)
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			v.Set(reflect.ValueOf(time.Date(2026, 1, 2, 3, 4, *n, 0, time.UTC)))
+			return
+		}
+		fillFields(t, v, n, "")
+	default:
+		t.Fatalf("a field has the type %s: teach this test to set it", v.Type())
+	}
+}
+
+func fillFields(t *testing.T, v reflect.Value, n *int, except string) {
+	for i := range v.NumField() {
+		if v.Type().Field(i).Name != except {
+			fill(t, v.Field(i), n)
+		}
+	}
+}
+
+// Every field of the state of a source survives an upgrade, a restart and a reload.
+func TestEveryFieldOfASourceIsHandedOver(t *testing.T) {
+	path, n := filepath.Join(t.TempDir(), "history"), 0
+	state := func() (s config.Source) {
+		fill(t, reflect.ValueOf(&s).Elem(), &n)
+		return s
+	}
+	file := config.Source{Name: "sluice.yaml", Kind: config.KindFile, Documents: []config.Document{{Name: "sluice.yaml"}}}
+	want := []config.Source{file, state()}
+	keep := func() *config.History {
+		h := new(config.History)
+		if err := h.Keep(path, func(err error) { t.Error(err) }); err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	check := func(how string, h *config.History) {
+		t.Helper()
+		if got := h.Current().Sources; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s:\ngot  %+v\nwant %+v", how, got, want)
+		}
+	}
+	h := keep()
+	h.Own(true)
+	h.Applied(config.Revision{Sources: want})
+	check("a restart", keep())
+	want = []config.Source{file, state()}
+	h.Unchanged(want)
+	check("a restart after a change of the state alone", keep())
+	want = []config.Source{file, state()}
+	h.Resume(nil, want)
+	check("a restart after a restart", keep())
+
+	data, err := json.Marshal(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	given, next := new(config.History), keep()
+	if err := json.Unmarshal(data, given); err != nil || !next.Adopt(given) {
+		t.Fatal(err)
+	}
+	check("an upgrade", next)
+
+	var before []config.Source
+	d := newDocuments(func(_ config.Dynamic, s config.Source) document.Source {
+		before = append(before, s)
+		return idleSource{}
+	}, events.New(), zerolog.Nop())
+	defer d.end()
+	y := config.Dynamic{File: want[1].Name}
+	d.follow(t.Context(), []config.Dynamic{y}, want)
+	y.AllowEmpty = true
+	d.follow(t.Context(), []config.Dynamic{y}, nil)
+	for _, got := range before {
+		if !reflect.DeepEqual(got, *want[1].Pin.Said) {
+			t.Errorf("a reload:\ngot  %+v\nwant %+v", got, *want[1].Pin.Said)
+		}
+	}
+	if len(before) != 2 {
+		t.Errorf("%d sources", len(before))
+	}
+}
+
+// idleSource says nothing.
+type idleSource struct{}
+
+func (idleSource) Run(ctx context.Context, _ func(document.Report)) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// A volume that is unmounted leaves its mount point, an empty directory: its documents stay in use, also
+// after a restart. With allow_empty they do not.
+func TestUnmountedVolume(t *testing.T) {
+	t.Parallel()
+	a := origin(t, "a")
+	root := t.TempDir()
+	dir := filepath.Join(root, "routes.d")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.Mkdir(dir, 0o755))
+	must(os.WriteFile(filepath.Join(dir, "a.yaml"), []byte(serving("a", a)), 0o600))
+	pattern := dir + "/*.yaml"
+	text := func(more string) string {
+		return fmt.Sprintf("config: { history: %q }\ndynamic: [{ file: %q%s }]\nservices: { other: { peers: [%q] } }\nroutes: [{ path: /other, service: other }]",
+			root, pattern, more, a)
+	}
+	r := start(t, text(""))
+	r.awaitBody("/a", "a")
+	must(os.Rename(dir, dir+".away"))
+	must(os.Mkdir(dir, 0o755))
+	check := func(when string) {
+		t.Helper()
+		r.Reload()
+		if s := r.awaitState(pattern, "stale"); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], "a.yaml") {
+			t.Errorf("%s: %+v", when, s)
+		}
+		if status, body := r.get("/a"); status != http.StatusOK || body != "a" {
+			t.Errorf("%s: %d %q", when, status, body)
+		}
+	}
+	check("unmounted")
+	r = r.restart()
+	check("after a restart")
+	next := r.succeed(text(""), nil, patience)
+	must(<-next.outcome)
+	r = next.running
+	check("after an upgrade")
+	r.write(text(", allow_empty: true"))
+	r.awaitStatus("/a", http.StatusNotFound)
+}
+
+// Consul loses its KV store, and somebody writes the documents again, one by one: those that are not
+// written yet stay in use.
+func TestDocumentsThatComeBackOneByOne(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	for range 20 {
+		put(t, agent, "other", "x")
+	}
+	a, b := origin(t, "a"), origin(t, "b")
+	put(t, agent, "sluice/a.yaml", serving("a", a))
+	put(t, agent, "sluice/b.yaml", serving("b", a))
+	r := start(t, treeBelow(agent.URL(), ""))
+	r.awaitBody("/a", "a")
+	r.awaitBody("/b", "a")
+	for _, act := range []func() error{
+		agent.Kill, func() error { return agent.Launch(t.Context()) }, func() error { return agent.WaitReady(t.Context()) },
+	} {
+		if err := act(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.await("the loss is told", func() bool { return strings.Contains(r.log.String(), "has lost documents") })
+	put(t, agent, "sluice/a.yaml", serving("a", b))
+	r.awaitBody("/a", "b")
+	if status, body := r.get("/b"); status != http.StatusOK || body != "a" {
+		t.Errorf("after the first document is back: /b %d %q", status, body)
+	}
+	put(t, agent, "sluice/b.yaml", serving("b", b))
+	r.awaitBody("/b", "b")
+	r.awaitState("consul_kv:sluice/", "in_use")
+}
+
+// A rollback during an outage is against what the source said last, also after a restart: something new
+// ends the pin.
+func TestRollBackDuringAnOutage(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	serving := func(body string) string { return serving("s", origin(t, body)) }
+	text := fmt.Sprintf("config: { history: %q }\n", filepath.Join(t.TempDir(), "history")) + treeBelow(relay.URL(), "")
+	put(t, agent, "sluice/s.yaml", serving("a"))
+	r := start(t, text)
+	r.awaitBody("/s", "a")
+	r.awaitRevision(2) // it serves before it is recorded
+	first := r.applied()
+	put(t, agent, "sluice/s.yaml", serving("bad"))
+	r.awaitBody("/s", "bad")
+	r.await("the second revision", func() bool { return r.applied().Number == first.Number+1 })
+	relay.Cut()
+	r = r.restart()
+	r.awaitBody("/s", "bad")
+	if status, done := r.rollBack(first.Number, r.applied().Hash); status != http.StatusOK {
+		t.Fatal(status, done)
+	}
+	r.awaitBody("/s", "a")
+	r = r.restart()
+	r.awaitBody("/s", "a")
+	put(t, agent, "sluice/s.yaml", serving("fixed"))
+	relay.Heal()
+	r.awaitBody("/s", "fixed")
+}
+
+// A rollback to a revision from before the first answer of a source says nothing about it.
+func TestRollBackToBeforeTheFirstAnswer(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	relay.Cut()
+	a := origin(t, "a")
+	put(t, agent, "sluice/a.yaml", serving("a", a))
+	r := newRunning(t, fmt.Sprintf("config: { history: %q }\n", filepath.Join(t.TempDir(), "history"))+treeBelow(relay.URL(), ""))
+	r.run(Options{}, 0, func(*Gateway) {})
+	first := r.applied()
+	relay.Heal()
+	r.awaitBody("/a", "a")
+	r.await("the second revision", func() bool { return r.applied().Number == first.Number+1 })
+	status, done := r.rollBack(first.Number, r.applied().Hash)
+	if status != http.StatusOK || !strings.Contains(done.Reason, "not known then, so it stays: consul_kv:sluice/") {
+		t.Errorf("%d %+v", status, done)
+	}
+	if status, body := r.get("/a"); status != http.StatusOK || body != "a" {
+		t.Errorf("/a: %d %q", status, body)
+	}
+	if !strings.Contains(r.log.String(), "from before these sources were known") {
+		t.Error("the log does not say so")
+	}
+}
+
+// The documents of the history do not depend on where the configuration file is.
+func TestHistoryOfAFileThatMoves(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	relay := consultest.StartRelay(t, agent.HTTPAddress())
+	put(t, agent, "sluice/a.yaml", serving("a", origin(t, "a")))
+	text := fmt.Sprintf("config: { history: %q }\n", filepath.Join(t.TempDir(), "history")) + treeBelow(relay.URL(), "")
+	r := start(t, text)
+	r.awaitBody("/a", "a")
+	r.awaitRevision(1)
+	r.stop()
+	<-r.ended
+	relay.Cut()
+	r = start(t, text) // in another directory
+	if status, body := r.get("/a"); status != http.StatusOK || body != "a" {
+		t.Errorf("/a: %d %q", status, body)
+	}
+}

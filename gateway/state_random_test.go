@@ -1,0 +1,259 @@
+package gateway
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sluice/config"
+	"sluice/test/consultest"
+)
+
+// stateModel is what two replicas must have, whatever has happened to them and to Consul.
+type stateModel struct {
+	t      *testing.T
+	random *rand.Rand
+	agent  *consultest.Agent
+	a, b   *canaryRun // only a is restarted, upgraded and rolled back
+	text   string     // of a
+	bodies []string   // addresses of origins; the model has their indexes
+	peers  []string   // of the service star, whose ids are their addresses
+
+	keys    map[string]int            // documents in Consul, with the origins of their routes
+	said    map[string]int            // keys, and what Consul has lost
+	served  map[string]int            // by a: said, or those of a pinned revision
+	pinned  bool                      // served is not said
+	was     map[uint64]map[string]int // served, by revision of a
+	drained map[string]bool           // peers
+	share   float64                   // 0.5: that of the configuration
+	off     bool                      // a is not ready by order
+}
+
+func (m *stateModel) names() []string { return slices.Sorted(maps.Keys(m.keys)) }
+
+// changed says that Consul has other documents: a pin ends.
+func (m *stateModel) changed() {
+	m.served, m.pinned = maps.Clone(m.said), false
+}
+
+// order gives a random order about a share or a drain to a replica.
+func (m *stateModel) order(r *canaryRun) (what string) {
+	command := func(path string) string {
+		if status := r.command(path); status != http.StatusOK {
+			m.t.Fatalf("POST %s: %d", path, status)
+		}
+		return path
+	}
+	switch peers := m.peers; m.random.IntN(4) {
+	case 0:
+		peer := peers[m.random.IntN(len(peers))]
+		m.drained[peer] = true
+		return command("/api/peers/star/" + peer + "/drain")
+	case 1:
+		for _, peer := range slices.Sorted(maps.Keys(m.drained)) {
+			delete(m.drained, peer)
+			return command("/api/peers/star/" + peer + "/enable")
+		}
+		fallthrough
+	case 2:
+		if m.share != 0.5 {
+			m.share = 0.5
+			return command("/api/shares/star/release")
+		}
+		fallthrough
+	default:
+		m.share = float64(1+m.random.IntN(40)) / 100
+		return command(fmt.Sprintf("/api/shares/star?share=%v", m.share))
+	}
+}
+
+// step does something at random.
+func (m *stateModel) step() (what string) {
+	switch m.random.IntN(9) {
+	case 0, 1:
+		name, body := fmt.Sprint("d", m.random.IntN(4)), m.random.IntN(len(m.bodies))
+		before, had := m.said[name]
+		put(m.t, m.agent, "sluice/"+name+".yaml", serving(name, m.bodies[body]))
+		m.keys[name], m.said[name] = body, body
+		if !had || before != body {
+			m.changed()
+		}
+		return fmt.Sprint("write ", name, body)
+	case 2:
+		if len(m.keys) < 2 {
+			return ""
+		}
+		name := m.names()[m.random.IntN(len(m.keys))]
+		if _, err := m.agent.Client().KV().Delete("sluice/"+name+".yaml", nil); err != nil {
+			m.t.Fatal(err)
+		}
+		delete(m.keys, name)
+		delete(m.said, name)
+		m.changed()
+		return "delete " + name
+	case 3: // Consul loses all that it knows
+		for _, prefix := range []string{"sluice/", "edge/"} {
+			if _, err := m.agent.Client().KV().DeleteTree(prefix, nil); err != nil {
+				m.t.Fatal(err)
+			}
+		}
+		clear(m.keys)
+		return "wipe"
+	case 4:
+		m.a.stop()
+		<-m.a.ended
+		m.a = m.start(m.text)
+		m.off = false
+		return "restart"
+	case 5:
+		old := m.a
+		what = "upgrade"
+		next := old.succeed(m.text, func(given io.ReadCloser) io.ReadCloser {
+			state, err := io.ReadAll(given)
+			if err != nil {
+				m.t.Error(err)
+			}
+			if m.random.IntN(2) == 0 {
+				what += ", meanwhile at the other replica " + m.order(m.b)
+			}
+			return io.NopCloser(strings.NewReader(string(state)))
+		}, patience)
+		if err := <-next.outcome; err != nil {
+			m.t.Fatal(err)
+		}
+		old.stop()
+		<-old.ended
+		m.a = &canaryRun{running: next.running}
+		return what
+	case 6:
+		number := slices.Sorted(maps.Keys(m.was))[m.random.IntN(len(m.was))]
+		if status, done := m.a.rollBack(number, m.a.applied().Hash); status != http.StatusOK {
+			m.t.Fatalf("rollback to %d: %d %+v", number, status, done)
+		}
+		m.served = maps.Clone(m.was[number])
+		m.pinned = !maps.Equal(m.served, m.said)
+		return fmt.Sprint("rollback to ", number)
+	case 7:
+		m.off = !m.off
+		path := map[bool]string{true: "/api/ready/off", false: "/api/ready/on"}[m.off]
+		if status := m.a.command(path); status != http.StatusOK {
+			m.t.Fatalf("POST %s: %d", path, status)
+		}
+		return path
+	default:
+		r := []*canaryRun{m.a, m.b}[m.random.IntN(2)]
+		return m.order(r)
+	}
+}
+
+func (m *stateModel) start(text string) *canaryRun {
+	c := &canaryRun{running: newRunning(m.t, text)}
+	c.run(Options{}, patience, func(*Gateway) {})
+	return c
+}
+
+// check waits until both replicas have what the model has, and nothing is on its way.
+func (m *stateModel) check(what string) {
+	m.t.Helper()
+	for name, r := range map[string]*canaryRun{"a": m.a, "b": m.b} {
+		want := m.said
+		if name == "a" {
+			want = m.served
+		}
+		r.await(fmt.Sprintf("after %s: %s serves %v", what, name, want), func() bool {
+			for i := range 4 {
+				path := fmt.Sprint("d", i)
+				status, body := r.get("/" + path)
+				if origin, ok := want[path]; ok && (status != http.StatusOK || body != fmt.Sprint(origin)) || !ok && status != http.StatusNotFound {
+					return false
+				}
+			}
+			return true
+		})
+		// A wipe that is followed by a write at once is a deletion, if the index of Consul goes on.
+		r.await(fmt.Sprintf("after %s: %s lacks %d of %v", what, name, len(m.said)-len(m.keys), m.said), func() bool {
+			latest := r.documents.latest()
+			return len(latest) == 1 && len(latest[0].Lost) == len(m.said)-len(m.keys) && len(latest[0].Documents) == len(m.said)
+		})
+		r.await(fmt.Sprintf("after %s: %s drains %v", what, name, m.drained), func() bool {
+			status := r.orders.Status()
+			for _, o := range status.Orders {
+				if !m.drained[o.ID] {
+					return false
+				}
+			}
+			return len(status.Orders) == len(m.drained) && status.Pending == 0
+		})
+		r.await(fmt.Sprintf("after %s: %s has the share %v", what, name, m.share), func() bool {
+			s := r.split()
+			return s.Share == m.share && s.Shared.Error == "" && !s.Shared.Pending && !r.sharing.keys.Of("shares/star").Changing
+		})
+	}
+	m.a.await(fmt.Sprintf("after %s: not ready %v", what, m.off), func() bool { return (m.a.ordered().NotReady != nil) == m.off })
+	var recorded config.Revision // it serves before it is recorded
+	m.a.await(fmt.Sprintf("after %s: a records %v, pinned %v", what, m.served, m.pinned), func() bool {
+		recorded = m.a.history.Current()
+		source := recorded.Sources[len(recorded.Sources)-1]
+		return (source.Pin != nil) == m.pinned && maps.Equal(m.textsOf(source), m.textsOf(m.source()))
+	})
+	m.was[recorded.Number] = maps.Clone(m.served)
+}
+
+// source is what a must use.
+func (m *stateModel) source() (s config.Source) {
+	for name, body := range m.served {
+		s.Documents = append(s.Documents, config.Document{Name: "consul_kv:sluice/" + name + ".yaml", Text: serving(name, m.bodies[body])})
+	}
+	return s
+}
+
+func (m *stateModel) textsOf(s config.Source) map[string]string {
+	texts := make(map[string]string)
+	for _, d := range s.Documents {
+		texts[d.Name] = d.Text
+	}
+	return texts
+}
+
+// What a client of the API was told with 200 holds, nothing that ended revives, and nothing goes that
+// Consul has lost: whatever is ordered, written, wiped, restarted, upgraded and rolled back, in whatever
+// order.
+func TestStateAtRandom(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	s := newSharers(t)
+	m := &stateModel{
+		t: t, random: rand.New(rand.NewPCG(seed, 0)), agent: s.agent, share: 0.5,
+		bodies: []string{origin(t, "0"), origin(t, "1")},
+		keys:   make(map[string]int), said: make(map[string]int), served: make(map[string]int),
+		was: make(map[uint64]map[string]int), drained: make(map[string]bool),
+	}
+	text := strings.Replace(s.text(s.agent.URL(), "50%", "act: report"), "routes: [{ service: star }]", "routes: [{ path: /star, service: star }]", 1)
+	text = strings.Replace(text, "shares: edge/canary", "shares: edge/canary, orders: edge/orders, wait: 1s", 1) + "dynamic: [{ consul_kv: { prefix: sluice/ } }]\n"
+	m.text = fmt.Sprintf("config: { history: %q }\n", filepath.Join(t.TempDir(), "history")) + text
+	put(t, s.agent, "sluice/d0.yaml", serving("d0", m.bodies[0]))
+	m.keys["d0"], m.said["d0"], m.served["d0"] = 0, 0, 0
+	m.a, m.b = m.start(m.text), m.start(text)
+	m.check("the start")
+	for id, peer := range m.a.peers() {
+		if peer.Service == "star" {
+			m.peers = append(m.peers, id)
+		}
+	}
+	slices.Sort(m.peers)
+	for range 25 {
+		what := m.step()
+		if what == "" {
+			continue
+		}
+		t.Log(what)
+		m.check(what)
+	}
+}

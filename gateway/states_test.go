@@ -1,0 +1,271 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/discovery"
+	"sluice/discovery/saved"
+	"sluice/test/discoverytest"
+)
+
+// Every field of the state of a watch passes every boundary.
+func TestStateOfAWatchPassesEveryBoundary(t *testing.T) {
+	var state discovery.WatchState
+	fill(t, reflect.ValueOf(&state).Elem(), new(int))
+	for n := range state.Set {
+		state.Set[n].Socket = "" // else the address has no meaning
+	}
+	state.Set = discovery.Normalize(state.Set)
+	same := func(t *testing.T, got, want discovery.WatchState) {
+		t.Helper()
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got  %+v\nwant %+v", got, want)
+		}
+	}
+	t.Run("between processes", func(t *testing.T) {
+		data, err := json.Marshal(handed{Services: map[string]handedService{"star": {Watch: &state}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got handed
+		if err := json.Unmarshal(data, &got); err != nil {
+			t.Fatal(err)
+		}
+		same(t, *got.Services["star"].Watch, state)
+	})
+	t.Run("between watches", func(t *testing.T) {
+		m := discovery.NewManager(discovery.ManagerOptions{Sink: func(string, []discovery.Instance) {}})
+		m.Watch("star", idle(state.Source))
+		if !m.Adopt("star", state) {
+			t.Fatal("not adopted")
+		}
+		same(t, m.States()["star"], state)
+		m.Watch("star", idle(state.Source)) // a reload
+		reloaded := state
+		reloaded.Fresh = false
+		same(t, m.States()["star"], reloaded)
+		m.Watch("moon", idle(state.Source), m.States()["star"]) // another name
+		same(t, m.States()["moon"], reloaded)
+	})
+	t.Run("through the snapshot", func(t *testing.T) {
+		fresh := state
+		fresh.Restored = time.Time{}
+		path := filepath.Join(t.TempDir(), "snapshot.json")
+		open := func() *saved.Store {
+			store, err := saved.Open(saved.Options{Path: path, States: func() map[string]discovery.WatchState {
+				return map[string]discovery.WatchState{"star": fresh}
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return store
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		open().Run(ended) // writes
+		got, ok := open().Get("star", state.Source)
+		if !ok {
+			t.Fatal("not saved")
+		}
+		want := fresh
+		want.Restored = state.LastSuccess
+		// What is about the agent of then, and the time without a process.
+		want.Fresh, want.Endpoint, want.LastSuccess = false, "", time.Time{}
+		want.Memory = slices.Clone(want.Memory)
+		for n := range want.Memory {
+			want.Memory[n].Guard.AsOf = time.Time{}
+		}
+		same(t, got, want)
+	})
+	t.Run("from guard to guard", func(t *testing.T) {
+		memory := state.Memory[0].Guard
+		for n, i := range state.Set {
+			memory.Probation[n].Key = i.Key()
+		}
+		guard := discovery.Guard{Probation: time.Hour}
+		guard.Inherit(state.Set, memory)
+		if got := guard.Memory(); !reflect.DeepEqual(got, memory) {
+			t.Errorf("got  %+v\nwant %+v", got, memory)
+		}
+	})
+}
+
+// idle is a source with a name that reports nothing.
+type idle string
+
+func (i idle) String() string { return string(i) }
+
+func (idle) Run(ctx context.Context, _ func(discovery.Report) discovery.WatchState) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Consul loses its state while a new process starts, or none runs. It lists one of three instances;
+// the others have not registered again yet.
+func TestLossOfStateAcrossABoundaryPutsInstancesOnProbation(t *testing.T) {
+	for _, how := range []string{"upgrade", "restart", "renaming"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			consul := discoverytest.Start(t)
+			ports := []int{port(t, origin(t, "1")), port(t, origin(t, "2")), port(t, origin(t, "3"))}
+			consul.SetIndex(1000)
+			first := discoverytest.Instance("star", "star-1", ports[0])
+			consul.Set("star", first, discoverytest.Instance("star", "star-2", ports[1]), discoverytest.Instance("star", "star-3", ports[2]))
+			text := func(name string) string {
+				return preamble + fmt.Sprintf("shutdown: { idle: 0s }\nconsul: { addresses: [%q] }\ndiscovery: { snapshot: %q }\nservices: { %s: { consul: { service: star } } }\nroutes: [{ service: %s }]",
+					consul.URL(), filepath.Join(t.TempDir(), "snapshot.json"), name, name)
+			}
+			before, name := text("star"), "star"
+			r := start(t, before)
+			r.await("three peers", func() bool { return len(r.peers()) == 3 })
+			lose := func() { consul.Lose(20, "star", first) }
+			switch how {
+			case "upgrade":
+				next := r.succeed(before, afterHandover(t, lose), patience)
+				if err := <-next.outcome; err != nil {
+					t.Fatal(err)
+				}
+				r = next.running
+			case "restart":
+				r.end()
+				lose()
+				r = start(t, before)
+			case "renaming":
+				consul.Break(discoverytest.Fault{Drop: true})
+				r.await("a stale watch", func() bool { return r.watchOf("star").State == "stale" })
+				lose()
+				name = "sun"
+				r.replace(strings.Replace(before, "services: { star: { consul: { service: star } } }\nroutes: [{ service: star }]",
+					"services: { sun: { consul: { service: star } } }\nroutes: [{ service: sun }]", 1))
+				if status, _ := r.get("/"); status != 200 {
+					t.Errorf("under its new name: %d", status)
+				}
+				consul.Heal()
+			}
+			r.await("an answer, of which the pool knows", func() bool { // never if an instance was lost
+				w, probation := r.watchOf(name), 0
+				for _, p := range r.peers() {
+					if p.Probation != nil {
+						probation++
+					}
+				}
+				return w.State == "fresh" && w.Index == 20 && len(r.peers()) == 3 && w.Probation == 2 && probation == 2
+			})
+		})
+	}
+}
+
+// afterHandover calls f after the old process has given its state.
+func afterHandover(t *testing.T, f func()) func(io.ReadCloser) io.ReadCloser {
+	return func(given io.ReadCloser) io.ReadCloser {
+		state, err := io.ReadAll(given)
+		if err != nil {
+			t.Error(err)
+		}
+		f()
+		return io.NopCloser(bytes.NewReader(state))
+	}
+}
+
+// An instance on probation that has failed is not used again, whoever has its address by then.
+func TestFailureOnProbationPassesEveryBoundary(t *testing.T) {
+	for _, how := range []string{"upgrade", "restart", "renaming"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			consul := discoverytest.Start(t)
+			a := origin(t, "a")
+			b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "b") }))
+			address := b.Listener.Addr().String()
+			consul.Set("star", discoverytest.Instance("star", "star-a", port(t, a)), discoverytest.Instance("star", "star-b", port(t, address)))
+			text := preamble + fmt.Sprintf("shutdown: { idle: 0s }\nconsul: { addresses: [%q] }\ndiscovery: { snapshot: %q }\n", consul.URL(), filepath.Join(t.TempDir(), "snapshot.json")) +
+				"services: { star: { consul: { service: star }, balance: { policy: round_robin } } }\nroutes: [{ service: star }]"
+			r := start(t, text)
+			r.await("both peers", func() bool { return r.peers()[a].Used && r.peers()[address].Used })
+			consul.Set("star")
+			r.await("both are on probation", func() bool { return r.watchOf("star").Probation == 2 })
+			b.CloseClientConnections()
+			b.Close()
+			r.await("its use has ended for good", func() bool { r.get("/"); return r.peers()[address].State == "unhealthy" })
+			switch how {
+			case "upgrade":
+				next := r.succeed(text, nil, patience)
+				if err := <-next.outcome; err != nil {
+					t.Fatal(err)
+				}
+				r = next.running
+			case "restart":
+				r.end()
+				r = start(t, text)
+			case "renaming":
+				r.replace(strings.NewReplacer("services: { star:", "services: { sun:", "[{ service: star }]", "[{ service: sun }]").Replace(text))
+			}
+			r.await("both are known", func() bool { return len(r.peers()) == 2 })
+			if p := r.peers()[address]; p.Used || p.State != "unhealthy" || !strings.Contains(fmt.Sprint(p.Reasons), "failed since: no connection") {
+				t.Errorf("the peer that has failed: %+v", p)
+			}
+			if p := r.peers()[a]; !p.Used || p.Probation == nil {
+				t.Errorf("the peer that works: %+v", p)
+			}
+		})
+	}
+}
+
+// A token sees only some instances, which is known across a boundary: one of them that is
+// deregistered meanwhile is not hidden.
+func TestPartialSightPassesEveryBoundary(t *testing.T) {
+	for _, how := range []string{"upgrade", "restart while Consul is away"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			consul := discoverytest.Start(t)
+			consul.DisableStreaming()
+			one, two, three := port(t, origin(t, "1")), port(t, origin(t, "2")), port(t, origin(t, "3"))
+			partial := discoverytest.Fault{Filtered: true, Only: func(discoverytest.Request) bool {
+				time.Sleep(100 * time.Millisecond) // a fault does not block
+				return true
+			}}
+			consul.Set("star", discoverytest.Instance("star", "star-1", one), discoverytest.Instance("star", "star-2", two))
+			consul.Break(partial)
+			deploy := func() {
+				consul.Set("star", discoverytest.Instance("star", "star-1", one), discoverytest.Instance("star", "star-3", three))
+			}
+			text := preamble + fmt.Sprintf("shutdown: { idle: 0s }\nconsul: { addresses: [%q] }\ndiscovery: { snapshot: %q }\nservices: { star: { consul: {} } }\nroutes: [{ service: star }]",
+				consul.URL(), filepath.Join(t.TempDir(), "snapshot.json"))
+			r := start(t, text)
+			r.await("two peers", func() bool { return len(r.peers()) == 2 })
+			if how == "upgrade" {
+				next := r.succeed(text, afterHandover(t, deploy), patience)
+				if err := <-next.outcome; err != nil {
+					t.Fatal(err)
+				}
+				r = next.running
+			} else {
+				r.end()
+				consul.Break(discoverytest.Fault{Drop: true})
+				deploy()
+				r = start(t, text)
+				r.await("the saved set is in use", func() bool { return len(r.peers()) == 2 })
+				consul.Break(partial)
+			}
+			r.await("the deployment is used", func() bool {
+				var ids []string
+				for _, p := range r.peers() {
+					ids = append(ids, p.ID)
+				}
+				all := strings.Join(ids, " ")
+				return len(ids) == 2 && strings.Contains(all, "star-1") && strings.Contains(all, "star-3")
+			})
+		})
+	}
+}

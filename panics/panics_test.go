@@ -1,0 +1,129 @@
+package panics
+
+import (
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// survive makes panics end only their goroutines.
+func survive(t *testing.T) {
+	for at := range places {
+		places[at].next.Store(0) // an earlier bubble has another time
+	}
+	Fatal.Store(false)
+	t.Cleanup(func() { Fatal.Store(true) })
+}
+
+// observed collects the reports until the test ends.
+func observed(t *testing.T) func() []Contained {
+	var mu sync.Mutex
+	var all []Contained
+	t.Cleanup(Observe(func(c Contained) {
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, c)
+	}))
+	return func() []Contained {
+		mu.Lock()
+		defer mu.Unlock()
+		return all
+	}
+}
+
+func fails() {
+	var none []int
+	none[len(none)] = 1
+}
+
+func TestPanicsAreFatalInTests(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("the panic was contained")
+		}
+	}()
+	defer Contain(Task, func() { t.Error("fail was called") })
+	fails()
+}
+
+// A panic is counted, reported with its stack, and followed by fail, in which another one is
+// contained too.
+func TestContain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		survive(t)
+		reports, before := observed(t), Total(Probe)
+		failed := 0
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			defer Contain(Probe, func() {
+				failed++
+				fails()
+			})
+			fails()
+		}()
+		<-done
+		if failed != 1 || Total(Probe) != before+2 {
+			t.Errorf("fail ran %d times, %d panics were counted; want 1 and 2", failed, Total(Probe)-before)
+		}
+		all := reports()
+		if len(all) != 1 || all[0].Place != Probe || !strings.Contains(all[0].Value, "out of range") || !strings.Contains(string(all[0].Stack), "panics.fails") {
+			t.Fatalf("reports: %+v", all)
+		}
+		time.Sleep(reportEvery)
+		func() {
+			defer Contain(Probe, nil)
+			fails()
+		}()
+		if all := reports(); len(all) != 2 || all[1].Unreported != 1 {
+			t.Errorf("after a second: %d reports", len(all))
+		}
+	})
+}
+
+func TestContainWithoutPanic(t *testing.T) {
+	before := Total(Task)
+	func() { defer Contain(Task, func() { t.Error("fail was called") }) }()
+	if Total(Task) != before {
+		t.Error("a panic was counted")
+	}
+}
+
+// A loop begins again after its pause, until it returns or must end.
+func TestRepeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		survive(t)
+		observed(t)
+		start, runs := time.Now(), 0
+		Repeat(t.Context().Done(), Watch, time.Minute, func() {
+			if runs++; runs < 3 {
+				fails()
+			}
+		})
+		if runs != 3 || time.Since(start) != 2*time.Minute {
+			t.Errorf("%d runs in %v, want 3 in 2m", runs, time.Since(start))
+		}
+		stopped := make(chan struct{})
+		close(stopped)
+		Repeat(stopped, Watch, time.Minute, func() {
+			runs++
+			fails()
+		})
+		if runs != 4 || time.Since(start) != 2*time.Minute {
+			t.Errorf("after done: %d runs in %v", runs, time.Since(start))
+		}
+	})
+}
+
+func TestPlacesHaveNames(t *testing.T) {
+	seen := make(map[string]bool)
+	for p := range Place(NumPlaces) {
+		if name := p.String(); name == "" || seen[name] {
+			t.Errorf("place %d is %q", p, name)
+		} else {
+			seen[name] = true
+		}
+	}
+}

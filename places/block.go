@@ -1,0 +1,24 @@
+package places
+
+import "net/netip"
+
+// A Block is the addresses that count as one client: an IPv4 address, since its neighbours
+// belong to others, or the /64 of an IPv6 address, which one host is assigned. It is
+// comparable.
+type Block struct{ first netip.Addr }
+
+// Many is the block of clients that are not told apart, such as those of a trusted proxy. It
+// may have all places.
+var Many Block
+
+// BlockOf returns the block of an address, which is not IPv4-mapped.
+func BlockOf(address netip.Addr) Block {
+	if address.Is4() {
+		return Block{address}
+	}
+	prefix, err := address.WithZone("").Prefix(64)
+	if err != nil {
+		return Block{address}
+	}
+	return Block{prefix.Addr()}
+}

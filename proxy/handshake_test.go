@@ -1,0 +1,285 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sluice/auth"
+	"sluice/places"
+	"sluice/route"
+)
+
+// connectFrom connects from a loopback address. The connection ends with the test.
+func (p *testProxy) connectFrom(address string) net.Conn {
+	p.t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+	conn, err := d.Dial("tcp", p.address)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	return conn
+}
+
+// sendFrom sends b from a loopback address, and nothing more.
+func (p *testProxy) sendFrom(address string, b []byte) net.Conn {
+	p.t.Helper()
+	conn := p.connectFrom(address)
+	if _, err := conn.Write(b); err != nil {
+		p.t.Fatal(err)
+	}
+	return conn
+}
+
+// getFrom performs a handshake and a request from a loopback address.
+func (p *testProxy) getFrom(address string) error {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+	raw, err := d.Dial("tcp", p.address)
+	if err != nil {
+		return err
+	}
+	defer raw.Close()
+	raw.SetDeadline(time.Now().Add(patience))
+	conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true})
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); err != nil {
+		return err
+	}
+	answer, err := io.ReadAll(conn)
+	if err == nil && !strings.HasPrefix(string(answer), "HTTP/1.1 200 ") {
+		err = fmt.Errorf("got %q", answer)
+	}
+	return err
+}
+
+// takeAllBut takes the places of handshakes for other clients, until so many are left.
+func (h *handshakes) takeAllBut(left int) {
+	for h.places.Taken() < maxHandshakes-left {
+		h.places.Take(places.Many, nil)
+	}
+}
+
+const (
+	badClient  = "127.0.0.2"
+	goodClient = "127.0.0.3"
+)
+
+// Who has not sent a whole ClientHello has nothing that another client needs.
+func TestOverTLSPartsOfAClientHelloTakeNoPlace(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, origin.address())
+	p.handshakes.takeAllBut(1)
+	hello := clientHello(t, &tls.Config{})
+	for n := range 20 {
+		p.sendFrom(goodClient, hello[:1+n*(len(hello)-2)/19])
+	}
+	eventually(t, "all are accepted", func() bool { return p.Connections() == 20 })
+	if err := p.getFrom(goodClient); err != nil {
+		t.Errorf("beside them: %v", err)
+	}
+	if n := p.Handshakes().InProgress; n != maxHandshakes-1 {
+		t.Errorf("%d handshakes are in progress", n)
+	}
+}
+
+// One client has its share of the places, and the next free one is for another client.
+func TestOverTLSOneClientHasItsShareOfTheHandshakes(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour}}, origin.address())
+	hello := clientHello(t, &tls.Config{})
+	for range maxHandshakesPerBlock + 20 {
+		p.sendFrom(badClient, hello)
+	}
+	eventually(t, "twenty wait", func() bool { return p.Handshakes().Waiting == 20 })
+	if n := p.Handshakes().InProgress; n != maxHandshakesPerBlock {
+		t.Errorf("%d handshakes are in progress", n)
+	}
+	p.handshakes.takeAllBut(1)
+	for range 3 {
+		if err := p.getFrom(goodClient); err != nil {
+			t.Errorf("beside them: %v", err)
+		}
+	}
+}
+
+// If places are scarce, clients that do not go on lose them soon, however many they are.
+func TestOverTLSScarcePlacesAreLeftSoon(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour}}, origin.address())
+	p.handshakes.takeAllBut(8)
+	hello := clientHello(t, &tls.Config{})
+	for n := range 8 {
+		p.sendFrom(fmt.Sprint("127.0.1.", n), hello)
+	}
+	eventually(t, "all places are taken", func() bool { return p.Handshakes().InProgress == maxHandshakes })
+	if err := p.getFrom(goodClient); err != nil {
+		t.Errorf("behind them: %v", err)
+	}
+	eventually(t, "they lose their places", func() bool { return p.Handshakes().InProgress == maxHandshakes-8 })
+}
+
+// A handshake that waits for others holds back no other one.
+func TestOverTLSWaitsForOthersTakeNoPlace(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, origin.address())
+	release, waits := make(chan struct{}), make(chan struct{})
+	serverTLS := serverTLS(t)
+	p.serveTLS(&tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if hello.ServerName != "hanging" {
+			return serverTLS, nil
+		}
+		return serverTLS, AwaitOthers(hello, func() {
+			waits <- struct{}{}
+			<-release
+		})
+	}})
+	p.handshakes.takeAllBut(1)
+	var hanging sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) + 2 {
+		conn := p.connectFrom(goodClient)
+		hanging.Go(func() {
+			if err := tls.Client(conn, &tls.Config{ServerName: "hanging", InsecureSkipVerify: true}).Handshake(); err != nil {
+				t.Errorf("after the wait: %v", err)
+			}
+		})
+		<-waits
+	}
+	if err := p.getFrom(goodClient); err != nil {
+		t.Errorf("beside them: %v", err)
+	}
+	close(release)
+	hanging.Wait()
+}
+
+// serveTLS makes the proxy serve another listener, with its own settings of TLS, and uses its
+// address from now on.
+func (p *testProxy) serveTLS(c *tls.Config) {
+	p.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.address = l.Addr().String()
+	go p.ServeWith(context.Background(), l, ListenerOptions{Name: "more", TLS: c}) // until Shutdown, which waits for it
+}
+
+// The answer to a challenge of ACME is the handshake: no request is read after it, whatever
+// the listener asks of other clients.
+func TestOverTLSNothingFollowsAChallenge(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{}, origin.address())
+	p.serveTLS(&tls.Config{
+		Certificates: serverTLS(t).Certificates, NextProtos: []string{"acme-tls/1", "http/1.1"},
+	})
+	for _, protocol := range []string{"acme-tls/1", "http/1.1", ""} {
+		c := &tls.Config{InsecureSkipVerify: true}
+		if protocol != "" {
+			c.NextProtos = []string{protocol}
+		}
+		conn := tls.Client(p.connectFrom(goodClient), c)
+		if err := conn.Handshake(); err != nil {
+			t.Errorf("%q: %v", protocol, err)
+		}
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+		answer, _ := io.ReadAll(conn)
+		if served := bytes.HasPrefix(answer, []byte("HTTP/1.1 200 ")); served != (protocol != "acme-tls/1") {
+			t.Errorf("%q: got %q", protocol, answer)
+		}
+	}
+}
+
+// Whatever clients leave undone, in any order, others are served meanwhile; and at the end
+// every place is free.
+func TestOverTLSGoodClientsAmongOthers(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	origin := startOrigin(t, answering(okResponse))
+	release := make(chan struct{})
+	authorizes := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(authorizes.Close)
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour, Body: time.Hour}}, origin.address())
+	f := auth.NewForward(authorizes.URL, patience)
+	t.Cleanup(f.Close)
+	p.setRoutes(
+		route.Route{Path: "/", Service: p.service},
+		route.Route{Path: "/auth", Service: p.service, Actions: &route.Actions{ForwardAuth: &route.ForwardAuth{Forward: f, Copied: headerEdits(t, nil, nil)}}},
+	)
+	secure := serverTLS(t)
+	p.serveTLS(&tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if hello.ServerName != "challenge" {
+			return secure, nil
+		}
+		if err := AwaitOthers(hello, func() { <-release }); err != nil {
+			return nil, err
+		}
+		return nil, errors.New("there is no challenge")
+	}})
+	p.handshakes.takeAllBut(maxHandshakesPerBlock + 1)
+	hello := clientHello(t, &tls.Config{ServerName: "web"})
+	challenge := clientHello(t, &tls.Config{ServerName: "challenge"})
+	var opened []net.Conn
+	send := func(b []byte) net.Conn {
+		opened = append(opened, p.sendFrom(badClient, b))
+		return opened[len(opened)-1]
+	}
+	request := func(text string) {
+		conn := tls.Client(send(nil), &tls.Config{InsecureSkipVerify: true})
+		// A client that has its share of the handshakes waits for its own.
+		go io.WriteString(conn, text)
+	}
+	kinds := []func(){
+		func() { send(hello[:1+random.IntN(len(hello)-1)]) },
+		func() { send(hello) },
+		func() { send(challenge) },
+		func() { send([]byte("GET / HTTP/1.1\r\n\r\n")) },
+		func() { send(hello).Close() },
+		func() { request("GET /auth HTTP/1.1\r\nHost: a\r\n\r\n") },
+		func() {
+			request(fmt.Sprintf("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", 1+random.IntN(1<<20)))
+		},
+		func() { request("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") },
+	}
+	for n := range 400 {
+		kinds[random.IntN(len(kinds))]()
+		if n%20 == 0 {
+			if err := p.getFrom(goodClient); err != nil {
+				t.Fatalf("after %d others: %v", n, err)
+			}
+		}
+	}
+	close(release)
+	for _, conn := range opened {
+		conn.Close()
+	}
+	eventually(t, "all connections have ended", func() bool { return p.Connections() == 0 })
+	eventually(t, "all places and turns are free", func() bool {
+		h := p.Handshakes()
+		return h.InProgress == maxHandshakes-maxHandshakesPerBlock-1 && h.Waiting == 0 && p.handshakes.turns.Taken() == 0
+	})
+	eventually(t, "no request is in flight", func() bool { return p.inflight() == 0 })
+}

@@ -1,0 +1,33 @@
+package http2
+
+// A Window is how many bytes of bodies the other side accepts, on a stream or on a connection. It
+// may be negative: see CutData.
+type Window int64
+
+var errWindow = &Error{FlowControlError, "window exceeds 2³¹-1"}
+
+// Enlarge adds an increment, or a change of SETTINGS_INITIAL_WINDOW_SIZE, which may be negative.
+// Above MaxWindow it returns an error, of the stream or the connection of the window (RFC 9113,
+// section 6.9.1).
+func (w *Window) Enlarge(change Window) *Error {
+	if *w += change; *w > MaxWindow {
+		return errWindow
+	}
+	return nil
+}
+
+// SetInitial sets w, the window of new streams, and returns the change of those that exist.
+func (w *Window) SetInitial(value uint32) (change Window) {
+	change = Window(value) - *w
+	*w = Window(value)
+	return change
+}
+
+// Spend cuts the next DATA frame from body, as CutData does, and takes it from both windows.
+func Spend(body []byte, ends bool, stream, connection *Window) Cut {
+	cut := CutData(body, ends, *stream, *connection)
+	n := Window(len(cut.Payload))
+	*stream -= n
+	*connection -= n
+	return cut
+}

@@ -1,0 +1,54 @@
+package proxy
+
+import "sluice/proxy/http2"
+
+// A fieldBlock puts the field blocks of a connection together: HEADERS and the CONTINUATION
+// frames that follow it. Both roles use it.
+type fieldBlock struct {
+	maxBytes  int // of a block in several frames, encoded
+	maxFrames int // CONTINUATION frames of a block
+
+	stream uint32 // of the block that continues; 0: none
+	ends   bool   // the last block ends its stream
+	bytes  []byte // of the block that continues
+	frames int    // its CONTINUATION frames
+}
+
+// isOpen reports whether a CONTINUATION must follow.
+func (b *fieldBlock) isOpen() bool { return b.stream != 0 }
+
+// check checks the header of any frame, and that no frame interrupts a block.
+func (b *fieldBlock) check(frame *http2.FrameHeader) *http2.Error {
+	if continues := frame.Type == http2.FrameContinuation; continues != b.isOpen() || continues && frame.StreamID != b.stream {
+		return errContinuation
+	}
+	return frame.Check()
+}
+
+// take takes HEADERS or CONTINUATION that check has accepted. If the block is whole, it returns
+// the block, which is valid until the next call, and ends is set.
+func (b *fieldBlock) take(frame *http2.FrameHeader, payload []byte) (block []byte, whole bool, err *http2.Error) {
+	if frame.Type == http2.FrameHeaders {
+		block, dependency, err := frame.Unpad(payload)
+		switch {
+		case err != nil:
+			return nil, false, err
+		case dependency == frame.StreamID:
+			return nil, false, errDependency
+		}
+		if b.ends = frame.Has(http2.FlagEndStream); frame.Has(http2.FlagEndHeaders) {
+			return block, true, nil
+		}
+		b.stream, b.frames, b.bytes = frame.StreamID, 0, append([]byte(nil), block...)
+		return nil, false, nil
+	}
+	if b.frames++; b.frames > b.maxFrames || len(b.bytes)+len(payload) > b.maxBytes {
+		return nil, false, errBlockTooLong
+	}
+	b.bytes = append(b.bytes, payload...)
+	if !frame.Has(http2.FlagEndHeaders) {
+		return nil, false, nil
+	}
+	block, b.bytes, b.stream = b.bytes, nil, 0
+	return block, true, nil
+}

@@ -1,0 +1,234 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	xhttp2 "golang.org/x/net/http2"
+
+	"sluice/proxy/http2"
+)
+
+// A peer answers before it has the whole body, which it never reads. With the end of the
+// exchange the goroutine that sends the body ends, whatever it waits for.
+func TestHTTP2PeerAnswersEarly(t *testing.T) {
+	t.Parallel()
+	const length, clients = 300_000, 20
+	for _, test := range []struct {
+		name   string
+		answer func(p *framePeer, stream uint32)
+	}{
+		{"without a reset", func(p *framePeer, stream uint32) { p.headers(stream, true, ":status", "401") }},
+		{"with NO_ERROR", func(p *framePeer, stream uint32) {
+			p.headers(stream, true, ":status", "401")
+			p.WriteRSTStream(stream, xhttp2.ErrCodeNo)
+		}},
+		{"in parts", func(p *framePeer, stream uint32) {
+			p.headers(stream, false, ":status", "401")
+			p.WriteData(stream, true, []byte("no"))
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var resets atomic.Int64
+			p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
+				answer: test.answer,
+				frame: func(_ *framePeer, frame xhttp2.Frame) {
+					if f, ok := frame.(*xhttp2.RSTStreamFrame); ok && f.ErrCode == xhttp2.ErrCodeCancel {
+						resets.Add(1)
+					}
+				},
+			}))
+			for range clients {
+				conn := p.dial()
+				fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", length)
+				go conn.Write(make([]byte, length))
+				if status, _ := readResponse(t, conn); status != 401 {
+					t.Errorf("status %d", status)
+				}
+				conn.Close()
+			}
+			c := p.dialFrames()
+			c.request(1, http2Post, false)
+			c.WriteData(1, false, make([]byte, http2.MaxFrameBytes))
+			c.WriteData(1, false, make([]byte, http2.MaxFrameBytes))
+			if r := c.response(1); r.status != "401" || !r.ended {
+				t.Errorf("got %+v", r)
+			}
+			if r := c.response(1); r.reset != xhttp2.ErrCodeNo { // RFC 9113, section 8.1
+				t.Errorf("got %+v", r)
+			}
+			c.conn.Close()
+			eventually(t, "all connections have ended", func() bool { return p.Connections() == 0 })
+			if n := resets.Load(); test.name == "with NO_ERROR" && n > 0 {
+				t.Errorf("%d streams that the peer has reset were reset", n)
+			}
+			p.expectNothingCounted()
+		})
+	}
+}
+
+// A head or a frame of a stream that sluice does not accept fails its own stream only, and the
+// next heads are understood.
+func TestHTTP2PeerFaultsOfAStream(t *testing.T) {
+	t.Parallel()
+	const others = 3
+	for _, test := range []struct {
+		name   string
+		head   func(p *framePeer, stream uint32)
+		reason string
+		counts bool
+	}{
+		{"long in one frame", func(p *framePeer, stream uint32) {
+			p.headers(stream, true, ":status", "200", "x-next", "v", "a", strings.Repeat("a", 20_000))
+		}, "response_head_too_long", false},
+		{"long in many frames", func(p *framePeer, stream uint32) {
+			p.longHeaders(stream, 1000, ":status", "200", "x-next", "v", "a", strings.Repeat("v", 70_000))
+		}, "response_head_too_long", false},
+		{"hundreds of kilobytes", func(p *framePeer, stream uint32) {
+			p.longHeaders(stream, 16_000, ":status", "200", "x-next", "v", "a", strings.Repeat("v", 700_000))
+		}, "response_head_too_long", false},
+		{"malformed", func(p *framePeer, stream uint32) {
+			p.headers(stream, true, ":status", "200", "x-next", "v", "A", "b")
+		}, "bad_response", true},
+		{"data without a head", func(p *framePeer, stream uint32) { p.WriteData(stream, true, []byte("x")) }, "bad_response", true},
+		{"window update of 0", func(p *framePeer, stream uint32) {
+			p.WriteRawFrame(xhttp2.FrameWindowUpdate, 0, stream, make([]byte, 4))
+		}, "upstream_reset", true},
+		{"window of a stream too large", func(p *framePeer, stream uint32) { p.WriteWindowUpdate(stream, http2.MaxWindow) }, "upstream_reset", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			arrived := make(chan uint32, others)
+			asked := 0
+			address := startFramePeer(t, func(p *framePeer, stream uint32) {
+				if asked++; asked <= others {
+					arrived <- stream
+					return
+				}
+				if asked == others+1 {
+					test.head(p, stream)
+					return
+				}
+				for other := range others {
+					p.headers(uint32(2*other+1), true, ":status", "204", "x-next", "v")
+				}
+				p.headers(stream, true, ":status", "204", "x-next", "v")
+			})
+			p := startProxyToH2C(t, address)
+			answers := make(chan string, others)
+			for range others {
+				conn := p.dial()
+				io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+				go func() {
+					answer, _ := io.ReadAll(conn)
+					answers <- string(answer)
+				}()
+				<-arrived
+			}
+			if answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.Contains(answer, " 502 ") || !strings.Contains(answer, test.reason) {
+				t.Errorf("the one request: %.200q", answer)
+			}
+			if n := len(p.http2Peer().all()); n != 1 {
+				t.Errorf("%d connections", n)
+			}
+			answer := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+			for i := range others + 1 {
+				if !strings.Contains(answer, " 204 ") || !strings.Contains(answer, "x-next: v\r\n") {
+					t.Errorf("other request %d: %.200q", i, answer)
+				}
+				if i < others {
+					answer = <-answers
+				}
+			}
+			if !test.counts {
+				p.expectNothingCounted()
+			}
+		})
+	}
+}
+
+// longHeaders is headers in frames of that many bytes.
+func (p *framePeer) longHeaders(stream uint32, bytes int, fields ...string) {
+	p.encode(fields...)
+	for first := true; p.block.Len() > 0; first = false {
+		part := p.block.Next(bytes)
+		if first {
+			p.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: stream, BlockFragment: part, EndStream: true})
+		} else {
+			p.WriteContinuation(stream, p.block.Len() == 0, part)
+		}
+	}
+}
+
+// Clients that cancel requests do not make a peer close a connection that others share: Netty
+// does so after 200 resets.
+func TestHTTP2PeerGetsFewResets(t *testing.T) {
+	t.Parallel()
+	const tolerated, cancels = 200, 4 * http2PeerResets
+	var most, connections atomic.Int64
+	resets := make(map[*framePeer]int64)
+	kept, answers := make(chan *framePeer, 1), make(chan struct{}, cancels)
+	var first *framePeer
+	unlock := make(chan struct{}, 1)
+	unlock <- struct{}{}
+	p := startProxyToH2C(t, startFramePeerWith(t, framePeerOptions{
+		answer: func(p *framePeer, stream uint32) {
+			<-unlock
+			defer func() { unlock <- struct{}{} }()
+			if _, known := resets[p]; !known {
+				resets[p] = 0
+				connections.Add(1)
+			}
+			if first == nil {
+				first = p
+				kept <- p
+				return
+			}
+			answers <- struct{}{}
+		},
+		frame: func(p *framePeer, frame xhttp2.Frame) {
+			if _, ok := frame.(*xhttp2.RSTStreamFrame); !ok {
+				return
+			}
+			<-unlock
+			defer func() { unlock <- struct{}{} }()
+			resets[p]++
+			most.Store(max(most.Load(), resets[p]))
+		},
+	}))
+	other := p.dial()
+	io.WriteString(other, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
+	shared := <-kept
+	c := p.dialFrames()
+	for id := uint32(1); id < 2*cancels; {
+		var mine []uint32
+		for range http2Streams {
+			c.request(id, http2Get, true)
+			mine, id = append(mine, id), id+2
+		}
+		for range mine {
+			<-answers
+		}
+		p.sweptFor(http2EarlyReset + 2*sweepInterval)
+		for _, stream := range mine {
+			c.WriteRSTStream(stream, xhttp2.ErrCodeCancel)
+		}
+		eventually(t, "only the other request is left", func() bool { return p.inflight() == 1 })
+	}
+	shared.headers(1, true, ":status", "204")
+	if status, _ := readResponse(t, other); status != 204 {
+		t.Errorf("the other request: status %d", status)
+	}
+	if n := most.Load(); n >= tolerated {
+		t.Errorf("%d streams of a connection were reset", n)
+	}
+	if n := connections.Load(); n > 2+cancels/http2PeerResets {
+		t.Errorf("%d connections for %d canceled requests", n, cancels)
+	}
+	eventually(t, "the old connections are closed", func() bool { return len(p.http2Peer().all()) <= 1 })
+	p.expectNothingCounted()
+}

@@ -1,0 +1,56 @@
+package proxy
+
+import (
+	"io"
+	"testing"
+	"time"
+)
+
+// A connection whose mutex is held, by whatever fault, delays no timeout of another one.
+func TestStuckConnectionDelaysNoTimeout(t *testing.T) {
+	t.Parallel()
+	asked := make(chan struct{}, 2)
+	p := startProxyToH2C(t, startFramePeer(t, func(*framePeer, uint32) { asked <- struct{}{} }))
+	waiting := p.dial()
+	io.WriteString(waiting, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-asked
+	client := p.dialFrames()
+	client.request(1, http2Get, true)
+	<-asked
+	transport := p.http2Peer()
+	stuck := []interface {
+		Lock()
+		Unlock()
+	}{&transport.mu}
+	for _, c := range transport.all() {
+		stuck = append(stuck, &c.mu)
+	}
+	p.mu.Lock()
+	for c := range p.conns {
+		if c.http2 != nil {
+			stuck = append(stuck, &c.http2.mu)
+		}
+	}
+	p.mu.Unlock()
+	if len(stuck) != 3 {
+		t.Fatalf("%d mutexes", len(stuck))
+	}
+	for _, mu := range stuck {
+		mu.Lock()
+		defer mu.Unlock()
+	}
+	p.sweptFor(3 * idleInterval)
+	other, status := p.dial(), make(chan int, 1)
+	io.WriteString(other, "GET / HTTP/1.1\r\n")
+	go func() {
+		got, _ := readResponse(t, other)
+		status <- got
+	}()
+	eventually(t, "the head times out", func() bool {
+		p.skip(time.Second)
+		return len(status) > 0
+	})
+	if got := <-status; got != 408 {
+		t.Errorf("status %d", got)
+	}
+}

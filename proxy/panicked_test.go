@@ -1,0 +1,301 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/balancer"
+	"sluice/panics"
+	"sluice/proxy/http1"
+	"sluice/route"
+	"sluice/test/balancertest"
+)
+
+// survivePanics makes panics end only what their goroutine serves. It needs a process of its own.
+func survivePanics(t *testing.T) (total func() uint64) {
+	panics.Fatal.Store(false)
+	t.Cleanup(panics.Observe(func(c panics.Contained) { t.Logf("%s: %s", c.Place, c.Value) }))
+	sum := func() (n uint64) {
+		for at := range panics.Place(panics.NumPlaces) {
+			n += panics.Total(at)
+		}
+		return n
+	}
+	before := sum()
+	return func() uint64 { return sum() - before }
+}
+
+// A fault panics in the step of that name of an exchange with a peer, once.
+type fault struct{ step atomic.Pointer[string] }
+
+func (f *fault) at(step string) {
+	if s := f.step.Load(); s != nil && *s == step && f.step.CompareAndSwap(s, nil) {
+		panic("fault at " + step)
+	}
+}
+
+// A faultyConnector is a connector whose upstreams have a fault.
+type faultyConnector struct {
+	connector
+	*fault
+}
+
+func (c faultyConnector) connect(ctx context.Context, r requirements, stale upstream) (upstream, time.Duration, error) {
+	c.at("connect")
+	if s, ok := stale.(faultyUpstream); ok {
+		stale = s.upstream
+	}
+	u, d, err := c.connector.connect(ctx, r, stale)
+	if u != nil {
+		u = faultyUpstream{u, c.fault}
+	}
+	return u, d, err
+}
+
+type faultyUpstream struct {
+	upstream
+	*fault
+}
+
+func (u faultyUpstream) send(b *buffers, body []byte, w until) (bool, error) {
+	u.at("send")
+	sent, err := u.upstream.send(b, body, w)
+	u.at("sent")
+	return sent, err
+}
+
+func (u faultyUpstream) sendHead(b *buffers, chunked bool) (answered, sent bool, err error) {
+	u.at("sendHead")
+	return u.upstream.sendHead(b, chunked)
+}
+
+func (u faultyUpstream) await(b *buffers, w until) error {
+	u.at("await")
+	return u.upstream.await(b, w)
+}
+
+func (u faultyUpstream) writeBody(b *buffers, p piece) error {
+	u.at("writeBody")
+	return u.upstream.writeBody(b, p)
+}
+
+func (u faultyUpstream) readHead(b *buffers, head *http1.ResponseHead) ([]byte, error) {
+	u.at("readHead")
+	return u.upstream.readHead(b, head)
+}
+
+func (u faultyUpstream) startBody(b *buffers, head *http1.ResponseHead, text []byte, bodiless bool) error {
+	u.at("startBody")
+	return u.upstream.startBody(b, head, text, bodiless)
+}
+
+func (u faultyUpstream) readBody(b *buffers, coded bool) (piece, error) {
+	u.at("readBody")
+	p, err := u.upstream.readBody(b, coded)
+	if u.step.Load() != nil && *u.step.Load() == "relay" && len(p.text) > 0 {
+		empty := ""
+		u.step.Store(&empty) // a piece is passed on before the next call
+	} else if s := u.step.Load(); s != nil && *s == "" {
+		u.at("")
+	}
+	return p, err
+}
+
+func (u faultyUpstream) finish(complete bool) {
+	u.upstream.finish(complete)
+	u.at("finish")
+}
+
+// An exchange that panics in any of its steps, between clients and peers of each protocol, ends
+// alone: its client gets a 500 or the end of the response, the next request is served, and
+// nothing is left.
+func TestPanickedExchangeEndsAlone(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	panicked := survivePanics(t)
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, strings.Repeat("x", 300<<10))
+	}
+	plain := http.Server{Handler: http.HandlerFunc(handler)}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go plain.Serve(l)
+	t.Cleanup(func() { plain.Close() })
+	h2c := startH2COrigin(t, handler)
+	for peers, address := range map[string]string{"HTTP/1": l.Addr().String(), "HTTP/2": h2c.address} {
+		var f fault
+		p := startProxy(t, Options{})
+		factory := p.NewTransport(someTransport)
+		if peers == "HTTP/2" {
+			factory = p.NewHTTP2Transport(someTransport)
+		}
+		if err := p.pool.Reconfigure(balancertest.Complete(balancer.Options{Policy: balancer.PolicyRoundRobin, NewTransport: func(peer *balancer.Peer) balancer.Transport {
+			return faultyConnector{factory(peer).(connector), &f}
+		}})); err != nil {
+			t.Fatal(err)
+		}
+		p.setPeers(address)
+		p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 2}})
+		fronts := p.fronts()
+		goroutines := 0
+		for _, front := range fronts {
+			front.ask(t, "GET", "/", "")
+			for _, step := range []string{"connect", "send", "sent", "readHead", "startBody", "readBody", "relay", "finish", "sendHead", "await", "writeBody"} {
+				t.Run(fmt.Sprintf("%s to %s, %s", front.name, peers, step), func(t *testing.T) {
+					before := panicked()
+					f.step.Store(&step)
+					var body io.Reader
+					if step == "sendHead" || step == "await" || step == "writeBody" {
+						body = io.LimitReader(endless{}, 1<<20) // of unknown length: it is streamed
+					}
+					r, err := http.NewRequest("POST", front.url, body)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if response, err := front.client.Do(r); err == nil {
+						_, err = io.Copy(io.Discard, response.Body)
+						if response.Body.Close(); response.StatusCode != 500 && err == nil && step != "finish" {
+							t.Errorf("status %d and a whole body, want 500 or an error", response.StatusCode)
+						}
+						if response.StatusCode == 500 && response.Header.Get("X-Sluice-Reason") != "internal_error" {
+							t.Errorf("the answer has no reason: %v", response.Header)
+						}
+					}
+					eventually(t, "it has panicked", func() bool { return panicked() > before })
+					if response, text := front.ask(t, "GET", "/", ""); response.StatusCode != 200 || len(text) != 300<<10 {
+						t.Errorf("the next request got %d, %d bytes", response.StatusCode, len(text))
+					}
+					if n := panicked() - before; n != 1 {
+						t.Errorf("%d panics, want 1", n)
+					}
+				})
+			}
+			front.client.CloseIdleConnections()
+			eventually(t, "all connections of clients have ended", func() bool { return p.Connections() == 0 && p.admission.total() == 0 })
+			eventually(t, "no attempt is in flight", func() bool { return p.inflight() == 0 })
+			eventually(t, "no connection to the peer is in use", func() bool { return p.peersAreIdle() })
+			p.expectNothingCounted()
+			if goroutines == 0 {
+				goroutines = runtime.NumGoroutine()
+			}
+			eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines })
+		}
+	}
+}
+
+// peersAreIdle reports whether no exchange holds a connection, or a stream of one.
+func (p *testProxy) peersAreIdle() bool {
+	for _, peer := range p.pool.Snapshot().All {
+		switch c := peer.Transport.(faultyConnector).connector.(type) {
+		case *Transport:
+			if _, busy := c.Connections(); busy != 0 {
+				return false
+			}
+		case *http2Transport:
+			for _, conn := range c.all() {
+				conn.mu.Lock()
+				lent := conn.lent
+				conn.mu.Unlock()
+				if lent != 0 {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// total returns the number of places that are taken.
+func (a *admission) total() (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, of := range a.perBlock {
+		n += of
+	}
+	return n
+}
+
+// endless has one letter again and again.
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = 'x'
+	}
+	return len(b), nil
+}
+
+// A panic in the code of an HTTP/2 connection, under its mutex, ends that connection with all
+// its streams, in whichever goroutine it happens.
+func TestPanicUnderMutexEndsConnection(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the test reaches into a connection, whose goroutines own what it breaks")
+	}
+	if !alone(t) {
+		return
+	}
+	panicked := survivePanics(t)
+	asked, answer := make(chan struct{}, 4), make(chan struct{})
+	h2c := startH2COrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			asked <- struct{}{}
+			<-answer
+		}
+	})
+	for name, breakIt := range map[string]func(h *http2Conn){
+		"reader": func(h *http2Conn) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.decoder = nil // the next field block
+		},
+		"stream": func(h *http2Conn) {
+			h.mu.Lock()
+			h.streams[3].waits = nil // the end of its answer
+			h.mu.Unlock()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := startProxyToH2C(t, h2c.address)
+			c := p.dialFrames()
+			_ = c.request(1, http2Get+"wait", true)
+			_ = c.request(3, http2Get+"wait", true)
+			<-asked
+			<-asked
+			h := p.onlyClient().http2
+			before := panicked()
+			breakIt(h)
+			if name == "stream" {
+				answer <- struct{}{}
+				answer <- struct{}{}
+			} else {
+				_ = c.request(5, http2Get, true)
+			}
+			for {
+				if _, err := c.ReadFrame(); err != nil {
+					break
+				}
+			}
+			eventually(t, "it has panicked", func() bool { return panicked() > before })
+			if name != "stream" {
+				answer <- struct{}{}
+				answer <- struct{}{}
+			}
+			eventually(t, "the connection has ended", func() bool { return p.Connections() == 0 && p.admission.total() == 0 })
+			if got := p.raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200") {
+				t.Errorf("another client got %q", got)
+			}
+		})
+	}
+}

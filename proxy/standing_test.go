@@ -1,0 +1,177 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/route"
+)
+
+// A request is a call of gRPC only if it is a POST request over HTTP/2 to peers with HTTP/2. No
+// content type makes anything else one: not the refusals, nor what counts against a peer, nor
+// the names that pass, nor the timeouts.
+func TestContentTypeMakesNoCall(t *testing.T) {
+	t.Parallel()
+	for _, peersUseHTTP2 := range []bool{false, true} {
+		answer := func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			w.Header().Set("Content-Type", "text/html")
+			fmt.Fprintf(w, "%q %q %s", r.Header["X_real_ip"], r.Header["X_mine"], r.Header.Get("Grpc-Timeout"))
+		}
+		var p *testProxy
+		if peersUseHTTP2 {
+			p = startProxyToH2C(t, startH2COrigin(t, answer).address)
+		} else {
+			origin := httptest.NewServer(http.HandlerFunc(answer))
+			t.Cleanup(origin.Close)
+			p = startProxy(t, Options{}, strings.TrimPrefix(origin.URL, "http://"))
+		}
+		client := p.fronts()[2]
+		for _, method := range []string{"GET", "PUT", "POST", "HEAD"} {
+			if method == "POST" && peersUseHTTP2 {
+				continue // it is a call
+			}
+			response, body := client.ask(t, method, "/", "", "Content-Type: application/grpc", "X_Real_IP: 6.6.6.6", "X_Mine: 1", "Grpc-Timeout: 0m")
+			if response.StatusCode != 200 || method != "HEAD" && body != `[] [] 0m` {
+				t.Errorf("%s, HTTP/2 to peers %v: got %d %q", method, peersUseHTTP2, response.StatusCode, body)
+			}
+		}
+		for range 30 {
+			client.ask(t, "POST", "/", "", "Content-Type: application/grpc") // to a server without gRPC
+		}
+		p.expectNothingCounted()
+		p.setActions(&route.Actions{Access: access("192.0.2.0/24", "")})
+		for _, method := range []string{"GET", "POST"} {
+			response, _ := client.ask(t, method, "/", "", "Content-Type: application/grpc")
+			isCall := method == "POST" && peersUseHTTP2
+			if got := response.StatusCode; got != 403 && !isCall || got != 200 && isCall || (response.Header.Get("Grpc-Status") != "") != isCall || !isCall && response.Header.Get("Cache-Control") != "no-store" {
+				t.Errorf("%s, HTTP/2 to peers %v: the refusal has the status %d, %v", method, peersUseHTTP2, got, response.Header)
+			}
+		}
+		many := []string{"Content-Type: application/grpc"} // the head is refused before its route is known
+		for i := range 101 {
+			many = append(many, fmt.Sprintf("A%d: b", i))
+		}
+		if response, _ := client.ask(t, "GET", "/app.js", "", many...); response.StatusCode != 431 || response.Header.Get("Grpc-Status") != "" {
+			t.Errorf("HTTP/2 to peers %v: the refusal has the status %d, %v", peersUseHTTP2, response.StatusCode, response.Header)
+		}
+		p.SetTable(newEmptyTable(t))
+		if response, _ := client.ask(t, "GET", "/", "", "Content-Type: application/grpc"); response.StatusCode != 404 {
+			t.Errorf("without a route: got %d", response.StatusCode)
+		}
+	}
+}
+
+func newEmptyTable(t testing.TB) *route.Table {
+	table, err := route.NewTable(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// The pauses of a request's body are those of a stream of gRPC only in one.
+func TestPausesOfBodiesByKind(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{Timeouts: Timeouts{Body: 100 * time.Millisecond}}, startOrigin(t, answering(okResponse)).address())
+	c := p.dialFrames()
+	for i, fields := range []string{http2Post, http2Post + "|content-type=application/grpc"} {
+		id := uint32(2*i + 1)
+		c.request(id, fields, false)
+		c.WriteData(id, false, []byte("a"))
+		if r := c.response(id); r.status != "408" {
+			t.Errorf("%s: got %+v", fields, r)
+		}
+	}
+}
+
+// A client cannot make its peers fail by its own deadline.
+func TestDeadlineOfClientCountsForNobody(t *testing.T) {
+	t.Parallel()
+	peer := startH2COrigin(t, func(http.ResponseWriter, *http.Request) { t.Error("a peer got the call") })
+	p := startProxyToH2C(t, peer.address)
+	c := p.dialFrames()
+	for i, test := range []struct{ timeout, status string }{
+		{"0m", "4"}, {"0H", "4"}, {"00000000n", "4"}, {"", "13"}, {"m", "13"}, {"-1m", "13"}, {"1", "13"}, {"1x", "13"}, {"123456789S", "13"}, {"1S|grpc-timeout=2S", "13"},
+	} {
+		id := uint32(2*i + 1)
+		c.request(id, http2Post+"|content-type=application/grpc|te=trailers|grpc-timeout="+test.timeout, true)
+		if r := c.response(id); r.status != "200" || r.header["grpc-status"] != test.status {
+			t.Errorf("%q: got %+v", test.timeout, r)
+		}
+	}
+	p.expectNothingCounted()
+}
+
+// The copies of one client's requests do not get the standing of another one.
+func TestCopiesHaveTheStandingOfTheirRequest(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}}, startOrigin(t, answering(okResponse)).address())
+	mirror := startOrigin(t, answering(okResponse))
+	mt := startMirror(t, p, route.Mirror{}, nil, p.NewTransport(someTransport), mirror.address())
+	for n := range 20 {
+		address, claimed := "127.0.0.2", "10.1.1.1"
+		if n%2 == 1 {
+			address, claimed = "127.0.0.3", "6.6.6.6"
+		}
+		conn := p.dialFrom(address)
+		fmt.Fprintf(conn, "GET /%d HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: %s\r\nX-Forwarded-Proto: https\r\nX-Forwarded-User: %s\r\nConnection: close\r\n\r\n", n, claimed, claimed)
+		readResponse(t, conn)
+		mt.ended(n + 1)
+	}
+	heads := strings.Split(strings.TrimSuffix(mirror.got(), "\r\n\r\n"), "\r\n\r\n")
+	if len(heads) != 20 {
+		t.Fatalf("the mirror got %d heads", len(heads))
+	}
+	for n, head := range heads {
+		want := "X-Forwarded-For: 10.1.1.1, 127.0.0.2\r\nX-Real-IP: 10.1.1.1\r\n"
+		if n%2 == 1 {
+			want = "X-Forwarded-For: 127.0.0.3\r\nX-Real-IP: 127.0.0.3\r\n"
+		}
+		if !strings.Contains(head, want) || strings.Contains(head, "6.6.6.6") || strings.Contains(head, "X-Forwarded-Proto: https") != (n%2 == 0) {
+			t.Errorf("request %d: the mirror got %q, want %q", n, head, want)
+		}
+	}
+}
+
+// Proxies write ports into X-Forwarded-For, and words. Nobody becomes the proxy by that.
+func TestClientThatCannotBeUnderstood(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}, startOrigin(t, answering(okResponse)).address())
+	internal := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	p.setRoutes(
+		route.Route{Path: "/allow", Service: p.service, Actions: &route.Actions{Access: access("127.0.0.0/8", "")}},
+		route.Route{Path: "/deny", Service: p.service, Actions: &route.Actions{Access: access("", "9.9.9.0/24")}},
+		route.Route{Path: "/when", Service: p.service, Conditions: route.Conditions{Clients: internal}},
+		route.Route{Path: "/not", Service: p.service, Conditions: route.Conditions{Not: &route.Conditions{Any: []route.Conditions{{Clients: internal}}}}},
+		route.Route{Path: "/not2", Service: p.service, Conditions: route.Conditions{Not: &route.Conditions{Clients: internal}}},
+	)
+	for _, test := range []struct {
+		forwarded              string
+		allow, deny, when, not int
+	}{
+		{"127.0.0.9", 200, 200, 200, 404},
+		{"9.9.9.9", 403, 403, 404, 200},
+		{"9.9.9.9:1234", 403, 403, 404, 200},
+		{`"9.9.9.9:1234"`, 403, 403, 404, 200},
+		{"9.9.9.9,", 403, 403, 404, 200},
+		{"[2001:db8::1]:80", 403, 200, 404, 200},
+		{"2001:db8::1%eth0", 403, 200, 404, 200},
+		{"unknown", 403, 403, 404, 404},
+		{"9.9.9.9, unknown", 403, 403, 404, 404},
+		{"unknown, 9.9.9.9", 403, 403, 404, 200},
+	} {
+		for path, want := range map[string]int{"/allow": test.allow, "/deny": test.deny, "/when": test.when, "/not": test.not, "/not2": test.not} {
+			answer := p.raw("GET " + path + " HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: " + test.forwarded + "\r\nConnection: close\r\n\r\n")
+			if !strings.HasPrefix(answer, fmt.Sprintf("HTTP/1.1 %d ", want)) {
+				t.Errorf("%s of %q: got %.20q, want %d", path, test.forwarded, answer, want)
+			}
+		}
+	}
+}
