@@ -33,6 +33,8 @@ type httpExchange struct {
 	bodyBuffer *buffer // for a body that does not fit the buffer; else nil
 	streaming  bool    // the body is not in body
 	upgrade    bool    // the client asks for another protocol; of HTTP/2: by an extended CONNECT
+	// bodyTrailer is the trailer section after body, in tries without its reserved fields.
+	bodyTrailer []byte
 
 	standing   standing
 	matched    *route.Route // nil: none
@@ -135,7 +137,7 @@ func (x *http1Exchange) next() {
 }
 
 func (x *httpExchange) dropBody() {
-	x.body = nil
+	x.body, x.bodyTrailer = nil, nil
 	if x.bodyBuffer == nil {
 		return
 	}

@@ -243,6 +243,6 @@ func (c *contender) waitOn(u upstream) error {
 	c.out = append(c.out[:0], c.head...)
 	u.waitAtMost(c.timeout)
 	c.sent = true
-	_, err := u.send(&c.buffers, c.x.body, c.until)
+	_, err := u.send(&c.buffers, c.x.body, c.x.bodyTrailer, c.until)
 	return err
 }

@@ -15,7 +15,7 @@ import (
 //
 // If the peer responds before it has the whole body, a goroutine continues to send
 // body.
-func (u *upstreamConn) send(b *buffers, body []byte, w until) (sent bool, err error) {
+func (u *upstreamConn) send(b *buffers, body, _ []byte, w until) (sent bool, err error) {
 	if len(body) <= requestBufferBytes {
 		b.out, body = append(b.out, body...), nil
 	}

@@ -31,8 +31,10 @@ const (
 	http2PeerUnsent = 4 * http2OutputBytes
 	// http2Replacements is how often a request is sent again because the peer has ended the
 	// connection after other streams: then there are no more connections than requests that
-	// are served. Without such streams it is sent again once.
+	// are served. Without such streams, or if the peer refuses the stream, it is sent again
+	// up to http2Refusals times: a peer that stops may do both.
 	http2Replacements = http2PeerStreams
+	http2Refusals     = 2
 	// http2PeerBlockBytes and http2PeerContinuations are the limits of a field block. One within
 	// them fails no stream but its own, however long the list is.
 	http2PeerBlockBytes    = 1 << 20

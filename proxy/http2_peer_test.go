@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"sluice/proxy/http2"
+	"sluice/route"
 )
 
 // A framePeer is a connection of a peer that speaks HTTP/2 frame by frame.
@@ -105,25 +106,38 @@ func (p *framePeer) headers(stream uint32, ends bool, fields ...string) {
 	p.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: stream, BlockFragment: p.block.Bytes(), EndStream: ends, EndHeaders: true})
 }
 
-// A request that a peer has not processed is sent again, whatever its method.
+// A request that a peer has not processed is sent again, whatever its method, and also without
+// tries left: it is no failure.
 func TestUnprocessedStreamIsSentAgain(t *testing.T) {
 	t.Parallel()
-	for name, refuse := range map[string]func(p *framePeer, stream uint32){
-		"REFUSED_STREAM": func(p *framePeer, stream uint32) { p.WriteRSTStream(stream, xhttp2.ErrCodeRefusedStream) },
-		"GOAWAY":         func(p *framePeer, stream uint32) { p.WriteGoAway(stream-1, xhttp2.ErrCodeNo, nil) },
+	type answer = func(p *framePeer, stream uint32)
+	refuse := func(p *framePeer, stream uint32) { p.WriteRSTStream(stream, xhttp2.ErrCodeRefusedStream) }
+	goAway := func(p *framePeer, stream uint32) { p.WriteGoAway(stream-1, xhttp2.ErrCodeNo, nil) }
+	for name, answers := range map[string][]answer{ // of the first streams
+		"REFUSED_STREAM":                                    {refuse},
+		"GOAWAY":                                            {goAway},
+		"GOAWAY, then REFUSED_STREAM":                       {func(p *framePeer, stream uint32) { goAway(p, stream); refuse(p, stream) }},
+		"REFUSED_STREAM, then GOAWAY":                       {func(p *framePeer, stream uint32) { refuse(p, stream); goAway(p, stream) }},
+		"GOAWAY after it, and REFUSED_STREAM":               {func(p *framePeer, stream uint32) { p.WriteGoAway(stream, xhttp2.ErrCodeNo, nil); refuse(p, stream) }},
+		"GOAWAY of all, and REFUSED_STREAM":                 {func(p *framePeer, stream uint32) { p.WriteGoAway(1<<31-1, xhttp2.ErrCodeNo, nil); refuse(p, stream) }},
+		"GOAWAY, and REFUSED_STREAM of the next connection": {goAway, refuse},
+		"REFUSED_STREAM, and GOAWAY to the next stream":     {refuse, goAway},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var once, answered = make(chan struct{}, 1), 0
-			once <- struct{}{}
+			left := make(chan answer, len(answers))
+			for _, a := range answers {
+				left <- a
+			}
 			p := startProxyToH2C(t, startFramePeer(t, func(p *framePeer, stream uint32) {
 				select {
-				case <-once:
-					refuse(p, stream)
+				case a := <-left:
+					a(p, stream)
 				default:
 					p.headers(stream, true, ":status", "204")
 				}
 			}))
-			conn := p.dial()
+			p.setService(route.Service{Timeouts: patientTimeouts(), Retry: route.Retry{Attempts: 1}})
+			conn, answered := p.dial(), 0
 			for range 3 {
 				io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
 				if status, _ := readResponse(t, conn); status == 204 {
@@ -150,7 +164,7 @@ func TestFramesOfAPeerThatTakesNoMore(t *testing.T) {
 		}
 		u := newHTTP2Upstream(c, requirements{client: client})
 		b := &buffers{out: []byte("POST / HTTP/1.1\r\nHost: a\r\n\r\n")}
-		if err := u.open(b, nil, true); err != nil {
+		if err := u.open(b, nil, nil, true); err != nil {
 			t.Fatal(err)
 		}
 		return u

@@ -183,7 +183,7 @@ func (s *http2Stream) scan() error {
 			return err
 		}
 		var read int
-		read, last, _ = s.takeBody(x.in[x.end : n+int(length)])
+		read, last, x.bodyTrailer = s.takeBody(x.in[x.end : n+int(length)])
 		x.end += read
 	}
 	x.bodyLength, x.streaming = int(length), false

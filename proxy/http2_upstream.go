@@ -65,8 +65,8 @@ func newHTTP2Upstream(c *http2PeerConn, r requirements) *http2Upstream {
 }
 
 // send implements upstream.
-func (u *http2Upstream) send(b *buffers, body []byte, w until) (sent bool, err error) {
-	if err := u.open(b, body, true); err != nil {
+func (u *http2Upstream) send(b *buffers, body, trailer []byte, w until) (sent bool, err error) {
+	if err := u.open(b, body, trailer, true); err != nil {
 		return false, err
 	}
 	if err = u.await(b, w); err != nil {
@@ -77,12 +77,12 @@ func (u *http2Upstream) send(b *buffers, body []byte, w until) (sent bool, err e
 
 // sendHead implements upstream.
 func (u *http2Upstream) sendHead(b *buffers, _ bool) (answered, sent bool, err error) {
-	err = u.open(b, nil, false)
+	err = u.open(b, nil, nil, false)
 	return false, err == nil, err
 }
 
-// open opens the stream with the head b.out. whole: the request ends with body.
-func (u *http2Upstream) open(b *buffers, body []byte, whole bool) error {
+// open opens the stream with the head b.out. whole: the request ends with body and trailer.
+func (u *http2Upstream) open(b *buffers, body, trailer []byte, whole bool) error {
 	c := u.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -96,13 +96,14 @@ func (u *http2Upstream) open(b *buffers, body []byte, whole bool) error {
 	u.window, u.granted = c.initial, http2.InitialWindow
 	start := len(c.out)
 	c.out = u.appendFields(c.out, b.out)
-	c.out = http2.EndFieldBlock(c.out, start, u.id, whole && len(body) == 0)
+	u.sent = whole && len(body)+len(trailer) == 0
+	c.out = http2.EndFieldBlock(c.out, start, u.id, u.sent)
 	if c.tableSize {
 		frames := bytes.Clone(c.out[start:])
 		c.out = appendBlock(c.out[:start], frames, &c.tableSize)
 	}
-	if u.sent = whole && len(body) == 0; whole && !u.sent {
-		u.data, u.ends = body, true
+	if whole && !u.sent {
+		u.data, u.tail, u.ends = body, appendTrailerFrames(nil, trailer, u.id), true
 		c.queueLocked(u)
 	}
 	c.flushLocked()
@@ -377,7 +378,7 @@ func (u *http2Upstream) closedIdle(err error) (maybe, likely bool) {
 	u.conn.mu.Lock()
 	defer u.conn.mu.Unlock()
 	if err == errUnprocessed {
-		again := u.replaces == 0 || u.conn.served && u.replaces < http2Replacements
+		again := u.replaces < http2Refusals || u.conn.served && u.replaces < http2Replacements
 		return again, again
 	}
 	maybe = u.replaces == 0 && u.conn.err != nil && u.conn.unheard && time.Since(u.picked) < staleWithin

@@ -65,9 +65,9 @@ type faultyUpstream struct {
 	*fault
 }
 
-func (u faultyUpstream) send(b *buffers, body []byte, w until) (bool, error) {
+func (u faultyUpstream) send(b *buffers, body, trailer []byte, w until) (bool, error) {
 	u.at("send")
-	sent, err := u.upstream.send(b, body, w)
+	sent, err := u.upstream.send(b, body, trailer, w)
 	u.at("sent")
 	return sent, err
 }

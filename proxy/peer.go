@@ -47,8 +47,9 @@ type upstream interface {
 	// send sends a request with the head b.out and the whole body, and waits for a
 	// response as await does. It gives b back while it waits and if it fails. sent reports
 	// whether a part of the request may have reached the peer. body must not change until
-	// the upstream is finished.
-	send(b *buffers, body []byte, w until) (sent bool, err error)
+	// the upstream is finished. trailer follows the body if the protocol has trailer
+	// sections after a body with a Content-Length.
+	send(b *buffers, body, trailer []byte, w until) (sent bool, err error)
 	// sendHead sends the head b.out of a request whose body follows by writeBody.
 	// answered: the peer has responded already and takes no body.
 	sendHead(b *buffers, chunked bool) (answered, sent bool, err error)

@@ -117,7 +117,7 @@ func (x *httpExchange) sendOn(u upstream) (sent bool, err error) {
 		return x.upload.start(u)
 	}
 	u.waitAtMost(x.tryTimeout())
-	return u.send(&x.buffers, x.body, x.until())
+	return u.send(&x.buffers, x.body, x.bodyTrailer, x.until())
 }
 
 // tryTimeout returns the timeout of the response head, which is positive. The per-try

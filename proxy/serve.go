@@ -85,6 +85,9 @@ func (x *httpExchange) serve() bool {
 		x.account()
 		return false
 	}
+	if len(x.bodyTrailer) > 0 {
+		x.bodyTrailer = x.filterTrailer(x.bodyTrailer, toPeers)
+	}
 	if matched.Mirror != nil {
 		x.copyTo(matched.Mirror, b)
 	}
@@ -135,6 +138,7 @@ func (x *httpExchange) bufferBody() bool {
 		}
 		n += copy(x.bodyBuffer.bytes[n:], p.text)
 		if x.bytesIn = int64(n); p.last {
+			x.bodyTrailer = p.trailer
 			break
 		}
 	}

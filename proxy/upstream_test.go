@@ -30,7 +30,7 @@ func TestSendThatIsWokenBeforeItSends(t *testing.T) {
 			defer transport.discard(u)
 			u.arm(transport.sweeper, time.Second)
 			test.wake(u)
-			if sent, err := u.send(&buffers{out: request}, nil, test.until); !sent || err != test.want {
+			if sent, err := u.send(&buffers{out: request}, nil, nil, test.until); !sent || err != test.want {
 				t.Errorf("got %v, %v, want %v", sent, err, test.want)
 			}
 			eventually(t, "the request has arrived", func() bool { return origin.got() == string(request) })
@@ -79,7 +79,7 @@ func TestAnswerAtAccept(t *testing.T) {
 	u.conn.SetReadDeadline(time.Time{})
 	u.arm(transport.sweeper, time.Second)
 	b := buffers{out: []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n")}
-	if _, err := u.send(&b, nil, until{}); err != nil || string(b.from[:u.end]) != busy {
+	if _, err := u.send(&b, nil, nil, until{}); err != nil || string(b.from[:u.end]) != busy {
 		t.Errorf("got %q, %v", b.from[:u.end], err)
 	}
 }
