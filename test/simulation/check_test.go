@@ -13,6 +13,7 @@ import (
 func (w *world) check() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.judgeLocked()
 	if w.catalog != nil {
 		w.catalog.checkLocked()
 	}
@@ -159,6 +160,7 @@ func (s *service) checkAllServe() {
 func (w *world) checkEnd() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.judgeLocked()
 	for _, s := range w.retired {
 		if !drained(s.pool) {
 			w.violateLocked("%s: not drained at the end", s.name)

@@ -3,7 +3,6 @@ package simulation
 import (
 	"math/rand/v2"
 	"slices"
-	"time"
 
 	"sluice/balancer"
 	"sluice/discovery"
@@ -103,8 +102,7 @@ func (s *service) checkGroups() {
 // checkGroupOfTry: a request leaves its group only for its fallback, and only after all peers
 // of the group.
 func (s *service) checkGroupOfTry(r *request, p *peer) {
-	now := time.Now()
-	if s.moved == now || s.changed == now || s.configure == now || r.group == "" || s.pool.Snapshot().Groups == nil {
+	if r.group == "" || s.pool.Snapshot().Groups == nil {
 		return
 	}
 	parts := r.parts()
@@ -113,12 +111,12 @@ func (s *service) checkGroupOfTry(r *request, p *peer) {
 		return
 	}
 	if len(parts) < 2 || !slices.Contains(parts[1].Eligible, p.actual) {
-		s.w.violateLocked("request %d: on %s, which is not in group %s", r.number, p, r.group)
+		s.w.doubtLocked(s.now().shifted, "request %d: on %s, which is not in group %s", r.number, p, r.group)
 		return
 	}
 	for _, actual := range parts[0].Eligible {
 		if !r.tried[actual] {
-			s.w.violateLocked("request %d: on %s of its fallback, though %s of group %s has not been tried", r.number, p, s.peers[actual], r.group)
+			s.w.doubtLocked(s.now().shifted, "request %d: on %s of its fallback, though %s of group %s has not been tried", r.number, p, s.peers[actual], r.group)
 		}
 	}
 	s.w.counts["try in a fallback"]++

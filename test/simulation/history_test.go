@@ -57,6 +57,7 @@ func play(t *testing.T, probation time.Duration, instances int, f func(h *histor
 		cancel()
 		running.Wait()
 		c.close()
+		w.judgeLocked()
 		if w.violation != "" {
 			t.Errorf("%s\n%s", w.violation, w.chronicle(40))
 		}
@@ -80,7 +81,7 @@ func (s *service) becomePlain() {
 	s.routed = &route.Service{
 		Name: s.name, Pool: s.pool, Timeouts: route.Timeouts{ResponseHeader: responseTimeout}, Retry: route.Retry{Attempts: 2},
 	}
-	s.configure, s.changed = time.Now(), time.Now()
+	s.configure, s.now().configured = time.Now(), true
 	options := s.checker.Adapt(s.options, s.settings)
 	s.w.mu.Unlock()
 	if err := s.pool.Reconfigure(options); err != nil {

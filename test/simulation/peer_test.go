@@ -28,6 +28,7 @@ type peer struct {
 
 	probation time.Time // since when the registry has lost it; zero: it has not
 	refused   bool      // a connection, since then
+	refusedAt time.Time // when it last was
 	doubtful  bool      // a check has failed, since then or just before
 
 	inflight int
@@ -62,9 +63,9 @@ func (s *service) note(e balancer.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	s.moved = now
+	s.now().moved = true
 	if e.Kind == balancer.EventPanic || e.Kind == balancer.EventPanicOver {
-		s.changed = now
+		s.now().changed = true
 		w.counts[e.Kind.String()]++
 		w.logf("%s: %s %s", s.name, e.Kind, e.Detail)
 		return
@@ -85,7 +86,7 @@ func (s *service) note(e balancer.Event) {
 		w.counts["peer ejected"]++
 		s.checkEjection(p)
 	} else {
-		s.changed = now
+		s.now().changed = true
 	}
 	if e.State == balancer.StateWarming {
 		w.counts["peer warming"]++

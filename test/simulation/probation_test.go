@@ -71,10 +71,11 @@ func inService(set []discovery.Instance) []discovery.Instance {
 
 func sameProcess(a, b discovery.Instance) bool { return a.ID == b.ID && a.HostPort() == b.HostPort() }
 
-// suspendedLocked records whether the registry has lost a peer.
+// suspendedLocked records whether the registry has lost a peer. A connection that is refused at
+// the same time may come before or after that.
 func (p *peer) suspendedLocked() {
 	if since := p.actual.Instance().Probation; !since.Equal(p.probation) {
-		p.probation, p.refused, p.doubtful = since, false, p.doubtful && since.IsZero()
+		p.probation, p.refused, p.doubtful = since, false, p.doubtful && since.IsZero() || p.refusedAt.Equal(time.Now())
 	}
 }
 

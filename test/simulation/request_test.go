@@ -127,6 +127,7 @@ func (r *request) start(t balancer.Token) *flight {
 		w.violateLocked("request %d: sent again, though the client has had something or a peer may have done it", r.number)
 	}
 	p.inflight++
+	r.stir()
 	r.tries++
 	if r.tries == 1 {
 		r.first = time.Now()
@@ -153,13 +154,13 @@ func (r *request) end(f *flight, o balancer.Outcome) balancer.Outcome {
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
 	f.peer.inflight--
-	r.service.freed, r.service.freedBy = time.Now(), r
+	r.stir()
 	if f.retry {
 		r.service.retrying--
 	}
 	f.peer.ended[o.Class]++
-	if o.Class == balancer.OutcomeConnectFailure && !f.peer.probation.IsZero() {
-		f.peer.refused = true
+	if o.Class == balancer.OutcomeConnectFailure {
+		f.peer.refused, f.peer.refusedAt = !f.peer.probation.IsZero(), time.Now()
 	}
 	switch {
 	case answers(o):
@@ -267,6 +268,13 @@ func (r *request) noteWaiting(change int) {
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
 	r.service.waiting += change
+	r.stir()
+}
+
+// stir notes that a try or a wait of the request begins or ends.
+func (r *request) stir() {
+	now := r.service.now()
+	now.stirred = append(now.stirred, r)
 }
 
 // count records a try that counts for Retry.Attempts.

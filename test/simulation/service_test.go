@@ -43,15 +43,12 @@ type service struct {
 	reports   []report  // of the scripted source, where they differ from the one before
 	peers     map[*balancer.Peer]*peer
 	drains    map[discovery.Key]bool // by the operator
-	changed   time.Time              // when a peer last joined, left or changed its state, other than by being ejected
-	moved     time.Time              // the same, or was ejected
+	instant   *instant               // the latest at which something happened
 	configure time.Time              // when settings last changed
 	waiting   int                    // requests that wait for a peer, the first or another
 	firsts    int                    // first tries
 	retries   int                    // further ones
 	retrying  int                    // those in flight
-	freed     time.Time              // when a try last ended
-	freedBy   *request               // whose it was
 	chosen    []choice               // by tier, at chosenAt
 	chosenAt  time.Time
 }
@@ -231,12 +228,12 @@ func (s *service) budget() balancer.RetryBudget { return *s.options.RetryBudget 
 func (s *service) reload() {
 	time.Sleep(time.Nanosecond) // checks that begin at the same time are of the new settings
 	s.w.mu.Lock()
+	s.configure, s.now().configured = time.Now(), true
 	before := s.settings.Active
 	s.draw()
 	s.w.mu.Unlock()
 	s.route()
 	s.w.mu.Lock()
-	s.configure, s.changed = time.Now(), time.Now()
 	s.recheck(before)
 	s.w.logf("%s: reload, %s", s.name, s.describe())
 	options := s.checker.Adapt(s.options, s.settings)

@@ -4,7 +4,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"time"
 
 	"sluice/balancer"
 	"sluice/discovery"
@@ -167,7 +166,7 @@ func (s *service) checkShares(room []float64, tiers []balancer.Tier) {
 // checkTierOfTry: a request goes to a tier without a share only after all peers of the tiers
 // above it. First attempts are counted, to be compared with the shares.
 func (s *service) checkTierOfTry(r *request, p *peer) {
-	if len(s.tiers) == 0 || r.group != "" || s.moved == time.Now() || s.configure == time.Now() {
+	if len(s.tiers) == 0 || r.group != "" || s.now().shifted() {
 		return
 	}
 	snapshot := s.pool.Snapshot()
@@ -180,9 +179,11 @@ func (s *service) checkTierOfTry(r *request, p *peer) {
 	}
 	for _, actual := range snapshot.Eligible {
 		limit := s.options.Limits.PeerRequests
-		full := limit > 0 && (actual.Inflight() >= limit || s.freed == time.Now())
+		full := limit > 0 && actual.Inflight() >= limit
 		if s.tierOf(actual) < n && !r.tried[actual] && !full {
-			s.w.violateLocked("request %d: on %s of tier %d, though %s of tier %d has not been tried", r.number, p, n, s.peers[actual], s.tierOf(actual))
+			now := s.now()
+			s.w.doubtLocked(func() bool { return now.shifted() || limit > 0 && now.others(r) },
+				"request %d: on %s of tier %d, though %s of tier %d has not been tried", r.number, p, n, s.peers[actual], s.tierOf(actual))
 		}
 	}
 	s.w.counts["next tier tried"]++

@@ -9,33 +9,31 @@ import (
 
 // checkTry checks that a request may be sent to this peer now.
 func (s *service) checkTry(r *request, p *peer) {
-	w, now, actual := s.w, time.Now(), p.actual
+	w, now, instant, actual := s.w, time.Now(), s.now(), p.actual
 	if p.gone && p.left != now && !p.cut {
 		w.violateLocked("request %d: on %s, which has drained", r.number, p)
 	}
 	if !p.left.IsZero() && p.left != now {
 		w.violateLocked("request %d: on %s, which left %v ago", r.number, p, now.Sub(p.left))
 	}
-	if p.operator && p.operated != now {
-		w.violateLocked("request %d: on %s, which the operator drains", r.number, p)
+	if p.operator {
+		w.doubtLocked(func() bool { return p.operated.Equal(now) }, "request %d: on %s, which the operator drains", r.number, p)
 	}
 	if r.tried[actual] {
 		w.violateLocked("request %d: on %s twice", r.number, p)
 	}
 	s.checkTierOfTry(r, p)
 	s.checkGroupOfTry(r, p)
-	if named := r.named(); named != nil && named != actual && s.moved != now && s.configure != now && r.tries == 1 && r.group == "" &&
+	if named := r.named(); named != nil && named != actual && r.tries == 1 && r.group == "" &&
 		slices.Contains(s.pool.Snapshot().Eligible, named) && s.options.Limits.PeerRequests == 0 {
-		w.violateLocked("request %d: on %s, though it belongs to %s", r.number, p, s.peers[named])
+		w.doubtLocked(instant.shifted, "request %d: on %s, though it belongs to %s", r.number, p, s.peers[named])
 	}
-	if s.changed != now && s.configure != now {
-		against := ^balancer.Reason(0)
-		if s.pool.Snapshot().Panic {
-			against = balancer.ReasonRegistry | balancer.ReasonDrain
-		}
-		if actual.Has(against) && actual.Since() != now {
-			w.violateLocked("request %d: on %s, which is %v: %q", r.number, p, actual.State(), actual.Reasons())
-		}
+	against := ^balancer.Reason(0)
+	if s.pool.Snapshot().Panic {
+		against = balancer.ReasonRegistry | balancer.ReasonDrain
+	}
+	if actual.Has(against) && actual.Since() != now {
+		w.doubtLocked(instant.unsettled, "request %d: on %s, which is %v: %q", r.number, p, actual.State(), actual.Reasons())
 	}
 	if limit := s.options.Limits.PeerRequests; limit > 0 && p.inflight > limit {
 		w.violateLocked("request %d: on %s, which has %d in flight", r.number, p, p.inflight)
@@ -46,13 +44,13 @@ func (s *service) checkTry(r *request, p *peer) {
 	budget := s.budget()
 	allowed := budget.MinPerSecond*(10+now.Sub(s.began).Seconds()) + budget.Ratio*float64(s.firsts) + 1
 	if float64(s.retries) > allowed {
-		w.violateLocked("%s: %d retries of %d requests", s.name, s.retries, s.firsts)
+		w.doubtLocked(func() bool { return instant.others(r) }, "%s: %d retries of %d requests", s.name, s.retries, s.firsts)
 	}
 	if s.registry.consul != nil || !s.closed.IsZero() {
 		return
 	}
 	latest := s.latest()
-	if i, listed := latest.set[actual.ID]; latest.at != now && (!listed || !s.wanted(i) && s.configure != now) {
+	if i, listed := latest.set[actual.ID]; latest.at != now && (!listed || !s.wanted(i) && !instant.configured) {
 		w.violateLocked("request %d: on %s, the registry has %s", r.number, p, describeInstance(i))
 	}
 }
@@ -68,15 +66,15 @@ func (s *service) inflight() int {
 // checkLocked checks that a failed request could not be tried elsewhere.
 func (r *request) checkLocked(o balancer.Outcome, tries int, err error) {
 	w, s := r.w, r.service
+	r.stir()
 	if tries != r.tries {
 		w.violateLocked("request %d: %d tries, want %d", r.number, tries, r.tries)
 	}
 	parts, untried := r.parts(), r.untried()
 	last := parts[len(parts)-1]
-	settled := s.changed != time.Now() && s.configure != time.Now()
-	limits := s.options.Limits
-	freed := s.freed == time.Now() && s.freedBy != r // perhaps the pool does not know yet
-	ok := true
+	limits, instant := s.options.Limits, s.now()
+	lifted := func() bool { return instant.shifted() || instant.others(r) }
+	possible, ok := true, true // the one for sure, the other unless lifted
 	switch {
 	case r.answered:
 		w.counts["request answered"]++
@@ -86,45 +84,47 @@ func (r *request) checkLocked(o balancer.Outcome, tries int, err error) {
 			w.counts["client gone"]++
 			break
 		}
-		ok = r.Started() || !r.Replayable() || r.reached >= r.routed.Retry.Attempts || tries >= maxTries
+		possible = r.Started() || !r.Replayable() || r.reached >= r.routed.Retry.Attempts || tries >= maxTries
 	default:
 		w.counts["request refused"]++
 		switch err {
 		case balancer.ErrNoPeers:
-			ok = len(last.All) == 0 && len(untried) == 0 || !settled
+			ok = len(last.All) == 0 && len(untried) == 0
 		case balancer.ErrNoEligible:
-			ok = len(last.Eligible) == 0 && len(untried) == 0 || !settled
+			ok = len(last.Eligible) == 0 && len(untried) == 0
 		case balancer.ErrAllTried:
-			ok = len(untried) == 0 || !settled
+			ok = len(untried) == 0
 		case balancer.ErrSaturated:
-			ok = limits.Requests > 0 && (s.inflight() >= limits.Requests || freed)
+			possible, ok = limits.Requests > 0, s.inflight() >= limits.Requests
 		case balancer.ErrPeersSaturated:
-			ok = limits.PeerRequests > 0
+			possible = limits.PeerRequests > 0
 			for _, actual := range untried {
-				full := s.peers[actual].inflight >= limits.PeerRequests
-				ok = ok && (full || freed || !settled)
+				ok = ok && s.peers[actual].inflight >= limits.PeerRequests
 			}
 		case balancer.ErrTooManyPending:
-			ok = limits.Pending > 0 && (s.waiting >= limits.Pending || !settled)
+			possible, ok = limits.Pending > 0, s.waiting >= limits.Pending
 		case balancer.ErrTooManyRetries:
-			ok = limits.Retries > 0 && tries > 0 && (s.retrying >= limits.Retries || freed)
+			possible, ok = limits.Retries > 0 && tries > 0, s.retrying >= limits.Retries
 		case balancer.ErrRetryBudget:
 			// What is saved up never gets less than MinPerSecond amounts to, except
 			// by retries.
-			ok = tries > 0 && float64(s.retries+1) > 10*s.budget().MinPerSecond
+			possible, ok = tries > 0, float64(s.retries+1) > 10*s.budget().MinPerSecond
 		default:
-			ok = false
+			possible = false
 		}
 		if waited := err == balancer.ErrNoPeers || err == balancer.ErrNoEligible; waited && tries == 0 && time.Since(r.begin) < r.routed.WaitForPeer {
-			ok = false
+			possible = false
 		}
 	}
-	if !ok {
-		w.violateLocked("request %d: given up after %d tries with %s, %v", r.number, tries, o.Class, err)
+	switch text := "request %d: given up after %d tries with %s, %v"; {
+	case !possible:
+		w.violateLocked(text, r.number, tries, o.Class, err)
+	case !ok:
+		w.doubtLocked(lifted, text, r.number, tries, o.Class, err)
 	}
 	limited := limits.Requests > 0 || limits.PeerRequests > 0
-	if r.sure && settled && !limited && len(untried) > 0 && (!r.answered || o.Class != balancer.OutcomeOK) {
-		w.violateLocked("request %d: failed with %s, %v, though everything works", r.number, o.Class, err)
+	if r.sure && !limited && len(untried) > 0 && (!r.answered || o.Class != balancer.OutcomeOK) {
+		w.doubtLocked(instant.shifted, "request %d: failed with %s, %v, though everything works", r.number, o.Class, err)
 	}
 	if r.hedged {
 		w.counts["hedge"]++

@@ -117,7 +117,7 @@ func (s *service) checkEjection(p *peer) {
 		}
 	}
 	allowed := max(int(s.settings.Passive.MaxEjected*float64(peers)), 1)
-	if now := time.Now(); s.changed != now && s.configure != now && (ejected > allowed || ejected >= peers) {
-		s.w.violateLocked("%s: %d of %d peers ejected, allowed are %d", p, ejected, peers, allowed)
+	if ejected > allowed || ejected >= peers {
+		s.w.doubtLocked(s.now().unsettled, "%s: %d of %d peers ejected, allowed are %d", p, ejected, peers, allowed)
 	}
 }

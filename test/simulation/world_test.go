@@ -48,6 +48,7 @@ type world struct {
 
 	trace     []line
 	violation string
+	doubts    []doubt
 	upstreams map[string]*upstream // by address
 	byName    map[string]*service
 	maxWait   time.Duration // the longest debounce so far
