@@ -59,6 +59,7 @@ type Manager struct {
 	cache  *certmagic.Cache
 	config *certmagic.Config
 	issuer *certmagic.ACMEIssuer
+	files  *files         // certificates, keys and the account, or with consul their copies; nil: there are no copies
 	consul *consulStorage // nil: a directory
 	socket net.Listener   // see holdAddress
 
@@ -87,12 +88,14 @@ func New(o Options) (*Manager, error) {
 	})
 	settings := certmagic.Config{OnEvent: m.note, Logger: zap.NewNop()}
 	if o.Consul == nil {
-		settings.Storage = &certmagic.FileStorage{Path: o.Storage}
+		m.files = newFiles(o.Storage)
+		settings.Storage = m.files
 	} else {
 		m.consul = newConsulStorage(o.Consul, o.Prefix, o.Cipher, o.Log)
 		settings.Storage = m.consul
 		if o.Storage != "" {
-			settings.LocalCache = &certmagic.FileStorage{Path: o.Storage}
+			m.files = newFiles(o.Storage)
+			settings.LocalCache = m.files
 		}
 	}
 	m.config = certmagic.New(m.cache, settings)
@@ -113,6 +116,9 @@ func New(o Options) (*Manager, error) {
 		m.cache.Stop()
 		if m.consul != nil {
 			m.consul.close()
+		}
+		if m.files != nil {
+			m.files.close()
 		}
 	})
 	m.running.Go(func() { panics.Repeat(m.ctx.Done(), panics.Task, time.Second, m.refuseConnections) })
@@ -180,8 +186,8 @@ func (m *Manager) Manage(names []string) error {
 	return nil
 }
 
-// Close ends orders and renewals. Certificate may still be called. Close may be called
-// again.
+// Close ends orders and renewals. No file is created when it has returned. Certificate may
+// still be called. Close may be called again.
 func (m *Manager) Close() { m.close() }
 
 // Certificate returns the certificate in use for the name of a handshake. It waits for

@@ -58,7 +58,7 @@ func TestChallengesNeedNoServer(t *testing.T) {
 func TestHTTPChallengeOfAnotherReplica(t *testing.T) {
 	m := newManager(t, Options{Storage: t.TempDir(), HTTP: true})
 	must(t, m.Manage([]string{"A.example"}))
-	storage := m.config.Storage.(*certmagic.FileStorage).Path
+	storage := m.files.Path
 	const token = `{"type":"http-01","token":"abc","keyAuthorization":"abc.key","identifier":{"type":"dns","value":%q}}`
 	for _, name := range []string{"a.example", "b.example"} {
 		file := filepath.Join(storage, "acme", certmagic.StorageKeys.Safe(m.issuer.IssuerKey()), "challenge_tokens", name+".json")
@@ -98,7 +98,7 @@ func TestAdoptedCertificates(t *testing.T) {
 		})
 		return Pair{string(cert), string(key)}
 	}
-	blocked := filepath.Join(os.DevNull, "storage") // a background attempt may outlive the test
+	blocked := filepath.Join(os.DevNull, "storage")
 	names := []string{"A.example", "b.example"}
 	m := newManager(t, Options{Storage: blocked})
 	m.Adopt(map[string]Pair{"a.example": pair(1, -time.Hour), "b.example": {"x", "y"}})

@@ -25,7 +25,7 @@ const (
 	maxReads = 8
 	// readTimeout bounds a read outside of orders and renewals.
 	readTimeout = 5 * time.Second
-	// unlockTimeout bounds the release of the locks at the end.
+	// unlockTimeout bounds the release of the locks at the end, and the wait for them.
 	unlockTimeout = 2 * time.Second
 
 	// The pause after an error of an order or renewal doubles from firstPause to maxPause.
@@ -332,7 +332,7 @@ func (s *consulStorage) Lock(ctx context.Context, name string) error {
 		return nil
 	}
 	s.mu.Unlock()
-	return errors.Join(errors.New("acme: the storage is closed"), lock.Unlock(context.WithoutCancel(ctx)))
+	return errors.Join(errClosed, lock.Unlock(context.WithoutCancel(ctx)))
 }
 
 // Unlock implements certmagic.Locker. It is no error if close has freed the lock.

@@ -1,0 +1,103 @@
+package acme
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// absent fails the test if there is a file or directory.
+func absent(t *testing.T, path string) {
+	t.Helper()
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s is there: %v", path, err)
+	}
+}
+
+// A closed manager writes nothing, whatever certmagic's jobs do: the next one, or another
+// process, has the directory.
+func TestClosedManagerWritesNothing(t *testing.T) {
+	var directories []string
+	for range 20 {
+		dir := filepath.Join(t.TempDir(), "storage")
+		directories = append(directories, dir)
+		m := newManager(t, Options{Storage: dir})
+		must(t, m.Manage([]string{"a.example", "b.example", "c.example"}))
+		m.Close()
+		must(t, os.RemoveAll(dir))
+		if err := m.config.Storage.Store(t.Context(), "a", nil); !errors.Is(err, errClosed) {
+			t.Errorf("Store: %v", err)
+		}
+		if err := m.config.Storage.Lock(t.Context(), "a"); !errors.Is(err, errClosed) {
+			t.Errorf("Lock: %v", err)
+		}
+	}
+	for _, dir := range directories {
+		absent(t, dir)
+	}
+}
+
+// An order that has begun to store its certificate does so as a whole, but a closed storage
+// waits for no order that hangs, and for no lock of others.
+func TestFilesEnd(t *testing.T) {
+	for _, hangs := range []bool{false, true} {
+		dir := t.TempDir()
+		synctest.Test(t, func(t *testing.T) {
+			s, other := newFiles(dir), newFiles(dir)
+			must(t, other.Lock(t.Context(), "other"))
+			must(t, s.Lock(t.Context(), "order"))
+			must(t, s.Store(t.Context(), "certificate", nil))
+			waited := make(chan error, 1)
+			go func() { waited <- s.Lock(t.Context(), "other") }()
+			synctest.Wait()
+			begin := time.Now()
+			closed := make(chan struct{})
+			go func() {
+				defer close(closed)
+				s.close()
+			}()
+			synctest.Wait()
+			if err := <-waited; err == nil {
+				t.Error("the lock of another is taken")
+			}
+			select {
+			case <-closed:
+				t.Error("close does not wait for an order")
+			default:
+			}
+			must(t, s.Store(t.Context(), "key", nil))
+			for name, lock := range map[string]func() (bool, error){
+				"Lock": func() (bool, error) { return true, s.Lock(t.Context(), "late") }, "TryLock": func() (bool, error) { return s.TryLock(t.Context(), "late") },
+			} {
+				if ok, err := lock(); !errors.Is(err, errClosed) || ok && name == "TryLock" {
+					t.Errorf("%s of a storage that ends: %v, %v", name, ok, err)
+				}
+			}
+			if !hangs {
+				must(t, s.Unlock(t.Context(), "order"))
+			}
+			<-closed
+			if took := time.Since(begin); hangs != (took > 0) || took > unlockTimeout {
+				t.Errorf("hangs: %v: close took %v", hangs, took)
+			}
+			if err := s.Store(t.Context(), "late", nil); !errors.Is(err, errClosed) {
+				t.Errorf("Store: %v", err)
+			}
+			if hangs {
+				must(t, s.Unlock(t.Context(), "order"))
+			}
+			must(t, other.Unlock(t.Context(), "other"))
+			other.close()
+			time.Sleep(time.Minute) // certmagic ends what refreshes a lock
+		})
+		entries, err := os.ReadDir(filepath.Join(dir, "locks"))
+		if err != nil || len(entries) > 0 {
+			t.Errorf("locks %v, %v", entries, err)
+		}
+		absent(t, filepath.Join(dir, "late"))
+	}
+}
