@@ -25,10 +25,11 @@ type hostileLane struct {
 	hostile    *hostileRoutes
 	smuggled   atomic.Bool // a peer that behaves got a field that nobody sent
 	goroutines int         // after the first case, with those of connections to peers that behave
+	leftovers  *leftovers
 }
 
 func newHostileLane(f *testing.F) *hostileLane {
-	l := new(hostileLane)
+	l := &hostileLane{leftovers: findLeftovers(f)}
 	origin := startOrigin(f, func(c *originConn) bool {
 		r, err := http.ReadRequest(c.Reader)
 		if err != nil {
@@ -54,6 +55,7 @@ func (l *hostileLane) expectNothingLeft(t *testing.T) {
 	}
 	l.hostile.closeIdle()
 	l.p.expectNothingLeft(t, 0)
+	l.p.expectNoEntries(t, l.p.pool, l.hostile.http1.Pool, l.hostile.http2.Pool)
 	for _, s := range []*route.Service{l.hostile.http1, l.hostile.http2} {
 		for _, peer := range s.Pool.Snapshot().All {
 			eventually(t, "no attempt is in flight", func() bool { return peer.Inflight() == 0 })
@@ -184,6 +186,7 @@ func FuzzHTTP2Peer(f *testing.F) {
 	}
 	l := newHostileLane(f)
 	f.Fuzz(func(t *testing.T, text []byte, parts uint8) {
+		defer l.leftovers.enter(t, l.p)()
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.p.t = t
@@ -222,6 +225,7 @@ func FuzzAuthenticationAnswer(f *testing.F) {
 		ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: route.HeaderEdits{Dropped: []string{"x-user", "x-group", "x_user"}}},
 	}})
 	f.Fuzz(func(t *testing.T, text []byte, parts uint8) {
+		defer l.leftovers.enter(t, l.p)()
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.p.t = t

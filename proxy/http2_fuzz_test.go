@@ -142,9 +142,12 @@ func FuzzHTTP2(f *testing.F) {
 	p := startProxy(f, Options{}, origin.address())
 	var counted [balancer.NumOutcomes]uint64 // by earlier cases
 	var mu sync.Mutex                        // the cases of a plain test run may be parallel
+	leftovers := findLeftovers(f)
 	f.Fuzz(func(t *testing.T, input []byte) {
+		defer leftovers.enter(t, p)()
 		mu.Lock()
 		defer mu.Unlock()
+		p.t = t
 		const late = 3
 		streams, whole := addRequests(sent, input)
 		if unread--; !whole {
@@ -168,8 +171,8 @@ func FuzzHTTP2(f *testing.F) {
 		}
 		conn.Close()
 		checkResponses(t, received.Bytes(), streams)
-		eventually(t, "the connection is closed", func() bool { return p.Connections() == 0 })
-		eventually(t, "nothing is in flight", func() bool { return p.inflight() == 0 })
+		p.expectNothingLeft(t, 0)
+		p.expectNoEntries(t, p.pool)
 		for text := range arrived.Range {
 			if arrived.Delete(text); !sent[text.(string)] && unread <= 0 {
 				t.Errorf("the peer got %q, which was not sent", text)

@@ -40,27 +40,19 @@ func TestHTTP2Model(t *testing.T) {
 		seed = n
 	}
 	t.Logf("SLUICE_MODEL_SEED=%d", seed)
-	buffers := countBuffers()
-	var wheels []*wheel
+	buffers := countBuffers(t)
+	var sweeper *sweeper
 	t.Run("rounds", func(t *testing.T) {
 		m := startModel(t)
-		for i := range m.proxy.sweeper.wheels {
-			wheels = append(wheels, &m.proxy.sweeper.wheels[i])
-		}
+		sweeper = m.proxy.sweeper
 		for round := range uint64(rounds) {
 			if m.round(rand.New(rand.NewPCG(seed, round))); t.Failed() {
 				t.Fatalf("SLUICE_MODEL_SEED=%d, round %d", seed, round)
 			}
 		}
 	})
-	for i, w := range wheels {
-		w.mu.Lock()
-		for _, e := range w.slots {
-			if e != nil {
-				t.Errorf("wheel %d has an entry", i)
-			}
-		}
-		w.mu.Unlock()
+	if n := sweeper.entries(); n > 0 {
+		t.Errorf("the sweeper has %d entries", n)
 	}
 	// It belongs to the whole process.
 	if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1")); err != nil {
@@ -78,15 +70,17 @@ type countedPool struct {
 	made int
 }
 
-// countBuffers begins to count. Nothing is collected from then on.
-func countBuffers() countedBuffers {
-	debug.SetGCPercent(-1)
+// countBuffers begins to count. Nothing is collected from then on until the test ends.
+func countBuffers(t testing.TB) countedBuffers {
+	percent := debug.SetGCPercent(-1)
+	t.Cleanup(func() { debug.SetGCPercent(percent) })
 	all := countedBuffers{
 		"frame": {pool: frameBuffers}, "body segment": {pool: bodySegments}, "request": {pool: requestBuffers},
 		"body": {pool: bodyBuffers}, "scratch": {pool: &scratches}, "exchange": {pool: &streamExchanges},
 	}
 	for _, c := range all {
 		make := c.pool.New
+		t.Cleanup(func() { c.pool.New = make })
 		c.pool.New = func() any {
 			c.mu.Lock()
 			defer c.mu.Unlock()
@@ -114,6 +108,15 @@ func (all countedBuffers) check(t *testing.T) {
 		if lost := made - got; lost > runtime.GOMAXPROCS(0) {
 			t.Errorf("%d of %d %s buffers were not put back", lost, made, name)
 		}
+	}
+}
+
+// forget begins anew, after a check.
+func (all countedBuffers) forget() {
+	for _, c := range all {
+		c.mu.Lock()
+		c.made = 0
+		c.mu.Unlock()
 	}
 }
 

@@ -45,6 +45,7 @@ func FuzzProxy(f *testing.F) {
 		number uint32 // of the case
 	}
 	var lanes [divisionsOfSeeds]lane
+	leftovers := findLeftovers(f)
 	never := time.Hour // no timeout helps out
 	for i := range lanes {
 		lanes[i].origin = startEchoOrigin(f)
@@ -53,6 +54,7 @@ func FuzzProxy(f *testing.F) {
 	f.Fuzz(func(t *testing.T, input []byte, seed uint64) {
 		t.Parallel() // in a plain test run
 		l := &lanes[seed%divisionsOfSeeds]
+		defer leftovers.enter(t, l.p)()
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if len(input) > 32<<10 || bytes.Count(input, []byte{0xfe}) > 4 || bytes.Contains(input, []byte("PRI * ")) {
@@ -66,6 +68,8 @@ func FuzzProxy(f *testing.F) {
 			sent:    strings.ReplaceAll(string(input), "\xfe", strings.Repeat("x", 20000)),
 		}
 		c.run()
+		l.p.expectNothingLeft(t, 0)
+		l.p.expectNoEntries(t, l.p.pool)
 	})
 }
 

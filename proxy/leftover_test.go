@@ -1,0 +1,126 @@
+package proxy
+
+import (
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"testing"
+
+	"sluice/balancer"
+)
+
+// leftovers checks now and then that the cases of a fuzz target have left nothing of sluice in
+// the process: no goroutine, no buffer, and no sweeper that waits. Cases may be parallel; none runs during a check.
+type leftovers struct {
+	running sync.RWMutex // to read: a case runs
+
+	mu sync.Mutex
+	// mu guards the fields below.
+	cases       int
+	goroutines  int // after the first case
+	buffers     countedBuffers
+	collections uint32 // of garbage, at the last check
+}
+
+// casesBetweenChecks is few enough for all their garbage, which is collected at a check.
+const casesBetweenChecks = 100
+
+// findLeftovers begins to count.
+func findLeftovers(f *testing.F) *leftovers {
+	limit := debug.SetMemoryLimit(1 << 30)
+	f.Cleanup(func() { debug.SetMemoryLimit(limit) })
+	return &leftovers{buffers: countBuffers(f)}
+}
+
+// enter is called by a case of p at its start, and what it returns when all else of the case has
+// ended.
+func (l *leftovers) enter(t *testing.T, p *testProxy) (leave func()) {
+	l.running.RLock()
+	return func() {
+		l.running.RUnlock()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.cases++; l.cases == 1 || l.cases%casesBetweenChecks == 0 {
+			l.check(t, p)
+		}
+	}
+}
+
+// check requires mu.
+func (l *leftovers) check(t *testing.T, p *testProxy) {
+	l.running.Lock()
+	defer l.running.Unlock()
+	if l.cases == 1 {
+		l.goroutines = ownGoroutines()
+	}
+	start := p.sweeper.now()
+	eventually(t, "the sweeper goes on", func() bool { return p.sweeper.now() > start })
+	eventually(t, "no goroutine is left", func() bool { return ownGoroutines() <= l.goroutines })
+	var m runtime.MemStats
+	if runtime.ReadMemStats(&m); m.NumGC == l.collections { // otherwise pools have forgotten some
+		l.buffers.check(t)
+	}
+	l.buffers.forget()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	l.collections = m.NumGC
+}
+
+// ownGoroutines returns how many goroutines are in this package, or were started by it, other
+// than by tests.
+func ownGoroutines() (n int) {
+	stacks := make([]byte, 1<<20)
+	for {
+		if size := runtime.Stack(stacks, true); size < len(stacks) {
+			stacks = stacks[:size]
+			break
+		}
+		stacks = make([]byte, 2*len(stacks))
+	}
+	for stack := range strings.SplitSeq(string(stacks), "\n\n") {
+		for line := range strings.SplitSeq(stack, "\n") {
+			if strings.HasPrefix(line, "\t") && strings.Contains(line, "/proxy/") && !strings.Contains(line, "_test.go:") {
+				n++
+				break
+			}
+		}
+	}
+	return n
+}
+
+// expectNoEntries waits until the sweeper has no entry of a client: one at most for each
+// connection to the peers of pools.
+func (p *testProxy) expectNoEntries(t testing.TB, pools ...*balancer.Pool) {
+	t.Helper()
+	eventually(t, "the sweeper has no entry of a client", func() bool {
+		connections := 0
+		for _, pool := range pools {
+			for _, peer := range pool.Snapshot().All {
+				switch transport := peer.Transport.(type) {
+				case *Transport:
+					idle, busy := transport.Connections()
+					connections += idle + busy
+				case *http2Transport:
+					connections += len(transport.all())
+				}
+			}
+		}
+		return p.sweeper.entries() <= connections
+	})
+}
+
+// entries returns how many entries are to be swept.
+func (s *sweeper) entries() (n int) {
+	for i := range s.wheels {
+		w := &s.wheels[i]
+		w.mu.Lock()
+		for _, e := range w.slots {
+			for ; e != nil; e = e.next {
+				n++
+			}
+		}
+		w.mu.Unlock()
+	}
+	return n
+}
