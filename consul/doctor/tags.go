@@ -131,13 +131,12 @@ func tagFinding(p claim.Problem) Finding {
 		at = fmt.Sprintf(", column %d", p.Column)
 	}
 	f := Finding{Severity: SeverityError, Seen: fmt.Sprintf("tag %q%s: %s", p.Tag, at, p.Reason)}
-	if p.Dialect == config.DialectDefault {
-		f.Seen = p.Tag + ": " + p.Reason
-	}
 	switch {
+	case p.Dialect == config.DialectDefault:
+		return defaultRuleFinding(p)
 	case p.Kind == claim.KindConflict && p.Winner != nil:
 		f.Code = CodeTagConflict
-		f.Seen = fmt.Sprintf("tag %q asks for the same requests as tag %q of the service %s", p.Tag, p.Winner.Tag, p.Winner.Service)
+		f.Seen = fmt.Sprintf("tag %q asks for the same requests as %s of the service %s", p.Tag, origin(*p.Winner), p.Winner.Service)
 		f.Why = "One of the two services gets all of these requests: the one that has the route keeps it, and at the start of sluice the one with the smaller name gets it."
 		f.Do = "Remove the tag from the service that should not have the requests, and allow the route to the other one only: catalog.claims."
 	case p.Kind == claim.KindConflict:
@@ -166,6 +165,41 @@ func tagFinding(p claim.Problem) Finding {
 		f.Do = "Correct the tag and register the instance again."
 	}
 	return f
+}
+
+// defaultRuleFinding is tagFinding for a route that no tag asks for, but catalog.default_rule.
+func defaultRuleFinding(p claim.Problem) Finding {
+	f := Finding{
+		Severity: SeverityError, Code: CodeTagBad, Seen: p.Tag + ": " + p.Reason,
+		Why: "The default rule makes no route for the service.",
+		Do:  "Give the service a route in a tag or in the file, or let catalog.select leave it out.",
+	}
+	switch {
+	case p.Kind == claim.KindDifferent:
+		f.Severity, f.Code = SeverityNotice, CodeTagsDiffer
+		f.Why = "The instance has no tag for a route, and gets no requests by the default rule until the older instances, which ask for something else, have gone."
+		f.Do = "Nothing during a release. Else register all instances with the same tags."
+	case p.Kind == claim.KindConflict && p.Winner != nil:
+		f.Code = CodeTagConflict
+		f.Seen = fmt.Sprintf("%s asks for the same requests as %s of the service %s", p.Tag, origin(*p.Winner), p.Winner.Service)
+		f.Why = "One of the two services gets all of these requests: the one that has the route keeps it, and at the start of sluice the one with the smaller name gets it."
+	case p.Kind == claim.KindConflict:
+		f.Severity, f.Code = SeverityWarning, CodeTagConflict
+		f.Why = "The route of the file gets these requests, the default rule none."
+	case p.Kind == claim.KindRefused:
+		f.Severity, f.Code = SeverityWarning, CodeTagRefused
+		f.Why = "The configuration does not allow this to the service: the default rule makes no route for it."
+		f.Do = "If the service may have it, allow it in the section catalog of the file. If not, let catalog.select leave the service out."
+	}
+	return f
+}
+
+// origin names what asks for a route: a tag, or the default rule.
+func origin(a claim.Ask) string {
+	if a.Dialect == config.DialectDefault {
+		return a.Tag
+	}
+	return fmt.Sprintf("tag %q", a.Tag)
 }
 
 // nameOf names a route for people.

@@ -17,6 +17,52 @@ func asking(service string, n int, tags ...string) Instance {
 	return i
 }
 
+// What the default rule asks for is no tag that somebody could correct or remove.
+func TestFindingsOfTheDefaultRuleNameNoTag(t *testing.T) {
+	const catalog = "catalog: { default_rule: '{service}.apps' }\n"
+	bare := func(service string, n int) Instance { return asking(service, n) }
+	for _, test := range []struct {
+		name, config, code, seen, remedy string
+		instances                        []Instance
+	}{
+		{"no host name", catalog, "error tag-bad", "catalog.default_rule={service}.apps: the name of the service cannot be", "Give the service a route", []Instance{bare("my_app", 1)}},
+		{
+			"a route of the file", catalog + "services: { x: { peers: ['127.0.0.1:1'] } }\nroutes: [{ host: moon.apps, service: x }]",
+			"warning tag-refused", "catalog.default_rule={service}.apps: ", "If the service may have it, allow it in the section catalog", []Instance{bare("moon", 1)},
+		},
+		{
+			"two services", catalog, "error tag-conflict",
+			"catalog.default_rule={service}.apps asks for the same requests as catalog.default_rule={service}.apps of the service Moon", "Give the service a route", []Instance{bare("moon", 1), bare("Moon", 1)},
+		},
+		{
+			"a tag has the route", strings.Replace(catalog, "catalog: {", "catalog: { tags: [fabio], claims: [{ service: moon, hosts: [sun.apps] }],", 1), "error tag-conflict",
+			`catalog.default_rule={service}.apps asks for the same requests as tag "urlprefix-sun.apps/" of the service moon`, "Give the service a route", []Instance{asking("moon", 1, "urlprefix-sun.apps/"), bare("sun", 1)},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, err := config.Parse("sluice.yaml", []byte(test.config))
+			if err != nil {
+				t.Fatal(err)
+			}
+			facts := healthy()
+			facts.Configured, facts.Config, facts.Instances = true, c, test.instances
+			findings := slices.DeleteFunc(Diagnose(facts, Thresholds{}), func(f Finding) bool { return f.Code == CodeUnused })
+			if len(findings) != 1 {
+				t.Fatalf("the findings are %q", briefs(findings))
+			}
+			f := findings[0]
+			if !strings.HasPrefix(brief(f), test.code+" ") || !strings.HasPrefix(f.Seen, test.seen) || !strings.HasPrefix(f.Do, test.remedy) {
+				t.Errorf("%s: %s; %s", brief(f), f.Seen, f.Do)
+			}
+			for _, text := range []string{f.Why, f.Do} {
+				if strings.Contains(text, "the tag") || strings.Contains(text, "The tag") {
+					t.Errorf("it speaks of a tag: %s", text)
+				}
+			}
+		})
+	}
+}
+
 func TestTagFindings(t *testing.T) {
 	const catalog = "catalog: { tags: [fabio, sluice], claims: [{ service: '*', hosts: [h, file, '{service}'] }] }\n"
 	for _, test := range []struct {
