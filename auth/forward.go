@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
+	"syscall"
 	"time"
 
 	"sluice/places"
@@ -40,12 +42,24 @@ type Answer struct {
 // Allows reports whether the request is allowed.
 func (a *Answer) Allows() bool { return a.Status < 300 }
 
-// NewForward returns a Forward to an HTTP or HTTPS URL. timeout bounds each question.
-func NewForward(url string, timeout time.Duration) *Forward {
+// NewForward returns a Forward to an HTTP or HTTPS URL. timeout bounds each question. mayConnect
+// returns an error for an address to which no connection is opened; nil: every address is allowed.
+// It may be called concurrently.
+func NewForward(url string, timeout time.Duration, mayConnect func(netip.AddrPort) error) *Forward {
+	dialer := net.Dialer{}
+	if mayConnect != nil {
+		dialer.Control = func(_, address string, _ syscall.RawConn) error { // after the resolution of the name
+			to, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return err
+			}
+			return mayConnect(to)
+		}
+	}
 	return &Forward{url, timeout, &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
-			DialContext:            (&net.Dialer{}).DialContext,
+			DialContext:            dialer.DialContext,
 			DisableCompression:     true,
 			MaxConnsPerHost:        maxConnections,
 			MaxIdleConnsPerHost:    maxIdle,

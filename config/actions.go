@@ -57,6 +57,9 @@ type ForwardAuth struct {
 	URL             Location      `key:"url" format:"http_url" required:"yes"`
 	ResponseHeaders []string      `key:"response_headers" format:"token"` // of the answer, for peers
 	Timeout         time.Duration `key:"timeout" default:"5s" min:"1ms" max:"1m"`
+
+	// ByDocument says that a document of a registry names the URL, and not the file.
+	ByDocument bool `key:"-"`
 }
 
 // BasicAuth requires a password.

@@ -54,6 +54,11 @@ func decodeDocument(doc writtenDocument, consul *Consul) *fragment {
 		s.ByDocument = doc.by == ByDocument
 		f.parts.Services[name] = s
 	}
+	for i := range f.parts.Routes {
+		if a := f.parts.Routes[i].ForwardAuth; a != nil {
+			a.ByDocument = doc.by == ByDocument
+		}
+	}
 	f.checkRoutes(f.parts.Routes)
 	// The tree is ten times as large as the text, and only errors need it again.
 	f.root, f.mappings = func() *yaml.Node { return newDecoder(doc.Name).tree(doc.Document) }, nil

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"net/netip"
 	"reflect"
 	"slices"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"sluice/auth"
 	"sluice/compression"
 	"sluice/config"
+	"sluice/discovery/locality"
 	"sluice/ratelimit"
 	"sluice/route"
 )
@@ -64,12 +66,22 @@ type forwards map[forwardID]*auth.Forward
 type forwardID struct {
 	url     config.Location
 	timeout time.Duration
+	// byDocument: the URL may lead only where a registry may lead requests, which allowLocal
+	// decides.
+	byDocument, allowLocal bool
 }
 
 // of returns the client with the settings of a, which it takes from before or creates.
-func (f forwards) of(a *config.ForwardAuth, before forwards) *auth.Forward {
-	return keep(f, before, forwardID{a.URL, a.Timeout}, func() *auth.Forward {
-		return auth.NewForward(string(a.URL), a.Timeout)
+func (f forwards) of(a *config.ForwardAuth, before forwards, machine *locality.Machine, allowLocal bool) *auth.Forward {
+	id := forwardID{a.URL, a.Timeout, a.ByDocument, a.ByDocument && allowLocal}
+	return keep(f, before, id, func() *auth.Forward {
+		var mayConnect func(netip.AddrPort) error
+		if id.byDocument {
+			mayConnect = func(to netip.AddrPort) error {
+				return machine.MayConnect(to, locality.Origin{Trusted: id.allowLocal})
+			}
+		}
+		return auth.NewForward(string(a.URL), a.Timeout, mayConnect)
 	})
 }
 
@@ -141,7 +153,7 @@ func (g *Gateway) actionsOf(r *config.Route, p *plan) (*route.Actions, error) {
 		a.BasicAuth = &route.BasicAuth{Users: users, Realm: r.BasicAuth.Realm}
 	}
 	if r.ForwardAuth != nil {
-		a.ForwardAuth = &route.ForwardAuth{Forward: p.forwards.of(r.ForwardAuth, g.forwards)}
+		a.ForwardAuth = &route.ForwardAuth{Forward: p.forwards.of(r.ForwardAuth, g.forwards, g.machine, p.config.Discovery.AllowLocal)}
 		if a.ForwardAuth.Copied, err = route.NewHeaderEdits(nil, nil, r.ForwardAuth.ResponseHeaders); err != nil {
 			return nil, err
 		}

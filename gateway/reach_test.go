@@ -144,6 +144,12 @@ func TestAddressesOfAllSources(t *testing.T) {
 	dns.Set(dnstest.Record{Name: "star.example", Address: "127.0.0.1"})
 	put(t, consul, "list", private)
 	put(t, consul, "sluice/a.yaml", fmt.Sprintf("services: { document: { peers: [%q] }, names: { peers: ['localhost:%d'] } }", private, port(t, private)))
+	asks := func(path, url string) string {
+		return fmt.Sprintf("routes: [{ path: %s, service: own, forward_auth: { url: %q } }]", path, url)
+	}
+	put(t, consul, "sluice/b.yaml", asks("/asks", "http://"+private+"/"))
+	put(t, consul, "sluice/c.yaml", asks("/asks-name", fmt.Sprintf("http://localhost:%d/", port(t, private))))
+	put(t, consul, "sluice/d.yaml", asks("/asks-never", "http://169.254.169.254/"))
 	file := filepath.Join(t.TempDir(), "peers")
 	if err := os.WriteFile(file, []byte(private), 0o600); err != nil {
 		t.Fatal(err)
@@ -165,26 +171,31 @@ routes:
   - { path: /document, service: document }
   - { path: /names, service: names }
   - { path: /own, service: own }
+  - { path: /own-asks, service: own, forward_auth: { url: "http://%[5]s/" } }
   - { path: /file, service: file }
   - { path: /never, service: never }
 `, allow, consul.URL(), port(t, private), dns.Listen(t), private, file)
 	}
 	r := start(t, text(false))
-	for _, path := range []string{"/dns", "/list", "/document", "/names", "/never"} {
+	for _, path := range []string{"/dns", "/list", "/document", "/names", "/never", "/asks", "/asks-name", "/asks-never"} {
 		if status, body := r.get(path); status < 500 {
 			t.Errorf("%s: got %d %q", path, status, body)
 		}
 	}
-	for _, path := range []string{"/own", "/file"} {
+	for _, path := range []string{"/own", "/own-asks", "/file"} {
 		if status, _ := r.get(path); status != 200 {
 			t.Errorf("%s: got %d, the file names the address", path, status)
 		}
 	}
 	r.write(text(true))
-	for _, path := range []string{"/dns", "/list", "/document", "/names"} {
+	for _, path := range []string{"/dns", "/list", "/document", "/names", "/asks", "/asks-name"} {
 		r.answers(path, "for this machine only")
 	}
-	if status, body := r.get("/never"); status < 500 {
-		t.Errorf("with allow_local: got %d %q", status, body)
+	put(t, consul, "sluice/e.yaml", asks("/asks-sluice", fmt.Sprintf("http://%s/own", r.Address("web"))))
+	r.await("the document is used", func() bool { status, _ := r.get("/asks-sluice"); return status != 404 })
+	for _, path := range []string{"/never", "/asks-never", "/asks-sluice"} {
+		if status, body := r.get(path); status < 500 {
+			t.Errorf("%s with allow_local: got %d %q", path, status, body)
+		}
 	}
 }

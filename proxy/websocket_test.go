@@ -114,7 +114,7 @@ func TestActionsOfWebSockets(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	forward := auth.NewForward(server.URL, patience)
+	forward := auth.NewForward(server.URL, patience, nil)
 	defer forward.Close()
 	forwardAuth := route.Actions{ForwardAuth: &route.ForwardAuth{Forward: forward, Copied: headerEdits(t, nil, nil, "X-User")}}
 	for _, test := range []struct {
