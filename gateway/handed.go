@@ -174,7 +174,8 @@ func (g *Gateway) state(abandoned int) handed {
 	return h
 }
 
-// selectionText returns the catalog selection of c as a text to compare.
+// selectionText returns the catalog selection of c as a text to compare. That of another version of
+// sluice may differ for the same selection: then a new process waits for an answer of Consul.
 func selectionText(c *config.Config) string { return fmt.Sprintf("%+v", selectionOf(c)) }
 
 // inherit gets the state of the old process, if there is one.
@@ -214,9 +215,12 @@ func (g *Gateway) expectServices() *config.Config {
 		g.finder.expectNames(g.snapshot.Services())
 	}
 	h := g.handed.Catalog
-	if h != nil && h.Services != nil && c.Catalog != nil && h.Selection == selectionText(c) {
+	if h != nil && h.Services != nil && c.Catalog != nil {
+		// As in a reload, what an earlier selection has found stays until Consul answers.
 		g.finder.expect(h.Services)
-		g.finder.setApplied()
+		if h.Selection == selectionText(c) {
+			g.finder.setApplied()
+		}
 	}
 	if c.Catalog == nil {
 		g.finder.setApplied()

@@ -208,6 +208,12 @@ func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 				return io.NopCloser(strings.NewReader(`{"version": 2, "services": {"star": {}}}`))
 			},
 		},
+		"a set of another selection, as of a version that describes it otherwise": {
+			text: "{}", away: true, want: "Internal Server Error",
+			pass: func(given io.ReadCloser) io.ReadCloser {
+				return edited(given, `"source":"consul service`, `"source":"consul's service`)
+			},
+		},
 		"an incomplete state": {
 			text: "{}", away: true, want: "unexpected EOF",
 			pass: func(given io.ReadCloser) io.ReadCloser {
@@ -245,6 +251,52 @@ func TestNewProcessThatLacksPeersDoesNotTakeOver(t *testing.T) {
 			consul.Heal()
 			consul.Set("star", discoverytest.Instance("star", "star-2", port(t, b)))
 			old.await("the old process watches Consul", func() bool { _, body := old.get("/"); return body == "b" })
+		})
+	}
+}
+
+// edited returns the state that is given, with another text in place of one that it must have.
+func edited(given io.ReadCloser, was, is string) io.ReadCloser {
+	text, err := io.ReadAll(given)
+	if err == nil && !strings.Contains(string(text), was) {
+		err = fmt.Errorf("the state has no %s: %s", was, text)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return io.NopCloser(strings.NewReader(strings.ReplaceAll(string(text), was, is)))
+}
+
+// What an earlier selection has found in the catalog, or that of a version which describes it
+// otherwise, is served until Consul answers, with what is known about the instances.
+func TestNewProcessWithAnotherSelectionOfTheCatalog(t *testing.T) {
+	for name, during := range map[string]func(*discoverytest.Consul){ // while it is away too, after 30 s
+		"Consul has lost its state": func(c *discoverytest.Consul) { c.Lose(3, "found") },
+		"Consul answers":            func(*discoverytest.Consul) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			consul := discoverytest.Start(t)
+			consul.Set("found", withTags(t, "found", "found-1", origin(t, "found"), "sluice.route=h/x"))
+			text := fmt.Sprintf("consul: { addresses: [%q] }\ncatalog: { tags: [sluice] }", consul.URL())
+			old := start(t, text)
+			old.await("the service is served", func() bool { status, _ := old.ask("h/x"); return status == http.StatusOK })
+			next := old.succeed(text, func(given io.ReadCloser) io.ReadCloser {
+				given = edited(given, `"selection":"`, `"selection":"of another version, `)
+				during(consul)
+				return given
+			}, patience)
+			if err := <-next.outcome; err != nil {
+				t.Fatalf("%v, the log of the new process\n%s", err, next.log)
+			}
+			for range 20 {
+				if status, body := next.ask("h/x"); status != http.StatusOK || body != "found" {
+					t.Fatalf("got %d %q", status, body)
+				}
+			}
+			consul.Heal()
+			consul.Set("found", withTags(t, "found", "found-2", origin(t, "again"), "sluice.route=h/x"))
+			next.await("the new instance is served", func() bool { _, body := next.ask("h/x"); return body == "again" })
 		})
 	}
 }
