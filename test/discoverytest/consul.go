@@ -236,6 +236,14 @@ func (c *Consul) block(r *http.Request, request Request, look func() reply) {
 		fault, changed := c.fault, c.changed
 		c.mu.Unlock()
 		faulty := fault != nil && (fault.Only == nil || fault.Only(request))
+		if faulty && fault.Hang {
+			select {
+			case <-changed:
+				continue
+			case <-r.Context().Done():
+				return
+			}
+		}
 		c.mu.Lock()
 		now := look()
 		c.mu.Unlock()
@@ -261,7 +269,7 @@ func (c *Consul) block(r *http.Request, request Request, look func() reply) {
 // those of single responses.
 func (c *Consul) leader(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
-	fault, status := c.fault, c.probeStatus
+	fault, status, changed := c.fault, c.probeStatus, c.changed
 	c.probes++
 	c.mu.Unlock()
 	switch {
@@ -274,7 +282,11 @@ func (c *Consul) leader(w http.ResponseWriter, r *http.Request) {
 	case fault.Drop:
 		panic(http.ErrAbortHandler)
 	case fault.Hang:
-		<-r.Context().Done()
+		select {
+		case <-changed:
+			c.leader(w, r)
+		case <-r.Context().Done():
+		}
 	case fault.Status != 0 && fault.Status != http.StatusOK:
 		http.Error(w, fault.Body, fault.Status)
 	case fault.NoLeader, fault.Leaderless:

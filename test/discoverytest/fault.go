@@ -17,7 +17,7 @@ type Fault struct {
 	Only func(Request) bool
 
 	Drop     bool   // close the connection without an answer
-	Hang     bool   // give no answer until the client goes away
+	Hang     bool   // give no answer until the fault ends or the client goes away
 	Status   int    // answer with this status and Body
 	Body     string // answer with this in place of the instances
 	Empty    bool   // list no instance
@@ -92,9 +92,6 @@ func (f *Fault) answerWith(w http.ResponseWriter, r *http.Request, at uint64, bo
 	switch {
 	case f.Drop:
 		panic(http.ErrAbortHandler)
-	case f.Hang:
-		<-r.Context().Done()
-		return
 	case f.Status != 0 && f.Status != http.StatusOK:
 		http.Error(w, f.Body, f.Status)
 		return
