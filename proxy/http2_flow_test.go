@@ -402,3 +402,21 @@ func TestHTTP2HeaderListSize(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 }
+
+// A body whose stream is reset after a part of it was found is no complete one.
+func TestHTTP2ResetWithinABodyIsNoEnd(t *testing.T) {
+	t.Parallel()
+	p := startProxy(t, Options{}, startOrigin(t, hanging).address())
+	c := p.dialFrames()
+	c.request(1, http2Post, false)
+	eventually(t, "the upload has begun", func() bool { return p.inflight() == 1 })
+	h := p.onlyClient().http2
+	h.mu.Lock()
+	s := h.streams[1]
+	s.body.append([]byte("a part"))
+	s.abortLocked() // between awaitBody, which has found the part, and takeBody
+	h.mu.Unlock()
+	if n, last, _ := s.takeBody(make([]byte, 100)); last {
+		t.Errorf("%d bytes, and the end", n)
+	}
+}

@@ -251,7 +251,7 @@ func (s *http2Stream) takeBody(b []byte) (n int, last bool, trailer []byte) {
 	defer s.conn.mu.Unlock()
 	n = s.body.take(b)
 	s.grantLocked(n)
-	last = s.received && s.body.empty()
+	last = s.received && !s.aborted && s.body.empty() // a part of a body is not the whole
 	return n, last, s.trailer
 }
 
