@@ -57,8 +57,20 @@ type knownName struct {
 	name  Name
 }
 
+// comparedName is a known name as nameOf compares it: by its ends, in at most two words.
+type comparedName struct {
+	knownName
+	first, last         uint64 // endsOf lower
+	firstCase, lastCase uint64
+}
+
+// is reports whether a name of the same length, with those ends, is k.
+func (k *comparedName) is(name []byte, first, last uint64) bool {
+	return first|k.firstCase == k.first && last|k.lastCase == k.last && (len(name) <= 16 || EqualFold(name, k.lower))
+}
+
 // namesByLength has the known names by length.
-var namesByLength = func() (table [32][]knownName) {
+var namesByLength = func() (table [32][]comparedName) {
 	for _, known := range []knownName{
 		{"accept", NameAccept},
 		{"connection", NameConnection},
@@ -113,23 +125,29 @@ var namesByLength = func() (table [32][]knownName) {
 		{"x-scheme", NameClaim},
 		{"x-url-scheme", NameClaim},
 	} {
-		table[len(known.lower)] = append(table[len(known.lower)], known)
+		first, last := endsOf([]byte(known.lower))
+		table[len(known.lower)] = append(table[len(known.lower)], comparedName{known, first, last, caseOf(first), caseOf(last)})
 	}
 	return table
 }()
 
-// prefixes are the starts of further names, in lower case.
-var prefixes = []knownName{
-	{"x-forwarded-", NameClaim},
-	{"x-sluice-", NameXSluice},
-	{"x-original-", NameClaim},
-	{"x-ssl-", NameClaim},
-	{"x-client-cert", NameClaim},
-	{"x-auth-request-", NameClaim},
-	{"ssl-client-", NameClaim},
-	{"remote-", NameClaim}, // Remote-User, Remote-Groups, …: of authentication servers, and of CGI
-	{"x-remote-", NameClaim},
-}
+// prefixes are the starts of further names, by their first byte.
+var prefixes = func() (table [256][]knownName) {
+	for _, known := range []knownName{
+		{"x-forwarded-", NameClaim},
+		{"x-sluice-", NameXSluice},
+		{"x-original-", NameClaim},
+		{"x-ssl-", NameClaim},
+		{"x-client-cert", NameClaim},
+		{"x-auth-request-", NameClaim},
+		{"ssl-client-", NameClaim},
+		{"remote-", NameClaim}, // Remote-User, Remote-Groups, …: of authentication servers, and of CGI
+		{"x-remote-", NameClaim},
+	} {
+		table[known.lower[0]] = append(table[known.lower[0]], known)
+	}
+	return table
+}()
 
 // NameOf returns the Name of a field name in any case.
 func NameOf(name []byte) Name {
@@ -145,17 +163,19 @@ func nameOf(name []byte, marked bool) Name {
 		return NameMarked
 	}
 	if len(name) < len(namesByLength) {
-		for _, known := range namesByLength[len(name)] {
-			if EqualFold(name, known.lower) {
+		first, last := endsOf(name)
+		names := namesByLength[len(name)]
+		for i := range names {
+			if known := &names[i]; known.is(name, first, last) {
 				return known.name
 			}
 		}
 	}
-	if len(name) < len("x-ssl-") || name[1] != '-' && name[0]|0x20 != 's' && name[0]|0x20 != 'r' {
+	if len(name) == 0 {
 		return NameOther
 	}
-	for i := range prefixes {
-		if known := &prefixes[i]; len(name) >= len(known.lower) && EqualFold(name[:len(known.lower)], known.lower) {
+	for _, known := range prefixes[name[0]|0x20] {
+		if len(name) >= len(known.lower) && EqualFold(name[:len(known.lower)], known.lower) {
 			return known.name
 		}
 	}

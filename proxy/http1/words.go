@@ -16,6 +16,27 @@ func marksBelow(word, n uint64) uint64 { return (word - n*ones) &^ word & highs 
 // marksOf marks bytes equal to c, with the same error.
 func marksOf(word, c uint64) uint64 { return marksBelow(word^c*ones, 1) }
 
+// endsOf returns the first and the last eight bytes of b, which overlap if there are fewer than
+// sixteen. Of fewer than eight, both words together have all.
+func endsOf(b []byte) (first, last uint64) {
+	switch n := len(b); {
+	case n >= 8:
+		return binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[n-8:])
+	case n >= 4:
+		return uint64(binary.LittleEndian.Uint32(b)), uint64(binary.LittleEndian.Uint32(b[n-4:]))
+	}
+	for _, c := range b {
+		first = first<<8 | uint64(c)
+	}
+	return first, 0
+}
+
+// caseOf returns the bits in which upper-case letters differ from the lower-case ones of word.
+func caseOf(word uint64) uint64 {
+	low := word &^ highs
+	return ((low + (0x80-'a')*ones) &^ (low + (0x80-'z'-1)*ones) &^ word & highs) >> 2
+}
+
 // isValue reports whether b is allowed in a field value: consistsOf(b, charValue).
 func isValue(b []byte) bool {
 	if len(b) < 8 {

@@ -31,6 +31,21 @@ func TestWordsAgreeWithOctets(t *testing.T) {
 		}
 	}
 	check(nil)
+	// Names that are known, with each octet at each place.
+	for length := range namesByLength {
+		for _, known := range namesByLength[length] {
+			for at := range length {
+				for c := range 256 {
+					name := []byte(known.lower)
+					name[at] = byte(c)
+					first, last := endsOf(name)
+					if got, want := known.is(name, first, last), EqualFold(name, known.lower); got != want {
+						t.Fatalf("%q is %q: got %v", name, known.lower, got)
+					}
+				}
+			}
+		}
+	}
 	random := rand.New(rand.NewPCG(1, 1))
 	for range 100_000 {
 		b := make([]byte, random.IntN(40))
