@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -86,7 +88,7 @@ func modelBody(key, n int) []byte {
 
 func newModelEnd(t testing.TB, conn net.Conn, random *rand.Rand) *modelEnd {
 	e := &modelEnd{
-		t: t, conn: conn, framer: xhttp2.NewFramer(conn, conn), random: random, streams: make(map[uint32]*modelStream),
+		t: t, conn: conn, framer: xhttp2.NewFramer(&choppedWriter{conn, random.IntN(2) == 0, rand.New(rand.NewPCG(random.Uint64(), 4))}, conn), random: random, streams: make(map[uint32]*modelStream),
 		window: http2.InitialWindow, initial: http2.InitialWindow, granted: http2.InitialWindow, limits: []int64{http2.InitialWindow},
 	}
 	e.changed = sync.NewCond(&e.mu)
@@ -95,6 +97,44 @@ func newModelEnd(t testing.TB, conn net.Conn, random *rand.Rand) *modelEnd {
 	e.slow = random.IntN(3) == 0
 	return e
 }
+
+// A choppedWriter divides some of the frames that are written, if chops is set.
+type choppedWriter struct {
+	io.Writer
+	chops  bool
+	random *rand.Rand
+}
+
+func (w *choppedWriter) Write(b []byte) (n int, err error) {
+	if w.chops && len(b) > 1 && w.random.IntN(4) == 0 {
+		if n, err = w.Writer.Write(b[:1+w.random.IntN(len(b)-1)]); err != nil {
+			return n, err
+		}
+		runtime.Gosched()
+	}
+	rest, err := w.Writer.Write(b[n:])
+	return n + rest, err
+}
+
+// modelServerSide returns conn without its TLS, if the client uses that.
+func modelServerSide(conn net.Conn) (net.Conn, error) {
+	const handshake = 22 // the type of the first record
+	r := bufio.NewReader(conn)
+	first, err := r.Peek(1)
+	conn = peekedConn{conn, r}
+	if err == nil && first[0] == handshake {
+		conn = tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{alpnHTTP2}})
+	}
+	return conn, err
+}
+
+// A peekedConn reads the bytes of r first.
+type peekedConn struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (c peekedConn) Read(b []byte) (int, error) { return c.r.Read(b) }
 
 // one reports the result of one of n throws.
 func (e *modelEnd) one(n int) bool { return e.random.IntN(n) == 0 }

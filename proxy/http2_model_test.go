@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sluice/balancer"
+	"sluice/certificates"
 	"sluice/proxy/http2"
 	"sluice/route"
 	"sluice/test/balancertest"
@@ -26,7 +29,7 @@ import (
 
 // Whatever a client and a peer of HTTP/2 do at a time within the protocol, each stream ends as
 // they say, byte for byte, and when all have ended, nothing of them is left: places, goroutines,
-// buffers, entries of the sweeper. SLUICE_MODEL is how many rounds there are, and
+// buffers, entries of the sweeper. Either may use TLS. SLUICE_MODEL is how many rounds there are, and
 // SLUICE_MODEL_SEED what they do.
 func TestHTTP2Model(t *testing.T) {
 	if !alone(t) {
@@ -76,7 +79,7 @@ func countBuffers(t testing.TB) countedBuffers {
 	t.Cleanup(func() { debug.SetGCPercent(percent) })
 	all := countedBuffers{
 		"frame": {pool: frameBuffers}, "body segment": {pool: bodySegments}, "request": {pool: requestBuffers},
-		"body": {pool: bodyBuffers}, "scratch": {pool: &scratches}, "exchange": {pool: &streamExchanges},
+		"body": {pool: bodyBuffers}, "seal": {pool: sealBuffers}, "scratch": {pool: &scratches}, "exchange": {pool: &streamExchanges},
 	}
 	for _, c := range all {
 		make := c.pool.New
@@ -122,8 +125,10 @@ func (all countedBuffers) forget() {
 
 // A model is a proxy between a client and a peer that are modelEnds.
 type model struct {
-	t     *testing.T
-	proxy *testProxy
+	t        *testing.T
+	proxy    *testProxy
+	address  map[bool]string // for clients, by whether they use TLS
+	tlsPeers atomic.Bool     // connections to peers use TLS
 
 	mu sync.Mutex
 	// mu guards the fields below.
@@ -153,8 +158,18 @@ func startModel(t *testing.T) *model {
 	t.Cleanup(m.work.Wait)
 	t.Cleanup(func() { l.Close() })
 	m.proxy = startProxy(t, Options{Timeouts: Timeouts{Head: patience, Body: patience, Write: patience, Idle: patience}})
+	m.address = map[bool]string{false: m.proxy.address}
+	m.proxy.serveTLS(&tls.Config{Certificates: []tls.Certificate{certificate()}, NextProtos: []string{alpnHTTP2}})
+	m.address[true] = m.proxy.address
+	options := someTransport
+	options.TLS = func() *certificates.Client {
+		if m.tlsPeers.Load() {
+			return anyCertificate()
+		}
+		return nil
+	}
 	err = m.proxy.pool.Reconfigure(balancertest.Complete(balancer.Options{
-		Policy: balancer.PolicyRoundRobin, NewTransport: m.proxy.NewHTTP2Transport(someTransport),
+		Policy: balancer.PolicyRoundRobin, NewTransport: m.proxy.NewHTTP2Transport(options),
 		RetryBudget: &balancer.RetryBudget{Ratio: 10, MinPerSecond: 1000},
 	}))
 	if err != nil {
@@ -207,6 +222,10 @@ var modelLengths = []int{0, 1, 100, 5000, http2.MaxFrameBytes - 1, http2.MaxFram
 // servePeer serves a connection of sluice.
 func (m *model) servePeer(conn net.Conn) {
 	defer conn.Close()
+	conn, err := modelServerSide(conn)
+	if err != nil {
+		return
+	}
 	if _, err := io.ReadFull(conn, make([]byte, len(http2.Preface))); err != nil {
 		return
 	}
@@ -333,12 +352,17 @@ func (m *model) round(random *rand.Rand) {
 		c.mu.Unlock()
 	}
 	m.mu.Unlock()
-	conn, err := net.Dial("tcp", m.proxy.address)
+	overTLS, version := random.IntN(2) == 0, tls.VersionTLS12+uint16(random.IntN(2))
+	m.tlsPeers.Store(random.IntN(2) == 0)
+	conn, err := net.Dial("tcp", m.address[overTLS])
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(patience))
+	if overTLS {
+		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{alpnHTTP2}, MaxVersion: version})
+	}
+	defer conn.Close()
 	e := newModelEnd(t, conn, rand.New(rand.NewPCG(random.Uint64(), 3)))
 	e.onHead = func(s *modelStream) {
 		if s.header[":status"] == "200" {
@@ -368,7 +392,7 @@ func (m *model) round(random *rand.Rand) {
 		if random.IntN(2) == 0 {
 			r.upload = modelLengths[random.IntN(len(modelLengths))]
 			r.announced = random.IntN(2) == 0
-			r.trailer = !r.announced && random.IntN(3) == 0 // HTTP/1.1 has none with a Content-Length
+			r.trailer = (!r.announced || r.upload > 0) && random.IntN(3) == 0
 		}
 		e.mu.Lock()
 		r.stream = e.of(uint32(2*n + 1))
@@ -378,6 +402,9 @@ func (m *model) round(random *rand.Rand) {
 		m.ask(e, r, random, &work)
 		for range random.IntN(20) {
 			runtime.Gosched()
+		}
+		if random.IntN(20) == 0 { // connections with other settings are not used any more
+			m.tlsPeers.Store(!m.tlsPeers.Load())
 		}
 		if random.IntN(8) == 0 {
 			victim := requests[random.IntN(len(requests))].stream

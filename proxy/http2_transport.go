@@ -65,13 +65,12 @@ func (t *http2Transport) connect(ctx context.Context, r requirements, stale upst
 	if r.webSocket {
 		return nil, 0, errNoWebSocket
 	}
-	secure := t.options.secure()
-	c, err := t.free(secure)
+	c, err := t.free()
 	var connectTime time.Duration
 	if c == nil && err == nil {
 		start := time.Now()
 		ctx, end := r.client.whileThere(ctx, r.deadline)
-		c, err = t.open(ctx, r, secure)
+		c, err = t.open(ctx, r)
 		end()
 		connectTime = time.Since(start)
 	}
@@ -87,10 +86,10 @@ func (t *http2Transport) connect(ctx context.Context, r requirements, stale upst
 
 // open returns a connection with a stream for the caller, which it or another request has
 // opened.
-func (t *http2Transport) open(ctx context.Context, r requirements, secure *certificates.Client) (*http2PeerConn, error) {
+func (t *http2Transport) open(ctx context.Context, r requirements) (*http2PeerConn, error) {
 	deadline := t.sweeper.now() + int64(r.timeout)
 	for {
-		c, err := t.reserve(ctx, deadline, secure, r.client.shard)
+		c, err := t.reserve(ctx, deadline, r.client.shard)
 		switch {
 		case c != nil, err != nil:
 			return c, err
@@ -104,7 +103,8 @@ func (t *http2Transport) open(ctx context.Context, r requirements, secure *certi
 
 // reserve returns a connection with a stream for the caller; nil: it has waited for a dial,
 // and there may be one now.
-func (t *http2Transport) reserve(ctx context.Context, deadline int64, secure *certificates.Client, shard uint32) (c *http2PeerConn, err error) {
+func (t *http2Transport) reserve(ctx context.Context, deadline int64, shard uint32) (c *http2PeerConn, err error) {
+	secure := t.options.secure()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c, err = t.reserveLocked(secure); c != nil || err != nil {
@@ -117,7 +117,8 @@ func (t *http2Transport) reserve(ctx context.Context, deadline int64, secure *ce
 }
 
 // free returns a connection with a stream for the caller; nil: there is none.
-func (t *http2Transport) free(secure *certificates.Client) (*http2PeerConn, error) {
+func (t *http2Transport) free() (*http2PeerConn, error) {
+	secure := t.options.secure()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.reserveLocked(secure)
@@ -207,8 +208,8 @@ func (t *http2Transport) dial(ctx context.Context, deadline int64, secure *certi
 	case <-c.settled:
 		c.mu.Lock()
 		limit := c.limit
-		if err = c.err; c.next > 1 {
-			err = nil // it has ended, but not before other requests have used it
+		if err = c.err; c.next > 1 || c.retired {
+			err = nil // it has ended, but not by the peer, or not before other requests have used it
 		}
 		c.mu.Unlock()
 		if err == nil && limit == 0 {
