@@ -76,7 +76,11 @@ func (s *entryService) port() int {
 
 type entryWeights struct{ Passing, Warning int }
 
-type entryCheck struct{ CheckID, ServiceID, Name, Status, Output, Notes string }
+type entryCheck struct {
+	CheckID, ServiceID, Name, Status, Output, Notes string
+
+	CreateIndex, ModifyIndex uint64
+}
 
 // taggedEntry is a serviceEntry with tagged addresses, which most services do not need.
 type taggedEntry struct {
@@ -165,7 +169,7 @@ func shorten(e *api.ServiceEntry) serviceEntry {
 	for _, c := range e.Checks {
 		check := (*entryCheck)(nil)
 		if c != nil {
-			check = &entryCheck{c.CheckID, c.ServiceID, c.Name, c.Status, c.Output, c.Notes}
+			check = &entryCheck{c.CheckID, c.ServiceID, c.Name, c.Status, c.Output, c.Notes, c.CreateIndex, c.ModifyIndex}
 		}
 		short.Checks = append(short.Checks, check)
 	}

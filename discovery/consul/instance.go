@@ -86,7 +86,7 @@ func processOf(i discovery.Instance) process {
 
 func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 	s := entry.Service
-	status, detail := health(entry.Checks)
+	status, reason := health(entry.Checks)
 	return discovery.Instance{
 		Service:     cmp.Or(s.Service, o.Service),
 		ID:          s.ID,
@@ -100,7 +100,7 @@ func instance(entry serviceEntry, o *ServiceOptions) discovery.Instance {
 		Meta:        s.Meta,
 		Weight:      weight(s.Weights, status, o.PassingOnly),
 		Status:      status,
-		Detail:      detail,
+		Detail:      reason.detail(),
 		Datacenter:  entry.Node.Datacenter,
 		Kind:        s.Kind,
 		Unchecked:   status == discovery.StatusCritical && entry.unchecked(),
@@ -136,26 +136,58 @@ func weight(w entryWeights, status discovery.Status, passingOnly bool) int {
 	return 0
 }
 
-// health returns the worst status of checks, and the reason if it is not passing.
-// Maintenance mode overrides every check. Without checks the status is passing.
-func health(checks []*entryCheck) (discovery.Status, string) {
-	if check := maintenance(checks, api.ServiceMaintPrefix); check != nil {
-		return discovery.StatusMaintenance, detail("service maintenance", check.Notes)
+// health returns the worst status of checks, and the check that is the reason; nil: the status is
+// passing. Of several it is one with an output. Maintenance mode overrides every check. Without
+// checks the status is passing.
+func health(checks []*entryCheck) (worst discovery.Status, reason *entryCheck) {
+	for _, prefix := range []string{api.ServiceMaintPrefix, api.NodeMaint} {
+		if check := maintenance(checks, prefix); check != nil {
+			return discovery.StatusMaintenance, check
+		}
 	}
-	if check := maintenance(checks, api.NodeMaint); check != nil {
-		return discovery.StatusMaintenance, detail("node maintenance", check.Notes)
-	}
-	worst, reason := discovery.StatusPassing, (*entryCheck)(nil)
+	worst = discovery.StatusPassing
 	for _, check := range checks {
+		if check == nil {
+			continue
+		}
 		status := checkStatus(check.Status)
-		if status > worst || reason != nil && status == worst && check.CheckID < reason.CheckID {
+		if status > worst || reason != nil && status == worst && check.explains(reason) {
 			worst, reason = status, check
 		}
 	}
-	if reason == nil {
-		return discovery.StatusPassing, ""
+	return worst, reason
+}
+
+// explains reports whether c says more than other, which has the same status.
+func (c *entryCheck) explains(other *entryCheck) bool {
+	if (c.Output == "") != (other.Output == "") {
+		return c.Output != ""
 	}
-	return worst, detail(cmp.Or(reason.Name, reason.CheckID), reason.Output)
+	return c.CheckID < other.CheckID
+}
+
+// silent reports whether c has no output.
+func (c *entryCheck) silent() bool {
+	return strings.TrimSpace(c.Output) == "" && !strings.HasPrefix(c.CheckID, api.ServiceMaintPrefix) && c.CheckID != api.NodeMaint
+}
+
+func (c *entryCheck) name() string { return cmp.Or(c.Name, c.CheckID) }
+
+// detail says in one line why c is not passing; "" for nil.
+func (c *entryCheck) detail() string {
+	switch {
+	case c == nil:
+		return ""
+	case strings.HasPrefix(c.CheckID, api.ServiceMaintPrefix):
+		return detail("service maintenance", c.Notes)
+	case c.CheckID == api.NodeMaint:
+		return detail("node maintenance", c.Notes)
+	case !c.silent():
+		return detail(c.name(), c.Output)
+	case c.CreateIndex > 0 && c.CreateIndex == c.ModifyIndex && checkStatus(c.Status) == discovery.StatusCritical:
+		return detail(c.name(), "it has not passed since it was registered, and Consul has no output of it yet")
+	}
+	return detail(c.name(), "Consul has no output of it")
 }
 
 // checkStatus returns StatusCritical for an unknown status.
@@ -172,7 +204,7 @@ func checkStatus(word string) discovery.Status {
 // maintenance returns the check of a maintenance mode, which exists while the mode is
 // on.
 func maintenance(checks []*entryCheck, prefix string) *entryCheck {
-	n := slices.IndexFunc(checks, func(c *entryCheck) bool { return strings.HasPrefix(c.CheckID, prefix) })
+	n := slices.IndexFunc(checks, func(c *entryCheck) bool { return c != nil && strings.HasPrefix(c.CheckID, prefix) })
 	if n < 0 {
 		return nil
 	}

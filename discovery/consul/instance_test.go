@@ -53,9 +53,9 @@ func TestHealthAndWeight(t *testing.T) {
 		{name: "warning without weight", change: func(e *api.ServiceEntry) {
 			discoverytest.Health(e, "warning", "")
 			e.Service.Weights.Warning = 0
-		}, status: discovery.StatusWarning, weight: 0, detail: "Service 'star' check"},
+		}, status: discovery.StatusWarning, weight: 0, detail: "Service 'star' check: Consul has no output of it"},
 		{name: "warning, passing only", passingOnly: true, change: func(e *api.ServiceEntry) { discoverytest.Health(e, "warning", "") },
-			status: discovery.StatusWarning, weight: 0, detail: "Service 'star' check"},
+			status: discovery.StatusWarning, weight: 0, detail: "Service 'star' check: Consul has no output of it"},
 		{name: "critical", change: func(e *api.ServiceEntry) { discoverytest.Health(e, "critical", "refused") },
 			status: discovery.StatusCritical, detail: "Service 'star' check: refused"},
 		{name: "critical node", change: func(e *api.ServiceEntry) {
@@ -70,11 +70,11 @@ func TestHealthAndWeight(t *testing.T) {
 			e.Checks = append(e.Checks, &api.HealthCheck{CheckID: api.NodeMaint, Status: "critical", Notes: "reboot"})
 		}, status: discovery.StatusMaintenance, detail: "node maintenance: reboot"},
 		{name: "unknown word", change: func(e *api.ServiceEntry) { discoverytest.Health(e, "unheard-of", "") },
-			status: discovery.StatusCritical, detail: "Service 'star' check"},
+			status: discovery.StatusCritical, detail: "Service 'star' check: Consul has no output of it"},
 		{name: "no weights in the answer", change: func(e *api.ServiceEntry) {
 			e.Service.Weights = api.AgentWeights{}
 			discoverytest.Health(e, "warning", "")
-		}, status: discovery.StatusWarning, weight: 1, detail: "Service 'star' check"},
+		}, status: discovery.StatusWarning, weight: 1, detail: "Service 'star' check: Consul has no output of it"},
 		{name: "weight beyond the limit", change: func(e *api.ServiceEntry) { e.Service.Weights.Passing = 1 << 20 },
 			status: discovery.StatusPassing, weight: discovery.MaxWeight},
 	} {
@@ -261,4 +261,32 @@ func FuzzInstances(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A check without an output says in every case what is known.
+func TestDetailOfChecksWithoutOutput(t *testing.T) {
+	const name, never = "Service 'star' check: ", "it has not passed since it was registered, and Consul has no output of it yet"
+	check := func(status, output string, created, modified uint64) *api.HealthCheck {
+		return &api.HealthCheck{CheckID: "service:star-1", Name: "Service 'star' check", Status: status, Output: output, CreateIndex: created, ModifyIndex: modified}
+	}
+	for _, tt := range []struct {
+		name   string
+		checks []*api.HealthCheck
+		want   string
+	}{
+		{"never passed", []*api.HealthCheck{check("critical", "", 7, 7)}, name + never},
+		{"blank", []*api.HealthCheck{check("critical", " \n", 7, 7)}, name + never},
+		{"passed before", []*api.HealthCheck{check("critical", "", 7, 9)}, name + "Consul has no output of it"},
+		{"warning", []*api.HealthCheck{check("warning", "", 7, 7)}, name + "Consul has no output of it"},
+		{"an output", []*api.HealthCheck{check("critical", "refused", 7, 7)}, name + "refused"},
+		{"without a name", []*api.HealthCheck{{CheckID: "a", Status: "critical"}}, "a: Consul has no output of it"},
+		{"another one has an output", []*api.HealthCheck{{CheckID: "a", Status: "critical"}, check("critical", "refused", 7, 9), {CheckID: "z", Status: "critical", Output: "z"}}, name + "refused"},
+		{"a better one has an output", []*api.HealthCheck{check("critical", "", 7, 7), {CheckID: "z", Status: "warning", Output: "slow"}}, name + never},
+		{"maintenance without a reason", []*api.HealthCheck{check("critical", "", 7, 7), {CheckID: api.ServiceMaintPrefix + "star-1", Status: "critical"}}, "service maintenance"},
+	} {
+		set, _ := instances(listed(t, entry(func(e *api.ServiceEntry) { e.Checks = tt.checks })), &ServiceOptions{Service: "star"})
+		if len(set) != 1 || set[0].Detail != tt.want {
+			t.Errorf("%s: got %+v, want %q", tt.name, set, tt.want)
+		}
+	}
 }

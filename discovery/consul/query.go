@@ -21,8 +21,9 @@ type Answer struct {
 	Skipped   []Skipped            // entries that are not usable
 	Listed    int                  // entries in the answer
 
-	nodes []string      // of all entries, sorted
-	ttl   time.Duration // of a prepared query; 0: it has none
+	nodes  []string // of all entries, sorted
+	silent map[registered]*entryCheck
+	ttl    time.Duration // of a prepared query; 0: it has none
 }
 
 // Skipped is an entry of an answer that is not a usable instance.
@@ -127,6 +128,7 @@ func query(ctx context.Context, get get, o *ServiceOptions, q api.QueryOptions) 
 	}
 	answer.Listed = len(result.Nodes)
 	answer.nodes = nodesOf(result.Nodes)
+	answer.silent = silent(result.Nodes)
 	answer.ttl, _ = time.ParseDuration(result.DNS.TTL) // Consul checks it
 	answer.Instances, answer.Skipped = instances(result.Nodes, o)
 	return answer, nil

@@ -88,14 +88,19 @@ func (w *watch) send(ctx context.Context, wait time.Duration) (Answer, error) {
 }
 
 // wait returns how long a query may block: up to a tenth less than the option, so that
-// watches do not renew at the same time, and not longer than the first probation.
+// watches do not renew at the same time, and not longer than untilExpiry.
 func (w *watch) wait(now time.Time) time.Duration {
 	return w.untilExpiry(now, w.options.Wait-w.client.Jitter(w.options.Wait/10))
 }
 
-// untilExpiry shortens a wait to the end of the first probation.
+// untilExpiry shortens a wait to the end of the first probation, and to the next question about
+// silent checks.
 func (w *watch) untilExpiry(now time.Time, wait time.Duration) time.Duration {
-	if expiry, ok := w.guard.Expiry(); ok {
+	expiry, ok := w.guard.Expiry()
+	if due := w.silence.due; !due.IsZero() && (!ok || due.Before(expiry)) {
+		expiry, ok = due, true
+	}
+	if ok {
 		return min(wait, max(expiry.Sub(now), 10*time.Millisecond))
 	}
 	return wait

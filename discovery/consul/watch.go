@@ -39,6 +39,8 @@ type watch struct {
 
 	warned map[Skipped]bool // skipped entries in the log
 
+	silence silence // about the answer that was accepted last
+
 	every time.Duration // interval of a prepared query; 0: unknown
 
 	subscriber *overview.Subscriber // while the watch is on an overview
@@ -110,8 +112,12 @@ func (w *watch) poll(ctx context.Context) error {
 	if w.accepted && w.guard.Differs(counts.Instances) {
 		w.differed = time.Now()
 	}
+	w.silence.note(time.Now(), w.askable(counts), w.client.Jitter(firstAsk))
 	// A server that lags has not lost its state.
 	w.accept(counts, forgot && counts.Index < before)
+	if w.ask(ctx) {
+		w.accept(counts, false)
+	}
 	if w.subscriber != nil {
 		w.subscriber.Answered(answer.nodes, w.differed)
 	}
@@ -192,7 +198,7 @@ func (w *watch) accept(answer Answer, forgot bool) {
 		w.filtered = answer.FilteredByACL
 	}
 	w.warnSkipped(answer.Skipped)
-	set := w.guard.Accept(time.Now(), answer.Instances, forgot)
+	set := w.guard.Accept(time.Now(), w.silence.explained(answer.Instances, answer.silent), forgot)
 	w.report(discovery.Report{Set: set, Known: true, Endpoint: answer.URL, Index: answer.Index, Memory: w.memory(), Reset: forgot})
 }
 

@@ -43,6 +43,10 @@ func (c *Consul) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.catalog(w, r)
 		return
 	}
+	if r.URL.Path == agentChecksPath {
+		c.agentChecks(w, r)
+		return
+	}
 	if r.URL.Path == datacentersPath || r.URL.Path == coordinatesPath {
 		c.datacenters(w, r)
 		return
