@@ -168,7 +168,7 @@ func (r *request) end(f *flight, o balancer.Outcome) balancer.Outcome {
 	case o.Class != balancer.OutcomeConnectFailure && o.Class != balancer.OutcomeLocal:
 		r.touched = true
 	}
-	if f.call.partial && o.Class == f.call.outcome.Class {
+	if f.breaksOff(o) {
 		r.begun = true
 	}
 	r.w.logf("request %d: %s from %s", r.number, o.Class, f.peer)
@@ -322,7 +322,7 @@ func (r *request) Await(changed <-chan struct{}) (balancer.Token, attempt.Result
 	switch {
 	case result.Kind == attempt.Suspected:
 		f.doubted = true
-	case answers(result.Outcome):
+	case answers(result.Outcome) || f.breaksOff(result.Outcome):
 		f.result <- result // for Receive
 		result = attempt.Result{Kind: attempt.Answered}
 	default:
@@ -368,6 +368,11 @@ func (r *request) Leave(t balancer.Token) balancer.Outcome {
 		r.left++
 	}
 	return r.end(f, balancer.Outcome{Class: balancer.OutcomeSuperseded, Latency: time.Since(f.begin)})
+}
+
+// breaksOff reports whether the client gets a part of the answer of the peer.
+func (f *flight) breaksOff(o balancer.Outcome) bool {
+	return f.call.partial && o.Class == f.call.outcome.Class
 }
 
 // answers reports whether the client gets the answer of the peer.

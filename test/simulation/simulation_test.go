@@ -60,7 +60,7 @@ func TestSeeds(t *testing.T) {
 	case testing.Short():
 		seeds = 200
 	default:
-		seeds = 1000
+		seeds = 500
 	}
 	start := time.Now()
 	all := make(counts)
@@ -80,7 +80,7 @@ func TestSeeds(t *testing.T) {
 		t.Errorf("%v requests began with the first tier, want %.0f ± %.0f", firstTier.got, firstTier.expected, 6*math.Sqrt(firstTier.variance))
 	}
 	for _, what := range happenings {
-		if all[what] == 0 && seeds >= 1000 {
+		if all[what] == 0 && seeds >= 500 {
 			t.Errorf("%s: never in %d seeds", what, seeds)
 		}
 	}
