@@ -108,7 +108,7 @@ func (c *fuzzClient) run() {
 
 // converse sends the input in pieces and reads until the connection ends.
 func (c *fuzzClient) converse(end wireEnd) (received []byte, broken error) {
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: c.address.AsSlice()}, Timeout: 10 * time.Second}
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: c.address.AsSlice()}, Timeout: patience}
 	dialed, err := dialer.Dial("tcp", c.p.address)
 	if err != nil {
 		c.t.Fatal(err)

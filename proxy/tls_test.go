@@ -225,7 +225,7 @@ func (r *recorded) SetWriteDeadline(time.Time) error { return nil }
 func TestOverTLSHandshakesInProgress(t *testing.T) {
 	t.Parallel()
 	origin := startOrigin(t, answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
-	p := startProxy(t, Options{}, origin.address())
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour}}, origin.address())
 	others := maxHandshakesPerBlock - 2 // not so many that places are scarce
 	for range others {
 		p.handshakes.places.Take(places.BlockOf(netip.MustParseAddr("127.0.0.1")), nil)

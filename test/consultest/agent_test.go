@@ -133,7 +133,7 @@ func TestAnAgentThatAMachineIsTooBusyForIsStartedAgain(t *testing.T) {
 	}
 	t.Setenv(EnvBinary, busy)
 	a := Start(t, Options{})
-	if log := a.LogTail(1000); strings.Count(log, "timeout starting DNS servers") != 1 {
+	if log := a.LogTail(1000); !strings.Contains(log, "timeout starting DNS servers") {
 		t.Errorf("log:\n%s", log)
 	}
 }
