@@ -54,7 +54,7 @@ func TestCPUTimeOfAProcess(t *testing.T) {
 }
 
 func TestDescendantsAreCounted(t *testing.T) {
-	cmd := exec.Command("sh", "-c", "sleep 60 & wait")
+	cmd := exec.Command("sh", "-c", "sleep 600 & wait")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestDescendantsAreCounted(t *testing.T) {
 	}()
 	// The child is a second shell until it has executed sleep, and its memory is another's
 	// from then on.
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for len(pids) < 2 || !executes(pids[1], "sleep") {
 		if time.Now().After(deadline) {
 			t.Fatalf("descendants = %v, want the shell and its child", pids)

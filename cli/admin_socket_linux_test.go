@@ -54,15 +54,11 @@ func TestAdminSocketIsPassedOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(s.configuration, append(good, "nonsense: 1\n"...), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	s.write(string(good) + "nonsense: 1\n")
 	s.signal(syscall.SIGUSR2)
 	awaitThat(t, "the new process fails", func() bool { return strings.Contains(s.log(), "the new process does not serve") })
 	s.checkAdmin(file)
-	if err := os.WriteFile(s.configuration, good, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	s.write(string(good))
 	s.signal(syscall.SIGKILL)
 	s.awaitEnd(s.pid)
 	awaitThat(t, "nothing listens after the crash", func() bool { // its last thread may still end

@@ -92,7 +92,16 @@ func (s *serving) start() {
 func (s *serving) configure(text string) {
 	s.t.Helper()
 	text = fmt.Sprintf("listeners: [{ name: web, address: %q }%s]\nadmin: { address: %q%s }\naccess_log: { path: \"off\" }\n", s.address, s.listeners, s.admin, s.adminKeys) + text
-	if err := os.WriteFile(s.configuration, []byte(text), 0o644); err != nil {
+	s.write(text)
+}
+
+// write replaces the configuration with text. Nobody reads a part of it.
+func (s *serving) write(text string) {
+	s.t.Helper()
+	if err := os.WriteFile(s.configuration+"~", []byte(text), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.Rename(s.configuration+"~", s.configuration); err != nil {
 		s.t.Fatal(err)
 	}
 }

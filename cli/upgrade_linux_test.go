@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -67,11 +66,9 @@ func TestReplaceByBrokenProcess(t *testing.T) {
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") }))
 	defer origin.Close()
 	s := startServing(t, static(origin.URL))
-	if err := os.WriteFile(s.configuration, []byte("nonsense"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	s.write("nonsense")
 	s.signal(syscall.SIGUSR2)
-	awaitThat(t, "the log has the failure", func() bool { return strings.Contains(s.log(), `"level":"error"`) })
+	awaitThat(t, "the log has the failure", func() bool { return strings.Contains(s.log(), "the new process does not serve") })
 	if r, err := http.Get("http://" + s.address + "/"); err != nil || r.StatusCode != 200 {
 		t.Errorf("the old process does not serve: %v, %v", r, err)
 	}

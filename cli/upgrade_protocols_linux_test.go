@@ -64,16 +64,20 @@ func TestReplaceUnderLoadOfAllProtocols(t *testing.T) {
 	// Nobody repeats a request whose body can be read once; net/http would repeat others.
 	once := func(text string) io.Reader { return bufio.NewReader(strings.NewReader(text)) }
 	again := func(text string) io.Reader { return strings.NewReader(text) }
+	all := func(on http.RoundTripper) func() http.RoundTripper { return func() http.RoundTripper { return on } }
 	for _, with := range []struct {
-		on   http.RoundTripper
+		on   func() http.RoundTripper // of the next client
 		body func(string) io.Reader
 	}{
-		{&http.Transport{DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialTLS("http/1.1")(ctx) }}, once},
-		{&sluicetest.HTTP2{Dial: dialTLS("h2")}, again},
-		{&sluicetest.HTTP2{Dial: dialPlain}, again},
+		// A client that shared its connections would not know how long one was idle: see shutdownIdle.
+		{func() http.RoundTripper {
+			return &http.Transport{DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialTLS("http/1.1")(ctx) }}
+		}, once},
+		{all(&sluicetest.HTTP2{Dial: dialTLS("h2")}), again},
+		{all(&sluicetest.HTTP2{Dial: dialPlain}), again},
 	} {
 		const clients = 4
-		loads = append(loads, startLoadOn(t, clients, func(i int) (http.RoundTripper, bool) { return with.on, i > 0 }, func(number int) (*http.Request, string) {
+		loads = append(loads, startLoadOn(t, clients, func(i int) (http.RoundTripper, bool) { return with.on(), i > 0 }, func(number int) (*http.Request, string) {
 			r, err := http.NewRequest(http.MethodPost, "https://"+secure, with.body("body"))
 			if err != nil {
 				panic(err)

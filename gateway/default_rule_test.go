@@ -67,15 +67,17 @@ func TestDefaultRuleOfTheCatalog(t *testing.T) {
 		}
 	}
 	var problems []admin.TagProblem
-	if r.api("/api/tags", &problems); len(problems) != 1 || problems[0].Service != "no_label" || problems[0].Dialect != "default_rule" {
-		t.Errorf("problems %+v", problems)
-	}
-	var routes []admin.Route
-	r.api("/api/routes", &routes)
+	r.await("the service whose name is no label has a problem", func() bool {
+		problems = nil
+		r.api("/api/tags", &problems)
+		return len(problems) == 1 && problems[0].Service == "no_label" && problems[0].Dialect == "default_rule"
+	})
 	const from = "catalog.default_rule={service}.apps.example.com, for star-1 without tags"
-	if !slices.ContainsFunc(routes, func(r admin.Route) bool { return r.Service == "star" && r.Origin == from }) {
-		t.Errorf("no route has the origin %q: %+v", from, routes)
-	}
+	r.await("the route of star has the origin "+from, func() bool {
+		var routes []admin.Route
+		r.api("/api/routes", &routes)
+		return slices.ContainsFunc(routes, func(r admin.Route) bool { return r.Service == "star" && r.Origin == from })
+	})
 
 	// Its own route takes the place of the default one, and goes to the instances that ask for it.
 	consul.Set("star", withTags(t, "star", "star-1", star), withTags(t, "star", "star-2", origin(t, "star 2"), "sluice.route=star.example.com/"))

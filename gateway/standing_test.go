@@ -163,13 +163,13 @@ func TestReplicasShareOrders(t *testing.T) {
 	}
 	var done admin.Operated
 	a.post("/api/peers/star/"+first+"/drain?why=deploy&by=root@vm", &done)
-	if !done.Shared || done.Pending != "" {
+	if !done.Shared || done.Pending != "" && done.Pending != "no answer of Consul yet" { // it waits for 2 s
 		t.Errorf("the answer says %+v", done)
 	}
-	b.await("the other drains it", func() bool { return b.peers()[first].State == "draining" })
-	if p := b.peers()[first]; !slices.Equal(p.Reasons, []string{"drain: deploy"}) || p.Orders[0].Replica != a.replicaName() {
-		t.Errorf("at the other: %+v", p)
-	}
+	b.await("the other drains it", func() bool {
+		p := b.peers()[first]
+		return p.State == "draining" && slices.Equal(p.Reasons, []string{"drain: deploy"}) && len(p.Orders) == 1 && p.Orders[0].Replica == a.replicaName()
+	})
 	b.await("its feed says so", func() bool {
 		return slices.ContainsFunc(told(b.events), func(line string) bool {
 			return strings.HasPrefix(line, "info order.given: An operator has ordered: drain of star/"+first) && strings.HasSuffix(line, ": deploy (by root@vm)")

@@ -58,7 +58,7 @@ func TestChurn(t *testing.T) {
 		f.checker.Stats()
 		time.Sleep(3 * time.Millisecond)
 	})
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	happened := func() bool {
 		s := f.checker.Stats()
 		return s.ChecksFailed > 20 && s.ChecksPassed > 20 && s.Ejections[CauseFailures] > 20
@@ -77,7 +77,7 @@ func TestChurn(t *testing.T) {
 	}
 	f.Apply(instances(7))
 	f.reconfigure(s)
-	deadline = time.Now().Add(time.Minute)
+	deadline = time.Now().Add(3 * time.Minute)
 	eligible := f.eligible()
 	for eligible < 7 && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)

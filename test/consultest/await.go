@@ -10,7 +10,7 @@ const Patience = 2 * time.Minute
 
 // Prompt limits the time until a change is noticed, on a busy machine. It is less than a poll
 // interval of a minute, and than the wait of queries in tests that use it.
-const Prompt = 10 * time.Second
+const Prompt = 30 * time.Second
 
 // Await waits until condition returns true, and fails t after Patience. what describes the
 // condition. A condition that cannot be evaluated returns false.

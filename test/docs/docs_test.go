@@ -186,7 +186,7 @@ func (s *session) command(name string, block step, c command) (printed []string,
 	}
 	deadline := time.Now().Add(patience)
 	if *update {
-		deadline = time.Now().Add(patience / 3)
+		deadline = time.Now().Add(10 * time.Second)
 	}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

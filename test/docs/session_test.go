@@ -27,9 +27,9 @@ import (
 
 const (
 	// patience is how long a command may print something else than the page shows.
-	patience = 30 * time.Second
+	patience = 2 * time.Minute
 	// limit is how long a command may run.
-	limit = 3 * time.Minute
+	limit = 4 * time.Minute
 	// hostname is the name of this machine in the pages.
 	hostname = "web1"
 )
@@ -162,7 +162,7 @@ func (s *session) end(shell *exec.Cmd) {
 	defer tick.Stop()
 	for begin := time.Now(); syscall.Kill(-s.group, 0) == nil; <-tick.C {
 		switch waited := time.Since(begin); {
-		case waited > 20*time.Second:
+		case waited > patience:
 			s.t.Errorf("processes of the page do not end")
 			return
 		case waited > 10*time.Second:
