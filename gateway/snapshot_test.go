@@ -43,6 +43,7 @@ func TestStartWithoutConsulServesTheSnapshot(t *testing.T) {
 		"wiped":          {Empty: true, Index: "2"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			consul := discoverytest.Start(t)
 			a := origin(t, "a")
 			consul.Set("star", discoverytest.Instance("star", "star-1", port(t, a)))

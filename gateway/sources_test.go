@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/consul/api"
 
@@ -45,7 +44,10 @@ func TestOtherSources(t *testing.T) {
 		if _, err := consul.Client().KV().Put(&api.KVPair{Key: "via", Value: []byte(strings.ReplaceAll(origin, ":", "_"))}, nil); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(file, []byte("# peers\n"+origin+"\n"), 0o600); err != nil {
+		if err := os.WriteFile(file+"~", []byte("# peers\n"+origin+"\n"), 0o600); err != nil { // never read while it is written
+			t.Fatal(err)
+		}
+		if err := os.Rename(file+"~", file); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -100,7 +102,7 @@ routes: [{ service: star }, { path: /via, service: via }, { path: /list, service
 		}
 	}
 	stale(first)
-	second := first.succeed(text, nil, 10*time.Second)
+	second := first.succeed(text, nil, patience)
 	if err := <-second.outcome; err != nil {
 		t.Fatalf("the new process does not serve: %v", err)
 	}
@@ -131,7 +133,10 @@ routes: [{ service: star }, { path: /via, service: via }, { path: /list, service
 func TestSpill(t *testing.T) {
 	t.Parallel()
 	for _, settings := range []string{"datacenters: [dc1, dc2], spill: true", "datacenters: [dc2, dc1], spill: true, nearest: true"} {
-		t.Run(settings, func(t *testing.T) { testSpill(t, settings) })
+		t.Run(settings, func(t *testing.T) {
+			t.Parallel()
+			testSpill(t, settings)
+		})
 	}
 }
 
