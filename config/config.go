@@ -137,6 +137,7 @@ type ClientLimits struct {
 	Fields                int  `key:"fields" default:"100" min:"10" max:"1000"`                   // of a request head
 	Target                Size `key:"target" default:"8KiB" min:"256B" max:"16KiB"`               // of the request target
 	Body                  Size `key:"body" default:"0" min:"0" max:"1024GiB"`                     // of a request body; 0: no limit
+	KeptBodies            Size `key:"kept_bodies" default:"256MiB" min:"1MiB" max:"1024GiB"`      // of memory of request bodies that are kept for a retry
 	Compression           Size `key:"compression" default:"256MiB" min:"1MiB" max:"1024GiB"`      // of memory of encoders in use
 }
 

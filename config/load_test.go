@@ -55,7 +55,7 @@ func TestParseFillsDefaults(t *testing.T) {
 		Listeners: []Listener{{Name: "web", Address: ":8080", Protocol: "http", HTTP2: true}},
 		Client: Client{
 			Timeouts: ClientTimeouts{Head: 10 * time.Second, Body: 30 * time.Second, Write: time.Minute, Idle: 75 * time.Second},
-			Limits:   ClientLimits{Head: 16 << 10, Fields: 100, Target: 8 << 10, Compression: 256 << 20},
+			Limits:   ClientLimits{Head: 16 << 10, Fields: 100, Target: 8 << 10, KeptBodies: 256 << 20, Compression: 256 << 20},
 		},
 		Consul: Consul{
 			Addresses: []string{"http://127.0.0.1:8500"},
@@ -93,7 +93,7 @@ listeners:
   - { address: "[::1]:81" }
 client:
   timeouts: { head: 1s, body: 2s, write: 3s, idle: 4s }
-  limits: { connections: 100, connections_per_address: 10, head: 60KiB, fields: 1000, target: 4KiB, body: 10MB, compression: 100MiB }
+  limits: { connections: 100, connections_per_address: 10, head: 60KiB, fields: 1000, target: 4KiB, body: 10MB, kept_bodies: 50MiB, compression: 100MiB }
   connections: { max_requests: 1000, max_age: 10m }
   trusted_proxies: [10.0.0.0/8, "::1"]
   forwarded: true
@@ -151,7 +151,7 @@ health: { max_checks: 9 }
 		Listeners: []Listener{{Name: "web", Address: ":80", Protocol: "http", HTTP2: true}, {Name: "[::1]:81", Address: "[::1]:81", Protocol: "http", HTTP2: true}},
 		Client: Client{
 			Timeouts:       ClientTimeouts{Head: time.Second, Body: 2 * time.Second, Write: 3 * time.Second, Idle: 4 * time.Second},
-			Limits:         ClientLimits{Connections: 100, ConnectionsPerAddress: 10, Head: 60 << 10, Fields: 1000, Target: 4096, Body: 10_000_000, Compression: 100 << 20},
+			Limits:         ClientLimits{Connections: 100, ConnectionsPerAddress: 10, Head: 60 << 10, Fields: 1000, Target: 4096, Body: 10_000_000, KeptBodies: 50 << 20, Compression: 100 << 20},
 			Connections:    ClientConnections{MaxRequests: 1000, MaxAge: 10 * time.Minute},
 			TrustedProxies: []string{"10.0.0.0/8", "::1"}, Forwarded: true, RequestID: true, KeepForGoneClients: true, KeepUnderscores: true,
 		},

@@ -44,6 +44,7 @@ func proxyOptions(c config.Client, accessLog *accesslog.Logger, tracer *tracing.
 			Fields:                c.Limits.Fields,
 			TargetBytes:           int(c.Limits.Target),
 			BodyBytes:             int64(c.Limits.Body),
+			KeptBodyBytes:         int64(c.Limits.KeptBodies),
 			CompressionBytes:      int64(c.Limits.Compression),
 		},
 		Connections:        proxy.ConnectionLimits(c.Connections),

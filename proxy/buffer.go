@@ -8,6 +8,7 @@ import (
 // Sizes of buffers in bytes.
 const (
 	smallRequestBytes   = 2 << 10  // most requests
+	smallBodyBytes      = 4 << 10  // the start of a body
 	requestBufferBytes  = 16 << 10 // a usual head of a request, and a small body
 	responseBufferBytes = 16 << 10 // a usual head of a response and the start of its body
 	outputBufferBytes   = 20 << 10 // a forwarded head and a small body
@@ -22,6 +23,7 @@ func bufferPool(size int) *sync.Pool {
 
 var (
 	requestBuffers = bufferPool(requestBufferBytes) // for requests over smallRequestBytes
+	smallBodies    = bufferPool(smallBodyBytes)     // for bodies of which little has arrived
 	bodyBuffers    = bufferPool(relayBufferBytes)   // for whole bodies, so that they can be replayed, and for longer heads
 )
 

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -143,11 +144,8 @@ func TestNoBufferBeforeTheFirstByteOfABody(t *testing.T) {
 	if !alone(t) {
 		return
 	}
-	var taken atomic.Int64
-	bodyBuffers.New = func() any {
-		taken.Add(1)
-		return &buffer{make([]byte, relayBufferBytes)}
-	}
+	var taken atomic.Int64 // bytes
+	countBytes(&taken, bodyBuffers, smallBodies)
 	const long = 10000 * time.Hour
 	origin := startOrigin(t, answering(okResponse))
 	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour, Body: long}}, origin.address())
@@ -169,16 +167,34 @@ func TestNoBufferBeforeTheFirstByteOfABody(t *testing.T) {
 	}
 	eventually(t, "all bodies are awaited", func() bool { return waiting() == clients })
 	if n := taken.Load(); n != 0 {
-		t.Errorf("%d buffers for %d requests", n, clients)
+		t.Errorf("%d bytes for %d requests", n, clients)
+	}
+	// The first bytes take little more than they are.
+	for _, conn := range conns {
+		io.WriteString(conn, "x")
+	}
+	eventually(t, "the first bytes are kept", func() bool { return taken.Load() >= clients*smallBodyBytes })
+	if n := taken.Load(); n > clients*smallBodyBytes || p.keptBodies.Taken() != n {
+		t.Errorf("%d bytes for %d of %d requests, and %d are counted", n, clients, clients, p.keptBodies.Taken())
 	}
 	for _, conn := range conns {
-		io.WriteString(conn, strings.Repeat("x", 60000))
+		io.WriteString(conn, strings.Repeat("x", 59999))
 		if status, _ := readResponse(t, conn); status != 200 {
 			t.Errorf("got %d", status)
 		}
 	}
-	if taken.Load() == 0 {
-		t.Error("no buffer was taken for the bodies")
+	eventually(t, "the memory is given back", func() bool { return p.keptBodies.Taken() == 0 })
+}
+
+// countBytes adds the sizes of buffers that are made.
+func countBytes(made *atomic.Int64, pools ...*sync.Pool) {
+	for _, pool := range pools {
+		create := pool.New
+		pool.New = func() any {
+			b := create().(*buffer)
+			made.Add(int64(len(b.bytes)))
+			return b
+		}
 	}
 }
 

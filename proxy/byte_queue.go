@@ -6,7 +6,26 @@ type byteQueue struct {
 	start, end int // of the bytes in the first segment and in the last one
 }
 
-var bodySegments = bufferPool(16 << 10)
+// Pools of segments, for the first bytes in a queue and for more.
+var (
+	firstSegments = bufferPool(smallBodyBytes)
+	bodySegments  = bufferPool(16 << 10)
+)
+
+func newSegment(bytes int, first bool) *buffer {
+	if first && bytes <= smallBodyBytes {
+		return firstSegments.Get().(*buffer)
+	}
+	return bodySegments.Get().(*buffer)
+}
+
+func putSegment(b *buffer) {
+	if len(b.bytes) == smallBodyBytes {
+		firstSegments.Put(b)
+	} else {
+		bodySegments.Put(b)
+	}
+}
 
 func (q *byteQueue) empty() bool { return len(q.segments) == 0 }
 
@@ -14,7 +33,7 @@ func (q *byteQueue) empty() bool { return len(q.segments) == 0 }
 func (q *byteQueue) append(b []byte) {
 	for len(b) > 0 {
 		if q.empty() || q.end == len(q.segments[len(q.segments)-1].bytes) {
-			q.segments = append(q.segments, bodySegments.Get().(*buffer))
+			q.segments = append(q.segments, newSegment(len(b), q.empty()))
 			q.end = 0
 		}
 		n := copy(q.segments[len(q.segments)-1].bytes[q.end:], b)
@@ -34,7 +53,7 @@ func (q *byteQueue) take(b []byte) (n int) {
 		moved := copy(b[n:], first.bytes[q.start:end])
 		n += moved
 		if q.start += moved; q.start == end {
-			bodySegments.Put(first)
+			putSegment(first)
 			q.segments = append(q.segments[:0], q.segments[1:]...)
 			q.start = 0
 		}
@@ -57,7 +76,7 @@ func (q *byteQueue) length() (n int) {
 func (q *byteQueue) drop() int {
 	n := q.length()
 	for _, segment := range q.segments {
-		bodySegments.Put(segment)
+		putSegment(segment)
 	}
 	q.segments, q.start, q.end = q.segments[:0], 0, 0
 	return n

@@ -29,9 +29,9 @@ type httpExchange struct {
 	start, end int
 	headLength int     // 0: the head is incomplete
 	bodyLength int     // of the part of the body that is in the buffer
-	body       []byte  // the whole body, in the buffer or in bodyBuffer
+	body       []byte  // the whole body, in the buffer or in bodyBuffer; of a streamed one, what was kept
 	bodyBuffer *buffer // for a body that does not fit the buffer; else nil
-	streaming  bool    // the body is not in body
+	streaming  bool    // the body is not in body, or only its start
 	upgrade    bool    // the client asks for another protocol; of HTTP/2: by an extended CONNECT
 	// bodyTrailer is the trailer section after body, in tries without its reserved fields.
 	bodyTrailer []byte
@@ -102,10 +102,10 @@ func (x *httpExchange) open(c *client) {
 
 // close releases what the exchange holds.
 func (x *httpExchange) close() {
+	x.dropBody()
 	x.client, x.matched, x.service, x.actions, x.token = nil, nil, nil, nil, balancer.Token{}
 	x.requestID, x.held, x.contenders = nil, nil, nil
 	x.tried.clear()
-	x.dropBody()
 	x.dropLarge()
 	x.giveBack()
 	x.query = balancer.Query{}
@@ -134,17 +134,6 @@ func (x *http1Exchange) next() {
 	}
 	x.dropBody()
 	x.resetRequest()
-}
-
-func (x *httpExchange) dropBody() {
-	x.body, x.bodyTrailer = nil, nil
-	if x.bodyBuffer == nil {
-		return
-	}
-	if len(x.bodyBuffer.bytes) == relayBufferBytes {
-		bodyBuffers.Put(x.bodyBuffer)
-	}
-	x.bodyBuffer = nil
 }
 
 // growTo moves the request to a buffer of at least that many bytes, up to relayBufferBytes.

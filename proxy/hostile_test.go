@@ -122,6 +122,7 @@ func (p *testProxy) expectNothingLeft(t testing.TB, goroutines int) {
 	eventually(t, "all connections of clients have ended", func() bool { return p.Connections() == 0 && p.admission.total() == 0 })
 	eventually(t, "no attempt is in flight", func() bool { return p.inflight() == 0 })
 	eventually(t, "the encoders are back", func() bool { return p.Compression().InUseBytes == 0 })
+	eventually(t, "the memory of bodies is back", func() bool { return p.keptBodies.Taken() == 0 })
 	if goroutines > 0 {
 		eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines })
 	}

@@ -78,8 +78,9 @@ func countBuffers(t testing.TB) countedBuffers {
 	percent := debug.SetGCPercent(-1)
 	t.Cleanup(func() { debug.SetGCPercent(percent) })
 	all := countedBuffers{
-		"frame": {pool: frameBuffers}, "body segment": {pool: bodySegments}, "request": {pool: requestBuffers},
-		"body": {pool: bodyBuffers}, "seal": {pool: sealBuffers}, "scratch": {pool: &scratches}, "exchange": {pool: &streamExchanges},
+		"frame": {pool: frameBuffers}, "body segment": {pool: bodySegments}, "first segment": {pool: firstSegments}, "request": {pool: requestBuffers},
+		"body": {pool: bodyBuffers}, "small body": {pool: smallBodies}, "seal": {pool: sealBuffers}, "scratch": {pool: &scratches},
+		"exchange": {pool: &streamExchanges},
 	}
 	for _, c := range all {
 		make := c.pool.New

@@ -175,15 +175,16 @@ func (s *http2Stream) scan() error {
 	if x.streaming = true; length < 0 || x.head.ExpectContinue || length > int64(requestBufferBytes-n) {
 		return nil
 	}
-	if n+int(length) > len(x.in) {
-		x.growTo(n + int(length))
-	}
+	end := n + int(length)
 	for last := false; !last; {
 		if err := s.awaitBody(&x.buffers, s.options.Timeouts.Body); err != nil {
 			return err
 		}
+		if x.end == len(x.in) && x.end < end { // not before there are bytes
+			x.growTo(x.end + 1)
+		}
 		var read int
-		read, last, x.bodyTrailer = s.takeBody(x.in[x.end : n+int(length)])
+		read, last, x.bodyTrailer = s.takeBody(x.in[x.end:min(end, len(x.in))])
 		x.end += read
 	}
 	x.bodyLength, x.streaming = int(length), false

@@ -58,6 +58,7 @@ func (c *clientConn) fail() {
 func (x *httpExchange) fail() (answered bool) {
 	contained(panics.Exchange, x.releaseHeld)
 	contained(panics.Exchange, x.upload.wait)
+	contained(panics.Exchange, x.leaveBody)
 	contained(panics.Exchange, func() {
 		switch {
 		case !x.serving:
@@ -106,6 +107,7 @@ func (s *http2Stream) fail() {
 	} else if x != nil {
 		contained(panics.Stream, x.releaseHeld)
 		contained(panics.Stream, x.upload.wait)
+		contained(panics.Stream, x.leaveBody)
 	}
 	if h.mu.torn.Load() {
 		contained(panics.Stream, h.fail)

@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"errors"
-	"os"
 	"time"
 
 	"sluice/balancer"
@@ -113,48 +111,6 @@ func (x *httpExchange) serve() bool {
 	}
 	x.account()
 	return x.interrupted == ""
-}
-
-// bufferBody reads a body that is short enough, so that the request can be replayed.
-// It returns false if reading failed.
-func (x *httpExchange) bufferBody() bool {
-	length := x.head.ContentLength
-	if x.upgrade || x.head.ExpectContinue || length < 0 || length > x.service.Retry.BodyBytes {
-		return true
-	}
-	for n := 0; ; {
-		p, err := x.client.front.readBody(&x.buffers, false)
-		if err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				x.lastRefusal = refusalBodyTimeout
-			}
-			return false
-		}
-		if x.bodyBuffer == nil { // not before there are bytes
-			x.bodyBuffer = bodyBuffers.Get().(*buffer)
-		}
-		if n+len(p.text) > len(x.bodyBuffer.bytes) {
-			x.growBodyBuffer(length)
-		}
-		n += copy(x.bodyBuffer.bytes[n:], p.text)
-		if x.bytesIn = int64(n); p.last {
-			x.bodyTrailer = p.trailer
-			break
-		}
-	}
-	x.body, x.streaming = x.bodyBuffer.bytes[:length], false
-	return true
-}
-
-// growBodyBuffer enlarges bodyBuffer for a body of that length, at most fourfold,
-// because a client may announce a long body and send a short one.
-func (x *httpExchange) growBodyBuffer(length int64) {
-	full := x.bodyBuffer
-	x.bodyBuffer = &buffer{make([]byte, min(length, 4*int64(len(full.bytes))))}
-	copy(x.bodyBuffer.bytes, full.bytes)
-	if len(full.bytes) == relayBufferBytes {
-		bodyBuffers.Put(full)
-	}
 }
 
 // refuse answers the request with r, and with more header fields. It reports whether

@@ -69,6 +69,10 @@ type Limits struct {
 	TargetBytes int   // of a request target
 	BodyBytes   int64 // of a request body; 0: no limit
 
+	// KeptBodyBytes is the memory of request bodies that are kept for a retry, and an eighth
+	// of it that of one block of addresses, except TrustedProxies. What would need more is
+	// streamed. What fits a buffer together with its head does not count.
+	KeptBodyBytes int64
 	// CompressionBytes is the memory of encoders in use. Responses that would need more are
 	// not compressed.
 	CompressionBytes int64
@@ -106,6 +110,7 @@ type Server struct {
 	handshakes *handshakes
 	http2      http2Counters
 	ended      endedCounters
+	keptBodies *places.Shares
 	encoders   compression.Encoders
 	connCount  atomic.Int64
 	refused    atomic.Uint64
@@ -132,6 +137,7 @@ func NewServer(o Options, log zerolog.Logger) *Server {
 		log: log, sweeper: newSweeper(),
 		admission:  admission{perBlock: make(map[places.Block]int)},
 		handshakes: newHandshakes(),
+		keptBodies: places.NewShares(),
 		requests:   metrics.NewRequests(),
 		stop:       make(chan struct{}),
 		listeners:  make(map[*listener]struct{}),
@@ -159,7 +165,7 @@ func (s *Server) repeat(run func()) {
 }
 
 // Configure sets the options of new requests and connections. All timeouts and
-// limits are required, except BodyBytes, CompressionBytes and Connections.
+// limits are required, except BodyBytes, KeptBodyBytes, CompressionBytes and Connections.
 func (s *Server) Configure(o Options) {
 	if !o.complete() {
 		panic(fmt.Sprintf("BUG: proxy: incomplete options %+v", o))

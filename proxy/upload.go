@@ -21,6 +21,7 @@ type upload struct {
 	started bool
 	copy    *mirrored // that gets the body too; nil: none
 	buffers buffers
+	unkept  piece // that was read in buffers, behind the part of the body that is kept; empty: none
 	done    chan struct{}
 	read    atomic.Bool // the whole body was read from the client; set before its last bytes are sent
 	ended   atomic.Bool // the whole body was sent to the peer
@@ -76,6 +77,7 @@ func (l *upload) start(u upstream) (sent bool, err error) {
 // client's connection is closed after the response.
 func (l *upload) wait() {
 	if !l.started {
+		l.buffers.giveBack()
 		l.dropCopy()
 		return
 	}
@@ -171,13 +173,29 @@ func peerError(err error) error {
 	return errPeerWrite
 }
 
+// next returns the next piece of the body: first what was read before the memory for bodies was
+// used up.
+func (l *upload) next(coded bool) (p piece, err error) {
+	switch x := l.x; {
+	case len(x.body) > 0:
+		p = piece{text: x.body, length: int64(len(x.body))}
+		x.body = nil
+		return p, nil
+	case l.unkept.length > 0:
+		x.dropBody() // it was sent
+		p, l.unkept = l.unkept, piece{}
+		return p, nil
+	}
+	return l.x.client.front.readBody(&l.buffers, coded)
+}
+
 // forward sends the body.
 func (l *upload) forward() error {
 	x, from := l.x, l.x.client.front
 	limit := x.bodyLimit()
 	coded := l.up.takesCoded() && l.copy == nil
 	for {
-		p, err := from.readBody(&l.buffers, coded)
+		p, err := l.next(coded)
 		if err != nil {
 			return err
 		}
@@ -192,7 +210,7 @@ func (l *upload) forward() error {
 		if err := l.up.writeBody(&l.buffers, p); err != nil || p.last {
 			return peerError(err)
 		}
-		if l.copy != nil {
+		if l.copy != nil || l.unkept.length > 0 { // splice would give it back
 			continue
 		}
 		switch done, sourceFailed, err := spliceBody(&l.buffers, l.up, from, &x.bytesIn, &l.read); {

@@ -1,0 +1,120 @@
+package proxy
+
+import (
+	"errors"
+	"os"
+	"sync"
+)
+
+// bufferBody reads a body that is short enough, so that the request can be replayed. If the
+// memory for that is used up, the rest of the body is streamed. It returns false if reading
+// failed.
+func (x *httpExchange) bufferBody() bool {
+	length := x.head.ContentLength
+	if x.upgrade || x.head.ExpectContinue || length < 0 || length > x.service.Retry.BodyBytes {
+		return true
+	}
+	for last := false; !last; {
+		p, err := x.client.front.readBody(&x.buffers, false)
+		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				x.lastRefusal = refusalBodyTimeout
+			}
+			return false
+		}
+		if !x.keep(p.text, length) {
+			x.upload.unkept, x.upload.buffers, x.buffers = p, x.buffers, buffers{}
+			x.bytesIn = 0
+			return true
+		}
+		x.bytesIn, x.bodyTrailer, last = int64(len(x.body)), p.trailer, p.last
+	}
+	x.streaming = false
+	return true
+}
+
+// keep adds text to the part of the body that is kept, whose length is given. It reports false,
+// and adds nothing, if there is no memory for it: see Limits.KeptBodyBytes.
+func (x *httpExchange) keep(text []byte, length int64) bool {
+	kept := len(x.body)
+	if need, had := kept+len(text), x.keptBytes(); x.bodyBuffer == nil || need > had {
+		c, size := x.client, bodyBufferSize(need, length)
+		if !c.server.keptBodies.Take(c.block(), int64(size-had), c.options.Limits.KeptBodyBytes) {
+			return false
+		}
+		larger := newBodyBuffer(size)
+		copy(larger.bytes, x.body)
+		putBodyBuffer(x.bodyBuffer)
+		x.bodyBuffer = larger
+	}
+	x.body = x.bodyBuffer.bytes[:kept+copy(x.bodyBuffer.bytes[kept:], text)]
+	return true
+}
+
+// keptBytes returns how much memory the body has of what KeptBodyBytes limits.
+func (x *httpExchange) keptBytes() int {
+	if x.bodyBuffer == nil {
+		return 0
+	}
+	return len(x.bodyBuffer.bytes)
+}
+
+// dropBody gives the memory of the body back.
+func (x *httpExchange) dropBody() {
+	b := x.bodyBuffer
+	x.leaveBody()
+	putBodyBuffer(b)
+}
+
+// leaveBody is dropBody after a panic: it leaves the memory to the garbage collector.
+func (x *httpExchange) leaveBody() {
+	x.body, x.bodyTrailer = nil, nil
+	if b := x.bodyBuffer; b != nil {
+		x.bodyBuffer = nil
+		x.client.server.keptBodies.Give(x.client.block(), int64(len(b.bytes)))
+	}
+}
+
+// bodyBufferSize returns the size of a buffer for need bytes of a body of that length: at most
+// four times as much, because a client may announce a long body and send a short one, or
+// smallBodyBytes.
+func bodyBufferSize(need int, length int64) int {
+	size := smallBodyBytes
+	for size < need {
+		size *= 4
+	}
+	if size > relayBufferBytes {
+		size = int(min(int64(size), length))
+	}
+	return size
+}
+
+// bodyPool returns the pool of buffers of exactly that size, or nil.
+func bodyPool(size int) *sync.Pool {
+	switch size {
+	case smallBodyBytes:
+		return smallBodies
+	case requestBufferBytes:
+		return requestBuffers
+	case relayBufferBytes:
+		return bodyBuffers
+	}
+	return nil
+}
+
+func newBodyBuffer(size int) *buffer {
+	if pool := bodyPool(size); pool != nil {
+		return pool.Get().(*buffer)
+	}
+	return &buffer{make([]byte, size)}
+}
+
+// putBodyBuffer returns b, which may be nil, to its pool, if it has one.
+func putBodyBuffer(b *buffer) {
+	if b == nil {
+		return
+	}
+	if pool := bodyPool(len(b.bytes)); pool != nil {
+		pool.Put(b)
+	}
+}

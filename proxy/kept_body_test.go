@@ -1,0 +1,332 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	xhttp2 "golang.org/x/net/http2"
+
+	"sluice/balancer"
+	"sluice/places"
+	"sluice/route"
+	"sluice/test/balancertest"
+)
+
+// startReader starts a peer by HTTP/1.1 and HTTP/2 that answers with the sum of a body. With
+// the path /again it ends the first attempt after the body, with /early at once; with /hang it
+// answers no first attempt.
+func startReader(t testing.TB) (address string) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		first := r.Header.Get("X-Sluice-Attempts") == ""
+		if first && r.URL.Path == "/early" {
+			panic(http.ErrAbortHandler)
+		}
+		body, err := io.ReadAll(r.Body)
+		switch {
+		case err != nil, first && r.URL.Path == "/again":
+			panic(http.ErrAbortHandler)
+		case first && r.URL.Path == "/hang":
+			<-r.Context().Done()
+		default:
+			fmt.Fprintf(w, "%x", sha256.Sum256(body))
+		}
+	}))
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetHTTP1(true)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	t.Cleanup(server.Close)
+	return strings.TrimPrefix(server.URL, "http://")
+}
+
+func sumOf(body []byte) string { return fmt.Sprintf("%x", sha256.Sum256(body)) }
+
+// blockAt returns the address block of a loopback address.
+func blockAt(t testing.TB, address string) places.Block {
+	t.Helper()
+	ip, err := netip.ParseAddr(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return places.BlockOf(ip)
+}
+
+// putFrom sends the start of a PUT request from a loopback address.
+func (p *testProxy) putFrom(address, path string, body []byte, part int) net.Conn {
+	p.t.Helper()
+	return p.sendFrom(address, append(fmt.Appendf(nil, "PUT %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", path, len(body)), body[:part]...))
+}
+
+// The bodies of one client that are kept have their share of the memory, and what does not fit
+// it is streamed, complete and in order. Others keep theirs.
+func TestKeptBodiesHaveAShare(t *testing.T) {
+	t.Parallel()
+	for _, http2 := range []bool{false, true} {
+		for _, held := range []int{1, 20_000, 60_000} { // bytes of another request of the client
+			p := startProxy(t, Options{Limits: Limits{KeptBodyBytes: 8 * relayBufferBytes}})
+			p.http2 = http2
+			options := balancer.Options{NewTransport: p.NewTransport(someTransport)}
+			if http2 {
+				options.NewTransport = p.NewHTTP2Transport(someTransport)
+			}
+			if err := p.pool.Reconfigure(balancertest.Complete(options)); err != nil {
+				t.Fatal(err)
+			}
+			p.setPeers(startReader(t), startReader(t))
+			p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 1 << 20}})
+			bad := blockAt(t, badClient)
+			good := ""
+			for i := 10; good == ""; i++ { // that does not have the same share by chance
+				address := fmt.Sprint("127.0.0.", i)
+				before := p.keptBodies.TakenBy(bad)
+				p.keptBodies.Take(blockAt(t, address), 1, 1<<20)
+				if p.keptBodies.TakenBy(bad) == before {
+					good = address
+				}
+				p.keptBodies.Give(blockAt(t, address), 1)
+			}
+
+			body := make([]byte, 61_000)
+			for i := range body {
+				body[i] = byte(i * i >> 5)
+			}
+			first := p.putFrom(badClient, "/again", body, held)
+			eventually(t, "a part is kept", func() bool { return p.keptBodies.Taken() >= int64(held) })
+			for _, test := range []struct{ address, path, want string }{
+				{badClient, "/ok", sumOf(body)}, {badClient, "/again", ""}, {good, "/again", sumOf(body)}, {good, "/ok", sumOf(body)},
+			} {
+				conn := p.putFrom(test.address, test.path, body, 100)
+				for sent := 100; sent < len(body); sent += 1015 {
+					conn.Write(body[sent:min(sent+1015, len(body))])
+				}
+				status, got := readResponseFrom(t, bufio.NewReader(conn), "PUT")
+				if test.want != "" && (status != 200 || got != test.want) || test.want == "" && status != 502 {
+					t.Errorf("HTTP/2 %v, beside %d bytes, %s%s: got %d %q", http2, held, test.address, test.path, status, got)
+				}
+				conn.Close()
+			}
+			first.Write(body[held:])
+			if status, got := readResponseFrom(t, bufio.NewReader(first), "PUT"); held == len(body) && (status != 200 || got != sumOf(body)) {
+				t.Errorf("HTTP/2 %v, the first of %d bytes: got %d %q", http2, held, status, got)
+			}
+			eventually(t, "the memory is given back", func() bool { return p.keptBodies.Taken() == 0 && p.keptBodies.TakenBy(bad) == 0 })
+		}
+	}
+}
+
+// A stream of HTTP/2 whose body has just begun takes little memory.
+func TestHTTP2BodyTakesMemoryAsItComes(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	var taken atomic.Int64 // bytes
+	countBytes(&taken, requestBuffers, smallBodies, bodyBuffers, firstSegments, bodySegments)
+	p := startProxy(t, Options{Timeouts: Timeouts{Body: time.Hour}}, startReader(t))
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 64 << 10}})
+	c := p.dialFrames()
+	const streams = 40
+	body := make([]byte, 60_000)
+	length := func(id uint32) int { return 10_000 + int(id%4)*20_000 } // 30,000 or 70,000: kept in a buffer, or streamed
+	for id := uint32(1); id < 2*streams; id += 2 {
+		c.request(id, http2Post+fmt.Sprint("|content-length=", length(id)), false)
+		c.WriteData(id, false, body[:1])
+	}
+	c.expectAnswered(func(xhttp2.Frame) {})
+	eventually(t, "the first bytes are kept", func() bool { return p.keptBodies.Taken() == streams/2*smallBodyBytes })
+	if n := taken.Load(); n > streams*2*smallBodyBytes {
+		t.Errorf("%d bytes for %d streams", n, streams)
+	}
+	c.conn.Close()
+	p.expectNothingLeft(t, 0)
+}
+
+// A slowUpload is a PUT request whose body is sent in parts.
+type slowUpload struct {
+	address, path string
+	conn          net.Conn
+	frames        *frameClient // nil: HTTP/1.1
+	body          []byte
+	sent          int
+}
+
+// send sends n bytes more.
+func (u *slowUpload) send(n int) {
+	part := u.body[u.sent : u.sent+n]
+	u.sent += n
+	if u.frames != nil {
+		for first := true; first || len(part) > 0; first = false {
+			n := min(len(part), 16<<10)
+			u.frames.WriteData(1, u.sent == len(u.body) && n == len(part), part[:n])
+			part = part[n:]
+		}
+		return
+	}
+	u.conn.Write(part) // fails if it was answered early
+}
+
+// check checks the answer.
+func (u *slowUpload) check(t *testing.T) {
+	status, got := "cut", ""
+	if u.frames != nil {
+		r := u.frames.response(1)
+		status, got = r.status, r.body
+	} else if r, err := http.ReadResponse(bufio.NewReader(u.conn), nil); err == nil {
+		text, _ := io.ReadAll(r.Body)
+		status, got = strconv.Itoa(r.StatusCode), string(text)
+	}
+	if (status != "200" || got != sumOf(u.body)) && (u.path == "/ok" || status == "200") {
+		t.Errorf("%s%s, %d bytes, HTTP/2 %v: got %s %q", u.address, u.path, len(u.body), u.frames != nil, status, got)
+	}
+}
+
+// Whatever slow uploads, retries, hedges, clients that leave, peers that fail their checks and
+// the end of sluice do to each other: bodies arrive as they were sent, nobody has more memory
+// than its share, and at the end all memory, places and goroutines are back. SLUICE_BODIES_SEED
+// is what they do.
+func TestKeptBodiesAtRandom(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	seed := rand.Uint64()
+	if n, err := strconv.ParseUint(os.Getenv("SLUICE_BODIES_SEED"), 10, 64); err == nil {
+		seed = n
+	}
+	t.Logf("SLUICE_BODIES_SEED=%d", seed)
+	buffers := countBuffers(t)
+	t.Run("rounds", func(t *testing.T) {
+		for round := range uint64(8) {
+			if testKeptBodies(t, rand.New(rand.NewPCG(seed, round))); t.Failed() {
+				t.Fatalf("SLUICE_BODIES_SEED=%d, round %d", seed, round)
+			}
+		}
+	})
+	if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1")); err != nil {
+		t.Error(err)
+	}
+	buffers.check(t)
+}
+
+func testKeptBodies(t *testing.T, random *rand.Rand) {
+	const limit = 8 * 2 * relayBufferBytes
+	p := newUnmanagedProxy(t, Options{Limits: Limits{KeptBodyBytes: limit}, Timeouts: Timeouts{Body: patience}})
+	defer p.pool.Close()
+	p.http2 = random.IntN(2) == 0
+	options := balancer.Options{
+		Policy: balancer.PolicyRoundRobin, NewTransport: p.NewTransport(someTransport),
+		RetryBudget: &balancer.RetryBudget{Ratio: 10, MinPerSecond: 1000},
+	}
+	if p.http2 {
+		options.NewTransport = p.NewHTTP2Transport(someTransport)
+	}
+	if err := p.pool.Reconfigure(balancertest.Complete(options)); err != nil {
+		t.Fatal(err)
+	}
+	p.setPeers(startReader(t), startReader(t), startReader(t))
+	p.setService(route.Service{Timeouts: defaultTimeouts(), Retry: route.Retry{Attempts: 3, BodyBytes: 100_000, Hedge: &route.Hedge{After: time.Millisecond}}})
+	plain, secure := p.address, p.serveWith(ListenerOptions{Name: "secure", TLS: &tls.Config{Certificates: []tls.Certificate{certificate()}}})
+
+	addresses := []string{"127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"}
+	var open []*slowUpload
+	begin := func() {
+		u := &slowUpload{address: addresses[random.IntN(len(addresses))], path: []string{"/ok", "/again", "/early", "/hang"}[random.IntN(4)]}
+		u.body = make([]byte, []int{1, 3000, 20_000, 60_000, 60_000, 200_000}[random.IntN(6)])
+		for i := range u.body {
+			u.body[i] = byte(random.Uint32())
+		}
+		p.address = plain
+		switch random.IntN(3) {
+		case 0:
+			u.address, u.body = addresses[0], u.body[:min(len(u.body), 60_000)] // less than the window
+			u.frames = p.dialFrames()
+			u.conn = u.frames.conn
+			u.frames.request(1, fmt.Sprintf(":method=PUT|:scheme=http|:authority=a|:path=%s|content-length=%d", u.path, len(u.body)), false)
+		default:
+			u.conn = p.connectFrom(u.address)
+			fmt.Fprintf(u.conn, "PUT %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", u.path, len(u.body))
+		case 1:
+			p.address = secure
+			conn := tls.Client(p.connectFrom(u.address), &tls.Config{InsecureSkipVerify: true})
+			conn.Write(fmt.Appendf(nil, "PUT %s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", u.path, len(u.body)))
+			u.conn = conn
+		}
+		u.send(random.IntN(len(u.body)))
+		open = append(open, u)
+	}
+	take := func() *slowUpload {
+		i := random.IntN(len(open))
+		u := open[i]
+		open = append(open[:i], open[i+1:]...)
+		return u
+	}
+	for range 120 {
+		switch n := random.IntN(10); {
+		case len(open) == 0 || n < 4 && len(open) < 25:
+			begin()
+		case n < 7:
+			u := open[random.IntN(len(open))]
+			u.send(random.IntN(len(u.body) - u.sent))
+		case n == 7:
+			u := take()
+			if c, ok := u.conn.(socketConn); ok && random.IntN(2) == 0 {
+				resetOnClose(c)
+			}
+			u.conn.Close()
+		case n == 8:
+			u := take()
+			u.send(len(u.body) - u.sent)
+			if u.path != "/hang" {
+				u.check(t)
+			}
+			u.conn.Close()
+		default: // a hedged request
+			p.address = plain
+			if got := p.raw("GET /hang HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
+				t.Errorf("a hedged request: got %q", got)
+			}
+		}
+	}
+	eventually(t, "all have at most their share", func() bool {
+		within := p.keptBodies.Taken() <= limit
+		for _, address := range addresses {
+			within = within && p.keptBodies.TakenBy(blockAt(t, address)) <= limit/8
+		}
+		return within
+	})
+	if random.IntN(2) == 0 { // else the end finds them open
+		for _, u := range open {
+			u.conn.Close()
+		}
+		p.expectNothingLeft(t, 0)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	p.Shutdown(ctx, 0)
+	p.expectNothingLeft(t, 0)
+	for _, address := range addresses {
+		if n := p.keptBodies.TakenBy(blockAt(t, address)); n != 0 {
+			t.Errorf("%s has %d bytes at the end", address, n)
+		}
+	}
+	if h := p.Handshakes(); h.InProgress+h.Waiting+p.handshakes.turns.Taken() != 0 || p.pool.Pending() != 0 {
+		t.Errorf("at the end: %+v, %d wait for a connection", h, p.pool.Pending())
+	}
+	for _, u := range open {
+		u.conn.Close()
+	}
+}
