@@ -19,7 +19,12 @@ const (
 	maxRecordBytes      = 16 << 10
 	handshakeHeader     = 4
 	typeClientHello     = 1
-	maxClientHelloBytes = requestBufferBytes
+	maxClientHelloBytes = requestBufferBytes // of a usual one
+
+	// maxLongHelloBytes bounds every ClientHello, with the headers of its records, of which
+	// it has up to five if the client does not divide it more. crypto/tls has the same bound
+	// for the message.
+	maxLongHelloBytes = relayBufferBytes
 )
 
 // unrecognizedName is the fatal alert that no service has the name (RFC 8446, section 6).
@@ -27,33 +32,46 @@ var unrecognizedName = []byte{21, 3, 3, 0, 2, 2, 112}
 
 var errNoTLS = errors.New("no TLS")
 
-// wholeClientHello reports whether b begins with all records of a ClientHello.
+// wholeClientHello reports whether b begins with all records of a ClientHello. It fails if b
+// begins with something else, or the ClientHello is longer than any may be.
 func wholeClientHello(b []byte) (bool, error) {
+	missing, err := missingOfClientHello(b)
+	return missing == 0 && err == nil, err
+}
+
+// missingOfClientHello returns how many bytes of a ClientHello are missing in b at least.
+func missingOfClientHello(b []byte) (missing int, err error) {
 	var header [handshakeHeader]byte
 	length := 0 // of the handshake message, as far as it has arrived
+	left := 0   // of it, if its header has arrived
 	for {
 		if len(b) > 0 && b[0] != recordHandshake || len(b) > 1 && b[1] != 3 {
-			return false, errNoTLS
+			return 0, errNoTLS
 		}
 		if len(b) < recordHeaderBytes {
-			return false, nil
+			return max(1, left), nil
 		}
 		record := int(binary.BigEndian.Uint16(b[3:]))
 		if record == 0 || record > maxRecordBytes {
-			return false, errNoTLS
+			return 0, errNoTLS
 		}
 		part := b[recordHeaderBytes:min(recordHeaderBytes+record, len(b))]
 		if length < len(header) {
 			copy(header[length:], part)
 		}
 		length += len(part)
+		if length >= len(header) {
+			left = len(header) + int(header[1])<<16 + int(header[2])<<8 + int(header[3]) - length
+		}
 		switch {
 		case length > 0 && header[0] != typeClientHello:
-			return false, errNoTLS
+			return 0, errNoTLS
+		case left > maxLongHelloBytes-length:
+			return 0, errTooLong
 		case len(part) < record:
-			return false, nil
-		case length >= len(header) && length >= len(header)+int(header[1])<<16+int(header[2])<<8+int(header[3]):
-			return true, nil
+			return max(record-len(part), left), nil
+		case length >= len(header) && left <= 0:
+			return 0, nil
 		}
 		b = b[recordHeaderBytes+record:]
 	}

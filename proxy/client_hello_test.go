@@ -74,6 +74,13 @@ func FuzzClientHello(f *testing.F) {
 	f.Add([]byte("\x16\x03\x01\x00\x04\x01\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		whole, err := wholeClientHello(b)
+		if missing, _ := missingOfClientHello(b); err == nil && !whole && missing > 0 {
+			if n := min(missing-1, 1<<20); n > 0 { // as many bytes are not enough, whatever they are
+				if early, _ := wholeClientHello(append(b[:len(b):len(b)], make([]byte, n)...)); early {
+					t.Fatalf("whole with %d bytes more, not %d", n, missing)
+				}
+			}
+		}
 		if !whole {
 			return
 		}

@@ -51,6 +51,9 @@ type handshake struct {
 
 	placed, running bool
 
+	long  *buffer // the ClientHello, if it was read by awaitLongHello, until it was used
+	hello []byte  // the unused part of it
+
 	// Of the present read or write.
 
 	onReadable, onWritable func(fd uintptr) bool
@@ -65,8 +68,67 @@ func newHandshake(s *Server, raw syscall.RawConn, entry *sweepEntry, block place
 	return h
 }
 
+// awaitLongHello reads a ClientHello that is too long to be left in the socket: at most
+// maxLongHelloBytes.
+func (h *handshake) awaitLongHello() (err error) {
+	h.long = bodyBuffers.Get().(*buffer)
+	n, next := 0, 1 // bytes; what to look at next
+	onReadable := func(fd uintptr) bool {
+		for {
+			var got int
+			got, err = receive(fd, h.long.bytes[n:])
+			switch {
+			case err == errWouldBlock:
+				err = nil
+				return false
+			case err == nil && got == 0:
+				err = io.EOF
+			}
+			if err != nil {
+				return true
+			}
+			if n += got; n < next {
+				continue
+			}
+			var missing int
+			if missing, err = missingOfClientHello(h.long.bytes[:n]); missing == 0 || err != nil {
+				return true
+			}
+			if next = n + missing; next > maxLongHelloBytes {
+				err = errTooLong
+				return true
+			}
+		}
+	}
+	for {
+		waitErr := h.raw.Read(onReadable)
+		switch {
+		case waitErr == nil:
+			h.hello = h.long.bytes[:n]
+			return err
+		case !errors.Is(waitErr, os.ErrDeadlineExceeded) || h.entry.expired(h.server.sweeper):
+			return waitErr
+		}
+	}
+}
+
+// dropHello gives the memory of a long ClientHello back.
+func (h *handshake) dropHello() {
+	if h.long != nil {
+		bodyBuffers.Put(h.long)
+		h.long, h.hello = nil, nil
+	}
+}
+
 // read waits for a part of the handshake.
 func (h *handshake) read(b []byte) (int, error) {
+	if len(h.hello) > 0 {
+		n := copy(b, h.hello)
+		if h.hello = h.hello[n:]; len(h.hello) == 0 {
+			h.dropHello()
+		}
+		return n, nil
+	}
 	h.bytes, h.n, h.err = b, 0, nil
 	err := h.raw.Read(h.onReadable)
 	for errors.Is(err, os.ErrDeadlineExceeded) && !h.entry.expired(h.server.sweeper) {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -94,6 +95,78 @@ func TestOverTLSPartsOfAClientHelloTakeNoPlace(t *testing.T) {
 	if n := p.Handshakes().InProgress; n != maxHandshakes-1 {
 		t.Errorf("%d handshakes are in progress", n)
 	}
+}
+
+// longProtocols are so many that a ClientHello with them has two records.
+func longProtocols() (all []string) {
+	for i := range 110 {
+		all = append(all, fmt.Sprintf("%s%d", strings.Repeat("x", 180), i))
+	}
+	return append(all, "http/1.1")
+}
+
+// A ClientHello of several records takes a place when all of them are there, and none if it is
+// longer than any may be.
+func TestOverTLSLongClientHelloTakesNoPlaceEarly(t *testing.T) {
+	t.Parallel()
+	origin := startOrigin(t, answering(okResponse))
+	p := startProxy(t, Options{Timeouts: Timeouts{Head: time.Hour}}, origin.address())
+	p.handshakes.takeAllBut(1)
+	hello := clientHello(t, &tls.Config{NextProtos: longProtocols()})
+	if len(hello) < maxRecordBytes+1000 {
+		t.Fatalf("a ClientHello of %d bytes", len(hello))
+	}
+	for _, part := range []int{maxRecordBytes, maxRecordBytes + recordHeaderBytes, maxRecordBytes + 500, len(hello) - 1} {
+		for range 3 {
+			p.sendFrom(goodClient, hello[:part])
+		}
+	}
+	eventually(t, "all are accepted", func() bool { return p.Connections() == 12 })
+	// Whoever comes later finds them as far as they get.
+	for range 3 {
+		if err := p.getFrom(goodClient); err != nil {
+			t.Errorf("beside them: %v", err)
+		}
+	}
+	if n := p.Handshakes().InProgress; n != maxHandshakes-1 {
+		t.Errorf("%d handshakes are in progress", n)
+	}
+
+	for _, tooLong := range [][]byte{
+		inRecords(hello, 1), // 6 bytes for each of its own
+		append([]byte{recordHandshake, 3, 1, 0, 100, typeClientHello, 1, 0, 1}, hello[:50]...),
+	} {
+		conn := p.connectFrom(goodClient)
+		conn.Write(tooLong) // fails if it is refused early
+		if got, err := io.ReadAll(conn); errors.Is(err, os.ErrDeadlineExceeded) || len(got) > 0 {
+			t.Errorf("%d bytes are too long: got %q, %v", len(tooLong), got, err)
+		}
+	}
+
+	for _, divided := range []bool{false, true} {
+		raw := p.connectFrom(goodClient)
+		if divided {
+			raw = dividedConn{raw}
+		}
+		conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, NextProtos: longProtocols()})
+		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+		if answer, err := io.ReadAll(conn); err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 200 ")) {
+			t.Errorf("divided %v: got %q, %v", divided, answer, err)
+		}
+	}
+}
+
+// dividedConn writes in parts.
+type dividedConn struct{ net.Conn }
+
+func (c dividedConn) Write(b []byte) (int, error) {
+	for sent := 0; sent < len(b); {
+		n, err := c.Conn.Write(b[sent:min(sent+777, len(b))])
+		if sent += n; err != nil {
+			return sent, err
+		}
+	}
+	return len(b), nil
 }
 
 // One client has its share of the places, and the next free one is for another client.
@@ -248,6 +321,7 @@ func TestOverTLSGoodClientsAmongOthers(t *testing.T) {
 	p.handshakes.takeAllBut(maxHandshakesPerBlock + 1)
 	hello := clientHello(t, &tls.Config{ServerName: "web"})
 	challenge := clientHello(t, &tls.Config{ServerName: "challenge"})
+	long := clientHello(t, &tls.Config{ServerName: "web", NextProtos: longProtocols()})
 	var opened []net.Conn
 	send := func(b []byte) net.Conn {
 		opened = append(opened, p.sendFrom(badClient, b))
@@ -261,6 +335,7 @@ func TestOverTLSGoodClientsAmongOthers(t *testing.T) {
 	kinds := []func(){
 		func() { send(hello[:1+random.IntN(len(hello)-1)]) },
 		func() { send(hello) },
+		func() { send(long[:1+random.IntN(len(long))]) },
 		func() { send(challenge) },
 		func() { send([]byte("GET / HTTP/1.1\r\n\r\n")) },
 		func() { send(hello).Close() },

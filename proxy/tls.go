@@ -48,16 +48,21 @@ const sealBytes = 60 << 10
 var sealBuffers = bufferPool(64 << 10)
 
 // acceptTLS performs the handshake with a client. It takes nothing but a goroutine before the
-// whole ClientHello has arrived. The caller has set the deadline of entry.
+// whole ClientHello has arrived, and for one that is longer than usual, memory for what has
+// arrived. The caller has set the deadline of entry.
 func acceptTLS(w wire, entry *sweepEntry, s *Server, block places.Block, config *tls.Config) (*tlsConn, error) {
 	all := s.handshakes
 	err := awaitPrelude(entry, w.raw, s.sweeper, maxClientHelloBytes, wholeClientHello)
-	if err != nil && err != errTooLong { // a longer one than usual
+	h := newHandshake(s, w.raw, entry, block)
+	defer h.end()
+	defer h.dropHello()
+	if err == errTooLong { // than usual
+		err = h.awaitLongHello()
+	}
+	if err != nil {
 		all.failed.Add(1)
 		return nil, err
 	}
-	h := newHandshake(s, w.raw, entry, block)
-	defer h.end()
 	if err := h.proceed(); err != nil {
 		all.failed.Add(1)
 		return nil, err
