@@ -23,9 +23,9 @@ import (
 
 const (
 	requestEvery = 10 * time.Millisecond
-	mostRequests = 20               // at a time: more would only keep a busy machine busy
-	slowRequest  = time.Second      // is in the log
-	lostRequest  = 20 * time.Second // has failed: it takes milliseconds
+	mostRequests = 20          // at a time: more would only keep a busy machine busy
+	slowRequest  = time.Second // is in the log
+	lostRequest  = time.Minute // has failed: it takes milliseconds
 )
 
 // sluice is a running gateway, in this process.

@@ -26,10 +26,12 @@ func AwaitPromptly(t testing.TB, what string, holds func() bool) {
 	await(t, Prompt, what, holds)
 }
 
+// Poll is the time between two evaluations of a condition, on an idle machine.
+const Poll = 10 * time.Millisecond
+
 func await(t testing.TB, patience time.Duration, what string, holds func() bool) {
 	t.Helper()
-	const poll = 10 * time.Millisecond
-	for end := time.Now().Add(patience); !holds(); time.Sleep(poll) {
+	for end := time.Now().Add(patience); !holds(); time.Sleep(Poll) {
 		if time.Now().After(end) {
 			t.Fatalf("waited %v in vain: %s", patience, what)
 		}

@@ -216,9 +216,10 @@ func (s *http1Server) close(conn *net.TCPConn) {
 		conn.Close()
 		return
 	}
-	// Data that crosses the end of the stream is too late.
+	// Data that crosses the end of the stream is too late. The gateway ends the stream as soon as
+	// it has noticed that.
 	conn.CloseWrite()
-	conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+	conn.SetReadDeadline(time.Now().Add(requestTimeout))
 	late, _ := io.ReadAll(conn)
 	s.ledger.noteLate(s.name, late)
 	conn.Close()

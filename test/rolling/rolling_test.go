@@ -197,7 +197,7 @@ func (o outcome) slowness() time.Duration { return max(o.stall, o.direct) }
 func (o outcome) check(t *testing.T, g *runningGateway) {
 	const shown = 10
 	wrong := 0
-	logged := time.Now().Add(3 * time.Second) // the time until all lines are in the access log
+	logged := time.Now().Add(30 * time.Second) // the time until all lines are in the access log
 	for _, r := range o.control {
 		if r.err != nil {
 			wrong++
