@@ -209,6 +209,34 @@ func TestUsersOfRoutes(t *testing.T) {
 	}
 }
 
+// A configuration that names a missing file is used as soon as the file is there.
+func TestConfigurationWithAMissingFile(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "users")
+	text := preamble + "services: { a: { peers: ['" + origin(t, "a") + "'] } }\nroutes: [{ service: a"
+	r := newRunning(t, text+" }]\n")
+	r.run(Options{}, patience, func(g *Gateway) { g.waits.applyFound = 10 * time.Millisecond })
+	refusals := func() int { return strings.Count(r.log.String(), "configuration refused") }
+	r.write(text + ", path: /one, basic_auth: { users_file: " + file + " } }]\n")
+	r.await("the configuration is refused", func() bool { return refusals() > 0 })
+	if status, _ := r.get("/other"); status != 200 {
+		t.Errorf("status %d, want the configuration before", status)
+	}
+	if err := os.WriteFile(file+".new", []byte("ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the configuration is used", func() bool { status, _ := r.get("/one"); return status == 401 })
+	if n := refusals(); n != 1 {
+		t.Errorf("the log has the refusal %d times, want once", n)
+	}
+	if v := r.applied().Reloads; v.LastError != nil {
+		t.Errorf("refusals stand: %+v", v)
+	}
+}
+
 // The client of an authentication server outlives a reload, and ends when no route has it.
 func TestForwardAuthOfRoutes(t *testing.T) {
 	t.Parallel()

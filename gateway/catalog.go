@@ -124,8 +124,8 @@ func (f *finder) status() (consulsource.CatalogStatus, bool) {
 	return watch.Status(), true
 }
 
-// applyFoundRetry is the time between two attempts to apply services that cannot be used.
-// A missing file of their configuration may exist by then.
+// applyFoundRetry is the time between two attempts to apply services, or a valid configuration, that
+// cannot be used. A file that they lack may exist by then.
 const applyFoundRetry = 5 * time.Second
 
 // applyFound applies the services found in the catalog, and reports whether it succeeded.

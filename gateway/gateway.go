@@ -124,6 +124,7 @@ type Gateway struct {
 	limiters     limiters                    // of the table; of the goroutine that applies configurations
 	mirrors      mirrors                     // likewise
 	forwards     forwards                    // likewise
+	unusable     bool                        // likewise: what the sources say is valid and cannot be used, as a file is missing
 	users        atomic.Pointer[userFiles]   // of the table
 
 	acme           *acmeManagers

@@ -33,7 +33,11 @@ func (g *Gateway) reloads(ctx context.Context) {
 	defer g.documents.end()
 	retry := time.NewTimer(0)
 	defer retry.Stop()
+	var again <-chan time.Time // nil: nothing is unusable
 	for {
+		if again == nil && g.unusable {
+			again = time.After(g.waits.applyFound)
+		}
 		g.finder.follow(ctx, g.history.Current().Config)
 		g.followDocuments(ctx)
 		select {
@@ -41,6 +45,10 @@ func (g *Gateway) reloads(ctx context.Context) {
 			g.reloadNow(ctx)
 			continue
 		case <-g.documents.changed:
+			g.consider(ctx, false)
+			continue
+		case <-again:
+			again = nil
 			g.consider(ctx, false)
 			continue
 		case o := <-g.rollbacks:
@@ -146,6 +154,7 @@ func (g *Gateway) consider(ctx context.Context, reload bool) {
 	}
 	current := g.history.Current()
 	used, number := current.Sources, current.Number
+	g.unusable = false
 	latest := slices.Insert(g.documents.latest(), 0, g.file)
 	errs := config.Choose(config.Wanted(latest, used), used, func(sources []config.Source) (err error) {
 		built := alone
@@ -154,7 +163,9 @@ func (g *Gateway) consider(ctx context.Context, reload bool) {
 				return err
 			}
 		}
-		return g.use(ctx, built, sources, "")
+		err = g.use(ctx, built, sources, "")
+		g.unusable = g.unusable || err != nil
+		return err
 	})
 	if reload && len(errs) == 0 && g.fileErr == nil && g.history.Current().Number == number {
 		g.log.Info().Str("source", g.options.Input.Source()).Msg("configuration unchanged")
