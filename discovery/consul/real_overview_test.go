@@ -235,6 +235,7 @@ func TestRealOverview(t *testing.T) {
 		{"more nodes than slots", 16, 20, 10},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			c := watchRealOverview(t, consultest.Options{}, tt.connections, tt.services, tt.nodes)
 			c.goesThroughLife()
 			if s := c.client.Stats(); s.Peak > tt.connections || s.Refused > 0 {
