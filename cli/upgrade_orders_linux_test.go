@@ -80,7 +80,9 @@ func TestReplaceWithOrders(t *testing.T) {
 
 			s.post("/api/peers/star/star-0/drain?why=new+disk")
 			s.post("/api/peers/star/star-1/weight?weight=7&for=1h&why=bigger")
+			awaitThat(t, "Consul has the orders", func() bool { return get[admin.Orders](s, "/api/orders").Pending == 0 }) // an answer waits for 2 s
 			ordered := get[admin.Orders](s, "/api/orders")
+			l.more(50) // whose peers were chosen after the drain
 			awaitThat(t, "the drained instance is idle", func() bool { return peer(0).Inflight == 0 })
 			before := requests[0].Load()
 			inForce := func(when string) {
