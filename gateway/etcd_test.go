@@ -56,12 +56,15 @@ func TestKeyInEtcdIsServed(t *testing.T) {
 	deleteKey(t, client, "/test/node")
 	r.awaitStatus("/aa/d", 404)
 
-	lease, err := client.Grant(t.Context(), 2)
+	lease, err := client.Grant(t.Context(), 3600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	putKey(t, client, "/test/node", node(t, b), clientv3.WithLease(lease.ID))
 	r.awaitBody("/aa/d", "b")
+	if _, err := client.Revoke(t.Context(), lease.ID); err != nil { // as its end does
+		t.Fatal(err)
+	}
 	r.awaitStatus("/aa/d", 404)
 
 	// Several keys are peers of one service, and a change of peers is no new configuration.

@@ -235,7 +235,7 @@ func TestExpiredLeaseRemovesTheInstance(t *testing.T) {
 	c := etcdtest.Start(t, etcdtest.Options{})
 	client := c.Client(t)
 	put(t, client, "/star/a", "127.0.0.1:81")
-	lease, err := client.Grant(t.Context(), 2)
+	lease, err := client.Grant(t.Context(), 3600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,6 +243,10 @@ func TestExpiredLeaseRemovesTheInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := watchService(t, at(c))
+	w.await("a=127.0.0.1:81 b=127.0.0.1:82")
+	if _, err := client.Revoke(t.Context(), lease.ID); err != nil { // as its end does
+		t.Fatal(err)
+	}
 	w.await("a=127.0.0.1:81")
 }
 
