@@ -108,6 +108,7 @@ func appendBlock(out, frames []byte, reduced *bool) []byte {
 func (h *http2Conn) flush() {
 	defer h.work.Done()
 	defer panics.Contain(panics.Connection, h.fail)
+	growStack(nil)
 	runtime.Gosched()
 	for b := h.takeOutput(nil, nil); b != nil; {
 		_, err := h.writer.writeSealed(h.conn.side(h.conn.options.Timeouts.Write), h.conn.tls, b)

@@ -121,6 +121,7 @@ func (s *http2Stream) prepare(id uint32) {
 func (s *http2Stream) serve() {
 	defer s.conn.work.Done()
 	defer panics.Contain(panics.Stream, s.fail)
+	growStack(nil)
 	x := s.exchange
 	switch err := s.scan(); {
 	case err == nil:
@@ -135,6 +136,21 @@ func (s *http2Stream) serve() {
 	}
 	s.release()
 	s.end()
+}
+
+// growStack makes the stack of a new goroutine as large as most requests need it, 4 KiB. It would
+// grow to that anyway, but deep in calls, and then all their frames are copied and adjusted. Here
+// a large frame makes it grow while there is little to copy. use is nil: then the memory of the
+// frame is not even cleared.
+//
+//go:noinline
+func growStack(use func(byte)) {
+	if use != nil {
+		var frame [2 << 10]byte
+		for i := range frame {
+			use(frame[i])
+		}
+	}
 }
 
 // release releases the exchange.
