@@ -233,7 +233,7 @@ func (c *clientConn) appendHead(out, b []byte) []byte {
 	for i := range fields {
 		f := &fields[i]
 		start, end := f.Line()
-		if f.Name != http1.NameOther && x.dropsResponseField(f, b) || f.Nominated {
+		if reservations[f.Name] != free && x.dropsResponseField(f, b) || f.Nominated {
 			out = append(out, b[runStart:runEnd]...)
 			runStart, runEnd = end, end
 			continue

@@ -127,7 +127,7 @@ func (s *http2Stream) appendFields(out, text []byte, own bool) []byte {
 	fields := head.Fields()
 	for i := range fields {
 		f := &fields[i]
-		if f.Name != http1.NameOther && s.dropsField(f, text) && !(own && f.Name == http1.NameXSluice) || f.Nominated || head.Status == 101 && http1.EqualFold(f.FieldName(text), webSocketAccept) {
+		if reservations[f.Name] != free && s.dropsField(f, text) && !(own && f.Name == http1.NameXSluice) || f.Nominated || head.Status == 101 && http1.EqualFold(f.FieldName(text), webSocketAccept) {
 			continue
 		}
 		out = http2.AppendField(out, f.FieldName(text), f.Value(text))

@@ -137,6 +137,9 @@ func (x *httpExchange) reservesInTrailer(line []byte, to direction) bool {
 // filterTrailer returns a trailer section without reserved fields. It does not change section,
 // which is sent again with a request that is sent again.
 func (x *httpExchange) filterTrailer(section []byte, to direction) []byte {
+	if len(section) == 0 {
+		return section
+	}
 	reserved := func(line []byte) bool { return x.reservesInTrailer(line, to) }
 	if !anyLine(section, reserved) {
 		return section

@@ -46,7 +46,8 @@ func (x *httpExchange) serve() bool {
 		return x.redirectToHTTPS()
 	}
 	table := c.listener.table()
-	matched := table.Match(x.head.Authority(b), x.head.Path(b), (*routedRequest)(x))
+	host, path := x.head.Authority(b), x.head.Path(b)
+	matched := table.Match(host, path, (*routedRequest)(x))
 	if matched == nil {
 		return x.refuse(refusalNoRoute)
 	}
@@ -58,7 +59,7 @@ func (x *httpExchange) serve() bool {
 	if r := x.setDeadline(b); r != nil {
 		return x.refuse(r)
 	}
-	if table.Evades(x.head.Authority(b), x.head.Path(b)) && !c.options.KeepDotSegments {
+	if table.Evades(host, path) && !c.options.KeepDotSegments {
 		return x.refuse(refusalDotSegment)
 	}
 	if r := x.notForwarded(b); r != nil {

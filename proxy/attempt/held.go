@@ -20,6 +20,7 @@ func (h *held) done(t balancer.Token, o balancer.Outcome) {
 	for i := range h {
 		if h[i] == t {
 			h[i].Peer = nil
+			break
 		}
 	}
 	t.Done(o)
@@ -27,8 +28,8 @@ func (h *held) done(t balancer.Token, o balancer.Outcome) {
 
 // release gives the remaining tokens back. That is no failure of their peers.
 func (h *held) release() {
-	for _, t := range h {
-		if t.Peer != nil {
+	for i := range h {
+		if t := &h[i]; t.Peer != nil {
 			t.Done(balancer.Outcome{Class: balancer.OutcomeLocal})
 		}
 	}

@@ -176,11 +176,12 @@ func (h *Head) scanField(b []byte, start, end int) (*Field, error) {
 	}
 	colon, seen := end, uint8(0)
 	for i, c := range b[start:end] {
-		if chars[c]&charToken == 0 {
+		class := chars[c]
+		if class&charToken == 0 {
 			colon = start + i
 			break
 		}
-		seen |= chars[c]
+		seen |= class
 	}
 	if colon == start || colon == end || b[colon] != ':' {
 		return nil, ErrFieldName
