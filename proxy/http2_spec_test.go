@@ -47,7 +47,7 @@ func TestHTTP2Spec(t *testing.T) {
 			defer func() { cancel(); <-served; l.Close() }()
 			_, port, _ := net.SplitHostPort(l.Addr().String())
 			report := filepath.Join(t.TempDir(), "report.xml")
-			command := exec.Command(binary, append([]string{"--strict", "--timeout", "10", "--host", "127.0.0.1", "--port", port, "--junit-report", report}, test.arguments...)...)
+			command := exec.Command(binary, append([]string{"--strict", "--timeout", "120", "--host", "127.0.0.1", "--port", port, "--junit-report", report}, test.arguments...)...)
 			out, err := command.CombinedOutput()
 			if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 				t.Fatal(err)
