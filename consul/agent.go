@@ -87,12 +87,17 @@ func newAPI(config api.Config, dial dialFunc, c *certificates.Client, m *meter, 
 	connections := newConnections(func(dial dialFunc) *http.Transport {
 		return newTransport(dial, dialTLS(dial, c), proxied.Clone(), most)
 	}, m.dial(dial), shared)
-	config.HttpClient = &http.Client{Transport: meteredTransport{connections, m}}
+	config.HttpClient = &http.Client{Transport: meteredTransport{connections, m}, CheckRedirect: refuseRedirect}
 	if strings.HasPrefix(config.Address, "unix://") {
 		config.Address = "localhost" // the transport dials the socket
 	}
 	client, err := api.NewClient(&config)
 	return client, connections, err
+}
+
+// refuseRedirect implements http.Client.CheckRedirect: the token is for the agent only.
+func refuseRedirect(to *http.Request, _ []*http.Request) error {
+	return fmt.Errorf("the answer is a redirect to %q, which is not followed", OneLine(to.URL.Redacted()))
 }
 
 // close cancels the queries in flight and closes the connections.

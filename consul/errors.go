@@ -99,6 +99,7 @@ const maxLine = 200
 // OneLine returns the start of a text from Consul, up to 200 bytes, without line
 // breaks.
 func OneLine(text string) string {
+	text = text[:min(len(text), 16*maxLine)] // it may be very long
 	line := strings.Join(strings.Fields(text), " ")
 	if len(line) > maxLine {
 		line = strings.ToValidUTF8(line[:maxLine], "") + "…"

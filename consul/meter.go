@@ -3,6 +3,7 @@ package consul
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -158,6 +159,7 @@ func (t meteredTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	err := t.connections.send(r, func(answer *http.Response) error {
 		response = answer
 		t.count(answer)
+		answer.Body = limited(answer)
 		return readBody(r.Context(), answer)
 	})
 	if response == nil && !errors.Is(r.Context().Err(), context.Canceled) {
@@ -191,6 +193,38 @@ func (t meteredTransport) count(response *http.Response) {
 		t.meter.refused.Add(1)
 		t.meter.gate.refused()
 	}
+}
+
+const (
+	// maxAnswerBytes limits the body of an answer: that of thirty thousand instances is shorter.
+	maxAnswerBytes = 64 << 20
+	maxErrorBytes  = 64 << 10 // of an answer that is an error
+)
+
+var errTooLong = fmt.Errorf("the answer is longer than %d MiB", maxAnswerBytes>>20)
+
+// limited returns the body of an answer, which fails after the maximum.
+func limited(answer *http.Response) io.ReadCloser {
+	most := maxAnswerBytes
+	if answer.StatusCode != http.StatusOK {
+		most = maxErrorBytes
+	}
+	return &limitedBody{answer.Body, most + 1}
+}
+
+// limitedBody is a body that fails when left bytes have been read.
+type limitedBody struct {
+	io.ReadCloser
+	left int
+}
+
+// Read implements io.Reader.
+func (b *limitedBody) Read(p []byte) (n int, err error) {
+	n, err = b.ReadCloser.Read(p[:min(len(p), b.left)])
+	if b.left -= n; b.left == 0 {
+		return n, errTooLong
+	}
+	return n, err
 }
 
 // readBody calls the bodyReader of ctx, if there is one, and replaces the body by

@@ -181,7 +181,7 @@ func (i *Instance) setAddress(host, port string) error {
 	if err != nil || n == 0 {
 		return fmt.Errorf("port %q: want a number from 1 to 65535", shortened(port))
 	}
-	if !IsHost(host) || strings.Contains(host, "%") { // a zone means another machine's interface
+	if !MayBeInstance(host) {
 		return fmt.Errorf("host %q: want a host name or an IP address", shortened(host))
 	}
 	i.Address, i.Port = host, int(n)
@@ -204,6 +204,10 @@ func IsHost(s string) bool {
 	}
 	return IsHostName(s)
 }
+
+// MayBeInstance reports whether a registry may say that s is the host of an instance: as IsHost, but
+// without a zone, which is an interface of another machine, and in which anything may be.
+func MayBeInstance(s string) bool { return IsHost(s) && !strings.Contains(s, "%") }
 
 // IsHostName reports whether s is a host name as in RFC 1123, section 2.1. The underscore,
 // which is common in internal names, and a dot at the end are allowed.

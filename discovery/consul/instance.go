@@ -112,6 +112,8 @@ func whyUnusable(i discovery.Instance) string {
 	switch {
 	case i.Address == "":
 		return "it has no address, nor has its node"
+	case !discovery.MayBeInstance(i.Address):
+		return fmt.Sprintf("its address %q is no host name and no IP address", consul.OneLine(i.Address))
 	case i.Port == 0:
 		return "it has port 0"
 	case i.Port < 0 || i.Port > 65535:

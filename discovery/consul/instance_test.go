@@ -253,7 +253,7 @@ func FuzzInstances(f *testing.F) {
 			t.Fatalf("%d instances and %d skipped from %d entries", len(set), len(skipped), len(entries))
 		}
 		for _, i := range set {
-			if i.Address == "" || i.Port < 1 || i.Port > 65535 || i.Weight < 0 || i.Weight > discovery.MaxWeight {
+			if !discovery.MayBeInstance(i.Address) || i.Port < 1 || i.Port > 65535 || i.Weight < 0 || i.Weight > discovery.MaxWeight {
 				t.Fatalf("unusable instance %+v", i)
 			}
 			if i.Status >= discovery.StatusCritical && i.Weight != 0 {

@@ -220,15 +220,24 @@ func (w *watch) warnACLs(answer Answer) {
 	}
 }
 
+// maxSkippedLines limits the lines about the skipped entries of an answer.
+const maxSkippedLines = 20
+
 // warnSkipped logs new skipped entries.
 func (w *watch) warnSkipped(skipped []Skipped) {
 	warned := make(map[Skipped]bool, len(skipped))
+	lines := 0
 	for _, s := range skipped {
-		if !w.warned[s] {
-			w.log.Warn().Str("consul_service", w.options.Service).Str("id", s.ID).Str("node", s.Node).
-				Str("reason", s.Reason).Msg("instance skipped")
+		if !w.warned[s] && !warned[s] {
+			if lines++; lines <= maxSkippedLines {
+				w.log.Warn().Str("consul_service", w.options.Service).Str("id", consul.OneLine(s.ID)).Str("node", consul.OneLine(s.Node)).
+					Str("reason", s.Reason).Msg("instance skipped")
+			}
 		}
 		warned[s] = true
+	}
+	if more := lines - maxSkippedLines; more > 0 {
+		w.log.Warn().Str("consul_service", w.options.Service).Int("more", more).Msg("instances skipped")
 	}
 	w.warned = warned
 }

@@ -1,0 +1,98 @@
+package kv
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"sluice/consul"
+	"sluice/test/discoverytest"
+	"sluice/test/hostile"
+)
+
+// hostileKey is a Consul with one key.
+type hostileKey struct {
+	mu sync.Mutex
+	// mu guards the fields below.
+	index   uint64
+	words   string
+	say     http.HandlerFunc // nil: it behaves
+	changed chan struct{}
+}
+
+func (k *hostileKey) set(words string, say http.HandlerFunc) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.index, k.words, k.say = k.index+1, words, say
+	close(k.changed)
+	k.changed = make(chan struct{})
+}
+
+func (k *hostileKey) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !strings.HasPrefix(r.URL.Path, "/v1/kv/") {
+		_, _ = w.Write([]byte(`"10.0.0.1:8300"`)) // the leader
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if seen, _ := strconv.ParseUint(r.URL.Query().Get("index"), 10, 64); seen == k.index && k.say == nil {
+		changed := k.changed
+		k.mu.Unlock()
+		select {
+		case <-changed:
+		case <-time.After(20 * time.Second):
+		case <-r.Context().Done():
+		}
+		k.mu.Lock()
+	}
+	if say := k.say; say != nil {
+		k.mu.Unlock()
+		defer k.mu.Lock()
+		say(w, r)
+		return
+	}
+	var lines strings.Builder
+	for _, word := range strings.Fields(k.words) {
+		fmt.Fprintf(&lines, "10.0.0.1:%d\n", hostile.Port(word))
+	}
+	w.Header().Set("X-Consul-Index", strconv.FormatUint(k.index, 10))
+	w.Header().Set("X-Consul-KnownLeader", "true")
+	_, _ = fmt.Fprintf(w, `[{"Key":"star","Value":%q}]`, base64.StdEncoding.EncodeToString([]byte(lines.String())))
+}
+
+// Whatever is in a key, or poses as Consul, the last good set stays in use, and the state tells why.
+func TestHostileValues(t *testing.T) {
+	cases := append([]hostile.Case[http.HandlerFunc](nil), hostile.ConsulAnswers...)
+	for _, value := range hostile.Values {
+		body := fmt.Sprintf(`[{"Key":"star","Value":%q}]`, base64.StdEncoding.EncodeToString([]byte(value.Answer)))
+		cases = append(cases, hostile.Case[http.HandlerFunc]{Name: value.Name, Answer: hostile.AsConsul(body), Reason: value.Reason, Set: value.Set})
+	}
+	for name, body := range map[string]string{
+		"a value that is not base64": `[{"Key":"star","Value":"%%%"}]`,
+		"a value that is an object":  `[{"Key":"star","Value":{}}]`,
+		"a key that is a number":     `[{"Key":1}]`,
+	} {
+		cases = append(cases, hostile.Case[http.HandlerFunc]{Name: name, Answer: hostile.AsConsul(body), Reason: "not a list of keys"})
+	}
+	hostile.Test(t, func(log zerolog.Logger) hostile.Registry[http.HandlerFunc] {
+		key := &hostileKey{index: 10, changed: make(chan struct{})}
+		pipe := discoverytest.ServePipe(key)
+		client, err := consul.New(consul.Options{Addresses: []string{"http://agent"}, Token: "secret", Log: log}.WithDial(pipe.DialContext))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return hostile.Registry[http.HandlerFunc]{
+			Source: NewSources(client, log).Source("star", Options{Key: "star", Wait: 30 * time.Second}),
+			Good:   func(words string) { key.set(words, nil) },
+			Say:    func(say http.HandlerFunc) { key.set("", say) },
+			Close:  func() { client.Close(); pipe.Close() },
+		}
+	}, cases)
+}
