@@ -19,12 +19,6 @@ const (
 	// http2StreamWindow is the maximum of that for a stream, which grows from the
 	// initial window if the body is long.
 	http2StreamWindow = http2Window / 2
-	// http2OutputBytes is the number of unsent bytes above which no frame of a response
-	// is added.
-	http2OutputBytes = 64 << 10
-	// http2PendingControl is the number of unsent control frames above which the
-	// connection is closed: they answer frames of the client, which does not read.
-	http2PendingControl = 1000
 	// http2ListBytes is the limit of a field list if that of heads is not higher, and
 	// http2Continuations that of the frames of a field block.
 	http2ListBytes     = 32 << 10
@@ -92,22 +86,16 @@ type http2Conn struct {
 	resets    leakyBucket             // see http2Resets
 	canceled  []uint32                // ids of the last http2Streams streams that ended before their request did
 	cancels   int                     // number of them so far
-	out       []byte                  // frames to send
-	spare     []byte                  // memory for out
-	control   int                     // control frames in out
-	flushing  bool                    // flush runs
-	broken    bool                    // no stream can send or receive
-	queue     streamQueue             // streams with bytes to send
-	window    http2.Window            // bytes of bodies that the client accepts
-	initial   http2.Window            // window of a new stream
-	moved     int64                   // bytes of bodies in out so far
-	tableSize bool                    // the next field block acknowledges SETTINGS_HEADER_TABLE_SIZE
-	received  int64                   // bytes of bodies that the client may still send
-	owed      int64                   // bytes of bodies that were forwarded, not yet granted again
-	sentBytes int64                   // of bodies, not yet in overhead
-	partial   bool                    // a part of a frame, of a field block or of the preface has arrived
-	idle      bool                    // without a stream for idleSetDelay
-	paused    chan struct{}           // not nil: it is closed, and set to nil, when a stream ends
+	output    http2.Output
+	flushing  bool          // flush runs
+	broken    bool          // no stream can send or receive
+	moved     int64         // bytes of bodies in output so far
+	received  int64         // bytes of bodies that the client may still send
+	owed      int64         // bytes of bodies that were forwarded, not yet granted again
+	sentBytes int64         // of bodies, not yet in overhead
+	partial   bool          // a part of a frame, of a field block or of the preface has arrived
+	idle      bool          // without a stream for idleSetDelay
+	paused    chan struct{} // not nil: it is closed, and set to nil, when a stream ends
 	goAway    goAwayPhase
 	// goAwayUntil is the coarse time when goAwayAnnounced ends.
 	goAwayUntil int64
@@ -135,7 +123,7 @@ func (c *clientConn) startHTTP2(received []byte) {
 	h := &http2Conn{
 		conn: c, decoder: http2.NewDecoder(max(listBytes, http2.UsualListBytes)),
 		block:  fieldBlock{maxBytes: listBytes, maxFrames: http2Continuations},
-		window: http2.InitialWindow, initial: http2.InitialWindow, received: http2Window, partial: true,
+		output: http2.NewOutput(), received: http2Window, partial: true,
 	}
 	h.onReadable, h.onFlush = h.readable, h.flush
 	h.in = frameBuffers.Get().(*buffer)
@@ -145,12 +133,12 @@ func (c *clientConn) startHTTP2(received []byte) {
 	}
 	c.http2 = h
 	c.dropExchange()
-	h.out = http2.AppendSettings(h.out,
+	h.output.Frames = http2.AppendSettings(h.output.Frames,
 		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Value: http2Streams},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Value: uint32(listBytes)},
 		http2.Setting{ID: http2.SettingEnableConnectProtocol, Value: 1},
 		http2.Setting{ID: http2.SettingNoPriorities, Value: 1})
-	h.out = http2.AppendWindowUpdate(h.out, 0, http2Window-http2.InitialWindow)
+	h.output.Frames = http2.AppendWindowUpdate(h.output.Frames, 0, http2Window-http2.InitialWindow)
 	c.arm(c.server.sweeper, c.options.Timeouts.Head)
 }
 
@@ -229,7 +217,8 @@ func (h *http2Conn) onDeadline() bool {
 		return false
 	case !h.idle:
 		h.idle = true
-		h.streams, h.out, h.spare, h.fields = nil, nil, nil, http2.Fields{}
+		h.streams, h.fields = nil, http2.Fields{}
+		h.output.Discard()
 		h.dropFreeLocked()
 		c.arm(c.server.sweeper, max(c.options.Timeouts.Idle-idleSetDelay, sweepInterval))
 		return true
@@ -256,8 +245,8 @@ func (h *http2Conn) announceGoAwayLocked() {
 	h.goAway = goAwayAnnounced
 	h.goAwayUntil = h.conn.server.sweeper.now() + int64(http2GoAwayTimeout)
 	h.conn.server.http2.goAways.Add(1)
-	h.out = http2.AppendGoAway(h.out, http2.MaxWindow, http2.NoError)
-	h.out = http2.AppendPing(h.out, 0, goAwayPing)
+	h.output.Frames = http2.AppendGoAway(h.output.Frames, http2.MaxWindow, http2.NoError)
+	h.output.Frames = http2.AppendPing(h.output.Frames, 0, goAwayPing)
 	h.flushLocked()
 	h.armLocked()
 }
@@ -277,7 +266,7 @@ func (h *http2Conn) endGoAwayIfDue() {
 		return
 	}
 	h.goAway = goAwayFinal
-	h.out = http2.AppendGoAway(h.out, h.last, http2.NoError)
+	h.output.Frames = http2.AppendGoAway(h.output.Frames, h.last, http2.NoError)
 	h.flushLocked()
 	h.armLocked()
 }
@@ -332,10 +321,10 @@ func (h *http2Conn) announceEnd() {
 	case h.ended || h.broken:
 	case h.failure != nil:
 		c.server.http2.errors.Add(1)
-		h.out = http2.AppendGoAway(h.out, h.last, h.failure.Code)
+		h.output.Frames = http2.AppendGoAway(h.output.Frames, h.last, h.failure.Code)
 		c.linger = true
 	case h.goAway != goAwayFinal: // a timeout
-		h.out = http2.AppendGoAway(h.out, h.last, http2.NoError)
+		h.output.Frames = http2.AppendGoAway(h.output.Frames, h.last, http2.NoError)
 		c.linger = true
 	default:
 		c.linger = true
@@ -351,9 +340,9 @@ func (h *http2Conn) releaseInput() {
 	}
 }
 
-// flushLocked starts to send out.
+// flushLocked starts to send output.
 func (h *http2Conn) flushLocked() {
-	if h.flushing || len(h.out) == 0 || h.broken {
+	if h.flushing || len(h.output.Frames) == 0 || h.broken {
 		return
 	}
 	h.flushing = true

@@ -83,7 +83,7 @@ func (h *http2Conn) blockLocked(id uint32, ends bool, block []byte) *http2.Error
 	}
 	h.conn.server.http2.refusedConnections.Add(1)
 	h.refuseLocked(id, http2.RefusedStream)
-	return h.answerLocked()
+	return h.output.CountAnswer()
 }
 
 // isIgnoredLocked reports whether id is of a stream that was opened before the client
@@ -95,7 +95,7 @@ func (h *http2Conn) isIgnoredLocked(id uint32) bool {
 // refuseLocked resets a stream that is not served.
 func (h *http2Conn) refuseLocked(id uint32, code http2.ErrorCode) {
 	h.noteCanceledLocked(id)
-	h.out = http2.AppendResetStream(h.out, id, code)
+	h.output.Frames = http2.AppendResetStream(h.output.Frames, id, code)
 }
 
 // noteCanceledLocked notes that a stream ends before its request: the client, which may
@@ -162,15 +162,7 @@ func (h *http2Conn) faultLocked() *http2.Error {
 	if h.resets.add(1) > http2Resets {
 		return errResets
 	}
-	return h.answerLocked()
-}
-
-// answerLocked counts a frame in out that answers one of the client.
-func (h *http2Conn) answerLocked() *http2.Error {
-	if h.control++; h.control > http2PendingControl {
-		return errNotRead
-	}
-	return nil
+	return h.output.CountAnswer()
 }
 
 // failLocked resets a stream by the fault of the client.
@@ -279,22 +271,20 @@ func (h *http2Conn) settingsLocked(frame *http2.FrameHeader, payload []byte) *ht
 		if setting, payload, err = http2.NextSetting(payload); err != nil {
 			return err
 		}
-		if setting.ID == http2.SettingHeaderTableSize && setting.Value < http2.InitialTableBytes {
-			h.tableSize = true
-		}
-		if setting.ID != http2.SettingInitialWindowSize {
-			continue
-		}
-		change := h.initial.SetInitial(setting.Value)
-		for _, s := range h.streams {
-			if err := s.window.Enlarge(change); err != nil {
-				return err
+		switch setting.ID {
+		case http2.SettingHeaderTableSize:
+			h.output.SetTableSize(setting.Value)
+		case http2.SettingInitialWindowSize:
+			change := h.output.SetInitial(setting.Value)
+			for _, s := range h.streams {
+				if err := h.output.Enlarge(&s.sender, change); err != nil {
+					return err
+				}
 			}
-			h.queueIfOpenLocked(s)
 		}
 	}
-	h.out = http2.AppendSettingsAck(h.out)
-	return h.answerLocked()
+	h.output.Frames = http2.AppendSettingsAck(h.output.Frames)
+	return h.output.CountAnswer()
 }
 
 func (h *http2Conn) pingLocked(frame *http2.FrameHeader, payload []byte) *http2.Error {
@@ -304,8 +294,8 @@ func (h *http2Conn) pingLocked(frame *http2.FrameHeader, payload []byte) *http2.
 		}
 		return nil
 	}
-	h.out = http2.AppendPing(h.out, http2.FlagAck, payload)
-	return h.answerLocked()
+	h.output.Frames = http2.AppendPing(h.output.Frames, http2.FlagAck, payload)
+	return h.output.CountAnswer()
 }
 
 func (h *http2Conn) windowUpdateLocked(id uint32, increment http2.Window) *http2.Error {
@@ -317,22 +307,14 @@ func (h *http2Conn) windowUpdateLocked(id uint32, increment http2.Window) *http2
 	case increment == 0:
 		return errNoIncrement
 	case id == 0:
-		return h.window.Enlarge(increment)
+		return h.output.Window.Enlarge(increment)
 	}
 	s := h.streams[id]
 	if s == nil || s.aborted {
 		return nil
 	}
-	if err := s.window.Enlarge(increment); err != nil {
+	if err := h.output.Enlarge(&s.sender, increment); err != nil {
 		return h.failLocked(s, err.Code)
 	}
-	h.queueIfOpenLocked(s)
 	return nil
-}
-
-// queueIfOpenLocked returns s to the queue if it waited for a larger window.
-func (h *http2Conn) queueIfOpenLocked(s *http2Stream) {
-	if s.sending && !s.queued && !s.aborted && s.window > 0 {
-		h.queue.push(s)
-	}
 }

@@ -446,7 +446,7 @@ func (m *model) round(random *rand.Rand) {
 		}
 		for _, c := range p.http2Peer().all() {
 			c.mu.Lock()
-			left := c.lent + len(c.streams) + len(c.queue)
+			left := c.lent + len(c.streams)
 			c.mu.Unlock()
 			if left > 0 {
 				return false

@@ -28,7 +28,7 @@ const (
 	http2PeerPings = 2
 	// http2PeerUnsent is the number of unsent bytes above which a connection gets no more
 	// streams: the peer does not read.
-	http2PeerUnsent = 4 * http2OutputBytes
+	http2PeerUnsent = 4 * http2.MaxOutputBytes
 	// http2Replacements is how often a request is sent again because the peer has ended the
 	// connection after other streams: then there are no more connections than requests that
 	// are served. Without such streams, or if the peer refuses the stream, it is sent again
@@ -70,33 +70,26 @@ type http2PeerConn struct {
 	mu stateMutex
 	// mu guards the fields below, and those of the streams that say so.
 	streams  map[uint32]*http2Upstream
-	lent     int              // streams of exchanges, and reserved ones
-	changed  int64            // coarse time when lent became 0 or more than 0
-	next     uint32           // the id of the next stream
-	limit    int              // of streams; 0 before the first SETTINGS
-	ready    bool             // the first SETTINGS has arrived
-	goAway   bool             // by the peer: it processes no new streams
-	served   bool             // with goAway: the peer has processed streams
-	retired  bool             // no stream is reserved any more
-	unheard  bool             // nothing has arrived since a time without a stream
-	pinged   int64            // coarse time of the PING that waits for its answer; 0: none
-	pings    int              // since HEADERS or DATA last arrived
-	err      error            // the connection has failed or was closed
-	out      []byte           // frames to send
-	spare    []byte           // memory for out
-	control  int              // frames in out that answer the peer
-	flushing bool             // flush runs
-	written  uint32           // the peer can know streams below this id only
-	taken    uint32           // flush writes the requests of the streams from written to below this id
-	queue    []*http2Upstream // streams with bytes to send
-	window   http2.Window     // bytes of bodies that the peer accepts
-	initial  http2.Window     // window of a new stream
-	// tableSize: the next field block acknowledges SETTINGS_HEADER_TABLE_SIZE.
-	tableSize bool
-	received  int64 // bytes of bodies to grant on the connection
-	heard     int64 // coarse time when bytes last arrived
-	lifetime  lifetime
-	resets    int // streams that were reset by us
+	lent     int    // streams of exchanges, and reserved ones
+	changed  int64  // coarse time when lent became 0 or more than 0
+	next     uint32 // the id of the next stream
+	limit    int    // of streams; 0 before the first SETTINGS
+	ready    bool   // the first SETTINGS has arrived
+	goAway   bool   // by the peer: it processes no new streams
+	served   bool   // with goAway: the peer has processed streams
+	retired  bool   // no stream is reserved any more
+	unheard  bool   // nothing has arrived since a time without a stream
+	pinged   int64  // coarse time of the PING that waits for its answer; 0: none
+	pings    int    // since HEADERS or DATA last arrived
+	err      error  // the connection has failed or was closed
+	output   http2.Output
+	flushing bool   // flush runs
+	written  uint32 // the peer can know streams below this id only
+	taken    uint32 // flush writes the requests of the streams from written to below this id
+	received int64  // bytes of bodies to grant on the connection
+	heard    int64  // coarse time when bytes last arrived
+	lifetime lifetime
+	resets   int // streams that were reset by us
 }
 
 // newHTTP2PeerConn returns a connection that has sent its preface. Its user calls read. The
@@ -107,7 +100,7 @@ func newHTTP2PeerConn(t *http2Transport, w wire, secure *certificates.Client, de
 	c := &http2PeerConn{
 		transport: t, wire: w, secure: secure, decoder: http2.NewDecoder(listBytes), maxUnread: listBytes, streams: make(map[uint32]*http2Upstream),
 		block:   fieldBlock{maxBytes: http2PeerBlockBytes, maxFrames: http2PeerContinuations},
-		settled: make(chan struct{}), next: 1, window: http2.InitialWindow, initial: http2.InitialWindow, changed: now, heard: now,
+		settled: make(chan struct{}), next: 1, output: http2.NewOutput(), changed: now, heard: now,
 		lifetime: newLifetime(t.sweeper, shard),
 	}
 	c.onCheck = c.checkLocked
@@ -115,9 +108,9 @@ func newHTTP2PeerConn(t *http2Transport, w wire, secure *certificates.Client, de
 	c.armRead(deadline)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.out = append(c.out, http2.Preface...)
-	c.out = http2.AppendSettings(c.out, http2.Setting{ID: http2.SettingEnablePush}, http2.Setting{ID: http2.SettingMaxHeaderListSize, Value: uint32(listBytes)})
-	c.out = http2.AppendWindowUpdate(c.out, 0, http2PeerWindow-http2.InitialWindow)
+	c.output.Frames = append(c.output.Frames, http2.Preface...)
+	c.output.Frames = http2.AppendSettings(c.output.Frames, http2.Setting{ID: http2.SettingEnablePush}, http2.Setting{ID: http2.SettingMaxHeaderListSize, Value: uint32(listBytes)})
+	c.output.Frames = http2.AppendWindowUpdate(c.output.Frames, 0, http2PeerWindow-http2.InitialWindow)
 	c.flushLocked()
 	return c
 }
@@ -132,7 +125,7 @@ func (c *http2PeerConn) reserve(secure *certificates.Client) bool {
 	}
 	now := c.transport.sweeper.now()
 	switch {
-	case c.err != nil, c.goAway, c.retired, c.lent >= c.limit, c.next > http2LastID, len(c.out) > http2PeerUnsent:
+	case c.err != nil, c.goAway, c.retired, c.lent >= c.limit, c.next > http2LastID, len(c.output.Frames) > http2PeerUnsent:
 		return false
 	case c.pinged != 0 && now-c.pinged > int64(http2PeerSilence):
 		return false
@@ -184,7 +177,7 @@ func (c *http2PeerConn) pingLocked() {
 	}
 	c.pinged = c.transport.sweeper.now()
 	c.pings++
-	c.out = http2.AppendPing(c.out, 0, make([]byte, 8))
+	c.output.Frames = http2.AppendPing(c.output.Frames, 0, make([]byte, 8))
 	c.armRead(c.pinged + int64(http2PeerPingTimeout))
 	c.flushLocked()
 }
@@ -211,7 +204,7 @@ func (c *http2PeerConn) retireLocked() {
 
 // resetLocked resets u, whose exchange ends with err.
 func (c *http2PeerConn) resetLocked(u *http2Upstream, code http2.ErrorCode, err error) {
-	c.out = http2.AppendResetStream(c.out, u.id, code)
+	c.output.Frames = http2.AppendResetStream(c.output.Frames, u.id, code)
 	if c.resets++; c.resets >= http2PeerResets {
 		c.retired = true
 	}

@@ -83,7 +83,7 @@ func (c *http2PeerConn) process(b []byte) (taken int, err *http2.Error) {
 		taken = end
 	}
 	if c.received >= http2Window {
-		c.out = http2.AppendWindowUpdate(c.out, 0, int(c.received))
+		c.output.Frames = http2.AppendWindowUpdate(c.output.Frames, 0, int(c.received))
 		c.received = 0
 	}
 	c.flushLocked()
@@ -111,8 +111,8 @@ func (c *http2PeerConn) frameLocked(frame *http2.FrameHeader, payload []byte) *h
 		return c.settingsLocked(frame, payload)
 	case http2.FramePing:
 		if !frame.Has(http2.FlagAck) {
-			c.out = http2.AppendPing(c.out, http2.FlagAck, payload)
-			return c.answerLocked()
+			c.output.Frames = http2.AppendPing(c.output.Frames, http2.FlagAck, payload)
+			return c.output.CountAnswer()
 		}
 	case http2.FrameGoAway:
 		c.goAwayLocked(binary.BigEndian.Uint32(payload) &^ (1 << 31))
@@ -197,8 +197,8 @@ func (c *http2PeerConn) resetByPeerLocked(id uint32, code http2.ErrorCode) {
 	case code == http2.ProtocolError && !u.final:
 		u.failLocked(errRejected)
 	case u.received:
-		u.sent, u.stopped = true, true // sent: the stream is closed
-		signal(u.waits.writable)
+		u.sent = true // the stream is closed
+		u.endLocked(nil)
 	default:
 		u.failLocked(errClosedEarly)
 	}
@@ -235,41 +235,33 @@ func (c *http2PeerConn) settingsLocked(frame *http2.FrameHeader, payload []byte)
 		case http2.SettingMaxConcurrentStreams:
 			c.limit = int(min(setting.Value, http2PeerStreams))
 		case http2.SettingHeaderTableSize:
-			c.tableSize = c.tableSize || setting.Value < http2.InitialTableBytes
+			c.output.SetTableSize(setting.Value)
 		case http2.SettingInitialWindowSize:
-			change := c.initial.SetInitial(setting.Value)
+			change := c.output.SetInitial(setting.Value)
 			for _, u := range c.streams {
-				if err := u.window.Enlarge(change); err != nil {
+				if err := c.output.Enlarge(&u.sender, change); err != nil {
 					return err
 				}
 			}
 		}
 	}
-	c.out = http2.AppendSettingsAck(c.out)
-	return c.answerLocked()
-}
-
-// answerLocked counts a frame in out that answers one of the peer.
-func (c *http2PeerConn) answerLocked() *http2.Error {
-	if c.control++; c.control > http2PendingControl {
-		return errNotRead
-	}
-	return nil
+	c.output.Frames = http2.AppendSettingsAck(c.output.Frames)
+	return c.output.CountAnswer()
 }
 
 func (c *http2PeerConn) windowUpdateLocked(id uint32, increment http2.Window) *http2.Error {
-	window, u := &c.window, c.streams[id]
+	u := c.streams[id]
+	err := errNoIncrement
 	switch {
 	case id >= c.next:
 		return errStreamID
 	case id > 0 && (u == nil || u.err != nil):
 		return nil
+	case increment == 0:
 	case id > 0:
-		window = &u.window
-	}
-	err := errNoIncrement
-	if increment > 0 {
-		err = window.Enlarge(increment)
+		err = c.output.Enlarge(&u.sender, increment)
+	default:
+		err = c.output.Window.Enlarge(increment)
 	}
 	if err != nil && id > 0 { // an error of the stream: RFC 9113, section 6.9
 		c.resetLocked(u, err.Code, errClosedEarly)

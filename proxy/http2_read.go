@@ -16,7 +16,6 @@ var (
 	errTooMuchData   = &http2.Error{Code: http2.FlowControlError, Reason: "DATA exceeds its window"}
 	errNoIncrement   = &http2.Error{Code: http2.ProtocolError, Reason: "WINDOW_UPDATE of 0"}
 	errFlood         = &http2.Error{Code: http2.EnhanceYourCalm, Reason: "too many frames beside requests"}
-	errNotRead       = &http2.Error{Code: http2.EnhanceYourCalm, Reason: "answers to control frames are not read"}
 	errResets        = &http2.Error{Code: http2.EnhanceYourCalm, Reason: "too many streams end early"}
 )
 
@@ -115,7 +114,7 @@ func (h *http2Conn) process() bool {
 	if h.start > 0 {
 		h.end, h.start = copy(h.in.bytes, h.in.bytes[h.start:h.end]), 0
 	}
-	h.fillLocked()
+	h.output.Fill()
 	h.flushLocked()
 	return h.failure == nil && !h.broken
 }

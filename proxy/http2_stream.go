@@ -39,7 +39,7 @@ type http2Stream struct {
 	aborted  bool  // by the client or by its fault, or the connection has failed
 	canceled bool  // aborted by the client
 	received bool  // the whole request has arrived
-	sent     bool  // the whole response is in conn.out
+	sent     bool  // the whole response is in conn.output
 	answered bool  // a final response has begun
 
 	// The body of the request.
@@ -52,17 +52,9 @@ type http2Stream struct {
 	taken    int64     // bytes that were read since limit was set
 
 	// What is being sent.
-	next          *http2Stream // in conn.queue
-	queued        bool
-	sending       bool   // send has not finished
-	moved         bool   // since send last checked
-	movedBefore   int64  // conn.moved when the write timeout was last set
-	head          []byte // frames before the data
-	data          []byte
-	endsWithData  bool
-	trailerFrames []byte       // after the data
-	ends          bool         // the response ends
-	window        http2.Window // bytes of data that the client accepts
+	sender      http2.Sender
+	moved       bool  // since send last checked
+	movedBefore int64 // conn.moved when the write timeout was last set
 }
 
 var streamExchanges = sync.Pool{New: func() any { return new(httpExchange) }}
@@ -110,7 +102,7 @@ func (s *http2Stream) prepare(id uint32) {
 	s.aborted, s.canceled, s.received, s.sent, s.answered = false, false, false, false, false
 	s.trailer, s.expected = nil, -1
 	s.granted, s.limit, s.owed, s.taken = http2.InitialWindow, http2.InitialWindow, 0, 0
-	s.window = s.conn.initial
+	s.conn.output.Open(&s.sender, s, id)
 	s.delayed, s.refused, s.connect = false, nil, false
 	s.gone.Store(false)
 	s.exchange = streamExchanges.Get().(*httpExchange)
@@ -290,7 +282,7 @@ func (s *http2Stream) grantLocked(n int) {
 		s.owed += larger - s.limit
 		s.limit, s.taken = larger, 0
 	}
-	h.out = http2.AppendWindowUpdate(h.out, s.id, int(s.owed))
+	h.output.Frames = http2.AppendWindowUpdate(h.output.Frames, s.id, int(s.owed))
 	s.granted += s.owed
 	s.owed = 0
 	h.flushLocked()
@@ -301,14 +293,14 @@ func (h *http2Conn) grantLocked(n int) {
 	if h.owed += int64(n); h.owed < http2Window/2 {
 		return
 	}
-	h.out = http2.AppendWindowUpdate(h.out, 0, int(h.owed))
+	h.output.Frames = http2.AppendWindowUpdate(h.output.Frames, 0, int(h.owed))
 	h.received += h.owed
 	h.owed = 0
 	h.flushLocked()
 }
 
 // send sends the frames of head, data, and the frames of trailer. ends: the response
-// ends with them. It waits until all are in conn.out.
+// ends with them. It waits until all are in conn.output.
 func (s *http2Stream) send(head, data, trailer []byte, ends bool) error {
 	h := s.conn
 	h.mu.Lock()
@@ -316,14 +308,12 @@ func (s *http2Stream) send(head, data, trailer []byte, ends bool) error {
 	if s.aborted {
 		return errStreamAborted
 	}
-	s.head, s.data, s.trailerFrames, s.ends = head, data, trailer, ends
-	s.endsWithData = ends && len(trailer) == 0 && (len(data) > 0 || len(head) == 0)
-	s.sending, s.moved = true, true
+	s.moved = true
 	s.answered = s.answered || len(head) > 0 && !s.exchange.response.Interim()
-	h.queue.push(s)
-	h.fillLocked()
+	h.output.Send(&s.sender, head, data, trailer, ends)
+	h.output.Fill()
 	h.flushLocked()
-	for s.sending && !s.aborted {
+	for s.sender.IsSending() && !s.aborted {
 		if s.moved || s.isInTurnLocked() {
 			if s.inTunnel != nil {
 				s.inTunnel.touch()
@@ -337,7 +327,7 @@ func (s *http2Stream) send(head, data, trailer []byte, ends bool) error {
 		due := s.waits.writeDue.Load() && s.writeExpired(s.server.sweeper)
 		h.mu.Lock()
 		switch {
-		case !due || !s.sending:
+		case !due || !s.sender.IsSending():
 		case s.interrupted.Load():
 			h.resetLocked(s, http2.Cancel)
 		case s.moved || s.isInTurnLocked():
@@ -348,17 +338,18 @@ func (s *http2Stream) send(head, data, trailer []byte, ends bool) error {
 		}
 	}
 	s.writeDeadline.Store(0)
-	if s.sending = false; !s.aborted {
+	if !s.aborted {
 		return nil
 	}
-	h.queue.remove(s)
-	s.head, s.data, s.trailerFrames = nil, nil, nil // they belong to the exchange
+	h.output.Drop(&s.sender) // it belongs to the exchange
 	return errStreamAborted
 }
 
 // isInTurnLocked reports whether the stream waits for its turn only: the client has taken
 // bytes of others since the write timeout was set.
-func (s *http2Stream) isInTurnLocked() bool { return s.queued && s.conn.moved != s.movedBefore }
+func (s *http2Stream) isInTurnLocked() bool {
+	return s.sender.IsQueued() && s.conn.moved != s.movedBefore
+}
 
 // abortLocked ends all waits of the stream.
 func (s *http2Stream) abortLocked() {
@@ -366,6 +357,7 @@ func (s *http2Stream) abortLocked() {
 		return
 	}
 	s.aborted = true
+	s.conn.output.Halt(&s.sender)
 	if !s.options.KeepForGoneClients {
 		s.gone.Store(true)
 	}
@@ -401,7 +393,7 @@ func (h *http2Conn) resetLocked(s *http2Stream, code http2.ErrorCode) {
 		h.noteCanceledLocked(s.id)
 	}
 	h.conn.server.http2.resetsSent.Add(1)
-	h.out = http2.AppendResetStream(h.out, s.id, code)
+	h.output.Frames = http2.AppendResetStream(h.output.Frames, s.id, code)
 	s.abortLocked()
 	h.flushLocked()
 }

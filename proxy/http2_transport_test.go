@@ -189,7 +189,7 @@ func TestHTTP2TransportCloseWaits(t *testing.T) {
 			c = all[0]
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			return c.flushing && c.writeDeadline.Load() != 0 && len(c.queue) > 0
+			return c.flushing && c.writeDeadline.Load() != 0 && c.hasQueuedLocked()
 		}
 		return false
 	})
@@ -249,7 +249,7 @@ func TestUnsentRequestIsSentAgain(t *testing.T) {
 		})
 	}
 	opened("the connection is full", func(c *http2PeerConn) bool {
-		return c.flushing && c.writeDeadline.Load() != 0 && len(c.queue) > 0
+		return c.flushing && c.writeDeadline.Load() != 0 && c.hasQueuedLocked()
 	})
 	small := p.dial()
 	io.WriteString(small, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
@@ -287,13 +287,13 @@ func TestNoDataAfterReset(t *testing.T) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			for _, u := range c.streams {
-				if !u.sending {
+				if !u.sender.IsSending() {
 					return false
 				}
-				before := len(c.out)
+				before := len(c.output.Frames)
 				u.failLocked(http2ResponseError)
-				u.window = 100
-				if c.fillLocked(); len(c.out) > before {
+				c.output.Enlarge(&u.sender, 100)
+				if c.output.Fill(); len(c.output.Frames) > before {
 					t.Error("DATA on a failed stream")
 				}
 				return true
@@ -335,6 +335,16 @@ func TestHTTP2ConnectionIsLost(t *testing.T) {
 	p.setPeers(lossy, good.address)
 	lost.Close()
 	wg.Wait()
+}
+
+// hasQueuedLocked reports whether a stream waits for room, or for the window of the connection.
+func (c *http2PeerConn) hasQueuedLocked() bool {
+	for _, u := range c.streams {
+		if u.sender.IsQueued() {
+			return true
+		}
+	}
+	return false
 }
 
 // unreadPeerConn returns a connection that is ready, and the peer's end of it. Nothing reads it.

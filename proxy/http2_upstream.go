@@ -37,18 +37,14 @@ type http2Upstream struct {
 	err      error  // the stream has failed
 	received bool   // the whole response has arrived
 	stopped  bool   // the peer does not need the rest of the request
-	sent     bool   // the whole request is in conn.out
+	sent     bool   // the whole request is in conn.output
 	final    bool   // the head of the final response has arrived
 	heads    []byte // of responses, as text, not yet read
 	body     byteQueue
 	trailer  []byte
-	granted  int          // bytes that the peer may send
-	owed     int          // bytes that were read and not granted again
-	window   http2.Window // bytes of the body that the peer accepts
-	data     []byte       // to send
-	tail     []byte       // frames after data
-	ends     bool         // the request ends with data and tail
-	sending  bool         // data or tail is not yet in conn.out
+	granted  int // bytes that the peer may send
+	owed     int // bytes that were read and not granted again
+	sender   http2.Sender
 }
 
 func newHTTP2Upstream(c *http2PeerConn, r requirements) *http2Upstream {
@@ -93,18 +89,14 @@ func (u *http2Upstream) open(b *buffers, body, trailer []byte, whole bool) error
 	u.id, u.opened = c.next, c.transport.sweeper.now()
 	c.next += 2
 	c.streams[u.id] = u
-	u.window, u.granted = c.initial, http2.InitialWindow
-	start := len(c.out)
-	c.out = u.appendFields(c.out, b.out)
+	c.output.Open(&u.sender, u, u.id)
+	u.granted = http2.InitialWindow
+	start := len(c.output.Frames)
+	c.output.Frames = u.appendFields(c.output.Frames, b.out)
 	u.sent = whole && len(body)+len(trailer) == 0
-	c.out = http2.EndFieldBlock(c.out, start, u.id, u.sent)
-	if c.tableSize {
-		frames := bytes.Clone(c.out[start:])
-		c.out = appendBlock(c.out[:start], frames, &c.tableSize)
-	}
+	c.output.EndBlock(start, u.id, u.sent)
 	if whole && !u.sent {
-		u.data, u.tail, u.ends = body, appendTrailerFrames(nil, trailer, u.id), true
-		c.queueLocked(u)
+		c.output.Send(&u.sender, nil, body, appendTrailerFrames(nil, trailer, u.id), true)
 	}
 	c.flushLocked()
 	return nil
@@ -163,15 +155,16 @@ func (u *http2Upstream) writeBody(_ *buffers, p piece) error {
 	if u.isClosed() {
 		return errClosedEarly
 	}
-	u.data, u.tail, u.ends = p.text, nil, p.last
+	var trailer []byte
 	if p.last {
-		u.tail = appendTrailerFrames(nil, p.trailer, u.id)
+		trailer = appendTrailerFrames(nil, p.trailer, u.id)
 	}
-	c.queueLocked(u)
-	left := len(u.data) + 1
-	for u.sending && !u.isClosed() {
-		if len(u.data) < left || u.blocked.writeDeadline.Load() != 0 {
-			left = len(u.data)
+	left := len(p.text) + 1
+	c.output.Send(&u.sender, nil, p.text, trailer, p.last)
+	c.flushLocked()
+	for u.sender.IsSending() && !u.isClosed() {
+		if u.sender.Left() < left || u.blocked.writeDeadline.Load() != 0 {
+			left = u.sender.Left()
 			u.armWrite(c.transport.sweeper.now() + int64(u.pause))
 		}
 		c.flushLocked()
@@ -179,16 +172,16 @@ func (u *http2Upstream) writeBody(_ *buffers, p piece) error {
 		<-u.waits.writable
 		expired := u.waits.writeDue.Load() && u.writeExpired(c.transport.sweeper)
 		c.mu.Lock()
-		if expired && u.sending && (len(u.data) == left || u.interrupted.Load()) {
-			u.dropDataLocked()
+		if expired && u.sender.IsSending() && (u.sender.Left() == left || u.interrupted.Load()) {
+			c.output.Drop(&u.sender)
 			u.writeDeadline.Store(0)
 			return os.ErrDeadlineExceeded
 		}
 	}
 	u.writeDeadline.Store(0)
 	c.flushLocked()
-	if u.sending {
-		u.dropDataLocked()
+	if u.sender.IsSending() {
+		c.output.Drop(&u.sender)
 		return errClosedEarly
 	}
 	return nil
@@ -197,12 +190,6 @@ func (u *http2Upstream) writeBody(_ *buffers, p piece) error {
 // isClosed reports whether the peer gets no more of the request: the stream has failed, or
 // the exchange has ended. conn.mu is held.
 func (u *http2Upstream) isClosed() bool { return u.err != nil || u.stopped }
-
-// dropDataLocked forgets the unsent part of the body, which belongs to the exchange.
-func (u *http2Upstream) dropDataLocked() {
-	u.data, u.tail, u.sending = nil, nil, false
-	u.conn.dequeueLocked(u)
-}
 
 // await implements upstream.
 func (u *http2Upstream) await(b *buffers, w until) error {
@@ -367,7 +354,7 @@ func (u *http2Upstream) grantLocked(n int) {
 		return
 	}
 	c := u.conn
-	c.out = http2.AppendWindowUpdate(c.out, u.id, u.owed)
+	c.output.Frames = http2.AppendWindowUpdate(c.output.Frames, u.id, u.owed)
 	u.granted += u.owed
 	u.owed = 0
 	c.flushLocked()
@@ -392,9 +379,7 @@ func (u *http2Upstream) finish(bool) {
 	u.remove()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if u.sending {
-		u.dropDataLocked()
-	}
+	c.output.Drop(&u.sender) // it belongs to the exchange
 	u.body.drop()
 	if u.id != 0 {
 		delete(c.streams, u.id)
@@ -426,6 +411,7 @@ func (u *http2Upstream) endLocked(err error) {
 		u.err = err
 	}
 	u.stopped = true
+	u.conn.output.Halt(&u.sender)
 	signal(u.waits.readable)
 	signal(u.waits.writable)
 }

@@ -122,7 +122,7 @@ func (s *http2Stream) fail() {
 func (h *http2Conn) fail() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.broken, h.out = true, nil
+	h.broken, h.output.Frames = true, nil
 	h.wakeReader()
 	for _, s := range h.streams {
 		contained(panics.Stream, s.abortLocked)

@@ -257,7 +257,7 @@ func TestPanicUnderMutexEndsConnection(t *testing.T) {
 		"reader": func(_ *http2Conn, c *frameClient) { c.WritePing(false, [8]byte{}) },
 		"stream": func(*http2Conn, *frameClient) { go answerBoth() },
 		"sender": func(h *http2Conn, _ *frameClient) {
-			h.out = http2.AppendPing(h.out, 0, goAwayPing)
+			h.output.Frames = http2.AppendPing(h.output.Frames, 0, goAwayPing)
 			h.flushLocked()
 		},
 	} {
@@ -277,7 +277,7 @@ func TestPanicUnderMutexEndsConnection(t *testing.T) {
 				if h.flushing {
 					return false
 				}
-				h.queue.push(new(http2Stream)) // without what tells its goroutine that it was sent
+				h.output.Send(new(http2.Sender), nil, nil, nil, true) // without an owner
 				use(h, c)
 				return true
 			})
