@@ -38,7 +38,7 @@ var soakClients = []struct {
 
 // soakPatience is what a client waits for an answer: so long that only what
 // hangs fails by it.
-const soakPatience = time.Minute
+const soakPatience = patience
 
 func (s *soaker) dial() (*net.TCPConn, bool) {
 	conn, err := net.Dial("tcp", s.address)

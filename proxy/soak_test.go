@@ -154,7 +154,7 @@ func soak(t *testing.T, duration time.Duration) {
 	clients.Go(s.reloadTables)
 	clients.Wait()
 
-	shutdown, cancelShutdown := context.WithTimeout(context.Background(), time.Minute)
+	shutdown, cancelShutdown := context.WithTimeout(context.Background(), soakPatience)
 	defer cancelShutdown()
 	if err := s.server.Shutdown(shutdown, 0); err != nil {
 		t.Errorf("shutdown: %v", err)

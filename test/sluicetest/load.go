@@ -25,7 +25,7 @@ type Load struct {
 }
 
 // patience is the timeout of a request, far above its usual duration.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // Count contains the counters of a load.
 type Count struct {
