@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/config"
+	"sluice/orders"
 )
 
 // Revision is an applied configuration.
@@ -192,11 +193,7 @@ func (h *handler) revision(w http.ResponseWriter, number string) (config.Revisio
 	return revision, true
 }
 
-// ErrTakeover is the error of an order that this process must not take: a new process starts, and
-// would not know of it. The answer is 503.
-var ErrTakeover = errors.New("a new process of sluice starts: give the order again in a moment")
-
-// Errors of Options.RollBack, beside ErrTakeover.
+// Errors of Options.RollBack, beside orders.ErrTakeover, whose answer is 503.
 var (
 	ErrNoRevision = errors.New("no revision")
 	ErrNoHistory  = errors.New("config.history is not set: a rollback would not outlive the process")
@@ -223,7 +220,7 @@ func (h *handler) rollback(w http.ResponseWriter, r *http.Request) {
 	}
 	revision, err := h.RollBack(r.Context(), number, strings.Trim(strings.TrimSpace(match), `"`), why)
 	switch {
-	case errors.Is(err, ErrTakeover):
+	case errors.Is(err, orders.ErrTakeover):
 		refuseOrder(w, err)
 		return
 	case err != nil:

@@ -145,7 +145,7 @@ func (h *handler) end(w http.ResponseWriter, r *http.Request, kind orders.Kind) 
 
 func refuseOrder(w http.ResponseWriter, err error) {
 	switch {
-	case errors.Is(err, orders.ErrPaused), errors.Is(err, ErrTakeover):
+	case errors.Is(err, orders.ErrTakeover):
 		w.Header().Set("Retry-After", "5")
 		writeError(w, http.StatusServiceUnavailable, err.Error())
 	case errors.Is(err, orders.ErrTooMany):

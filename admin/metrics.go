@@ -18,6 +18,7 @@ import (
 	"sluice/discovery"
 	"sluice/healthcheck"
 	"sluice/metrics"
+	"sluice/orders"
 	"sluice/panics"
 )
 
@@ -322,7 +323,7 @@ func (c *collector) routes(e emitter) {
 func (c *collector) splits(e emitter) {
 	for _, s := range c.h.Splits() {
 		e.gauge(splitShare, s.Share, s.Service, s.Group)
-		for _, by := range []string{ByJudge, ByOperator} {
+		for _, by := range []string{orders.ByJudge, orders.ByOperator} {
 			e.gauge(splitGiven, number(s.Given != nil && s.Given.By == by), s.Service, s.Group, by)
 		}
 		if s.Judge != nil {

@@ -140,7 +140,7 @@ func busy(t *testing.T) (Options, *balancer.Pool) {
 		Snapshot: func() saved.Status { return saved.Status{Written: time.Unix(800, 0), Errors: 4} },
 		Splits: func() []SplitState {
 			return []SplitState{
-				{Service: "star", Group: "canary", Share: 0.25, Given: &GivenShare{By: ByJudge}, Judge: &JudgeState{Evidence: 72, SlowEvidence: 73}},
+				{Service: "star", Group: "canary", Share: 0.25, Given: &orders.Share{By: orders.ByJudge}, Judge: &JudgeState{Evidence: 72, SlowEvidence: 73}},
 				{Service: "moon", Group: "new", Share: 0.5},
 			}
 		},

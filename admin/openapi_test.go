@@ -97,6 +97,7 @@ func TestOpenAPIHasEveryMember(t *testing.T) {
 	d := document(t)
 	types := openapitest.Types{Document: d, Names: map[reflect.Type]string{
 		reflect.TypeFor[orders.Listed]():      "ListedOrder",
+		reflect.TypeFor[orders.Share]():       "GivenShare",
 		reflect.TypeFor[sharedkeys.Invalid](): "InvalidOrder",
 		reflect.TypeFor[fleet.Service]():      "ReplicaService",
 		reflect.TypeFor[fleet.Group]():        "ReplicaGroup",

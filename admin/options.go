@@ -119,7 +119,7 @@ type Options struct {
 	OrderShare func(ShareOrder) error
 
 	// Orders are what operators have ordered about peers.
-	Orders *orders.Store
+	Orders *orders.Peers
 	// TurnReady makes sluice not ready, or ready again, by an operator's order.
 	TurnReady func(off bool, why, by string) error
 	// LogLevel returns the level of the log.

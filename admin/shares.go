@@ -6,34 +6,19 @@ import (
 	"net/http"
 	"strconv"
 	"time"
-)
 
-// Values of GivenShare.By.
-const (
-	ByJudge    = "judge"
-	ByOperator = "operator"
+	"sluice/orders"
 )
-
-// GivenShare is a share that is used in place of the configuration's.
-type GivenShare struct {
-	Group      string    `json:"group"`
-	Share      float64   `json:"share"`
-	Configured float64   `json:"configured"`
-	By         string    `json:"by"` // judge or operator
-	Why        string    `json:"why,omitempty"`
-	Since      time.Time `json:"since"`
-	Replica    string    `json:"replica,omitempty"` // whose judge, or where the operator was
-}
 
 // SplitState is an element of /api/shares: the split of a service with the share of one group.
 type SplitState struct {
-	Service    string       `json:"service"`
-	Group      string       `json:"group"`
-	Share      float64      `json:"share"`            // in use
-	Configured float64      `json:"configured"`       // in the configuration
-	Given      *GivenShare  `json:"given,omitempty"`  // absent: the share is that of the configuration
-	Judge      *JudgeState  `json:"judge,omitempty"`  // absent: the service has no judge
-	Shared     *SharedState `json:"shared,omitempty"` // absent: each replica is on its own
+	Service    string        `json:"service"`
+	Group      string        `json:"group"`
+	Share      float64       `json:"share"`            // in use
+	Configured float64       `json:"configured"`       // in the configuration
+	Given      *orders.Share `json:"given,omitempty"`  // absent: the share is that of the configuration
+	Judge      *JudgeState   `json:"judge,omitempty"`  // absent: the service has no judge
+	Shared     *SharedState  `json:"shared,omitempty"` // absent: each replica is on its own
 }
 
 // JudgeState is what a judge has found in the present release.
@@ -111,7 +96,7 @@ func (h *handler) orderShare(w http.ResponseWriter, r *http.Request, o ShareOrde
 		return
 	}
 	switch err := h.OrderShare(o); {
-	case errors.Is(err, ErrTakeover):
+	case errors.Is(err, orders.ErrTakeover):
 		refuseOrder(w, err)
 		return
 	case err != nil:

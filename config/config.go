@@ -79,6 +79,8 @@ type Admin struct {
 	// Orders is the file with operators' orders about peers, which so survive a restart. Empty:
 	// none.
 	Orders string `key:"orders" format:"file"`
+	// Shares is the file with given shares of splits, which so survive a restart. Empty: none.
+	Shares string `key:"shares" format:"file"`
 }
 
 // AdminTLS configures TLS of the admin API. Its files are in PEM format: the certificate

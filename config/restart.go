@@ -11,6 +11,7 @@ var restarts = []struct{ key, why string }{
 	{"admin.address", "it identifies a replica, in Consul and for other replicas"},
 	{"admin.tls", "other replicas and Consul ask by HTTP or HTTPS as it was registered; a change of the files takes effect without a restart"},
 	{"admin.orders", "the file is read at the start"},
+	{"admin.shares", "the file is read at the start"},
 	{"config.history", "the file is read at the start"},
 	{"discovery.snapshot", "the file is read at the start"},
 	{"discovery.snapshot_max_age", "the file is read at the start"},

@@ -91,12 +91,7 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) (err error) {
 		}
 	}
 	g.configured.Store(merged)
-	ended := g.shares.applied(merged, time.Now())
-	for service := range ended {
-		delete(g.recorded, service) // the configuration's revision says it
-	}
-	g.sharing.retract(ended)
-	g.sharing.reconsider()
+	g.shares.applied(merged, time.Now())
 	g.tags.applied(claim.NewReader(c), profiles)
 	return nil
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"sluice/acme"
-	"sluice/admin"
 	"sluice/admin/series"
 	"sluice/certificates"
 	"sluice/config"
@@ -94,9 +93,8 @@ type Gateway struct {
 	configured atomic.Pointer[config.Config]
 	finder     *finder
 	shares     *shares
-	recorded   map[string]admin.GivenShare // those of shares that the history has; of the goroutine that applies configurations
-	sharing    *sharing                    // nil: each replica judges on its own
-	orders     *orders.Store
+	recorded   map[string]orders.Share // those of shares that the history has; of the goroutine that applies configurations
+	orders     *orders.Peers
 	tags       *tags
 
 	accessLog    atomic.Pointer[accesslog.Logger]
@@ -230,7 +228,7 @@ func New(o Options) (_ *Gateway, err error) {
 		Events:   g.events,
 	})
 	g.finder = newFinder(g)
-	g.shares = newShares(g.events)
+	g.shares = g.newShares(c)
 	g.orders = g.newOrders(c)
 	g.tags = newTags(g.finder.poke)
 	g.series = series.NewRecorder(g.services.pools)
@@ -251,8 +249,6 @@ func New(o Options) (_ *Gateway, err error) {
 	g.own(!g.takingOver)
 	g.adopt()
 	g.registrar = g.newRegistrar()
-	g.sharing = g.newSharing(c.Consul.Shares)
-	g.sharing.inherit(g.handed.SharedShares)
 	g.recordFirst()
 	g.warnOfSockets()
 	return g, nil
@@ -292,7 +288,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	running.Go(func() {
 		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.recheckAddresses(background) })
 	})
-	g.sharing.resume()
+	g.shares.store.Resume()
 	g.orders.Resume()
 	running.Go(func() {
 		panics.Repeat(background.Done(), panics.Task, time.Second, func() { g.judge(background) })
@@ -328,7 +324,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 			begin := time.Now()
 			g.awaitDocuments(background, g.waits.start)
 			g.awaitCatalog(background, g.waits.start-time.Since(begin))
-			g.sharing.await(background, g.waits.start-time.Since(begin))
+			g.shares.store.AwaitFirst(background, g.waits.start-time.Since(begin))
 			g.orders.AwaitFirst(background, g.waits.start-time.Since(begin))
 			g.awaitFirst(background, g.services.all(), g.waits.start-time.Since(begin))
 			g.awaitKnown(background, g.waits.warm)
@@ -429,7 +425,7 @@ func (g *Gateway) release(ctx context.Context) {
 	}
 	g.acme.retain(nil)
 	g.kvCertificates.retain(nil)
-	g.sharing.pause()
+	g.shares.store.Pause()
 	g.orders.Pause()
 	g.consul.Close()
 	if err := g.accessLog.Load().Close(); err != nil {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"sluice/acme"
-	"sluice/admin"
 	"sluice/admin/series"
 	"sluice/certificates"
 	"sluice/config"
@@ -32,9 +31,9 @@ type handed struct {
 	Services map[string]handedService `json:"services"`
 	Catalog  *handedCatalog           `json:"catalog,omitempty"`
 
-	Shares       map[string]admin.GivenShare `json:"shares,omitempty"`        // by service
-	SharedShares *sharedShares               `json:"shared_shares,omitempty"` // nil: without Consul
-	Orders       *orders.State               `json:"orders,omitempty"`        // nil: those of handedService
+	Orders      *orders.State[orders.Order] `json:"orders,omitempty"`       // nil: those of handedService
+	GivenShares *orders.State[orders.Share] `json:"given_shares,omitempty"` // nil: Shares
+	Shares      map[string]orders.Share     `json:"shares,omitempty"`       // in the form of earlier versions, by service
 
 	ByOperator byOperator `json:"by_operator,omitzero"`
 
@@ -97,7 +96,8 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 		g.consul.Reduce(abandoned)
 		g.discovery.Resume()
 		g.kvCertificates.resume()
-		g.sharing.resume()
+		g.shares.store.Resume()
+		g.orders.Resume()
 		g.documents.resume()
 		g.Reload()
 	}
@@ -120,7 +120,6 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 	if err != nil {
 		once.Do(resume)
 		g.own(true)
-		g.orders.Resume()
 		g.log.Error().Err(err).Msg("the new process does not serve: this one continues")
 		return
 	}
@@ -133,6 +132,11 @@ func (g *Gateway) ReplaceBy(replace func(give func(io.Writer) error) error) {
 func (g *Gateway) own(owns bool) {
 	g.owner.set(owns)
 	g.history.Own(owns)
+	if owns {
+		g.orders.Refresh()
+		g.shares.store.Refresh()
+		g.shares.announce() // what the configuration has ended is ended now
+	}
 	if owns && g.snapshot != nil {
 		g.snapshot.Changed()
 	}
@@ -143,7 +147,7 @@ func (g *Gateway) own(owns bool) {
 func (g *Gateway) pauseConsul() (abandoned int) {
 	return g.consul.Release(func() {
 		g.kvCertificates.pause()
-		g.sharing.pause()
+		g.shares.store.Pause()
 		g.orders.Pause()
 		g.documents.pause()
 		g.discovery.Pause()
@@ -152,9 +156,9 @@ func (g *Gateway) pauseConsul() (abandoned int) {
 
 // state returns the state for a new process.
 func (g *Gateway) state(abandoned int) handed {
-	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), History: &g.history, KVCertificates: g.kvCertificates.handed(), ACMECertificates: g.acme.handed(), Shares: g.shares.all(), SharedShares: g.sharing.handed()}
-	standing := g.orders.State()
-	h.Orders, h.ByOperator = &standing, g.ordered()
+	h := handed{Version: handedVersion, Services: make(map[string]handedService), Short: abandoned + g.consul.Reduction(), TicketKeys: g.tickets.all(), History: &g.history, KVCertificates: g.kvCertificates.handed(), ACMECertificates: g.acme.handed()}
+	standing, given := g.orders.State(), g.shares.store.State()
+	h.Orders, h.GivenShares, h.Shares, h.ByOperator = &standing, &given, g.shares.all(), g.ordered()
 	h.RouteHolders = g.tags.last().Holders
 	h.RegisteredAs = g.registrar.Owner()
 	h.Events, _ = g.events.Read(events.Filter{}, events.ID{})
@@ -206,9 +210,8 @@ func (g *Gateway) expectServices() *config.Config {
 	g.tellStarted()
 	g.setOrdered(func(o *byOperator) { *o = g.handed.ByOperator })
 	g.adoptOrders()
-	g.shares.inherit(g.handed.Shares)
+	g.adoptShares()
 	g.tags.inherit(g.handed.RouteHolders)
-	g.recorded = g.shares.all()
 	g.adoptHistory()
 	c := g.first.built.Config
 	if g.snapshot != nil {

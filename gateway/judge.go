@@ -11,6 +11,7 @@ import (
 	"sluice/config"
 	"sluice/events"
 	"sluice/judge"
+	"sluice/orders"
 )
 
 const (
@@ -82,23 +83,35 @@ func (g *Gateway) look(t *trial, now time.Time) {
 	}
 	given, _ := g.shares.of(t.service.name)
 	share := s.Split.Shares()[0].Size
-	if given.By == admin.ByJudge && given.Share == 0 && share > 0 {
+	if given.By == orders.ByJudge && given.Share == 0 && share > 0 {
 		return // the rollback is not applied yet
 	}
-	may := s.Judge.Act == "rollback" && given.By != admin.ByOperator
-	d := t.look(share, g.sharing.judges(), may, now)
+	may := s.Judge.Act == "rollback" && given.By != orders.ByOperator
+	d := t.look(share, g.shares.judges.state().Judges, may, now)
 	acts := may && (d.Verdict == judge.Advance || d.Verdict == judge.Rollback)
 	switch {
 	case d.Verdict == judge.Continue:
 		return
-	case d.Verdict == judge.Advance && (!acts || given.Share == d.Share || !g.sharing.leads()):
+	case d.Verdict == judge.Advance && (!acts || given.Share == d.Share || !g.shares.judges.leads()):
 		return // up to others, or not applied yet
 	}
-	order, ok := g.newShare(t.service.name, d.Share, admin.ByJudge, d.Reason)
-	proposes := acts && d.Verdict == judge.Advance && g.sharing != nil
-	if !ok || proposes && !g.sharing.propose(t.service.name, order) {
-		return // the configuration has just changed, or the other replicas have not agreed to the last proposal
+	order, ok := g.newShare(t.service.name, d.Share, orders.ByJudge, d.Reason)
+	tell := func() { g.tellVerdict(t, d, acts) }
+	switch {
+	case !ok: // the configuration has just changed
+	case !acts:
+		tell()
+	case d.Verdict == judge.Advance && g.shares.store.Shares():
+		if g.shares.propose(order) { // else the other replicas have not agreed to the last proposal
+			tell()
+		}
+	case g.shares.judged(order, tell) == nil && d.Verdict == judge.Rollback: // else an operator has set it, or a new process starts
+		t.end()
 	}
+}
+
+// tellVerdict says a verdict in the log and in the feed.
+func (g *Gateway) tellVerdict(t *trial, d judge.Decision, acts bool) {
 	event, level := g.log.Info(), events.Info
 	if d.Verdict == judge.Rollback {
 		event, level = g.log.Warn(), events.Warning
@@ -107,35 +120,27 @@ func (g *Gateway) look(t *trial, now time.Time) {
 		Bool("acts", acts).Str("why", d.Reason).Msg("judge of a split")
 	g.events.Add(events.Event{Kind: events.KindShareVerdict, Level: level, Service: t.service.name,
 		Text: fmt.Sprintf("The judge of the group %s says %s%s", t.group, d.Verdict, because(d.Reason))})
-	if acts && !proposes && g.shares.judged(t.service.name, order) {
-		g.sharing.publish(t.service.name, order, true)
-		if d.Verdict == judge.Rollback {
-			t.end()
-		}
-	}
 }
 
 // newShare returns a given share of a service, if its split has the share of one group.
-func (g *Gateway) newShare(service string, share float64, by, why string) (given admin.GivenShare, ok bool) {
+func (g *Gateway) newShare(service string, share float64, by, why string) (given orders.Share, ok bool) {
 	own := g.configuredSplit(service).Shares()
 	if len(own) != 1 {
 		return given, false
 	}
-	return admin.GivenShare{
-		Group: own[0].Group, Share: share, Configured: own[0].Size, By: by, Why: why,
+	return orders.Share{
+		Service: service, Group: own[0].Group, Share: share, Configured: own[0].Size, By: by, Why: why,
 		Since: time.Now().UTC().Truncate(time.Millisecond), Replica: g.replicaName(),
 	}, true
 }
 
 // configuredSplit returns the split of a service in the configuration, without given shares.
 func (g *Gateway) configuredSplit(service string) config.Split {
-	return g.configured.Load().Services[service].Split
-}
-
-// splitSince returns when the split of a service became that of the configuration. It reports false
-// while a source has not answered: the service may have another one then.
-func (g *Gateway) splitSince(service string) (time.Time, bool) {
-	return g.shares.since(service), closed(g.settled) && closed(g.finder.applied)
+	c := g.configured.Load()
+	if c == nil {
+		return nil // before the first one
+	}
+	return c.Services[service].Split
 }
 
 // splitStates returns the state of every split of a service with one group, for the admin API.
@@ -161,9 +166,9 @@ func (g *Gateway) splitStates() []admin.SplitState {
 		}
 		if t := trials[service.name]; t != nil {
 			s.Judge = t.state()
-			s.Judge.Paused = order.By == admin.ByOperator
+			s.Judge.Paused = order.By == orders.ByOperator
 		}
-		s.Shared = g.sharing.state(service.name)
+		s.Shared = g.shares.state(service.name)
 		states = append(states, s)
 	}
 	return states
@@ -171,10 +176,6 @@ func (g *Gateway) splitStates() []admin.SplitState {
 
 // orderShare carries out an operator's order about the split of a service.
 func (g *Gateway) orderShare(o admin.ShareOrder) error {
-	return g.owner.order(func() error { return g.changeShare(o) })
-}
-
-func (g *Gateway) changeShare(o admin.ShareOrder) error {
 	s := g.effective.Load().Services[o.Service]
 	all := s.Split.Shares()
 	given, isGiven := g.shares.of(o.Service)
@@ -187,15 +188,13 @@ func (g *Gateway) changeShare(o admin.ShareOrder) error {
 		if !isGiven {
 			return admin.ErrNotGiven
 		}
-		g.shares.release(o.Service)
-		g.sharing.withdraw(o.Service)
-		return nil
+		return g.shares.release(o.Service)
 	case o.Verb != admin.ShareSet && s.Judge == nil:
 		return admin.ErrNoJudge
-	case o.Verb == admin.ShareResume && given.By != admin.ByOperator:
+	case o.Verb == admin.ShareResume && given.By != orders.ByOperator:
 		return admin.ErrNotPaused
 	}
-	order, ok := g.newShare(o.Service, all[0].Size, admin.ByOperator, o.Why)
+	order, ok := g.newShare(o.Service, all[0].Size, orders.ByOperator, o.Why)
 	if !ok {
 		return admin.ErrNoSplit
 	}
@@ -207,9 +206,7 @@ func (g *Gateway) changeShare(o admin.ShareOrder) error {
 			order.Share = given.Share // it may not be applied yet
 		}
 	case admin.ShareResume:
-		order.Share, order.By, order.Why = given.Share, admin.ByJudge, cmp.Or(o.Why, "resumed by an operator")
+		order.Share, order.By, order.Why = given.Share, orders.ByJudge, cmp.Or(o.Why, "resumed by an operator")
 	}
-	g.shares.give(o.Service, order)
-	g.sharing.publish(o.Service, order, false)
-	return nil
+	return g.shares.give(order)
 }

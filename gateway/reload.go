@@ -127,7 +127,7 @@ func (g *Gateway) followDocuments(ctx context.Context) {
 func (g *Gateway) settle(ctx context.Context) {
 	if !closed(g.settled) && len(g.documents.changed) == 0 && len(g.documents.await(ctx, 0)) == 0 {
 		close(g.settled)
-		g.sharing.reconsider()
+		g.shares.reconsider()
 	}
 }
 

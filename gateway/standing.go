@@ -15,16 +15,11 @@ import (
 )
 
 // newOrders returns the store of operators' orders about peers.
-func (g *Gateway) newOrders(c *config.Config) *orders.Store {
+func (g *Gateway) newOrders(c *config.Config) *orders.Peers {
 	return orders.New(orders.Options{
 		Path:   c.Admin.Orders,
 		Consul: g.consul, Prefix: c.Consul.OrdersPrefix(), Wait: g.consulWait,
-		Replica: func() string {
-			if g.registrar == nil {
-				return "" // it takes over the orders of an earlier version
-			}
-			return g.replicaName()
-		},
+		Own: g.owner.Do, Replica: g.replicaName,
 		Changed: func() {
 			for _, service := range g.services.all() {
 				g.obey(service)
@@ -48,15 +43,15 @@ func (g *Gateway) adoptOrders() {
 	if err := g.orders.Open(); err != nil {
 		g.log.Error().Err(err).Msg("drains and weights of an earlier process are lost, unless Consul has them")
 	}
-	for name, s := range g.handed.Services { // an old process of an earlier version
+	state := g.orders.State()
+	for _, s := range g.handed.Services { // an old process of an earlier version
 		for _, d := range s.Drains {
 			o := orders.About(d.ID, d.Node)
-			o.Kind, o.Why = orders.Drain, d.Why
-			if err := g.orders.Give(o); err != nil {
-				g.log.Warn().Err(err).Str("service", name).Str("peer", d.ID.ID).Msg("a drain of the old process cannot be used")
-			}
+			o.Kind, o.Why, o.Since = orders.Drain, d.Why, d.Since
+			state.Orders = append(state.Orders, orders.Saved[orders.Order]{Order: o})
 		}
 	}
+	g.orders.Adopt(state)
 }
 
 // handedDrain is a drain in the form of earlier versions.

@@ -192,7 +192,7 @@ func (m *stateModel) check(what string) {
 		})
 		r.await(fmt.Sprintf("after %s: %s has the share %v", what, name, m.share), func() bool {
 			s := r.split()
-			return s.Share == m.share && s.Shared.Error == "" && !s.Shared.Pending && !r.sharing.keys.Of("shares/star").Changing
+			return s.Share == m.share && s.Shared.Error == "" && !s.Shared.Pending && !r.shares.store.Entry("shares/star").Changing
 		})
 	}
 	m.a.await(fmt.Sprintf("after %s: not ready %v", what, m.off), func() bool { return (m.a.ordered().NotReady != nil) == m.off })

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"sluice/consul/sharedkeys"
 	"sluice/discovery/saved"
 )
 
@@ -19,27 +18,48 @@ import (
 const version = 1
 
 // State is the content of the file, and what a process hands over to the next one.
-type State struct {
-	Version int          `json:"version"`
-	Prefix  string       `json:"prefix,omitempty"` // Options.Prefix
-	Orders  []SavedOrder `json:"orders"`
+type State[V Value[V]] struct {
+	Version int        `json:"version"`
+	Prefix  string     `json:"prefix,omitempty"` // StoreOptions.Prefix
+	Orders  []Saved[V] `json:"orders"`
 	// Ended are the keys of orders that Consul may still have.
 	Ended []string `json:"ended,omitempty"`
 }
 
-// SavedOrder is an order in a State.
-type SavedOrder struct {
-	Order
-	Shared bool `json:"shared,omitempty"` // Consul has it
+// Saved is an order in a State. In JSON it is the order with members of its own.
+type Saved[V Value[V]] struct {
+	Order V
+	Beside
 }
 
-func (s *State) check() error {
+// Beside is what a State has beside an order.
+type Beside struct {
+	Shared bool `json:"shared,omitempty"` // Consul has it
+	Yields bool `json:"yields,omitempty"` // it was put to yield, or written again, and Consul may lack it
+}
+
+// MarshalJSON implements json.Marshaler.
+func (s Saved[V]) MarshalJSON() ([]byte, error) {
+	order, err := json.Marshal(s.Order)
+	if err != nil || s.Beside == (Beside{}) {
+		return order, err
+	}
+	beside, err := json.Marshal(s.Beside)
+	return slices.Concat(bytes.TrimSuffix(order, []byte("}")), []byte(","), beside[1:]), err
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *Saved[V]) UnmarshalJSON(text []byte) error {
+	return errors.Join(json.Unmarshal(text, &s.Order), json.Unmarshal(text, &s.Beside))
+}
+
+func (s *State[V]) check() error {
 	if s.Version != version {
 		return fmt.Errorf("its version is %d, this sluice reads version %d", s.Version, version)
 	}
 	for _, o := range s.Orders {
-		if err := o.check(); err != nil {
-			return fmt.Errorf("%s: %w", o.Key(), err)
+		if err := o.Order.Check(); err != nil {
+			return fmt.Errorf("%s: %w", o.Order.Key(), err)
 		}
 	}
 	return nil
@@ -47,7 +67,7 @@ func (s *State) check() error {
 
 // Open reads the file, if there is one. After an error the store has no orders, and the file is
 // renamed if it is damaged.
-func (s *Store) Open() error {
+func (s *Store[V]) Open() error {
 	if s.options.Path == "" {
 		return nil
 	}
@@ -55,7 +75,7 @@ func (s *Store) Open() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	var state State
+	var state State[V]
 	if err == nil {
 		err = json.Unmarshal(data, &state)
 		if err == nil {
@@ -65,30 +85,40 @@ func (s *Store) Open() error {
 			err = errors.Join(fmt.Errorf("%s is damaged: %w", s.options.Path, err), os.Rename(s.options.Path, s.options.Path+".damaged"))
 		}
 	}
+	s.opened(bytes.TrimSpace(data), err)
 	if err != nil {
-		s.mu.Lock()
-		s.fileErr = err
-		s.mu.Unlock()
-		return fmt.Errorf("operators' orders: %w", err)
+		return fmt.Errorf("%s: %w", s.options.Name, err)
 	}
-	s.mu.Lock()
-	s.written = bytes.TrimSpace(data)
-	s.mu.Unlock()
 	s.Adopt(state)
 	return nil
 }
 
-// Adopt replaces the orders by those of another process. Nothing is told.
-func (s *Store) Adopt(state State) {
+// opened notes what the file has, or why it cannot be used.
+func (s *Store[V]) opened(text []byte, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known, changes := make(map[string]Order), make(map[string]*Order)
+	if s.fileErr = err; err == nil {
+		s.written = text
+	}
+}
+
+func (s *Store[V]) fileError() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fileErr
+}
+
+// Adopt replaces the orders by those of another process. Nothing is told.
+func (s *Store[V]) Adopt(state State[V]) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known, changes := make(map[string]V), make(map[string]*V)
 	samePrefix := s.Shares() && state.Prefix == s.options.Prefix
 	for _, o := range state.Orders {
 		if o.Shared && samePrefix {
-			known[o.Key()] = o.Order
+			known[o.Order.Key()] = o.Order
 		} else {
-			changes[o.Key()] = &o.Order
+			changes[o.Order.Key()] = &o.Order
 		}
 	}
 	for _, key := range state.Ended {
@@ -97,24 +127,29 @@ func (s *Store) Adopt(state State) {
 		}
 	}
 	s.keys.Adopt(known, changes)
-	set := effective(s.keys.All(), time.Now())
-	s.set.Store(&set)
+	for _, o := range state.Orders {
+		if o.Yields && samePrefix && s.options.Yields != nil {
+			s.put(o.Order, true)
+		}
+	}
+	standing := s.effective(time.Now())
+	s.standing.Store(&standing)
 	if s.options.Changed != nil {
 		s.options.Changed()
 	}
-	s.takeEffectLocked("") // writes the file
+	s.refreshLocked() // writes the file
 }
 
-// State returns the orders for another process.
-func (s *Store) State() State { return s.stateOf(s.keys.All(), time.Now()) }
-
-func (s *Store) stateOf(all map[string]sharedkeys.Entry[Order], now time.Time) State {
-	state := State{Version: version, Prefix: s.options.Prefix, Orders: []SavedOrder{}}
+// State returns the orders for another process. What this one only proposes, or retracts, is not
+// in it: the other process finds itself whether it wants that.
+func (s *Store[V]) State() State[V] {
+	all, now := s.keys.All(), time.Now()
+	state := State[V]{Version: version, Prefix: s.options.Prefix, Orders: []Saved[V]{}}
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		e := all[key]
-		switch {
-		case !e.Absent && !e.Value.expired(now):
-			state.Orders = append(state.Orders, SavedOrder{e.Value, !e.Changing})
+		switch shared := !e.Changing || e.Proposed; {
+		case !e.Absent && !expired(e.Value, now):
+			state.Orders = append(state.Orders, Saved[V]{e.Value, Beside{Shared: shared, Yields: !shared && e.Conditional}})
 		case e.Absent && e.Pending && !e.Conditional:
 			state.Ended = append(state.Ended, key)
 		}
@@ -122,11 +157,12 @@ func (s *Store) stateOf(all map[string]sharedkeys.Entry[Order], now time.Time) S
 	return state
 }
 
-// saveLocked writes state to the file, if its text is another one.
-func (s *Store) saveLocked(state State) {
+// saveLocked writes the state to the file, if its text is another one.
+func (s *Store[V]) saveLocked() {
 	if s.options.Path == "" {
 		return
 	}
+	state := s.State()
 	if len(state.Orders)+len(state.Ended) == 0 && s.written == nil {
 		return // no file is needed yet
 	}
@@ -137,9 +173,9 @@ func (s *Store) saveLocked(state State) {
 	err := saved.Replace(s.options.Path, append(text, '\n'))
 	switch {
 	case err == nil && s.fileErr != nil:
-		s.log.Info().Str("file", s.options.Path).Msg("operators' orders are written again")
+		s.log.Info().Str("file", s.options.Path).Msg(s.options.Name + " are written again")
 	case err != nil && s.fileErr == nil:
-		s.log.Error().Err(err).Str("file", s.options.Path).Msg("operators' orders cannot be written: a restart loses them, unless Consul has them")
+		s.log.Error().Err(err).Str("file", s.options.Path).Msg(s.options.Name + " cannot be written: a restart loses them, unless Consul has them")
 	}
 	if s.fileErr = err; err == nil {
 		s.written = text

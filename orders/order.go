@@ -55,15 +55,15 @@ func About(peer discovery.Key, node string) Order {
 }
 
 // Peer returns the peer that o is about; the zero Key for a node.
-func (o *Order) Peer() discovery.Key {
+func (o Order) Peer() discovery.Key {
 	return discovery.Key{Service: o.Service, ID: o.ID, Address: o.Address, Machine: o.Machine}
 }
 
 // OfNode reports whether o is about a node.
-func (o *Order) OfNode() bool { return o.ID == "" }
+func (o Order) OfNode() bool { return o.ID == "" }
 
 // Key returns what identifies o: a later order with the same key replaces it.
-func (o *Order) Key() string {
+func (o Order) Key() string {
 	if o.OfNode() {
 		return nodeKey(o.Node, o.Datacenter)
 	}
@@ -104,7 +104,7 @@ func escape(part string) string {
 }
 
 // Subject returns what o is about, for people.
-func (o *Order) Subject() string {
+func (o Order) Subject() string {
 	if o.OfNode() {
 		if o.Datacenter != "" {
 			return fmt.Sprintf("the node %s of %s", o.Node, o.Datacenter)
@@ -115,7 +115,7 @@ func (o *Order) Subject() string {
 }
 
 // String returns o in words: "drain of star/star-1 (10.0.0.1:80)".
-func (o *Order) String() string {
+func (o Order) String() string {
 	if o.Kind == Weight {
 		return fmt.Sprintf("weight %d of %s", o.Weight, o.Subject())
 	}
@@ -123,7 +123,7 @@ func (o *Order) String() string {
 }
 
 // Reason returns why a peer is drained, and until when, for people.
-func (o *Order) Reason() string {
+func (o Order) Reason() string {
 	why := cmp.Or(o.Why, "by an operator")
 	if o.OfNode() {
 		why = "node " + o.Node + ": " + why
@@ -134,11 +134,18 @@ func (o *Order) Reason() string {
 	return why
 }
 
-// expired reports whether o has ended by itself.
-func (o *Order) expired(now time.Time) bool { return !o.Until.IsZero() && !now.Before(o.Until) }
+// Ends returns when o ends by itself; zero: never.
+func (o Order) Ends() time.Time { return o.Until }
 
-// check returns what is wrong with o.
-func (o *Order) check() error {
+// Same reports whether p says the same.
+func (o Order) Same(p Order) bool {
+	sameTimes := o.Since.Equal(p.Since) && o.Until.Equal(p.Until)
+	o.Since, o.Until = p.Since, p.Until
+	return sameTimes && o == p
+}
+
+// Check returns what is wrong with o.
+func (o Order) Check() error {
 	for _, text := range []struct{ name, value string }{{"why", o.Why}, {"by", o.By}} {
 		if !IsText(text.value) {
 			return fmt.Errorf("%s: want up to %d bytes of printable text", text.name, MaxText)
@@ -173,7 +180,7 @@ func parse(key string, value []byte) (o Order, err error) {
 	if err := json.Unmarshal(value, &o); err != nil {
 		return o, fmt.Errorf("not an order: %w", err)
 	}
-	if err := o.check(); err != nil {
+	if err := o.Check(); err != nil {
 		return o, err
 	}
 	if o.Key() != key {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,7 +22,7 @@ const prefix = "sluice-orders/edge"
 
 // replica is a store that shares its orders.
 type replica struct {
-	*Store
+	*Peers
 	t    *testing.T
 	path string
 	url  string // of Consul
@@ -57,7 +58,7 @@ func startReplica(t *testing.T, name, url, path string) *replica {
 	log := zerolog.New(r.log)
 	client, err := consul.New(consul.Options{Addresses: []string{url}, Log: log})
 	must(t, err)
-	r.Store = New(Options{
+	r.Peers = New(Options{
 		Path: path, Consul: client, Prefix: prefix, Wait: func() time.Duration { return wait },
 		Replica: func() string { return name }, Log: log,
 	})
@@ -72,7 +73,7 @@ func startReplica(t *testing.T, name, url, path string) *replica {
 
 func (r *replica) await(want string) {
 	r.t.Helper()
-	consultest.Await(r.t, "the orders "+want, func() bool { return standing(r.Store) == want })
+	consultest.Await(r.t, "the orders "+want, func() bool { return standing(r.Peers) == want })
 }
 
 func (r *replica) awaitStatus(what string, f func(Status) bool) {
@@ -130,7 +131,7 @@ func TestReplicasShareOrders(t *testing.T) {
 	relay := consultest.StartRelay(t, agent.HTTPAddress())
 	relay.Cut()
 	again := startReplica(t, "a", relay.URL(), a.path)
-	expectStanding(t, again.Store, last)
+	expectStanding(t, again.Peers, last)
 	b.end(Order{Kind: Drain, Node: "n1", Datacenter: "dc1"}) // the restarted one does not write it again
 	relay.Heal()
 	again.await("weight 6 of star/star-2 (10.0.0.1:82)")
@@ -156,15 +157,15 @@ func TestOrdersWithoutConsul(t *testing.T) {
 		t.Fatal(err)
 	}
 	const after = "weight 9 of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)"
-	expectStanding(t, a.Store, after)
+	expectStanding(t, a.Peers, after)
 	if err := a.Await(t.Context(), a.Set().All()[0].Key(), time.Minute); err == nil {
 		t.Error("Consul has accepted an order that it cannot have")
 	}
 	a.awaitStatus("the status says what is wrong", func(s Status) bool { return s.Pending == 3 && s.Error != "" && s.Orders[0].Pending })
-	expectStanding(t, b.Store, before)
+	expectStanding(t, b.Peers, before)
 	a.Pause()
 	again := startReplica(t, "a", relay.URL(), a.path)
-	expectStanding(t, again.Store, after)
+	expectStanding(t, again.Peers, after)
 	b.give(weightOf(star(2), 7))
 	relay.Heal()
 	again.await(after)
@@ -202,7 +203,7 @@ func TestBadKeys(t *testing.T) {
 	if !a.log.has("operators' orders: a key in Consul cannot be used") {
 		t.Error("the log does not say so")
 	}
-	expectStanding(t, a.Store, "drain of star/star-1 (10.0.0.1:81)")
+	expectStanding(t, a.Peers, "drain of star/star-1 (10.0.0.1:81)")
 	a.give(weightOf(star(2), 3)) // replaces the bad value
 	a.awaitStatus("one key less", func(s Status) bool { return len(s.Invalid) == 3 })
 	a.end(drain)
@@ -247,7 +248,7 @@ func TestOrdersAreWrittenIntoANewConsul(t *testing.T) {
 	must(t, agent.WaitReady(t.Context()))
 	const both = "weight 20 of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
 	startReplica(t, "b", agent.URL(), newFile(t)).await(both)
-	expectStanding(t, a.Store, both)
+	expectStanding(t, a.Peers, both)
 }
 
 // The permissions in the documentation are enough; without them an order takes effect here only.
@@ -280,4 +281,43 @@ func TestDocumentedPolicyOfOrders(t *testing.T) {
 		s.Pause()
 		client.Close()
 	}
+}
+
+// A process that does not own follows Consul, and writes to it when it owns.
+func TestOnlyTheOwnerWritesToConsul(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t, consultest.Options{})
+	a := startReplica(t, "a", agent.URL(), newFile(t))
+	client, err := consul.New(consul.Options{Addresses: []string{agent.URL()}, Log: zerolog.Nop()})
+	must(t, err)
+	var owns atomic.Bool
+	var refused atomic.Int32
+	next := New(Options{
+		Consul: client, Prefix: prefix, Wait: func() time.Duration { return wait }, Log: zerolog.Nop(),
+		Own: func(f func()) bool {
+			if !owns.Load() {
+				refused.Add(1)
+				return false
+			}
+			f()
+			return true
+		},
+	})
+	t.Cleanup(func() {
+		next.Pause()
+		client.Close()
+	})
+	pending := drainOf(star(1))
+	pending.Since = time.Now()
+	next.Adopt(State[Order]{Prefix: prefix, Orders: []Saved[Order]{{Order: pending}}})
+	next.Resume()
+	a.give(drainOf(star(2)))
+	both := "drain of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
+	consultest.Await(t, "it follows Consul", func() bool { return standing(next) == both })
+	asked := refused.Load()
+	consultest.Await(t, "the writer has asked again", func() bool { return refused.Load() > asked+1 })
+	a.give(drainOf(star(3)))
+	expectStanding(t, a.Peers, "drain of star/star-2 (10.0.0.1:82); drain of star/star-3 (10.0.0.1:83)")
+	owns.Store(true)
+	a.await(both + "; drain of star/star-3 (10.0.0.1:83)")
 }

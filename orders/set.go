@@ -70,11 +70,3 @@ func (s Set) All() []Order {
 	}
 	return all
 }
-
-func (s Set) equal(t Set) bool { return maps.EqualFunc(s.byKey, t.byKey, same) }
-
-func same(a, b Order) bool {
-	sameTimes := a.Since.Equal(b.Since) && a.Until.Equal(b.Until)
-	a.Since, a.Until = b.Since, b.Until
-	return sameTimes && a == b
-}

@@ -1,7 +1,6 @@
 package orders
 
 import (
-	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -16,7 +15,7 @@ type Listed struct {
 	Pending bool `json:"pending,omitempty"` // the other replicas do not have it yet
 }
 
-// Status is the state of a Store.
+// Status is the state of Peers.
 type Status struct {
 	Orders []Listed `json:"orders"` // sorted by key
 	// Invalid are the keys in Consul without an order that can be used, sorted.
@@ -29,14 +28,11 @@ type Status struct {
 }
 
 // Status returns the state of the store.
-func (s *Store) Status() Status {
-	all, shared := s.keys.All(), s.Shares()
-	query, _ := s.keys.Errors()
-	s.mu.Lock()
-	fileErr := s.fileErr
-	s.mu.Unlock()
-	status := Status{Orders: []Listed{}, Invalid: s.keys.Invalid(), Saved: s.options.Path != "" && fileErr == nil, Shared: shared}
-	for _, o := range effective(all, time.Now()).All() {
+func (p *Peers) Status() Status {
+	all, shared := p.keys.All(), p.Shares()
+	query, fileErr := p.QueryError(), p.fileError()
+	status := Status{Orders: []Listed{}, Invalid: p.keys.Invalid(), Saved: p.options.Path != "" && fileErr == nil, Shared: shared}
+	for _, o := range (Set{p.effective(time.Now())}).All() {
 		status.Orders = append(status.Orders, Listed{o, shared && all[o.Key()].Pending})
 	}
 	err := errors.Join(fileErr, query)
@@ -54,17 +50,6 @@ func (s *Store) Status() Status {
 	return status
 }
 
-// Await waits until Consul has accepted the latest change of the key, at most for timeout, and
-// returns why it has not. Without other replicas it returns at once.
-func (s *Store) Await(ctx context.Context, key string, timeout time.Duration) error {
-	return s.keys.Await(ctx, key, timeout)
-}
-
-// AwaitFirst waits until Consul has answered, at most for timeout.
-func (s *Store) AwaitFirst(ctx context.Context, timeout time.Duration) {
-	s.keys.AwaitFirst(ctx, timeout)
-}
-
 // Stats are for metrics.
 type Stats struct {
 	InForce     map[Kind]int // the number of orders that stand; each kind is there
@@ -73,10 +58,10 @@ type Stats struct {
 }
 
 // Stats returns the stats of the store.
-func (s *Store) Stats() Stats {
-	_, err := s.keys.Errors()
-	stats := Stats{InForce: map[Kind]int{Drain: 0, Weight: 0}, Shared: s.Shares(), WriteFailed: err != nil}
-	for _, o := range s.Set().byKey {
+func (p *Peers) Stats() Stats {
+	_, err := p.keys.Errors()
+	stats := Stats{InForce: map[Kind]int{Drain: 0, Weight: 0}, Shared: p.Shares(), WriteFailed: err != nil}
+	for _, o := range p.All() {
 		stats.InForce[o.Kind]++
 	}
 	return stats

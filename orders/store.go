@@ -1,57 +1,68 @@
 package orders
 
 import (
+	"context"
 	"errors"
-	"fmt"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/consul/api"
 	"github.com/rs/zerolog"
 
 	"sluice/consul"
 	"sluice/consul/sharedkeys"
-	"sluice/events"
 	"sluice/panics"
 )
-
-// Limit bounds the number of orders that stand at one time.
-const Limit = 1000
 
 // recheck is the longest time between two looks for expired orders: the clock may be set.
 const recheck = time.Minute
 
-// Errors of Give and End.
-var (
-	ErrTooMany = fmt.Errorf("%d orders stand already: end some of them first", Limit)
-	ErrPaused  = errors.New("a new process of sluice starts: give the order again in a moment")
-)
+// ErrTakeover is the error of an order that this process must not take: a new process starts, and
+// would not know of it.
+var ErrTakeover = errors.New("a new process of sluice starts: give the order again in a moment")
 
-// Options configure a Store.
-type Options struct {
+// Value is an order of one kind, as a Store keeps it. It is immutable.
+type Value[V any] interface {
+	Key() string     // identifies it: a later one with the same key replaces it
+	Check() error    // what is wrong with it
+	Same(V) bool     // it says the same as another one
+	Ends() time.Time // when it expires; zero: never
+}
+
+// StoreOptions configure a Store.
+type StoreOptions[V Value[V]] struct {
 	Path string // of the file; "": none
 
 	Consul *consul.Client
-	Prefix string               // of the keys, without a slash at its end; "": other replicas do not obey
-	Wait   func() time.Duration // of blocking queries
+	Prefix string                                    // of the keys, without a slash at its end; "": other replicas do not obey
+	Wait   func() time.Duration                      // of blocking queries
+	Select func([]api.KVPair) []api.KVPair           // as in sharedkeys.Options
+	Beside func(context.Context)                     // likewise
+	Parse  func(key string, value []byte) (V, error) // returns the order in the value of a key
 
-	// Replica names this replica in its orders.
-	Replica func() string
-	// Changed is called when the set has changed. It may call Set, and no other method.
+	// Yields reports whether an order that was put to yield gives way to now, which Consul has.
+	Yields func(order, now V) bool
+	// Own calls f if this process owns, which does not change while f runs, and reports whether it does;
+	// nil: it always does. f does not call it.
+	Own func(f func()) bool
+	// Tell is called when other orders stand, before Changed. by says who has ended orders.
+	Tell func(before, after map[string]V, by string)
+	// Changed is called when other orders stand. It may call All, and no other method.
 	Changed func()
-	Events  *events.Feed
-	Log     zerolog.Logger
+
+	Name  string // of the orders, for people: "operators' orders"
+	Alone string // what it means that Consul does not answer
+	Log   zerolog.Logger
 }
 
-// Store is the orders that stand. Its methods may be called concurrently.
-type Store struct {
-	options Options
+// Store is the orders of one kind that stand. Its methods may be called concurrently.
+type Store[V Value[V]] struct {
+	options StoreOptions[V]
 	log     zerolog.Logger
-	keys    *sharedkeys.Keys[Order]
+	keys    *sharedkeys.Keys[V]
 
-	set atomic.Pointer[Set]
+	standing atomic.Pointer[map[string]V]
 
 	// mu guards the fields below. It is held while a change takes effect, so that they are told in order.
 	mu sync.Mutex
@@ -62,152 +73,219 @@ type Store struct {
 	paused  bool        // another process has the orders
 }
 
-// New returns a store without orders.
-func New(o Options) *Store {
-	s := &Store{options: o, log: o.Log}
-	s.set.Store(new(Set))
+// NewStore returns a store without orders.
+func NewStore[V Value[V]](o StoreOptions[V]) *Store[V] {
+	s := &Store[V]{options: o, log: o.Log}
+	s.standing.Store(new(map[string]V))
+	if o.Own == nil {
+		s.options.Own = func(f func()) bool {
+			f()
+			return true
+		}
+	}
 	if o.Prefix != "" {
 		s.log = o.Log.With().Str("keys", "consul_kv:"+o.Prefix).Logger()
 	}
-	s.keys = sharedkeys.New(sharedkeys.Options[Order]{
+	s.keys = sharedkeys.New(sharedkeys.Options[V]{
 		Consul: o.Consul, Prefix: o.Prefix, Wait: o.Wait, Log: s.log,
-		Decode: parse, Changed: func([]string) { s.refresh() },
-		Name: "operators' orders", Alone: "those that are known stay",
+		Decode: o.Parse, Select: o.Select, Beside: o.Beside, Changed: s.Refresh,
+		MayWrite: func() bool { return s.options.Own(func() {}) },
+		Name:     o.Name, Alone: o.Alone,
 	})
 	return s
 }
 
 // Resume begins to follow Consul, and to accept orders again after Pause.
-func (s *Store) Resume() {
-	s.mu.Lock()
-	s.paused = false
-	s.mu.Unlock()
+func (s *Store[V]) Resume() {
+	s.setPaused(false)
 	s.keys.Resume()
-	s.refresh()
+	s.Refresh()
 }
 
 // Pause refuses orders, since another process has them, and ends what Resume began.
-func (s *Store) Pause() {
-	s.mu.Lock()
-	s.paused = true
-	if s.timer != nil {
-		s.timer.Stop()
-	}
-	s.mu.Unlock()
+func (s *Store[V]) Pause() {
+	s.setPaused(true)
 	s.keys.Pause()
 }
 
-// Shares reports whether other replicas get the orders.
-func (s *Store) Shares() bool { return s.keys.Shared() }
-
-// Set returns the orders that stand.
-func (s *Store) Set() Set { return *s.set.Load() }
-
-// Give adds an order, in place of an earlier one with the same key. It sets Since and Replica.
-func (s *Store) Give(o Order) error {
-	o.Since, o.Until = moment(time.Now()), moment(o.Until)
-	if s.options.Replica != nil {
-		o.Replica = s.options.Replica()
+func (s *Store[V]) setPaused(paused bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paused = paused
+	if s.timer != nil {
+		s.timer.Stop()
 	}
-	if err := o.check(); err != nil {
+}
+
+// Shares reports whether other replicas get the orders.
+func (s *Store[V]) Shares() bool { return s.keys.Shared() }
+
+// Current reports whether the last query to Consul was answered.
+func (s *Store[V]) Current() bool { return s.keys.Current() }
+
+// All returns the orders that stand, by key. The map is immutable.
+func (s *Store[V]) All() map[string]V { return *s.standing.Load() }
+
+// Put adds an order, in place of an earlier one with the same key. With yields it gives way to what
+// StoreOptions.Yields says. may, if not nil, gets the orders that stand, and returns why the order must
+// not be added. The error is that of Value.Check, that of may, or ErrTakeover.
+func (s *Store[V]) Put(order V, yields bool, may func(standing map[string]V) error) error {
+	if err := order.Check(); err != nil {
 		return err
 	}
-	if !o.Until.IsZero() && !o.Until.After(o.Since) {
-		return errors.New("it would expire at once")
-	}
 	return s.change("", func() error {
-		set := s.Set().byKey
-		if _, replaces := set[o.Key()]; !replaces && len(set) >= Limit {
-			return ErrTooMany
+		if may != nil {
+			if err := may(s.All()); err != nil {
+				return err
+			}
 		}
-		s.keys.Put(o.Key(), o, nil)
+		s.put(order, yields)
 		return nil
 	})
 }
 
+func (s *Store[V]) put(order V, yields bool) {
+	var void sharedkeys.Condition[V]
+	if yields {
+		void = func(now V, index uint64) bool { return index > 0 && s.options.Yields(order, now) }
+	}
+	s.keys.Put(order.Key(), order, void)
+}
+
+// Propose adds an order if Consul accepts it before anybody has changed the one with the same key. It
+// reports false if this one is changing already, or if this process must not take orders.
+func (s *Store[V]) Propose(order V) (proposed bool) {
+	_ = s.change("", func() error {
+		proposed = s.keys.Propose(order.Key(), order)
+		return nil
+	})
+	return proposed
+}
+
 // End ends the order with a key, and reports whether there was one. by says for people who ends it.
-func (s *Store) End(key, by string) (found bool, err error) {
-	return found, s.change(by, func() error {
-		if _, found = s.Set().byKey[key]; found {
+func (s *Store[V]) End(key, by string) (found bool, err error) {
+	err = s.change(by, func() error {
+		if _, found = s.All()[key]; found {
 			s.keys.Delete(key, nil)
 		}
 		return nil
 	})
+	return found, err
 }
 
-// change makes a change that an operator orders.
-func (s *Store) change(by string, f func() error) error {
+// Retract ends an order that nobody has ended, unless it is another one by then, here or in Consul.
+func (s *Store[V]) Retract(order V) error {
+	return s.change("", func() error {
+		if now, stands := s.All()[order.Key()]; stands && now.Same(order) {
+			s.keys.Delete(order.Key(), func(now V, _ uint64) bool { return !now.Same(order) })
+		}
+		return nil
+	})
+}
+
+// change makes a change that somebody orders.
+func (s *Store[V]) change(by string, f func() error) (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	owns := s.options.Own(func() {
+		if s.paused {
+			err = ErrTakeover
+		} else if err = f(); err == nil {
+			s.takeEffectLocked(by, true)
+		}
+	})
+	if !owns {
+		return ErrTakeover
+	}
+	return err
+}
+
+// Refresh makes what has changed take effect: in Consul, by the time, or because this process owns now.
+func (s *Store[V]) Refresh() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refreshLocked()
+}
+
+func (s *Store[V]) refreshLocked() {
+	if !s.options.Own(func() { s.takeEffectLocked("", true) }) {
+		s.takeEffectLocked("", false)
+	}
+}
+
+// takeEffectLocked computes the orders that stand, writes the file if this process owns, and tells what
+// is different. by says who has ended orders.
+func (s *Store[V]) takeEffectLocked(by string, owns bool) {
 	if s.paused {
-		return ErrPaused
+		return
 	}
-	if err := f(); err != nil {
-		return err
-	}
-	s.takeEffectLocked(by)
-	return nil
-}
-
-// refresh makes what has changed take effect: here, in Consul, or by the time.
-func (s *Store) refresh() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.takeEffectLocked("")
-}
-
-// takeEffectLocked computes the set, writes the file, and tells what is different. by says who has
-// ended orders.
-func (s *Store) takeEffectLocked(by string) {
 	now := time.Now()
-	if s.paused {
-		return
-	}
 	s.expire(now)
-	all := s.keys.All()
-	before, after := s.Set(), effective(all, now)
-	s.set.Store(&after)
+	before, after := s.All(), s.effective(now)
+	s.standing.Store(&after)
 	s.scheduleLocked(now)
-	s.saveLocked(s.stateOf(all, now))
-	if after.equal(before) {
+	if owns {
+		s.saveLocked()
+	}
+	if equal(before, after) {
 		return
 	}
-	s.tell(before, after, now, by) // the cause comes before the effect
+	if s.options.Tell != nil {
+		s.options.Tell(before, after, by) // the cause comes before the effect
+	}
 	if s.options.Changed != nil {
 		s.options.Changed()
 	}
 }
 
-// effective returns the orders that stand now.
-func effective(all map[string]sharedkeys.Entry[Order], now time.Time) Set {
-	set := make(map[string]Order)
-	for key, e := range all {
-		if !e.Absent && !e.Value.expired(now) {
+// effective returns the orders that stand at a time.
+func (s *Store[V]) effective(now time.Time) map[string]V {
+	set := make(map[string]V)
+	for key, e := range s.keys.All() {
+		if !e.Absent && !expired(e.Value, now) {
 			set[key] = e.Value
 		}
 	}
-	return Set{set}
+	return set
+}
+
+func equal[V Value[V]](a, b map[string]V) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for key, order := range a {
+		if other, there := b[key]; !there || !order.Same(other) {
+			return false
+		}
+	}
+	return true
+}
+
+// expired reports whether an order has ended by itself.
+func expired[V Value[V]](order V, now time.Time) bool {
+	ends := order.Ends()
+	return !ends.IsZero() && !now.Before(ends)
 }
 
 // expire ends expired orders.
-func (s *Store) expire(now time.Time) {
+func (s *Store[V]) expire(now time.Time) {
 	for key, e := range s.keys.All() {
 		switch {
-		case e.Absent || !e.Value.expired(now):
+		case e.Absent || !expired(e.Value, now):
 		case e.Pending:
 			s.keys.Cancel(key) // Consul may have an earlier one
 		case !e.Changing: // unless it is a later one by then
-			s.keys.Delete(key, func(_ Order, index uint64) bool { return index != e.Index })
+			s.keys.Delete(key, func(_ V, index uint64) bool { return index != e.Index })
 		}
 	}
 }
 
 // scheduleLocked sets the timer for the next order that expires.
-func (s *Store) scheduleLocked(now time.Time) {
+func (s *Store[V]) scheduleLocked(now time.Time) {
 	var next time.Time
-	for _, o := range s.Set().byKey {
-		if !o.Until.IsZero() && (next.IsZero() || o.Until.Before(next)) {
-			next = o.Until
+	for _, order := range s.All() {
+		if ends := order.Ends(); !ends.IsZero() && (next.IsZero() || ends.Before(next)) {
+			next = ends
 		}
 	}
 	if s.timer != nil {
@@ -217,45 +295,27 @@ func (s *Store) scheduleLocked(now time.Time) {
 	if !next.IsZero() {
 		s.timer = time.AfterFunc(min(max(next.Sub(now), time.Millisecond), recheck), func() {
 			defer panics.Contain(panics.Task, nil)
-			s.refresh()
+			s.Refresh()
 		})
 	}
 }
 
-// tell says what is different in the log and in the feed.
-func (s *Store) tell(before, after Set, now time.Time, by string) {
-	for _, key := range slices.Sorted(maps.Keys(after.byKey)) {
-		o := after.byKey[key]
-		if earlier, ok := before.byKey[key]; !ok || !same(earlier, o) {
-			text := "An operator has ordered: " + o.String()
-			if o.Why != "" {
-				text += ": " + o.Why
-			}
-			if !o.Until.IsZero() {
-				text += ", until " + o.Until.Format(time.RFC3339)
-			}
-			s.tellOne(&o, events.KindOrderGiven, text, o.By)
-		}
-	}
-	for _, key := range slices.Sorted(maps.Keys(before.byKey)) {
-		o := before.byKey[key]
-		switch _, still := after.byKey[key]; {
-		case still:
-		case o.expired(now):
-			s.tellOne(&o, events.KindOrderExpired, "An order has expired: "+o.String(), "")
-		default:
-			s.tellOne(&o, events.KindOrderEnded, "An operator has ended an order: "+o.String(), by)
-		}
-	}
+// Entry returns what this replica knows of a key.
+func (s *Store[V]) Entry(key string) sharedkeys.Entry[V] { return s.keys.Of(key) }
+
+// Await waits until Consul has accepted the latest change of the key, at most for timeout, and
+// returns why it has not. Without other replicas it returns at once.
+func (s *Store[V]) Await(ctx context.Context, key string, timeout time.Duration) error {
+	return s.keys.Await(ctx, key, timeout)
 }
 
-func (s *Store) tellOne(o *Order, kind events.Kind, text, by string) {
-	if by != "" {
-		text += " (by " + by + ")"
-	}
-	s.options.Events.Add(events.Event{Kind: kind, Service: o.Service, Peer: o.ID, Address: o.Address, Node: o.Node, Text: text})
-	s.log.Info().Str("service", o.Service).Str("peer", o.ID).Str("node", o.Node).Str("replica", o.Replica).Msg(text)
+// AwaitFirst waits until Consul has answered, at most for timeout.
+func (s *Store[V]) AwaitFirst(ctx context.Context, timeout time.Duration) {
+	s.keys.AwaitFirst(ctx, timeout)
 }
 
-// moment returns t as the file and Consul have it.
-func moment(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+// QueryError returns why Consul cannot be followed; nil: it can, or need not.
+func (s *Store[V]) QueryError() error {
+	query, _ := s.keys.Errors()
+	return query
+}

@@ -44,7 +44,7 @@ func must(t *testing.T, err error) {
 }
 
 // standing returns the orders of a store in words.
-func standing(s *Store) string {
+func standing(s *Peers) string {
 	var list []string
 	for _, o := range s.Set().All() {
 		list = append(list, o.String())
@@ -52,7 +52,7 @@ func standing(s *Store) string {
 	return strings.Join(list, "; ")
 }
 
-func expectStanding(t *testing.T, s *Store, want string) {
+func expectStanding(t *testing.T, s *Peers, want string) {
 	t.Helper()
 	if got := standing(s); got != want {
 		t.Errorf("the orders %q stand, want %q", got, want)
@@ -133,10 +133,10 @@ func TestRefusedOrders(t *testing.T) {
 	}
 	must(t, s.Give(drainOf(star(0)))) // again
 	s.Pause()
-	if err := s.Give(drainOf(star(0))); !errors.Is(err, ErrPaused) {
+	if err := s.Give(drainOf(star(0))); !errors.Is(err, ErrTakeover) {
 		t.Errorf("while another process has the orders: %v", err)
 	}
-	if _, err := s.End(s.Set().All()[0].Key(), ""); !errors.Is(err, ErrPaused) {
+	if _, err := s.End(s.Set().All()[0].Key(), ""); !errors.Is(err, ErrTakeover) {
 		t.Errorf("while another process has the orders: %v", err)
 	}
 	s.Resume()
@@ -211,7 +211,7 @@ func TestTheFeedTellsOfOrders(t *testing.T) {
 func TestOrdersSurviveARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "orders.json")
-		open := func() *Store {
+		open := func() *Peers {
 			s := New(Options{Path: path, Log: zerolog.Nop()})
 			must(t, s.Open())
 			return s
@@ -231,7 +231,7 @@ func TestOrdersSurviveARestart(t *testing.T) {
 		b := open() // a has crashed
 		a.Pause()
 		expectStanding(t, b, "drain of star/star-1 (10.0.0.1:81); weight 5 of star/star-2 (10.0.0.1:82)")
-		if got, want := b.Set().All()[0], a.Set().All()[0]; !same(got, want) {
+		if got, want := b.Set().All()[0], a.Set().All()[0]; !got.Same(want) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 		if status := b.Status(); !status.Saved || status.Shared || status.Pending != 0 || status.Error != "" {
@@ -271,7 +271,7 @@ func TestDamagedFiles(t *testing.T) {
 			t.Errorf("%s: the damaged file: %q, %v", what, kept, err)
 		}
 		must(t, s.Give(drainOf(star(2))))
-		var state State
+		var state State[Order]
 		data, err := os.ReadFile(path)
 		if err == nil {
 			err = json.Unmarshal(data, &state)
@@ -305,18 +305,18 @@ func TestAStateGoesOn(t *testing.T) {
 		given, ended, kept := drainOf(star(1)), drainOf(star(2)), drainOf(star(3))
 		given.Since, ended.Since, kept.Since = time.Now(), time.Now(), time.Now()
 		old.keys.Adopt(map[string]Order{ended.Key(): ended, kept.Key(): kept}, map[string]*Order{given.Key(): &given})
-		old.refresh()
+		old.Refresh()
 		if _, err := old.End(ended.Key(), ""); err != nil {
 			t.Fatal(err)
 		}
 		text, err := json.Marshal(old.State())
 		must(t, err)
-		var state State
+		var state State[Order]
 		must(t, json.Unmarshal(text, &state))
 		next, other := New(Options{Prefix: "orders"}), New(Options{Prefix: "others"})
 		next.Adopt(state)
 		other.Adopt(state)
-		for _, s := range []*Store{next, other} {
+		for _, s := range []*Peers{next, other} {
 			expectStanding(t, s, "drain of star/star-1 (10.0.0.1:81); drain of star/star-3 (10.0.0.1:83)")
 		}
 		if e := next.keys.Of(ended.Key()); next.Status().Pending != 2 || !e.Absent || !e.Pending || next.keys.Of(kept.Key()).Changing {
@@ -326,4 +326,44 @@ func TestAStateGoesOn(t *testing.T) {
 			t.Errorf("with another prefix: %+v", other.Status())
 		}
 	})
+}
+
+// A process that another one has replaced, or that does not serve yet, takes no order and writes no file.
+// When it serves, it writes what it has adopted.
+func TestOnlyTheOwnerTakesAndWritesOrders(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "orders.json")
+	old := New(Options{Path: path, Log: zerolog.Nop()})
+	must(t, old.Give(drainOf(star(1))))
+	before, err := os.ReadFile(path)
+	must(t, err)
+	must(t, old.Give(drainOf(star(2))))
+	state := old.State()
+	must(t, os.WriteFile(path, before, 0o600))
+
+	owns := false
+	next := New(Options{Path: path, Log: zerolog.Nop(), Own: func(f func()) bool {
+		if owns {
+			f()
+		}
+		return owns
+	}})
+	next.Adopt(state)
+	next.Resume()
+	const both = "drain of star/star-1 (10.0.0.1:81); drain of star/star-2 (10.0.0.1:82)"
+	expectStanding(t, next, both)
+	if err := next.Give(drainOf(star(3))); !errors.Is(err, ErrTakeover) {
+		t.Errorf("an order: %v", err)
+	}
+	if _, err := next.End(drainOf(star(1)).Key(), ""); !errors.Is(err, ErrTakeover) {
+		t.Errorf("the end of an order: %v", err)
+	}
+	expectStanding(t, next, both)
+	if now, err := os.ReadFile(path); err != nil || string(now) != string(before) {
+		t.Errorf("the file is %s, %v", now, err)
+	}
+	owns = true
+	next.Refresh()
+	again := New(Options{Path: path, Log: zerolog.Nop()})
+	must(t, again.Open())
+	expectStanding(t, again, both)
 }

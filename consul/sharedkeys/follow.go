@@ -53,7 +53,7 @@ func (k *Keys[V]) Pause() {
 		stop()
 	}
 	k.mu.Lock()
-	maps.DeleteFunc(k.changes, func(_ string, c *change[V]) bool { return c.proposed != nil })
+	maps.DeleteFunc(k.changes, func(_ string, c *change[V]) bool { return c.proposed })
 	k.mu.Unlock()
 }
 
@@ -94,7 +94,7 @@ func (k *Keys[V]) use(index uint64, pairs []api.KVPair) {
 	if k.options.Select != nil {
 		pairs = k.options.Select(pairs)
 	}
-	k.update(nil, func() {
+	k.update(func() {
 		now, invalid := k.decodeLocked(pairs)
 		if k.marked && !marked {
 			k.log.Warn().Msg(k.options.Name + ": Consul has lost its state, they are written again")
@@ -142,7 +142,7 @@ func (k *Keys[V]) restoreLocked(now map[string]known[V]) {
 	for _, key := range k.keysLocked() {
 		e, c := k.entryLocked(key), k.changes[key]
 		_, still := now[key]
-		if !still && !e.Absent && (c == nil || c.accepted || c.proposed != nil) {
+		if !still && !e.Absent && (c == nil || c.accepted || c.proposed) {
 			k.changes[key] = &change[V]{value: &e.Value, void: there, restores: true}
 		}
 	}
@@ -160,26 +160,13 @@ func (k *Keys[V]) settleLocked(key string) {
 	}
 }
 
-// update makes f change keys, nil: all, and tells what is different. The caller does not hold mu.
-func (k *Keys[V]) update(keys []string, f func()) {
+// update makes f change keys, and tells that. The caller does not hold mu.
+func (k *Keys[V]) update(f func()) {
 	k.mu.Lock()
-	if keys == nil {
-		keys = k.keysLocked()
-	}
-	before := make(map[string]bool) // whether they have a value
-	for _, key := range keys {
-		before[key] = !k.entryLocked(key).Absent
-	}
 	f()
-	var gone []string
-	for _, key := range keys {
-		if before[key] && k.entryLocked(key).Absent {
-			gone = append(gone, key)
-		}
-	}
 	k.mu.Unlock()
 	if k.options.Changed != nil {
-		k.options.Changed(gone)
+		k.options.Changed()
 	}
 }
 

@@ -25,11 +25,14 @@ type Options[V any] struct {
 	Decode func(key string, value []byte) (V, error)
 	// Select, if not nil, gets all keys of each answer, and returns those that have values.
 	Select func([]api.KVPair) []api.KVPair
-	// Changed is called when what counts may have changed by other replicas or by time. gone are
-	// the keys that they have deleted. It may call all methods but Pause.
-	Changed func(gone []string)
+	// Changed is called when what counts may have changed by other replicas. It may call all methods
+	// but Pause.
+	Changed func()
 	// Beside, if not nil, is called by Resume in a goroutine, and returns when its context ends.
 	Beside func(context.Context)
+	// MayWrite reports whether this process may write to Consul now; nil: always. Changes wait until
+	// it may.
+	MayWrite func() bool
 
 	Name  string // of the values, for people: "operators' orders"
 	Alone string // what it means that Consul does not answer
@@ -73,7 +76,7 @@ type change[V any] struct {
 	value    *V           // nil: it is deleted
 	void     Condition[V] // nil: never
 	restores bool         // a value that Consul has lost
-	proposed func()       // not nil: a proposal; is called when Consul accepts it
+	proposed bool         // it counts when Consul has accepted it
 
 	accepted bool   // by Consul, or void
 	seen     uint64 // with accepted: the index that shows it
@@ -89,6 +92,7 @@ type Entry[V any] struct {
 
 	Changing    bool  // no answer of Consul has shown the latest change here
 	Conditional bool  // with Changing: the change has a condition
+	Proposed    bool  // with Changing: the change is a proposal, and Value the present one
 	Pending     bool  // with Changing: Consul has not accepted the change
 	Err         error // with Pending: of the last attempt to write it
 }
@@ -129,23 +133,6 @@ func (k *Keys[V]) Adopt(values map[string]V, changes map[string]*V) {
 	k.awaken()
 }
 
-// State returns the values and the changes for Adopt of another process. A deletion with a condition is
-// not among the changes: the other process finds itself whether it wants it.
-func (k *Keys[V]) State() (values map[string]V, changes map[string]*V) {
-	values, changes = make(map[string]V), make(map[string]*V)
-	for key, e := range k.All() {
-		switch {
-		case !e.Absent && !e.Changing:
-			values[key] = e.Value
-		case !e.Absent:
-			changes[key] = &e.Value
-		case e.Pending && !e.Conditional:
-			changes[key] = nil
-		}
-	}
-	return values, changes
-}
-
 // Put gives a key a value. void may be nil.
 func (k *Keys[V]) Put(key string, value V, void Condition[V]) {
 	k.mu.Lock()
@@ -169,9 +156,9 @@ func (k *Keys[V]) Delete(key string, void Condition[V]) {
 	}
 }
 
-// Propose gives a key a value if Consul accepts it before the key has another one, and then calls
-// accepted. It reports false, and does nothing, while the key is changing.
-func (k *Keys[V]) Propose(key string, value V, accepted func()) bool {
+// Propose gives a key a value if Consul accepts it before the key has another one. It reports false,
+// and does nothing, while the key is changing.
+func (k *Keys[V]) Propose(key string, value V) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.changes[key] != nil {
@@ -179,7 +166,7 @@ func (k *Keys[V]) Propose(key string, value V, accepted func()) bool {
 	}
 	last := k.known[key].index
 	changed := func(_ V, index uint64) bool { return index != last }
-	k.changes[key] = &change[V]{value: &value, void: changed, proposed: accepted}
+	k.changes[key] = &change[V]{value: &value, void: changed, proposed: true}
 	k.awaken()
 	return true
 }
@@ -218,7 +205,8 @@ func (k *Keys[V]) entryLocked(key string) Entry[V] {
 	if c := k.changes[key]; c != nil {
 		e.Changing, e.Conditional, e.Pending, e.Err = true, c.void != nil, !c.accepted, c.err
 		switch {
-		case c.proposed != nil: // the present value counts
+		case c.proposed:
+			e.Proposed = true
 		case c.value == nil:
 			e.Absent = true
 		default:

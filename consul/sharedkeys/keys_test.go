@@ -11,18 +11,16 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// unconnected are keys without Consul, and what Changed was told.
+// unconnected are keys without Consul.
 type unconnected struct {
 	*Keys[string]
-	t    *testing.T
-	gone []string
+	t *testing.T
 }
 
 func newUnconnected(t *testing.T) *unconnected {
 	u := &unconnected{t: t}
 	u.Keys = New(Options[string]{
 		Prefix: "p", Wait: func() time.Duration { return 0 }, Decode: decode, Log: zerolog.Nop(),
-		Changed: func(gone []string) { u.gone = append(u.gone, gone...) },
 	})
 	return u
 }
@@ -78,7 +76,7 @@ func (u *unconnected) expectPending(what string, want int) {
 
 // accept does what the writer does when Consul has accepted the latest change of a key.
 func (u *unconnected) accept(key string, seen uint64) {
-	u.update([]string{key}, func() {
+	u.update(func() {
 		u.changes[key].accepted, u.changes[key].seen = true, seen
 		u.settleLocked(key)
 	})
@@ -94,9 +92,6 @@ func TestAFallingIndexRestoresNothing(t *testing.T) {
 		u.use(index, []api.KVPair{mark(3), pair("b", 6)})
 		u.expect("after", "b=b!")
 		u.expectPending("after", 0)
-		if !slices.Equal(u.gone, []string{"a"}) {
-			t.Errorf("index %d: gone %q", index, u.gone)
-		}
 	}
 }
 
@@ -116,9 +111,6 @@ func TestAReplicaThatWasAwayRestoresNothing(t *testing.T) {
 	u.use(3, []api.KVPair{mark(3)})
 	u.expect("back again")
 	u.expectPending("back again", 0)
-	if !slices.Equal(u.gone, []string{"a", "b"}) {
-		t.Errorf("gone %q", u.gone)
-	}
 }
 
 // If Consul begins anew, all values stay and are written again, also if its index is higher by now; but
@@ -143,9 +135,6 @@ func TestConsulBeginsAnew(t *testing.T) {
 		u.expect("another replica was faster", "a=a!", "b=theirs", "d=d!")
 		u.use(index+2, []api.KVPair{mark(index + 2), theirs})
 		u.expect("the mark is back", "a=a!", "b=theirs", "d=d!")
-		if len(u.gone) > 0 {
-			t.Errorf("gone %q", u.gone)
-		}
 	}
 }
 
@@ -185,14 +174,10 @@ func TestAnEarlierAnswerUndoesNothing(t *testing.T) {
 	u.expect("with it")
 	u.use(13, []api.KVPair{mark(3), pair("a", 13)})
 	u.expect("another replica", "a=a!")
-	u.gone = nil
 	u.Put("b", "b!", nil) // which another replica ends before an answer has it
 	u.accept("b", 14)
 	u.use(15, []api.KVPair{mark(3), pair("a", 13)})
 	u.expect("ended at once", "a=a!")
-	if !slices.Equal(u.gone, []string{"b"}) {
-		t.Errorf("gone %q", u.gone)
-	}
 }
 
 // A value that cannot be used changes nothing, and a condition is asked as late as possible.

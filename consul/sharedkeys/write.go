@@ -25,6 +25,10 @@ func (k *Keys[V]) write(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		if k.options.MayWrite != nil && !k.options.MayWrite() {
+			retry.Reset(writeRetry)
+			continue
+		}
 		failure := k.writeAll(ctx)
 		if ctx.Err() != nil {
 			return
@@ -72,19 +76,16 @@ func (k *Keys[V]) carryOutAll(ctx context.Context, changes map[string]*change[V]
 		c := changes[key]
 		void, absent, seen, err := k.carryOut(ctx, key, c)
 		failure = cmp.Or(err, failure)
-		switch proposes := c.proposed != nil; {
-		case proposes && (void || err != nil):
-			k.update([]string{key}, func() {
+		switch {
+		case c.proposed && (void || err != nil):
+			k.update(func() {
 				if k.changes[key] == c {
 					delete(k.changes, key)
 				}
 			})
 		case err == nil:
-			if proposes {
-				c.proposed()
-			}
-			k.update([]string{key}, func() {
-				c.proposed, c.accepted, c.seen = nil, true, seen
+			k.update(func() {
+				c.proposed, c.accepted, c.seen = false, true, seen
 				if absent { // or it has been deleted since
 					c.value = nil
 				}

@@ -19,8 +19,8 @@ func Drain(p *balancer.Pool, why string, ids ...discovery.Key) {
 }
 
 // Obey returns a store of orders that the pools obey, without a file and other replicas.
-func Obey(pools func() []*balancer.Pool) *orders.Store {
-	var store *orders.Store
+func Obey(pools func() []*balancer.Pool) *orders.Peers {
+	var store *orders.Peers
 	apply := func() {
 		for _, p := range pools() {
 			p.SetOrders(func(i discovery.Instance) balancer.Orders { return store.Set().For(i) })

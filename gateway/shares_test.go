@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,8 +13,9 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"sluice/admin"
+	"sluice/config"
 	"sluice/events"
+	"sluice/orders"
 	"sluice/test/consultest"
 )
 
@@ -144,19 +146,19 @@ func TestReplicasShareShares(t *testing.T) {
 	a.await("one of them leads", func() bool { return a.split().Shared.Leads != b.split().Shared.Leads })
 
 	a.order("star?share=0.6&why=more", http.StatusOK)
-	b.awaitShare(0.6, admin.ByOperator)
+	b.awaitShare(0.6, orders.ByOperator)
 	if given := b.split().Given; given.Why != "more" || given.Replica != a.replicaName() || given.Configured != 0.5 {
 		t.Errorf("at the other: %+v", given)
 	}
 	b.order("star/resume", http.StatusOK)
-	a.awaitShare(0.6, admin.ByJudge)
+	a.awaitShare(0.6, orders.ByJudge)
 	b.order("star/release", http.StatusOK)
 	a.awaitShare(0.5, "")
 	b.awaitShare(0.5, "")
 
 	s.fail(a)
-	a.awaitShare(0, admin.ByJudge)
-	b.awaitShare(0, admin.ByJudge)
+	a.awaitShare(0, orders.ByJudge)
+	b.awaitShare(0, orders.ByJudge)
 	if why, verdict := b.split().Given.Why, a.split().Judge.Verdict; why != verdict || verdict == "" {
 		t.Errorf("at the other: %q, want %q", why, verdict)
 	}
@@ -164,7 +166,7 @@ func TestReplicasShareShares(t *testing.T) {
 		return strings.HasPrefix(b.history.Current().Reason, "judge of "+a.replicaName()+": services.star.split.canary: 50% -> 0%: ")
 	})
 	later := s.replica(s.agent.URL(), "step: 10m")
-	later.awaitShare(0, admin.ByJudge)
+	later.awaitShare(0, orders.ByJudge)
 
 	// Who changes the configuration has the last word, for all.
 	a.write(s.text(s.agent.URL(), "40%", "step: 10m"))
@@ -199,8 +201,8 @@ func TestOneReplicaMovesSharesOn(t *testing.T) {
 		t.Error("the second replica moves the share on")
 	}
 	a.look(a.trialsInUse()[0], later(11*time.Minute))
-	b.awaitShare(0.75, admin.ByJudge)
-	a.awaitShare(0.75, admin.ByJudge)
+	b.awaitShare(0.75, orders.ByJudge)
+	a.awaitShare(0.75, orders.ByJudge)
 
 	// The next in age takes over.
 	a.stop()
@@ -225,31 +227,48 @@ func TestOneReplicaMovesSharesOn(t *testing.T) {
 	b.await("Consul is back", func() bool { return b.split().Shared.Error == "" })
 	b.await("the next share is in use", func() bool {
 		advance() // a write may fail
-		b.sharing.mu.Lock()
-		clear(b.sharing.proposed)
-		b.sharing.mu.Unlock()
+		b.shares.mu.Lock()
+		clear(b.shares.proposed)
+		b.shares.mu.Unlock()
 		s := b.split()
-		return s.Share == 1 && s.Given.By == admin.ByJudge
+		return s.Share == 1 && s.Given.By == orders.ByJudge
 	})
 }
 
 // A replica that has just proposed a share waits with the next proposal. A verdict changes nothing
-// if an operator has just set the share.
+// if an operator has just set the share, and nothing is told of it.
 func TestProposalsAndVerdictsYield(t *testing.T) {
-	s := newSharing(sharingOptions{shares: newShares(events.New()), log: zerolog.Nop()})
+	s := unconnectedShares(nil)
+	given := orders.Share{Service: "star", Group: "canary", Share: 0.7, Configured: 0.5}
 	for i, want := range []bool{true, false} {
-		if got := s.propose("star", admin.GivenShare{}); got != want {
+		if got := s.propose(given); got != want {
 			t.Errorf("proposal %d: %v", i+1, got)
 		}
-		s.keys.Cancel("shares/star")
 	}
-	s.shares.give("star", admin.GivenShare{Share: 0.3, By: admin.ByOperator})
-	if s.shares.judged("star", admin.GivenShare{By: admin.ByJudge}) {
-		t.Error("the verdict counts")
+	if _, ok := s.of("star"); ok {
+		t.Error("a proposal counts before Consul has it")
 	}
-	if got, _ := s.shares.of("star"); got.Share != 0.3 {
+	given.Share, given.By = 0.3, orders.ByOperator
+	if err := s.give(given); err != nil {
+		t.Fatal(err)
+	}
+	given.Share, given.By = 0, orders.ByJudge
+	if err := s.judged(given, func() { t.Error("the verdict is told") }); !errors.Is(err, errOverruled) {
+		t.Errorf("the verdict: %v", err)
+	}
+	if got, _ := s.of("star"); got.Share != 0.3 {
 		t.Errorf("%+v", got)
 	}
+}
+
+// unconnectedShares are shares of a service star, whose canary has 50 % in the configuration. Their
+// replicas cannot be reached.
+func unconnectedShares(own func(func()) bool) *shares {
+	return newShares(sharesOptions{
+		prefix: "edge/canary", own: own, events: events.New(), log: zerolog.Nop(), replica: func() string { return "a" },
+		split:   func(string) config.Split { return config.Split{"canary": "50%"} },
+		settled: func() bool { return true }, judging: func() bool { return false },
+	})
 }
 
 // A rollback takes effect without Consul, and reaches the others later. An operator who has overruled
@@ -265,8 +284,10 @@ func TestRollbacksWithoutConsul(t *testing.T) {
 			a.awaitJudges(2)
 			relay.Cut()
 			s.fail(a)
-			a.awaitShare(0, admin.ByJudge)
-			a.await("Consul does not have it yet", func() bool { return a.split().Shared.Pending }) // it is given to Consul after its use
+			a.awaitShare(0, orders.ByJudge)
+			if got := a.split(); !got.Shared.Pending {
+				t.Errorf("without Consul: %+v", got.Shared)
+			}
 			if got := b.split(); got.Given != nil {
 				t.Errorf("the other has %+v", got.Given)
 			}
@@ -275,9 +296,9 @@ func TestRollbacksWithoutConsul(t *testing.T) {
 				b.await("Consul has it", func() bool { return !b.split().Shared.Pending })
 			}
 			relay.Heal()
-			share, by := 0.0, admin.ByJudge
+			share, by := 0.0, orders.ByJudge
 			if overruled {
-				share, by = 0.3, admin.ByOperator
+				share, by = 0.3, orders.ByOperator
 			}
 			a.awaitShare(share, by)
 			b.awaitShare(share, by)
@@ -302,9 +323,9 @@ func TestKeysOfShares(t *testing.T) {
 	})
 	put(t, s.agent, key, `{"group":"other","share":0.3,"configured":0.5,"by":"operator"}`)
 	put(t, s.agent, key, `{"group":"canary","share":0.2,"configured":0.5,"by":"operator"}`)
-	a.awaitShare(0.2, admin.ByOperator)
+	a.awaitShare(0.2, orders.ByOperator)
 	a.await("the watch has it", func() bool {
-		e := a.sharing.keys.Of("shares/star")
+		e := a.shares.store.Entry("shares/star")
 		return e.Value.Share == 0.2 && !e.Changing
 	})
 	if _, err := s.agent.Client().KV().Delete(key, nil); err != nil {
@@ -319,10 +340,10 @@ func TestSharesOutliveConsulsState(t *testing.T) {
 	s := newSharers(t)
 	a, b := s.replica(s.agent.URL(), "act: report"), s.replica(s.agent.URL(), "act: report")
 	a.order("star?share=0.2", http.StatusOK)
-	b.awaitShare(0.2, admin.ByOperator)
+	b.awaitShare(0.2, orders.ByOperator)
 	a.await("the mark is there", func() bool {
 		pair, _, err := s.agent.Client().KV().Get("edge/canary/begun", nil)
-		return err == nil && pair != nil && !a.sharing.keys.Of("shares/star").Changing
+		return err == nil && pair != nil && !a.shares.store.Entry("shares/star").Changing
 	})
 	for _, act := range []func() error{
 		s.agent.Stop, s.agent.Wipe,
@@ -333,9 +354,9 @@ func TestSharesOutliveConsulsState(t *testing.T) {
 		}
 	}
 	for _, c := range []*canaryRun{a, b, s.replica(s.agent.URL(), "act: report")} {
-		c.awaitShare(0.2, admin.ByOperator)
+		c.awaitShare(0.2, orders.ByOperator)
 		// One whose write has failed tries again: a value that ends meanwhile comes back.
-		c.await("it is written again", func() bool { return !c.sharing.keys.Of("shares/star").Changing })
+		c.await("it is written again", func() bool { return !c.shares.store.Entry("shares/star").Changing })
 	}
 	b.order("star/release", http.StatusOK)
 	a.awaitShare(0.5, "")
@@ -372,7 +393,7 @@ func TestAnUpgradeKeepsPendingShares(t *testing.T) {
 			relay := consultest.StartRelay(t, s.agent.HTTPAddress())
 			a, b := s.replica(relay.URL(), "act: report"), s.replica(s.agent.URL(), "act: report")
 			a.order("star?share=0.2", http.StatusOK)
-			b.awaitShare(0.2, admin.ByOperator)
+			b.awaitShare(0.2, orders.ByOperator)
 			a.await("Consul has it", func() bool { return !a.split().Shared.Pending })
 			relay.Cut()
 			a.order(order, http.StatusOK)
@@ -423,7 +444,7 @@ func TestAnUpgradeKnowsTheSharesInConsul(t *testing.T) {
 			a := s.replica(relay.URL(), "act: report")
 			a.order("star?share=0.2", http.StatusOK)
 			a.await("Consul has it", func() bool { return !a.split().Shared.Pending })
-			a.await("it is seen", func() bool { return !a.sharing.keys.Of("shares/star").Changing })
+			a.await("it is seen", func() bool { return !a.shares.store.Entry("shares/star").Changing })
 			relay.Cut()
 			next := a.succeed(s.text(relay.URL(), "50%", "act: report"), nil, patience)
 			if err := <-next.outcome; err != nil {
@@ -444,15 +465,89 @@ func TestAnUpgradeKnowsTheSharesInConsul(t *testing.T) {
 					pair, _, err := s.agent.Client().KV().Get("edge/canary/shares/star", nil)
 					return err == nil && pair != nil
 				})
-				a.awaitShare(0.2, admin.ByOperator)
+				a.awaitShare(0.2, orders.ByOperator)
 				return
 			}
 			b := s.replica(s.agent.URL(), "act: report")
-			b.awaitShare(0.2, admin.ByOperator)
+			b.awaitShare(0.2, orders.ByOperator)
 			b.order("star/release", http.StatusOK)
 			b.await("Consul has no share", func() bool { return !b.split().Shared.Pending })
 			relay.Heal()
 			a.awaitShare(0.5, "")
 		})
 	}
+}
+
+// With a file, a given share survives a restart, until it is released or the configuration has another
+// split.
+func TestSharesSurviveARestart(t *testing.T) {
+	t.Parallel()
+	c := newCanary(t, "act: report")
+	file := filepath.Join(t.TempDir(), "shares.json")
+	plain := c.text
+	text := func(share string) string {
+		return strings.Replace(plain(share, "act: report"), "admin: {", fmt.Sprintf("admin: { shares: %q,", file), 1)
+	}
+	c.write(text("50%"))
+	c.run(Options{}, patience, func(*Gateway) {})
+	c.order("star?share=0.2&why=small", http.StatusOK)
+	c = &canaryRun{running: c.restart()}
+	if s := c.split(); s.Share != 0.2 || s.Given == nil || s.Given.Why != "small" {
+		t.Errorf("after a restart: %+v", s)
+	}
+	if r := c.history.Current(); r.Given {
+		t.Errorf("revision %+v", r)
+	}
+	c.order("star/release", http.StatusOK)
+	c = &canaryRun{running: c.restart()}
+	if s := c.split(); s.Share != 0.5 || s.Given != nil {
+		t.Errorf("after the release: %+v", s)
+	}
+	c.order("star?share=0.3", http.StatusOK)
+	c.replace(text("40%"))
+	c = &canaryRun{running: c.restart()}
+	c.awaitShare(0.4, "")
+	c.await("the file has no share", func() bool {
+		saved, err := os.ReadFile(file)
+		return err == nil && !strings.Contains(string(saved), "canary")
+	})
+}
+
+// A new process that does not take over ends no share in Consul, although its configuration has another
+// split, and writes no order into the files.
+func TestAFailedTakeoverChangesNoOrder(t *testing.T) {
+	t.Parallel()
+	s := newSharers(t)
+	file := filepath.Join(t.TempDir(), "orders.json")
+	text := strings.Replace(s.text(s.agent.URL(), "50%", "act: report"), "admin: {", fmt.Sprintf("admin: { orders: %q,", file), 1)
+	a := &canaryRun{running: newRunning(t, text)}
+	a.run(Options{}, patience, func(*Gateway) {})
+	a.order("star?share=0.2", http.StatusOK)
+	for _, peer := range a.peers() {
+		if status := a.command("/api/peers/star/" + peer.ID + "/drain?why=disk"); status != http.StatusOK {
+			t.Fatal(status)
+		}
+	}
+	a.await("Consul has the share", func() bool { return !a.shares.store.Entry("shares/star").Changing })
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := strings.NewReplacer("canary: 50%", "canary: 40%", s.peers, s.peers+".missing").Replace(text)
+	next := a.succeed(other, func(given io.ReadCloser) io.ReadCloser {
+		state, _ := io.ReadAll(given)
+		return io.NopCloser(strings.NewReader(strings.ReplaceAll(string(state), `"why":"disk"`, `"why":"else"`)))
+	}, time.Second)
+	if err := <-next.outcome; err == nil {
+		t.Fatal("the new process has taken over")
+	}
+	<-next.ended
+	if now, err := os.ReadFile(file); err != nil || string(now) != string(before) {
+		t.Errorf("the file is %s, %v", now, err)
+	}
+	a.await("the old process takes orders", func() bool { return a.command("/api/log/debug") == http.StatusOK })
+	if pair, _, err := s.agent.Client().KV().Get("edge/canary/shares/star", nil); err != nil || pair == nil {
+		t.Errorf("the share in Consul: %v, %v", pair, err)
+	}
+	a.awaitShare(0.2, orders.ByOperator)
 }

@@ -1,0 +1,111 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"sluice/admin"
+	"sluice/consul"
+	"sluice/orders"
+)
+
+const (
+	// attendInterval is how often a replica without a lock tries to get one.
+	attendInterval = time.Second
+	// unlockTimeout bounds the last write of a process.
+	unlockTimeout = time.Second
+)
+
+// judges are the replicas that judge: each holds a lock while it does. It is safe for concurrent use.
+type judges struct {
+	shares *shares
+
+	mu sync.Mutex // guards the fields below
+
+	locks  int  // of replicas that judge
+	oldest bool // that of this one is the oldest
+}
+
+func newJudges(s *shares) *judges { return &judges{shares: s} }
+
+// state returns how many replicas judge, at least 1, and whether the lock of this one is the oldest.
+func (j *judges) state() admin.SharedState {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return admin.SharedState{Judges: max(1, j.locks), Leads: j.oldest}
+}
+
+// leads reports whether this replica may move shares on.
+func (j *judges) leads() bool {
+	store := j.shares.store
+	return !store.Shares() || j.state().Leads && store.Current()
+}
+
+// lockKey returns the name of the lock of this process: no other has it.
+func (j *judges) lockKey() string {
+	return fmt.Sprintf("%s/judges/%s/%d", j.shares.prefix, j.shares.replica(), os.Getpid())
+}
+
+// selectShares counts the locks in an answer of Consul, and returns the shares.
+func (j *judges) selectShares(pairs []api.KVPair) (shares []api.KVPair) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.locks, j.oldest = 0, false
+	oldest := uint64(math.MaxUint64)
+	for _, pair := range pairs {
+		switch name := pair.Key[len(j.shares.prefix)+1:]; {
+		case strings.HasPrefix(name, orders.ShareKey("")):
+			shares = append(shares, pair)
+		case strings.HasPrefix(name, "judges/") && pair.Session != "":
+			j.locks++
+			if pair.CreateIndex < oldest {
+				oldest, j.oldest = pair.CreateIndex, pair.Key == j.lockKey()
+			}
+		}
+	}
+	return shares
+}
+
+// attend holds a lock while this replica judges, until ctx ends.
+func (j *judges) attend(ctx context.Context) {
+	client, failing := j.shares.client, false
+	for {
+		if j.shares.judging() {
+			lock, err := client.Lock(ctx, j.lockKey())
+			if err == nil {
+				j.hold(ctx, lock)
+			} else if !failing && ctx.Err() == nil {
+				j.shares.log.Warn().Err(err).Msg("this replica cannot register as a judge: it moves no share on, and others do not count it")
+			}
+			failing = err != nil
+		}
+		if consul.Sleep(ctx, attendInterval+client.Jitter(attendInterval/10)) != nil {
+			return
+		}
+	}
+}
+
+// hold keeps a lock while it is held and needed.
+func (j *judges) hold(ctx context.Context, lock *consul.Lock) {
+	needed := time.NewTicker(attendInterval)
+	defer needed.Stop()
+	for j.shares.judging() {
+		select {
+		case <-needed.C:
+			continue
+		case <-lock.Held.Done():
+		case <-ctx.Done():
+		}
+		break
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
+	defer cancel()
+	_ = lock.Unlock(ctx) // else it ends by its TTL
+}
