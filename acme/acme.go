@@ -214,8 +214,9 @@ func (m *Manager) HTTPChallenge(host, path string) (body []byte, ok bool) {
 	if err != nil {
 		name = host // without a port
 	}
+	name = strings.ToLower(name)
 	m.mu.Lock()
-	managed := m.names[strings.ToLower(name)] != nil
+	managed := m.names[name] != nil
 	m.mu.Unlock()
 	if !managed {
 		return nil, false

@@ -214,7 +214,19 @@ func (s *consulStorage) Load(ctx context.Context, key string) ([]byte, error) {
 	if ctx.Value(patience{}) != nil {
 		return s.load(ctx, key)
 	}
+	a := s.ask(key)
+	select {
+	case <-a.done:
+		return a.value, a.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// ask returns the read of a key that is under way, or begins one.
+func (s *consulStorage) ask(key string) *asked {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	a := s.asked[key]
 	if a == nil {
 		a = &asked{done: make(chan struct{})}
@@ -231,13 +243,7 @@ func (s *consulStorage) Load(ctx context.Context, key string) ([]byte, error) {
 			a.value, a.err = s.load(context.Background(), key)
 		}()
 	}
-	s.mu.Unlock()
-	select {
-	case <-a.done:
-		return a.value, a.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	return a
 }
 
 // asked is a read that all who want the key wait for. It ends within readTimeout.

@@ -70,10 +70,7 @@ func (m *Manager) Load(ctx context.Context, names []string) {
 	var running sync.WaitGroup
 	for _, name := range names {
 		name = strings.ToLower(name)
-		m.mu.Lock()
-		known := m.inUseLocked(name) != nil
-		m.mu.Unlock()
-		if !known {
+		if !m.uses(name) {
 			running.Go(func() {
 				defer panics.Contain(panics.Task, nil)
 				if pair, err := m.stored(ctx, name); err == nil {
@@ -83,6 +80,13 @@ func (m *Manager) Load(ctx context.Context, names []string) {
 		}
 	}
 	running.Wait()
+}
+
+// uses reports whether a certificate of a name is in use.
+func (m *Manager) uses(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.inUseLocked(name) != nil
 }
 
 // stored returns what the storage, or its copy, has for a name.

@@ -99,51 +99,74 @@ type History struct {
 // Applied sets the number and the time of r, adds it, and returns it. standing are the
 // refusals of sources that still offer what was refused.
 func (h *History) Applied(r Revision, standing ...Refusal) Revision {
-	h.mu.Lock()
-	h.reloads.Applied++
-	h.standLocked(standing)
-	return h.addUnlock(r)
+	h.change(func() bool {
+		h.reloads.Applied++
+		h.standLocked(standing)
+		r = h.addLocked(r)
+		return true
+	})
+	return r
 }
 
 // Given adds a revision with the documents of the latest: the shares have changed. It must not be
 // the first.
 func (h *History) Given(reason string, diff []Change) Revision {
-	h.mu.Lock()
-	r := h.lastLocked()
-	r.Reason, r.Diff, r.Given = reason, diff, true
-	return h.addUnlock(r)
-}
-
-// addUnlock adds a revision, unlocks mu, and then writes the file.
-func (h *History) addUnlock(r Revision) Revision {
-	h.highest++
-	r.Number, r.Time = h.highest, time.Now()
-	h.revisions = newest(append(h.revisions, r))
-	h.saveUnlock()
+	var r Revision
+	h.change(func() bool {
+		r = h.lastLocked()
+		r.Reason, r.Diff, r.Given = reason, diff, true
+		r = h.addLocked(r)
+		return true
+	})
 	return r
 }
 
-// saveUnlock unlocks mu, and writes the latest revision to the file, if this process owns it.
-func (h *History) saveUnlock() {
-	if h.dirty = h.file != nil && !h.owned; h.dirty || h.file == nil {
-		h.mu.Unlock()
-		return
+// addLocked adds a revision.
+func (h *History) addLocked(r Revision) Revision {
+	h.highest++
+	r.Number, r.Time = h.highest, time.Now()
+	h.revisions = newest(append(h.revisions, r))
+	return r
+}
+
+// change calls f, which changes the revisions under mu. If f returns true and this process owns the
+// file, it writes the latest revision to the file.
+func (h *History) change(f func() (save bool)) {
+	if file, revisions := h.changed(f); file != nil {
+		file.save(revisions) // a slow disk does not delay readers
 	}
-	file, revisions := h.file, slices.Clone(h.revisions)
+}
+
+// changed calls f, and returns what to write, and where; nil: nothing.
+func (h *History) changed(f func() (save bool)) (*historyFile, []Revision) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !f() {
+		return nil, nil
+	}
+	if h.dirty = h.file != nil && !h.owned; h.dirty || h.file == nil {
+		return nil, nil
+	}
 	h.saved = h.lastLocked().Number
-	h.mu.Unlock()
-	file.save(revisions) // a slow disk does not delay readers
+	return h.file, slices.Clone(h.revisions)
 }
 
 // Own says whether this process, and no other one, writes the file. What it has applied before is in
 // the file when Own returns: after the revisions of the process that wrote it until then, and with
 // other numbers than those.
 func (h *History) Own(owned bool) {
-	h.mu.Lock()
-	if h.owned = owned; !owned || !h.dirty || len(h.revisions) == 0 {
-		h.mu.Unlock()
-		return
-	}
+	h.change(func() bool {
+		h.owned = owned
+		if !owned || !h.dirty || len(h.revisions) == 0 {
+			return false
+		}
+		h.joinLocked()
+		return true
+	})
+}
+
+// joinLocked puts what this process has applied after what the file has.
+func (h *History) joinLocked() {
 	written, highest := h.file.again()
 	n := len(h.revisions) - 1 // the latest is in use here, whatever others have applied
 	for n > 0 && h.revisions[n-1].Number > h.saved {
@@ -159,23 +182,21 @@ func (h *History) Own(owned bool) {
 	}
 	h.highest = max(h.highest, highest)
 	h.revisions = newest(slices.Concat(earlier, own))
-	h.saveUnlock()
 }
 
 // Unchanged records a load of other documents, or of another state of their sources, that gave the
 // configuration in use.
 func (h *History) Unchanged(sources []Source, standing ...Refusal) {
-	h.mu.Lock()
-	h.standLocked(standing)
-	if last := len(h.revisions) - 1; last >= 0 {
+	h.change(func() bool {
+		h.standLocked(standing)
+		last := len(h.revisions) - 1
+		if last < 0 {
+			return false
+		}
 		before := h.revisions[last].Sources
 		h.revisions[last].Sources = sources
-		if !slices.EqualFunc(before, sources, Source.goesOnAs) {
-			h.saveUnlock()
-			return
-		}
-	}
-	h.mu.Unlock()
+		return !slices.EqualFunc(before, sources, Source.goesOnAs)
+	})
 }
 
 // Stand records the refusals of sources that still offer what was refused.
@@ -194,18 +215,15 @@ func (h *History) standLocked(standing []Refusal) {
 
 // Resume says that the latest revision, of an earlier process, is in use again, with the
 // configuration c of these sources.
-func (h *History) Resume(c *Config, sources []Source) Revision {
-	h.mu.Lock()
-	h.reloads.Applied++
-	last := &h.revisions[len(h.revisions)-1]
-	same := slices.EqualFunc(last.Sources, sources, Source.goesOnAs)
-	last.Config, last.Sources, last.Pending = c, sources, nil
-	resumed := *last
-	if same {
-		h.mu.Unlock()
-	} else {
-		h.saveUnlock()
-	}
+func (h *History) Resume(c *Config, sources []Source) (resumed Revision) {
+	h.change(func() bool {
+		h.reloads.Applied++
+		last := &h.revisions[len(h.revisions)-1]
+		same := slices.EqualFunc(last.Sources, sources, Source.goesOnAs)
+		last.Config, last.Sources, last.Pending = c, sources, nil
+		resumed = *last
+		return !same
+	})
 	return resumed
 }
 

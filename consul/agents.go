@@ -156,8 +156,9 @@ func (s *agents) raiseAlarm() {
 
 // penalize ranks agent a as degraded: it fails queries, but answers probes.
 func (s *agents) penalize(a *agent) {
+	until := time.Now().Add(penaltyTime)
 	s.mu.Lock()
-	a.penalizedUntil = time.Now().Add(penaltyTime)
+	a.penalizedUntil = until
 	s.mu.Unlock()
 }
 

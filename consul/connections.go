@@ -112,10 +112,11 @@ func (c *connections) leave(g *generation) {
 // connections. A half-open one would be used again. And Consul continues a canceled
 // query, so its stream remains in use until its wait is over, and later requests hang.
 func (c *connections) renew() {
+	next := c.newGeneration()
 	c.mu.Lock()
 	g := c.current
 	g.replaced = true
-	c.current = c.newGeneration()
+	c.current = next
 	c.mu.Unlock()
 	c.sweep(g)
 }

@@ -66,16 +66,10 @@ func (g *gate) enter(ctx context.Context, blocks bool) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	g.mu.Lock()
-	g.growLocked(time.Now())
-	if g.roomLocked(blocks) {
-		g.countLocked(blocks, 1)
-		g.mu.Unlock()
+	admitted := g.admitOrQueue(blocks)
+	if admitted == nil {
 		return nil
 	}
-	admitted := make(chan struct{})
-	g.waiting = append(g.waiting, waiting{admitted, blocks})
-	g.mu.Unlock()
 	select {
 	case <-admitted:
 		return nil
@@ -83,6 +77,20 @@ func (g *gate) enter(ctx context.Context, blocks bool) error {
 		g.abandon(admitted, blocks)
 		return context.Cause(ctx)
 	}
+}
+
+// admitOrQueue admits a query, or returns a channel that is closed when it is admitted.
+func (g *gate) admitOrQueue(blocks bool) (admitted chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.growLocked(time.Now())
+	if g.roomLocked(blocks) {
+		g.countLocked(blocks, 1)
+		return nil
+	}
+	admitted = make(chan struct{})
+	g.waiting = append(g.waiting, waiting{admitted, blocks})
+	return admitted
 }
 
 // tryEnter is enter for a query that does not block, without a wait. It reports whether

@@ -242,32 +242,44 @@ var errSourceEnded = errors.New("source returned without an error")
 // handOver calls Sink for each set that is due, and sets timer for the next one.
 func (m *Manager) handOver(ctx context.Context, timer *time.Timer) {
 	for ctx.Err() == nil {
-		m.mu.Lock()
-		if len(m.queue) == 0 {
-			m.mu.Unlock()
+		w, set := m.nextDue(timer)
+		if w == nil {
 			return
 		}
-		now := time.Now()
-		w := m.queue[0]
-		if wait := w.due.Sub(now); wait > 0 {
-			timer.Reset(wait)
-			m.mu.Unlock()
-			return
-		}
-		m.queue.remove(w)
-		set := w.latest
-		if !takesAway(w.applied, set) || takesAway(set, w.applied) {
-			w.batched = now
-		}
-		w.applied = set
-		w.status.Changes++
-		w.status.LastChange = now
-		m.mu.Unlock()
 		m.sink(w.status.Service, set)
-		m.mu.Lock()
-		w.settleLocked()
-		m.mu.Unlock()
+		m.settle(w)
 	}
+}
+
+// nextDue takes the watch from the queue whose set is due, and notes that Sink gets the set. If none is
+// due, it sets timer for the next one, and returns nil.
+func (m *Manager) nextDue(timer *time.Timer) (*watch, []Instance) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.queue) == 0 {
+		return nil, nil
+	}
+	now := time.Now()
+	w := m.queue[0]
+	if wait := w.due.Sub(now); wait > 0 {
+		timer.Reset(wait)
+		return nil, nil
+	}
+	m.queue.remove(w)
+	set := w.latest
+	if !takesAway(w.applied, set) || takesAway(set, w.applied) {
+		w.batched = now
+	}
+	w.applied = set
+	w.status.Changes++
+	w.status.LastChange = now
+	return w, set
+}
+
+func (m *Manager) settle(w *watch) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w.settleLocked()
 }
 
 // scheduleLocked schedules the call of Sink with w's latest set.

@@ -118,7 +118,14 @@ func (m *Manager) Adopt(service string, s WatchState) bool {
 func (m *Manager) Pause() {
 	m.pausing.Lock()
 	defer m.pausing.Unlock()
+	m.cancelAll()
+	m.sources.Wait()
+}
+
+// cancelAll cancels the sources.
+func (m *Manager) cancelAll() {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.paused = true
 	for _, w := range m.watches {
 		if w.cancel != nil {
@@ -127,8 +134,6 @@ func (m *Manager) Pause() {
 			m.starting = append(m.starting, w)
 		}
 	}
-	m.mu.Unlock()
-	m.sources.Wait()
 }
 
 // Resume starts the sources again after Pause.

@@ -94,21 +94,25 @@ type watch struct {
 
 // take processes a report of the source and returns the state in use.
 func (w *watch) take(r Report) WatchState {
-	set := Normalize(r.Set)
-	w.manager.mu.Lock()
-	if w.retired {
-		defer w.manager.mu.Unlock()
-		return w.stateLocked()
+	if failing, before, after, retired := w.note(r, Normalize(r.Set)); !retired {
+		w.log(r, failing, before, after)
+		w.restoreIf(func(saved WatchState) bool { return r.Err != nil || r.Doubtful || saved.precedes(r) })
 	}
-	failing, before := w.failing, w.status
-	w.noteLocked(r, set, time.Now())
-	after := w.status
-	w.manager.mu.Unlock()
-	w.log(r, failing, before, after)
-	w.restoreIf(func(saved WatchState) bool { return r.Err != nil || r.Doubtful || saved.precedes(r) })
 	w.manager.mu.Lock()
 	defer w.manager.mu.Unlock()
 	return w.stateLocked()
+}
+
+// note updates the state with r, unless w is retired, and returns what log needs.
+func (w *watch) note(r Report, set []Instance) (failing bool, before, after WatchStatus, retired bool) {
+	w.manager.mu.Lock()
+	defer w.manager.mu.Unlock()
+	if w.retired {
+		return false, before, after, true
+	}
+	failing, before = w.failing, w.status
+	w.noteLocked(r, set, time.Now())
+	return failing, before, w.status, false
 }
 
 // noteLocked updates the state with r. set is r.Set, normalised.
@@ -239,25 +243,28 @@ func (w *watch) restoreIf(condition func(WatchState) bool) {
 	if m.fallback == nil {
 		return
 	}
-	m.mu.Lock()
-	if w.known || w.retired {
-		m.mu.Unlock()
-		return
-	}
-	if !w.restored {
-		w.restored = true
-		w.saved, _ = m.fallback(w.status.Service, w.status.Source) // without a set, if it has none
-	}
-	s := w.saved
-	ok := condition(s) && w.adoptLocked(s)
-	m.mu.Unlock()
-	if ok {
+	if s, ok := w.adoptSaved(condition); ok {
 		set, asOf := s.Set, s.Restored
 		w.named(m.log.Warn()).
 			Int("instances", len(set)).Time("as_of", asOf).Msg("the saved set is in use until the source reports one")
 		w.tell(events.KindSaved, events.Warning, "The saved set of %s, with %d instances, is in use until %s reports one",
 			asOf.UTC().Format(time.RFC3339), len(set), name{w.source})
 	}
+}
+
+// adoptSaved adopts the state of the fallback, if it meets condition and there is no set yet.
+func (w *watch) adoptSaved(condition func(WatchState) bool) (s WatchState, ok bool) {
+	m := w.manager
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if w.known || w.retired {
+		return s, false
+	}
+	if !w.restored {
+		w.restored = true
+		w.saved, _ = m.fallback(w.status.Service, w.status.Source) // without a set, if it has none
+	}
+	return w.saved, condition(w.saved) && w.adoptLocked(w.saved)
 }
 
 func (w *watch) setStateLocked(s Freshness, now time.Time) {

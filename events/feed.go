@@ -107,15 +107,8 @@ func (f *Feed) Close() {
 // with the next one.
 func (f *Feed) Read(filter Filter, after ID) ([]Event, *Reader) {
 	r := &Reader{feed: f, filter: filter}
-	f.mu.Lock()
-	f.forgetLocked(time.Now())
-	begin, lost := f.oldest, ""
-	if after != (ID{}) {
-		begin, lost = f.afterLocked(after)
-	}
+	begin, end, lost := f.since(after)
 	r.position = begin
-	end := f.next
-	f.mu.Unlock()
 	var kept []Event
 	if lost != "" {
 		kept = append(kept, skipped(lost))
@@ -124,6 +117,19 @@ func (f *Feed) Read(filter Filter, after ID) ([]Event, *Reader) {
 		kept = append(kept, r.take()...)
 	}
 	return kept, r
+}
+
+// since returns the positions of the kept events after the one with an id, the zero one: of all. lost is as
+// of afterLocked.
+func (f *Feed) since(after ID) (begin, end uint64, lost string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.forgetLocked(time.Now())
+	begin = f.oldest
+	if after != (ID{}) {
+		begin, lost = f.afterLocked(after)
+	}
+	return begin, f.next, lost
 }
 
 // afterLocked returns the position after the event with an id. lost says what is missing; it

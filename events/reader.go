@@ -57,9 +57,21 @@ func (r *Reader) pending() (changed <-chan struct{}, closed bool) {
 
 // take returns the selected ones of the next events.
 func (r *Reader) take() []Event {
+	list := r.next()
+	selected := list[:0]
+	for i := range list {
+		if r.filter.matches(&list[i]) {
+			selected = append(selected, list[i])
+		}
+	}
+	return selected
+}
+
+// next returns the next events, at most takeEvents and one that says how many are lost.
+func (r *Reader) next() (list []Event) {
 	f := r.feed
 	f.mu.Lock()
-	var list []Event
+	defer f.mu.Unlock()
 	if r.position < f.oldest {
 		list = append(list, skipped(missing(f.oldest-r.position)))
 		r.position = f.oldest
@@ -68,12 +80,5 @@ func (r *Reader) take() []Event {
 		list = append(list, *f.atLocked(r.position))
 		r.position++
 	}
-	f.mu.Unlock()
-	selected := list[:0]
-	for i := range list {
-		if r.filter.matches(&list[i]) {
-			selected = append(selected, list[i])
-		}
-	}
-	return selected
+	return list
 }

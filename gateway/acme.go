@@ -104,9 +104,15 @@ func (a *acmeManagers) manage(listeners []*listener) {
 
 // retain ends the managers that none of the listeners uses.
 func (a *acmeManagers) retain(listeners []*listener) {
-	uses := acmeUses(listeners)
-	var unused []*acme.Manager
+	for _, m := range a.unused(acmeUses(listeners)) {
+		m.Close()
+	}
+}
+
+// unused removes and returns the managers that are not in uses.
+func (a *acmeManagers) unused(uses []*acmeUse) (unused []*acme.Manager) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	maps.DeleteFunc(a.managers, func(_ acmeSettings, m *acme.Manager) bool {
 		used := slices.ContainsFunc(uses, func(u *acmeUse) bool { return u.Manager == m })
 		if !used {
@@ -114,10 +120,7 @@ func (a *acmeManagers) retain(listeners []*listener) {
 		}
 		return !used
 	})
-	a.mu.Unlock()
-	for _, m := range unused {
-		m.Close()
-	}
+	return unused
 }
 
 // handed returns the certificates in use for a new process, by name. They are secret.

@@ -64,10 +64,7 @@ func (f *finder) follow(ctx context.Context, c *config.Config) {
 		f.setApplied()
 		return
 	}
-	f.mu.Lock()
-	watch := f.gateway.sources.Catalog(*selection, f.services...)
-	f.watch = watch
-	f.mu.Unlock()
+	watch := f.newWatch(*selection)
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -81,6 +78,14 @@ func (f *finder) follow(ctx context.Context, c *config.Config) {
 		cancel()
 		running.Wait()
 	}
+}
+
+// newWatch returns a watch of the selected services, which begins with those that are known.
+func (f *finder) newWatch(selection consulsource.Selection) *consulsource.Catalog {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.watch = f.gateway.sources.Catalog(selection, f.services...)
+	return f.watch
 }
 
 // found stores the services in Consul's catalog.

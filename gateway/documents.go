@@ -55,7 +55,15 @@ func newDocuments(newSource func(config.Dynamic, config.Source) document.Source,
 
 // follow follows these sources and no others. used are the documents in use.
 func (d *documents) follow(ctx context.Context, list []config.Dynamic, used []config.Source) {
+	for _, stop := range d.change(ctx, list, used) {
+		stop()
+	}
+}
+
+// change starts to follow the sources that are new, and returns what ends those that are not in list.
+func (d *documents) change(ctx context.Context, list []config.Dynamic, used []config.Source) (ended []func()) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	before := d.sources
 	d.sources = nil
 	for _, y := range list {
@@ -74,7 +82,6 @@ func (d *documents) follow(ctx context.Context, list []config.Dynamic, used []co
 		}
 		d.sources = append(d.sources, f)
 	}
-	var ended []func()
 	for _, f := range before {
 		if f.stop != nil {
 			ended = append(ended, f.stop)
@@ -86,10 +93,7 @@ func (d *documents) follow(ctx context.Context, list []config.Dynamic, used []co
 			d.startLocked(ctx, f)
 		}
 	}
-	d.mu.Unlock()
-	for _, stop := range ended {
-		stop()
-	}
+	return ended
 }
 
 // startLocked starts to follow f. The caller holds d.mu.

@@ -83,15 +83,7 @@ func (t *tags) last() claim.Result {
 // present returns the result in use with the instances of now: one with the same tags as others
 // changes no route.
 func (t *tags) present(documents, effective *config.Config) claim.Result {
-	t.mu.Lock()
-	services, inUse := t.asking(effective.Services, t.reader), t.inUse
-	for i, s := range services {
-		if t.services[s.Name].waits {
-			services[i] = t.services[s.Name].inUse
-		}
-	}
-	services = slices.DeleteFunc(services, func(s claim.Service) bool { return s.Name == "" })
-	t.mu.Unlock()
+	services, inUse := t.presentServices(effective)
 	result := claim.Resolve(services, claim.NewRules(documents), inUse.Holders)
 	for _, p := range inUse.Problems {
 		if len(p.Instances) == 0 { // it is not of Resolve
@@ -99,6 +91,19 @@ func (t *tags) present(documents, effective *config.Config) claim.Result {
 		}
 	}
 	return result
+}
+
+// presentServices returns what services ask for with the instances of now, and the result in use.
+func (t *tags) presentServices(effective *config.Config) ([]claim.Service, claim.Result) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	services := t.asking(effective.Services, t.reader)
+	for i, s := range services {
+		if t.services[s.Name].waits {
+			services[i] = t.services[s.Name].inUse
+		}
+	}
+	return slices.DeleteFunc(services, func(s claim.Service) bool { return s.Name == "" }), t.inUse
 }
 
 // resolve resolves what services ask for, with the rules of documents. Only the goroutine that

@@ -86,12 +86,24 @@ func (c *Checker) Start(pool *balancer.Pool, s Settings) {
 // do not count if the probe changed. Without active checks or outlier detection their
 // reasons are cleared.
 func (c *Checker) Configure(s Settings) {
-	c.mu.Lock()
-	if c.stopped {
-		c.mu.Unlock()
+	old, ok := c.use(s)
+	if !ok {
 		return
 	}
-	old := c.active
+	c.poke()
+	if old != nil && (s.Active == nil || old.Probe != s.Active.Probe) {
+		old.Probe.Close()
+	}
+}
+
+// use changes the settings, unless c is stopped, and returns the active checks of before.
+func (c *Checker) use(s Settings) (old *Active, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped {
+		return nil, false
+	}
+	old = c.active
 	c.active = s.Active
 	if old == nil || s.Active == nil || old.Port != s.Active.Port {
 		c.dropTargetsLocked()
@@ -107,11 +119,7 @@ func (c *Checker) Configure(s Settings) {
 	for _, p := range c.known { // in a repeatable order
 		c.monitor.scheduler.schedule(&c.targets[p].task, time.Duration(c.monitor.random()*float64(s.Active.interval(true, c.monitor.random()))))
 	}
-	c.mu.Unlock()
-	c.poke()
-	if old != nil && (s.Active == nil || old.Probe != s.Active.Probe) {
-		old.Probe.Close()
-	}
+	return old, true
 }
 
 // AfterFirstChecks calls f once, when every present peer of the pool has been checked
@@ -139,7 +147,18 @@ func (c *Checker) endWaitLocked() {
 
 // Stop ends the checks of the pool and waits for those that run. Reasons of peers stay.
 func (c *Checker) Stop() {
+	active := c.end()
+	c.cancel()
+	<-c.followed
+	if active != nil {
+		active.Probe.Close()
+	}
+}
+
+// end makes results count no longer, and returns the active checks.
+func (c *Checker) end() *Active {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.stopped = true
 	c.endWaitLocked()
 	c.passive.Store(nil)
@@ -148,13 +167,7 @@ func (c *Checker) Stop() {
 		r.stop()
 	}
 	c.stopDetectorLocked()
-	active := c.active
-	c.mu.Unlock()
-	c.cancel()
-	<-c.followed
-	if active != nil {
-		active.Probe.Close()
-	}
+	return c.active
 }
 
 // follow reconciles the checks with the pool's peers, and applies verdicts, until ctx

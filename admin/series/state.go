@@ -26,9 +26,7 @@ type State struct {
 
 // State returns the samples, the last of which ends now. Before Run there are none.
 func (r *Recorder) State() State {
-	r.mu.Lock()
-	recent, now := r.limit(r.next), time.Now()
-	r.mu.Unlock()
+	recent, now := r.recent(), time.Now()
 	if recent.IsZero() {
 		return State{}
 	}
@@ -53,6 +51,13 @@ func (r *Recorder) State() State {
 		s.Services[name], _ = binary.Append(nil, binary.LittleEndian, samples[name]) // cannot fail
 	}
 	return s
+}
+
+// recent returns when the last sample ended; zero: there is none.
+func (r *Recorder) recent() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.limit(r.next)
 }
 
 // Adopt continues the samples of another process. The next one begins where the last of those

@@ -38,12 +38,15 @@ func (d *Doctor) queryOwners(ctx context.Context, f *Facts) {
 	members, problem := d.members(ctx, f)
 	f.Owners = make(map[string]Owner, len(nodes))
 	var mu sync.Mutex // guards f.Owners and d.owners
+	ownerOf := func(node string) (*consul.API, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return d.ownerOf(node, members)
+	}
 	_ = each(ctx, maxQueries, len(nodes), func(ctx context.Context, n int) error {
 		node := nodes[n]
 		var owner Owner
-		mu.Lock()
-		client, err := d.ownerOf(node, members)
-		mu.Unlock()
+		client, err := ownerOf(node)
 		switch {
 		case err != nil:
 			owner.Problem = err.Error()

@@ -52,9 +52,13 @@ func (k *Keys[V]) Pause() {
 	if stop != nil {
 		stop()
 	}
+	k.forgetProposals()
+}
+
+func (k *Keys[V]) forgetProposals() {
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	maps.DeleteFunc(k.changes, func(_ string, c *change[V]) bool { return c.proposed })
-	k.mu.Unlock()
 }
 
 // follow reads the keys until ctx ends.
@@ -162,12 +166,16 @@ func (k *Keys[V]) settleLocked(key string) {
 
 // update makes f change keys, and tells that. The caller does not hold mu.
 func (k *Keys[V]) update(f func()) {
-	k.mu.Lock()
-	f()
-	k.mu.Unlock()
+	k.locked(f)
 	if k.options.Changed != nil {
 		k.options.Changed()
 	}
+}
+
+func (k *Keys[V]) locked(f func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	f()
 }
 
 // ended records the result of a query.

@@ -255,12 +255,7 @@ func (k *Keys[V]) Await(ctx context.Context, key string, timeout time.Duration) 
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errors.New("no answer of Consul yet"))
 	defer cancel()
 	for {
-		k.mu.Lock()
-		progress, done, err := k.progress, true, error(nil)
-		if c := k.changes[key]; k.Shared() && c != nil {
-			done, err = c.accepted || c.err != nil, c.err
-		}
-		k.mu.Unlock()
+		progress, done, err := k.progressOf(key)
 		if done {
 			return err
 		}
@@ -270,6 +265,18 @@ func (k *Keys[V]) Await(ctx context.Context, key string, timeout time.Duration) 
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// progressOf reports whether the latest change of a key was written, or why it was not, and returns what is closed
+// when that may have changed.
+func (k *Keys[V]) progressOf(key string) (progress chan struct{}, done bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c := k.changes[key]
+	if c == nil || !k.Shared() {
+		return k.progress, true, nil
+	}
+	return k.progress, c.accepted || c.err != nil, c.err
 }
 
 // AwaitFirst waits until Consul has answered, at most for timeout.

@@ -300,18 +300,20 @@ func readNames(body io.Reader) (names map[string][]string, err error) {
 
 // note records the result of a query.
 func (w *Catalog) note(err error) {
-	now := time.Now()
+	now, text := time.Now(), ""
+	if err != nil {
+		text = err.Error()
+	}
 	w.mu.Lock()
 	state, before := discovery.WatchFresh, w.status.State
 	if err != nil {
-		w.status.LastError = err.Error()
 		if state = discovery.WatchStale; w.status.LastSuccess.IsZero() {
 			state = discovery.WatchPending
 		}
 	} else {
-		w.status.LastError = ""
 		w.status.LastSuccess = now
 	}
+	w.status.LastError = text
 	since := w.status.Since
 	if state != before {
 		w.status.State, w.status.Since = state, now

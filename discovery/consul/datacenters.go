@@ -153,7 +153,13 @@ func (c *choice) memoriesLocked() []discovery.Memory {
 
 // note records a report.
 func (b *branch) note(r discovery.Report) {
+	b.record(r)
+	b.wake()
+}
+
+func (b *branch) record(r discovery.Report) {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	if r.Known {
 		b.noteSetLocked(r)
 	}
@@ -162,8 +168,6 @@ func (b *branch) note(r discovery.Report) {
 		b.memory.Part = b.datacenter
 	}
 	b.noteQueryLocked(r.Err)
-	b.mu.Unlock()
-	b.wake()
 }
 
 func (b *branch) noteSetLocked(r discovery.Report) {

@@ -192,17 +192,25 @@ func (s *Store) replace() {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	states := s.options.States()
-	s.mu.Lock()
-	good := s.collectLocked(states)
-	entries, damaged := maps.Clone(s.entries), s.damaged
-	s.mu.Unlock()
+	good, entries, damaged := s.collect(states)
 	if !good {
 		return
 	}
 	err := write(s.options.Path, entries, damaged)
+	failed := s.wrote(err)
+	switch {
+	case err != nil && !failed:
+		s.options.Log.Error().Err(err).Msg("snapshot cannot be written")
+	case err == nil && failed:
+		s.options.Log.Info().Str("path", s.options.Path).Msg("snapshot is written again")
+	}
+}
 
+// wrote notes the result of a write, and reports whether the one before has failed.
+func (s *Store) wrote(err error) (failed bool) {
 	s.mu.Lock()
-	failed := s.status.LastError != ""
+	defer s.mu.Unlock()
+	failed = s.status.LastError != ""
 	if err != nil {
 		s.status.Errors++
 		s.status.LastError = err.Error()
@@ -210,13 +218,15 @@ func (s *Store) replace() {
 		s.status.Written, s.status.LastError = time.Now(), ""
 		s.damaged = false
 	}
-	s.mu.Unlock()
-	switch {
-	case err != nil && !failed:
-		s.options.Log.Error().Err(err).Msg("snapshot cannot be written")
-	case err == nil && failed:
-		s.options.Log.Info().Str("path", s.options.Path).Msg("snapshot is written again")
-	}
+	return failed
+}
+
+// collect returns what to write, if that is good: see collectLocked.
+func (s *Store) collect(states map[string]discovery.WatchState) (good bool, entries map[string]entry, damaged bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	good = s.collectLocked(states)
+	return good, maps.Clone(s.entries), s.damaged
 }
 
 // collectLocked updates entries with the states of watches, and reports whether there is something

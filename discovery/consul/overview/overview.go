@@ -137,7 +137,15 @@ func (v *overview) readNodes(body []byte) error {
 	for _, n := range nodes {
 		addresses[n.Node] = n.Address + string(n.TaggedAddresses)
 	}
+	v.useAddresses(addresses)
+	poke(v.poke)
+	return nil
+}
+
+// useAddresses makes these the addresses of the nodes.
+func (v *overview) useAddresses(addresses map[string]string) {
 	v.mu.Lock()
+	defer v.mu.Unlock()
 	before := v.addresses
 	v.addresses = addresses
 	for node, address := range addresses {
@@ -145,9 +153,6 @@ func (v *overview) readNodes(body []byte) error {
 			v.nodeChangedLocked(node)
 		}
 	}
-	v.mu.Unlock()
-	poke(v.poke)
-	return nil
 }
 
 // readServices reads nothing: the index of the names of all services changes with every

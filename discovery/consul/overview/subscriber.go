@@ -89,9 +89,19 @@ func (o *Overviews) start(in Scope, wait time.Duration) *overview {
 
 // Leave ends s. The last subscriber ends the overview and waits for it.
 func (s *Subscriber) Leave() {
+	if s.leave() {
+		s.overview.end()
+		s.overview.ended.Wait()
+	}
+}
+
+// leave removes s, and the overview with the last one.
+func (s *Subscriber) leave() (last bool) {
 	v, o := s.overview, s.overview.overviews
 	o.mu.Lock()
+	defer o.mu.Unlock()
 	v.mu.Lock()
+	defer v.mu.Unlock()
 	delete(v.subscribers[s.service], s)
 	if len(v.subscribers[s.service]) == 0 {
 		delete(v.subscribers, s.service)
@@ -99,16 +109,10 @@ func (s *Subscriber) Leave() {
 	v.endDirectLocked(s)
 	v.grantDirectLocked(s)
 	v.count--
-	last := v.count == 0
-	v.mu.Unlock()
-	if last {
+	if last = v.count == 0; last {
 		delete(o.all, v.scope)
 	}
-	o.mu.Unlock()
-	if last {
-		v.end()
-		v.ended.Wait()
-	}
+	return last
 }
 
 // Subscribers returns the number of subscribers, and how many of them are direct.
