@@ -311,7 +311,8 @@ func waitKinds() (kinds []waitKind) {
 }
 
 // Every wait for a peer ends, for whatever reason, and leaves nothing behind. Before the end,
-// in random order: no connection is free, checks fail, and peers come.
+// in random order: no connection is free, which for HTTP/2 means no request in flight more, checks
+// fail, peers come, and those that are asked are ejected or removed.
 func TestEveryWaitEnds(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -333,6 +334,7 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 	peers := newModalPeers(t)
 	peers.breakFirst = kind.second
 	addresses := []string{peers.start(), peers.start(), peers.start(), peers.start()}
+	last := peers.start() // of the set, which no request asks before the others are removed
 	start := startProxy
 	if kind.stream {
 		start = startStreams
@@ -341,7 +343,7 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 	p.http2 = kind.http2
 	options := balancer.Options{Policy: balancer.PolicyRoundRobin, Limits: balancer.Limits{PeerConnections: 1, Pending: 1}, NewTransport: p.NewTransport(someTransport)}
 	if kind.http2 {
-		options.Limits, options.NewTransport = balancer.Limits{}, p.NewHTTP2Transport(someTransport)
+		options.NewTransport = p.NewHTTP2Transport(someTransport)
 	}
 	if err := p.pool.Reconfigure(balancertest.Complete(options)); err != nil {
 		t.Fatal(err)
@@ -363,7 +365,7 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 		}
 	}()
 	var held []balancer.Token
-	if !kind.http2 && random.IntN(2) == 0 { // all connections are in use; for the retry, but one
+	if random.IntN(2) == 0 { // all connections are in use; for the retry, but one
 		steps = append(steps, "limit")
 		n := inSet
 		if kind.second {
@@ -418,6 +420,18 @@ func testWait(t *testing.T, kind waitKind, end string, random *rand.Rand) {
 		} else {
 			break
 		}
+	}
+	switch random.IntN(3) { // of the peers that are asked
+	case 0:
+		steps = append(steps, "ejection")
+		for _, peer := range p.pool.Snapshot().All {
+			if peer.Inflight() > 0 {
+				p.pool.SetReason(peer.ID, balancer.ReasonEjected, true, "")
+			}
+		}
+	case 1:
+		steps = append(steps, "removal")
+		p.setPeers(last)
 	}
 	steps = append(steps, end)
 	expect := map[string]string{"answer": "ok", "reset": "upstream_reset", "timeout": "upstream_timeout"}[end]
