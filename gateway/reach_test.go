@@ -163,7 +163,7 @@ services:
   list: { consul_kv: { key: list } }
   own: { peers: [%q] }
   file: { file: %q }
-  never: { peers: ["169.254.169.254:80", "[fd00:ec2::254]:80"] }
+  never: { peers: ["[fe80::1%%no-interface]:80"] } # leads nowhere, also without the rule
 routes:
   - { path: /dns, service: dns }
   - { path: /list, service: list }
@@ -196,5 +196,8 @@ routes:
 		if status, body := r.get(path); status < 500 {
 			t.Errorf("%s with allow_local: got %d %q", path, status, body)
 		}
+	}
+	if p := r.peer("[fe80::1%no-interface]:80"); p.State != "unhealthy" || !slices.Contains(p.Reasons, "address: fe80::1 is a link-local address, to which sluice sends nothing") {
+		t.Errorf("the link-local peer is %s: %q", p.State, p.Reasons)
 	}
 }
