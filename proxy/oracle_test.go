@@ -89,6 +89,9 @@ const (
 const (
 	tokenPattern = "[!#$%&'*+\\-.^_`|~0-9A-Za-z]+"
 	valuePattern = "[\t -~\u0080-\u00ff]*"
+	// extensionPattern is a name and what follows it, with whole quoted strings.
+	extensionPattern = ";[\t ]*[!#$%&'*+\\-.^_`|~0-9A-Za-z]" +
+		`(?:[\t !#-:<-~\x{80}-\x{ff}]|"(?:[\t !#-\[\]-~\x{80}-\x{ff}]|\\[\t -~\x{80}-\x{ff}])*")*`
 )
 
 var (
@@ -99,7 +102,7 @@ var (
 	namePattern        = regexp.MustCompile("^[-._~%!$&'()*+;=0-9A-Za-z]+(?::[0-9]{0,5})?$")
 	ipv6Pattern        = regexp.MustCompile(`^\[[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\](?::[0-9]{0,5})?$`)
 	lengthPattern      = regexp.MustCompile("^[0-9]{1,18}$")
-	chunkSizePattern   = regexp.MustCompile("^[0-9A-Fa-f]{1,15}(?:;" + valuePattern + ")?$")
+	chunkSizePattern   = regexp.MustCompile("^[0-9A-Fa-f]{1,15}(?:" + extensionPattern + ")*$")
 )
 
 // matches matches bytes: a byte is a character of the same number.
