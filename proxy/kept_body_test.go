@@ -202,7 +202,7 @@ func (u *slowUpload) check(t *testing.T) {
 	}
 }
 
-// Whatever slow uploads, retries, hedges, clients that leave, peers that fail their checks and
+// Whatever slow uploads, retries, hedges, clients that leave and
 // the end of sluice do to each other: bodies arrive as they were sent, nobody has more memory
 // than its share, and at the end all memory, places and goroutines are back. SLUICE_BODIES_SEED
 // is what they do.
